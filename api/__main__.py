@@ -7,8 +7,8 @@ from contextlib import suppress
 import uvicorn
 
 from api.app import make_app, make_database, make_vital
-from api.http_protocol import Bounds, bounded
-from api.server import Server
+from api.http_protocol import ClientBounds, bounded
+from api.server import ApiServer
 from config import logging as lockbox_logging
 from config.settings import LOOPBACK, Settings, UnsafeSettings, load
 from lockbox import failpoints, startup_checks
@@ -33,14 +33,14 @@ def main() -> None:
         database = make_database(settings)
         lockbox_logging.configure(settings)
         app = make_app(settings, database, make_vital(settings, database))
-        startup_checks.wait_until_fit(database.engine, startup_checks.Server.API)
-    except (UnsafeSettings, UnknownFailpoint, startup_checks.NotFit) as refused:
+        startup_checks.wait_until_fit(database.engine, startup_checks.ServerKind.API)
+    except (UnsafeSettings, UnknownFailpoint, startup_checks.StartupCheckFailed) as refused:
         raise SystemExit(f"lockbox: {refused}") from None
     config = uvicorn.Config(
         app,
         host=where.host,
         port=where.port,
-        http=bounded(Bounds(per_address=settings.connections_per_address, trusted=settings.trusted_proxies)),
+        http=bounded(ClientBounds(per_address=settings.connections_per_address, trusted=settings.trusted_proxies)),
         ws="none",
         log_config=None,
         access_log=False,
@@ -49,7 +49,7 @@ def main() -> None:
         timeout_keep_alive=MOST_KEPT_OPEN_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    server = Server(config, app.state.newsroom)
+    server = ApiServer(config, app.state.newsroom)
     # To look through all that was made until here takes a tenth of a second, in which nobody gets an answer.
     gc.collect()
     gc.freeze()

@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import browser, budgets
-from api.budgets import HEALTH, KNOWN, STRANGERS, VITAL_STRANGERS, Budget, Entry, budget_of
+from api.budgets import HEALTH, KNOWN, STRANGERS, VITAL_STRANGERS, Budget, IncomingRequest, budget_of
 from api.client_address import client_address
 from api.portal.pages import early
 from config.settings import Settings
@@ -43,7 +43,7 @@ class Admission:
         self._settings = settings
         self._places = {budget: asyncio.Semaphore(budget.most) for budget in KNOWN}
         self._strangers = {budget.vital: _ByAddress(budget.most) for budget in (STRANGERS, VITAL_STRANGERS)}
-        self._known = _Known()
+        self._known = _KnownCredentials()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 503 after it has queued for as long as its budget says."""
@@ -51,7 +51,7 @@ class Admission:
             await self.app(scope, receive, send)
             return
         current_default_thread_limiter().total_tokens = THREADS
-        entry = scope[budgets.ENTRY] = Entry(budget_of(scope["method"], scope["path"]))
+        entry = scope[budgets.ENTRY] = IncomingRequest(budget_of(scope["method"], scope["path"]))
         connection = HTTPConnection(scope)
         shown = self._known.digest(_credential(connection, self._settings))
         leave = await self._place(entry.budget, shown, client_address(connection, self._settings.trusted_proxies))
@@ -118,7 +118,7 @@ class _ByAddress:
         return _once(leave)
 
 
-class _Known:
+class _KnownCredentials:
     """Digests, under a key of this process, of the credentials that were good within the last quarter of an hour."""
 
     def __init__(self) -> None:

@@ -9,12 +9,12 @@ from starlette.routing import BaseRoute
 from api import document, playground, portal, problems
 from api.admission import Admission
 from api.budgets import MOST_COMMON, MOST_VITAL
-from api.heads import Heads
-from api.heartbeat import Beating
-from api.limits import BodyLimit, FormCharset, OneHost
-from api.live import Newsroom
+from api.heads import HeadRequests
+from api.heartbeat import HeartbeatThread
+from api.limits import BodyLimit, FormCharset, SingleHost
+from api.live import LiveUpdates
 from api.log import AccessLog
-from api.methods import Addresses
+from api.methods import RouteTable
 from api.routes import (
     access,
     activity,
@@ -37,14 +37,14 @@ from api.routes import (
 from api.strict_params import known_alone
 from config.settings import Settings, UnsafeSettings
 from lockbox.audit.log import signing_keys
-from lockbox.audit.log.signing_keys import Approvals, BadKey
-from lockbox.audit.log.witness import Folder, Shipped
+from lockbox.audit.log.signing_keys import ApprovalKeys, BadKey
+from lockbox.audit.log.witness import WitnessCheck, WitnessFolder
 from lockbox.database import Database, make_engine
 from lockbox.identity import keyring
 from lockbox.identity.keyring import Keyring
-from lockbox.identity.oidc_providers import Issuers
-from lockbox.monitoring.metrics import Exporter
-from lockbox.notifications.endpoints import Vault
+from lockbox.identity.oidc_providers import IdentityProviders
+from lockbox.monitoring.metrics import MetricsExporter
+from lockbox.notifications.endpoints import SecretVault
 from lockbox.schedule import Schedule
 
 OVERFLOW, VITAL_OVERFLOW = 10, 2
@@ -73,21 +73,21 @@ def make_vital(settings: Settings, database: Database) -> Database:
     return database.beside(make_engine(url, role="api-vital", pool_size=MOST_VITAL, overflow=VITAL_OVERFLOW))
 
 
-def _shipped(settings: Settings) -> Shipped | None:
+def _shipped(settings: Settings) -> WitnessCheck | None:
     if settings.checkpoint_folder is None:
         return None
     if not settings.audit_public_keys:
         raise UnsafeSettings(
             "LOCKBOX_AUDIT_PUBLIC_KEYS is not set; what is in LOCKBOX_CHECKPOINT_FOLDER is checked by these keys"
         )
-    return Shipped(Folder(settings.checkpoint_folder), signing_keys.trusted(settings.audit_public_keys))
+    return WitnessCheck(WitnessFolder(settings.checkpoint_folder), signing_keys.trusted(settings.audit_public_keys))
 
 
-def _approvals(settings: Settings) -> Approvals:
+def _approvals(settings: Settings) -> ApprovalKeys:
     if not settings.approval_key_files:
         return signing_keys.ephemeral()
     try:
-        return Approvals(signing_keys.read(settings.approval_key_files))
+        return ApprovalKeys(signing_keys.read(settings.approval_key_files))
     except BadKey as bad:
         raise UnsafeSettings(f"LOCKBOX_APPROVAL_KEY_FILES: {bad}") from None
 
@@ -114,7 +114,7 @@ def _routes() -> list[BaseRoute]:
         vendor.router,
         webhooks.router,
         observers.router,
-        observers.foresight,
+        observers.what_if_router,
         me.router,
         addresses.router,
         tokens.router,
@@ -138,7 +138,7 @@ def make_app(settings: Settings, database: Database, vital: Database | None = No
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        heart = Beating(database)
+        heart = HeartbeatThread(database)
         heart.start()
         yield
         heart.stop()
@@ -159,20 +159,20 @@ def make_app(settings: Settings, database: Database, vital: Database | None = No
     app.state.settings = settings
     app.state.database = database
     app.state.vital = vital or database
-    app.state.newsroom = Newsroom(database, settings)
-    app.state.exporter = Exporter(database)
-    app.state.issuers = Issuers(settings.issuers)
-    app.state.vault = Vault([key.get_secret_value() for key in settings.secret_keys])
+    app.state.newsroom = LiveUpdates(database, settings)
+    app.state.exporter = MetricsExporter(database)
+    app.state.issuers = IdentityProviders(settings.issuers)
+    app.state.vault = SecretVault([key.get_secret_value() for key in settings.secret_keys])
     problems.install(app)
     app.router.routes += ROUTES
     portal.install(app)
     playground.install(app, settings)
-    app.state.addresses = Addresses(app.routes)
+    app.state.addresses = RouteTable(app.routes)
     document.install(app)
     app.add_middleware(Admission, settings=settings)
     app.add_middleware(BodyLimit)
     app.add_middleware(FormCharset)
-    app.add_middleware(Heads)
-    app.add_middleware(OneHost)
+    app.add_middleware(HeadRequests)
+    app.add_middleware(SingleHost)
     app.add_middleware(AccessLog)
     return app

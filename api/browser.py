@@ -17,8 +17,8 @@ from api.budgets import vouch
 from config.settings import Settings
 from lockbox.errors import ForeignForm, NotSignedIn
 from lockbox.identity import preferences, sessions, time_zones
-from lockbox.identity.roles import Caller, Means
-from lockbox.identity.sessions import Stub
+from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.sessions import LoginStub
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"
@@ -30,7 +30,7 @@ WEIGHT = re.compile(r"[01](?:\.[0-9]{0,3})?")
 FOREIGN = "This did not come from a page of this lockbox; open the page again and repeat what you did."
 
 
-class Purpose(StrEnum):
+class SignInPurpose(StrEnum):
     """What a begun sign-in is for: to sign in, to add to how a signed-in person does, or to sign an approval."""
 
     SIGN_IN = "in"
@@ -53,11 +53,11 @@ class Visitor:
 
 
 @dataclass(frozen=True)
-class Errand:
+class OAuthState:
     """A sign-in that this browser has begun, what it is for, and the path to go on to after it."""
 
-    stub: Stub
-    purpose: Purpose
+    stub: LoginStub
+    purpose: SignInPurpose
     path: str
 
 
@@ -72,7 +72,7 @@ def visitor(request: Request, session: Session, chosen: Settings) -> Visitor:
         raise NotSignedIn(sessions.ENDED)
     idle, by_itself = timedelta(seconds=chosen.session_idle_seconds), BY_ITSELF in request.headers
     found = sessions.authenticate(session, secret, idle=idle, by_itself=by_itself)
-    if found.means is Means.SAMPLE and chosen.environment == "production":
+    if found.means is AuthMethod.SAMPLE and chosen.environment == "production":
         raise NotSignedIn(sessions.ENDED)
     signed_in = Visitor(found, secret, preferences.mine(session, found).time_zone)
     request.state.visitor = signed_in
@@ -151,25 +151,25 @@ def drop_session(response: Response, chosen: Settings) -> None:
     _set(response, chosen, _name(chosen), "", 0)
 
 
-def keep_errand(response: Response, chosen: Settings, errand: Errand) -> None:
+def keep_oauth_state(response: Response, chosen: Settings, errand: OAuthState) -> None:
     """Let the browser keep its half of a sign-in that it has begun."""
     path = base64.urlsafe_b64encode(errand.path.encode()).rstrip(b"=").decode()
     value = f"{errand.purpose}.{errand.stub.id.hex}.{errand.stub.secret}.{path}"
     _set(response, chosen, _name(chosen, "-begun"), value, int(sessions.LASTS.total_seconds()))
 
 
-def drop_errand(response: Response, chosen: Settings) -> None:
+def drop_oauth_state(response: Response, chosen: Settings) -> None:
     """Let the browser forget the sign-in that it had begun."""
     _set(response, chosen, _name(chosen, "-begun"), "", 0)
 
 
-def errand(request: Request, chosen: Settings) -> Errand | None:
+def oauth_state(request: Request, chosen: Settings) -> OAuthState | None:
     """Return the sign-in that this browser has begun, as it tells it; nothing of it is judged yet."""
     parts = request.cookies.get(_name(chosen, "-begun"), "").split(".")
     try:
         purpose, one, secret, path = parts
         where = base64.urlsafe_b64decode(path + "=" * (-len(path) % 4)).decode("ascii")
-        return Errand(Stub(UUID(hex=one), secret), Purpose(purpose), where)
+        return OAuthState(LoginStub(UUID(hex=one), secret), SignInPurpose(purpose), where)
     except (ValueError, binascii.Error):
         return None
 

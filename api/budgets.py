@@ -47,7 +47,7 @@ MOST_COMMON = sum(budget.most for budget in (*KNOWN, STRANGERS) if not budget.vi
 
 
 @dataclass
-class Entry:
+class IncomingRequest:
     """What is known of a request on its way in; the code that authenticates it sets `is_known`."""
 
     budget: Budget
@@ -69,12 +69,12 @@ def budget_of(method: str, path: str) -> Budget:
 
 def vouch(connection: HTTPConnection) -> None:
     """Note that the credential of this request is good."""
-    entry: Entry | None = connection.scope.get(ENTRY)
+    entry: IncomingRequest | None = connection.scope.get(ENTRY)
     if entry is not None:
         entry.is_known = True
 
 
 def is_vital(connection: HTTPConnection) -> bool:
     """Whether this request uses the database connections that are kept for access checks and closing moves."""
-    entry: Entry | None = connection.scope.get(ENTRY)
+    entry: IncomingRequest | None = connection.scope.get(ENTRY)
     return entry is not None and entry.budget.vital

@@ -19,12 +19,12 @@ from api import browser, budgets
 from api.client_address import client_address
 from config.settings import Settings
 from lockbox.database import Database, now
-from lockbox.errors import Invalid, NotSignedIn, NotYours, Unseen
+from lockbox.errors import Invalid, NotSignedIn, NotYours, VersionRequired
 from lockbox.identity import api_tokens, identities, oidc, sessions
-from lockbox.identity.oidc_providers import Issuers
+from lockbox.identity.oidc_providers import IdentityProviders
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import Caller
-from lockbox.notifications.endpoints import Vault
+from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests.transition import Origin
 
 LONGEST_AGENT = 256
@@ -36,7 +36,7 @@ NO_PASSKEYS = "Passkeys need this lockbox to have a host name; sign in another w
 Found = TypeVar("Found")
 
 
-def at_hand(look: Callable[[Request], Found]) -> Callable[[Request], Awaitable[Found]]:
+def without_thread(look: Callable[[Request], Found]) -> Callable[[Request], Awaitable[Found]]:
     """Return a look that waits for nothing as a dependency that takes no thread."""
 
     @wraps(look)
@@ -58,22 +58,22 @@ def database(request: Request) -> Database:
     return found
 
 
-def issuers(request: Request) -> Issuers:
+def issuers(request: Request) -> IdentityProviders:
     """Return what this process knows of the issuers."""
-    found: Issuers = request.app.state.issuers
+    found: IdentityProviders = request.app.state.issuers
     return found
 
 
-def vault(request: Request) -> Vault:
+def vault(request: Request) -> SecretVault:
     """Return what knows a mailed code again."""
-    found: Vault = request.app.state.vault
+    found: SecretVault = request.app.state.vault
     return found
 
 
-Chosen = Annotated[Settings, Depends(at_hand(settings))]
-House = Annotated[Database, Depends(at_hand(database))]
-Known = Annotated[Issuers, Depends(at_hand(issuers))]
-Keys = Annotated[Vault, Depends(at_hand(vault))]
+SettingsDep = Annotated[Settings, Depends(without_thread(settings))]
+DatabaseDep = Annotated[Database, Depends(without_thread(database))]
+IdentityProvidersDep = Annotated[IdentityProviders, Depends(without_thread(issuers))]
+VaultDep = Annotated[SecretVault, Depends(without_thread(vault))]
 
 
 async def unit_of_work(request: Request) -> AsyncIterator[Session]:
@@ -100,10 +100,10 @@ async def _ended(opened: AbstractContextManager[Session], error: BaseException |
     return bool(forgiven)
 
 
-Work = Annotated[Session, Depends(unit_of_work, scope="function")]
+SessionDep = Annotated[Session, Depends(unit_of_work, scope="function")]
 
 
-def caller(request: Request, session: Work) -> Caller:
+def caller(request: Request, session: SessionDep) -> Caller:
     """Return who is asking: by bearer token, of ours or of an issuer's, or else by the session of a browser.
 
     Raises:
@@ -126,7 +126,7 @@ def caller(request: Request, session: Work) -> Caller:
     return found
 
 
-Who = Annotated[Caller, Depends(caller)]
+CurrentUser = Annotated[Caller, Depends(caller)]
 
 
 def _of_browser(request: Request, session: Session, chosen: Settings) -> Caller:
@@ -137,7 +137,7 @@ def _of_browser(request: Request, session: Session, chosen: Settings) -> Caller:
     return found.caller
 
 
-def _of_issuer(session: Session, shown: str, house: Database, known: Issuers) -> Caller:
+def _of_issuer(session: Session, shown: str, house: Database, known: IdentityProviders) -> Caller:
     # A transaction of its own: an issuer's keys may have to be fetched, and no connection waits for that.
     with house.transaction() as brief:
         at = now(brief)
@@ -153,9 +153,9 @@ def origin(request: Request) -> Origin:
     return Origin("api", address(request), _agent(request))
 
 
-def place(request: Request) -> sessions.Place:
+def place(request: Request) -> sessions.ClientInfo:
     """Return where the browser is."""
-    return sessions.Place(address(request), _agent(request))
+    return sessions.ClientInfo(address(request), _agent(request))
 
 
 def address(request: Request) -> str | None:
@@ -187,7 +187,7 @@ def must_match(request: Request) -> int | None:
     """Return the version that the caller means to replace, from If-Match; None where that says `*`: whichever holds.
 
     Raises:
-        Unseen: the header is missing.
+        VersionRequired: the header is missing.
         Invalid: it is not an ETag of ours.
     """
     _has_if_match(request)
@@ -198,7 +198,7 @@ def must_match_tag(request: Request) -> str | None:
     """Return the tag of what the caller means to replace, from If-Match; None where that says `*`: whatever is there.
 
     Raises:
-        Unseen: the header is missing.
+        VersionRequired: the header is missing.
         Invalid: it is not an ETag of ours.
     """
     _has_if_match(request)
@@ -213,17 +213,17 @@ def must_match_tag(request: Request) -> str | None:
 
 def _has_if_match(request: Request) -> None:
     if "if-match" not in request.headers:
-        raise Unseen(
+        raise VersionRequired(
             "This replaces the whole document. Read it first and send If-Match with the ETag of that answer; "
             "or send If-Match: * to replace whichever version is in force."
         )
 
 
-From = Annotated[Origin, Depends(at_hand(origin))]
-Where = Annotated[sessions.Place, Depends(at_hand(place))]
-Seen = Annotated[int | None, Depends(at_hand(if_match))]
-MustMatch = Annotated[int | None, Depends(at_hand(must_match))]
-MustMatchTag = Annotated[str | None, Depends(at_hand(must_match_tag))]
+RequestOrigin = Annotated[Origin, Depends(without_thread(origin))]
+ClientInfoDep = Annotated[sessions.ClientInfo, Depends(without_thread(place))]
+IfMatch = Annotated[int | None, Depends(without_thread(if_match))]
+RequiredIfMatch = Annotated[int | None, Depends(without_thread(must_match))]
+RequiredIfMatchTag = Annotated[str | None, Depends(without_thread(must_match_tag))]
 
 
 def etag(version: int | str) -> dict[str, Any]:

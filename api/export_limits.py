@@ -7,11 +7,11 @@ from anyio import CapacityLimiter, to_thread
 
 from lockbox.database import Database
 from lockbox.identity import rate_limit
-from lockbox.identity.rate_limit import Limits
+from lockbox.identity.rate_limit import AttemptLimits
 from lockbox.identity.roles import Caller
 
 MOST = 60
-LIMITS = Limits(per_account=MOST, per_address=MOST)
+LIMITS = AttemptLimits(per_account=MOST, per_address=MOST)
 WRITING = CapacityLimiter(4)
 """Exports are written after their request has left its place: in threads that no other request waits for."""
 

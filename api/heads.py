@@ -8,7 +8,7 @@ NOT_READ_ALONE = re.compile(r"/live|/sign-in/oidc(?:/.*)?")
 """Where a GET goes on and on, or begins or uses up something."""
 
 
-class Heads:
+class HeadRequests:
     """Passes a HEAD on as a GET and keeps the body of the answer back; its headers, also its length, stay."""
 
     def __init__(self, app: ASGIApp) -> None:

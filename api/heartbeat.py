@@ -10,8 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from lockbox.audit.log import witness
 from lockbox.database import Database
 from lockbox.identity import row_marks
-from lockbox.identity.row_marks import Rounds
-from lockbox.monitoring.heartbeats import BEAT_SECONDS, Heart, Part
+from lockbox.identity.row_marks import MarkScans
+from lockbox.monitoring.heartbeats import BEAT_SECONDS, HeartbeatSender, ProcessPart
 from lockbox.requests import decisions
 
 LOOK_SECONDS = 30.0
@@ -19,17 +19,17 @@ LOOK_SECONDS = 30.0
 log = structlog.get_logger(__name__)
 
 
-class Beating(threading.Thread):
+class HeartbeatThread(threading.Thread):
     """Beats until it is told to stop; without Postgres it goes on trying."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(name="heart", daemon=True)
         self._database = database
-        self._heart = Heart(f"api@{socket.gethostname()}")
+        self._heart = HeartbeatSender(f"api@{socket.gethostname()}")
         self._stopping = threading.Event()
         self._look_at = 0.0
         self._doubted: list[str] | None = None
-        self._rounds = Rounds()
+        self._rounds = MarkScans()
 
     def run(self) -> None:
         """Beat, then rest."""
@@ -51,7 +51,7 @@ class Beating(threading.Thread):
             with self._database.transaction() as session:
                 shipped = witness.of(session)
                 self._doubted = shipped.all_doubts(session) if shipped else None
-        self._heart.beat(self._database, Part.API, self._doubted)
+        self._heart.beat(self._database, ProcessPart.API, self._doubted)
         if is_due:
             with self._database.transaction() as session:
                 found = [*decisions.unverified(session), *self._rounds.look(session)]

@@ -16,7 +16,7 @@ from lockbox.identity.rate_limit import network
 
 
 @dataclass(frozen=True)
-class Bounds:
+class ClientBounds:
     """What one client may do. Times are in seconds.
 
     A head (request line and headers) has to be whole within `head_seconds`. Of a body, `body_bytes` have to come
@@ -37,14 +37,14 @@ class Bounds:
     connected: Counter[str] = field(default_factory=Counter, compare=False)
 
 
-class TooMuch(Exception):  # noqa: N818 - it names what was found, and ends the parsing
+class BoundExceeded(Exception):  # noqa: N818 - it names what was found, and ends the parsing
     """The client went beyond a bound; the answer is ready."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """Answers 431, 408 or 429 to a client that goes beyond its bounds, and closes the connection."""
 
-    bounds: ClassVar[Bounds] = Bounds()
+    bounds: ClassVar[ClientBounds] = ClientBounds()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*args, **kwargs)
@@ -105,24 +105,24 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take a header, of the head or behind the body.
 
         Raises:
-            TooMuch: there are too many, or too long ones.
+            BoundExceeded: there are too many, or too long ones.
         """
         self._headers += 1
         self._header_bytes += len(name) + len(value)
         if self._headers > self.bounds.headers or self._header_bytes > self.bounds.head_bytes:
             self._refusal = self._too_large()
-            raise TooMuch
+            raise BoundExceeded
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Begin to work on the request.
 
         Raises:
-            TooMuch: too many others wait before it on this connection.
+            BoundExceeded: too many others wait before it on this connection.
         """
         if len(self.pipeline) >= self.bounds.pipelined:
             self._refusal = problem(429, "too-many-requests", "Read the answers before you send more requests.")
-            raise TooMuch
+            raise BoundExceeded
         self._stop_waiting()
         self._in_body, self._kept, self._body_bytes = True, 0, 0
         super().on_headers_complete()
@@ -217,6 +217,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self._unread = None
 
 
-def bounded(bounds: Bounds) -> type[BoundedProtocol]:
+def bounded(bounds: ClientBounds) -> type[BoundedProtocol]:
     """Return the protocol with bounds of one server, whose connections are counted together."""
     return type("BoundedProtocol", (BoundedProtocol,), {"bounds": bounds})

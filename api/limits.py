@@ -19,7 +19,7 @@ NO_SNIFF = (b"x-content-type-options", b"nosniff")
 CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
 
 
-class OneHost:
+class SingleHost:
     """Answers 400 to a request that names no host or several (RFC 9112, 3.2); no answer lets browsers guess types."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -13,8 +13,8 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.replay import Recent
-from api.subscription import LIST, OPERATIONS, Seat
+from api.replay import Replay
+from api.subscription import LIST, OPERATIONS, Subscription
 from config.settings import Settings
 from lockbox.database import Database
 from lockbox.errors import Busy, NotSignedIn, TooMany
@@ -37,7 +37,7 @@ MOST_WAITING = 20_000
 Found = TypeVar("Found")
 
 
-class Newsroom:
+class LiveUpdates:
     """Everybody who has a page open, on one event loop; the database is asked in one thread, over one connection.
 
     A stream holds no transaction and no connection. Once a second at most it is worked out whom the news concerns,
@@ -53,9 +53,9 @@ class Newsroom:
         self._database = database
         self._most = settings.live_streams
         self._idle = timedelta(seconds=settings.session_idle_seconds)
-        self._recent = Recent()
+        self._recent = Replay()
         self._told = self._recent.here
-        self._seats: dict[Seat, None] = {}
+        self._seats: dict[Subscription, None] = {}
         self._fresh = dict[str | None, set[str]]()
         self._listed: dict[str, None] = {}
         self._listener: Listener | None = None
@@ -80,7 +80,7 @@ class Newsroom:
         """How many pages listen."""
         return len(self._seats)
 
-    def sit(self, seat: Seat, position: str | None) -> None:
+    def sit(self, seat: Subscription, position: str | None) -> None:
         """Let a page listen, from a position on; it leaves by `leave`, whatever happens.
 
         Raises:
@@ -107,7 +107,7 @@ class Newsroom:
             self._stirred.set()
         self._start(loop)
 
-    def leave(self, seat: Seat) -> None:
+    def leave(self, seat: Subscription) -> None:
         """Let a page go."""
         self._seats.pop(seat, None)
         if not self._seats:
@@ -180,7 +180,7 @@ class Newsroom:
                     seat.tell(OPERATIONS)
             await asyncio.sleep(PAUSES_OF_OPERATIONS * self._pause)
 
-    def _report(self, seats: Sequence[Seat], news: Mapping[str | None, AbstractSet[str]]) -> None:
+    def _report(self, seats: Sequence[Subscription], news: Mapping[str | None, AbstractSet[str]]) -> None:
         """Tell pages of the requests that they show, and leave to be worked out whose lists changed."""
         for seat in seats:
             for side in (None, seat.caller.side.value):
@@ -212,8 +212,8 @@ class Newsroom:
         self._wait(())
 
     def _concerned(
-        self, ids: Sequence[UUID], readers: Sequence[live_readers.Reader]
-    ) -> frozenset[live_readers.Reader]:
+        self, ids: Sequence[UUID], readers: Sequence[live_readers.LiveReader]
+    ) -> frozenset[live_readers.LiveReader]:
         with self._database.transaction() as session:
             return live_readers.concerned(session, ids, readers)
 
@@ -233,7 +233,7 @@ class Newsroom:
                 if loop.time() - seat.verified_at > UNVERIFIED_SECONDS + self.beat:
                     seat.close("away")
 
-    def may_listen(self, seat: Seat) -> bool:
+    def may_listen(self, seat: Subscription) -> bool:
         """Whether the session is good and the person may know of what the page shows; it asks the database."""
         try:
             with self._database.transaction() as session:

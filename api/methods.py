@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute
 from api.heads import NOT_READ_ALONE
 
 
-class Addresses:
+class RouteTable:
     """The addresses of an app: those without parameters, and all of them."""
 
     def __init__(self, routes: Sequence[BaseRoute]) -> None:
@@ -34,6 +34,6 @@ def is_of_another(request: Request, route: APIRoute) -> bool:
     return "{" in route.path and request.scope["path"] in _known(request).plain
 
 
-def _known(request: Request) -> Addresses:
-    found: Addresses = request.app.state.addresses
+def _known(request: Request) -> RouteTable:
+    found: RouteTable = request.app.state.addresses
     return found

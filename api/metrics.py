@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from lockbox.monitoring.metrics import Figures
+from lockbox.monitoring.metrics import MetricSnapshot
 from lockbox.notifications.models import Channel
 from lockbox.sql import ATTEMPT, DEADLINE_LAG, DROPPED, LAG_BUCKETS
 
@@ -39,17 +39,17 @@ LABELLED = (
 )
 
 
-def exposition(figures: Figures) -> bytes:
+def exposition(figures: MetricSnapshot) -> bytes:
     """Return the figures in Prometheus' text form; what could not be read is left out."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Read(figures))
+    registry.register(_SnapshotCollector(figures))
     return generate_latest(registry)
 
 
-class _Read(Collector):
+class _SnapshotCollector(Collector):
     """Figures that were read before; nothing is kept from one scrape to the next."""
 
-    def __init__(self, figures: Figures) -> None:
+    def __init__(self, figures: MetricSnapshot) -> None:
         self._figures = figures
 
     def collect(self) -> Iterator[Metric]:
@@ -63,7 +63,7 @@ class _Read(Collector):
             yield from _of_redis(figures)
 
 
-def _of_postgres(figures: Figures) -> Iterator[Metric]:
+def _of_postgres(figures: MetricSnapshot) -> Iterator[Metric]:
     for name, figure, said in PLAIN:
         value = figures.one(figure)
         if value is not None:
@@ -83,7 +83,7 @@ def _of_postgres(figures: Figures) -> Iterator[Metric]:
     yield _dropped(figures)
 
 
-def _dropped(figures: Figures) -> Metric:
+def _dropped(figures: MetricSnapshot) -> Metric:
     said = "Items in Redis that were no messages of ours, by where they stood."
     family = CounterMetricFamily("lockbox_messages_dropped", said, labels=["where"])
     for where, number in sorted(figures.labelled(DROPPED).items()):
@@ -91,7 +91,7 @@ def _dropped(figures: Figures) -> Metric:
     return family
 
 
-def _lags(figures: Figures) -> Metric:
+def _lags(figures: MetricSnapshot) -> Metric:
     counts = {float(bound): number for bound, number in figures.labelled(DEADLINE_LAG).items()}
     buckets, so_far = [], 0.0
     for bound in LAG_BUCKETS:
@@ -104,7 +104,7 @@ def _lags(figures: Figures) -> Metric:
     return family
 
 
-def _attempts(figures: Figures) -> Metric:
+def _attempts(figures: MetricSnapshot) -> Metric:
     family = CounterMetricFamily(
         "lockbox_notify_attempts", "How tries to send a notice ended.", labels=["channel", "outcome"]
     )
@@ -113,7 +113,7 @@ def _attempts(figures: Figures) -> Metric:
     return family
 
 
-def _of_redis(figures: Figures) -> Iterator[Metric]:
+def _of_redis(figures: MetricSnapshot) -> Iterator[Metric]:
     held = figures.redis
     yield _gauge(
         "redis_unacked", "Hints that were handed out and not acknowledged.", float(held.unacked if held else 0)

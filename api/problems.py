@@ -20,26 +20,26 @@ from lockbox.errors import (
     Conflict,
     Invalid,
     KeyInUse,
+    LockboxError,
+    NotFound,
     NotSignedIn,
     NotYours,
-    Refusal,
-    Stale,
+    StaleVersion,
     TooMany,
-    Unknown,
-    Unseen,
+    VersionRequired,
 )
 from lockbox.requests import policy_diff
 
 log = structlog.get_logger(__name__)
 
-STATUS: dict[type[Refusal], int] = {
+STATUS: dict[type[LockboxError], int] = {
     NotSignedIn: 401,
     NotYours: 403,
-    Unknown: 404,
+    NotFound: 404,
     Conflict: 409,
     KeyInUse: 409,
-    Stale: 412,
-    Unseen: 428,
+    StaleVersion: 412,
+    VersionRequired: 428,
     Invalid: 422,
     TooMany: 429,
     Busy: 503,
@@ -72,7 +72,7 @@ def problem(
 
 def install(app: FastAPI) -> None:
     """Map every error of this app to a problem."""
-    app.add_exception_handler(Refusal, _refusal)
+    app.add_exception_handler(LockboxError, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientDisconnect, _gone)
@@ -82,7 +82,7 @@ def install(app: FastAPI) -> None:
 
 
 def _refusal(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, Refusal)  # noqa: S101 - Starlette's signature is wider than what it calls with
+    assert isinstance(error, LockboxError)  # noqa: S101 - Starlette's signature is wider than what it calls with
     refusal_log.note(request, error)
     status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
     headers = {"www-authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}

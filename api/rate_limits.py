@@ -1,16 +1,16 @@
 """Naming addresses to write to: counted, since a refusal tells that somebody has the address."""
 
-from api.deps import House, Who
+from api.deps import CurrentUser, DatabaseDep
 from lockbox.database import Database
 from lockbox.identity import rate_limit
-from lockbox.identity.rate_limit import Limits
+from lockbox.identity.rate_limit import AttemptLimits
 from lockbox.identity.roles import Caller
 
 MOST = 20
-LIMITS = Limits(per_account=MOST, per_address=MOST)
+LIMITS = AttemptLimits(per_account=MOST, per_address=MOST)
 
 
-def name_an_address(who: Who, house: House) -> None:
+def name_an_address(who: CurrentUser, house: DatabaseDep) -> None:
     """Let somebody name twenty addresses in ten minutes, in a transaction that stands whatever becomes of it.
 
     Raises:

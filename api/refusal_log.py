@@ -9,12 +9,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api import deps
 from lockbox.audit import refusals_log
-from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
+from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, RefusalEntry
 from lockbox.database import Database
-from lockbox.errors import Conflict, ForeignForm, NotSignedIn, NotYours, PolicyNotMet, Refusal
+from lockbox.errors import Conflict, ForeignForm, LockboxError, NotSignedIn, NotYours, PolicyNotMet
 from lockbox.identity import rate_limit
-from lockbox.identity.roles import Caller, Means
-from lockbox.identity.sessions import Stub
+from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.sessions import LoginStub
 from lockbox.notifications import load_account
 from lockbox.requests.lifecycle import DECISIONS, Action
 from lockbox.requests.transition import Origin
@@ -26,7 +26,7 @@ UNREADABLE = "unknown"
 
 
 @dataclass(frozen=True)
-class Tried:
+class AttemptedAction:
     """What somebody tried to do to a request."""
 
     caller: Caller
@@ -35,26 +35,26 @@ class Tried:
     action: Action
 
 
-def trying(request: Request, tried: Tried) -> None:
+def remember_attempt(request: Request, tried: AttemptedAction) -> None:
     """Remember what a call tries, for the handler that answers where it is refused."""
     request.state.tried = tried
 
 
-def note(request: Request, refusal: Refusal) -> None:
+def note(request: Request, refusal: LockboxError) -> None:
     """Note that a call of the API was refused: a decision about a request that its caller knows of, or a token.
 
     A token that was never anybody's is not noted: anybody could make up any number of them.
     """
     if isinstance(refusal, NotSignedIn):
         if refusal.person_id is not None:
-            sign_in(request, deps.database(request), Means.TOKEN, refusal)
+            sign_in(request, deps.database(request), AuthMethod.TOKEN, refusal)
         return
-    tried: Tried | None = getattr(request.state, "tried", None)
+    tried: AttemptedAction | None = getattr(request.state, "tried", None)
     if tried is not None:
         decision(deps.database(request), tried, refusal)
 
 
-def decision(house: Database, tried: Tried, refusal: Refusal) -> None:
+def decision(house: Database, tried: AttemptedAction, refusal: LockboxError) -> None:
     """Note a decision that was refused; input that was not understood and unknown requests are none."""
     is_one = isinstance(refusal, NotYours | Conflict | PolicyNotMet) and not isinstance(refusal, ForeignForm)
     if tried.action not in NOTED or not is_one:
@@ -64,7 +64,7 @@ def decision(house: Database, tried: Tried, refusal: Refusal) -> None:
     personal = {"name": tried.caller.name}
     _count(
         house,
-        Refused(DECISION_REFUSED, facts, tried.caller.person_id, tried.request_id, personal=personal),
+        RefusalEntry(DECISION_REFUSED, facts, tried.caller.person_id, tried.request_id, personal=personal),
     )
 
 
@@ -72,10 +72,10 @@ def sign_in(
     request: Request,
     house: Database,
     means: str,
-    refusal: Refusal,
+    refusal: LockboxError,
     *,
     account: str | None = None,
-    stub: Stub | None = None,
+    stub: LoginStub | None = None,
 ) -> None:
     """Note a sign-in that was refused: by whose it was, the account that it was to, or else by where it came from.
 
@@ -99,11 +99,11 @@ def sign_in(
     first = {"means": means, "code": refusal.code}
     network = rate_limit.network(address) if address else UNREADABLE
     of = f"account {account.lower()}" if account else f"address {network}"
-    what = Refused(SIGN_IN_REFUSED, {}, person_id, of="" if person_id else of, first=first, personal=personal)
+    what = RefusalEntry(SIGN_IN_REFUSED, {}, person_id, of="" if person_id else of, first=first, personal=personal)
     _count(house, what)
 
 
-def _count(house: Database, what: Refused) -> None:
+def _count(house: Database, what: RefusalEntry) -> None:
     try:
         with house.transaction() as session:
             refusals_log.count(session, what)

@@ -12,7 +12,7 @@ SETTLED_AFTER = 5.0
 
 
 @dataclass(frozen=True)
-class Heard:
+class LiveEvent:
     """One piece of news: its number, when it came (by this process' monotonic clock), ids, and whom it concerns."""
 
     number: int
@@ -21,7 +21,7 @@ class Heard:
     side: str | None
 
 
-class Recent:
+class Replay:
     """The last news that this process has heard: twenty thousand ids at most.
 
     A position is `<epoch>-<number>`. The epoch changes when something may have been missed, and no process has
@@ -30,7 +30,7 @@ class Recent:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._heard: deque[Heard] = deque()
+        self._heard: deque[LiveEvent] = deque()
         self._held = 0
         self._number = 0
         self._epoch = secrets.token_hex(6)
@@ -39,7 +39,7 @@ class Recent:
         """Keep what was just heard, and forget the oldest where that is too much."""
         with self._lock:
             self._number += 1
-            self._heard.append(Heard(self._number, time.monotonic(), ids, side))
+            self._heard.append(LiveEvent(self._number, time.monotonic(), ids, side))
             self._held += len(ids)
             while self._held > MOST_IDS:
                 self._held -= len(self._heard.popleft().ids)
@@ -65,7 +65,7 @@ class Recent:
             later = sum(1 for _ in takewhile(lambda one: one.at > before, reversed(self._heard)))
             return f"{self._epoch}-{self._number - later}"
 
-    def since(self, position: str) -> list[Heard] | None:
+    def since(self, position: str) -> list[LiveEvent] | None:
         """Return what came after a position; None where that is not known."""
         epoch, _, number = position.partition("-")
         with self._lock:

@@ -4,13 +4,13 @@ import socket
 
 import uvicorn
 
-from api.live import Newsroom
+from api.live import LiveUpdates
 
 
-class Server(uvicorn.Server):
+class ApiServer(uvicorn.Server):
     """Ends the streams first when it is told to end: they would go on until it had waited for long enough."""
 
-    def __init__(self, config: uvicorn.Config, newsroom: Newsroom) -> None:
+    def __init__(self, config: uvicorn.Config, newsroom: LiveUpdates) -> None:
         super().__init__(config)
         self._newsroom = newsroom
 

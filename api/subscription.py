@@ -9,13 +9,13 @@ from functools import cached_property
 from uuid import UUID
 
 from lockbox.identity.roles import Caller
-from lockbox.requests.live_readers import Reader
+from lockbox.requests.live_readers import LiveReader
 
 LIST, REQUEST, OPERATIONS = "list", "request:", "operations"
 
 
 @dataclass(eq=False)
-class Seat:
+class Subscription:
     """A page of somebody's session that listens for some requests, any that the person may know of, or operations.
 
     What it is told is that something changed, never what: news that come while it is slow fall together, so it never
@@ -34,9 +34,9 @@ class Seat:
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
-    def reader(self) -> Reader:
+    def reader(self) -> LiveReader:
         """Who sits here, as far as the lists of requests go."""
-        return Reader(self.caller.person_id, self.caller.only_at)
+        return LiveReader(self.caller.person_id, self.caller.only_at)
 
     @cached_property
     def _watched(self) -> frozenset[str]:

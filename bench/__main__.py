@@ -18,7 +18,7 @@ from bench.customers import Customers
 from bench.figures import medians
 from bench.house import Bench, Site, copy, running, site
 from bench.sizes import SIZES, USUAL, Size
-from bench.targets import Findings, comparisons, targets
+from bench.targets import BenchResults, comparisons, targets
 from cli.signals import end_on_signals
 
 CUSTOMERS = 200
@@ -58,7 +58,7 @@ def main() -> int:
     return 0 if all(row.is_met for row in limits) else 1
 
 
-def measure_all(size: Size) -> Findings:
+def measure_all(size: Size) -> BenchResults:
     """Measure all that a size names: first what needs quiet servers, then the running stack, then the others."""
     with _entered("servers and people", site()) as place:
         found = _history(place, size) if size.has_history else {}
@@ -71,7 +71,7 @@ def measure_all(size: Size) -> Findings:
             if size.has_history:
                 found["reach"] = _stage("notices", lambda: reach.measure(bench))
         found["peers"] = {name: _stage(name, partial(peering.measure, place, name, size)) for name in size.peers}
-    return Findings(**found)
+    return BenchResults(**found)
 
 
 def _history(place: Site, size: Size) -> dict[str, Any]:

@@ -33,7 +33,7 @@ The request is {id}.\r
 """
 
 
-class Filing(BaseModel):
+class BareRequest(BaseModel):
     """What comes in; nothing of it is judged."""
 
     tenant: str
@@ -46,7 +46,7 @@ class Filing(BaseModel):
     access_window: int
 
 
-class Filed(BaseModel):
+class BareReceipt(BaseModel):
     """What goes out."""
 
     id: UUID
@@ -81,8 +81,8 @@ def make_app(engine: Engine, relay: Relay) -> FastAPI:
     update = table.update().where(table.c.id == bindparam("id_")).values(state="active", version=2)
 
     @app.post("/", status_code=201)
-    def file(body: Filing) -> Filed:
-        filed = Filed(id=new_id())
+    def file(body: BareRequest) -> BareReceipt:
+        filed = BareReceipt(id=new_id())
         row = {
             **body.model_dump(exclude={"tenant"}),
             "id": filed.id,
@@ -102,17 +102,17 @@ def make_app(engine: Engine, relay: Relay) -> FastAPI:
         return filed
 
     @app.post("/told", status_code=201)
-    def file_and_tell(body: Filing) -> Filed:
+    def file_and_tell(body: BareRequest) -> BareReceipt:
         filed = file(body)
         relay.tell(filed.id, ASKED)
         return filed
 
     @app.post("/{id_}/approve")
-    def approve(id_: UUID) -> Filed:
+    def approve(id_: UUID) -> BareReceipt:
         with engine.begin() as connection:
             connection.execute(update, {"id_": id_})
         relay.tell(id_, OPENED)
-        return Filed(id=id_)
+        return BareReceipt(id=id_)
 
     return app
 

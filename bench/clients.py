@@ -4,7 +4,7 @@ A script is JSON: `port`, `clients`, `stories` (each a list of calls, which a cl
 connection that is kept) and `seconds`, during which stories are played over and over, or null to play each once. A
 call is `method`, `path`, `token`, `body` and `status`, the one that is expected; `{id}` in a path is the id that the
 story's first answer gave. While stories are played over and over, one that is answered 503 ends there, and is counted
-as such without its time; any other answer ends it all. What comes out is `Played`, as JSON.
+as such without its time; any other answer ends it all. What comes out is `StoryTimes`, as JSON.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ Call = Mapping[str, Any]
 Story = list[Call]
 
 
-class Wrong(Exception):  # noqa: N818 - it names what was found
+class UnexpectedAnswer(Exception):  # noqa: N818 - it names what was found
     """An answer was not the one that was expected."""
 
 
-class Connection:
+class HttpConnection:
     """One connection that is kept, and opened again where the server has closed it."""
 
     def __init__(self, port: int) -> None:
@@ -68,15 +68,15 @@ def length(head: bytes) -> int:
     """Return how many bytes the body has whose head this is.
 
     Raises:
-        Wrong: the head does not say.
+        UnexpectedAnswer: the head does not say.
     """
     for line in head.lower().split(b"\r\n"):
         if line.startswith(LENGTH):
             return int(line[len(LENGTH) :])
-    raise Wrong(f"an answer without a length: {head[:200]!r}")
+    raise UnexpectedAnswer(f"an answer without a length: {head[:200]!r}")
 
 
-class Played:
+class StoryTimes:
     """What was seen: at each place of a story the seconds of calls that were accepted; the id that each was given."""
 
     def __init__(self, most: int, *, may_be_busy: bool) -> None:
@@ -85,11 +85,11 @@ class Played:
         self.ids: dict[int, str] = {}
         self.busy = 0
 
-    async def story(self, connection: Connection, number: int, story: Story) -> None:
+    async def story(self, connection: HttpConnection, number: int, story: Story) -> None:
         """Play one story, by its number.
 
         Raises:
-            Wrong: an answer has another status than expected.
+            UnexpectedAnswer: an answer has another status than expected.
         """
         found = ""
         for place, call in enumerate(story):
@@ -100,7 +100,9 @@ class Played:
                 self.busy += 1
                 return
             if status != call["status"]:
-                raise Wrong(f"{call['method']} {call['path']}: {status} {body[:500].decode(errors='replace')}")
+                raise UnexpectedAnswer(
+                    f"{call['method']} {call['path']}: {status} {body[:500].decode(errors='replace')}"
+                )
             self.taken[place].append(took)
             if not place and call["method"] == "POST":
                 found = self.ids[number] = json.loads(body)["id"]
@@ -110,13 +112,13 @@ async def play(script: Mapping[str, Any]) -> dict[str, Any]:
     """Play a script; return what was seen."""
     stories: list[Story] = script["stories"]
     seconds: float | None = script["seconds"]
-    played = Played(max(map(len, stories)), may_be_busy=seconds is not None)
+    played = StoryTimes(max(map(len, stories)), may_be_busy=seconds is not None)
     began = time.perf_counter()
     until = None if seconds is None else began + seconds
     waiting = enumerate(stories if until is None else cycle(stories))
 
     async def client() -> None:
-        connection = Connection(script["port"])
+        connection = HttpConnection(script["port"])
         try:
             for number, story in waiting:
                 if until is not None and time.perf_counter() >= until:

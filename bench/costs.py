@@ -6,7 +6,7 @@ from contextlib import suppress
 import psutil
 
 from bench.house import Bench
-from cli.stack import Plan
+from cli.stack import StackPlan
 
 SERVERS = ("postgres", "redis")
 OURS = ("api", "worker", "notices")
@@ -17,7 +17,7 @@ def ours(bench: Bench, *names: str) -> list[psutil.Process]:
     return [psutil.Process(bench.processes.running[name].pid) for name in names]
 
 
-def servers(plan: Plan) -> list[psutil.Process]:
+def servers(plan: StackPlan) -> list[psutil.Process]:
     """Return Postgres' and Redis' first processes.
 
     Raises:

@@ -13,9 +13,9 @@ from bench.load import observer
 from cli.sample import Sample
 from config.settings import Settings
 from lockbox.database import Database, make_engine
-from lockbox.identity.roles import Caller, Role, Standing
+from lockbox.identity.roles import Caller, Role, RoleGrant
 from lockbox.requests import submit
-from lockbox.requests.evaluate import Filing
+from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.transition import Origin
 from lockbox.schedule import Schedule
 
@@ -55,12 +55,12 @@ INSERT INTO memberships (id, person_id, tenant_id, role) SELECT uuidv7(), id, :t
 
 
 @dataclass(frozen=True)
-class House:
+class CrowdDatabase:
     """A database and the requester in it."""
 
     house: Database
     caller: Caller
-    filing: Filing
+    filing: RequestInput
 
 
 @contextmanager
@@ -99,12 +99,12 @@ def measure(superuser: URL, api: URL, redis_url: str, sample: Sample, tick: Call
 
 def engineer(sample: Sample) -> Caller:
     """Return the engineer among the sample people as a caller."""
-    return Caller(sample.people["erin"], "Erin Engel", frozenset({Standing(Role.ENGINEER)}))
+    return Caller(sample.people["erin"], "Erin Engel", frozenset({RoleGrant(Role.ENGINEER)}))
 
 
-def asks(tenant: str) -> Filing:
+def asks(tenant: str) -> RequestInput:
     """Return what the engineer asks for at a tenant."""
-    return Filing(
+    return RequestInput(
         tenant=tenant,
         service="exchange-online",
         resources=["mailbox:anna@bench.example"],
@@ -130,12 +130,12 @@ def _fill(engine: Engine, sample: Sample, members: int, tenants: int) -> None:
         connection.execute(text("VACUUM ANALYZE"))
 
 
-def _house(api: URL, redis_url: str, sample: Sample) -> House:
+def _house(api: URL, redis_url: str, sample: Sample) -> CrowdDatabase:
     house = Database(make_engine(api.render_as_string(hide_password=False), role="bench"), Schedule(redis_url))
-    return House(house, engineer(sample), asks("bench"))
+    return CrowdDatabase(house, engineer(sample), asks("bench"))
 
 
-def _file(house: House) -> float:
+def _file(house: CrowdDatabase) -> float:
     began = time.perf_counter()
     with house.house.transaction() as session:
         submit.submit(session, house.caller, Origin("api"), house.filing, Settings().services)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from cli.stack import Plan
+from cli.stack import StackPlan
 from lockbox.database import as_owner, now
 from lockbox.identity import api_tokens, keyring, row_marks
 from lockbox.identity import tenants as registry
@@ -66,7 +66,7 @@ def resource(number: int) -> str:
     return f"mailbox:anna-{number}@people.example"
 
 
-def settle_in(plan: Plan, count: int) -> Customers:
+def settle_in(plan: StackPlan, count: int) -> Customers:
     """Add that many customers and engineers."""
     policy = Policy(vendor_review=False).model_dump(mode="json")
     with as_owner(plan.owner_database_url) as session:

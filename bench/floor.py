@@ -20,7 +20,7 @@ from bench.least import DATABASE
 from bench.load import clock, load, observer
 from lockbox.database import Database, make_engine
 from lockbox.requests import timers as clock_
-from lockbox.schedule import CLOCK, MOST_A_CALL, Promise, Schedule
+from lockbox.schedule import CLOCK, MOST_A_CALL, IndexEntry, Schedule
 from lockbox.sql import array, new_id
 
 CONNECTIONS = (1, 2)
@@ -74,7 +74,7 @@ class Pattern:
 
 
 @dataclass(frozen=True)
-class Way:
+class WriteMethod:
     """One way of writing on the copy: how many requests a batch ends, on how many connections at once."""
 
     engine: Engine
@@ -127,7 +127,10 @@ def storms(site: Site, counts: Iterable[int], batches: Iterable[int], rounds: in
         pattern = _pattern(site, engine)
         worker = site.copied(site.plan.worker_database_url, DATABASE)
         first, *others = counts
-        ways = [Way(engine, worker, site.pattern, pattern, *way) for way in itertools.product(batches, CONNECTIONS)]
+        ways = [
+            WriteMethod(engine, worker, site.pattern, pattern, *way)
+            for way in itertools.product(batches, CONNECTIONS)
+        ]
         best = max(ways, key=lambda way: way.run(first)["a_second"])
         found = {first: medians([best.run(first) for _ in range(rounds)])}
         found |= {count: best.run(count) for count in others}
@@ -161,9 +164,9 @@ def sorted_set(redis_url: str) -> dict[str, dict[str, float]]:
 def _by_schedule(url: str) -> None:
     schedule = Schedule(url)
     ids = [str(new_id()) for _ in range(MEMBERS)]
-    schedule.arm(CLOCK, [Promise(one, "expire", timedelta(0)) for one in ids])
+    schedule.arm(CLOCK, [IndexEntry(one, "expire", timedelta(0)) for one in ids])
     while found := schedule.claim(CLOCK).ids:
-        schedule.arm(CLOCK, [Promise(one, "expire", None) for one in found["expire"]])
+        schedule.arm(CLOCK, [IndexEntry(one, "expire", None) for one in found["expire"]])
     schedule.close()
 
 

@@ -17,13 +17,13 @@ from bench.load import Pace, observer
 from bench.sinks import wait_for
 from cli import sample, stack
 from cli.sample import Sample
-from cli.stack import Plan, Processes
+from cli.stack import Processes, StackPlan
 from config import ports
 from config.settings import Settings
 from lockbox.database import Database, as_owner, make_engine
-from lockbox.identity.roles import Caller, Means, Role, Side, Standing
+from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
 from lockbox.requests import decide, submit
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
@@ -48,7 +48,7 @@ class Site:
     `reviewed` is a tenant whose requests a manager of the vendor reviews first, `sample` one whose are not.
     """
 
-    plan: Plan
+    plan: StackPlan
     superuser: URL
     sample: Sample
     reviewed: Sample
@@ -138,18 +138,18 @@ def admin(superuser: URL, statement: str) -> None:
 
 def approver(people: Sample) -> Caller:
     """Return an approver among the sample people as a caller."""
-    standing = frozenset({Standing(Role.APPROVER, people.tenant_id)})
-    return Caller(people.people["ann"], "Ann Archer", standing, side=Side.CUSTOMER, means=Means.SAMPLE)
+    standing = frozenset({RoleGrant(Role.APPROVER, people.tenant_id)})
+    return Caller(people.people["ann"], "Ann Archer", standing, side=Side.CUSTOMER, means=AuthMethod.SAMPLE)
 
 
-def _live(plan: Plan, people: Sample) -> UUID:
+def _live(plan: StackPlan, people: Sample) -> UUID:
     """File one request and approve it; the schedule hears of it when it is repaired."""
     house = Database(make_engine(plan.database_url, role="bench"), Schedule(NOWHERE))
     try:
         with house.transaction() as session:
             filed = submit.submit(session, engineer(people), Origin("api"), asks(people.tenant), SERVICES)
         with house.transaction() as session:
-            decide.act(session, approver(people), Origin("api"), filed.request.id, Verdict(Action.APPROVE))
+            decide.act(session, approver(people), Origin("api"), filed.request.id, DecisionInput(Action.APPROVE))
         return filed.request.id
     finally:
         house.dispose()

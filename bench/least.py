@@ -23,7 +23,7 @@ Measured = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Least:
+class BareStack:
     """A running `bench.bare` and the servers that it is on."""
 
     port: int
@@ -58,7 +58,7 @@ class Least:
 
 
 @contextmanager
-def serving(site: Site) -> Iterator[Least]:
+def serving(site: Site) -> Iterator[BareStack]:
     """Serve on a copy of the database, with a relay that takes every mail."""
     url = site.copied(site.plan.database_url, DATABASE).render_as_string(hide_password=False)
     port, mail = free_port(PORT), free_port(SINK_PORT)
@@ -66,7 +66,7 @@ def serving(site: Site) -> Iterator[Least]:
     with _running("bench.sinks", mail, hole), _running("bench.bare", port, mail, told=url) as child:
         wait_for(mail)
         wait_for(port)
-        yield Least(port, [psutil.Process(child.pid), *costs.servers(site.plan)])
+        yield BareStack(port, [psutil.Process(child.pid), *costs.servers(site.plan)])
 
 
 @contextmanager

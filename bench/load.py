@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import URL, Engine, Row, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from lockbox.schedule import CLOCK, MOST_A_CALL, Promise, Schedule
+from lockbox.schedule import CLOCK, MOST_A_CALL, IndexEntry, Schedule
 
 A_LOAD = 20_000
 LEAST_ROWS = 2_000
@@ -83,7 +83,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedRows:
     """The ids of what was loaded, in the order in which it is due, and when the first is."""
 
     ids: list[UUID]
@@ -121,7 +121,7 @@ def load(
     count: int,
     due: datetime,
     step: timedelta = timedelta(0),
-) -> Loaded:
+) -> LoadedRows:
     """Write that many requests in a state like the pattern was in, and arm them where a schedule is given.
 
     Args:
@@ -155,13 +155,13 @@ def load(
             connection.execute(text("CHECKPOINT"))
     rows.sort(key=lambda row: row.deadline_at)
     for start in range(0, len(rows), MOST_A_CALL) if schedule else ():
-        part = [Promise(str(row.id), KINDS[state], row.deadline_at) for row in rows[start : start + MOST_A_CALL]]
+        part = [IndexEntry(str(row.id), KINDS[state], row.deadline_at) for row in rows[start : start + MOST_A_CALL]]
         if schedule:
             _arm(schedule, part)
-    return Loaded([row.id for row in rows], [row.deadline_at for row in rows])
+    return LoadedRows([row.id for row in rows], [row.deadline_at for row in rows])
 
 
-def _arm(schedule: Schedule, part: list[Promise]) -> None:
+def _arm(schedule: Schedule, part: list[IndexEntry]) -> None:
     for _ in range(TRIES):
         if schedule.arm(CLOCK, part):
             return
@@ -171,7 +171,7 @@ def _arm(schedule: Schedule, part: list[Promise]) -> None:
 
 def load_ahead(
     engine: Engine, schedule: Schedule, pattern: UUID, pace: Pace, *, state: str, count: int, step: timedelta
-) -> Loaded:
+) -> LoadedRows:
     """Load what falls due soon, as far ahead as loading takes, and learn from how long it took.
 
     What was due before the last of it was armed is left to end, and another load is tried.

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 
 from bench.figures import quantile
 from bench.house import Bench
-from bench.load import Loaded, clock, load_ahead
+from bench.load import LoadedRows, clock, load_ahead
 from bench.watching import ended_at
 
 PATIENCE = 300.0
@@ -109,7 +109,7 @@ def steady(bench: Bench, a_second: int, seconds: int) -> dict[str, float]:
     return {"late_p50_ms": quantile(late, 0.5), "late_p99_ms": quantile(late, 0.99), "worst_ms": max(late)}
 
 
-def _watch(engine: Engine, loaded: Loaded) -> list[float]:
+def _watch(engine: Engine, loaded: LoadedRows) -> list[float]:
     """Return by how many milliseconds each was late: it has ended when its due time is past and it waits no more."""
     open_: dict[UUID, datetime] = {}
     late: list[float] = []
@@ -131,7 +131,7 @@ def _watch(engine: Engine, loaded: Loaded) -> list[float]:
     return late
 
 
-def _check(bench: Bench, loaded: Loaded) -> int:
+def _check(bench: Bench, loaded: LoadedRows) -> int:
     """Return how many notices there are for each, and see that nothing is missing and nothing is there twice."""
     with bench.engine.connect() as connection:
         made = dict(connection.execute(ROWS, {"ids": loaded.ids}).mappings().one())

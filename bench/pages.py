@@ -22,8 +22,8 @@ from cli.signals import end_on_signals
 from cli.stack import Processes
 from lockbox.database import Database, make_engine, now
 from lockbox.identity import sessions
-from lockbox.identity.roles import Caller, Means, Role, Side, Standing
-from lockbox.identity.sessions import Lasting, Place
+from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
+from lockbox.identity.sessions import ClientInfo, SessionLifetime
 from lockbox.schedule import Schedule
 
 MOST_MS = 100.0
@@ -105,11 +105,11 @@ def _sign_in(place: Site) -> dict[str, str]:
     """Begin a session for one of each role, and return the secrets."""
     people = place.sample.people
     callers = {
-        "ann": Caller(people["ann"], "Ann", frozenset({Standing(Role.APPROVER, place.sample.tenant_id)})),
-        "max": Caller(people["max"], "Max", frozenset({Standing(Role.MANAGER)})),
-        "erin": Caller(people["erin"], "Erin", frozenset({Standing(Role.ENGINEER)})),
+        "ann": Caller(people["ann"], "Ann", frozenset({RoleGrant(Role.APPROVER, place.sample.tenant_id)})),
+        "max": Caller(people["max"], "Max", frozenset({RoleGrant(Role.MANAGER)})),
+        "erin": Caller(people["erin"], "Erin", frozenset({RoleGrant(Role.ENGINEER)})),
         "another": Caller(
-            place.reviewed.people["ann"], "Ann", frozenset({Standing(Role.APPROVER, place.reviewed.tenant_id)})
+            place.reviewed.people["ann"], "Ann", frozenset({RoleGrant(Role.APPROVER, place.reviewed.tenant_id)})
         ),
     }
     house = Database(make_engine(place.plan.database_url, role="bench"), Schedule(place.plan.redis_url))
@@ -117,9 +117,9 @@ def _sign_in(place: Site) -> dict[str, str]:
     for name, caller in callers.items():
         side = Side.CUSTOMER if caller.tenants() else Side.VENDOR
         with house.transaction() as session:
-            signed_in = replace(caller, side=side, means=Means.PASSKEY, signed_in_at=now(session))
-            lasting = Lasting(timedelta(hours=1), timedelta(hours=2))
-            secrets[name] = sessions.begin(session, signed_in, Place("127.0.0.1", "bench"), lasting)
+            signed_in = replace(caller, side=side, means=AuthMethod.PASSKEY, signed_in_at=now(session))
+            lasting = SessionLifetime(timedelta(hours=1), timedelta(hours=2))
+            secrets[name] = sessions.begin(session, signed_in, ClientInfo("127.0.0.1", "bench"), lasting)
     house.dispose()
     return secrets
 

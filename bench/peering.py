@@ -14,7 +14,7 @@ from bench import costs
 from bench.figures import medians
 from bench.house import Site
 from bench.load import clock
-from bench.rivals import PYTHON, Running, running
+from bench.rivals import PYTHON, PeerProcesses, running
 from bench.sizes import Size
 from bench.targets import Peer
 from bench.watching import ended_at
@@ -70,7 +70,7 @@ def measure(site: Site, name: str, size: Size) -> Peer:
         return Peer(storms, lives, told, _pending(peer, size.peer_pending))
 
 
-def _warm_up(peer: Running) -> None:
+def _warm_up(peer: PeerProcesses) -> None:
     """Let a few fall due, over and over until the peer is there.
 
     Raises:
@@ -86,7 +86,7 @@ def _warm_up(peer: Running) -> None:
         time.sleep(REST_SECONDS)
 
 
-def _storm(peer: Running, count: int) -> dict[str, float]:
+def _storm(peer: PeerProcesses, count: int) -> dict[str, float]:
     """Let many fall due at one instant; what is not done within three minutes is missing."""
     due, arming = _armed(peer, count)
     _, last = ended_at(peer.engine, LEFT, due, PATIENCE)
@@ -104,7 +104,7 @@ def _storm(peer: Running, count: int) -> dict[str, float]:
     }
 
 
-def _armed(peer: Running, count: int) -> tuple[datetime, float]:
+def _armed(peer: PeerProcesses, count: int) -> tuple[datetime, float]:
     """Load requests and have them armed before they are due; return when that is, and how long arming took.
 
     Raises:
@@ -123,7 +123,7 @@ def _armed(peer: Running, count: int) -> tuple[datetime, float]:
     raise RuntimeError(f"{peer.name}: arming {count} deadlines takes ever longer")
 
 
-def _lives(peer: Running, count: int) -> dict[str, float]:
+def _lives(peer: PeerProcesses, count: int) -> dict[str, float]:
     ids = _fresh(peer, count)
     everyone = [*peer.family, *costs.servers(peer.site.plan)]
     spent = costs.cpu_seconds(everyone)
@@ -133,14 +133,14 @@ def _lives(peer: Running, count: int) -> dict[str, float]:
     return {"cpu_ms": 1000 * spent / count, "stuck": float(lived["open"]), "notices": lived["told"] / count}
 
 
-def _told(peer: Running, count: int) -> dict[str, float]:
+def _told(peer: PeerProcesses, count: int) -> dict[str, float]:
     ids, began = _fresh(peer, count), time.monotonic()
     peer.drive("tell", ids)
     lived = _until(peer, ids, lambda row: row["told"] >= count)
     return {"a_second": lived["told"] / (time.monotonic() - began)}
 
 
-def _pending(peer: Running, count: int) -> dict[str, float]:
+def _pending(peer: PeerProcesses, count: int) -> dict[str, float]:
     """Arm what is due in an hour; return the bytes that each takes in Redis, in the workers and in Postgres."""
     time.sleep(REST_SECONDS)
     before = _sizes(peer)
@@ -150,7 +150,7 @@ def _pending(peer: Running, count: int) -> dict[str, float]:
     return {name: max(0.0, after[name] - before[name]) / count for name in before}
 
 
-def _sizes(peer: Running) -> dict[str, float]:
+def _sizes(peer: PeerProcesses) -> dict[str, float]:
     with Redis.from_url(peer.variables["BENCH_REDIS_URL"]) as redis:
         memory: Any = redis.info("memory")
     with peer.engine.connect() as connection:
@@ -162,12 +162,12 @@ def _sizes(peer: Running) -> dict[str, float]:
     }
 
 
-def _fresh(peer: Running, count: int) -> list[str]:
+def _fresh(peer: PeerProcesses, count: int) -> list[str]:
     with peer.engine.connect() as connection:
         return [str(one) for one in connection.execute(FRESH, {"count": count}).scalars()]
 
 
-def _until(peer: Running, ids: list[str], met: Callable[[Mapping[str, int]], bool]) -> Mapping[str, int]:
+def _until(peer: PeerProcesses, ids: list[str], met: Callable[[Mapping[str, int]], bool]) -> Mapping[str, int]:
     """Look until it is met, or three minutes are over; return what was seen last."""
     until = time.monotonic() + PATIENCE
     with peer.engine.connect() as connection:

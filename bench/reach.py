@@ -21,7 +21,7 @@ from config.settings import Settings
 from lockbox.database import as_owner
 from lockbox.identity import row_marks
 from lockbox.identity.models import Membership
-from lockbox.notifications.endpoints import Vault
+from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests import submit
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
@@ -131,7 +131,7 @@ def _customer(bench: Bench, tenant: str, number: int, domains: int, *, first: st
 
 
 def _endpoints(bench: Bench, customer: Sample, sinks: Sinks) -> None:
-    vault = Vault([key.get_secret_value() for key in Settings().secret_keys])
+    vault = SecretVault([key.get_secret_value() for key in Settings().secret_keys])
     with as_owner(bench.processes.plan.owner_database_url) as session:
         for port in (sinks.hole, *sinks.calls):
             sample.add_endpoint(session, vault, sinks.url(port), customer.tenant_id)

@@ -6,7 +6,7 @@ from pathlib import Path
 from bench.figures import Comparison, Figure
 from bench.report import NONE, RESULTS, limit, number, read
 from bench.sizes import USUAL
-from bench.targets import COMPARED, Findings, comparisons, targets
+from bench.targets import COMPARED, BenchResults, comparisons, targets
 
 README = Path(__file__).parents[1] / "README.md"
 BEGINNING = "<!-- the rows below are written by make bench -->\n"
@@ -19,7 +19,7 @@ def main() -> None:
     write(read(RESULTS / f"{USUAL.name}.json"))
 
 
-def write(found: Findings) -> None:
+def write(found: BenchResults) -> None:
     """Write the table of a run into the README."""
     README.write_text(placed(README.read_text(), table(found)))
 
@@ -35,13 +35,13 @@ def placed(page: str, rows: str) -> str:
     return f"{before}{BEGINNING}{rows}{end[1:]}{after}"
 
 
-def table(found: Findings) -> str:
+def table(found: BenchResults) -> str:
     """Return the table, a line each, won or lost: all that others were put to, and what people wait for."""
     rows = [HEAD, ["---"] * len(HEAD), *lines(found)]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def lines(found: Findings) -> Iterator[list[str]]:
+def lines(found: BenchResults) -> Iterator[list[str]]:
     """Yield the rows."""
     beside, held = list(comparisons(found)), targets(found)
 
@@ -71,7 +71,7 @@ def lines(found: Findings) -> Iterator[list[str]]:
     yield _alone("200 deadlines a second: late by, p99", limited("200 deadlines a second"))
 
 
-def _last(found: Findings) -> Comparison:
+def _last(found: BenchResults) -> Comparison:
     peers = {name: peer.storms[COMPARED]["last_seconds"] for name, peer in found.peers.items()}
     last, floor = (runs[COMPARED]["last_seconds"] for runs in (found.storms, found.floor))
     return Comparison("last", "s", last, floor, peers, more_is_better=False)

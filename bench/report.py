@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.figures import Comparison, Figure
-from bench.targets import Findings, Measured, Peer
+from bench.targets import BenchResults, Measured, Peer
 
 RESULTS = Path(__file__).parent / "results"
 CPUINFO = Path("/proc/cpuinfo")
@@ -114,7 +114,7 @@ def show(console: Console, title: str, rows: Sequence[Sequence[str]]) -> None:
     console.print(table)
 
 
-def write(name: str, title: str, found: Findings, ratios: list[Comparison], limits: list[Figure]) -> Path:
+def write(name: str, title: str, found: BenchResults, ratios: list[Comparison], limits: list[Figure]) -> Path:
     """Write a run down as NAME.json and NAME.md; return the path of the JSON."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     tables = (("Beside the others", beside(ratios)), ("Targets", held(limits)), ("All figures", everything(found)))
@@ -125,21 +125,21 @@ def write(name: str, title: str, found: Findings, ratios: list[Comparison], limi
     return path
 
 
-def read(path: Path) -> Findings:
+def read(path: Path) -> BenchResults:
     """Return what a run found that was written down."""
     found = json.loads(path.read_text())["measured"]
     for part in ("storms", "intake", "bare", "floor"):
         found[part] = _counted(found[part])
     for name, peer in found["peers"].items():
         found["peers"][name] = Peer(**{**peer, "storms": _counted(peer["storms"])})
-    return Findings(**found)
+    return BenchResults(**found)
 
 
 def _counted(runs: Mapping[str, Measured]) -> dict[int, Measured]:
     return {int(count): run for count, run in runs.items()}
 
 
-def everything(found: Findings) -> list[list[str]]:
+def everything(found: BenchResults) -> list[list[str]]:
     """Return all figures as a table, each named by the path to it."""
     return [["figure", "value"], *([name, number(value)] for name, value in _flat("", asdict(found)))]
 

@@ -52,7 +52,7 @@ GRANT ALL ON ALL TABLES IN SCHEMA public TO lockbox_worker;
 
 
 @dataclass(frozen=True)
-class Running:
+class PeerProcesses:
     """A peer's processes, what they are told, and where to look."""
 
     name: str
@@ -88,7 +88,7 @@ class Running:
 
 
 @contextmanager
-def running(site: Site, name: str) -> Iterator[Running]:
+def running(site: Site, name: str) -> Iterator[PeerProcesses]:
     """Run a peer on an empty database of its own and an empty part of Redis; end it and remove them at the end."""
     redis_url = make_url(site.plan.redis_url).set(database=REDIS_DATABASE).render_as_string(hide_password=False)
     url = site.copied(site.plan.worker_database_url, DATABASE).set(drivername="postgresql")
@@ -109,7 +109,7 @@ def running(site: Site, name: str) -> Iterator[Running]:
                 connection.execute(SCHEMA)
             for number, command in enumerate(COMMANDS[name]):
                 processes.launch(f"{name}-{number}", [PYTHON, "-m", *command], variables)
-            yield Running(name, site, engine, processes, variables)
+            yield PeerProcesses(name, site, engine, processes, variables)
             redis.flushdb()
     finally:
         processes.stop()

@@ -49,7 +49,7 @@ class Peer:
 
 
 @dataclass(frozen=True)
-class Findings:
+class BenchResults:
     """All that one run measured; what its size leaves out is empty."""
 
     pending: Measured
@@ -74,7 +74,7 @@ class Findings:
     flooded: Measured = field(default_factory=dict)
 
 
-def comparisons(found: Findings) -> Iterator[Comparison]:
+def comparisons(found: BenchResults) -> Iterator[Comparison]:
     """Yield each load that somebody else was put to as well."""
     for count, storm in found.storms.items():
         floor = found.floor.get(count, {}).get("a_second")
@@ -100,7 +100,7 @@ def _waits(pending: Measured) -> float:
 
 
 def _of_peers(
-    found: Findings, what: str, unit: str, part: str, name: str, *, more_is_better: bool = False
+    found: BenchResults, what: str, unit: str, part: str, name: str, *, more_is_better: bool = False
 ) -> Iterator[Comparison]:
     ours, floor = getattr(found, part)[name], getattr(found, f"bare_{part}").get(name)
     peers = {key: getattr(peer, part)[name] for key, peer in found.peers.items() if name in getattr(peer, part)}
@@ -108,7 +108,7 @@ def _of_peers(
         yield Comparison(what, unit, max(0.0, ours), floor, peers, more_is_better)
 
 
-def targets(found: Findings) -> list[Figure]:
+def targets(found: BenchResults) -> list[Figure]:
     """Return each target with what was measured."""
     return [
         *_deadlines(found),
@@ -118,7 +118,7 @@ def targets(found: Findings) -> list[Figure]:
     ]
 
 
-def _deadlines(found: Findings) -> Iterator[Figure]:
+def _deadlines(found: BenchResults) -> Iterator[Figure]:
     for count, seconds in STORM_SECONDS.items():
         if count in found.storms:
             storm = found.storms[count]
@@ -140,7 +140,7 @@ def _deadlines(found: Findings) -> Iterator[Figure]:
     yield Figure("200 deadlines a second: late by, p99", found.steady["late_p99_ms"], STEADY_P99_MS, "ms")
 
 
-def _growth(found: Findings) -> Figure | None:
+def _growth(found: BenchResults) -> Figure | None:
     """Return what one of the largest storm costs to one of ten thousand; None where none is larger."""
     largest = max(found.storms)
     if largest <= COMPARED:
@@ -151,7 +151,7 @@ def _growth(found: Findings) -> Figure | None:
     )
 
 
-def _doors(found: Findings) -> Iterator[Figure]:
+def _doors(found: BenchResults) -> Iterator[Figure]:
     for clients, intake in found.intake.items():
         share = 100 * intake["a_second"] / found.bare[clients]["a_second"]
         what = f"filed over HTTP by {clients}: of a bare endpoint's rate"
@@ -168,7 +168,7 @@ def _doors(found: Findings) -> Iterator[Figure]:
         yield Figure(what, flooded["p99_ms"], FLOODED_P99_MS, "ms", refused=flooded["busy"])
 
 
-def _waiting(found: Findings) -> Iterator[Figure]:
+def _waiting(found: BenchResults) -> Iterator[Figure]:
     waiting, count = found.pending, found.pending["count"]
     many = f"{count:,.0f} pending"
     yield Figure(f"{many}: each in Redis", waiting["redis_bytes"], REDIS_BYTES, "bytes")
@@ -181,7 +181,7 @@ def _waiting(found: Findings) -> Iterator[Figure]:
     yield Figure("what fell due meanwhile: worst late by", again["worst_seconds"], LATE_SECONDS, "s")
 
 
-def _history(found: Findings) -> Iterator[Figure]:
+def _history(found: BenchResults) -> Iterator[Figure]:
     crowd, reach, trail = found.crowd, found.reach, found.trail
     yield Figure("a submit among 10,000 tenants, 1,000 members, to one alone", crowd["ratio"], CROWD_RATIO, "times")
     hanging = "one domain and one endpoint hang: of the others' notices left within 5 s"

@@ -38,8 +38,8 @@ from lockbox.identity import keyring
 from lockbox.identity.keyring import Keyring
 from lockbox.notifications import delivery
 from lockbox.notifications.delivery import Senders
-from lockbox.notifications.endpoints import Vault
-from lockbox.notifications.senders.protocol import MemoryHooks, MemoryMail
+from lockbox.notifications.endpoints import SecretVault
+from lockbox.notifications.senders.protocol import MemoryMail, MemoryWebhooks
 from lockbox.requests import policy_store, timers
 from lockbox.schedule import Schedule
 
@@ -132,8 +132,8 @@ class Tracer:
         self._signer = Signer(plan.audit_key.name, key)
         self._senders = Senders(
             mail=MemoryMail(),
-            hooks=MemoryHooks(),
-            vault=Vault([Fernet.generate_key().decode()]),
+            hooks=MemoryWebhooks(),
+            vault=SecretVault([Fernet.generate_key().decode()]),
             public_url=plan.public_url,
             services={name: service.title for name, service in settings.services.items()},
             wordings=policy_store.wordings,

@@ -18,18 +18,18 @@ from sqlalchemy.engine import URL, make_url
 from bench.crowd import asks, engineer
 from bench.load import observer
 from cli.sample import Sample
-from cli.stack import AUDIT_KEY, Plan
+from cli.stack import AUDIT_KEY, StackPlan
 from config.settings import Settings
 from lockbox.audit import export
-from lockbox.audit.event_search import Sight, Wanted
+from lockbox.audit.event_search import EventFilter, EventScope
 from lockbox.audit.export import Export
 from lockbox.audit.log import proofs, sealer, signing_keys
-from lockbox.audit.log.proofs import Head
+from lockbox.audit.log.proofs import LogHead
 from lockbox.audit.log.sealer import Signer
 from lockbox.database import Database, make_engine
-from lockbox.identity.roles import Caller, Means, Role, Side, Standing
+from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
 from lockbox.requests import decide, submit
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.transition import Origin
 from lockbox.schedule import Schedule
@@ -42,7 +42,7 @@ STEADY_SECONDS = 20
 A_SECOND = 20
 ROUNDS = 16
 A_ROUND = 40
-EVERYTHING = Sight()
+EVERYTHING = EventScope()
 
 # Sign-ins, one personal value each; the bodies are as `lockbox.audit.events` writes them.
 LOAD = text("""
@@ -68,7 +68,7 @@ MISSED = text("SELECT count(*) FROM events WHERE tenant_id = :tenant AND at >= :
 
 
 @dataclass(frozen=True)
-class Trail:
+class TrailBench:
     """A database of its own with a sealer's tools, and where files go."""
 
     engine: Engine
@@ -80,7 +80,7 @@ class Trail:
 
 
 @dataclass
-class Watch:
+class SealWatch:
     """When each event was written, and how long after it was seen to be sealed."""
 
     written: dict[UUID, float] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Watch:
             self.lags.append(at - self.written.pop(event))
 
 
-def measure(superuser: URL, plan: Plan, sample: Sample, folder: Path, events: int) -> dict[str, float]:
+def measure(superuser: URL, plan: StackPlan, sample: Sample, folder: Path, events: int) -> dict[str, float]:
     """Return events sealed a second, seconds to verify, milliseconds of a proof, lag and cost, on a copy."""
     schedule, worker = Schedule(plan.redis_url), _copied(plan.worker_database_url)
     house = Database(make_engine(worker, role="bench"), schedule)
@@ -104,7 +104,7 @@ def measure(superuser: URL, plan: Plan, sample: Sample, folder: Path, events: in
         with observer(superuser.set(database=COPY)) as engine:
             signer = Signer(plan.audit_key.name, signing_keys.read([plan.keys / AUDIT_KEY]))
             sealer = (worker, signer.name, str(plan.keys / AUDIT_KEY))
-            trail = Trail(engine, house, signer, sample.tenant_id, sample.people["ann"], folder)
+            trail = TrailBench(engine, house, signer, sample.tenant_id, sample.people["ann"], folder)
             cost = _cost(asking, sample, sealer)
             lag = _lag(trail, sealer)
             for _ in range(events // A_LOAD):
@@ -120,13 +120,13 @@ def _copied(url: str) -> str:
     return make_url(url).set(database=COPY).render_as_string(hide_password=False)
 
 
-def _load(trail: Trail, count: int) -> list[UUID]:
+def _load(trail: TrailBench, count: int) -> list[UUID]:
     with trail.engine.connect() as connection:
         values = {"count": count, "tenant": trail.tenant, "person": trail.person}
         return list(connection.execute(LOAD, values).scalars())
 
 
-def _seal(trail: Trail, events: int) -> dict[str, float]:
+def _seal(trail: TrailBench, events: int) -> dict[str, float]:
     with trail.engine.connect() as connection:
         connection.execute(text("VACUUM ANALYZE"))
         connection.execute(text("CHECKPOINT"))
@@ -137,12 +137,12 @@ def _seal(trail: Trail, events: int) -> dict[str, float]:
     return {"sealed_a_second": events / seconds, "seal_seconds": seconds}
 
 
-def _verify(trail: Trail) -> dict[str, float]:
+def _verify(trail: TrailBench) -> dict[str, float]:
     """Export the log and let the command verify the file that anybody would call."""
     file, note = trail.folder / "trail.ndjson", trail.folder / "checkpoint"
     head = _head(trail)
     note.write_text(head.note)
-    whole = Export(head, EVERYTHING, Wanted(), {}, {})
+    whole = Export(head, EVERYTHING, EventFilter(), {}, {})
     began = time.monotonic()
     with file.open("wb") as out:
         out.writelines(export.lines(trail.worker.transaction, whole))
@@ -156,7 +156,7 @@ def _verify(trail: Trail) -> dict[str, float]:
     return {"verify_seconds": time.monotonic() - began, "export_seconds": exported, "events": head.size}
 
 
-def _prove(trail: Trail) -> dict[str, float]:
+def _prove(trail: TrailBench) -> dict[str, float]:
     head, taken = _head(trail), []
     for _ in range(PROOFS):
         number = random.randrange(head.size)  # noqa: S311 - a sample
@@ -167,7 +167,7 @@ def _prove(trail: Trail) -> dict[str, float]:
     return {"proof_ms": statistics.median(taken), "proof_p99_ms": sorted(taken)[int(PROOFS * 0.99)]}
 
 
-def _head(trail: Trail) -> Head:
+def _head(trail: TrailBench) -> LogHead:
     with trail.worker.transaction() as session:
         head = proofs.head(session, trail.tenant)
     if head is None:
@@ -175,9 +175,9 @@ def _head(trail: Trail) -> Head:
     return head
 
 
-def _lag(trail: Trail, sealer: Sequence[str]) -> dict[str, float]:
+def _lag(trail: TrailBench, sealer: Sequence[str]) -> dict[str, float]:
     """Write 500 events a second while a sealer runs beside; return how long after each was seen to be sealed."""
-    watch = Watch()
+    watch = SealWatch()
     with _sealer(sealer):
         began = time.monotonic()
         for step in range(STEADY_SECONDS * A_SECOND):
@@ -198,9 +198,9 @@ def _lag(trail: Trail, sealer: Sequence[str]) -> dict[str, float]:
 def _cost(asking: Database, sample: Sample, sealer: Sequence[str]) -> dict[str, float]:
     """Submit and approve by turns with a sealer beside and without; return the ratio of the medians."""
     max_, ann = (sample.people[name] for name in ("max", "ann"))
-    manager = Caller(max_, "Max Marsh", frozenset({Standing(Role.MANAGER)}), means=Means.SAMPLE)
-    approves = frozenset({Standing(Role.APPROVER, sample.tenant_id)})
-    approver = Caller(ann, "Ann Archer", approves, side=Side.CUSTOMER, means=Means.SAMPLE)
+    manager = Caller(max_, "Max Marsh", frozenset({RoleGrant(Role.MANAGER)}), means=AuthMethod.SAMPLE)
+    approves = frozenset({RoleGrant(Role.APPROVER, sample.tenant_id)})
+    approver = Caller(ann, "Ann Archer", approves, side=Side.CUSTOMER, means=AuthMethod.SAMPLE)
     moves = partial(_moves, asking, engineer(sample), ((manager, Action.ENDORSE), (approver, Action.APPROVE)))
     moves()
     taken: dict[bool, list[float]] = {True: [], False: []}
@@ -224,7 +224,7 @@ def _moves(house: Database, asking: Caller, deciding: Iterable[tuple[Caller, Act
             filed = submit.submit(session, asking, Origin("api"), asks("bench"), Settings().services)
         for caller, action in deciding:
             with house.transaction() as session:
-                decide.act(session, caller, Origin("api"), filed.request.id, Verdict(action))
+                decide.act(session, caller, Origin("api"), filed.request.id, DecisionInput(action))
     return time.perf_counter() - began
 
 

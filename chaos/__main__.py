@@ -77,7 +77,7 @@ def _judged(results: Sequence[run.Result], console: Console) -> int:
     return int(bool(never) or not all(one.good for one in results))
 
 
-def _played(planned: plan.Plan, asked: float | None, logs: Path, console: Console) -> run.Result:
+def _played(planned: plan.FaultPlan, asked: float | None, logs: Path, console: Console) -> run.Result:
     with _stage(planned, logs, console) as built, _progress(console) as tell:
         try:
             result = run.play(built, PATIENCE if asked is None else asked, tell)
@@ -88,7 +88,7 @@ def _played(planned: plan.Plan, asked: float | None, logs: Path, console: Consol
     return result
 
 
-def _hunted(planned: plan.Plan, bug: str, logs: Path, console: Console) -> int:
+def _hunted(planned: plan.FaultPlan, bug: str, logs: Path, console: Console) -> int:
     with _stage(planned, logs, console, bug) as built, _progress(console) as tell:
         found, seconds = hunt.play(built, tell)
     said = f"found after {seconds:.1f} s: {found}" if found else f"not found in {seconds:.1f} s"
@@ -97,7 +97,7 @@ def _hunted(planned: plan.Plan, bug: str, logs: Path, console: Console) -> int:
 
 
 @contextmanager
-def _stage(planned: plan.Plan, logs: Path, console: Console, bug: str = "") -> Iterator[stage.Stage]:
+def _stage(planned: plan.FaultPlan, logs: Path, console: Console, bug: str = "") -> Iterator[stage.ChaosStack]:
     for line in planned.lines():
         console.print(line, highlight=False)
     for old in logs.glob("*.log"):

@@ -13,8 +13,8 @@ from uuid import UUID
 
 import httpx
 
-from chaos.journal import CONFLICT, DONE, Acknowledged, Act, Journal
-from chaos.people import Cast, House
+from chaos.journal import CONFLICT, DONE, AcknowledgedAct, AttemptedAct, Journal
+from chaos.people import ChaosCustomer, ChaosPeople
 
 ANSWER_SECONDS = 4.0
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.5, 2.0, 2.0, 2.0)
@@ -28,7 +28,7 @@ NEWEST = 15
 
 
 @dataclass(frozen=True)
-class Answered:
+class LastAnswer:
     """The last answer that somebody got, None for none at all, and when that try was sent and answered."""
 
     answer: httpx.Response | None
@@ -60,7 +60,7 @@ class Answered:
 class Clients:
     """Everybody's way to the API."""
 
-    def __init__(self, url: str, cast: Cast, journal: Journal) -> None:
+    def __init__(self, url: str, cast: ChaosPeople, journal: Journal) -> None:
         self._http = httpx.AsyncClient(
             base_url=url,
             timeout=ANSWER_SECONDS,
@@ -80,36 +80,45 @@ class Clients:
         """Hang up."""
         await self._http.aclose()
 
-    async def file(self, house: House, resource: str, body: Mapping[str, Any], key: str) -> dict[str, Any] | None:
+    async def file(
+        self, house: ChaosCustomer, resource: str, body: Mapping[str, Any], key: str
+    ) -> dict[str, Any] | None:
         """File a request by a key, and return it once it is acknowledged."""
         self._journal.resources[resource] = house.tenant_id
         began = time.time()
         tried = await self._tried(house, "erin", "POST", "/v1/requests", body=body, headers={"idempotency-key": key})
         if found := tried.found:
-            self._journal.acts.append(Act(UUID(found["id"]), "submit", "erin", tried.status, tried.sent, tried.at))
+            self._journal.acts.append(
+                AttemptedAct(UUID(found["id"]), "submit", "erin", tried.status, tried.sent, tried.at)
+            )
             self._note(found, house, "submit", "erin", began)
         return found
 
     async def act(
-        self, house: House, who: str, action: str, request: Mapping[str, Any], body: Mapping[str, Any] | None = None
+        self,
+        house: ChaosCustomer,
+        who: str,
+        action: str,
+        request: Mapping[str, Any],
+        body: Mapping[str, Any] | None = None,
     ) -> dict[str, Any] | None:
         """Act on a request, and return it once acknowledged; None where it could not be done, or nobody knows."""
         began = time.time()
         tried = await self._tried(house, who, "POST", f"/v1/requests/{request['id']}/{action}", body=body or {})
         times = tried.sent, tried.at, deadline(request), tried.late
-        self._journal.acts.append(Act(UUID(request["id"]), action, who, tried.status, *times))
+        self._journal.acts.append(AttemptedAct(UUID(request["id"]), action, who, tried.status, *times))
         if found := tried.found:
             self._took.append(tried.at - tried.sent)
             self._note(found, house, action, who, began)
         return found
 
-    async def look(self, house: House, who: str, path: str, expected: tuple[int, ...] = (200,)) -> None:
+    async def look(self, house: ChaosCustomer, who: str, path: str, expected: tuple[int, ...] = (200,)) -> None:
         """Read something; anything but what is expected is a surprise."""
         tried = await self._tried(house, who, "GET", path)
         if tried.status not in {0, *expected}:
             self._journal.surprises.append(f"GET {path} by {who}: {tried.status}")
 
-    async def ask(self, house: House, resource: str, service: str) -> tuple[int, str]:
+    async def ask(self, house: ChaosCustomer, resource: str, service: str) -> tuple[int, str]:
         """Ask for access as a guarded system does: the status, 0 where there is no answer, and the body."""
         params = {
             "tenant": house.slug,
@@ -127,14 +136,14 @@ class Clients:
 
     async def _tried(
         self,
-        house: House,
+        house: ChaosCustomer,
         who: str,
         method: str,
         path: str,
         *,
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answered:
+    ) -> LastAnswer:
         """Try until there is an answer that says something, or patience is over."""
         shown = {"authorization": f"Bearer {house.tokens[who]}", **(headers or {})}
         sent = time.time()
@@ -148,11 +157,11 @@ class Clients:
                 self._journal.statuses[answer.status_code] += 1
                 self._examine(house, who, method, path, answer)
                 if answer.status_code < FAILED and IN_USE not in answer.text:
-                    return Answered(answer, sent, time.time())
+                    return LastAnswer(answer, sent, time.time())
             await asyncio.sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311 - a pause
-        return Answered(None, sent, time.time())
+        return LastAnswer(None, sent, time.time())
 
-    def _examine(self, house: House, who: str, method: str, path: str, answer: httpx.Response) -> None:
+    def _examine(self, house: ChaosCustomer, who: str, method: str, path: str, answer: httpx.Response) -> None:
         status = answer.status_code
         # Who reviews may do nothing more to what the review has passed on.
         is_past = who == "max" and status == httpx.codes.FORBIDDEN
@@ -163,9 +172,9 @@ class Clients:
             shown = [one.slug for one in others if one.slug in answer.text or str(one.tenant_id) in answer.text]
             self._journal.foreign += [f"{who} of {house.slug} saw {slug} at {path}" for slug in shown]
 
-    def _note(self, found: Mapping[str, Any], house: House, action: str, who: str, sent: float) -> None:
+    def _note(self, found: Mapping[str, Any], house: ChaosCustomer, action: str, who: str, sent: float) -> None:
         self._journal.acknowledged.append(
-            Acknowledged(
+            AcknowledgedAct(
                 UUID(found["id"]),
                 house.tenant_id,
                 action,

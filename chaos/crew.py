@@ -15,9 +15,9 @@ from string import Template
 import psutil
 
 from chaos.plan import CORE, PROCESSES
-from chaos.plan import Plan as Faults
+from chaos.plan import FaultPlan as Faults
 from cli import stack
-from cli.stack import Plan, Processes, commands
+from cli.stack import Processes, StackPlan, commands
 
 SHIFTED = Path(__file__).parent / "shifted"
 AGAIN_SECONDS = 0.5
@@ -32,7 +32,7 @@ SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Ended:
+class ProcessExit:
     """An end of a process that nobody had killed: its exit code, and when by the wall clock."""
 
     name: str
@@ -43,8 +43,8 @@ class Ended:
 class Crew:
     """All processes of one run. `ended` are the ends of those that nobody had killed; the API has the `bug`."""
 
-    def __init__(self, plan: Plan, faults: Faults, logs: Path, bug: str = "") -> None:
-        self.ended: list[Ended] = []
+    def __init__(self, plan: StackPlan, faults: Faults, logs: Path, bug: str = "") -> None:
+        self.ended: list[ProcessExit] = []
         self.restarts = 0
         self._processes = Processes(plan, logs, SETTINGS)
         self._faults = faults
@@ -156,7 +156,7 @@ class Crew:
         while not self._stopping.wait(LOOK_SECONDS):
             for name, code in self._processes.ended().items():
                 if self._processes.running[name].pid not in self._killed:
-                    self.ended.append(Ended(name, code, time.time()))
+                    self.ended.append(ProcessExit(name, code, time.time()))
                 if self._stopping.wait(AGAIN_SECONDS):
                     return
                 self.restarts += 1

@@ -9,7 +9,7 @@ from typing import Any
 from chaos.clients import Clients
 from chaos.journal import Journal
 from chaos.load import Load
-from chaos.people import Cast
+from chaos.people import ChaosPeople
 from chaos.prober import Prober
 
 PATIENCE = 240.0
@@ -18,7 +18,7 @@ PATIENCE = 240.0
 class Crowd:
     """Everybody outside the house."""
 
-    def __init__(self, seed: int, url: str, cast: Cast) -> None:
+    def __init__(self, seed: int, url: str, cast: ChaosPeople) -> None:
         self.journal = Journal()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="chaos-crowd", daemon=True)

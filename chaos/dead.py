@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from chaos.plan import CORE, Struck
+from chaos.plan import CORE, AppliedFault
 
 REFUSED = "the mail relay answered 550"
 LAST_MOMENT = 1.5
@@ -15,7 +15,7 @@ ON_THE_WAY = frozenset({*CORE, "notices", "redis", "postgres", "hints"})
 """What every notice passes, whatever it is for."""
 
 
-def unexplained(notices: Sequence[Any], refused: Mapping[str, int], struck: Iterable[Struck]) -> Iterator[str]:
+def unexplained(notices: Sequence[Any], refused: Mapping[str, int], struck: Iterable[AppliedFault]) -> Iterator[str]:
     """Yield a line for each notice that was given up though it could have been told, and for too many of them.
 
     A sink that says no for good does so to one notice each time, and `refused` counts that by address. All else is
@@ -53,6 +53,6 @@ def unexplained(notices: Sequence[Any], refused: Mapping[str, int], struck: Iter
             yield f"{count} prompts by {sink} were late, and {told[sink]} were not"
 
 
-def _delays(one: Struck, sink: str, told_at: float, until_at: float) -> bool:
+def _delays(one: AppliedFault, sink: str, told_at: float, until_at: float) -> bool:
     lies_there = one.fault.target in {*ON_THE_WAY, sink}
     return lies_there and one.began <= until_at and one.ended + RECOVERS_SECONDS >= told_at

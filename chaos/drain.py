@@ -8,8 +8,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from chaos.servers import LOGINS, NO_ONE
-from chaos.stage import Stage
-from lockbox.schedule import NOTICES, Promise, Schedule
+from chaos.stage import ChaosStack
+from lockbox.schedule import NOTICES, IndexEntry, Schedule
 
 LOOK_SECONDS = 0.25
 WIND_SECONDS = 4.0
@@ -38,7 +38,7 @@ class NotHealed(Exception):  # noqa: N818 - it names what was found
     """The stack did not come up again although every fault is lifted; the message says what is missing."""
 
 
-def heal(stage: Stage) -> None:
+def heal(stage: ChaosStack) -> None:
     """Lift whatever may still be there, and wait until everything is up.
 
     Raises:
@@ -68,7 +68,7 @@ def _serves(url: str) -> bool:
         return False
 
 
-def drain(stage: Stage, calm: Sequence[str], patience: float) -> dict[str, int]:
+def drain(stage: ChaosStack, calm: Sequence[str], patience: float) -> dict[str, int]:
     """Wait until nothing is open but what is calm, and return what is left; no key where all is done.
 
     After `patience` seconds whatever waits for a back-off or for the lease of somebody killed is made due, as time
@@ -86,16 +86,16 @@ def drain(stage: Stage, calm: Sequence[str], patience: float) -> dict[str, int]:
     return {}
 
 
-def _wind(stage: Stage) -> None:
+def _wind(stage: ChaosStack) -> None:
     schedule = Schedule(stage.servers.redis_url)
     with stage.superuser.connect() as connection:
         connection.execute(WIND_REPORTS)
-        promises = [Promise(str(row.id), NOTICES.kinds[0], row.run_at) for row in connection.execute(WIND)]
+        promises = [IndexEntry(str(row.id), NOTICES.kinds[0], row.run_at) for row in connection.execute(WIND)]
     schedule.arm(NOTICES, promises)
     schedule.close()
 
 
-def _left(stage: Stage, calm: Sequence[str]) -> dict[str, int]:
+def _left(stage: ChaosStack, calm: Sequence[str]) -> dict[str, int]:
     try:
         with stage.superuser.connect() as connection:
             row = connection.execute(LEFT, {"calm": list(calm)}).one()

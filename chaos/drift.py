@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine, text
 
-from lockbox.schedule import CLOCK, INDEXES, NOTICES, Index, Promise, Schedule
+from lockbox.schedule import CLOCK, INDEXES, NOTICES, IndexEntry, Schedule, ScheduleIndex
 
 RECONCILED_SECONDS = 60.0
 LOOK_SECONDS = 0.5
@@ -58,7 +58,7 @@ def wind(superuser: Engine, schedule: Schedule) -> None:
             # No move of a request moves its clock alone; only time does.
             connection.execute(text("SET LOCAL session_replication_role = replica"))
             connection.execute(WIND[index], {"soon": SOON, "ids": [UUID(id_) for _, id_ in _parted(promised - held)]})
-        schedule.arm(index, [Promise(id_, kind, timedelta(0)) for kind, id_ in _parted(held - promised)])
+        schedule.arm(index, [IndexEntry(id_, kind, timedelta(0)) for kind, id_ in _parted(held - promised)])
 
 
 def differences(superuser: Engine, schedule: Schedule) -> Iterator[str]:
@@ -75,7 +75,7 @@ def differences(superuser: Engine, schedule: Schedule) -> Iterator[str]:
                 yield f"{index.name} has {member} at {held[member]}, not {promised[member]}"
 
 
-def _promised(superuser: Engine, index: Index) -> dict[str, float]:
+def _promised(superuser: Engine, index: ScheduleIndex) -> dict[str, float]:
     with superuser.connect() as connection:
         return {row.member: float(row.due) for row in connection.execute(PROMISED[index]).all()}
 

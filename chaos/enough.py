@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from chaos.crew import Ended
-from chaos.plan import Struck
+from chaos.crew import ProcessExit
+from chaos.plan import AppliedFault
 
 LEAST_A_SECOND = {
     "requests filed": 0.3,
@@ -29,7 +29,7 @@ def too_little(happened: Mapping[str, int], seconds: float) -> Iterator[str]:
             yield f"only {count} {what}, of at least {least}"
 
 
-def too_calm(planned: int, struck: Sequence[Struck]) -> Iterator[str]:
+def too_calm(planned: int, struck: Sequence[AppliedFault]) -> Iterator[str]:
     """Yield a line where most of the plan was not carried out, or nothing was planned."""
     done = sum(not one.failed for one in struck)
     if done < max(1, LEAST_DONE * planned):
@@ -42,7 +42,7 @@ def too_far(close: int, stories: int) -> Iterator[str]:
         yield f"only {close} of {stories} stories acted within 100 ms of a deadline or of each other"
 
 
-def unasked(ended: Iterable[Ended], struck: Iterable[Struck]) -> Iterator[str]:
+def unasked(ended: Iterable[ProcessExit], struck: Iterable[AppliedFault]) -> Iterator[str]:
     """Yield a line for each process that ended unasked.
 
     A worker that loses a child, or stands still, as it starts up may give up. Each such strike explains one end of
@@ -57,5 +57,5 @@ def unasked(ended: Iterable[Ended], struck: Iterable[Struck]) -> Iterator[str]:
             own.remove(by)
 
 
-def _explains(one: Struck, end: Ended) -> bool:
+def _explains(one: AppliedFault, end: ProcessExit) -> bool:
     return one.fault.target == end.name and one.began <= end.at <= one.ended + ENDS_AFTER

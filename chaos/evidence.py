@@ -11,13 +11,13 @@ import httpx
 from sqlalchemy import text
 
 from chaos import trail
-from chaos.crew import Ended, wait_for_none
+from chaos.crew import ProcessExit, wait_for_none
 from chaos.hints import QUEUES
 from chaos.journal import Journal
-from chaos.plan import Struck
+from chaos.plan import AppliedFault
 from chaos.sinks import Arrival
-from chaos.stage import Stage
-from chaos.trail import Verified
+from chaos.stage import ChaosStack
+from chaos.trail import VerifiedExport
 from cli.demo.story import CONTROL_CALLS
 
 LOOK_SECONDS = 0.5
@@ -28,7 +28,7 @@ METRICS = "/metrics"
 
 
 @dataclass(frozen=True)
-class Plant:
+class InfrastructureState:
     """What the plant itself looks like: keys of Redis, hints in queues, memory, what killed processes left behind."""
 
     keys: frozenset[str]
@@ -39,22 +39,22 @@ class Plant:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ChaosEvidence:
     """All of it. `left` is what the drain has left open, `drift` where an index breaks its promise.
 
     `struck` are the faults that were carried out, `ended` the processes that ended though nobody had killed them.
     """
 
-    stage: Stage
+    stage: ChaosStack
     journal: Journal
     left: Mapping[str, int]
     drift: Sequence[str]
-    base: Plant
-    plant: Plant
-    trails: Sequence[Verified]
+    base: InfrastructureState
+    plant: InfrastructureState
+    trails: Sequence[VerifiedExport]
     told: Mapping[str, bool]
-    struck: Sequence[Struck]
-    ended: Sequence[Ended]
+    struck: Sequence[AppliedFault]
+    ended: Sequence[ProcessExit]
 
     def rows(self, question: str, **values: object) -> list[Any]:
         """Return what Postgres answers, with every right."""
@@ -69,25 +69,25 @@ class Evidence:
             yield from hook.arrived
 
 
-def plant(stage: Stage) -> Plant:
+def plant(stage: ChaosStack) -> InfrastructureState:
     """Look at the plant."""
     orphans = [f"{one.pid} {one.name()}" for one in wait_for_none(stage.crew, ORPHAN_SECONDS)]
     with stage.redis() as redis:
         keys = frozenset(key.decode() for key in redis.scan_iter(count=1000))
         waiting = sum(int(redis.llen(queue)) for queue in QUEUES)
         used = int(redis.info("memory")["used_memory"])
-    return Plant(keys, waiting, used, stage.crew.memory(), orphans)
+    return InfrastructureState(keys, waiting, used, stage.crew.memory(), orphans)
 
 
 def gather(
-    stage: Stage,
+    stage: ChaosStack,
     journal: Journal,
-    base: Plant,
+    base: InfrastructureState,
     *,
-    struck: Sequence[Struck],
+    struck: Sequence[AppliedFault],
     left: Mapping[str, int],
     drifted: Sequence[str],
-) -> Evidence:
+) -> ChaosEvidence:
     """Look at everything, once the drain is over."""
     verified = trail.verified(stage)
     told = _flower(stage)
@@ -96,10 +96,10 @@ def gather(
     if stage.hints.leaks:
         told["Redis"] = True
     by_now = plant(stage)
-    return Evidence(stage, journal, left, drifted, base, by_now, verified, told, struck, tuple(stage.crew.ended))
+    return ChaosEvidence(stage, journal, left, drifted, base, by_now, verified, told, struck, tuple(stage.crew.ended))
 
 
-def _places(stage: Stage) -> Iterator[tuple[str, bool]]:
+def _places(stage: ChaosStack) -> Iterator[tuple[str, bool]]:
     """Yield each log, and whether it tells what it must not."""
     secrets = [*stage.cast.private(), stage.plan.flower_password, *_passwords(stage)]
     private = re.compile("|".join(map(re.escape, secrets)))
@@ -107,13 +107,13 @@ def _places(stage: Stage) -> Iterator[tuple[str, bool]]:
         yield log.name, bool(private.search(log.read_text(errors="replace")))
 
 
-def _passwords(stage: Stage) -> Iterator[str]:
+def _passwords(stage: ChaosStack) -> Iterator[str]:
     plan = stage.plan
     for url in (plan.database_url, plan.worker_database_url, plan.notices_database_url, stage.servers.redis_url):
         yield url.partition("@")[0].rpartition(":")[2]
 
 
-def _flower(stage: Stage) -> dict[str, bool]:
+def _flower(stage: ChaosStack) -> dict[str, bool]:
     """Wait for Flower, try what it must refuse, and return for each page, and the API's figures, whether it tells."""
     private = re.compile("|".join(map(re.escape, stage.cast.private())))
     signed_in = (stage.plan.flower_user, stage.plan.flower_password)

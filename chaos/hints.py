@@ -18,7 +18,7 @@ SIGN_IN = (b"AUTH", b"HELLO")
 END = b"\r\n"
 
 
-class Fate(StrEnum):
+class MessageFate(StrEnum):
     """What becomes of a hint."""
 
     PASS = "pass"  # noqa: S105 - a way, not a word
@@ -27,11 +27,11 @@ class Fate(StrEnum):
     LOSE = "lose"
 
 
-class Hints:
+class MessageLog:
     """All hints of one run. `leaks` are the places in which something was seen that Redis must never be told."""
 
     def __init__(self) -> None:
-        self.fate = Fate.PASS
+        self.fate = MessageFate.PASS
         self.published = 0
         self.leaks: list[str] = []
         self._recent: deque[tuple[bytes, bytes]] = deque(maxlen=REMEMBERED)
@@ -41,9 +41,9 @@ class Hints:
         """Watch for these words in all that is sent to Redis."""
         self._forbidden = re.compile(b"|".join(re.escape(word.encode()) for word in words))
 
-    def line(self) -> "Line":
+    def line(self) -> "CommandParser":
         """Return the filter of a new connection."""
-        return Line(self)
+        return CommandParser(self)
 
     def pass_on(self, words: list[bytes]) -> bytes:
         """Return a command as it goes on to Redis."""
@@ -60,9 +60,9 @@ class Hints:
     def _fated(self, words: list[bytes]) -> list[bytes]:
         command, queue, *hints = words
         self._recent += [(queue, hint) for hint in hints]
-        if self.fate is Fate.TRIPLE:
+        if self.fate is MessageFate.TRIPLE:
             return [command, queue, *(copy for hint in hints for copy in (hint, _again(hint), _again(hint)))]
-        if self.fate is Fate.PASS:
+        if self.fate is MessageFate.PASS:
             return words
         return [command, _key(self.fate, queue.decode()).encode(), *hints]
 
@@ -71,13 +71,13 @@ class Hints:
         chance = random.Random(dice)  # noqa: S311 - it replays
         count = 0
         for queue in QUEUES:
-            held = _key(Fate.HOLD, queue)
+            held = _key(MessageFate.HOLD, queue)
             hints: list[bytes] = redis.lrange(held, 0, -1)  # type: ignore[assignment]
             chance.shuffle(hints)
             for hint in hints:
                 redis.lpush(queue, hint)
             count += len(hints)
-            redis.delete(held, _key(Fate.LOSE, queue))
+            redis.delete(held, _key(MessageFate.LOSE, queue))
         return count
 
     def replay(self, redis: Redis, dice: int) -> int:
@@ -89,10 +89,10 @@ class Hints:
         return min(REPLAYED, len(known))
 
 
-class Line:
+class CommandParser:
     """One connection's requests, cut into commands (RESP, arrays of bulk strings)."""
 
-    def __init__(self, hints: Hints) -> None:
+    def __init__(self, hints: MessageLog) -> None:
         self._hints = hints
         self._rest = b""
 
@@ -146,5 +146,5 @@ def _again(hint: bytes) -> bytes:
     return json.dumps(message).encode()
 
 
-def _key(fate: Fate, queue: str) -> str:
+def _key(fate: MessageFate, queue: str) -> str:
     return f"chaos:{fate}:{queue}"

@@ -12,16 +12,16 @@ from chaos.crowd import Crowd
 from chaos.invariants import late_and_counted
 from chaos.journal import Journal
 from chaos.run import Tell
-from chaos.stage import Stage
+from chaos.stage import ChaosStack
 from chaos.striking import Striker
 
 LOOK_SECONDS = 0.5
 
 
-class Watch(threading.Thread):
+class InvariantWatch(threading.Thread):
     """Looks at what an invariant of the run would look at in the end. `found` is the first thing that is wrong."""
 
-    def __init__(self, stage: Stage, journal: Journal) -> None:
+    def __init__(self, stage: ChaosStack, journal: Journal) -> None:
         super().__init__(name="chaos-watch", daemon=True)
         self.found = ""
         self._stage = stage
@@ -47,10 +47,10 @@ class Watch(threading.Thread):
         return [f"{row.id} was decided too late" for row in rows]
 
 
-def play(stage: Stage, tell: Tell) -> tuple[str, float]:
+def play(stage: ChaosStack, tell: Tell) -> tuple[str, float]:
     """Play the plan of a stage; return what was found first, nothing if nothing was, and after how many seconds."""
     crowd = Crowd(stage.faults.seed, stage.plan.public_url, stage.cast)
-    striker, watch = Striker(stage), Watch(stage, crowd.journal)
+    striker, watch = Striker(stage), InvariantWatch(stage, crowd.journal)
     began = time.monotonic()
     crowd.begin()
     watch.start()

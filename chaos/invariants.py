@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import chain
 
 from chaos import dead, enough, questions, sometimes
-from chaos.evidence import Evidence, by_id
-from chaos.journal import Acknowledged, Act, Journal
+from chaos.evidence import ChaosEvidence, by_id
+from chaos.journal import AcknowledgedAct, AttemptedAct, Journal
 from lockbox.notifications.audience import PROMPTS, REPORT
 
 MOST_SHOWN = 5
@@ -27,7 +27,7 @@ OURS = re.compile(
 
 
 @dataclass(frozen=True)
-class Finding:
+class InvariantResult:
     """One invariant: what it says, how much was looked at, and what is not so."""
 
     name: str
@@ -41,28 +41,30 @@ class Finding:
         return not self.off
 
 
-def check(seen: Evidence) -> list[Finding]:
+def check(seen: ChaosEvidence) -> list[InvariantResult]:
     """Check all of them."""
     return [_found(seen, *one) for one in INVARIANTS]
 
 
-def _found(seen: Evidence, name: str, says: str, find: Callable[[Evidence], tuple[str, Iterable[str]]]) -> Finding:
+def _found(
+    seen: ChaosEvidence, name: str, says: str, find: Callable[[ChaosEvidence], tuple[str, Iterable[str]]]
+) -> InvariantResult:
     looked_at, off = find(seen)
-    return Finding(name, says, looked_at, tuple(off))
+    return InvariantResult(name, says, looked_at, tuple(off))
 
 
-def _asked(seen: Evidence, **named: str) -> Iterator[str]:
+def _asked(seen: ChaosEvidence, **named: str) -> Iterator[str]:
     """Yield a line for each row that one of these questions finds."""
     for name, question in named.items():
         yield from (f"{name.replace('_', ' ')}: {row.id}" for row in seen.rows(question))
 
 
-def _left(seen: Evidence, *wanted: str) -> Iterator[str]:
+def _left(seen: ChaosEvidence, *wanted: str) -> Iterator[str]:
     """Yield a line for each of these that the drain could not wait out."""
     yield from (f"{count} {what} left after the drain" for what, count in seen.left.items() if what in wanted)
 
 
-def approved_first(seen: Evidence) -> tuple[str, Iterable[str]]:
+def approved_first(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     """I1: no window without an earlier yes by those who may give it, before its time ran out."""
     off = _asked(seen, opened_without_a_yes=questions.UNFOUNDED, decided_too_late=questions.LATE)
     return f"{len(seen.rows(questions.WINDOWS))} windows", chain(off, late_and_counted(seen.journal))
@@ -75,7 +77,7 @@ def late_and_counted(journal: Journal) -> Iterator[str]:
             yield f"{act.action} of {act.request_id} counted, sent {act.sent - act.deadline:.3f} s after its deadline"
 
 
-def never_past_the_end(seen: Evidence) -> tuple[str, Iterable[str]]:
+def never_past_the_end(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     """I2: nobody was let in before a window or after its end, by the clock or by an acknowledged act."""
     windows = by_id(seen.rows(questions.WINDOWS))
     closed = seen.journal.closed_at(ENDING)
@@ -95,14 +97,14 @@ def never_past_the_end(seen: Evidence) -> tuple[str, Iterable[str]]:
     return f"{seen.journal.checks.total()} questions, {len(seen.journal.opened)} yes", off
 
 
-def all_final(seen: Evidence) -> tuple[str, Iterable[str]]:
+def all_final(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     """I3: after the drain every request is final."""
     off = [f"{row.id} is {row.state}" for row in seen.rows(questions.OPEN)]
     left = _left(seen, *(seen.left.keys() - {*SEALS, *TOLD}))
     return f"{len(seen.rows(questions.FILED))} requests", [*off, *left]
 
 
-def one_event_a_move(seen: Evidence) -> tuple[str, Iterable[str]]:
+def one_event_a_move(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     """I4: moves numbered without a gap, seals too, each event sealed once, and exports that verify."""
     off = _asked(
         seen,
@@ -117,7 +119,7 @@ def one_event_a_move(seen: Evidence) -> tuple[str, Iterable[str]]:
     return f"{sum(one.events for one in seen.trails)} events verified", chain(_left(seen, *SEALS), off, found)
 
 
-def told_once_or_more(seen: Evidence) -> tuple[str, Iterable[str]]:
+def told_once_or_more(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     """I5: each move at most once; each notice arrived, under one id, or is recorded as not to be delivered."""
     off = _asked(
         seen,
@@ -132,7 +134,7 @@ def told_once_or_more(seen: Evidence) -> tuple[str, Iterable[str]]:
     return f"{len(notices)} notices", chain(_left(seen, *TOLD), off, _undelivered(seen), _strange(seen))
 
 
-def _undelivered(seen: Evidence) -> Iterator[str]:
+def _undelivered(seen: ChaosEvidence) -> Iterator[str]:
     arrived = {one.id for one in seen.arrivals}
     notices = seen.rows(questions.NOTICES)
     yield from dead.unexplained(notices, seen.stage.mail.refused, seen.struck)
@@ -145,7 +147,7 @@ def _undelivered(seen: Evidence) -> Iterator[str]:
             yield f"{row.id} ({row.template}) was dropped though it is no prompt"
 
 
-def _strange(seen: Evidence) -> Iterator[str]:
+def _strange(seen: ChaosEvidence) -> Iterator[str]:
     to = {str(row.id): row.to for row in seen.rows(questions.NOTICES)}
     for one in seen.arrivals:
         if to.get(one.id) != one.to:
@@ -154,7 +156,7 @@ def _strange(seen: Evidence) -> Iterator[str]:
             yield f"{one.subject!r} arrived at {one.to} with a wrong form or signature"
 
 
-def acknowledged_is_kept(seen: Evidence) -> tuple[str, Iterable[str]]:
+def acknowledged_is_kept(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     """I6: what was acknowledged is there, whatever was asked for is there once, and no answer was wrong."""
     filed = seen.rows(questions.FILED)
     requests = {row.id: row for row in filed}
@@ -170,7 +172,7 @@ def acknowledged_is_kept(seen: Evidence) -> tuple[str, Iterable[str]]:
     return f"{len(seen.journal.acknowledged)} acknowledged", [*off, *seen.journal.surprises]
 
 
-def nothing_foreign(seen: Evidence) -> tuple[str, Iterable[str]]:
+def nothing_foreign(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     """I7: nobody was shown a row of another customer."""
     wrong = [
         f"{row.id} is filed for another customer than it was asked of"
@@ -180,12 +182,12 @@ def nothing_foreign(seen: Evidence) -> tuple[str, Iterable[str]]:
     return f"{seen.journal.statuses.total()} answers", [*seen.journal.foreign, *wrong]
 
 
-def indexes_are_true(seen: Evidence) -> tuple[str, Iterable[str]]:
+def indexes_are_true(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     """I8: after a reconcile the indexes hold all that is due in the next minute, and nothing beyond Postgres."""
     return "both indexes", seen.drift
 
 
-def nothing_told(seen: Evidence) -> tuple[str, Iterable[str]]:
+def nothing_told(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     """I9: no secret, reason or address in logs, Redis or Flower; and Flower refuses to change anything."""
     off = [f"{place} tells what it must not" for place, tells in seen.told.items() if tells]
     off += [f"Flower answered {status} to a control call" for status in set(seen.stage.controls) - {FORBIDDEN}]
@@ -194,7 +196,7 @@ def nothing_told(seen: Evidence) -> tuple[str, Iterable[str]]:
     return f"{len(seen.told)} places, {len(seen.stage.controls)} control calls", off
 
 
-def back_to_base(seen: Evidence) -> tuple[str, Iterable[str]]:
+def back_to_base(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     """I10: memory and keys are back where they were, no hint is left, and nothing of a killed process runs."""
     plant, base = seen.plant, seen.base
     off = [f"a key of nobody's: {key}" for key in sorted(plant.keys) if not OURS.match(key)]
@@ -209,18 +211,18 @@ def back_to_base(seen: Evidence) -> tuple[str, Iterable[str]]:
     return f"{len(plant.keys)} keys, {sum(plant.memory.values()) >> 20} MiB", off
 
 
-def in_stories(seen: Evidence) -> list[Acknowledged]:
+def in_stories(seen: ChaosEvidence) -> list[AcknowledgedAct]:
     """Return what was acknowledged beyond the requests that stay open all along."""
     return [one for one in seen.journal.acknowledged if one.tenant_id != seen.stage.cast.calm.tenant_id]
 
 
-def acts_in_stories(seen: Evidence) -> list[Act]:
+def acts_in_stories(seen: ChaosEvidence) -> list[AttemptedAct]:
     """Return what people did beyond those requests."""
     ids = {one.request_id for one in in_stories(seen)}
     return [act for act in seen.journal.acts if act.request_id in ids]
 
 
-def enough_happened(seen: Evidence) -> tuple[str, Iterable[str]]:
+def enough_happened(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     """Run: that much was filed, opened, told and struck that the others show something."""
     journal = seen.journal
     stories = in_stories(seen)
@@ -242,12 +244,12 @@ def enough_happened(seen: Evidence) -> tuple[str, Iterable[str]]:
     return f"{len(stories)} acknowledged in stories, {len(seen.struck)} faults", off
 
 
-def none_ended(seen: Evidence) -> tuple[str, Iterable[str]]:
+def none_ended(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     """Crew: no process ended that nobody had struck."""
     return f"{seen.stage.crew.restarts} processes started again", enough.unasked(seen.ended, seen.struck)
 
 
-INVARIANTS: tuple[tuple[str, str, Callable[[Evidence], tuple[str, Iterable[str]]]], ...] = (
+INVARIANTS: tuple[tuple[str, str, Callable[[ChaosEvidence], tuple[str, Iterable[str]]]], ...] = (
     ("I1", "no window without an earlier yes", approved_first),
     ("I2", "nobody in before a window or after its end", never_past_the_end),
     ("I3", "every request is final", all_final),

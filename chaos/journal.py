@@ -11,7 +11,7 @@ CONFLICT = 409
 
 
 @dataclass(frozen=True)
-class Acknowledged:
+class AcknowledgedAct:
     """Something that was answered with 200 or 201: a filing, or an act by somebody; moments of the wall clock."""
 
     request_id: UUID
@@ -24,7 +24,7 @@ class Acknowledged:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenAnswer:
     """An answer of the prober's that the door is open; moments of the wall clock, before and after."""
 
     resource: str
@@ -34,7 +34,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Act:
+class AttemptedAct:
     """A try to file or to act that was answered, or after which nobody tried again: `status` is 0 without an answer.
 
     `sent`, `answered` and `deadline` are moments of the wall clock; the deadline is that of the state in which the
@@ -62,7 +62,7 @@ class Act:
 
 
 @dataclass(frozen=True)
-class Shut:
+class ClosedAnswer:
     """An answer of the prober's that a door is shut that was open before."""
 
     resource: str
@@ -79,14 +79,14 @@ class Journal:
     answer; 0 is none at all. `acts` are all that people did, and `shut` the doors that had been open.
     """
 
-    acknowledged: list[Acknowledged] = field(default_factory=list)
+    acknowledged: list[AcknowledgedAct] = field(default_factory=list)
     resources: dict[str, UUID] = field(default_factory=dict)
     statuses: Counter[int] = field(default_factory=Counter)
     surprises: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
-    acts: list[Act] = field(default_factory=list)
-    opened: list[Opened] = field(default_factory=list)
-    shut: list[Shut] = field(default_factory=list)
+    acts: list[AttemptedAct] = field(default_factory=list)
+    opened: list[OpenAnswer] = field(default_factory=list)
+    shut: list[ClosedAnswer] = field(default_factory=list)
     checks: Counter[int] = field(default_factory=Counter)
 
     def closed_at(self, actions: Iterable[str]) -> dict[UUID, float]:

@@ -10,7 +10,7 @@ from uuid import uuid4
 from chaos import cards
 from chaos.clients import Clients, deadline
 from chaos.journal import Journal
-from chaos.people import ACCESS_SECONDS, COMMENT, REASON, SERVICE, Cast, House
+from chaos.people import ACCESS_SECONDS, COMMENT, REASON, SERVICE, ChaosCustomer, ChaosPeople
 from chaos.prober import Prober
 
 STORY_SECONDS, BREATH = 0.6, 1.0
@@ -25,7 +25,7 @@ YESES, FIRST_YES, APART = 5, (-0.02, 0.03), 0.016
 AT_ONCE = 0.004
 
 Request = Mapping[str, Any]
-Ending = Callable[[House, Request], Awaitable[object]]
+Ending = Callable[[ChaosCustomer, Request], Awaitable[object]]
 Shot = tuple[str, str]
 """Who does what."""
 
@@ -33,7 +33,7 @@ Shot = tuple[str, str]
 class Load:
     """Everybody's stories; each is a function of the seed and its number."""
 
-    def __init__(self, seed: int, cast: Cast, clients: Clients, prober: Prober, journal: Journal) -> None:
+    def __init__(self, seed: int, cast: ChaosPeople, clients: Clients, prober: Prober, journal: Journal) -> None:
         self.calm: list[Request] = []
         self._seed = seed
         self._cast = cast
@@ -107,7 +107,7 @@ class Load:
             await self._endings[ending](house, request)
             self._prober.cool(request["resources"][0])
 
-    async def _file(self, house: House, key: str) -> Request | None:
+    async def _file(self, house: ChaosCustomer, key: str) -> Request | None:
         resource = f"mailbox:{key}@{house.slug}.example"
         body = {
             "tenant": house.slug,
@@ -123,14 +123,14 @@ class Load:
         self._prober.follow(house, resource)
         return filed
 
-    async def _left(self, _: House, __: Request) -> None:
+    async def _left(self, _: ChaosCustomer, __: Request) -> None:
         await asyncio.sleep(0)
 
-    async def _endorsed(self, house: House, request: Request) -> Request | None:
+    async def _endorsed(self, house: ChaosCustomer, request: Request) -> Request | None:
         """Bring it before the customer; return it as it is then."""
         return await self._clients.act(house, "max", "endorse", request, SAID) if house.is_reviewed else request
 
-    async def _open(self, house: House, request: Request) -> Request | None:
+    async def _open(self, house: ChaosCustomer, request: Request) -> Request | None:
         """Give every yes that it takes; return the open request if all of them were acknowledged."""
         self._prober.heat(request["resources"][0])
         found = await self._endorsed(house, request)
@@ -138,26 +138,26 @@ class Load:
             found = found and await self._clients.act(house, who, "approve", found, SAID)
         return found
 
-    async def _opened(self, house: House, request: Request) -> Request | None:
+    async def _opened(self, house: ChaosCustomer, request: Request) -> Request | None:
         found = await self._open(house, request)
         await asyncio.sleep(1)
         return found
 
-    async def _completed(self, house: House, request: Request) -> None:
+    async def _completed(self, house: ChaosCustomer, request: Request) -> None:
         if found := await self._opened(house, request):
             await self._clients.act(house, "erin", "complete", found, SAID)
 
-    async def _revoked(self, house: House, request: Request) -> None:
+    async def _revoked(self, house: ChaosCustomer, request: Request) -> None:
         if found := await self._opened(house, request):
             await self._clients.act(house, "tara", "revoke", found, SAID)
 
-    async def _denied(self, house: House, request: Request) -> None:
+    async def _denied(self, house: ChaosCustomer, request: Request) -> None:
         await self._clients.act(house, "max" if house.is_reviewed else "amir", "deny", request, SAID)
 
-    async def _cancelled(self, house: House, request: Request) -> None:
+    async def _cancelled(self, house: ChaosCustomer, request: Request) -> None:
         await self._clients.act(house, "erin", "cancel", request, SAID)
 
-    async def _late_yes(self, house: House, request: Request) -> None:
+    async def _late_yes(self, house: ChaosCustomer, request: Request) -> None:
         """Say the last yes that is missing again and again around the deadline."""
         found = await self._endorsed(house, request)
         *first, last = house.approvers
@@ -167,25 +167,25 @@ class Load:
             self._prober.heat(request["resources"][0])
             await self._at_the_deadline(house, found, [(last, "approve")] * YESES, FIRST_YES)
 
-    async def _late_endorsement(self, house: House, request: Request) -> None:
+    async def _late_endorsement(self, house: ChaosCustomer, request: Request) -> None:
         await self._at_the_deadline(house, request, [("max", "endorse")] * YESES, FIRST_YES)
 
     def _late(self, action: str) -> Ending:
-        async def ending(house: House, request: Request) -> None:
+        async def ending(house: ChaosCustomer, request: Request) -> None:
             who = "erin" if action == "cancel" else "max" if house.is_reviewed else "amir"
             await self._at_the_deadline(house, request, [(who, action)])
 
         return ending
 
     def _at_the_end(self, who: str, action: str) -> Ending:
-        async def ending(house: House, request: Request) -> None:
+        async def ending(house: ChaosCustomer, request: Request) -> None:
             if found := await self._open(house, request):
                 await self._at_the_deadline(house, found, [(who, action)])
 
         return ending
 
     async def _at_the_deadline(
-        self, house: House, request: Request, shots: Sequence[Shot], aim: tuple[float, float] = AIM
+        self, house: ChaosCustomer, request: Request, shots: Sequence[Shot], aim: tuple[float, float] = AIM
     ) -> None:
         """Have the first of these arrive so many seconds from the deadline, and the others right after it."""
         chance = random.Random(request["id"])  # noqa: S311 - a different one each time
@@ -193,7 +193,7 @@ class Load:
         await asyncio.sleep(max(0.0, left))
         await self._volley(house, request, shots, APART)
 
-    async def _volley(self, house: House, request: Request, shots: Sequence[Shot], apart: float) -> None:
+    async def _volley(self, house: ChaosCustomer, request: Request, shots: Sequence[Shot], apart: float) -> None:
         async def shoot(place: int, who: str, action: str) -> None:
             await asyncio.sleep(place * apart)
             await self._clients.act(house, who, action, request, SAID)
@@ -201,26 +201,26 @@ class Load:
         await asyncio.gather(*(shoot(place, *shot) for place, shot in enumerate(shots)))
 
     def _at_once(self, *shots: Shot) -> Ending:
-        async def ending(house: House, request: Request) -> None:
+        async def ending(house: ChaosCustomer, request: Request) -> None:
             self._prober.heat(request["resources"][0])
             order = random.Random(request["id"]).sample(shots, len(shots))  # noqa: S311 - a different one each time
             await self._volley(house, request, order, AT_ONCE)
 
         return ending
 
-    async def _no_and_cancel(self, house: House, request: Request) -> None:
+    async def _no_and_cancel(self, house: ChaosCustomer, request: Request) -> None:
         who = "max" if house.is_reviewed else "amir"
         await self._at_once((who, "deny"), ("erin", "cancel"))(house, request)
 
-    async def _revoke_and_complete(self, house: House, request: Request) -> None:
+    async def _revoke_and_complete(self, house: ChaosCustomer, request: Request) -> None:
         if found := await self._opened(house, request):
             await self._at_once(("tara", "revoke"), ("erin", "complete"))(house, found)
 
-    async def _two_yeses(self, house: House, request: Request) -> None:
+    async def _two_yeses(self, house: ChaosCustomer, request: Request) -> None:
         if found := await self._endorsed(house, request):
             await self._at_once(("ann", "approve"), ("amir", "approve"))(house, found)
 
-    async def _nosy(self, house: House, request: Request) -> None:
+    async def _nosy(self, house: ChaosCustomer, request: Request) -> None:
         """Look at all that there is to see, and for what another customer was asked."""
         for who in ("ann", "aude", "tara"):
             await self._clients.look(house, who, "/v1/requests")

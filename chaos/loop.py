@@ -20,7 +20,7 @@ BACKLOG = 500
 AT_ONCE = struct.pack("ii", 1, 0)
 
 
-class Loop:
+class EventLoopThread:
     """The thread; `do` runs something in it and waits for that."""
 
     def __init__(self) -> None:

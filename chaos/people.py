@@ -5,15 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from chaos.loop import Loop
+from chaos.loop import EventLoopThread
 from chaos.sinks import HookSink
 from cli import sample
-from cli.stack import Plan
+from cli.stack import StackPlan
 from config.settings import DEVELOPMENT_KEY, Settings
 from lockbox.database import as_owner
 from lockbox.identity import tenants
 from lockbox.identity.roles import Mode
-from lockbox.notifications.endpoints import Vault
+from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests.policy_rules import Policy
 
 SERVICE = "exchange-online"
@@ -42,7 +42,7 @@ COMMENT = f"Okapi {secrets.token_hex(4)}: as discussed"
 
 
 @dataclass(frozen=True)
-class House:
+class ChaosCustomer:
     """One customer: its name and id, everybody's ids and tokens, and how much its people have to say.
 
     Each approval of the quorum is one of `approvers`; `is_reviewed` is whether a manager of the vendor comes first,
@@ -59,15 +59,15 @@ class House:
 
 
 @dataclass(frozen=True)
-class Cast:
+class ChaosPeople:
     """Everybody. `hooks` are the endpoints: the vendor's first, then one for each customer."""
 
-    quick: Sequence[House]
-    calm: House
+    quick: Sequence[ChaosCustomer]
+    calm: ChaosCustomer
     hooks: Sequence[HookSink]
 
     @property
-    def houses(self) -> Sequence[House]:
+    def houses(self) -> Sequence[ChaosCustomer]:
         """All customers."""
         return (*self.quick, self.calm)
 
@@ -80,7 +80,7 @@ class Cast:
         yield from (hook.secret.rpartition("_")[2] for hook in self.hooks)
 
 
-def gather(plan: Plan, loop: Loop, first_port: int) -> Cast:
+def gather(plan: StackPlan, loop: EventLoopThread, first_port: int) -> ChaosPeople:
     """Write everybody into the database, and open the endpoints."""
     end = secrets.token_hex(3)
     hooks = [HookSink() for _ in range(5)]
@@ -92,7 +92,7 @@ def gather(plan: Plan, loop: Loop, first_port: int) -> Cast:
         ("observing", QUICK, Mode.OBSERVE, (), True, False),
         ("calm", QUICK | {"approval_window": CALM_SECONDS}, Mode.ENFORCE, ("ann",), False, True),
     )
-    vault = Vault([DEVELOPMENT_KEY.get_secret_value()])
+    vault = SecretVault([DEVELOPMENT_KEY.get_secret_value()])
     houses = []
     with as_owner(plan.owner_database_url) as session:
         hooks[0].secret = sample.add_endpoint(session, vault, hooks[0].url, None)
@@ -107,6 +107,6 @@ def gather(plan: Plan, loop: Loop, first_port: int) -> Cast:
                 services=Settings.model_fields["services"].get_default(call_default_factory=True),
             )
             hook.secret = sample.add_endpoint(session, vault, hook.url, tenant.id)
-            houses.append(House(slug, tenant.id, found.people, found.tokens, approvers, reviewed, calm))
+            houses.append(ChaosCustomer(slug, tenant.id, found.people, found.tokens, approvers, reviewed, calm))
     *quick, calm_house = houses
-    return Cast(quick, calm_house, hooks)
+    return ChaosPeople(quick, calm_house, hooks)

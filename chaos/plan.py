@@ -14,7 +14,7 @@ SHIFT = 300
 
 
 @dataclass(frozen=True)
-class Kind:
+class FaultKind:
     """A kind of fault: what it can strike, and for how long, in seconds; (0, 0) is over as soon as it has struck."""
 
     name: str
@@ -23,34 +23,34 @@ class Kind:
 
 
 KINDS = (
-    Kind("kill", PROCESSES),
-    Kind("kill_child", CORE),
-    Kind("freeze", (*PROCESSES, *SERVERS), (2, 12)),
-    Kind("flush", ("redis",)),
-    Kind("lose_key", ("redis",)),
-    Kind("restart", SERVERS),
-    Kind("restart_empty", ("redis",)),
-    Kind("cut_log", ("redis",)),
-    Kind("out_of_memory", ("redis",), (2, 6)),
-    Kind("stall", ("redis",), (1, 4)),
-    Kind("wrong_password", ("redis",), (2, 6)),
-    Kind("read_only", ("redis",), (2, 6)),
-    Kind("cut_off", ("postgres",)),
-    Kind("few_connections", ("postgres",), (2, 5)),
-    Kind("lock", ("postgres",), (5, 5)),
-    Kind("refuse", (*SERVERS, *SINKS), (2, 6)),
-    Kind("black_hole", (*SERVERS, *SINKS), (2, 8)),
-    Kind("reset", SERVERS),
-    Kind("slow", SERVERS, (2, 6)),
-    Kind("busy", SINKS, (2, 6)),
-    Kind("cut", SINKS, (2, 5)),
-    Kind("no", ("mail",), (1, 3)),
-    Kind("triple", ("hints",), (3, 8)),
-    Kind("shuffle", ("hints",), (2, 6)),
-    Kind("drop", ("hints",), (2, 6)),
-    Kind("forge", ("hints",)),
-    Kind("replay", ("hints",)),
-    Kind("control", ("flower",)),
+    FaultKind("kill", PROCESSES),
+    FaultKind("kill_child", CORE),
+    FaultKind("freeze", (*PROCESSES, *SERVERS), (2, 12)),
+    FaultKind("flush", ("redis",)),
+    FaultKind("lose_key", ("redis",)),
+    FaultKind("restart", SERVERS),
+    FaultKind("restart_empty", ("redis",)),
+    FaultKind("cut_log", ("redis",)),
+    FaultKind("out_of_memory", ("redis",), (2, 6)),
+    FaultKind("stall", ("redis",), (1, 4)),
+    FaultKind("wrong_password", ("redis",), (2, 6)),
+    FaultKind("read_only", ("redis",), (2, 6)),
+    FaultKind("cut_off", ("postgres",)),
+    FaultKind("few_connections", ("postgres",), (2, 5)),
+    FaultKind("lock", ("postgres",), (5, 5)),
+    FaultKind("refuse", (*SERVERS, *SINKS), (2, 6)),
+    FaultKind("black_hole", (*SERVERS, *SINKS), (2, 8)),
+    FaultKind("reset", SERVERS),
+    FaultKind("slow", SERVERS, (2, 6)),
+    FaultKind("busy", SINKS, (2, 6)),
+    FaultKind("cut", SINKS, (2, 5)),
+    FaultKind("no", ("mail",), (1, 3)),
+    FaultKind("triple", ("hints",), (3, 8)),
+    FaultKind("shuffle", ("hints",), (2, 6)),
+    FaultKind("drop", ("hints",), (2, 6)),
+    FaultKind("forge", ("hints",)),
+    FaultKind("replay", ("hints",)),
+    FaultKind("control", ("flower",)),
 )
 
 
@@ -75,7 +75,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Struck:
+class AppliedFault:
     """A fault that was carried out, from when to when by the wall clock; `failed` is why it could not be, if so."""
 
     fault: Fault
@@ -85,7 +85,7 @@ class Struck:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FaultPlan:
     """All faults of one run, in order, and the core worker whose clock is off by `shift` seconds all along."""
 
     seed: int
@@ -101,11 +101,11 @@ class Plan:
         yield from map(str, self.faults)
 
 
-def make(seed: int, seconds: float) -> Plan:
+def make(seed: int, seconds: float) -> FaultPlan:
     """Return the plan of a seed: nothing is struck by two faults at once, and each fault comes before any twice."""
     chance = random.Random(seed)  # noqa: S311 - it replays
     shifted, shift = chance.choice(CORE), chance.choice((-SHIFT, SHIFT))
-    deck: list[tuple[Kind, str]] = []
+    deck: list[tuple[FaultKind, str]] = []
     busy: dict[str, float] = {}
     faults: list[Fault] = []
     at = BEGINS
@@ -118,16 +118,16 @@ def make(seed: int, seconds: float) -> Plan:
             busy[fault.target] = fault.ends + SHORTEST_GAP
             faults.append(fault)
         at += chance.uniform(SHORTEST_GAP, LONGEST_GAP)
-    return Plan(seed, seconds, shifted, shift, tuple(faults))
+    return FaultPlan(seed, seconds, shifted, shift, tuple(faults))
 
 
-def _shuffled(chance: random.Random) -> list[tuple[Kind, str]]:
+def _shuffled(chance: random.Random) -> list[tuple[FaultKind, str]]:
     cards = [(kind, target) for kind in KINDS for target in kind.targets]
     chance.shuffle(cards)
     return cards
 
 
-def _struck(chance: random.Random, at: float, drawn: tuple[Kind, str], seconds: float) -> Fault:
+def _struck(chance: random.Random, at: float, drawn: tuple[FaultKind, str], seconds: float) -> Fault:
     kind, target = drawn
     lasts = chance.uniform(*kind.lasts)
     return Fault(round(at, 2), kind.name, target, round(min(lasts, seconds - at), 2), chance.getrandbits(32))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from chaos.clients import UNAVAILABLE, Clients
-from chaos.journal import Journal, Opened, Shut
-from chaos.people import ACCESS_SECONDS, ANSWER_SECONDS, SERVICE, House
+from chaos.journal import ClosedAnswer, Journal, OpenAnswer
+from chaos.people import ACCESS_SECONDS, ANSWER_SECONDS, SERVICE, ChaosCustomer
 
 PERIOD = 0.05
 HOT_SECONDS = ANSWER_SECONDS + ACCESS_SECONDS + 2.0
@@ -20,14 +20,14 @@ OPEN, SHUT = 200, 403
 
 
 @dataclass
-class Door:
+class ProbedResource:
     """One resource that somebody asked for; `hot_until` is how long it is tried at each turn.
 
     `asking` is how many questions about it are not answered yet: a slow API is not to be buried under them.
     `was_open` is whether it was ever found open.
     """
 
-    house: House
+    house: ChaosCustomer
     resource: str
     hot_until: float = 0.0
     asking: int = 0
@@ -40,14 +40,14 @@ class Prober:
     def __init__(self, clients: Clients, journal: Journal) -> None:
         self._clients = clients
         self._journal = journal
-        self._doors: dict[str, Door] = {}
-        self._circle: deque[Door] = deque()
+        self._doors: dict[str, ProbedResource] = {}
+        self._circle: deque[ProbedResource] = deque()
         self._asking = 0
 
-    def follow(self, house: House, resource: str) -> None:
+    def follow(self, house: ChaosCustomer, resource: str) -> None:
         """Try this door from now on."""
         if resource not in self._doors:
-            door = self._doors[resource] = Door(house, resource)
+            door = self._doors[resource] = ProbedResource(house, resource)
             self._circle.append(door)
 
     def heat(self, resource: str) -> None:
@@ -75,12 +75,12 @@ class Prober:
             await asyncio.sleep(max(0.0, began + PERIOD - time.monotonic()))
         await asyncio.gather(*asking)
 
-    def _turn(self, now: float) -> list[Door]:
+    def _turn(self, now: float) -> list[ProbedResource]:
         hot = [door for door in self._doors.values() if door.hot_until > now]
         self._circle.rotate(-1)
         return [*hot, *([self._circle[0]] if self._circle and self._circle[0] not in hot else [])]
 
-    async def _try(self, door: Door) -> None:
+    async def _try(self, door: ProbedResource) -> None:
         sent = time.time()
         try:
             status, said = await self._clients.ask(door.house, door.resource, SERVICE)
@@ -91,8 +91,8 @@ class Prober:
         if status == OPEN:
             door.was_open = True
             found = UUID(json.loads(said)["request_id"])
-            self._journal.opened.append(Opened(door.resource, found, sent, time.time()))
+            self._journal.opened.append(OpenAnswer(door.resource, found, sent, time.time()))
         elif status == SHUT and door.was_open:
-            self._journal.shut.append(Shut(door.resource, sent, time.time()))
+            self._journal.shut.append(ClosedAnswer(door.resource, sent, time.time()))
         elif status not in {0, SHUT, UNAVAILABLE}:
             self._journal.surprises.append(f"GET /v1/access: {status} {said[:200]}")

@@ -12,7 +12,7 @@ MOST_READ = 1 << 16
 Filter = Callable[[bytes], bytes]
 
 
-class Mode(StrEnum):
+class ProxyMode(StrEnum):
     """How a proxy treats what passes. In a black hole nothing arrives, and all of it does once that is over."""
 
     PASS = "pass"  # noqa: S105 - a way, not a word
@@ -27,19 +27,19 @@ class Proxy(Port):
     def __init__(self, upstream: int, filters: Callable[[], Filter] | None = None) -> None:
         super().__init__()
         self.upstream = upstream
-        self.mode = Mode.PASS
+        self.mode = ProxyMode.PASS
         self._filters = filters
         self._passing = asyncio.Event()
         self._passing.set()
 
-    async def turn(self, mode: Mode) -> None:
+    async def turn(self, mode: ProxyMode) -> None:
         """Treat everything so from now on."""
         self.mode = mode
-        if mode is Mode.BLACK_HOLE:
+        if mode is ProxyMode.BLACK_HOLE:
             self._passing.clear()
         else:
             self._passing.set()
-        if mode is Mode.REFUSE:
+        if mode is ProxyMode.REFUSE:
             await self.leave()
         else:
             await self.come_back()
@@ -68,7 +68,7 @@ class Proxy(Port):
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, filter_: Filter | None) -> None:
         while data := await reader.read(MOST_READ):
-            if self.mode is Mode.SLOW:
+            if self.mode is ProxyMode.SLOW:
                 await asyncio.sleep(SLOW_SECONDS)
             await self._passing.wait()
             writer.write(filter_(data) if filter_ else data)

@@ -8,13 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from chaos.invariants import MOST_SHOWN
-from chaos.plan import Plan
+from chaos.plan import FaultPlan
 from chaos.run import Result
 
 GOOD, BAD = Text("✓", "bold green"), Text("✗", "bold red")
 
 
-def again(plan: Plan, patience: float | None) -> str:
+def again(plan: FaultPlan, patience: float | None) -> str:
     """Return the line that plays a run once more; `patience` is what was asked for, None if nothing was."""
     command = f"again: make chaos SEED={plan.seed} SECONDS={plan.seconds:g}"
     return command if patience is None else f"{command} PATIENCE={patience:g}"

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from chaos import drain, drift, evidence, invariants, questions, sometimes
-from chaos.crew import Ended
+from chaos.crew import ProcessExit
 from chaos.crowd import Crowd
-from chaos.invariants import Finding
-from chaos.plan import Plan, Struck
-from chaos.stage import Stage
+from chaos.invariants import InvariantResult
+from chaos.plan import AppliedFault, FaultPlan
+from chaos.stage import ChaosStack
 from chaos.striking import Striker
 
 Tell = Callable[[str, float], object]
@@ -24,12 +24,12 @@ TICK = 0.2
 class Result:
     """How a run ended: its findings, the faults that were carried out, and what was counted."""
 
-    plan: Plan
-    findings: list[Finding]
-    struck: Sequence[Struck]
+    plan: FaultPlan
+    findings: list[InvariantResult]
+    struck: Sequence[AppliedFault]
     counts: Mapping[str, int]
     sometimes: Mapping[str, int]
-    ended: Sequence[Ended]
+    ended: Sequence[ProcessExit]
     seconds: float
 
     @property
@@ -38,7 +38,7 @@ class Result:
         return all(one.holds for one in self.findings)
 
 
-def play(stage: Stage, patience: float, tell: Tell) -> Result:
+def play(stage: ChaosStack, patience: float, tell: Tell) -> Result:
     """Play the plan of a stage, and say how it ended; `tell` hears what happens and how far it is, from 0 to 1.
 
     Raises:
@@ -81,7 +81,7 @@ def play(stage: Stage, patience: float, tell: Tell) -> Result:
     )
 
 
-def strike(stage: Stage, striker: Striker, tell: Tell, is_over: Callable[[], bool]) -> None:
+def strike(stage: ChaosStack, striker: Striker, tell: Tell, is_over: Callable[[], bool]) -> None:
     """Strike as planned, until the time of the plan is over, or all is over."""
     began = time.monotonic()
     waiting = list(stage.faults.faults)
@@ -94,11 +94,11 @@ def strike(stage: Stage, striker: Striker, tell: Tell, is_over: Callable[[], boo
         time.sleep(TICK)
 
 
-def _windows(seen: evidence.Evidence) -> dict[UUID, float]:
+def _windows(seen: evidence.ChaosEvidence) -> dict[UUID, float]:
     return {row.id: row.deadline_at.timestamp() for row in seen.rows(questions.WINDOWS)}
 
 
-def _counts(seen: evidence.Evidence, stage: Stage) -> dict[str, int]:
+def _counts(seen: evidence.ChaosEvidence, stage: ChaosStack) -> dict[str, int]:
     found = seen.rows(questions.COUNTS)[0]._mapping  # noqa: SLF001 - SQLAlchemy's public name
     arrived = Counter(one.id for one in seen.arrivals)
     close, stories = sometimes.close(invariants.acts_in_stories(seen))

@@ -7,7 +7,7 @@ from redis import Redis
 from sqlalchemy import text
 
 from chaos.plan import Fault
-from chaos.stage import Stage
+from chaos.stage import ChaosStack
 
 KEYS = ("clock", "clock:leases", "notices", "notices:leases")
 TABLES = ("requests", "events", "notices", "unsealed", "decisions")
@@ -22,19 +22,19 @@ WHERE usename LIKE 'lockbox_%' AND datname = current_database()
 """
 
 
-def restart(stage: Stage, fault: Fault) -> None:
+def restart(stage: ChaosStack, fault: Fault) -> None:
     """Kill a server at once and start it again."""
     stage.servers.kill(fault.target)
     stage.servers.start_again(fault.target)
 
 
-def restart_empty(stage: Stage, _: Fault) -> None:
+def restart_empty(stage: ChaosStack, _: Fault) -> None:
     """Kill Redis and start it without its data."""
     stage.servers.kill("redis")
     stage.servers.start_again("redis", empty=True)
 
 
-def cut_log(stage: Stage, fault: Fault) -> None:
+def cut_log(stage: ChaosStack, fault: Fault) -> None:
     """Kill Redis, cut the end off the file that it would read its data from, and start it."""
     stage.servers.kill("redis")
     for log in (stage.servers.folder / "redis" / "appendonlydir").glob("*.incr.aof"):
@@ -43,20 +43,20 @@ def cut_log(stage: Stage, fault: Fault) -> None:
     stage.servers.start_again("redis")
 
 
-def lose_key(stage: Stage, fault: Fault) -> None:
+def lose_key(stage: ChaosStack, fault: Fault) -> None:
     """Delete one of the keys that the schedule is kept in."""
     with stage.redis() as redis:
         redis.delete(f"{{lockbox}}:{KEYS[fault.dice % len(KEYS)]}")
 
 
-def flush(stage: Stage, _: Fault) -> None:
+def flush(stage: ChaosStack, _: Fault) -> None:
     """Delete everything that Redis holds."""
     with stage.redis() as redis:
         redis.flushall()
 
 
 @contextmanager
-def out_of_memory(stage: Stage, _: Fault) -> Iterator[None]:
+def out_of_memory(stage: ChaosStack, _: Fault) -> Iterator[None]:
     """Let Redis refuse to take anything more."""
     with stage.redis() as redis:
         redis.config_set("maxmemory", SMALL)
@@ -66,14 +66,14 @@ def out_of_memory(stage: Stage, _: Fault) -> Iterator[None]:
             redis.config_set("maxmemory", 0)
 
 
-def stall(stage: Stage, fault: Fault) -> None:
+def stall(stage: ChaosStack, fault: Fault) -> None:
     """Let Redis answer nobody for a while."""
     with stage.redis() as redis:
         redis.client_pause(int(fault.lasts * 1000))
 
 
 @contextmanager
-def wrong_password(stage: Stage, _: Fault) -> Iterator[None]:
+def wrong_password(stage: ChaosStack, _: Fault) -> Iterator[None]:
     """Change the password and hang up on everybody; who struck stays signed in on a connection of its own."""
     redis = Redis.from_url(stage.servers.redis_url, single_connection_client=True)
     right = redis.config_get("requirepass")["requirepass"] or ""
@@ -88,7 +88,7 @@ def wrong_password(stage: Stage, _: Fault) -> Iterator[None]:
 
 
 @contextmanager
-def read_only(stage: Stage, _: Fault) -> Iterator[None]:
+def read_only(stage: ChaosStack, _: Fault) -> Iterator[None]:
     """Demote Redis to a replica of nobody: what it holds can be read, and nothing can be written."""
     with stage.redis() as redis:
         redis.replicaof(*DEAD)
@@ -98,14 +98,14 @@ def read_only(stage: Stage, _: Fault) -> Iterator[None]:
             redis.replicaof(*NO_ONE)
 
 
-def cut_off(stage: Stage, _: Fault) -> None:
+def cut_off(stage: ChaosStack, _: Fault) -> None:
     """Hang up on everybody."""
     with stage.superuser.connect() as connection:
         connection.execute(text(CUT_OFF))
 
 
 @contextmanager
-def few_connections(stage: Stage, fault: Fault) -> Iterator[None]:
+def few_connections(stage: ChaosStack, fault: Fault) -> Iterator[None]:
     """Let each login have one or two connections, and hang up on all that there are."""
     with stage.superuser.connect() as connection:
         for login in LOGINS:
@@ -119,7 +119,7 @@ def few_connections(stage: Stage, fault: Fault) -> Iterator[None]:
 
 
 @contextmanager
-def lock(stage: Stage, fault: Fault) -> Iterator[None]:
+def lock(stage: ChaosStack, fault: Fault) -> Iterator[None]:
     """Hold a table, so that nobody can read or write it."""
     with stage.superuser.connect() as connection:
         connection.execute(text("BEGIN"))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, combinations
 from uuid import UUID
 
-from chaos.journal import Act, Journal
+from chaos.journal import AttemptedAct, Journal
 
 NEAR = 0.1
 """Seconds: how close to a deadline, or to each other, is close."""
@@ -34,7 +34,7 @@ def counted(journal: Journal, windows: Mapping[UUID, float]) -> dict[str, int]:
     return counts
 
 
-def close(acts: Iterable[Act]) -> tuple[int, int]:
+def close(acts: Iterable[AttemptedAct]) -> tuple[int, int]:
     """Return in how many requests people acted within 100 ms of a deadline or of each other, and of how many.
 
     Of those that had more than one answer: what nobody could act on, while the API was down, aims at nothing.
@@ -43,9 +43,9 @@ def close(acts: Iterable[Act]) -> tuple[int, int]:
     return sum(any(map(_at_deadline, story)) or any(_pairs(story)) for story in stories), len(stories)
 
 
-def by_request(acts: Iterable[Act]) -> dict[UUID, list[Act]]:
+def by_request(acts: Iterable[AttemptedAct]) -> dict[UUID, list[AttemptedAct]]:
     """Return the acts of each request."""
-    found: dict[UUID, list[Act]] = defaultdict(list)
+    found: dict[UUID, list[AttemptedAct]] = defaultdict(list)
     for act in acts:
         found[act.request_id].append(act)
     return found
@@ -56,11 +56,11 @@ def meets(sent: float, answered: float, moment: float) -> bool:
     return sent - NEAR <= moment <= answered + NEAR
 
 
-def _at_deadline(act: Act) -> bool:
+def _at_deadline(act: AttemptedAct) -> bool:
     return meets(act.sent, act.answered, act.deadline)
 
 
-def _at_deadlines(acts: Iterable[Act]) -> Iterator[str]:
+def _at_deadlines(acts: Iterable[AttemptedAct]) -> Iterator[str]:
     for act in filter(_at_deadline, acts):
         ends_a_window = act.action in {"revoke", "complete"}
         if act.counted:
@@ -69,14 +69,14 @@ def _at_deadlines(acts: Iterable[Act]) -> Iterator[str]:
             yield f"{act.action} met expire" if ends_a_window else f"late {act.action} lost"
 
 
-def _pairs(story: Iterable[Act]) -> Iterator[tuple[Act, Act]]:
+def _pairs(story: Iterable[AttemptedAct]) -> Iterator[tuple[AttemptedAct, AttemptedAct]]:
     """Yield each two acts that were sent within 100 ms of each other, in the order of their names."""
     for one, other in combinations(sorted(story, key=lambda act: act.action), 2):
         if abs(one.sent - other.sent) <= NEAR:
             yield one, other
 
 
-def _met(stories: Iterable[Iterable[Act]]) -> Iterator[str]:
+def _met(stories: Iterable[Iterable[AttemptedAct]]) -> Iterator[str]:
     for story in stories:
         for one, other in _pairs(story):
             one_counted = {one.counted, other.counted} == {True, False} and (one.lost or other.lost)

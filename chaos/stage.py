@@ -13,36 +13,36 @@ from sqlalchemy.pool import NullPool
 
 from chaos import people
 from chaos.crew import Crew
-from chaos.hints import Fate, Hints
-from chaos.loop import Loop, Port
-from chaos.people import Cast
-from chaos.plan import Plan as Faults
-from chaos.proxy import Mode, Proxy
+from chaos.hints import MessageFate, MessageLog
+from chaos.loop import EventLoopThread, Port
+from chaos.people import ChaosPeople
+from chaos.plan import FaultPlan as Faults
+from chaos.proxy import Proxy, ProxyMode
 from chaos.sinks import MailSink, Manner, Sink
 from cli import stack
-from cli.stack import Plan
-from config.embedded import Servers
+from cli.stack import StackPlan
+from config.embedded import ServerAddresses
 from config.settings import Settings
 
 LOCAL = "127.0.0.1"
 
 
 @dataclass(frozen=True)
-class Stage:
+class ChaosStack:
     """All that runs. `servers` and `superuser` go straight to the servers, as whoever checks does.
 
     `controls` are the statuses that Flower gave to calls that would change something.
     """
 
     faults: Faults
-    plan: Plan
-    servers: Servers
+    plan: StackPlan
+    servers: ServerAddresses
     superuser: Engine
-    loop: Loop
+    loop: EventLoopThread
     proxies: dict[str, Proxy]
     mail: MailSink
-    hints: Hints
-    cast: Cast
+    hints: MessageLog
+    cast: ChaosPeople
     crew: Crew
     controls: list[int] = field(default_factory=list)
 
@@ -57,13 +57,13 @@ class Stage:
     def calm(self) -> None:
         """Let everything pass and be taken again."""
         for proxy in self.proxies.values():
-            self.loop.do(proxy.turn(Mode.PASS))
+            self.loop.do(proxy.turn(ProxyMode.PASS))
         for sink in (*self.sinks("mail"), *self.sinks("webhooks")):
             self.loop.do(sink.turn(Manner.TAKE))
-        self.hints.fate = Fate.PASS
+        self.hints.fate = MessageFate.PASS
 
 
-def prepare(folder: Path, first_port: int) -> Plan:
+def prepare(folder: Path, first_port: int) -> StackPlan:
     """Start Postgres and Redis of one's own, whatever the environment says, and bring the schema up."""
     mine = Settings(
         environment="development",
@@ -79,16 +79,16 @@ def prepare(folder: Path, first_port: int) -> Plan:
 
 @contextmanager
 def built(
-    plan: Plan, servers: Servers, faults: Faults, logs: Path, first_port: int, *, bug: str = ""
-) -> Iterator[Stage]:
+    plan: StackPlan, servers: ServerAddresses, faults: Faults, logs: Path, first_port: int, *, bug: str = ""
+) -> Iterator[ChaosStack]:
     """Put proxies before the servers of a migrated database, start everything, and end it all on the way out.
 
     A `bug` is planted in the API (see `planted`).
     """
     with ExitStack() as ends:
-        loop = Loop()
+        loop = EventLoopThread()
         ends.callback(loop.close)
-        hints = Hints()
+        hints = MessageLog()
         proxies = {
             "redis": Proxy(_port(servers.redis_url), hints.line),
             "postgres": Proxy(_port(plan.database_url)),
@@ -105,17 +105,17 @@ def built(
         superuser = create_engine(_superuser(plan, servers), isolation_level="AUTOCOMMIT", poolclass=NullPool)
         crew = Crew(behind, faults, logs, bug)
         ends.callback(crew.stop)
-        stage = Stage(faults, behind, servers, superuser, loop, proxies, mail, hints, cast, crew)
+        stage = ChaosStack(faults, behind, servers, superuser, loop, proxies, mail, hints, cast, crew)
         ends.callback(stage.calm)
         crew.start()
         yield stage
 
 
-def _shut(loop: Loop, port: Port) -> None:
+def _shut(loop: EventLoopThread, port: Port) -> None:
     loop.do(port.leave())
 
 
-def _behind(plan: Plan, proxies: dict[str, Proxy], mail: MailSink) -> Plan:
+def _behind(plan: StackPlan, proxies: dict[str, Proxy], mail: MailSink) -> StackPlan:
     """Return the plan in which every process goes through the proxies."""
 
     def through(url: str, server: str) -> str:
@@ -131,7 +131,7 @@ def _behind(plan: Plan, proxies: dict[str, Proxy], mail: MailSink) -> Plan:
     )
 
 
-def _superuser(plan: Plan, servers: Servers) -> str:
+def _superuser(plan: StackPlan, servers: ServerAddresses) -> str:
     database = make_url(plan.owner_database_url).database
     return make_url(servers.superuser_url).set(database=database).render_as_string(hide_password=False)
 

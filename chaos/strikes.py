@@ -10,25 +10,25 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 
 from chaos import servers
-from chaos.hints import Fate
+from chaos.hints import MessageFate
 from chaos.plan import Fault
-from chaos.proxy import Mode
+from chaos.proxy import ProxyMode
 from chaos.sinks import Manner
-from chaos.stage import Stage
+from chaos.stage import ChaosStack
 from cli.demo.flower import Flower
 from lockbox.sql import new_id
 
 TASKS = {"lockbox.time_out": "core", "lockbox.expire": "core", "lockbox.notify": "notify"}
 SOME_OPEN = "SELECT id FROM requests WHERE wake_at IS NOT NULL ORDER BY id DESC LIMIT 50"
 
-Strike = Callable[[Stage, Fault], AbstractContextManager[None]]
+Strike = Callable[[ChaosStack, Fault], AbstractContextManager[None]]
 
 
-def once(do: Callable[[Stage, Fault], object]) -> Strike:
+def once(do: Callable[[ChaosStack, Fault], object]) -> Strike:
     """Return the strike that does something and lifts nothing."""
 
     @contextmanager
-    def strike(stage: Stage, fault: Fault) -> Iterator[None]:
+    def strike(stage: ChaosStack, fault: Fault) -> Iterator[None]:
         do(stage, fault)
         yield
 
@@ -36,7 +36,7 @@ def once(do: Callable[[Stage, Fault], object]) -> Strike:
 
 
 @contextmanager
-def freeze(stage: Stage, fault: Fault) -> Iterator[None]:
+def freeze(stage: ChaosStack, fault: Fault) -> Iterator[None]:
     """SIGSTOP a process or a server with its children, and let them go on."""
     if fault.target not in stage.servers.pids:
         with stage.crew.frozen(fault.target):
@@ -56,17 +56,17 @@ def freeze(stage: Stage, fault: Fault) -> Iterator[None]:
 
 
 @contextmanager
-def network(stage: Stage, fault: Fault) -> Iterator[None]:
+def network(stage: ChaosStack, fault: Fault) -> Iterator[None]:
     """Turn a proxy or the sinks to the manner of this name. What is swallowed by a black hole arrives afterwards."""
     if fault.target in stage.proxies:
         proxy = stage.proxies[fault.target]
-        stage.loop.do(proxy.turn(Mode(fault.kind)))
+        stage.loop.do(proxy.turn(ProxyMode(fault.kind)))
         try:
             yield
         finally:
-            if fault.kind == Mode.BLACK_HOLE and fault.dice % 2:
+            if fault.kind == ProxyMode.BLACK_HOLE and fault.dice % 2:
                 stage.loop.do(proxy.cut())
-            stage.loop.do(proxy.turn(Mode.PASS))
+            stage.loop.do(proxy.turn(ProxyMode.PASS))
         return
     sinks = stage.sinks(fault.target)
     for sink in sinks:
@@ -78,39 +78,39 @@ def network(stage: Stage, fault: Fault) -> Iterator[None]:
             stage.loop.do(sink.turn(Manner.TAKE))
 
 
-def reset(stage: Stage, fault: Fault) -> None:
+def reset(stage: ChaosStack, fault: Fault) -> None:
     """Reset all connections in the midst of whatever they say."""
     stage.loop.do(stage.proxies[fault.target].cut())
 
 
 @contextmanager
-def triple(stage: Stage, _: Fault) -> Iterator[None]:
+def triple(stage: ChaosStack, _: Fault) -> Iterator[None]:
     """Deliver every hint three times."""
-    stage.hints.fate = Fate.TRIPLE
+    stage.hints.fate = MessageFate.TRIPLE
     yield
-    stage.hints.fate = Fate.PASS
+    stage.hints.fate = MessageFate.PASS
 
 
 @contextmanager
-def shuffle(stage: Stage, fault: Fault) -> Iterator[None]:
+def shuffle(stage: ChaosStack, fault: Fault) -> Iterator[None]:
     """Hold hints back and deliver them in any order, or never."""
-    stage.hints.fate = Fate.HOLD if fault.kind == "shuffle" else Fate.LOSE
+    stage.hints.fate = MessageFate.HOLD if fault.kind == "shuffle" else MessageFate.LOSE
     try:
         yield
     finally:
-        stage.hints.fate = Fate.PASS
+        stage.hints.fate = MessageFate.PASS
         # Where Redis is away by now they are released as all is healed.
         with contextlib.suppress(RedisError), stage.redis() as redis:
             stage.hints.release(redis, fault.dice)
 
 
-def replay(stage: Stage, fault: Fault) -> None:
+def replay(stage: ChaosStack, fault: Fault) -> None:
     """Deliver hints that were sent before once more."""
     with stage.redis() as redis:
         stage.hints.replay(redis, fault.dice)
 
 
-def forge(stage: Stage, fault: Fault) -> None:
+def forge(stage: ChaosStack, fault: Fault) -> None:
     """Send hints by hand: about what is open and not due, about nothing, of a wrong form, of tasks that are none."""
     with stage.superuser.connect() as connection:
         open_ = [str(one) for one in connection.execute(text(SOME_OPEN)).scalars()]
@@ -124,7 +124,7 @@ def forge(stage: Stage, fault: Fault) -> None:
         stranger.send_task("lockbox.reconcile", [], queue="maintenance", retry=False)
 
 
-def control(stage: Stage, _: Fault) -> None:
+def control(stage: ChaosStack, _: Fault) -> None:
     """Try everything that would change something in Flower, and note its answers."""
     flower = Flower(stage.plan)
     try:

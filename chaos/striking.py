@@ -11,8 +11,8 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from chaos.plan import Fault, Struck
-from chaos.stage import Stage
+from chaos.plan import AppliedFault, Fault
+from chaos.stage import ChaosStack
 from chaos.strikes import STRIKES
 from config.embedded import EmbeddedRefused
 
@@ -25,8 +25,8 @@ class Striker:
     `struck` are those that are over, those that could not be done among them.
     """
 
-    def __init__(self, stage: Stage) -> None:
-        self.struck: list[Struck] = []
+    def __init__(self, stage: ChaosStack) -> None:
+        self.struck: list[AppliedFault] = []
         self._stage = stage
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._pool = ThreadPoolExecutor(16, "chaos-strike")
@@ -51,4 +51,4 @@ class Striker:
                     time.sleep(fault.lasts)
             except EXPECTED as error:
                 failed = type(error).__name__
-            self.struck.append(Struck(fault, began, time.time(), failed))
+            self.struck.append(AppliedFault(fault, began, time.time(), failed))

@@ -10,15 +10,15 @@ from typing import Any
 import httpx
 from sqlalchemy import text
 
-from chaos.people import House
-from chaos.stage import Stage
+from chaos.people import ChaosCustomer
+from chaos.stage import ChaosStack
 from cli.stack import APPROVAL_KEY
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
-from lockbox.audit.log.signing_keys import Approvals
+from lockbox.audit.log.signing_keys import ApprovalKeys
 from lockbox.audit.verifier import export_format as lines
 from lockbox.audit.verifier import verify
-from lockbox.audit.verifier.export_format import Entry, Unreadable
+from lockbox.audit.verifier.export_format import EventLine, Unreadable
 
 SEALED_SECONDS = 30.0
 LOOK_SECONDS = 0.3
@@ -29,7 +29,7 @@ HAPPENED = text("SELECT e.id FROM events e WHERE e.log_id = :tenant_id")
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerifiedExport:
     """One export: whose, how many events it has, and what the verifier found wrong."""
 
     slug: str
@@ -37,17 +37,17 @@ class Verified:
     found: tuple[str, ...] = ()
 
 
-def verified(stage: Stage) -> list[Verified]:
+def verified(stage: ChaosStack) -> list[VerifiedExport]:
     """Verify the trail of each customer, against the checkpoint of that moment.
 
     Whatever happened before must be in it: an event that is never sealed stands in no export, and none of its own
     accord says so. A customer who was never asked for anything may have no log yet.
     """
-    approvals = Approvals(signing_keys.read([stage.plan.keys / APPROVAL_KEY])).public
+    approvals = ApprovalKeys(signing_keys.read([stage.plan.keys / APPROVAL_KEY])).public
     return [_of(stage, house, [stage.plan.audit_key, approvals]) for house in stage.cast.houses]
 
 
-def _of(stage: Stage, house: House, trusted: Sequence[VerifierKey]) -> Verified:
+def _of(stage: ChaosStack, house: ChaosCustomer, trusted: Sequence[VerifierKey]) -> VerifiedExport:
     headers = {"authorization": f"Bearer {house.tokens['tara']}"}
     address = stage.plan.public_url
     with stage.superuser.connect() as connection:
@@ -59,7 +59,7 @@ def _of(stage: Stage, house: House, trusted: Sequence[VerifierKey]) -> Verified:
             time.sleep(LOOK_SECONDS)
             answer = admin.get("/v1/audit/checkpoint")
             if answer.status_code == NOT_SEALED and not happened:
-                return Verified(house.slug, 0)
+                return VerifiedExport(house.slug, 0)
             if answer.status_code == NOT_SEALED:
                 continue
             said = answer.raise_for_status().json()
@@ -69,8 +69,8 @@ def _of(stage: Stage, house: House, trusted: Sequence[VerifierKey]) -> Verified:
             found = [f"{one.kind}: {one.message}" for one in verdict.findings.first]
             # That the trail is read is an event too, sealed a moment later: both are asked for until they meet.
             if verdict.header.size == said["size"] and not missing:
-                return Verified(house.slug, verdict.events, tuple(found))
-    return Verified(house.slug, 0, (*found, *(missing or ["it never agreed with its checkpoint"])))
+                return VerifiedExport(house.slug, verdict.events, tuple(found))
+    return VerifiedExport(house.slug, 0, (*found, *(missing or ["it never agreed with its checkpoint"])))
 
 
 def missed(happened: Iterable[Any], exported: bytes) -> Iterator[str]:
@@ -83,7 +83,7 @@ def _shown(exported: bytes) -> Iterator[str]:
     """Yield the ids of the events in an export; of what cannot be read the verifier speaks."""
     for line in _lines(exported):
         with contextlib.suppress(Unreadable, ValueError, KeyError, TypeError):
-            if isinstance(one := lines.read(line), Entry):
+            if isinstance(one := lines.read(line), EventLine):
                 yield str(json.loads(one.body)["id"])
 
 

@@ -14,7 +14,7 @@ where the command was written wrongly.
 """
 
 
-class Lockbox(LazyGroup):
+class CommandGroup(LazyGroup):
     """Commands in the order in which somebody meets them."""
 
     PLACES: ClassVar = {
@@ -41,7 +41,7 @@ class Lockbox(LazyGroup):
 
 
 app = typer.Typer(
-    cls=Lockbox, callback=begin, no_args_is_help=True, add_completion=False, help=HELP, rich_markup_mode=None
+    cls=CommandGroup, callback=begin, no_args_is_help=True, add_completion=False, help=HELP, rich_markup_mode=None
 )
 
 

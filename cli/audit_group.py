@@ -7,7 +7,7 @@ import typer
 from cli.lazy import LazyGroup, begin
 
 
-class Audit(LazyGroup):
+class AuditGroup(LazyGroup):
     """What is to be done with the trail."""
 
     PLACES: ClassVar = {
@@ -20,4 +20,4 @@ class Audit(LazyGroup):
 
 
 HELP = "The audit trail: search, export, verify."
-app = typer.Typer(cls=Audit, callback=begin, no_args_is_help=True, help=HELP)
+app = typer.Typer(cls=AuditGroup, callback=begin, no_args_is_help=True, help=HELP)

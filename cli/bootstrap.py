@@ -10,7 +10,7 @@ from sqlmodel import Session, col, select
 
 from lockbox import startup_checks
 from lockbox.admin import invitations
-from lockbox.audit.events import Actor, Happening
+from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import now
 from lockbox.identity import api_tokens, tenants
 from lockbox.identity.models import Invitation, Person
@@ -27,11 +27,11 @@ LONGEST_NAME, LONGEST_ADDRESS = 200, 320
 ALONE = text("LOCK TABLE people IN SHARE ROW EXCLUSIVE MODE")
 
 
-class NotTheFirst(Exception):  # noqa: N818 - it names what was found
+class AlreadyBootstrapped(Exception):  # noqa: N818 - it names what was found
     """There are people already, or have been."""
 
 
-class Unusable(Exception):  # noqa: N818 - likewise
+class InvalidOperator(Exception):  # noqa: N818 - likewise
     """The name or the address is none; the message says what to write."""
 
 
@@ -59,24 +59,26 @@ def first_operator(session: Session, *, name: str, email: str, environment: str)
         environment: that of the installation; its API takes no tokens of another one.
 
     Raises:
-        NotTheFirst: somebody is there, or was.
-        Unusable: name or address is none.
-        NotFit: the schema is not the one this code was built for.
+        AlreadyBootstrapped: somebody is there, or was.
+        InvalidOperator: name or address is none.
+        StartupCheckFailed: the schema is not the one this code was built for.
     """
     name = _name(name)
     if not (ADDRESS.fullmatch(email) and email.isascii() and email.isprintable() and len(email) <= LONGEST_ADDRESS):
-        raise Unusable("--email: write one mail address, such as olga@vendor.example")
+        raise InvalidOperator("--email: write one mail address, such as olga@vendor.example")
     startup_checks.fits(session.connection())
     session.connection().execute(ALONE)
     if session.exec(select(col(Person.id)).limit(1)).first() is not None:
-        raise NotTheFirst("there are people here already, and the first operator is made once: ask an operator")
+        raise AlreadyBootstrapped(
+            "there are people here already, and the first operator is made once: ask an operator"
+        )
     person = tenants.add_person(session, name, email, Side.VENDOR)
     tenants.give_role(session, person.id, Role.OPERATOR)
     issued = api_tokens.issue(session, person.id, environment=environment, lifetime=LIFETIME, name="first token")
     invitation_id, code = _invited(session, person)
     announcements.record(
         session,
-        Happening(
+        AuditEvent(
             at=now(session),
             action="member_added",
             actor=Actor(person.id, Role.OPERATOR, name, channel="bootstrap"),
@@ -91,9 +93,9 @@ def _name(name: str) -> str:
     try:
         good = check_name(name)
     except ValueError as wrong:
-        raise Unusable(f"--name: {wrong}") from None
+        raise InvalidOperator(f"--name: {wrong}") from None
     if len(good) > LONGEST_NAME:
-        raise Unusable(f"--name: write at most {LONGEST_NAME} characters")
+        raise InvalidOperator(f"--name: write at most {LONGEST_NAME} characters")
     return good
 
 

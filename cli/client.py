@@ -36,7 +36,7 @@ def shown() -> str:
     if where.token is None:
         try:
             found = saved_token.read(where.kept_at, where.url)
-        except saved_token.Exposed as exposed:
+        except saved_token.TokenExposed as exposed:
             raise stop(str(exposed)) from None
         if found is None:
             raise stop("run `lockbox sign-in`, or set LOCKBOX_TOKEN to your token; LOCKBOX_URL is the API's address")

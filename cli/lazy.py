@@ -9,7 +9,7 @@ from typer.main import get_group_from_info
 from typer.models import TyperInfo
 
 
-class Lazily(Mapping[str, Any]):
+class LazyCommands(Mapping[str, Any]):
     """Commands by name, each of a module's `app`: `module:command`, or `module` for all of them as a group."""
 
     def __init__(self, places: Mapping[str, str]) -> None:
@@ -35,7 +35,7 @@ class LazyGroup(TyperGroup):
 
     def __init__(self, **parts: Any) -> None:  # noqa: ANN401 - Typer's
         super().__init__(**parts)
-        self.commands: Any = Lazily(self.PLACES)
+        self.commands: Any = LazyCommands(self.PLACES)
 
 
 def begin() -> None:

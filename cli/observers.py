@@ -34,7 +34,7 @@ def add(
 
 
 @app.command("list")
-def list_watchers(tenant: Tenant, plain: Plain = False) -> None:
+def list_observers(tenant: Tenant, plain: Plain = False) -> None:
     """List who is copied."""
     found = call("GET", at("tenants", tenant, "watchers"))
     if plain:

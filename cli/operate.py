@@ -22,11 +22,11 @@ from lockbox.admin import erasure, key_rotation, restore
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import BadNote, VerifierKey
 from lockbox.audit.log.signing_keys import BadKey
-from lockbox.audit.log.witness import Folder, Shipped
+from lockbox.audit.log.witness import WitnessCheck, WitnessFolder
 from lockbox.audit.verifier.approval_checks import NAME as APPROVALS
 from lockbox.database import as_owner
-from lockbox.errors import Refusal
-from lockbox.startup_checks import NotFit
+from lockbox.errors import LockboxError
+from lockbox.startup_checks import StartupCheckFailed
 
 app = typer.Typer(no_args_is_help=True, help="Running an installation, on its own machine.")
 
@@ -212,8 +212,8 @@ def after_restore(
     if not yes:
         typer.confirm("End every open window and every request that waits", abort=True)
     with _owner() as (session, settings):
-        folder = Folder(settings.checkpoint_folder) if settings.checkpoint_folder else None
-        shipped = Shipped(folder, signing_keys.trusted(settings.audit_public_keys)) if folder else None
+        folder = WitnessFolder(settings.checkpoint_folder) if settings.checkpoint_folder else None
+        shipped = WitnessCheck(folder, signing_keys.trusted(settings.audit_public_keys)) if folder else None
         try:
             done = restore.restore(session, shipped, anyway=anyway)
         except BadNote as bad:
@@ -239,9 +239,9 @@ def _owner() -> Iterator[tuple[Session, Settings]]:
         with as_owner(settings.require("owner_database_url"), credentials.keyring_of(settings)) as session:
             startup_checks.fits(session.connection())
             yield session, settings
-    except (UnsafeSettings, NotFit) as refused:
+    except (UnsafeSettings, StartupCheckFailed) as refused:
         raise stop(str(refused)) from None
-    except Refusal as refused:
+    except LockboxError as refused:
         raise stop(refused.detail) from None
     except DBAPIError as error:
         said = str(error.orig).splitlines()[0]

@@ -12,7 +12,7 @@ from config.settings import UnsafeSettings, load
 from lockbox import migrations
 from lockbox.database import as_owner
 from lockbox.requests.policy_rules import Policy
-from lockbox.startup_checks import NotFit
+from lockbox.startup_checks import StartupCheckFailed
 
 NEXT = """
 It reads and closes. Opening takes a passkey, or your sign-in service. To add one, start the API and enter this code,
@@ -43,7 +43,7 @@ def make_first_operator(
         settings = load()
         with as_owner(settings.require("owner_database_url"), credentials.keyring_of(settings)) as session:
             made = bootstrap.first_operator(session, name=name, email=email, environment=settings.environment)
-    except (UnsafeSettings, NotFit, bootstrap.NotTheFirst, bootstrap.Unusable) as refused:
+    except (UnsafeSettings, StartupCheckFailed, bootstrap.AlreadyBootstrapped, bootstrap.InvalidOperator) as refused:
         raise stop(str(refused)) from None
     except DBAPIError as error:
         raise stop(_refused(error)) from None

@@ -37,7 +37,7 @@ SECONDS = frozenset(
 
 
 @dataclass(frozen=True)
-class Written:
+class PolicyFile:
     """A policy as a file has it; `version` is the one that it was made from, where the file says so."""
 
     body: dict[str, Any]
@@ -110,7 +110,7 @@ def diff(tenant: Tenant, file: File, plain: Plain = False) -> None:
         _show_changes(found)
 
 
-def _read(file: typer.FileText) -> Written:
+def _read(file: typer.FileText) -> PolicyFile:
     try:
         body = json.load(file)
         version = None
@@ -124,10 +124,10 @@ def _read(file: typer.FileText) -> Written:
         raise stop(f"{file.name} is not JSON: {error}") from None
     if version is not None and not isinstance(version, int):
         raise stop(f"{file.name}: version: write it as a whole number")
-    return Written(body, policy, version)
+    return PolicyFile(body, policy, version)
 
 
-def _changes(held: Mapping[str, Any], written: Written) -> dict[str, str]:
+def _changes(held: Mapping[str, Any], written: PolicyFile) -> dict[str, str]:
     return changes(Policy.model_validate_json(json.dumps(held["policy"])), written.policy)
 
 

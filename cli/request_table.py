@@ -7,7 +7,7 @@ from rich.text import Text
 
 from cli import terminal
 from cli.terminal import NOTHING, duration, moment, words
-from lockbox.notifications.mail_text import NOBODY_TOLD, SAYINGS, Tone
+from lockbox.notifications.mail_text import NOBODY_NOTIFIED, SAYINGS, Tone
 from lockbox.text_rules import flagged
 
 NOBODYS = {"owner": "the installation's owner"}
@@ -18,7 +18,9 @@ COLOURS = {
     Tone.GIVEN_BACK: "cyan",
     Tone.LAPSED: "bright_black",
 }
-WORDS = {name: (saying.customers, COLOURS[saying.tone]) for name, saying in SAYINGS.items() if name != NOBODY_TOLD}
+WORDS = {
+    name: (saying.customers, COLOURS[saying.tone]) for name, saying in SAYINGS.items() if name != NOBODY_NOTIFIED
+}
 """The words for each state and their colour; a terminal does not know who reads it."""
 
 
@@ -210,7 +212,7 @@ def show_preview(found: Mapping[str, Any]) -> None:
     )
 
 
-def show_foreseen(found: Mapping[str, Any]) -> None:
+def show_what_if(found: Mapping[str, Any]) -> None:
     """Print whom a request would reach, and where, to the tenant's own people."""
     terms = found["terms"]
     stages = (f"{one['approvals']} of {one['group']} ({', '.join(one['people'])})" for one in found["stages"])

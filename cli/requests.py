@@ -49,7 +49,7 @@ def submit(
     plain: Plain = False,
 ) -> None:
     """Ask for access."""
-    body = _filing(tenant, service, resource, action, reason, justification, case, seconds, engineer)
+    body = _request_input(tenant, service, resource, action, reason, justification, case, seconds, engineer)
     filed = call("POST", at("requests"), body=body, headers={"idempotency-key": key} if key else None)
     if not plain:
         say(f"Filed; {filed['asked']} people are asked.")
@@ -86,7 +86,7 @@ def preview(
 
     Nothing is filed and nobody is told. Ends with 1 where it would not be taken.
     """
-    body = _filing(tenant, service, resource, action, reason, justification, case, seconds, engineer)
+    body = _request_input(tenant, service, resource, action, reason, justification, case, seconds, engineer)
     found = call("POST", at("requests", "preview"), body=body)
     if plain:
         as_json(found)
@@ -195,7 +195,7 @@ for _action, _help in (
     _acting(_action, _help)
 
 
-def _filing(
+def _request_input(
     tenant: str,
     service: str,
     resources: list[str],

@@ -21,7 +21,7 @@ from cli import sample, scene, stack, welcome
 from cli.demo.flower import Flower
 from cli.sample import Sample
 from cli.signals import end_on_signals, ignore_signals, unbroken
-from cli.stack import Plan
+from cli.stack import StackPlan
 from config.children import environment
 from config.embedded import EmbeddedRefused
 from config.settings import Settings, UnsafeSettings, load
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _leave(plan: Plan) -> None:
+def _leave(plan: StackPlan) -> None:
     ignore_signals()
     if not stack.release(plan) and plan.servers:
         CONSOLE.print("The embedded servers were running before, or others use them: they are left running.")
@@ -79,7 +79,7 @@ def _for_this_machine(settings: Settings) -> Settings:
     return settings
 
 
-def _seeded(plan: Plan, settings: Settings) -> Sample:
+def _seeded(plan: StackPlan, settings: Settings) -> Sample:
     with as_owner(plan.owner_database_url) as session:
         seeded = sample.seed(
             session, tenant=TENANT, policy=POLICY, environment=plan.environment, services=settings.services
@@ -88,7 +88,7 @@ def _seeded(plan: Plan, settings: Settings) -> Sample:
     return seeded
 
 
-def _furnished(plan: Plan, seeded: Sample, settings: Settings, tokens: Path) -> Plan:
+def _furnished(plan: StackPlan, seeded: Sample, settings: Settings, tokens: Path) -> StackPlan:
     """Let there be something to see, and on servers of our own let browsers of this machine be anybody."""
     scene.set_up(plan, seeded, settings)
     if not plan.is_its_own:
@@ -98,13 +98,13 @@ def _furnished(plan: Plan, seeded: Sample, settings: Settings, tokens: Path) -> 
     return replace(plan, playground=playground)
 
 
-def _kept_up(plan: Plan, seeded: Sample, tokens: Path) -> int:
+def _kept_up(plan: StackPlan, seeded: Sample, tokens: Path) -> int:
     """Run the Procfile's processes until a signal comes or the API ends; the others are ended then."""
     welcome.write_tokens(tokens, plan, seeded)
     # A worker that is at work when it is asked to end takes the ten seconds of Celery's soft shutdown.
     honcho.manager.KILL_WAIT = stack.STOP_SECONDS
     commands = stack.commands()
-    manager = _Patient(len(commands), lambda: _announce(plan, seeded, tokens))
+    manager = _PatientManager(len(commands), lambda: _announce(plan, seeded, tokens))
     for process, command in commands.items():
         own = {"LOCKBOX_LOG_FORMAT": "console", **plan.variables(process)}
         words = shlex.split(Template(command).substitute(own))
@@ -117,7 +117,7 @@ def _kept_up(plan: Plan, seeded: Sample, tokens: Path) -> int:
     return 0 if manager.returncode in STOPPED_ON_REQUEST else 1
 
 
-class _Patient(honcho.manager.Manager):  # type: ignore[misc] # honcho has no types
+class _PatientManager(honcho.manager.Manager):  # type: ignore[misc] # honcho has no types
     """honcho's manager; a signal that comes while processes are being started waits until all are.
 
     Args:
@@ -126,7 +126,7 @@ class _Patient(honcho.manager.Manager):  # type: ignore[misc] # honcho has no ty
     """
 
     def __init__(self, starting: int, when_started: Callable[[], None]) -> None:
-        super().__init__(_Heard(self._hear))
+        super().__init__(_TeePrinter(self._hear))
         self._starting = starting
         self._when_started = when_started
         self._to_end = False
@@ -147,7 +147,7 @@ class _Patient(honcho.manager.Manager):  # type: ignore[misc] # honcho has no ty
                 super().terminate()
 
 
-class _Heard(honcho.printer.Printer):  # type: ignore[misc] # honcho has no types
+class _TeePrinter(honcho.printer.Printer):  # type: ignore[misc] # honcho has no types
     """honcho's printer; what honcho itself says is also told to somebody."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -160,7 +160,7 @@ class _Heard(honcho.printer.Printer):  # type: ignore[misc] # honcho has no type
             self._tell(message.data)
 
 
-def _announce(plan: Plan, seeded: Sample, tokens: Path) -> None:
+def _announce(plan: StackPlan, seeded: Sample, tokens: Path) -> None:
     flower = Flower(plan)
     until = time.monotonic() + READY_SECONDS
     while time.monotonic() < until:

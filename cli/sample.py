@@ -12,7 +12,7 @@ from lockbox.identity import api_tokens, tenants
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Role, Scope, Side
 from lockbox.notifications import endpoints
-from lockbox.notifications.endpoints import Vault
+from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests.policy_rules import Policy
 
 LIFETIME = timedelta(days=1)
@@ -85,7 +85,7 @@ def lay_down(session: Session, tenant_id: UUID, policy: Policy) -> None:
     tenants.mark(session, tenant)
 
 
-def add_endpoint(session: Session, vault: Vault, url: str, tenant_id: UUID | None) -> str:
+def add_endpoint(session: Session, vault: SecretVault, url: str, tenant_id: UUID | None) -> str:
     """Add a webhook endpoint and return its secret."""
     return endpoints.add(session, vault, url, tenant_id=tenant_id)
 

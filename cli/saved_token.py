@@ -11,12 +11,12 @@ MY_DIRECTORY = 0o700
 OTHERS = 0o077
 
 
-class Exposed(Exception):  # noqa: N818 - it names what was found
+class TokenExposed(Exception):  # noqa: N818 - it names what was found
     """Others may read the file; the message says what to do."""
 
 
 @dataclass(frozen=True)
-class Kept:
+class SavedToken:
     """A token, and the API that it is for."""
 
     url: str
@@ -34,21 +34,21 @@ def keep(path: Path, url: str, token: str) -> None:
     fresh.replace(path)
 
 
-def read(path: Path, url: str) -> Kept | None:
+def read(path: Path, url: str) -> SavedToken | None:
     """Return what is kept for an API, if anything is.
 
     Raises:
-        Exposed: others may read the file.
+        TokenExposed: others may read the file.
     """
     try:
         mode, text = path.stat().st_mode, path.read_text()
     except OSError:
         return None
     if mode & OTHERS:
-        raise Exposed(f"others may read {path}: remove it and sign in again")
+        raise TokenExposed(f"others may read {path}: remove it and sign in again")
     try:
         found = json.loads(text)
-        kept = Kept(found["url"], found["token"])
+        kept = SavedToken(found["url"], found["token"])
     except (ValueError, KeyError, TypeError):
         return None
     return kept if kept.url == url else None

@@ -6,19 +6,19 @@ from pathlib import Path
 
 from cli import sample, stack
 from cli.sample import Sample
-from cli.stack import Plan
+from cli.stack import StackPlan
 from config.embedded.folder import write_private
 from config.settings import Settings
 from lockbox.audit.log import signing_keys
-from lockbox.audit.log.signing_keys import Approvals
+from lockbox.audit.log.signing_keys import ApprovalKeys
 from lockbox.database import Database, make_engine
 from lockbox.identity import api_tokens
 from lockbox.requests import decide, queries, submit
-from lockbox.requests.decisions import Verdict
-from lockbox.requests.evaluate import Filing
+from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.queries import Filter
-from lockbox.requests.submit import Limits
+from lockbox.requests.queries import RequestFilter
+from lockbox.requests.submit import SubmissionLimits
 from lockbox.requests.transition import Origin
 from lockbox.schedule import Schedule
 
@@ -30,7 +30,7 @@ WINDOW = 600
 
 
 @dataclass(frozen=True)
-class Scene:
+class DemoScene:
     """A request and what was done about it by whom."""
 
     service: str
@@ -42,7 +42,7 @@ class Scene:
 
 
 SCENES = (
-    Scene(
+    DemoScene(
         "sharepoint-online",
         "site:finance",
         "Search finds nothing in this library since the last update.",
@@ -50,7 +50,7 @@ SCENES = (
         (("max", Action.ENDORSE), ("amir", Action.DENY)),
         {"max": "Reproduced with a copy; only this library is left.", "amir": "Not before the audit is over."},
     ),
-    Scene(
+    DemoScene(
         "exchange-online",
         "mailbox:carla@{tenant}.example",
         "Mails to this mailbox bounce since this morning.",
@@ -58,13 +58,13 @@ SCENES = (
         (("max", Action.ENDORSE),),
         {"max": "Seen in the logs of the gateway."},
     ),
-    Scene("onedrive", "drive:marketing", "Files are synchronised twice.", "CASE-1043"),
+    DemoScene("onedrive", "drive:marketing", "Files are synchronised twice.", "CASE-1043"),
 )
 
 
-def set_up(plan: Plan, seeded: Sample, settings: Settings) -> None:
+def set_up(plan: StackPlan, seeded: Sample, settings: Settings) -> None:
     """Let Erin ask for a few things and others answer, where nothing of hers is open: as people do, by the house."""
-    approvals = Approvals(signing_keys.read([plan.keys / stack.APPROVAL_KEY]))
+    approvals = ApprovalKeys(signing_keys.read([plan.keys / stack.APPROVAL_KEY]))
     house = Database(make_engine(plan.database_url, role="scene"), Schedule(plan.redis_url), approvals=approvals)
     try:
         if not _is_open(house, plan, seeded):
@@ -74,7 +74,7 @@ def set_up(plan: Plan, seeded: Sample, settings: Settings) -> None:
         house.dispose()
 
 
-def write_playground(path: Path, plan: Plan, seeded: Sample) -> None:
+def write_playground(path: Path, plan: StackPlan, seeded: Sample) -> None:
     """Write who can be played, with their sample tokens, into a file that only we can read."""
     assert plan.servers is not None  # noqa: S101 - the caller has looked
     parts = [(key, name, email, role) for key, name, email, role in sample.VENDOR]
@@ -96,17 +96,17 @@ def write_playground(path: Path, plan: Plan, seeded: Sample) -> None:
     )
 
 
-def _is_open(house: Database, plan: Plan, seeded: Sample) -> bool:
+def _is_open(house: Database, plan: StackPlan, seeded: Sample) -> bool:
     for state in WAITING:
         with house.transaction() as session:
             caller = api_tokens.authenticate(session, seeded.tokens["erin"], environment=plan.environment)
-            if queries.page(session, caller, Filter(state=state), cursor=None, most=1).entries:
+            if queries.page(session, caller, RequestFilter(state=state), cursor=None, most=1).entries:
                 return True
     return False
 
 
-def _play(house: Database, plan: Plan, seeded: Sample, settings: Settings, scene: Scene) -> None:
-    asked = Filing(
+def _play(house: Database, plan: StackPlan, seeded: Sample, settings: Settings, scene: DemoScene) -> None:
+    asked = RequestInput(
         tenant=seeded.tenant,
         service=scene.service,
         resources=[scene.resource.format(tenant=seeded.tenant)],
@@ -116,11 +116,11 @@ def _play(house: Database, plan: Plan, seeded: Sample, settings: Settings, scene
         case_ref=scene.case,
         access_window=WINDOW,
     )
-    limits = Limits(settings.filings_by_person, settings.filings_for_tenant)
+    limits = SubmissionLimits(settings.filings_by_person, settings.filings_for_tenant)
     with house.transaction() as session:
         caller = api_tokens.authenticate(session, seeded.tokens["erin"], environment=plan.environment)
         request = submit.submit(session, caller, HERE, asked, settings.services, limits=limits).request
     for who, action in scene.done:
         with house.transaction() as session:
             caller = api_tokens.authenticate(session, seeded.tokens[who], environment=plan.environment)
-            decide.act(session, caller, HERE, request.id, Verdict(action, scene.comments.get(who)))
+            decide.act(session, caller, HERE, request.id, DecisionInput(action, scene.comments.get(who)))

@@ -50,7 +50,7 @@ def sign_out() -> None:
     where = chosen()
     try:
         found = saved_token.read(where.kept_at, where.url)
-    except saved_token.Exposed:
+    except saved_token.TokenExposed:
         found = None
     saved_token.forget(where.kept_at)
     parts = FORM.fullmatch(found.token) if found else None

@@ -18,7 +18,7 @@ import psycopg
 
 from config import embedded, ports
 from config.children import environment
-from config.embedded import EmbeddedRefused, Servers
+from config.embedded import EmbeddedRefused, ServerAddresses
 from config.settings import Settings
 from lockbox import migrations
 from lockbox.audit.log import signing_keys
@@ -38,7 +38,7 @@ IN_USE = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'loc
 
 
 @dataclass(frozen=True)
-class Plan:
+class StackPlan:
     """Where everything is: URLs of the servers, ours or embedded (`found` running or not), keys, and ports to use.
 
     `playground` is the file that lets browsers on this machine be anybody (see `cli.scene`).
@@ -50,7 +50,7 @@ class Plan:
     owner_database_url: str
     redis_url: str
     smtp_url: str
-    servers: Servers | None
+    servers: ServerAddresses | None
     keys: Path
     api_port: int
     flower_port: int
@@ -131,7 +131,9 @@ class Plan:
         }
 
 
-def prepare(settings: Settings, folder: Path | None = None, *, api_port: int = 8000, flower_port: int = 5555) -> Plan:
+def prepare(
+    settings: Settings, folder: Path | None = None, *, api_port: int = 8000, flower_port: int = 5555
+) -> StackPlan:
     """Start an embedded server for every URL that is not set, bring the schema up, and choose ports.
 
     Raises:
@@ -157,7 +159,7 @@ def prepare(settings: Settings, folder: Path | None = None, *, api_port: int = 8
         found = bool(missing and embedded.find(place).pids)
     servers = embedded.start(place, environment=settings.environment, only=missing) if missing else None
     ours = {name: getattr(servers, name) for names in missing.values() for name in names}
-    plan = Plan(
+    plan = StackPlan(
         **(urls | ours),
         servers=servers,
         keys=make_keys(place.with_name(f"{place.name}-keys")),
@@ -190,7 +192,7 @@ def make_keys(folder: Path) -> Path:
     return folder
 
 
-def release(plan: Plan) -> bool:
+def release(plan: StackPlan) -> bool:
     """Stop the embedded servers if `prepare` started them and nobody else uses them by now; say whether it did.
 
     Raises:
@@ -202,7 +204,7 @@ def release(plan: Plan) -> bool:
     return True
 
 
-def _in_use(servers: Servers) -> bool:
+def _in_use(servers: ServerAddresses) -> bool:
     """Whether other processes of ours stay connected: those that we ended take a moment to be gone."""
     until = time.monotonic() + LEAVE_SECONDS
     with suppress(psycopg.Error), psycopg.connect(servers.superuser_url.replace("+psycopg", "")) as connection:
@@ -231,7 +233,7 @@ def free_port(first: int) -> int:
     raise OSError(f"no free port between {first} and {first + 199}")
 
 
-def is_ready(plan: Plan) -> bool:
+def is_ready(plan: StackPlan) -> bool:
     """Whether the API serves."""
     try:
         return httpx.get(f"{plan.public_url}/readyz", timeout=2, trust_env=False).is_success
@@ -248,7 +250,7 @@ def commands() -> dict[str, str]:
 class Processes:
     """The processes of a plan as children of this one, each with a log file, ended by pid."""
 
-    def __init__(self, plan: Plan, logs: Path = LOGS, extra: Mapping[str, str] | None = None) -> None:
+    def __init__(self, plan: StackPlan, logs: Path = LOGS, extra: Mapping[str, str] | None = None) -> None:
         self.plan = plan
         self.logs = logs
         self.extra = dict(extra or {})

@@ -10,11 +10,11 @@ from rich.text import Text
 from cli.stack import CHECKOUT
 from cli.terminal import NOTHING, paper, say
 from config import embedded
-from config.embedded import EmbeddedRefused, Servers
+from config.embedded import EmbeddedRefused, ServerAddresses
 from config.settings import Settings, UnsafeSettings
 from lockbox.database import Database, make_engine
 from lockbox.monitoring import status
-from lockbox.monitoring.heartbeats import Part
+from lockbox.monitoring.heartbeats import ProcessPart
 from lockbox.monitoring.metrics import MOST_SILENT
 from lockbox.monitoring.status import Status
 from lockbox.notifications.models import Channel
@@ -42,7 +42,7 @@ def read(settings: Settings, folder: Path | None = None) -> Status:
     return _asked(login.get_secret_value(), settings.redis_url.get_secret_value() if settings.redis_url else None)
 
 
-def _running(settings: Settings, folder: Path | None) -> Servers | None:
+def _running(settings: Settings, folder: Path | None) -> ServerAddresses | None:
     """Return the embedded servers that `make run` keeps up, if they run; there are none in production."""
     if settings.environment == "production":
         return None
@@ -93,7 +93,11 @@ def _work(found: Status) -> Iterator[Line]:
     said = ", ".join(f"{index} {number:.0f} {way}" for (index, way), number in drift.items() if number) or "none"
     missing = any(number for (_, way), number in drift.items() if way == "missing")
     yield "Schedule's drift", said if drift else NOTHING, not missing if drift else None
-    yield "Last reconcile", _ago(of.one("heartbeat", Part.RECONCILE)), _lives(of.one("heartbeat", Part.RECONCILE))
+    yield (
+        "Last reconcile",
+        _ago(of.one("heartbeat", ProcessPart.RECONCILE)),
+        _lives(of.one("heartbeat", ProcessPart.RECONCILE)),
+    )
     for channel, name in ((Channel.MAIL, "Mails"), (Channel.WEBHOOK, "Webhook calls")):
         unsent, oldest, dead, lately = (
             of.one(figure, channel) for figure in ("unsent", "oldest_unsent", "dead", "dead_lately")
@@ -112,12 +116,12 @@ def _trail(found: Status) -> Iterator[Line]:
     lag = of.one("seal_lag") or 0
     yield "Events not sealed", f"{_count(of.one('unsealed'))}, for {lag:.1f} s", lag <= status.MOST_SEAL_LAG
     yield "Newest checkpoint", _ago(of.one("checkpoint_age")), None
-    yield "Invariants looked at", _ago(of.one("heartbeat", Part.WATCH)), None
+    yield "Invariants looked at", _ago(of.one("heartbeat", ProcessPart.WATCH)), None
 
 
 def _processes(found: Status) -> Iterator[Line]:
     for beat in found.beats:
-        if beat.part not in {Part.RECONCILE, Part.WATCH}:
+        if beat.part not in {ProcessPart.RECONCILE, ProcessPart.WATCH}:
             yield beat.node, f"{_ago(beat.age)}, clock {beat.skew:+.3f} s", _lives(beat.age)
 
 

@@ -143,7 +143,7 @@ def preview(
     if plain:
         as_json(found)
     else:
-        request_table.show_foreseen(found)
+        request_table.show_what_if(found)
     if found["warnings"]:
         raise typer.Exit(1)
 

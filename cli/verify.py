@@ -14,17 +14,17 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.text import Text
 
 from cli import verify_memory
-from cli.verify_memory import Unusable, Verified
+from cli.verify_memory import UnreadableMemory, VerifiedCheckpoint
 from lockbox.audit.log import checkpoint as notes
 from lockbox.audit.log.checkpoint import LONGEST_NOTE, BadNote, VerifierKey
 from lockbox.audit.verifier import export_format, saved_checkpoint
 from lockbox.audit.verifier import signed_approvals as approvers_keys
 from lockbox.audit.verifier import verify as verifier
 from lockbox.audit.verifier.approval_checks import NAME
-from lockbox.audit.verifier.export_format import Header, Kind, Unreadable
-from lockbox.audit.verifier.saved_checkpoint import Mailed
+from lockbox.audit.verifier.export_format import ExportHeader, FindingKind, Unreadable
+from lockbox.audit.verifier.saved_checkpoint import SavedCheckpoint
 from lockbox.audit.verifier.signed_approvals import Approvers, BadKeys
-from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, NO_EXPORT, Verdict, remarks, whole, word
+from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, NO_EXPORT, VerificationResult, remarks, whole, word
 
 LONG_FILE = 4 << 20
 COLOURS = {GOOD: "bold green", BAD: "bold red", CANNOT_TELL: "bold yellow"}
@@ -61,12 +61,12 @@ app = typer.Typer()
 
 
 @dataclass(frozen=True)
-class Trusted:
+class TrustAnchors:
     """What a file is judged by: keys, checkpoints that came another way, and what was verified last."""
 
     keys: tuple[VerifierKey, ...]
     seen: tuple[str, ...]
-    last: Verified | None
+    last: VerifiedCheckpoint | None
 
 
 @app.command()
@@ -102,7 +102,7 @@ def verify(
                 verdict, trusted = _judged(opened, size, folder, keys, given, approvers=by, compares_last=False)
     except OSError as error:
         raise _cannot(paper, f"{error.filename} cannot be read: {error.strerror}") from None
-    except (Unreadable, BadNote, BadKeys, Unusable, UnicodeDecodeError) as error:
+    except (Unreadable, BadNote, BadKeys, UnreadableMemory, UnicodeDecodeError) as error:
         raise _cannot(paper, str(error)) from None
     code = verdict.exit_code
     if require_checkpoint and code == GOOD and not verdict.continues:
@@ -124,20 +124,20 @@ def _judged(
     size: int,
     folder: Path,
     keys: Sequence[VerifierKey],
-    given: Sequence[Mailed],
+    given: Sequence[SavedCheckpoint],
     *,
     approvers: Approvers,
     compares_last: bool = True,
-) -> tuple[Verdict, Trusted]:
+) -> tuple[VerificationResult, TrustAnchors]:
     first = opened.readline(export_format.LONGEST_LINE)
     header = export_format.read(first)
-    if not isinstance(header, Header):
+    if not isinstance(header, ExportHeader):
         raise Unreadable("this is no export: it does not begin with the line of one")
     last = verify_memory.read(folder, notes.named(header.origin)[0])
     known = tuple(_known(keys, [one for mail in given for one in mail.keys], last.keys if last else ()))
     if not any(one.name != NAME for one in known):
         raise BadNote(NO_KEY)
-    trusted = Trusted(known, tuple(mail.note for mail in given), last)
+    trusted = TrustAnchors(known, tuple(mail.note for mail in given), last)
     lines = _followed(chain([first], export_format.lines_of(opened)), size)
     now = datetime.fromtimestamp(time.time(), UTC)
     before = last.note if last and compares_last else None
@@ -145,13 +145,13 @@ def _judged(
     return verdict, trusted
 
 
-def _restore(verdict: Verdict, last: Verified | None) -> int | None:
+def _restore(verdict: VerificationResult, last: VerifiedCheckpoint | None) -> int | None:
     """Return the number of the event that tells of a restore, where only that keeps an export from the one before.
 
     A log that began anew without such an event was forked.
     """
     numbers = {one.number for one in verdict.findings.first}
-    if last is None or verdict.findings.kinds != {Kind.RESTORED} or len(numbers) != 1:
+    if last is None or verdict.findings.kinds != {FindingKind.RESTORED} or len(numbers) != 1:
         return None
     is_from_before = notes.named(notes.read(last.note).origin)[1] < verdict.header.generation
     return numbers.pop() if is_from_before else None
@@ -182,7 +182,7 @@ def _start(path: Path) -> bytes:
         return file.read(saved_checkpoint.LARGEST)
 
 
-def _remember(folder: Path, verdict: Verdict, trusted: Trusted) -> None:
+def _remember(folder: Path, verdict: VerificationResult, trusted: TrustAnchors) -> None:
     """Keep the checkpoint for the next time; a machine that cannot is told so, and the verdict stands."""
     of_approvals = [key for key in trusted.keys if key.name == NAME]
     signer = [verdict.signer] if verdict.signer else []
@@ -208,7 +208,7 @@ def _cannot(paper: Console, why: str) -> typer.Exit:
     return typer.Exit(NO_EXPORT)
 
 
-def _show(paper: Console, verdict: Verdict, colour: str) -> None:
+def _show(paper: Console, verdict: VerificationResult, colour: str) -> None:
     paper.print(Text.assemble((word(verdict), colour), _plain(f" {whole(verdict)}")), soft_wrap=True)
     for finding in verdict.findings.first:
         place = f"{finding.place}: " if finding.place else ""

@@ -15,12 +15,12 @@ MINE_ALONE = 0o600
 MY_DIRECTORY = 0o700
 
 
-class Unusable(Exception):  # noqa: N818 - it names what was found
+class UnreadableMemory(Exception):  # noqa: N818 - it names what was found
     """What was remembered cannot be read; the message says what to do."""
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerifiedCheckpoint:
     """The signed checkpoint of an export that was found intact, and the keys by which it was."""
 
     log: str
@@ -28,13 +28,13 @@ class Verified:
     keys: tuple[VerifierKey, ...]
 
 
-def read(folder: Path, log: str) -> Verified | None:
+def read(folder: Path, log: str) -> VerifiedCheckpoint | None:
     """Return what was verified last of a log, named by its origin without a generation; None the first time.
 
     A tenant's log is known by the tenant, so that one which is called otherwise by now is told apart from a new one.
 
     Raises:
-        Unusable: it cannot be read, or is of another log.
+        UnreadableMemory: it cannot be read, or is of another log.
     """
     path = _path(folder, log)
     try:
@@ -44,11 +44,15 @@ def read(folder: Path, log: str) -> Verified | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, BadNote):
-        raise Unusable(f"{path}, where the last verified checkpoint is, cannot be read: move it away") from None
+        raise UnreadableMemory(
+            f"{path}, where the last verified checkpoint is, cannot be read: move it away"
+        ) from None
     known = checkpoint.named(origin)[0]
     if found["log"] != known or _whose(known) != _whose(log):
-        raise Unusable(f"{path} should have the last verified checkpoint of {log}, and has another one: move it away")
-    return Verified(known, found["note"], keys)
+        raise UnreadableMemory(
+            f"{path} should have the last verified checkpoint of {log}, and has another one: move it away"
+        )
+    return VerifiedCheckpoint(known, found["note"], keys)
 
 
 def keep(folder: Path, log: str, note: str, keys: Sequence[VerifierKey]) -> None:

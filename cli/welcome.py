@@ -9,14 +9,14 @@ from rich.table import Table
 
 from cli import stack
 from cli.sample import CUSTOMER, VENDOR, Sample
-from cli.stack import Plan
+from cli.stack import StackPlan
 from config.embedded.folder import write_private
 
 TOKENS = stack.CHECKOUT / "var" / "tokens.env"
 WIDEST = 100
 
 
-def write_tokens(path: Path, plan: Plan, seeded: Sample) -> None:
+def write_tokens(path: Path, plan: StackPlan, seeded: Sample) -> None:
     """Write tokens, ids and the address as shell variables into a file that only we can read."""
     values = {"API": plan.public_url, "TENANT": seeded.tenant}
     values |= {who.upper(): token for who, token in seeded.tokens.items()}
@@ -25,7 +25,7 @@ def write_tokens(path: Path, plan: Plan, seeded: Sample) -> None:
     write_private(path, "".join(f"{name}={value}\n" for name, value in values.items()))
 
 
-def show(console: Console, plan: Plan, seeded: Sample, tokens: Path) -> None:
+def show(console: Console, plan: StackPlan, seeded: Sample, tokens: Path) -> None:
     """Print it in one piece, so that no line of a log comes between."""
     width = min(WIDEST, console.width)
     paper = Console(file=io.StringIO(), width=width, force_terminal=console.is_terminal, highlight=False)
@@ -41,7 +41,7 @@ def show(console: Console, plan: Plan, seeded: Sample, tokens: Path) -> None:
     console.file.flush()
 
 
-def _addresses(plan: Plan) -> Table:
+def _addresses(plan: StackPlan) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 1))
     if plan.playground:
         table.add_row("[bold]Open[/]", f"[bold]{plan.public_url}/play[/]")
@@ -59,7 +59,7 @@ def _people(seeded: Sample) -> list[tuple[str, str, str]]:
     return [(who, roles[who].replace("_", " "), token) for who, token in seeded.tokens.items()]
 
 
-def _curl(plan: Plan, seeded: Sample) -> str:
+def _curl(plan: StackPlan, seeded: Sample) -> str:
     body = (
         f'{{"tenant":"{seeded.tenant}","service":"exchange-online",'
         f'"resources":["mailbox:anna@{seeded.tenant}.example"],"reason_code":"support_case",'

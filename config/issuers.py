@@ -19,7 +19,7 @@ Algorithm = Literal[
 Party = Annotated[str, Field(min_length=1, max_length=255)]
 
 
-class Issuer(BaseModel):
+class IdentityProvider(BaseModel):
     """One identity provider whose people may sign in; a token's `iss` names it, to the letter.
 
     `audience` is what bearer tokens must be meant for; an ID token of the browser's sign-in must be meant for
@@ -74,7 +74,7 @@ class Issuer(BaseModel):
         return (self.issuer,) if self.jwks_url is None else (self.issuer, self.jwks_url)
 
 
-def distinct(issuers: tuple[Issuer, ...]) -> tuple[Issuer, ...]:
+def distinct(issuers: tuple[IdentityProvider, ...]) -> tuple[IdentityProvider, ...]:
     """Return the issuers if each is named once: a token's `iss` must lead to one tenant.
 
     Raises:
@@ -85,7 +85,7 @@ def distinct(issuers: tuple[Issuer, ...]) -> tuple[Issuer, ...]:
     return issuers
 
 
-IssuerList = Annotated[tuple[Issuer, ...], AfterValidator(distinct)]
+IssuerList = Annotated[tuple[IdentityProvider, ...], AfterValidator(distinct)]
 
 
 def _parts(url: str) -> SplitResult:

@@ -19,8 +19,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel import Session
 
 from lockbox.errors import NotReplicated
-from lockbox.failpoints import reach
-from lockbox.schedule import Index, Promise, Schedule
+from lockbox.failpoints import failpoint
+from lockbox.schedule import IndexEntry, Schedule, ScheduleIndex
 
 log = structlog.get_logger(__name__)
 
@@ -170,14 +170,14 @@ class Database:
             session.info["approvals"] = self.approvals
             session.info["shipped"] = self.shipped
             session.info["keyring"] = self.keyring
-            session.info["promises"] = promises = dict[Index, list[Promise]]()
+            session.info["promises"] = promises = dict[ScheduleIndex, list[IndexEntry]]()
             session.info["news"] = told = dict[str | None, dict[str, None]]()
             with session.begin():
                 yield session
         for index, promised in promises.items():
-            reach("transaction.before_arm")
+            failpoint("transaction.before_arm")
             self.schedule.arm(index, promised)
-            reach("transaction.after_arm")
+            failpoint("transaction.after_arm")
         for side, ids in told.items():
             self.schedule.tell(ids, side)
         if session.info.get(WARNED):
@@ -229,7 +229,7 @@ def as_owner(url: str, keyring: object | None = None) -> Iterator[Session]:
         with Session(engine, expire_on_commit=False) as session:
             session.info["clock"] = postgres_clock
             session.info["keyring"] = keyring
-            session.info["promises"] = promises = dict[Index, list[Promise]]()
+            session.info["promises"] = promises = dict[ScheduleIndex, list[IndexEntry]]()
             with session.begin():
                 yield session
                 if promises:
@@ -253,7 +253,7 @@ def read_at(session: Session, seen: datetime) -> datetime:
     return seen if clock is postgres_clock else clock(session)
 
 
-def lazily(session: Session) -> None:
+def async_commit(session: Session) -> None:
     """Let this transaction's commit not wait for the disk: a Postgres that dies may forget its last half second.
 
     For what is done again where it was forgotten, and may be done twice. Order is kept: what is committed after it
@@ -262,12 +262,12 @@ def lazily(session: Session) -> None:
     session.connection().execute(LAZILY)
 
 
-def promise(session: Session, index: Index, promises: Iterable[Promise]) -> None:
+def arm_after_commit(session: Session, index: ScheduleIndex, promises: Iterable[IndexEntry]) -> None:
     """Note what the schedule has to hold once this session has committed."""
     session.info["promises"].setdefault(index, []).extend(promises)
 
 
-def news(session: Session, ids: Iterable[UUID], side: str | None = None) -> None:
+def publish_after_commit(session: Session, ids: Iterable[UUID], side: str | None = None) -> None:
     """Note requests that look otherwise once this session has committed, though nothing is promised of them.
 
     What is promised on the clock's index is news already. `side` is the one that it concerns, None for both.

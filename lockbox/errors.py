@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 
-class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a fault
+class LockboxError(Exception):
     """An answer other than yes. `facts` are further members of the answer, safe to show to the caller."""
 
     code: ClassVar[str] = "refused"
@@ -15,7 +15,7 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an answer, not a fault
         self.facts = facts
 
 
-class Invalid(Refusal):
+class Invalid(LockboxError):
     """The input breaks a rule that the caller can see and mend."""
 
     code = "invalid-request"
@@ -87,13 +87,13 @@ class KeyReused(Invalid):
     code = "key-reused"
 
 
-class KeyInUse(Refusal):
+class KeyInUse(LockboxError):
     """A request with the same Idempotency-Key is being handled at this moment."""
 
     code = "key-in-use"
 
 
-class NotSignedIn(Refusal):
+class NotSignedIn(LockboxError):
     """The bearer token is missing, malformed, unknown, revoked or expired.
 
     `person_id` is whose account was tried, where that is known; the caller is never told.
@@ -106,7 +106,7 @@ class NotSignedIn(Refusal):
         self.person_id = person_id
 
 
-class NotYours(Refusal):
+class NotYours(LockboxError):
     """The caller's roles or scopes do not cover this."""
 
     code = "wrong-role"
@@ -208,13 +208,13 @@ class TrailBehind(NoOpenWindow):
     code = "trail-behind"
 
 
-class Unknown(Refusal):
+class NotFound(LockboxError):
     """There is no such thing, or none that the caller may know of: the two are not told apart."""
 
     code = "not-found"
 
 
-class Conflict(Refusal):
+class Conflict(LockboxError):
     """The request is no longer what the caller takes it for; `current_state` says what it is now."""
 
     code = "conflict"
@@ -232,7 +232,7 @@ class NotTimedOut(Conflict):
     code = "not-timed-out"
 
 
-class AskedAgain(Conflict):
+class AlreadyAskedAgain(Conflict):
     """It has been asked again, and that is still open; `request_id` says by which request."""
 
     code = "asked-again"
@@ -262,13 +262,13 @@ class AlreadyAnswered(Conflict):
     code = "already-answered"
 
 
-class Stale(Conflict):
+class StaleVersion(Conflict):
     """If-Match names an older version of the request."""
 
     code = "stale-version"
 
 
-class Unseen(Refusal):
+class VersionRequired(LockboxError):
     """A whole document would be replaced without saying which version of it was seen (RFC 6585, 3)."""
 
     code = "precondition-required"
@@ -322,7 +322,7 @@ class TooManyAddresses(Conflict):
     code = "too-many-addresses"
 
 
-class TooManyWatchers(Conflict):
+class TooManyObservers(Conflict):
     """There are as many watchers as there may be; one can be removed."""
 
     code = "too-many-watchers"
@@ -346,13 +346,13 @@ class DelegationClash(Conflict):
     code = "delegation-clash"
 
 
-class TooMany(Refusal):
+class TooMany(LockboxError):
     """A limit was met; `retry_after` says in how many seconds the same call may go through, if that helps."""
 
     code = "too-many"
 
 
-class Busy(Refusal):
+class Busy(LockboxError):
     """Somebody else holds what is needed; the same call may go through in a second."""
 
     code = "busy"

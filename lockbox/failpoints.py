@@ -59,12 +59,12 @@ class UnknownFailpoint(Exception):  # noqa: N818 - it names what was found
 
 
 @dataclass
-class _Armed:
+class _ArmedFailpoint:
     name: str
     left: int
 
 
-_armed: _Armed | None = None
+_armed: _ArmedFailpoint | None = None
 
 
 def arm(chosen: str | None) -> None:
@@ -77,10 +77,10 @@ def arm(chosen: str | None) -> None:
     name, _, number = (chosen or "").partition(":")
     if chosen and name not in POINTS:
         raise UnknownFailpoint(f"LOCKBOX_FAILPOINT: there is no {name}; lockbox/failpoints.py lists them")
-    _armed = _Armed(name, int(number or 1)) if chosen else None
+    _armed = _ArmedFailpoint(name, int(number or 1)) if chosen else None
 
 
-def reach(name: str) -> None:
+def failpoint(name: str) -> None:
     """End this process at once if it is told to end here, as a crash would: nothing is rolled back or closed."""
     if _armed is not None and _armed.name == name:
         _end(_armed)
@@ -91,7 +91,7 @@ def mark(name: str) -> str:
     return f"failpoint reached: {name}"
 
 
-def _end(here: _Armed) -> None:
+def _end(here: _ArmedFailpoint) -> None:
     here.left -= 1
     if here.left == 0:
         os.write(2, f"{mark(here.name)}\n".encode())

@@ -17,8 +17,8 @@ OPERATORS = "operators"
 ASK_AFTER = 5.0
 REST = 1.0
 
-Heard = Callable[[frozenset[str], str | None], None]
-Turned = Callable[[bool], None]
+OnMessage = Callable[[frozenset[str], str | None], None]
+OnConnection = Callable[[bool], None]
 
 
 def channel_of(side: str | None) -> str:
@@ -43,7 +43,7 @@ class Listener(threading.Thread):
     logged, and it goes on.
     """
 
-    def __init__(self, client: "Redis", heard: Heard, turned: Turned) -> None:
+    def __init__(self, client: "Redis", heard: OnMessage, turned: OnConnection) -> None:
         super().__init__(name="news", daemon=True)
         self._client = client
         self._heard = heard

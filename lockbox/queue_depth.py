@@ -10,7 +10,7 @@ UNACKED_INDEX = "unacked_index"
 
 
 @dataclass(frozen=True)
-class Held:
+class QueueDepth:
     """What Redis holds: clocks that are due in some span, notices with those on lease, and unacknowledged hints.
 
     `oldest_unacked_at` is when the oldest of these was handed out, in seconds since 1970 by its worker's clock;
@@ -24,7 +24,7 @@ class Held:
     now: float
 
 
-def look(client: "Redis", clock: str, notices: tuple[str, str], span: tuple[float, float]) -> Held:
+def measure(client: "Redis", clock: str, notices: tuple[str, str], span: tuple[float, float]) -> QueueDepth:
     """Count, in one round trip and at no cost that grows with what is held.
 
     Raises:
@@ -39,7 +39,7 @@ def look(client: "Redis", clock: str, notices: tuple[str, str], span: tuple[floa
         pipe.time()
         answers: list[Any] = pipe.execute()
     clocks, waiting, leased, unacked, oldest, (seconds, micros) = answers
-    return Held(
+    return QueueDepth(
         clocks_in_span=int(clocks),
         notices=int(waiting) + int(leased),
         unacked=int(unacked),

@@ -11,12 +11,12 @@ from lockbox import sql
 from lockbox.admin import vendor_consent
 from lockbox.audit import refusals_log
 from lockbox.database import Database
-from lockbox.failpoints import reach
+from lockbox.failpoints import failpoint
 from lockbox.notifications import delivery, report_schedule
 from lockbox.notifications.outbox import KIND
 from lockbox.requests import policy_store, timers
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
-from lockbox.schedule import CLOCK, INDEXES, NOTICES, Away, Index, Promise
+from lockbox.schedule import CLOCK, INDEXES, NOTICES, IndexEntry, RedisUnavailable, ScheduleIndex
 
 log = structlog.get_logger(__name__)
 
@@ -85,8 +85,8 @@ def reconcile(
         if not alone:
             return
         yield from act_on_overdue(database, send, grace=GRACE)
-        reach("reconcile.after_overdue")
-        yield from vendor_consent.tell_of_ends(database)
+        failpoint("reconcile.after_overdue")
+        yield from vendor_consent.record_expired_consents(database)
         yield from report_schedule.promise_due(database, policy_store.wordings)
         try:
             for index in INDEXES:
@@ -94,7 +94,7 @@ def reconcile(
                     yield from _arm_soon(database, index)
                 else:
                     yield from _rebuild(database, index, send)
-        except Away as away:
+        except RedisUnavailable as away:
             log.warning("reconcile.redis_away", error=str(away))
         with database.transaction() as session:
             session.connection().execute(FORGET_KEYS, {"kept": KEEP_KEYS})
@@ -103,7 +103,7 @@ def reconcile(
             session.connection().execute(sql.FOLD, {"most": sql.MOST_ROWS})
             session.connection().execute(FORGET_DELIVERIES, {"kept": deliveries_kept, "most": PAGE})
         yield "keys"
-        while settled := refusals_log.settle(database):
+        while settled := refusals_log.record_finished_minutes(database):
             yield f"refused {settled}"
 
 
@@ -113,7 +113,7 @@ def reconcile_notices(database: Database, send: Send) -> Iterator[str]:
     try:
         if database.schedule.is_whole(NOTICES):
             yield from _arm_soon(database, NOTICES)
-    except Away as away:
+    except RedisUnavailable as away:
         log.warning("reconcile.redis_away", error=str(away))
 
 
@@ -145,7 +145,7 @@ def _overdue(database: Database, due: Callable[..., list[UUID]], grace: timedelt
         return due(session, grace=grace, most=BATCH)
 
 
-def _arm_soon(database: Database, index: Index) -> Iterator[str]:
+def _arm_soon(database: Database, index: ScheduleIndex) -> Iterator[str]:
     with database.transaction() as session:
         rows = session.connection().execute(SOONS[index], {"recent": RECENT, "soon": SOON, "most": MOST_SOON}).all()
     for start in range(0, len(rows), BATCH):
@@ -154,32 +154,32 @@ def _arm_soon(database: Database, index: Index) -> Iterator[str]:
         yield f"armed {index.name}"
 
 
-def _rebuild(database: Database, index: Index, send: Send | None) -> Iterator[str]:
+def _rebuild(database: Database, index: ScheduleIndex, send: Send | None) -> Iterator[str]:
     after, count = UUID(int=0), 0
     log.warning("reconcile.rebuilding", index=index.name)
     begun = database.schedule.begin_rebuild(index)
-    reach("reconcile.epoch_changed")
+    failpoint("reconcile.epoch_changed")
     while True:
         with database.transaction() as session:
             rows = session.connection().execute(PAGES[index], {"after": after, "most": PAGE}).all()
         if not rows:
             break
         if not database.schedule.arm(index, [_promise(row, index) for row in rows], only_missing=True):
-            raise Away("arming was refused")
-        reach("reconcile.mid_rebuild")
+            raise RedisUnavailable("arming was refused")
+        failpoint("reconcile.mid_rebuild")
         after, count = rows[-1].id, count + len(rows)
         yield f"rebuilt {index.name} {count}"
         yield from act_on_overdue(database, send, grace=GRACE)
-    reach("reconcile.before_whole")
+    failpoint("reconcile.before_whole")
     if not database.schedule.mark_whole(index, begun):
         log.warning("reconcile.lost_again", index=index.name)
         return
-    reach("reconcile.after_whole")
+    failpoint("reconcile.after_whole")
     log.info("reconcile.rebuilt", index=index.name, count=count)
     yield f"whole {index.name}"
 
 
-def _promise(row: object, index: Index) -> Promise:
+def _promise(row: object, index: ScheduleIndex) -> IndexEntry:
     state: State | None = getattr(row, "state", None)
     kind = CLOCK_ACTIONS[State(state)].value if state and index is CLOCK else KIND
-    return Promise(str(row.id), kind, row.due)  # type: ignore[attr-defined]
+    return IndexEntry(str(row.id), kind, row.due)  # type: ignore[attr-defined]

@@ -44,7 +44,7 @@ UNDER_WAY: dict[str, "Future[Sequence[Address]]"] = {}
 T = TypeVar("T")
 
 
-class Trouble(StrEnum):
+class FetchFailure(StrEnum):
     """What kept a call from an answer; `busy` is our own trouble, not the other side's."""
 
     FORM = "form"
@@ -60,7 +60,9 @@ class Trouble(StrEnum):
 class FetchFailed(Exception):  # noqa: N818 - it is an outcome that callers plan for
     """Nothing usable came back. `reason` quotes nothing that the other side said; `status` is its HTTP status."""
 
-    def __init__(self, reason: str, *, status: int | None = None, trouble: Trouble = Trouble.ANSWER) -> None:
+    def __init__(
+        self, reason: str, *, status: int | None = None, trouble: FetchFailure = FetchFailure.ANSWER
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.status = status
@@ -68,7 +70,7 @@ class FetchFailed(Exception):  # noqa: N818 - it is an outcome that callers plan
 
 
 @dataclass(frozen=True)
-class Answer:
+class FetchResponse:
     """What somebody answered, whatever the status: the first bytes of the body, and Retry-After as it came."""
 
     status: int
@@ -122,7 +124,7 @@ def post(
     seconds: float = SECONDS,
     allow_loopback: bool = False,
     tls: ssl.SSLContext | None = None,
-) -> Answer:
+) -> FetchResponse:
     """Post JSON and return what was answered, a yes or not; the guard is that of `fetch`.
 
     The call is over with the head of the answer and its first bytes: the rest is not read.
@@ -156,7 +158,7 @@ def check(url: str, *, allow_loopback: bool = False) -> None:
         address = ip_address(host)
     except ValueError:
         if not allow_loopback and (host == "localhost" or host.endswith(".localhost")):
-            raise FetchFailed("the address is not a public one", trouble=Trouble.NOT_PUBLIC) from None
+            raise FetchFailed("the address is not a public one", trouble=FetchFailure.NOT_PUBLIC) from None
         return
     _check(address, plain=target.scheme == "http", allow_loopback=allow_loopback)
 
@@ -177,10 +179,10 @@ def _guarded(
         calling = _call(request, addresses[:MOST_ADDRESSES], tls or _system_trust(), read, seconds)
         return asyncio.run(asyncio.wait_for(calling, max(0.0, until - time.monotonic())))
     except (TimeoutError, httpx.TimeoutException):
-        raise FetchFailed("it took too long", trouble=Trouble.TIME) from None
+        raise FetchFailed("it took too long", trouble=FetchFailure.TIME) from None
     except (httpx.HTTPError, OSError, ValueError) as error:
         # Not chained: the text of such an error may quote what the other side sent.
-        raise FetchFailed(f"the call failed: {type(error).__name__}", trouble=Trouble.CONNECTION) from None
+        raise FetchFailed(f"the call failed: {type(error).__name__}", trouble=FetchFailure.CONNECTION) from None
 
 
 def _target(url: str, *, allow_loopback: bool) -> httpx.URL:
@@ -191,16 +193,16 @@ def _target(url: str, *, allow_loopback: bool) -> httpx.URL:
         for label in host.split("."):
             _ = httpx.URL(scheme="https", host=label).host if label.startswith("xn--") else None
     except (httpx.InvalidURL, UnicodeError):
-        raise FetchFailed("the address is not a URL", trouble=Trouble.FORM) from None
+        raise FetchFailed("the address is not a URL", trouble=FetchFailure.FORM) from None
     if target.scheme != "https" and not (target.scheme == "http" and allow_loopback):
-        raise FetchFailed("the address is not https", trouble=Trouble.FORM)
+        raise FetchFailed("the address is not https", trouble=FetchFailure.FORM)
     if target.userinfo or not host:
-        raise FetchFailed("the address names a user, or no host", trouble=Trouble.FORM)
+        raise FetchFailed("the address names a user, or no host", trouble=FetchFailure.FORM)
     port = HTTPS if target.port is None else target.port
     if not 1 <= port <= LAST_PORT:
-        raise FetchFailed("the address names a port that there is not: use 1 to 65535", trouble=Trouble.FORM)
+        raise FetchFailed("the address names a port that there is not: use 1 to 65535", trouble=FetchFailure.FORM)
     if not allow_loopback and port != HTTPS and port < FIRST_FREE_PORT:
-        raise FetchFailed("the address names a port that is not called", trouble=Trouble.FORM)
+        raise FetchFailed("the address names a port that is not called", trouble=FetchFailure.FORM)
     return target
 
 
@@ -209,11 +211,11 @@ def _look_up(host: str, seconds: float) -> Sequence[Address]:
     try:
         addresses = _asked(host).result(timeout=seconds)
     except TimeoutError:
-        raise FetchFailed("the name could not be looked up in time", trouble=Trouble.NAME) from None
+        raise FetchFailed("the name could not be looked up in time", trouble=FetchFailure.NAME) from None
     except (OSError, ValueError):
-        raise FetchFailed("the name could not be looked up", trouble=Trouble.NAME) from None
+        raise FetchFailed("the name could not be looked up", trouble=FetchFailure.NAME) from None
     if not addresses:
-        raise FetchFailed("the name has no address", trouble=Trouble.NAME)
+        raise FetchFailed("the name has no address", trouble=FetchFailure.NAME)
     return addresses
 
 
@@ -223,13 +225,13 @@ def _asked(host: str) -> "Future[Sequence[Address]]":
         if host in UNDER_WAY:
             return UNDER_WAY[host]
         if not LOOK_UPS.acquire(blocking=False):
-            raise FetchFailed("too many names are being looked up", trouble=Trouble.BUSY)
+            raise FetchFailed("too many names are being looked up", trouble=FetchFailure.BUSY)
         answer: Future[Sequence[Address]] = Future()
         try:
             threading.Thread(target=_ask, args=(host, answer), name="look-up", daemon=True).start()
         except RuntimeError:
             LOOK_UPS.release()
-            raise FetchFailed("no thread is left to look up the name", trouble=Trouble.BUSY) from None
+            raise FetchFailed("no thread is left to look up the name", trouble=FetchFailure.BUSY) from None
         UNDER_WAY[host] = answer
     return answer
 
@@ -257,7 +259,7 @@ def _check(address: Address, *, plain: bool, allow_loopback: bool) -> None:
     if address.is_loopback and allow_loopback and not is_mapped:
         return
     if plain or not address.is_global or address.is_multicast or not _is_unicast(address):
-        raise FetchFailed("the address is not a public one", trouble=Trouble.NOT_PUBLIC)
+        raise FetchFailed("the address is not a public one", trouble=FetchFailure.NOT_PUBLIC)
 
 
 def _is_unicast(address: Address) -> bool:
@@ -288,7 +290,7 @@ async def _call(
     """Try the addresses in turn until one takes the connection; what was sent once is not sent again."""
     timeout = httpx.Timeout(seconds, connect=seconds / len(addresses))
     target = request.url
-    reason, trouble = "no connection could be made", Trouble.CONNECTION
+    reason, trouble = "no connection could be made", FetchFailure.CONNECTION
     async with httpx.AsyncClient(verify=tls, trust_env=False, follow_redirects=False, timeout=timeout) as http:
         for address in addresses:
             request.url = target.copy_with(host=str(address))
@@ -297,7 +299,7 @@ async def _call(
                 answer = await http.send(request, stream=True)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 if _is_of_certificate(error):
-                    reason, trouble = "its certificate was not accepted", Trouble.CERTIFICATE
+                    reason, trouble = "its certificate was not accepted", FetchFailure.CERTIFICATE
                 continue
             try:
                 return await read(answer)
@@ -312,14 +314,14 @@ def _is_of_certificate(error: BaseException | None) -> bool:
     return error is not None
 
 
-async def _begin(answer: httpx.Response, *, most_bytes: int) -> Answer:
+async def _begin(answer: httpx.Response, *, most_bytes: int) -> FetchResponse:
     """Read no more than that many bytes, as they came: nothing is unpacked, and nothing of the rest is waited for."""
     body = bytearray()
     async for part in answer.aiter_raw():
         body += part
         if len(body) >= most_bytes:
             break
-    return Answer(answer.status_code, bytes(body[:most_bytes]), answer.headers.get("retry-after"))
+    return FetchResponse(answer.status_code, bytes(body[:most_bytes]), answer.headers.get("retry-after"))
 
 
 async def _read(answer: httpx.Response, *, most_bytes: int) -> bytes:

@@ -17,9 +17,9 @@ from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from lockbox import presence, pubsub, queue_depth
-from lockbox.failpoints import reach
-from lockbox.pubsub import Heard, Listener, Turned
-from lockbox.queue_depth import Held
+from lockbox.failpoints import failpoint
+from lockbox.pubsub import Listener, OnConnection, OnMessage
+from lockbox.queue_depth import QueueDepth
 from lockbox.redis_scripts import ARM, CLAIM, MARK
 
 log = structlog.get_logger(__name__)
@@ -37,12 +37,12 @@ BREAKER_SECONDS = 2.0
 Answer = TypeVar("Answer")
 
 
-class Away(Exception):  # noqa: N818 - a state of affairs that callers plan for
+class RedisUnavailable(Exception):  # noqa: N818 - a state of affairs that callers plan for
     """Redis can't be reached, or refuses; everything that it holds is in Postgres too."""
 
 
 @dataclass(frozen=True)
-class Index:
+class ScheduleIndex:
     """One sorted set with its lease set.
 
     `kinds` are what a member may be due for; an id has one member at a time. What falls due within `lead` may be
@@ -57,7 +57,7 @@ class Index:
     kinds: tuple[str, ...]
     lease: timedelta
     budget: int
-    yields_to: "Index | None" = None
+    yields_to: "ScheduleIndex | None" = None
     lead: timedelta = timedelta(0)
     news: str = ""
 
@@ -67,7 +67,7 @@ class Index:
         return f"{{lockbox}}:{self.name}", f"{{lockbox}}:{self.name}:leases"
 
 
-CLOCK = Index(
+CLOCK = ScheduleIndex(
     "clock",
     ("time_out", "expire"),
     lease=timedelta(seconds=10),
@@ -75,12 +75,12 @@ CLOCK = Index(
     lead=timedelta(milliseconds=8),
     news=pubsub.CHANNEL,
 )
-NOTICES = Index("notices", ("notify",), lease=timedelta(seconds=60), budget=2000, yields_to=CLOCK)
+NOTICES = ScheduleIndex("notices", ("notify",), lease=timedelta(seconds=60), budget=2000, yields_to=CLOCK)
 INDEXES = (CLOCK, NOTICES)
 
 
 @dataclass(frozen=True)
-class Promise:
+class IndexEntry:
     """What an index has to hold of one id: due at an instant, due after a delay, or nothing any more."""
 
     id: str
@@ -98,7 +98,7 @@ class Promise:
 
 
 @dataclass(frozen=True)
-class Claim:
+class ScheduleClaim:
     """What a claim brought: ids by kind, how long nothing more is due, and whether the index is whole."""
 
     ids: dict[str, list[str]]
@@ -117,7 +117,7 @@ class Schedule:
         self._mark = self._polling.register_script(MARK)
         self._skip_until = 0.0
 
-    def arm(self, index: Index, promises: Sequence[Promise], *, only_missing: bool = False) -> bool:
+    def arm(self, index: ScheduleIndex, promises: Sequence[IndexEntry], *, only_missing: bool = False) -> bool:
         """Make the index hold exactly what is promised of these ids; drop their leases; ring if it is sooner.
 
         Arming, settling after a handler's commit, and rebuilding are this one operation, and but for rebuilding it
@@ -136,7 +136,7 @@ class Schedule:
                 for (kind, score), alike in groupby(part, key=lambda one: (one.kind, one.score)):
                     words += [kind, score, " ".join(one.id for one in alike)]
                 self._arm(keys=index.keys, args=words)
-                reach("schedule.after_part")
+                failpoint("schedule.after_part")
         except RedisError as error:
             self._skip_until = time.monotonic() + BREAKER_SECONDS
             log.warning("schedule.arm_skipped", index=index.name, count=len(promises), error=type(error).__name__)
@@ -150,7 +150,7 @@ class Schedule:
         """
         self._tried("tell", lambda: pubsub.publish(self._arming, ids, side))
 
-    def listener(self, heard: Heard, turned: Turned) -> Listener:
+    def listener(self, heard: OnMessage, turned: OnConnection) -> Listener:
         """Return a thread, not yet started, that calls these with what is told."""
         return Listener(self._polling, heard, turned)
 
@@ -177,11 +177,11 @@ class Schedule:
             log.warning("schedule.skipped", what=what, error=type(error).__name__)
             return None
 
-    def claim(self, index: Index, most: int = MOST_A_CALL) -> Claim:
+    def claim(self, index: ScheduleIndex, most: int = MOST_A_CALL) -> ScheduleClaim:
         """Move what is due to the lease set, and offer again what was leased for too long.
 
         Raises:
-            Away: Redis can't be reached.
+            RedisUnavailable: Redis can't be reached.
         """
         first = index.yields_to or index
         lease, lead, of_first = (int(span.total_seconds() * 1000) for span in (index.lease, index.lead, first.lease))
@@ -191,10 +191,10 @@ class Schedule:
             members, idle, last = self._claim(keys=keys, args=args)
         except RedisError as error:
             self._delete_strange_keys(error)
-            raise Away(type(error).__name__) from error
+            raise RedisUnavailable(type(error).__name__) from error
         ids: dict[str, list[str]] = {}
         if members:
-            reach("schedule.after_claim")
+            failpoint("schedule.after_claim")
         for member in members:
             kind, _, name = member.decode(errors="replace").partition(":")
             if kind in index.kinds and UUID_FORM.fullmatch(name):
@@ -204,23 +204,23 @@ class Schedule:
         mark = last.decode(errors="replace")
         if mark and not mark.startswith((EPOCH, BEGUN)):
             self._drop_false_mark(index, last)
-        return Claim(ids, int(idle) / 1000, mark.startswith(EPOCH))
+        return ScheduleClaim(ids, int(idle) / 1000, mark.startswith(EPOCH))
 
-    def _drop(self, index: Index, stranger: bytes) -> None:
+    def _drop(self, index: ScheduleIndex, stranger: bytes) -> None:
         log.warning("schedule.stranger_dropped", index=index.name)
         try:
             for key in index.keys:
                 self._polling.zrem(key, stranger)
         except RedisError as error:
-            raise Away(type(error).__name__) from error
+            raise RedisUnavailable(type(error).__name__) from error
 
-    def _drop_false_mark(self, index: Index, last: bytes) -> None:
+    def _drop_false_mark(self, index: ScheduleIndex, last: bytes) -> None:
         """Drop what is due never and is no mark of the index: it would hide the mark."""
         try:
             if self._polling.zscore(index.keys[0], last) == math.inf:
                 self._drop(index, last)
         except RedisError as error:
-            raise Away(type(error).__name__) from error
+            raise RedisUnavailable(type(error).__name__) from error
 
     def _delete_strange_keys(self, error: RedisError) -> None:
         """Delete each key of the indexes that is no sorted set, where that is what Redis complains of."""
@@ -234,83 +234,83 @@ class Schedule:
             except RedisError:
                 return
 
-    def is_whole(self, index: Index) -> bool:
+    def is_whole(self, index: ScheduleIndex) -> bool:
         """Whether the index was completed under the very server process that answers now.
 
         Raises:
-            Away: Redis can't be reached.
+            RedisUnavailable: Redis can't be reached.
         """
         try:
             return self._polling.zscore(index.keys[0], self._epoch()) is not None
         except RedisError as error:
-            raise Away(type(error).__name__) from error
+            raise RedisUnavailable(type(error).__name__) from error
 
-    def begin_rebuild(self, index: Index) -> str:
+    def begin_rebuild(self, index: ScheduleIndex) -> str:
         """Leave a mark in the index, which is not whole from here on, and return it; it goes with what is lost.
 
         Raises:
-            Away: Redis can't be reached.
+            RedisUnavailable: Redis can't be reached.
         """
         begun = f"{BEGUN}:{uuid4().hex}"
         try:
             self._polling.zremrangebyscore(index.keys[0], "+inf", "+inf")
             self._polling.zadd(index.keys[0], {begun: math.inf})
         except RedisError as error:
-            raise Away(type(error).__name__) from error
+            raise RedisUnavailable(type(error).__name__) from error
         return begun
 
-    def mark_whole(self, index: Index, begun: str) -> bool:
+    def mark_whole(self, index: ScheduleIndex, begun: str) -> bool:
         """Note that everything which Postgres promises is in the index, unless it was lost since this was begun.
 
         Returns:
             Whether the mark of the rebuild was still there.
 
         Raises:
-            Away: Redis can't be reached.
+            RedisUnavailable: Redis can't be reached.
         """
         try:
             return bool(self._mark(keys=[index.keys[0]], args=[begun, self._epoch()]))
         except RedisError as error:
-            raise Away(type(error).__name__) from error
+            raise RedisUnavailable(type(error).__name__) from error
 
     def ping(self) -> None:
         """Raise Away unless Redis answers and would not evict what it holds."""
         try:
             memory: Any = self._arming.info("memory")
         except RedisError as error:
-            raise Away(type(error).__name__) from error
+            raise RedisUnavailable(type(error).__name__) from error
         if memory.get("maxmemory_policy", "noeviction") != "noeviction":
-            raise Away("set maxmemory-policy to noeviction: this Redis may drop queues and schedules")
+            raise RedisUnavailable("set maxmemory-policy to noeviction: this Redis may drop queues and schedules")
 
-    def members(self, index: Index) -> dict[str, float]:
+    def members(self, index: ScheduleIndex) -> dict[str, float]:
         """Return every member with its due time in ms, leases apart; for tests and operators, not for work."""
         pairs: Any = self._polling.zrange(index.keys[0], 0, -1, withscores=True)
         return {member.decode(): score for member, score in pairs if score != math.inf}
 
-    def leased(self, index: Index) -> int:
+    def leased(self, index: ScheduleIndex) -> int:
         """Return how many members are out on lease: claimed, and not yet settled.
 
         Raises:
-            Away: Redis can't be reached.
+            RedisUnavailable: Redis can't be reached.
         """
         try:
             count: Any = self._polling.zcard(index.keys[1])
         except RedisError as error:
-            raise Away(type(error).__name__) from error
+            raise RedisUnavailable(type(error).__name__) from error
         return int(count)
 
-    def look(self, span: tuple[float, float]) -> Held:
+    def look(self, span: tuple[float, float]) -> QueueDepth:
         """Return what Redis holds: of clocks those that are due after the first and by the second of two ms.
 
         Raises:
-            Away: Redis can't be reached.
+            RedisUnavailable: Redis can't be reached.
         """
         try:
-            return queue_depth.look(self._polling, CLOCK.keys[0], NOTICES.keys, span)
+            return queue_depth.measure(self._polling, CLOCK.keys[0], NOTICES.keys, span)
         except RedisError as error:
-            raise Away(type(error).__name__) from error
+            raise RedisUnavailable(type(error).__name__) from error
 
-    def bell(self, index: Index) -> "Bell":
+    def bell(self, index: ScheduleIndex) -> "Bell":
         """Return a listener that wakes its owner when something sooner is armed on this index."""
         return Bell(self._polling, index)
 
@@ -327,7 +327,7 @@ class Schedule:
 class Bell:
     """Sleeps until something is due or armed; a lost bell costs at most the time-out that was asked for."""
 
-    def __init__(self, client: "Redis", index: Index) -> None:
+    def __init__(self, client: "Redis", index: ScheduleIndex) -> None:
         self._index = index
         self._pubsub = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
         self._listening = False
@@ -342,21 +342,21 @@ class Bell:
         """Subscribe, if not yet done; call it before the claim, so that nothing armed after the claim is missed.
 
         Raises:
-            Away: Redis can't be reached.
+            RedisUnavailable: Redis can't be reached.
         """
         if self._listening:
             return
         try:
             self._pubsub.subscribe(BELL)
         except RedisError as error:
-            raise Away(type(error).__name__) from error
+            raise RedisUnavailable(type(error).__name__) from error
         self._listening = True
 
     def wait(self, seconds: float) -> None:
         """Sleep for at most that long.
 
         Raises:
-            Away: the connection broke; listen again before the next claim.
+            RedisUnavailable: the connection broke; listen again before the next claim.
         """
         until = time.monotonic() + seconds
         try:
@@ -367,7 +367,7 @@ class Bell:
         except (RedisError, OSError, ValueError) as error:
             self._listening = False
             self._pubsub.close()
-            raise Away(type(error).__name__) from error
+            raise RedisUnavailable(type(error).__name__) from error
 
 
 def _client(url: str, *, timeout: float) -> "Redis":
@@ -381,5 +381,5 @@ def _client(url: str, *, timeout: float) -> "Redis":
     )
 
 
-def _parts(promises: Sequence[Promise]) -> Iterator[Iterable[Promise]]:
+def _parts(promises: Sequence[IndexEntry]) -> Iterator[Iterable[IndexEntry]]:
     return (promises[start : start + MOST_A_CALL] for start in range(0, len(promises), MOST_A_CALL))

@@ -21,11 +21,11 @@ NAME_THE_STANDBY = (
 )
 
 
-class NotFit(Exception):  # noqa: N818 - it names what was found
+class StartupCheckFailed(Exception):  # noqa: N818 - it names what was found
     """The process must not serve; the message says what to change."""
 
 
-class Server(StrEnum):
+class ServerKind(StrEnum):
     """The kinds of server process and the environment variable that names their login."""
 
     API = "LOCKBOX_DATABASE_URL"
@@ -35,8 +35,8 @@ class Server(StrEnum):
 
 FINAL = tuple((table, right) for table in ("events", "decisions") for right in ("UPDATE", "DELETE", "TRUNCATE"))
 FORBIDDEN = {
-    Server.API: FINAL,
-    Server.WORKER: (
+    ServerKind.API: FINAL,
+    ServerKind.WORKER: (
         *FINAL,
         ("decisions", "INSERT"),
         ("requests", "INSERT"),
@@ -44,7 +44,7 @@ FORBIDDEN = {
         ("notices", "UPDATE"),
         ("deliveries", "INSERT"),
     ),
-    Server.NOTICES: (
+    ServerKind.NOTICES: (
         *FINAL,
         ("decisions", "INSERT"),
         ("requests", "INSERT"),
@@ -55,9 +55,9 @@ FORBIDDEN = {
     ),
 }
 NEEDED = {
-    Server.API: (("decisions", "INSERT"), ("requests", "INSERT")),
-    Server.WORKER: (("seals", "INSERT"), ("events", "INSERT")),
-    Server.NOTICES: (("notices", "UPDATE"), ("deliveries", "INSERT")),
+    ServerKind.API: (("decisions", "INSERT"), ("requests", "INSERT")),
+    ServerKind.WORKER: (("seals", "INSERT"), ("events", "INSERT")),
+    ServerKind.NOTICES: (("notices", "UPDATE"), ("deliveries", "INSERT")),
 }
 
 # A role counts with every role that it could turn into by SET ROLE.
@@ -75,11 +75,11 @@ SELECT EXISTS (SELECT FROM pg_stat_replication) AND current_setting('synchronous
 WHOLE_ROWS = frozenset({"DELETE", "TRUNCATE"})
 
 
-def check(engine: Engine, server: Server) -> None:
+def check(engine: Engine, server: ServerKind) -> None:
     """Refuse to serve with more rights than needed, or on a schema that this code was not built for.
 
     Raises:
-        NotFit: with a line that says what to change.
+        StartupCheckFailed: with a line that says what to change.
         sqlalchemy.exc.OperationalError: Postgres can't be reached.
     """
     with engine.connect() as connection:
@@ -89,30 +89,32 @@ def check(engine: Engine, server: Server) -> None:
             log.critical("standing.standby_is_asynchronous", do=NAME_THE_STANDBY)
         for table, right in FORBIDDEN[server]:
             if _may_somewhere(connection, table, right):
-                raise NotFit(
+                raise StartupCheckFailed(
                     f"{server}: this login may {right} {table}, which this process must not; use its own login"
                 )
         for table, right in NEEDED[server]:
             if not _may_somewhere(connection, table, right):
-                raise NotFit(f"{server}: this login may not {right} {table}; is it the login of another process?")
+                raise StartupCheckFailed(
+                    f"{server}: this login may not {right} {table}; is it the login of another process?"
+                )
 
 
-def wait_until_fit(engine: Engine, server: Server) -> None:
+def wait_until_fit(engine: Engine, server: ServerKind) -> None:
     """Check the login and the schema, waiting up to 30 seconds for a Postgres that is still starting.
 
     Raises:
-        NotFit: it must not serve, or Postgres did not come.
+        StartupCheckFailed: it must not serve, or Postgres did not come.
     """
     for second in range(WAIT_SECONDS, -1, -1):
         try:
             check(engine, server)
         except OperationalError as error:
             if any(words in str(error.orig) for words in LOGIN_REFUSED):
-                raise NotFit(f"{server}: Postgres refuses this login or knows no such database") from None
+                raise StartupCheckFailed(f"{server}: Postgres refuses this login or knows no such database") from None
             if second == WAIT_SECONDS:
                 log.warning("waiting_for_postgres", seconds=WAIT_SECONDS)
             if second == 0:
-                raise NotFit(f"Postgres cannot be reached at {server}") from None
+                raise StartupCheckFailed(f"Postgres cannot be reached at {server}") from None
             time.sleep(1)
         else:
             return
@@ -122,15 +124,17 @@ def fits(connection: Connection) -> None:
     """Check that the schema is the one this code was built for.
 
     Raises:
-        NotFit: the database has no migrations, older ones or newer ones.
+        StartupCheckFailed: the database has no migrations, older ones or newer ones.
     """
     known = connection.execute(text("SELECT to_regclass('public.alembic_version') IS NOT NULL")).scalar_one()
     found = migrations.current(connection) if known else None
     wanted = migrations.head()
     if found is None:
-        raise NotFit("the database has no migrations yet; run `lockbox migrate` with LOCKBOX_OWNER_DATABASE_URL set")
+        raise StartupCheckFailed(
+            "the database has no migrations yet; run `lockbox migrate` with LOCKBOX_OWNER_DATABASE_URL set"
+        )
     if found != wanted:
-        raise NotFit(
+        raise StartupCheckFailed(
             f"the database is at migration {found}, this version needs {wanted}; run `lockbox migrate`, or upgrade"
         )
 
@@ -140,7 +144,7 @@ def has_lagging_standby(connection: Connection) -> bool:
     return bool(connection.execute(text(LAGGING_STANDBY)).scalar_one())
 
 
-def _refuse_owner(connection: Connection, server: Server) -> None:
+def _refuse_owner(connection: Connection, server: ServerKind) -> None:
     row = connection.execute(WHO).one()
     excess = [
         word
@@ -154,7 +158,7 @@ def _refuse_owner(connection: Connection, server: Server) -> None:
         if has
     ]
     if excess:
-        raise NotFit(f"{server}: {row.name} is {' and '.join(excess)}; use a login without such rights")
+        raise StartupCheckFailed(f"{server}: {row.name} is {' and '.join(excess)}; use a login without such rights")
 
 
 def _may(connection: Connection, table: str, right: str) -> bool:

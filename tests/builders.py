@@ -19,14 +19,14 @@ from lockbox.database import Database, make_engine, now, postgres_clock
 from lockbox.identity import api_tokens, keyring, row_marks, tenants
 from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
 from lockbox.identity.models import Delegation, EligibleDeputy, Invitation, Membership, Person, PolicyVersion, Tenant
-from lockbox.identity.roles import Caller, Means, Mode, Role, Scope, Side, Standing
+from lockbox.identity.roles import AuthMethod, Caller, Mode, Role, RoleGrant, Scope, Side
 from lockbox.requests import decide, submit
-from lockbox.requests.decisions import Verdict
-from lockbox.requests.evaluate import Filing
+from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.submit import Submitted
+from lockbox.requests.submit import SubmittedRequest
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
@@ -269,8 +269,8 @@ class World:
         membership = Membership(id=row_id, person_id=person.id, tenant_id=tenant_id, role=role, mac=mac)
         session.info.setdefault("entered", []).extend([person, membership, issued.token])
         limits = (frozenset(scopes or ()), frozenset(services or ()))
-        standings = frozenset({Standing(role, tenant_id)})
-        caller = Caller(person.id, person.name, standings, *limits, side, Means.SAMPLE, issued.token.id)
+        standings = frozenset({RoleGrant(role, tenant_id)})
+        caller = Caller(person.id, person.name, standings, *limits, side, AuthMethod.SAMPLE, issued.token.id)
         self.people[name] = caller
         self.tokens[name] = issued.text
         return caller
@@ -285,7 +285,7 @@ class World:
             )
         vouch(unbound(self.house))
 
-    def filing(self, **changes: Any) -> Filing:
+    def filing(self, **changes: Any) -> RequestInput:
         """Return a good filing, with changes."""
         facts: dict[str, Any] = {
             "tenant": self.tenant.slug,
@@ -297,7 +297,7 @@ class World:
             "case_ref": "CASE-1",
             "access_window": 3600,
         }
-        return Filing(**(facts | changes))
+        return RequestInput(**(facts | changes))
 
     def body(self, **changes: Any) -> dict[str, Any]:
         """Return a good body for POST /v1/requests, with changes."""
@@ -313,7 +313,7 @@ class World:
         """File a request about what nobody has asked for before: no earlier denial leads it past a manager."""
         return self.submit(who, **({"resources": [f"mailbox:{new_id()}@contoso.example"]} | changes))
 
-    def submitted(self, who: str = "erin", house: Database | None = None, **changes: Any) -> Submitted:
+    def submitted(self, who: str = "erin", house: Database | None = None, **changes: Any) -> SubmittedRequest:
         """File a request and return all that the house says of it."""
         with (house or self.house).transaction() as session:
             return submit.submit(session, self.people[who], HERE, self.filing(**changes), SETTINGS.services)
@@ -324,4 +324,4 @@ class World:
         """Let somebody act on a request and return its row after that; who denies says why."""
         changes = {"comment": "No"} | changes if action is Action.DENY else changes
         with (house or self.house).transaction() as session:
-            return decide.act(session, self.people[who], HERE, request_id, Verdict(action, **changes))
+            return decide.act(session, self.people[who], HERE, request_id, DecisionInput(action, **changes))

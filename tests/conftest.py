@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from config import embedded
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from lockbox import migrations
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
@@ -127,7 +127,7 @@ def _turn(item: pytest.Item, order: dict[Path, float], midst: float) -> float:
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[Servers]:
+def servers() -> Iterator[ServerAddresses]:
     """Postgres, Valkey and a mail catcher, from nothing, for this run of the tests."""
     parent = Path(tempfile.mkdtemp(prefix="lockbox-tests-"))
     parent.chmod(0o755)
@@ -142,7 +142,7 @@ def servers() -> Iterator[Servers]:
         shutil.rmtree(parent)
 
 
-def _without_fsync(servers: Servers) -> None:
+def _without_fsync(servers: ServerAddresses) -> None:
     """Let nobody wait for the disk: a killed server loses nothing by it, and the machine is not unplugged."""
     engine = create_engine(servers.superuser_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with engine.connect() as connection:
@@ -152,14 +152,14 @@ def _without_fsync(servers: Servers) -> None:
 
 
 @pytest.fixture(scope="session")
-def template(servers: Servers) -> Servers:
+def template(servers: ServerAddresses) -> ServerAddresses:
     """The servers with a migrated database that others are cloned from."""
     migrations.upgrade(servers.owner_database_url)
     return servers
 
 
 @contextmanager
-def fresh_database(template: Servers) -> Iterator[Urls]:
+def fresh_database(template: ServerAddresses) -> Iterator[Urls]:
     """A database that nobody else uses, cloned from the template, and an emptied Redis."""
     name = f"lockbox_{os.getpid()}_{next(NUMBERS)}"
     superuser = create_engine(template.superuser_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
@@ -188,7 +188,7 @@ def fresh_database(template: Servers) -> Iterator[Urls]:
 
 
 @pytest.fixture
-def urls(template: Servers) -> Iterator[Urls]:
+def urls(template: ServerAddresses) -> Iterator[Urls]:
     """A database of this test alone, and an emptied Redis."""
     with fresh_database(template) as found:
         yield found

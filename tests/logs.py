@@ -40,7 +40,7 @@ def subtree_of(leaves: Sequence[bytes]) -> Subtree:
 
 
 @dataclass(frozen=True)
-class Sealed:
+class SealedEvent:
     """One event: its exact body, and the personal values that it commits to."""
 
     body: bytes
@@ -51,7 +51,7 @@ class Sealed:
         return {name: {"salt": text(SALT), "value": value} for name, value in self.personal.items()}
 
 
-def event(number: int, personal: dict[str, str] | None = None, **changes: Value) -> Sealed:
+def event(number: int, personal: dict[str, str] | None = None, **changes: Value) -> SealedEvent:
     """Return an event of the tenant's; by default the only move of a request of its own."""
     personal = {"name": f"Erin {number}"} if personal is None else personal
     facts: dict[str, Value] = {
@@ -66,7 +66,7 @@ def event(number: int, personal: dict[str, str] | None = None, **changes: Value)
         "to_state": "pending",
         "personal": {name: commitment(SALT, value) for name, value in personal.items()},
     }
-    return Sealed(canonical(facts | changes), personal)
+    return SealedEvent(canonical(facts | changes), personal)
 
 
 def text(hashed: bytes) -> str:
@@ -84,7 +84,7 @@ class Log:
     `generation` is above 1 where it began anew after a back-up was restored.
     """
 
-    events: list[Sealed]
+    events: list[SealedEvent]
     key: Ed25519PrivateKey = KEY
     whose: str = str(TENANT)
     removed: list[range] = field(default_factory=list)

@@ -4,14 +4,14 @@ import re
 from uuid import UUID
 
 from lockbox.database import Database
-from lockbox.notifications.senders.protocol import Mail
+from lockbox.notifications.senders.protocol import OutgoingMail
 from tests.database.postbag import Postbag
 from tests.database.scenes import read
 
 CODE = re.compile(r"\b[A-Z2-7]{4}(?:-[A-Z2-7]{4}){7}\b")
 
 
-def sent_about(worker: Database, about_id: UUID) -> list[Mail]:
+def sent_about(worker: Database, about_id: UUID) -> list[OutgoingMail]:
     """Send what waits to be sent about an invitation or a delegation, if its time has come, and return it."""
     query = "SELECT id FROM notices WHERE about_id = :id AND closed_at IS NULL ORDER BY id"
     post = Postbag()

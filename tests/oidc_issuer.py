@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, unquote_plus, urlencode, urlsplit
 from joserfc import jws
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey, generate_key
 
-from config.issuers import Issuer
+from config.issuers import IdentityProvider
 
 NOON = datetime(2026, 12, 31, 12, tzinfo=UTC)
 AT = int(NOON.timestamp())
@@ -33,7 +33,7 @@ DISCOVERY = "/.well-known/openid-configuration"
 
 
 @dataclass(frozen=True)
-class Answer:
+class ScriptedAnswer:
     """How to answer: by default with the truth. `drops` go on one at a time, without an end or before the rest."""
 
     status: int = 200
@@ -44,16 +44,16 @@ class Answer:
     drops: bytes = b""
 
 
-BROKEN = Answer(status=500, body=b'{"secret": "stack trace"}')
-REDIRECT = Answer(status=302, headers={"Location": "/jwks"})
-HUGE = Answer(padding=300_000)
-HELD = Answer(is_held=True)
-ZIPPED = Answer(headers={"Content-Encoding": "gzip"})
-HTML = Answer(headers={"Content-Type": "text/html"})
-NOT_JSON = Answer(body=b"[" * 100_000)
-NOT_AN_OBJECT = Answer(body=b'["keys"]')
-DRIP = Answer(headers={"Content-Length": "100000"}, drops=b" ")
-DRIPPING_HEADERS = Answer(status=0, drops=b"HTTP/1.0 200 OK\r\nX-Slow: " + b"a" * 1000)
+BROKEN = ScriptedAnswer(status=500, body=b'{"secret": "stack trace"}')
+REDIRECT = ScriptedAnswer(status=302, headers={"Location": "/jwks"})
+HUGE = ScriptedAnswer(padding=300_000)
+HELD = ScriptedAnswer(is_held=True)
+ZIPPED = ScriptedAnswer(headers={"Content-Encoding": "gzip"})
+HTML = ScriptedAnswer(headers={"Content-Type": "text/html"})
+NOT_JSON = ScriptedAnswer(body=b"[" * 100_000)
+NOT_AN_OBJECT = ScriptedAnswer(body=b'["keys"]')
+DRIP = ScriptedAnswer(headers={"Content-Length": "100000"}, drops=b" ")
+DRIPPING_HEADERS = ScriptedAnswer(status=0, drops=b"HTTP/1.0 200 OK\r\nX-Slow: " + b"a" * 1000)
 
 
 @cache
@@ -83,7 +83,7 @@ class LocalIssuer:
     subject: str = "anne"
     heard: list[Message] = field(default_factory=list)
     fetched: Counter[str] = field(default_factory=Counter)
-    troubles: dict[str, Answer] = field(default_factory=dict)
+    troubles: dict[str, ScriptedAnswer] = field(default_factory=dict)
     published: dict[str, Any] = field(default_factory=dict)
     id_token: dict[str, Any] = field(default_factory=dict)
     strange_keys: list[Any] = field(default_factory=list)
@@ -91,10 +91,10 @@ class LocalIssuer:
     stopped: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
 
-    def configured(self, **changes: Any) -> Issuer:
+    def configured(self, **changes: Any) -> IdentityProvider:
         """The issuer as an operator would set it up."""
         facts = {"issuer": self.url, "audience": AUDIENCE, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
-        return Issuer.model_validate(facts | changes)
+        return IdentityProvider.model_validate(facts | changes)
 
     def claims(self, **changes: Any) -> dict[str, Any]:
         """Good claims of an access token, with changes; None leaves a claim out."""
@@ -163,7 +163,7 @@ class LocalIssuer:
         return {"access_token": "opaque", "token_type": "Bearer", "id_token": self.token(**claims | self.id_token)}
 
 
-class Handler(BaseHTTPRequestHandler):
+class IssuerHandler(BaseHTTPRequestHandler):
     """HTTP of the issuer whose server this is; HTTP/1.0, so that no connection outlives its answer."""
 
     issuer: LocalIssuer
@@ -176,21 +176,23 @@ class Handler(BaseHTTPRequestHandler):
         documents = self.issuer.documents()
         if parts.path == "/authorize":
             asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
-            self._answer(Answer(status=302, headers={"Location": self.issuer.authorize(asked)}), b"")
+            self._answer(ScriptedAnswer(status=302, headers={"Location": self.issuer.authorize(asked)}), b"")
         elif parts.path in documents:
-            self._answer(self.issuer.troubles.get(parts.path, Answer()), json.dumps(documents[parts.path]).encode())
+            self._answer(
+                self.issuer.troubles.get(parts.path, ScriptedAnswer()), json.dumps(documents[parts.path]).encode()
+            )
         else:
-            self._answer(Answer(status=404), b"{}")
+            self._answer(ScriptedAnswer(status=404), b"{}")
 
     def do_POST(self) -> None:
         """Exchange a code."""
         body = self.rfile.read(int(self.headers["content-length"])).decode()
         form = {name: values[0] for name, values in parse_qs(body).items()}
         tokens = self.issuer.exchange(form, self.headers["authorization"])
-        how = self.issuer.troubles.get(self.path, Answer() if tokens else Answer(status=400))
+        how = self.issuer.troubles.get(self.path, ScriptedAnswer() if tokens else ScriptedAnswer(status=400))
         self._answer(how, json.dumps(tokens or {"error": "invalid_grant"}).encode())
 
-    def _answer(self, how: Answer, truth: bytes) -> None:
+    def _answer(self, how: ScriptedAnswer, truth: bytes) -> None:
         if how.is_held:
             self.issuer.released.wait(10)
         body = (truth if how.body is None else how.body) + b" " * how.padding
@@ -210,7 +212,7 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-class Server(ThreadingHTTPServer):
+class IssuerServer(ThreadingHTTPServer):
     """Threads that are waited for, and callers who hang up in the middle are no news."""
 
     daemon_threads = False
@@ -222,8 +224,8 @@ class Server(ThreadingHTTPServer):
 @contextmanager
 def local_issuer(*, name: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[LocalIssuer]:
     """Run an issuer on a port of its own until the end of the block; with a context, over TLS."""
-    handler = type("OwnHandler", (Handler,), {})
-    server = Server(("127.0.0.1", 0), handler)
+    handler = type("OwnHandler", (IssuerHandler,), {})
+    server = IssuerServer(("127.0.0.1", 0), handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     issuer = LocalIssuer(f"{'https' if tls else 'http'}://{name}:{server.server_port}")

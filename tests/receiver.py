@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 
-from tests.oidc_issuer import Answer, Server
+from tests.oidc_issuer import IssuerServer, ScriptedAnswer
 
 
 @dataclass(frozen=True)
@@ -20,26 +20,26 @@ class Call:
 
 
 @dataclass
-class Receiver:
+class WebhookReceiver:
     """What it answers next, the last of it again and again; no answer at all is 204."""
 
     url: str
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[ScriptedAnswer] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
 
-    def take(self, call: Call) -> Answer:
+    def take(self, call: Call) -> ScriptedAnswer:
         """Note a call and say how to answer it."""
         self.calls.append(call)
         if not self.answers:
-            return Answer(status=204, body=b"")
+            return ScriptedAnswer(status=204, body=b"")
         return self.answers[min(len(self.calls), len(self.answers)) - 1]
 
 
-class Handler(BaseHTTPRequestHandler):
+class ReceiverHandler(BaseHTTPRequestHandler):
     """HTTP/1.0, so that no connection outlives its answer."""
 
-    receiver: Receiver
+    receiver: WebhookReceiver
 
     def do_POST(self) -> None:
         """Take a call."""
@@ -66,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
 
-    def _pour(self, how: Answer) -> None:
+    def _pour(self, how: ScriptedAnswer) -> None:
         self.wfile.write(how.body or b"")
         for _ in range(how.padding // 65536):
             self.wfile.write(b"x" * 65536)
@@ -76,13 +76,13 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def receiving(*, name: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
+def receiving(*, name: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[WebhookReceiver]:
     """Run a receiver on a port of its own until the end of the block; with a context, over TLS."""
-    handler = type("OwnHandler", (Handler,), {})
-    server = Server(("127.0.0.1", 0), handler)
+    handler = type("OwnHandler", (ReceiverHandler,), {})
+    server = IssuerServer(("127.0.0.1", 0), handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    receiver = Receiver(f"{'https' if tls else 'http'}://{name}:{server.server_port}/hook")
+    receiver = WebhookReceiver(f"{'https' if tls else 'http'}://{name}:{server.server_port}/hook")
     handler.receiver = receiver  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.002}, name="receiver")
     thread.start()

@@ -8,7 +8,7 @@ from lockbox.admin import memberships
 from lockbox.database import now
 from lockbox.identity import row_marks, tenants
 from lockbox.identity.models import Delegation, EligibleDeputy, Tenant
-from lockbox.identity.roles import Caller, Means
+from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.builders import World, setting
@@ -60,7 +60,7 @@ def stand_in(world: World, deputy: str, principal: str, *, starts: float = -1, e
         session.add(delegation)
 
 
-def signed_in(world: World, who: str, means: Means, *, minutes_ago: float = 0) -> Caller:
+def signed_in(world: World, who: str, means: AuthMethod, *, minutes_ago: float = 0) -> Caller:
     """Return somebody as if they had signed in by these means, so long ago."""
     with setting(world.house).transaction() as session:
         at = now(session) - timedelta(minutes=minutes_ago)

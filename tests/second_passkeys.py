@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from webauthn import verify_authentication_response
 from webauthn.helpers.exceptions import WebAuthnException
 
-from tests.second_verifier import Wrong, exact, in_order, must
+from tests.second_verifier import VerificationFailed, exact, in_order, must
 
 
 def check(lines: list[dict[str, Any]], files: Sequence[dict[str, Any]], *, whole: bool, is_required: bool) -> None:
@@ -164,13 +164,13 @@ def _assertion(fields: dict[str, Any], files: Sequence[dict[str, Any]]) -> None:
             require_user_verification=True,
         )
     except WebAuthnException as wrong:
-        raise Wrong(str(wrong)) from None
+        raise VerificationFailed(str(wrong)) from None
 
 
 def _cose(public: bytes) -> bytes:
     key = load_der_public_key(public)
     if not isinstance(key, EllipticCurvePublicKey):
-        raise Wrong("a key of no algorithm that tests use")
+        raise VerificationFailed("a key of no algorithm that tests use")
     point = key.public_numbers()
     return cbor2.dumps({1: 2, 3: -7, -1: 1, -2: point.x.to_bytes(32), -3: point.y.to_bytes(32)})
 

@@ -16,14 +16,14 @@ PLAIN = {str, int, bool, type(None)}
 INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 
 
-class Wrong(Exception):  # noqa: N818 - it names what was found
+class VerificationFailed(Exception):  # noqa: N818 - it names what was found
     """The export is not as it must be."""
 
 
 def must(condition: object, what: str) -> None:
     """Stop unless the condition holds."""
     if not condition:
-        raise Wrong(what)
+        raise VerificationFailed(what)
 
 
 def bytes_of(texts: list[str]) -> list[bytes]:
@@ -105,7 +105,7 @@ def opened(note: str, keys: list[str]) -> tuple[str, int, bytes]:
             try:
                 trusted[name, raw[:4]].verify(raw[4:], said.encode())
             except InvalidSignature:
-                raise Wrong("a signature is wrong") from None
+                raise VerificationFailed("a signature is wrong") from None
             good += 1
     must(good, "nobody who is trusted has signed it")
     origin, size, root, *_ = said.split("\n")
@@ -113,7 +113,7 @@ def opened(note: str, keys: list[str]) -> tuple[str, int, bytes]:
 
 
 def no_fraction(_: str) -> float:
-    raise Wrong("a number has a fraction or an exponent")
+    raise VerificationFailed("a number has a fraction or an exponent")
 
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -332,7 +332,7 @@ def _approvals(lines: list[dict[str, Any]], keys: list[str]) -> None:
         try:
             trusted[approval["key"]].verify(exact(approval["signature"]), rfc8785.dumps(signed))
         except InvalidSignature:
-            raise Wrong("the signature of an approval is wrong") from None
+            raise VerificationFailed("the signature of an approval is wrong") from None
 
 
 def _stated(

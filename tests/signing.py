@@ -11,8 +11,8 @@ from lockbox.identity import keyring, row_marks
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.requests import decide
-from lockbox.requests.approvals import Asked, Signed
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.approvals import ApprovalChallenge, SignedStatement
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import ApproveMeans
@@ -52,19 +52,24 @@ def cose_bytes(authenticator: Authenticator) -> bytes:
     return cbor2.dumps(cose(authenticator.credentials[-1].key))
 
 
-def asked(world: World, name: str, request_id: UUID, **changes: Any) -> Asked:
+def asked(world: World, name: str, request_id: UUID, **changes: Any) -> ApprovalChallenge:
     """Return what somebody's passkey is asked for an approval."""
     with world.house.transaction() as session:
         return decide.to_sign(
-            session, world.people[name], HERE, request_id, Verdict(Action.APPROVE, **changes), party=lambda: PARTY
+            session,
+            world.people[name],
+            HERE,
+            request_id,
+            DecisionInput(Action.APPROVE, **changes),
+            party=lambda: PARTY,
         )
 
 
-def signed(question: Asked, authenticator: Authenticator, **lies: Any) -> Signed:
+def signed(question: ApprovalChallenge, authenticator: Authenticator, **lies: Any) -> SignedStatement:
     """Return what comes back when the authenticator has answered."""
     options = json.loads(question.question.options)
     answer = authenticator.get(options, **lies)
-    return Signed(question.statement, question.content, answer, question.question.challenge, PARTY)
+    return SignedStatement(question.statement, question.content, answer, question.question.challenge, PARTY)
 
 
 def approve(world: World, name: str, request_id: UUID, authenticator: Authenticator, **changes: Any) -> AccessRequest:

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier import export_format, signed_approvals
 from lockbox.audit.verifier.signed_approvals import NO_APPROVERS, Approvers
-from lockbox.audit.verifier.verify import GOOD, Verdict, verify
+from lockbox.audit.verifier.verify import GOOD, VerificationResult, verify
 from tests import second_passkeys, second_verifier
 from tests.logs import public
 
-WRONG = (second_verifier.Wrong, KeyError, ValueError, TypeError)
+WRONG = (second_verifier.VerificationFailed, KeyError, ValueError, TypeError)
 
 
 def judged(
     export: bytes, *seen: str, keys: Sequence[VerifierKey] = (), approvers: Approvers = NO_APPROVERS
-) -> Verdict:
+) -> VerificationResult:
     """Return the verdict; the second verifier agrees on whether anything is wrong."""
     trusted = [public(), *keys]
     verdict = verify(export_format.lines_of(io.BytesIO(export)), trusted, seen, approvers=approvers)
@@ -34,6 +34,6 @@ def judged(
     return verdict
 
 
-def told(verdict: Verdict) -> list[str]:
+def told(verdict: VerificationResult) -> list[str]:
     """Return what a verdict says is wrong, a line each, as it is printed."""
     return [": ".join(filter(None, (one.kind, one.place, one.message))) for one in verdict.findings.first]

@@ -13,7 +13,7 @@ from typing import Any
 from config.settings import Settings, UnsafeSettings
 from lockbox import failpoints
 from lockbox.failpoints import UnknownFailpoint
-from lockbox.startup_checks import NotFit, Server, wait_until_fit
+from lockbox.startup_checks import ServerKind, StartupCheckFailed, wait_until_fit
 from worker.app import CORE, MAINTENANCE, NOTIFY, app
 from worker.runtime import make, settings
 
@@ -81,8 +81,8 @@ def _wait_until_fit(kind: str) -> None:
             _is_the_core(settings())
         failpoints.arm(settings().failpoint)
         engine = make(settings()).database.engine
-        wait_until_fit(engine, Server.NOTICES if kind == "notices" else Server.WORKER)
-    except (UnsafeSettings, UnknownFailpoint, NotFit) as refused:
+        wait_until_fit(engine, ServerKind.NOTICES if kind == "notices" else ServerKind.WORKER)
+    except (UnsafeSettings, UnknownFailpoint, StartupCheckFailed) as refused:
         raise SystemExit(f"lockbox: {refused}") from None
     engine.dispose()
 

@@ -71,7 +71,7 @@ def configuration(shutdown_seconds: float) -> dict[str, Any]:
     }
 
 
-class Hints(Celery):
+class TimerlessCelery(Celery):
     """Celery without timers. A signal would not do: Celery logs what a receiver raises and goes on."""
 
     def send_task(self, name: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - Celery's signature
@@ -93,7 +93,7 @@ def make_app(chosen: Settings) -> Celery:
     """
     register()
     _answer_questions_only()
-    celery = Hints("lockbox", broker=chosen.require("redis_url"), include=["worker.tasks"])
+    celery = TimerlessCelery("lockbox", broker=chosen.require("redis_url"), include=["worker.tasks"])
     celery.conf.update(configuration(chosen.shutdown_seconds))
     celery.steps["worker"].add(Pollers)
     return celery

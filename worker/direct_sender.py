@@ -14,7 +14,7 @@ log = structlog.get_logger(__name__)
 STOP_SECONDS = 5.0
 
 
-class Sending:
+class DirectSender:
     """Hands ids of notices to the lanes of this process, which have threads of their own; waits for no server."""
 
     def __init__(self, tools: Runtime) -> None:

@@ -19,7 +19,7 @@ FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Pr
 UNAUTHORIZED, TOO_MANY = 401, 429
 
 
-class Attempts:
+class AttemptGate:
     """Answers one attempt of an address at a time, and a wrong one only after a second.
 
     However many it sends at once, an address learns of one password a second; a right one waits for its turn. As at
@@ -54,7 +54,7 @@ class Attempts:
                 del self._locks[address]
 
 
-ATTEMPTS = Attempts()
+ATTEMPTS = AttemptGate()
 
 
 def is_from_here(request: HTTPServerRequest) -> bool:
@@ -67,7 +67,7 @@ def is_from_here(request: HTTPServerRequest) -> bool:
         return False
 
 
-class Guarded(BaseHandler):  # type: ignore[misc]
+class GuardedHandler(BaseHandler):  # type: ignore[misc]
     """What every page of Flower's begins with."""
 
     async def prepare(self) -> None:
@@ -103,5 +103,5 @@ def guarded(handlers: Sequence[Any]) -> list[Any]:
 def _guarded(handler: Any) -> Any:  # noqa: ANN401 - Tornado takes tuples and its own
     spec = handler if isinstance(handler, url) else url(*handler)
     if not issubclass(spec.target, StaticFileHandler):
-        spec.target = spec.handler_class = type(spec.target.__name__, (Guarded, spec.target), {})
+        spec.target = spec.handler_class = type(spec.target.__name__, (GuardedHandler, spec.target), {})
     return spec

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import structlog
 
 from lockbox import sql
-from lockbox.monitoring.heartbeats import BEAT_SECONDS, Heart, Part
-from worker.loop import Loop
+from lockbox.monitoring.heartbeats import BEAT_SECONDS, HeartbeatSender, ProcessPart
+from worker.loop import WorkerLoop
 from worker.runtime import Runtime
 from worker.transport import dropped
 
@@ -16,10 +16,12 @@ log = structlog.get_logger(__name__)
 HANGS_SECONDS = 60.0
 
 
-class Beating(Loop):
+class HeartbeatLoop(WorkerLoop):
     """Beats for the process, and falls silent where one of its other threads has not gone round for a minute."""
 
-    def __init__(self, tools: Runtime, heart: Heart, part: Part, others: Sequence[Loop]) -> None:
+    def __init__(
+        self, tools: Runtime, heart: HeartbeatSender, part: ProcessPart, others: Sequence[WorkerLoop]
+    ) -> None:
         super().__init__("heart", tools)
         self._heart = heart
         self._part = part

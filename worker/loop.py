@@ -10,7 +10,7 @@ from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # 
 from kombu.exceptions import OperationalError as BrokerAway
 from sqlalchemy.exc import DBAPIError
 
-from lockbox.schedule import Away
+from lockbox.schedule import RedisUnavailable
 from worker.fork_lock import ForkGate
 from worker.runtime import Runtime
 
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 IDLE_SECONDS = 1.0
 
 
-class Loop(threading.Thread, ABC):
+class WorkerLoop(threading.Thread, ABC):
     """A thread that does one round after another until it is told to stop; no failure ends it.
 
     A round is a series of small steps, each done while the gate is held: a fork waits for the step, never for more.
@@ -38,7 +38,7 @@ class Loop(threading.Thread, ABC):
             self.lively_at = time.monotonic()
             try:
                 self.round()
-            except (DBAPIError, BrokerAway, BatchPublishError, Away) as error:
+            except (DBAPIError, BrokerAway, BatchPublishError, RedisUnavailable) as error:
                 log.warning("poller.waiting", poller=self.name, error=type(error).__name__)
                 self.stopping.wait(IDLE_SECONDS)
             except Exception:

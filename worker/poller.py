@@ -14,11 +14,11 @@ from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # 
 from kombu.exceptions import OperationalError as BrokerAway
 
 from lockbox import reconcile as repairing
-from lockbox.failpoints import reach
-from lockbox.monitoring.heartbeats import Heart, Part
-from lockbox.schedule import CLOCK, NOTICES, Away, Bell, Index
-from worker.direct_sender import Sending
-from worker.loop import IDLE_SECONDS, Loop
+from lockbox.failpoints import failpoint
+from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
+from lockbox.schedule import CLOCK, NOTICES, Bell, RedisUnavailable, ScheduleIndex
+from worker.direct_sender import DirectSender
+from worker.loop import IDLE_SECONDS, WorkerLoop
 from worker.runtime import Runtime
 from worker.tasks import MOST_IDS, MOST_NOTICES
 
@@ -35,13 +35,13 @@ GATHER_SECONDS = {CLOCK: 0.0, NOTICES: 0.1}
 MOST_HINTS_WAITING = {CLOCK: 2, NOTICES: 20}
 
 
-class Reconciler(Loop):
+class Reconciler(WorkerLoop):
     """Repairs the schedule every five seconds, or at once when a poller finds an index that is not whole.
 
     In the notifications worker it delivers what nobody has taken; its login reaches no more.
     """
 
-    def __init__(self, tools: Runtime, sending: Sending | None, heart: Heart) -> None:
+    def __init__(self, tools: Runtime, sending: DirectSender | None, heart: HeartbeatSender) -> None:
         super().__init__("reconciler", tools)
         self._heart = heart
         self.sending = sending
@@ -51,7 +51,7 @@ class Reconciler(Loop):
         """Say once if this Redis is away or unfit, then go round."""
         try:
             self.tools.database.schedule.ping()
-        except Away as unfit:
+        except RedisUnavailable as unfit:
             log.warning("schedule.unfit", reason=str(unfit))
         super().run()
 
@@ -64,7 +64,7 @@ class Reconciler(Loop):
             repairing.reconcile(self.tools.database, None, deliveries_kept=self.tools.deliveries_kept)
         ):
             with self.gate:
-                self._heart.beat(self.tools.database, Part.RECONCILE)
+                self._heart.beat(self.tools.database, ProcessPart.RECONCILE)
         self.poked.wait(RECONCILE_SECONDS)
         self.poked.clear()
 
@@ -74,13 +74,13 @@ class Reconciler(Loop):
         self.poked.set()
 
 
-class Poller(Loop):
+class Poller(WorkerLoop):
     """Watches one index: claims what is due, hands it out as hints, and sleeps on the bell.
 
     Where Redis is away it acts on due rows straight from Postgres, by the same functions as the tasks.
     """
 
-    def __init__(self, index: Index, app: Celery, tools: Runtime, reconciler: Reconciler) -> None:
+    def __init__(self, index: ScheduleIndex, app: Celery, tools: Runtime, reconciler: Reconciler) -> None:
         super().__init__(f"poller-{index.name}", tools)
         self.index = index
         self.app = app
@@ -96,7 +96,7 @@ class Poller(Loop):
                 rest = self._claim_and_hint()
             if rest > 0 and not self.stopping.is_set():
                 self.bell.wait(rest)
-        except (Away, BrokerAway, BatchPublishError):
+        except (RedisUnavailable, BrokerAway, BatchPublishError):
             self._act()
             self.stopping.wait(AWAY_SECONDS)
             # What could be claimed and not be handed out had not quite fallen due.
@@ -118,9 +118,9 @@ class Poller(Loop):
         if not claim.whole:
             self.reconciler.poked.set()
         for kind, ids in claim.ids.items():
-            reach("poller.before_hint")
+            failpoint("poller.before_hint")
             self._hint(kind, ids)
-            reach("poller.after_hint")
+            failpoint("poller.after_hint")
         if claim.ids:
             self.stopping.wait(GATHER_SECONDS[self.index])
         return min(claim.idle, IDLE_SECONDS)
@@ -144,7 +144,7 @@ class Poller(Loop):
         with self.app.producer_pool.acquire(block=True, timeout=5) as producer, _batch(producer):
             for part in _parts(ids, IDS_A_HINT[self.index]):
                 task.apply_async((part,), producer=producer, retry=False)
-                reach("poller.mid_batch")
+                failpoint("poller.mid_batch")
 
     def _act(self) -> None:
         database = self.tools.database

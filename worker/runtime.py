@@ -14,14 +14,14 @@ from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.log.sealer import Signer
 from lockbox.audit.log.signing_keys import BadKey
-from lockbox.audit.log.witness import Folder
+from lockbox.audit.log.witness import WitnessFolder
 from lockbox.database import Database, make_engine
 from lockbox.identity import keyring
 from lockbox.identity.keyring import CodeKeys, Keyring
 from lockbox.notifications.delivery import Senders
-from lockbox.notifications.endpoints import Vault
+from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.senders.smtp import SmtpMail
-from lockbox.notifications.senders.webhook import HttpHooks
+from lockbox.notifications.senders.webhook import HttpWebhooks
 from lockbox.requests import policy_store
 from lockbox.schedule import Schedule
 
@@ -38,11 +38,11 @@ def settings() -> Settings:
 
 
 @dataclass(frozen=True)
-class Sealing:
+class SealingSettings:
     """By what events are sealed, where checkpoints are shipped, if anywhere, and how often people are mailed one."""
 
     signer: Signer
-    folder: Folder | None
+    folder: WitnessFolder | None
     digest_every: timedelta
 
 
@@ -56,7 +56,7 @@ class Runtime:
     database: Database
     senders: Senders | None
     deliveries_kept: timedelta
-    sealing: Sealing | None
+    sealing: SealingSettings | None
 
 
 def make(chosen: Settings) -> Runtime:
@@ -84,15 +84,15 @@ def _of_process(_: int) -> Runtime:
     return make(settings())
 
 
-def _sealing(chosen: Settings) -> Sealing | None:
+def _sealing(chosen: Settings) -> SealingSettings | None:
     if not chosen.audit_key_files:
         return None
     try:
         signer = Signer(chosen.log_name, signing_keys.read(chosen.audit_key_files), _earlier(chosen))
     except BadKey as bad:
         raise UnsafeSettings(f"LOCKBOX_AUDIT_KEY_FILES: {bad}") from None
-    folder = Folder(chosen.checkpoint_folder) if chosen.checkpoint_folder else None
-    return Sealing(signer, folder, timedelta(hours=chosen.digest_hours))
+    folder = WitnessFolder(chosen.checkpoint_folder) if chosen.checkpoint_folder else None
+    return SealingSettings(signer, folder, timedelta(hours=chosen.digest_hours))
 
 
 def _earlier(chosen: Settings) -> list[VerifierKey]:
@@ -105,8 +105,8 @@ def _senders(chosen: Settings) -> Senders | None:
     mail = SmtpMail(chosen.require("smtp_url"), sender=chosen.mail_from, ca_file=chosen.smtp_ca_file)
     return Senders(
         mail=mail,
-        hooks=HttpHooks(allow_http=chosen.webhooks_allow_http),
-        vault=Vault([key.get_secret_value() for key in chosen.secret_keys]),
+        hooks=HttpWebhooks(allow_http=chosen.webhooks_allow_http),
+        vault=SecretVault([key.get_secret_value() for key in chosen.secret_keys]),
         public_url=chosen.public_url,
         services={name: service.title for name, service in chosen.services.items()},
         wordings=policy_store.wordings,

@@ -7,12 +7,12 @@ from contextlib import suppress
 import structlog
 
 from lockbox.audit.log import sealer
-from lockbox.audit.log.sealer import RolledBack
+from lockbox.audit.log.sealer import RollbackDetected
 from lockbox.notifications import checkpoint_digest
 from lockbox.pubsub import OPERATORS
-from lockbox.schedule import CLOCK, MOST_A_CALL, Away
-from worker.loop import Loop
-from worker.runtime import Runtime, Sealing
+from lockbox.schedule import CLOCK, MOST_A_CALL, RedisUnavailable
+from worker.loop import WorkerLoop
+from worker.runtime import Runtime, SealingSettings
 
 log = structlog.get_logger(__name__)
 
@@ -22,10 +22,10 @@ YIELD_SECONDS = 2.0
 LOOK_SECONDS = 0.1
 
 
-class Sealer(Loop):
+class Sealer(WorkerLoop):
     """Seals in small steps; one of all processes does at a time, and what that one leaves another goes on with."""
 
-    def __init__(self, tools: Runtime, own: Sealing) -> None:
+    def __init__(self, tools: Runtime, own: SealingSettings) -> None:
         super().__init__("sealer", tools)
         self._own = own
         self._silent_until = 0.0
@@ -35,7 +35,7 @@ class Sealer(Loop):
         self._let_the_clock_pass()
         try:
             self.stepwise(seal(self.tools, self._own))
-        except RolledBack as behind:
+        except RollbackDetected as behind:
             self._say("audit.rolled_back", str(behind), do="see Back-ups in docs/operating.md")
         except OSError as error:
             self._say("audit.not_shipped", str(error.strerror), error=type(error).__name__)
@@ -48,7 +48,7 @@ class Sealer(Loop):
     def _let_the_clock_pass(self) -> None:
         """Wait, for two seconds at most, while more falls due than one batch: deadlines come before their seals."""
         until = time.monotonic() + YIELD_SECONDS
-        with suppress(Away):
+        with suppress(RedisUnavailable):
             while self.tools.database.schedule.leased(CLOCK) > MOST_A_CALL and time.monotonic() < until:
                 self.stopping.wait(LOOK_SECONDS)
 
@@ -58,20 +58,20 @@ class Sealer(Loop):
             self._silent_until = time.monotonic() + SAY_AGAIN_SECONDS
 
 
-def seal(tools: Runtime, own: Sealing) -> Iterator[str]:
+def seal(tools: Runtime, own: SealingSettings) -> Iterator[str]:
     """Seal what was written, ship what was signed, and promise who is to be told of it, in steps.
 
     Raises:
-        RolledBack: of some logs the database does not hold what was shipped; the others are sealed and told of.
+        RollbackDetected: of some logs the database does not hold what was shipped; the others are sealed and told of.
         OSError: nothing that was signed can be shipped.
     """
-    held: RolledBack | None = None
+    held: RollbackDetected | None = None
     try:
         for noted in sealer.seal(tools.database, own.signer, own.folder):
             tools.database.schedule.tell([str(one.log_id) for one in noted[:1]], OPERATORS)
             yield f"sealed {len(noted)}"
-    except RolledBack as behind:
+    except RollbackDetected as behind:
         held = behind
-    yield from checkpoint_digest.tell(tools.database, own.digest_every)
+    yield from checkpoint_digest.queue_due(tools.database, own.digest_every)
     if held:
         raise held

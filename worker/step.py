@@ -5,15 +5,15 @@ from typing import Any
 
 from celery import bootsteps
 
-from lockbox.monitoring.heartbeats import Heart, Part
+from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.schedule import CLOCK, INDEXES, NOTICES
-from worker.direct_sender import Sending
-from worker.heartbeat import Beating
-from worker.loop import Loop
+from worker.direct_sender import DirectSender
+from worker.heartbeat import HeartbeatLoop
+from worker.loop import WorkerLoop
 from worker.poller import QUEUES, Poller, Reconciler
 from worker.runtime import runtime
 from worker.sealer import Sealer
-from worker.watcher import Watcher
+from worker.watcher import AlertMonitor
 
 STOP_SECONDS = 5.0
 
@@ -29,24 +29,24 @@ class Pollers(bootsteps.StartStopStep):
 
     def __init__(self, parent: Any, **_: Any) -> None:  # noqa: ANN401 - Celery's signature
         super().__init__(parent)
-        self.loops: list[Loop] = []
-        self.sending: Sending | None = None
+        self.loops: list[WorkerLoop] = []
+        self.sending: DirectSender | None = None
 
     def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's signature
         """Start the threads."""
         tools = runtime()
         served = parent.app.amqp.queues.consume_from
         if QUEUES[NOTICES] in served and tools.senders:
-            self.sending = Sending(tools)
-        part = Part.CORE if QUEUES[CLOCK] in served else Part.NOTICES
-        heart = Heart(f"{part}@{socket.gethostname()}")
+            self.sending = DirectSender(tools)
+        part = ProcessPart.CORE if QUEUES[CLOCK] in served else ProcessPart.NOTICES
+        heart = HeartbeatSender(f"{part}@{socket.gethostname()}")
         reconciler = Reconciler(tools, self.sending, heart)
         pollers = [Poller(index, parent.app, tools, reconciler) for index in INDEXES if QUEUES[index] in served]
         # Where the clock's hints are taken; a worker that is busy sending would be a slow sealer.
         sealers = [Sealer(tools, tools.sealing)] if tools.sealing and QUEUES[CLOCK] in served else []
-        watchers = [Watcher(tools, heart)] if part is Part.CORE else []
-        working: list[Loop] = [reconciler, *pollers, *sealers, *watchers]
-        self.loops = [*working, Beating(tools, heart, part, working)]
+        watchers = [AlertMonitor(tools, heart)] if part is ProcessPart.CORE else []
+        working: list[WorkerLoop] = [reconciler, *pollers, *sealers, *watchers]
+        self.loops = [*working, HeartbeatLoop(tools, heart, part, working)]
         for loop in self.loops:
             loop.start()
 

@@ -13,7 +13,7 @@ from lockbox.notifications import delivery
 from lockbox.requests import timers
 from lockbox.schedule import UUID_FORM
 from worker import sealer
-from worker.runtime import Runtime, Sealing, runtime
+from worker.runtime import Runtime, SealingSettings, runtime
 
 log = structlog.get_logger(__name__)
 
@@ -26,13 +26,13 @@ AWAY = (OperationalError, InterfaceError, PoolTimeout)
 @shared_task(name="lockbox.time_out")
 def time_out(ids: list[str]) -> None:
     """Look at requests whose time for an answer may have run out."""
-    _patiently("time_out", lambda: timers.run(runtime().database, _uuids(ids, MOST_IDS)))
+    _run_with_reconnect("time_out", lambda: timers.run(runtime().database, _uuids(ids, MOST_IDS)))
 
 
 @shared_task(name="lockbox.expire")
 def expire(ids: list[str]) -> None:
     """Look at requests whose window may have ended."""
-    _patiently("expire", lambda: timers.run(runtime().database, _uuids(ids, MOST_IDS)))
+    _run_with_reconnect("expire", lambda: timers.run(runtime().database, _uuids(ids, MOST_IDS)))
 
 
 @shared_task(name="lockbox.notify")
@@ -42,13 +42,13 @@ def notify(ids: list[str]) -> None:
     if tools.senders is None:
         raise RuntimeError("LOCKBOX_SMTP_URL is not set: this worker cannot send notices")
     senders = tools.senders
-    _patiently("notify", lambda: delivery.dispatch(tools.database, _uuids(ids, MOST_NOTICES), senders))
+    _run_with_reconnect("notify", lambda: delivery.dispatch(tools.database, _uuids(ids, MOST_NOTICES), senders))
 
 
 @shared_task(name="lockbox.reconcile", time_limit=RECONCILE_SECONDS)
 def reconcile() -> None:
     """Repair the schedule from Postgres now rather than at the next round."""
-    _patiently("reconcile", _reconcile)
+    _run_with_reconnect("reconcile", _reconcile)
 
 
 @shared_task(name="lockbox.seal", time_limit=RECONCILE_SECONDS)
@@ -58,7 +58,7 @@ def seal() -> None:
     if tools.sealing is None:
         raise RuntimeError("LOCKBOX_AUDIT_KEY_FILES is not set: this worker cannot sign")
     sealing = tools.sealing
-    _patiently("seal", lambda: _seal(tools, sealing))
+    _run_with_reconnect("seal", lambda: _seal(tools, sealing))
 
 
 def _reconcile() -> None:
@@ -67,12 +67,12 @@ def _reconcile() -> None:
         log.info("reconcile.step", step=step)
 
 
-def _seal(tools: Runtime, sealing: Sealing) -> None:
+def _seal(tools: Runtime, sealing: SealingSettings) -> None:
     for step in sealer.seal(tools, sealing):
         log.info("seal.step", step=step)
 
 
-def _patiently(task: str, work: Callable[[], object]) -> None:
+def _run_with_reconnect(task: str, work: Callable[[], object]) -> None:
     """Do it, and once more where a connection turned out to be gone; every task may be done again.
 
     A Postgres that is away, or too slow, is no failure: what is due stays due and is given out again. A failure sends

@@ -25,7 +25,7 @@ import structlog
 from kombu.transport import TRANSPORT_ALIASES, redis
 from kombu.utils.encoding import bytes_to_str
 
-from lockbox.failpoints import reach
+from lockbox.failpoints import failpoint
 from worker import message_filter
 from worker.message_filter import CONTROL, QUEUES, REPLIES, Undecodable
 
@@ -38,7 +38,7 @@ BOUND = re.compile(r"celeryev\.[\w.@-]+|[\w.@-]+\.(?:reply\.)?celery\.pidbox")
 SAID_EVERY = 1.0
 
 
-class Dropped:
+class DropCounter:
     """Counts what was dropped, by where it stood; one line of the log a second, however much it is."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Dropped:
         return taken
 
 
-dropped = Dropped()
+dropped = DropCounter()
 
 
 _KombuChannel: Any = redis.Channel  # the stubs lack most of it
@@ -77,15 +77,15 @@ class QoS(_KombuQoS):  # type: ignore[misc]  # of any type
 
     def append(self, message: Any, delivery_tag: str) -> None:  # noqa: ANN401 - kombu's signature
         """Note what has come."""
-        reach("broker.after_pop")
+        failpoint("broker.after_pop")
         super().append(message, delivery_tag)
-        reach("broker.after_receive")
+        failpoint("broker.after_receive")
 
     def ack(self, delivery_tag: str) -> None:
         """Forget what has run."""
-        reach("broker.before_ack")
+        failpoint("broker.before_ack")
         super().ack(delivery_tag)
-        reach("broker.after_ack")
+        failpoint("broker.after_ack")
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: ANN401, FBT001, FBT002 - kombu's signature
         """Put back what nobody acknowledged, or drop it where it is no message."""
@@ -98,7 +98,7 @@ class QoS(_KombuQoS):  # type: ignore[misc]  # of any type
             dropped.add(self.unacked_key, type(error).__name__)
 
 
-class Channel(_KombuChannel):  # type: ignore[misc]  # of any type
+class LockboxChannel(_KombuChannel):  # type: ignore[misc]  # of any type
     """A channel that raises a connection error, which Celery waits out, when its connection is no more."""
 
     QoS = QoS
@@ -248,7 +248,7 @@ def _where(queue: str) -> str:
 class Transport(redis.Transport):
     """The transport of redis:// and rediss://; an URL can name a transport by its scheme only."""
 
-    Channel = Channel
+    Channel = LockboxChannel
     connection_errors = redis.Transport.connection_errors + redis.Transport.channel_errors
 
 

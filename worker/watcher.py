@@ -1,9 +1,9 @@
 """The watcher: a thread that looks every minute for what must never be, and how late all is; one of all does."""
 
 from lockbox.monitoring import alerts, metrics
-from lockbox.monitoring.heartbeats import Heart, Part
-from lockbox.monitoring.invariants import Rota
-from worker.loop import Loop
+from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
+from lockbox.monitoring.invariants import ScanPosition
+from worker.loop import WorkerLoop
 from worker.runtime import Runtime
 
 FIRST_SECONDS = 5.0
@@ -11,13 +11,13 @@ AGAIN_SECONDS = 5.0
 SURE_SECONDS = 15.0
 
 
-class Watcher(Loop):
+class AlertMonitor(WorkerLoop):
     """Looks once a minute, whichever worker's turn it is, and twice before it raises an alarm."""
 
-    def __init__(self, tools: Runtime, heart: Heart) -> None:
+    def __init__(self, tools: Runtime, heart: HeartbeatSender) -> None:
         super().__init__("watcher", tools)
         self._heart = heart
-        self._rota = Rota()
+        self._rota = ScanPosition()
 
     def run(self) -> None:
         """Let what an outage has left behind be done first, then go round."""
@@ -40,10 +40,10 @@ class Watcher(Loop):
         with self.gate:
             metrics.sample(database)
         with self.gate:
-            found, turned = alerts.look(database, self._rota)
+            found, turned = alerts.find_violations(database, self._rota)
         if found and not self.stopping.wait(SURE_SECONDS):
             with self.gate:
                 alerts.confirm(database, found, self._rota)
         with self.gate:
-            self._heart.beat(database, Part.WATCH)
+            self._heart.beat(database, ProcessPart.WATCH)
         self._rota = turned

@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 
 from api.playground import cast, inbox, play
-from api.playground.cast import Cast
+from api.playground.cast import DemoUsers
 from config.settings import Settings
 
 
@@ -15,7 +15,7 @@ def install(app: FastAPI, settings: Settings) -> None:
     """
     if settings.playground is None or settings.environment == "production":
         return
-    found: Cast = cast.read(settings.playground)
+    found: DemoUsers = cast.read(settings.playground)
     app.state.playground = found
     app.include_router(play.router)
     app.include_router(inbox.router)

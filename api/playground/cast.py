@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
-from api.playground.mailbox import Mailbox
+from api.playground.mailbox import MailFolder
 from config.settings import UnsafeSettings
 from lockbox.identity.roles import VENDOR_ROLES, Role
 
@@ -22,7 +22,7 @@ CAN: Mapping[Role, str] = {
 }
 
 
-class Part(BaseModel):
+class DemoUser(BaseModel):
     """Somebody who can be played, and the sample token that stands behind it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,35 +45,35 @@ class Part(BaseModel):
         return CAN[self.role]
 
 
-class Cast(BaseModel):
+class DemoUsers(BaseModel):
     """Everybody who can be played, and the folder of the mail catcher."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tenant: str
     maildir: Path
-    people: tuple[Part, ...]
+    people: tuple[DemoUser, ...]
 
     @property
-    def mailbox(self) -> Mailbox:
+    def mailbox(self) -> MailFolder:
         """All mails that were caught."""
-        return Mailbox(self.maildir)
+        return MailFolder(self.maildir)
 
     @property
-    def vendor(self) -> Sequence[Part]:
+    def vendor(self) -> Sequence[DemoUser]:
         """Those at the vendor."""
         return [part for part in self.people if part.role in VENDOR_ROLES]
 
     @property
-    def customer(self) -> Sequence[Part]:
+    def customer(self) -> Sequence[DemoUser]:
         """Those at the customer."""
         return [part for part in self.people if part.role not in VENDOR_ROLES]
 
-    def find(self, key: str) -> Part | None:
+    def find(self, key: str) -> DemoUser | None:
         """Return the part of that name, if there is one."""
         return next((part for part in self.people if part.key == key), None)
 
-    def at(self, address: str) -> Part | None:
+    def at(self, address: str) -> DemoUser | None:
         """Return who reads the mails to an address, if that is somebody to play."""
         return next((part for part in self.people if part.email.casefold() == address.casefold()), None)
 
@@ -92,13 +92,13 @@ class Cast(BaseModel):
         return found.model_copy(update={"people": tuple(one for one in found.people if one.role in CAN)})
 
 
-def read(path: Path) -> Cast:
+def read(path: Path) -> DemoUsers:
     """Read the file.
 
     Raises:
         UnsafeSettings: it cannot be read, or is not what `make run` writes.
     """
     try:
-        return Cast.parse(path.read_text(encoding="utf-8"))
+        return DemoUsers.parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError):
         raise UnsafeSettings("LOCKBOX_PLAYGROUND: it is the file that `make run` writes; leave it to that") from None

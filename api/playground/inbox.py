@@ -7,14 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
-from api.deps import Chosen, Work
-from api.playground.cast import Cast
+from api.deps import SessionDep, SettingsDep
+from api.playground.cast import DemoUsers
 from api.playground.door import here_alone
-from api.playground.mailbox import Letter
-from api.playground.play import Playing
+from api.playground.mailbox import OpenedMail
+from api.playground.play import DemoUsersDep
 from api.portal import sign_in_session
 from api.portal.pages import LOCAL_PATH, POLICY, TAG, page, protect
-from lockbox.errors import Unknown
+from lockbox.errors import NotFound
 
 router = APIRouter(prefix="/inbox", tags=[TAG], include_in_schema=False, dependencies=[Depends(here_alone)])
 
@@ -32,9 +32,9 @@ HEAD = re.compile(r"<head\b[^>]*>", re.IGNORECASE)
 @router.get("")
 def show(
     request: Request,
-    chosen: Chosen,
-    session: Work,
-    cast: Playing,
+    chosen: SettingsDep,
+    session: SessionDep,
+    cast: DemoUsersDep,
     to: Annotated[str, Query(max_length=LONGEST_ADDRESS)] = "",
 ) -> Response:
     """Show the newest mails, to everybody or to one address."""
@@ -45,7 +45,7 @@ def show(
 
 
 @router.get("/{key}")
-def read(request: Request, key: str, chosen: Chosen, session: Work, cast: Playing) -> Response:
+def read(request: Request, key: str, chosen: SettingsDep, session: SessionDep, cast: DemoUsersDep) -> Response:
     """Show one mail: its text with links that lead to our pages, its codes to be copied, and how it looks."""
     letter = _find(cast, key)
     pieces = list(letter.pieces(chosen.origin))
@@ -64,7 +64,7 @@ def read(request: Request, key: str, chosen: Chosen, session: Work, cast: Playin
 
 
 @router.get("/{key}/page")
-def look(request: Request, key: str, cast: Playing) -> Response:
+def look(request: Request, key: str, cast: DemoUsersDep) -> Response:
     """Answer with a mail's HTML as it came, to be shown in a frame that can do nothing."""
     html = _find(cast, key).html
     answer = HTMLResponse(HEAD.sub(r'\g<0><base target="_top">', html, count=1))
@@ -80,8 +80,8 @@ def _leads_to(pieces: Sequence[tuple[str, str | None]], origin: str) -> str | No
     return next((path for path in paths if LOCAL_PATH.fullmatch(path)), None)
 
 
-def _find(cast: Cast, key: str) -> Letter:
+def _find(cast: DemoUsers, key: str) -> OpenedMail:
     letter = cast.mailbox.find(key)
     if letter is None:
-        raise Unknown("There is no such mail.")
+        raise NotFound("There is no such mail.")
     return letter

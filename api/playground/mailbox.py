@@ -35,7 +35,7 @@ class Envelope:
 
 
 @dataclass(frozen=True)
-class Letter(Envelope):
+class OpenedMail(Envelope):
     """A mail that was opened."""
 
     sender: str
@@ -58,7 +58,7 @@ class Letter(Envelope):
 
 
 @dataclass(frozen=True)
-class Mailbox:
+class MailFolder:
     """The folder of the catcher (a Maildir). Files in it are never changed once they are there."""
 
     folder: Path
@@ -77,7 +77,7 @@ class Mailbox:
         """Return to whom the newest letters went."""
         return sorted({letter.to for letter in self._letters()})
 
-    def find(self, key: str) -> Letter | None:
+    def find(self, key: str) -> OpenedMail | None:
         """Return one letter."""
         name = next((name for name in self._names() if _key(name) == key), None)
         return _opened(self.folder / "new" / name) if name else None
@@ -112,13 +112,13 @@ def _seen(path: Path) -> Envelope | None:
 
 
 @lru_cache(maxsize=MOST_LISTED)
-def _opened(path: Path) -> Letter | None:
+def _opened(path: Path) -> OpenedMail | None:
     found = _raw(path, MOST_BYTES)
     if found is None:
         return None
     raw, at = found
     message = message_from_bytes(raw, policy=default)
-    return Letter(
+    return OpenedMail(
         **vars(_envelope(path, message, at)),
         sender=_line(message, "From"),
         text=_part(message, "plain"),

@@ -6,15 +6,15 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form, Request, Response
 
 from api import browser
-from api.deps import Chosen, House, Work, at_hand
-from api.playground.cast import Cast
+from api.deps import DatabaseDep, SessionDep, SettingsDep, without_thread
+from api.playground.cast import DemoUsers
 from api.playground.door import here_alone
 from api.portal import navigation, sign_in_session
 from api.portal.pages import TAG, go, page
 from lockbox.database import now
-from lockbox.errors import Invalid, NotSignedIn, NotYours, Unknown
+from lockbox.errors import Invalid, NotFound, NotSignedIn, NotYours
 from lockbox.identity import api_tokens
-from lockbox.identity.roles import Means
+from lockbox.identity.roles import AuthMethod
 
 router = APIRouter(tags=[TAG], include_in_schema=False, dependencies=[Depends(here_alone)])
 
@@ -22,7 +22,7 @@ OLD = "The sample people's tokens have run out, after a day: stop `make run` and
 
 
 @dataclass(frozen=True)
-class Step:
+class TourStep:
     """A step of the story: whom to be and where to go, what to do there, and what the button says."""
 
     who: str
@@ -33,42 +33,42 @@ class Step:
 
 
 STORY = (
-    Step(
+    TourStep(
         "erin",
         "/ask",
         "Be Erin, and ask for access",
         "She is an engineer of the vendor. Choose a service, say why, and send it off.",
         "Be Erin",
     ),
-    Step(
+    TourStep(
         "max",
         "/review",
         "Be Max, and endorse it",
         "He is her manager: the customer hears of nothing that he has not let through.",
         "Be Max",
     ),
-    Step(
+    TourStep(
         "",
         "/inbox?to={ann}",
         "Read the mail to Ann",
         "She approves for the customer, and was just asked. All mails are caught here; none leaves this machine.",
         "Open the inbox",
     ),
-    Step(
+    TourStep(
         "ann",
         "/waiting",
         "Be Ann, and approve it",
         "Look at who asks for what and why, choose a shorter time if you like, and let Erin in.",
         "Be Ann",
     ),
-    Step(
+    TourStep(
         "ann",
         "/open",
         "See who is inside, and close it",
         "Under Open now the time runs down. Close the access: it ends at once, and everybody is told.",
         "See what is open",
     ),
-    Step(
+    TourStep(
         "olga",
         "/operations",
         "Be Olga, and look at how it runs",
@@ -78,17 +78,17 @@ STORY = (
 )
 
 
-def cast_of(request: Request) -> Cast:
+def cast_of(request: Request) -> DemoUsers:
     """Return who can be played."""
-    found: Cast = request.app.state.playground
+    found: DemoUsers = request.app.state.playground
     return found
 
 
-Playing = Annotated[Cast, Depends(at_hand(cast_of))]
+DemoUsersDep = Annotated[DemoUsers, Depends(without_thread(cast_of))]
 
 
 @router.get("/play")
-def show(request: Request, chosen: Chosen, session: Work, cast: Playing) -> Response:
+def show(request: Request, chosen: SettingsDep, session: SessionDep, cast: DemoUsersDep) -> Response:
     """Show who there is to be, and what to do first; under the address by which forms are sent from here."""
     if request.headers.get("host", "").lower() != chosen.origin.partition("//")[2]:
         return go(request, f"{chosen.origin}/play")
@@ -105,8 +105,8 @@ def show(request: Request, chosen: Chosen, session: Work, cast: Playing) -> Resp
 @router.post("/play")
 def switch(
     request: Request,
-    chosen: Chosen,
-    house: House,
+    chosen: SettingsDep,
+    house: DatabaseDep,
     who: Annotated[str, Form(max_length=40)] = "",
     path: Annotated[str | None, Form(alias="next", max_length=100)] = None,
 ) -> Response:
@@ -114,12 +114,12 @@ def switch(
     browser.check_same_site(request, chosen)
     part = cast_of(request).find(who)
     if part is None:
-        raise Unknown("There is nobody of that name to play.")
+        raise NotFound("There is nobody of that name to play.")
     try:
         with house.transaction() as session:
             shown = part.token.get_secret_value()
             caller = api_tokens.authenticate(session, shown, environment=chosen.environment)
-            if caller.means is not Means.SAMPLE:
+            if caller.means is not AuthMethod.SAMPLE:
                 raise NotYours("Only sample people can be played.")
             played = replace(caller, key_id=None, signed_in_at=now(session))
             secret = sign_in_session.begin(request, session, chosen, played)

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from sqlmodel import Session
 
 from api import browser, deps
-from api.browser import Errand, Purpose, Visitor
-from api.deps import Chosen, House, Known, Work
+from api.browser import OAuthState, SignInPurpose, Visitor
+from api.deps import DatabaseDep, IdentityProvidersDep, SessionDep, SettingsDep
 from api.portal import sign_in_oidc, sign_in_passkey, sign_in_session
 from api.portal.pages import REFUSED, TAG, go, page, status_of
 from api.portal.sign_in_passkey import Credential
@@ -23,12 +23,12 @@ from config.settings import Settings
 from lockbox.audit.verifier.passkey_assertion import fingerprint
 from lockbox.audit.verifier.signed_approvals import grouped
 from lockbox.database import Database, now
-from lockbox.errors import Invalid, NotSignedIn, Refusal, SignInAgain
+from lockbox.errors import Invalid, LockboxError, NotSignedIn, SignInAgain
 from lockbox.identity import api_tokens, enrolment, identities, passkeys, preferences, sessions, time_zones
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.passkeys import LONGEST_NAME
-from lockbox.identity.roles import Caller, Means
-from lockbox.identity.sessions import Place
+from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.sessions import ClientInfo
 from lockbox.notifications import addresses
 
 router = APIRouter(prefix="/account", tags=[TAG], include_in_schema=False)
@@ -39,7 +39,7 @@ UNNAMED = "passkey"
 
 
 @dataclass(frozen=True)
-class Desk:
+class AccountContext:
     """What a form of the account's page works with: opens a transaction for whoever has sent it."""
 
     request: Request
@@ -56,41 +56,43 @@ class Desk:
             yield session, visitor
 
     @property
-    def place(self) -> Place:
+    def place(self) -> ClientInfo:
         """Where the browser is."""
         return deps.place(self.request)
 
 
-def desk(request: Request, chosen: Chosen, house: House, csrf: Annotated[str, Form()] = "") -> Desk:
+def account_context(
+    request: Request, chosen: SettingsDep, house: DatabaseDep, csrf: Annotated[str, Form()] = ""
+) -> AccountContext:
     """Return what a form works with.
 
     Raises:
         ForeignForm: it was not sent from a page of ours.
     """
     browser.check_same_site(request, chosen)
-    return Desk(request, chosen, house, csrf)
+    return AccountContext(request, chosen, house, csrf)
 
 
-AtDesk = Annotated[Desk, Depends(desk)]
+AccountContextDep = Annotated[AccountContext, Depends(account_context)]
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedAccountForm:
     """What was refused, beside which form of the page, and what was written there."""
 
-    why: Refusal
+    why: LockboxError
     place: str
     written: str = ""
 
 
 @router.get("")
-def show(request: Request, chosen: Chosen, session: Work) -> Response:
+def show(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
     """Show how the person signs in, and where they are signed in."""
     return _shown(request, chosen, session, browser.visitor(request, session, chosen))
 
 
 def done(
-    work: Desk,
+    work: AccountContext,
     place: str,
     deed: Callable[[Session, Visitor], Response | None],
     written: str = "",
@@ -110,12 +112,12 @@ def done(
             answer = deed(session, visitor)
     except REFUSED as refused:
         with work.open() as (session, visitor):
-            return _shown(work.request, work.chosen, session, visitor, Refused(refused, place, written))
+            return _shown(work.request, work.chosen, session, visitor, RefusedAccountForm(refused, place, written))
     return answer or go(work.request, HERE)
 
 
 def _shown(
-    request: Request, chosen: Settings, session: Session, visitor: Visitor, refused: Refused | None = None
+    request: Request, chosen: Settings, session: Session, visitor: Visitor, refused: RefusedAccountForm | None = None
 ) -> HTMLResponse:
     idle = timedelta(seconds=chosen.session_idle_seconds)
     mine = passkeys.mine(session, visitor.caller)
@@ -156,24 +158,26 @@ def _fingerprint(passkey: Passkey) -> str | None:
 
 
 @router.post("/sessions/end")
-def end_session(work: AtDesk, one: Annotated[UUID, Form(alias="id")]) -> Response:
+def end_session(work: AccountContextDep, one: Annotated[UUID, Form(alias="id")]) -> Response:
     """End one of the person's sessions."""
     return done(work, "sessions", lambda session, who: sessions.revoke(session, who.caller, one, work.place))
 
 
 @router.post("/passkeys/new")
-def ask_for_passkey(work: AtDesk, name: Annotated[str, Form(max_length=LONGEST_NAME)] = "") -> Response:
+def ask_for_passkey(work: AccountContextDep, name: Annotated[str, Form(max_length=LONGEST_NAME)] = "") -> Response:
     """Show the page whose script lets an authenticator make a passkey."""
     party = deps.relying_party(work.chosen)
 
     def deed(session: Session, visitor: Visitor) -> Response:
         named = line(name, "passkey") or UNNAMED
-        asked = passkeys.ask_to_add(session, visitor.caller, party)
-        stub = sessions.begin_login(session, Means.PASSKEY, tied_to=visitor.caller.key_id, challenge=asked.challenge)
+        asked = passkeys.registration_challenge(session, visitor.caller, party)
+        stub = sessions.begin_login(
+            session, AuthMethod.PASSKEY, tied_to=visitor.caller.key_id, challenge=asked.challenge
+        )
         answer = sign_in_passkey.ceremony(
             work.request, asked, kind="create", action="/account/passkeys", back=HERE, visitor=visitor, name=named
         )
-        browser.keep_errand(answer, work.chosen, Errand(stub, Purpose.ADD, HERE))
+        browser.keep_oauth_state(answer, work.chosen, OAuthState(stub, SignInPurpose.ADD, HERE))
         return answer
 
     return done(work, "passkeys", deed, name)
@@ -181,11 +185,11 @@ def ask_for_passkey(work: AtDesk, name: Annotated[str, Form(max_length=LONGEST_N
 
 @router.post("/passkeys")
 def add_passkey(
-    work: AtDesk, credential: Credential = "", name: Annotated[str, Form(max_length=LONGEST_NAME)] = ""
+    work: AccountContextDep, credential: Credential = "", name: Annotated[str, Form(max_length=LONGEST_NAME)] = ""
 ) -> Response:
     """Add the passkey that was made; the challenge is used up whatever the answer is worth."""
     party = deps.relying_party(work.chosen)
-    named, errand = line(name, "passkey") or UNNAMED, browser.errand(work.request, work.chosen)
+    named, errand = line(name, "passkey") or UNNAMED, browser.oauth_state(work.request, work.chosen)
     with work.open() as (session, visitor):
         challenge = _challenge(session, visitor, errand)
     with work.open() as (session, visitor):
@@ -199,18 +203,18 @@ def add_passkey(
             place=work.place,
         )
     answer = go(work.request, HERE)
-    browser.drop_errand(answer, work.chosen)
+    browser.drop_oauth_state(answer, work.chosen)
     return answer
 
 
 @router.post("/passkeys/remove")
-def remove_passkey(work: AtDesk, one: Annotated[UUID, Form(alias="id")]) -> Response:
+def remove_passkey(work: AccountContextDep, one: Annotated[UUID, Form(alias="id")]) -> Response:
     """Take away one of the person's passkeys."""
     return done(work, "passkeys", lambda session, who: passkeys.remove(session, who.caller, one, work.place))
 
 
 @router.post("/identities/new")
-def ask_issuer(work: AtDesk, known: Known, number: Annotated[int, Form()]) -> Response:
+def ask_issuer(work: AccountContextDep, known: IdentityProvidersDep, number: Annotated[int, Form()]) -> Response:
     """Show the page that leads to an issuer, to come back from there in this very session."""
     issuer = sign_in_oidc.find(work.chosen, number)
     with work.open() as (session, visitor):
@@ -219,12 +223,14 @@ def ask_issuer(work: AtDesk, known: Known, number: Annotated[int, Form()]) -> Re
         work.house, known, work.chosen, issuer, path=HERE, is_again=True, tied_to=visitor.caller.key_id
     )
     answer = page(work.request, "leaving", visitor=visitor, url=url, title=issuer.title, back=HERE)
-    browser.keep_errand(answer, work.chosen, errand)
+    browser.keep_oauth_state(answer, work.chosen, errand)
     return answer
 
 
 @router.post("/identities/remove")
-def remove_identity(work: AtDesk, issuer: Annotated[str, Form()], subject: Annotated[str, Form()]) -> Response:
+def remove_identity(
+    work: AccountContextDep, issuer: Annotated[str, Form()], subject: Annotated[str, Form()]
+) -> Response:
     """Take away one of the person's identities."""
 
     def deed(session: Session, visitor: Visitor) -> None:
@@ -233,10 +239,10 @@ def remove_identity(work: AtDesk, issuer: Annotated[str, Form()], subject: Annot
     return done(work, "identities", deed)
 
 
-def _challenge(session: Session, visitor: Visitor, errand: Errand | None) -> bytes:
-    stub = errand.stub if errand and errand.purpose is Purpose.ADD else None
+def _challenge(session: Session, visitor: Visitor, errand: OAuthState | None) -> bytes:
+    stub = errand.stub if errand and errand.purpose is SignInPurpose.ADD else None
     try:
-        return sessions.use(session, stub, Means.PASSKEY, tied_to=visitor.caller.key_id).challenge or b""
+        return sessions.use(session, stub, AuthMethod.PASSKEY, tied_to=visitor.caller.key_id).challenge or b""
     except NotSignedIn:
         raise Invalid("This was done already, has run out, or was begun elsewhere; add the passkey again.") from None
 

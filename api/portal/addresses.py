@@ -9,7 +9,7 @@ from sqlmodel import Session
 
 from api import rate_limits
 from api.browser import Visitor
-from api.portal.account import AtDesk, done
+from api.portal.account import AccountContextDep, done
 from api.portal.pages import TAG
 from api.schemas.members import Address
 from lockbox.errors import Invalid
@@ -23,7 +23,7 @@ One = Annotated[UUID, Form(alias="id")]
 
 
 @router.post("")
-def add(work: AtDesk, email: Annotated[str, Form(max_length=320)] = "") -> Response:
+def add(work: AccountContextDep, email: Annotated[str, Form(max_length=320)] = "") -> Response:
     """Add an address and have a code mailed there."""
 
     def deed(session: Session, visitor: Visitor) -> None:
@@ -33,7 +33,7 @@ def add(work: AtDesk, email: Annotated[str, Form(max_length=320)] = "") -> Respo
 
 
 @router.post("/confirm")
-def confirm(work: AtDesk, one: One, code: Annotated[str, Form(max_length=100)] = "") -> Response:
+def confirm(work: AccountContextDep, one: One, code: Annotated[str, Form(max_length=100)] = "") -> Response:
     """Confirm an address with the code that was mailed there."""
 
     def deed(session: Session, visitor: Visitor) -> None:
@@ -43,7 +43,7 @@ def confirm(work: AtDesk, one: One, code: Annotated[str, Form(max_length=100)] =
 
 
 @router.post("/prompts")
-def choose(work: AtDesk, one: One, prompts: Annotated[Literal["yes", "no"], Form()] = "yes") -> Response:
+def choose(work: AccountContextDep, one: One, prompts: Annotated[Literal["yes", "no"], Form()] = "yes") -> Response:
     """Let prompts, reminders and outcomes come to an address, or not."""
 
     def deed(session: Session, visitor: Visitor) -> None:
@@ -53,7 +53,7 @@ def choose(work: AtDesk, one: One, prompts: Annotated[Literal["yes", "no"], Form
 
 
 @router.post("/remove")
-def remove(work: AtDesk, one: One) -> Response:
+def remove(work: AccountContextDep, one: One) -> Response:
     """Take an address away."""
     return done(work, str(one), lambda session, who: addresses.remove(session, who.caller, work.place, one))
 

@@ -7,11 +7,11 @@ from fastapi import APIRouter, Form, Response
 from sqlmodel import Session
 
 from api.browser import Visitor
-from api.portal.account import HERE, AtDesk, done, line
+from api.portal.account import HERE, AccountContextDep, done, line
 from api.portal.pages import TAG, page
-from api.routes.tokens import LaidDown
+from api.routes.tokens import TokenRulesDep
 from lockbox.identity import token_creation
-from lockbox.identity.token_creation import Wanted
+from lockbox.identity.token_creation import TokenInput
 
 router = APIRouter(prefix="/account/tokens", tags=[TAG], include_in_schema=False)
 
@@ -20,11 +20,13 @@ LONGEST_NAME = 100
 
 
 @router.post("/new")
-def make(work: AtDesk, laid_down: LaidDown, name: Annotated[str, Form(max_length=LONGEST_NAME)] = "") -> Response:
+def make(
+    work: AccountContextDep, laid_down: TokenRulesDep, name: Annotated[str, Form(max_length=LONGEST_NAME)] = ""
+) -> Response:
     """Make a token for the person who has just signed in, and show it on the one page that ever holds it."""
 
     def deed(session: Session, visitor: Visitor) -> Response:
-        wanted = Wanted(line(name, "token") or UNNAMED)
+        wanted = TokenInput(line(name, "token") or UNNAMED)
         issued = token_creation.make(session, visitor.caller, work.place, wanted, laid_down)
         return page(
             work.request, "token", visitor=visitor, issued=issued, public_url=work.chosen.public_url, back=HERE
@@ -34,6 +36,6 @@ def make(work: AtDesk, laid_down: LaidDown, name: Annotated[str, Form(max_length
 
 
 @router.post("/revoke")
-def revoke(work: AtDesk, one: Annotated[UUID, Form(alias="id")]) -> Response:
+def revoke(work: AccountContextDep, one: Annotated[UUID, Form(alias="id")]) -> Response:
     """Make one of the person's tokens worthless."""
     return done(work, "tokens", lambda session, who: token_creation.revoke(session, who.caller, work.place, one))

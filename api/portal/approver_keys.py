@@ -6,9 +6,9 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 
 from api import browser
-from api.deps import Chosen, Work, relying_party
+from api.deps import SessionDep, SettingsDep, relying_party
 from api.portal.pages import TAG, protect
-from api.portal.tenant_admin import hall
+from api.portal.tenant_admin import tenant_admin_page
 from api.schemas.parts import Slug
 from lockbox.admin import audit_access
 from lockbox.audit.verifier import signed_approvals as files
@@ -18,15 +18,15 @@ router = APIRouter(prefix="/tenants/{slug}/approver-keys", tags=[TAG], include_i
 
 
 @router.get("")
-def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
+def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
     """Show the keys to the tenant's admins."""
-    at = hall(request, session, browser.visitor(request, session, chosen), slug, Role.TENANT_ADMIN)
+    at = tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug, Role.TENANT_ADMIN)
     given = audit_access.export_approver_keys(session, at.caller, slug, partial(relying_party, chosen))
     return at.page("approver_keys", keys=[(one, files.grouped(one.fingerprint)) for one in given.keys])
 
 
 @router.get("/file")
-def export(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
+def export(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
     """Return the file that `lockbox audit verify --approver-keys` reads."""
     visitor = browser.visitor(request, session, chosen)
     given = audit_access.export_approver_keys(session, visitor.caller, slug, partial(relying_party, chosen))

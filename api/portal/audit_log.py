@@ -15,21 +15,21 @@ from sqlmodel import Session
 
 from api import browser, deps, export_limits
 from api.browser import Visitor
-from api.deps import Chosen, House, Work
+from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.portal.pages import TAG, origin, page, protect, status_of
 from api.routes.audit import LARGEST, NAMES, asked_for
 from api.schemas.parts import Line, Slug, Word
 from config.settings import Settings
 from lockbox.admin import audit_access, tenants
-from lockbox.admin.audit_access import READERS, Found, Reading
+from lockbox.admin.audit_access import READERS, AuditReader, EventListing
 from lockbox.audit import export as exports
-from lockbox.audit.event_search import Wanted
+from lockbox.audit.event_search import EventFilter
 from lockbox.audit.events import TRAIL_EXPORTED, TRAIL_READ
 from lockbox.audit.export import Pages, table
 from lockbox.audit.log import proofs
 from lockbox.audit.log.checkpoint import VerifierKey
-from lockbox.audit.wording import WORDS, told
-from lockbox.errors import Invalid, Refusal, Unknown
+from lockbox.audit.wording import WORDS, describe
+from lockbox.errors import Invalid, LockboxError, NotFound
 from lockbox.identity import preferences, time_zones
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Role
@@ -40,11 +40,11 @@ MOST = 50
 MOST_TENANTS = 200
 SLUG, WORD, LINE = TypeAdapter[str](Slug), TypeAdapter[str](Word), TypeAdapter[str](Line)
 
-Said = Annotated[str, Query(max_length=200)]
+SearchField = Annotated[str, Query(max_length=200)]
 
 
 @dataclass(frozen=True)
-class Asked:
+class AuditSearchForm:
     """What the form of a search holds, as somebody has typed it; times are of clocks in their own time zone."""
 
     tenant: str = ""
@@ -66,13 +66,13 @@ class Asked:
         """Whether anything is looked for beside whose log it is."""
         return any(value for name, value in vars(self).items() if name != "tenant")
 
-    def wanted(self, zone: str) -> Wanted:
+    def wanted(self, zone: str) -> EventFilter:
         """Return what is looked for.
 
         Raises:
             Invalid: with a sentence for the first field that was not understood.
         """
-        return Wanted(
+        return EventFilter(
             person=_id(self.person, "person"),
             action=_word(self.action, "action"),
             request=_id(self.request, "request"),
@@ -83,26 +83,28 @@ class Asked:
         )
 
 
-async def asked(
-    tenant: Said = "",
-    person: Said = "",
-    action: Said = "",
+async def search_form(
+    tenant: SearchField = "",
+    person: SearchField = "",
+    action: SearchField = "",
     request_id: Annotated[str, Query(alias="request", max_length=200)] = "",
-    service: Said = "",
-    after: Said = "",
-    before: Said = "",
-    text: Said = "",
-) -> Asked:
+    service: SearchField = "",
+    after: SearchField = "",
+    before: SearchField = "",
+    text: SearchField = "",
+) -> AuditSearchForm:
     """Return what the form of a search holds."""
     said = (tenant, person, action, request_id, service, after, before, text)
-    return Asked(*(one.strip() for one in said))
+    return AuditSearchForm(*(one.strip() for one in said))
 
 
-What = Annotated[Asked, Depends(asked)]
+SearchFormDep = Annotated[AuditSearchForm, Depends(search_form)]
 
 
 @router.get("")
-def search(request: Request, chosen: Chosen, session: Work, what: What, cursor: Said = "") -> Response:
+def search(
+    request: Request, chosen: SettingsDep, session: SessionDep, what: SearchFormDep, cursor: SearchField = ""
+) -> Response:
     """Show the newest events that match, in plain words; that the trail was read is an event too."""
     visitor = browser.visitor(request, session, chosen)
     readable = _readable(session, visitor)
@@ -113,19 +115,21 @@ def search(request: Request, chosen: Chosen, session: Work, what: What, cursor: 
         found = audit_access.search(session, who, wanted, before=_id(cursor, "cursor"), most=MOST)
     except Invalid as refused:
         return _shown(request, session, visitor, what, readable, refused=refused)
-    audit_access.note(session, who, origin(request), TRAIL_READ, asked=asked_for(wanted), count=len(found.events))
+    audit_access.record_read(
+        session, who, origin(request), TRAIL_READ, asked=asked_for(wanted), count=len(found.events)
+    )
     return _shown(request, session, visitor, what, readable, who=who, found=found)
 
 
 @router.get("/export")
 def export(
     request: Request,
-    chosen: Chosen,
-    session: Work,
-    house: House,
-    what: What,
+    chosen: SettingsDep,
+    session: SessionDep,
+    house: DatabaseDep,
+    what: SearchFormDep,
     form: Annotated[Literal["ndjson", "csv"], Query(alias="format")] = "ndjson",
-    since: Said = "",
+    since: SearchField = "",
 ) -> Response:
     """Send what is sealed as a file, as the API does; that it was exported is an event too."""
     visitor = browser.visitor(request, session, chosen)
@@ -141,7 +145,9 @@ def export(
             return _take_away(request, session, visitor, what.tenant, since, refused)
         return _shown(request, session, visitor, what, readable, refused=refused)
     count = audit_access.length(session, begun)
-    audit_access.note(session, who, origin(request), TRAIL_EXPORTED, asked=looked | {"format": form}, count=count)
+    audit_access.record_read(
+        session, who, origin(request), TRAIL_EXPORTED, asked=looked | {"format": form}, count=count
+    )
     made = table if form == "csv" else exports.lines
     opened = while_signed_in(audit_access.pages(house, who), request, chosen)
     answer = StreamingResponse(export_limits.streamed(made(opened, begun)), media_type=NAMES[form])
@@ -168,13 +174,18 @@ def while_signed_in(pages: Pages, request: Request, chosen: Settings) -> Pages:
 
 
 @router.get("/checkpoint")
-def checkpoint(request: Request, chosen: Chosen, session: Work, tenant: Said = "") -> Response:
+def checkpoint(request: Request, chosen: SettingsDep, session: SessionDep, tenant: SearchField = "") -> Response:
     """Show the newest checkpoint of a log, the keys that sign, and how an export is verified without this server."""
     return _take_away(request, session, browser.visitor(request, session, chosen), tenant.strip())
 
 
 def _take_away(
-    request: Request, session: Session, visitor: Visitor, slug: str, since: str = "", refused: Refusal | None = None
+    request: Request,
+    session: Session,
+    visitor: Visitor,
+    slug: str,
+    since: str = "",
+    refused: LockboxError | None = None,
 ) -> Response:
     readable = _readable(session, visitor)
     who = _reading(session, visitor, slug, readable)
@@ -204,27 +215,27 @@ def _readable(session: Session, visitor: Visitor) -> Mapping[UUID, Tenant]:
     return {one.tenant.id: one.tenant for one in own if one.tenant.id in read}
 
 
-def _reading(session: Session, visitor: Visitor, slug: str, readable: Mapping[UUID, Tenant]) -> Reading:
+def _reading(session: Session, visitor: Visitor, slug: str, readable: Mapping[UUID, Tenant]) -> AuditReader:
     """Return the person as a reader: of the log that they name, else of the vendor's own or their first tenant's."""
     if not slug and readable and not visitor.caller.holds(Role.VENDOR_AUDITOR):
         slug = next(iter(readable.values())).slug
     try:
         named = SLUG.validate_python(slug) if slug else None
     except ValidationError:
-        raise Unknown("There is no such tenant.") from None
-    return audit_access.reading(session, visitor.caller, named)
+        raise NotFound("There is no such tenant.") from None
+    return audit_access.audit_reader(session, visitor.caller, named)
 
 
 def _shown(
     request: Request,
     session: Session,
     visitor: Visitor,
-    what: Asked,
+    what: AuditSearchForm,
     readable: Mapping[UUID, Tenant],
     *,
-    who: Reading | None = None,
-    found: Found | None = None,
-    refused: Refusal | None = None,
+    who: AuditReader | None = None,
+    found: EventListing | None = None,
+    refused: LockboxError | None = None,
 ) -> Response:
     return page(
         request,
@@ -236,7 +247,7 @@ def _shown(
         whose=_whose(who, readable),
         is_vendors=visitor.caller.holds(Role.VENDOR_AUDITOR),
         slug=what.tenant or (_slug(who, readable) if who else ""),
-        events=[told(event) for event in found.events] if found else [],
+        events=[describe(event) for event in found.events] if found else [],
         before=found.before if found else None,
         words=WORDS,
         services=deps.settings(request).services,
@@ -245,22 +256,22 @@ def _shown(
     )
 
 
-def _whose(who: Reading | None, readable: Mapping[UUID, Tenant]) -> str:
+def _whose(who: AuditReader | None, readable: Mapping[UUID, Tenant]) -> str:
     if who is None:
         return ""
     tenant = readable.get(who.tenant_id) if who.tenant_id else None
     return tenant.name if tenant else "this organisation" if who.tenant_id else "the vendor itself"
 
 
-def _slug(who: Reading, readable: Mapping[UUID, Tenant]) -> str:
+def _slug(who: AuditReader, readable: Mapping[UUID, Tenant]) -> str:
     tenant = readable.get(who.tenant_id) if who.tenant_id else None
     return tenant.slug if tenant else ""
 
 
-def _head(session: Session, who: Reading) -> proofs.Head | None:
+def _head(session: Session, who: AuditReader) -> proofs.LogHead | None:
     try:
         return audit_access.head(session, who)
-    except Unknown:
+    except NotFound:
         return None
 
 

@@ -9,14 +9,14 @@ from fastapi import APIRouter, Form, Request, Response
 from sqlmodel import Session
 
 from api import browser
-from api.deps import Chosen, Work
-from api.portal.account import AtDesk
+from api.deps import SessionDep, SettingsDep
+from api.portal.account import AccountContextDep
 from api.portal.pages import TAG
-from api.portal.tenant_admin import Hall, done, hall
+from api.portal.tenant_admin import TenantAdminPage, done, tenant_admin_page
 from api.schemas.parts import Slug
 from lockbox.admin import delegates
-from lockbox.admin.delegates import LONGEST, Wanted
-from lockbox.errors import Invalid, Refusal
+from lockbox.admin.delegates import LONGEST, DelegationInput
+from lockbox.errors import Invalid, LockboxError
 from lockbox.identity import preferences, time_zones
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests.transition import Origin
@@ -27,7 +27,7 @@ One = Annotated[str, Form(max_length=40)]
 
 
 @dataclass(frozen=True)
-class Written:
+class DelegationForm:
     """What the form holds; times are those that clocks show in the time zone of whoever wrote them."""
 
     principal: str = ""
@@ -37,33 +37,33 @@ class Written:
 
 
 @router.get("")
-def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
+def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
     """Show who stands in for whom; approvers name their own deputy here, admins one for somebody who is absent."""
-    return _shown(hall(request, session, browser.visitor(request, session, chosen), slug))
+    return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("")
 def name(
-    work: AtDesk, slug: Slug, principal: One = "", deputy: One = "", starts: One = "", ends: One = ""
+    work: AccountContextDep, slug: Slug, principal: One = "", deputy: One = "", starts: One = "", ends: One = ""
 ) -> Response:
     """Name a deputy."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         zone = preferences.mine(session, caller).time_zone
-        wanted = Wanted(
+        wanted = DelegationInput(
             deputy_id=_person(deputy, "who stands in"),
             ends_at=_moment(ends, zone, "until when"),
             starts_at=_moment(starts, zone, "from when") if starts.strip() else None,
             principal_id=_person(principal, "for whom") if principal else None,
         )
-        delegates.name_deputy(session, caller, origin, slug, wanted)
+        delegates.add_delegation(session, caller, origin, slug, wanted)
 
-    written = Written(principal, deputy, starts, ends)
+    written = DelegationForm(principal, deputy, starts, ends)
     return done(work, slug, deed, lambda at, refused: _shown(at, refused, written), f"/tenants/{slug}/deputies")
 
 
 @router.post("/end")
-def end(work: AtDesk, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
+def end(work: AccountContextDep, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
     """End it now."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
@@ -86,7 +86,9 @@ def _moment(text: str, zone: str, which: str) -> datetime:
         raise Invalid(f"Say {which}: {error}.") from None
 
 
-def _shown(at: Hall, refused: Refusal | None = None, written: Written | None = None) -> Response:
+def _shown(
+    at: TenantAdminPage, refused: LockboxError | None = None, written: DelegationForm | None = None
+) -> Response:
     everybody = at.members()
     return at.page(
         "deputies",
@@ -95,6 +97,6 @@ def _shown(at: Hall, refused: Refusal | None = None, written: Written | None = N
         approvers=[one for one in everybody if Role.APPROVER in one.roles],
         eligible=[one for one in everybody if one.is_eligible],
         is_approver=at.caller.holds(Role.APPROVER, tenant_id=at.tenant.id),
-        written=written or Written(),
+        written=written or DelegationForm(),
         longest=LONGEST.days,
     )

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import TypeAdapter, ValidationError
 
 from api import browser, export_limits
-from api.deps import Chosen, House, Work
+from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.portal.pages import TAG, page, protect, status_of
 from api.portal.request import titles
 from api.schemas.parts import Words
@@ -23,7 +23,7 @@ from lockbox.errors import Invalid
 from lockbox.identity import time_zones
 from lockbox.requests import csv_table, inbox, queries
 from lockbox.requests.lifecycle import State
-from lockbox.requests.queries import Filter, Page
+from lockbox.requests.queries import RequestFilter, RequestListing
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 
@@ -34,7 +34,7 @@ WORDS = TypeAdapter[str](Words)
 
 
 @dataclass(frozen=True)
-class Said:
+class HistorySearchForm:
     """What somebody looks for, as they wrote it; empty is anything. Days are those of their time zone."""
 
     state: str
@@ -51,26 +51,28 @@ class Said:
         return urlencode(given)
 
 
-async def said(
+async def search_form(
     state: str = "",
     service: str = "",
     engineer: str = "",
     since: Annotated[str, Query(alias="from")] = "",
     until: Annotated[str, Query(alias="to")] = "",
     text: str = "",
-) -> Said:
+) -> HistorySearchForm:
     """Return what is looked for."""
-    return Said(*(value.strip() for value in (state, service, engineer, since, until, text)))
+    return HistorySearchForm(*(value.strip() for value in (state, service, engineer, since, until, text)))
 
 
-Sought = Annotated[Said, Depends(said)]
+SearchFormDep = Annotated[HistorySearchForm, Depends(search_form)]
 
 
 @router.get("/requests")
-def list_all(request: Request, chosen: Chosen, session: Work, sought: Sought, cursor: str = "") -> Response:
+def list_all(
+    request: Request, chosen: SettingsDep, session: SessionDep, sought: SearchFormDep, cursor: str = ""
+) -> Response:
     """Show requests that the person may know of, the newest first; a filter that is none is said on the page."""
     visitor = browser.visitor(request, session, chosen)
-    found, refused = Page((), None), None
+    found, refused = RequestListing((), None), None
     try:
         wanted = _filter(sought, titles(chosen), visitor.time_zone)
         found = queries.page(session, visitor.caller, wanted, cursor=cursor or None, most=MOST)
@@ -91,12 +93,14 @@ def list_all(request: Request, chosen: Chosen, session: Work, sought: Sought, cu
         names=list(State),
         older=sought.query(cursor=found.next_cursor) if found.next_cursor else None,
         most_rows=MOST_ROWS,
-        tallies=inbox.of_those_that_wait(session, visitor.caller, [one.request for one in found.entries]),
+        tallies=inbox.tallies_of(session, visitor.caller, [one.request for one in found.entries]),
     )
 
 
 @router.get("/requests.csv")
-def list_as_table(request: Request, chosen: Chosen, session: Work, house: House, sought: Sought) -> Response:
+def list_as_table(
+    request: Request, chosen: SettingsDep, session: SessionDep, house: DatabaseDep, sought: SearchFormDep
+) -> Response:
     """Download the same selection as CSV, 10,000 rows at most; each part of it is judged by what one may see then."""
     visitor = browser.visitor(request, session, chosen)
     wanted = _filter(sought, titles(chosen), visitor.time_zone)
@@ -115,7 +119,7 @@ def list_as_table(request: Request, chosen: Chosen, session: Work, house: House,
 
 
 def _further(
-    request: Request, chosen: Settings, house: Database, wanted: Filter, cursor: str | None
+    request: Request, chosen: Settings, house: Database, wanted: RequestFilter, cursor: str | None
 ) -> Iterator[bytes]:
     count = ROWS_AT_ONCE
     while cursor and count < MOST_ROWS:
@@ -127,7 +131,7 @@ def _further(
         cursor, count = found.next_cursor, count + ROWS_AT_ONCE
 
 
-def _filter(sought: Said, services: Mapping[str, str], zone: str) -> Filter:
+def _filter(sought: HistorySearchForm, services: Mapping[str, str], zone: str) -> RequestFilter:
     """Return what is looked for as the house takes it.
 
     Raises:
@@ -150,7 +154,7 @@ def _filter(sought: Said, services: Mapping[str, str], zone: str) -> Filter:
     except ValidationError:
         raise Invalid("Write the name, or the words to look for, on one line of at most 200 letters.") from None
     state = State(sought.state) if sought.state else None
-    return Filter(state, sought.service or None, None, after, until, engineer, text)
+    return RequestFilter(state, sought.service or None, None, after, until, engineer, text)
 
 
 def _day(written: str) -> date | None:

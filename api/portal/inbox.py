@@ -5,14 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from api import browser
-from api.deps import Chosen, Work
+from api.deps import SessionDep, SettingsDep
 from api.portal.pages import TAG, page
 from api.portal.request import titles
 from lockbox.admin import recovery
 from lockbox.database import now
 from lockbox.requests import inbox, visibility
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.visibility import Guarded
+from lockbox.requests.visibility import ProtectedField
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 
@@ -20,15 +20,15 @@ Cursor = Annotated[str, Query(max_length=60)]
 
 
 @router.get("/waiting")
-def show_waiting(request: Request, chosen: Chosen, session: Work, after: Cursor = "") -> Response:
+def show_waiting(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
     """Show what waits for the person's answer, the soonest deadline first."""
     visitor = browser.visitor(request, session, chosen)
 
     def reads_why(asked: AccessRequest) -> bool:
-        held = visibility.capacities(visitor.caller, asked.requester_id, asked.tenant_id)
-        return visibility.may_read(Guarded.JUSTIFICATION, held)
+        held = visibility.reader_roles(visitor.caller, asked.requester_id, asked.tenant_id)
+        return visibility.may_read(ProtectedField.JUSTIFICATION, held)
 
-    waiting, beyond = inbox.waiting(session, visitor.caller, cursor=after or None)
+    waiting, beyond = inbox.pending_requests(session, visitor.caller, cursor=after or None)
     return page(
         request,
         "waiting",
@@ -44,10 +44,10 @@ def show_waiting(request: Request, chosen: Chosen, session: Work, after: Cursor 
 
 
 @router.get("/open")
-def show_open(request: Request, chosen: Chosen, session: Work, after: Cursor = "") -> Response:
+def show_open(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
     """Show who is inside and until when, with a button that shuts the door for those who may."""
     visitor = browser.visitor(request, session, chosen)
-    inside, beyond = inbox.inside(session, visitor.caller, cursor=after or None)
+    inside, beyond = inbox.open_windows(session, visitor.caller, cursor=after or None)
     return page(
         request,
         "open",

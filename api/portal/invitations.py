@@ -6,11 +6,11 @@ from uuid import UUID
 from fastapi import APIRouter, Form, Request, Response
 
 from api import browser
-from api.deps import Chosen, House
+from api.deps import DatabaseDep, SettingsDep
 from api.portal import sign_in_session
 from api.portal.pages import TAG, origin, page, status_of
 from lockbox.admin import invitations
-from lockbox.errors import NotYours, SignInAgain, Unknown
+from lockbox.errors import NotFound, NotYours, SignInAgain
 
 router = APIRouter(prefix="/invitations", tags=[TAG], include_in_schema=False)
 
@@ -25,8 +25,8 @@ def show(request: Request, invitation_id: str) -> Response:
 def accept(
     request: Request,
     invitation_id: str,
-    chosen: Chosen,
-    house: House,
+    chosen: SettingsDep,
+    house: DatabaseDep,
     code: Annotated[str, Form(max_length=200)] = "",
 ) -> Response:
     """Take the place and sign in: the mail has proved the address."""
@@ -67,4 +67,4 @@ def _id(shown: str) -> UUID:
     try:
         return UUID(shown)
     except ValueError:
-        raise Unknown("There is no such page.") from None
+        raise NotFound("There is no such page.") from None

@@ -5,38 +5,38 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from api.portal.account import Desk
+from api.portal.account import AccountContext
 from api.portal.pages import origin
-from api.refusal_log import Tried, note, trying
-from api.schemas.requests import Comment
-from lockbox.errors import Conflict, Invalid, NotYours, Refusal
+from api.refusal_log import AttemptedAction, note, remember_attempt
+from api.schemas.requests import CommentInput
+from lockbox.errors import Conflict, Invalid, LockboxError, NotYours
 from lockbox.requests import decide, policy_diff
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedListAction:
     """What was refused about which request, and what its form held."""
 
     request_id: UUID
     action: str
-    why: Refusal
+    why: LockboxError
     comment: str
 
 
-def do(work: Desk, request_id: UUID, action: Action, comment: str, version: int) -> Refusal | None:
+def do(work: AccountContext, request_id: UUID, action: Action, comment: str, version: int) -> LockboxError | None:
     """Act on a request for whoever has sent a form; return why not where it is refused.
 
     Raises:
-        Unknown: there is no such request that they may know of.
+        NotFound: there is no such request that they may know of.
         NotSignedIn: nobody is signed in.
     """
     try:
-        verdict = Verdict(action, comment_of(comment), version=version)
+        verdict = DecisionInput(action, comment_of(comment), version=version)
         with work.open() as (session, visitor):
             came = origin(work.request)
-            trying(work.request, Tried(visitor.caller, came, request_id, action))
+            remember_attempt(work.request, AttemptedAction(visitor.caller, came, request_id, action))
             decide.act(session, visitor.caller, came, request_id, verdict)
     except (Conflict, NotYours, Invalid) as refused:
         note(work.request, refused)
@@ -51,6 +51,6 @@ def comment_of(typed: str) -> str | None:
         Invalid: it is not what the API would take.
     """
     try:
-        return Comment(comment=typed.replace("\r\n", "\n").strip() or None).comment
+        return CommentInput(comment=typed.replace("\r\n", "\n").strip() or None).comment
     except ValidationError as error:
-        raise Invalid(f"What you wrote was not taken: {policy_diff.told(error)}.", field="comment") from None
+        raise Invalid(f"What you wrote was not taken: {policy_diff.advice(error)}.", field="comment") from None

@@ -12,12 +12,12 @@ from starlette.types import Receive, Scope, Send
 
 from api import browser
 from api.browser import Visitor
-from api.deps import Chosen, Work
-from api.live import Newsroom
+from api.deps import SessionDep, SettingsDep
+from api.live import LiveUpdates
 from api.portal.pages import HEADERS, TAG
-from api.subscription import LIST, OPERATIONS, REQUEST, Seat
+from api.subscription import LIST, OPERATIONS, REQUEST, Subscription
 from lockbox.admin import permissions
-from lockbox.errors import ForeignForm, Invalid, NotSignedIn, Unknown
+from lockbox.errors import ForeignForm, Invalid, NotFound, NotSignedIn
 from lockbox.identity.roles import Role
 from lockbox.requests import queries
 
@@ -32,10 +32,10 @@ WHOLE = frozenset({LIST, OPERATIONS})
 TOPICS = f"Name topics such as list, or request: and the id of a request, {MOST_TOPICS} at most."
 
 
-class Stream(Response):
+class EventStream(Response):
     """An answer that goes on until the page is closed, the person may no longer listen, or the process ends."""
 
-    def __init__(self, room: Newsroom, seat: Seat, position: str | None) -> None:
+    def __init__(self, room: LiveUpdates, seat: Subscription, position: str | None) -> None:
         super().__init__(None, headers=HEADERS | {"x-accel-buffering": "no"}, media_type="text/event-stream")
         del self.headers["content-length"]
         self._room = room
@@ -65,7 +65,7 @@ class Stream(Response):
             leaving.cancel()
 
 
-async def _until_gone(receive: Receive, seat: Seat) -> None:
+async def _until_gone(receive: Receive, seat: Subscription) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     seat.close()
@@ -81,14 +81,16 @@ async def _write(send: Send, said: bytes, *, is_last: bool = False) -> None:
         await send({"type": "http.response.body", "body": said, "more_body": not is_last})
 
 
-def take(request: Request, chosen: Chosen, session: Work, topics: Annotated[str, Query(max_length=400)] = "") -> Seat:
+def subscribe(
+    request: Request, chosen: SettingsDep, session: SessionDep, topics: Annotated[str, Query(max_length=400)] = ""
+) -> Subscription:
     """Return a seat for a page of somebody's session, who may know of all that it listens for.
 
     Raises:
         HTTPException: nobody is signed in.
         ForeignForm: the stream is not opened by a page of ours.
         Invalid: the topics are none of ours.
-        Unknown: one is a request that there is not, or not for them.
+        NotFound: one is a request that there is not, or not for them.
         NotYours: one is what operators alone see.
     """
     if request.headers.get("sec-fetch-site") not in {None, "same-origin"}:
@@ -97,10 +99,10 @@ def take(request: Request, chosen: Chosen, session: Work, topics: Annotated[str,
         visitor = browser.visitor(request, session, chosen)
     except NotSignedIn as nobody:
         raise HTTPException(401, nobody.detail) from None
-    return _seat(session, visitor, topics.split())
+    return _subscription(session, visitor, topics.split())
 
 
-def _seat(session: Session, visitor: Visitor, topics: list[str]) -> Seat:
+def _subscription(session: Session, visitor: Visitor, topics: list[str]) -> Subscription:
     try:
         wanted = frozenset(UUID(one.removeprefix(REQUEST)) for one in topics if one not in WHOLE)
     except ValueError:
@@ -110,16 +112,16 @@ def _seat(session: Session, visitor: Visitor, topics: list[str]) -> Seat:
     if OPERATIONS in topics:
         permissions.capacity(visitor.caller, (Role.OPERATOR,))
     if queries.known(session, visitor.caller, wanted) != wanted:
-        raise Unknown("There is no such request.")
-    return Seat(visitor.caller, visitor.secret, wanted, LIST in topics, OPERATIONS in topics)
+        raise NotFound("There is no such request.")
+    return Subscription(visitor.caller, visitor.secret, wanted, LIST in topics, OPERATIONS in topics)
 
 
 @router.get("/live")
 async def listen(
     request: Request,
-    seat: Annotated[Seat, Depends(take)],
+    seat: Annotated[Subscription, Depends(subscribe)],
     since: Annotated[str | None, Query(max_length=40)] = None,
 ) -> Response:
     """Say when something changed, from the position on at which the page was made or the stream broke."""
-    room: Newsroom = request.app.state.newsroom
-    return Stream(room, seat, request.headers.get("last-event-id") or since)
+    room: LiveUpdates = request.app.state.newsroom
+    return EventStream(room, seat, request.headers.get("last-event-id") or since)

@@ -8,14 +8,14 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from sqlmodel import Session
 
 from api import browser
-from api.deps import Chosen, Work
-from api.portal.account import AtDesk
+from api.deps import SessionDep, SettingsDep
+from api.portal.account import AccountContextDep
 from api.portal.pages import TAG
-from api.portal.tenant_admin import Hall, done, hall, read
+from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.members import MemberChange, NewMember
 from api.schemas.parts import Slug
 from lockbox.admin import invitations, members
-from lockbox.errors import Refusal, Stale
+from lockbox.errors import LockboxError, StaleVersion
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests.transition import Origin
 
@@ -29,7 +29,7 @@ Roles = Annotated[list[str], Form(max_length=10)]
 
 
 @dataclass(frozen=True)
-class Written:
+class MemberForm:
     """Somebody who was to be invited, as the form had it."""
 
     name: str = ""
@@ -44,15 +44,19 @@ def here(slug: str) -> str:
 
 @router.get("")
 def show(
-    request: Request, slug: Slug, chosen: Chosen, session: Work, after: Annotated[UUID | None, Query()] = None
+    request: Request,
+    slug: Slug,
+    chosen: SettingsDep,
+    session: SessionDep,
+    after: Annotated[UUID | None, Query()] = None,
 ) -> Response:
     """Show the members to one another, with forms for the admins among them."""
-    return _shown(hall(request, session, browser.visitor(request, session, chosen), slug), after=after)
+    return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug), after=after)
 
 
 @router.post("")
 def invite(
-    work: AtDesk,
+    work: AccountContextDep,
     slug: Slug,
     name: Annotated[str, Form(max_length=1000)] = "",
     address: Annotated[str, Form(max_length=1000)] = "",
@@ -66,13 +70,13 @@ def invite(
         facts = {"name": body.name, "address": body.address}
         members.invite(session, caller, origin, slug, **facts, roles=held, a_day=a_day)
 
-    written = Written(name, address, tuple(roles))
+    written = MemberForm(name, address, tuple(roles))
     return done(work, slug, deed, lambda at, refused: _shown(at, refused, written=written), here(slug))
 
 
 @router.post("/roles")
 def set_roles(
-    work: AtDesk,
+    work: AccountContextDep,
     slug: Slug,
     person: Person,
     seen: Annotated[str, Form(alias="version", max_length=16)] = "",
@@ -84,16 +88,16 @@ def set_roles(
         held = frozenset(map(Role, read(MemberChange, roles=roles).roles))
         members.set_roles(session, caller, origin, slug, person, roles=held, seen=seen)
 
-    def shown(at: Hall, refused: Refusal) -> Response:
+    def shown(at: TenantAdminPage, refused: LockboxError) -> Response:
         # Where somebody else was quicker, the form shows what they have set.
-        return _shown(at, refused, changed=(person, None if isinstance(refused, Stale) else tuple(roles)))
+        return _shown(at, refused, changed=(person, None if isinstance(refused, StaleVersion) else tuple(roles)))
 
     return done(work, slug, deed, shown, here(slug))
 
 
 @router.post("/eligible")
 def set_eligible(
-    work: AtDesk, slug: Slug, person: Person, eligible: Annotated[str, Form(max_length=3)] = "no"
+    work: AccountContextDep, slug: Slug, person: Person, eligible: Annotated[str, Form(max_length=3)] = "no"
 ) -> Response:
     """Let approvers name a member as their deputy, or no longer."""
 
@@ -104,7 +108,7 @@ def set_eligible(
 
 
 @router.post("/remove")
-def remove(work: AtDesk, slug: Slug, person: Person) -> Response:
+def remove(work: AccountContextDep, slug: Slug, person: Person) -> Response:
     """Take a member out of the tenant."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
@@ -114,7 +118,7 @@ def remove(work: AtDesk, slug: Slug, person: Person) -> Response:
 
 
 @router.post("/withdraw")
-def withdraw(work: AtDesk, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
+def withdraw(work: AccountContextDep, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
     """Take an invitation back."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
@@ -124,11 +128,11 @@ def withdraw(work: AtDesk, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -
 
 
 def _shown(
-    at: Hall,
-    refused: Refusal | None = None,
+    at: TenantAdminPage,
+    refused: LockboxError | None = None,
     *,
     after: UUID | None = None,
-    written: Written | None = None,
+    written: MemberForm | None = None,
     changed: tuple[UUID, tuple[str, ...] | None] | None = None,
 ) -> Response:
     return at.page(
@@ -137,6 +141,6 @@ def _shown(
         listed=members.page(at.session, at.caller, at.tenant.slug, cursor=after, most=MOST),
         invitations=invitations.still_open(at.session, at.caller, at.tenant.slug),
         roles=CUSTOMERS_ROLES,
-        written=written or Written(),
+        written=written or MemberForm(),
         changed=changed,
     )

@@ -7,16 +7,16 @@ from fastapi import APIRouter, Form, Request, Response
 from sqlmodel import Session
 
 from api import browser
-from api.deps import Chosen, Work
+from api.deps import SessionDep, SettingsDep
 from api.portal import policy_form, policy_preview
-from api.portal.account import AtDesk
+from api.portal.account import AccountContextDep
 from api.portal.pages import REFUSED, TAG
-from api.portal.tenant_admin import Hall, done, hall, read
+from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.parts import Slug
 from api.schemas.tenants import NewMode
 from lockbox.admin import emergency_stop, policies, tenants, what_if
 from lockbox.database import now
-from lockbox.errors import Invalid, Refusal
+from lockbox.errors import Invalid, LockboxError
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.requests.policy_rules import Policy
@@ -24,29 +24,29 @@ from lockbox.requests.transition import Origin
 
 router = APIRouter(prefix="/tenants/{slug}/mode", tags=[TAG], include_in_schema=False)
 
-Named = Annotated[str, Form(max_length=20)]
+ModeName = Annotated[str, Form(max_length=20)]
 
 
 @router.get("")
-def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
+def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
     """Show the mode to the members, with forms for the admins among them."""
-    return _shown(hall(request, session, browser.visitor(request, session, chosen), slug))
+    return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("")
-def look(work: AtDesk, slug: Slug, mode: Named = "") -> Response:
+def look(work: AccountContextDep, slug: Slug, mode: ModeName = "") -> Response:
     """Show what a switch would change; nothing is changed by that."""
     with work.open() as (session, visitor):
-        at = hall(work.request, session, visitor, slug, Role.TENANT_ADMIN)
+        at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         try:
             wanted = read(NewMode, mode=mode).mode
         except Invalid as refused:
             return _shown(at, refused)
-        return _asked(at, wanted)
+        return _confirmation_page(at, wanted)
 
 
 @router.post("/save")
-def switch(work: AtDesk, slug: Slug, mode: Named = "") -> Response:
+def switch(work: AccountContextDep, slug: Slug, mode: ModeName = "") -> Response:
     """Switch the mode."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
@@ -57,10 +57,12 @@ def switch(work: AtDesk, slug: Slug, mode: Named = "") -> Response:
 
 
 @router.post("/consent")
-def consent(work: AtDesk, slug: Slug, mode: Named = "", until: Annotated[str, Form(max_length=40)] = "") -> Response:
+def consent(
+    work: AccountContextDep, slug: Slug, mode: ModeName = "", until: Annotated[str, Form(max_length=40)] = ""
+) -> Response:
     """Show what consent for a time would change in the policy, or its end for no mode; nothing is changed by that."""
     with work.open() as (session, visitor):
-        at = hall(work.request, session, visitor, slug, Role.TENANT_ADMIN)
+        at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         held = policies.read(session, visitor.caller, slug)
         try:
             wanted = _consenting(held.policy, mode, until.strip(), at.zone, now(session))
@@ -82,7 +84,9 @@ def _consenting(policy: Policy, mode: str, until: str, zone: str, at: datetime) 
     return policy_form.checked(said)
 
 
-def _shown(at: Hall, refused: Refusal | None = None, *, until: str = "", consented: str = "observe") -> Response:
+def _shown(
+    at: TenantAdminPage, refused: LockboxError | None = None, *, until: str = "", consented: str = "observe"
+) -> Response:
     return at.page(
         "mode",
         refused,
@@ -93,10 +97,10 @@ def _shown(at: Hall, refused: Refusal | None = None, *, until: str = "", consent
     )
 
 
-def _asked(at: Hall, mode: Mode) -> Response:
+def _confirmation_page(at: TenantAdminPage, mode: Mode) -> Response:
     return at.page(
         "mode_asks",
         mode=mode,
-        switch=what_if.switch(at.session, at.caller, at.tenant.slug, mode),
+        switch=what_if.preview_mode_change(at.session, at.caller, at.tenant.slug, mode),
         overview=tenants.show(at.session, at.caller, at.tenant.slug),
     )

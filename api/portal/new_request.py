@@ -15,19 +15,19 @@ from sqlmodel import Session
 
 from api import browser
 from api.browser import Visitor
-from api.deps import Chosen, Work
-from api.portal.account import AtDesk
+from api.deps import SessionDep, SettingsDep
+from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, go, origin, page, status_of
 from api.schemas.requests import NewRequest
 from config.settings import Settings
 from lockbox.admin import tenants
 from lockbox.database import now
-from lockbox.errors import Conflict, Invalid, KeyInUse, NotYours, Refusal, TooMany, Unknown
+from lockbox.errors import Conflict, Invalid, KeyInUse, LockboxError, NotFound, NotYours, TooMany
 from lockbox.requests import evaluate, policy_diff, preview, queries, submit
-from lockbox.requests.evaluate import Filing
+from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.policy import DAY, HOUR, Reason
 from lockbox.requests.preview import Preview
-from lockbox.requests.submit import Limits
+from lockbox.requests.submit import SubmissionLimits
 
 router = APIRouter(prefix="/ask", tags=[TAG], include_in_schema=False)
 
@@ -45,12 +45,12 @@ SAID = {
     "access_window": "Choose for how long.",
 }
 
-Said = dict[str, list[str]]
+FormFields = dict[str, list[str]]
 """What is wrong, by the field that it is about."""
 
 
 @dataclass(frozen=True)
-class Typed:
+class RequestForm:
     """What somebody has written, as they have: nothing of it is judged yet."""
 
     tenant: str = ""
@@ -68,7 +68,7 @@ class Typed:
         return [line.strip() for line in self.resources.splitlines() if line.strip()]
 
 
-async def typed(
+async def request_form(
     tenant: Annotated[str, Form()] = "",
     service: Annotated[str, Form()] = "",
     resources: Annotated[str, Form()] = "",
@@ -77,9 +77,9 @@ async def typed(
     justification: Annotated[str, Form()] = "",
     case_ref: Annotated[str, Form()] = "",
     access_window: Annotated[str, Form()] = "",
-) -> Typed:
+) -> RequestForm:
     """Return what a form holds."""
-    return Typed(
+    return RequestForm(
         tenant.strip(),
         service,
         resources,
@@ -91,35 +91,35 @@ async def typed(
     )
 
 
-Written = Annotated[Typed, Depends(typed)]
+RequestFormDep = Annotated[RequestForm, Depends(request_form)]
 
 
-class NotTaken(Invalid):
+class FormRejected(Invalid):
     """Something of a form is not as it has to be; `errors` says what."""
 
 
 @router.get("")
 def show(
     request: Request,
-    chosen: Chosen,
-    session: Work,
+    chosen: SettingsDep,
+    session: SessionDep,
     earlier: Annotated[UUID | None, Query(alias="from")] = None,
     tenant: Annotated[str, Query(max_length=63)] = "",
 ) -> Response:
     """Show an engineer the form, with what they asked for before or the tenant where they name it."""
     visitor = browser.visitor(request, session, chosen)
     evaluate.check_engineer(visitor.caller)
-    written = _earlier(session, visitor, earlier) if earlier else Typed(tenant=tenant)
+    written = _earlier(session, visitor, earlier) if earlier else RequestForm(tenant=tenant)
     return _shown(request, session, chosen, visitor, written)
 
 
 @router.post("/preview")
-def look(work: AtDesk, written: Written) -> Response:
+def look(work: AccountContextDep, written: RequestFormDep) -> Response:
     """Show what such a request would meet and whom it would reach; nothing is filed and nobody is told."""
     with work.open() as (session, visitor):
         evaluate.check_engineer(visitor.caller)
         try:
-            asked = _filing(_read(written))
+            asked = _request_input(_read(written))
             found = preview.preview(session, visitor.caller, asked, work.chosen.services)
         except Invalid as refused:
             return _shown(work.request, session, work.chosen, visitor, written, refused=refused)
@@ -127,7 +127,9 @@ def look(work: AtDesk, written: Written) -> Response:
 
 
 @router.post("")
-def send(work: AtDesk, written: Written, key: Annotated[str, Form(pattern=rf"^{KEY}$")]) -> Response:
+def send(
+    work: AccountContextDep, written: RequestFormDep, key: Annotated[str, Form(pattern=rf"^{KEY}$")]
+) -> Response:
     """File it and lead to it; the same form sent twice is filed once."""
     try:
         with work.open() as (session, visitor):
@@ -139,16 +141,16 @@ def send(work: AtDesk, written: Written, key: Annotated[str, Form(pattern=rf"^{K
     return go(work.request, f"/requests/{one}")
 
 
-def _file(work: AtDesk, session: Session, visitor: Visitor, body: NewRequest, key: str) -> str:
+def _file(work: AccountContextDep, session: Session, visitor: Visitor, body: NewRequest, key: str) -> str:
     """File it under the form's key; return the request's id, that of the first time where it comes again."""
     evaluate.check_engineer(visitor.caller)
     person, plain = visitor.caller.person_id, b"ask " + body.model_dump_json().encode()
     answer = submit.earlier_answer(session, person, f"ask-{key}", plain)
     if answer is not None:
         return str(UUID(answer["id"]))
-    limits = Limits(work.chosen.filings_by_person, work.chosen.filings_for_tenant)
+    limits = SubmissionLimits(work.chosen.filings_by_person, work.chosen.filings_for_tenant)
     filed = submit.submit(
-        session, visitor.caller, origin(work.request), _filing(body), work.chosen.services, limits=limits
+        session, visitor.caller, origin(work.request), _request_input(body), work.chosen.services, limits=limits
     )
     one = str(filed.request.id)
     submit.keep(session, person, f"ask-{key}", plain, json.dumps({"id": one}))
@@ -160,11 +162,11 @@ def _shown(
     session: Session,
     chosen: Settings,
     visitor: Visitor,
-    written: Typed,
+    written: RequestForm,
     *,
-    refused: Refusal | None = None,
+    refused: LockboxError | None = None,
     found: Preview | None = None,
-    asked: Filing | None = None,
+    asked: RequestInput | None = None,
 ) -> HTMLResponse:
     customers = tenants.page(session, visitor.caller, cursor=None, most=MOST_LISTED)
     longest = {one.tenant.slug: one.longest_window or max(WINDOWS) for one in customers.overviews}
@@ -201,7 +203,7 @@ def _ceiling(session: Session, visitor: Visitor, slug: str, longest: Mapping[str
         return longest[slug]
     try:
         known = tenants.show(session, visitor.caller, slug).longest_window
-    except Unknown:
+    except NotFound:
         known = None
     return known or max([*longest.values()], default=max(WINDOWS))
 
@@ -218,13 +220,13 @@ def _windows(typed: str, ceiling: int) -> list[int]:
     return sorted({one for one in offered if one <= ceiling} | {min(ceiling, max(WINDOWS))})
 
 
-def _earlier(session: Session, visitor: Visitor, request_id: UUID) -> Typed:
+def _earlier(session: Session, visitor: Visitor, request_id: UUID) -> RequestForm:
     """Return what one of the person's own requests was, as they would write it."""
     entry = queries.find(session, visitor.caller, request_id)
     asked = entry.request
     if asked.requester_id != visitor.caller.person_id:
-        raise Unknown("There is no such request of yours.")
-    return Typed(
+        raise NotFound("There is no such request of yours.")
+    return RequestForm(
         entry.tenant,
         asked.service,
         "\n".join(asked.resources),
@@ -236,7 +238,7 @@ def _earlier(session: Session, visitor: Visitor, request_id: UUID) -> Typed:
     )
 
 
-def _read(written: Typed) -> NewRequest:
+def _read(written: RequestForm) -> NewRequest:
     """Read a form by the rules of the API's own body."""
     try:
         return NewRequest.model_validate(
@@ -253,7 +255,7 @@ def _read(written: Typed) -> NewRequest:
         )
     except ValidationError as error:
         errors = [{"field": str(where[0]), "message": _message(where, said)} for where, said in policy_diff.of(error)]
-        raise NotTaken(LOOK_AGAIN, errors=errors) from None
+        raise FormRejected(LOOK_AGAIN, errors=errors) from None
 
 
 def _message(where: Sequence[int | str], said: str) -> str:
@@ -268,11 +270,11 @@ def _is_seconds(written: str) -> bool:
     return written.isascii() and written.isdecimal() and len(written) <= MOST_DIGITS and int(written) > 0
 
 
-def _filing(body: NewRequest) -> Filing:
-    return Filing(**dict(body))
+def _request_input(body: NewRequest) -> RequestInput:
+    return RequestInput(**dict(body))
 
 
-def _wrong(refused: Refusal | None, found: Preview | None) -> Said:
+def _wrong(refused: LockboxError | None, found: Preview | None) -> FormFields:
     """Return what is wrong, by field: what was refused, or what the customer's policy finds lacking."""
     said = defaultdict[str, list[str]](list)
     facts = refused.facts if refused else {}

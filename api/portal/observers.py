@@ -8,15 +8,15 @@ from fastapi import APIRouter, Form, Request, Response
 from sqlmodel import Session
 
 from api import browser, rate_limits
-from api.deps import Chosen, Work
-from api.portal.account import AtDesk
+from api.deps import SessionDep, SettingsDep
+from api.portal.account import AccountContextDep
 from api.portal.pages import TAG
-from api.portal.tenant_admin import Hall, done, hall, read
-from api.schemas.addresses import NewWatcher
+from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
+from api.schemas.addresses import NewObserver
 from api.schemas.parts import Slug
 from lockbox.admin import observers
-from lockbox.admin.observers import Wanted
-from lockbox.errors import Refusal
+from lockbox.admin.observers import ObserverInput
+from lockbox.errors import LockboxError
 from lockbox.identity.roles import Caller
 from lockbox.requests.transition import Origin
 
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/tenants/{slug}/watchers", tags=[TAG], include_in_sch
 
 
 @dataclass(frozen=True)
-class Written:
+class ObserverForm:
     """What the form holds."""
 
     name: str = ""
@@ -33,28 +33,28 @@ class Written:
 
 
 @router.get("")
-def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
+def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
     """Show who is copied to the tenant's members, with forms for the admins among them."""
-    return _shown(hall(request, session, browser.visitor(request, session, chosen), slug))
+    return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("")
 def add(
-    work: AtDesk,
+    work: AccountContextDep,
     slug: Slug,
     name: Annotated[str, Form(max_length=1000)] = "",
     address: Annotated[str, Form(max_length=1000)] = "",
     service: Annotated[str, Form(max_length=100)] = "",
 ) -> Response:
     """Have somebody copied."""
-    written = Written(name, address, service)
+    written = ObserverForm(name, address, service)
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
-        body = read(NewWatcher, name=name.strip(), address=address.strip(), service=service or None)
-        wanted = Wanted(body.name, body.address, body.service)
+        body = read(NewObserver, name=name.strip(), address=address.strip(), service=service or None)
+        wanted = ObserverInput(body.name, body.address, body.service)
         observers.add(session, caller, origin, slug, wanted, services=work.chosen.services)
 
-    def shown(at: Hall, refused: Refusal) -> Response:
+    def shown(at: TenantAdminPage, refused: LockboxError) -> Response:
         return _shown(at, refused, written)
 
     return done(
@@ -63,7 +63,7 @@ def add(
 
 
 @router.post("/remove")
-def remove(work: AtDesk, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
+def remove(work: AccountContextDep, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
     """Have somebody copied no longer."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
@@ -72,10 +72,10 @@ def remove(work: AtDesk, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> 
     return done(work, slug, deed, _shown, f"/tenants/{slug}/watchers")
 
 
-def _shown(at: Hall, refused: Refusal | None = None, written: Written | None = None) -> Response:
+def _shown(at: TenantAdminPage, refused: LockboxError | None = None, written: ObserverForm | None = None) -> Response:
     return at.page(
         "watchers",
         refused,
         watchers=observers.listed(at.session, at.caller, at.tenant.slug),
-        written=written or Written(),
+        written=written or ObserverForm(),
     )

@@ -7,15 +7,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from api import browser
-from api.deps import Chosen, House
+from api.deps import DatabaseDep, SettingsDep
 from api.portal import plots
 from api.portal.pages import TAG, page
 from api.portal.plots import Plot, Series
 from lockbox.database import now
 from lockbox.monitoring import status
-from lockbox.monitoring.heartbeats import Part
-from lockbox.monitoring.metrics import MOST_SILENT, Figures
-from lockbox.monitoring.status import MOST_SEAL_LAG, MOST_UNSENT_AGE, Beat, Day, Operations
+from lockbox.monitoring.heartbeats import ProcessPart
+from lockbox.monitoring.metrics import MOST_SILENT, MetricSnapshot
+from lockbox.monitoring.status import MOST_SEAL_LAG, MOST_UNSENT_AGE, HourlyCounts, OperationsStatus, ProcessHeartbeat
 from lockbox.notifications.models import Channel
 from lockbox.requests.lifecycle import State
 
@@ -26,7 +26,7 @@ MOST_PAGES = 10_000
 
 
 @dataclass(frozen=True)
-class Line:
+class OperationsFigure:
     """A figure: what it is, what it says, and whether that is as it should be."""
 
     name: str
@@ -37,14 +37,14 @@ class Line:
 @router.get("")
 def show(
     request: Request,
-    chosen: Chosen,
-    house: House,
+    chosen: SettingsDep,
+    house: DatabaseDep,
     failing: Annotated[int, Query(ge=1, le=MOST_PAGES)] = 1,
 ) -> Response:
     """Show the figures that `lockbox operate status` and the metrics show, and plots of 24 hours."""
     with house.transaction() as session:
         visitor, at = browser.visitor(request, session, chosen), now(session)
-    found = status.look(house, visitor.caller, failing_page=failing)
+    found = status.read_operations(house, visitor.caller, failing_page=failing)
     return page(
         request,
         "operations",
@@ -65,51 +65,59 @@ def show(
     )
 
 
-def _lines(found: Operations) -> Iterator[Line]:
+def _lines(found: OperationsStatus) -> Iterator[OperationsFigure]:
     of, day = found.status.figures, found.day
-    yield Line("Windows open", _count(of.one("access_open")))
-    yield Line("Scheduled steps", _count(sum(of.labelled("pending").values()) if of.postgres is not None else None))
+    yield OperationsFigure("Windows open", _count(of.one("access_open")))
+    yield OperationsFigure(
+        "Scheduled steps", _count(sum(of.labelled("pending").values()) if of.postgres is not None else None)
+    )
     yield _must_be_none("Overdue steps", of.one("overdue"))
     lag = day.schedule_lag if day else None
-    yield Line("Schedule lag of the last minute", UNKNOWN if lag is None else plots.lag(lag))
-    yield Line("Last reconcile", _ago(of.one("heartbeat", Part.RECONCILE)))
+    yield OperationsFigure("Schedule lag of the last minute", UNKNOWN if lag is None else plots.lag(lag))
+    yield OperationsFigure("Last reconcile", _ago(of.one("heartbeat", ProcessPart.RECONCILE)))
     yield from _notices(of)
-    yield Line("Events to seal", _count(of.one("unsealed")))
+    yield OperationsFigure("Events to seal", _count(of.one("unsealed")))
     yield _within("Seal lag", of.one("seal_lag"), MOST_SEAL_LAG)
-    yield Line("Newest checkpoint", _ago(of.one("checkpoint_age")))
+    yield OperationsFigure("Newest checkpoint", _ago(of.one("checkpoint_age")))
     yield from _workers(found)
-    yield Line("Unacknowledged messages", _count(of.redis.unacked) if of.redis else "Redis is away", bool(of.redis))
+    yield OperationsFigure(
+        "Unacknowledged messages", _count(of.redis.unacked) if of.redis else "Redis is away", bool(of.redis)
+    )
     missing = sum(number for (_, way), number in of.drift().items() if way == "missing")
-    yield Line(
+    yield OperationsFigure(
         "Missing in the schedule", _count(missing) if of.redis else "Redis is away", bool(of.redis) and not missing
     )
 
 
-def _notices(of: Figures) -> Iterator[Line]:
+def _notices(of: MetricSnapshot) -> Iterator[OperationsFigure]:
     """Say how mail stands, which is ours to mend, and webhooks, which are their owners'."""
     if of.postgres is None:
-        yield Line("Mails to send", UNKNOWN)
-        yield Line("Webhook calls to send", UNKNOWN)
+        yield OperationsFigure("Mails to send", UNKNOWN)
+        yield OperationsFigure("Webhook calls to send", UNKNOWN)
         return
     mail = {name: of.one(name, Channel.MAIL) or 0.0 for name in ("unsent", "oldest_unsent", "dead_lately", "dead")}
-    yield Line("Mails to send", _count(mail["unsent"]))
+    yield OperationsFigure("Mails to send", _count(mail["unsent"]))
     yield _within("Oldest mail to send", mail["oldest_unsent"], MOST_UNSENT_AGE)
     yield _must_be_none("Mails not delivered within a day", mail["dead_lately"])
-    yield Line("Mails not delivered", _count(mail["dead"]))
+    yield OperationsFigure("Mails not delivered", _count(mail["dead"]))
     calls = {name: of.one(name, Channel.WEBHOOK) or 0.0 for name in ("unsent", "oldest_unsent", "dead")}
-    yield Line("Webhook calls to send", _count(calls["unsent"]))
-    yield Line("Oldest webhook call to send", plots.lag(calls["oldest_unsent"]))
-    yield Line("Webhook calls not delivered", _count(calls["dead"]))
+    yield OperationsFigure("Webhook calls to send", _count(calls["unsent"]))
+    yield OperationsFigure("Oldest webhook call to send", plots.lag(calls["oldest_unsent"]))
+    yield OperationsFigure("Webhook calls not delivered", _count(calls["dead"]))
 
 
-def _workers(found: Operations) -> Iterator[Line]:
+def _workers(found: OperationsStatus) -> Iterator[OperationsFigure]:
     alive = found.status.figures.labelled("processes")
-    for part, name in ((Part.API, "API processes"), (Part.CORE, "Core workers"), (Part.NOTICES, "Notices workers")):
+    for part, name in (
+        (ProcessPart.API, "API processes"),
+        (ProcessPart.CORE, "Core workers"),
+        (ProcessPart.NOTICES, "Notices workers"),
+    ):
         number = alive.get(part, 0.0)
-        yield Line(f"{name} alive", _count(number), bool(number))
+        yield OperationsFigure(f"{name} alive", _count(number), bool(number))
 
 
-def _life(beat: Beat) -> tuple[Beat, str, str]:
+def _life(beat: ProcessHeartbeat) -> tuple[ProcessHeartbeat, str, str]:
     return beat, plots.lag(beat.age), f"{round(beat.skew * 1000):+d} ms"
 
 
@@ -121,15 +129,15 @@ def _ago(seconds: float | None) -> str:
     return UNKNOWN if seconds is None else f"{plots.lag(seconds)} ago"
 
 
-def _must_be_none(name: str, number: float | None) -> Line:
-    return Line(name, _count(number), not number)
+def _must_be_none(name: str, number: float | None) -> OperationsFigure:
+    return OperationsFigure(name, _count(number), not number)
 
 
-def _within(name: str, seconds: float | None, most: float) -> Line:
-    return Line(name, UNKNOWN if seconds is None else plots.lag(seconds), (seconds or 0.0) <= most)
+def _within(name: str, seconds: float | None, most: float) -> OperationsFigure:
+    return OperationsFigure(name, UNKNOWN if seconds is None else plots.lag(seconds), (seconds or 0.0) <= most)
 
 
-def _plots(day: Day) -> Sequence[Plot]:
+def _plots(day: HourlyCounts) -> Sequence[Plot]:
     filed = [
         Series("Filed", "filed", day.counts("filed")),
         Series("Decided", "decided", day.counts("decided")),

@@ -9,10 +9,10 @@ from sqlmodel import Session
 
 from api import browser
 from api.browser import Visitor
-from api.deps import Chosen, Work
+from api.deps import SessionDep, SettingsDep
 from api.portal import list_actions
-from api.portal.account import AtDesk
-from api.portal.list_actions import Refused
+from api.portal.account import AccountContextDep
+from api.portal.list_actions import RefusedListAction
 from api.portal.pages import TAG, go, page, status_of
 from config.settings import Settings
 from lockbox.database import now
@@ -28,14 +28,14 @@ Cursor = Annotated[str, Query(max_length=40)]
 
 
 @router.get("")
-def show(request: Request, chosen: Chosen, session: Work, after: Cursor = "") -> Response:
+def show(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
     """Show the person's own requests, the open ones first."""
     return _shown(request, session, browser.visitor(request, session, chosen), chosen, after)
 
 
 @router.post("/{request_id}/{action}")
 def act(
-    work: AtDesk,
+    work: AccountContextDep,
     request_id: UUID,
     action: Literal["cancel", "complete"],
     version: Annotated[int, Form(ge=1, le=999_999_999)],
@@ -46,7 +46,9 @@ def act(
     if refused is None:
         return go(work.request, HERE)
     with work.open() as (session, visitor):
-        return _shown(work.request, session, visitor, work.chosen, "", Refused(request_id, action, refused, comment))
+        return _shown(
+            work.request, session, visitor, work.chosen, "", RefusedListAction(request_id, action, refused, comment)
+        )
 
 
 def _shown(
@@ -55,9 +57,9 @@ def _shown(
     visitor: Visitor,
     chosen: Settings,
     after: str,
-    refused: Refused | None = None,
+    refused: RefusedListAction | None = None,
 ) -> HTMLResponse:
-    found = review_queue.mine(session, visitor.caller, cursor=after or None, most=MOST)
+    found = review_queue.own_requests(session, visitor.caller, cursor=after or None, most=MOST)
     return page(
         request,
         "mine",
@@ -65,7 +67,7 @@ def _shown(
         visitor=visitor,
         at=now(session),
         items=found.items,
-        tallies=inbox.of_those_that_wait(session, visitor.caller, [one.entry.request for one in found.items]),
+        tallies=inbox.tallies_of(session, visitor.caller, [one.entry.request for one in found.items]),
         next_cursor=found.next_cursor,
         is_first=not after,
         titles={name: service.title for name, service in chosen.services.items()},

@@ -22,10 +22,10 @@ from api.browser import Visitor
 from api.portal import agents, navigation
 from api.problems import STATUS
 from api.problems import problem as plain_problem
-from lockbox.errors import Conflict, Invalid, NotSignedIn, NotYours, Refusal, SignInAgain, TooMany
+from lockbox.errors import Conflict, Invalid, LockboxError, NotSignedIn, NotYours, SignInAgain, TooMany
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Side
-from lockbox.notifications.mail_text import SAYINGS, Saying, approved, duration
+from lockbox.notifications.mail_text import SAYINGS, StateWording, approved, duration
 from lockbox.requests.transition import Origin
 from lockbox.text_rules import alphabets, flagged, warning
 
@@ -95,7 +95,7 @@ def _here(tell: Callable[[datetime, str], str]) -> Callable[..., str]:
     return told
 
 
-def _state_words(saying: Saying) -> str:
+def _state_words(saying: StateWording) -> str:
     reader = READER.get()
     return saying.to(reader.caller.side if reader else Side.VENDOR)
 
@@ -284,6 +284,6 @@ def _visitor(request: Request, status: int) -> Visitor | None:
         return None
 
 
-def status_of(refused: Refusal) -> int:
+def status_of(refused: LockboxError) -> int:
     """Return the status that a refusal has everywhere."""
     return next(STATUS[kind] for kind in type(refused).__mro__ if kind in STATUS)

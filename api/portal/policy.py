@@ -7,15 +7,15 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from sqlmodel import Session
 
 from api import browser
-from api.deps import Chosen, Work
+from api.deps import SessionDep, SettingsDep
 from api.portal import policy_form, policy_preview
-from api.portal.account import AtDesk
+from api.portal.account import AccountContextDep
 from api.portal.pages import REFUSED, TAG
-from api.portal.policy_form import Written, written
-from api.portal.tenant_admin import Hall, done, hall
+from api.portal.policy_form import PolicyForm, policy_form_of
+from api.portal.tenant_admin import TenantAdminPage, done, tenant_admin_page
 from api.schemas.parts import Slug
 from lockbox.admin import policies
-from lockbox.errors import Invalid, Refusal
+from lockbox.errors import Invalid, LockboxError
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests.policy import Reason
 from lockbox.requests.policy_rules import Policy
@@ -27,21 +27,21 @@ LONGEST = 30_000
 MOST_VERSIONS = 20
 
 Text = Annotated[str, Form(max_length=LONGEST)]
-Seen = Annotated[int, Form(ge=1, le=2**31 - 2)]
-Terms = Annotated[Written, Depends(written)]
+PolicyVersionField = Annotated[int, Form(ge=1, le=2**31 - 2)]
+PolicyFormDep = Annotated[PolicyForm, Depends(policy_form_of)]
 
 
 @router.get("")
-def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
+def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
     """Show the policy to the tenant's members, as forms to its admins."""
-    return _shown(hall(request, session, browser.visitor(request, session, chosen), slug))
+    return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("")
-def look(work: AtDesk, slug: Slug, text: Text = "", version: Seen = 1) -> Response:
+def look(work: AccountContextDep, slug: Slug, text: Text = "", version: PolicyVersionField = 1) -> Response:
     """Show what the policy would change that was written as text; nothing is changed by that."""
     with work.open() as (session, visitor):
-        at = hall(work.request, session, visitor, slug, Role.TENANT_ADMIN)
+        at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         try:
             return policy_preview.page(at, _read(text), version)
         except REFUSED as refused:
@@ -49,10 +49,12 @@ def look(work: AtDesk, slug: Slug, text: Text = "", version: Seen = 1) -> Respon
 
 
 @router.post("/terms")
-def look_at_terms(work: AtDesk, slug: Slug, form: Terms, version: Seen = 1) -> Response:
+def look_at_terms(
+    work: AccountContextDep, slug: Slug, form: PolicyFormDep, version: PolicyVersionField = 1
+) -> Response:
     """Show what the common terms would change that were filled in; nothing is changed by that."""
     with work.open() as (session, visitor):
-        at = hall(work.request, session, visitor, slug, Role.TENANT_ADMIN)
+        at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         held = policies.read(session, visitor.caller, slug)
         try:
             return policy_preview.page(at, form.onto(held.policy), version)
@@ -61,13 +63,13 @@ def look_at_terms(work: AtDesk, slug: Slug, form: Terms, version: Seen = 1) -> R
 
 
 @router.post("/save")
-def save(work: AtDesk, slug: Slug, text: Text = "", version: Seen = 1) -> Response:
+def save(work: AccountContextDep, slug: Slug, text: Text = "", version: PolicyVersionField = 1) -> Response:
     """Put the written policy in place of the one that was seen; what is refused loses nothing that was written."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         policies.change(session, caller, origin, slug, _read(text), seen=version)
 
-    def shown(at: Hall, refused: Refusal) -> Response:
+    def shown(at: TenantAdminPage, refused: LockboxError) -> Response:
         return _shown(at, refused, text=text, version=version)
 
     return done(work, slug, deed, shown, f"/tenants/{slug}/policy")
@@ -82,15 +84,15 @@ def _read(text: str) -> Policy:
 
 
 def _shown(
-    at: Hall,
-    refused: Refusal | None = None,
+    at: TenantAdminPage,
+    refused: LockboxError | None = None,
     *,
     text: str | None = None,
-    form: Written | None = None,
+    form: PolicyForm | None = None,
     version: int | None = None,
 ) -> Response:
     held = policies.read(at.session, at.caller, at.tenant.slug)
-    shown = form or Written.of(held.policy)
+    shown = form or PolicyForm.of(held.policy)
     return at.page(
         "policy",
         refused,

@@ -38,7 +38,7 @@ Several = Annotated[list[str], Form(max_length=20)]
 
 
 @dataclass(frozen=True)
-class Written:
+class PolicyForm:
     """What the form holds, as somebody has typed it: a window is hours and minutes, a switch is among `switched`."""
 
     fields: dict[str, str]
@@ -47,7 +47,7 @@ class Written:
     comments: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, policy: Policy) -> "Written":
+    def of(cls, policy: Policy) -> "PolicyForm":
         """Return the form of a policy."""
         fields = {name: str(getattr(policy, name)) for name in NUMBERS}
         for name in WINDOWS:
@@ -100,7 +100,7 @@ class Written:
         return int(text)
 
 
-async def written(
+async def policy_form_of(
     review_window_hours: Field = "",
     review_window_minutes: Field = "",
     approval_window_hours: Field = "",
@@ -117,7 +117,7 @@ async def written(
     switched: Several = [],  # noqa: B006 - FastAPI copies it
     reasons: Several = [],  # noqa: B006 - likewise
     comment_required: Several = [],  # noqa: B006 - likewise
-) -> Written:
+) -> PolicyForm:
     """Return what the form holds."""
     fields = {
         "review_window_hours": review_window_hours,
@@ -134,7 +134,7 @@ async def written(
         "approval_reminders": approval_reminders,
         "review_reminders": review_reminders,
     }
-    return Written(fields, tuple(switched), tuple(reasons), tuple(comment_required))
+    return PolicyForm(fields, tuple(switched), tuple(reasons), tuple(comment_required))
 
 
 def percents(name: str, text: str) -> list[int]:

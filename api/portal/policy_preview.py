@@ -2,13 +2,13 @@
 
 from fastapi import Response
 
-from api.portal.tenant_admin import Hall
+from api.portal.tenant_admin import TenantAdminPage
 from lockbox.admin import what_if
 from lockbox.requests import policy_diff
 from lockbox.requests.policy_rules import Policy
 
 
-def page(at: Hall, policy: Policy, seen: int) -> Response:
+def page(at: TenantAdminPage, policy: Policy, seen: int) -> Response:
     """Return the page; what would not be saved is refused there already.
 
     Args:
@@ -19,7 +19,7 @@ def page(at: Hall, policy: Policy, seen: int) -> Response:
     Raises:
         Invalid, NobodyCanApprove: it could not hold.
     """
-    found = what_if.weigh(at.session, at.caller, at.tenant.slug, policy)
+    found = what_if.preview_policy(at.session, at.caller, at.tenant.slug, policy)
     if found.refusal:
         raise found.refusal
     return at.page(

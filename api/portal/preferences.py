@@ -6,7 +6,7 @@ from fastapi import APIRouter, Form, Response
 from sqlmodel import Session
 
 from api.browser import Visitor
-from api.portal.account import AtDesk, done
+from api.portal.account import AccountContextDep, done
 from api.portal.pages import TAG
 from lockbox.identity import preferences, time_zones
 
@@ -14,7 +14,9 @@ router = APIRouter(prefix="/account/preferences", tags=[TAG], include_in_schema=
 
 
 @router.post("")
-def choose_time_zone(work: AtDesk, time_zone: Annotated[str, Form(max_length=time_zones.LONGEST)] = "") -> Response:
+def choose_time_zone(
+    work: AccountContextDep, time_zone: Annotated[str, Form(max_length=time_zones.LONGEST)] = ""
+) -> Response:
     """Let mails tell the person the time in another zone."""
 
     def deed(session: Session, visitor: Visitor) -> None:
@@ -24,7 +26,7 @@ def choose_time_zone(work: AtDesk, time_zone: Annotated[str, Form(max_length=tim
 
 
 @router.post("/prompts")
-def choose_prompts(work: AtDesk, prompts: Annotated[Literal["yes", "no"], Form()] = "yes") -> Response:
+def choose_prompts(work: AccountContextDep, prompts: Annotated[Literal["yes", "no"], Form()] = "yes") -> Response:
     """Let the person be asked by mail, or not."""
 
     def deed(session: Session, visitor: Visitor) -> None:

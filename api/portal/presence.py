@@ -5,22 +5,24 @@ from uuid import UUID
 
 from fastapi import APIRouter, Form, Response
 
-from api.portal.account import AtDesk
+from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, go
-from lockbox.errors import Unknown
+from lockbox.errors import NotFound
 from lockbox.requests import inbox
 
 router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
 
 
 @router.post("/{request_id}/look")
-def look(work: AtDesk, request_id: str, looking: Annotated[Literal["on", "off"], Form()] = "on") -> Response:
+def look(
+    work: AccountContextDep, request_id: str, looking: Annotated[Literal["on", "off"], Form()] = "on"
+) -> Response:
     """Let the others on the person's side see that they look at a request, or no longer."""
     change = inbox.begin if looking == "on" else inbox.end
     with work.open() as (session, visitor):
         try:
             one = UUID(request_id)
         except ValueError:
-            raise Unknown("There is no such request.") from None
+            raise NotFound("There is no such request.") from None
         change(session, work.house.schedule, visitor.caller, one)
     return go(work.request, f"/requests/{one}")

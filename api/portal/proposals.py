@@ -6,8 +6,8 @@ from uuid import UUID
 from fastapi import APIRouter, Form, Request, Response
 
 from api import browser
-from api.deps import Chosen, Work
-from api.portal.account import AtDesk
+from api.deps import SessionDep, SettingsDep
+from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, go, origin, page
 from api.schemas.parts import Slug
 from lockbox.admin import recovery
@@ -18,14 +18,16 @@ HERE = "/proposals"
 
 
 @router.get("")
-def show(request: Request, chosen: Chosen, session: Work) -> Response:
+def show(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
     """Show the open proposals that the person could object to."""
     visitor = browser.visitor(request, session, chosen)
     return page(request, "proposals", visitor=visitor, proposals=recovery.open_for(session, visitor.caller))
 
 
 @router.post("/object")
-def object_to(work: AtDesk, slug: Annotated[Slug, Form()], one: Annotated[UUID, Form(alias="id")]) -> Response:
+def object_to(
+    work: AccountContextDep, slug: Annotated[Slug, Form()], one: Annotated[UUID, Form(alias="id")]
+) -> Response:
     """Stop a proposal for good, however the person has signed in."""
     with work.open() as (session, visitor):
         recovery.object_to(session, visitor.caller, origin(work.request), slug, one)

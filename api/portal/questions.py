@@ -11,13 +11,13 @@ from sqlmodel import Session
 
 from api import browser
 from api.browser import Visitor
-from api.deps import Chosen, Work
-from api.portal.account import AtDesk
+from api.deps import SessionDep, SettingsDep
+from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, go, origin, page, status_of
-from api.schemas.questions import Remark
+from api.schemas.questions import QuestionText
 from config.settings import Settings
 from lockbox.database import now
-from lockbox.errors import Conflict, Invalid, NotYours, Refusal
+from lockbox.errors import Conflict, Invalid, LockboxError, NotYours
 from lockbox.requests import inbox, policy_diff, queries, questions, read_log
 
 router = APIRouter(prefix="/requests/{request_id}/questions", tags=[TAG], include_in_schema=False)
@@ -26,7 +26,7 @@ Text = Annotated[str, Form()]
 
 
 @dataclass(frozen=True)
-class Written:
+class QuestionForm:
     """What somebody has written that was refused: a question, or the answer to the one that is named."""
 
     text: str
@@ -34,42 +34,42 @@ class Written:
 
 
 @router.get("")
-def show(request: Request, request_id: UUID, chosen: Chosen, session: Work) -> Response:
+def show(request: Request, request_id: UUID, chosen: SettingsDep, session: SessionDep) -> Response:
     """Show what was asked about a request and answered, with forms for whoever may ask or answer."""
     return _shown(request, session, browser.visitor(request, session, chosen), chosen, request_id)
 
 
 @router.post("")
-def ask(work: AtDesk, request_id: UUID, text: Text = "") -> Response:
+def ask(work: AccountContextDep, request_id: UUID, text: Text = "") -> Response:
     """Ask the engineer something; what is refused loses nothing that was written."""
     try:
         with work.open() as (session, visitor):
             questions.ask(session, visitor.caller, origin(work.request), request_id, _said(text))
     except (Conflict, NotYours, Invalid) as refused:
-        return _refused(work, request_id, refused, Written(text))
+        return _refused(work, request_id, refused, QuestionForm(text))
     return go(work.request, f"/requests/{request_id}")
 
 
 @router.post("/{question_id}/answer")
-def answer(work: AtDesk, request_id: UUID, question_id: UUID, text: Text = "") -> Response:
+def answer(work: AccountContextDep, request_id: UUID, question_id: UUID, text: Text = "") -> Response:
     """Answer a question; what is refused loses nothing that was written."""
     try:
         with work.open() as (session, visitor):
             came = origin(work.request)
             questions.answer(session, visitor.caller, came, request_id, question_id, _said(text))
     except (Conflict, NotYours, Invalid) as refused:
-        return _refused(work, request_id, refused, Written(text, question_id))
+        return _refused(work, request_id, refused, QuestionForm(text, question_id))
     return go(work.request, f"/requests/{request_id}")
 
 
 def _said(text: str) -> str:
     try:
-        return Remark(text=text.replace("\r\n", "\n")).text
+        return QuestionText(text=text.replace("\r\n", "\n")).text
     except ValidationError as error:
-        raise Invalid(f"What you wrote was not taken: {policy_diff.told(error)}.", field="text") from None
+        raise Invalid(f"What you wrote was not taken: {policy_diff.advice(error)}.", field="text") from None
 
 
-def _refused(work: AtDesk, request_id: UUID, refused: Refusal, written: Written) -> HTMLResponse:
+def _refused(work: AccountContextDep, request_id: UUID, refused: LockboxError, written: QuestionForm) -> HTMLResponse:
     with work.open() as (session, visitor):
         return _shown(work.request, session, visitor, work.chosen, request_id, refused, written)
 
@@ -80,8 +80,8 @@ def _shown(
     visitor: Visitor,
     chosen: Settings,
     request_id: UUID,
-    refused: Refusal | None = None,
-    written: Written | None = None,
+    refused: LockboxError | None = None,
+    written: QuestionForm | None = None,
 ) -> HTMLResponse:
     entry = queries.find(session, visitor.caller, request_id)
     service = chosen.services.get(entry.request.service)
@@ -93,11 +93,11 @@ def _shown(
         at=now(session),
         entry=entry,
         asked=entry.request,
-        tallies=inbox.of_those_that_wait(session, visitor.caller, [entry.request]),
+        tallies=inbox.tallies_of(session, visitor.caller, [entry.request]),
         title=service.title if service else entry.request.service,
-        talk=questions.talk(session, visitor.caller, entry),
+        talk=questions.conversation(session, visitor.caller, entry),
         refused=refused,
         written=written,
     )
-    read_log.note(session, visitor.caller, origin(request), entry.request)
+    read_log.record_read(session, visitor.caller, origin(request), entry.request)
     return shown

@@ -15,27 +15,27 @@ from sqlmodel import Session, col, select
 
 from api import browser, deps
 from api.browser import Visitor
-from api.deps import Chosen, House, Work
+from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.portal import navigation, signed_approvals
 from api.portal.pages import TAG, go, origin, page, status_of
-from api.portal.signed_approvals import NOTHING_SHOWN, ApprovalProof, shown_proof
-from api.refusal_log import Tried, note, trying
-from api.schemas.requests import Approval
+from api.portal.signed_approvals import NOTHING_SHOWN, ApprovalProofForm, shown_proof
+from api.refusal_log import AttemptedAction, note, remember_attempt
+from api.schemas.requests import ApprovalInput
 from config.settings import Settings
 from lockbox.audit import event_search
 from lockbox.database import now
 from lockbox.errors import (
-    AskedAgain,
+    AlreadyAskedAgain,
     Conflict,
     Invalid,
+    LockboxError,
+    NotFound,
     NotYours,
     PolicyNotMet,
     PolicyUnverified,
-    Refusal,
     SignInAgain,
     TenantSuspended,
     TooMany,
-    Unknown,
 )
 from lockbox.identity.roles import Caller, Side
 from lockbox.notifications import delivery_status
@@ -55,13 +55,13 @@ from lockbox.requests import (
     visibility,
 )
 from lockbox.requests.available_moves import AvailableMove
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import OPEN_STATES, Action, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.on_behalf_of import Voice, narrowed, voices
-from lockbox.requests.policy import Commented, Terms, customer_decides
-from lockbox.requests.submit import Limits
-from lockbox.requests.visibility import Guarded
+from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf_of
+from lockbox.requests.policy import ReasonedDecision, Terms, customer_decides
+from lockbox.requests.submit import SubmissionLimits
+from lockbox.requests.visibility import ProtectedField
 
 router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
 front = APIRouter(tags=[TAG], include_in_schema=False)
@@ -76,11 +76,11 @@ BESIDE = frozenset({"widen", "unreached", "question", "answer"})
 SHOWN_REFUSALS = (SignInAgain, PolicyNotMet, PolicyUnverified, TenantSuspended)
 """Refusals that the page explains to those who would be the ones to decide."""
 
-Taken = Literal["endorse", "approve", "deny", "cancel", "revoke", "complete"]
+RequestAction = Literal["endorse", "approve", "deny", "cancel", "revoke", "complete"]
 
 
 @dataclass(frozen=True)
-class Said:
+class DecisionForm:
     """What somebody has sent with a form, so that a refusal does not lose it."""
 
     action: str = ""
@@ -96,13 +96,13 @@ class Said:
 
 
 @front.get("/")
-def enter(request: Request, chosen: Chosen, session: Work) -> Response:
+def enter(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
     """Lead whoever types the bare address to the page that they come to first."""
     return go(request, navigation.home(browser.visitor(request, session, chosen).caller))
 
 
 @router.get("/{request_id}")
-def show(request: Request, request_id: str, chosen: Chosen, session: Work) -> Response:
+def show(request: Request, request_id: str, chosen: SettingsDep, session: SessionDep) -> Response:
     """Show one request, and what the person may do about it."""
     visitor = browser.visitor(request, session, chosen)
     return _shown(request, session, chosen, visitor, _id(request_id))
@@ -110,7 +110,7 @@ def show(request: Request, request_id: str, chosen: Chosen, session: Work) -> Re
 
 @router.post("/{request_id}/ask-again")
 def ask_again(
-    request: Request, request_id: str, chosen: Chosen, house: House, csrf: Annotated[str, Form()] = ""
+    request: Request, request_id: str, chosen: SettingsDep, house: DatabaseDep, csrf: Annotated[str, Form()] = ""
 ) -> Response:
     """File the same request anew and lead to it; where that was done already and it is open, lead to that one."""
     browser.check_same_site(request, chosen)
@@ -119,9 +119,9 @@ def ask_again(
         with house.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
-            limits = Limits(chosen.filings_by_person, chosen.filings_for_tenant)
-            filed = submit.ask(session, visitor.caller, origin(request), one, chosen.services, limits=limits)
-    except AskedAgain as done:
+            limits = SubmissionLimits(chosen.filings_by_person, chosen.filings_for_tenant)
+            filed = submit.ask_again(session, visitor.caller, origin(request), one, chosen.services, limits=limits)
+    except AlreadyAskedAgain as done:
         return go(request, f"/requests/{done.facts['request_id']}")
     except (Conflict, NotYours, Invalid, TooMany) as refused:
         with house.transaction() as session:
@@ -134,9 +134,9 @@ def ask_again(
 def act(
     request: Request,
     request_id: str,
-    action: Taken,
-    chosen: Chosen,
-    house: House,
+    action: RequestAction,
+    chosen: SettingsDep,
+    house: DatabaseDep,
     version: Annotated[int, Form(ge=1, le=999_999_999)],
     csrf: Annotated[str, Form()] = "",
     comment: Annotated[str, Form()] = "",
@@ -144,7 +144,7 @@ def act(
     narrow: Annotated[str, Form()] = "",
     resources: Annotated[list[str] | None, Form()] = None,
     actions: Annotated[list[str] | None, Form()] = None,
-    proof: Annotated[ApprovalProof, Depends(shown_proof)] = NOTHING_SHOWN,
+    proof: Annotated[ApprovalProofForm, Depends(shown_proof)] = NOTHING_SHOWN,
 ) -> Response:
     """Do something about a request; what is refused is said on its page, with what was written still there.
 
@@ -153,18 +153,18 @@ def act(
     """
     browser.check_same_site(request, chosen)
     kept = (resources or (), actions or ()) if narrow else (None, None)
-    one, said = _id(request_id), Said(action, comment, window, *kept)
+    one, said = _id(request_id), DecisionForm(action, comment, window, *kept)
     try:
         verdict = _verdict(said, version)
         if verdict.action is Action.APPROVE:
-            desk = signed_approvals.Desk(request, chosen, house, csrf)
+            desk = signed_approvals.SigningContext(request, chosen, house, csrf)
             if not proof.is_final and (asked := desk.ask(one, verdict, said)):
                 return asked
             verdict = replace(verdict, signed=desk.taken(proof))
         with house.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
-            trying(request, Tried(visitor.caller, origin(request), one, verdict.action))
+            remember_attempt(request, AttemptedAction(visitor.caller, origin(request), one, verdict.action))
             decide.act(session, visitor.caller, origin(request), one, verdict)
     except (Conflict, NotYours, Invalid) as refused:
         note(request, refused)
@@ -173,7 +173,7 @@ def act(
             return _shown(request, session, chosen, visitor, one, refused=refused, said=said, seen=version)
     answer = go(request, f"/requests/{one}")
     if verdict.signed:
-        browser.drop_errand(answer, chosen)
+        browser.drop_oauth_state(answer, chosen)
     return answer
 
 
@@ -184,12 +184,12 @@ def _shown(
     visitor: Visitor,
     request_id: UUID,
     *,
-    refused: Refusal | None = None,
-    said: Said | None = None,
+    refused: LockboxError | None = None,
+    said: DecisionForm | None = None,
     seen: int | None = None,
 ) -> HTMLResponse:
     entry = queries.find(session, visitor.caller, request_id)
-    held = visibility.capacities(visitor.caller, entry.request.requester_id, entry.request.tenant_id)
+    held = visibility.reader_roles(visitor.caller, entry.request.requester_id, entry.request.tenant_id)
     # A move that was made since the request was read is left to the next look: forms bear the version that was read.
     version = entry.request.version
     happened = [event for event in event_search.events(session, request_id) if (event.seq or 0) <= version]
@@ -210,22 +210,22 @@ def _shown(
         entry=entry,
         asked=entry.request,
         title=titles(chosen).get(entry.request.service, entry.request.service),
-        reads_why=visibility.may_read(Guarded.JUSTIFICATION, held),
-        reads_comments=visibility.may_read(Guarded.COMMENT, held),
+        reads_why=visibility.may_read(ProtectedField.JUSTIFICATION, held),
+        reads_comments=visibility.may_read(ProtectedField.COMMENT, held),
         happened=told_of,
         endorsed=next((move for move in moves if move.action == Action.ENDORSE), None),
         is_narrowed=any(one["kept"] for one in told_of if one["action"] == Action.APPROVE),
         inside=activity.read(session, visitor.caller, request_id) if entry.request.opened_at else [],
-        voices=voices(session, moves),
-        unheard=Voice(),
+        voices=on_behalf_of(session, moves),
+        unheard=OnBehalfOf(),
         reach=told.sentence() if entry.request.state in {*ASKING, State.TIMED_OUT} else "",
         nobody_told=entry.request.state == State.TIMED_OUT and not told.reached,
         is_own=entry.request.requester_id == visitor.caller.person_id,
         follower=submit.follower(session, visitor.caller, request_id),
         before=before,
-        waiting=inbox.of_those_that_wait(session, visitor.caller, _pending(session, before)),
+        waiting=inbox.tallies_of(session, visitor.caller, _pending(session, before)),
         tallies=inbox.count(session, visitor.caller, entry.request) if _is_asked(entry.request) else [],
-        talk=questions.talk(session, visitor.caller, entry),
+        talk=questions.conversation(session, visitor.caller, entry),
         since=[one for one in told_of if seen is not None and (one["seq"] or 0) > seen] if refused else [],
         offered=offered,
         obstacle=next((one for one in offered.values() if one), None),
@@ -236,11 +236,11 @@ def _shown(
         shorter=[seconds for seconds in SHORTER if seconds < entry.request.access_window],
         refused=refused,
         needs_sign_in=isinstance(refused, SignInAgain),
-        said=said or Said(),
-        around=inbox.around(session, deps.database(request).schedule, visitor.caller, entry.request),
+        said=said or DecisionForm(),
+        around=inbox.viewers(session, deps.database(request).schedule, visitor.caller, entry.request),
         at=at,
     )
-    read_log.note(session, visitor.caller, origin(request), entry.request)
+    read_log.record_read(session, visitor.caller, origin(request), entry.request)
     return shown
 
 
@@ -262,11 +262,11 @@ def _told_of(happened: Iterable[Row[Any]], side: Side) -> Iterator[dict[str, Any
         why = "_untold" if said.get("nobody_told") or (event.action == "widen" and "unreached" in said) else ""
         beside = event.action in BESIDE and knows_of(side, event.to_state, None)
         if event.seq is not None or beside:
-            kept = narrowed(event)
+            kept = approval_limits(event)
             yield {**event._mapping, "action": f"{event.action}{why}", "kept": kept}  # noqa: SLF001 - its public name
 
 
-def _offered(moves: Iterable[AvailableMove]) -> dict[Action, Refusal | None]:
+def _offered(moves: Iterable[AvailableMove]) -> dict[Action, LockboxError | None]:
     """Return what the page offers, with why it cannot be done yet: by another sign-in it could be.
 
     What is refused because of the customer's policy or the vendor's suspension is shown with its reason too.
@@ -274,26 +274,26 @@ def _offered(moves: Iterable[AvailableMove]) -> dict[Action, Refusal | None]:
     return {one.action: one.refusal for one in moves if one.allowed or isinstance(one.refusal, SHOWN_REFUSALS)}
 
 
-def _required(session: Session, caller: Caller, asked: AccessRequest) -> frozenset[Commented]:
+def _required(session: Session, caller: Caller, asked: AccessRequest) -> frozenset[ReasonedDecision]:
     """Return the decisions that need a reason; of the vendor's people only what no customer's policy weakens."""
     is_vendors = caller.side is Side.VENDOR
-    terms = Terms() if is_vendors else policy_store.ruling(session, asked).terms
+    terms = Terms() if is_vendors else policy_store.effective_policy(session, asked).terms
     return decisions.needing_reasons(terms, by_the_vendor=is_vendors)
 
 
-def _verdict(said: Said, version: int) -> Verdict:
+def _verdict(said: DecisionForm, version: int) -> DecisionInput:
     """Read a form by the rules of the API's own bodies."""
     try:
         window = int(said.window.encode("ascii")) if said.window else None
-        body = Approval(comment=said.comment.replace("\r\n", "\n").strip() or None, access_window=window)
+        body = ApprovalInput(comment=said.comment.replace("\r\n", "\n").strip() or None, access_window=window)
     except ValidationError as error:
-        raise Invalid(f"Your comment or the time was not taken: {policy_diff.told(error)}.") from None
+        raise Invalid(f"Your comment or the time was not taken: {policy_diff.advice(error)}.") from None
     except ValueError:
         raise Invalid("The time was not taken: choose one from the list.") from None
     action = Action(said.action)
     if action is not Action.APPROVE:
-        return Verdict(action, body.comment, version=version)
-    return Verdict(action, body.comment, body.access_window, version, said.resources, said.actions)
+        return DecisionInput(action, body.comment, version=version)
+    return DecisionInput(action, body.comment, body.access_window, version, said.resources, said.actions)
 
 
 def titles(chosen: Settings) -> Mapping[str, str]:
@@ -305,4 +305,4 @@ def _id(shown: str) -> UUID:
     try:
         return UUID(shown)
     except ValueError:
-        raise Unknown(NO_REQUEST) from None
+        raise NotFound(NO_REQUEST) from None

@@ -9,10 +9,10 @@ from sqlmodel import Session
 
 from api import browser
 from api.browser import Visitor
-from api.deps import Chosen, Work
+from api.deps import SessionDep, SettingsDep
 from api.portal import list_actions
-from api.portal.account import AtDesk
-from api.portal.list_actions import Refused
+from api.portal.account import AccountContextDep
+from api.portal.list_actions import RefusedListAction
 from api.portal.pages import TAG, go, page, status_of
 from config.settings import Settings
 from lockbox.database import now
@@ -28,14 +28,14 @@ Cursor = Annotated[str, Query(max_length=60)]
 
 
 @router.get("")
-def show(request: Request, chosen: Chosen, session: Work, after: Cursor = "") -> Response:
+def show(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
     """Show a manager what waits for a review, the soonest deadline first."""
     return _shown(request, session, browser.visitor(request, session, chosen), chosen, after)
 
 
 @router.post("/{request_id}/{action}")
 def act(
-    work: AtDesk,
+    work: AccountContextDep,
     request_id: UUID,
     action: Literal["endorse", "deny"],
     version: Annotated[int, Form(ge=1, le=999_999_999)],
@@ -46,7 +46,7 @@ def act(
     if refused is None:
         return go(work.request, HERE)
     with work.open() as (session, visitor):
-        said = Refused(request_id, action, refused, comment)
+        said = RefusedListAction(request_id, action, refused, comment)
         return _shown(work.request, session, visitor, work.chosen, "", said)
 
 
@@ -56,7 +56,7 @@ def _shown(
     visitor: Visitor,
     chosen: Settings,
     after: str,
-    refused: Refused | None = None,
+    refused: RefusedListAction | None = None,
 ) -> HTMLResponse:
     found = review_queue.to_review(session, visitor.caller, cursor=after or None, most=MOST)
     return page(

@@ -7,14 +7,14 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from sqlmodel import Session
 
 from api import browser, deps, refusal_log
-from api.browser import Errand, Purpose
-from api.deps import Chosen, House, Work
+from api.browser import OAuthState, SignInPurpose
+from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.portal import pages, sign_in_session
 from api.portal.pages import TAG, go, page
 from config.settings import Settings
 from lockbox.errors import NotSignedIn, NotYours, TooMany
 from lockbox.identity import identities, sessions
-from lockbox.identity.roles import Caller, Means
+from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.identity.sessions import OVER
 from lockbox.notifications import load_account
 
@@ -30,8 +30,8 @@ SIGNED_OUT = "You were signed out, and nothing was changed."
 @router.get("/sign-in")
 def show(
     request: Request,
-    chosen: Chosen,
-    session: Work,
+    chosen: SettingsDep,
+    session: SessionDep,
     path: Annotated[str | None, Query(alias="next")] = None,
     ended: Annotated[str | None, Query()] = None,
 ) -> Response:
@@ -45,8 +45,8 @@ def show(
 @router.post("/sign-in")
 def ask(
     request: Request,
-    chosen: Chosen,
-    house: House,
+    chosen: SettingsDep,
+    house: DatabaseDep,
     address: Annotated[str, Form()] = "",
     path: Annotated[str | None, Form(alias="next")] = None,
 ) -> Response:
@@ -59,29 +59,29 @@ def ask(
         return sign_in_session.ways(request, chosen, path, 422, error=NO_ADDRESS, address=address)
     sign_in_session.count(request, chosen, house, account=email)
     with house.transaction() as session:
-        stub = load_account.ask(session, email)
+        stub = load_account.send_code(session, email)
     answer = go(request, "/sign-in/code")
-    browser.keep_errand(answer, chosen, Errand(stub, Purpose.SIGN_IN, pages.local(path)))
+    browser.keep_oauth_state(answer, chosen, OAuthState(stub, SignInPurpose.SIGN_IN, pages.local(path)))
     return answer
 
 
 @router.get("/sign-in/code")
-def show_code(request: Request, chosen: Chosen) -> Response:
+def show_code(request: Request, chosen: SettingsDep) -> Response:
     """Show the form for the code."""
-    if browser.errand(request, chosen) is None:
+    if browser.oauth_state(request, chosen) is None:
         return go(request, pages.SIGN_IN)
     return page(request, "code", error=None, is_over=False, code="")
 
 
 @router.post("/sign-in/code")
 def redeem(
-    request: Request, chosen: Chosen, house: House, code: Annotated[str, Form(max_length=100)] = ""
+    request: Request, chosen: SettingsDep, house: DatabaseDep, code: Annotated[str, Form(max_length=100)] = ""
 ) -> Response:
     """Sign in by the mailed code: five tries, once, and in the browser that asked for it."""
     browser.check_same_site(request, chosen)
     sign_in_session.count(request, chosen, house)
     try:
-        errand = sign_in_session.own(browser.errand(request, chosen), Purpose.SIGN_IN)
+        errand = sign_in_session.own(browser.oauth_state(request, chosen), SignInPurpose.SIGN_IN)
         with house.transaction() as session:
             counted = load_account.count_try(
                 session, errand.stub, sign_in_session.limits(chosen), deps.address(request)
@@ -92,8 +92,8 @@ def redeem(
             _without_issuer(session, chosen, caller)
             secret = sign_in_session.begin(request, session, chosen, caller)
     except (NotSignedIn, TooMany) as refusal:
-        begun = browser.errand(request, chosen)
-        refusal_log.sign_in(request, house, Means.MAIL, refusal, stub=begun.stub if begun else None)
+        begun = browser.oauth_state(request, chosen)
+        refusal_log.sign_in(request, house, AuthMethod.MAIL, refusal, stub=begun.stub if begun else None)
         if isinstance(refusal, TooMany):
             raise
         is_over = refusal.detail in {OVER, BY_ISSUER}
@@ -102,7 +102,9 @@ def redeem(
 
 
 @router.post("/sign-out")
-def sign_out(request: Request, chosen: Chosen, session: Work, csrf: Annotated[str, Form()] = "") -> Response:
+def sign_out(
+    request: Request, chosen: SettingsDep, session: SessionDep, csrf: Annotated[str, Form()] = ""
+) -> Response:
     """End this session."""
     browser.check_same_site(request, chosen)
     visitor = sign_in_session.visitor(request, session, chosen)

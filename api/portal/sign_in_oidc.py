@@ -9,20 +9,20 @@ from fastapi.responses import RedirectResponse
 
 from api import browser, deps
 from api import refusal_log as note
-from api.browser import Errand, Purpose
-from api.deps import Chosen, House, Known
+from api.browser import OAuthState, SignInPurpose
+from api.deps import DatabaseDep, IdentityProvidersDep, SettingsDep
 from api.portal import pages, sign_in_session
 from api.portal.pages import TAG, go
 from api.strict_params import ANY_QUERY
-from config.issuers import Issuer
+from config.issuers import IdentityProvider
 from config.settings import Settings
 from lockbox.database import Database, now
-from lockbox.errors import Conflict, Invalid, NotSignedIn, NotYours, SignInAgain, Unknown
+from lockbox.errors import Conflict, Invalid, NotFound, NotSignedIn, NotYours, SignInAgain
 from lockbox.identity import identities, oidc, sessions
-from lockbox.identity.credentials import SignIn
-from lockbox.identity.oidc import NOT_COMPLETED, Proven
-from lockbox.identity.oidc_providers import Issuers
-from lockbox.identity.roles import Means
+from lockbox.identity.credentials import PendingLogin
+from lockbox.identity.oidc import NOT_COMPLETED, VerifiedIdentity
+from lockbox.identity.oidc_providers import IdentityProviders
+from lockbox.identity.roles import AuthMethod
 from lockbox.identity.sessions import OVER
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
@@ -34,9 +34,9 @@ ACCOUNT = "/account"
 @router.get(CALLBACK, tags=[ANY_QUERY])
 def come_back(
     request: Request,
-    chosen: Chosen,
-    house: House,
-    known: Known,
+    chosen: SettingsDep,
+    house: DatabaseDep,
+    known: IdentityProvidersDep,
     code: Annotated[str, Query(max_length=4000)] = "",
     state: Annotated[str, Query(max_length=200)] = "",
     iss: Annotated[str | None, Query(max_length=1000)] = None,
@@ -45,8 +45,8 @@ def come_back(
 
     What else an issuer says with it is not looked at, as RFC 6749 section 4.1.2 demands.
     """
-    errand = browser.errand(request, chosen)
-    is_adding = errand is not None and errand.purpose is Purpose.ADD
+    errand = browser.oauth_state(request, chosen)
+    is_adding = errand is not None and errand.purpose is SignInPurpose.ADD
     try:
         row = _taken(request, house, chosen, errand)
         issuer, proven = _finished(house, known, chosen, row, code=code, state=state, answered_by=iss)
@@ -60,7 +60,7 @@ def come_back(
             needs_sign_in = isinstance(refused, NotSignedIn | SignInAgain)
             status = pages.status_of(refused)
             return pages.problem(request, status, refused.detail, back=ACCOUNT, needs_sign_in=needs_sign_in)
-        note.sign_in(request, house, Means.OIDC, refused)
+        note.sign_in(request, house, AuthMethod.OIDC, refused)
         return sign_in_session.ways(request, chosen, errand.path if errand else None, 401, error=refused.detail)
     return sign_in_session.signed_in(request, chosen, secret, errand.path if errand else pages.HOME)
 
@@ -69,9 +69,9 @@ def come_back(
 def ask(
     request: Request,
     number: int,
-    chosen: Chosen,
-    house: House,
-    known: Known,
+    chosen: SettingsDep,
+    house: DatabaseDep,
+    known: IdentityProvidersDep,
     path: Annotated[str | None, Query(alias="next")] = None,
 ) -> Response:
     """Send the browser to an issuer; somebody who is signed in already has to prove it there again."""
@@ -84,32 +84,32 @@ def ask(
     url, errand = begin(house, known, chosen, issuer, is_again=is_again, path=pages.local(path))
     answer = RedirectResponse(url, 303)
     pages.protect(request, answer)
-    browser.keep_errand(answer, chosen, errand)
+    browser.keep_oauth_state(answer, chosen, errand)
     return answer
 
 
-def find(chosen: Settings, number: int) -> Issuer:
+def find(chosen: Settings, number: int) -> IdentityProvider:
     """Return an issuer that browsers can be sent to.
 
     Raises:
-        Unknown: none has this number.
+        NotFound: none has this number.
     """
     issuer = sign_in_session.issuers(chosen).get(number)
     if issuer is None:
-        raise Unknown("There is no such sign-in service.")
+        raise NotFound("There is no such sign-in service.")
     return issuer
 
 
 def begin(
     house: Database,
-    known: Issuers,
+    known: IdentityProviders,
     chosen: Settings,
-    issuer: Issuer,
+    issuer: IdentityProvider,
     *,
     path: str,
     is_again: bool = False,
     tied_to: UUID | None = None,
-) -> tuple[str, Errand]:
+) -> tuple[str, OAuthState]:
     """Begin a round trip to an issuer, for an addition tied to a session; return where to go, and what to keep.
 
     Raises:
@@ -119,7 +119,7 @@ def begin(
     with house.transaction() as session:
         stub = sessions.begin_login(
             session,
-            Means.OIDC,
+            AuthMethod.OIDC,
             tied_to=tied_to,
             issuer=issuer.issuer,
             state=asked.state,
@@ -129,22 +129,29 @@ def begin(
     # OpenID Connect Core 1.0 section 3.1.2.1: ask the person again, and say when that was.
     again = {"prompt": "login", "max_age": "0"} if is_again else {}
     url = str(httpx.URL(asked.url).copy_merge_params(again))
-    return url, Errand(stub, Purpose.ADD if tied_to else Purpose.SIGN_IN, path)
+    return url, OAuthState(stub, SignInPurpose.ADD if tied_to else SignInPurpose.SIGN_IN, path)
 
 
-def _taken(request: Request, house: Database, chosen: Settings, errand: Errand | None) -> SignIn:
+def _taken(request: Request, house: Database, chosen: Settings, errand: OAuthState | None) -> PendingLogin:
     """Use up the round trip that this browser began, for an addition in this very session."""
     if errand is None:
         raise NotSignedIn(OVER)
     with house.transaction() as session:
-        is_adding = errand.purpose is Purpose.ADD
+        is_adding = errand.purpose is SignInPurpose.ADD
         tied_to = browser.visitor(request, session, chosen).caller.key_id if is_adding else None
-        return sessions.use(session, errand.stub, Means.OIDC, tied_to=tied_to)
+        return sessions.use(session, errand.stub, AuthMethod.OIDC, tied_to=tied_to)
 
 
 def _finished(
-    house: Database, known: Issuers, chosen: Settings, row: SignIn, *, code: str, state: str, answered_by: str | None
-) -> tuple[Issuer, Proven]:
+    house: Database,
+    known: IdentityProviders,
+    chosen: Settings,
+    row: PendingLogin,
+    *,
+    code: str,
+    state: str,
+    answered_by: str | None,
+) -> tuple[IdentityProvider, VerifiedIdentity]:
     """Exchange the code; no connection to Postgres is held meanwhile."""
     issuer = known.configured(row.issuer or "")
     with house.transaction() as session:
@@ -163,10 +170,12 @@ def _finished(
     )
 
 
-def _added(request: Request, house: Database, chosen: Settings, issuer: Issuer, proven: Proven) -> Response:
+def _added(
+    request: Request, house: Database, chosen: Settings, issuer: IdentityProvider, proven: VerifiedIdentity
+) -> Response:
     with house.transaction() as session:
         caller = browser.visitor(request, session, chosen).caller
         identities.bind(session, caller, issuer, proven, deps.place(request))
     answer = go(request, ACCOUNT)
-    browser.drop_errand(answer, chosen)
+    browser.drop_oauth_state(answer, chosen)
     return answer

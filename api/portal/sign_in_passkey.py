@@ -6,14 +6,14 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse
 
 from api import browser, refusal_log
-from api.browser import Errand, Purpose
-from api.deps import Chosen, House, relying_party
+from api.browser import OAuthState, SignInPurpose
+from api.deps import DatabaseDep, SettingsDep, relying_party
 from api.portal import pages, sign_in_session
 from api.portal.pages import TAG, page
 from lockbox.errors import NotSignedIn
 from lockbox.identity import passkeys, sessions
-from lockbox.identity.passkeys import Question
-from lockbox.identity.roles import Means
+from lockbox.identity.passkeys import PasskeyChallenge
+from lockbox.identity.roles import AuthMethod
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 
@@ -24,42 +24,42 @@ Credential = Annotated[str, Form(max_length=LONGEST_ANSWER)]
 
 @router.post("/sign-in/passkey")
 def ask(
-    request: Request, chosen: Chosen, house: House, path: Annotated[str | None, Form(alias="next")] = None
+    request: Request, chosen: SettingsDep, house: DatabaseDep, path: Annotated[str | None, Form(alias="next")] = None
 ) -> Response:
     """Show the page whose script asks for any passkey that the person has for us."""
     browser.check_same_site(request, chosen)
     party = relying_party(chosen)
     sign_in_session.count(request, chosen, house)
-    asked = passkeys.ask(party)
+    asked = passkeys.sign_in_challenge(party)
     with house.transaction() as session:
-        stub = sessions.begin_login(session, Means.PASSKEY, challenge=asked.challenge)
+        stub = sessions.begin_login(session, AuthMethod.PASSKEY, challenge=asked.challenge)
     answer = ceremony(request, asked, kind="get", action="/sign-in/passkey/answer", back=pages.SIGN_IN)
-    browser.keep_errand(answer, chosen, Errand(stub, Purpose.SIGN_IN, pages.local(path)))
+    browser.keep_oauth_state(answer, chosen, OAuthState(stub, SignInPurpose.SIGN_IN, pages.local(path)))
     return answer
 
 
 @router.post("/sign-in/passkey/answer")
-def take(request: Request, chosen: Chosen, house: House, credential: Credential = "") -> Response:
+def take(request: Request, chosen: SettingsDep, house: DatabaseDep, credential: Credential = "") -> Response:
     """Sign in by what a passkey has answered; the challenge is used up whatever the answer is worth."""
     browser.check_same_site(request, chosen)
-    party, errand = relying_party(chosen), browser.errand(request, chosen)
+    party, errand = relying_party(chosen), browser.oauth_state(request, chosen)
     sign_in_session.count(request, chosen, house)
     try:
-        errand = sign_in_session.own(errand, Purpose.SIGN_IN)
+        errand = sign_in_session.own(errand, SignInPurpose.SIGN_IN)
         with house.transaction() as session:
-            challenge = sessions.use(session, errand.stub, Means.PASSKEY).challenge or b""
+            challenge = sessions.use(session, errand.stub, AuthMethod.PASSKEY).challenge or b""
         with house.transaction() as session:
             caller = passkeys.caller_of(session, party, challenge=challenge, shown=credential)
             secret = sign_in_session.begin(request, session, chosen, caller)
     except NotSignedIn as refusal:
-        refusal_log.sign_in(request, house, Means.PASSKEY, refusal)
+        refusal_log.sign_in(request, house, AuthMethod.PASSKEY, refusal)
         return sign_in_session.ways(request, chosen, errand.path if errand else None, 401, error=refusal.detail)
     return sign_in_session.signed_in(request, chosen, secret, errand.path)
 
 
 def ceremony(
     request: Request,
-    asked: Question,
+    asked: PasskeyChallenge,
     *,
     kind: str,
     action: str,

@@ -9,24 +9,26 @@ from fastapi.responses import HTMLResponse
 from sqlmodel import Session
 
 from api import browser, deps, refusal_log
-from api.browser import Errand, Purpose, Visitor
+from api.browser import OAuthState, SignInPurpose, Visitor
 from api.portal import pages
 from api.portal.pages import go, page
-from config.issuers import Issuer
+from config.issuers import IdentityProvider
 from config.settings import Settings
 from lockbox.database import Database
 from lockbox.errors import NotSignedIn, TooMany
 from lockbox.identity import rate_limit, sessions
-from lockbox.identity.rate_limit import Limits
+from lockbox.identity.rate_limit import AttemptLimits
 from lockbox.identity.roles import Caller
 from lockbox.identity.sessions import OVER
 
 ANY_MEANS = "any"
 
 
-def limits(chosen: Settings) -> Limits:
+def limits(chosen: Settings) -> AttemptLimits:
     """Return how many attempts there may be."""
-    return Limits(chosen.sign_ins_per_account, chosen.sign_ins_per_address, chosen.sign_ins_per_account_and_network)
+    return AttemptLimits(
+        chosen.sign_ins_per_account, chosen.sign_ins_per_address, chosen.sign_ins_per_account_and_network
+    )
 
 
 def count(request: Request, chosen: Settings, house: Database, account: str | None = None) -> None:
@@ -50,7 +52,7 @@ def begin(request: Request, session: Session, chosen: Settings, caller: Caller) 
     old = browser.session_secret(request, chosen)
     if old is not None:
         sessions.end(session, old)
-    lasting = sessions.Lasting(
+    lasting = sessions.SessionLifetime(
         idle=timedelta(seconds=chosen.session_idle_seconds), absolute=timedelta(seconds=chosen.session_seconds)
     )
     return sessions.begin(session, caller, deps.place(request), lasting)
@@ -60,11 +62,11 @@ def signed_in(request: Request, chosen: Settings, secret: str, path: str) -> Res
     """Return the answer that hands out a session and leads to where the person wanted to go."""
     answer = go(request, pages.local(path))
     browser.keep_session(answer, chosen, secret)
-    browser.drop_errand(answer, chosen)
+    browser.drop_oauth_state(answer, chosen)
     return answer
 
 
-def own(errand: Errand | None, purpose: Purpose) -> Errand:
+def own(errand: OAuthState | None, purpose: SignInPurpose) -> OAuthState:
     """Return the sign-in that this browser has begun, if it did for this purpose.
 
     Raises:
@@ -82,7 +84,7 @@ def visitor(request: Request, session: Session, chosen: Settings) -> Visitor | N
     return None
 
 
-def issuers(chosen: Settings) -> Mapping[int, Issuer]:
+def issuers(chosen: Settings) -> Mapping[int, IdentityProvider]:
     """Return the issuers that browsers can be sent to, by number."""
     return {number: issuer for number, issuer in enumerate(chosen.issuers) if issuer.client_id is not None}
 

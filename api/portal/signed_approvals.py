@@ -10,25 +10,25 @@ from uuid import UUID
 from fastapi import Form, Request, Response
 
 from api import browser, deps
-from api.browser import Errand, Purpose
+from api.browser import OAuthState, SignInPurpose
 from api.portal.pages import origin, page
 from api.portal.sign_in_passkey import LONGEST_ANSWER
-from api.refusal_log import Tried, trying
+from api.refusal_log import AttemptedAction, remember_attempt
 from config.settings import Settings
 from lockbox.database import Database
 from lockbox.errors import Invalid, NotSignedIn
 from lockbox.identity import passkeys, sessions
-from lockbox.identity.roles import Means
+from lockbox.identity.roles import AuthMethod
 from lockbox.requests import decide, queries
-from lockbox.requests.approvals import Signed
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.approvals import SignedStatement
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.models import AccessRequest
 
 OVER = "This signature was used already, has run out, or was begun in another browser: approve anew."
 LONGEST_TEXT = 200_000
 
 
-class Filled(Protocol):
+class ApprovalForm(Protocol):
     """What the form of an approval holds."""
 
     @property
@@ -49,7 +49,7 @@ class Filled(Protocol):
 
 
 @dataclass(frozen=True)
-class ApprovalProof:
+class ApprovalProofForm:
     """What the signing page's forms send: the two texts and the passkey's answer, or that none is to sign."""
 
     credential: str = ""
@@ -63,7 +63,7 @@ class ApprovalProof:
         return bool(self.credential) or self.is_unsigned
 
 
-NOTHING_SHOWN = ApprovalProof()
+NOTHING_SHOWN = ApprovalProofForm()
 
 
 async def shown_proof(
@@ -71,13 +71,13 @@ async def shown_proof(
     statement: Annotated[str, Form(max_length=LONGEST_TEXT)] = "",
     content: Annotated[str, Form(max_length=LONGEST_TEXT)] = "",
     unsigned: Annotated[str, Form(max_length=3)] = "",
-) -> ApprovalProof:
+) -> ApprovalProofForm:
     """Return what a form of an approval shows of its signature."""
-    return ApprovalProof(credential, statement, content, bool(unsigned))
+    return ApprovalProofForm(credential, statement, content, bool(unsigned))
 
 
 @dataclass(frozen=True)
-class Desk:
+class SigningContext:
     """What signing works with: the call, and the token of the form that it came from."""
 
     request: Request
@@ -85,7 +85,7 @@ class Desk:
     house: Database
     csrf: str
 
-    def ask(self, request_id: UUID, verdict: Verdict, filled: Filled) -> Response | None:
+    def ask(self, request_id: UUID, verdict: DecisionInput, filled: ApprovalForm) -> Response | None:
         """Return the page whose script has a passkey sign the approval; None where the approver has none for it.
 
         Raises:
@@ -102,10 +102,10 @@ class Desk:
                 return None
             session.expunge(row)
             who, came = visitor.caller, origin(self.request)
-            trying(self.request, Tried(who, came, request_id, verdict.action))
+            remember_attempt(self.request, AttemptedAction(who, came, request_id, verdict.action))
             asked = decide.to_sign(session, who, came, request_id, verdict, party=party)
             challenge = asked.question.challenge
-            stub = sessions.begin_login(session, Means.PASSKEY, tied_to=who.key_id, challenge=challenge)
+            stub = sessions.begin_login(session, AuthMethod.PASSKEY, tied_to=who.key_id, challenge=challenge)
             entry = queries.find(session, who, request_id)
             service = self.chosen.services.get(row.service)
         answer = page(
@@ -119,10 +119,12 @@ class Desk:
             holds=json.loads(asked.content),
             fields=list(_fields(filled, row.version if verdict.version is None else verdict.version)),
         )
-        browser.keep_errand(answer, self.chosen, Errand(stub, Purpose.APPROVE, f"/requests/{request_id}"))
+        browser.keep_oauth_state(
+            answer, self.chosen, OAuthState(stub, SignInPurpose.APPROVE, f"/requests/{request_id}")
+        )
         return answer
 
-    def taken(self, shown: ApprovalProof) -> Signed | None:
+    def taken(self, shown: ApprovalProofForm) -> SignedStatement | None:
         """Return what the approver's passkey has answered; the challenge is used up whatever that is worth.
 
         Raises:
@@ -131,22 +133,22 @@ class Desk:
         if not shown.credential:
             return None
         party = deps.relying_party(self.chosen)
-        errand = browser.errand(self.request, self.chosen)
-        stub = errand.stub if errand and errand.purpose is Purpose.APPROVE else None
+        errand = browser.oauth_state(self.request, self.chosen)
+        stub = errand.stub if errand and errand.purpose is SignInPurpose.APPROVE else None
         try:
             with self.house.transaction() as session:
                 visitor = browser.visitor(self.request, session, self.chosen)
                 browser.check_form(visitor, self.csrf)
-                begun_here = sessions.use(session, stub, Means.PASSKEY, tied_to=visitor.caller.key_id)
+                begun_here = sessions.use(session, stub, AuthMethod.PASSKEY, tied_to=visitor.caller.key_id)
                 challenge = begun_here.challenge or b""
         except NotSignedIn as refused:
             if refused.detail != sessions.OVER:
                 raise
             raise Invalid(OVER) from None
-        return Signed(shown.statement, shown.content, shown.credential, challenge, party)
+        return SignedStatement(shown.statement, shown.content, shown.credential, challenge, party)
 
 
-def _fields(filled: Filled, version: int) -> Iterator[tuple[str, str]]:
+def _fields(filled: ApprovalForm, version: int) -> Iterator[tuple[str, str]]:
     """Yield what the approval's form held, for the forms of this page to send again."""
     yield from (("version", str(version)), ("comment", filled.comment), ("window", filled.window))
     if filled.resources is not None or filled.actions is not None:

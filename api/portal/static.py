@@ -9,7 +9,7 @@ from typing import Self
 from fastapi import APIRouter, Request, Response
 
 from api.portal.pages import HEADERS, TAG
-from lockbox.errors import Unknown
+from lockbox.errors import NotFound
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 
@@ -28,7 +28,7 @@ UNCHANGING_SECONDS = 365 * 24 * 3600
 
 
 @dataclass(frozen=True)
-class File:
+class StaticFile:
     """What is sent of a file: as it is, made smaller, under a tag of its content, and for how long to keep it."""
 
     plain: bytes
@@ -45,15 +45,15 @@ class File:
         return cls(plain, gzip.compress(plain, mtime=0), tag, kind, kept_seconds)
 
 
-FILES = {name: File.read((), name, kind, KEPT_SECONDS) for name, kind in KINDS.items()}
-FILES |= {name: File.read(("vendor",), name, kind, UNCHANGING_SECONDS) for name, kind in VENDORED.items()}
+FILES = {name: StaticFile.read((), name, kind, KEPT_SECONDS) for name, kind in KINDS.items()}
+FILES |= {name: StaticFile.read(("vendor",), name, kind, UNCHANGING_SECONDS) for name, kind in VENDORED.items()}
 
 
 @router.get("/static/{name}")
 def show(request: Request, name: str) -> Response:
     """Return a file, which browsers may keep: ours for an hour, and what bears its version for a year."""
     if name not in FILES:
-        raise Unknown("There is no such file.")
+        raise NotFound("There is no such file.")
     file = FILES[name]
     kept = {"cache-control": f"public, max-age={file.kept_seconds}", "etag": file.tag, "vary": "accept-encoding"}
     if file.tag in request.headers.get("if-none-match", ""):

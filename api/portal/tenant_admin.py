@@ -12,18 +12,18 @@ from sqlmodel import Session
 
 from api import deps
 from api.browser import Visitor
-from api.portal.account import Desk
+from api.portal.account import AccountContext
 from api.portal.pages import REFUSED, go, origin, page, status_of
 from lockbox.admin import members, memberships, permissions
 from lockbox.admin.memberships import Member
 from lockbox.database import now
-from lockbox.errors import Invalid, Refusal, SignInAgain
+from lockbox.errors import Invalid, LockboxError, SignInAgain
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role
 from lockbox.requests import policy_diff
 from lockbox.requests.transition import Origin
 
-Deed = Callable[[Session, Caller, Origin], object]
+AdminAction = Callable[[Session, Caller, Origin], object]
 Body = TypeVar("Body", bound=BaseModel)
 
 LABELS = {
@@ -43,7 +43,7 @@ LABELS = {
 
 
 @dataclass(frozen=True)
-class Hall:
+class TenantAdminPage:
     """A page of a tenant that somebody looks at. `zone` is the time zone in which they are told the time."""
 
     request: Request
@@ -71,7 +71,13 @@ class Hall:
         """The titles of the services that may be asked for, by name."""
         return {name: service.title for name, service in deps.settings(self.request).services.items()}
 
-    def page(self, template: str, refused: Refusal | None = None, status: int = 200, **said: Any) -> HTMLResponse:  # noqa: ANN401 - a template is told whatever it says
+    def page(
+        self,
+        template: str,
+        refused: LockboxError | None = None,
+        status: int = 200,
+        **said: Any,  # noqa: ANN401 - a template is told whatever it says
+    ) -> HTMLResponse:
         """Return a page, which says what was refused where something was."""
         return page(
             self.request,
@@ -103,21 +109,23 @@ class Hall:
                 return sorted(found, key=lambda member: (member.name.casefold(), member.person_id))
 
 
-def hall(request: Request, session: Session, visitor: Visitor, slug: str, *roles: Role) -> Hall:
+def tenant_admin_page(
+    request: Request, session: Session, visitor: Visitor, slug: str, *roles: Role
+) -> TenantAdminPage:
     """Return a tenant's page to somebody who has one of the roles there, or any.
 
     Raises:
         Unknown, NotYours: as named.
     """
     tenant = permissions.readable(session, visitor.caller, slug, roles or tuple(TENANT_ROLES))
-    return Hall(request, session, visitor, tenant)
+    return TenantAdminPage(request, session, visitor, tenant)
 
 
 def done(
-    work: Desk,
+    work: AccountContext,
     slug: str,
-    deed: Deed,
-    shown: Callable[[Hall, Refusal], Response],
+    deed: AdminAction,
+    shown: Callable[[TenantAdminPage, LockboxError], Response],
     then: str,
     *,
     first: Callable[[Caller], None] | None = None,
@@ -129,14 +137,14 @@ def done(
     try:
         if first:
             with work.open() as (session, visitor):
-                hall(work.request, session, visitor, slug, Role.TENANT_ADMIN)
+                tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
                 who = visitor.caller
             first(who)
         with work.open() as (session, visitor):
             deed(session, visitor.caller, origin(work.request))
     except REFUSED as refused:
         with work.open() as (session, visitor):
-            return shown(hall(work.request, session, visitor, slug), refused)
+            return shown(tenant_admin_page(work.request, session, visitor, slug), refused)
     return go(work.request, then)
 
 

@@ -6,15 +6,15 @@ from fastapi import APIRouter, Form, Request, Response
 from sqlmodel import Session
 
 from api import browser
-from api.deps import Chosen, Work
-from api.portal.account import AtDesk
+from api.deps import SessionDep, SettingsDep
+from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, go, page
-from api.portal.tenant_admin import Hall, done, hall, read
+from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.parts import Slug
-from api.schemas.requests import Comment
+from api.schemas.requests import CommentInput
 from api.schemas.tenants import NewName
 from lockbox.admin import delegates, emergency_stop, members, observers, policies, tenants, webhooks, what_if
-from lockbox.errors import Refusal
+from lockbox.errors import LockboxError
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests.transition import Origin
 
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/tenants", tags=[TAG], include_in_schema=False)
 
 
 @router.get("")
-def list_own(request: Request, chosen: Chosen, session: Work) -> Response:
+def list_own(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
     """Lead to the person's own tenant, or show which there are."""
     visitor = browser.visitor(request, session, chosen)
     own = [one.tenant for one in tenants.own(session, visitor.caller)]
@@ -32,13 +32,13 @@ def list_own(request: Request, chosen: Chosen, session: Work) -> Response:
 
 
 @router.get("/{slug}")
-def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
+def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
     """Show a tenant to its members, and lead to all that its admins govern."""
-    return _shown(hall(request, session, browser.visitor(request, session, chosen), slug))
+    return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("/{slug}/name")
-def rename(work: AtDesk, slug: Slug, name: Annotated[str, Form(max_length=1000)] = "") -> Response:
+def rename(work: AccountContextDep, slug: Slug, name: Annotated[str, Form(max_length=1000)] = "") -> Response:
     """Change what the tenant is called."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
@@ -48,32 +48,32 @@ def rename(work: AtDesk, slug: Slug, name: Annotated[str, Form(max_length=1000)]
 
 
 @router.get("/{slug}/shut")
-def ask_to_shut(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
+def ask_to_shut(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
     """Show to an admin what shutting would end."""
     visitor = browser.visitor(request, session, chosen)
-    return _about_to_shut(hall(request, session, visitor, slug, Role.TENANT_ADMIN))
+    return _about_to_shut(tenant_admin_page(request, session, visitor, slug, Role.TENANT_ADMIN))
 
 
 @router.post("/{slug}/shut")
-def shut(work: AtDesk, slug: Slug, comment: Annotated[str, Form(max_length=5000)] = "") -> Response:
+def shut(work: AccountContextDep, slug: Slug, comment: Annotated[str, Form(max_length=5000)] = "") -> Response:
     """Revoke all open windows and deny all that waits or is in the vendor's review."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
-        said = read(Comment, comment=comment.replace("\r\n", "\n").strip() or None).comment
-        emergency_stop.shut(session, caller, origin, slug, said)
+        said = read(CommentInput, comment=comment.replace("\r\n", "\n").strip() or None).comment
+        emergency_stop.stop_all(session, caller, origin, slug, said)
 
     return done(work, slug, deed, lambda at, refused: _about_to_shut(at, refused, comment), f"/tenants/{slug}")
 
 
 @router.post("/{slug}/leave")
-def leave(work: AtDesk, slug: Slug) -> Response:
+def leave(work: AccountContextDep, slug: Slug) -> Response:
     """Leave the tenant."""
     return done(
         work, slug, lambda session, caller, origin: members.leave(session, caller, origin, slug), _shown, "/requests"
     )
 
 
-def _shown(at: Hall, refused: Refusal | None = None, name: str | None = None) -> Response:
+def _shown(at: TenantAdminPage, refused: LockboxError | None = None, name: str | None = None) -> Response:
     session, caller, slug = at.session, at.caller, at.tenant.slug
     held = policies.read(session, caller, slug)
     return at.page(
@@ -88,6 +88,6 @@ def _shown(at: Hall, refused: Refusal | None = None, name: str | None = None) ->
     )
 
 
-def _about_to_shut(at: Hall, refused: Refusal | None = None, comment: str = "") -> Response:
+def _about_to_shut(at: TenantAdminPage, refused: LockboxError | None = None, comment: str = "") -> Response:
     active, pending, in_review = what_if.open_and_waiting(at.session, at.caller, at.tenant.slug)
     return at.page("shut", refused, active=active, pending=pending, in_review=in_review, comment=comment)

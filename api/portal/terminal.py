@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Form, Request, Response
 
 from api import browser, deps
-from api.deps import Chosen, Work
+from api.deps import SessionDep, SettingsDep
 from api.portal import sign_in_session
-from api.portal.account import AtDesk, Desk
+from api.portal.account import AccountContext, AccountContextDep
 from api.portal.pages import TAG, page, status_of
 from lockbox.errors import Invalid, NotYours, SignInAgain
 from lockbox.identity import device_login
@@ -15,24 +15,24 @@ from lockbox.identity import device_login
 router = APIRouter(prefix="/terminal", tags=[TAG], include_in_schema=False)
 
 Code = Annotated[str, Form(max_length=100)]
-Said = Annotated[Literal["allow", "refuse"], Form()]
+Answer = Annotated[Literal["allow", "refuse"], Form()]
 
 
 @router.get("")
-def show(request: Request, chosen: Chosen, session: Work) -> Response:
+def show(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
     """Show the form for the code; it is typed by a person and taken from no link."""
     visitor = browser.visitor(request, session, chosen)
     return page(request, "terminal", visitor=visitor, refused=None, needs_sign_in=False, code="")
 
 
 @router.post("")
-def look(work: AtDesk, code: Code = "") -> Response:
+def look(work: AccountContextDep, code: Code = "") -> Response:
     """Show what waits with this code, and ask whether to allow it."""
     _count(work)
     here = deps.address(work.request)
     try:
         with work.open() as (session, visitor):
-            found = device_login.look(session, visitor.caller, code)
+            found = device_login.pending_for_code(session, visitor.caller, code)
             return page(
                 work.request,
                 "terminal_asks",
@@ -48,7 +48,7 @@ def look(work: AtDesk, code: Code = "") -> Response:
 
 
 @router.post("/answer")
-def answer(work: AtDesk, said: Annotated[Literal["allow", "refuse"], Form()], code: Code = "") -> Response:
+def answer(work: AccountContextDep, said: Annotated[Literal["allow", "refuse"], Form()], code: Code = "") -> Response:
     """Allow the terminal, or refuse it."""
     _count(work)
     allowed = said == "allow"
@@ -60,14 +60,14 @@ def answer(work: AtDesk, said: Annotated[Literal["allow", "refuse"], Form()], co
         return _refused(work, refused, code)
 
 
-def _count(work: Desk) -> None:
+def _count(work: AccountContext) -> None:
     """Count a try of a code by who tries it, and by where from."""
     with work.open() as (_, visitor):
         account = f"terminal of {visitor.caller.person_id}"
     sign_in_session.count(work.request, work.chosen, work.house, account=account)
 
 
-def _refused(work: Desk, refused: Invalid | NotYours, code: str) -> Response:
+def _refused(work: AccountContext, refused: Invalid | NotYours, code: str) -> Response:
     with work.open() as (_, visitor):
         return page(
             work.request,

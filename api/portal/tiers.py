@@ -8,16 +8,16 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
 from api import browser
-from api.deps import Chosen, Work
+from api.deps import SessionDep, SettingsDep
 from api.portal import policy_preview
-from api.portal.account import AtDesk
+from api.portal.account import AccountContextDep
 from api.portal.pages import REFUSED, TAG
-from api.portal.policy import Seen
+from api.portal.policy import PolicyVersionField
 from api.portal.policy_form import NUMBER, checked, percents
-from api.portal.tenant_admin import Hall, hall
+from api.portal.tenant_admin import TenantAdminPage, tenant_admin_page
 from api.schemas.parts import Slug
 from lockbox.admin import policies
-from lockbox.errors import Invalid, Refusal
+from lockbox.errors import Invalid, LockboxError
 from lockbox.identity.roles import Role
 from lockbox.requests import policy_diff
 from lockbox.requests.policy import MOST_APPROVALS, MOST_TIERS, GroupName
@@ -33,7 +33,7 @@ Places = Annotated[list[str], Form(max_length=MOST_PLACES)]
 
 
 @dataclass(frozen=True)
-class Row:
+class TierRow:
     """A group as the form has it: its people by id, the tier in which it is asked, how many of it must agree."""
 
     name: str = ""
@@ -43,22 +43,22 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Written:
+class TierForm:
     """The form: a row a group, the last of them for a new one, and when the later tiers are asked, in percent."""
 
-    rows: Sequence[Row]
+    rows: Sequence[TierRow]
     widening: str
 
     @classmethod
-    def of(cls, policy: Policy) -> "Written":
+    def of(cls, policy: Policy) -> "TierForm":
         """Return the form of a policy."""
         tiers = {group: number for number, tier in enumerate(policy.tiers, 1) for group in tier}
         quorums = {stage.group: stage.quorum for stage in policy.stages}
         rows = [
-            Row(name, frozenset(map(str, people)), str(tiers.get(name, 0)), str(quorums.get(name, 0)))
+            TierRow(name, frozenset(map(str, people)), str(tiers.get(name, 0)), str(quorums.get(name, 0)))
             for name, people in policy.groups.items()
         ]
-        return cls([*rows, Row()], ", ".join(map(str, policy.widening)))
+        return cls([*rows, TierRow()], ", ".join(map(str, policy.widening)))
 
     def onto(self, policy: Policy) -> Policy:
         """Return a policy with these groups, tiers and stages; all else stays. A group without a name is none.
@@ -81,7 +81,7 @@ class Written:
         return checked(said)
 
 
-def _said(rows: Sequence[Row]) -> dict[str, Any]:
+def _said(rows: Sequence[TierRow]) -> dict[str, Any]:
     tiers: list[list[str]] = [[] for _ in range(MOST_TIERS)]
     stages = []
     for row in rows:
@@ -103,51 +103,51 @@ def _can_be_a_name(name: str) -> None:
     try:
         GROUP_NAMES.validate_python(name)
     except ValidationError as error:
-        raise Invalid(f"A group cannot be called “{name}”: {policy_diff.told(error)}, as in legal-desk.") from None
+        raise Invalid(f"A group cannot be called “{name}”: {policy_diff.advice(error)}, as in legal-desk.") from None
 
 
-def _number(row: Row, label: str, text: str, most: int) -> int:
+def _number(row: TierRow, label: str, text: str, most: int) -> int:
     said = text.strip() or "0"
     if not NUMBER.fullmatch(said) or int(said) > most:
         raise ValueError(f"“{label}” of the group {row.name.strip()}: write a whole number up to {most}")
     return int(said)
 
 
-async def written(
+async def tier_form(
     group: Column = [],  # noqa: B006 - FastAPI copies it
     tier: Column = [],  # noqa: B006 - likewise
     quorum: Column = [],  # noqa: B006 - likewise
     people: Places = [],  # noqa: B006 - likewise
     gone: Column = [],  # noqa: B006 - likewise
     widening: Annotated[str, Form(max_length=200)] = "",
-) -> Written:
+) -> TierForm:
     """Return what the form holds: columns, whose entries at one number are of one group; people as `number:id`."""
     inside: dict[str, set[str]] = {}
     for place in people:
         number, _, person = place.partition(":")
         inside.setdefault(number, set()).add(person)
     rows = [
-        Row(name[:100], frozenset(inside.get(str(number), ())), _at(tier, number), _at(quorum, number))
+        TierRow(name[:100], frozenset(inside.get(str(number), ())), _at(tier, number), _at(quorum, number))
         for number, name in enumerate(group)
         if str(number) not in gone
     ]
-    return Written(rows, widening)
+    return TierForm(rows, widening)
 
 
-Filled = Annotated[Written, Depends(written)]
+TierFormDep = Annotated[TierForm, Depends(tier_form)]
 
 
 @router.get("")
-def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
+def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
     """Show to the members who is asked when, as a form to the admins among them."""
-    return _shown(hall(request, session, browser.visitor(request, session, chosen), slug))
+    return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("")
-def look(work: AtDesk, slug: Slug, form: Filled, version: Seen = 1) -> Response:
+def look(work: AccountContextDep, slug: Slug, form: TierFormDep, version: PolicyVersionField = 1) -> Response:
     """Show what the form would change in the policy; nothing is changed by that."""
     with work.open() as (session, visitor):
-        at = hall(work.request, session, visitor, slug, Role.TENANT_ADMIN)
+        at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         held = policies.read(session, visitor.caller, slug)
         try:
             return policy_preview.page(at, form.onto(held.policy), version)
@@ -156,7 +156,11 @@ def look(work: AtDesk, slug: Slug, form: Filled, version: Seen = 1) -> Response:
 
 
 def _shown(
-    at: Hall, refused: Refusal | None = None, *, form: Written | None = None, version: int | None = None
+    at: TenantAdminPage,
+    refused: LockboxError | None = None,
+    *,
+    form: TierForm | None = None,
+    version: int | None = None,
 ) -> Response:
     held = policies.read(at.session, at.caller, at.tenant.slug)
     everybody = at.members()
@@ -164,7 +168,7 @@ def _shown(
         "tiers",
         refused,
         held=held,
-        form=form or Written.of(held.policy),
+        form=form or TierForm.of(held.policy),
         version=version or held.edition.version,
         deciders=[one for one in everybody if Role.APPROVER in one.roles or one.is_eligible],
         names={one.person_id: one.name for one in everybody},

@@ -17,7 +17,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from api import browser
 from api.browser import Visitor
-from api.deps import Chosen, House, Work
+from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.limits import MOST_UPLOAD_BYTES
 from api.portal.pages import REFUSED, TAG, page, status_of
 from config.settings import Settings
@@ -28,11 +28,11 @@ from lockbox.audit.verifier import export_format, saved_checkpoint, signed_appro
 from lockbox.audit.verifier import verify as verifier
 from lockbox.audit.verifier.export_format import MOST, Unreadable
 from lockbox.audit.verifier.signed_approvals import LONGEST_FILE, ApproverKeys, Approvers, BadKeys
-from lockbox.audit.verifier.verify import Verdict, remarks, whole, word
+from lockbox.audit.verifier.verify import VerificationResult, remarks, whole, word
 from lockbox.database import Database
-from lockbox.errors import Busy, Invalid, NotYours, Refusal
+from lockbox.errors import Busy, Invalid, LockboxError, NotYours
 from lockbox.identity import rate_limit, row_security
-from lockbox.identity.rate_limit import Limits
+from lockbox.identity.rate_limit import AttemptLimits
 from lockbox.identity.roles import Caller, Role
 
 router = APIRouter(prefix="/trail/verify", tags=[TAG], include_in_schema=False)
@@ -46,7 +46,7 @@ MOST_FILES = 2 + 2 * MOST_KEY_FILES
 """How many files are read at all: more of approvers' keys than are taken, so that a person is told how many are."""
 DEADLINE, QUEUING = 30.0, 90.0
 """How many seconds a file may be verified for, and may wait for its turn."""
-LIMITS = Limits(per_account=30, per_address=30)
+LIMITS = AttemptLimits(per_account=30, per_address=30)
 """How many files one person has verified in ten minutes."""
 MOST_OF_A_TENANT = 2
 ARRIVED = dict[UUID, frozenset[UUID | None]]()
@@ -56,7 +56,7 @@ TURNS = asyncio.Semaphore(2)
 
 
 @dataclass(frozen=True)
-class Given:
+class VerificationInput:
     """What somebody gives: a file, the keys that they trust, and a checkpoint of their own or the mail it came in.
 
     `approver_keys` are the files of approvers' keys that their organisation exported.
@@ -69,14 +69,14 @@ class Given:
 
 
 @router.get("")
-def show(request: Request, chosen: Chosen, session: Work) -> Response:
+def show(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
     """Show the form, with the keys that this server says it signs with."""
     visitor = browser.visitor(request, session, chosen)
     _reads(visitor)
     return _shown(request, session, visitor)
 
 
-async def given(request: Request, chosen: Chosen, house: House) -> AsyncIterator[FormData]:
+async def verification_input(request: Request, chosen: SettingsDep, house: DatabaseDep) -> AsyncIterator[FormData]:
     """Yield what was sent, which nobody reads before it is known who sends it and that they may.
 
     Raises:
@@ -125,7 +125,7 @@ def _count(house: Database, caller: Caller) -> None:
 
 @router.post("")
 async def verify(
-    request: Request, chosen: Chosen, house: House, form: Annotated[FormData, Depends(given)]
+    request: Request, chosen: SettingsDep, house: DatabaseDep, form: Annotated[FormData, Depends(verification_input)]
 ) -> Response:
     """Verify a file and say what was found; nothing of it is kept."""
     try:
@@ -144,13 +144,13 @@ async def verify(
     return await run_in_threadpool(_told, request, house, chosen, what, verdict)
 
 
-async def _given(form: FormData) -> Given:
+async def _given(form: FormData) -> VerificationInput:
     file, note = form.get("export"), form.get("checkpoint")
     if not isinstance(file, UploadFile) or not file.size:
         raise Invalid("Choose the file of an export: it ends with .ndjson.", field="export")
     seen = await note.read(saved_checkpoint.LARGEST) if isinstance(note, UploadFile) else b""
     approvers = tuple([one async for one in _approver_keys(form)])
-    return Given(file, _text(form, "keys"), seen or _text(form, "note").encode(), approvers)
+    return VerificationInput(file, _text(form, "keys"), seen or _text(form, "note").encode(), approvers)
 
 
 async def _approver_keys(form: FormData) -> AsyncIterator[ApproverKeys]:
@@ -175,7 +175,7 @@ async def _approver_keys(form: FormData) -> AsyncIterator[ApproverKeys]:
             raise Invalid(f"It cannot be read: {error}.", field="approver_keys") from None
 
 
-def _verdict(what: Given) -> Verdict:
+def _verdict(what: VerificationInput) -> VerificationResult:
     try:
         keys = list(_keys(what.keys))
         seen = [saved_checkpoint.read(what.checkpoint).note] if what.checkpoint.strip() else []
@@ -232,7 +232,7 @@ def _reads(visitor: Visitor) -> None:
         raise NotYours("The trail is read by a tenant's admins and auditors, and by the vendor's auditors.")
 
 
-def _again(request: Request, house: Database, chosen: Settings, form: FormData, refused: Refusal) -> Response:
+def _again(request: Request, house: Database, chosen: Settings, form: FormData, refused: LockboxError) -> Response:
     with house.transaction() as session:
         visitor = browser.visitor(request, session, chosen)
         return _shown(request, session, visitor, (_text(form, "keys"), _text(form, "note")), refused)
@@ -243,7 +243,7 @@ def _shown(
     session: Session,
     visitor: Visitor,
     said: tuple[str, str] | None = None,
-    refused: Refusal | None = None,
+    refused: LockboxError | None = None,
 ) -> Response:
     row_security.enter(session, visitor.caller)
     keys, note = said or ("\n".join(key.key for key in proofs.keys(session)), "")
@@ -259,7 +259,9 @@ def _shown(
     )
 
 
-def _told(request: Request, house: Database, chosen: Settings, what: Given, verdict: Verdict) -> Response:
+def _told(
+    request: Request, house: Database, chosen: Settings, what: VerificationInput, verdict: VerificationResult
+) -> Response:
     with house.transaction() as session:
         visitor = browser.visitor(request, session, chosen)
         return page(

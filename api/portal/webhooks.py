@@ -10,15 +10,15 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from sqlmodel import Session
 
 from api import browser, deps
-from api.deps import Chosen, Work
-from api.portal.account import AtDesk, Desk
+from api.deps import SessionDep, SettingsDep
+from api.portal.account import AccountContext, AccountContextDep
 from api.portal.pages import REFUSED, TAG, origin
-from api.portal.tenant_admin import Hall, done, hall, read
+from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_page
 from api.schemas.parts import Slug
 from api.schemas.webhooks import EndpointChange, NewEndpoint, NewSecret
 from lockbox.admin import delivery_log, webhooks
-from lockbox.admin.webhooks import OF_REQUESTS, OF_TENANTS, Reach, Shown, Wanted
-from lockbox.errors import Refusal, Unknown
+from lockbox.admin.webhooks import OF_REQUESTS, OF_TENANTS, WebhookInput, WebhookUrlPolicy, WebhookWithSecret
+from lockbox.errors import LockboxError, NotFound
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications.models import Endpoint, Format
 from lockbox.requests.transition import Origin
@@ -37,7 +37,7 @@ Events = Annotated[list[str], Form(max_length=len(EVENTS) + 10)]
 
 
 @dataclass(frozen=True)
-class Written:
+class WebhookForm:
     """What the form of a webhook holds; no events are all."""
 
     url: str = ""
@@ -47,7 +47,7 @@ class Written:
     why: str = ""
 
     @classmethod
-    def of(cls, endpoint: Endpoint) -> "Written":
+    def of(cls, endpoint: Endpoint) -> "WebhookForm":
         """Return the form of a webhook that there is."""
         why = "yes" if endpoint.with_justification else ""
         return cls(endpoint.url, endpoint.description, tuple(endpoint.event_types), endpoint.format, why)
@@ -65,14 +65,16 @@ class Written:
 
 
 @router.get("")
-def show(request: Request, slug: Slug, chosen: Chosen, session: Work) -> Response:
+def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
     """Show the webhooks to the tenant's admins."""
-    return _listed(hall(request, session, browser.visitor(request, session, chosen), slug, Role.TENANT_ADMIN))
+    return _listed(
+        tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug, Role.TENANT_ADMIN)
+    )
 
 
 @router.post("")
 def add(
-    work: AtDesk,
+    work: AccountContextDep,
     slug: Slug,
     url: Line = "",
     description: Line = "",
@@ -81,12 +83,14 @@ def add(
     why: Line = "",
 ) -> Response:
     """Add a webhook, and show its secret on the one page that ever holds it."""
-    written = Written(url, description, tuple(events), form, why)
+    written = WebhookForm(url, description, tuple(events), form, why)
 
-    def made(session: Session, caller: Caller) -> Shown:
+    def made(session: Session, caller: Caller) -> WebhookWithSecret:
         body = read(NewEndpoint, **written.values)
-        wanted = Wanted(body.url, body.event_types, body.description or "", body.format, body.with_justification)
-        return webhooks.add(session, caller, origin(work.request), slug, wanted, reach=_reach(work))
+        wanted = WebhookInput(
+            body.url, body.event_types, body.description or "", body.format, body.with_justification
+        )
+        return webhooks.add(session, caller, origin(work.request), slug, wanted, reach=_url_policy(work))
 
     return _with_secret(work, slug, made, lambda at, refused: _listed(at, refused, written))
 
@@ -96,18 +100,18 @@ def show_one(
     request: Request,
     slug: Slug,
     endpoint_id: UUID,
-    chosen: Chosen,
-    session: Work,
+    chosen: SettingsDep,
+    session: SessionDep,
     after: Annotated[UUID | None, Query()] = None,
 ) -> Response:
     """Show one webhook, and each try to call it."""
-    at = hall(request, session, browser.visitor(request, session, chosen), slug, Role.TENANT_ADMIN)
+    at = tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug, Role.TENANT_ADMIN)
     return _one(at, endpoint_id, after=after)
 
 
 @router.post("/change")
 def change(
-    work: AtDesk,
+    work: AccountContextDep,
     slug: Slug,
     one: One,
     url: Line = "",
@@ -117,32 +121,36 @@ def change(
     why: Line = "",
 ) -> Response:
     """Change what a webhook is."""
-    written = Written(url, description, tuple(events), form, why)
+    written = WebhookForm(url, description, tuple(events), form, why)
 
     def deed(session: Session, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
         body = read(EndpointChange, **written.values)
-        webhooks.change(session, caller, came, one, body.values(), reach=_reach(work))
+        webhooks.change(session, caller, came, one, body.values(), reach=_url_policy(work))
 
     return _done(work, slug, one, deed, written)
 
 
 @router.post("/turn")
-def turn(work: AtDesk, slug: Slug, one: One, enabled: Annotated[str, Form(max_length=3)] = "no") -> Response:
+def turn(
+    work: AccountContextDep, slug: Slug, one: One, enabled: Annotated[str, Form(max_length=3)] = "no"
+) -> Response:
     """Let a webhook be called no more, or again."""
 
     def deed(session: Session, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
-        webhooks.change(session, caller, came, one, {"enabled": enabled == "yes"}, reach=_reach(work))
+        webhooks.change(session, caller, came, one, {"enabled": enabled == "yes"}, reach=_url_policy(work))
 
     return _done(work, slug, one, deed)
 
 
 @router.post("/rotate")
-def rotate(work: AtDesk, slug: Slug, one: One, hours: Annotated[str, Form(max_length=9)] = HOURS) -> Response:
+def rotate(
+    work: AccountContextDep, slug: Slug, one: One, hours: Annotated[str, Form(max_length=9)] = HOURS
+) -> Response:
     """Replace a webhook's secret, and show the new one on the one page that ever holds it."""
 
-    def made(session: Session, caller: Caller) -> Shown:
+    def made(session: Session, caller: Caller) -> WebhookWithSecret:
         _of_this(session, caller, slug, one)
         text = hours.strip()
         body = read(NewSecret, overlap_hours=int(text) if text.isascii() and text.isdigit() else text)
@@ -155,7 +163,7 @@ def rotate(work: AtDesk, slug: Slug, one: One, hours: Annotated[str, Form(max_le
 
 
 @router.post("/test")
-def try_out(work: AtDesk, slug: Slug, one: One) -> Response:
+def try_out(work: AccountContextDep, slug: Slug, one: One) -> Response:
     """Call a webhook with a test."""
 
     def deed(session: Session, caller: Caller, came: Origin) -> None:
@@ -166,7 +174,7 @@ def try_out(work: AtDesk, slug: Slug, one: One) -> Response:
 
 
 @router.post("/redeliver")
-def redeliver(work: AtDesk, slug: Slug, one: One, delivery: Annotated[UUID, Form()]) -> Response:
+def redeliver(work: AccountContextDep, slug: Slug, one: One, delivery: Annotated[UUID, Form()]) -> Response:
     """Call again what has ended."""
 
     def deed(session: Session, caller: Caller, came: Origin) -> None:
@@ -177,7 +185,7 @@ def redeliver(work: AtDesk, slug: Slug, one: One, delivery: Annotated[UUID, Form
 
 
 @router.post("/remove")
-def remove(work: AtDesk, slug: Slug, one: One) -> Response:
+def remove(work: AccountContextDep, slug: Slug, one: One) -> Response:
     """Remove a webhook."""
 
     def deed(session: Session, caller: Caller, came: Origin) -> None:
@@ -196,60 +204,60 @@ def _of_this(session: Session, caller: Caller, slug: str, one: UUID) -> Endpoint
     for endpoint in webhooks.listed(session, caller, slug):
         if endpoint.id == one:
             return endpoint
-    raise Unknown("There is no such webhook.")
+    raise NotFound("There is no such webhook.")
 
 
-def _reach(work: Desk) -> Reach:
-    return Reach(deps.vault(work.request), work.chosen.webhooks_allow_http)
+def _url_policy(work: AccountContext) -> WebhookUrlPolicy:
+    return WebhookUrlPolicy(deps.vault(work.request), work.chosen.webhooks_allow_http)
 
 
 def _done(
-    work: Desk,
+    work: AccountContext,
     slug: str,
     one: UUID,
     deed: Callable[[Session, Caller, Origin], None],
-    written: Written | None = None,
+    written: WebhookForm | None = None,
 ) -> Response:
-    def shown(at: Hall, refused: Refusal) -> Response:
+    def shown(at: TenantAdminPage, refused: LockboxError) -> Response:
         return _one(at, one, refused, written=written)
 
     return done(work, slug, deed, shown, f"/tenants/{slug}/endpoints/{one}")
 
 
 def _with_secret(
-    work: Desk,
+    work: AccountContext,
     slug: str,
-    made: Callable[[Session, Caller], Shown],
-    shown: Callable[[Hall, Refusal], Response],
+    made: Callable[[Session, Caller], WebhookWithSecret],
+    shown: Callable[[TenantAdminPage, LockboxError], Response],
 ) -> Response:
     try:
         with work.open() as (session, visitor):
             found = made(session, visitor.caller)
-            at = hall(work.request, session, visitor, slug, Role.TENANT_ADMIN)
+            at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
             return at.page("secret", endpoint=found.endpoint, secret=found.secret)
     except REFUSED as refused:
         with work.open() as (session, visitor):
-            return shown(hall(work.request, session, visitor, slug, Role.TENANT_ADMIN), refused)
+            return shown(tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN), refused)
 
 
-def _listed(at: Hall, refused: Refusal | None = None, written: Written | None = None) -> Response:
+def _listed(at: TenantAdminPage, refused: LockboxError | None = None, written: WebhookForm | None = None) -> Response:
     return at.page(
         "endpoints",
         refused,
         endpoints=webhooks.listed(at.session, at.caller, at.tenant.slug),
-        written=written or Written(),
+        written=written or WebhookForm(),
         events=EVENTS,
         formats=Format,
     )
 
 
 def _one(
-    at: Hall,
+    at: TenantAdminPage,
     one: UUID,
-    refused: Refusal | None = None,
+    refused: LockboxError | None = None,
     *,
     after: UUID | None = None,
-    written: Written | None = None,
+    written: WebhookForm | None = None,
     hours: str = HOURS,
 ) -> Response:
     endpoint = _of_this(at.session, at.caller, at.tenant.slug, one)
@@ -259,8 +267,8 @@ def _one(
         refused,
         endpoint=endpoint,
         log=log,
-        standings=delivery_log.standings(at.session, at.caller, log.deliveries),
-        written=written or Written.of(endpoint),
+        standings=delivery_log.delivery_states(at.session, at.caller, log.deliveries),
+        written=written or WebhookForm.of(endpoint),
         hours=hours,
         events=EVENTS,
         formats=Format,

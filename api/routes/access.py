@@ -5,19 +5,19 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 
-from api.deps import Who, Work
+from api.deps import CurrentUser, SessionDep
 from api.schemas.parts import Resource, Slug, Word, problems
 from api.schemas.requests import AccessView
 from lockbox.requests import queries
-from lockbox.requests.queries import Question
+from lockbox.requests.queries import AccessCheck
 
 router = APIRouter(tags=["access"])
 
 
 @router.get("/v1/access", responses=problems())
 def check(
-    who: Who,
-    session: Work,
+    who: CurrentUser,
+    session: SessionDep,
     response: Response,
     tenant: Slug,
     service: Word,
@@ -29,7 +29,7 @@ def check(
 
     The answer repeats what it is about. Each parameter may be there once, or the answer is 422.
     """
-    asked = Question(tenant, service, resource, action, engineer)
+    asked = AccessCheck(tenant, service, resource, action, engineer)
     window = queries.check(session, who, asked)
     response.headers["cache-control"] = "no-store"
     return AccessView(**vars(asked), request_id=window.request.id, deadline_at=window.request.deadline_at)

@@ -4,9 +4,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Response
 
-from api.deps import From, Who, Work
+from api.deps import CurrentUser, RequestOrigin, SessionDep
 from api.routes.requests import Key
-from api.schemas.activity import ActivityList, ActivityTaken, DoneView, NewActivity
+from api.schemas.activity import ActivityList, ActivityReceipt, ActivityView, NewActivity
 from api.schemas.parts import problems
 from lockbox.requests import activity, queries, read_log, submit
 
@@ -14,9 +14,11 @@ router = APIRouter(prefix="/v1/requests", tags=["requests"])
 
 
 @router.post(
-    "/{request_id}/activity", status_code=201, response_model=ActivityTaken, responses=problems(400, 404, 409)
+    "/{request_id}/activity", status_code=201, response_model=ActivityReceipt, responses=problems(400, 404, 409)
 )
-def report(request_id: UUID, body: NewActivity, who: Who, came: From, session: Work, key: Key = None) -> Response:
+def report(
+    request_id: UUID, body: NewActivity, who: CurrentUser, came: RequestOrigin, session: SessionDep, key: Key = None
+) -> Response:
     """Report what the engineer did, up to an hour after the window ended; by a system with `activity:report`.
 
     Every entry lies within the window, or none is taken (`outside-window`). With an Idempotency-Key a report may be
@@ -26,18 +28,18 @@ def report(request_id: UUID, body: NewActivity, who: Who, came: From, session: W
     answer = submit.earlier_answer(session, who.person_id, key, plain) if key else None
     if answer is None:
         taken = activity.report(session, who, came, request_id, [one.entry() for one in body.entries])
-        text = ActivityTaken(events=taken).model_dump_json()
+        text = ActivityReceipt(events=taken).model_dump_json()
         if key:
             submit.keep(session, who.person_id, key, plain, text)
     else:
-        text = ActivityTaken.model_validate(answer).model_dump_json()
+        text = ActivityReceipt.model_validate(answer).model_dump_json()
     return Response(text, 201, {"cache-control": "no-store"}, "application/json")
 
 
 @router.get("/{request_id}/activity", responses=problems(404))
-def show(request_id: UUID, who: Who, came: From, session: Work) -> ActivityList:
+def show(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> ActivityList:
     """Show what was done inside the window, as far as it was reported; nothing reported is an empty list."""
     entry = queries.find(session, who, request_id)
-    shown = ActivityList(items=[DoneView(**vars(one)) for one in activity.read(session, who, request_id)])
-    read_log.note(session, who, came, entry.request)
+    shown = ActivityList(items=[ActivityView(**vars(one)) for one in activity.read(session, who, request_id)])
+    read_log.record_read(session, who, came, entry.request)
     return shown

@@ -4,9 +4,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
 
-from api.deps import Where, Who, Work
+from api.deps import ClientInfoDep, CurrentUser, SessionDep
 from api.rate_limits import name_an_address
-from api.schemas.addresses import AddressChange, AddressList, AddressView, Code, NewAddress
+from api.schemas.addresses import AddressChange, AddressList, AddressView, ConfirmationCode, NewAddress
 from api.schemas.parts import problems
 from lockbox.identity.models import Address
 from lockbox.notifications import addresses
@@ -15,32 +15,36 @@ router = APIRouter(prefix="/v1/me/addresses", tags=["people"])
 
 
 @router.get("", responses=problems())
-def list_addresses(who: Who, session: Work, response: Response) -> AddressList:
+def list_addresses(who: CurrentUser, session: SessionDep, response: Response) -> AddressList:
     """List the caller's further addresses; the one to sign in with is not among them."""
     response.headers["cache-control"] = "no-store"
     return AddressList(items=[_view(one) for one in addresses.mine(session, who)])
 
 
 @router.post("", status_code=201, responses=problems(400, 409, 429), dependencies=[Depends(name_an_address)])
-def add(body: NewAddress, who: Who, came: Where, session: Work) -> AddressView:
+def add(body: NewAddress, who: CurrentUser, came: ClientInfoDep, session: SessionDep) -> AddressView:
     """Add an address, with a fresh sign-in; it is used once it is confirmed with the code that is mailed there."""
     return _view(addresses.add(session, who, came, body.email, prompts=body.prompts))
 
 
 @router.post("/{address_id}/confirm", responses=problems(400, 404, 409))
-def confirm(address_id: UUID, body: Code, who: Who, came: Where, session: Work) -> AddressView:
+def confirm(
+    address_id: UUID, body: ConfirmationCode, who: CurrentUser, came: ClientInfoDep, session: SessionDep
+) -> AddressView:
     """Confirm an address with the mailed code; mails go there from now on."""
     return _view(addresses.confirm(session, who, came, address_id, body.code))
 
 
 @router.patch("/{address_id}", responses=problems(400, 404))
-def choose(address_id: UUID, body: AddressChange, who: Who, came: Where, session: Work) -> AddressView:
+def choose(
+    address_id: UUID, body: AddressChange, who: CurrentUser, came: ClientInfoDep, session: SessionDep
+) -> AddressView:
     """Choose whether prompts, reminders and outcomes come to an address; receipts come all the same."""
     return _view(addresses.choose(session, who, came, address_id, prompts=body.prompts))
 
 
 @router.delete("/{address_id}", status_code=204, responses=problems(404))
-def remove(address_id: UUID, who: Who, came: Where, session: Work) -> None:
+def remove(address_id: UUID, who: CurrentUser, came: ClientInfoDep, session: SessionDep) -> None:
     """Take an address away; nothing goes there any more, not even what waits to be sent."""
     addresses.remove(session, who, came, address_id)
 

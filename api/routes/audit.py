@@ -9,10 +9,10 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 
 from api import export_limits
-from api.deps import From, House, Who, Work
+from api.deps import CurrentUser, DatabaseDep, RequestOrigin, SessionDep
 from api.routes.timeline import ERASED
 from api.schemas.audit import (
-    AuditEvent,
+    AuditEventView,
     AuditKeyList,
     AuditKeyView,
     AuditPage,
@@ -23,12 +23,12 @@ from api.schemas.audit import (
     StepView,
     UseView,
 )
-from api.schemas.parts import Named, Slug, Word, Words, problems
+from api.schemas.parts import PersonView, Slug, Word, Words, problems
 from lockbox.admin import audit_access
-from lockbox.admin.audit_access import Reading
+from lockbox.admin.audit_access import AuditReader
 from lockbox.audit import export as exports
 from lockbox.audit import report as reports
-from lockbox.audit.event_search import Recorded, Wanted
+from lockbox.audit.event_search import EventFilter, RecordedEvent
 from lockbox.audit.events import TRAIL_EXPORTED, TRAIL_READ
 from lockbox.audit.export import table
 from lockbox.audit.log import proofs
@@ -44,12 +44,12 @@ LARGEST = 2**53 - 1
 NAMES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 
 
-def reader(who: Who, session: Work, tenant: Slug | None = None) -> Reading:
+def reader(who: CurrentUser, session: SessionDep, tenant: Slug | None = None) -> AuditReader:
     """Return the caller as a reader of a tenant's log, of the vendor's own, or of their only tenant's."""
-    return audit_access.reading(session, who, tenant)
+    return audit_access.audit_reader(session, who, tenant)
 
 
-async def wanted(
+async def event_filter(
     person: UUID | None = None,
     action: Word | None = None,
     request: UUID | None = None,
@@ -57,22 +57,22 @@ async def wanted(
     after: Instant | None = None,
     before: Instant | None = None,
     text: Words | None = None,
-) -> Wanted:
+) -> EventFilter:
     """Return what is looked for."""
-    return Wanted(person, action, request, service, after, before, text)
+    return EventFilter(person, action, request, service, after, before, text)
 
 
-Reads = Annotated[Reading, Depends(reader)]
-What = Annotated[Wanted, Depends(wanted)]
-Size = Annotated[int, Query(ge=0, le=LARGEST)]
+AuditReaderDep = Annotated[AuditReader, Depends(reader)]
+EventFilterDep = Annotated[EventFilter, Depends(event_filter)]
+LogSize = Annotated[int, Query(ge=0, le=LARGEST)]
 
 
 @router.get("", responses=problems(404))
 def search(
-    who: Reads,
-    what: What,
-    came: From,
-    session: Work,
+    who: AuditReaderDep,
+    what: EventFilterDep,
+    came: RequestOrigin,
+    session: SessionDep,
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=audit_access.MOST_A_PAGE)] = 50,
 ) -> AuditPage:
@@ -84,19 +84,19 @@ def search(
     before = _read_cursor(cursor) if cursor is not None else None
     found = audit_access.search(session, who, what, before=before, most=limit)
     items = [_event(event) for event in found.events]
-    audit_access.note(session, who, came, TRAIL_READ, asked=asked_for(what), count=len(items))
+    audit_access.record_read(session, who, came, TRAIL_READ, asked=asked_for(what), count=len(items))
     return AuditPage(items=items, next_cursor=_cursor(found.before) if found.before else None)
 
 
 @router.get("/export", response_class=StreamingResponse, responses=problems(404, 429))
 def export(
-    who: Reads,
-    what: What,
-    came: From,
-    session: Work,
-    house: House,
+    who: AuditReaderDep,
+    what: EventFilterDep,
+    came: RequestOrigin,
+    session: SessionDep,
+    house: DatabaseDep,
     form: Annotated[Literal["ndjson", "csv"], Query(alias="format")] = "ndjson",
-    since: Annotated[list[Size] | None, Query(max_length=audit_access.MOST_SINCE)] = None,
+    since: Annotated[list[LogSize] | None, Query(max_length=audit_access.MOST_SINCE)] = None,
 ) -> StreamingResponse:
     """Export what is sealed: as lines of JSON with proofs (see docs/audit-format.md), or as a table.
 
@@ -106,7 +106,7 @@ def export(
     export_limits.count(house, who.caller)
     asked = asked_for(what)
     begun = audit_access.export(session, who, what, asked, since or ())
-    audit_access.note(
+    audit_access.record_read(
         session, who, came, TRAIL_EXPORTED, asked=asked | {"format": form}, count=audit_access.length(session, begun)
     )
     made = table if form == "csv" else exports.lines
@@ -117,7 +117,7 @@ def export(
 
 
 @router.get("/checkpoint", responses=problems(404))
-def checkpoint(who: Reads, session: Work) -> CheckpointView:
+def checkpoint(who: AuditReaderDep, session: SessionDep) -> CheckpointView:
     """Show the newest checkpoint of the log: its size and root, signed."""
     log = audit_access.head(session, who)
     return CheckpointView(
@@ -132,7 +132,7 @@ def checkpoint(who: Reads, session: Work) -> CheckpointView:
 
 
 @router.get("/proof/inclusion", responses=problems(404))
-def inclusion(event: UUID, who: Reads, session: Work) -> InclusionView:
+def inclusion(event: UUID, who: AuditReaderDep, session: SessionDep) -> InclusionView:
     """Prove that an event is in the log."""
     log, number, path = audit_access.inclusion(session, who, event)
     return InclusionView(event=event, number=number, size=log.size, proof=list(map(_text, path)), note=log.note)
@@ -140,8 +140,8 @@ def inclusion(event: UUID, who: Reads, session: Work) -> InclusionView:
 
 @router.get("/proof/consistency", responses=problems(404))
 def consistency(
-    who: Reads,
-    session: Work,
+    who: AuditReaderDep,
+    session: SessionDep,
     older: Annotated[int, Query(alias="from", ge=0, le=LARGEST)],
     newer: Annotated[int | None, Query(alias="to", ge=0, le=LARGEST)] = None,
 ) -> ConsistencyView:
@@ -151,7 +151,7 @@ def consistency(
 
 
 @router.get("/report", responses=problems(404))
-def report(request: UUID, who: Who, came: From, session: Work) -> ReportView:
+def report(request: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> ReportView:
     """Report on one request: who asked, who decided, when it was open, and what was done inside."""
     found = audit_access.report(session, who, came, request)
     facts = {name: getattr(found, name) for name in ReportView.model_fields if hasattr(found, name)}
@@ -163,7 +163,7 @@ def report(request: UUID, who: Who, came: From, session: Work) -> ReportView:
 
 
 @known.get("/.well-known/lockbox-audit-keys")
-def keys(session: Work) -> AuditKeyList:
+def keys(session: SessionDep) -> AuditKeyList:
     """List every key that checkpoints and approvals were ever signed with here.
 
     Whoever verifies compares the fingerprint with one that came another way: who could forge a log could forge this.
@@ -171,20 +171,20 @@ def keys(session: Work) -> AuditKeyList:
     return AuditKeyList(items=[_key(key) for key in proofs.keys(session)])
 
 
-def asked_for(what: Wanted) -> dict[str, str]:
+def asked_for(what: EventFilter) -> dict[str, str]:
     """Return what is looked for, by the names of the query."""
     return {"text" if name == "words" else name: str(value) for name, value in vars(what).items() if value}
 
 
-def _key(key: proofs.Key) -> AuditKeyView:
+def _key(key: proofs.PublicKeyEntry) -> AuditKeyView:
     return AuditKeyView(**vars(key), fingerprint=VerifierKey.read(key.key).fingerprint)
 
 
-def _event(event: Recorded) -> AuditEvent:
-    facts = {name: value for name, value in vars(event).items() if name in AuditEvent.model_fields}
-    actor = Named(id=event.actor_id, name=event.value("name") or ERASED) if event.actor_id else None
+def _event(event: RecordedEvent) -> AuditEventView:
+    facts = {name: value for name, value in vars(event).items() if name in AuditEventView.model_fields}
+    actor = PersonView(id=event.actor_id, name=event.value("name") or ERASED) if event.actor_id else None
     own = {"sealed": event.number is not None, "actor": actor, "role": event.actor_role}
-    return AuditEvent(**facts | own | {"said": event.said, "personal": event.personal})
+    return AuditEventView(**facts | own | {"said": event.said, "personal": event.personal})
 
 
 def _text(hashed: bytes) -> str:

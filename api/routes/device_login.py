@@ -3,11 +3,11 @@
 from fastapi import APIRouter, Request, Response
 
 from api import deps
-from api.deps import Chosen, House, Where, Work
-from api.schemas.device_login import Shown, StateView, TerminalView
+from api.deps import ClientInfoDep, DatabaseDep, SessionDep, SettingsDep
+from api.schemas.device_login import DeviceAuthorizationView, DeviceLoginStateView, DeviceToken
 from api.schemas.parts import problems
 from lockbox.identity import device_login, rate_limit
-from lockbox.identity.rate_limit import Limits
+from lockbox.identity.rate_limit import AttemptLimits
 
 router = APIRouter(prefix="/v1/terminals", tags=["tokens"])
 
@@ -16,16 +16,18 @@ EVERY_SECONDS = 2
 
 
 @router.post("", status_code=201, responses=problems(429))
-def ask(request: Request, came: Where, chosen: Chosen, house: House, response: Response) -> TerminalView:
+def ask(
+    request: Request, came: ClientInfoDep, chosen: SettingsDep, house: DatabaseDep, response: Response
+) -> DeviceAuthorizationView:
     """Ask for a code that a person types into the page; needs no token, and is counted like an attempt to sign in."""
     with house.transaction() as session:
-        limits = Limits(chosen.sign_ins_per_account, chosen.sign_ins_per_address)
+        limits = AttemptLimits(chosen.sign_ins_per_account, chosen.sign_ins_per_address)
         counted = rate_limit.count(session, limits, address=deps.address(request))
     counted.check()
     with house.transaction() as session:
-        asked = device_login.ask(session, came, environment=chosen.environment)
+        asked = device_login.start(session, came, environment=chosen.environment)
     response.headers["cache-control"] = "no-store"
-    return TerminalView(
+    return DeviceAuthorizationView(
         user_code=asked.code,
         verification_uri=chosen.public_url.rstrip("/") + PAGE,
         expires_in=int(asked.lasts.total_seconds()),
@@ -36,7 +38,7 @@ def ask(request: Request, came: Where, chosen: Chosen, house: House, response: R
 
 
 @router.post("/state", responses=problems())
-def state(body: Shown, session: Work, chosen: Chosen, response: Response) -> StateView:
+def state(body: DeviceToken, session: SessionDep, chosen: SettingsDep, response: Response) -> DeviceLoginStateView:
     """Say what has become of a terminal that asked; its own token is all that it shows."""
     response.headers["cache-control"] = "no-store"
-    return StateView(state=device_login.state(session, body.token, environment=chosen.environment))
+    return DeviceLoginStateView(state=device_login.state(session, body.token, environment=chosen.environment))

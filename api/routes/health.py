@@ -6,22 +6,22 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.deps import House
+from api.deps import DatabaseDep
 from lockbox.audit.log import witness
 from lockbox.database import Database
-from lockbox.schedule import Away
-from lockbox.startup_checks import NotFit, fits
+from lockbox.schedule import RedisUnavailable
+from lockbox.startup_checks import StartupCheckFailed, fits
 
 router = APIRouter(tags=["health"])
 
 
-class Alive(BaseModel):
+class Liveness(BaseModel):
     """The process answers."""
 
     status: Literal["alive"] = "alive"
 
 
-class Ready(BaseModel):
+class Readiness(BaseModel):
     """Whether requests can be served: Postgres must be there; without Redis things are slower, not down.
 
     `trail` is `behind` where the database was restored and holds less than was shipped of its trail: nobody gets in.
@@ -35,28 +35,28 @@ class Ready(BaseModel):
 
 # It takes no thread: others may have them all.
 @router.get("/livez")
-async def livez() -> Alive:
+async def livez() -> Liveness:
     """Answer as long as the process does."""
-    return Alive()
+    return Liveness()
 
 
-@router.get("/readyz", responses={503: {"model": Ready}})
-def readyz(house: House, response: Response) -> Ready:
+@router.get("/readyz", responses={503: {"model": Readiness}})
+def readyz(house: DatabaseDep, response: Response) -> Readiness:
     """Answer 200 with Postgres there and its schema the right one; *degraded* with Redis away or the trail behind."""
     postgres, redis = _postgres(house), _redis(house)
     if postgres != "ok":
         response.status_code = 503
-        return Ready(status="down", postgres=postgres, redis=redis, trail="unknown")
+        return Readiness(status="down", postgres=postgres, redis=redis, trail="unknown")
     trail = _trail(house)
     is_well = redis == trail == "ok"
-    return Ready(status="ready" if is_well else "degraded", postgres=postgres, redis=redis, trail=trail)
+    return Readiness(status="ready" if is_well else "degraded", postgres=postgres, redis=redis, trail=trail)
 
 
 def _postgres(house: Database) -> str:
     try:
         with house.engine.connect() as connection:
             fits(connection)
-    except NotFit as unfit:
+    except StartupCheckFailed as unfit:
         return str(unfit)
     except SQLAlchemyError:
         return "away"
@@ -75,6 +75,6 @@ def _trail(house: Database) -> str:
 def _redis(house: Database) -> str:
     try:
         house.schedule.ping()
-    except Away as away:
+    except RedisUnavailable as away:
         return f"away: {away}"
     return "ok"

@@ -2,17 +2,17 @@
 
 from fastapi import APIRouter, Response
 
-from api.deps import Where, Who, Work
+from api.deps import ClientInfoDep, CurrentUser, SessionDep
 from api.schemas.parts import problems
 from api.schemas.people import MeView, Preferences
 from lockbox.identity import preferences, tenants
-from lockbox.identity.roles import Means
+from lockbox.identity.roles import AuthMethod
 
 router = APIRouter(tags=["people"])
 
 
 @router.get("/v1/me", responses=problems())
-def me(who: Who, session: Work, response: Response) -> MeView:
+def me(who: CurrentUser, session: SessionDep, response: Response) -> MeView:
     """Say who is asking, with which roles, and by what they have shown it."""
     response.headers["cache-control"] = "no-store"
     slugs, chosen = tenants.slugs(session, who.tenants()), preferences.mine(session, who)
@@ -26,14 +26,16 @@ def me(who: Who, session: Work, response: Response) -> MeView:
             for tenant_id, slug in sorted(slugs.items(), key=lambda pair: pair[1])
         },
         means=who.means,
-        signed_in_at=None if who.means is Means.TOKEN else who.signed_in_at,
+        signed_in_at=None if who.means is AuthMethod.TOKEN else who.signed_in_at,
         time_zone=chosen.time_zone,
         wants_prompts=chosen.wants_prompts,
     )
 
 
 @router.patch("/v1/me", responses=problems(400))
-def choose(body: Preferences, who: Who, came: Where, session: Work, response: Response) -> MeView:
+def choose(
+    body: Preferences, who: CurrentUser, came: ClientInfoDep, session: SessionDep, response: Response
+) -> MeView:
     """Choose in which time zone mails tell the caller the time, and whether to be prompted; an API token may not."""
     if body.time_zone is not None:
         preferences.choose_time_zone(session, who, body.time_zone)

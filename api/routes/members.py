@@ -5,23 +5,23 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 
-from api.deps import Chosen, From, MustMatchTag, Who, Work, etag
+from api.deps import CurrentUser, RequestOrigin, RequiredIfMatchTag, SessionDep, SettingsDep, etag
 from api.schemas.members import (
     DelegationList,
     DelegationView,
     InvitationList,
     InvitationView,
+    Invitee,
     MemberChange,
     MemberPage,
     MemberView,
     NewDelegation,
     NewMember,
     RecoveryView,
-    Somebody,
 )
-from api.schemas.parts import MUST_MATCH_TAG, Named, Slug, problems
+from api.schemas.parts import MUST_MATCH_TAG, PersonView, Slug, problems
 from lockbox.admin import delegates, invitations, members, memberships, recovery
-from lockbox.admin.delegates import Entry, Wanted
+from lockbox.admin.delegates import DelegationInput, DelegationSummary
 from lockbox.admin.memberships import Member
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
@@ -32,8 +32,8 @@ router = APIRouter(prefix="/v1/tenants/{slug}", tags=["members"])
 @router.get("/members", responses=problems(404))
 def list_members(
     slug: Slug,
-    who: Who,
-    session: Work,
+    who: CurrentUser,
+    session: SessionDep,
     cursor: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=memberships.MOST_A_PAGE)] = 50,
 ) -> MemberPage:
@@ -43,7 +43,9 @@ def list_members(
 
 
 @router.post("/members", status_code=201, responses=problems(400, 404, 409))
-def invite(slug: Slug, body: NewMember, who: Who, came: From, session: Work, chosen: Chosen) -> InvitationView:
+def invite(
+    slug: Slug, body: NewMember, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
+) -> InvitationView:
     """Invite somebody by mail, as a tenant admin; they are a member once they accept.
 
     A tenant invites 30 people in 24 hours, unless the installation says otherwise; more are answered 429.
@@ -54,7 +56,7 @@ def invite(slug: Slug, body: NewMember, who: Who, came: From, session: Work, cho
 
 
 @router.get("/members/{person_id}", responses=problems(404))
-def show_member(slug: Slug, person_id: UUID, who: Who, session: Work, response: Response) -> MemberView:
+def show_member(slug: Slug, person_id: UUID, who: CurrentUser, session: SessionDep, response: Response) -> MemberView:
     """Show one member to the tenant's own people."""
     return _one(members.show(session, who, slug, person_id), response)
 
@@ -64,10 +66,10 @@ def change_member(
     slug: Slug,
     person_id: UUID,
     body: MemberChange,
-    who: Who,
-    came: From,
-    session: Work,
-    seen: MustMatchTag,
+    who: CurrentUser,
+    came: RequestOrigin,
+    session: SessionDep,
+    seen: RequiredIfMatchTag,
     response: Response,
 ) -> MemberView:
     """Set all of a member's roles, and whether approvers may name them as deputy, as a tenant admin.
@@ -82,63 +84,69 @@ def change_member(
 
 
 @router.delete("/members/{person_id}", status_code=204, responses=problems(404))
-def remove_member(slug: Slug, person_id: UUID, who: Who, came: From, session: Work) -> None:
+def remove_member(slug: Slug, person_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
     """Remove a member, as a tenant admin; at once, and never the last admin."""
     members.remove(session, who, came, slug, person_id)
 
 
 @router.post("/leave", status_code=204, responses=problems(404))
-def leave(slug: Slug, who: Who, came: From, session: Work) -> None:
+def leave(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
     """Leave the tenant, as any member; the last admin only where nobody else is left behind."""
     members.leave(session, who, came, slug)
 
 
 @router.get("/invitations", responses=problems(404))
-def list_invitations(slug: Slug, who: Who, session: Work) -> InvitationList:
+def list_invitations(slug: Slug, who: CurrentUser, session: SessionDep) -> InvitationList:
     """List the open invitations to the tenant's own people, proposed admins too."""
     return InvitationList(items=[invitation_view(one) for one in invitations.still_open(session, who, slug)])
 
 
 @router.delete("/invitations/{invitation_id}", status_code=204, responses=problems(404, 409))
-def withdraw(slug: Slug, invitation_id: UUID, who: Who, came: From, session: Work) -> None:
+def withdraw(slug: Slug, invitation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
     """Take an invitation back, as a tenant admin; the code that was mailed is worthless then."""
     invitations.withdraw(session, who, came, slug, invitation_id)
 
 
 @router.get("/delegations", responses=problems(404))
-def list_delegations(slug: Slug, who: Who, session: Work) -> DelegationList:
+def list_delegations(slug: Slug, who: CurrentUser, session: SessionDep) -> DelegationList:
     """List who stands in for whom, now and to come, to the tenant's own people."""
     return DelegationList(items=[_delegation(entry) for entry in delegates.current(session, who, slug)])
 
 
 @router.post("/delegations", status_code=201, responses=problems(400, 404, 409))
-def name_deputy(slug: Slug, body: NewDelegation, who: Who, came: From, session: Work) -> DelegationView:
+def name_deputy(
+    slug: Slug, body: NewDelegation, who: CurrentUser, came: RequestOrigin, session: SessionDep
+) -> DelegationView:
     """Name a deputy for yourself, as an approver; for somebody who is absent, as a tenant admin."""
-    wanted = Wanted(body.deputy, body.ends_at, body.starts_at, body.principal)
-    return _delegation(delegates.name_deputy(session, who, came, slug, wanted))
+    wanted = DelegationInput(body.deputy, body.ends_at, body.starts_at, body.principal)
+    return _delegation(delegates.add_delegation(session, who, came, slug, wanted))
 
 
 @router.delete("/delegations/{delegation_id}", status_code=204, responses=problems(404))
-def end_delegation(slug: Slug, delegation_id: UUID, who: Who, came: From, session: Work) -> None:
+def end_delegation(
+    slug: Slug, delegation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
+) -> None:
     """End a delegation now, as the approver who is stood in for or a tenant admin."""
     delegates.end(session, who, came, slug, delegation_id)
 
 
 @router.post("/recovery", status_code=201, responses=problems(400, 404, 409))
-def propose(slug: Slug, body: Somebody, who: Who, came: From, session: Work) -> RecoveryView:
+def propose(slug: Slug, body: Invitee, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> RecoveryView:
     """Propose an admin, as an operator of the vendor: all admins and approvers hear of it, and have 72 hours."""
     proposed = recovery.propose(session, who, came, slug, name=body.name, address=body.address)
     return RecoveryView(id=proposed.id, takes_effect_at=proposed.takes_effect_at)
 
 
 @router.post("/recovery/{invitation_id}/object", status_code=204, responses=problems(404, 409))
-def object_to(slug: Slug, invitation_id: UUID, who: Who, came: From, session: Work) -> None:
+def object_to(slug: Slug, invitation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
     """Stop a proposed admin, as an admin or approver of the tenant."""
     recovery.object_to(session, who, came, slug, invitation_id)
 
 
 @router.delete("/recovery/{invitation_id}", status_code=204, responses=problems(404, 409))
-def withdraw_proposal(slug: Slug, invitation_id: UUID, who: Who, came: From, session: Work) -> None:
+def withdraw_proposal(
+    slug: Slug, invitation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
+) -> None:
     """Take a proposed admin back, as an operator of the vendor; all who heard of it hear of this."""
     recovery.withdraw(session, who, came, slug, invitation_id)
 
@@ -174,12 +182,12 @@ def _member(member: Member) -> MemberView:
     )
 
 
-def _delegation(entry: Entry) -> DelegationView:
+def _delegation(entry: DelegationSummary) -> DelegationView:
     delegation = entry.delegation
     return DelegationView(
         id=delegation.id,
-        principal=Named(id=delegation.principal_id, name=entry.principal),
-        deputy=Named(id=delegation.deputy_id, name=entry.deputy),
+        principal=PersonView(id=delegation.principal_id, name=entry.principal),
+        deputy=PersonView(id=delegation.deputy_id, name=entry.deputy),
         starts_at=delegation.starts_at,
         ends_at=delegation.ends_at,
         counts=entry.counts,

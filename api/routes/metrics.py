@@ -7,22 +7,22 @@ from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from api import loopback, metrics
-from api.deps import Chosen
+from api.deps import SettingsDep
 from config.settings import LOOPBACK, Settings
 from lockbox.errors import MetricsClosed
-from lockbox.monitoring.metrics import Exporter
+from lockbox.monitoring.metrics import MetricsExporter
 
 router = APIRouter(tags=["health"])
 
 
-async def exporter(request: Request) -> Exporter:
+async def exporter(request: Request) -> MetricsExporter:
     """Return the exporter of this process."""
-    found: Exporter = request.app.state.exporter
+    found: MetricsExporter = request.app.state.exporter
     return found
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-def show(request: Request, chosen: Chosen, source: Annotated[Exporter, Depends(exporter)]) -> Response:
+def show(request: Request, chosen: SettingsDep, source: Annotated[MetricsExporter, Depends(exporter)]) -> Response:
     """Answer with the figures in Prometheus' text form; without Redis or Postgres with those of the other."""
     if not (_has_token(request, chosen) or _is_from_here(request)):
         raise MetricsClosed(

@@ -4,11 +4,11 @@ from uuid import UUID
 
 from fastapi import APIRouter, Response
 
-from api.deps import From, Who, Work
+from api.deps import CurrentUser, RequestOrigin, SessionDep
 from api.routes.requests import Key
 from api.routes.timeline import ERASED
-from api.schemas.parts import Named, problems
-from api.schemas.questions import QuestionList, QuestionView, Remark
+from api.schemas.parts import PersonView, problems
+from api.schemas.questions import QuestionList, QuestionText, QuestionView
 from lockbox.requests import queries, questions, read_log, submit
 from lockbox.requests.questions import Exchange
 
@@ -18,7 +18,9 @@ router = APIRouter(prefix="/v1/requests", tags=["requests"])
 @router.post(
     "/{request_id}/questions", status_code=201, response_model=QuestionView, responses=problems(400, 404, 409)
 )
-def ask(request_id: UUID, body: Remark, who: Who, came: From, session: Work, key: Key = None) -> Response:
+def ask(
+    request_id: UUID, body: QuestionText, who: CurrentUser, came: RequestOrigin, session: SessionDep, key: Key = None
+) -> Response:
     """Ask the engineer something: a manager during the review, an approver or their deputy after it.
 
     The engineer is told. Where the policy says so (`questions_stop_clock`), the approval clock stands until all is
@@ -36,23 +38,30 @@ def ask(request_id: UUID, body: Remark, who: Who, came: From, session: Work, key
 
 
 @router.get("/{request_id}/questions", responses=problems(404))
-def list_questions(request_id: UUID, who: Who, came: From, session: Work) -> QuestionList:
+def list_questions(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> QuestionList:
     """List what was asked about a request, and what was answered."""
     entry = queries.find(session, who, request_id)
     shown = QuestionList(items=[_view(one) for one in questions.of_request(session, who, request_id)])
-    read_log.note(session, who, came, entry.request)
+    read_log.record_read(session, who, came, entry.request)
     return shown
 
 
 @router.post("/{request_id}/questions/{question_id}/answer", responses=problems(400, 404, 409))
-def answer(request_id: UUID, question_id: UUID, body: Remark, who: Who, came: From, session: Work) -> QuestionView:
+def answer(
+    request_id: UUID,
+    question_id: UUID,
+    body: QuestionText,
+    who: CurrentUser,
+    came: RequestOrigin,
+    session: SessionDep,
+) -> QuestionView:
     """Answer a question, as whoever asked for the access; whoever asked the question is told."""
     return _view(questions.answer(session, who, came, request_id, question_id, body.text))
 
 
 def _view(one: Exchange) -> QuestionView:
-    answered_by = Named(id=one.answered_by, name=one.answerer or ERASED) if one.answered_by else None
+    answered_by = PersonView(id=one.answered_by, name=one.answerer or ERASED) if one.answered_by else None
     facts = {name: value for name, value in vars(one).items() if name in QuestionView.model_fields}
     return QuestionView(
-        **facts | {"asked_by": Named(id=one.asked_by, name=one.asker or ERASED)} | {"answered_by": answered_by}
+        **facts | {"asked_by": PersonView(id=one.asked_by, name=one.asker or ERASED)} | {"answered_by": answered_by}
     )

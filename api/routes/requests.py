@@ -11,29 +11,29 @@ from sqlalchemy import Row
 from sqlmodel import Session
 
 from api import refusal_log
-from api.deps import Chosen, From, House, Seen, Who, Work, etag, relying_party
-from api.refusal_log import Tried
-from api.routes.timeline import ERASED, spoken
-from api.schemas.parts import Named, Word, Words, problems
+from api.deps import CurrentUser, DatabaseDep, IfMatch, RequestOrigin, SessionDep, SettingsDep, etag, relying_party
+from api.refusal_log import AttemptedAction
+from api.routes.timeline import ERASED, on_behalf_of_fields
+from api.schemas.parts import PersonView, Word, Words, problems
 from api.schemas.requests import (
-    Approval,
+    ApprovalInput,
     AvailableMoveView,
     ChallengeView,
-    Comment,
+    CommentInput,
     DecisionView,
-    Lack,
+    DeliveryReachView,
     MailboxesView,
-    Needed,
+    MissingField,
     NewRequest,
     NewRequestView,
     NoticeCount,
     PreviewView,
-    ReachView,
     RequestDetail,
     RequestPage,
     RequestView,
     RequestWithMoves,
     SignedApproval,
+    StageView,
 )
 from config.settings import Settings
 from lockbox import text_rules
@@ -41,20 +41,20 @@ from lockbox.audit import event_search
 from lockbox.database import Database
 from lockbox.errors import Invalid, NotSignedIn
 from lockbox.identity import sessions
-from lockbox.identity.roles import Caller, Means
-from lockbox.identity.sessions import Stub
+from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.sessions import LoginStub
 from lockbox.instants import Instant
 from lockbox.notifications import delivery_status
 from lockbox.requests import decide, preview, queries, read_log, submit
-from lockbox.requests.approvals import Signed
-from lockbox.requests.decisions import Verdict
-from lockbox.requests.evaluate import Filing
+from lockbox.requests.approvals import SignedStatement
+from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.lifecycle import DECISIONS, Action, State
-from lockbox.requests.on_behalf_of import Voice, narrowed, voices
-from lockbox.requests.queries import Entry, Filter
-from lockbox.requests.submit import Limits, Submitted
+from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf_of
+from lockbox.requests.queries import RequestEntry, RequestFilter
+from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
 from lockbox.requests.transition import Origin
-from lockbox.requests.visibility import Guarded, capacities, may_read
+from lockbox.requests.visibility import ProtectedField, may_read, reader_roles
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 
@@ -71,25 +71,25 @@ Key = Annotated[
 @router.post("", status_code=201, response_model=NewRequestView, responses=problems(400, 409))
 def submit_request(
     body: NewRequest,
-    who: Who,
-    came: From,
-    session: Work,
-    chosen: Chosen,
+    who: CurrentUser,
+    came: RequestOrigin,
+    session: SessionDep,
+    chosen: SettingsDep,
     key: Key = None,
 ) -> Response:
     """File a request for access; with an Idempotency-Key it may be sent again without harm for 24 hours."""
-    limits = Limits(chosen.filings_by_person, chosen.filings_for_tenant)
+    limits = SubmissionLimits(chosen.filings_by_person, chosen.filings_for_tenant)
 
-    def file() -> Submitted:
-        return submit.submit(session, who, came, Filing(**dict(body)), chosen.services, limits=limits)
+    def file() -> SubmittedRequest:
+        return submit.submit(session, who, came, RequestInput(**dict(body)), chosen.services, limits=limits)
 
-    return _filed(session, who, key, body.model_dump_json().encode(), file)
+    return _submitted(session, who, key, body.model_dump_json().encode(), file)
 
 
 @router.get("", responses=problems())
 def list_requests(
-    who: Who,
-    session: Work,
+    who: CurrentUser,
+    session: SessionDep,
     state: State | None = None,
     service: Word | None = None,
     requester: UUID | None = None,
@@ -106,16 +106,16 @@ def list_requests(
     the justifications that the caller may read. Both go through the newest 20,000 at a time: a page may then hold
     fewer than there are, and its cursor leads on.
     """
-    wanted = Filter(state, service, requester, created_after, created_before, engineer, text)
+    wanted = RequestFilter(state, service, requester, created_after, created_before, engineer, text)
     page = queries.page(session, who, wanted, cursor=cursor, most=limit)
     items = [RequestView(**_facts(entry, who)) for entry in page.entries]
     return RequestPage(items=items, next_cursor=page.next_cursor)
 
 
 @router.post("/preview", responses=problems(400))
-def preview_request(body: NewRequest, who: Who, session: Work, chosen: Chosen) -> PreviewView:
+def preview_request(body: NewRequest, who: CurrentUser, session: SessionDep, chosen: SettingsDep) -> PreviewView:
     """Say which policy, stages, windows and people such a request would meet; nothing is written, nobody is told."""
-    found = preview.preview(session, who, Filing(**dict(body)), chosen.services)
+    found = preview.preview(session, who, RequestInput(**dict(body)), chosen.services)
     return PreviewView(
         can_be_filed=not (found.lacks or found.obstacles),
         policy_version=found.policy_version,
@@ -128,14 +128,16 @@ def preview_request(body: NewRequest, who: Who, session: Work, chosen: Chosen) -
         could_approve=list(found.could_approve),
         told_first=[MailboxesView(name=one.name, mailboxes=one.mailboxes) for one in found.told_first],
         endpoints=found.endpoints,
-        stages=[Needed(group=s.name, approvals=s.approvals, people=list(s.people)) for s in found.stages],
-        lacks=[Lack(field=field, message=message) for field, message in found.lacks],
+        stages=[StageView(group=s.name, approvals=s.approvals, people=list(s.people)) for s in found.stages],
+        lacks=[MissingField(field=field, message=message) for field, message in found.lacks],
         obstacles=list(found.obstacles),
     )
 
 
 @router.get("/{request_id}", responses=problems(404))
-def show(request_id: UUID, who: Who, came: From, session: Work, response: Response) -> RequestWithMoves:
+def show(
+    request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep, response: Response
+) -> RequestWithMoves:
     """Show one request, whether it is open at this moment, how its notices fare, and what the reader may do.
 
     Who of the vendor reads it is on record, once for each person and hour.
@@ -147,17 +149,17 @@ def show(request_id: UUID, who: Who, came: From, session: Work, response: Respon
         AvailableMoveView(action=one.action, allowed=one.allowed, reason=one.refusal.detail if one.refusal else None)
         for one in decide.moves_of(session, who, entry.request)
     ]
-    read_log.note(session, who, came, entry.request)
+    read_log.record_read(session, who, came, entry.request)
     return RequestWithMoves(**vars(detail), available_moves=moves)
 
 
 @router.post("/{request_id}/ask-again", status_code=201, response_model=NewRequestView, responses=problems(404, 409))
 def ask_again(
     request_id: UUID,
-    who: Who,
-    came: From,
-    session: Work,
-    chosen: Chosen,
+    who: CurrentUser,
+    came: RequestOrigin,
+    session: SessionDep,
+    chosen: SettingsDep,
     key: Key = None,
 ) -> Response:
     """File the same request anew, as whoever asked, once it is `timed_out`; it is judged by today's policy.
@@ -165,35 +167,37 @@ def ask_again(
     In any other state the answer is `not-timed-out`. One that asks again and is still open is answered with
     `asked-again` and its id in `request_id`. An Idempotency-Key works as for any filing.
     """
-    limits = Limits(chosen.filings_by_person, chosen.filings_for_tenant)
+    limits = SubmissionLimits(chosen.filings_by_person, chosen.filings_for_tenant)
 
-    def file() -> Submitted:
-        return submit.ask(session, who, came, request_id, chosen.services, limits=limits)
+    def file() -> SubmittedRequest:
+        return submit.ask_again(session, who, came, request_id, chosen.services, limits=limits)
 
-    return _filed(session, who, key, f"ask-again {request_id}".encode(), file)
+    return _submitted(session, who, key, f"ask-again {request_id}".encode(), file)
 
 
 @router.post("/{request_id}/approve", responses=problems(400, 404, 409, 412))
 def approve(
     request: Request,
     request_id: UUID,
-    who: Who,
-    came: From,
-    session: Work,
-    chosen: Chosen,
-    house: House,
-    seen: Seen,
+    who: CurrentUser,
+    came: RequestOrigin,
+    session: SessionDep,
+    chosen: SettingsDep,
+    house: DatabaseDep,
+    seen: IfMatch,
     response: Response,
-    body: Approval | None = None,
+    body: ApprovalInput | None = None,
 ) -> RequestView:
     """Say yes for the customer: for as long as was asked or shorter, to all that was asked or to less of it.
 
     Where the policy demands a passkey's signature and none comes along, the answer is `passkey-must-sign`.
     """
-    said = body or Approval()
+    said = body or ApprovalInput()
     signed = _signed(said.signed, who, chosen, house) if said.signed else None
-    verdict = Verdict(Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions, signed)
-    refusal_log.trying(request, Tried(who, came, request_id, verdict.action))
+    verdict = DecisionInput(
+        Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions, signed
+    )
+    refusal_log.remember_attempt(request, AttemptedAction(who, came, request_id, verdict.action))
     return _act(session, who, came, request_id, verdict, response)
 
 
@@ -201,23 +205,23 @@ def approve(
 def challenge(
     request: Request,
     request_id: UUID,
-    who: Who,
-    came: From,
-    session: Work,
-    chosen: Chosen,
-    seen: Seen,
+    who: CurrentUser,
+    came: RequestOrigin,
+    session: SessionDep,
+    chosen: SettingsDep,
+    seen: IfMatch,
     response: Response,
-    body: Approval | None = None,
+    body: ApprovalInput | None = None,
 ) -> ChallengeView:
     """Return what a passkey of the caller's has to sign for an approval with this body, judged as if given now.
 
     Passkeys answer to pages of this server's own origin alone. Send its answer with the same body to `approve`.
     """
-    said = body or Approval()
-    verdict = Verdict(Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions)
-    refusal_log.trying(request, Tried(who, came, request_id, verdict.action))
+    said = body or ApprovalInput()
+    verdict = DecisionInput(Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions)
+    refusal_log.remember_attempt(request, AttemptedAction(who, came, request_id, verdict.action))
     asked = decide.to_sign(session, who, came, request_id, verdict, party=partial(relying_party, chosen))
-    stub = sessions.begin_login(session, Means.PASSKEY, tied_to=who.key_id, challenge=asked.question.challenge)
+    stub = sessions.begin_login(session, AuthMethod.PASSKEY, tied_to=who.key_id, challenge=asked.question.challenge)
     response.headers["cache-control"] = "no-store"
     return ChallengeView(
         ticket=f"{stub.id}.{stub.secret}",
@@ -234,15 +238,15 @@ def _closing(action: Action) -> Callable[..., RequestView]:
     def act(
         request: Request,
         request_id: UUID,
-        who: Who,
-        came: From,
-        session: Work,
-        seen: Seen,
+        who: CurrentUser,
+        came: RequestOrigin,
+        session: SessionDep,
+        seen: IfMatch,
         response: Response,
-        body: Comment | None = None,
+        body: CommentInput | None = None,
     ) -> RequestView:
-        verdict = Verdict(action, body.comment if body else None, None, seen)
-        refusal_log.trying(request, Tried(who, came, request_id, verdict.action))
+        verdict = DecisionInput(action, body.comment if body else None, None, seen)
+        refusal_log.remember_attempt(request, AttemptedAction(who, came, request_id, verdict.action))
         return _act(session, who, came, request_id, verdict, response)
 
     act.__name__, act.__doc__ = action.value, ACTIONS[action]
@@ -262,20 +266,20 @@ for each in ACTIONS:
     router.post(f"/{{request_id}}/{each.value}", responses=problems(404, 409, 412))(_closing(each))
 
 
-def _signed(said: SignedApproval, who: Caller, chosen: Settings, house: Database) -> Signed:
+def _signed(said: SignedApproval, who: Caller, chosen: Settings, house: Database) -> SignedStatement:
     """Return what a passkey has answered; the challenge is used up whatever that is worth."""
     one, _, secret = said.ticket.partition(".")
     try:
         with house.transaction() as session:
-            row = sessions.use(session, Stub(UUID(one), secret), Means.PASSKEY, tied_to=who.key_id)
+            row = sessions.use(session, LoginStub(UUID(one), secret), AuthMethod.PASSKEY, tied_to=who.key_id)
             used = row.challenge or b""
     except (NotSignedIn, ValueError):
         raise Invalid(OVER, field="signed") from None
-    return Signed(said.statement, said.content, json.dumps(said.credential), used, relying_party(chosen))
+    return SignedStatement(said.statement, said.content, json.dumps(said.credential), used, relying_party(chosen))
 
 
 def _act(
-    session: Work, who: Caller, came: Origin, request_id: UUID, verdict: Verdict, response: Response
+    session: SessionDep, who: Caller, came: Origin, request_id: UUID, verdict: DecisionInput, response: Response
 ) -> RequestView:
     """Make a move and answer with what it has in its hands: nothing is read again."""
     entry = decide.act_and_show(session, who, came, request_id, verdict)
@@ -283,13 +287,13 @@ def _act(
     return RequestView(**_facts(entry, who))
 
 
-def _facts(entry: Entry, who: Caller, justification: str | None = None) -> dict[str, Any]:
+def _facts(entry: RequestEntry, who: Caller, justification: str | None = None) -> dict[str, Any]:
     """Return what the reader may read; who has just filed reads what they filed."""
     request = entry.request
-    held = capacities(who, request.requester_id, request.tenant_id)
-    if may_read(Guarded.JUSTIFICATION, held):
+    held = reader_roles(who, request.requester_id, request.tenant_id)
+    if may_read(ProtectedField.JUSTIFICATION, held):
         justification = request.justification
-    named = Named(id=request.requester_id, name=entry.requester)
+    named = PersonView(id=request.requester_id, name=entry.requester)
     own = {"tenant": entry.tenant, "requester": named, "open": entry.open, "justification": justification}
     own["mixed_alphabets"] = text_rules.mixed(request.resources)
     if request.opened_at is not None:
@@ -297,35 +301,39 @@ def _facts(entry: Entry, who: Caller, justification: str | None = None) -> dict[
     return request.model_dump() | own
 
 
-def _detail(session: Session, entry: Entry, who: Caller) -> RequestDetail:
+def _detail(session: Session, entry: RequestEntry, who: Caller) -> RequestDetail:
     asked = entry.request
     found = delivery_status.reach_of_request(
         session, asked.id, asked.state, customer_knows=asked.asked_at is not None
     )
-    numbers = {name: value for name, value in vars(found).items() if name in ReachView.model_fields}
+    numbers = {name: value for name, value in vars(found).items() if name in DeliveryReachView.model_fields}
     decided = [row for row in event_search.events(session, asked.id) if row.seq and row.action in DECISIONS]
-    said = voices(session, decided)
+    said = on_behalf_of(session, decided)
     return RequestDetail(
         **_facts(entry, who),
         decisions=[_decision(row, said[row.seq]) for row in decided],
         notices=NoticeCount(**delivery_status.count(session, asked.id)),
-        reach=ReachView(**numbers, sentence=found.sentence() if asked.state in SAID_IN else ""),
+        reach=DeliveryReachView(**numbers, sentence=found.sentence() if asked.state in SAID_IN else ""),
         followed_by=submit.follower(session, who, asked.id),
     )
 
 
-def _decision(row: Row[Any], voice: Voice) -> DecisionView:
-    by = Named(id=row.actor_id, name=row.actor_name or ERASED)
-    kept = narrowed(row)
-    return DecisionView(verdict=row.action, by=by, role=row.actor_role, at=row.at, **spoken(voice), **vars(kept))
+def _decision(row: Row[Any], voice: OnBehalfOf) -> DecisionView:
+    by = PersonView(id=row.actor_id, name=row.actor_name or ERASED)
+    kept = approval_limits(row)
+    return DecisionView(
+        verdict=row.action, by=by, role=row.actor_role, at=row.at, **on_behalf_of_fields(voice), **vars(kept)
+    )
 
 
-def _filed(session: Session, who: Caller, key: str | None, plain: bytes, file: Callable[[], Submitted]) -> Response:
+def _submitted(
+    session: Session, who: Caller, key: str | None, plain: bytes, file: Callable[[], SubmittedRequest]
+) -> Response:
     """Answer with what is filed, or with what was answered before to the same key."""
     answer = submit.earlier_answer(session, who.person_id, key, plain) if key else None
     if answer is None:
         filed = file()
-        entry = Entry(filed.request, filed.tenant, filed.requester, open=False)
+        entry = RequestEntry(filed.request, filed.tenant, filed.requester, open=False)
         view = NewRequestView(**_facts(entry, who, filed.request.justification), asked=filed.asked)
         text = view.model_dump_json()
         if key:

@@ -8,25 +8,25 @@ from uuid import UUID
 from fastapi import APIRouter
 from sqlalchemy import Row
 
-from api.deps import From, Who, Work
-from api.schemas.parts import Named, problems
+from api.deps import CurrentUser, RequestOrigin, SessionDep
+from api.schemas.parts import PersonView, problems
 from api.schemas.requests import (
-    DeadNotice,
     EventList,
     EventView,
-    LastTryView,
+    LastAttemptView,
     NoticeCount,
     NoticeList,
     NoticeView,
+    UndeliveredNoticeView,
 )
 from lockbox.audit import event_search
 from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import knows_of
-from lockbox.notifications.delivery_status import Told
+from lockbox.notifications.delivery_status import NoticeStatus
 from lockbox.notifications.outcome_events import NOTICE_DEAD
 from lockbox.requests import queries, read_log
-from lockbox.requests.on_behalf_of import Someone, Voice, voices
-from lockbox.requests.visibility import Capacity, Guarded, capacities, may_read, origin_of
+from lockbox.requests.on_behalf_of import EventPerson, OnBehalfOf, on_behalf_of
+from lockbox.requests.visibility import ProtectedField, ReaderRole, may_read, origin_of, reader_roles
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 
@@ -35,35 +35,35 @@ ERASED = "erased"
 
 
 @router.get("/{request_id}/events", responses=problems(404))
-def events(request_id: UUID, who: Who, came: From, session: Work) -> EventList:
+def events(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> EventList:
     """Show the timeline of a request: its moves in order and without a gap, and what happened beside them."""
     entry = queries.find(session, who, request_id)
-    held = capacities(who, entry.request.requester_id, entry.request.tenant_id)
+    held = reader_roles(who, entry.request.requester_id, entry.request.tenant_id)
     rows = event_search.events(session, request_id)
     are_dead = any(row.action == NOTICE_DEAD for row in rows)
     own = delivery_status.of_request(session, request_id, who.side).own if are_dead else ()
     names = {str(told.id): told.recipient for told in own}
-    said = voices(session, event_search.moves(rows))
+    said = on_behalf_of(session, event_search.moves(rows))
     seen = [row for row in rows if row.seq is not None or knows_of(who.side, row.to_state, row.template)]
-    shown = EventList(items=[_event(row, said.get(row.seq, Voice()), held, names) for row in seen])
-    read_log.note(session, who, came, entry.request)
+    shown = EventList(items=[_event(row, said.get(row.seq, OnBehalfOf()), held, names) for row in seen])
+    read_log.record_read(session, who, came, entry.request)
     return shown
 
 
 @router.get("/{request_id}/notices", responses=problems(404))
-def notices(request_id: UUID, who: Who, session: Work) -> NoticeList:
+def notices(request_id: UUID, who: CurrentUser, session: SessionDep) -> NoticeList:
     """Show who was told of a request and how that went: by name on the reader's own side, else in numbers."""
     queries.find(session, who, request_id)
     found = delivery_status.of_request(session, request_id, who.side)
     return NoticeList(own=[_notice(one) for one in found.own], other=NoticeCount(**found.other))
 
 
-def _notice(told: Told) -> NoticeView:
-    facts = vars(told) | {"last_try": LastTryView(**vars(told.last_try)) if told.last_try else None}
+def _notice(told: NoticeStatus) -> NoticeView:
+    facts = vars(told) | {"last_try": LastAttemptView(**vars(told.last_try)) if told.last_try else None}
     return NoticeView(**facts)
 
 
-def spoken(voice: Voice) -> dict[str, Any]:
+def on_behalf_of_fields(voice: OnBehalfOf) -> dict[str, Any]:
     """Return for whom else a move was made, and by what means."""
     return {
         "on_behalf_of": _named(voice.on_behalf_of) if voice.on_behalf_of else None,
@@ -73,23 +73,25 @@ def spoken(voice: Voice) -> dict[str, Any]:
     }
 
 
-def _named(one: Someone) -> Named:
-    return Named(id=one.id, name=one.name or ERASED)
+def _named(one: EventPerson) -> PersonView:
+    return PersonView(id=one.id, name=one.name or ERASED)
 
 
-def _event(row: Row[Any], voice: Voice, held: frozenset[Capacity], names: Mapping[str, str]) -> EventView:
+def _event(row: Row[Any], voice: OnBehalfOf, held: frozenset[ReaderRole], names: Mapping[str, str]) -> EventView:
     """Return an event as a reader may see it; `names` are the recipients on the reader's own side, by notice."""
-    actor = Named(id=row.actor_id, name=row.actor_name or ERASED) if row.actor_id else None
+    actor = PersonView(id=row.actor_id, name=row.actor_name or ERASED) if row.actor_id else None
     columns = row._mapping.items()  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
     facts = {name: value for name, value in columns if name in EventView.model_fields}
     said = json.loads(row.body) if row.body else {}
-    if not may_read(Guarded.COMMENT, held):
+    if not may_read(ProtectedField.COMMENT, held):
         facts["comment"] = None
     if not may_read(origin_of(row.actor_role), held):
         facts |= {"address": None, "user_agent": None}
-    facts |= {name: said.get(name) for name in ("follows", "asked", "reached", "unreached")} | spoken(voice)
+    facts |= {name: said.get(name) for name in ("follows", "asked", "reached", "unreached")} | on_behalf_of_fields(
+        voice
+    )
     if row.action == NOTICE_DEAD:
-        facts["notice"] = DeadNotice(recipient=names.get(said["notice_id"]), **_plain(said))
+        facts["notice"] = UndeliveredNoticeView(recipient=names.get(said["notice_id"]), **_plain(said))
     return EventView(**{"notice": None} | facts, actor=actor, role=row.actor_role, nobody_told="nobody_told" in said)
 
 

@@ -6,20 +6,20 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
 
-from api.deps import Chosen, Where, Who, Work
+from api.deps import ClientInfoDep, CurrentUser, SessionDep, SettingsDep
 from api.schemas.parts import problems
-from api.schemas.tokens import IssuedView, NewToken, Rotation, TokenList, TokenView
+from api.schemas.tokens import IssuedTokenView, NewToken, Rotation, TokenList, TokenView
 from lockbox.identity import api_tokens, token_creation
-from lockbox.identity.api_tokens import Issued
+from lockbox.identity.api_tokens import IssuedToken
 from lockbox.identity.credentials import Token
-from lockbox.identity.token_creation import Rules, Wanted
+from lockbox.identity.token_creation import TokenInput, TokenRules
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
 
 
-async def rules(chosen: Chosen) -> Rules:
+async def rules(chosen: SettingsDep) -> TokenRules:
     """Return what this installation has laid down for tokens."""
-    return Rules(
+    return TokenRules(
         chosen.environment,
         timedelta(days=chosen.token_days),
         timedelta(days=chosen.most_token_days),
@@ -28,35 +28,42 @@ async def rules(chosen: Chosen) -> Rules:
     )
 
 
-LaidDown = Annotated[Rules, Depends(rules)]
+TokenRulesDep = Annotated[TokenRules, Depends(rules)]
 
 
 @router.get("", responses=problems())
-def list_tokens(who: Who, session: Work) -> TokenList:
+def list_tokens(who: CurrentUser, session: SessionDep) -> TokenList:
     """List the caller's tokens that are not revoked, the newest first."""
     return TokenList(items=[TokenView(**_facts(token)) for token in api_tokens.mine(session, who)])
 
 
 @router.post("", status_code=201, responses=problems(400, 429))
-def make(body: NewToken, who: Who, came: Where, session: Work, laid_down: LaidDown, response: Response) -> IssuedView:
+def make(
+    body: NewToken,
+    who: CurrentUser,
+    came: ClientInfoDep,
+    session: SessionDep,
+    laid_down: TokenRulesDep,
+    response: Response,
+) -> IssuedTokenView:
     """Make a token for oneself, after a fresh sign-in; this answer alone holds its text.
 
     A machine gets its first one like everybody: in the session that begins where its invitation is accepted.
     """
-    wanted = Wanted(body.name, _days(body.days), frozenset(body.scopes), frozenset(body.services))
+    wanted = TokenInput(body.name, _days(body.days), frozenset(body.scopes), frozenset(body.services))
     return _issued(token_creation.make(session, who, came, wanted, laid_down), response)
 
 
 @router.post("/{token_id}/rotate", status_code=201, responses=problems(400, 404, 409, 429))
 def rotate(
     token_id: UUID,
-    who: Who,
-    came: Where,
-    session: Work,
-    laid_down: LaidDown,
+    who: CurrentUser,
+    came: ClientInfoDep,
+    session: SessionDep,
+    laid_down: TokenRulesDep,
     response: Response,
     body: Rotation | None = None,
-) -> IssuedView:
+) -> IssuedTokenView:
     """Replace a token of one's own, after a fresh sign-in or by showing that very token; both work for a while."""
     asked = body or Rotation()
     overlap = None if asked.overlap_hours is None else timedelta(hours=asked.overlap_hours)
@@ -67,7 +74,7 @@ def rotate(
 
 
 @router.delete("/{token_id}", status_code=204, responses=problems(404))
-def revoke(token_id: UUID, who: Who, came: Where, session: Work) -> None:
+def revoke(token_id: UUID, who: CurrentUser, came: ClientInfoDep, session: SessionDep) -> None:
     """Make a token of one's own worthless at once; doing it again does no harm."""
     token_creation.revoke(session, who, came, token_id)
 
@@ -80,6 +87,6 @@ def _facts(token: Token) -> dict[str, object]:
     return {name: getattr(token, name) for name in TokenView.model_fields}
 
 
-def _issued(issued: Issued, response: Response) -> IssuedView:
+def _issued(issued: IssuedToken, response: Response) -> IssuedTokenView:
     response.headers["cache-control"] = "no-store"
-    return IssuedView(**_facts(issued.token), token=issued.text)
+    return IssuedTokenView(**_facts(issued.token), token=issued.text)

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 
-from api.deps import Chosen, From, MustMatchTag, Who, Work, etag
+from api.deps import CurrentUser, RequestOrigin, RequiredIfMatchTag, SessionDep, SettingsDep, etag
 from api.routes.members import invitation_view
 from api.schemas.members import (
     ColleagueChange,
@@ -26,8 +26,8 @@ router = APIRouter(prefix="/v1/vendor", tags=["vendor"])
 
 @router.get("/members", responses=problems())
 def list_colleagues(
-    who: Who,
-    session: Work,
+    who: CurrentUser,
+    session: SessionDep,
     cursor: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=memberships.MOST_A_PAGE)] = 50,
 ) -> ColleaguePage:
@@ -37,7 +37,9 @@ def list_colleagues(
 
 
 @router.post("/members", status_code=201, responses=problems(400, 409))
-def invite_colleague(body: NewColleague, who: Who, came: From, session: Work, chosen: Chosen) -> InvitationView:
+def invite_colleague(
+    body: NewColleague, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
+) -> InvitationView:
     """Invite somebody to the vendor's side by mail, as an operator; as many a day as a tenant may."""
     roles, a_day = frozenset(map(Role, body.roles)), chosen.invitations_a_day
     invited = vendor_staff.invite(session, who, came, name=body.name, address=body.address, roles=roles, a_day=a_day)
@@ -45,7 +47,7 @@ def invite_colleague(body: NewColleague, who: Who, came: From, session: Work, ch
 
 
 @router.get("/members/{person_id}", responses=problems(404))
-def show_colleague(person_id: UUID, who: Who, session: Work, response: Response) -> ColleagueView:
+def show_colleague(person_id: UUID, who: CurrentUser, session: SessionDep, response: Response) -> ColleagueView:
     """Show somebody on the vendor's side, to its operators and auditors."""
     return _one(vendor_staff.show(session, who, person_id), response)
 
@@ -54,10 +56,10 @@ def show_colleague(person_id: UUID, who: Who, session: Work, response: Response)
 def change_colleague(
     person_id: UUID,
     body: ColleagueChange,
-    who: Who,
-    came: From,
-    session: Work,
-    seen: MustMatchTag,
+    who: CurrentUser,
+    came: RequestOrigin,
+    session: SessionDep,
+    seen: RequiredIfMatchTag,
     response: Response,
 ) -> ColleagueView:
     """Set all roles of somebody else at the vendor, and a manager's tier of the review, as an operator.
@@ -69,33 +71,35 @@ def change_colleague(
 
 
 @router.delete("/members/{person_id}", status_code=204, responses=problems(404))
-def remove_colleague(person_id: UUID, who: Who, came: From, session: Work) -> None:
+def remove_colleague(person_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
     """Take every role from somebody else at the vendor, as an operator; what they carried ends."""
     vendor_staff.remove(session, who, came, person_id)
 
 
 @router.post("/members/{person_id}/disable", responses=problems(404))
-def disable_colleague(person_id: UUID, who: Who, came: From, session: Work) -> ColleagueView:
+def disable_colleague(person_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> ColleagueView:
     """Shut somebody else at the vendor out for good, as an operator, and end what they asked for and have open."""
     return _colleague(vendor_staff.disable(session, who, came, person_id))
 
 
 @router.get("/invitations", responses=problems())
-def list_vendor_invitations(who: Who, session: Work) -> InvitationList:
+def list_vendor_invitations(who: CurrentUser, session: SessionDep) -> InvitationList:
     """List the open invitations to the vendor's side, to its operators."""
     return InvitationList(items=[invitation_view(one) for one in vendor_staff.still_open(session, who)])
 
 
 @router.delete("/invitations/{invitation_id}", status_code=204, responses=problems(404, 409))
-def withdraw_vendor_invitation(invitation_id: UUID, who: Who, came: From, session: Work) -> None:
+def withdraw_vendor_invitation(
+    invitation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
+) -> None:
     """Take an invitation to the vendor's side back, as an operator."""
     vendor_staff.withdraw(session, who, came, invitation_id)
 
 
 @router.get("/dead-notices", responses=problems())
 def list_dead_notices(
-    who: Who,
-    session: Work,
+    who: CurrentUser,
+    session: SessionDep,
     cursor: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=delivery_log.MOST_A_PAGE)] = 50,
 ) -> DeadNoticePage:

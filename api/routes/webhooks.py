@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from api.deps import Chosen, From, Keys, Who, Work
+from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep, VaultDep
 from api.schemas.parts import Slug, problems
 from api.schemas.webhooks import (
     CallView,
@@ -20,64 +20,80 @@ from api.schemas.webhooks import (
     NewSecret,
 )
 from lockbox.admin import delivery_log, webhooks
-from lockbox.admin.webhooks import Reach, Shown, Wanted
+from lockbox.admin.webhooks import WebhookInput, WebhookUrlPolicy, WebhookWithSecret
 from lockbox.notifications.models import Delivery, Endpoint
 
 router = APIRouter(prefix="/v1", tags=["endpoints"])
 
 
-async def reach(chosen: Chosen, keys: Keys) -> Reach:
+async def webhook_url_policy(chosen: SettingsDep, keys: VaultDep) -> WebhookUrlPolicy:
     """Return where calls may go."""
-    return Reach(keys, chosen.webhooks_allow_http)
+    return WebhookUrlPolicy(keys, chosen.webhooks_allow_http)
 
 
-Within = Annotated[Reach, Depends(reach)]
+WebhookUrlPolicyDep = Annotated[WebhookUrlPolicy, Depends(webhook_url_policy)]
 
 
 @router.get("/tenants/{slug}/endpoints", responses=problems(404))
-def list_tenants_endpoints(slug: Slug, who: Who, session: Work) -> EndpointList:
+def list_tenants_endpoints(slug: Slug, who: CurrentUser, session: SessionDep) -> EndpointList:
     """List a tenant's webhooks, to its admins; secrets are never shown again."""
     return EndpointList(items=[_view(one) for one in webhooks.listed(session, who, slug)])
 
 
 @router.post("/tenants/{slug}/endpoints", status_code=201, responses=problems(400, 404, 409))
 def add_tenants_endpoint(
-    slug: Slug, body: NewEndpoint, who: Who, came: From, session: Work, within: Within, response: Response
+    slug: Slug,
+    body: NewEndpoint,
+    who: CurrentUser,
+    came: RequestOrigin,
+    session: SessionDep,
+    within: WebhookUrlPolicyDep,
+    response: Response,
 ) -> NewEndpointView:
     """Add a webhook of a tenant, as its admin with a fresh sign-in; the secret is in this answer alone."""
     return _added(webhooks.add(session, who, came, slug, _wanted(body), reach=within), response)
 
 
 @router.get("/vendor/endpoints", responses=problems())
-def list_vendors_endpoints(who: Who, session: Work) -> EndpointList:
+def list_vendors_endpoints(who: CurrentUser, session: SessionDep) -> EndpointList:
     """List the vendor's own webhooks, to its operators; they hear of the requests of every tenant."""
     return EndpointList(items=[_view(one) for one in webhooks.listed(session, who, None)])
 
 
 @router.post("/vendor/endpoints", status_code=201, responses=problems(400, 409))
 def add_vendors_endpoint(
-    body: NewEndpoint, who: Who, came: From, session: Work, within: Within, response: Response
+    body: NewEndpoint,
+    who: CurrentUser,
+    came: RequestOrigin,
+    session: SessionDep,
+    within: WebhookUrlPolicyDep,
+    response: Response,
 ) -> NewEndpointView:
     """Add a webhook of the vendor, as an operator with a fresh sign-in; the secret is in this answer alone."""
     return _added(webhooks.add(session, who, came, None, _wanted(body), reach=within), response)
 
 
 @router.get("/endpoints/{endpoint_id}", responses=problems(404))
-def show(endpoint_id: UUID, who: Who, session: Work) -> EndpointView:
+def show(endpoint_id: UUID, who: CurrentUser, session: SessionDep) -> EndpointView:
     """Show one webhook."""
     return _view(webhooks.show(session, who, endpoint_id))
 
 
 @router.patch("/endpoints/{endpoint_id}", responses=problems(400, 404))
 def change(
-    endpoint_id: UUID, body: EndpointChange, who: Who, came: From, session: Work, within: Within
+    endpoint_id: UUID,
+    body: EndpointChange,
+    who: CurrentUser,
+    came: RequestOrigin,
+    session: SessionDep,
+    within: WebhookUrlPolicyDep,
 ) -> EndpointView:
     """Change a webhook; a fresh sign-in is asked for all but disabling it and describing it."""
     return _view(webhooks.change(session, who, came, endpoint_id, body.values(), reach=within))
 
 
 @router.delete("/endpoints/{endpoint_id}", status_code=204, responses=problems(404))
-def remove(endpoint_id: UUID, who: Who, came: From, session: Work) -> None:
+def remove(endpoint_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
     """Remove a webhook; nothing more is called."""
     webhooks.remove(session, who, came, endpoint_id)
 
@@ -85,10 +101,10 @@ def remove(endpoint_id: UUID, who: Who, came: From, session: Work) -> None:
 @router.post("/endpoints/{endpoint_id}/rotate", responses=problems(400, 404))
 def rotate(
     endpoint_id: UUID,
-    who: Who,
-    came: From,
-    session: Work,
-    keys: Keys,
+    who: CurrentUser,
+    came: RequestOrigin,
+    session: SessionDep,
+    keys: VaultDep,
     response: Response,
     body: NewSecret | None = None,
 ) -> NewEndpointView:
@@ -99,7 +115,7 @@ def rotate(
 
 
 @router.post("/endpoints/{endpoint_id}/test", status_code=202, responses=problems(404, 409, 429))
-def try_out(endpoint_id: UUID, who: Who, came: From, session: Work) -> CallView:
+def try_out(endpoint_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> CallView:
     """Call a webhook with a test event; how that went is in its log."""
     return CallView(webhook_id=delivery_log.try_out(session, who, came, endpoint_id))
 
@@ -107,8 +123,8 @@ def try_out(endpoint_id: UUID, who: Who, came: From, session: Work) -> CallView:
 @router.get("/endpoints/{endpoint_id}/deliveries", responses=problems(404))
 def list_deliveries(
     endpoint_id: UUID,
-    who: Who,
-    session: Work,
+    who: CurrentUser,
+    session: SessionDep,
     cursor: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=delivery_log.MOST_A_PAGE)] = 50,
 ) -> DeliveryPage:
@@ -118,24 +134,24 @@ def list_deliveries(
 
 
 @router.post("/deliveries/{delivery_id}/redeliver", status_code=202, responses=problems(404, 409, 429))
-def redeliver(delivery_id: UUID, who: Who, came: From, session: Work) -> CallView:
+def redeliver(delivery_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> CallView:
     """Call again what has ended, under the id that it had; not what asks for something that is settled."""
     return CallView(webhook_id=delivery_log.redeliver(session, who, came, delivery_id))
 
 
-def _wanted(body: NewEndpoint) -> Wanted:
-    return Wanted(body.url, body.event_types, body.description or "", body.format, body.with_justification)
+def _wanted(body: NewEndpoint) -> WebhookInput:
+    return WebhookInput(body.url, body.event_types, body.description or "", body.format, body.with_justification)
 
 
 def _view(endpoint: Endpoint) -> EndpointView:
     return EndpointView.model_validate(endpoint, from_attributes=True)
 
 
-def _with_secret(shown: Shown) -> NewEndpointView:
+def _with_secret(shown: WebhookWithSecret) -> NewEndpointView:
     return NewEndpointView(**dict(_view(shown.endpoint)), secret=shown.secret)
 
 
-def _added(shown: Shown, response: Response) -> NewEndpointView:
+def _added(shown: WebhookWithSecret, response: Response) -> NewEndpointView:
     response.headers.update({"location": f"/v1/endpoints/{shown.endpoint.id}", "cache-control": "no-store"})
     return _with_secret(shown)
 

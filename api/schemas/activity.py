@@ -5,9 +5,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import Incoming, Resource, Word
+from api.schemas.parts import RequestBody, Resource, Word
 from lockbox.instants import Instant
-from lockbox.requests.activity import Entry
+from lockbox.requests.activity import ActivityEntry
 from lockbox.requests.policy import IS_WHOLE
 
 MOST_ENTRIES = 500
@@ -16,7 +16,7 @@ MOST_TIMES = 1_000_000_000
 Method = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]*$")]
 
 
-class EntryBody(Incoming):
+class ActivityItem(RequestBody):
     """Something that the engineer did, `count` times: a method of yours, upon a resource, and how it ended."""
 
     at: Instant
@@ -26,24 +26,24 @@ class EntryBody(Incoming):
     action: Word | None = None
     count: Annotated[int, Field(ge=1, le=MOST_TIMES, strict=True), IS_WHOLE] = 1
 
-    def entry(self) -> Entry:
+    def entry(self) -> ActivityEntry:
         """Return it as the house takes it."""
-        return Entry(self.at, self.method, self.resource, self.outcome, self.action, self.count)
+        return ActivityEntry(self.at, self.method, self.resource, self.outcome, self.action, self.count)
 
 
-class NewActivity(Incoming):
+class NewActivity(RequestBody):
     """A report: up to 500 entries, all of them within the window."""
 
-    entries: Annotated[list[EntryBody], Field(min_length=1, max_length=MOST_ENTRIES)]
+    entries: Annotated[list[ActivityItem], Field(min_length=1, max_length=MOST_ENTRIES)]
 
 
-class ActivityTaken(BaseModel):
+class ActivityReceipt(BaseModel):
     """How many events the report has become: one for each method, resource, action and outcome."""
 
     events: int
 
 
-class DoneView(BaseModel):
+class ActivityView(BaseModel):
     """Something that was done, `count` times; `resource` is null where it was erased.
 
     `as_asked` is whether resource and action are what the request named.
@@ -63,4 +63,4 @@ class DoneView(BaseModel):
 class ActivityList(BaseModel):
     """What was done inside a window, the last report first; at most a thousand items."""
 
-    items: list[DoneView]
+    items: list[ActivityView]

@@ -7,25 +7,25 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from api.schemas.members import Address, PersonName
-from api.schemas.parts import Incoming, Named, Word
+from api.schemas.parts import PersonView, RequestBody, Word
 
 Switch = Annotated[bool, Field(strict=True)]
 
 
-class NewAddress(Incoming):
+class NewAddress(RequestBody):
     """A further address; without `prompts` it gets receipts and news of changes alone."""
 
     email: Address
     prompts: Switch = True
 
 
-class AddressChange(Incoming):
+class AddressChange(RequestBody):
     """Whether prompts, reminders and outcomes come to an address."""
 
     prompts: Switch
 
 
-class Code(Incoming):
+class ConfirmationCode(RequestBody):
     """The code that was mailed to an address, with its dashes or without."""
 
     code: Annotated[str, Field(min_length=1, max_length=100)]
@@ -48,7 +48,7 @@ class AddressList(BaseModel):
     items: list[AddressView]
 
 
-class NewWatcher(Incoming):
+class NewObserver(RequestBody):
     """Somebody who is to be copied: on one service, or on all where none is given."""
 
     name: PersonName
@@ -56,18 +56,18 @@ class NewWatcher(Incoming):
     service: Word | None = None
 
 
-class WatcherView(BaseModel):
+class ObserverView(BaseModel):
     """Somebody who is copied on what the tenant is asked and told, and decides nothing."""
 
     id: UUID
     name: str
     address: str
     service: str | None
-    added_by: Named
+    added_by: PersonView
     created_at: datetime
 
 
-class WatcherList(BaseModel):
+class ObserverList(BaseModel):
     """Watchers, the oldest first."""
 
-    items: list[WatcherView]
+    items: list[ObserverView]

@@ -6,10 +6,10 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from api.schemas.parts import Named
+from api.schemas.parts import PersonView
 
 
-class AuditEvent(BaseModel):
+class AuditEventView(BaseModel):
     """An event of the trail; `sealed` says whether a checkpoint covers it yet, `number` is its place in the log then.
 
     `said` is what its body says, with commitments in place of what is personal; `personal` are those values that
@@ -22,7 +22,7 @@ class AuditEvent(BaseModel):
     sealed: bool
     at: datetime
     action: str
-    actor: Named | None
+    actor: PersonView | None
     role: str
     request_id: UUID | None
     from_state: str | None
@@ -35,7 +35,7 @@ class AuditEvent(BaseModel):
 class AuditPage(BaseModel):
     """Events, newest first."""
 
-    items: list[AuditEvent]
+    items: list[AuditEventView]
     next_cursor: str | None
 
 

@@ -4,11 +4,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import Incoming
-from lockbox.identity.device_login import State
+from api.schemas.parts import RequestBody
+from lockbox.identity.device_login import DeviceLoginState
 
 
-class TerminalView(BaseModel):
+class DeviceAuthorizationView(BaseModel):
     """What a terminal is told once, after RFC 8628 section 3.2: show `user_code` and the page to type it into.
 
     `token` is worth nothing until a person has allowed it there; then it lasts `token_expires_in` seconds.
@@ -22,13 +22,13 @@ class TerminalView(BaseModel):
     token_expires_in: int
 
 
-class Shown(Incoming):
+class DeviceToken(RequestBody):
     """The token of a terminal that asks what has become of it."""
 
     token: Annotated[str, Field(max_length=200)]
 
 
-class StateView(BaseModel):
+class DeviceLoginStateView(BaseModel):
     """What has become of it."""
 
-    state: State
+    state: DeviceLoginState

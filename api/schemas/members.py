@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from api.schemas.parts import IS_NAME, Checked, Incoming, Named
+from api.schemas.parts import IS_NAME, PersonView, RequestBody, TextRule
 from lockbox.identity.roles import Role
 from lockbox.instants import Instant
 from lockbox.requests.policy import IS_WHOLE, MOST_TIERS
@@ -30,7 +30,7 @@ def _machine_or_person(roles: list[str]) -> list[str]:
     return roles
 
 
-Address = Annotated[str, Field(max_length=320), Checked(_address, ADDRESS_PATTERN)]
+Address = Annotated[str, Field(max_length=320), TextRule(_address, ADDRESS_PATTERN)]
 PersonName = Annotated[str, Field(max_length=200), IS_NAME]
 TenantRole = Literal["tenant_admin", "approver", "auditor"]
 VendorRole = Literal["engineer", "manager", "operator", "vendor_auditor", "system"]
@@ -44,33 +44,33 @@ VendorRoles = Annotated[
 ]
 
 
-class Somebody(Incoming):
+class Invitee(RequestBody):
     """A person who is to be written to."""
 
     name: PersonName
     address: Address
 
 
-class NewMember(Somebody):
+class NewMember(Invitee):
     """Somebody who is invited to a tenant."""
 
     roles: TenantRoles
 
 
-class NewColleague(Somebody):
+class NewColleague(Invitee):
     """Somebody who is invited to the vendor's side."""
 
     roles: VendorRoles
 
 
-class MemberChange(Incoming):
+class MemberChange(RequestBody):
     """All the roles that a member is to have; `eligible` as a deputy stays as it is where it is left out."""
 
     roles: TenantRoles
     eligible: Annotated[bool, Field(strict=True)] | None = None
 
 
-class ColleagueChange(Incoming):
+class ColleagueChange(RequestBody):
     """All the roles that somebody at the vendor is to have.
 
     `review_tier` is for managers, and stays as it is where it is left out: the lowest is asked first of a review.
@@ -80,7 +80,7 @@ class ColleagueChange(Incoming):
     review_tier: ReviewTier | None = None
 
 
-class NewDelegation(Incoming):
+class NewDelegation(RequestBody):
     """A deputy for a period; for the caller where no principal is named, from now on where no start is."""
 
     deputy: UUID
@@ -161,8 +161,8 @@ class DelegationView(BaseModel):
     """A delegation; `counts` is whether the deputy stands in at this moment."""
 
     id: UUID
-    principal: Named
-    deputy: Named
+    principal: PersonView
+    deputy: PersonView
     starts_at: datetime
     ends_at: datetime
     counts: bool

@@ -25,7 +25,7 @@ from lockbox.text_rules import (
 
 
 @dataclass(frozen=True)
-class Checked:
+class TextRule:
     """Checks text by a rule, after its length, and says in the OpenAPI document what the rule takes."""
 
     check: Check
@@ -38,19 +38,19 @@ class Checked:
         return {**handler(schema), "pattern": self.pattern}
 
 
-IS_TEXT = Checked(check_text, TEXT_PATTERN)
-IS_LINE = Checked(check_line, LINE_PATTERN)
-IS_NAME = Checked(check_name, LINE_PATTERN)
+IS_TEXT = TextRule(check_text, TEXT_PATTERN)
+IS_LINE = TextRule(check_line, LINE_PATTERN)
+IS_NAME = TextRule(check_name, LINE_PATTERN)
 Line = Annotated[str, IS_LINE]
 Words = Annotated[str, Field(max_length=200), IS_LINE]
 """What somebody looks for."""
 Slug = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Word = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-Resource = Annotated[str, Field(max_length=256), Checked(check_resource, RESOURCE_PATTERN)]
+Resource = Annotated[str, Field(max_length=256), TextRule(check_resource, RESOURCE_PATTERN)]
 Seconds = Annotated[int, Field(ge=1, le=HARD_ACCESS_LIMIT, strict=True), IS_WHOLE]
 
 
-class Incoming(BaseModel):
+class RequestBody(BaseModel):
     """A body; unknown members are refused rather than ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,7 +69,7 @@ def absent() -> Any:  # noqa: ANN401 - as pydantic's own Field
     return Field(default=None, json_schema_extra=_without_default)
 
 
-class Named(BaseModel):
+class PersonView(BaseModel):
     """A person, as others see one."""
 
     id: UUID

@@ -6,9 +6,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from api.schemas.parts import Absent, Incoming, absent
+from api.schemas.parts import Absent, RequestBody, absent
 from lockbox.identity import time_zones
-from lockbox.identity.roles import Means, Role, Side
+from lockbox.identity.roles import AuthMethod, Role, Side
 
 
 class MeView(BaseModel):
@@ -22,13 +22,13 @@ class MeView(BaseModel):
     side: Side
     roles: list[Role]
     tenants: dict[str, list[Role]]
-    means: Means
+    means: AuthMethod
     signed_in_at: datetime | None
     time_zone: str
     wants_prompts: bool
 
 
-class Preferences(Incoming):
+class Preferences(RequestBody):
     """What people choose for themselves; what is left out stays as it is.
 
     `time_zone` is a name of the IANA database, such as `Europe/Berlin`. Who may approve and wants no prompts is asked

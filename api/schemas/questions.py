@@ -6,11 +6,11 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import IS_TEXT, Incoming, Named
+from api.schemas.parts import IS_TEXT, PersonView, RequestBody
 from lockbox.requests.lifecycle import State
 
 
-class Remark(Incoming):
+class QuestionText(RequestBody):
     """What somebody asks, or answers."""
 
     text: Annotated[str, Field(max_length=2000), IS_TEXT]
@@ -26,11 +26,11 @@ class QuestionView(BaseModel):
     id: UUID
     state: State
     stops_clock: bool
-    asked_by: Named
+    asked_by: PersonView
     role: str | None
     asked_at: datetime
     question: str | None
-    answered_by: Named | None
+    answered_by: PersonView | None
     answered_at: datetime | None
     answer: str | None
 

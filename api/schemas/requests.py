@@ -6,13 +6,13 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import IS_LINE, IS_TEXT, Incoming, Named, Resource, Seconds, Slug, Word
+from api.schemas.parts import IS_LINE, IS_TEXT, PersonView, RequestBody, Resource, Seconds, Slug, Word
 from lockbox.identity.roles import Mode
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy import Reason, Terms
 
 
-class NewRequest(Incoming):
+class NewRequest(RequestBody):
     """What an engineer asks for; `access_window` in seconds."""
 
     tenant: Slug
@@ -26,13 +26,13 @@ class NewRequest(Incoming):
     engineer: UUID | None = Field(default=None, description="only where a system files for an engineer")
 
 
-class Comment(Incoming):
+class CommentInput(RequestBody):
     """Why somebody acts."""
 
     comment: Annotated[str, Field(max_length=2000), IS_TEXT] | None = None
 
 
-class SignedApproval(Incoming):
+class SignedApproval(RequestBody):
     """A passkey's answer to what `approve/challenge` gave out; all but `credential` is sent back as it came.
 
     `credential` is the browser's `PublicKeyCredential` in its JSON form (WebAuthn level 3, `toJSON`).
@@ -44,7 +44,7 @@ class SignedApproval(Incoming):
     credential: dict[str, Any]
 
 
-class Approval(Comment):
+class ApprovalInput(CommentInput):
     """A yes; `access_window` in seconds shortens what was asked.
 
     `resources` and `actions` are what is kept of those that were asked, all where they are left out: what opens is
@@ -82,7 +82,7 @@ class NoticeCount(BaseModel):
     dead: int = 0
 
 
-class ReachView(BaseModel):
+class DeliveryReachView(BaseModel):
     """How many people were asked in the present or last stage, and how many of them have been told.
 
     `stage` is `reviewing`, in which the vendor's managers are asked, or `pending`, in which the customer's approvers
@@ -98,7 +98,7 @@ class ReachView(BaseModel):
     sentence: str
 
 
-class LastTryView(BaseModel):
+class LastAttemptView(BaseModel):
     """How the last try of a notice went; `error` is null where it arrived."""
 
     at: datetime
@@ -126,7 +126,7 @@ class NoticeView(BaseModel):
     next_try_at: datetime | None
     closed_at: datetime | None
     last_error: str | None
-    last_try: LastTryView | None
+    last_try: LastAttemptView | None
 
 
 class NoticeList(BaseModel):
@@ -150,7 +150,7 @@ class RequestView(BaseModel):
 
     id: UUID
     tenant: str
-    requester: Named
+    requester: PersonView
     service: str
     resources: list[str]
     actions: list[str]
@@ -187,10 +187,10 @@ class DecisionView(BaseModel):
     """
 
     verdict: str
-    by: Named
+    by: PersonView
     role: str
-    on_behalf_of: Named | None
-    stands_for: list[Named]
+    on_behalf_of: PersonView | None
+    stands_for: list[PersonView]
     means: str | None
     proof: str | None
     at: datetime
@@ -215,7 +215,7 @@ class RequestDetail(RequestView):
 
     decisions: list[DecisionView]
     notices: NoticeCount
-    reach: ReachView
+    reach: DeliveryReachView
     followed_by: UUID | None
 
 
@@ -238,7 +238,7 @@ class RequestPage(BaseModel):
     next_cursor: str | None
 
 
-class DeadNotice(BaseModel):
+class UndeliveredNoticeView(BaseModel):
     """A notice that did not arrive; `recipient` is null for readers of the other side, `error` is a word."""
 
     template: str
@@ -261,10 +261,10 @@ class EventView(BaseModel):
     seq: int | None
     at: datetime
     action: str
-    actor: Named | None
+    actor: PersonView | None
     role: str
-    on_behalf_of: Named | None
-    stands_for: list[Named]
+    on_behalf_of: PersonView | None
+    stands_for: list[PersonView]
     means: str | None
     proof: str | None
     address: str | None
@@ -278,7 +278,7 @@ class EventView(BaseModel):
     reached: int | None
     unreached: int | None
     nobody_told: bool
-    notice: DeadNotice | None
+    notice: UndeliveredNoticeView | None
 
 
 class EventList(BaseModel):
@@ -303,7 +303,7 @@ class AccessView(BaseModel):
     deadline_at: datetime
 
 
-class Needed(BaseModel):
+class StageView(BaseModel):
     """A stage: a group that must also agree, how many of it, and who could."""
 
     group: str
@@ -311,7 +311,7 @@ class Needed(BaseModel):
     people: list[str]
 
 
-class Lack(BaseModel):
+class MissingField(BaseModel):
     """A field of the filing and what it lacks under the tenant's policy."""
 
     field: str
@@ -343,12 +343,12 @@ class PreviewView(BaseModel):
     could_approve: list[str]
     told_first: list[MailboxesView]
     endpoints: int
-    stages: list[Needed]
-    lacks: list[Lack]
+    stages: list[StageView]
+    lacks: list[MissingField]
     obstacles: list[str]
 
 
-class WhatIf(Incoming):
+class WhatIfInput(RequestBody):
     """What could be asked of a tenant, as far as its policy looks at it."""
 
     service: Word
@@ -357,14 +357,14 @@ class WhatIf(Incoming):
     reason_code: Reason
 
 
-class MailedView(BaseModel):
+class MailRecipientView(BaseModel):
     """Somebody who would be told by mail, and at which addresses."""
 
     name: str
     addresses: list[str]
 
 
-class ForeseenView(BaseModel):
+class WhatIfView(BaseModel):
     """What a request would meet, for the tenant's own people; nothing was written and nobody was told.
 
     `reviewers` is how many of the vendor could endorse it. `told_first` are asked, or told of what the vendor opens
@@ -377,10 +377,10 @@ class ForeseenView(BaseModel):
     first_state: State
     terms: Terms
     reviewers: int
-    told_first: list[MailedView]
+    told_first: list[MailRecipientView]
     could_approve: list[str]
     quiet: list[str]
-    stages: list[Needed]
+    stages: list[StageView]
     endpoints: list[str]
-    copied: list[MailedView]
+    copied: list[MailRecipientView]
     warnings: list[str]

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from api.schemas.members import Somebody
-from api.schemas.parts import IS_NAME, Incoming, Named, Word
+from api.schemas.members import Invitee
+from api.schemas.parts import IS_NAME, PersonView, RequestBody, Word
 from lockbox.identity.roles import Mode
 from lockbox.requests.lifecycle import State
 from lockbox.requests.policy_rules import Policy
@@ -16,28 +16,28 @@ NewSlug = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9](
 TenantName = Annotated[str, Field(max_length=200), IS_NAME]
 
 
-class NewTenant(Incoming):
+class NewTenant(RequestBody):
     """A tenant, and its first admin, who is invited by mail."""
 
     slug: NewSlug
     name: TenantName
     plan: Word = "standard"
-    admin: Somebody
+    admin: Invitee
 
 
-class NewPlan(Incoming):
+class NewPlan(RequestBody):
     """The plan that a tenant is to have."""
 
     plan: Word
 
 
-class NewMode(Incoming):
+class NewMode(RequestBody):
     """The mode that a tenant is to have."""
 
     mode: Mode
 
 
-class NewName(Incoming):
+class NewName(RequestBody):
     """What a tenant is to be called."""
 
     name: TenantName
@@ -88,7 +88,7 @@ class ClosedRequest(BaseModel):
     closed_at: datetime | None
 
 
-class SwitchedView(BaseModel):
+class ModeChangeView(BaseModel):
     """The mode of a tenant, and the windows that the vendor had opened alone and that the switch has closed.
 
     `in_review` is how many requests the vendor still reviews that wait for the customer once they are endorsed.
@@ -99,7 +99,7 @@ class SwitchedView(BaseModel):
     in_review: int
 
 
-class ShutView(BaseModel):
+class EmergencyStopView(BaseModel):
     """What was closed and what was denied; of what was denied in the vendor's review it is the number alone."""
 
     revoked: list[ClosedRequest]
@@ -111,7 +111,7 @@ class EditionView(BaseModel):
     """A version of a policy; it has no author where the tenant began with it."""
 
     version: int
-    author: Named | None
+    author: PersonView | None
     created_at: datetime
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from api.schemas.parts import IS_LINE, Incoming, Word
+from api.schemas.parts import IS_LINE, RequestBody, Word
 from lockbox.identity.roles import Scope
 from lockbox.requests.policy import IS_WHOLE
 
@@ -14,7 +14,7 @@ Days = Annotated[int, Field(ge=1, le=365, strict=True), IS_WHOLE]
 Hours = Annotated[int, Field(ge=0, le=168, strict=True), IS_WHOLE]
 
 
-class NewToken(Incoming):
+class NewToken(RequestBody):
     """A token for the caller; how long it lasts is up to the installation where `days` is left out.
 
     `scopes` and `services` are for machines: people's tokens are bound by their roles.
@@ -26,7 +26,7 @@ class NewToken(Incoming):
     services: Annotated[list[Word], Field(max_length=200)] = Field(default_factory=list)
 
 
-class Rotation(Incoming):
+class Rotation(RequestBody):
     """How long the old token goes on, and how long the new one lasts: as long as the old, where it is left out."""
 
     overlap_hours: Hours | None = None
@@ -46,7 +46,7 @@ class TokenView(BaseModel):
     replaces: UUID | None
 
 
-class IssuedView(TokenView):
+class IssuedTokenView(TokenView):
     """A new token with its text, which nobody can read again."""
 
     token: str

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from api.schemas.parts import IS_LINE, Absent, Checked, Incoming, absent
+from api.schemas.parts import IS_LINE, Absent, RequestBody, TextRule, absent
 from lockbox.admin.webhooks import OF_REQUESTS, OF_TENANTS
 from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE
 from lockbox.notifications.models import Format
@@ -19,7 +19,7 @@ def _url(value: str) -> str:
     return value
 
 
-Url = Annotated[str, Field(min_length=1, max_length=2000), Checked(_url, "^[!-~]+$")]
+Url = Annotated[str, Field(min_length=1, max_length=2000), TextRule(_url, "^[!-~]+$")]
 EventType = Annotated[str, Field(max_length=64, pattern=r"^[a-z]+\.[a-z_]+$")]
 EVENT_TYPES = (
     "Types of the events that are called; leave it out for all. A tenant's and the vendor's webhooks hear of "
@@ -35,7 +35,7 @@ Description = Annotated[str, Field(max_length=200), IS_LINE]
 Switch = Annotated[bool, Field(strict=True)]
 
 
-class NewEndpoint(Incoming):
+class NewEndpoint(RequestBody):
     """A webhook: no event types means all; a tenant's own is told the justification where that is asked for here."""
 
     url: Url
@@ -45,7 +45,7 @@ class NewEndpoint(Incoming):
     with_justification: Switch = False
 
 
-class EndpointChange(Incoming):
+class EndpointChange(RequestBody):
     """What is to be different; what is left out stays as it is, and only a description can be taken away."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
@@ -72,7 +72,7 @@ class EndpointChange(Incoming):
         return found | ({"description": self.description or ""} if "description" in found else {})
 
 
-class NewSecret(Incoming):
+class NewSecret(RequestBody):
     """A rotation; for so many hours the secret before signs too."""
 
     overlap_hours: Annotated[int, Field(ge=0, le=168, strict=True), IS_WHOLE] = 24

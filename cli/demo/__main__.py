@@ -9,8 +9,8 @@ import httpx
 from rich.console import Console
 
 from cli.demo import proofs, screen, stage
-from cli.demo.play import Play
-from cli.demo.screen import Outcome
+from cli.demo.play import DemoRun
+from cli.demo.screen import DemoOutcome
 from cli.demo.table import View, view_on
 from cli.signals import end_on_signals
 from config.embedded import EmbeddedRefused
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with view_on(console) as view:
             outcome = _played(asked.folder, view)
-    except (stage.Failed, EmbeddedRefused, UnsafeSettings, OSError, httpx.HTTPError) as failure:
+    except (stage.DemoFailure, EmbeddedRefused, UnsafeSettings, OSError, httpx.HTTPError) as failure:
         sys.stderr.write(f"demo: {failure}\n")
         return 1
     except SystemExit:
@@ -39,16 +39,16 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if outcome.good else 1
 
 
-def _played(folder: Path | None, view: View) -> Outcome:
+def _played(folder: Path | None, view: View) -> DemoOutcome:
     began = time.monotonic()
     with stage.built(load(), folder, view.say) as built:
-        play = Play(built)
+        play = DemoRun(built)
         for rows in play.perform():
             view.show(rows, *play.counts)
         view.say("Collecting the evidence")
         seen = play.gather()
     stories, evidence = proofs.of_stories(seen), proofs.of_evidence(seen)
-    outcome = Outcome(built.cast.tenant, time.monotonic() - began, stories, evidence)
+    outcome = DemoOutcome(built.cast.tenant, time.monotonic() - began, stories, evidence)
     screen.write_details(seen, outcome)
     return outcome
 

@@ -13,13 +13,13 @@ import httpx
 from sqlmodel import Session, col, select
 
 from cli import sample
-from cli.demo.receiver import PATH, Receiver
+from cli.demo.receiver import PATH, DemoReceiver
 from cli.demo.story import ACCESS_SECONDS, APPROVAL_SECONDS, ENDPOINTS
-from cli.stack import Plan
+from cli.stack import StackPlan
 from config.settings import DEVELOPMENT_KEY, Settings
 from lockbox import migrations
 from lockbox.database import Database, make_engine, now
-from lockbox.notifications.endpoints import Vault
+from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.models import Endpoint
 from lockbox.requests.policy import Overrides
 from lockbox.requests.policy_rules import Match, Policy, Rule
@@ -43,7 +43,7 @@ ANSWER_SECONDS = 10
 
 
 @dataclass(frozen=True)
-class Cast:
+class DemoCast:
     """Everyone who plays. `ahead` is by how many seconds, at least, the database's clock is ahead of ours."""
 
     tenant: str
@@ -54,10 +54,10 @@ class Cast:
     urls: tuple[str, ...]
 
     @classmethod
-    def gather(cls, plan: Plan, settings: Settings, receiver: Receiver) -> Self:
+    def gather(cls, plan: StackPlan, settings: Settings, receiver: DemoReceiver) -> Self:
         """Write them into the database, and tell the receiver the secrets of its endpoints."""
         house = Database(make_engine(plan.owner_database_url, role="demo"), Schedule(plan.redis_url))
-        vault = Vault([DEVELOPMENT_KEY.get_secret_value()])
+        vault = SecretVault([DEVELOPMENT_KEY.get_secret_value()])
         slug = f"demo-{secrets.token_hex(3)}"
         with house.transaction() as session:
             _retire_abandoned(session)

@@ -13,7 +13,7 @@ REST_SECONDS = 0.15
 ANSWER_SECONDS = 4
 
 
-class Doors(threading.Thread):
+class AccessProber(threading.Thread):
     """Probes every mailbox a few times a second until stopped.
 
     Args:

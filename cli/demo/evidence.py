@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Mail:
+class DemoMail:
     """A mail that arrived: to whom (the part before the @), about which request, and what it tells of."""
 
     message_id: str
@@ -17,7 +17,7 @@ class Mail:
 
 
 @dataclass(frozen=True)
-class Hook:
+class DemoWebhookCall:
     """A try of a webhook call at an endpoint, and its answer; `verified` is whether its signature was right."""
 
     hook_id: str
@@ -48,7 +48,7 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Verified:
+class DemoVerification:
     """How `lockbox audit verify` ended: how many events it found good, or the first thing that it found wrong."""
 
     code: int
@@ -58,20 +58,20 @@ class Verified:
 
 
 @dataclass(frozen=True)
-class Trail:
+class DemoTrail:
     """The trail: how many events the API shows, None where they were not sealed in time, and what a verifier says.
 
     `line` is where a byte of the export was flipped before it was verified once more.
     """
 
     recorded: int | None = None
-    verified: Verified | None = None
+    verified: DemoVerification | None = None
     line: int = 0
-    flipped: Verified | None = None
+    flipped: DemoVerification | None = None
 
 
 @dataclass
-class Evidence:
+class DemoEvidence:
     """All of it; by the number of the story where it belongs to one.
 
     `closed_at` is when somebody who closed a request had the answer that it is closed. `deliveries` is the log of the
@@ -82,12 +82,12 @@ class Evidence:
     events: dict[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     probes: dict[int, Sequence[Probe]] = field(default_factory=dict)
     closed_at: dict[int, float] = field(default_factory=dict)
-    mails: Sequence[Mail] = ()
-    hooks: Sequence[Hook] = ()
+    mails: Sequence[DemoMail] = ()
+    hooks: Sequence[DemoWebhookCall] = ()
     deliveries: Sequence[Mapping[str, Any]] = ()
     filed: int = 0
     same_answer: bool = False
     tasks: dict[str, int] = field(default_factory=dict)
     control: dict[str, int] = field(default_factory=dict)
-    trail: Trail = field(default_factory=Trail)
+    trail: DemoTrail = field(default_factory=DemoTrail)
     surprises: list[str] = field(default_factory=list)

@@ -6,7 +6,7 @@ from collections import Counter
 import httpx
 
 from cli.demo.story import CONTROL_CALLS, TASKS
-from cli.stack import Plan
+from cli.stack import StackPlan
 
 SECONDS = 5
 
@@ -14,7 +14,7 @@ SECONDS = 5
 class Flower:
     """Asks Flower's HTTP API, signed in."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: StackPlan) -> None:
         self._http = httpx.Client(
             base_url=plan.flower_url,
             auth=(plan.flower_user, plan.flower_password),

@@ -5,20 +5,20 @@ from email import message_from_bytes
 from email.policy import default
 from pathlib import Path
 
-from cli.demo.evidence import Mail
+from cli.demo.evidence import DemoMail
 from cli.demo.story import SUBJECTS
 
 
-class Mailbox:
+class MailboxReader:
     """Reads each new file once; mails of earlier runs are never looked at."""
 
     def __init__(self, maildir: Path) -> None:
         self._folder = maildir / "new"
         self._known = set(self._names())
-        self._seen: list[Mail] = []
+        self._seen: list[DemoMail] = []
 
     @property
-    def seen(self) -> Sequence[Mail]:
+    def seen(self) -> Sequence[DemoMail]:
         """The mails as of the last look."""
         return tuple(self._seen)
 
@@ -33,10 +33,10 @@ class Mailbox:
         return sorted(path.name for path in self._folder.iterdir()) if self._folder.is_dir() else []
 
 
-def _read(path: Path) -> Mail:
+def _read(path: Path) -> DemoMail:
     message = message_from_bytes(path.read_bytes(), policy=default)
     subject = str(message["Subject"]).strip()
-    return Mail(
+    return DemoMail(
         message_id=str(message["Message-ID"]),
         request_id=str(message["In-Reply-To"]).strip("<> ").partition("@")[0],
         to=str(message["X-RcptTo"]).partition("@")[0],

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 
 from cli.demo import trail
-from cli.demo.evidence import Evidence, Hook, Mail
-from cli.demo.stage import SERVICE, Failed, Stage, mailbox
+from cli.demo.evidence import DemoEvidence, DemoMail, DemoWebhookCall
+from cli.demo.stage import SERVICE, DemoFailure, DemoStack, mailbox
 from cli.demo.story import ACCESS_SECONDS, STORIES, Cue, Story
 from lockbox.requests.lifecycle import FINAL_STATES
 
@@ -23,7 +23,7 @@ LAST_LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Row:
+class StoryRow:
     """A story as it stands now.
 
     `left` is in seconds until its deadline, None once it is closed; `said` all answers at its door, and `now` the
@@ -38,11 +38,11 @@ class Row:
     now: str | None
 
 
-class Play:
+class DemoRun:
     """One performance. What is seen is kept in `evidence`."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.evidence = Evidence()
+    def __init__(self, stage: DemoStack) -> None:
+        self.evidence = DemoEvidence()
         self._stage = stage
         self._cast = stage.cast
         url = stage.plan.public_url
@@ -56,11 +56,11 @@ class Play:
         """How many mails and webhooks of this run have come."""
         return len(self._mails()), sum(hook.taken for hook in self._hooks())
 
-    def perform(self) -> Iterator[list[Row]]:
+    def perform(self) -> Iterator[list[StoryRow]]:
         """Play, and hand out how all stand a few times a second, until each is closed and everyone was told.
 
         Raises:
-            Failed: a request was not taken, or a process ended.
+            DemoFailure: a request was not taken, or a process ended.
         """
         self._stage.doors.start()
         time.sleep(TICK_SECONDS * 2)
@@ -78,7 +78,7 @@ class Play:
             yield [self._row(story) for story in STORIES]
             time.sleep(TICK_SECONDS)
 
-    def gather(self) -> Evidence:
+    def gather(self) -> DemoEvidence:
         """Collect what is left to collect, and return all that was seen."""
         seen = self.evidence
         self._stage.doors.stop()
@@ -120,7 +120,7 @@ class Play:
         answers = [self._post("erin", "/v1/requests", body, headers) for _ in range(2 if story.twice else 1)]
         for answer in answers:
             if answer.status_code != httpx.codes.CREATED:
-                raise Failed(f"story {story.number} was not filed: {answer.status_code} {answer.text[:300]}")
+                raise DemoFailure(f"story {story.number} was not filed: {answer.status_code} {answer.text[:300]}")
         if story.twice:
             self.evidence.same_answer = answers[0].json() == answers[1].json()
         filed: Mapping[str, Any] = answers[0].json()
@@ -158,7 +158,7 @@ class Play:
         hooks = {hook.endpoint for hook in self._hooks() if hook.request_id == request_id}
         return mails >= set(story.steps[0].mails.split()) and hooks >= set(story.steps[0].hooks)
 
-    def _row(self, story: Story) -> Row:
+    def _row(self, story: Story) -> StoryRow:
         request = self.evidence.requests[story.number]
         deadline_at = datetime.fromisoformat(request["deadline_at"])
         left = max(0.0, deadline_at.timestamp() - self._now())
@@ -167,16 +167,16 @@ class Play:
         now = probes[-1].said if probes and probes[-1].sent > since else None
         closed = request["state"] in FINAL_STATES
         said = tuple(probe.said for probe in probes)
-        return Row(story, request["state"], deadline_at, None if closed else left, said, now)
+        return StoryRow(story, request["state"], deadline_at, None if closed else left, said, now)
 
     def _now(self) -> float:
         return time.time() + self._cast.ahead
 
-    def _mails(self) -> list[Mail]:
+    def _mails(self) -> list[DemoMail]:
         ids = {request["id"] for request in self.evidence.requests.values()}
         return [mail for mail in self._stage.mailbox.seen if mail.request_id in ids]
 
-    def _hooks(self) -> list[Hook]:
+    def _hooks(self) -> list[DemoWebhookCall]:
         ids = {request["id"] for request in self.evidence.requests.values()}
         return [hook for hook in self._stage.receiver.seen if hook.request_id in ids or not hook.verified]
 

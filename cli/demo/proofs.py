@@ -8,15 +8,15 @@ from itertools import groupby
 from math import inf
 from typing import Any
 
-from cli.demo.evidence import Evidence, Probe, Trail, Verified
-from cli.demo.story import CONTROL_CALLS, NUDGED, OUT_OF_ORDER, STATUSES, STORIES, TASKS, Story
+from cli.demo.evidence import DemoEvidence, DemoTrail, DemoVerification, Probe
+from cli.demo.story import CONTROL_CALLS, OUT_OF_ORDER, REMINDED, STATUSES, STORIES, TASKS, Story
 from cli.request_table import WORDS
 
 FORBIDDEN = 403
 
 
 @dataclass(frozen=True)
-class Proof:
+class ProofLine:
     """A line of the last screen; `off` says what is not as it must be, nothing where all is."""
 
     title: str
@@ -30,19 +30,19 @@ class Proof:
         return not self.off
 
 
-def of_stories(seen: Evidence) -> list[Proof]:
+def of_stories(seen: DemoEvidence) -> list[ProofLine]:
     """Return a line a story: how it had to end, and how it did."""
     return [_ended(story, seen) for story in STORIES]
 
 
-def of_evidence(seen: Evidence) -> list[Proof]:
+def of_evidence(seen: DemoEvidence) -> list[ProofLine]:
     """Return a line for each kind of evidence."""
     return [
         _mails(seen),
         _hooks(seen),
         _retried(seen),
         _events(seen),
-        _nudges(seen),
+        _reminders(seen),
         _twice(seen),
         *_doors(seen),
         _tasks(seen),
@@ -51,22 +51,22 @@ def of_evidence(seen: Evidence) -> list[Proof]:
     ]
 
 
-def _ended(story: Story, seen: Evidence) -> Proof:
+def _ended(story: Story, seen: DemoEvidence) -> ProofLine:
     state = seen.requests[story.number]["state"]
     off = () if state == story.end else (f"story {story.number} ended {state!r} instead of {story.end!r}",)
     surprises = tuple(line for line in seen.surprises if f"story {story.number}:" in line)
-    return Proof(f"{story.number} {story.title}", WORDS[story.end][0], WORDS[state][0], off + surprises)
+    return ProofLine(f"{story.number} {story.title}", WORDS[story.end][0], WORDS[state][0], off + surprises)
 
 
-def _mails(seen: Evidence) -> Proof:
+def _mails(seen: DemoEvidence) -> ProofLine:
     numbers = _numbers(seen)
     must = Counter((s.number, of, who) for s in STORIES for step in s.told for of, who in step.letters)
     once = {mail.message_id: (numbers.get(mail.request_id, 0), mail.state, mail.to) for mail in seen.mails}
     off = _differences("mail", must, Counter(once.values()))
-    return Proof("mails received", str(must.total()), str(len(once)), off)
+    return ProofLine("mails received", str(must.total()), str(len(once)), off)
 
 
-def _hooks(seen: Evidence) -> Proof:
+def _hooks(seen: DemoEvidence) -> ProofLine:
     numbers = _numbers(seen)
     must = Counter((s.number, step.event_type, to) for s in STORIES for step in s.told for to in step.hooks)
     taken = [hook for hook in seen.hooks if hook.taken]
@@ -74,10 +74,10 @@ def _hooks(seen: Evidence) -> Proof:
     off = _differences("webhook", must, Counter(once.values()))
     if forged := sum(not hook.verified for hook in seen.hooks):
         off = (*off, f"{forged} webhook(s) with a wrong signature")
-    return Proof("webhooks, signature verified", str(must.total()), str(len(once)), off)
+    return ProofLine("webhooks, signature verified", str(must.total()), str(len(once)), off)
 
 
-def _retried(seen: Evidence) -> Proof:
+def _retried(seen: DemoEvidence) -> ProofLine:
     """The receiver's own account of the call that it refused twice, held against the delivery log's."""
     here = [(hook.hook_id, hook.status) for hook in seen.hooks if (hook.endpoint, hook.type) == OUT_OF_ORDER]
     log = sorted((one for one in seen.deliveries if one["event_type"] == OUT_OF_ORDER[1]), key=lambda one: one["at"])
@@ -86,14 +86,14 @@ def _retried(seen: Evidence) -> Proof:
     off = () if said == must else (f"the log has the tries {said} instead of {must}",)
     if here != logged:
         off = (*off, f"the receiver answered {here}, and the log has {logged}")
-    return Proof("a webhook that failed twice", must, said, off)
+    return ProofLine("a webhook that failed twice", must, said, off)
 
 
 def _tries(statuses: Iterable[int | None], ids: int) -> str:
     return f"{' '.join(str(status) for status in statuses) or 'none'}, {ids} id{'s' * (ids != 1)}"
 
 
-def _events(seen: Evidence) -> Proof:
+def _events(seen: DemoEvidence) -> ProofLine:
     off: list[str] = []
     for story in STORIES:
         found = [(event["seq"], event["to_state"], _actor(event)) for event in seen.events[story.number]]
@@ -101,35 +101,35 @@ def _events(seen: Evidence) -> Proof:
         if found != must:
             off.append(f"story {story.number} has the events {found} instead of {must}")
     number = sum(len(events) for events in seen.events.values())
-    return Proof("events, one a move, no gap", str(sum(len(s.steps) for s in STORIES)), str(number), tuple(off))
+    return ProofLine("events, one a move, no gap", str(sum(len(s.steps) for s in STORIES)), str(number), tuple(off))
 
 
-def _nudges(seen: Evidence) -> Proof:
+def _reminders(seen: DemoEvidence) -> ProofLine:
     counts = (seen.requests[s.number] for s in STORIES if s.nudges)
     said = " / ".join(f"{one['reminders']} reminder, {one['tiers_asked']} tiers" for one in counts)
-    off = () if said == NUDGED else (f"the clock's nudges were {said}, not {NUDGED}",)
-    return Proof("nudges while 3 waited", NUDGED, said, off)
+    off = () if said == REMINDED else (f"the clock's nudges were {said}, not {REMINDED}",)
+    return ProofLine("nudges while 3 waited", REMINDED, said, off)
 
 
-def _twice(seen: Evidence) -> Proof:
+def _twice(seen: DemoEvidence) -> ProofLine:
     off = [] if seen.same_answer else ["the same Idempotency-Key got two answers"]
     if seen.filed != len(STORIES):
         off.append(f"{seen.filed} requests were filed instead of {len(STORIES)}")
     extra = seen.filed - len(STORIES) + 1
     answer = "same answer" if seen.same_answer else "two answers"
-    return Proof("sent twice with one key", "1 filed, same answer", f"{extra} filed, {answer}", tuple(off))
+    return ProofLine("sent twice with one key", "1 filed, same answer", f"{extra} filed, {answer}", tuple(off))
 
 
-def _doors(seen: Evidence) -> Iterator[Proof]:
+def _doors(seen: DemoEvidence) -> Iterator[ProofLine]:
     for opens, title, must in ((True, "doors of 1 and 4", "shut, open, shut"), (False, "doors of 2, 3, 5", "shut")):
         phases = {s.number: _phases(seen.probes[s.number]) for s in STORIES if s.opens is opens}
         off = tuple(f"the door of story {n} was {said}, not {must}" for n, said in phases.items() if said != must)
-        yield Proof(title, must, " / ".join(sorted(set(phases.values()))), off)
+        yield ProofLine(title, must, " / ".join(sorted(set(phases.values()))), off)
     served = {story: [p for p in seen.probes[story.number] if p.said == "serves"] for story in STORIES}
     outside = {story: sum(not _inside(p, story, seen) for p in found) for story, found in served.items()}
     off = tuple(f"story {s.number} was served {n} times outside its window" for s, n in outside.items() if n)
     total = sum(len(found) for found in served.values())
-    yield Proof("served outside a window", "0", f"{sum(outside.values())} of {total} servings", off)
+    yield ProofLine("served outside a window", "0", f"{sum(outside.values())} of {total} servings", off)
 
 
 def _phases(probes: Iterable[Probe]) -> str:
@@ -137,7 +137,7 @@ def _phases(probes: Iterable[Probe]) -> str:
     return ", ".join(words.get(said, said) for said, _ in groupby(probe.said for probe in probes)) or "never tried"
 
 
-def _inside(probe: Probe, story: Story, seen: Evidence) -> bool:
+def _inside(probe: Probe, story: Story, seen: DemoEvidence) -> bool:
     """Whether an answer can have been given in the window: asked before its end, answered after its start.
 
     It ends at the deadline on the dot. Who closes it early has closed it once the answer is there: until the commit
@@ -150,37 +150,37 @@ def _inside(probe: Probe, story: Story, seen: Evidence) -> bool:
     return probe.answered > _instant(opened["at"]) and probe.sent < ends
 
 
-def _tasks(seen: Evidence) -> Proof:
+def _tasks(seen: DemoEvidence) -> ProofLine:
     missing = tuple(f"{task} was not seen in Flower" for task in TASKS if not seen.tasks.get(task))
     names = [task.removeprefix("lockbox.") for task in TASKS if seen.tasks.get(task)]
     must = " ".join(task.removeprefix("lockbox.") for task in TASKS)
-    return Proof("tasks seen in Flower", must, " ".join(names) or "none", missing)
+    return ProofLine("tasks seen in Flower", must, " ".join(names) or "none", missing)
 
 
-def _control(seen: Evidence) -> Proof:
+def _control(seen: DemoEvidence) -> ProofLine:
     off = tuple(
         f"Flower answered {seen.control.get(call)} to {call}"
         for call in CONTROL_CALLS
         if seen.control.get(call) != FORBIDDEN
     )
     statuses = " ".join(f"{n} x {status}" for status, n in sorted(Counter(seen.control.values()).items()))
-    return Proof("Flower's control calls", f"{len(CONTROL_CALLS)} x {FORBIDDEN}", statuses, off)
+    return ProofLine("Flower's control calls", f"{len(CONTROL_CALLS)} x {FORBIDDEN}", statuses, off)
 
 
-def _trail(trail: Trail) -> Iterator[Proof]:
+def _trail(trail: DemoTrail) -> Iterator[ProofLine]:
     """A verifier that calls nobody finds the whole trail good, and names the line in which a byte was flipped."""
-    whole, flipped = trail.verified or Verified(-1), trail.flipped or Verified(-1)
+    whole, flipped = trail.verified or DemoVerification(-1), trail.flipped or DemoVerification(-1)
     must = f"good, {trail.recorded} events" if trail.recorded else "sealed, and good"
     said = f"good, {whole.events} events" if whole.code == 0 else whole.found or "never sealed"
     off = () if said == must else (f"the trail was {said}, not {must}: {_first_line(whole)}",)
-    yield Proof("trail verified offline", must, said, off)
+    yield ProofLine("trail verified offline", must, said, off)
     must = f"edited: line {trail.line}"
     said = "good" if flipped.code == 0 else flipped.found or "never tried"
     off = () if said == must and flipped.code == 1 else (f"a byte flipped in line {trail.line} was found {said}",)
-    yield Proof("one byte of it flipped", must, said, off)
+    yield ProofLine("one byte of it flipped", must, said, off)
 
 
-def _first_line(verified: Verified) -> str:
+def _first_line(verified: DemoVerification) -> str:
     return verified.said.partition("\n")[0] or "nothing was verified"
 
 
@@ -194,7 +194,7 @@ def _differences(
     return (*told(must - found, "missing"), *told(found - must, "too many"))
 
 
-def _numbers(seen: Evidence) -> dict[str, int]:
+def _numbers(seen: DemoEvidence) -> dict[str, int]:
     return {request["id"]: number for number, request in seen.requests.items()}
 
 

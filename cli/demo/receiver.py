@@ -8,7 +8,7 @@ from typing import Any
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from cli.demo.evidence import Hook
+from cli.demo.evidence import DemoWebhookCall
 from cli.demo.story import OUT_OF_ORDER, STATUSES
 
 PATH = "/demo/"
@@ -16,19 +16,19 @@ MOST_BYTES = 64 * 1024
 WRONG_SIGNATURE = 401
 
 
-class Receiver:
+class DemoReceiver:
     """Listens on a free port of loopback; an endpoint is known by its path, and its secret is told later."""
 
     def __init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._secrets: dict[str, str] = {}
-        self._seen: list[Hook] = []
+        self._seen: list[DemoWebhookCall] = []
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
         self._thread.start()
 
     @property
-    def seen(self) -> Sequence[Hook]:
+    def seen(self) -> Sequence[DemoWebhookCall]:
         """The calls so far."""
         return tuple(self._seen)
 
@@ -57,7 +57,7 @@ class Receiver:
         hook_id = headers.get("webhook-id", "")
         kind = told.get("type", "")
         status = self._status(endpoint, kind, hook_id) if verified else WRONG_SIGNATURE
-        self._seen.append(Hook(hook_id, endpoint, kind, data.get("request_id", ""), verified, status))
+        self._seen.append(DemoWebhookCall(hook_id, endpoint, kind, data.get("request_id", ""), verified, status))
         return status
 
     def _status(self, endpoint: str, kind: str, hook_id: str) -> int:
@@ -69,7 +69,7 @@ class Receiver:
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         take = self.take
 
-        class Handler(BaseHTTPRequestHandler):
+        class DemoHandler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(min(int(self.headers.get("content-length", 0)), MOST_BYTES))
                 headers = {name.lower(): value for name, value in self.headers.items()}
@@ -79,7 +79,7 @@ class Receiver:
             def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the base class's name
                 """Say nothing: the screen is the demo's."""
 
-        return Handler
+        return DemoHandler
 
 
 def _read(body: bytes) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli import stack
-from cli.demo.evidence import Evidence
-from cli.demo.proofs import Proof
+from cli.demo.evidence import DemoEvidence
+from cli.demo.proofs import ProofLine
 from cli.demo.stage import LOGS
 from cli.demo.story import STORIES
 
@@ -21,13 +21,13 @@ MOST_OFF = 3
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DemoOutcome:
     """What the demo came to; `seconds` all in."""
 
     tenant: str
     seconds: float
-    stories: Sequence[Proof]
-    proofs: Sequence[Proof]
+    stories: Sequence[ProofLine]
+    proofs: Sequence[ProofLine]
 
     @property
     def off(self) -> tuple[str, ...]:
@@ -40,7 +40,7 @@ class Outcome:
         return not self.off
 
 
-def show(console: Console, outcome: Outcome) -> None:
+def show(console: Console, outcome: DemoOutcome) -> None:
     """Print a line a story, a line a proof, and what is off, if anything is."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name, width in (("Story", 29), ("Must be", 22), ("Was", 22), ("", 1)):
@@ -63,7 +63,7 @@ def show(console: Console, outcome: Outcome) -> None:
         say(f"[red]{len(outcome.off)} off.[/] All that was seen: {where}, logs: {LOGS.relative_to(stack.CHECKOUT)}")
 
 
-def write_details(seen: Evidence, outcome: Outcome) -> None:
+def write_details(seen: DemoEvidence, outcome: DemoOutcome) -> None:
     """Write everything that was seen into var/demo.txt."""
     DETAILS.parent.mkdir(parents=True, exist_ok=True)
     numbers = {request["id"]: number for number, request in seen.requests.items()}
@@ -77,7 +77,7 @@ def write_details(seen: Evidence, outcome: Outcome) -> None:
     DETAILS.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _told(seen: Evidence, numbers: dict[str, int]) -> list[str]:
+def _told(seen: DemoEvidence, numbers: dict[str, int]) -> list[str]:
     lines = ["", "Mails (story, recipient, subject)"]
     lines += [f"  {numbers.get(m.request_id)} {m.to:<5} {m.subject}" for m in seen.mails]
     lines += ["", "Webhooks (story, endpoint, type, signature, answer, id)"]
@@ -94,7 +94,7 @@ def _told(seen: Evidence, numbers: dict[str, int]) -> list[str]:
     return lines
 
 
-def _asked(seen: Evidence) -> list[str]:
+def _asked(seen: DemoEvidence) -> list[str]:
     lines = ["", "Answers of the guarded service (story, asked, answered, status)"]
     for story in STORIES:
         for probe in seen.probes[story.number]:
@@ -108,6 +108,6 @@ def _asked(seen: Evidence) -> list[str]:
     return lines
 
 
-def _add(table: Table, proof: Proof) -> None:
+def _add(table: Table, proof: ProofLine) -> None:
     colour, mark = ("green", "✓") if proof.holds else ("red", "✗")
     table.add_row(proof.title, proof.expected, f"[{colour}]{proof.seen}[/]", f"[{colour}]{mark}[/]")

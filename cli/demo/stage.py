@@ -12,14 +12,14 @@ from pathlib import Path
 import httpx
 
 from cli import stack
-from cli.demo.cast import Cast
-from cli.demo.doors import Doors
+from cli.demo.cast import DemoCast
+from cli.demo.doors import AccessProber
 from cli.demo.flower import Flower
-from cli.demo.mails import Mailbox
-from cli.demo.receiver import Receiver
+from cli.demo.mails import MailboxReader
+from cli.demo.receiver import DemoReceiver
 from cli.demo.story import STORIES
 from cli.signals import ignore_signals, unbroken
-from cli.stack import Plan, Processes
+from cli.stack import Processes, StackPlan
 from config import ports
 from config.embedded.folder import write_private
 from config.settings import Settings
@@ -36,20 +36,20 @@ WORKERS = (f"demo-{os.getpid()}-core", f"demo-{os.getpid()}-notices")
 Say = Callable[[str], object]
 
 
-class Failed(Exception):  # noqa: N818 - it names what happened
+class DemoFailure(Exception):  # noqa: N818 - it names what happened
     """The demo cannot go on; the message says why and where to look."""
 
 
 @dataclass(frozen=True)
-class Stage:
+class DemoStack:
     """All that runs."""
 
-    plan: Plan
+    plan: StackPlan
     processes: Processes
-    cast: Cast
-    receiver: Receiver
-    mailbox: Mailbox
-    doors: Doors
+    cast: DemoCast
+    receiver: DemoReceiver
+    mailbox: MailboxReader
+    doors: AccessProber
     flower: Flower
     guard: str
 
@@ -57,14 +57,14 @@ class Stage:
         """Look whether everything still runs.
 
         Raises:
-            Failed: a process has ended by itself.
+            DemoFailure: a process has ended by itself.
         """
         for name, code in self.processes.ended().items():
-            raise Failed(f"the process {name} ended by itself ({code}); see {self.processes.logs / name}.log")
+            raise DemoFailure(f"the process {name} ended by itself ({code}); see {self.processes.logs / name}.log")
 
 
 @contextmanager
-def built(settings: Settings, folder: Path | None, say: Say) -> Iterator[Stage]:
+def built(settings: Settings, folder: Path | None, say: Say) -> Iterator[DemoStack]:
     """Start everything and wait until it can be used; end it all on the way out.
 
     The mails are always caught, whatever relay is configured: the people of the demo have no mailboxes.
@@ -73,7 +73,7 @@ def built(settings: Settings, folder: Path | None, say: Say) -> Iterator[Stage]:
         EmbeddedRefused, Failed: as named.
     """
     if settings.environment == "production":
-        raise Failed("the demo is for a machine of your own, never for production")
+        raise DemoFailure("the demo is for a machine of your own, never for production")
     with ExitStack() as ends:
         try:
             with unbroken():
@@ -84,31 +84,31 @@ def built(settings: Settings, folder: Path | None, say: Say) -> Iterator[Stage]:
             say("Stopping everything")
 
 
-def _built(settings: Settings, folder: Path | None, say: Say, ends: ExitStack) -> Stage:
+def _built(settings: Settings, folder: Path | None, say: Say, ends: ExitStack) -> DemoStack:
     say("Starting Postgres, Redis and a mail catcher")
     caught = settings.model_copy(update={"smtp_url": None})
     first = ports.own().start
     plan = stack.prepare(caught, folder, api_port=first + API_PORT, flower_port=first + FLOWER_PORT)
     ends.callback(stack.release, plan)
     if plan.servers is None:
-        raise Failed("there is no mail catcher")
-    receiver = Receiver()
+        raise DemoFailure("there is no mail catcher")
+    receiver = DemoReceiver()
     ends.callback(receiver.close)
-    cast = Cast.gather(plan, settings, receiver)
+    cast = DemoCast.gather(plan, settings, receiver)
     ends.callback(cast.dismiss)
 
     say("Starting the API, two workers, Flower and the guarded service")
     processes = Processes(plan, LOGS)
     ends.callback(processes.stop)
     guard = _start(processes, cast, ends)
-    doors = Doors(guard, cast.people["erin"], _mailboxes(cast), cast.ahead)
+    doors = AccessProber(guard, cast.people["erin"], _mailboxes(cast), cast.ahead)
     ends.callback(doors.stop)
     flower = Flower(plan)
     ends.callback(flower.close)
-    return Stage(plan, processes, cast, receiver, Mailbox(plan.servers.maildir), doors, flower, guard)
+    return DemoStack(plan, processes, cast, receiver, MailboxReader(plan.servers.maildir), doors, flower, guard)
 
 
-def _ready(stage: Stage) -> Stage:
+def _ready(stage: DemoStack) -> DemoStack:
     _wait(stage, "the API", lambda: stack.is_ready(stage.plan))
     _wait(stage, "the guarded service", lambda: _refuses(f"{stage.guard}/mailboxes/nobody"))
     _wait(stage, "Flower with both workers", lambda: stage.flower.sees(set(WORKERS)))
@@ -120,11 +120,11 @@ def mailbox(number: int, tenant: str) -> str:
     return f"{STORIES[number - 1].mailbox}@{tenant}.example"
 
 
-def _mailboxes(cast: Cast) -> dict[int, str]:
+def _mailboxes(cast: DemoCast) -> dict[int, str]:
     return {story.number: mailbox(story.number, cast.tenant) for story in STORIES}
 
 
-def _start(processes: Processes, cast: Cast, ends: ExitStack) -> str:
+def _start(processes: Processes, cast: DemoCast, ends: ExitStack) -> str:
     """Start the processes, the slowest first, and return the address of the guarded service."""
     for old in LOGS.glob("*.log"):
         old.unlink()
@@ -141,12 +141,12 @@ def _start(processes: Processes, cast: Cast, ends: ExitStack) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-def _wait(stage: Stage, what: str, ready: Callable[[], bool]) -> None:
+def _wait(stage: DemoStack, what: str, ready: Callable[[], bool]) -> None:
     until = time.monotonic() + READY_SECONDS
     while not ready():
         stage.check()
         if time.monotonic() > until:
-            raise Failed(f"{what} did not come up within {READY_SECONDS} s; see {LOGS}")
+            raise DemoFailure(f"{what} did not come up within {READY_SECONDS} s; see {LOGS}")
         time.sleep(0.1)
 
 

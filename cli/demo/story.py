@@ -5,7 +5,7 @@ from dataclasses import dataclass
 APPROVAL_SECONDS = 8
 ACCESS_SECONDS = 5
 RECEIPT = "receipt"
-NUDGED = "1 reminder, 2 tiers"
+REMINDED = "1 reminder, 2 tiers"
 """What the clock does to a request that is left unanswered: those asked are reminded, then others are asked too."""
 ENDPOINTS = ("customer", "vendor")
 """Who is called by webhook."""
@@ -25,7 +25,7 @@ class Cue:
 
 
 @dataclass(frozen=True)
-class Step:
+class StoryStep:
     """One move: the state that it leads to, who makes it, who gets a mail about it, and whose endpoint is called.
 
     `receipts` are for whoever decided, and for the tenant's admin where it was decided for the tenant. `event` is
@@ -59,8 +59,8 @@ class Story:
     title: str
     mailbox: str
     cues: tuple[Cue, ...]
-    steps: tuple[Step, ...]
-    nudges: tuple[Step, ...] = ()
+    steps: tuple[StoryStep, ...]
+    nudges: tuple[StoryStep, ...] = ()
     twice: bool = False
 
     @property
@@ -69,7 +69,7 @@ class Story:
         return self.steps[-1].state
 
     @property
-    def told(self) -> tuple[Step, ...]:
+    def told(self) -> tuple[StoryStep, ...]:
         """All of which somebody must hear."""
         return (*self.steps, *self.nudges)
 
@@ -86,11 +86,11 @@ STORIES = (
         "anna",
         (Cue(1.0, "max", "endorse"), Cue(2.0, "ann", "approve"), Cue(3.0, "amir", "approve")),
         (
-            Step("reviewing", "erin", "max", ("vendor",), event="submitted"),
-            Step("pending", "max", "ann amir", receipts="max", event="endorsed"),
-            Step("pending", "ann", "", receipts="ann tara", event="approved"),
-            Step("active", "amir", "ann erin", receipts="amir tara", event="approved"),
-            Step("expired", "the clock", "ann amir erin"),
+            StoryStep("reviewing", "erin", "max", ("vendor",), event="submitted"),
+            StoryStep("pending", "max", "ann amir", receipts="max", event="endorsed"),
+            StoryStep("pending", "ann", "", receipts="ann tara", event="approved"),
+            StoryStep("active", "amir", "ann erin", receipts="amir tara", event="approved"),
+            StoryStep("expired", "the clock", "ann amir erin"),
         ),
     ),
     Story(
@@ -99,8 +99,8 @@ STORIES = (
         "boris",
         (Cue(2.5, "amir", "deny"),),
         (
-            Step("pending", "erin", "ann amir", event="submitted"),
-            Step("denied", "amir", "ann erin", receipts="amir tara"),
+            StoryStep("pending", "erin", "ann amir", event="submitted"),
+            StoryStep("denied", "amir", "ann erin", receipts="amir tara"),
         ),
     ),
     Story(
@@ -109,12 +109,12 @@ STORIES = (
         "carla",
         (),
         (
-            Step("pending", "erin", "ann", event="submitted"),
-            Step("timed_out", "the clock", "ann amir erin"),
+            StoryStep("pending", "erin", "ann", event="submitted"),
+            StoryStep("timed_out", "the clock", "ann amir erin"),
         ),
         nudges=(
-            Step("answer_reminder", "the clock", "ann", event="reminded"),
-            Step("pending", "the clock", "amir", event="escalated"),
+            StoryStep("answer_reminder", "the clock", "ann", event="reminded"),
+            StoryStep("pending", "the clock", "amir", event="escalated"),
         ),
     ),
     Story(
@@ -123,9 +123,9 @@ STORIES = (
         "dimitri",
         (Cue(2.0, "amir", "approve"), Cue(4.5, "tara", "revoke")),
         (
-            Step("pending", "erin", "ann amir", event="submitted"),
-            Step("active", "amir", "ann erin", receipts="amir tara", event="approved"),
-            Step("revoked", "tara", "ann amir erin"),
+            StoryStep("pending", "erin", "ann amir", event="submitted"),
+            StoryStep("active", "amir", "ann erin", receipts="amir tara", event="approved"),
+            StoryStep("revoked", "tara", "ann amir erin"),
         ),
     ),
     Story(
@@ -134,8 +134,8 @@ STORIES = (
         "elena",
         (Cue(3.5, "erin", "cancel"),),
         (
-            Step("pending", "erin", "ann amir", event="submitted"),
-            Step("cancelled", "erin", "ann amir erin"),
+            StoryStep("pending", "erin", "ann amir", event="submitted"),
+            StoryStep("cancelled", "erin", "ann amir erin"),
         ),
         twice=True,
     ),

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cli.demo.play import Row
+from cli.demo.play import StoryRow
 from cli.demo.story import STORIES
 from cli.request_table import WORDS
 
@@ -29,7 +29,7 @@ class View(AbstractContextManager["View"], Protocol):
     def say(self, line: str) -> None:
         """Tell what is being done now."""
 
-    def show(self, rows: list[Row], mails: int, hooks: int) -> None:
+    def show(self, rows: list[StoryRow], mails: int, hooks: int) -> None:
         """Tell how all stand now."""
 
 
@@ -56,7 +56,7 @@ class Lines:
         """Print it."""
         self._console.print(f"{time.monotonic() - self._began:5.1f} s  {line}", highlight=False, soft_wrap=True)
 
-    def show(self, rows: list[Row], mails: int, hooks: int) -> None:
+    def show(self, rows: list[StoryRow], mails: int, hooks: int) -> None:
         """Print those that have changed."""
         for row in rows:
             line = f"{row.story.number} {row.story.title}: {_state(row).plain}; guarded service {row.now}"
@@ -85,7 +85,7 @@ class LiveTable:
         """Show it in the place of the table."""
         self._live.update(Text(f"{line} …", style="bold"), refresh=True)
 
-    def show(self, rows: list[Row], mails: int, hooks: int) -> None:
+    def show(self, rows: list[StoryRow], mails: int, hooks: int) -> None:
         """Draw the table."""
         wide = self._console.width >= WIDE
         table = Table(
@@ -108,7 +108,7 @@ class LiveTable:
         self._live.update(table, refresh=True)
 
 
-def _state(row: Row) -> Text:
+def _state(row: StoryRow) -> Text:
     words, colour = WORDS[row.state]
     until = f" until {row.deadline_at:%H:%M:%S}" if row.state == "active" else ""
     return Text(words + until, style=colour)

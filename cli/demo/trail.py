@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 
 from cli import stack
-from cli.demo.evidence import Trail, Verified
-from cli.stack import Plan
+from cli.demo.evidence import DemoTrail, DemoVerification
+from cli.stack import StackPlan
 from config.children import environment
 from lockbox.audit.log import signing_keys
-from lockbox.audit.log.signing_keys import Approvals
+from lockbox.audit.log.signing_keys import ApprovalKeys
 
 FOLDER = stack.CHECKOUT / "var" / "demo-trail"
 SEALED_SECONDS = 15
@@ -27,20 +27,20 @@ MOST = 200
 MEMORY = "verified"
 
 
-def examine(admin: httpx.Client, plan: Plan) -> Trail:
+def examine(admin: httpx.Client, plan: StackPlan) -> DemoTrail:
     """Export the trail of the admin's tenant once it is sealed, and let a process verify it that calls nobody."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     export, flipped, note, key = (FOLDER / name for name in ("trail.ndjson", "flipped.ndjson", "checkpoint", "key"))
     recorded = _exported(admin, export, note)
     if recorded is None:
-        return Trail()
-    approvals = Approvals(signing_keys.read([plan.keys / stack.APPROVAL_KEY])).public
+        return DemoTrail()
+    approvals = ApprovalKeys(signing_keys.read([plan.keys / stack.APPROVAL_KEY])).public
     key.write_text(f"{plan.audit_key.text}\n{approvals.text}\n", encoding="utf-8")
     shutil.rmtree(FOLDER / MEMORY, ignore_errors=True)
     lines = export.read_bytes().splitlines(keepends=True)
     line = _flip(lines)
     flipped.write_bytes(b"".join(lines))
-    return Trail(recorded, _verified(export, note, key), line, _verified(flipped, note, key))
+    return DemoTrail(recorded, _verified(export, note, key), line, _verified(flipped, note, key))
 
 
 def _exported(admin: httpx.Client, export: Path, note: Path) -> int | None:
@@ -87,7 +87,7 @@ def _flip(lines: list[bytes]) -> int:
     return number + 1
 
 
-def _verified(export: Path, note: Path, key: Path) -> Verified:
+def _verified(export: Path, note: Path, key: Path) -> DemoVerification:
     """Run the command that anybody runs who trusts neither us nor the network."""
     trusted = ("--checkpoint", str(note), "--key", str(key), "--memory", str(export.parent / MEMORY))
     words = ("audit", "verify", str(export), *trusted)
@@ -103,4 +103,4 @@ def _verified(export: Path, note: Path, key: Path) -> Verified:
     said = ended.stdout + ended.stderr
     good = re.match(r"Intact, .*?\. (\d+) events", said)
     found = re.search(r"^  (edited: line \d+)", said, re.MULTILINE)
-    return Verified(ended.returncode, int(good[1]) if good else 0, found[1] if found else "", said)
+    return DemoVerification(ended.returncode, int(good[1]) if good else 0, found[1] if found else "", said)

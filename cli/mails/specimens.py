@@ -19,13 +19,13 @@ from lockbox.notifications.account_mail import (
     INVITATION,
     SIGN_IN_CODE,
     TITLES,
-    Memo,
-    Waiting,
+    AccountMail,
+    DelegatedRequest,
 )
 from lockbox.notifications.audience import CONVERSED, COPIED, QUESTION, RECEIPT, REPORT
-from lockbox.notifications.delivery_status import in_vain
-from lockbox.notifications.request_mail import SUBJECTS, Earlier, Letter, Wording
-from lockbox.notifications.senders.protocol import Mail
+from lockbox.notifications.delivery_status import undelivered_sentence
+from lockbox.notifications.request_mail import SUBJECTS, EarlierRequest, MailWording, RequestMail
+from lockbox.notifications.senders.protocol import OutgoingMail
 
 PUBLIC_URL = "https://lockbox.vendor.example"
 SENDER = "Lockbox <lockbox@vendor.example>"
@@ -45,7 +45,7 @@ OF_A_STOP = {
         "requests in the vendor's review": "1 \u2192 0",
     },
 }
-IN_VAIN = in_vain("pending", 3)
+IN_VAIN = undelivered_sentence("pending", 3)
 SIGNED = {
     "events": "1204",
     "checkpoint": "lockbox.example/audit/0197f3a0\n1204\nQmFzZTY0IG9mIHRoaXJ0eS10d28gYnl0ZXMgLi4uLg==\n"
@@ -57,7 +57,7 @@ SIGNED = {
 
 
 @dataclass(frozen=True)
-class Hand:
+class WritingStyle:
     """How people have written what a mail repeats."""
 
     name: str
@@ -72,7 +72,7 @@ class Hand:
     zone: str = "Europe/Berlin"
 
 
-PLAIN = Hand(
+PLAIN = WritingStyle(
     name="plain",
     requester="Erin Engineer",
     actor="Amir Approver",
@@ -83,7 +83,7 @@ PLAIN = Hand(
     resources=("mailbox:anna@contoso.example", "mailbox:bob@contoso.example"),
     user_agent="Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0",
 )
-LONG = Hand(
+LONG = WritingStyle(
     name="long",
     requester="Wolfeschlegelsteinhausenbergerdorff " * 6,
     actor="M" * 200,
@@ -95,7 +95,7 @@ LONG = Hand(
     user_agent="U" * 256,
     zone="America/Argentina/ComodRivadavia",
 )
-RIGHT_TO_LEFT = Hand(
+RIGHT_TO_LEFT = WritingStyle(
     name="right-to-left",
     requester="\u05d0\u05e8\u05d9\u05df \u05de\u05d4\u05e0\u05d3\u05e1\u05ea",
     actor="\u0623\u0645\u064a\u0631 \u0627\u0644\u0645\u0648\u0627\u0641\u0642",
@@ -114,7 +114,7 @@ BREAKS = (
     "Erin\r\nBcc: everyone@contoso.example\r\n\r\n<h1>Approve</h1>\u202egnp.exe\u2066"
     "\u2028Request          0\x1b[31m\x00"
 )
-HOSTILE = Hand(
+HOSTILE = WritingStyle(
     name="hostile",
     requester=BREAKS,
     actor=HTML + BREAKS,
@@ -134,48 +134,48 @@ class Specimen:
     """One mail of the gallery, and the name of its files."""
 
     name: str
-    mail: Mail
+    mail: OutgoingMail
 
 
 def specimens() -> Iterator[Specimen]:
     """Yield every mail: each template, in every hand, with and without a link, as far as its kind has them."""
     for hand in HANDS:
-        for name, letter in _letters(hand):
-            for wording, tail in ((Wording(), ""), (Wording(link=False, justification=False), "-no-link")):
+        for name, letter in _request_mails(hand):
+            for wording, tail in ((MailWording(), ""), (MailWording(link=False, justification=False), "-no-link")):
                 said = replace(wording, link=wording.link and not letter.is_copy)
                 yield Specimen(f"{name}-{hand.name}{tail}", _mail(replace(letter, wording=said)))
         for template in TITLES:
-            memo = account_mail.mail(_memo(template, hand), public_url=PUBLIC_URL, sender=SENDER)
+            memo = account_mail.mail(_account_mail(template, hand), public_url=PUBLIC_URL, sender=SENDER)
             yield Specimen(f"{template}-{hand.name}", memo)
         for name, waiting in (("-no-link", _waiting(hand, link=False)), ("", ())):
-            alone = replace(_memo(DEPUTY_BEGINS, hand), waiting=waiting)
+            alone = replace(_account_mail(DEPUTY_BEGINS, hand), waiting=waiting)
             kind = DEPUTY_BEGINS if waiting else f"{DEPUTY_BEGINS}-idle"
             memo = account_mail.mail(alone, public_url=PUBLIC_URL, sender=SENDER)
             yield Specimen(f"{kind}-{hand.name}{name}", memo)
 
 
-def _letters(hand: Hand) -> Iterator[tuple[str, Letter]]:
+def _request_mails(hand: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
     for template in SUBJECTS.keys() - {RECEIPT, REPORT, COPIED, "unreached", *CONVERSED.values()}:
-        yield template, _letter(hand, template=template, to_state=template)
+        yield template, _request_mail(hand, template=template, to_state=template)
     for (said, state), template in CONVERSED.items():
         name = f"{template}-while-open" if state == "active" else template
         reader = ERIN if said == QUESTION else ANN
-        yield name, _letter(hand, template=template, action=said, to_state=state, recipient_id=reader)
-    yield COPIED, _letter(hand, template=COPIED, to_state="pending", **COPY)
+        yield name, _request_mail(hand, template=template, action=said, to_state=state, recipient_id=reader)
+    yield COPIED, _request_mail(hand, template=COPIED, to_state="pending", **COPY)
     for copy in ("active", "denied", "expired"):
-        yield f"{copy}-copy", _letter(hand, template=copy, to_state=copy, **COPY)
-    yield "unreached", _letter(hand, template="unreached", to_state="pending", in_vain=IN_VAIN, comment=None)
+        yield f"{copy}-copy", _request_mail(hand, template=copy, to_state=copy, **COPY)
+    yield "unreached", _request_mail(hand, template="unreached", to_state="pending", in_vain=IN_VAIN, comment=None)
     for name, reader in (("the-customer", ANN), ("who-asked", ERIN)):
-        untold = _letter(hand, template="timed_out", to_state="timed_out", in_vain=IN_VAIN, recipient_id=reader)
+        untold = _request_mail(hand, template="timed_out", to_state="timed_out", in_vain=IN_VAIN, recipient_id=reader)
         yield f"nobody-told-{name}", replace(untold, comment=None)
-    yield "reviewing-observe", _letter(hand, template="reviewing", to_state="reviewing", mode=Mode.OBSERVE)
-    yield "pending-first", _letter(hand, template="pending", to_state="pending", earlier=())
+    yield "reviewing-observe", _request_mail(hand, template="reviewing", to_state="reviewing", mode=Mode.OBSERVE)
+    yield "pending-first", _request_mail(hand, template="pending", to_state="pending", earlier=())
     for name, closed in windows(hand.requester, hand.actor, hand.words, hand.resources):
         now = AT + MINUTE * (90 if name == "report-erased" else 1)
-        yield name, _letter(hand, template=REPORT, to_state="expired", now=now, comment=None, closed=closed)
+        yield name, _request_mail(hand, template=REPORT, to_state="expired", now=now, comment=None, closed=closed)
     for name, facts in _receipts().items():
         receipt: dict[str, Any] = {"template": RECEIPT, "actor_id": ANN, "address": "2001:db8::7", **facts}
-        yield f"receipt-{name}", _letter(hand, user_agent=hand.user_agent, **receipt)
+        yield f"receipt-{name}", _request_mail(hand, user_agent=hand.user_agent, **receipt)
 
 
 def _receipts() -> Mapping[str, Mapping[str, Any]]:
@@ -189,7 +189,7 @@ def _receipts() -> Mapping[str, Mapping[str, Any]]:
     }
 
 
-def _letter(hand: Hand, **facts: Any) -> Letter:  # noqa: ANN401 - whatever a specimen has of its own
+def _request_mail(hand: WritingStyle, **facts: Any) -> RequestMail:  # noqa: ANN401 - whatever a specimen has of its own
     usual: dict[str, Any] = {
         "notice_id": UUID(int=99),
         "now": AT + timedelta(seconds=30),
@@ -218,35 +218,37 @@ def _letter(hand: Hand, **facts: Any) -> Letter:  # noqa: ANN401 - whatever a sp
         "recipient_id": ANN,
         "recipient_name": hand.reader,
         "recipient_address": "ann@contoso.example",
-        "wording": Wording(),
+        "wording": MailWording(),
         "time_zone": hand.zone,
         "earlier": _earlier(hand),
     }
-    return Letter(**(usual | facts))
+    return RequestMail(**(usual | facts))
 
 
-def _earlier(hand: Hand) -> tuple[Earlier, ...]:
+def _earlier(hand: WritingStyle) -> tuple[EarlierRequest, ...]:
     states = ("denied", "timed_out", "nobody_told", "expired", "active")
     return tuple(
-        Earlier(UUID(int=NUMBER.int - days), hand.requester, state, AT - timedelta(days=days), hand.actor)
+        EarlierRequest(UUID(int=NUMBER.int - days), hand.requester, state, AT - timedelta(days=days), hand.actor)
         for days, state in enumerate(states, start=1)
     )
 
 
-def _waiting(hand: Hand, *, link: bool) -> tuple[Waiting, ...]:
+def _waiting(hand: WritingStyle, *, link: bool) -> tuple[DelegatedRequest, ...]:
     """Return what waits as a deputy's time begins; of those that mails link to, one has a policy of its own."""
     return tuple(
-        Waiting(UUID(int=NUMBER.int + hours), hand.requester, "exchange-online", AT + 60 * hours * MINUTE, may)
+        DelegatedRequest(
+            UUID(int=NUMBER.int + hours), hand.requester, "exchange-online", AT + 60 * hours * MINUTE, may
+        )
         for hours, may in ((2, link), (5, link), (26, False))
     )
 
 
-def _memo(template: str, hand: Hand) -> Memo:
+def _account_mail(template: str, hand: WritingStyle) -> AccountMail:
     long_code = "ABCD-EFGH-IJKL-MNOP-QRST-UVWX-YZ23-4567"
     secrets = {INVITATION: long_code, ADDRESS_CODE: long_code, SIGN_IN_CODE: "1234 5678"}
     tells = template not in {*secrets, DEPUTY_BEGINS}
     named = _named(template, hand) if tells else {}
-    return Memo(
+    return AccountMail(
         notice_id=UUID(int=98),
         template=template,
         at=AT,
@@ -269,7 +271,7 @@ def _memo(template: str, hand: Hand) -> Memo:
     )
 
 
-def _changes(template: str, hand: Hand) -> dict[str, str]:
+def _changes(template: str, hand: WritingStyle) -> dict[str, str]:
     if template.startswith("address_"):
         return {"prompts": "told \u2192 not told"} if template == "address_changed" else {}
     if template in {CHECKPOINT, DIGEST}:
@@ -286,7 +288,7 @@ def _changes(template: str, hand: Hand) -> dict[str, str]:
     return {"quorum": "1 \u2192 2", "rules.0.name": f'none \u2192 "{hand.words}"'}
 
 
-def _named(template: str, hand: Hand) -> dict[str, str]:
+def _named(template: str, hand: WritingStyle) -> dict[str, str]:
     if template in {CHECKPOINT, DIGEST, INVARIANT_BROKEN, "tenant_suspended"}:
         return {}
     if template == "emergency_stop":
@@ -298,5 +300,5 @@ def _named(template: str, hand: Hand) -> dict[str, str]:
     return {"member": f"{hand.requester} <erin@contoso.example>", "comment": hand.words}
 
 
-def _mail(letter: Letter) -> Mail:
+def _mail(letter: RequestMail) -> OutgoingMail:
     return request_mail.mail(letter, public_url=PUBLIC_URL, services=SERVICES, sender=SENDER)

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from config.embedded import EmbeddedRefused, Servers, default_folder, find, start
+from config.embedded import EmbeddedRefused, ServerAddresses, default_folder, find, start
 from config.embedded.folder import find_home, read_state
 
 CHECKOUT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _described(servers: Servers) -> str:
+def _described(servers: ServerAddresses) -> str:
     ports, pids = read_state(find_home(servers.folder)).ports, servers.pids
     lines = [f"folder    {servers.folder}"]
     for name, port in ports.items():

@@ -37,7 +37,7 @@ class Account:
 
 
 @dataclasses.dataclass(frozen=True)
-class Home:
+class DataFolder:
     """A data folder and the account that its servers run as (None: our own)."""
 
     folder: Path
@@ -50,7 +50,7 @@ class Home:
 
 
 @dataclasses.dataclass
-class State:
+class FolderState:
     """What must survive a restart. `roles` is the hash of the roles.sql that was run last."""
 
     passwords: dict[str, str]
@@ -66,7 +66,7 @@ def default_folder(checkout: Path) -> Path:
     return FOLDERS_OF_ROOT / hashlib.sha256(str(checkout.resolve()).encode()).hexdigest()[:12]
 
 
-def open_home(folder: Path) -> Home:
+def open_home(folder: Path) -> DataFolder:
     """Make the folder or accept the one that we made.
 
     The mode and the owner of a folder that we did not make are never changed: it is refused instead.
@@ -75,7 +75,7 @@ def open_home(folder: Path) -> Home:
         EmbeddedRefused: the folder is not ours, or the account that runs the servers can't reach it.
 
     """
-    home = Home(folder.resolve(), _account())
+    home = DataFolder(folder.resolve(), _account())
     if home.account and home.folder.parent == FOLDERS_OF_ROOT and not FOLDERS_OF_ROOT.exists():
         with contextlib.suppress(FileExistsError):
             FOLDERS_OF_ROOT.mkdir()
@@ -87,14 +87,14 @@ def open_home(folder: Path) -> Home:
     return home
 
 
-def find_home(folder: Path) -> Home:
+def find_home(folder: Path) -> DataFolder:
     """The folder as it was made by an earlier start; makes nothing.
 
     Raises:
         EmbeddedRefused: there is no such folder, or it is not ours.
 
     """
-    home = Home(folder.resolve(), _account())
+    home = DataFolder(folder.resolve(), _account())
     if not home.folder.exists():
         raise EmbeddedRefused(f"{home.folder} does not exist: nothing was ever started there")
     _refuse_foreign(home)
@@ -132,16 +132,16 @@ def write_private(path: Path, text: str, account: Account | None = None) -> None
     Path(fresh).replace(path)
 
 
-def read_state(home: Home) -> State:
+def read_state(home: DataFolder) -> FolderState:
     """The folder's state; fresh passwords if it has none yet."""
     path = home.folder / STATE
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
-        return State({role: secrets.token_urlsafe(24) for role in ROLES}, {}, {})
+        return FolderState({role: secrets.token_urlsafe(24) for role in ROLES}, {}, {})
     with os.fdopen(handle, encoding="utf-8") as file:
         try:
-            state = State(**json.load(file))
+            state = FolderState(**json.load(file))
         except (TypeError, ValueError):
             raise EmbeddedRefused(f"{path} is damaged: restore it, or remove {home.folder} and its data") from None
     # A folder that an earlier version made knows fewer logins.
@@ -150,13 +150,13 @@ def read_state(home: Home) -> State:
     return state
 
 
-def write_state(home: Home, state: State) -> None:
+def write_state(home: DataFolder, state: FolderState) -> None:
     """Keep the state; the file is ours alone (root's, when we are root), mode 0600."""
     write_private(home.folder / STATE, json.dumps(dataclasses.asdict(state), indent=1))
 
 
 @contextlib.contextmanager
-def locked(home: Home, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
+def locked(home: DataFolder, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Hold the folder against every other starter and stopper, of this process too.
 
     Raises:
@@ -196,7 +196,7 @@ def _account() -> Account | None:
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
-def _refuse_unreachable(home: Home) -> None:
+def _refuse_unreachable(home: DataFolder) -> None:
     if not home.folder.parent.is_dir():
         raise EmbeddedRefused(f"{home.folder.parent} is not a folder: make it first")
     if not home.account:
@@ -216,7 +216,7 @@ def _refuse_unreachable(home: Home) -> None:
             )
 
 
-def _refuse_foreign(home: Home) -> None:
+def _refuse_foreign(home: DataFolder) -> None:
     folder, owner = home.folder, home.account.name if home.account else "you"
     found = folder.stat()
     if not stat.S_ISDIR(found.st_mode):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from config.embedded.folder import EmbeddedRefused, Home, State
-from config.embedded.processes import Mark, run, tail, wait_gone
+from config.embedded.folder import DataFolder, EmbeddedRefused, FolderState
+from config.embedded.processes import ProcessMark, run, tail, wait_gone
 
 STOP_SECONDS = 30
 ANSWER_SECONDS = 2
@@ -17,17 +17,17 @@ CATCHER = ("-P", "-m", "config.embedded.catcher")
 
 
 @dataclass(frozen=True)
-class Mail:
+class MailCatcher:
     """The mail catcher of one folder."""
 
-    home: Home
-    state: State
+    home: DataFolder
+    state: FolderState
     name = "mail"
 
     @property
-    def mark(self) -> Mark:
+    def mark(self) -> ProcessMark:
         """How its process is known; its interpreter may bear any name."""
-        return Mark(self.home.uid, "", (*CATCHER, str(self.home.folder)))
+        return ProcessMark(self.home.uid, "", (*CATCHER, str(self.home.folder)))
 
     @property
     def log(self) -> Path:

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import psycopg
 
-from config.embedded.folder import EmbeddedRefused, Home, State, write_private
-from config.embedded.processes import Mark, living_in, run, tail, wait_gone, wait_until
+from config.embedded.folder import DataFolder, EmbeddedRefused, FolderState, write_private
+from config.embedded.processes import ProcessMark, living_in, run, tail, wait_gone, wait_until
 from config.embedded.programs import programs_for
 
 ROLES_SQL = Path(__file__).parents[1] / "roles.sql"
@@ -37,14 +37,14 @@ lc_messages = 'C'
 class Postgres:
     """The Postgres of one folder."""
 
-    home: Home
-    state: State
+    home: DataFolder
+    state: FolderState
     name = "postgres"
 
     @property
-    def mark(self) -> Mark:
+    def mark(self) -> ProcessMark:
         """How its postmaster is known."""
-        return Mark(self.home.uid, "postgres", ("-D", str(self._data)))
+        return ProcessMark(self.home.uid, "postgres", ("-D", str(self._data)))
 
     @property
     def log(self) -> Path:

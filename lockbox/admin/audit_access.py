@@ -13,15 +13,15 @@ from lockbox.admin import permissions
 from lockbox.audit import event_search, events
 from lockbox.audit import report as reports
 from lockbox.audit.canonical import instant
-from lockbox.audit.event_search import Recorded, Sight, Wanted
+from lockbox.audit.event_search import EventFilter, EventScope, RecordedEvent
 from lockbox.audit.events import VENDORS_LOG, Actor
 from lockbox.audit.export import Export, Pages
 from lockbox.audit.log import proofs
-from lockbox.audit.log.proofs import Head
-from lockbox.audit.report import ACTIVITY, Kept, Report
+from lockbox.audit.log.proofs import LogHead
+from lockbox.audit.report import ACTIVITY, Report, RequestRecord
 from lockbox.audit.verifier.signed_approvals import ApproverKey, ApproverKeys
 from lockbox.database import Database, now
-from lockbox.errors import Invalid, NotYours, Unknown
+from lockbox.errors import Invalid, NotFound, NotYours
 from lockbox.identity import passkeys, row_marks, row_security
 from lockbox.identity import tenants as registry
 from lockbox.identity.credentials import Passkey
@@ -42,13 +42,13 @@ MOST_SAID = 100
 READERS = frozenset({Role.TENANT_ADMIN, Role.AUDITOR})
 ORIGIN = frozenset({"address", "user_agent"})
 CUSTOMERS = frozenset({*map(str, CUSTOMERS_PARTIES), Side.CUSTOMER.value})
-OWN = Sight(hidden_by_role=dict.fromkeys(CUSTOMERS, frozenset[str]()), hidden_for_others=ORIGIN)
-VENDORS = Sight(
+OWN = EventScope(hidden_by_role=dict.fromkeys(CUSTOMERS, frozenset[str]()), hidden_for_others=ORIGIN)
+VENDORS = EventScope(
     hidden=frozenset({"comment", "justification"}),
     hidden_by_role=dict.fromkeys(CUSTOMERS, ORIGIN),
     shown_without_request=frozenset({"name"}) | ORIGIN,
 )
-VENDORS_OWN = Sight(of_tenants=VENDORS)
+VENDORS_OWN = EventScope(of_tenants=VENDORS)
 """What a tenant's readers, and the vendor's, read of its log, and the vendor's of the vendor's.
 
 Whom a tenant has invited, asked or given something to is nobody's business at the vendor.
@@ -97,12 +97,12 @@ def _could_approve(session: Session, tenant_id: UUID) -> frozenset[UUID]:
 
 
 @dataclass(frozen=True)
-class Reading:
+class AuditReader:
     """Somebody who may read one log: of a tenant, or the vendor's own where `tenant_id` is None."""
 
     caller: Caller
     tenant_id: UUID | None
-    sight: Sight
+    sight: EventScope
 
     @property
     def log_id(self) -> UUID:
@@ -111,18 +111,18 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Found:
+class EventListing:
     """Some events, newest first, and the id from which those follow that are older."""
 
-    events: Sequence[Recorded]
+    events: Sequence[RecordedEvent]
     before: UUID | None
 
 
-def reading(session: Session, caller: Caller, slug: str | None) -> Reading:
+def audit_reader(session: Session, caller: Caller, slug: str | None) -> AuditReader:
     """Return the caller as a reader of a tenant's log; of no tenant: of the vendor's, or of their only tenant's.
 
     Raises:
-        Unknown: there is no such tenant that the caller knows of.
+        NotFound: there is no such tenant that the caller knows of.
         NotYours: they are neither an admin or auditor there nor an auditor of the vendor.
         Invalid: they have to say which tenant they mean.
     """
@@ -137,15 +137,17 @@ def reading(session: Session, caller: Caller, slug: str | None) -> Reading:
     return _reader(caller, next(iter(tenants), None))
 
 
-def _reader(caller: Caller, tenant_id: UUID | None) -> Reading:
+def _reader(caller: Caller, tenant_id: UUID | None) -> AuditReader:
     if tenant_id and caller.holds(*READERS, tenant_id=tenant_id):
-        return Reading(caller, tenant_id, OWN)
+        return AuditReader(caller, tenant_id, OWN)
     if caller.holds(Role.VENDOR_AUDITOR):
-        return Reading(caller, tenant_id, VENDORS if tenant_id else VENDORS_OWN)
+        return AuditReader(caller, tenant_id, VENDORS if tenant_id else VENDORS_OWN)
     raise NotYours("The trail is read by a tenant's admins and auditors, and by the vendor's auditors.")
 
 
-def search(session: Session, who: Reading, wanted: Wanted, *, before: UUID | None, most: int) -> Found:
+def search(
+    session: Session, who: AuditReader, wanted: EventFilter, *, before: UUID | None, most: int
+) -> EventListing:
     """Return the newest events that match, at most `most` of them, from an id on.
 
     Raises:
@@ -155,45 +157,45 @@ def search(session: Session, who: Reading, wanted: Wanted, *, before: UUID | Non
     _check(who, wanted)
     events = event_search.page(session, [who.log_id], who.sight, wanted, before=before, most=most + 1)
     more = len(events) > most
-    return Found(events[:most], events[most - 1].id if more else None)
+    return EventListing(events[:most], events[most - 1].id if more else None)
 
 
-def head(session: Session, who: Reading) -> Head:
+def head(session: Session, who: AuditReader) -> LogHead:
     """Return the log with its newest checkpoint.
 
     Raises:
-        Unknown: nothing was sealed yet.
+        NotFound: nothing was sealed yet.
     """
     row_security.enter(session, who.caller)
     found = proofs.head(session, who.log_id)
     if found is None:
-        raise Unknown("Nothing of this log has been sealed yet; events are sealed within seconds.")
+        raise NotFound("Nothing of this log has been sealed yet; events are sealed within seconds.")
     return found
 
 
-def inclusion(session: Session, who: Reading, event_id: UUID) -> tuple[Head, int, list[bytes]]:
+def inclusion(session: Session, who: AuditReader, event_id: UUID) -> tuple[LogHead, int, list[bytes]]:
     """Return the log, an event's number in it, and its audit path.
 
     Raises:
-        Unknown: there is no such event in the log that the reader may know of, or it is not sealed yet.
+        NotFound: there is no such event in the log that the reader may know of, or it is not sealed yet.
     """
     log = head(session, who)
     number = proofs.number_of(session, log, event_id)
     if number is None or not _visible(session, who, number):
-        raise Unknown("There is no such event in this log, or it is not sealed yet; that takes a second or so.")
+        raise NotFound("There is no such event in this log, or it is not sealed yet; that takes a second or so.")
     return log, number, proofs.inclusion(session, log, [number])[number]
 
 
-def _visible(session: Session, who: Reading, number: int) -> bool:
-    return bool(event_search.span(session, who.log_id, who.sight, Wanted(), start=number, end=number + 1))
+def _visible(session: Session, who: AuditReader, number: int) -> bool:
+    return bool(event_search.span(session, who.log_id, who.sight, EventFilter(), start=number, end=number + 1))
 
 
-def consistency(session: Session, who: Reading, old: int, new: int | None) -> tuple[Head, int, list[bytes]]:
+def consistency(session: Session, who: AuditReader, old: int, new: int | None) -> tuple[LogHead, int, list[bytes]]:
     """Return the log, the newer size, the newest for None, and the proof that it extends the older.
 
     Raises:
         Invalid: the sizes are not in order, or the log has no such size.
-        Unknown: nothing was sealed yet.
+        NotFound: nothing was sealed yet.
     """
     log = head(session, who)
     newer = log.size if new is None else new
@@ -203,13 +205,13 @@ def consistency(session: Session, who: Reading, old: int, new: int | None) -> tu
 
 
 def export(
-    session: Session, who: Reading, wanted: Wanted, asked: Mapping[str, Any], since: Iterable[int] = ()
+    session: Session, who: AuditReader, wanted: EventFilter, asked: Mapping[str, Any], since: Iterable[int] = ()
 ) -> Export:
     """Begin an export of the log as it is now; `since` are older sizes that it is to be shown to extend.
 
     Raises:
         Invalid: the log has no such size, or it is looked for in what the reader may not read.
-        Unknown: nothing was sealed yet.
+        NotFound: nothing was sealed yet.
     """
     _check(who, wanted)
     log = head(session, who)
@@ -233,24 +235,26 @@ def report(session: Session, caller: Caller, origin: Origin, request_id: UUID) -
     What the trail no longer holds of it is as its row has it, and said to be so.
 
     Raises:
-        Unknown: there is no such request that the caller may know of.
+        NotFound: there is no such request that the caller may know of.
         NotYours: they do not read the trail.
     """
     entry = queries.find(session, caller, request_id)
     who = _reader(caller, entry.request.tenant_id)
-    moves = _events(session, who, Wanted(request=request_id, moves=True), MOST_MOVES)
-    used = _events(session, who, Wanted(request=request_id, action=ACTIVITY), MOST_USES + 1)
-    said = [_events(session, who, Wanted(request=request_id, action=one), MOST_SAID) for one in reports.CONVERSED]
+    moves = _events(session, who, EventFilter(request=request_id, moves=True), MOST_MOVES)
+    used = _events(session, who, EventFilter(request=request_id, action=ACTIVITY), MOST_USES + 1)
+    said = [
+        _events(session, who, EventFilter(request=request_id, action=one), MOST_SAID) for one in reports.CONVERSED
+    ]
     asked = [event for some in said for event in some]
     count = len(moves) + len(used) + len(asked)
-    note(session, who, origin, events.TRAIL_READ, asked={"request": str(request_id)}, count=count)
+    record_read(session, who, origin, events.TRAIL_READ, asked={"request": str(request_id)}, count=count)
     more, kept = len(used) > MOST_USES, _kept(entry.request)
     in_order = sorted(asked, key=lambda event: (event.at, event.id))
     return reports.report(entry.tenant, moves, used[-MOST_USES:], asked=in_order, more=more, kept=kept)
 
 
-def _kept(request: AccessRequest) -> Kept:
-    return Kept(
+def _kept(request: AccessRequest) -> RequestRecord:
+    return RequestRecord(
         request_id=request.id,
         service=request.service,
         actions=tuple(request.actions),
@@ -263,15 +267,15 @@ def _kept(request: AccessRequest) -> Kept:
     )
 
 
-def _events(session: Session, who: Reading, wanted: Wanted, most: int) -> list[Recorded]:
+def _events(session: Session, who: AuditReader, wanted: EventFilter, most: int) -> list[RecordedEvent]:
     """Return the newest events that match, of the vendor's log too where they read that, the oldest of them first."""
     logs = [who.log_id, VENDORS_LOG] if who.sight == VENDORS else [who.log_id]
     found = event_search.page(session, logs, who.sight, wanted, before=None, most=most)
     return sorted(found, key=lambda event: (event.at, event.id))
 
 
-def note(
-    session: Session, who: Reading, origin: Origin, action: str, *, asked: Mapping[str, str], count: int
+def record_read(
+    session: Session, who: AuditReader, origin: Origin, action: str, *, asked: Mapping[str, str], count: int
 ) -> None:
     """Write into a log that it was read or exported: by whom, what they looked for, and how much they were shown."""
     if who.caller.side is Side.VENDOR and who.tenant_id:
@@ -282,7 +286,7 @@ def note(
     events.record(session, actor, action, logs=[who.tenant_id], wanted=asked, count=count)
 
 
-def pages(house: Database, who: Reading) -> Pages:
+def pages(house: Database, who: AuditReader) -> Pages:
     """Return what opens a transaction for each page of an export; whoever may read no more gets no more."""
 
     @contextmanager
@@ -295,7 +299,7 @@ def pages(house: Database, who: Reading) -> Pages:
     return opened
 
 
-def _check(who: Reading, wanted: Wanted) -> None:
+def _check(who: AuditReader, wanted: EventFilter) -> None:
     if wanted.words and not any(name not in who.sight.hidden for name in event_search.WORDS):
         raise Invalid(
             "The vendor's auditors read neither comments nor justifications; leave `text` out.", field="text"

@@ -7,16 +7,16 @@ from uuid import UUID
 
 from sqlmodel import Session
 
-from lockbox.admin.permissions import Seat
+from lockbox.admin.permissions import AdminActor
 from lockbox.audit.canonical import Value
-from lockbox.audit.events import Actor, Happening
+from lockbox.audit.events import Actor, AuditEvent
 from lockbox.notifications import announcements
 
 ABSENT = "none"
 
 
 @dataclass(frozen=True)
-class Deed:
+class AdminChange:
     """What was done. `changes` is the diff, `personal` whom it is about, `also` are further people who hear of it."""
 
     action: str
@@ -27,19 +27,19 @@ class Deed:
     also: frozenset[UUID] = frozenset()
 
 
-def tell(session: Session, seat: Seat, deed: Deed) -> UUID:
+def record_change(session: Session, seat: AdminActor, deed: AdminChange) -> UUID:
     """Write the event and promise its notices; what concerns the vendor alone is for its operators. Return its id."""
-    happening = happening_of(seat, deed)
+    happening = audit_event_of(seat, deed)
     if seat.tenant_id is None:
-        announcements.tell_operators(session, happening)
+        announcements.notify_operators(session, happening)
     else:
         announcements.announce(session, happening, also=deed.also)
     return happening.id
 
 
-def happening_of(seat: Seat, deed: Deed) -> Happening:
+def audit_event_of(seat: AdminActor, deed: AdminChange) -> AuditEvent:
     """Return the event of a deed."""
-    return Happening(
+    return AuditEvent(
         at=deed.at,
         action=deed.action,
         actor=Actor(

@@ -9,12 +9,12 @@ from sqlalchemy import or_
 from sqlmodel import Session, col, select
 
 from lockbox.admin import change_events, memberships, permissions
-from lockbox.admin.change_events import ABSENT, Deed, change
+from lockbox.admin.change_events import ABSENT, AdminChange, change
 from lockbox.admin.memberships import Member
-from lockbox.admin.permissions import Seat
+from lockbox.admin.permissions import AdminActor
 from lockbox.audit.canonical import instant
 from lockbox.database import now
-from lockbox.errors import DelegationClash, Invalid, NotYours, Unknown
+from lockbox.errors import DelegationClash, Invalid, NotFound, NotYours
 from lockbox.identity import row_marks
 from lockbox.identity.models import Delegation, Person, Tenant
 from lockbox.identity.roles import Caller, Role
@@ -28,7 +28,7 @@ GONE = "somebody who is no longer a member"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DelegationInput:
     """Who is to stand in for whom, and when; the principal is the caller for None, the start now for None."""
 
     deputy_id: UUID
@@ -38,7 +38,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Entry:
+class DelegationSummary:
     """A delegation as a reader sees it; `counts` is whether the deputy stands in at this moment."""
 
     delegation: Delegation
@@ -47,7 +47,9 @@ class Entry:
     counts: bool
 
 
-def name_deputy(session: Session, caller: Caller, origin: Origin, slug: str, wanted: Wanted) -> Entry:
+def add_delegation(
+    session: Session, caller: Caller, origin: Origin, slug: str, wanted: DelegationInput
+) -> DelegationSummary:
     """Let a member whom an admin marked eligible stand in for an approver, for at most 90 days.
 
     An approver names the own deputy; an admin may do it for an approver who is absent. One approver has one deputy at
@@ -62,10 +64,10 @@ def name_deputy(session: Session, caller: Caller, origin: Origin, slug: str, wan
     principal_id = wanted.principal_id or caller.person_id
     mine = principal_id == caller.person_id
     roles = (Role.APPROVER, Role.TENANT_ADMIN) if mine else (Role.TENANT_ADMIN, Role.APPROVER)
-    seat = permissions.take(session, caller, origin, roles, tenant)
+    seat = permissions.acting_as(session, caller, origin, roles, tenant)
     if not mine and seat.role != Role.TENANT_ADMIN:
         raise NotYours("You name your own deputy; an admin may do it for somebody else.")
-    permissions.firmly(session, seat, tenant)
+    permissions.require_fresh_admin(session, seat, tenant)
     at = now(session)
     starts_at = max(wanted.starts_at or at, at)
     principal, deputy = _pair(session, tenant, principal_id, wanted.deputy_id)
@@ -85,9 +87,11 @@ def name_deputy(session: Session, caller: Caller, origin: Origin, slug: str, wan
     session.add(delegation)
     session.flush()
     period = change(ABSENT, _period(delegation))
-    change_events.tell(session, seat, _deed("deputy_named", delegation, at, period, principal.name, deputy.name))
-    _tell_deputy(session, delegation)
-    return Entry(delegation, principal.name, deputy.name, counts=starts_at == at)
+    change_events.record_change(
+        session, seat, _admin_change("deputy_named", delegation, at, period, principal.name, deputy.name)
+    )
+    _notify_delegate(session, delegation)
+    return DelegationSummary(delegation, principal.name, deputy.name, counts=starts_at == at)
 
 
 def end(session: Session, caller: Caller, origin: Origin, slug: str, delegation_id: UUID) -> None:
@@ -97,17 +101,17 @@ def end(session: Session, caller: Caller, origin: Origin, slug: str, delegation_
         Unknown, NotYours: as named.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.take(session, caller, origin, (Role.TENANT_ADMIN, Role.APPROVER), tenant)
+    seat = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN, Role.APPROVER), tenant)
     query = select(Delegation).where(col(Delegation.id) == delegation_id, col(Delegation.tenant_id) == tenant.id)
     delegation = session.exec(query).one_or_none()
     if delegation is None:
-        raise Unknown("There is no such delegation.")
+        raise NotFound("There is no such delegation.")
     if seat.role != Role.TENANT_ADMIN and delegation.principal_id != caller.person_id:
         raise NotYours("This is for the approver who is stood in for, or for an admin of this tenant.")
     _end(session, seat, [delegation])
 
 
-def end_those_of(session: Session, seat: Seat, person_id: UUID, *, as_principal: bool, as_deputy: bool) -> None:
+def end_those_of(session: Session, seat: AdminActor, person_id: UUID, *, as_principal: bool, as_deputy: bool) -> None:
     """End what somebody has to do with deputies, who will no longer be an approver, or no longer a deputy."""
     assert seat.tenant_id is not None  # noqa: S101 - there are no deputies at the vendor
     either = []
@@ -119,7 +123,7 @@ def end_those_of(session: Session, seat: Seat, person_id: UUID, *, as_principal:
     _end(session, seat, session.exec(query.order_by(col(Delegation.id))).all())
 
 
-def current(session: Session, caller: Caller, slug: str) -> Sequence[Entry]:
+def current(session: Session, caller: Caller, slug: str) -> Sequence[DelegationSummary]:
     """Return the delegations of a tenant that are running or to come, to its members, by their start.
 
     Raises:
@@ -134,7 +138,7 @@ def current(session: Session, caller: Caller, slug: str) -> Sequence[Entry]:
     names = _names(session, found)
     stands = recipients.look_up(session, {tenant.id}, at).deputies[tenant.id]
     return [
-        Entry(
+        DelegationSummary(
             one,
             names.get(one.principal_id, GONE),
             names.get(one.deputy_id, GONE),
@@ -156,7 +160,7 @@ def _pair(session: Session, tenant: Tenant, principal_id: UUID, deputy_id: UUID)
     return principal, deputy
 
 
-def _tell_deputy(session: Session, delegation: Delegation) -> None:
+def _notify_delegate(session: Session, delegation: Delegation) -> None:
     """Promise the deputy a mail for when the time begins, with what waits for an answer then."""
     announcements.write_to(
         session,
@@ -197,7 +201,7 @@ def _no_clash(  # noqa: PLR0917 - what one delegation is made of
         raise DelegationClash("The approver is a deputy in that period, and a delegation is never passed on.")
 
 
-def _end(session: Session, seat: Seat, delegations: Iterable[Delegation]) -> None:
+def _end(session: Session, seat: AdminActor, delegations: Iterable[Delegation]) -> None:
     at = now(session)
     running = [one for one in delegations if one.ended_at is None and one.ends_at > at]
     names = _names(session, running)
@@ -206,15 +210,15 @@ def _end(session: Session, seat: Seat, delegations: Iterable[Delegation]) -> Non
         session.add(one)
         session.flush()
         names_of_both = (names.get(one.principal_id, GONE), names.get(one.deputy_id, GONE))
-        change_events.tell(
-            session, seat, _deed("deputy_ended", one, at, change(_period(one), ABSENT), *names_of_both)
+        change_events.record_change(
+            session, seat, _admin_change("deputy_ended", one, at, change(_period(one), ABSENT), *names_of_both)
         )
 
 
-def _deed(  # noqa: PLR0917 - what one event is made of
+def _admin_change(  # noqa: PLR0917 - what one event is made of
     action: str, delegation: Delegation, at: datetime, period: str, principal: str, deputy: str
-) -> Deed:
-    return Deed(
+) -> AdminChange:
+    return AdminChange(
         action,
         at,
         {"period": period},

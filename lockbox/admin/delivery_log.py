@@ -10,9 +10,9 @@ from sqlmodel import Session, col, select
 
 from lockbox import database
 from lockbox.admin import change_events, permissions, webhooks
-from lockbox.admin.change_events import Deed
+from lockbox.admin.change_events import AdminChange
 from lockbox.database import now
-from lockbox.errors import EndpointDisabled, StillWaiting, Unknown
+from lockbox.errors import EndpointDisabled, NotFound, StillWaiting
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import announcements
@@ -22,7 +22,7 @@ from lockbox.notifications.outbox import KIND
 from lockbox.notifications.outcome_events import TOO_LATE
 from lockbox.notifications.webhook_payload import TEST
 from lockbox.requests.transition import Origin
-from lockbox.schedule import NOTICES, Promise
+from lockbox.schedule import NOTICES, IndexEntry
 
 READ = text("SELECT * FROM dead_notices(:before, :most)")
 MOST_A_PAGE = 200
@@ -48,14 +48,14 @@ class DeadNotice:
 
 
 @dataclass(frozen=True)
-class Page:
+class DeadNoticeListing:
     """Some dead notices, those that were promised last first, and the cursor of those that follow."""
 
     notices: Sequence[DeadNotice]
     next_cursor: UUID | None
 
 
-def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) -> Page:
+def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) -> DeadNoticeListing:
     """Return dead notices of all tenants and of the vendor's own, from the cursor on.
 
     Raises:
@@ -78,11 +78,11 @@ def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) ->
         )
         for row in rows[:most]
     ]
-    return Page(found, found[-1].id if len(rows) > most else None)
+    return DeadNoticeListing(found, found[-1].id if len(rows) > most else None)
 
 
 @dataclass(frozen=True)
-class Log:
+class DeliveryListing:
     """Some tries, the newest first, and the cursor of those that follow."""
 
     deliveries: Sequence[Delivery]
@@ -90,7 +90,7 @@ class Log:
 
 
 @dataclass(frozen=True)
-class Standing:
+class DeliveryState:
     """How what an endpoint was told of stands: its outcome, or None and when it is tried next."""
 
     attempts: int
@@ -106,16 +106,16 @@ def try_out(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID)
         EndpointDisabled: it is called no more.
         TooMany: it was called by hand ten times in the last minute.
     """
-    seat, endpoint, _ = webhooks.taken(session, caller, origin, endpoint_id)
+    seat, endpoint, _ = webhooks.locked(session, caller, origin, endpoint_id)
     if endpoint.disabled_at is not None:
         raise EndpointDisabled("The webhook is disabled; enable it first.")
     at = now(session)
     _count(session, endpoint, at)
-    deed = Deed(TEST, at, {}, facts={"endpoint_id": endpoint.id})
-    return announcements.try_out(session, change_events.happening_of(seat, deed), endpoint.id)
+    deed = AdminChange(TEST, at, {}, facts={"endpoint_id": endpoint.id})
+    return announcements.try_out(session, change_events.audit_event_of(seat, deed), endpoint.id)
 
 
-def log(session: Session, caller: Caller, endpoint_id: UUID, *, cursor: UUID | None, most: int) -> Log:
+def log(session: Session, caller: Caller, endpoint_id: UUID, *, cursor: UUID | None, most: int) -> DeliveryListing:
     """Return the tries of an endpoint, the newest first, from the cursor on.
 
     Raises:
@@ -126,15 +126,15 @@ def log(session: Session, caller: Caller, endpoint_id: UUID, *, cursor: UUID | N
     if cursor is not None:
         query = query.where(col(Delivery.id) < cursor)
     found = session.exec(query.order_by(col(Delivery.id).desc()).limit(most + 1)).all()
-    return Log(found[:most], found[most - 1].id if len(found) > most else None)
+    return DeliveryListing(found[:most], found[most - 1].id if len(found) > most else None)
 
 
-def standings(session: Session, caller: Caller, deliveries: Iterable[Delivery]) -> Mapping[UUID, Standing]:
+def delivery_states(session: Session, caller: Caller, deliveries: Iterable[Delivery]) -> Mapping[UUID, DeliveryState]:
     """Return how each notice stands of which these are tries, as far as the caller may know of what it is about."""
     row_security.enter(session, caller)
     query = select(Notice).where(col(Notice.id).in_({one.notice_id for one in deliveries}))
     return {
-        one.id: Standing(one.attempts, one.outcome, one.run_at if one.outcome is None else None)
+        one.id: DeliveryState(one.attempts, one.outcome, one.run_at if one.outcome is None else None)
         for one in session.exec(query)
     }
 
@@ -151,8 +151,8 @@ def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUI
     row_security.enter(session, caller)
     delivery = session.get(Delivery, delivery_id)
     if delivery is None or delivery.endpoint_id is None:
-        raise Unknown("There is no such delivery.")
-    seat, endpoint, _ = webhooks.taken(session, caller, origin, delivery.endpoint_id)
+        raise NotFound("There is no such delivery.")
+    seat, endpoint, _ = webhooks.locked(session, caller, origin, delivery.endpoint_id)
     at = now(session)
     notice, answer = session.connection().execute(REOPEN, {"delivery": delivery_id, "moment": at}).one()
     if answer == "disabled":
@@ -160,9 +160,9 @@ def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUI
     if answer == "waiting":
         raise StillWaiting("The notice has not ended: it will be tried again by itself.")
     _count(session, endpoint, at)
-    database.promise(session, NOTICES, [Promise(str(notice), KIND, at)])
-    deed = Deed("delivery_repeated", at, {}, facts={"endpoint_id": endpoint.id, "notice_id": notice})
-    announcements.record(session, change_events.happening_of(seat, deed))
+    database.arm_after_commit(session, NOTICES, [IndexEntry(str(notice), KIND, at)])
+    deed = AdminChange("delivery_repeated", at, {}, facts={"endpoint_id": endpoint.id, "notice_id": notice})
+    announcements.record(session, change_events.audit_event_of(seat, deed))
     return UUID(str(notice))
 
 

@@ -9,8 +9,8 @@ from sqlmodel import Session, col, select
 
 from config.settings import Plan
 from lockbox.admin import change_events, permissions, policy_versions
-from lockbox.admin.change_events import Deed, change
-from lockbox.admin.permissions import Seat
+from lockbox.admin.change_events import AdminChange, change
+from lockbox.admin.permissions import AdminActor
 from lockbox.database import now
 from lockbox.errors import TooLate
 from lockbox.identity import tenants
@@ -18,7 +18,7 @@ from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.requests import decide, policy_store
 from lockbox.requests.available_moves import strong_enough
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import OPEN_STATES, Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_diff import changes as policy_changes
@@ -27,12 +27,12 @@ from lockbox.requests.transition import Origin
 
 ADMINS = (Role.TENANT_ADMIN,)
 STOPPED = "emergency_stop"
-OPENED_ALONE = "The tenant decides again: what the vendor opened alone is closed."
-WAYS_TO_SHUT = {State.ACTIVE: Action.REVOKE, State.PENDING: Action.DENY, State.REVIEWING: Action.DENY}
+VENDOR_OPENED = "The tenant decides again: what the vendor opened alone is closed."
+STOP_ACTIONS = {State.ACTIVE: Action.REVOKE, State.PENDING: Action.DENY, State.REVIEWING: Action.DENY}
 
 
 @dataclass(frozen=True)
-class Switched:
+class ModeChangeResult:
     """The mode of a tenant now, and the windows that the vendor had opened alone and that were closed by it.
 
     `in_review` is how many requests the vendor still reviews that the customer is now asked about once endorsed.
@@ -44,7 +44,7 @@ class Switched:
 
 
 @dataclass(frozen=True)
-class Shut:
+class EmergencyStopResult:
     """What was revoked and denied; of what was in the vendor's review the customer learns the number alone."""
 
     revoked: Sequence[AccessRequest]
@@ -54,7 +54,7 @@ class Shut:
 
 def switch_mode(
     session: Session, caller: Caller, origin: Origin, slug: str, mode: Mode, *, plans: Mapping[str, Plan]
-) -> Switched:
+) -> ModeChangeResult:
     """Switch a tenant's mode, as its admin; to the one that it has already is no switch.
 
     Switching to `enforce` binds at once: it takes dated consent back and revokes every open window that the vendor
@@ -68,12 +68,12 @@ def switch_mode(
         PolicyUnverified: the policy or the tenant's row has no mark that holds; it counts as `enforce` until mended.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.take(session, caller, origin, ADMINS, tenant)
+    seat = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     tenant = permissions.locked(session, tenant)
     policy = policy_store.current(session, tenant)
     ends_consent = mode is Mode.ENFORCE and policy.consent is not None
     if mode is tenant.mode and not ends_consent:
-        return Switched(mode)
+        return ModeChangeResult(mode)
     if mode is not Mode.ENFORCE:
         _firmly_loosened(session, seat, tenant)
     elif mode is not tenant.mode:
@@ -89,14 +89,16 @@ def switch_mode(
     closed: list[AccessRequest] = []
     waiting = 0
     if mode is Mode.ENFORCE:
-        closed = close_what_was_opened_alone(session, seat, tenant)
+        closed = close_vendor_opened_windows(session, seat, tenant)
         waiting = in_review(session, tenant, now(session))
     facts = {"closed": [str(request.id) for request in closed]}
-    change_events.tell(session, seat, Deed("mode_switched", now(session), changes, facts=facts))
-    return Switched(mode, closed, waiting)
+    change_events.record_change(session, seat, AdminChange("mode_switched", now(session), changes, facts=facts))
+    return ModeChangeResult(mode, closed, waiting)
 
 
-def shut(session: Session, caller: Caller, origin: Origin, slug: str, comment: str | None = None) -> Shut:
+def stop_all(
+    session: Session, caller: Caller, origin: Origin, slug: str, comment: str | None = None
+) -> EmergencyStopResult:
     """Revoke all of a tenant's windows and deny all that waits for it or is in the vendor's review, as its admin.
 
     A review or a vote that is about to be committed is waited for.
@@ -105,9 +107,9 @@ def shut(session: Session, caller: Caller, origin: Origin, slug: str, comment: s
         Unknown, NotYours: as named.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.take(session, caller, origin, ADMINS, tenant)
-    done = _close(session, seat, tenant, comment, WAYS_TO_SHUT)
-    ended = Shut(
+    seat = permissions.acting_as(session, caller, origin, ADMINS, tenant)
+    done = _close(session, seat, tenant, comment, STOP_ACTIONS)
+    ended = EmergencyStopResult(
         [request for request in done if request.state is State.REVOKED],
         [request for request in done if request.state is State.DENIED and request.asked_at],
         sum(request.state is State.DENIED and not request.asked_at for request in done),
@@ -117,7 +119,9 @@ def shut(session: Session, caller: Caller, origin: Origin, slug: str, comment: s
         "requests that waited for an answer": change(len(ended.denied), 0),
         "requests in the vendor's review": change(ended.denied_in_review, 0),
     }
-    change_events.tell(session, seat, Deed(STOPPED, now(session), changes, personal={"comment": comment}))
+    change_events.record_change(
+        session, seat, AdminChange(STOPPED, now(session), changes, personal={"comment": comment})
+    )
     return ended
 
 
@@ -131,23 +135,23 @@ def in_review(session: Session, tenant: Tenant, at: datetime) -> int:
     return session.exec(query).one()
 
 
-def close_what_was_opened_alone(session: Session, seat: Seat, tenant: Tenant) -> list[AccessRequest]:
+def close_vendor_opened_windows(session: Session, seat: AdminActor, tenant: Tenant) -> list[AccessRequest]:
     """Revoke every open window that the vendor's review alone has opened, as the tenant's admin; return them.
 
     One that is about to be committed is among them.
     """
     alone = col(AccessRequest.mode) != Mode.ENFORCE
-    return _close(session, seat, tenant, OPENED_ALONE, {State.ACTIVE}, alone)
+    return _close(session, seat, tenant, VENDOR_OPENED, {State.ACTIVE}, alone)
 
 
-def _firmly_loosened(session: Session, seat: Seat, tenant: Tenant) -> None:
+def _firmly_loosened(session: Session, seat: AdminActor, tenant: Tenant) -> None:
     """Nobody gives the decision away by a token or a mail, not even where nobody could approve yet."""
     strong_enough(seat.caller, strictest(policy_store.current(session, tenant)), now(session))
 
 
 def _close(
     session: Session,
-    seat: Seat,
+    seat: AdminActor,
     tenant: Tenant,
     comment: str | None,
     states: Collection[State],
@@ -158,7 +162,7 @@ def _close(
     for request in _settled(session, tenant, states, *which):
         # As everywhere, moves are written by statements of our own.
         session.expunge(request)
-        verdict = Verdict(WAYS_TO_SHUT[request.state], comment)
+        verdict = DecisionInput(STOP_ACTIONS[request.state], comment)
         try:
             done.append(
                 decide.act_on(session, seat.caller, seat.origin, request, verdict, as_party=Party.TENANT_ADMIN)

@@ -13,12 +13,12 @@ from sqlalchemy import Connection, text
 from sqlmodel import Session
 
 from lockbox.audit.canonical import Value
-from lockbox.audit.events import THE_OWNER, VENDORS_LOG, Happening
+from lockbox.audit.events import THE_OWNER, VENDORS_LOG, AuditEvent
 from lockbox.audit.log import merkle
 from lockbox.audit.log.merkle import Place
 from lockbox.audit.verifier.event_checks import TRAIL_REMOVED
 from lockbox.database import now
-from lockbox.errors import Conflict, Unknown
+from lockbox.errors import Conflict, NotFound
 from lockbox.identity.models import Person
 from lockbox.notifications import announcements
 
@@ -56,7 +56,7 @@ DOMAIN = "erased.invalid"
 # Regular expressions of Postgres: the whole address and no longer one that ends or begins like it, and whole words.
 ADDRESS = "(?<![[:alnum:]._%+-]){}(?![[:alnum:]_-]|[.][[:alnum:]])"
 WORDS = "(?<![[:alnum:]]){}(?![[:alnum:]])"
-ERRAND = text("SELECT set_config('lockbox.errand', 'erase', true)")
+PURPOSE = text("SELECT set_config('lockbox.errand', 'erase', true)")
 OPEN_REQUESTS = text("SELECT count(*) FROM requests WHERE requester_id = :id AND wake_at IS NOT NULL")
 # An address that they never confirmed may be anybody's, and one that somebody else uses too stays theirs.
 ADDRESSES = text("""
@@ -169,7 +169,7 @@ ROWS = tuple(
 
 
 @dataclass(frozen=True)
-class Removed:
+class RemovedRange:
     """The events of a log from `start` to before `end`, which are gone."""
 
     log_id: UUID
@@ -177,7 +177,7 @@ class Removed:
     end: int
 
 
-def retain(session: Session, keep: timedelta) -> list[Removed]:
+def retain(session: Session, keep: timedelta) -> list[RemovedRange]:
     """Remove the sealed events that are older than that, each log from its beginning on and without a gap.
 
     The first event that is younger ends it, and so does one of a request that was still open then. Seals, tiles and
@@ -197,13 +197,13 @@ def retain(session: Session, keep: timedelta) -> list[Removed]:
         for statement in REMOVE:
             connection.execute(statement, {"log_id": log.id, "start": log.kept_from, "end": end})
         connection.execute(KEPT, {"log_id": log.id, "end": end, "since": since})
-        announcements.record(session, _happening(session, log.id, log.tenant_id, end))
-        removed.append(Removed(log.id, log.kept_from, end))
+        announcements.record(session, _audit_event(session, log.id, log.tenant_id, end))
+        removed.append(RemovedRange(log.id, log.kept_from, end))
     return removed
 
 
-def _happening(session: Session, log_id: UUID, tenant_id: UUID | None, end: int) -> Happening:
-    return Happening(
+def _audit_event(session: Session, log_id: UUID, tenant_id: UUID | None, end: int) -> AuditEvent:
+    return AuditEvent(
         at=now(session),
         action=TRAIL_REMOVED,
         actor=THE_OWNER,
@@ -231,14 +231,14 @@ def _root(session: Session, log_id: UUID, size: int) -> bytes:
 
 
 @dataclass(frozen=True)
-class Erased:
+class ErasureResult:
     """What was done: the name that stands for the person from now on, and how many details went."""
 
     pseudonym: str
     details: int
 
 
-def erase(session: Session, person_id: UUID) -> Erased:
+def erase(session: Session, person_id: UUID) -> ErasureResult:
     """Take out of everything who somebody was, and shut them out; their id, side and roles remain.
 
     Events are left as they are: the salted details are deleted without which nobody can tell what a commitment in
@@ -247,16 +247,16 @@ def erase(session: Session, person_id: UUID) -> Erased:
     details, has an event of it.
 
     Raises:
-        Unknown: there is no such person, or they were erased before.
+        NotFound: there is no such person, or they were erased before.
         Conflict: something they asked for is still open.
     """
     person = session.get(Person, person_id, with_for_update=True)
     if person is None or person.email.endswith(f"@{DOMAIN}"):
-        raise Unknown("There is no such person, or they were erased already.")
+        raise NotFound("There is no such person, or they were erased already.")
     connection, at = session.connection(), now(session)
     if connection.execute(OPEN_REQUESTS, {"id": person_id}).scalar_one():
         raise Conflict("Something that they asked for is still open: let an operator disable them first.")
-    connection.execute(ERRAND)
+    connection.execute(PURPOSE)
     named = _named(connection, person_id)
     gone = connection.execute(DETAILS, named | {"vendor": VENDORS_LOG}).all()
     places = {*connection.execute(PLACES, {"id": person_id}).scalars(), *(row.tenant_id for row in gone)}
@@ -269,11 +269,11 @@ def erase(session: Session, person_id: UUID) -> Erased:
     announcements.record(
         session,
         *(
-            Happening(at=at, action=PERSON_ERASED, actor=THE_OWNER, tenant_id=one, facts=facts)
+            AuditEvent(at=at, action=PERSON_ERASED, actor=THE_OWNER, tenant_id=one, facts=facts)
             for one in sorted(places, key=str) or [None]
         ),
     )
-    return Erased(pseudonym, sum(row.details for row in gone))
+    return ErasureResult(pseudonym, sum(row.details for row in gone))
 
 
 def _named(connection: Connection, person_id: UUID) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from config.issuers import Issuer
+from config.issuers import IdentityProvider
 from lockbox.admin import change_events, memberships, permissions
-from lockbox.admin.change_events import Deed, change, listed
-from lockbox.admin.permissions import Seat
+from lockbox.admin.change_events import AdminChange, change, listed
+from lockbox.admin.permissions import AdminActor
 from lockbox.audit.canonical import Value
 from lockbox.database import now
 from lockbox.errors import (
@@ -23,16 +23,16 @@ from lockbox.errors import (
     InvitationClosed,
     InvitationExpired,
     InvitationRefused,
+    NotFound,
     OtherSide,
     SignInAgain,
     TooMany,
-    Unknown,
 )
 from lockbox.identity import authentication, enrolment, identities, keyring, row_marks, row_security
 from lockbox.identity import tenants as registry
-from lockbox.identity.authentication import Found, Kind
+from lockbox.identity.authentication import CredentialKind, CredentialLookup
 from lockbox.identity.models import Invitation, Membership, Person
-from lockbox.identity.roles import Caller, Means, Role, Side
+from lockbox.identity.roles import AuthMethod, Caller, Role, Side
 from lockbox.notifications import announcements, load_account
 from lockbox.notifications.account_mail import INVITATION
 from lockbox.notifications.announcements import MATTERS_FOR
@@ -53,7 +53,7 @@ HOLD_ADDRESS = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox addr
 
 
 @dataclass(frozen=True)
-class Offer:
+class InvitationOffer:
     """What is offered to an address, and how the trail tells of it: action, diff and facts beyond the usual ones.
 
     It is mailed at `takes_effect_at`, or at once for None.
@@ -69,7 +69,7 @@ class Offer:
     facts: Mapping[str, Value] = field(default_factory=dict)
 
 
-def make(session: Session, seat: Seat, wanted: Offer, at: datetime) -> Invitation:
+def make(session: Session, seat: AdminActor, wanted: InvitationOffer, at: datetime) -> Invitation:
     """Offer a place and promise the mail; only who sends it says the code that accepts it.
 
     Who is on the other side is not told to whoever invites: they could not accept it.
@@ -88,14 +88,14 @@ def make(session: Session, seat: Seat, wanted: Offer, at: datetime) -> Invitatio
     sealed(session, invitation, invitation.takes_effect_at + load_account.INVITED_FOR)
     session.add(invitation)
     session.flush()
-    deed = Deed(
+    deed = AdminChange(
         wanted.action,
         at,
         {**wanted.changes, "roles": change(change_events.ABSENT, listed(invitation.roles))},
         {"member": change_events.person(wanted.name, wanted.address)},
         {**wanted.facts, "invitation_id": invitation.id},
     )
-    event_id = change_events.tell(session, seat, deed)
+    event_id = change_events.record_change(session, seat, deed)
     sent_at = invitation.takes_effect_at
     announcements.write_to(
         session,
@@ -211,26 +211,26 @@ def withdraw(session: Session, caller: Caller, origin: Origin, slug: str, invita
         InvitationClosed: it has been accepted or withdrawn.
     """
     tenant = permissions.known(session, caller, slug)
-    end(session, permissions.take(session, caller, origin, (Role.TENANT_ADMIN,), tenant), invitation_id)
+    end(session, permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant), invitation_id)
 
 
-def end(session: Session, seat: Seat, invitation_id: UUID, *, only_recovery: bool = False) -> None:
+def end(session: Session, seat: AdminActor, invitation_id: UUID, *, only_recovery: bool = False) -> None:
     """Take an invitation back in the capacity in which somebody acts; that of a recovery is an objection.
 
     Raises:
-        Unknown: there is none, or none of that kind.
+        NotFound: there is none, or none of that kind.
         InvitationClosed: it has been accepted or withdrawn.
     """
     query = without_secret().where(col(Invitation.id) == invitation_id, at_place(seat.tenant_id))
     invitation = session.exec(query.with_for_update()).one_or_none()
     if invitation is None or (only_recovery and not invitation.is_recovery):
-        raise Unknown("There is no such invitation.")
+        raise NotFound("There is no such invitation.")
     if invitation.accepted_at or invitation.withdrawn_at:
         raise InvitationClosed("This invitation has been accepted or withdrawn; there is nothing left to take back.")
     _end(session, seat, invitation)
 
 
-def end_those_by(session: Session, seat: Seat, person_id: UUID) -> None:
+def end_those_by(session: Session, seat: AdminActor, person_id: UUID) -> None:
     """Take back what somebody has offered who no longer may: at one tenant, or at the vendor, where somebody acts."""
     theirs = (col(Invitation.invited_by) == person_id, at_place(seat.tenant_id), is_open(now(session)))
     query = without_secret().where(*theirs).order_by(col(Invitation.id)).with_for_update()
@@ -244,7 +244,7 @@ def accept(
     code: str,
     *,
     origin: Origin = UNSAID,
-    issuers: Iterable[Issuer] = (),
+    issuers: Iterable[IdentityProvider] = (),
     visitor: Caller | None = None,
 ) -> Caller:
     """Let whoever has the mailed code take the place, once; the transaction becomes theirs.
@@ -267,14 +267,14 @@ def accept(
     invitation = _locked(session, invitation_id, code)
     at = now(session)
     # Looked at once more: much may have changed while the locks were waited for.
-    found = _judged(_shown(session, invitation_id, code), invitation, at)
+    found = _valid_invitation(_shown(session, invitation_id, code), invitation, at)
     side = Side.CUSTOMER if invitation.tenant_id else Side.VENDOR
     if found.side not in {None, side}:
         raise OtherSide("This address belongs to somebody on the other side, and nobody is on both.")
     name, person_id = found.name or invitation.name, found.person_id
     if person_id is None:
         person_id = registry.add_person(session, name, invitation.email, side).id
-    caller = Caller(person_id, name, frozenset(), side=side, means=Means.MAIL, signed_in_at=at)
+    caller = Caller(person_id, name, frozenset(), side=side, means=AuthMethod.MAIL, signed_in_at=at)
     row_security.enter(session, caller)
     caller = registry.as_of_now(session, caller)
     row_security.reenter(session, caller)
@@ -301,22 +301,22 @@ def _narrowed(session: Session, caller: Caller, tenant_id: UUID | None) -> Calle
     return narrow
 
 
-def _end(session: Session, seat: Seat, invitation: Invitation) -> None:
+def _end(session: Session, seat: AdminActor, invitation: Invitation) -> None:
     at = now(session)
     invitation.withdrawn_at, invitation.withdrawn_by = at, seat.caller.person_id
     session.add(invitation)
     session.flush()
-    deed = Deed(
+    deed = AdminChange(
         _ending(seat, invitation),
         at,
         {"roles": change(listed(invitation.roles), change_events.ABSENT)},
         {"member": change_events.person(invitation.name, invitation.email)},
         {"invitation_id": invitation.id},
     )
-    change_events.tell(session, seat, deed)
+    change_events.record_change(session, seat, deed)
 
 
-def _ending(seat: Seat, invitation: Invitation) -> str:
+def _ending(seat: AdminActor, invitation: Invitation) -> str:
     if not invitation.is_recovery:
         return "invitation_withdrawn"
     return "recovery_withdrawn" if seat.role == Role.OPERATOR else "recovery_objected"
@@ -328,7 +328,7 @@ def _locked(session: Session, invitation_id: UUID, code: str) -> Invitation:
         raise InvitationRefused(REFUSED)
     if found.expires_at is None or now(session) >= found.expires_at:
         raise InvitationExpired(OVER)
-    permissions.hold(session, next(iter(found.standings)).tenant_id)
+    permissions.lock_members(session, next(iter(found.standings)).tenant_id)
     query = without_secret().where(col(Invitation.id) == invitation_id).with_for_update()
     invitation = session.exec(query.execution_options(populate_existing=True)).one()
     if not row_marks.is_held(session, invitation.mac, row_marks.invitation(invitation), invitation.id):
@@ -338,12 +338,12 @@ def _locked(session: Session, invitation_id: UUID, code: str) -> Invitation:
     return invitation
 
 
-def _shown(session: Session, invitation_id: UUID, code: str) -> Found | None:
+def _shown(session: Session, invitation_id: UUID, code: str) -> CredentialLookup | None:
     hashes = load_account.hashes(session, invitation_id, code)
-    return authentication.recognise(session, Kind.INVITATION, str(invitation_id), hashes)
+    return authentication.look_up_credential(session, CredentialKind.INVITATION, str(invitation_id), hashes)
 
 
-def _judged(found: Found | None, invitation: Invitation, at: datetime) -> Found:
+def _valid_invitation(found: CredentialLookup | None, invitation: Invitation, at: datetime) -> CredentialLookup:
     if found is None or found.revoked or found.disabled or at < invitation.takes_effect_at:
         raise InvitationRefused(REFUSED)
     if found.expires_at is None or at >= found.expires_at:
@@ -362,14 +362,14 @@ def _seated(session: Session, caller: Caller, invitation: Invitation, origin: Or
     session.flush()
     caller = registry.as_of_now(session, caller)
     row_security.reenter(session, caller)
-    deed = Deed(
+    deed = AdminChange(
         "member_added",
         at,
         {"roles": change(listed(before), listed(_roles_at(caller, place)))},
         {"member": change_events.person(caller.name, invitation.email)},
         {"invitation_id": invitation.id, "person_id": caller.person_id},
     )
-    change_events.tell(session, Seat(caller, INVITED, origin, place), deed)
+    change_events.record_change(session, AdminActor(caller, INVITED, origin, place), deed)
     return caller
 
 

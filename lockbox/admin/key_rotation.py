@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlmodel import Session, col, select
 
 from lockbox.audit.canonical import Value
-from lockbox.audit.events import THE_OWNER, Happening
+from lockbox.audit.events import THE_OWNER, AuditEvent
 from lockbox.database import now
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
@@ -19,7 +19,7 @@ Row = Membership | Passkey | Identity | Tenant | PolicyVersion | Delegation | El
 
 
 @dataclass
-class Rekeyed:
+class RotationResult:
     """What became of the rows: how many have a new mark, which have none that holds, and what an older key keeps.
 
     `unverified` says of each row what it is and whose. `waiting` counts tokens and browser sessions that are marked
@@ -32,14 +32,14 @@ class Rekeyed:
     ended: int = 0
 
 
-def rekey(session: Session, *, key_is_lost: bool = False) -> Rekeyed:
+def rekey(session: Session, *, key_is_lost: bool = False) -> RotationResult:
     """Give roles, passkeys, identities, deputies, modes and policies the newest key's mark, as the database's owner.
 
     A row whose mark no key of ours has made stays as it is and counts for nothing. Where the key is lost, it is
     believed and marked all the same, tokens and browser sessions that no key of ours has made are revoked, and so are
     invitations withdrawn: whoever owns the database may have changed a row meanwhile.
     """
-    ring, done, at = keyring.of(session), Rekeyed(), now(session)
+    ring, done, at = keyring.of(session), RotationResult(), now(session)
     for row, parts in _rows(session):
         _mark(ring, row, parts, done, key_is_lost=key_is_lost)
     for secret in _secrets(session, at):
@@ -60,11 +60,11 @@ def rekey(session: Session, *, key_is_lost: bool = False) -> Rekeyed:
             "unverified": len(done.unverified),
             "key_is_lost": key_is_lost,
         }
-        announcements.record(session, Happening(at=at, action="powers_rekeyed", actor=THE_OWNER, facts=facts))
+        announcements.record(session, AuditEvent(at=at, action="powers_rekeyed", actor=THE_OWNER, facts=facts))
     return done
 
 
-def _mark(ring: Keyring, row: Row, parts: Sequence[Part], done: Rekeyed, *, key_is_lost: bool) -> None:
+def _mark(ring: Keyring, row: Row, parts: Sequence[Part], done: RotationResult, *, key_is_lost: bool) -> None:
     if not ring.powers.is_mark(row.mac, *parts):
         done.unverified.append(_named(row))
         if not key_is_lost:

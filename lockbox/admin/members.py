@@ -5,12 +5,12 @@ from uuid import UUID
 from sqlmodel import Session, col, select
 
 from lockbox.admin import change_events, delegates, invitations, memberships, permissions
-from lockbox.admin.change_events import Deed, change, listed
-from lockbox.admin.invitations import Offer
-from lockbox.admin.memberships import Member, Page
-from lockbox.admin.permissions import Seat
+from lockbox.admin.change_events import AdminChange, change, listed
+from lockbox.admin.invitations import InvitationOffer
+from lockbox.admin.memberships import Member, MemberListing
+from lockbox.admin.permissions import AdminActor
 from lockbox.database import now
-from lockbox.errors import LastAdmin, Unknown
+from lockbox.errors import LastAdmin, NotFound
 from lockbox.identity import row_marks
 from lockbox.identity.models import EligibleDeputy, Invitation, Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Mode, Role
@@ -19,7 +19,7 @@ from lockbox.requests.transition import Origin
 ADMINS = (Role.TENANT_ADMIN,)
 
 
-def page(session: Session, caller: Caller, slug: str, *, cursor: UUID | None, most: int) -> Page:
+def page(session: Session, caller: Caller, slug: str, *, cursor: UUID | None, most: int) -> MemberListing:
     """Return members of a tenant to its members, from the cursor on.
 
     Raises:
@@ -58,12 +58,12 @@ def invite(
         TooMany: as many were invited to this tenant within 24 hours as `a_day` lets through.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.take(session, caller, origin, ADMINS, tenant)
-    permissions.firmly(session, seat, tenant)
+    seat = permissions.acting_as(session, caller, origin, ADMINS, tenant)
+    permissions.require_fresh_admin(session, seat, tenant)
     at = now(session)
     invitations.only_one(session, tenant.id, address, at)
     invitations.few_enough(session, tenant.id, at, a_day)
-    return invitations.make(session, seat, Offer(name, address, roles), at)
+    return invitations.make(session, seat, InvitationOffer(name, address, roles), at)
 
 
 def set_roles(
@@ -83,18 +83,18 @@ def set_roles(
 
     Raises:
         Unknown, NotYours: as named.
-        Stale: the member was changed since then.
+        StaleVersion: the member was changed since then.
         LastAdmin: the tenant would be left without an admin.
     """
     seat, member = _member(session, caller, origin, slug, person_id)
     member.check_seen(seen)
     if roles != member.roles:
         if roles - member.roles - {Role.AUDITOR} or _weakens(session, seat, member, roles):
-            permissions.firmly(session, seat, permissions.known(session, caller, slug))
+            permissions.require_fresh_admin(session, seat, permissions.known(session, caller, slug))
         _not_the_last_admin(session, seat, member, roles)
         _end_what_roles_carried(session, seat, member, roles)
         _replace(session, seat, member, roles)
-        _tell(session, seat, member, "member_changed", roles)
+        _record_change(session, seat, member, "member_changed", roles)
     return _again(session, seat, person_id)
 
 
@@ -109,7 +109,7 @@ def remove(session: Session, caller: Caller, origin: Origin, slug: str, person_i
     seat, member = _member(session, caller, origin, slug, person_id)
     nothing = frozenset[Role]()
     if _weakens(session, seat, member, nothing):
-        permissions.firmly(session, seat, permissions.known(session, caller, slug))
+        permissions.require_fresh_admin(session, seat, permissions.known(session, caller, slug))
     _not_the_last_admin(session, seat, member, nothing)
     _let_go(session, seat, member)
 
@@ -126,11 +126,11 @@ def leave(session: Session, caller: Caller, origin: Origin, slug: str) -> None:
         LastAdmin: others would be left without an admin.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.take(session, caller, origin, sorted(TENANT_ROLES), tenant)
+    seat = permissions.acting_as(session, caller, origin, sorted(TENANT_ROLES), tenant)
     member = _again(session, seat, caller.person_id)
     nothing = frozenset[Role]()
     if _weakens(session, seat, member, nothing):
-        permissions.firmly(session, seat, tenant)
+        permissions.require_fresh_admin(session, seat, tenant)
     if Role.TENANT_ADMIN in member.roles and not _is_alone(session, seat, permissions.locked(session, tenant)):
         _not_the_last_admin(session, seat, member, nothing)
     _let_go(session, seat, member)
@@ -147,11 +147,11 @@ def set_eligible(
     seat, member = _member(session, caller, origin, slug, person_id)
     if eligible != member.is_eligible:
         if eligible:
-            permissions.firmly(session, seat, permissions.known(session, caller, slug))
+            permissions.require_fresh_admin(session, seat, permissions.known(session, caller, slug))
         if not eligible:
             delegates.end_those_of(session, seat, person_id, as_principal=False, as_deputy=True)
         _mark(session, seat, person_id, eligible=eligible)
-        deed = Deed(
+        deed = AdminChange(
             "eligible_changed",
             now(session),
             {"eligible": change(_yes(member.is_eligible), _yes(eligible))},
@@ -159,20 +159,20 @@ def set_eligible(
             {"person_id": person_id},
             frozenset({person_id}),
         )
-        change_events.tell(session, seat, deed)
+        change_events.record_change(session, seat, deed)
     return _again(session, seat, person_id)
 
 
-def _let_go(session: Session, seat: Seat, member: Member) -> None:
+def _let_go(session: Session, seat: AdminActor, member: Member) -> None:
     delegates.end_those_of(session, seat, member.person_id, as_principal=True, as_deputy=True)
     invitations.end_those_by(session, seat, member.person_id)
     if member.is_eligible:
         _mark(session, seat, member.person_id, eligible=False)
     _replace(session, seat, member, frozenset())
-    _tell(session, seat, member, "member_removed", frozenset())
+    _record_change(session, seat, member, "member_removed", frozenset())
 
 
-def _is_alone(session: Session, seat: Seat, tenant: Tenant) -> bool:
+def _is_alone(session: Session, seat: AdminActor, tenant: Tenant) -> bool:
     page = memberships.page(session, tenant.id, cursor=None, most=2)
     joined = select(Invitation.accepted_by).where(
         col(Invitation.tenant_id) == tenant.id, col(Invitation.accepted_at).is_not(None)
@@ -181,7 +181,7 @@ def _is_alone(session: Session, seat: Seat, tenant: Tenant) -> bool:
     return tenant.mode is Mode.ENFORCE and is_first and len(page.members) == 1
 
 
-def _weakens(session: Session, seat: Seat, member: Member, roles: frozenset[Role]) -> bool:
+def _weakens(session: Session, seat: AdminActor, member: Member, roles: frozenset[Role]) -> bool:
     """Whether an admin would be gone, or the last approver: with them goes what they could object to."""
     gone = member.roles - roles
     return Role.TENANT_ADMIN in gone or (
@@ -189,31 +189,33 @@ def _weakens(session: Session, seat: Seat, member: Member, roles: frozenset[Role
     )
 
 
-def _member(session: Session, caller: Caller, origin: Origin, slug: str, person_id: UUID) -> tuple[Seat, Member]:
+def _member(
+    session: Session, caller: Caller, origin: Origin, slug: str, person_id: UUID
+) -> tuple[AdminActor, Member]:
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.take(session, caller, origin, ADMINS, tenant)
+    seat = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     return seat, _again(session, seat, person_id)
 
 
-def _again(session: Session, seat: Seat, person_id: UUID) -> Member:
+def _again(session: Session, seat: AdminActor, person_id: UUID) -> Member:
     return _at(session, seat.tenant_id, person_id)
 
 
 def _at(session: Session, tenant_id: UUID | None, person_id: UUID) -> Member:
     member = memberships.find(session, tenant_id, person_id)
     if member is None:
-        raise Unknown("There is no such member.")
+        raise NotFound("There is no such member.")
     return member
 
 
-def _not_the_last_admin(session: Session, seat: Seat, member: Member, roles: frozenset[Role]) -> None:
+def _not_the_last_admin(session: Session, seat: AdminActor, member: Member, roles: frozenset[Role]) -> None:
     assert seat.tenant_id is not None  # noqa: S101 - a member is one of a tenant
     loses = Role.TENANT_ADMIN in member.roles - roles
     if loses and not memberships.other_admins(session, seat.tenant_id, member.person_id):
         raise LastAdmin("This is the last admin of the tenant; make somebody else one first.")
 
 
-def _end_what_roles_carried(session: Session, seat: Seat, member: Member, roles: frozenset[Role]) -> None:
+def _end_what_roles_carried(session: Session, seat: AdminActor, member: Member, roles: frozenset[Role]) -> None:
     gone = member.roles - roles
     if Role.APPROVER in gone:
         delegates.end_those_of(session, seat, member.person_id, as_principal=True, as_deputy=False)
@@ -221,12 +223,12 @@ def _end_what_roles_carried(session: Session, seat: Seat, member: Member, roles:
         invitations.end_those_by(session, seat, member.person_id)
 
 
-def _replace(session: Session, seat: Seat, member: Member, roles: frozenset[Role]) -> None:
+def _replace(session: Session, seat: AdminActor, member: Member, roles: frozenset[Role]) -> None:
     memberships.give(session, member.person_id, seat.tenant_id, roles - member.roles)
     memberships.take_away(session, member.person_id, seat.tenant_id, member.roles - roles)
 
 
-def _mark(session: Session, seat: Seat, person_id: UUID, *, eligible: bool) -> None:
+def _mark(session: Session, seat: AdminActor, person_id: UUID, *, eligible: bool) -> None:
     assert seat.tenant_id is not None  # noqa: S101 - likewise
     # One that no key of ours has marked counts for nothing, and gives way.
     if there := session.get(EligibleDeputy, (seat.tenant_id, person_id)):
@@ -239,8 +241,8 @@ def _mark(session: Session, seat: Seat, person_id: UUID, *, eligible: bool) -> N
     session.flush()
 
 
-def _tell(session: Session, seat: Seat, member: Member, action: str, roles: frozenset[Role]) -> None:
-    deed = Deed(
+def _record_change(session: Session, seat: AdminActor, member: Member, action: str, roles: frozenset[Role]) -> None:
+    deed = AdminChange(
         action,
         now(session),
         {"roles": change(listed(memberships.words(member.roles)), listed(memberships.words(roles)))},
@@ -248,7 +250,7 @@ def _tell(session: Session, seat: Seat, member: Member, action: str, roles: froz
         {"person_id": member.person_id},
         frozenset({member.person_id}),
     )
-    change_events.tell(session, seat, deed)
+    change_events.record_change(session, seat, deed)
 
 
 def _yes(value: bool) -> str:  # noqa: FBT001 - the one word that it turns into text

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
-from lockbox.errors import Stale
+from lockbox.errors import StaleVersion
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.models import EligibleDeputy
 from lockbox.identity.roles import Role
@@ -82,27 +82,27 @@ class Member:
         """Check that this is what somebody saw who means to replace it; None is for whatever is there.
 
         Raises:
-            Stale: it is something else by now.
+            StaleVersion: it is something else by now.
         """
         if seen is not None and seen != self.version:
             sentence = f"The roles of {self.name} have changed since you saw them; look again."
-            raise Stale(sentence, current_version=self.version)
+            raise StaleVersion(sentence, current_version=self.version)
 
 
 @dataclass(frozen=True)
-class Page:
+class MemberListing:
     """Some members, and the cursor of those that follow."""
 
     members: tuple[Member, ...]
     next_cursor: UUID | None
 
 
-def page(session: Session, tenant_id: UUID | None, *, cursor: UUID | None, most: int) -> Page:
+def page(session: Session, tenant_id: UUID | None, *, cursor: UUID | None, most: int) -> MemberListing:
     """Return members of a tenant, or everybody on the vendor's side for None, from the cursor on."""
     values = {"tenant_id": tenant_id, "person_id": None, "after": cursor, "most": most + 1}
     found = [_member(session, tenant_id, row) for row in session.connection().execute(LIST, values)]
     more = len(found) > most
-    return Page(tuple(found[:most]), found[most - 1].person_id if more else None)
+    return MemberListing(tuple(found[:most]), found[most - 1].person_id if more else None)
 
 
 def find(session: Session, tenant_id: UUID | None, person_id: UUID) -> Member | None:

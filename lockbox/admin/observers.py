@@ -9,17 +9,17 @@ from sqlalchemy import text
 from sqlmodel import Session, col, func, select
 
 from lockbox.admin import change_events, permissions
-from lockbox.admin.change_events import Deed
-from lockbox.admin.permissions import Seat
+from lockbox.admin.change_events import AdminChange
+from lockbox.admin.permissions import AdminActor
 from lockbox.database import now
-from lockbox.errors import AddressTaken, Invalid, TooManyWatchers, Unknown
+from lockbox.errors import AddressTaken, Invalid, NotFound, TooManyObservers
 from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Role, Side
-from lockbox.notifications.models import Watcher
+from lockbox.notifications.models import Observer
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
-MOST_WATCHERS = 50
+MOST_OBSERVERS = 50
 ADMINS = (Role.TENANT_ADMIN,)
 EVERY_SERVICE = "all services"
 FORMER = "somebody who has left"
@@ -28,7 +28,7 @@ IS_ACROSS = text("SELECT is_across(:email, :side)")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ObserverInput:
     """Somebody who is to be copied: on one service, or on all for None."""
 
     name: str
@@ -37,14 +37,14 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Listed:
+class ObserverSummary:
     """A watcher, and the name of whoever added it."""
 
-    watcher: Watcher
+    watcher: Observer
     added_by: str
 
 
-def listed(session: Session, caller: Caller, slug: str) -> Sequence[Listed]:
+def listed(session: Session, caller: Caller, slug: str) -> Sequence[ObserverSummary]:
     """Return the watchers of a tenant to its members, the oldest first.
 
     Raises:
@@ -52,29 +52,29 @@ def listed(session: Session, caller: Caller, slug: str) -> Sequence[Listed]:
     """
     found = _of(session, permissions.readable(session, caller, slug).id)
     names = _names(session, {one.added_by for one in found})
-    return [Listed(one, names.get(one.added_by, FORMER)) for one in found]
+    return [ObserverSummary(one, names.get(one.added_by, FORMER)) for one in found]
 
 
 def add(
-    session: Session, caller: Caller, origin: Origin, slug: str, wanted: Wanted, *, services: Iterable[str]
-) -> Listed:
+    session: Session, caller: Caller, origin: Origin, slug: str, wanted: ObserverInput, *, services: Iterable[str]
+) -> ObserverSummary:
     """Have somebody copied, as the tenant's admin.
 
     Raises:
         Unknown, NotYours, SignInAgain: as named.
         Invalid: there is no such service.
         AddressTaken: it is the address of somebody of the vendor, or it is copied on this already.
-        TooManyWatchers: the most that there may be are there.
+        TooManyObservers: the most that there may be are there.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.take(session, caller, origin, ADMINS, tenant)
-    permissions.firmly(session, seat, tenant)
+    seat = permissions.acting_as(session, caller, origin, ADMINS, tenant)
+    permissions.require_fresh_admin(session, seat, tenant)
     if wanted.service is not None and wanted.service not in services:
         raise Invalid(f"Choose one of the services {', '.join(sorted(services))}.", field="service")
     _addressable(session, tenant.id, wanted)
-    if len(_of(session, tenant.id)) >= MOST_WATCHERS:
-        raise TooManyWatchers(f"There may be {MOST_WATCHERS} watchers; remove one.")
-    watcher = Watcher(
+    if len(_of(session, tenant.id)) >= MOST_OBSERVERS:
+        raise TooManyObservers(f"There may be {MOST_OBSERVERS} watchers; remove one.")
+    watcher = Observer(
         id=new_id(),
         tenant_id=tenant.id,
         service=wanted.service,
@@ -86,8 +86,8 @@ def add(
     session.add(watcher)
     session.flush()
     copied = {"copied on": change_events.change(change_events.ABSENT, watcher.service or EVERY_SERVICE)}
-    _tell(session, seat, watcher, "watcher_added", copied, at=watcher.created_at)
-    return Listed(watcher, caller.name)
+    _record_change(session, seat, watcher, "watcher_added", copied, at=watcher.created_at)
+    return ObserverSummary(watcher, caller.name)
 
 
 def remove(session: Session, caller: Caller, origin: Origin, slug: str, watcher_id: UUID) -> None:
@@ -97,42 +97,44 @@ def remove(session: Session, caller: Caller, origin: Origin, slug: str, watcher_
         Unknown, NotYours: as named.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.take(session, caller, origin, ADMINS, tenant)
-    watcher = session.get(Watcher, watcher_id)
+    seat = permissions.acting_as(session, caller, origin, ADMINS, tenant)
+    watcher = session.get(Observer, watcher_id)
     if watcher is None or watcher.tenant_id != tenant.id or watcher.removed_at is not None:
-        raise Unknown("There is no such watcher.")
+        raise NotFound("There is no such watcher.")
     watcher.removed_at = now(session)
     session.add(watcher)
     session.flush()
     copied = {"copied on": change_events.change(watcher.service or EVERY_SERVICE, change_events.ABSENT)}
-    _tell(session, seat, watcher, "watcher_removed", copied, at=watcher.removed_at)
+    _record_change(session, seat, watcher, "watcher_removed", copied, at=watcher.removed_at)
 
 
-def _of(session: Session, tenant_id: UUID) -> Sequence[Watcher]:
-    query = select(Watcher).where(col(Watcher.tenant_id) == tenant_id, col(Watcher.removed_at).is_(None))
-    return session.exec(query.order_by(col(Watcher.id))).all()
+def _of(session: Session, tenant_id: UUID) -> Sequence[Observer]:
+    query = select(Observer).where(col(Observer.tenant_id) == tenant_id, col(Observer.removed_at).is_(None))
+    return session.exec(query.order_by(col(Observer.id))).all()
 
 
 def _names(session: Session, people: set[UUID]) -> Mapping[UUID, str]:
     return dict(session.exec(select(Person.id, Person.name).where(col(Person.id).in_(people))).all())
 
 
-def _addressable(session: Session, tenant_id: UUID, wanted: Wanted) -> None:
+def _addressable(session: Session, tenant_id: UUID, wanted: ObserverInput) -> None:
     across = {"email": wanted.address, "side": Side.CUSTOMER.value}
     if session.connection().execute(IS_ACROSS, across).scalar_one():
         raise AddressTaken("This address is of somebody of the vendor, who is told by the vendor.", field="address")
-    same = select(Watcher.id).where(
-        col(Watcher.tenant_id) == tenant_id,
-        col(Watcher.service).is_not_distinct_from(wanted.service),
-        func.lower(col(Watcher.email)) == func.lower(wanted.address),
-        col(Watcher.removed_at).is_(None),
+    same = select(Observer.id).where(
+        col(Observer.tenant_id) == tenant_id,
+        col(Observer.service).is_not_distinct_from(wanted.service),
+        func.lower(col(Observer.email)) == func.lower(wanted.address),
+        col(Observer.removed_at).is_(None),
     )
     if session.exec(same).first():
         raise AddressTaken("This address is copied on this already.", field="address")
 
 
-def _tell(
-    session: Session, seat: Seat, watcher: Watcher, action: str, changes: Mapping[str, str], *, at: datetime
+def _record_change(
+    session: Session, seat: AdminActor, watcher: Observer, action: str, changes: Mapping[str, str], *, at: datetime
 ) -> None:
     named = {"watcher": change_events.person(watcher.name, watcher.email)}
-    change_events.tell(session, seat, Deed(action, at, changes, personal=named, facts={"watcher_id": watcher.id}))
+    change_events.record_change(
+        session, seat, AdminChange(action, at, changes, personal=named, facts={"watcher_id": watcher.id})
+    )

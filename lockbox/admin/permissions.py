@@ -9,7 +9,7 @@ from sqlmodel import Session, col, select
 
 from config.settings import Plan
 from lockbox.database import now
-from lockbox.errors import LicenceRequired, NotYours, Unknown
+from lockbox.errors import LicenceRequired, NotFound, NotYours
 from lockbox.identity import row_security
 from lockbox.identity import tenants as registry
 from lockbox.identity.models import Tenant
@@ -31,7 +31,7 @@ SHARE = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('lockbox peop
 
 
 @dataclass(frozen=True)
-class Seat:
+class AdminActor:
     """Somebody who acts in one capacity at a tenant, or at the vendor where `tenant_id` is None, and from where."""
 
     caller: Caller
@@ -44,12 +44,12 @@ def known(session: Session, caller: Caller, slug: str) -> Tenant:
     """Return a tenant; its members know of it, and everybody with a role at the vendor.
 
     Raises:
-        Unknown: there is none, or the caller has no business with it.
+        NotFound: there is none, or the caller has no business with it.
     """
     row_security.enter(session, caller)
     tenant = registry.find(session, slug)
     if tenant is None:
-        raise Unknown(NO_TENANT)
+        raise NotFound(NO_TENANT)
     return tenant
 
 
@@ -64,9 +64,9 @@ def readable(session: Session, caller: Caller, slug: str, roles: Sequence[Role] 
     return tenant
 
 
-def take(
+def acting_as(
     session: Session, caller: Caller, origin: Origin, roles: Sequence[Role], tenant: Tenant | None = None
-) -> Seat:
+) -> AdminActor:
     """Return the caller in the first of the roles that they hold now, at a tenant or at the vendor for None.
 
     The people of that place are held until the transaction ends: whoever changes them waits for one another, and
@@ -78,12 +78,12 @@ def take(
     row_security.enter(session, caller)
     place = tenant.id if tenant else None
     capacity(caller, roles, place)
-    hold(session, place)
+    lock_members(session, place)
     caller = registry.as_of_now(session, caller)
-    return Seat(caller, capacity(caller, roles, place), origin, place)
+    return AdminActor(caller, capacity(caller, roles, place), origin, place)
 
 
-def firmly(session: Session, seat: Seat, tenant: Tenant) -> None:
+def require_fresh_admin(session: Session, seat: AdminActor, tenant: Tenant) -> None:
     """Check that whoever could loosen something at a tenant signed in as freshly and strongly as to approve anything.
 
     That is by the strictest of all rules, for it may be the one that gives way; by those that a tenant begins with
@@ -99,7 +99,7 @@ def firmly(session: Session, seat: Seat, tenant: Tenant) -> None:
         strong_enough(seat.caller, strictest(policy_store.verified(session, tenant) or Policy()), at)
 
 
-def firmly_at_the_vendor(session: Session, seat: Seat) -> None:
+def require_fresh_operator(session: Session, seat: AdminActor) -> None:
     """Check that an operator who opens something, at the vendor or a tenant, signed in freshly and strongly.
 
     Raises:
@@ -119,13 +119,13 @@ def entitled(plan: str, plans: Mapping[str, Plan]) -> None:
         raise LicenceRequired(f"The plan {plan} does not include the lockbox; it takes one that does.")
 
 
-def is_last_approver(session: Session, seat: Seat, person_id: UUID) -> bool:
+def is_last_approver(session: Session, seat: AdminActor, person_id: UUID) -> bool:
     """Whether nobody else approves for the tenant at which somebody acts."""
     assert seat.tenant_id is not None  # noqa: S101 - members are those of a tenant
     return recipients.look_up(session, {seat.tenant_id}, now(session)).approvers[seat.tenant_id] <= {person_id}
 
 
-def operate(session: Session, caller: Caller, origin: Origin, slug: str) -> tuple[Seat, Tenant]:
+def operate(session: Session, caller: Caller, origin: Origin, slug: str) -> tuple[AdminActor, Tenant]:
     """Return the caller as an operator who deals with a tenant, whose people are held.
 
     Raises:
@@ -135,11 +135,11 @@ def operate(session: Session, caller: Caller, origin: Origin, slug: str) -> tupl
     capacity(caller, (Role.OPERATOR,))
     # Whoever takes an operator's role away waits, and finds what the operator has left at tenants.
     session.connection().execute(SHARE, {"whose": VENDOR})
-    hold(session, tenant.id)
+    lock_members(session, tenant.id)
     caller = registry.as_of_now(session, caller)
     role = capacity(caller, (Role.OPERATOR,))
     row_security.turn_to(session, tenant.id)
-    return Seat(caller, role, origin, tenant.id), tenant
+    return AdminActor(caller, role, origin, tenant.id), tenant
 
 
 def locked(session: Session, tenant: Tenant) -> Tenant:
@@ -148,7 +148,7 @@ def locked(session: Session, tenant: Tenant) -> Tenant:
     return session.exec(query.execution_options(populate_existing=True)).one()
 
 
-def hold(session: Session, tenant_id: UUID | None) -> None:
+def lock_members(session: Session, tenant_id: UUID | None) -> None:
     """Wait until nobody else changes the people of the tenant, or of the vendor for None, and keep others waiting."""
     session.connection().execute(HOLD, {"whose": str(tenant_id or VENDOR)})
 

@@ -9,11 +9,11 @@ from sqlalchemy import text
 from sqlmodel import Session, col, select
 
 from lockbox.admin import change_events, permissions, policy_versions
-from lockbox.admin.change_events import Deed
-from lockbox.admin.emergency_stop import close_what_was_opened_alone
+from lockbox.admin.change_events import AdminChange
+from lockbox.admin.emergency_stop import close_vendor_opened_windows
 from lockbox.audit.canonical import Value
 from lockbox.database import now
-from lockbox.errors import Invalid, NobodyCanApprove, Stale, Unknown
+from lockbox.errors import Invalid, NobodyCanApprove, NotFound, StaleVersion
 from lockbox.identity.models import EligibleDeputy, Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.notifications import recipients
@@ -34,7 +34,7 @@ ORDER BY v.version DESC LIMIT :most
 
 
 @dataclass(frozen=True)
-class Edition:
+class PolicyEdition:
     """One version of a policy; the author is None for what a tenant began with, unnamed once no longer a member."""
 
     version: int
@@ -44,14 +44,14 @@ class Edition:
 
 
 @dataclass(frozen=True)
-class Held:
+class VersionedPolicy:
     """A policy as one version has it."""
 
-    edition: Edition
+    edition: PolicyEdition
     policy: Policy
 
 
-def read(session: Session, caller: Caller, slug: str, version: int | None = None) -> Held:
+def read(session: Session, caller: Caller, slug: str, version: int | None = None) -> VersionedPolicy:
     """Return a version of a tenant's policy to its members, the one that holds now for None.
 
     Raises:
@@ -61,7 +61,9 @@ def read(session: Session, caller: Caller, slug: str, version: int | None = None
     return _held(session, tenant, version or tenant.policy_version)
 
 
-def editions(session: Session, caller: Caller, slug: str, *, before: int | None, most: int) -> Sequence[Edition]:
+def editions(
+    session: Session, caller: Caller, slug: str, *, before: int | None, most: int
+) -> Sequence[PolicyEdition]:
     """Return versions of a tenant's policy to its members, the newest first, from below `before` on.
 
     Raises:
@@ -73,7 +75,7 @@ def editions(session: Session, caller: Caller, slug: str, *, before: int | None,
 
 def change(
     session: Session, caller: Caller, origin: Origin, slug: str, policy: Policy, *, seen: int | None = None
-) -> Held:
+) -> VersionedPolicy:
     """Replace a tenant's policy by a new version, as its admin; an equal one changes nothing.
 
     Args:
@@ -91,34 +93,36 @@ def change(
 
     Raises:
         Unknown, NotYours: as named.
-        Stale: another version holds than the one that was seen.
+        StaleVersion: another version holds than the one that was seen.
         Invalid: a group has somebody in it who could never decide here.
         NobodyCanApprove: too few people could approve under it; `reasons` says why.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.take(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
+    seat = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
     tenant = permissions.locked(session, tenant)
     if seen is not None and seen != tenant.policy_version:
-        raise Stale("The policy has changed since you saw it; look again.", current_version=tenant.policy_version)
+        raise StaleVersion(
+            "The policy has changed since you saw it; look again.", current_version=tenant.policy_version
+        )
     held = _held(session, tenant, tenant.policy_version)
     differences = changes(held.policy, policy)
     is_anew = versions.verified(session, tenant) is None
     if not (differences or is_anew):
         return held
     if is_anew or policy != held.policy.model_copy(update={"consent": None}):
-        permissions.firmly(session, seat, tenant)
+        permissions.require_fresh_admin(session, seat, tenant)
     at = now(session)
     check(session, tenant, policy, at)
     takes_back = is_anew or takes_consent_back(tenant, held.policy, policy, at)
     if is_anew:
         differences |= _begun_anew(tenant)
     version = policy_versions.revise(session, seat, tenant, policy, at)
-    edition = Edition(version, seat.caller.person_id, seat.caller.name, at)
+    edition = PolicyEdition(version, seat.caller.person_id, seat.caller.name, at)
     facts: dict[str, Value] = {"version": edition.version}
     if takes_back:
-        facts["closed"] = [str(request.id) for request in close_what_was_opened_alone(session, seat, tenant)]
-    change_events.tell(session, seat, Deed("policy_changed", at, differences, facts=facts))
-    return Held(edition, policy)
+        facts["closed"] = [str(request.id) for request in close_vendor_opened_windows(session, seat, tenant)]
+    change_events.record_change(session, seat, AdminChange("policy_changed", at, differences, facts=facts))
+    return VersionedPolicy(edition, policy)
 
 
 def check(session: Session, tenant: Tenant, policy: Policy, at: datetime) -> None:
@@ -149,16 +153,16 @@ def takes_consent_back(tenant: Tenant, old: Policy, new: Policy, at: datetime) -
     )
 
 
-def _held(session: Session, tenant: Tenant, version: int) -> Held:
+def _held(session: Session, tenant: Tenant, version: int) -> VersionedPolicy:
     found = _editions(session, tenant, version + 1, 1)
     if not found or found[0].version != version:
-        raise Unknown("There is no such version of the policy.")
-    return Held(found[0], versions.at_version(session, tenant.id, version))
+        raise NotFound("There is no such version of the policy.")
+    return VersionedPolicy(found[0], versions.at_version(session, tenant.id, version))
 
 
-def _editions(session: Session, tenant: Tenant, before: int | None, most: int) -> list[Edition]:
+def _editions(session: Session, tenant: Tenant, before: int | None, most: int) -> list[PolicyEdition]:
     values = {"tenant_id": tenant.id, "before": before, "most": most}
-    return [Edition(*row) for row in session.connection().execute(EDITIONS, values)]
+    return [PolicyEdition(*row) for row in session.connection().execute(EDITIONS, values)]
 
 
 def _only_deciders(session: Session, tenant: Tenant, policy: Policy) -> None:

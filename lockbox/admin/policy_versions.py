@@ -5,13 +5,13 @@ from datetime import datetime
 from sqlalchemy import func
 from sqlmodel import Session, col, select
 
-from lockbox.admin.permissions import Seat
+from lockbox.admin.permissions import AdminActor
 from lockbox.identity import tenants
 from lockbox.identity.models import PolicyVersion, Tenant
 from lockbox.requests.policy_rules import Policy
 
 
-def revise(session: Session, seat: Seat, tenant: Tenant, policy: Policy, at: datetime) -> int:
+def revise(session: Session, seat: AdminActor, tenant: Tenant, policy: Policy, at: datetime) -> int:
     """Let a policy hold from now on, as its author's, and return its version; the tenant is marked as it stands."""
     newest = session.exec(
         select(func.max(PolicyVersion.version)).where(col(PolicyVersion.tenant_id) == tenant.id)

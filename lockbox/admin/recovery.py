@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlmodel import Session, col, select
 
 from lockbox.admin import invitations, permissions
-from lockbox.admin.invitations import Offer
+from lockbox.admin.invitations import InvitationOffer
 from lockbox.database import now
 from lockbox.errors import RecoveryOpen
 from lockbox.identity import row_security
@@ -20,7 +20,7 @@ OBJECTORS = (Role.TENANT_ADMIN, Role.APPROVER)
 
 
 @dataclass(frozen=True)
-class Proposal:
+class AdminProposal:
     """An admin whom the vendor proposes for a tenant, with the tenant's name and slug."""
 
     invitation: Invitation
@@ -40,7 +40,7 @@ def propose(session: Session, caller: Caller, origin: Origin, slug: str, *, name
         OtherSide: the address belongs to somebody at the vendor.
     """
     seat, tenant = permissions.operate(session, caller, origin, slug)
-    permissions.firmly_at_the_vendor(session, seat)
+    permissions.require_fresh_operator(session, seat)
     at = now(session)
     proposed = select(Invitation.id).where(
         col(Invitation.tenant_id) == tenant.id, col(Invitation.is_recovery), invitations.is_open(at)
@@ -48,7 +48,7 @@ def propose(session: Session, caller: Caller, origin: Origin, slug: str, *, name
     if session.exec(proposed).first():
         raise RecoveryOpen("An admin has been proposed for this tenant; wait for how that ends.")
     invitations.not_of_the_vendor(session, address)
-    wanted = Offer(
+    wanted = InvitationOffer(
         name=name,
         address=address,
         roles=frozenset({Role.TENANT_ADMIN}),
@@ -71,7 +71,7 @@ def withdraw(session: Session, caller: Caller, origin: Origin, slug: str, invita
     invitations.end(session, seat, invitation_id, only_recovery=True)
 
 
-def open_for(session: Session, caller: Caller) -> list[Proposal]:
+def open_for(session: Session, caller: Caller) -> list[AdminProposal]:
     """Return the proposals that the caller could object to, by the tenant's slug."""
     row_security.enter(session, caller)
     mine = select(Tenant).where(col(Tenant.id).in_(caller.tenants(OBJECTORS)))
@@ -80,7 +80,9 @@ def open_for(session: Session, caller: Caller) -> list[Proposal]:
         col(Invitation.tenant_id).in_(known), col(Invitation.is_recovery), invitations.is_open(now(session))
     )
     found = [(known[one.tenant_id], one) for one in session.exec(query).all() if one.tenant_id]
-    return [Proposal(one, tenant.name, tenant.slug) for tenant, one in sorted(found, key=lambda pair: pair[0].slug)]
+    return [
+        AdminProposal(one, tenant.name, tenant.slug) for tenant, one in sorted(found, key=lambda pair: pair[0].slug)
+    ]
 
 
 def object_to(session: Session, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
@@ -91,5 +93,5 @@ def object_to(session: Session, caller: Caller, origin: Origin, slug: str, invit
         InvitationClosed: it has been accepted or withdrawn.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.take(session, caller, origin, OBJECTORS, tenant)
+    seat = permissions.acting_as(session, caller, origin, OBJECTORS, tenant)
     invitations.end(session, seat, invitation_id, only_recovery=True)

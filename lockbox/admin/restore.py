@@ -11,16 +11,16 @@ from sqlalchemy import Row, text
 from sqlmodel import Session
 
 from lockbox.audit.canonical import Value
-from lockbox.audit.events import THE_OWNER, VENDORS_LOG, Happening
+from lockbox.audit.events import THE_OWNER, VENDORS_LOG, AuditEvent
 from lockbox.audit.log.checkpoint import Checkpoint
 from lockbox.audit.log.merkle import EMPTY_ROOT
-from lockbox.audit.log.witness import Shipped
+from lockbox.audit.log.witness import WitnessCheck
 from lockbox.database import now
 from lockbox.identity.roles import Mode
 from lockbox.notifications import announcements, recipients
 from lockbox.requests import transition
 from lockbox.requests.lifecycle import Action, Party, State, move
-from lockbox.requests.transition import Change
+from lockbox.requests.transition import RequestMove
 
 RESTORED = "restored"
 AT_ONCE = 500
@@ -46,7 +46,7 @@ NEXT = text("UPDATE logs SET generation = generation + 1, origin = :origin, note
 
 
 @dataclass(frozen=True)
-class Log:
+class DivergedLog:
     """A log that is not, in the database, what was shipped of it."""
 
     id: UUID
@@ -57,7 +57,7 @@ class Log:
 
 
 @dataclass(frozen=True)
-class Restored:
+class RestoreResult:
     """What was done: the logs that were behind, and how many windows and requests are over."""
 
     logs: Sequence[UUID]
@@ -65,7 +65,7 @@ class Restored:
     timed_out: int
 
 
-def restore(session: Session, shipped: Shipped | None, *, anyway: bool = False) -> Restored:
+def restore(session: Session, shipped: WitnessCheck | None, *, anyway: bool = False) -> RestoreResult:
     """End all that the older state holds open, and give each log that is behind a new generation.
 
     Every open window is revoked and every request that waits is timed out, with an event and notices that say why.
@@ -79,7 +79,7 @@ def restore(session: Session, shipped: Shipped | None, *, anyway: bool = False) 
     connection.execute(PATIENT)
     logs = _behind(session, shipped) if shipped else []
     if not (logs or anyway):
-        return Restored((), 0, 0)
+        return RestoreResult((), 0, 0)
     at = now(session)
     rows = connection.execute(OPEN).all()
     for start in range(0, len(rows), AT_ONCE):
@@ -91,14 +91,14 @@ def restore(session: Session, shipped: Shipped | None, *, anyway: bool = False) 
     for log in logs:
         if log.id in tenants:
             _begin_anew(session, log, at)
-    facts = [_happening(log, log.id if log.id in tenants - {VENDORS_LOG} else None, at) for log in logs]
-    announcements.record(session, *(facts or [Happening(at=at, action=RESTORED, actor=THE_OWNER)]))
+    facts = [_audit_event(log, log.id if log.id in tenants - {VENDORS_LOG} else None, at) for log in logs]
+    announcements.record(session, *(facts or [AuditEvent(at=at, action=RESTORED, actor=THE_OWNER)]))
     ended = [State(row.state) for row in rows]
     revoked = ended.count(State.ACTIVE)
-    return Restored([log.id for log in logs], revoked, len(ended) - revoked)
+    return RestoreResult([log.id for log in logs], revoked, len(ended) - revoked)
 
 
-def _behind(session: Session, shipped: Shipped) -> list[Log]:
+def _behind(session: Session, shipped: WitnessCheck) -> list[DivergedLog]:
     heads = {row.id: row for row in session.connection().execute(LOGS)}
     # Their signatures first: by a wrong key each log would look as if it had to begin anew.
     notes = {one: shipped.verified(one) for one in shipped.folder.logs()}
@@ -107,11 +107,13 @@ def _behind(session: Session, shipped: Shipped) -> list[Log]:
     for log_id, note in notes.items():
         row = heads.get(log_id)
         if log_id in doubts:
-            found.append(Log(log_id, note, row.size if row else 0, row.generation if row else 1, row is not None))
+            found.append(
+                DivergedLog(log_id, note, row.size if row else 0, row.generation if row else 1, row is not None)
+            )
     return found
 
 
-def _begin_anew(session: Session, log: Log, at: datetime) -> None:
+def _begin_anew(session: Session, log: DivergedLog, at: datetime) -> None:
     """Count the generation up beyond whatever was shipped; by one at a time, as the table has it."""
     base, of_shipped = _parted(log.shipped.origin)
     if not log.is_there:
@@ -127,8 +129,8 @@ def _parted(origin: str) -> tuple[str, int]:
     return (base, int(last)) if last.isascii() and last.isdigit() else (origin, 1)
 
 
-def _happening(log: Log, tenant_id: UUID | None, at: datetime) -> Happening:
-    return Happening(
+def _audit_event(log: DivergedLog, tenant_id: UUID | None, at: datetime) -> AuditEvent:
+    return AuditEvent(
         at=at,
         action=RESTORED,
         actor=THE_OWNER,
@@ -149,12 +151,12 @@ def _end(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
     transition.end(session, [_change(row, at) for row in rows], known)
 
 
-def _change(row: Row[Any], at: datetime) -> Change:
+def _change(row: Row[Any], at: datetime) -> RequestMove:
     state = State(row.state)
     action = ENDS[state]
     taken, _ = move(state, action, {Party.OWNER})
     facts: Mapping[str, Value] = {"restored": True}
-    return Change(
+    return RequestMove(
         request_id=row.id,
         tenant_id=row.tenant_id,
         requester_id=row.requester_id,

@@ -10,13 +10,13 @@ from sqlmodel import Session, col, select
 
 from config.settings import Plan
 from lockbox.admin import change_events, invitations, permissions, vendor_consent
-from lockbox.admin.change_events import ABSENT, Deed, change
-from lockbox.admin.invitations import Offer
-from lockbox.admin.permissions import Seat
-from lockbox.admin.vendor_consent import Consented
+from lockbox.admin.change_events import ABSENT, AdminChange, change
+from lockbox.admin.invitations import InvitationOffer
+from lockbox.admin.permissions import AdminActor
+from lockbox.admin.vendor_consent import ActiveConsent
 from lockbox.audit.canonical import Value
 from lockbox.database import now
-from lockbox.errors import PolicyUnverified, SlugTaken, Unknown, UnknownPlan
+from lockbox.errors import NotFound, PolicyUnverified, SlugTaken, UnknownPlan
 from lockbox.identity import row_marks, row_security
 from lockbox.identity import tenants as registry
 from lockbox.identity.models import Membership, Person, Tenant
@@ -34,7 +34,7 @@ LONGEST_WINDOWS = text("SELECT tenant_id, seconds FROM longest_windows(CAST(:ids
 
 
 @dataclass(frozen=True)
-class Founding:
+class TenantInput:
     """A new tenant, and the name and address of its first admin."""
 
     slug: str
@@ -45,7 +45,7 @@ class Founding:
 
 
 @dataclass(frozen=True)
-class Overview:
+class TenantOverview:
     """A tenant as a reader sees it; the counts are for its members, `in_review` for its admins only.
 
     Operators learn how many windows are open: so many end where they suspend the tenant.
@@ -56,7 +56,7 @@ class Overview:
 
     tenant: Tenant
     is_own: bool
-    consented: Consented | None = None
+    consented: ActiveConsent | None = None
     by_name_only: bool = False
     members: int | None = None
     open_windows: int | None = None
@@ -70,14 +70,16 @@ class Overview:
 
 
 @dataclass(frozen=True)
-class Page:
+class TenantListing:
     """Some tenants by their slugs, and the cursor of those that follow."""
 
-    overviews: Sequence[Overview]
+    overviews: Sequence[TenantOverview]
     next_cursor: str | None
 
 
-def add(session: Session, caller: Caller, origin: Origin, founding: Founding, plans: Mapping[str, Plan]) -> Overview:
+def add(
+    session: Session, caller: Caller, origin: Origin, founding: TenantInput, plans: Mapping[str, Plan]
+) -> TenantOverview:
     """Add a tenant in `enforce` with the default policy, as an operator, and invite its first admin by mail.
 
     Raises:
@@ -87,8 +89,8 @@ def add(session: Session, caller: Caller, origin: Origin, founding: Founding, pl
         LicenceRequired: the plan does not include the lockbox, so the tenant could not stay in `enforce`.
         OtherSide: the address belongs to somebody at the vendor.
     """
-    seat = permissions.take(session, caller, origin, (Role.OPERATOR,))
-    permissions.firmly_at_the_vendor(session, seat)
+    seat = permissions.acting_as(session, caller, origin, (Role.OPERATOR,))
+    permissions.require_fresh_operator(session, seat)
     _is_a_plan(founding.plan, plans)
     permissions.entitled(founding.plan, plans)
     invitations.not_of_the_vendor(session, founding.admin_address)
@@ -100,52 +102,52 @@ def add(session: Session, caller: Caller, origin: Origin, founding: Founding, pl
         raise SlugTaken(f"Another tenant is called {founding.slug}; choose another slug.", field="slug") from None
     row_security.turn_to(session, tenant.id)
     started = {"mode": change(ABSENT, tenant.mode), "plan": change(ABSENT, tenant.plan)}
-    first = Offer(
+    first = InvitationOffer(
         name=founding.admin_name,
         address=founding.admin_address,
         roles=frozenset({Role.TENANT_ADMIN}),
         action="tenant_added",
         changes=started,
     )
-    at_the_tenant = Seat(seat.caller, seat.role, origin, tenant.id)
+    at_the_tenant = AdminActor(seat.caller, seat.role, origin, tenant.id)
     invitations.make(session, at_the_tenant, first, now(session))
     return _to_the_vendor(session, tenant)
 
 
-def page(session: Session, caller: Caller, *, cursor: str | None, most: int) -> Page:
+def page(session: Session, caller: Caller, *, cursor: str | None, most: int) -> TenantListing:
     """Return the tenants that the caller may know of, by slug, from the cursor on; to a machine none."""
     row_security.enter(session, caller)
     if caller.holds(Role.SYSTEM):
-        return Page([], None)
+        return TenantListing([], None)
     query = select(Tenant).order_by(col(Tenant.slug)).limit(most + 1)
     if cursor is not None:
         query = query.where(col(Tenant.slug) > cursor)
     tenants = session.exec(query).all()
     more = len(tenants) > most
-    return Page(_seen(session, caller, tenants[:most]), tenants[most - 1].slug if more else None)
+    return TenantListing(_seen(session, caller, tenants[:most]), tenants[most - 1].slug if more else None)
 
 
-def own(session: Session, caller: Caller) -> Sequence[Overview]:
+def own(session: Session, caller: Caller) -> Sequence[TenantOverview]:
     """Return the tenants that the caller is a member of, by slug."""
     row_security.enter(session, caller)
     query = select(Tenant).where(col(Tenant.id).in_(caller.tenants())).order_by(col(Tenant.slug))
     return _seen(session, caller, session.exec(query).all())
 
 
-def show(session: Session, caller: Caller, slug: str) -> Overview:
+def show(session: Session, caller: Caller, slug: str) -> TenantOverview:
     """Return one tenant; to a machine none.
 
     Raises:
-        Unknown: there is none, or the caller has no business with it.
+        NotFound: there is none, or the caller has no business with it.
     """
     tenant = permissions.known(session, caller, slug)
     if caller.holds(Role.SYSTEM):
-        raise Unknown(permissions.NO_TENANT)
+        raise NotFound(permissions.NO_TENANT)
     (overview,) = _seen(session, caller, [tenant])
     return overview
 
 
-def suspend(session: Session, caller: Caller, origin: Origin, slug: str) -> Overview:
+def suspend(session: Session, caller: Caller, origin: Origin, slug: str) -> TenantOverview:
     """Suspend a tenant, as an operator: nothing can be asked of it, and its open windows end.
 
     They are revoked in the same transaction, so that none opens again by itself when the tenant is resumed. What
@@ -157,7 +159,7 @@ def suspend(session: Session, caller: Caller, origin: Origin, slug: str) -> Over
     return _suspended(session, caller, origin, slug, suspended=True)
 
 
-def resume(session: Session, caller: Caller, origin: Origin, slug: str) -> Overview:
+def resume(session: Session, caller: Caller, origin: Origin, slug: str) -> TenantOverview:
     """End a suspension, as an operator.
 
     Raises:
@@ -169,7 +171,7 @@ def resume(session: Session, caller: Caller, origin: Origin, slug: str) -> Overv
 
 def set_plan(
     session: Session, caller: Caller, origin: Origin, slug: str, plan: str, *, plans: Mapping[str, Plan]
-) -> Overview:
+) -> TenantOverview:
     """Set a tenant's plan, as an operator; its mode stays what it is, whatever the plan includes.
 
     Raises:
@@ -180,14 +182,14 @@ def set_plan(
     _is_a_plan(plan, plans)
     tenant = permissions.locked(session, tenant)
     if plan != tenant.plan:
-        permissions.firmly_at_the_vendor(session, seat)
+        permissions.require_fresh_operator(session, seat)
         changes = {"plan": change(tenant.plan, plan)}
         _change(session, tenant, "plan", plan)
-        _tell(session, seat, "plan_changed", changes)
+        _record_change(session, seat, "plan_changed", changes)
     return _to_the_vendor(session, tenant)
 
 
-def rename(session: Session, caller: Caller, origin: Origin, slug: str, name: str) -> Overview:
+def rename(session: Session, caller: Caller, origin: Origin, slug: str, name: str) -> TenantOverview:
     """Change what a tenant is called, as its admin; its slug stays.
 
     Raises:
@@ -195,24 +197,24 @@ def rename(session: Session, caller: Caller, origin: Origin, slug: str, name: st
         SignInAgain: the admin's sign-in is too weak or too old; mails call the tenant by its name.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.take(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
+    seat = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
     tenant = permissions.locked(session, tenant)
     if name != tenant.name:
-        permissions.firmly(session, seat, tenant)
+        permissions.require_fresh_admin(session, seat, tenant)
         changes = {"name": change(tenant.name, name)}
         tenant.name = name
         session.add(tenant)
         session.flush()
-        _tell(session, seat, "tenant_renamed", changes)
+        _record_change(session, seat, "tenant_renamed", changes)
     return show(session, caller, slug)
 
 
-def _suspended(session: Session, caller: Caller, origin: Origin, slug: str, *, suspended: bool) -> Overview:
+def _suspended(session: Session, caller: Caller, origin: Origin, slug: str, *, suspended: bool) -> TenantOverview:
     seat, tenant = permissions.operate(session, caller, origin, slug)
     tenant = permissions.locked(session, tenant)
     if suspended != tenant.suspended:
         if not suspended:
-            permissions.firmly_at_the_vendor(session, seat)
+            permissions.require_fresh_operator(session, seat)
         words = ("no", "yes") if suspended else ("yes", "no")
         _change(session, tenant, "suspended", suspended, closes=suspended)
         closed = shut_out.end_windows_at(session, seat.caller, origin, tenant.id) if suspended else []
@@ -222,7 +224,7 @@ def _suspended(session: Session, caller: Caller, origin: Origin, slug: str, *, s
             changes["open windows"] = change(len(closed), 0)
             facts["closed"] = [str(request.id) for request in closed]
         action = "tenant_suspended" if suspended else "tenant_resumed"
-        change_events.tell(session, seat, Deed(action, now(session), changes, facts=facts))
+        change_events.record_change(session, seat, AdminChange(action, now(session), changes, facts=facts))
     return _to_the_vendor(session, tenant)
 
 
@@ -243,17 +245,17 @@ def _change(session: Session, tenant: Tenant, name: str, value: object, *, close
     session.flush()
 
 
-def _tell(session: Session, seat: Seat, action: str, changes: Mapping[str, str]) -> None:
-    change_events.tell(session, seat, Deed(action, now(session), changes))
+def _record_change(session: Session, seat: AdminActor, action: str, changes: Mapping[str, str]) -> None:
+    change_events.record_change(session, seat, AdminChange(action, now(session), changes))
 
 
-def _to_the_vendor(session: Session, tenant: Tenant) -> Overview:
+def _to_the_vendor(session: Session, tenant: Tenant) -> TenantOverview:
     lasting = vendor_consent.lasting(session, [tenant.id], now(session))
     windows = _would_end(session, [tenant]).get(tenant.id, 0)
-    return Overview(tenant, is_own=False, consented=lasting.get(tenant.id), open_windows=windows)
+    return TenantOverview(tenant, is_own=False, consented=lasting.get(tenant.id), open_windows=windows)
 
 
-def _seen(session: Session, caller: Caller, tenants: Sequence[Tenant]) -> list[Overview]:
+def _seen(session: Session, caller: Caller, tenants: Sequence[Tenant]) -> list[TenantOverview]:
     own = frozenset(caller.tenants()) & {tenant.id for tenant in tenants}
     lasting = vendor_consent.lasting(session, [tenant.id for tenant in tenants], now(session))
     if not own:
@@ -261,7 +263,7 @@ def _seen(session: Session, caller: Caller, tenants: Sequence[Tenant]) -> list[O
         would_end = _would_end(session, tenants) if caller.holds(Role.OPERATOR) else {}
         longest = _longest_windows(session, tenants) if caller.holds(Role.ENGINEER) else {}
         return [
-            Overview(
+            TenantOverview(
                 tenant,
                 is_own=False,
                 consented=lasting.get(tenant.id),
@@ -275,7 +277,7 @@ def _seen(session: Session, caller: Caller, tenants: Sequence[Tenant]) -> list[O
     administered = own & caller.tenants({Role.TENANT_ADMIN})
     reviews = _in_review(session, administered)
     return [
-        Overview(
+        TenantOverview(
             tenant,
             is_own=tenant.id in own,
             consented=lasting.get(tenant.id),

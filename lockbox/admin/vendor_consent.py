@@ -13,7 +13,7 @@ from sqlmodel import Session
 
 from lockbox.admin.change_events import ABSENT, change
 from lockbox.audit.canonical import instant
-from lockbox.audit.events import THE_CLOCK, Happening
+from lockbox.audit.events import THE_CLOCK, AuditEvent
 from lockbox.database import Database, now
 from lockbox.identity.roles import Mode
 from lockbox.notifications import announcements
@@ -44,20 +44,20 @@ SELECT EXISTS (SELECT FROM events WHERE action = 'consent_ended' AND tenant_id =
 
 
 @dataclass(frozen=True)
-class Consented:
+class ActiveConsent:
     """The mode that consent makes hold in the place of `enforce`, and until when."""
 
     mode: Mode
     until: datetime
 
 
-def lasting(session: Session, tenant_ids: Collection[UUID], at: datetime) -> dict[UUID, Consented]:
+def lasting(session: Session, tenant_ids: Collection[UUID], at: datetime) -> dict[UUID, ActiveConsent]:
     """Return the consent that lasts at each of these tenants, as far as the caller may know of the tenant."""
     rows = session.connection().execute(CONSENTS, {"tenants": list(tenant_ids), "at": at})
-    return {row.tenant_id: Consented(Mode(row.mode), row.until_at) for row in rows}
+    return {row.tenant_id: ActiveConsent(Mode(row.mode), row.until_at) for row in rows}
 
 
-def tell_of_ends(database: Database) -> Iterator[str]:
+def record_expired_consents(database: Database) -> Iterator[str]:
     """Write one event for each consent whose end has come, and tell the tenant; yield as each is told.
 
     It may run anywhere, any number of times and after any pause: an end is told once. One that can't be told never
@@ -71,7 +71,7 @@ def tell_of_ends(database: Database) -> Iterator[str]:
     for row in ended:
         try:
             with database.transaction() as session:
-                told = _tell(session, row)
+                told = _record_expiry(session, row)
         except (OperationalError, InterfaceError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
@@ -86,13 +86,13 @@ def _failed(tenant_id: UUID, error: Exception) -> None:
     log.error("consent.failed", tenant_id=str(tenant_id), error=type(error).__name__, sqlstate=state)
 
 
-def _tell(session: Session, row: Row[Any]) -> bool:
+def _record_expiry(session: Session, row: Row[Any]) -> bool:
     session.connection().execute(HOLD, {"tenant": str(row.tenant_id)})
     if session.connection().execute(TOLD, {"tenant": row.tenant_id, "until": row.until_at}).scalar_one():
         return False
     relaxed = f"{row.consented} until {instant(row.until_at)}"
     decides_again = row.mode == Mode.ENFORCE
-    happening = Happening(
+    happening = AuditEvent(
         at=now(session),
         action=CONSENT_ENDED,
         actor=THE_CLOCK,

@@ -7,13 +7,13 @@ from uuid import UUID
 from sqlmodel import Session, col, select
 
 from lockbox.admin import change_events, invitations, memberships, permissions
-from lockbox.admin.change_events import Deed, change, listed
-from lockbox.admin.invitations import Offer
-from lockbox.admin.memberships import Member, Page
-from lockbox.admin.permissions import Seat
+from lockbox.admin.change_events import AdminChange, change, listed
+from lockbox.admin.invitations import InvitationOffer
+from lockbox.admin.memberships import Member, MemberListing
+from lockbox.admin.permissions import AdminActor
 from lockbox.audit.canonical import Value
 from lockbox.database import now
-from lockbox.errors import Invalid, OwnRoles, Unknown
+from lockbox.errors import Invalid, NotFound, OwnRoles
 from lockbox.identity import row_security
 from lockbox.identity.models import Invitation, Person
 from lockbox.identity.roles import Caller, Role
@@ -26,7 +26,7 @@ READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
 FIRST_TIER = 1
 
 
-def withdraw_offers(session: Session, seat: Seat, person_id: UUID) -> None:
+def withdraw_offers(session: Session, seat: AdminActor, person_id: UUID) -> None:
     """Take back every open invitation and proposal of somebody of the vendor, in whatever place they made it.
 
     The vendor's people are held; those of the tenants are held here, by id. Each is told as ever.
@@ -39,22 +39,22 @@ def withdraw_offers(session: Session, seat: Seat, person_id: UUID) -> None:
     )
     tenants = session.exec(made.distinct().order_by(col(Invitation.tenant_id))).all()
     for tenant_id in tenants:
-        permissions.hold(session, tenant_id)
+        permissions.lock_members(session, tenant_id)
     for tenant_id in tenants:
         assert tenant_id is not None  # noqa: S101 - the query says so
         row_security.turn_to(session, tenant_id)
-        invitations.end_those_by(session, Seat(seat.caller, seat.role, seat.origin, tenant_id), person_id)
+        invitations.end_those_by(session, AdminActor(seat.caller, seat.role, seat.origin, tenant_id), person_id)
 
 
 @dataclass(frozen=True)
-class Place:
+class StaffRoles:
     """All the roles that somebody is to have, and the tier of the review; None leaves that as it is."""
 
     roles: frozenset[Role]
     review_tier: int | None = None
 
 
-def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) -> Page:
+def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) -> MemberListing:
     """Return everybody on the vendor's side, with or without roles, to its operators and auditors.
 
     Raises:
@@ -69,7 +69,7 @@ def show(session: Session, caller: Caller, person_id: UUID) -> Member:
 
     Raises:
         NotYours: the caller is neither.
-        Unknown: there is nobody of that id.
+        NotFound: there is nobody of that id.
     """
     _may_read(session, caller, READERS)
     return _again(session, person_id)
@@ -105,12 +105,12 @@ def invite(
         AlreadyMember, AlreadyInvited: as named.
         TooMany: as many were invited to the vendor within 24 hours as `a_day` lets through.
     """
-    seat = permissions.take(session, caller, origin, OPERATORS)
-    permissions.firmly_at_the_vendor(session, seat)
+    seat = permissions.acting_as(session, caller, origin, OPERATORS)
+    permissions.require_fresh_operator(session, seat)
     at = now(session)
     invitations.only_one(session, None, address, at)
     invitations.few_enough(session, None, at, a_day)
-    return invitations.make(session, seat, Offer(name, address, roles), at)
+    return invitations.make(session, seat, InvitationOffer(name, address, roles), at)
 
 
 def withdraw(session: Session, caller: Caller, origin: Origin, invitation_id: UUID) -> None:
@@ -119,7 +119,7 @@ def withdraw(session: Session, caller: Caller, origin: Origin, invitation_id: UU
     Raises:
         NotYours, Unknown, InvitationClosed: as named.
     """
-    invitations.end(session, permissions.take(session, caller, origin, OPERATORS), invitation_id)
+    invitations.end(session, permissions.acting_as(session, caller, origin, OPERATORS), invitation_id)
 
 
 def set_roles(
@@ -141,7 +141,7 @@ def set_roles(
     Raises:
         NotYours, Unknown: as named.
         OwnRoles: it is the caller.
-        Stale: the person's roles or tier were changed since then.
+        StaleVersion: the person's roles or tier were changed since then.
         Invalid: the person is disabled, or no manager and to be in a tier.
         SignInAgain: it is a new role, and the operator's sign-in is too weak or too old.
     """
@@ -154,8 +154,8 @@ def set_roles(
     if review_tier and Role.MANAGER not in roles:
         raise Invalid("Only a manager is in a tier of the review.", field="review_tier")
     if roles - member.roles:
-        permissions.firmly_at_the_vendor(session, seat)
-    _replace(session, seat, member, Place(roles, review_tier), "member_changed")
+        permissions.require_fresh_operator(session, seat)
+    _replace(session, seat, member, StaffRoles(roles, review_tier), "member_changed")
     return _again(session, person_id)
 
 
@@ -166,7 +166,7 @@ def remove(session: Session, caller: Caller, origin: Origin, person_id: UUID) ->
         NotYours, Unknown, OwnRoles: as named.
     """
     seat, member = _colleague(session, caller, origin, person_id)
-    _replace(session, seat, member, Place(frozenset()), "member_removed")
+    _replace(session, seat, member, StaffRoles(frozenset()), "member_removed")
 
 
 def disable(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> Member:
@@ -186,8 +186,8 @@ def disable(session: Session, caller: Caller, origin: Origin, person_id: UUID) -
         session.add(person)
         session.flush()
         ended = shut_out.end_all_of(session, seat.caller, origin, person_id)
-        deed = _deed(session, "person_disabled", member, {"disabled": change("no", "yes")}, ended)
-        change_events.tell(session, seat, deed)
+        deed = _admin_change(session, "person_disabled", member, {"disabled": change("no", "yes")}, ended)
+        change_events.record_change(session, seat, deed)
     return _again(session, person_id)
 
 
@@ -196,8 +196,8 @@ def _may_read(session: Session, caller: Caller, roles: Sequence[Role]) -> None:
     permissions.capacity(caller, roles)
 
 
-def _colleague(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> tuple[Seat, Member]:
-    seat = permissions.take(session, caller, origin, OPERATORS)
+def _colleague(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> tuple[AdminActor, Member]:
+    seat = permissions.acting_as(session, caller, origin, OPERATORS)
     if person_id == caller.person_id:
         raise OwnRoles("Nobody changes their own roles; ask another operator.")
     return seat, _again(session, person_id)
@@ -206,11 +206,11 @@ def _colleague(session: Session, caller: Caller, origin: Origin, person_id: UUID
 def _again(session: Session, person_id: UUID) -> Member:
     member = memberships.find(session, None, person_id)
     if member is None:
-        raise Unknown("There is no such person at the vendor.")
+        raise NotFound("There is no such person at the vendor.")
     return member
 
 
-def _replace(session: Session, seat: Seat, member: Member, place: Place, action: str) -> None:
+def _replace(session: Session, seat: AdminActor, member: Member, place: StaffRoles, action: str) -> None:
     lost = member.roles - place.roles
     if Role.OPERATOR in lost:
         withdraw_offers(session, seat, member.person_id)
@@ -227,12 +227,12 @@ def _replace(session: Session, seat: Seat, member: Member, place: Place, action:
     if Role.ENGINEER in lost:
         ended = shut_out.end_all_of(session, seat.caller, seat.origin, member.person_id)
     if diff:
-        change_events.tell(session, seat, _deed(session, action, member, diff, ended))
+        change_events.record_change(session, seat, _admin_change(session, action, member, diff, ended))
 
 
-def _deed(
+def _admin_change(
     session: Session, action: str, member: Member, changes: dict[str, str], ended: Sequence[AccessRequest]
-) -> Deed:
+) -> AdminChange:
     personal = {"member": change_events.person(member.name, member.address)}
     facts: dict[str, Value] = {"person_id": member.person_id, "ended": [str(request.id) for request in ended]}
-    return Deed(action, now(session), changes, personal, facts)
+    return AdminChange(action, now(session), changes, personal, facts)

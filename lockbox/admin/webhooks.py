@@ -11,17 +11,17 @@ from sqlmodel import Session, col, select
 
 from lockbox import safe_http
 from lockbox.admin import change_events, permissions
-from lockbox.admin.change_events import Deed
-from lockbox.admin.permissions import Seat
+from lockbox.admin.change_events import AdminChange
+from lockbox.admin.permissions import AdminActor
 from lockbox.database import now
-from lockbox.errors import Invalid, TooManyEndpoints, Unknown
+from lockbox.errors import Invalid, NotFound, TooManyEndpoints
 from lockbox.identity import row_security
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import endpoints as kept
 from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE, PERSONAL, TITLES
 from lockbox.notifications.audience import TYPES
-from lockbox.notifications.endpoints import Vault
+from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.models import Endpoint, Format
 from lockbox.requests.transition import Origin
 from lockbox.safe_http import FetchFailed
@@ -41,15 +41,15 @@ HARMLESS = frozenset({"description"})
 
 
 @dataclass(frozen=True)
-class Reach:
+class WebhookUrlPolicy:
     """Where calls may go: plain HTTP, and only to loopback, where a development setting allows it."""
 
-    vault: Vault
+    vault: SecretVault
     allow_http: bool = False
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WebhookInput:
     """An endpoint to be added; no event types means all."""
 
     url: str
@@ -60,7 +60,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Shown:
+class WebhookWithSecret:
     """An endpoint with its signing secret, which is shown this once."""
 
     endpoint: Endpoint
@@ -91,7 +91,15 @@ def show(session: Session, caller: Caller, endpoint_id: UUID) -> Endpoint:
     return endpoint
 
 
-def add(session: Session, caller: Caller, origin: Origin, slug: str | None, wanted: Wanted, *, reach: Reach) -> Shown:
+def add(
+    session: Session,
+    caller: Caller,
+    origin: Origin,
+    slug: str | None,
+    wanted: WebhookInput,
+    *,
+    reach: WebhookUrlPolicy,
+) -> WebhookWithSecret:
     """Add an endpoint of a tenant, as its admin, or of the vendor for None, as an operator.
 
     Raises:
@@ -100,10 +108,10 @@ def add(session: Session, caller: Caller, origin: Origin, slug: str | None, want
         TooManyEndpoints: the most that there may be are there.
     """
     tenant = None if slug is None else permissions.known(session, caller, slug)
-    seat = permissions.take(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
+    seat = permissions.acting_as(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
     _firmly(session, seat, tenant)
     _good(wanted.url, wanted.event_types, seat.tenant_id, reach)
-    _may_be_told_why(seat.tenant_id, is_told=wanted.with_justification)
+    _may_show_justification(seat.tenant_id, is_told=wanted.with_justification)
     if len(_of(session, seat.tenant_id)) >= MOST_ENDPOINTS:
         raise TooManyEndpoints(f"There may be {MOST_ENDPOINTS} webhooks; remove one.")
     at = now(session)
@@ -120,19 +128,25 @@ def add(session: Session, caller: Caller, origin: Origin, slug: str | None, want
     )
     session.add(endpoint)
     session.flush()
-    _tell(session, seat, endpoint, "endpoint_added", _diff({}, _facts(endpoint)), at=at)
-    return Shown(endpoint, signing.secret)
+    _record_change(session, seat, endpoint, "endpoint_added", _diff({}, _facts(endpoint)), at=at)
+    return WebhookWithSecret(endpoint, signing.secret)
 
 
 def change(
-    session: Session, caller: Caller, origin: Origin, endpoint_id: UUID, wanted: Mapping[str, Any], *, reach: Reach
+    session: Session,
+    caller: Caller,
+    origin: Origin,
+    endpoint_id: UUID,
+    wanted: Mapping[str, Any],
+    *,
+    reach: WebhookUrlPolicy,
 ) -> Endpoint:
-    """Change some of an endpoint: fields of Wanted, and `enabled`; an equal value changes nothing.
+    """Change some of an endpoint: fields of `WebhookInput`, and `enabled`; an equal value changes nothing.
 
     Raises:
         Unknown, NotYours, SignInAgain, Invalid: as named.
     """
-    seat, endpoint, tenant = taken(session, caller, origin, endpoint_id)
+    seat, endpoint, tenant = locked(session, caller, origin, endpoint_id)
     before = _facts(endpoint)
     values = {name: value for name, value in wanted.items() if name != "enabled"}
     changed = {name for name, value in values.items() if getattr(endpoint, name) != value}
@@ -143,7 +157,7 @@ def change(
     if changed - HARMLESS or (turns and enabled):
         _firmly(session, seat, tenant)
     _good(wanted.get("url", endpoint.url), wanted.get("event_types", ()), endpoint.tenant_id, reach)
-    _may_be_told_why(endpoint.tenant_id, is_told=wanted.get("with_justification", False))
+    _may_show_justification(endpoint.tenant_id, is_told=wanted.get("with_justification", False))
     at = now(session)
     for name in changed:
         setattr(endpoint, name, values[name])
@@ -154,7 +168,7 @@ def change(
     differences = _diff(before, _facts(endpoint))
     for name in changed & {"url", "description"}:
         differences.setdefault(name, "changed")
-    _tell(session, seat, endpoint, "endpoint_changed", differences, at=at)
+    _record_change(session, seat, endpoint, "endpoint_changed", differences, at=at)
     return endpoint
 
 
@@ -164,7 +178,7 @@ def remove(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID) 
     Raises:
         Unknown, NotYours: as named.
     """
-    seat, endpoint, _ = taken(session, caller, origin, endpoint_id)
+    seat, endpoint, _ = locked(session, caller, origin, endpoint_id)
     at = now(session)
     if endpoint.disabled_at is None:
         _turn(endpoint, at)
@@ -172,7 +186,7 @@ def remove(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID) 
     endpoint.secret, endpoint.public_key, endpoint.old_secret, endpoint.old_secret_until = b"", None, None, None
     session.add(endpoint)
     session.flush()
-    _tell(session, seat, endpoint, "endpoint_removed", {"url": place(endpoint.url)}, at=at)
+    _record_change(session, seat, endpoint, "endpoint_removed", {"url": place(endpoint.url)}, at=at)
 
 
 def rotate(
@@ -181,15 +195,15 @@ def rotate(
     origin: Origin,
     endpoint_id: UUID,
     *,
-    vault: Vault,
+    vault: SecretVault,
     overlap: timedelta = kept.OVERLAP,
-) -> Shown:
+) -> WebhookWithSecret:
     """Replace what signs an endpoint's calls; the one before goes on signing beside it until the overlap is over.
 
     Raises:
         Unknown, NotYours, SignInAgain: as named.
     """
-    seat, endpoint, tenant = taken(session, caller, origin, endpoint_id)
+    seat, endpoint, tenant = locked(session, caller, origin, endpoint_id)
     _firmly(session, seat, tenant)
     at = now(session)
     signing = kept.new_signing(vault)
@@ -197,13 +211,15 @@ def rotate(
     session.add(endpoint)
     session.flush()
     hours = round(overlap.total_seconds() / 3600)
-    _tell(session, seat, endpoint, "endpoint_rotated", {"secret": f"replaced; both sign for {hours} h"}, at=at)
-    return Shown(endpoint, signing.secret)
+    _record_change(
+        session, seat, endpoint, "endpoint_rotated", {"secret": f"replaced; both sign for {hours} h"}, at=at
+    )
+    return WebhookWithSecret(endpoint, signing.secret)
 
 
-def taken(
+def locked(
     session: Session, caller: Caller, origin: Origin, endpoint_id: UUID
-) -> tuple[Seat, Endpoint, Tenant | None]:
+) -> tuple[AdminActor, Endpoint, Tenant | None]:
     """Return the caller's seat, and the endpoint as it is once nobody else may change it.
 
     Raises:
@@ -211,10 +227,10 @@ def taken(
     """
     endpoint = _seen(session, caller, endpoint_id)
     tenant = session.get(Tenant, endpoint.tenant_id) if endpoint.tenant_id else None
-    seat = permissions.take(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
+    seat = permissions.acting_as(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
     session.refresh(endpoint, with_for_update={"key_share": True})
     if endpoint.removed_at is not None:
-        raise Unknown("There is no such webhook.")
+        raise NotFound("There is no such webhook.")
     return seat, endpoint, tenant
 
 
@@ -228,7 +244,7 @@ def _seen(session: Session, caller: Caller, endpoint_id: UUID) -> Endpoint:
     row_security.enter(session, caller)
     endpoint = session.get(Endpoint, endpoint_id)
     if endpoint is None or endpoint.removed_at is not None:
-        raise Unknown("There is no such webhook.")
+        raise NotFound("There is no such webhook.")
     return endpoint
 
 
@@ -238,14 +254,14 @@ def _of(session: Session, tenant_id: UUID | None) -> Sequence[Endpoint]:
     return session.exec(query.order_by(col(Endpoint.id))).all()
 
 
-def _firmly(session: Session, seat: Seat, tenant: Tenant | None) -> None:
+def _firmly(session: Session, seat: AdminActor, tenant: Tenant | None) -> None:
     if tenant is not None:
-        permissions.firmly(session, seat, tenant)
+        permissions.require_fresh_admin(session, seat, tenant)
     else:
-        permissions.firmly_at_the_vendor(session, seat)
+        permissions.require_fresh_operator(session, seat)
 
 
-def _good(url: str, event_types: Iterable[str], tenant_id: UUID | None, reach: Reach) -> None:
+def _good(url: str, event_types: Iterable[str], tenant_id: UUID | None, reach: WebhookUrlPolicy) -> None:
     try:
         safe_http.check(url, allow_loopback=reach.allow_http)
     except FetchFailed as failed:
@@ -257,7 +273,7 @@ def _good(url: str, event_types: Iterable[str], tenant_id: UUID | None, reach: R
         )
 
 
-def _may_be_told_why(tenant_id: UUID | None, *, is_told: bool) -> None:
+def _may_show_justification(tenant_id: UUID | None, *, is_told: bool) -> None:
     if is_told and tenant_id is None:
         raise Invalid(NOT_THE_VENDORS, field="with_justification")
 
@@ -286,8 +302,10 @@ def _diff(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]
     }
 
 
-def _tell(
-    session: Session, seat: Seat, endpoint: Endpoint, action: str, changes: Mapping[str, str], *, at: datetime
+def _record_change(
+    session: Session, seat: AdminActor, endpoint: Endpoint, action: str, changes: Mapping[str, str], *, at: datetime
 ) -> None:
     named = {"endpoint": endpoint.description or None}
-    change_events.tell(session, seat, Deed(action, at, changes, personal=named, facts={"endpoint_id": endpoint.id}))
+    change_events.record_change(
+        session, seat, AdminChange(action, at, changes, personal=named, facts={"endpoint_id": endpoint.id})
+    )

@@ -12,23 +12,23 @@ from sqlmodel import Session, col, func, select
 from config.settings import Service
 from lockbox.admin import emergency_stop, permissions, policies
 from lockbox.database import now
-from lockbox.errors import Refusal
+from lockbox.errors import LockboxError
 from lockbox.identity.models import Address, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.notifications import recipients
-from lockbox.notifications.models import Endpoint, Watcher
+from lockbox.notifications.models import Endpoint, Observer
 from lockbox.requests import evaluate, preview
 from lockbox.requests import policy_store as versions
-from lockbox.requests.evaluate import Judged
+from lockbox.requests.evaluate import Evaluation
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Terms, customer_decides
 from lockbox.requests.policy_diff import changes
-from lockbox.requests.policy_rules import Ask, Policy
-from lockbox.requests.preview import Group, Names, Reached
+from lockbox.requests.policy_rules import Policy, RequestFacts
+from lockbox.requests.preview import PreviewGroup, PreviewNames, PreviewRecipients
 
 NOBODY_ASKED = "Nobody would be asked: it would time out, and the answer would be no."
-NOBODY_TOLD = "Nobody would be told that the vendor opened a window."
+NOBODY_NOTIFIED = "Nobody would be told that the vendor opened a window."
 SUSPENDED = "The tenant is suspended: nothing can be asked of it."
 ADMINS = (Role.TENANT_ADMIN,)
 MOST = 20
@@ -37,7 +37,7 @@ ALONE = col(AccessRequest.mode) != Mode.ENFORCE
 
 
 @dataclass(frozen=True)
-class Mailed:
+class MailRecipient:
     """Somebody who would be told by mail, and at which addresses."""
 
     name: str
@@ -45,7 +45,7 @@ class Mailed:
 
 
 @dataclass(frozen=True)
-class Foreseen:
+class WhatIfResult:
     """What a request would meet now, with the addresses of the tenant's own people; of the vendor only a number.
 
     `quiet` could decide and are not asked, for they want no prompts. `warnings` say why the answer would be nobody.
@@ -56,28 +56,30 @@ class Foreseen:
     first_state: State
     terms: Terms
     reviewers: int
-    told_first: tuple[Mailed, ...]
+    told_first: tuple[MailRecipient, ...]
     could_approve: tuple[str, ...]
     quiet: tuple[str, ...]
-    stages: tuple[Group, ...]
+    stages: tuple[PreviewGroup, ...]
     endpoints: tuple[str, ...]
-    copied: tuple[Mailed, ...]
+    copied: tuple[MailRecipient, ...]
     warnings: tuple[str, ...]
 
 
-def foresee(session: Session, caller: Caller, slug: str, ask: Ask, services: Mapping[str, Service]) -> Foreseen:
+def preview_request(
+    session: Session, caller: Caller, slug: str, ask: RequestFacts, services: Mapping[str, Service]
+) -> WhatIfResult:
     """Say to a member of a tenant what such a request would meet; nothing is written and nobody is told.
 
     Raises:
         Unknown, NotYours, UnknownService: as named.
     """
     tenant = permissions.readable(session, caller, slug)
-    judged = evaluate.foresee(session, tenant, ask, services)
-    decides, reached = customer_decides(judged.mode), preview.reached(judged)
+    judged = evaluate.evaluate_what_if(session, tenant, ask, services)
+    decides, reached = customer_decides(judged.mode), preview.first_recipients(judged)
     people = _people(session, judged.able | reached.people.keys())
-    names = Names({one.id: one.name for one in people.values()})
+    names = PreviewNames({one.id: one.name for one in people.values()})
     quiet = judged.able & judged.known.quiet - reached.people.keys()
-    return Foreseen(
+    return WhatIfResult(
         policy_version=tenant.policy_version,
         mode=judged.mode,
         first_state=judged.first_state,
@@ -93,24 +95,26 @@ def foresee(session: Session, caller: Caller, slug: str, ask: Ask, services: Map
     )
 
 
-def _warnings(judged: Judged, reached: Reached, *, decides: bool) -> Iterable[str]:
+def _warnings(judged: Evaluation, reached: PreviewRecipients, *, decides: bool) -> Iterable[str]:
     if judged.tenant.suspended:
         yield SUSPENDED
     yield from judged.obstacles()
     if not reached.people:
-        yield NOBODY_ASKED if decides else NOBODY_TOLD
+        yield NOBODY_ASKED if decides else NOBODY_NOTIFIED
 
 
 def _people(session: Session, ids: Iterable[UUID]) -> dict[UUID, Person]:
     return {one.id: one for one in session.exec(select(Person).where(col(Person.id).in_(set(ids))))}
 
 
-def _mailed(session: Session, reached: Reached, people: Mapping[UUID, Person], names: Names) -> tuple[Mailed, ...]:
+def _mailed(
+    session: Session, reached: PreviewRecipients, people: Mapping[UUID, Person], names: PreviewNames
+) -> tuple[MailRecipient, ...]:
     boxes = {box for held in reached.people.values() for box in held if box}
     query = select(Address.id, Address.email).where(col(Address.id).in_(boxes))
     further = dict(session.exec(query).all())
     return tuple(
-        Mailed(name, tuple(further[box] if box else people[person].email for box in reached.people[person]))
+        MailRecipient(name, tuple(further[box] if box else people[person].email for box in reached.people[person]))
         for person, name in names.of(reached.people)
     )
 
@@ -120,13 +124,13 @@ def _endpoints(session: Session, ids: Iterable[UUID]) -> tuple[str, ...]:
     return tuple(said or urlsplit(url).hostname or "" for said, url in session.exec(query))
 
 
-def _copied(session: Session, ids: Iterable[UUID]) -> tuple[Mailed, ...]:
-    query = select(Watcher).where(col(Watcher.id).in_(ids)).order_by(col(Watcher.name), col(Watcher.id))
-    return tuple(Mailed(one.name, (one.email,)) for one in session.exec(query))
+def _copied(session: Session, ids: Iterable[UUID]) -> tuple[MailRecipient, ...]:
+    query = select(Observer).where(col(Observer.id).in_(ids)).order_by(col(Observer.name), col(Observer.id))
+    return tuple(MailRecipient(one.name, (one.email,)) for one in session.exec(query))
 
 
 @dataclass(frozen=True)
-class Waiting:
+class AffectedRequest:
     """A request, who asked, and what would change for it, in sentences."""
 
     request: AccessRequest
@@ -135,15 +139,15 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Some:
+class RequestSample:
     """The first twenty of some requests, and how many there are."""
 
-    first: Sequence[Waiting] = ()
+    first: Sequence[AffectedRequest] = ()
     count: int = 0
 
 
 @dataclass(frozen=True)
-class Weighed:
+class PolicyImpact:
     """What a policy would change.
 
     `waiting` are the requests that wait for the customer and for which something changes, of the twenty whose time is
@@ -153,27 +157,27 @@ class Weighed:
     """
 
     changes: Mapping[str, str]
-    waiting: Sequence[Waiting]
+    waiting: Sequence[AffectedRequest]
     same: int
     unread: int
-    closes: Some
+    closes: RequestSample
     names: Mapping[UUID, str]
-    refusal: Refusal | None
+    refusal: LockboxError | None
 
 
 @dataclass(frozen=True)
-class Switch:
+class ModeChangePreview:
     """What a switch of the mode would do: windows that it closes, and until when consent lasts that it takes back.
 
     `in_review` is how many requests the vendor still reviews, which the customer would then decide about.
     """
 
-    closes: Some
+    closes: RequestSample
     consent_until: datetime | None
     in_review: int = 0
 
 
-def weigh(session: Session, caller: Caller, slug: str, policy: Policy) -> Weighed:
+def preview_policy(session: Session, caller: Caller, slug: str, policy: Policy) -> PolicyImpact:
     """Say to a tenant's admin what a policy would change, and what that means for what waits now.
 
     Raises:
@@ -183,20 +187,20 @@ def weigh(session: Session, caller: Caller, slug: str, policy: Policy) -> Weighe
     held, at = versions.at_version(session, tenant.id, tenant.policy_version), now(session)
     known = recipients.look_up(session, {tenant.id}, at)
     pending = _of(session, tenant, State.PENDING, at)
-    says = {one.request.id: preview.weigh(session, tenant, one.request, policy, known, at) for one in pending.first}
+    says = {one.request.id: preview.compare(session, tenant, one.request, policy, known, at) for one in pending.first}
     closes = policies.takes_consent_back(tenant, held, policy, at)
-    return Weighed(
+    return PolicyImpact(
         changes=changes(held, policy),
         waiting=[replace(one, says=says[one.request.id]) for one in pending.first if says[one.request.id]],
         same=sum(not sentences for sentences in says.values()),
         unread=pending.count - len(pending.first),
-        closes=_of(session, tenant, State.ACTIVE, at, ALONE) if closes else Some(),
+        closes=_of(session, tenant, State.ACTIVE, at, ALONE) if closes else RequestSample(),
         names=_names(session, (person for one in (held, policy) for some in one.groups.values() for person in some)),
         refusal=_refusal(session, tenant, policy, at) if policy != held else None,
     )
 
 
-def switch(session: Session, caller: Caller, slug: str, mode: Mode) -> Switch:
+def preview_mode_change(session: Session, caller: Caller, slug: str, mode: Mode) -> ModeChangePreview:
     """Say to a tenant's admin what a switch to a mode would do at once.
 
     Raises:
@@ -204,17 +208,17 @@ def switch(session: Session, caller: Caller, slug: str, mode: Mode) -> Switch:
     """
     tenant = permissions.readable(session, caller, slug, ADMINS)
     if mode is not Mode.ENFORCE:
-        return Switch(Some(), None)
+        return ModeChangePreview(RequestSample(), None)
     at, consent = now(session), versions.at_version(session, tenant.id, tenant.policy_version).consent
     closes = consent is not None or tenant.mode is not mode
-    return Switch(
-        _of(session, tenant, State.ACTIVE, at, ALONE) if closes else Some(),
+    return ModeChangePreview(
+        _of(session, tenant, State.ACTIVE, at, ALONE) if closes else RequestSample(),
         consent.until if consent and consent.until > at else None,
         emergency_stop.in_review(session, tenant, at),
     )
 
 
-def open_and_waiting(session: Session, caller: Caller, slug: str) -> tuple[Some, Some, int]:
+def open_and_waiting(session: Session, caller: Caller, slug: str) -> tuple[RequestSample, RequestSample, int]:
     """Return to a tenant's admin what an emergency stop would end: what is open, what waits, how many are in review.
 
     Raises:
@@ -229,7 +233,7 @@ def open_and_waiting(session: Session, caller: Caller, slug: str) -> tuple[Some,
     )
 
 
-def _of(session: Session, tenant: Tenant, state: State, at: datetime, *which: ColumnElement[bool]) -> Some:
+def _of(session: Session, tenant: Tenant, state: State, at: datetime, *which: ColumnElement[bool]) -> RequestSample:
     """Return what is in a state and whose time is not over, the soonest end first."""
     conditions = (
         col(AccessRequest.tenant_id) == tenant.id,
@@ -241,16 +245,16 @@ def _of(session: Session, tenant: Tenant, state: State, at: datetime, *which: Co
     first = session.exec(query.order_by(col(AccessRequest.deadline_at), col(AccessRequest.id)).limit(MOST)).all()
     count = session.exec(select(func.count()).select_from(AccessRequest).where(*conditions)).one()
     names = _names(session, {one.requester_id for one in first})
-    return Some([Waiting(one, names.get(one.requester_id, GONE)) for one in first], count)
+    return RequestSample([AffectedRequest(one, names.get(one.requester_id, GONE)) for one in first], count)
 
 
 def _names(session: Session, people: Iterable[UUID]) -> dict[UUID, str]:
     return dict(session.exec(select(Person.id, Person.name).where(col(Person.id).in_(set(people)))).all())
 
 
-def _refusal(session: Session, tenant: Tenant, policy: Policy, at: datetime) -> Refusal | None:
+def _refusal(session: Session, tenant: Tenant, policy: Policy, at: datetime) -> LockboxError | None:
     try:
         policies.check(session, tenant, policy, at)
-    except Refusal as refused:
+    except LockboxError as refused:
         return refused
     return None

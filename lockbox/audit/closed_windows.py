@@ -11,8 +11,8 @@ from sqlalchemy import Row, text
 from sqlmodel import Session
 
 from lockbox.audit import event_search
-from lockbox.audit.event_search import Recorded
-from lockbox.audit.report import OPEN, Step, Use, step, use
+from lockbox.audit.event_search import RecordedEvent
+from lockbox.audit.report import OPEN, ReportedUse, ReportStep, step, use
 from lockbox.audit.verifier.event_checks import MEMBERS
 
 MOST_USES = 20
@@ -44,7 +44,7 @@ FROM unnest(CAST(:ids AS uuid[])) AS i (id) CROSS JOIN LATERAL (
 
 
 @dataclass(frozen=True)
-class Closed:
+class ClosedWindow:
     """A window that has closed, as the customer may know of it.
 
     `shut_at` is when nobody could get in any more, which is before the clock has said so. `uses` are some of the
@@ -52,16 +52,16 @@ class Closed:
     what had been asked for.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[ReportStep, ...]
     opened_at: datetime
     shut_at: datetime
-    uses: tuple[Use, ...] = ()
+    uses: tuple[ReportedUse, ...] = ()
     entries: int = 0
     times: int = 0
     astray: int = 0
 
 
-def read(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Closed]:
+def read(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, ClosedWindow]:
     """Return what there is of these requests, but for those of which the trail holds no window that has closed."""
     if not request_ids:
         return {}
@@ -74,12 +74,12 @@ def read(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Closed]:
     return {one: closed for one, closed in found.items() if closed}
 
 
-def _closed(moves: Sequence[Row[Any]], used: Sequence[Row[Any]]) -> Closed | None:
+def _closed(moves: Sequence[Row[Any]], used: Sequence[Row[Any]]) -> ClosedWindow | None:
     opening = next((row for row in moves if row.to_state == OPEN), None)
     end = next((row for row in moves if row.from_state == OPEN and row.to_state != OPEN), None)
     if opening is None or end is None:
         return None
-    return Closed(
+    return ClosedWindow(
         steps=tuple(step(_recorded(row)) for row in moves),
         opened_at=opening.at,
         shut_at=min(end.at, opening.deadline_at or end.at),
@@ -90,7 +90,7 @@ def _closed(moves: Sequence[Row[Any]], used: Sequence[Row[Any]]) -> Closed | Non
     )
 
 
-def _recorded(row: Row[Any]) -> Recorded:
+def _recorded(row: Row[Any]) -> RecordedEvent:
     """Return an event as its body has it: what beside it says something else is left out."""
     facts = {name: value for name, value in row._asdict().items() if name in WANTED}
     return event_search.checked(facts | {"in_place": None})

@@ -56,7 +56,7 @@ def moves(events: Iterable[Row[Any]]) -> list[Row[Any]]:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EventFilter:
     """What somebody looks for; None is anything. `words` is looked for in comments and justifications.
 
     `moves` leaves out what is no move of a request.
@@ -74,11 +74,11 @@ class Wanted:
     @property
     def is_all(self) -> bool:
         """Whether nothing is left out."""
-        return self == Wanted()
+        return self == EventFilter()
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedEvent:
     """An event; `number` is its place in its log, None until it is sealed; `details` are salt and value by field.
 
     It is what its body says. `altered` are the columns and the values beside the body that say something else, and
@@ -103,7 +103,7 @@ class Recorded:
     @property
     def said(self) -> dict[str, Any]:
         """What the body says; nothing where it is no object."""
-        return event_checks.said(self.body)
+        return event_checks.parsed_body(self.body)
 
     @property
     def personal(self) -> dict[str, str]:
@@ -116,7 +116,7 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class Sight:
+class EventScope:
     """What one reader may read of a log's events.
 
     `hidden` are fields that are left out, of all events or of those by actors of some roles or about no request.
@@ -127,9 +127,9 @@ class Sight:
     hidden_by_role: Mapping[str, frozenset[str]] = field(default_factory=dict)
     hidden_for_others: frozenset[str] = frozenset()
     shown_without_request: frozenset[str] | None = None
-    of_tenants: "Sight | None" = None
+    of_tenants: "EventScope | None" = None
 
-    def reads(self, event: Recorded, name: str) -> bool:
+    def reads(self, event: RecordedEvent, name: str) -> bool:
         """Whether the reader may read a personal field of an event."""
         if self.of_tenants and event.tenant_id:
             return self.of_tenants.reads(event, name)
@@ -141,8 +141,8 @@ class Sight:
 
 
 def page(
-    session: Session, logs: Sequence[UUID], sight: Sight, wanted: Wanted, *, before: UUID | None, most: int
-) -> list[Recorded]:
+    session: Session, logs: Sequence[UUID], sight: EventScope, wanted: EventFilter, *, before: UUID | None, most: int
+) -> list[RecordedEvent]:
     """Return the newest events of logs that match, sealed or not yet, at most `most` of them, from the id on."""
     query = _matching(logs, sight, wanted, IN_PLACE.label("in_place"))
     query = query.outerjoin(Seal, col(Seal.event_id) == col(Event.id))
@@ -152,29 +152,31 @@ def page(
     return [_seen(checked(row._asdict()), sight) for row in rows]
 
 
-def span(session: Session, log_id: UUID, sight: Sight, wanted: Wanted, *, start: int, end: int) -> list[Recorded]:
+def span(
+    session: Session, log_id: UUID, sight: EventScope, wanted: EventFilter, *, start: int, end: int
+) -> list[RecordedEvent]:
     """Return the events of a log that match, from one number to before another, in order, as an export has them."""
     query = _matching([log_id], sight, wanted)
     rows = session.connection().execute(_between(query, log_id, start, end).order_by(col(Seal.number)))
-    return [_seen(Recorded(**_plain(row._asdict())), sight) for row in rows]
+    return [_seen(RecordedEvent(**_plain(row._asdict())), sight) for row in rows]
 
 
 def checked_span(
-    session: Session, log_id: UUID, sight: Sight, wanted: Wanted, *, start: int, end: int
-) -> list[Recorded]:
+    session: Session, log_id: UUID, sight: EventScope, wanted: EventFilter, *, start: int, end: int
+) -> list[RecordedEvent]:
     """Return the same, with what beside the bodies says something else, for readers who verify nothing."""
     query = _matching([log_id], sight, wanted, IN_PLACE.label("in_place"))
     rows = session.connection().execute(_between(query, log_id, start, end).order_by(col(Seal.number)))
     return [_seen(checked(row._asdict()), sight) for row in rows]
 
 
-def count(session: Session, log_id: UUID, sight: Sight, wanted: Wanted, *, end: int) -> int:
+def count(session: Session, log_id: UUID, sight: EventScope, wanted: EventFilter, *, end: int) -> int:
     """Return how many events of a log match, of those before a number."""
     query = select(func.count()).select_from(Event).where(*_conditions([log_id], sight, wanted))
     return int(session.connection().execute(_between(query, log_id, 0, end)).scalar_one())
 
 
-def items(session: Session, log_id: UUID, events: Iterable[Recorded]) -> dict[UUID, str]:
+def items(session: Session, log_id: UUID, events: Iterable[RecordedEvent]) -> dict[UUID, str]:
     """Return what requests are about, service and resources, by the bodies of their first moves in a log."""
     ids = {event.request_id for event in events if event.request_id}
     query = select(col(Event.request_id), col(Event.body), DETAILS.label("details"))
@@ -190,14 +192,16 @@ def _between(query: Select[Any], log_id: UUID, start: int, end: int) -> Select[A
     return query.where(col(Seal.number) >= start, col(Seal.number) < end)
 
 
-def _matching(logs: Sequence[UUID], sight: Sight, wanted: Wanted, *further: ColumnElement[Any]) -> Select[Any]:
+def _matching(
+    logs: Sequence[UUID], sight: EventScope, wanted: EventFilter, *further: ColumnElement[Any]
+) -> Select[Any]:
     table = Event.__table__  # type: ignore[attr-defined]
     columns = [column for column in table.columns if column.name not in UNREAD]
     query: Select[Any] = select(*columns, col(Seal.number).label("number"), DETAILS.label("details"), *further)
     return query.select_from(Event).where(*_conditions(logs, sight, wanted))
 
 
-def _conditions(logs: Sequence[UUID], sight: Sight, wanted: Wanted) -> Iterator[ColumnElement[bool]]:
+def _conditions(logs: Sequence[UUID], sight: EventScope, wanted: EventFilter) -> Iterator[ColumnElement[bool]]:
     yield col(Event.log_id) == logs[0] if len(logs) == 1 else col(Event.log_id).in_(logs)
     if wanted.person:
         yield col(Event.actor_id) == wanted.person
@@ -234,7 +238,7 @@ def _pairs(details: Mapping[str, Sequence[str]] | None) -> dict[str, tuple[str, 
     return {name: (one[0], one[1]) for name, one in (details or {}).items()}
 
 
-def checked(row: dict[str, Any]) -> Recorded:
+def checked(row: dict[str, Any]) -> RecordedEvent:
     """Return an event as its body has it, from the columns of its row.
 
     Beside these the row has `number`, `details` (salt and value by field) and `in_place`: whether this body was
@@ -243,11 +247,11 @@ def checked(row: dict[str, Any]) -> Recorded:
     in_place = row.pop("in_place")
     columns = {name: row[name] for name in event_checks.MEMBERS}
     plain = _plain(row)
-    members, altered = event_checks.held_against(plain["body"], columns, plain["details"])
+    members, altered = event_checks.compare_columns(plain["body"], columns, plain["details"])
     members.pop("seq")
-    return Recorded(**(plain | members), altered=(*altered, "body") if in_place is False else altered)
+    return RecordedEvent(**(plain | members), altered=(*altered, "body") if in_place is False else altered)
 
 
-def _seen(event: Recorded, sight: Sight) -> Recorded:
+def _seen(event: RecordedEvent, sight: EventScope) -> RecordedEvent:
     shown = {name: detail for name, detail in event.details.items() if sight.reads(event, name)}
-    return Recorded(**(vars(event) | {"details": shown}))
+    return RecordedEvent(**(vars(event) | {"details": shown}))

@@ -81,7 +81,7 @@ def is_internal(from_state: str | None, to_state: str | None) -> bool:
 
 
 @dataclass(frozen=True)
-class Happening:
+class AuditEvent:
     """One event that is about to be written.
 
     `facts` are what the action was about and hold nothing personal; `personal` values enter the event as salted
@@ -118,7 +118,7 @@ class Happening:
         return VENDORS_LOG if self.internal or self.tenant_id is None else self.tenant_id
 
 
-def append(happenings: Iterable[Happening]) -> dict[str, Any]:
+def append(happenings: Iterable[AuditEvent]) -> dict[str, Any]:
     """Return the parameters of APPEND: a set of CTEs, to be part of the statement that makes the change."""
     rows = tuple(happenings)
     details: list[tuple[UUID, str, bytes, str]] = []
@@ -150,7 +150,7 @@ def append(happenings: Iterable[Happening]) -> dict[str, Any]:
     }
 
 
-def _personal(row: Happening) -> Iterable[tuple[str, str | None]]:
+def _personal(row: AuditEvent) -> Iterable[tuple[str, str | None]]:
     return (
         ("name", row.actor.name),
         ("address", row.actor.address),
@@ -159,7 +159,7 @@ def _personal(row: Happening) -> Iterable[tuple[str, str | None]]:
     )
 
 
-def _body(row: Happening, commitments: Mapping[str, str]) -> bytes:
+def _body(row: AuditEvent, commitments: Mapping[str, str]) -> bytes:
     """Return the bytes that are sealed; no fact says anything else than the event itself of what every event has."""
     return canonical(
         {
@@ -208,7 +208,7 @@ def record(
     at = now(session)
     sought = json.dumps(dict(wanted), ensure_ascii=False, sort_keys=True) if wanted else None
     happenings = [
-        Happening(
+        AuditEvent(
             at=at, action=action, actor=actor, tenant_id=one, facts={"count": count}, personal={"wanted": sought}
         )
         for one in logs

@@ -16,10 +16,10 @@ from sqlmodel import Session
 
 from lockbox.audit import event_search
 from lockbox.audit.canonical import instant
-from lockbox.audit.event_search import Recorded, Sight, Wanted
+from lockbox.audit.event_search import EventFilter, EventScope, RecordedEvent
 from lockbox.audit.log import proofs
 from lockbox.audit.log.merkle import WIDTH
-from lockbox.audit.log.proofs import Head
+from lockbox.audit.log.proofs import LogHead
 from lockbox.audit.verifier import event_checks
 from lockbox.audit.verifier.event_checks import TRAIL_REMOVED
 from lockbox.audit.verifier.export_format import FORMAT, parts
@@ -45,9 +45,9 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 class Export:
     """What is exported: a log as it was when the export began, what is wanted of it, and who reads it."""
 
-    log: Head
-    sight: Sight
-    wanted: Wanted
+    log: LogHead
+    sight: EventScope
+    wanted: EventFilter
     asked: Mapping[str, Any]
     consistency: Mapping[int, Sequence[bytes]]
 
@@ -85,7 +85,7 @@ def lines(pages: Pages, export: Export) -> Iterator[bytes]:
     yield _line(end={"events": events})
 
 
-def _span(session: Session, export: Export, start: int, end: int) -> list[Recorded]:
+def _span(session: Session, export: Export, start: int, end: int) -> list[RecordedEvent]:
     log = export.log
     end = min(end, log.size)
     return event_search.span(session, log.id, export.sight, export.wanted, start=start, end=end)
@@ -113,14 +113,14 @@ def _whole(pages: Pages, export: Export) -> Iterator[list[tuple[bool, bytes]]]:
         at = end
 
 
-def _removed(session: Session, log: Head) -> int:
+def _removed(session: Session, log: LogHead) -> int:
     """Return how many of the first events retention has removed, as the log itself says; nothing else ever is."""
     values = {"log_id": log.id, "size": log.size, "action": TRAIL_REMOVED}
-    said = [event_checks.said(bytes(body)) for body in session.connection().execute(REMOVED, values).scalars()]
+    said = [event_checks.parsed_body(bytes(body)) for body in session.connection().execute(REMOVED, values).scalars()]
     return max((min(end, log.size) for one in said if isinstance(end := one.get("removed_to"), int)), default=0)
 
 
-def _without(session: Session, log: Head, end: int) -> bytes:
+def _without(session: Session, log: LogHead, end: int) -> bytes:
     """Return the line in place of the whole tiles that were removed."""
     places = list(parts(0, end))
     hashes = proofs.proven(session, log.id, lambda subtree: [subtree(*place) for place in places])
@@ -147,19 +147,19 @@ def _tiles(pages: Pages, export: Export, removed: int, within: tuple[int, int]) 
     return found
 
 
-def _standing(number: int, events: Mapping[int | None, Recorded], removed: int) -> str:
+def _standing(number: int, events: Mapping[int | None, RecordedEvent], removed: int) -> str:
     """Return whether an event is here or removed; or missing, of which an export has nothing to say."""
     if number in events:
         return HERE
     return REMOVED_BY_RETENTION if number < removed else MISSING
 
 
-def _number(event: Recorded) -> int:
+def _number(event: RecordedEvent) -> int:
     assert event.number is not None  # noqa: S101 - it was found by its seal
     return event.number
 
 
-def _event(event: Recorded, **further: object) -> bytes:
+def _event(event: RecordedEvent, **further: object) -> bytes:
     personal = {name: {"salt": salt, "value": value} for name, (salt, value) in sorted(event.details.items())}
     # What somebody has made no text of is told all the same: a verifier then says which event it is.
     body = event.body.decode(errors="replace")
@@ -185,12 +185,12 @@ def table(pages: Pages, export: Export) -> Iterator[bytes]:
             yield row(_cells(event, items))
 
 
-def _table_span(session: Session, export: Export, start: int, end: int) -> list[Recorded]:
+def _table_span(session: Session, export: Export, start: int, end: int) -> list[RecordedEvent]:
     log = export.log
     return event_search.checked_span(session, log.id, export.sight, export.wanted, start=start, end=end)
 
 
-def _cells(event: Recorded, items: Mapping[UUID, str]) -> Iterator[object]:
+def _cells(event: RecordedEvent, items: Mapping[UUID, str]) -> Iterator[object]:
     yield instant(event.at)
     yield event.value("address")
     yield event.value("name") or event.actor_id or event.actor_role

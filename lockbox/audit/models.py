@@ -49,7 +49,7 @@ class EventDetail(SQLModel, table=True):
     value: str = Field(sa_type=Text)
 
 
-class Unsealed(SQLModel, table=True):
+class UnsealedEvent(SQLModel, table=True):
     """An event that no seal covers yet."""
 
     __tablename__ = "unsealed"
@@ -57,7 +57,7 @@ class Unsealed(SQLModel, table=True):
     event_id: UUID = Field(primary_key=True)
 
 
-class Log(SQLModel, table=True):
+class AuditLog(SQLModel, table=True):
     """A Merkle tree over the events of one tenant, or over the vendor's where `tenant_id` is null.
 
     `note` is the newest checkpoint. `generation` counts how often the database was restored from a back-up that was
@@ -105,7 +105,7 @@ class Tile(SQLModel, table=True):
     hashes: bytes
 
 
-class KeptCheckpoint(SQLModel, table=True):
+class HourlyCheckpoint(SQLModel, table=True):
     """A checkpoint of each hour, whether or not anything happened; `told_at` is when webhooks were promised it."""
 
     __tablename__ = "checkpoints"
@@ -128,7 +128,7 @@ class AuditKey(SQLModel, table=True):
     first_used_at: datetime = Field(sa_type=Instant)
 
 
-class Refused(SQLModel, table=True):
+class RefusalCount(SQLModel, table=True):
     """What was refused in one minute and is counted together; once the minute is over it becomes one event."""
 
     __tablename__ = "refused"

@@ -14,7 +14,7 @@ from sqlmodel import Session
 
 from lockbox.audit import events
 from lockbox.audit.canonical import canonical, instant
-from lockbox.audit.events import CLOCK, THE_CLOCK, Happening
+from lockbox.audit.events import CLOCK, THE_CLOCK, AuditEvent
 from lockbox.database import Database, now
 
 SIGN_IN_REFUSED = "sign_in_refused"
@@ -42,7 +42,7 @@ RECORD = text(f"WITH {events.APPEND} SELECT 1")
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusalEntry:
     """What was refused: to whom, as far as that is known, and about which request.
 
     What is alike in `facts`, with the kind, the person and the request, is counted together within a minute, and so
@@ -58,7 +58,7 @@ class Refused:
     personal: Mapping[str, str | None] = field(default_factory=dict)
 
 
-def count(session: Session, refused: Refused) -> None:
+def count(session: Session, refused: RefusalEntry) -> None:
     """Count one refusal; the transaction is one of its own, for that of the refused call is rolled back."""
     minute = now(session).replace(second=0, microsecond=0)
     identity: dict[str, Any] = {
@@ -81,7 +81,7 @@ def count(session: Session, refused: Refused) -> None:
     session.connection().execute(COUNT, values)
 
 
-def settle(database: Database) -> int:
+def record_finished_minutes(database: Database) -> int:
     """Make an event of whatever was counted in minutes that are over; return how many counts that were."""
     with database.transaction() as session:
         at = now(session)
@@ -93,7 +93,7 @@ def settle(database: Database) -> int:
         requests = {row.id: row for row in session.connection().execute(REQUESTS, {"ids": asked})}
         places = _places(session, rows, requests)
         happenings = [
-            Happening(
+            AuditEvent(
                 at=at,
                 action=row.kind,
                 actor=replace(THE_CLOCK, channel=row.facts.get("channel", CLOCK)),

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lockbox.audit.event_search import Recorded
+from lockbox.audit.event_search import RecordedEvent
 from lockbox.audit.verifier.approval_checks import SUBMISSION
 from lockbox.audit.verifier.event_checks import submitted
 
@@ -52,7 +52,7 @@ PAGES = Environment(
 
 
 @dataclass(frozen=True)
-class Step:
+class ReportStep:
     """A move of the request: who made it, in which role and for whom else, and what they said of it."""
 
     at: datetime
@@ -72,7 +72,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Use:
+class ReportedUse:
     """Something that was done inside the window, as the system that it was done in has reported it.
 
     `as_asked` is whether the request named that resource and that action.
@@ -89,7 +89,7 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Kept:
+class RequestRecord:
     """What the row of a request says of it, for what the trail no longer holds; `moves` is how many it has made."""
 
     request_id: UUID
@@ -122,17 +122,17 @@ class Report:
     reason_code: str
     case_ref: str | None
     justification: str | None
-    steps: tuple[Step, ...]
+    steps: tuple[ReportStep, ...]
     opened_at: datetime | None
     closed_at: datetime | None
-    uses: tuple[Use, ...]
+    uses: tuple[ReportedUse, ...]
     more: bool
     state: str | None
     lost: tuple[int, ...] = ()
     altered: tuple[UUID, ...] = ()
     granted_actions: tuple[str, ...] | None = None
     granted_resources: tuple[str, ...] | None = None
-    questions: tuple[Step, ...] = ()
+    questions: tuple[ReportStep, ...] = ()
 
     @property
     def sealed(self) -> bool:
@@ -140,7 +140,7 @@ class Report:
         return not self.lost and not self.altered and all(step.number is not None for step in self.steps)
 
     @property
-    def asker(self) -> Step | None:
+    def asker(self) -> ReportStep | None:
         """The step by which it was asked for, unless that is lost."""
         return next((step for step in self.steps if step.from_state is None), None)
 
@@ -165,12 +165,12 @@ class Report:
 
 def report(
     tenant: str,
-    moves: Iterable[Recorded],
-    used: Sequence[Recorded],
+    moves: Iterable[RecordedEvent],
+    used: Sequence[RecordedEvent],
     *,
-    asked: Sequence[Recorded] = (),
+    asked: Sequence[RecordedEvent] = (),
     more: bool = False,
-    kept: Kept | None = None,
+    kept: RequestRecord | None = None,
 ) -> Report:
     """Return the report on a request, from its moves in order and from what was done inside, the oldest first.
 
@@ -209,17 +209,17 @@ def report(
     )
 
 
-def _granted_actions(opening: Recorded | None) -> tuple[str, ...] | None:
+def _granted_actions(opening: RecordedEvent | None) -> tuple[str, ...] | None:
     """Return the actions for which the window was opened, where they are less than was asked."""
     return _texts(opening.said.get("granted_actions")) if opening else None
 
 
-def _granted_resources(opening: Recorded | None) -> tuple[str, ...] | None:
+def _granted_resources(opening: RecordedEvent | None) -> tuple[str, ...] | None:
     named = opening.value("granted_resources") if opening else None
     return _texts(_read(named)) if named else None
 
 
-def _asked(first: Recorded) -> dict[str, Any] | None:
+def _asked(first: RecordedEvent) -> dict[str, Any] | None:
     """Return what the first move says was asked for; None where somebody has changed it beyond reading."""
     resources = first.value("resources")
     match submitted(first.said):
@@ -234,12 +234,12 @@ def _asked(first: Recorded) -> dict[str, Any] | None:
     return None
 
 
-def _submitted(first: Recorded | None) -> Iterator[Step]:
+def _submitted(first: RecordedEvent | None) -> Iterator[ReportStep]:
     """Yield the submission as a step, where it is known by the event alone by which the customer was asked later."""
     said = first.said.get(SUBMISSION) if first else None
     if first is None or not isinstance(said, dict):
         return
-    yield Step(
+    yield ReportStep(
         at=_moment(said.get("at"), first.at),
         action="submit",
         from_state=None,
@@ -264,7 +264,7 @@ def _texts(named: object) -> tuple[str, ...] | None:
     return (tuple(map(str, named)) or None) if isinstance(named, list) else None
 
 
-def _lost(events: Iterable[Recorded], kept: Kept | None) -> tuple[int, ...]:
+def _lost(events: Iterable[RecordedEvent], kept: RequestRecord | None) -> tuple[int, ...]:
     """Return the numbers of the moves that are not there."""
     there: set[int] = set()
     for event in events:
@@ -285,10 +285,10 @@ def moment(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}Z" if at else "-"
 
 
-def step(event: Recorded) -> Step:
+def step(event: RecordedEvent) -> ReportStep:
     """Return a move as a report shows it."""
     others = [value for name, value in sorted(event.personal.items()) if name.startswith(PRINCIPAL)]
-    return Step(
+    return ReportStep(
         at=event.at,
         action=event.action,
         from_state=event.from_state,
@@ -301,11 +301,11 @@ def step(event: Recorded) -> Step:
     )
 
 
-def use(event: Recorded) -> Use:
+def use(event: RecordedEvent) -> ReportedUse:
     """Return something that was done inside as a report shows it; what cannot be read of it is as if erased."""
     said = event.said
     count, as_asked = said.get("count"), said.get("as_asked")
-    return Use(
+    return ReportedUse(
         first_at=_moment(said.get("first_at"), event.at),
         last_at=_moment(said.get("last_at"), event.at),
         method=str(said.get("method", ERASED)),

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lockbox.audit.event_search import Recorded
+from lockbox.audit.event_search import RecordedEvent
 from lockbox.audit.report import ERASED, PRINCIPAL
 
 WORDS = {
@@ -122,20 +122,20 @@ NOBODYS = {"clock": "the lockbox", "owner": "whoever runs the lockbox"}
 
 
 @dataclass(frozen=True)
-class Told:
+class EventWording:
     """An event in words; `about` are lines that say what it was about, each with its label."""
 
-    event: Recorded
+    event: RecordedEvent
     who: str
     role: str
     deed: str
     about: tuple[tuple[str, str], ...]
 
 
-def told(event: Recorded) -> Told:
+def describe(event: RecordedEvent) -> EventWording:
     """Return an event in words, as far as this reader may read it."""
     who = (event.value("name") or f"somebody whose name was {ERASED}") if event.actor_id else _nobody(event)
-    return Told(
+    return EventWording(
         event,
         f"{who[0].upper()}{who[1:]}",
         event.actor_role.replace("_", " ") if event.actor_id else "",
@@ -144,7 +144,7 @@ def told(event: Recorded) -> Told:
     )
 
 
-def _deed(event: Recorded) -> str:
+def _deed(event: RecordedEvent) -> str:
     deed = WORDS.get(event.action, event.action.replace("_", " "))
     count = event.said.get("count")
     if event.action != NOTICES_SENT or not isinstance(count, int):
@@ -153,11 +153,11 @@ def _deed(event: Recorded) -> str:
     return f"sent {count} {one if count == 1 else several}"
 
 
-def _nobody(event: Recorded) -> str:
+def _nobody(event: RecordedEvent) -> str:
     return NOBODYS.get(event.actor_role, event.actor_role.replace("_", " "))
 
 
-def _about(event: Recorded) -> Iterator[tuple[str, str]]:
+def _about(event: RecordedEvent) -> Iterator[tuple[str, str]]:
     said: Mapping[str, Any] = event.said
     personal = event.personal
     if event.actor_id is None and "name" in personal:

@@ -13,13 +13,13 @@ from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from lockbox.database import now
-from lockbox.errors import NotSignedIn, Unknown
+from lockbox.errors import NotFound, NotSignedIn
 from lockbox.identity import authentication, keyring, row_marks
-from lockbox.identity.authentication import Kind
+from lockbox.identity.authentication import CredentialKind
 from lockbox.identity.credentials import Token
 from lockbox.identity.keyring import Keyring
-from lockbox.identity.roles import Caller, Means
-from lockbox.identity.sessions import within_reach
+from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.sessions import visible_to
 from lockbox.sql import new_id
 
 FORM = re.compile(
@@ -39,7 +39,7 @@ UPDATE tokens SET last_used_at = :at WHERE id = (
 
 
 @dataclass(frozen=True)
-class Issued:
+class IssuedToken:
     """A token at the one moment at which its text is known."""
 
     token: Token
@@ -59,7 +59,7 @@ def issue(
     services: Iterable[str] = (),
     replaces: UUID | None = None,
     only_at: UUID | None = None,
-) -> Issued:
+) -> IssuedToken:
     """Make a token of 256 random bits for a person; only a keyed hash of it is kept.
 
     Args:
@@ -108,7 +108,7 @@ def draft(
     services: Iterable[str] = (),
     replaces: UUID | None = None,
     only_at: UUID | None = None,
-) -> Issued:
+) -> IssuedToken:
     """Return a token that is not written yet, marked by these keys; the other arguments are those of `issue`."""
     token_id, secret = new_id(), secrets.token_urlsafe(32)
     token = Token(
@@ -126,7 +126,7 @@ def draft(
         created_at=at,
     )
     token.mac = ring.powers.mark(*row_marks.of_token(token))
-    return Issued(token, written(environment, token_id, secret))
+    return IssuedToken(token, written(environment, token_id, secret))
 
 
 def written(environment: str, token_id: UUID, secret: str) -> str:
@@ -148,15 +148,15 @@ def authenticate(session: Session, shown: str, *, environment: str) -> Caller:
             is disabled. All but the expiry answer alike.
     """
     token_id, secret = read(shown, environment)
-    found = authentication.recognise(
-        session, Kind.TOKEN, str(token_id), hashes(keyring.of(session), token_id, secret)
+    found = authentication.look_up_credential(
+        session, CredentialKind.TOKEN, str(token_id), hashes(keyring.of(session), token_id, secret)
     )
     if found is None:
         whose = session.connection().execute(WHOSE, {"id": token_id}).scalar_one()
         raise NotSignedIn(UNKNOWN, person_id=whose)
     if found.revoked or found.disabled:
         raise NotSignedIn(UNKNOWN, person_id=found.person_id)
-    if found.means is Means.SAMPLE and environment == "production":
+    if found.means is AuthMethod.SAMPLE and environment == "production":
         said = "Sample tokens are not taken in production; make a token of your own."
         raise NotSignedIn(said, person_id=found.person_id)
     if found.expires_at is None or found.at >= found.expires_at:
@@ -195,15 +195,15 @@ def rotate(
     lifetime: timedelta,
     overlap: timedelta,
     by_mail: bool,
-) -> Issued:
+) -> IssuedToken:
     """Make a token in the place of another one of the caller's, which keeps working for the overlap.
 
     Raises:
-        Unknown: the caller has no such token.
+        NotFound: the caller has no such token.
     """
     old = _of(session, caller, token_id)
     if not row_marks.is_held(session, old.mac, row_marks.of_token(old), old.id):
-        raise Unknown("There is no such token.")
+        raise NotFound("There is no such token.")
     old.expires_at = min(old.expires_at, now(session) + overlap)
     old.mac = keyring.of(session).powers.mark(*row_marks.of_token(old))
     session.add(old)
@@ -225,7 +225,7 @@ def revoke(session: Session, caller: Caller, token_id: UUID) -> None:
     """Make a token of the caller's worthless from the next call on; once more does no harm.
 
     Raises:
-        Unknown: the caller has no such token.
+        NotFound: the caller has no such token.
     """
     token = _of(session, caller, token_id)
     token.revoked_at = token.revoked_at or now(session)
@@ -237,12 +237,12 @@ def _of(session: Session, caller: Caller, token_id: UUID) -> Token:
     query = _all_of(caller).where(col(Token.id) == token_id)
     token = session.exec(query.with_for_update()).one_or_none()
     if token is None:
-        raise Unknown("There is no such token.")
+        raise NotFound("There is no such token.")
     return token
 
 
 def _all_of(caller: Caller) -> SelectOfScalar[Token]:
-    return select(Token).where(col(Token.person_id) == caller.person_id, within_reach(caller, col(Token.only_at)))
+    return select(Token).where(col(Token.person_id) == caller.person_id, visible_to(caller, col(Token.only_at)))
 
 
 def hashes(ring: Keyring, token_id: UUID, secret: str) -> list[bytes]:

@@ -12,16 +12,16 @@ from sqlmodel import Session
 
 from lockbox.database import read_at
 from lockbox.identity import keyring, row_marks, row_security
-from lockbox.identity.roles import Caller, Means, Role, Side, Standing
-from lockbox.identity.row_marks import Power
+from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
+from lockbox.identity.row_marks import MarkedRowKind
 
-RECOGNISE = text("""
+LOOK_UP_CREDENTIAL = text("""
 SELECT r.*, b.only_at, b.proven_by, b.proven_at, clock_timestamp() AS at
 FROM recognise(:kind, :shown, :hash) r CROSS JOIN LATERAL bounds(:kind, r.key_id) b
 """)
 
 
-class Kind(StrEnum):
+class CredentialKind(StrEnum):
     """What can be shown, each with its `shown` text and its `hash`.
 
     A token: its id and the keyed hash of its secret. A session: the keyed hash of its secret. An identity: issuer and
@@ -37,12 +37,12 @@ class Kind(StrEnum):
     INVITATION = "invitation"
 
 
-MARKED = {Kind.TOKEN: Power.TOKEN, Kind.SESSION: Power.SESSION}
+MARKED = {CredentialKind.TOKEN: MarkedRowKind.TOKEN, CredentialKind.SESSION: MarkedRowKind.SESSION}
 """What is nobody's without a mark; of a passkey and an identity the mark is looked at with the row itself."""
 
 
 @dataclass(frozen=True)
-class Found:
+class CredentialLookup:
     """Who was recognised, when, and what is known of what they showed; nothing of it is judged yet.
 
     `person_id` is None where what was shown is good but belongs to nobody (yet). For an invitation the standings are
@@ -56,8 +56,8 @@ class Found:
     name: str | None
     side: Side | None
     disabled: bool
-    standings: frozenset[Standing]
-    means: Means | None
+    standings: frozenset[RoleGrant]
+    means: AuthMethod | None
     signed_in_at: datetime | None
     last_seen_at: datetime | None
     expires_at: datetime | None
@@ -68,7 +68,7 @@ class Found:
     by_terminal: bool
     at: datetime
 
-    def caller(self, means: Means | None = None, signed_in_at: datetime | None = None) -> Caller:
+    def caller(self, means: AuthMethod | None = None, signed_in_at: datetime | None = None) -> Caller:
         """Return the person as the house sees one; what was just proven may be stronger than what is on record."""
         assert self.person_id is not None  # noqa: S101 - callers have judged that
         assert self.name is not None  # noqa: S101 - likewise
@@ -80,14 +80,16 @@ class Found:
             self.scopes,
             self.services,
             self.side,
-            means or self.means or Means.TOKEN,
+            means or self.means or AuthMethod.TOKEN,
             self.key_id,
             signed_in_at or self.signed_in_at,
             by_terminal=self.by_terminal,
         ).within(self.only_at)
 
 
-def recognise(session: Session, kind: Kind, shown: str = "", hashes: Sequence[bytes] = (b"",)) -> Found | None:
+def look_up_credential(
+    session: Session, kind: CredentialKind, shown: str = "", hashes: Sequence[bytes] = (b"",)
+) -> CredentialLookup | None:
     """Look up what somebody shows; the transaction becomes that person's. None: nobody is known by it.
 
     Of the `hashes`, the newest key's stands first. A token or a session that no key of ours has marked is nobody's,
@@ -98,21 +100,23 @@ def recognise(session: Session, kind: Kind, shown: str = "", hashes: Sequence[by
     """
     for hash_ in hashes:
         values = {"kind": kind.value, "shown": shown, "hash": hash_}
-        row = session.connection().execute(RECOGNISE, values).one_or_none()
+        row = session.connection().execute(LOOK_UP_CREDENTIAL, values).one_or_none()
         if row is not None:
-            return _judged(session, kind, row, hash_, hashes[0])
+            return _checked(session, kind, row, hash_, hashes[0])
     return None
 
 
-def _judged(session: Session, kind: Kind, row: Row[Any], hash_: bytes, newest: bytes) -> Found | None:
+def _checked(
+    session: Session, kind: CredentialKind, row: Row[Any], hash_: bytes, newest: bytes
+) -> CredentialLookup | None:
     if kind in MARKED and not _is_marked(session, kind, row, hash_, newest):
         return None
-    if kind is Kind.INVITATION:
+    if kind is CredentialKind.INVITATION:
         pairs = zip(row.roles, row.tenant_ids * len(row.roles), strict=True)
-        standings = frozenset(Standing(Role(role), tenant_id) for role, tenant_id in pairs)
-        return _found(session, row, standings)
+        standings = frozenset(RoleGrant(Role(role), tenant_id) for role, tenant_id in pairs)
+        return _lookup(session, row, standings)
     standings = _held(session, row)
-    found = _found(session, row, standings)
+    found = _lookup(session, row, standings)
     if row.person_id is not None:
         row_security.entered(session, row.person_id, row.only_at)
         if len(standings) < len(row.roles or ()):
@@ -121,7 +125,7 @@ def _judged(session: Session, kind: Kind, row: Row[Any], hash_: bytes, newest: b
     return found
 
 
-def _is_marked(session: Session, kind: Kind, row: Row[Any], hash_: bytes, newest: bytes) -> bool:
+def _is_marked(session: Session, kind: CredentialKind, row: Row[Any], hash_: bytes, newest: bytes) -> bool:
     """Whether a token or a session is as a key of ours has marked it; an older key's is marked anew."""
     ring, parts = keyring.of(session), _parts(kind, row, hash_)
     if not row_marks.is_held(session, row.mac, parts, row.key_id):
@@ -132,8 +136,8 @@ def _is_marked(session: Session, kind: Kind, row: Row[Any], hash_: bytes, newest
     return True
 
 
-def _parts(kind: Kind, row: Row[Any], hash_: bytes) -> Sequence[keyring.Part]:
-    if kind is Kind.SESSION:
+def _parts(kind: CredentialKind, row: Row[Any], hash_: bytes) -> Sequence[keyring.Part]:
+    if kind is CredentialKind.SESSION:
         return row_marks.browser_session(
             row.key_id,
             row.person_id,
@@ -147,7 +151,7 @@ def _parts(kind: Kind, row: Row[Any], hash_: bytes) -> Sequence[keyring.Part]:
         row.key_id,
         row.person_id,
         hash_,
-        is_sample=row.means == Means.SAMPLE,
+        is_sample=row.means == AuthMethod.SAMPLE,
         by_mail=row.by_mail,
         scopes=row.scopes,
         services=row.services,
@@ -159,25 +163,25 @@ def _parts(kind: Kind, row: Row[Any], hash_: bytes) -> Sequence[keyring.Part]:
     )
 
 
-def _held(session: Session, row: Row[Any]) -> frozenset[Standing]:
+def _held(session: Session, row: Row[Any]) -> frozenset[RoleGrant]:
     """Return the roles whose memberships are as a key of ours has marked them."""
     rows = zip(row.membership_ids or (), row.roles or (), row.tenant_ids or (), row.macs or (), strict=True)
     return frozenset(
-        Standing(Role(role), tenant_id)
+        RoleGrant(Role(role), tenant_id)
         for row_id, role, tenant_id, mac in rows
         if row_marks.holds(session, mac, row_marks.membership(row_id, row.person_id, tenant_id, role), row_id)
     )
 
 
-def _found(session: Session, row: Row[Any], standings: frozenset[Standing]) -> Found:
-    return Found(
+def _lookup(session: Session, row: Row[Any], standings: frozenset[RoleGrant]) -> CredentialLookup:
+    return CredentialLookup(
         key_id=row.key_id,
         person_id=row.person_id,
         name=row.name,
         side=Side(row.side) if row.side else None,
         disabled=bool(row.disabled),
         standings=standings,
-        means=Means(row.proven_by or row.means) if row.means else None,
+        means=AuthMethod(row.proven_by or row.means) if row.means else None,
         signed_in_at=row.proven_at or row.signed_in_at,
         last_seen_at=row.last_seen_at,
         expires_at=row.expires_at,

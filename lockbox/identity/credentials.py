@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
-from lockbox.identity.roles import Means
+from lockbox.identity.roles import AuthMethod
 from lockbox.sql import Instant, Texts, words
 
 
@@ -34,12 +34,12 @@ class Token(SQLModel, table=True):
     last_used_at: datetime | None = Field(default=None, sa_type=Instant)
     created_at: datetime = Field(sa_type=Instant)
     only_at: UUID | None = Field(default=None, foreign_key="tenants.id")
-    means: Means | None = Field(default=None, sa_type=words(Means))
+    means: AuthMethod | None = Field(default=None, sa_type=words(AuthMethod))
     signed_in_at: datetime | None = Field(default=None, sa_type=Instant)
     mac: bytes | None = None
 
 
-class Terminal(SQLModel, table=True):
+class DeviceLogin(SQLModel, table=True):
     """A terminal that asks to be signed in by a page: hashes of its token's secret and of the code that it shows.
 
     Its id is that of the token that it gets when it is allowed.
@@ -105,7 +105,7 @@ class BrowserSession(SQLModel, table=True):
     id: UUID = Field(primary_key=True)
     person_id: UUID = Field(foreign_key="people.id", index=True)
     secret_hash: bytes
-    means: Means = Field(sa_type=words(Means))
+    means: AuthMethod = Field(sa_type=words(AuthMethod))
     signed_in_at: datetime = Field(sa_type=Instant)
     last_seen_at: datetime = Field(sa_type=Instant)
     expires_at: datetime = Field(sa_type=Instant)
@@ -116,7 +116,7 @@ class BrowserSession(SQLModel, table=True):
     mac: bytes | None = None
 
 
-class SignIn(SQLModel, table=True):
+class PendingLogin(SQLModel, table=True):
     """A sign-in that a browser has begun: bound to it by the keyed hash of a cookie, used once.
 
     For a mailed code: the address, and the nonce from which the code is made. For OIDC: the issuer,
@@ -127,7 +127,7 @@ class SignIn(SQLModel, table=True):
 
     id: UUID = Field(primary_key=True)
     browser_hash: bytes
-    means: Means = Field(sa_type=words(Means))
+    means: AuthMethod = Field(sa_type=words(AuthMethod))
     email: str | None = Field(default=None, max_length=320)
     code_nonce: bytes | None = None
     issuer: str | None = Field(default=None, max_length=500)
@@ -152,7 +152,7 @@ class SignInCount(SQLModel, table=True):
     count: int
 
 
-class EndedPower(SQLModel, table=True):
+class RevokedMark(SQLModel, table=True):
     """The mark of a row that gave power and was taken away, or marked anew: no row with it is written any more."""
 
     __tablename__ = "ended_powers"

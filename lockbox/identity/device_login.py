@@ -17,9 +17,9 @@ from sqlmodel import Session, col, select
 from lockbox.database import now
 from lockbox.errors import Invalid, NotSignedIn, NotYours, SignInAgain
 from lockbox.identity import api_tokens, enrolment, keyring, row_marks, sessions
-from lockbox.identity.credentials import Terminal, Token
-from lockbox.identity.roles import Caller, Means, Role
-from lockbox.identity.sessions import Place
+from lockbox.identity.credentials import DeviceLogin, Token
+from lockbox.identity.roles import AuthMethod, Caller, Role
+from lockbox.identity.sessions import ClientInfo
 from lockbox.sql import new_id
 
 # RFC 8628 section 6.1: no vowels, so that no words come out, and nothing that looks like something else.
@@ -34,7 +34,7 @@ OLD = "Your sign-in is older than {minutes} minutes, and the terminal would be s
 MEET = text("SELECT meet_terminal(:secret, :code)")
 
 
-class State(StrEnum):
+class DeviceLoginState(StrEnum):
     """What has become of a terminal that asked."""
 
     WAITING = "waiting"
@@ -44,7 +44,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Asked:
+class DeviceAuthorization:
     """What a terminal is told once: the code to show, and the token that is worth nothing until it is allowed."""
 
     code: str
@@ -52,11 +52,11 @@ class Asked:
     lasts: timedelta = LASTS
 
 
-def ask(session: Session, place: Place, *, environment: str) -> Asked:
+def start(session: Session, place: ClientInfo, *, environment: str) -> DeviceAuthorization:
     """Let a terminal ask."""
     code = "".join(secrets.choice(LETTERS) for _ in range(LENGTH))
     row_id, secret, at, ring = new_id(), secrets.token_urlsafe(32), now(session), keyring.of(session)
-    row = Terminal(
+    row = DeviceLogin(
         id=row_id,
         secret_hash=api_tokens.hashes(ring, row_id, secret)[0],
         code_hash=_codes(session, code)[0],
@@ -67,10 +67,10 @@ def ask(session: Session, place: Place, *, environment: str) -> Asked:
     )
     session.add(row)
     session.flush()
-    return Asked(f"{code[:4]}-{code[4:]}", api_tokens.written(environment, row_id, secret))
+    return DeviceAuthorization(f"{code[:4]}-{code[4:]}", api_tokens.written(environment, row_id, secret))
 
 
-def state(session: Session, shown: str, *, environment: str) -> State:
+def state(session: Session, shown: str, *, environment: str) -> DeviceLoginState:
     """Return what has become of the terminal that shows its token.
 
     Raises:
@@ -81,11 +81,11 @@ def state(session: Session, shown: str, *, environment: str) -> State:
     if row is None:
         raise NotSignedIn(api_tokens.UNKNOWN)
     if row.answered_at is not None:
-        return State.ALLOWED if row.is_allowed else State.REFUSED
-    return State.WAITING if now(session) < row.expires_at else State.OVER
+        return DeviceLoginState.ALLOWED if row.is_allowed else DeviceLoginState.REFUSED
+    return DeviceLoginState.WAITING if now(session) < row.expires_at else DeviceLoginState.OVER
 
 
-def look(session: Session, caller: Caller, code: str) -> Terminal:
+def pending_for_code(session: Session, caller: Caller, code: str) -> DeviceLogin:
     """Return the terminal that shows this code, to somebody who may sign one in.
 
     Raises:
@@ -96,7 +96,7 @@ def look(session: Session, caller: Caller, code: str) -> Terminal:
     if caller.holds(Role.SYSTEM):
         raise NotYours("A system of the vendor has tokens of its own; nobody signs a terminal in for it.")
     at = now(session)
-    if caller.by_terminal or caller.means is Means.TOKEN or caller.signed_in_at is None:
+    if caller.by_terminal or caller.means is AuthMethod.TOKEN or caller.signed_in_at is None:
         raise SignInAgain("Sign in with a browser to sign a terminal in.")
     if at - caller.signed_in_at >= enrolment.FRESH:
         seconds = int(enrolment.FRESH.total_seconds())
@@ -107,7 +107,7 @@ def look(session: Session, caller: Caller, code: str) -> Terminal:
     return row
 
 
-def answer(session: Session, caller: Caller, place: Place, code: str, *, allowed: bool) -> None:
+def answer(session: Session, caller: Caller, place: ClientInfo, code: str, *, allowed: bool) -> None:
     """Allow the terminal that shows this code, or refuse it: once.
 
     The token that it gets lasts fifteen minutes, is as strong as this session and as fresh as its signing in, and
@@ -116,7 +116,7 @@ def answer(session: Session, caller: Caller, place: Place, code: str, *, allowed
     Raises:
         NotYours, SignInAgain, Invalid: as for looking.
     """
-    row, at = look(session, caller, code), now(session)
+    row, at = pending_for_code(session, caller, code), now(session)
     row.answered_by, row.answered_at, row.is_allowed = caller.person_id, at, allowed
     session.add(row)
     session.flush()
@@ -130,14 +130,14 @@ def answer(session: Session, caller: Caller, place: Place, code: str, *, allowed
     )
 
 
-def _token(row: Terminal, caller: Caller) -> Token:
+def _token(row: DeviceLogin, caller: Caller) -> Token:
     assert row.answered_at is not None  # noqa: S101 - it was just answered
     return Token(
         id=row.id,
         person_id=caller.person_id,
         name=f"{NAME} at {row.address}" if row.address else NAME,
         is_sample=False,
-        by_mail=caller.means is Means.MAIL,
+        by_mail=caller.means is AuthMethod.MAIL,
         secret_hash=row.secret_hash,
         only_at=caller.only_at,
         means=caller.means,
@@ -147,12 +147,12 @@ def _token(row: Terminal, caller: Caller) -> Token:
     )
 
 
-def _met(session: Session, *, secrets_: Sequence[bytes] = (), codes: Sequence[bytes] = ()) -> Terminal | None:
+def _met(session: Session, *, secrets_: Sequence[bytes] = (), codes: Sequence[bytes] = ()) -> DeviceLogin | None:
     shown = [{"secret": one, "code": None} for one in secrets_] + [{"secret": None, "code": one} for one in codes]
     for values in shown:
         found: UUID | None = session.connection().execute(MEET, values).scalar_one()
         if found is not None:
-            return session.exec(select(Terminal).where(col(Terminal.id) == found)).one_or_none()
+            return session.exec(select(DeviceLogin).where(col(DeviceLogin.id) == found)).one_or_none()
     return None
 
 

@@ -7,10 +7,10 @@ from sqlmodel import Session
 
 from lockbox.database import now
 from lockbox.errors import SignInAgain
-from lockbox.identity.roles import Caller, Means
+from lockbox.identity.roles import AuthMethod, Caller
 
 FRESH = timedelta(minutes=15)
-STRONG = frozenset({Means.OIDC, Means.PASSKEY})
+STRONG = frozenset({AuthMethod.OIDC, AuthMethod.PASSKEY})
 
 HAS_ANY = text("""
 SELECT EXISTS (SELECT FROM passkeys WHERE person_id = :id) OR EXISTS (SELECT FROM identities WHERE person_id = :id)
@@ -34,21 +34,21 @@ def check(session: Session, caller: Caller) -> None:
     Raises:
         SignInAgain: it is no browser session, its sign-in is too old, or it was too weak.
     """
-    by_browser = caller.means in STRONG | {Means.MAIL} and not caller.by_terminal
+    by_browser = caller.means in STRONG | {AuthMethod.MAIL} and not caller.by_terminal
     if caller.key_id is None or caller.signed_in_at is None or not by_browser:
         raise SignInAgain("Sign in with a browser to change how you sign in.")
     _fresh_and_strong(session, caller)
 
 
-def check_reach(session: Session, caller: Caller) -> None:
+def check_address_change(session: Session, caller: Caller) -> None:
     """Check that the caller may change where mails to them go: as strictly as how they sign in, by the API too.
 
     Raises:
         SignInAgain: an API token was shown, or the sign-in is too old, or was too weak.
     """
-    if caller.means is Means.SAMPLE:
+    if caller.means is AuthMethod.SAMPLE:
         return
-    if caller.means is Means.TOKEN:
+    if caller.means is AuthMethod.TOKEN:
         raise SignInAgain("An API token changes nothing of this: sign in with a browser, or by your sign-in service.")
     _fresh_and_strong(session, caller)
 

@@ -7,15 +7,15 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session, col, select
 
-from config.issuers import Issuer
+from config.issuers import IdentityProvider
 from lockbox.database import now
-from lockbox.errors import Conflict, NotSignedIn, NotYours, Unknown
+from lockbox.errors import Conflict, NotFound, NotSignedIn, NotYours
 from lockbox.identity import authentication, enrolment, keyring, row_marks, row_security, sessions, tenants
-from lockbox.identity.authentication import Kind
+from lockbox.identity.authentication import CredentialKind
 from lockbox.identity.credentials import Identity
-from lockbox.identity.oidc import Proven
-from lockbox.identity.roles import Caller, Means, Side
-from lockbox.identity.sessions import Place
+from lockbox.identity.oidc import VerifiedIdentity
+from lockbox.identity.roles import AuthMethod, Caller, Side
+from lockbox.identity.sessions import ClientInfo
 
 NOBODY = "Nobody here is known by that sign-in; sign in another way and add it to your account."
 
@@ -26,7 +26,7 @@ ON CONFLICT DO NOTHING RETURNING person_id
 """)
 
 
-def caller_of(session: Session, issuer: Issuer, proven: Proven) -> Caller:
+def caller_of(session: Session, issuer: IdentityProvider, proven: VerifiedIdentity) -> Caller:
     """Return the person whom an issuer has just vouched for, whose transaction this one becomes.
 
     A tenant's issuer vouches for its people at that tenant and nowhere else, whatever else they are: what it says
@@ -37,13 +37,13 @@ def caller_of(session: Session, issuer: Issuer, proven: Proven) -> Caller:
         NotSignedIn: the identity is unknown, its person disabled, or not one whom this issuer may speak for; all of
             these answer alike.
     """
-    found = authentication.recognise(session, Kind.IDENTITY, f"{proven.issuer}\n{proven.subject}")
+    found = authentication.look_up_credential(session, CredentialKind.IDENTITY, f"{proven.issuer}\n{proven.subject}")
     if found is None:
         raise NotSignedIn(NOBODY)
     refusal = NotSignedIn(NOBODY, person_id=found.person_id)
     if found.disabled:
         raise refusal
-    caller = found.caller(Means.OIDC, proven.authenticated_at)
+    caller = found.caller(AuthMethod.OIDC, proven.authenticated_at)
     if proven.issuer != issuer.issuer or not speaks_for(session, issuer, caller):
         raise refusal
     caller = caller.within(_tenant_of(session, issuer))
@@ -53,10 +53,10 @@ def caller_of(session: Session, issuer: Issuer, proven: Proven) -> Caller:
         session, identity.mac, row_marks.identity(identity), identity.person_id
     ):
         raise refusal
-    return caller if now(session) >= identity.trusted_at else replace(caller, means=Means.MAIL)
+    return caller if now(session) >= identity.trusted_at else replace(caller, means=AuthMethod.MAIL)
 
 
-def speaks_for(session: Session, issuer: Issuer, caller: Caller) -> bool:
+def speaks_for(session: Session, issuer: IdentityProvider, caller: Caller) -> bool:
     """Whether an issuer may sign this person in, by its configuration alone.
 
     A vendor's issuer speaks for people of the vendor, a tenant's for members of that tenant.
@@ -66,7 +66,7 @@ def speaks_for(session: Session, issuer: Issuer, caller: Caller) -> bool:
     return caller.side is Side.CUSTOMER and _tenant_of(session, issuer) in caller.tenants()
 
 
-def is_bound(session: Session, caller: Caller, issuers: Iterable[Issuer]) -> bool:
+def is_bound(session: Session, caller: Caller, issuers: Iterable[IdentityProvider]) -> bool:
     """Whether the person signs in by one of the issuers of this installation at any place of theirs, and can.
 
     Where else they are changes nothing of that: to be taken into another tenant must not let a mailbox in. What a
@@ -83,7 +83,9 @@ def mine(session: Session, caller: Caller) -> Sequence[Identity]:
     return session.exec(query.order_by(col(Identity.issuer), col(Identity.subject))).all()
 
 
-def bind(session: Session, caller: Caller, issuer: Issuer, proven: Proven, place: Place) -> None:
+def bind(
+    session: Session, caller: Caller, issuer: IdentityProvider, proven: VerifiedIdentity, place: ClientInfo
+) -> None:
     """Bind to the caller whom an issuer has just vouched for, in a round trip that this very session began.
 
     Raises:
@@ -110,26 +112,32 @@ def bind(session: Session, caller: Caller, issuer: Issuer, proven: Proven, place
 
 
 def remove(
-    session: Session, caller: Caller, issuer: str, subject: str, place: Place, *, issuers: Iterable[Issuer]
+    session: Session,
+    caller: Caller,
+    issuer: str,
+    subject: str,
+    place: ClientInfo,
+    *,
+    issuers: Iterable[IdentityProvider],
 ) -> None:
     """Take away an identity of the caller's; a sign-in that counts at one tenant, only of that tenant's issuer.
 
     Raises:
         SignInAgain: the session's sign-in is too old or too weak.
-        Unknown: the caller has no such identity.
+        NotFound: the caller has no such identity.
     """
     enrolment.check(session, caller)
     named = [one for one in issuers if one.issuer == issuer]
     is_reached = caller.only_at is None or any(speaks_for(session, one, caller) for one in named)
     identity = _find(session, caller, issuer, subject) if is_reached else None
     if identity is None:
-        raise Unknown("There is no such identity.")
+        raise NotFound("There is no such identity.")
     session.delete(identity)
     session.flush()
     sessions.record(session, caller, place, "identity_removed", issuer=issuer)
 
 
-def _tenant_of(session: Session, issuer: Issuer) -> UUID | None:
+def _tenant_of(session: Session, issuer: IdentityProvider) -> UUID | None:
     tenant = tenants.find(session, issuer.tenant) if issuer.tenant else None
     return tenant.id if tenant else None
 

@@ -33,7 +33,7 @@ Part = object
 """What is hashed: text, bytes, numbers, ids, moments, lists of these, or None."""
 
 
-class Purpose(StrEnum):
+class KeyPurpose(StrEnum):
     """What a derived key is for; each is worthless for the others."""
 
     SECRETS = "secrets"
@@ -117,12 +117,12 @@ class Keyring:
 
     def __init__(self, roots: Sequence[bytes]) -> None:
         self.can_check = bool(roots)
-        self.secrets = Keys([derived(root, Purpose.SECRETS) for root in roots])
-        self.powers = Keys([derived(root, Purpose.POWERS) for root in roots])
-        self.codes = CodeKeys([derived(root, Purpose.CODES) for root in roots])
+        self.secrets = Keys([derived(root, KeyPurpose.SECRETS) for root in roots])
+        self.powers = Keys([derived(root, KeyPurpose.POWERS) for root in roots])
+        self.codes = CodeKeys([derived(root, KeyPurpose.CODES) for root in roots])
 
 
-def derived(root: bytes, purpose: Purpose) -> bytes:
+def derived(root: bytes, purpose: KeyPurpose) -> bytes:
     """Return the key for one purpose (HKDF, RFC 5869); from it neither the root nor another one can be told."""
     return HKDF(SHA256(), KEY_BYTES, salt=None, info=f"lockbox {purpose}".encode()).derive(root)
 
@@ -136,7 +136,7 @@ def development() -> Keyring:
 @cache
 def development_codes() -> CodeKeys:
     """Return the keys of codes of development and tests."""
-    return CodeKeys([derived(_DEVELOPMENT, Purpose.CODES)])
+    return CodeKeys([derived(_DEVELOPMENT, KeyPurpose.CODES)])
 
 
 def of(session: Session) -> Keyring:
@@ -178,7 +178,7 @@ def make_codes(root_file: Path, file: Path) -> None:
     Raises:
         BadKey: the root key cannot be read, or the file is there already or cannot be written.
     """
-    _write(file, CODES, derived(_read(root_file, ROOT), Purpose.CODES))
+    _write(file, CODES, derived(_read(root_file, ROOT), KeyPurpose.CODES))
 
 
 def _write(file: Path, kind: str, key: bytes) -> None:

@@ -22,9 +22,15 @@ from joserfc.errors import (
     JoseError,
 )
 
-from config.issuers import Issuer
+from config.issuers import IdentityProvider
 from lockbox.errors import Busy, NotSignedIn
-from lockbox.identity.oidc_providers import UNREACHABLE, Issuers, Metadata, Signatures, read_object
+from lockbox.identity.oidc_providers import (
+    UNREACHABLE,
+    IdentityProviders,
+    ProviderMetadata,
+    SignatureRegistry,
+    read_object,
+)
 from lockbox.safe_http import FetchFailed
 
 log = structlog.get_logger(__name__)
@@ -62,7 +68,7 @@ class Claims(jwt.JWTClaimsRegistry):
 
 
 @dataclass(frozen=True)
-class Proven:
+class VerifiedIdentity:
     """Somebody whom an issuer vouches for: known by issuer and subject, never by name or address.
 
     `authenticated_at` is in UTC; `email` is there only where the issuer verified it; `methods` are `amr` (RFC 8176).
@@ -77,7 +83,7 @@ class Proven:
 
 
 @dataclass(frozen=True)
-class Begun:
+class AuthorizationRequest:
     """A sign-in that a browser is sent off to; all but the URL is kept for when it comes back."""
 
     url: str
@@ -86,7 +92,7 @@ class Begun:
     verifier: str = field(repr=False)
 
 
-def verify(token: str, issuers: Issuers, now: datetime) -> Proven:
+def verify(token: str, issuers: IdentityProviders, now: datetime) -> VerifiedIdentity:
     """Return whom a bearer token proves, a JWT of one of the configured issuers.
 
     Args:
@@ -102,10 +108,10 @@ def verify(token: str, issuers: Issuers, now: datetime) -> Proven:
     issuer = issuers.configured(name) if isinstance(name, str) else None
     if issuer is None:
         raise NotSignedIn("The token's issuer is not set up here; use a token of an issuer that is.")
-    return _proven(_claims(token, issuer, issuers, audience=issuer.audience, types=BEARER_TYPES, now=now))
+    return _verified_identity(_claims(token, issuer, issuers, audience=issuer.audience, types=BEARER_TYPES, now=now))
 
 
-def begin(issuer: Issuer, metadata: Metadata, redirect_uri: str) -> Begun:
+def begin(issuer: IdentityProvider, metadata: ProviderMetadata, redirect_uri: str) -> AuthorizationRequest:
     """Begin the authorization code flow with PKCE (RFC 7636, S256 only).
 
     The caller keeps state, nonce and verifier bound to this browser, and compares the state that comes back.
@@ -128,12 +134,12 @@ def begin(issuer: Issuer, metadata: Metadata, redirect_uri: str) -> Begun:
         "code_challenge_method": "S256",
     }
     url = httpx.URL(metadata.authorization_endpoint).copy_merge_params(asked)
-    return Begun(str(url), state=state, nonce=nonce, verifier=verifier)
+    return AuthorizationRequest(str(url), state=state, nonce=nonce, verifier=verifier)
 
 
 def finish(
-    issuers: Issuers,
-    issuer: Issuer,
+    issuers: IdentityProviders,
+    issuer: IdentityProvider,
     *,
     code: str,
     verifier: str,
@@ -141,7 +147,7 @@ def finish(
     redirect_uri: str,
     now: datetime,
     answered_by: str | None = None,
-) -> Proven:
+) -> VerifiedIdentity:
     """Exchange the code that a browser came back with for an ID token, and return whom it proves.
 
     Args:
@@ -168,10 +174,10 @@ def finish(
     claims = _claims(token, issuer, issuers, audience=issuer.client_id, types=ID_TOKEN_TYPES, now=now)
     if claims.get("nonce") != nonce or claims.get("azp", issuer.client_id) != issuer.client_id:
         raise NotSignedIn(NOT_COMPLETED)
-    return _proven(claims)
+    return _verified_identity(claims)
 
 
-def _exchange(issuers: Issuers, issuer: Issuer, client_id: str, form: dict[str, str]) -> str:
+def _exchange(issuers: IdentityProviders, issuer: IdentityProvider, client_id: str, form: dict[str, str]) -> str:
     """Return the ID token for a code: client_secret_basic (RFC 6749 section 2.3.1), or a public client."""
     authorization = None
     if issuer.client_secret is None:
@@ -196,7 +202,7 @@ def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if len(token) > MOST_TOKEN_BYTES:
         raise NotSignedIn(NOT_ACCEPTED)
     try:
-        shown = jws.extract_compact(token.encode("ascii"), None, Signatures())
+        shown = jws.extract_compact(token.encode("ascii"), None, SignatureRegistry())
         header, claims = shown.headers(), json.loads(shown.payload)
     except MALFORMED:
         raise NotSignedIn(NOT_ACCEPTED) from None
@@ -207,7 +213,13 @@ def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _claims(
-    token: str, issuer: Issuer, issuers: Issuers, *, audience: str, types: frozenset[str], now: datetime
+    token: str,
+    issuer: IdentityProvider,
+    issuers: IdentityProviders,
+    *,
+    audience: str,
+    types: frozenset[str],
+    now: datetime,
 ) -> dict[str, Any]:
     """Return the claims of a token that this issuer signed, for that audience, and that is valid now."""
     header = _read(token)[0]
@@ -241,9 +253,9 @@ def _claims(
     return claims
 
 
-def _signed(token: str, issuer: Issuer, issuers: Issuers, kid: str | None) -> dict[str, Any]:
+def _signed(token: str, issuer: IdentityProvider, issuers: IdentityProviders, kid: str | None) -> dict[str, Any]:
     """Return the claims of a token that one of the issuer's keys signed; its keys may be fetched once more for it."""
-    registry = Signatures(algorithms=issuer.algorithms, strict_check_header=False)
+    registry = SignatureRegistry(algorithms=issuer.algorithms, strict_check_header=False)
     keys = issuers.keys(issuer, kid)
     try:
         return jwt.decode(token, keys, registry=registry).claims
@@ -260,14 +272,14 @@ def _signed(token: str, issuer: Issuer, issuers: Issuers, kid: str | None) -> di
     raise NotSignedIn(NOT_ACCEPTED)
 
 
-def _proven(claims: dict[str, Any]) -> Proven:
+def _verified_identity(claims: dict[str, Any]) -> VerifiedIdentity:
     subject, at = claims["sub"], claims.get("auth_time", claims["iat"])
     if not 1 <= len(subject) <= LONGEST_SUBJECT or not subject.isprintable() or at < 0:
         raise NotSignedIn(NOT_ACCEPTED)
     name, email, methods = claims.get("name"), claims.get("email"), claims.get("amr")
     is_verified = claims.get("email_verified") is True and isinstance(email, str) and ADDRESS.fullmatch(email)
     words = [word for word in methods if isinstance(word, str)] if isinstance(methods, list) else []
-    return Proven(
+    return VerifiedIdentity(
         issuer=claims["iss"],
         subject=subject,
         authenticated_at=datetime.fromtimestamp(at, UTC),

@@ -20,7 +20,7 @@ from joserfc.jwa import EdDSAAlgorithm
 from joserfc.jwk import Key, KeySet, import_key
 from joserfc.util import urlsafe_b64decode
 
-from config.issuers import Algorithm, Issuer
+from config.issuers import Algorithm, IdentityProvider
 from lockbox.errors import Busy
 from lockbox.safe_http import SECONDS, FetchFailed, fetch
 
@@ -47,7 +47,7 @@ EDDSA = EdDSAAlgorithm()
 EDDSA.security_warning = ""
 
 
-class Kept(Generic[T]):
+class CachedFetch(Generic[T]):
     """One thing that is fetched and kept. Threads share it; each fetch has a thread of its own.
 
     `name` is what the log calls it; `clock` counts seconds, and `wait_seconds` is the longest wait for a fetch.
@@ -165,7 +165,7 @@ class Kept(Generic[T]):
             done.set_result(None)
 
 
-class Signatures(jws.JWSRegistry):
+class SignatureRegistry(jws.JWSRegistry):
     """What issuers may sign with: joserfc's registry, without so much as knowing `none` or shared secrets."""
 
     algorithms = {name: jws.JWSRegistry.algorithms[name] for name in get_args(Algorithm)}  # noqa: RUF012 - as there
@@ -174,11 +174,11 @@ class Signatures(jws.JWSRegistry):
     max_signature_length = 2048
 
 
-Signatures.algorithms["EdDSA"] = EDDSA
+SignatureRegistry.algorithms["EdDSA"] = EDDSA
 
 
 @dataclass(frozen=True)
-class Metadata:
+class ProviderMetadata:
     """What an issuer says of itself (OpenID Connect Discovery 1.0 section 3); an endpoint it lacks is None.
 
     `names_itself` means that it adds `iss` to what it sends back with the browser (RFC 9207).
@@ -190,12 +190,12 @@ class Metadata:
     names_itself: bool
 
 
-class Issuers:
+class IdentityProviders:
     """The issuers of this installation with what they publish: one object a process, shared by its threads."""
 
     def __init__(
         self,
-        configured: Iterable[Issuer],
+        configured: Iterable[IdentityProvider],
         *,
         clock: Callable[[], float] = time.monotonic,
         seconds: float = SECONDS,
@@ -206,20 +206,20 @@ class Issuers:
         self._configured = {issuer.issuer: issuer for issuer in configured}
         self._seconds = seconds
         self._tls = tls
-        self._metadata: dict[str, Kept[Metadata]] = {}
-        self._keys: dict[str, Kept[KeySet]] = {}
+        self._metadata: dict[str, CachedFetch[ProviderMetadata]] = {}
+        self._keys: dict[str, CachedFetch[KeySet]] = {}
         for name, issuer in self._configured.items():
-            kept = functools.partial(Kept, name=name, clock=clock, wait_seconds=wait_seconds, places=places)
+            kept = functools.partial(CachedFetch, name=name, clock=clock, wait_seconds=wait_seconds, places=places)
             self._metadata[name] = kept(functools.partial(self._load_metadata, issuer))
             self._keys[name] = kept(functools.partial(self._load_keys, issuer))
         self._exchanging = threading.BoundedSemaphore(MOST_EXCHANGES_TOGETHER)
         self._exchanges = {name: threading.BoundedSemaphore(MOST_EXCHANGES) for name in self._configured}
 
-    def configured(self, name: str) -> Issuer | None:
+    def configured(self, name: str) -> IdentityProvider | None:
         """Return the issuer whose `iss` is that name to the letter, if it is one of ours."""
         return self._configured.get(name)
 
-    def metadata(self, issuer: Issuer) -> Metadata:
+    def metadata(self, issuer: IdentityProvider) -> ProviderMetadata:
         """Return what the issuer says of itself.
 
         Raises:
@@ -230,7 +230,7 @@ class Issuers:
         except FetchFailed as error:
             raise Busy(UNREACHABLE) from error
 
-    def keys(self, issuer: Issuer, kid: str | None) -> KeySet:
+    def keys(self, issuer: IdentityProvider, kid: str | None) -> KeySet:
         """Return the issuer's keys; for an unknown key id they are fetched again, at most once a minute.
 
         Raises:
@@ -246,7 +246,7 @@ class Issuers:
         except FetchFailed as error:
             raise Busy(UNREACHABLE) from error
 
-    def newer_keys(self, issuer: Issuer, keys: KeySet) -> KeySet | None:
+    def newer_keys(self, issuer: IdentityProvider, keys: KeySet) -> KeySet | None:
         """Return the issuer's keys after one more fetch, at most one a minute, or None if these are the newest.
 
         For a signature that these keys do not explain: an issuer may rotate a key and keep its id.
@@ -260,7 +260,7 @@ class Issuers:
             raise Busy(UNREACHABLE) from error
         return None if newest is keys else newest
 
-    def exchange(self, issuer: Issuer, form: Mapping[str, str], authorization: str | None) -> bytes:
+    def exchange(self, issuer: IdentityProvider, form: Mapping[str, str], authorization: str | None) -> bytes:
         """Return the answer of the issuer's token endpoint; a few calls at a time for each issuer and for all.
 
         Raises:
@@ -280,17 +280,21 @@ class Issuers:
         finally:
             place.release()
 
-    def _load_metadata(self, issuer: Issuer) -> Metadata:
+    def _load_metadata(self, issuer: IdentityProvider) -> ProviderMetadata:
         return read_metadata(self._fetch(issuer, issuer.issuer.rstrip("/") + DISCOVERY), issuer)
 
-    def _load_keys(self, issuer: Issuer) -> KeySet:
+    def _load_keys(self, issuer: IdentityProvider) -> KeySet:
         url = issuer.jwks_url or self._metadata[issuer.issuer].in_background(self._seconds + 1).jwks_url
         if url is None:
             raise FetchFailed("it names no address of its keys")
         return read_keys(self._fetch(issuer, url))
 
     def _fetch(
-        self, issuer: Issuer, url: str, form: Mapping[str, str] | None = None, authorization: str | None = None
+        self,
+        issuer: IdentityProvider,
+        url: str,
+        form: Mapping[str, str] | None = None,
+        authorization: str | None = None,
     ) -> bytes:
         return fetch(
             url,
@@ -302,7 +306,7 @@ class Issuers:
         )
 
 
-def read_metadata(document: bytes, issuer: Issuer) -> Metadata:
+def read_metadata(document: bytes, issuer: IdentityProvider) -> ProviderMetadata:
     """Read a discovery document, which must be the issuer's own (OpenID Connect Discovery 1.0 section 4.3).
 
     Raises:
@@ -313,7 +317,7 @@ def read_metadata(document: bytes, issuer: Issuer) -> Metadata:
         raise FetchFailed("its discovery document is another issuer's")
     schemes = {"https", "http"} if issuer.is_plain_http else {"https"}
     urls = {name: url for name, url in said.items() if isinstance(url, str) and _scheme(url) in schemes}
-    return Metadata(
+    return ProviderMetadata(
         jwks_url=urls.get("jwks_uri"),
         authorization_endpoint=urls.get("authorization_endpoint"),
         token_endpoint=urls.get("token_endpoint"),

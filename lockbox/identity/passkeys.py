@@ -38,12 +38,12 @@ from webauthn.registration.verify_registration_response import VerifiedRegistrat
 
 from lockbox.audit.verifier.passkey_assertion import Assertion, fingerprint
 from lockbox.database import now
-from lockbox.errors import Conflict, Invalid, NotSignedIn, NotYours, TooMany, Unknown
+from lockbox.errors import Conflict, Invalid, NotFound, NotSignedIn, NotYours, TooMany
 from lockbox.identity import authentication, enrolment, keyring, row_marks, sessions
-from lockbox.identity.authentication import Kind
+from lockbox.identity.authentication import CredentialKind
 from lockbox.identity.credentials import Passkey
-from lockbox.identity.roles import Caller, Means
-from lockbox.identity.sessions import Place
+from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.sessions import ClientInfo
 from lockbox.sql import new_id
 
 MOST_PASSKEYS = 20
@@ -86,7 +86,7 @@ class RelyingParty:
 
 
 @dataclass(frozen=True)
-class Question:
+class PasskeyChallenge:
     """What the page's script asks an authenticator, as JSON, and the challenge that the answer must hold."""
 
     options: str
@@ -94,7 +94,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Signature:
+class PasskeySignature:
     """What a passkey of somebody's has signed: the row's id, the credential's id, and the assertion."""
 
     passkey_id: UUID
@@ -102,7 +102,7 @@ class Signature:
     assertion: Assertion
 
 
-def ask_to_add(session: Session, caller: Caller, party: RelyingParty) -> Question:
+def registration_challenge(session: Session, caller: Caller, party: RelyingParty) -> PasskeyChallenge:
     """Return what to ask so that an authenticator makes a passkey for the caller that needs no name typed.
 
     Raises:
@@ -123,11 +123,18 @@ def ask_to_add(session: Session, caller: Caller, party: RelyingParty) -> Questio
         ),
         exclude_credentials=[PublicKeyCredentialDescriptor(id=one.credential_id) for one in known],
     )
-    return Question(options_to_json(options), options.challenge)
+    return PasskeyChallenge(options_to_json(options), options.challenge)
 
 
 def add(
-    session: Session, caller: Caller, party: RelyingParty, *, challenge: bytes, shown: str, name: str, place: Place
+    session: Session,
+    caller: Caller,
+    party: RelyingParty,
+    *,
+    challenge: bytes,
+    shown: str,
+    name: str,
+    place: ClientInfo,
 ) -> None:
     """Add the passkey that an authenticator made for the caller; it counts where the sign-in that adds it does.
 
@@ -164,12 +171,12 @@ def add(
     sessions.record(session, caller, place, "passkey_added")
 
 
-def ask(party: RelyingParty) -> Question:
+def sign_in_challenge(party: RelyingParty) -> PasskeyChallenge:
     """Return what to ask any authenticator that has a passkey for us."""
     options = generate_authentication_options(
         rp_id=party.domain, user_verification=UserVerificationRequirement.REQUIRED
     )
-    return Question(options_to_json(options), options.challenge)
+    return PasskeyChallenge(options_to_json(options), options.challenge)
 
 
 def caller_of(session: Session, party: RelyingParty, *, challenge: bytes, shown: str) -> Caller:
@@ -187,7 +194,7 @@ def caller_of(session: Session, party: RelyingParty, *, challenge: bytes, shown:
         _in_our_window(answer.response.client_data_json)
     except MALFORMED:
         raise NotSignedIn(NOT_ACCEPTED) from None
-    found = authentication.recognise(session, Kind.PASSKEY, hashes=[answer.raw_id])
+    found = authentication.look_up_credential(session, CredentialKind.PASSKEY, hashes=[answer.raw_id])
     if found is None or found.person_id is None:
         raise NotSignedIn(NOT_ACCEPTED)
     refusal = NotSignedIn(NOT_ACCEPTED, person_id=found.person_id)
@@ -200,7 +207,7 @@ def caller_of(session: Session, party: RelyingParty, *, challenge: bytes, shown:
         used_at = _use(session, key, answer, party, challenge)
     except MALFORMED:
         raise refusal from None
-    return found.caller(Means.PASSKEY if used_at >= key.trusted_at else Means.MAIL, used_at)
+    return found.caller(AuthMethod.PASSKEY if used_at >= key.trusted_at else AuthMethod.MAIL, used_at)
 
 
 def has_signer(session: Session, caller: Caller, tenant_id: UUID) -> bool:
@@ -208,7 +215,9 @@ def has_signer(session: Session, caller: Caller, tenant_id: UUID) -> bool:
     return session.exec(_signers(session, caller, tenant_id)).first() is not None
 
 
-def ask_to_sign(session: Session, caller: Caller, party: RelyingParty, tenant_id: UUID, challenge: bytes) -> Question:
+def signing_challenge(
+    session: Session, caller: Caller, party: RelyingParty, tenant_id: UUID, challenge: bytes
+) -> PasskeyChallenge:
     """Return what to ask so that a passkey of the caller's signs the challenge.
 
     Raises:
@@ -223,12 +232,12 @@ def ask_to_sign(session: Session, caller: Caller, party: RelyingParty, tenant_id
         allow_credentials=[PublicKeyCredentialDescriptor(id=one.credential_id) for one in keys],
         user_verification=UserVerificationRequirement.REQUIRED,
     )
-    return Question(options_to_json(options), options.challenge)
+    return PasskeyChallenge(options_to_json(options), options.challenge)
 
 
 def signed(
     session: Session, caller: Caller, party: RelyingParty, tenant_id: UUID, *, challenge: bytes, shown: str
-) -> Signature:
+) -> PasskeySignature:
     """Return what a passkey of the caller's has signed, judged as in a sign-in: host, origin, user and count.
 
     Raises:
@@ -244,7 +253,7 @@ def signed(
         _use(session, key, answer, party, challenge)
         said = answer.response
         parts = (said.authenticator_data, said.client_data_json, said.signature)
-        return Signature(key.id, key.credential_id, Assertion(*parts, fingerprint(public_key(key.public_key))))
+        return PasskeySignature(key.id, key.credential_id, Assertion(*parts, fingerprint(public_key(key.public_key))))
     except MALFORMED:
         raise Invalid(NOT_SIGNED) from None
 
@@ -264,21 +273,21 @@ def public_key(cose: bytes) -> bytes:
 
 def mine(session: Session, caller: Caller) -> Sequence[Passkey]:
     """Return the caller's passkeys, in the order in which they were added; to a narrow sign-in its like."""
-    query = _of(caller).where(sessions.within_reach(caller, col(Passkey.only_at)))
+    query = _of(caller).where(sessions.visible_to(caller, col(Passkey.only_at)))
     return session.exec(query.order_by(col(Passkey.id))).all()
 
 
-def remove(session: Session, caller: Caller, passkey_id: UUID, place: Place) -> None:
+def remove(session: Session, caller: Caller, passkey_id: UUID, place: ClientInfo) -> None:
     """Take away a passkey of the caller's.
 
     Raises:
         SignInAgain: the session's sign-in is too old or too weak.
-        Unknown: the caller has no such passkey.
+        NotFound: the caller has no such passkey.
     """
     enrolment.check(session, caller)
     key = next((one for one in mine(session, caller) if one.id == passkey_id), None)
     if key is None:
-        raise Unknown("There is no such passkey.")
+        raise NotFound("There is no such passkey.")
     session.delete(key)
     session.flush()
     sessions.record(session, caller, place, "passkey_removed")

@@ -5,8 +5,8 @@ from sqlmodel import Session
 from lockbox.errors import Invalid, SignInAgain
 from lockbox.identity import sessions, time_zones
 from lockbox.identity.models import Person
-from lockbox.identity.roles import Caller, Means
-from lockbox.identity.sessions import Place
+from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.sessions import ClientInfo
 
 
 def mine(session: Session, caller: Caller) -> Person:
@@ -29,7 +29,7 @@ def choose_time_zone(session: Session, caller: Caller, name: str) -> None:
     session.flush()
 
 
-def choose_prompts(session: Session, caller: Caller, place: Place, *, wanted: bool) -> None:
+def choose_prompts(session: Session, caller: Caller, place: ClientInfo, *, wanted: bool) -> None:
     """Let the caller, who may approve, be asked by mail or not; a receipt comes to whoever decides all the same.
 
     Who does not want prompts is asked nonetheless where the others are too few to decide. The change is an event.
@@ -47,6 +47,6 @@ def choose_prompts(session: Session, caller: Caller, place: Place, *, wanted: bo
 
 
 def _signed_in(session: Session, caller: Caller) -> Person:
-    if caller.means is Means.TOKEN:
+    if caller.means is AuthMethod.TOKEN:
         raise SignInAgain("An API token changes nothing of this: sign in with a browser, or by your sign-in service.")
     return session.get_one(Person, caller.person_id, with_for_update=True)

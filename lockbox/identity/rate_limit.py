@@ -35,7 +35,7 @@ HERE = ["account here", "code here"]
 
 
 @dataclass(frozen=True)
-class Limits:
+class AttemptLimits:
     """How many attempts within ten minutes are let through.
 
     `per_account` is from anywhere, `per_account_here` from one network (None: as many), and `per_address` is how many
@@ -55,7 +55,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Counted:
+class AttemptCount:
     """An attempt that was counted; `wait` is None if it may go on, `of_address` whether the network is to wait."""
 
     wait: timedelta | None
@@ -76,7 +76,7 @@ class Counted:
 
 def count(
     session: Session,
-    limits: Limits,
+    limits: AttemptLimits,
     *,
     address: str | None = None,
     account: str | None = None,
@@ -85,7 +85,7 @@ def count(
     naming: UUID | None = None,
     taking: UUID | None = None,
     verifying: UUID | None = None,
-) -> Counted:
+) -> AttemptCount:
     """Count an attempt to sign in, to name an address or to take a file; the caller commits before it is judged.
 
     Args:
@@ -110,7 +110,7 @@ def count(
     keys |= here
     known = {kind: value for kind, value in keys.items() if value}
     if not known:
-        return Counted(None)
+        return AttemptCount(None)
     at = now(session)
     values = {
         "kinds": list(known),
@@ -123,7 +123,7 @@ def count(
     rows = session.connection().execute(COUNT, values).all()
     over = [row for row in rows if row.attempts > limits.of(is_address=row.is_address, is_here=row.is_here)]
     wait = _until(max(row.since for row in over), at) if over else None
-    return Counted(wait, any(row.is_address for row in over))
+    return AttemptCount(wait, any(row.is_address for row in over))
 
 
 def _until(since: datetime, at: datetime) -> timedelta:

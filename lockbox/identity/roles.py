@@ -47,7 +47,7 @@ class Scope(StrEnum):
     ACTIVITY_REPORT = "activity:report"
 
 
-class Means(StrEnum):
+class AuthMethod(StrEnum):
     """By what somebody has shown who they are.
 
     `token` is an API token, `sample` one of a try-out, which counts as a fresh sign-in and is refused in production;
@@ -62,7 +62,7 @@ class Means(StrEnum):
 
 
 @dataclass(frozen=True)
-class Standing:
+class RoleGrant:
     """One role of one person: at a tenant, or at the vendor where `tenant_id` is None."""
 
     role: Role
@@ -81,11 +81,11 @@ class Caller:
 
     person_id: UUID
     name: str
-    standings: frozenset[Standing]
+    standings: frozenset[RoleGrant]
     scopes: frozenset[str] = field(default_factory=frozenset)
     services: frozenset[str] = field(default_factory=frozenset)
     side: Side = Side.VENDOR
-    means: Means = Means.TOKEN
+    means: AuthMethod = AuthMethod.TOKEN
     key_id: UUID | None = None
     signed_in_at: datetime | None = None
     only_at: UUID | None = None
@@ -100,7 +100,7 @@ class Caller:
 
     def holds(self, *roles: Role, tenant_id: UUID | None = None) -> bool:
         """Whether the person has one of the roles at that tenant, or at the vendor for None."""
-        return any(Standing(role, tenant_id) in self.standings for role in roles)
+        return any(RoleGrant(role, tenant_id) in self.standings for role in roles)
 
     def tenants(self, roles: Iterable[Role] = TENANT_ROLES) -> frozenset[UUID]:
         """The tenants at which the person has one of the roles."""

@@ -33,7 +33,7 @@ REPORT = text("SELECT report_unverified(:process, :number, :first)")
 PERSON_ID, TENANT_ID = attrgetter("person_id"), attrgetter("tenant_id")
 
 
-class Power(StrEnum):
+class MarkedRowKind(StrEnum):
     """The rows that give power."""
 
     MEMBERSHIP = "membership"
@@ -49,10 +49,10 @@ class Power(StrEnum):
     ELIGIBLE_DEPUTY = "eligible deputy"
 
 
-COVERED: Mapping[Power, Sequence[str]] = {
-    Power.PASSKEY: ["id", "person_id", "credential_id", "public_key", "created_at", "trusted_at", "only_at"],
-    Power.IDENTITY: ["issuer", "subject", "person_id", "created_at", "trusted_at"],
-    Power.INVITATION: (
+COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
+    MarkedRowKind.PASSKEY: ["id", "person_id", "credential_id", "public_key", "created_at", "trusted_at", "only_at"],
+    MarkedRowKind.IDENTITY: ["issuer", "subject", "person_id", "created_at", "trusted_at"],
+    MarkedRowKind.INVITATION: (
         [
             "id",
             "tenant_id",
@@ -66,8 +66,8 @@ COVERED: Mapping[Power, Sequence[str]] = {
             "code_nonce",
         ]
     ),
-    Power.TENANT: ["id", "slug", "mode", "plan", "suspended", "policy_version", "revision"],
-    Power.DELEGATION: [
+    MarkedRowKind.TENANT: ["id", "slug", "mode", "plan", "suspended", "policy_version", "revision"],
+    MarkedRowKind.DELEGATION: [
         "id",
         "tenant_id",
         "principal_id",
@@ -77,44 +77,44 @@ COVERED: Mapping[Power, Sequence[str]] = {
         "made_by",
         "created_at",
     ],
-    Power.ELIGIBLE_DEPUTY: ["id", "tenant_id", "person_id"],
+    MarkedRowKind.ELIGIBLE_DEPUTY: ["id", "tenant_id", "person_id"],
 }
 """Of kinds whose rows are marked as they stand: the columns that a mark covers."""
 
 
 def membership(row_id: UUID, person_id: UUID, tenant_id: UUID | None, role: str) -> Sequence[Part]:
     """Return what the mark of a membership covers; in which tier somebody reviews gives no power."""
-    return (Power.MEMBERSHIP, row_id, person_id, tenant_id, role)
+    return (MarkedRowKind.MEMBERSHIP, row_id, person_id, tenant_id, role)
 
 
 def passkey(row: Passkey) -> Sequence[Part]:
     """Return what the mark of a passkey covers: all but its name and what each use changes."""
-    return _covered(Power.PASSKEY, row)
+    return _covered(MarkedRowKind.PASSKEY, row)
 
 
 def identity(row: Identity) -> Sequence[Part]:
     """Return what the mark of an identity covers."""
-    return _covered(Power.IDENTITY, row)
+    return _covered(MarkedRowKind.IDENTITY, row)
 
 
 def tenant(row: Tenant | Row[Any]) -> Sequence[Part]:
     """Return what the mark of a tenant covers: all that binds it but what it is called."""
-    return _covered(Power.TENANT, row)
+    return _covered(MarkedRowKind.TENANT, row)
 
 
 def policy(tenant_id: UUID, version: int, body: str | Mapping[str, Any]) -> Sequence[Part]:
     """Return what the mark of a version of a tenant's policy covers; the body is what it says, or its JSON text."""
-    return (Power.POLICY, tenant_id, version, _digest(body if isinstance(body, str) else json.dumps(body)))
+    return (MarkedRowKind.POLICY, tenant_id, version, _digest(body if isinstance(body, str) else json.dumps(body)))
 
 
 def delegation(row: Delegation | SimpleNamespace) -> Sequence[Part]:
     """Return what the mark of a delegation covers: all but that it was ended, which anybody may who may write it."""
-    return _covered(Power.DELEGATION, row)
+    return _covered(MarkedRowKind.DELEGATION, row)
 
 
 def eligible_deputy(row: EligibleDeputy | SimpleNamespace) -> Sequence[Part]:
     """Return what the mark of somebody's being eligible as a deputy covers."""
-    return _covered(Power.ELIGIBLE_DEPUTY, row)
+    return _covered(MarkedRowKind.ELIGIBLE_DEPUTY, row)
 
 
 def browser_session(
@@ -128,7 +128,7 @@ def browser_session(
     only_at: UUID | None,
 ) -> Sequence[Part]:
     """Return what the mark of a browser session covers: all but where it is and when it was seen."""
-    return (Power.SESSION, row_id, person_id, secret_hash, means, signed_in_at, expires_at, only_at)
+    return (MarkedRowKind.SESSION, row_id, person_id, secret_hash, means, signed_in_at, expires_at, only_at)
 
 
 def token(
@@ -148,7 +148,7 @@ def token(
 ) -> Sequence[Part]:
     """Return what the mark of a token covers: all but its name and when it was used."""
     bounds = (is_sample, by_mail, sorted(scopes), sorted(services), only_at, means, signed_in_at)
-    return (Power.TOKEN, row_id, person_id, secret_hash, *bounds, created_at, expires_at)
+    return (MarkedRowKind.TOKEN, row_id, person_id, secret_hash, *bounds, created_at, expires_at)
 
 
 def of_session(row: BrowserSession) -> Sequence[Part]:
@@ -197,12 +197,22 @@ def decision(
 ) -> Sequence[Part]:
     """Return what the mark of a decision covers: all by which it counts."""
     kept = (access_window, resources, actions)
-    return (Power.DECISION, row_id, request_id, person_id, verdict, means, sorted(stands_for), *kept, assertion)
+    return (
+        MarkedRowKind.DECISION,
+        row_id,
+        request_id,
+        person_id,
+        verdict,
+        means,
+        sorted(stands_for),
+        *kept,
+        assertion,
+    )
 
 
 def invitation(row: Invitation) -> Sequence[Part]:
     """Return what the mark of an invitation covers: who offers what to which address, and from when until when."""
-    return _covered(Power.INVITATION, row)
+    return _covered(MarkedRowKind.INVITATION, row)
 
 
 def mark(session: Session, parts: Sequence[Part]) -> bytes:
@@ -224,7 +234,7 @@ def holds(session: Session, mac: bytes | None, parts: Sequence[Part], which: UUI
         return False
     powers = keyring.of(session).powers
     if mac is not None and not powers.is_newest(mac):
-        remark(session, Power(str(parts[0])), which, old=mac, new=powers.mark(*parts))
+        remark(session, MarkedRowKind(str(parts[0])), which, old=mac, new=powers.mark(*parts))
     return True
 
 
@@ -237,14 +247,20 @@ def is_held(session: Session, mac: bytes | None, parts: Sequence[Part], which: U
 
 
 def remark(
-    session: Session, kind: Power, which: UUID | None, *, old: bytes, new: bytes, new_hash: bytes | None = None
+    session: Session,
+    kind: MarkedRowKind,
+    which: UUID | None,
+    *,
+    old: bytes,
+    new: bytes,
+    new_hash: bytes | None = None,
 ) -> None:
     """Give a row the newest key's mark, and its secret the newest key's hash, unless somebody else was quicker."""
     values = {"kind": kind.value, "which": which, "old": old, "new": new, "new_hash": new_hash}
     session.connection().execute(REMARK, values)
 
 
-def _covered(kind: Power, row: object) -> Sequence[Part]:
+def _covered(kind: MarkedRowKind, row: object) -> Sequence[Part]:
     return (kind, *(getattr(row, name) for name in COVERED[kind]))
 
 
@@ -255,21 +271,21 @@ def _digest(body: str) -> bytes:
 
 
 @dataclass(frozen=True, order=True)
-class Unverified:
+class UnverifiedRow:
     """A row that gives power, decides or binds, and that no key of ours has marked as it stands: it does not count.
 
     `whose` is the person, or the tenant for what a tenant has laid down.
     """
 
     whose: UUID
-    kind: Power
+    kind: MarkedRowKind
 
     def __str__(self) -> str:
         return f"a {self.kind} of {'tenant' if self.kind in OF_TENANTS.marked else 'person'} {self.whose}"
 
 
 @dataclass(frozen=True)
-class Owners:
+class RowOwners:
     """Those whose rows are marked: how to read the next of them, who has new rows, and of each kind the rows.
 
     `marked` has for each kind the table, whose a row is, and what its mark covers.
@@ -277,56 +293,56 @@ class Owners:
 
     next: TextClause
     fresh: TextClause
-    marked: Mapping[Power, tuple[str, Callable[[Any], UUID], Callable[[Any], Sequence[Part]]]]
+    marked: Mapping[MarkedRowKind, tuple[str, Callable[[Any], UUID], Callable[[Any], Sequence[Part]]]]
 
-    def unverified(self, session: Session, ids: Iterable[UUID]) -> list[Unverified]:
+    def unverified(self, session: Session, ids: Iterable[UUID]) -> list[UnverifiedRow]:
         """Return which of their rows no key of ours has marked as they stand."""
         is_mark, values = keyring.of(session).powers.is_mark, {"ids": list(ids)}
         found = []
         for kind, (table, whose, parts) in self.marked.items():
             rows = session.connection().execute(text(f"SELECT * FROM marked_{table}(:ids)"), values)  # noqa: S608 - ours
-            found += [Unverified(whose(row), kind) for row in rows if not is_mark(row.mac, *parts(row))]
+            found += [UnverifiedRow(whose(row), kind) for row in rows if not is_mark(row.mac, *parts(row))]
         return sorted(found)
 
 
-OF_PEOPLE = Owners(
+OF_PEOPLE = RowOwners(
     text("SELECT * FROM people_to_check(:after, :page) AS id ORDER BY id"),
     text("SELECT * FROM people_with_new_powers(:lately, :most) AS id"),
     {
-        Power.MEMBERSHIP: (
+        MarkedRowKind.MEMBERSHIP: (
             "memberships",
             PERSON_ID,
             lambda row: membership(row.id, row.person_id, row.tenant_id, row.role),
         ),
-        Power.PASSKEY: ("passkeys", PERSON_ID, passkey),
-        Power.IDENTITY: ("identities", PERSON_ID, identity),
-        Power.SESSION: ("sessions", PERSON_ID, of_session),
-        Power.TOKEN: ("tokens", PERSON_ID, of_token),
+        MarkedRowKind.PASSKEY: ("passkeys", PERSON_ID, passkey),
+        MarkedRowKind.IDENTITY: ("identities", PERSON_ID, identity),
+        MarkedRowKind.SESSION: ("sessions", PERSON_ID, of_session),
+        MarkedRowKind.TOKEN: ("tokens", PERSON_ID, of_token),
     },
 )
 
 
-OF_TENANTS = Owners(
+OF_TENANTS = RowOwners(
     text("SELECT * FROM tenants_to_check(:after, :page) AS id ORDER BY id"),
     text("SELECT * FROM tenants_with_new_powers(:lately, :most) AS id"),
     {
-        Power.TENANT: ("tenants", attrgetter("id"), tenant),
-        Power.POLICY: ("policies", TENANT_ID, lambda row: policy(row.tenant_id, row.version, row.body)),
-        Power.DELEGATION: ("delegations", TENANT_ID, delegation),
-        Power.ELIGIBLE_DEPUTY: ("eligible_deputies", TENANT_ID, eligible_deputy),
+        MarkedRowKind.TENANT: ("tenants", attrgetter("id"), tenant),
+        MarkedRowKind.POLICY: ("policies", TENANT_ID, lambda row: policy(row.tenant_id, row.version, row.body)),
+        MarkedRowKind.DELEGATION: ("delegations", TENANT_ID, delegation),
+        MarkedRowKind.ELIGIBLE_DEPUTY: ("eligible_deputies", TENANT_ID, eligible_deputy),
     },
 )
 
 
-class Round:
+class MarkScan:
     """Goes round some owners, a page at each look; whom it doubts and who has a new row it looks at each time."""
 
-    def __init__(self, owners: Owners) -> None:
+    def __init__(self, owners: RowOwners) -> None:
         self._owners = owners
         self._after = NOBODY
         self._doubted: Sequence[UUID] = ()
 
-    def look(self, session: Session) -> list[Unverified]:
+    def look(self, session: Session) -> list[UnverifiedRow]:
         """Return what is known not to hold, as of now."""
         connection = session.connection()
         page = connection.execute(self._owners.next, {"after": self._after, "page": PAGE}).scalars().all()
@@ -337,18 +353,18 @@ class Round:
         return found
 
 
-class Rounds:
+class MarkScans:
     """Goes round all people and all tenants."""
 
     def __init__(self) -> None:
-        self._rounds = (Round(OF_PEOPLE), Round(OF_TENANTS))
+        self._rounds = (MarkScan(OF_PEOPLE), MarkScan(OF_TENANTS))
 
-    def look(self, session: Session) -> list[Unverified]:
+    def look(self, session: Session) -> list[UnverifiedRow]:
         """Return what is known not to hold, as of now."""
         return [one for round_ in self._rounds for one in round_.look(session)]
 
 
-def report(session: Session, process_id: UUID, found: Sequence[Unverified]) -> None:
+def report(session: Session, process_id: UUID, found: Sequence[UnverifiedRow]) -> None:
     """Say beside the heartbeat of an API's process how many rows do not hold, and which is the first."""
     values = {"process": process_id, "number": len(found), "first": str(found[0]) if found else None}
     session.connection().execute(REPORT, values)

@@ -16,13 +16,13 @@ from sqlmodel import Session, col, select
 
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
-from lockbox.audit.events import Actor, Happening
+from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import now
-from lockbox.errors import NotSignedIn, Unknown
+from lockbox.errors import NotFound, NotSignedIn
 from lockbox.identity import authentication, keyring, row_marks, row_security
-from lockbox.identity.authentication import Found, Kind
-from lockbox.identity.credentials import BrowserSession, SignIn
-from lockbox.identity.roles import Caller, Means
+from lockbox.identity.authentication import CredentialKind, CredentialLookup
+from lockbox.identity.credentials import BrowserSession, PendingLogin
+from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.sql import new_id
 
 LASTS = timedelta(minutes=10)
@@ -38,7 +38,7 @@ RECORDED = text(f"WITH {events.APPEND} SELECT 1")
 
 
 @dataclass(frozen=True)
-class Stub:
+class LoginStub:
     """The half of a begun sign-in that the browser keeps: which one it is, and the secret that binds it."""
 
     id: UUID
@@ -47,12 +47,12 @@ class Stub:
 
 def begin_login(
     session: Session,
-    means: Means,
+    means: AuthMethod,
     *,
     tied_to: UUID | None = None,
     state: str | None = None,
     **facts: Any,  # noqa: ANN401
-) -> Stub:
+) -> LoginStub:
     """Begin a sign-in that only this browser can finish.
 
     Args:
@@ -62,10 +62,10 @@ def begin_login(
         state: what an issuer has to send back, of which a keyed hash is kept.
         facts: what the row keeps for this means.
     """
-    stub, at = Stub(new_id(), secrets.token_urlsafe(32)), now(session)
+    stub, at = LoginStub(new_id(), secrets.token_urlsafe(32)), now(session)
     if state is not None:
         facts["state_hash"] = keyring.of(session).secrets.mark("state", stub.id, state)
-    row = SignIn(
+    row = PendingLogin(
         id=stub.id,
         browser_hash=hashes(session, stub, tied_to)[0],
         means=means,
@@ -78,22 +78,22 @@ def begin_login(
     return stub
 
 
-def find(session: Session, stub: Stub | None, means: Means, *, tied_to: UUID | None = None) -> SignIn:
+def find(session: Session, stub: LoginStub | None, means: AuthMethod, *, tied_to: UUID | None = None) -> PendingLogin:
     """Return the begun sign-in of this browser, locked, if it is neither used nor over.
 
     Raises:
         NotSignedIn: there is none; why is not told.
     """
-    found = recognise(session, stub, tied_to) if stub else None
+    found = look_up_login(session, stub, tied_to) if stub else None
     if stub is None or found is None or found.means is not means:
         raise NotSignedIn(OVER)
-    row = session.exec(select(SignIn).where(col(SignIn.id) == stub.id).with_for_update()).one_or_none()
+    row = session.exec(select(PendingLogin).where(col(PendingLogin.id) == stub.id).with_for_update()).one_or_none()
     if row is None or row.used_at is not None or now(session) >= row.expires_at:
         raise NotSignedIn(OVER)
     return row
 
 
-def use(session: Session, stub: Stub | None, means: Means, *, tied_to: UUID | None = None) -> SignIn:
+def use(session: Session, stub: LoginStub | None, means: AuthMethod, *, tied_to: UUID | None = None) -> PendingLogin:
     """Return the begun sign-in and use it up; the caller commits before it looks at what came with it.
 
     Raises:
@@ -106,23 +106,25 @@ def use(session: Session, stub: Stub | None, means: Means, *, tied_to: UUID | No
     return row
 
 
-def is_state(session: Session, row: SignIn, shown: str) -> bool:
+def is_state(session: Session, row: PendingLogin, shown: str) -> bool:
     """Whether an issuer sent back the state with which the sign-in was begun; compared in constant time."""
     return keyring.of(session).secrets.is_mark(row.state_hash, "state", row.id, shown)
 
 
-def recognise(session: Session, stub: Stub, tied_to: UUID | None = None) -> Found | None:
+def look_up_login(session: Session, stub: LoginStub, tied_to: UUID | None = None) -> CredentialLookup | None:
     """Return whose begun sign-in a stub is of; the transaction may read and use it."""
-    return authentication.recognise(session, Kind.SIGN_IN, str(stub.id), hashes(session, stub, tied_to))
+    return authentication.look_up_credential(
+        session, CredentialKind.SIGN_IN, str(stub.id), hashes(session, stub, tied_to)
+    )
 
 
-def hashes(session: Session, stub: Stub, tied_to: UUID | None = None) -> list[bytes]:
+def hashes(session: Session, stub: LoginStub, tied_to: UUID | None = None) -> list[bytes]:
     """Return what is kept of a stub, by each key, the newest first: worth nothing to whoever reads it."""
     return keyring.of(session).secrets.marks("sign-in", stub.id, stub.secret, tied_to)
 
 
 @dataclass(frozen=True)
-class Lasting:
+class SessionLifetime:
     """How long a session may last: without a sign of life, and at all."""
 
     idle: timedelta
@@ -130,14 +132,14 @@ class Lasting:
 
 
 @dataclass(frozen=True)
-class Place:
+class ClientInfo:
     """Where a browser is: network address and user agent."""
 
     address: str | None
     user_agent: str | None
 
 
-def begin(session: Session, caller: Caller, place: Place, lasting: Lasting) -> str:
+def begin(session: Session, caller: Caller, place: ClientInfo, lasting: SessionLifetime) -> str:
     """Begin a session for somebody who has just shown who they are, and return its secret of 256 bits.
 
     Whatever session the browser had before is to be ended: nobody keeps a secret across a sign-in.
@@ -171,7 +173,7 @@ def authenticate(session: Session, secret: str, *, idle: timedelta, by_itself: b
     Raises:
         NotSignedIn: the session is unknown, revoked or over, or its person is disabled; all of these answer alike.
     """
-    found = authentication.recognise(session, Kind.SESSION, hashes=_hashes(session, secret))
+    found = authentication.look_up_credential(session, CredentialKind.SESSION, hashes=_hashes(session, secret))
     if found is None or found.revoked or found.disabled or found.expires_at is None or found.last_seen_at is None:
         raise NotSignedIn(ENDED)
     at = found.at
@@ -184,7 +186,7 @@ def authenticate(session: Session, secret: str, *, idle: timedelta, by_itself: b
 
 def end(session: Session, secret: str) -> None:
     """End a session by its secret, if it is one; the transaction becomes its person's."""
-    found = authentication.recognise(session, Kind.SESSION, hashes=_hashes(session, secret))
+    found = authentication.look_up_credential(session, CredentialKind.SESSION, hashes=_hashes(session, secret))
     if found is not None and not found.revoked and found.key_id is not None:
         _revoke(session, session.get_one(BrowserSession, found.key_id))
 
@@ -194,7 +196,7 @@ def mine(session: Session, caller: Caller, *, idle: timedelta) -> Sequence[Brows
     at = now(session)
     query = select(BrowserSession).where(
         col(BrowserSession.person_id) == caller.person_id,
-        within_reach(caller, col(BrowserSession.only_at)),
+        visible_to(caller, col(BrowserSession.only_at)),
         col(BrowserSession.revoked_at).is_(None),
         col(BrowserSession.expires_at) > at,
         col(BrowserSession.last_seen_at) > at - idle,
@@ -202,25 +204,25 @@ def mine(session: Session, caller: Caller, *, idle: timedelta) -> Sequence[Brows
     return session.exec(query.order_by(col(BrowserSession.last_seen_at).desc()).limit(MOST_LISTED)).all()
 
 
-def revoke(session: Session, caller: Caller, session_id: UUID, place: Place) -> None:
+def revoke(session: Session, caller: Caller, session_id: UUID, place: ClientInfo) -> None:
     """End one of the caller's sessions; it is worthless from the next call on.
 
     Raises:
-        Unknown: the caller has no such session.
+        NotFound: the caller has no such session.
     """
     query = select(BrowserSession).where(
         col(BrowserSession.id) == session_id,
         col(BrowserSession.person_id) == caller.person_id,
-        within_reach(caller, col(BrowserSession.only_at)),
+        visible_to(caller, col(BrowserSession.only_at)),
     )
     row = session.exec(query.with_for_update()).one_or_none()
     if row is None:
-        raise Unknown("There is no such session.")
+        raise NotFound("There is no such session.")
     _revoke(session, row)
     record(session, caller, place, "session_revoked", means=row.means.value)
 
 
-def within_reach(caller: Caller, only_at: Mapped[UUID | None]) -> ColumnElement[bool]:
+def visible_to(caller: Caller, only_at: Mapped[UUID | None]) -> ColumnElement[bool]:
     """Return the condition for what the caller may see and end of their own.
 
     A sign-in that counts at one tenant reaches what counts there alone: another tenant's is none of its business.
@@ -242,12 +244,12 @@ def is_csrf(secret: str, shown: str) -> bool:
 def record(
     session: Session,
     caller: Caller,
-    place: Place,
+    place: ClientInfo,
     action: str,
     *,
     personal: Mapping[str, str] | None = None,
     **facts: Value,
-) -> Happening:
+) -> AuditEvent:
     """Write an event of somebody's signing in, or of a change to how they do or are reached; return the first.
 
     It is one for each tenant of theirs. What concerns no tenant goes to the vendor's own log.
@@ -263,7 +265,7 @@ def record(
     )
     places: list[UUID | None] = [*sorted(caller.tenants())] or [None]
     happenings = [
-        Happening(at=at, action=action, actor=actor, tenant_id=one, facts=facts, personal=personal or {})
+        AuditEvent(at=at, action=action, actor=actor, tenant_id=one, facts=facts, personal=personal or {})
         for one in places
     ]
     session.connection().execute(RECORDED, events.append(happenings))

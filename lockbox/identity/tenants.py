@@ -12,7 +12,7 @@ from sqlmodel import Session, col, select
 from lockbox.database import now
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.models import Membership, Person, PolicyVersion, Tenant
-from lockbox.identity.roles import Caller, Mode, Role, Side, Standing
+from lockbox.identity.roles import Caller, Mode, Role, RoleGrant, Side
 from lockbox.sql import new_id
 
 FIRST_VERSION = 1
@@ -92,7 +92,7 @@ def as_of_now(session: Session, caller: Caller) -> Caller:
         .where(col(Membership.person_id) == caller.person_id, col(Person.disabled_at).is_(None))
     )
     standings = frozenset(
-        Standing(Role(role), at)
+        RoleGrant(Role(role), at)
         for row_id, role, at, mac in session.exec(held)
         if row_marks.holds(session, mac, row_marks.membership(row_id, caller.person_id, at, role), row_id)
     )

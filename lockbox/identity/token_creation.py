@@ -9,14 +9,14 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox.audit import events
-from lockbox.audit.events import Actor, Happening
+from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import now
-from lockbox.errors import Conflict, Invalid, NotYours, SignInAgain, TooMany, Unknown, UnknownService
+from lockbox.errors import Conflict, Invalid, NotFound, NotYours, SignInAgain, TooMany, UnknownService
 from lockbox.identity import api_tokens, enrolment
-from lockbox.identity.api_tokens import MOST_TOKENS, Issued
+from lockbox.identity.api_tokens import MOST_TOKENS, IssuedToken
 from lockbox.identity.credentials import Token
-from lockbox.identity.roles import Caller, Means, Role, Scope
-from lockbox.identity.sessions import Place
+from lockbox.identity.roles import AuthMethod, Caller, Role, Scope
+from lockbox.identity.sessions import ClientInfo
 
 MOST_BY_MAIL = timedelta(days=7)
 
@@ -25,7 +25,7 @@ RECORDED = text(f"WITH {events.APPEND} SELECT 1")
 
 
 @dataclass(frozen=True)
-class Rules:
+class TokenRules:
     """What an installation has laid down for tokens.
 
     `usual` is how long they last where nothing is asked for, `most` the longest that may be asked for, `overlap` how
@@ -40,7 +40,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TokenInput:
     """A token that somebody wants; scopes and services bind that of a machine."""
 
     name: str
@@ -49,7 +49,7 @@ class Wanted:
     services: frozenset[str] = frozenset()
 
 
-def make(session: Session, caller: Caller, place: Place, wanted: Wanted, rules: Rules) -> Issued:
+def make(session: Session, caller: Caller, place: ClientInfo, wanted: TokenInput, rules: TokenRules) -> IssuedToken:
     """Make a token for the caller, who has just signed in; nobody makes one for somebody else.
 
     A machine is a person with the role *system*, who comes by an invitation like everybody: whoever sets it up
@@ -65,7 +65,7 @@ def make(session: Session, caller: Caller, place: Place, wanted: Wanted, rules: 
     """
     _signed_in_just_now(session, caller)
     _is_bound_rightly(caller, wanted, rules)
-    by_mail = caller.means is Means.MAIL
+    by_mail = caller.means is AuthMethod.MAIL
     most = _most(rules, by_mail=by_mail)
     lifetime = _allowed(wanted.lifetime or min(rules.usual, most), most)
     at = _hold(session, caller)
@@ -88,13 +88,13 @@ def make(session: Session, caller: Caller, place: Place, wanted: Wanted, rules: 
 def rotate(
     session: Session,
     caller: Caller,
-    place: Place,
+    place: ClientInfo,
     token_id: UUID,
-    rules: Rules,
+    rules: TokenRules,
     *,
     lifetime: timedelta | None = None,
     overlap: timedelta | None = None,
-) -> Issued:
+) -> IssuedToken:
     """Replace a token of the caller's by one of the same name and limits; the old one goes on for the overlap.
 
     It lasts as long as the old one was made for, unless something else is asked for. A token that is shown may rotate
@@ -104,12 +104,12 @@ def rotate(
 
     Raises:
         SignInAgain: another token was shown, or the sign-in is too old or too weak.
-        Unknown: the caller has no such token that is good.
+        NotFound: the caller has no such token that is good.
         Conflict: it has been rotated.
         Invalid: it would last longer than is allowed.
         TooMany: the caller would have more than twenty that are good.
     """
-    itself = caller.means is Means.TOKEN and caller.key_id == token_id
+    itself = caller.means is AuthMethod.TOKEN and caller.key_id == token_id
     if not itself:
         _signed_in_just_now(session, caller)
     at = _hold(session, caller)
@@ -119,12 +119,12 @@ def rotate(
         # Revoking waits for nobody: it may come between.
         session.refresh(old, with_for_update=True)
     if old is None or old.revoked_at is not None:
-        raise Unknown("There is no such token.")
+        raise NotFound("There is no such token.")
     if any(token.replaces == old.id for token in api_tokens.mine(session, caller)):
         raise Conflict("This token has been rotated: use the one that replaced it, or revoke that one first.")
     overlap = rules.overlap if overlap is None else overlap
     made_for = old.expires_at - old.created_at
-    by_mail = old.by_mail if itself else caller.means is Means.MAIL
+    by_mail = old.by_mail if itself else caller.means is AuthMethod.MAIL
     most = _most(rules, by_mail=by_mail)
     most = min(rules.usual, most) if itself else most
     lifetime = _allowed(lifetime or min(made_for, most), most)
@@ -142,11 +142,11 @@ def rotate(
     return issued
 
 
-def revoke(session: Session, caller: Caller, place: Place, token_id: UUID) -> None:
+def revoke(session: Session, caller: Caller, place: ClientInfo, token_id: UUID) -> None:
     """Make a token of the caller's worthless from the next call on, however they are signed in; once more is no harm.
 
     Raises:
-        Unknown: the caller has no such token.
+        NotFound: the caller has no such token.
     """
     before = {token.id: token for token in api_tokens.mine(session, caller)}
     api_tokens.revoke(session, caller, token_id)
@@ -155,19 +155,19 @@ def revoke(session: Session, caller: Caller, place: Place, token_id: UUID) -> No
 
 
 def _signed_in_just_now(session: Session, caller: Caller) -> None:
-    if caller.means is Means.SAMPLE:
+    if caller.means is AuthMethod.SAMPLE:
         return
-    if caller.means is Means.TOKEN or caller.by_terminal or caller.signed_in_at is None:
+    if caller.means is AuthMethod.TOKEN or caller.by_terminal or caller.signed_in_at is None:
         raise SignInAgain("A token makes no other: sign in with a browser, or send one of your sign-in service.")
     if now(session) - caller.signed_in_at >= enrolment.FRESH:
         minutes = enrolment.FRESH // timedelta(minutes=1)
         seconds = int(enrolment.FRESH.total_seconds())
         raise SignInAgain(f"Your sign-in is older than {minutes} minutes: sign in again.", max_age=seconds)
-    if caller.means is Means.MAIL:
+    if caller.means is AuthMethod.MAIL:
         enrolment.check(session, caller)
 
 
-def _is_bound_rightly(caller: Caller, wanted: Wanted, rules: Rules) -> None:
+def _is_bound_rightly(caller: Caller, wanted: TokenInput, rules: TokenRules) -> None:
     if not (wanted.scopes or wanted.services):
         return
     if not caller.holds(Role.SYSTEM):
@@ -176,7 +176,7 @@ def _is_bound_rightly(caller: Caller, wanted: Wanted, rules: Rules) -> None:
         raise UnknownService(f"The catalogue has no service {', '.join(unknown)}.", field="services")
 
 
-def _most(rules: Rules, *, by_mail: bool) -> timedelta:
+def _most(rules: TokenRules, *, by_mail: bool) -> timedelta:
     return min(rules.most, MOST_BY_MAIL) if by_mail else rules.most
 
 
@@ -201,12 +201,12 @@ def _has_room(good: Sequence[Token]) -> None:
         raise TooMany(f"You have {MOST_TOKENS} tokens; revoke one that you no longer use.")
 
 
-def _record(session: Session, caller: Caller, place: Place, action: str, token: Token) -> None:
+def _record(session: Session, caller: Caller, place: ClientInfo, action: str, token: Token) -> None:
     actor = Actor(
         caller.person_id, caller.side.value, caller.name, address=place.address, user_agent=place.user_agent
     )
     facts = {"token_id": token.id, "replaces": token.replaces, "expires_at": token.expires_at}
     at = now(session)
     places: list[UUID | None] = [*sorted(caller.tenants())] or [None]
-    happenings = [Happening(at=at, action=action, actor=actor, tenant_id=one, facts=facts) for one in places]
+    happenings = [AuditEvent(at=at, action=action, actor=actor, tenant_id=one, facts=facts) for one in places]
     session.connection().execute(RECORDED, events.append(happenings))

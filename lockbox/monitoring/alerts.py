@@ -7,11 +7,11 @@ import structlog
 from sqlalchemy import text
 
 from lockbox.audit.canonical import Value
-from lockbox.audit.events import THE_CLOCK, Happening
+from lockbox.audit.events import THE_CLOCK, AuditEvent
 from lockbox.database import Database, now
 from lockbox.monitoring import invariants
-from lockbox.monitoring.heartbeats import Part
-from lockbox.monitoring.invariants import Broken, Rota
+from lockbox.monitoring.heartbeats import ProcessPart
+from lockbox.monitoring.invariants import InvariantViolation, ScanPosition
 from lockbox.notifications import announcements
 from lockbox.notifications.account_mail import INVARIANT_BROKEN
 
@@ -39,23 +39,23 @@ SLUGS = text("SELECT id, slug FROM tenants WHERE id = ANY(:ids)")
 def is_due(database: Database) -> bool:
     """Whether nobody has looked for a minute."""
     with database.transaction() as session:
-        values = {"part": Part.WATCH.value, "every": EVERY}
+        values = {"part": ProcessPart.WATCH.value, "every": EVERY}
         return bool(session.connection().execute(IS_DUE, values).scalar_one())
 
 
-def look(database: Database, rota: Rota) -> tuple[set[Broken], Rota]:
+def find_violations(database: Database, rota: ScanPosition) -> tuple[set[InvariantViolation], ScanPosition]:
     """Return what must never be, and where to go on the next minute."""
     with database.transaction() as session:
-        return invariants.look(session, rota), invariants.turned(session, rota)
+        return invariants.scan(session, rota), invariants.next_position(session, rota)
 
 
-def confirm(database: Database, found: set[Broken], rota: Rota) -> list[Broken]:
+def confirm(database: Database, found: set[InvariantViolation], rota: ScanPosition) -> list[InvariantViolation]:
     """Look again in the same way, and raise an alarm for what is still so; return what was not said within the hour.
 
     What an outage has left to be done is gone by then, and no alarm.
     """
     with database.transaction() as session:
-        still = found & invariants.look(session, rota)
+        still = found & invariants.scan(session, rota)
         at = now(session)
         session.connection().execute(FORGET, {"at": at})
         values = {"keys": [one.key for one in still], "at": at, "said_for": SAID_FOR}
@@ -66,13 +66,13 @@ def confirm(database: Database, found: set[Broken], rota: Rota) -> list[Broken]:
             rows = session.connection().execute(SLUGS, {"ids": list(tenants)})
             lines = _lines(said, {row.id: row.slug for row in rows})
             facts: dict[str, Value] = {"broken": len(said), "changes": lines}
-            announcements.alarm(session, Happening(at=at, action=INVARIANT_BROKEN, actor=THE_CLOCK, facts=facts))
+            announcements.alarm(session, AuditEvent(at=at, action=INVARIANT_BROKEN, actor=THE_CLOCK, facts=facts))
     for one in said:
         log.critical("invariant.broken", rule=one.rule, id=str(one.id), what=one.what)
     return said
 
 
-def _lines(said: Sequence[Broken], slugs: dict[object, str]) -> dict[str, str]:
+def _lines(said: Sequence[InvariantViolation], slugs: dict[object, str]) -> dict[str, str]:
     """Return what to say of each, by its id: nothing of what anybody wrote."""
     lines: dict[str, str] = {}
     for one in said[:MOST_LINES]:

@@ -17,7 +17,7 @@ CLOCK = text("SELECT clock_timestamp()")
 BEAT = text("SELECT beat(:role, :id, :node, :skew, :behind, :doubt)")
 
 
-class Part(StrEnum):
+class ProcessPart(StrEnum):
     """What lives: the three kinds of process, and the two rounds that one of all workers does."""
 
     API = "api"
@@ -28,13 +28,13 @@ class Part(StrEnum):
 
 
 @dataclass(frozen=True)
-class Heart:
+class HeartbeatSender:
     """One process under the name of its machine; `id` is another one after each start."""
 
     node: str
     id: UUID = field(default_factory=new_id)
 
-    def beat(self, database: Database, part: Part, doubts: Sequence[str] | None = None) -> None:
+    def beat(self, database: Database, part: ProcessPart, doubts: Sequence[str] | None = None) -> None:
         """Say that this process lives in this part.
 
         Args:

@@ -179,7 +179,7 @@ QUERIES = (UNAPPROVED, TOO_LONG, NOT_WHOLE, GAP_IN_SEALS, UNSIGNED, UNGIVEN)
 
 
 @dataclass(frozen=True)
-class Broken:
+class InvariantViolation:
     """Something that must never be: which invariant, of which request, log or person, in words that name nobody."""
 
     rule: str
@@ -194,7 +194,7 @@ class Broken:
 
 
 @dataclass(frozen=True)
-class Rota:
+class ScanPosition:
     """How far the part that moves on has come: the last request, seal and person that were looked at."""
 
     request: UUID = NOBODY
@@ -237,19 +237,19 @@ def unverified(rows: int, first: str) -> str:
     )
 
 
-def look(session: Session, rota: Rota) -> set[Broken]:
+def scan(session: Session, rota: ScanPosition) -> set[InvariantViolation]:
     """Return everything that must never be and yet is, as far as this minute looks."""
     found = {
-        Broken(row.rule, row.id, row.tenant_id, trail_behind(row.behind, row.doubt))
+        InvariantViolation(row.rule, row.id, row.tenant_id, trail_behind(row.behind, row.doubt))
         for row in session.connection().execute(TRAIL_BEHIND, {"nobody": NOBODY})
     }
     found |= {
-        Broken(row.rule, row.id, None, unverified(row.unverified, row.unverified_first))
+        InvariantViolation(row.rule, row.id, None, unverified(row.unverified, row.unverified_first))
         for row in session.connection().execute(UNVERIFIED, {"nobody": NOBODY})
     }
     for query in QUERIES:
         rows = session.connection().execute(query, rota.values | {"page": _page(query)})
-        found |= {Broken(row.rule, row.id, row.tenant_id, row.what) for row in rows}
+        found |= {InvariantViolation(row.rule, row.id, row.tenant_id, row.what) for row in rows}
     return found
 
 
@@ -259,11 +259,11 @@ def _page(query: TextClause) -> int:
     return PAGE_OF_PEOPLE if query is UNGIVEN else PAGE
 
 
-def turned(session: Session, rota: Rota) -> Rota:
+def next_position(session: Session, rota: ScanPosition) -> ScanPosition:
     """Return where the next minute goes on; at the end, from the beginning."""
     values = rota.values
     request = session.connection().execute(NEXT_REQUEST, values | {"page": PAGE}).scalar_one_or_none()
     seal = session.connection().execute(NEXT_SEAL, values | {"page": PAGE_OF_SEALS}).one_or_none()
     person = session.connection().execute(NEXT_PERSON, values | {"page": PAGE_OF_PEOPLE}).scalar_one_or_none()
     log, number = (seal.log_id, seal.number) if seal else (VENDORS_LOG, -1)
-    return Rota(request or NOBODY, log, number, person or NOBODY)
+    return ScanPosition(request or NOBODY, log, number, person or NOBODY)

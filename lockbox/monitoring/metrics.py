@@ -12,8 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lockbox import startup_checks
 from lockbox.database import Database
-from lockbox.queue_depth import Held
-from lockbox.schedule import Away
+from lockbox.queue_depth import QueueDepth
+from lockbox.schedule import RedisUnavailable
 
 KEPT = timedelta(hours=25)
 # How late the clock came, on average, to what it has ended since the last sample; or for how long the oldest waits,
@@ -60,11 +60,11 @@ def sample(database: Database) -> None:
 
 
 @dataclass(frozen=True)
-class Figures:
+class MetricSnapshot:
     """What was read: Postgres' numbers by name and label, None where it is away, and what Redis holds, likewise."""
 
     postgres: Mapping[tuple[str, str], float] | None
-    redis: Held | None
+    redis: QueueDepth | None
 
     def one(self, name: str, label: str = "") -> float | None:
         """Return a number of Postgres', if there is one."""
@@ -99,16 +99,16 @@ class Figures:
         return max(0.0, self.redis.now - oldest) if oldest is not None else 0.0
 
 
-class Exporter:
+class MetricsExporter:
     """Reads the figures; whoever asks within five seconds gets the same, and who comes meanwhile waits for them."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._clock = clock
         self._lock = threading.Lock()
-        self._kept: tuple[float, Figures] | None = None
+        self._kept: tuple[float, MetricSnapshot] | None = None
 
-    def read(self) -> Figures:
+    def read(self) -> MetricSnapshot:
         """Return the figures as of a moment ago; what is away is missing in them, and nothing is raised."""
         with self._lock:
             if self._kept is None or self._clock() >= self._kept[0]:
@@ -117,17 +117,17 @@ class Exporter:
             return self._kept[1]
 
 
-def read(database: Database) -> Figures:
+def read(database: Database) -> MetricSnapshot:
     """Ask Postgres and Redis, each for a few seconds at most."""
     numbers = _postgres(database)
     of = numbers or {}
     span = (of.get(("soon", "from"), 0.0), of.get(("soon", "to"), 0.0))
     try:
         held = database.schedule.look(span)
-    except Away as away:
+    except RedisUnavailable as away:
         log.warning("figures.redis_away", error=str(away))
         held = None
-    return Figures(numbers, held)
+    return MetricSnapshot(numbers, held)
 
 
 def _postgres(database: Database) -> dict[tuple[str, str], float] | None:

@@ -30,7 +30,7 @@ class Heartbeat(SQLModel, table=True):
     unverified_first: str | None = Field(default=None, max_length=300)
 
 
-class Tally(SQLModel, table=True):
+class CounterTotal(SQLModel, table=True):
     """A count, to be added to all others of its name and label; `total` is the sum of what was counted."""
 
     __tablename__ = "tallies"

@@ -17,13 +17,13 @@ from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role
 from lockbox.monitoring import metrics
-from lockbox.monitoring.heartbeats import Part
+from lockbox.monitoring.heartbeats import ProcessPart
 from lockbox.monitoring.invariants import trail_behind, unverified
-from lockbox.monitoring.metrics import MOST_SILENT, Figures
+from lockbox.monitoring.metrics import MOST_SILENT, MetricSnapshot
 from lockbox.notifications.models import Channel
-from lockbox.schedule import Away
+from lockbox.schedule import RedisUnavailable
 from lockbox.sql import DROPPED
-from lockbox.startup_checks import NotFit
+from lockbox.startup_checks import StartupCheckFailed
 
 log = structlog.get_logger(__name__)
 HOURS = 24
@@ -39,14 +39,14 @@ MOST_UNSENT_AGE = 300.0
 MOST_SKEW = 5.0
 MOST_UNACKED_AGE = 300.0
 MOST_CHECKPOINT_AGE = 2 * 3600.0
-NEEDED = (Part.API, Part.CORE, Part.NOTICES, Part.RECONCILE, Part.WATCH)
+NEEDED = (ProcessPart.API, ProcessPart.CORE, ProcessPart.NOTICES, ProcessPart.RECONCILE, ProcessPart.WATCH)
 MOST_FAILING = 50
 FAILING = text("SELECT * FROM failing_webhooks(:most, :skipped)")
 FINDINGS = text("SELECT rule, about, raised_at FROM operating_findings()")
 
 
 @dataclass(frozen=True)
-class Day:
+class HourlyCounts:
     """Numbers by name and hour. `hours` are the beginnings of 24 hours, the one that runs last."""
 
     hours: tuple[datetime, ...]
@@ -67,7 +67,7 @@ class Day:
         return tuple(self.numbers.get((name, hour)) for hour in self.hours)
 
 
-def read_day(database: Database) -> Day | None:
+def read_day(database: Database) -> HourlyCounts | None:
     """Ask Postgres, for a few seconds at most; None where it does not answer by then."""
     try:
         with database.transaction() as session:
@@ -79,7 +79,7 @@ def read_day(database: Database) -> Day | None:
     found = {(row.name, row.hour): row.value for row in rows}
     at = {row.name: row.hour for row in rows}
     begins = at["begins"]
-    return Day(
+    return HourlyCounts(
         hours=tuple(begins + HOUR * number for number in range(HOURS)),
         numbers=found,
         moves_from=at.get("moves_from"),
@@ -89,7 +89,7 @@ def read_day(database: Database) -> Day | None:
 
 
 @dataclass(frozen=True)
-class Beat:
+class ProcessHeartbeat:
     """When a process last said that it lives, in seconds ago, and by how many its clock is ahead.
 
     `behind` is in how many logs it finds the database behind what was shipped of them, `doubt` what is wrong with
@@ -112,9 +112,9 @@ class Status:
     redis: str
     migration: str | None
     wanted: str
-    figures: Figures
+    figures: MetricSnapshot
     states: dict[str, int] = field(default_factory=dict)
-    beats: tuple[Beat, ...] = ()
+    beats: tuple[ProcessHeartbeat, ...] = ()
     unverified: str | None = None
 
     @property
@@ -157,8 +157,8 @@ class Status:
                 "oldest_unacked_seconds": of.oldest_unacked_age(),
             },
             "messages_dropped": of.labelled(DROPPED),
-            "last_reconcile_seconds": of.one("heartbeat", Part.RECONCILE),
-            "last_watch_seconds": of.one("heartbeat", Part.WATCH),
+            "last_reconcile_seconds": of.one("heartbeat", ProcessPart.RECONCILE),
+            "last_watch_seconds": of.one("heartbeat", ProcessPart.WATCH),
             "processes": [vars(beat) for beat in self.beats],
         }
 
@@ -179,19 +179,19 @@ def read(database: Database, *, with_redis: bool) -> Status:
             startup_checks.fits(connection)
         with database.transaction() as session:
             session.connection().execute(metrics.LIMITS)
-            states, beats, unmarked = _states(session), _beats(session), _unverified(session)
-    except NotFit as unfit:
-        return Status(str(unfit), redis, found, wanted, Figures(None, None))
+            states, beats, unmarked = _states(session), _heartbeats(session), _unverified(session)
+    except StartupCheckFailed as unfit:
+        return Status(str(unfit), redis, found, wanted, MetricSnapshot(None, None))
     except SQLAlchemyError as error:
         said = getattr(getattr(error, "orig", None), "sqlstate", None) or type(error).__name__
-        return Status(f"away or unwilling ({said})", redis, found, wanted, Figures(None, None))
+        return Status(f"away or unwilling ({said})", redis, found, wanted, MetricSnapshot(None, None))
     return Status("ok", redis, found, wanted, metrics.read(database), states, beats, unmarked)
 
 
 def _redis(database: Database) -> str:
     try:
         database.schedule.ping()
-    except Away as away:
+    except RedisUnavailable as away:
         return f"away: {away}"
     return "ok"
 
@@ -200,12 +200,12 @@ def _states(session: Session) -> dict[str, int]:
     return {row.state: row.number for row in session.connection().execute(STATES)}
 
 
-def _beats(session: Session) -> tuple[Beat, ...]:
+def _heartbeats(session: Session) -> tuple[ProcessHeartbeat, ...]:
     rows = session.connection().execute(PROCESSES)
-    return tuple(Beat(row.role, row.node, row.age, row.skew, row.behind, row.doubt) for row in rows)
+    return tuple(ProcessHeartbeat(row.role, row.node, row.age, row.skew, row.behind, row.doubt) for row in rows)
 
 
-def _behind(beats: Iterable[Beat]) -> list[str]:
+def _behind(beats: Iterable[ProcessHeartbeat]) -> list[str]:
     """Say who is refused because the database is behind its own log; of all processes one that finds the most."""
     doubting = [beat for beat in beats if beat.behind and beat.age <= MOST_SILENT]
     worst = max(doubting, key=lambda beat: beat.behind or 0, default=None)
@@ -218,7 +218,7 @@ def _unverified(session: Session) -> str | None:
     return f"{row.node} finds that {unverified(row.unverified, row.first)}" if row else None
 
 
-def _of_channel(of: Figures, channel: Channel) -> dict[str, float | None]:
+def _of_channel(of: MetricSnapshot, channel: Channel) -> dict[str, float | None]:
     """Return how notices by mail, or calls of webhooks, stand; None where Postgres is away."""
     names = {"unsent": "unsent", "oldest_unsent_seconds": "oldest_unsent", "dead": "dead"}
     names |= {"dead_within_a_day": "dead_lately"}
@@ -226,7 +226,7 @@ def _of_channel(of: Figures, channel: Channel) -> dict[str, float | None]:
     return {said: of.one(name, channel) or 0.0 if known else None for said, name in names.items()}
 
 
-def _late(of: Figures) -> list[tuple[str, bool]]:
+def _late(of: MetricSnapshot) -> list[tuple[str, bool]]:
     drift = sum(number for (_, way), number in of.drift().items() if way == "missing")
     overdue, unsealed = (int(of.one(name) or 0) for name in ("overdue", "unsealed"))
     # A webhook is a customer's to mend: one that is dead is no trouble of this installation's.
@@ -255,12 +255,12 @@ def _late(of: Figures) -> list[tuple[str, bool]]:
     ]
 
 
-def _silent(of: Figures) -> list[str]:
+def _silent(of: MetricSnapshot) -> list[str]:
     ages = of.labelled("heartbeat")
     found = [
         f"{part}: nobody has said for a minute that it lives" if part in ages else f"{part}: nobody lives"
         for part in NEEDED
-        if ages.get(part, float("inf")) > MOST_SILENT * (2 if part is Part.WATCH else 1)
+        if ages.get(part, float("inf")) > MOST_SILENT * (2 if part is ProcessPart.WATCH else 1)
     ]
     return found + [
         f"{part}: a clock is off by {skew:+.1f} s: set it right (NTP)"
@@ -270,7 +270,7 @@ def _silent(of: Figures) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Finding:
+class InvariantFinding:
     """Something that must never be: which invariant, of which request or log, and when it was last said."""
 
     rule: str
@@ -313,16 +313,16 @@ class FailingWebhooks:
 
 
 @dataclass(frozen=True)
-class Operations:
+class OperationsStatus:
     """Counts, ages and failing webhooks; all but `status` are None where Postgres does not say."""
 
     status: Status
-    day: Day | None
-    findings: Sequence[Finding] | None
+    day: HourlyCounts | None
+    findings: Sequence[InvariantFinding] | None
     failing: FailingWebhooks | None
 
 
-def look(database: Database, caller: Caller, *, failing_page: int = 1) -> Operations:
+def read_operations(database: Database, caller: Caller, *, failing_page: int = 1) -> OperationsStatus:
     """Ask whatever answers; what is away is said, and no question takes longer than a few seconds.
 
     `failing_page` is which page of the failing webhooks, from 1 on.
@@ -332,16 +332,16 @@ def look(database: Database, caller: Caller, *, failing_page: int = 1) -> Operat
     """
     permissions.capacity(caller, (Role.OPERATOR,))
     stands = read(database, with_redis=True)
-    return Operations(stands, read_day(database), _findings(database), _failing(database, caller, failing_page))
+    return OperationsStatus(stands, read_day(database), _findings(database), _failing(database, caller, failing_page))
 
 
-def _findings(database: Database) -> Sequence[Finding] | None:
+def _findings(database: Database) -> Sequence[InvariantFinding] | None:
     try:
         with database.transaction() as session:
             rows = session.connection().execute(FINDINGS).all()
     except SQLAlchemyError:
         return None
-    return [Finding(row.rule, row.about, row.raised_at) for row in rows]
+    return [InvariantFinding(row.rule, row.about, row.raised_at) for row in rows]
 
 
 def _failing(database: Database, caller: Caller, number: int) -> FailingWebhooks | None:

@@ -11,7 +11,7 @@ from uuid import UUID
 from lockbox.audit.canonical import instant
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications.mail_text import LONGEST_SUBJECT, TEMPLATES, one_line, portal_address, prose, sender_domain
-from lockbox.notifications.senders.protocol import Mail
+from lockbox.notifications.senders.protocol import OutgoingMail
 
 INVITATION = "invitation"
 SIGN_IN_CODE = "sign_in_code"
@@ -20,7 +20,7 @@ ADDRESS_CODE = "address_code"
 CHECKPOINT = "checkpoint"
 CHECKPOINT_TYPE = "audit.checkpoint"
 DIGEST = "audit_digest"
-NOBODY_TOLD = "nobody_told"
+NOBODY_NOTIFIED = "nobody_told"
 REVIEW_UNREACHED = "review_unreached"
 INVARIANT_BROKEN = "invariant_broken"
 INVARIANT_TYPE = f"operate.{INVARIANT_BROKEN}"
@@ -57,7 +57,7 @@ TITLES = {
     "address_changed": "What one of your addresses receives was changed",
     "address_removed": "An address for mails to you was removed",
     "person_disabled": "Somebody at {tenant} was shut out",
-    NOBODY_TOLD: "Requests timed out, and nobody could be told of them",
+    NOBODY_NOTIFIED: "Requests timed out, and nobody could be told of them",
     REVIEW_UNREACHED: "Requests wait for review, and no manager could be reached",
     INVARIANT_BROKEN: "Alarm: an invariant check failed",
     CHECKPOINT: "The trail of {tenant} has a new checkpoint",
@@ -71,7 +71,7 @@ PERSONAL = frozenset(
     {
         *(DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE, ADDRESS_CODE),
         *("address_added", "address_confirmed", "address_changed", "address_removed"),
-        *("person_disabled", NOBODY_TOLD, REVIEW_UNREACHED, INVARIANT_BROKEN, CHECKPOINT, DIGEST),
+        *("person_disabled", NOBODY_NOTIFIED, REVIEW_UNREACHED, INVARIANT_BROKEN, CHECKPOINT, DIGEST),
     }
 )
 """What is told to people alone, or to an endpoint under a type of its own."""
@@ -90,7 +90,7 @@ SOMEBODY = "an approver"
 
 
 @dataclass(frozen=True)
-class Waiting:
+class DelegatedRequest:
     """A request that waits for an answer as a deputy's time begins; `link` is whether its policy lets mails link."""
 
     request_id: UUID
@@ -101,7 +101,7 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Memo:
+class AccountMail:
     """Everything that a memo may say. `changes` are lines of a diff, `named` the people it is about, by label.
 
     `waiting` is what moves across to a deputy.
@@ -127,7 +127,7 @@ class Memo:
     time_zone: str
     secret: str | None = None
     fingerprint: str | None = None
-    waiting: Sequence[Waiting] = ()
+    waiting: Sequence[DelegatedRequest] = ()
 
 
 def facts_of(body: bytes | None) -> tuple[str, dict[str, str]]:
@@ -139,7 +139,7 @@ def facts_of(body: bytes | None) -> tuple[str, dict[str, str]]:
     return str(facts["actor_role"]), {str(name): str(value) for name, value in changes.items()}
 
 
-def mail(memo: Memo, *, public_url: str, sender: str) -> Mail:
+def mail(memo: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
     """Return the mail. A code in it works only where the person typed their address, or on the invitation's page."""
     title = TITLES[memo.template].format(tenant=one_line(memo.tenant or CUSTOMERS_WORDS))
     domain = urlsplit(public_url).hostname
@@ -157,7 +157,7 @@ def mail(memo: Memo, *, public_url: str, sender: str) -> Mail:
         "link": _link(memo, public_url),
         "time": partial(clock_time, zone=memo.time_zone),
     }
-    return Mail(
+    return OutgoingMail(
         message_id=f"<{memo.notice_id}@{domain}>",
         thread_id=f"<{memo.event_id or memo.about_id or memo.notice_id}@{domain}>",
         to_name=one_line(memo.recipient_name),
@@ -168,7 +168,7 @@ def mail(memo: Memo, *, public_url: str, sender: str) -> Mail:
     )
 
 
-def payload(memo: Memo) -> bytes:
+def payload(memo: AccountMail) -> bytes:
     """Return the thin body of a webhook: ids, the kind of change and its diff; no names."""
     return json.dumps(
         {
@@ -190,7 +190,7 @@ def type_of(template: str) -> str:
     return OWN_TYPES.get(template, f"tenant.{template}")
 
 
-def _said_of(one: Waiting, zone: str, public_url: str) -> dict[str, str | None]:
+def _said_of(one: DelegatedRequest, zone: str, public_url: str) -> dict[str, str | None]:
     """Return what is said of a request that waits: in words, its number, and the address of its page if it may be."""
     return {
         "asks": f"{one_line(one.requester)} asks for {one_line(one.service)}",
@@ -200,7 +200,7 @@ def _said_of(one: Waiting, zone: str, public_url: str) -> dict[str, str | None]:
     }
 
 
-def _link(memo: Memo, public_url: str) -> str:
+def _link(memo: AccountMail, public_url: str) -> str:
     base = public_url.rstrip("/")
     if memo.template == ADDRESS_CODE:
         return f"{base}/account"

@@ -9,11 +9,11 @@ from sqlmodel import Session, col, func, select
 
 from lockbox.audit.canonical import Value
 from lockbox.database import now
-from lockbox.errors import AddressTaken, Invalid, TooManyAddresses, Unknown
+from lockbox.errors import AddressTaken, Invalid, NotFound, TooManyAddresses
 from lockbox.identity import enrolment, keyring, sessions
 from lockbox.identity.models import Address, Person
 from lockbox.identity.roles import Caller
-from lockbox.identity.sessions import Place
+from lockbox.identity.sessions import ClientInfo
 from lockbox.notifications import announcements, load_account
 from lockbox.notifications.account_mail import ADDRESS_CODE
 from lockbox.sql import new_id
@@ -34,7 +34,7 @@ def mine(session: Session, caller: Caller) -> Sequence[Address]:
     return session.exec(query.order_by(col(Address.id))).all()
 
 
-def add(session: Session, caller: Caller, place: Place, email: str, *, prompts: bool = True) -> Address:
+def add(session: Session, caller: Caller, place: ClientInfo, email: str, *, prompts: bool = True) -> Address:
     """Add an address and mail a code there; nothing else is sent to it before that has come back.
 
     The change is an event, and told to the addresses that were there before.
@@ -62,7 +62,7 @@ def add(session: Session, caller: Caller, place: Place, email: str, *, prompts: 
     )
     session.add(address)
     session.flush()
-    _tell(session, caller, place, address, "address_added")
+    _record_change(session, caller, place, address, "address_added")
     announcements.write_to(
         session,
         address.id,
@@ -75,7 +75,7 @@ def add(session: Session, caller: Caller, place: Place, email: str, *, prompts: 
     return address
 
 
-def confirm(session: Session, caller: Caller, place: Place, address_id: UUID, code: str) -> Address:
+def confirm(session: Session, caller: Caller, place: ClientInfo, address_id: UUID, code: str) -> Address:
     """Use an address from now on, for its code has come back; to confirm it again changes nothing.
 
     Raises:
@@ -92,12 +92,12 @@ def confirm(session: Session, caller: Caller, place: Place, address_id: UUID, co
     values = {"email": address.email, "side": caller.side.value}
     if session.connection().execute(IS_TAKEN, values).scalar_one():
         raise AddressTaken(TAKEN)
-    _tell(session, caller, place, address, "address_confirmed")
+    _record_change(session, caller, place, address, "address_confirmed")
     address.confirmed_at = at
     return _kept(session, address)
 
 
-def choose(session: Session, caller: Caller, place: Place, address_id: UUID, *, prompts: bool) -> Address:
+def choose(session: Session, caller: Caller, place: ClientInfo, address_id: UUID, *, prompts: bool) -> Address:
     """Let prompts, reminders and outcomes come to an address or not; receipts and news of changes come all the same.
 
     Raises:
@@ -107,7 +107,7 @@ def choose(session: Session, caller: Caller, place: Place, address_id: UUID, *, 
     if address.prompts is prompts:
         return address
     words = {True: "told", False: "not told"}
-    _tell(
+    _record_change(
         session,
         caller,
         place,
@@ -119,21 +119,21 @@ def choose(session: Session, caller: Caller, place: Place, address_id: UUID, *, 
     return _kept(session, address)
 
 
-def remove(session: Session, caller: Caller, place: Place, address_id: UUID) -> None:
+def remove(session: Session, caller: Caller, place: ClientInfo, address_id: UUID) -> None:
     """Take an address away: nothing goes there but the news of this, not even what waits to be sent.
 
     Raises:
         SignInAgain, Unknown: as named.
     """
     address = _locked(session, caller, address_id)
-    _tell(session, caller, place, address, "address_removed")
+    _record_change(session, caller, place, address, "address_removed")
     address.removed_at = now(session)
     _kept(session, address)
 
 
 def _held(session: Session, caller: Caller) -> None:
     """Check who is asking, and let nobody else change the same person's addresses until the commit."""
-    enrolment.check_reach(session, caller)
+    enrolment.check_address_change(session, caller)
     session.get_one(Person, caller.person_id, with_for_update=True)
 
 
@@ -150,14 +150,16 @@ def _locked(session: Session, caller: Caller, address_id: UUID) -> Address:
     _held(session, caller)
     address = session.get(Address, address_id, populate_existing=True)
     if address is None or address.person_id != caller.person_id or address.removed_at is not None:
-        raise Unknown("You have no such address.")
+        raise NotFound("You have no such address.")
     return address
 
 
-def _tell(session: Session, caller: Caller, place: Place, address: Address, action: str, **facts: Value) -> None:
+def _record_change(
+    session: Session, caller: Caller, place: ClientInfo, address: Address, action: str, **facts: Value
+) -> None:
     told = {"mailbox": address.email}
     happening = sessions.record(session, caller, place, action, personal=told, address_id=address.id, **facts)
-    announcements.tell_one(session, happening, caller.person_id)
+    announcements.notify_person(session, happening, caller.person_id)
 
 
 def _kept(session: Session, address: Address) -> Address:

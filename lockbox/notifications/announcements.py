@@ -12,13 +12,20 @@ from sqlmodel import Session
 
 from lockbox import database
 from lockbox.audit import events
-from lockbox.audit.events import Happening
+from lockbox.audit.events import AuditEvent
 from lockbox.identity.roles import Mode
 from lockbox.notifications import recipients
-from lockbox.notifications.audience import CALLED_FOR, CONVERSED, Hearer, conversed, matters_until, type_of
-from lockbox.notifications.outbox import KIND, Due, Told, addressed, at_each
-from lockbox.notifications.recipients import Directory
-from lockbox.schedule import NOTICES, Promise
+from lockbox.notifications.audience import (
+    CALLED_FOR,
+    CONVERSED,
+    AudienceGroup,
+    matters_until,
+    question_groups,
+    type_of,
+)
+from lockbox.notifications.outbox import KIND, NoticeRecipient, ScheduledNotice, addressed, at_each_address
+from lockbox.notifications.recipients import RecipientDirectory
+from lockbox.schedule import NOTICES, IndexEntry
 from lockbox.sql import array, new_id
 
 MATTERS_FOR = timedelta(hours=72)
@@ -47,7 +54,7 @@ TOLD = text(f"WITH {TELL} SELECT 1")
 
 
 @dataclass(frozen=True)
-class Remark:
+class QuestionNotice:
     """A question or an answer, `said`, as those who are told of it see it.
 
     `state` is that of the request when the question was asked, `to_state` that of the request now.
@@ -71,28 +78,31 @@ class Remark:
         return CONVERSED[self.said, self.state]
 
 
-def promise_question(session: Session, known: Directory, remark: Remark) -> dict[str, Any]:
+def queue_question_notices(session: Session, known: RecipientDirectory, remark: QuestionNotice) -> dict[str, Any]:
     """Return the parameters of `outbox.ADDRESSED`, and note on the session what to arm after the commit."""
     until = matters_until(remark.template, remark.at, remark.deadline_at)
     called_until = remark.at + CALLED_FOR
-    due = [Due(told, remark.at, called_until if told.endpoint_id else until) for told in _told(known, remark)]
+    due = [
+        ScheduledNotice(told, remark.at, called_until if told.endpoint_id else until)
+        for told in _recipients(known, remark)
+    ]
     return addressed(session, [remark], [range(1, len(due) + 1)], due)
 
 
-def _told(known: Directory, remark: Remark) -> Iterator[Told]:
-    hearers = conversed(remark.said, remark.state)
-    people = {Hearer.REQUESTER: remark.requester_id, Hearer.ASKER: remark.asker_id}
+def _recipients(known: RecipientDirectory, remark: QuestionNotice) -> Iterator[NoticeRecipient]:
+    hearers = question_groups(remark.said, remark.state)
+    people = {AudienceGroup.REQUESTER: remark.requester_id, AudienceGroup.ASKER: remark.asker_id}
     for hearer in sorted(hearers & people.keys()):
-        yield from at_each(known, people[hearer], remark.template)
-    receivers = known.receivers[None] if Hearer.VENDOR_ENDPOINTS in hearers else []
-    if Hearer.TENANT_ENDPOINTS in hearers:
+        yield from at_each_address(known, people[hearer], remark.template)
+    receivers = known.receivers[None] if AudienceGroup.VENDOR_ENDPOINTS in hearers else []
+    if AudienceGroup.TENANT_ENDPOINTS in hearers:
         receivers = [*receivers, *known.receivers[remark.tenant_id]]
     event_type = type_of(remark.said, remark.to_state)
-    yield from (Told(remark.template, endpoint_id=one.id) for one in receivers if one.wants(event_type))
+    yield from (NoticeRecipient(remark.template, endpoint_id=one.id) for one in receivers if one.wants(event_type))
 
 
 @dataclass(frozen=True)
-class Recipient:
+class AnnouncementRecipient:
     """A person, at a further address or not, an endpoint, or whom something is about: one of the three."""
 
     person_id: UUID | None = None
@@ -102,7 +112,7 @@ class Recipient:
 
 
 @dataclass(frozen=True)
-class Occasion:
+class Announcement:
     """What some notices have in common."""
 
     template: str
@@ -113,12 +123,12 @@ class Occasion:
     checkpoint_id: UUID | None = None
 
 
-def record(session: Session, *happenings: Happening) -> None:
+def record(session: Session, *happenings: AuditEvent) -> None:
     """Write events that nobody is told of."""
     session.connection().execute(RECORDED, events.append(happenings))
 
 
-def announce(session: Session, happening: Happening, *, also: AbstractSet[UUID] = frozenset()) -> None:
+def announce(session: Session, happening: AuditEvent, *, also: AbstractSet[UUID] = frozenset()) -> None:
     """Write an event of a tenant and tell it to all of its admins and approvers and to its endpoints.
 
     The template is the event's action; `also` are further people who hear of it. An endpoint hears of what it wants,
@@ -128,27 +138,27 @@ def announce(session: Session, happening: Happening, *, also: AbstractSet[UUID] 
     record(session, happening)
     known = recipients.look_up(session, {happening.tenant_id}, happening.at, also=also)
     everybody = known.admins[happening.tenant_id] | known.approvers[happening.tenant_id] | also
-    _tell(session, happening, known, everybody, _endpoints(known, happening))
+    _notify(session, happening, known, everybody, _endpoints(known, happening))
 
 
-def try_out(session: Session, happening: Happening, endpoint_id: UUID) -> UUID:
+def try_out(session: Session, happening: AuditEvent, endpoint_id: UUID) -> UUID:
     """Write an event and call one endpoint with it, whatever that wants to hear of; return the notice's id."""
     record(session, happening)
-    occasion = Occasion(
+    occasion = Announcement(
         str(happening.action), happening.tenant_id, happening.id, happening.at, happening.at + TEST_MATTERS_FOR
     )
-    return promise(session, [Recipient(endpoint_id=endpoint_id)], occasion)[0]
+    return queue_notices(session, [AnnouncementRecipient(endpoint_id=endpoint_id)], occasion)[0]
 
 
-def tell_operators(session: Session, happening: Happening) -> None:
+def notify_operators(session: Session, happening: AuditEvent) -> None:
     """Write an event of the vendor's own and tell it to the operators by mail."""
     record(session, happening)
     operators = set(session.connection().execute(OPERATORS).scalars())
     known = recipients.look_up(session, frozenset(), happening.at, also=operators)
-    _tell(session, happening, known, operators, ())
+    _notify(session, happening, known, operators, ())
 
 
-def alarm(session: Session, happening: Happening) -> None:
+def alarm(session: Session, happening: AuditEvent) -> None:
     """Write an event of the vendor's own, tell the operators by mail, and call all of the vendor's endpoints.
 
     They hear of it whatever they want: whoever breaks in must not be able to choose beforehand who hears of it.
@@ -156,13 +166,13 @@ def alarm(session: Session, happening: Happening) -> None:
     record(session, happening)
     operators = set(session.connection().execute(OPERATORS).scalars())
     known = recipients.look_up(session, frozenset(), happening.at, also=operators)
-    _tell(session, happening, known, operators, [one.id for one in known.receivers[None]])
+    _notify(session, happening, known, operators, [one.id for one in known.receivers[None]])
 
 
-def tell_one(session: Session, happening: Happening, person_id: UUID) -> None:
+def notify_person(session: Session, happening: AuditEvent, person_id: UUID) -> None:
     """Tell one person, at all of the addresses that are theirs as yet, of an event that is written already."""
     known = recipients.look_up(session, frozenset(), happening.at, also=frozenset({person_id}))
-    _tell(session, happening, known, {person_id}, ())
+    _notify(session, happening, known, {person_id}, ())
 
 
 def write_to(
@@ -186,20 +196,28 @@ def write_to(
         at: when to send it.
         until: when it stops mattering.
     """
-    promise(session, [Recipient(about_id=about_id)], Occasion(template, tenant_id, event_id, at, until))
+    queue_notices(
+        session, [AnnouncementRecipient(about_id=about_id)], Announcement(template, tenant_id, event_id, at, until)
+    )
 
 
-def _tell(
-    session: Session, happening: Happening, known: Directory, people: AbstractSet[UUID], endpoints: Iterable[UUID]
+def _notify(
+    session: Session,
+    happening: AuditEvent,
+    known: RecipientDirectory,
+    people: AbstractSet[UUID],
+    endpoints: Iterable[UUID],
 ) -> None:
-    told = [Recipient(person_id=person) for person in sorted(people)]
-    told += [Recipient(person, box.id) for person in sorted(people) for box in known.mailboxes.get(person, ())]
-    told += [Recipient(endpoint_id=endpoint) for endpoint in endpoints]
+    told = [AnnouncementRecipient(person_id=person) for person in sorted(people)]
+    told += [
+        AnnouncementRecipient(person, box.id) for person in sorted(people) for box in known.mailboxes.get(person, ())
+    ]
+    told += [AnnouncementRecipient(endpoint_id=endpoint) for endpoint in endpoints]
     at, until = happening.at, happening.at + MATTERS_FOR
-    promise(session, told, Occasion(str(happening.action), happening.tenant_id, happening.id, at, until))
+    queue_notices(session, told, Announcement(str(happening.action), happening.tenant_id, happening.id, at, until))
 
 
-def promise(session: Session, told: Sequence[Recipient], occasion: Occasion) -> list[UUID]:
+def queue_notices(session: Session, told: Sequence[AnnouncementRecipient], occasion: Announcement) -> list[UUID]:
     """Promise a notice to each of these, and return their ids."""
     if not told:
         return []
@@ -220,16 +238,16 @@ def promise(session: Session, told: Sequence[Recipient], occasion: Occasion) -> 
             "n_about_id": array(one.about_id for one in told),
         },
     )
-    database.promise(session, NOTICES, [Promise(str(one), KIND, _turn(occasion)) for one in ids])
+    database.arm_after_commit(session, NOTICES, [IndexEntry(str(one), KIND, _turn(occasion)) for one in ids])
     return ids
 
 
-def _turn(occasion: Occasion) -> datetime:
+def _turn(occasion: Announcement) -> datetime:
     """Return when it is due, or a while before, so that it goes first, where it matters for minutes: codes."""
     hurries = occasion.until - occasion.at <= HURRIED
     return occasion.at - BEFORE_OTHERS if hurries else occasion.at
 
 
-def _endpoints(known: Directory, happening: Happening) -> list[UUID]:
+def _endpoints(known: RecipientDirectory, happening: AuditEvent) -> list[UUID]:
     event_type, wanted = f"tenant.{happening.action}", happening.action in UNFILTERED
     return [one.id for one in known.receivers[happening.tenant_id] if wanted or one.wants(event_type)]

@@ -26,7 +26,7 @@ ASKING = {"reviewing": ("reviewing", "review_reminder"), "pending": ("pending", 
 """The templates that ask a person, by the state in which a request waits for the answer."""
 
 
-class Nudge(StrEnum):
+class Reminder(StrEnum):
     """What the clock does to a request that stays as it is, as the audit trail names it."""
 
     REMIND = "remind"
@@ -35,14 +35,14 @@ class Nudge(StrEnum):
     UNREACHED = "unreached"
 
 
-NUDGE_TEMPLATES = {
-    (Nudge.REMIND, "reviewing"): "review_reminder",
-    (Nudge.REMIND, "pending"): "answer_reminder",
-    (Nudge.WIDEN, "reviewing"): "reviewing",
-    (Nudge.WIDEN, "pending"): "pending",
-    (Nudge.WARN, "active"): "closing",
-    (Nudge.UNREACHED, "pending"): "unreached",
-    (Nudge.UNREACHED, "reviewing"): "review_unreached",
+REMINDER_TEMPLATES = {
+    (Reminder.REMIND, "reviewing"): "review_reminder",
+    (Reminder.REMIND, "pending"): "answer_reminder",
+    (Reminder.WIDEN, "reviewing"): "reviewing",
+    (Reminder.WIDEN, "pending"): "pending",
+    (Reminder.WARN, "active"): "closing",
+    (Reminder.UNREACHED, "pending"): "unreached",
+    (Reminder.UNREACHED, "reviewing"): "review_unreached",
 }
 
 QUESTION, ANSWER = "question", "answer"
@@ -66,10 +66,10 @@ EVENTS = {
     "complete": "completed",
     "revoke": "revoked",
     "expire": "expired",
-    Nudge.REMIND: "reminded",
-    Nudge.WIDEN: "escalated",
-    Nudge.WARN: "closing",
-    Nudge.UNREACHED: "unreached",
+    Reminder.REMIND: "reminded",
+    Reminder.WIDEN: "escalated",
+    Reminder.WARN: "closing",
+    Reminder.UNREACHED: "unreached",
     QUESTION: "question",
     ANSWER: "answer",
 }
@@ -87,7 +87,7 @@ REPORTED_AFTER = timedelta(seconds=60)
 """How long a report waits after the end: systems report in batches what was done inside, some after the window."""
 
 
-class Hearer(StrEnum):
+class AudienceGroup(StrEnum):
     """A group that can be told, by mail or by webhook.
 
     `asked` are those whom this very event asks: managers for a review, else people of the customer. Of the customer,
@@ -110,23 +110,25 @@ class Hearer(StrEnum):
 
 
 CUSTOMERS = frozenset({Role.APPROVER, Role.TENANT_ADMIN})
-VENDOR_ONLY = frozenset({Hearer.MANAGERS})
-COPIES = frozenset({Hearer.WATCHERS})
-ENDPOINTS = frozenset({Hearer.VENDOR_ENDPOINTS, Hearer.TENANT_ENDPOINTS})
-WHEN_ASKED = frozenset({Hearer.ASKED}) | COPIES
+VENDOR_ONLY = frozenset({AudienceGroup.MANAGERS})
+COPIES = frozenset({AudienceGroup.WATCHERS})
+ENDPOINTS = frozenset({AudienceGroup.VENDOR_ENDPOINTS, AudienceGroup.TENANT_ENDPOINTS})
+WHEN_ASKED = frozenset({AudienceGroup.ASKED}) | COPIES
 OPENED_ALONE = {
-    Mode.ENFORCE: frozenset({Hearer.APPROVERS}) | COPIES,
-    Mode.OBSERVE: frozenset({Hearer.APPROVERS, Hearer.ADMINS}) | COPIES,
-    Mode.OFF: frozenset({Hearer.ADMINS}),
+    Mode.ENFORCE: frozenset({AudienceGroup.APPROVERS}) | COPIES,
+    Mode.OBSERVE: frozenset({AudienceGroup.APPROVERS, AudienceGroup.ADMINS}) | COPIES,
+    Mode.OFF: frozenset({AudienceGroup.ADMINS}),
 }
 AFTERWARDS = {
-    Mode.ENFORCE: frozenset({Hearer.HEARD}) | COPIES,
-    Mode.OBSERVE: frozenset({Hearer.HEARD}) | COPIES,
-    Mode.OFF: frozenset({Hearer.HEARD}),
+    Mode.ENFORCE: frozenset({AudienceGroup.HEARD}) | COPIES,
+    Mode.OBSERVE: frozenset({AudienceGroup.HEARD}) | COPIES,
+    Mode.OFF: frozenset({AudienceGroup.HEARD}),
 }
 
 
-def hearers(from_state: str | None, to_state: str, mode: Mode, *, customer_knows: bool) -> frozenset[Hearer]:
+def people_to_notify(
+    from_state: str | None, to_state: str, mode: Mode, *, customer_knows: bool
+) -> frozenset[AudienceGroup]:
     """Return which people are told that a request went from one state to another.
 
     A vote that leaves the state as it was is no news; its receipts are. `customer_knows` is whether the customer has
@@ -136,39 +138,39 @@ def hearers(from_state: str | None, to_state: str, mode: Mode, *, customer_knows
     if from_state == to_state:
         return frozenset()
     if to_state == "reviewing":
-        return frozenset({Hearer.ASKED})
+        return frozenset({AudienceGroup.ASKED})
     if to_state == "pending":
         return WHEN_ASKED
     if not customer_knows:
-        return VENDOR_ONLY | {Hearer.REQUESTER}
+        return VENDOR_ONLY | {AudienceGroup.REQUESTER}
     customer = OPENED_ALONE if from_state == "reviewing" else AFTERWARDS
-    return customer[mode] | {Hearer.REQUESTER}
+    return customer[mode] | {AudienceGroup.REQUESTER}
 
 
-def machines(*, customer_knows: bool) -> frozenset[Hearer]:
+def endpoints_to_notify(*, customer_knows: bool) -> frozenset[AudienceGroup]:
     """Return whose webhooks hear of what happens to a request: of all of it, the customer's once it was asked.
 
     They hear of each vote, reminder and escalation too, in every mode: what a machine does not want it does not
     subscribe to.
     """
-    return ENDPOINTS if customer_knows else frozenset({Hearer.VENDOR_ENDPOINTS})
+    return ENDPOINTS if customer_knows else frozenset({AudienceGroup.VENDOR_ENDPOINTS})
 
 
-def nudged(nudge: Nudge, state: str, mode: Mode) -> frozenset[Hearer]:
+def people_to_remind(nudge: Reminder, state: str, mode: Mode) -> frozenset[AudienceGroup]:
     """Return which people hear of a nudge.
 
     Of managers and approvers it is those who are asked and have not answered; that a window is about to close is for
     the people who heard that it opened. That no approver could be reached is for the tenant's admins; of a review the
     vendor's operators hear, by a memo.
     """
-    if nudge is Nudge.UNREACHED:
-        return frozenset({Hearer.ADMINS}) if state == "pending" else frozenset()
-    if nudge is Nudge.WARN:
-        return (AFTERWARDS[mode] - COPIES) | {Hearer.REQUESTER}
-    return frozenset({Hearer.ASKED})
+    if nudge is Reminder.UNREACHED:
+        return frozenset({AudienceGroup.ADMINS}) if state == "pending" else frozenset()
+    if nudge is Reminder.WARN:
+        return (AFTERWARDS[mode] - COPIES) | {AudienceGroup.REQUESTER}
+    return frozenset({AudienceGroup.ASKED})
 
 
-def receipted(action: str, role: str, *, customer_knows: bool = True) -> frozenset[Hearer]:
+def receipt_groups(action: str, role: str, *, customer_knows: bool = True) -> frozenset[AudienceGroup]:
     """Return who gets a receipt of what somebody did in that role; nobody can opt out of one.
 
     Whoever decides does, each vote of a quorum too, and the tenant's admins of what was decided for the tenant. What
@@ -177,17 +179,21 @@ def receipted(action: str, role: str, *, customer_knows: bool = True) -> frozens
     """
     if action not in DECISIONS or (role in CUSTOMERS and not customer_knows):
         return frozenset()
-    return frozenset({Hearer.DECIDER, Hearer.ADMINS}) if role in CUSTOMERS else frozenset({Hearer.DECIDER})
+    return (
+        frozenset({AudienceGroup.DECIDER, AudienceGroup.ADMINS})
+        if role in CUSTOMERS
+        else frozenset({AudienceGroup.DECIDER})
+    )
 
 
-def conversed(said: str, state: str) -> frozenset[Hearer]:
+def question_groups(said: str, state: str) -> frozenset[AudienceGroup]:
     """Return who hears of a question, or of its answer, by the state of the request when the question was asked.
 
     A question is for whoever asks for access, an answer for whoever has asked the question. What is said during a
     review stays inside the vendor.
     """
-    endpoints = machines(customer_knows=state != "reviewing")
-    return frozenset({Hearer.REQUESTER if said == QUESTION else Hearer.ASKER, *endpoints})
+    endpoints = endpoints_to_notify(customer_knows=state != "reviewing")
+    return frozenset({AudienceGroup.REQUESTER if said == QUESTION else AudienceGroup.ASKER, *endpoints})
 
 
 def type_of(action: str, from_state: str | None) -> str:

@@ -12,10 +12,10 @@ from sqlmodel import Session
 from lockbox.audit.log import checkpoint
 from lockbox.audit.log.checkpoint import BadNote, Checkpoint, VerifierKey
 from lockbox.database import Database, now
-from lockbox.failpoints import reach
+from lockbox.failpoints import failpoint
 from lockbox.notifications import announcements
 from lockbox.notifications.account_mail import CHECKPOINT, CHECKPOINT_TYPE, DIGEST, INVITATION
-from lockbox.notifications.announcements import Occasion, Recipient
+from lockbox.notifications.announcements import Announcement, AnnouncementRecipient
 from lockbox.notifications.outcome_events import UNVERIFIED
 from lockbox.notifications.senders.protocol import SendFailed
 
@@ -44,7 +44,7 @@ FOR NO KEY UPDATE OF l SKIP LOCKED
 MAILED = text("UPDATE logs SET digest_at = :at WHERE id = ANY(:ids)")
 
 
-def told(row: Row[Any], keys: Keys, approval_keys: Sequence[str]) -> tuple[dict[str, str], datetime | None]:
+def checkpoint_of(row: Row[Any], keys: Keys, approval_keys: Sequence[str]) -> tuple[dict[str, str], datetime | None]:
     """Return what a notice of a checkpoint tells of it, and when it was noted; nothing of any other notice.
 
     A digest names the public keys of approvals too, so that its mail is all that a verifier needs beside an export.
@@ -82,9 +82,9 @@ def _checked(said: Checkpoint, row: Row[Any]) -> datetime:
         raise BadNote("this checkpoint does not say when it was signed") from None
 
 
-def tell(database: Database, digest_every: timedelta) -> Iterator[str]:
+def queue_due(database: Database, digest_every: timedelta) -> Iterator[str]:
     """Promise what is due of both, page by page; a digest every zero seconds is none at all."""
-    while told := _page(database, _tell_endpoints):
+    while told := _page(database, _notify_endpoints):
         yield f"checkpoints told {told}"
     while digest_every and (mailed := _page(database, lambda session, at: _mail(session, at - digest_every, at))):
         yield f"digests {mailed}"
@@ -95,13 +95,15 @@ def _page(database: Database, work: Callable[[Session, datetime], int]) -> int:
         return work(session, now(session))
 
 
-def _tell_endpoints(session: Session, at: datetime) -> int:
+def _notify_endpoints(session: Session, at: datetime) -> int:
     rows = session.connection().execute(UNTOLD, {"type": CHECKPOINT_TYPE, "most": MOST}).all()
     for row in rows:
-        told = [Recipient(endpoint_id=one) for one in row.endpoints]
-        announcements.promise(session, told, Occasion(CHECKPOINT, row.tenant_id, None, at, at + MATTERS_FOR, row.id))
+        told = [AnnouncementRecipient(endpoint_id=one) for one in row.endpoints]
+        announcements.queue_notices(
+            session, told, Announcement(CHECKPOINT, row.tenant_id, None, at, at + MATTERS_FOR, row.id)
+        )
     if rows:
-        reach("sealer.after_promise")
+        failpoint("sealer.after_promise")
         session.connection().execute(TOLD, {"ids": [row.id for row in rows], "at": at})
     return len(rows)
 
@@ -109,8 +111,10 @@ def _tell_endpoints(session: Session, at: datetime) -> int:
 def _mail(session: Session, since: datetime, at: datetime) -> int:
     rows = session.connection().execute(DUE, {"since": since, "most": MOST}).all()
     for row in rows:
-        told = [Recipient(person_id=one) for one in row.readers] if row.newest else []
-        announcements.promise(session, told, Occasion(DIGEST, row.tenant_id, None, at, at + MATTERS_FOR, row.newest))
+        told = [AnnouncementRecipient(person_id=one) for one in row.readers] if row.newest else []
+        announcements.queue_notices(
+            session, told, Announcement(DIGEST, row.tenant_id, None, at, at + MATTERS_FOR, row.newest)
+        )
     if rows:
         session.connection().execute(MAILED, {"ids": [row.id for row in rows], "at": at})
     return len(rows)

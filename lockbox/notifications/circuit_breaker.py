@@ -24,7 +24,7 @@ LONGEST_GAP = 0.02
 T = TypeVar("T")
 
 
-class Said(Enum):
+class PeerResponse(Enum):
     """What the other side said to a send: something, whatever it was; not a word; or it was never asked."""
 
     ANSWER = auto()
@@ -33,7 +33,7 @@ class Said(Enum):
 
 
 @dataclass
-class Lane(Generic[T]):
+class CircuitBreaker(Generic[T]):
     """What is known of the other side, and what is on its way there; every moment is in seconds of one clock.
 
     `load` is all that was let in and has not ended: what waits in `queue`, what is `running`, and what was promised
@@ -96,16 +96,16 @@ class Lane(Generic[T]):
         """Whether nothing is on its way, it is not shut, and nobody has come for that long."""
         return not self.load and not self.is_shut(now) and now - self.used_at > after
 
-    def end(self, now: float, seconds: float, said: Said) -> None:
+    def end(self, now: float, seconds: float, said: PeerResponse) -> None:
         """Note how a send went that took so long; it may shut the lane, or open it."""
         self.running -= 1
         self.load -= 1
         self.used_at = now
-        if said is Said.NOTHING:
+        if said is PeerResponse.NOTHING:
             return
         self.pace = max(LEAST_PACE, self.pace + NEWEST_COUNTS * (seconds - self.pace))
-        self.proven = said is Said.ANSWER
-        if said is Said.ANSWER:
+        self.proven = said is PeerResponse.ANSWER
+        if said is PeerResponse.ANSWER:
             self._open()
         else:
             self._count_silence(now)

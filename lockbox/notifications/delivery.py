@@ -12,8 +12,8 @@ from cryptography.fernet import InvalidToken
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
-from lockbox.database import Database, lazily
-from lockbox.failpoints import reach
+from lockbox.database import Database, async_commit
+from lockbox.failpoints import failpoint
 from lockbox.identity.keyring import CodeKeys
 from lockbox.notifications import (
     account_mail,
@@ -27,17 +27,17 @@ from lockbox.notifications import (
 )
 from lockbox.notifications.audience import PROMPTS, REMINDERS, REPORT
 from lockbox.notifications.checkpoint_digest import Keys
-from lockbox.notifications.circuit_breaker import Said
-from lockbox.notifications.endpoints import Vault
+from lockbox.notifications.circuit_breaker import PeerResponse
+from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.load import Item, Wordings
 from lockbox.notifications.models import Outcome
-from lockbox.notifications.outcome_events import Attempt
-from lockbox.notifications.queue import Claim, Place, Returned
-from lockbox.notifications.request_mail import Letter
-from lockbox.notifications.results import LONGEST_ERROR, TOO_LATE, Ended, Recorder, Try
-from lockbox.notifications.senders.protocol import NOTHING, Hook, HookSender, MailSender, Reply, SendFailed
-from lockbox.notifications.sending_pool import Lanes
-from lockbox.notifications.webhook_payload import Target
+from lockbox.notifications.outcome_events import DeliveryAttempt
+from lockbox.notifications.queue import NoticeClaim, ReturnedClaim, Slot
+from lockbox.notifications.request_mail import RequestMail
+from lockbox.notifications.results import LONGEST_ERROR, TOO_LATE, AttemptResult, ClaimResult, ResultRecorder
+from lockbox.notifications.senders.protocol import NOTHING, MailSender, Reply, SendFailed, WebhookCall, WebhookSender
+from lockbox.notifications.sending_pool import SendingPool
+from lockbox.notifications.webhook_payload import WebhookTarget
 
 log = structlog.get_logger(__name__)
 
@@ -61,8 +61,8 @@ class Senders:
     """
 
     mail: MailSender
-    hooks: HookSender
-    vault: Vault
+    hooks: WebhookSender
+    vault: SecretVault
     public_url: str
     services: Mapping[str, str]
     wordings: Wordings
@@ -70,8 +70,8 @@ class Senders:
     audit_keys: Keys
     codes: CodeKeys
     approval_keys: tuple[str, ...] = ()
-    lanes: Lanes = field(default_factory=Lanes)
-    recorder: Recorder = field(default_factory=Recorder)
+    lanes: SendingPool = field(default_factory=SendingPool)
+    recorder: ResultRecorder = field(default_factory=ResultRecorder)
 
 
 def due(session: Session, *, grace: timedelta, most: int) -> list[UUID]:
@@ -79,7 +79,7 @@ def due(session: Session, *, grace: timedelta, most: int) -> list[UUID]:
     return list(session.connection().execute(DUE, {"grace": grace, "most": most}).scalars())
 
 
-def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[Try]:
+def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[AttemptResult]:
     """Dispatch these notices and wait until how each went is recorded.
 
     Returns:
@@ -89,7 +89,7 @@ def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[
     return [one for one in results if one]
 
 
-def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "list[Future[Try | None]]":
+def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "list[Future[AttemptResult | None]]":
     """Send those of the notices that are due and find room in their lanes; settle the schedule for all of them.
 
     A claim is a commit of its own that moves the next try past a lease; so nobody else sends meanwhile, and a
@@ -99,20 +99,20 @@ def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "lis
     Returns:
         For each notice that was claimed how it went, once that is recorded: None if it was given back untried.
     """
-    reach("notify.before_claim")
+    failpoint("notify.before_claim")
     errands = _claimed(database_, ids, senders)
-    reach("notify.after_claim")
+    failpoint("notify.after_claim")
     senders.recorder.record([ended for one in errands if (ended := one.without_sending())])
     for errand in errands:
         errand.set_out()
     return [one.told for one in errands]
 
 
-def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "list[_Errand]":
-    promised: list[Place] = []
+def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "list[_NoticeSendJob]":
+    promised: list[Slot] = []
     try:
         with database_.transaction() as session:
-            lazily(session)
+            async_commit(session)
             claims, at = queue.claim(session, sorted(set(ids)), senders.lanes, promised)
             claimed = [one.notice_id for one in claims]
             if not claimed:
@@ -121,7 +121,7 @@ def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "lis
             targets = webhook_payload.targets(session, claimed)
         began = senders.lanes.clock()
         return [
-            _Errand(database_, senders, one, items[one.notice_id], targets.get(one.notice_id), at, began)
+            _NoticeSendJob(database_, senders, one, items[one.notice_id], targets.get(one.notice_id), at, began)
             for one in claims
         ]
     except BaseException:
@@ -131,87 +131,87 @@ def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "lis
 
 
 @dataclass
-class _Errand:
+class _NoticeSendJob:
     """A claimed notice on its way through its lane; `at` is when it was claimed, `began` that by the lanes' clock."""
 
     database: Database
     senders: Senders
-    claim: Claim
+    claim: NoticeClaim
     item: Item
-    target: Target | None
+    target: WebhookTarget | None
     at: datetime
     began: float
-    told: "Future[Try | None]" = field(default_factory=Future)
-    result: Try | None = None
+    told: "Future[AttemptResult | None]" = field(default_factory=Future)
+    result: AttemptResult | None = None
     died: BaseException | None = None
 
-    def without_sending(self) -> Ended | None:
+    def without_sending(self) -> ClaimResult | None:
         """Return how it ended, where nothing is to be sent, and give its place back."""
         (row, letter), place = self.item, self.claim.place
         if row.recipient_disabled or row.endpoint_disabled or (self.target is None and _is_moot(row, letter)):
-            ended = Try(row.id, Outcome.MOOT, self.at)
+            ended = AttemptResult(row.id, Outcome.MOOT, self.at)
         elif place is None:
-            ended = Try(row.id, Outcome.DEAD, self.at, TOO_LATE if self.at >= row.until_at else NO_ROOM)
+            ended = AttemptResult(row.id, Outcome.DEAD, self.at, TOO_LATE if self.at >= row.until_at else NO_ROOM)
         else:
             return None
         self.result = ended
         if place:
             place.leave()
-        return Ended(self.database, ended, self.told, self.lease_ends)
+        return ClaimResult(self.database, ended, self.told, self.lease_ends)
 
     def set_out(self) -> None:
         """Queue what is to be sent."""
         if self.claim.place and self.result is None:
             self.claim.place.way.send(self.claim.place.lane, self)
 
-    def run(self) -> Said:
+    def run(self) -> PeerResponse:
         """Send it."""
         try:
             self.result, said = self._tried()
         except BaseException as error:  # noqa: BLE001 - a thread of the lanes serves others after this
             self.died = error
-            return Said.NOTHING
+            return PeerResponse.NOTHING
         return said
 
     def finish(self) -> None:
         """Record how it went; what died half-way is left to its lease."""
         if self.result:
-            self.senders.recorder.record([Ended(self.database, self.result, self.told, self.lease_ends)])
+            self.senders.recorder.record([ClaimResult(self.database, self.result, self.told, self.lease_ends)])
         elif self.died:
             self.told.set_exception(self.died)
 
-    def give_back(self, seconds: float, others: Sequence["_Errand"] = ()) -> None:
+    def give_back(self, seconds: float, others: Sequence["_NoticeSendJob"] = ()) -> None:
         """Give up the claim, and those of others with it; the attempts do not count."""
         wait = timedelta(seconds=seconds)
-        back = [(one, Returned(one.claim.notice_id, one.claim.lease, wait)) for one in (self, *others)]
+        back = [(one, ReturnedClaim(one.claim.notice_id, one.claim.lease, wait)) for one in (self, *others)]
         self.senders.recorder.record(
-            [Ended(one.database, returned, one.told, one.lease_ends) for one, returned in back]
+            [ClaimResult(one.database, returned, one.told, one.lease_ends) for one, returned in back]
         )
 
     def rest(self) -> None:
         """Close this thread's connection to the mail relay."""
         self.senders.mail.close()
 
-    def _tried(self) -> tuple[Try, Said]:
+    def _tried(self) -> tuple[AttemptResult, PeerResponse]:
         row, letter = self.item
         at = self._now()
         if at >= row.until_at:
-            return Try(row.id, Outcome.DEAD, at, TOO_LATE), Said.NOTHING
+            return AttemptResult(row.id, Outcome.DEAD, at, TOO_LATE), PeerResponse.NOTHING
         kind = webhook_payload.event_type(row.template, letter.event_type if letter else None)
-        blank = Attempt(row.id, self.target.endpoint_id if self.target else None, kind, at, timedelta(0))
-        reach("notify.before_send")
+        blank = DeliveryAttempt(row.id, self.target.endpoint_id if self.target else None, kind, at, timedelta(0))
+        failpoint("notify.before_send")
         try:
             if letter is None:
-                reply = _send_memo(self.database, row, self.target, at, self.senders)
+                reply = _send_account_mail(self.database, row, self.target, at, self.senders)
             else:
                 reply = _send(row, letter, self.target, self.senders)
         except SendFailed as failure:
             return _failed(row, self._now(), failure, blank), failure.said
         except Exception as error:
             log.exception("notice.failed", notice_id=str(row.id))
-            return _failed(row, self._now(), SendFailed(type(error).__name__), blank), Said.NOTHING
+            return _failed(row, self._now(), SendFailed(type(error).__name__), blank), PeerResponse.NOTHING
         sent = replace(blank, took=self._now() - at, status=reply.status, answer=reply.text)
-        return Try(row.id, Outcome.SENT, at, attempt=sent), Said.ANSWER
+        return AttemptResult(row.id, Outcome.SENT, at, attempt=sent), PeerResponse.ANSWER
 
     @property
     def lease_ends(self) -> float:
@@ -223,7 +223,7 @@ class _Errand:
         return self.at + timedelta(seconds=self.senders.lanes.clock() - self.began)
 
 
-def _is_moot(row: Row[Any], letter: Letter | None) -> bool:
+def _is_moot(row: Row[Any], letter: RequestMail | None) -> bool:
     if letter is None:
         return bool(row.is_settled)
     if row.template == REPORT:
@@ -233,18 +233,20 @@ def _is_moot(row: Row[Any], letter: Letter | None) -> bool:
     return row.template in PROMPTS and row.state != PROMPTS[row.template]
 
 
-def _send(row: Row[Any], letter: Letter, target: Target | None, senders: Senders) -> Reply:
+def _send(row: Row[Any], letter: RequestMail, target: WebhookTarget | None, senders: Senders) -> Reply:
     if target is None:
         written = request_mail.mail(
             letter, public_url=senders.public_url, services=senders.services, sender=senders.sender
         )
         senders.mail.send(written)
         return NOTHING
-    body = webhook_payload.of_letter(letter, target, public_url=senders.public_url, services=senders.services)
+    body = webhook_payload.request_payload(letter, target, public_url=senders.public_url, services=senders.services)
     return _call(row, target, body, senders)
 
 
-def _send_memo(database_: Database, row: Row[Any], target: Target | None, at: datetime, senders: Senders) -> Reply:
+def _send_account_mail(
+    database_: Database, row: Row[Any], target: WebhookTarget | None, at: datetime, senders: Senders
+) -> Reply:
     memo = load_account.prepared(
         database_,
         row,
@@ -257,22 +259,22 @@ def _send_memo(database_: Database, row: Row[Any], target: Target | None, at: da
     if target is None:
         senders.mail.send(account_mail.mail(memo, public_url=senders.public_url, sender=senders.sender))
         return NOTHING
-    return _call(row, target, webhook_payload.of_memo(memo, target, public_url=senders.public_url), senders)
+    return _call(row, target, webhook_payload.account_payload(memo, target, public_url=senders.public_url), senders)
 
 
-def _call(row: Row[Any], target: Target, body: bytes, senders: Senders) -> Reply:
+def _call(row: Row[Any], target: WebhookTarget, body: bytes, senders: Senders) -> Reply:
     try:
         secrets = endpoints.signers(senders.vault, target.secret, target.old_secret)
     except InvalidToken:
         raise SendFailed("no key opens the endpoint's secret", kind="secret") from None
-    return senders.hooks.send(Hook(hook_id=str(row.id), url=target.url, body=body, secrets=secrets))
+    return senders.hooks.send(WebhookCall(hook_id=str(row.id), url=target.url, body=body, secrets=secrets))
 
 
-def _failed(row: Row[Any], at: datetime, failure: SendFailed, attempt: Attempt) -> Try:
+def _failed(row: Row[Any], at: datetime, failure: SendFailed, attempt: DeliveryAttempt) -> AttemptResult:
     log.warning(
         "notice.not_sent", notice_id=str(row.id), channel=row.channel, attempts=row.attempts, error=failure.reason
     )
-    again = None if failure.permanent else results.again(row.attempts, at, row.until_at, failure.wait)
+    again = None if failure.permanent else results.retry_at(row.attempts, at, row.until_at, failure.wait)
     logged = replace(
         attempt,
         took=at - attempt.at,
@@ -282,4 +284,4 @@ def _failed(row: Row[Any], at: datetime, failure: SendFailed, attempt: Attempt) 
         is_gone=failure.gone,
     )
     outcome = Outcome.DEAD if again is None else None
-    return Try(row.id, outcome, again or at, failure.reason[:LONGEST_ERROR], logged)
+    return AttemptResult(row.id, outcome, again or at, failure.reason[:LONGEST_ERROR], logged)

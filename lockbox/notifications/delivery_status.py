@@ -75,7 +75,7 @@ FORMER = "somebody who has left"
 
 
 @dataclass(frozen=True)
-class Reach:
+class DeliveryReach:
     """How many people were asked: of them some were reached, some are still being tried, and some could not be.
 
     What is left of `asked` no longer had to be told. `people` are all who were asked.
@@ -98,18 +98,18 @@ class Reach:
         if not self.unreached:
             return ""
         if self.unreached == self.asked:
-            said = in_vain(self.stage, self.asked)
+            said = undelivered_sentence(self.stage, self.asked)
             return f"{said[0].upper()}{said[1:]}."
         said = f"{number(self.unreached)} of {number(self.asked)} {WHOM[self.stage]}s could not be reached"
         still = f"; {number(self.waiting)} {'is' if self.waiting == 1 else 'are'} still being tried"
         return f"{said[0].upper()}{said[1:]}{still if self.waiting else ''}."
 
-    def of_the_past(self) -> "Reach":
+    def of_the_past(self) -> "DeliveryReach":
         """Return it as it is once the time is over: who had not been told by then could not be reached."""
-        return Reach(self.stage, self.asked, self.reached, 0, self.asked - self.reached, self.people)
+        return DeliveryReach(self.stage, self.asked, self.reached, 0, self.asked - self.reached, self.people)
 
 
-def of_requests(session: Session, stages: Mapping[UUID, str]) -> dict[UUID, Reach]:
+def of_requests(session: Session, stages: Mapping[UUID, str]) -> dict[UUID, DeliveryReach]:
     """Return the reach of each of these requests in that stage, `reviewing` or `pending`, by one query."""
     kinds = [(template, stage) for stage, templates in ASKING.items() for template in templates]
     values = {
@@ -120,12 +120,14 @@ def of_requests(session: Session, stages: Mapping[UUID, str]) -> dict[UUID, Reac
     }
     rows = session.connection().execute(OF_REQUESTS, values) if stages else ()
     return {
-        row.id: Reach(stages[row.id], row.asked, row.reached, row.waiting, row.unreached, frozenset(row.people))
+        row.id: DeliveryReach(
+            stages[row.id], row.asked, row.reached, row.waiting, row.unreached, frozenset(row.people)
+        )
         for row in rows
     }
 
 
-def in_vain(stage: str, asked: int) -> str:
+def undelivered_sentence(stage: str, asked: int) -> str:
     """Say that nobody could be told of what was asked: who they would have been, and how many."""
     whom = WHOM[stage]
     if asked == 0:
@@ -140,7 +142,7 @@ def number(count: int) -> str:
     return NUMBERS[count] if count < len(NUMBERS) else f"{count:,}"
 
 
-def reach_of_request(session: Session, request_id: UUID, state: str, *, customer_knows: bool) -> Reach:
+def reach_of_request(session: Session, request_id: UUID, state: str, *, customer_knows: bool) -> DeliveryReach:
     """Return the reach of one request in its present stage, or its last where it waits for nobody any more."""
     stage = "pending" if state != "reviewing" and customer_knows else "reviewing"
     found = of_requests(session, {request_id: stage})[request_id]
@@ -148,7 +150,7 @@ def reach_of_request(session: Session, request_id: UUID, state: str, *, customer
 
 
 @dataclass(frozen=True)
-class LastTry:
+class LastAttempt:
     """How the last try of a notice went; `error` is a word, None where it arrived."""
 
     at: datetime
@@ -158,7 +160,7 @@ class LastTry:
 
 
 @dataclass(frozen=True)
-class Told:
+class NoticeStatus:
     """One notice to somebody on the reader's own side; `outcome` is `waiting` while it has none.
 
     `address` is where a mail goes; `copied` is whether it is a watcher's.
@@ -176,14 +178,14 @@ class Told:
     next_try_at: datetime | None
     closed_at: datetime | None
     last_error: str | None
-    last_try: LastTry | None
+    last_try: LastAttempt | None
 
 
 @dataclass(frozen=True)
-class Progress:
+class NoticeProgress:
     """The notices to the reader's own side, the oldest first, and of the other side how many came how far."""
 
-    own: Sequence[Told]
+    own: Sequence[NoticeStatus]
     other: Mapping[str, int]
 
 
@@ -193,7 +195,7 @@ def count(session: Session, request_id: UUID) -> dict[str, int]:
     return {row.outcome: row.number for row in rows}
 
 
-def unheard(session: Session, request_ids: Sequence[UUID], side: Side) -> dict[UUID, list[str]]:
+def unreached_people(session: Session, request_ids: Sequence[UUID], side: Side) -> dict[UUID, list[str]]:
     """Return for each of these requests, of which a reader knows, who of the own side did not get a mail about it."""
     found = defaultdict[UUID, list[str]](list)
     if request_ids:
@@ -202,12 +204,12 @@ def unheard(session: Session, request_ids: Sequence[UUID], side: Side) -> dict[U
     return found
 
 
-def of_request(session: Session, request_id: UUID, side: Side) -> Progress:
+def of_request(session: Session, request_id: UUID, side: Side) -> NoticeProgress:
     """Return the notices of a request for a reader who is on that side and may know of the request."""
     rows = session.connection().execute(READ, {"request_id": request_id}).all()
-    own = [_told(row) for row in rows if _side(row, side) is side]
+    own = [_notice_status(row) for row in rows if _side(row, side) is side]
     other = [row for row in rows if _side(row, side) is not side and knows_of(side, None, row.template)]
-    return Progress(own, Counter(row.outcome for row in other))
+    return NoticeProgress(own, Counter(row.outcome for row in other))
 
 
 def _side(row: Row[Any], reader: Side) -> Side:
@@ -218,9 +220,9 @@ def _side(row: Row[Any], reader: Side) -> Side:
     return reader if row.own_endpoint_id else other
 
 
-def _told(row: Row[Any]) -> Told:
+def _notice_status(row: Row[Any]) -> NoticeStatus:
     place = row.description or (urlsplit(row.url).hostname if row.url else None)
-    return Told(
+    return NoticeStatus(
         id=row.id,
         recipient=(place if row.endpoint_id else row.name) or FORMER,
         address=row.address,
@@ -233,5 +235,5 @@ def _told(row: Row[Any]) -> Told:
         next_try_at=row.next_try_at,
         closed_at=row.closed_at,
         last_error=row.last_error,
-        last_try=LastTry(row.tried_at, row.took_ms, row.status, row.error) if row.tried_at else None,
+        last_try=LastAttempt(row.tried_at, row.took_ms, row.status, row.error) if row.tried_at else None,
     )

@@ -26,7 +26,7 @@ MINUTE = timedelta(minutes=1)
 MOST_BY_HAND = 10
 
 
-class Vault:
+class SecretVault:
     """Encrypts with the first key and reads with any of them."""
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -58,7 +58,7 @@ def new_key() -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class Signing:
+class EndpointSigningKeys:
     """What signs an endpoint's calls: the secret to show once, its public key, and both halves as they are stored."""
 
     secret: str
@@ -66,7 +66,9 @@ class Signing:
     sealed: bytes
 
 
-def add(session: Session, vault: Vault, url: str, *, tenant_id: UUID | None, event_types: Iterable[str] = ()) -> str:
+def add(
+    session: Session, vault: SecretVault, url: str, *, tenant_id: UUID | None, event_types: Iterable[str] = ()
+) -> str:
     """Add an endpoint of a tenant, or of the vendor for None, and return its signing secret.
 
     Args:
@@ -82,15 +84,15 @@ def add(session: Session, vault: Vault, url: str, *, tenant_id: UUID | None, eve
     return signing.secret
 
 
-def new_signing(vault: Vault) -> Signing:
+def new_signing(vault: SecretVault) -> EndpointSigningKeys:
     """Return a fresh HMAC secret and Ed25519 key."""
     secret = new_secret()
     private, public = new_key()
-    return Signing(secret, public, vault.seal(secret + BETWEEN + private))
+    return EndpointSigningKeys(secret, public, vault.seal(secret + BETWEEN + private))
 
 
 def made(
-    signing: Signing,
+    signing: EndpointSigningKeys,
     url: str,
     *,
     tenant_id: UUID | None,
@@ -115,7 +117,7 @@ def made(
     )
 
 
-def rotate(endpoint: Endpoint, signing: Signing, at: datetime, overlap: timedelta = OVERLAP) -> None:
+def rotate(endpoint: Endpoint, signing: EndpointSigningKeys, at: datetime, overlap: timedelta = OVERLAP) -> None:
     """Sign by a new secret from now on, and by the one before it too until the overlap is over."""
     endpoint.old_secret, endpoint.old_secret_until = (endpoint.secret, at + overlap) if overlap else (None, None)
     endpoint.secret, endpoint.public_key = signing.sealed, signing.public_key
@@ -136,7 +138,7 @@ def count_call(endpoint: Endpoint, at: datetime) -> None:
     endpoint.called_by_hand = [*lately, at]
 
 
-def signers(vault: Vault, secret: bytes, old_secret: bytes | None) -> tuple[str, ...]:
+def signers(vault: SecretVault, secret: bytes, old_secret: bytes | None) -> tuple[str, ...]:
     """Return everything that signs, the newest first.
 
     Raises:

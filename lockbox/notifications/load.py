@@ -11,14 +11,14 @@ from sqlalchemy import Row, text
 from sqlmodel import Session
 
 from lockbox.audit import closed_windows
-from lockbox.audit.closed_windows import Closed
+from lockbox.audit.closed_windows import ClosedWindow
 from lockbox.identity.roles import Mode
 from lockbox.notifications import delivery_status, load_account, request_mail
 from lockbox.notifications.audience import PROMPTS, REPORT, type_of
 from lockbox.notifications.models import Channel
-from lockbox.notifications.request_mail import Earlier, Letter, Wording
+from lockbox.notifications.request_mail import EarlierRequest, MailWording, RequestMail
 
-Item = tuple[Row[Any], Letter | None]
+Item = tuple[Row[Any], RequestMail | None]
 Wordings = load_account.Wordings
 
 READ = text("""
@@ -59,15 +59,15 @@ def read(session: Session, claimed: Sequence[UUID], at: datetime, wordings: Word
     windows = closed_windows.read(session, list({row.request_id for row in rows if row.template == REPORT}))
     for row in rows:
         window = windows.get(row.request_id) if row.template == REPORT else None
-        yield row, _letter(row, at, worded[row.request_id], before.get(row.id, ()), window)
+        yield row, _request_mail(row, at, worded[row.request_id], before.get(row.id, ()), window)
     if len(rows) < len(claimed):
         yield from ((row, None) for row in load_account.read(session, claimed))
 
 
-def _letter(
-    row: Row[Any], at: datetime, wording: Wording, before: Sequence[Earlier], window: Closed | None
-) -> Letter:
-    return Letter(
+def _request_mail(
+    row: Row[Any], at: datetime, wording: MailWording, before: Sequence[EarlierRequest], window: ClosedWindow | None
+) -> RequestMail:
+    return RequestMail(
         notice_id=row.id,
         template=row.template,
         now=at,
@@ -103,14 +103,14 @@ def _letter(
         address=row.address,
         user_agent=row.user_agent,
         earlier=before,
-        in_vain=_in_vain(row),
+        in_vain=_undelivered_count(row),
         closed=window,
     )
 
 
-def _in_vain(row: Row[Any]) -> str:
+def _undelivered_count(row: Row[Any]) -> str:
     """Return how many were asked where the event says that none of them could be told."""
     facts = json.loads(row.body)
     if row.template == "unreached":
-        return delivery_status.in_vain(row.from_state, facts["unreached"])
-    return delivery_status.in_vain(row.from_state, facts["asked"]) if facts.get("nobody_told") else ""
+        return delivery_status.undelivered_sentence(row.from_state, facts["unreached"])
+    return delivery_status.undelivered_sentence(row.from_state, facts["asked"]) if facts.get("nobody_told") else ""

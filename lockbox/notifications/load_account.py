@@ -13,27 +13,27 @@ from lockbox.audit.events import CLOCK
 from lockbox.database import Database, now
 from lockbox.errors import NotSignedIn
 from lockbox.identity import keyring, rate_limit, sessions
-from lockbox.identity.credentials import SignIn
+from lockbox.identity.credentials import PendingLogin
 from lockbox.identity.keyring import GROUP, CodeKeys
 from lockbox.identity.models import Address
-from lockbox.identity.rate_limit import Counted, Limits
-from lockbox.identity.roles import Caller, Means
-from lockbox.identity.sessions import OVER, Stub
+from lockbox.identity.rate_limit import AttemptCount, AttemptLimits
+from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.sessions import OVER, LoginStub
 from lockbox.notifications import announcements, checkpoint_digest
 from lockbox.notifications.account_mail import (
     DEPUTY_BEGINS,
     INVITATION,
     LABELS,
     SIGN_IN_CODE,
-    Memo,
-    Waiting,
+    AccountMail,
+    DelegatedRequest,
     facts_of,
 )
 from lockbox.notifications.checkpoint_digest import Keys
-from lockbox.notifications.request_mail import Wording
+from lockbox.notifications.request_mail import MailWording
 from lockbox.notifications.senders.protocol import SendFailed
 
-Wordings = Callable[[Session, Sequence[UUID]], Mapping[UUID, Wording]]
+Wordings = Callable[[Session, Sequence[UUID]], Mapping[UUID, MailWording]]
 MOST_WAITING = 50
 OURSELVES = "Lockbox"
 INVITED_FOR = timedelta(hours=72)
@@ -103,7 +103,7 @@ def prepared(
     *,
     audit_keys: Keys,
     approval_keys: Sequence[str],
-) -> Memo:
+) -> AccountMail:
     """Return the memo; where it carries a code, every try carries the same one.
 
     `wordings` says which requests a mail may link to, `audit_keys` whose checkpoints are told, `approval_keys` are
@@ -114,9 +114,9 @@ def prepared(
             process does not have.
     """
     role, changes = facts_of(row.body)
-    of_checkpoint, noted_at = checkpoint_digest.told(row, audit_keys, approval_keys)
+    of_checkpoint, noted_at = checkpoint_digest.checkpoint_of(row, audit_keys, approval_keys)
     details = row.details or ({"principal": row.principal} if row.principal else {})
-    return Memo(
+    return AccountMail(
         notice_id=row.id,
         template=row.template,
         at=row.at or noted_at or at,
@@ -135,7 +135,7 @@ def prepared(
         time_zone=row.time_zone,
         secret=code_of(codes, row.template, row.about_id, row.code_nonce, row.coded_for) if row.code_nonce else None,
         fingerprint=checkpoint_digest.fingerprint(row, audit_keys),
-        waiting=_waiting(database, row, wordings) if row.template == DEPUTY_BEGINS else (),
+        waiting=_pending_requests(database, row, wordings) if row.template == DEPUTY_BEGINS else (),
     )
 
 
@@ -157,7 +157,7 @@ def code_of(codes: CodeKeys, template: str, about: UUID, nonce: bytes, email: st
     return code
 
 
-def is_code(session: Session, template: str, row: Address | SignIn, shown: str) -> bool:
+def is_code(session: Session, template: str, row: Address | PendingLogin, shown: str) -> bool:
     """Whether this is the code that is mailed about an address or a sign-in; compared in constant time."""
     if row.code_nonce is None or row.email is None:
         return False
@@ -178,22 +178,22 @@ def typed(code: str) -> str:
     return "".join(sign for sign in code.upper() if not sign.isspace() and sign != "-")
 
 
-def _waiting(database: Database, row: Row[Any], wordings: Wordings) -> list[Waiting]:
+def _pending_requests(database: Database, row: Row[Any], wordings: Wordings) -> list[DelegatedRequest]:
     """Return what waits for an answer at the moment, the most urgent first: it moves across to a deputy."""
     with database.transaction() as session:
         rows = session.connection().execute(WAITING, {"tenant_id": row.tenant_id, "most": MOST_WAITING}).all()
         worded = wordings(session, [one.id for one in rows])
-    return [Waiting(one.id, one.name, one.service, one.deadline_at, worded[one.id].link) for one in rows]
+    return [DelegatedRequest(one.id, one.name, one.service, one.deadline_at, worded[one.id].link) for one in rows]
 
 
-def ask(session: Session, email: str) -> Stub:
+def send_code(session: Session, email: str) -> LoginStub:
     """Begin a sign-in by a code that is mailed to the address, if somebody has it.
 
     Whether somebody does is found out by whoever sends the mail: here the same is done for every address, so that
     neither the answer nor the time it takes tells who has an account.
     """
     nonce, at = keyring.of(session).codes.nonce(), now(session)
-    stub = sessions.begin_login(session, Means.MAIL, email=email, code_nonce=nonce)
+    stub = sessions.begin_login(session, AuthMethod.MAIL, email=email, code_nonce=nonce)
     announcements.write_to(
         session,
         stub.id,
@@ -206,13 +206,15 @@ def ask(session: Session, email: str) -> Stub:
     return stub
 
 
-def count_try(session: Session, stub: Stub | None, limits: Limits, address: str | None = None) -> Counted:
+def count_try(
+    session: Session, stub: LoginStub | None, limits: AttemptLimits, address: str | None = None
+) -> AttemptCount:
     """Count one more try of a code from an address, before it is looked at; the caller commits whatever comes of it.
 
     Raises:
         NotSignedIn: the sign-in is another browser's, was used, has run out, or was tried five times.
     """
-    sessions.find(session, stub, Means.MAIL)
+    sessions.find(session, stub, AuthMethod.MAIL)
     values = {"id": stub.id if stub else None, "at": now(session), "most": MOST_TRIES}
     email = session.connection().execute(TRIED, values).scalar_one_or_none()
     if email is None:
@@ -220,27 +222,27 @@ def count_try(session: Session, stub: Stub | None, limits: Limits, address: str 
     return rate_limit.count(session, limits, code_of=email, tried_from=address)
 
 
-def address_of(database: Database, stub: Stub) -> str | None:
+def address_of(database: Database, stub: LoginStub) -> str | None:
     """Return the address that was typed to begin this browser's sign-in, also once it is over."""
     with database.transaction() as session:
-        sessions.recognise(session, stub)
+        sessions.look_up_login(session, stub)
         email: str | None = session.connection().execute(ADDRESS, {"id": stub.id}).scalar_one_or_none()
         return email
 
 
-def redeem(session: Session, stub: Stub, code: str) -> Caller:
+def redeem(session: Session, stub: LoginStub, code: str) -> Caller:
     """Return the person to whose address the code went, whose transaction this one becomes.
 
     Raises:
         NotSignedIn: it is not the code, the sign-in is over, or its person disabled.
     """
-    row = sessions.find(session, stub, Means.MAIL)
+    row = sessions.find(session, stub, AuthMethod.MAIL)
     if not is_code(session, SIGN_IN_CODE, row, code):
         raise NotSignedIn(WRONG)
     row.proven_at = row.used_at = now(session)
     session.add(row)
     session.flush()
-    found = sessions.recognise(session, stub)
+    found = sessions.look_up_login(session, stub)
     if found is None or found.person_id is None or found.disabled:
         raise NotSignedIn(OVER)
-    return found.caller(Means.MAIL, row.used_at)
+    return found.caller(AuthMethod.MAIL, row.used_at)

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from lockbox.identity.roles import Side
 from lockbox.text_rules import visible
 
-NOBODY_TOLD = "nobody_told"
+NOBODY_NOTIFIED = "nobody_told"
 """What stands for a state where the time ran out before anybody could be told."""
 LONGEST_NAME = 100
 LONGEST_SUBJECT = 200
@@ -37,7 +37,7 @@ class Tone(StrEnum):
 
 
 @dataclass(frozen=True)
-class Saying:
+class StateWording:
     """The words for a state, to the customer and to anybody else: the vendor's people, or both sides at once."""
 
     customers: str
@@ -49,21 +49,21 @@ class Saying:
         return self.customers if side is Side.CUSTOMER else self.others
 
 
-def _alike(words: str, tone: Tone) -> Saying:
-    return Saying(words, words, tone)
+def _alike(words: str, tone: Tone) -> StateWording:
+    return StateWording(words, words, tone)
 
 
-SAYINGS: Mapping[str, Saying] = {
+SAYINGS: Mapping[str, StateWording] = {
     "reviewing": _alike("In vendor review", Tone.WAITS),
-    "pending": Saying("Waiting for your answer", "Waiting for the customer's answer", Tone.WAITS),
+    "pending": StateWording("Waiting for your answer", "Waiting for the customer's answer", Tone.WAITS),
     "active": _alike("Open", Tone.OPEN),
     "denied": _alike("Denied", Tone.REFUSED),
     "cancelled": _alike("Withdrawn by vendor", Tone.LAPSED),
     "timed_out": _alike("No answer in time", Tone.LAPSED),
     "completed": _alike("Given back", Tone.GIVEN_BACK),
-    "revoked": Saying("Closed by you", "Closed early", Tone.REFUSED),
+    "revoked": StateWording("Closed by you", "Closed early", Tone.REFUSED),
     "expired": _alike("Time over", Tone.GIVEN_BACK),
-    NOBODY_TOLD: _alike("Nobody could be told", Tone.LAPSED),
+    NOBODY_NOTIFIED: _alike("Nobody could be told", Tone.LAPSED),
 }
 
 

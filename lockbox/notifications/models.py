@@ -81,7 +81,7 @@ class Delivery(SQLModel, table=True):
     error: str | None = Field(default=None, max_length=24)
 
 
-class Watcher(SQLModel, table=True):
+class Observer(SQLModel, table=True):
     """Somebody who is copied on what a tenant is asked and told, about one service or all for None."""
 
     __tablename__ = "watchers"

@@ -14,22 +14,22 @@ from lockbox.notifications import recipients
 from lockbox.notifications.audience import (
     CALLED_FOR,
     COPIED,
-    NUDGE_TEMPLATES,
     PROMPTS,
     RECEIPT,
+    REMINDER_TEMPLATES,
     REPORTED_AFTER,
-    Hearer,
-    Nudge,
-    hearers,
+    AudienceGroup,
+    Reminder,
+    endpoints_to_notify,
     is_reported,
-    machines,
     matters_until,
-    nudged,
-    receipted,
+    people_to_notify,
+    people_to_remind,
+    receipt_groups,
     type_of,
 )
-from lockbox.notifications.recipients import NOBODY, Directory, Receiver
-from lockbox.schedule import NOTICES, Promise
+from lockbox.notifications.recipients import NOBODY, EndpointRecipient, RecipientDirectory
+from lockbox.schedule import NOTICES, IndexEntry
 from lockbox.sql import array, listed, new_id_text
 
 KIND = NOTICES.kinds[0]
@@ -60,7 +60,7 @@ PROMISE = f"{ADDRESSED},{REPORT_DUE}"
 
 
 @dataclass(frozen=True)
-class Told:
+class NoticeRecipient:
     """Somebody who is told, and by which template: a person, at a further address if one is given, or another."""
 
     template: str
@@ -71,7 +71,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class News:
+class MoveNotice:
     """A move as the notices wing sees it; `asked` are those whom it asks.
 
     They are managers during a review, and the customer's people after it. With a `nudge` it is no move: the request
@@ -93,31 +93,31 @@ class News:
     at: datetime
     deadline_at: datetime
     asked: frozenset[UUID] = frozenset()
-    nudge: Nudge | None = None
+    nudge: Reminder | None = None
 
     @property
     def template(self) -> str:
         """Which text tells of it."""
-        return NUDGE_TEMPLATES[self.nudge, self.to_state] if self.nudge else str(self.to_state)
+        return REMINDER_TEMPLATES[self.nudge, self.to_state] if self.nudge else str(self.to_state)
 
     @property
-    def hearers(self) -> frozenset[Hearer]:
+    def hearers(self) -> frozenset[AudienceGroup]:
         """Which people hear of it."""
         if self.nudge:
-            return nudged(self.nudge, self.to_state, self.mode)
-        return hearers(self.from_state, self.to_state, self.mode, customer_knows=self.customer_knows)
+            return people_to_remind(self.nudge, self.to_state, self.mode)
+        return people_to_notify(self.from_state, self.to_state, self.mode, customer_knows=self.customer_knows)
 
 
 @dataclass(frozen=True)
-class Due:
+class ScheduledNotice:
     """Somebody who is told, when, and until when it matters."""
 
-    told: Told
+    told: NoticeRecipient
     run_at: datetime
     until_at: datetime
 
 
-class Cause(Protocol):
+class NoticeCause(Protocol):
     """What notices tell of."""
 
     @property
@@ -133,11 +133,11 @@ class Cause(Protocol):
         """The request that it is about."""
 
 
-def promise(session: Session, known: Directory, news: Iterable[News]) -> dict[str, Any]:
+def queue_notices(session: Session, known: RecipientDirectory, news: Iterable[MoveNotice]) -> dict[str, Any]:
     """Return the parameters of PROMISE, and note on the session what to arm after the commit."""
     moves = tuple(news)
-    found = recipients.prompted(session, [move.request_id for move in moves if Hearer.HEARD in move.hearers])
-    audiences = Audiences(known)
+    found = recipients.prompted(session, [move.request_id for move in moves if AudienceGroup.HEARD in move.hearers])
+    audiences = AudienceCache(known)
     told = [audiences.of(move, found[move.request_id]) for move in moves]
     closed = [move for move in moves if is_reported(move.from_state, move.to_state)]
     return addressed(session, moves, told, audiences.due) | {
@@ -147,7 +147,7 @@ def promise(session: Session, known: Directory, news: Iterable[News]) -> dict[st
 
 
 def addressed(
-    session: Session, causes: Sequence[Cause], told: Sequence[Sequence[int]], due: Sequence[Due]
+    session: Session, causes: Sequence[NoticeCause], told: Sequence[Sequence[int]], due: Sequence[ScheduledNotice]
 ) -> dict[str, Any]:
     """Return the parameters of ADDRESSED, and note on the session what to arm after the commit.
 
@@ -159,8 +159,8 @@ def addressed(
     """
     pairs = [(number, one) for number, audience in enumerate(told, 1) for one in audience]
     ids = [new_id_text() for _ in pairs]
-    promises = [Promise(id_, KIND, due[one - 1].run_at) for id_, (_, one) in zip(ids, pairs, strict=True)]
-    database.promise(session, NOTICES, promises)
+    promises = [IndexEntry(id_, KIND, due[one - 1].run_at) for id_, (_, one) in zip(ids, pairs, strict=True)]
+    database.arm_after_commit(session, NOTICES, promises)
     return {
         "n_id": listed(ids),
         "n_cause": array(number for number, _ in pairs),
@@ -178,96 +178,96 @@ def addressed(
     }
 
 
-class Audiences:
+class AudienceCache:
     """Who is told of moves, worked out once for moves that are alike in all that it depends on.
 
     `due` are all who are told of any of them; an audience is the numbers of some of them, counted from one.
     """
 
-    def __init__(self, known: Directory) -> None:
-        self.due: list[Due] = []
+    def __init__(self, known: RecipientDirectory) -> None:
+        self.due: list[ScheduledNotice] = []
         self._known = known
         self._found: dict[object, range] = {}
 
-    def of(self, move: News, found: frozenset[UUID]) -> range:
+    def of(self, move: MoveNotice, found: frozenset[UUID]) -> range:
         """Return the numbers of those who are told of a move."""
         alike = (_likeness(move), found)
         numbers = self._found.get(alike)
         if numbers is None:
             first = len(self.due) + 1
-            for one in _told(self._known, move, found):
+            for one in _recipients(self._known, move, found):
                 is_called = one.endpoint_id is not None
                 until = move.at + CALLED_FOR if is_called else matters_until(one.template, move.at, move.deadline_at)
-                self.due.append(Due(one, move.at, until))
+                self.due.append(ScheduledNotice(one, move.at, until))
             numbers = self._found[alike] = range(first, len(self.due) + 1)
         return numbers
 
 
-def _likeness(move: News) -> tuple[object, ...]:
+def _likeness(move: MoveNotice) -> tuple[object, ...]:
     """Return all of a move that its audience and the times of its notices depend on."""
     who = move.tenant_id, move.requester_id, move.actor_id, move.actor_role, move.asked, move.customer_knows
     what = move.action, move.mode, move.service, move.from_state, move.to_state, move.nudge, move.at
     return (*who, *what, move.deadline_at if move.nudge or move.to_state in PROMPTS else None)
 
 
-def foreseen(known: Directory, item: News) -> list[Told]:
+def preview_recipients(known: RecipientDirectory, item: MoveNotice) -> list[NoticeRecipient]:
     """Return who would be told of a move that nobody has made, and where."""
-    return list(_told(known, item, NOBODY))
+    return list(_recipients(known, item, NOBODY))
 
 
-def _told(known: Directory, item: News, found: frozenset[UUID]) -> Iterator[Told]:
+def _recipients(known: RecipientDirectory, item: MoveNotice, found: frozenset[UUID]) -> Iterator[NoticeRecipient]:
     """Yield everybody who is told of a move, once at each address: a receipt says all that the outcome would."""
     receipts = _receipted(known, item)
     for person in sorted(receipts):
-        yield from at_each(known, person, RECEIPT)
+        yield from at_each_address(known, person, RECEIPT)
     for person in sorted(_people(known, item, found) - receipts):
-        yield from at_each(known, person, item.template)
+        yield from at_each_address(known, person, item.template)
     event_type = type_of(item.action, item.from_state)
     receivers = [receiver for receiver in _receivers(known, item) if receiver.wants(event_type)]
-    yield from (Told(item.template, endpoint_id=receiver.id) for receiver in receivers)
-    if Hearer.WATCHERS in item.hearers:
+    yield from (NoticeRecipient(item.template, endpoint_id=receiver.id) for receiver in receivers)
+    if AudienceGroup.WATCHERS in item.hearers:
         copy = COPIED if item.to_state == "pending" else item.template
         watchers = [one for one in known.watchers[item.tenant_id] if one.watches(item.service)]
-        yield from (Told(copy, watcher_id=watcher.id) for watcher in watchers)
+        yield from (NoticeRecipient(copy, watcher_id=watcher.id) for watcher in watchers)
 
 
-def at_each(known: Directory, person: UUID, template: str) -> Iterator[Told]:
+def at_each_address(known: RecipientDirectory, person: UUID, template: str) -> Iterator[NoticeRecipient]:
     """Yield a person at the address to sign in with, and at those others at which they want this to arrive."""
-    yield Told(template, person)
+    yield NoticeRecipient(template, person)
     for box in known.mailboxes.get(person, ()):
         if box.prompts or template == RECEIPT:
-            yield Told(template, person, box.id)
+            yield NoticeRecipient(template, person, box.id)
 
 
-def _receipted(known: Directory, item: News) -> set[UUID]:
-    told = receipted(item.action, item.actor_role, customer_knows=item.customer_knows)
-    people = set(known.admins[item.tenant_id]) if Hearer.ADMINS in told else set[UUID]()
-    if Hearer.DECIDER in told and item.actor_id:
+def _receipted(known: RecipientDirectory, item: MoveNotice) -> set[UUID]:
+    told = receipt_groups(item.action, item.actor_role, customer_knows=item.customer_knows)
+    people = set(known.admins[item.tenant_id]) if AudienceGroup.ADMINS in told else set[UUID]()
+    if AudienceGroup.DECIDER in told and item.actor_id:
         people.add(item.actor_id)
     return people
 
 
-def _people(known: Directory, item: News, found: frozenset[UUID]) -> set[UUID]:
+def _people(known: RecipientDirectory, item: MoveNotice, found: frozenset[UUID]) -> set[UUID]:
     told = item.hearers
     people: set[UUID] = set()
-    if Hearer.MANAGERS in told:
+    if AudienceGroup.MANAGERS in told:
         people |= known.managers.keys()
-    if Hearer.ASKED in told:
+    if AudienceGroup.ASKED in told:
         people |= item.asked
-    if Hearer.HEARD in told:
+    if AudienceGroup.HEARD in told:
         people |= found
-    if Hearer.APPROVERS in told:
+    if AudienceGroup.APPROVERS in told:
         people |= known.able(item.tenant_id) - known.quiet
-    if Hearer.ADMINS in told:
+    if AudienceGroup.ADMINS in told:
         people |= known.admins[item.tenant_id]
     people -= {item.actor_id, item.requester_id}
-    if Hearer.REQUESTER in told:
+    if AudienceGroup.REQUESTER in told:
         people.add(item.requester_id)
     return people
 
 
-def _receivers(known: Directory, item: News) -> list[Receiver]:
+def _receivers(known: RecipientDirectory, item: MoveNotice) -> list[EndpointRecipient]:
     receivers = list(known.receivers[None])
-    if Hearer.TENANT_ENDPOINTS in machines(customer_knows=item.customer_knows):
+    if AudienceGroup.TENANT_ENDPOINTS in endpoints_to_notify(customer_knows=item.customer_knows):
         receivers += known.receivers[item.tenant_id]
     return receivers

@@ -13,12 +13,12 @@ from sqlmodel import Session
 
 from lockbox import database
 from lockbox.audit.canonical import Value
-from lockbox.audit.events import THE_CLOCK, Happening
+from lockbox.audit.events import THE_CLOCK, AuditEvent
 from lockbox.notifications import announcements, delivery_status
 from lockbox.notifications.account_mail import CHECKPOINT, DIGEST, SIGN_IN_CODE
 from lockbox.notifications.audience import ASKING
 from lockbox.notifications.models import Outcome
-from lockbox.schedule import CLOCK, Promise
+from lockbox.schedule import CLOCK, IndexEntry
 from lockbox.sql import new_id
 
 MOST_ANSWER = 1024
@@ -74,7 +74,7 @@ SILENT = (*UNTOLD, CHECKPOINT, DIGEST)
 
 
 @dataclass(frozen=True)
-class Attempt:
+class DeliveryAttempt:
     """How one try went; `error` is a word, None where it arrived. `is_gone` is an endpoint that wants no more.
 
     What was not sent because it is not to be believed is no fault of its endpoint's. `id` is that of the row: a write
@@ -93,7 +93,7 @@ class Attempt:
     id: UUID = field(default_factory=new_id)
 
 
-def write(session: Session, attempts: Sequence[Attempt], at: datetime) -> None:
+def write(session: Session, attempts: Sequence[DeliveryAttempt], at: datetime) -> None:
     """Write the log, and disable endpoints that are gone or have failed for days without one success."""
     if not attempts:
         return
@@ -125,7 +125,7 @@ def _is_control(mark: str) -> bool:
     return mark not in "\n\t" and unicodedata.category(mark) in CONTROLS
 
 
-def _judge(session: Session, called: Iterable[Attempt], at: datetime) -> None:
+def _judge(session: Session, called: Iterable[DeliveryAttempt], at: datetime) -> None:
     arrived = {one.endpoint_id for one in called if one.error is None}
     failed = {one.endpoint_id for one in called} - arrived
     gone = {one.endpoint_id for one in called if one.is_gone}
@@ -135,12 +135,12 @@ def _judge(session: Session, called: Iterable[Attempt], at: datetime) -> None:
         session.connection().execute(FAILED, {"ids": list(failed), "at": at})
         values = {"at": at, "gone": list(gone), "failed": list(failed), "since": at - FAILS_TOO_LONG}
         for row in session.connection().execute(DISABLE, values).all():
-            _tell(session, row, at)
+            _notify_disabled(session, row, at)
 
 
-def _tell(session: Session, row: Row[Any], at: datetime) -> None:
+def _notify_disabled(session: Session, row: Row[Any], at: datetime) -> None:
     said = {GONE: "it answered 410 Gone", FAILING: f"it failed for {FAILS_TOO_LONG.days} days"}[row.why_disabled]
-    happening = Happening(
+    happening = AuditEvent(
         at=at,
         action="endpoint_disabled",
         actor=THE_CLOCK,
@@ -149,7 +149,7 @@ def _tell(session: Session, row: Row[Any], at: datetime) -> None:
         personal={"endpoint": row.description or None},
     )
     if row.tenant_id is None:
-        announcements.tell_operators(session, happening)
+        announcements.notify_operators(session, happening)
     else:
         announcements.announce(session, happening)
 
@@ -172,14 +172,14 @@ def lock_concerned(session: Session, ended: Mapping[UUID, Outcome]) -> Mapping[U
     return {row.id: row.state for row in rows}
 
 
-def tell_dead(session: Session, rows: Sequence[Row[Any]], words: Mapping[UUID, str | None], at: datetime) -> None:
+def record_dead(session: Session, rows: Sequence[Row[Any]], words: Mapping[UUID, str | None], at: datetime) -> None:
     """Write an event for each of these notices, which are dead: its kind and recipient by id, and why as a word."""
-    happenings = [_happening(row, words.get(row.id), at) for row in rows if row.template not in UNTOLD]
+    happenings = [_audit_event(row, words.get(row.id), at) for row in rows if row.template not in UNTOLD]
     if happenings:
         announcements.record(session, *happenings)
 
 
-def wake(session: Session, states: Mapping[UUID, str], at: datetime) -> None:
+def wake_undelivered(session: Session, states: Mapping[UUID, str], at: datetime) -> None:
     """Set the clocks of those requests to now that wait for an answer and of which nobody could be told.
 
     They are locked, and their notices have ended; what the clock does then is `nudging`'s to say.
@@ -188,10 +188,10 @@ def wake(session: Session, states: Mapping[UUID, str], at: datetime) -> None:
     untold = [one for one, found in delivery_status.of_requests(session, asking).items() if found.nobody]
     if untold:
         woken = session.connection().execute(WAKE, {"ids": untold, "at": at}).scalars()
-        database.promise(session, CLOCK, [Promise(str(one), KIND, at) for one in woken])
+        database.arm_after_commit(session, CLOCK, [IndexEntry(str(one), KIND, at) for one in woken])
 
 
-def _happening(row: Row[Any], word: str | None, at: datetime) -> Happening:
+def _audit_event(row: Row[Any], word: str | None, at: datetime) -> AuditEvent:
     facts: dict[str, Value] = {
         "notice_id": row.id,
         "template": row.template,
@@ -201,7 +201,7 @@ def _happening(row: Row[Any], word: str | None, at: datetime) -> Happening:
         "endpoint_id": row.endpoint_id,
         "about_id": row.about_id,
     }
-    return Happening(
+    return AuditEvent(
         at=at,
         action=NOTICE_DEAD,
         actor=replace(THE_CLOCK, channel=row.channel),
@@ -212,7 +212,7 @@ def _happening(row: Row[Any], word: str | None, at: datetime) -> Happening:
     )
 
 
-def tell(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
+def record_sent(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
     """Write the events of these notices, which were taken by their server: of what, by which channel, how many."""
     told = Counter(
         (row.tenant_id, row.request_id, row.event_id, row.template, row.channel, row.is_internal)
@@ -220,7 +220,7 @@ def tell(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
         if row.template not in SILENT
     )
     happenings = [
-        Happening(
+        AuditEvent(
             at=at,
             action=NOTICES_SENT,
             actor=replace(THE_CLOCK, channel=channel),

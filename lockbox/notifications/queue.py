@@ -14,8 +14,8 @@ from lockbox import database
 from lockbox.database import now
 from lockbox.notifications.models import Channel
 from lockbox.notifications.outbox import KIND
-from lockbox.notifications.sending_pool import Lanes, Way, domain_of, host_of
-from lockbox.schedule import NOTICES, Promise
+from lockbox.notifications.sending_pool import ChannelPool, SendingPool, domain_of, host_of
+from lockbox.schedule import NOTICES, IndexEntry
 
 LEASE = NOTICES.lease
 LONGEST_LEASE = timedelta(hours=1)
@@ -56,10 +56,10 @@ WHERE n.id = c.id AND n.run_at = c.lease AND n.closed_at IS NULL RETURNING n.id,
 
 
 @dataclass(frozen=True)
-class Place:
+class Slot:
     """A place in a lane that was promised to one notice."""
 
-    way: Way
+    way: ChannelPool
     lane: str
 
     def leave(self) -> None:
@@ -68,16 +68,16 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Claim:
+class NoticeClaim:
     """A notice that nobody else sends before `lease`; without a place its time is over, and it is not sent."""
 
     notice_id: UUID
     lease: datetime
-    place: Place | None
+    place: Slot | None
 
 
 @dataclass(frozen=True)
-class Returned:
+class ReturnedClaim:
     """A claim that led to no try, and how long there is no room."""
 
     notice_id: UUID
@@ -85,7 +85,9 @@ class Returned:
     wait: timedelta
 
 
-def claim(session: Session, ids: Sequence[UUID], lanes: Lanes, at_once: list[Place]) -> tuple[list[Claim], datetime]:
+def claim(
+    session: Session, ids: Sequence[UUID], lanes: SendingPool, at_once: list[Slot]
+) -> tuple[list[NoticeClaim], datetime]:
     """Claim those of the notices that are due and find room, and settle the schedule for all others.
 
     A claim moves the next try past a lease. What finds no room comes again when its lane says so, and never later
@@ -110,16 +112,18 @@ def claim(session: Session, ids: Sequence[UUID], lanes: Lanes, at_once: list[Pla
     if put_off:
         session.connection().execute(PUT_OFF, {"ids": list(put_off), "run_at": list(put_off.values())})
     taken = {row.id for row in ready}
-    settled = [Promise(str(one), KIND, until - at) for one, until in put_off.items()]
+    settled = [IndexEntry(str(one), KIND, until - at) for one, until in put_off.items()]
     settled += [
-        Promise(str(row.id), KIND, None if row.closed_at else row.run_at - at) for row in rows if row.id not in taken
+        IndexEntry(str(row.id), KIND, None if row.closed_at else row.run_at - at)
+        for row in rows
+        if row.id not in taken
     ]
     settled += _strangers(session, set(ids) - {row.id for row in rows})
-    database.promise(session, NOTICES, settled)
+    database.arm_after_commit(session, NOTICES, settled)
     return claims, at
 
 
-def give_back(session: Session, returned: Sequence[Returned]) -> None:
+def give_back(session: Session, returned: Sequence[ReturnedClaim]) -> None:
     """Undo claims that led to no try: the attempt does not count, and the next comes when there may be room."""
     at = now(session)
     values = {
@@ -130,12 +134,12 @@ def give_back(session: Session, returned: Sequence[Returned]) -> None:
         "wait": [one.wait * CHANCE.uniform(1, 1 + MOST_JITTER) for one in returned],
     }
     rows = session.connection().execute(GIVE_BACK, values).all()
-    database.promise(session, NOTICES, [Promise(str(row.id), KIND, row.run_at - at) for row in rows])
+    database.arm_after_commit(session, NOTICES, [IndexEntry(str(row.id), KIND, row.run_at - at) for row in rows])
 
 
 def _let_in(
-    session: Session, ready: Sequence[Row[Any]], at: datetime, lanes: Lanes, at_once: list[Place]
-) -> tuple[list[Claim], Mapping[UUID, datetime]]:
+    session: Session, ready: Sequence[Row[Any]], at: datetime, lanes: SendingPool, at_once: list[Slot]
+) -> tuple[list[NoticeClaim], Mapping[UUID, datetime]]:
     found = session.connection().execute(LEADS_TO, {"ids": [row.id for row in ready]}) if ready else ()
     leads_to = {row.id: row.place or "" for row in found}
     claims, put_off = [], {}
@@ -149,17 +153,17 @@ def _let_in(
             put_off[row.id] = min(at + timedelta(seconds=wait * CHANCE.uniform(1, 1 + MOST_JITTER)), last)
         else:
             lease = at + min(LEASE * 2 ** min(row.attempts, 10), LONGEST_LEASE)
-            claims.append(Claim(row.id, lease, None if wait or at >= row.until_at else place))
+            claims.append(NoticeClaim(row.id, lease, None if wait or at >= row.until_at else place))
     return claims, put_off
 
 
-def _place(row: Row[Any], leads_to: str, lanes: Lanes) -> Place:
+def _place(row: Row[Any], leads_to: str, lanes: SendingPool) -> Slot:
     if row.channel == Channel.WEBHOOK:
-        return Place(lanes.hooks, host_of(leads_to))
-    return Place(lanes.mail, domain_of(leads_to))
+        return Slot(lanes.hooks, host_of(leads_to))
+    return Slot(lanes.mail, domain_of(leads_to))
 
 
-def _strangers(session: Session, missing: set[UUID]) -> Iterator[Promise]:
+def _strangers(session: Session, missing: set[UUID]) -> Iterator[IndexEntry]:
     if missing:
         busy = set(session.connection().execute(KNOWN, {"ids": list(missing)}).scalars())
-        yield from (Promise(str(one), KIND, LEASE if one in busy else None) for one in sorted(missing))
+        yield from (IndexEntry(str(one), KIND, LEASE if one in busy else None) for one in sorted(missing))

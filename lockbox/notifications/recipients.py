@@ -72,7 +72,7 @@ def prompted(session: Session, request_ids: Sequence[UUID]) -> Mapping[UUID, fro
 
 
 @dataclass(frozen=True)
-class Receiver:
+class EndpointRecipient:
     """A webhook endpoint and the event types it wants; none means all."""
 
     id: UUID
@@ -84,7 +84,7 @@ class Receiver:
 
 
 @dataclass(frozen=True)
-class Mailbox:
+class MailboxRecipient:
     """A further address of a person, confirmed; without `prompts` it gets receipts and news of changes alone."""
 
     id: UUID
@@ -92,7 +92,7 @@ class Mailbox:
 
 
 @dataclass(frozen=True)
-class Watcher:
+class ObserverRecipient:
     """Somebody who is copied: on one service, or on all for None."""
 
     id: UUID
@@ -104,7 +104,7 @@ class Watcher:
 
 
 @dataclass
-class Directory:
+class RecipientDirectory:
     """Everyone who could be told at some tenants, and the vendor's managers; auditors only where they were looked up.
 
     `managers` are these with the tier in which each is asked. `deputies` are those who stand in for approvers at this
@@ -118,9 +118,9 @@ class Directory:
     auditors: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
     deputies: dict[UUID, dict[UUID, frozenset[UUID]]] = field(default_factory=lambda: defaultdict(dict))
     quiet: set[UUID] = field(default_factory=set)
-    receivers: dict[UUID | None, list[Receiver]] = field(default_factory=lambda: defaultdict(list))
-    watchers: dict[UUID, list[Watcher]] = field(default_factory=lambda: defaultdict(list))
-    mailboxes: dict[UUID, list[Mailbox]] = field(default_factory=lambda: defaultdict(list))
+    receivers: dict[UUID | None, list[EndpointRecipient]] = field(default_factory=lambda: defaultdict(list))
+    watchers: dict[UUID, list[ObserverRecipient]] = field(default_factory=lambda: defaultdict(list))
+    mailboxes: dict[UUID, list[MailboxRecipient]] = field(default_factory=lambda: defaultdict(list))
 
     def able(self, tenant_id: UUID) -> frozenset[UUID]:
         """Return everyone who could decide for the tenant now: its approvers and those who stand in for one."""
@@ -147,23 +147,23 @@ def look_up(
     *,
     also: AbstractSet[UUID] = frozenset(),
     with_auditors: bool = False,
-) -> Directory:
+) -> RecipientDirectory:
     """Look up everyone in good standing who could be told at these tenants at this moment, in one query.
 
     `also` are further people whose addresses are looked up, such as a requester. Auditors, of whom there may be many,
     are looked up where that is asked. A deputy counts where the marks of the delegation and of their being eligible
     hold; a worker, which has no keys, believes the rows, and only writes to whom it finds.
     """
-    found = Directory()
+    found = RecipientDirectory()
     roles = [*ASKED, Role.AUDITOR] if with_auditors else ASKED
     values = {"tenants": list(tenant_ids), "at": at, "also": list(also), "roles": roles}
     for row in session.connection().execute(LOOK_UP, values):
         if row.role == "endpoint":
-            found.receivers[row.tenant_id].append(Receiver(row.id, tuple(row.more)))
+            found.receivers[row.tenant_id].append(EndpointRecipient(row.id, tuple(row.more)))
         elif row.role == "watcher":
-            found.watchers[row.tenant_id].append(Watcher(row.id, row.more[0]))
+            found.watchers[row.tenant_id].append(ObserverRecipient(row.id, row.more[0]))
         elif row.role == "mailbox":
-            found.mailboxes[row.id].append(Mailbox(UUID(row.more[0]), row.wants_prompts))
+            found.mailboxes[row.id].append(MailboxRecipient(UUID(row.more[0]), row.wants_prompts))
         elif row.role != "deputy":
             _seat(found, row)
         elif principal := _principal(session, row):
@@ -195,7 +195,7 @@ def _principal(session: Session, row: Row[Any]) -> UUID | None:
     return principal_id if is_named and is_eligible else None
 
 
-def _seat(found: Directory, row: Row[Any]) -> None:
+def _seat(found: RecipientDirectory, row: Row[Any]) -> None:
     if not row.wants_prompts:
         found.quiet.add(row.id)
     if row.role == Role.MANAGER:

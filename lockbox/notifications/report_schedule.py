@@ -11,8 +11,8 @@ from lockbox.database import Database, now
 from lockbox.notifications import outbox, recipients
 from lockbox.notifications.audience import REPORT, matters_until
 from lockbox.notifications.load import Wordings
-from lockbox.notifications.outbox import Due
-from lockbox.notifications.recipients import Directory
+from lockbox.notifications.outbox import ScheduledNotice
+from lockbox.notifications.recipients import RecipientDirectory
 
 MOST = 500
 
@@ -55,7 +55,7 @@ def _promise(session: Session, ended: Sequence[Row[Any]]) -> None:
     at = now(session)
     voters = {person for row in ended for person in row.voters or ()}
     known = recipients.look_up(session, {row.tenant_id for row in ended}, at, also=voters, with_auditors=True)
-    due: list[Due] = []
+    due: list[ScheduledNotice] = []
     audiences: dict[tuple[UUID, frozenset[UUID]], range] = {}
     told = []
     for row in ended:
@@ -64,12 +64,12 @@ def _promise(session: Session, ended: Sequence[Row[Any]]) -> None:
             first = len(due) + 1
             for person in sorted(_readers(known, *key)):
                 until = matters_until(REPORT, at, at)
-                due += [Due(one, at, until) for one in outbox.at_each(known, person, REPORT)]
+                due += [ScheduledNotice(one, at, until) for one in outbox.at_each_address(known, person, REPORT)]
             audiences[key] = range(first, len(due) + 1)
         told.append(audiences[key])
     session.connection().execute(WRITE, outbox.addressed(session, ended, told, due))
 
 
-def _readers(known: Directory, tenant_id: UUID, voters: frozenset[UUID]) -> frozenset[UUID]:
+def _readers(known: RecipientDirectory, tenant_id: UUID, voters: frozenset[UUID]) -> frozenset[UUID]:
     """Return who gets the report: those who have approved or denied, the tenant's admins and its auditors."""
     return voters | known.admins[tenant_id] | known.auditors[tenant_id]

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session
 
-from lockbox.audit.closed_windows import Closed
+from lockbox.audit.closed_windows import ClosedWindow
 from lockbox.identity.roles import Mode
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications import mail_text, window_report
@@ -27,7 +27,7 @@ from lockbox.notifications.mail_text import (
     prose,
     sender_domain,
 )
-from lockbox.notifications.senders.protocol import Mail
+from lockbox.notifications.senders.protocol import OutgoingMail
 from lockbox.text_rules import flagged
 
 ENDINGS = ("denied", "cancelled", "timed_out", "completed", "revoked", "expired")
@@ -48,7 +48,7 @@ SUBJECTS = {
     RECEIPT: "Receipt: {actor} {decided} access to {service} at {tenant}",
     **{name: f"{SAYINGS[name].others}: access to {{service}} at {{tenant}}" for name in ENDINGS},
 }
-NOBODY_TOLD = f"{SAYINGS[mail_text.NOBODY_TOLD].others}: access to {{service}} at {{tenant}}"
+NOBODY_NOTIFIED = f"{SAYINGS[mail_text.NOBODY_NOTIFIED].others}: access to {{service}} at {{tenant}}"
 LONG = 600
 LONGEST_AGENT = 256
 LONGEST_RESOURCE = 256
@@ -115,7 +115,7 @@ FILES |= dict.fromkeys(CONVERSED.values(), "question")
 
 
 @dataclass(frozen=True)
-class Wording:
+class MailWording:
     """What a mail about a request may hold: a link to its page, and the words in which the access is justified.
 
     `report` is whether there is to be one on its window at all.
@@ -127,7 +127,7 @@ class Wording:
 
 
 @dataclass(frozen=True)
-class Earlier:
+class EarlierRequest:
     """An earlier request for the same case or resource: what had become of it at the time of the event, by whom."""
 
     request_id: UUID
@@ -138,7 +138,7 @@ class Earlier:
 
 
 @dataclass(frozen=True)
-class Letter:
+class RequestMail:
     """Everything that a notice may say: the event that caused it, and what never changes of its request.
 
     `tenant` is the tenant's present name, and `slug` what machines know it by. `now` is the moment of sending;
@@ -178,14 +178,14 @@ class Letter:
     recipient_id: UUID | None
     recipient_name: str
     recipient_address: str
-    wording: Wording
+    wording: MailWording
     time_zone: str
     is_copy: bool = False
     address: str | None = None
     user_agent: str | None = None
-    earlier: Sequence[Earlier] = ()
+    earlier: Sequence[EarlierRequest] = ()
     in_vain: str = ""
-    closed: Closed | None = None
+    closed: ClosedWindow | None = None
 
     @property
     def nobody_told(self) -> bool:
@@ -204,7 +204,7 @@ class Letter:
         return max(left - left % 60 if left > LONG else left, 1)
 
 
-def mail(letter: Letter, *, public_url: str, services: Mapping[str, str], sender: str) -> Mail:
+def mail(letter: RequestMail, *, public_url: str, services: Mapping[str, str], sender: str) -> OutgoingMail:
     """Return the mail: nothing in it acts by itself; the link is a pointer to a page that asks to sign in.
 
     Args:
@@ -222,7 +222,7 @@ def mail(letter: Letter, *, public_url: str, services: Mapping[str, str], sender
         "message_domain": domain,
     }
     file = FILES.get(letter.template, "notice")
-    return Mail(
+    return OutgoingMail(
         message_id=f"<{letter.notice_id}@{domain}>",
         thread_id=f"<{letter.request_id}@{domain}>",
         to_name=one_line(letter.recipient_name),
@@ -233,14 +233,14 @@ def mail(letter: Letter, *, public_url: str, services: Mapping[str, str], sender
     )
 
 
-def _subject(letter: Letter, said: Mapping[str, Any]) -> str:
+def _subject(letter: RequestMail, said: Mapping[str, Any]) -> str:
     words = {name: said[name] for name in ("requester", "service", "tenant", "left", "decided")}
-    found = window_report.found(letter.closed) if letter.closed else ""
-    subject = NOBODY_TOLD if letter.nobody_told else SUBJECTS[letter.template]
+    found = window_report.summary(letter.closed) if letter.closed else ""
+    subject = NOBODY_NOTIFIED if letter.nobody_told else SUBJECTS[letter.template]
     return subject.format(**words, actor=said["actor"] or "Somebody", found=found)[:LONGEST_SUBJECT]
 
 
-def _said(letter: Letter, services: Mapping[str, str]) -> dict[str, Any]:
+def _said(letter: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
     """Return what the templates say, whatever the way that leads back to us."""
     time = partial(clock_time, zone=letter.time_zone)
     return {
@@ -271,7 +271,7 @@ def _said(letter: Letter, services: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _yes(letter: Letter, service: str) -> tuple[str, str]:
+def _yes(letter: RequestMail, service: str) -> tuple[str, str]:
     """Return what a yes does, and what it opens: nothing but what was asked."""
     opens = (
         f"exactly this and nothing else: whoever asks may {', '.join(letter.actions)} in these resources of "
@@ -285,7 +285,7 @@ def _yes(letter: Letter, service: str) -> tuple[str, str]:
     return "Endorsing opens", opens
 
 
-def _remedy(letter: Letter) -> str:
+def _remedy(letter: RequestMail) -> str:
     """Return what to do about a decision that was not one's own, or is not what one expects."""
     if letter.to_state == "pending" and letter.action == "endorse":
         remedy = "Tell the customer not to answer, and revoke it on the request's page should it open."
@@ -296,19 +296,19 @@ def _remedy(letter: Letter) -> str:
     return f"{remedy} Then end your sessions, and take away passkeys and tokens that are not yours, in your account."
 
 
-def _before(one: Earlier, when: str) -> dict[str, str]:
+def _before(one: EarlierRequest, when: str) -> dict[str, str]:
     """Return what became of an earlier request, part by part."""
     by = one_line(one.actor) if one.actor and one.state in NAMED_BY else ""
     number = str(one.request_id)
     return {"number": number, "who": one_line(one.requester), "ended": ENDED[one.state], "by": by, "when": when}
 
 
-def read(session: Session, notice_ids: Sequence[UUID]) -> Mapping[UUID, Sequence[Earlier]]:
+def read(session: Session, notice_ids: Sequence[UUID]) -> Mapping[UUID, Sequence[EarlierRequest]]:
     """Return for each of these notices the newest earlier requests that its reader may know of, five at most."""
-    found: dict[UUID, list[Earlier]] = defaultdict(list)
+    found: dict[UUID, list[EarlierRequest]] = defaultdict(list)
     if notice_ids:
         for row in session.connection().execute(
             EARLIER, {"ids": list(notice_ids), "most": MOST, "through": LOOKED_THROUGH}
         ):
-            found[row.notice_id].append(Earlier(row.request_id, row.requester, row.state, row.at, row.actor))
+            found[row.notice_id].append(EarlierRequest(row.request_id, row.requester, row.state, row.at, row.actor))
     return found

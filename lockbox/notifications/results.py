@@ -16,15 +16,15 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlmodel import Session
 
 from lockbox import database
-from lockbox.database import Database, lazily, now
-from lockbox.failpoints import reach
+from lockbox.database import Database, async_commit, now
+from lockbox.failpoints import failpoint
 from lockbox.notifications import outcome_events, queue
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.outbox import KIND
-from lockbox.notifications.outcome_events import Attempt
-from lockbox.notifications.queue import Returned
+from lockbox.notifications.outcome_events import DeliveryAttempt
+from lockbox.notifications.queue import ReturnedClaim
 from lockbox.pubsub import OPERATORS
-from lockbox.schedule import NOTICES, Promise
+from lockbox.schedule import NOTICES, IndexEntry
 
 FIRST_BACK_OFF = timedelta(seconds=2)
 LONGEST_BACK_OFF = timedelta(minutes=15)
@@ -61,17 +61,17 @@ AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
 
 @dataclass(frozen=True)
-class Try:
+class AttemptResult:
     """How one try ended; without an outcome it is tried again at `run_at`. No attempt: nothing left the house."""
 
     notice_id: UUID
     outcome: Outcome | None
     run_at: datetime
     error: str | None = None
-    attempt: Attempt | None = None
+    attempt: DeliveryAttempt | None = None
 
 
-def again(attempts_: int, at: datetime, until: datetime, wait: timedelta | None) -> datetime | None:
+def retry_at(attempts_: int, at: datetime, until: datetime, wait: timedelta | None) -> datetime | None:
     """Return when to try again: with jitter, not before the endpoint asks for it, and before it stops mattering."""
     planned = next_try(attempts_, at, until)
     if planned is None:
@@ -90,7 +90,7 @@ def next_try(attempts: int, at: datetime, until: datetime) -> datetime | None:
     return at + max(back_off, LEAST_BACK_OFF)
 
 
-def record(session: Session, tries: Sequence[Try]) -> None:
+def record(session: Session, tries: Sequence[AttemptResult]) -> None:
     """Write how these tries ended, with a row of the delivery log for each that left the house.
 
     What has arrived is an event for each thing that was told, and what is dead is one of its own; where that was the
@@ -115,16 +115,16 @@ def record(session: Session, tries: Sequence[Try]) -> None:
         )
         .all()
     )
-    outcome_events.tell(session, [row for row in recorded if row.outcome == Outcome.SENT], at)
+    outcome_events.record_sent(session, [row for row in recorded if row.outcome == Outcome.SENT], at)
     ended = [row for row in recorded if row.outcome == Outcome.DEAD]
-    outcome_events.tell_dead(session, ended, {one.notice_id: one.attempt.error for one in tries if one.attempt}, at)
+    outcome_events.record_dead(session, ended, {one.notice_id: one.attempt.error for one in tries if one.attempt}, at)
     if concerned:
-        outcome_events.wake(session, concerned, at)
+        outcome_events.wake_undelivered(session, concerned, at)
     outcome_events.write(session, [one.attempt for one in tries if one.attempt], at)
     if any(one.outcome for one in tries):
-        database.news(session, [one.notice_id for one in tries if one.outcome], OPERATORS)
-    settled = [Promise(str(one.notice_id), KIND, None if one.outcome else one.run_at) for one in tries]
-    database.promise(session, NOTICES, settled)
+        database.publish_after_commit(session, [one.notice_id for one in tries if one.outcome], OPERATORS)
+    settled = [IndexEntry(str(one.notice_id), KIND, None if one.outcome else one.run_at) for one in tries]
+    database.arm_after_commit(session, NOTICES, settled)
 
 
 def _end_of_lease() -> float:
@@ -132,24 +132,24 @@ def _end_of_lease() -> float:
 
 
 @dataclass(frozen=True)
-class Ended:
+class ClaimResult:
     """What became of a claim: a try, or nothing at all; `told` is set once it is written.
 
     Until `lease_ends`, by this process' monotonic clock, nobody else sends it.
     """
 
     database: Database
-    result: Try | Returned
-    told: "Future[Try | None]"
+    result: AttemptResult | ReturnedClaim
+    told: "Future[AttemptResult | None]"
     lease_ends: float = field(default_factory=_end_of_lease)
 
     @property
     def has_arrived(self) -> bool:
         """Whether it is at the recipient's."""
-        return isinstance(self.result, Try) and self.result.outcome is Outcome.SENT
+        return isinstance(self.result, AttemptResult) and self.result.outcome is Outcome.SENT
 
 
-class Recorder:
+class ResultRecorder:
     """Writes down what ended. Whoever comes while somebody writes leaves it to them: no thread waits for another.
 
     What could not be written because Postgres was away is kept, at most 10,000 results, and written again every half
@@ -157,13 +157,13 @@ class Recorder:
     """
 
     def __init__(self) -> None:
-        self._pending: list[Ended] = []
-        self._kept: list[Ended] = []
+        self._pending: list[ClaimResult] = []
+        self._kept: list[ClaimResult] = []
         self._changing = threading.Lock()
         self._writing = threading.Lock()
         self._again: threading.Thread | None = None
 
-    def record(self, ended: Sequence[Ended]) -> None:
+    def record(self, ended: Sequence[ClaimResult]) -> None:
         """Write these, now or with what another thread is about to write."""
         with self._changing:
             self._pending += ended
@@ -187,17 +187,17 @@ class Recorder:
         with self._changing:
             return not (self._pending or self._kept or self._again or self._writing.locked())
 
-    def _taken(self) -> list[Ended]:
+    def _taken(self) -> list[ClaimResult]:
         with self._changing:
-            taken: list[Ended] = []
-            kept: list[Ended] = []
+            taken: list[ClaimResult] = []
+            kept: list[ClaimResult] = []
             for one in self._pending:
                 fits = one.database is self._pending[0].database and len(taken) < MOST_A_TRANSACTION
                 (taken if fits else kept).append(one)
             self._pending = kept
         return taken
 
-    def _write(self, batch: Sequence[Ended]) -> None:
+    def _write(self, batch: Sequence[ClaimResult]) -> None:
         """Write them in one transaction, or in halves: one that cannot be written is not to take the others along."""
         if not batch:
             return
@@ -219,9 +219,9 @@ class Recorder:
             _tell(batch, error)
         else:
             for one in batch:
-                one.told.set_result(one.result if isinstance(one.result, Try) else None)
+                one.told.set_result(one.result if isinstance(one.result, AttemptResult) else None)
 
-    def _keep(self, batch: Sequence[Ended], error: Exception) -> None:
+    def _keep(self, batch: Sequence[ClaimResult], error: Exception) -> None:
         with self._changing:
             ours = [one for one in batch if time.monotonic() < one.lease_ends][: MOST_KEPT - len(self._kept)]
             self._kept += ours
@@ -245,7 +245,7 @@ class Recorder:
             self.record(kept)
 
 
-def _arrived_first(batch: Sequence[Ended]) -> tuple[Sequence[Ended], Sequence[Ended]]:
+def _arrived_first(batch: Sequence[ClaimResult]) -> tuple[Sequence[ClaimResult], Sequence[ClaimResult]]:
     """Part what has arrived from the rest, which may have to wait for its requests: none is to be sent again."""
     return [one for one in batch if one.has_arrived], [one for one in batch if not one.has_arrived]
 
@@ -254,20 +254,20 @@ def _is_away(error: Exception) -> bool:
     return isinstance(error, AWAY) or (isinstance(error, DBAPIError) and error.connection_invalidated)
 
 
-def _write_at_once(batch: Sequence[Ended]) -> None:
-    tries = [one.result for one in batch if isinstance(one.result, Try)]
-    returned = [one.result for one in batch if isinstance(one.result, Returned)]
-    reach("notify.before_record")
+def _write_at_once(batch: Sequence[ClaimResult]) -> None:
+    tries = [one.result for one in batch if isinstance(one.result, AttemptResult)]
+    returned = [one.result for one in batch if isinstance(one.result, ReturnedClaim)]
+    failpoint("notify.before_record")
     with batch[0].database.transaction() as session:
-        lazily(session)
+        async_commit(session)
         if tries:
             record(session, tries)
         if returned:
             queue.give_back(session, returned)
-        reach("notify.after_write")
-    reach("notify.after_record")
+        failpoint("notify.after_write")
+    failpoint("notify.after_record")
 
 
-def _tell(batch: Sequence[Ended], error: BaseException) -> None:
+def _tell(batch: Sequence[ClaimResult], error: BaseException) -> None:
     for one in batch:
         one.told.set_exception(error)

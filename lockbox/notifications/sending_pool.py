@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from lockbox.notifications.circuit_breaker import FIRST_LOAD, Lane, Said
+from lockbox.notifications.circuit_breaker import FIRST_LOAD, CircuitBreaker, PeerResponse
 
 log = structlog.get_logger(__name__)
 
@@ -26,10 +26,10 @@ PORTS = {"http": 80, "https": 443}
 Clock = Callable[[], float]
 
 
-class Errand(Protocol):
+class SendJob(Protocol):
     """One thing to send. Its calls come from a thread of the lanes, but for `give_back`, and raise nothing."""
 
-    def run(self) -> Said:
+    def run(self) -> PeerResponse:
         """Send it, within a deadline of its own."""
 
     def finish(self) -> None:
@@ -43,14 +43,14 @@ class Errand(Protocol):
 
 
 @dataclass(frozen=True)
-class Queued:
+class QueuedJob:
     """An errand in its queue, and since when it is there."""
 
-    errand: Errand
+    errand: SendJob
     since: float
 
 
-class Way:
+class ChannelPool:
     """All lanes of one channel, and the threads that serve them in turn.
 
     Lanes that have not proven to answer get three quarters of the threads at most, all together: however many of
@@ -66,8 +66,8 @@ class Way:
         self._clock = clock
         self._first_load = first_load
         self._change = threading.Condition()
-        self._lanes: dict[str, Lane[Queued]] = {}
-        self._waiting: dict[str, Lane[Queued]] = {}
+        self._lanes: dict[str, CircuitBreaker[QueuedJob]] = {}
+        self._waiting: dict[str, CircuitBreaker[QueuedJob]] = {}
         self._threads = 0
         self._idle = 0
         self._unproven = 0
@@ -81,7 +81,7 @@ class Way:
                 return STOPPED_WAIT
             now = self._clock()
             self._sweep(now)
-            lane = self._lanes.get(name) or self._lanes.setdefault(name, Lane(name, self._first_load))
+            lane = self._lanes.get(name) or self._lanes.setdefault(name, CircuitBreaker(name, self._first_load))
             return lane.enter(now)
 
     def leave(self, name: str) -> None:
@@ -89,12 +89,12 @@ class Way:
         with self._change:
             self._lanes[name].load -= 1
 
-    def send(self, name: str, errand: Errand) -> None:
+    def send(self, name: str, errand: SendJob) -> None:
         """Queue an errand in the place that was promised to it."""
         with self._change:
             lane, now = self._lanes[name], self._clock()
             if not self._stopping and not lane.is_shut(now):
-                lane.queue.append(Queued(errand, now))
+                lane.queue.append(QueuedJob(errand, now))
                 self._waiting.setdefault(name, lane)
                 self._wake()
                 return
@@ -120,12 +120,12 @@ class Way:
             return len(self._lanes), self._threads
 
     def _work(self) -> None:
-        last: Errand | None = None
+        last: SendJob | None = None
         while found := self._next():
             lane, queued, unproven, waited = found
             last = queued.errand
             if waited > LONGEST_IN_QUEUE:
-                self._end(lane, 0.0, Said.NOTHING, unproven=unproven)
+                self._end(lane, 0.0, PeerResponse.NOTHING, unproven=unproven)
                 last.give_back(0.0)
             else:
                 began = self._clock()
@@ -139,7 +139,7 @@ class Way:
         if last:
             last.rest()
 
-    def _next(self) -> tuple[Lane[Queued], Queued, bool, float] | None:
+    def _next(self) -> tuple[CircuitBreaker[QueuedJob], QueuedJob, bool, float] | None:
         """Return what to send next; None where nothing has come for a while, or nothing more will."""
         until = time.monotonic() + IDLE_SECONDS
         with self._change:
@@ -162,7 +162,7 @@ class Way:
             self._wake()
             return lane, queued, unproven, self._clock() - queued.since
 
-    def _ready(self) -> Lane[Queued] | None:
+    def _ready(self) -> CircuitBreaker[QueuedJob] | None:
         now, full = self._clock(), self._unproven >= self._most_unproven
         return next((one for one in self._waiting.values() if one.is_ready(now) and (one.proven or not full)), None)
 
@@ -181,7 +181,7 @@ class Way:
                 self._threads += 1
                 self._idle += 1
 
-    def _end(self, lane: Lane[Queued], seconds: float, said: Said, *, unproven: bool) -> None:
+    def _end(self, lane: CircuitBreaker[QueuedJob], seconds: float, said: PeerResponse, *, unproven: bool) -> None:
         with self._change:
             now, was_shut = self._clock(), lane.shut_until
             lane.end(now, seconds, said)
@@ -198,7 +198,7 @@ class Way:
             log.info("lane.opened", channel=self._channel, lane=lane.name)
         _give_back(left, wait)
 
-    def _emptied(self, lane: Lane[Queued]) -> list[Queued]:
+    def _emptied(self, lane: CircuitBreaker[QueuedJob]) -> list[QueuedJob]:
         left = list(lane.queue)
         lane.queue.clear()
         lane.load -= len(left)
@@ -212,7 +212,7 @@ class Way:
             del self._lanes[lane.name]
 
 
-class Lanes:
+class SendingPool:
     """Both ways out, which share nothing: neither can starve the other. Threads are started as they are needed.
 
     `first_load` is how many a lane lets in before it has proven to answer, and `clock` tells what time passes here.
@@ -227,8 +227,8 @@ class Lanes:
         first_load: int = FIRST_LOAD,
     ) -> None:
         self.clock = clock
-        self.mail = Way("mail", mail_threads, clock, first_load=first_load)
-        self.hooks = Way("webhook", hook_threads, clock, first_load=first_load)
+        self.mail = ChannelPool("mail", mail_threads, clock, first_load=first_load)
+        self.hooks = ChannelPool("webhook", hook_threads, clock, first_load=first_load)
 
     def stop(self, seconds: float) -> bool:
         """Take nothing more, give back what waits, and wait that long for what runs; return whether it has ended."""
@@ -252,7 +252,7 @@ def domain_of(address: str) -> str:
     return address.rpartition("@")[2].strip().lower()
 
 
-def _give_back(left: Sequence[Queued], seconds: float) -> None:
+def _give_back(left: Sequence[QueuedJob], seconds: float) -> None:
     if left:
         first, *others = (one.errand for one in left)
         first.give_back(seconds, others)

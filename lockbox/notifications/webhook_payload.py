@@ -12,10 +12,10 @@ from sqlmodel import Session
 from lockbox.audit.canonical import instant
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications import account_mail
-from lockbox.notifications.account_mail import TITLES, Memo
+from lockbox.notifications.account_mail import TITLES, AccountMail
 from lockbox.notifications.mail_text import one_line, portal_address
 from lockbox.notifications.models import Format
-from lockbox.notifications.request_mail import Letter
+from lockbox.notifications.request_mail import RequestMail
 from lockbox.text_rules import mixed
 
 TEST = "endpoint_tested"
@@ -51,7 +51,7 @@ BY = {
     "request.denied": "Denied by",
     "request.revoked": "Closed by",
 }
-NOBODY_TOLD = f"{REQUEST} timed out: nobody could be told of it."
+NOBODY_NOTIFIED = f"{REQUEST} timed out: nobody could be told of it."
 DEADLINES = {"reviewing": "Review it by", "pending": "Answer by", "active": "Open until"}
 MOST_WORDS = 1500
 
@@ -64,7 +64,7 @@ FROM notices n JOIN endpoints h ON h.id = n.endpoint_id WHERE n.id = ANY(:ids)
 
 
 @dataclass(frozen=True)
-class Target:
+class WebhookTarget:
     """Where a notice is called, and what signs it, encrypted.
 
     `is_told_why` is whether a tenant wants its own endpoint to be told the justification; the vendor's never are.
@@ -78,11 +78,13 @@ class Target:
     old_secret: bytes | None
 
 
-def targets(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, Target]:
+def targets(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, WebhookTarget]:
     """Return for those of the notices that go out by webhook where they go."""
     rows = session.connection().execute(READ, {"ids": list(ids)})
     return {
-        row.id: Target(row.endpoint_id, row.url, Format(row.format), row.is_told_why, row.secret, row.old_secret)
+        row.id: WebhookTarget(
+            row.endpoint_id, row.url, Format(row.format), row.is_told_why, row.secret, row.old_secret
+        )
         for row in rows
     }
 
@@ -92,7 +94,9 @@ def event_type(template: str, of_request: str | None) -> str:
     return TEST_TYPE if template == TEST else of_request or account_mail.type_of(template)
 
 
-def of_letter(letter: Letter, target: Target, *, public_url: str, services: Mapping[str, str]) -> bytes:
+def request_payload(
+    letter: RequestMail, target: WebhookTarget, *, public_url: str, services: Mapping[str, str]
+) -> bytes:
     """Return the body about a request: thin, with the justification only where endpoint and policy let it out."""
     justification = letter.justification if target.is_told_why and letter.wording.justification else None
     if target.format is Format.SLACK:
@@ -105,7 +109,7 @@ def of_letter(letter: Letter, target: Target, *, public_url: str, services: Mapp
     return _json(told)
 
 
-def payload(letter: Letter, *, public_url: str) -> bytes:
+def payload(letter: RequestMail, *, public_url: str) -> bytes:
     """Return the thin body of a webhook: ids, states and clocks; no reason, no names.
 
     `mixed_alphabets` is there, and true, where the id of a resource mixes alphabets.
@@ -131,7 +135,7 @@ def payload(letter: Letter, *, public_url: str) -> bytes:
     ).encode()
 
 
-def of_memo(memo: Memo, target: Target, *, public_url: str) -> bytes:
+def account_payload(memo: AccountMail, target: WebhookTarget, *, public_url: str) -> bytes:
     """Return the body about anything else: ids, the kind of change and its diff."""
     if memo.template == TEST:
         return _test(memo, target)
@@ -143,7 +147,7 @@ def of_memo(memo: Memo, target: Target, *, public_url: str) -> bytes:
     return _message(title, text_, f"{public_url.rstrip('/')}/sign-in", "Sign in")
 
 
-def _test(memo: Memo, target: Target) -> bytes:
+def _test(memo: AccountMail, target: WebhookTarget) -> bytes:
     if target.format is Format.SLACK:
         said = "This is a test: notices of Lockbox arrive here."
         return _json({"text": said, "blocks": [_section(said)]})
@@ -153,7 +157,7 @@ def _test(memo: Memo, target: Target) -> bytes:
     )
 
 
-def _slack_of(letter: Letter, justification: str | None, public_url: str, services: Mapping[str, str]) -> bytes:
+def _slack_of(letter: RequestMail, justification: str | None, public_url: str, services: Mapping[str, str]) -> bytes:
     service = services.get(letter.service, letter.service)
     said = _sentence(letter).format(service=_plain(one_line(service)), tenant=_plain(one_line(letter.tenant)))
     lines = [said]
@@ -169,9 +173,9 @@ def _slack_of(letter: Letter, justification: str | None, public_url: str, servic
     return _message(said, "\n".join(lines), portal_address(public_url, letter.request_id), "Open the request")
 
 
-def _sentence(letter: Letter) -> str:
+def _sentence(letter: RequestMail) -> str:
     if letter.nobody_told:
-        return NOBODY_TOLD
+        return NOBODY_NOTIFIED
     if letter.event_type == "request.approved" and letter.to_state == "pending":
         return VOTE
     said = SENTENCES.get(letter.event_type) or STATES[letter.to_state]
@@ -197,5 +201,5 @@ def _json(told: Mapping[str, Any]) -> bytes:
     return json.dumps(told, separators=(",", ":")).encode()
 
 
-def _deadline(letter: Letter, *states: str) -> str | None:
+def _deadline(letter: RequestMail, *states: str) -> str | None:
     return instant(letter.deadline_at) if letter.to_state in states and letter.deadline_at else None

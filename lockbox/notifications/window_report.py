@@ -4,8 +4,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from lockbox.audit.closed_windows import Closed
-from lockbox.audit.report import ENDS, ERASED, LATE, NOBODY, Step, Use
+from lockbox.audit.closed_windows import ClosedWindow
+from lockbox.audit.report import ENDS, ERASED, LATE, NOBODY, ReportedUse, ReportStep
 from lockbox.notifications.mail_text import one_line, prose
 
 MOST_STEPS = 20
@@ -17,7 +17,7 @@ LONGEST_WORD = 60
 Time = Callable[[datetime], str]
 
 
-def found(closed: Closed) -> str:
+def summary(closed: ClosedWindow) -> str:
     """Return in a few words what was done inside, such as `12 actions, 3 of them not asked for`."""
     if not closed.times:
         return "no use reported"
@@ -27,7 +27,7 @@ def found(closed: Closed) -> str:
     return f"{said}, {closed.astray:,} of them not asked for" if closed.astray else said
 
 
-def said(closed: Closed, to_state: str, as_of: datetime, time: Time) -> dict[str, Any]:
+def said(closed: ClosedWindow, to_state: str, as_of: datetime, time: Time) -> dict[str, Any]:
     """Return what the templates say of a window.
 
     Args:
@@ -53,14 +53,14 @@ def said(closed: Closed, to_state: str, as_of: datetime, time: Time) -> dict[str
     }
 
 
-def _use(closed: Closed) -> str:
+def _use(closed: ClosedWindow) -> str:
     if not closed.times:
         return "No use was reported while it was open."
     was = "was" if closed.times == 1 else "were"
     return f"{_actions(closed.times)} {was} reported while it was open{_beside(closed)}."
 
 
-def _beside(closed: Closed) -> str:
+def _beside(closed: ClosedWindow) -> str:
     if not closed.astray:
         return ", as it was asked for"
     if closed.astray == closed.times:
@@ -72,7 +72,7 @@ def _actions(times: int) -> str:
     return f"{times:,} {'action' if times == 1 else 'actions'}"
 
 
-def _step(one: Step, time: Time) -> dict[str, str]:
+def _step(one: ReportStep, time: Time) -> dict[str, str]:
     return {
         "when": time(one.at),
         "who": one_line(one.who),
@@ -87,7 +87,7 @@ def _cut(words: str) -> str:
     return words if len(words) <= LONGEST_COMMENT else f"{words[: LONGEST_COMMENT - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
-def _line(one: Use, time: Time) -> dict[str, Any]:
+def _line(one: ReportedUse, time: Time) -> dict[str, Any]:
     return {
         "since": time(one.first_at),
         "until": time(one.last_at) if one.last_at != one.first_at else None,
@@ -100,6 +100,6 @@ def _line(one: Use, time: Time) -> dict[str, Any]:
     }
 
 
-def _sealed(closed: Closed) -> str:
+def _sealed(closed: ClosedWindow) -> str:
     numbers = [one.number for one in closed.steps if one.number is not None]
     return ", ".join(map(str, numbers[:MOST_STEPS])) if len(numbers) == len(closed.steps) else ""

@@ -13,10 +13,10 @@ from sqlmodel import Session
 
 from lockbox import database
 from lockbox.audit.canonical import LARGEST_INTEGER
-from lockbox.audit.events import Happening
+from lockbox.audit.events import AuditEvent
 from lockbox.audit.report import ACTIVITY, LATE
 from lockbox.database import now
-from lockbox.errors import NotYours, OutsideWindow, TooLate, Unknown
+from lockbox.errors import NotFound, NotYours, OutsideWindow, TooLate
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.notifications import announcements
@@ -36,7 +36,7 @@ FROM events e WHERE e.request_id = :id AND e.action = 'activity' ORDER BY e.at D
 
 
 @dataclass(frozen=True)
-class Entry:
+class ActivityEntry:
     """Something that an engineer did: so many times at this moment, or from it on within the same report."""
 
     at: datetime
@@ -48,7 +48,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Done:
+class RecordedActivity:
     """Something that was done inside a window, as the trail has it; `resource` is None where it was erased.
 
     `as_asked` is whether that resource and action are what the request named.
@@ -65,14 +65,16 @@ class Done:
     as_asked: bool
 
 
-def report(session: Session, caller: Caller, origin: Origin, request_id: UUID, entries: Sequence[Entry]) -> int:
+def report(
+    session: Session, caller: Caller, origin: Origin, request_id: UUID, entries: Sequence[ActivityEntry]
+) -> int:
     """Write what a system says was done inside a window, one event for each kind of thing; return how many.
 
     It may come up to an hour after the window ended, and is about moments at which it was open, give or take the five
     seconds by which two clocks may differ. One entry that is not refuses the whole report.
 
     Raises:
-        Unknown: there is no such request that the caller may know of, or it is of another service.
+        NotFound: there is no such request that the caller may know of, or it is of another service.
         NotYours: only a system with the scope, bound to the service, reports.
         TooLate: the window ended more than an hour ago.
         OutsideWindow: it was never open, or not when something is said to have been done.
@@ -91,17 +93,17 @@ def report(session: Session, caller: Caller, origin: Origin, request_id: UUID, e
         errors = [{"field": f"entries.{place}.at", "message": "the window was not open then"} for place in outside]
         raise OutsideWindow("Something was done while the window was not open; nothing was taken.", errors=errors)
     row_security.turn_to(session, window.tenant_id)
-    happenings = _happenings(caller, origin, window, entries, at)
+    happenings = _audit_events(caller, origin, window, entries, at)
     announcements.record(session, *happenings)
-    database.news(session, [request_id])
+    database.publish_after_commit(session, [request_id])
     return len(happenings)
 
 
-def read(session: Session, caller: Caller, request_id: UUID) -> list[Done]:
+def read(session: Session, caller: Caller, request_id: UUID) -> list[RecordedActivity]:
     """Return what was done inside a window, the last report first, at most a thousand kinds of things.
 
     Raises:
-        Unknown: there is no such request that the caller may know of.
+        NotFound: there is no such request that the caller may know of.
     """
     queries.find(session, caller, request_id)
     return [_done(row) for row in session.connection().execute(READ, {"id": request_id, "most": MOST_SHOWN})]
@@ -115,19 +117,19 @@ def _window(session: Session, caller: Caller, request_id: UUID) -> Row[Any]:
         raise NotYours(f"This token needs the scope {Scope.ACTIVITY_REPORT}: make one that has it.")
     window = session.connection().execute(WINDOW, {"id": request_id}).one_or_none()
     if window is None or window.service not in caller.services:
-        raise Unknown("There is no such request.")
+        raise NotFound("There is no such request.")
     return window
 
 
-def _happenings(
-    caller: Caller, origin: Origin, window: Row[Any], entries: Sequence[Entry], at: datetime
-) -> list[Happening]:
-    kinds: dict[tuple[str, str, str | None, str], list[Entry]] = defaultdict(list)
+def _audit_events(
+    caller: Caller, origin: Origin, window: Row[Any], entries: Sequence[ActivityEntry], at: datetime
+) -> list[AuditEvent]:
+    kinds: dict[tuple[str, str, str | None, str], list[ActivityEntry]] = defaultdict(list)
     for one in entries:
         kinds[one.method, one.resource, one.action, one.outcome].append(one)
     actor = actor_for(caller, Party.SYSTEM, origin, on_behalf_of=window.requester_id)
     return [
-        Happening(
+        AuditEvent(
             at=at,
             action=ACTIVITY,
             actor=actor,
@@ -148,9 +150,9 @@ def _happenings(
     ]
 
 
-def _done(row: Row[Any]) -> Done:
+def _done(row: Row[Any]) -> RecordedActivity:
     said = json.loads(row.body)
-    return Done(
+    return RecordedActivity(
         reported_at=row.at,
         first_at=datetime.fromisoformat(said["first_at"]),
         last_at=datetime.fromisoformat(said["last_at"]),

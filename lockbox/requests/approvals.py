@@ -14,19 +14,19 @@ from webauthn.helpers import bytes_to_base64url
 
 from lockbox.audit.canonical import Value, canonical, instant
 from lockbox.audit.log import signing_keys
-from lockbox.audit.log.signing_keys import Signature
+from lockbox.audit.log.signing_keys import Ed25519Signature
 from lockbox.audit.verifier import passkey_assertion
 from lockbox.audit.verifier.approval_checks import APPROVAL_FORMAT, signed_text
 from lockbox.audit.verifier.passkey_assertion import ATTESTED, FORMAT, SIGNED, Assertion, BadAssertion
 from lockbox.database import now
-from lockbox.errors import Stale
+from lockbox.errors import StaleVersion
 from lockbox.identity import passkeys, row_marks, row_security
 from lockbox.identity.credentials import Passkey
-from lockbox.identity.passkeys import Question, RelyingParty
+from lockbox.identity.passkeys import PasskeyChallenge, RelyingParty
 from lockbox.identity.roles import Caller
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.policy import ApproveMeans, customer_decides
-from lockbox.requests.policy_store import Ruling
+from lockbox.requests.policy_store import EffectivePolicy
 
 SALT_BYTES = 16
 ANOTHER = (
@@ -34,11 +34,11 @@ ANOTHER = (
     "filled in has changed since. Look again, and approve anew."
 )
 SIGNED_DECISIONS = text("SELECT * FROM signed_decisions(CAST(:ids AS uuid[]))")
-Judged = Decision | Row[Any]
+DecisionRow = Decision | Row[Any]
 
 
 @dataclass(frozen=True)
-class Asked:
+class ApprovalChallenge:
     """What to ask a passkey, and the two texts that have to come back with its answer: see `docs/audit-format.md`.
 
     `is_demanded` is whether the policy has nobody approve without it.
@@ -46,13 +46,13 @@ class Asked:
 
     statement: str
     content: str
-    question: Question
+    question: PasskeyChallenge
     is_demanded: bool
 
 
 @dataclass(frozen=True)
-class Signed:
-    """What came back: the texts of `Asked`, the browser's answer, and the challenge, which is used up by now."""
+class SignedStatement:
+    """The texts of `ApprovalChallenge`, the answer of the browser, and the challenge, which is used up now."""
 
     statement: str
     content: str
@@ -73,7 +73,7 @@ NO_PROOF = Proof()
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class StatementContext:
     """What a statement says beside the request and the decision: the version seen, the policy's, when, and a salt."""
 
     version: int
@@ -82,43 +82,43 @@ class Circumstances:
     salt: str
 
 
-def ask(
+def issue_challenge(
     session: Session,
     caller: Caller,
     request: AccessRequest,
     decision: Decision,
     *,
     party: RelyingParty,
-    ruling: Ruling,
-) -> Asked:
+    ruling: EffectivePolicy,
+) -> ApprovalChallenge:
     """Return what to ask a passkey of the caller's so that it signs this decision about the request as it stands.
 
     Raises:
         NotYours: they have none that can sign here.
     """
     salt = secrets.token_bytes(SALT_BYTES).hex()
-    met = Circumstances(request.version, ruling.version, instant(now(session)), salt)
+    met = StatementContext(request.version, ruling.version, instant(now(session)), salt)
     content = _content(request, decision, met)
     said = _statement(request, decision, met, content)
     challenge = passkey_assertion.challenge(said)
-    question = passkeys.ask_to_sign(session, caller, party, request.tenant_id, challenge)
+    question = passkeys.signing_challenge(session, caller, party, request.tenant_id, challenge)
     is_demanded = ruling.terms.approve_means is ApproveMeans.PASSKEY_SIGNED
-    return Asked(said.decode(), content.decode(), question, is_demanded)
+    return ApprovalChallenge(said.decode(), content.decode(), question, is_demanded)
 
 
-def prove(
+def check_signature(
     session: Session,
     caller: Caller,
     request: AccessRequest,
     decision: Decision,
     *,
-    signed: Signed | None,
-    ruling: Ruling,
+    signed: SignedStatement | None,
+    ruling: EffectivePolicy,
 ) -> Proof:
     """Check what was signed with an approval, keep it in the decision, and return what the event says of it.
 
     Raises:
-        Stale: what was signed is another decision than this one.
+        StaleVersion: what was signed is another decision than this one.
         Invalid: the passkey's signature is no good.
     """
     demanded = ruling.terms.approve_means.value
@@ -126,7 +126,7 @@ def prove(
         return Proof({"approve_means": demanded, "proof": ATTESTED})
     content, said = _rebuilt(request, decision, signed, ruling.version)
     if said != signed.statement.encode() or passkey_assertion.challenge(said) != signed.challenge:
-        raise Stale(ANOTHER, current_state=request.state.value, current_version=request.version)
+        raise StaleVersion(ANOTHER, current_state=request.state.value, current_version=request.version)
     made = passkeys.signed(
         session,
         caller,
@@ -144,7 +144,7 @@ def prove(
     )
 
 
-def hold(session: Session, opened: Collection[tuple[AccessRequest, bytes | None]]) -> frozenset[UUID]:
+def hold_by_signatures(session: Session, opened: Collection[tuple[AccessRequest, bytes | None]]) -> frozenset[UUID]:
     """Return which of these open requests hold by what passkeys have signed, where their policy demands it.
 
     The others of them are left out: somebody whose approval counts has signed nothing, something else, or with a
@@ -206,31 +206,33 @@ def _is_good(request: AccessRequest, row: Row[Any]) -> bool:
     return covers
 
 
-def _rebuilt(request: AccessRequest, decision: Decision, signed: Signed, policy_version: int) -> tuple[bytes, bytes]:
+def _rebuilt(
+    request: AccessRequest, decision: Decision, signed: SignedStatement, policy_version: int
+) -> tuple[bytes, bytes]:
     try:
         said = _circumstances(signed.statement, signed.content)
-        met = Circumstances(request.version, policy_version, said.issued_at, said.salt)
+        met = StatementContext(request.version, policy_version, said.issued_at, said.salt)
         content = _content(request, decision, met)
         return content, _statement(request, decision, met, content)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        raise Stale(ANOTHER, current_state=request.state.value, current_version=request.version) from None
+        raise StaleVersion(ANOTHER, current_state=request.state.value, current_version=request.version) from None
 
 
-def _circumstances(statement: str, content: str) -> Circumstances:
+def _circumstances(statement: str, content: str) -> StatementContext:
     """Return what the texts alone know; they are rebuilt with it and compared whole."""
     said, salted = json.loads(statement), json.loads(content)
-    return Circumstances(
+    return StatementContext(
         int(said["version"]), int(said["policy_version"]), str(said["issued_at"]), str(salted["salt"])
     )
 
 
-def _content(request: AccessRequest, decision: Judged, met: Circumstances) -> bytes:
+def _content(request: AccessRequest, decision: DecisionRow, met: StatementContext) -> bytes:
     """Return the canonical bytes of what of a decision can be personal, and may be erased; the salt hides it."""
     kept = request.resources if decision.resources is None else decision.resources
     return canonical({"comment": decision.comment, "resources": list(kept), "salt": met.salt})
 
 
-def _statement(request: AccessRequest, decision: Judged, met: Circumstances, content: bytes) -> bytes:
+def _statement(request: AccessRequest, decision: DecisionRow, met: StatementContext, content: bytes) -> bytes:
     """Return the canonical bytes whose SHA-256 a passkey signs: who says yes to what, for whom, seen when."""
     kept = request.actions if decision.actions is None else decision.actions
     return canonical(
@@ -325,7 +327,7 @@ def is_signed(session: Session, request: AccessRequest, body: bytes | None) -> b
     try:
         event = json.loads(body)
         people, approval = event["approved_by"], event["approval"]
-        signature = Signature(str(approval["key"]), str(approval["signature"]))
+        signature = Ed25519Signature(str(approval["key"]), str(approval["signature"]))
         by = [str(one) for one in people]
         said = _hash_of(request, by)
         text = _signed_text(request, by, said)

@@ -10,18 +10,18 @@ from lockbox.errors import (
     AlreadyDecided,
     AlreadyEndorsed,
     InvalidMove,
+    LockboxError,
     NotYours,
     OwnRequest,
     PolicyNotMet,
     PolicyUnverified,
-    Refusal,
     SignInAgain,
-    Stale,
+    StaleVersion,
     TenantSuspended,
     TooLate,
 )
-from lockbox.identity.roles import Caller, Means, Role
-from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, Move, Party, State, move
+from lockbox.identity.roles import AuthMethod, Caller, Role
+from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, MoveRule, Party, State, move
 from lockbox.requests.policy import UNVERIFIED, Terms
 from lockbox.requests.policy_rules import stricter
 from lockbox.requests.quorum import Vote
@@ -81,7 +81,7 @@ class AvailableMove:
     """A move of the table that a person could think of, and why they may not make it now, None where they may."""
 
     action: Action
-    refusal: Refusal | None = None
+    refusal: LockboxError | None = None
 
     @property
     def allowed(self) -> bool:
@@ -99,7 +99,7 @@ def available_moves(here: Situation) -> tuple[AvailableMove, ...]:
 
 def permitted(
     here: Situation, action: Action, *, parties: AbstractSet[Party] | None = None, seen: int | None = None
-) -> tuple[Move, Party]:
+) -> tuple[MoveRule, Party]:
     """Return the rule of the table by which the caller may make a move now, and the party as which they make it.
 
     Args:
@@ -118,7 +118,7 @@ def permitted(
     if action in DECISIONS and here.requester_id == here.caller.person_id:
         raise OwnRequest("You asked for this access; somebody else decides about it.")
     if seen is not None and seen != here.version:
-        raise Stale("The request has changed since you saw it; look again.", **here.now_is())
+        raise StaleVersion("The request has changed since you saw it; look again.", **here.now_is())
     rule, party = _rule(here, action, parties_of(here) if parties is None else parties)
     if action is Action.REVOKE and party is not Party.OPERATOR:
         fresh_enough_to_revoke(here.caller, here.terms, here.at)
@@ -163,15 +163,15 @@ def now_is(state: State, version: int) -> dict[str, str | int]:
     return {"current_state": state.value, "current_version": version}
 
 
-def _refusal(here: Situation, action: Action) -> Refusal | None:
+def _refusal(here: Situation, action: Action) -> LockboxError | None:
     try:
         permitted(here, action)
-    except Refusal as refused:
+    except LockboxError as refused:
         return refused
     return None
 
 
-def _rule(here: Situation, action: Action, parties: AbstractSet[Party]) -> tuple[Move, Party]:
+def _rule(here: Situation, action: Action, parties: AbstractSet[Party]) -> tuple[MoveRule, Party]:
     try:
         return move(here.state, action, parties)
     except InvalidMove as refused:
@@ -215,7 +215,7 @@ def _first_answer(here: Situation, action: Action) -> None:
         raise AlreadyEndorsed("You endorsed this request for the vendor; somebody else approves it.")
 
 
-def sign_in_obstacle(caller: Caller, action: Action, terms: Terms, at: datetime) -> Refusal | None:
+def sign_in_obstacle(caller: Caller, action: Action, terms: Terms, at: datetime) -> LockboxError | None:
     """Return why by this sign-in the person cannot open anything by that action; None where they can."""
     try:
         if caller.by_terminal:
@@ -238,11 +238,11 @@ def strong_enough(caller: Caller, terms: Terms, at: datetime) -> None:
     """
     if caller.holds(Role.SYSTEM):
         raise NotYours("A system of the vendor decides nothing.")
-    if caller.means is Means.SAMPLE:
+    if caller.means is AuthMethod.SAMPLE:
         return
-    if caller.means is Means.TOKEN or caller.signed_in_at is None:
+    if caller.means is AuthMethod.TOKEN or caller.signed_in_at is None:
         raise SignInAgain("An API token opens nothing: sign in with a browser, or send one of your sign-in service.")
-    if caller.means is Means.MAIL and not terms.mail_suffices:
+    if caller.means is AuthMethod.MAIL and not terms.mail_suffices:
         raise SignInAgain(
             "A code from a mail opens nothing here, nor does a passkey or a sign-in service that one has added in "
             "the last 72 hours: sign in with a passkey or a sign-in service that you had before."
@@ -259,9 +259,9 @@ def fresh_enough_to_revoke(caller: Caller, terms: Terms, at: datetime) -> None:
         SignInAgain: an API token was shown, or the sign-in is too long ago.
     """
     age = terms.revoke_sign_in_age
-    if age is None or caller.means is Means.SAMPLE:
+    if age is None or caller.means is AuthMethod.SAMPLE:
         return
-    if caller.means is Means.TOKEN or caller.signed_in_at is None:
+    if caller.means is AuthMethod.TOKEN or caller.signed_in_at is None:
         raise SignInAgain("The policy wants a fresh sign-in to close a window: an API token is none.", max_age=age)
     if at - caller.signed_in_at > timedelta(seconds=age):
         raise SignInAgain(

@@ -6,8 +6,8 @@ from lockbox.audit.canonical import instant
 from lockbox.audit.export import row
 from lockbox.identity.roles import Caller
 from lockbox.notifications.mail_text import SAYINGS
-from lockbox.requests.queries import Entry
-from lockbox.requests.visibility import Guarded, capacities, may_read
+from lockbox.requests.queries import RequestEntry
+from lockbox.requests.visibility import ProtectedField, may_read, reader_roles
 
 COLUMNS = (
     *("Request", "Customer", "State", "Engineer", "Service", "Resources", "Actions", "Reason", "Case"),
@@ -20,14 +20,14 @@ def head() -> bytes:
     return row(COLUMNS)
 
 
-def rows(caller: Caller, entries: Iterable[Entry]) -> Iterator[bytes]:
+def rows(caller: Caller, entries: Iterable[RequestEntry]) -> Iterator[bytes]:
     """Yield a row for each request; instants are in UTC, and what is not for the caller is left empty."""
     return (row(_cells(caller, entry)) for entry in entries)
 
 
-def _cells(caller: Caller, entry: Entry) -> Iterator[object]:
+def _cells(caller: Caller, entry: RequestEntry) -> Iterator[object]:
     asked = entry.request
-    held = capacities(caller, asked.requester_id, asked.tenant_id)
+    held = reader_roles(caller, asked.requester_id, asked.tenant_id)
     yield asked.id
     yield entry.tenant
     yield SAYINGS[asked.state].to(caller.side)
@@ -37,7 +37,7 @@ def _cells(caller: Caller, entry: Entry) -> Iterator[object]:
     yield ", ".join(asked.actions)
     yield asked.reason_code
     yield asked.case_ref
-    yield asked.justification if may_read(Guarded.JUSTIFICATION, held) else None
+    yield asked.justification if may_read(ProtectedField.JUSTIFICATION, held) else None
     yield asked.access_window
     for moment in (asked.created_at, asked.opened_at, asked.closed_at, asked.deadline_at):
         yield instant(moment) if moment else None

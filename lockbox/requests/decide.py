@@ -13,41 +13,41 @@ from lockbox.audit.events import Actor
 from lockbox.audit.log import signing_keys
 from lockbox.database import now
 from lockbox.errors import NotYours
-from lockbox.failpoints import reach
+from lockbox.failpoints import failpoint
 from lockbox.identity import keyring, row_security, tenants
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.passkeys import RelyingParty
-from lockbox.identity.roles import Caller, Means, Side
+from lockbox.identity.roles import AuthMethod, Caller, Side
 from lockbox.notifications import recipients
-from lockbox.notifications.recipients import Directory
+from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import approvals, decisions, policy_store, quorum, reminders, submit, tiers, timers, transition
 from lockbox.requests.available_moves import OPENING, AvailableMove, Situation, available_moves, permitted
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.evaluate import lacking_today
-from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, Move, Party, State
+from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, MoveRule, Party, State
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy import customer_decides, deadline, wake_at
-from lockbox.requests.policy_store import Ruling
-from lockbox.requests.queries import Entry, find, visible
+from lockbox.requests.policy_store import EffectivePolicy
+from lockbox.requests.queries import RequestEntry, find, visible
 from lockbox.requests.quorum import Vote, granted_window, quorum_met
-from lockbox.requests.submit import Submission
-from lockbox.requests.tiers import Asked
-from lockbox.requests.transition import Change, Origin, actor_for, identity
+from lockbox.requests.submit import SubmissionFacts
+from lockbox.requests.tiers import PromptedApprovers
+from lockbox.requests.transition import Origin, RequestMove, actor_for, identity
 
 NONE = timedelta(0)
 ASKED_STATES = frozenset({State.REVIEWING, State.PENDING})
-UNSAID = Submission({}, {}, {})
+UNSAID = SubmissionFacts({}, {}, {})
 
 
 @dataclass(frozen=True)
-class Scene:
+class DecisionContext:
     """All that an act is judged by, read after the lock was held."""
 
     caller: Caller
     origin: Origin
-    known: Directory
-    ruling: Ruling
+    known: RecipientDirectory
+    ruling: EffectivePolicy
     at: datetime
     votes: tuple[Vote, ...] = ()
 
@@ -63,12 +63,12 @@ class Scene:
         """Return the approvers in whose place the caller could vote now, the own one too."""
         return self.known.seats(request.tenant_id).get(self.caller.person_id, frozenset())
 
-    def asked(self, request: AccessRequest) -> Asked:
+    def asked(self, request: AccessRequest) -> PromptedApprovers:
         """Return whom of the customer to ask first, and how many tiers that makes."""
         return tiers.first(self.ruling.terms, self.ruling.groups, self.known, request.tenant_id)
 
 
-def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verdict: Verdict) -> AccessRequest:
+def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verdict: DecisionInput) -> AccessRequest:
     """Let a person endorse, approve, deny, cancel, complete or revoke a request; return its row as it is after that.
 
     Raises:
@@ -77,14 +77,16 @@ def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verd
     return act_and_show(session, caller, origin, request_id, verdict).request
 
 
-def act_and_show(session: Session, caller: Caller, origin: Origin, request_id: UUID, verdict: Verdict) -> Entry:
+def act_and_show(
+    session: Session, caller: Caller, origin: Origin, request_id: UUID, verdict: DecisionInput
+) -> RequestEntry:
     """Let a person endorse, approve, deny, cancel, complete or revoke a request; return it without reading it again.
 
     The row is locked first; roles, deputies, policy and the clock are read after that, so a decision that had to
     wait past the deadline is late, and one by somebody who was removed meanwhile does not count.
 
     Raises:
-        Unknown: there is no such request that the caller may know of.
+        NotFound: there is no such request that the caller may know of.
         NotYours, OwnRequest, AlreadyEndorsed, SignInAgain: the caller is not the one to do this, or not so.
         Stale, InvalidMove, TooLate, AlreadyDecided: the request is not, or no longer, what the caller takes it for.
         CommentRequired: the policy asks for a reason.
@@ -106,7 +108,7 @@ def act_on(
     caller: Caller,
     origin: Origin,
     request: AccessRequest,
-    verdict: Verdict,
+    verdict: DecisionInput,
     *,
     as_party: Party | None = None,
 ) -> AccessRequest:
@@ -117,13 +119,13 @@ def act_on(
     Raises:
         As `act`, but for Unknown.
     """
-    reach("decide.after_lock")
-    scene, taken = _judged(session, caller, origin, request, verdict, as_party=as_party)
+    failpoint("decide.after_lock")
+    scene, taken = _evaluated(session, caller, origin, request, verdict, as_party=as_party)
     change, decision = _moved(session, scene, request, verdict, taken)
-    reach("decide.after_judging")
+    failpoint("decide.after_judging")
     listed = signing_keys.of(session).public.text if decision else None
     transition.update(session, request, change, scene.known, decision, listed)
-    reach("decide.after_update")
+    failpoint("decide.after_update")
     return request
 
 
@@ -132,10 +134,10 @@ def to_sign(
     caller: Caller,
     origin: Origin,
     request_id: UUID,
-    verdict: Verdict,
+    verdict: DecisionInput,
     *,
     party: Callable[[], RelyingParty],
-) -> approvals.Asked:
+) -> approvals.ApprovalChallenge:
     """Return what to ask a passkey of the caller's, so that it signs this approval; judged as if it were given now.
 
     `party` is asked last: that there are no passkeys here is for those who may approve the request, if there is one.
@@ -145,29 +147,29 @@ def to_sign(
     """
     row_security.enter(session, caller)
     request = locked(session, caller, request_id)
-    scene, (_, taken_as) = _judged(session, caller, origin, request, verdict)
+    scene, (_, taken_as) = _evaluated(session, caller, origin, request, verdict)
     stands_for = scene.stands_for(request) if taken_as is Party.APPROVER else frozenset[UUID]()
     decision = _decided(scene, request, verdict, stands_for)
-    return approvals.ask(session, scene.caller, request, decision, party=party(), ruling=scene.ruling)
+    return approvals.issue_challenge(session, scene.caller, request, decision, party=party(), ruling=scene.ruling)
 
 
-def _judged(
+def _evaluated(
     session: Session,
     caller: Caller,
     origin: Origin,
     request: AccessRequest,
-    verdict: Verdict,
+    verdict: DecisionInput,
     *,
     as_party: Party | None = None,
-) -> tuple[Scene, tuple[Move, Party]]:
+) -> tuple[DecisionContext, tuple[MoveRule, Party]]:
     """Return by what a verdict is judged, and the move that it makes as which party; its row is locked."""
     caller = tenants.as_of_now(session, caller)
     at = now(session)
     both = {request.requester_id, caller.person_id}
     known = recipients.look_up(session, {request.tenant_id}, at, also=both)
-    ruling = policy_store.ruling(session, request)
-    votes = decisions.given(session, request, known, ruling.terms) if verdict.action in DECISIONS else ()
-    scene = Scene(caller, origin, known, ruling, at, votes)
+    ruling = policy_store.effective_policy(session, request)
+    votes = decisions.votes_of(session, request, known, ruling.terms) if verdict.action in DECISIONS else ()
+    scene = DecisionContext(caller, origin, known, ruling, at, votes)
     parties = None if as_party is None else {as_party}
     taken = permitted(scene.situation(request), verdict.action, parties=parties, seen=verdict.version)
     if as_party is None:
@@ -175,7 +177,9 @@ def _judged(
     return scene, taken
 
 
-def _decided(scene: Scene, request: AccessRequest, verdict: Verdict, stands_for: frozenset[UUID]) -> Decision:
+def _decided(
+    scene: DecisionContext, request: AccessRequest, verdict: DecisionInput, stands_for: frozenset[UUID]
+) -> Decision:
     """Return the decision that a verdict makes, signed by nobody yet."""
     return decisions.decide(
         scene.caller, scene.origin, request, verdict, votes=scene.votes, stands_for=stands_for, at=scene.at
@@ -183,8 +187,12 @@ def _decided(scene: Scene, request: AccessRequest, verdict: Verdict, stands_for:
 
 
 def _moved(
-    session: Session, scene: Scene, request: AccessRequest, verdict: Verdict, taken: tuple[Move, Party]
-) -> tuple[Change, Decision | None]:
+    session: Session,
+    scene: DecisionContext,
+    request: AccessRequest,
+    verdict: DecisionInput,
+    taken: tuple[MoveRule, Party],
+) -> tuple[RequestMove, Decision | None]:
     """Turn the row into what it is after the move; return the move and the decision, if it is one."""
     row, party = taken
     action, before, mode = verdict.action, request.state, request.mode
@@ -197,7 +205,7 @@ def _moved(
         decision = _decided(scene, request, verdict, stands_for)
         if action is Action.APPROVE:
             decisions.signed_where_demanded(verdict, scene.ruling.terms)
-            proof = approvals.prove(
+            proof = approvals.check_signature(
                 session, scene.caller, request, decision, signed=verdict.signed, ruling=scene.ruling
             )
         decision.mac = keyring.of(session).powers.mark(*decisions.marked(decision))
@@ -209,7 +217,7 @@ def _moved(
     _advance(request, to, votes, scene)
     opens = action in OPENING and request.state is State.ACTIVE
     signed = approvals.sign(session, request, _who_opened(votes, action)) if opens else {}
-    change = Change(
+    change = RequestMove(
         **identity(request),
         action=action,
         actor=_actor(scene, party, stands_for),
@@ -242,18 +250,18 @@ def _who_opened(votes: Sequence[Vote], action: Action) -> set[UUID]:
     return {vote.person_id for vote in votes if vote.verdict is action and (vote.seats or action is Action.ENDORSE)}
 
 
-def _asked(scene: Scene, request: AccessRequest) -> frozenset[UUID]:
+def _asked(scene: DecisionContext, request: AccessRequest) -> frozenset[UUID]:
     return scene.asked(request).people - {request.requester_id}
 
 
-def _facts(scene: Scene, verdict: Verdict, stands_for: frozenset[UUID]) -> Mapping[str, Value]:
+def _facts(scene: DecisionContext, verdict: DecisionInput, stands_for: frozenset[UUID]) -> Mapping[str, Value]:
     facts: dict[str, Value] = {}
     if verdict.access_window:
         facts["access_window"] = verdict.access_window
     if stands_for:
         facts["stands_for"] = row_security.ids(stands_for)
     if verdict.action in DECISIONS:
-        facts["means"] = "mail-only" if scene.caller.means is Means.MAIL else scene.caller.means.value
+        facts["means"] = "mail-only" if scene.caller.means is AuthMethod.MAIL else scene.caller.means.value
     return facts
 
 
@@ -262,7 +270,7 @@ def _principals(session: Session, stands_for: frozenset[UUID]) -> Mapping[str, s
     return personal_names(people, names_of(session, people))
 
 
-def _actor(scene: Scene, party: Party, stands_for: frozenset[UUID]) -> Actor:
+def _actor(scene: DecisionContext, party: Party, stands_for: frozenset[UUID]) -> Actor:
     """Name both where a deputy acts, also one who approves beside that; all whom they stand for are in the facts."""
     return actor_for(scene.caller, party, scene.origin, on_behalf_of=min(stands_for, key=str, default=None))
 
@@ -271,7 +279,7 @@ def situation_of(  # noqa: PLR0917 - as many things decide
     request: AccessRequest,
     caller: Caller,
     at: datetime,
-    ruling: Ruling,
+    ruling: EffectivePolicy,
     votes: Sequence[Vote] = (),
     stands_for: frozenset[UUID] = frozenset(),
 ) -> Situation:
@@ -306,14 +314,14 @@ def moves_of(session: Session, caller: Caller, request: AccessRequest) -> tuple[
     if caller.side is Side.VENDOR:
         row_security.turn_to(session, request.tenant_id)
     known = recipients.look_up(session, {request.tenant_id}, at, also={request.requester_id, caller.person_id})
-    ruling = policy_store.ruling(session, request)
-    votes = decisions.given(session, request, known, ruling.terms) if request.state in ASKED_STATES else ()
-    return available_moves(Scene(caller, Origin(""), known, ruling, at, votes).situation(request))
+    ruling = policy_store.effective_policy(session, request)
+    votes = decisions.votes_of(session, request, known, ruling.terms) if request.state in ASKED_STATES else ()
+    return available_moves(DecisionContext(caller, Origin(""), known, ruling, at, votes).situation(request))
 
 
-def clock_of(request: AccessRequest) -> timers.Clock:
+def clock_of(request: AccessRequest) -> timers.RequestClock:
     """Return the clock of a request as it stands or runs."""
-    return timers.Clock(request.deadline_at, request.stopped_at, request.stopped_deadline, request.stopped_for)
+    return timers.RequestClock(request.deadline_at, request.stopped_at, request.stopped_deadline, request.stopped_for)
 
 
 def locked(session: Session, caller: Caller, request_id: UUID) -> AccessRequest:
@@ -325,14 +333,14 @@ def locked(session: Session, caller: Caller, request_id: UUID) -> AccessRequest:
     return locked_entry(session, caller, request_id).request
 
 
-def locked_entry(session: Session, caller: Caller, request_id: UUID) -> Entry:
+def locked_entry(session: Session, caller: Caller, request_id: UUID) -> RequestEntry:
     """Lock a request's row and take it out of the session; somebody of the vendor deals with its tenant from here on.
 
     Returns:
         The request with the names of its tenant and requester; `open` is not judged.
 
     Raises:
-        Unknown: there is no such request that the caller may know of.
+        NotFound: there is no such request that the caller may know of.
         NotYours: they may look at it and do nothing to it.
     """
     row = session.execute(
@@ -350,10 +358,12 @@ def locked_entry(session: Session, caller: Caller, request_id: UUID) -> Entry:
     session.expunge(request)
     if caller.side is Side.VENDOR:
         row_security.turn_to(session, request.tenant_id)
-    return Entry(request, tenant, requester, open=False, tenant_name=tenant_name)
+    return RequestEntry(request, tenant, requester, open=False, tenant_name=tenant_name)
 
 
-def _next_state(row: Move, request: AccessRequest, votes: Sequence[Vote], action: Action, ruling: Ruling) -> State:
+def _next_state(
+    row: MoveRule, request: AccessRequest, votes: Sequence[Vote], action: Action, ruling: EffectivePolicy
+) -> State:
     if row.instead is None:
         return row.to
     if action is Action.ENDORSE:
@@ -362,7 +372,7 @@ def _next_state(row: Move, request: AccessRequest, votes: Sequence[Vote], action
     return row.to if quorum_met(votes, quorum, ruling.terms.stages, ruling.groups) else row.instead
 
 
-def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: Scene) -> None:
+def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: DecisionContext) -> None:
     """Turn the row into what it is after the move; what was asked only ever gets stricter."""
     terms, at = scene.ruling.terms, scene.at
     request.version += 1
@@ -390,4 +400,4 @@ def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: Sc
         request.granted_actions = quorum.granted(request.actions, (v.actions for v in counted), "actions")
     else:
         request.tiers_asked = scene.asked(request).tiers
-    request.wake_at = wake_at(reminders.stretch_of(request, scene.known), terms, at)
+    request.wake_at = wake_at(reminders.phase_of(request, scene.known), terms, at)

@@ -12,14 +12,14 @@ from sqlmodel import Session
 from lockbox.errors import CommentRequired, PasskeyMustSign, WindowTooLong
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.keyring import Part
-from lockbox.identity.roles import Caller, Means
-from lockbox.identity.row_marks import Power, Unverified
-from lockbox.notifications.recipients import Directory
+from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.row_marks import MarkedRowKind, UnverifiedRow
+from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import quorum
-from lockbox.requests.approvals import Signed
+from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest, Decision
-from lockbox.requests.policy import ApproveMeans, Commented, Terms
+from lockbox.requests.policy import ApproveMeans, ReasonedDecision, Terms
 from lockbox.requests.quorum import Vote
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
@@ -44,7 +44,7 @@ MUST_SIGN = (
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DecisionInput:
     """What somebody wants done to a request; `access_window` in seconds shortens what was asked.
 
     `resources` and `actions` are what an approver keeps of those that were asked, None where that is all.
@@ -57,22 +57,22 @@ class Verdict:
     version: int | None = None
     resources: Sequence[str] | None = None
     actions: Sequence[str] | None = None
-    signed: Signed | None = None
+    signed: SignedStatement | None = None
 
 
-def given(session: Session, request: AccessRequest, known: Directory, terms: Terms) -> tuple[Vote, ...]:
+def votes_of(session: Session, request: AccessRequest, known: RecipientDirectory, terms: Terms) -> tuple[Vote, ...]:
     """Return the votes so far; only those that people may still give so will count: the others fill no seat.
 
     A deputy speaks for those for whom the deputy spoke then and still stands in. A code from a mail spoke for nobody
     where mail does not suffice today, nor did a vote without a mark of ours: a login of the database wrote it.
     """
-    return all_given(session, [request], known, {request.id: terms})[request.id]
+    return all_votes(session, [request], known, {request.id: terms})[request.id]
 
 
-def all_given(
-    session: Session, requests: Sequence[AccessRequest], known: Directory, terms: Mapping[UUID, Terms]
+def all_votes(
+    session: Session, requests: Sequence[AccessRequest], known: RecipientDirectory, terms: Mapping[UUID, Terms]
 ) -> dict[UUID, tuple[Vote, ...]]:
-    """Return the votes so far on each of these requests, as `given` does; the terms are by request."""
+    """Return the votes so far on each of these requests, as `votes_of` does; the terms are by request."""
     seats = {request.id: known.seats(request.tenant_id) for request in requests}
     votes: dict[UUID, tuple[Vote, ...]] = dict.fromkeys(seats, ())
     for row in session.connection().execute(VOTES, {"request_ids": list(seats)}):
@@ -100,21 +100,23 @@ def marked(row: Decision | Row[Any]) -> Sequence[Part]:
     )
 
 
-def unverified(session: Session) -> list[Unverified]:
+def unverified(session: Session) -> list[UnverifiedRow]:
     """Return what was decided in the last minutes, whoever did, and no key of ours has marked as it stands."""
     is_mark = keyring.of(session).powers.is_mark
     rows = session.connection().execute(LATELY, {"lately": DECIDED_FOR, "most": MOST_DECIDED})
-    return sorted(Unverified(row.person_id, Power.DECISION) for row in rows if not is_mark(row.mac, *marked(row)))
+    return sorted(
+        UnverifiedRow(row.person_id, MarkedRowKind.DECISION) for row in rows if not is_mark(row.mac, *marked(row))
+    )
 
 
 def _spoke_for(row: Row[Any], terms: Terms) -> frozenset[UUID]:
-    in_vain = row.means == Means.MAIL and not terms.mail_suffices
+    in_vain = row.means == AuthMethod.MAIL and not terms.mail_suffices
     if row.verdict == Action.APPROVE and terms.approve_means is ApproveMeans.PASSKEY_SIGNED:
         in_vain = in_vain or row.assertion is None
     return frozenset() if in_vain else frozenset({row.person_id, *row.stands_for})
 
 
-def signed_where_demanded(verdict: Verdict, terms: Terms) -> None:
+def signed_where_demanded(verdict: DecisionInput, terms: Terms) -> None:
     """Check that an approval comes with a signature where the policy demands one.
 
     Raises:
@@ -124,7 +126,7 @@ def signed_where_demanded(verdict: Verdict, terms: Terms) -> None:
         raise PasskeyMustSign(MUST_SIGN)
 
 
-def reasoned(verdict: Verdict, terms: Terms, *, by_the_vendor: bool) -> None:
+def reasoned(verdict: DecisionInput, terms: Terms, *, by_the_vendor: bool) -> None:
     """Check that the person said why where the policy asks for a reason; a manager always says why they deny.
 
     Raises:
@@ -135,7 +137,7 @@ def reasoned(verdict: Verdict, terms: Terms, *, by_the_vendor: bool) -> None:
         raise CommentRequired(WHY[verdict.action], field="comment")
 
 
-def needing_reasons(terms: Terms, *, by_the_vendor: bool) -> frozenset[Commented]:
+def needing_reasons(terms: Terms, *, by_the_vendor: bool) -> frozenset[ReasonedDecision]:
     """Return the decisions that need a reason; no customer's policy weakens the vendor's own."""
     return terms.comment_required | (Terms().comment_required if by_the_vendor else frozenset())
 
@@ -144,7 +146,7 @@ def decide(
     caller: Caller,
     origin: Origin,
     request: AccessRequest,
-    verdict: Verdict,
+    verdict: DecisionInput,
     *,
     votes: Sequence[Vote],
     stands_for: frozenset[UUID],
@@ -183,7 +185,7 @@ def decide(
 
 
 def _kept(
-    request: AccessRequest, verdict: Verdict, votes: Sequence[Vote]
+    request: AccessRequest, verdict: DecisionInput, votes: Sequence[Vote]
 ) -> tuple[list[str] | None, list[str] | None]:
     """Return the resources and the actions that an approval keeps, None for all; others keep nothing apart."""
     if verdict.action is not Action.APPROVE:

@@ -15,14 +15,14 @@ from lockbox.identity import row_security, tenants
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Mode, Role, Scope
 from lockbox.notifications import recipients
-from lockbox.notifications.recipients import Directory
+from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import policy_store, tiers
 from lockbox.requests.lifecycle import Action, Party, State, move
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Reason, Terms, customer_decides, defects, reviewed_first
-from lockbox.requests.policy_rules import Ask, Policy, effective_mode
+from lockbox.requests.policy_rules import Policy, RequestFacts, effective_mode
 from lockbox.requests.quorum import who_lacks
-from lockbox.requests.tiers import Asked
+from lockbox.requests.tiers import PromptedApprovers
 
 GOOD_ENGINEER = text("""
 SELECT p.name FROM memberships m JOIN people p ON p.id = m.person_id
@@ -35,7 +35,7 @@ WAS_DENIED = text("SELECT was_denied(:tenant_id, :service, CAST(:resources AS te
 
 
 @dataclass(frozen=True)
-class Filing:
+class RequestInput:
     """What an engineer asks for; `access_window` in seconds. A system names the engineer for whom it files.
 
     `follows` is the request that is asked again by this one.
@@ -54,7 +54,7 @@ class Filing:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluation:
     """What a filing meets at this moment. `mode` is the one that holds, dated consent and all.
 
     `was_denied` is whether the customer's last word about one of the resources was no.
@@ -68,7 +68,7 @@ class Judged:
     policy: Policy
     terms: Terms
     mode: Mode
-    known: Directory
+    known: RecipientDirectory
     at: datetime
     was_denied: bool
 
@@ -90,7 +90,7 @@ class Judged:
         return frozenset(self.known.managers.keys() - {self.requester_id})
 
     @property
-    def first_reviewers(self) -> Asked:
+    def first_reviewers(self) -> PromptedApprovers:
         """Whom of the vendor to ask first, and how many tiers that makes."""
         return tiers.first_reviewers(self.known, self.requester_id)
 
@@ -100,7 +100,7 @@ class Judged:
         return self.first_asked.people - {self.requester_id}
 
     @property
-    def first_asked(self) -> Asked:
+    def first_asked(self) -> PromptedApprovers:
         """Whom of the customer to ask first, and how many tiers that makes."""
         return tiers.first(self.terms, self.policy.groups, self.known, self.tenant.id)
 
@@ -118,7 +118,9 @@ class Judged:
             yield from who_lacks(self.terms.quorum, self.terms.stages, self.policy.groups, seats)
 
 
-def judge(session: Session, caller: Caller, filing: Filing, services: Mapping[str, Service]) -> Judged:
+def evaluate_request(
+    session: Session, caller: Caller, filing: RequestInput, services: Mapping[str, Service]
+) -> Evaluation:
     """Judge a filing against the tenant's policy, as of now.
 
     Raises:
@@ -126,7 +128,7 @@ def judge(session: Session, caller: Caller, filing: Filing, services: Mapping[st
         UnknownTenant, TenantSuspended, PolicyUnverified, UnknownService, UnknownEngineer: as named.
     """
     row_security.enter(session, caller)
-    _, party = move(None, Action.SUBMIT, _filing_parties(caller))
+    _, party = move(None, Action.SUBMIT, _submitting_parties(caller))
     requester_id, requester = _requester(session, caller, party, filing)
     tenant = tenants.turn_to(session, filing.tenant)
     if tenant is None:
@@ -134,7 +136,7 @@ def judge(session: Session, caller: Caller, filing: Filing, services: Mapping[st
     if tenant.suspended:
         raise TenantSuspended("The tenant is suspended: nothing can be asked of it.")
     _in_catalogue(caller, party, filing, services)
-    return _weighed(session, tenant, party, (requester_id, requester), asked(filing))
+    return _evaluation(session, tenant, party, (requester_id, requester), request_facts(filing))
 
 
 def check_engineer(caller: Caller) -> None:
@@ -147,20 +149,24 @@ def check_engineer(caller: Caller) -> None:
         raise NotYours("Only an engineer of the vendor asks for access.")
 
 
-def foresee(session: Session, tenant: Tenant, ask: Ask, services: Mapping[str, Service]) -> Judged:
+def evaluate_what_if(
+    session: Session, tenant: Tenant, ask: RequestFacts, services: Mapping[str, Service]
+) -> Evaluation:
     """Judge what anybody could ask of a tenant as of now, for the tenant's own people; nobody in particular asks.
 
     Raises:
         UnknownService, PolicyUnverified: as named.
     """
     _in_services(ask.service, ask.actions, services)
-    return _weighed(session, tenant, Party.ENGINEER, (NOBODY, ""), ask)
+    return _evaluation(session, tenant, Party.ENGINEER, (NOBODY, ""), ask)
 
 
-def _weighed(session: Session, tenant: Tenant, party: Party, requester: tuple[UUID, str], ask: Ask) -> Judged:
+def _evaluation(
+    session: Session, tenant: Tenant, party: Party, requester: tuple[UUID, str], ask: RequestFacts
+) -> Evaluation:
     policy, terms = policy_store.todays(session, tenant, ask)
     at = now(session)
-    return Judged(
+    return Evaluation(
         party=party,
         requester_id=requester[0],
         requester=requester[1],
@@ -175,12 +181,12 @@ def _weighed(session: Session, tenant: Tenant, party: Party, requester: tuple[UU
     )
 
 
-def asked(filing: Filing) -> Ask:
+def request_facts(filing: RequestInput) -> RequestFacts:
     """Return the part of a filing that rules look at."""
-    return Ask(filing.service, tuple(filing.actions), Reason(filing.reason_code), tuple(filing.resources))
+    return RequestFacts(filing.service, tuple(filing.actions), Reason(filing.reason_code), tuple(filing.resources))
 
 
-def lacking(filing: Filing, terms: Terms) -> list[tuple[str, str]]:
+def lacking(filing: RequestInput, terms: Terms) -> list[tuple[str, str]]:
     """Return what a filing lacks under the terms: fields, each with a sentence."""
     return list(
         defects(
@@ -206,12 +212,12 @@ def lacking_today(request: AccessRequest, terms: Terms) -> list[tuple[str, str]]
     )
 
 
-def _was_denied(session: Session, tenant: Tenant, ask: Ask) -> bool:
+def _was_denied(session: Session, tenant: Tenant, ask: RequestFacts) -> bool:
     values = {"tenant_id": tenant.id, "service": ask.service, "resources": list(ask.resources)}
     return bool(session.connection().execute(WAS_DENIED, values).scalar_one())
 
 
-def _filing_parties(caller: Caller) -> set[Party]:
+def _submitting_parties(caller: Caller) -> set[Party]:
     if caller.holds(Role.ENGINEER):
         return {Party.ENGINEER}
     if not caller.holds(Role.SYSTEM):
@@ -221,7 +227,7 @@ def _filing_parties(caller: Caller) -> set[Party]:
     return {Party.SYSTEM}
 
 
-def _requester(session: Session, caller: Caller, party: Party, filing: Filing) -> tuple[UUID, str]:
+def _requester(session: Session, caller: Caller, party: Party, filing: RequestInput) -> tuple[UUID, str]:
     if party is Party.ENGINEER:
         if filing.engineer not in {None, caller.person_id}:
             raise NotYours("An engineer files in the own name; leave the engineer out.")
@@ -232,7 +238,7 @@ def _requester(session: Session, caller: Caller, party: Party, filing: Filing) -
     return filing.engineer, name
 
 
-def _in_catalogue(caller: Caller, party: Party, filing: Filing, services: Mapping[str, Service]) -> None:
+def _in_catalogue(caller: Caller, party: Party, filing: RequestInput, services: Mapping[str, Service]) -> None:
     if party is Party.SYSTEM and filing.service in services and filing.service not in caller.services:
         raise NotYours("This token is not bound to the service.")
     _in_services(filing.service, filing.actions, services)

@@ -18,14 +18,14 @@ from lockbox.identity import row_security
 from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications import recipients
-from lockbox.notifications.recipients import Directory
+from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import decisions, policy_store, queries
 from lockbox.requests.available_moves import is_open_to, parties
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest, Decision
-from lockbox.requests.policy import Commented, customer_decides
-from lockbox.requests.queries import Entry
-from lockbox.requests.quorum import Tally, tallies
+from lockbox.requests.policy import ReasonedDecision, customer_decides
+from lockbox.requests.queries import RequestEntry
+from lockbox.requests.quorum import ApprovalTally, tallies
 from lockbox.schedule import Schedule
 
 FORM = re.compile(r"([0-9]{1,16})-([0-9a-f]{32})")
@@ -36,7 +36,7 @@ MOST = 30
 
 
 @dataclass(frozen=True)
-class Look:
+class Viewer:
     """Somebody who looks at a request: since when, and until when they do if nothing renews it."""
 
     person_id: UUID
@@ -46,10 +46,10 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Around:
+class Viewers:
     """Who looks at a request, the first one first, and whether the reader may say so too."""
 
-    looks: Sequence[Look]
+    looks: Sequence[Viewer]
     may_look: bool
 
 
@@ -60,7 +60,7 @@ def begin(session: Session, schedule: Schedule, caller: Caller, request_id: UUID
     wait nothing is done.
 
     Raises:
-        Unknown: there is none that the caller may know of.
+        NotFound: there is none that the caller may know of.
         NotYours: they cannot answer it.
     """
     request = queries.find(session, caller, request_id).request
@@ -70,30 +70,32 @@ def begin(session: Session, schedule: Schedule, caller: Caller, request_id: UUID
     if caller.person_id not in able:
         raise NotYours("Only who may answer a request says that they are looking at it.")
     if schedule.mark_looking(str(request_id), str(caller.person_id), now(session)):
-        database.news(session, [request_id], caller.side.value)
+        database.publish_after_commit(session, [request_id], caller.side.value)
 
 
 def end(session: Session, schedule: Schedule, caller: Caller, request_id: UUID) -> None:
     """Let the caller look at it no longer.
 
     Raises:
-        Unknown: there is none that the caller may know of.
+        NotFound: there is none that the caller may know of.
     """
     queries.find(session, caller, request_id)
     if schedule.unmark_looking(str(request_id), str(caller.person_id)):
-        database.news(session, [request_id], caller.side.value)
+        database.publish_after_commit(session, [request_id], caller.side.value)
 
 
-def around(session: Session, schedule: Schedule, caller: Caller, request: AccessRequest) -> Around:
+def viewers(session: Session, schedule: Schedule, caller: Caller, request: AccessRequest) -> Viewers:
     """Return who of the caller's own side looks at a request, of those who may answer it at this moment."""
     able = _may_claim(session, caller.side, request) or frozenset()
     marks = schedule.looking(str(request.id), sorted(map(str, able))) if able else {}
     if not marks:
-        return Around((), caller.person_id in able)
+        return Viewers((), caller.person_id in able)
     names = select(Person.id, Person.name).where(col(Person.id).in_([UUID(one) for one in marks]))
     at = now(session)
-    found = [Look(one, name, marks[str(one)][0], at + marks[str(one)][1]) for one, name in session.exec(names).all()]
-    return Around(sorted(found, key=lambda look: (look.since, look.person_id)), caller.person_id in able)
+    found = [
+        Viewer(one, name, marks[str(one)][0], at + marks[str(one)][1]) for one, name in session.exec(names).all()
+    ]
+    return Viewers(sorted(found, key=lambda look: (look.since, look.person_id)), caller.person_id in able)
 
 
 def _may_claim(session: Session, side: Side, request: AccessRequest) -> frozenset[UUID] | None:
@@ -107,7 +109,7 @@ def _may_claim(session: Session, side: Side, request: AccessRequest) -> frozense
     return None
 
 
-def count(session: Session, caller: Caller, request: AccessRequest) -> list[Tally]:
+def count(session: Session, caller: Caller, request: AccessRequest) -> list[ApprovalTally]:
     """Return how far the votes have come: first of all approvers, then of each group that must also agree.
 
     Only votes of those who may still approve count, by the approvers' seats that they fill, and what is needed is the
@@ -120,7 +122,7 @@ def count(session: Session, caller: Caller, request: AccessRequest) -> list[Tall
     return count_all(session, [request], known)[request.id]
 
 
-def of_those_that_wait(session: Session, caller: Caller, requests: Iterable[AccessRequest]) -> dict[UUID, Tally]:
+def tallies_of(session: Session, caller: Caller, requests: Iterable[AccessRequest]) -> dict[UUID, ApprovalTally]:
     """Return how far the votes of all approvers have come on those of a list about which the customer decides.
 
     What is said of a state is said with it, in lists as on a request's own page. The caller may know of all of them.
@@ -131,7 +133,7 @@ def of_those_that_wait(session: Session, caller: Caller, requests: Iterable[Acce
             by_tenant[request.tenant_id].append(request)
     if not by_tenant:
         return {}
-    at, counted = now(session), dict[UUID, Tally]()
+    at, counted = now(session), dict[UUID, ApprovalTally]()
     for tenant_id, some in by_tenant.items():
         if caller.side is Side.VENDOR:
             row_security.turn_to(session, tenant_id)
@@ -140,10 +142,12 @@ def of_those_that_wait(session: Session, caller: Caller, requests: Iterable[Acce
     return counted
 
 
-def count_all(session: Session, requests: Sequence[AccessRequest], known: Directory) -> dict[UUID, list[Tally]]:
+def count_all(
+    session: Session, requests: Sequence[AccessRequest], known: RecipientDirectory
+) -> dict[UUID, list[ApprovalTally]]:
     """Return the same for each of these requests, to people of the tenants that `known` knows."""
-    rulings = policy_store.rulings(session, [request.id for request in requests])
-    votes = decisions.all_given(session, requests, known, {one: ruling.terms for one, ruling in rulings.items()})
+    rulings = policy_store.effective_policies(session, [request.id for request in requests])
+    votes = decisions.all_votes(session, requests, known, {one: ruling.terms for one, ruling in rulings.items()})
     counted = {}
     for request in requests:
         ruling = rulings[request.id]
@@ -152,7 +156,7 @@ def count_all(session: Session, requests: Sequence[AccessRequest], known: Direct
     return counted
 
 
-def some(
+def page_of_ids(
     session: Session, conditions: Sequence[ColumnElement[bool]], *, cursor: str | None, most: int
 ) -> tuple[list[UUID], str | None]:
     """Return the ids of requests that match, at most `most`, from the cursor on, and the cursor of those that follow.
@@ -175,29 +179,29 @@ def _later(cursor: str) -> ColumnElement[Any]:
 
 
 @dataclass(frozen=True)
-class Waiting:
+class PendingRequest:
     """A request that somebody may still answer, and how far the votes have come; admins may say no alone."""
 
-    entry: Entry
-    tallies: Sequence[Tally]
+    entry: RequestEntry
+    tallies: Sequence[ApprovalTally]
     may_approve: bool
 
 
 @dataclass(frozen=True)
-class Inside:
+class OpenWindow:
     """A window whose time is not over, and whether whoever looks at it may close it, and has to say why.
 
     Whether the vendor's people have to say why is None: they do not read the customer's policy here.
     """
 
-    entry: Entry
+    entry: RequestEntry
     may_revoke: bool
     needs_reason: bool | None = None
 
 
-def waiting(
+def pending_requests(
     session: Session, caller: Caller, *, cursor: str | None = None, most: int = MOST
-) -> tuple[list[Waiting], str | None]:
+) -> tuple[list[PendingRequest], str | None]:
     """Return what waits for the caller, who has not answered it, the soonest deadline first, and the next cursor.
 
     Approvers, those who stand in for one at this moment, and admins are asked.
@@ -219,18 +223,18 @@ def waiting(
             col(Decision.request_id) == col(AccessRequest.id), col(Decision.person_id) == caller.person_id
         ),
     ]
-    ids, beyond = some(session, conditions, cursor=cursor, most=most)
+    ids, beyond = page_of_ids(session, conditions, cursor=cursor, most=most)
     found = queries.some(session, caller, ids, State.PENDING)
     counted = count_all(session, [entry.request for entry in found], known)
     return [
-        Waiting(entry, counted[entry.request.id], _may(caller, entry.request, Action.APPROVE, able))
+        PendingRequest(entry, counted[entry.request.id], _may(caller, entry.request, Action.APPROVE, able))
         for entry in found
     ], beyond
 
 
-def inside(
+def open_windows(
     session: Session, caller: Caller, *, cursor: str | None = None, most: int = MOST
-) -> tuple[list[Inside], str | None]:
+) -> tuple[list[OpenWindow], str | None]:
     """Return the windows that are open now, as far as the caller may know of them, the first to close first.
 
     One that something shuts before its time is among them: `entry.open` says so. The cursor leads to those after.
@@ -245,15 +249,15 @@ def inside(
         col(AccessRequest.state) == State.ACTIVE,
         col(AccessRequest.deadline_at) > at,
     ]
-    ids, beyond = some(session, conditions, cursor=cursor, most=most)
+    ids, beyond = page_of_ids(session, conditions, cursor=cursor, most=most)
     found = queries.some(session, caller, ids, State.ACTIVE)
     able = _able(caller, recipients.look_up(session, caller.tenants(), at))
-    rulings = policy_store.rulings(session, ids) if caller.side is Side.CUSTOMER and found else {}
+    rulings = policy_store.effective_policies(session, ids) if caller.side is Side.CUSTOMER and found else {}
     return [
-        Inside(
+        OpenWindow(
             entry,
             _may(caller, entry.request, Action.REVOKE, able),
-            Commented.REVOKE in rulings[entry.request.id].terms.comment_required if rulings else None,
+            ReasonedDecision.REVOKE in rulings[entry.request.id].terms.comment_required if rulings else None,
         )
         for entry in found
     ], beyond
@@ -267,6 +271,6 @@ def _may(caller: Caller, request: AccessRequest, action: Action, able: frozenset
     return is_open_to(held, state, action)
 
 
-def _able(caller: Caller, known: Directory) -> frozenset[UUID]:
+def _able(caller: Caller, known: RecipientDirectory) -> frozenset[UUID]:
     """Return the tenants for which the caller could decide now."""
     return frozenset(one for one in caller.tenants() if caller.person_id in known.able(one))

@@ -59,7 +59,7 @@ class Party(StrEnum):
 
 
 @dataclass(frozen=True)
-class Move:
+class MoveRule:
     """One row of the table.
 
     `to` is the state that follows; `instead` the one that follows where the policy says otherwise: no vendor
@@ -75,21 +75,21 @@ def _by(*parties: Party) -> frozenset[Party]:
     return frozenset(parties)
 
 
-MOVES: dict[tuple[State | None, Action], Move] = {
-    (None, Action.SUBMIT): Move(State.REVIEWING, _by(Party.ENGINEER, Party.SYSTEM), State.PENDING),
-    (State.REVIEWING, Action.ENDORSE): Move(State.PENDING, _by(Party.MANAGER), State.ACTIVE),
-    (State.REVIEWING, Action.DENY): Move(State.DENIED, _by(Party.MANAGER, Party.TENANT_ADMIN)),
-    (State.REVIEWING, Action.CANCEL): Move(State.CANCELLED, _by(Party.REQUESTER, Party.OPERATOR)),
-    (State.REVIEWING, Action.TIME_OUT): Move(State.TIMED_OUT, _by(Party.CLOCK, Party.OWNER)),
-    (State.PENDING, Action.APPROVE): Move(State.ACTIVE, _by(Party.APPROVER), State.PENDING),
-    (State.PENDING, Action.DENY): Move(State.DENIED, _by(Party.APPROVER, Party.TENANT_ADMIN)),
-    (State.PENDING, Action.CANCEL): Move(State.CANCELLED, _by(Party.REQUESTER, Party.OPERATOR)),
-    (State.PENDING, Action.TIME_OUT): Move(State.TIMED_OUT, _by(Party.CLOCK, Party.OWNER)),
-    (State.ACTIVE, Action.COMPLETE): Move(State.COMPLETED, _by(Party.REQUESTER)),
-    (State.ACTIVE, Action.REVOKE): Move(
+MOVES: dict[tuple[State | None, Action], MoveRule] = {
+    (None, Action.SUBMIT): MoveRule(State.REVIEWING, _by(Party.ENGINEER, Party.SYSTEM), State.PENDING),
+    (State.REVIEWING, Action.ENDORSE): MoveRule(State.PENDING, _by(Party.MANAGER), State.ACTIVE),
+    (State.REVIEWING, Action.DENY): MoveRule(State.DENIED, _by(Party.MANAGER, Party.TENANT_ADMIN)),
+    (State.REVIEWING, Action.CANCEL): MoveRule(State.CANCELLED, _by(Party.REQUESTER, Party.OPERATOR)),
+    (State.REVIEWING, Action.TIME_OUT): MoveRule(State.TIMED_OUT, _by(Party.CLOCK, Party.OWNER)),
+    (State.PENDING, Action.APPROVE): MoveRule(State.ACTIVE, _by(Party.APPROVER), State.PENDING),
+    (State.PENDING, Action.DENY): MoveRule(State.DENIED, _by(Party.APPROVER, Party.TENANT_ADMIN)),
+    (State.PENDING, Action.CANCEL): MoveRule(State.CANCELLED, _by(Party.REQUESTER, Party.OPERATOR)),
+    (State.PENDING, Action.TIME_OUT): MoveRule(State.TIMED_OUT, _by(Party.CLOCK, Party.OWNER)),
+    (State.ACTIVE, Action.COMPLETE): MoveRule(State.COMPLETED, _by(Party.REQUESTER)),
+    (State.ACTIVE, Action.REVOKE): MoveRule(
         State.REVOKED, _by(Party.APPROVER, Party.TENANT_ADMIN, Party.MANAGER, Party.OPERATOR, Party.OWNER)
     ),
-    (State.ACTIVE, Action.EXPIRE): Move(State.EXPIRED, _by(Party.CLOCK)),
+    (State.ACTIVE, Action.EXPIRE): MoveRule(State.EXPIRED, _by(Party.CLOCK)),
 }
 
 DECISIONS = frozenset({Action.ENDORSE, Action.APPROVE, Action.DENY})
@@ -99,7 +99,7 @@ CLOCK_ACTIONS: dict[State, Action] = {
 }
 
 
-def move(state: State | None, action: Action, parties: AbstractSet[Party]) -> tuple[Move, Party]:
+def move(state: State | None, action: Action, parties: AbstractSet[Party]) -> tuple[MoveRule, Party]:
     """Return the row of the table and the capacity in which the caller takes it.
 
     Raises:

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session
 
-from lockbox.requests.visibility import Reach, with_reach
+from lockbox.requests.visibility import VisibilityScope, roles_with_scope
 
 CONCERNED = text("""
 SELECT reader FROM readers_of(CAST(:ids AS uuid[]), CAST(:people AS uuid[]), CAST(:places AS uuid[]),
@@ -16,14 +16,14 @@ SELECT reader FROM readers_of(CAST(:ids AS uuid[]), CAST(:people AS uuid[]), CAS
 
 
 @dataclass(frozen=True)
-class Reader:
+class LiveReader:
     """Somebody who listens, at one tenant alone if what they have shown counts only there."""
 
     person_id: UUID
     only_at: UUID | None = None
 
 
-def concerned(session: Session, ids: Collection[UUID], readers: Sequence[Reader]) -> frozenset[Reader]:
+def concerned(session: Session, ids: Collection[UUID], readers: Sequence[LiveReader]) -> frozenset[LiveReader]:
     """Return which of these may know of any of these requests, by their roles as they are now, in one query."""
     if not ids or not readers:
         return frozenset()
@@ -31,7 +31,7 @@ def concerned(session: Session, ids: Collection[UUID], readers: Sequence[Reader]
         "ids": list(ids),
         "people": [one.person_id for one in readers],
         "places": [one.only_at for one in readers],
-        "reach_all": sorted(role.value for role in with_reach(Reach.ALL)),
-        "reach_theirs": sorted(role.value for role in with_reach(Reach.TENANTS)),
+        "reach_all": sorted(role.value for role in roles_with_scope(VisibilityScope.ALL)),
+        "reach_theirs": sorted(role.value for role in roles_with_scope(VisibilityScope.TENANTS)),
     }
     return frozenset(readers[number - 1] for number in session.connection().execute(CONCERNED, values).scalars())

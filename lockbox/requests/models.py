@@ -8,7 +8,7 @@ from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-from lockbox.identity.roles import Means, Mode
+from lockbox.identity.roles import AuthMethod, Mode
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy import ApproveMeans
 from lockbox.sql import Ids, Instant, Texts, words
@@ -97,7 +97,7 @@ class Decision(SQLModel, table=True):
     person_id: UUID = Field(foreign_key="people.id")
     verdict: Action = Field(sa_type=words(Action))
     stands_for: list[UUID] = Field(default_factory=list, sa_type=Ids)
-    means: Means = Field(sa_type=words(Means))
+    means: AuthMethod = Field(sa_type=words(AuthMethod))
     access_window: int | None = None
     resources: list[str] | None = Field(default=None, sa_type=Texts)
     actions: list[str] | None = Field(default=None, sa_type=Texts)

@@ -17,7 +17,7 @@ PRINCIPAL = "principal_"
 
 
 @dataclass(frozen=True)
-class Someone:
+class EventPerson:
     """A person in the trail; the name is None where it was erased, or the reader may not know them."""
 
     id: UUID
@@ -25,25 +25,25 @@ class Someone:
 
 
 @dataclass(frozen=True)
-class Voice:
+class OnBehalfOf:
     """For whom a move was made beside the one who made it, and by what means they had shown who they are.
 
     `proof` is whose word an approval is: `passkey-signed` is the approver's own, `attested` the vendor's server's.
     """
 
-    on_behalf_of: Someone | None = None
-    stands_for: tuple[Someone, ...] = ()
+    on_behalf_of: EventPerson | None = None
+    stands_for: tuple[EventPerson, ...] = ()
     means: str | None = None
     proof: str | None = None
 
     @property
-    def others(self) -> tuple[Someone, ...]:
+    def others(self) -> tuple[EventPerson, ...]:
         """Everybody for whom it was made."""
         return self.stands_for or ((self.on_behalf_of,) if self.on_behalf_of else ())
 
 
 @dataclass(frozen=True)
-class Narrowed:
+class ApprovalLimits:
     """How an approval narrows what was asked: the window in seconds, what it keeps; None is as asked."""
 
     access_window: int | None
@@ -55,11 +55,11 @@ class Narrowed:
         return any(one is not None for one in (self.access_window, self.resources, self.actions))
 
 
-def narrowed(move: Row[Any]) -> Narrowed:
+def approval_limits(move: Row[Any]) -> ApprovalLimits:
     """Return how a move of a timeline narrows what was asked; resources that were erased are as asked."""
     body = json.loads(move.body) if move.body and move.action == Action.APPROVE else {}
     resources = json.loads(move.kept_resources) if move.kept_resources else None
-    return Narrowed(body.get("access_window"), resources, body.get("kept_actions"))
+    return ApprovalLimits(body.get("access_window"), resources, body.get("kept_actions"))
 
 
 def names_of(session: Session, people: Iterable[UUID]) -> dict[UUID, str]:
@@ -74,7 +74,7 @@ def personal_names(people: Sequence[UUID], names: Mapping[UUID, str]) -> dict[st
     return {field: names.get(person) for person, field in _fields(people)}
 
 
-def voices(session: Session, moves: Sequence[Row[Any]]) -> dict[int, Voice]:
+def on_behalf_of(session: Session, moves: Sequence[Row[Any]]) -> dict[int, OnBehalfOf]:
     """Return the voice of each move of a timeline, by its seq.
 
     A name is what the event holds; where it never held one, as with an engineer for whom a system filed, it is the
@@ -83,18 +83,18 @@ def voices(session: Session, moves: Sequence[Row[Any]]) -> dict[int, Voice]:
     bodies = {move.seq: json.loads(move.body) if move.body else {} for move in moves}
     unnamed = {person for body in bodies.values() if not _holds_names(body) for person in _people(body)}
     known = names_of(session, unnamed)
-    return {move.seq: _voice(bodies[move.seq], move.principals or {}, known) for move in moves}
+    return {move.seq: _on_behalf_of(bodies[move.seq], move.principals or {}, known) for move in moves}
 
 
-def _voice(body: Mapping[str, Any], principals: Mapping[str, str], known: Mapping[UUID, str]) -> Voice:
+def _on_behalf_of(body: Mapping[str, Any], principals: Mapping[str, str], known: Mapping[UUID, str]) -> OnBehalfOf:
     stood_for = [UUID(one) for one in body.get("stands_for", ())]
     names = dict(known)
     if _holds_names(body):
         names = {one: principals[field] for one, field in _fields(stood_for) if field in principals}
     named = body.get("on_behalf_of")
-    return Voice(
-        on_behalf_of=Someone(UUID(named), names.get(UUID(named))) if named else None,
-        stands_for=tuple(Someone(one, names.get(one)) for one in stood_for),
+    return OnBehalfOf(
+        on_behalf_of=EventPerson(UUID(named), names.get(UUID(named))) if named else None,
+        stands_for=tuple(EventPerson(one, names.get(one)) for one in stood_for),
         means=body.get("means"),
         proof=body.get("proof"),
     )

@@ -42,7 +42,7 @@ class Reason(StrEnum):
     OTHER = "other"
 
 
-class Commented(StrEnum):
+class ReasonedDecision(StrEnum):
     """A decision that may need a reason."""
 
     APPROVE = "approve"
@@ -60,7 +60,7 @@ class ApproveMeans(StrEnum):
     PASSKEY_SIGNED = "passkey-signed"
 
 
-class Value(BaseModel):
+class PolicyPart(BaseModel):
     """A part of a policy: compared by what it says, never changed; unknown members are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -113,14 +113,14 @@ Widening = Annotated[Moments, Field(max_length=MOST_TIERS - 1)]
 Characters = Annotated[int, Field(ge=1, le=1000, strict=True), IS_WHOLE]
 
 
-class Stage(Value):
+class ApprovalStage(PolicyPart):
     """A group that must also agree, with at least `quorum` approvals."""
 
     group: GroupName
     quorum: Approvals = 1
 
 
-def _by_group(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+def _by_group(stages: tuple[ApprovalStage, ...]) -> tuple[ApprovalStage, ...]:
     _sorted_once(tuple(stage.group for stage in stages))
     return tuple(sorted(stages, key=lambda stage: stage.group))
 
@@ -152,11 +152,11 @@ def _in_order(reasons: frozenset[Reason]) -> list[Reason]:
     return sorted(reasons)
 
 
-def _by_name(decisions: frozenset[Commented]) -> list[Commented]:
+def _by_name(decisions: frozenset[ReasonedDecision]) -> list[ReasonedDecision]:
     return sorted(decisions)
 
 
-Stages = Annotated[tuple[Stage, ...], AfterValidator(_by_group)]
+Stages = Annotated[tuple[ApprovalStage, ...], AfterValidator(_by_group)]
 
 
 _Tiers = Annotated[tuple[tuple[GroupName, ...], ...], Field(max_length=MOST_TIERS), AfterValidator(_each_group_once)]
@@ -178,10 +178,12 @@ Reasons = Annotated[
 ChosenReasons = Annotated[Reasons, Field(min_length=1)]
 
 
-Comments = Annotated[frozenset[Commented], PlainSerializer(_by_name, return_type=list[Commented], when_used="json")]
+Comments = Annotated[
+    frozenset[ReasonedDecision], PlainSerializer(_by_name, return_type=list[ReasonedDecision], when_used="json")
+]
 
 
-class Terms(Value):
+class Terms(PolicyPart):
     """Complete terms that judge one request; windows, `closing_warning` and ages of sign-ins in seconds.
 
     The defaults are Microsoft 365's: an answer within 12 hours, access for at most 4 (`product.md` 2.1 of the
@@ -239,10 +241,10 @@ class Terms(Value):
     sign_in_age: SignInAge = 900
     revoke_sign_in_age: SignInAge | None = None
     questions_stop_clock: Switch = False
-    comment_required: Comments = frozenset({Commented.DENY})
+    comment_required: Comments = frozenset({ReasonedDecision.DENY})
 
 
-class Overrides(Value):
+class Overrides(PolicyPart):
     """Some of the terms, for what a rule matches; None is no opinion."""
 
     vendor_review: Switch | None = None
@@ -301,7 +303,7 @@ def defects(
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Phase:
     """The stretch of time for which a request stands in one state, and how far the clock's nudges have come in it.
 
     `since` is when it was asked or opened, `tiers_asked` how many tiers of those who can answer were asked so far:
@@ -317,7 +319,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Nudges:
+class DueReminders:
     """What is due of all that the clock does to a request that stays as it is; `widen` is the tiers to be asked."""
 
     remind: bool
@@ -346,7 +348,7 @@ def deadline(state: State, since: datetime, *, review: int, approval: int, acces
     return since.astimezone(UTC) + timedelta(seconds=seconds)
 
 
-def wake_at(stretch: Stretch, terms: Terms, at: datetime) -> datetime | None:
+def wake_at(stretch: Phase, terms: Terms, at: datetime) -> datetime | None:
     """Return the next moment after `at` at which the clock has something to do for this request, if any.
 
     It is the earliest of the next reminder, the next widening, the warning and the deadline. What would come at the
@@ -360,28 +362,28 @@ def wake_at(stretch: Stretch, terms: Terms, at: datetime) -> datetime | None:
     return min((moment for moment in moments if at < moment < stretch.deadline_at), default=stretch.deadline_at)
 
 
-def nudges(stretch: Stretch, terms: Terms, woken_at: datetime, at: datetime) -> Nudges:
+def due_reminders(stretch: Phase, terms: Terms, woken_at: datetime, at: datetime) -> DueReminders:
     """Return what is due at `at` for a request whose clock was set to `woken_at`.
 
     However late it is, that is one reminder at most; at the deadline it is nothing at all.
     """
     stretch, at, asked = _in_utc(stretch), at.astimezone(UTC), stretch.tiers_asked
     if stretch.state in FINAL_STATES or at >= stretch.deadline_at:
-        return Nudges(remind=False, widen=asked, warn=False)
+        return DueReminders(remind=False, widen=asked, warn=False)
     passed = sum(moment <= at for moment in _widenings(stretch, terms))
-    return Nudges(
+    return DueReminders(
         remind=any(woken_at <= moment <= at for moment in _reminders(stretch, terms)),
         widen=max(asked, passed + 1) if asked else 0,
         warn=any(moment <= at for moment in _warnings(stretch, terms)),
     )
 
 
-def _reminders(stretch: Stretch, terms: Terms) -> list[datetime]:
+def _reminders(stretch: Phase, terms: Terms) -> list[datetime]:
     percents = {State.REVIEWING: terms.review_reminders, State.PENDING: terms.approval_reminders}
     return list(_moments(stretch, percents.get(stretch.state, ())))
 
 
-def _widenings(stretch: Stretch, terms: Terms) -> list[datetime]:
+def _widenings(stretch: Phase, terms: Terms) -> list[datetime]:
     """Return when the second tier, the third and so on are to be asked."""
     further = {
         State.REVIEWING: terms.review_widening[: max(stretch.review_tiers - 1, 0)],
@@ -390,18 +392,18 @@ def _widenings(stretch: Stretch, terms: Terms) -> list[datetime]:
     return list(_moments(stretch, further.get(stretch.state, ())))
 
 
-def _warnings(stretch: Stretch, terms: Terms) -> Iterator[datetime]:
+def _warnings(stretch: Phase, terms: Terms) -> Iterator[datetime]:
     before = timedelta(seconds=terms.closing_warning)
     opened = stretch.state is State.ACTIVE and not stretch.warned
     if opened and before and stretch.deadline_at - before > stretch.since:
         yield stretch.deadline_at - before
 
 
-def _moments(stretch: Stretch, percents: tuple[int, ...]) -> Iterator[datetime]:
+def _moments(stretch: Phase, percents: tuple[int, ...]) -> Iterator[datetime]:
     return (stretch.since + (stretch.deadline_at - stretch.since) * percent / 100 for percent in percents)
 
 
-def _in_utc(stretch: Stretch) -> Stretch:
+def _in_utc(stretch: Phase) -> Phase:
     # Between two readings of a clock on a wall, an hour may be missing or come twice.
     since, until = stretch.since.astimezone(UTC), stretch.deadline_at.astimezone(UTC)
     return replace(stretch, since=since, deadline_at=until)

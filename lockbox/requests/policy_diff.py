@@ -142,7 +142,7 @@ def _listed(values: Iterable[object]) -> str:
 
 
 @dataclass(frozen=True)
-class Line:
+class DiffLine:
     """One line of a diff: `name` as the policy's text has it, what that is called, and what it was and will be."""
 
     name: str
@@ -151,14 +151,14 @@ class Line:
     now: str
 
 
-def lines(changes: Mapping[str, str], people: Mapping[UUID, str]) -> Iterator[Line]:
+def lines(changes: Mapping[str, str], people: Mapping[UUID, str]) -> Iterator[DiffLine]:
     """Yield the lines of a diff in words; people whose names are not given stay their ids.
 
     Words count rules and tiers from 1, as the forms of the pages do; names count them from 0, as JSON does.
     """
     for name, change in changes.items():
         was, _, now = change.partition(ARROW)
-        yield Line(name, _title(name), _value(name, was, people), _value(name, now, people))
+        yield DiffLine(name, _title(name), _value(name, was, people), _value(name, now, people))
 
 
 def _title(name: str) -> str:
@@ -218,7 +218,7 @@ def of(refused: ValidationError) -> Iterator[tuple[tuple[int | str, ...], str]]:
         yield error["loc"], say(error)
 
 
-def told(refused: ValidationError) -> str:
+def advice(refused: ValidationError) -> str:
     """Return what to do about a single field, or about all that is wrong with it."""
     return "; ".join(dict.fromkeys(what for _, what in of(refused)))
 

@@ -14,23 +14,23 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model
 from lockbox.identity.roles import Mode
 from lockbox.instants import Instant
 from lockbox.requests.policy import (
+    ApprovalStage,
     ChosenReasons,
     ChosenTiers,
     GroupName,
     Once,
     Overrides,
+    PolicyPart,
     Reason,
     Reminders,
-    Stage,
     Terms,
-    Value,
 )
 from lockbox.text_rules import check_line, check_resource_pattern
 
 MOST_RULES = 100
 MOST_GROUPS = 50
 MOST_MEMBERS = 500
-MOST_HITS = 50
+MOST_MATCHING_RULES = 50
 MOST_STARS = 4
 PATTERN = re.compile(r"[a-z][a-z0-9-]{0,31}:\S+")
 Word = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
@@ -60,7 +60,7 @@ MORE_IS_STRICTER = (
 
 
 @dataclass(frozen=True)
-class Ask:
+class RequestFacts:
     """What somebody asks for, as far as rules look at it."""
 
     service: str
@@ -127,15 +127,15 @@ Groups = Annotated[
 ]
 
 
-class Match(Value):
+class Match(PolicyPart):
     """What a rule is about; an empty dimension is anything. Resources are patterns, see `fits`."""
 
     model_config = ConfigDict(json_schema_extra=_about_something)
 
-    services: Annotated[Once[Word], Field(max_length=MOST_HITS)] = ()
-    actions: Annotated[Once[Word], Field(max_length=MOST_HITS)] = ()
+    services: Annotated[Once[Word], Field(max_length=MOST_MATCHING_RULES)] = ()
+    actions: Annotated[Once[Word], Field(max_length=MOST_MATCHING_RULES)] = ()
     reasons: Once[Reason] = ()
-    resources: Annotated[Once[Pattern], Field(max_length=MOST_HITS)] = ()
+    resources: Annotated[Once[Pattern], Field(max_length=MOST_MATCHING_RULES)] = ()
 
     @model_validator(mode="after")
     def _is_about_something(self) -> Self:
@@ -143,7 +143,7 @@ class Match(Value):
             raise ValueError("name a service, action, reason or resource; what holds for all needs no rule")
         return self
 
-    def matches(self, ask: Ask) -> bool:
+    def matches(self, ask: RequestFacts) -> bool:
         """Whether every dimension that is not empty has a hit: one of what is asked is enough."""
         return (
             (not self.services or ask.service in self.services)
@@ -153,7 +153,7 @@ class Match(Value):
         )
 
 
-class Rule(Value):
+class Rule(PolicyPart):
     """Stricter terms for what it matches."""
 
     name: Line
@@ -161,7 +161,7 @@ class Rule(Value):
     terms: Overrides
 
 
-class Consent(Value):
+class Consent(PolicyPart):
     """Dated consent: until then the tenant is told, or not even that; then it decides again, by itself."""
 
     mode: Annotated[Mode, AfterValidator(_relaxed), Field(json_schema_extra={"enum": [Mode.OBSERVE, Mode.OFF]})]
@@ -207,7 +207,7 @@ class Policy(Terms):
 
 
 def _called(
-    prefix: str, stages: Collection[Stage], tiers: Collection[Collection[str]]
+    prefix: str, stages: Collection[ApprovalStage], tiers: Collection[Collection[str]]
 ) -> Iterator[tuple[str, str, int]]:
     for stage in stages:
         yield f"{prefix}stages", stage.group, stage.quorum
@@ -263,7 +263,7 @@ def loosens(old: Terms, new: Terms) -> bool:
     )
 
 
-def terms_for(policy: Policy, ask: Ask) -> Terms:
+def terms_for(policy: Policy, ask: RequestFacts) -> Terms:
     """Return the terms that judge one ask: the tenant's own, merged with those of every rule that matches.
 
     The tenant's own terms are a rule that matches everything, so a rule makes them stricter or leaves them. That
@@ -294,11 +294,11 @@ def _limit(value: float | None) -> float:
     return math.inf if value is None else value
 
 
-def _stages(a: Terms, b: Terms) -> tuple[Stage, ...]:
+def _stages(a: Terms, b: Terms) -> tuple[ApprovalStage, ...]:
     quorums: dict[str, int] = {}
     for stage in (*a.stages, *b.stages):
         quorums[stage.group] = max(stage.quorum, quorums.get(stage.group, 0))
-    return tuple(Stage(group=group, quorum=quorum) for group, quorum in quorums.items())
+    return tuple(ApprovalStage(group=group, quorum=quorum) for group, quorum in quorums.items())
 
 
 def _earliest(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:

@@ -14,13 +14,13 @@ from lockbox.errors import PolicyUnverified
 from lockbox.identity import row_marks
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Mode
-from lockbox.notifications.request_mail import Wording
+from lockbox.notifications.request_mail import MailWording
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import UNVERIFIED, Reason, Terms, stricter_mode
-from lockbox.requests.policy_rules import Ask, Policy, effective_mode, merged, stricter, terms_for
+from lockbox.requests.policy_rules import Policy, RequestFacts, effective_mode, merged, stricter, terms_for
 
 MOST_KEPT = 1024
-Hits = tuple[int, ...]
+MatchingRules = tuple[int, ...]
 """The places of those rules of a policy that match an ask."""
 
 READ = text("SELECT body::text AS body, mac FROM policies WHERE tenant_id = :tenant_id AND version = :version")
@@ -53,7 +53,7 @@ WHERE r.id = ANY(:ids)
 
 
 @dataclass(frozen=True)
-class Ruling:
+class EffectivePolicy:
     """The terms that a request meets now, and who is in the groups that they name.
 
     `today` is the tenant's policy now, `version` its version, and `mode` the tenant's own mode now.
@@ -105,17 +105,17 @@ def at_version(session: Session, tenant_id: UUID, version: int) -> Policy:
     return parsed(_read(session, tenant_id, version).body)
 
 
-def todays(session: Session, tenant: Tenant, ask: Ask) -> tuple[Policy, Terms]:
+def todays(session: Session, tenant: Tenant, ask: RequestFacts) -> tuple[Policy, Terms]:
     """Return the policy that holds for a tenant, and the terms that an ask meets under it.
 
     Raises:
         PolicyUnverified: it, or the tenant's row, has no mark that holds.
     """
     body = _verified(session, tenant)
-    return parsed(body), _terms(body, _hits(body, ask))
+    return parsed(body), _terms(body, _matching_rules(body, ask))
 
 
-def ruling(session: Session, request: AccessRequest) -> Ruling:
+def effective_policy(session: Session, request: AccessRequest) -> EffectivePolicy:
     """Return what a request meets: the stricter of the version that judged it and today's.
 
     A group is who is in it today; one that is gone today is who was in it then, so that taking a group away cannot
@@ -123,7 +123,7 @@ def ruling(session: Session, request: AccessRequest) -> Ruling:
     """
     values = {"tenant_id": request.tenant_id, "version": request.policy_version}
     row = session.connection().execute(OWN_AND_TODAYS, values).one()
-    ruled = _ruled(row.own, row.today, row.policy_version, Mode(row.mode), request)
+    ruled = _effective_for_row(row.own, row.today, row.policy_version, Mode(row.mode), request)
     is_verified = (
         _is_verified(session, row)
         and _holds(session, row.id, row.policy_version, row.today, row.todays_mac)
@@ -132,14 +132,16 @@ def ruling(session: Session, request: AccessRequest) -> Ruling:
     return replace(ruled if is_verified else _unverified(ruled), is_suspended=row.suspended)
 
 
-def under(session: Session, tenant: Tenant, request: AccessRequest, policy: Policy) -> Ruling:
-    """Return what a request would meet if that policy were the tenant's today; see `ruling`."""
-    own, ask = at_version(session, request.tenant_id, request.policy_version), _ask(request)
+def effective_policy_under(
+    session: Session, tenant: Tenant, request: AccessRequest, policy: Policy
+) -> EffectivePolicy:
+    """Return what a request would meet if that policy were the tenant's today; see `effective_policy`."""
+    own, ask = at_version(session, request.tenant_id, request.policy_version), _request_facts(request)
     terms = stricter(terms_for(own, ask), terms_for(policy, ask))
-    return _ruling(own, policy, tenant.policy_version + 1, tenant.mode, terms)
+    return _effective_policy(own, policy, tenant.policy_version + 1, tenant.mode, terms)
 
 
-def rulings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Ruling]:
+def effective_policies(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, EffectivePolicy]:
     """Return what each of these requests meets now; each policy is read and each ask is judged once for all."""
     rows = session.connection().execute(ASKS, {"ids": list(request_ids)}).all()
     versions = {(row.tenant_id, version) for row in rows for version in (row.policy_version, row.todays)}
@@ -152,46 +154,48 @@ def rulings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Ruling]
         for row in found
         if not (_is_verified(session, row) and _holds(session, row.id, row.version, row.body, row.policys_mac))
     }
-    judged: dict[tuple[object, ...], Ruling] = {}
+    judged: dict[tuple[object, ...], EffectivePolicy] = {}
     answers = {}
     for row in rows:
         ask = (row.service, tuple(row.actions), row.reason_code, tuple(row.resources))
         key = (row.tenant_id, row.policy_version, row.todays, ask)
         if key not in judged:
             own, today = (bodies[row.tenant_id, version] for version in (row.policy_version, row.todays))
-            ruled = _ruled(own, today, row.todays, modes[row.tenant_id], row)
+            ruled = _effective_for_row(own, today, row.todays, modes[row.tenant_id], row)
             is_doubted = not doubted.isdisjoint((row.tenant_id, one) for one in (row.policy_version, row.todays))
             judged[key] = _unverified(ruled) if is_doubted else ruled
         answers[row.id] = judged[key]
     return answers
 
 
-def wordings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, Wording]:
+def wordings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, MailWording]:
     """Return what mails about these requests may say, by the terms that each meets now."""
     found = {}
     for row in session.connection().execute(OF_REQUESTS, {"ids": list(request_ids)}):
-        terms = _stricter(row.own, row.today, _ask(row))
-        found[row.id] = Wording(terms.mail_link, terms.mail_justification, terms.report_on_close)
+        terms = _stricter(row.own, row.today, _request_facts(row))
+        found[row.id] = MailWording(terms.mail_link, terms.mail_justification, terms.report_on_close)
     return found
 
 
-def _ruled(own: str, today: str, version: int, mode: Mode, asked: AccessRequest | Row[Any]) -> Ruling:
-    return _ruling(parsed(own), parsed(today), version, mode, _stricter(own, today, _ask(asked)))
+def _effective_for_row(
+    own: str, today: str, version: int, mode: Mode, asked: AccessRequest | Row[Any]
+) -> EffectivePolicy:
+    return _effective_policy(parsed(own), parsed(today), version, mode, _stricter(own, today, _request_facts(asked)))
 
 
-def _ruling(own: Policy, today: Policy, version: int, mode: Mode, terms: Terms) -> Ruling:
-    return Ruling(terms, {**own.groups, **today.groups}, version, today, mode)
+def _effective_policy(own: Policy, today: Policy, version: int, mode: Mode, terms: Terms) -> EffectivePolicy:
+    return EffectivePolicy(terms, {**own.groups, **today.groups}, version, today, mode)
 
 
-def _ask(asked: AccessRequest | Row[Any]) -> Ask:
-    return Ask(asked.service, tuple(asked.actions), Reason(asked.reason_code), tuple(asked.resources))
+def _request_facts(asked: AccessRequest | Row[Any]) -> RequestFacts:
+    return RequestFacts(asked.service, tuple(asked.actions), Reason(asked.reason_code), tuple(asked.resources))
 
 
-def _stricter(own: str, today: str, ask: Ask) -> Terms:
-    return _met(own, _hits(own, ask), today, _hits(today, ask))
+def _stricter(own: str, today: str, ask: RequestFacts) -> Terms:
+    return _met(own, _matching_rules(own, ask), today, _matching_rules(today, ask))
 
 
-def _hits(body: str, ask: Ask) -> Hits:
+def _matching_rules(body: str, ask: RequestFacts) -> MatchingRules:
     return tuple(place for place, rule in enumerate(parsed(body).rules) if rule.match.matches(ask))
 
 
@@ -220,19 +224,19 @@ def _holds(session: Session, tenant_id: UUID, version: int, body: str, mac: byte
     return row_marks.is_believed(session, mac, row_marks.policy(tenant_id, version, body), tenant_id)
 
 
-def _unverified(ruled: Ruling) -> Ruling:
+def _unverified(ruled: EffectivePolicy) -> EffectivePolicy:
     return replace(ruled, terms=stricter(ruled.terms, Terms()), mode=Mode.ENFORCE, is_verified=False)
 
 
 # To merge terms takes longer than to read them, and few texts and few sets of rules stand behind many asks.
 @lru_cache(maxsize=MOST_KEPT)
-def _met(own: str, own_hits: Hits, today: str, todays_hits: Hits) -> Terms:
+def _met(own: str, own_hits: MatchingRules, today: str, todays_hits: MatchingRules) -> Terms:
     terms = _terms(own, own_hits)
     return terms if (own, own_hits) == (today, todays_hits) else stricter(terms, _terms(today, todays_hits))
 
 
 @lru_cache(maxsize=MOST_KEPT)
-def _terms(body: str, hits: Hits) -> Terms:
+def _terms(body: str, hits: MatchingRules) -> Terms:
     policy = parsed(body)
     return merged(policy, [policy.rules[place] for place in hits])
 

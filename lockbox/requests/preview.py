@@ -12,15 +12,15 @@ from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications import outbox
 from lockbox.notifications.mail_text import duration
-from lockbox.notifications.outbox import News
-from lockbox.notifications.recipients import Directory
+from lockbox.notifications.outbox import MoveNotice
+from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import decide, decisions, policy_store, timers
-from lockbox.requests.evaluate import NOBODY, Filing, Judged, judge, lacking, lacking_today
+from lockbox.requests.evaluate import NOBODY, Evaluation, RequestInput, evaluate_request, lacking, lacking_today
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import Commented, Terms, customer_decides
+from lockbox.requests.policy import ReasonedDecision, Terms, customer_decides
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.policy_store import Ruling
+from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import Vote, missing, who_lacks
 
 OVER = "Nobody can approve it any more: its time to be approved is over under the new policy."
@@ -33,40 +33,40 @@ OTHERS = "Who is asked next, and when, follows the new tiers."
 
 
 @dataclass(frozen=True)
-class Scene:
+class PreviewContext:
     """A request that waits for the customer, what it meets today and would meet, and everybody who could answer."""
 
     request: AccessRequest
-    before: Ruling
-    after: Ruling
+    before: EffectivePolicy
+    after: EffectivePolicy
     votes: tuple[Vote, ...]
     votes_after: tuple[Vote, ...]
-    known: Directory
+    known: RecipientDirectory
     at: datetime
 
 
-def weigh(  # noqa: PLR0917 - what one request is weighed by
-    session: Session, tenant: Tenant, request: AccessRequest, policy: Policy, known: Directory, at: datetime
+def compare(  # noqa: PLR0917 - what one request is weighed by
+    session: Session, tenant: Tenant, request: AccessRequest, policy: Policy, known: RecipientDirectory, at: datetime
 ) -> list[str]:
     """Say what would change for a request that waits for the customer; nothing to say means that nothing would.
 
     It keeps the stricter of the policy that judged it and today's, so a policy that loosens changes nothing for it.
     """
-    before = policy_store.ruling(session, request)
-    after = policy_store.under(session, tenant, request, policy)
-    scene = Scene(
+    before = policy_store.effective_policy(session, request)
+    after = policy_store.effective_policy_under(session, tenant, request, policy)
+    scene = PreviewContext(
         request,
         before,
         after,
-        decisions.given(session, request, known, before.terms),
-        decisions.given(session, request, known, after.terms),
+        decisions.votes_of(session, request, known, before.terms),
+        decisions.votes_of(session, request, known, after.terms),
         known,
         at,
     )
     return [*_time(scene), *_shuts(scene), *_answers(scene), *_rest(scene)]
 
 
-def _time(scene: Scene) -> Iterator[str]:
+def _time(scene: PreviewContext) -> Iterator[str]:
     was, then = scene.before.terms.approval_window, scene.after.terms.approval_window
     asked_at = scene.request.asked_at
     if asked_at is None:
@@ -80,13 +80,13 @@ def _time(scene: Scene) -> Iterator[str]:
         yield f"It can be approved within {duration(then)} of when it came, and no longer within {duration(was)}."
 
 
-def _approvable(scene: Scene, terms: Terms) -> timedelta:
+def _approvable(scene: PreviewContext, terms: Terms) -> timedelta:
     """Return for how long it can be approved; the time for which the clock stood counts where it may stand."""
     stood = timers.stood(decide.clock_of(scene.request), scene.at) if terms.questions_stop_clock else timedelta(0)
     return timedelta(seconds=terms.approval_window) + stood
 
 
-def _shuts(scene: Scene) -> Iterator[str]:
+def _shuts(scene: PreviewContext) -> Iterator[str]:
     before, after = scene.before.terms, scene.after.terms
     lacked = set(lacking_today(scene.request, before))
     yield from (
@@ -99,7 +99,7 @@ def _shuts(scene: Scene) -> Iterator[str]:
         yield UNREVIEWED
 
 
-def _answers(scene: Scene) -> Iterator[str]:
+def _answers(scene: PreviewContext) -> Iterator[str]:
     was = _still_missing(scene.request, scene.before, scene.votes)
     then = _still_missing(scene.request, scene.after, scene.votes_after)
     for group, number in then.items():
@@ -119,19 +119,19 @@ def _answers(scene: Scene) -> Iterator[str]:
     yield from (f"Nobody could approve it: {reason}" for reason in can if reason not in could)
 
 
-def _still_missing(request: AccessRequest, ruling: Ruling, votes: tuple[Vote, ...]) -> dict[str | None, int]:
+def _still_missing(request: AccessRequest, ruling: EffectivePolicy, votes: tuple[Vote, ...]) -> dict[str | None, int]:
     quorum = max(request.quorum, ruling.terms.quorum)
     return dict(missing(votes, quorum, ruling.terms.stages, ruling.groups))
 
 
-def _rest(scene: Scene) -> Iterator[str]:
+def _rest(scene: PreviewContext) -> Iterator[str]:
     before, after = scene.before.terms, scene.after.terms
     was, then = (min(scene.request.access_window, terms.access_ceiling) for terms in (before, after))
     if then < was:
         yield f"It opens for {duration(then)} at most, and no longer for {duration(was)}."
     if before.mail_suffices and not after.mail_suffices:
         yield NO_MAIL
-    for decision in sorted(after.comment_required - before.comment_required - {Commented.REVOKE}):
+    for decision in sorted(after.comment_required - before.comment_required - {ReasonedDecision.REVOKE}):
         yield f"Whoever wants to {decision} it must say why."
     if after.approve_means > before.approve_means:
         yield NOT_SIGNED
@@ -145,13 +145,13 @@ def _asks(terms: Terms) -> object:
     return (terms.tiers, terms.widening if terms.tiers else ())
 
 
-def _groups(ruling: Ruling) -> dict[str, tuple[UUID, ...]]:
+def _groups(ruling: EffectivePolicy) -> dict[str, tuple[UUID, ...]]:
     named = {group for tier in ruling.terms.tiers for group in tier}
     return {group: ruling.groups.get(group, ()) for group in named}
 
 
 @dataclass(frozen=True)
-class Group:
+class PreviewGroup:
     """Some of the customer's people who would be asked or could decide: names and how many, never an address."""
 
     name: str
@@ -160,7 +160,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Reached:
+class PreviewRecipients:
     """Whom of the customer it would reach first, and where: addresses by person, None for the one to sign in with."""
 
     people: Mapping[UUID, tuple[UUID | None, ...]]
@@ -169,7 +169,7 @@ class Reached:
 
 
 @dataclass(frozen=True)
-class Mailboxes:
+class RecipientMailboxes:
     """Somebody who would be told, and at how many addresses."""
 
     name: str
@@ -190,25 +190,25 @@ class Preview:
     terms: Terms
     reviewers: tuple[str, ...]
     reviewers_asked_first: tuple[str, ...]
-    stages: tuple[Group, ...]
+    stages: tuple[PreviewGroup, ...]
     asked_first: tuple[str, ...]
     could_approve: tuple[str, ...]
-    told_first: tuple[Mailboxes, ...]
+    told_first: tuple[RecipientMailboxes, ...]
     endpoints: int
     lacks: tuple[tuple[str, str], ...]
     obstacles: tuple[str, ...]
 
 
-def preview(session: Session, caller: Caller, filing: Filing, services: Mapping[str, Service]) -> Preview:
+def preview(session: Session, caller: Caller, filing: RequestInput, services: Mapping[str, Service]) -> Preview:
     """Say which policy, stages, windows and people a filing would meet; nothing is written and nobody is told.
 
     Raises:
         NotYours, UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer: as when it is filed.
     """
-    judged = judge(session, caller, filing, services)
+    judged = evaluate_request(session, caller, filing, services)
     decides = customer_decides(judged.mode)
     reviewing = judged.first_state is State.REVIEWING
-    names, found = _names(session, judged), reached(judged)
+    names, found = _names(session, judged), first_recipients(judged)
     return Preview(
         tenant_name=judged.tenant.name,
         policy_version=judged.tenant.policy_version,
@@ -220,17 +220,17 @@ def preview(session: Session, caller: Caller, filing: Filing, services: Mapping[
         stages=stages(judged, names) if decides else (),
         asked_first=names(judged.prompted) if decides else (),
         could_approve=names(judged.able) if decides else (),
-        told_first=tuple(Mailboxes(name, len(found.people[one])) for one, name in names.of(found.people)),
+        told_first=tuple(RecipientMailboxes(name, len(found.people[one])) for one, name in names.of(found.people)),
         endpoints=len(found.endpoints),
         lacks=tuple(lacking(filing, judged.terms)),
         obstacles=tuple(judged.obstacles()),
     )
 
 
-def reached(judged: Judged) -> Reached:
+def first_recipients(judged: Evaluation) -> PreviewRecipients:
     """Return whom of the customer it would reach first: by asking, or by saying that the vendor opened it alone."""
     asks = customer_decides(judged.mode)
-    move = News(
+    move = MoveNotice(
         event_id=NOBODY,
         request_id=NOBODY,
         tenant_id=judged.tenant.id,
@@ -247,20 +247,20 @@ def reached(judged: Judged) -> Reached:
         deadline_at=judged.at,
         asked=judged.prompted,
     )
-    told = outbox.foreseen(judged.known, move)
+    told = outbox.preview_recipients(judged.known, move)
     people: dict[UUID, tuple[UUID | None, ...]] = {}
     for one in told:
         if one.person_id and one.person_id != judged.requester_id:
             people[one.person_id] = (*people.get(one.person_id, ()), one.address_id)
     own = {receiver.id for receiver in judged.known.receivers[judged.tenant.id]}
-    return Reached(
+    return PreviewRecipients(
         people,
         frozenset(one.watcher_id for one in told if one.watcher_id),
         frozenset(one.endpoint_id for one in told if one.endpoint_id in own),
     )
 
 
-class Names:
+class PreviewNames:
     """The names of everybody whom a preview may mention."""
 
     def __init__(self, known: Mapping[UUID, str]) -> None:
@@ -276,18 +276,18 @@ class Names:
         return sorted(named, key=lambda pair: (pair[1], pair[0]))
 
 
-def _names(session: Session, judged: Judged) -> Names:
+def _names(session: Session, judged: Evaluation) -> PreviewNames:
     everybody = judged.managers | judged.able | judged.known.admins[judged.tenant.id]
     rows = session.exec(select(Person.id, Person.name).where(col(Person.id).in_(everybody)))
-    return Names(dict(rows.all()))
+    return PreviewNames(dict(rows.all()))
 
 
-def stages(judged: Judged, names: Names) -> tuple[Group, ...]:
+def stages(judged: Evaluation, names: PreviewNames) -> tuple[PreviewGroup, ...]:
     """Return the groups that must also agree, each with who of it could."""
     standing_in = judged.known.deputies[judged.tenant.id]
     groups = []
     for stage in judged.terms.stages:
         members = frozenset(judged.policy.groups.get(stage.group, ()))
         deputies = {deputy for deputy, principals in standing_in.items() if principals & members}
-        groups.append(Group(stage.group, stage.quorum, names(judged.able & (members | deputies))))
+        groups.append(PreviewGroup(stage.group, stage.quorum, names(judged.able & (members | deputies))))
     return tuple(groups)

@@ -32,14 +32,14 @@ from sqlmodel import Session, col
 from lockbox.audit.log import witness
 from lockbox.audit.models import Event
 from lockbox.database import now
-from lockbox.errors import Invalid, NoOpenWindow, NotYours, TrailBehind, Unknown
+from lockbox.errors import Invalid, NoOpenWindow, NotFound, NotYours, TrailBehind
 from lockbox.identity import row_security
 from lockbox.identity.models import Membership, Person, Tenant
 from lockbox.identity.roles import TENANT_ROLES, VENDOR_ROLES, Caller, Role, Scope
 from lockbox.requests import approvals
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.visibility import READERS, Capacity, Guarded, Reach, with_reach
+from lockbox.requests.visibility import READERS, ProtectedField, ReaderRole, VisibilityScope, roles_with_scope
 
 MOST_SCANNED = 20_000
 """How many of the newest requests one look for text goes through; the cursor leads on to those before them."""
@@ -60,13 +60,13 @@ def conditions(caller: Caller, engineer: str | None, words: str | None) -> list[
     return named if words is None else [*named, holds(caller, words)]
 
 
-def readable(caller: Caller, field: Guarded) -> ColumnElement[bool]:
+def readable(caller: Caller, field: ProtectedField) -> ColumnElement[bool]:
     """Return the condition for the requests of which the caller may read the field, by the table of `sight`."""
     readers = READERS[field]
-    roles = {Role(one.value) for one in readers - {Capacity.REQUESTER}}
+    roles = {Role(one.value) for one in readers - {ReaderRole.REQUESTER}}
     if caller.holds(*(roles & VENDOR_ROLES)):
         return true()
-    own = col(AccessRequest.requester_id) == caller.person_id if Capacity.REQUESTER in readers else false()
+    own = col(AccessRequest.requester_id) == caller.person_id if ReaderRole.REQUESTER in readers else false()
     return or_(own, col(AccessRequest.tenant_id).in_(caller.tenants(roles & TENANT_ROLES)))
 
 
@@ -79,7 +79,8 @@ def holds(caller: Caller, words: str) -> ColumnElement[bool]:
         col(AccessRequest.case_ref).icontains(words, autoescape=True),
         func.array_to_string(col(AccessRequest.resources), "\n").icontains(words, autoescape=True),
         cast(col(AccessRequest.id), String).icontains(words, autoescape=True),
-        readable(caller, Guarded.JUSTIFICATION) & col(AccessRequest.justification).icontains(words, autoescape=True),
+        readable(caller, ProtectedField.JUSTIFICATION)
+        & col(AccessRequest.justification).icontains(words, autoescape=True),
     )
 
 
@@ -101,7 +102,7 @@ def read_cursor(given: str) -> UUID:
 
 
 @dataclass(frozen=True)
-class Entry:
+class RequestEntry:
     """A request as a reader sees it: the row, the requester's name, and whether it is open.
 
     `tenant` is the tenant's slug, and `tenant_name` what it is called now.
@@ -117,7 +118,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Filter:
+class RequestFilter:
     """What a reader looks for; None is anything. `engineer` is part of a name, `text` of what the reader may read."""
 
     state: State | None = None
@@ -130,15 +131,15 @@ class Filter:
 
 
 @dataclass(frozen=True)
-class Page:
+class RequestListing:
     """Some entries, newest first, and the cursor of those that follow."""
 
-    entries: Sequence[Entry]
+    entries: Sequence[RequestEntry]
     next_cursor: str | None
 
 
 @dataclass(frozen=True)
-class Question:
+class AccessCheck:
     """What a guarded system asks: may this engineer do this to that resource, now?"""
 
     tenant: str
@@ -158,10 +159,10 @@ def visible(caller: Caller) -> ColumnElement[bool]:
 
     How far each role reaches is in `sight.REACH`; whoever has asked for something knows of it, whatever they are now.
     """
-    if caller.holds(*with_reach(Reach.ALL)):
+    if caller.holds(*roles_with_scope(VisibilityScope.ALL)):
         return true()
     conditions: list[ColumnElement[bool]] = [false(), col(AccessRequest.requester_id) == caller.person_id]
-    if tenants := caller.tenants(with_reach(Reach.TENANTS)):
+    if tenants := caller.tenants(roles_with_scope(VisibilityScope.TENANTS)):
         told = col(AccessRequest.asked_at).is_not(None)
         conditions.append(and_(col(AccessRequest.tenant_id).in_(tenants), told))
     return or_(*conditions)
@@ -187,16 +188,16 @@ def granted() -> ColumnElement[bool]:
     )
 
 
-def find(session: Session, caller: Caller, request_id: UUID) -> Entry:
+def find(session: Session, caller: Caller, request_id: UUID) -> RequestEntry:
     """Return one request.
 
     Raises:
-        Unknown: there is none that the caller may know of.
+        NotFound: there is none that the caller may know of.
     """
     row_security.enter(session, caller)
     found = read(session, entries().where(col(AccessRequest.id) == request_id, visible(caller)))
     if not found:
-        raise Unknown("There is no such request.")
+        raise NotFound("There is no such request.")
     return found[0]
 
 
@@ -207,7 +208,7 @@ def known(session: Session, caller: Caller, ids: Collection[UUID]) -> frozenset[
     return frozenset(session.execute(query).scalars()) if ids else frozenset()
 
 
-def some(session: Session, caller: Caller, ids: Sequence[UUID], state: State | None = None) -> list[Entry]:
+def some(session: Session, caller: Caller, ids: Sequence[UUID], state: State | None = None) -> list[RequestEntry]:
     """Return those of these requests that the caller may know of, in the order of the ids.
 
     With a state those alone that are in it by now: somebody may have decided since their ids were looked up.
@@ -218,7 +219,7 @@ def some(session: Session, caller: Caller, ids: Sequence[UUID], state: State | N
     return [found[one] for one in ids if one in found]
 
 
-def page(session: Session, caller: Caller, wanted: Filter, *, cursor: str | None, most: int) -> Page:
+def page(session: Session, caller: Caller, wanted: RequestFilter, *, cursor: str | None, most: int) -> RequestListing:
     """Return the newest requests that match, at most `most` of them, from the cursor on.
 
     A look for text or part of a name goes through a bounded number of requests: it may find fewer, and say by its
@@ -236,10 +237,10 @@ def page(session: Session, caller: Caller, wanted: Filter, *, cursor: str | None
     last: UUID | None = found[most - 1].request.id if len(found) > most else None
     if sought and last is None:
         last = session.execute(ids.offset(MOST_SCANNED - 1).limit(1)).scalar_one_or_none()
-    return Page(found[:most], cursor_after(last) if last else None)
+    return RequestListing(found[:most], cursor_after(last) if last else None)
 
 
-def check(session: Session, caller: Caller, question: Question) -> Entry:
+def check(session: Session, caller: Caller, question: AccessCheck) -> RequestEntry:
     """Return the open window that lets the engineer in; of several the one that lasts longest.
 
     Windows are independent: one that ends shuts no other. Names are compared exactly.
@@ -278,7 +279,7 @@ def _open_for(granted: list[str] | None, asked: list[str], name: str) -> ColumnE
     return or_(col(granted).contains(named), and_(col(granted).is_(None), col(asked).contains(named)))
 
 
-def _among(wanted: Filter, cursor: str | None) -> list[ColumnElement[bool]]:
+def _among(wanted: RequestFilter, cursor: str | None) -> list[ColumnElement[bool]]:
     """Return the conditions that are cheap to judge."""
     conditions = (
         None if wanted.state is None else col(AccessRequest.state) == wanted.state,
@@ -291,7 +292,7 @@ def _among(wanted: Filter, cursor: str | None) -> list[ColumnElement[bool]]:
     return [condition for condition in conditions if condition is not None]
 
 
-def _may_ask(caller: Caller, question: Question) -> None:
+def _may_ask(caller: Caller, question: AccessCheck) -> None:
     if caller.holds(Role.SYSTEM):
         if Scope.ACCESS_CHECK not in caller.scopes:
             raise NotYours(f"This token needs the scope {Scope.ACCESS_CHECK}: make one that has it.")
@@ -327,13 +328,13 @@ def _opening() -> ColumnElement[bytes | None]:
     )
 
 
-def read(session: Session, query: Query, values: Mapping[str, object] | None = None) -> list[Entry]:
+def read(session: Session, query: Query, values: Mapping[str, object] | None = None) -> list[RequestEntry]:
     """Return what such a query finds by these values, each judged on the database's clock."""
     rows = session.execute(query, params=values).all()
     signed = {
         request.id: (request, body) for request, *_, body in rows if approvals.is_signed(session, request, body)
     }
-    held = approvals.hold(session, signed.values())
+    held = approvals.hold_by_signatures(session, signed.values())
     # The clock is read last: an answer may not be older than the clock that it was judged by.
     at = now(session)
     good = {
@@ -343,7 +344,7 @@ def read(session: Session, query: Query, values: Mapping[str, object] | None = N
     }
     behind_ = _behind(session, {request.tenant_id for request, *_ in rows if request.id in good})
     return [
-        Entry(
+        RequestEntry(
             request,
             tenant,
             requester,

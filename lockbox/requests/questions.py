@@ -12,27 +12,27 @@ from sqlmodel import Session
 from lockbox import database
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
-from lockbox.audit.events import Actor, Happening
+from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import now
-from lockbox.errors import AlreadyAnswered, InvalidMove, NotYours, OwnRequest, TooLate, TooManyQuestions, Unknown
+from lockbox.errors import AlreadyAnswered, InvalidMove, NotFound, NotYours, OwnRequest, TooLate, TooManyQuestions
 from lockbox.identity import row_security, tenants
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications import announcements, outbox, recipients
-from lockbox.notifications.announcements import Remark
+from lockbox.notifications.announcements import QuestionNotice
 from lockbox.notifications.audience import ANSWER, QUESTION
-from lockbox.notifications.recipients import Directory
+from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import decide, policy_store, queries, reminders, timers, visibility
 from lockbox.requests.available_moves import now_is, parties
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, OPEN_STATES, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy import wake_at
-from lockbox.requests.policy_store import Ruling
-from lockbox.requests.queries import Entry
-from lockbox.requests.timers import Clock
+from lockbox.requests.policy_store import EffectivePolicy
+from lockbox.requests.queries import RequestEntry
+from lockbox.requests.timers import RequestClock
 from lockbox.requests.transition import Origin, actor_for
-from lockbox.requests.visibility import Guarded
-from lockbox.schedule import CLOCK, Promise
+from lockbox.requests.visibility import ProtectedField
+from lockbox.schedule import CLOCK, IndexEntry
 from lockbox.sql import new_id
 
 MOST = 20
@@ -94,7 +94,7 @@ class Exchange:
 
 
 @dataclass(frozen=True)
-class Talk:
+class Conversation:
     """What was asked about a request and answered, and whether the reader may ask more, or answer."""
 
     items: Sequence[Exchange]
@@ -106,7 +106,7 @@ def of_request(session: Session, caller: Caller, request_id: UUID) -> list[Excha
     """Return what was asked about a request and answered, the oldest first; the words are for who reads comments.
 
     Raises:
-        Unknown: there is no such request that the caller may know of.
+        NotFound: there is no such request that the caller may know of.
     """
     return read(session, caller, queries.find(session, caller, request_id).request)
 
@@ -117,20 +117,20 @@ def unanswered(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, int]
     return {row.request_id: row.number for row in rows}
 
 
-def talk(session: Session, caller: Caller, entry: Entry) -> Talk:
+def conversation(session: Session, caller: Caller, entry: RequestEntry) -> Conversation:
     """Return the same of a request that the caller looks at, and what they may add to it."""
     items, request, at = read(session, caller, entry.request), entry.request, now(session)
     is_own = request.requester_id == caller.person_id
     if request.state not in OPEN_STATES or at >= request.deadline_at:
-        return Talk(items)
+        return Conversation(items)
     asks = not is_own and len(items) < MOST and bool(_capacities(session, caller, request, at))
-    return Talk(items, asks, is_own and any(one.answered_at is None for one in items))
+    return Conversation(items, asks, is_own and any(one.answered_at is None for one in items))
 
 
 def read(session: Session, caller: Caller, request: AccessRequest) -> list[Exchange]:
     """Return the exchanges about a request that the caller knows of, the oldest first."""
-    held = visibility.capacities(caller, request.requester_id, request.tenant_id)
-    reads = visibility.may_read(Guarded.COMMENT, held)
+    held = visibility.reader_roles(caller, request.requester_id, request.tenant_id)
+    reads = visibility.may_read(ProtectedField.COMMENT, held)
     rows = session.connection().execute(READ, {"request_id": request.id})
     return [_exchange_in_list(row, reads=reads) for row in rows if _is_for(row, caller)]
 
@@ -171,19 +171,19 @@ ANSWERS = _statement(events.APPEND, outbox.ADDRESSED, CLOCKED, NEW_ANSWER)
 
 
 @dataclass(frozen=True)
-class Scene:
+class QuestionContext:
     """What a question or an answer is judged by, read after the request's row was locked."""
 
     caller: Caller
     origin: Origin
     request: AccessRequest
-    known: Directory
-    ruling: Ruling
+    known: RecipientDirectory
+    ruling: EffectivePolicy
     at: datetime
 
 
 @dataclass(frozen=True)
-class Saying:
+class QuestionMove:
     """A question or an answer that was judged: who says what, and the request's clock after it.
 
     `state` is that of the request when the question was asked, `asker_id` who asked it.
@@ -195,7 +195,7 @@ class Saying:
     actor: Actor
     asker_id: UUID
     state: State
-    clock: Clock
+    clock: RequestClock
     facts: Mapping[str, Value] = field(default_factory=dict)
     principals: Mapping[str, str | None] = field(default_factory=dict)
 
@@ -206,7 +206,7 @@ def ask(session: Session, caller: Caller, origin: Origin, request_id: UUID, word
     Where the policy says so, the approval clock stands from now on until all such questions are answered.
 
     Raises:
-        Unknown: there is no such request that the caller may know of.
+        NotFound: there is no such request that the caller may know of.
         NotYours, OwnRequest: the caller is not the one to ask.
         InvalidMove, TooLate: the request is over.
         TooManyQuestions: twenty were asked about it.
@@ -220,7 +220,7 @@ def ask(session: Session, caller: Caller, origin: Origin, request_id: UUID, word
         raise TooManyQuestions(f"{MOST} questions were asked about this request; decide by what was answered.")
     people = sorted(stands_for, key=str)
     clock, waits = _stopped(scene)
-    saying = Saying(
+    saying = QuestionMove(
         question_id=new_id(),
         said=QUESTION,
         words=words,
@@ -241,7 +241,7 @@ def answer(  # noqa: PLR0917 - as many things name a question
     """Answer a question, as whoever asked for the access; the clock goes on once none waits for which it stands.
 
     Raises:
-        Unknown: there is no such request or question that the caller may know of.
+        NotFound: there is no such request or question that the caller may know of.
         NotYours: somebody else asked for the access.
         InvalidMove, TooLate: the request is over.
         AlreadyAnswered: it has its answer.
@@ -251,14 +251,14 @@ def answer(  # noqa: PLR0917 - as many things name a question
     so_far = {row.id: row for row in session.connection().execute(ASKED, {"request_id": request.id})}
     asked = so_far.pop(question_id, None)
     if asked is None:
-        raise Unknown("There is no such question about this request.")
+        raise NotFound("There is no such question about this request.")
     if request.requester_id != scene.caller.person_id:
         raise NotYours("Whoever asked for the access answers.")
     if asked.answered_at is not None:
         raise AlreadyAnswered("This question has its answer; what is missing can be asked again.")
     still_stands = any(row.stops_clock and row.answered_at is None for row in so_far.values())
     clock = decide.clock_of(request)
-    saying = Saying(
+    saying = QuestionMove(
         question_id=question_id,
         said=ANSWER,
         words=words,
@@ -271,7 +271,7 @@ def answer(  # noqa: PLR0917 - as many things name a question
     return _exchange(session, scene, question_id)
 
 
-def _enter(session: Session, caller: Caller, origin: Origin, request_id: UUID) -> Scene:
+def _enter(session: Session, caller: Caller, origin: Origin, request_id: UUID) -> QuestionContext:
     row_security.enter(session, caller)
     request = decide.locked(session, caller, request_id)
     caller = tenants.as_of_now(session, caller)
@@ -285,10 +285,10 @@ def _enter(session: Session, caller: Caller, origin: Origin, request_id: UUID) -
         )
     if at >= request.deadline_at:
         raise TooLate("The time for this has run out.", **now_is(State(request.state), request.version))
-    return Scene(caller, origin, request, known, policy_store.ruling(session, request), at)
+    return QuestionContext(caller, origin, request, known, policy_store.effective_policy(session, request), at)
 
 
-def _asker(scene: Scene) -> tuple[Party, frozenset[UUID]]:
+def _asker(scene: QuestionContext) -> tuple[Party, frozenset[UUID]]:
     """Return in which capacity somebody asks, and for whom they stand in with that."""
     request, caller = scene.request, scene.caller
     stands_for = scene.known.deputies[request.tenant_id].get(caller.person_id, frozenset())
@@ -299,7 +299,7 @@ def _asker(scene: Scene) -> tuple[Party, frozenset[UUID]]:
     return asks[0], stands_for if asks[0] is Party.APPROVER else frozenset()
 
 
-def _stopped(scene: Scene) -> tuple[Clock, bool]:
+def _stopped(scene: QuestionContext) -> tuple[RequestClock, bool]:
     """Return the clock with a question more, and whether it stands for this one."""
     request, terms = scene.request, scene.ruling.terms
     clock = decide.clock_of(request)
@@ -309,9 +309,9 @@ def _stopped(scene: Scene) -> tuple[Clock, bool]:
     return clock, clock.stopped_at is not None
 
 
-def _write(session: Session, statement: TextClause, scene: Scene, saying: Saying) -> None:
-    clocked = _clocked(session, scene, saying.clock)
-    happening = _happening(scene, saying)
+def _write(session: Session, statement: TextClause, scene: QuestionContext, saying: QuestionMove) -> None:
+    clocked = _set_clock(session, scene, saying.clock)
+    happening = _audit_event(scene, saying)
     parameters = {
         **clocked,
         "id": saying.question_id,
@@ -323,32 +323,32 @@ def _write(session: Session, statement: TextClause, scene: Scene, saying: Saying
         "at": scene.at,
         "event_id": happening.id,
         **events.append([happening]),
-        **announcements.promise_question(session, scene.known, _remark(scene, saying, happening)),
+        **announcements.queue_question_notices(session, scene.known, _question_notice(scene, saying, happening)),
     }
     session.connection().execute(statement, parameters)
     # What is asked in a review stays inside the vendor, and so does that something was.
     side = Side.VENDOR.value if saying.state is State.REVIEWING else None
-    database.news(session, [scene.request.id], side)
+    database.publish_after_commit(session, [scene.request.id], side)
 
 
-def _clocked(session: Session, scene: Scene, clock: Clock) -> dict[str, Any]:
+def _set_clock(session: Session, scene: QuestionContext, clock: RequestClock) -> dict[str, Any]:
     """Turn the row's clock into what it is after this, and note on the session what to arm where it has moved."""
     request = scene.request
     moves = clock != decide.clock_of(request)
     if moves:
         for name, value in vars(clock).items():
             setattr(request, name, value)
-        request.wake_at = wake_at(reminders.stretch_of(request, scene.known), scene.ruling.terms, scene.at)
+        request.wake_at = wake_at(reminders.phase_of(request, scene.known), scene.ruling.terms, scene.at)
         kind = CLOCK_ACTIONS[State(request.state)].value
-        database.promise(session, CLOCK, [Promise(str(request.id), kind, request.wake_at)])
+        database.arm_after_commit(session, CLOCK, [IndexEntry(str(request.id), kind, request.wake_at)])
     return {**vars(clock), "wake_at": request.wake_at, "moves": moves}
 
 
-def _happening(scene: Scene, saying: Saying) -> Happening:
+def _audit_event(scene: QuestionContext, saying: QuestionMove) -> AuditEvent:
     """Return the event; what belongs to a review says so, however far the request has come when it is answered."""
     request = scene.request
     state = State.REVIEWING if saying.state is State.REVIEWING else request.state
-    return Happening(
+    return AuditEvent(
         at=scene.at,
         action=saying.said,
         actor=saying.actor,
@@ -363,9 +363,9 @@ def _happening(scene: Scene, saying: Saying) -> Happening:
     )
 
 
-def _remark(scene: Scene, saying: Saying, happening: Happening) -> Remark:
+def _question_notice(scene: QuestionContext, saying: QuestionMove, happening: AuditEvent) -> QuestionNotice:
     request = scene.request
-    return Remark(
+    return QuestionNotice(
         event_id=happening.id,
         request_id=request.id,
         tenant_id=request.tenant_id,
@@ -380,6 +380,6 @@ def _remark(scene: Scene, saying: Saying, happening: Happening) -> Remark:
     )
 
 
-def _exchange(session: Session, scene: Scene, question_id: UUID) -> Exchange:
+def _exchange(session: Session, scene: QuestionContext, question_id: UUID) -> Exchange:
     found = read(session, scene.caller, scene.request)
     return next(one for one in found if one.id == question_id)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from lockbox.errors import Invalid, NothingLeft
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy import Stage
+from lockbox.requests.policy import ApprovalStage
 
 SHOWN = 100
 
@@ -69,7 +69,7 @@ class Vote:
 
 
 def quorum_met(
-    votes: Iterable[Vote], terms_quorum: int, stages: Iterable[Stage], groups: Mapping[str, Collection[UUID]]
+    votes: Iterable[Vote], terms_quorum: int, stages: Iterable[ApprovalStage], groups: Mapping[str, Collection[UUID]]
 ) -> bool:
     """Whether the approvals fill enough approvers' seats, in each stage too, and none has denied.
 
@@ -82,7 +82,7 @@ def quorum_met(
 
 
 @dataclass(frozen=True)
-class Tally:
+class ApprovalTally:
     """How many approvals there are, and how many are needed: from anybody, or from a group that must also agree."""
 
     group: str | None
@@ -91,7 +91,7 @@ class Tally:
 
 
 def missing(
-    votes: Iterable[Vote], terms_quorum: int, stages: Iterable[Stage], groups: Mapping[str, Collection[UUID]]
+    votes: Iterable[Vote], terms_quorum: int, stages: Iterable[ApprovalStage], groups: Mapping[str, Collection[UUID]]
 ) -> list[tuple[str | None, int]]:
     """Return how many approvals are still missing, for None from anybody and for each stage from its group.
 
@@ -102,15 +102,17 @@ def missing(
 
 
 def tallies(
-    votes: Iterable[Vote], terms_quorum: int, stages: Iterable[Stage], groups: Mapping[str, Collection[UUID]]
-) -> list[Tally]:
+    votes: Iterable[Vote], terms_quorum: int, stages: Iterable[ApprovalStage], groups: Mapping[str, Collection[UUID]]
+) -> list[ApprovalTally]:
     """Count the approvals, for None by the seats that they fill and for each stage by the voices of its group."""
     seats: dict[UUID, frozenset[UUID]] = {}
     for vote in votes:
         if vote.verdict is Action.APPROVE:
             seats[vote.person_id] = seats.get(vote.person_id, frozenset()) | vote.seats
-    counted = [Tally(None, _filled(seats.values()), terms_quorum)]
-    counted += [Tally(stage.group, _voices(seats, groups.get(stage.group, ())), stage.quorum) for stage in stages]
+    counted = [ApprovalTally(None, _filled(seats.values()), terms_quorum)]
+    counted += [
+        ApprovalTally(stage.group, _represented(seats, groups.get(stage.group, ())), stage.quorum) for stage in stages
+    ]
     return counted
 
 
@@ -121,7 +123,7 @@ def granted_window(asked: int, votes: Iterable[Vote]) -> int:
 
 def who_lacks(
     quorum: int,
-    stages: Iterable[Stage],
+    stages: Iterable[ApprovalStage],
     groups: Mapping[str, Collection[UUID]],
     seats: Mapping[UUID, AbstractSet[UUID]],
 ) -> list[str]:
@@ -135,14 +137,14 @@ def who_lacks(
     if everybody < quorum:
         reasons.append(f"The tenant asks for {_approvals(quorum)} and has {_people(everybody)} who could give one.")
     for stage in stages:
-        voices = _voices(seats, groups.get(stage.group, ()))
+        voices = _represented(seats, groups.get(stage.group, ()))
         if voices < stage.quorum:
             could = f"only {_people(voices)} could" if voices else "none of its members could"
             reasons.append(f"The group {stage.group} must give {_approvals(stage.quorum)} and {could}.")
     return reasons
 
 
-def _voices(seats: Mapping[UUID, AbstractSet[UUID]], members: Collection[UUID]) -> int:
+def _represented(seats: Mapping[UUID, AbstractSet[UUID]], members: Collection[UUID]) -> int:
     """Count the members for whom these people speak: as themselves, or in the seat of another.
 
     A member need not be an approver: a group may name deputies, who speak while they stand in for anybody.

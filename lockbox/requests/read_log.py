@@ -4,7 +4,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from lockbox.audit import events
-from lockbox.audit.events import Actor, Happening
+from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import now
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role, Side
@@ -24,7 +24,7 @@ RETURNING true
 RECORD = text(f"WITH {events.APPEND} SELECT 1")
 
 
-def note(session: Session, caller: Caller, origin: Origin, request: AccessRequest) -> None:
+def record_read(session: Session, caller: Caller, origin: Origin, request: AccessRequest) -> None:
     """Write that somebody of the vendor has read a request, unless it is their own or they did so in this hour.
 
     The event is in the tenant's log once the customer was asked, and in the vendor's own before that. It is written
@@ -40,7 +40,7 @@ def note(session: Session, caller: Caller, origin: Origin, request: AccessReques
     role = Role.MANAGER if caller.holds(Role.MANAGER) else Role.VENDOR_AUDITOR
     if known:
         row_security.turn_to(session, request.tenant_id)
-    happening = Happening(
+    happening = AuditEvent(
         at=at,
         action=REQUEST_READ,
         actor=Actor(caller.person_id, role, caller.name, origin.channel, origin.address, origin.user_agent),

@@ -12,20 +12,20 @@ from sqlalchemy import Row, text
 from sqlmodel import Session
 
 from lockbox.audit.canonical import Value
-from lockbox.audit.events import THE_CLOCK, Happening
+from lockbox.audit.events import THE_CLOCK, AuditEvent
 from lockbox.identity.roles import Mode
 from lockbox.notifications import announcements, delivery_status, recipients
-from lockbox.notifications.account_mail import NOBODY_TOLD, REVIEW_UNREACHED
-from lockbox.notifications.audience import ASKING, Nudge
-from lockbox.notifications.delivery_status import Reach
-from lockbox.notifications.recipients import Directory
+from lockbox.notifications.account_mail import NOBODY_NOTIFIED, REVIEW_UNREACHED
+from lockbox.notifications.audience import ASKING, Reminder
+from lockbox.notifications.delivery_status import DeliveryReach
+from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import policy_store, tiers, transition
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import Nudges, Stretch, nudges, wake_at
-from lockbox.requests.policy_store import Ruling
-from lockbox.requests.tiers import Asked
-from lockbox.requests.transition import Nudged
+from lockbox.requests.policy import DueReminders, Phase, due_reminders, wake_at
+from lockbox.requests.policy_store import EffectivePolicy
+from lockbox.requests.tiers import PromptedApprovers
+from lockbox.requests.transition import RequestReminder
 
 MOST_LINES = 50
 KNOWN = text("""
@@ -37,61 +37,69 @@ VOTED = text("SELECT request_id, person_id FROM decisions WHERE request_id = ANY
 
 
 @dataclass(frozen=True)
-class Silence:
+class UndeliveredRequest:
     """Nobody of those who were asked could be told; `is_said` is whether that was said before in this state."""
 
     asked: frozenset[UUID]
     is_said: bool
 
 
-def silences(session: Session, rows: Sequence[Row[Any]]) -> dict[UUID, Silence]:
+def undelivered_requests(session: Session, rows: Sequence[Row[Any]]) -> dict[UUID, UndeliveredRequest]:
     """Return those of these locked requests that wait for an answer and of which nobody could be told."""
     found = reaches(session, rows)
     untold = [one for one, reached in found.items() if reached.nobody]
     if not untold:
         return {}
-    said = set(session.connection().execute(KNOWN, {"ids": untold, "action": Nudge.UNREACHED.value}).scalars())
-    return {one: Silence(found[one].people, one in said) for one in untold}
+    said = set(session.connection().execute(KNOWN, {"ids": untold, "action": Reminder.UNREACHED.value}).scalars())
+    return {one: UndeliveredRequest(found[one].people, one in said) for one in untold}
 
 
-def reaches(session: Session, rows: Iterable[Row[Any]]) -> dict[UUID, Reach]:
+def reaches(session: Session, rows: Iterable[Row[Any]]) -> dict[UUID, DeliveryReach]:
     """Return how many were told, for those of these requests that wait for an answer."""
     return delivery_status.of_requests(session, {row.id: row.state for row in rows if row.state in ASKING})
 
 
 def last_resort(
-    row: Row[Any], silence: Silence, known: Directory, voted: AbstractSet[UUID]
-) -> dict[Nudge, frozenset[UUID]]:
+    row: Row[Any], silence: UndeliveredRequest, known: RecipientDirectory, voted: AbstractSet[UUID]
+) -> dict[Reminder, frozenset[UUID]]:
     """Return whom to tell where no tier is left: everybody else who can decide, and once whoever can see to it.
 
     Who wants no prompts is asked too. A review has nobody else: all managers were asked.
     """
-    told: dict[Nudge, frozenset[UUID]] = {}
+    told: dict[Reminder, frozenset[UUID]] = {}
     rest = known.able(row.tenant_id) - silence.asked - voted - {row.requester_id}
     if row.state == State.PENDING and rest:
-        told[Nudge.WIDEN] = rest
+        told[Reminder.WIDEN] = rest
     if not silence.is_said:
-        told[Nudge.UNREACHED] = frozenset()
+        told[Reminder.UNREACHED] = frozenset()
     return told
 
 
-def mourn(session: Session, rows: Iterable[Row[Any]], told: Mapping[UUID, Reach], at: datetime) -> None:
+def notify_undelivered(
+    session: Session, rows: Iterable[Row[Any]], told: Mapping[UUID, DeliveryReach], at: datetime
+) -> None:
     """Tell the operators which of these requests, whose time is over, nobody had been told of."""
     untold = [(row, told[row.id]) for row in rows if row.id in told and not told[row.id].reached]
-    lines = {row.id: (row.tenant_id, delivery_status.in_vain(found.stage, found.asked)) for row, found in untold}
-    _tell_operators(session, NOBODY_TOLD, lines, at)
+    lines = {
+        row.id: (row.tenant_id, delivery_status.undelivered_sentence(found.stage, found.asked))
+        for row, found in untold
+    }
+    _notify_operators(session, NOBODY_NOTIFIED, lines, at)
 
 
-def tell_of_reviews(session: Session, rows: Iterable[Row[Any]], silent: Mapping[UUID, Silence], at: datetime) -> None:
+def notify_unreached_reviews(
+    session: Session, rows: Iterable[Row[Any]], silent: Mapping[UUID, UndeliveredRequest], at: datetime
+) -> None:
     """Tell the operators which of these requests, of which nobody could be told, wait for the vendor's managers."""
     waiting = [row for row in rows if row.state == State.REVIEWING]
     lines = {
-        row.id: (row.tenant_id, delivery_status.in_vain(row.state, len(silent[row.id].asked))) for row in waiting
+        row.id: (row.tenant_id, delivery_status.undelivered_sentence(row.state, len(silent[row.id].asked)))
+        for row in waiting
     }
-    _tell_operators(session, REVIEW_UNREACHED, lines, at)
+    _notify_operators(session, REVIEW_UNREACHED, lines, at)
 
 
-def _tell_operators(session: Session, action: str, lines: Mapping[UUID, tuple[UUID, str]], at: datetime) -> None:
+def _notify_operators(session: Session, action: str, lines: Mapping[UUID, tuple[UUID, str]], at: datetime) -> None:
     """Tell the vendor's operators by one mail each; `lines` are, by request, its tenant and what to say."""
     if not lines:
         return
@@ -101,14 +109,14 @@ def _tell_operators(session: Session, action: str, lines: Mapping[UUID, tuple[UU
     if len(lines) > MOST_LINES:
         changes["and"] = f"{len(lines) - MOST_LINES} more"
     facts: dict[str, Value] = {"requests": len(lines), "changes": changes}
-    announcements.tell_operators(session, Happening(at=at, action=action, actor=THE_CLOCK, facts=facts))
+    announcements.notify_operators(session, AuditEvent(at=at, action=action, actor=THE_CLOCK, facts=facts))
 
 
-def stretch_of(request: AccessRequest | Row[Any], known: Directory) -> Stretch:
+def phase_of(request: AccessRequest | Row[Any], known: RecipientDirectory) -> Phase:
     """Return for how long a request stands in its present state, and how far its nudges have come."""
     state = State(request.state)
     begun = {State.REVIEWING: request.created_at, State.PENDING: request.asked_at, State.ACTIVE: request.opened_at}
-    return Stretch(
+    return Phase(
         state=state,
         since=begun.get(state) or request.created_at,
         deadline_at=request.deadline_at,
@@ -118,45 +126,45 @@ def stretch_of(request: AccessRequest | Row[Any], known: Directory) -> Stretch:
     )
 
 
-def nudge(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
+def remind(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
     """Remind, widen and warn for these locked rows, whose clock is due and whose deadline is not; set their clocks.
 
     Where nobody who was asked could be told, the next tier is asked whenever its time would be. Policies, people,
     votes and how notices fared are read once for all of them.
     """
-    rulings = policy_store.rulings(session, [row.id for row in rows])
+    rulings = policy_store.effective_policies(session, [row.id for row in rows])
     requesters = {row.requester_id for row in rows}
     known = recipients.look_up(session, {row.tenant_id for row in rows}, at, also=requesters)
     voted = defaultdict[UUID, set[UUID]](set)
     for vote in session.connection().execute(VOTED, {"ids": [row.id for row in rows]}):
         voted[vote.request_id].add(vote.person_id)
-    silent = silences(session, rows)
+    silent = undelivered_requests(session, rows)
     nudged = [
-        _nudged(row, rulings[row.id], known, at, voted=voted[row.id], silence=silent.get(row.id)) for row in rows
+        _reminded(row, rulings[row.id], known, at, voted=voted[row.id], silence=silent.get(row.id)) for row in rows
     ]
-    transition.nudge(session, nudged, known)
-    unreviewed = [row for row, one in zip(rows, nudged, strict=True) if Nudge.UNREACHED in one.told]
-    tell_of_reviews(session, unreviewed, silent, at)
+    transition.remind(session, nudged, known)
+    unreviewed = [row for row, one in zip(rows, nudged, strict=True) if Reminder.UNREACHED in one.told]
+    notify_unreached_reviews(session, unreviewed, silent, at)
 
 
-def _nudged(
+def _reminded(
     row: Row[Any],
-    ruling: Ruling,
-    known: Directory,
+    ruling: EffectivePolicy,
+    known: RecipientDirectory,
     at: datetime,
     *,
     voted: AbstractSet[UUID],
-    silence: Silence | None,
-) -> Nudged:
-    stretch = stretch_of(row, known)
-    due = nudges(stretch, ruling.terms, row.wake_at, at)
+    silence: UndeliveredRequest | None,
+) -> RequestReminder:
+    stretch = phase_of(row, known)
+    due = due_reminders(stretch, ruling.terms, row.wake_at, at)
     if silence and stretch.tiers_asked:
         due = replace(due, widen=max(due.widen, stretch.tiers_asked + 1))
-    told, tiers_asked = _told(row, due, ruling, known, voted)
-    if silence and Nudge.WIDEN not in told:
+    told, tiers_asked = _recipients(row, due, ruling, known, voted)
+    if silence and Reminder.WIDEN not in told:
         told |= last_resort(row, silence, known, voted)
     after = replace(stretch, tiers_asked=tiers_asked, warned=row.warned or due.warn)
-    return Nudged(
+    return RequestReminder(
         request_id=row.id,
         tenant_id=row.tenant_id,
         requester_id=row.requester_id,
@@ -166,7 +174,7 @@ def _nudged(
         at=at,
         deadline_at=row.deadline_at,
         wake_at=wake_at(after, ruling.terms, at) or row.deadline_at,
-        reminders=row.reminders + (Nudge.REMIND in told),
+        reminders=row.reminders + (Reminder.REMIND in told),
         tiers_asked=tiers_asked,
         warned=after.warned,
         told=told,
@@ -175,25 +183,27 @@ def _nudged(
     )
 
 
-def _told(
-    row: Row[Any], due: Nudges, ruling: Ruling, known: Directory, voted: AbstractSet[UUID]
-) -> tuple[dict[Nudge, frozenset[UUID]], int]:
+def _recipients(
+    row: Row[Any], due: DueReminders, ruling: EffectivePolicy, known: RecipientDirectory, voted: AbstractSet[UUID]
+) -> tuple[dict[Reminder, frozenset[UUID]], int]:
     """Return who is asked by what, and how many tiers are asked after it."""
-    told: dict[Nudge, frozenset[UUID]] = {}
+    told: dict[Reminder, frozenset[UUID]] = {}
     tiers_asked: int = row.tiers_asked
-    if due.remind and (waited_for := _waited_for(row, ruling, known, voted)):
-        told[Nudge.REMIND] = waited_for
+    if due.remind and (waited_for := _still_needed(row, ruling, known, voted)):
+        told[Reminder.REMIND] = waited_for
     if due.widen > tiers_asked:
         asked = _wider(row, ruling, known, heard=_so_far(row, ruling, known) | voted, to=due.widen)
         tiers_asked = asked.tiers
         if asked.people:
-            told[Nudge.WIDEN] = asked.people
+            told[Reminder.WIDEN] = asked.people
     if due.warn:
-        told[Nudge.WARN] = frozenset()
+        told[Reminder.WARN] = frozenset()
     return told, tiers_asked
 
 
-def _waited_for(row: Row[Any], ruling: Ruling, known: Directory, voted: AbstractSet[UUID]) -> frozenset[UUID]:
+def _still_needed(
+    row: Row[Any], ruling: EffectivePolicy, known: RecipientDirectory, voted: AbstractSet[UUID]
+) -> frozenset[UUID]:
     """Return whose answer is still of use: not that of a deputy of those alone who have answered themselves."""
     seats = known.seats(row.tenant_id) if row.state == State.PENDING else {}
     return frozenset(
@@ -201,13 +211,15 @@ def _waited_for(row: Row[Any], ruling: Ruling, known: Directory, voted: Abstract
     )
 
 
-def _so_far(row: Row[Any], ruling: Ruling, known: Directory) -> frozenset[UUID]:
+def _so_far(row: Row[Any], ruling: EffectivePolicy, known: RecipientDirectory) -> frozenset[UUID]:
     if row.state == State.REVIEWING:
         return tiers.reviewers_so_far(known, row.requester_id, row.tiers_asked)
     return tiers.so_far(ruling.terms, ruling.groups, known, row.tenant_id, row.tiers_asked)
 
 
-def _wider(row: Row[Any], ruling: Ruling, known: Directory, *, heard: AbstractSet[UUID], to: int) -> Asked:
+def _wider(
+    row: Row[Any], ruling: EffectivePolicy, known: RecipientDirectory, *, heard: AbstractSet[UUID], to: int
+) -> PromptedApprovers:
     if row.state == State.REVIEWING:
         return tiers.wider_reviewers(known, row.requester_id, heard=heard, asked=row.tiers_asked, to=to)
     terms, groups = ruling.terms, ruling.groups

@@ -11,12 +11,12 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from sqlmodel import Session, col
 
 from lockbox.database import now
-from lockbox.errors import Invalid, NotYours, Refusal, SignInAgain
+from lockbox.errors import Invalid, LockboxError, NotYours, SignInAgain
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import ASKING
-from lockbox.notifications.delivery_status import Reach
+from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.requests import inbox, policy_store, queries, questions, reminders
 from lockbox.requests.available_moves import available_moves, is_open_to, parties, sign_in_obstacle
 from lockbox.requests.decide import situation_of
@@ -24,22 +24,22 @@ from lockbox.requests.lifecycle import OPEN_STATES, Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of
 from lockbox.requests.policy import Terms
-from lockbox.requests.policy_store import Ruling
-from lockbox.requests.queries import Entry
+from lockbox.requests.policy_store import EffectivePolicy
+from lockbox.requests.queries import RequestEntry
 
 CURSOR = re.compile(r"(open|closed)-([0-9a-f]{32})")
 IS_CLOSED = col(AccessRequest.closed_at).is_not(None)
 
 
 @dataclass(frozen=True)
-class Mine:
+class OwnRequestEntry:
     """A request of one's own: who has yet to answer, who could not be told, and what its requester can do.
 
     `waits_for` are names of those who were asked and have not answered; `reach` is a sentence where somebody could
     not be told, `unheard` are the colleagues whose mail did not arrive. `unanswered` questions wait for an answer.
     """
 
-    entry: Entry
+    entry: RequestEntry
     waits_for: tuple[str, ...] = ()
     reach: str = ""
     unheard: tuple[str, ...] = ()
@@ -48,38 +48,38 @@ class Mine:
 
 
 @dataclass(frozen=True)
-class MinePage:
+class OwnRequestListing:
     """Some of one's own requests, the open ones first and then the newest, and the cursor of those that follow."""
 
-    items: Sequence[Mine]
+    items: Sequence[OwnRequestEntry]
     next_cursor: str | None
 
 
 @dataclass(frozen=True)
-class ToReview:
+class ReviewEntry:
     """A request that waits for the vendor's review, and what keeps this manager from endorsing it, if anything does.
 
     `may_deny` is whether they could deny it all the same.
     """
 
-    entry: Entry
+    entry: RequestEntry
     obstacle: str = ""
     may_deny: bool = True
 
 
 @dataclass(frozen=True)
-class ReviewPage:
+class ReviewListing:
     """What waits for a review, the soonest deadline first, and the cursor of what follows.
 
     `weak` is why by this sign-in none can be endorsed.
     """
 
-    items: Sequence[ToReview]
+    items: Sequence[ReviewEntry]
     next_cursor: str | None
-    weak: Refusal | None
+    weak: LockboxError | None
 
 
-def mine(session: Session, caller: Caller, *, cursor: str | None, most: int) -> MinePage:
+def own_requests(session: Session, caller: Caller, *, cursor: str | None, most: int) -> OwnRequestListing:
     """Return the caller's own requests, at most `most` of them, from the cursor on.
 
     Raises:
@@ -95,10 +95,10 @@ def mine(session: Session, caller: Caller, *, cursor: str | None, most: int) -> 
     shown = rows[:most]
     entries = queries.some(session, caller, [one for one, _ in shown])
     last = f"{'closed' if shown[-1][1] else 'open'}-{shown[-1][0].hex}" if len(rows) > most else None
-    return MinePage(_told_of(session, caller, entries), last)
+    return OwnRequestListing(_told_of(session, caller, entries), last)
 
 
-def to_review(session: Session, caller: Caller, *, cursor: str | None, most: int) -> ReviewPage:
+def to_review(session: Session, caller: Caller, *, cursor: str | None, most: int) -> ReviewListing:
     """Return what waits for a review, at most `most` of it, from the cursor on.
 
     Raises:
@@ -108,12 +108,12 @@ def to_review(session: Session, caller: Caller, *, cursor: str | None, most: int
     if not caller.holds(Role.MANAGER):
         raise NotYours("Only a manager of the vendor reviews what is asked.")
     row_security.enter(session, caller)
-    ids, beyond = inbox.some(session, [col(AccessRequest.state) == State.REVIEWING], cursor=cursor, most=most)
+    ids, beyond = inbox.page_of_ids(session, [col(AccessRequest.state) == State.REVIEWING], cursor=cursor, most=most)
     entries = queries.some(session, caller, ids, State.REVIEWING)
     at = now(session)
     todays = _todays(session, entries)
     items = [_to_review(caller, entry, at, todays[entry.request.id]) for entry in entries]
-    return ReviewPage(items, beyond, sign_in_obstacle(caller, Action.ENDORSE, Terms(), at))
+    return ReviewListing(items, beyond, sign_in_obstacle(caller, Action.ENDORSE, Terms(), at))
 
 
 def _beyond(cursor: str) -> ColumnElement[bool]:
@@ -124,7 +124,7 @@ def _beyond(cursor: str) -> ColumnElement[bool]:
     return and_(IS_CLOSED, follows) if read[1] == "closed" else or_(IS_CLOSED, and_(~IS_CLOSED, follows))
 
 
-def _told_of(session: Session, caller: Caller, entries: Sequence[Entry]) -> list[Mine]:
+def _told_of(session: Session, caller: Caller, entries: Sequence[RequestEntry]) -> list[OwnRequestEntry]:
     waiting = {entry.request.id: str(entry.request.state) for entry in entries if entry.request.state in ASKING}
     over = {
         entry.request.id: "pending" if entry.request.asked_at else "reviewing"
@@ -133,14 +133,14 @@ def _told_of(session: Session, caller: Caller, entries: Sequence[Entry]) -> list
     }
     found = delivery_status.of_requests(session, waiting | over)
     told = {one: asked.of_the_past() if one in over else asked for one, asked in found.items()}
-    unheard = delivery_status.unheard(session, list(waiting | over), caller.side)
+    unheard = delivery_status.unreached_people(session, list(waiting | over), caller.side)
     asked = questions.unanswered(
         session, [entry.request.id for entry in entries if entry.request.state in OPEN_STATES]
     )
     at = now(session)
-    names = _awaited(session, [entry for entry in entries if entry.request.id in waiting], found)
+    names = _awaited_names(session, [entry for entry in entries if entry.request.id in waiting], found)
     return [
-        Mine(
+        OwnRequestEntry(
             entry,
             names.get(entry.request.id, ()),
             told[entry.request.id].sentence() if entry.request.id in told else "",
@@ -161,7 +161,9 @@ def _own_actions(caller: Caller, request: AccessRequest, at: datetime) -> tuple[
     return tuple(action for action in Action if is_open_to(held, state, action))
 
 
-def _awaited(session: Session, entries: Sequence[Entry], found: Mapping[UUID, Reach]) -> dict[UUID, tuple[str, ...]]:
+def _awaited_names(
+    session: Session, entries: Sequence[RequestEntry], found: Mapping[UUID, DeliveryReach]
+) -> dict[UUID, tuple[str, ...]]:
     """Return the names of those who were asked and have not answered; of a customer's people tenant by tenant."""
     voted = defaultdict[UUID, set[UUID]](set)
     for row in session.connection().execute(reminders.VOTED, {"ids": [entry.request.id for entry in entries]}):
@@ -179,19 +181,19 @@ def _awaited(session: Session, entries: Sequence[Entry], found: Mapping[UUID, Re
     return awaited
 
 
-def _todays(session: Session, entries: Sequence[Entry]) -> dict[UUID, Ruling]:
+def _todays(session: Session, entries: Sequence[RequestEntry]) -> dict[UUID, EffectivePolicy]:
     """Return the ruling on each of these, with today's policy of its tenant."""
     rulings = {}
     for entry in entries:
         row_security.turn_to(session, entry.request.tenant_id)
-        rulings[entry.request.id] = policy_store.ruling(session, entry.request)
+        rulings[entry.request.id] = policy_store.effective_policy(session, entry.request)
     return rulings
 
 
-def _to_review(caller: Caller, entry: Entry, at: datetime, ruling: Ruling) -> ToReview:
+def _to_review(caller: Caller, entry: RequestEntry, at: datetime, ruling: EffectivePolicy) -> ReviewEntry:
     here = situation_of(entry.request, caller, at, ruling)
     moves = {move.action: move for move in available_moves(here)}
     obstacle = moves[Action.ENDORSE].refusal
     # How the manager signed in is the same for all of them, and is said once.
     said = obstacle.detail if obstacle and not isinstance(obstacle, SignInAgain) else ""
-    return ToReview(entry, said, may_deny=moves[Action.DENY].allowed)
+    return ReviewEntry(entry, said, may_deny=moves[Action.DENY].allowed)

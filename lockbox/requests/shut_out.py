@@ -10,7 +10,7 @@ from lockbox.errors import TooLate
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller
 from lockbox.requests import decide
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import OPEN_STATES, Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import Origin
@@ -67,7 +67,7 @@ def _end(
         # As everywhere, moves are written by statements of our own.
         session.expunge(request)
         row_security.turn_to(session, request.tenant_id)
-        verdict = Verdict(WAYS_TO_LEAVE[request.state], why)
+        verdict = DecisionInput(WAYS_TO_LEAVE[request.state], why)
         try:
             ended.append(decide.act_on(session, operator, origin, request, verdict, as_party=Party.OPERATOR))
         except TooLate:

@@ -17,7 +17,7 @@ from lockbox.audit.canonical import Plain, Value
 from lockbox.audit.events import Actor
 from lockbox.audit.verifier.approval_checks import SUBMISSION
 from lockbox.errors import (
-    AskedAgain,
+    AlreadyAskedAgain,
     KeyInUse,
     KeyReused,
     NobodyCanApprove,
@@ -27,16 +27,16 @@ from lockbox.errors import (
     TooMany,
     WindowTooLong,
 )
-from lockbox.failpoints import reach
+from lockbox.failpoints import failpoint
 from lockbox.identity import row_security
-from lockbox.identity.roles import Caller, Means
+from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.requests import queries, reminders, transition
-from lockbox.requests.evaluate import Filing, Judged, judge, lacking
+from lockbox.requests.evaluate import Evaluation, RequestInput, evaluate_request, lacking
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import deadline, wake_at
-from lockbox.requests.tiers import Asked
-from lockbox.requests.transition import Change, Origin, actor_for, identity
+from lockbox.requests.tiers import PromptedApprovers
+from lockbox.requests.transition import Origin, RequestMove, actor_for, identity
 from lockbox.sql import new_id
 
 # The vendor's log holds them; by their hashes both sides can compare later. Mails about them are left out.
@@ -61,12 +61,12 @@ ON CONFLICT (person_id, key) DO UPDATE
 SET body_hash = excluded.body_hash, answer = excluded.answer, created_at = excluded.created_at
 """)
 MINUTE = timedelta(minutes=1)
-NTH_FILING = text("SELECT tenant_at, person_at FROM nth_filing(:tenant_id, :most_tenant, :most_person)")
+NTH_SUBMISSION = text("SELECT tenant_at, person_at FROM nth_filing(:tenant_id, :most_tenant, :most_person)")
 ASKED_BEFORE = text("SELECT * FROM asked_before(:id)")
 
 
 @dataclass(frozen=True)
-class Submission:
+class SubmissionFacts:
     """What an event says of a submission: facts, personal values, and the salts by which these were hidden before."""
 
     facts: Mapping[str, Value]
@@ -97,7 +97,7 @@ def personal(request: AccessRequest) -> dict[str, str | None]:
     }
 
 
-def read(session: Session, request: AccessRequest) -> Submission:
+def read(session: Session, request: AccessRequest) -> SubmissionFacts:
     """Return what was submitted, of a row that was not moved yet, and the hashes of all that happened since.
 
     It is for the event by which the customer is asked or told, with which their log of the request begins.
@@ -114,7 +114,7 @@ def read(session: Session, request: AccessRequest) -> Submission:
     }
     values_now = personal(request)
     salts = {field: bytes.fromhex(salt) for field, salt in (first.salts or {}).items() if field in values_now}
-    return Submission(
+    return SubmissionFacts(
         facts={SUBMISSION: said, "earlier": {str(row.id): row.leaf for row in earlier}},
         personal=values_now | {"engineer": first.engineer},
         salts=salts,
@@ -152,7 +152,7 @@ def _hash(body: bytes) -> bytes:
 
 
 @dataclass(frozen=True)
-class Limits:
+class SubmissionLimits:
     """How many requests are taken in a minute: from one person, whatever they show, and for one tenant."""
 
     by_person: int
@@ -160,7 +160,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Submitted:
+class SubmittedRequest:
     """A new request, its tenant's and its requester's names, and how many people are asked about it."""
 
     request: AccessRequest
@@ -173,11 +173,11 @@ def submit(
     session: Session,
     caller: Caller,
     origin: Origin,
-    filing: Filing,
+    filing: RequestInput,
     services: Mapping[str, Service],
     *,
-    limits: Limits | None = None,
-) -> Submitted:
+    limits: SubmissionLimits | None = None,
+) -> SubmittedRequest:
     """File a request.
 
     Raises:
@@ -187,29 +187,29 @@ def submit(
         NobodyCanApprove: too few people could ever approve it; the sentence says why.
         TooMany: more was filed in the last minute than the limits let through.
     """
-    judged = judge(session, caller, filing, services)
+    judged = evaluate_request(session, caller, filing, services)
     _meets(filing, judged)
     if obstacles := list(judged.obstacles()):
         raise NobodyCanApprove(" ".join(obstacles))
     if limits:
         _within(session, limits, judged)
-    reach("intake.after_judging")
+    failpoint("intake.after_judging")
     request = _new(caller, filing, judged)
     on_behalf_of = judged.requester_id if judged.party is Party.SYSTEM else None
     actor = actor_for(caller, judged.party, origin, on_behalf_of=on_behalf_of)
     asked = _asked(judged)
-    transition.insert(session, request, _filed(request, actor, asked.people), judged.known)
-    reach("intake.after_insert")
-    return Submitted(request, judged.tenant.slug, judged.requester, len(asked.people))
+    transition.insert(session, request, _submitted(request, actor, asked.people), judged.known)
+    failpoint("intake.after_insert")
+    return SubmittedRequest(request, judged.tenant.slug, judged.requester, len(asked.people))
 
 
-def _asked(judged: Judged) -> Asked:
+def _asked(judged: Evaluation) -> PromptedApprovers:
     if judged.first_state is State.REVIEWING:
         return judged.first_reviewers
-    return Asked(judged.first_asked.tiers, judged.prompted)
+    return PromptedApprovers(judged.first_asked.tiers, judged.prompted)
 
 
-def _meets(filing: Filing, judged: Judged) -> None:
+def _meets(filing: RequestInput, judged: Evaluation) -> None:
     lacks = lacking(filing, judged.terms)
     if not lacks:
         return
@@ -220,9 +220,9 @@ def _meets(filing: Filing, judged: Judged) -> None:
     raise PolicyNotMet(sentence, field=lacks[0][0], errors=errors)
 
 
-def _within(session: Session, limits: Limits, judged: Judged) -> None:
+def _within(session: Session, limits: SubmissionLimits, judged: Evaluation) -> None:
     values = {"tenant_id": judged.tenant.id, "most_tenant": limits.for_tenant, "most_person": limits.by_person}
-    row = session.connection().execute(NTH_FILING, values).one()
+    row = session.connection().execute(NTH_SUBMISSION, values).one()
     for filed_at, most, whose in (
         (row.person_at, limits.by_person, "by you"),
         (row.tenant_at, limits.for_tenant, "for this tenant"),
@@ -233,7 +233,7 @@ def _within(session: Session, limits: Limits, judged: Judged) -> None:
             raise TooMany(f"At most {most} requests a minute are taken {whose}; wait.", retry_after=seconds)
 
 
-def _new(caller: Caller, filing: Filing, judged: Judged) -> AccessRequest:
+def _new(caller: Caller, filing: RequestInput, judged: Evaluation) -> AccessRequest:
     terms, state, at = judged.terms, judged.first_state, judged.at
     until = _consent_until(judged)
     ends = deadline(
@@ -266,11 +266,11 @@ def _new(caller: Caller, filing: Filing, judged: Judged) -> AccessRequest:
         tiers_asked=_asked(judged).tiers,
         follows=filing.follows,
     )
-    request.wake_at = wake_at(reminders.stretch_of(request, judged.known), terms, at)
+    request.wake_at = wake_at(reminders.phase_of(request, judged.known), terms, at)
     return request
 
 
-def _consent_until(judged: Judged) -> datetime | None:
+def _consent_until(judged: Evaluation) -> datetime | None:
     """Return until when the vendor may open alone, where only dated consent lets it."""
     consent = judged.policy.consent
     return consent.until if consent and judged.mode is not judged.tenant.mode else None
@@ -278,12 +278,12 @@ def _consent_until(judged: Judged) -> datetime | None:
 
 def _token(caller: Caller) -> UUID | None:
     # A browser that plays a sample person has signed in at some time; a sample token never did.
-    is_sample = caller.means is Means.SAMPLE and caller.signed_in_at is None
-    return caller.key_id if caller.means is Means.TOKEN or is_sample or caller.by_terminal else None
+    is_sample = caller.means is AuthMethod.SAMPLE and caller.signed_in_at is None
+    return caller.key_id if caller.means is AuthMethod.TOKEN or is_sample or caller.by_terminal else None
 
 
-def _filed(request: AccessRequest, actor: Actor, asked: frozenset[UUID]) -> Change:
-    return Change(
+def _submitted(request: AccessRequest, actor: Actor, asked: frozenset[UUID]) -> RequestMove:
+    return RequestMove(
         **identity(request),
         action=Action.SUBMIT,
         actor=actor,
@@ -296,25 +296,25 @@ def _filed(request: AccessRequest, actor: Actor, asked: frozenset[UUID]) -> Chan
     )
 
 
-def ask(
+def ask_again(
     session: Session,
     caller: Caller,
     origin: Origin,
     request_id: UUID,
     services: Mapping[str, Service],
     *,
-    limits: Limits | None = None,
-) -> Submitted:
+    limits: SubmissionLimits | None = None,
+) -> SubmittedRequest:
     """File the same once more, as the engineer who asked or the system that filed it for them.
 
     Today's policy, people and limits judge it. The earlier row is locked first, so that of two who ask again at once
     one files and the other is told by which request.
 
     Raises:
-        Unknown: there is no such request that the caller may know of.
+        NotFound: there is no such request that the caller may know of.
         NotYours: somebody else asked.
         NotTimedOut: it is open, or has ended otherwise; what was denied, say, is filed like anything new.
-        AskedAgain: a request that asks again for it is still open; `request_id` is its id.
+        AlreadyAskedAgain: a request that asks again for it is still open; `request_id` is its id.
         and whatever else `filing.submit` raises.
     """
     row_security.enter(session, caller)
@@ -325,7 +325,7 @@ def ask(
     if earlier.state != State.TIMED_OUT:
         raise NotTimedOut("Only what got no answer in time is asked again so.", current_state=earlier.state)
     if earlier.open_follower:
-        raise AskedAgain("It has been asked again, and that is open.", request_id=str(earlier.open_follower))
+        raise AlreadyAskedAgain("It has been asked again, and that is open.", request_id=str(earlier.open_follower))
     return submit(session, caller, origin, _same(earlier, request_id), services, limits=limits)
 
 
@@ -336,8 +336,8 @@ def follower(session: Session, caller: Caller, request_id: UUID) -> UUID | None:
     return found
 
 
-def _same(earlier: Row[Any], request_id: UUID) -> Filing:
-    return Filing(
+def _same(earlier: Row[Any], request_id: UUID) -> RequestInput:
+    return RequestInput(
         tenant=earlier.tenant,
         service=earlier.service,
         resources=earlier.resources,

@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from uuid import UUID
 
-from lockbox.notifications.recipients import Directory
+from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests.policy import Terms
 from lockbox.requests.quorum import who_lacks
 
@@ -13,22 +13,22 @@ Groups = Mapping[str, Sequence[UUID]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptedApprovers:
     """Who is asked, and how many tiers that makes; 0 where everybody is, since no tier has anybody who can decide."""
 
     tiers: int
     people: frozenset[UUID]
 
 
-def first(terms: Terms, groups: Groups, known: Directory, tenant_id: UUID) -> Asked:
+def first(terms: Terms, groups: Groups, known: RecipientDirectory, tenant_id: UUID) -> PromptedApprovers:
     """Return whom to prompt first: the earliest tier in which anybody can decide, else every approver."""
     for count in range(1, len(terms.tiers) + 1):
         if prompted := so_far(terms, groups, known, tenant_id, count):
-            return Asked(count, prompted)
-    return Asked(0, so_far(terms, groups, known, tenant_id, 0))
+            return PromptedApprovers(count, prompted)
+    return PromptedApprovers(0, so_far(terms, groups, known, tenant_id, 0))
 
 
-def so_far(terms: Terms, groups: Groups, known: Directory, tenant_id: UUID, tiers: int) -> frozenset[UUID]:
+def so_far(terms: Terms, groups: Groups, known: RecipientDirectory, tenant_id: UUID, tiers: int) -> frozenset[UUID]:
     """Return who of the first so many tiers can decide now, deputies in place of who is away; 0 is everybody.
 
     Who wants no prompts gets none, unless the others of these could not decide without them.
@@ -40,13 +40,13 @@ def so_far(terms: Terms, groups: Groups, known: Directory, tenant_id: UUID, tier
 def wider(
     terms: Terms,
     groups: Groups,
-    known: Directory,
+    known: RecipientDirectory,
     tenant_id: UUID,
     *,
     heard: AbstractSet[UUID],
     tiers: int,
     to: int,
-) -> Asked:
+) -> PromptedApprovers:
     """Return who is added to those who have `heard` of it as the audience goes from `tiers` tiers to `to`.
 
     A tier that adds nobody lets the next one in.
@@ -55,12 +55,12 @@ def wider(
     def asked(count: int) -> frozenset[UUID]:
         return so_far(terms, groups, known, tenant_id, count)
 
-    return climb(asked, len(terms.tiers), heard=heard, tiers=tiers, to=to)
+    return added_by_tier(asked, len(terms.tiers), heard=heard, tiers=tiers, to=to)
 
 
-def climb(
+def added_by_tier(
     asked: Callable[[int], frozenset[UUID]], most: int, *, heard: AbstractSet[UUID], tiers: int, to: int
-) -> Asked:
+) -> PromptedApprovers:
     """Return who is added from one tier to another of so many, by who is asked with each count of them.
 
     A tier that adds nobody lets the next one in.
@@ -69,28 +69,28 @@ def climb(
     while tiers < min(to, most) or (not added and tiers < most):
         tiers += 1
         added = asked(tiers) - heard
-    return Asked(tiers, added)
+    return PromptedApprovers(tiers, added)
 
 
 def _willing(
-    asked: frozenset[UUID], terms: Terms, groups: Groups, known: Directory, tenant_id: UUID
+    asked: frozenset[UUID], terms: Terms, groups: Groups, known: RecipientDirectory, tenant_id: UUID
 ) -> frozenset[UUID]:
     willing = asked - known.quiet
     seats = {person: seats for person, seats in known.seats(tenant_id).items() if person in willing}
     return asked if list(who_lacks(terms.quorum, terms.stages, groups, seats)) else willing
 
 
-def count(known: Directory) -> int:
+def count(known: RecipientDirectory) -> int:
     """Return how many tiers the managers have: the number of the last one that has anybody."""
     return max(known.managers.values(), default=0)
 
 
-def first_reviewers(known: Directory, requester_id: UUID) -> Asked:
+def first_reviewers(known: RecipientDirectory, requester_id: UUID) -> PromptedApprovers:
     """Return whom to prompt first: the lowest tier that has anybody other than the requester."""
     return wider_reviewers(known, requester_id, heard=frozenset(), asked=0, to=1)
 
 
-def reviewers_so_far(known: Directory, requester_id: UUID, asked: int) -> frozenset[UUID]:
+def reviewers_so_far(known: RecipientDirectory, requester_id: UUID, asked: int) -> frozenset[UUID]:
     """Return who of the first so many tiers is asked, the requester never; 0 is everybody.
 
     Who wants no prompts gets none, unless nobody else would be asked.
@@ -105,11 +105,13 @@ def reviewers_so_far(known: Directory, requester_id: UUID, asked: int) -> frozen
     return people
 
 
-def wider_reviewers(known: Directory, requester_id: UUID, *, heard: AbstractSet[UUID], asked: int, to: int) -> Asked:
+def wider_reviewers(
+    known: RecipientDirectory, requester_id: UUID, *, heard: AbstractSet[UUID], asked: int, to: int
+) -> PromptedApprovers:
     """Return who is added to those who have `heard` of it as the audience goes from `asked` tiers to `to`.
 
     A tier that adds nobody lets the next one in.
     """
-    return climb(
+    return added_by_tier(
         lambda number: reviewers_so_far(known, requester_id, number), count(known), heard=heard, tiers=asked, to=to
     )

@@ -18,14 +18,14 @@ from lockbox import database as database_
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK
 from lockbox.database import Database, now
-from lockbox.failpoints import reach
+from lockbox.failpoints import failpoint
 from lockbox.identity.roles import Mode
 from lockbox.notifications import recipients
-from lockbox.notifications.delivery_status import Reach
+from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.requests import reminders, transition
-from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Move, Party, State, move
-from lockbox.requests.transition import Change
-from lockbox.schedule import CLOCK, Promise
+from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, MoveRule, Party, State, move
+from lockbox.requests.transition import RequestMove
+from lockbox.schedule import CLOCK, IndexEntry
 
 log = structlog.get_logger(__name__)
 Fail = Callable[[UUID, Exception], None]
@@ -39,7 +39,7 @@ LOCK = text("""
 SELECT id, tenant_id, requester_id, mode, service, state, version, deadline_at, wake_at, asked_at
 FROM requests WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
 """)
-LOCK_TO_NUDGE = text("""
+LOCK_TO_REMIND = text("""
 SELECT id, tenant_id, requester_id, mode, service, state, deadline_at, wake_at, created_at, asked_at, opened_at,
     reminders, tiers_asked, warned
 FROM requests WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
@@ -55,7 +55,7 @@ ORDER BY wake_at LIMIT :most
 
 
 @dataclass(frozen=True)
-class Clock:
+class RequestClock:
     """The clock of a request that waits for the customer.
 
     While it stands, `stopped_at` is since when, `stopped_deadline` the deadline that held until then, and
@@ -68,7 +68,7 @@ class Clock:
     stopped_for: int = 0
 
 
-def stopped(clock: Clock, window: int, at: datetime) -> Clock:
+def stopped(clock: RequestClock, window: int, at: datetime) -> RequestClock:
     """Return a clock that stands from now on, for at most one further window of so many seconds in all.
 
     One that stands already, or has stood for that long, is left as it is.
@@ -76,23 +76,23 @@ def stopped(clock: Clock, window: int, at: datetime) -> Clock:
     left = window - clock.stopped_for
     if clock.stopped_at is not None or left <= 0:
         return clock
-    return Clock(clock.deadline_at + timedelta(seconds=left), at, clock.deadline_at, clock.stopped_for)
+    return RequestClock(clock.deadline_at + timedelta(seconds=left), at, clock.deadline_at, clock.stopped_for)
 
 
-def resumed(clock: Clock, at: datetime) -> Clock:
+def resumed(clock: RequestClock, at: datetime) -> RequestClock:
     """Return a clock that goes on: its deadline has moved by the time that it stood, in whole seconds, rounded up."""
     if clock.stopped_at is None or clock.stopped_deadline is None:
         return clock
     moved = _moved(clock, at)
-    return Clock(clock.stopped_deadline + timedelta(seconds=moved), stopped_for=clock.stopped_for + moved)
+    return RequestClock(clock.stopped_deadline + timedelta(seconds=moved), stopped_for=clock.stopped_for + moved)
 
 
-def stood(clock: Clock, at: datetime) -> timedelta:
+def stood(clock: RequestClock, at: datetime) -> timedelta:
     """Return for how long the clock has stood by now, all told."""
     return timedelta(seconds=clock.stopped_for + _moved(clock, at))
 
 
-def _moved(clock: Clock, at: datetime) -> int:
+def _moved(clock: RequestClock, at: datetime) -> int:
     if clock.stopped_at is None or clock.stopped_deadline is None:
         return 0
     most = (clock.deadline_at - clock.stopped_deadline) // timedelta(seconds=1)
@@ -120,8 +120,8 @@ def run(database: Database, ids: Iterable[UUID]) -> int:
     _wait_for(database, ids := set(ids))
     early: set[UUID] = set()
     ended = _in_halves(database, sorted(ids), partial(_end, early=early), _lost)
-    reach("clock.after_commit")
-    return ended + _in_halves(database, sorted(early), _nudge, partial(_leave_alone, database))
+    failpoint("clock.after_commit")
+    return ended + _in_halves(database, sorted(early), _remind, partial(_leave_alone, database))
 
 
 def _wait_for(database: Database, ids: Collection[UUID]) -> None:
@@ -160,8 +160,8 @@ def _leave_alone(database: Database, request_id: UUID, error: Exception) -> None
     with database.transaction() as session:
         rows = session.connection().execute(LEFT_ALONE, {"id": request_id, "at": now(session)}).all()
         kinds = [(row, CLOCK_ACTIONS[State(row.state)].value) for row in rows]
-        promises = [Promise(str(row.id), kind, row.wake_at) for row, kind in kinds]
-        database_.promise(session, CLOCK, promises)
+        promises = [IndexEntry(str(row.id), kind, row.wake_at) for row, kind in kinds]
+        database_.arm_after_commit(session, CLOCK, promises)
 
 
 def _end(session: Session, ids: Sequence[UUID], *, early: set[UUID]) -> int:
@@ -172,43 +172,43 @@ def _end(session: Session, ids: Sequence[UUID], *, early: set[UUID]) -> int:
     ready = [row for row in due if row.deadline_at <= at]
     early |= {row.id for row in due if row.deadline_at > at}
     if ready:
-        reach("clock.after_lock")
+        failpoint("clock.after_lock")
         told = reminders.reaches(session, ready)
         changes = [_change(row, told.get(row.id), at) for row in ready]
         requesters = {row.requester_id for row in ready}
         known = recipients.look_up(session, {row.tenant_id for row in ready}, at, also=requesters)
         transition.end(session, changes, known)
-        reach("clock.after_move")
-        reminders.mourn(session, ready, told, at)
+        failpoint("clock.after_move")
+        reminders.notify_undelivered(session, ready, told, at)
         lag = max(at - row.wake_at for row in ready)
-        reach("clock.before_commit")
+        failpoint("clock.before_commit")
         log.info("clock.ran", moved=len(ready), of=len(ids), lag_ms=round(lag.total_seconds() * 1000))
-    database_.promise(session, CLOCK, _settled(session, ids, rows, at))
+    database_.arm_after_commit(session, CLOCK, _settled(session, ids, rows, at))
     return len(ready)
 
 
-def _nudge(session: Session, ids: Sequence[UUID]) -> int:
-    rows = session.connection().execute(LOCK_TO_NUDGE, {"ids": list(ids)}).all()
+def _remind(session: Session, ids: Sequence[UUID]) -> int:
+    rows = session.connection().execute(LOCK_TO_REMIND, {"ids": list(ids)}).all()
     at = now(session)
     ready = [row for row in rows if row.wake_at is not None and row.wake_at <= at < row.deadline_at]
     if ready:
-        reminders.nudge(session, ready, at)
-        reach("clock.after_nudge")
+        reminders.remind(session, ready, at)
+        failpoint("clock.after_nudge")
         log.info("clock.nudged", nudged=len(ready), of=len(ids))
     over = [row for row in rows if row.wake_at is not None and row.deadline_at <= at]
-    promises = [Promise(str(row.id), CLOCK_ACTIONS[State(row.state)].value, row.wake_at) for row in over]
-    database_.promise(session, CLOCK, [*promises, *_settled(session, ids, rows, at)])
+    promises = [IndexEntry(str(row.id), CLOCK_ACTIONS[State(row.state)].value, row.wake_at) for row in over]
+    database_.arm_after_commit(session, CLOCK, [*promises, *_settled(session, ids, rows, at)])
     return len(ready)
 
 
-def _change(row: Row[Any], told: Reach | None, at: datetime) -> Change:
+def _change(row: Row[Any], told: DeliveryReach | None, at: datetime) -> RequestMove:
     """Return the move; a time-out records how many people had been asked, and how many of them were reached."""
     state = State(row.state)
     facts: dict[str, Value] = {"asked": told.asked, "reached": told.reached} if told else {}
     if told and not told.reached:
         facts["nobody_told"] = True
     action, taken = _by_the_clock(state)
-    return Change(
+    return RequestMove(
         request_id=row.id,
         tenant_id=row.tenant_id,
         requester_id=row.requester_id,
@@ -228,21 +228,21 @@ def _change(row: Row[Any], told: Reach | None, at: datetime) -> Change:
 
 
 @cache
-def _by_the_clock(state: State) -> tuple[Action, Move]:
+def _by_the_clock(state: State) -> tuple[Action, MoveRule]:
     action = CLOCK_ACTIONS[state]
     taken, _ = move(state, action, {Party.CLOCK})
     return action, taken
 
 
-def _settled(session: Session, ids: Sequence[UUID], rows: Sequence[Row[Any]], at: datetime) -> list[Promise]:
+def _settled(session: Session, ids: Sequence[UUID], rows: Sequence[Row[Any]], at: datetime) -> list[IndexEntry]:
     """Return what the index has to hold of every id that did not move: early ones again, strangers not at all."""
     promises = []
     for row in rows:
         if row.wake_at is None:
-            promises.append(Promise(str(row.id), Action.EXPIRE.value, None))
+            promises.append(IndexEntry(str(row.id), Action.EXPIRE.value, None))
         elif row.wake_at > at:
             kind = CLOCK_ACTIONS[State(row.state)].value
-            promises.append(Promise(str(row.id), kind, row.wake_at - at))
+            promises.append(IndexEntry(str(row.id), kind, row.wake_at - at))
     missing = set(ids) - {row.id for row in rows}
     if missing:
         busy = {row.id: State(row.state) for row in session.connection().execute(KNOWN, {"ids": list(missing)})}
@@ -250,6 +250,6 @@ def _settled(session: Session, ids: Sequence[UUID], rows: Sequence[Row[Any]], at
     return promises
 
 
-def _again(request_id: UUID, state: State | None) -> Promise:
+def _again(request_id: UUID, state: State | None) -> IndexEntry:
     action = CLOCK_ACTIONS.get(state) if state else None
-    return Promise(str(request_id), (action or Action.EXPIRE).value, BUSY_ROW_AGAIN if action else None)
+    return IndexEntry(str(request_id), (action or Action.EXPIRE).value, BUSY_ROW_AGAIN if action else None)

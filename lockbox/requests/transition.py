@@ -13,16 +13,16 @@ from sqlmodel import Session
 from lockbox import database, sql
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
-from lockbox.audit.events import THE_CLOCK, Actor, Happening
+from lockbox.audit.events import THE_CLOCK, Actor, AuditEvent
 from lockbox.audit.log.signing_keys import LIST_KEY
 from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications import outbox
-from lockbox.notifications.audience import Nudge
-from lockbox.notifications.outbox import News
-from lockbox.notifications.recipients import Directory
+from lockbox.notifications.audience import Reminder
+from lockbox.notifications.outbox import MoveNotice
+from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Party, State
 from lockbox.requests.models import AccessRequest, Decision
-from lockbox.schedule import CLOCK, Promise
+from lockbox.schedule import CLOCK, IndexEntry
 from lockbox.sql import array
 
 NEW_REQUEST = """
@@ -66,7 +66,7 @@ ended AS (
     WHERE r.id = e.id
 )"""
 
-NUDGED = """
+REMINDED = """
 nudged AS (
     UPDATE requests r SET wake_at = n.wake_at, reminders = n.reminders, tiers_asked = n.tiers_asked,
         warned = n.warned
@@ -77,7 +77,7 @@ nudged AS (
 )"""
 
 
-REASONED = frozenset({Nudge.WIDEN, Nudge.UNREACHED})
+REASONED = frozenset({Reminder.WIDEN, Reminder.UNREACHED})
 """The nudges for which there is a reason beside the time: that nobody could be told."""
 
 
@@ -89,7 +89,7 @@ SUBMITTED = _statement(NEW_REQUEST)
 MOVED_ALONE = _statement(MOVED)
 MOVED_BY_DECISION = _statement(MOVED, DECIDED, LIST_KEY)
 ENDED_BY_CLOCK = _statement(ENDED, sql.ADD_LAGS)
-NUDGED_BY_CLOCK = _statement(NUDGED)
+REMINDED_BY_CLOCK = _statement(REMINDED)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Change:
+class RequestMove:
     """One move that was judged legal: the request as it is after it, and how it came about.
 
     `asked` are those whom it asks: managers for a review, else people of the customer. `policy_version` is that of
@@ -134,9 +134,9 @@ class Change:
         """Whether this move set the deadline that the request now has."""
         return self.wake_at is not None and self.to_state is not self.from_state
 
-    def happening(self) -> Happening:
+    def happening(self) -> AuditEvent:
         """Return the event that this move leaves."""
-        return Happening(
+        return AuditEvent(
             at=self.at,
             action=self.action,
             actor=self.actor,
@@ -152,9 +152,9 @@ class Change:
             salts=self.salts,
         )
 
-    def news(self, event_id: UUID) -> News:
+    def news(self, event_id: UUID) -> MoveNotice:
         """Return this move as those who are told of it see it."""
-        return News(
+        return MoveNotice(
             event_id=event_id,
             request_id=self.request_id,
             tenant_id=self.tenant_id,
@@ -172,14 +172,14 @@ class Change:
             asked=self.asked,
         )
 
-    def promise(self) -> Promise:
+    def promise(self) -> IndexEntry:
         """Return what the clock's index has to hold of the request from now on."""
         kind = CLOCK_ACTIONS.get(self.to_state, Action.EXPIRE)
-        return Promise(str(self.request_id), kind.value, self.wake_at)
+        return IndexEntry(str(self.request_id), kind.value, self.wake_at)
 
 
 @dataclass(frozen=True)
-class Nudged:
+class RequestReminder:
     """One request that the clock nudges and that stays as it is: its clock and counters after it, and who hears.
 
     `told` is, for each nudge, who is asked by it; others may hear of it too. `unreached` is how many were asked where
@@ -198,20 +198,20 @@ class Nudged:
     reminders: int
     tiers_asked: int
     warned: bool
-    told: Mapping[Nudge, frozenset[UUID]]
+    told: Mapping[Reminder, frozenset[UUID]]
     policy_version: int
     unreached: int | None = None
 
-    def happening(self, nudge: Nudge) -> Happening:
+    def happening(self, nudge: Reminder) -> AuditEvent:
         """Return the event that a nudge leaves; it has no seq, for it is no move."""
-        facts: dict[Nudge, dict[str, Value]] = {
-            Nudge.REMIND: {"reminders": self.reminders},
-            Nudge.WIDEN: {"tiers_asked": self.tiers_asked},
+        facts: dict[Reminder, dict[str, Value]] = {
+            Reminder.REMIND: {"reminders": self.reminders},
+            Reminder.WIDEN: {"tiers_asked": self.tiers_asked},
         }
         in_vain: dict[str, Value] = {"unreached": self.unreached} if self.unreached is not None else {}
         if nudge in REASONED:
             facts[nudge] = facts.get(nudge, {}) | in_vain
-        return Happening(
+        return AuditEvent(
             at=self.at,
             action=nudge,
             actor=THE_CLOCK,
@@ -224,9 +224,9 @@ class Nudged:
             facts=facts.get(nudge, {}),
         )
 
-    def news(self, nudge: Nudge, event_id: UUID) -> News:
+    def news(self, nudge: Reminder, event_id: UUID) -> MoveNotice:
         """Return a nudge as those who are told of it see it."""
-        return News(
+        return MoveNotice(
             event_id=event_id,
             request_id=self.request_id,
             tenant_id=self.tenant_id,
@@ -245,9 +245,9 @@ class Nudged:
             nudge=nudge,
         )
 
-    def promise(self) -> Promise:
+    def promise(self) -> IndexEntry:
         """Return what the clock's index has to hold of the request from now on."""
-        return Promise(str(self.request_id), CLOCK_ACTIONS[self.state].value, self.wake_at)
+        return IndexEntry(str(self.request_id), CLOCK_ACTIONS[self.state].value, self.wake_at)
 
 
 def identity(request: AccessRequest) -> dict[str, Any]:
@@ -279,7 +279,7 @@ def actor_for(caller: Caller, party: Party, origin: Origin, on_behalf_of: UUID |
     )
 
 
-def insert(session: Session, request: AccessRequest, change: Change, known: Directory) -> None:
+def insert(session: Session, request: AccessRequest, change: RequestMove, known: RecipientDirectory) -> None:
     """Write a new request with its first event and the notices it promises."""
     _write(session, SUBMITTED, [change], known, request.model_dump())
 
@@ -287,8 +287,8 @@ def insert(session: Session, request: AccessRequest, change: Change, known: Dire
 def update(  # noqa: PLR0917 - as many things are written
     session: Session,
     request: AccessRequest,
-    change: Change,
-    known: Directory,
+    change: RequestMove,
+    known: RecipientDirectory,
     decision: Decision | None = None,
     approval_key: str | None = None,
 ) -> None:
@@ -304,7 +304,7 @@ def update(  # noqa: PLR0917 - as many things are written
         _write(session, MOVED_BY_DECISION, [change], known, row | prefixed | {"approval_key": approval_key})
 
 
-def end(session: Session, changes: Sequence[Change], known: Directory) -> None:
+def end(session: Session, changes: Sequence[RequestMove], known: RecipientDirectory) -> None:
     """Write the clock's moves, all of which end their request."""
     rows = {
         "id": array(change.request_id for change in changes),
@@ -316,7 +316,7 @@ def end(session: Session, changes: Sequence[Change], known: Directory) -> None:
     _write(session, ENDED_BY_CLOCK, changes, known, rows)
 
 
-def nudge(session: Session, nudged: Sequence[Nudged], known: Directory) -> None:
+def remind(session: Session, nudged: Sequence[RequestReminder], known: RecipientDirectory) -> None:
     """Write what the clock does to requests that stay as they are: counters, clocks, events, notices."""
     rows = {
         "id": array(one.request_id for one in nudged),
@@ -330,20 +330,24 @@ def nudge(session: Session, nudged: Sequence[Nudged], known: Directory) -> None:
     parameters = {
         **rows,
         **events.append(event for _, _, event in happened),
-        **outbox.promise(session, known, news),
+        **outbox.queue_notices(session, known, news),
     }
-    session.connection().execute(NUDGED_BY_CLOCK, parameters)
-    database.promise(session, CLOCK, [one.promise() for one in nudged])
+    session.connection().execute(REMINDED_BY_CLOCK, parameters)
+    database.arm_after_commit(session, CLOCK, [one.promise() for one in nudged])
 
 
 def _write(
-    session: Session, statement: TextClause, changes: Sequence[Change], known: Directory, row: Mapping[str, Any]
+    session: Session,
+    statement: TextClause,
+    changes: Sequence[RequestMove],
+    known: RecipientDirectory,
+    row: Mapping[str, Any],
 ) -> None:
     happenings = [change.happening() for change in changes]
     news = [change.news(event.id) for change, event in zip(changes, happenings, strict=True)]
-    parameters = {**row, **events.append(happenings), **outbox.promise(session, known, news)}
+    parameters = {**row, **events.append(happenings), **outbox.queue_notices(session, known, news)}
     session.connection().execute(statement, _plain(parameters))
-    database.promise(session, CLOCK, [change.promise() for change in changes])
+    database.arm_after_commit(session, CLOCK, [change.promise() for change in changes])
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:

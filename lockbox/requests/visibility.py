@@ -7,7 +7,7 @@ from uuid import UUID
 from lockbox.identity.roles import Caller, Role
 
 
-class Reach(StrEnum):
+class VisibilityScope(StrEnum):
     """Which requests somebody may know of by a role: none, the own, their tenant's once it was told, or all."""
 
     NONE = "none"
@@ -16,24 +16,24 @@ class Reach(StrEnum):
     ALL = "all"
 
 
-REACH: dict[Role, Reach] = {
-    Role.ENGINEER: Reach.OWN,
-    Role.MANAGER: Reach.ALL,
-    Role.OPERATOR: Reach.NONE,
-    Role.VENDOR_AUDITOR: Reach.ALL,
-    Role.SYSTEM: Reach.NONE,
-    Role.TENANT_ADMIN: Reach.TENANTS,
-    Role.APPROVER: Reach.TENANTS,
-    Role.AUDITOR: Reach.TENANTS,
+VISIBILITY_SCOPES: dict[Role, VisibilityScope] = {
+    Role.ENGINEER: VisibilityScope.OWN,
+    Role.MANAGER: VisibilityScope.ALL,
+    Role.OPERATOR: VisibilityScope.NONE,
+    Role.VENDOR_AUDITOR: VisibilityScope.ALL,
+    Role.SYSTEM: VisibilityScope.NONE,
+    Role.TENANT_ADMIN: VisibilityScope.TENANTS,
+    Role.APPROVER: VisibilityScope.TENANTS,
+    Role.AUDITOR: VisibilityScope.TENANTS,
 }
 
 
-def with_reach(reach: Reach) -> frozenset[Role]:
+def roles_with_scope(reach: VisibilityScope) -> frozenset[Role]:
     """Return the roles that reach so far."""
-    return frozenset(role for role, reaches in REACH.items() if reaches is reach)
+    return frozenset(role for role, reaches in VISIBILITY_SCOPES.items() if reaches is reach)
 
 
-class Capacity(StrEnum):
+class ReaderRole(StrEnum):
     """As what somebody looks at one particular request."""
 
     REQUESTER = "requester"
@@ -44,7 +44,7 @@ class Capacity(StrEnum):
     AUDITOR = "auditor"
 
 
-class Guarded(StrEnum):
+class ProtectedField(StrEnum):
     """What not everybody who may see a request may read of it.
 
     An origin is the network address and the user agent of whoever acted, on the vendor's or the customer's side.
@@ -57,33 +57,33 @@ class Guarded(StrEnum):
 
 
 CUSTOMERS_PARTIES = frozenset({Role.TENANT_ADMIN, Role.APPROVER, Role.AUDITOR})
-CUSTOMER = frozenset({Capacity.TENANT_ADMIN, Capacity.APPROVER, Capacity.AUDITOR})
-READERS: dict[Guarded, frozenset[Capacity]] = {
-    Guarded.JUSTIFICATION: frozenset({Capacity.REQUESTER, Capacity.MANAGER}) | CUSTOMER,
-    Guarded.COMMENT: frozenset({Capacity.REQUESTER, Capacity.MANAGER}) | CUSTOMER,
-    Guarded.VENDOR_ORIGIN: frozenset({Capacity.MANAGER, Capacity.VENDOR_AUDITOR}),
-    Guarded.CUSTOMER_ORIGIN: CUSTOMER,
+CUSTOMER = frozenset({ReaderRole.TENANT_ADMIN, ReaderRole.APPROVER, ReaderRole.AUDITOR})
+READERS: dict[ProtectedField, frozenset[ReaderRole]] = {
+    ProtectedField.JUSTIFICATION: frozenset({ReaderRole.REQUESTER, ReaderRole.MANAGER}) | CUSTOMER,
+    ProtectedField.COMMENT: frozenset({ReaderRole.REQUESTER, ReaderRole.MANAGER}) | CUSTOMER,
+    ProtectedField.VENDOR_ORIGIN: frozenset({ReaderRole.MANAGER, ReaderRole.VENDOR_AUDITOR}),
+    ProtectedField.CUSTOMER_ORIGIN: CUSTOMER,
 }
 
 
-def capacities(caller: Caller, requester_id: UUID, tenant_id: UUID) -> frozenset[Capacity]:
+def reader_roles(caller: Caller, requester_id: UUID, tenant_id: UUID) -> frozenset[ReaderRole]:
     """Return everything as which the caller looks at a request."""
     held = {
-        Capacity.REQUESTER: caller.person_id == requester_id,
-        Capacity.MANAGER: caller.holds(Role.MANAGER),
-        Capacity.VENDOR_AUDITOR: caller.holds(Role.VENDOR_AUDITOR),
-        Capacity.TENANT_ADMIN: caller.holds(Role.TENANT_ADMIN, tenant_id=tenant_id),
-        Capacity.APPROVER: caller.holds(Role.APPROVER, tenant_id=tenant_id),
-        Capacity.AUDITOR: caller.holds(Role.AUDITOR, tenant_id=tenant_id),
+        ReaderRole.REQUESTER: caller.person_id == requester_id,
+        ReaderRole.MANAGER: caller.holds(Role.MANAGER),
+        ReaderRole.VENDOR_AUDITOR: caller.holds(Role.VENDOR_AUDITOR),
+        ReaderRole.TENANT_ADMIN: caller.holds(Role.TENANT_ADMIN, tenant_id=tenant_id),
+        ReaderRole.APPROVER: caller.holds(Role.APPROVER, tenant_id=tenant_id),
+        ReaderRole.AUDITOR: caller.holds(Role.AUDITOR, tenant_id=tenant_id),
     }
     return frozenset(capacity for capacity, holds in held.items() if holds)
 
 
-def origin_of(role: str) -> Guarded:
+def origin_of(role: str) -> ProtectedField:
     """Return which side's origin an event of this actor's role shows; the vendor's for what nobody did."""
-    return Guarded.CUSTOMER_ORIGIN if role in CUSTOMERS_PARTIES else Guarded.VENDOR_ORIGIN
+    return ProtectedField.CUSTOMER_ORIGIN if role in CUSTOMERS_PARTIES else ProtectedField.VENDOR_ORIGIN
 
 
-def may_read(field: Guarded, held: AbstractSet[Capacity]) -> bool:
+def may_read(field: ProtectedField, held: AbstractSet[ReaderRole]) -> bool:
     """Whether somebody who looks at a request as all of these may read the field."""
     return bool(READERS[field] & held)

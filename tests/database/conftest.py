@@ -18,7 +18,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import Engine, TextClause, create_engine, text
 
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from lockbox import database as database_module
 from lockbox import schedule as schedule_module
 from lockbox.database import Database, make_engine
@@ -65,7 +65,7 @@ def _brief_logs() -> None:
 
 
 @dataclass
-class Shared:
+class SharedDatabase:
     """A database for one test after another, and warm connections to it; to make either takes longer than a test."""
 
     urls: Urls
@@ -92,7 +92,7 @@ class Shared:
 
 
 @pytest.fixture(scope="session")
-def shared(template: Servers) -> Iterator[Shared]:
+def shared(template: ServerAddresses) -> Iterator[SharedDatabase]:
     """What the tests that change no more than rows have in common."""
     with fresh_database(template) as urls:
         root = create_engine(urls.superuser, pool_size=1, pool_pre_ping=True, connect_args={"options": NO_TRIGGERS})
@@ -100,7 +100,7 @@ def shared(template: Servers) -> Iterator[Shared]:
             names = list(connection.execute(TABLES).scalars())
             schema = connection.execute(SCHEMA).scalar_one()
         deleting = (f"_{name} AS (DELETE FROM {name})" for name in names)  # noqa: S608 - our own tables
-        shared = Shared(
+        shared = SharedDatabase(
             urls=urls,
             api=make_engine(urls.api, role="test-api", pool_size=4, overflow=16),
             worker=make_engine(urls.worker, role="test-worker", pool_size=4, overflow=16),
@@ -119,7 +119,7 @@ def alone() -> None:
 
 
 @pytest.fixture
-def urls(request: pytest.FixtureRequest, template: Servers, shared: Shared) -> Iterator[Urls]:
+def urls(request: pytest.FixtureRequest, template: ServerAddresses, shared: SharedDatabase) -> Iterator[Urls]:
     """An empty database, and an emptied Redis."""
     if "alone" in request.fixturenames:
         with fresh_database(template) as urls:
@@ -131,21 +131,21 @@ def urls(request: pytest.FixtureRequest, template: Servers, shared: Shared) -> I
 
 
 @pytest.fixture
-def api(urls: Urls, shared: Shared) -> Iterator[Database]:
+def api(urls: Urls, shared: SharedDatabase) -> Iterator[Database]:
     """The database as the API sees it."""
     with _house(urls, urls.api, shared, shared.api) as house:
         yield house
 
 
 @pytest.fixture
-def worker(urls: Urls, shared: Shared) -> Iterator[Database]:
+def worker(urls: Urls, shared: SharedDatabase) -> Iterator[Database]:
     """The database as a worker sees it."""
     with _house(urls, urls.worker, shared, shared.worker) as house:
         yield house
 
 
 @contextmanager
-def _house(urls: Urls, login: str, shared: Shared, warm: Engine) -> Iterator[Database]:
+def _house(urls: Urls, login: str, shared: SharedDatabase, warm: Engine) -> Iterator[Database]:
     is_shared = urls is shared.urls
     engine = warm if is_shared else make_engine(login, role="test", pool_size=4, overflow=16)
     house = Database(engine, Schedule(urls.redis))
@@ -221,7 +221,7 @@ def real_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def redis_url(request: pytest.FixtureRequest) -> str:
     """The URL of an emptied Valkey, then of an emptied Redis if there is one."""
     if request.param == "valkey":
-        servers: Servers = request.getfixturevalue("servers")
+        servers: ServerAddresses = request.getfixturevalue("servers")
         url = servers.redis_url
     else:
         url = request.getfixturevalue("real_redis")

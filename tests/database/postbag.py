@@ -13,10 +13,10 @@ from lockbox.database import Database
 from lockbox.identity import keyring
 from lockbox.notifications import delivery, endpoints
 from lockbox.notifications.delivery import Senders
-from lockbox.notifications.endpoints import Vault
-from lockbox.notifications.results import Try
-from lockbox.notifications.senders.protocol import HookSender, Mail, MailSender, MemoryHooks, MemoryMail
-from lockbox.notifications.sending_pool import Lanes
+from lockbox.notifications.endpoints import SecretVault
+from lockbox.notifications.results import AttemptResult
+from lockbox.notifications.senders.protocol import MailSender, MemoryMail, MemoryWebhooks, OutgoingMail, WebhookSender
+from lockbox.notifications.sending_pool import SendingPool
 from lockbox.requests import policy_store
 from lockbox.schedule import NOTICES
 from tests.builders import World, as_sender, setting
@@ -40,13 +40,13 @@ class Postbag:
     """
 
     mail: MemoryMail = field(default_factory=MemoryMail)
-    hooks: MemoryHooks = field(default_factory=MemoryHooks)
-    calling: HookSender | None = None
+    hooks: MemoryWebhooks = field(default_factory=MemoryWebhooks)
+    calling: WebhookSender | None = None
     mailing: MailSender | None = None
-    lanes: Lanes | None = None
+    lanes: SendingPool | None = None
     audit_keys: dict[bytes, VerifierKey] = field(default_factory=lambda: {public().id: public()})
     approval_keys: tuple[str, ...] = ()
-    vault: Vault = field(default_factory=lambda: Vault([Fernet.generate_key().decode()]))
+    vault: SecretVault = field(default_factory=lambda: SecretVault([Fernet.generate_key().decode()]))
 
     @property
     def senders(self) -> Senders:
@@ -62,10 +62,10 @@ class Postbag:
             self.audit_keys,
             keyring.development_codes(),
             self.approval_keys,
-            self.lanes or Lanes(mail_threads=1, hook_threads=1, clock=lambda: 0.0, first_load=10_000),
+            self.lanes or SendingPool(mail_threads=1, hook_threads=1, clock=lambda: 0.0, first_load=10_000),
         )
 
-    def deliver(self, house: Database, ids: Iterable[UUID]) -> list[Try]:
+    def deliver(self, house: Database, ids: Iterable[UUID]) -> list[AttemptResult]:
         """Deliver notices of that house."""
         return delivery.deliver(as_sender(house), ids, self.senders)
 
@@ -80,7 +80,7 @@ class Postbag:
 class DyingMail(MemoryMail):
     """Its process dies right after the relay took the mail, before anybody could note it."""
 
-    def send(self, mail: Mail) -> None:
+    def send(self, mail: OutgoingMail) -> None:
         """Send, and die."""
         super().send(mail)
         raise SystemExit(137)
@@ -94,7 +94,7 @@ class SlowMail(MemoryMail):
         self.sending = threading.Event()
         self.let_go = threading.Event()
 
-    def send(self, mail: Mail) -> None:
+    def send(self, mail: OutgoingMail) -> None:
         """Send once let go."""
         self.sending.set()
         self.let_go.wait(10)

@@ -24,7 +24,7 @@ ENDS = {"deny": "denied", "cancel": "cancelled", "complete": "completed", "revok
 
 
 @dataclass
-class Rules:
+class ReferenceRules:
     """What the tenant has laid down; windows in seconds. `able` are the approvers who may approve now."""
 
     quorum: int
@@ -58,7 +58,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Act:
+class ReferenceAct:
     """Who does what, and when; `window` in seconds where an approver shortens it."""
 
     who: str
@@ -67,7 +67,7 @@ class Act:
     at: datetime
 
 
-def filed(rules: Rules, who: str, access: int, at: datetime) -> Request | None:
+def filed(rules: ReferenceRules, who: str, access: int, at: datetime) -> Request | None:
     """Return a new request, None where it has to be refused: nobody could ever open it."""
     if rules.enforce and len(rules.able) < rules.quorum:
         return None
@@ -75,7 +75,7 @@ def filed(rules: Rules, who: str, access: int, at: datetime) -> Request | None:
     return Request(who, rules.first, at + timedelta(seconds=window), access)
 
 
-def acted(rules: Rules, request: Request, act: Act) -> bool:
+def acted(rules: ReferenceRules, request: Request, act: ReferenceAct) -> bool:
     """Change a request as a person's act must change it; return False, and leave it alone, where it is refused."""
     may = TABLE.get((request.state, act.action), set()) & _parties(rules, request, act.who)
     if not may or act.at >= request.deadline:
@@ -108,7 +108,7 @@ def lets_in(request: Request, at: datetime) -> bool:
     return request.state == "active" and at < request.deadline
 
 
-def _begin(rules: Rules, request: Request, state: str, at: datetime) -> None:
+def _begin(rules: ReferenceRules, request: Request, state: str, at: datetime) -> None:
     seconds = rules.approval_window
     if state == "active":
         narrowed = [window for _, window in _counting(rules, request).values() if window]
@@ -116,11 +116,11 @@ def _begin(rules: Rules, request: Request, state: str, at: datetime) -> None:
     request.state, request.deadline = state, at + timedelta(seconds=seconds)
 
 
-def _counting(rules: Rules, request: Request) -> dict[str, tuple[str, int | None]]:
+def _counting(rules: ReferenceRules, request: Request) -> dict[str, tuple[str, int | None]]:
     return {who: vote for who, vote in request.votes.items() if vote[0] == "approve" and who in rules.able}
 
 
-def _parties(rules: Rules, request: Request, who: str) -> set[str]:
+def _parties(rules: ReferenceRules, request: Request, who: str) -> set[str]:
     held = {
         "requester": who == request.who,
         "manager": who in MANAGERS,

@@ -1,12 +1,12 @@
 """A mail relay that knows nobody, and says so as Postfix does."""
 
-from lockbox.notifications.senders.protocol import Mail, MemoryMail, Reply, SendFailed
+from lockbox.notifications.senders.protocol import MemoryMail, OutgoingMail, Reply, SendFailed
 
 
 class RefusingMail(MemoryMail):
     """Answers each mail with the address that it went to."""
 
-    def send(self, mail: Mail) -> None:
+    def send(self, mail: OutgoingMail) -> None:
         """Refuse."""
         said = f"5.1.1 <{mail.to_address}>: Recipient address rejected: User unknown"
         raise SendFailed(

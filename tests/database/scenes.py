@@ -15,13 +15,13 @@ from sqlmodel import Session
 
 from lockbox.audit.events import VENDORS_LOG
 from lockbox.database import Database
-from lockbox.errors import NoOpenWindow, Refusal
+from lockbox.errors import LockboxError, NoOpenWindow
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller
 from lockbox.requests import queries, submit
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.queries import Question
+from lockbox.requests.queries import AccessCheck
 from lockbox.schedule import CLOCK, NOTICES
 from tests.builders import HERE, SETTINGS, World, unbound, vouch_for
 
@@ -47,7 +47,7 @@ def at_once(pool: ThreadPoolExecutor, *calls: Callable[[], object]) -> list[obje
         barrier.wait(PATIENCE)
         try:
             return call()
-        except Refusal as refusal:
+        except LockboxError as refusal:
             return refusal
 
     running = [pool.submit(run, call) for call in calls]
@@ -161,7 +161,7 @@ def assert_trails_are_whole(house: Database) -> None:
 
 def door(world: World, who: str = "erin", resource: str = MAILBOX) -> AccessRequest | None:
     """Ask as the guarded system does; return the request that opens the door, None if it is shut."""
-    question = Question(world.tenant.slug, "exchange-online", resource, "read", world.people[who].person_id)
+    question = AccessCheck(world.tenant.slug, "exchange-online", resource, "read", world.people[who].person_id)
     with world.house.transaction() as session:
         try:
             return queries.check(session, world.people["gate"], question).request

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from lockbox.admin import delegates, invitations, members, tenants, vendor_staff
-from lockbox.admin.delegates import Entry, Wanted
+from lockbox.admin.delegates import DelegationInput, DelegationSummary
 from lockbox.admin.memberships import Member
 from lockbox.database import Database
 from lockbox.identity import row_security
@@ -99,15 +99,15 @@ def mode_of(world: World) -> Mode:
 
 def names_deputy(
     world: World, who: str = "ann", deputy: str = "aude", principal: str | None = None, **changes: Any
-) -> Entry:
+) -> DelegationSummary:
     """Name a deputy for a day, or for another period."""
-    wanted = Wanted(
+    wanted = DelegationInput(
         deputy_id=id_of(world, deputy),
         ends_at=changes.get("ends_at") or datetime.now(UTC) + timedelta(days=1),
         starts_at=changes.get("starts_at"),
         principal_id=id_of(world, principal) if principal else None,
     )
-    return does(world, who, delegates.name_deputy, wanted, house=changes.get("house"))
+    return does(world, who, delegates.add_delegation, wanted, house=changes.get("house"))
 
 
 def with_deputies(house: Database) -> World:

@@ -9,11 +9,11 @@ from sqlalchemy import Engine
 
 from lockbox.admin import tenants as tenancy
 from lockbox.database import Database
-from lockbox.errors import AddressTaken, Invalid, SignInAgain, TooManyAddresses, Unknown
+from lockbox.errors import AddressTaken, Invalid, NotFound, SignInAgain, TooManyAddresses
 from lockbox.identity import row_security, tenants
 from lockbox.identity.models import Address
-from lockbox.identity.roles import Means, Side
-from lockbox.identity.sessions import Place
+from lockbox.identity.roles import AuthMethod, Side
+from lockbox.identity.sessions import ClientInfo
 from lockbox.notifications import addresses
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.senders.protocol import SendFailed
@@ -25,7 +25,7 @@ from tests.database.tenancy import does
 from tests.mailbox import code_of, sent_about
 from tests.ruling import signed_in
 
-AT_HOME = Place("192.0.2.7", "Firefox")
+AT_HOME = ClientInfo("192.0.2.7", "Firefox")
 DESK = "desk@contoso.example"
 T = TypeVar("T")
 TOLD = """
@@ -226,18 +226,19 @@ def test_nobody_sees_changes_or_confirms_the_address_of_somebody_else(world: Wor
     code = code_of(worker, added.id)
 
     for call, args in ((addresses.confirm, (code,)), (addresses.remove, ())):
-        with pytest.raises(Unknown):
+        with pytest.raises(NotFound):
             _by(world, "tara", call, added.id, *args)
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         _by(world, "tara", addresses.choose, added.id, prompts=False)
 
     assert _mine(world, "tara") == []
 
 
 @pytest.mark.parametrize(
-    ("means", "minutes_ago"), [(Means.TOKEN, 0), (Means.PASSKEY, 16), (Means.OIDC, 16), (Means.MAIL, 0)]
+    ("means", "minutes_ago"),
+    [(AuthMethod.TOKEN, 0), (AuthMethod.PASSKEY, 16), (AuthMethod.OIDC, 16), (AuthMethod.MAIL, 0)],
 )
-def test_an_old_or_weak_sign_in_changes_no_address(world: World, means: Means, minutes_ago: float) -> None:
+def test_an_old_or_weak_sign_in_changes_no_address(world: World, means: AuthMethod, minutes_ago: float) -> None:
     world.people["ann"] = signed_in(world, "ann", means, minutes_ago=minutes_ago)
     write(
         setting(world.house).engine,

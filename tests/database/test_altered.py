@@ -10,9 +10,9 @@ from sqlalchemy import Engine
 from lockbox.admin import audit_access
 from lockbox.audit import export as tables
 from lockbox.audit import report
-from lockbox.audit.event_search import Recorded, Wanted
+from lockbox.audit.event_search import EventFilter, RecordedEvent
 from lockbox.audit.report import Report
-from lockbox.audit.verifier.export_format import Kind
+from lockbox.audit.verifier.export_format import FindingKind
 from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database, now
 from lockbox.requests.lifecycle import Action
@@ -40,11 +40,11 @@ COLUMNS = {
 }
 
 
-def listed(world: World, who: str = "tara") -> list[Recorded]:
+def listed(world: World, who: str = "tara") -> list[RecordedEvent]:
     """Return what a search finds, the oldest first."""
     reader = reads(world, who)
     with world.house.transaction() as session:
-        found = audit_access.search(session, reader, Wanted(), before=None, most=50)
+        found = audit_access.search(session, reader, EventFilter(), before=None, most=50)
     return sorted(found.events, key=lambda event: event.id)
 
 
@@ -120,7 +120,7 @@ def test_whatever_stands_in_the_place_of_a_body_everybody_is_told_which_event_it
 
     verdict = judged(exported(story), seen)
     edited, gap = verdict.findings.first
-    assert (edited.kind, edited.number, gap.kind) == (Kind.EDITED, spoilt.number, Kind.GAP_IN_MOVES)
+    assert (edited.kind, edited.number, gap.kind) == (FindingKind.EDITED, spoilt.number, FindingKind.GAP_IN_MOVES)
     found, page = reported(story)
     assert (found.altered, found.service) == ((spoilt.id,), "exchange-online")
     assert "Do not rely on this report" in page

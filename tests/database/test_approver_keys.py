@@ -8,12 +8,12 @@ from sqlalchemy import Engine, text
 
 from lockbox.admin import audit_access, erasure
 from lockbox.audit import export
-from lockbox.audit.event_search import Wanted
+from lockbox.audit.event_search import EventFilter
 from lockbox.audit.verifier import export_format
 from lockbox.audit.verifier import signed_approvals as files
-from lockbox.audit.verifier.export_format import Kind
+from lockbox.audit.verifier.export_format import FindingKind
 from lockbox.audit.verifier.signed_approvals import ApproverKeys, Approvers
-from lockbox.audit.verifier.verify import BAD, Verdict, verify
+from lockbox.audit.verifier.verify import BAD, VerificationResult, verify
 from lockbox.database import Database, as_owner
 from lockbox.errors import NotYours
 from lockbox.requests.lifecycle import Action
@@ -33,13 +33,13 @@ def keys_of(world: World, who: str = "tara") -> ApproverKeys:
     return files.read(json.dumps(files.document(given)))
 
 
-def verdict_on(world: World, worker: Database, *given: ApproverKeys) -> Verdict:
+def verdict_on(world: World, worker: Database, *given: ApproverKeys) -> VerificationResult:
     """Return the verdict on a whole export of the tenant's log."""
     sealed(worker)
     with world.house.transaction() as session:
-        reading = audit_access.reading(session, world.people["tara"], world.tenant.slug)
+        reading = audit_access.audit_reader(session, world.people["tara"], world.tenant.slug)
     with world.house.transaction() as session:
-        begun = audit_access.export(session, reading, Wanted(), {}, ())
+        begun = audit_access.export(session, reading, EventFilter(), {}, ())
     pages = audit_access.pages(world.house, reading)
     file = b"".join(export.lines(pages, begun))
     return verify(export_format.lines_of(io.BytesIO(file)), [public()], approvers=Approvers(given))
@@ -102,7 +102,7 @@ def test_a_real_log_is_checked_by_the_customers_own_keys(api: Database, worker: 
 
     verdict = verdict_on(world, worker, keys_of(world))
 
-    assert Kind.PASSKEY not in verdict.findings.kinds
+    assert FindingKind.PASSKEY not in verdict.findings.kinds
     assert (verdict.signed_approvals, verdict.attested) == (1, {})
 
 
@@ -116,7 +116,7 @@ def test_a_passkey_that_the_vendor_enrolled_for_an_approver_later_is_named(api: 
     verdict = verdict_on(world, worker, before)
 
     assert verdict.exit_code == BAD
-    assert Kind.PASSKEY in verdict.findings.kinds
+    assert FindingKind.PASSKEY in verdict.findings.kinds
 
 
 def test_the_signature_of_somebody_erased_is_checked_by_the_file_that_the_customer_kept(
@@ -130,7 +130,7 @@ def test_the_signature_of_somebody_erased_is_checked_by_the_file_that_the_custom
 
     verdict = verdict_on(world, worker, kept)
 
-    assert Kind.PASSKEY not in verdict.findings.kinds
+    assert FindingKind.PASSKEY not in verdict.findings.kinds
     assert verdict.signed_approvals == 1
     assert keys_of(world).keys == ()
     assert not read(api, "SELECT FROM event_details WHERE field = 'credential'")
@@ -146,5 +146,5 @@ def test_what_the_vendor_reviewed_first_is_checked_by_the_customers_log_alone(
 
     verdict = verdict_on(world, worker, keys_of(world))
 
-    assert Kind.PASSKEY not in verdict.findings.kinds
+    assert FindingKind.PASSKEY not in verdict.findings.kinds
     assert verdict.signed_approvals == 1

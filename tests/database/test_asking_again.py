@@ -10,13 +10,13 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.database import Database
-from lockbox.errors import AskedAgain, NobodyCanApprove, NotTimedOut, NotYours, PolicyNotMet, TooMany, Unknown
+from lockbox.errors import AlreadyAskedAgain, NobodyCanApprove, NotFound, NotTimedOut, NotYours, PolicyNotMet, TooMany
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.requests import submit, timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.submit import Limits, Submitted
+from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
 from tests.builders import HERE, SETTINGS, ShiftedClock, World
 from tests.database.scenes import as_caller, assert_trails_are_whole, at_once, read, set_back, write
 from tests.ruling import lay_down
@@ -41,11 +41,13 @@ def timed_out(world: World, superuser: Engine, worker: Database, who: str = "eri
     return request
 
 
-def asks_again(world: World, who: str | Caller, request_id: UUID, limits: Limits | None = None) -> Submitted:
+def asks_again(
+    world: World, who: str | Caller, request_id: UUID, limits: SubmissionLimits | None = None
+) -> SubmittedRequest:
     """Ask again as somebody."""
     caller = world.people[who] if isinstance(who, str) else who
     with world.house.transaction() as session:
-        return submit.ask(session, caller, HERE, request_id, SETTINGS.services, limits=limits)
+        return submit.ask_again(session, caller, HERE, request_id, SETTINGS.services, limits=limits)
 
 
 def test_the_same_is_filed_anew_and_follows_the_first(world: World, superuser: Engine, worker: Database) -> None:
@@ -80,7 +82,7 @@ def test_limits_on_filing_hold(world: World, superuser: Engine, worker: Database
     first = timed_out(world, superuser, worker)
 
     with pytest.raises(TooMany):
-        asks_again(world, "erin", first.id, Limits(1, 1))
+        asks_again(world, "erin", first.id, SubmissionLimits(1, 1))
 
 
 def test_it_is_refused_where_nobody_could_approve_any_more(world: World, superuser: Engine, worker: Database) -> None:
@@ -105,7 +107,7 @@ def test_what_did_not_time_out_is_not_asked_again_so(world: World, ending: Actio
 
 @pytest.mark.parametrize(
     ("who", "refusal"),
-    [("ann", NotYours), ("max", NotYours), ("tara", NotYours), ("eve", Unknown), ("gate", Unknown)],
+    [("ann", NotYours), ("max", NotYours), ("tara", NotYours), ("eve", NotFound), ("gate", NotFound)],
 )
 def test_nobody_else_asks_again(
     world: World, superuser: Engine, worker: Database, who: str, refusal: type[Exception]
@@ -134,7 +136,7 @@ def test_while_the_second_is_open_a_third_is_refused_with_its_id_and_not_after(
     first = timed_out(world, superuser, worker)
     second = asks_again(world, "erin", first.id).request
 
-    with pytest.raises(AskedAgain) as refused:
+    with pytest.raises(AlreadyAskedAgain) as refused:
         asks_again(world, "erin", first.id)
     set_back(superuser, [second.id], 1)
     timers.run(worker, [second.id])
@@ -152,8 +154,8 @@ def test_of_many_who_ask_again_at_once_one_files(
 
         results = at_once(pool, *[lambda one=first: asks_again(world, "erin", one.id) for _ in range(6)])
 
-        filed = [one for one in results if isinstance(one, Submitted)]
-        refused = [one for one in results if isinstance(one, AskedAgain)]
+        filed = [one for one in results if isinstance(one, SubmittedRequest)]
+        refused = [one for one in results if isinstance(one, AlreadyAskedAgain)]
         assert (len(filed), len(refused)) == (1, 5)
         assert {one.facts["request_id"] for one in refused} == {str(filed[0].request.id)}
 
@@ -172,7 +174,7 @@ def test_a_system_asks_again_for_what_it_has_filed_itself_and_for_nothing_else(
     set_back(superuser, [first.id], 1)
     timers.run(worker, [first.id])
 
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         asks_again(world, filers[1], first.id)
     second = asks_again(world, filers[0], first.id).request
 

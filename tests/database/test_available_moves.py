@@ -10,11 +10,11 @@ import pytest
 from sqlmodel import Session
 
 from lockbox.database import Database, now
-from lockbox.errors import Refusal, Unknown
-from lockbox.identity.roles import Caller, Means
+from lockbox.errors import LockboxError, NotFound
+from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.requests import decide, queries
 from lockbox.requests.available_moves import AvailableMove
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import OPEN_STATES, PEOPLES_ACTIONS, Action, State
 from lockbox.requests.policy import ApproveMeans
 from lockbox.requests.policy_rules import Policy
@@ -61,25 +61,25 @@ def _everybody(world: World, session: Session) -> Iterator[tuple[str, Caller]]:
     yield from world.people.items()
     for name in ("ann", "max"):
         one = world.people[name]
-        yield f"{name} by a token", replace(one, means=Means.TOKEN)
-        yield f"{name} by a mailed code", replace(one, means=Means.MAIL, signed_in_at=at)
-        yield f"{name} by a passkey", replace(one, means=Means.PASSKEY, signed_in_at=at)
+        yield f"{name} by a token", replace(one, means=AuthMethod.TOKEN)
+        yield f"{name} by a mailed code", replace(one, means=AuthMethod.MAIL, signed_in_at=at)
+        yield f"{name} by a passkey", replace(one, means=AuthMethod.PASSKEY, signed_in_at=at)
         yield (
             f"{name} by a passkey of yesterday",
-            replace(one, means=Means.PASSKEY, signed_in_at=at - timedelta(days=1)),
+            replace(one, means=AuthMethod.PASSKEY, signed_in_at=at - timedelta(days=1)),
         )
         yield f"{name} at a terminal", replace(one, by_terminal=True)
 
 
-def _tried(house: Database, caller: Caller, request_id: UUID, action: Action) -> Refusal | None:
+def _tried(house: Database, caller: Caller, request_id: UUID, action: Action) -> LockboxError | None:
     """Return what refuses a move that says all that a policy could ask for, None where it is made; nothing stays."""
     try:
         with house.transaction() as session:
-            decide.act(session, caller, HERE, request_id, Verdict(action, "As told"))
+            decide.act(session, caller, HERE, request_id, DecisionInput(action, "As told"))
             _undo()
     except UndoneError:
         return None
-    except Refusal as refused:
+    except LockboxError as refused:
         return refused
 
 
@@ -92,7 +92,7 @@ def _told(house: Database, caller: Caller, request_id: UUID) -> tuple[AvailableM
         return decide.moves_of(session, caller, queries.find(session, caller, request_id).request)
 
 
-def _differs(told: AvailableMove, tried: Refusal | None) -> bool:
+def _differs(told: AvailableMove, tried: LockboxError | None) -> bool:
     if tried is not None and tried.detail == ONLY_LOOKS:
         return told.allowed
     # Whether an approval is signed is judged by what comes along with it.
@@ -101,7 +101,7 @@ def _differs(told: AvailableMove, tried: Refusal | None) -> bool:
     return _of(told.refusal) != _of(tried)
 
 
-def _of(refusal: Refusal | None) -> tuple[Any, ...] | None:
+def _of(refusal: LockboxError | None) -> tuple[Any, ...] | None:
     return None if refusal is None else (type(refusal), refusal.detail)
 
 
@@ -127,7 +127,7 @@ def test_each_move_that_is_offered_can_be_made_and_each_other_is_refused_for_the
             for name, caller in people:
                 try:
                     moves = _told(api, caller, request.id)
-                except Unknown:
+                except NotFound:
                     continue
                 assert [one.action for one in moves] == [one for one in Action if one in PEOPLES_ACTIONS]
                 for one in moves:
@@ -144,5 +144,5 @@ def test_each_move_that_is_offered_can_be_made_and_each_other_is_refused_for_the
 def _moved(world: World, who: str, action: Action, request_id: UUID) -> Any:
     try:
         return world.act(who, action, request_id)
-    except Refusal:
+    except LockboxError:
         return None

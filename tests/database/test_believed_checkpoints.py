@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from config.settings import Plan
 from lockbox.admin import tenants
-from lockbox.admin.tenants import Founding
+from lockbox.admin.tenants import TenantInput
 from lockbox.audit.log import checkpoint
 from lockbox.database import Database
 from lockbox.notifications import checkpoint_digest
@@ -34,7 +34,7 @@ def due(world: World, sender: Database, later: ShiftedClock, post: Postbag) -> W
     world.fresh()
     sealed(sender)
     later.shift = timedelta(hours=25)
-    list(checkpoint_digest.tell(sender, timedelta(days=1)))
+    list(checkpoint_digest.queue_due(sender, timedelta(days=1)))
     return world
 
 
@@ -135,7 +135,7 @@ def test_the_fingerprint_of_the_newest_key_stands_in_the_first_admins_invitation
     world: World, sender: Database, post: Postbag, keys: list[Ed25519PrivateKey]
 ) -> None:
     post.audit_keys = {public(key).id: public(key) for key in keys}
-    founding = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
+    founding = TenantInput("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
     manages(world, "olga", tenants.add, founding, {"standard": Plan()})
 
     post.deliver(

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from redis import Redis
 
-from lockbox.schedule import CLOCK, NOTICES, Away, Index, Promise, Schedule
+from lockbox.schedule import CLOCK, NOTICES, IndexEntry, RedisUnavailable, Schedule, ScheduleIndex
 from lockbox.sql import new_id
 
 ASLEEP, NOT_RUNG = 20.0, 0.3
@@ -19,7 +19,7 @@ AWAKE = ASLEEP / 2
 
 
 @contextmanager
-def _sleeper(schedule: Schedule, index: Index, seconds: float = ASLEEP) -> Iterator[list[float]]:
+def _sleeper(schedule: Schedule, index: ScheduleIndex, seconds: float = ASLEEP) -> Iterator[list[float]]:
     """Somebody asleep on the bell; the list gets how long the sleep was."""
     slept: list[float] = []
     listening = threading.Event()
@@ -41,8 +41,8 @@ def _sleeper(schedule: Schedule, index: Index, seconds: float = ASLEEP) -> Itera
         sleeping.result(60)
 
 
-def _arm(schedule: Schedule, seconds: float, index: Index = CLOCK) -> None:
-    assert schedule.arm(index, [Promise(str(new_id()), index.kinds[0], timedelta(seconds=seconds))])
+def _arm(schedule: Schedule, seconds: float, index: ScheduleIndex = CLOCK) -> None:
+    assert schedule.arm(index, [IndexEntry(str(new_id()), index.kinds[0], timedelta(seconds=seconds))])
 
 
 def test_arming_something_into_an_empty_index_wakes(schedule: Schedule) -> None:
@@ -88,11 +88,11 @@ def test_the_epoch_at_the_end_of_an_index_does_not_keep_the_bell_silent(schedule
 
 def test_removing_and_arming_only_what_is_missing_lets_sleep(schedule: Schedule) -> None:
     held = str(new_id())
-    schedule.arm(CLOCK, [Promise(held, "expire", timedelta(seconds=60))])
+    schedule.arm(CLOCK, [IndexEntry(held, "expire", timedelta(seconds=60))])
 
     with _sleeper(schedule, CLOCK, NOT_RUNG) as slept:
-        schedule.arm(CLOCK, [Promise(held, "expire", timedelta(seconds=1))], only_missing=True)
-        schedule.arm(CLOCK, [Promise(held, "expire", None)])
+        schedule.arm(CLOCK, [IndexEntry(held, "expire", timedelta(seconds=1))], only_missing=True)
+        schedule.arm(CLOCK, [IndexEntry(held, "expire", None)])
 
     assert slept[0] > NOT_RUNG - 0.05
 
@@ -111,7 +111,7 @@ def test_a_broken_bell_says_so_and_can_be_mended(schedule: Schedule, redis: "Red
     with schedule.bell(CLOCK) as bell:
         bell.listen()
         redis.client_kill_filter(_type="pubsub")
-        with pytest.raises(Away):
+        with pytest.raises(RedisUnavailable):
             bell.wait(ASLEEP)
         bell.listen()
         _arm(schedule, 60)

@@ -30,7 +30,7 @@ BOTH = pytest.mark.parametrize(
 
 
 @dataclass(frozen=True)
-class Stage:
+class WaitingStage:
     """A stage in which a request waits: its policy, who is asked first and next, and by which templates."""
 
     policy: dict[str, Any]
@@ -39,13 +39,13 @@ class Stage:
     reminder: str
 
 
-REVIEW = Stage(
+REVIEW = WaitingStage(
     {"vendor_review": True, "review_window": WINDOW, "review_reminders": [25, 75], "review_widening": [50]},
     ("max", "mia"),
     "reviewing",
     "review_reminder",
 )
-APPROVAL = Stage(
+APPROVAL = WaitingStage(
     {
         "approval_window": WINDOW,
         "approval_reminders": [25, 75],
@@ -88,7 +88,7 @@ def test_reminders_the_next_tier_and_the_deadline_come_at_their_shares_of_the_ti
     *,
     here: datetime,
     ends: str,
-    stage: Stage,
+    stage: WaitingStage,
 ) -> None:
     world, post = World.make(api), Postbag()
     write(superuser, "UPDATE people SET time_zone = 'Europe/Berlin'")

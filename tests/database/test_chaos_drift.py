@@ -6,7 +6,7 @@ from sqlalchemy import Engine
 from chaos import drift
 from lockbox.database import Database
 from lockbox.reconcile import reconcile
-from lockbox.schedule import CLOCK, INDEXES, Promise
+from lockbox.schedule import CLOCK, INDEXES, IndexEntry
 from tests.builders import Urls, World
 
 
@@ -16,7 +16,7 @@ def unarmed(world: World, worker: Database) -> str:
     list(reconcile(worker, None))
     request = world.submit()
     assert all(worker.schedule.is_whole(index) for index in INDEXES)
-    worker.schedule.arm(CLOCK, [Promise(str(request.id), "time_out", None)])
+    worker.schedule.arm(CLOCK, [IndexEntry(str(request.id), "time_out", None)])
     return f"time_out:{request.id}"
 
 

@@ -7,7 +7,7 @@ from chaos import questions
 from config.settings import DEVELOPMENT_KEY
 from lockbox.database import Database
 from lockbox.notifications import endpoints
-from lockbox.notifications.endpoints import Vault
+from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests.lifecycle import Action
 from tests.builders import World, setting, unbound
 from tests.database.scenes import read
@@ -55,7 +55,9 @@ BREAKS = {
 def honest(world: World, worker: Database) -> World:
     """A world with an endpoint of the vendor's, and a request that was approved and given back, all of it sealed."""
     with setting(world.house).transaction() as session:
-        endpoints.add(session, Vault([DEVELOPMENT_KEY.get_secret_value()]), "https://hooks.example/", tenant_id=None)
+        endpoints.add(
+            session, SecretVault([DEVELOPMENT_KEY.get_secret_value()]), "https://hooks.example/", tenant_id=None
+        )
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
     world.act("erin", Action.COMPLETE, request.id)

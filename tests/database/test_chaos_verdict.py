@@ -11,29 +11,29 @@ from redis.exceptions import ReadOnlyError
 from sqlalchemy import Engine
 
 from chaos import invariants, plan
-from chaos.crew import Crew, Ended
-from chaos.evidence import Evidence, Plant
-from chaos.hints import Hints
+from chaos.crew import Crew, ProcessExit
+from chaos.evidence import ChaosEvidence, InfrastructureState
+from chaos.hints import MessageLog
 from chaos.journal import Journal
-from chaos.loop import Loop
-from chaos.people import Cast, House
+from chaos.loop import EventLoopThread
+from chaos.people import ChaosCustomer, ChaosPeople
 from chaos.plan import Fault
 from chaos.sinks import MailSink
-from chaos.stage import Stage
+from chaos.stage import ChaosStack
 from chaos.strikes import STRIKES
-from cli.stack import Plan
-from config.embedded import Servers
+from cli.stack import StackPlan
+from config.embedded import ServerAddresses
 from tests.builders import Urls
 
-NOBODY = Plant(frozenset(), 0, 0, {})
-CALM = House("calm", UUID(int=1), {}, {}, (), is_reviewed=False, is_calm=True)
+NOBODY = InfrastructureState(frozenset(), 0, 0, {})
+CALM = ChaosCustomer("calm", UUID(int=1), {}, {}, (), is_reviewed=False, is_calm=True)
 
 
 @pytest.fixture
-def stage(template: Servers, urls: Urls, superuser: Engine, tmp_path: Path) -> Iterator[Stage]:
+def stage(template: ServerAddresses, urls: Urls, superuser: Engine, tmp_path: Path) -> Iterator[ChaosStack]:
     """A stage on which nothing was started."""
     faults = plan.make(1, 40)
-    prepared = Plan(
+    prepared = StackPlan(
         urls.api,
         urls.worker,
         urls.notices,
@@ -46,22 +46,34 @@ def stage(template: Servers, urls: Urls, superuser: Engine, tmp_path: Path) -> I
         flower_port=2,
     )
     crew = Crew(prepared, faults, tmp_path / "logs")
-    loop = Loop()
-    yield Stage(faults, prepared, template, superuser, loop, {}, MailSink(), Hints(), Cast((), CALM, ()), crew, [403])
+    loop = EventLoopThread()
+    yield ChaosStack(
+        faults,
+        prepared,
+        template,
+        superuser,
+        loop,
+        {},
+        MailSink(),
+        MessageLog(),
+        ChaosPeople((), CALM, ()),
+        crew,
+        [403],
+    )
     loop.close()
 
 
 @pytest.fixture
-def nothing(stage: Stage) -> Evidence:
+def nothing(stage: ChaosStack) -> ChaosEvidence:
     """The evidence of a run in which nothing happened."""
-    return Evidence(stage, Journal(), {}, (), NOBODY, NOBODY, (), {}, (), ())
+    return ChaosEvidence(stage, Journal(), {}, (), NOBODY, NOBODY, (), {}, (), ())
 
 
-def found(seen: Evidence) -> Mapping[str, tuple[str, ...]]:
+def found(seen: ChaosEvidence) -> Mapping[str, tuple[str, ...]]:
     return {one.name: one.off for one in invariants.check(seen) if not one.holds}
 
 
-def test_a_run_in_which_nothing_happened_shows_nothing(nothing: Evidence) -> None:
+def test_a_run_in_which_nothing_happened_shows_nothing(nothing: ChaosEvidence) -> None:
     assert found(nothing) == {
         "run": (
             "only 0 requests filed, of at least 12",
@@ -80,19 +92,19 @@ def test_a_run_in_which_nothing_happened_shows_nothing(nothing: Evidence) -> Non
     ("what", "invariant"),
     [("requests", "I3"), ("postgres", "I3"), ("unsealed", "I4"), ("notices", "I5"), ("reports", "I5")],
 )
-def test_what_the_drain_could_not_wait_out_is_found(nothing: Evidence, what: str, invariant: str) -> None:
+def test_what_the_drain_could_not_wait_out_is_found(nothing: ChaosEvidence, what: str, invariant: str) -> None:
     left = replace(nothing, left={what: 2})
 
     assert found(left)[invariant] == (f"2 {what} left after the drain",)
 
 
-def test_who_ended_unasked_is_found(nothing: Evidence) -> None:
-    looping = replace(nothing, ended=(Ended("worker", 1, 100.0),))
+def test_who_ended_unasked_is_found(nothing: ChaosEvidence) -> None:
+    looping = replace(nothing, ended=(ProcessExit("worker", 1, 100.0),))
 
     assert found(looping)["crew"] == ("worker ended by itself with 1",)
 
 
-def test_a_redis_that_is_read_only_refuses_whatever_is_written_until_it_is_lifted(stage: Stage) -> None:
+def test_a_redis_that_is_read_only_refuses_whatever_is_written_until_it_is_lifted(stage: ChaosStack) -> None:
     with Redis.from_url(stage.servers.redis_url) as redis:
         redis.set("kept", "so")
 

@@ -28,7 +28,7 @@ OPEN = "SELECT id FROM notices WHERE closed_at IS NULL AND checkpoint_id IS NOT 
 
 
 def told(house: Database, digest_every: timedelta = DAY) -> list[str]:
-    return list(checkpoint_digest.tell(house, digest_every))
+    return list(checkpoint_digest.queue_due(house, digest_every))
 
 
 def test_a_webhook_gets_each_kept_checkpoint_once(world: World, sender: Database, later: ShiftedClock) -> None:

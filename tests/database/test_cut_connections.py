@@ -14,10 +14,10 @@ from sqlalchemy.exc import OperationalError
 from lockbox.database import Database, make_engine
 from lockbox.notifications import delivery, queue
 from lockbox.notifications.models import Outcome
-from lockbox.notifications.outcome_events import Attempt
-from lockbox.notifications.results import Ended, Recorder, Try
+from lockbox.notifications.outcome_events import DeliveryAttempt
+from lockbox.notifications.results import AttemptResult, ClaimResult, ResultRecorder
 from lockbox.notifications.senders.smtp import SmtpMail
-from lockbox.notifications.sending_pool import Lanes
+from lockbox.notifications.sending_pool import SendingPool
 from tests.builders import ShiftedClock, Urls, World, unbound
 from tests.database.postbag import SENDER, Postbag, notice, open_notices
 from tests.database.relay import CommitLosingRelay
@@ -52,7 +52,7 @@ def test_cutting_all_connections_while_mails_are_in_flight_sends_none_twice(
 
     with relaying(greets_after=2) as relay:
         mail = SmtpMail(f"smtp://127.0.0.1:{relay.port}", sender=SENDER)
-        senders = Postbag(mailing=mail, lanes=Lanes(first_load=10_000)).senders
+        senders = Postbag(mailing=mail, lanes=SendingPool(first_load=10_000)).senders
         cutter = threading.Thread(target=cutting)
         ids = open_notices(world.house)
         results = delivery.dispatch(house, ids, senders)
@@ -83,7 +83,7 @@ def test_a_result_that_is_written_again_though_it_stands_is_counted_and_logged_o
     with CommitLosingRelay(urls.notices) as losing, relaying(answers={"example": "450 later"}) as relay:
         house = Database(make_engine(losing.url, role="relayed"), world.house.schedule)
         mail = SmtpMail(f"smtp://127.0.0.1:{relay.port}", sender=SENDER)
-        senders = Postbag(mailing=mail, lanes=Lanes(first_load=10_000)).senders
+        senders = Postbag(mailing=mail, lanes=SendingPool(first_load=10_000)).senders
         senders.mail.send = LosingAfter(mail, losing).send  # type: ignore[method-assign]
         relay.answers = {first_address(worker, ids[0]): "450 later"}
         results = delivery.dispatch(house, ids, senders)
@@ -123,9 +123,9 @@ def test_what_cannot_be_written_is_kept_until_its_lease_ends_and_no_longer(
 ) -> None:
     world.submit()
     kept, late, _ = open_notices(worker)
-    recorder, at = Recorder(), datetime.now(UTC)
+    recorder, at = ResultRecorder(), datetime.now(UTC)
     arrived = [
-        Try(one, Outcome.SENT, at, attempt=Attempt(one, None, "request.pending", at, timedelta(0)))
+        AttemptResult(one, Outcome.SENT, at, attempt=DeliveryAttempt(one, None, "request.pending", at, timedelta(0)))
         for one in (kept, late)
     ]
     with CommitLosingRelay(urls.notices) as relay:
@@ -133,8 +133,8 @@ def test_what_cannot_be_written_is_kept_until_its_lease_ends_and_no_longer(
         nowhere = make_url(urls.notices).set(port=own_port())
         engine = make_engine(nowhere.render_as_string(hide_password=False), role="away")
         cut_off = Database(engine, world.house.schedule)
-        ended = Ended(house, arrived[0], Future())
-        too_late = Ended(cut_off, arrived[1], Future(), time.monotonic() - 1)
+        ended = ClaimResult(house, arrived[0], Future())
+        too_late = ClaimResult(cut_off, arrived[1], Future(), time.monotonic() - 1)
 
         relay.losing = True
         recorder.record([ended])

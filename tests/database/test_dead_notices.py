@@ -21,7 +21,7 @@ from lockbox.notifications import delivery_status, results
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests import decide, timers
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.schedule import CLOCK, Schedule
@@ -52,7 +52,7 @@ WHERE n.request_id = :id AND n.template = :template ORDER BY p.name
 
 
 @dataclass
-class Scene:
+class DeadNoticeScene:
     """A world, its mail, and the worker that sends it and runs the clock."""
 
     world: World
@@ -94,9 +94,9 @@ class Scene:
 
 
 @pytest.fixture
-def scene(world: World, sender: Database, post: Postbag) -> Scene:
+def scene(world: World, sender: Database, post: Postbag) -> DeadNoticeScene:
     """The usual world, nothing sent yet."""
-    return Scene(world, sender, post)
+    return DeadNoticeScene(world, sender, post)
 
 
 def tiered(world: World, **changes: Any) -> AccessRequest:
@@ -106,7 +106,7 @@ def tiered(world: World, **changes: Any) -> AccessRequest:
     return world.submit()
 
 
-def test_each_dead_notice_leaves_an_event_that_holds_ids_and_words_alone(scene: Scene) -> None:
+def test_each_dead_notice_leaves_an_event_that_holds_ids_and_words_alone(scene: DeadNoticeScene) -> None:
     scene.post.endpoint(scene.world, "https://hooks.contoso.example/1", tenant_id=scene.world.tenant.id)
     scene.post.hooks.refused["https://hooks.contoso.example/1"] = SendFailed("gone", gone=True, kind="status")
     request = scene.world.submit()
@@ -128,7 +128,7 @@ def test_each_dead_notice_leaves_an_event_that_holds_ids_and_words_alone(scene: 
     assert_trails_are_whole(scene.house)
 
 
-def test_what_arrives_or_is_tried_again_leaves_no_event_of_its_own(scene: Scene) -> None:
+def test_what_arrives_or_is_tried_again_leaves_no_event_of_its_own(scene: DeadNoticeScene) -> None:
     request = scene.world.submit()
     scene.refuse("amir", permanent=False)
 
@@ -137,7 +137,7 @@ def test_what_arrives_or_is_tried_again_leaves_no_event_of_its_own(scene: Scene)
     assert scene.beside(request) == []
 
 
-def test_a_notice_that_stopped_mattering_is_dead_for_being_late(scene: Scene, later: ShiftedClock) -> None:
+def test_a_notice_that_stopped_mattering_is_dead_for_being_late(scene: DeadNoticeScene, later: ShiftedClock) -> None:
     request = scene.world.submit()
     scene.world.act("ann", Action.DENY, request.id)
 
@@ -148,7 +148,7 @@ def test_a_notice_that_stopped_mattering_is_dead_for_being_late(scene: Scene, la
     assert words == {"too_late"}
 
 
-def test_a_try_that_is_recorded_twice_leaves_one_event(scene: Scene) -> None:
+def test_a_try_that_is_recorded_twice_leaves_one_event(scene: DeadNoticeScene) -> None:
     request = scene.world.submit()
     scene.refuse("amir")
     tries = scene.post.deliver(scene.house, open_notices(scene.house))
@@ -159,7 +159,7 @@ def test_a_try_that_is_recorded_twice_leaves_one_event(scene: Scene) -> None:
     assert [action for action, _ in scene.beside(request)] == ["notice_dead"]
 
 
-def test_a_memo_that_is_dead_is_an_event_of_its_tenant_and_a_code_to_sign_in_is_none(scene: Scene) -> None:
+def test_a_memo_that_is_dead_is_an_event_of_its_tenant_and_a_code_to_sign_in_is_none(scene: DeadNoticeScene) -> None:
     ann = scene.world.people["ann"].person_id
     write(
         setting(scene.world.house).engine,
@@ -195,7 +195,7 @@ def test_a_memo_that_is_dead_is_an_event_of_its_tenant_and_a_code_to_sign_in_is_
     assert json.loads(event.body)["template"] == "policy_changed"
 
 
-def test_who_may_see_the_request_sees_its_dead_notices_and_nobody_else(scene: Scene, api: Database) -> None:
+def test_who_may_see_the_request_sees_its_dead_notices_and_nobody_else(scene: DeadNoticeScene, api: Database) -> None:
     request = scene.world.submit()
     scene.refuse("amir")
     scene.send()
@@ -211,7 +211,7 @@ def test_who_may_see_the_request_sees_its_dead_notices_and_nobody_else(scene: Sc
     }
 
 
-def test_only_operators_list_dead_notices(scene: Scene, api: Database) -> None:
+def test_only_operators_list_dead_notices(scene: DeadNoticeScene, api: Database) -> None:
     scene.world.submit()
     scene.refuse("amir")
     scene.send()
@@ -224,7 +224,7 @@ def test_only_operators_list_dead_notices(scene: Scene, api: Database) -> None:
 
 
 def test_the_next_tier_is_asked_at_once_where_nobody_of_the_first_could_be_told(
-    scene: Scene, later: ShiftedClock
+    scene: DeadNoticeScene, later: ShiftedClock
 ) -> None:
     request = tiered(scene.world)
     scene.refuse("abe")
@@ -249,7 +249,7 @@ def test_the_next_tier_is_asked_at_once_where_nobody_of_the_first_could_be_told(
     assert_indexes_are_true(scene.house)
 
 
-def test_with_no_tier_left_everybody_else_is_asked_and_the_admins_are_told_once(scene: Scene) -> None:
+def test_with_no_tier_left_everybody_else_is_asked_and_the_admins_are_told_once(scene: DeadNoticeScene) -> None:
     with setting(scene.world.house).transaction() as session:
         session.connection().execute(
             text("UPDATE people SET wants_prompts = false WHERE id = :id"),
@@ -275,7 +275,7 @@ def test_with_no_tier_left_everybody_else_is_asked_and_the_admins_are_told_once(
     assert_trails_are_whole(scene.house)
 
 
-def test_without_tiers_the_admins_are_told_and_nobody_is_asked_twice(scene: Scene) -> None:
+def test_without_tiers_the_admins_are_told_and_nobody_is_asked_twice(scene: DeadNoticeScene) -> None:
     request = scene.world.submit()
     scene.refuse("abe", "ann", "amir")
 
@@ -287,7 +287,7 @@ def test_without_tiers_the_admins_are_told_and_nobody_is_asked_twice(scene: Scen
     assert scene.actions(request) == ["unreached"]
 
 
-def test_one_who_was_told_or_is_still_being_tried_lets_the_clock_keep_its_time(scene: Scene) -> None:
+def test_one_who_was_told_or_is_still_being_tried_lets_the_clock_keep_its_time(scene: DeadNoticeScene) -> None:
     told, tried = scene.world.submit(), scene.world.submit()
     scene.refuse("abe", "ann")
     scene.post.deliver(scene.house, notices_of(scene, told))
@@ -299,7 +299,7 @@ def test_one_who_was_told_or_is_still_being_tried_lets_the_clock_keep_its_time(s
         assert scene.run(request) == 0
 
 
-def test_who_has_answered_was_reached_somehow(scene: Scene) -> None:
+def test_who_has_answered_was_reached_somehow(scene: DeadNoticeScene) -> None:
     lay_down(scene.world, quorum=2)
     request = scene.world.submit()
     scene.world.act("ann", Action.APPROVE, request.id)
@@ -310,7 +310,9 @@ def test_who_has_answered_was_reached_somehow(scene: Scene) -> None:
     assert scene.row(request).wake_at == request.wake_at
 
 
-def test_a_person_with_several_notices_is_one_person_and_reached_by_any(scene: Scene, later: ShiftedClock) -> None:
+def test_a_person_with_several_notices_is_one_person_and_reached_by_any(
+    scene: DeadNoticeScene, later: ShiftedClock
+) -> None:
     request = scene.world.submit()
     scene.refuse("abe", "ann", "amir")
     scene.send()
@@ -326,7 +328,7 @@ def test_a_person_with_several_notices_is_one_person_and_reached_by_any(scene: S
     assert (found.asked, found.reached, found.waiting, found.unreached) == (3, 1, 0, 2)
 
 
-def test_a_prompt_to_somebody_who_has_left_is_no_hope_either(scene: Scene) -> None:
+def test_a_prompt_to_somebody_who_has_left_is_no_hope_either(scene: DeadNoticeScene) -> None:
     request = tiered(scene.world)
     with setting(scene.world.house).transaction() as session:
         session.connection().execute(
@@ -339,7 +341,9 @@ def test_a_prompt_to_somebody_who_has_left_is_no_hope_either(scene: Scene) -> No
     assert scene.told(request) == ["Abe", "Ann"]
 
 
-def test_where_no_manager_could_be_told_the_operators_are_and_the_customer_hears_nothing(scene: Scene) -> None:
+def test_where_no_manager_could_be_told_the_operators_are_and_the_customer_hears_nothing(
+    scene: DeadNoticeScene,
+) -> None:
     lay_down(scene.world, vendor_review=True)
     request = scene.world.submit()
     scene.refuse("max", "mia")
@@ -355,7 +359,7 @@ def test_where_no_manager_could_be_told_the_operators_are_and_the_customer_hears
     assert scene.told(request, "unreached") == []
 
 
-def test_a_process_that_dies_before_the_record_leaves_it_to_the_next(scene: Scene) -> None:
+def test_a_process_that_dies_before_the_record_leaves_it_to_the_next(scene: DeadNoticeScene) -> None:
     request = tiered(scene.world)
     scene.refuse("abe")
     with Session(as_sender(scene.house).engine) as session:
@@ -372,7 +376,7 @@ def test_a_process_that_dies_before_the_record_leaves_it_to_the_next(scene: Scen
 
 
 def test_a_process_that_dies_after_the_record_leaves_the_promise_in_the_row(
-    scene: Scene, worker: Database, refused_url: str
+    scene: DeadNoticeScene, worker: Database, refused_url: str
 ) -> None:
     request = tiered(scene.world)
     scene.refuse("abe")
@@ -385,7 +389,7 @@ def test_a_process_that_dies_after_the_record_leaves_the_promise_in_the_row(
 
 
 def test_an_index_that_was_told_nothing_is_mended_by_reconciling(
-    scene: Scene, worker: Database, refused_url: str, later: ShiftedClock
+    scene: DeadNoticeScene, worker: Database, refused_url: str, later: ShiftedClock
 ) -> None:
     request = tiered(scene.world)
     scene.refuse("abe")
@@ -398,7 +402,7 @@ def test_an_index_that_was_told_nothing_is_mended_by_reconciling(
 
 
 def test_a_dead_notice_and_an_approval_at_once_end_in_one_truth(
-    scene: Scene, worker: Database, pool: ThreadPoolExecutor
+    scene: DeadNoticeScene, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     for number in range(8):
         request = scene.world.fresh() if number else tiered(scene.world)
@@ -422,11 +426,13 @@ def test_a_dead_notice_and_an_approval_at_once_end_in_one_truth(
     assert_trails_are_whole(worker)
 
 
-def test_an_approval_that_is_being_made_is_waited_for_and_holds(scene: Scene, pool: ThreadPoolExecutor) -> None:
+def test_an_approval_that_is_being_made_is_waited_for_and_holds(
+    scene: DeadNoticeScene, pool: ThreadPoolExecutor
+) -> None:
     request = tiered(scene.world)
     scene.refuse("abe")
     with scene.world.house.transaction() as session:
-        opened = decide.act(session, scene.world.people["ann"], HERE, request.id, Verdict(Action.APPROVE))
+        opened = decide.act(session, scene.world.people["ann"], HERE, request.id, DecisionInput(Action.APPROVE))
         sending = pool.submit(scene.send)
         waits = within(PATIENCE, lambda: read(scene.house, WAITING))
     sending.result(PATIENCE)
@@ -438,7 +444,7 @@ def test_an_approval_that_is_being_made_is_waited_for_and_holds(scene: Scene, po
 
 
 def test_the_last_two_prompts_that_die_at_once_wake_the_clock_all_the_same(
-    scene: Scene, worker: Database, pool: ThreadPoolExecutor
+    scene: DeadNoticeScene, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     for _ in range(5):
         request = scene.world.fresh()
@@ -460,7 +466,7 @@ def test_the_last_two_prompts_that_die_at_once_wake_the_clock_all_the_same(
     ["reminders = reminders + 1", "tiers_asked = tiers_asked + 1", "warned = true", "deadline_at = deadline_at"],
 )
 def test_a_worker_sets_a_clock_forward_and_changes_nothing_else_by_it(
-    scene: Scene, worker: Database, api: Database, change: str
+    scene: DeadNoticeScene, worker: Database, api: Database, change: str
 ) -> None:
     request = scene.world.submit()
     before = scene.row(request)
@@ -479,7 +485,7 @@ def test_a_worker_sets_a_clock_forward_and_changes_nothing_else_by_it(
     assert scene.row(request).wake_at == before.wake_at - timedelta(minutes=1)
 
 
-def test_an_open_windows_clock_is_set_forward_by_nobody(scene: Scene, worker: Database) -> None:
+def test_an_open_windows_clock_is_set_forward_by_nobody(scene: DeadNoticeScene, worker: Database) -> None:
     request = scene.world.submit()
     scene.world.act("ann", Action.APPROVE, request.id)
 
@@ -489,19 +495,19 @@ def test_an_open_windows_clock_is_set_forward_by_nobody(scene: Scene, worker: Da
     assert scene.row(request).state == "active"
 
 
-def notices_of(scene: Scene, request: AccessRequest) -> list[UUID]:
+def notices_of(scene: DeadNoticeScene, request: AccessRequest) -> list[UUID]:
     """Return the open notices of one request."""
     query = "SELECT id FROM notices WHERE request_id = :id AND closed_at IS NULL"
     return [row.id for row in read(scene.house, query, id=request.id)]
 
 
-def dead_tries(scene: Scene, request: AccessRequest) -> list[results.Try]:
+def dead_tries(scene: DeadNoticeScene, request: AccessRequest) -> list[results.AttemptResult]:
     """Return tries of all open notices of a request that ended dead and were not recorded."""
     at = scene.row(request).created_at
-    return [results.Try(one, Outcome.DEAD, at, "no such mailbox") for one in notices_of(scene, request)]
+    return [results.AttemptResult(one, Outcome.DEAD, at, "no such mailbox") for one in notices_of(scene, request)]
 
 
-def test_whom_a_prompt_reached_and_who_has_left_since_is_no_hope_either(scene: Scene) -> None:
+def test_whom_a_prompt_reached_and_who_has_left_since_is_no_hope_either(scene: DeadNoticeScene) -> None:
     groups = {"first": group(scene.world, "abe", "amir"), "second": group(scene.world, "ann")}
     lay_down(scene.world, tiers=[["first"], ["second"]], groups=groups)
     request = scene.world.submit()

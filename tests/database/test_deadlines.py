@@ -151,7 +151,7 @@ def test_an_answer_is_refused_at_the_deadline_and_taken_just_before_it(
     assert opened.state is State.ACTIVE
 
 
-def _entries(world: World) -> list[queries.Entry]:
+def _entries(world: World) -> list[queries.RequestEntry]:
     with world.house.transaction() as session:
-        page = queries.page(session, world.people["max"], queries.Filter(), cursor=None, most=100)
+        page = queries.page(session, world.people["max"], queries.RequestFilter(), cursor=None, most=100)
         return list(page.entries)

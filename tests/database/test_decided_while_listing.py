@@ -21,11 +21,11 @@ def _review(session: Session, caller: Caller) -> Sequence[Any]:
 
 
 def _waiting(session: Session, caller: Caller) -> Sequence[Any]:
-    return inbox.waiting(session, caller)[0]
+    return inbox.pending_requests(session, caller)[0]
 
 
 def _inside(session: Session, caller: Caller) -> Sequence[Any]:
-    return inbox.inside(session, caller)[0]
+    return inbox.open_windows(session, caller)[0]
 
 
 @pytest.mark.parametrize(
@@ -46,14 +46,14 @@ def test_what_is_decided_between_the_two_readings_is_not_listed(
     for request_id in (kept, decided):
         for name, action in before:
             reviewed.act(name, action, request_id)
-    some = inbox.some
+    some = inbox.page_of_ids
 
     def and_then(*given: Any, **named: Any) -> tuple[list[UUID], str | None]:
         found = some(*given, **named)
         reviewed.act(*last, decided)
         return found
 
-    monkeypatch.setattr(inbox, "some", and_then)
+    monkeypatch.setattr(inbox, "page_of_ids", and_then)
     with reviewed.house.transaction() as session:
         listed = looking(session, reviewed.people[who])
 

@@ -13,7 +13,7 @@ from lockbox.notifications import load_account
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests.lifecycle import Action
-from lockbox.schedule import NOTICES, Promise
+from lockbox.schedule import NOTICES, IndexEntry
 from lockbox.sql import new_id
 from tests.builders import World
 from tests.database.postbag import (
@@ -170,7 +170,7 @@ def test_a_hint_that_comes_early_sends_nothing_and_the_next_try_is_not_lost(
     post.mail.refused[address(worker, world, "ann")] = SendFailed("try later")
     post.deliver(worker, open_notices(worker))
     (waiting,) = open_notices(worker)
-    worker.schedule.arm(NOTICES, [Promise(str(waiting), "notify", None)])
+    worker.schedule.arm(NOTICES, [IndexEntry(str(waiting), "notify", None)])
 
     early = post.deliver(worker, [waiting])
 
@@ -181,7 +181,7 @@ def test_a_hint_that_comes_early_sends_nothing_and_the_next_try_is_not_lost(
 def test_ids_of_nobody_are_dropped_from_the_index(world: World, worker: Database, post: Postbag) -> None:
     world.submit()
     unknown = new_id()
-    worker.schedule.arm(NOTICES, [Promise(str(unknown), "notify", timedelta(0))])
+    worker.schedule.arm(NOTICES, [IndexEntry(str(unknown), "notify", timedelta(0))])
 
     post.deliver(worker, [unknown, *open_notices(worker)])
 
@@ -222,7 +222,7 @@ def test_a_code_that_somebody_waits_for_goes_before_what_was_promised_earlier(wo
     world.submit()
     (ann,) = read(world.house, "SELECT email FROM people WHERE id = :id", id=world.people["ann"].person_id)
     with world.house.transaction() as session:
-        load_account.ask(session, ann.email)
+        load_account.send_code(session, ann.email)
 
     (first,) = worker.schedule.claim(NOTICES, most=1).ids["notify"]
 

@@ -13,14 +13,14 @@ from lockbox.notifications import delivery, outcome_events, results
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.outcome_events import FAILS_TOO_LONG, MOST_ANSWER
 from lockbox.notifications.senders.protocol import Reply, SendFailed
-from lockbox.notifications.senders.webhook import HttpHooks
+from lockbox.notifications.senders.webhook import HttpWebhooks
 from lockbox.requests.policy_rules import Policy
 from tests.builders import ShiftedClock, World, unbound
 from tests.database.postbag import Postbag, address, open_notices
 from tests.database.scenes import read, write
 from tests.mailbox import told
-from tests.oidc_issuer import Answer
-from tests.receiver import Receiver, receiving
+from tests.oidc_issuer import ScriptedAnswer
+from tests.receiver import WebhookReceiver, receiving
 
 TRIES = "SELECT * FROM deliveries ORDER BY id"
 ENDPOINT = "SELECT * FROM endpoints WHERE id = :id"
@@ -28,7 +28,7 @@ HOOKS = "SELECT id FROM notices WHERE endpoint_id IS NOT NULL AND closed_at IS N
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
+def receiver() -> Iterator[WebhookReceiver]:
     with receiving() as running:
         yield running
 
@@ -36,7 +36,7 @@ def receiver() -> Iterator[Receiver]:
 @pytest.fixture
 def post() -> Postbag:
     """Mails in memory, and webhooks that are really called."""
-    return Postbag(calling=HttpHooks(allow_http=True))
+    return Postbag(calling=HttpWebhooks(allow_http=True))
 
 
 def hooks(house: Database) -> list[UUID]:
@@ -44,13 +44,13 @@ def hooks(house: Database) -> list[UUID]:
 
 
 def test_each_try_is_a_row_with_what_was_answered(
-    world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: Receiver
+    world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
     receiver.answers = [
-        Answer(status=500, body=b"not\x00now\r\n"),
-        Answer(status=302),
-        Answer(status=200, body=b"ok"),
+        ScriptedAnswer(status=500, body=b"not\x00now\r\n"),
+        ScriptedAnswer(status=302),
+        ScriptedAnswer(status=200, body=b"ok"),
     ]
     world.submit()
     notices = hooks(sender)
@@ -108,10 +108,10 @@ def test_of_an_answer_a_kilobyte_is_kept_without_what_a_terminal_obeys(answer: s
 
 
 def test_an_endpoint_that_is_gone_is_disabled_and_its_admins_are_told(
-    world: World, worker: Database, post: Postbag, receiver: Receiver
+    world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
-    receiver.answers = [Answer(status=410)]
+    receiver.answers = [ScriptedAnswer(status=410)]
     world.submit()
     world.submit()
 
@@ -132,10 +132,10 @@ def test_an_endpoint_that_is_gone_is_disabled_and_its_admins_are_told(
 
 @pytest.mark.parametrize("whose", ["tenant", "vendor"])
 def test_an_endpoint_that_fails_for_days_is_paused_and_who_keeps_it_is_told(
-    world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: Receiver, *, whose: str
+    world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver, *, whose: str
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id if whose == "tenant" else None)
-    receiver.answers = [Answer(status=500)]
+    receiver.answers = [ScriptedAnswer(status=500)]
     world.submit()
 
     post.deliver(sender, hooks(sender))
@@ -150,10 +150,10 @@ def test_an_endpoint_that_fails_for_days_is_paused_and_who_keeps_it_is_told(
 
 
 def test_one_success_ends_the_count_of_days(
-    world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: Receiver
+    world: World, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
-    receiver.answers = [Answer(status=500), Answer(status=204)]
+    receiver.answers = [ScriptedAnswer(status=500), ScriptedAnswer(status=204)]
     world.submit()
 
     post.deliver(sender, hooks(sender))
@@ -170,10 +170,10 @@ def test_one_success_ends_the_count_of_days(
     [(300, 300, 301), (86_000, 86_000, 86_001), (1, 1.4, 3)],
 )
 def test_an_endpoint_that_asks_to_wait_is_left_alone_while_there_is_time(
-    world: World, worker: Database, post: Postbag, receiver: Receiver, *, asked: int, least: float, most: float
+    world: World, worker: Database, post: Postbag, receiver: WebhookReceiver, *, asked: int, least: float, most: float
 ) -> None:
     post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
-    receiver.answers = [Answer(status=429, headers={"Retry-After": str(asked)})]
+    receiver.answers = [ScriptedAnswer(status=429, headers={"Retry-After": str(asked)})]
     request = world.submit()
 
     (one,) = post.deliver(worker, hooks(worker))
@@ -184,11 +184,11 @@ def test_an_endpoint_that_asks_to_wait_is_left_alone_while_there_is_time(
 
 
 def test_an_endpoint_is_called_again_though_the_approval_window_is_over_by_then(
-    api: Database, sender: Database, later: ShiftedClock, post: Postbag, receiver: Receiver
+    api: Database, sender: Database, later: ShiftedClock, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, approval_window=60))
     post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
-    receiver.answers = [Answer(status=503, headers={"Retry-After": "3600"}), Answer(status=204)]
+    receiver.answers = [ScriptedAnswer(status=503, headers={"Retry-After": "3600"}), ScriptedAnswer(status=204)]
     request = world.submit()
     notices = hooks(sender)
 
@@ -202,7 +202,7 @@ def test_an_endpoint_is_called_again_though_the_approval_window_is_over_by_then(
 
 
 def test_while_secrets_overlap_both_sign_and_after_that_the_new_one_alone(
-    world: World, worker: Database, post: Postbag, receiver: Receiver
+    world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
     rotated = "UPDATE endpoints SET old_secret = secret, old_secret_until = now() + :left WHERE id = :id"
@@ -220,7 +220,7 @@ def test_while_secrets_overlap_both_sign_and_after_that_the_new_one_alone(
 
 
 def test_an_endpoint_of_an_earlier_build_goes_on_with_its_one_secret(
-    world: World, worker: Database, post: Postbag, receiver: Receiver
+    world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
     sealed = post.vault.seal("whsec_" + "A" * 43 + "=")
@@ -237,7 +237,7 @@ def test_an_endpoint_of_an_earlier_build_goes_on_with_its_one_secret(
 @pytest.mark.parametrize("wanted", [True, False])
 @pytest.mark.parametrize("kind", ["json", "slack"])
 def test_a_justification_goes_out_only_where_that_is_asked_for(
-    world: World, worker: Database, post: Postbag, receiver: Receiver, *, kind: str, wanted: bool
+    world: World, worker: Database, post: Postbag, receiver: WebhookReceiver, *, kind: str, wanted: bool
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
     write(unbound(world.house), "UPDATE endpoints SET format = :f, with_justification = :w WHERE id = :id", f=kind,
@@ -263,7 +263,7 @@ def test_a_justification_goes_out_only_where_that_is_asked_for(
 
 @pytest.mark.usefixtures("alone")
 def test_a_webhook_of_the_vendor_is_not_told_why_whatever_its_row_says(
-    world: World, worker: Database, post: Postbag, receiver: Receiver
+    world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=None)
     write(unbound(world.house), "ALTER TABLE endpoints DROP CONSTRAINT ck_endpoints_with_justification")
@@ -278,7 +278,7 @@ def test_a_webhook_of_the_vendor_is_not_told_why_whatever_its_row_says(
 
 
 def test_a_policy_that_keeps_the_justification_out_of_mails_keeps_it_in_house_too(
-    api: Database, worker: Database, post: Postbag, receiver: Receiver
+    api: Database, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, mail_justification=False))
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -295,7 +295,7 @@ def test_a_crash_between_the_call_and_its_record_calls_again_with_the_same_id(
     sender: Database,
     later: ShiftedClock,
     post: Postbag,
-    receiver: Receiver,
+    receiver: WebhookReceiver,
     *,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -8,18 +8,18 @@ import pytest
 from sqlalchemy import Engine
 
 from lockbox.admin import delegates, invitations, members, observers, policies
-from lockbox.admin.observers import Wanted
+from lockbox.admin.observers import ObserverInput
 from lockbox.audit import events, refusals_log
 from lockbox.audit.events import TRAIL_READ, Actor
-from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
+from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, RefusalEntry
 from lockbox.database import Database
 from lockbox.identity import row_security, sessions, token_creation
-from lockbox.identity.roles import Means, Role, Scope
-from lockbox.identity.sessions import Lasting, Place
-from lockbox.identity.token_creation import Rules
+from lockbox.identity.roles import AuthMethod, Role, Scope
+from lockbox.identity.sessions import ClientInfo, SessionLifetime
+from lockbox.identity.token_creation import TokenRules
 from lockbox.notifications import addresses, load_account
 from lockbox.requests import activity, submit
-from lockbox.requests.activity import Entry
+from lockbox.requests.activity import ActivityEntry
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.builders import HERE, SETTINGS, ShiftedClock, Urls, World
@@ -34,7 +34,7 @@ from tests.ruling import signed_in
 
 ANN = "Annabelquist"
 ERIN = "Erasmusquist"
-THERE = Place("203.0.113.9", "Unheard-of browser")
+THERE = ClientInfo("203.0.113.9", "Unheard-of browser")
 # What people wrote: reasons, comments and cases, what was asked for and used, and what they called things of theirs.
 WRITTEN = {
     *("decisions.comment", "event_details.comment", "requests.justification", "event_details.justification"),
@@ -83,7 +83,7 @@ def world(api: Database, worker: Database, superuser: Engine, post: Postbag, lat
     post.deliver(worker, open_notices(worker))
     worker.clock = later
     later.shift = timedelta(minutes=3)
-    refusals_log.settle(worker)
+    refusals_log.record_finished_minutes(worker)
     for who in ("annabelquist", "erasmusquist"):
         _is_refused(made, who)
     return made
@@ -98,7 +98,7 @@ def _comes(world: World, worker: Database) -> None:
     """Be invited and withdrawn, watch, and come after all."""
     first = invites(world, name=ANN, address="annabelquist@contoso.example")
     does(world, "tara", invitations.withdraw, first.id)
-    wanted = Wanted(ANN, "annabelquist@contoso.example")
+    wanted = ObserverInput(ANN, "annabelquist@contoso.example")
     does(world, "tara", observers.add, wanted, services=SETTINGS.services)
     joins(world, worker, "annabelquist", Role.APPROVER)
     does(world, "tara", members.set_eligible, id_of(world, "annabelquist"), eligible=True)
@@ -121,7 +121,7 @@ def _works(world: World) -> None:
     opened = world.act("amir", Action.APPROVE, request.id, comment=said)
     assert opened.opened_at is not None
     with world.house.transaction() as session:
-        entry = Entry(opened.opened_at, "GET", named, "ok", "read")
+        entry = ActivityEntry(opened.opened_at, "GET", named, "ok", "read")
         activity.report(session, world.people["sensor"], HERE, request.id, [entry])
     world.act("erasmusquist", Action.COMPLETE, request.id)
     answer = {"requester": {"id": str(id_of(world, "erasmusquist")), "name": ERIN}}
@@ -133,13 +133,13 @@ def _works(world: World) -> None:
 
 def _signs_in(world: World, worker: Database, superuser: Engine, who: str) -> None:
     """Sign in by every means, make a token, and have mails go to another address."""
-    caller = signed_in(world, who, Means.PASSKEY)
+    caller = signed_in(world, who, AuthMethod.PASSKEY)
     world.people[who] = caller
     with world.house.transaction() as session:
-        load_account.ask(session, _email(world, who))
+        load_account.send_code(session, _email(world, who))
     with world.house.transaction() as session:
-        sessions.begin(session, caller, THERE, Lasting(timedelta(hours=1), timedelta(hours=8)))
-        token_creation.make(session, caller, THERE, token_creation.Wanted(f"{who} at work"), _rules())
+        sessions.begin(session, caller, THERE, SessionLifetime(timedelta(hours=1), timedelta(hours=8)))
+        token_creation.make(session, caller, THERE, token_creation.TokenInput(f"{who} at work"), _rules())
     with world.house.transaction() as session:
         row_security.enter(session, caller)
         added = addresses.add(session, caller, THERE, f"{who}@home.example")
@@ -153,8 +153,8 @@ def _signs_in(world: World, worker: Database, superuser: Engine, who: str) -> No
         write(superuser, statement, **{key: value for key, value in wanted.items() if f":{key}" in statement})
 
 
-def _rules() -> Rules:
-    return Rules(SETTINGS.environment, timedelta(hours=1), timedelta(days=1), timedelta(0), frozenset())
+def _rules() -> TokenRules:
+    return TokenRules(SETTINGS.environment, timedelta(hours=1), timedelta(days=1), timedelta(0), frozenset())
 
 
 def _is_refused(world: World, who: str) -> None:
@@ -162,10 +162,10 @@ def _is_refused(world: World, who: str) -> None:
     account = {"account": f"{who}@home.example", "from_address": "203.0.113.9"}
     own = {"account": _email(world, who).upper(), "from_address": "203.0.113.9"}
     for personal in (account, own):
-        what = Refused(SIGN_IN_REFUSED, {"means": "mail"}, of=personal["account"], personal=personal)
+        what = RefusalEntry(SIGN_IN_REFUSED, {"means": "mail"}, of=personal["account"], personal=personal)
         with world.house.transaction() as session:
             refusals_log.count(session, what)
-    decided = Refused(DECISION_REFUSED, {}, id_of(world, who), personal={"name": who.capitalize()})
+    decided = RefusalEntry(DECISION_REFUSED, {}, id_of(world, who), personal={"name": who.capitalize()})
     with world.house.transaction() as session:
         refusals_log.count(session, decided)
 

@@ -10,15 +10,15 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from lockbox.admin import erasure, members, observers
-from lockbox.admin.erasure import Erased
-from lockbox.admin.observers import Wanted
+from lockbox.admin.erasure import ErasureResult
+from lockbox.admin.observers import ObserverInput
 from lockbox.audit import events, refusals_log
 from lockbox.audit.events import TRAIL_READ, VENDORS_LOG, Actor
 from lockbox.audit.log.merkle import leaf_hash, root_of
-from lockbox.audit.refusals_log import DECISION_REFUSED, Refused
+from lockbox.audit.refusals_log import DECISION_REFUSED, RefusalEntry
 from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database, as_owner
-from lockbox.errors import Conflict, Unknown
+from lockbox.errors import Conflict, NotFound
 from lockbox.identity import row_security
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
@@ -46,7 +46,7 @@ SELECT d.field, d.value, e.action FROM event_details d JOIN events e ON e.id = d
 """
 
 
-def erase(urls: Urls, person_id: UUID) -> Erased:
+def erase(urls: Urls, person_id: UUID) -> ErasureResult:
     """Erase somebody as the owner of the database."""
     with as_owner(urls.owner) as session:
         return erasure.erase(session, person_id)
@@ -150,7 +150,7 @@ def test_whoever_did_something_to_them_stays_named(world: World, urls: Urls) -> 
 def test_whose_address_is_like_theirs_stays_named(world: World, urls: Urls, superuser: Engine, address: str) -> None:
     write(superuser, "UPDATE people SET email = 'nn@contoso.example' WHERE id = :id", id=id_of(world, "ann"))
     invites(world, name="Lynn", address=address)
-    does(world, "tara", observers.add, Wanted("Lynn", address), services=SETTINGS.services)
+    does(world, "tara", observers.add, ObserverInput("Lynn", address), services=SETTINGS.services)
     _look_for(world, f"is {address}, whose Annual report")
     before = [row for row in read(world.house, FIELDS) if row.field in {"member", "watcher", "wanted"}]
 
@@ -235,7 +235,7 @@ def test_what_a_relay_answered_names_their_address_no_longer(
 def test_what_they_were_refused_is_still_counted(world: World, urls: Urls) -> None:
     ann = id_of(world, "ann")
     with world.house.transaction() as session:
-        refusals_log.count(session, Refused(DECISION_REFUSED, {}, ann, personal={"name": "Ann"}))
+        refusals_log.count(session, RefusalEntry(DECISION_REFUSED, {}, ann, personal={"name": "Ann"}))
 
     erase(urls, ann)
 
@@ -262,7 +262,7 @@ def test_whoever_still_waits_or_is_gone_or_was_never_there_is_not_erased(world: 
     with pytest.raises(Conflict):
         erase(urls, world.people["erin"].person_id)
     for unknown in (ann, world.tenant.id):
-        with pytest.raises(Unknown):
+        with pytest.raises(NotFound):
             erase(urls, unknown)
 
 
@@ -299,7 +299,7 @@ def test_even_an_erasing_owner_changes_nothing_that_was_decided(world: World, ur
 
     engine = create_engine(urls.owner, poolclass=NullPool)
     with engine.connect() as connection:
-        connection.execute(erasure.ERRAND)
+        connection.execute(erasure.PURPOSE)
         with pytest.raises(DBAPIError, match="append-only"):
             connection.execute(text(statement))
 

@@ -12,18 +12,18 @@ from sqlalchemy import Engine, text
 from sqlalchemy.pool import QueuePool
 
 from lockbox.admin import audit_access
-from lockbox.admin.audit_access import Reading
+from lockbox.admin.audit_access import AuditReader
 from lockbox.audit import export
 from lockbox.audit import export as tables
 from lockbox.audit.canonical import canonical
-from lockbox.audit.event_search import Wanted
+from lockbox.audit.event_search import EventFilter
 from lockbox.audit.export import Export
 from lockbox.audit.log import checkpoint, merkle, signing_keys
 from lockbox.audit.log.merkle import leaf_hash
-from lockbox.audit.verifier.export_format import Kind
-from lockbox.audit.verifier.verify import GOOD, Verdict, verify
+from lockbox.audit.verifier.export_format import FindingKind
+from lockbox.audit.verifier.verify import GOOD, VerificationResult, verify
 from lockbox.database import Database
-from lockbox.errors import NotYours, Unknown
+from lockbox.errors import NotFound, NotYours
 from lockbox.identity.roles import Mode, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
@@ -44,21 +44,21 @@ FROM (SELECT uuidv7() AS id, n FROM generate_series(1, :count) n) fresh
 READERS = {"tara": True, "aude": True, "vera": True, "ann": False, "erin": False, "max": False, "olga": False}
 
 
-def reads(world: World, who: str = "tara", tenant: str | None = None) -> Reading:
+def reads(world: World, who: str = "tara", tenant: str | None = None) -> AuditReader:
     with world.house.transaction() as session:
-        return audit_access.reading(session, world.people[who], tenant or world.tenant.slug)
+        return audit_access.audit_reader(session, world.people[who], tenant or world.tenant.slug)
 
 
-def reads_vendors(world: World) -> Reading:
+def reads_vendors(world: World) -> AuditReader:
     with world.house.transaction() as session:
-        return audit_access.reading(session, world.people["vera"], None)
+        return audit_access.audit_reader(session, world.people["vera"], None)
 
 
 def vendors_log(world: World) -> bytes:
     """Return an export of the vendor's log."""
     reader = reads_vendors(world)
     with world.house.transaction() as session:
-        whole = audit_access.export(session, reader, Wanted(), {})
+        whole = audit_access.export(session, reader, EventFilter(), {})
     return b"".join(export.lines(audit_access.pages(world.house, reader), whole))
 
 
@@ -68,19 +68,21 @@ def bodies(found: bytes) -> list[dict[str, Any]]:
     return [json.loads(line["body"]) for line in lines if "body" in line]
 
 
-def begun(world: World, who: str = "tara", wanted: Wanted | None = None, since: tuple[int, ...] = ()) -> Export:
+def begun(world: World, who: str = "tara", wanted: EventFilter | None = None, since: tuple[int, ...] = ()) -> Export:
     reader = reads(world, who)
     with world.house.transaction() as session:
-        return audit_access.export(session, reader, wanted or Wanted(), {}, since)
+        return audit_access.export(session, reader, wanted or EventFilter(), {}, since)
 
 
-def exported(world: World, who: str = "tara", wanted: Wanted | None = None, since: tuple[int, ...] = ()) -> bytes:
+def exported(
+    world: World, who: str = "tara", wanted: EventFilter | None = None, since: tuple[int, ...] = ()
+) -> bytes:
     """Return an export as somebody gets it."""
     pages = audit_access.pages(world.house, reads(world, who))
     return b"".join(export.lines(pages, begun(world, who, wanted, since)))
 
 
-def judged(found: bytes, *seen: str) -> Verdict:
+def judged(found: bytes, *seen: str) -> VerificationResult:
     keys = [public(), signing_keys.ephemeral().public]
     verdict = verify(found.splitlines(keepends=True), keys, seen)
     if verdict.exit_code == GOOD:
@@ -126,7 +128,7 @@ def test_logs_longer_than_a_tile_and_a_page_are_whole(world: World, worker: Data
     sealed(worker)
 
     whole, proven = judged(exported(world), before), judged(exported(world, since=(100,)), before)
-    filtered = judged(exported(world, wanted=Wanted(action="tested"), since=(100,)), before)
+    filtered = judged(exported(world, wanted=EventFilter(action="tested"), since=(100,)), before)
 
     for verdict in (whole, proven, filtered):
         assert (verdict.exit_code, verdict.events, verdict.seen) == (GOOD, count, [100]), verdict.findings
@@ -187,7 +189,7 @@ def test_whoever_may_read_no_more_gets_no_further_page(world: World, worker: Dat
     with pytest.raises(NotYours):
         got.extend(lines)
 
-    assert judged(b"".join(got)).findings.first[0].kind is Kind.TRUNCATED
+    assert judged(b"".join(got)).findings.first[0].kind is FindingKind.TRUNCATED
 
 
 @pytest.mark.parametrize("who", READERS)
@@ -219,7 +221,7 @@ def test_a_customers_log_begins_where_the_customer_is_asked(api: Database, worke
     first = world.submit(justification="The mailbox does not open")
     world.submit(resources=["mailbox:bert@contoso.example"])
     sealed(worker)
-    with pytest.raises(Unknown, match="Nothing of this log has been sealed"):
+    with pytest.raises(NotFound, match="Nothing of this log has been sealed"):
         exported(world, "tara")
 
     world.act("max", Action.ENDORSE, first.id)
@@ -292,7 +294,7 @@ def test_what_ends_before_the_customer_is_asked_is_in_the_vendors_log_alone(
     ours = [one for one in bodies(theirs) if one["request_id"] == str(request.id)]
     assert [one["action"] for one in ours] == ["submit", action.value]
     assert {one["tenant_id"] for one in ours} == {str(world.tenant.id)}
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         exported(world, "tara")
 
 
@@ -307,7 +309,7 @@ def test_the_vendors_auditors_read_no_justification_in_the_vendors_log(api: Data
     assert str(request.id).encode() in theirs
     reader = reads_vendors(world)
     with world.house.transaction() as session:
-        found = audit_access.search(session, reader, Wanted(words="does not open"), before=None, most=10)
+        found = audit_access.search(session, reader, EventFilter(words="does not open"), before=None, most=10)
     assert not found.events
 
 
@@ -374,16 +376,19 @@ def test_a_cell_that_would_be_a_formula_is_made_harmless(world: World, worker: D
 
 EDIT = "UPDATE events SET body = convert_to(replace(convert_from(body, 'UTF8'), 'approve', 'deny'), 'UTF8') {}"
 TAMPERINGS = {
-    "edits an event": (EDIT.format("WHERE id = second()"), Kind.EDITED),
+    "edits an event": (EDIT.format("WHERE id = second()"), FindingKind.EDITED),
     "edits a value": (
         "UPDATE event_details SET value = 'Bill' WHERE field = 'name' AND event_id = second()",
-        Kind.COMMITMENT,
+        FindingKind.COMMITMENT,
     ),
-    "deletes an event": ("DELETE FROM events WHERE id = second()", Kind.REMOVED),
-    "deletes a seal": ("DELETE FROM seals WHERE event_id = second()", Kind.REMOVED),
-    "gives an event away": ("UPDATE events SET tenant_id = NULL WHERE id = second()", Kind.REMOVED),
-    "rewrites the tree": ("UPDATE tiles SET hashes = set_byte(hashes, 0, get_byte(hashes, 0) # 1)", Kind.EDITED),
-    "says another size": ("UPDATE logs SET size = 2", Kind.EDITED),
+    "deletes an event": ("DELETE FROM events WHERE id = second()", FindingKind.REMOVED),
+    "deletes a seal": ("DELETE FROM seals WHERE event_id = second()", FindingKind.REMOVED),
+    "gives an event away": ("UPDATE events SET tenant_id = NULL WHERE id = second()", FindingKind.REMOVED),
+    "rewrites the tree": (
+        "UPDATE tiles SET hashes = set_byte(hashes, 0, get_byte(hashes, 0) # 1)",
+        FindingKind.EDITED,
+    ),
+    "says another size": ("UPDATE logs SET size = 2", FindingKind.EDITED),
 }
 SECOND = "(SELECT event_id FROM seals WHERE number = 1)"
 
@@ -404,7 +409,7 @@ def test_events_that_change_places_are_named(story: World, superuser: Engine) ->
     freely(superuser, "UPDATE seals SET number = number + 10 WHERE number > 0")
     freely(superuser, "UPDATE seals SET number = 13 - number WHERE number > 0")
 
-    assert judged(exported(story)).findings.first[0].kind is Kind.REORDERED
+    assert judged(exported(story)).findings.first[0].kind is FindingKind.REORDERED
 
 
 def test_a_database_that_was_put_back_is_older_than_what_left_the_house(story: World, worker: Database) -> None:
@@ -412,7 +417,7 @@ def test_a_database_that_was_put_back_is_older_than_what_left_the_house(story: W
     story.submit()
     sealed(worker)
 
-    assert judged(dump, note(story)).findings.first[0].kind is Kind.OLDER
+    assert judged(dump, note(story)).findings.first[0].kind is FindingKind.OLDER
 
 
 @pytest.mark.parametrize("end", [20, 256, 300, 512, 700])
@@ -429,7 +434,7 @@ def test_what_retention_removed_is_told_apart_from_what_is_missing(
     sealed(worker)
 
     said = judged(exported(world, since=(700,)), before)
-    assert silent.findings.first[0].kind is Kind.REMOVED
+    assert silent.findings.first[0].kind is FindingKind.REMOVED
     assert (said.exit_code, said.removed, said.events) == (GOOD, [(0, end)], 701 - end), said.findings
 
 

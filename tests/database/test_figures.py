@@ -12,12 +12,12 @@ from sqlalchemy import Engine
 from api.metrics import exposition
 from lockbox import sql
 from lockbox.database import Database, make_engine
-from lockbox.monitoring.heartbeats import Heart, Part
-from lockbox.monitoring.metrics import KEPT_SECONDS, Exporter, Figures, read
+from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
+from lockbox.monitoring.metrics import KEPT_SECONDS, MetricsExporter, MetricSnapshot, read
 from lockbox.reconcile import reconcile
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
-from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
+from lockbox.schedule import CLOCK, NOTICES, IndexEntry, Schedule
 from lockbox.sql import LAG_BUCKETS
 from tests.builders import Urls, World, unbound
 from tests.database.postbag import Postbag, open_notices
@@ -34,7 +34,7 @@ def redis(urls: Urls) -> Iterator["Redis"]:
         yield client
 
 
-def shown(figures: Figures) -> Samples:
+def shown(figures: MetricSnapshot) -> Samples:
     """Return what Prometheus reads: a number by name and labels."""
     families = text_string_to_metric_families(exposition(figures).decode())
     return {
@@ -147,7 +147,7 @@ def test_a_whole_schedule_does_not_drift_and_a_broken_one_says_in_which_directio
     assert drift == {(way, index): 0 for index in ("clock", "notices") for way in ("missing", "extra")}
 
     stranger = "00000000-0000-7000-8000-000000000001"
-    api.schedule.arm(CLOCK, [Promise(stranger, "expire", timedelta(minutes=5))])
+    api.schedule.arm(CLOCK, [IndexEntry(stranger, "expire", timedelta(minutes=5))])
     held = redis.zrange(NOTICES.keys[0], 0, 0)
     redis.zrem(NOTICES.keys[0], *held)
 
@@ -168,9 +168,9 @@ def test_hints_that_nobody_acknowledged_are_counted_and_age(api: Database, redis
 
 
 def test_heartbeats_age_and_say_how_far_a_clock_is_off(api: Database, worker: Database) -> None:
-    Heart("api@here").beat(api, Part.API)
-    Heart("core@here").beat(worker, Part.CORE)
-    Heart("core@there").beat(worker, Part.CORE)
+    HeartbeatSender("api@here").beat(api, ProcessPart.API)
+    HeartbeatSender("core@here").beat(worker, ProcessPart.CORE)
+    HeartbeatSender("core@there").beat(worker, ProcessPart.CORE)
     write(unbound(worker), "UPDATE heartbeats SET skew = -300 WHERE node = 'core@there'")
     write(unbound(worker), "UPDATE heartbeats SET beat_at = beat_at - interval '90 seconds' WHERE role = 'api'")
 
@@ -184,12 +184,12 @@ def test_heartbeats_age_and_say_how_far_a_clock_is_off(api: Database, worker: Da
 
 
 def test_a_process_beats_again_in_its_own_row_and_who_was_silent_for_long_is_forgotten(worker: Database) -> None:
-    heart = Heart("core@here")
-    heart.beat(worker, Part.CORE)
-    Heart("notices@gone").beat(worker, Part.NOTICES)
+    heart = HeartbeatSender("core@here")
+    heart.beat(worker, ProcessPart.CORE)
+    HeartbeatSender("notices@gone").beat(worker, ProcessPart.NOTICES)
     write(unbound(worker), "UPDATE heartbeats SET beat_at = beat_at - interval '61 minutes' WHERE role = 'notices'")
 
-    heart.beat(worker, Part.CORE)
+    heart.beat(worker, ProcessPart.CORE)
 
     with unbound(worker).connect() as connection:
         rows = connection.exec_driver_sql("SELECT node, abs(skew) < 5 FROM heartbeats").all()
@@ -197,8 +197,8 @@ def test_a_process_beats_again_in_its_own_row_and_who_was_silent_for_long_is_for
 
 
 def test_no_login_says_that_another_kind_of_process_lives(api: Database, worker: Database) -> None:
-    Heart("x").beat(api, Part.WATCH)
-    Heart("x").beat(worker, Part.API)
+    HeartbeatSender("x").beat(api, ProcessPart.WATCH)
+    HeartbeatSender("x").beat(worker, ProcessPart.API)
 
     with unbound(worker).connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM heartbeats").scalar_one() == 0
@@ -231,7 +231,7 @@ def test_without_postgres_the_figures_of_redis_remain(api: Database) -> None:
 
 def test_whoever_asks_within_five_seconds_gets_the_same(world: World, api: Database) -> None:
     now = [100.0]
-    exporter = Exporter(api, lambda: now[0])
+    exporter = MetricsExporter(api, lambda: now[0])
     first = exporter.read()
     many(world, 1)
 
@@ -246,7 +246,7 @@ def test_no_figure_names_anybody(world: World, api: Database, worker: Database, 
     many(world, 2)
     post.deliver(worker, open_notices(worker))
     sealed(worker)
-    Heart("core@secret-host").beat(worker, Part.CORE)
+    HeartbeatSender("core@secret-host").beat(worker, ProcessPart.CORE)
 
     said = exposition(read(api)).decode()
 

@@ -8,10 +8,10 @@ import pytest
 
 from config.settings import Plan
 from lockbox.admin import delegates, emergency_stop, members, policies, tenants
-from lockbox.admin.delegates import Wanted
+from lockbox.admin.delegates import DelegationInput
 from lockbox.database import Database
 from lockbox.errors import SignInAgain
-from lockbox.identity.roles import Caller, Means, Mode, Role
+from lockbox.identity.roles import AuthMethod, Caller, Mode, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Consent, Policy
 from tests.builders import HERE, ShiftedClock, World, unbound
@@ -38,13 +38,13 @@ LOOSENING: dict[str, Callable[[World, Caller], object]] = {
     "name a deputy": lambda w, c: _as(
         w,
         c,
-        delegates.name_deputy,
-        Wanted(id_of(w, "abe"), datetime.now(UTC) + timedelta(days=1), None, id_of(w, "ann")),
+        delegates.add_delegation,
+        DelegationInput(id_of(w, "abe"), datetime.now(UTC) + timedelta(days=1), None, id_of(w, "ann")),
     ),
 }
 TIGHTENING: dict[str, Callable[[World, Caller], object]] = {
     "switch to enforce": lambda w, c: _as(w, c, emergency_stop.switch_mode, Mode.ENFORCE, plans=PLANS),
-    "shut": lambda w, c: _as(w, c, emergency_stop.shut),
+    "shut": lambda w, c: _as(w, c, emergency_stop.stop_all),
     "take a role": lambda w, c: _as(w, c, members.set_roles, id_of(w, "abe"), roles=frozenset({Role.AUDITOR})),
     "remove": lambda w, c: _as(w, c, members.remove, id_of(w, "abe")),
 }
@@ -64,10 +64,12 @@ def world(api: Database) -> World:
     return made
 
 
-@pytest.mark.parametrize(("means", "minutes_ago"), [(Means.TOKEN, 0), (Means.MAIL, 0), (Means.PASSKEY, 16)])
+@pytest.mark.parametrize(
+    ("means", "minutes_ago"), [(AuthMethod.TOKEN, 0), (AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)]
+)
 @pytest.mark.parametrize("what", LOOSENING)
 def test_nothing_is_loosened_by_a_weak_or_an_old_sign_in(
-    world: World, what: str, means: Means, minutes_ago: float
+    world: World, what: str, means: AuthMethod, minutes_ago: float
 ) -> None:
     with pytest.raises(SignInAgain):
         LOOSENING[what](world, signed_in(world, "tara", means, minutes_ago=minutes_ago))
@@ -76,28 +78,28 @@ def test_nothing_is_loosened_by_a_weak_or_an_old_sign_in(
 @pytest.mark.parametrize("what", LOOSENING)
 @pytest.mark.parametrize(
     ("terms", "means", "minutes_ago"),
-    [({"mail_suffices": False}, Means.MAIL, 0), ({"sign_in_age": 60}, Means.PASSKEY, 2)],
+    [({"mail_suffices": False}, AuthMethod.MAIL, 0), ({"sign_in_age": 60}, AuthMethod.PASSKEY, 2)],
 )
 def test_nothing_is_loosened_by_a_sign_in_that_is_too_weak_or_old_for_one_rule(
-    world: World, what: str, terms: dict[str, Any], means: Means, minutes_ago: float
+    world: World, what: str, terms: dict[str, Any], means: AuthMethod, minutes_ago: float
 ) -> None:
     rule = {"name": "strict", "match": {"services": ["payroll"]}, "terms": terms}
     lay_down(world, mail_suffices=True, rules=[rule])
 
     with pytest.raises(SignInAgain):
         LOOSENING[what](world, signed_in(world, "tara", means, minutes_ago=minutes_ago))
-    assert LOOSENING[what](world, signed_in(world, "tara", Means.PASSKEY)) is not None
+    assert LOOSENING[what](world, signed_in(world, "tara", AuthMethod.PASSKEY)) is not None
 
 
 @pytest.mark.parametrize("what", LOOSENING)
 def test_mail_loosens_where_it_suffices_for_every_rule(world: World, what: str) -> None:
     lay_down(world, mail_suffices=True)
 
-    assert LOOSENING[what](world, signed_in(world, "tara", Means.MAIL)) is not None
+    assert LOOSENING[what](world, signed_in(world, "tara", AuthMethod.MAIL)) is not None
 
 
-@pytest.mark.parametrize("means", [Means.TOKEN, Means.MAIL])
-def test_the_last_approver_is_not_taken_away_by_a_weak_sign_in(world: World, means: Means) -> None:
+@pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL])
+def test_the_last_approver_is_not_taken_away_by_a_weak_sign_in(world: World, means: AuthMethod) -> None:
     weak = signed_in(world, "tara", means)
     for name in ("ann", "amir"):
         _as(world, weak, members.remove, id_of(world, name))
@@ -110,10 +112,10 @@ def test_the_last_approver_is_not_taken_away_by_a_weak_sign_in(world: World, mea
         _as(world, weak, members.invite, **NINA)
 
 
-@pytest.mark.parametrize("means", [Means.TOKEN, Means.MAIL])
+@pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL])
 @pytest.mark.parametrize("switched", [True, False])
 def test_consent_is_taken_back_by_any_sign_in_also_by_the_switch(
-    world: World, means: Means, *, switched: bool
+    world: World, means: AuthMethod, *, switched: bool
 ) -> None:
     lay_down(world, consent={"mode": "off", "until": (datetime.now(UTC) + DAY).isoformat()})
     weak = signed_in(world, "tara", means)
@@ -129,15 +131,15 @@ def test_consent_is_taken_back_by_any_sign_in_also_by_the_switch(
     assert world.submit().mode is Mode.ENFORCE
 
 
-@pytest.mark.parametrize("means", [Means.PASSKEY, Means.OIDC])
+@pytest.mark.parametrize("means", [AuthMethod.PASSKEY, AuthMethod.OIDC])
 @pytest.mark.parametrize("what", LOOSENING)
-def test_a_fresh_and_strong_sign_in_may_loosen(world: World, what: str, means: Means) -> None:
+def test_a_fresh_and_strong_sign_in_may_loosen(world: World, what: str, means: AuthMethod) -> None:
     assert LOOSENING[what](world, signed_in(world, "tara", means, minutes_ago=1)) is not None
 
 
-@pytest.mark.parametrize("means", [Means.TOKEN, Means.MAIL])
+@pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL])
 @pytest.mark.parametrize("what", TIGHTENING)
-def test_what_only_tightens_is_done_by_any_sign_in(world: World, what: str, means: Means) -> None:
+def test_what_only_tightens_is_done_by_any_sign_in(world: World, what: str, means: AuthMethod) -> None:
     TIGHTENING[what](world, signed_in(world, "tara", means, minutes_ago=60))
 
 
@@ -145,7 +147,7 @@ def test_who_sets_a_tenant_up_invites_its_first_approvers_as_they_came_in_and_gi
     world: World,
 ) -> None:
     write(unbound(world.house), "DELETE FROM memberships WHERE role = 'approver'")
-    tara = signed_in(world, "tara", Means.MAIL)
+    tara = signed_in(world, "tara", AuthMethod.MAIL)
 
     assert LOOSENING["invite"](world, tara)
     with pytest.raises(SignInAgain):

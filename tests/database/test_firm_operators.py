@@ -6,9 +6,9 @@ import pytest
 
 from config.settings import Plan
 from lockbox.admin import recovery, tenants, vendor_staff
-from lockbox.admin.tenants import Founding
+from lockbox.admin.tenants import TenantInput
 from lockbox.errors import SignInAgain
-from lockbox.identity.roles import Caller, Means, Role
+from lockbox.identity.roles import AuthMethod, Caller, Role
 from tests.builders import HERE, World, unbound
 from tests.database.scenes import write
 from tests.database.tenancy import colleagues_of, id_of
@@ -17,7 +17,7 @@ from tests.ruling import signed_in
 
 PLANS = {"standard": Plan(), "basic": Plan(lockbox=False)}
 NILS = {"name": "Nils", "address": "nils@vendor.example"}
-FOUNDING = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
+FOUNDING = TenantInput("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
 OPENING: dict[str, Callable[[World, Caller], object]] = {
     "invite": lambda w, c: _does(w, c, vendor_staff.invite, **NILS, roles=frozenset({Role.MANAGER})),
     "give a role": lambda w, c: _does(
@@ -49,10 +49,12 @@ def suspended(world: World) -> World:
     return world
 
 
-@pytest.mark.parametrize(("means", "minutes_ago"), [(Means.TOKEN, 0), (Means.MAIL, 0), (Means.PASSKEY, 16)])
+@pytest.mark.parametrize(
+    ("means", "minutes_ago"), [(AuthMethod.TOKEN, 0), (AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)]
+)
 @pytest.mark.parametrize("what", OPENING)
 def test_an_operators_token_or_mailbox_opens_nothing(
-    suspended: World, what: str, means: Means, minutes_ago: float
+    suspended: World, what: str, means: AuthMethod, minutes_ago: float
 ) -> None:
     before = (colleagues_of(suspended), len(changes_told(suspended.house)))
 
@@ -62,15 +64,15 @@ def test_an_operators_token_or_mailbox_opens_nothing(
     assert (colleagues_of(suspended), len(changes_told(suspended.house))) == before
 
 
-@pytest.mark.parametrize("means", [Means.PASSKEY, Means.OIDC])
+@pytest.mark.parametrize("means", [AuthMethod.PASSKEY, AuthMethod.OIDC])
 @pytest.mark.parametrize("what", OPENING)
-def test_an_operator_who_has_just_signed_in_strongly_may(suspended: World, what: str, means: Means) -> None:
+def test_an_operator_who_has_just_signed_in_strongly_may(suspended: World, what: str, means: AuthMethod) -> None:
     assert OPENING[what](suspended, signed_in(suspended, "olga", means, minutes_ago=1)) is not None
 
 
-@pytest.mark.parametrize("means", [Means.TOKEN, Means.MAIL])
+@pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL])
 @pytest.mark.parametrize("what", CLOSING)
-def test_what_only_closes_is_done_by_any_sign_in_of_an_operator(world: World, what: str, means: Means) -> None:
+def test_what_only_closes_is_done_by_any_sign_in_of_an_operator(world: World, what: str, means: AuthMethod) -> None:
     before = len(changes_told(world.house))
 
     CLOSING[what](world, signed_in(world, "olga", means, minutes_ago=60))

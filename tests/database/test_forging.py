@@ -13,7 +13,7 @@ from sqlalchemy.pool import NullPool
 from lockbox.database import Database
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy import Stage
+from lockbox.requests.policy import ApprovalStage
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.builders import Urls, World, unbound
@@ -196,7 +196,9 @@ def test_nobody_of_the_vendor_approves_as_the_deputy_of_an_approver(world: World
 @pytest.mark.parametrize("who", ["erin", "mia"])
 def test_neither_who_asked_nor_a_manager_opens_what_its_approvers_have_not_opened(world: World, who: str) -> None:
     legal = Policy(
-        vendor_review=False, groups={"legal": (world.people["abe"].person_id,)}, stages=(Stage(group="legal"),)
+        vendor_review=False,
+        groups={"legal": (world.people["abe"].person_id,)},
+        stages=(ApprovalStage(group="legal"),),
     )
     write(unbound(world.house), LAY_DOWN, tenant=world.tenant.id, body=legal.model_dump_json())
     write(unbound(world.house), "UPDATE tenants SET policy_version = 2 WHERE id = :id", id=world.tenant.id)

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from lockbox.database import Database
-from lockbox.errors import Refusal
-from lockbox.identity.roles import Caller, Means, Role, Side, Standing
+from lockbox.errors import LockboxError
+from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
 from lockbox.requests import decide, submit
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from tests.builders import HERE, SETTINGS, World, unbound
 from tests.database.scenes import read
@@ -34,7 +34,7 @@ NOTHING: dict[str, frozenset[Role]] = {name: frozenset() for name in PEOPLE}
 lacks = st.fixed_dictionaries({name: st.frozensets(st.sampled_from(ROLES), max_size=1) for name in PEOPLE})
 
 
-class Play:
+class FourEyesStory:
     """Some people who hold roles of both sides, which Postgres would refuse: only the house's own rules are left."""
 
     def __init__(self, world: World, quorum: int, lacking: dict[str, frozenset[Role]], *, review: bool) -> None:
@@ -55,7 +55,7 @@ class Play:
         """Give somebody a role, or take it away."""
         person = self.world.people[name]
         tenant = self.world.tenant.id if role in {Role.APPROVER, Role.TENANT_ADMIN} else None
-        standing = Standing(role, tenant)
+        standing = RoleGrant(role, tenant)
         values = {"person": person.person_id, "role": role.value, "tenant": tenant}
         with unbound(self.world.house).begin() as connection:
             connection.execute(text("SET LOCAL session_replication_role = replica"))
@@ -71,7 +71,7 @@ class Play:
                 )
         # The vendor's side turns to the tenant of a request; a member of that tenant reaches it anyway.
         self.world.people[name] = replace(
-            person, standings=person.standings ^ {standing}, means=Means.SAMPLE, side=Side.VENDOR
+            person, standings=person.standings ^ {standing}, means=AuthMethod.SAMPLE, side=Side.VENDOR
         )
 
     def take(self, step: tuple[object, ...]) -> None:
@@ -88,8 +88,8 @@ class Play:
                 self.turn(str(who), Role(str(more[0])))
             elif self.requests:
                 with self.world.house.transaction() as session:
-                    decide.act(session, caller, HERE, self.requests[-1], Verdict(Action(str(what)), "No"))
-        except Refusal:
+                    decide.act(session, caller, HERE, self.requests[-1], DecisionInput(Action(str(what)), "No"))
+        except LockboxError:
             pass
 
     def _submit(self, caller: Caller) -> None:
@@ -116,7 +116,7 @@ def test_no_sequence_of_actions_lets_one_person_both_ask_and_decide(
     for name in PEOPLE:
         if name not in world.people:
             world.add(name, Role.AUDITOR, world.tenant.id)
-    play = Play(world, quorum, lacking, review=review)
+    play = FourEyesStory(world, quorum, lacking, review=review)
 
     for step in (("submit", "una"), *taken):
         play.take(step)

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 from lockbox.database import Database
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
-from lockbox.schedule import CLOCK, Promise
+from lockbox.schedule import CLOCK, IndexEntry
 from lockbox.sql import new_id
 from tests.builders import ShiftedClock, World
 from tests.database.scenes import (
@@ -41,7 +41,7 @@ def late(worker: Database, later: ShiftedClock) -> Database:
 
 def _lease(house: Database, ids: list[UUID], kind: str = "time_out") -> None:
     """Have these ids claimed, as a poller does before it sends the hint."""
-    house.schedule.arm(CLOCK, [Promise(str(one), kind, LONG_AGO) for one in ids])
+    house.schedule.arm(CLOCK, [IndexEntry(str(one), kind, LONG_AGO) for one in ids])
     assert set(house.schedule.claim(CLOCK).ids[kind]) == {str(one) for one in ids}
 
 
@@ -135,7 +135,7 @@ def test_ids_of_nobody_are_dropped_from_the_index(world: World, late: Database) 
 def test_hints_of_closed_requests_change_nothing_and_leave_the_index(world: World, late: Database) -> None:
     request = world.submit()
     world.act("erin", Action.CANCEL, request.id)
-    late.schedule.arm(CLOCK, [Promise(str(request.id), "time_out", LONG_AGO)])
+    late.schedule.arm(CLOCK, [IndexEntry(str(request.id), "time_out", LONG_AGO)])
 
     moved = timers.run(late, [request.id])
 

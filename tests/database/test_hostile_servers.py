@@ -14,12 +14,12 @@ import pytest
 from lockbox.database import Database
 from lockbox.notifications import delivery, results
 from lockbox.notifications.senders.smtp import SmtpMail
-from lockbox.notifications.senders.webhook import HttpHooks
+from lockbox.notifications.senders.webhook import HttpWebhooks
 from tests.builders import ShiftedClock, World, as_sender
 from tests.database.postbag import SENDER, Postbag, address, assert_notices_are_held, open_notices
 from tests.database.scenes import read
 from tests.mail_relay import MailRelay, relaying
-from tests.oidc_issuer import Answer
+from tests.oidc_issuer import ScriptedAnswer
 from tests.receiver import receiving
 from tests.unit.test_fetching import certified
 
@@ -151,34 +151,34 @@ def test_a_crash_between_a_mail_and_its_record_mails_again_with_the_same_message
 
 
 GIGABYTE = 1 << 30
-BOMB = Answer(body=gzip.compress(b"0" * 50_000_000), headers={"Content-Encoding": "gzip"}, padding=GIGABYTE)
-METADATA = Answer(status=302, headers={"Location": "http://169.254.169.254/latest/meta-data/"})
+BOMB = ScriptedAnswer(body=gzip.compress(b"0" * 50_000_000), headers={"Content-Encoding": "gzip"}, padding=GIGABYTE)
+METADATA = ScriptedAnswer(status=302, headers={"Location": "http://169.254.169.254/latest/meta-data/"})
 
 
 @pytest.mark.parametrize(
     ("answer", "outcome", "error", "status"),
     [
-        (Answer(status=500), None, "status", 500),
+        (ScriptedAnswer(status=500), None, "status", 500),
         (METADATA, None, "status", 302),
-        (Answer(status=410), "dead", "status", 410),
-        (Answer(status=429, headers={"Retry-After": "600"}), None, "status", 429),
-        (Answer(is_held=True), None, "time", None),
-        (Answer(drops=b" "), None, "time", None),
-        (Answer(status=0, drops=b"HTTP/1.1 200 OK\r\nX: " + b"a" * 500), None, "time", None),
-        (Answer(padding=GIGABYTE), "sent", None, 200),
+        (ScriptedAnswer(status=410), "dead", "status", 410),
+        (ScriptedAnswer(status=429, headers={"Retry-After": "600"}), None, "status", 429),
+        (ScriptedAnswer(is_held=True), None, "time", None),
+        (ScriptedAnswer(drops=b" "), None, "time", None),
+        (ScriptedAnswer(status=0, drops=b"HTTP/1.1 200 OK\r\nX: " + b"a" * 500), None, "time", None),
+        (ScriptedAnswer(padding=GIGABYTE), "sent", None, 200),
         (BOMB, "sent", None, 200),
     ],
     ids=["500", "302", "410", "429", "never", "drips", "drips headers", "gigabyte", "bomb"],
 )
 def test_whatever_an_endpoint_answers_is_in_the_log_and_nothing_is_lost(
     world: World, sender: Database, later: ShiftedClock,
-    answer: Answer, *, outcome: str | None, error: str | None, status: int | None,
+    answer: ScriptedAnswer, *, outcome: str | None, error: str | None, status: int | None,
 ) -> None:  # fmt: skip
-    post = Postbag(calling=HttpHooks(allow_http=True, seconds=QUICKLY if error == "time" else 10.0))
+    post = Postbag(calling=HttpWebhooks(allow_http=True, seconds=QUICKLY if error == "time" else 10.0))
     memory = psutil.Process().memory_info().rss
 
     with receiving() as receiver:
-        receiver.answers = [answer, Answer(status=204)]
+        receiver.answers = [answer, ScriptedAnswer(status=204)]
         post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
         world.submit()
         notices = open_notices(sender)
@@ -203,7 +203,7 @@ def test_an_endpoint_whose_certificate_is_no_good_is_called_in_vain(
     world: World, worker: Database, tmp_path: Path, name: str
 ) -> None:
     serving, trusting = certified(tmp_path, name)
-    hooks = HttpHooks(allow_http=True, tls=trusting if name != "localhost" else None)
+    hooks = HttpWebhooks(allow_http=True, tls=trusting if name != "localhost" else None)
 
     with receiving(name="localhost", tls=serving) as receiver:
         post = Postbag(calling=hooks)
@@ -219,7 +219,7 @@ def test_an_endpoint_whose_certificate_is_no_good_is_called_in_vain(
 def test_a_resolver_that_turns_to_an_inner_address_leads_nowhere_and_the_log_says_so(
     world: World, sender: Database, later: ShiftedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    post = Postbag(calling=HttpHooks(allow_http=True))
+    post = Postbag(calling=HttpWebhooks(allow_http=True))
 
     with receiving() as receiver:
         post.endpoint(world, receiver.url.replace("127.0.0.1", "hooks.example"), tenant_id=world.tenant.id)

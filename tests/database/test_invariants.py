@@ -10,12 +10,12 @@ from sqlalchemy import Engine, TextClause, text
 
 from lockbox.database import Database, now
 from lockbox.identity import sessions
-from lockbox.identity.roles import Means, Mode
-from lockbox.identity.sessions import Lasting, Place
+from lockbox.identity.roles import AuthMethod, Mode
+from lockbox.identity.sessions import ClientInfo, SessionLifetime
 from lockbox.monitoring import alerts, invariants
-from lockbox.monitoring.invariants import Broken, Rota
+from lockbox.monitoring.invariants import InvariantViolation, ScanPosition
 from lockbox.requests import decide, timers
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
@@ -98,12 +98,12 @@ def _eve(world: World) -> UUID:
     return world.people["eve"].person_id
 
 
-def looked(house: Database, rota: Rota = Rota()) -> set[Broken]:  # noqa: B008 - it cannot be changed
-    return alerts.look(house, rota)[0]
+def looked(house: Database, rota: ScanPosition = ScanPosition()) -> set[InvariantViolation]:  # noqa: B008 - it cannot be changed
+    return alerts.find_violations(house, rota)[0]
 
 
-def raised(house: Database) -> list[Broken]:
-    return alerts.confirm(house, looked(house), Rota())
+def raised(house: Database) -> list[InvariantViolation]:
+    return alerts.confirm(house, looked(house), ScanPosition())
 
 
 @pytest.mark.usefixtures("lived")
@@ -171,10 +171,12 @@ def test_what_was_decided_after_signing_in_is_as_it_should_be(api: Database, wor
     request = world.fresh()
     for who, action in (("max", Action.ENDORSE), ("ann", Action.APPROVE)):
         with api.transaction() as session:
-            caller = replace(world.people[who], means=Means.PASSKEY, signed_in_at=now(session), key_id=None)
-            sessions.begin(session, caller, Place(None, None), Lasting(timedelta(hours=1), timedelta(hours=1)))
+            caller = replace(world.people[who], means=AuthMethod.PASSKEY, signed_in_at=now(session), key_id=None)
+            sessions.begin(
+                session, caller, ClientInfo(None, None), SessionLifetime(timedelta(hours=1), timedelta(hours=1))
+            )
         with api.transaction() as session:
-            decide.act(session, caller, Origin("portal"), request.id, Verdict(action))
+            decide.act(session, caller, Origin("portal"), request.id, DecisionInput(action))
 
     assert read(api, "SELECT FROM decisions WHERE means = 'passkey' AND channel = 'portal'")
     assert looked(worker) == set()
@@ -254,7 +256,7 @@ def test_what_was_mended_before_the_second_look_is_no_alarm(
 
     timers.run(worker, late)
 
-    assert alerts.confirm(worker, found, Rota()) == []
+    assert alerts.confirm(worker, found, ScanPosition()) == []
     assert not read(worker, "SELECT FROM alarms")
 
 
@@ -266,9 +268,9 @@ def test_old_requests_are_looked_at_page_by_page(
     last = max(many(world, 5))
     freely(superuser, f"UPDATE requests SET version = version + 1 WHERE id = '{last}'")  # noqa: S608 - an id
 
-    rota, found = Rota(), []
+    rota, found = ScanPosition(), []
     for _ in range(3):
-        broken, rota = alerts.look(worker, rota)
+        broken, rota = alerts.find_violations(worker, rota)
         found.append({one.id for one in broken})
 
     assert found == [set(), set(), {last}]
@@ -284,9 +286,9 @@ def test_old_seals_are_looked_at_page_by_page(
     sealed(worker)
     freely(superuser, "DELETE FROM seals WHERE number = 6")
 
-    rota, found = Rota(), []
+    rota, found = ScanPosition(), []
     for _ in range(3):
-        broken, rota = alerts.look(worker, rota)
+        broken, rota = alerts.find_violations(worker, rota)
         found.append(len(broken))
 
     assert sum(found) >= 1
@@ -301,9 +303,9 @@ def test_people_are_looked_at_page_by_page(
     last = max(one.person_id for one in world.people.values())
     freely(superuser, f"UPDATE tokens SET is_sample = false WHERE person_id = '{last}'")  # noqa: S608 - an id
 
-    rota, found = Rota(), []
+    rota, found = ScanPosition(), []
     for _ in range(4):
-        broken, rota = alerts.look(worker, rota)
+        broken, rota = alerts.find_violations(worker, rota)
         found.append({one.id for one in broken})
 
     assert len(world.people) == 12
@@ -340,7 +342,7 @@ def test_each_minute_one_worker_looks(worker: Database) -> None:
 
 @pytest.mark.parametrize("query", invariants.QUERIES, ids=["I1", "I2", "I4", "I4-seals", "I12", "I12-powers"])
 def test_no_query_walks_through_a_large_table(worker: Database, query: TextClause) -> None:
-    values = Rota().values | {"page": 10}
+    values = ScanPosition().values | {"page": 10}
 
     with setting(worker).transaction() as session:
         session.connection().execute(text("SET LOCAL enable_seqscan = off"))

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine, text
 
 from lockbox.admin import erasure, vendor_consent
-from lockbox.admin.erasure import Removed
+from lockbox.admin.erasure import RemovedRange
 from lockbox.audit.log import merkle, sealer
 from lockbox.audit.log.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash
 from lockbox.audit.log.sealer import Signer
@@ -61,7 +61,7 @@ def as_long_ago(superuser: Engine, *statements: str, **values: object) -> None:
             connection.execute(text(statement), values)
 
 
-def retain(urls: Urls, days: int = 30) -> list[Removed]:
+def retain(urls: Urls, days: int = 30) -> list[RemovedRange]:
     """Remove what is older than that, as the owner."""
     with as_owner(urls.owner) as session:
         return erasure.retain(session, timedelta(days=days))
@@ -84,7 +84,7 @@ def test_what_is_old_goes_and_each_proof_of_what_remains_still_holds(
     (removed,) = retain(urls)
     sealed(worker)
 
-    assert removed == Removed(world.tenant.id, 0, 6)
+    assert removed == RemovedRange(world.tenant.id, 0, 6)
     assert [left(world, one) for one in (*old, young)] == [0, 0, 0, 2]
     (log,) = read(worker, "SELECT size, root, kept_from FROM logs WHERE tenant_id IS NOT NULL")
     assert (log.kept_from, log.size) == (6, 9)
@@ -165,12 +165,12 @@ def test_the_end_of_a_consent_that_was_told_and_removed_is_not_told_again(
     worker: Database, urls: Urls, superuser: Engine
 ) -> None:
     as_long_ago(superuser, CONSENTED)
-    told = list(vendor_consent.tell_of_ends(worker))
+    told = list(vendor_consent.record_expired_consents(worker))
     as_long_ago(superuser, "UPDATE events SET at = at - interval '89 days'")
     sealed(worker)
     (removed,) = retain(urls)
 
-    again = list(vendor_consent.tell_of_ends(worker))
+    again = list(vendor_consent.record_expired_consents(worker))
 
     assert len(told) == 1
     assert removed.end == 1

@@ -15,11 +15,11 @@ from lockbox.notifications import delivery
 from lockbox.notifications.circuit_breaker import FIRST_LOAD, FIRST_SHUT, MOST_SILENCES
 from lockbox.notifications.delivery import Senders
 from lockbox.notifications.models import Outcome
-from lockbox.notifications.results import Try
+from lockbox.notifications.results import AttemptResult
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.notifications.senders.smtp import SmtpMail
-from lockbox.notifications.senders.webhook import HttpHooks
-from lockbox.notifications.sending_pool import Lanes, domain_of
+from lockbox.notifications.senders.webhook import HttpWebhooks
+from lockbox.notifications.sending_pool import SendingPool, domain_of
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import NOTICES
@@ -35,7 +35,7 @@ LOGGED = "SELECT count(*) AS n FROM deliveries"
 TRIED = "SELECT coalesce(sum(attempts), 0) AS n FROM notices"
 
 
-class HandClock:
+class PoolClock:
     """The lanes' clock: stands still until the test moves it."""
 
     def __init__(self) -> None:
@@ -47,8 +47,8 @@ class HandClock:
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
+def clock() -> PoolClock:
+    return PoolClock()
 
 
 @contextmanager
@@ -64,13 +64,13 @@ def refused() -> str:
         return f"http://127.0.0.1:{closing.getsockname()[1]}/"
 
 
-def sending(relay: MailRelay | None = None, seconds: float = 10.0, clock: HandClock | None = None) -> Postbag:
+def sending(relay: MailRelay | None = None, seconds: float = 10.0, clock: PoolClock | None = None) -> Postbag:
     mail = SmtpMail(f"smtp://127.0.0.1:{relay.port}", sender=SENDER, seconds=seconds) if relay else None
-    lanes = Lanes(clock=clock or time.monotonic)
-    return Postbag(mailing=mail, calling=HttpHooks(allow_http=True, seconds=seconds), lanes=lanes)
+    lanes = SendingPool(clock=clock or time.monotonic)
+    return Postbag(mailing=mail, calling=HttpWebhooks(allow_http=True, seconds=seconds), lanes=lanes)
 
 
-def ended(futures: Sequence["Future[Try | None]"]) -> list[Try | None]:
+def ended(futures: Sequence["Future[AttemptResult | None]"]) -> list[AttemptResult | None]:
     return [one.result(20) for one in futures]
 
 
@@ -133,7 +133,7 @@ def test_a_relay_that_greets_slowly_delays_no_webhook_and_mails_flow_side_by_sid
 
 
 def test_a_shut_lane_costs_no_try_and_no_line_in_the_log_and_loses_nothing(
-    world: World, sender: Database, later: ShiftedClock, clock: HandClock
+    world: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
     post = sending(clock=clock)
     post.endpoint(world, refused(), tenant_id=world.tenant.id)
@@ -161,7 +161,7 @@ def test_a_shut_lane_costs_no_try_and_no_line_in_the_log_and_loses_nothing(
     assert (first.outcome, len(receiver.calls)) == (Outcome.SENT, 1)
 
 
-def test_what_was_let_in_and_given_back_keeps_its_attempt(world: World, worker: Database, clock: HandClock) -> None:
+def test_what_was_let_in_and_given_back_keeps_its_attempt(world: World, worker: Database, clock: PoolClock) -> None:
     post = sending(seconds=0.5, clock=clock)
     with black_hole() as hole:
         post.endpoint(world, hole, tenant_id=world.tenant.id)
@@ -203,7 +203,7 @@ def short(api: Database) -> World:
 
 
 def test_a_call_whose_lane_is_shut_until_after_its_end_is_dead_and_says_so(
-    short: World, sender: Database, later: ShiftedClock, clock: HandClock
+    short: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
     post = sending(clock=clock)
     post.endpoint(short, refused(), tenant_id=short.tenant.id)
@@ -226,9 +226,9 @@ def test_a_call_whose_lane_is_shut_until_after_its_end_is_dead_and_says_so(
 
 
 def test_a_prompt_in_a_shut_lane_that_is_answered_meanwhile_is_moot_and_not_dead(
-    short: World, sender: Database, later: ShiftedClock, clock: HandClock
+    short: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
-    lanes = Lanes(clock=clock)
+    lanes = SendingPool(clock=clock)
     post = Postbag(lanes=lanes)
     silent = SendFailed("no answer", kind="time")
     post.mail.refused = {address(sender, short, name): silent for name in ("ann", "amir", "abe")}
@@ -276,7 +276,7 @@ def _only_hole(house: Database) -> bool:
 def test_a_worker_that_stops_gives_back_what_waits_and_the_next_sends_it_at_once(
     world: World, worker: Database
 ) -> None:
-    slow, following = Postbag(mail=SlowMail(), lanes=Lanes()), Postbag()
+    slow, following = Postbag(mail=SlowMail(), lanes=SendingPool()), Postbag()
     assert isinstance(slow.mail, SlowMail)
     many(world, 3)
     notices, senders = open_notices(worker), slow.senders

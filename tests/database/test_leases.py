@@ -7,21 +7,21 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from redis import Redis
 
-from lockbox.schedule import CLOCK, LATE_MS, NOTICES, TRICKLE, Index, Promise, Schedule
+from lockbox.schedule import CLOCK, LATE_MS, NOTICES, TRICKLE, IndexEntry, Schedule, ScheduleIndex
 from lockbox.sql import new_id
 from tests.database.scenes import at_once, within
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 NOON = datetime(2040, 1, 1, 12, tzinfo=UTC)
-SHORT = Index("short", ("time_out", "expire"), lease=timedelta(milliseconds=200), budget=5)
+SHORT = ScheduleIndex("short", ("time_out", "expire"), lease=timedelta(milliseconds=200), budget=5)
 
 
 def _ids(count: int) -> list[str]:
     return [str(new_id()) for _ in range(count)]
 
 
-def _due(ids: list[str], kind: str = "expire") -> list[Promise]:
-    return [Promise(one, kind, LONG_AGO) for one in ids]
+def _due(ids: list[str], kind: str = "expire") -> list[IndexEntry]:
+    return [IndexEntry(one, kind, LONG_AGO) for one in ids]
 
 
 def test_settling_drops_the_lease_and_writes_what_is_true_now(schedule: Schedule, redis: "Redis") -> None:
@@ -29,7 +29,7 @@ def test_settling_drops_the_lease_and_writes_what_is_true_now(schedule: Schedule
     schedule.arm(CLOCK, _due([gone, again]))
     schedule.claim(CLOCK)
 
-    schedule.arm(CLOCK, [Promise(gone, "expire", None), Promise(again, "expire", NOON)])
+    schedule.arm(CLOCK, [IndexEntry(gone, "expire", None), IndexEntry(again, "expire", NOON)])
 
     assert redis.zcard(CLOCK.keys[1]) == 0
     assert schedule.members(CLOCK).keys() == {f"expire:{again}"}
@@ -55,7 +55,7 @@ def test_a_backlog_beyond_the_budget_waits_in_the_index(schedule: Schedule) -> N
 
     claim = schedule.claim(SHORT)
     full = schedule.claim(SHORT)
-    schedule.arm(SHORT, [Promise(one, "expire", None) for one in claim.ids["expire"][:2]])
+    schedule.arm(SHORT, [IndexEntry(one, "expire", None) for one in claim.ids["expire"][:2]])
     room = schedule.claim(SHORT)
 
     assert len(claim.ids["expire"]) == SHORT.budget
@@ -81,7 +81,7 @@ def test_notices_wait_while_a_storm_of_clocks_is_out(schedule: Schedule) -> None
         pass
 
     during = schedule.claim(NOTICES)
-    schedule.arm(CLOCK, [Promise(storm[0], "expire", None)])
+    schedule.arm(CLOCK, [IndexEntry(storm[0], "expire", None)])
     after = schedule.claim(NOTICES)
 
     assert during.ids == {}
@@ -106,7 +106,7 @@ def test_a_clock_that_is_just_due_holds_up_no_notice(schedule: Schedule) -> None
     for _ in range(50):
         schedule.arm(NOTICES, _due(_ids(TRICKLE + 7), "notify"))
         began = time.monotonic()
-        schedule.arm(CLOCK, [Promise(one, "expire", timedelta(0)) for one in _ids(1)])
+        schedule.arm(CLOCK, [IndexEntry(one, "expire", timedelta(0)) for one in _ids(1)])
         claimed = schedule.claim(NOTICES)
         # On a busy machine it may be late by now, which is another case.
         if time.monotonic() - began < LATE_MS / 1000:
@@ -134,7 +134,7 @@ def test_arming_one_kind_drops_the_lease_of_the_other(schedule: Schedule, redis:
     schedule.arm(CLOCK, _due([one], "time_out"))
     schedule.claim(CLOCK)
 
-    schedule.arm(CLOCK, [Promise(one, "expire", NOON)])
+    schedule.arm(CLOCK, [IndexEntry(one, "expire", NOON)])
 
     assert redis.zcard(CLOCK.keys[1]) == 0
 

@@ -12,11 +12,11 @@ from sqlmodel import Session
 
 from lockbox.admin import vendor_staff
 from lockbox.database import Database
-from lockbox.errors import NotYours, Unknown
+from lockbox.errors import NotFound, NotYours
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.requests import decide
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
@@ -173,7 +173,7 @@ def test_an_operator_ends_no_request_by_a_call_of_their_own(world: World, action
     world.add("otto", Role.OPERATOR)
 
     for one in requests:
-        with pytest.raises(Unknown):
+        with pytest.raises(NotFound):
             world.act("otto", action, one)
 
     assert [state_of(world.house, one) for one in requests] == ["reviewing", "pending", "active"]
@@ -227,7 +227,7 @@ def test_a_vote_that_is_about_to_open_a_window_is_waited_for_and_revoked(
     request_id = world.submit().id
 
     with api.transaction() as session:
-        decide.act(session, world.people["ann"], HERE, request_id, Verdict(Action.APPROVE))
+        decide.act(session, world.people["ann"], HERE, request_id, DecisionInput(Action.APPROVE))
         leaving = pool.submit(manages, world, "olga", vendor_staff.disable, id_of(world, "erin"))
         assert within(PATIENCE, lambda: leaving.done() or read(api, WAITING))
     leaving.result(PATIENCE)

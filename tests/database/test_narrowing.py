@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lockbox.admin import audit_access
 from lockbox.audit import export
-from lockbox.audit.event_search import Wanted
+from lockbox.audit.event_search import EventFilter
 from lockbox.audit.log import signing_keys
 from lockbox.audit.verifier.verify import GOOD, verify
 from lockbox.database import Database
@@ -21,7 +21,7 @@ from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.queries import Question
+from lockbox.requests.queries import AccessCheck
 from tests import second_verifier
 from tests.builders import World
 from tests.database.postbag import Postbag
@@ -36,7 +36,7 @@ WINDOW = "SELECT granted_resources, granted_actions, resources, actions FROM req
 
 def let_in(world: World, resource: str, action: str = "read") -> bool:
     """Whether the guarded system lets Erin do this."""
-    question = Question(world.tenant.slug, "exchange-online", resource, action, world.people["erin"].person_id)
+    question = AccessCheck(world.tenant.slug, "exchange-online", resource, action, world.people["erin"].person_id)
     with world.house.transaction() as session:
         try:
             return queries.check(session, world.people["gate"], question).open
@@ -212,9 +212,9 @@ def test_the_trail_of_a_narrowed_window_is_found_good_by_both_verifiers(api: Dat
     world.submit()
     sealed(worker)
     with world.house.transaction() as session:
-        reading = audit_access.reading(session, world.people["tara"], world.tenant.slug)
+        reading = audit_access.audit_reader(session, world.people["tara"], world.tenant.slug)
     with world.house.transaction() as session:
-        begun = audit_access.export(session, reading, Wanted(), {}, ())
+        begun = audit_access.export(session, reading, EventFilter(), {}, ())
     lines = list(export.lines(audit_access.pages(world.house, reading), begun))
     keys = [public(), signing_keys.ephemeral().public]
 

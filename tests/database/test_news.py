@@ -13,14 +13,14 @@ from lockbox.database import Database, now
 from lockbox.identity.roles import Role
 from lockbox.notifications import results
 from lockbox.notifications.models import Outcome
-from lockbox.notifications.results import Try
+from lockbox.notifications.results import AttemptResult
 from lockbox.pubsub import CHANNEL, OPERATORS
 from lockbox.requests import activity, live_readers, questions
-from lockbox.requests.activity import Entry
+from lockbox.requests.activity import ActivityEntry
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.live_readers import Reader
+from lockbox.requests.live_readers import LiveReader
 from lockbox.requests.policy_rules import Policy
-from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
+from lockbox.schedule import CLOCK, NOTICES, IndexEntry, Schedule
 from lockbox.sql import new_id
 from tests.builders import HERE, RETRIED, Urls, World, as_sender
 from tests.database.scenes import many, read, write
@@ -29,7 +29,7 @@ from tests.ruling import lay_down
 QUIET = 0.3
 
 
-class Ear:
+class ChannelListener:
     """Hears every message on the channels of news, in order."""
 
     def __init__(self, url: str) -> None:
@@ -53,10 +53,10 @@ class Ear:
 
 
 @pytest.fixture
-def ear(urls: Urls, world: World) -> Iterator[Ear]:
+def ear(urls: Urls, world: World) -> Iterator[ChannelListener]:
     """An ear, once everybody is there."""
     assert world.people
-    ear = Ear(urls.redis)
+    ear = ChannelListener(urls.redis)
     yield ear
     ear.close()
 
@@ -64,12 +64,12 @@ def ear(urls: Urls, world: World) -> Iterator[Ear]:
 def _fail(house: Database) -> None:
     """Promise and tell something, and end in an error."""
     with house.transaction() as session:
-        database.promise(session, CLOCK, [Promise(str(new_id()), "expire", timedelta(hours=1))])
-        database.news(session, [new_id()])
+        database.arm_after_commit(session, CLOCK, [IndexEntry(str(new_id()), "expire", timedelta(hours=1))])
+        database.publish_after_commit(session, [new_id()])
         raise ZeroDivisionError
 
 
-def test_every_move_is_told_once_it_is_committed(ear: Ear, world: World) -> None:
+def test_every_move_is_told_once_it_is_committed(ear: ChannelListener, world: World) -> None:
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
     world.act("erin", Action.COMPLETE, request.id)
@@ -77,47 +77,47 @@ def test_every_move_is_told_once_it_is_committed(ear: Ear, world: World) -> None
     assert ear.heard() == [(CHANNEL, {str(request.id)})] * 3
 
 
-def test_what_is_committed_together_is_told_in_one_message(ear: Ear, world: World) -> None:
+def test_what_is_committed_together_is_told_in_one_message(ear: ChannelListener, world: World) -> None:
     ids = many(world, 20)
 
     assert ear.heard() == [(CHANNEL, set(map(str, ids)))]
 
 
-def test_nothing_is_told_of_what_is_rolled_back(ear: Ear, world: World) -> None:
+def test_nothing_is_told_of_what_is_rolled_back(ear: ChannelListener, world: World) -> None:
     with pytest.raises(ZeroDivisionError):
         _fail(world.house)
 
     assert ear.heard() == []
 
 
-def test_nothing_is_told_before_the_commit(ear: Ear, world: World) -> None:
+def test_nothing_is_told_before_the_commit(ear: ChannelListener, world: World) -> None:
     one = new_id()
 
     with world.house.transaction() as session:
-        database.news(session, [one])
+        database.publish_after_commit(session, [one])
         before = ear.heard()
 
     assert (before, ear.heard()) == ([], [(CHANNEL, {str(one)})])
 
 
-def test_rebuilding_and_notices_are_no_news(ear: Ear, world: World) -> None:
+def test_rebuilding_and_notices_are_no_news(ear: ChannelListener, world: World) -> None:
     schedule = world.house.schedule
 
-    schedule.arm(CLOCK, [Promise(str(new_id()), "expire", timedelta(hours=1))], only_missing=True)
-    schedule.arm(NOTICES, [Promise(str(new_id()), "notify", timedelta(hours=1))])
+    schedule.arm(CLOCK, [IndexEntry(str(new_id()), "expire", timedelta(hours=1))], only_missing=True)
+    schedule.arm(NOTICES, [IndexEntry(str(new_id()), "notify", timedelta(hours=1))])
 
     assert ear.heard() == []
 
 
 @pytest.mark.parametrize("outcome", [Outcome.MOOT, None])
 def test_a_notice_that_has_ended_is_news_to_operators_alone(
-    ear: Ear, world: World, worker: Database, outcome: Outcome | None
+    ear: ChannelListener, world: World, worker: Database, outcome: Outcome | None
 ) -> None:
     (notice, *_) = read(worker, "SELECT id FROM notices WHERE request_id = :id", id=world.submit().id)
     ear.heard()
 
     with as_sender(worker).transaction() as session:
-        results.record(session, [Try(notice.id, outcome, now(session))])
+        results.record(session, [AttemptResult(notice.id, outcome, now(session))])
 
     assert ear.heard() == ([(f"{CHANNEL}:{OPERATORS}", {str(notice.id)})] if outcome else [])
 
@@ -150,16 +150,16 @@ def _until(happened: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_what_concerns_one_side_is_told_on_its_channel(ear: Ear, world: World) -> None:
+def test_what_concerns_one_side_is_told_on_its_channel(ear: ChannelListener, world: World) -> None:
     one, other = new_id(), new_id()
 
     with world.house.transaction() as session:
-        database.news(session, [one, other, one], "customer")
+        database.publish_after_commit(session, [one, other, one], "customer")
 
     assert ear.heard() == [(f"{CHANNEL}:customer", {str(one), str(other)})]
 
 
-def test_what_was_done_inside_a_window_is_news(ear: Ear, world: World) -> None:
+def test_what_was_done_inside_a_window_is_news(ear: ChannelListener, world: World) -> None:
     request = world.submit()
     opened = world.act("ann", Action.APPROVE, request.id)
     assert opened.opened_at
@@ -167,13 +167,15 @@ def test_what_was_done_inside_a_window_is_news(ear: Ear, world: World) -> None:
     ear.heard()
 
     with world.house.transaction() as session:
-        entry = Entry(opened.opened_at, "read", request.resources[0], "ok")
+        entry = ActivityEntry(opened.opened_at, "read", request.resources[0], "ok")
         activity.report(session, gate, HERE, request.id, [entry])
 
     assert ear.heard() == [(CHANNEL, {str(request.id)})]
 
 
-def test_a_question_is_news_to_both_sides_and_one_of_a_review_to_the_vendor_alone(ear: Ear, world: World) -> None:
+def test_a_question_is_news_to_both_sides_and_one_of_a_review_to_the_vendor_alone(
+    ear: ChannelListener, world: World
+) -> None:
     pending = world.submit()
     lay_down(world, vendor_review=True)
     reviewed = world.submit()
@@ -191,13 +193,13 @@ def test_a_redis_that_is_away_costs_news_and_never_the_commit(world: World) -> N
     began = time.monotonic()
 
     with house.transaction() as session:
-        database.news(session, [new_id()])
+        database.publish_after_commit(session, [new_id()])
 
     assert time.monotonic() - began < RETRIED
 
 
-def _told(world: World, ids: object, *names: str, **others: Reader) -> set[str]:
-    readers = {name: Reader(world.people[name].person_id) for name in names} | others
+def _told(world: World, ids: object, *names: str, **others: LiveReader) -> set[str]:
+    readers = {name: LiveReader(world.people[name].person_id) for name in names} | others
     with world.house.transaction() as session:
         concerned = live_readers.concerned(session, ids, list(readers.values()))  # type: ignore[arg-type]
     return {name for name, reader in readers.items() if reader in concerned}
@@ -232,7 +234,7 @@ def test_a_change_concerns_nobody_at_a_tenant_where_what_they_have_shown_does_no
     ann = world.people["ann"].person_id
     request = world.submit()
 
-    told = _told(world, [request.id], here=Reader(ann, world.tenant.id), there=Reader(ann, other.tenant.id))
+    told = _told(world, [request.id], here=LiveReader(ann, world.tenant.id), there=LiveReader(ann, other.tenant.id))
 
     assert told == {"here"}
 

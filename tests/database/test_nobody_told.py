@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event, text
 
 from lockbox.database import Database
-from lockbox.notifications.senders.protocol import Mail, SendFailed
+from lockbox.notifications.senders.protocol import OutgoingMail, SendFailed
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from tests.builders import ShiftedClock, World, setting
@@ -36,7 +36,7 @@ def reached(house: Database, request_id: UUID) -> tuple[int, int, bool]:
     return said["asked"], said["reached"], said.get("nobody_told", False)
 
 
-def mails_to(post: Postbag, house: Database, world: World, name: str) -> Sequence[Mail]:
+def mails_to(post: Postbag, house: Database, world: World, name: str) -> Sequence[OutgoingMail]:
     """Return the mails that somebody got."""
     return [mail for mail in post.mail.sent if mail.to_address == address(house, world, name)]
 

@@ -414,7 +414,7 @@ def test_what_many_requests_meet_is_what_each_of_them_meets(world: World, worker
     requests = [first, *others, World.make(world.house, Policy(quorum=2)).submit()]
 
     with worker.transaction() as session:
-        met = policy_store.rulings(session, [one.id for one in requests])
-        assert met == {one.id: policy_store.ruling(session, one) for one in requests}
+        met = policy_store.effective_policies(session, [one.id for one in requests])
+        assert met == {one.id: policy_store.effective_policy(session, one) for one in requests}
 
     assert [met[one.id].terms.quorum for one in requests] == [2, 2, 3, 2]

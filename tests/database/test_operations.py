@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from lockbox.database import Database, make_engine
 from lockbox.errors import NotYours
 from lockbox.monitoring import metrics, status
-from lockbox.monitoring.status import Day
+from lockbox.monitoring.status import HourlyCounts
 from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
 from tests.builders import World, unbound
@@ -23,14 +23,14 @@ AGO = "INSERT INTO lag_samples (at, schedule_lag, seal_lag, ended, late) VALUES 
 SET_BACK = text("UPDATE events SET at = at - CAST(:by AS interval) WHERE request_id = :id")
 
 
-def today(api: Database) -> Day:
+def today(api: Database) -> HourlyCounts:
     """Return the last 24 hours."""
     found = status.read_day(api)
     assert found is not None
     return found
 
 
-def total(found: Day, name: str) -> float:
+def total(found: HourlyCounts, name: str) -> float:
     """Return how many there were in all hours."""
     return sum(number or 0 for number in found.counts(name))
 
@@ -127,19 +127,19 @@ def test_operators_see_what_was_found_by_its_id_and_nobody_else_sees_anything(wo
     one = new_id()
     write(unbound(api), "INSERT INTO alarms (key, raised_at) VALUES (:key, now())", key=f"I2:{one}")
 
-    found = status.look(api, world.people["olga"])
+    found = status.read_operations(api, world.people["olga"])
 
     assert [(finding.rule, finding.about) for finding in found.findings or ()] == [("I2", one)]
     assert found.status.postgres == found.status.redis == "ok"
     for who in world.people.keys() - {"olga"}:
         with pytest.raises(NotYours):
-            status.look(api, world.people[who])
+            status.read_operations(api, world.people[who])
 
 
 def test_where_postgres_is_away_nothing_is_known_and_nothing_raised(world: World) -> None:
     away = Database(make_engine("postgresql+psycopg://x:y@127.0.0.1:1/x", role="away"), world.house.schedule)
 
-    found = status.look(away, world.people["olga"])
+    found = status.read_operations(away, world.people["olga"])
 
     assert (found.day, found.findings, found.status.figures.postgres) == (None, None, None)
     assert found.status.redis == "ok"

@@ -13,8 +13,8 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from lockbox.database import Database
-from lockbox.monitoring.heartbeats import Heart
-from lockbox.schedule import CLOCK, NOTICES, Index, Promise
+from lockbox.monitoring.heartbeats import HeartbeatSender
+from lockbox.schedule import CLOCK, NOTICES, IndexEntry, ScheduleIndex
 from lockbox.sql import new_id
 from tests.builders import Urls, World
 from tests.database.scenes import set_back, state_of, within
@@ -25,7 +25,7 @@ from worker.runtime import Runtime
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 KINDS = {CLOCK: "expire", NOTICES: "notify"}
 
-Polling = Callable[[Index], None]
+Polling = Callable[[ScheduleIndex], None]
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def polling(worker: Database, urls: Urls) -> Iterator[Polling]:
         app.conf.task_routes = {f"lockbox.{KINDS[index]}": {"queue": name} for index, name in QUEUES.items()}
         app.finalize()
 
-        def start(index: Index) -> None:
-            started = Poller(index, app, tools, Reconciler(tools, None, Heart("core@here")))
+        def start(index: ScheduleIndex) -> None:
+            started = Poller(index, app, tools, Reconciler(tools, None, HeartbeatSender("core@here")))
             started.start()
             ends.callback(started.join, 5)
             ends.callback(started.stop)
@@ -53,9 +53,9 @@ def broker(urls: Urls) -> Iterator["Redis"]:
         yield found
 
 
-def _arm_one_by_one(worker: Database, index: Index, count: int) -> None:
+def _arm_one_by_one(worker: Database, index: ScheduleIndex, count: int) -> None:
     for _ in range(count):
-        worker.schedule.arm(index, [Promise(str(new_id()), KINDS[index], LONG_AGO)])
+        worker.schedule.arm(index, [IndexEntry(str(new_id()), KINDS[index], LONG_AGO)])
         time.sleep(0.01)
 
 
@@ -96,7 +96,7 @@ def refusing(
     """Let Redis take no writes until the end of the test, and requests fall due in a second."""
 
     def refuse(ids: Sequence[UUID]) -> None:
-        worker.schedule.arm(CLOCK, [Promise(str(one), "time_out", timedelta(seconds=1)) for one in ids])
+        worker.schedule.arm(CLOCK, [IndexEntry(str(one), "time_out", timedelta(seconds=1)) for one in ids])
         set_back(superuser, ids, -1)
         if request.param == "replica":
             broker.replicaof("127.0.0.1", "1")

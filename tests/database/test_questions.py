@@ -15,12 +15,12 @@ from lockbox.database import Database, as_owner
 from lockbox.errors import (
     AlreadyAnswered,
     InvalidMove,
+    LockboxError,
+    NotFound,
     NotYours,
     OwnRequest,
-    Refusal,
     TooLate,
     TooManyQuestions,
-    Unknown,
 )
 from lockbox.identity.roles import Mode
 from lockbox.requests import questions, timers
@@ -131,7 +131,7 @@ def test_the_words_stand_in_no_body_but_as_a_commitment(world: World) -> None:
     [("max", NotYours), ("erin", OwnRequest), ("tara", NotYours), ("aude", NotYours), ("vera", NotYours)],
 )
 def test_only_an_approver_asks_about_what_waits_for_the_customer(
-    world: World, who: str, refusal: type[Refusal]
+    world: World, who: str, refusal: type[LockboxError]
 ) -> None:
     request = world.submit()
 
@@ -145,7 +145,7 @@ def test_only_an_approver_asks_about_what_waits_for_the_customer(
 def test_whoever_may_not_know_of_a_request_asks_nothing(world: World, who: str) -> None:
     request = world.submit()
 
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         ask(world, who, request.id)
 
 
@@ -199,9 +199,9 @@ def test_only_whoever_asked_for_the_access_answers_and_once(world: World) -> Non
     for who in ("ann", "amir", "max"):
         with pytest.raises(NotYours):
             answer(world, request.id, asked.id, who)
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         answer(world, other.id, asked.id, "eve")
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         answer(world, request.id, new_id())
     answer(world, request.id, asked.id)
     with pytest.raises(AlreadyAnswered):
@@ -461,7 +461,7 @@ def test_whoever_may_not_know_of_the_request_reads_no_question(world: World, who
     request = world.submit()
     ask(world, "ann", request.id)
 
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         listed(world, who, request.id)
     with as_caller(world.house, world.people[who]) as connection:
         assert connection.execute(text("SELECT count(*) FROM questions")).scalar_one() == 0

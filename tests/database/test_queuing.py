@@ -135,7 +135,7 @@ def test_no_fact_that_is_counted_says_who_did_what_else(world: World, worker: Da
             {"id": request.id, "facts": json.dumps(FACTS)},
         )
 
-    refusals_log.settle(worker)
+    refusals_log.record_finished_minutes(worker)
 
     (row,) = read(world.house, "SELECT body FROM events WHERE action = 'decision_refused'")
     body = json.loads(row.body)

@@ -74,7 +74,7 @@ def test_an_emergency_stop_and_shutting_somebody_out_never_fail_for_the_lack_of_
     waiting, opened = world.submit(), world.submit()
     world.act("ann", Action.APPROVE, opened.id, comment="Yes")
 
-    does(world, "tara", emergency_stop.shut)
+    does(world, "tara", emergency_stop.stop_all)
     theirs = world.fresh("eve")
     world.act("ann", Action.APPROVE, theirs.id, comment="Yes")
     manages(world, "olga", vendor_staff.disable, id_of(world, "eve"))

@@ -13,7 +13,7 @@ from lockbox.database import Database
 from lockbox.reconcile import reconcile
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.schedule import CLOCK, NOTICES, Index, Promise
+from lockbox.schedule import CLOCK, NOTICES, IndexEntry, ScheduleIndex
 from tests.builders import Urls, World
 from tests.database.postbag import open_notices
 from tests.database.scenes import (
@@ -81,7 +81,7 @@ def test_after_flushall_one_round_makes_both_indexes_true(world: World, worker: 
 
 @pytest.mark.parametrize("index", [CLOCK, NOTICES], ids=lambda one: one.name)
 def test_what_is_lost_while_it_is_rebuilt_is_rebuilt_in_the_next_round(
-    world: World, worker: Database, redis: "Redis", index: Index
+    world: World, worker: Database, redis: "Redis", index: ScheduleIndex
 ) -> None:
     _some_of_each(world)
     redis.flushdb()
@@ -98,7 +98,7 @@ def test_what_is_lost_while_it_is_rebuilt_is_rebuilt_in_the_next_round(
 
 @pytest.mark.parametrize("index", [CLOCK, NOTICES], ids=["clock", "notices"])
 def test_after_one_index_was_deleted_one_round_makes_it_true(
-    world: World, worker: Database, redis: "Redis", index: Index
+    world: World, worker: Database, redis: "Redis", index: ScheduleIndex
 ) -> None:
     _some_of_each(world)
     list(reconcile(worker, None))
@@ -232,6 +232,6 @@ def test_moves_that_go_on_during_a_rebuild_are_in_the_index_after_it(
     assert_indexes_are_true(worker)
 
 
-def _truth(house: Database, request_id: UUID) -> Promise:
+def _truth(house: Database, request_id: UUID) -> IndexEntry:
     (row,) = read(house, "SELECT wake_at FROM requests WHERE id = :id", id=request_id)
-    return Promise(str(request_id), "time_out", row.wake_at)
+    return IndexEntry(str(request_id), "time_out", row.wake_at)

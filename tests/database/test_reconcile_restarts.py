@@ -11,11 +11,11 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from config import embedded
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from lockbox.database import Database
 from lockbox.reconcile import act_on_overdue, reconcile
 from lockbox.requests.lifecycle import Action, State
-from lockbox.schedule import CLOCK, INDEXES, NOTICES, Away, Schedule
+from lockbox.schedule import CLOCK, INDEXES, NOTICES, RedisUnavailable, Schedule
 from tests.builders import World
 from tests.database.scenes import assert_indexes_are_true, many, set_back, state_of
 
@@ -23,7 +23,7 @@ ONLY = ("redis",)
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[Servers]:
+def own() -> Iterator[ServerAddresses]:
     """A Valkey that these tests may kill."""
     parent = Path(tempfile.mkdtemp(prefix="lockbox-redis-"))
     parent.chmod(0o755)
@@ -36,7 +36,7 @@ def own() -> Iterator[Servers]:
 
 
 @pytest.fixture
-def houses(api: Database, worker: Database, own: Servers) -> tuple[World, Database]:
+def houses(api: Database, worker: Database, own: ServerAddresses) -> tuple[World, Database]:
     """A world and a worker whose schedule is on that Valkey."""
     with Redis.from_url(own.redis_url) as client:
         client.flushall()
@@ -52,7 +52,7 @@ def houses(api: Database, worker: Database, own: Servers) -> tuple[World, Databa
 
 @pytest.mark.parametrize("empty", [True, False], ids=["without its data", "with its data"])
 def test_after_a_restart_one_round_makes_both_indexes_true(
-    houses: tuple[World, Database], own: Servers, *, empty: bool
+    houses: tuple[World, Database], own: ServerAddresses, *, empty: bool
 ) -> None:
     world, worker = houses
 
@@ -69,7 +69,7 @@ def test_after_a_restart_one_round_makes_both_indexes_true(
 
 
 def test_while_it_is_down_decisions_are_taken_and_deadlines_are_met(
-    houses: tuple[World, Database], own: Servers, superuser: Engine
+    houses: tuple[World, Database], own: ServerAddresses, superuser: Engine
 ) -> None:
     world, worker = houses
     own.kill("redis")
@@ -78,7 +78,7 @@ def test_while_it_is_down_decisions_are_taken_and_deadlines_are_met(
     opened = world.act("ann", Action.APPROVE, approved.id)
     set_back(superuser, [unanswered.id], 0)
     steps = list(act_on_overdue(worker, None, grace=timedelta(0)))
-    with pytest.raises(Away):
+    with pytest.raises(RedisUnavailable):
         worker.schedule.claim(NOTICES)
     own.start_again("redis")
 

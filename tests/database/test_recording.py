@@ -11,29 +11,32 @@ from sqlalchemy.exc import IntegrityError
 from lockbox.database import Database
 from lockbox.notifications import queue
 from lockbox.notifications.models import Outcome
-from lockbox.notifications.outcome_events import Attempt
-from lockbox.notifications.queue import Returned
-from lockbox.notifications.results import Ended, Recorder, Try
-from lockbox.notifications.sending_pool import Lanes
+from lockbox.notifications.outcome_events import DeliveryAttempt
+from lockbox.notifications.queue import ReturnedClaim
+from lockbox.notifications.results import AttemptResult, ClaimResult, ResultRecorder
+from lockbox.notifications.sending_pool import SendingPool
 from tests.builders import ShiftedClock, World, as_sender, unbound
 from tests.database.postbag import assert_notices_are_held, notice, open_notices
 from tests.database.scenes import many, read, write
 
 
-def claim(house: Database, ids: Sequence[UUID]) -> list[Ended]:
+def claim(house: Database, ids: Sequence[UUID]) -> list[ClaimResult]:
     """Claim notices, and say that all were sent but the last, which was given back."""
     house = as_sender(house)
     with house.transaction() as session:
-        claims, at = queue.claim(session, ids, Lanes(), [])
+        claims, at = queue.claim(session, ids, SendingPool(), [])
     *sent, back = claims
-    results: list[Try | Returned] = [
-        Try(
-            one.notice_id, Outcome.SENT, at, attempt=Attempt(one.notice_id, None, "request.pending", at, timedelta(0))
+    results: list[AttemptResult | ReturnedClaim] = [
+        AttemptResult(
+            one.notice_id,
+            Outcome.SENT,
+            at,
+            attempt=DeliveryAttempt(one.notice_id, None, "request.pending", at, timedelta(0)),
         )
         for one in sent
     ]
-    results.append(Returned(back.notice_id, back.lease, timedelta(seconds=5)))
-    return [Ended(house, result, Future()) for result in results]
+    results.append(ReturnedClaim(back.notice_id, back.lease, timedelta(seconds=5)))
+    return [ClaimResult(house, result, Future()) for result in results]
 
 
 def test_what_arrived_is_written_in_one_transaction_and_the_rest_in_another(world: World, worker: Database) -> None:
@@ -41,7 +44,7 @@ def test_what_arrived_is_written_in_one_transaction_and_the_rest_in_another(worl
     notices = open_notices(worker)
     ended = claim(worker, notices)
 
-    Recorder().record(ended)
+    ResultRecorder().record(ended)
 
     assert len(read(worker, "SELECT DISTINCT xmin::text FROM notices WHERE outcome = 'sent'")) == 1
     assert len(read(worker, "SELECT DISTINCT xmin::text FROM notices")) == 2
@@ -58,7 +61,7 @@ def test_one_that_cannot_be_written_takes_no_other_along(world: World, worker: D
     rule = f"CHECK (id <> '{notices[2]}' OR outcome IS NULL) NOT VALID"
     write(unbound(worker), f"ALTER TABLE notices ADD CONSTRAINT one_is_bad {rule}")
     try:
-        Recorder().record(ended)
+        ResultRecorder().record(ended)
     finally:
         write(unbound(worker), "ALTER TABLE notices DROP CONSTRAINT one_is_bad")
 
@@ -76,7 +79,7 @@ def test_a_claim_that_somebody_else_holds_by_now_is_not_given_back(
     claim(sender, notices)
     before = read(sender, "SELECT id, run_at, attempts FROM notices ORDER BY id")
 
-    Recorder().record([back])
+    ResultRecorder().record([back])
 
     assert back.told.result(0) is None
     assert read(sender, "SELECT id, run_at, attempts FROM notices ORDER BY id") == before

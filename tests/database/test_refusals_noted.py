@@ -12,19 +12,19 @@ from sqlalchemy.exc import DBAPIError
 from lockbox import reconcile
 from lockbox.audit import events, refusals_log
 from lockbox.audit.events import VENDORS_LOG, Actor
-from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, Refused
+from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, RefusalEntry
 from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.notifications import results
 from lockbox.notifications.models import Outcome
-from lockbox.notifications.outcome_events import Attempt
-from lockbox.notifications.results import Try
+from lockbox.notifications.outcome_events import DeliveryAttempt
+from lockbox.notifications.results import AttemptResult
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.builders import ShiftedClock, StoppedClock, World, as_sender
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import read
-from tests.database.trails import Told, changes_told
+from tests.database.trails import TrailEvent, changes_told
 
 SENT = "SELECT body FROM events WHERE action = 'notices_sent'"
 
@@ -34,14 +34,14 @@ def count(house: Database, times: int, **changes: Any) -> None:
     what: dict[str, Any] = {"kind": SIGN_IN_REFUSED, "facts": {"means": "mail"}, "of": "address 192.0.2.1"}
     for _ in range(times):
         with house.transaction() as session:
-            refusals_log.count(session, Refused(**(what | changes)))
+            refusals_log.count(session, RefusalEntry(**(what | changes)))
 
 
-def settled(worker: Database, later: ShiftedClock) -> list[Told]:
+def settled(worker: Database, later: ShiftedClock) -> list[TrailEvent]:
     """Return the events of refusals, once their minutes are over."""
     worker.clock = later
     later.shift = timedelta(minutes=2, seconds=1)
-    while refusals_log.settle(worker):
+    while refusals_log.record_finished_minutes(worker):
         pass
     return [one for one in changes_told(worker) if one.action.endswith("_refused")]
 
@@ -70,7 +70,7 @@ def _now(world: World) -> Any:
 def test_a_minute_that_is_not_over_is_left_to_be_counted(world: World, worker: Database) -> None:
     count(world.house, 1)
 
-    assert refusals_log.settle(worker) == 0
+    assert refusals_log.record_finished_minutes(worker) == 0
     assert len(read(worker, "SELECT FROM refused")) == 1
 
 
@@ -127,10 +127,11 @@ def test_the_api_counts_and_reads_nothing_of_it(world: World, statement: str) ->
         session.connection().exec_driver_sql(statement)
 
 
-def _sent(notices: Sequence[UUID], at: datetime) -> list[Try]:
+def _sent(notices: Sequence[UUID], at: datetime) -> list[AttemptResult]:
     """Return what a delivery says of notices that arrived."""
     return [
-        Try(one, Outcome.SENT, at, attempt=Attempt(one, None, "request.pending", at, timedelta(0))) for one in notices
+        AttemptResult(one, Outcome.SENT, at, attempt=DeliveryAttempt(one, None, "request.pending", at, timedelta(0)))
+        for one in notices
     ]
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from sqlmodel import Session
 
 from lockbox.admin import key_rotation
-from lockbox.admin.key_rotation import Rekeyed
+from lockbox.admin.key_rotation import RotationResult
 from lockbox.database import Database, as_owner, now
 from lockbox.errors import NotSignedIn
 from lockbox.identity import api_tokens, row_marks, row_security
@@ -31,7 +31,7 @@ SELECT (SELECT substr(mac, 1, 4) FROM tokens WHERE person_id = :id) AS token,
 LAID_DOWN = 2
 """The rows that say what a new tenant has laid down: its own, and one version of its policy."""
 
-Rekey = Callable[..., Rekeyed]
+Rekey = Callable[..., RotationResult]
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def old(api: Database, monkeypatch: pytest.MonkeyPatch) -> World:
 def rekey(urls: Urls) -> Rekey:
     """The owner's command, with these root keys."""
 
-    def rekeyed(*roots: bytes, key_is_lost: bool = False) -> Rekeyed:
+    def rekeyed(*roots: bytes, key_is_lost: bool = False) -> RotationResult:
         with as_owner(urls.owner, Keyring(roots)) as session:
             return key_rotation.rekey(session, key_is_lost=key_is_lost)
 

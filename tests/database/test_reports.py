@@ -10,9 +10,9 @@ from lockbox.admin import erasure
 from lockbox.database import Database, as_owner, now
 from lockbox.identity.roles import Mode, Role, Scope
 from lockbox.notifications import report_schedule
-from lockbox.notifications.senders.protocol import Mail
+from lockbox.notifications.senders.protocol import OutgoingMail
 from lockbox.requests import activity, policy_store, timers
-from lockbox.requests.activity import Entry
+from lockbox.requests.activity import ActivityEntry
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.builders import HERE, ShiftedClock, Urls, World, unbound
@@ -55,11 +55,11 @@ def use(world: World, request_id: UUID, *entries: tuple[str, str, int]) -> None:
     )
     with world.house.transaction() as session:
         at = now(session)
-        done = [Entry(at, method, resource, "done", count=count) for method, resource, count in entries]
+        done = [ActivityEntry(at, method, resource, "done", count=count) for method, resource, count in entries]
         activity.report(session, ward, HERE, request_id, done)
 
 
-def reports(sender: Database, later: ShiftedClock, post: Postbag, *, after: int = 61) -> dict[str, Mail]:
+def reports(sender: Database, later: ShiftedClock, post: Postbag, *, after: int = 61) -> dict[str, OutgoingMail]:
     """Deliver what is due so many seconds later; return the reports by the names of their readers."""
     promise(sender, later, after)
     post.deliver(sender, [row.id for row in read(sender, WAITING)])

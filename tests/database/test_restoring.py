@@ -14,23 +14,23 @@ from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL, make_url
 from typer.testing import CliRunner
 
-from api.heartbeat import Beating
+from api.heartbeat import HeartbeatThread
 from api.metrics import exposition
 from cli.operate import app as operate
 from config.settings import Plan as SoldPlan
 from lockbox.admin import restore, tenants
-from lockbox.admin.restore import Restored
-from lockbox.admin.tenants import Founding
+from lockbox.admin.restore import RestoreResult
+from lockbox.admin.tenants import TenantInput
 from lockbox.audit.log import checkpoint, sealer
-from lockbox.audit.log.sealer import RolledBack, Signer
-from lockbox.audit.log.witness import Folder, Shipped
+from lockbox.audit.log.sealer import RollbackDetected, Signer
+from lockbox.audit.log.witness import WitnessCheck, WitnessFolder
 from lockbox.database import Database, as_owner, make_engine
 from lockbox.errors import NoOpenWindow
 from lockbox.monitoring import alerts, metrics, status
-from lockbox.monitoring.invariants import Rota
+from lockbox.monitoring.invariants import ScanPosition
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.queries import Question
+from lockbox.requests.queries import AccessCheck
 from lockbox.schedule import Schedule
 from tests.builders import ALL_RIGHTS, Urls, World, all_rights
 from tests.database.postbag import Postbag, open_notices
@@ -58,7 +58,7 @@ def run(program: str, url: URL, *arguments: str) -> None:
 
 
 @dataclass
-class Plant:
+class RestorableWorld:
     """A world whose checkpoints are shipped, its back-up, and where that can be restored to."""
 
     world: World
@@ -70,13 +70,13 @@ class Plant:
     opened: list[Database] = field(default_factory=list)
 
     @property
-    def folder(self) -> Folder:
+    def folder(self) -> WitnessFolder:
         """Where the checkpoints are, as a process sees it that has just begun."""
-        return Folder(self.shipped)
+        return WitnessFolder(self.shipped)
 
-    def believed(self, known_seconds: float = 0) -> Shipped:
+    def believed(self, known_seconds: float = 0) -> WitnessCheck:
         """Return what is checked against them."""
-        return Shipped(self.folder, SIGNER.trusted, known_seconds)
+        return WitnessCheck(self.folder, SIGNER.trusted, known_seconds)
 
     def seal(self) -> None:
         """Seal and ship all there is."""
@@ -88,7 +88,7 @@ class Plant:
         source = make_url(self.urls.owner)
         run("pg_dump", source, "--format=custom", f"--file={self.dump}", str(source.database))
 
-    def restore(self) -> "Plant":
+    def restore(self) -> "RestorableWorld":
         """Put what was dumped in the place of the database; the shipped checkpoints stay as they are."""
         target = make_url(self.empty.owner)
         run("pg_restore", target, "--exit-on-error", f"--dbname={target.database}", str(self.dump))
@@ -97,9 +97,9 @@ class Plant:
         worker = Database(make_engine(self.empty.worker, role="restored"), schedule)
         self.opened += [house, worker]
         world = World(house, self.world.tenant, self.world.people, self.world.tokens)
-        return Plant(world, worker, self.empty, self.shipped, self.dump, self.empty)
+        return RestorableWorld(world, worker, self.empty, self.shipped, self.dump, self.empty)
 
-    def after_restore(self, *, anyway: bool = False) -> Restored:
+    def after_restore(self, *, anyway: bool = False) -> RestoreResult:
         """Do as the owner's command does."""
         with as_owner(self.urls.owner) as session:
             done = restore.restore(session, self.believed(), anyway=anyway)
@@ -109,7 +109,7 @@ class Plant:
 
 
 @pytest.fixture
-def plant(world: World, worker: Database, urls: Urls, superuser: Engine, tmp_path: Path) -> Iterator[Plant]:
+def plant(world: World, worker: Database, urls: Urls, superuser: Engine, tmp_path: Path) -> Iterator[RestorableWorld]:
     """The usual world."""
     shipped = tmp_path / "shipped"
     shipped.mkdir()
@@ -133,7 +133,7 @@ def plant(world: World, worker: Database, urls: Urls, superuser: Engine, tmp_pat
     with all_rights(empty.superuser, empty.notices):
         write(unbound_of(empty), "ALTER SCHEMA public OWNER TO lockbox_owner")
         write(unbound_of(empty), "GRANT USAGE ON SCHEMA public TO lockbox_api, lockbox_worker, lockbox_notices")
-        plant = Plant(world, worker, urls, shipped, tmp_path / "dump", empty)
+        plant = RestorableWorld(world, worker, urls, shipped, tmp_path / "dump", empty)
         world.house.shipped = plant.believed()
         yield plant
         for house in plant.opened:
@@ -153,7 +153,7 @@ def write_alone(superuser: Engine, statement: str) -> None:
 
 def asked(world: World) -> str:
     """Ask as a guarded system does, and return the code of the answer."""
-    question = Question(world.tenant.slug, "exchange-online", MAILBOX, "read", world.people["erin"].person_id)
+    question = AccessCheck(world.tenant.slug, "exchange-online", MAILBOX, "read", world.people["erin"].person_id)
     try:
         with world.house.transaction() as session:
             queries.check(session, world.people["gate"], question)
@@ -162,7 +162,7 @@ def asked(world: World) -> str:
     return "open"
 
 
-def revoked_since(plant: Plant) -> UUID:
+def revoked_since(plant: RestorableWorld) -> UUID:
     """Open a window, back up, and revoke it after that; return the request."""
     request = plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
@@ -172,7 +172,7 @@ def revoked_since(plant: Plant) -> UUID:
     return request.id
 
 
-def test_a_window_that_was_revoked_since_the_back_up_stays_shut_after_a_restore(plant: Plant) -> None:
+def test_a_window_that_was_revoked_since_the_back_up_stays_shut_after_a_restore(plant: RestorableWorld) -> None:
     request_id = revoked_since(plant)
 
     restored = plant.restore()
@@ -182,49 +182,51 @@ def test_a_window_that_was_revoked_since_the_back_up_stays_shut_after_a_restore(
     with restored.world.house.transaction() as session:
         entry = queries.find(session, restored.world.people["ann"], request_id)
     assert (entry.open, entry.is_behind) == (False, True)
-    with pytest.raises(RolledBack):
+    with pytest.raises(RollbackDetected):
         plant_seals(restored)
 
 
-def test_a_log_behind_what_was_shipped_of_it_is_in_status_metrics_and_an_alarm_with_the_way_out(plant: Plant) -> None:
+def test_a_log_behind_what_was_shipped_of_it_is_in_status_metrics_and_an_alarm_with_the_way_out(
+    plant: RestorableWorld,
+) -> None:
     revoked_since(plant)
     restored = plant.restore()
     house, post = restored.world.house, Postbag()
     assert not any("trail-behind" in trouble for trouble in status.read(house, with_redis=True).troubles)
 
-    Beating(house).beat()
+    HeartbeatThread(house).beat()
 
     (said,) = [trouble for trouble in status.read(house, with_redis=True).troubles if "trail-behind" in trouble]
     assert str(plant.world.tenant.id) in said
     assert "lockbox operate after-restore" in said
     assert b'lockbox_audit_logs_behind{role="api"} 1.0' in exposition(metrics.read(house))
-    found = alerts.look(restored.worker, Rota())[0]
+    found = alerts.find_violations(restored.worker, ScanPosition())[0]
     assert "trail-behind" in {one.rule for one in found}
-    assert alerts.confirm(restored.worker, found, Rota())
+    assert alerts.confirm(restored.worker, found, ScanPosition())
     post.deliver(restored.worker, open_notices(restored.worker))
     (mail,) = [mail for mail in post.mail.sent if mail.to_name == "Olga"]
     assert "lockbox operate after-restore" in mail.text
 
 
-def test_a_folder_of_checkpoints_that_is_away_is_in_status(plant: Plant) -> None:
+def test_a_folder_of_checkpoints_that_is_away_is_in_status(plant: RestorableWorld) -> None:
     plant.seal()
     plant.shipped.rename(plant.shipped.with_name("elsewhere"))
 
-    Beating(plant.world.house).beat()
+    HeartbeatThread(plant.world.house).beat()
 
     assert any("cannot be read" in trouble for trouble in status.read(plant.world.house, with_redis=True).troubles)
 
 
-def test_a_log_that_is_as_it_was_shipped_is_no_trouble(plant: Plant) -> None:
+def test_a_log_that_is_as_it_was_shipped_is_no_trouble(plant: RestorableWorld) -> None:
     plant.seal()
 
-    Beating(plant.world.house).beat()
+    HeartbeatThread(plant.world.house).beat()
 
     assert not any("trail-behind" in trouble for trouble in status.read(plant.world.house, with_redis=True).troubles)
     assert b'lockbox_audit_logs_behind{role="api"} 0.0' in exposition(metrics.read(plant.world.house))
 
 
-def test_a_back_up_of_an_earlier_generation_opens_nothing_however_it_is_sealed(plant: Plant) -> None:
+def test_a_back_up_of_an_earlier_generation_opens_nothing_however_it_is_sealed(plant: RestorableWorld) -> None:
     request = plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     plant.back_up()
@@ -240,7 +242,7 @@ def test_a_back_up_of_an_earlier_generation_opens_nothing_however_it_is_sealed(p
     restored = plant.restore()
     before = asked(restored.world)
 
-    with pytest.raises(RolledBack):
+    with pytest.raises(RollbackDetected):
         restored.seal()
 
     assert (before, asked(restored.world)) == ("trail-behind", "trail-behind")
@@ -256,7 +258,9 @@ def test_a_back_up_of_an_earlier_generation_opens_nothing_however_it_is_sealed(p
         "UPDATE logs SET size = size + 1, root = sha256('x'), note = replace(note, E'\\n1\\n', E'\\n3\\n')",
     ],
 )
-def test_whatever_the_owner_says_of_a_restored_log_opens_nothing_and_is_not_signed(plant: Plant, claim: str) -> None:
+def test_whatever_the_owner_says_of_a_restored_log_opens_nothing_and_is_not_signed(
+    plant: RestorableWorld, claim: str
+) -> None:
     revoked_since(plant)
     shipped = _text(plant)
     restored = plant.restore()
@@ -267,14 +271,14 @@ def test_whatever_the_owner_says_of_a_restored_log_opens_nothing_and_is_not_sign
         connection.execute(text(claim.replace(":", "\\:")))
     told = asked(restored.world)
     restored.world.fresh()
-    with pytest.raises(RolledBack):
+    with pytest.raises(RollbackDetected):
         restored.seal()
 
     assert (before, told, asked(restored.world)) == ("trail-behind", "trail-behind", "trail-behind")
     assert _text(plant) == shipped
 
 
-def test_a_restored_log_that_bears_the_checkpoint_that_was_shipped_opens_nothing(plant: Plant) -> None:
+def test_a_restored_log_that_bears_the_checkpoint_that_was_shipped_opens_nothing(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
     said, note = plant.folder.newest(plant.world.tenant.id), _text(plant)
@@ -288,34 +292,34 @@ def test_a_restored_log_that_bears_the_checkpoint_that_was_shipped_opens_nothing
         note=note,
     )
     told = asked(restored.world)
-    with pytest.raises(RolledBack, match="tiles"):
+    with pytest.raises(RollbackDetected, match="tiles"):
         plant_seals(restored)
 
     assert (told, asked(restored.world)) == ("trail-behind", "trail-behind")
 
 
-def test_nothing_is_signed_for_a_log_that_was_rolled_back_not_even_silence(plant: Plant) -> None:
+def test_nothing_is_signed_for_a_log_that_was_rolled_back_not_even_silence(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
     write(unbound_of(restored.urls), "UPDATE logs SET kept_at = '-infinity'")
     write(unbound_of(restored.urls), "DELETE FROM unsealed")
     (before,) = read(restored.worker, "SELECT note FROM logs WHERE tenant_id IS NOT NULL")
 
-    with pytest.raises(RolledBack):
+    with pytest.raises(RollbackDetected):
         restored.seal()
 
     (after,) = read(restored.worker, "SELECT note FROM logs WHERE tenant_id IS NOT NULL")
     assert after.note == before.note
 
 
-def test_one_tenant_whose_log_was_rolled_back_keeps_no_other_from_being_sealed(plant: Plant) -> None:
+def test_one_tenant_whose_log_was_rolled_back_keeps_no_other_from_being_sealed(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
     restored.world.fresh()
-    founding = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
+    founding = TenantInput("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
     manages(restored.world, "olga", tenants.add, founding, {"standard": SoldPlan()})
 
-    with pytest.raises(RolledBack, match=str(plant.world.tenant.id)):
+    with pytest.raises(RollbackDetected, match=str(plant.world.tenant.id)):
         restored.seal()
 
     waiting = read(restored.worker, "SELECT e.tenant_id FROM unsealed u JOIN events e ON e.id = u.event_id")
@@ -323,21 +327,21 @@ def test_one_tenant_whose_log_was_rolled_back_keeps_no_other_from_being_sealed(p
     assert len(plant.folder.logs()) > 1
 
 
-def test_a_mount_that_is_away_shuts_all_and_nothing_is_signed_meanwhile(plant: Plant) -> None:
+def test_a_mount_that_is_away_shuts_all_and_nothing_is_signed_meanwhile(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
     plant.shipped.rename(plant.shipped.with_name("unmounted"))
     plant.shipped.mkdir()
 
     before = asked(restored.world)
-    with pytest.raises(RolledBack, match="mounted"):
+    with pytest.raises(RollbackDetected, match="mounted"):
         plant_seals(restored)
 
     assert (before, asked(restored.world)) == ("trail-behind", "trail-behind")
     assert list(plant.shipped.iterdir()) == []
 
 
-def test_a_log_that_grew_since_it_was_shipped_is_believed_by_its_tiles_alone(plant: Plant) -> None:
+def test_a_log_that_grew_since_it_was_shipped_is_believed_by_its_tiles_alone(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     for _ in range(3):
@@ -354,22 +358,24 @@ def test_a_log_that_grew_since_it_was_shipped_is_believed_by_its_tiles_alone(pla
     assert (before, asked(plant.world)) == ("open", "trail-behind")
 
 
-def test_a_checkpoint_by_another_key_opens_nothing_wherever_it_is(plant: Plant) -> None:
+def test_a_checkpoint_by_another_key_opens_nothing_wherever_it_is(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     before = asked(plant.world)
 
-    plant.world.house.shipped = Shipped(plant.folder, {OTHER.public.id: OTHER.public}, known_seconds=0)
+    plant.world.house.shipped = WitnessCheck(plant.folder, {OTHER.public.id: OTHER.public}, known_seconds=0)
 
     assert (before, asked(plant.world)) == ("open", "trail-behind")
 
 
-def plant_seals(plant: Plant) -> None:
+def plant_seals(plant: RestorableWorld) -> None:
     plant.world.fresh()
     plant.seal()
 
 
-def test_after_the_command_all_of_the_older_state_is_over_and_the_trail_goes_on(plant: Plant, post: Postbag) -> None:
+def test_after_the_command_all_of_the_older_state_is_over_and_the_trail_goes_on(
+    plant: RestorableWorld, post: Postbag
+) -> None:
     revoked_since(plant)
     restored = plant.restore()
     waiting, world = restored.world.fresh(), restored.world
@@ -397,11 +403,11 @@ def test_after_the_command_all_of_the_older_state_is_over_and_the_trail_goes_on(
     assert any("restored from a back-up" in text for text in told)
 
 
-def _text(plant: Plant) -> str:
+def _text(plant: RestorableWorld) -> str:
     return (plant.shipped / str(plant.world.tenant.id) / "latest.note").read_text()
 
 
-def test_what_was_shipped_of_the_older_story_is_kept_beside(plant: Plant) -> None:
+def test_what_was_shipped_of_the_older_story_is_kept_beside(plant: RestorableWorld) -> None:
     revoked_since(plant)
     before = _text(plant)
 
@@ -411,7 +417,7 @@ def test_what_was_shipped_of_the_older_story_is_kept_beside(plant: Plant) -> Non
     assert kept.read_text() == before
 
 
-def test_restored_a_second_time_from_before_the_first_it_is_seen_again(plant: Plant) -> None:
+def test_restored_a_second_time_from_before_the_first_it_is_seen_again(plant: RestorableWorld) -> None:
     revoked_since(plant)
     restored = plant.restore()
     restored.after_restore()
@@ -430,7 +436,7 @@ def test_restored_a_second_time_from_before_the_first_it_is_seen_again(plant: Pl
     assert (log.origin.endswith("/3"), log.generation) == (True, 3)
 
 
-def test_a_log_that_the_back_up_does_not_know_at_all_is_behind(plant: Plant) -> None:
+def test_a_log_that_the_back_up_does_not_know_at_all_is_behind(plant: RestorableWorld) -> None:
     plant.back_up()
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
@@ -447,7 +453,7 @@ def test_a_log_that_the_back_up_does_not_know_at_all_is_behind(plant: Plant) -> 
     assert log.origin.endswith(NEW)
 
 
-def test_the_vendors_own_log_shuts_every_tenants_windows(plant: Plant) -> None:
+def test_the_vendors_own_log_shuts_every_tenants_windows(plant: RestorableWorld) -> None:
     opened = plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     (plant.shipped / str(UUID(int=0))).mkdir()
@@ -458,7 +464,7 @@ def test_the_vendors_own_log_shuts_every_tenants_windows(plant: Plant) -> None:
 
 
 @pytest.mark.parametrize("how", ["nothing", "garbage", "a folder"])
-def test_a_folder_that_cannot_be_read_shuts_all(plant: Plant, how: str) -> None:
+def test_a_folder_that_cannot_be_read_shuts_all(plant: RestorableWorld, how: str) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     before = asked(plant.world)
@@ -476,18 +482,18 @@ def test_a_folder_that_cannot_be_read_shuts_all(plant: Plant, how: str) -> None:
     assert asked(plant.world) == "trail-behind"
 
 
-def test_while_all_is_as_it_was_shipped_nothing_changes(plant: Plant) -> None:
+def test_while_all_is_as_it_was_shipped_nothing_changes(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
 
     assert asked(plant.world) == "open"
-    assert plant.after_restore() == Restored((), 0, 0)
+    assert plant.after_restore() == RestoreResult((), 0, 0)
     assert asked(plant.world) == "open"
     assert plant.after_restore(anyway=True).revoked == 1
     assert asked(plant.world) == "no-open-window"
 
 
-def test_sessions_of_the_older_state_end(plant: Plant) -> None:
+def test_sessions_of_the_older_state_end(plant: RestorableWorld) -> None:
     write(
         unbound_of(plant.urls),
         """
@@ -503,7 +509,7 @@ def test_sessions_of_the_older_state_end(plant: Plant) -> None:
     assert row.revoked_at is not None
 
 
-def test_what_was_found_is_believed_for_a_moment_and_no_longer(plant: Plant) -> None:
+def test_what_was_found_is_believed_for_a_moment_and_no_longer(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     plant.world.house.shipped = plant.believed(known_seconds=60)
@@ -515,7 +521,7 @@ def test_what_was_found_is_believed_for_a_moment_and_no_longer(plant: Plant) -> 
     assert asked(plant.world) == "trail-behind"
 
 
-def test_the_command_asks_first_and_says_what_it_did(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_asks_first_and_says_what_it_did(plant: RestorableWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     revoked_since(plant)
     restored = plant.restore()
     monkeypatch.setenv("LOCKBOX_OWNER_DATABASE_URL", restored.urls.owner)

@@ -5,16 +5,16 @@ from typing import Any
 import pytest
 
 from lockbox.errors import SignInAgain
-from lockbox.identity.roles import Caller, Means
+from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.requests import decide
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from tests.builders import HERE, World
 from tests.database.scenes import state_of
 from tests.ruling import lay_down, signed_in
 
-STALE = [(Means.TOKEN, 0), (Means.PASSKEY, 6), (Means.MAIL, 6), (Means.OIDC, 6)]
+STALE = [(AuthMethod.TOKEN, 0), (AuthMethod.PASSKEY, 6), (AuthMethod.MAIL, 6), (AuthMethod.OIDC, 6)]
 
 
 def revoked(world: World, caller: Caller, **terms: Any) -> AccessRequest:
@@ -22,13 +22,13 @@ def revoked(world: World, caller: Caller, **terms: Any) -> AccessRequest:
     lay_down(world, **terms)
     request = world.act("amir", Action.APPROVE, world.submit().id)
     with world.house.transaction() as session:
-        return decide.act(session, caller, HERE, request.id, Verdict(Action.REVOKE))
+        return decide.act(session, caller, HERE, request.id, DecisionInput(Action.REVOKE))
 
 
 @pytest.mark.parametrize(("means", "minutes_ago"), STALE)
 @pytest.mark.parametrize("who", ["ann", "tara", "max"])
 def test_where_the_policy_says_nothing_everybody_closes_a_window_as_easily_as_ever(
-    world: World, who: str, means: Means, minutes_ago: float
+    world: World, who: str, means: AuthMethod, minutes_ago: float
 ) -> None:
     caller = signed_in(world, who, means, minutes_ago=minutes_ago)
 
@@ -38,7 +38,7 @@ def test_where_the_policy_says_nothing_everybody_closes_a_window_as_easily_as_ev
 @pytest.mark.parametrize(("means", "minutes_ago"), STALE)
 @pytest.mark.parametrize("who", ["ann", "tara", "max"])
 def test_where_the_policy_asks_for_it_a_token_or_an_old_sign_in_closes_nothing(
-    world: World, who: str, means: Means, minutes_ago: float
+    world: World, who: str, means: AuthMethod, minutes_ago: float
 ) -> None:
     caller = signed_in(world, who, means, minutes_ago=minutes_ago)
 
@@ -48,8 +48,8 @@ def test_where_the_policy_asks_for_it_a_token_or_an_old_sign_in_closes_nothing(
     assert refused.value.facts == {"max_age": 300}
 
 
-@pytest.mark.parametrize("means", [Means.PASSKEY, Means.MAIL, Means.OIDC])
-def test_a_fresh_sign_in_closes_it(world: World, means: Means) -> None:
+@pytest.mark.parametrize("means", [AuthMethod.PASSKEY, AuthMethod.MAIL, AuthMethod.OIDC])
+def test_a_fresh_sign_in_closes_it(world: World, means: AuthMethod) -> None:
     caller = signed_in(world, "ann", means, minutes_ago=4)
 
     assert revoked(world, caller, revoke_sign_in_age=300).state is State.REVOKED
@@ -59,10 +59,10 @@ def test_it_is_todays_policy_or_that_of_then_whichever_is_stricter(world: World)
     lay_down(world, revoke_sign_in_age=300)
     request = world.act("amir", Action.APPROVE, world.submit().id)
     lay_down(world)
-    caller = signed_in(world, "ann", Means.PASSKEY, minutes_ago=6)
+    caller = signed_in(world, "ann", AuthMethod.PASSKEY, minutes_ago=6)
 
     with world.house.transaction() as session, pytest.raises(SignInAgain):
-        decide.act(session, caller, HERE, request.id, Verdict(Action.REVOKE))
+        decide.act(session, caller, HERE, request.id, DecisionInput(Action.REVOKE))
 
     assert state_of(world.house, request.id) == "active"
 
@@ -70,7 +70,7 @@ def test_it_is_todays_policy_or_that_of_then_whichever_is_stricter(world: World)
 def test_giving_back_is_never_made_harder(world: World) -> None:
     lay_down(world, revoke_sign_in_age=60)
     request = world.act("amir", Action.APPROVE, world.submit().id)
-    caller = signed_in(world, "erin", Means.TOKEN)
+    caller = signed_in(world, "erin", AuthMethod.TOKEN)
 
     with world.house.transaction() as session:
-        assert decide.act(session, caller, HERE, request.id, Verdict(Action.COMPLETE)).state is State.COMPLETED
+        assert decide.act(session, caller, HERE, request.id, DecisionInput(Action.COMPLETE)).state is State.COMPLETED

@@ -229,15 +229,15 @@ def test_a_context_is_gone_after_the_commit_on_the_same_connection(world: World,
 
 
 def test_a_context_is_gone_after_a_rollback_on_the_same_connection(world: World, one_connection: Engine) -> None:
-    class Change(Exception):  # noqa: N818 - of mind
+    class Failure(Exception):  # noqa: N818 - of mind
         """Something went wrong."""
 
     def fail() -> None:
         with as_caller(one_connection, world.people["max"], at=world.tenant.id) as connection:
             assert _count(connection) == 3
-            raise Change
+            raise Failure
 
-    with pytest.raises(Change):
+    with pytest.raises(Failure):
         fail()
 
     with one_connection.begin() as connection:

@@ -22,13 +22,13 @@ from lockbox.errors import (
     WindowTooLong,
 )
 from lockbox.identity import row_security
-from lockbox.identity.roles import Caller, Means, Mode, Role, Scope, Standing
+from lockbox.identity.roles import AuthMethod, Caller, Mode, Role, RoleGrant, Scope
 from lockbox.requests import decide, submit
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.submit import Limits
+from lockbox.requests.submit import SubmissionLimits
 from lockbox.sql import new_id
 from tests.builders import HERE, SETTINGS, ShiftedClock, World, setting, unbound
 from tests.database.scenes import read, write
@@ -39,7 +39,7 @@ from tests.ruling import group, lay_down, signed_in, stand_in
 def approve(world: World, caller: Caller, request: AccessRequest, **changes: Any) -> AccessRequest:
     """Let somebody approve as the caller that they are."""
     with world.house.transaction() as session:
-        return decide.act(session, caller, HERE, request.id, Verdict(Action.APPROVE, **changes))
+        return decide.act(session, caller, HERE, request.id, DecisionInput(Action.APPROVE, **changes))
 
 
 def prompted(world: World, request_id: UUID) -> set[str]:
@@ -58,7 +58,7 @@ def filed_at(world: World, caller: Caller, nth: int) -> datetime | None:
     values = {"tenant_id": world.tenant.id, "most_tenant": 1, "most_person": nth}
     with world.house.transaction() as session:
         row_security.enter(session, caller)
-        found: datetime | None = session.connection().execute(submit.NTH_FILING, values).one().person_at
+        found: datetime | None = session.connection().execute(submit.NTH_SUBMISSION, values).one().person_at
         return found
 
 
@@ -295,16 +295,16 @@ def test_a_deputy_speaks_for_the_group_of_whom_they_stand_in_for(world: World) -
 @pytest.mark.parametrize(
     ("means", "minutes_ago", "policy"),
     [
-        (Means.TOKEN, 0, {}),
-        (Means.MAIL, 0, {}),
-        (Means.MAIL, 16, {"mail_suffices": True}),
-        (Means.OIDC, 16, {}),
-        (Means.PASSKEY, 16, {}),
-        (Means.PASSKEY, 2, {"sign_in_age": 60}),
+        (AuthMethod.TOKEN, 0, {}),
+        (AuthMethod.MAIL, 0, {}),
+        (AuthMethod.MAIL, 16, {"mail_suffices": True}),
+        (AuthMethod.OIDC, 16, {}),
+        (AuthMethod.PASSKEY, 16, {}),
+        (AuthMethod.PASSKEY, 2, {"sign_in_age": 60}),
     ],
 )
 def test_opening_needs_a_fresh_and_strong_sign_in(
-    world: World, means: Means, minutes_ago: float, policy: dict[str, Any]
+    world: World, means: AuthMethod, minutes_ago: float, policy: dict[str, Any]
 ) -> None:
     lay_down(world, **policy)
     request = world.submit()
@@ -316,14 +316,14 @@ def test_opening_needs_a_fresh_and_strong_sign_in(
 @pytest.mark.parametrize(
     ("means", "minutes_ago", "policy"),
     [
-        (Means.MAIL, 1, {"mail_suffices": True}),
-        (Means.OIDC, 14, {}),
-        (Means.PASSKEY, 14, {}),
-        (Means.PASSKEY, 100, {"sign_in_age": 7200}),
+        (AuthMethod.MAIL, 1, {"mail_suffices": True}),
+        (AuthMethod.OIDC, 14, {}),
+        (AuthMethod.PASSKEY, 14, {}),
+        (AuthMethod.PASSKEY, 100, {"sign_in_age": 7200}),
     ],
 )
 def test_a_sign_in_that_is_fresh_and_strong_opens_and_is_on_record(
-    world: World, means: Means, minutes_ago: float, policy: dict[str, Any]
+    world: World, means: AuthMethod, minutes_ago: float, policy: dict[str, Any]
 ) -> None:
     lay_down(world, **policy)
     request = world.submit()
@@ -332,18 +332,18 @@ def test_a_sign_in_that_is_fresh_and_strong_opens_and_is_on_record(
 
     assert opened.state is State.ACTIVE
     (event,) = read(world.house, "SELECT convert_from(body, 'utf8') AS body FROM events WHERE seq = 2")
-    assert f'"means":"{"mail-only" if means is Means.MAIL else means.value}"' in event.body
+    assert f'"means":"{"mail-only" if means is AuthMethod.MAIL else means.value}"' in event.body
 
 
-@pytest.mark.parametrize("means", [Means.TOKEN, Means.MAIL])
-def test_a_token_and_a_mailed_code_deny_and_revoke(world: World, means: Means) -> None:
+@pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL])
+def test_a_token_and_a_mailed_code_deny_and_revoke(world: World, means: AuthMethod) -> None:
     caller = signed_in(world, "ann", means, minutes_ago=60)
     waiting, opened = world.submit(), world.submit()
     world.act("amir", Action.APPROVE, opened.id)
 
     with world.house.transaction() as session:
-        denied = decide.act(session, caller, HERE, waiting.id, Verdict(Action.DENY, "No")).state
-        revoked = decide.act(session, caller, HERE, opened.id, Verdict(Action.REVOKE)).state
+        denied = decide.act(session, caller, HERE, waiting.id, DecisionInput(Action.DENY, "No")).state
+        revoked = decide.act(session, caller, HERE, opened.id, DecisionInput(Action.REVOKE)).state
 
     assert (denied, revoked) == (State.DENIED, State.REVOKED)
 
@@ -351,10 +351,10 @@ def test_a_token_and_a_mailed_code_deny_and_revoke(world: World, means: Means) -
 def test_endorsing_needs_a_fresh_sign_in_too(world: World) -> None:
     lay_down(world, vendor_review=True)
     request = world.submit()
-    caller = signed_in(world, "max", Means.TOKEN)
+    caller = signed_in(world, "max", AuthMethod.TOKEN)
 
     with pytest.raises(SignInAgain), world.house.transaction() as session:
-        decide.act(session, caller, HERE, request.id, Verdict(Action.ENDORSE))
+        decide.act(session, caller, HERE, request.id, DecisionInput(Action.ENDORSE))
 
 
 def test_a_machine_decides_nothing_whatever_its_roles(world: World) -> None:
@@ -362,10 +362,10 @@ def test_a_machine_decides_nothing_whatever_its_roles(world: World) -> None:
     request = world.submit()
     world.put_on_both_sides("gate", Role.MANAGER)
     gate = world.people["gate"]
-    both = replace(gate, standings=gate.standings | {Standing(Role.MANAGER)})
+    both = replace(gate, standings=gate.standings | {RoleGrant(Role.MANAGER)})
 
     with pytest.raises(NotYours, match="decides nothing"), world.house.transaction() as session:
-        decide.act(session, both, HERE, request.id, Verdict(Action.ENDORSE))
+        decide.act(session, both, HERE, request.id, DecisionInput(Action.ENDORSE))
 
 
 def test_dated_consent_lets_the_vendor_open_until_its_end_and_no_longer(world: World, later: ShiftedClock) -> None:
@@ -486,9 +486,9 @@ def test_an_approver_and_a_deputy_of_the_same_are_one_voice(world: World) -> Non
     assert (after_both, after_another) == (State.PENDING, State.ACTIVE)
 
 
-@pytest.mark.parametrize(("limits", "who"), [(Limits(3, 1000), "erin"), (Limits(1000, 3), "eve")])
+@pytest.mark.parametrize(("limits", "who"), [(SubmissionLimits(3, 1000), "erin"), (SubmissionLimits(1000, 3), "eve")])
 def test_more_than_the_limit_in_a_minute_is_refused_until_it_is_over(
-    world: World, later: ShiftedClock, limits: Limits, who: str
+    world: World, later: ShiftedClock, limits: SubmissionLimits, who: str
 ) -> None:
     for _ in range(3):
         world.submit("erin")
@@ -510,20 +510,20 @@ def test_a_limit_by_person_does_not_bind_another_person(world: World) -> None:
 
     with world.house.transaction() as session:
         taken = submit.submit(
-            session, world.people["eve"], HERE, world.filing(), SETTINGS.services, limits=Limits(3, 1000)
+            session, world.people["eve"], HERE, world.filing(), SETTINGS.services, limits=SubmissionLimits(3, 1000)
         )
 
     assert taken.request.version == 1
 
 
-@pytest.mark.parametrize("means", Means)
-def test_a_limit_by_person_binds_them_whatever_they_show(world: World, means: Means) -> None:
+@pytest.mark.parametrize("means", AuthMethod)
+def test_a_limit_by_person_binds_them_whatever_they_show(world: World, means: AuthMethod) -> None:
     for _ in range(3):
         world.submit("erin")
-    another = replace(world.people["erin"], means=means, key_id=new_id() if means is not Means.OIDC else None)
+    another = replace(world.people["erin"], means=means, key_id=new_id() if means is not AuthMethod.OIDC else None)
 
     with pytest.raises(TooMany), world.house.transaction() as session:
-        submit.submit(session, another, HERE, world.filing(), SETTINGS.services, limits=Limits(3, 1000))
+        submit.submit(session, another, HERE, world.filing(), SETTINGS.services, limits=SubmissionLimits(3, 1000))
 
 
 def test_what_a_system_files_counts_as_the_systems_own_and_not_as_the_engineers(world: World) -> None:
@@ -532,10 +532,12 @@ def test_what_a_system_files_counts_as_the_systems_own_and_not_as_the_engineers(
         world.submit("bot", engineer=world.people["erin"].person_id)
 
     with world.house.transaction() as session:
-        submit.submit(session, world.people["erin"], HERE, world.filing(), SETTINGS.services, limits=Limits(3, 1000))
+        submit.submit(
+            session, world.people["erin"], HERE, world.filing(), SETTINGS.services, limits=SubmissionLimits(3, 1000)
+        )
     named = world.filing(engineer=world.people["eve"].person_id)
     with pytest.raises(TooMany), world.house.transaction() as session:
-        submit.submit(session, bot, HERE, named, SETTINGS.services, limits=Limits(3, 1000))
+        submit.submit(session, bot, HERE, named, SETTINGS.services, limits=SubmissionLimits(3, 1000))
 
 
 def test_filings_are_counted_by_indexes_whoever_filed_them(world: World) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from redis import Redis
 
-from lockbox.schedule import CLOCK, EPOCH, NOTICES, Index, Promise, Schedule
+from lockbox.schedule import CLOCK, EPOCH, NOTICES, IndexEntry, Schedule, ScheduleIndex
 from lockbox.sql import new_id
 from tests.database.scenes import within
 
@@ -17,8 +17,8 @@ def _ids(count: int) -> list[str]:
     return [str(new_id()) for _ in range(count)]
 
 
-def _due(ids: list[str], kind: str = "expire") -> list[Promise]:
-    return [Promise(one, kind, LONG_AGO) for one in ids]
+def _due(ids: list[str], kind: str = "expire") -> list[IndexEntry]:
+    return [IndexEntry(one, kind, LONG_AGO) for one in ids]
 
 
 def _milliseconds_now(redis: "Redis") -> float:
@@ -29,7 +29,7 @@ def _milliseconds_now(redis: "Redis") -> float:
 def test_what_is_armed_is_held_with_its_due_time_in_milliseconds_rounded_up(schedule: Schedule) -> None:
     (one,) = _ids(1)
 
-    taken = schedule.arm(CLOCK, [Promise(one, "expire", NOON + timedelta(microseconds=1))])
+    taken = schedule.arm(CLOCK, [IndexEntry(one, "expire", NOON + timedelta(microseconds=1))])
 
     assert taken
     assert schedule.members(CLOCK) == {f"expire:{one}": NOON.timestamp() * 1000 + 1}
@@ -37,7 +37,7 @@ def test_what_is_armed_is_held_with_its_due_time_in_milliseconds_rounded_up(sche
 
 def test_a_claim_brings_what_is_due_by_kind_and_nothing_that_is_not(schedule: Schedule) -> None:
     first, second, third, fourth = _ids(4)
-    schedule.arm(CLOCK, [*_due([first, second]), *_due([third], "time_out"), Promise(fourth, "expire", NOON)])
+    schedule.arm(CLOCK, [*_due([first, second]), *_due([third], "time_out"), IndexEntry(fourth, "expire", NOON)])
 
     claim = schedule.claim(CLOCK)
 
@@ -48,7 +48,7 @@ def test_a_claim_brings_what_is_due_by_kind_and_nothing_that_is_not(schedule: Sc
 
 def test_what_is_due_longest_is_claimed_first_and_a_call_brings_at_most_what_was_asked(schedule: Schedule) -> None:
     ids = _ids(9)
-    schedule.arm(CLOCK, [Promise(one, "expire", LONG_AGO + timedelta(seconds=n)) for n, one in enumerate(ids)])
+    schedule.arm(CLOCK, [IndexEntry(one, "expire", LONG_AGO + timedelta(seconds=n)) for n, one in enumerate(ids)])
 
     claims = [schedule.claim(CLOCK, most=4).ids for _ in range(4)]
 
@@ -58,10 +58,10 @@ def test_what_is_due_longest_is_claimed_first_and_a_call_brings_at_most_what_was
 def test_an_id_has_one_member_whatever_it_is_due_for(schedule: Schedule) -> None:
     (one,) = _ids(1)
 
-    schedule.arm(CLOCK, [Promise(one, "time_out", NOON)])
-    schedule.arm(CLOCK, [Promise(one, "expire", NOON + timedelta(hours=1))])
+    schedule.arm(CLOCK, [IndexEntry(one, "time_out", NOON)])
+    schedule.arm(CLOCK, [IndexEntry(one, "expire", NOON + timedelta(hours=1))])
     later = schedule.members(CLOCK)
-    schedule.arm(CLOCK, [Promise(one, "time_out", None)])
+    schedule.arm(CLOCK, [IndexEntry(one, "time_out", None)])
 
     assert later == {f"expire:{one}": (NOON + timedelta(hours=1)).timestamp() * 1000}
     assert schedule.members(CLOCK) == {}
@@ -71,11 +71,11 @@ def test_only_what_is_missing_is_armed_where_that_was_asked(schedule: Schedule) 
     held, leased, missing = _ids(3)
     schedule.arm(CLOCK, _due([leased], "time_out"))
     schedule.claim(CLOCK)
-    schedule.arm(CLOCK, [Promise(held, "time_out", NOON)])
+    schedule.arm(CLOCK, [IndexEntry(held, "time_out", NOON)])
 
     schedule.arm(
         CLOCK,
-        [Promise(one, "expire", NOON + timedelta(hours=1)) for one in (held, leased, missing)],
+        [IndexEntry(one, "expire", NOON + timedelta(hours=1)) for one in (held, leased, missing)],
         only_missing=True,
     )
 
@@ -91,7 +91,10 @@ def test_a_delay_counts_on_the_servers_own_clock(schedule: Schedule, redis: "Red
 
     schedule.arm(
         CLOCK,
-        [Promise(one, "expire", timedelta(milliseconds=250)), Promise(past, "expire", timedelta(milliseconds=-5))],
+        [
+            IndexEntry(one, "expire", timedelta(milliseconds=250)),
+            IndexEntry(past, "expire", timedelta(milliseconds=-5)),
+        ],
     )
 
     after = _milliseconds_now(redis)
@@ -104,7 +107,7 @@ def test_a_delay_counts_on_the_servers_own_clock(schedule: Schedule, redis: "Red
 
 def test_a_claim_says_how_long_there_is_nothing_to_do(schedule: Schedule) -> None:
     nothing = schedule.claim(CLOCK).idle
-    schedule.arm(CLOCK, [Promise(one, "expire", timedelta(seconds=30)) for one in _ids(1)])
+    schedule.arm(CLOCK, [IndexEntry(one, "expire", timedelta(seconds=30)) for one in _ids(1)])
     schedule.mark_whole(CLOCK, schedule.begin_rebuild(CLOCK))
 
     something = schedule.claim(CLOCK).idle
@@ -191,10 +194,10 @@ def test_of_several_promises_about_one_id_the_last_counts(schedule: Schedule) ->
     schedule.arm(
         CLOCK,
         [
-            Promise(one, "expire", NOON),
-            Promise(other, "expire", None),
-            Promise(one, "expire", None),
-            Promise(other, "time_out", NOON),
+            IndexEntry(one, "expire", NOON),
+            IndexEntry(other, "expire", None),
+            IndexEntry(one, "expire", None),
+            IndexEntry(other, "time_out", NOON),
         ],
     )
 
@@ -202,6 +205,6 @@ def test_of_several_promises_about_one_id_the_last_counts(schedule: Schedule) ->
 
 
 @pytest.mark.parametrize("index", [CLOCK, NOTICES], ids=["clock", "notices"])
-def test_nothing_to_arm_is_nothing_done(schedule: Schedule, redis: "Redis", index: Index) -> None:
+def test_nothing_to_arm_is_nothing_done(schedule: Schedule, redis: "Redis", index: ScheduleIndex) -> None:
     assert schedule.arm(index, [])
     assert redis.dbsize() == 0

@@ -9,7 +9,16 @@ from urllib.parse import urlsplit
 import pytest
 from redis import Redis
 
-from lockbox.schedule import ARM_TIMEOUT, BREAKER_SECONDS, CLOCK, NOTICES, POLL_TIMEOUT, Away, Promise, Schedule
+from lockbox.schedule import (
+    ARM_TIMEOUT,
+    BREAKER_SECONDS,
+    CLOCK,
+    NOTICES,
+    POLL_TIMEOUT,
+    IndexEntry,
+    RedisUnavailable,
+    Schedule,
+)
 from lockbox.sql import new_id
 from tests.builders import RETRIED
 
@@ -32,8 +41,8 @@ def restored(redis: "Redis") -> Iterator["Redis"]:
     redis.replicaof("NO", "ONE")
 
 
-def _some(count: int = 1) -> list[Promise]:
-    return [Promise(str(new_id()), "expire", SOON) for _ in range(count)]
+def _some(count: int = 1) -> list[IndexEntry]:
+    return [IndexEntry(str(new_id()), "expire", SOON) for _ in range(count)]
 
 
 def _seconds_to_arm(schedule: Schedule, count: int = 1) -> float:
@@ -53,7 +62,7 @@ def test_arming_says_no_within_a_moment_and_after_that_at_once(away: Schedule) -
 def test_claiming_and_asking_for_the_epoch_say_that_it_is_away(away: Schedule) -> None:
     began = time.monotonic()
 
-    with pytest.raises(Away):
+    with pytest.raises(RedisUnavailable):
         away.claim(CLOCK)
 
     assert time.monotonic() - began < RETRIED
@@ -62,14 +71,14 @@ def test_claiming_and_asking_for_the_epoch_say_that_it_is_away(away: Schedule) -
 def test_a_health_check_says_that_it_is_away_within_a_moment(away: Schedule) -> None:
     began = time.monotonic()
 
-    with pytest.raises(Away):
+    with pytest.raises(RedisUnavailable):
         away.ping()
 
     assert time.monotonic() - began < POLL_TIMEOUT
 
 
 def test_listening_for_the_bell_says_that_it_is_away(refused_url: str) -> None:
-    with closing(Schedule(refused_url)) as away, away.bell(CLOCK) as bell, pytest.raises(Away):
+    with closing(Schedule(refused_url)) as away, away.bell(CLOCK) as bell, pytest.raises(RedisUnavailable):
         bell.listen()
 
 
@@ -95,9 +104,9 @@ def test_a_wrong_password_is_a_redis_that_is_away(redis_url: str) -> None:
 
     with closing(Schedule(wrong)) as locked_out:
         assert locked_out.arm(CLOCK, _some()) is False
-        with pytest.raises(Away):
+        with pytest.raises(RedisUnavailable):
             locked_out.claim(NOTICES)
-        with pytest.raises(Away):
+        with pytest.raises(RedisUnavailable):
             locked_out.ping()
 
 
@@ -115,11 +124,11 @@ def test_a_full_redis_is_told_apart_by_the_answer_and_raises_nothing(schedule: S
 
 
 def test_a_redis_that_is_read_only_is_away(schedule: Schedule, restored: "Redis") -> None:
-    schedule.arm(CLOCK, [Promise(str(new_id()), "expire", timedelta(0))])
+    schedule.arm(CLOCK, [IndexEntry(str(new_id()), "expire", timedelta(0))])
     restored.replicaof("127.0.0.1", "1")
 
     taken = schedule.arm(CLOCK, _some())
-    with pytest.raises(Away):
+    with pytest.raises(RedisUnavailable):
         schedule.claim(CLOCK)
 
     restored.replicaof("NO", "ONE")
@@ -131,5 +140,5 @@ def test_a_redis_that_may_evict_is_not_fit(schedule: Schedule, restored: "Redis"
     schedule.ping()
     restored.config_set("maxmemory-policy", "allkeys-lru")
 
-    with pytest.raises(Away, match="noeviction"):
+    with pytest.raises(RedisUnavailable, match="noeviction"):
         schedule.ping()

@@ -11,13 +11,13 @@ from sqlalchemy import Engine
 
 from config.settings import Plan
 from lockbox.admin import tenants
-from lockbox.admin.tenants import Founding
+from lockbox.admin.tenants import TenantInput
 from lockbox.audit.events import VENDORS_LOG
 from lockbox.audit.log import checkpoint, merkle, sealer, tree_rows
 from lockbox.audit.log.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash, root_of
-from lockbox.audit.log.sealer import RolledBack, Signer
-from lockbox.audit.log.tree_rows import Noted
-from lockbox.audit.log.witness import Folder
+from lockbox.audit.log.sealer import RollbackDetected, Signer
+from lockbox.audit.log.tree_rows import LatestCheckpoint
+from lockbox.audit.log.witness import WitnessFolder
 from lockbox.database import Database
 from lockbox.requests import submit
 from lockbox.requests.lifecycle import Action
@@ -27,7 +27,7 @@ from tests.database.tenancy import manages
 from tests.database.test_exports import freely
 
 SIGNER = Signer("lockbox.test", [Ed25519PrivateKey.generate()])
-FABRIKAM = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
+FABRIKAM = TenantInput("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
 KEYS = {SIGNER.public.id: SIGNER.public}
 LEAVES = """
 SELECT e.body FROM seals s JOIN events e ON e.id = s.event_id WHERE s.log_id = :log ORDER BY s.number
@@ -39,7 +39,7 @@ SELECT e.request_id, e.at FROM seals s JOIN events e ON e.id = s.event_id WHERE 
 LATE = "SELECT event_id FROM unsealed"
 
 
-def sealed(house: Database, folder: Folder | None = None) -> list[Noted]:
+def sealed(house: Database, folder: WitnessFolder | None = None) -> list[LatestCheckpoint]:
     """Seal all there is, ship it if there is a folder, and return every note."""
     return [one for noted in sealer.seal(house, SIGNER, folder) for one in noted]
 
@@ -109,7 +109,7 @@ def test_two_sealers_at_once_leave_no_gap_and_seal_nothing_twice(world: World, w
 
     def work() -> None:
         begun.wait()
-        turn = sealer.Turn(worker, SIGNER)
+        turn = sealer.SealPass(worker, SIGNER)
         while turn.batch() is not None:
             assert not turn.held
 
@@ -168,7 +168,7 @@ def test_a_tenant_without_events_has_no_log_and_costs_nothing(world: World, work
 
 
 def test_a_database_that_was_rolled_back_is_sealed_no_further(world: World, worker: Database, tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
+    folder = WitnessFolder(tmp_path)
     world.fresh()
     sealed(worker, folder)
     shipped = folder.newest(world.tenant.id)
@@ -177,14 +177,14 @@ def test_a_database_that_was_rolled_back_is_sealed_no_further(world: World, work
     (tmp_path / str(world.tenant.id) / "latest.note").write_text(ahead)
     world.fresh()
 
-    with pytest.raises(RolledBack, match=str(world.tenant.id)):
+    with pytest.raises(RollbackDetected, match=str(world.tenant.id)):
         sealed(worker, folder)
 
     assert read(unbound(world.house), LATE)
 
 
 def test_an_older_checkpoint_never_replaces_what_was_shipped(world: World, worker: Database, tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
+    folder = WitnessFolder(tmp_path)
     world.fresh()
     first = sealed(worker)
     world.fresh()
@@ -240,7 +240,7 @@ def test_a_log_goes_on_under_a_new_name_and_key_while_the_earlier_one_is_trusted
     world.fresh()
     renamed = Signer("lockbox.example", [Ed25519PrivateKey.generate()])
 
-    with pytest.raises(RolledBack, match="no key that you trust"):
+    with pytest.raises(RollbackDetected, match="no key that you trust"):
         list(sealer.seal(worker, renamed))
     going_on = [*sealer.seal(worker, Signer(renamed.name, renamed.keys, [SIGNER.public]))]
 
@@ -268,17 +268,17 @@ def test_a_root_that_is_not_the_one_signed_before_is_not_signed(
     forged: str,
     is_shipped: bool,
 ) -> None:
-    folder = Folder(tmp_path) if is_shipped else None
+    folder = WitnessFolder(tmp_path) if is_shipped else None
     world.fresh()
     sealed(sender, folder)
     freely(superuser, forged)
     before = read(unbound(sender), "SELECT note, size FROM logs")
     later.shift = timedelta(minutes=61)
 
-    with pytest.raises(RolledBack, match=str(world.tenant.id)):
+    with pytest.raises(RollbackDetected, match=str(world.tenant.id)):
         sealed(sender, folder)
     world.fresh()
-    with pytest.raises(RolledBack, match=str(world.tenant.id)):
+    with pytest.raises(RollbackDetected, match=str(world.tenant.id)):
         sealed(sender, folder)
 
     assert read(unbound(sender), "SELECT note, size FROM logs") == before
@@ -287,7 +287,7 @@ def test_a_root_that_is_not_the_one_signed_before_is_not_signed(
 def test_a_checkpoint_of_the_owners_own_making_is_not_shipped(
     world: World, worker: Database, superuser: Engine, tmp_path: Path
 ) -> None:
-    folder = Folder(tmp_path)
+    folder = WitnessFolder(tmp_path)
     world.fresh()
     sealed(worker, folder)
     before = folder.shipped(world.tenant.id)
@@ -295,7 +295,7 @@ def test_a_checkpoint_of_the_owners_own_making_is_not_shipped(
     note = own.note(SIGNER.origin(world.tenant.id), 900, b"\x07" * 32, world.tenant.created_at)
     freely(superuser, f"UPDATE logs SET size = 900, root = decode(repeat('07', 32), 'hex'), note = '{note}'")  # noqa: S608
 
-    with pytest.raises(RolledBack, match="no key that you trust"):
+    with pytest.raises(RollbackDetected, match="no key that you trust"):
         sealed(worker, folder)
 
     assert folder.shipped(world.tenant.id) == before
@@ -304,7 +304,7 @@ def test_a_checkpoint_of_the_owners_own_making_is_not_shipped(
 def test_what_a_sealer_signed_and_never_shipped_is_shipped_by_the_next_one(
     world: World, worker: Database, tmp_path: Path
 ) -> None:
-    other = Folder(tmp_path)
+    other = WitnessFolder(tmp_path)
     world.fresh()
     sealed(worker, other)
     world.fresh()
@@ -319,7 +319,7 @@ def test_what_a_sealer_signed_and_never_shipped_is_shipped_by_the_next_one(
 def test_a_log_whose_folder_cannot_be_read_keeps_no_other_from_being_sealed(
     world: World, worker: Database, tmp_path: Path
 ) -> None:
-    folder = Folder(tmp_path)
+    folder = WitnessFolder(tmp_path)
     world.fresh()
     sealed(worker, folder)
     (tmp_path / str(world.tenant.id) / "latest.note").unlink()
@@ -327,7 +327,7 @@ def test_a_log_whose_folder_cannot_be_read_keeps_no_other_from_being_sealed(
     world.fresh()
     manages(world, "olga", tenants.add, FABRIKAM, {"standard": Plan()})
 
-    with pytest.raises(RolledBack, match=f"^[^;]*{world.tenant.id}[^;]*$"):
+    with pytest.raises(RollbackDetected, match=f"^[^;]*{world.tenant.id}[^;]*$"):
         sealed(worker, folder)
 
     left = read(unbound(worker), "SELECT DISTINCT e.tenant_id FROM unsealed u JOIN events e ON e.id = u.event_id")
@@ -340,13 +340,15 @@ def test_an_empty_folder_is_taken_for_no_new_one_once_something_was_signed(
 ) -> None:
     (tmp_path / "new").mkdir()
     world.fresh()
-    sealed(worker, Folder(tmp_path))
+    sealed(worker, WitnessFolder(tmp_path))
 
-    with pytest.raises(RolledBack, match="lockbox-checkpoints"):
-        sealed(worker, Folder(tmp_path / "new"))
-    empty = Folder(tmp_path / "new").logs()
+    with pytest.raises(RollbackDetected, match="lockbox-checkpoints"):
+        sealed(worker, WitnessFolder(tmp_path / "new"))
+    empty = WitnessFolder(tmp_path / "new").logs()
     (tmp_path / "new" / "lockbox-checkpoints").touch()
-    sealed(worker, Folder(tmp_path / "new"))
+    sealed(worker, WitnessFolder(tmp_path / "new"))
 
     assert empty == []
-    assert Folder(tmp_path / "new").shipped(world.tenant.id) == Folder(tmp_path).shipped(world.tenant.id)
+    assert WitnessFolder(tmp_path / "new").shipped(world.tenant.id) == WitnessFolder(tmp_path).shipped(
+        world.tenant.id
+    )

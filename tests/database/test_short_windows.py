@@ -10,15 +10,15 @@ import pytest
 from lockbox.database import Database
 from lockbox.notifications.results import FIRST_BACK_OFF
 from lockbox.notifications.senders.protocol import SendFailed
-from lockbox.notifications.senders.webhook import HttpHooks
+from lockbox.notifications.senders.webhook import HttpWebhooks
 from lockbox.requests import timers
 from lockbox.requests.policy_rules import Policy
 from tests.builders import StoppedClock, World
 from tests.database.postbag import Postbag, address, open_notices
 from tests.database.scenes import read, state_of
 from tests.database.test_nudges import nudges
-from tests.oidc_issuer import Answer
-from tests.receiver import Receiver, receiving
+from tests.oidc_issuer import ScriptedAnswer
+from tests.receiver import WebhookReceiver, receiving
 
 SECOND = timedelta(seconds=1)
 NEXT = "SELECT min(run_at) AS at FROM notices WHERE closed_at IS NULL"
@@ -30,7 +30,7 @@ WHERE n.template = 'pending' AND n.channel = 'mail' AND d.error IS NOT NULL
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
+def receiver() -> Iterator[WebhookReceiver]:
     with receiving() as running:
         yield running
 
@@ -47,12 +47,12 @@ def deliver_all(worker: Database, post: Postbag, still: StoppedClock, until: dat
 
 @pytest.mark.parametrize(("seconds", "tries"), [(1, 1), (2, 2), (3, 3)])
 def test_a_prompt_is_tried_as_often_as_the_window_lets_and_the_outcome_is_told_all_the_same(
-    still: StoppedClock, api: Database, worker: Database, receiver: Receiver, *, seconds: int, tries: int
+    still: StoppedClock, api: Database, worker: Database, receiver: WebhookReceiver, *, seconds: int, tries: int
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, approval_window=seconds, approval_reminders=()))
-    post = Postbag(calling=HttpHooks(allow_http=True))
+    post = Postbag(calling=HttpWebhooks(allow_http=True))
     post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
-    receiver.answers = [Answer(status=503)]
+    receiver.answers = [ScriptedAnswer(status=503)]
     post.mail.refused = {address(worker, world, "ann"): SendFailed("try later")}
     request = world.submit()
 
@@ -61,7 +61,7 @@ def test_a_prompt_is_tried_as_often_as_the_window_lets_and_the_outcome_is_told_a
     ended_early = timers.run(worker, [request.id])
     still.at = request.deadline_at
     ended = timers.run(worker, [request.id])
-    post.mail.refused, receiver.answers = {}, [Answer(status=204)]
+    post.mail.refused, receiver.answers = {}, [ScriptedAnswer(status=204)]
     deliver_all(worker, post, still)
 
     assert seconds * SECOND < 2 * FIRST_BACK_OFF

@@ -15,7 +15,7 @@ from lockbox.admin import emergency_stop, policies
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.requests import decide
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Consent, Policy
@@ -32,7 +32,7 @@ T = TypeVar("T")
 def uncommitted(world: World, who: str, action: Action, request_id: UUID) -> Iterator[None]:
     """Let somebody make a move that is committed on the way out."""
     with world.house.transaction() as session:
-        decide.act(session, world.people[who], HERE, request_id, Verdict(action, "No"))
+        decide.act(session, world.people[who], HERE, request_id, DecisionInput(action, "No"))
         yield
 
 
@@ -82,7 +82,7 @@ def test_shutting_ends_what_a_manager_is_about_to_endorse(
     request_id = world.submit().id
 
     with uncommitted(world, "max", Action.ENDORSE, request_id):
-        shut = beside(world, pool, lambda: does(world, "tara", emergency_stop.shut))
+        shut = beside(world, pool, lambda: does(world, "tara", emergency_stop.stop_all))
     done = shut.result(PATIENCE)
 
     ended = {Mode.ENFORCE: ("denied", [], [request_id]), Mode.OBSERVE: ("revoked", [request_id], [])}
@@ -95,7 +95,7 @@ def test_shutting_revokes_what_an_approver_is_about_to_open(api: Database, pool:
     request_id = world.submit().id
 
     with uncommitted(world, "ann", Action.APPROVE, request_id):
-        shut = beside(world, pool, lambda: does(world, "tara", emergency_stop.shut))
+        shut = beside(world, pool, lambda: does(world, "tara", emergency_stop.stop_all))
     done = shut.result(PATIENCE)
 
     assert ([request.id for request in done.revoked], done.denied) == ([request_id], [])

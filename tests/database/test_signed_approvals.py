@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
-from lockbox.audit.log.signing_keys import Approvals, BadKey
+from lockbox.audit.log.signing_keys import ApprovalKeys, BadKey
 from lockbox.audit.verifier.approval_checks import signed_text
 from lockbox.database import Database
 from lockbox.identity import row_security
@@ -26,7 +26,7 @@ from lockbox.requests.approvals import statement
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.queries import Filter
+from lockbox.requests.queries import RequestFilter
 from tests.builders import World
 from tests.database.scenes import door, read
 
@@ -141,13 +141,13 @@ def test_a_window_opens_nothing_whose_decisions_and_events_the_databases_owner_i
     assert read(superuser, "SELECT is_decided(r) AS decided FROM requests r")[0].decided
     assert door(world) is None
     with world.house.transaction() as session:
-        (entry,) = queries.page(session, world.people["erin"], Filter(), cursor=None, most=1).entries
+        (entry,) = queries.page(session, world.people["erin"], RequestFilter(), cursor=None, most=1).entries
     assert not entry.open
 
 
 def test_a_signature_by_a_key_that_the_databases_owner_lists_opens_nothing(world: World, superuser: Engine) -> None:
     request, by = world.submit(), world.people["ann"].person_id
-    mine = Approvals([Ed25519PrivateKey.generate()])
+    mine = ApprovalKeys([Ed25519PrivateKey.generate()])
     as_owner_of_all(superuser, FORGED_DECISION, FORGED_WINDOW, id=request.id, by=by)
     (row,) = read(superuser, "SELECT opened_at, deadline_at, version FROM requests")
     forged = request.model_copy(update=dict(row._mapping))  # noqa: SLF001 - SQLAlchemy's public name for it
@@ -217,7 +217,7 @@ def test_keys_are_rotated_and_the_older_one_is_believed_as_long_as_it_is_listed(
     house = world.house
 
     def with_keys(*signing: Ed25519PrivateKey) -> World:
-        world.house = Database(house.engine, house.schedule, approvals=Approvals(signing))
+        world.house = Database(house.engine, house.schedule, approvals=ApprovalKeys(signing))
         return world
 
     first = opened(with_keys(old))

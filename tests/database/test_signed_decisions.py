@@ -13,15 +13,15 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from lockbox.audit.verifier.passkey_assertion import Assertion, check
 from lockbox.database import Database
-from lockbox.errors import AlreadyDecided, Invalid, NotYours, PasskeyMustSign, Stale
+from lockbox.errors import AlreadyDecided, Invalid, NotYours, PasskeyMustSign, StaleVersion
 from lockbox.identity import passkeys
 from lockbox.identity.roles import Mode
 from lockbox.requests import decide
-from lockbox.requests.approvals import Signed
+from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import ApproveMeans, Reason
-from lockbox.requests.policy_rules import Ask, Policy, fits, terms_for
+from lockbox.requests.policy_rules import Policy, RequestFacts, fits, terms_for
 from tests.authenticator import Authenticator
 from tests.builders import WITHOUT_REVIEW, World
 from tests.database.scenes import as_caller, door, read, telling
@@ -136,7 +136,7 @@ def test_a_signature_over_another_decision_is_refused(demanding: World, changes:
     authenticator, request = enrol(demanding, "ann"), demanding.submit(**TWO)
     said = signed(asked(demanding, "ann", request.id), authenticator)
 
-    with pytest.raises(Stale, match="What your passkey signed"):
+    with pytest.raises(StaleVersion, match="What your passkey signed"):
         demanding.act("ann", Action.APPROVE, request.id, signed=said, **changes)
 
 
@@ -147,7 +147,7 @@ def test_a_signature_over_another_request_or_an_older_version_is_refused(api: Da
     approve(world, "amir", second.id, enrol(world, "amir"))
 
     for said in (other, old):
-        with pytest.raises(Stale, match="What your passkey signed"):
+        with pytest.raises(StaleVersion, match="What your passkey signed"):
             world.act("ann", Action.APPROVE, second.id, signed=said)
 
 
@@ -156,42 +156,42 @@ def test_a_signature_from_before_the_policy_changed_is_refused(demanding: World)
     said = signed(asked(demanding, "ann", request.id), authenticator)
     lay_down(demanding, approve_means="passkey-signed", sign_in_age=60)
 
-    with pytest.raises(Stale, match="What your passkey signed"):
+    with pytest.raises(StaleVersion, match="What your passkey signed"):
         demanding.act("ann", Action.APPROVE, request.id, signed=said)
 
 
-def _of_amir(world: World, request: AccessRequest) -> Signed:
+def _of_amir(world: World, request: AccessRequest) -> SignedStatement:
     authenticator = enrol(world, "amir")
     return signed(asked(world, "amir", request.id), authenticator)
 
 
-def _by_another_key(world: World, request: AccessRequest) -> Signed:
+def _by_another_key(world: World, request: AccessRequest) -> SignedStatement:
     enrol(world, "ann")
     stranger = Authenticator()
     stranger.create({"rp": {"id": "lockbox.example"}, "user": {"id": "AA"}, "challenge": "AA"})
     return signed(asked(world, "ann", request.id), stranger)
 
 
-def _lying(**lies: Any) -> Callable[[World, AccessRequest], Signed]:
-    def sign(world: World, request: AccessRequest) -> Signed:
+def _lying(**lies: Any) -> Callable[[World, AccessRequest], SignedStatement]:
+    def sign(world: World, request: AccessRequest) -> SignedStatement:
         authenticator = replace(enrol(world, "ann"), **lies)
         return signed(asked(world, "ann", request.id), authenticator)
 
     return sign
 
 
-def _with_another_challenge(world: World, request: AccessRequest) -> Signed:
+def _with_another_challenge(world: World, request: AccessRequest) -> SignedStatement:
     authenticator = enrol(world, "ann")
     said, other = asked(world, "ann", request.id), asked(world, "ann", request.id)
     return replace(signed(other, authenticator), statement=said.statement, content=said.content)
 
 
-def _nonsense(world: World, request: AccessRequest) -> Signed:
+def _nonsense(world: World, request: AccessRequest) -> SignedStatement:
     authenticator = enrol(world, "ann")
     return replace(signed(asked(world, "ann", request.id), authenticator), credential="{}")
 
 
-def _no_statement(world: World, request: AccessRequest) -> Signed:
+def _no_statement(world: World, request: AccessRequest) -> SignedStatement:
     authenticator = enrol(world, "ann")
     return replace(signed(asked(world, "ann", request.id), authenticator), statement="[]", content="{}")
 
@@ -212,12 +212,12 @@ def _no_statement(world: World, request: AccessRequest) -> Signed:
     ],
 )
 def test_a_signature_that_is_not_the_approvers_own_is_refused(
-    demanding: World, forged: Callable[[World, AccessRequest], Signed]
+    demanding: World, forged: Callable[[World, AccessRequest], SignedStatement]
 ) -> None:
     request = demanding.submit()
     said = forged(demanding, request)
 
-    with pytest.raises((Stale, Invalid)):
+    with pytest.raises((StaleVersion, Invalid)):
         demanding.act("ann", Action.APPROVE, request.id, signed=said)
 
     assert not read(demanding.house, "SELECT FROM decisions WHERE request_id = :id", id=request.id)
@@ -372,7 +372,7 @@ def test_whoever_approves_unsigned_while_the_policy_gets_stricter_is_told_to_try
         if point == "decide.after_judging":
             lay_down(world, **DEMANDED.model_dump(mode="json"))
 
-    monkeypatch.setattr(decide, "reach", meanwhile)
+    monkeypatch.setattr(decide, "failpoint", meanwhile)
     with pytest.raises(OperationalError, match="demands signed approvals"):
         world.act("ann", Action.APPROVE, request.id)
     monkeypatch.undo()
@@ -411,7 +411,7 @@ def test_the_database_matches_rules_as_the_house_does(
 ) -> None:
     rule = {"name": "A", "match": match, "terms": {"approve_means": "passkey-signed"}}
     policy = Policy.model_validate({"rules": [rule]})
-    ask = Ask("exchange-online", ("read",), Reason.SUPPORT_CASE, ("disk:b", "mailbox:anna@contoso.example"))
+    ask = RequestFacts("exchange-online", ("read",), Reason.SUPPORT_CASE, ("disk:b", "mailbox:anna@contoso.example"))
 
     (row,) = read(
         api,

@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from lockbox import migrations, startup_checks
-from lockbox.startup_checks import NotFit, Server
+from lockbox.startup_checks import ServerKind, StartupCheckFailed
 from tests.builders import Urls
 from tests.database.scenes import write
 
@@ -33,8 +33,8 @@ FOR_GOOD = (
     "TRUNCATE ON decisions",
 )
 EXCESS_OF_RIGHTS = {
-    Server.API: FOR_GOOD,
-    Server.WORKER: (
+    ServerKind.API: FOR_GOOD,
+    ServerKind.WORKER: (
         *FOR_GOOD,
         "INSERT ON decisions",
         "INSERT ON requests",
@@ -42,7 +42,7 @@ EXCESS_OF_RIGHTS = {
         "UPDATE (outcome) ON notices",
         "INSERT ON deliveries",
     ),
-    Server.NOTICES: (*FOR_GOOD, "INSERT ON decisions", "UPDATE (secret_hash) ON invitations", "INSERT ON seals"),
+    ServerKind.NOTICES: (*FOR_GOOD, "INSERT ON decisions", "UPDATE (secret_hash) ON invitations", "INSERT ON seals"),
 }
 
 
@@ -55,13 +55,13 @@ def _engine(url: str) -> Iterator[Engine]:
         engine.dispose()
 
 
-def _complaint(url: str, server: Server) -> str:
-    with _engine(url) as engine, pytest.raises(NotFit) as error:
+def _complaint(url: str, server: ServerKind) -> str:
+    with _engine(url) as engine, pytest.raises(StartupCheckFailed) as error:
         startup_checks.check(engine, server)
     return str(error.value)
 
 
-def _is_fit(url: str, server: Server) -> bool:
+def _is_fit(url: str, server: ServerKind) -> bool:
     with _engine(url) as engine:
         startup_checks.check(engine, server)
     return True
@@ -90,20 +90,20 @@ def empty(urls: Urls, superuser: Engine) -> Iterator[Urls]:
 
 
 def test_each_server_is_fit_with_its_own_login(urls: Urls) -> None:
-    assert _is_fit(urls.api, Server.API)
-    assert _is_fit(urls.worker, Server.WORKER)
+    assert _is_fit(urls.api, ServerKind.API)
+    assert _is_fit(urls.worker, ServerKind.WORKER)
 
 
-@pytest.mark.parametrize("server", list(Server))
-def test_a_superuser_is_refused(urls: Urls, server: Server) -> None:
+@pytest.mark.parametrize("server", list(ServerKind))
+def test_a_superuser_is_refused(urls: Urls, server: ServerKind) -> None:
     said = _complaint(urls.superuser, server)
 
     assert "a superuser" in said
     assert server in said
 
 
-@pytest.mark.parametrize("server", list(Server))
-def test_the_owner_is_refused(urls: Urls, server: Server) -> None:
+@pytest.mark.parametrize("server", list(ServerKind))
+def test_the_owner_is_refused(urls: Urls, server: ServerKind) -> None:
     said = _complaint(urls.owner, server)
 
     assert "the owner of the tables" in said
@@ -111,11 +111,11 @@ def test_the_owner_is_refused(urls: Urls, server: Server) -> None:
 
 
 def test_a_worker_with_the_apis_login_is_refused(urls: Urls) -> None:
-    assert "this login may INSERT decisions" in _complaint(urls.api, Server.WORKER)
+    assert "this login may INSERT decisions" in _complaint(urls.api, ServerKind.WORKER)
 
 
 def test_an_api_with_the_workers_login_is_refused(urls: Urls) -> None:
-    assert "is it the login of another process?" in _complaint(urls.worker, Server.API)
+    assert "is it the login of another process?" in _complaint(urls.worker, ServerKind.API)
 
 
 def test_a_login_that_could_turn_into_another_counts_as_that_one(urls: Urls, superuser: Engine) -> None:
@@ -123,19 +123,19 @@ def test_a_login_that_could_turn_into_another_counts_as_that_one(urls: Urls, sup
     for change, (undo, _) in EXCESS_OF_ROLES.items():
         write(superuser, change)
         try:
-            said[change] = _complaint(urls.worker, Server.WORKER)
+            said[change] = _complaint(urls.worker, ServerKind.WORKER)
         finally:
             write(superuser, undo)
 
     assert {change: line for change, line in said.items() if EXCESS_OF_ROLES[change][1] not in line} == {}
-    assert _is_fit(urls.worker, Server.WORKER)
+    assert _is_fit(urls.worker, ServerKind.WORKER)
 
 
-@pytest.mark.parametrize("server", list(Server))
+@pytest.mark.parametrize("server", list(ServerKind))
 def test_a_server_that_was_given_more_rights_than_it_needs_is_refused(
-    urls: Urls, superuser: Engine, server: Server
+    urls: Urls, superuser: Engine, server: ServerKind
 ) -> None:
-    url = {Server.API: urls.api, Server.WORKER: urls.worker, Server.NOTICES: urls.notices}[server]
+    url = {ServerKind.API: urls.api, ServerKind.WORKER: urls.worker, ServerKind.NOTICES: urls.notices}[server]
     said = {}
     for right in EXCESS_OF_RIGHTS[server]:
         write(superuser, f"GRANT {right} TO PUBLIC")
@@ -149,17 +149,17 @@ def test_a_server_that_was_given_more_rights_than_it_needs_is_refused(
 def test_a_server_that_lacks_a_right_it_needs_is_refused_at_the_start(urls: Urls, superuser: Engine) -> None:
     write(superuser, "REVOKE INSERT ON decisions FROM lockbox_api")
 
-    assert "may not INSERT decisions" in _complaint(urls.api, Server.API)
+    assert "may not INSERT decisions" in _complaint(urls.api, ServerKind.API)
 
 
 def test_a_database_without_migrations_is_refused(empty: Urls) -> None:
-    assert "has no migrations yet" in _complaint(empty.api, Server.API)
+    assert "has no migrations yet" in _complaint(empty.api, ServerKind.API)
 
 
 def test_a_database_with_newer_migrations_is_refused(urls: Urls, superuser: Engine) -> None:
     write(superuser, "UPDATE alembic_version SET version_num = '9999'")
 
-    said = _complaint(urls.worker, Server.WORKER)
+    said = _complaint(urls.worker, ServerKind.WORKER)
 
     assert "at migration 9999" in said
     assert migrations.head() in said
@@ -169,4 +169,4 @@ def test_a_database_whose_migrations_left_no_mark_is_refused(urls: Urls, superus
     with superuser.connect() as connection:
         connection.execute(text("DELETE FROM alembic_version"))
 
-    assert "has no migrations yet" in _complaint(urls.api, Server.API)
+    assert "has no migrations yet" in _complaint(urls.api, ServerKind.API)

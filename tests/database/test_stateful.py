@@ -20,9 +20,9 @@ from sqlalchemy import Engine
 
 from lockbox import reconcile as repairing
 from lockbox.audit.log import signing_keys
-from lockbox.audit.verifier.verify import GOOD, Verdict
+from lockbox.audit.verifier.verify import GOOD, VerificationResult
 from lockbox.database import Database
-from lockbox.errors import Refusal
+from lockbox.errors import LockboxError
 from lockbox.identity.roles import Mode
 from lockbox.notifications.delivery import LEASE
 from lockbox.notifications.senders.protocol import SendFailed
@@ -30,13 +30,13 @@ from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from lockbox.schedule import CLOCK, Promise
+from lockbox.schedule import CLOCK, IndexEntry
 from lockbox.sql import new_id
 from tests.builders import StoppedClock, World, unbound
 from tests.database import reference
-from tests.database.conftest import Shared
+from tests.database.conftest import SharedDatabase
 from tests.database.postbag import DyingMail, Postbag
-from tests.database.reference import APPROVERS, DECISIONS, ENGINEERS, EVERYBODY, Request, Rules
+from tests.database.reference import APPROVERS, DECISIONS, ENGINEERS, EVERYBODY, ReferenceRules, Request
 from tests.database.scenes import (
     assert_indexes_are_true,
     assert_trails_are_whole,
@@ -85,10 +85,10 @@ SELECT e.id, e.action FROM events e JOIN seals s ON s.event_id = e.id AND s.log_
 
 
 @dataclass(frozen=True)
-class Plant:
+class StatefulServers:
     """The servers that one play after another is given."""
 
-    shared: Shared
+    shared: SharedDatabase
     api: Database
     worker: Database
     superuser: Engine
@@ -98,7 +98,7 @@ class Plant:
 class Life(RuleBasedStateMachine):
     """A tenant, its people and the plant, and beside them the reference."""
 
-    plant: Plant
+    plant: StatefulServers
     requests = Bundle("requests")
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class Life(RuleBasedStateMachine):
 
     @initialize(quorum=st.integers(1, 3), review=st.booleans(), enforce=st.booleans())
     def begin(self, quorum: int, review: bool, enforce: bool) -> None:  # noqa: FBT001 - drawn by name
-        self.laid_down = Rules(quorum, review, enforce, review_window=4 * 3600, approval_window=12 * 3600)
+        self.laid_down = ReferenceRules(quorum, review, enforce, review_window=4 * 3600, approval_window=12 * 3600)
         policy = Policy(vendor_review=review, quorum=quorum, report_on_close=False)
         self.world = World.make(self.plant.api, policy, Mode.ENFORCE if enforce else Mode.OBSERVE)
 
@@ -209,7 +209,7 @@ class Life(RuleBasedStateMachine):
         """
         due = [row for row in read(self.plant.api, "SELECT id, wake_at FROM requests") if self._is_due(row)]
         schedule = self.plant.worker.schedule
-        schedule.arm(CLOCK, [Promise(str(row.id), "time_out", LONG_AGO) for row in due])
+        schedule.arm(CLOCK, [IndexEntry(str(row.id), "time_out", LONG_AGO) for row in due])
         claims = at_once(self.plant.pool, *[partial(schedule.claim, CLOCK)] * 2)
         claimed = [name for claim in claims for ids in claim.ids.values() for name in ids]  # type: ignore[attr-defined]
         assert len(claimed) == len(set(claimed))
@@ -326,7 +326,7 @@ class Life(RuleBasedStateMachine):
     def _act(self, request: UUID, who: str, action: str, window: int | None) -> None:
         changes: dict[str, Any] = {"access_window": window} if window else {}
         found = self._tried(partial(self.world.act, who, Action(action), request, **changes))
-        said = reference.Act(who, action, window, self.clock.at)
+        said = reference.ReferenceAct(who, action, window, self.clock.at)
         accepted = reference.acted(self.laid_down, self.known[request], said)
         assert (found is not None) == accepted, (who, action, action in DECISIONS)
         if accepted:
@@ -335,7 +335,7 @@ class Life(RuleBasedStateMachine):
     def _tried(self, call: Callable[[], Any]) -> Any:
         try:
             return call()
-        except Refusal:
+        except LockboxError:
             return None
 
     def _hint(self, ids: list[UUID]) -> None:
@@ -354,7 +354,7 @@ class Life(RuleBasedStateMachine):
     def _note(self) -> None:
         self.notes += [row.note for row in read(unbound(self.plant.api), NOTES, id=self.world.tenant.id)]
 
-    def _verdict(self, *seen: str) -> Verdict:
+    def _verdict(self, *seen: str) -> VerificationResult:
         keys = [signing_keys.ephemeral().public]
         return judged(exported(self.world), *seen, keys=keys)
 
@@ -367,8 +367,8 @@ class Life(RuleBasedStateMachine):
 
 @pytest.mark.hypothesis
 def test_whatever_happens_in_whatever_order_all_is_as_it_must_be(
-    shared: Shared, api: Database, worker: Database, superuser: Engine, pool: ThreadPoolExecutor
+    shared: SharedDatabase, api: Database, worker: Database, superuser: Engine, pool: ThreadPoolExecutor
 ) -> None:
-    machine = type("Played", (Life,), {"plant": Plant(shared, api, worker, superuser, pool)})
+    machine = type("Played", (Life,), {"plant": StatefulServers(shared, api, worker, superuser, pool)})
 
     play(machine, settings=SETTINGS)

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, Row
 
 from lockbox.database import Database
-from lockbox.errors import Refusal
+from lockbox.errors import LockboxError
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
@@ -119,7 +119,7 @@ def test_a_move_that_is_refused_leaves_no_event_and_no_decision(careful: World) 
     request = careful.submit()
 
     for who, action in (("erin", Action.ENDORSE), ("ann", Action.APPROVE), ("max", Action.COMPLETE)):
-        with pytest.raises(Refusal):
+        with pytest.raises(LockboxError):
             careful.act(who, action, request.id)
 
     assert len(_events(careful.house, request.id)) == 1

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from redis import Redis
 
-from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
+from lockbox.schedule import CLOCK, NOTICES, IndexEntry, Schedule
 from lockbox.sql import new_id
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -13,7 +13,7 @@ STRANGERS = [b"expire:not-an-id", b"reconcile:%b" % str(new_id()).encode(), b"no
 
 def test_strangers_in_an_index_are_dropped_and_the_others_handed_out(schedule: Schedule, redis: "Redis") -> None:
     known = str(new_id())
-    schedule.arm(CLOCK, [Promise(known, "expire", LONG_AGO)])
+    schedule.arm(CLOCK, [IndexEntry(known, "expire", LONG_AGO)])
     redis.zadd(CLOCK.keys[0], dict.fromkeys(STRANGERS, 1))
 
     claim = schedule.claim(CLOCK)
@@ -24,15 +24,15 @@ def test_strangers_in_an_index_are_dropped_and_the_others_handed_out(schedule: S
 
 
 def test_notices_are_not_claimed_while_a_storm_of_deadlines_is_out(schedule: Schedule) -> None:
-    storm = [Promise(str(new_id()), "expire", LONG_AGO) for _ in range(600)]
-    notice = Promise(str(new_id()), "notify", LONG_AGO)
+    storm = [IndexEntry(str(new_id()), "expire", LONG_AGO) for _ in range(600)]
+    notice = IndexEntry(str(new_id()), "notify", LONG_AGO)
     schedule.arm(CLOCK, storm)
     schedule.arm(NOTICES, [notice])
     schedule.claim(CLOCK)
     schedule.claim(CLOCK)
 
     held_back = schedule.claim(NOTICES)
-    schedule.arm(CLOCK, [Promise(one.id, "expire", None) for one in storm])
+    schedule.arm(CLOCK, [IndexEntry(one.id, "expire", None) for one in storm])
     given_out = schedule.claim(NOTICES)
 
     assert held_back.ids == {}

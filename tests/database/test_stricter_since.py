@@ -7,9 +7,9 @@ import pytest
 
 from lockbox.database import Database
 from lockbox.errors import AlreadyDecided, PolicyNotMet, SignInAgain, TooLate
-from lockbox.identity.roles import Caller, Means, Mode
+from lockbox.identity.roles import AuthMethod, Caller, Mode
 from lockbox.requests import decide
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
@@ -20,7 +20,7 @@ from tests.ruling import lay_down, signed_in
 def acts(world: World, caller: Caller, action: Action, request: AccessRequest) -> State:
     """Let somebody act as the caller that they are; return the state after that."""
     with world.house.transaction() as session:
-        return decide.act(session, caller, HERE, request.id, Verdict(action, "No")).state
+        return decide.act(session, caller, HERE, request.id, DecisionInput(action, "No")).state
 
 
 def reviewed(api: Database, mode: Mode = Mode.ENFORCE, **terms: Any) -> World:
@@ -31,11 +31,11 @@ def reviewed(api: Database, mode: Mode = Mode.ENFORCE, **terms: Any) -> World:
 def test_a_vote_by_mail_counts_only_while_the_policy_lets_mail_suffice(world: World) -> None:
     lay_down(world, quorum=2, mail_suffices=True)
     request = world.submit()
-    acts(world, signed_in(world, "ann", Means.MAIL), Action.APPROVE, request)
+    acts(world, signed_in(world, "ann", AuthMethod.MAIL), Action.APPROVE, request)
     lay_down(world, quorum=2, mail_suffices=False)
 
-    after_two = acts(world, signed_in(world, "amir", Means.PASSKEY), Action.APPROVE, request)
-    after_three = acts(world, signed_in(world, "abe", Means.PASSKEY), Action.APPROVE, request)
+    after_two = acts(world, signed_in(world, "amir", AuthMethod.PASSKEY), Action.APPROVE, request)
+    after_three = acts(world, signed_in(world, "abe", AuthMethod.PASSKEY), Action.APPROVE, request)
 
     assert (after_two, after_three) == (State.PENDING, State.ACTIVE)
 
@@ -43,17 +43,17 @@ def test_a_vote_by_mail_counts_only_while_the_policy_lets_mail_suffice(world: Wo
 def test_a_vote_by_mail_still_counts_where_mail_still_suffices(world: World) -> None:
     lay_down(world, quorum=2, mail_suffices=True)
     request = world.submit()
-    acts(world, signed_in(world, "ann", Means.MAIL), Action.APPROVE, request)
+    acts(world, signed_in(world, "ann", AuthMethod.MAIL), Action.APPROVE, request)
 
-    assert acts(world, signed_in(world, "amir", Means.PASSKEY), Action.APPROVE, request) is State.ACTIVE
+    assert acts(world, signed_in(world, "amir", AuthMethod.PASSKEY), Action.APPROVE, request) is State.ACTIVE
 
 
 def test_a_vote_by_mail_that_no_longer_counts_shortens_no_window(world: World) -> None:
     lay_down(world, quorum=2, mail_suffices=True)
     request = world.submit(access_window=3600)
     with world.house.transaction() as session:
-        shorter = Verdict(Action.APPROVE, access_window=60)
-        decide.act(session, signed_in(world, "ann", Means.MAIL), HERE, request.id, shorter)
+        shorter = DecisionInput(Action.APPROVE, access_window=60)
+        decide.act(session, signed_in(world, "ann", AuthMethod.MAIL), HERE, request.id, shorter)
     lay_down(world, quorum=2)
     world.act("amir", Action.APPROVE, request.id)
 
@@ -66,17 +66,17 @@ def test_a_vote_by_mail_that_no_longer_counts_shortens_no_window(world: World) -
 def test_whoever_voted_by_mail_in_vain_is_told_so(world: World) -> None:
     lay_down(world, quorum=2, mail_suffices=True)
     request = world.submit()
-    acts(world, signed_in(world, "ann", Means.MAIL), Action.APPROVE, request)
+    acts(world, signed_in(world, "ann", AuthMethod.MAIL), Action.APPROVE, request)
     lay_down(world, quorum=2)
 
     with pytest.raises(AlreadyDecided, match="a code from a mail, which no longer suffices"):
-        acts(world, signed_in(world, "ann", Means.PASSKEY), Action.APPROVE, request)
+        acts(world, signed_in(world, "ann", AuthMethod.PASSKEY), Action.APPROVE, request)
 
 
 def test_a_denial_by_mail_holds_whatever_the_policy_says(world: World) -> None:
     request = world.submit()
 
-    assert acts(world, signed_in(world, "ann", Means.MAIL), Action.DENY, request) is State.DENIED
+    assert acts(world, signed_in(world, "ann", AuthMethod.MAIL), Action.DENY, request) is State.DENIED
 
 
 LACKING = [
@@ -151,14 +151,14 @@ def test_a_time_to_review_that_was_shortened_since_is_over_earlier(
 @pytest.mark.parametrize(
     ("means", "minutes_ago", "policy"),
     [
-        (Means.MAIL, 0, {"mail_suffices": True}),
-        (Means.PASSKEY, 16, {"sign_in_age": 86400}),
-        (Means.PASSKEY, 2, {"sign_in_age": 60}),
+        (AuthMethod.MAIL, 0, {"mail_suffices": True}),
+        (AuthMethod.PASSKEY, 16, {"sign_in_age": 86400}),
+        (AuthMethod.PASSKEY, 2, {"sign_in_age": 60}),
     ],
 )
 @pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.OBSERVE])
 def test_no_policy_of_a_customer_weakens_what_a_manager_endorses_by(
-    api: Database, mode: Mode, means: Means, minutes_ago: float, policy: dict[str, Any]
+    api: Database, mode: Mode, means: AuthMethod, minutes_ago: float, policy: dict[str, Any]
 ) -> None:
     world = reviewed(api, mode, **policy)
     request = world.submit()
@@ -170,4 +170,4 @@ def test_no_policy_of_a_customer_weakens_what_a_manager_endorses_by(
 def test_a_manager_endorses_by_a_fresh_and_strong_sign_in(api: Database) -> None:
     world = reviewed(api, mail_suffices=True, sign_in_age=86400)
 
-    assert acts(world, signed_in(world, "max", Means.PASSKEY), Action.ENDORSE, world.submit()) is State.PENDING
+    assert acts(world, signed_in(world, "max", AuthMethod.PASSKEY), Action.ENDORSE, world.submit()) is State.PENDING

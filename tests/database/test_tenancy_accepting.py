@@ -12,7 +12,7 @@ from sqlmodel import Session
 from lockbox.admin import invitations
 from lockbox.database import Database
 from lockbox.identity.models import Invitation
-from lockbox.identity.roles import Caller, Means, Role, Side
+from lockbox.identity.roles import AuthMethod, Caller, Role, Side
 from lockbox.notifications import announcements
 from lockbox.requests.lifecycle import Action, State
 from lockbox.sql import new_id
@@ -26,7 +26,7 @@ from tests.mailbox import code_of
 def test_who_accepts_becomes_a_person_of_the_customer_with_the_roles_offered(world: World, worker: Database) -> None:
     nina = joins(world, worker, "nina", Role.APPROVER, Role.AUDITOR)
 
-    assert (nina.name, nina.side, nina.means, nina.key_id) == ("Nina", Side.CUSTOMER, Means.MAIL, None)
+    assert (nina.name, nina.side, nina.means, nina.key_id) == ("Nina", Side.CUSTOMER, AuthMethod.MAIL, None)
     assert nina.signed_in_at is not None
     assert {standing.role for standing in nina.standings} == {"approver", "auditor"}
     assert nina.tenants() == {world.tenant.id}
@@ -161,5 +161,5 @@ def test_whoever_was_added_may_decide_in_the_next_call(world: World, worker: Dat
 
     nina = joins(world, worker, "nina", Role.APPROVER)
 
-    world.people["nina"] = replace(nina, means=Means.SAMPLE)
+    world.people["nina"] = replace(nina, means=AuthMethod.SAMPLE)
     assert world.act("nina", Action.APPROVE, waiting).state is State.ACTIVE

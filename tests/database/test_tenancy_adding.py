@@ -6,7 +6,7 @@ import pytest
 
 from config.settings import Plan
 from lockbox.admin import tenants
-from lockbox.admin.tenants import Founding, Overview
+from lockbox.admin.tenants import TenantInput, TenantOverview
 from lockbox.database import Database
 from lockbox.errors import LicenceRequired, NotYours, OtherSide, SlugTaken, UnknownPlan
 from lockbox.identity.roles import Mode, Role
@@ -19,10 +19,10 @@ from tests.database.trails import changes_told, last_told
 from tests.mailbox import code_of
 
 PLANS = {"standard": Plan(), "basic": Plan(lockbox=False)}
-FOUNDING = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
+FOUNDING = TenantInput("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
 
 
-def add(world: World, who: str = "olga", founding: Founding = FOUNDING) -> Overview:
+def add(world: World, who: str = "olga", founding: TenantInput = FOUNDING) -> TenantOverview:
     """Add a tenant."""
     return manages(world, who, tenants.add, founding, PLANS)
 
@@ -94,7 +94,7 @@ def test_a_slug_that_is_taken_is_refused_and_nothing_is_written(world: World) ->
     before = len(changes_told(world.house))
 
     with pytest.raises(SlugTaken):
-        add(world, founding=Founding("fabrikam", "Another", "standard", "Fred", "fred@fabrikam.example"))
+        add(world, founding=TenantInput("fabrikam", "Another", "standard", "Fred", "fred@fabrikam.example"))
 
     assert len(changes_told(world.house)) == before
     assert read(world.house, "SELECT count(*) AS number FROM invitations")[0].number == 1
@@ -102,12 +102,12 @@ def test_a_slug_that_is_taken_is_refused_and_nothing_is_written(world: World) ->
 
 def test_an_unknown_plan_is_refused(world: World) -> None:
     with pytest.raises(UnknownPlan, match="basic, standard"):
-        add(world, founding=Founding("fabrikam", "Fabrikam", "golden", "Fay", "fay@fabrikam.example"))
+        add(world, founding=TenantInput("fabrikam", "Fabrikam", "golden", "Fay", "fay@fabrikam.example"))
 
 
 def test_a_plan_without_the_lockbox_is_refused_for_a_tenant_that_would_begin_in_enforce(world: World) -> None:
     with pytest.raises(LicenceRequired, match="basic does not include"):
-        add(world, founding=Founding("fabrikam", "Fabrikam", "basic", "Fay", "fay@fabrikam.example"))
+        add(world, founding=TenantInput("fabrikam", "Fabrikam", "basic", "Fay", "fay@fabrikam.example"))
 
     assert read(world.house, "SELECT FROM tenants WHERE slug = 'fabrikam'") == []
 
@@ -116,4 +116,4 @@ def test_nobody_of_the_vendor_is_invited_as_the_first_admin(world: World) -> Non
     theirs = address(world.house, world, "erin").upper()
 
     with pytest.raises(OtherSide):
-        add(world, founding=Founding("fabrikam", "Fabrikam", "standard", "Erin", theirs))
+        add(world, founding=TenantInput("fabrikam", "Fabrikam", "standard", "Erin", theirs))

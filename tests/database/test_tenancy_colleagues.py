@@ -6,7 +6,7 @@ import pytest
 
 from lockbox.admin import invitations, members, vendor_staff
 from lockbox.database import Database
-from lockbox.errors import AlreadyInvited, AlreadyMember, InvitationClosed, NotYours, Unknown
+from lockbox.errors import AlreadyInvited, AlreadyMember, InvitationClosed, NotFound, NotYours
 from lockbox.identity.roles import Role, Side
 from tests.builders import World
 from tests.database.postbag import address
@@ -98,7 +98,7 @@ def test_invitations_to_the_vendor_are_listed_and_withdrawn(world: World, worker
 def test_an_operator_withdraws_no_invitation_of_a_customer(world: World) -> None:
     theirs = does(world, "tara", members.invite, **(NEW | {"roles": frozenset({Role.AUDITOR})}))
 
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         manages(world, "olga", vendor_staff.withdraw, theirs.id)
     with pytest.raises(NotYours):
         does(world, "olga", invitations.withdraw, theirs.id)

@@ -18,7 +18,7 @@ from tests.builders import ShiftedClock, World, unbound
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import at_once, read, write
 from tests.database.tenancy import does, reads
-from tests.database.trails import Told, changes_told
+from tests.database.trails import TrailEvent, changes_told
 
 PLANS = {"standard": Plan()}
 HOUR = timedelta(hours=1)
@@ -44,7 +44,7 @@ def consents_to(world: World, until: datetime | None, mode: str = "observe", **t
     does(world, "tara", policies.change, policy)
 
 
-def ends(world: World) -> list[Told]:
+def ends(world: World) -> list[TrailEvent]:
     """Return what was told of ends of consent."""
     return [one for one in changes_told(world.house) if one.action == "consent_ended"]
 
@@ -120,7 +120,7 @@ def test_of_workers_that_see_the_end_together_one_tells_of_it(
     consents_to(world, until)
     later.shift = HOUR
 
-    said = at_once(pool, *[lambda: list(vendor_consent.tell_of_ends(late)) for _ in range(4)])
+    said = at_once(pool, *[lambda: list(vendor_consent.record_expired_consents(late)) for _ in range(4)])
 
     assert sorted(map(len, said)) == [0, 0, 0, 1]  # type: ignore[arg-type]
     assert len(ends(world)) == 1
@@ -142,10 +142,10 @@ def test_an_end_that_nobody_was_there_to_see_is_told_though_the_policy_has_chang
     else:
         does(world, "tara", policies.change, policy, house=api)
 
-    list(vendor_consent.tell_of_ends(late))
+    list(vendor_consent.record_expired_consents(late))
     first = [told.facts["deadline_at"] for told in ends(world)]
     later.shift = 9 * HOUR
-    list(vendor_consent.tell_of_ends(late))
+    list(vendor_consent.record_expired_consents(late))
 
     both = [instant(until), instant(again)]
     assert first == both[:1]
@@ -161,7 +161,7 @@ def test_consent_that_was_changed_before_its_end_ends_as_it_was_changed(
     consents_to(world, changed)
     later.shift = 3 * HOUR
 
-    list(vendor_consent.tell_of_ends(late))
+    list(vendor_consent.record_expired_consents(late))
 
     assert [told.facts["deadline_at"] for told in ends(world)] == ([instant(changed)] if changed else [])
 
@@ -172,7 +172,7 @@ def test_consent_that_was_over_when_it_was_laid_down_has_no_end(
     consents_to(world, until - 2 * HOUR)
     later.shift = HOUR
 
-    assert list(vendor_consent.tell_of_ends(late)) == []
+    assert list(vendor_consent.record_expired_consents(late)) == []
     assert ends(world) == []
 
 
@@ -183,7 +183,7 @@ def test_an_end_at_a_tenant_in_another_mode_is_told_as_what_it_is(
     does(world, "tara", emergency_stop.switch_mode, Mode.OFF, plans=PLANS)
     later.shift = HOUR
 
-    list(vendor_consent.tell_of_ends(late))
+    list(vendor_consent.record_expired_consents(late))
 
     (told,) = ends(world)
     assert told.changes == {"consent": f"observe until {instant(until)} → none"}
@@ -204,7 +204,7 @@ def test_one_end_that_cannot_be_told_holds_no_other(
     )
     later.shift = 3 * HOUR
 
-    list(vendor_consent.tell_of_ends(late))
+    list(vendor_consent.record_expired_consents(late))
 
     rows = read(api, "SELECT tenant_id FROM events WHERE action = 'consent_ended'")
     assert [row.tenant_id for row in rows] == [elsewhere.tenant.id]
@@ -227,7 +227,7 @@ def test_the_database_takes_one_end_of_a_consent(
 ) -> None:
     consents_to(world, until)
     later.shift = HOUR
-    list(vendor_consent.tell_of_ends(late))
+    list(vendor_consent.record_expired_consents(late))
 
     with pytest.raises(DBAPIError, match="uq_events_consent_ended"):
         write(

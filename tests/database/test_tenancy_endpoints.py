@@ -11,20 +11,20 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.admin import delivery_log, webhooks
-from lockbox.admin.webhooks import Reach, Shown, Wanted
+from lockbox.admin.webhooks import WebhookInput, WebhookUrlPolicy, WebhookWithSecret
 from lockbox.database import Database
 from lockbox.errors import (
     EndpointDisabled,
     Invalid,
+    NotFound,
     NotYours,
     SignInAgain,
     StillWaiting,
     TooMany,
     TooManyEndpoints,
-    Unknown,
 )
 from lockbox.identity import row_security
-from lockbox.identity.roles import Caller, Means
+from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.notifications.models import Format, Outcome
 from lockbox.requests.lifecycle import Action
 from tests.builders import HERE, ShiftedClock, World, unbound
@@ -38,8 +38,8 @@ URL = "https://hooks.contoso.example/services/T000/a-secret"
 
 
 @pytest.fixture
-def reach(post: Postbag) -> Reach:
-    return Reach(post.vault)
+def reach(post: Postbag) -> WebhookUrlPolicy:
+    return WebhookUrlPolicy(post.vault)
 
 
 def acts(world: World, who: str | Caller, call: Callable[..., Any], *args: object, **named: Any) -> Any:
@@ -48,14 +48,16 @@ def acts(world: World, who: str | Caller, call: Callable[..., Any], *args: objec
         return call(session, world.people[who] if isinstance(who, str) else who, HERE, *args, **named)
 
 
-def added(world: World, reach: Reach, who: str = "tara", **changes: Any) -> Shown:
+def added(world: World, reach: WebhookUrlPolicy, who: str = "tara", **changes: Any) -> WebhookWithSecret:
     """Add a webhook, of the tenant where its admin does it."""
     slug = world.tenant.slug if who == "tara" else None
-    shown: Shown = acts(world, who, webhooks.add, slug, Wanted(**({"url": URL} | changes)), reach=reach)
+    shown: WebhookWithSecret = acts(
+        world, who, webhooks.add, slug, WebhookInput(**({"url": URL} | changes)), reach=reach
+    )
     return shown
 
 
-def tries(world: World, who: str, endpoint: Shown) -> list[Any]:
+def tries(world: World, who: str, endpoint: WebhookWithSecret) -> list[Any]:
     """Read the log of a webhook."""
     with world.house.transaction() as session:
         log = delivery_log.log(session, world.people[who], endpoint.endpoint.id, cursor=None, most=100)
@@ -63,7 +65,7 @@ def tries(world: World, who: str, endpoint: Shown) -> list[Any]:
 
 
 def test_a_webhook_that_was_added_is_called_and_its_secret_is_stored_encrypted(
-    world: World, worker: Database, post: Postbag, reach: Reach
+    world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     shown = added(world, reach, event_types=("request.submitted",), description="Our channel")
     world.submit()
@@ -79,7 +81,7 @@ def test_a_webhook_that_was_added_is_called_and_its_secret_is_stored_encrypted(
 
 
 def test_each_change_is_told_to_the_admins_and_approvers_without_what_may_be_a_secret(
-    world: World, worker: Database, post: Postbag, reach: Reach
+    world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     everybody = {"Tara", "Ann", "Amir", "Abe"}
     shown = added(world, reach, description="Our channel")
@@ -107,7 +109,9 @@ def test_each_change_is_told_to_the_admins_and_approvers_without_what_may_be_a_s
 
 
 @pytest.mark.parametrize("who", ["olga", "tara"])
-def test_only_a_tenants_own_webhook_may_be_told_why_access_is_asked(world: World, reach: Reach, who: str) -> None:
+def test_only_a_tenants_own_webhook_may_be_told_why_access_is_asked(
+    world: World, reach: WebhookUrlPolicy, who: str
+) -> None:
     shown = added(world, reach, who)
     theirs = who == "olga"
 
@@ -120,7 +124,7 @@ def test_only_a_tenants_own_webhook_may_be_told_why_access_is_asked(world: World
     acts(world, who, webhooks.change, shown.endpoint.id, {"with_justification": False}, reach=reach)
 
 
-def test_the_database_lets_no_webhook_of_the_vendor_be_told_why(world: World, reach: Reach) -> None:
+def test_the_database_lets_no_webhook_of_the_vendor_be_told_why(world: World, reach: WebhookUrlPolicy) -> None:
     shown = added(world, reach, "olga")
 
     with pytest.raises(DBAPIError, match="ck_endpoints_with_justification"):
@@ -131,7 +135,7 @@ def test_the_database_lets_no_webhook_of_the_vendor_be_told_why(world: World, re
         )
 
 
-def test_an_equal_change_changes_nothing(world: World, reach: Reach) -> None:
+def test_an_equal_change_changes_nothing(world: World, reach: WebhookUrlPolicy) -> None:
     shown = added(world, reach)
     before = len(read(world.house, "SELECT FROM events"))
 
@@ -140,8 +144,8 @@ def test_an_equal_change_changes_nothing(world: World, reach: Reach) -> None:
     assert len(read(world.house, "SELECT FROM events")) == before
 
 
-WIDENING: dict[str, Callable[[World, Caller, Shown, Reach], object]] = {
-    "add": lambda w, c, _, r: acts(w, c, webhooks.add, _slug(w, c), Wanted(URL), reach=r),
+WIDENING: dict[str, Callable[[World, Caller, WebhookWithSecret, WebhookUrlPolicy], object]] = {
+    "add": lambda w, c, _, r: acts(w, c, webhooks.add, _slug(w, c), WebhookInput(URL), reach=r),
     "lead elsewhere": lambda w, c, s, r: acts(
         w, c, webhooks.change, s.endpoint.id, {"url": "https://evil.example/"}, reach=r
     ),
@@ -155,7 +159,7 @@ WIDENING: dict[str, Callable[[World, Caller, Shown, Reach], object]] = {
     ),
     "rotate": lambda w, c, s, r: acts(w, c, webhooks.rotate, s.endpoint.id, vault=r.vault),
 }
-CLOSING: dict[str, Callable[[World, Caller, Shown, Reach], object]] = {
+CLOSING: dict[str, Callable[[World, Caller, WebhookWithSecret, WebhookUrlPolicy], object]] = {
     "disable": lambda w, c, s, r: acts(w, c, webhooks.change, s.endpoint.id, {"enabled": False}, reach=r),
     "describe": lambda w, c, s, r: acts(w, c, webhooks.change, s.endpoint.id, {"description": "Ours"}, reach=r),
     "remove": lambda w, c, s, _: acts(w, c, webhooks.remove, s.endpoint.id),
@@ -168,10 +172,12 @@ def _slug(world: World, caller: Caller) -> str | None:
 
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
-@pytest.mark.parametrize(("means", "minutes_ago"), [(Means.TOKEN, 0), (Means.MAIL, 0), (Means.PASSKEY, 16)])
+@pytest.mark.parametrize(
+    ("means", "minutes_ago"), [(AuthMethod.TOKEN, 0), (AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)]
+)
 @pytest.mark.parametrize("what", WIDENING)
 def test_no_webhook_is_led_anywhere_by_a_weak_or_an_old_sign_in(
-    world: World, reach: Reach, *, what: str, means: Means, minutes_ago: float, who: str
+    world: World, reach: WebhookUrlPolicy, *, what: str, means: AuthMethod, minutes_ago: float, who: str
 ) -> None:
     shown = added(world, reach, who)
 
@@ -181,21 +187,25 @@ def test_no_webhook_is_led_anywhere_by_a_weak_or_an_old_sign_in(
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
 @pytest.mark.parametrize("what", WIDENING)
-def test_a_fresh_and_strong_sign_in_may_lead_it(world: World, reach: Reach, what: str, who: str) -> None:
-    assert WIDENING[what](world, signed_in(world, who, Means.PASSKEY, minutes_ago=1), added(world, reach, who), reach)
+def test_a_fresh_and_strong_sign_in_may_lead_it(world: World, reach: WebhookUrlPolicy, what: str, who: str) -> None:
+    assert WIDENING[what](
+        world, signed_in(world, who, AuthMethod.PASSKEY, minutes_ago=1), added(world, reach, who), reach
+    )
 
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
 @pytest.mark.parametrize("what", CLOSING)
-def test_what_leads_no_more_outside_is_done_by_any_sign_in(world: World, reach: Reach, what: str, who: str) -> None:
-    CLOSING[what](world, signed_in(world, who, Means.TOKEN, minutes_ago=60), added(world, reach, who), reach)
+def test_what_leads_no_more_outside_is_done_by_any_sign_in(
+    world: World, reach: WebhookUrlPolicy, what: str, who: str
+) -> None:
+    CLOSING[what](world, signed_in(world, who, AuthMethod.TOKEN, minutes_ago=60), added(world, reach, who), reach)
 
 
-def test_enabling_again_takes_a_fresh_sign_in(world: World, reach: Reach) -> None:
+def test_enabling_again_takes_a_fresh_sign_in(world: World, reach: WebhookUrlPolicy) -> None:
     shown = added(world, reach)
     acts(world, "tara", webhooks.change, shown.endpoint.id, {"enabled": False}, reach=reach)
 
-    weak = signed_in(world, "tara", Means.TOKEN)
+    weak = signed_in(world, "tara", AuthMethod.TOKEN)
     with pytest.raises(SignInAgain):
         acts(world, weak, webhooks.change, shown.endpoint.id, {"enabled": True}, reach=reach)
     changed = acts(world, "tara", webhooks.change, shown.endpoint.id, {"enabled": True}, reach=reach)
@@ -204,21 +214,21 @@ def test_enabling_again_takes_a_fresh_sign_in(world: World, reach: Reach) -> Non
 
 
 @pytest.mark.parametrize("who", ["erin", "max", "vera", "gate", "olga", "zack"])
-def test_a_tenants_webhooks_are_nobody_elses(world: World, reach: Reach, who: str) -> None:
+def test_a_tenants_webhooks_are_nobody_elses(world: World, reach: WebhookUrlPolicy, who: str) -> None:
     other = World.make(world.house)
     world.people["zack"] = other.people["tara"]
     shown = added(world, reach)
 
     for what in (*WIDENING, *CLOSING):
         if what != "add":
-            with pytest.raises(Unknown):
+            with pytest.raises(NotFound):
                 (WIDENING | CLOSING)[what](world, world.people[who], shown, reach)
-    with pytest.raises((Unknown, NotYours)):
-        acts(world, who, webhooks.add, world.tenant.slug, Wanted(URL), reach=reach)
+    with pytest.raises((NotFound, NotYours)):
+        acts(world, who, webhooks.add, world.tenant.slug, WebhookInput(URL), reach=reach)
 
 
 @pytest.mark.parametrize("who", ["erin", "max", "vera", "gate"])
-def test_the_vendors_webhooks_are_the_operators_alone(world: World, reach: Reach, who: str) -> None:
+def test_the_vendors_webhooks_are_the_operators_alone(world: World, reach: WebhookUrlPolicy, who: str) -> None:
     shown = added(world, reach, "olga")
 
     for call in (WIDENING | CLOSING).values():
@@ -227,12 +237,12 @@ def test_the_vendors_webhooks_are_the_operators_alone(world: World, reach: Reach
 
 
 @pytest.mark.parametrize("who", ["tara", "ann"])
-def test_a_customer_knows_of_no_webhook_of_the_vendor(world: World, reach: Reach, who: str) -> None:
+def test_a_customer_knows_of_no_webhook_of_the_vendor(world: World, reach: WebhookUrlPolicy, who: str) -> None:
     shown = added(world, reach, "olga")
 
     for what in (*WIDENING, *CLOSING):
         if what != "add":
-            with pytest.raises(Unknown):
+            with pytest.raises(NotFound):
                 (WIDENING | CLOSING)[what](world, world.people[who], shown, reach)
 
 
@@ -247,7 +257,7 @@ def test_a_customer_knows_of_no_webhook_of_the_vendor(world: World, reach: Reach
         "ftp://hooks.contoso.example/",
     ],
 )
-def test_an_address_that_leads_inside_is_not_even_kept(world: World, reach: Reach, url: str) -> None:
+def test_an_address_that_leads_inside_is_not_even_kept(world: World, reach: WebhookUrlPolicy, url: str) -> None:
     shown = added(world, reach)
 
     with pytest.raises(Invalid) as refused:
@@ -260,13 +270,13 @@ def test_an_address_that_leads_inside_is_not_even_kept(world: World, reach: Reac
 
 
 @pytest.mark.parametrize(("who", "event"), [("tara", "request.opened"), ("olga", "tenant.policy_changed")])
-def test_an_event_that_never_comes_is_refused(world: World, reach: Reach, who: str, event: str) -> None:
+def test_an_event_that_never_comes_is_refused(world: World, reach: WebhookUrlPolicy, who: str, event: str) -> None:
     with pytest.raises(Invalid, match="There is no event"):
         added(world, reach, who, event_types=(event,))
 
 
 def test_there_is_an_end_to_how_many_there_may_be(
-    world: World, reach: Reach, monkeypatch: pytest.MonkeyPatch
+    world: World, reach: WebhookUrlPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "MOST_ENDPOINTS", 2)
     first, _ = added(world, reach), added(world, reach)
@@ -279,7 +289,7 @@ def test_there_is_an_end_to_how_many_there_may_be(
 
 
 def test_what_was_removed_is_called_no_more_and_can_be_read_by_nobody(
-    world: World, worker: Database, post: Postbag, reach: Reach
+    world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     shown = added(world, reach)
     world.submit()
@@ -292,7 +302,7 @@ def test_what_was_removed_is_called_no_more_and_can_be_read_by_nobody(
     assert Outcome.DEAD not in {one.outcome for one in ended}
     (row,) = read(world.house, "SELECT secret, old_secret FROM endpoints")
     assert (bytes(row.secret), row.old_secret) == (b"", None)
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         tries(world, "tara", shown)
     with as_caller(world.house, world.people["tara"]) as connection, pytest.raises(Exception, match="was removed"):
         connection.exec_driver_sql("UPDATE endpoints SET disabled_at = now()")
@@ -301,7 +311,7 @@ def test_what_was_removed_is_called_no_more_and_can_be_read_by_nobody(
 @pytest.mark.parametrize("who", ["tara", "olga"])
 @pytest.mark.parametrize("kind", Format)
 def test_a_test_is_called_out_whatever_the_filter_says_and_is_in_the_log(
-    world: World, worker: Database, post: Postbag, reach: Reach, *, who: str, kind: Format
+    world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy, *, who: str, kind: Format
 ) -> None:
     shown = added(world, reach, who, event_types=("request.denied",), format=kind)
 
@@ -316,7 +326,7 @@ def test_a_test_is_called_out_whatever_the_filter_says_and_is_in_the_log(
     ]
 
 
-def test_what_is_disabled_is_not_tried_out(world: World, reach: Reach) -> None:
+def test_what_is_disabled_is_not_tried_out(world: World, reach: WebhookUrlPolicy) -> None:
     shown = added(world, reach)
     acts(world, "tara", webhooks.change, shown.endpoint.id, {"enabled": False}, reach=reach)
 
@@ -326,12 +336,12 @@ def test_what_is_disabled_is_not_tried_out(world: World, reach: Reach) -> None:
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
 def test_a_webhook_is_tried_out_ten_times_in_any_minute_and_no_more(
-    world: World, later: ShiftedClock, reach: Reach, who: str
+    world: World, later: ShiftedClock, reach: WebhookUrlPolicy, who: str
 ) -> None:
     shown, other = added(world, reach, who), added(world, reach, who)
     shifted = World(Database(world.house.engine, world.house.schedule, later), world.tenant, world.people)
 
-    def tried(seconds: float, which: Shown = shown) -> object:
+    def tried(seconds: float, which: WebhookWithSecret = shown) -> object:
         later.shift = timedelta(seconds=seconds)
         return acts(shifted, who, delivery_log.try_out, which.endpoint.id)
 
@@ -350,7 +360,7 @@ def test_a_webhook_is_tried_out_ten_times_in_any_minute_and_no_more(
 
 
 def test_calls_that_are_repeated_are_counted_with_the_tests(
-    world: World, worker: Database, post: Postbag, reach: Reach
+    world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     shown = added(world, reach, event_types=("request.approved",))
     acts(world, "tara", delivery_log.try_out, shown.endpoint.id)
@@ -371,7 +381,7 @@ def test_calls_that_are_repeated_are_counted_with_the_tests(
 
 
 def test_tests_that_come_together_are_counted_one_after_the_other(
-    world: World, pool: ThreadPoolExecutor, reach: Reach
+    world: World, pool: ThreadPoolExecutor, reach: WebhookUrlPolicy
 ) -> None:
     shown = added(world, reach)
     for _ in range(7):
@@ -384,7 +394,7 @@ def test_tests_that_come_together_are_counted_one_after_the_other(
 
 @pytest.mark.parametrize("who", ["tara", "olga"])
 def test_a_call_is_repeated_under_its_id_as_often_as_somebody_asks(
-    world: World, worker: Database, post: Postbag, reach: Reach, who: str
+    world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy, who: str
 ) -> None:
     shown = added(world, reach, who, event_types=("request.approved",))
     request = world.submit()
@@ -406,7 +416,7 @@ def test_a_call_is_repeated_under_its_id_as_often_as_somebody_asks(
 
 
 def test_a_dead_notice_comes_back_to_life_with_time_enough(
-    world: World, sender: Database, later: ShiftedClock, post: Postbag, reach: Reach
+    world: World, sender: Database, later: ShiftedClock, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     shown = added(world, reach)
     request = world.submit()
@@ -429,7 +439,7 @@ def test_a_dead_notice_comes_back_to_life_with_time_enough(
 
 
 def test_a_call_about_what_is_settled_meanwhile_is_repeated_all_the_same(
-    world: World, worker: Database, post: Postbag, reach: Reach
+    world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     shown = added(world, reach, event_types=("request.submitted",))
     request = world.submit()
@@ -446,7 +456,7 @@ def test_a_call_about_what_is_settled_meanwhile_is_repeated_all_the_same(
 
 
 def test_the_database_lets_nobody_else_repeat_a_call(
-    world: World, worker: Database, post: Postbag, reach: Reach
+    world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     added(world, reach, event_types=("request.submitted",))
     added(world, reach, "olga", event_types=("request.submitted",))
@@ -468,7 +478,7 @@ def test_the_database_lets_nobody_else_repeat_a_call(
 
 
 def test_what_was_answered_is_read_on_the_side_that_was_called(
-    world: World, worker: Database, post: Postbag, reach: Reach
+    world: World, worker: Database, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     added(world, reach)
     added(world, reach, "olga")

@@ -6,10 +6,10 @@ import pytest
 
 from config.settings import Plan
 from lockbox.admin import delegates, members, tenants
-from lockbox.admin.tenants import Founding
+from lockbox.admin.tenants import TenantInput
 from lockbox.database import Database
 from lockbox.errors import LastAdmin, NotYours, SignInAgain
-from lockbox.identity.roles import Means, Role
+from lockbox.identity.roles import AuthMethod, Role
 from tests.builders import HERE, World, unbound
 from tests.database.scenes import read, write
 from tests.database.tenancy import accepts, does, manages, members_of, names_deputy, reads, with_deputies
@@ -18,7 +18,7 @@ from tests.mailbox import code_of
 from tests.ruling import signed_in
 
 LEFT = "SELECT FROM memberships m JOIN tenants t ON t.id = m.tenant_id WHERE t.slug = 'fabrikam'"
-FOUNDING = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
+FOUNDING = TenantInput("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
 NINA: dict[str, Any] = {"name": "Nina", "address": "nina@fabrikam.example", "roles": frozenset({Role.AUDITOR})}
 
 
@@ -30,8 +30,8 @@ def trapped(world: World, worker: Database) -> None:
 
 
 @pytest.mark.parametrize("who", ["aude", "amir"])
-@pytest.mark.parametrize("means", [Means.TOKEN, Means.MAIL])
-def test_a_member_leaves_by_any_sign_in_and_all_are_told(world: World, who: str, means: Means) -> None:
+@pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL])
+def test_a_member_leaves_by_any_sign_in_and_all_are_told(world: World, who: str, means: AuthMethod) -> None:
     world.people[who] = signed_in(world, who, means)
 
     does(world, who, members.leave)
@@ -63,7 +63,7 @@ def test_the_last_admin_does_not_leave_others_behind(world: World) -> None:
 
 def test_an_admin_among_others_leaves_with_a_strong_sign_in(world: World) -> None:
     world.add("theo", Role.TENANT_ADMIN, world.tenant.id)
-    weak = signed_in(world, "tara", Means.TOKEN)
+    weak = signed_in(world, "tara", AuthMethod.TOKEN)
 
     with pytest.raises(SignInAgain), world.house.transaction() as session:
         members.leave(session, weak, HERE, world.tenant.slug)

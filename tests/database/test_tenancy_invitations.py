@@ -5,7 +5,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lockbox.admin import invitations
 from lockbox.database import Database
-from lockbox.errors import InvitationClosed, NotYours, Unknown
+from lockbox.errors import InvitationClosed, NotFound, NotYours
 from lockbox.identity.roles import Role
 from tests.builders import World
 from tests.database.postbag import open_notices
@@ -88,7 +88,7 @@ def test_an_invitation_of_another_tenant_is_not_there(world: World, api: Databas
     elsewhere = World.make(api)
     theirs = invites(elsewhere)
 
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         does(world, "tara", invitations.withdraw, theirs.id)
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         does(world, "tara", invitations.withdraw, theirs.id, slug=elsewhere.tenant.slug)

@@ -8,7 +8,7 @@ import pytest
 
 from config.settings import Plan
 from lockbox.admin import members, recovery, tenants, vendor_staff
-from lockbox.admin.tenants import Founding
+from lockbox.admin.tenants import TenantInput
 from lockbox.database import Database
 from lockbox.errors import InvitationRefused, NotYours
 from lockbox.identity.roles import Role
@@ -20,7 +20,7 @@ from tests.mailbox import code_of, sent_about
 
 RITA: dict[str, Any] = {"name": "Rita", "address": "rita@contoso.example"}
 NILS: dict[str, Any] = {"name": "Nils", "address": "nils@vendor.example", "roles": frozenset({Role.ENGINEER})}
-FOUNDING = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
+FOUNDING = TenantInput("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
 STILL_OPEN = "SELECT email FROM invitations WHERE withdrawn_at IS NULL AND accepted_at IS NULL ORDER BY email"
 
 

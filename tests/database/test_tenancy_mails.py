@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from config.settings import Plan
 from lockbox.admin import delegates, emergency_stop, invitations, members, policies, recovery, tenants
-from lockbox.admin.delegates import Wanted
+from lockbox.admin.delegates import DelegationInput
 from lockbox.database import Database
 from lockbox.identity.roles import Mode, Role
 from lockbox.notifications.models import Outcome
@@ -27,7 +27,7 @@ def everything(world: World) -> None:
     does(world, "tara", policies.change, Policy(quorum=2))
     does(world, "tara", members.set_eligible, aude, eligible=True)
     ends_at = datetime.now(UTC) + timedelta(days=1)
-    named = does(world, "ann", delegates.name_deputy, Wanted(aude, ends_at))
+    named = does(world, "ann", delegates.add_delegation, DelegationInput(aude, ends_at))
     does(world, "ann", delegates.end, named.delegation.id)
     does(world, "tara", invitations.withdraw, invites(world).id)
     does(world, "tara", members.set_roles, abe, roles=frozenset({Role.AUDITOR}))

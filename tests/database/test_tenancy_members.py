@@ -10,8 +10,8 @@ from sqlalchemy import text
 
 from lockbox.admin import members
 from lockbox.database import Database
-from lockbox.errors import AlreadyInvited, AlreadyMember, NotYours, OtherSide, Unknown
-from lockbox.identity.roles import Means, Role
+from lockbox.errors import AlreadyInvited, AlreadyMember, NotFound, NotYours, OtherSide
+from lockbox.identity.roles import AuthMethod, Role
 from lockbox.requests.lifecycle import Action, State
 from lockbox.sql import new_id
 from tests.builders import World, setting
@@ -71,7 +71,7 @@ def test_somebody_invited_is_no_member_until_they_accept_and_may_decide_at_once_
     before = set(members_of(world))
 
     nina = accepts(world, "nina", invited.id, code_of(worker, invited.id))
-    world.people["nina"] = replace(nina, means=Means.SAMPLE)
+    world.people["nina"] = replace(nina, means=AuthMethod.SAMPLE)
     decided = world.act("nina", Action.APPROVE, waiting)
 
     assert "Nina" not in before
@@ -176,9 +176,9 @@ def test_somebody_who_is_no_member_here_is_not_there(world: World, api: Database
     elsewhere = World.make(api)
 
     for person_id in (new_id(), id_of(elsewhere, "ann"), id_of(world, "erin")):
-        with pytest.raises(Unknown):
+        with pytest.raises(NotFound):
             does(world, "tara", members.set_roles, person_id, roles=frozenset({Role.APPROVER}))
-        with pytest.raises(Unknown):
+        with pytest.raises(NotFound):
             does(world, "tara", members.set_eligible, person_id, eligible=True)
-        with pytest.raises(Unknown):
+        with pytest.raises(NotFound):
             does(world, "tara", members.remove, person_id)

@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.admin import delegates, members, policies
-from lockbox.admin.delegates import Wanted
-from lockbox.admin.policies import Held
+from lockbox.admin.delegates import DelegationInput
+from lockbox.admin.policies import VersionedPolicy
 from lockbox.database import Database
-from lockbox.errors import Invalid, NobodyCanApprove, NotYours, Stale, Unknown
+from lockbox.errors import Invalid, NobodyCanApprove, NotFound, NotYours, StaleVersion
 from lockbox.identity.roles import Mode, Role
 from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.policy import Overrides, Stage
+from lockbox.requests.policy import ApprovalStage, Overrides
 from lockbox.requests.policy_rules import Consent, Match, Policy, Rule
 from lockbox.sql import new_id
 from tests.builders import HERE, WITHOUT_REVIEW, World
@@ -26,12 +26,12 @@ VENDOR = ["erin", "max", "olga", "vera", "gate"]
 STRICT = WITHOUT_REVIEW.model_copy(update={"quorum": 2})
 
 
-def change(world: World, policy: Policy, who: str = "tara", seen: int | None = None) -> Held:
+def change(world: World, policy: Policy, who: str = "tara", seen: int | None = None) -> VersionedPolicy:
     """Replace the policy of the world's tenant."""
     return does(world, who, policies.change, policy, seen=seen)
 
 
-def of_groups(world: World, stage: Stage | None = None, **groups: Any) -> Policy:
+def of_groups(world: World, stage: ApprovalStage | None = None, **groups: Any) -> Policy:
     """Return a policy with groups of people of the world, by name, and perhaps a stage."""
     members_ = {name: tuple(id_of(world, one) for one in people) for name, people in groups.items()}
     return Policy(groups=members_, stages=(stage,) if stage else ())
@@ -70,7 +70,7 @@ def test_an_equal_policy_is_no_new_version(world: World) -> None:
 def test_who_replaces_another_version_than_the_one_seen_is_told(world: World) -> None:
     change(world, STRICT, seen=1)
 
-    with pytest.raises(Stale) as refused:
+    with pytest.raises(StaleVersion) as refused:
         change(world, Policy(), seen=1)
 
     assert refused.value.facts == {"current_version": 2}
@@ -110,7 +110,7 @@ def test_all_of_the_tenant_read_the_policy_and_its_versions(world: World, who: s
 
 @pytest.mark.parametrize("version", [2, 99])
 def test_a_version_that_is_none_is_not_there(world: World, version: int) -> None:
-    with pytest.raises(Unknown, match="no such version"):
+    with pytest.raises(NotFound, match="no such version"):
         reads(world, "tara", policies.read, version)
 
 
@@ -133,9 +133,9 @@ def test_only_admins_change_the_policy(world: World, who: str) -> None:
 def test_the_policy_of_another_tenant_is_not_there(world: World, api: Database) -> None:
     elsewhere = World.make(api)
 
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         reads(world, "tara", policies.read, slug=elsewhere.tenant.slug)
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         does(world, "tara", policies.change, STRICT, slug=elsewhere.tenant.slug)
 
 
@@ -174,10 +174,12 @@ def test_a_rule_under_which_nobody_could_approve_is_refused_by_its_name(world: W
 def test_a_rule_is_judged_together_with_the_terms_that_hold_for_all(world: World) -> None:
     does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
     groups = {"legal": (id_of(world, "aude"),), "board": (id_of(world, "ann"),)}
-    rule = Rule(name="Legal", match=Match(actions=("export",)), terms=Overrides(stages=(Stage(group="legal"),)))
+    rule = Rule(
+        name="Legal", match=Match(actions=("export",)), terms=Overrides(stages=(ApprovalStage(group="legal"),))
+    )
 
     with pytest.raises(NobodyCanApprove) as refused:
-        change(world, Policy(groups=groups, stages=(Stage(group="board"),), rules=(rule,)))
+        change(world, Policy(groups=groups, stages=(ApprovalStage(group="board"),), rules=(rule,)))
 
     assert refused.value.facts["reasons"] == [
         'Under the rule "Legal": The group legal must give 1 approval and none of its members could.'
@@ -196,18 +198,23 @@ def test_a_tenant_without_approvers_takes_no_policy(api: Database) -> None:
 def test_a_group_may_hold_approvers_and_eligible_deputies(world: World) -> None:
     does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
 
-    held = change(world, of_groups(world, Stage(group="legal"), legal=("ann", "aude")))
+    held = change(world, of_groups(world, ApprovalStage(group="legal"), legal=("ann", "aude")))
 
     assert set(held.policy.groups["legal"]) == {id_of(world, "ann"), id_of(world, "aude")}
 
 
 def test_a_group_of_deputies_can_answer_while_one_stands_in(world: World) -> None:
     does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
-    policy = of_groups(world, Stage(group="legal"), legal=("aude",))
+    policy = of_groups(world, ApprovalStage(group="legal"), legal=("aude",))
     with pytest.raises(NobodyCanApprove):
         change(world, policy)
 
-    does(world, "ann", delegates.name_deputy, Wanted(id_of(world, "aude"), datetime.now(UTC) + timedelta(days=1)))
+    does(
+        world,
+        "ann",
+        delegates.add_delegation,
+        DelegationInput(id_of(world, "aude"), datetime.now(UTC) + timedelta(days=1)),
+    )
 
     assert change(world, policy).edition.version == 2
 

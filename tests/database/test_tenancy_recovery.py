@@ -10,9 +10,9 @@ from sqlalchemy.exc import DBAPIError
 
 from config.settings import Plan
 from lockbox.admin import invitations, members, recovery, tenants
-from lockbox.admin.tenants import Founding
+from lockbox.admin.tenants import TenantInput
 from lockbox.database import Database
-from lockbox.errors import InvitationClosed, InvitationRefused, NotYours, OtherSide, RecoveryOpen, Unknown
+from lockbox.errors import InvitationClosed, InvitationRefused, NotFound, NotYours, OtherSide, RecoveryOpen
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
 from lockbox.schedule import NOTICES
@@ -194,9 +194,9 @@ def test_a_proposal_for_another_tenant_is_not_there(world: World, api: Database)
     invited = does(world, "tara", members.invite, **WHO, roles=frozenset({Role.AUDITOR}))
 
     for one in (theirs.id, invited.id, new_id()):
-        with pytest.raises(Unknown):
+        with pytest.raises(NotFound):
             does(world, "ann", recovery.object_to, one)
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         does(world, "ann", recovery.object_to, theirs.id, slug=elsewhere.tenant.slug)
 
 
@@ -247,7 +247,7 @@ def test_an_operator_takes_back_no_invitation_that_the_tenant_made_and_no_propos
     proposed = propose(world)
     does(world, "ann", recovery.object_to, proposed.id)
 
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         does(world, "olga", recovery.withdraw, invited.id)
     with pytest.raises(InvitationClosed):
         does(world, "olga", recovery.withdraw, proposed.id)
@@ -283,7 +283,7 @@ def test_nobody_of_the_vendor_is_proposed(world: World) -> None:
 
 
 def test_a_tenant_without_anybody_left_to_object_waits_as_long(world: World, worker: Database) -> None:
-    founding = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
+    founding = TenantInput("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
     manages(world, "olga", tenants.add, founding, {"standard": Plan()})
 
     proposed = does(world, "olga", recovery.propose, slug="fabrikam", **WHO)

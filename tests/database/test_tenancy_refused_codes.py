@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from lockbox.admin import invitations, vendor_staff
 from lockbox.database import Database
-from lockbox.errors import InvitationExpired, InvitationRefused, OtherSide, Refusal
+from lockbox.errors import InvitationExpired, InvitationRefused, LockboxError, OtherSide
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
 from lockbox.sql import new_id
@@ -29,10 +29,10 @@ def counts(world: World) -> dict[str, int]:
     return dict(read(world.house, COUNTS)[0]._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
 
 
-def refused(world: World, invitation: Invitation, code: str, house: Database | None = None) -> Refusal:
+def refused(world: World, invitation: Invitation, code: str, house: Database | None = None) -> LockboxError:
     """Accept, be refused without a trace, and return how."""
     before = counts(world)
-    with pytest.raises(Refusal) as refusal, (house or world.house).transaction() as session:
+    with pytest.raises(LockboxError) as refusal, (house or world.house).transaction() as session:
         invitations.accept(session, invitation.id, code)
     assert counts(world) == before
     return refusal.value

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.admin import delegates, members
-from lockbox.admin.delegates import Wanted
+from lockbox.admin.delegates import DelegationInput
 from lockbox.database import Database
 from lockbox.errors import LastAdmin, NotYours
 from lockbox.identity.roles import Role
@@ -145,7 +145,7 @@ def test_what_somebody_stands_in_for_ends_with_what_it_rests_on(world: World, en
     aude, ann = id_of(world, "aude"), id_of(world, "ann")
     does(world, "tara", members.set_eligible, aude, eligible=True)
     ends_at = datetime.now(UTC) + timedelta(days=1)
-    does(world, "ann", delegates.name_deputy, Wanted(aude, ends_at))
+    does(world, "ann", delegates.add_delegation, DelegationInput(aude, ends_at))
 
     match ending:
         case "unmarked":

@@ -7,9 +7,9 @@ from sqlmodel import Session
 
 from config.settings import Plan
 from lockbox.admin import emergency_stop, members, policies, tenants
-from lockbox.admin.emergency_stop import Switched
+from lockbox.admin.emergency_stop import ModeChangeResult
 from lockbox.database import Database
-from lockbox.errors import InvalidMove, LicenceRequired, NotYours, Unknown
+from lockbox.errors import InvalidMove, LicenceRequired, NotFound, NotYours
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
@@ -25,7 +25,7 @@ PLANS = {"standard": Plan(), "basic": Plan(lockbox=False)}
 EVERYBODY = {"Tara", "Ann", "Amir", "Abe"}
 
 
-def switch(world: World, mode: Mode, who: str = "tara", house: Database | None = None) -> Switched:
+def switch(world: World, mode: Mode, who: str = "tara", house: Database | None = None) -> ModeChangeResult:
     """Switch the mode of the world's tenant."""
     return does(world, who, emergency_stop.switch_mode, mode, house=house, plans=PLANS)
 
@@ -120,7 +120,7 @@ def test_shutting_revokes_all_windows_and_denies_all_that_waits_in_one_call(api:
         world.act("ann", Action.APPROVE, one)
     theirs = elsewhere.act("ann", Action.APPROVE, elsewhere.submit().id).id
 
-    done = does(world, "tara", emergency_stop.shut, "We are under attack")
+    done = does(world, "tara", emergency_stop.stop_all, "We are under attack")
 
     assert [request.id for request in done.revoked] == [first, second]
     assert [request.id for request in done.denied] == [waiting]
@@ -140,7 +140,7 @@ def test_an_emergency_stop_ends_what_the_vendor_still_reviews(
     post.deliver(worker, open_notices(worker))
     post.mail.sent.clear()
 
-    done = does(world, "tara", emergency_stop.shut, "We are under attack")
+    done = does(world, "tara", emergency_stop.stop_all, "We are under attack")
     post.deliver(worker, open_notices(worker))
 
     assert (done.revoked, done.denied, done.denied_in_review) == ([], [], 1)
@@ -149,7 +149,7 @@ def test_an_emergency_stop_ends_what_the_vendor_still_reviews(
     assert (state_of(api, in_review), door(world)) == ("denied", None)
     told = {mail.to_name: mail.text for mail in post.mail.sent if "mailbox:anna" in mail.text}
     assert set(told) == {"Erin", "Max", "Mia"}
-    with pytest.raises(Unknown), api.transaction() as session:
+    with pytest.raises(NotFound), api.transaction() as session:
         queries.find(session, world.people["tara"], in_review)
 
 
@@ -160,7 +160,7 @@ def test_an_emergency_stop_is_an_event_that_says_how_many_requests_it_ended(api:
         world.act("max", Action.ENDORSE, one)
     world.act("ann", Action.APPROVE, opened)
 
-    does(world, "tara", emergency_stop.shut)
+    does(world, "tara", emergency_stop.stop_all)
 
     told = last_told(api)
     assert (told.action, told.role, told.told) == ("emergency_stop", "tenant_admin", EVERYBODY)
@@ -172,14 +172,14 @@ def test_an_admin_denies_nothing_that_is_in_review_by_an_ordinary_call(api: Data
     world = World.make(api, Policy())
     in_review = world.submit().id
 
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         world.act("tara", Action.DENY, in_review)
 
     assert state_of(api, in_review) == "reviewing"
 
 
 def test_shutting_with_nothing_open_ends_nothing(world: World) -> None:
-    done = does(world, "tara", emergency_stop.shut)
+    done = does(world, "tara", emergency_stop.stop_all)
 
     assert (done.revoked, done.denied, done.denied_in_review) == ([], [], 0)
 
@@ -193,4 +193,4 @@ def test_an_admin_who_was_removed_a_moment_ago_may_nothing(world: World) -> None
     with pytest.raises(NotYours):
         does(world, "tara", policies.change, Policy())
     with pytest.raises(NotYours):
-        does(world, "tara", emergency_stop.shut)
+        does(world, "tara", emergency_stop.stop_all)

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from lockbox.admin import delegates, members
 from lockbox.database import Database
-from lockbox.errors import NotYours, Unknown
+from lockbox.errors import NotFound, NotYours
 from lockbox.identity import row_security
 from lockbox.identity.roles import Role
 from lockbox.identity.time_zones import clock_time
@@ -119,9 +119,9 @@ def test_a_delegation_of_another_tenant_is_not_there(world: World, api: Database
     theirs = names_deputy(elsewhere)
 
     for one in (theirs.delegation.id, new_id()):
-        with pytest.raises(Unknown):
+        with pytest.raises(NotFound):
             does(world, "tara", delegates.end, one)
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         reads(world, "tara", delegates.current, slug=elsewhere.tenant.slug)
 
 

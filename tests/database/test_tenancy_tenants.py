@@ -9,14 +9,14 @@ from sqlalchemy.exc import DBAPIError
 
 from config.settings import Plan
 from lockbox.admin import emergency_stop, tenants, vendor_staff
-from lockbox.admin.emergency_stop import Switched
-from lockbox.admin.tenants import Founding, Overview, Page
+from lockbox.admin.emergency_stop import ModeChangeResult
+from lockbox.admin.tenants import TenantInput, TenantListing, TenantOverview
 from lockbox.database import Database
-from lockbox.errors import NotYours, TenantSuspended, Unknown, UnknownPlan
+from lockbox.errors import NotFound, NotYours, TenantSuspended, UnknownPlan
 from lockbox.identity import row_security
 from lockbox.identity.roles import Mode, Role
 from lockbox.requests import decide
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.builders import HERE, World
@@ -26,17 +26,17 @@ from tests.database.tenancy import does, id_of, manages, mode_of, on_the_databas
 from tests.database.trails import changes_told, last_told
 
 PLANS = {"standard": Plan(), "basic": Plan(lockbox=False)}
-FOUNDING = Founding("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
+FOUNDING = TenantInput("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")
 WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 EVERYBODY = {"Tara", "Ann", "Amir", "Abe"}
 
 
-def add(world: World, who: str = "olga", founding: Founding = FOUNDING) -> Overview:
+def add(world: World, who: str = "olga", founding: TenantInput = FOUNDING) -> TenantOverview:
     """Add a tenant."""
     return manages(world, who, tenants.add, founding, PLANS)
 
 
-def page(world: World, who: str, cursor: str | None = None, most: int = 10) -> Page:
+def page(world: World, who: str, cursor: str | None = None, most: int = 10) -> TenantListing:
     """List tenants."""
     with world.house.transaction() as session:
         return tenants.page(session, world.people[who], cursor=cursor, most=most)
@@ -61,7 +61,7 @@ def test_a_machine_sees_no_tenant(world: World) -> None:
     seen = page(world, "gate")
 
     assert (seen.overviews, seen.next_cursor) == ([], None)
-    with pytest.raises(Unknown):
+    with pytest.raises(NotFound):
         reads(world, "gate", tenants.show)
 
 
@@ -94,7 +94,7 @@ def test_somebody_without_any_role_sees_no_tenant(world: World) -> None:
 
 def test_tenants_are_listed_page_by_page_in_the_order_of_their_slugs(world: World) -> None:
     for slug in ("b", "a", "c"):
-        add(world, founding=Founding(slug, slug, "standard", "Fay", f"fay@{slug}.example"))
+        add(world, founding=TenantInput(slug, slug, "standard", "Fay", f"fay@{slug}.example"))
 
     first = page(world, "olga", most=2)
     rest = page(world, "olga", first.next_cursor, most=2)
@@ -107,9 +107,9 @@ def test_tenants_are_listed_page_by_page_in_the_order_of_their_slugs(world: Worl
 def test_a_tenant_of_others_answers_as_one_that_does_not_exist(world: World, api: Database, who: str) -> None:
     elsewhere = World.make(api)
 
-    with pytest.raises(Unknown) as theirs:
+    with pytest.raises(NotFound) as theirs:
         reads(world, who, tenants.show, slug=elsewhere.tenant.slug)
-    with pytest.raises(Unknown) as nobodys:
+    with pytest.raises(NotFound) as nobodys:
         reads(world, who, tenants.show, slug="nobody")
 
     assert theirs.value.detail == nobodys.value.detail
@@ -159,7 +159,7 @@ def test_a_window_that_is_about_to_open_ends_with_the_suspension(world: World, p
     request_id = world.submit().id
 
     with world.house.transaction() as session:
-        decide.act(session, world.people["ann"], HERE, request_id, Verdict(Action.APPROVE))
+        decide.act(session, world.people["ann"], HERE, request_id, DecisionInput(Action.APPROVE))
         suspending = pool.submit(lambda: does(world, "olga", tenants.suspend))
         assert within(PATIENCE, lambda: suspending.done() or read(world.house, WAITING))
     suspending.result(PATIENCE)
@@ -188,7 +188,7 @@ def test_what_is_so_already_is_answered_without_an_event(world: World) -> None:
     does(world, "tara", tenants.rename, "Contoso")
     switched = does(world, "tara", emergency_stop.switch_mode, Mode.ENFORCE, plans=PLANS)
 
-    assert switched == Switched(Mode.ENFORCE)
+    assert switched == ModeChangeResult(Mode.ENFORCE)
     assert len(changes_told(world.house)) == before
 
 
@@ -220,7 +220,7 @@ def test_only_admins_rename_switch_and_shut(world: World, who: str) -> None:
     with pytest.raises(NotYours):
         does(world, who, emergency_stop.switch_mode, Mode.OFF, plans=PLANS)
     with pytest.raises(NotYours):
-        does(world, who, emergency_stop.shut)
+        does(world, who, emergency_stop.stop_all)
 
     assert len(changes_told(world.house)) == before
     assert mode_of(world) is Mode.ENFORCE

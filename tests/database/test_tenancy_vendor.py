@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from lockbox.admin import vendor_staff
 from lockbox.database import Database
-from lockbox.errors import Invalid, InvitationRefused, NotSignedIn, NotYours, OwnRoles, Unknown
+from lockbox.errors import Invalid, InvitationRefused, NotFound, NotSignedIn, NotYours, OwnRoles
 from lockbox.identity import api_tokens
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
@@ -195,11 +195,11 @@ def test_who_is_disabled_gets_no_roles_and_accepts_nothing(world: World, worker:
 
 def test_nobody_of_a_customer_is_there_for_an_operator(world: World) -> None:
     for person_id in (id_of(world, "ann"), id_of(world, "tara"), new_id()):
-        with pytest.raises(Unknown):
+        with pytest.raises(NotFound):
             manages(world, "olga", vendor_staff.set_roles, person_id, frozenset({Role.ENGINEER}))
-        with pytest.raises(Unknown):
+        with pytest.raises(NotFound):
             manages(world, "olga", vendor_staff.remove, person_id)
-        with pytest.raises(Unknown):
+        with pytest.raises(NotFound):
             manages(world, "olga", vendor_staff.disable, person_id)
 
 
@@ -207,7 +207,7 @@ def test_operators_approve_nothing(world: World, superuser: Engine) -> None:
     waiting = world.submit().id
 
     for action in (Action.ENDORSE, Action.APPROVE, Action.DENY, Action.REVOKE):
-        with pytest.raises(Unknown):
+        with pytest.raises(NotFound):
             world.act("olga", action, waiting)
 
     assert read(superuser, "SELECT FROM decisions") == []

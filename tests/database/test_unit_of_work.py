@@ -16,7 +16,7 @@ from lockbox.identity import keyring, row_security
 from lockbox.identity.keyring import Keyring
 from lockbox.reconcile import reconcile
 from lockbox.requests.lifecycle import Action, State
-from lockbox.schedule import CLOCK, NOTICES, Promise, Schedule
+from lockbox.schedule import CLOCK, NOTICES, IndexEntry, Schedule
 from lockbox.sql import new_id
 from tests.builders import RETRIED, Urls, World
 from tests.database.scenes import (
@@ -69,7 +69,7 @@ def test_nothing_is_armed_before_the_commit(world: World) -> None:
     one = str(new_id())
 
     with world.house.transaction() as session:
-        database.promise(session, CLOCK, [Promise(one, "expire", NOON)])
+        database.arm_after_commit(session, CLOCK, [IndexEntry(one, "expire", NOON)])
         during = world.house.schedule.members(CLOCK)
 
     assert during == {}
@@ -77,18 +77,18 @@ def test_nothing_is_armed_before_the_commit(world: World) -> None:
 
 
 def test_a_transaction_that_is_rolled_back_writes_nothing_and_arms_nothing(world: World) -> None:
-    class Change(Exception):  # noqa: N818 - of mind
+    class ChangeOfMind(Exception):  # noqa: N818 - of mind
         """Something else went wrong."""
 
     def submit_and_fail() -> None:
         with world.house.transaction() as session:
             row_security.enter(session, world.people["olga"])
-            database.promise(session, CLOCK, [Promise(str(new_id()), "expire", NOON)])
+            database.arm_after_commit(session, CLOCK, [IndexEntry(str(new_id()), "expire", NOON)])
             suspended = session.connection().execute(text("UPDATE tenants SET suspended = true"))
             assert suspended.rowcount == 1
-            raise Change
+            raise ChangeOfMind
 
-    with pytest.raises(Change):
+    with pytest.raises(ChangeOfMind):
         submit_and_fail()
 
     assert world.house.schedule.members(CLOCK) == {}
@@ -116,7 +116,7 @@ def test_a_commit_that_the_database_refuses_arms_nothing(world: World) -> None:
                     " deadline_at = now() + interval '1 minute', wake_at = now() + interval '1 minute'"
                 )
             )
-            database.promise(session, CLOCK, [Promise(str(request.id), "expire", NOON)])
+            database.arm_after_commit(session, CLOCK, [IndexEntry(str(request.id), "expire", NOON)])
 
     with pytest.raises(DBAPIError, match="without the decisions"):
         open_without_a_decision()
@@ -129,8 +129,10 @@ def test_of_several_promises_about_one_id_the_last_counts(world: World) -> None:
     one = str(new_id())
 
     with world.house.transaction() as session:
-        database.promise(session, CLOCK, [Promise(one, "time_out", NOON), Promise(one, "expire", NOON)])
-        database.promise(session, CLOCK, [Promise(one, "expire", NOON + timedelta(hours=1))])
+        database.arm_after_commit(
+            session, CLOCK, [IndexEntry(one, "time_out", NOON), IndexEntry(one, "expire", NOON)]
+        )
+        database.arm_after_commit(session, CLOCK, [IndexEntry(one, "expire", NOON + timedelta(hours=1))])
 
     expected = (NOON + timedelta(hours=1)).timestamp() * 1000
     assert world.house.schedule.members(CLOCK) == {f"expire:{one}": expected}
@@ -140,8 +142,8 @@ def test_each_index_gets_its_own_promises(world: World) -> None:
     one = str(new_id())
 
     with world.house.transaction() as session:
-        database.promise(session, NOTICES, [Promise(one, "notify", NOON)])
-        database.promise(session, CLOCK, [Promise(one, "expire", NOON)])
+        database.arm_after_commit(session, NOTICES, [IndexEntry(one, "notify", NOON)])
+        database.arm_after_commit(session, CLOCK, [IndexEntry(one, "expire", NOON)])
 
     assert world.house.schedule.members(CLOCK).keys() == {f"expire:{one}"}
     assert world.house.schedule.members(NOTICES).keys() == {f"notify:{one}"}
@@ -194,11 +196,11 @@ def test_what_could_not_be_armed_is_healed_by_reconciling(
 
 
 def test_the_death_of_the_api_between_commit_and_arming_loses_nothing(world: World, urls: Urls) -> None:
-    class Dying(Schedule):
+    class DyingSchedule(Schedule):
         def arm(self, *_: object, **__: object) -> bool:
             raise SystemExit(137)
 
-    api = Database(make_engine(urls.api, role="dying"), Dying(urls.redis))
+    api = Database(make_engine(urls.api, role="dying"), DyingSchedule(urls.redis))
     worker = Database(make_engine(urls.worker, role="heir"), Schedule(urls.redis))
     with pytest.raises(SystemExit):
         world.submit(house=api)

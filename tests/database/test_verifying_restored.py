@@ -1,18 +1,18 @@
 """What the verifier says of the export of a real log that began anew after a back-up was restored."""
 
 from lockbox.audit.log import signing_keys
-from lockbox.audit.verifier.export_format import Kind
-from lockbox.audit.verifier.verify import CANNOT_TELL, GOOD, Verdict, verify
+from lockbox.audit.verifier.export_format import FindingKind
+from lockbox.audit.verifier.verify import CANNOT_TELL, GOOD, VerificationResult, verify
 from lockbox.requests.lifecycle import Action
 from tests import second_verifier
 from tests.database import test_exports as exports
 from tests.database import test_restoring as scene
-from tests.database.test_restoring import SIGNER, Plant
+from tests.database.test_restoring import SIGNER, RestorableWorld
 
 plant = scene.plant
 
 
-def judged(found: bytes, *seen: str) -> Verdict:
+def judged(found: bytes, *seen: str) -> VerificationResult:
     keys = [SIGNER.public, signing_keys.ephemeral().public]
     verdict = verify(found.splitlines(keepends=True), keys, seen)
     if verdict.exit_code == GOOD:
@@ -20,12 +20,14 @@ def judged(found: bytes, *seen: str) -> Verdict:
     return verdict
 
 
-def shipped(plant: Plant) -> str:
+def shipped(plant: RestorableWorld) -> str:
     """Return the newest checkpoint that left the house."""
     return (plant.shipped / str(plant.world.tenant.id) / "latest.note").read_text()
 
 
-def test_after_a_restore_the_common_part_is_proven_and_the_rest_is_said_to_be_given_up(plant: Plant) -> None:
+def test_after_a_restore_the_common_part_is_proven_and_the_rest_is_said_to_be_given_up(
+    plant: RestorableWorld,
+) -> None:
     request = plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
     common = shipped(plant)
@@ -41,5 +43,5 @@ def test_after_a_restore_the_common_part_is_proven_and_the_rest_is_said_to_be_gi
     good, unsure = judged(export, common, shipped(restored)), judged(export, common, given_up)
 
     assert (good.exit_code, len(good.seen)) == (GOOD, 2), good.findings
-    assert (unsure.exit_code, unsure.findings.kinds) == (CANNOT_TELL, {Kind.RESTORED}), unsure.findings
+    assert (unsure.exit_code, unsure.findings.kinds) == (CANNOT_TELL, {FindingKind.RESTORED}), unsure.findings
     assert "the first 2 are the same is shown" in unsure.findings.first[0].message

@@ -8,23 +8,23 @@ import pytest
 from sqlalchemy import Engine
 
 from lockbox.database import Database
-from lockbox.monitoring.heartbeats import Heart, Part
+from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.requests.lifecycle import Action
 from tests.builders import World, unbound
 from tests.database.scenes import read, within
 from tests.database.test_exports import freely
 from worker import heartbeat as hearts
 from worker import watcher as watchers
-from worker.heartbeat import Beating
-from worker.loop import Loop
+from worker.heartbeat import HeartbeatLoop
+from worker.loop import WorkerLoop
 from worker.runtime import Runtime
-from worker.watcher import Watcher
+from worker.watcher import AlertMonitor
 
 ALARMS = "SELECT FROM events WHERE action = 'invariant_broken'"
 BEATS = "SELECT role, beat_at FROM heartbeats"
 
 
-class Stuck(Loop):
+class StuckLoop(WorkerLoop):
     """A thread that goes round once, and hangs then."""
 
     def __init__(self, tools: Runtime) -> None:
@@ -55,7 +55,7 @@ def test_it_looks_by_itself_twice_and_raises_the_alarm_once(
 ) -> None:
     world.act("ann", Action.APPROVE, world.fresh().id)
     freely(superuser, "DELETE FROM decisions WHERE verdict = 'approve'")
-    watching = [Watcher(tools, Heart(f"core@{number}")) for number in range(2)]
+    watching = [AlertMonitor(tools, HeartbeatSender(f"core@{number}")) for number in range(2)]
 
     for one in watching:
         one.start()
@@ -74,8 +74,8 @@ def test_it_looks_by_itself_twice_and_raises_the_alarm_once(
 def test_a_heart_beats_as_long_as_all_threads_go_round(
     worker: Database, tools: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stuck = Stuck(tools)
-    beating = Beating(tools, Heart("core@here"), Part.CORE, [stuck])
+    stuck = StuckLoop(tools)
+    beating = HeartbeatLoop(tools, HeartbeatSender("core@here"), ProcessPart.CORE, [stuck])
     stuck.start()
     beating.start()
     assert within(5, lambda: read(unbound(worker), BEATS))

@@ -9,11 +9,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from lockbox.admin import observers
-from lockbox.admin.observers import Listed, Wanted
+from lockbox.admin.observers import ObserverInput, ObserverSummary
 from lockbox.database import Database
-from lockbox.errors import AddressTaken, Invalid, NotYours, SignInAgain, TooManyWatchers, Unknown
+from lockbox.errors import AddressTaken, Invalid, NotFound, NotYours, SignInAgain, TooManyObservers
 from lockbox.identity import tenants
-from lockbox.identity.roles import Means, Mode, Side
+from lockbox.identity.roles import AuthMethod, Mode, Side
 from lockbox.notifications.models import Outcome
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
@@ -25,7 +25,7 @@ from tests.database.tenancy import does, reads
 from tests.mailbox import told
 from tests.ruling import lay_down, signed_in
 
-DESK = Wanted("Service desk", "desk@contoso.example")
+DESK = ObserverInput("Service desk", "desk@contoso.example")
 SERVICES = ("exchange-online", "sharepoint-online")
 WATCH = text(
     "INSERT INTO watchers (id, tenant_id, name, email, added_by, created_at) "
@@ -34,7 +34,7 @@ WATCH = text(
 COPIED = "SELECT template FROM notices WHERE watcher_id IS NOT NULL ORDER BY id"
 
 
-def _watched(world: World, wanted: Wanted = DESK, who: str = "tara") -> Listed:
+def _watched(world: World, wanted: ObserverInput = DESK, who: str = "tara") -> ObserverSummary:
     return does(world, who, observers.add, wanted, services=SERVICES)
 
 
@@ -118,7 +118,7 @@ def test_a_copy_holds_no_justification_where_the_policy_keeps_it_in(
 
 @pytest.mark.parametrize(("service", "copied"), [("sharepoint-online", False), ("exchange-online", True)])
 def test_who_watches_one_service_hears_of_no_other(world: World, service: str, *, copied: bool) -> None:
-    _watched(world, Wanted("Desk", "desk@contoso.example", service))
+    _watched(world, ObserverInput("Desk", "desk@contoso.example", service))
 
     world.submit()
 
@@ -145,7 +145,7 @@ def test_adding_and_removing_are_events_told_as_other_changes_are(
     world: World, worker: Database, post: Postbag
 ) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
-    desk = _watched(world, Wanted(DESK.name, DESK.address, "exchange-online"))
+    desk = _watched(world, ObserverInput(DESK.name, DESK.address, "exchange-online"))
     does(world, "tara", observers.remove, desk.watcher.id)
 
     post.deliver(worker, open_notices(worker))
@@ -165,7 +165,7 @@ def test_only_admins_keep_watchers(world: World, who: str) -> None:
     desk = _watched(world)
 
     with pytest.raises(NotYours):
-        _watched(world, Wanted("Other", "other@contoso.example"), who)
+        _watched(world, ObserverInput("Other", "other@contoso.example"), who)
     with pytest.raises(NotYours):
         does(world, who, observers.remove, desk.watcher.id)
 
@@ -173,7 +173,7 @@ def test_only_admins_keep_watchers(world: World, who: str) -> None:
 
 
 def test_what_leaves_the_house_by_a_copy_needs_a_fresh_and_strong_sign_in(world: World) -> None:
-    world.people["tara"] = signed_in(world, "tara", Means.TOKEN, minutes_ago=0)
+    world.people["tara"] = signed_in(world, "tara", AuthMethod.TOKEN, minutes_ago=0)
 
     with pytest.raises(SignInAgain):
         _watched(world)
@@ -183,7 +183,7 @@ def test_nobody_of_the_vendor_is_copied_not_even_by_raw_sql(world: World, api: D
     erins = address(world.house, world, "erin")
 
     with pytest.raises(AddressTaken):
-        _watched(world, Wanted("Erin", erins.upper()))
+        _watched(world, ObserverInput("Erin", erins.upper()))
 
     values = {"tenant": world.tenant.id, "email": erins, "tara": world.people["tara"].person_id}
     with (
@@ -206,13 +206,13 @@ def test_who_comes_to_sign_in_for_the_vendor_watches_no_more(world: World) -> No
 def test_the_same_address_is_copied_once_on_the_same_and_there_are_fifty_at_most(world: World) -> None:
     _watched(world)
     with pytest.raises(AddressTaken, match="already"):
-        _watched(world, Wanted("Again", DESK.address.upper()))
-    _watched(world, Wanted("Of one", DESK.address, "exchange-online"))
+        _watched(world, ObserverInput("Again", DESK.address.upper()))
+    _watched(world, ObserverInput("Of one", DESK.address, "exchange-online"))
     for number in range(48):
-        _watched(world, Wanted("Desk", f"{number}@contoso.example"))
+        _watched(world, ObserverInput("Desk", f"{number}@contoso.example"))
 
-    with pytest.raises(TooManyWatchers):
-        _watched(world, Wanted("Desk", "more@contoso.example"))
+    with pytest.raises(TooManyObservers):
+        _watched(world, ObserverInput("Desk", "more@contoso.example"))
 
 
 def test_only_services_that_there_are_can_be_watched_and_only_watchers_that_there_are_removed(world: World) -> None:
@@ -220,8 +220,8 @@ def test_only_services_that_there_are_can_be_watched_and_only_watchers_that_ther
     does(world, "tara", observers.remove, desk.watcher.id)
 
     with pytest.raises(Invalid):
-        _watched(world, Wanted("Desk", DESK.address, "no-such-service"))
-    with pytest.raises(Unknown):
+        _watched(world, ObserverInput("Desk", DESK.address, "no-such-service"))
+    with pytest.raises(NotFound):
         does(world, "tara", observers.remove, desk.watcher.id)
 
 

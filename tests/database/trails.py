@@ -10,7 +10,7 @@ from tests.database.scenes import read
 
 
 @dataclass(frozen=True)
-class Told:
+class TrailEvent:
     """One event: who did it and as what, its facts and personal details, and who is told of it."""
 
     action: str
@@ -27,7 +27,7 @@ class Told:
         return changes
 
 
-def changes_told(house: Database) -> Sequence[Told]:
+def changes_told(house: Database) -> Sequence[TrailEvent]:
     """Return every event that is no move, and not of what notices went out, the oldest first."""
     rows = read(
         house,
@@ -41,7 +41,7 @@ def changes_told(house: Database) -> Sequence[Told]:
         """,
     )
     return [
-        Told(
+        TrailEvent(
             row.action,
             (row.details or {}).get("name", row.actor_role),
             row.actor_role,
@@ -53,6 +53,6 @@ def changes_told(house: Database) -> Sequence[Told]:
     ]
 
 
-def last_told(house: Database) -> Told:
+def last_told(house: Database) -> TrailEvent:
     """Return the newest event that is no move."""
     return changes_told(house)[-1]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from tests.far.conftest import SUMMARY
 from tests.far.contract import run
 from tests.whole.conftest import stage_of
@@ -26,7 +26,7 @@ ROLES = {
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("role", ROLES)
 def test_the_api_keeps_to_its_openapi_document(
-    template: Servers, tmp_path: Path, role: str, record_property: Callable[[str, object], None]
+    template: ServerAddresses, tmp_path: Path, role: str, record_property: Callable[[str, object], None]
 ) -> None:
     with stage_of(template, tmp_path, names=("api",)) as stage:
         world = stage.world()

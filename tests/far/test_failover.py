@@ -18,8 +18,8 @@ from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
 from config import embedded
-from config.embedded import Servers
-from config.embedded.folder import Home, find_home
+from config.embedded import ServerAddresses
+from config.embedded.folder import DataFolder, find_home
 from config.embedded.processes import run, wait_until
 from config.embedded.programs import programs_for
 from lockbox import migrations, startup_checks
@@ -28,7 +28,7 @@ from lockbox.errors import NotReplicated
 from lockbox.monitoring import status
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
-from lockbox.startup_checks import Server
+from lockbox.startup_checks import ServerKind
 from tests.builders import World, all_rights
 from tests.ports import own_port
 
@@ -44,8 +44,8 @@ LOGGED = "standing.standby_is_asynchronous"
 class Standby:
     """A Postgres that follows the primary; `sync_state` is what the primary says of it."""
 
-    home: Home
-    primary: Servers
+    home: DataFolder
+    primary: ServerAddresses
     port: int
 
     @property
@@ -102,7 +102,7 @@ class Standby:
 
 
 @pytest.fixture(scope="module")
-def primary() -> Iterator[Servers]:
+def primary() -> Iterator[ServerAddresses]:
     """A Postgres of this module alone, with Redis."""
     parent = Path(tempfile.mkdtemp(prefix="lockbox-failover-"))
     parent.chmod(0o755)
@@ -114,7 +114,7 @@ def primary() -> Iterator[Servers]:
 
 
 @pytest.fixture
-def standby(primary: Servers) -> Iterator[Standby]:
+def standby(primary: ServerAddresses) -> Iterator[Standby]:
     """A standby to which commits do not wait."""
     primary.start_again("postgres")
     standby = Standby(find_home(primary.folder), primary, own_port())
@@ -134,7 +134,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.fixture
-def house(primary: Servers, standby: Standby) -> Iterator[Database]:
+def house(primary: ServerAddresses, standby: Standby) -> Iterator[Database]:
     """The database as the API sees it; it ends before the standby does."""
     assert standby.sync_state() == "async"
     superuser = make_url(primary.superuser_url).set(database="lockbox").render_as_string(hide_password=False)
@@ -144,7 +144,7 @@ def house(primary: Servers, standby: Standby) -> Iterator[Database]:
         engine.dispose()
 
 
-def waits_for(primary: Servers, names: str) -> None:
+def waits_for(primary: ServerAddresses, names: str) -> None:
     """Set for which standbys commits wait."""
     engine = create_engine(primary.superuser_url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
@@ -153,14 +153,14 @@ def waits_for(primary: Servers, names: str) -> None:
     engine.dispose()
 
 
-def waiting(primary: Servers, what: str = "pid") -> list[tuple[object, ...]]:
+def waiting(primary: ServerAddresses, what: str = "pid") -> list[tuple[object, ...]]:
     """Return the backends whose commit waits for a standby, or do something to each."""
     query = f"SELECT {what} FROM pg_stat_activity WHERE wait_event = 'SyncRep'"  # noqa: S608 - our own words
     with psycopg.connect(primary.superuser_url.replace("+psycopg", ""), autocommit=True) as connection:
         return connection.execute(query.encode()).fetchall()
 
 
-def synchronous(primary: Servers, standby: Standby) -> None:
+def synchronous(primary: ServerAddresses, standby: Standby) -> None:
     waits_for(primary, "*")
     assert wait_until(lambda: standby.sync_state() == "sync", SECONDS)
 
@@ -172,7 +172,7 @@ def opened(world: World) -> UUID:
 
 
 def test_every_revoke_that_was_acknowledged_is_there_after_a_failover(
-    primary: Servers, standby: Standby, house: Database
+    primary: ServerAddresses, standby: Standby, house: Database
 ) -> None:
     world = World.make(house)
     windows = [opened(world) for _ in range(WINDOWS)]
@@ -199,7 +199,7 @@ def test_every_revoke_that_was_acknowledged_is_there_after_a_failover(
 
 
 def test_a_revoke_that_the_standby_has_not_confirmed_is_not_acknowledged(
-    primary: Servers, standby: Standby, house: Database, pool: ThreadPoolExecutor
+    primary: ServerAddresses, standby: Standby, house: Database, pool: ThreadPoolExecutor
 ) -> None:
     world = World.make(house)
     window = opened(world)
@@ -214,7 +214,7 @@ def test_a_revoke_that_the_standby_has_not_confirmed_is_not_acknowledged(
 
 
 def test_a_wait_for_the_standby_that_was_given_up_is_not_acknowledged_and_does_not_taint_what_follows(
-    primary: Servers, standby: Standby, house: Database, pool: ThreadPoolExecutor
+    primary: ServerAddresses, standby: Standby, house: Database, pool: ThreadPoolExecutor
 ) -> None:
     world = World.make(house)
     first, second = opened(world), opened(world)
@@ -231,10 +231,10 @@ def test_a_wait_for_the_standby_that_was_given_up_is_not_acknowledged_and_does_n
 
 
 def test_a_standby_that_commits_do_not_wait_for_is_named_at_start_and_in_status(
-    primary: Servers, standby: Standby, house: Database
+    primary: ServerAddresses, standby: Standby, house: Database
 ) -> None:
     with capture_logs() as lines:
-        startup_checks.check(house.engine, Server.API)
+        startup_checks.check(house.engine, ServerKind.API)
 
     said = status.read(house, with_redis=True).troubles
     assert [line["log_level"] for line in lines if line["event"] == LOGGED] == ["critical"]
@@ -242,14 +242,14 @@ def test_a_standby_that_commits_do_not_wait_for_is_named_at_start_and_in_status(
 
     synchronous(primary, standby)
     with capture_logs() as lines:
-        startup_checks.check(house.engine, Server.API)
+        startup_checks.check(house.engine, ServerKind.API)
 
     assert not [line for line in lines if line["event"] == LOGGED]
     assert not any(NAMED in said for said in status.read(house, with_redis=True).troubles)
 
 
 def test_an_asynchronous_standby_can_lose_what_was_acknowledged(
-    primary: Servers, standby: Standby, house: Database
+    primary: ServerAddresses, standby: Standby, house: Database
 ) -> None:
     """What the warning is about: the other tests could not fail if a standby never lagged behind."""
     world = World.make(house)

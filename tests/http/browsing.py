@@ -5,18 +5,18 @@ from collections.abc import Iterator
 import pytest
 
 from tests.http.streams import Live
-from tests.whole.people import Desk, desk_at
+from tests.whole.people import BrowserDesk, desk_at
 
 
 @pytest.fixture(scope="module")
-def browser(live: Live) -> Iterator[Desk]:
+def browser(live: Live) -> Iterator[BrowserDesk]:
     """A browser for all."""
     with desk_at(live.url) as found:
         yield found
 
 
 @pytest.fixture
-def desk(browser: Desk) -> Iterator[Desk]:
+def desk(browser: BrowserDesk) -> Iterator[BrowserDesk]:
     """That browser, as one that was never here."""
     yield browser
     browser.leave()

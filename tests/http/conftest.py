@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 from structlog.typing import Processor
 
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from config.settings import Settings
 from lockbox.database import Database, make_engine
 from lockbox.identity.roles import Mode
@@ -29,7 +29,7 @@ NUMBERS = itertools.count(1)
 
 
 @contextmanager
-def cloned(servers: Servers) -> Iterator[Urls]:
+def cloned(servers: ServerAddresses) -> Iterator[Urls]:
     """Make a database from the template and drop it in the end."""
     name = f"lockbox_http_{os.getpid()}_{next(NUMBERS)}"
     superuser = create_engine(servers.superuser_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
@@ -67,7 +67,7 @@ def root_at(urls: Urls) -> Engine:
 
 
 @pytest.fixture(scope="session")
-def urls(template: Servers) -> Iterator[Urls]:
+def urls(template: ServerAddresses) -> Iterator[Urls]:
     """The database that all of these tests share."""
     with cloned(template) as urls:
         yield urls
@@ -152,7 +152,7 @@ def fresh_door(open_door: OpenDoor) -> Door:
 
 
 @pytest.fixture
-def own_door(template: Servers, runner: asyncio.Runner) -> Iterator[Door]:
+def own_door(template: ServerAddresses, runner: asyncio.Runner) -> Iterator[Door]:
     """A world in a database of its own, which the test may break, and its door."""
     with cloned(template) as urls:
         house, root = house_at(urls), root_at(urls)

@@ -8,14 +8,14 @@ from typing import Any
 from uuid import UUID
 
 from lockbox.admin import delegates, delivery_log, members, observers, recovery, vendor_staff, webhooks
-from lockbox.admin.delegates import Wanted
-from lockbox.admin.webhooks import Reach
+from lockbox.admin.delegates import DelegationInput
+from lockbox.admin.webhooks import WebhookUrlPolicy
 from lockbox.identity import row_security
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
-from lockbox.identity.sessions import Place as Spot
+from lockbox.identity.sessions import ClientInfo as Spot
 from lockbox.notifications import addresses
-from lockbox.notifications.endpoints import Vault
+from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests import questions
 from lockbox.sql import new_id
 from tests.builders import HERE, SETTINGS, WITHOUT_REVIEW
@@ -46,12 +46,12 @@ TRIED = """
 INSERT INTO deliveries (id, notice_id, endpoint_id, event_type, at, took_ms, status, answer)
 SELECT :d, id, endpoint_id, 'endpoint.test', now(), 5, 204, '' FROM notices WHERE id = :n
 """
-REACH = Reach(Vault([key.get_secret_value() for key in SETTINGS.secret_keys]))
+REACH = WebhookUrlPolicy(SecretVault([key.get_secret_value() for key in SETTINGS.secret_keys]))
 SOMEBODY = {"name": "Nina", "address": "nina@contoso.example"}
 
 
 @dataclass(frozen=True)
-class Place:
+class RouteExample:
     """The ids in a path, and the body with what else is sent."""
 
     ids: dict[str, UUID] = field(default_factory=dict)
@@ -96,8 +96,8 @@ def proposed(door: Door) -> Invitation:
 def delegated(door: Door) -> UUID:
     """Let Aude stand in for Ann."""
     starts_at, ends_at = period()
-    wanted = Wanted(eligible(door), ends_at, starts_at)
-    return does(door.world, "ann", delegates.name_deputy, wanted).delegation.id
+    wanted = DelegationInput(eligible(door), ends_at, starts_at)
+    return does(door.world, "ann", delegates.add_delegation, wanted).delegation.id
 
 
 def eligible(door: Door) -> UUID:
@@ -110,7 +110,7 @@ def eligible(door: Door) -> UUID:
 def endpoint(door: Door) -> UUID:
     """Add a webhook to the world's tenant, the only one that it has."""
     door.run_sql(NO_ENDPOINTS, t=door.world.tenant.id)
-    wanted = webhooks.Wanted(f"https://hooks.contoso.example/{next(NUMBERS)}")
+    wanted = webhooks.WebhookInput(f"https://hooks.contoso.example/{next(NUMBERS)}")
     return does(door.world, "tara", webhooks.add, wanted, reach=REACH).endpoint.id
 
 
@@ -133,7 +133,7 @@ def question(door: Door, request_id: UUID | str) -> UUID:
 def watcher(door: Door) -> UUID:
     """Have somebody copied on requests to the world's tenant, and nobody else."""
     door.run_sql(NO_WATCHERS, t=door.world.tenant.id)
-    wanted = observers.Wanted(**somebody())
+    wanted = observers.ObserverInput(**somebody())
     return does(door.world, "tara", observers.add, wanted, services=SETTINGS.services).watcher.id
 
 
@@ -150,7 +150,7 @@ def colleague(door: Door) -> UUID:
     return door.world.add(f"colleague-{next(NUMBERS)}", Role.ENGINEER).person_id
 
 
-def _deputy(door: Door) -> Place:
+def _deputy(door: Door) -> RouteExample:
     starts_at, ends_at = period()
     body = {
         "deputy": eligible(door),
@@ -158,84 +158,98 @@ def _deputy(door: Door) -> Place:
         "starts_at": starts_at,
         "ends_at": ends_at,
     }
-    return Place(
+    return RouteExample(
         body={name: value.isoformat() if isinstance(value, datetime) else str(value) for name, value in body.items()}
     )
 
 
-def _recovery(door: Door) -> Place:
+def _recovery(door: Door) -> RouteExample:
     door.run_sql(OVER, t=door.world.tenant.id)
-    return Place(body=somebody())
+    return RouteExample(body=somebody())
 
 
-def _member(door: Door) -> Place:
+def _member(door: Door) -> RouteExample:
     name = f"member-{next(NUMBERS)}"
-    return Place({"person_id": door.world.add(name, Role.AUDITOR, door.world.tenant.id).person_id})
+    return RouteExample({"person_id": door.world.add(name, Role.AUDITOR, door.world.tenant.id).person_id})
 
 
-def _colleague_invited(door: Door) -> Place:
+def _colleague_invited(door: Door) -> RouteExample:
     roles = frozenset({Role.ENGINEER})
-    return Place({"invitation_id": manages(door.world, "olga", vendor_staff.invite, **somebody(), roles=roles).id})
+    return RouteExample(
+        {"invitation_id": manages(door.world, "olga", vendor_staff.invite, **somebody(), roles=roles).id}
+    )
 
 
-def _endpoint(door: Door, body: dict[str, Any] | None = None) -> Place:
-    return Place({"endpoint_id": endpoint(door)}, body)
+def _endpoint(door: Door, body: dict[str, Any] | None = None) -> RouteExample:
+    return RouteExample({"endpoint_id": endpoint(door)}, body)
 
 
-PLACES: dict[str, Callable[[Door], Place]] = {
-    "POST /v1/requests/{request_id}/questions": lambda _: Place(body=SAYS),
-    "POST /v1/requests/{request_id}/questions/{question_id}/answer": lambda _: Place(body=SAYS),
-    "POST /v1/requests/{request_id}/activity": lambda _: Place(body={"entries": [done()]}),
-    "POST /v1/tenants": lambda _: Place(body={"slug": f"new-{next(NUMBERS)}", "name": "New", "admin": somebody()}),
-    "PUT /v1/tenants/{slug}/plan": lambda _: Place(body={"plan": "standard"}),
-    "PUT /v1/tenants/{slug}/mode": lambda _: Place(body={"mode": "enforce"}),
-    "PUT /v1/tenants/{slug}/name": lambda _: Place(body={"name": "Contoso"}),
-    "PUT /v1/tenants/{slug}/policy": lambda _: Place(
+PLACES: dict[str, Callable[[Door], RouteExample]] = {
+    "POST /v1/requests/{request_id}/questions": lambda _: RouteExample(body=SAYS),
+    "POST /v1/requests/{request_id}/questions/{question_id}/answer": lambda _: RouteExample(body=SAYS),
+    "POST /v1/requests/{request_id}/activity": lambda _: RouteExample(body={"entries": [done()]}),
+    "POST /v1/tenants": lambda _: RouteExample(
+        body={"slug": f"new-{next(NUMBERS)}", "name": "New", "admin": somebody()}
+    ),
+    "PUT /v1/tenants/{slug}/plan": lambda _: RouteExample(body={"plan": "standard"}),
+    "PUT /v1/tenants/{slug}/mode": lambda _: RouteExample(body={"mode": "enforce"}),
+    "PUT /v1/tenants/{slug}/name": lambda _: RouteExample(body={"name": "Contoso"}),
+    "PUT /v1/tenants/{slug}/policy": lambda _: RouteExample(
         body=WITHOUT_REVIEW.model_dump(mode="json"), headers={"if-match": "*"}
     ),
-    "POST /v1/tenants/{slug}/members": lambda _: Place(body=somebody() | {"roles": ["auditor"]}),
-    "PUT /v1/tenants/{slug}/members/{person_id}": lambda door: Place(
+    "POST /v1/tenants/{slug}/members": lambda _: RouteExample(body=somebody() | {"roles": ["auditor"]}),
+    "PUT /v1/tenants/{slug}/members/{person_id}": lambda door: RouteExample(
         {"person_id": id_of(door.world, "abe")}, {"roles": ["approver"]}, {"if-match": "*"}
     ),
-    "GET /v1/tenants/{slug}/members/{person_id}": lambda door: Place({"person_id": id_of(door.world, "abe")}),
+    "GET /v1/tenants/{slug}/members/{person_id}": lambda door: RouteExample({"person_id": id_of(door.world, "abe")}),
     "DELETE /v1/tenants/{slug}/members/{person_id}": _member,
-    "DELETE /v1/tenants/{slug}/invitations/{invitation_id}": lambda door: Place({"invitation_id": invited(door).id}),
+    "DELETE /v1/tenants/{slug}/invitations/{invitation_id}": lambda door: RouteExample(
+        {"invitation_id": invited(door).id}
+    ),
     "POST /v1/tenants/{slug}/delegations": _deputy,
-    "DELETE /v1/tenants/{slug}/delegations/{delegation_id}": lambda door: Place({"delegation_id": delegated(door)}),
+    "DELETE /v1/tenants/{slug}/delegations/{delegation_id}": lambda door: RouteExample(
+        {"delegation_id": delegated(door)}
+    ),
     "POST /v1/tenants/{slug}/recovery": _recovery,
-    "DELETE /v1/tenants/{slug}/recovery/{invitation_id}": lambda door: Place({"invitation_id": proposed(door).id}),
-    "POST /v1/tenants/{slug}/recovery/{invitation_id}/object": lambda door: Place(
+    "DELETE /v1/tenants/{slug}/recovery/{invitation_id}": lambda door: RouteExample(
         {"invitation_id": proposed(door).id}
     ),
-    "POST /v1/tenants/{slug}/endpoints": lambda door: Place(
+    "POST /v1/tenants/{slug}/recovery/{invitation_id}/object": lambda door: RouteExample(
+        {"invitation_id": proposed(door).id}
+    ),
+    "POST /v1/tenants/{slug}/endpoints": lambda door: RouteExample(
         {"endpoint_id": endpoint(door)}, {"url": "https://hooks.contoso.example/"}
     ),
-    "POST /v1/tenants/{slug}/watchers": lambda _: Place(body=somebody()),
-    "DELETE /v1/tenants/{slug}/watchers/{watcher_id}": lambda door: Place({"watcher_id": watcher(door)}),
-    "POST /v1/tenants/{slug}/preview": lambda _: Place(body=WHAT_IF),
-    "POST /v1/me/addresses": lambda _: Place(body={"email": somebody()["address"]}),
-    "POST /v1/me/addresses/{address_id}/confirm": lambda door: Place({"address_id": address(door)}, {"code": "x"}),
-    "PATCH /v1/me/addresses/{address_id}": lambda door: Place({"address_id": address(door)}, {"prompts": False}),
-    "DELETE /v1/me/addresses/{address_id}": lambda door: Place({"address_id": address(door)}),
-    "POST /v1/vendor/endpoints": lambda _: Place(body={"url": "https://hooks.vendor.example/"}),
+    "POST /v1/tenants/{slug}/watchers": lambda _: RouteExample(body=somebody()),
+    "DELETE /v1/tenants/{slug}/watchers/{watcher_id}": lambda door: RouteExample({"watcher_id": watcher(door)}),
+    "POST /v1/tenants/{slug}/preview": lambda _: RouteExample(body=WHAT_IF),
+    "POST /v1/me/addresses": lambda _: RouteExample(body={"email": somebody()["address"]}),
+    "POST /v1/me/addresses/{address_id}/confirm": lambda door: RouteExample(
+        {"address_id": address(door)}, {"code": "x"}
+    ),
+    "PATCH /v1/me/addresses/{address_id}": lambda door: RouteExample(
+        {"address_id": address(door)}, {"prompts": False}
+    ),
+    "DELETE /v1/me/addresses/{address_id}": lambda door: RouteExample({"address_id": address(door)}),
+    "POST /v1/vendor/endpoints": lambda _: RouteExample(body={"url": "https://hooks.vendor.example/"}),
     "GET /v1/endpoints/{endpoint_id}": _endpoint,
     "PATCH /v1/endpoints/{endpoint_id}": lambda door: _endpoint(door, {"event_types": ["request.approved"]}),
     "DELETE /v1/endpoints/{endpoint_id}": _endpoint,
     "POST /v1/endpoints/{endpoint_id}/rotate": _endpoint,
     "POST /v1/endpoints/{endpoint_id}/test": _endpoint,
     "GET /v1/endpoints/{endpoint_id}/deliveries": _endpoint,
-    "POST /v1/deliveries/{delivery_id}/redeliver": lambda door: Place({"delivery_id": delivery(door)}),
-    "POST /v1/vendor/members": lambda _: Place(body=somebody() | {"roles": ["engineer"]}),
-    "PUT /v1/vendor/members/{person_id}": lambda door: Place(
+    "POST /v1/deliveries/{delivery_id}/redeliver": lambda door: RouteExample({"delivery_id": delivery(door)}),
+    "POST /v1/vendor/members": lambda _: RouteExample(body=somebody() | {"roles": ["engineer"]}),
+    "PUT /v1/vendor/members/{person_id}": lambda door: RouteExample(
         {"person_id": colleague(door)}, {"roles": ["manager"]}, {"if-match": "*"}
     ),
-    "GET /v1/vendor/members/{person_id}": lambda door: Place({"person_id": colleague(door)}),
-    "DELETE /v1/vendor/members/{person_id}": lambda door: Place({"person_id": colleague(door)}),
-    "POST /v1/vendor/members/{person_id}/disable": lambda door: Place({"person_id": colleague(door)}),
+    "GET /v1/vendor/members/{person_id}": lambda door: RouteExample({"person_id": colleague(door)}),
+    "DELETE /v1/vendor/members/{person_id}": lambda door: RouteExample({"person_id": colleague(door)}),
+    "POST /v1/vendor/members/{person_id}/disable": lambda door: RouteExample({"person_id": colleague(door)}),
     "DELETE /v1/vendor/invitations/{invitation_id}": _colleague_invited,
 }
 
 
-def place_of(door: Door, route: str) -> Place:
+def place_of(door: Door, route: str) -> RouteExample:
     """Return where to call a route, and with what."""
-    return PLACES[route](door) if route in PLACES else Place()
+    return PLACES[route](door) if route in PLACES else RouteExample()

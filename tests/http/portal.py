@@ -22,12 +22,12 @@ from api.strict_params import form_fields
 from config.settings import DEVELOPMENT_KEY, Settings
 from lockbox.database import Database, now
 from lockbox.identity import keyring, sessions
-from lockbox.identity.roles import Means
-from lockbox.identity.sessions import Lasting, Place
+from lockbox.identity.roles import AuthMethod
+from lockbox.identity.sessions import ClientInfo, SessionLifetime
 from lockbox.notifications import delivery
 from lockbox.notifications.delivery import Senders
-from lockbox.notifications.endpoints import Vault
-from lockbox.notifications.senders.protocol import Mail, MemoryHooks, MemoryMail
+from lockbox.notifications.endpoints import SecretVault
+from lockbox.notifications.senders.protocol import MemoryMail, MemoryWebhooks, OutgoingMail
 from lockbox.requests import policy_store
 from tests.builders import ShiftedClock, World, as_sender, vouch_for
 from tests.http.door import AS_PYDANTIC_SAYS
@@ -67,7 +67,7 @@ class Form:
         return self.fields | self.ticked
 
 
-class Reader(HTMLParser):
+class PageParser(HTMLParser):
     """Reads forms, links and scripts, and refuses what a page of ours never has: inline script and style."""
 
     def __init__(self, html: str) -> None:
@@ -128,7 +128,7 @@ class Reader(HTMLParser):
 
 
 @dataclass
-class Page:
+class PortalPage:
     """A page that was answered."""
 
     answer: Response
@@ -155,9 +155,9 @@ class Page:
         return re.sub(r"\s+", " ", plain).strip()
 
     @property
-    def read(self) -> Reader:
+    def read(self) -> PageParser:
         """The parts of the page."""
-        return Reader(self.text)
+        return PageParser(self.text)
 
     def form(self, action: str) -> Form:
         """Return the form that goes there."""
@@ -214,17 +214,17 @@ class Portal:
         vouch_for(self.root, statement)
         return rows
 
-    def post(self, about_id: UUID | str | None) -> list[Mail]:
+    def post(self, about_id: UUID | str | None) -> list[OutgoingMail]:
         """Send what is promised about an invitation or a begun sign-in, and return the mails."""
         rows = self.sql("SELECT id FROM notices WHERE about_id = :id AND closed_at IS NULL", id=about_id)
         mails = MemoryMail()
-        vault = Vault([DEVELOPMENT_KEY.get_secret_value()])
+        vault = SecretVault([DEVELOPMENT_KEY.get_secret_value()])
         delivery.deliver(
             as_sender(self.worker),
             [row.id for row in rows],
             Senders(
                 mails,
-                MemoryHooks(),
+                MemoryWebhooks(),
                 vault,
                 self.settings.public_url,
                 {},
@@ -264,11 +264,11 @@ class Browser:
         """Make one call and follow nothing."""
         return self.portal.runner.run(self.client.request(method, path, **parts))
 
-    def get(self, path: str, **parts: Any) -> Page:
+    def get(self, path: str, **parts: Any) -> PortalPage:
         """Open a page, and go where it sends the browser."""
         return self._follow(self.call("GET", path, **parts))
 
-    def post(self, path: str, fields: Filled, **parts: Any) -> Page:
+    def post(self, path: str, fields: Filled, **parts: Any) -> PortalPage:
         """Send a form from a page of ours, and go where it sends the browser."""
         return self._follow(self.send(path, fields, **parts))
 
@@ -277,23 +277,23 @@ class Browser:
         ours = {"origin": self.portal.settings.origin, "sec-fetch-site": "same-origin"}
         return self.call("POST", path, data=dict(fields), headers=ours if headers is None else headers)
 
-    def submit(self, page: Page, action: str, **changes: str) -> Page:
+    def submit(self, page: PortalPage, action: str, **changes: str) -> PortalPage:
         """Fill in a form of a page and send it."""
         form = page.form(action)
         assert form.method == "post"
         return self.post(form.action, form.filled | changes)
 
-    def approve_anyway(self, request_id: object) -> Page:
+    def approve_anyway(self, request_id: object) -> PortalPage:
         """Approve a request on its page, also where the page offers no form for it."""
         page = self.get(f"/requests/{request_id}")
         return self.post(f"/requests/{request_id}/approve", page.form("/deny").fields)
 
-    def submit_first(self, page: Page, action: str, **changes: str) -> Page:
+    def submit_first(self, page: PortalPage, action: str, **changes: str) -> PortalPage:
         """Fill in the first of several forms that go there and send it."""
         form = next(form for form in page.read.forms if form.action.endswith(action))
         return self.post(form.action, form.fields | changes)
 
-    def _follow(self, answer: Response) -> Page:
+    def _follow(self, answer: Response) -> PortalPage:
         hops = 0
         while answer.is_redirect and _is_ours(answer, self.portal):
             hops += 1
@@ -301,7 +301,7 @@ class Browser:
             answer = self.call("GET", urljoin(str(answer.request.url), answer.headers["location"]))
         if answer.headers.get("content-type", "").startswith("text/html"):
             assert not AS_PYDANTIC_SAYS.search(answer.text), answer.text
-        return Page(answer)
+        return PortalPage(answer)
 
     def put(self, name: str, value: str) -> None:
         """Have a cookie of that value, and no other of that name."""
@@ -321,7 +321,7 @@ class Browser:
         value = self.client.cookies.get(BEGUN)
         return UUID(hex=value.split(".")[1]) if value else None
 
-    def ask_for_code(self, address: str, next_: str = "/requests") -> Page:
+    def ask_for_code(self, address: str, next_: str = "/requests") -> PortalPage:
         """Type an address on the sign-in page."""
         return self.submit(self.get(f"/sign-in?next={next_}"), "/sign-in", address=address)
 
@@ -330,28 +330,28 @@ class Browser:
         (mail,) = self.portal.post(self.begun)
         return code_in(mail)
 
-    def sign_in(self, name: str, next_: str = "/requests") -> Page:
+    def sign_in(self, name: str, next_: str = "/requests") -> PortalPage:
         """Sign somebody in by a mailed code."""
         page = self.ask_for_code(self.portal.address(name), next_)
         return self.submit(page, "/sign-in/code", code=self.code())
 
-    def enter(self, name: str, means: Means = Means.MAIL) -> None:
+    def enter(self, name: str, means: AuthMethod = AuthMethod.MAIL) -> None:
         """Let somebody be signed in already, by the house's own means."""
         with self.portal.house.transaction() as session:
             caller = replace(self.portal.world.people[name], means=means, signed_in_at=now(session), key_id=None)
-            place = Place(self.address, self.agent)
-            lasting = Lasting(idle=timedelta(minutes=30), absolute=timedelta(hours=12))
+            place = ClientInfo(self.address, self.agent)
+            lasting = SessionLifetime(idle=timedelta(minutes=30), absolute=timedelta(hours=12))
             secret = sessions.begin(session, caller, place, lasting)
         self.put(SESSION, secret)
 
 
-def code_in(mail: Mail) -> str:
+def code_in(mail: OutgoingMail) -> str:
     """Return the code that a mail has on a line of its own."""
     (line,) = re.findall(r"^ {4}(\S.*)$", mail.text, re.MULTILINE)
     return str(line)
 
 
-def crawl(browser: Browser, start: str) -> Iterator[Page]:
+def crawl(browser: Browser, start: str) -> Iterator[PortalPage]:
     """Open every page that can be reached by links of ours."""
     seen, waiting = set[str](), [start]
     while waiting:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from lockbox.identity.roles import Means, Role
+from lockbox.identity.roles import AuthMethod, Role
 from lockbox.sql import new_id
 from tests.builders import WITHOUT_REVIEW
 from tests.database.tenancy import id_of
@@ -33,7 +33,7 @@ class Stage:
     def of(cls, portal: Portal) -> "Stage":
         """Return the stage of a world, whose admin looks at the pages that forms are taken from."""
         admin = portal.browser()
-        admin.enter("tara", Means.PASSKEY)
+        admin.enter("tara", AuthMethod.PASSKEY)
         return cls(portal, Door(portal.world, portal.house, portal.root, portal.runner), admin)
 
     @property

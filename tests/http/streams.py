@@ -13,15 +13,15 @@ from urllib.parse import urlencode, urlsplit
 
 import uvicorn
 
-from api.live import Newsroom
-from api.server import Server
+from api.live import LiveUpdates
+from api.server import ApiServer
 from tests.http.portal import SESSION, Portal
 
 PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
-class Told:
+class StreamEvent:
     """One event of a stream."""
 
     name: str
@@ -30,7 +30,7 @@ class Told:
 
 
 @dataclass
-class Stream:
+class LiveStream:
     """A stream that is open, or what was answered instead of one."""
 
     status: int
@@ -38,7 +38,7 @@ class Stream:
     body: str = ""
     comments: list[str] = field(default_factory=list)
     retry: int = 0
-    _events: "queue.Queue[Told | None]" = field(default_factory=queue.Queue)
+    _events: "queue.Queue[StreamEvent | None]" = field(default_factory=queue.Queue)
     _connection: http.client.HTTPConnection | None = None
 
     @classmethod
@@ -73,17 +73,17 @@ class Stream:
                     parts[name] = value
                 elif parts:
                     topics = frozenset(json.loads(parts["data"]).get("topics", ()))
-                    self._events.put(Told(parts["event"], parts["id"], topics))
+                    self._events.put(StreamEvent(parts["event"], parts["id"], topics))
                     parts = {}
         except (OSError, ValueError, http.client.HTTPException, AttributeError):
             pass
         self._events.put(None)
 
-    def next(self, seconds: float = PATIENCE) -> Told | None:
+    def next(self, seconds: float = PATIENCE) -> StreamEvent | None:
         """Return the next event; None where the stream has ended."""
         return self._events.get(timeout=seconds)
 
-    def until(self, name: str) -> Told:
+    def until(self, name: str) -> StreamEvent:
         """Return the next event of that name."""
         while (told := self.next()) and told.name != name:
             pass
@@ -118,10 +118,10 @@ class Live:
 
     portal: Portal
     url: str
-    room: Newsroom
-    server: Server
+    room: LiveUpdates
+    server: ApiServer
     thread: threading.Thread
-    streams: list[Stream] = field(default_factory=list)
+    streams: list[LiveStream] = field(default_factory=list)
 
     def secret(self, name: str) -> str:
         """Sign somebody in and return what their browser shows."""
@@ -129,13 +129,13 @@ class Live:
         browser.enter(name)
         return str(browser.session)
 
-    def open(self, secret: str | None, topics: str, last: str | None = None, **more: str) -> Stream:
+    def open(self, secret: str | None, topics: str, last: str | None = None, **more: str) -> LiveStream:
         """Open a stream with a session."""
-        stream = Stream.open(self.url, secret, last, topics=topics, **more)
+        stream = LiveStream.open(self.url, secret, last, topics=topics, **more)
         self.streams.append(stream)
         return stream
 
-    def settled(self, secret: str, topics: str) -> Stream:
+    def settled(self, secret: str, topics: str) -> LiveStream:
         """Open a stream that has been told all that there was before it."""
         stream = self.open(secret, topics)
         stream.until("again")
@@ -155,11 +155,11 @@ class Live:
 @contextmanager
 def serving(portal: Portal, port: int, **facts: Any) -> Iterator[Live]:
     """Serve a world's pages on a port, with a newsroom of its own."""
-    room = portal.app.state.newsroom = Newsroom(portal.house, portal.settings, **facts)
+    room = portal.app.state.newsroom = LiveUpdates(portal.house, portal.settings, **facts)
     config = uvicorn.Config(
         portal.app, host="127.0.0.1", port=port, log_config=None, lifespan="off", timeout_graceful_shutdown=10
     )
-    server = Server(config, room)
+    server = ApiServer(config, room)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until = time.monotonic() + PATIENCE

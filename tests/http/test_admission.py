@@ -26,7 +26,7 @@ WHERE datname = current_database() AND application_name = 'lockbox-common' AND w
 """)
 
 
-class Slow:
+class SlowApp:
     """An app that begins its answer when it is told to, and ends it when it is told so."""
 
     def __init__(self) -> None:
@@ -50,8 +50,8 @@ class Slow:
 
 
 @pytest.fixture
-def slow() -> Slow:
-    return Slow()
+def slow() -> SlowApp:
+    return SlowApp()
 
 
 async def statuses(
@@ -80,7 +80,7 @@ async def statuses(
     await asyncio.gather(*calls)
 
 
-async def known(app: Admission, slow: Slow) -> None:
+async def known(app: Admission, slow: SlowApp) -> None:
     """Let the process see once that the credential is good."""
     slow.may_answer.set()
     slow.may_end.set()
@@ -90,7 +90,7 @@ async def known(app: Admission, slow: Slow) -> None:
     slow.most_inside = 0
 
 
-def test_whoever_waits_too_long_is_turned_away_and_nobody_else(slow: Slow, runner: asyncio.Runner) -> None:
+def test_whoever_waits_too_long_is_turned_away_and_nobody_else(slow: SlowApp, runner: asyncio.Runner) -> None:
     app = Admission(slow, settings=SETTINGS)
 
     async def told() -> list[int]:
@@ -107,7 +107,7 @@ def test_whoever_waits_too_long_is_turned_away_and_nobody_else(slow: Slow, runne
     assert slow.most_inside == READS.most
 
 
-def test_a_place_is_free_as_soon_as_the_answer_begins(slow: Slow, runner: asyncio.Runner) -> None:
+def test_a_place_is_free_as_soon_as_the_answer_begins(slow: SlowApp, runner: asyncio.Runner) -> None:
     app = Admission(slow, settings=SETTINGS)
 
     async def told() -> list[int]:
@@ -124,7 +124,7 @@ def test_a_place_is_free_as_soon_as_the_answer_begins(slow: Slow, runner: asynci
     assert slow.most_inside <= READS.most
 
 
-def test_whether_it_lives_is_answered_whatever_else_waits(slow: Slow, runner: asyncio.Runner) -> None:
+def test_whether_it_lives_is_answered_whatever_else_waits(slow: SlowApp, runner: asyncio.Runner) -> None:
     app = Admission(slow, settings=SETTINGS)
 
     async def told() -> list[int]:
@@ -139,7 +139,7 @@ def test_whether_it_lives_is_answered_whatever_else_waits(slow: Slow, runner: as
 
 
 def test_wrong_credentials_take_two_places_of_an_address_and_none_of_known_ones(
-    slow: Slow, runner: asyncio.Runner
+    slow: SlowApp, runner: asyncio.Runner
 ) -> None:
     app = Admission(slow, settings=SETTINGS)
 
@@ -161,7 +161,7 @@ def test_wrong_credentials_take_two_places_of_an_address_and_none_of_known_ones(
     assert runner.run(asyncio.wait_for(told(), LIVENESS_SECONDS)) == (STRANGERS.most, [200] * READS.most)
 
 
-def test_a_network_of_ipv6_counts_as_one_address(slow: Slow, runner: asyncio.Runner) -> None:
+def test_a_network_of_ipv6_counts_as_one_address(slow: SlowApp, runner: asyncio.Runner) -> None:
     """Whoever has one has 2^64 addresses in it."""
     app = Admission(slow, settings=SETTINGS)
 
@@ -177,7 +177,7 @@ def test_a_network_of_ipv6_counts_as_one_address(slow: Slow, runner: asyncio.Run
     assert runner.run(asyncio.wait_for(told(), LIVENESS_SECONDS)) == PER_ADDRESS
 
 
-def test_a_credential_that_is_good_no_more_is_a_strangers_again(slow: Slow, runner: asyncio.Runner) -> None:
+def test_a_credential_that_is_good_no_more_is_a_strangers_again(slow: SlowApp, runner: asyncio.Runner) -> None:
     app = Admission(slow, settings=SETTINGS)
 
     async def told() -> int:
@@ -196,10 +196,10 @@ def test_a_credential_that_is_good_no_more_is_a_strangers_again(slow: Slow, runn
         await again
         return slow.most_inside
 
-    # `Slow` vouches before it answers; a route that refuses a credential does not.
-    slow_vouches = Slow.__call__
+    # `SlowApp` vouches before it answers; a route that refuses a credential does not.
+    slow_vouches = SlowApp.__call__
 
-    async def refusing(self: Slow, scope: Scope, receive: Receive, send: Send) -> None:
+    async def refusing(self: SlowApp, scope: Scope, receive: Receive, send: Send) -> None:
         if self.status == 401:
             scope = {name: value for name, value in scope.items() if name != ENTRY}
         await slow_vouches(self, scope, receive, send)

@@ -42,7 +42,7 @@ def test_members_see_who_is_told_first_where_who_could_decide_who_is_quiet_and_w
     lay_down(world, vendor_review=True, tiers=[["first"]], groups={"first": group(world, "ann", "amir")})
     place = f"/v1/tenants/{world.tenant.slug}/watchers"
     fresh_door.call("tara", "POST", place, json={"name": "Watch", "address": "watch@contoso.example"})
-    wanted = webhooks.Wanted("https://hooks.contoso.example/secret-path")
+    wanted = webhooks.WebhookInput("https://hooks.contoso.example/secret-path")
     does(world, "tara", webhooks.add, wanted, reach=REACH)
 
     found = foresee(fresh_door, who)
@@ -59,7 +59,7 @@ def test_members_see_who_is_told_first_where_who_could_decide_who_is_quiet_and_w
 def test_an_engineer_sees_how_many_mailboxes_and_endpoints_and_no_address(fresh_door: Door, worker: Database) -> None:
     world = fresh_door.world
     _also_at_the_desk(fresh_door, worker)
-    does(world, "tara", webhooks.add, webhooks.Wanted("https://hooks.contoso.example/"), reach=REACH)
+    does(world, "tara", webhooks.add, webhooks.WebhookInput("https://hooks.contoso.example/"), reach=REACH)
 
     answer = fresh_door.call("erin", "POST", "/v1/requests/preview", json=world.body())
 

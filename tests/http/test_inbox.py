@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from api.playground import mailbox
-from api.playground.mailbox import Envelope, Mailbox
+from api.playground.mailbox import Envelope, MailFolder
 from tests.http.playing import HOME, here, playground, put, put_raw
 from tests.http.portal import OpenPortal, Portal
 
@@ -200,13 +200,13 @@ def test_the_list_opens_no_mail_and_reads_while_no_connection_waits(
     browser = here(playing)
     browser.get("/play")
     busy: list[int] = []
-    newest = Mailbox.newest
+    newest = MailFolder.newest
 
-    def watched(box: Mailbox, to: str = "") -> Sequence[Envelope]:
+    def watched(box: MailFolder, to: str = "") -> Sequence[Envelope]:
         busy.append(playing.house.engine.pool.checkedout())  # type: ignore[attr-defined]
         return newest(box, to)
 
-    monkeypatch.setattr(Mailbox, "newest", watched)
+    monkeypatch.setattr(MailFolder, "newest", watched)
     monkeypatch.setattr(mailbox, "message_from_bytes", lambda *_, **__: pytest.fail("a mail was opened"))
 
     assert "Review needed" in browser.get("/inbox").words

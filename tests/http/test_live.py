@@ -15,9 +15,9 @@ from redis import Redis
 from starlette.types import Message
 
 from api.__main__ import SHUTDOWN_SECONDS
-from api.live import Newsroom
+from api.live import LiveUpdates
 from api.portal import live as door
-from api.subscription import Seat
+from api.subscription import Subscription
 from config.settings import Settings
 from lockbox.database import Database
 from lockbox.errors import TooMany
@@ -30,7 +30,7 @@ from lockbox.schedule import Schedule
 from lockbox.sql import new_id
 from tests.builders import Urls
 from tests.http.portal import HOME, SESSION, OpenPortal, Portal
-from tests.http.streams import Live, Stream, serving
+from tests.http.streams import Live, LiveStream, serving
 from tests.ports import own_port
 
 SETTINGS = Settings(environment="test", public_url=HOME, live_streams=12)
@@ -273,7 +273,7 @@ def test_a_page_that_was_just_made_is_not_told_to_look_again(live: Live) -> None
     assert "again" not in _names(stream, 1.5)
 
 
-def _names(stream: Stream, seconds: float) -> list[str]:
+def _names(stream: LiveStream, seconds: float) -> list[str]:
     found, until = [], time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         try:
@@ -350,10 +350,10 @@ def test_a_session_listens_four_times_and_all_together_as_often_as_is_set(live: 
 
 
 def test_more_sessions_let_nobody_take_the_seats_of_others(portal: Portal, runner: asyncio.Runner) -> None:
-    room = Newsroom(portal.house, portal.settings)
+    room = LiveUpdates(portal.house, portal.settings)
     ann, amir = portal.world.people["ann"], portal.world.people["amir"]
-    hers = [Seat(ann, f"secret {number % 3}", lists=True) for number in range(12)]
-    one_more, his = Seat(ann, "another secret", lists=True), Seat(amir, "his secret", lists=True)
+    hers = [Subscription(ann, f"secret {number % 3}", lists=True) for number in range(12)]
+    one_more, his = Subscription(ann, "another secret", lists=True), Subscription(amir, "his secret", lists=True)
 
     async def sit() -> int:
         for seat in hers:
@@ -389,8 +389,8 @@ def test_who_takes_nothing_of_what_is_written_is_dropped(
     portal: Portal, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(door, "SLOW_SECONDS", 0.2)
-    room = Newsroom(portal.house, SETTINGS)
-    seat = Seat(portal.world.people["ann"], "secret", lists=True)
+    room = LiveUpdates(portal.house, SETTINGS)
+    seat = Subscription(portal.world.people["ann"], "secret", lists=True)
 
     async def never() -> Message:
         await asyncio.sleep(60)
@@ -400,7 +400,7 @@ def test_who_takes_nothing_of_what_is_written_is_dropped(
         if message["type"] == "http.response.body":
             await asyncio.sleep(60)
 
-    runner.run(door.Stream(room, seat, None)({}, never, stuck))
+    runner.run(door.EventStream(room, seat, None)({}, never, stuck))
 
     assert room.count == 0
     room.stop()
@@ -458,7 +458,7 @@ def test_the_api_ends_within_seconds_of_its_signal_with_streams_open(open_portal
     with subprocess.Popen(command, env={"PATH": os.environ["PATH"], **variables}, stdout=subprocess.DEVNULL) as api:
         try:
             _wait_for(port)
-            stream = Stream.open(f"http://127.0.0.1:{port}", browser.session, topics="list")
+            stream = LiveStream.open(f"http://127.0.0.1:{port}", browser.session, topics="list")
             stream.until("again")
 
             began = time.monotonic()

@@ -20,7 +20,7 @@ from tests.http.streams import Live, serving
 from tests.ports import own_port
 from tests.ruling import lay_down
 from tests.whole import people
-from tests.whole.people import Desk, violations
+from tests.whole.people import BrowserDesk, violations
 
 __all__ = ["browser", "desk"]
 pytestmark = pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING)
@@ -37,7 +37,7 @@ def live(open_portal: OpenPortal) -> Iterator[Live]:
         yield found
 
 
-def _opened(live: Live, desk: Desk, name: str, path: str) -> Page:
+def _opened(live: Live, desk: BrowserDesk, name: str, path: str) -> Page:
     page = desk.person(secret=live.secret(name))
     page.goto(f"{live.url}{path}")
     return page
@@ -48,7 +48,7 @@ def _asked(world: World, name: str, request: AccessRequest, text: str) -> UUID:
         return questions.ask(session, world.people[name], HERE, request.id, text).id
 
 
-def test_a_request_decided_elsewhere_greys_out_its_buttons_and_says_who_did(live: Live, desk: Desk) -> None:
+def test_a_request_decided_elsewhere_greys_out_its_buttons_and_says_who_did(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     comment, deny = page.locator("#deny-comment"), page.get_by_role("button", name="Deny", exact=True)
@@ -65,7 +65,7 @@ def test_a_request_decided_elsewhere_greys_out_its_buttons_and_says_who_did(live
     expect(comment).to_be_focused()
 
 
-def test_what_may_still_be_decided_gets_the_version_that_the_page_shows(live: Live, desk: Desk) -> None:
+def test_what_may_still_be_decided_gets_the_version_that_the_page_shows(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
 
@@ -78,7 +78,7 @@ def test_what_may_still_be_decided_gets_the_version_that_the_page_shows(live: Li
     expect(page.locator("main")).not_to_contain_text("Since you looked")
 
 
-def test_what_the_clock_alone_moves_is_no_news(live: Live, desk: Desk) -> None:
+def test_what_the_clock_alone_moves_is_no_news(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     until = page.locator("[data-now] time").first
@@ -90,7 +90,7 @@ def test_what_the_clock_alone_moves_is_no_news(live: Live, desk: Desk) -> None:
     expect(page.locator("#told")).to_have_text("")
 
 
-def test_a_look_of_somebody_else_appears_and_goes(live: Live, desk: Desk) -> None:
+def test_a_look_of_somebody_else_appears_and_goes(live: Live, desk: BrowserDesk) -> None:
     request, house = live.portal.world.fresh(), live.portal.house
     amir = live.portal.world.people["amir"]
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
@@ -104,7 +104,7 @@ def test_a_look_of_somebody_else_appears_and_goes(live: Live, desk: Desk) -> Non
     expect(page.locator("#looks")).not_to_contain_text("Amir is looking at it")
 
 
-def test_what_was_refused_stays_where_news_come(live: Live, desk: Desk) -> None:
+def test_what_was_refused_stays_where_news_come(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     question = page.get_by_label("Ask Erin something")
@@ -120,7 +120,7 @@ def test_what_was_refused_stays_where_news_come(live: Live, desk: Desk) -> None:
     expect(question).to_have_value("\u202eWhich folder?")
 
 
-def test_an_answer_is_shown_while_another_question_is_being_written(live: Live, desk: Desk) -> None:
+def test_an_answer_is_shown_while_another_question_is_being_written(live: Live, desk: BrowserDesk) -> None:
     world = live.portal.world
     request = world.fresh()
     question = _asked(world, "ann", request, "Which folder?")
@@ -139,7 +139,7 @@ def test_an_answer_is_shown_while_another_question_is_being_written(live: Live, 
     expect(page.get_by_role("button", name="Ask", exact=True)).to_be_enabled()
 
 
-def test_a_question_comes_while_an_answer_to_another_is_being_written(live: Live, desk: Desk) -> None:
+def test_a_question_comes_while_an_answer_to_another_is_being_written(live: Live, desk: BrowserDesk) -> None:
     world = live.portal.world
     request = world.fresh()
     first = _asked(world, "ann", request, "Which folder?")
@@ -160,7 +160,9 @@ def test_a_question_comes_while_an_answer_to_another_is_being_written(live: Live
     expect(answer).to_be_focused()
 
 
-def test_a_question_that_is_being_written_cannot_be_sent_once_the_request_is_denied(live: Live, desk: Desk) -> None:
+def test_a_question_that_is_being_written_cannot_be_sent_once_the_request_is_denied(
+    live: Live, desk: BrowserDesk
+) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     question, ask = page.get_by_label("Ask Erin something"), page.get_by_role("button", name="Ask", exact=True)
@@ -175,7 +177,7 @@ def test_a_question_that_is_being_written_cannot_be_sent_once_the_request_is_den
     assert violations(page) == []
 
 
-def test_whoever_loses_their_role_has_nothing_left_but_their_own_words(live: Live, desk: Desk) -> None:
+def test_whoever_loses_their_role_has_nothing_left_but_their_own_words(live: Live, desk: BrowserDesk) -> None:
     world = live.portal.world
     world.add("art", Role.APPROVER, world.tenant.id)
     request = world.fresh()
@@ -198,7 +200,7 @@ def test_whoever_loses_their_role_has_nothing_left_but_their_own_words(live: Liv
     assert violations(page) == []
 
 
-def test_figures_of_operations_come_by_themselves(live: Live, desk: Desk) -> None:
+def test_figures_of_operations_come_by_themselves(live: Live, desk: BrowserDesk) -> None:
     page = _opened(live, desk, "olga", "/operations")
     waiting = page.locator("#by-state li", has_text="Waiting").locator("b")
     before = int(waiting.inner_text().replace(",", ""))
@@ -209,7 +211,7 @@ def test_figures_of_operations_come_by_themselves(live: Live, desk: Desk) -> Non
     expect(page.locator("#told")).to_have_text("")
 
 
-def test_a_page_whose_session_is_over_says_so(live: Live, desk: Desk) -> None:
+def test_a_page_whose_session_is_over_says_so(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "abe", f"/requests/{request.id}")
     expect(page.locator("#told")).to_have_text("")
@@ -224,7 +226,7 @@ def test_a_page_whose_session_is_over_says_so(live: Live, desk: Desk) -> None:
     expect(page.locator("main")).not_to_contain_text("The mailbox does not open")
 
 
-def test_while_redis_is_away_a_page_comes_back_by_itself(live: Live, desk: Desk, urls: Urls) -> None:
+def test_while_redis_is_away_a_page_comes_back_by_itself(live: Live, desk: BrowserDesk, urls: Urls) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     with Redis.from_url(urls.redis, protocol=2) as redis:
@@ -235,7 +237,7 @@ def test_while_redis_is_away_a_page_comes_back_by_itself(live: Live, desk: Desk,
     expect(page.locator("#told")).to_contain_text("Amir denied it", timeout=20_000)
 
 
-def test_a_stream_that_breaks_off_again_and_again_puts_off_no_look(live: Live, desk: Desk) -> None:
+def test_a_stream_that_breaks_off_again_and_again_puts_off_no_look(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
     page.route("**/live?*", lambda route: route.abort())
@@ -246,11 +248,13 @@ def test_a_stream_that_breaks_off_again_and_again_puts_off_no_look(live: Live, d
     expect(page.locator("#told")).to_contain_text("Amir denied it", timeout=40_000)
 
 
-def test_a_page_that_may_not_listen_looks_again_every_fifteen_seconds(open_portal: OpenPortal, browser: Desk) -> None:
+def test_a_page_that_may_not_listen_looks_again_every_fifteen_seconds(
+    open_portal: OpenPortal, browser: BrowserDesk
+) -> None:
     port = own_port()
     settings = Settings(environment="test", public_url=f"http://127.0.0.1:{port}", live_streams=0)
     with serving(open_portal(BY_MAIL, settings), port) as live:
-        desk = Desk(browser.browser, live.url)
+        desk = BrowserDesk(browser.browser, live.url)
         request = live.portal.world.fresh()
         page = _opened(live, desk, "ann", f"/requests/{request.id}")
 
@@ -260,7 +264,9 @@ def test_a_page_that_may_not_listen_looks_again_every_fifteen_seconds(open_porta
         desk.leave()
 
 
-def test_the_form_to_ask_follows_the_chosen_customer_with_the_windows_that_it_offers(live: Live, desk: Desk) -> None:
+def test_the_form_to_ask_follows_the_chosen_customer_with_the_windows_that_it_offers(
+    live: Live, desk: BrowserDesk
+) -> None:
     strict, generous = World.make(live.portal.house), live.portal.world
     lay_down(strict, access_ceiling=1200)
     page = _opened(live, desk, "erin", f"/ask?tenant={generous.tenant.slug}")

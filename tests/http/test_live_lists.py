@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from config.settings import Settings
-from lockbox.identity.roles import Means
+from lockbox.identity.roles import AuthMethod
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
@@ -18,7 +18,7 @@ from tests.http.portal import OpenPortal, Portal
 from tests.http.streams import Live, serving
 from tests.ports import own_port
 from tests.whole import people
-from tests.whole.people import Desk, violations
+from tests.whole.people import BrowserDesk, violations
 
 __all__ = ["browser", "desk"]
 pytestmark = pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING)
@@ -28,11 +28,11 @@ REVIEWED = Policy(mail_suffices=True, review_window=600)
 
 
 @dataclass
-class Place:
+class LiveWorld:
     """A world of a test's own, whose people open pages of a server that all of these tests share."""
 
     portal: Portal
-    desk: Desk
+    desk: BrowserDesk
 
     @property
     def world(self) -> World:
@@ -42,7 +42,7 @@ class Place:
     def opened(self, name: str, path: str) -> Page:
         """Let somebody open a page."""
         browser = self.portal.browser()
-        browser.enter(name, Means.PASSKEY)
+        browser.enter(name, AuthMethod.PASSKEY)
         page = self.desk.person(secret=str(browser.session))
         page.goto(path)
         return page
@@ -62,15 +62,15 @@ def live(open_portal: OpenPortal) -> Iterator[Live]:
 
 
 @pytest.fixture
-def place(live: Live, desk: Desk, open_portal: OpenPortal) -> Place:
+def place(live: Live, desk: BrowserDesk, open_portal: OpenPortal) -> LiveWorld:
     """A world without review in which nobody is inside."""
-    return Place(open_portal(BY_MAIL, live.portal.settings), desk)
+    return LiveWorld(open_portal(BY_MAIL, live.portal.settings), desk)
 
 
 @pytest.fixture
-def reviewed(live: Live, desk: Desk, open_portal: OpenPortal) -> Place:
+def reviewed(live: Live, desk: BrowserDesk, open_portal: OpenPortal) -> LiveWorld:
     """A world whose requests the vendor reviews, sooner than those of others."""
-    return Place(open_portal(REVIEWED, live.portal.settings), desk)
+    return LiveWorld(open_portal(REVIEWED, live.portal.settings), desk)
 
 
 def _row(page: Page, request: AccessRequest) -> Locator:
@@ -81,7 +81,7 @@ def _order(page: Page) -> list[str | None]:
     return [one.get_attribute("data-row") for one in page.locator("[data-row]").all()]
 
 
-def test_a_window_that_is_opened_meanwhile_comes_where_nobody_was_inside(place: Place) -> None:
+def test_a_window_that_is_opened_meanwhile_comes_where_nobody_was_inside(place: LiveWorld) -> None:
     page = place.opened("ann", "/open")
     expect(page.locator("main")).to_contain_text("Nobody is inside")
 
@@ -93,7 +93,7 @@ def test_a_window_that_is_opened_meanwhile_comes_where_nobody_was_inside(place: 
     expect(page.get_by_role("status")).to_have_text("New here: Erin in Exchange Online.")
 
 
-def test_a_window_comes_at_its_place_beside_a_comment_that_is_being_written(place: Place) -> None:
+def test_a_window_comes_at_its_place_beside_a_comment_that_is_being_written(place: LiveWorld) -> None:
     first, last = place.inside(access_window=600), place.inside(access_window=3600)
     page = place.opened("ann", "/open")
     comment = _row(page, last).get_by_label("Comment")
@@ -111,7 +111,7 @@ def test_a_window_comes_at_its_place_beside_a_comment_that_is_being_written(plac
     expect(comment).to_have_value("They>  are done, says")
 
 
-def test_a_window_that_is_closed_elsewhere_goes_with_a_word_about_who_did_it(place: Place) -> None:
+def test_a_window_that_is_closed_elsewhere_goes_with_a_word_about_who_did_it(place: LiveWorld) -> None:
     request = place.inside()
     page = place.opened("ann", "/open")
     expect(_row(page, request)).to_be_visible()
@@ -124,7 +124,7 @@ def test_a_window_that_is_closed_elsewhere_goes_with_a_word_about_who_did_it(pla
     expect(page.get_by_role("status").get_by_role("link")).to_have_attribute("href", f"/requests/{request.id}")
 
 
-def test_of_many_that_are_closed_at_once_three_are_named(place: Place) -> None:
+def test_of_many_that_are_closed_at_once_three_are_named(place: LiveWorld) -> None:
     opened = [place.inside() for _ in range(5)]
     page = place.opened("ann", "/open")
     # News are told together: the page looks at them once.
@@ -139,7 +139,7 @@ def test_of_many_that_are_closed_at_once_three_are_named(place: Place) -> None:
     assert page.get_by_role("status").inner_text().count("Amir closed the access early") == 3
 
 
-def test_a_card_whose_comment_is_being_written_stays_and_says_who_closed_the_window(place: Place) -> None:
+def test_a_card_whose_comment_is_being_written_stays_and_says_who_closed_the_window(place: LiveWorld) -> None:
     request, other = place.inside(), place.inside("eve")
     page = place.opened("ann", "/open")
     row = _row(page, request)
@@ -163,7 +163,7 @@ def test_a_card_whose_comment_is_being_written_stays_and_says_who_closed_the_win
     expect(page.locator("[data-row]")).to_have_count(0)
 
 
-def test_the_last_card_stays_beside_the_word_that_nobody_is_inside(place: Place) -> None:
+def test_the_last_card_stays_beside_the_word_that_nobody_is_inside(place: LiveWorld) -> None:
     request = place.inside()
     page = place.opened("ann", "/open")
     _row(page, request).get_by_label("Comment").fill("Enough of")
@@ -175,7 +175,7 @@ def test_the_last_card_stays_beside_the_word_that_nobody_is_inside(place: Place)
     expect(_row(page, request).get_by_label("Comment")).to_have_value("Enough of")
 
 
-def test_a_window_whose_time_runs_out_is_not_said_to_be_closed_by_somebody(live: Live, place: Place) -> None:
+def test_a_window_whose_time_runs_out_is_not_said_to_be_closed_by_somebody(live: Live, place: LiveWorld) -> None:
     request = place.inside(access_window=600)
     page = place.opened("ann", "/open")
     page.evaluate("() => { const now = Date.now; Date.now = () => now() + 15 * 60 * 1000; }")
@@ -189,7 +189,7 @@ def test_a_window_whose_time_runs_out_is_not_said_to_be_closed_by_somebody(live:
         clock.shift = timedelta(0)
 
 
-def test_a_request_that_is_filed_meanwhile_comes_to_whoever_reviews(reviewed: Place) -> None:
+def test_a_request_that_is_filed_meanwhile_comes_to_whoever_reviews(reviewed: LiveWorld) -> None:
     first = reviewed.world.fresh()
     page = reviewed.opened("max", "/review")
     reason = _row(page, first).get_by_label("Reason (required)")
@@ -204,7 +204,7 @@ def test_a_request_that_is_filed_meanwhile_comes_to_whoever_reviews(reviewed: Pl
     expect(page.get_by_role("status")).to_contain_text("New here: Eve asks for Exchange Online")
 
 
-def test_a_review_that_is_done_elsewhere_says_who_did_it(reviewed: Place) -> None:
+def test_a_review_that_is_done_elsewhere_says_who_did_it(reviewed: LiveWorld) -> None:
     written, other = reviewed.world.fresh(), reviewed.world.fresh("eve")
     page = reviewed.opened("max", "/review")
     reason = _row(page, written).get_by_label("Reason (required)")
@@ -224,7 +224,7 @@ def test_a_review_that_is_done_elsewhere_says_who_did_it(reviewed: Place) -> Non
     assert violations(page) == []
 
 
-def test_what_was_refused_stays_beside_its_form_while_others_come(reviewed: Place) -> None:
+def test_what_was_refused_stays_beside_its_form_while_others_come(reviewed: LiveWorld) -> None:
     request = reviewed.world.fresh()
     page = reviewed.opened("max", "/review")
     reason = _row(page, request).get_by_label("Reason (required)")
@@ -241,7 +241,7 @@ def test_what_was_refused_stays_beside_its_form_while_others_come(reviewed: Plac
     expect(reason).to_have_value("  \u202e ")
 
 
-def test_what_one_has_asked_for_elsewhere_comes_and_what_becomes_of_it_is_shown(place: Place) -> None:
+def test_what_one_has_asked_for_elsewhere_comes_and_what_becomes_of_it_is_shown(place: LiveWorld) -> None:
     page = place.opened("erin", "/mine")
     expect(page.locator("main")).to_contain_text("You have asked for nothing yet")
 
@@ -262,7 +262,7 @@ def test_what_one_has_asked_for_elsewhere_comes_and_what_becomes_of_it_is_shown(
     expect(page.locator("main")).not_to_contain_text("You have asked for nothing yet")
 
 
-def test_a_form_that_was_unfolded_stays_unfolded(place: Place) -> None:
+def test_a_form_that_was_unfolded_stays_unfolded(place: LiveWorld) -> None:
     first = place.world.fresh()
     page = place.opened("erin", "/mine")
     _row(page, first).locator("summary").click()
@@ -275,7 +275,7 @@ def test_a_form_that_was_unfolded_stays_unfolded(place: Place) -> None:
     expect(button).to_be_visible()
 
 
-def test_what_falls_to_the_next_page_is_not_said_to_be_over(place: Place) -> None:
+def test_what_falls_to_the_next_page_is_not_said_to_be_over(place: LiveWorld) -> None:
     oldest = place.world.fresh()
     for _ in range(19):
         place.world.fresh()
@@ -290,7 +290,7 @@ def test_what_falls_to_the_next_page_is_not_said_to_be_over(place: Place) -> Non
     expect(page.get_by_role("status")).to_contain_text("What comes after these is on the next page now.")
 
 
-def test_a_page_that_cannot_add_around_a_form_says_that_there_is_more(place: Place) -> None:
+def test_a_page_that_cannot_add_around_a_form_says_that_there_is_more(place: LiveWorld) -> None:
     first = place.inside()
     page = place.opened("ann", "/open")
     page.route("**/htmx*.js", lambda route: route.abort())

@@ -12,7 +12,7 @@ from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
 from lockbox.sql import new_id
 from tests.builders import Urls
-from tests.http.portal import Browser, OpenPortal, Page, Portal
+from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 
 BY_MAIL = Policy(vendor_review=False, mail_suffices=True)
 LOOK = "Tell the others that I am looking at it"
@@ -37,13 +37,13 @@ def redis(urls: Urls) -> Iterator[Redis]:
         yield redis
 
 
-def _open(portal: Portal, name: str, request: object) -> tuple[Browser, Page]:
+def _open(portal: Portal, name: str, request: object) -> tuple[Browser, PortalPage]:
     browser = portal.browser()
     browser.enter(name)
     return browser, browser.get(f"/requests/{request.id}")  # type: ignore[attr-defined]
 
 
-def _look(portal: Portal, name: str, request: object) -> Page:
+def _look(portal: Portal, name: str, request: object) -> PortalPage:
     browser, page = _open(portal, name, request)
     return browser.submit(page, "/look")
 

@@ -13,7 +13,7 @@ from lockbox.sql import new_id
 from tests.database.scenes import read
 from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
-from tests.http.places import Place, place_of
+from tests.http.places import RouteExample, place_of
 
 NOWHERE = Settings(environment="test", database_url="postgresql://nobody@localhost/x", redis_url="redis://localhost")
 ROUTES = sorted(
@@ -47,7 +47,7 @@ def shared(open_door: OpenDoor) -> Door:
     return door
 
 
-def call(door: Door, who: str, route: str, slug: str, place: Place) -> Response:
+def call(door: Door, who: str, route: str, slug: str, place: RouteExample) -> Response:
     """Call a route at a tenant."""
     method, path = route.split()
     parts: dict[str, Any] = {"json": place.body, "headers": place.headers} if place.body else {}
@@ -114,7 +114,7 @@ def test_ids_of_another_tenant_are_not_there_under_ones_own_name(
         who,
         route,
         shared.world.tenant.slug,
-        Place(dict.fromkeys(place.ids, new_id()), place.body, place.headers),
+        RouteExample(dict.fromkeys(place.ids, new_id()), place.body, place.headers),
     )
 
     facts(theirs, 404, "not-found")

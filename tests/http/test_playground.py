@@ -9,7 +9,7 @@ from fastapi.routing import iter_route_contexts
 
 from api.app import make_app
 from config.settings import UnsafeSettings
-from lockbox.identity.roles import Means, Role
+from lockbox.identity.roles import AuthMethod, Role
 from tests.each import each
 from tests.http.playing import HERE, HOME, PARTS, here, playground
 from tests.http.portal import SETTINGS, Browser, OpenPortal, Portal
@@ -206,12 +206,12 @@ def test_in_production_there_is_none_of_it_even_past_the_settings(playing: Porta
 
 def test_in_production_no_session_of_a_sample_person_is_good(portal: Portal) -> None:
     production = replace(portal, settings=SETTINGS.model_copy(update={"environment": "production"}))
-    browsers = {means: production.browser() for means in (Means.SAMPLE, Means.PASSKEY)}
+    browsers = {means: production.browser() for means in (AuthMethod.SAMPLE, AuthMethod.PASSKEY)}
     for means, browser in browsers.items():
         browser.enter("ann", means)
 
-    assert browsers[Means.PASSKEY].get("/account").path == "/account"
-    assert browsers[Means.SAMPLE].get("/account").path == "/sign-in"
+    assert browsers[AuthMethod.PASSKEY].get("/account").path == "/account"
+    assert browsers[AuthMethod.SAMPLE].get("/account").path == "/sign-in"
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"people": []}', "\udcff"])

@@ -10,7 +10,7 @@ from lockbox.identity.roles import Mode
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
-from tests.http.portal import Browser, OpenPortal, Page, Portal
+from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 from tests.ruling import lay_down
 
 ANNA = "mailbox:anna@contoso.example"
@@ -39,7 +39,7 @@ def written(portal: Portal, **changes: str) -> dict[str, str]:
     return facts | changes
 
 
-def previewed(browser: Browser, portal: Portal, **changes: str) -> Page:
+def previewed(browser: Browser, portal: Portal, **changes: str) -> PortalPage:
     """Fill in the form and look at what it would meet."""
     return browser.submit(browser.get("/ask"), "/ask/preview", **written(portal, **changes))
 
@@ -245,7 +245,7 @@ def test_the_form_offers_no_window_above_the_customers_ceiling(open_portal: Open
         assert offered == [300, 900, 1200]
 
 
-def offered(page: Page) -> list[int]:
+def offered(page: PortalPage) -> list[int]:
     """Return the windows that a form offers, in seconds."""
     return [int(one) for one in re.findall(r'<option value="(\d+)"', page.text)]
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from lockbox.identity.roles import Means, Role
+from lockbox.identity.roles import AuthMethod, Role
 from lockbox.identity.time_zones import clock_time
 from lockbox.requests.inbox import MOST
 from lockbox.requests.lifecycle import Action
 from tests.database.scenes import many
-from tests.http.portal import Browser, OpenPortal, Page, Portal
+from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 from tests.ruling import lay_down, stand_in
 
 PAGE_BYTES = 60_000
@@ -29,20 +29,20 @@ def portal(shared: Portal) -> Portal:
     return replace(shared)
 
 
-def reader(portal: Portal, name: str, means: Means = Means.PASSKEY) -> Browser:
+def reader(portal: Portal, name: str, means: AuthMethod = AuthMethod.PASSKEY) -> Browser:
     """Return a browser at which somebody is signed in."""
     browser = portal.browser()
     browser.enter(name, means)
     return browser
 
 
-def listed(page: Page) -> list[str]:
+def listed(page: PortalPage) -> list[str]:
     """Return the ids of the requests on a page, in its order and each once."""
     links = (link for link in page.read.links if link.startswith("/requests/"))
     return list(dict.fromkeys(link.removeprefix("/requests/") for link in links))
 
 
-def pages(browser: Browser, path: str) -> list[Page]:
+def pages(browser: Browser, path: str) -> list[PortalPage]:
     """Return a list's first page and those that follow it; the vendor's people see what is open at every tenant."""
     found = [browser.get(path)]
     while following := [link for link in found[-1].read.links if link.startswith(f"{path}?after=")]:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from lockbox.identity.roles import Means
+from lockbox.identity.roles import AuthMethod
 from lockbox.identity.time_zones import clock_time
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.http.portal import Browser, OpenPortal, Page, Portal
+from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 from tests.http.test_portal_requests import offered
 from tests.ruling import lay_down
 
@@ -29,14 +29,16 @@ def portal(shared: Portal) -> Portal:
     return replace(shared)
 
 
-def opened(portal: Portal, name: str, request_id: object, means: Means = Means.PASSKEY) -> tuple[Browser, Page]:
+def opened(
+    portal: Portal, name: str, request_id: object, means: AuthMethod = AuthMethod.PASSKEY
+) -> tuple[Browser, PortalPage]:
     """Sign somebody in and open a request."""
     browser = portal.browser()
     browser.enter(name, means)
     return browser, browser.get(f"/requests/{request_id}")
 
 
-def send(browser: Browser, page: Page, action: str, **changes: Any) -> Page:
+def send(browser: Browser, page: PortalPage, action: str, **changes: Any) -> PortalPage:
     """Send a form with these changes; what is changed to None is left out, as boxes are that are not ticked."""
     form = page.form(action)
     fields = {name: value for name, value in (form.filled | changes).items() if value is not None}
@@ -177,7 +179,7 @@ def test_closing_leads_to_a_new_sign_in_where_the_policy_asks_for_it_and_keeps_t
     portal.wait(minutes=6)
 
     refused = send(browser, page, "/revoke", comment="Enough")
-    browser.enter("ann", Means.PASSKEY)
+    browser.enter("ann", AuthMethod.PASSKEY)
     again = browser.get(f"/requests/{request.id}")
     after = send(browser, again, "/revoke", comment="Enough")
 
@@ -190,9 +192,9 @@ def test_closing_leads_to_a_new_sign_in_where_the_policy_asks_for_it_and_keeps_t
 def test_a_weak_sign_in_is_said_before_anything_is_written_and_leaves_the_denial(open_portal: OpenPortal) -> None:
     portal = open_portal()
     request = portal.world.fresh()
-    browser, page = opened(portal, "ann", request.id, Means.MAIL)
+    browser, page = opened(portal, "ann", request.id, AuthMethod.MAIL)
 
-    browser.enter("ann", Means.PASSKEY)
+    browser.enter("ann", AuthMethod.PASSKEY)
     strong = browser.get(f"/requests/{request.id}")
 
     assert "A code from a mail opens nothing here" in page.words
@@ -206,7 +208,7 @@ def test_a_weak_sign_in_is_said_before_anything_is_written_and_leaves_the_denial
 def test_a_manager_whose_sign_in_is_too_old_is_told_so_on_the_page(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=True, sign_in_age=86_400))
     request = portal.world.fresh()
-    browser, fresh = opened(portal, "max", request.id, Means.PASSKEY)
+    browser, fresh = opened(portal, "max", request.id, AuthMethod.PASSKEY)
 
     portal.wait(minutes=16)
     old = browser.get(f"/requests/{request.id}")
@@ -220,7 +222,7 @@ def test_a_manager_whose_sign_in_is_too_old_is_told_so_on_the_page(open_portal: 
 
 def test_what_was_written_while_the_sign_in_grew_old_is_still_there(open_portal: OpenPortal) -> None:
     portal = open_portal()
-    browser, page = opened(portal, "ann", portal.world.fresh().id, Means.PASSKEY)
+    browser, page = opened(portal, "ann", portal.world.fresh().id, AuthMethod.PASSKEY)
     portal.wait(minutes=16)
 
     refused = send(browser, page, "/approve", comment="Only the inbox")
@@ -232,7 +234,7 @@ def test_what_was_written_while_the_sign_in_grew_old_is_still_there(open_portal:
 def test_where_a_mailed_code_is_enough_nothing_is_said_of_it(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, mail_suffices=True))
 
-    _, page = opened(portal, "ann", portal.world.fresh().id, Means.MAIL)
+    _, page = opened(portal, "ann", portal.world.fresh().id, AuthMethod.MAIL)
 
     assert "By this sign-in" not in page.words
     assert offered(page) == {"approve", "deny"}

@@ -7,11 +7,11 @@ from uuid import UUID
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from lockbox.identity.roles import Means
+from lockbox.identity.roles import AuthMethod
 from lockbox.notifications import mail_text
 from lockbox.requests.policy_rules import Policy
 from tests.each import each
-from tests.http.portal import HOME, SETTINGS, Browser, OpenPortal, Page, Portal, crawl
+from tests.http.portal import HOME, SETTINGS, Browser, OpenPortal, Portal, PortalPage, crawl
 
 NOWHERE = UUID("01a20e89-0294-736c-b49a-5a0327678385")
 SIGNED_IN = ("/account", "/tenants", "/terminal", "/proposals", "/trail")
@@ -135,22 +135,24 @@ def test_a_form_after_the_session_has_ended_changes_nothing_and_says_so(lenient:
     assert lenient.sql("SELECT state FROM requests WHERE id = :r", r=request.id)[0].state == "pending"
 
 
-@pytest.mark.parametrize("means", [pytest.param(Means.MAIL, marks=pytest.mark.far), Means.PASSKEY])
-def test_reading_never_changes_anything_whatever_is_followed_and_how_often(lenient: Portal, means: Means) -> None:
+@pytest.mark.parametrize("means", [pytest.param(AuthMethod.MAIL, marks=pytest.mark.far), AuthMethod.PASSKEY])
+def test_reading_never_changes_anything_whatever_is_followed_and_how_often(
+    lenient: Portal, means: AuthMethod
+) -> None:
     request = lenient.world.fresh()
     browser = lenient.browser()
     browser.enter("ann", means)
     links = [mail_text.portal_address("", request.id), "/sign-in", f"/invitations/{NOWHERE}", "/requests", "/account"]
     before, states = lenient.count(), lenient.states()
 
-    seen: list[Page] = []
+    seen: list[PortalPage] = []
     for _ in range(2):
         for link in links:
             seen += crawl(browser, link)
     for method, path in pages_of(lenient):
         for wrong in ("GET", "HEAD", "OPTIONS") if method == "POST" else ("HEAD", "OPTIONS"):
             headers = {"sec-purpose": "prefetch"}
-            seen.append(Page(browser.call(wrong, path.replace(str(NOWHERE), str(request.id)), headers=headers)))
+            seen.append(PortalPage(browser.call(wrong, path.replace(str(NOWHERE), str(request.id)), headers=headers)))
 
     assert len(seen) > 40
     assert lenient.count() == before

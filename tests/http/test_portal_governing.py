@@ -6,13 +6,13 @@ from uuid import UUID
 import pytest
 
 from lockbox.admin import delegates, delivery_log, members, observers, tenants, webhooks
-from lockbox.identity.roles import Means, Role
+from lockbox.identity.roles import AuthMethod, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 from tests.database.tenancy import does, id_of, members_of, reads
 from tests.http.places import REACH, SENT, TRIED
-from tests.http.portal import Browser, OpenPortal, Page, Portal
+from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 from tests.ruling import lay_down
 
 URL = "https://hooks.contoso.example/lockbox"
@@ -33,7 +33,7 @@ FORMS = {
 }
 
 
-def entered(portal: Portal, who: str = "tara", means: Means = Means.PASSKEY) -> Browser:
+def entered(portal: Portal, who: str = "tara", means: AuthMethod = AuthMethod.PASSKEY) -> Browser:
     """Return a browser in which somebody is signed in."""
     browser = portal.browser()
     browser.enter(who, means)
@@ -52,7 +52,7 @@ def with_csrf(browser: Browser, fields: dict[str, str]) -> dict[str, str]:
 
 def hook(portal: Portal) -> UUID:
     """Add a webhook and return its id."""
-    shown = does(portal.world, "tara", webhooks.add, webhooks.Wanted(URL, description="Ours"), reach=REACH)
+    shown = does(portal.world, "tara", webhooks.add, webhooks.WebhookInput(URL, description="Ours"), reach=REACH)
     return shown.endpoint.id
 
 
@@ -345,14 +345,16 @@ def test_the_log_says_what_became_of_each_call_and_what_ended_is_sent_again(port
     assert (too_soon.status, "has not ended" in too_soon.words) == (409, True)
 
 
-@pytest.mark.parametrize(("means", "minutes"), [(Means.MAIL, 0), (Means.PASSKEY, 16)])
-def test_a_weak_or_an_old_sign_in_is_led_to_a_better_one_and_back(portal: Portal, means: Means, minutes: int) -> None:
+@pytest.mark.parametrize(("means", "minutes"), [(AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)])
+def test_a_weak_or_an_old_sign_in_is_led_to_a_better_one_and_back(
+    portal: Portal, means: AuthMethod, minutes: int
+) -> None:
     one, aude = hook(portal), eligible(portal)
     browser = entered(portal, means=means)
     portal.wait(minutes=minutes)
     near = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
 
-    pages: list[tuple[Page, str]] = [
+    pages: list[tuple[PortalPage, str]] = [
         (browser.submit(browser.get(here(portal, f"/endpoints/{one}")), "/rotate"), f"/endpoints/{one}"),
         (browser.submit(browser.get(here(portal, "/endpoints")), "/endpoints", url=URL), "/endpoints"),
         (browser.submit(browser.get(here(portal, "/deputies")), "/deputies", deputy=aude, ends=near), "/deputies"),

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
-from tests.http.portal import Browser, OpenPortal, Page, Portal
+from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 
 HOSTILE = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"
 MANY = """
@@ -46,12 +46,12 @@ def reader(portal: Portal, name: str = "ann") -> Browser:
     return browser
 
 
-def listed(page: Page) -> list[str]:
+def listed(page: PortalPage) -> list[str]:
     """Return the ids of the requests on a page."""
     return [link.removeprefix("/requests/") for link in page.read.links if link.startswith("/requests/")]
 
 
-def table(page: Page) -> list[dict[str, str]]:
+def table(page: PortalPage) -> list[dict[str, str]]:
     """Return the rows of a table that was downloaded."""
     return list(csv.DictReader(io.StringIO(page.text)))
 

@@ -9,7 +9,7 @@ import pytest
 from lockbox.identity.roles import Role
 from lockbox.sql import new_id
 from tests.authenticator import Authenticator
-from tests.http.portal import Browser, OpenPortal, Page, Portal, code_in
+from tests.http.portal import Browser, OpenPortal, Portal, PortalPage, code_in
 from tests.http.test_sign_in_passkeys import options
 from tests.signing import PARTY, cose_bytes
 
@@ -21,7 +21,7 @@ REFUSED = "This invitation is not good, or the code is not its own"
 
 
 @dataclass
-class Invited:
+class Newcomer:
     """Somebody new, with the address of the page and the code that they were mailed."""
 
     portal: Portal
@@ -29,12 +29,12 @@ class Invited:
     path: str
     code: str
 
-    def accept(self, browser: Browser, code: str | None = None) -> Page:
+    def accept(self, browser: Browser, code: str | None = None) -> PortalPage:
         """Open the page and enter the code."""
         return browser.submit(browser.get(self.path), self.path, code=code or self.code)
 
 
-def invite(portal: Portal, address: str, *roles: str) -> Invited:
+def invite(portal: Portal, address: str, *roles: str) -> Newcomer:
     """Let the tenant's admin invite somebody, and look into the mail."""
     slug, token = portal.world.tenant.slug, portal.world.tokens["tara"]
     answer = portal.browser().call(
@@ -46,10 +46,10 @@ def invite(portal: Portal, address: str, *roles: str) -> Invited:
     (mail,) = portal.post(answer.json()["id"])
     (link,) = re.findall(r"https://\S+/invitations/\S+", mail.text)
     assert mail.to_address == address
-    return Invited(portal, address, link.removeprefix(portal.settings.public_url), code_in(mail))
+    return Newcomer(portal, address, link.removeprefix(portal.settings.public_url), code_in(mail))
 
 
-def sign(browser: Browser, page: Page, authenticator: Authenticator) -> Page:
+def sign(browser: Browser, page: PortalPage, authenticator: Authenticator) -> PortalPage:
     """Let a passkey sign the approval, as the page's script does."""
     return browser.submit_first(page, "/approve", credential=authenticator.get(options(page)))
 
@@ -62,12 +62,12 @@ def some_key() -> bytes:
 
 
 @pytest.fixture
-def nora(portal: Portal) -> Invited:
+def nora(portal: Portal) -> Newcomer:
     """Somebody who is new and invited as an approver."""
     return invite(portal, f"nora-{new_id().hex[-8:]}@contoso.example")
 
 
-def test_whoever_has_the_code_takes_the_place_and_is_signed_in(nora: Invited) -> None:
+def test_whoever_has_the_code_takes_the_place_and_is_signed_in(nora: Newcomer) -> None:
     browser = nora.portal.browser()
     request = nora.portal.world.submit()
 
@@ -79,7 +79,7 @@ def test_whoever_has_the_code_takes_the_place_and_is_signed_in(nora: Invited) ->
     assert f"/requests/{request.id}" in browser.get("/requests").read.links
 
 
-def test_the_new_person_adds_a_passkey_and_approves_with_it(nora: Invited) -> None:
+def test_the_new_person_adds_a_passkey_and_approves_with_it(nora: Newcomer) -> None:
     browser, authenticator = nora.portal.browser(), Authenticator()
     request = nora.portal.world.submit()
 
@@ -96,7 +96,7 @@ def test_the_new_person_adds_a_passkey_and_approves_with_it(nora: Invited) -> No
     assert "Nora (approver) approved" in page.words
 
 
-def test_a_passkey_that_a_mailbox_adds_later_opens_nothing_for_three_days(nora: Invited) -> None:
+def test_a_passkey_that_a_mailbox_adds_later_opens_nothing_for_three_days(nora: Newcomer) -> None:
     nora.accept(nora.portal.browser())
     nora.portal.wait(minutes=1)
     reader, authenticator = nora.portal.browser(), Authenticator()
@@ -105,7 +105,7 @@ def test_a_passkey_that_a_mailbox_adds_later_opens_nothing_for_three_days(nora: 
     options = json.loads(asked.form("/account/passkeys").data["options"])
     reader.submit(asked, "/account/passkeys", credential=authenticator.create(options))
 
-    def approve() -> Page:
+    def approve() -> PortalPage:
         request = nora.portal.world.submit("erin", nora.portal.house)
         asked = reader.submit(reader.get(f"/sign-in?next=/requests/{request.id}"), "/sign-in/passkey")
         options = json.loads(asked.form("/answer").data["options"])
@@ -120,7 +120,7 @@ def test_a_passkey_that_a_mailbox_adds_later_opens_nothing_for_three_days(nora: 
     assert "Nora (approver) approved" in approve().words
 
 
-def test_the_link_alone_shows_a_form_and_names_nobody(nora: Invited) -> None:
+def test_the_link_alone_shows_a_form_and_names_nobody(nora: Newcomer) -> None:
     browser = nora.portal.browser()
 
     theirs, nobodys = browser.get(nora.path), browser.get(f"/invitations/{new_id()}")
@@ -132,7 +132,7 @@ def test_the_link_alone_shows_a_form_and_names_nobody(nora: Invited) -> None:
 
 
 @pytest.mark.parametrize("code", ["x", "AAAA-AAAA-AAAA-AAAA-AAAA-AAAA-AAAA-AAAA", "\x00", "\u00e9"])
-def test_a_wrong_code_and_an_unknown_invitation_answer_alike(nora: Invited, code: str) -> None:
+def test_a_wrong_code_and_an_unknown_invitation_answer_alike(nora: Newcomer, code: str) -> None:
     browser = nora.portal.browser()
 
     wrong = nora.accept(browser, code)
@@ -143,7 +143,7 @@ def test_a_wrong_code_and_an_unknown_invitation_answer_alike(nora: Invited, code
     assert browser.session is None
 
 
-def test_an_invitation_is_taken_once_and_within_three_days(nora: Invited) -> None:
+def test_an_invitation_is_taken_once_and_within_three_days(nora: Newcomer) -> None:
     late = invite(nora.portal, f"late-{new_id().hex[-8:]}@contoso.example")
     nora.accept(nora.portal.browser())
     thief = nora.portal.browser()
@@ -157,7 +157,7 @@ def test_an_invitation_is_taken_once_and_within_three_days(nora: Invited) -> Non
     assert thief.session is None
 
 
-def test_the_session_that_the_browser_had_ends_and_is_not_taken_over(nora: Invited) -> None:
+def test_the_session_that_the_browser_had_ends_and_is_not_taken_over(nora: Newcomer) -> None:
     browser = nora.portal.browser()
     browser.enter("amir")
     before = browser.session

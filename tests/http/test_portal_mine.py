@@ -10,7 +10,7 @@ from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.builders import HERE
-from tests.http.portal import Browser, OpenPortal, Page, Portal
+from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 
 DEAD = """
 UPDATE notices SET outcome = 'dead', closed_at = now()
@@ -25,7 +25,7 @@ def signed_in(portal: Portal, who: str = "erin") -> Browser:
     return browser
 
 
-def order(page: Page) -> list[str]:
+def order(page: PortalPage) -> list[str]:
     """Return the requests that a page lists, in its order."""
     return [found[1] for link in page.read.links if (found := re.fullmatch(r"/requests/([0-9a-f-]{36})", link))]
 
@@ -35,7 +35,7 @@ def fail(portal: Portal, request_id: UUID, *names: str) -> None:
     portal.sql(DEAD, r=request_id, p=[str(portal.world.people[name].person_id) for name in names])
 
 
-def form_of(page: Page, action: str) -> Any:
+def form_of(page: PortalPage, action: str) -> Any:
     """Return the form that goes there."""
     return next(form for form in page.read.forms if form.action == action)
 

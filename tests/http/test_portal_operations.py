@@ -18,7 +18,7 @@ from lockbox.sql import new_id
 from tests.builders import unbound
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import write
-from tests.http.portal import SETTINGS, OpenPortal, Page, Portal
+from tests.http.portal import SETTINGS, OpenPortal, Portal, PortalPage
 
 URL = "https://hooks.contoso.example/"
 AGED = """
@@ -50,7 +50,7 @@ def without_redis(portal: Portal) -> Iterator[Portal]:
     away.schedule.close()
 
 
-def seen(portal: Portal, who: str = "olga") -> Page:
+def seen(portal: Portal, who: str = "olga") -> PortalPage:
     """Open the page as somebody."""
     browser = portal.browser()
     browser.enter(who)

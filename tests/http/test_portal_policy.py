@@ -6,20 +6,20 @@ from typing import Any
 import pytest
 
 from lockbox.admin import policies
-from lockbox.identity.roles import Means, Mode
+from lockbox.identity.roles import AuthMethod, Mode
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.policy import Reason, Stage
+from lockbox.requests.policy import ApprovalStage, Reason
 from lockbox.requests.policy_rules import Policy
 from tests.builders import HERE
 from tests.database.tenancy import id_of, reads
-from tests.http.portal import Browser, Filled, OpenPortal, Page, Portal
+from tests.http.portal import Browser, Filled, OpenPortal, Portal, PortalPage
 from tests.ruling import group, lay_down
 
 SWITCHED = ["report_on_close", "mail_link", "mail_justification"]
 
 
-def entered(portal: Portal, who: str = "tara", means: Means = Means.PASSKEY) -> Browser:
+def entered(portal: Portal, who: str = "tara", means: AuthMethod = AuthMethod.PASSKEY) -> Browser:
     """Return a browser in which somebody is signed in."""
     browser = portal.browser()
     browser.enter(who, means)
@@ -36,7 +36,7 @@ def held(portal: Portal) -> Policy:
     return reads(portal.world, "tara", policies.read).policy
 
 
-def terms(portal: Portal, browser: Browser, **changes: Any) -> Page:
+def terms(portal: Portal, browser: Browser, **changes: Any) -> PortalPage:
     """Fill in the form of the common terms as it is, with changes, and ask what that would change."""
     fields: dict[str, str | list[str]] = dict(browser.get(here(portal, "/policy")).form("/policy/terms").fields)
     fields |= {"switched": SWITCHED, "reasons": [str(one) for one in Reason]} | changes
@@ -212,7 +212,7 @@ def test_groups_tiers_and_who_must_agree_are_laid_down_by_a_form(portal: Portal)
     assert "The group desk groups.desk nothing → Ann" in asked.words
     assert saved.status == 200
     assert held(portal).tiers == (("desk",), ("legal",))
-    assert held(portal).stages == (Stage(group="legal", quorum=1),)
+    assert held(portal).stages == (ApprovalStage(group="legal", quorum=1),)
     assert held(portal).groups == {"desk": (id_of(portal.world, "ann"),), "legal": (id_of(portal.world, "amir"),)}
     assert held(portal).widening == (40,)
     assert "At once desk : Ann After 4 h 48 min (40 %) legal : Amir Must also agree legal : 1 of Amir" in shown.words

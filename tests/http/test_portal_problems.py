@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from api.admission import PER_ADDRESS, Admission
 from tests.each import each
 from tests.http.playing import here, playground
-from tests.http.portal import HOME, Browser, OpenPortal, Page, Portal
+from tests.http.portal import HOME, Browser, OpenPortal, Portal, PortalPage
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def entered(portal: Portal, who: str) -> Browser:
     return browser
 
 
-def names(page: Page, who: str) -> bool:
+def names(page: PortalPage, who: str) -> bool:
     """Whether a page says that somebody is signed in, and can be left by signing out."""
     return f"{who} " in page.words and "/account" in page.read.links and "/sign-out" in page.text
 
@@ -195,7 +195,7 @@ def test_what_is_refused_before_it_is_read_is_a_page_to_browsers_and_json_to_oth
     plain = browser.call("POST", "/account/passkeys/new", content=b"x" * size, headers=headers | {"accept": "*/*"})
     below = browser.call("POST", "/v1/requests", content=b"x" * size, headers=headers)
 
-    page = Page(answer)
+    page = PortalPage(answer)
     assert (page.status, answer.headers["connection"]) == (status, "close")
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert answer.headers["content-security-policy"]
@@ -232,5 +232,5 @@ def test_a_browser_that_is_turned_away_for_a_crowd_gets_a_page_that_says_when_to
     shown, plain = shared.runner.run(told())
 
     assert (shown.status_code, shown.headers["retry-after"]) == (503, "1")
-    assert "Too much is asked at once" in Page(shown).words
+    assert "Too much is asked at once" in PortalPage(shown).words
     assert (plain.status_code, plain.json()["code"]) == (503, "busy")

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from lockbox.admin import recovery
-from lockbox.identity.roles import Means, Role
+from lockbox.identity.roles import AuthMethod, Role
 from tests.database.tenancy import does
-from tests.http.portal import Browser, OpenPortal, Page, Portal
+from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 
 WITHDRAWN = "SELECT withdrawn_at, withdrawn_by FROM invitations WHERE id = :id"
 
@@ -22,11 +22,11 @@ def proposed(portal: Portal) -> Portal:
 def come_in(portal: Portal, who: str) -> Browser:
     """Open a browser in which somebody has signed in by a mailed code."""
     browser = portal.browser()
-    browser.enter(who, Means.MAIL)
+    browser.enter(who, AuthMethod.MAIL)
     return browser
 
 
-def objects(browser: Browser) -> Page:
+def objects(browser: Browser) -> PortalPage:
     """Go to the page and object."""
     return browser.submit(browser.get("/proposals"), "/proposals/object")
 

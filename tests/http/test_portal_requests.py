@@ -12,7 +12,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.builders import vouch
-from tests.http.portal import Browser, OpenPortal, Page, Portal
+from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 
 BY_MAIL = Policy(vendor_review=False, mail_suffices=True)
 OURS = {"/static/htmx-4.0.1.min.js", "/static/portal.js"}
@@ -31,14 +31,14 @@ def easy(lenient: Portal) -> Portal:
     return replace(lenient)
 
 
-def opened(portal: Portal, name: str, request_id: object) -> tuple[Browser, Page]:
+def opened(portal: Portal, name: str, request_id: object) -> tuple[Browser, PortalPage]:
     """Sign somebody in and open a request."""
     browser = portal.browser()
     browser.enter(name)
     return browser, browser.get(f"/requests/{request_id}")
 
 
-def offered(page: Page) -> set[str]:
+def offered(page: PortalPage) -> set[str]:
     """Return what a page lets one do to a request."""
     actions = (re.fullmatch(r"/requests/[0-9a-f-]{36}/(\w+)", form.action) for form in page.read.forms)
     return {found[1] for found in actions if found} - {"look", "questions"}
@@ -271,7 +271,7 @@ def test_a_request_of_others_looks_as_one_that_does_not_exist(
     browser.enter(name)
     fields = browser.get("/account").form("/sign-out").fields | {"version": "1"}
 
-    def without_id(page: Page) -> str:
+    def without_id(page: PortalPage) -> str:
         return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "…", page.text)
 
     theirs, nobodys, malformed = (browser.get(f"/requests/{one}") for one in (request.id, new_id(), "not-an-id"))
@@ -349,7 +349,7 @@ def test_a_hostile_name_is_harmless_on_the_pages_of_its_own_account(open_portal:
     assert "<img" not in browser.get("/sign-in").text
 
 
-def before(page: Page) -> str:
+def before(page: PortalPage) -> str:
     """Return what the page says of earlier requests."""
     found = re.search(r'<section aria-labelledby="before">.*?</section>', page.text, re.DOTALL)
     return " ".join(re.sub(r"<[^>]+>", " ", found[0]).split()) if found else ""

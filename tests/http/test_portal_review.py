@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 
 from api.portal.review_queue import MOST
-from config.embedded import Servers
-from lockbox.identity.roles import Means, Role
+from config.embedded import ServerAddresses
+from lockbox.identity.roles import AuthMethod, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.builders import World
 from tests.database.scenes import many
 from tests.http.conftest import cloned, house_at, root_at
-from tests.http.portal import Browser, OpenPortal, Page, Portal
+from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 from tests.ruling import lay_down
 
 ROLE = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, NULL, :r)"
 
 
 @contextmanager
-def alone(template: Servers, runner: asyncio.Runner) -> Iterator[OpenPortal]:
+def alone(template: ServerAddresses, runner: asyncio.Runner) -> Iterator[OpenPortal]:
     """Make worlds in a database of their own: the vendor's queue holds what was asked of any tenant."""
     with cloned(template) as urls:
         house, root = house_at(urls), root_at(urls)
@@ -32,7 +32,7 @@ def alone(template: Servers, runner: asyncio.Runner) -> Iterator[OpenPortal]:
 
 
 @pytest.fixture(scope="module")
-def open_alone(template: Servers, runner: asyncio.Runner) -> Iterator[OpenPortal]:
+def open_alone(template: ServerAddresses, runner: asyncio.Runner) -> Iterator[OpenPortal]:
     """What makes worlds in a database of this file's own."""
     with alone(template, runner) as opened:
         yield opened
@@ -44,25 +44,25 @@ def reviewed(open_alone: OpenPortal) -> Portal:
     return open_alone(Policy())
 
 
-def signed_in(portal: Portal, who: str = "max", means: Means = Means.PASSKEY) -> Browser:
+def signed_in(portal: Portal, who: str = "max", means: AuthMethod = AuthMethod.PASSKEY) -> Browser:
     """Return a browser at which somebody is signed in."""
     browser = portal.browser()
     browser.enter(who, means)
     return browser
 
 
-def order(page: Page) -> list[str]:
+def order(page: PortalPage) -> list[str]:
     """Return the requests that a page lists, in its order."""
     return [link.removeprefix("/requests/") for link in page.read.links if link.startswith("/requests/")]
 
 
-def forms(page: Page, request_id: Any) -> set[str]:
+def forms(page: PortalPage, request_id: Any) -> set[str]:
     """Return what can be done on the page about a request."""
     prefix = f"/review/{request_id}/"
     return {form.action.removeprefix(prefix) for form in page.read.forms if form.action.startswith(prefix)}
 
 
-def test_an_empty_queue_says_what_will_stand_there(template: Servers, runner: asyncio.Runner) -> None:
+def test_an_empty_queue_says_what_will_stand_there(template: ServerAddresses, runner: asyncio.Runner) -> None:
     with alone(template, runner) as opened:
         page = signed_in(opened(Policy())).get("/review")
 
@@ -164,7 +164,7 @@ def test_what_meets_the_policy_no_longer_can_only_be_denied(reviewed: Portal) ->
 def test_a_weak_sign_in_is_said_once_and_leaves_the_denial(reviewed: Portal) -> None:
     request = reviewed.world.fresh()
 
-    page = signed_in(reviewed, means=Means.MAIL).get("/review")
+    page = signed_in(reviewed, means=AuthMethod.MAIL).get("/review")
 
     assert "By this sign-in you can deny, and not endorse." in page.words
     assert "/sign-in?next=/review" in page.read.links
@@ -193,7 +193,7 @@ def test_the_queue_is_for_managers_alone(reviewed: Portal, who: str) -> None:
     assert str(request.id) not in page.text
 
 
-def test_what_does_not_fit_on_a_page_is_on_the_next(template: Servers, runner: asyncio.Runner) -> None:
+def test_what_does_not_fit_on_a_page_is_on_the_next(template: ServerAddresses, runner: asyncio.Runner) -> None:
     with alone(template, runner) as opened:
         portal = opened(Policy())
         asked = [str(one) for one in many(portal.world, MOST + 3)]

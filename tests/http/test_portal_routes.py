@@ -7,7 +7,7 @@ from fastapi.routing import iter_route_contexts
 from httpx import Response
 
 from lockbox.identity import sessions
-from lockbox.identity.roles import Means, Role
+from lockbox.identity.roles import AuthMethod, Role
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.http.portal import SETTINGS, Browser, OpenPortal, Portal
@@ -252,7 +252,7 @@ def _signed_in(stage: Stage, who: str) -> Browser:
     """Open a browser in which somebody has just signed in by the strongest means: nothing is refused for less."""
     browser = stage.portal.browser()
     if who != NOBODY:
-        browser.enter(who, Means.PASSKEY)
+        browser.enter(who, AuthMethod.PASSKEY)
     return browser
 
 

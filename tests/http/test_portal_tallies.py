@@ -2,17 +2,17 @@
 
 import html
 
-from lockbox.identity.roles import Means
+from lockbox.identity.roles import AuthMethod
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.http.portal import OpenPortal, Page, Portal
+from tests.http.portal import OpenPortal, Portal, PortalPage
 from tests.ruling import group, lay_down, stand_in
 
 
-def seen(portal: Portal, who: str, request_id: object) -> Page:
+def seen(portal: Portal, who: str, request_id: object) -> PortalPage:
     """Open the page of a request as somebody who has signed in."""
     browser = portal.browser()
-    browser.enter(who, Means.PASSKEY)
+    browser.enter(who, AuthMethod.PASSKEY)
     return browser.get(f"/requests/{request_id}")
 
 
@@ -99,7 +99,7 @@ def test_every_list_says_of_what_waits_how_far_the_votes_have_come(open_portal: 
 
     def words(who: str, path: str) -> str:
         browser = portal.browser()
-        browser.enter(who, Means.PASSKEY)
+        browser.enter(who, AuthMethod.PASSKEY)
         return html.unescape(browser.get(path).words)
 
     for who in ("ann", "amir", "tara", "aude"):
@@ -123,7 +123,7 @@ def test_lists_count_each_tenants_votes_for_the_vendor_and_none_where_the_vendor
     for portal in (first, second, reviewed):
         portal.world.submit()
     browser = first.browser()
-    browser.enter("max", Means.PASSKEY)
+    browser.enter("max", AuthMethod.PASSKEY)
 
     page = html.unescape(browser.get("/requests").words)
 

@@ -7,18 +7,18 @@ from uuid import UUID
 import pytest
 
 from lockbox.admin import members, policies, webhooks
-from lockbox.identity.roles import Means, Mode, Role
+from lockbox.identity.roles import AuthMethod, Mode, Role
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.database.tenancy import does, id_of, members_of, mode_of, reads
 from tests.http.places import REACH
-from tests.http.portal import Browser, Page, Portal
+from tests.http.portal import Browser, Portal, PortalPage
 from tests.ruling import group, lay_down
 
-WEAK = [(Means.MAIL, 0), (Means.PASSKEY, 16)]
+WEAK = [(AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)]
 
 
-def entered(portal: Portal, who: str = "tara", means: Means = Means.PASSKEY) -> Browser:
+def entered(portal: Portal, who: str = "tara", means: AuthMethod = AuthMethod.PASSKEY) -> Browser:
     """Return a browser in which somebody is signed in."""
     browser = portal.browser()
     browser.enter(who, means)
@@ -35,7 +35,7 @@ def nina() -> dict[str, str]:
     return {"name": "Nina Noor", "address": f"nina-{new_id().hex[-8:]}@contoso.example"}
 
 
-def held(portal: Portal) -> policies.Held:
+def held(portal: Portal) -> policies.VersionedPolicy:
     """Return the policy that holds."""
     return reads(portal.world, "tara", policies.read)
 
@@ -45,7 +45,7 @@ def written(portal: Portal, **changes: Any) -> str:
     return json.dumps(held(portal).policy.model_dump(mode="json") | changes)
 
 
-def shown_to_change(portal: Portal, browser: Browser, text: str) -> Page:
+def shown_to_change(portal: Portal, browser: Browser, text: str) -> PortalPage:
     """Write a policy into the page, and ask what it would change."""
     return browser.submit(browser.get(here(portal, "/policy")), "/policy", text=text)
 
@@ -150,7 +150,7 @@ def test_the_mode_is_switched(portal: Portal) -> None:
 
 @pytest.mark.parametrize(("means", "minutes"), WEAK)
 def test_a_weak_or_an_old_sign_in_changes_nothing_and_is_led_to_a_better_one(
-    portal: Portal, means: Means, minutes: int
+    portal: Portal, means: AuthMethod, minutes: int
 ) -> None:
     browser = entered(portal, means=means)
     portal.wait(minutes=minutes)
@@ -251,7 +251,7 @@ def test_the_same_policy_changes_nothing(portal: Portal) -> None:
 def test_every_field_of_the_pages_has_a_label(portal: Portal) -> None:
     browser = entered(portal)
     does(portal.world, "tara", members.set_eligible, id_of(portal.world, "aude"), eligible=True)
-    does(portal.world, "tara", webhooks.add, webhooks.Wanted("https://hooks.contoso.example/"), reach=REACH)
+    does(portal.world, "tara", webhooks.add, webhooks.WebhookInput("https://hooks.contoso.example/"), reach=REACH)
     lay_down(portal.world, groups={"legal": group(portal.world, "ann")}, tiers=[["legal"]])
     (hook,) = reads(portal.world, "tara", webhooks.listed)
 

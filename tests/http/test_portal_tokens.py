@@ -4,13 +4,13 @@ import re
 
 import pytest
 
-from lockbox.identity.roles import Means
-from tests.http.portal import Page, Portal
+from lockbox.identity.roles import AuthMethod
+from tests.http.portal import Portal, PortalPage
 
 TOKEN = re.compile(r"lbx_test_[0-9a-f]{32}_[A-Za-z0-9_-]{51}")
 
 
-def made(portal: Portal, means: Means = Means.PASSKEY) -> tuple[Page, str]:
+def made(portal: Portal, means: AuthMethod = AuthMethod.PASSKEY) -> tuple[PortalPage, str]:
     """Let Ann make a token in a browser of hers; return the page that shows it, and its text."""
     browser = portal.browser()
     browser.enter("ann", means)
@@ -32,7 +32,7 @@ def test_a_token_is_shown_once_and_works(portal: Portal) -> None:
 
 def test_the_account_lists_a_token_without_its_text_and_revokes_it(portal: Portal) -> None:
     browser = portal.browser()
-    browser.enter("amir", Means.PASSKEY)
+    browser.enter("amir", AuthMethod.PASSKEY)
     shown = browser.submit(browser.get("/account"), "/account/tokens/new", name="to be gone")
     (token,) = TOKEN.findall(shown.text)
 
@@ -48,7 +48,7 @@ def test_the_account_lists_a_token_without_its_text_and_revokes_it(portal: Porta
 @pytest.mark.parametrize("name", ["two\nlines", "\u202eevil"])
 def test_a_name_that_is_no_line_makes_no_token(portal: Portal, name: str) -> None:
     browser = portal.browser()
-    browser.enter("abe", Means.PASSKEY)
+    browser.enter("abe", AuthMethod.PASSKEY)
 
     page = browser.submit(browser.get("/account"), "/account/tokens/new", name=name)
 

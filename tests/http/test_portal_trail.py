@@ -19,13 +19,13 @@ from lockbox.audit.log import signing_keys
 from lockbox.audit.verifier.verify import GOOD, verify
 from lockbox.database import Database
 from lockbox.errors import NotSignedIn
-from lockbox.identity.rate_limit import Limits
+from lockbox.identity.rate_limit import AttemptLimits
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
 from tests.database.tenancy import id_of
 from tests.each import each
-from tests.http.portal import HOME, SESSION, Browser, OpenPortal, Page, Portal
+from tests.http.portal import HOME, SESSION, Browser, OpenPortal, Portal, PortalPage
 from tests.logs import OTHER_KEY, public, sealed
 
 
@@ -54,7 +54,7 @@ def entered(portal: Portal, who: str = "aude") -> Browser:
     return browser
 
 
-def deeds(page: Page) -> list[str]:
+def deeds(page: PortalPage) -> list[str]:
     """Return what a page says that was done, the newest first, but for sign-ins and readings of the trail."""
     found = re.findall(r"<p><b>([^<]*)</b>(?: <span class=\"quiet\">\(([^<]*)\)</span>)? ([^<]*)<br>", page.text)
     return [f"{html.unescape(who)}: {deed}" for who, _, deed in found if not re.search("this trail|signed in", deed)]
@@ -68,18 +68,18 @@ def readings(portal: Portal) -> int:
     return int(found[0])
 
 
-def looks(portal: Portal, who: str = "aude", **query: Any) -> Page:
+def looks(portal: Portal, who: str = "aude", **query: Any) -> PortalPage:
     """Search the trail by the form's own fields."""
-    return Page(entered(portal, who).call("GET", "/trail", params=query))
+    return PortalPage(entered(portal, who).call("GET", "/trail", params=query))
 
 
-def upload(browser: Browser, file: bytes | None, **fields: str) -> Page:
+def upload(browser: Browser, file: bytes | None, **fields: str) -> PortalPage:
     """Send a file to be verified, from our page."""
     page = browser.get("/trail/verify")
     form = {name: value for name, value in page.form("/trail/verify").fields.items() if name in {"csrf", "keys"}}
     files = {} if file is None else {"export": ("audit.ndjson", file, "application/x-ndjson")}
     ours = {"origin": HOME, "sec-fetch-site": "same-origin"}
-    return Page(browser.call("POST", "/trail/verify", data=form | fields, files=files or None, headers=ours))
+    return PortalPage(browser.call("POST", "/trail/verify", data=form | fields, files=files or None, headers=ours))
 
 
 def test_what_happened_is_told_in_plain_words_with_its_time_number_and_request(
@@ -267,7 +267,7 @@ def test_an_export_is_good_and_a_table_is_one(trail: Portal) -> None:
 def test_an_export_that_cannot_be_is_said_and_not_recorded(trail: Portal, query: dict[str, str]) -> None:
     before = readings(trail)
 
-    page = Page(entered(trail).call("GET", "/trail/export", params=query))
+    page = PortalPage(entered(trail).call("GET", "/trail/export", params=query))
 
     assert (page.status, 'role="alert"' in page.text) == (422, True)
     assert readings(trail) == before
@@ -493,7 +493,7 @@ def test_verifying_has_a_deadline(trail: Portal, monkeypatch: pytest.MonkeyPatch
 
 
 def test_files_are_counted_by_person(trail: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify_export, "LIMITS", Limits(2, 2))
+    monkeypatch.setattr(verify_export, "LIMITS", AttemptLimits(2, 2))
     for name in ("cora", "cleo"):
         trail.world.add(name, Role.AUDITOR, trail.world.tenant.id)
     browser, other = entered(trail, "cora"), entered(trail, "cleo")

@@ -10,7 +10,7 @@ from lockbox.audit.log import signing_keys
 from lockbox.audit.verifier import signed_approvals
 from lockbox.audit.verifier.signed_approvals import LONGEST_FILE
 from lockbox.database import Database
-from tests.http.portal import HOME, Browser, OpenPortal, Page
+from tests.http.portal import HOME, Browser, OpenPortal, PortalPage
 from tests.http.test_portal_trail import entered
 from tests.http.test_signed_approvals import answer, asked, signed_in
 from tests.logs import public, sealed
@@ -21,25 +21,25 @@ INTACT = "Intact as signed by the vendor; not compared with a checkpoint of your
 
 
 @dataclass(frozen=True)
-class Signed:
+class SignedExport:
     """An auditor's browser, an export with an approval that a passkey has signed, and the file of approvers' keys."""
 
     browser: Browser
     export: bytes
     keys: bytes
 
-    def verify(self, *files: bytes) -> Page:
+    def verify(self, *files: bytes) -> PortalPage:
         """Send the export to be verified, with files of approvers' keys."""
         form = self.browser.get("/trail/verify").form("/trail/verify")
         given = [("approver_keys", ("keys.json", file, "application/json")) for file in files]
         export = ("export", ("audit.ndjson", self.export, "application/x-ndjson"))
         sent = {"csrf": form.fields["csrf"], "keys": KEYS, "note": ""}
         ours = {"origin": HOME, "sec-fetch-site": "same-origin"}
-        return Page(self.browser.call("POST", "/trail/verify", data=sent, files=[export, *given], headers=ours))
+        return PortalPage(self.browser.call("POST", "/trail/verify", data=sent, files=[export, *given], headers=ours))
 
 
 @pytest.fixture(scope="module")
-def signed(open_portal: OpenPortal, worker: Database) -> Signed:
+def signed(open_portal: OpenPortal, worker: Database) -> SignedExport:
     """What a tenant has whose approver has signed with a passkey."""
     portal = open_portal(DEMANDED)
     authenticator, request = enrol(portal.world, "ann"), portal.world.submit()
@@ -48,10 +48,10 @@ def signed(open_portal: OpenPortal, worker: Database) -> Signed:
     sealed(worker)
     keys = entered(portal, "tara").call("GET", f"/tenants/{portal.world.tenant.slug}/approver-keys/file").content
     auditor = entered(portal)
-    return Signed(auditor, auditor.call("GET", "/trail/export").content, keys)
+    return SignedExport(auditor, auditor.call("GET", "/trail/export").content, keys)
 
 
-def test_signatures_of_passkeys_are_checked_by_the_files_that_are_chosen(signed: Signed) -> None:
+def test_signatures_of_passkeys_are_checked_by_the_files_that_are_chosen(signed: SignedExport) -> None:
     without, checked = signed.verify(), signed.verify(signed.keys)
 
     assert (without.status, INTACT in without.words, "not checked without" in without.words) == (200, True, True)
@@ -60,11 +60,13 @@ def test_signatures_of_passkeys_are_checked_by_the_files_that_are_chosen(signed:
     assert "not checked without" not in checked.words
 
 
-def test_a_field_that_was_left_empty_is_no_file(signed: Signed) -> None:
+def test_a_field_that_was_left_empty_is_no_file(signed: SignedExport) -> None:
     assert "not checked without" in signed.verify(b"").words
 
 
-def test_a_signature_by_no_key_of_the_files_is_tampered_with_and_an_older_file_may_have_it(signed: Signed) -> None:
+def test_a_signature_by_no_key_of_the_files_is_tampered_with_and_an_older_file_may_have_it(
+    signed: SignedExport,
+) -> None:
     none = json.dumps(json.loads(signed.keys) | {"keys": []}).encode()
 
     missing, older = signed.verify(none), signed.verify(none, signed.keys)
@@ -84,7 +86,7 @@ def test_a_signature_by_no_key_of_the_files_is_tampered_with_and_an_older_file_m
         ([b"{}"] * 6, "Choose at most 5 files of approvers' keys"),
     ],
 )
-def test_what_is_no_file_of_approvers_keys_is_refused(signed: Signed, files: list[bytes], says: str) -> None:
+def test_what_is_no_file_of_approvers_keys_is_refused(signed: SignedExport, files: list[bytes], says: str) -> None:
     page = signed.verify(*files)
 
     assert (page.status, says in html.unescape(page.words)) == (422, True), page.words

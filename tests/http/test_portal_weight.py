@@ -6,13 +6,13 @@ import re
 import pytest
 
 from lockbox.requests.policy_rules import Policy
-from tests.http.portal import Browser, OpenPortal, Page
+from tests.http.portal import Browser, OpenPortal, PortalPage
 
 MOST_BYTES = 60_000
 PATHS = ("/requests", "/requests/{id}", "/waiting", "/account", "/sign-in")
 
 
-def _sent(browser: Browser, page: Page) -> int:
+def _sent(browser: Browser, page: PortalPage) -> int:
     """Count bytes of the page and of all that it names, as they are sent."""
     parts = set(re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text))
     assert {"/static/portal.js", "/static/portal.css"} <= parts

@@ -9,14 +9,14 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from api import heartbeat
-from api.heartbeat import Beating
+from api.heartbeat import HeartbeatThread
 from api.metrics import exposition
 from lockbox.database import Database
 from lockbox.identity import row_marks
-from lockbox.identity.roles import Means
-from lockbox.identity.row_marks import Rounds
+from lockbox.identity.roles import AuthMethod
+from lockbox.identity.row_marks import MarkScans
 from lockbox.monitoring import alerts, invariants, metrics, status
-from lockbox.monitoring.invariants import Rota
+from lockbox.monitoring.invariants import ScanPosition
 from lockbox.requests import decisions
 from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
@@ -25,7 +25,7 @@ from tests.builders import vouch
 from tests.database.scenes import as_caller, read, write
 from tests.database.test_exports import freely
 from tests.http.portal import Browser, OpenPortal, Portal
-from tests.http.test_portal_invitations import Invited, invite
+from tests.http.test_portal_invitations import Newcomer, invite
 from tests.http.test_sign_in_passkeys import add
 from tests.ruling import stand_in
 
@@ -46,22 +46,22 @@ VALUES ('https://idp.example', :subject, :who, now(), now())
 
 
 @pytest.fixture
-def nora(portal: Portal) -> Invited:
+def nora(portal: Portal) -> Newcomer:
     """Somebody who was invited as an auditor and an approver, and has no token of a try-out."""
     return invite(portal, f"nora-{new_id().hex[-8:]}@contoso.example", "auditor")
 
 
 def found(portal: Portal, about: UUID) -> list[str]:
     """Return what the watcher finds about a request or a person."""
-    rota, said = Rota(), list[str]()
+    rota, said = ScanPosition(), list[str]()
     while True:
-        broken, rota = alerts.look(portal.worker, rota)
+        broken, rota = alerts.find_violations(portal.worker, rota)
         said += [f"{one.rule} {one.what}" for one in broken if one.id == about]
         if rota.person == invariants.NOBODY and rota.request == invariants.NOBODY:
             return sorted(set(said))
 
 
-def who_is(portal: Portal, invited: Invited) -> UUID:
+def who_is(portal: Portal, invited: Newcomer) -> UUID:
     (row,) = read(portal.root, "SELECT id FROM people WHERE email = :address", address=invited.address)
     found_: UUID = row.id
     return found_
@@ -104,7 +104,7 @@ def test_a_vote_that_the_apis_login_writes_for_somebody_who_was_not_there_is_an_
 
 def test_a_vote_by_another_means_than_the_one_on_record_is_an_alarm(portal: Portal) -> None:
     ann, request, browser = portal.world.people["ann"], portal.world.submit(), portal.browser()
-    browser.enter("ann", Means.OIDC)
+    browser.enter("ann", AuthMethod.OIDC)
 
     with as_caller(portal.house, ann) as connection:
         connection.execute(text(VOTE), {"id": new_id(), "request": request.id, "who": ann.person_id})
@@ -112,7 +112,7 @@ def test_a_vote_by_another_means_than_the_one_on_record_is_an_alarm(portal: Port
     assert found(portal, request.id) == ["I12 was decided without a sign-in on record"]
 
 
-def test_a_role_that_the_apis_login_gives_is_an_alarm(portal: Portal, nora: Invited) -> None:
+def test_a_role_that_the_apis_login_gives_is_an_alarm(portal: Portal, nora: Newcomer) -> None:
     nora.accept(portal.browser())
     person_id = who_is(portal, nora)
     assert found(portal, person_id) == []
@@ -157,7 +157,7 @@ def test_a_row_that_the_keys_of_the_api_did_not_mark_is_in_status_metrics_and_an
     portal = open_portal()
     tara, house = portal.world.people["tara"], portal.house
     browser = portal.browser()
-    browser.enter("tara", Means.OIDC)
+    browser.enter("tara", AuthMethod.OIDC)
     assert "laptop" in add(browser, Authenticator()).words
     write(portal.root, BOUND, who=tara.person_id, subject=new_id().hex)
     stand_in(portal.world, "aude", "ann")
@@ -166,7 +166,7 @@ def test_a_row_that_the_keys_of_the_api_did_not_mark_is_in_status_metrics_and_an
     # What earlier tests have left behind, and what was said of it.
     mark_all(portal)
     write(portal.root, "DELETE FROM heartbeats")
-    beating = Beating(house)
+    beating = HeartbeatThread(house)
     beating.beat()
     assert troubles(house) == []
 
@@ -181,7 +181,7 @@ def test_a_row_that_the_keys_of_the_api_did_not_mark_is_in_status_metrics_and_an
     assert f"(a {kind} of {whose})" in said
     assert b'lockbox_powers_unverified{role="api"} 1.0' in exposition(metrics.read(house))
     assert ("I12", said.partition("finds that ")[2]) in {
-        (one.rule, one.what) for one in alerts.look(portal.worker, Rota())[0]
+        (one.rule, one.what) for one in alerts.find_violations(portal.worker, ScanPosition())[0]
     }
 
 
@@ -195,7 +195,7 @@ def test_a_vote_that_no_key_of_the_api_marked_is_an_alarm_and_one_that_a_person_
 
     with portal.house.transaction() as session:
         found_ = {str(one) for one in decisions.unverified(session)}
-    Beating(portal.house).beat()
+    HeartbeatThread(portal.house).beat()
 
     assert f"a decision of person {ann.person_id}" in found_
     assert f"a decision of person {amir.person_id}" not in found_
@@ -212,7 +212,7 @@ def test_people_are_checked_page_by_page_and_whom_it_doubts_each_time(
     with portal.root.begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(text("UPDATE memberships SET mac = NULL WHERE person_id = :who"), {"who": last})
-    rounds, looks = Rounds(), list[set[UUID]]()
+    rounds, looks = MarkScans(), list[set[UUID]]()
 
     # Other tests have left their people in the database, thousands by the end of a run.
     for _ in range(20_000):

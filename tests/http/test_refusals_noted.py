@@ -154,7 +154,7 @@ def test_a_refused_token_is_told_at_the_tenant_of_its_person(fresh_door: Door, w
     worker.clock = clock = ShiftedClock()
     clock.shift = timedelta(minutes=2, seconds=1)
 
-    refusals_log.settle(worker)
+    refusals_log.record_finished_minutes(worker)
 
     query = "SELECT tenant_id, body FROM events WHERE action = 'sign_in_refused' AND tenant_id = :tenant"
     (told,) = rows(fresh_door.root, query, tenant=world.tenant.id)

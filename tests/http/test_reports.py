@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from lockbox.audit import events
 from lockbox.audit.canonical import instant
-from lockbox.audit.events import Actor, Happening
+from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import Database, now
 from lockbox.requests.policy_rules import Policy
 from tests.builders import setting
@@ -32,7 +32,7 @@ def use(door: Door, request_id: str, method: str = "GET", count: int = 3, resour
     gate = door.world.people["gate"]
     with setting(door.house).transaction() as session:
         at = now(session)
-        happening = Happening(
+        happening = AuditEvent(
             at=at,
             action="activity",
             actor=Actor(gate.person_id, "system", gate.name),

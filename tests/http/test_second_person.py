@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from lockbox.identity.roles import Caller, Means, Role, Scope
+from lockbox.identity.roles import AuthMethod, Caller, Role, Scope
 from lockbox.requests import decide
-from lockbox.requests.decisions import Verdict
+from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
@@ -45,7 +45,7 @@ def last(door: Door, who: str, request_id: object) -> dict[str, Any]:
 def approves(world: World, caller: Caller, request: AccessRequest) -> None:
     """Let somebody approve as the caller that they are."""
     with world.house.transaction() as session:
-        decide.act(session, caller, HERE, request.id, Verdict(Action.APPROVE))
+        decide.act(session, caller, HERE, request.id, DecisionInput(Action.APPROVE))
 
 
 @pytest.mark.parametrize("who", ["ann", "tara", "aude", "erin", "max", "vera"])
@@ -133,7 +133,7 @@ def test_the_page_says_for_whom_a_deputy_decided_and_by_what(open_portal: OpenPo
     world = portal.world
     with_dora(world, "ann", "amir")
     request = world.submit()
-    approves(world, signed_in(world, "dora", Means.MAIL), request)
+    approves(world, signed_in(world, "dora", AuthMethod.MAIL), request)
 
     for who in ("ann", "tara", "erin"):
         page = shown(portal, who, request.id)

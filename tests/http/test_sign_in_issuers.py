@@ -12,11 +12,11 @@ import pytest
 
 from api.browser import CSRF_HEADER
 from lockbox.identity import sessions
-from lockbox.identity.roles import Means, Role
+from lockbox.identity.roles import AuthMethod, Role
 from lockbox.sql import new_id
 from tests.authenticator import Authenticator
 from tests.http.door import facts
-from tests.http.portal import BEGUN, HOME, Browser, OpenPortal, Page, Portal, code_in
+from tests.http.portal import BEGUN, HOME, Browser, OpenPortal, Portal, PortalPage, code_in
 from tests.oidc_issuer import BROKEN, LocalIssuer, ec_key, local_issuer
 
 CALLBACK = "/sign-in/oidc/callback"
@@ -33,7 +33,7 @@ OVER = "was begun in another browser"
 
 
 @dataclass
-class Scene:
+class IssuerScene:
     """A tenant with its issuer, the vendor's issuer, and their people: Ann and Max are known to them."""
 
     portal: Portal
@@ -52,7 +52,7 @@ class Scene:
         assert answer.status_code == 303, answer.text
         return str(answer.headers["location"])
 
-    def add(self, browser: Browser, name: str) -> Page:
+    def add(self, browser: Browser, name: str) -> PortalPage:
         """Go to the tenant's issuer from the account's page, and come back with what it says."""
         leaving = browser.submit(browser.get("/account"), "/account/identities/new")
         (url,) = (link for link in leaving.read.links if link.startswith(self.tenants.url))
@@ -86,12 +86,12 @@ class Scene:
         told: dict[str, Any] = self.calls(browser, "POST", "/v1/tokens", json={"name": "laptop"}).json()
         return told
 
-    def sign_in(self, browser: Browser, name: str, number: int = 0, **back: str) -> Page:
+    def sign_in(self, browser: Browser, name: str, number: int = 0, **back: str) -> PortalPage:
         """Go to an issuer, which knows the person, and come back; `back` changes what comes back."""
         self.tenants.subject = self.vendors.subject = name
         return self.come_back(browser, self.leave(browser, number), **back)
 
-    def come_back(self, browser: Browser, url: str, **changes: str) -> Page:
+    def come_back(self, browser: Browser, url: str, **changes: str) -> PortalPage:
         """Let the issuer send the browser back."""
         return browser.get(f"{CALLBACK}?{urlencode(answered(url) | changes)}")
 
@@ -111,7 +111,7 @@ def running() -> Iterator[tuple[LocalIssuer, LocalIssuer]]:
 
 
 @pytest.fixture
-def scene(open_portal: OpenPortal, running: tuple[LocalIssuer, LocalIssuer]) -> Scene:
+def scene(open_portal: OpenPortal, running: tuple[LocalIssuer, LocalIssuer]) -> IssuerScene:
     """Both issuers, configured, and nothing wrong with them."""
     portal = open_portal()
     at = int(datetime.now(UTC).timestamp())
@@ -126,10 +126,10 @@ def scene(open_portal: OpenPortal, running: tuple[LocalIssuer, LocalIssuer]) -> 
     portal = replace(portal, settings=portal.settings.model_copy(update={"issuers": configured}))
     # Each test has tenants of its own; the issuers stay.
     portal.sql("DELETE FROM identities")
-    return Scene(portal, tenants, vendors, at)
+    return IssuerScene(portal, tenants, vendors, at)
 
 
-def test_a_person_signs_in_by_their_issuer_and_comes_back_to_where_they_wanted_to_go(scene: Scene) -> None:
+def test_a_person_signs_in_by_their_issuer_and_comes_back_to_where_they_wanted_to_go(scene: IssuerScene) -> None:
     request_id = scene.portal.world.submit().id
     scene.bind("ann")
     browser = scene.portal.browser()
@@ -150,7 +150,7 @@ def test_a_person_signs_in_by_their_issuer_and_comes_back_to_where_they_wanted_t
     assert session.signed_in_at.timestamp() == scene.at - 5
 
 
-def test_what_is_asked_of_the_issuer_is_bound_by_state_nonce_and_pkce(scene: Scene) -> None:
+def test_what_is_asked_of_the_issuer_is_bound_by_state_nonce_and_pkce(scene: IssuerScene) -> None:
     url = scene.leave(scene.portal.browser())
 
     asked = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
@@ -161,7 +161,7 @@ def test_what_is_asked_of_the_issuer_is_bound_by_state_nonce_and_pkce(scene: Sce
     assert "prompt" not in asked
 
 
-def test_an_identity_that_nobody_has_bound_is_nobody(scene: Scene) -> None:
+def test_an_identity_that_nobody_has_bound_is_nobody(scene: IssuerScene) -> None:
     browser = scene.portal.browser()
 
     page = scene.sign_in(browser, "ann")
@@ -173,7 +173,9 @@ def test_an_identity_that_nobody_has_bound_is_nobody(scene: Scene) -> None:
     ("name", "known_by", "number"),
     [("max", "tenants", 0), ("ann", "vendors", 1), ("tara", "vendors", 1), ("olga", "tenants", 0)],
 )
-def test_an_issuer_speaks_for_nobody_of_the_other_side(scene: Scene, name: str, known_by: str, number: int) -> None:
+def test_an_issuer_speaks_for_nobody_of_the_other_side(
+    scene: IssuerScene, name: str, known_by: str, number: int
+) -> None:
     scene.bind(name, getattr(scene, known_by))
     browser = scene.portal.browser()
 
@@ -182,7 +184,7 @@ def test_an_issuer_speaks_for_nobody_of_the_other_side(scene: Scene, name: str, 
     assert (page.status, NOBODY in page.words, browser.session) == (401, True, None)
 
 
-def test_an_issuer_of_one_tenant_signs_in_nobody_of_another(scene: Scene, open_portal: OpenPortal) -> None:
+def test_an_issuer_of_one_tenant_signs_in_nobody_of_another(scene: IssuerScene, open_portal: OpenPortal) -> None:
     elsewhere = open_portal().world
     zoe = scene.portal.world.add("zoe", Role.APPROVER, elsewhere.tenant.id)
     scene.bind("zoe")
@@ -198,7 +200,7 @@ def test_an_issuer_of_one_tenant_signs_in_nobody_of_another(scene: Scene, open_p
 
 
 def test_somebody_of_two_tenants_is_signed_in_by_an_issuer_at_its_own_alone(
-    scene: Scene, open_portal: OpenPortal
+    scene: IssuerScene, open_portal: OpenPortal
 ) -> None:
     elsewhere = open_portal().world
     scene.portal.sql(GRANT, p=scene.portal.world.people["ann"].person_id, t=elsewhere.tenant.id)
@@ -220,13 +222,13 @@ def test_somebody_of_two_tenants_is_signed_in_by_an_issuer_at_its_own_alone(
 
 
 def test_what_an_issuer_of_one_tenant_stands_behind_adds_nothing_that_counts_at_another(
-    scene: Scene, open_portal: OpenPortal
+    scene: IssuerScene, open_portal: OpenPortal
 ) -> None:
     elsewhere = open_portal().world
     scene.portal.sql(GRANT, p=scene.portal.world.people["ann"].person_id, t=elsewhere.tenant.id)
     scene.bind("ann")
     wide, narrow, authenticator = scene.portal.browser(), scene.portal.browser(), Authenticator()
-    wide.enter("ann", Means.PASSKEY)
+    wide.enter("ann", AuthMethod.PASSKEY)
     lasting = scene.made(wide)
     scene.sign_in(narrow, "ann")
 
@@ -257,7 +259,7 @@ def test_what_an_issuer_of_one_tenant_stands_behind_adds_nothing_that_counts_at_
     assert account.text.count("/account/sessions/end") == 1
 
 
-def trap(scene: Scene, open_portal: OpenPortal, name: str) -> tuple[Portal, str, str]:
+def trap(scene: IssuerScene, open_portal: OpenPortal, name: str) -> tuple[Portal, str, str]:
     """Invite somebody into another tenant as its admin; return its portal, the invitation's page and the code."""
     elsewhere = open_portal()
     answer = elsewhere.browser().call(
@@ -272,12 +274,12 @@ def trap(scene: Scene, open_portal: OpenPortal, name: str) -> tuple[Portal, str,
 
 
 def test_a_mailbox_alone_takes_nobody_into_another_tenant_who_signs_in_by_an_issuer(
-    scene: Scene, open_portal: OpenPortal
+    scene: IssuerScene, open_portal: OpenPortal
 ) -> None:
     scene.bind("ann")
     _, page, code = trap(scene, open_portal, "ann")
     thief, other, ann = scene.portal.browser(), scene.portal.browser(), scene.portal.browser()
-    other.enter("amir", Means.PASSKEY)
+    other.enter("amir", AuthMethod.PASSKEY)
     before = scene.portal.count().memberships
 
     tried = [who.submit(who.get(page), page, code=code) for who in (thief, other)]
@@ -291,7 +293,7 @@ def test_a_mailbox_alone_takes_nobody_into_another_tenant_who_signs_in_by_an_iss
 
 
 def test_being_taken_into_another_tenant_ends_no_sign_in_and_lets_no_mailbox_in(
-    scene: Scene, open_portal: OpenPortal
+    scene: IssuerScene, open_portal: OpenPortal
 ) -> None:
     scene.bind("ann")
     elsewhere, page, code = trap(scene, open_portal, "ann")
@@ -316,7 +318,7 @@ def test_being_taken_into_another_tenant_ends_no_sign_in_and_lets_no_mailbox_in(
     assert f"/requests/{there.id}" not in again.read.links
 
 
-def test_people_of_the_vendor_sign_in_by_the_vendors_issuer(scene: Scene) -> None:
+def test_people_of_the_vendor_sign_in_by_the_vendors_issuer(scene: IssuerScene) -> None:
     scene.bind("max", scene.vendors)
     browser = scene.portal.browser()
 
@@ -336,7 +338,7 @@ def test_people_of_the_vendor_sign_in_by_the_vendors_issuer(scene: Scene) -> Non
     ],
 )
 def test_what_comes_back_otherwise_than_it_was_begun_is_refused_and_used_up(
-    scene: Scene, back: dict[str, str]
+    scene: IssuerScene, back: dict[str, str]
 ) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
@@ -353,7 +355,7 @@ def test_what_comes_back_otherwise_than_it_was_begun_is_refused_and_used_up(
 
 
 @pytest.mark.parametrize("lie", [{"nonce": "x"}, {"aud": "other"}, {"iss": "https://evil.test"}, {"exp": 1}])
-def test_an_id_token_with_a_lie_in_it_is_refused(scene: Scene, lie: dict[str, Any]) -> None:
+def test_an_id_token_with_a_lie_in_it_is_refused(scene: IssuerScene, lie: dict[str, Any]) -> None:
     scene.bind("ann")
     scene.tenants.id_token |= lie
     browser = scene.portal.browser()
@@ -362,7 +364,7 @@ def test_an_id_token_with_a_lie_in_it_is_refused(scene: Scene, lie: dict[str, An
     assert browser.session is None
 
 
-def test_an_id_token_by_a_key_of_somebody_else_is_refused(scene: Scene) -> None:
+def test_an_id_token_by_a_key_of_somebody_else_is_refused(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     scene.sign_in(browser, "ann")
@@ -377,7 +379,7 @@ def test_an_id_token_by_a_key_of_somebody_else_is_refused(scene: Scene) -> None:
     assert page.status in {401, 503}
 
 
-def test_a_round_trip_is_for_the_browser_that_began_it(scene: Scene) -> None:
+def test_a_round_trip_is_for_the_browser_that_began_it(scene: IssuerScene) -> None:
     scene.bind("ann")
     thief, victim = scene.portal.browser(), scene.portal.browser()
     scene.tenants.subject = "ann"
@@ -391,7 +393,7 @@ def test_a_round_trip_is_for_the_browser_that_began_it(scene: Scene) -> None:
     assert (without.status, OVER in without.words) == (401, True)
 
 
-def test_a_callback_works_once(scene: Scene) -> None:
+def test_a_callback_works_once(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser, thief = scene.portal.browser(), scene.portal.browser()
     scene.tenants.subject = "ann"
@@ -404,7 +406,7 @@ def test_a_callback_works_once(scene: Scene) -> None:
     assert (first.status, second.status, thief.session) == (200, 401, None)
 
 
-def test_a_round_trip_is_over_after_ten_minutes(scene: Scene) -> None:
+def test_a_round_trip_is_over_after_ten_minutes(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     scene.tenants.subject = "ann"
@@ -415,7 +417,7 @@ def test_a_round_trip_is_over_after_ten_minutes(scene: Scene) -> None:
     assert scene.come_back(browser, url).status == 401
 
 
-def test_a_mailed_code_does_not_begin_where_a_round_trip_was_begun(scene: Scene) -> None:
+def test_a_mailed_code_does_not_begin_where_a_round_trip_was_begun(scene: IssuerScene) -> None:
     browser = scene.portal.browser()
     scene.leave(browser)
 
@@ -424,7 +426,7 @@ def test_a_mailed_code_does_not_begin_where_a_round_trip_was_begun(scene: Scene)
     assert (page.status, OVER in page.words) == (401, True)
 
 
-def test_signing_in_again_asks_the_issuer_to_ask_the_person(scene: Scene) -> None:
+def test_signing_in_again_asks_the_issuer_to_ask_the_person(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     scene.sign_in(browser, "ann")
@@ -439,7 +441,7 @@ def test_signing_in_again_asks_the_issuer_to_ask_the_person(scene: Scene) -> Non
     assert browser.session != first
 
 
-def test_an_old_sign_in_at_the_issuer_is_no_fresh_one_here(scene: Scene) -> None:
+def test_an_old_sign_in_at_the_issuer_is_no_fresh_one_here(scene: IssuerScene) -> None:
     request_id = scene.portal.world.submit().id
     scene.bind("ann")
     scene.tenants.id_token |= {"auth_time": scene.at - 3600}
@@ -452,7 +454,7 @@ def test_an_old_sign_in_at_the_issuer_is_no_fresh_one_here(scene: Scene) -> None
     assert f"/sign-in?next=/requests/{request_id}" in page.read.links
 
 
-def test_whoever_can_sign_in_by_an_issuer_does_not_get_in_by_mail(scene: Scene) -> None:
+def test_whoever_can_sign_in_by_an_issuer_does_not_get_in_by_mail(scene: IssuerScene) -> None:
     scene.bind("ann")
     ann, amir = scene.portal.browser(), scene.portal.browser()
 
@@ -464,7 +466,7 @@ def test_whoever_can_sign_in_by_an_issuer_does_not_get_in_by_mail(scene: Scene) 
     assert amir.session
 
 
-def test_an_identity_is_added_in_the_session_that_asked_for_it(scene: Scene) -> None:
+def test_an_identity_is_added_in_the_session_that_asked_for_it(scene: IssuerScene) -> None:
     browser = scene.portal.browser()
     browser.sign_in("ann")
     leaving = browser.submit(browser.get("/account"), "/account/identities/new")
@@ -480,13 +482,13 @@ def test_an_identity_is_added_in_the_session_that_asked_for_it(scene: Scene) -> 
     assert browser.get("/account").form("/account/identities/remove").fields["subject"] == "ann"
 
 
-def test_an_identity_that_a_mailbox_adds_later_opens_nothing_for_three_days(scene: Scene) -> None:
+def test_an_identity_that_a_mailbox_adds_later_opens_nothing_for_three_days(scene: IssuerScene) -> None:
     scene.was_invited("ann")
     reader, browser = scene.portal.browser(), scene.portal.browser()
     reader.sign_in("ann")
     added = scene.add(reader, "ann")
 
-    def approve() -> Page:
+    def approve() -> PortalPage:
         request = scene.portal.world.submit("erin", scene.portal.house)
         scene.sign_in(browser, "ann")
         return browser.approve_anyway(request.id)
@@ -503,7 +505,9 @@ def test_an_identity_that_a_mailbox_adds_later_opens_nothing_for_three_days(scen
     assert "counts as a code from a mail" not in browser.get("/account").words
 
 
-def test_a_token_of_an_issuer_opens_nothing_while_a_mailbox_alone_vouches_for_the_identity(scene: Scene) -> None:
+def test_a_token_of_an_issuer_opens_nothing_while_a_mailbox_alone_vouches_for_the_identity(
+    scene: IssuerScene,
+) -> None:
     scene.was_invited("ann")
     reader = scene.portal.browser()
     reader.sign_in("ann")
@@ -527,7 +531,7 @@ def test_a_token_of_an_issuer_opens_nothing_while_a_mailbox_alone_vouches_for_th
     assert (denied.status_code, late.status_code) == (200, 200)
 
 
-def test_an_identity_that_a_mailbox_alone_vouches_for_does_not_shut_the_mailbox_out(scene: Scene) -> None:
+def test_an_identity_that_a_mailbox_alone_vouches_for_does_not_shut_the_mailbox_out(scene: IssuerScene) -> None:
     scene.was_invited("ann")
     thief, ann = scene.portal.browser(), scene.portal.browser()
     thief.sign_in("ann")
@@ -541,7 +545,7 @@ def test_an_identity_that_a_mailbox_alone_vouches_for_does_not_shut_the_mailbox_
     assert (later.status, "You sign in by your sign-in service here" in later.words) == (401, True)
 
 
-def test_an_identity_that_a_strong_sign_in_adds_counts_at_once(scene: Scene) -> None:
+def test_an_identity_that_a_strong_sign_in_adds_counts_at_once(scene: IssuerScene) -> None:
     scene.was_invited("ann")
     scene.bind("ann")
     browser = scene.portal.browser()
@@ -553,7 +557,7 @@ def test_an_identity_that_a_strong_sign_in_adds_counts_at_once(scene: Scene) -> 
     assert "counts as a code from a mail" not in page.words
 
 
-def test_an_identity_is_never_added_to_whoever_else_is_signed_in_there(scene: Scene) -> None:
+def test_an_identity_is_never_added_to_whoever_else_is_signed_in_there(scene: IssuerScene) -> None:
     """An attacker's own round trip, slipped to a victim, would make the attacker the victim."""
     thief, victim = scene.portal.browser(), scene.portal.browser()
     thief.sign_in("amir")
@@ -569,7 +573,7 @@ def test_an_identity_is_never_added_to_whoever_else_is_signed_in_there(scene: Sc
     assert scene.portal.sql("SELECT * FROM identities") == []
 
 
-def test_a_plain_sign_in_adds_nothing_and_an_addition_signs_nobody_in(scene: Scene) -> None:
+def test_a_plain_sign_in_adds_nothing_and_an_addition_signs_nobody_in(scene: IssuerScene) -> None:
     browser, stranger = scene.portal.browser(), scene.portal.browser()
     browser.sign_in("ann")
     url = scene.leave(browser)
@@ -588,7 +592,7 @@ def test_a_plain_sign_in_adds_nothing_and_an_addition_signs_nobody_in(scene: Sce
     assert scene.portal.sql("SELECT * FROM identities") == []
 
 
-def test_an_identity_of_somebody_else_is_not_added(scene: Scene) -> None:
+def test_an_identity_of_somebody_else_is_not_added(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     browser.sign_in("amir")
@@ -601,7 +605,7 @@ def test_an_identity_of_somebody_else_is_not_added(scene: Scene) -> None:
     assert (page.status, "belongs to somebody else" in page.words) == (409, True)
 
 
-def test_an_issuer_is_not_offered_to_those_whom_it_may_not_speak_for(scene: Scene) -> None:
+def test_an_issuer_is_not_offered_to_those_whom_it_may_not_speak_for(scene: IssuerScene) -> None:
     browser = scene.portal.browser()
     browser.sign_in("max")
     page = browser.get("/account")
@@ -617,7 +621,7 @@ def test_an_issuer_is_not_offered_to_those_whom_it_may_not_speak_for(scene: Scen
     assert scene.portal.sql("SELECT * FROM identities") == []
 
 
-def test_adding_an_identity_needs_a_fresh_and_strong_enough_sign_in(scene: Scene) -> None:
+def test_adding_an_identity_needs_a_fresh_and_strong_enough_sign_in(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     scene.sign_in(browser, "ann")
@@ -630,7 +634,7 @@ def test_adding_an_identity_needs_a_fresh_and_strong_enough_sign_in(scene: Scene
     assert (added.status, removed.status) == (403, 403)
 
 
-def test_an_identity_that_was_removed_signs_nobody_in(scene: Scene) -> None:
+def test_an_identity_that_was_removed_signs_nobody_in(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     scene.sign_in(browser, "ann")
@@ -641,7 +645,7 @@ def test_an_identity_that_was_removed_signs_nobody_in(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("header", [{"sec-purpose": "prefetch"}, {"sec-purpose": "prefetch;prerender"}])
-def test_a_link_that_is_fetched_ahead_of_time_begins_nothing(scene: Scene, header: dict[str, str]) -> None:
+def test_a_link_that_is_fetched_ahead_of_time_begins_nothing(scene: IssuerScene, header: dict[str, str]) -> None:
     browser = scene.portal.browser()
 
     answer = browser.call("GET", "/sign-in/oidc/0", headers=header)
@@ -651,11 +655,11 @@ def test_a_link_that_is_fetched_ahead_of_time_begins_nothing(scene: Scene, heade
 
 
 @pytest.mark.parametrize("number", ["2", "-1", "99999999999999999999", "x"])
-def test_there_is_no_other_issuer(scene: Scene, number: str) -> None:
+def test_there_is_no_other_issuer(scene: IssuerScene, number: str) -> None:
     assert scene.portal.browser().get(f"/sign-in/oidc/{number}").status in {404, 422}
 
 
-def test_an_issuer_that_is_away_is_said_so(scene: Scene) -> None:
+def test_an_issuer_that_is_away_is_said_so(scene: IssuerScene) -> None:
     scene.bind("ann")
     browser = scene.portal.browser()
     scene.leave(browser)
@@ -668,13 +672,13 @@ def test_an_issuer_that_is_away_is_said_so(scene: Scene) -> None:
     assert "stack trace" not in page.text
 
 
-def bearer(scene: Scene, issuer: LocalIssuer, subject: str, **claims: Any) -> dict[str, str]:
+def bearer(scene: IssuerScene, issuer: LocalIssuer, subject: str, **claims: Any) -> dict[str, str]:
     """Return the header of somebody who shows a token of an issuer."""
     issuer.subject = subject
     return {"authorization": f"Bearer {issuer.token(**{'iat': scene.at, 'exp': scene.at + 300} | claims)}"}
 
 
-def test_a_bearer_token_of_an_issuer_is_its_person_on_the_api(scene: Scene) -> None:
+def test_a_bearer_token_of_an_issuer_is_its_person_on_the_api(scene: IssuerScene) -> None:
     request_id = scene.portal.world.submit().id
     scene.bind("ann")
     browser = scene.portal.browser()
@@ -689,7 +693,7 @@ def test_a_bearer_token_of_an_issuer_is_its_person_on_the_api(scene: Scene) -> N
     assert decision.means == "oidc"
 
 
-def test_a_bearer_token_of_a_sign_in_that_is_long_ago_approves_nothing(scene: Scene) -> None:
+def test_a_bearer_token_of_a_sign_in_that_is_long_ago_approves_nothing(scene: IssuerScene) -> None:
     request_id = scene.portal.world.submit().id
     scene.bind("ann")
     header = bearer(scene, scene.tenants, "ann", auth_time=scene.at - 3600)
@@ -699,7 +703,7 @@ def test_a_bearer_token_of_a_sign_in_that_is_long_ago_approves_nothing(scene: Sc
     facts(answer, 403, "fresh-sign-in-needed")
 
 
-def test_a_bearer_token_is_bound_by_its_issuers_side_and_tenant(scene: Scene, open_portal: OpenPortal) -> None:
+def test_a_bearer_token_is_bound_by_its_issuers_side_and_tenant(scene: IssuerScene, open_portal: OpenPortal) -> None:
     elsewhere = open_portal().world
     scene.portal.world.add("zoe", Role.APPROVER, elsewhere.tenant.id)
     for name, issuer in (("max", scene.tenants), ("ann", scene.vendors), ("zoe", scene.tenants)):
@@ -718,7 +722,7 @@ def test_a_bearer_token_is_bound_by_its_issuers_side_and_tenant(scene: Scene, op
 
 
 @pytest.mark.parametrize("lie", [{"aud": "other"}, {"exp": 1}, {"sub": None}, {"iss": "https://evil.test"}])
-def test_a_bearer_token_with_a_lie_in_it_is_refused(scene: Scene, lie: dict[str, Any]) -> None:
+def test_a_bearer_token_with_a_lie_in_it_is_refused(scene: IssuerScene, lie: dict[str, Any]) -> None:
     scene.bind("ann")
 
     answer = scene.portal.browser().call("GET", "/v1/requests", headers=bearer(scene, scene.tenants, "ann", **lie))
@@ -727,7 +731,7 @@ def test_a_bearer_token_with_a_lie_in_it_is_refused(scene: Scene, lie: dict[str,
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_unsigned_tokens_and_those_of_a_disabled_person_are_refused(scene: Scene) -> None:
+def test_unsigned_tokens_and_those_of_a_disabled_person_are_refused(scene: IssuerScene) -> None:
     scene.bind("ann")
     scene.tenants.subject = "ann"
     browser = scene.portal.browser()

@@ -10,10 +10,10 @@ from redis import Redis
 
 from config.settings import Settings
 from tests.builders import Urls
-from tests.http.portal import SETTINGS, Browser, OpenPortal, Page, Portal
+from tests.http.portal import SETTINGS, Browser, OpenPortal, Portal, PortalPage
 
 
-def ask(browser: Browser, address: str) -> Page:
+def ask(browser: Browser, address: str) -> PortalPage:
     """Ask for a code."""
     return browser.post("/sign-in", {"address": address})
 

@@ -10,31 +10,31 @@ from hypothesis import strategies as st
 from lockbox.sql import new_id
 from tests.authenticator import Authenticator, encoded
 from tests.examples import examples
-from tests.http.portal import BEGUN, HOME, SETTINGS, Browser, OpenPortal, Page, Portal
+from tests.http.portal import BEGUN, HOME, SETTINGS, Browser, OpenPortal, Portal, PortalPage
 
 NOT_ACCEPTED = "The passkey was not accepted"
 NOT_ADDED = "The passkey could not be added"
 
 
-def options(page: Page) -> dict[str, Any]:
+def options(page: PortalPage) -> dict[str, Any]:
     """Return what the page's script would ask the authenticator."""
     (form,) = (form for form in page.read.forms if "options" in form.data)
     found: dict[str, Any] = json.loads(form.data["options"])
     return found
 
 
-def asked_to_add(browser: Browser, name: str = "laptop") -> Page:
+def asked_to_add(browser: Browser, name: str = "laptop") -> PortalPage:
     """Go to the page that lets an authenticator make a passkey."""
     return browser.submit(browser.get("/account"), "/account/passkeys/new", name=name)
 
 
-def add(browser: Browser, authenticator: Authenticator, **lies: Any) -> Page:
+def add(browser: Browser, authenticator: Authenticator, **lies: Any) -> PortalPage:
     """Add a passkey."""
     page = asked_to_add(browser)
     return browser.submit(page, "/account/passkeys", credential=authenticator.create(options(page), **lies))
 
 
-def use(browser: Browser, authenticator: Authenticator, **lies: Any) -> Page:
+def use(browser: Browser, authenticator: Authenticator, **lies: Any) -> PortalPage:
     """Sign in by a passkey."""
     page = browser.submit(browser.get("/sign-in"), "/sign-in/passkey")
     return browser.submit(page, "/sign-in/passkey/answer", credential=authenticator.get(options(page), **lies))

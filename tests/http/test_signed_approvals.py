@@ -10,11 +10,11 @@ import pytest
 from lockbox.audit.verifier import signed_approvals
 from lockbox.audit.verifier.passkey_assertion import fingerprint
 from lockbox.identity import passkeys
-from lockbox.identity.roles import Means
+from lockbox.identity.roles import AuthMethod
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from tests.authenticator import Authenticator
-from tests.http.portal import Browser, OpenPortal, Page, Portal
+from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 from tests.http.test_sign_in_passkeys import options
 from tests.signing import DEMANDED, cose_bytes, enrol
 
@@ -37,16 +37,16 @@ def lenient(open_portal: OpenPortal) -> Portal:
 def signed_in(portal: Portal, name: str = "ann") -> Browser:
     """Return the browser of somebody who has signed in by a passkey."""
     browser = portal.browser()
-    browser.enter(name, Means.PASSKEY)
+    browser.enter(name, AuthMethod.PASSKEY)
     return browser
 
 
-def asked(browser: Browser, request: AccessRequest, **filled: str) -> Page:
+def asked(browser: Browser, request: AccessRequest, **filled: str) -> PortalPage:
     """Approve on the request's page, and return the page that asks for the signature."""
     return browser.submit(browser.get(f"/requests/{request.id}"), "/approve", **filled)
 
 
-def answer(browser: Browser, page: Page, authenticator: Authenticator, **lies: Any) -> Page:
+def answer(browser: Browser, page: PortalPage, authenticator: Authenticator, **lies: Any) -> PortalPage:
     """Let the passkey sign, as the page's script does."""
     return browser.submit_first(page, "/approve", credential=authenticator.get(options(page), **lies))
 

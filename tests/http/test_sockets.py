@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from api.app import make_app
-from api.http_protocol import Bounds, bounded
+from api.http_protocol import ClientBounds, bounded
 from tests.http.portal import SESSION, Portal
 
 LIVENESS_SECONDS = 60
@@ -59,7 +59,9 @@ async def serving(
     app: ASGIApp = reading, **bounds: Any
 ) -> AsyncIterator[Callable[[], Coroutine[Any, Any, tuple[Reader, Writer]]]]:
     """Serve an app on loopback within bounds, and yield how to connect to it."""
-    config = uvicorn.Config(app, port=0, http=bounded(Bounds(**bounds)), ws="none", lifespan="off", log_config=None)
+    config = uvicorn.Config(
+        app, port=0, http=bounded(ClientBounds(**bounds)), ws="none", lifespan="off", log_config=None
+    )
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
@@ -299,7 +301,7 @@ def test_an_address_holds_only_so_many_connections_and_a_trusted_proxy_any_numbe
     run(runner, test)
 
 
-class Line(asyncio.Transport):
+class ForeignTransport(asyncio.Transport):
     """A connection from an address that this machine does not have."""
 
     def __init__(self, host: str) -> None:
@@ -322,9 +324,9 @@ def test_the_addresses_of_a_network_of_ipv6_hold_connections_together(runner: as
     async def test() -> None:
         config = uvicorn.Config(reading, ws="none", lifespan="off", log_config=None)
         config.load()
-        kind, state, lines = bounded(Bounds(per_address=3)), ServerState(), list[Line]()
+        kind, state, lines = bounded(ClientBounds(per_address=3)), ServerState(), list[ForeignTransport]()
         for host in ("2001:db8::1", "2001:db8::2", "2001:db8::ffff:1", "2001:db8::3", "2001:db8:0:1::1"):
-            lines.append(Line(host))
+            lines.append(ForeignTransport(host))
             kind(config, state, {}).connection_made(lines[-1])
 
         assert [line.is_closed for line in lines] == [False, False, False, True, False]

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from httpx import Response
 
-from lockbox.identity.roles import Means, Role
+from lockbox.identity.roles import AuthMethod, Role
 from lockbox.requests.policy_rules import Policy
 from tests.http.door import facts
-from tests.http.portal import SETTINGS, Browser, OpenPortal, Page, Portal
+from tests.http.portal import SETTINGS, Browser, OpenPortal, Portal, PortalPage
 
 ASK, STATE = "/v1/terminals", "/v1/terminals/state"
 KEPT = """
@@ -21,7 +21,7 @@ SELECT (SELECT string_agg(t::text, ' ') FROM terminals t) || (SELECT string_agg(
 NINA = {"name": "Nina", "address": "nina@contoso.example", "roles": ["auditor"]}
 
 
-class Asking:
+class AskingTerminal:
     """A terminal that has asked."""
 
     def __init__(self, portal: Portal, agent: str = "lockbox on desk") -> None:
@@ -45,17 +45,17 @@ class Asking:
         return self.shell.call(method, path, headers={"authorization": f"Bearer {self.told['token']}"}, **parts)
 
 
-def types(browser: Browser, code: str) -> Page:
+def types(browser: Browser, code: str) -> PortalPage:
     """Type a code into the page."""
     return browser.submit(browser.get("/terminal"), "/terminal", code=code)
 
 
-def allows(browser: Browser, terminal: Asking, said: str = "allow") -> Page:
+def allows(browser: Browser, terminal: AskingTerminal, said: str = "allow") -> PortalPage:
     """Type its code and allow it."""
     return browser.submit(types(browser, terminal.code), "/terminal/answer", said=said)
 
 
-def entered(portal: Portal, who: str, means: Means = Means.PASSKEY) -> Browser:
+def entered(portal: Portal, who: str, means: AuthMethod = AuthMethod.PASSKEY) -> Browser:
     """Return a browser in which somebody is signed in."""
     browser = portal.browser()
     browser.enter(who, means)
@@ -63,7 +63,7 @@ def entered(portal: Portal, who: str, means: Means = Means.PASSKEY) -> Browser:
 
 
 def test_a_terminal_acts_as_the_person_who_typed_its_code_for_a_quarter_of_an_hour(portal: Portal) -> None:
-    terminal, tara = Asking(portal), entered(portal, "tara")
+    terminal, tara = AskingTerminal(portal), entered(portal, "tara")
     slug = portal.world.tenant.slug
     before = (terminal.state, terminal.call("GET", "/v1/me"))
 
@@ -89,11 +89,11 @@ def test_a_terminal_acts_as_the_person_who_typed_its_code_for_a_quarter_of_an_ho
 
 def test_what_a_terminal_may_is_what_the_sign_in_behind_it_may_and_no_fresher(portal: Portal) -> None:
     slug = portal.world.tenant.slug
-    by_mail = Asking(portal)
-    allows(entered(portal, "tara", Means.MAIL), by_mail)
+    by_mail = AskingTerminal(portal)
+    allows(entered(portal, "tara", AuthMethod.MAIL), by_mail)
     tara = entered(portal, "tara")
     portal.wait(minutes=14)
-    by_passkey = Asking(portal)
+    by_passkey = AskingTerminal(portal)
     allows(tara, by_passkey)
 
     weak = by_mail.call("POST", f"/v1/tenants/{slug}/members", json=NINA)
@@ -108,7 +108,7 @@ def test_what_a_terminal_may_is_what_the_sign_in_behind_it_may_and_no_fresher(po
 
 def test_a_terminal_approves_and_endorses_nothing_and_may_close(open_portal: OpenPortal) -> None:
     portal = open_portal()
-    manager, approver = Asking(portal), Asking(portal)
+    manager, approver = AskingTerminal(portal), AskingTerminal(portal)
     allows(entered(portal, "max"), manager)
     allows(entered(portal, "ann"), approver)
     waiting = portal.world.submit()
@@ -123,7 +123,7 @@ def test_a_terminal_approves_and_endorses_nothing_and_may_close(open_portal: Ope
 
 def test_a_terminal_endorses_nothing(open_portal: OpenPortal) -> None:
     from_vendor = open_portal(policy=Policy())
-    manager = Asking(from_vendor)
+    manager = AskingTerminal(from_vendor)
     allows(entered(from_vendor, "max"), manager)
     reviewing = from_vendor.world.submit()
 
@@ -133,7 +133,7 @@ def test_a_terminal_endorses_nothing(open_portal: OpenPortal) -> None:
 
 
 def test_a_terminals_token_makes_nothing_that_outlasts_it(portal: Portal) -> None:
-    terminal, ann = Asking(portal), entered(portal, "ann")
+    terminal, ann = AskingTerminal(portal), entered(portal, "ann")
     allows(ann, terminal)
     one = terminal.call("GET", "/v1/tokens").json()["items"][0]
 
@@ -146,7 +146,7 @@ def test_a_terminals_token_makes_nothing_that_outlasts_it(portal: Portal) -> Non
 
 
 def test_a_terminals_token_is_among_its_persons_own_and_revoked_there(portal: Portal) -> None:
-    terminal, ann = Asking(portal), entered(portal, "ann")
+    terminal, ann = AskingTerminal(portal), entered(portal, "ann")
     allows(ann, terminal)
     works = terminal.call("GET", "/v1/me").status_code
 
@@ -160,7 +160,7 @@ def test_a_terminals_token_is_among_its_persons_own_and_revoked_there(portal: Po
 
 @pytest.mark.parametrize("said", ["allow", "refuse"])
 def test_a_code_is_answered_once(portal: Portal, said: str) -> None:
-    terminal, ann, amir = Asking(portal), entered(portal, "ann"), entered(portal, "amir")
+    terminal, ann, amir = AskingTerminal(portal), entered(portal, "ann"), entered(portal, "amir")
     asks = types(amir, terminal.code)
 
     allows(ann, terminal, said)
@@ -175,7 +175,7 @@ def test_a_code_is_answered_once(portal: Portal, said: str) -> None:
 
 
 def test_a_code_is_over_after_ten_minutes(portal: Portal) -> None:
-    terminal, ann = Asking(portal), entered(portal, "ann")
+    terminal, ann = AskingTerminal(portal), entered(portal, "ann")
 
     portal.wait(minutes=10)
     page = types(ann, terminal.code)
@@ -184,10 +184,10 @@ def test_a_code_is_over_after_ten_minutes(portal: Portal) -> None:
 
 
 def test_an_old_sign_in_signs_no_terminal_in(portal: Portal) -> None:
-    terminal, ann = Asking(portal), entered(portal, "ann")
+    terminal, ann = AskingTerminal(portal), entered(portal, "ann")
 
     portal.wait(minutes=15)
-    again = Asking(portal)
+    again = AskingTerminal(portal)
     page = types(ann, again.code)
 
     assert (page.status, "sign in again" in page.words) == (403, True)
@@ -197,11 +197,11 @@ def test_an_old_sign_in_signs_no_terminal_in(portal: Portal) -> None:
 
 
 def test_a_machine_signs_no_terminal_in(portal: Portal) -> None:
-    assert types(entered(portal, "gate"), Asking(portal).code).status == 403
+    assert types(entered(portal, "gate"), AskingTerminal(portal).code).status == 403
 
 
 def test_no_link_fills_in_a_code_and_no_page_takes_one_from_another_site(portal: Portal) -> None:
-    terminal, ann = Asking(portal), entered(portal, "ann")
+    terminal, ann = AskingTerminal(portal), entered(portal, "ann")
 
     link = ann.get(f"/terminal?code={terminal.code}&user_code={terminal.code}")
     page = ann.get("/terminal")
@@ -216,7 +216,7 @@ def test_no_link_fills_in_a_code_and_no_page_takes_one_from_another_site(portal:
 def test_codes_are_tried_so_often_and_no_more(open_portal: OpenPortal) -> None:
     few = SETTINGS.model_copy(update={"sign_ins_per_account": 3})
     portal = open_portal(settings=few)
-    terminal, ann = Asking(portal), entered(portal, "ann")
+    terminal, ann = AskingTerminal(portal), entered(portal, "ann")
 
     tried = [types(ann, "BBBB-BBBB").status for _ in range(3)]
     page = types(ann, terminal.code)
@@ -235,7 +235,7 @@ def test_codes_are_asked_for_so_often_and_no_more(open_portal: OpenPortal) -> No
 
 
 def test_neither_the_code_nor_the_token_is_kept_as_it_is(portal: Portal) -> None:
-    terminal = Asking(portal)
+    terminal = AskingTerminal(portal)
     allows(entered(portal, "ann"), terminal)
 
     (row,) = portal.sql(KEPT)
@@ -246,7 +246,7 @@ def test_neither_the_code_nor_the_token_is_kept_as_it_is(portal: Portal) -> None
 
 @pytest.mark.parametrize("change", [lambda t: t[:-1] + ("0" if t[-1] != "0" else "1"), lambda _: "x", lambda _: ""])
 def test_whoever_shows_no_token_of_a_terminal_is_told_nothing(portal: Portal, change: Callable[[str], str]) -> None:
-    terminal = Asking(portal)
+    terminal = AskingTerminal(portal)
 
     answer = terminal.shell.call("POST", STATE, json={"token": change(terminal.told["token"])})
     others = terminal.shell.call("POST", STATE, json={"token": portal.world.tokens["ann"]})
@@ -263,8 +263,8 @@ def test_a_sign_in_that_counts_at_one_tenant_signs_a_terminal_in_for_that_tenant
     ann = portal.world.people["ann"]
     portal.sql(grant, p=ann.person_id, t=elsewhere.id, r=Role.APPROVER.value)
     portal.world.people["ann"] = ann.within(portal.world.tenant.id)
-    terminal = Asking(portal)
+    terminal = AskingTerminal(portal)
 
-    allows(entered(portal, "ann", Means.OIDC), terminal)
+    allows(entered(portal, "ann", AuthMethod.OIDC), terminal)
 
     assert terminal.call("GET", "/v1/me").json()["tenants"].keys() == {portal.world.tenant.slug}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lockbox.identity.roles import Means
+from lockbox.identity.roles import AuthMethod
 from lockbox.requests.policy_rules import Policy
 from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
@@ -81,7 +81,7 @@ def test_a_resource_of_mixed_alphabets_is_flagged_where_an_approver_signs(portal
     enrol(portal.world, "ann")
     request = portal.world.submit(resources=[LOOKALIKE])
     browser = Browser(portal)
-    browser.enter("ann", Means.PASSKEY)
+    browser.enter("ann", AuthMethod.PASSKEY)
 
     signing = browser.submit(browser.get(f"/requests/{request.id}"), "/approve")
 

@@ -13,7 +13,7 @@ from lockbox.admin import what_if
 from lockbox.identity import authentication
 from lockbox.identity.api_tokens import written
 from lockbox.identity.keyring import Keyring
-from lockbox.identity.roles import Caller, Means, Mode, Role
+from lockbox.identity.roles import AuthMethod, Caller, Mode, Role
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.authenticator import Authenticator
@@ -184,7 +184,7 @@ def test_a_passkey_that_was_made_somebody_elses_signs_nobody_in(portal: Portal) 
 
 def test_an_invitation_whose_hash_and_end_the_owner_sets_is_not_accepted(portal: Portal) -> None:
     admin = signed_in(portal, "tara")
-    admin.enter("tara", Means.PASSKEY)
+    admin.enter("tara", AuthMethod.PASSKEY)
     slug, code = portal.world.tenant.slug, "ABCD-EFGH-IJKL-MNOP-QRST-UVWX-YZ23-4567"
     invited = _invited(admin, slug)
     plain = hashlib.sha256(code.replace("-", "").encode()).digest() + b"1234"
@@ -203,7 +203,7 @@ def test_an_invitation_whose_hash_and_end_the_owner_sets_is_not_accepted(portal:
 
 def test_the_workers_login_sets_no_hash_and_no_end_of_an_invitation(portal: Portal) -> None:
     admin = signed_in(portal, "tara")
-    admin.enter("tara", Means.PASSKEY)
+    admin.enter("tara", AuthMethod.PASSKEY)
     invited = _invited(admin, portal.world.tenant.slug)
 
     for change in ("secret_hash = sha256('mine')", "expires_at = 'infinity'", "code_nonce = ''", "mac = ''"):
@@ -282,7 +282,7 @@ def test_a_policy_that_the_apis_login_lays_down_opens_nothing_and_closing_stays(
     said = {"vendor_review": False, "quorum": 2}
     place = f"/v1/tenants/{tenant.slug}/policy"
     with at_door.house.transaction() as session:
-        weighed = what_if.weigh(session, tara, tenant.slug, Policy.model_validate(said))
+        weighed = what_if.preview_policy(session, tara, tenant.slug, Policy.model_validate(said))
     assert weighed.changes["quorum"] == "1 → 2"
     saved = at_door.call("tara", "PUT", place, json=said, headers={"If-Match": '"2"'})
     assert (saved.status_code, saved.json()["version"]) == (200, 3), saved.text
@@ -354,12 +354,14 @@ def test_a_leave_to_be_a_deputy_that_was_taken_back_does_not_come_back_by_its_ma
         )
 
 
-def _recognised(door: Door, name: str) -> authentication.Found:
+def _recognised(door: Door, name: str) -> authentication.CredentialLookup:
     from_text = door.world.tokens[name]
     token_id = UUID(hex=from_text.split("_")[2])
     with door.house.transaction() as session:
         (row,) = read(door.root, "SELECT secret_hash FROM tokens WHERE id = :id", id=token_id)
-        found = authentication.recognise(session, authentication.Kind.TOKEN, str(token_id), [row.secret_hash])
+        found = authentication.look_up_credential(
+            session, authentication.CredentialKind.TOKEN, str(token_id), [row.secret_hash]
+        )
     assert found is not None
     return found
 

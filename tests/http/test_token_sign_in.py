@@ -11,8 +11,8 @@ from httpx import Response
 from api.browser import CSRF_HEADER
 from config.settings import Settings
 from lockbox.identity import sessions
-from lockbox.identity.roles import Means
-from lockbox.identity.sessions import Lasting, Place
+from lockbox.identity.roles import AuthMethod
+from lockbox.identity.sessions import ClientInfo, SessionLifetime
 from tests.http.door import facts
 from tests.http.portal import HOME, SESSION, Browser, OpenPortal, Portal
 from tests.oidc_issuer import LocalIssuer, local_issuer
@@ -24,13 +24,13 @@ VALUES (uuidv7(), :p, uuid_send(uuidv7()), '', 0, 'key', now(), now())
 """
 
 
-def signed_in(portal: Portal, name: str, means: Means) -> Browser:
+def signed_in(portal: Portal, name: str, means: AuthMethod) -> Browser:
     """Open a browser in which somebody has just signed in, by whatever means."""
     browser = portal.browser()
     caller = replace(portal.world.people[name], means=means, signed_in_at=None)
     with portal.house.transaction() as session:
-        lasting = Lasting(timedelta(hours=1), timedelta(hours=12))
-        secret = sessions.begin(session, caller, Place(None, None), lasting)
+        lasting = SessionLifetime(timedelta(hours=1), timedelta(hours=12))
+        secret = sessions.begin(session, caller, ClientInfo(None, None), lasting)
     browser.put(SESSION, secret)
     return browser
 
@@ -41,8 +41,8 @@ def asks(browser: Browser, path: str = "/v1/tokens", **body: Any) -> Response:
     return browser.call("POST", path, headers=ours, json={"name": "laptop"} | body)
 
 
-@pytest.mark.parametrize("means", [Means.PASSKEY, Means.OIDC, Means.MAIL])
-def test_whoever_has_just_signed_in_in_a_browser_makes_a_token(portal: Portal, means: Means) -> None:
+@pytest.mark.parametrize("means", [AuthMethod.PASSKEY, AuthMethod.OIDC, AuthMethod.MAIL])
+def test_whoever_has_just_signed_in_in_a_browser_makes_a_token(portal: Portal, means: AuthMethod) -> None:
     answer = asks(signed_in(portal, "ann", means))
 
     assert answer.status_code == 201
@@ -52,7 +52,7 @@ def test_whoever_has_just_signed_in_in_a_browser_makes_a_token(portal: Portal, m
 
 
 def test_a_browser_makes_none_without_the_token_of_our_own_page(portal: Portal) -> None:
-    browser = signed_in(portal, "ann", Means.PASSKEY)
+    browser = signed_in(portal, "ann", AuthMethod.PASSKEY)
 
     facts(browser.call("POST", "/v1/tokens", json={"name": "laptop"}), 403, "cross-site")
     facts(
@@ -61,8 +61,8 @@ def test_a_browser_makes_none_without_the_token_of_our_own_page(portal: Portal) 
     )
 
 
-@pytest.mark.parametrize("means", [Means.PASSKEY, Means.OIDC, Means.MAIL])
-def test_a_sign_in_of_a_quarter_of_an_hour_ago_makes_none(portal: Portal, means: Means) -> None:
+@pytest.mark.parametrize("means", [AuthMethod.PASSKEY, AuthMethod.OIDC, AuthMethod.MAIL])
+def test_a_sign_in_of_a_quarter_of_an_hour_ago_makes_none(portal: Portal, means: AuthMethod) -> None:
     browser = signed_in(portal, "ann", means)
     token = asks(browser).json()
 
@@ -88,7 +88,7 @@ def lasts(told: dict[str, Any]) -> timedelta:
 
 
 def test_a_token_that_a_mailed_code_made_lasts_a_week_however_often_it_is_rotated(portal: Portal) -> None:
-    browser, script = signed_in(portal, "ann", Means.MAIL), portal.browser()
+    browser, script = signed_in(portal, "ann", AuthMethod.MAIL), portal.browser()
 
     def by(token: dict[str, Any], **body: Any) -> Response:
         shown = {"authorization": f"Bearer {token['token']}"}
@@ -106,9 +106,9 @@ def test_a_token_that_a_mailed_code_made_lasts_a_week_however_often_it_is_rotate
 
 
 def test_a_mailed_code_rotates_no_token_to_more_than_a_week_and_a_passkey_does(portal: Portal) -> None:
-    mine = asks(signed_in(portal, "ann", Means.PASSKEY), days=30).json()
-    by_mail = browser_rotates(signed_in(portal, "ann", Means.MAIL), mine["id"]).json()
-    by_passkey = browser_rotates(signed_in(portal, "ann", Means.PASSKEY), by_mail["id"], days=90).json()
+    mine = asks(signed_in(portal, "ann", AuthMethod.PASSKEY), days=30).json()
+    by_mail = browser_rotates(signed_in(portal, "ann", AuthMethod.MAIL), mine["id"]).json()
+    by_passkey = browser_rotates(signed_in(portal, "ann", AuthMethod.PASSKEY), by_mail["id"], days=90).json()
 
     again = portal.browser().call(
         "POST",
@@ -120,7 +120,7 @@ def test_a_mailed_code_rotates_no_token_to_more_than_a_week_and_a_passkey_does(p
 
 
 def test_a_stale_session_still_lists_and_revokes(portal: Portal) -> None:
-    browser = signed_in(portal, "ann", Means.MAIL)
+    browser = signed_in(portal, "ann", AuthMethod.MAIL)
     token = asks(browser).json()
     portal.wait(minutes=20)
     ours = {"origin": HOME, "sec-fetch-site": "same-origin", CSRF_HEADER: sessions.csrf(browser.session or "")}
@@ -134,15 +134,15 @@ def test_a_stale_session_still_lists_and_revokes(portal: Portal) -> None:
 def test_a_code_from_a_mail_is_not_enough_for_whoever_has_a_passkey(portal: Portal) -> None:
     portal.sql(HAVE_A_PASSKEY, p=portal.world.people["ann"].person_id)
 
-    facts(asks(signed_in(portal, "ann", Means.MAIL)), 403, "fresh-sign-in-needed")
+    facts(asks(signed_in(portal, "ann", AuthMethod.MAIL)), 403, "fresh-sign-in-needed")
 
-    assert asks(signed_in(portal, "ann", Means.PASSKEY)).status_code == 201
+    assert asks(signed_in(portal, "ann", AuthMethod.PASSKEY)).status_code == 201
 
 
 def test_an_installation_lays_down_how_long_tokens_last(open_portal: OpenPortal) -> None:
     settings = Settings(environment="test", public_url=HOME, most_token_days=30, token_overlap_hours=2)
     portal = open_portal(settings=settings)
-    browser = signed_in(portal, "ann", Means.PASSKEY)
+    browser = signed_in(portal, "ann", AuthMethod.PASSKEY)
 
     usual, most, more = asks(browser), asks(browser, days=30), asks(browser, days=31)
     rotated = browser_rotates(browser, usual.json()["id"])

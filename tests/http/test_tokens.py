@@ -8,7 +8,7 @@ import pytest
 from lockbox.database import Database
 from lockbox.errors import NotSignedIn
 from lockbox.identity import api_tokens, row_security
-from lockbox.identity.api_tokens import Issued
+from lockbox.identity.api_tokens import IssuedToken
 from lockbox.identity.credentials import Token
 from lockbox.sql import new_id
 from tests.builders import setting
@@ -24,7 +24,7 @@ def whole(body: str) -> str:
     return body + api_tokens.checksum(body)
 
 
-def issued(door: Door, who: str = "erin", *, environment: str = "test", is_sample: bool = False) -> Issued:
+def issued(door: Door, who: str = "erin", *, environment: str = "test", is_sample: bool = False) -> IssuedToken:
     """Make a token for somebody, in their own transaction."""
     caller = door.world.people[who]
     with door.house.transaction() as session:

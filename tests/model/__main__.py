@@ -6,7 +6,7 @@ import time
 from rich.console import Console
 
 from tests.model.explorer import EVERYBODY, FEW, SILENCE, YES, Bound, explore
-from tests.model.rules import Rules
+from tests.model.rules import ModelRules
 
 
 def main() -> int:
@@ -19,7 +19,7 @@ def main() -> int:
     bound, out, bad = Bound(given.states, given.ticks, given.faults), Console(highlight=False), False
     for case in (*FEW, YES, SILENCE, *EVERYBODY):
         began = time.monotonic()
-        explored = explore(case, Rules(), bound)
+        explored = explore(case, ModelRules(), bound)
         out.print(f"{case.name}: {explored} ({time.monotonic() - began:.0f} s)")
         bad = bad or explored.wrong is not None
     return int(bad)

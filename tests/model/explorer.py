@@ -8,8 +8,21 @@ from lockbox.identity.roles import Mode
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy import Terms
 from tests.model.invariants import CHECKS, Check
-from tests.model.plant import World, begin, steps
-from tests.model.rules import ACTIONS, AMIR, ANN, ERIN, MAX, NAMES, NEVER, STATES, Case, House, Rules, acts_of
+from tests.model.plant import ModelWorld, begin, steps
+from tests.model.rules import (
+    ACTIONS,
+    AMIR,
+    ANN,
+    ERIN,
+    MAX,
+    NAMES,
+    NEVER,
+    STATES,
+    Case,
+    ModelRules,
+    RuleModel,
+    acts_of,
+)
 
 TICK = {"review_window": 1, "approval_window": 1, "access_ceiling": 1, "closing_warning": 0}
 TICKS = {"review_window": 2, "approval_window": 2, "access_ceiling": 2}
@@ -45,7 +58,7 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class Explored:
+class Exploration:
     """What was seen: how many states, how deep, whether that was all there are, and the first that was wrong."""
 
     states: int
@@ -62,18 +75,18 @@ class Explored:
         return "\n".join([f"Wrong: {self.wrong}.", *self.story])
 
 
-def explore(case: Case, rules: Rules, bound: Bound, checks: tuple[Check, ...] = CHECKS) -> Explored:
+def explore(case: Case, rules: ModelRules, bound: Bound, checks: tuple[Check, ...] = CHECKS) -> Exploration:
     """Go through the states breadth first until one is wrong, or all are seen, or the bound is reached."""
-    house = House(rules, case, bound.faults)
+    house = RuleModel(rules, case, bound.faults)
     first = begin(house)
-    came: dict[World, tuple[World, str] | None] = {first: None}
+    came: dict[ModelWorld, tuple[ModelWorld, str] | None] = {first: None}
     waiting = deque([(first, 0)])
     depth, whole = 0, True
     while waiting:
         world, depth = waiting.popleft()
         for check in checks:
             if wrong := check(world, house):
-                return Explored(len(came), depth, whole=False, wrong=wrong, story=tuple(_story(came, world)))
+                return Exploration(len(came), depth, whole=False, wrong=wrong, story=tuple(_story(came, world)))
         for label, after in steps(world, house, bound.horizon):
             if after not in came:
                 if len(came) >= bound.states:
@@ -81,10 +94,10 @@ def explore(case: Case, rules: Rules, bound: Bound, checks: tuple[Check, ...] = 
                     break
                 came[after] = (world, label)
                 waiting.append((after, depth + 1))
-    return Explored(len(came), depth, whole)
+    return Exploration(len(came), depth, whole)
 
 
-def _story(came: dict[World, tuple[World, str] | None], last: World) -> list[str]:
+def _story(came: dict[ModelWorld, tuple[ModelWorld, str] | None], last: ModelWorld) -> list[str]:
     """Return the way to a state, a line a step: when, what, and how the request stands after it."""
     lines: list[str] = []
     world = last
@@ -97,7 +110,7 @@ def _story(came: dict[World, tuple[World, str] | None], last: World) -> list[str
     return [f"{number:2}. {line}" for number, line in enumerate(reversed(lines), 1)]
 
 
-def _stands(world: World) -> str:
+def _stands(world: ModelWorld) -> str:
     row = world.row
     until = f" until {row.deadline}" if row.wake != NEVER else ""
     return f"it is {STATES[row.state]}{until}"

@@ -4,18 +4,18 @@ from collections.abc import Callable
 
 from lockbox.identity.roles import Mode
 from lockbox.requests.lifecycle import FINAL_STATES, Action, State
-from tests.model.plant import RESTING, World, hinting, reconciles
-from tests.model.rules import ACTIONS, AMIR, ANN, CLOCK, ERIN, MAX, NEVER, STATES, House
+from tests.model.plant import RESTING, ModelWorld, hinting, reconciles
+from tests.model.rules import ACTIONS, AMIR, ANN, CLOCK, ERIN, MAX, NEVER, STATES, RuleModel
 
 ACTIVE, PENDING, REVIEWING = (STATES.index(state) for state in (State.ACTIVE, State.PENDING, State.REVIEWING))
 APPROVE, ENDORSE, DENY = (ACTIONS.index(action) for action in (Action.APPROVE, Action.ENDORSE, Action.DENY))
 FINAL = frozenset(STATES.index(state) for state in FINAL_STATES)
 ENOUGH = 60
 
-Check = Callable[[World, House], str | None]
+Check = Callable[[ModelWorld, RuleModel], str | None]
 
 
-def one_event_a_move(world: World, _: House) -> str | None:
+def one_event_a_move(world: ModelWorld, _: RuleModel) -> str | None:
     """I4: as many events as versions, and nothing after an end."""
     row = world.row
     if row.version != len(row.trail):
@@ -25,7 +25,7 @@ def one_event_a_move(world: World, _: House) -> str | None:
     return "the row is not what its last event says" if row.trail[-1][3] != row.state else None
 
 
-def opened_by_a_timely_yes(world: World, house: House) -> str | None:
+def opened_by_a_timely_yes(world: ModelWorld, house: RuleModel) -> str | None:
     """I1: whoever opens is another person, has the right, and is in time."""
     opened = [event for event in world.row.trail if event[3] == ACTIVE]
     if not opened:
@@ -44,7 +44,7 @@ def opened_by_a_timely_yes(world: World, house: House) -> str | None:
     return "it is open and was not reviewed" if terms.vendor_review and not reviewed else None
 
 
-def asked_once_the_customer_decides(world: World, house: House) -> str | None:
+def asked_once_the_customer_decides(world: ModelWorld, house: RuleModel) -> str | None:
     """From a switch to `enforce` on, the door is open by the customer's yes alone.
 
     A window whose time is over is not revoked; it would take Postgres' clock to step back to open it again.
@@ -56,7 +56,7 @@ def asked_once_the_customer_decides(world: World, house: House) -> str | None:
     return None if yes else "it is open without the customer, who decides by now"
 
 
-def shut_after_the_end(world: World, house: House) -> str | None:
+def shut_after_the_end(world: ModelWorld, house: RuleModel) -> str | None:
     """I2: the door is never open at or after the end of what was granted."""
     if not house.door(world.row, world.now):
         return None
@@ -65,13 +65,13 @@ def shut_after_the_end(world: World, house: House) -> str | None:
     return f"the door is open at {world.now}, and the window ended at {ends}" if world.now >= ends else None
 
 
-def never_denied_and_open(world: World, _: House) -> str | None:
+def never_denied_and_open(world: ModelWorld, _: RuleModel) -> str | None:
     """One denial outweighs any approvals."""
     states, actions = {event[3] for event in world.row.trail}, {event[1] for event in world.row.trail}
     return "it was denied, and it was open" if ACTIVE in states and DENY in actions else None
 
 
-def not_ended_early(world: World, house: House) -> str | None:
+def not_ended_early(world: ModelWorld, house: RuleModel) -> str | None:
     """Silence has its whole time: the clock ends nothing before its deadline."""
     terms = house.case.terms
     windows = {PENDING: terms.approval_window, REVIEWING: terms.review_window, ACTIVE: terms.access_ceiling}
@@ -83,7 +83,7 @@ def not_ended_early(world: World, house: House) -> str | None:
     return None if at >= since + windows[state] else f"the clock ended it at {at}, before its deadline"
 
 
-def ends_in_the_end(world: World, house: House) -> str | None:
+def ends_in_the_end(world: ModelWorld, house: RuleModel) -> str | None:
     """Liveness: whatever was lost, with reconciling at work the request becomes final."""
     key = ("ends", world.now, world.row)
     if key not in house.said:
@@ -92,7 +92,7 @@ def ends_in_the_end(world: World, house: House) -> str | None:
     return None if house.said[key] else "it never ends, though all heals and reconciling works"
 
 
-def hints_suffice(world: World, house: House) -> str | None:
+def hints_suffice(world: ModelWorld, house: RuleModel) -> str | None:
     """Liveness without repair: where nothing went wrong, hints alone end it."""
     if world.faults < house.faults:
         return None
@@ -102,7 +102,7 @@ def hints_suffice(world: World, house: House) -> str | None:
     return None if house.said[key] else "it never ends by hints alone, though nothing went wrong"
 
 
-def _ends(world: World, after: Callable[[World], list[World]]) -> bool:
+def _ends(world: ModelWorld, after: Callable[[ModelWorld], list[ModelWorld]]) -> bool:
     """Whether time and these steps bring it to an end; where there is one to take, time stands still."""
     for _ in range(ENOUGH):
         if world.row.state in FINAL:

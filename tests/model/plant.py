@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action
-from tests.model.rules import ACTIONS, NAMES, NEVER, STATES, House, Row
+from tests.model.rules import ACTIONS, NAMES, NEVER, STATES, ModelRow, RuleModel
 
 IDLE, HAS, HOLDS, SETTLES = range(4)
 LEASE = 1
@@ -15,7 +15,7 @@ MOST_ARMS = 2
 KINDS = tuple(ACTIONS.index(action) for action in (Action.TIME_OUT, Action.EXPIRE))
 
 
-class Promise(NamedTuple):
+class ModelEntry(NamedTuple):
     """What an index has to hold: kind, and when it is due by Postgres' clock, or in how long if `is_delay`."""
 
     kind: int
@@ -33,13 +33,13 @@ class Worker(NamedTuple):
     seen: tuple[object, ...] = ()
 
 
-class World(NamedTuple):
+class ModelWorld(NamedTuple):
     """Everything at one moment. `arms` are promises that are committed and that Redis has not heard of."""
 
     now: int
     skew: int
-    row: Row
-    arms: tuple[Promise, ...]
+    row: ModelRow
+    arms: tuple[ModelEntry, ...]
     held: tuple[int, ...]
     lease: tuple[int, ...]
     whole: int
@@ -53,17 +53,17 @@ class World(NamedTuple):
         return any(worker.step == HOLDS for worker in self.workers)
 
 
-Step = tuple[str, World]
+Step = tuple[str, ModelWorld]
 RESTING = (Worker(), Worker())
 
 
-def begin(house: House) -> World:
+def begin(house: RuleModel) -> ModelWorld:
     """Return the world just after a request was filed, which Redis has not heard of."""
     row = house.filed()
-    return World(0, 0, row, (_promise(row),), (), (), 1, (), RESTING, house.faults)
+    return ModelWorld(0, 0, row, (_promise(row),), (), (), 1, (), RESTING, house.faults)
 
 
-def steps(world: World, house: House, horizon: int) -> Iterator[Step]:
+def steps(world: ModelWorld, house: RuleModel, horizon: int) -> Iterator[Step]:
     """Yield every step that can come next: people's, the plant's own, and an adversary's who has faults left."""
     yield from _acts(world, house)
     if world.now < horizon:
@@ -74,7 +74,7 @@ def steps(world: World, house: House, horizon: int) -> Iterator[Step]:
         yield from _faults(world._replace(faults=world.faults - 1))
 
 
-def hinting(world: World, house: House) -> Iterator[Step]:
+def hinting(world: ModelWorld, house: RuleModel) -> Iterator[Step]:
     """Yield what is done by hints: arming, claiming, and what a worker does step by step."""
     for arm in world.arms:
         left = list(world.arms)
@@ -85,7 +85,7 @@ def hinting(world: World, house: House) -> Iterator[Step]:
         yield from _works(world, number, house)
 
 
-def reconciles(world: World, house: House) -> Iterator[Step]:
+def reconciles(world: ModelWorld, house: RuleModel) -> Iterator[Step]:
     """Yield what reconciling does: act on what is overdue, arm what is missing, rebuild what was lost."""
     row = world.row
     if house.rules.overdue_runs and row.wake != NEVER and row.wake <= world.now - GRACE and not world.is_locked:
@@ -98,7 +98,7 @@ def reconciles(world: World, house: House) -> Iterator[Step]:
         yield "reconciling arms what is missing", _armed(world._replace(whole=1), _promise(row))
 
 
-def _acts(world: World, house: House) -> Iterator[Step]:
+def _acts(world: ModelWorld, house: RuleModel) -> Iterator[Step]:
     if world.is_locked or len(world.arms) == MOST_ARMS:
         return
     for person, action in house.case.acts:
@@ -112,7 +112,7 @@ def _acts(world: World, house: House) -> Iterator[Step]:
         yield "tara: switches to enforce", world._replace(row=after, arms=arms)
 
 
-def _claims(world: World) -> Iterator[Step]:
+def _claims(world: ModelWorld) -> Iterator[Step]:
     """Yield a poller's claim, of what is due or of what was leased for too long, and its hint."""
     at = world.now + world.skew
     for held in (world.held, world.lease):
@@ -122,7 +122,7 @@ def _claims(world: World) -> Iterator[Step]:
             yield f"a poller claims it and hints {ACTIONS[held[0]]}", claimed
 
 
-def _works(world: World, number: int, house: House) -> Iterator[Step]:
+def _works(world: ModelWorld, number: int, house: RuleModel) -> Iterator[Step]:
     worker, name = world.workers[number], f"worker {number + 1}"
     if worker.step == IDLE:
         for kind in sorted(set(world.hints)):
@@ -133,7 +133,7 @@ def _works(world: World, number: int, house: House) -> Iterator[Step]:
             yield f"{name} takes the hint {ACTIONS[kind]}", _with(world._replace(hints=tuple(hints)), number, taken)
     elif worker.step == HAS:
         if world.is_locked:
-            again = Worker(SETTLES, promise=Promise(worker.kind, 1, 1))
+            again = Worker(SETTLES, promise=ModelEntry(worker.kind, 1, 1))
             yield f"{name} finds the row locked and leaves it for later", _with(world, number, again)
         else:
             holds = worker._replace(step=HOLDS, at=worker.at if worker.seen else world.now)
@@ -146,14 +146,14 @@ def _works(world: World, number: int, house: House) -> Iterator[Step]:
             spent = done._replace(faults=world.faults - 1)
             yield f"{name} commits and hears nothing of it", _with(spent, number, Worker())
     else:
-        yield f"{name} settles the index", _with(_armed(world, Promise(*worker.promise)), number, Worker())
+        yield f"{name} settles the index", _with(_armed(world, ModelEntry(*worker.promise)), number, Worker())
 
 
-def _handled(world: World, worker: Worker, house: House) -> tuple[Row, Promise]:
+def _handled(world: ModelWorld, worker: Worker, house: RuleModel) -> tuple[ModelRow, ModelEntry]:
     """Return the row after a handler and what it settles: the row's present truth, early ones as a delay."""
     if worker.seen:
         # A handler that believes the hint and what it read before the lock.
-        seen = Row(*worker.seen)  # type: ignore[arg-type]
+        seen = ModelRow(*worker.seen)  # type: ignore[arg-type]
         if not seen.is_open:
             return world.row, _promise(world.row)
         after = house.ended(seen, worker.at)
@@ -161,11 +161,11 @@ def _handled(world: World, worker: Worker, house: House) -> tuple[Row, Promise]:
         return after, _promise(after)
     after = house.clocked(world.row, worker.at)
     if after is world.row and after.wake != NEVER:
-        return after, Promise(_promise(after).kind, after.wake - worker.at, 1)
+        return after, ModelEntry(_promise(after).kind, after.wake - worker.at, 1)
     return after, _promise(after)
 
 
-def _faults(world: World) -> Iterator[Step]:
+def _faults(world: ModelWorld) -> Iterator[Step]:
     """Yield what goes wrong; the fault is already counted."""
     for kind in KINDS:
         if len(world.hints) < MOST_HINTS:
@@ -187,7 +187,7 @@ def _faults(world: World) -> Iterator[Step]:
             yield f"worker {number + 1} is killed", _with(world, number, Worker())
 
 
-def _armed(world: World, promise: Promise) -> World:
+def _armed(world: ModelWorld, promise: ModelEntry) -> ModelWorld:
     """Return the world after the index was made to hold just this of the request."""
     due = promise.due
     if due != NEVER and promise.is_delay:
@@ -195,16 +195,16 @@ def _armed(world: World, promise: Promise) -> World:
     return world._replace(held=() if due == NEVER else (promise.kind, due), lease=())
 
 
-def _promise(row: Row) -> Promise:
+def _promise(row: ModelRow) -> ModelEntry:
     action = CLOCK_ACTIONS.get(STATES[row.state], Action.EXPIRE)
-    return Promise(ACTIONS.index(action), row.wake)
+    return ModelEntry(ACTIONS.index(action), row.wake)
 
 
-def _with(world: World, number: int, worker: Worker) -> World:
+def _with(world: ModelWorld, number: int, worker: Worker) -> ModelWorld:
     # Two workers are alike: which of them does it makes no other state.
     pair = sorted((worker, world.workers[1 - number]))
     return world._replace(workers=(pair[0], pair[1]))
 
 
-def _name(promise: Promise) -> str:
+def _name(promise: ModelEntry) -> str:
     return "an end" if promise.due == NEVER else f"{ACTIONS[promise.kind]} at {promise.due}"

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from lockbox.errors import Refusal
+from lockbox.errors import LockboxError
 from lockbox.identity.roles import Mode
 from lockbox.requests import lifecycle, policy, quorum
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, DECISIONS, FINAL_STATES, OPEN_STATES, Action, Party, State
-from lockbox.requests.policy import Stretch, Terms
+from lockbox.requests.policy import Phase, Terms
 from lockbox.requests.quorum import Vote, granted_window
 
 STATES = tuple(State)
@@ -47,7 +47,7 @@ def acts_of(*people: int) -> tuple[tuple[int, Action], ...]:
     return tuple(act for act in ACTS if act[0] in people)
 
 
-class Row(NamedTuple):
+class ModelRow(NamedTuple):
     """The row of one request and its trail, in numbers: states and actions by their place, times in ticks.
 
     `trail` holds for each event who did what and when, and the state after it. `enforced` is when the tenant has
@@ -94,7 +94,7 @@ def _late(at: int, deadline: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Rules:
+class ModelRules:
     """The code that is explored. To break it is to give another part in the place of the real one.
 
     `rechecks` is whether a handler looks at the row again once it has locked it, `own_is_refused` whether nobody
@@ -104,7 +104,7 @@ class Rules:
     move: Callable[..., Any] = lifecycle.move
     deadline: Callable[..., datetime] = policy.deadline
     wake_at: Callable[..., datetime | None] = policy.wake_at
-    nudges: Callable[..., Any] = policy.nudges
+    nudges: Callable[..., Any] = policy.due_reminders
     quorum_met: Callable[..., bool] = quorum.quorum_met
     stricter_mode: Callable[..., Mode] = policy.stricter_mode
     is_late: Callable[[int, int], bool] = _late
@@ -126,60 +126,60 @@ def ticks(moment: datetime | None) -> int:
 
 
 @dataclass
-class House:
+class RuleModel:
     """The rules for one case, remembering what they said before; so many `faults` may go wrong in all."""
 
-    rules: Rules
+    rules: ModelRules
     case: Case
     faults: int = 1
     said: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
-    def filed(self) -> Row:
+    def filed(self) -> ModelRow:
         """Return the row of a request that was filed at tick 0."""
         self.rules.move(None, Action.SUBMIT, {Party.ENGINEER})
         submitted = (ERIN, ACTIONS.index(Action.SUBMIT), 0, STATES.index(self.case.first))
-        return self._begun(Row(0, 1, 0, 0, 0, 0, (), (submitted,)), self.case.first, 0)
+        return self._begun(ModelRow(0, 1, 0, 0, 0, 0, (), (submitted,)), self.case.first, 0)
 
-    def judged(self, row: Row, person: int, action: Action, at: int) -> Row | None:
+    def judged(self, row: ModelRow, person: int, action: Action, at: int) -> ModelRow | None:
         """Return the row after a person's act, None if it is refused."""
         key = (row, person, action, at)
         if key not in self.said:
             self.said[key] = self._judged(row, person, action, at)
-        found: Row | None = self.said[key]
+        found: ModelRow | None = self.said[key]
         return found
 
-    def switched(self, row: Row, at: int) -> Row:
+    def switched(self, row: ModelRow, at: int) -> ModelRow:
         """Return the row after the tenant has switched to `enforce`: a window that the vendor opened is revoked."""
         after = row._replace(enforced=at)
         revoked = self.judged(after, TARA, Action.REVOKE, at) if STATES[row.state] is State.ACTIVE else None
         return revoked or after
 
-    def clocked(self, row: Row, at: int) -> Row:
+    def clocked(self, row: ModelRow, at: int) -> ModelRow:
         """Return the row after the clock has looked at it; the same where nothing is due."""
         key = (row, CLOCK, at)
         if key not in self.said:
             self.said[key] = self._clocked(row, at)
-        found: Row = self.said[key]
+        found: ModelRow = self.said[key]
         return found
 
-    def ended(self, row: Row, at: int) -> Row:
+    def ended(self, row: ModelRow, at: int) -> ModelRow:
         """Return the row after the clock has ended it."""
         state = STATES[row.state]
         action = CLOCK_ACTIONS[state]
         taken, _ = self.rules.move(state, action, {Party.CLOCK})
         return self._moved(row, CLOCK, action, taken.to, at)
 
-    def door(self, row: Row, now: int) -> bool:
+    def door(self, row: ModelRow, now: int) -> bool:
         """Whether the guarded system would let the engineer in at this moment."""
         return STATES[row.state] is State.ACTIVE and not self.rules.is_shut(now, row.deadline)
 
-    def _judged(self, row: Row, person: int, action: Action, at: int) -> Row | None:
+    def _judged(self, row: ModelRow, person: int, action: Action, at: int) -> ModelRow | None:
         if person == ERIN and action in DECISIONS and self.rules.own_is_refused:
             return None
         state = STATES[row.state]
         try:
             taken, _ = self.rules.move(state, action, PARTIES[person])
-        except Refusal:
+        except LockboxError:
             return None
         if self.rules.is_late(at, row.deadline):
             return None
@@ -192,7 +192,7 @@ class House:
         after = row._replace(votes=votes)
         return self._moved(after, person, action, self._next(taken, after, action), at)
 
-    def _next(self, taken: Any, row: Row, action: Action) -> State:
+    def _next(self, taken: Any, row: ModelRow, action: Action) -> State:
         mode = self.rules.stricter_mode(self.case.mode, self.case.mode if row.enforced == NEVER else Mode.ENFORCE)
         if taken.instead is None or (action is Action.ENDORSE and policy.customer_decides(mode)):
             return State(taken.to)
@@ -202,7 +202,7 @@ class House:
         met = self.rules.quorum_met(list(_votes(row)), terms.quorum, terms.stages, {})
         return State(taken.to if met else taken.instead)
 
-    def _moved(self, row: Row, person: int, action: Action, to: State, at: int) -> Row:
+    def _moved(self, row: ModelRow, person: int, action: Action, to: State, at: int) -> ModelRow:
         event = (person, ACTIONS.index(action), at, STATES.index(to))
         after = row._replace(version=row.version + 1, trail=(*row.trail, event))
         if to is STATES[row.state]:
@@ -211,7 +211,7 @@ class House:
             return after._replace(state=STATES.index(to), wake=NEVER)
         return self._begun(after, to, at)
 
-    def _begun(self, row: Row, to: State, at: int) -> Row:
+    def _begun(self, row: ModelRow, to: State, at: int) -> ModelRow:
         terms = self.case.terms
         access = granted_window(terms.access_ceiling, _votes(row))
         ends = self.rules.deadline(
@@ -220,7 +220,7 @@ class House:
         begun = row._replace(state=STATES.index(to), since=at, deadline=ticks(ends), warned=0)
         return begun._replace(wake=self._wake(begun, at))
 
-    def _clocked(self, row: Row, at: int) -> Row:
+    def _clocked(self, row: ModelRow, at: int) -> ModelRow:
         if row.wake == NEVER or row.wake > at:
             return row
         if self.rules.is_due(at, row.deadline):
@@ -229,14 +229,14 @@ class House:
         nudged = row._replace(warned=int(row.warned or due.warn))
         return nudged._replace(wake=self._wake(nudged, at))
 
-    def _wake(self, row: Row, at: int) -> int:
+    def _wake(self, row: ModelRow, at: int) -> int:
         return ticks(self.rules.wake_at(self._stretch(row), self.case.terms, instant(at)))
 
-    def _stretch(self, row: Row) -> Stretch:
-        return Stretch(STATES[row.state], instant(row.since), instant(row.deadline), 0, 1, bool(row.warned))
+    def _stretch(self, row: ModelRow) -> Phase:
+        return Phase(STATES[row.state], instant(row.since), instant(row.deadline), 0, 1, bool(row.warned))
 
 
-def _votes(row: Row) -> tuple[Vote, ...]:
+def _votes(row: ModelRow) -> tuple[Vote, ...]:
     """Return the votes as the quorum counts them; who is no approver fills no seat."""
     return tuple(
         Vote(IDS[person], ACTIONS[verdict], None, frozenset({IDS[person]} if person in APPROVERS else ()))

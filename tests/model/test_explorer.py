@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from lockbox.requests import lifecycle, policy
-from lockbox.requests.lifecycle import Action, Move, State
+from lockbox.requests.lifecycle import Action, MoveRule, State
 from lockbox.requests.quorum import Vote
 from tests.model.explorer import EVERYBODY, FEW, SILENCE, YES, Bound, explore
 from tests.model.invariants import one_event_a_move
-from tests.model.rules import Case, Rules
+from tests.model.rules import Case, ModelRules
 
 ONE, TWO, _, VENDOR, SWITCHED = EVERYBODY
 NEAR = Bound(states=12_000, horizon=5, faults=1)
-REAL = Rules()
+REAL = ModelRules()
 
 
 def _one_tick_short(*given: Any, **windows: Any) -> datetime:
@@ -29,14 +29,14 @@ def _one_tick_long(*given: Any, **windows: Any) -> datetime:
 def _from_the_dead(state: State | None, action: Action, parties: Any) -> Any:
     """A table of moves with one row too many."""
     if (state, action) == (State.DENIED, Action.REVOKE):
-        return Move(State.ACTIVE, frozenset()), None
+        return MoveRule(State.ACTIVE, frozenset()), None
     return lifecycle.move(state, action, parties)
 
 
 def _one_vote_of_several(state: State | None, action: Action, parties: Any) -> Any:
     """A table of moves in which a denial is one vote of several."""
     if (state, action) == (State.PENDING, Action.DENY):
-        return Move(State.DENIED, frozenset(), State.PENDING), None
+        return MoveRule(State.DENIED, frozenset(), State.PENDING), None
     return lifecycle.move(state, action, parties)
 
 
@@ -44,27 +44,31 @@ def _any_yes(votes: list[Vote], *_: object) -> bool:
     return any(vote.verdict is Action.APPROVE for vote in votes)
 
 
-BROKEN: dict[str, tuple[Case, Rules, str]] = {
-    "a clock that ends early": (ONE, Rules(is_due=lambda at, ends: at >= ends - 1), "before its deadline"),
-    "a window that is too short": (ONE, Rules(deadline=_one_tick_short), "before its deadline"),
-    "a window that is too long": (ONE, Rules(deadline=_one_tick_long), "the window ended"),
-    "a window of the vendor's that is too long": (VENDOR, Rules(deadline=_one_tick_long), "the window ended"),
-    "an approval that ignores the deadline": (ONE, Rules(is_late=lambda *_: False), "timely approvals"),
-    "an approval at the very deadline": (ONE, Rules(is_late=lambda at, ends: at > ends), "timely approvals"),
-    "a handler that does not look again": (ONE, Rules(rechecks=False), "before its deadline"),
-    "a requester who decides": (ONE, Rules(own_is_refused=False), "her own request"),
-    "a quorum of one": (TWO, Rules(quorum_met=lambda *_: True), "without enough timely approvals"),
-    "a door that believes the state": (ONE, Rules(is_shut=lambda *_: False), "the window ended"),
-    "a door that shuts a tick late": (ONE, Rules(is_shut=lambda now, ends: now > ends), "the window ended"),
-    "a table with a row too many": (ONE, Rules(move=_from_the_dead), "after the end"),
-    "a denial that can be outvoted": (ONE, Rules(move=_one_vote_of_several, quorum_met=_any_yes), "it was denied"),
+BROKEN: dict[str, tuple[Case, ModelRules, str]] = {
+    "a clock that ends early": (ONE, ModelRules(is_due=lambda at, ends: at >= ends - 1), "before its deadline"),
+    "a window that is too short": (ONE, ModelRules(deadline=_one_tick_short), "before its deadline"),
+    "a window that is too long": (ONE, ModelRules(deadline=_one_tick_long), "the window ended"),
+    "a window of the vendor's that is too long": (VENDOR, ModelRules(deadline=_one_tick_long), "the window ended"),
+    "an approval that ignores the deadline": (ONE, ModelRules(is_late=lambda *_: False), "timely approvals"),
+    "an approval at the very deadline": (ONE, ModelRules(is_late=lambda at, ends: at > ends), "timely approvals"),
+    "a handler that does not look again": (ONE, ModelRules(rechecks=False), "before its deadline"),
+    "a requester who decides": (ONE, ModelRules(own_is_refused=False), "her own request"),
+    "a quorum of one": (TWO, ModelRules(quorum_met=lambda *_: True), "without enough timely approvals"),
+    "a door that believes the state": (ONE, ModelRules(is_shut=lambda *_: False), "the window ended"),
+    "a door that shuts a tick late": (ONE, ModelRules(is_shut=lambda now, ends: now > ends), "the window ended"),
+    "a table with a row too many": (ONE, ModelRules(move=_from_the_dead), "after the end"),
+    "a denial that can be outvoted": (
+        ONE,
+        ModelRules(move=_one_vote_of_several, quorum_met=_any_yes),
+        "it was denied",
+    ),
     "a switch that what is in review does not know of": (
         SWITCHED,
-        Rules(stricter_mode=lambda at_submit, _: at_submit),
+        ModelRules(stricter_mode=lambda at_submit, _: at_submit),
         "without the customer",
     ),
-    "reconciling that never acts": (ONE, Rules(overdue_runs=False), "reconciling works"),
-    "a clock that nobody winds": (ONE, Rules(wake_at=lambda *_: None), "never ends"),
+    "reconciling that never acts": (ONE, ModelRules(overdue_runs=False), "reconciling works"),
+    "a clock that nobody winds": (ONE, ModelRules(wake_at=lambda *_: None), "never ends"),
 }
 
 
@@ -107,7 +111,7 @@ def test_a_broken_house_is_seen_and_its_story_told(name: str) -> None:
 
 
 def test_a_handler_that_does_not_look_again_moves_twice() -> None:
-    rules = Rules(rechecks=False)
+    rules = ModelRules(rechecks=False)
 
     explored = explore(ONE, rules, replace(NEAR, states=200_000), checks=(one_event_a_move,))
 
@@ -116,7 +120,7 @@ def test_a_handler_that_does_not_look_again_moves_twice() -> None:
 
 
 def test_the_story_is_the_shortest_there_is() -> None:
-    explored = explore(ONE, Rules(own_is_refused=False), NEAR)
+    explored = explore(ONE, ModelRules(own_is_refused=False), NEAR)
 
     assert str(explored).splitlines() == [
         "Wrong: erin decided about her own request.",

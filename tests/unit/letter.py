@@ -7,8 +7,8 @@ from uuid import UUID
 
 from lockbox.identity.roles import Mode
 from lockbox.notifications import request_mail
-from lockbox.notifications.request_mail import Letter, Wording
-from lockbox.notifications.senders.protocol import Mail
+from lockbox.notifications.request_mail import MailWording, RequestMail
+from lockbox.notifications.senders.protocol import OutgoingMail
 
 PUBLIC = "https://lockbox.vendor.example/"
 SENDER = "Lockbox <lockbox@vendor.example>"
@@ -20,9 +20,9 @@ ERIN = UUID(int=1)
 ANN = UUID(int=2)
 
 
-def letter(**changes: Any) -> Letter:
+def letter(**changes: Any) -> RequestMail:
     """Return a letter that asks Ann for an answer, with changes."""
-    asks = Letter(
+    asks = RequestMail(
         notice_id=UUID(int=99),
         template="pending",
         now=AT + timedelta(seconds=5),
@@ -52,12 +52,12 @@ def letter(**changes: Any) -> Letter:
         recipient_id=ANN,
         recipient_name="Ann Approver",
         recipient_address="ann@contoso.example",
-        wording=Wording(),
+        wording=MailWording(),
         time_zone="UTC",
     )
     return replace(asks, **changes)
 
 
-def mail(**changes: Any) -> Mail:
+def mail(**changes: Any) -> OutgoingMail:
     """Return the mail of such a letter."""
     return request_mail.mail(letter(**changes), public_url=PUBLIC, services=SERVICES, sender=SENDER)

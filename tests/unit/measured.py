@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from bench.targets import Findings, Peer
+from bench.targets import BenchResults, Peer
 
 PEER = Peer(
     storms={10_000: {"a_second": 1_500.0, "last_seconds": 6.7}},
@@ -10,7 +10,7 @@ PEER = Peer(
     told={"a_second": 400.0},
     pending={"redis_bytes": 1_200.0, "worker_bytes": 10_000.0, "postgres_bytes": 0.0},
 )
-GOOD = Findings(
+GOOD = BenchResults(
     pending={
         "count": 100_000.0,
         "redis_bytes": 120.0,

@@ -13,14 +13,14 @@ from lockbox.requests.policy import (
     HARD_ANSWER_LIMIT,
     MOST_APPROVALS,
     MOST_TIERS,
+    ApprovalStage,
     ApproveMeans,
-    Commented,
     Overrides,
     Reason,
-    Stage,
+    ReasonedDecision,
     Terms,
 )
-from lockbox.requests.policy_rules import Ask, Consent, Match, Policy, Rule
+from lockbox.requests.policy_rules import Consent, Match, Policy, RequestFacts, Rule
 
 PEOPLE = tuple(UUID(int=number) for number in range(1, 6))
 GROUPS = ("board", "legal", "ops")
@@ -35,9 +35,9 @@ def tiers_of(positions: dict[str, int]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(group for group, at in positions.items() if at == tier) for tier in tiers)
 
 
-def stages_of(quorums: dict[str, int]) -> tuple[Stage, ...]:
+def stages_of(quorums: dict[str, int]) -> tuple[ApprovalStage, ...]:
     """Return a stage for each group."""
-    return tuple(Stage(group=group, quorum=quorum) for group, quorum in quorums.items())
+    return tuple(ApprovalStage(group=group, quorum=quorum) for group, quorum in quorums.items())
 
 
 def some(values: tuple[Any, ...]) -> st.SearchStrategy[tuple[Any, ...]]:
@@ -45,7 +45,7 @@ def some(values: tuple[Any, ...]) -> st.SearchStrategy[tuple[Any, ...]]:
     return st.lists(st.sampled_from(values), min_size=1, unique=True).map(tuple)
 
 
-def quorums(most: int, least_groups: int) -> st.SearchStrategy[tuple[Stage, ...]]:
+def quorums(most: int, least_groups: int) -> st.SearchStrategy[tuple[ApprovalStage, ...]]:
     """Return any stages over the groups."""
     wanted = st.dictionaries(st.sampled_from(GROUPS), st.integers(1, most), min_size=least_groups)
     return wanted.map(stages_of)
@@ -73,7 +73,7 @@ PLAIN: dict[str, st.SearchStrategy[Any]] = {
 }
 PERCENTS = st.lists(st.integers(1, 99), max_size=MOST_TIERS - 1, unique=True).map(tuple)
 TIMED = dict.fromkeys(("widening", "approval_reminders", "review_reminders", "review_widening"), PERCENTS)
-COMMENTS = st.frozensets(st.sampled_from(Commented))
+COMMENTS = st.frozensets(st.sampled_from(ReasonedDecision))
 MERGED = {
     "comment_required": COMMENTS,
     "reasons": st.frozensets(st.sampled_from(Reason)),
@@ -135,7 +135,7 @@ POLICIES = st.builds(
     consent=st.none() | CONSENTS,
 )
 ASKS = st.builds(
-    Ask,
+    RequestFacts,
     service=st.sampled_from(SERVICES),
     actions=some(ACTIONS),
     reason=st.sampled_from(Reason),

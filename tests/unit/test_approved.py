@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lockbox.audit.canonical import canonical
 from lockbox.audit.log.checkpoint import VerifierKey
-from lockbox.audit.verifier.approval_checks import NAME, Approved, signed_text
-from lockbox.audit.verifier.export_format import Finding, Findings, Kind
+from lockbox.audit.verifier.approval_checks import NAME, ApprovalChecker, signed_text
+from lockbox.audit.verifier.export_format import Finding, FindingKind, Findings
 from tests.each import each
 
 KEY, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([digit]) * 32) for digit in (1, 2))
@@ -75,19 +75,19 @@ def taken(
 ) -> tuple[int, int, list[Finding]]:
     """Return how many approvals were checked and how many not, and what is found."""
     findings = Findings()
-    approved = Approved([named(key) for key in keys], findings)
+    approved = ApprovalChecker([named(key) for key in keys], findings)
     approved.take(FILED | filed, {} if resources is None else {"resources": resources}, {"line": 3})
     approved.take(OPENED | opened, {} if granted is None else {"granted_resources": granted}, WHERE)
     return approved.checked, approved.unchecked, findings.first
 
 
-def found(kind: Kind, message: str) -> tuple[int, int, list[Finding]]:
+def found(kind: FindingKind, message: str) -> tuple[int, int, list[Finding]]:
     return 0, 0, [Finding(kind, message, 4, 2, "e")]
 
 
 CHECKED: tuple[int, int, list[Finding]] = (1, 0, [])
 UNCHECKED: tuple[int, int, list[Finding]] = (0, 1, [])
-FORGED = found(Kind.WRONG_SIGNATURE, "the signature of the approval is wrong")
+FORGED = found(FindingKind.WRONG_SIGNATURE, "the signature of the approval is wrong")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_an_approval_is_checked_against_what_the_engineer_asked_for(filed: dict[
 )
 @each("keys", [(), (KEY,)])
 def test_an_approval_of_anything_else_is_found(filed: dict[str, Any], keys: tuple[Ed25519PrivateKey, ...]) -> None:
-    assert taken(filed, {"approval": approval()}, keys=keys) == found(Kind.APPROVAL, OTHERWISE)
+    assert taken(filed, {"approval": approval()}, keys=keys) == found(FindingKind.APPROVAL, OTHERWISE)
 
 
 @pytest.mark.parametrize(
@@ -118,17 +118,17 @@ def test_an_approval_of_anything_else_is_found(filed: dict[str, Any], keys: tupl
     [{"tenant_id": "U"}, {"at": "now"}, {"deadline_at": "never"}, {"approved_by": ["ann"]}, {"approved_by": []}],
 )
 def test_an_approval_of_another_window_is_found(opened: dict[str, Any]) -> None:
-    assert taken({}, opened | {"approval": approval()}) == found(Kind.APPROVAL, OTHERWISE)
+    assert taken({}, opened | {"approval": approval()}) == found(FindingKind.APPROVAL, OTHERWISE)
 
 
 @pytest.mark.parametrize("odd", [2**60, "\ud800"])
 def test_what_can_have_been_no_statement_was_not_signed(odd: object) -> None:
-    assert taken({"policy_version": odd}, {"approval": approval()}) == found(Kind.APPROVAL, OTHERWISE)
+    assert taken({"policy_version": odd}, {"approval": approval()}) == found(FindingKind.APPROVAL, OTHERWISE)
 
 
 @pytest.mark.parametrize("resources", ["no json", "[" * 100_000])
 def test_resources_that_nobody_can_read_are_not_what_was_approved(resources: str) -> None:
-    assert taken({}, {"approval": approval()}, resources=resources) == found(Kind.APPROVAL, OTHERWISE)
+    assert taken({}, {"approval": approval()}, resources=resources) == found(FindingKind.APPROVAL, OTHERWISE)
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,13 @@ def test_resources_that_nobody_can_read_are_not_what_was_approved(resources: str
     ],
 )
 def test_an_approval_of_another_form_is_found(changes: dict[str, Any]) -> None:
-    assert taken({}, changes) == found(Kind.APPROVAL, NO_FORM)
+    assert taken({}, changes) == found(FindingKind.APPROVAL, NO_FORM)
 
 
 def test_an_approval_by_a_key_that_nobody_trusts_is_named() -> None:
     message = f"the approval is signed by {NAME}+{named(STRANGER).id.hex()}, which is no key that you trust"
 
-    assert taken({}, {"approval": approval(STRANGER)}) == found(Kind.UNKNOWN_KEY, message)
+    assert taken({}, {"approval": approval(STRANGER)}) == found(FindingKind.UNKNOWN_KEY, message)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,9 @@ def test_an_approval_by_a_key_that_nobody_trusts_is_named() -> None:
 def test_a_signature_that_is_none_is_wrong(signature: str) -> None:
     wrong = approval() | {"signature": signature}
 
-    assert taken({}, {"approval": wrong}) == found(Kind.WRONG_SIGNATURE, "the signature of the approval is wrong")
+    assert taken({}, {"approval": wrong}) == found(
+        FindingKind.WRONG_SIGNATURE, "the signature of the approval is wrong"
+    )
 
 
 @each(
@@ -192,7 +194,7 @@ def test_the_approval_of_another_window_is_forged_whatever_was_erased(name: str)
 
     for mixed in (other, approval() | {name: other[name]}):
         counts = taken({}, {"approval": mixed}, resources=None)
-        assert counts == found(Kind.WRONG_SIGNATURE, "the signature of the approval is wrong")
+        assert counts == found(FindingKind.WRONG_SIGNATURE, "the signature of the approval is wrong")
 
 
 def test_an_approval_counts_as_not_checked_without_a_key() -> None:
@@ -200,7 +202,7 @@ def test_an_approval_counts_as_not_checked_without_a_key() -> None:
 
 
 def test_nothing_is_held_against_what_a_request_asked_that_is_over() -> None:
-    approved = Approved([named(KEY)], Findings())
+    approved = ApprovalChecker([named(KEY)], Findings())
 
     approved.take(FILED, {"resources": json.dumps(RESOURCES)}, {})
     approved.take(FILED | {"action": "cancel", "to_state": "cancelled"}, {}, {})
@@ -217,7 +219,7 @@ def test_less_than_was_asked_for_may_be_granted(resources: list[str] | None, act
     opened: dict[str, Any] = {"approval": approval(**granted)} | ({"granted_actions": actions} if actions else {})
 
     assert taken({}, opened, granted=json.dumps(resources) if resources else None) == CHECKED
-    assert taken({}, opened | {"approval": approval(mode="off")}) == found(Kind.APPROVAL, OTHERWISE)
+    assert taken({}, opened | {"approval": approval(mode="off")}) == found(FindingKind.APPROVAL, OTHERWISE)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +242,7 @@ def test_more_than_was_asked_for_is_found_whoever_signed_it(resources: Any, acti
     opened |= {} if actions is None else {"granted_actions": actions}
 
     assert taken({}, opened, granted=None if resources is None else json.dumps(resources)) == found(
-        Kind.APPROVAL, OTHERWISE
+        FindingKind.APPROVAL, OTHERWISE
     )
 
 
@@ -252,7 +254,7 @@ def test_an_approval_of_resources_that_are_hidden_is_checked_by_its_hash(shown: 
 
 
 def test_a_window_that_was_opened_without_an_approval_is_found() -> None:
-    assert taken({}, {}) == found(Kind.APPROVAL, "this opens a window, and no approval of it is signed")
+    assert taken({}, {}) == found(FindingKind.APPROVAL, "this opens a window, and no approval of it is signed")
     assert taken({}, {"to_state": "denied"}) == (0, 0, [])
 
 
@@ -262,12 +264,12 @@ def test_lists_of_any_length_are_compared_in_no_time() -> None:
 
     narrowed = taken({}, {"approval": approval()}, resources=json.dumps(many), granted=json.dumps([*many[1:], "x"]))
 
-    assert narrowed == found(Kind.APPROVAL, OTHERWISE)
+    assert narrowed == found(FindingKind.APPROVAL, OTHERWISE)
 
 
 def test_each_approval_is_counted() -> None:
     findings = Findings()
-    approved, keyless = Approved([named(KEY)], findings), Approved([], findings)
+    approved, keyless = ApprovalChecker([named(KEY)], findings), ApprovalChecker([], findings)
 
     for one in (approved, keyless):
         one.take(FILED, {"resources": json.dumps(RESOURCES)}, {})

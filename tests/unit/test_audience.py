@@ -9,22 +9,22 @@ from lockbox.identity.roles import Mode, Side
 from lockbox.notifications.audience import (
     ANSWER,
     CONVERSED,
-    NUDGE_TEMPLATES,
     PROMPTS,
     QUESTION,
     RECEIPT,
+    REMINDER_TEMPLATES,
     REPORT,
     TYPES,
-    Hearer,
-    Nudge,
-    conversed,
-    hearers,
+    AudienceGroup,
+    Reminder,
+    endpoints_to_notify,
     is_reported,
     knows_of,
-    machines,
     matters_until,
-    nudged,
-    receipted,
+    people_to_notify,
+    people_to_remind,
+    question_groups,
+    receipt_groups,
     type_of,
 )
 from lockbox.requests.lifecycle import DECISIONS, MOVES, Action, Party, State
@@ -47,12 +47,12 @@ NOON = datetime(2026, 3, 29, 12, tzinfo=UTC)
 
 @pytest.mark.parametrize("mode", Mode)
 def test_a_request_under_review_is_told_inside_the_vendor_only(mode: Mode) -> None:
-    assert hearers(None, "reviewing", mode, customer_knows=False) == {"asked"}
+    assert people_to_notify(None, "reviewing", mode, customer_knows=False) == {"asked"}
 
 
 @pytest.mark.parametrize("start", [None, "reviewing"])
 def test_some_of_the_customers_approvers_are_asked_and_admins_are_not(start: str | None) -> None:
-    asked = hearers(start, "pending", Mode.ENFORCE, customer_knows=True)
+    asked = people_to_notify(start, "pending", Mode.ENFORCE, customer_knows=True)
 
     assert asked == {"asked"} | COPIES
 
@@ -61,30 +61,30 @@ def test_some_of_the_customers_approvers_are_asked_and_admins_are_not(start: str
 def test_an_outcome_is_told_to_the_requester_and_to_those_of_the_customer_who_heard_of_the_request(
     mode: Mode, outcome: str
 ) -> None:
-    assert hearers("pending", outcome, mode, customer_knows=True) == AFTERWARDS[mode]
-    assert hearers("active", outcome, mode, customer_knows=True) in [AFTERWARDS[mode], set()]
+    assert people_to_notify("pending", outcome, mode, customer_knows=True) == AFTERWARDS[mode]
+    assert people_to_notify("active", outcome, mode, customer_knows=True) in [AFTERWARDS[mode], set()]
 
 
 @pytest.mark.parametrize("mode", OPENED_ALONE)
 def test_a_window_that_the_vendor_opens_alone_is_told_as_the_mode_says(mode: str) -> None:
-    assert hearers("reviewing", "active", Mode(mode), customer_knows=True) == OPENED_ALONE[mode]
+    assert people_to_notify("reviewing", "active", Mode(mode), customer_knows=True) == OPENED_ALONE[mode]
 
 
 @each("to_state", State)
 def test_nobody_is_copied_where_the_tenant_wants_to_hear_nothing(to_state: State) -> None:
-    begun = [hearers(state, to_state, Mode.OFF, customer_knows=True) for state in ("reviewing", "active")]
+    begun = [people_to_notify(state, to_state, Mode.OFF, customer_knows=True) for state in ("reviewing", "active")]
 
     assert not [told for told in begun if "watchers" in told and to_state is not State.PENDING]
 
 
 @each(("mode", "outcome"), list(itertools.product(Mode, ["denied", "cancelled", "timed_out"])))
 def test_what_begins_and_ends_inside_the_vendor_stays_there(mode: Mode, outcome: str) -> None:
-    assert hearers("reviewing", outcome, mode, customer_knows=False) == VENDOR | {"requester"}
+    assert people_to_notify("reviewing", outcome, mode, customer_knows=False) == VENDOR | {"requester"}
 
 
 @pytest.mark.parametrize("mode", Mode)
 def test_a_vote_that_changes_no_state_is_no_news(mode: Mode) -> None:
-    assert hearers("pending", "pending", mode, customer_knows=True) == set()
+    assert people_to_notify("pending", "pending", mode, customer_knows=True) == set()
 
 
 def test_the_requester_hears_of_every_outcome() -> None:
@@ -92,7 +92,7 @@ def test_the_requester_hears_of_every_outcome() -> None:
 
     assert ends == set(OUTCOMES)
     for end, mode, knows in itertools.product(ends, Mode, [True, False]):
-        assert Hearer.REQUESTER in hearers("pending", end, mode, customer_knows=knows)
+        assert AudienceGroup.REQUESTER in people_to_notify("pending", end, mode, customer_knows=knows)
 
 
 @each("state", State)
@@ -107,27 +107,27 @@ def test_a_prompt_matters_until_the_answer_is_due_and_an_outcome_for_a_day(state
 @each(
     ("nudge", "state", "mode", "told"),
     [
-        (Nudge.REMIND, "reviewing", Mode.ENFORCE, {"asked"}),
-        (Nudge.REMIND, "reviewing", Mode.OBSERVE, {"asked"}),
-        (Nudge.REMIND, "pending", Mode.ENFORCE, {"asked"}),
-        (Nudge.WIDEN, "reviewing", Mode.ENFORCE, {"asked"}),
-        (Nudge.WIDEN, "pending", Mode.ENFORCE, {"asked"}),
-        (Nudge.WARN, "active", Mode.ENFORCE, {"heard", "requester"}),
-        (Nudge.WARN, "active", Mode.OBSERVE, {"heard", "requester"}),
-        (Nudge.WARN, "active", Mode.OFF, {"heard", "requester"}),
-        (Nudge.UNREACHED, "pending", Mode.ENFORCE, {"admins"}),
-        (Nudge.UNREACHED, "reviewing", Mode.ENFORCE, set()),
+        (Reminder.REMIND, "reviewing", Mode.ENFORCE, {"asked"}),
+        (Reminder.REMIND, "reviewing", Mode.OBSERVE, {"asked"}),
+        (Reminder.REMIND, "pending", Mode.ENFORCE, {"asked"}),
+        (Reminder.WIDEN, "reviewing", Mode.ENFORCE, {"asked"}),
+        (Reminder.WIDEN, "pending", Mode.ENFORCE, {"asked"}),
+        (Reminder.WARN, "active", Mode.ENFORCE, {"heard", "requester"}),
+        (Reminder.WARN, "active", Mode.OBSERVE, {"heard", "requester"}),
+        (Reminder.WARN, "active", Mode.OFF, {"heard", "requester"}),
+        (Reminder.UNREACHED, "pending", Mode.ENFORCE, {"admins"}),
+        (Reminder.UNREACHED, "reviewing", Mode.ENFORCE, set()),
     ],
 )
 def test_who_hears_of_what_the_clock_does_to_a_request_that_stays_as_it_is(
-    nudge: Nudge, state: str, mode: Mode, told: set[str]
+    nudge: Reminder, state: str, mode: Mode, told: set[str]
 ) -> None:
-    assert nudged(nudge, state, mode) == told
+    assert people_to_remind(nudge, state, mode) == told
 
 
 def test_every_nudge_has_a_text_that_stops_mattering_with_the_state_that_it_is_about() -> None:
-    assert {nudge for nudge, _ in NUDGE_TEMPLATES} == set(Nudge)
-    assert all(PROMPTS[template] == state for (_, state), template in NUDGE_TEMPLATES.items())
+    assert {nudge for nudge, _ in REMINDER_TEMPLATES} == set(Reminder)
+    assert all(PROMPTS[template] == state for (_, state), template in REMINDER_TEMPLATES.items())
 
 
 RECEIPTS = {
@@ -143,7 +143,7 @@ RECEIPTS = {
 def test_every_decision_has_a_receipt_and_nothing_else_has(action: Action, party: Party) -> None:
     by = {(act, one) for (_, act), move in MOVES.items() for one in move.by if act in DECISIONS}
 
-    told = receipted(action, party)
+    told = receipt_groups(action, party)
 
     assert by == set(RECEIPTS)
     if action not in DECISIONS or (action, party) in by:
@@ -171,8 +171,8 @@ def test_a_report_matters_for_a_day() -> None:
 def test_a_question_is_for_whoever_asks_for_access_and_an_answer_for_whoever_asked_it(state: str) -> None:
     endpoints = {"vendor_endpoints"} | ({"tenant_endpoints"} if state != "reviewing" else set())
 
-    assert conversed(QUESTION, state) == {"requester"} | endpoints
-    assert conversed(ANSWER, state) == {"asker"} | endpoints
+    assert question_groups(QUESTION, state) == {"requester"} | endpoints
+    assert question_groups(ANSWER, state) == {"asker"} | endpoints
 
 
 @pytest.mark.parametrize(("said", "state"), CONVERSED)
@@ -212,7 +212,7 @@ EVENT_TYPES = {
 
 def test_every_move_nudge_question_and_answer_has_an_event_type_and_there_is_no_other() -> None:
     moves = {(action.value, state and state.value) for state, action in MOVES}
-    nudges = {(nudge.value, state) for nudge, state in NUDGE_TEMPLATES}
+    nudges = {(nudge.value, state) for nudge, state in REMINDER_TEMPLATES}
 
     assert {
         (action, state) for action, state in EVENT_TYPES if action not in {"question", "answer"}
@@ -222,5 +222,5 @@ def test_every_move_nudge_question_and_answer_has_an_event_type_and_there_is_no_
 
 
 def test_webhooks_of_the_vendor_hear_of_everything_and_the_customers_once_it_was_asked() -> None:
-    assert machines(customer_knows=False) == {"vendor_endpoints"}
-    assert machines(customer_knows=True) == {"vendor_endpoints", "tenant_endpoints"}
+    assert endpoints_to_notify(customer_knows=False) == {"vendor_endpoints"}
+    assert endpoints_to_notify(customer_knows=True) == {"vendor_endpoints", "tenant_endpoints"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.clients import Wrong, length, written
+from bench.clients import UnexpectedAnswer, length, written
 from bench.load import LEAST_SECONDS, Pace
 from bench.sizes import FULL, QUICK, SIZES, USUAL
 
@@ -30,7 +30,7 @@ def test_a_call_is_written_with_its_token_its_body_and_the_id_that_was_found() -
 
 def test_the_length_of_a_body_is_found_in_any_letters_and_missed_if_it_is_not_there() -> None:
     assert length(b"HTTP/1.1 201 Created\r\nContent-Length: 17\r\n\r\n") == 17
-    with pytest.raises(Wrong):
+    with pytest.raises(UnexpectedAnswer):
         length(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
 
 

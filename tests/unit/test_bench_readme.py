@@ -8,11 +8,11 @@ import pytest
 
 from bench.readme import BEGINNING, README, lines, placed, table
 from bench.report import RESULTS, read
-from bench.targets import Findings
+from bench.targets import BenchResults
 from tests.unit.measured import GOOD
 
 
-def shown(found: Findings) -> dict[str, list[str]]:
+def shown(found: BenchResults) -> dict[str, list[str]]:
     """Return the cells of each row by what it is about."""
     return {what: cells for what, *cells in lines(found)}
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from bench.report import beside, everything, held, markdown, times
-from bench.targets import Findings, comparisons, targets
+from bench.targets import BenchResults, comparisons, targets
 from tests.each import each
 from tests.unit.measured import GOOD, PEER
 
@@ -14,7 +14,7 @@ def test_all_targets_are_met_by_good_figures() -> None:
     assert [row.what for row in targets(GOOD) if not row.is_met] == []
 
 
-MISSED: list[tuple[str, Callable[[Findings], dict[str, Any]]]] = [
+MISSED: list[tuple[str, Callable[[BenchResults], dict[str, Any]]]] = [
     (
         "10,000 due at one instant: last",
         lambda f: {"storms": {**f.storms, 10_000: {**f.storms[10_000], "last_seconds": 0.7}}},
@@ -54,7 +54,7 @@ MISSED: list[tuple[str, Callable[[Findings], dict[str, Any]]]] = [
 
 
 @each(("what", "change"), MISSED)
-def test_a_worse_figure_misses_its_target(what: str, change: Callable[[Findings], dict[str, Any]]) -> None:
+def test_a_worse_figure_misses_its_target(what: str, change: Callable[[BenchResults], dict[str, Any]]) -> None:
     worse = replace(GOOD, **change(GOOD))
 
     missed = [row.what for row in targets(worse) if not row.is_met]

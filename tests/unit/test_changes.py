@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from lockbox.audit.canonical import canonical
 from lockbox.identity.roles import Mode
-from lockbox.requests.policy import Overrides, Reason, Stage
+from lockbox.requests.policy import ApprovalStage, Overrides, Reason
 from lockbox.requests.policy_diff import changes
 from lockbox.requests.policy_rules import Consent, Match, Policy, Rule
 from tests.examples import examples
@@ -35,9 +35,11 @@ def test_each_term_is_said_with_what_it_was_and_is() -> None:
 
 
 def test_groups_and_what_is_asked_of_them_are_said_by_name() -> None:
-    old = Policy(groups={"legal": (ANN,), "ops": ()}, stages=(Stage(group="legal"),))
+    old = Policy(groups={"legal": (ANN,), "ops": ()}, stages=(ApprovalStage(group="legal"),))
     new = Policy(
-        groups={"legal": (AMIR, ANN), "board": ()}, stages=(Stage(group="legal", quorum=2),), tiers=(("legal",),)
+        groups={"legal": (AMIR, ANN), "board": ()},
+        stages=(ApprovalStage(group="legal", quorum=2),),
+        tiers=(("legal",),),
     )
 
     assert changes(old, new) == {
@@ -50,7 +52,7 @@ def test_groups_and_what_is_asked_of_them_are_said_by_name() -> None:
 
 
 def test_a_new_rule_is_said_in_full_and_a_changed_one_by_what_changed() -> None:
-    stricter = MAIL.model_copy(update={"terms": Overrides(quorum=3, stages=(Stage(group="legal"),))})
+    stricter = MAIL.model_copy(update={"terms": Overrides(quorum=3, stages=(ApprovalStage(group="legal"),))})
 
     assert changes(Policy(), Policy(rules=(MAIL,))) == {
         "rules.0.name": 'none → "Mail \\"first\\""',

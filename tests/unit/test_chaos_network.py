@@ -14,9 +14,9 @@ from contextlib import contextmanager
 import pytest
 
 from chaos.crew import SHIFTED
-from chaos.hints import Fate, Hints, written
-from chaos.loop import Loop
-from chaos.proxy import Mode, Proxy
+from chaos.hints import MessageFate, MessageLog, written
+from chaos.loop import EventLoopThread
+from chaos.proxy import Proxy, ProxyMode
 from tests.ports import own_port
 
 PATIENCE = 10.0
@@ -24,8 +24,8 @@ HINT = json.dumps({"body": "b", "properties": {"delivery_tag": "first"}}).encode
 
 
 @pytest.fixture
-def loop() -> Iterator[Loop]:
-    found = Loop()
+def loop() -> Iterator[EventLoopThread]:
+    found = EventLoopThread()
     yield found
     found.close()
 
@@ -64,7 +64,7 @@ def _received(line: socket.socket) -> bytes:
 
 
 @pytest.fixture
-def proxy(loop: Loop) -> Iterator[Proxy]:
+def proxy(loop: EventLoopThread) -> Iterator[Proxy]:
     """A proxy before a server that says everything back."""
     with echo() as port:
         found = Proxy(port)
@@ -84,28 +84,32 @@ def test_what_passes_arrives_both_ways(proxy: Proxy) -> None:
         assert line.recv(100) == b"hello"
 
 
-def test_what_refuses_resets_old_connections_takes_no_new_ones_and_comes_back(loop: Loop, proxy: Proxy) -> None:
+def test_what_refuses_resets_old_connections_takes_no_new_ones_and_comes_back(
+    loop: EventLoopThread, proxy: Proxy
+) -> None:
     with called(proxy) as line:
         line.sendall(b"hello")
         assert line.recv(100) == b"hello"
 
-        loop.do(proxy.turn(Mode.REFUSE))
+        loop.do(proxy.turn(ProxyMode.REFUSE))
 
         with pytest.raises(ConnectionResetError):
             line.recv(100)
         with pytest.raises(ConnectionRefusedError):
             called(proxy)
-    loop.do(proxy.turn(Mode.PASS))
+    loop.do(proxy.turn(ProxyMode.PASS))
     with called(proxy) as line:
         line.sendall(b"again")
         assert line.recv(100) == b"again"
 
 
-def test_a_black_hole_takes_connections_and_says_nothing_until_it_is_over(loop: Loop, proxy: Proxy) -> None:
+def test_a_black_hole_takes_connections_and_says_nothing_until_it_is_over(
+    loop: EventLoopThread, proxy: Proxy
+) -> None:
     with called(proxy) as old:
         old.sendall(b"hello")
         assert old.recv(100) == b"hello"
-        loop.do(proxy.turn(Mode.BLACK_HOLE))
+        loop.do(proxy.turn(ProxyMode.BLACK_HOLE))
         with called(proxy) as new:
             for line in (old, new):
                 line.settimeout(0.2)
@@ -113,14 +117,14 @@ def test_a_black_hole_takes_connections_and_says_nothing_until_it_is_over(loop: 
                 with pytest.raises(TimeoutError):
                     line.recv(100)
 
-            loop.do(proxy.turn(Mode.PASS))
+            loop.do(proxy.turn(ProxyMode.PASS))
 
             for line in (old, new):
                 line.settimeout(PATIENCE)
                 assert line.recv(100) == b"lost?"
 
 
-def test_a_cut_resets_what_is_open_and_lets_new_ones_pass(loop: Loop, proxy: Proxy) -> None:
+def test_a_cut_resets_what_is_open_and_lets_new_ones_pass(loop: EventLoopThread, proxy: Proxy) -> None:
     with called(proxy) as old:
         old.sendall(b"hello")
         assert old.recv(100) == b"hello"
@@ -134,8 +138,8 @@ def test_a_cut_resets_what_is_open_and_lets_new_ones_pass(loop: Loop, proxy: Pro
         assert new.recv(100) == b"hello"
 
 
-def test_what_is_slow_arrives_later(loop: Loop, proxy: Proxy) -> None:
-    loop.do(proxy.turn(Mode.SLOW))
+def test_what_is_slow_arrives_later(loop: EventLoopThread, proxy: Proxy) -> None:
+    loop.do(proxy.turn(ProxyMode.SLOW))
     with called(proxy) as line:
         began = time.monotonic()
         line.sendall(b"hello")
@@ -151,7 +155,7 @@ def commands(data: bytes) -> list[list[bytes]]:
 
 def test_commands_pass_as_they_are_however_they_are_cut() -> None:
     data = written([b"SET", b"key", b"a\r\nb"]) + written([b"LPUSH", b"core", HINT]) + written([b"PING"])
-    line = Hints().line()
+    line = MessageLog().line()
 
     passed = b"".join(line(data[at : at + 3]) for at in range(0, len(data), 3))
 
@@ -159,8 +163,8 @@ def test_commands_pass_as_they_are_however_they_are_cut() -> None:
 
 
 def test_a_tripled_hint_is_three_deliveries_of_one_message() -> None:
-    hints = Hints()
-    hints.fate = Fate.TRIPLE
+    hints = MessageLog()
+    hints.fate = MessageFate.TRIPLE
 
     (command,) = commands(hints.line()(written([b"LPUSH", b"notify", HINT])))
 
@@ -170,9 +174,9 @@ def test_a_tripled_hint_is_three_deliveries_of_one_message() -> None:
     assert len({one["properties"]["delivery_tag"] for one in messages}) == 3
 
 
-@pytest.mark.parametrize("fate", [Fate.HOLD, Fate.LOSE])
-def test_a_hint_that_is_held_or_lost_goes_where_no_worker_looks_and_nothing_else_does(fate: Fate) -> None:
-    hints = Hints()
+@pytest.mark.parametrize("fate", [MessageFate.HOLD, MessageFate.LOSE])
+def test_a_hint_that_is_held_or_lost_goes_where_no_worker_looks_and_nothing_else_does(fate: MessageFate) -> None:
+    hints = MessageLog()
     hints.fate = fate
     line = hints.line()
 
@@ -184,7 +188,7 @@ def test_a_hint_that_is_held_or_lost_goes_where_no_worker_looks_and_nothing_else
 
 
 def test_what_redis_must_never_be_told_is_seen_and_passwords_of_its_own_are_not() -> None:
-    hints = Hints()
+    hints = MessageLog()
     hints.forbid(["anna@contoso.example"])
     line = hints.line()
 

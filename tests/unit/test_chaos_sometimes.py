@@ -6,7 +6,7 @@ from uuid import UUID
 
 from chaos import enough, sometimes
 from chaos.invariants import late_and_counted
-from chaos.journal import Act, Journal, Opened, Shut
+from chaos.journal import AttemptedAct, ClosedAnswer, Journal, OpenAnswer
 from tests.each import each
 
 END = 1000.0
@@ -14,15 +14,17 @@ ONE = UUID(int=1)
 DOOR = "mailbox:a"
 
 
-def act(action: str, sent: float = END, *, who: str = "ann", status: int = 200, late: bool = False) -> Act:
-    return Act(ONE, action, who, status, sent, sent + 0.01, END, late)
+def act(action: str, sent: float = END, *, who: str = "ann", status: int = 200, late: bool = False) -> AttemptedAct:
+    return AttemptedAct(ONE, action, who, status, sent, sent + 0.01, END, late)
 
 
-def lost(action: str, sent: float = END) -> Act:
+def lost(action: str, sent: float = END) -> AttemptedAct:
     return act(action, sent, status=409, late=True)
 
 
-def happened(*acts: Act, opened: tuple[Opened, ...] = (), shut: tuple[Shut, ...] = ()) -> dict[str, int]:
+def happened(
+    *acts: AttemptedAct, opened: tuple[OpenAnswer, ...] = (), shut: tuple[ClosedAnswer, ...] = ()
+) -> dict[str, int]:
     journal = Journal(acts=list(acts), opened=list(opened), shut=list(shut))
     return {name: count for name, count in sometimes.counted(journal, {ONE: END}).items() if count}
 
@@ -49,7 +51,7 @@ CASES = {
     "one yes sent twice, counted once": (act("approve", END - 3), act("approve", END - 3, status=409)),
     "filings by one key met, one request": (act("submit", END - 3, status=201), act("submit", END - 3)),
 }
-OPEN = Opened(DOOR, ONE, END - 0.09, END - 0.08)
+OPEN = OpenAnswer(DOOR, ONE, END - 0.09, END - 0.08)
 
 
 @each("name", CASES)
@@ -70,7 +72,7 @@ def test_what_is_far_from_a_deadline_and_from_each_other_is_not_counted(name: st
 
 
 def test_a_door_is_seen_open_to_the_end_and_shut_behind_it() -> None:
-    behind = Shut(DOOR, END + 0.09, END + 0.1)
+    behind = ClosedAnswer(DOOR, END + 0.09, END + 0.1)
 
     assert happened(opened=(OPEN,), shut=(behind,)) == dict.fromkeys(sometimes.CHECKS[:2], 1)
 
@@ -79,7 +81,9 @@ def test_a_door_is_seen_shut_behind_a_revoke() -> None:
     revoked = act("revoke", END - 3)
     early = replace(OPEN, sent=END - 3.1, answered=END - 3.05)
 
-    assert happened(revoked, opened=(early,), shut=(Shut(DOOR, END - 2.95, END - 2.9),)) == {sometimes.CHECKS[2]: 1}
+    assert happened(revoked, opened=(early,), shut=(ClosedAnswer(DOOR, END - 2.95, END - 2.9),)) == {
+        sometimes.CHECKS[2]: 1
+    }
 
 
 def test_a_refusal_for_another_reason_than_time_is_not_late() -> None:
@@ -87,7 +91,7 @@ def test_a_refusal_for_another_reason_than_time_is_not_late() -> None:
 
 
 def test_stories_are_close_by_a_deadline_or_by_two_acts() -> None:
-    def story(number: int, *acts: Act) -> list[Act]:
+    def story(number: int, *acts: AttemptedAct) -> list[AttemptedAct]:
         return [replace(one, request_id=UUID(int=number)) for one in (act("submit", END - 4, status=201), *acts)]
 
     far = [story(number, act("approve", END - 3)) for number in range(3, 9)]

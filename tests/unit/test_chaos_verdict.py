@@ -9,8 +9,8 @@ import pytest
 
 from chaos import __main__ as command
 from chaos import dead, enough, plan, report, trail
-from chaos.crew import Ended
-from chaos.plan import Fault, Struck
+from chaos.crew import ProcessExit
+from chaos.plan import AppliedFault, Fault
 from tests.each import each
 from tests.logs import Log, event
 
@@ -21,7 +21,7 @@ AT = 1_000.0
 
 
 @dataclass(frozen=True)
-class Notice:
+class NoticeRow:
     """A row as Postgres answers it: a prompt that matters for four seconds."""
 
     id: int = 1
@@ -35,19 +35,19 @@ class Notice:
     closed_at: float = AT + 4
 
 
-OUTCOME = Notice(template="expired", is_prompt=False, until_at=AT + 86_400)
+OUTCOME = NoticeRow(template="expired", is_prompt=False, until_at=AT + 86_400)
 
 
-def struck(kind: str, target: str, began: float, lasts: float = 2.0, failed: str = "") -> Struck:
-    return Struck(Fault(1, kind, target, lasts, 0), began, began + lasts, failed)
+def struck(kind: str, target: str, began: float, lasts: float = 2.0, failed: str = "") -> AppliedFault:
+    return AppliedFault(Fault(1, kind, target, lasts, 0), began, began + lasts, failed)
 
 
-def said(*notices: Notice, no: int = 0, faults: tuple[Struck, ...] = ()) -> list[str]:
+def said(*notices: NoticeRow, no: int = 0, faults: tuple[AppliedFault, ...] = ()) -> list[str]:
     return list(dead.unexplained(notices, {RELAY: no}, faults))
 
 
 def test_a_notice_that_a_relay_refused_for_good_is_excused_as_often_as_it_did() -> None:
-    refused = [Notice(id=number, last_error=NO, closed_at=AT + 1) for number in (1, 2, 3)]
+    refused = [NoticeRow(id=number, last_error=NO, closed_at=AT + 1) for number in (1, 2, 3)]
 
     assert said(*refused, no=3) == []
     assert said(*refused, no=2) == ["3 (pending) is dead by a refusal that nobody gave"]
@@ -63,7 +63,7 @@ def test_what_matters_for_a_day_may_not_be_given_up_after_a_minute(error: str) -
 
 
 def test_a_notice_without_a_reason_is_not_excused() -> None:
-    assert said(Notice(last_error=None), faults=(struck("refuse", "mail", AT),)) == [
+    assert said(NoticeRow(last_error=None), faults=(struck("refuse", "mail", AT),)) == [
         "1 (pending) is dead without a reason"
     ]
 
@@ -81,17 +81,19 @@ def test_a_notice_without_a_reason_is_not_excused() -> None:
         (RELAY, struck("kill", "flower", AT + 1), False),
     ],
 )
-def test_a_prompt_is_late_only_where_a_fault_was_on_its_way(to: str, fault: Struck, *, is_excused: bool) -> None:
-    late = Notice(to=to)
+def test_a_prompt_is_late_only_where_a_fault_was_on_its_way(
+    to: str, fault: AppliedFault, *, is_excused: bool
+) -> None:
+    late = NoticeRow(to=to)
 
     assert bool(said(late, faults=(fault,))) is not is_excused
 
 
 def test_faults_excuse_some_late_prompts_and_not_nearly_all_of_them() -> None:
     faults = (struck("refuse", "mail", AT),)
-    late = [Notice(id=number) for number in range(40)]
-    sent = [Notice(id=number, outcome="sent", last_error=None) for number in range(40)]
-    by_hook = [Notice(id=number, outcome="sent", last_error=None, to=HOOK) for number in range(40)]
+    late = [NoticeRow(id=number) for number in range(40)]
+    sent = [NoticeRow(id=number, outcome="sent", last_error=None) for number in range(40)]
+    by_hook = [NoticeRow(id=number, outcome="sent", last_error=None, to=HOOK) for number in range(40)]
 
     assert said(*late, *sent, faults=faults) == []
     assert said(*late, *by_hook, faults=faults) == ["40 prompts by mail were late, and 0 were not"]
@@ -99,13 +101,13 @@ def test_faults_excuse_some_late_prompts_and_not_nearly_all_of_them() -> None:
 
 def test_a_process_that_ends_by_itself_is_excused_by_a_strike_of_its_own_once() -> None:
     child = struck("kill_child", "worker", AT)
-    ends = [Ended("worker", 1, AT + 3), Ended("worker", 1, AT + 9)]
+    ends = [ProcessExit("worker", 1, AT + 3), ProcessExit("worker", 1, AT + 9)]
 
     assert list(enough.unasked(ends[:1], [child])) == []
     assert list(enough.unasked(ends, [child])) == ["worker ended by itself with 1"]
     assert list(enough.unasked(ends[:1], [struck("refuse", "redis", AT)])) == ["worker ended by itself with 1"]
-    assert list(enough.unasked([Ended("notices", 1, AT + 3)], [child])) == ["notices ended by itself with 1"]
-    assert list(enough.unasked([Ended("worker", 1, AT + 60)], [child])) == ["worker ended by itself with 1"]
+    assert list(enough.unasked([ProcessExit("notices", 1, AT + 3)], [child])) == ["notices ended by itself with 1"]
+    assert list(enough.unasked([ProcessExit("worker", 1, AT + 60)], [child])) == ["worker ended by itself with 1"]
 
 
 def test_most_of_the_faults_have_to_be_done() -> None:
@@ -129,7 +131,7 @@ def test_enough_is_by_the_seconds_of_load() -> None:
 
 
 @dataclass(frozen=True)
-class Happened:
+class EventExample:
     """A row as Postgres answers it."""
 
     id: UUID
@@ -137,8 +139,8 @@ class Happened:
 
 def test_an_event_that_no_export_has_is_missed_though_sizes_agree() -> None:
     log = Log([event(0), event(1)])
-    first, second = (Happened(UUID(json.loads(one.body)["id"])) for one in log.events)
-    never_sealed = Happened(UUID(int=9))
+    first, second = (EventExample(UUID(json.loads(one.body)["id"])) for one in log.events)
+    never_sealed = EventExample(UUID(int=9))
 
     assert list(trail.missed([first, second], log.whole())) == []
     assert list(trail.missed([first, second, never_sealed], log.whole())) == [f"it lacks the event {never_sealed.id}"]

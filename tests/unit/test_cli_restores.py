@@ -8,7 +8,7 @@ from typer.testing import CliRunner, Result
 
 from cli.app import app
 from lockbox.audit.log import checkpoint
-from lockbox.audit.verifier.export_format import Kind
+from lockbox.audit.verifier.export_format import FindingKind
 from tests.logs import Log, event, public
 from tests.unit.test_verifying_restores import AFTER, BEFORE, COMMON, gone_on
 
@@ -41,7 +41,7 @@ def test_a_restore_is_not_accepted_by_itself_and_the_command_says_how_to_accept_
 
     for result in results:
         assert (result.exit_code, f"--accept-restore {COMMON}" in result.stdout) == (UNSURE, True)
-        assert f"{Kind.RESTORED}: number {COMMON}: a back-up was restored" in result.stdout
+        assert f"{FindingKind.RESTORED}: number {COMMON}: a back-up was restored" in result.stdout
     assert remembered(folder) == BEFORE.origin
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cli import client, request_table, terminal
 from cli.app import app
-from lockbox.notifications.account_mail import DIGEST, Memo, mail
+from lockbox.notifications.account_mail import DIGEST, AccountMail, mail
 from lockbox.requests.lifecycle import State
 from tests.each import each
 
@@ -92,7 +92,7 @@ def test_the_commands_come_in_the_order_in_which_they_are_met() -> None:
 
 
 def test_the_commands_in_a_digest_are_commands_that_there_are() -> None:
-    memo = Memo(
+    memo = AccountMail(
         notice_id=UUID(int=1),
         template=DIGEST,
         at=datetime(2026, 1, 1, tzinfo=UTC),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cli.demo import proofs
-from cli.demo.evidence import Evidence, Hook, Mail, Probe, Trail, Verified
+from cli.demo.evidence import DemoEvidence, DemoMail, DemoTrail, DemoVerification, DemoWebhookCall, Probe
 from cli.demo.story import CONTROL_CALLS, OUT_OF_ORDER, STATUSES, STORIES, TASKS
 from tests.each import each
 
@@ -36,23 +36,24 @@ def answers(story: int) -> list[Probe]:
     return [Probe(second(t), second(t + 0.1), 200 if OPENED <= t < ends else 403) for t in range(10)]
 
 
-def good() -> Evidence:
+def good() -> DemoEvidence:
     """Evidence of a run in which all was as it must be."""
     steps = [(story, step) for story in STORIES for step in story.told]
     told = [(story, of, who) for story in STORIES for step in story.told for of, who in step.letters]
     called = [(story, step, endpoint) for story, step in steps for endpoint in step.hooks]
     hooks = [
-        Hook(f"h{n}", to, step.event_type, f"r{s.number}", verified=True) for n, (s, step, to) in enumerate(called)
+        DemoWebhookCall(f"h{n}", to, step.event_type, f"r{s.number}", verified=True)
+        for n, (s, step, to) in enumerate(called)
     ]
     (late,) = (hook for hook in hooks if (hook.endpoint, hook.type) == OUT_OF_ORDER)
-    return Evidence(
+    return DemoEvidence(
         requests={
             s.number: {"id": f"r{s.number}", "state": s.end, "reminders": 1, "tiers_asked": 2} for s in STORIES
         },
         events={s.number: [event(n, step.state, step.by) for n, step in enumerate(s.steps, 1)] for s in STORIES},
         probes={s.number: answers(s.number) for s in STORIES},
         closed_at={4: second(CLOSED)},
-        mails=[Mail(f"m{n}", f"r{s.number}", who, of, "") for n, (s, of, who) in enumerate(told)],
+        mails=[DemoMail(f"m{n}", f"r{s.number}", who, of, "") for n, (s, of, who) in enumerate(told)],
         hooks=[replace(late, status=status) for status in STATUSES[:-1]] + hooks,
         deliveries=[
             {"webhook_id": late.hook_id, "event_type": late.type, "status": status, "at": f"2026-01-01T00:00:0{n}Z"}
@@ -62,16 +63,16 @@ def good() -> Evidence:
         same_answer=True,
         tasks=dict.fromkeys(TASKS, 1),
         control=dict.fromkeys(CONTROL_CALLS, 403),
-        trail=Trail(
+        trail=DemoTrail(
             40,
-            Verified(0, 40, "", "Intact, as signed. 40 events"),
+            DemoVerification(0, 40, "", "Intact, as signed. 40 events"),
             23,
-            Verified(1, 0, "edited: line 23"),
+            DemoVerification(1, 0, "edited: line 23"),
         ),
     )
 
 
-def failed(seen: Evidence) -> set[str]:
+def failed(seen: DemoEvidence) -> set[str]:
     """Return the lines of the last screen that do not hold."""
     lines = [*proofs.of_stories(seen), *proofs.of_evidence(seen)]
     return {line.title for line in lines if not line.holds}
@@ -89,154 +90,154 @@ def test_a_mail_or_webhook_that_comes_twice_counts_once() -> None:
     assert failed(seen) == set()
 
 
-def lose_a_mail(seen: Evidence) -> None:
+def lose_a_mail(seen: DemoEvidence) -> None:
     seen.mails = seen.mails[1:]
 
 
-def send_a_mail_too_many(seen: Evidence) -> None:
+def send_a_mail_too_many(seen: DemoEvidence) -> None:
     seen.mails = [*seen.mails, replace(seen.mails[0], message_id="another")]
 
 
-def send_a_mail_to_somebody_else(seen: Evidence) -> None:
+def send_a_mail_to_somebody_else(seen: DemoEvidence) -> None:
     seen.mails = [replace(seen.mails[0], to="tara"), *seen.mails[1:]]
 
 
-def lose_a_webhook(seen: Evidence) -> None:
+def lose_a_webhook(seen: DemoEvidence) -> None:
     seen.hooks = seen.hooks[:-1]
 
 
-def forge_a_webhook(seen: Evidence) -> None:
+def forge_a_webhook(seen: DemoEvidence) -> None:
     seen.hooks = [*seen.hooks, replace(seen.hooks[-1], verified=False)]
 
 
-def sign_a_webhook_wrongly(seen: Evidence) -> None:
+def sign_a_webhook_wrongly(seen: DemoEvidence) -> None:
     seen.hooks = [*seen.hooks[:-1], replace(seen.hooks[-1], verified=False)]
 
 
-def take_the_webhook_at_once(seen: Evidence) -> None:
+def take_the_webhook_at_once(seen: DemoEvidence) -> None:
     seen.hooks = [hook for hook in seen.hooks if hook.taken]
     seen.deliveries = [one for one in seen.deliveries if one["status"] == STATUSES[-1]]
 
 
-def fail_otherwise(seen: Evidence) -> None:
+def fail_otherwise(seen: DemoEvidence) -> None:
     seen.hooks = [replace(hook, status=hook.status if hook.taken else 500) for hook in seen.hooks]
     seen.deliveries = [
         {**one, "status": one["status"] if one["status"] == STATUSES[-1] else 500} for one in seen.deliveries
     ]
 
 
-def never_take_the_webhook(seen: Evidence) -> None:
+def never_take_the_webhook(seen: DemoEvidence) -> None:
     seen.hooks = [hook for hook in seen.hooks if not (hook.taken and (hook.endpoint, hook.type) == OUT_OF_ORDER)]
     seen.deliveries = [one for one in seen.deliveries if one["status"] != STATUSES[-1]]
 
 
-def try_again_under_another_id(seen: Evidence) -> None:
+def try_again_under_another_id(seen: DemoEvidence) -> None:
     first = seen.hooks[0]
     seen.hooks = [replace(first, hook_id="another"), *seen.hooks[1:]]
     seen.deliveries = [*seen.deliveries[:-1], {**seen.deliveries[-1], "webhook_id": "another"}]
 
 
-def log_what_never_came(seen: Evidence) -> None:
+def log_what_never_came(seen: DemoEvidence) -> None:
     seen.hooks = seen.hooks[1:]
 
 
-def log_nothing(seen: Evidence) -> None:
+def log_nothing(seen: DemoEvidence) -> None:
     seen.deliveries = []
 
 
-def lose_an_event(seen: Evidence) -> None:
+def lose_an_event(seen: DemoEvidence) -> None:
     seen.events[2] = seen.events[2][:1]
 
 
-def leave_a_gap(seen: Evidence) -> None:
+def leave_a_gap(seen: DemoEvidence) -> None:
     seen.events[2] = [seen.events[2][0], {**seen.events[2][1], "seq": 3}]
 
 
-def name_somebody_else(seen: Evidence) -> None:
+def name_somebody_else(seen: DemoEvidence) -> None:
     seen.events[2] = [seen.events[2][0], {**seen.events[2][1], "actor": {"name": "Ann Archer"}}]
 
 
-def file_twice(seen: Evidence) -> None:
+def file_twice(seen: DemoEvidence) -> None:
     seen.filed += 1
 
 
-def answer_the_twin_differently(seen: Evidence) -> None:
+def answer_the_twin_differently(seen: DemoEvidence) -> None:
     seen.same_answer = False
 
 
-def end_otherwise(seen: Evidence) -> None:
+def end_otherwise(seen: DemoEvidence) -> None:
     seen.requests[3] = {**seen.requests[3], "state": "active"}
 
 
-def remind_nobody(seen: Evidence) -> None:
+def remind_nobody(seen: DemoEvidence) -> None:
     seen.requests[3] = {**seen.requests[3], "reminders": 0}
 
 
-def be_refused_an_action(seen: Evidence) -> None:
+def be_refused_an_action(seen: DemoEvidence) -> None:
     seen.surprises.append("amir could not deny story 2: 409")
 
 
-def never_open(seen: Evidence) -> None:
+def never_open(seen: DemoEvidence) -> None:
     seen.probes[1] = [replace(probe, status=403) for probe in seen.probes[1]]
 
 
-def flicker(seen: Evidence) -> None:
+def flicker(seen: DemoEvidence) -> None:
     seen.probes[1] = [*seen.probes[1][:4], replace(seen.probes[1][4], status=403), *seen.probes[1][5:]]
 
 
-def never_ask(seen: Evidence) -> None:
+def never_ask(seen: DemoEvidence) -> None:
     seen.probes[3] = []
 
 
-def serve_the_denied(seen: Evidence) -> None:
+def serve_the_denied(seen: DemoEvidence) -> None:
     seen.probes[2] = [*seen.probes[2][:5], replace(seen.probes[2][5], status=200), *seen.probes[2][6:]]
 
 
-def serve_after_the_deadline(seen: Evidence) -> None:
+def serve_after_the_deadline(seen: DemoEvidence) -> None:
     late = Probe(second(DEADLINE), second(DEADLINE + 0.01), 200)
     seen.probes[1] = [*seen.probes[1][:DEADLINE], late, *seen.probes[1][DEADLINE:]]
 
 
-def serve_after_it_was_closed(seen: Evidence) -> None:
+def serve_after_it_was_closed(seen: DemoEvidence) -> None:
     late = Probe(second(CLOSED + 0.01), second(CLOSED + 0.02), 200)
     seen.probes[4] = [*seen.probes[4][:CLOSED], late, *seen.probes[4][CLOSED:]]
 
 
-def see_no_task(seen: Evidence) -> None:
+def see_no_task(seen: DemoEvidence) -> None:
     del seen.tasks["lockbox.expire"]
 
 
-def let_flower_act(seen: Evidence) -> None:
+def let_flower_act(seen: DemoEvidence) -> None:
     seen.control[CONTROL_CALLS[0]] = 200
 
 
-def leave_a_control_call_untried(seen: Evidence) -> None:
+def leave_a_control_call_untried(seen: DemoEvidence) -> None:
     del seen.control[CONTROL_CALLS[0]]
 
 
-def never_seal(seen: Evidence) -> None:
-    seen.trail = Trail()
+def never_seal(seen: DemoEvidence) -> None:
+    seen.trail = DemoTrail()
 
 
-def lose_an_event_of_the_trail(seen: Evidence) -> None:
-    seen.trail = replace(seen.trail, verified=Verified(0, 39))
+def lose_an_event_of_the_trail(seen: DemoEvidence) -> None:
+    seen.trail = replace(seen.trail, verified=DemoVerification(0, 39))
 
 
-def find_the_trail_edited(seen: Evidence) -> None:
-    seen.trail = replace(seen.trail, verified=Verified(1, 0, "edited: line 7"))
+def find_the_trail_edited(seen: DemoEvidence) -> None:
+    seen.trail = replace(seen.trail, verified=DemoVerification(1, 0, "edited: line 7"))
 
 
-def overlook_the_flipped_byte(seen: Evidence) -> None:
-    seen.trail = replace(seen.trail, flipped=Verified(0, 40))
+def overlook_the_flipped_byte(seen: DemoEvidence) -> None:
+    seen.trail = replace(seen.trail, flipped=DemoVerification(0, 40))
 
 
-def name_another_line(seen: Evidence) -> None:
-    seen.trail = replace(seen.trail, flipped=Verified(1, 0, "edited: line 24"))
+def name_another_line(seen: DemoEvidence) -> None:
+    seen.trail = replace(seen.trail, flipped=DemoVerification(1, 0, "edited: line 24"))
 
 
 TRAIL, FLIPPED = "trail verified offline", "one byte of it flipped"
 OUTSIDE, RETRIED = "served outside a window", "a webhook that failed twice"
-TAMPERINGS: list[tuple[Callable[[Evidence], None], set[str]]] = [
+TAMPERINGS: list[tuple[Callable[[DemoEvidence], None], set[str]]] = [
     (lose_a_mail, {"mails received"}),
     (send_a_mail_too_many, {"mails received"}),
     (send_a_mail_to_somebody_else, {"mails received"}),
@@ -275,7 +276,7 @@ TAMPERINGS: list[tuple[Callable[[Evidence], None], set[str]]] = [
 
 
 @each(("tamper", "lines"), TAMPERINGS)
-def test_anything_that_is_off_shows_on_its_line(tamper: Callable[[Evidence], None], lines: set[str]) -> None:
+def test_anything_that_is_off_shows_on_its_line(tamper: Callable[[DemoEvidence], None], lines: set[str]) -> None:
     seen = good()
 
     tamper(seen)

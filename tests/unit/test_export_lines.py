@@ -9,12 +9,12 @@ import pytest
 from lockbox.audit.verifier import export_format
 from lockbox.audit.verifier.export_format import (
     LONGEST_LINE,
-    Detail,
-    End,
-    Entry,
-    Gap,
-    Header,
+    EndLine,
+    EventLine,
+    ExportHeader,
+    GapLine,
     Line,
+    PersonalDetail,
     TileLine,
     Unreadable,
     parts,
@@ -69,16 +69,21 @@ def personal(**changes: object) -> bytes:
     [
         (
             line(EVENT),
-            Entry(0, '{"name":"Zoë"}'.encode(), {"name": Detail(SALT, "Änne"), "comment": Detail(SALT, "")}, None),
+            EventLine(
+                0,
+                '{"name":"Zoë"}'.encode(),
+                {"name": PersonalDetail(SALT, "Änne"), "comment": PersonalDetail(SALT, "")},
+                None,
+            ),
         ),
-        (but(EVENT, proof=[text(OTHER)], personal={}), Entry(0, EVENT["body"].encode(), {}, [OTHER])),
-        (but(EVENT, proof=[], personal={}), Entry(0, EVENT["body"].encode(), {}, [])),
+        (but(EVENT, proof=[text(OTHER)], personal={}), EventLine(0, EVENT["body"].encode(), {}, [OTHER])),
+        (but(EVENT, proof=[], personal={}), EventLine(0, EVENT["body"].encode(), {}, [])),
         (line(TILE), TileLine(2, [HASH, OTHER], [OTHER])),
-        (line(REMOVED), Gap(0, 256, [HASH])),
-        (line({"end": {"events": 0}}), End(0)),
+        (line(REMOVED), GapLine(0, 256, [HASH])),
+        (line({"end": {"events": 0}}), EndLine(0)),
         (
             line(FIRST),
-            Header(
+            ExportHeader(
                 origin="lockbox.test/audit/vendor/2",
                 log="00000000-0000-0000-0000-000000000000",
                 generation=2,
@@ -229,4 +234,4 @@ def test_a_line_of_the_greatest_length_is_read() -> None:
 
     (row,) = export_format.lines_of(io.BytesIO(longest))
 
-    assert read(row) == End(1)
+    assert read(row) == EndLine(1)

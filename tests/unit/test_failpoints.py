@@ -12,17 +12,17 @@ import pytest
 from cli.stack import CHECKOUT
 from config.settings import UnsafeSettings, load
 from lockbox import failpoints
-from lockbox.failpoints import KILLED, POINTS, UnknownFailpoint, mark, reach
+from lockbox.failpoints import KILLED, POINTS, UnknownFailpoint, failpoint, mark
 from tests.whole.failing.scenes import SCENES
 
 PLACES = ("api", "lockbox", "worker")
 SCRIPT = """
 from lockbox import failpoints
 failpoints.arm("clock.after_lock:2")
-failpoints.reach("clock.after_move")
-failpoints.reach("clock.after_lock")
+failpoints.failpoint("clock.after_move")
+failpoints.failpoint("clock.after_lock")
 print("still here", flush=True)
-failpoints.reach("clock.after_lock")
+failpoints.failpoint("clock.after_lock")
 print("never said", flush=True)
 """
 
@@ -30,7 +30,7 @@ print("never said", flush=True)
 def _reached() -> Iterator[str]:
     for file in (file for place in PLACES for file in Path(CHECKOUT, place).rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "reach":
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "failpoint":
                 (name,) = node.args
                 assert isinstance(name, ast.Constant), f"{file}: name the failpoint where it is"
                 yield str(name.value)
@@ -60,7 +60,7 @@ def test_where_it_is_off_every_failpoint_is_passed() -> None:
     failpoints.arm(None)
 
     for name in POINTS:
-        reach(name)
+        failpoint(name)
 
 
 @pytest.mark.parametrize("chosen", ["clock.after_lunch", "clock.after_lunch:2"])

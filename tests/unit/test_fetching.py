@@ -23,8 +23,8 @@ from tests.oidc_issuer import (
     HUGE,
     REDIRECT,
     ZIPPED,
-    Answer,
     LocalIssuer,
+    ScriptedAnswer,
     local_issuer,
 )
 
@@ -203,7 +203,7 @@ def test_the_environment_cannot_name_a_proxy(monkeypatch: pytest.MonkeyPatch, is
     [
         (BROKEN, "it answered 500"),
         (REDIRECT, "it answered 302"),
-        (Answer(status=201), "it answered 201"),
+        (ScriptedAnswer(status=201), "it answered 201"),
         (HUGE, "answer is too long"),
         (ZIPPED, "encoding"),
         (HTML, "other than JSON"),
@@ -212,7 +212,7 @@ def test_the_environment_cannot_name_a_proxy(monkeypatch: pytest.MonkeyPatch, is
     ],
 )
 def test_a_bad_answer_is_refused_within_the_deadline_and_not_quoted(
-    issuer: LocalIssuer, answer: Answer, reason: str
+    issuer: LocalIssuer, answer: ScriptedAnswer, reason: str
 ) -> None:
     issuer.troubles["/jwks"] = answer
     started = time.monotonic()

@@ -2,37 +2,37 @@
 
 import pytest
 
-from lockbox.audit.verifier.export_format import MOST, UNSURE, Finding, Findings, Kind
+from lockbox.audit.verifier.export_format import MOST, UNSURE, Finding, FindingKind, Findings
 
 
 def test_a_finding_is_kept_as_it_was_said() -> None:
     findings = Findings()
 
-    findings.add(Kind.EDITED, "this", line=3, number=1, event="e")
-    findings.add(Kind.TRUNCATED, "that")
+    findings.add(FindingKind.EDITED, "this", line=3, number=1, event="e")
+    findings.add(FindingKind.TRUNCATED, "that")
 
-    assert findings.first == [Finding(Kind.EDITED, "this", 3, 1, "e"), Finding(Kind.TRUNCATED, "that")]
-    assert (findings.count, findings.kinds) == (2, {Kind.EDITED, Kind.TRUNCATED})
+    assert findings.first == [Finding(FindingKind.EDITED, "this", 3, 1, "e"), Finding(FindingKind.TRUNCATED, "that")]
+    assert (findings.count, findings.kinds) == (2, {FindingKind.EDITED, FindingKind.TRUNCATED})
 
 
 def test_beyond_the_first_fifty_findings_only_their_number_and_kinds_are_kept() -> None:
     findings = Findings()
 
     for number in range(MOST):
-        findings.add(Kind.EDITED, "this", number=number)
-    findings.add(Kind.FOREIGN, "that")
+        findings.add(FindingKind.EDITED, "this", number=number)
+    findings.add(FindingKind.FOREIGN, "that")
 
     assert [one.number for one in findings.first] == list(range(50))
-    assert (findings.count, findings.kinds) == (51, {Kind.EDITED, Kind.FOREIGN})
+    assert (findings.count, findings.kinds) == (51, {FindingKind.EDITED, FindingKind.FOREIGN})
 
 
 @pytest.mark.parametrize(
     ("finding", "place"),
     [
-        (Finding(Kind.EDITED, "this"), ""),
-        (Finding(Kind.EDITED, "this", 0, 0, ""), "line 0, number 0, event "),
-        (Finding(Kind.EDITED, "this", event="e", line=2), "line 2, event e"),
-        (Finding(Kind.EDITED, "this", 3, 1, "e"), "line 3, number 1, event e"),
+        (Finding(FindingKind.EDITED, "this"), ""),
+        (Finding(FindingKind.EDITED, "this", 0, 0, ""), "line 0, number 0, event "),
+        (Finding(FindingKind.EDITED, "this", event="e", line=2), "line 2, event e"),
+        (Finding(FindingKind.EDITED, "this", 3, 1, "e"), "line 3, number 1, event e"),
     ],
 )
 def test_a_place_is_said_as_far_as_it_is_known(finding: Finding, place: str) -> None:

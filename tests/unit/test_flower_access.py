@@ -6,12 +6,12 @@ from time import monotonic
 import pytest
 from tornado.web import HTTPError
 
-from worker.flower_access import Attempts
+from worker.flower_access import AttemptGate
 
 SECONDS = 0.2
 
 
-async def tried(attempts: Attempts, *addresses: str, is_right: bool = False) -> tuple[float, list[int | None]]:
+async def tried(attempts: AttemptGate, *addresses: str, is_right: bool = False) -> tuple[float, list[int | None]]:
     """Try from all of these addresses at once; return how long it took, and the status of each refusal."""
 
     async def one(address: str) -> int | None:
@@ -27,7 +27,7 @@ async def tried(attempts: Attempts, *addresses: str, is_right: bool = False) -> 
 
 
 def test_addresses_of_one_ipv6_network_take_turns_with_wrong_passwords() -> None:
-    attempts = Attempts(SECONDS)
+    attempts = AttemptGate(SECONDS)
 
     took, answers = asyncio.run(tried(attempts, *(f"2001:db8:1:2::{number:x}" for number in range(5))))
 
@@ -36,7 +36,7 @@ def test_addresses_of_one_ipv6_network_take_turns_with_wrong_passwords() -> None
 
 
 def test_addresses_of_one_ipv6_network_have_their_few_places_together() -> None:
-    attempts = Attempts(SECONDS, most=2)
+    attempts = AttemptGate(SECONDS, most=2)
 
     _, answers = asyncio.run(tried(attempts, *(f"2001:db8:1:2::{number:x}" for number in range(6))))
 
@@ -45,7 +45,7 @@ def test_addresses_of_one_ipv6_network_have_their_few_places_together() -> None:
 
 @pytest.mark.parametrize("other", ["2001:db8:1:3::1", "192.0.2.2", "::ffff:192.0.2.2", "", "nonsense"])
 def test_another_network_waits_for_nobody_and_finds_a_place(other: str) -> None:
-    attempts = Attempts(SECONDS, most=1)
+    attempts = AttemptGate(SECONDS, most=1)
 
     async def told() -> list[int | None]:
         held = asyncio.create_task(tried(attempts, "2001:db8:1:2::1", "2001:db8:1:2::2"))
@@ -57,7 +57,7 @@ def test_another_network_waits_for_nobody_and_finds_a_place(other: str) -> None:
 
 
 def test_an_ipv4_address_written_as_ipv6_is_the_same_address() -> None:
-    attempts = Attempts(SECONDS, most=1)
+    attempts = AttemptGate(SECONDS, most=1)
 
     _, answers = asyncio.run(tried(attempts, "192.0.2.2", "::ffff:192.0.2.2"))
 

@@ -60,7 +60,7 @@ HEADERS = [
 ]
 
 
-class Markup(HTMLParser):
+class MarkupParser(HTMLParser):
     """What a mail program makes of a page."""
 
     def __init__(self, html: str) -> None:
@@ -98,7 +98,7 @@ def by(hand: str) -> list[Specimen]:
 @pytest.mark.parametrize("hand", HAND_NAMES)
 def test_the_page_of_a_mail_holds_nothing_but_text_and_links_of_ours(hand: str) -> None:
     for one in by(hand):
-        markup = Markup(one.mail.html)
+        markup = MarkupParser(one.mail.html)
 
         assert markup.tags <= TAGS, one.name
         assert markup.attributes <= ATTRIBUTES, one.name

@@ -8,7 +8,7 @@ from sqlmodel import Session
 
 from lockbox.errors import NotSignedIn
 from lockbox.identity import api_tokens
-from lockbox.schedule import Promise
+from lockbox.schedule import IndexEntry
 from lockbox.sql import new_id
 from tests.each import each
 
@@ -47,7 +47,7 @@ def test_an_id_begins_with_the_milliseconds_of_its_making() -> None:
     ],
 )
 def test_a_due_time_is_rounded_up_to_the_millisecond_never_down(due: datetime | timedelta | None, score: str) -> None:
-    assert Promise("id", "expire", due).score == score
+    assert IndexEntry("id", "expire", due).score == score
 
 
 def test_a_score_is_never_before_the_instant_it_stands_for() -> None:
@@ -55,7 +55,7 @@ def test_a_score_is_never_before_the_instant_it_stands_for() -> None:
     instants = [start + timedelta(microseconds=micros) for micros in range(0, 5000, 7)]
 
     for moment in instants:
-        late_by = int(Promise("id", "expire", moment).score) - moment.timestamp() * 1000
+        late_by = int(IndexEntry("id", "expire", moment).score) - moment.timestamp() * 1000
         assert -0.001 < late_by < 1.001
 
 

@@ -8,7 +8,7 @@ from joserfc.jwk import JWKRegistry, generate_key
 
 from lockbox.errors import NotSignedIn
 from lockbox.identity.oidc import verify
-from lockbox.identity.oidc_providers import Issuers
+from lockbox.identity.oidc_providers import IdentityProviders
 from tests.oidc_issuer import NOON, LocalIssuer, ec_key, ed_key, local_issuer, rsa_key
 
 
@@ -19,8 +19,8 @@ def issuer() -> Iterator[LocalIssuer]:
 
 
 @pytest.fixture
-def issuers(issuer: LocalIssuer) -> Issuers:
-    return Issuers([issuer.configured()])
+def issuers(issuer: LocalIssuer) -> IdentityProviders:
+    return IdentityProviders([issuer.configured()])
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def issuers(issuer: LocalIssuer) -> Issuers:
     ],
 )
 def test_a_key_that_is_no_good_public_key_does_not_spoil_the_others(
-    issuer: LocalIssuer, issuers: Issuers, entry: Any
+    issuer: LocalIssuer, issuers: IdentityProviders, entry: Any
 ) -> None:
     issuer.keys = [ec_key(), ed_key(), rsa_key()]
     issuer.strange_keys = [entry]
@@ -61,11 +61,11 @@ def test_a_key_that_is_no_good_is_never_used(issuer: LocalIssuer, flaw: str) -> 
     token = issuer.token(key=key, header={"alg": "EdDSA" if flaw == "curve" else "RS256"})
 
     with pytest.raises(NotSignedIn):
-        verify(token, Issuers([issuer.configured()]), NOON)
+        verify(token, IdentityProviders([issuer.configured()]), NOON)
 
 
 def test_a_key_for_encryption_does_not_make_two_of_the_one_that_needs_no_id(
-    issuer: LocalIssuer, issuers: Issuers
+    issuer: LocalIssuer, issuers: IdentityProviders
 ) -> None:
     issuer.strange_keys = [rsa_key(1).as_dict(private=False) | {"use": "enc"}]
 

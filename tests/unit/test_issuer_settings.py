@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from config.issuers import Issuer, IssuerList
+from config.issuers import IdentityProvider, IssuerList
 from tests.each import each
 
 GOOD = {"issuer": "https://sso.example", "audience": "lockbox"}
@@ -25,7 +25,7 @@ GOOD = {"issuer": "https://sso.example", "audience": "lockbox"}
 def test_an_issuer_says_whether_it_is_fit_for_production(
     facts: dict[str, str], *, is_plain_http: bool, is_on_loopback: bool
 ) -> None:
-    issuer = Issuer.model_validate(GOOD | facts)
+    issuer = IdentityProvider.model_validate(GOOD | facts)
 
     assert issuer.is_plain_http is is_plain_http
     assert issuer.is_on_loopback is is_on_loopback
@@ -64,7 +64,7 @@ def test_a_setting_that_is_unsafe_or_malformed_is_refused_with_what_to_do(
     facts: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValidationError, match=message) as refused:
-        Issuer.model_validate(GOOD | facts)
+        IdentityProvider.model_validate(GOOD | facts)
 
     assert "hunter2" not in str(refused.value)
 
@@ -79,6 +79,6 @@ def test_an_issuer_is_named_once_so_that_its_people_belong_to_one_tenant() -> No
 
 
 def test_a_clients_secret_does_not_show() -> None:
-    issuer = Issuer.model_validate(GOOD | {"client_id": "web", "client_secret": "hunter2"})
+    issuer = IdentityProvider.model_validate(GOOD | {"client_id": "web", "client_secret": "hunter2"})
 
     assert "hunter2" not in repr(issuer) + issuer.model_dump_json()

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from joserfc.jwk import ECKey, RSAKey
 
-from config.issuers import Issuer
+from config.issuers import IdentityProvider
 from lockbox.errors import Busy, NotSignedIn
 from lockbox.identity.oidc import verify
-from lockbox.identity.oidc_providers import MOST_EXCHANGES_TOGETHER, MOST_WAITING, Issuers, read_metadata
+from lockbox.identity.oidc_providers import MOST_EXCHANGES_TOGETHER, MOST_WAITING, IdentityProviders, read_metadata
 from tests.oidc_issuer import (
     BROKEN,
     DISCOVERY,
@@ -27,8 +27,8 @@ from tests.oidc_issuer import (
     NOT_AN_OBJECT,
     NOT_JSON,
     REDIRECT,
-    Answer,
     LocalIssuer,
+    ScriptedAnswer,
     ec_key,
     local_issuer,
     rsa_key,
@@ -36,7 +36,7 @@ from tests.oidc_issuer import (
 
 
 @dataclass
-class Clock:
+class SteppedClock:
     """Seconds that pass when a test says so."""
 
     at: float = 0.0
@@ -53,13 +53,13 @@ def issuer() -> Iterator[LocalIssuer]:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> SteppedClock:
+    return SteppedClock()
 
 
 @pytest.fixture
-def issuers(issuer: LocalIssuer, clock: Clock) -> Issuers:
-    return Issuers([issuer.configured()], clock=clock)
+def issuers(issuer: LocalIssuer, clock: SteppedClock) -> IdentityProviders:
+    return IdentityProviders([issuer.configured()], clock=clock)
 
 
 def settled() -> None:
@@ -75,7 +75,7 @@ def until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_keys_and_metadata_are_fetched_once_for_many_tokens(issuer: LocalIssuer, issuers: Issuers) -> None:
+def test_keys_and_metadata_are_fetched_once_for_many_tokens(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     for _ in range(20):
         verify(issuer.token(), issuers, NOON)
 
@@ -83,7 +83,7 @@ def test_keys_and_metadata_are_fetched_once_for_many_tokens(issuer: LocalIssuer,
 
 
 def test_an_issuer_whose_keys_address_is_set_is_not_asked_for_its_metadata(issuer: LocalIssuer) -> None:
-    issuers = Issuers([issuer.configured(jwks_url=f"{issuer.url}/jwks")])
+    issuers = IdentityProviders([issuer.configured(jwks_url=f"{issuer.url}/jwks")])
 
     verify(issuer.token(), issuers, NOON)
 
@@ -91,7 +91,7 @@ def test_an_issuer_whose_keys_address_is_set_is_not_asked_for_its_metadata(issue
 
 
 def test_a_flood_of_unknown_keys_fetches_no_more_than_once_a_minute(
-    issuer: LocalIssuer, issuers: Issuers, clock: Clock
+    issuer: LocalIssuer, issuers: IdentityProviders, clock: SteppedClock
 ) -> None:
     def flood() -> None:
         for number in range(30):
@@ -111,7 +111,9 @@ def test_a_flood_of_unknown_keys_fetches_no_more_than_once_a_minute(
     assert issuer.fetched["/jwks"] == 3
 
 
-def test_an_unknown_key_on_a_cold_start_is_not_asked_for_twice(issuer: LocalIssuer, issuers: Issuers) -> None:
+def test_an_unknown_key_on_a_cold_start_is_not_asked_for_twice(
+    issuer: LocalIssuer, issuers: IdentityProviders
+) -> None:
     with pytest.raises(NotSignedIn):
         verify(issuer.token(header={"kid": "made-up"}), issuers, NOON)
 
@@ -119,7 +121,7 @@ def test_an_unknown_key_on_a_cold_start_is_not_asked_for_twice(issuer: LocalIssu
 
 
 def test_a_token_by_a_rotated_key_is_good_at_once_and_one_by_the_removed_key_no_longer(
-    issuer: LocalIssuer, issuers: Issuers
+    issuer: LocalIssuer, issuers: IdentityProviders
 ) -> None:
     old = issuer.token()
     verify(old, issuers, NOON)
@@ -133,7 +135,7 @@ def test_a_token_by_a_rotated_key_is_good_at_once_and_one_by_the_removed_key_no_
 
 
 def test_old_keys_go_on_during_a_days_outage_and_no_longer(
-    issuer: LocalIssuer, issuers: Issuers, clock: Clock
+    issuer: LocalIssuer, issuers: IdentityProviders, clock: SteppedClock
 ) -> None:
     token = issuer.token()
     verify(token, issuers, NOON)
@@ -150,7 +152,7 @@ def test_old_keys_go_on_during_a_days_outage_and_no_longer(
         verify(token, issuers, NOON)
 
 
-def test_who_has_keys_does_not_queue_behind_a_slow_fetch(issuer: LocalIssuer, issuers: Issuers) -> None:
+def test_who_has_keys_does_not_queue_behind_a_slow_fetch(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     verify(issuer.token(), issuers, NOON)
     issuer.troubles["/jwks"] = HELD
 
@@ -168,9 +170,9 @@ def test_who_has_keys_does_not_queue_behind_a_slow_fetch(issuer: LocalIssuer, is
 @pytest.mark.parametrize("path", [DISCOVERY, "/jwks"])
 @pytest.mark.parametrize("answer", [BROKEN, REDIRECT, HUGE, DRIP, NOT_JSON, NOT_AN_OBJECT])
 def test_an_issuer_that_misbehaves_from_the_start_is_told_apart_from_a_bad_token(
-    issuer: LocalIssuer, path: str, answer: Answer, clock: Clock
+    issuer: LocalIssuer, path: str, answer: ScriptedAnswer, clock: SteppedClock
 ) -> None:
-    issuers = Issuers([issuer.configured()], clock=clock, seconds=0.7 if answer.drops else 5)
+    issuers = IdentityProviders([issuer.configured()], clock=clock, seconds=0.7 if answer.drops else 5)
     issuer.troubles[path] = answer
 
     for _ in range(3):
@@ -196,7 +198,7 @@ def test_an_issuer_that_misbehaves_from_the_start_is_told_apart_from_a_bad_token
     ],
 )
 def test_metadata_that_lead_elsewhere_lead_nowhere(
-    issuer: LocalIssuer, issuers: Issuers, published: dict[str, Any]
+    issuer: LocalIssuer, issuers: IdentityProviders, published: dict[str, Any]
 ) -> None:
     issuer.published = published
 
@@ -205,7 +207,7 @@ def test_metadata_that_lead_elsewhere_lead_nowhere(
 
 
 def test_an_endpoint_without_tls_is_none_of_an_issuer_with_it() -> None:
-    issuer = Issuer(issuer="https://sso.example", audience="lockbox")
+    issuer = IdentityProvider(issuer="https://sso.example", audience="lockbox")
     page = {"authorization_endpoint": "http://sso.example/authorize"}
 
     read = read_metadata(json.dumps({"issuer": issuer.issuer} | page).encode(), issuer)
@@ -218,16 +220,18 @@ def test_a_public_name_that_leads_to_this_machine_is_not_called(monkeypatch: pyt
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: inside)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        issuer = Issuer(issuer=f"https://sso.example:{listening.getsockname()[1]}", audience="lockbox")
+        issuer = IdentityProvider(issuer=f"https://sso.example:{listening.getsockname()[1]}", audience="lockbox")
         with pytest.raises(Busy):
-            Issuers([issuer], seconds=0.5).metadata(issuer)
+            IdentityProviders([issuer], seconds=0.5).metadata(issuer)
 
         listening.setblocking(False)
         with pytest.raises(BlockingIOError):
             listening.accept()
 
 
-def test_an_issuer_that_withdraws_every_key_is_believed(issuer: LocalIssuer, issuers: Issuers, clock: Clock) -> None:
+def test_an_issuer_that_withdraws_every_key_is_believed(
+    issuer: LocalIssuer, issuers: IdentityProviders, clock: SteppedClock
+) -> None:
     token = issuer.token()
     verify(token, issuers, NOON)
     issuer.keys = []
@@ -241,7 +245,7 @@ def test_an_issuer_that_withdraws_every_key_is_believed(issuer: LocalIssuer, iss
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_key_that_was_rotated_under_its_old_id_is_fetched_at_once(
-    issuer: LocalIssuer, issuers: Issuers, number: int
+    issuer: LocalIssuer, issuers: IdentityProviders, number: int
 ) -> None:
     old = issuer.token()
     verify(old, issuers, NOON)
@@ -254,7 +258,9 @@ def test_a_key_that_was_rotated_under_its_old_id_is_fetched_at_once(
     assert issuer.fetched["/jwks"] == 2
 
 
-def test_a_key_of_another_kind_under_an_old_id_is_fetched_at_once(issuer: LocalIssuer, issuers: Issuers) -> None:
+def test_a_key_of_another_kind_under_an_old_id_is_fetched_at_once(
+    issuer: LocalIssuer, issuers: IdentityProviders
+) -> None:
     verify(issuer.token(), issuers, NOON)
     issuer.keys = [RSAKey.import_key(rsa_key().as_dict(private=True) | {"kid": "ec-0"})]
 
@@ -264,7 +270,7 @@ def test_a_key_of_another_kind_under_an_old_id_is_fetched_at_once(issuer: LocalI
 
 
 def test_a_flood_of_forged_signatures_fetches_no_more_than_once_a_minute(
-    issuer: LocalIssuer, issuers: Issuers, clock: Clock
+    issuer: LocalIssuer, issuers: IdentityProviders, clock: SteppedClock
 ) -> None:
     verify(issuer.token(), issuers, NOON)
     forged = issuer.token(key=ec_key(3), header={"kid": "ec-0"})
@@ -282,7 +288,7 @@ def test_forged_tokens_of_many_slow_issuers_wait_in_few_places_and_not_for_long(
         slow = [stack.enter_context(local_issuer()) for _ in range(6)]
         for one in slow:
             one.troubles = {DISCOVERY: HELD, "/jwks": HELD}
-        issuers = Issuers([one.configured() for one in (issuer, *slow)], wait_seconds=1.5)
+        issuers = IdentityProviders([one.configured() for one in (issuer, *slow)], wait_seconds=1.5)
         verify(issuer.token(), issuers, NOON)
 
         with ThreadPoolExecutor(30) as pool:
@@ -299,7 +305,7 @@ def test_forged_tokens_of_many_slow_issuers_wait_in_few_places_and_not_for_long(
 
 def test_a_call_that_gave_up_leaves_the_fetch_to_the_next_one(issuer: LocalIssuer) -> None:
     issuer.troubles["/jwks"] = HELD
-    issuers = Issuers([issuer.configured()], wait_seconds=0.05)
+    issuers = IdentityProviders([issuer.configured()], wait_seconds=0.05)
 
     with pytest.raises(Busy, match="try again"):
         verify(issuer.token(), issuers, NOON)
@@ -313,7 +319,7 @@ def test_a_call_that_gave_up_leaves_the_fetch_to_the_next_one(issuer: LocalIssue
 def test_exchanges_with_slow_issuers_are_bounded_together() -> None:
     with ExitStack() as stack:
         slow = [stack.enter_context(local_issuer()) for _ in range(4)]
-        issuers = Issuers([one.configured() for one in slow])
+        issuers = IdentityProviders([one.configured() for one in slow])
         known = [issuers.configured(one.url) for one in slow]
         for one, configured in zip(slow, known, strict=True):
             assert configured is not None

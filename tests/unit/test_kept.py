@@ -8,26 +8,26 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lockbox.identity.oidc_providers import MOST_FETCHES, Kept
+from lockbox.identity.oidc_providers import MOST_FETCHES, CachedFetch
 from lockbox.safe_http import FetchFailed
 
 HOUR, DAY = 3600.0, 24 * 3600.0
 
 
 @dataclass
-class Elsewhere:
+class FakeSource:
     """What is fetched from: it counts, fails and holds calls back as it is told; its clock moves when told."""
 
     at: float = 0.0
     count: int = 0
     fails: bool = False
     go_on: threading.Event = field(default_factory=threading.Event)
-    kept: Kept[int] = field(init=False)
+    kept: CachedFetch[int] = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin with nothing kept, and hold nobody back."""
         self.go_on.set()
-        self.kept = Kept(self.load, name="elsewhere", clock=lambda: self.at, wait_seconds=10)
+        self.kept = CachedFetch(self.load, name="elsewhere", clock=lambda: self.at, wait_seconds=10)
 
     def load(self) -> int:
         """Return how often it was called."""
@@ -53,16 +53,16 @@ def until(is_so: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def elsewhere() -> Elsewhere:
-    return Elsewhere()
+def elsewhere() -> FakeSource:
+    return FakeSource()
 
 
-def test_what_is_fresh_is_not_fetched_again(elsewhere: Elsewhere) -> None:
+def test_what_is_fresh_is_not_fetched_again(elsewhere: FakeSource) -> None:
     assert [elsewhere.kept.get() for elsewhere.at in (0, 1, HOUR - 1)] == [1, 1, 1]
     assert elsewhere.settled() == 1
 
 
-def test_what_is_stale_is_given_out_while_it_is_renewed(elsewhere: Elsewhere) -> None:
+def test_what_is_stale_is_given_out_while_it_is_renewed(elsewhere: FakeSource) -> None:
     elsewhere.kept.get()
     elsewhere.at = HOUR
     elsewhere.go_on.clear()
@@ -74,7 +74,7 @@ def test_what_is_stale_is_given_out_while_it_is_renewed(elsewhere: Elsewhere) ->
     assert elsewhere.kept.get() == 2
 
 
-def test_an_outage_is_asked_about_no_more_than_once_a_minute(elsewhere: Elsewhere) -> None:
+def test_an_outage_is_asked_about_no_more_than_once_a_minute(elsewhere: FakeSource) -> None:
     elsewhere.kept.get()
     elsewhere.fails = True
 
@@ -86,7 +86,7 @@ def test_an_outage_is_asked_about_no_more_than_once_a_minute(elsewhere: Elsewher
     assert elsewhere.count == 1 + 3
 
 
-def test_what_is_a_day_old_is_given_out_no_longer(elsewhere: Elsewhere) -> None:
+def test_what_is_a_day_old_is_given_out_no_longer(elsewhere: FakeSource) -> None:
     elsewhere.kept.get()
     elsewhere.fails = True
 
@@ -98,7 +98,7 @@ def test_what_is_a_day_old_is_given_out_no_longer(elsewhere: Elsewhere) -> None:
         elsewhere.kept.get()
 
 
-def test_with_nothing_kept_an_outage_is_asked_about_every_few_seconds(elsewhere: Elsewhere) -> None:
+def test_with_nothing_kept_an_outage_is_asked_about_every_few_seconds(elsewhere: FakeSource) -> None:
     elsewhere.fails = True
 
     for elsewhere.at in (0, 1, 4, 5, 9, 10):
@@ -108,13 +108,13 @@ def test_with_nothing_kept_an_outage_is_asked_about_every_few_seconds(elsewhere:
     assert elsewhere.count == 3
 
 
-def test_asking_again_is_granted_once_a_minute(elsewhere: Elsewhere) -> None:
+def test_asking_again_is_granted_once_a_minute(elsewhere: FakeSource) -> None:
     assert elsewhere.kept.get() == 1
 
     assert [elsewhere.kept.again() for elsewhere.at in (1, 2, 60, 61, 62)] == [2, 2, 2, 3, 3]
 
 
-def test_asking_again_during_an_outage_gives_what_is_kept(elsewhere: Elsewhere) -> None:
+def test_asking_again_during_an_outage_gives_what_is_kept(elsewhere: FakeSource) -> None:
     elsewhere.kept.get()
     elsewhere.fails = True
 
@@ -122,7 +122,7 @@ def test_asking_again_during_an_outage_gives_what_is_kept(elsewhere: Elsewhere) 
     assert elsewhere.count == 2
 
 
-def test_many_who_find_nothing_share_one_fetch_and_few_of_them_wait(elsewhere: Elsewhere) -> None:
+def test_many_who_find_nothing_share_one_fetch_and_few_of_them_wait(elsewhere: FakeSource) -> None:
     elsewhere.go_on.clear()
 
     with ThreadPoolExecutor(MOST_FETCHES + 8) as pool:
@@ -136,9 +136,9 @@ def test_many_who_find_nothing_share_one_fetch_and_few_of_them_wait(elsewhere: E
     assert elsewhere.count == 1
 
 
-def test_a_wait_ends_even_if_the_fetch_does_not(elsewhere: Elsewhere) -> None:
+def test_a_wait_ends_even_if_the_fetch_does_not(elsewhere: FakeSource) -> None:
     elsewhere.go_on.clear()
-    impatient = Kept(elsewhere.load, name="elsewhere", clock=lambda: 0.0, wait_seconds=0.05)
+    impatient = CachedFetch(elsewhere.load, name="elsewhere", clock=lambda: 0.0, wait_seconds=0.05)
 
     with pytest.raises(FetchFailed, match="too long"):
         impatient.get()

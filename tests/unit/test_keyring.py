@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lockbox.audit.log.signing_keys import BadKey
 from lockbox.identity import keyring
-from lockbox.identity.keyring import CodeKeys, Keyring, Keys, Purpose
+from lockbox.identity.keyring import CodeKeys, KeyPurpose, Keyring, Keys
 
 OLD, NEW = b"o" * 32, b"n" * 32
 ABOUT = UUID(int=7)
@@ -18,9 +18,9 @@ PART = st.none() | st.booleans() | st.integers() | st.text() | st.binary() | st.
 
 
 def test_a_key_of_one_purpose_is_not_that_of_another() -> None:
-    derived = {keyring.derived(OLD, purpose) for purpose in Purpose}
+    derived = {keyring.derived(OLD, purpose) for purpose in KeyPurpose}
 
-    assert len(derived) == len(Purpose)
+    assert len(derived) == len(KeyPurpose)
     assert OLD not in derived
 
 

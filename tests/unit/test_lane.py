@@ -12,36 +12,36 @@ from lockbox.notifications.circuit_breaker import (
     MOST_LOAD,
     SOON,
     WIDTH,
-    Lane,
-    Said,
+    CircuitBreaker,
+    PeerResponse,
 )
 
 NOON = 1000.0
 
 
 @pytest.fixture
-def lane() -> Lane[str]:
-    return Lane("hooks.example:443")
+def lane() -> CircuitBreaker[str]:
+    return CircuitBreaker("hooks.example:443")
 
 
-def send(lane: Lane[str], now: float, said: Said, seconds: float = 0.1) -> None:
+def send(lane: CircuitBreaker[str], now: float, said: PeerResponse, seconds: float = 0.1) -> None:
     """Let one in, send it, and note how that went."""
     assert lane.enter(now) == 0.0
     begin(lane)
     lane.end(now + seconds, seconds, said)
 
 
-def begin(lane: Lane[str]) -> None:
+def begin(lane: CircuitBreaker[str]) -> None:
     lane.running += 1
 
 
-def shut(lane: Lane[str], now: float = NOON) -> None:
+def shut(lane: CircuitBreaker[str], now: float = NOON) -> None:
     for _ in range(3):
-        send(lane, now, Said.SILENCE, 0.0)
+        send(lane, now, PeerResponse.SILENCE, 0.0)
     assert lane.is_shut(now)
 
 
-def fill(lane: Lane[str], now: float = NOON) -> int:
+def fill(lane: CircuitBreaker[str], now: float = NOON) -> int:
     """Let in as many as there is room for, and return how many that were."""
     number = 0
     while not lane.enter(now):
@@ -49,26 +49,28 @@ def fill(lane: Lane[str], now: float = NOON) -> int:
     return number
 
 
-def test_a_lane_that_has_not_proven_to_answer_lets_few_in(lane: Lane[str]) -> None:
+def test_a_lane_that_has_not_proven_to_answer_lets_few_in(lane: CircuitBreaker[str]) -> None:
     assert fill(lane) == FIRST_LOAD
 
 
 @pytest.mark.parametrize(("seconds", "most"), [(0.01, MOST_LOAD), (0.5, 28), (3.0, 8), (10.0, 5)])
-def test_the_slower_the_other_side_the_fewer_may_wait_for_it(lane: Lane[str], seconds: float, most: int) -> None:
+def test_the_slower_the_other_side_the_fewer_may_wait_for_it(
+    lane: CircuitBreaker[str], seconds: float, most: int
+) -> None:
     for _ in range(50):
-        send(lane, NOON, Said.ANSWER, seconds)
+        send(lane, NOON, PeerResponse.ANSWER, seconds)
 
     assert fill(lane) == pytest.approx(most, abs=1)
 
 
-def test_a_pace_is_mostly_that_of_the_last_few(lane: Lane[str]) -> None:
+def test_a_pace_is_mostly_that_of_the_last_few(lane: CircuitBreaker[str]) -> None:
     for seconds in [10.0] * 20 + [0.1] * 20:
-        send(lane, NOON, Said.ANSWER, seconds)
+        send(lane, NOON, PeerResponse.ANSWER, seconds)
 
     assert 0.1 <= lane.pace < 0.3
 
 
-def test_who_finds_no_room_is_told_when_to_come_again_one_after_the_other(lane: Lane[str]) -> None:
+def test_who_finds_no_room_is_told_when_to_come_again_one_after_the_other(lane: CircuitBreaker[str]) -> None:
     fill(lane)
 
     told = [lane.enter(NOON) for _ in range(50)]
@@ -83,23 +85,23 @@ def test_who_finds_no_room_is_told_when_to_come_again_one_after_the_other(lane: 
     ("seconds", "told"), [(0.01, LEAST_DEFERRAL), (0.1, LONGEST_WAIT / SOON), (0.5, LONGEST_WAIT)]
 )
 def test_where_the_other_side_is_quick_who_finds_no_room_comes_again_soon(
-    lane: Lane[str], seconds: float, told: float
+    lane: CircuitBreaker[str], seconds: float, told: float
 ) -> None:
     for _ in range(50):
-        send(lane, NOON, Said.ANSWER, seconds)
+        send(lane, NOON, PeerResponse.ANSWER, seconds)
     fill(lane)
 
     assert lane.wait(NOON) == pytest.approx(told, rel=0.1)
 
 
-def test_who_has_not_proven_to_be_quick_is_not_taken_for_it(lane: Lane[str]) -> None:
+def test_who_has_not_proven_to_be_quick_is_not_taken_for_it(lane: CircuitBreaker[str]) -> None:
     lane.pace = 0.1
     fill(lane)
 
     assert lane.wait(NOON) == pytest.approx((FIRST_LOAD + 1 - WIDTH) / WIDTH * 0.1, rel=0.1)
 
 
-def test_a_crowd_is_spread_over_two_minutes_at_most(lane: Lane[str]) -> None:
+def test_a_crowd_is_spread_over_two_minutes_at_most(lane: CircuitBreaker[str]) -> None:
     shut(lane)
 
     told = [lane.enter(NOON) for _ in range(50_000)]
@@ -110,31 +112,37 @@ def test_a_crowd_is_spread_over_two_minutes_at_most(lane: Lane[str]) -> None:
     assert fullest < 600
 
 
-def test_three_silences_in_a_row_shut_a_lane_and_two_do_not(lane: Lane[str]) -> None:
-    for said in (Said.SILENCE, Said.SILENCE, Said.ANSWER, Said.SILENCE, Said.SILENCE):
+def test_three_silences_in_a_row_shut_a_lane_and_two_do_not(lane: CircuitBreaker[str]) -> None:
+    for said in (
+        PeerResponse.SILENCE,
+        PeerResponse.SILENCE,
+        PeerResponse.ANSWER,
+        PeerResponse.SILENCE,
+        PeerResponse.SILENCE,
+    ):
         send(lane, NOON, said, 0.0)
     assert not lane.is_shut(NOON)
 
-    send(lane, NOON, Said.SILENCE, 0.0)
+    send(lane, NOON, PeerResponse.SILENCE, 0.0)
 
     assert lane.wait(NOON) == FIRST_SHUT
     assert lane.enter(NOON) >= FIRST_SHUT
     assert lane.load == 0
 
 
-def test_our_own_trouble_neither_shuts_a_lane_nor_opens_it(lane: Lane[str]) -> None:
+def test_our_own_trouble_neither_shuts_a_lane_nor_opens_it(lane: CircuitBreaker[str]) -> None:
     for _ in range(5):
-        send(lane, NOON, Said.NOTHING)
+        send(lane, NOON, PeerResponse.NOTHING)
     assert not lane.is_shut(NOON)
     shut(lane)
 
-    send(lane, NOON + FIRST_SHUT, Said.NOTHING)
+    send(lane, NOON + FIRST_SHUT, PeerResponse.NOTHING)
 
     assert lane.shut_until is not None
     assert lane.enter(NOON + FIRST_SHUT + 1) == 0.0
 
 
-def test_a_shut_lane_lets_exactly_one_try_through_once_its_time_is_over(lane: Lane[str]) -> None:
+def test_a_shut_lane_lets_exactly_one_try_through_once_its_time_is_over(lane: CircuitBreaker[str]) -> None:
     shut(lane)
     later = NOON + FIRST_SHUT
 
@@ -148,50 +156,50 @@ def test_a_shut_lane_lets_exactly_one_try_through_once_its_time_is_over(lane: La
     assert not lane.is_ready(later)
 
 
-def test_a_try_that_is_answered_opens_the_lane_as_if_it_were_new(lane: Lane[str]) -> None:
+def test_a_try_that_is_answered_opens_the_lane_as_if_it_were_new(lane: CircuitBreaker[str]) -> None:
     shut(lane)
 
-    send(lane, NOON + FIRST_SHUT, Said.ANSWER)
+    send(lane, NOON + FIRST_SHUT, PeerResponse.ANSWER)
 
     assert lane.shut_until is None
     assert fill(lane, NOON + 6) > WIDTH
 
 
-def test_each_try_that_is_not_answered_doubles_the_time_up_to_a_minute(lane: Lane[str]) -> None:
+def test_each_try_that_is_not_answered_doubles_the_time_up_to_a_minute(lane: CircuitBreaker[str]) -> None:
     shut(lane)
     waits, now = [], NOON
 
     for _ in range(6):
         waits.append(lane.wait(now))
         now += waits[-1]
-        send(lane, now, Said.SILENCE, 0.0)
+        send(lane, now, PeerResponse.SILENCE, 0.0)
 
     assert waits == [5, 10, 20, 40, LONGEST_SHUT, LONGEST_SHUT]
 
 
-def test_sends_that_began_before_it_shut_shut_it_no_longer(lane: Lane[str]) -> None:
+def test_sends_that_began_before_it_shut_shut_it_no_longer(lane: CircuitBreaker[str]) -> None:
     for _ in range(WIDTH):
         lane.enter(NOON)
         begin(lane)
 
     for number in range(WIDTH):
-        lane.end(NOON + 10 + number / 10, 10.0, Said.SILENCE)
+        lane.end(NOON + 10 + number / 10, 10.0, PeerResponse.SILENCE)
 
     assert lane.shut_for == FIRST_SHUT
     assert lane.load == lane.running == 0
 
 
-def test_one_of_them_that_is_answered_after_all_opens_it(lane: Lane[str]) -> None:
+def test_one_of_them_that_is_answered_after_all_opens_it(lane: CircuitBreaker[str]) -> None:
     lane.enter(NOON)
     begin(lane)
     shut(lane)
 
-    lane.end(NOON + 1, 1.0, Said.ANSWER)
+    lane.end(NOON + 1, 1.0, PeerResponse.ANSWER)
 
     assert lane.enter(NOON + 1) == 0.0
 
 
-def test_what_has_been_idle_for_long_may_be_forgotten_and_nothing_else(lane: Lane[str]) -> None:
+def test_what_has_been_idle_for_long_may_be_forgotten_and_nothing_else(lane: CircuitBreaker[str]) -> None:
     shut(lane)
     assert not lane.is_forgettable(NOON + 1, 0)
     assert lane.is_forgettable(NOON + 700, 600)

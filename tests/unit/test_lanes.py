@@ -8,8 +8,15 @@ from dataclasses import dataclass, field
 import pytest
 
 from lockbox.notifications import sending_pool as lanes_module
-from lockbox.notifications.circuit_breaker import FIRST_SHUT, Said
-from lockbox.notifications.sending_pool import FORGOTTEN_SECONDS, LONGEST_IN_QUEUE, Lanes, Way, domain_of, host_of
+from lockbox.notifications.circuit_breaker import FIRST_SHUT, PeerResponse
+from lockbox.notifications.sending_pool import (
+    FORGOTTEN_SECONDS,
+    LONGEST_IN_QUEUE,
+    ChannelPool,
+    SendingPool,
+    domain_of,
+    host_of,
+)
 
 PATIENCE = 10.0
 
@@ -26,10 +33,10 @@ class HandClock:
 
 
 @dataclass
-class Errand:
+class HangingJob:
     """A send that hangs until it is let go, and notes what became of it."""
 
-    said: Said = Said.ANSWER
+    said: PeerResponse = PeerResponse.ANSWER
     let_go: threading.Event = field(default_factory=threading.Event)
     begun: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
@@ -37,7 +44,7 @@ class Errand:
     company: int = 0
     rested: threading.Event = field(default_factory=threading.Event)
 
-    def run(self) -> Said:
+    def run(self) -> PeerResponse:
         """Wait to be let go."""
         self.begun.set()
         self.let_go.wait(PATIENCE)
@@ -47,7 +54,7 @@ class Errand:
         """Note that it is over."""
         self.over.set()
 
-    def give_back(self, seconds: float, others: "Sequence[Errand]" = ()) -> None:
+    def give_back(self, seconds: float, others: "Sequence[HangingJob]" = ()) -> None:
         """Note that it came back, and others with it."""
         for one in (self, *others):
             one.returned.append(seconds)
@@ -64,19 +71,19 @@ def clock() -> HandClock:
 
 
 @pytest.fixture
-def way(clock: HandClock) -> Iterator[Way]:
-    way = Way("webhook", 8, clock)
+def way(clock: HandClock) -> Iterator[ChannelPool]:
+    way = ChannelPool("webhook", 8, clock)
     yield way
     way.stop(PATIENCE)
 
 
-def quick(said: Said = Said.ANSWER) -> Errand:
-    errand = Errand(said)
+def quick(said: PeerResponse = PeerResponse.ANSWER) -> HangingJob:
+    errand = HangingJob(said)
     errand.let_go.set()
     return errand
 
 
-def send(way: Way, lane: str, errand: Errand) -> Errand:
+def send(way: ChannelPool, lane: str, errand: HangingJob) -> HangingJob:
     """Send it in a lane where there is room."""
     assert way.enter(lane) == 0.0
     way.send(lane, errand)
@@ -90,12 +97,12 @@ def wait(true: Callable[[], object]) -> bool:
     return bool(true())
 
 
-def prove(way: Way, lane: str) -> None:
+def prove(way: ChannelPool, lane: str) -> None:
     assert send(way, lane, quick()).over.wait(PATIENCE)
 
 
-def test_a_lane_runs_four_at_once_and_another_lane_is_not_delayed(way: Way) -> None:
-    hanging = [send(way, "slow:443", Errand()) for _ in range(6)]
+def test_a_lane_runs_four_at_once_and_another_lane_is_not_delayed(way: ChannelPool) -> None:
+    hanging = [send(way, "slow:443", HangingJob()) for _ in range(6)]
 
     good = send(way, "good:443", quick())
 
@@ -108,9 +115,9 @@ def test_a_lane_runs_four_at_once_and_another_lane_is_not_delayed(way: Way) -> N
     assert all(one.over.wait(PATIENCE) for one in hanging)
 
 
-def test_however_many_hang_those_that_have_proven_to_answer_go_on(way: Way) -> None:
+def test_however_many_hang_those_that_have_proven_to_answer_go_on(way: ChannelPool) -> None:
     prove(way, "good:443")
-    hanging = [send(way, f"slow-{number}:443", Errand()) for number in range(5) for _ in range(4)]
+    hanging = [send(way, f"slow-{number}:443", HangingJob()) for number in range(5) for _ in range(4)]
     assert wait(lambda: sum(one.begun.is_set() for one in hanging) == 6)
 
     assert send(way, "good:443", quick()).over.wait(PATIENCE)
@@ -121,21 +128,21 @@ def test_however_many_hang_those_that_have_proven_to_answer_go_on(way: Way) -> N
     assert all(one.over.wait(PATIENCE) for one in hanging)
 
 
-def test_lanes_that_wait_for_a_thread_have_their_turns(way: Way) -> None:
+def test_lanes_that_wait_for_a_thread_have_their_turns(way: ChannelPool) -> None:
     order: list[str] = []
-    blocking = [send(way, f"slow-{number}:443", Errand()) for number in (1, 2) for _ in range(4)]
+    blocking = [send(way, f"slow-{number}:443", HangingJob()) for number in (1, 2) for _ in range(4)]
     assert wait(lambda: sum(one.begun.is_set() for one in blocking) == 6)
 
-    class Noting(Errand):
-        def run(self) -> Said:
+    class RecordingJob(HangingJob):
+        def run(self) -> PeerResponse:
             order.append(self.lane)
-            return Said.ANSWER
+            return PeerResponse.ANSWER
 
         lane = ""
 
     errands = []
     for lane in ("many:1", "many:1", "many:1", "few:1"):
-        errand = Noting()
+        errand = RecordingJob()
         errand.lane = lane
         errands.append(send(way, lane, errand))
     for one in blocking:
@@ -146,11 +153,11 @@ def test_lanes_that_wait_for_a_thread_have_their_turns(way: Way) -> None:
 
 
 def test_when_a_lane_shuts_what_waits_in_it_comes_back_and_what_was_promised_a_place_too(
-    way: Way, clock: HandClock
+    way: ChannelPool, clock: HandClock
 ) -> None:
-    trying = [send(way, "dead:443", Errand(Said.SILENCE)) for _ in range(4)]
+    trying = [send(way, "dead:443", HangingJob(PeerResponse.SILENCE)) for _ in range(4)]
     assert wait(lambda: all(one.begun.is_set() for one in trying))
-    waiting = [send(way, "dead:443", Errand(Said.SILENCE)) for _ in range(8)]
+    waiting = [send(way, "dead:443", HangingJob(PeerResponse.SILENCE)) for _ in range(8)]
     assert way.enter("dead:443") == 0.0
 
     for one in trying:
@@ -173,7 +180,7 @@ def test_when_a_lane_shuts_what_waits_in_it_comes_back_and_what_was_promised_a_p
     assert way.enter("dead:443") == 0.0
 
 
-def test_a_place_that_is_not_needed_is_free_again(way: Way) -> None:
+def test_a_place_that_is_not_needed_is_free_again(way: ChannelPool) -> None:
     places = 0
     while not way.enter("host:443"):
         places += 1
@@ -187,9 +194,9 @@ def test_a_place_that_is_not_needed_is_free_again(way: Way) -> None:
 
 
 def test_what_has_waited_for_too_long_comes_back_rather_than_tell_what_was_true_long_ago(
-    way: Way, clock: HandClock
+    way: ChannelPool, clock: HandClock
 ) -> None:
-    trying = [send(way, "slow:443", Errand()) for _ in range(4)]
+    trying = [send(way, "slow:443", HangingJob()) for _ in range(4)]
     assert wait(lambda: all(one.begun.is_set() for one in trying))
     late = send(way, "slow:443", quick())
 
@@ -201,8 +208,8 @@ def test_what_has_waited_for_too_long_comes_back_rather_than_tell_what_was_true_
     assert not late.begun.is_set()
 
 
-def test_stopping_gives_back_what_waits_takes_nothing_more_and_waits_for_what_runs(way: Way) -> None:
-    running = [send(way, "slow:443", Errand()) for _ in range(4)]
+def test_stopping_gives_back_what_waits_takes_nothing_more_and_waits_for_what_runs(way: ChannelPool) -> None:
+    running = [send(way, "slow:443", HangingJob()) for _ in range(4)]
     assert wait(lambda: all(one.begun.is_set() for one in running))
     waiting = send(way, "slow:443", quick())
     assert way.enter("other:443") == 0.0
@@ -221,7 +228,7 @@ def test_stopping_gives_back_what_waits_takes_nothing_more_and_waits_for_what_ru
 
 
 def test_threads_are_made_when_they_are_needed_and_end_when_they_are_not(
-    way: Way, monkeypatch: pytest.MonkeyPatch
+    way: ChannelPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lanes_module, "IDLE_SECONDS", 0.05)
     assert way.size == (0, 0)
@@ -233,8 +240,8 @@ def test_threads_are_made_when_they_are_needed_and_end_when_they_are_not(
     prove(way, "good:443")
 
 
-def test_no_thread_of_a_lane_keeps_the_process_alive(way: Way) -> None:
-    hanging = send(way, "slow:443", Errand())
+def test_no_thread_of_a_lane_keeps_the_process_alive(way: ChannelPool) -> None:
+    hanging = send(way, "slow:443", HangingJob())
     assert hanging.begun.wait(PATIENCE)
 
     threads = [one for one in threading.enumerate() if one.name == "webhook-lanes"]
@@ -244,10 +251,10 @@ def test_no_thread_of_a_lane_keeps_the_process_alive(way: Way) -> None:
     hanging.let_go.set()
 
 
-def test_lanes_that_nobody_came_to_for_long_are_forgotten(way: Way, clock: HandClock) -> None:
+def test_lanes_that_nobody_came_to_for_long_are_forgotten(way: ChannelPool, clock: HandClock) -> None:
     for number in range(100):
         prove(way, f"host-{number}:443")
-    used = send(way, "slow:443", Errand())
+    used = send(way, "slow:443", HangingJob())
 
     clock.now += FORGOTTEN_SECONDS + 1
     prove(way, "new:443")
@@ -257,8 +264,8 @@ def test_lanes_that_nobody_came_to_for_long_are_forgotten(way: Way, clock: HandC
 
 
 def test_mails_and_webhooks_share_no_thread() -> None:
-    lanes = Lanes(mail_threads=2, hook_threads=2)
-    hanging = [send(lanes.hooks, f"slow-{number}:443", Errand()) for number in range(4)]
+    lanes = SendingPool(mail_threads=2, hook_threads=2)
+    hanging = [send(lanes.hooks, f"slow-{number}:443", HangingJob()) for number in range(4)]
 
     assert send(lanes.mail, "contoso.example", quick()).over.wait(PATIENCE)
 

@@ -11,7 +11,7 @@ import pytest
 from lockbox.identity.roles import Mode
 from lockbox.notifications import mail_text
 from lockbox.notifications.audience import CONVERSED, COPIED, RECEIPT, REMINDERS, REPORT
-from lockbox.notifications.request_mail import SUBJECTS, Earlier, Wording
+from lockbox.notifications.request_mail import SUBJECTS, EarlierRequest, MailWording
 from lockbox.requests.lifecycle import State
 from tests.each import each
 from tests.unit.letter import ANN, AT, ERIN, NUMBER, PAGE, mail
@@ -92,7 +92,7 @@ def test_a_requester_is_told_that_the_own_window_is_about_to_close() -> None:
 
 @pytest.mark.parametrize("template", [*REMINDERS, "closing"])
 def test_a_nudge_is_as_tight_lipped_as_every_mail(template: str) -> None:
-    made = mail(template=template, wording=Wording(link=False, justification=False))
+    made = mail(template=template, wording=MailWording(link=False, justification=False))
 
     for body in (made.text, seen(made.html)):
         assert URL.findall(body) == []
@@ -104,7 +104,7 @@ def test_a_nudge_is_as_tight_lipped_as_every_mail(template: str) -> None:
 
 @each("state", State)
 def test_a_mail_without_link_says_where_to_go_and_holds_no_address(state: State) -> None:
-    made = mail(template=state.value, wording=Wording(link=False))
+    made = mail(template=state.value, wording=MailWording(link=False))
 
     for body in (made.text, made.html):
         assert URL.findall(body) == []
@@ -115,7 +115,7 @@ def test_a_mail_without_link_says_where_to_go_and_holds_no_address(state: State)
 
 @each("state", State)
 def test_a_mail_that_may_not_quote_gives_the_reason_without_the_words(state: State) -> None:
-    made = mail(template=state.value, wording=Wording(justification=False))
+    made = mail(template=state.value, wording=MailWording(justification=False))
 
     for body in (made.text, seen(made.html)):
         assert "The mailbox does not open" not in body
@@ -245,7 +245,7 @@ def test_a_length_of_time_is_said_in_words(seconds: int, words: str) -> None:
 
 
 BERLIN = "Europe/Berlin"
-DENIED = Earlier(UUID(int=7), "Eve Engineer", "denied", AT - timedelta(days=1), "Amir Approver")
+DENIED = EarlierRequest(UUID(int=7), "Eve Engineer", "denied", AT - timedelta(days=1), "Amir Approver")
 
 
 def test_times_are_said_in_the_readers_zone_and_in_utc() -> None:
@@ -258,7 +258,7 @@ def test_times_are_said_in_the_readers_zone_and_in_utc() -> None:
 @each("link", [True, False])
 @each("state", [*State, RECEIPT])
 def test_every_mail_says_how_to_tell_that_it_is_ours(state: str, *, link: bool) -> None:
-    made = mail(template=str(state), wording=Wording(link=link))
+    made = mail(template=str(state), wording=MailWording(link=link))
 
     for body in (" ".join(made.text.split()), seen(made.html)):
         assert "sender ends in @vendor.example and its Message-ID in @lockbox.vendor.example" in body.replace(
@@ -370,7 +370,7 @@ def test_a_receipt_for_the_other_side_says_nothing_of_where() -> None:
 
 
 def test_a_receipt_without_link_holds_none() -> None:
-    made = mail(**RECEIPT_OF_A_VOTE, wording=Wording(link=False))
+    made = mail(**RECEIPT_OF_A_VOTE, wording=MailWording(link=False))
 
     assert URL.findall(made.text + made.html) == []
 
@@ -388,7 +388,7 @@ def test_a_user_agent_cannot_leave_its_line_or_be_run(agent: str) -> None:
 @each("part", ["text", "html"])
 @each("template", [COPIED, "active", "denied", "cancelled", "expired"])
 def test_a_copy_says_that_it_is_one_asks_for_nothing_and_has_no_link(template: str, part: str) -> None:
-    made = mail(template=template, is_copy=True, recipient_id=None, wording=Wording(link=False))
+    made = mail(template=template, is_copy=True, recipient_id=None, wording=MailWording(link=False))
 
     body = " ".join(made.text.split()) if part == "text" else seen(made.html)
 
@@ -401,7 +401,8 @@ def test_a_copy_says_that_it_is_one_asks_for_nothing_and_has_no_link(template: s
 
 def test_what_is_copied_holds_no_justification_where_the_policy_keeps_it_in() -> None:
     kept, told = (
-        mail(template=COPIED, is_copy=True, wording=Wording(link=False, justification=said)) for said in (False, True)
+        mail(template=COPIED, is_copy=True, wording=MailWording(link=False, justification=said))
+        for said in (False, True)
     )
 
     assert "does not open" not in kept.text + kept.html

@@ -5,16 +5,16 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockbox.requests.policy import ApproveMeans, Overrides, Reason, Stage, Terms
-from lockbox.requests.policy_rules import Ask, Match, Policy, Rule, loosens, stricter, strictest, terms_for
+from lockbox.requests.policy import ApprovalStage, ApproveMeans, Overrides, Reason, Terms
+from lockbox.requests.policy_rules import Match, Policy, RequestFacts, Rule, loosens, stricter, strictest, terms_for
 from tests.each import each
 from tests.examples import examples
 from tests.unit.policies import ASKS, PEOPLE, POLICIES, RULES, TERMS
 
-MAIL = Ask("mail", ["read"], Reason.SUPPORT_CASE, ["mailbox:ann"])
-FILES = Ask("files", ["read"], Reason.SUPPORT_CASE, ["file:7"])
+MAIL = RequestFacts("mail", ["read"], Reason.SUPPORT_CASE, ["mailbox:ann"])
+FILES = RequestFacts("files", ["read"], Reason.SUPPORT_CASE, ["file:7"])
 OTHER, CASE, ALERT = Reason.OTHER, Reason.SUPPORT_CASE, Reason.VENDOR_ALERT
-LEGAL, LEGALS, OPS = Stage(group="legal"), Stage(group="legal", quorum=2), Stage(group="ops")
+LEGAL, LEGALS, OPS = ApprovalStage(group="legal"), ApprovalStage(group="legal", quorum=2), ApprovalStage(group="ops")
 
 # For each of the terms: a loose choice, a stricter one.
 ORDER = [
@@ -186,7 +186,7 @@ def test_a_rule_that_would_loosen_leaves_the_tenants_terms_as_they_are() -> None
 
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, ASKS, st.data())
-def test_the_order_of_rules_has_no_effect(policy: Policy, ask: Ask, data: st.DataObject) -> None:
+def test_the_order_of_rules_has_no_effect(policy: Policy, ask: RequestFacts, data: st.DataObject) -> None:
     rules = tuple(data.draw(st.permutations(policy.rules)))
 
     assert terms_for(policy.model_copy(update={"rules": rules}), ask) == terms_for(policy, ask)
@@ -194,13 +194,13 @@ def test_the_order_of_rules_has_no_effect(policy: Policy, ask: Ask, data: st.Dat
 
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, ASKS)
-def test_the_terms_of_an_ask_never_loosen_the_tenants_own(policy: Policy, ask: Ask) -> None:
+def test_the_terms_of_an_ask_never_loosen_the_tenants_own(policy: Policy, ask: RequestFacts) -> None:
     assert not loosens(policy, terms_for(policy, ask))
 
 
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, RULES, ASKS)
-def test_a_further_rule_never_loosens(policy: Policy, rule: Rule, ask: Ask) -> None:
+def test_a_further_rule_never_loosens(policy: Policy, rule: Rule, ask: RequestFacts) -> None:
     more = policy.model_copy(update={"rules": (rule, *policy.rules)})
 
     assert not loosens(terms_for(policy, ask), terms_for(more, ask))
@@ -208,7 +208,7 @@ def test_a_further_rule_never_loosens(policy: Policy, rule: Rule, ask: Ask) -> N
 
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, RULES, ASKS)
-def test_a_rule_that_matches_is_kept_to(policy: Policy, rule: Rule, ask: Ask) -> None:
+def test_a_rule_that_matches_is_kept_to(policy: Policy, rule: Rule, ask: RequestFacts) -> None:
     terms = terms_for(policy.model_copy(update={"rules": (*policy.rules, rule)}), ask)
     wanted = policy.model_copy(update=rule.terms.given())
 
@@ -220,7 +220,7 @@ def test_a_rule_that_matches_is_kept_to(policy: Policy, rule: Rule, ask: Ask) ->
 
 @settings(max_examples=examples(100), deadline=None)
 @given(POLICIES, ASKS)
-def test_the_strictest_terms_are_met_by_whatever_satisfies_every_rule(policy: Policy, ask: Ask) -> None:
+def test_the_strictest_terms_are_met_by_whatever_satisfies_every_rule(policy: Policy, ask: RequestFacts) -> None:
     strict = strictest(policy)
 
     assert not loosens(policy, strict)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pymerkle import InmemoryTree
 
 from lockbox.audit.log import merkle
-from lockbox.audit.log.merkle import BadProof, Growing, leaf_hash, root_of
+from lockbox.audit.log.merkle import BadProof, CompactRange, leaf_hash, root_of
 from tests import second_verifier
 from tests.each import each
 from tests.examples import examples
@@ -121,7 +121,7 @@ def test_a_tree_that_was_rewritten_is_shown_by_no_proof_to_extend_the_older_one(
 
 
 def test_a_tree_grows_by_whole_subtrees_as_by_leaves_where_one_begins() -> None:
-    growing = Growing()
+    growing = CompactRange()
 
     for level, start in ((4, 0), (2, 16), (0, 20)):
         growing.add(root_of(MANY[start : start + (1 << level)]), level)
@@ -133,7 +133,7 @@ def test_a_tree_grows_by_whole_subtrees_as_by_leaves_where_one_begins() -> None:
 
 @pytest.mark.parametrize("levels", [(0, 0, 1, 2, 3), (3, 3), (4, 3, 3), (2, 1, 0, 0), (1, 1, 0, 0, 1)])
 def test_subtrees_of_one_size_side_by_side_become_one_of_twice_the_size(levels: tuple[int, ...]) -> None:
-    growing, start = Growing(), 0
+    growing, start = CompactRange(), 0
 
     for level in levels:
         growing.add(root_of(MANY[start : start + (1 << level)]), level)
@@ -146,7 +146,7 @@ def test_subtrees_of_one_size_side_by_side_become_one_of_twice_the_size(levels: 
 @given(st.lists(st.binary(max_size=8), max_size=300))
 def test_a_library_that_knows_nothing_of_us_computes_the_same_roots(entries: list[bytes]) -> None:
     library = InmemoryTree(algorithm="sha256")
-    growing = Growing()
+    growing = CompactRange()
 
     for entry in entries:
         library.append_entry(entry)
@@ -159,7 +159,7 @@ def test_a_library_that_knows_nothing_of_us_computes_the_same_roots(entries: lis
 def test_a_tree_grows_on_from_its_peaks_alone(size: int) -> None:
     peaks = [subtree_of(MANY)(level, number) for level, number in merkle.complete(0, size)]
 
-    growing = Growing(size, peaks)
+    growing = CompactRange(size, peaks)
 
     assert (growing.size, growing.root) == (size, root_of(MANY[:size]))
     growing.add(MANY[size])
@@ -169,12 +169,12 @@ def test_a_tree_grows_on_from_its_peaks_alone(size: int) -> None:
 @pytest.mark.parametrize(("size", "peaks"), [(0, 1), (1, 0), (3, 1), (4, 2), (7, 2)])
 def test_a_tree_with_another_number_of_peaks_is_none(size: int, peaks: int) -> None:
     with pytest.raises(ValueError, match=r"^a tree has one peak for each bit of its size$"):
-        Growing(size, MANY[:peaks])
+        CompactRange(size, MANY[:peaks])
 
 
 @each(("size", "level"), [(1, 1), (1, 2), (2, 2), (3, 1), (4, 3), (5, 1), (6, 2), (12, 3), (13, 2)])
 def test_no_subtree_is_added_where_none_of_its_level_begins(size: int, level: int) -> None:
-    growing = Growing()
+    growing = CompactRange()
     for leaf in MANY[:size]:
         growing.add(leaf)
 

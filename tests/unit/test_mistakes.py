@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from api.schemas.members import NewDelegation, NewMember
-from api.schemas.requests import Approval, NewRequest
+from api.schemas.requests import ApprovalInput, NewRequest
 from api.schemas.webhooks import NewEndpoint, NewSecret
 from lockbox.requests import policy_diff
 from lockbox.requests.policy import GroupName
@@ -58,8 +58,8 @@ def told(kind: type[BaseModel], facts: Any) -> dict[str, str]:
         (NewRequest, ASKED | {"tenant": ""}, "tenant", "write something"),
         (NewRequest, ASKED | {"access_window": "60"}, "access_window", "write a whole number"),
         (NewRequest, ASKED | {"engineer": "erin"}, "engineer", "write an id as it was given to you"),
-        (Approval, {"comment": "x" * 5000}, "comment", "write at most 2000 characters"),
-        (Approval, {"comment": 5}, "comment", "write text here"),
+        (ApprovalInput, {"comment": "x" * 5000}, "comment", "write at most 2000 characters"),
+        (ApprovalInput, {"comment": 5}, "comment", "write text here"),
         (NewSecret, {"overlap_hours": 169}, "overlap_hours", "write 168 or less"),
         (Policy, {"quorum": 0}, "quorum", "write 1 or more"),
         (Policy, {"quorum": 99}, "quorum", "write 20 or less"),
@@ -80,10 +80,12 @@ def test_a_name_is_told_of_which_signs_it_is_made() -> None:
     with pytest.raises(ValidationError) as refused:
         TypeAdapter[str](GroupName).validate_python("Legal")
 
-    assert policy_diff.told(refused.value).startswith("use small letters, digits and hyphens, and begin with")
+    assert policy_diff.advice(refused.value).startswith("use small letters, digits and hyphens, and begin with")
 
 
-@pytest.mark.parametrize("kind", [Policy, NewRequest, NewMember, NewDelegation, NewEndpoint, NewSecret, Approval])
+@pytest.mark.parametrize(
+    "kind", [Policy, NewRequest, NewMember, NewDelegation, NewEndpoint, NewSecret, ApprovalInput]
+)
 def test_whatever_comes_nothing_is_told_in_the_validators_own_words(kind: type[BaseModel]) -> None:
     wrong = set[str]()
 

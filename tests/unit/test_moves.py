@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from lockbox.audit.verifier.export_format import Finding, Findings, Kind
-from lockbox.audit.verifier.move_checks import Requests
+from lockbox.audit.verifier.export_format import Finding, FindingKind, Findings
+from lockbox.audit.verifier.move_checks import MoveChecker
 from tests.each import each
 
 Move = tuple[int, str]
@@ -18,7 +18,7 @@ def taken(moves: Sequence[Move], *, removed_before: bool = False, asked_by: int 
 
     The customer was asked by the move with the number `asked_by`.
     """
-    requests = Requests(Findings(), removed_before)
+    requests = MoveChecker(Findings(), removed_before)
     for place, (seq, state) in enumerate(moves):
         where = {"line": 10 + place, "number": 100 + place, "event": f"e{place}"}
         requests.take("A", seq, state, where, begins=seq == asked_by)
@@ -28,7 +28,7 @@ def taken(moves: Sequence[Move], *, removed_before: bool = False, asked_by: int 
 
 def at(place: int, message: str) -> Finding:
     """Return the finding that stands at a move, counted from 0."""
-    return Finding(Kind.GAP_IN_MOVES, message, 10 + place, 100 + place, f"e{place}")
+    return Finding(FindingKind.GAP_IN_MOVES, message, 10 + place, 100 + place, f"e{place}")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_move_too_many_is_named_where_it_stands(moves: list[Move], place: int,
     ],
 )
 def test_the_first_move_that_never_came_is_named_for_the_whole(moves: list[Move], message: str) -> None:
-    assert taken(moves) == [Finding(Kind.GAP_IN_MOVES, message)]
+    assert taken(moves) == [Finding(FindingKind.GAP_IN_MOVES, message)]
 
 
 @pytest.mark.parametrize(
@@ -106,11 +106,11 @@ def test_where_something_was_removed_a_request_may_begin_later(moves: list[Move]
     [
         (
             [(MOST, "completed"), (1, "active"), (2, "active")],
-            [Finding(Kind.GAP_IN_MOVES, f"request A lacks its move 3; others up to {MOST} are there")],
+            [Finding(FindingKind.GAP_IN_MOVES, f"request A lacks its move 3; others up to {MOST} are there")],
         ),
         (
             [(5, "completed"), (3, "active")],
-            [Finding(Kind.GAP_IN_MOVES, "request A lacks its move 4; others up to 5 are there")],
+            [Finding(FindingKind.GAP_IN_MOVES, "request A lacks its move 4; others up to 5 are there")],
         ),
         (
             [(5, "active"), (3, "active"), (3, "active"), (4, "active")],
@@ -143,7 +143,7 @@ def test_the_moves_of_a_request_begin_with_the_one_that_asked_the_customer(
     moves: list[Move], *, removed_before: bool
 ) -> None:
     assert taken(moves, asked_by=2, removed_before=removed_before) == []
-    assert taken([(2, "denied"), *moves], asked_by=2)[0].kind is Kind.GAP_IN_MOVES
+    assert taken([(2, "denied"), *moves], asked_by=2)[0].kind is FindingKind.GAP_IN_MOVES
 
 
 @pytest.mark.parametrize("moves", [[(2, "pending"), (1, "reviewing")], [(1, "reviewing"), (2, "pending")]])
@@ -152,7 +152,7 @@ def test_a_move_before_the_one_that_asked_the_customer_is_found(moves: list[Move
 
 
 def test_a_request_that_asks_the_customer_twice_is_found() -> None:
-    requests = Requests(Findings())
+    requests = MoveChecker(Findings())
 
     for seq in (2, 3):
         requests.take("A", seq, "pending", {}, begins=True)
@@ -162,7 +162,7 @@ def test_a_request_that_asks_the_customer_twice_is_found() -> None:
 
 
 def test_each_request_has_moves_of_its_own() -> None:
-    requests = Requests(Findings())
+    requests = MoveChecker(Findings())
 
     for request, seq in (("A", 1), ("B", 1), ("B", 2), ("C", 2)):
         requests.take(request, seq, "active", {}, begins=seq == 1)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockbox.requests.lifecycle import FINAL_STATES, OPEN_STATES, State
-from lockbox.requests.policy import Nudges, Stretch, Terms, deadline, nudges, wake_at
+from lockbox.requests.policy import DueReminders, Phase, Terms, deadline, due_reminders, wake_at
 from tests.examples import examples
 from tests.unit.policies import TERMS
 
@@ -21,10 +21,10 @@ CHANGED = ["an hour missing", "an hour twice"]
 HOUR = timedelta(hours=1)
 TIERED = Terms(tiers=(("one",), ("two",), ("three",)))
 QUIET = Terms(approval_reminders=(), review_reminders=(), widening=(), closing_warning=0)
-NOTHING = Nudges(remind=False, widen=0, warn=False)
+NOTHING = DueReminders(remind=False, widen=0, warn=False)
 
 STRETCHES = st.builds(
-    Stretch,
+    Phase,
     state=st.sampled_from(sorted(OPEN_STATES)),
     since=st.just(NOON),
     deadline_at=st.integers(1_000, 10**13).map(lambda micros: NOON + timedelta(microseconds=micros)),
@@ -35,23 +35,23 @@ STRETCHES = st.builds(
 AT = st.floats(-0.1, 1.1)
 
 
-def pending(hours: float = 12, **changes: Any) -> Stretch:
+def pending(hours: float = 12, **changes: Any) -> Phase:
     """Return a request that has just been asked of the customer."""
-    return replace(Stretch(State.PENDING, NOON, NOON + hours * HOUR), **changes)
+    return replace(Phase(State.PENDING, NOON, NOON + hours * HOUR), **changes)
 
 
-def reviewing(hours: float = 4, **changes: Any) -> Stretch:
+def reviewing(hours: float = 4, **changes: Any) -> Phase:
     """Return a request that the vendor has just begun to review."""
     return pending(hours, state=State.REVIEWING, **changes)
 
 
-def run(stretch: Stretch, terms: Terms, late: timedelta = timedelta(0)) -> list[tuple[datetime, Nudges]]:
+def run(stretch: Phase, terms: Terms, late: timedelta = timedelta(0)) -> list[tuple[datetime, DueReminders]]:
     """Let the clock run to the deadline, each time woken that late; return what was due when."""
     seen = []
     woken_at = wake_at(stretch, terms, stretch.since)
     while woken_at and woken_at < stretch.deadline_at:
         at = woken_at + late
-        due = nudges(stretch, terms, woken_at, at)
+        due = due_reminders(stretch, terms, woken_at, at)
         seen.append((at, due))
         stretch = replace(stretch, tiers_asked=due.widen, warned=stretch.warned or due.warn)
         woken_at = wake_at(stretch, terms, at)
@@ -101,14 +101,14 @@ def test_a_clock_that_comes_late_in_a_review_reminds_once_and_widens_as_far_as_i
     late = run(reviewing(tiers_asked=1, review_tiers=5), Terms(), late=HOUR)
 
     assert late == [
-        (NOON + 3 * HOUR, Nudges(remind=True, widen=4, warn=False)),
-        (NOON + 4.2 * HOUR, Nudges(remind=False, widen=4, warn=False)),
+        (NOON + 3 * HOUR, DueReminders(remind=True, widen=4, warn=False)),
+        (NOON + 4.2 * HOUR, DueReminders(remind=False, widen=4, warn=False)),
     ]
 
 
 def test_a_window_is_announced_to_close_once_and_not_where_it_is_shorter_than_that() -> None:
     assert run(pending(4, state=State.ACTIVE), Terms()) == [
-        (NOON + 4 * HOUR - timedelta(minutes=10), Nudges(remind=False, widen=0, warn=True))
+        (NOON + 4 * HOUR - timedelta(minutes=10), DueReminders(remind=False, widen=0, warn=True))
     ]
     assert run(pending(1 / 6, state=State.ACTIVE), Terms()) == []
 
@@ -125,26 +125,24 @@ def test_all_of_it_stops_once_it_is_settled(state: State) -> None:
     stretch = pending(state=state, tiers_asked=1)
 
     assert wake_at(stretch, TIERED, NOON) is None
-    assert nudges(stretch, TIERED, NOON, NOON + 7 * HOUR) == Nudges(remind=False, widen=1, warn=False)
+    assert due_reminders(stretch, TIERED, NOON, NOON + 7 * HOUR) == DueReminders(remind=False, widen=1, warn=False)
 
 
 def test_a_clock_that_comes_late_reminds_once_and_widens_as_far_as_is_due() -> None:
     late = run(pending(tiers_asked=1), TIERED, late=5 * HOUR)
 
-    assert late == [(NOON + 11 * HOUR, Nudges(remind=True, widen=3, warn=False))]
+    assert late == [(NOON + 11 * HOUR, DueReminders(remind=True, widen=3, warn=False))]
 
 
 def test_whatever_comes_after_the_deadline_is_nothing_but_the_end() -> None:
     stretch = pending()
 
-    assert nudges(stretch, Terms(), NOON + 6 * HOUR, stretch.deadline_at) == NOTHING
+    assert due_reminders(stretch, Terms(), NOON + 6 * HOUR, stretch.deadline_at) == NOTHING
 
 
 @settings(max_examples=examples(300), deadline=None)
 @given(STRETCHES, TERMS, AT)
-def test_the_clock_never_wakes_after_the_deadline_nor_in_the_past(
-    stretch: Stretch, terms: Terms, share: float
-) -> None:
+def test_the_clock_never_wakes_after_the_deadline_nor_in_the_past(stretch: Phase, terms: Terms, share: float) -> None:
     at = stretch.since + (stretch.deadline_at - stretch.since) * share
     woken_at = wake_at(stretch, terms, at)
 
@@ -156,7 +154,7 @@ def test_the_clock_never_wakes_after_the_deadline_nor_in_the_past(
 @settings(max_examples=examples(300), deadline=None)
 @given(STRETCHES, TERMS, st.integers(0, 10**12))
 def test_however_late_it_comes_it_ends_and_sends_no_more_than_it_should(
-    stretch: Stretch, terms: Terms, late: int
+    stretch: Phase, terms: Terms, late: int
 ) -> None:
     seen = run(stretch, terms, timedelta(microseconds=late))
 
@@ -173,7 +171,7 @@ def test_however_late_it_comes_it_ends_and_sends_no_more_than_it_should(
 
 @settings(max_examples=examples(200), deadline=None)
 @given(STRETCHES, TERMS)
-def test_on_time_every_share_of_the_window_is_a_reminder(stretch: Stretch, terms: Terms) -> None:
+def test_on_time_every_share_of_the_window_is_a_reminder(stretch: Phase, terms: Terms) -> None:
     percents = {State.REVIEWING: terms.review_reminders, State.PENDING: terms.approval_reminders}
 
     reminded = [at for at, due in run(stretch, terms) if due.remind]
@@ -188,11 +186,11 @@ def test_where_the_clocks_are_changed_a_window_has_the_same_length_and_shares(he
     ends = there + 4 * HOUR
     terms = Terms(approval_reminders=(25, 50, 75))
 
-    local = run(Stretch(State.PENDING, here, ends.astimezone(BERLIN)), terms)
+    local = run(Phase(State.PENDING, here, ends.astimezone(BERLIN)), terms)
 
     assert [at for at, _ in local] == [there + HOUR, there + 2 * HOUR, there + 3 * HOUR]
     assert all(due.remind for _, due in local)
-    assert local == run(Stretch(State.PENDING, there, ends), terms)
+    assert local == run(Phase(State.PENDING, there, ends), terms)
 
 
 @pytest.mark.parametrize("here", CHANGES, ids=CHANGED)
@@ -212,18 +210,18 @@ def test_where_the_clocks_are_changed_the_next_tiers_are_asked_at_their_shares(h
     shares = dict.fromkeys(("widening", "review_widening"), (25, 50))
     terms = QUIET.model_copy(update=shares | {"tiers": TIERED.tiers})
 
-    local = run(Stretch(state, here, ends.astimezone(BERLIN), tiers_asked=1, review_tiers=3), terms)
+    local = run(Phase(state, here, ends.astimezone(BERLIN), tiers_asked=1, review_tiers=3), terms)
 
     assert [(at, due.widen) for at, due in local] == [(there + HOUR, 2), (there + 2 * HOUR, 3)]
-    assert local == run(Stretch(state, there, ends, tiers_asked=1, review_tiers=3), terms)
+    assert local == run(Phase(state, there, ends, tiers_asked=1, review_tiers=3), terms)
 
 
 @pytest.mark.parametrize("seconds", [300, 600])
 def test_a_window_no_longer_than_the_warning_is_not_warned_of(seconds: int) -> None:
     terms = QUIET.model_copy(update={"closing_warning": 600})
-    opened = Stretch(State.ACTIVE, NOON, NOON + timedelta(seconds=seconds))
+    opened = Phase(State.ACTIVE, NOON, NOON + timedelta(seconds=seconds))
 
-    assert nudges(opened, terms, NOON, NOON + timedelta(seconds=seconds - 1)) == NOTHING
+    assert due_reminders(opened, terms, NOON, NOON + timedelta(seconds=seconds - 1)) == NOTHING
     assert wake_at(opened, terms, NOON - HOUR) == opened.deadline_at
 
 
@@ -231,6 +229,6 @@ def test_a_window_no_longer_than_the_warning_is_not_warned_of(seconds: int) -> N
 def test_a_window_over_the_change_of_clocks_is_warned_of_in_time(night: datetime) -> None:
     terms = QUIET.model_copy(update={"closing_warning": 7200})
     ends = (night.astimezone(UTC) + 4 * HOUR).astimezone(BERLIN)
-    opened = Stretch(State.ACTIVE, night, ends)
+    opened = Phase(State.ACTIVE, night, ends)
 
     assert wake_at(opened, terms, night) == night.astimezone(UTC) + 2 * HOUR

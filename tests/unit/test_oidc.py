@@ -9,8 +9,8 @@ from joserfc.jwk import generate_key
 
 from config.issuers import Algorithm
 from lockbox.errors import NotSignedIn
-from lockbox.identity.oidc import Proven, verify
-from lockbox.identity.oidc_providers import Issuers
+from lockbox.identity.oidc import VerifiedIdentity, verify
+from lockbox.identity.oidc_providers import IdentityProviders
 from tests.oidc_issuer import (
     AT,
     AUDIENCE,
@@ -34,8 +34,8 @@ def issuer() -> Iterator[LocalIssuer]:
 
 
 @pytest.fixture
-def issuers(issuer: LocalIssuer) -> Issuers:
-    return Issuers([issuer.configured()])
+def issuers(issuer: LocalIssuer) -> IdentityProviders:
+    return IdentityProviders([issuer.configured()])
 
 
 UNFIT: dict[str, dict[str, Any]] = {
@@ -74,13 +74,13 @@ UNFIT: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("claims", UNFIT.values(), ids=UNFIT.keys())
 def test_a_token_whose_claims_are_unfit_is_refused(
-    issuer: LocalIssuer, issuers: Issuers, claims: dict[str, Any]
+    issuer: LocalIssuer, issuers: IdentityProviders, claims: dict[str, Any]
 ) -> None:
     with pytest.raises(NotSignedIn, match="was not accepted; sign in again"):
         verify(issuer.token(**claims), issuers, NOON)
 
 
-def test_an_expired_token_is_refused_with_that_reason(issuer: LocalIssuer, issuers: Issuers) -> None:
+def test_an_expired_token_is_refused_with_that_reason(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     token = issuer.token(exp=AT)
 
     assert verify(token, issuers, NOON + timedelta(seconds=59)).subject == "anne"
@@ -88,14 +88,14 @@ def test_an_expired_token_is_refused_with_that_reason(issuer: LocalIssuer, issue
         verify(token, issuers, NOON + timedelta(seconds=60))
 
 
-def test_clocks_may_differ_by_a_minute(issuer: LocalIssuer, issuers: Issuers) -> None:
+def test_clocks_may_differ_by_a_minute(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     token = issuer.token(nbf=AT + 60, iat=AT + 60, auth_time=AT + 60)
 
     assert verify(token, issuers, NOON).authenticated_at == NOON + timedelta(seconds=60)
 
 
 @pytest.mark.parametrize("key", [rsa_key(), ec_key(), ed_key()], ids=["RS256", "ES256", "Ed25519"])
-def test_each_kind_of_key_proves_who_somebody_is(issuer: LocalIssuer, issuers: Issuers, key: Any) -> None:
+def test_each_kind_of_key_proves_who_somebody_is(issuer: LocalIssuer, issuers: IdentityProviders, key: Any) -> None:
     token = issuer.token(
         key=key,
         header={"typ": "at+jwt", "x-unknown": "is ignored"},
@@ -106,7 +106,7 @@ def test_each_kind_of_key_proves_who_somebody_is(issuer: LocalIssuer, issuers: I
         amr=["pwd", "hwk", 7],
     )
 
-    assert verify(token, issuers, NOON) == Proven(
+    assert verify(token, issuers, NOON) == VerifiedIdentity(
         issuer=issuer.url,
         subject="anne",
         authenticated_at=datetime(2026, 12, 31, 11, 58, 19, 500_000, tzinfo=UTC),
@@ -122,20 +122,22 @@ def test_every_algorithm_that_can_be_allowed_works(issuer: LocalIssuer, algorith
     kind, curve = kinds.get(algorithm, ("OKP", "Ed25519"))
     key = rsa_key() if algorithm.startswith(("RS", "PS")) else generate_key(kind, curve, {"kid": "own"})  # type: ignore[call-overload]
     issuer.keys = [key]
-    issuers = Issuers([issuer.configured(algorithms=(algorithm,))])
+    issuers = IdentityProviders([issuer.configured(algorithms=(algorithm,))])
 
     assert verify(issuer.token(header={"alg": algorithm}), issuers, NOON).subject == "anne"
 
 
-def test_a_token_that_says_little_proves_a_subject_and_nothing_more(issuer: LocalIssuer, issuers: Issuers) -> None:
-    assert verify(issuer.token(header={"typ": None}), issuers, NOON) == Proven(
+def test_a_token_that_says_little_proves_a_subject_and_nothing_more(
+    issuer: LocalIssuer, issuers: IdentityProviders
+) -> None:
+    assert verify(issuer.token(header={"typ": None}), issuers, NOON) == VerifiedIdentity(
         issuer=issuer.url, subject="anne", authenticated_at=NOON, name=None, email=None, methods=()
     )
 
 
 @pytest.mark.parametrize("is_verified", [None, False, "true", 1])
 def test_an_address_that_the_issuer_did_not_verify_is_left_out(
-    issuer: LocalIssuer, issuers: Issuers, *, is_verified: Any
+    issuer: LocalIssuer, issuers: IdentityProviders, *, is_verified: Any
 ) -> None:
     token = issuer.token(email="anne@contoso.example", email_verified=is_verified)
 
@@ -143,15 +145,15 @@ def test_an_address_that_the_issuer_did_not_verify_is_left_out(
 
 
 @pytest.mark.parametrize("email", ["anne", "a@b@c", "a b@c", "a@b\nBcc: c@d", "@", "ä@b.example", ["a@b"], 7])
-def test_an_address_that_is_none_is_left_out(issuer: LocalIssuer, issuers: Issuers, email: Any) -> None:
+def test_an_address_that_is_none_is_left_out(issuer: LocalIssuer, issuers: IdentityProviders, email: Any) -> None:
     token = issuer.token(email=email, email_verified=True, name=["Anne"], amr="pwd")
 
-    assert verify(token, issuers, NOON) == Proven(issuer.url, "anne", NOON, None, None, ())
+    assert verify(token, issuers, NOON) == VerifiedIdentity(issuer.url, "anne", NOON, None, None, ())
 
 
 @pytest.mark.parametrize("party", [CLIENT_ID, AUDIENCE])
 def test_several_audiences_are_fine_if_the_token_was_issued_to_us(
-    issuer: LocalIssuer, issuers: Issuers, party: str
+    issuer: LocalIssuer, issuers: IdentityProviders, party: str
 ) -> None:
     token = issuer.token(aud=["https://other.example", AUDIENCE], azp=party)
 
@@ -159,14 +161,14 @@ def test_several_audiences_are_fine_if_the_token_was_issued_to_us(
 
 
 def test_several_audiences_need_a_party_even_where_no_client_is_set_up(issuer: LocalIssuer) -> None:
-    issuers = Issuers([issuer.configured(client_id=None, client_secret=None)])
+    issuers = IdentityProviders([issuer.configured(client_id=None, client_secret=None)])
 
     with pytest.raises(NotSignedIn):
         verify(issuer.token(aud=["https://other.example", AUDIENCE]), issuers, NOON)
 
 
 def test_a_token_of_another_client_is_taken_where_the_settings_list_that_client(issuer: LocalIssuer) -> None:
-    issuers = Issuers([issuer.configured(authorized_parties=("cli", "batch"))])
+    issuers = IdentityProviders([issuer.configured(authorized_parties=("cli", "batch"))])
     several = [AUDIENCE, "https://other.example"]
     good: list[dict[str, Any]] = [{"azp": "batch"}, {"azp": CLIENT_ID}, {"aud": several, "azp": "cli"}]
     bad: list[dict[str, Any]] = [{"azp": "other"}, {"azp": ["cli"]}, {"azp": ""}, {"aud": "cli", "azp": "cli"}]
@@ -180,7 +182,7 @@ def test_a_token_of_another_client_is_taken_where_the_settings_list_that_client(
 
 @pytest.mark.parametrize("name", ["https://other.example", None, 7, ["x"], "{url}/", "{upper}"])
 def test_a_token_of_an_issuer_that_is_not_ours_is_refused_and_nobody_is_asked(
-    issuer: LocalIssuer, issuers: Issuers, name: Any
+    issuer: LocalIssuer, issuers: IdentityProviders, name: Any
 ) -> None:
     if isinstance(name, str):
         name = name.format(url=issuer.url, upper=issuer.url.upper())
@@ -194,7 +196,7 @@ def test_a_token_of_an_issuer_that_is_not_ours_is_refused_and_nobody_is_asked(
 def test_one_issuers_key_is_worth_nothing_in_anothers_name(issuer: LocalIssuer) -> None:
     with local_issuer() as other:
         other.keys = [SOMEBODY_ELSES]
-        issuers = Issuers([issuer.configured(), other.configured()])
+        issuers = IdentityProviders([issuer.configured(), other.configured()])
         assert verify(other.token(), issuers, NOON).issuer == other.url
 
         with pytest.raises(NotSignedIn):
@@ -204,7 +206,7 @@ def test_one_issuers_key_is_worth_nothing_in_anothers_name(issuer: LocalIssuer) 
 
 
 def test_the_tenant_comes_from_the_settings_whatever_a_token_says(issuer: LocalIssuer) -> None:
-    issuers = Issuers([issuer.configured(tenant="contoso")])
+    issuers = IdentityProviders([issuer.configured(tenant="contoso")])
 
     proven = verify(issuer.token(tenant="fabrikam", tid="fabrikam", org="fabrikam"), issuers, NOON)
 
@@ -214,19 +216,23 @@ def test_the_tenant_comes_from_the_settings_whatever_a_token_says(issuer: LocalI
     assert "fabrikam" not in repr(proven)
 
 
-def test_one_key_needs_no_id(issuer: LocalIssuer, issuers: Issuers) -> None:
+def test_one_key_needs_no_id(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     issuer.keys = [ec_key()]
 
     assert verify(issuer.token(header={"kid": None}), issuers, NOON).subject == "anne"
 
 
-def test_an_id_token_of_the_browsers_client_is_no_bearer_token(issuer: LocalIssuer, issuers: Issuers) -> None:
+def test_an_id_token_of_the_browsers_client_is_no_bearer_token(
+    issuer: LocalIssuer, issuers: IdentityProviders
+) -> None:
     with pytest.raises(NotSignedIn):
         verify(issuer.token(aud=CLIENT_ID), issuers, NOON)
 
 
 @pytest.mark.parametrize("party", [CLIENT_ID, AUDIENCE])
-def test_one_audience_with_our_own_party_is_taken(issuer: LocalIssuer, issuers: Issuers, party: str) -> None:
+def test_one_audience_with_our_own_party_is_taken(
+    issuer: LocalIssuer, issuers: IdentityProviders, party: str
+) -> None:
     assert verify(issuer.token(azp=party), issuers, NOON).subject == "anne"
 
 
@@ -234,11 +240,11 @@ def test_one_audience_with_our_own_party_is_taken(issuer: LocalIssuer, issuers: 
     "claims", [{"exp": AT + 86_401}, {"exp": 10**15}, {"iat": AT - 86_400, "exp": AT + 300}, {"iat": 0}]
 )
 def test_a_token_that_lasts_longer_than_a_day_is_refused(
-    issuer: LocalIssuer, issuers: Issuers, claims: dict[str, Any]
+    issuer: LocalIssuer, issuers: IdentityProviders, claims: dict[str, Any]
 ) -> None:
     with pytest.raises(NotSignedIn, match="longer than 24 hours"):
         verify(issuer.token(**claims), issuers, NOON)
 
 
-def test_a_token_that_lasts_a_day_is_taken(issuer: LocalIssuer, issuers: Issuers) -> None:
+def test_a_token_that_lasts_a_day_is_taken(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     assert verify(issuer.token(exp=AT + 86_400), issuers, NOON)

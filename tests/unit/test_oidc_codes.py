@@ -9,10 +9,10 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from config.issuers import Issuer
+from config.issuers import IdentityProvider
 from lockbox.errors import Busy, NotSignedIn
-from lockbox.identity.oidc import Begun, Proven, begin, finish
-from lockbox.identity.oidc_providers import Issuers, Metadata
+from lockbox.identity.oidc import AuthorizationRequest, VerifiedIdentity, begin, finish
+from lockbox.identity.oidc_providers import IdentityProviders, ProviderMetadata
 from tests.oidc_issuer import (
     AT,
     AUDIENCE,
@@ -26,14 +26,14 @@ from tests.oidc_issuer import (
     NOT_JSON,
     REDIRECT,
     REDIRECT_URI,
-    Answer,
     LocalIssuer,
+    ScriptedAnswer,
     ec_key,
     local_issuer,
 )
 
 GOOD = {"issuer": "https://sso.example", "audience": "lockbox", "client_id": "a b&c"}
-METADATA = Metadata(
+METADATA = ProviderMetadata(
     jwks_url="https://sso.example/jwks",
     authorization_endpoint="https://sso.example/authorize?theme=dark&state=fixed",
     token_endpoint="https://sso.example/token",
@@ -48,17 +48,23 @@ def issuer() -> Iterator[LocalIssuer]:
 
 
 @pytest.fixture
-def issuers(issuer: LocalIssuer) -> Issuers:
-    return Issuers([issuer.configured()])
+def issuers(issuer: LocalIssuer) -> IdentityProviders:
+    return IdentityProviders([issuer.configured()])
 
 
-def sign_in(begun: Begun) -> dict[str, str]:
+def sign_in(begun: AuthorizationRequest) -> dict[str, str]:
     """Go where a browser is sent, and return what it brings back."""
     back = httpx.get(begun.url, trust_env=False).headers["location"]
     return {name: values[0] for name, values in parse_qs(urlsplit(back).query).items()}
 
 
-def come_back(issuers: Issuers, issuer: LocalIssuer, begun: Begun, brought: dict[str, str], **changes: Any) -> Proven:
+def come_back(
+    issuers: IdentityProviders,
+    issuer: LocalIssuer,
+    begun: AuthorizationRequest,
+    brought: dict[str, str],
+    **changes: Any,
+) -> VerifiedIdentity:
     """Finish the sign-in with what the browser brought and what was kept, with changes."""
     facts: dict[str, Any] = {
         "code": brought["code"],
@@ -71,20 +77,20 @@ def come_back(issuers: Issuers, issuer: LocalIssuer, begun: Begun, brought: dict
     return finish(issuers, known(issuers, issuer), **facts | changes)
 
 
-def known(issuers: Issuers, issuer: LocalIssuer) -> Issuer:
+def known(issuers: IdentityProviders, issuer: LocalIssuer) -> IdentityProvider:
     """The settings of that issuer."""
     found = issuers.configured(issuer.url)
     assert found is not None
     return found
 
 
-def begun_with(issuers: Issuers, issuer: LocalIssuer) -> Begun:
+def begun_with(issuers: IdentityProviders, issuer: LocalIssuer) -> AuthorizationRequest:
     """A sign-in that was begun with the issuer."""
     return begin(known(issuers, issuer), issuers.metadata(known(issuers, issuer)), REDIRECT_URI)
 
 
 def test_a_browser_is_sent_off_with_a_challenge_and_never_with_its_verifier() -> None:
-    begun = begin(Issuer.model_validate(GOOD), METADATA, REDIRECT_URI)
+    begun = begin(IdentityProvider.model_validate(GOOD), METADATA, REDIRECT_URI)
 
     asked = parse_qs(urlsplit(begun.url).query)
 
@@ -104,7 +110,7 @@ def test_a_browser_is_sent_off_with_a_challenge_and_never_with_its_verifier() ->
 
 
 def test_no_two_sign_ins_share_a_secret_and_none_shows() -> None:
-    begun = [begin(Issuer.model_validate(GOOD), METADATA, REDIRECT_URI) for _ in range(50)]
+    begun = [begin(IdentityProvider.model_validate(GOOD), METADATA, REDIRECT_URI) for _ in range(50)]
 
     secrets = {secret for one in begun for secret in (one.state, one.nonce, one.verifier)}
 
@@ -113,7 +119,7 @@ def test_no_two_sign_ins_share_a_secret_and_none_shows() -> None:
     assert not any(secret in repr(replace(begun[0], url="")) for secret in secrets)
 
 
-def test_who_signs_in_in_a_browser_is_proven(issuer: LocalIssuer, issuers: Issuers) -> None:
+def test_who_signs_in_in_a_browser_is_proven(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     begun = begun_with(issuers, issuer)
     issuer.subject = "bert"
 
@@ -121,11 +127,11 @@ def test_who_signs_in_in_a_browser_is_proven(issuer: LocalIssuer, issuers: Issue
 
     assert brought["state"] == begun.state
     proven = come_back(issuers, issuer, begun, brought)
-    assert proven == Proven(issuer.url, "bert", NOON - timedelta(seconds=5), None, None, ())
+    assert proven == VerifiedIdentity(issuer.url, "bert", NOON - timedelta(seconds=5), None, None, ())
 
 
 def test_a_public_client_signs_in_without_a_secret(issuer: LocalIssuer) -> None:
-    issuers = Issuers([issuer.configured(client_id="public", client_secret=None)])
+    issuers = IdentityProviders([issuer.configured(client_id="public", client_secret=None)])
     begun = begun_with(issuers, issuer)
 
     assert come_back(issuers, issuer, begun, sign_in(begun)).subject == "anne"
@@ -145,7 +151,7 @@ def test_a_public_client_signs_in_without_a_secret(issuer: LocalIssuer) -> None:
     ],
 )
 def test_what_differs_from_how_it_began_is_refused(
-    issuer: LocalIssuer, issuers: Issuers, changes: dict[str, Any]
+    issuer: LocalIssuer, issuers: IdentityProviders, changes: dict[str, Any]
 ) -> None:
     begun = begun_with(issuers, issuer)
 
@@ -153,7 +159,7 @@ def test_what_differs_from_how_it_began_is_refused(
         come_back(issuers, issuer, begun, sign_in(begun), **changes)
 
 
-def test_a_code_works_once(issuer: LocalIssuer, issuers: Issuers) -> None:
+def test_a_code_works_once(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     begun = begun_with(issuers, issuer)
     brought = sign_in(begun)
     come_back(issuers, issuer, begun, brought)
@@ -162,7 +168,7 @@ def test_a_code_works_once(issuer: LocalIssuer, issuers: Issuers) -> None:
         come_back(issuers, issuer, begun, brought)
 
 
-def test_a_code_of_another_browser_is_refused(issuer: LocalIssuer, issuers: Issuers) -> None:
+def test_a_code_of_another_browser_is_refused(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     mine, attackers = begun_with(issuers, issuer), begun_with(issuers, issuer)
     brought = sign_in(attackers)
 
@@ -172,7 +178,7 @@ def test_a_code_of_another_browser_is_refused(issuer: LocalIssuer, issuers: Issu
 
 
 def test_an_id_token_for_another_client_is_refused_though_the_settings_list_that_client(issuer: LocalIssuer) -> None:
-    issuers = Issuers([issuer.configured(authorized_parties=("another",))])
+    issuers = IdentityProviders([issuer.configured(authorized_parties=("another",))])
     issuer.id_token = {"azp": "another"}
     begun = begun_with(issuers, issuer)
 
@@ -198,7 +204,7 @@ def test_an_id_token_for_another_client_is_refused_though_the_settings_list_that
     ],
 )
 def test_an_id_token_that_is_no_good_is_refused(
-    issuer: LocalIssuer, issuers: Issuers, claims: dict[str, Any]
+    issuer: LocalIssuer, issuers: IdentityProviders, claims: dict[str, Any]
 ) -> None:
     issuer.id_token = claims
     begun = begun_with(issuers, issuer)
@@ -207,9 +213,13 @@ def test_an_id_token_that_is_no_good_is_refused(
         come_back(issuers, issuer, begun, sign_in(begun))
 
 
-@pytest.mark.parametrize("answer", [BROKEN, REDIRECT, HUGE, DRIP, NOT_JSON, NOT_AN_OBJECT, Answer(status=401)])
-def test_a_token_endpoint_that_misbehaves_is_no_fault_of_the_person(issuer: LocalIssuer, answer: Answer) -> None:
-    issuers = Issuers([issuer.configured()], seconds=0.7 if answer.drops else 5)
+@pytest.mark.parametrize(
+    "answer", [BROKEN, REDIRECT, HUGE, DRIP, NOT_JSON, NOT_AN_OBJECT, ScriptedAnswer(status=401)]
+)
+def test_a_token_endpoint_that_misbehaves_is_no_fault_of_the_person(
+    issuer: LocalIssuer, answer: ScriptedAnswer
+) -> None:
+    issuers = IdentityProviders([issuer.configured()], seconds=0.7 if answer.drops else 5)
     begun = begun_with(issuers, issuer)
     brought = sign_in(begun)
     issuer.troubles["/token"] = answer
@@ -218,16 +228,16 @@ def test_a_token_endpoint_that_misbehaves_is_no_fault_of_the_person(issuer: Loca
         come_back(issuers, issuer, begun, brought)
 
 
-def test_an_answer_without_an_id_token_completes_nothing(issuer: LocalIssuer, issuers: Issuers) -> None:
+def test_an_answer_without_an_id_token_completes_nothing(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     begun = begun_with(issuers, issuer)
     brought = sign_in(begun)
-    issuer.troubles["/token"] = Answer(body=b'{"access_token": "opaque"}')
+    issuer.troubles["/token"] = ScriptedAnswer(body=b'{"access_token": "opaque"}')
 
     with pytest.raises(NotSignedIn):
         come_back(issuers, issuer, begun, brought)
 
 
-def test_an_issuer_that_does_not_name_itself_need_not(issuer: LocalIssuer, issuers: Issuers) -> None:
+def test_an_issuer_that_does_not_name_itself_need_not(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     issuer.published = {"authorization_response_iss_parameter_supported": False}
     begun = begun_with(issuers, issuer)
 
@@ -238,7 +248,7 @@ def test_an_issuer_that_does_not_name_itself_need_not(issuer: LocalIssuer, issue
 
 @pytest.mark.parametrize("page", ["javascript:alert(1)", "urn:none", "https://", "https://sso.example:x/", None])
 def test_an_issuer_without_a_page_to_sign_in_on_is_said_to_have_none(
-    issuer: LocalIssuer, issuers: Issuers, page: str | None
+    issuer: LocalIssuer, issuers: IdentityProviders, page: str | None
 ) -> None:
     issuer.published = {"authorization_endpoint": page}
 
@@ -248,10 +258,10 @@ def test_an_issuer_without_a_page_to_sign_in_on_is_said_to_have_none(
 
 def test_an_issuer_without_a_client_is_for_bearer_tokens_only() -> None:
     with pytest.raises(NotSignedIn, match="not set up for browsers"):
-        begin(Issuer.model_validate(GOOD | {"client_id": None}), METADATA, REDIRECT_URI)
+        begin(IdentityProvider.model_validate(GOOD | {"client_id": None}), METADATA, REDIRECT_URI)
 
 
-def test_an_issuer_that_is_down_cannot_be_begun_with(issuer: LocalIssuer, issuers: Issuers) -> None:
+def test_an_issuer_that_is_down_cannot_be_begun_with(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     issuer.troubles[DISCOVERY] = BROKEN
 
     with pytest.raises(Busy):

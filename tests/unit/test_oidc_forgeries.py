@@ -10,7 +10,7 @@ from joserfc.jwk import generate_key
 
 from lockbox.errors import NotSignedIn
 from lockbox.identity.oidc import MOST_TOKEN_BYTES, verify
-from lockbox.identity.oidc_providers import Issuers
+from lockbox.identity.oidc_providers import IdentityProviders
 from tests.oidc_issuer import NOON, LocalIssuer, ec_key, ed_key, encoded, local_issuer, rsa_key
 
 SOMEBODY_ELSES = generate_key("EC", "P-256", {"kid": "ec-0", "use": "sig"})
@@ -26,8 +26,8 @@ def issuer() -> Iterator[LocalIssuer]:
 
 
 @pytest.fixture
-def issuers(issuer: LocalIssuer) -> Issuers:
-    return Issuers([issuer.configured()])
+def issuers(issuer: LocalIssuer) -> IdentityProviders:
+    return IdentityProviders([issuer.configured()])
 
 
 def tampered(token: str, **changes: Any) -> str:
@@ -74,7 +74,7 @@ FORGED: dict[str, Make] = {
 
 @pytest.mark.parametrize("make", FORGED.values(), ids=FORGED.keys())
 def test_a_token_that_the_issuer_did_not_sign_for_this_use_is_refused(
-    issuer: LocalIssuer, issuers: Issuers, make: Make
+    issuer: LocalIssuer, issuers: IdentityProviders, make: Make
 ) -> None:
     with pytest.raises(NotSignedIn, match="was not accepted; sign in again"):
         verify(make(issuer), issuers, NOON)
@@ -82,7 +82,7 @@ def test_a_token_that_the_issuer_did_not_sign_for_this_use_is_refused(
 
 @pytest.mark.parametrize("algorithm", ["none", "HS256", "RS512", "made-up"])
 def test_an_algorithm_that_is_not_allowed_is_refused_before_keys_are_fetched(
-    issuer: LocalIssuer, issuers: Issuers, algorithm: str
+    issuer: LocalIssuer, issuers: IdentityProviders, algorithm: str
 ) -> None:
     with pytest.raises(NotSignedIn):
         verify(issuer.unsigned_token(algorithm), issuers, NOON)
@@ -91,7 +91,7 @@ def test_an_algorithm_that_is_not_allowed_is_refused_before_keys_are_fetched(
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 10, 40, 87, 100, 200])
-def test_a_truncated_token_is_refused(issuer: LocalIssuer, issuers: Issuers, cut: int) -> None:
+def test_a_truncated_token_is_refused(issuer: LocalIssuer, issuers: IdentityProviders, cut: int) -> None:
     with pytest.raises(NotSignedIn):
         verify(issuer.token()[:-cut], issuers, NOON)
 
@@ -115,14 +115,14 @@ def test_a_truncated_token_is_refused(issuer: LocalIssuer, issuers: Issuers, cut
         made_up(b'{"alg":"ES256","b64":false,"crit":["b64"]}', b""),
     ],
 )
-def test_junk_is_refused_and_nobody_is_asked(issuer: LocalIssuer, issuers: Issuers, junk: str) -> None:
+def test_junk_is_refused_and_nobody_is_asked(issuer: LocalIssuer, issuers: IdentityProviders, junk: str) -> None:
     with pytest.raises(NotSignedIn):
         verify(junk, issuers, NOON)
 
     assert not issuer.fetched
 
 
-def test_a_token_beyond_8_kib_is_refused_unread(issuer: LocalIssuer, issuers: Issuers) -> None:
+def test_a_token_beyond_8_kib_is_refused_unread(issuer: LocalIssuer, issuers: IdentityProviders) -> None:
     with pytest.raises(NotSignedIn):
         verify(issuer.token(padding="x" * 6200), issuers, NOON)
 

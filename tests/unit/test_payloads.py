@@ -71,6 +71,6 @@ def test_a_webhook_and_a_chat_message_flag_a_resource_of_mixed_alphabets() -> No
 
     assert json.loads(webhook_payload.payload(mixed, public_url=PUBLIC))["data"]["mixed_alphabets"] is True
     assert "mixed_alphabets" not in json.loads(webhook_payload.payload(letter(), public_url=PUBLIC))["data"]
-    target = webhook_payload.Target(UUID(int=3), "https://chat.example", Format.SLACK, False, b"", None)
-    said = webhook_payload.of_letter(mixed, target, public_url=PUBLIC, services={})
+    target = webhook_payload.WebhookTarget(UUID(int=3), "https://chat.example", Format.SLACK, False, b"", None)
+    said = webhook_payload.request_payload(mixed, target, public_url=PUBLIC, services={})
     assert "mixes alphabets" in json.loads(said)["blocks"][0]["text"]["text"]

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from api.portal.plots import BOTTOM, HEIGHT, LEAST, LEFT, RIGHT, TOP, WIDTH, Plot, Series, count, lag
-from lockbox.monitoring.status import HOUR, Day
+from lockbox.monitoring.status import HOUR, HourlyCounts
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 HOURS = tuple(NOON + timedelta(hours=number) for number in range(24))
@@ -93,7 +93,7 @@ def test_lags_are_as_short_as_their_size_allows(seconds: float, words: str) -> N
 
 
 def test_hours_before_what_could_be_counted_are_not_known_rather_than_empty() -> None:
-    day = Day(HOURS, {("filed", HOURS[5]): 2.0, ("sent", HOURS[0]): 1.0}, moves_from=HOURS[5] + HOUR / 2)
+    day = HourlyCounts(HOURS, {("filed", HOURS[5]): 2.0, ("sent", HOURS[0]): 1.0}, moves_from=HOURS[5] + HOUR / 2)
 
     assert day.counts("filed")[:7] == (None, None, None, None, None, 2.0, 0.0)
     assert day.counts("sent")[:2] == (1.0, 0.0)

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.operate import app as operate
-from cli.stack import APPROVAL_KEY, AUDIT_KEY, Plan, make_keys
+from cli.stack import APPROVAL_KEY, AUDIT_KEY, StackPlan, make_keys
 from config.settings import Settings, UnsafeSettings, load
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
@@ -44,7 +44,7 @@ def test_without_a_file_that_can_be_read_the_command_says_which(
 
 @pytest.mark.parametrize("process", ["api", "worker", "notices"])
 def test_a_developers_stack_tells_each_process_that_checks(tmp_path: Path, process: str) -> None:
-    plan = Plan(
+    plan = StackPlan(
         "", "", "", "", "", "", servers=None, keys=make_keys(tmp_path / "keys"), api_port=8000, flower_port=5555
     )
 
@@ -56,7 +56,7 @@ def test_a_developers_stack_tells_each_process_that_checks(tmp_path: Path, proce
 
 
 def test_a_developers_stack_tells_the_notices_worker_the_public_key_of_approvals_alone(tmp_path: Path) -> None:
-    plan = Plan(
+    plan = StackPlan(
         "", "", "", "", "", "", servers=None, keys=make_keys(tmp_path / "keys"), api_port=8000, flower_port=5555
     )
 

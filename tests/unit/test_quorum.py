@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy import Stage
+from lockbox.requests.policy import ApprovalStage
 from lockbox.requests.quorum import Vote, granted_window, missing, quorum_met, who_lacks
 from lockbox.sql import new_id
 from tests.each import each
@@ -17,7 +17,7 @@ from tests.examples import examples
 from tests.unit.policies import PEOPLE, quorums
 
 ANN, AMIR, ABE, LEA, LOU = PEOPLE
-LEGAL, LEGALS, OPS = Stage(group="legal"), Stage(group="legal", quorum=2), Stage(group="ops")
+LEGAL, LEGALS, OPS = ApprovalStage(group="legal"), ApprovalStage(group="legal", quorum=2), ApprovalStage(group="ops")
 GROUPS = {"board": (), "legal": (LEA, LOU), "ops": (ANN, LEA)}
 
 
@@ -99,12 +99,12 @@ def test_a_quorum_counts_seats_each_filled_by_somebody_else_and_one_denial_outwe
         ([vote(LOU, own=False, for_=[ANN])], [LEGAL], []),
         ([vote(LOU, own=False)], [LEGAL], [(None, 1), ("legal", 1)]),
         ([vote(AMIR, for_=[LEA]), vote(ANN, for_=[LEA, LOU])], [LEGALS], []),
-        ([vote(AMIR)], [Stage(group="board")], [("board", 1)]),
-        ([vote(AMIR)], [Stage(group="gone")], [("gone", 1)]),
+        ([vote(AMIR)], [ApprovalStage(group="board")], [("board", 1)]),
+        ([vote(AMIR)], [ApprovalStage(group="gone")], [("gone", 1)]),
     ],
 )
 def test_each_stage_wants_different_people_of_its_group_or_their_deputies(
-    votes: list[Vote], stages: list[Stage], short: list[tuple[str | None, int]]
+    votes: list[Vote], stages: list[ApprovalStage], short: list[tuple[str | None, int]]
 ) -> None:
     assert missing(iter(votes), 1, iter(stages), GROUPS) == short
     assert quorum_met(iter(votes), 1, iter(stages), GROUPS) is (short == [])
@@ -116,7 +116,7 @@ def test_one_person_who_votes_for_ten_counts_once(quorum: int) -> None:
     alone = [vote(ANN, for_=ten)]
 
     assert quorum_met(alone, quorum, [], {}) is (quorum == 1)
-    assert missing(alone, 1, [Stage(group="ten", quorum=quorum)], {"ten": ten}) == (
+    assert missing(alone, 1, [ApprovalStage(group="ten", quorum=quorum)], {"ten": ten}) == (
         [("ten", quorum - 1)] if quorum > 1 else []
     )
 
@@ -129,7 +129,7 @@ def test_a_denial_outweighs_stages_that_agree() -> None:
 @settings(max_examples=examples(200), deadline=None)
 @given(DENIED, ANY_QUORUM, ANY_STAGES, ANY_GROUPS)
 def test_no_votes_with_a_denial_ever_open_anything(
-    votes: list[Vote], quorum: int, stages: tuple[Stage, ...], groups: Mapping[str, frozenset[UUID]]
+    votes: list[Vote], quorum: int, stages: tuple[ApprovalStage, ...], groups: Mapping[str, frozenset[UUID]]
 ) -> None:
     assert not quorum_met(votes, quorum, stages, groups)
 
@@ -137,7 +137,7 @@ def test_no_votes_with_a_denial_ever_open_anything(
 @settings(max_examples=examples(200), deadline=None)
 @given(YES_VOTES, st.integers(0), ANY_QUORUM, ANY_STAGES, ANY_GROUPS)
 def test_taking_the_right_to_approve_or_the_principals_from_somebody_never_meets_a_quorum(
-    votes: list[Vote], at: int, quorum: int, stages: tuple[Stage, ...], groups: Mapping[str, frozenset[UUID]]
+    votes: list[Vote], at: int, quorum: int, stages: tuple[ApprovalStage, ...], groups: Mapping[str, frozenset[UUID]]
 ) -> None:
     at %= len(votes)
     removed = [*votes[:at], replace(votes[at], seats=frozenset()), *votes[at + 1 :]]
@@ -154,7 +154,7 @@ def test_taking_the_right_to_approve_or_the_principals_from_somebody_never_meets
 def test_a_vote_twice_or_in_another_order_changes_nothing(
     votes: list[Vote],
     quorum: int,
-    stages: tuple[Stage, ...],
+    stages: tuple[ApprovalStage, ...],
     groups: Mapping[str, frozenset[UUID]],
     order: list[UUID],
 ) -> None:
@@ -173,7 +173,7 @@ def test_a_vote_twice_or_in_another_order_changes_nothing(
 def test_somebody_could_approve_exactly_if_all_who_can_together_would_suffice(
     seats: Mapping[UUID, frozenset[UUID]],
     quorum: int,
-    stages: tuple[Stage, ...],
+    stages: tuple[ApprovalStage, ...],
     groups: Mapping[str, frozenset[UUID]],
 ) -> None:
     all_say_yes = [vote(person, own=False, for_=theirs) for person, theirs in seats.items()]
@@ -198,20 +198,20 @@ def test_somebody_could_approve_exactly_if_all_who_can_together_would_suffice(
         (1, [LEGALS], [{LEA}, {ANN, LOU}], []),
         (
             1,
-            [Stage(group="gone"), LEGAL],
+            [ApprovalStage(group="gone"), LEGAL],
             [{LEA}],
             ["The group gone must give 1 approval and none of its members could."],
         ),
         (
             1,
-            [Stage(group="legal", quorum=3)],
+            [ApprovalStage(group="legal", quorum=3)],
             [{LEA}, {LOU}],
             ["The group legal must give 3 approvals and only 2 people could."],
         ),
     ],
 )
 def test_it_is_said_why_nobody_could_approve(
-    quorum: int, stages: list[Stage], seats: list[set[UUID]], lacks: list[str]
+    quorum: int, stages: list[ApprovalStage], seats: list[set[UUID]], lacks: list[str]
 ) -> None:
     assert who_lacks(quorum, iter(stages), GROUPS, dict(zip(PEOPLE, seats, strict=False))) == lacks
 

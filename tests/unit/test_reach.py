@@ -2,7 +2,7 @@
 
 import pytest
 
-from lockbox.notifications.delivery_status import Reach, in_vain, number
+from lockbox.notifications.delivery_status import DeliveryReach, number, undelivered_sentence
 from tests.each import each
 
 
@@ -24,15 +24,15 @@ from tests.each import each
 def test_a_sentence_says_how_many_could_not_be_reached(
     asked: int, reached: int, waiting: int, unreached: int, *, sentence: str
 ) -> None:
-    assert Reach("pending", asked, reached, waiting, unreached).sentence() == sentence
+    assert DeliveryReach("pending", asked, reached, waiting, unreached).sentence() == sentence
 
 
 def test_during_a_review_it_is_about_managers() -> None:
-    assert Reach("reviewing", 2, 1, 0, 1).sentence() == "One of two managers could not be reached."
+    assert DeliveryReach("reviewing", 2, 1, 0, 1).sentence() == "One of two managers could not be reached."
 
 
 def test_once_the_time_is_over_who_was_still_being_tried_was_not_reached() -> None:
-    past = Reach("pending", asked=3, reached=1, waiting=2, unreached=0).of_the_past()
+    past = DeliveryReach("pending", asked=3, reached=1, waiting=2, unreached=0).of_the_past()
 
     assert (past.waiting, past.unreached) == (0, 2)
     assert past.sentence() == "Two of three approvers could not be reached."
@@ -44,13 +44,13 @@ def test_once_the_time_is_over_who_was_still_being_tried_was_not_reached() -> No
 def test_nobody_was_told_where_nobody_was_reached_or_still_may_be(
     reached: int, waiting: int, *, nobody: bool
 ) -> None:
-    assert Reach("pending", 3, reached, waiting, 0).nobody is nobody
+    assert DeliveryReach("pending", 3, reached, waiting, 0).nobody is nobody
 
 
 def test_it_is_said_how_many_were_asked_in_vain() -> None:
-    assert in_vain("pending", 3) == "none of three approvers could be reached"
-    assert in_vain("reviewing", 1) == "the one manager could not be reached"
-    assert in_vain("pending", 0) == "there was no approver to ask"
+    assert undelivered_sentence("pending", 3) == "none of three approvers could be reached"
+    assert undelivered_sentence("reviewing", 1) == "the one manager could not be reached"
+    assert undelivered_sentence("pending", 0) == "there was no approver to ask"
 
 
 def test_large_numbers_are_figures() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lockbox.identity.roles import TENANT_ROLES, Role, Side
 from lockbox.requests.lifecycle import MOVES, Party
-from lockbox.requests.visibility import REACH
+from lockbox.requests.visibility import VISIBILITY_SCOPES
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 DASH = "\N{EN DASH}"
@@ -43,4 +43,6 @@ def test_a_role_is_shown_with_every_move_that_is_open_to_it_and_no_other() -> No
 
 
 def test_a_role_is_shown_with_how_far_it_reads() -> None:
-    assert {role: cells[2] for role, cells in SHOWN.items()} == {role.value: REACH[role].value for role in Role}
+    assert {role: cells[2] for role, cells in SHOWN.items()} == {
+        role.value: VISIBILITY_SCOPES[role].value for role in Role
+    }

@@ -12,14 +12,14 @@ from pydantic import BaseModel, ValidationError
 
 from lockbox.identity.roles import Mode
 from lockbox.requests.policy import Overrides, Reason
-from lockbox.requests.policy_rules import Ask, Consent, Match, Policy, Rule, effective_mode, fits
+from lockbox.requests.policy_rules import Consent, Match, Policy, RequestFacts, Rule, effective_mode, fits
 from tests.each import each
 from tests.examples import examples
 from tests.unit.policies import ASKS, MATCHES, PEOPLE, POLICIES
 
 NOON = datetime(2026, 2, 28, 12, tzinfo=UTC)
 ANN, AMIR, ABE, *_ = PEOPLE
-READS_ANN = Ask("mail", ["read"], Reason.SUPPORT_CASE, ["mailbox:ann", "file:7"])
+READS_ANN = RequestFacts("mail", ["read"], Reason.SUPPORT_CASE, ["mailbox:ann", "file:7"])
 
 
 def fits_by_hand(pattern: str, text: str) -> bool:
@@ -147,8 +147,8 @@ def test_a_rule_matches_where_every_dimension_has_a_hit(match: dict[str, Any], *
 
 @settings(max_examples=examples(100), deadline=None)
 @given(MATCHES, ASKS, ASKS)
-def test_asking_for_more_at_once_never_gets_past_a_rule(match: Match, ask: Ask, more: Ask) -> None:
-    both = Ask(ask.service, [*ask.actions, *more.actions], ask.reason, [*more.resources, *ask.resources])
+def test_asking_for_more_at_once_never_gets_past_a_rule(match: Match, ask: RequestFacts, more: RequestFacts) -> None:
+    both = RequestFacts(ask.service, [*ask.actions, *more.actions], ask.reason, [*more.resources, *ask.resources])
 
     assert match.matches(both) >= match.matches(ask)
 
@@ -179,8 +179,8 @@ def test_a_pattern_fits_as_its_definition_says(pattern: str, text: str) -> None:
 def test_only_a_star_is_special_and_the_whole_resource_counts(pattern: str, resource: str) -> None:
     match = Match(resources=(pattern,))
 
-    assert match.matches(Ask("mail", ["read"], Reason.OTHER, [pattern.replace("*", "x")]))
-    assert not match.matches(Ask("mail", ["read"], Reason.OTHER, [resource]))
+    assert match.matches(RequestFacts("mail", ["read"], Reason.OTHER, [pattern.replace("*", "x")]))
+    assert not match.matches(RequestFacts("mail", ["read"], Reason.OTHER, [resource]))
 
 
 @each(

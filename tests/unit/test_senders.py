@@ -9,16 +9,16 @@ import pytest
 from cryptography.fernet import Fernet, InvalidToken
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from lockbox.notifications.endpoints import Vault, new_secret
+from lockbox.notifications.endpoints import SecretVault, new_secret
 from lockbox.notifications.results import next_try
-from lockbox.notifications.senders.protocol import Hook, Mail, MemoryMail, SendFailed
+from lockbox.notifications.senders.protocol import MemoryMail, OutgoingMail, SendFailed, WebhookCall
 from lockbox.notifications.senders.smtp import SmtpMail, compose
-from lockbox.notifications.senders.webhook import HttpHooks, signed
+from lockbox.notifications.senders.webhook import HttpWebhooks, signed
 from tests.each import each
 
 NOON = datetime(2026, 12, 31, 12, tzinfo=UTC)
 FROM = "Lockbox <lockbox@vendor.example>"
-MAIL = Mail(
+MAIL = OutgoingMail(
     message_id="<n-1@vendor.example>",
     to_name="Änne Approver",
     to_address="anne@contoso.example",
@@ -27,7 +27,9 @@ MAIL = Mail(
     html="<p>Grüße</p>",
     thread_id="<r-1@vendor.example>",
 )
-HOOK = Hook(hook_id="n-1", url="https://hooks.example/x", body='{"id":"n-1","é":1}'.encode(), secrets=(new_secret(),))
+HOOK = WebhookCall(
+    hook_id="n-1", url="https://hooks.example/x", body='{"id":"n-1","é":1}'.encode(), secrets=(new_secret(),)
+)
 
 
 def test_a_mail_is_marked_as_a_machines_and_kept_in_the_requests_thread() -> None:
@@ -123,7 +125,7 @@ def test_a_webhook_signed_with_another_secret_is_refused_by_it() -> None:
 @pytest.mark.parametrize("url", ["http://hooks.example/", "ftp://hooks.example/", "file:///etc/passwd", "", "hooks"])
 def test_an_address_that_is_not_https_is_never_called(url: str) -> None:
     with pytest.raises(SendFailed) as failed:
-        HttpHooks().send(replace(HOOK, url=url))
+        HttpWebhooks().send(replace(HOOK, url=url))
 
     assert failed.value.permanent
 
@@ -132,12 +134,12 @@ def test_signing_secrets_have_256_bits_and_are_stored_encrypted() -> None:
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
     secret = new_secret()
 
-    sealed = Vault([old]).seal(secret)
+    sealed = SecretVault([old]).seal(secret)
 
     assert secret.encode() not in sealed
-    assert Vault([new, old]).open(sealed) == secret
+    assert SecretVault([new, old]).open(sealed) == secret
     with pytest.raises(InvalidToken):
-        Vault([new]).open(sealed)
+        SecretVault([new]).open(sealed)
 
 
 @each(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lockbox.notifications.circuit_breaker import Said
+from lockbox.notifications.circuit_breaker import PeerResponse
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.notifications.senders.smtp import SmtpMail
 from tests.mail_relay import MailRelay, relaying
@@ -46,7 +46,7 @@ def test_nobody_listening_is_said_at_once() -> None:
         taken.bind(("127.0.0.1", 0))
         failure = refused(SmtpMail(f"smtp://127.0.0.1:{taken.getsockname()[1]}", sender=FROM))
 
-    assert (failure.kind, failure.permanent, failure.said) == ("connection", False, Said.SILENCE)
+    assert (failure.kind, failure.permanent, failure.said) == ("connection", False, PeerResponse.SILENCE)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_what_the_relay_says_of_a_recipient_is_kept_and_the_connection_goes_on(
         mail.send(replace(MAIL, to_address="amir@contoso.example"))
         mail.close()
 
-    assert (failure.permanent, failure.kind, failure.said) == (permanent, "status", Said.ANSWER)
+    assert (failure.permanent, failure.kind, failure.said) == (permanent, "status", PeerResponse.ANSWER)
     assert (failure.reply.status, failure.reply.text) == (int(answer[:3]), answer[4:])
     assert [to for to, _ in relay.taken] == ["amir@contoso.example"]
     assert relay.callers == 1
@@ -83,7 +83,7 @@ def test_a_refusal_is_for_good_only_where_it_is_of_this_mail(
         failure = refused(mailing(relay))
 
     assert (failure.kind, failure.reply.status, failure.permanent) == ("status", status, permanent)
-    assert failure.said is Said.ANSWER
+    assert failure.said is PeerResponse.ANSWER
 
 
 def test_a_slow_greeting_is_waited_for() -> None:
@@ -120,7 +120,7 @@ def test_who_hangs_or_drips_is_left_at_the_deadline_and_the_next_mail_has_a_new_
         mail.send(MAIL)
         mail.close()
 
-    assert (failure.kind, failure.permanent, failure.said) == ("time", False, Said.SILENCE)
+    assert (failure.kind, failure.permanent, failure.said) == ("time", False, PeerResponse.SILENCE)
     assert "took too long" in failure.reason
     assert QUICKLY * 0.9 < took < 3
     assert set(relay.message_ids) == {MAIL.message_id}
@@ -160,7 +160,7 @@ def test_only_a_relay_with_a_good_certificate_for_its_name_gets_a_mail(
             mail.send(MAIL)
         else:
             failure = refused(mail)
-            assert (failure.kind, failure.permanent, failure.said) == ("certificate", False, Said.SILENCE)
+            assert (failure.kind, failure.permanent, failure.said) == ("certificate", False, PeerResponse.SILENCE)
         mail.close()
 
     assert len(relay.taken) == good

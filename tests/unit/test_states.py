@@ -4,7 +4,7 @@ import pytest
 
 from cli.request_table import COLOURS, WORDS
 from lockbox.identity.roles import Side
-from lockbox.notifications.mail_text import NOBODY_TOLD, SAYINGS, Tone, approved
+from lockbox.notifications.mail_text import NOBODY_NOTIFIED, SAYINGS, Tone, approved
 from lockbox.notifications.request_mail import SUBJECTS
 from lockbox.requests.lifecycle import State
 
@@ -22,7 +22,7 @@ PRODUCT = {
 
 
 def test_every_state_has_its_words_and_its_tone() -> None:
-    assert SAYINGS.keys() == {*State, NOBODY_TOLD}
+    assert SAYINGS.keys() == {*State, NOBODY_NOTIFIED}
     assert {name: SAYINGS[name].to(Side.CUSTOMER) for name in PRODUCT} == PRODUCT
     assert {saying.tone for saying in SAYINGS.values()} == set(Tone) == set(COLOURS)
 

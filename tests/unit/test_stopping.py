@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockbox.requests.timers import Clock, resumed, stood, stopped
+from lockbox.requests.timers import RequestClock, resumed, stood, stopped
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 HOUR = 3600
@@ -19,37 +19,37 @@ def after(seconds: float) -> datetime:
 
 
 def test_a_clock_that_stands_has_its_last_possible_deadline() -> None:
-    clock = stopped(Clock(after(HOUR)), HOUR, after(600))
+    clock = stopped(RequestClock(after(HOUR)), HOUR, after(600))
 
-    assert clock == Clock(after(2 * HOUR), after(600), after(HOUR), 0)
+    assert clock == RequestClock(after(2 * HOUR), after(600), after(HOUR), 0)
 
 
 def test_an_answer_moves_the_deadline_by_the_time_that_it_took() -> None:
-    clock = stopped(Clock(after(HOUR)), HOUR, after(600))
+    clock = stopped(RequestClock(after(HOUR)), HOUR, after(600))
 
-    assert resumed(clock, after(900)) == Clock(after(HOUR + 300), stopped_for=300)
+    assert resumed(clock, after(900)) == RequestClock(after(HOUR + 300), stopped_for=300)
 
 
 def test_time_is_counted_in_whole_seconds_rounded_up() -> None:
-    clock = stopped(Clock(after(HOUR)), HOUR, after(600))
+    clock = stopped(RequestClock(after(HOUR)), HOUR, after(600))
 
-    assert resumed(clock, after(600.001)) == Clock(after(HOUR + 1), stopped_for=1)
+    assert resumed(clock, after(600.001)) == RequestClock(after(HOUR + 1), stopped_for=1)
     assert stood(clock, after(601.5)) == timedelta(seconds=2)
 
 
 def test_it_stands_for_one_further_window_and_no_longer() -> None:
-    clock = stopped(Clock(after(HOUR)), HOUR, after(3000))
+    clock = stopped(RequestClock(after(HOUR)), HOUR, after(3000))
 
     in_time, late = resumed(clock, after(3000 + HOUR - 1)), resumed(clock, after(2 * HOUR - 1))
 
-    assert in_time == Clock(after(2 * HOUR - 1), stopped_for=HOUR - 1)
-    assert late == Clock(after(2 * HOUR), stopped_for=HOUR)
+    assert in_time == RequestClock(after(2 * HOUR - 1), stopped_for=HOUR - 1)
+    assert late == RequestClock(after(2 * HOUR), stopped_for=HOUR)
     assert stopped(late, HOUR, after(2 * HOUR - 1)) == late
     assert stood(clock, after(2 * HOUR - 1)) == timedelta(seconds=HOUR)
 
 
 def test_what_stands_or_runs_already_is_left_as_it_is() -> None:
-    runs = Clock(after(HOUR), stopped_for=20)
+    runs = RequestClock(after(HOUR), stopped_for=20)
     stands = stopped(runs, HOUR, after(600))
 
     assert stopped(stands, HOUR, after(700)) == stands
@@ -57,17 +57,17 @@ def test_what_stands_or_runs_already_is_left_as_it_is() -> None:
 
 
 def test_a_second_question_has_what_the_first_has_left() -> None:
-    first = resumed(stopped(Clock(after(HOUR)), HOUR, after(0)), after(3000))
+    first = resumed(stopped(RequestClock(after(HOUR)), HOUR, after(0)), after(3000))
 
     second = stopped(first, HOUR, after(3000))
 
     assert second.deadline_at == after(HOUR + 3000 + 600)
-    assert resumed(second, after(6000)) == Clock(after(2 * HOUR), stopped_for=HOUR)
+    assert resumed(second, after(6000)) == RequestClock(after(2 * HOUR), stopped_for=HOUR)
 
 
 @given(WAITS)
 def test_however_often_it_stands_it_ends_within_one_further_window(waits: list[tuple[int, int]]) -> None:
-    clock, at = Clock(after(HOUR)), NOON
+    clock, at = RequestClock(after(HOUR)), NOON
     for running, waiting in waits:
         at = min(at + timedelta(seconds=running), clock.deadline_at)
         clock = stopped(clock, HOUR, at)
@@ -80,7 +80,7 @@ def test_however_often_it_stands_it_ends_within_one_further_window(waits: list[t
 
 @pytest.mark.parametrize("seconds", [0, 1, 599])
 def test_the_time_left_is_the_same_before_and_after(seconds: int) -> None:
-    clock = Clock(after(HOUR))
+    clock = RequestClock(after(HOUR))
 
     gone_on = resumed(stopped(clock, HOUR, after(60)), after(60 + seconds))
 

@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest
 
 from lockbox.audit.canonical import canonical, commitment
-from lockbox.audit.event_search import Recorded
-from lockbox.audit.wording import WORDS, told
+from lockbox.audit.event_search import RecordedEvent
+from lockbox.audit.wording import WORDS, describe
 from lockbox.notifications.account_mail import (
     ADDRESS_CODE,
     CHECKPOINT,
@@ -18,7 +18,7 @@ from lockbox.notifications.account_mail import (
     SIGN_IN_CODE,
     TITLES,
 )
-from lockbox.notifications.audience import Nudge
+from lockbox.notifications.audience import Reminder
 from lockbox.requests.lifecycle import Action
 from tests.each import each
 
@@ -26,11 +26,11 @@ SALT = bytes(16)
 NO_EVENTS = {ADDRESS_CODE, CHECKPOINT, DEPUTY_BEGINS, DIGEST, INVITATION, SIGN_IN_CODE}
 
 
-def event(action: str, personal: dict[str, str] | None = None, actor: bool = True, **facts: Any) -> Recorded:  # noqa: FBT001, FBT002 - whether somebody did it
+def event(action: str, personal: dict[str, str] | None = None, actor: bool = True, **facts: Any) -> RecordedEvent:  # noqa: FBT001, FBT002 - whether somebody did it
     """Return an event that says this."""
     held = personal or {}
     body = canonical({"personal": {name: commitment(SALT, value) for name, value in held.items()}} | facts)
-    return Recorded(
+    return RecordedEvent(
         id=UUID(int=1),
         number=None,
         tenant_id=None,
@@ -46,13 +46,13 @@ def event(action: str, personal: dict[str, str] | None = None, actor: bool = Tru
     )
 
 
-@each("action", [*Action, *Nudge, *sorted(TITLES.keys() - NO_EVENTS)])
+@each("action", [*Action, *Reminder, *sorted(TITLES.keys() - NO_EVENTS)])
 def test_every_action_has_words(action: str) -> None:
     assert action in WORDS
 
 
 def test_who_did_what_to_whom_is_said_with_the_diff() -> None:
-    said = told(
+    said = describe(
         event(
             "member_changed",
             {"name": "Tara", "member": "Abe <abe@contoso.example>"},
@@ -65,8 +65,8 @@ def test_who_did_what_to_whom_is_said_with_the_diff() -> None:
 
 
 def test_an_erased_name_and_the_clock_are_said_to_be_so() -> None:
-    assert told(event("approve")).who == "Somebody whose name was erased"
-    assert told(event("time_out", actor=False)).who == "The lockbox"
+    assert describe(event("approve")).who == "Somebody whose name was erased"
+    assert describe(event("time_out", actor=False)).who == "The lockbox"
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_an_erased_name_and_the_clock_are_said_to_be_so() -> None:
     ],
 )
 def test_notices_are_counted(facts: dict[str, Any], deed: str) -> None:
-    assert told(event("notices_sent", actor=False, **facts)).deed == deed
+    assert describe(event("notices_sent", actor=False, **facts)).deed == deed
 
 
 def test_an_action_that_nobody_has_words_for_is_said_by_its_name() -> None:
-    assert told(event("something_new")).deed == "something new"
+    assert describe(event("something_new")).deed == "something new"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from pydantic import ValidationError
 
-from lockbox.requests.policy import Overrides, Reason, Stage, Terms, defects
+from lockbox.requests.policy import ApprovalStage, Overrides, Reason, Terms, defects
 from tests.each import each
 from tests.examples import examples
 from tests.unit.policies import TERMS
@@ -154,7 +154,7 @@ def test_equal_terms_are_equal_however_they_were_written() -> None:
         }
     )
     other = Terms(
-        stages=(Stage(group="legal", quorum=2), Stage(group="ops")),
+        stages=(ApprovalStage(group="legal", quorum=2), ApprovalStage(group="ops")),
         tiers=(("board", "ops"), ("legal",), ()),
         reasons=frozenset({Reason.SUPPORT_CASE, Reason.OTHER}),
     )

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from lockbox.audit.canonical import canonical
 from lockbox.audit.verifier import export_format
-from lockbox.audit.verifier.export_format import Finding, Kind, Unreadable
-from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, Verdict, verify
+from lockbox.audit.verifier.export_format import Finding, FindingKind, Unreadable
+from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, VerificationResult, verify
 from tests.each import each
 from tests.examples import examples
-from tests.logs import OTHER_KEY, TENANT, Log, Sealed, event, line, public
+from tests.logs import OTHER_KEY, TENANT, Log, SealedEvent, event, line, public
 from tests.verdicts import judged
 
 LOG = Log([event(number) for number in range(600)])
@@ -22,7 +22,7 @@ EXPORT = LOG.whole()
 FILTERED = LOG.filtered(lambda number: number % 50 == 0)
 
 
-def found(verdict: Verdict) -> list[Finding]:
+def found(verdict: VerificationResult) -> list[Finding]:
     assert verdict.exit_code == BAD
     return verdict.findings.first
 
@@ -149,33 +149,33 @@ def add_what_nobody_can_check(rows: list[bytes]) -> None:
     rows[row_of(300)] = changed(rows[row_of(300)], approved_by="Bill")
 
 
-TAMPERINGS: list[tuple[Callable[[list[bytes]], None], Kind, int | None]] = [
-    (edit, Kind.EDITED, 300),
-    (edit_a_value, Kind.COMMITMENT, 300),
-    (renumber, Kind.EDITED, 301),
-    (remove, Kind.REMOVED, 300),
-    (remove_and_number_anew, Kind.REMOVED, 300),
-    (swap, Kind.REORDERED, 310),
-    (swap_and_number_anew, Kind.REORDERED, 300),
-    (insert, Kind.INSERTED, 300),
-    (insert_a_second_time, Kind.INSERTED, 300),
-    (cut_off, Kind.TRUNCATED, None),
-    (cut_off_and_end, Kind.TRUNCATED, None),
-    (cut_within_a_line, Kind.TRUNCATED, None),
-    (drop_a_tile, Kind.REMOVED, 256),
-    (forge_a_hash, Kind.EDITED, None),
-    (break_a_line, Kind.DAMAGED, None),
-    (append, Kind.INSERTED, None),
-    (say_another_size, Kind.EDITED, None),
-    (remove_elsewhere, Kind.DAMAGED, None),
-    (claim_that_retention_removed, Kind.REMOVED, 300),
-    (add_what_nobody_can_check, Kind.DAMAGED, None),
+TAMPERINGS: list[tuple[Callable[[list[bytes]], None], FindingKind, int | None]] = [
+    (edit, FindingKind.EDITED, 300),
+    (edit_a_value, FindingKind.COMMITMENT, 300),
+    (renumber, FindingKind.EDITED, 301),
+    (remove, FindingKind.REMOVED, 300),
+    (remove_and_number_anew, FindingKind.REMOVED, 300),
+    (swap, FindingKind.REORDERED, 310),
+    (swap_and_number_anew, FindingKind.REORDERED, 300),
+    (insert, FindingKind.INSERTED, 300),
+    (insert_a_second_time, FindingKind.INSERTED, 300),
+    (cut_off, FindingKind.TRUNCATED, None),
+    (cut_off_and_end, FindingKind.TRUNCATED, None),
+    (cut_within_a_line, FindingKind.TRUNCATED, None),
+    (drop_a_tile, FindingKind.REMOVED, 256),
+    (forge_a_hash, FindingKind.EDITED, None),
+    (break_a_line, FindingKind.DAMAGED, None),
+    (append, FindingKind.INSERTED, None),
+    (say_another_size, FindingKind.EDITED, None),
+    (remove_elsewhere, FindingKind.DAMAGED, None),
+    (claim_that_retention_removed, FindingKind.REMOVED, 300),
+    (add_what_nobody_can_check, FindingKind.DAMAGED, None),
 ]
 
 
 @each(("tamper", "kind", "number"), TAMPERINGS)
 def test_whatever_is_done_to_a_file_is_named_and_placed(
-    tamper: Callable[[list[bytes]], None], kind: Kind, number: int | None
+    tamper: Callable[[list[bytes]], None], kind: FindingKind, number: int | None
 ) -> None:
     rows = rows_of(EXPORT)
 
@@ -205,15 +205,17 @@ def test_an_edited_event_is_placed_by_its_line() -> None:
 @pytest.mark.parametrize(
     ("tamper", "kind"),
     [
-        (lambda rows: rows.__setitem__(3, rows[3].replace(b"submit", b"submIt")), Kind.EDITED),
-        (lambda rows: rows.__setitem__(3, changed(rows[3], number=101)), Kind.EDITED),
-        (lambda rows: rows.__delitem__(3), Kind.REMOVED),
-        (lambda rows: rows.insert(3, rows[3]), Kind.INSERTED),
-        (lambda rows: rows.insert(3, rows.pop(5)), Kind.REORDERED),
-        (lambda rows: rows.__delitem__(slice(5, None)), Kind.TRUNCATED),
+        (lambda rows: rows.__setitem__(3, rows[3].replace(b"submit", b"submIt")), FindingKind.EDITED),
+        (lambda rows: rows.__setitem__(3, changed(rows[3], number=101)), FindingKind.EDITED),
+        (lambda rows: rows.__delitem__(3), FindingKind.REMOVED),
+        (lambda rows: rows.insert(3, rows[3]), FindingKind.INSERTED),
+        (lambda rows: rows.insert(3, rows.pop(5)), FindingKind.REORDERED),
+        (lambda rows: rows.__delitem__(slice(5, None)), FindingKind.TRUNCATED),
     ],
 )
-def test_whatever_is_done_to_a_filtered_file_is_named(tamper: Callable[[list[bytes]], object], kind: Kind) -> None:
+def test_whatever_is_done_to_a_filtered_file_is_named(
+    tamper: Callable[[list[bytes]], object], kind: FindingKind
+) -> None:
     rows = rows_of(FILTERED)
 
     tamper(rows)
@@ -231,14 +233,14 @@ def rewritten(number: int) -> Log:
 def test_another_root_at_a_size_seen_before_is_a_fork() -> None:
     (only,) = found(judged(rewritten(3).whole(), LOG.note()))
 
-    assert only.kind is Kind.FORKED
+    assert only.kind is FindingKind.FORKED
 
 
 @pytest.mark.parametrize("since", [(), (500,)])
 def test_a_log_that_does_not_extend_what_was_seen_is_a_fork(since: tuple[int, ...]) -> None:
     (only,) = found(judged(rewritten(3).whole(since), LOG.note(500)))
 
-    assert only.kind is Kind.FORKED
+    assert only.kind is FindingKind.FORKED
 
 
 def test_a_filtered_export_shows_that_the_log_has_grown_only_if_it_has_the_proof() -> None:
@@ -246,32 +248,32 @@ def test_a_filtered_export_shows_that_the_log_has_grown_only_if_it_has_the_proof
     not_shown = judged(FILTERED, LOG.note(500))
 
     assert (shown.exit_code, shown.seen) == (GOOD, [500])
-    assert (not_shown.exit_code, not_shown.findings.first[0].kind) == (CANNOT_TELL, Kind.UNPROVEN)
+    assert (not_shown.exit_code, not_shown.findings.first[0].kind) == (CANNOT_TELL, FindingKind.UNPROVEN)
 
 
 def test_what_is_missing_is_named_beside_what_could_not_be_shown() -> None:
     verdict = judged(FILTERED.replace(b'{"events":', b'{"events":9'), LOG.note(500))
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.UNPROVEN, Kind.REMOVED})
+    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.UNPROVEN, FindingKind.REMOVED})
 
 
 def test_what_ends_before_a_checkpoint_that_was_seen_is_older() -> None:
     (only,) = found(judged(Log(LOG.events[:400]).whole(), LOG.note(500)))
 
-    assert only.kind is Kind.OLDER
+    assert only.kind is FindingKind.OLDER
 
 
 def test_a_checkpoint_of_another_log_proves_nothing() -> None:
     other = Log(LOG.events, whose="vendor")
 
-    assert found(judged(EXPORT, other.note()))[0].kind is Kind.ANOTHER_LOG
+    assert found(judged(EXPORT, other.note()))[0].kind is FindingKind.ANOTHER_LOG
 
 
 def test_a_key_that_nobody_trusts_is_unknown() -> None:
     forged = Log(LOG.events, key=OTHER_KEY)
 
-    assert found(judged(forged.whole()))[0].kind is Kind.UNKNOWN_KEY
-    assert found(judged(EXPORT, forged.note()))[0].kind is Kind.UNKNOWN_KEY
+    assert found(judged(forged.whole()))[0].kind is FindingKind.UNKNOWN_KEY
+    assert found(judged(EXPORT, forged.note()))[0].kind is FindingKind.UNKNOWN_KEY
 
 
 def test_a_signature_of_another_text_is_wrong() -> None:
@@ -279,7 +281,7 @@ def test_a_signature_of_another_text_is_wrong() -> None:
     note = json.loads(rows[0])["checkpoint"].replace("\n600\n", "\n599\n")
     rows[0] = changed(rows[0], checkpoint=note, size=599)
 
-    assert found(judged(b"".join(rows)))[0].kind is Kind.WRONG_SIGNATURE
+    assert found(judged(b"".join(rows)))[0].kind is FindingKind.WRONG_SIGNATURE
 
 
 @pytest.mark.parametrize("owner", [None, "00000000-0000-0000-0000-000000000009"])
@@ -288,7 +290,7 @@ def test_an_event_of_somebody_else_does_not_belong_in_the_log(owner: str | None)
 
     (only,) = found(judged(log.whole()))
 
-    assert (only.kind, only.number, only.event) == (Kind.FOREIGN, 10, "00000000-0000-0000-0000-0000000003f2")
+    assert (only.kind, only.number, only.event) == (FindingKind.FOREIGN, 10, "00000000-0000-0000-0000-0000000003f2")
 
 
 @each(
@@ -307,18 +309,18 @@ def test_an_event_of_somebody_else_does_not_belong_in_the_log(owner: str | None)
 )
 def test_a_body_that_is_not_canonical_is_named(spoil: Callable[[bytes], bytes]) -> None:
     good = event(10, {})
-    log = Log([*LOG.events[:10], Sealed(spoil(good.body), {})])
+    log = Log([*LOG.events[:10], SealedEvent(spoil(good.body), {})])
 
     (only,) = found(judged(log.whole()))
 
-    assert (only.kind, only.number) == (Kind.NOT_CANONICAL, 10)
+    assert (only.kind, only.number) == (FindingKind.NOT_CANONICAL, 10)
 
 
 @pytest.mark.parametrize("seqs", [[1, 3], [2], [1, 2, 2], [1, 1], [1, 2, 4, 6]])
 def test_a_move_that_is_missing_or_there_twice_is_named(seqs: list[int]) -> None:
     log = Log([event(number, seq=seq, request_id=TENANT) for number, seq in enumerate(seqs)])
 
-    assert found(judged(log.whole()))[0].kind is Kind.GAP_IN_MOVES
+    assert found(judged(log.whole()))[0].kind is FindingKind.GAP_IN_MOVES
 
 
 OVER = [(1, "pending"), (2, "denied")]
@@ -337,7 +339,7 @@ OVER = [(1, "pending"), (2, "denied")]
 def test_a_request_that_is_over_does_not_go_on_and_has_no_second_life(moves: list[tuple[int, str]]) -> None:
     log = Log([event(n, seq=seq, to_state=state, request_id=TENANT) for n, (seq, state) in enumerate(moves)])
 
-    assert found(judged(log.whole()))[0].kind is Kind.GAP_IN_MOVES
+    assert found(judged(log.whole()))[0].kind is FindingKind.GAP_IN_MOVES
 
 
 def test_a_request_whose_beginning_was_removed_has_no_gap_and_no_move_twice_all_the_same() -> None:
@@ -351,7 +353,7 @@ def test_a_request_whose_beginning_was_removed_has_no_gap_and_no_move_twice_all_
     gap = judged(Log([*LOG.events, moves[2], moves[1], told], removed=[range(300)]).whole())
 
     assert good.exit_code == GOOD
-    assert found(twice)[0].kind is found(gap)[0].kind is Kind.GAP_IN_MOVES
+    assert found(twice)[0].kind is found(gap)[0].kind is FindingKind.GAP_IN_MOVES
 
 
 def test_moves_that_were_sealed_late_are_no_gap() -> None:
@@ -362,7 +364,7 @@ def test_moves_that_were_sealed_late_are_no_gap() -> None:
 
 
 def test_details_that_are_left_out_are_counted_and_no_fault() -> None:
-    log = Log([Sealed(one.body, {}) for one in LOG.events[:5]])
+    log = Log([SealedEvent(one.body, {}) for one in LOG.events[:5]])
 
     verdict = judged(log.whole())
 
@@ -382,7 +384,7 @@ def test_what_retention_removed_is_good_where_the_log_says_so(gone: range) -> No
 def test_what_was_removed_beyond_what_the_log_says_is_named(start: int, stop: int) -> None:
     (only,) = found(judged(pruned(range(512), start, stop).whole()))
 
-    assert only.kind is Kind.REMOVED
+    assert only.kind is FindingKind.REMOVED
 
 
 @pytest.mark.parametrize("gone", [range(250, 520), range(10, 20), range(300, 301), range(256, 512)])
@@ -390,14 +392,14 @@ def test_nothing_but_the_beginning_of_a_log_is_ever_removed(gone: range) -> None
     for start in (0, gone.start):
         (only,) = found(judged(pruned(gone, start, gone.stop).whole()))
 
-        assert (only.kind, only.number) == (Kind.REMOVED, gone.start)
+        assert (only.kind, only.number) == (FindingKind.REMOVED, gone.start)
 
 
 def test_a_removal_says_nothing_of_what_comes_after_it() -> None:
     told = event(0, {}, action="trail_removed", seq=None, request_id=None, removed_from=0, removed_to=2**40)
     log = Log([told, *(event(number) for number in range(1, 5))], removed=[range(2, 5)])
 
-    assert found(judged(log.whole()))[0].kind is Kind.REMOVED
+    assert found(judged(log.whole()))[0].kind is FindingKind.REMOVED
 
 
 def test_hashes_of_what_was_removed_must_lead_to_the_root() -> None:
@@ -406,7 +408,7 @@ def test_hashes_of_what_was_removed_must_lead_to_the_root() -> None:
 
     verdict = verify(rows, [public()])
 
-    assert found(verdict)[0].kind is Kind.EDITED
+    assert found(verdict)[0].kind is FindingKind.EDITED
 
 
 def pruned(gone: range, start: int, stop: int) -> Log:
@@ -479,4 +481,4 @@ def said(export: bytes) -> object:
 def test_the_canonical_form_of_events_is_what_the_verifier_takes_for_it() -> None:
     body = canonical({"text": '\u007f\u2028é\U0001f512"\\\n', "number": -(2**53 - 1), "list": ["a"], "none": None})
 
-    assert judged(Log([Sealed(event(0, {}, said=body.decode()).body, {})]).whole()).exit_code == GOOD
+    assert judged(Log([SealedEvent(event(0, {}, said=body.decode()).body, {})]).whole()).exit_code == GOOD

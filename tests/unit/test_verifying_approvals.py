@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from lockbox.audit.canonical import canonical
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import NAME
-from lockbox.audit.verifier.export_format import Kind
-from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, Verdict
+from lockbox.audit.verifier.export_format import FindingKind
+from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, VerificationResult
 from tests.each import each
-from tests.logs import KEY, OTHER_KEY, TENANT, Log, Sealed, event
+from tests.logs import KEY, OTHER_KEY, TENANT, Log, SealedEvent, event
 from tests.verdicts import judged
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
@@ -61,7 +61,7 @@ def approval(signer: Ed25519PrivateKey = SIGNER, **changes: Any) -> dict[str, st
     }
 
 
-def narrowed(given: Any, resources: Any, actions: Any) -> list[Sealed]:
+def narrowed(given: Any, resources: Any, actions: Any) -> list[SealedEvent]:
     """Return a request that asks for two resources and two actions, and was opened for what is said."""
     wide = {"resources": json.dumps(WIDE["resources"])}
     filed = event(0, wide, request_id=REQUEST, seq=1, **(ASKED | {"actions": WIDE["actions"]}), **FILED)
@@ -70,7 +70,7 @@ def narrowed(given: Any, resources: Any, actions: Any) -> list[Sealed]:
     return [filed, event(1, granted, request_id=REQUEST, seq=2, approval=given, **OPENING, **facts)]
 
 
-def history(given: Any, *, by: str | None = None) -> list[Sealed]:
+def history(given: Any, *, by: str | None = None) -> list[SealedEvent]:
     """Return a request that was filed, by the engineer or by a system for them, and approved."""
     filed = {"actor_id": by, "on_behalf_of": ENGINEER} if by else {"actor_id": ENGINEER, "on_behalf_of": None}
     return [
@@ -79,7 +79,7 @@ def history(given: Any, *, by: str | None = None) -> list[Sealed]:
     ]
 
 
-def verdict_on(events: list[Sealed], *keys: Ed25519PrivateKey) -> Verdict:
+def verdict_on(events: list[SealedEvent], *keys: Ed25519PrivateKey) -> VerificationResult:
     return judged(Log(events).whole(), keys=[named(key) for key in keys])
 
 
@@ -99,7 +99,7 @@ def test_a_filtered_export_shows_approvals_too() -> None:
 def test_an_approval_whose_resources_were_erased_is_checked_by_its_hash() -> None:
     asked, opened = history(approval())
 
-    verdict = verdict_on([Sealed(asked.body, {}), opened], SIGNER)
+    verdict = verdict_on([SealedEvent(asked.body, {}), opened], SIGNER)
 
     assert (verdict.exit_code, verdict.approvals, verdict.approvals_by_hash) == (GOOD, 1, 1)
     assert verdict.unchecked_approvals == 0
@@ -109,15 +109,15 @@ def test_an_approval_whose_resources_were_erased_is_checked_by_its_hash() -> Non
 def test_an_approval_of_another_window_is_forged_though_the_resources_were_erased(changes: dict[str, Any]) -> None:
     asked, opened = history(approval(**changes))
 
-    verdict = verdict_on([Sealed(asked.body, {}), opened], SIGNER)
+    verdict = verdict_on([SealedEvent(asked.body, {}), opened], SIGNER)
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.WRONG_SIGNATURE})
+    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.WRONG_SIGNATURE})
 
 
 def test_an_approval_that_no_key_can_check_is_not_shown_to_be_good() -> None:
     verdict = verdict_on(history(approval()))
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (CANNOT_TELL, {Kind.UNPROVEN})
+    assert (verdict.exit_code, verdict.findings.kinds) == (CANNOT_TELL, {FindingKind.UNPROVEN})
     assert (verdict.approvals, verdict.unchecked_approvals) == (0, 1)
 
 
@@ -138,26 +138,26 @@ def test_an_approval_of_something_else_is_found_with_a_key_and_without(
 ) -> None:
     verdict = verdict_on(history(approval(**changes)), *keys)
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.APPROVAL})
+    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.APPROVAL})
     assert verdict.findings.first[0].number == 1
 
 
 def test_an_approval_by_a_key_that_nobody_trusts_is_found() -> None:
     verdict = verdict_on(history(approval(OTHER_KEY)), SIGNER)
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.UNKNOWN_KEY})
+    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.UNKNOWN_KEY})
 
 
 @pytest.mark.parametrize("signature", ["", "AAAA", "no base64", base64.b64encode(bytes(64)).decode()])
 def test_a_signature_that_is_none_is_wrong(signature: str) -> None:
     verdict = verdict_on(history(approval() | {"signature": signature}), SIGNER)
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.WRONG_SIGNATURE})
+    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.WRONG_SIGNATURE})
 
 
 @pytest.mark.parametrize("given", [None, "yes", {}, {"statement": "a", "signature": "b"}])
 def test_an_approval_of_another_form_is_found(given: object) -> None:
-    assert verdict_on(history(given), SIGNER).findings.kinds == {Kind.APPROVAL}
+    assert verdict_on(history(given), SIGNER).findings.kinds == {FindingKind.APPROVAL}
 
 
 @pytest.mark.parametrize("action", ["approve", "endorse"])
@@ -168,7 +168,7 @@ def test_a_window_that_was_opened_without_an_approval_is_found_by_both(action: s
     verdict = verdict_on([filed, opened], SIGNER)
 
     assert verdict.exit_code == BAD
-    assert Kind.APPROVAL in verdict.findings.kinds
+    assert FindingKind.APPROVAL in verdict.findings.kinds
 
 
 def test_a_key_of_approvals_signs_no_log() -> None:
@@ -176,7 +176,7 @@ def test_a_key_of_approvals_signs_no_log() -> None:
 
     verdict = judged(log.whole(), keys=[named(SIGNER), named(KEY)])
 
-    assert verdict.findings.kinds == {Kind.UNKNOWN_KEY}
+    assert verdict.findings.kinds == {FindingKind.UNKNOWN_KEY}
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_an_approval_of_less_than_was_asked_for_is_held_against_what_was_granted
     widened = verdict_on(narrowed(approval(**granted, mode="off"), resources, actions), SIGNER)
 
     assert (good.exit_code, good.approvals) == (GOOD, 1), good.findings
-    assert widened.findings.kinds == {Kind.APPROVAL}
+    assert widened.findings.kinds == {FindingKind.APPROVAL}
 
 
 @pytest.mark.parametrize(
@@ -211,12 +211,12 @@ def test_an_approval_of_what_was_never_asked_for_is_named_whoever_signed_it(reso
 
     verdict = verdict_on(narrowed(approval(**granted), resources, actions), SIGNER)
 
-    assert verdict.findings.kinds == {Kind.APPROVAL}
+    assert verdict.findings.kinds == {FindingKind.APPROVAL}
 
 
 def test_an_approval_is_checked_by_its_hash_where_what_was_granted_is_not_shown() -> None:
     asked, opened = narrowed(approval(resources=RESOURCES, actions=WIDE["actions"]), RESOURCES, None)
 
-    verdict = verdict_on([asked, Sealed(opened.body, {})], SIGNER)
+    verdict = verdict_on([asked, SealedEvent(opened.body, {})], SIGNER)
 
     assert (verdict.exit_code, verdict.approvals, verdict.approvals_by_hash) == (GOOD, 1, 1)

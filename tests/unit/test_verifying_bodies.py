@@ -9,10 +9,10 @@ import rfc8785
 
 from lockbox.audit.log import checkpoint
 from lockbox.audit.verifier.event_checks import NotCanonical, fields_of
-from lockbox.audit.verifier.export_format import Kind
+from lockbox.audit.verifier.export_format import FindingKind
 from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD
 from tests.each import each
-from tests.logs import SALT, TENANT, Log, Sealed, event, text
+from tests.logs import SALT, TENANT, Log, SealedEvent, event, text
 from tests.verdicts import judged, told
 
 ID = "00000000-0000-0000-0000-0000000003e9"
@@ -24,7 +24,7 @@ LARGEST = 2**53 - 1
 
 def bodies_with(body: bytes, personal: dict[str, str] | None = None) -> Log:
     """Return a log of three events, of which the second has this body."""
-    return Log([event(0), Sealed(body, personal or {}), event(2)])
+    return Log([event(0), SealedEvent(body, personal or {}), event(2)])
 
 
 def with_members(**changes: Any) -> Log:
@@ -160,7 +160,7 @@ def test_an_event_of_somebody_else_is_named_with_whose_it_is(whose: str, tenant:
     assert told(judged(log.whole())) == [f"foreign event: {WHERE}: this event is of {said}"]
 
 
-def vendors(*events: Sealed) -> bytes:
+def vendors(*events: SealedEvent) -> bytes:
     """Return an export of the vendor's log."""
     log = Log(list(events), whose="vendor")
     return log.whole().replace(b'"log":"vendor"', f'"log":"{UUID(int=0)}"'.encode(), 1)
@@ -198,7 +198,7 @@ def test_every_value_that_is_not_the_one_committed_to_is_named() -> None:
 
 def test_values_that_are_shown_and_those_that_are_not_are_counted() -> None:
     bare = event(1, {"name": "Erin", "comment": "Hello", "reason": "None"})
-    log = Log([event(0), Sealed(bare.body, {"name": "Erin"}), Sealed(event(2).body, {}), event(3, {})])
+    log = Log([event(0), SealedEvent(bare.body, {"name": "Erin"}), SealedEvent(event(2).body, {}), event(3, {})])
 
     verdict = judged(log.whole())
 
@@ -233,7 +233,7 @@ def test_a_move_that_is_there_twice_is_named_with_its_place() -> None:
     ]
 
 
-def removal(number: int, start: Any, stop: Any) -> Sealed:
+def removal(number: int, start: Any, stop: Any) -> SealedEvent:
     facts = {"removed_from": start, "removed_to": stop, "request_id": None, "seq": None}
     return event(number, {}, action="trail_removed", **facts)
 
@@ -262,13 +262,13 @@ def test_only_the_word_for_it_makes_an_event_a_removal() -> None:
     said: dict[str, Any] = {"removed_from": 0, "removed_to": 1, "request_id": None, "seq": None}
     log = Log([event(0), event(1), event(2, {}, action="trail_restored", **said)], removed=[range(1)])
 
-    assert judged(log.whole()).findings.kinds == {Kind.REMOVED}
+    assert judged(log.whole()).findings.kinds == {FindingKind.REMOVED}
 
 
 BEFORE = Log([event(number) for number in range(5)])
 
 
-def restored(number: int, size: object, **changes: Any) -> Sealed:
+def restored(number: int, size: object, **changes: Any) -> SealedEvent:
     said = checkpoint.read(BEFORE.note())
     facts: dict[str, Any] = {"log_id": str(TENANT), "size": size, "seq": None, "request_id": None}
     facts |= {"shipped_origin": said.origin, "shipped_size": said.size, "shipped_root": text(said.root)}
@@ -278,30 +278,30 @@ def restored(number: int, size: object, **changes: Any) -> Sealed:
 @each(
     ("size", "changes", "kind"),
     [
-        (3, {}, Kind.RESTORED),
-        (2, {}, Kind.RESTORED),
-        (0, {}, Kind.RESTORED),
-        (4, {}, Kind.FORKED),
-        (-1, {}, Kind.FORKED),
-        ("3", {}, Kind.FORKED),
-        (3, {"action": "restore"}, Kind.FORKED),
-        (3, {"log_id": "another"}, Kind.FORKED),
-        (3, {"shipped_origin": None}, Kind.FORKED),
-        (3, {"shipped_size": None}, Kind.FORKED),
-        (3, {"shipped_root": None}, Kind.FORKED),
-        (3, {"shipped_root": text(bytes(32))}, Kind.FORKED),
-        (3, {"shipped_root": text(bytes(32)), "shipped_size": 4}, Kind.RESTORED),
+        (3, {}, FindingKind.RESTORED),
+        (2, {}, FindingKind.RESTORED),
+        (0, {}, FindingKind.RESTORED),
+        (4, {}, FindingKind.FORKED),
+        (-1, {}, FindingKind.FORKED),
+        ("3", {}, FindingKind.FORKED),
+        (3, {"action": "restore"}, FindingKind.FORKED),
+        (3, {"log_id": "another"}, FindingKind.FORKED),
+        (3, {"shipped_origin": None}, FindingKind.FORKED),
+        (3, {"shipped_size": None}, FindingKind.FORKED),
+        (3, {"shipped_root": None}, FindingKind.FORKED),
+        (3, {"shipped_root": text(bytes(32))}, FindingKind.FORKED),
+        (3, {"shipped_root": text(bytes(32)), "shipped_size": 4}, FindingKind.RESTORED),
     ],
 )
 def test_a_restore_is_heard_only_if_it_says_all_and_goes_on_from_what_is_before_it(
-    size: object, changes: dict[str, Any], kind: Kind
+    size: object, changes: dict[str, Any], kind: FindingKind
 ) -> None:
     log = Log([*BEFORE.events[:3], restored(3, size, **changes)], generation=2)
 
     verdict = judged(log.whole(), BEFORE.note())
 
     assert verdict.findings.kinds == {kind}
-    assert verdict.exit_code == (CANNOT_TELL if kind is Kind.RESTORED else BAD)
+    assert verdict.exit_code == (CANNOT_TELL if kind is FindingKind.RESTORED else BAD)
 
 
 def test_a_restore_is_told_with_its_time_its_size_and_its_number() -> None:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockbox.audit.verifier.export_format import Kind, Unreadable
+from lockbox.audit.verifier.export_format import FindingKind, Unreadable
 from lockbox.audit.verifier.verify import BAD, GOOD, verify
 from tests.each import each
 from tests.examples import examples
-from tests.logs import Log, Sealed, event, line, public
+from tests.logs import Log, SealedEvent, event, line, public
 from tests.verdicts import judged
 
 SAYS_SO: dict[str, Any] = {
@@ -57,7 +57,7 @@ def test_what_nobody_describes_in_a_line_is_damage(place: int, old: bytes, new: 
 
     verdict = judged(with_row(place, ROWS[place].replace(old, new, 1)))
 
-    assert (verdict.exit_code, verdict.findings.first[0].kind) == (BAD, Kind.DAMAGED)
+    assert (verdict.exit_code, verdict.findings.first[0].kind) == (BAD, FindingKind.DAMAGED)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_first_line_of_another_form_is_not_read(old: bytes, new: bytes) -> Non
 def test_nothing_comes_behind_the_last_line_not_even_half_a_line(behind: bytes) -> None:
     verdict = verify([*ROWS, behind], [public()])
 
-    assert (verdict.exit_code, verdict.findings.first[0].kind) == (BAD, Kind.INSERTED)
+    assert (verdict.exit_code, verdict.findings.first[0].kind) == (BAD, FindingKind.INSERTED)
 
 
 def test_a_log_of_the_vendors_whose_id_is_none_is_not_its() -> None:
@@ -91,7 +91,7 @@ def test_a_log_of_the_vendors_whose_id_is_none_is_not_its() -> None:
 
     verdict = judged(log.whole())
 
-    assert (verdict.exit_code, verdict.findings.first[0].kind) == (BAD, Kind.EDITED)
+    assert (verdict.exit_code, verdict.findings.first[0].kind) == (BAD, FindingKind.EDITED)
 
 
 ODD_COMMITMENTS: list[Any] = [["a"], None, "a", {"name": {}}, {"name": 1}]
@@ -114,11 +114,11 @@ ODD: list[tuple[str, Any]] = [
 def test_a_member_of_another_form_is_found_and_no_crash(name: str, odd: object) -> None:
     fields = json.loads(event(1, {}).body) | {name: odd}
     body = json.dumps(fields, separators=(",", ":"), sort_keys=True).encode()
-    log = Log([event(0), Sealed(body, {}), event(2)])
+    log = Log([event(0), SealedEvent(body, {}), event(2)])
 
     verdict = judged(log.whole())
 
-    assert [(one.kind, one.number) for one in verdict.findings.first] == [(Kind.MALFORMED, 1)]
+    assert [(one.kind, one.number) for one in verdict.findings.first] == [(FindingKind.MALFORMED, 1)]
 
 
 @pytest.mark.parametrize("plain", [{"a": None, "b": True, "c": 1, "d": "e", "f": ["g", "h"]}, ["a"], [], {}])
@@ -130,7 +130,7 @@ def test_an_object_in_a_body_may_hold_anything_but_objects(plain: Any) -> None:
 def test_a_member_that_every_event_has_is_missed(name: str) -> None:
     fields = json.loads(event(1, {}).body)
     del fields[name]
-    log = Log([event(0), Sealed(json.dumps(fields, separators=(",", ":"), sort_keys=True).encode(), {})])
+    log = Log([event(0), SealedEvent(json.dumps(fields, separators=(",", ":"), sort_keys=True).encode(), {})])
 
     assert judged(log.whole()).exit_code == BAD
 
@@ -140,7 +140,10 @@ def test_two_events_with_one_id_are_found() -> None:
 
     for export in (log.whole(), log.filtered(lambda _: True)):
         verdict = judged(export)
-        assert [(one.kind, one.number) for one in verdict.findings.first] == [(Kind.DOUBLED, 2), (Kind.DOUBLED, 4)]
+        assert [(one.kind, one.number) for one in verdict.findings.first] == [
+            (FindingKind.DOUBLED, 2),
+            (FindingKind.DOUBLED, 4),
+        ]
         assert verdict.exit_code == BAD
 
 
@@ -224,4 +227,4 @@ def test_whatever_stands_in_any_place_of_a_body_it_is_judged(data: st.DataObject
     except UnicodeEncodeError:
         return
 
-    judged(Log([event(0), Sealed(body, {}), event(2)], generation=2).whole(), LOG.note(2))
+    judged(Log([event(0), SealedEvent(body, {}), event(2)], generation=2).whole(), LOG.note(2))

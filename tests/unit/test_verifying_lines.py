@@ -9,9 +9,9 @@ import pytest
 from lockbox.audit.canonical import Value
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.export_format import LONGEST_LINE, Unreadable
-from lockbox.audit.verifier.verify import BAD, GOOD, Verdict, verify
+from lockbox.audit.verifier.verify import BAD, GOOD, VerificationResult, verify
 from tests.each import each
-from tests.logs import KEY, OTHER_KEY, TENANT, Log, Sealed, event, line, public
+from tests.logs import KEY, OTHER_KEY, TENANT, Log, SealedEvent, event, line, public
 from tests.verdicts import judged, told
 
 VENDORS_ID = "00000000-0000-0000-0000-000000000000"
@@ -26,7 +26,7 @@ NOT_THAT_NAME = "the value shown as name is not the one that the event commits t
 NOT_SEALED_SO = "this event is not in the log as it was signed, not in this place and form"
 
 
-def restored(number: int, **changes: Value) -> Sealed:
+def restored(number: int, **changes: Value) -> SealedEvent:
     facts: dict[str, Value] = {"log_id": TENANT, "size": 1, "shipped_size": 2, "shipped_root": "", "request_id": None}
     facts |= {"action": "restored", "seq": None, "shipped_origin": LOG.origin}
     return event(number, {}, **(facts | changes))
@@ -43,7 +43,7 @@ def end(events: int) -> bytes:
     return line({"end": {"events": events}})
 
 
-def verdict_on(rows: list[bytes], *seen: str) -> Verdict:
+def verdict_on(rows: list[bytes], *seen: str) -> VerificationResult:
     return judged(b"".join(rows), *seen)
 
 

@@ -14,13 +14,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from lockbox.audit.canonical import canonical
 from lockbox.audit.verifier import signed_approvals
-from lockbox.audit.verifier.export_format import Kind
+from lockbox.audit.verifier.export_format import FindingKind
 from lockbox.audit.verifier.passkey_assertion import Assertion, BadAssertion, check, fingerprint
 from lockbox.audit.verifier.signed_approvals import ApproverKey, ApproverKeys, Approvers, BadKeys
-from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, Verdict, remarks
+from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, VerificationResult, remarks
 from tests.authenticator import Authenticator, decoded
 from tests.each import each
-from tests.logs import TENANT, Log, Sealed, event
+from tests.logs import TENANT, Log, SealedEvent, event
 from tests.unit.test_verifying_approvals import ANN, ENGINEER, OPENED, REQUEST, SIGNER, UNTIL, approval, named
 from tests.verdicts import judged
 
@@ -56,7 +56,7 @@ FILE = ApproverKeys(
 
 
 @dataclass
-class Approval:
+class SignedApprovalExample:
     """One approval, as an honest house would write it, or as its root would: whatever is changed is signed anew."""
 
     said: dict[str, Any] = field(default_factory=dict)
@@ -106,7 +106,7 @@ class Approval:
             "assertion": Assertion(parts[0], parts[1], parts[2], key).facts,
         }
 
-    def events(self) -> list[Sealed]:
+    def events(self) -> list[SealedEvent]:
         """The request and its approval, signed by the vendor's key of approvals as whatever they say."""
         resources = json.loads(self.personal.get("granted_resources", json.dumps(RESOURCES)))
         actions = self.shown.get("granted_actions", ASKED["actions"])
@@ -126,35 +126,35 @@ class Approval:
         first = event(0, {"resources": json.dumps(RESOURCES)}, request_id=REQUEST, seq=1, **ASKED, actor_id=ENGINEER)
         kept = {"name": "Ann", "signed_content": self.text.decode(), "credential": "x"} | self.personal
         second = event(1, kept, request_id=REQUEST, seq=2, **opening | self.facts() | self.shown)
-        return [Sealed(one.body, {}) for one in (first, second)] if self.is_erased else [first, second]
+        return [SealedEvent(one.body, {}) for one in (first, second)] if self.is_erased else [first, second]
 
 
-def verdict_on(events: list[Sealed], *, approvers: Approvers | None = None) -> Verdict:
+def verdict_on(events: list[SealedEvent], *, approvers: Approvers | None = None) -> VerificationResult:
     return judged(Log(events).whole(), keys=[named(SIGNER)], approvers=approvers or Approvers((FILE,)))
 
 
-def said_of(verdict: Verdict) -> str:
+def said_of(verdict: VerificationResult) -> str:
     return "\n".join(one.message for one in verdict.findings.first)
 
 
 @pytest.mark.parametrize(
     "approval_",
     [
-        Approval(),
-        Approval(is_erased=True),
-        Approval(content={"comment": "Only this once"}, personal={"comment": "Only this once"}),
-        Approval(
+        SignedApprovalExample(),
+        SignedApprovalExample(is_erased=True),
+        SignedApprovalExample(content={"comment": "Only this once"}, personal={"comment": "Only this once"}),
+        SignedApprovalExample(
             content={"resources": RESOURCES[:1]},
             said={"actions": ["read"], "access_window": 600},
             personal={"kept_resources": json.dumps(RESOURCES[:1]), "granted_resources": json.dumps(RESOURCES[:1])},
             shown={"kept_actions": ["read"], "granted_actions": ["read"], "access_window": 600},
             until=TEN_MINUTES,
         ),
-        Approval(said={"stands_for": [BEN]}, shown={"stands_for": [BEN], "on_behalf_of": BEN}),
+        SignedApprovalExample(said={"stands_for": [BEN]}, shown={"stands_for": [BEN], "on_behalf_of": BEN}),
     ],
 )
 def test_a_genuine_signature_is_good_by_the_customers_own_key_also_once_values_are_erased(
-    approval_: Approval,
+    approval_: SignedApprovalExample,
 ) -> None:
     verdict = verdict_on(approval_.events())
 
@@ -167,107 +167,112 @@ SMALLER = {"resources": RESOURCES[:1]}
 KEPT = {"kept_resources": json.dumps(RESOURCES[:1])}
 OTHERS = {"granted_resources": json.dumps(RESOURCES[1:])}
 
-FORGED: list[tuple[Approval, str]] = [
+FORGED: list[tuple[SignedApprovalExample, str]] = [
     # An assertion of Ann's for something else, under what the vendor would have her say.
-    (Approval(signs={"request_id": OTHER}), "over another statement"),
-    (Approval(signs={"version": 0}), "over another statement"),
-    (Approval(signs={"content": hashlib.sha256(b"another kept set").hexdigest()}), "over another statement"),
-    (Approval(signs={"actions": ["read"]}), "over another statement"),
-    (Approval(signs={"engineer": OTHER}), "over another statement"),
-    (Approval(signs={"access_window": 60}), "over another statement"),
-    (Approval(signs={"approver": BEN}), "over another statement"),
+    (SignedApprovalExample(signs={"request_id": OTHER}), "over another statement"),
+    (SignedApprovalExample(signs={"version": 0}), "over another statement"),
+    (
+        SignedApprovalExample(signs={"content": hashlib.sha256(b"another kept set").hexdigest()}),
+        "over another statement",
+    ),
+    (SignedApprovalExample(signs={"actions": ["read"]}), "over another statement"),
+    (SignedApprovalExample(signs={"engineer": OTHER}), "over another statement"),
+    (SignedApprovalExample(signs={"access_window": 60}), "over another statement"),
+    (SignedApprovalExample(signs={"approver": BEN}), "over another statement"),
     # Her own statement, beside an event that says something else.
-    (Approval(said={"request_id": OTHER}), "another request_id"),
-    (Approval(said={"tenant_id": OTHER}), "another tenant_id"),
-    (Approval(said={"version": 7}), "another version"),
-    (Approval(said={"version": True}), "another version"),
-    (Approval(said={"approver": BEN}), "another approver"),
-    (Approval(said={"engineer": OTHER}), "another engineer"),
-    (Approval(said={"service": "files"}), "another service"),
-    (Approval(said={"mode": "observe"}), "another mode"),
-    (Approval(said={"actions": ["read"]}), "another actions"),
-    (Approval(said={"access_window": 600}), "another access_window"),
-    (Approval(said={"policy_version": 2}), "another policy_version"),
-    (Approval(said={"stands_for": [BEN]}), "another stands_for"),
-    (Approval(said={"action": "deny"}), "another action"),
-    (Approval(said={"format": "lockbox decision 2"}), "another format"),
-    (Approval(said={"more": "x"}), "the members that it must have"),
-    (Approval(said={"issued_at": "2025-12-31T00:00:00.000000Z"}), "another time"),
-    (Approval(said={"issued_at": "2026-01-01T00:00:02.000000Z"}), "another time"),
-    (Approval(said={"issued_at": "soon"}), "another time"),
+    (SignedApprovalExample(said={"request_id": OTHER}), "another request_id"),
+    (SignedApprovalExample(said={"tenant_id": OTHER}), "another tenant_id"),
+    (SignedApprovalExample(said={"version": 7}), "another version"),
+    (SignedApprovalExample(said={"version": True}), "another version"),
+    (SignedApprovalExample(said={"approver": BEN}), "another approver"),
+    (SignedApprovalExample(said={"engineer": OTHER}), "another engineer"),
+    (SignedApprovalExample(said={"service": "files"}), "another service"),
+    (SignedApprovalExample(said={"mode": "observe"}), "another mode"),
+    (SignedApprovalExample(said={"actions": ["read"]}), "another actions"),
+    (SignedApprovalExample(said={"access_window": 600}), "another access_window"),
+    (SignedApprovalExample(said={"policy_version": 2}), "another policy_version"),
+    (SignedApprovalExample(said={"stands_for": [BEN]}), "another stands_for"),
+    (SignedApprovalExample(said={"action": "deny"}), "another action"),
+    (SignedApprovalExample(said={"format": "lockbox decision 2"}), "another format"),
+    (SignedApprovalExample(said={"more": "x"}), "the members that it must have"),
+    (SignedApprovalExample(said={"issued_at": "2025-12-31T00:00:00.000000Z"}), "another time"),
+    (SignedApprovalExample(said={"issued_at": "2026-01-01T00:00:02.000000Z"}), "another time"),
+    (SignedApprovalExample(said={"issued_at": "soon"}), "another time"),
     # Another key: Mallory's passes for Ann's, is listed under Ann's, or has only its name.
-    (Approval(authenticator=MALLORYS), "is none of this approver's"),
-    (Approval(authenticator=MALLORYS, key=fingerprint(public_key(ANNS))), "its signature is wrong"),
-    (Approval(shown={"actor_id": BEN}, said={"approver": BEN}), "is none of this approver's"),
+    (SignedApprovalExample(authenticator=MALLORYS), "is none of this approver's"),
+    (SignedApprovalExample(authenticator=MALLORYS, key=fingerprint(public_key(ANNS))), "its signature is wrong"),
+    (SignedApprovalExample(shown={"actor_id": BEN}, said={"approver": BEN}), "is none of this approver's"),
     # The ceremony itself: another page, another host, nobody there.
-    (Approval(authenticator=replace(ANNS, origin="https://evil.example")), "a page of another origin"),
-    (Approval(authenticator=replace(ANNS, cross_origin=True)), "a page of another origin"),
-    (Approval(authenticator=replace(ANNS, domain="evil.example")), "another host"),
-    (Approval(authenticator=replace(ANNS, is_verified=False)), "did not verify its user"),
-    (Approval(authenticator=replace(ANNS, is_present=False)), "did not verify its user"),
-    (Approval(lies={"kind": "webauthn.create"}), "not the answer to a question"),
-    (Approval(lies={"signature": b"\x30\x06\x02\x01\x01\x02\x01\x01"}), "its signature is wrong"),
+    (SignedApprovalExample(authenticator=replace(ANNS, origin="https://evil.example")), "a page of another origin"),
+    (SignedApprovalExample(authenticator=replace(ANNS, cross_origin=True)), "a page of another origin"),
+    (SignedApprovalExample(authenticator=replace(ANNS, domain="evil.example")), "another host"),
+    (SignedApprovalExample(authenticator=replace(ANNS, is_verified=False)), "did not verify its user"),
+    (SignedApprovalExample(authenticator=replace(ANNS, is_present=False)), "did not verify its user"),
+    (SignedApprovalExample(lies={"kind": "webauthn.create"}), "not the answer to a question"),
+    (SignedApprovalExample(lies={"signature": b"\x30\x06\x02\x01\x01\x02\x01\x01"}), "its signature is wrong"),
     # The event: parts that are missing or are none.
-    (Approval(shown={"decision": None}), "no statement"),
-    (Approval(shown={"decision": '{"version": 1}'}), "canonical form"),
-    (Approval(shown={"assertion": None}), "the parts that it must have"),
-    (Approval(shown={"assertion": {"key": "x"}}), "the parts that it must have"),
+    (SignedApprovalExample(shown={"decision": None}), "no statement"),
+    (SignedApprovalExample(shown={"decision": '{"version": 1}'}), "canonical form"),
+    (SignedApprovalExample(shown={"assertion": None}), "the parts that it must have"),
+    (SignedApprovalExample(shown={"assertion": {"key": "x"}}), "the parts that it must have"),
     # Her own good signature, and a window that goes beyond what she signed.
-    (Approval(until="2026-02-01T00:00:00.000000Z"), "for longer"),
-    (Approval(said={"access_window": 600}, shown={"access_window": 600}), "for longer"),
-    (Approval(said={"actions": ["read"]}, shown={"kept_actions": ["read"]}), "for other actions"),
-    (Approval(content=SMALLER, personal=KEPT), "for other resources"),
+    (SignedApprovalExample(until="2026-02-01T00:00:00.000000Z"), "for longer"),
+    (SignedApprovalExample(said={"access_window": 600}, shown={"access_window": 600}), "for longer"),
+    (SignedApprovalExample(said={"actions": ["read"]}, shown={"kept_actions": ["read"]}), "for other actions"),
+    (SignedApprovalExample(content=SMALLER, personal=KEPT), "for other resources"),
     # Votes that were never given.
-    (Approval(shown={"approved_by": [ANN, BEN]}), f"an approval of {BEN}, and the log has none"),
-    (Approval(shown={"approved_by": [], "action": "endorse"}), "nobody of the customer approved"),
+    (SignedApprovalExample(shown={"approved_by": [ANN, BEN]}), f"an approval of {BEN}, and the log has none"),
+    (SignedApprovalExample(shown={"approved_by": [], "action": "endorse"}), "nobody of the customer approved"),
 ]
-FORGED_VALUES: list[tuple[Approval, str]] = [
-    (Approval(said={"content": "00"}), "not those of the statement"),
-    (Approval(content=SMALLER), "other resources were signed"),
-    (Approval(content=SMALLER, personal={"kept_resources": json.dumps(RESOURCES)}), "other resources"),
-    (Approval(content=SMALLER, personal=KEPT | OTHERS), "for other resources"),
-    (Approval(content={"comment": "Never again"}), "another comment was signed"),
-    (Approval(personal={"comment": "Do as you like"}), "another comment was signed"),
+FORGED_VALUES: list[tuple[SignedApprovalExample, str]] = [
+    (SignedApprovalExample(said={"content": "00"}), "not those of the statement"),
+    (SignedApprovalExample(content=SMALLER), "other resources were signed"),
+    (SignedApprovalExample(content=SMALLER, personal={"kept_resources": json.dumps(RESOURCES)}), "other resources"),
+    (SignedApprovalExample(content=SMALLER, personal=KEPT | OTHERS), "for other resources"),
+    (SignedApprovalExample(content={"comment": "Never again"}), "another comment was signed"),
+    (SignedApprovalExample(personal={"comment": "Do as you like"}), "another comment was signed"),
 ]
 
 
-def assert_named(forged: Approval, said: str) -> None:
+def assert_named(forged: SignedApprovalExample, said: str) -> None:
     verdict = verdict_on(forged.events())
 
     assert verdict.exit_code == BAD
-    assert Kind.PASSKEY in verdict.findings.kinds
+    assert FindingKind.PASSKEY in verdict.findings.kinds
     assert said in said_of(verdict)
 
 
 @each(("forged", "said"), FORGED)
 @each("is_erased", [False, True])
 def test_whatever_the_vendors_root_forges_is_named_also_once_values_are_erased(
-    forged: Approval, said: str, *, is_erased: bool
+    forged: SignedApprovalExample, said: str, *, is_erased: bool
 ) -> None:
     assert_named(replace(forged, is_erased=is_erased), said)
 
 
 @pytest.mark.parametrize(("forged", "said"), FORGED_VALUES)
-def test_other_resources_and_comments_than_those_that_were_signed_are_named(forged: Approval, said: str) -> None:
+def test_other_resources_and_comments_than_those_that_were_signed_are_named(
+    forged: SignedApprovalExample, said: str
+) -> None:
     assert_named(forged, said)
 
 
-def without(approval_: Approval, *names: str, **changes: Any) -> list[Sealed]:
+def without(approval_: SignedApprovalExample, *names: str, **changes: Any) -> list[SealedEvent]:
     """Return the events of an approval whose own event lacks some facts."""
     first, second = approval_.events()
     return [first, changed(second, *names, **changes)]
 
 
-def changed(one: Sealed, *names: str, **changes: Any) -> Sealed:
+def changed(one: SealedEvent, *names: str, **changes: Any) -> SealedEvent:
     """Return an event without some facts, or with others."""
     body = {name: value for name, value in json.loads(one.body).items() if name not in names}
-    return Sealed(canonical(body | changes), one.personal)
+    return SealedEvent(canonical(body | changes), one.personal)
 
 
 LOOSE: dict[str, Any] = ASKED | {"mode": "observe"}
 
 
-def opened_by_the_vendor(**changes: Any) -> Sealed:
+def opened_by_the_vendor(**changes: Any) -> SealedEvent:
     """Return a move by which the vendor opens a window that nobody of the customer approved."""
     stated = {name: value for name, value in LOOSE.items() if name != "access_window"} | {"by": []}
     given = approval(**stated | {"resources": RESOURCES, "until": TEN_MINUTES, "engineer": ENGINEER})
@@ -284,16 +289,16 @@ def opened_by_the_vendor(**changes: Any) -> Sealed:
 
 @pytest.mark.parametrize("lacking", ["access_window", "mode", "actions", "service"])
 def test_what_was_signed_is_compared_though_the_log_hides_what_was_asked(lacking: str) -> None:
-    first, second = Approval().events()
+    first, second = SignedApprovalExample().events()
 
-    verdict = verdict_on([Sealed(changed(first, lacking).body, {}), Sealed(second.body, {})])
+    verdict = verdict_on([SealedEvent(changed(first, lacking).body, {}), SealedEvent(second.body, {})])
 
     assert (verdict.exit_code, verdict.signed_approvals) == (BAD, 0)
     assert "does not say what was asked for" in said_of(verdict)
 
 
 def test_what_was_signed_is_compared_though_the_approval_stands_before_what_was_asked() -> None:
-    first, second = (Sealed(one.body, {}) for one in Approval().events())
+    first, second = (SealedEvent(one.body, {}) for one in SignedApprovalExample().events())
 
     honest = verdict_on([second, first])
     forged = verdict_on([second, changed(first, service="files")])
@@ -304,7 +309,7 @@ def test_what_was_signed_is_compared_though_the_approval_stands_before_what_was_
 
 
 def test_who_asks_is_who_submitted_whatever_else_the_submission_names() -> None:
-    first, second = (Sealed(one.body, {}) for one in Approval().events())
+    first, second = (SealedEvent(one.body, {}) for one in SignedApprovalExample().events())
 
     verdict = verdict_on([changed(first, actor_id=OTHER, engineer=ENGINEER), second])
 
@@ -313,10 +318,10 @@ def test_who_asks_is_who_submitted_whatever_else_the_submission_names() -> None:
 
 
 def test_a_signature_over_what_the_file_does_not_show_is_counted_apart() -> None:
-    first, second = Approval(content={"resources": ["mailbox:other"]}).events()
+    first, second = SignedApprovalExample(content={"resources": ["mailbox:other"]}).events()
     hidden = {name: value for name, value in second.personal.items() if name != "signed_content"}
 
-    verdict = verdict_on([first, Sealed(second.body, hidden)])
+    verdict = verdict_on([first, SealedEvent(second.body, hidden)])
 
     assert (verdict.exit_code, verdict.signed_approvals, verdict.hidden_signatures) == (GOOD, 1, 1)
     said = "1 of these over resources that the file does not show: not compared"
@@ -324,7 +329,7 @@ def test_a_signature_over_what_the_file_does_not_show_is_counted_apart() -> None
 
 
 def test_a_later_move_changes_nothing_of_what_was_asked() -> None:
-    first, _ = Approval().events()
+    first, _ = SignedApprovalExample().events()
     between = event(2, {}, request_id=REQUEST, seq=2, action="note", actor_id=ENGINEER, **LOOSE)
 
     verdict = verdict_on([first, between, opened_by_the_vendor(seq=3)])
@@ -345,44 +350,49 @@ def test_a_window_without_a_beginning_is_opened_by_an_approval_though_something_
 
 
 def test_signatures_that_must_be_there_are_not_believed_without_the_customers_keys() -> None:
-    forged = Approval(authenticator=MALLORYS).events()
+    forged = SignedApprovalExample(authenticator=MALLORYS).events()
 
     verdict = verdict_on(forged, approvers=Approvers((), is_required=True))
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (CANNOT_TELL, {Kind.UNPROVEN})
+    assert (verdict.exit_code, verdict.findings.kinds) == (CANNOT_TELL, {FindingKind.UNPROVEN})
 
 
 def test_an_approval_that_calls_itself_signed_and_is_not_is_named() -> None:
-    verdict = verdict_on(without(Approval(), "assertion", "decision", approve_means="attested"))
+    verdict = verdict_on(without(SignedApprovalExample(), "assertion", "decision", approve_means="attested"))
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.PASSKEY})
+    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.PASSKEY})
 
 
 def test_an_approval_without_a_signature_where_the_policy_demanded_one_is_named() -> None:
-    verdict = verdict_on(without(Approval(), "assertion", "decision"))
+    verdict = verdict_on(without(SignedApprovalExample(), "assertion", "decision"))
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.PASSKEY})
+    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.PASSKEY})
     assert "no passkey has signed this one" in said_of(verdict)
 
 
 def test_an_approval_by_the_servers_word_is_counted_and_named_and_refused_where_each_must_be_signed() -> None:
-    attested = without(Approval(), "assertion", "decision", approve_means="attested", proof="attested")
+    attested = without(SignedApprovalExample(), "assertion", "decision", approve_means="attested", proof="attested")
 
     lenient = verdict_on(attested)
     strict = verdict_on(attested, approvers=Approvers((FILE,), is_required=True))
 
     assert (lenient.exit_code, lenient.attested, lenient.signed_approvals) == (GOOD, {"Ann": 1}, 0)
     assert "attested by the vendor's server alone: 1 approval, of Ann (1)" in [*remarks(lenient)]
-    assert (strict.exit_code, strict.findings.kinds) == (BAD, {Kind.PASSKEY})
+    assert (strict.exit_code, strict.findings.kinds) == (BAD, {FindingKind.PASSKEY})
 
 
-def opened_alone(**changes: Any) -> list[Sealed]:
+def opened_alone(**changes: Any) -> list[SealedEvent]:
     """Return the events of a window that the vendor has opened without asking, or says that it might."""
-    first, second = without(Approval(), "assertion", "decision", action="endorse")
+    first, second = without(SignedApprovalExample(), "assertion", "decision", action="endorse")
     asked = {name: value for name, value in (ASKED | changes).items() if name != "access_window"}
-    second = Sealed(canonical(json.loads(second.body) | {"approval": approval(**asked, resources=RESOURCES)}), {})
+    second = SealedEvent(
+        canonical(json.loads(second.body) | {"approval": approval(**asked, resources=RESOURCES)}), {}
+    )
     body = json.loads(first.body) | changes
-    return [Sealed(canonical({name: one for name, one in body.items() if one is not None}), first.personal), second]
+    return [
+        SealedEvent(canonical({name: one for name, one in body.items() if one is not None}), first.personal),
+        second,
+    ]
 
 
 def test_a_window_that_the_vendor_opened_alone_is_counted_and_refused_where_each_must_be_signed() -> None:
@@ -391,33 +401,33 @@ def test_a_window_that_the_vendor_opened_alone_is_counted_and_refused_where_each
 
     assert (lenient.exit_code, lenient.opened_alone) == (GOOD, 1)
     assert any("opened by the vendor without asking you: 1 window" in one for one in remarks(lenient))
-    assert (strict.exit_code, strict.findings.kinds) == (BAD, {Kind.PASSKEY})
+    assert (strict.exit_code, strict.findings.kinds) == (BAD, {FindingKind.PASSKEY})
 
 
 def test_a_window_of_a_request_that_does_not_say_what_it_asks_is_named() -> None:
     verdict = verdict_on(opened_alone(access_window=None))
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.PASSKEY})
+    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.PASSKEY})
     assert "lacks what was asked for" in said_of(verdict)
 
 
 def test_without_the_customers_keys_nothing_is_said_to_be_checked() -> None:
-    verdict = verdict_on(Approval(authenticator=MALLORYS).events(), approvers=Approvers())
+    verdict = verdict_on(SignedApprovalExample(authenticator=MALLORYS).events(), approvers=Approvers())
 
     assert (verdict.exit_code, verdict.signed_approvals, verdict.unchecked_signatures) == (GOOD, 0, 1)
     assert any("not checked without the file of your approvers' keys" in one for one in remarks(verdict))
 
 
 def test_the_keys_of_another_tenant_vouch_for_nobody() -> None:
-    verdict = verdict_on(Approval().events(), approvers=Approvers((replace(FILE, tenant_id=OTHER),)))
+    verdict = verdict_on(SignedApprovalExample().events(), approvers=Approvers((replace(FILE, tenant_id=OTHER),)))
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {Kind.PASSKEY})
+    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.PASSKEY})
 
 
 def test_an_older_file_vouches_for_a_key_that_is_gone() -> None:
     newer = replace(FILE, keys=())
 
-    verdict = verdict_on(Approval().events(), approvers=Approvers((newer, FILE)))
+    verdict = verdict_on(SignedApprovalExample().events(), approvers=Approvers((newer, FILE)))
 
     assert (verdict.exit_code, verdict.signed_approvals) == (GOOD, 1)
 
@@ -469,7 +479,7 @@ def test_keys_of_the_other_algorithms_that_may_be_registered_are_checked(
     make: Callable[[], tuple[bytes, Callable[[bytes], bytes]]],
 ) -> None:
     public, sign = make()
-    statement = Approval().statement()
+    statement = SignedApprovalExample().statement()
     challenge = base64.urlsafe_b64encode(hashlib.sha256(statement).digest()).rstrip(b"=").decode()
     client = json.dumps(
         {"type": "webauthn.get", "challenge": challenge, "origin": "https://lockbox.example"}

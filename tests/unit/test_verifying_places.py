@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from lockbox.audit.verifier.export_format import Kind, parts
-from lockbox.audit.verifier.verify import BAD, GOOD, Verdict, verify
+from lockbox.audit.verifier.export_format import FindingKind, parts
+from lockbox.audit.verifier.verify import BAD, GOOD, VerificationResult, verify
 from tests.each import each
-from tests.logs import Log, Sealed, event, line, public, subtree_of, text
+from tests.logs import Log, SealedEvent, event, line, public, subtree_of, text
 from tests.verdicts import judged, told
 
 SIZE = 700
@@ -45,12 +45,12 @@ def stranger(number: int) -> bytes:
     return line({"number": number, "body": event(5_000).body.decode(), "personal": {}})
 
 
-def verdict_on(rows: Iterable[bytes], *seen: str) -> Verdict:
+def verdict_on(rows: Iterable[bytes], *seen: str) -> VerificationResult:
     """Return the verdict of our verifier alone: the second one is slow, and holds no hashes of what was removed."""
     return verify(rows, [public()], seen)
 
 
-def verdict_of(log: Log, *seen: str) -> Verdict:
+def verdict_of(log: Log, *seen: str) -> VerificationResult:
     return verdict_on(log.whole().splitlines(keepends=True), *seen)
 
 
@@ -318,7 +318,7 @@ def pruned(removed: list[range], *said: range, size: int = SIZE) -> Log:
     return Log([*EVENTS[:size], *(_removal(size + n, one) for n, one in enumerate(said))], removed=removed)
 
 
-def _removal(number: int, gone: range) -> Sealed:
+def _removal(number: int, gone: range) -> SealedEvent:
     facts: dict[str, Any] = {"removed_from": gone.start, "removed_to": gone.stop, "request_id": None, "seq": None}
     return event(number, {}, action="trail_removed", **facts)
 
@@ -409,7 +409,7 @@ def test_a_log_of_which_all_but_what_says_so_is_gone_is_good() -> None:
 def test_older_sizes_are_shown_at_every_place_of_a_tile(size: int) -> None:
     assert verdict_on(ROWS, LOG.note(size)).seen == [size]
     if size:
-        assert verdict_on(ROWS, FORGED.note(size)).findings.kinds == {Kind.FORKED}
+        assert verdict_on(ROWS, FORGED.note(size)).findings.kinds == {FindingKind.FORKED}
 
 
 def test_several_older_sizes_within_one_tile_are_all_shown() -> None:
@@ -423,4 +423,4 @@ def test_older_sizes_are_shown_where_removed_subtrees_end_and_in_no_place_betwee
     not_shown = verdict_of(LONG, *map(LONG.note, (256, 600)))
 
     assert (told(shown), shown.seen) == ([], [512, 768, 800])
-    assert (not_shown.findings.kinds, not_shown.findings.count, not_shown.seen) == ({Kind.UNPROVEN}, 2, [])
+    assert (not_shown.findings.kinds, not_shown.findings.count, not_shown.seen) == ({FindingKind.UNPROVEN}, 2, [])

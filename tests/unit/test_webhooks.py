@@ -18,41 +18,43 @@ from standardwebhooks import Webhook
 from lockbox import safe_http
 from lockbox.notifications.endpoints import PRIVATE_KEY, PUBLIC_KEY, new_key, new_secret
 from lockbox.notifications.senders import webhook
-from lockbox.notifications.senders.protocol import SEND_SECONDS, Hook, SendFailed
-from lockbox.notifications.senders.webhook import HttpHooks, signed
+from lockbox.notifications.senders.protocol import SEND_SECONDS, SendFailed, WebhookCall
+from lockbox.notifications.senders.webhook import HttpWebhooks, signed
 from lockbox.safe_http import FetchFailed
 from tests.each import each
-from tests.oidc_issuer import Answer
-from tests.receiver import Receiver, receiving
+from tests.oidc_issuer import ScriptedAnswer
+from tests.receiver import WebhookReceiver, receiving
 from tests.unit.test_fetching import certified, resolve_to
 
 NOON = datetime(2026, 12, 31, 12, tzinfo=UTC)
 GIGABYTE = 1 << 30
-METADATA = Answer(status=302, headers={"Location": "http://169.254.169.254/latest/meta-data/"})
-BOMB = Answer(body=gzip.compress(b"0" * 50_000_000), headers={"Content-Encoding": "gzip"})
+METADATA = ScriptedAnswer(status=302, headers={"Location": "http://169.254.169.254/latest/meta-data/"})
+BOMB = ScriptedAnswer(body=gzip.compress(b"0" * 50_000_000), headers={"Content-Encoding": "gzip"})
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
+def receiver() -> Iterator[WebhookReceiver]:
     with receiving() as running:
         yield running
 
 
 @pytest.fixture
-def hook(receiver: Receiver) -> Hook:
-    return Hook("n-1", receiver.url, b'{"id":"n-1"}', (new_secret(),))
+def hook(receiver: WebhookReceiver) -> WebhookCall:
+    return WebhookCall("n-1", receiver.url, b'{"id":"n-1"}', (new_secret(),))
 
 
-def refused(hook: Hook, seconds: float = SEND_SECONDS) -> SendFailed:
+def refused(hook: WebhookCall, seconds: float = SEND_SECONDS) -> SendFailed:
     with pytest.raises(SendFailed) as failed:
-        HttpHooks(allow_http=True, seconds=seconds).send(hook)
+        HttpWebhooks(allow_http=True, seconds=seconds).send(hook)
     return failed.value
 
 
-def test_a_call_arrives_as_json_that_the_published_library_verifies(receiver: Receiver, hook: Hook) -> None:
-    receiver.answers = [Answer(status=202, body=b"thank you")]
+def test_a_call_arrives_as_json_that_the_published_library_verifies(
+    receiver: WebhookReceiver, hook: WebhookCall
+) -> None:
+    receiver.answers = [ScriptedAnswer(status=202, body=b"thank you")]
 
-    reply = HttpHooks(allow_http=True).send(hook)
+    reply = HttpWebhooks(allow_http=True).send(hook)
 
     (call,) = receiver.calls
     assert (reply.status, reply.text) == (202, "thank you")
@@ -62,9 +64,9 @@ def test_a_call_arrives_as_json_that_the_published_library_verifies(receiver: Re
 
 @pytest.mark.parametrize("status", [400, 401, 404, 500, 503])
 def test_whatever_is_not_2xx_is_a_failure_that_may_be_tried_again(
-    receiver: Receiver, hook: Hook, status: int
+    receiver: WebhookReceiver, hook: WebhookCall, status: int
 ) -> None:
-    receiver.answers = [Answer(status=status, body=b"what a day")]
+    receiver.answers = [ScriptedAnswer(status=status, body=b"what a day")]
 
     failure = refused(hook)
 
@@ -73,9 +75,9 @@ def test_whatever_is_not_2xx_is_a_failure_that_may_be_tried_again(
     assert "what a day" not in failure.reason
 
 
-def test_a_redirect_is_a_failure_and_leads_nowhere(receiver: Receiver, hook: Hook) -> None:
+def test_a_redirect_is_a_failure_and_leads_nowhere(receiver: WebhookReceiver, hook: WebhookCall) -> None:
     with receiving() as elsewhere:
-        receiver.answers = [METADATA, Answer(status=307, headers={"Location": elsewhere.url})]
+        receiver.answers = [METADATA, ScriptedAnswer(status=307, headers={"Location": elsewhere.url})]
 
         assert [refused(hook).reply.status, refused(hook).reply.status] == [302, 307]
 
@@ -83,8 +85,8 @@ def test_a_redirect_is_a_failure_and_leads_nowhere(receiver: Receiver, hook: Hoo
     assert len(receiver.calls) == 2
 
 
-def test_an_endpoint_that_is_gone_wants_no_more(receiver: Receiver, hook: Hook) -> None:
-    receiver.answers = [Answer(status=410)]
+def test_an_endpoint_that_is_gone_wants_no_more(receiver: WebhookReceiver, hook: WebhookCall) -> None:
+    receiver.answers = [ScriptedAnswer(status=410)]
 
     failure = refused(hook)
 
@@ -105,16 +107,16 @@ def test_an_endpoint_that_is_gone_wants_no_more(receiver: Receiver, hook: Hook) 
     ],
 )
 def test_how_long_an_endpoint_asks_to_wait_is_heard(
-    receiver: Receiver, hook: Hook, status: int, said: str, wait: timedelta | None
+    receiver: WebhookReceiver, hook: WebhookCall, status: int, said: str, wait: timedelta | None
 ) -> None:
-    receiver.answers = [Answer(status=status, headers={"Retry-After": said})]
+    receiver.answers = [ScriptedAnswer(status=status, headers={"Retry-After": said})]
 
     assert refused(hook).wait == wait
 
 
-def test_it_may_name_a_date_too(receiver: Receiver, hook: Hook) -> None:
+def test_it_may_name_a_date_too(receiver: WebhookReceiver, hook: WebhookCall) -> None:
     until = datetime.now(UTC) + timedelta(minutes=10)
-    receiver.answers = [Answer(status=503, headers={"Retry-After": format_datetime(until, usegmt=True)})]
+    receiver.answers = [ScriptedAnswer(status=503, headers={"Retry-After": format_datetime(until, usegmt=True)})]
 
     wait = refused(hook).wait
 
@@ -122,12 +124,14 @@ def test_it_may_name_a_date_too(receiver: Receiver, hook: Hook) -> None:
     assert timedelta(minutes=9) < wait <= timedelta(minutes=10)
 
 
-@pytest.mark.parametrize("answer", [Answer(padding=GIGABYTE), replace(BOMB, padding=GIGABYTE)])
-def test_of_a_long_answer_a_kilobyte_is_read_as_it_came(receiver: Receiver, hook: Hook, answer: Answer) -> None:
+@pytest.mark.parametrize("answer", [ScriptedAnswer(padding=GIGABYTE), replace(BOMB, padding=GIGABYTE)])
+def test_of_a_long_answer_a_kilobyte_is_read_as_it_came(
+    receiver: WebhookReceiver, hook: WebhookCall, answer: ScriptedAnswer
+) -> None:
     receiver.answers = [answer]
     started = time.monotonic()
 
-    reply = HttpHooks(allow_http=True).send(hook)
+    reply = HttpWebhooks(allow_http=True).send(hook)
 
     assert reply.status == 200
     assert len(reply.text) <= webhook.MOST_ANSWER_BYTES
@@ -137,13 +141,15 @@ def test_of_a_long_answer_a_kilobyte_is_read_as_it_came(receiver: Receiver, hook
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(is_held=True),
-        Answer(drops=b" "),
-        Answer(status=0, drops=b"HTTP/1.1 200 OK\r\nX: " + b"a" * 500),
-        Answer(status=0, drops=b" "),
+        ScriptedAnswer(is_held=True),
+        ScriptedAnswer(drops=b" "),
+        ScriptedAnswer(status=0, drops=b"HTTP/1.1 200 OK\r\nX: " + b"a" * 500),
+        ScriptedAnswer(status=0, drops=b" "),
     ],
 )
-def test_whoever_never_ends_or_drips_is_left_at_the_deadline(receiver: Receiver, hook: Hook, answer: Answer) -> None:
+def test_whoever_never_ends_or_drips_is_left_at_the_deadline(
+    receiver: WebhookReceiver, hook: WebhookCall, answer: ScriptedAnswer
+) -> None:
     receiver.answers = [answer]
     started = time.monotonic()
 
@@ -154,7 +160,7 @@ def test_whoever_never_ends_or_drips_is_left_at_the_deadline(receiver: Receiver,
     assert not failure.permanent
 
 
-def test_nobody_listening_is_a_failure_that_may_be_tried_again(hook: Hook) -> None:
+def test_nobody_listening_is_a_failure_that_may_be_tried_again(hook: WebhookCall) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         failure = refused(replace(hook, url=f"http://127.0.0.1:{taken.getsockname()[1]}/"))
@@ -165,10 +171,10 @@ def test_nobody_listening_is_a_failure_that_may_be_tried_again(hook: Hook) -> No
 @pytest.mark.parametrize(("name", "is_trusted"), [("localhost", True), ("other.example", True), ("localhost", False)])
 def test_only_a_good_certificate_for_the_name_is_called(tmp_path: Path, name: str, *, is_trusted: bool) -> None:
     serving, trusting = certified(tmp_path, name)
-    hooks = HttpHooks(allow_http=True, tls=trusting if is_trusted else None)
+    hooks = HttpWebhooks(allow_http=True, tls=trusting if is_trusted else None)
 
     with receiving(name="localhost", tls=serving) as receiver:
-        hook = Hook("n-1", receiver.url, b"{}", (new_secret(),))
+        hook = WebhookCall("n-1", receiver.url, b"{}", (new_secret(),))
         if (name, is_trusted) == ("localhost", True):
             assert hooks.send(hook).status == 204
         else:
@@ -181,22 +187,22 @@ def test_only_a_good_certificate_for_the_name_is_called(tmp_path: Path, name: st
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fd00:ec2::254"])
 def test_a_name_that_leads_inside_is_not_called_and_may_be_mended(
-    monkeypatch: pytest.MonkeyPatch, hook: Hook, address: str
+    monkeypatch: pytest.MonkeyPatch, hook: WebhookCall, address: str
 ) -> None:
     resolve_to(monkeypatch, [address])
 
     with pytest.raises(SendFailed) as failed:
-        HttpHooks().send(replace(hook, url="https://hooks.example/"))
+        HttpWebhooks().send(replace(hook, url="https://hooks.example/"))
 
     assert (failed.value.kind, failed.value.permanent) == ("not_public", False)
 
 
 def test_a_resolver_that_changes_its_answer_is_asked_once_a_call(
-    monkeypatch: pytest.MonkeyPatch, receiver: Receiver, hook: Hook
+    monkeypatch: pytest.MonkeyPatch, receiver: WebhookReceiver, hook: WebhookCall
 ) -> None:
     asked = resolve_to(monkeypatch, ["127.0.0.1"], ["10.0.0.1"])
 
-    HttpHooks(allow_http=True).send(replace(hook, url=receiver.url.replace("127.0.0.1", "hooks.example")))
+    HttpWebhooks(allow_http=True).send(replace(hook, url=receiver.url.replace("127.0.0.1", "hooks.example")))
 
     assert asked == ["hooks.example"]
     assert len(receiver.calls) == 1
@@ -243,7 +249,7 @@ def test_the_development_setting_opens_loopback_alone() -> None:
             safe_http.check(url, allow_loopback=True)
 
 
-def test_while_secrets_overlap_both_sign_and_either_verifies(hook: Hook) -> None:
+def test_while_secrets_overlap_both_sign_and_either_verifies(hook: WebhookCall) -> None:
     old, new = new_secret(), new_secret()
 
     headers = signed(replace(hook, secrets=(new, old)), datetime.now(UTC))
@@ -253,7 +259,7 @@ def test_while_secrets_overlap_both_sign_and_either_verifies(hook: Hook) -> None
         assert Webhook(secret).verify(hook.body, headers)
 
 
-def test_a_key_signs_as_the_specification_has_it(hook: Hook) -> None:
+def test_a_key_signs_as_the_specification_has_it(hook: WebhookCall) -> None:
     private, public = new_key()
     secret = new_secret()
 
@@ -273,7 +279,7 @@ def test_the_signature_is_that_of_the_algorithms_own_vector() -> None:
     # RFC 8032 section 7.1, test 1: the key whose public half this is.
     private = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
     public = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
-    hook = Hook("msg_1", "https://hooks.example/", b"{}", (PRIVATE_KEY + base64.b64encode(private).decode(),))
+    hook = WebhookCall("msg_1", "https://hooks.example/", b"{}", (PRIVATE_KEY + base64.b64encode(private).decode(),))
 
     signature = signed(hook, NOON)["webhook-signature"].removeprefix("v1a,")
 

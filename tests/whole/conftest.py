@@ -16,10 +16,10 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, create_engine, text
 
-from cli.stack import APPROVAL_KEY, Plan, Processes, make_keys
-from config.embedded import Servers
+from cli.stack import APPROVAL_KEY, Processes, StackPlan, make_keys
+from config.embedded import ServerAddresses
 from lockbox.audit.log import signing_keys
-from lockbox.audit.log.signing_keys import Approvals
+from lockbox.audit.log.signing_keys import ApprovalKeys
 from lockbox.database import Database, make_engine
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
@@ -36,15 +36,15 @@ CRY_SECONDS = 2.0
 
 
 @dataclass
-class Stage:
+class RunningStack:
     """The running processes, the house as the API sees it, and everything a test asks of them."""
 
     urls: Urls
-    plan: Plan
+    plan: StackPlan
     processes: Processes
     house: Database
     superuser: Engine
-    servers: Servers
+    servers: ServerAddresses
 
     def world(self, **policy: Any) -> World:
         """Return a new tenant with short windows; 2 s to answer and 2 s of access, unless told otherwise."""
@@ -119,13 +119,13 @@ def wait_until(happened: Callable[[], object], what: str, patience: float = PATI
 
 @contextmanager
 def stage_of(
-    servers: Servers, logs: Path, *, redis_url: str | None = None, names: tuple[str, ...]
-) -> Iterator[Stage]:
+    servers: ServerAddresses, logs: Path, *, redis_url: str | None = None, names: tuple[str, ...]
+) -> Iterator[RunningStack]:
     """Start some of the processes over a fresh database."""
     with fresh_database(servers) as urls:
         signing = make_keys(logs / "keys")
-        approvals = Approvals(signing_keys.read([signing / APPROVAL_KEY]))
-        plan = Plan(
+        approvals = ApprovalKeys(signing_keys.read([signing / APPROVAL_KEY]))
+        plan = StackPlan(
             database_url=urls.api,
             worker_database_url=urls.worker,
             notices_database_url=urls.notices,
@@ -147,7 +147,7 @@ def stage_of(
                 processes.start(name)
             if "api" in names:
                 processes.wait_until_ready()
-            yield Stage(urls, plan, processes, house, superuser, servers)
+            yield RunningStack(urls, plan, processes, house, superuser, servers)
         finally:
             processes.stop()
             house.dispose()
@@ -156,8 +156,8 @@ def stage_of(
 
 @pytest.fixture(scope="module")
 def stage(
-    template: Servers, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Stage]:
+    template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[RunningStack]:
     """The whole stack, for the tests of one file; with Flower where the file says `WATCHED = True`."""
     logs = tmp_path_factory.mktemp("logs")
     watching = ("flower",) if getattr(request.module, "WATCHED", False) else ()
@@ -170,7 +170,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Show with a failure what the processes of its stage logged last, and where each thread of the workers is."""
     report = yield
     stage = getattr(item, "funcargs", {}).get("stage")
-    if report.failed and isinstance(stage, Stage):
+    if report.failed and isinstance(stage, RunningStack):
         report.sections += _said_last(stage.processes)
     return report
 

@@ -12,8 +12,8 @@ from playwright.sync_api import Locator, Page, Request, expect
 from lockbox.database import now
 from tests.builders import World
 from tests.oidc_issuer import LocalIssuer
-from tests.whole.conftest import Stage
-from tests.whole.people import Desk
+from tests.whole.conftest import RunningStack
+from tests.whole.people import BrowserDesk
 
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 SLUG = re.compile(r"tenant-[0-9a-f]+")
@@ -82,8 +82,8 @@ class Book:
     `issuer` is the vendor's sign-in service, `reader` the address of the sample person whose mails can be read.
     """
 
-    stage: Stage
-    desk: Desk
+    stage: RunningStack
+    desk: BrowserDesk
     issuer: LocalIssuer
     reader: str
     seen: dict[Way, bool] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from cli.stack import CHECKOUT
 from config import embedded
 from config.children import environment
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from tests.ports import own_port
 
 BASH = "/bin/bash"
@@ -90,7 +90,7 @@ class Machine:
     """One machine; what a block of commands exports is there for the next."""
 
     place: Path
-    servers: Servers
+    servers: ServerAddresses
     port: int
     said: list[str] = field(default_factory=list)
 

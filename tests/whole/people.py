@@ -14,10 +14,10 @@ from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, exp
 
 from lockbox.database import now
 from lockbox.identity import sessions
-from lockbox.identity.roles import Means
-from lockbox.identity.sessions import Lasting, Place
+from lockbox.identity.roles import AuthMethod
+from lockbox.identity.sessions import ClientInfo, SessionLifetime
 from tests.builders import World
-from tests.whole.conftest import Stage
+from tests.whole.conftest import RunningStack
 
 # The shell is the same engine without the windows and menus that nobody sees, of which each context has its own.
 PROGRAM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
@@ -39,12 +39,12 @@ SCREENS = os.environ.get("SCREENS")
 
 
 @dataclass
-class Desk:
+class BrowserDesk:
     """A browser, and the stack whose pages it opens."""
 
     browser: Browser
     home: str
-    stage: Stage | None = None
+    stage: RunningStack | None = None
     contexts: list[BrowserContext] = field(default_factory=list)
 
     def person(self, world: World | None = None, name: str = "", *, secret: str = "", **options: Any) -> Page:
@@ -66,16 +66,16 @@ class Desk:
             self.contexts.pop().close()
 
 
-def signed_in(stage: Stage, world: World, name: str) -> str:
+def signed_in(stage: RunningStack, world: World, name: str) -> str:
     """Sign somebody in by a passkey, as the house sees it, and return what their browser shows."""
     with stage.house.transaction() as session:
-        caller = replace(world.people[name], means=Means.PASSKEY, signed_in_at=now(session), key_id=None)
-        lasting = Lasting(idle=timedelta(minutes=30), absolute=timedelta(hours=12))
-        return sessions.begin(session, caller, Place("127.0.0.1", "Chromium"), lasting)
+        caller = replace(world.people[name], means=AuthMethod.PASSKEY, signed_in_at=now(session), key_id=None)
+        lasting = SessionLifetime(idle=timedelta(minutes=30), absolute=timedelta(hours=12))
+        return sessions.begin(session, caller, ClientInfo("127.0.0.1", "Chromium"), lasting)
 
 
 @contextmanager
-def desk_of(stage: Stage) -> Iterator[Desk]:
+def desk_of(stage: RunningStack) -> Iterator[BrowserDesk]:
     """Run a browser for the people of a stack, until the end of the block."""
     with desk_at(stage.plan.public_url) as desk:
         desk.stage = stage
@@ -83,12 +83,12 @@ def desk_of(stage: Stage) -> Iterator[Desk]:
 
 
 @contextmanager
-def desk_at(home: str) -> Iterator[Desk]:
+def desk_at(home: str) -> Iterator[BrowserDesk]:
     """Run a browser for the pages at an address, until the end of the block."""
     expect.set_options(timeout=SEEN_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=PROGRAM, args=FLAGS)
-        desk = Desk(browser, home)
+        desk = BrowserDesk(browser, home)
         try:
             yield desk
         finally:

@@ -4,30 +4,30 @@ import re
 from email import message_from_string, policy
 
 from tests.builders import World
-from tests.whole.conftest import Stage, mails, wait_until
+from tests.whole.conftest import RunningStack, mails, wait_until
 
 CODE = re.compile(r"^ {4}(\S+(?: \S+)?)$", re.MULTILINE)
 
 
-def address_of(stage: Stage, world: World, name: str) -> str:
+def address_of(stage: RunningStack, world: World, name: str) -> str:
     """Return the address of somebody of a world."""
     (row,) = stage.rows("SELECT email FROM people WHERE id = :id", id=world.people[name].person_id)
     return str(row.email)
 
 
-def mails_to(stage: Stage, address: str) -> list[str]:
+def mails_to(stage: RunningStack, address: str) -> list[str]:
     """Return the texts of all mails to an address, the newest last."""
     letters = [message_from_string(mail, policy=policy.default) for mail in mails(stage.urls)]
     bodies = [letter.get_body(("plain",)) for letter in letters if address in str(letter["to"])]
     return [str(body.get_content()) for body in bodies if body]
 
 
-def codes_to(stage: Stage, address: str) -> list[str]:
+def codes_to(stage: RunningStack, address: str) -> list[str]:
     """Return the codes that were mailed to an address, which stand on lines of their own."""
     return [code for text in mails_to(stage, address) for code in CODE.findall(text)]
 
 
-def code_to(stage: Stage, address: str) -> str:
+def code_to(stage: RunningStack, address: str) -> str:
     """Wait for a code to be mailed to an address, and return the newest."""
     wait_until(lambda: codes_to(stage, address), f"a code for {address}")
     return codes_to(stage, address)[-1]

@@ -11,16 +11,16 @@ from typing import Any
 from typer.testing import CliRunner
 
 from cli.app import app
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from tests.builders import World
-from tests.whole.conftest import Stage, stage_of
+from tests.whole.conftest import RunningStack, stage_of
 from tests.whole.warm import warm
 
 WIDE = "200"
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     """How a command ended, and what it printed."""
 
     code: int
@@ -32,7 +32,7 @@ class Ended:
 class Shell:
     """Runs the command in this very process, as somebody of the world."""
 
-    stage: Stage
+    stage: RunningStack
     world: World
 
     def token(self, who: str | None) -> dict[str, str]:
@@ -40,12 +40,12 @@ class Shell:
         known = {"LOCKBOX_URL": self.stage.plan.public_url}
         return known | ({"LOCKBOX_TOKEN": self.world.tokens.get(who, who)} if who else {})
 
-    def run(self, who: str | None, *words: object, stdin: str | None = None, columns: str = WIDE) -> Ended:
+    def run(self, who: str | None, *words: object, stdin: str | None = None, columns: str = WIDE) -> CommandResult:
         """Run the command as somebody of the world, or with a token."""
         variables: dict[str, str | None] = {"COLUMNS": columns, **self.token(who)}
         result = CliRunner().invoke(app, [str(word) for word in words], input=stdin, env=variables)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.output
-        return Ended(result.exit_code, result.stdout, result.stderr)
+        return CommandResult(result.exit_code, result.stdout, result.stderr)
 
     def does(self, who: str | None, *words: object, stdin: str | None = None) -> str:
         """Run the command, which is to go well and to have nothing to complain of, and return what it printed."""
@@ -83,7 +83,7 @@ def lockbox(variables: dict[str, str], *words: str) -> "subprocess.CompletedProc
 
 
 @contextmanager
-def opened(servers: Servers, logs: Path) -> Iterator[Stage]:
+def opened(servers: ServerAddresses, logs: Path) -> Iterator[RunningStack]:
     """An API over a database of its own."""
     with stage_of(servers, logs, names=("api",)) as stage:
         yield stage

@@ -16,7 +16,7 @@ from config import embedded
 CHECKOUT = Path(__file__).parents[2]
 
 
-class Terminal:
+class ModuleRunner:
     """Starts modules of ours; everything that they start in turn bears the same mark in its environment."""
 
     def __init__(self, place: Path) -> None:
@@ -49,12 +49,12 @@ class Terminal:
 
 
 @contextmanager
-def opened() -> Iterator[Terminal]:
+def opened() -> Iterator[ModuleRunner]:
     """A terminal whose data folder every user can reach: as root the servers run as nobody."""
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="lockbox-terminal-") as folder:
         place = Path(folder)
         place.chmod(0o755)
-        terminal = Terminal(place)
+        terminal = ModuleRunner(place)
         yield terminal
         if terminal.folder.exists():
             embedded.find(terminal.folder).stop()

@@ -4,14 +4,14 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.whole import people
-from tests.whole.conftest import Stage
+from tests.whole.conftest import RunningStack
 from tests.whole.people import desk_of, with_authenticator
 from tests.whole.post import address_of, code_to
 
 pytestmark = pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING)
 
 
-def test_somebody_signs_in_by_code_adds_a_passkey_and_approves_with_it(stage: Stage) -> None:
+def test_somebody_signs_in_by_code_adds_a_passkey_and_approves_with_it(stage: RunningStack) -> None:
     world = stage.world(approval_window=600)
     request = world.submit(access_window=600)
     address = address_of(stage, world, "ann")

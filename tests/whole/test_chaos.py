@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from chaos import plan, run, stage
-from cli.stack import Plan, make_keys
-from config.embedded import Servers
+from cli.stack import StackPlan, make_keys
+from config.embedded import ServerAddresses
 from tests.conftest import fresh_database
 from tests.ports import own_port
 
@@ -18,12 +18,14 @@ PATIENCE = 2
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [3, 11])
-def test_every_invariant_holds_after_the_faults_of_a_seed(seed: int, template: Servers, tmp_path: Path) -> None:
+def test_every_invariant_holds_after_the_faults_of_a_seed(
+    seed: int, template: ServerAddresses, tmp_path: Path
+) -> None:
     planned = plan.make(seed, SECONDS)
     first_port = own_port(100)
 
     with fresh_database(template) as urls:
-        prepared = Plan(
+        prepared = StackPlan(
             database_url=urls.api,
             worker_database_url=urls.worker,
             notices_database_url=urls.notices,

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from lockbox.identity.roles import Role
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
@@ -16,21 +16,21 @@ from tests.builders import setting, unbound
 from tests.database.scenes import set_back, write
 from tests.database.tenancy import id_of
 from tests.ruling import stand_in
-from tests.whole.conftest import Stage
+from tests.whole.conftest import RunningStack
 from tests.whole.shell import Shell, lockbox, opened
 
 UNREACHED = "UPDATE notices SET outcome = 'dead', closed_at = now() WHERE request_id = :id"
 
 
 @pytest.fixture(scope="module")
-def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """An API for the tests of this file."""
     with opened(template, tmp_path_factory.mktemp("logs")) as stage:
         yield stage
 
 
 @pytest.fixture
-def shell(stage: Stage) -> Shell:
+def shell(stage: RunningStack) -> Shell:
     """A terminal of a world of the test's own."""
     return Shell(stage, stage.world(approval_window=600))
 

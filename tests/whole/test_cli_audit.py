@@ -8,25 +8,25 @@ from pathlib import Path
 import pytest
 
 from cli.stack import APPROVAL_KEY
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from lockbox.audit.log import signing_keys
-from lockbox.audit.log.signing_keys import Approvals
+from lockbox.audit.log.signing_keys import ApprovalKeys
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
 from tests.logs import public, sealed
-from tests.whole.conftest import Stage
+from tests.whole.conftest import RunningStack
 from tests.whole.shell import Shell, opened
 
 
 @pytest.fixture(scope="module")
-def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """An API for the tests of this file."""
     with opened(template, tmp_path_factory.mktemp("logs")) as stage:
         yield stage
 
 
 @pytest.fixture
-def shell(stage: Stage) -> Shell:
+def shell(stage: RunningStack) -> Shell:
     """A terminal of a world of the test's own, in which a request was approved and given back, and sealed."""
     shell = Shell(stage, stage.world(approval_window=600))
     filing = ("--tenant", shell.world.tenant.slug, "--service", "exchange-online", "--seconds", "600")
@@ -43,7 +43,7 @@ def shell(stage: Stage) -> Shell:
 
 def believed(shell: Shell) -> tuple[str, ...]:
     """Return what names the vendor's keys: that of the log, and that of approvals."""
-    approvals = Approvals(signing_keys.read([shell.stage.plan.keys / APPROVAL_KEY])).public
+    approvals = ApprovalKeys(signing_keys.read([shell.stage.plan.keys / APPROVAL_KEY])).public
     return "--key", public().text, "--key", approvals.text
 
 

@@ -18,13 +18,13 @@ from typer.testing import CliRunner
 
 from cli import bootstrap
 from cli.app import app
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from lockbox.database import as_owner
 from lockbox.identity.api_tokens import FORM
 from lockbox.identity.keyring import development, make
 from tests.builders import Urls
 from tests.mailbox import CODE
-from tests.whole.conftest import Stage
+from tests.whole.conftest import RunningStack
 from tests.whole.shell import at_once, lockbox, opened
 
 OLGA = ("bootstrap", "--name", "Olga Ortiz", "--email", "olga@vendor.example")
@@ -50,13 +50,13 @@ def count(superuser: Engine) -> tuple[int, int]:
 
 
 @pytest.fixture
-def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """An API over an empty database."""
     with opened(template, tmp_path_factory.mktemp("logs")) as stage:
         yield stage
 
 
-def test_the_first_operator_gets_a_token_of_their_own_that_reads_and_opens_nothing(stage: Stage) -> None:
+def test_the_first_operator_gets_a_token_of_their_own_that_reads_and_opens_nothing(stage: RunningStack) -> None:
     address = stage.plan.public_url
 
     made = lockbox(owner(stage.urls, LOCKBOX_PUBLIC_URL=address), *OLGA)
@@ -82,7 +82,7 @@ def test_the_first_operator_gets_a_token_of_their_own_that_reads_and_opens_nothi
     assert not [text_ for text_ in (token, rotated.stdout.strip(), code) if text_ in log]
 
 
-def test_the_printed_code_is_that_of_an_invitation_of_a_day_to_what_the_operator_is(stage: Stage) -> None:
+def test_the_printed_code_is_that_of_an_invitation_of_a_day_to_what_the_operator_is(stage: RunningStack) -> None:
     made = at_once(owner(stage.urls, LOCKBOX_PUBLIC_URL=stage.plan.public_url), *OLGA)
     (code,) = CODE.findall(made.stderr)
     (row,) = stage.rows(
@@ -133,7 +133,7 @@ def tries(urls: Urls, number: int = 1) -> str:
             made = bootstrap.first_operator(
                 session, name=f"Olga {number}", email=f"olga{number}@vendor.example", environment="test"
             )
-    except bootstrap.NotTheFirst:
+    except bootstrap.AlreadyBootstrapped:
         return "refused"
     return made.token
 
@@ -240,7 +240,7 @@ def test_what_is_no_name_or_address_is_said_so_and_makes_nobody(
     assert count(superuser) == (0, 0)
 
 
-def test_a_database_without_migrations_is_said_so(template: Servers) -> None:
+def test_a_database_without_migrations_is_said_so(template: ServerAddresses) -> None:
     name = f"lockbox_unmigrated_{os.getpid()}"
     engine = create_engine(template.superuser_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with engine.connect() as connection:

@@ -4,27 +4,27 @@ from collections.abc import Iterator
 
 import pytest
 
-from config.embedded import Servers
-from tests.whole.conftest import Stage
-from tests.whole.shell import Ended, Shell, opened
+from config.embedded import ServerAddresses
+from tests.whole.conftest import RunningStack
+from tests.whole.shell import CommandResult, Shell, opened
 
 URL = "https://hooks.contoso.example/lockbox"
 
 
 @pytest.fixture(scope="module")
-def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """An API for the tests of this file."""
     with opened(template, tmp_path_factory.mktemp("logs")) as stage:
         yield stage
 
 
 @pytest.fixture
-def shell(stage: Stage) -> Shell:
+def shell(stage: RunningStack) -> Shell:
     """A terminal of a world of the test's own."""
     return Shell(stage, stage.world(approval_window=600))
 
 
-def printed(ended: Ended) -> tuple[str, str]:
+def printed(ended: CommandResult) -> tuple[str, str]:
     """Return the secret that was printed, by itself and with a warning beside it, and the webhook's id."""
     assert ended.code == 0, ended
     assert ended.err.startswith("This is the only time that the secret is shown")

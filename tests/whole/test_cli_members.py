@@ -5,30 +5,30 @@ from uuid import uuid4
 
 import pytest
 
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
 from tests.database.tenancy import id_of
 from tests.mailbox import code_of
-from tests.whole.conftest import Stage
+from tests.whole.conftest import RunningStack
 from tests.whole.shell import Shell, opened
 
 
 @pytest.fixture(scope="module")
-def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """An API for the tests of this file."""
     with opened(template, tmp_path_factory.mktemp("logs")) as stage:
         yield stage
 
 
 @pytest.fixture
-def shell(stage: Stage) -> Shell:
+def shell(stage: RunningStack) -> Shell:
     """A terminal of a world of the test's own."""
     return Shell(stage, stage.world(approval_window=600))
 
 
 @pytest.fixture(scope="module")
-def worker(stage: Stage) -> Iterator[Database]:
+def worker(stage: RunningStack) -> Iterator[Database]:
     """Who sends the mails."""
     house = Database(make_engine(stage.urls.worker, role="test-worker"), Schedule(stage.urls.redis))
     yield house

@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from lockbox.requests.policy_rules import Policy
 from tests.database.tenancy import id_of
-from tests.whole.conftest import Stage
+from tests.whole.conftest import RunningStack
 from tests.whole.shell import Shell, opened
 
 
 @pytest.fixture(scope="module")
-def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """An API for the tests of this file."""
     with opened(template, tmp_path_factory.mktemp("logs")) as stage:
         yield stage
 
 
 @pytest.fixture
-def shell(stage: Stage) -> Shell:
+def shell(stage: RunningStack) -> Shell:
     """A terminal of a world of the test's own, whose policy is the default one."""
     return Shell(stage, stage.world(**Policy().model_dump()))
 

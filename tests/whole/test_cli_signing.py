@@ -14,11 +14,11 @@ import pytest
 
 from cli.stack import CHECKOUT
 from config.children import environment
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from tests.authenticator import Authenticator
-from tests.http.portal import Form, Page
+from tests.http.portal import Form, PortalPage
 from tests.mailbox import CODE
-from tests.whole.conftest import Stage, wait_until
+from tests.whole.conftest import RunningStack, wait_until
 from tests.whole.shell import lockbox, opened
 
 OLGA = ("bootstrap", "--name", "Olga Ortiz", "--email", "olga@vendor.example")
@@ -30,14 +30,14 @@ PATIENCE = 20
 
 
 @pytest.fixture
-def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """An API over an empty database."""
     with opened(template, tmp_path_factory.mktemp("logs")) as stage:
         yield stage
 
 
 @dataclass
-class Visitor:
+class PasskeyVisitor:
     """A browser with an authenticator."""
 
     home: str
@@ -46,16 +46,16 @@ class Visitor:
         self.client = httpx.Client(base_url=self.home, follow_redirects=True, headers={"origin": self.home})
         self.authenticator = Authenticator(origin=self.home)
 
-    def get(self, path: str) -> Page:
+    def get(self, path: str) -> PortalPage:
         """Open a page."""
-        return Page(self.client.get(path))
+        return PortalPage(self.client.get(path))
 
-    def submit(self, page: Page, action: str, **changes: str) -> Page:
+    def submit(self, page: PortalPage, action: str, **changes: str) -> PortalPage:
         """Fill in a form of a page and send it."""
         form: Form = page.form(action)
-        return Page(self.client.post(form.action, data=form.fields | changes))
+        return PortalPage(self.client.post(form.action, data=form.fields | changes))
 
-    def add_passkey(self, account: Page) -> None:
+    def add_passkey(self, account: PortalPage) -> None:
         """Add a passkey, and sign in by it."""
         asked = self.submit(account, "/account/passkeys/new", name="laptop")
         options = json.loads(asked.form("/account/passkeys").data["options"])
@@ -64,27 +64,27 @@ class Visitor:
         options = json.loads(asked.form("/answer").data["options"])
         self.submit(asked, "/answer", credential=self.authenticator.get(options))
 
-    def answer(self, code: str, said: str) -> Page:
+    def answer(self, code: str, said: str) -> PortalPage:
         """Type a terminal's code and answer."""
         asks = self.submit(self.get("/terminal"), "/terminal", code=code)
         return self.submit(asks, "/terminal/answer", said=said)
 
 
 @pytest.fixture
-def olga(stage: Stage) -> Iterator[Visitor]:
+def olga(stage: RunningStack) -> Iterator[PasskeyVisitor]:
     """The first operator, who has entered the code that bootstrap printed, and added a passkey."""
     home = stage.plan.public_url
     variables = {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": stage.urls.owner}
     made = lockbox(variables | {"LOCKBOX_PUBLIC_URL": home}, *OLGA)
     (code,), (page,) = CODE.findall(made.stderr), re.findall(r"/invitations/[0-9a-f-]+", made.stderr)
-    visitor = Visitor(home)
+    visitor = PasskeyVisitor(home)
     visitor.add_passkey(visitor.submit(visitor.get(page), page, code=code))
     yield visitor
     visitor.client.close()
 
 
 @dataclass
-class Signing:
+class WaitingSignIn:
     """`lockbox sign-in` that waits."""
 
     process: "subprocess.Popen[str]"
@@ -96,7 +96,7 @@ class Signing:
         return self.process.returncode, out, err
 
 
-def begin(known: dict[str, str], errors: Path, *words: str) -> Signing:
+def begin(known: dict[str, str], errors: Path, *words: str) -> WaitingSignIn:
     """Begin to sign in and return once the code is shown."""
     with errors.open("w") as err:
         process = subprocess.Popen(
@@ -108,11 +108,13 @@ def begin(known: dict[str, str], errors: Path, *words: str) -> Signing:
             text=True,
         )
     wait_until(lambda: SHOWN.search(errors.read_text()), "the code")
-    return Signing(process, SHOWN.findall(errors.read_text())[0])
+    return WaitingSignIn(process, SHOWN.findall(errors.read_text())[0])
 
 
 @pytest.mark.far
-def test_from_an_empty_database_to_a_first_customer(stage: Stage, olga: Visitor, tmp_path: Path) -> None:
+def test_from_an_empty_database_to_a_first_customer(
+    stage: RunningStack, olga: PasskeyVisitor, tmp_path: Path
+) -> None:
     known = {"LOCKBOX_URL": olga.home, "XDG_STATE_HOME": str(tmp_path)}
     before = lockbox(known, "tenant", "add", "contoso", *ADMIN)
 
@@ -141,7 +143,7 @@ def test_from_an_empty_database_to_a_first_customer(stage: Stage, olga: Visitor,
 
 
 def test_what_is_kept_is_for_its_person_alone_and_for_that_address(
-    stage: Stage, olga: Visitor, tmp_path: Path
+    stage: RunningStack, olga: PasskeyVisitor, tmp_path: Path
 ) -> None:
     known = {"LOCKBOX_URL": olga.home, "XDG_STATE_HOME": str(tmp_path)}
     signing = begin(known, tmp_path / "err")
@@ -164,7 +166,9 @@ def test_what_is_kept_is_for_its_person_alone_and_for_that_address(
 
 
 @pytest.mark.far
-def test_a_token_is_printed_where_that_is_asked_and_a_refusal_ends_with_one(olga: Visitor, tmp_path: Path) -> None:
+def test_a_token_is_printed_where_that_is_asked_and_a_refusal_ends_with_one(
+    olga: PasskeyVisitor, tmp_path: Path
+) -> None:
     known = {"LOCKBOX_URL": olga.home, "XDG_STATE_HOME": str(tmp_path)}
     first = begin(known, tmp_path / "first", "--print")
     olga.answer(first.code, "allow")

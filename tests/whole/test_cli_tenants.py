@@ -4,21 +4,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from lockbox.requests.lifecycle import Action
-from tests.whole.conftest import Stage, short
+from tests.whole.conftest import RunningStack, short
 from tests.whole.shell import Shell, opened
 
 
 @pytest.fixture(scope="module")
-def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """An API for the tests of this file."""
     with opened(template, tmp_path_factory.mktemp("logs")) as stage:
         yield stage
 
 
 @pytest.fixture
-def shell(stage: Stage) -> Shell:
+def shell(stage: RunningStack) -> Shell:
     """A terminal of a world of the test's own."""
     return Shell(stage, stage.world(approval_window=600))
 
@@ -179,7 +179,7 @@ def test_whatever_a_tenant_is_called_it_stays_one_part_of_the_path(shell: Shell,
         assert ended.err.startswith(("not-found: ", "invalid-request: "))
 
 
-def test_windows_are_told_as_durations(stage: Stage) -> None:
+def test_windows_are_told_as_durations(stage: RunningStack) -> None:
     shell = Shell(stage, stage.world(**short(approval_window=5400, access_ceiling=7200).model_dump()))
     filed = shell.world.submit(access_window=7200)
 

@@ -4,27 +4,27 @@ from collections.abc import Iterator
 
 import pytest
 
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from lockbox.identity.api_tokens import FORM
 from tests.database.tenancy import id_of
-from tests.whole.conftest import Stage
-from tests.whole.shell import Ended, Shell, lockbox, opened
+from tests.whole.conftest import RunningStack
+from tests.whole.shell import CommandResult, Shell, lockbox, opened
 
 
 @pytest.fixture(scope="module")
-def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """An API for the tests of this file."""
     with opened(template, tmp_path_factory.mktemp("logs")) as stage:
         yield stage
 
 
 @pytest.fixture
-def shell(stage: Stage) -> Shell:
+def shell(stage: RunningStack) -> Shell:
     """A terminal of a world of the test's own."""
     return Shell(stage, stage.world(approval_window=600))
 
 
-def printed(ended: Ended) -> str:
+def printed(ended: CommandResult) -> str:
     """Return the token that was printed, by itself and with a warning beside it."""
     assert ended.code == 0, ended
     assert ended.err.startswith("This is the only time that the token is shown")

@@ -4,22 +4,22 @@ from collections.abc import Iterator
 
 import pytest
 
-from config.embedded import Servers
-from tests.whole.conftest import Stage
+from config.embedded import ServerAddresses
+from tests.whole.conftest import RunningStack
 from tests.whole.shell import Shell, opened
 
 WHAT_IF = ("--service", "exchange-online", "--resource", "mailbox:anna@contoso.example")
 
 
 @pytest.fixture(scope="module")
-def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """An API for the tests of this file."""
     with opened(template, tmp_path_factory.mktemp("logs")) as stage:
         yield stage
 
 
 @pytest.fixture
-def shell(stage: Stage) -> Shell:
+def shell(stage: RunningStack) -> Shell:
     """A terminal of a world of the test's own."""
     return Shell(stage, stage.world(approval_window=600))
 

@@ -11,7 +11,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from cli.app import Lockbox
+from cli.app import CommandGroup
 from cli.stack import CHECKOUT, prepare
 from config.settings import Settings
 from tests.whole.compose import FILE, IMAGE, compose, option, ours, seconds, services
@@ -172,7 +172,7 @@ def test_a_stop_leaves_time_for_the_soft_shutdown() -> None:
 
 def test_every_command_exists() -> None:
     scripts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["scripts"]
-    commands = set(Lockbox.PLACES)
+    commands = set(CommandGroup.PLACES)
 
     for service in ours().values():
         program, *rest = service["command"]

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from config.settings import DEVELOPMENT_KEY, Settings
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
-from lockbox.audit.log.signing_keys import Approvals
+from lockbox.audit.log.signing_keys import ApprovalKeys
 from lockbox.identity import keyring
 from tests.whole.compose import SCRIPTS, compose, ours
 from tests.whole.containers import SHELL
@@ -87,8 +87,8 @@ def test_the_key_that_signs_approvals_can_be_read_by_the_api(tmp_path: Path) -> 
 
     (key,) = signing_keys.read([tmp_path / "secrets" / "lockbox_approval_key"])
 
-    assert Approvals([key]).public.name == "lockbox/approvals"
-    assert Settings(_secrets_dir=tmp_path / "secrets").approval_public_keys == (Approvals([key]).public.text,)
+    assert ApprovalKeys([key]).public.name == "lockbox/approvals"
+    assert Settings(_secrets_dir=tmp_path / "secrets").approval_public_keys == (ApprovalKeys([key]).public.text,)
 
 
 def test_the_key_of_codes_is_the_one_that_the_api_derives(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 import socket
 
 from config.settings import DEVELOPMENT_KEY
-from lockbox.notifications.endpoints import Vault, new_secret
-from tests.whole.conftest import PATIENCE, Stage
+from lockbox.notifications.endpoints import SecretVault, new_secret
+from tests.whole.conftest import PATIENCE, RunningStack
 
 CROWD = """
 WITH hole AS (
@@ -20,12 +20,12 @@ FROM hole, events e WHERE e.request_id = :request RETURNING id
 """
 
 
-def test_fifty_thousand_notices_to_a_dead_host_delay_no_deadline(stage: Stage) -> None:
+def test_fifty_thousand_notices_to_a_dead_host_delay_no_deadline(stage: RunningStack) -> None:
     crowd = stage.world(approval_window=600)
     request = crowd.submit()
     with socket.create_server(("127.0.0.1", 0), backlog=1000) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
-        secret = Vault([DEVELOPMENT_KEY.get_secret_value()]).seal(new_secret())
+        secret = SecretVault([DEVELOPMENT_KEY.get_secret_value()]).seal(new_secret())
         stage.rows(CROWD, tenant=str(crowd.tenant.id), request=str(request.id), url=url, secret=secret)
         silent.settimeout(PATIENCE)
         caller, _ = silent.accept()

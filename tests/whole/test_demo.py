@@ -11,7 +11,7 @@ import pytest
 
 from cli.demo.screen import DETAILS
 from tests.whole import terminal
-from tests.whole.terminal import Terminal
+from tests.whole.terminal import ModuleRunner
 
 PATIENCE = 240
 STORIES = {
@@ -38,13 +38,13 @@ PROOFS = {
 
 
 @pytest.fixture(scope="module")
-def here() -> Iterator[Terminal]:
+def here() -> Iterator[ModuleRunner]:
     """A terminal; all tests share its data folder, as runs one after another do."""
     with terminal.opened() as opened:
         yield opened
 
 
-def play(here: Terminal, **variables: str) -> "subprocess.Popen[str]":
+def play(here: ModuleRunner, **variables: str) -> "subprocess.Popen[str]":
     return here.start("cli.demo", "--folder", str(here.folder), **variables)
 
 
@@ -73,7 +73,7 @@ def check_details(details: str) -> None:
     assert len(re.findall(r"^  \d \d{4}-\S+ \S+ (?:200|403)$", details, re.MULTILINE)) > 30
 
 
-def test_every_story_ends_as_it_must_and_every_proof_holds(here: Terminal) -> None:
+def test_every_story_ends_as_it_must_and_every_proof_holds(here: ModuleRunner) -> None:
     with play(here) as demo:
         said, complained = demo.communicate(timeout=PATIENCE)
 
@@ -91,7 +91,7 @@ def test_every_story_ends_as_it_must_and_every_proof_holds(here: Terminal) -> No
 
 
 @pytest.mark.far
-def test_a_worker_that_dies_fails_the_demo_and_is_named(here: Terminal) -> None:
+def test_a_worker_that_dies_fails_the_demo_and_is_named(here: ModuleRunner) -> None:
     with play(here) as demo:
         wait_for(demo, "1 endorsed")
         for worker in children(demo, "worker notices"):
@@ -105,7 +105,7 @@ def test_a_worker_that_dies_fails_the_demo_and_is_named(here: Terminal) -> None:
 
 @pytest.mark.far
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_demo_that_is_told_to_stop_leaves_nothing_behind(here: Terminal, number: signal.Signals) -> None:
+def test_a_demo_that_is_told_to_stop_leaves_nothing_behind(here: ModuleRunner, number: signal.Signals) -> None:
     with play(here) as demo:
         wait_for(demo, "Starting the API")
         demo.send_signal(number)
@@ -116,7 +116,7 @@ def test_a_demo_that_is_told_to_stop_leaves_nothing_behind(here: Terminal, numbe
     assert here.left() == []
 
 
-def test_an_unusable_folder_is_refused_in_a_line(here: Terminal, tmp_path: Path) -> None:
+def test_an_unusable_folder_is_refused_in_a_line(here: ModuleRunner, tmp_path: Path) -> None:
     taken = tmp_path / "file"
     taken.write_text("somebody's")
 
@@ -129,7 +129,7 @@ def test_an_unusable_folder_is_refused_in_a_line(here: Terminal, tmp_path: Path)
     assert len(complained.splitlines()) == 1
 
 
-def test_production_is_refused(here: Terminal) -> None:
+def test_production_is_refused(here: ModuleRunner) -> None:
     with play(here, LOCKBOX_ENVIRONMENT="production") as demo:
         _, complained = demo.communicate(timeout=PATIENCE)
 

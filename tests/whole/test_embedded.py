@@ -22,9 +22,9 @@ import psycopg
 import pytest
 import redis
 
-from config.embedded import EmbeddedRefused, Servers, default_folder, find, start
+from config.embedded import EmbeddedRefused, ServerAddresses, default_folder, find, start
 from config.embedded.folder import ACCOUNT, find_home, locked, read_state
-from config.embedded.processes import Mark, search, wait_gone
+from config.embedded.processes import ProcessMark, search, wait_gone
 
 CHECKOUT = Path(__file__).parents[2]
 AS_ROOT = os.geteuid() == 0
@@ -84,7 +84,7 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def servers(place: Path) -> Servers:
+def servers(place: Path) -> ServerAddresses:
     return start(place / "data")
 
 
@@ -94,7 +94,7 @@ def query(url: str, sql: str) -> list[tuple[object, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
-def answering(servers: Servers) -> bool:
+def answering(servers: ServerAddresses) -> bool:
     host, _, port = servers.smtp_url.removeprefix("smtp://").partition(":")
     with redis.Redis.from_url(servers.redis_url) as client, smtplib.SMTP(host, int(port)) as smtp:
         known = query(servers.worker_database_url, "SELECT current_user, current_database()")
@@ -105,11 +105,11 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def passwords(servers: Servers) -> set[str]:
+def passwords(servers: ServerAddresses) -> set[str]:
     return set(read_state(find_home(servers.folder)).passwords.values())
 
 
-def test_three_servers_answer_after_a_start_from_nothing(servers: Servers) -> None:
+def test_three_servers_answer_after_a_start_from_nothing(servers: ServerAddresses) -> None:
     assert answering(servers)
     assert query(servers.superuser_url, "SHOW server_version_num")[0] >= ("180000",)
     assert query(servers.superuser_url, "SELECT string_agg(setting, ' ') FROM pg_settings WHERE name IN "
@@ -121,7 +121,7 @@ def test_three_servers_answer_after_a_start_from_nothing(servers: Servers) -> No
         assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
 
 
-def test_mail_for_anybody_is_caught(servers: Servers) -> None:
+def test_mail_for_anybody_is_caught(servers: ServerAddresses) -> None:
     host, _, port = servers.smtp_url.removeprefix("smtp://").partition(":")
     with smtplib.SMTP(host, int(port)) as smtp:
         smtp.sendmail("from@vendor.example", ["a@b.example"], "Subject: an access request\r\n\r\nPlease decide.\r\n")
@@ -134,13 +134,13 @@ def test_mail_for_anybody_is_caught(servers: Servers) -> None:
     )
 
 
-def test_no_server_runs_as_root(servers: Servers) -> None:
+def test_no_server_runs_as_root(servers: ServerAddresses) -> None:
     for pid in servers.pids.values():
         assert 0 not in psutil.Process(pid).uids()
         assert 0 not in psutil.Process(pid).gids()
 
 
-def test_roles_can_do_no_more_than_they_need(servers: Servers) -> None:
+def test_roles_can_do_no_more_than_they_need(servers: ServerAddresses) -> None:
     sql = """SELECT rolname, rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication, rolbypassrls, rolinherit
              FROM pg_roles WHERE rolname LIKE 'lockbox%' ORDER BY rolname"""
 
@@ -161,7 +161,7 @@ def test_roles_can_do_no_more_than_they_need(servers: Servers) -> None:
 
 
 @pytest.mark.parametrize("password", ["", "wrong"])
-def test_wrong_or_missing_password_is_refused(servers: Servers, password: str) -> None:
+def test_wrong_or_missing_password_is_refused(servers: ServerAddresses, password: str) -> None:
     for url in (
         servers.superuser_url,
         servers.owner_database_url,
@@ -179,7 +179,7 @@ def test_wrong_or_missing_password_is_refused(servers: Servers, password: str) -
         client.ping()
 
 
-def test_no_password_stands_in_a_command_line_or_a_log(servers: Servers) -> None:
+def test_no_password_stands_in_a_command_line_or_a_log(servers: ServerAddresses) -> None:
     secrets = passwords(servers)
     lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
     logs = [log.read_text() for log in servers.folder.glob("*.log")]
@@ -189,14 +189,14 @@ def test_no_password_stands_in_a_command_line_or_a_log(servers: Servers) -> None
     assert not [text for text in lines + logs if any(secret in text for secret in secrets)]
 
 
-def test_folder_and_its_secrets_are_closed_to_others(servers: Servers) -> None:
+def test_folder_and_its_secrets_are_closed_to_others(servers: ServerAddresses) -> None:
     assert mode(servers.folder) == 0o700
     assert mode(servers.folder / "state.json") == 0o600
     assert {mode(path) & 0o077 for path in servers.folder.iterdir()} == {0}
     assert not (servers.folder / "initdb.password").exists()
 
 
-def test_second_start_finds_the_running_servers(servers: Servers) -> None:
+def test_second_start_finds_the_running_servers(servers: ServerAddresses) -> None:
     before = servers.pids
 
     again = start(servers.folder)
@@ -206,7 +206,7 @@ def test_second_start_finds_the_running_servers(servers: Servers) -> None:
     assert again.pids == before
 
 
-def test_state_survives_a_restart(servers: Servers) -> None:
+def test_state_survives_a_restart(servers: ServerAddresses) -> None:
     query(servers.owner_database_url, "CREATE TABLE kept AS SELECT 7 AS number")
     with redis.Redis.from_url(servers.redis_url) as client:
         client.set("kept", "seven")
@@ -222,7 +222,7 @@ def test_state_survives_a_restart(servers: Servers) -> None:
         assert client.get("kept") == b"seven"
 
 
-def test_servers_that_were_all_killed_start_again_even_where_a_backend_is_busy(servers: Servers) -> None:
+def test_servers_that_were_all_killed_start_again_even_where_a_backend_is_busy(servers: ServerAddresses) -> None:
     before = servers.pids
     with closing(psycopg.connect(servers.database_url.replace("+psycopg", ""))) as busy:
         busy.pgconn.send_query(b"DO 'BEGIN LOOP END LOOP; END'")
@@ -236,7 +236,7 @@ def test_servers_that_were_all_killed_start_again_even_where_a_backend_is_busy(s
     assert not set(again.pids.values()) & set(before.values())
 
 
-def test_running_server_whose_pid_was_never_noted_is_found(servers: Servers) -> None:
+def test_running_server_whose_pid_was_never_noted_is_found(servers: ServerAddresses) -> None:
     before, state = servers.pids, servers.folder / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "pids": {}}))
 
@@ -245,7 +245,7 @@ def test_running_server_whose_pid_was_never_noted_is_found(servers: Servers) -> 
     assert again.pids == before
 
 
-def test_pid_that_went_to_another_process_is_neither_believed_nor_touched(servers: Servers) -> None:
+def test_pid_that_went_to_another_process_is_neither_believed_nor_touched(servers: ServerAddresses) -> None:
     with subprocess.Popen(["/bin/sleep", "300"], user=SERVERS_UID) as stranger:
         for name in NAMES:
             servers.kill(name)
@@ -264,7 +264,7 @@ def test_pid_that_went_to_another_process_is_neither_believed_nor_touched(server
         stranger.kill()
 
 
-def test_killed_server_comes_back_on_its_port_and_redis_empty_if_asked(servers: Servers) -> None:
+def test_killed_server_comes_back_on_its_port_and_redis_empty_if_asked(servers: ServerAddresses) -> None:
     with redis.Redis.from_url(servers.redis_url) as client:
         client.set("lost", "soon")
     for name in NAMES:
@@ -301,14 +301,14 @@ def test_child_that_a_server_has_just_forked_is_not_taken_for_the_server(monkeyp
         # Pids begin again at the lowest: the child may well come first.
         monkeypatch.setattr(psutil, "process_iter", lambda: map(psutil.Process, pids))
 
-        found = search(Mark(os.getuid(), "", ("-c", FORKED)), None)
+        found = search(ProcessMark(os.getuid(), "", ("-c", FORKED)), None)
 
         assert found
         assert found.pid == process.pid
         process.stdin.close()
 
 
-def test_frozen_server_can_be_stopped(servers: Servers) -> None:
+def test_frozen_server_can_be_stopped(servers: ServerAddresses) -> None:
     os.kill(servers.pids["mail"], signal.SIGSTOP)
 
     servers.stop()
@@ -317,7 +317,7 @@ def test_frozen_server_can_be_stopped(servers: Servers) -> None:
     assert answering(start(servers.folder))
 
 
-def test_two_folders_run_side_by_side(servers: Servers, place: Path) -> None:
+def test_two_folders_run_side_by_side(servers: ServerAddresses, place: Path) -> None:
     other = start(place / "with a space", only=("postgres", "redis"))
 
     assert query(other.database_url, "SELECT current_user") == [("lockbox_api",)]

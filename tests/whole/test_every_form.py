@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from lockbox.requests.lifecycle import Action
 from tests.builders import World
 from tests.oidc_issuer import CLIENT_SECRET, local_issuer
 from tests.whole import people
-from tests.whole.conftest import Stage, stage_of
+from tests.whole.conftest import RunningStack, stage_of
 from tests.whole.forms import Book
 from tests.whole.people import desk_of
 from tests.whole.post import address_of
@@ -38,7 +38,7 @@ SERVICE = "the sign-in of the vendor"
 MODULES = (asking, entering, governing, own, trail)
 
 
-def playground(stage: Stage, world: World, folder: Path) -> Path:
+def playground(stage: RunningStack, world: World, folder: Path) -> Path:
     """Write who can be played."""
     parts = [
         {
@@ -63,7 +63,7 @@ def world() -> list[World]:
 
 
 @pytest.fixture(scope="module")
-def book(template: Servers, tmp_path_factory: pytest.TempPathFactory, world: list[World]) -> Iterator[Book]:
+def book(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory, world: list[World]) -> Iterator[Book]:
     """One stack for all scenes, whose playground is on and whose vendor has a sign-in service."""
     logs = tmp_path_factory.mktemp("logs")
     with stage_of(template, logs, names=()) as found, local_issuer() as issuer:
@@ -88,7 +88,7 @@ def book(template: Servers, tmp_path_factory: pytest.TempPathFactory, world: lis
             processes.stop()
 
 
-def furnished(stage: Stage) -> World:
+def furnished(stage: RunningStack) -> World:
     """Return a world with something of everything."""
     world = stage.world(approval_window=3600, review_window=3600, quorum=2)
     for decided in ((Action.DENY,), (Action.APPROVE,), (Action.APPROVE, Action.APPROVE), ()):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from tests.whole.failing.scenes import SCENES, Theatre, theatre
 
 QUICK = {
@@ -17,7 +17,7 @@ CHOSEN = {scene.title: scene for scene in SCENES if scene.title in QUICK}
 
 
 @pytest.fixture(scope="module")
-def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
+def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
     """The whole stack, whose processes end as they are told."""
     with theatre(template, tmp_path_factory.mktemp("failpoints") / "logs") as found:
         yield found

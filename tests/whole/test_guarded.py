@@ -33,7 +33,7 @@ class FakeLockbox:
         self.reported: list[tuple[str, list[dict[str, str]], str | None]] = []
         fake = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class FakeLockboxHandler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 address = urlsplit(self.path)
                 fake.about = dict(parse_qsl(address.query, keep_blank_values=True))
@@ -48,7 +48,7 @@ class FakeLockbox:
             def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the base class's name
                 """Say nothing."""
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), FakeLockboxHandler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()

@@ -10,7 +10,7 @@ import pytest
 from celery import Celery
 
 from lockbox.sql import new_id
-from tests.whole.conftest import Stage, mails, wait_until
+from tests.whole.conftest import RunningStack, mails, wait_until
 
 PERSONAL = re.compile(r"@|mailbox|erin|contoso|does not open", re.IGNORECASE)
 TASKS = ("lockbox.time_out", "lockbox.expire", "lockbox.notify")
@@ -50,12 +50,12 @@ print(*(task.soft_time_limit for name, task in app.tasks.items() if name.startsw
 WATCHED = True
 
 
-def broker(stage: Stage) -> Celery:
+def broker(stage: RunningStack) -> Celery:
     """Return somebody who can write to the broker."""
     return Celery("stranger", broker=stage.urls.redis)
 
 
-def test_hints_made_by_hand_decide_nothing(stage: Stage) -> None:
+def test_hints_made_by_hand_decide_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=600)
     request = world.submit()
     prompts = len(stage.rows("SELECT 1 FROM notices WHERE request_id = :id", id=str(request.id)))
@@ -79,7 +79,7 @@ def test_hints_made_by_hand_decide_nothing(stage: Stage) -> None:
     stage.events_are_whole()
 
 
-def test_flower_shows_the_tasks_by_name_and_refuses_every_control_call(stage: Stage) -> None:
+def test_flower_shows_the_tasks_by_name_and_refuses_every_control_call(stage: RunningStack) -> None:
     world = stage.world(approval_window=1)
     timed_out = world.submit()
     stage.ends(timed_out.id, "timed_out")
@@ -101,7 +101,7 @@ def test_flower_shows_the_tasks_by_name_and_refuses_every_control_call(stage: St
             assert flower.post(call).status_code == 401, call
 
 
-def test_flower_shows_the_pages_of_both_workers_though_they_answer_questions_alone(stage: Stage) -> None:
+def test_flower_shows_the_pages_of_both_workers_though_they_answer_questions_alone(stage: RunningStack) -> None:
     signed_in = (stage.plan.flower_user, stage.plan.flower_password)
 
     with httpx.Client(base_url=stage.plan.flower_url, trust_env=False, timeout=30) as flower:
@@ -120,7 +120,7 @@ def test_flower_shows_the_pages_of_both_workers_though_they_answer_questions_alo
             assert (page.status_code, kind in page.text) == (200, True)
 
 
-def test_flower_shows_its_figures_to_this_machine_or_for_the_password(stage: Stage) -> None:
+def test_flower_shows_its_figures_to_this_machine_or_for_the_password(stage: RunningStack) -> None:
     signed_in = (stage.plan.flower_user, stage.plan.flower_password)
     passed_on = {"X-Forwarded-For": "127.0.0.1"}
 
@@ -131,7 +131,7 @@ def test_flower_shows_its_figures_to_this_machine_or_for_the_password(stage: Sta
             assert flower.get(path, headers=passed_on, auth=signed_in).status_code == 200
 
 
-def test_flower_answers_one_wrong_password_a_second_however_many_are_tried_at_once(stage: Stage) -> None:
+def test_flower_answers_one_wrong_password_a_second_however_many_are_tried_at_once(stage: RunningStack) -> None:
     signed_in = (stage.plan.flower_user, stage.plan.flower_password)
 
     def status(password: str) -> int:
@@ -148,7 +148,7 @@ def test_flower_answers_one_wrong_password_a_second_however_many_are_tried_at_on
 
 
 @pytest.mark.parametrize("timer", [{"countdown": 31}, {"eta": "2030-01-01T00:00:00"}])
-def test_no_task_can_be_given_a_timer(stage: Stage, timer: dict[str, object]) -> None:
+def test_no_task_can_be_given_a_timer(stage: RunningStack, timer: dict[str, object]) -> None:
     script = f"from worker.app import app; app.tasks['lockbox.expire'].apply_async(([],), **{timer!r})"
 
     ended = stage.python(script)
@@ -158,7 +158,7 @@ def test_no_task_can_be_given_a_timer(stage: Stage, timer: dict[str, object]) ->
     assert stage.redis().llen("core") == 0
 
 
-def test_a_hint_that_finds_postgres_away_is_no_failure(stage: Stage) -> None:
+def test_a_hint_that_finds_postgres_away_is_no_failure(stage: RunningStack) -> None:
     """Tracebacks of failures fill the pipe to a parent that waits for the broker, and end the worker."""
     ended = stage.python(WITHOUT_POSTGRES)
 
@@ -166,7 +166,7 @@ def test_a_hint_that_finds_postgres_away_is_no_failure(stage: Stage) -> None:
     assert ended.stdout.count("task.waiting") == 5
 
 
-def test_no_task_has_a_soft_time_limit(stage: Stage) -> None:
+def test_no_task_has_a_soft_time_limit(stage: RunningStack) -> None:
     """A parent that waits for the broker sends it late, to a child that has long done its task and dies of it."""
     ended = stage.python(SOFT_LIMITS)
 

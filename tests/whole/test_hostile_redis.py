@@ -12,10 +12,10 @@ from celery import Celery
 from redis import Redis
 from sqlalchemy.engine import make_url
 
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from lockbox.schedule import BELL, INDEXES
 from lockbox.sql import new_id
-from tests.whole.conftest import Stage, mails, stage_of, wait_until
+from tests.whole.conftest import RunningStack, mails, stage_of, wait_until
 from worker.message_filter import QUEUES
 
 WATCHED = True
@@ -88,7 +88,7 @@ GARBAGE = {
 }
 
 
-def redis_of(stage: Stage) -> "Redis":
+def redis_of(stage: RunningStack) -> "Redis":
     """Return a client of the stage's Redis."""
     return Redis.from_url(stage.plan.redis_url)
 
@@ -110,19 +110,19 @@ def litter(redis: "Redis", number: int) -> None:
             redis.publish(channel, item)
 
 
-def number_of(stage: Stage) -> int:
+def number_of(stage: RunningStack) -> int:
     """Return the number of the stage's Redis database."""
     return int(make_url(stage.plan.redis_url).database or 0)
 
 
-def answering(stage: Stage) -> set[str]:
+def answering(stage: RunningStack) -> set[str]:
     """Return the kinds of workers that answer a ping."""
     with Celery("stranger", broker=stage.plan.redis_url) as stranger:
         replies = stranger.control.ping(timeout=2) or []
     return {name.partition("@")[0] for reply in replies for name in reply}
 
 
-def works(stage: Stage) -> None:
+def works(stage: RunningStack) -> None:
     """Check that somebody is prompted, that time runs out and that both workers answer."""
     world = stage.world(approval_window=3)
     request = world.submit()
@@ -132,7 +132,7 @@ def works(stage: Stage) -> None:
 
 
 @pytest.fixture
-def living(stage: Stage) -> Iterator[Stage]:
+def living(stage: RunningStack) -> Iterator[RunningStack]:
     """The stage; no process of it may end in the test, Flower's apart."""
     before = {name: child.pid for name, child in stage.processes.running.items() if name != "flower"}
     yield stage
@@ -140,7 +140,7 @@ def living(stage: Stage) -> Iterator[Stage]:
     assert {name: stage.processes.running[name].pid for name in before} == before
 
 
-def test_garbage_of_every_kind_everywhere_is_dropped_counted_and_ends_no_worker(living: Stage) -> None:
+def test_garbage_of_every_kind_everywhere_is_dropped_counted_and_ends_no_worker(living: RunningStack) -> None:
     redis = redis_of(living)
 
     for _ in range(3):
@@ -154,7 +154,7 @@ def test_garbage_of_every_kind_everywhere_is_dropped_counted_and_ends_no_worker(
     living.events_are_whole()
 
 
-def test_no_broadcast_changes_a_worker(living: Stage) -> None:
+def test_no_broadcast_changes_a_worker(living: RunningStack) -> None:
     with Celery("stranger", broker=living.plan.redis_url) as stranger:
         for command, arguments in COMMANDS.items():
             stranger.control.broadcast(command, arguments=arguments)
@@ -169,7 +169,7 @@ def test_no_broadcast_changes_a_worker(living: Stage) -> None:
 
 
 @pytest.mark.parametrize("kind", ["string", "list", "hash", "set", "zset"])
-def test_a_key_of_another_type_delays_and_is_deleted(living: Stage, kind: str) -> None:
+def test_a_key_of_another_type_delays_and_is_deleted(living: RunningStack, kind: str) -> None:
     redis = redis_of(living)
     make: dict[str, Callable[[str], object]] = {
         "string": lambda key: redis.set(key, "x"),
@@ -187,7 +187,7 @@ def test_a_key_of_another_type_delays_and_is_deleted(living: Stage, kind: str) -
     living.events_are_whole()
 
 
-def test_workers_start_over_garbage_that_was_there_before(template: Servers, tmp_path: Path) -> None:
+def test_workers_start_over_garbage_that_was_there_before(template: ServerAddresses, tmp_path: Path) -> None:
     with stage_of(template, tmp_path, names=()) as stage:
         redis = redis_of(stage)
         litter(redis, number_of(stage))

@@ -9,20 +9,20 @@ from playwright.sync_api import Page, ViewportSize, expect
 
 from config.settings import DEVELOPMENT_KEY
 from lockbox.admin import delegates, members, observers, policies, webhooks
-from lockbox.admin.delegates import Wanted as WantedDeputy
-from lockbox.admin.observers import Wanted as WantedWatcher
-from lockbox.admin.webhooks import Reach
-from lockbox.admin.webhooks import Wanted as WantedEndpoint
+from lockbox.admin.delegates import DelegationInput as WantedDeputy
+from lockbox.admin.observers import ObserverInput as WantedWatcher
+from lockbox.admin.webhooks import WebhookInput as WantedEndpoint
+from lockbox.admin.webhooks import WebhookUrlPolicy
 from lockbox.database import now
-from lockbox.notifications.endpoints import Vault
+from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
 from tests.builders import HERE, SETTINGS, World
 from tests.database.tenancy import does, invites
 from tests.whole import people
-from tests.whole.conftest import Stage, short
-from tests.whole.people import PHONE, Desk, desk_of, overflow, violations
+from tests.whole.conftest import RunningStack, short
+from tests.whole.people import PHONE, BrowserDesk, desk_of, overflow, violations
 
 pytestmark = [
     pytest.mark.far,
@@ -34,7 +34,7 @@ LAPTOP = ViewportSize(width=1280, height=800)
 BETWEEN = ViewportSize(width=620, height=800)
 WORD, LOWER = "W" * 100, "w" * 63
 LINES = "A\n" * 1990
-REACH = Reach(Vault([DEVELOPMENT_KEY.get_secret_value()]), allow_http=True)
+REACH = WebhookUrlPolicy(SecretVault([DEVELOPMENT_KEY.get_secret_value()]), allow_http=True)
 RENAMED = """
 WITH named AS (UPDATE people SET name = :word || left(name, 1) WHERE id = ANY(:ids) RETURNING 1)
 UPDATE tenants SET name = :word WHERE id = :tenant RETURNING (SELECT count(*) FROM named)
@@ -61,14 +61,14 @@ PAGES = {
 
 
 @pytest.fixture(scope="module")
-def desk(stage: Stage) -> Iterator[Desk]:
+def desk(stage: RunningStack) -> Iterator[BrowserDesk]:
     """A browser for all."""
     with desk_of(stage) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def hostile(stage: Stage) -> tuple[World, dict[str, str]]:
+def hostile(stage: RunningStack) -> tuple[World, dict[str, str]]:
     """A world in which whoever could name something gave it one long word."""
     world = stage.world(approval_window=3600, review_window=3600)
     said: dict[str, Any] = {
@@ -90,7 +90,7 @@ def hostile(stage: Stage) -> tuple[World, dict[str, str]]:
     endpoint = does(world, "tara", webhooks.add, called, reach=REACH)
     does(world, "tara", members.set_eligible, world.people["aude"].person_id, eligible=True)
     stands_in = WantedDeputy(world.people["aude"].person_id, at + timedelta(days=1))
-    does(world, "ann", delegates.name_deputy, stands_in)
+    does(world, "ann", delegates.add_delegation, stands_in)
     groups = {LOWER: (world.people["ann"].person_id,)}
     grouped = short(
         approval_window=3600,
@@ -114,7 +114,7 @@ def hostile(stage: Stage) -> tuple[World, dict[str, str]]:
 
 @pytest.mark.parametrize("who", PAGES)
 def test_no_page_is_wider_than_its_window_whatever_long_words_are_on_it(
-    desk: Desk, hostile: tuple[World, dict[str, str]], who: str
+    desk: BrowserDesk, hostile: tuple[World, dict[str, str]], who: str
 ) -> None:
     world, places = hostile
     page = desk.person(world, who)
@@ -141,7 +141,7 @@ def top(page: Page, selector: str) -> float:
 @pytest.mark.parametrize("size", [PHONE, LAPTOP], ids=["phone", "laptop"])
 @pytest.mark.parametrize("java_script_enabled", [True, False], ids=["script", "plain"])
 def test_a_long_reason_hides_neither_the_clocks_nor_the_answer(
-    stage: Stage, desk: Desk, size: ViewportSize, *, java_script_enabled: bool
+    stage: RunningStack, desk: BrowserDesk, size: ViewportSize, *, java_script_enabled: bool
 ) -> None:
     world = stage.world(approval_window=900)
     request = world.fresh(justification=LINES, resources=[f"mailbox:{new_id()}@contoso.example" for _ in range(50)])
@@ -160,7 +160,7 @@ def test_a_long_reason_hides_neither_the_clocks_nor_the_answer(
     assert overflow(ann) <= 0
 
 
-def test_a_long_reason_is_read_by_keys_and_printed_whole(stage: Stage, desk: Desk) -> None:
+def test_a_long_reason_is_read_by_keys_and_printed_whole(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900, review_window=900, vendor_review=True)
     request = world.fresh(justification=LINES + "the end")
     max_ = desk.person(world, "max")
@@ -184,7 +184,7 @@ def test_a_long_reason_is_read_by_keys_and_printed_whole(stage: Stage, desk: Des
         assert found == []
 
 
-def test_a_short_reason_stands_as_it_is(stage: Stage, desk: Desk) -> None:
+def test_a_short_reason_stands_as_it_is(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.fresh(justification="It does not open.\nSince Monday.")
     ann = desk.person(world, "ann")

@@ -11,7 +11,7 @@ import psutil
 from sqlalchemy import text
 
 from lockbox.requests.lifecycle import Action
-from tests.whole.conftest import Stage, access, wait_until
+from tests.whole.conftest import RunningStack, access, wait_until
 
 # Who dies with a notice in hand leaves it to others after its lease of 60 seconds.
 PAST_A_LEASE = 100.0
@@ -32,7 +32,7 @@ def _says(log: Path, words: str) -> bool:
     return words in log.read_text()
 
 
-def test_a_request_runs_its_whole_life_by_itself(stage: Stage) -> None:
+def test_a_request_runs_its_whole_life_by_itself(stage: RunningStack) -> None:
     world = stage.world()
     with stage.as_(world, "erin") as erin, stage.as_(world, "ann") as ann:
         left = erin.post("/v1/requests", json=world.body()).json()
@@ -45,7 +45,7 @@ def test_a_request_runs_its_whole_life_by_itself(stage: Stage) -> None:
     stage.events_are_whole()
 
 
-def test_flushing_redis_loses_nothing(stage: Stage) -> None:
+def test_flushing_redis_loses_nothing(stage: RunningStack) -> None:
     # Whose prompt is not sent before the time is over is never told: that is lateness, and not loss.
     world = stage.world(approval_window=FOUND)
     requests = [world.submit() for _ in range(20)]
@@ -62,7 +62,7 @@ def test_flushing_redis_loses_nothing(stage: Stage) -> None:
     stage.events_are_whole()
 
 
-def test_losing_any_one_key_of_redis_loses_nothing(stage: Stage) -> None:
+def test_losing_any_one_key_of_redis_loses_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=3)
 
     for key in ("clock", "clock:leases", "notices", "notices:leases"):
@@ -75,7 +75,7 @@ def test_losing_any_one_key_of_redis_loses_nothing(stage: Stage) -> None:
     stage.events_are_whole()
 
 
-def test_redis_restarted_empty_loses_nothing(stage: Stage) -> None:
+def test_redis_restarted_empty_loses_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=3)
     request = world.submit()
 
@@ -89,7 +89,7 @@ def test_redis_restarted_empty_loses_nothing(stage: Stage) -> None:
     stage.events_are_whole()
 
 
-def test_redis_restarted_with_a_hint_in_hand_ends_no_worker(stage: Stage) -> None:
+def test_redis_restarted_with_a_hint_in_hand_ends_no_worker(stage: RunningStack) -> None:
     world = stage.world()
     stage.processes.kill("notices")
     world.submit()
@@ -109,7 +109,7 @@ def test_redis_restarted_with_a_hint_in_hand_ends_no_worker(stage: Stage) -> Non
     assert stage.processes.ended() == {}
 
 
-def test_redis_that_takes_nothing_more_ends_no_worker_and_delays_no_clock(stage: Stage) -> None:
+def test_redis_that_takes_nothing_more_ends_no_worker_and_delays_no_clock(stage: RunningStack) -> None:
     world = stage.world()
     with stage.redis() as redis:
         redis.config_set("maxmemory", 1)
@@ -130,7 +130,7 @@ def test_redis_that_takes_nothing_more_ends_no_worker_and_delays_no_clock(stage:
     stage.events_are_whole()
 
 
-def test_postgres_restarted_loses_nothing(stage: Stage) -> None:
+def test_postgres_restarted_loses_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=3)
     request = world.submit()
 
@@ -143,7 +143,7 @@ def test_postgres_restarted_loses_nothing(stage: Stage) -> None:
     stage.events_are_whole()
 
 
-def test_a_worker_killed_between_claim_and_commit_loses_nothing(stage: Stage) -> None:
+def test_a_worker_killed_between_claim_and_commit_loses_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=2)
     request = world.submit()
     with stage.superuser.connect() as blocker:
@@ -167,7 +167,7 @@ def test_a_worker_killed_between_claim_and_commit_loses_nothing(stage: Stage) ->
     stage.events_are_whole()
 
 
-def test_a_pool_child_killed_again_and_again_hangs_nothing(stage: Stage) -> None:
+def test_a_pool_child_killed_again_and_again_hangs_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=1)
     parent = psutil.Process(stage.processes.running["worker"].pid)
     # Celery gives up, with an error code, on a worker whose pool dies before it has begun to serve.
@@ -186,7 +186,7 @@ def test_a_pool_child_killed_again_and_again_hangs_nothing(stage: Stage) -> None
     stage.events_are_whole()
 
 
-def test_access_is_never_open_past_its_end_with_all_workers_dead(stage: Stage) -> None:
+def test_access_is_never_open_past_its_end_with_all_workers_dead(stage: RunningStack) -> None:
     world = stage.world()
     request = world.submit(access_window=2)
     for name in ("worker", "notices"):
@@ -216,7 +216,7 @@ def test_access_is_never_open_past_its_end_with_all_workers_dead(stage: Stage) -
     stage.ends(request.id, "expired")
 
 
-def test_what_sends_gives_way_to_the_clock_within_its_session_and_as_one(stage: Stage) -> None:
+def test_what_sends_gives_way_to_the_clock_within_its_session_and_as_one(stage: RunningStack) -> None:
     stage.world()
     clock, sending = (stage.processes.running[name].pid for name in ("worker", "notices"))
 

@@ -9,7 +9,7 @@ from lockbox.requests.lifecycle import Action
 from tests.builders import World
 from tests.database.postbag import address
 from tests.ruling import group, lay_down
-from tests.whole.conftest import Stage, mails, wait_until
+from tests.whole.conftest import RunningStack, mails, wait_until
 
 WINDOW = 10
 REPORTED = {"tara", "aude", "ann"}
@@ -20,7 +20,7 @@ A_MINUTE_AGO = """
 REPORTS = "SELECT FROM notices WHERE template = 'report' AND tenant_id = :tenant"
 
 
-def subjects(stage: Stage, world: World, who: str) -> list[str]:
+def subjects(stage: RunningStack, world: World, who: str) -> list[str]:
     """Return how each mail to somebody begins, in the order in which they were sent."""
     found = [message_from_string(mail, policy=default) for mail in mails(stage.urls)]
     mine = [one for one in found if address(world.house, world, who) in str(one["To"])]
@@ -28,7 +28,9 @@ def subjects(stage: Stage, world: World, who: str) -> list[str]:
 
 
 @pytest.mark.far
-def test_who_was_asked_is_reminded_then_the_next_tier_is_asked_and_silence_still_means_no(stage: Stage) -> None:
+def test_who_was_asked_is_reminded_then_the_next_tier_is_asked_and_silence_still_means_no(
+    stage: RunningStack,
+) -> None:
     world = stage.world()
     lay_down(
         world,
@@ -52,7 +54,7 @@ def test_who_was_asked_is_reminded_then_the_next_tier_is_asked_and_silence_still
 
 
 @pytest.mark.far
-def test_a_yes_ends_the_reminders_and_the_window_says_when_it_is_about_to_close(stage: Stage) -> None:
+def test_a_yes_ends_the_reminders_and_the_window_says_when_it_is_about_to_close(stage: RunningStack) -> None:
     world = stage.world()
     lay_down(world, approval_window=WINDOW, approval_reminders=[60], closing_warning=2)
     request = world.submit(access_window=WINDOW // 2)
@@ -70,7 +72,7 @@ def test_a_yes_ends_the_reminders_and_the_window_says_when_it_is_about_to_close(
     stage.events_are_whole()
 
 
-def test_a_lost_index_reminds_all_the_same(stage: Stage) -> None:
+def test_a_lost_index_reminds_all_the_same(stage: RunningStack) -> None:
     world = stage.world()
     lay_down(world, approval_window=WINDOW, approval_reminders=[60])
     request = world.submit()

@@ -10,13 +10,13 @@ from config import embedded
 from lockbox import migrations
 from tests.ports import own_port
 from tests.whole import terminal
-from tests.whole.terminal import Terminal
+from tests.whole.terminal import ModuleRunner
 
 SECONDS = 120
 
 
 @pytest.fixture(scope="module")
-def here() -> Iterator[Terminal]:
+def here() -> Iterator[ModuleRunner]:
     """A terminal, and in its data folder a database of a revision that is not there any more."""
     with terminal.opened() as opened:
         servers = embedded.start(opened.folder, environment="test", only=("postgres",))
@@ -29,7 +29,7 @@ def here() -> Iterator[Terminal]:
 
 
 @pytest.mark.parametrize("program", ["demo", pytest.param("run", marks=pytest.mark.far)])
-def test_a_folder_of_another_version_is_named_with_what_to_do(here: Terminal, program: str) -> None:
+def test_a_folder_of_another_version_is_named_with_what_to_do(here: ModuleRunner, program: str) -> None:
     ports = ("--port", str(own_port()), "--flower-port", str(own_port())) if program == "run" else ()
 
     ended = here.start(f"cli.{program}", "--folder", str(here.folder), *ports)

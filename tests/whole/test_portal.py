@@ -14,8 +14,8 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from tests.builders import World
 from tests.whole import people
-from tests.whole.conftest import Stage, wait_until
-from tests.whole.people import PHONE, Desk, desk_of, overflow, picture, violations
+from tests.whole.conftest import RunningStack, wait_until
+from tests.whole.people import PHONE, BrowserDesk, desk_of, overflow, picture, violations
 from tests.whole.post import address_of, code_to, mails_to
 
 pytestmark = [
@@ -28,20 +28,20 @@ HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.
 
 
 @pytest.fixture(scope="module")
-def browser(stage: Stage) -> Iterator[Desk]:
+def browser(stage: RunningStack) -> Iterator[BrowserDesk]:
     """A browser for all."""
     with desk_of(stage) as found:
         yield found
 
 
 @pytest.fixture
-def desk(browser: Desk) -> Iterator[Desk]:
+def desk(browser: BrowserDesk) -> Iterator[BrowserDesk]:
     """That browser, in which everybody begins anew."""
     yield browser
     browser.leave()
 
 
-def door(stage: Stage, world: World) -> int:
+def door(stage: RunningStack, world: World) -> int:
     """Ask as a guarded system does whether Erin may read the mailbox, and return the status."""
     asked = {
         "tenant": world.tenant.slug,
@@ -54,7 +54,7 @@ def door(stage: Stage, world: World) -> int:
         return gate.get("/v1/access", params=asked).status_code
 
 
-def told(stage: Stage, world: World) -> AccessRequest:
+def told(stage: RunningStack, world: World) -> AccessRequest:
     """File a request and wait until every approver has heard of it; what nobody heard of ends with other words."""
     request = world.submit()
     wait_until(lambda: not stage.open_notices(world), "the approvers are told")
@@ -80,7 +80,7 @@ def ask(page: Page, world: World, resources: str = "mailbox:anna@contoso.example
     return page.url.rsplit("/", 1)[1]
 
 
-def test_three_people_play_the_whole_story(stage: Stage, desk: Desk) -> None:
+def test_three_people_play_the_whole_story(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(vendor_review=True, approval_window=900, review_window=900)
     erin, max_, ann = (desk.person(world, name) for name in ("erin", "max", "ann"))
     address = address_of(stage, world, "ann")
@@ -122,7 +122,7 @@ def test_three_people_play_the_whole_story(stage: Stage, desk: Desk) -> None:
 
 
 @pytest.mark.far
-def test_a_denial_wants_a_reason_and_the_requester_reads_it(stage: Stage, desk: Desk) -> None:
+def test_a_denial_wants_a_reason_and_the_requester_reads_it(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
     ann, erin = desk.person(world, "ann"), desk.person(world, "erin")
@@ -140,7 +140,7 @@ def test_a_denial_wants_a_reason_and_the_requester_reads_it(stage: Stage, desk: 
 
 
 @pytest.mark.far
-def test_of_two_who_race_the_loser_is_told_who_won(stage: Stage, desk: Desk) -> None:
+def test_of_two_who_race_the_loser_is_told_who_won(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
     ann, amir = desk.person(world, "ann"), desk.person(world, "amir", java_script_enabled=False)
@@ -158,7 +158,7 @@ def test_of_two_who_race_the_loser_is_told_who_won(stage: Stage, desk: Desk) -> 
     assert stage.state(request.id) == "denied"
 
 
-def test_a_page_that_is_open_says_that_the_time_is_over(stage: Stage, desk: Desk) -> None:
+def test_a_page_that_is_open_says_that_the_time_is_over(stage: RunningStack, desk: BrowserDesk) -> None:
     told(stage, stage.world(approval_window=900))
     world = stage.world(approval_window=10)
     ann = desk.person(world, "ann")
@@ -172,7 +172,9 @@ def test_a_page_that_is_open_says_that_the_time_is_over(stage: Stage, desk: Desk
 
 
 @pytest.mark.far
-def test_a_window_that_moves_to_the_next_page_is_not_taken_for_one_that_has_closed(stage: Stage, desk: Desk) -> None:
+def test_a_window_that_moves_to_the_next_page_is_not_taken_for_one_that_has_closed(
+    stage: RunningStack, desk: BrowserDesk
+) -> None:
     world = stage.world(approval_window=900)
     opened = [world.fresh(access_window=3600) for _ in range(MOST)]
     for one in opened:
@@ -207,7 +209,7 @@ def test_a_window_that_moves_to_the_next_page_is_not_taken_for_one_that_has_clos
 
 
 @pytest.mark.far
-def test_without_script_everything_can_be_done(stage: Stage, desk: Desk) -> None:
+def test_without_script_everything_can_be_done(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(vendor_review=True, approval_window=900, review_window=900)
     erin, max_, ann = (desk.person(world, name, java_script_enabled=False) for name in ("erin", "max", "ann"))
 
@@ -234,7 +236,7 @@ def test_without_script_everything_can_be_done(stage: Stage, desk: Desk) -> None
 
 
 @pytest.mark.far
-def test_on_a_phone_somebody_signs_in_by_a_mailed_code_and_says_no(stage: Stage, desk: Desk) -> None:
+def test_on_a_phone_somebody_signs_in_by_a_mailed_code_and_says_no(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
     address = address_of(stage, world, "ann")
@@ -258,7 +260,7 @@ def test_on_a_phone_somebody_signs_in_by_a_mailed_code_and_says_no(stage: Stage,
     assert stage.state(request.id) == "denied"
 
 
-def test_what_somebody_writes_is_text_and_nothing_else(stage: Stage, desk: Desk) -> None:
+def test_what_somebody_writes_is_text_and_nothing_else(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     erin, ann = desk.person(world, "erin"), desk.person(world, "ann")
 
@@ -270,7 +272,7 @@ def test_what_somebody_writes_is_text_and_nothing_else(stage: Stage, desk: Desk)
     assert ann.locator("main img").count() == 0
 
 
-def test_a_form_counts_for_its_own_session_and_once(stage: Stage, desk: Desk) -> None:
+def test_a_form_counts_for_its_own_session_and_once(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900, quorum=2)
     request = world.submit()
     ann, amir = desk.person(world, "ann"), desk.person(world, "amir")
@@ -311,7 +313,7 @@ class Frame(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def test_no_page_is_shown_in_a_frame_of_somebody_else(stage: Stage, desk: Desk) -> None:
+def test_no_page_is_shown_in_a_frame_of_somebody_else(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
     ann = desk.person(world, "ann")
@@ -363,7 +365,7 @@ PAGES = {
 
 
 @pytest.fixture(scope="module")
-def furnished(stage: Stage) -> tuple[World, dict[str, str]]:
+def furnished(stage: RunningStack) -> tuple[World, dict[str, str]]:
     """A world with something of everything."""
     world = stage.world(approval_window=3600, review_window=3600)
     request, denied = world.submit(), world.submit(resources=["mailbox:bob@contoso.example"])
@@ -375,7 +377,7 @@ def furnished(stage: Stage) -> tuple[World, dict[str, str]]:
 @pytest.mark.far
 @pytest.mark.parametrize("who", PAGES)
 def test_pages_serve_everybody_wide_and_narrow_light_and_dark(
-    desk: Desk, furnished: tuple[World, dict[str, str]], who: str
+    desk: BrowserDesk, furnished: tuple[World, dict[str, str]], who: str
 ) -> None:
     world, places = furnished
     page = desk.person(world, who)
@@ -399,7 +401,7 @@ def test_pages_serve_everybody_wide_and_narrow_light_and_dark(
 
 
 @pytest.mark.far
-def test_whoever_has_no_session_is_asked_to_sign_in_and_comes_back(desk: Desk) -> None:
+def test_whoever_has_no_session_is_asked_to_sign_in_and_comes_back(desk: BrowserDesk) -> None:
     page = desk.person()
 
     page.goto("/waiting")
@@ -409,7 +411,7 @@ def test_whoever_has_no_session_is_asked_to_sign_in_and_comes_back(desk: Desk) -
 
 
 @pytest.mark.far
-def test_a_link_checker_changes_nothing(stage: Stage, desk: Desk) -> None:
+def test_a_link_checker_changes_nothing(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
     ann = desk.person(world, "ann")

@@ -10,9 +10,9 @@ import httpx
 import psutil
 import pytest
 
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from tests.ports import own_port
-from tests.whole.conftest import Stage, mails, stage_of, wait_until
+from tests.whole.conftest import RunningStack, mails, stage_of, wait_until
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def black_hole() -> Iterator[str]:
 
 @pytest.mark.parametrize("away", [refused, black_hole])
 def test_with_redis_away_from_the_start_people_are_prompted_and_time_runs_out(
-    away: object, template: Servers, tmp_path: Path
+    away: object, template: ServerAddresses, tmp_path: Path
 ) -> None:
     assert callable(away)
     with away() as url, stage_of(template, tmp_path, redis_url=url, names=("api", "worker", "notices")) as stage:
@@ -53,7 +53,7 @@ def test_with_redis_away_from_the_start_people_are_prompted_and_time_runs_out(
         stage.events_are_whole()
 
 
-def test_an_api_killed_between_commit_and_arming_loses_nothing(template: Servers, tmp_path: Path) -> None:
+def test_an_api_killed_between_commit_and_arming_loses_nothing(template: ServerAddresses, tmp_path: Path) -> None:
     with black_hole() as url, stage_of(template, tmp_path, redis_url=url, names=("api",)) as stage:
         world = stage.world(approval_window=3)
         api = psutil.Process(stage.processes.running["api"].pid)
@@ -72,7 +72,7 @@ def test_an_api_killed_between_commit_and_arming_loses_nothing(template: Servers
 
 
 @contextmanager
-def stage_of_workers(stage: Stage, servers: Servers) -> Iterator[None]:
+def stage_of_workers(stage: RunningStack, servers: ServerAddresses) -> Iterator[None]:
     """Start the workers of a stage on the Redis that works."""
     stage.processes.extra["LOCKBOX_REDIS_URL"] = servers.redis_url
     stage.processes.start("worker")
@@ -80,7 +80,7 @@ def stage_of_workers(stage: Stage, servers: Servers) -> Iterator[None]:
     yield
 
 
-def _post(stage: Stage, token: str, body: dict[str, object]) -> bytes:
+def _post(stage: RunningStack, token: str, body: dict[str, object]) -> bytes:
     built = httpx.Request(
         "POST", f"{stage.plan.public_url}/v1/requests", json=body, headers={"authorization": f"Bearer {token}"}
     )

@@ -18,20 +18,20 @@ from config.children import environment
 from tests.ports import own_port
 from tests.whole import terminal
 from tests.whole.conftest import wait_until
-from tests.whole.terminal import Terminal
+from tests.whole.terminal import ModuleRunner
 
 WALK = terminal.CHECKOUT / "docs" / "walk.md"
 SECONDS = 200
 
 
 @pytest.fixture(scope="module")
-def here() -> Iterator[Terminal]:
+def here() -> Iterator[ModuleRunner]:
     """A terminal."""
     with terminal.opened() as opened:
         yield opened
 
 
-def run(here: Terminal, **variables: str) -> "subprocess.Popen[str]":
+def run(here: ModuleRunner, **variables: str) -> "subprocess.Popen[str]":
     tokens = str(here.place / "tokens.env")
     ports = ["--port", str(own_port()), "--flower-port", str(own_port())]
     return here.start("cli.run", "--folder", str(here.folder), "--tokens", tokens, *ports, **variables)
@@ -67,7 +67,7 @@ def play(said: str, who: str, path: str) -> tuple[str, str]:
 
 
 @pytest.mark.far
-def test_what_it_prints_works_and_ctrl_c_stops_all(here: Terminal) -> None:
+def test_what_it_prints_works_and_ctrl_c_stops_all(here: ModuleRunner) -> None:
     with run(here) as running:
         said = read_until(running, "curl ")
         curl = subprocess.run(shlex.split(said.splitlines()[-1]), capture_output=True, text=True, check=False)
@@ -114,7 +114,7 @@ def workers(running: "subprocess.Popen[str]") -> set[int]:
 
 
 @pytest.mark.far
-def test_a_worker_that_dies_is_started_again(here: Terminal) -> None:
+def test_a_worker_that_dies_is_started_again(here: ModuleRunner) -> None:
     with run(here) as running:
         read_until(running, "curl ")
         (worker,) = workers(running)
@@ -128,7 +128,7 @@ def test_a_worker_that_dies_is_started_again(here: Terminal) -> None:
 
 
 @pytest.mark.far
-def test_an_api_that_dies_ends_the_others_and_fails(here: Terminal) -> None:
+def test_an_api_that_dies_ends_the_others_and_fails(here: ModuleRunner) -> None:
     with run(here) as running:
         read_until(running, "curl ")
         [api] = [one for one in psutil.Process(running.pid).children(recursive=True) if "api" in one.cmdline()]
@@ -139,7 +139,7 @@ def test_an_api_that_dies_ends_the_others_and_fails(here: Terminal) -> None:
     assert here.left() == []
 
 
-def test_production_is_refused(here: Terminal) -> None:
+def test_production_is_refused(here: ModuleRunner) -> None:
     with run(here, LOCKBOX_ENVIRONMENT="production") as running:
         _, complained = running.communicate(timeout=SECONDS)
 

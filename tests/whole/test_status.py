@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from config.embedded import Servers
-from tests.whole.conftest import Stage, stage_of, wait_until
+from config.embedded import ServerAddresses
+from tests.whole.conftest import RunningStack, stage_of, wait_until
 from tests.whole.shell import at_once, lockbox
 
 FRESH = "SELECT count(*) AS n FROM heartbeats WHERE role = 'notices' AND beat_at > now() - interval '1 minute'"
@@ -16,7 +16,7 @@ AWAY_POSTGRES = {"LOCKBOX_DATABASE_URL": "postgresql://lockbox_api:s3cret@127.0.
 
 
 @pytest.fixture(scope="module")
-def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """The whole stack, once all of it has said that it lives."""
     with stage_of(template, tmp_path_factory.mktemp("logs"), names=("api", "worker", "notices")) as found:
         wait_until(
@@ -25,12 +25,12 @@ def stage(template: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield found
 
 
-def known(stage: Stage) -> dict[str, str]:
+def known(stage: RunningStack) -> dict[str, str]:
     return {"LOCKBOX_DATABASE_URL": stage.urls.api, "LOCKBOX_REDIS_URL": stage.urls.redis}
 
 
 @pytest.mark.parametrize("login", ["LOCKBOX_DATABASE_URL", "LOCKBOX_OWNER_DATABASE_URL"])
-def test_where_all_is_well_it_says_so(stage: Stage, login: str) -> None:
+def test_where_all_is_well_it_says_so(stage: RunningStack, login: str) -> None:
     url = {"LOCKBOX_DATABASE_URL": stage.urls.api, "LOCKBOX_OWNER_DATABASE_URL": stage.urls.owner}[login]
 
     ended = lockbox({login: url, "LOCKBOX_REDIS_URL": stage.urls.redis}, "operate", "status")
@@ -41,7 +41,7 @@ def test_where_all_is_well_it_says_so(stage: Stage, login: str) -> None:
         assert word in ended.stdout
 
 
-def test_it_also_prints_json(stage: Stage) -> None:
+def test_it_also_prints_json(stage: RunningStack) -> None:
     ended = at_once(known(stage), "operate", "status", "--json")
 
     found = json.loads(ended.stdout)
@@ -51,13 +51,13 @@ def test_it_also_prints_json(stage: Stage) -> None:
     assert found["last_reconcile_seconds"] < 60
 
 
-def test_it_is_coloured_where_colours_are_wanted(stage: Stage) -> None:
+def test_it_is_coloured_where_colours_are_wanted(stage: RunningStack) -> None:
     ended = lockbox(known(stage) | {"FORCE_COLOR": "1"}, "operate", "status")
 
     assert "\x1b[32mok" in ended.stdout
 
 
-def test_with_redis_down_the_rest_is_shown(stage: Stage) -> None:
+def test_with_redis_down_the_rest_is_shown(stage: RunningStack) -> None:
     ended = at_once(known(stage) | AWAY_REDIS, "operate", "status")
 
     assert (ended.returncode, ended.stderr) == (1, ""), ended
@@ -66,7 +66,7 @@ def test_with_redis_down_the_rest_is_shown(stage: Stage) -> None:
     assert "core@" in ended.stdout
 
 
-def test_with_postgres_down_the_rest_is_shown_and_no_secret(stage: Stage) -> None:
+def test_with_postgres_down_the_rest_is_shown_and_no_secret(stage: RunningStack) -> None:
     ended = at_once(known(stage) | AWAY_POSTGRES, "operate", "status")
 
     assert (ended.returncode, ended.stderr) == (1, ""), ended
@@ -82,7 +82,7 @@ def test_without_settings_it_says_what_to_set() -> None:
     assert "LOCKBOX_DATABASE_URL" in ended.stderr
 
 
-def test_an_older_database_is_named(stage: Stage) -> None:
+def test_an_older_database_is_named(stage: RunningStack) -> None:
     stage.rows("UPDATE alembic_version SET version_num = '0001' RETURNING 1")
     try:
         ended = at_once(known(stage), "operate", "status")
@@ -93,12 +93,12 @@ def test_an_older_database_is_named(stage: Stage) -> None:
     assert "the database is at migration 0001" in ended.stdout
 
 
-def head(stage: Stage) -> str:
+def head(stage: RunningStack) -> str:
     found = json.loads(at_once(known(stage), "operate", "status", "--json").stdout)
     return str(found["migration"]["code"])
 
 
-def test_the_metrics_of_the_running_api_are_for_its_machine(stage: Stage) -> None:
+def test_the_metrics_of_the_running_api_are_for_its_machine(stage: RunningStack) -> None:
     url = f"http://127.0.0.1:{stage.plan.api_port}/metrics"
 
     found = httpx.get(url, trust_env=False)
@@ -109,7 +109,7 @@ def test_the_metrics_of_the_running_api_are_for_its_machine(stage: Stage) -> Non
     assert httpx.get(url, headers={"x-forwarded-for": "127.0.0.1"}, trust_env=False).status_code == 403
 
 
-def test_a_worker_that_was_killed_is_missed(stage: Stage) -> None:
+def test_a_worker_that_was_killed_is_missed(stage: RunningStack) -> None:
     stage.processes.kill("notices")
     stage.rows("UPDATE heartbeats SET beat_at = beat_at - interval '2 minutes' WHERE role = 'notices' RETURNING 1")
 

@@ -69,7 +69,7 @@ else:
 """
 
 
-class Warm:
+class ForkServer:
     """The process that others are forked from; each of them leads a session of its own."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Warm:
         module: str = "",
         options: Sequence[str] = (),
         script: str = "",
-    ) -> "Forked":
+    ) -> "ForkedProcess":
         """Start a module as `python -m` does, or a script as `python -c` does; what it prints is added to files."""
         asked = {"module": module, "options": [*options], "script": script, "out": str(out), "err": str(err)}
         assert self._mother.stdin
@@ -109,7 +109,7 @@ class Warm:
             until = time.monotonic() + SECONDS
             while not self._begun:
                 assert self.hear(until), "nothing was forked"
-            return Forked(self, self._begun.pop())
+            return ForkedProcess(self, self._begun.pop())
 
     def run(self, variables: Mapping[str, str], **what: Any) -> "subprocess.CompletedProcess[str]":
         """Run a module or a script with settings; it is expected to end by itself within SECONDS."""
@@ -145,10 +145,10 @@ class Warm:
         return self._codes.get(pid)
 
 
-class Forked(subprocess.Popen[bytes]):
+class ForkedProcess(subprocess.Popen[bytes]):
     """A process that is the child of another one of ours, which tells us how it ended."""
 
-    def __init__(self, warm: Warm, pid: int) -> None:
+    def __init__(self, warm: ForkServer, pid: int) -> None:
         self._warm = warm
         self.pid = pid
         self.args = []
@@ -178,9 +178,9 @@ class Forked(subprocess.Popen[bytes]):
 
 
 @cache
-def warm() -> Warm:
+def warm() -> ForkServer:
     """Return the one process of these tests that others are forked from; it ends with them."""
-    made = Warm()
+    made = ForkServer()
     atexit.register(made.close)
     return made
 

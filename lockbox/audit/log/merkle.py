@@ -32,7 +32,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
-class Growing:
+class CompactRange:
     """The root of a tree that grows leaf by leaf, by the hashes of its complete subtrees alone (log2 of its size)."""
 
     def __init__(self, size: int = 0, peaks: Sequence[bytes] = ()) -> None:

@@ -28,7 +28,7 @@ KEYS = text("SELECT key, purpose, first_used_at FROM known_audit_keys()")
 
 
 @dataclass(frozen=True)
-class Head:
+class LogHead:
     """A log as it was when it was read: `note` is the signed checkpoint for its size and root."""
 
     id: UUID
@@ -43,7 +43,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Key:
+class PublicKeyEntry:
     """A public key as `name+id+base64`, what it signs, and since when."""
 
     key: str
@@ -51,24 +51,24 @@ class Key:
     first_used_at: datetime
 
 
-def head(session: Session, log_id: UUID) -> Head | None:
+def head(session: Session, log_id: UUID) -> LogHead | None:
     """Return a log with its newest checkpoint, None where none was signed yet."""
     row = session.connection().execute(HEAD, {"log_id": log_id}).one_or_none()
-    return Head(**(row._asdict() | {"root": bytes(row.root)})) if row else None
+    return LogHead(**(row._asdict() | {"root": bytes(row.root)})) if row else None
 
 
-def keys(session: Session) -> list[Key]:
+def keys(session: Session) -> list[PublicKeyEntry]:
     """Return every public key that was ever signed with here, the oldest first."""
-    return [Key(**row._asdict()) for row in session.connection().execute(KEYS)]
+    return [PublicKeyEntry(**row._asdict()) for row in session.connection().execute(KEYS)]
 
 
-def number_of(session: Session, log: Head, event_id: UUID) -> int | None:
+def number_of(session: Session, log: LogHead, event_id: UUID) -> int | None:
     """Return an event's number in the log, None where the checkpoint does not cover it."""
     number = session.connection().execute(PLACE, {"log_id": log.id, "event_id": event_id}).scalar()
     return number if number is not None and number < log.size else None
 
 
-def inclusion(session: Session, log: Head, numbers: Iterable[int]) -> dict[int, list[bytes]]:
+def inclusion(session: Session, log: LogHead, numbers: Iterable[int]) -> dict[int, list[bytes]]:
     """Return the audit paths of these events to the root of the log."""
     wanted = list(numbers)
 
@@ -87,7 +87,7 @@ def consistency(session: Session, log_id: UUID, old: int, new: int) -> list[byte
     return proven(session, log_id, lambda subtree: merkle.consistency(subtree, old, new))
 
 
-def tiled(session: Session, log: Head, numbers: Sequence[int]) -> dict[int, tuple[list[bytes], list[bytes]]]:
+def tiled(session: Session, log: LogHead, numbers: Sequence[int]) -> dict[int, tuple[list[bytes], list[bytes]]]:
     """Return, for whole tiles of events by their number, the hashes of the leaves and the path to the root."""
     count = (log.size + WIDTH - 1) // WIDTH
 

@@ -13,7 +13,7 @@ from sqlmodel import Session
 from lockbox.audit.log import checkpoint, merkle, proofs
 from lockbox.audit.log.checkpoint import BadNote, Checkpoint, VerifierKey
 from lockbox.audit.log.merkle import HASH_BYTES, BadProof, Edge
-from lockbox.audit.log.tree_rows import Noted
+from lockbox.audit.log.tree_rows import LatestCheckpoint
 
 Extends = Callable[[Checkpoint], None]
 """Checks that a log, as it is now, extends what it was.
@@ -23,7 +23,7 @@ Raises:
 """
 
 
-class Shipping(Protocol):
+class CheckpointWitness(Protocol):
     """Where checkpoints are shipped; see `audit.shipping.Folder`."""
 
     seen: datetime | None
@@ -34,19 +34,19 @@ class Shipping(Protocol):
     def newest(self, log_id: UUID) -> Checkpoint | None:
         """Return the newest that was shipped of a log."""
 
-    def has(self, noted: Noted) -> bool:
+    def has(self, noted: LatestCheckpoint) -> bool:
         """Whether this is the newest that was shipped of its log."""
 
-    def ship(self, noted: Iterable[Noted]) -> None:
+    def ship(self, noted: Iterable[LatestCheckpoint]) -> None:
         """Ship these."""
 
 
-class Doubtful(Exception):  # noqa: N818 - a state of affairs that callers plan for
+class LogMismatch(Exception):  # noqa: N818 - a state of affairs that callers plan for
     """A log is not what was signed of it; the message says in what it differs."""
 
 
 @dataclass(frozen=True)
-class Claim:
+class LogClaim:
     """What the database says of a log; `note` is empty where nothing was signed in this generation yet."""
 
     id: UUID
@@ -57,44 +57,46 @@ class Claim:
     note: str
 
     @classmethod
-    def of(cls, row: Row[tuple[UUID, str, int, int, bytes, str]]) -> "Claim":
+    def of(cls, row: Row[tuple[UUID, str, int, int, bytes, str]]) -> "LogClaim":
         """Return what a row of a log says."""
         return cls(row.id, row.origin, row.generation, row.size, bytes(row.root), row.note)
 
 
-def check(claim: Claim, shipped: Checkpoint | None, trusted: Mapping[bytes, VerifierKey], extends: Extends) -> None:
+def check(
+    claim: LogClaim, shipped: Checkpoint | None, trusted: Mapping[bytes, VerifierKey], extends: Extends
+) -> None:
     """Check that a log is what its own note says, signed by a trusted key, and goes on from what was shipped of it.
 
     Raises:
-        Doubtful: it is not.
+        LogMismatch: it is not.
     """
     try:
         _is_signed(claim, trusted)
         if shipped:
             _goes_on(claim, shipped, extends)
     except BadNote as bad:
-        raise Doubtful(f"its newest checkpoint: {bad}") from None
+        raise LogMismatch(f"its newest checkpoint: {bad}") from None
 
 
-def check_edge(claim: Claim, edge: Edge) -> None:
+def check_edge(claim: LogClaim, edge: Edge) -> None:
     """Check that the root of a log is that of its tiles, and that these hold nothing beyond it.
 
     Raises:
-        Doubtful: it is not, or they do.
+        LogMismatch: it is not, or they do.
     """
     for level, number in merkle.edge(claim.size):
         count = (claim.size >> level * merkle.WIDTH_BITS) % merkle.WIDTH
         if len(edge.tiles.get((level, number), b"")) != count * HASH_BYTES:
-            raise Doubtful("its tiles are not those of a log of its size")
+            raise LogMismatch("its tiles are not those of a log of its size")
     if edge.root != claim.root:
-        raise Doubtful("its root is not that of its tiles")
+        raise LogMismatch("its root is not that of its tiles")
 
 
-def check_root(session: Session, claim: Claim, statement: TextClause) -> None:
+def check_root(session: Session, claim: LogClaim, statement: TextClause) -> None:
     """Check that the root of a log is that of its tiles, which the statement reads.
 
     Raises:
-        Doubtful: it is not.
+        LogMismatch: it is not.
     """
     make = partial(merkle.range_hash, start=0, end=claim.size)
     try:
@@ -102,10 +104,10 @@ def check_root(session: Session, claim: Claim, statement: TextClause) -> None:
     except KeyError:
         root = b""
     if root != claim.root:
-        raise Doubtful("its root is not that of its tiles")
+        raise LogMismatch("its root is not that of its tiles")
 
 
-def extends(session: Session, claim: Claim, statement: TextClause = proofs.TILES) -> Extends:
+def extends(session: Session, claim: LogClaim, statement: TextClause = proofs.TILES) -> Extends:
     """Return what checks by the tiles that a log extends an older state of it."""
 
     def by_tiles(old: Checkpoint) -> None:
@@ -116,22 +118,22 @@ def extends(session: Session, claim: Claim, statement: TextClause = proofs.TILES
     return by_tiles
 
 
-def _is_signed(claim: Claim, trusted: Mapping[bytes, VerifierKey]) -> None:
+def _is_signed(claim: LogClaim, trusted: Mapping[bytes, VerifierKey]) -> None:
     if not claim.note:
         if claim.size and claim.generation == 1:
-            raise Doubtful("nothing is signed of what it holds")
+            raise LogMismatch("nothing is signed of what it holds")
         return
     said, _ = checkpoint.verify(claim.note, trusted)
     if (said.origin, said.size, said.root) != (claim.origin, claim.size, claim.root):
-        raise Doubtful("its newest checkpoint says something else than its row")
+        raise LogMismatch("its newest checkpoint says something else than its row")
 
 
-def _goes_on(claim: Claim, shipped: Checkpoint, extends: Extends) -> None:
+def _goes_on(claim: LogClaim, shipped: Checkpoint, extends: Extends) -> None:
     if shipped.size > claim.size:
-        raise Doubtful(f"{shipped.size} events of it were shipped, and {claim.size} are here")
+        raise LogMismatch(f"{shipped.size} events of it were shipped, and {claim.size} are here")
     if claim.size and shipped.origin != claim.origin:
-        raise Doubtful(f"it was shipped as {shipped.origin}, and is {claim.origin} here")
+        raise LogMismatch(f"it was shipped as {shipped.origin}, and is {claim.origin} here")
     try:
         extends(shipped)
     except (BadProof, KeyError):
-        raise Doubtful("it does not extend what was shipped of it") from None
+        raise LogMismatch("it does not extend what was shipped of it") from None

@@ -17,10 +17,10 @@ from lockbox.audit.events import VENDORS_LOG
 from lockbox.audit.log import checkpoint, rollback, tree_rows
 from lockbox.audit.log.checkpoint import BadNote, Checkpoint, VerifierKey
 from lockbox.audit.log.merkle import Edge
-from lockbox.audit.log.rollback import Claim, Doubtful, Shipping
-from lockbox.audit.log.tree_rows import Noted
+from lockbox.audit.log.rollback import CheckpointWitness, LogClaim, LogMismatch
+from lockbox.audit.log.tree_rows import LatestCheckpoint
 from lockbox.database import Database, now
-from lockbox.failpoints import reach
+from lockbox.failpoints import failpoint
 
 MOST_EVENTS = 5_000
 MOST_HEARTBEATS = 500
@@ -92,18 +92,20 @@ class Signer:
         return checkpoint.sign(Checkpoint(origin, size, root, instant(at)), self.name, self.keys)
 
 
-class RolledBack(Exception):  # noqa: N818 - a state of affairs that callers plan for
+class RollbackDetected(Exception):  # noqa: N818 - a state of affairs that callers plan for
     """The database does not hold what was signed or shipped of a log: to go on would be to tell another story.
 
     The message names each log and says why; it may also be that nobody can tell.
     """
 
 
-class _Held(Exception):  # noqa: N818 - it ends a transaction, and is caught by whoever began that
+class _UnsealableLog(Exception):  # noqa: N818 - it ends a transaction, and is caught by whoever began that
     """A log of the batch is not what was signed of it: the others' events are taken anew."""
 
 
-def seal(database: Database, signer: Signer, shipping: Shipping | None = None) -> Iterator[list[Noted]]:
+def seal(
+    database: Database, signer: Signer, shipping: CheckpointWitness | None = None
+) -> Iterator[list[LatestCheckpoint]]:
     """Seal what was written, batch by batch; ship and yield, after each commit, what the logs say of themselves now.
 
     One process at a time does it, by advisory lock; others return at once. Were two to run all the same, rows are
@@ -112,34 +114,34 @@ def seal(database: Database, signer: Signer, shipping: Shipping | None = None) -
     ships what another one has signed and perhaps never shipped.
 
     Raises:
-        RolledBack: logs are not what was signed or shipped of them, or cannot be shipped; the others are sealed.
+        RollbackDetected: logs are not what was signed or shipped of them, or cannot be shipped; others are sealed.
         OSError: nothing at all can be read or shipped.
     """
     with database.alone(LOCK_NUMBER) as alone:
         if not alone:
             return
-        turn = Turn(database, signer, shipping)
+        turn = SealPass(database, signer, shipping)
         yield from turn.left_over()
         for work in (turn.batch, turn.heartbeats):
             while (noted := work()) is not None:
-                reach("sealer.before_ship")
+                failpoint("sealer.before_ship")
                 turn.ship(noted)
-                reach("sealer.after_ship")
+                failpoint("sealer.after_ship")
                 yield noted
         if turn.held:
-            raise RolledBack("; ".join(f"{log_id}: {why}" for log_id, why in turn.held.items()))
+            raise RollbackDetected("; ".join(f"{log_id}: {why}" for log_id, why in turn.held.items()))
 
 
 @dataclass
-class Turn:
+class SealPass:
     """One time that all there is to do is done; `held` are the logs of which nothing is signed, and why."""
 
     database: Database
     signer: Signer
-    shipping: Shipping | None = None
+    shipping: CheckpointWitness | None = None
     held: dict[UUID, str] = field(default_factory=dict)
 
-    def left_over(self) -> Iterator[list[Noted]]:
+    def left_over(self) -> Iterator[list[LatestCheckpoint]]:
         """Ship and yield, page by page, what was signed since this process looked last and is not shipped."""
         if self.shipping is None:
             return
@@ -150,7 +152,7 @@ class Turn:
         since = self.shipping.seen - CLOCK_STEPS if self.shipping.seen else None
         after: UUID | None = None
         while claims := self._signed(since, after):
-            noted = [Noted(one.id, one.origin, one.size, one.note) for one in claims]
+            noted = [LatestCheckpoint(one.id, one.origin, one.size, one.note) for one in claims]
             unshipped = {one.log_id for one in noted if not self.shipping.has(one)}
             if unshipped:
                 with self.database.transaction() as session:
@@ -162,7 +164,7 @@ class Turn:
         if not self.held:
             self.shipping.seen = at
 
-    def batch(self) -> list[Noted] | None:
+    def batch(self) -> list[LatestCheckpoint] | None:
         """Seal some of what was written; return the checkpoints, None once nothing is left but what is held."""
         try:
             return self._batch()
@@ -172,51 +174,51 @@ class Turn:
                     raise
             return []
 
-    def _batch(self) -> list[Noted] | None:
+    def _batch(self) -> list[LatestCheckpoint] | None:
         values = {"most": MOST_EVENTS, "held": list(self.held)}
-        with suppress(_Held), self.database.transaction() as session:
+        with suppress(_UnsealableLog), self.database.transaction() as session:
             session.connection().execute(PLANNED_ANEW)
             rows = session.connection().execute(TAKE, values).all()
             if not rows:
                 return None
-            reach("sealer.after_take")
+            failpoint("sealer.after_take")
             fresh: dict[UUID, list[tuple[UUID, bytes]]] = defaultdict(list)
             for row in rows:
                 fresh[row.log_id].append((row.id, bytes(row.leaf)))
             return self._grown(session, fresh)
         return []
 
-    def heartbeats(self) -> list[Noted] | None:
+    def heartbeats(self) -> list[LatestCheckpoint] | None:
         """Sign anew, and keep, the checkpoints of logs that have none of the last hour: silence can be proven."""
         with self.database.transaction() as session:
             at = now(session)
             values = {"since": at - HEARTBEAT, "most": MOST_HEARTBEATS, "held": list(self.held)}
-            claims = [Claim.of(row) for row in session.connection().execute(SILENT, values)]
+            claims = [LogClaim.of(row) for row in session.connection().execute(SILENT, values)]
             if not claims:
                 return None
             good = self._good(session, claims)
             silent = [(one.id, one.origin, one.size, one.root) for one in claims if one.id in good]
             kept = [replace(one, is_kept=True) for one in self._note(session, silent, at)]
             tree_rows.keep(session, kept, at)
-            reach("sealer.after_heartbeat")
+            failpoint("sealer.after_heartbeat")
             return kept
 
-    def ship(self, noted: Iterable[Noted]) -> None:
+    def ship(self, noted: Iterable[LatestCheckpoint]) -> None:
         """Ship checkpoints, each by itself: one that cannot be keeps no other."""
         if self.shipping is None:
             return
         for one in noted:
             try:
                 self.shipping.ship([one])
-            except (RolledBack, BadNote, OSError) as bad:
+            except (RollbackDetected, BadNote, OSError) as bad:
                 self.held[one.log_id] = str(bad)
 
-    def _signed(self, since: datetime | None, after: UUID | None) -> list[Claim]:
+    def _signed(self, since: datetime | None, after: UUID | None) -> list[LogClaim]:
         with self.database.transaction() as session:
             values = {"since": since, "after": after, "most": MOST_EVENTS}
-            return [Claim.of(row) for row in session.connection().execute(NEWEST, values)]
+            return [LogClaim.of(row) for row in session.connection().execute(NEWEST, values)]
 
-    def _grown(self, session: Session, fresh: Mapping[UUID, list[tuple[UUID, bytes]]]) -> list[Noted]:
+    def _grown(self, session: Session, fresh: Mapping[UUID, list[tuple[UUID, bytes]]]) -> list[LatestCheckpoint]:
         """Append these events to their logs.
 
         Raises:
@@ -224,19 +226,19 @@ class Turn:
         """
         at, ids = now(session), sorted(fresh)
         tree_rows.begin(session, {one: self.signer.origin(one) for one in ids}, VENDORS_LOG, at)
-        claims = [Claim.of(row) for row in session.connection().execute(LOCK, {"ids": ids})]
+        claims = [LogClaim.of(row) for row in session.connection().execute(LOCK, {"ids": ids})]
         edges = self._good(session, claims)
         if len(edges) < len(claims):
-            raise _Held
+            raise _UnsealableLog
         tree_rows.append(session, edges, fresh)
-        reach("sealer.after_tree")
+        failpoint("sealer.after_tree")
         # What the migration began has no name until somebody is there to sign by one.
         named = {
             one.id: one.origin if one.size or one.generation > 1 else self.signer.origin(one.id) for one in claims
         }
         return self._note(session, [(id_, named[id_], edge.size, edge.root) for id_, edge in edges.items()], at)
 
-    def _good(self, session: Session, claims: Sequence[Claim]) -> dict[UUID, Edge]:
+    def _good(self, session: Session, claims: Sequence[LogClaim]) -> dict[UUID, Edge]:
         """Return the edges of those of the logs that are what was signed and shipped of them; hold the others."""
         edges = tree_rows.edges(session, {one.id: one.size for one in claims})
         trusted = self.signer.trusted
@@ -245,15 +247,18 @@ class Turn:
                 shipped = self.shipping.newest(one.id) if self.shipping else None
                 rollback.check(one, shipped, trusted, rollback.extends(session, one))
                 rollback.check_edge(one, edges[one.id])
-            except (Doubtful, BadNote, OSError) as doubt:
+            except (LogMismatch, BadNote, OSError) as doubt:
                 self.held[one.id] = str(doubt)
                 del edges[one.id]
         return edges
 
-    def _note(self, session: Session, logs: Sequence[tuple[UUID, str, int, bytes]], at: datetime) -> list[Noted]:
+    def _note(
+        self, session: Session, logs: Sequence[tuple[UUID, str, int, bytes]], at: datetime
+    ) -> list[LatestCheckpoint]:
         noted = [
-            Noted(id_, origin, size, self.signer.note(origin, size, root, at)) for id_, origin, size, root in logs
+            LatestCheckpoint(id_, origin, size, self.signer.note(origin, size, root, at))
+            for id_, origin, size, root in logs
         ]
         tree_rows.note(session, self.signer.public.text, noted, [root for *_, root in logs], at)
-        reach("sealer.after_sign")
+        failpoint("sealer.after_sign")
         return noted

@@ -32,14 +32,14 @@ OWNER_ALONE = 0o600
 
 
 @dataclass(frozen=True)
-class Signature:
+class Ed25519Signature:
     """A signature of Ed25519 in base64, and the id in hex of the key that made it."""
 
     key: str
     signature: str
 
 
-class Approvals:
+class ApprovalKeys:
     """The keys of this installation's approvals: the newest signs, all of them are believed.
 
     What is believed comes from the files of this process alone. The keys in `audit_keys` are there for others to
@@ -56,11 +56,11 @@ class Approvals:
         """The public half of the key that signs."""
         return self._publics[0]
 
-    def sign(self, text: bytes) -> Signature:
+    def sign(self, text: bytes) -> Ed25519Signature:
         """Return the newest key's signature over the signed text of an approval."""
-        return Signature(self.public.id.hex(), base64.b64encode(self._newest.sign(text)).decode())
+        return Ed25519Signature(self.public.id.hex(), base64.b64encode(self._newest.sign(text)).decode())
 
-    def has_signed(self, text: bytes, signature: Signature) -> bool:
+    def has_signed(self, text: bytes, signature: Ed25519Signature) -> bool:
         """Whether a key of ours has signed exactly this."""
         known = self._known.get(signature.key)
         if known is None:
@@ -73,14 +73,14 @@ class Approvals:
 
 
 @cache
-def ephemeral() -> Approvals:
+def ephemeral() -> ApprovalKeys:
     """Return a key that lasts as long as this process: for development and tests, where none was configured."""
-    return Approvals([Ed25519PrivateKey.generate()])
+    return ApprovalKeys([Ed25519PrivateKey.generate()])
 
 
-def of(session: Session) -> Approvals:
+def of(session: Session) -> ApprovalKeys:
     """Return the keys of the process that the session is of."""
-    found: Approvals | None = session.info.get("approvals")
+    found: ApprovalKeys | None = session.info.get("approvals")
     return found or ephemeral()
 
 

@@ -52,7 +52,7 @@ INSERT INTO audit_keys (key, purpose, first_used_at) VALUES (:key, 'log', :at) O
 
 
 @dataclass(frozen=True)
-class Noted:
+class LatestCheckpoint:
     """A log's newest checkpoint, once it is committed; `is_kept` is whether it is the one of its hour."""
 
     log_id: UUID
@@ -90,7 +90,7 @@ def append(session: Session, edges: Mapping[UUID, Edge], fresh: Mapping[UUID, Se
     session.connection().execute(TILE, _columns(("log_id", "level", "number", "hashes"), changed))
 
 
-def note(session: Session, key: str, logs: Sequence[Noted], roots: Sequence[bytes], at: datetime) -> None:
+def note(session: Session, key: str, logs: Sequence[LatestCheckpoint], roots: Sequence[bytes], at: datetime) -> None:
     """Write what was signed of logs, and list the key that it was signed by."""
     grown = _columns(("id", "origin", "size", "note"), [(one.log_id, one.origin, one.size, one.note) for one in logs])
     if logs:
@@ -98,7 +98,7 @@ def note(session: Session, key: str, logs: Sequence[Noted], roots: Sequence[byte
     session.connection().execute(GROWN, grown | {"root": roots, "at": at})
 
 
-def keep(session: Session, logs: Sequence[Noted], at: datetime) -> None:
+def keep(session: Session, logs: Sequence[LatestCheckpoint], at: datetime) -> None:
     """Keep these checkpoints as those of their hour."""
     kept = _columns(("id", "log_id", "size", "note"), [(new_id(), one.log_id, one.size, one.note) for one in logs])
     session.connection().execute(KEEP, kept | {"at": at})

@@ -18,10 +18,10 @@ from lockbox.audit.events import VENDORS_LOG
 from lockbox.audit.log import checkpoint, rollback
 from lockbox.audit.log.checkpoint import BadNote, Checkpoint, VerifierKey
 from lockbox.audit.log.merkle import EMPTY_ROOT
-from lockbox.audit.log.rollback import Claim, Doubtful
-from lockbox.audit.log.sealer import RolledBack
-from lockbox.audit.log.tree_rows import Noted
-from lockbox.failpoints import reach
+from lockbox.audit.log.rollback import LogClaim, LogMismatch
+from lockbox.audit.log.sealer import RollbackDetected
+from lockbox.audit.log.tree_rows import LatestCheckpoint
+from lockbox.failpoints import failpoint
 
 LATEST = "latest.note"
 MARK = "lockbox-checkpoints"
@@ -35,7 +35,7 @@ FROM log_tiles(:log_id, CAST(:level AS smallint[]), CAST(:number AS bigint[]))
 """)
 
 
-class Folder:
+class WitnessFolder:
     """A folder that outlives the database: a disk of its own, or what an object store is mounted at.
 
     For each log it holds the newest checkpoint as `LOG/latest.note`, and one of each hour as `LOG/SIZE.note`. A mark
@@ -87,34 +87,34 @@ class Folder:
 
         Raises:
             OSError: it cannot be read or written.
-            RolledBack: it is empty and bears no mark, though something was signed before.
+            RollbackDetected: it is empty and bears no mark, though something was signed before.
         """
         mark = self._path / MARK
         if mark.exists():
             return
         if not (is_new or self.logs()):
-            raise RolledBack(
+            raise RollbackDetected(
                 f"{self._path} is empty, as if nothing were mounted there; if it is a new one, make {mark}"
             )
         _write(mark, "Here Lockbox keeps checkpoints of its trail.\n")
 
-    def has(self, noted: Noted) -> bool:
+    def has(self, noted: LatestCheckpoint) -> bool:
         """Whether this very checkpoint is the newest that was shipped of its log, as far as that can be read."""
         with suppress(OSError):
             return self._latest(noted.log_id) == noted.note
         return False
 
-    def ship(self, noted: Iterable[Noted]) -> None:
+    def ship(self, noted: Iterable[LatestCheckpoint]) -> None:
         """Write these checkpoints, each whole or not at all; one that is older than what is there is left out.
 
         Raises:
-            RolledBack: what is there is of another generation, which only `set_aside` takes out of the way.
+            RollbackDetected: what is there is of another generation, which only `set_aside` takes out of the way.
             OSError, BadNote: a file cannot be written, or what is there is no checkpoint.
         """
         for one in noted:
             before = self.newest(one.log_id)
             if before and before.origin != one.origin:
-                raise RolledBack(f"{one.log_id}: it was shipped as {before.origin}, and is {one.origin} here")
+                raise RollbackDetected(f"{one.log_id}: it was shipped as {before.origin}, and is {one.origin} here")
             if before and before.size > one.size:
                 continue
             place = self._path / str(one.log_id)
@@ -136,11 +136,11 @@ def _write(file: Path, text: str) -> None:
         written.write(text)
         written.flush()
         os.fsync(written.fileno())
-    reach("shipping.before_replace")
+    failpoint("shipping.before_replace")
     beside.replace(file)
 
 
-class Shipped:
+class WitnessCheck:
     """What was shipped, held against what the database holds; what was found is believed for three seconds.
 
     `trusted` are the keys by which checkpoints are signed, by their four-byte ids. What is signed is verified once
@@ -148,13 +148,13 @@ class Shipped:
     """
 
     def __init__(
-        self, folder: Folder, trusted: Mapping[bytes, VerifierKey], known_seconds: float = KNOWN_SECONDS
+        self, folder: WitnessFolder, trusted: Mapping[bytes, VerifierKey], known_seconds: float = KNOWN_SECONDS
     ) -> None:
         self.folder = folder
         self.trusted = trusted
         self._known_seconds = known_seconds
         self._known: dict[UUID, tuple[float, str]] = {}
-        self._verified: dict[UUID, tuple[Claim | None, str]] = {}
+        self._verified: dict[UUID, tuple[LogClaim | None, str]] = {}
         self._changing = threading.Lock()
 
     def behind(self, session: Session, tenant_ids: Collection[UUID]) -> frozenset[UUID]:
@@ -190,12 +190,12 @@ class Shipped:
         # The folder first: what is committed before it is shipped is at least as new.
         notes = {one: self._note(one) for one in log_ids}
         rows = session.connection().execute(HEADS, {"ids": list(log_ids)})
-        claims = {row.id: Claim.of(row) for row in rows}
+        claims = {row.id: LogClaim.of(row) for row in rows}
         found = {}
         for one, note in notes.items():
             try:
                 self._check(session, one, claims.get(one), note)
-            except Doubtful as doubt:
+            except LogMismatch as doubt:
                 found[one] = str(doubt)
         return found
 
@@ -224,25 +224,25 @@ class Shipped:
         except OSError as error:
             return error
 
-    def _check(self, session: Session, log_id: UUID, claim: Claim | None, note: str | OSError | None) -> None:
+    def _check(self, session: Session, log_id: UUID, claim: LogClaim | None, note: str | OSError | None) -> None:
         """Check one log, unless the very same was found good before.
 
         Raises:
-            Doubtful: it is not what was shipped.
+            LogMismatch: it is not what was shipped.
         """
         if isinstance(note, OSError):
-            raise Doubtful(f"its checkpoint cannot be read: {note.strerror}")
+            raise LogMismatch(f"its checkpoint cannot be read: {note.strerror}")
         if note is None:
             if claim and claim.note:
-                raise Doubtful("nothing was shipped of it")
+                raise LogMismatch("nothing was shipped of it")
             return
         if self._verified.get(log_id) == (claim, note):
             return
         try:
             shipped, _ = checkpoint.verify(note, self.trusted)
         except BadNote as bad:
-            raise Doubtful(f"what was shipped of it: {bad}") from None
-        held = claim or Claim(log_id, shipped.origin, 1, 0, EMPTY_ROOT, "")
+            raise LogMismatch(f"what was shipped of it: {bad}") from None
+        held = claim or LogClaim(log_id, shipped.origin, 1, 0, EMPTY_ROOT, "")
         rollback.check(held, shipped, self.trusted, rollback.extends(session, held, TILES))
         rollback.check_root(session, held, TILES)
         with self._changing:
@@ -252,7 +252,7 @@ class Shipped:
                 del self._verified[next(iter(self._verified))]
 
 
-def of(session: Session) -> Shipped | None:
+def of(session: Session) -> WitnessCheck | None:
     """Return what the process of this session knows was shipped, None where it is told of no folder."""
-    found: Shipped | None = session.info.get("shipped")
+    found: WitnessCheck | None = session.info.get("shipped")
     return found

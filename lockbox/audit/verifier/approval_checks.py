@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from lockbox.audit.canonical import Value, canonical, decoded
 from lockbox.audit.log.checkpoint import VerifierKey
-from lockbox.audit.verifier.export_format import Findings, Kind
+from lockbox.audit.verifier.export_format import FindingKind, Findings
 from lockbox.audit.verifier.move_checks import OPEN
 
 KEPT, GRANTED = "kept_resources", "granted_resources"
@@ -30,7 +30,7 @@ GRANTED_RESOURCES, GRANTED_ACTIONS = "granted_resources", "granted_actions"
 
 
 @dataclass(frozen=True)
-class Bounds:
+class ApprovalBounds:
     """For how many seconds and for what an approval or an open window is, as far as it is known.
 
     `is_part` is whether the resources are fewer than were asked, which stands there also where they are erased.
@@ -97,7 +97,7 @@ def _resources(
 
 
 @dataclass(frozen=True)
-class Signed:
+class ApprovalSignature:
     """What an event holds of an approval: who gave it, the SHA-256 of what was signed, and the signature."""
 
     by: list[str]
@@ -106,7 +106,7 @@ class Signed:
     key: str
 
 
-class Approved:
+class ApprovalChecker:
     """Takes the moves of requests in order, and checks each approval against what was asked for.
 
     `checked` were found good, `by_hash` of them by the hash of their statement alone: the file does not show what was
@@ -132,7 +132,7 @@ class Approved:
         if "approval" in fields:
             self._check(fields, shown, where)
         elif fields["to_state"] == ACTIVE:
-            self._findings.add(Kind.APPROVAL, "this opens a window, and no approval of it is signed", **where)
+            self._findings.add(FindingKind.APPROVAL, "this opens a window, and no approval of it is signed", **where)
         if fields["to_state"] not in OPEN:
             self._asked.pop(request, None)
 
@@ -145,25 +145,25 @@ class Approved:
     def _check(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
         signed = _signed(fields)
         if signed is None:
-            self._findings.add(Kind.APPROVAL, "the approval is not of the form that it must have", **where)
+            self._findings.add(FindingKind.APPROVAL, "the approval is not of the form that it must have", **where)
             return
         asked = self._asked.get(fields["request_id"])
         is_shown = asked is not None and not _is_hidden(fields, shown)
         if is_shown and _hash_of(fields, shown, asked or {}, signed.by) != signed.statement:
             message = "what was approved is not what the events of the request say"
-            self._findings.add(Kind.APPROVAL, message, **where)
+            self._findings.add(FindingKind.APPROVAL, message, **where)
         elif not self._keys:
             self.unchecked += 1
         elif signed.key not in self._keys:
             message = f"the approval is signed by {NAME}+{signed.key}, which is no key that you trust"
-            self._findings.add(Kind.UNKNOWN_KEY, message, **where)
+            self._findings.add(FindingKind.UNKNOWN_KEY, message, **where)
         elif not self._is_signed(fields, signed):
-            self._findings.add(Kind.WRONG_SIGNATURE, "the signature of the approval is wrong", **where)
+            self._findings.add(FindingKind.WRONG_SIGNATURE, "the signature of the approval is wrong", **where)
         else:
             self.checked += 1
             self.by_hash += not is_shown
 
-    def _is_signed(self, fields: Mapping[str, Any], signed: Signed) -> bool:
+    def _is_signed(self, fields: Mapping[str, Any], signed: ApprovalSignature) -> bool:
         window = (fields[name] for name in ("request_id", "tenant_id", "at", "deadline_at"))
         try:
             text = signed_text(*window, by=signed.by, statement=signed.statement)
@@ -244,13 +244,13 @@ def _is_text(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(type(one) is str for one in value)
 
 
-def _signed(fields: Mapping[str, Any]) -> Signed | None:
+def _signed(fields: Mapping[str, Any]) -> ApprovalSignature | None:
     match fields:
         case {
             "approved_by": list(by),
             "approval": {"statement": str(said), "signature": str(signature), "key": str(key)},
         } if all(type(one) is str for one in by):
-            return Signed(by, said, signature, key)
+            return ApprovalSignature(by, said, signature, key)
     return None
 
 

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Mapping
 
 from lockbox.audit.log.checkpoint import Checkpoint, named
 from lockbox.audit.log.merkle import EMPTY_ROOT, BadProof, check_consistency
-from lockbox.audit.verifier.event_checks import Restore
-from lockbox.audit.verifier.export_format import Findings, Header, Kind
+from lockbox.audit.verifier.event_checks import RestoreRecord
+from lockbox.audit.verifier.export_format import ExportHeader, FindingKind, Findings
 
 
-class Holding:
+class ConsistencyChecker:
     """Takes the checkpoints first, and judges them once the file was read; `extended` are those that it extends."""
 
-    def __init__(self, header: Header, own: Checkpoint, findings: Findings) -> None:
+    def __init__(self, header: ExportHeader, own: Checkpoint, findings: Findings) -> None:
         self.extended: list[Checkpoint] = []
         self._header, self._own, self._findings = header, own, findings
         self._base, self._generation = named(own.origin)
@@ -33,13 +33,13 @@ class Holding:
                 f"you have verified this log as {base}; here it is called {self._base}, and a log never changes its "
                 "name: ask why, before you trust it"
             )
-            self._findings.add(Kind.UNPROVEN, message)
+            self._findings.add(FindingKind.UNPROVEN, message)
         elif (generation, last.size) > (self._generation, own.size):
             message = (
                 f"you have verified a newer export of this log, of {last.size} events ({last.at}); this one has "
                 f"{own.size}. That is well for a file that you kept from before; a fresh one is never shorter"
             )
-            self._findings.add(Kind.NEWER_KNOWN, message)
+            self._findings.add(FindingKind.NEWER_KNOWN, message)
         else:
             self.take(last)
 
@@ -48,21 +48,21 @@ class Holding:
         own, (base, generation) = self._own, named(before.origin)
         if base != self._base:
             message = f"the checkpoint that you gave is of {before.origin}, not {own.origin}"
-            self._findings.add(Kind.ANOTHER_LOG, message)
+            self._findings.add(FindingKind.ANOTHER_LOG, message)
         elif generation > self._generation:
             message = f"the checkpoint that you gave is of {before.origin}, which began after {own.origin} had ended"
-            self._findings.add(Kind.OLDER, message)
+            self._findings.add(FindingKind.OLDER, message)
         elif generation < self._generation:
             self._earlier.append((generation, before))
         elif before.size > own.size:
             message = (
                 f"the export ends at {own.size} events; a checkpoint seen before ({before.at}) has {before.size}"
             )
-            self._findings.add(Kind.OLDER, message)
+            self._findings.add(FindingKind.OLDER, message)
         else:
             self._waiting.append(before)
 
-    def finish(self, roots: Mapping[int, bytes], restores: Iterable[Restore]) -> None:
+    def finish(self, roots: Mapping[int, bytes], restores: Iterable[RestoreRecord]) -> None:
         """Judge what was taken by the roots that the log had; `restores` are what its events say of back-ups."""
         for before in self._waiting:
             self._within(before, roots)
@@ -72,7 +72,7 @@ class Holding:
                 self._common[before.origin] = before.size
             elif self._fits(before) is False:
                 message = f"of {before.origin} at {before.size} events you gave checkpoints with different roots"
-                self._findings.add(Kind.FORKED, message)
+                self._findings.add(FindingKind.FORKED, message)
             elif self._header.whole:
                 self._restored(generation, before, roots, list(restores))
             else:
@@ -80,7 +80,7 @@ class Holding:
                     f"the log began anew, as {self._own.origin}, after a back-up was restored; "
                     f"how it follows on {before.origin} only a whole export shows"
                 )
-                self._findings.add(Kind.UNPROVEN, message)
+                self._findings.add(FindingKind.UNPROVEN, message)
 
     def _extends(self, before: Checkpoint, roots: Mapping[int, bytes]) -> bool | None:
         """Return whether the log has only grown since; None where nothing here shows it."""
@@ -111,10 +111,10 @@ class Holding:
             self._not_shown(before.size)
         else:
             message = f"the log does not extend what it was at {before.size} events ({before.at})"
-            self._findings.add(Kind.FORKED, message)
+            self._findings.add(FindingKind.FORKED, message)
 
     def _restored(
-        self, generation: int, before: Checkpoint, roots: Mapping[int, bytes], restores: list[Restore]
+        self, generation: int, before: Checkpoint, roots: Mapping[int, bytes], restores: list[RestoreRecord]
     ) -> None:
         """Say how the log follows on a checkpoint of an earlier generation, whose root it has not."""
         later = [
@@ -127,19 +127,19 @@ class Holding:
         roots_then = {one.shipped[2] for one in later if one.shipped[:2] == shipped}
         if first is None:
             message = f"the log began anew as {self._own.origin}, and no event of it says why it left {before.origin}"
-            self._findings.add(Kind.FORKED, message)
+            self._findings.add(FindingKind.FORKED, message)
         elif roots_then - {base64.b64encode(before.root).decode()}:
             message = f"the restore of {first.at} names another root for {before.size} events than you were given"
-            self._findings.add(Kind.FORKED, message, number=first.number)
+            self._findings.add(FindingKind.FORKED, message, number=first.number)
         elif before.size > first.size:
             self._given_up(before, first)
         elif before.size in roots or before.size == 0:
             message = f"the log does not extend what it was at {before.size} events, before it was restored"
-            self._findings.add(Kind.FORKED, message)
+            self._findings.add(FindingKind.FORKED, message)
         else:
             self._not_shown(before.size)
 
-    def _given_up(self, before: Checkpoint, restore: Restore) -> None:
+    def _given_up(self, before: Checkpoint, restore: RestoreRecord) -> None:
         common = self._common.get(before.origin)
         proven = f"that the first {common} are the same is shown" if common else "that they are the same is not shown"
         message = (
@@ -147,10 +147,10 @@ class Holding:
             f"up what came after them, to which your checkpoint of {before.size} belongs; {proven}. Give your newest "
             f"checkpoint of at most {restore.size} events, and ask what was given up"
         )
-        self._findings.add(Kind.RESTORED, message, number=restore.number)
+        self._findings.add(FindingKind.RESTORED, message, number=restore.number)
 
     def _not_shown(self, size: int) -> None:
         message = (
             f"nothing here shows that the log extends what it was at {size} events; export it again with since={size}"
         )
-        self._findings.add(Kind.UNPROVEN, message)
+        self._findings.add(FindingKind.UNPROVEN, message)

@@ -11,10 +11,10 @@ from uuid import UUID
 
 from lockbox.audit.canonical import commitment, decoded, instant
 from lockbox.audit.log.checkpoint import VerifierKey
-from lockbox.audit.verifier.approval_checks import SUBMISSION, Approved
-from lockbox.audit.verifier.export_format import Detail, Entry, Findings, Kind
-from lockbox.audit.verifier.move_checks import InOrder, Requests
-from lockbox.audit.verifier.signed_approvals import NO_APPROVERS, Approvers, SignedApprovals
+from lockbox.audit.verifier.approval_checks import SUBMISSION, ApprovalChecker
+from lockbox.audit.verifier.export_format import EventLine, FindingKind, Findings, PersonalDetail
+from lockbox.audit.verifier.move_checks import MoveChecker, MoveSequencer
+from lockbox.audit.verifier.signed_approvals import NO_APPROVERS, Approvers, PasskeyApprovalChecker
 
 SERVICE, RESOURCES = "service", "resources"
 ASKING = ("submit", "endorse")
@@ -35,7 +35,7 @@ ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=T
 ENCODE_IN_ORDER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-def said(body: bytes) -> dict[str, Any]:
+def parsed_body(body: bytes) -> dict[str, Any]:
     """Return what a body says; nothing where it is no object of JSON."""
     try:
         found = json.loads(body)
@@ -44,7 +44,7 @@ def said(body: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def held_against(
+def compare_columns(
     body: bytes, columns: Mapping[str, Any], details: Mapping[str, tuple[str, str]]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return what a body says of an event, and the names of the columns and the values that say something else.
@@ -52,7 +52,7 @@ def held_against(
     The id is that of the row, by which others know it; and so is what an event cannot be without, where a body lacks
     it.
     """
-    found = said(body)
+    found = parsed_body(body)
     other = [name for name in MEMBERS if found.get(name) != _written(columns[name])]
     members = dict(columns) | {name: _read(name, found.get(name), columns[name]) for name in other}
     return members, (*other, *_foreign(found, details))
@@ -66,7 +66,7 @@ def submitted(found: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def item(body: bytes, details: Mapping[str, tuple[str, str]]) -> str | None:
     """Return what a request is about by its first move: the service, and the resources unless they are gone."""
-    found = said(body)
+    found = parsed_body(body)
     asked = submitted(found)
     if not isinstance(asked.get(SERVICE), str):
         return None
@@ -192,7 +192,7 @@ def _compact(id_: str) -> bytes | str:
 
 
 @dataclass(frozen=True)
-class Restore:
+class RestoreRecord:
     """What an event says of a back-up that was restored: the log went on from its first `size` events.
 
     `shipped` is the origin, the size and the root (in base64) of the newest checkpoint that was out then.
@@ -205,7 +205,7 @@ class Restore:
 
 
 @dataclass
-class Bodies:
+class EventChecker:
     """Checks the events of one log, whose hashes are good, one after the other.
 
     `tenant` is whose log it is, None for the vendor's own; `log` is its id; `whole` is whether every move must be
@@ -219,33 +219,33 @@ class Bodies:
     findings: Findings
     keys: Iterable[VerifierKey] = ()
     removed: int = 0
-    restores: list[Restore] = field(default_factory=list)
+    restores: list[RestoreRecord] = field(default_factory=list)
     details: int = 0
     left_out: int = 0
     approvers: Approvers = NO_APPROVERS
-    requests: Requests = field(init=False)
-    approved: Approved = field(init=False)
-    signed: SignedApprovals = field(init=False)
+    requests: MoveChecker = field(init=False)
+    approved: ApprovalChecker = field(init=False)
+    signed: PasskeyApprovalChecker = field(init=False)
     _ids: set[bytes | str] = field(default_factory=set)
-    _in_order: InOrder[Taken] = field(default_factory=InOrder)
+    _in_order: MoveSequencer[Taken] = field(default_factory=MoveSequencer)
 
     def __post_init__(self) -> None:
-        self.requests = Requests(self.findings)
-        self.approved = Approved(self.keys, self.findings)
-        self.signed = SignedApprovals(self.tenant, self.approvers, self.findings)
+        self.requests = MoveChecker(self.findings)
+        self.approved = ApprovalChecker(self.keys, self.findings)
+        self.signed = PasskeyApprovalChecker(self.tenant, self.approvers, self.findings)
 
-    def check(self, line: int, entry: Entry) -> None:
+    def check(self, line: int, entry: EventLine) -> None:
         """Check one event."""
         try:
             fields = fields_of(entry.body)
         except NotCanonical:
             message = "the body is not in the canonical form of RFC 8785"
-            self.findings.add(Kind.NOT_CANONICAL, message, line=line, number=entry.number)
+            self.findings.add(FindingKind.NOT_CANONICAL, message, line=line, number=entry.number)
             return
         where: dict[str, Any] = {"line": line, "number": entry.number, "event": str(fields.get("id"))}
         if name := next(_malformed(fields), None):
             message = f"the body's {name} is missing, or not of the form that it must have"
-            self.findings.add(Kind.MALFORMED, message, **where)
+            self.findings.add(FindingKind.MALFORMED, message, **where)
             return
         self._check_place(fields, where)
         shown = self._check_details(fields["personal"], entry.personal, where)
@@ -282,16 +282,16 @@ class Bodies:
     def _check_place(self, fields: Mapping[str, Any], where: dict[str, Any]) -> None:
         """Say whether the event is of another log or tenant, or has the id of an earlier one."""
         if fields["log"] != self.log:
-            self.findings.add(Kind.FOREIGN, f"this event was sealed in another log, {fields['log']}", **where)
+            self.findings.add(FindingKind.FOREIGN, f"this event was sealed in another log, {fields['log']}", **where)
         elif self.tenant is not None and fields["tenant_id"] != self.tenant:
-            self.findings.add(Kind.FOREIGN, f"this event is of {fields['tenant_id'] or 'the vendor'}", **where)
+            self.findings.add(FindingKind.FOREIGN, f"this event is of {fields['tenant_id'] or 'the vendor'}", **where)
         id_ = _compact(fields["id"])
         if id_ in self._ids:
-            self.findings.add(Kind.DOUBLED, "an earlier event has the same id", **where)
+            self.findings.add(FindingKind.DOUBLED, "an earlier event has the same id", **where)
         self._ids.add(id_)
 
     def _check_details(
-        self, committed: Mapping[str, object], shown: Mapping[str, Detail], where: dict[str, Any]
+        self, committed: Mapping[str, object], shown: Mapping[str, PersonalDetail], where: dict[str, Any]
     ) -> dict[str, str]:
         """Return the personal values that are those which the event commits to."""
         good = {}
@@ -300,7 +300,7 @@ class Bodies:
                 good[name] = detail.value
             else:
                 message = f"the value shown as {name} is not the one that the event commits to"
-                self.findings.add(Kind.COMMITMENT, message, **where)
+                self.findings.add(FindingKind.COMMITMENT, message, **where)
         self.details += len(shown)
         self.left_out += len(committed.keys() - shown.keys())
         return good
@@ -322,4 +322,4 @@ class Bodies:
                 "shipped_size": int(shipped),
                 "shipped_root": str(root),
             } if 0 <= size <= number:
-                self.restores.append(Restore(number, at, size, (origin, shipped, root)))
+                self.restores.append(RestoreRecord(number, at, size, (origin, shipped, root)))

@@ -17,7 +17,7 @@ SALT_BYTES = 16
 T = TypeVar("T", bound="Line")
 
 
-class Kind(StrEnum):
+class FindingKind(StrEnum):
     """What is wrong with an export."""
 
     EDITED = "edited"
@@ -45,7 +45,7 @@ class Kind(StrEnum):
     PASSKEY = "signature by passkey"
 
 
-UNSURE = frozenset({Kind.UNPROVEN, Kind.RESTORED, Kind.FUTURE, Kind.NEWER_KNOWN})
+UNSURE = frozenset({FindingKind.UNPROVEN, FindingKind.RESTORED, FindingKind.FUTURE, FindingKind.NEWER_KNOWN})
 """What is no contradiction: something could not be shown."""
 
 
@@ -53,7 +53,7 @@ UNSURE = frozenset({Kind.UNPROVEN, Kind.RESTORED, Kind.FUTURE, Kind.NEWER_KNOWN}
 class Finding:
     """One thing that is wrong, and where: the line of the file, the number in the log, the event's id."""
 
-    kind: Kind
+    kind: FindingKind
     message: str
     line: int | None = None
     number: int | None = None
@@ -72,7 +72,7 @@ class Findings:
 
     first: list[Finding] = field(default_factory=list)
     count: int = 0
-    kinds: set[Kind] = field(default_factory=set)
+    kinds: set[FindingKind] = field(default_factory=set)
 
     @property
     def is_contradicted(self) -> bool:
@@ -81,7 +81,7 @@ class Findings:
 
     def add(
         self,
-        kind: Kind,
+        kind: FindingKind,
         message: str,
         *,
         line: int | None = None,
@@ -100,7 +100,7 @@ class Unreadable(Exception):  # noqa: N818 - it names what was found
 
 
 @dataclass(frozen=True)
-class Header:
+class ExportHeader:
     """What an export says of itself, and the signed checkpoint that it is to be held against.
 
     `consistency` has, for older sizes that the exporter was told, the proof that the log has only grown since.
@@ -126,7 +126,7 @@ class TileLine:
 
 
 @dataclass(frozen=True)
-class Detail:
+class PersonalDetail:
     """A personal value that still stands, and its salt."""
 
     salt: bytes
@@ -134,17 +134,17 @@ class Detail:
 
 
 @dataclass(frozen=True)
-class Entry:
+class EventLine:
     """One event; `proof` is its audit path, None in a whole export."""
 
     number: int
     body: bytes
-    personal: Mapping[str, Detail]
+    personal: Mapping[str, PersonalDetail]
     proof: list[bytes] | None
 
 
 @dataclass(frozen=True)
-class Gap:
+class GapLine:
     """Events that are not in the file, for retention has removed them.
 
     `hashes` are those of the complete subtrees that make up whole tiles that were removed.
@@ -156,13 +156,13 @@ class Gap:
 
 
 @dataclass(frozen=True)
-class End:
+class EndLine:
     """The last line: how many lines were events."""
 
     events: int
 
 
-Line = Header | TileLine | Entry | Gap | End
+Line = ExportHeader | TileLine | EventLine | GapLine | EndLine
 
 
 def parts(start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -214,19 +214,19 @@ def _line(said: dict[str, Any]) -> Line:
     match said:
         case {"number": number, "body": str(body), "personal": dict(personal), **rest}:
             proof = _hashes(rest.pop("proof")) if "proof" in rest else None
-            return _alone(rest, Entry(_number(number), body.encode(), _details(personal), proof))
+            return _alone(rest, EventLine(_number(number), body.encode(), _details(personal), proof))
         case {"tile": number, "leaves": list(leaves), "proof": list(proof), **rest}:
             return _alone(rest, TileLine(_number(number), _hashes(leaves, WIDTH), _hashes(proof)))
         case {"removed": {"from": start, "to": end, "hashes": list(hashes), **more}, **rest}:
             return _alone(rest | more, _gap(start, end, _hashes(hashes)))
         case {"end": {"events": events, **more}, **rest}:
-            return _alone(rest | more, End(_number(events)))
+            return _alone(rest | more, EndLine(_number(events)))
         case {"export": str(), **rest}:
             return _header(said)
     raise ValueError
 
 
-def _header(said: dict[str, Any]) -> Header:
+def _header(said: dict[str, Any]) -> ExportHeader:
     if said.pop("export") != FORMAT:
         raise Unreadable(f"this is an export of another format than {FORMAT}")
     for text in (said["origin"], said["log"], said["checkpoint"], *said["asked"], *said["asked"].values()):
@@ -235,7 +235,7 @@ def _header(said: dict[str, Any]) -> Header:
         raise TypeError
     for name in ("generation", "size"):
         _number(said[name])
-    return Header(consistency=_proofs(said.pop("consistency")), **said)
+    return ExportHeader(consistency=_proofs(said.pop("consistency")), **said)
 
 
 def _proofs(given: list[Any]) -> dict[int, list[bytes]]:
@@ -249,8 +249,8 @@ def _proofs(given: list[Any]) -> dict[int, list[bytes]]:
     return found
 
 
-def _gap(start: object, end: object, hashes: list[bytes]) -> Gap:
-    gap = Gap(_number(start), _number(end), hashes)
+def _gap(start: object, end: object, hashes: list[bytes]) -> GapLine:
+    gap = GapLine(_number(start), _number(end), hashes)
     if gap.start >= gap.end:
         raise ValueError
     return gap
@@ -276,16 +276,16 @@ def _hashes(values: list[Any], most: int = MOST_HASHES) -> list[bytes]:
     return hashes
 
 
-def _details(personal: Mapping[str, Any]) -> dict[str, Detail]:
+def _details(personal: Mapping[str, Any]) -> dict[str, PersonalDetail]:
     # What no text can hold can be written in JSON, and neither be hashed nor shown.
     return {name.encode().decode(): _detail(one) for name, one in personal.items()}
 
 
-def _detail(given: object) -> Detail:
+def _detail(given: object) -> PersonalDetail:
     match given:
         case {"salt": str(salt), "value": str(value), **rest} if not rest:
             value.encode()
-            detail = Detail(decoded(salt), value)
+            detail = PersonalDetail(decoded(salt), value)
             if len(detail.salt) == SALT_BYTES:
                 return detail
     raise ValueError

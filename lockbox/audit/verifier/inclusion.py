@@ -4,39 +4,41 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 
-from lockbox.audit.log.merkle import WIDTH, WIDTH_BITS, BadProof, Growing, check_inclusion, leaf_hash, root_of
-from lockbox.audit.verifier.event_checks import Bodies
-from lockbox.audit.verifier.export_format import Entry, Findings, Gap, Kind, TileLine, parts
+from lockbox.audit.log.merkle import WIDTH, WIDTH_BITS, BadProof, CompactRange, check_inclusion, leaf_hash, root_of
+from lockbox.audit.verifier.event_checks import EventChecker
+from lockbox.audit.verifier.export_format import EventLine, FindingKind, Findings, GapLine, TileLine, parts
 
 MOST_ROWS = 4 * WIDTH
 
 
 @dataclass(frozen=True)
-class Row:
+class EventRow:
     """An event as it stands in the file: its line, what it says, and its hash."""
 
     line: int
-    entry: Entry
+    entry: EventLine
     leaf: bytes
 
 
-class Placing:
+class InclusionChecker:
     """Takes the lines of a whole export in order, tile by tile, and never holds more than one of them.
 
     `older` are the sizes at which the log was seen before; `roots` become the roots that it had at those.
     """
 
-    def __init__(self, size: int, root: bytes, bodies: Bodies, findings: Findings, older: Iterable[int]) -> None:
+    def __init__(
+        self, size: int, root: bytes, bodies: EventChecker, findings: Findings, older: Iterable[int]
+    ) -> None:
         self.roots: dict[int, bytes] = {}
         self.removed: list[tuple[int, int]] = []
         self._size, self._root = size, root
         self._bodies, self._findings = bodies, findings
         self._older = sorted(older)
-        self._growing = Growing()
+        self._growing = CompactRange()
         self._at = 0
         self._tile: TileLine | None = None
-        self._rows: list[Row] = []
-        self._gaps: list[Gap] = []
+        self._rows: list[EventRow] = []
+        self._gaps: list[GapLine] = []
         self._passed = 0
 
     def tile(self, line: int, tile: TileLine) -> None:
@@ -44,7 +46,7 @@ class Placing:
         self._close()
         start = tile.tile * WIDTH
         if start < self._at or start >= self._size:
-            self._findings.add(Kind.INSERTED, f"the tile {tile.tile} stands where none belongs", line=line)
+            self._findings.add(FindingKind.INSERTED, f"the tile {tile.tile} stands where none belongs", line=line)
             return
         self._missed(start, line)
         last = (self._size + WIDTH - 1) // WIDTH
@@ -55,22 +57,22 @@ class Placing:
         except BadProof:
             end = min(start + WIDTH, self._size)
             message = f"the hashes of the events {start} to {end - 1} do not lead to the signed root"
-            self._findings.add(Kind.EDITED, message, line=line)
+            self._findings.add(FindingKind.EDITED, message, line=line)
         self._tile = tile
         self._at = min(start + WIDTH, self._size)
 
-    def event(self, line: int, entry: Entry) -> None:
+    def event(self, line: int, entry: EventLine) -> None:
         """Take an event of the tile that has begun."""
         if self._gaps and entry.number < self._gaps[-1].start:
             message = f"this event stands behind the event {self._passed - 1}"
-            self._findings.add(Kind.REORDERED, message, line=line, number=entry.number)
+            self._findings.add(FindingKind.REORDERED, message, line=line, number=entry.number)
         if len(self._rows) < MOST_ROWS:
             self._passed = max(self._passed, min(entry.number + 1, self._at))
-            self._rows.append(Row(line, entry, leaf_hash(entry.body)))
+            self._rows.append(EventRow(line, entry, leaf_hash(entry.body)))
         else:
-            self._findings.add(Kind.INSERTED, "more events than a tile has", line=line, number=entry.number)
+            self._findings.add(FindingKind.INSERTED, "more events than a tile has", line=line, number=entry.number)
 
-    def gap(self, line: int, gap: Gap) -> None:
+    def gap(self, line: int, gap: GapLine) -> None:
         """Take what is not in the file: within the tile that has begun, or whole tiles that were removed."""
         start = self._tile.tile * WIDTH if self._tile else self._at
         if self._tile and max(start, self._passed) <= gap.start and gap.end <= self._at and not gap.hashes:
@@ -81,31 +83,33 @@ class Placing:
             self._skip(line, gap)
         else:
             message = f"the events {gap.start} to {gap.end - 1} are said to be missing where they do not belong"
-            self._findings.add(Kind.DAMAGED, message, line=line)
+            self._findings.add(FindingKind.DAMAGED, message, line=line)
 
     def finish(self, *, is_cut: bool) -> None:
         """Say what is missing at the end, and whether all of it leads to the root."""
         self._close(is_cut=is_cut)
         if self._at < self._size:
             message = f"the events {self._at} to {self._size - 1} are missing: the file has been cut off"
-            self._findings.add(Kind.TRUNCATED, message)
+            self._findings.add(FindingKind.TRUNCATED, message)
         elif not self._findings.is_contradicted and self._growing.root != self._root:
-            self._findings.add(Kind.EDITED, "the hashes of what was removed do not lead to the signed root")
+            self._findings.add(FindingKind.EDITED, "the hashes of what was removed do not lead to the signed root")
         self._unexplained()
 
     def _missed(self, start: int, line: int) -> None:
         if start > self._at:
             message = f"the events {self._at} to {start - 1} are missing before this"
-            self._findings.add(Kind.REMOVED, message, line=line, number=self._at)
+            self._findings.add(FindingKind.REMOVED, message, line=line, number=self._at)
 
-    def _skip(self, line: int, gap: Gap) -> None:
+    def _skip(self, line: int, gap: GapLine) -> None:
         subtrees = list(parts(gap.start, gap.end))
         try:
             for (level, number), hashed in zip(subtrees, gap.hashes, strict=True):
                 self._growing.add(hashed, level)
                 self._seen_at((number + 1) << level)
         except ValueError:
-            self._findings.add(Kind.DAMAGED, "these hashes are not those of what is said to be removed", line=line)
+            self._findings.add(
+                FindingKind.DAMAGED, "these hashes are not those of what is said to be removed", line=line
+            )
         self._at = gap.end
         self._note_removed(gap)
 
@@ -116,7 +120,7 @@ class Placing:
         if tile is None:
             for row in rows:
                 message = "this event stands outside of every tile"
-                self._findings.add(Kind.INSERTED, message, line=row.line, number=row.entry.number)
+                self._findings.add(FindingKind.INSERTED, message, line=row.line, number=row.entry.number)
             return
         for gap in gaps:
             self._note_removed(gap)
@@ -127,7 +131,7 @@ class Placing:
         if [(row.entry.number, row.leaf) for row in rows] == [(number, leaves[number]) for number in due]:
             good = rows
         else:
-            good = list(_Misplaced(leaves, due, self._findings, is_cut=is_cut).judge(rows))
+            good = list(_TileMismatch(leaves, due, self._findings, is_cut=is_cut).judge(rows))
         for row in good:
             self._bodies.check(row.line, row.entry)
         self._grow(tile)
@@ -152,7 +156,7 @@ class Placing:
         if size in self._older:
             self.roots[size] = self._growing.root
 
-    def _note_removed(self, gap: Gap) -> None:
+    def _note_removed(self, gap: GapLine) -> None:
         self._bodies.requests.removed_before = True
         if self.removed and self.removed[-1][1] == gap.start:
             self.removed[-1] = (self.removed[-1][0], gap.end)
@@ -167,13 +171,13 @@ class Placing:
                 message = (
                     f"the events {start} to {end - 1} are said to be removed, and only a log's beginning ever is"
                 )
-                self._findings.add(Kind.REMOVED, message, number=start)
+                self._findings.add(FindingKind.REMOVED, message, number=start)
             elif at < end:
                 message = f"the events {at} to {end - 1} are said to be removed, which no event of the log says"
-                self._findings.add(Kind.REMOVED, message, number=at)
+                self._findings.add(FindingKind.REMOVED, message, number=at)
 
 
-class _Misplaced:
+class _TileMismatch:
     """Names what is wrong in a tile whose events are not those that its hashes say."""
 
     def __init__(self, leaves: Mapping[int, bytes], due: list[int], findings: Findings, *, is_cut: bool) -> None:
@@ -182,49 +186,49 @@ class _Misplaced:
         self._findings = findings
         self._is_cut = is_cut
 
-    def judge(self, rows: list[Row]) -> Iterator[Row]:
+    def judge(self, rows: list[EventRow]) -> Iterator[EventRow]:
         """Note what is wrong, and yield the events that are as they were."""
         before = self._findings.count
-        found: dict[int, Row] = {}
+        found: dict[int, EventRow] = {}
         strangers = []
         for row in rows:
             number = self._place.get(row.leaf)
             if number is None:
                 strangers.append(row)
             elif number in found:
-                self._say(Kind.INSERTED, row, f"this is the event {number} a second time")
+                self._say(FindingKind.INSERTED, row, f"this is the event {number} a second time")
             elif number not in self._due:
-                self._say(Kind.DAMAGED, row, f"the event {number} is there, and said not to be")
+                self._say(FindingKind.DAMAGED, row, f"the event {number} is there, and said not to be")
             else:
                 found[number] = row
         missing = [number for number in self._due if number not in found]
         for row in strangers:
             if row.entry.number in missing:
                 missing.remove(row.entry.number)
-                self._say(Kind.EDITED, row, "this event is not as it was sealed")
+                self._say(FindingKind.EDITED, row, "this event is not as it was sealed")
             else:
-                self._say(Kind.INSERTED, row, "this event was never sealed in this place")
+                self._say(FindingKind.INSERTED, row, "this event was never sealed in this place")
         self._say_missing(missing, max(found, default=-1))
         self._say_order(found)
         if before == self._findings.count:
             for number, row in found.items():
                 if row.entry.number != number:
-                    self._say(Kind.EDITED, row, f"this is the event {number}, under another number")
+                    self._say(FindingKind.EDITED, row, f"this is the event {number}, under another number")
         yield from found.values()
 
     def _say_missing(self, missing: list[int], last: int) -> None:
         tail = [number for number in missing if number > last] if self._is_cut else []
         if tail:
             message = f"the events from {tail[0]} on are missing: the file has been cut off"
-            self._findings.add(Kind.TRUNCATED, message, number=tail[0])
+            self._findings.add(FindingKind.TRUNCATED, message, number=tail[0])
         for number in missing[: len(missing) - len(tail)]:
-            self._findings.add(Kind.REMOVED, f"the event {number} is missing", number=number)
+            self._findings.add(FindingKind.REMOVED, f"the event {number} is missing", number=number)
 
-    def _say_order(self, found: Mapping[int, Row]) -> None:
+    def _say_order(self, found: Mapping[int, EventRow]) -> None:
         for place, (number, row) in zip(sorted(found), found.items(), strict=True):
             if place != number:
-                self._say(Kind.REORDERED, row, f"the event {number} stands where the event {place} belongs")
+                self._say(FindingKind.REORDERED, row, f"the event {number} stands where the event {place} belongs")
                 return
 
-    def _say(self, kind: Kind, row: Row, message: str) -> None:
+    def _say(self, kind: FindingKind, row: EventRow, message: str) -> None:
         self._findings.add(kind, message, line=row.line, number=row.entry.number)

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from lockbox.audit.verifier.export_format import Findings, Kind
+from lockbox.audit.verifier.export_format import FindingKind, Findings
 
 OPEN = frozenset({"reviewing", "pending", "active"})
 
 
 @dataclass
-class Known:
+class KnownMoves:
     """The moves of one request that are known: all from `first` to before `next`, some behind and some ahead.
 
     `last` is the highest of them all, `begin` the move with which the log of the request begins, `end` the move to a
@@ -56,7 +56,7 @@ class Known:
 
 
 @dataclass
-class Requests:
+class MoveChecker:
     """Takes the moves of a log in order; of a request that is over only the id is kept, of others a few numbers.
 
     `removed_before` is whether retention has removed something: then a request may begin later than it did.
@@ -64,7 +64,7 @@ class Requests:
 
     findings: Findings
     removed_before: bool = False
-    _known: dict[str, Known] = field(default_factory=dict)
+    _known: dict[str, KnownMoves] = field(default_factory=dict)
     _over: set[str] = field(default_factory=set)
 
     def take(self, request: str, seq: int, to_state: str, where: Mapping[str, Any], *, begins: bool) -> None:
@@ -72,7 +72,7 @@ class Requests:
         if request in self._over:
             self._say(f"request {request} has its move {seq} behind its end, or twice", where)
             return
-        known = self._known.setdefault(request, Known(seq, seq))
+        known = self._known.setdefault(request, KnownMoves(seq, seq))
         if not known.take(seq):
             self._say(f"request {request} has its move {seq} twice", where)
             return
@@ -100,17 +100,17 @@ class Requests:
                 lacks = known.first - 1
             if lacks is not None:
                 message = f"request {request} lacks its move {lacks}; others up to {known.last} are there"
-                self.findings.add(Kind.GAP_IN_MOVES, message)
+                self.findings.add(FindingKind.GAP_IN_MOVES, message)
 
     def _say(self, message: str, where: Mapping[str, Any]) -> None:
-        self.findings.add(Kind.GAP_IN_MOVES, message, **where)
+        self.findings.add(FindingKind.GAP_IN_MOVES, message, **where)
 
 
 Move = TypeVar("Move")
 
 
 @dataclass
-class InOrder(Generic[Move]):
+class MoveSequencer(Generic[Move]):
     """Hands on the moves of each request in the order of their `seq`, which need not be that in which they stand.
 
     Those that stand before the one with which their request begins wait for it, or for the end of the file.

@@ -19,14 +19,14 @@ KEY = re.compile(r"^(?:> ?)*Key:? (\S+\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44})[ ]*$", r
 
 
 @dataclass(frozen=True)
-class Mailed:
+class SavedCheckpoint:
     """A signed note, and the keys that stand in the same file: whoever trusts the mail has them from it."""
 
     note: str
     keys: tuple[VerifierKey, ...]
 
 
-def read(raw: bytes) -> Mailed:
+def read(raw: bytes) -> SavedCheckpoint:
     """Return the first checkpoint in a file: of a note alone, of a saved mail, or of its text.
 
     Raises:
@@ -36,7 +36,7 @@ def read(raw: bytes) -> Mailed:
         if found := NOTE.search(text):
             quote = found["quote"]
             lines = [line.removeprefix(quote).removeprefix(quote.rstrip()) for line in found[0].split("\n")]
-            return Mailed(saved("\n".join(lines)), tuple(_keys(text[found.end() :])))
+            return SavedCheckpoint(saved("\n".join(lines)), tuple(_keys(text[found.end() :])))
     raise BadNote("there is no checkpoint in it: give the note, or the mail of a digest as it was saved")
 
 

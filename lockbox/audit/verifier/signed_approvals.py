@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from lockbox.audit.canonical import canonical, decoded
 from lockbox.audit.verifier import passkey_assertion
-from lockbox.audit.verifier.approval_checks import SUBMISSION, Bounds
-from lockbox.audit.verifier.export_format import Findings, Kind
+from lockbox.audit.verifier.approval_checks import SUBMISSION, ApprovalBounds
+from lockbox.audit.verifier.export_format import FindingKind, Findings
 from lockbox.audit.verifier.move_checks import OPEN
 from lockbox.audit.verifier.passkey_assertion import FORMAT, SIGNED, Assertion, BadAssertion, fingerprint
 
@@ -151,7 +151,7 @@ class Approvers:
 NO_APPROVERS = Approvers()
 
 
-class SignedApprovals:
+class PasskeyApprovalChecker:
     """Takes the moves of requests in order, and checks what passkeys signed against them and the customer's keys.
 
     `signed` were found good by a key that the customer gave, `hidden` of them over resources that the file does not
@@ -172,7 +172,7 @@ class SignedApprovals:
         self._findings = findings
         self._is_required = approvers.is_required
         self._asked: dict[str, dict[str, Any]] = {}
-        self._approved: dict[str, dict[str, Bounds | None]] = {}
+        self._approved: dict[str, dict[str, ApprovalBounds | None]] = {}
 
     def take(
         self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any], *, is_all_there: bool
@@ -201,13 +201,13 @@ class SignedApprovals:
         """Say what could not be checked where each approval has to be signed."""
         if self._is_required and self.unchecked:
             message = f"not checked without your approvers' keys: {self.unchecked} of the signatures by passkeys"
-            self._findings.add(Kind.UNPROVEN, message)
+            self._findings.add(FindingKind.UNPROVEN, message)
 
     def _take_approval(
         self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any], *, is_all_there: bool
     ) -> None:
         request, asked = fields["request_id"], self._asked.get(fields["request_id"])
-        said = Bounds.approved(fields, shown, asked) if asked else None
+        said = ApprovalBounds.approved(fields, shown, asked) if asked else None
         self._approved.setdefault(request, {})[str(fields.get("actor_id"))] = said
         if "assertion" in fields or "decision" in fields:
             try:
@@ -215,15 +215,15 @@ class SignedApprovals:
                     raise Mismatch("the log does not say what was asked for")  # noqa: TRY301 - as bad as another
                 self._check(fields, shown)
             except (Mismatch, BadAssertion) as wrong:
-                self._findings.add(Kind.PASSKEY, f"the approval's signature by passkey: {wrong}", **where)
+                self._findings.add(FindingKind.PASSKEY, f"the approval's signature by passkey: {wrong}", **where)
         elif SIGNED in (fields.get("approve_means"), fields.get("proof")):
             message = "this says that passkeys sign approvals, and no passkey has signed this one"
-            self._findings.add(Kind.PASSKEY, message, **where)
+            self._findings.add(FindingKind.PASSKEY, message, **where)
         else:
             self.attested[shown.get("name") or str(fields.get("actor_id"))] += 1
             if self._is_required:
                 message = "only the vendor's server says that this was approved: no passkey has signed it"
-                self._findings.add(Kind.PASSKEY, message, **where)
+                self._findings.add(FindingKind.PASSKEY, message, **where)
 
     def _check(self, fields: Mapping[str, Any], shown: Mapping[str, str]) -> None:
         statement = fields.get("decision")
@@ -257,23 +257,27 @@ class SignedApprovals:
         counted = fields.get("approved_by")
         people = {str(one) for one in counted} if isinstance(counted, list) else set()
         if asked is None and is_all_there and (self._has_keys or self._is_required):
-            self._findings.add(Kind.PASSKEY, "this opens a window, and the log lacks what was asked for", **where)
+            self._findings.add(
+                FindingKind.PASSKEY, "this opens a window, and the log lacks what was asked for", **where
+            )
         elif fields["action"] != APPROVE or not people:
-            self._findings.add(Kind.PASSKEY, "this opens a window that nobody of the customer approved", **where)
+            self._findings.add(
+                FindingKind.PASSKEY, "this opens a window that nobody of the customer approved", **where
+            )
         elif (missing := people - approved.keys()) and is_all_there:
             message = f"this counts an approval of {', '.join(sorted(missing))}, and the log has none of theirs"
-            self._findings.add(Kind.PASSKEY, message, **where)
+            self._findings.add(FindingKind.PASSKEY, message, **where)
         for person in sorted(people & approved.keys()):
             said = approved[person]
-            if asked and said and (how := Bounds.opened(fields, shown, asked).beyond(said)):
+            if asked and said and (how := ApprovalBounds.opened(fields, shown, asked).beyond(said)):
                 message = f"this opens a window {how} than {person} approved"
-                self._findings.add(Kind.PASSKEY, message, **where)
+                self._findings.add(FindingKind.PASSKEY, message, **where)
 
     def _take_alone(self, where: Mapping[str, Any]) -> None:
         self.alone += 1
         if self._is_required:
             message = "the vendor opened this window alone, in another mode than enforce: no passkey has signed it"
-            self._findings.add(Kind.PASSKEY, message, **where)
+            self._findings.add(FindingKind.PASSKEY, message, **where)
 
 
 def _engineer(fields: Mapping[str, Any]) -> object:

@@ -9,10 +9,19 @@ from lockbox.audit.log.checkpoint import BadNote, Checkpoint, UnknownKey, Verifi
 from lockbox.audit.log.merkle import BadProof, check_inclusion, leaf_hash
 from lockbox.audit.verifier import export_format
 from lockbox.audit.verifier.approval_checks import NAME
-from lockbox.audit.verifier.consistency import Holding
-from lockbox.audit.verifier.event_checks import Bodies
-from lockbox.audit.verifier.export_format import End, Entry, Findings, Gap, Header, Kind, TileLine, Unreadable
-from lockbox.audit.verifier.inclusion import Placing
+from lockbox.audit.verifier.consistency import ConsistencyChecker
+from lockbox.audit.verifier.event_checks import EventChecker
+from lockbox.audit.verifier.export_format import (
+    EndLine,
+    EventLine,
+    ExportHeader,
+    FindingKind,
+    Findings,
+    GapLine,
+    TileLine,
+    Unreadable,
+)
+from lockbox.audit.verifier.inclusion import InclusionChecker
 from lockbox.audit.verifier.signed_approvals import NO_APPROVERS, Approvers
 
 GOOD, BAD, CANNOT_TELL, NO_EXPORT = 0, 1, 2, 3
@@ -23,7 +32,7 @@ Numbered = Iterator[tuple[int, bytes]]
 
 
 @dataclass
-class Verdict:
+class VerificationResult:
     """What a verifier says of a file: what it found, and what it has seen.
 
     `signer` is the trusted key that has signed, `extended` the checkpoints from another way that the log extends.
@@ -37,7 +46,7 @@ class Verdict:
     stopped, for enough was wrong; None where all was read.
     """
 
-    header: Header
+    header: ExportHeader
     at: str = ""
     signer: VerifierKey | None = None
     extended: list[Checkpoint] = field(default_factory=list)
@@ -82,7 +91,7 @@ def verify(
     now: datetime | None = None,
     most: int | None = None,
     approvers: Approvers = NO_APPROVERS,
-) -> Verdict:
+) -> VerificationResult:
     """Return the verdict on an export; memory grows with its events by no more than the id of each.
 
     Args:
@@ -99,13 +108,13 @@ def verify(
     """
     following = iter(lines)
     header = export_format.read(next(following, b""))
-    if not isinstance(header, Header):
+    if not isinstance(header, ExportHeader):
         raise Unreadable("an export begins with a line that says what it is")
-    verdict = Verdict(header)
+    verdict = VerificationResult(header)
     numbered = _until_enough(enumerate(following, 2), verdict, most)
     trusted = {key.id: key for key in keys if key.name != NAME}
     own = _own(header.checkpoint)
-    holding = Holding(header, own, verdict.findings)
+    holding = ConsistencyChecker(header, own, verdict.findings)
     for note in seen:
         if before := _signed(verdict, note, trusted, "a checkpoint that you gave"):
             holding.take(before)
@@ -113,7 +122,7 @@ def verify(
     if last:
         holding.take_last(_own(last))
     of_approvals = [key for key in keys if key.name == NAME]
-    bodies = Bodies(
+    bodies = EventChecker(
         _tenant_of(header),
         _tenant_of(header) or VENDORS_ID,
         header.whole,
@@ -135,16 +144,16 @@ def verify(
     return verdict
 
 
-def _check_generation(verdict: Verdict, bodies: Bodies) -> None:
+def _check_generation(verdict: VerificationResult, bodies: EventChecker) -> None:
     """Say that a log began anew and does not tell why: a whole export has the event, unless retention removed it."""
     header = verdict.header
     is_later = header.generation > 1 and not verdict.findings.is_contradicted
     if header.whole and is_later and not bodies.restores and not verdict.removed:
         message = f"the log began anew, as {header.origin}, and no event of it says that a back-up was restored"
-        verdict.findings.add(Kind.FORKED, message)
+        verdict.findings.add(FindingKind.FORKED, message)
 
 
-def _check_times(verdict: Verdict, signed: Iterable[Checkpoint], now: datetime) -> None:
+def _check_times(verdict: VerificationResult, signed: Iterable[Checkpoint], now: datetime) -> None:
     """Say which checkpoints were signed later than now: a clock is wrong, theirs or the one here."""
     for one in signed:
         try:
@@ -152,27 +161,27 @@ def _check_times(verdict: Verdict, signed: Iterable[Checkpoint], now: datetime) 
             is_later = at > now + CLOCKS_DIFFER
         except (TypeError, ValueError):
             message = f"the checkpoint of {one.size} events does not say in the right form when it was signed"
-            verdict.findings.add(Kind.FUTURE, message)
+            verdict.findings.add(FindingKind.FUTURE, message)
         else:
             if is_later:
                 message = (
                     f"the checkpoint of {one.size} events was signed at {one.at}, later than now: check the clocks"
                 )
-                verdict.findings.add(Kind.FUTURE, message)
+                verdict.findings.add(FindingKind.FUTURE, message)
 
 
-def _conclude(verdict: Verdict, bodies: Bodies, holding: Holding) -> None:
+def _conclude(verdict: VerificationResult, bodies: EventChecker, holding: ConsistencyChecker) -> None:
     """Count, and say what could not be checked."""
     findings = verdict.findings
     if verdict.said is not None and verdict.said != verdict.events and not findings.is_contradicted:
-        kind = Kind.REMOVED if verdict.said > verdict.events else Kind.INSERTED
+        kind = FindingKind.REMOVED if verdict.said > verdict.events else FindingKind.INSERTED
         findings.add(kind, f"there are {verdict.events} events, and the last line says {verdict.said}")
     verdict.extended = holding.extended
     verdict.details, verdict.left_out = bodies.details, bodies.left_out
     approved = bodies.approved
     if approved.unchecked:
         message = f"not checked without the key of approvals, {NAME}+…: {approved.unchecked} of the approvals"
-        findings.add(Kind.UNPROVEN, message)
+        findings.add(FindingKind.UNPROVEN, message)
     verdict.approvals, verdict.approvals_by_hash = approved.checked, approved.by_hash
     verdict.unchecked_approvals = approved.unchecked
     verdict.signed_approvals, verdict.unchecked_signatures = bodies.signed.signed, bodies.signed.unchecked
@@ -180,14 +189,16 @@ def _conclude(verdict: Verdict, bodies: Bodies, holding: Holding) -> None:
     verdict.attested, verdict.opened_alone = bodies.signed.attested, bodies.signed.alone
 
 
-def _signed(verdict: Verdict, note: str, keys: Mapping[bytes, VerifierKey], whose: str) -> Checkpoint | None:
+def _signed(
+    verdict: VerificationResult, note: str, keys: Mapping[bytes, VerifierKey], whose: str
+) -> Checkpoint | None:
     """Return a checkpoint that a trusted key has signed, or None and say why not."""
     try:
         said, verdict.signer = checkpoint.verify(note, keys)
     except UnknownKey as error:
-        verdict.findings.add(Kind.UNKNOWN_KEY, f"{whose} is {error}")
+        verdict.findings.add(FindingKind.UNKNOWN_KEY, f"{whose} is {error}")
     except WrongSignature as error:
-        verdict.findings.add(Kind.WRONG_SIGNATURE, f"{whose}: {error}")
+        verdict.findings.add(FindingKind.WRONG_SIGNATURE, f"{whose}: {error}")
     except BadNote as error:
         raise Unreadable(f"{whose}: {error}") from None
     else:
@@ -195,12 +206,12 @@ def _signed(verdict: Verdict, note: str, keys: Mapping[bytes, VerifierKey], whos
     return None
 
 
-def _check_signature(verdict: Verdict, own: Checkpoint, keys: Mapping[bytes, VerifierKey]) -> None:
+def _check_signature(verdict: VerificationResult, own: Checkpoint, keys: Mapping[bytes, VerifierKey]) -> None:
     header = verdict.header
     _signed(verdict, header.checkpoint, keys, "the export's checkpoint")
     if (own.origin, own.size) != (header.origin, header.size) or not _names_its_log(header):
         message = "the first line names another log or size than the checkpoint in it"
-        verdict.findings.add(Kind.EDITED, message, line=1)
+        verdict.findings.add(FindingKind.EDITED, message, line=1)
     verdict.at = own.at
 
 
@@ -209,7 +220,7 @@ def _log_of(origin: str) -> str:
     return checkpoint.named(origin)[0].rpartition("/audit/")[2]
 
 
-def _names_its_log(header: Header) -> bool:
+def _names_its_log(header: ExportHeader) -> bool:
     base, generation = checkpoint.named(header.origin)
     log = _log_of(header.origin)
     is_it = header.log == (VENDORS_ID if log == VENDORS else log) and base.endswith(f"/audit/{log}")
@@ -217,7 +228,7 @@ def _names_its_log(header: Header) -> bool:
     return is_it and (header.origin, header.generation) == (origin, generation)
 
 
-def _tenant_of(header: Header) -> str | None:
+def _tenant_of(header: ExportHeader) -> str | None:
     named = _log_of(header.origin)
     return None if named == VENDORS else named
 
@@ -229,7 +240,7 @@ def _own(note: str) -> Checkpoint:
         raise Unreadable("what the export has for a checkpoint is none") from None
 
 
-def _until_enough(numbered: Numbered, verdict: Verdict, most: int | None) -> Numbered:
+def _until_enough(numbered: Numbered, verdict: VerificationResult, most: int | None) -> Numbered:
     for line, raw in numbered:
         findings = verdict.findings
         if most is not None and findings.count >= most and findings.is_contradicted:
@@ -238,60 +249,62 @@ def _until_enough(numbered: Numbered, verdict: Verdict, most: int | None) -> Num
         yield line, raw
 
 
-def _read(verdict: Verdict, numbered: Numbered) -> Iterator[tuple[int, TileLine | Entry | Gap]]:
+def _read(verdict: VerificationResult, numbered: Numbered) -> Iterator[tuple[int, TileLine | EventLine | GapLine]]:
     """Yield what the lines say up to the last one, and say what is wrong with them."""
     end = None
     for line, raw in numbered:
         if end:
-            verdict.findings.add(Kind.INSERTED, "nothing comes behind the last line of an export", line=line)
+            verdict.findings.add(FindingKind.INSERTED, "nothing comes behind the last line of an export", line=line)
             continue
         try:
             said = export_format.read(raw)
         except Unreadable as error:
             if raw.endswith(b"\n") or len(raw) == export_format.LONGEST_LINE:
-                verdict.findings.add(Kind.DAMAGED, str(error), line=line)
+                verdict.findings.add(FindingKind.DAMAGED, str(error), line=line)
             continue
         match said:
-            case Header():
-                verdict.findings.add(Kind.INSERTED, "this is a first line, and not the first", line=line)
-            case End():
+            case ExportHeader():
+                verdict.findings.add(FindingKind.INSERTED, "this is a first line, and not the first", line=line)
+            case EndLine():
                 end = said
             case _:
-                verdict.events += isinstance(said, Entry)
+                verdict.events += isinstance(said, EventLine)
                 yield line, said
     if end is None and verdict.stopped_at is None:
-        verdict.findings.add(Kind.TRUNCATED, "the last line is missing: the file has been cut off")
+        verdict.findings.add(FindingKind.TRUNCATED, "the last line is missing: the file has been cut off")
     verdict.said = end.events if end else None
 
 
 def _whole(
-    verdict: Verdict, numbered: Numbered, bodies: Bodies, own: Checkpoint, sizes: Iterable[int]
+    verdict: VerificationResult, numbered: Numbered, bodies: EventChecker, own: Checkpoint, sizes: Iterable[int]
 ) -> Mapping[int, bytes]:
     """Check a whole export, and return the roots that the log had at some sizes."""
-    placing = Placing(own.size, own.root, bodies, verdict.findings, sizes)
+    placing = InclusionChecker(own.size, own.root, bodies, verdict.findings, sizes)
     for line, said in _read(verdict, numbered):
         match said:
             case TileLine():
                 placing.tile(line, said)
-            case Gap():
+            case GapLine():
                 placing.gap(line, said)
-            case Entry(proof=None):
+            case EventLine(proof=None):
                 placing.event(line, said)
-            case Entry():
-                verdict.findings.add(Kind.DAMAGED, "an event of a whole export has no proof of its own", line=line)
-    placing.finish(is_cut=Kind.TRUNCATED in verdict.findings.kinds)
+            case EventLine():
+                verdict.findings.add(
+                    FindingKind.DAMAGED, "an event of a whole export has no proof of its own", line=line
+                )
+    placing.finish(is_cut=FindingKind.TRUNCATED in verdict.findings.kinds)
     verdict.removed = placing.removed
     return placing.roots
 
 
-def _filtered(verdict: Verdict, numbered: Numbered, bodies: Bodies, own: Checkpoint) -> None:
+def _filtered(verdict: VerificationResult, numbered: Numbered, bodies: EventChecker, own: Checkpoint) -> None:
     last = -1
     for line, said in _read(verdict, numbered):
-        if not isinstance(said, Entry) or said.proof is None:
-            verdict.findings.add(Kind.DAMAGED, "this is no event with its proof", line=line)
+        if not isinstance(said, EventLine) or said.proof is None:
+            verdict.findings.add(FindingKind.DAMAGED, "this is no event with its proof", line=line)
             continue
         if said.number <= last:
-            kind = Kind.INSERTED if said.number == last else Kind.REORDERED
+            kind = FindingKind.INSERTED if said.number == last else FindingKind.REORDERED
             message = f"the event {said.number} comes behind the event {last}"
             verdict.findings.add(kind, message, line=line, number=said.number)
         is_next, last = said.number > last, max(last, said.number)
@@ -299,13 +312,13 @@ def _filtered(verdict: Verdict, numbered: Numbered, bodies: Bodies, own: Checkpo
             check_inclusion(leaf_hash(said.body), said.number, own.size, said.proof, own.root)
         except BadProof:
             message = "this event is not in the log as it was signed, not in this place and form"
-            verdict.findings.add(Kind.EDITED, message, line=line, number=said.number)
+            verdict.findings.add(FindingKind.EDITED, message, line=line, number=said.number)
         else:
             if is_next:
                 bodies.check(line, said)
 
 
-def word(verdict: Verdict) -> str:
+def word(verdict: VerificationResult) -> str:
     """Return the verdict in a sentence."""
     if verdict.exit_code == BAD:
         return "Tampered."
@@ -321,7 +334,7 @@ def day(at: str) -> str:
     return f"{at[:10]} {at[11:16]} UTC"
 
 
-def whole(verdict: Verdict) -> str:
+def whole(verdict: VerificationResult) -> str:
     """Return what the file is."""
     kind = "whole" if verdict.header.whole else "filtered"
     events = counted(verdict.events, "event")
@@ -333,7 +346,7 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def remarks(verdict: Verdict) -> Iterator[str]:
+def remarks(verdict: VerificationResult) -> Iterator[str]:
     """Yield what was shown and what was not, a line each."""
     if verdict.signer:
         yield f"signed by {verdict.signer.name}+{verdict.signer.id.hex()} at {verdict.at}"
@@ -359,7 +372,7 @@ def _of_name(origin: str, name: str) -> Iterator[str]:
         yield f"the log is of another name than the key: give no --key but those of whoever keeps {origin}"
 
 
-def _of_passkeys(verdict: Verdict) -> Iterator[str]:
+def _of_passkeys(verdict: VerificationResult) -> Iterator[str]:
     if verdict.signed_approvals:
         yield f"signed by a passkey of your approvers: {counted(verdict.signed_approvals, 'approval')}"
     if verdict.hidden_signatures:
@@ -375,7 +388,7 @@ def _of_passkeys(verdict: Verdict) -> Iterator[str]:
         yield f"opened by the vendor without asking you: {counted(verdict.opened_alone, 'window')}"
 
 
-def _of_approvals(verdict: Verdict) -> Iterator[str]:
+def _of_approvals(verdict: VerificationResult) -> Iterator[str]:
     if verdict.approvals:
         yield f"signed by the vendor's key of approvals: {counted(verdict.approvals, 'approval')}"
     if verdict.approvals_by_hash:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from lockbox.notifications.circuit_breaker import Said
+from lockbox.notifications.circuit_breaker import PeerResponse
 
 SEND_SECONDS = 10.0
 SILENT = frozenset({"time", "connection", "certificate", "name"})
@@ -47,15 +47,15 @@ class SendFailed(Exception):  # noqa: N818 - it is an outcome that callers plan 
         self.wait = wait
 
     @property
-    def said(self) -> Said:
+    def said(self) -> PeerResponse:
         """What this tells of the other side: any status is an answer; our own trouble tells nothing of it."""
         if self.reply.status is not None:
-            return Said.ANSWER
-        return Said.SILENCE if self.kind in SILENT else Said.NOTHING
+            return PeerResponse.ANSWER
+        return PeerResponse.SILENCE if self.kind in SILENT else PeerResponse.NOTHING
 
 
 @dataclass(frozen=True)
-class Mail:
+class OutgoingMail:
     """One mail to one person. `message_id` is the same for every try, so that a mailbox can tell a double."""
 
     message_id: str
@@ -68,7 +68,7 @@ class Mail:
 
 
 @dataclass(frozen=True)
-class Hook:
+class WebhookCall:
     """One webhook call. `hook_id` is the same for every try; each of the `secrets` signs it, the newest first."""
 
     hook_id: str
@@ -80,17 +80,17 @@ class Hook:
 class MailSender(Protocol):
     """Sends mail, from several threads at once; every call ends within SEND_SECONDS."""
 
-    def send(self, mail: Mail) -> None:
+    def send(self, mail: OutgoingMail) -> None:
         """Hand the mail over, or raise SendFailed."""
 
     def close(self) -> None:
         """Give back what this thread holds open."""
 
 
-class HookSender(Protocol):
+class WebhookSender(Protocol):
     """Calls webhooks, from several threads at once; every call ends within SEND_SECONDS."""
 
-    def send(self, hook: Hook) -> Reply:
+    def send(self, hook: WebhookCall) -> Reply:
         """Deliver the call and return what was answered, or raise SendFailed."""
 
 
@@ -98,10 +98,10 @@ class MemoryMail:
     """Keeps mails; addresses in `refused` fail."""
 
     def __init__(self) -> None:
-        self.sent: list[Mail] = []
+        self.sent: list[OutgoingMail] = []
         self.refused: dict[str, SendFailed] = {}
 
-    def send(self, mail: Mail) -> None:
+    def send(self, mail: OutgoingMail) -> None:
         """Keep the mail, or fail as told."""
         if failure := self.refused.get(mail.to_address):
             raise failure
@@ -111,14 +111,14 @@ class MemoryMail:
         """Hold nothing open."""
 
 
-class MemoryHooks:
+class MemoryWebhooks:
     """Keeps webhook calls; URLs in `refused` fail."""
 
     def __init__(self) -> None:
-        self.sent: list[Hook] = []
+        self.sent: list[WebhookCall] = []
         self.refused: dict[str, SendFailed] = {}
 
-    def send(self, hook: Hook) -> Reply:
+    def send(self, hook: WebhookCall) -> Reply:
         """Keep the call, or fail as told."""
         if failure := self.refused.get(hook.url):
             raise failure

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-from lockbox.failpoints import reach
-from lockbox.notifications.senders.protocol import SEND_SECONDS, Mail, Reply, SendFailed
+from lockbox.failpoints import failpoint
+from lockbox.notifications.senders.protocol import SEND_SECONDS, OutgoingMail, Reply, SendFailed
 
 PLAIN = re.compile(r"[!-~]+(?: [!-~]+)*")
 ENCODED = "=?"
@@ -33,7 +33,7 @@ PERMANENT = 500
 DEFAULT_PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 
 
-class Registry(HeaderRegistry):
+class CachedHeaderRegistry(HeaderRegistry):
     """Makes the class of each header once; the package makes one each time that it looks how many there may be."""
 
     def __init__(self) -> None:
@@ -46,10 +46,10 @@ class Registry(HeaderRegistry):
         return self._classes[name]
 
 
-POLICY = SMTP.clone(header_factory=Registry())
+POLICY = SMTP.clone(header_factory=CachedHeaderRegistry())
 
 
-class Header(str):
+class RawHeader(str):
     """A header that is written already: the email package takes it for one that it has parsed itself.
 
     It asks such a one for its `name`, and to `fold` itself (email.policy, `header_store_parse` and `fold`).
@@ -70,20 +70,20 @@ class Header(str):
         return self.written
 
 
-def header(name: str, value: str) -> Header:
+def header(name: str, value: str) -> RawHeader:
     """Return a header; the email package is asked how to write it unless it is plainly what it is.
 
     Raises:
         ValueError: it would hold a line break.
     """
     if PLAIN.fullmatch(value) and ENCODED not in value and len(name) + len(": ") + len(value) <= LONGEST_LINE:
-        return Header(name, value, f"{name}: {value}\r\n")
+        return RawHeader(name, value, f"{name}: {value}\r\n")
     return _parsed(name, value)
 
 
-def _parsed(name: str, value: str | Address) -> Header:
+def _parsed(name: str, value: str | Address) -> RawHeader:
     _, made = POLICY.header_store_parse(name, value)
-    return Header(name, made, made.fold(policy=POLICY))
+    return RawHeader(name, made, made.fold(policy=POLICY))
 
 
 VERSION = header("MIME-Version", "1.0")
@@ -101,7 +101,7 @@ TEXT = header("Content-Type", 'text/plain; charset="utf-8"')
 HTML = header("Content-Type", 'text/html; charset="utf-8"')
 
 
-def compose(mail: Mail, sender: str) -> EmailMessage:
+def compose(mail: OutgoingMail, sender: str) -> EmailMessage:
     """Return the message; `Auto-Submitted` is RFC 3834's, which keeps machines from answering.
 
     Args:
@@ -135,18 +135,18 @@ def _boundary() -> str:
 
 
 @lru_cache(maxsize=8)
-def _from(sender: str) -> Header:
+def _from(sender: str) -> RawHeader:
     _, read = POLICY.header_store_parse("From", sender)
     return _mailbox("From", read.addresses[0]) if len(read.addresses) == 1 else _parsed("From", sender)
 
 
 @lru_cache(maxsize=MOST_RECIPIENTS)
-def _to(name: str, address: str) -> Header:
+def _to(name: str, address: str) -> RawHeader:
     local, _, domain = address.rpartition("@")
     return _mailbox("To", Address(name, local, domain))
 
 
-def _mailbox(header_name: str, whole: Address) -> Header:
+def _mailbox(header_name: str, whole: Address) -> RawHeader:
     """Return a header that names one address; of an address that is not ASCII it says no name."""
     name = whole.display_name
     if not (name and whole.addr_spec.isascii()):
@@ -156,7 +156,7 @@ def _mailbox(header_name: str, whole: Address) -> Header:
         return _parsed(header_name, whole)
     # Where the email package folds a quoted name it drops the quotes, and an address in the name becomes another one
     # that the header names.
-    return Header(header_name, str(whole), f"{header_name}: {_encoded(name)}\r\n <{whole.addr_spec}>\r\n")
+    return RawHeader(header_name, str(whole), f"{header_name}: {_encoded(name)}\r\n <{whole.addr_spec}>\r\n")
 
 
 def _encoded(text: str) -> str:
@@ -169,7 +169,7 @@ def _encoded(text: str) -> str:
     return "\r\n ".join(f"=?utf-8?b?{base64.b64encode(word.encode()).decode('ascii')}?=" for word in words)
 
 
-def _part(kind: Header, body: str) -> EmailMessage:
+def _part(kind: RawHeader, body: str) -> EmailMessage:
     part = EmailMessage(policy=POLICY)
     part["Content-Type"] = kind
     part["Content-Transfer-Encoding"] = ENCODING
@@ -178,7 +178,7 @@ def _part(kind: Header, body: str) -> EmailMessage:
     return part
 
 
-class Connection(smtplib.SMTP):
+class SmtpConnection(smtplib.SMTP):
     """SMTP with a total deadline: smtplib's own time-out starts anew with every byte that drips in.
 
     Args:
@@ -263,7 +263,7 @@ class SmtpMail:
         self._tls = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
         self._kept = threading.local()
 
-    def send(self, mail: Mail) -> None:
+    def send(self, mail: OutgoingMail) -> None:
         """Hand the mail to the relay.
 
         Raises:
@@ -277,9 +277,9 @@ class SmtpMail:
         try:
             with client.deadline():
                 self._ready(client)
-                reach("smtp.after_connect")
+                failpoint("smtp.after_connect")
                 client.send_message(message)
-                reach("smtp.after_data")
+                failpoint("smtp.after_data")
         except smtplib.SMTPRecipientsRefused as error:
             code, said = next(iter(error.recipients.values()))
             raise _refused(code, said, permanent=code >= PERMANENT) from error
@@ -289,19 +289,19 @@ class SmtpMail:
 
     def close(self) -> None:
         """Close this thread's connection to the relay."""
-        client: Connection | None = getattr(self._kept, "client", None)
+        client: SmtpConnection | None = getattr(self._kept, "client", None)
         self._kept.client = None
         if client is not None:
             client.close()
 
-    def _client(self) -> Connection:
-        client: Connection | None = getattr(self._kept, "client", None)
+    def _client(self) -> SmtpConnection:
+        client: SmtpConnection | None = getattr(self._kept, "client", None)
         if client is None:
-            client = Connection(self._seconds, self._tls if self._url.scheme == "smtps" else None)
+            client = SmtpConnection(self._seconds, self._tls if self._url.scheme == "smtps" else None)
             self._kept.client = client
         return client
 
-    def _ready(self, client: Connection) -> None:
+    def _ready(self, client: SmtpConnection) -> None:
         if client.sock is not None:
             with contextlib.suppress(smtplib.SMTPServerDisconnected, OSError):
                 if client.noop()[0] < PERMANENT:

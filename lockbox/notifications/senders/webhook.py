@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from standardwebhooks import Webhook
 
 from lockbox import safe_http
-from lockbox.failpoints import reach
+from lockbox.failpoints import failpoint
 from lockbox.notifications.endpoints import PRIVATE_KEY
-from lockbox.notifications.senders.protocol import SEND_SECONDS, Hook, Reply, SendFailed
-from lockbox.safe_http import Answer, FetchFailed, Trouble
+from lockbox.notifications.senders.protocol import SEND_SECONDS, Reply, SendFailed, WebhookCall
+from lockbox.safe_http import FetchFailed, FetchFailure, FetchResponse
 
 MOST_ANSWER_BYTES = 1024
 GONE = 410
@@ -22,7 +22,7 @@ ASKS_TO_WAIT = frozenset({429, 503})
 LONGEST_WAIT = timedelta(days=1)
 
 
-class HttpHooks:
+class HttpWebhooks:
     """Calls webhooks over HTTPS; plain HTTP, and only to loopback, where a development setting allows it."""
 
     def __init__(
@@ -32,14 +32,14 @@ class HttpHooks:
         self._allow_http = allow_http
         self._tls = tls
 
-    def send(self, hook: Hook) -> Reply:
+    def send(self, hook: WebhookCall) -> Reply:
         """Deliver the call; only an answer of 2xx counts, and a redirect is none.
 
         Raises:
             SendFailed: it was not taken; permanent if the address is of a form that is never called, gone on 410.
         """
         at = datetime.fromtimestamp(int(time.time()), tz=UTC)
-        reach("webhook.before_call")
+        failpoint("webhook.before_call")
         try:
             answer = safe_http.post(
                 hook.url,
@@ -51,9 +51,9 @@ class HttpHooks:
                 tls=self._tls,
             )
         except FetchFailed as failed:
-            permanent = failed.trouble is Trouble.FORM
+            permanent = failed.trouble is FetchFailure.FORM
             raise SendFailed(failed.reason, permanent=permanent, kind=failed.trouble.value) from None
-        reach("webhook.after_response")
+        failpoint("webhook.after_response")
         reply = Reply(answer.status, answer.body.decode(errors="replace"))
         if not httpx.codes.is_success(answer.status):
             raise SendFailed(
@@ -66,7 +66,7 @@ class HttpHooks:
         return reply
 
 
-def signed(hook: Hook, at: datetime) -> dict[str, str]:
+def signed(hook: WebhookCall, at: datetime) -> dict[str, str]:
     """Return the headers: the id is that of the notice for every try, the time-stamp that of this one.
 
     Each secret signs: `v1` is HMAC-SHA256, `v1a` Ed25519, both over id, time-stamp and body.
@@ -79,7 +79,7 @@ def signed(hook: Hook, at: datetime) -> dict[str, str]:
     }
 
 
-def _signature(secret: str, hook: Hook, at: datetime) -> str:
+def _signature(secret: str, hook: WebhookCall, at: datetime) -> str:
     if not secret.startswith(PRIVATE_KEY):
         return str(Webhook(secret).sign(hook.hook_id, at, hook.body.decode()))
     key = Ed25519PrivateKey.from_private_bytes(base64.b64decode(secret.removeprefix(PRIVATE_KEY)))
@@ -87,7 +87,7 @@ def _signature(secret: str, hook: Hook, at: datetime) -> str:
     return f"v1a,{base64.b64encode(key.sign(content)).decode()}"
 
 
-def _wait(answer: Answer, at: datetime) -> timedelta | None:
+def _wait(answer: FetchResponse, at: datetime) -> timedelta | None:
     """Return how long the endpoint asks us to wait (RFC 9110 section 10.2.3): seconds, or a date."""
     said = (answer.retry_after or "").strip()
     if answer.status not in ASKS_TO_WAIT or not said:

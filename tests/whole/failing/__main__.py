@@ -14,10 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from config import embedded
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from lockbox import migrations
 from lockbox.failpoints import POINTS
-from tests.whole.failing.scenes import SCENES, Scene, Theatre, theatre
+from tests.whole.failing.scenes import SCENES, FailpointScene, Theatre, theatre
 
 OUT = Console()
 
@@ -26,7 +26,7 @@ def main() -> int:
     """Play every scene and print the table; the exit code is 1 if anything was lost, doubled or open."""
     chosen = [scene for scene in SCENES if not sys.argv[1:] or any(word in scene.title for word in sys.argv[1:])]
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    played: list[tuple[Scene, float, list[str]]] = []
+    played: list[tuple[FailpointScene, float, list[str]]] = []
     with (
         _servers() as (servers, folder),
         theatre(servers, folder / "logs") as open_theatre,
@@ -43,14 +43,14 @@ def main() -> int:
     return 1 if any(wrong for *_, wrong in played) else 0
 
 
-def _wrong(open_theatre: Theatre, scene: Scene) -> list[str]:
+def _wrong(open_theatre: Theatre, scene: FailpointScene) -> list[str]:
     try:
         return open_theatre.play(scene)
     except (AssertionError, pytest.fail.Exception, RuntimeError) as error:
         return [f"{type(error).__name__}: {error}"]
 
 
-def _show(played: Sequence[tuple[Scene, float, list[str]]]) -> None:
+def _show(played: Sequence[tuple[FailpointScene, float, list[str]]]) -> None:
     table = Table("", "process", "ends at", "where", "seconds", show_edge=False)
     for scene, seconds, wrong in played:
         sign = "[red]✗[/]" if wrong else "[green]✓[/]"
@@ -64,7 +64,7 @@ def _show(played: Sequence[tuple[Scene, float, list[str]]]) -> None:
 
 
 @contextmanager
-def _servers() -> Iterator[tuple[Servers, Path]]:
+def _servers() -> Iterator[tuple[ServerAddresses, Path]]:
     folder = Path(tempfile.mkdtemp(prefix="lockbox-failpoints-"))
     folder.chmod(0o755)
     try:

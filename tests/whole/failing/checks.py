@@ -8,8 +8,8 @@ import httpx
 
 from lockbox.audit.log.merkle import leaf_hash, root_of
 from lockbox.schedule import CLOCK, NOTICES
-from tests.whole.failing.hall import Hall, until
-from tests.whole.failing.plays import Play
+from tests.whole.failing.hall import FailpointStage, until
+from tests.whole.failing.plays import FailpointPlay
 
 PATIENCE = 40.0
 # What was armed from a row that was closed meanwhile goes when it comes up: after the lease of a claim.
@@ -55,22 +55,31 @@ SELECT e.id FROM events e WHERE e.tenant_id = :tenant
 Found = Iterator[str]
 
 
-def found(hall: Hall, play: Play) -> list[str]:
+def found(hall: FailpointStage, play: FailpointPlay) -> list[str]:
     """Wait until all has settled, and return what is lost, doubled or open."""
-    checks: list[Callable[[Hall], Found]] = [_lost, _unfinished, _open, _notices, _doubled, _mails, _index, _trail]
+    checks: list[Callable[[FailpointStage], Found]] = [
+        _lost,
+        _unfinished,
+        _open,
+        _notices,
+        _doubled,
+        _mails,
+        _index,
+        _trail,
+    ]
     return [f"{play.process}: {line}" for check in checks for line in check(hall)]
 
 
-def open_past_the_end(hall: Hall) -> list[str]:
+def open_past_the_end(hall: FailpointStage) -> list[str]:
     """Return the requests whose window is over by Postgres' clock and which still let somebody in."""
     return [f"{one} is open past its end" for one in hall.asked if _is_over(hall, one) and hall.is_let_in(one)]
 
 
-def _is_over(hall: Hall, request_id: UUID) -> bool:
+def _is_over(hall: FailpointStage, request_id: UUID) -> bool:
     return bool(hall.stage.rows(OVER, id=str(request_id))[0].over)
 
 
-def _lost(hall: Hall) -> Found:
+def _lost(hall: FailpointStage) -> Found:
     there = {str(row.id) for row in hall.stage.rows(STATES, tenant=hall.tenant)}
     yield from (f"{one} was acknowledged and is lost" for one in {*hall.acknowledged} - there)
     if hall.answers and hall.answers[-1].status_code not in SETTLED:
@@ -79,7 +88,7 @@ def _lost(hall: Hall) -> Found:
         yield f"{len(hall.asked)} requests were filed, and {len(there)} are there"
 
 
-def _unfinished(hall: Hall) -> Found:
+def _unfinished(hall: FailpointStage) -> Found:
     def others() -> list[str]:
         rows = hall.stage.rows(STATES, tenant=hall.tenant)
         return [f"{row.id} is {row.state}" for row in rows if row.state != hall.expected]
@@ -88,32 +97,32 @@ def _unfinished(hall: Hall) -> Found:
         yield from others()
 
 
-def _open(hall: Hall) -> Found:
+def _open(hall: FailpointStage) -> Found:
     yield from (f"{one} is open, and it is {hall.expected}" for one in hall.asked if hall.is_let_in(one))
     yield from (f"{row.request_id} opened without an approval" for row in _rows(hall, UNAPPROVED))
 
 
-def _notices(hall: Hall) -> Found:
+def _notices(hall: FailpointStage) -> Found:
     if not until(lambda: not _rows(hall, OPEN_NOTICES), PATIENCE):
         yield from (f"notice {row.id} is never closed" for row in _rows(hall, OPEN_NOTICES))
     yield from (f"notice {row.id} is dead" for row in _rows(hall, NOT_SENT))
     yield from (f"nobody is told of {row.id}" for row in _rows(hall, UNTOLD))
 
 
-def _doubled(hall: Hall) -> Found:
+def _doubled(hall: FailpointStage) -> Found:
     yield from (f"{row.id} has not one event a move" for row in _rows(hall, BROKEN_TRAILS))
     yield from (f"{row.event_id} was told twice as {row.template}" for row in _rows(hall, TWICE_TOLD))
     yield from (f"{row.request_id} was reminded twice" for row in _rows(hall, REMINDED_TWICE))
 
 
-def _mails(hall: Hall) -> Found:
+def _mails(hall: FailpointStage) -> Found:
     mailed, called = hall.mailed(), hall.called()
     for row in _rows(hall, SENT):
         if str(row.id) not in (mailed if row.channel == "mail" else called):
             yield f"the {row.channel} {row.id} counts as sent and never arrived"
 
 
-def _index(hall: Hall) -> Found:
+def _index(hall: FailpointStage) -> Found:
     ids = {str(one) for one in hall.asked} | {str(row.id) for row in hall.stage.rows(SENT, tenant=hall.tenant)}
 
     def held() -> list[str]:
@@ -124,7 +133,7 @@ def _index(hall: Hall) -> Found:
         yield from (f"the index still holds {one}" for one in held())
 
 
-def _trail(hall: Hall) -> Found:
+def _trail(hall: FailpointStage) -> Found:
     shipped = hall.checkpoints / hall.tenant / "latest.note"
 
     def is_shipped() -> bool:
@@ -142,5 +151,5 @@ def _trail(hall: Hall) -> Found:
         yield "the signed root is not that of the events"
 
 
-def _rows(hall: Hall, query: str) -> list[Any]:
+def _rows(hall: FailpointStage, query: str) -> list[Any]:
     return hall.stage.rows(query, tenant=hall.tenant)

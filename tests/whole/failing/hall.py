@@ -15,14 +15,14 @@ import httpx
 
 from config.settings import DEVELOPMENT_KEY
 from lockbox.notifications import endpoints
-from lockbox.notifications.endpoints import Vault
+from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.outbox import KIND
 from lockbox.requests.lifecycle import Action
-from lockbox.schedule import NOTICES, Promise
+from lockbox.schedule import NOTICES, IndexEntry
 from lockbox.sql import new_id
 from tests.builders import World, setting
-from tests.receiver import Receiver
-from tests.whole.conftest import Stage, access, mails
+from tests.receiver import WebhookReceiver
+from tests.whole.conftest import RunningStack, access, mails
 
 CHECKPOINTS = "checkpoints"
 LAPSE = "UPDATE notices SET run_at = clock_timestamp() WHERE closed_at IS NULL AND tenant_id = :tenant RETURNING id"
@@ -30,11 +30,11 @@ MESSAGE_ID = re.compile(r"^Message-ID: <([0-9a-f-]{36})@", re.IGNORECASE | re.MU
 
 
 @dataclass
-class Hall:
+class FailpointStage:
     """What a scene acts on; `expected` is the state in which each of its requests has to end."""
 
-    stage: Stage
-    receiver: Receiver
+    stage: RunningStack
+    receiver: WebhookReceiver
     world: World
     key: str = field(default_factory=lambda: str(new_id()))
     asked: list[UUID] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Hall:
     expected: str = "timed_out"
 
     @classmethod
-    def of(cls, stage: Stage, receiver: Receiver, **policy: Any) -> "Hall":
+    def of(cls, stage: RunningStack, receiver: WebhookReceiver, **policy: Any) -> "FailpointStage":
         """Return a hall with a tenant whose windows are seconds."""
         return cls(stage, receiver, stage.world(**policy))
 
@@ -77,14 +77,14 @@ class Hall:
 
     def hook(self) -> None:
         """Have the receiver called of everything that happens at the tenant."""
-        vault = Vault([DEVELOPMENT_KEY.get_secret_value()])
+        vault = SecretVault([DEVELOPMENT_KEY.get_secret_value()])
         with setting(self.stage.house).transaction() as session:
             endpoints.add(session, vault, self.receiver.url, tenant_id=self.world.tenant.id, event_types=())
 
     def lapse(self) -> None:
         """Let the claims of a process that is gone run out now rather than in a minute."""
         rows = self.stage.rows(LAPSE, tenant=self.tenant)
-        promises = [Promise(str(row.id), KIND, self.world.tenant.created_at) for row in rows]
+        promises = [IndexEntry(str(row.id), KIND, self.world.tenant.created_at) for row in rows]
         self.stage.house.schedule.arm(NOTICES, promises)
 
     def is_let_in(self, request_id: UUID) -> bool:
@@ -102,7 +102,7 @@ class Hall:
         return {call.headers["webhook-id"] for call in self.receiver.calls}
 
 
-def kill(stage: Stage, name: str) -> None:
+def kill(stage: RunningStack, name: str) -> None:
     """End a process and all that it forked, at once, whether or not it has ended by itself."""
     child = stage.processes.running.pop(name)
     with suppress(ProcessLookupError):

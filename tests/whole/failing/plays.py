@@ -8,7 +8,7 @@ from uuid import UUID
 import httpx
 
 from lockbox.requests.lifecycle import Action
-from tests.whole.failing.hall import Hall
+from tests.whole.failing.hall import FailpointStage
 
 # Longer than a play takes, and shorter than its end waits for the index: what Redis was too busy to drop stays there
 # until its time.
@@ -16,15 +16,15 @@ LONG = 90
 # Twice as long as it may take to find what was not armed: who is not told before the time is over never is.
 FOUND = 12
 
-Step = Callable[[Hall], None]
+Step = Callable[[FailpointStage], None]
 
 
-def nothing(_: Hall) -> None:
+def nothing(_: FailpointStage) -> None:
     """Leave all as it is."""
 
 
 @dataclass(frozen=True, eq=False)
-class Play:
+class FailpointPlay:
     """One way through the house.
 
     `before` runs while the process is down, `meanwhile` once it is up and is to end, and once more after it was
@@ -41,7 +41,7 @@ class Play:
     alone: bool = False
 
 
-def _file(hall: Hall) -> None:
+def _file(hall: FailpointStage) -> None:
     body = hall.world.body(resources=[f"mailbox:{hall.key}"])
     answer = hall.post("erin", "/v1/requests", body, **{"idempotency-key": hall.key})
     if answer is not None and answer.status_code == httpx.codes.CREATED:
@@ -49,45 +49,45 @@ def _file(hall: Hall) -> None:
         hall.asked = list({*hall.asked, UUID(answer.json()["id"])})
 
 
-def _decide(hall: Hall) -> None:
+def _decide(hall: FailpointStage) -> None:
     for request in hall.asked:
         hall.post("ann", f"/v1/requests/{request}/approve", {})
 
 
-def _submit(hall: Hall) -> None:
+def _submit(hall: FailpointStage) -> None:
     hall.submit()
 
 
-def _ask(hall: Hall) -> None:
+def _ask(hall: FailpointStage) -> None:
     hall.submit(access_window=1)
 
 
-def _open(hall: Hall) -> None:
+def _open(hall: FailpointStage) -> None:
     hall.approve(hall.submit(access_window=4))
 
 
-def _flushed(hall: Hall) -> None:
+def _flushed(hall: FailpointStage) -> None:
     hall.submit()
     with hall.stage.redis() as redis:
         redis.flushall()
 
 
-def _hooked(hall: Hall) -> None:
+def _hooked(hall: FailpointStage) -> None:
     hall.hook()
     hall.submit()
 
 
-def _cancel(hall: Hall) -> None:
+def _cancel(hall: FailpointStage) -> None:
     for request in hall.asked:
         hall.world.act("erin", Action.CANCEL, request)
 
 
-FILE = Play("api", "timed_out", nothing, _file, policy={"approval_window": FOUND})
-DECIDE = Play("api", "expired", _ask, _decide, policy={"approval_window": LONG})
-TIME_OUT = Play("worker", "timed_out", _submit, policy={"approval_window": 4})
-EXPIRE = Play("worker", "expired", _open)
-REMIND = Play("worker", "timed_out", _submit, policy={"approval_window": 12, "approval_reminders": (10,)})
-REBUILD = Play("worker", "cancelled", _flushed, after=_cancel, policy={"approval_window": LONG}, alone=True)
-SEAL = Play("worker", "cancelled", _submit, after=_cancel, policy={"approval_window": LONG})
-MAIL = Play("notices", "cancelled", _submit, after=_cancel, policy={"approval_window": LONG})
-HOOK = Play("notices", "cancelled", _hooked, after=_cancel, policy={"approval_window": LONG})
+FILE = FailpointPlay("api", "timed_out", nothing, _file, policy={"approval_window": FOUND})
+DECIDE = FailpointPlay("api", "expired", _ask, _decide, policy={"approval_window": LONG})
+TIME_OUT = FailpointPlay("worker", "timed_out", _submit, policy={"approval_window": 4})
+EXPIRE = FailpointPlay("worker", "expired", _open)
+REMIND = FailpointPlay("worker", "timed_out", _submit, policy={"approval_window": 12, "approval_reminders": (10,)})
+REBUILD = FailpointPlay("worker", "cancelled", _flushed, after=_cancel, policy={"approval_window": LONG}, alone=True)
+SEAL = FailpointPlay("worker", "cancelled", _submit, after=_cancel, policy={"approval_window": LONG})
+MAIL = FailpointPlay("notices", "cancelled", _submit, after=_cancel, policy={"approval_window": LONG})
+HOOK = FailpointPlay("notices", "cancelled", _hooked, after=_cancel, policy={"approval_window": LONG})

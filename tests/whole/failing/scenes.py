@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.embedded import Servers
+from config.embedded import ServerAddresses
 from lockbox.failpoints import mark
-from tests.receiver import Receiver, receiving
-from tests.whole.conftest import Stage, stage_of
+from tests.receiver import WebhookReceiver, receiving
+from tests.whole.conftest import RunningStack, stage_of
 from tests.whole.failing import checks
-from tests.whole.failing.hall import CHECKPOINTS, Hall, kill, until
-from tests.whole.failing.plays import DECIDE, EXPIRE, FILE, HOOK, MAIL, REBUILD, REMIND, SEAL, TIME_OUT, Play
+from tests.whole.failing.hall import CHECKPOINTS, FailpointStage, kill, until
+from tests.whole.failing.plays import DECIDE, EXPIRE, FILE, HOOK, MAIL, REBUILD, REMIND, SEAL, TIME_OUT, FailpointPlay
 
 PROCESSES = ("api", "worker", "notices")
 DIES_WITHIN = 30.0
@@ -91,10 +91,10 @@ PLAYED = {
 
 
 @dataclass(frozen=True)
-class Scene:
+class FailpointScene:
     """One process that ends in one play at one point: `name`, or `name:N` for the Nth time."""
 
-    play: Play
+    play: FailpointPlay
     point: str
 
     @property
@@ -108,20 +108,20 @@ class Scene:
         return f"{self.play.process} {self.point}"
 
 
-SCENES = tuple(Scene(play, point) for play, points in PLAYED.items() for point in points)
+SCENES = tuple(FailpointScene(play, point) for play, points in PLAYED.items() for point in points)
 
 
 @dataclass(frozen=True)
 class Theatre:
     """A running stage whose processes end, and a webhook receiver beside it."""
 
-    stage: Stage
-    receiver: Receiver
+    stage: RunningStack
+    receiver: WebhookReceiver
 
-    def play(self, scene: Scene) -> list[str]:
+    def play(self, scene: FailpointScene) -> list[str]:
         """Let the process end there, start it again, and return all that is not as it must be."""
         play, process = scene.play, scene.play.process
-        hall = Hall.of(self.stage, self.receiver, **play.policy)
+        hall = FailpointStage.of(self.stage, self.receiver, **play.policy)
         hall.expected = play.expected
         down = ("worker", "notices") if play.alone else (process,)
         for name in down:
@@ -139,13 +139,13 @@ class Theatre:
         wrong += self._after(hall, play)
         return [*wrong, *checks.found(hall, play)]
 
-    def _after(self, hall: Hall, play: Play) -> list[str]:
+    def _after(self, hall: FailpointStage, play: FailpointPlay) -> list[str]:
         """Bring to an end what would go on for long, once all that it says so far was said."""
         told = until(lambda: not self.stage.open_notices(hall.world), checks.PATIENCE)
         play.after(hall)
         return [] if told else ["notices were left open"]
 
-    def _die(self, scene: Scene, hall: Hall) -> bool:
+    def _die(self, scene: FailpointScene, hall: FailpointStage) -> bool:
         """Start the process with the failpoint, play until it ends there, and take away what is left of it."""
         process, log = scene.play.process, self.stage.processes.logs / f"{scene.play.process}.log"
         before = log.stat().st_size
@@ -176,7 +176,7 @@ class Theatre:
 
 
 @contextmanager
-def theatre(servers: Servers, logs: Path) -> Iterator[Theatre]:
+def theatre(servers: ServerAddresses, logs: Path) -> Iterator[Theatre]:
     """Open a theatre on servers that run: a stage with a database of its own, and a folder for checkpoints."""
     (logs / CHECKPOINTS).mkdir(parents=True)
     with stage_of(servers, logs, names=()) as stage, receiving() as receiver:

@@ -8,7 +8,7 @@ from playwright.sync_api import Page
 from lockbox.admin import recovery
 from lockbox.identity.roles import Role
 from tests.database.tenancy import does
-from tests.receiver import Receiver, receiving
+from tests.receiver import WebhookReceiver, receiving
 from tests.whole.conftest import wait_until
 from tests.whole.forms import Book
 from tests.whole.scenes import scene
@@ -161,7 +161,7 @@ def an_admin_has_a_system_told(book: Book) -> None:
         replaced_and_removed(book, page)
 
 
-def changed_and_tried(book: Book, page: Page, receiver: Receiver) -> None:
+def changed_and_tried(book: Book, page: Page, receiver: WebhookReceiver) -> None:
     """Change a webhook, and call it."""
     page.get_by_label("Address").fill("ftp://hooks.contoso.example")
     book.wrongly(page.get_by_role("button", name="Save"), "This can't be called")

@@ -1,0 +1,54 @@
+"""Names: a class name means one thing in the whole repository, and a file is named after a thing and stays short."""
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+HOME = Path(__file__).parents[2]
+EVERYWHERE = ("api", "bench", "chaos", "cli", "config", "deploy", "harness", "lockbox", "tests", "worker")
+PRODUCT = ("api", "cli", "config", "lockbox", "worker")
+MOST_LINES = 400
+
+NOUNS = {"keyring", "logging", "wording"}
+"""File names in -ing that are nouns: a ring of keys, the log's settings as Python calls them, and words."""
+
+TOO_LONG = {"config/settings.py", "lockbox/requests/decide.py", "lockbox/requests/policy.py"}
+"""Files that are longer than they may be; each has to leave this list once it is not."""
+
+
+def files(folders: tuple[str, ...]) -> list[Path]:
+    return [path for folder in folders for path in sorted((HOME / folder).rglob("*.py"))]
+
+
+def is_migration(path: Path) -> bool:
+    return "migrations" in path.parts
+
+
+def test_a_class_name_is_unique_in_the_repository() -> None:
+    places = defaultdict[str, list[str]](list)
+    for path in files(EVERYWHERE):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(f"{path.relative_to(HOME)}:{node.lineno}")
+
+    assert len(places) > 500
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_no_file_is_named_by_a_gerund() -> None:
+    names = {path: path.stem for path in files(PRODUCT) if not is_migration(path)}
+
+    assert [
+        str(path.relative_to(HOME)) for path, name in names.items() if name.endswith("ing") and name not in NOUNS
+    ] == []
+    assert set(names.values()) >= NOUNS
+
+
+def test_a_file_has_at_most_four_hundred_lines() -> None:
+    long = {
+        str(path.relative_to(HOME))
+        for path in files(PRODUCT)
+        if not is_migration(path) and len(path.read_text().splitlines()) > MOST_LINES
+    }
+
+    assert long == TOO_LONG
