@@ -9,8 +9,6 @@ from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -19,11 +17,16 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from config.catalogue import Plan, Service, _sample_plans, _sample_services
 from config.issuers import IssuerList
 from config.public_keys import ApprovalKey, PublicKey
 
 SECRETS_FOLDER = Path("/run/secrets")
+
+
 DEVELOPMENT_KEY = SecretStr("aW5zZWN1cmUtZGV2ZWxvcG1lbnQta2V5LTMyLWJ5dGU=")
+
+
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -34,36 +37,7 @@ class UnsafeSettings(Exception):  # noqa: N818 - it names what was found, not a 
 ServiceName = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
-class Service(BaseModel):
-    """One entry of the service catalogue: what an engineer may ask for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    title: str = Field(min_length=1, max_length=100)
-    actions: tuple[str, ...] = ("read", "change", "export")
-
-
-def _sample_services() -> dict[str, Service]:
-    return {
-        "exchange-online": Service(title="Exchange Online"),
-        "sharepoint-online": Service(title="SharePoint Online"),
-        "onedrive": Service(title="OneDrive"),
-    }
-
-
 PlanName = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-
-
-class Plan(BaseModel):
-    """What a tenant has bought: `lockbox` lets it switch to `enforce`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    lockbox: bool = True
-
-
-def _sample_plans() -> dict[str, Plan]:
-    return {"standard": Plan()}
 
 
 class Settings(BaseSettings):

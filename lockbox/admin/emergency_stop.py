@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, func
 from sqlmodel import Session, col, select
 
-from config.settings import Plan
+from config.catalogue import Plan
 from lockbox.admin import change_events, permissions, policy_versions
 from lockbox.admin.change_events import AdminChange, change
 from lockbox.admin.permissions import AdminActor

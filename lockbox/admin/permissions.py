@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session, col, select
 
-from config.settings import Plan
+from config.catalogue import Plan
 from lockbox.database import now
 from lockbox.errors import LicenceRequired, NotFound, NotYours
 from lockbox.identity import row_security

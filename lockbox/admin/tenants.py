@@ -8,7 +8,7 @@ from sqlalchemy import func, text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
-from config.settings import Plan
+from config.catalogue import Plan
 from lockbox.admin import change_events, invitations, permissions, vendor_consent
 from lockbox.admin.change_events import ABSENT, AdminChange, change
 from lockbox.admin.invitations import InvitationOffer

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, func, select
 
-from config.settings import Service
+from config.catalogue import Service
 from lockbox.admin import emergency_stop, permissions, policies
 from lockbox.database import now
 from lockbox.errors import LockboxError

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import select
@@ -20,14 +20,14 @@ from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import AuthMethod, Caller, Side
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import approvals, decisions, policy_store, quorum, reminders, submit, tiers, timers, transition
+from lockbox.requests import approvals, decisions, policy_store, quorum, reminders, submit, tiers, transition
 from lockbox.requests.available_moves import OPENING, AvailableMove, Situation, available_moves, permitted
-from lockbox.requests.decisions import DecisionInput
-from lockbox.requests.evaluate import lacking_today
+from lockbox.requests.deadlines import deadline, wake_at
+from lockbox.requests.decisions import ASKED_STATES, DecisionInput, situation_of
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, MoveRule, Party, State
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.on_behalf_of import names_of, personal_names
-from lockbox.requests.policy import customer_decides, deadline, wake_at
+from lockbox.requests.policy import customer_decides
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.queries import RequestEntry, find, visible
 from lockbox.requests.quorum import Vote, granted_window, quorum_met
@@ -35,8 +35,6 @@ from lockbox.requests.submit import SubmissionFacts
 from lockbox.requests.tiers import PromptedApprovers
 from lockbox.requests.transition import Origin, RequestMove, actor_for, identity
 
-NONE = timedelta(0)
-ASKED_STATES = frozenset({State.REVIEWING, State.PENDING})
 UNSAID = SubmissionFacts({}, {}, {})
 
 
@@ -275,36 +273,6 @@ def _actor(scene: DecisionContext, party: Party, stands_for: frozenset[UUID]) ->
     return actor_for(scene.caller, party, scene.origin, on_behalf_of=min(stands_for, key=str, default=None))
 
 
-def situation_of(  # noqa: PLR0917 - as many things decide
-    request: AccessRequest,
-    caller: Caller,
-    at: datetime,
-    ruling: EffectivePolicy,
-    votes: Sequence[Vote] = (),
-    stands_for: frozenset[UUID] = frozenset(),
-) -> Situation:
-    """Return what decides which moves a person may make on a request, from what was read of it."""
-    terms = ruling.terms
-    return Situation(
-        caller=caller,
-        tenant_id=request.tenant_id,
-        requester_id=request.requester_id,
-        state=State(request.state),
-        version=request.version,
-        created_at=request.created_at,
-        asked_at=request.asked_at,
-        deadline_at=request.deadline_at,
-        at=at,
-        terms=terms,
-        paused=timers.stood(clock_of(request), at) if terms.questions_stop_clock else NONE,
-        lacks=lacking_today(request, terms) if request.state in ASKED_STATES else (),
-        votes=votes,
-        stands_for=stands_for,
-        is_suspended=ruling.is_suspended,
-        is_verified=ruling.is_verified,
-    )
-
-
 def moves_of(session: Session, caller: Caller, request: AccessRequest) -> tuple[AvailableMove, ...]:
     """Return which moves the caller may make on a request that was just read, and why not the others.
 
@@ -317,11 +285,6 @@ def moves_of(session: Session, caller: Caller, request: AccessRequest) -> tuple[
     ruling = policy_store.effective_policy(session, request)
     votes = decisions.votes_of(session, request, known, ruling.terms) if request.state in ASKED_STATES else ()
     return available_moves(DecisionContext(caller, Origin(""), known, ruling, at, votes).situation(request))
-
-
-def clock_of(request: AccessRequest) -> timers.RequestClock:
-    """Return the clock of a request as it stands or runs."""
-    return timers.RequestClock(request.deadline_at, request.stopped_at, request.stopped_deadline, request.stopped_for)
 
 
 def locked(session: Session, caller: Caller, request_id: UUID) -> AccessRequest:

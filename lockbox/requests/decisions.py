@@ -15,12 +15,16 @@ from lockbox.identity.keyring import Part
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.identity.row_marks import MarkedRowKind, UnverifiedRow
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import quorum
+from lockbox.requests import quorum, timers
 from lockbox.requests.approvals import SignedStatement
-from lockbox.requests.lifecycle import Action
+from lockbox.requests.available_moves import Situation
+from lockbox.requests.evaluate import lacking_today
+from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.policy import ApproveMeans, ReasonedDecision, Terms
+from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import Vote
+from lockbox.requests.timers import clock_of
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
@@ -29,14 +33,24 @@ SELECT id, request_id, person_id, verdict, access_window, stands_for, means, res
 FROM decisions
 WHERE request_id = ANY(:request_ids)
 """)
+
+
 LATELY = text("SELECT * FROM decided_lately(:lately, :most)")
+
+
 DECIDED_FOR = timedelta(minutes=3)
+
+
 MOST_DECIDED = 1_000
+
+
 WHY = {
     Action.APPROVE: "This tenant's policy asks for a reason: say in a comment why you approve. Nothing was done yet.",
     Action.DENY: "Say in a comment why you deny: the engineer reads it, and it is on record. Nothing was done yet.",
     Action.REVOKE: "This tenant's policy asks for a reason: say in a comment why you revoke. Nothing was done yet.",
 }
+
+
 MUST_SIGN = (
     "This customer's policy requires each approval to be signed with a passkey of the approver: approve on the "
     "request's page, in a browser that has your passkey. If you have none yet, add one on your account page first."
@@ -196,3 +210,39 @@ def _kept(
     quorum.granted(request.resources, [*(vote.resources for vote in counting), resources], "resources")
     quorum.granted(request.actions, [*(vote.actions for vote in counting), actions], "actions")
     return resources, actions
+
+
+NONE = timedelta(0)
+
+
+ASKED_STATES = frozenset({State.REVIEWING, State.PENDING})
+
+
+def situation_of(  # noqa: PLR0917 - as many things decide
+    request: AccessRequest,
+    caller: Caller,
+    at: datetime,
+    ruling: EffectivePolicy,
+    votes: Sequence[Vote] = (),
+    stands_for: frozenset[UUID] = frozenset(),
+) -> Situation:
+    """Return what decides which moves a person may make on a request, from what was read of it."""
+    terms = ruling.terms
+    return Situation(
+        caller=caller,
+        tenant_id=request.tenant_id,
+        requester_id=request.requester_id,
+        state=State(request.state),
+        version=request.version,
+        created_at=request.created_at,
+        asked_at=request.asked_at,
+        deadline_at=request.deadline_at,
+        at=at,
+        terms=terms,
+        paused=timers.stood(clock_of(request), at) if terms.questions_stop_clock else NONE,
+        lacks=lacking_today(request, terms) if request.state in ASKED_STATES else (),
+        votes=votes,
+        stands_for=stands_for,
+        is_suspended=ruling.is_suspended,
+        is_verified=ruling.is_verified,
+    )

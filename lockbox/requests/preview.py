@@ -7,14 +7,14 @@ from uuid import UUID
 
 from sqlmodel import Session, col, select
 
-from config.settings import Service
+from config.catalogue import Service
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications import outbox
 from lockbox.notifications.mail_text import duration
 from lockbox.notifications.outbox import MoveNotice
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import decide, decisions, policy_store, timers
+from lockbox.requests import decisions, policy_store, timers
 from lockbox.requests.evaluate import NOBODY, Evaluation, RequestInput, evaluate_request, lacking, lacking_today
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
@@ -82,7 +82,7 @@ def _time(scene: PreviewContext) -> Iterator[str]:
 
 def _approvable(scene: PreviewContext, terms: Terms) -> timedelta:
     """Return for how long it can be approved; the time for which the clock stood counts where it may stand."""
-    stood = timers.stood(decide.clock_of(scene.request), scene.at) if terms.questions_stop_clock else timedelta(0)
+    stood = timers.stood(timers.clock_of(scene.request), scene.at) if terms.questions_stop_clock else timedelta(0)
     return timedelta(seconds=terms.approval_window) + stood
 
 

@@ -23,10 +23,10 @@ from lockbox.notifications.audience import ANSWER, QUESTION
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import decide, policy_store, queries, reminders, timers, visibility
 from lockbox.requests.available_moves import now_is, parties
+from lockbox.requests.deadlines import wake_at
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, OPEN_STATES, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of, personal_names
-from lockbox.requests.policy import wake_at
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.queries import RequestEntry
 from lockbox.requests.timers import RequestClock
@@ -257,7 +257,7 @@ def answer(  # noqa: PLR0917 - as many things name a question
     if asked.answered_at is not None:
         raise AlreadyAnswered("This question has its answer; what is missing can be asked again.")
     still_stands = any(row.stops_clock and row.answered_at is None for row in so_far.values())
-    clock = decide.clock_of(request)
+    clock = timers.clock_of(request)
     saying = QuestionMove(
         question_id=question_id,
         said=ANSWER,
@@ -302,7 +302,7 @@ def _asker(scene: QuestionContext) -> tuple[Party, frozenset[UUID]]:
 def _stopped(scene: QuestionContext) -> tuple[RequestClock, bool]:
     """Return the clock with a question more, and whether it stands for this one."""
     request, terms = scene.request, scene.ruling.terms
-    clock = decide.clock_of(request)
+    clock = timers.clock_of(request)
     if request.state is not State.PENDING or not terms.questions_stop_clock:
         return clock, False
     clock = timers.stopped(clock, min(request.approval_window, terms.approval_window), scene.at)
@@ -334,7 +334,7 @@ def _write(session: Session, statement: TextClause, scene: QuestionContext, sayi
 def _set_clock(session: Session, scene: QuestionContext, clock: RequestClock) -> dict[str, Any]:
     """Turn the row's clock into what it is after this, and note on the session what to arm where it has moved."""
     request = scene.request
-    moves = clock != decide.clock_of(request)
+    moves = clock != timers.clock_of(request)
     if moves:
         for name, value in vars(clock).items():
             setattr(request, name, value)

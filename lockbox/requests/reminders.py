@@ -20,9 +20,9 @@ from lockbox.notifications.audience import ASKING, Reminder
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import policy_store, tiers, transition
+from lockbox.requests.deadlines import DueReminders, Phase, due_reminders, wake_at
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import DueReminders, Phase, due_reminders, wake_at
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.tiers import PromptedApprovers
 from lockbox.requests.transition import RequestReminder

@@ -19,7 +19,7 @@ from lockbox.notifications.audience import ASKING
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.requests import inbox, policy_store, queries, questions, reminders
 from lockbox.requests.available_moves import available_moves, is_open_to, parties, sign_in_obstacle
-from lockbox.requests.decide import situation_of
+from lockbox.requests.decisions import situation_of
 from lockbox.requests.lifecycle import OPEN_STATES, Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Row, select, text
 from sqlmodel import Session, col
 
-from config.settings import Service
+from config.catalogue import Service
 from lockbox.audit.canonical import Plain, Value
 from lockbox.audit.events import Actor
 from lockbox.audit.verifier.approval_checks import SUBMISSION
@@ -31,10 +31,10 @@ from lockbox.failpoints import failpoint
 from lockbox.identity import row_security
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.requests import queries, reminders, transition
+from lockbox.requests.deadlines import deadline, wake_at
 from lockbox.requests.evaluate import Evaluation, RequestInput, evaluate_request, lacking
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import deadline, wake_at
 from lockbox.requests.tiers import PromptedApprovers
 from lockbox.requests.transition import Origin, RequestMove, actor_for, identity
 from lockbox.sql import new_id

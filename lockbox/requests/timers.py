@@ -24,30 +24,47 @@ from lockbox.notifications import recipients
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.requests import reminders, transition
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, MoveRule, Party, State, move
+from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import RequestMove
 from lockbox.schedule import CLOCK, IndexEntry
 
 log = structlog.get_logger(__name__)
+
+
 Fail = Callable[[UUID, Exception], None]
+
+
 BUSY_ROW_AGAIN = timedelta(milliseconds=250)
+
+
 # A hint may come a little before its time; nothing is locked while it waits, so that an answer is still in time.
 SOON = text("""
 SELECT extract(epoch FROM max(wake_at) - clock_timestamp()) FROM requests
 WHERE id = ANY(:ids) AND wake_at BETWEEN clock_timestamp() AND clock_timestamp() + CAST(:soon AS interval)
 """)
+
+
 LOCK = text("""
 SELECT id, tenant_id, requester_id, mode, service, state, version, deadline_at, wake_at, asked_at
 FROM requests WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
 """)
+
+
 LOCK_TO_REMIND = text("""
 SELECT id, tenant_id, requester_id, mode, service, state, deadline_at, wake_at, created_at, asked_at, opened_at,
     reminders, tiers_asked, warned
 FROM requests WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
 """)
+
+
 LEFT_ALONE = text("""
 UPDATE requests SET wake_at = deadline_at WHERE id = :id AND wake_at <= :at RETURNING id, state, wake_at
 """)
+
+
 KNOWN = text("SELECT id, state FROM requests WHERE id = ANY(:ids)")
+
+
 DUE = text("""
 SELECT id FROM requests WHERE wake_at <= (SELECT clock_timestamp()) - CAST(:grace AS interval)
 ORDER BY wake_at LIMIT :most
@@ -253,3 +270,8 @@ def _settled(session: Session, ids: Sequence[UUID], rows: Sequence[Row[Any]], at
 def _again(request_id: UUID, state: State | None) -> IndexEntry:
     action = CLOCK_ACTIONS.get(state) if state else None
     return IndexEntry(str(request_id), (action or Action.EXPIRE).value, BUSY_ROW_AGAIN if action else None)
+
+
+def clock_of(request: AccessRequest) -> RequestClock:
+    """Return the clock of a request as it stands or runs."""
+    return RequestClock(request.deadline_at, request.stopped_at, request.stopped_deadline, request.stopped_for)

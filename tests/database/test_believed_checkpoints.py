@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine, text
 from structlog.testing import capture_logs
 
-from config.settings import Plan
+from config.catalogue import Plan
 from lockbox.admin import tenants
 from lockbox.admin.tenants import TenantInput
 from lockbox.audit.log import checkpoint

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from config.settings import Plan
+from config.catalogue import Plan
 from lockbox.admin import delegates, emergency_stop, members, policies, tenants
 from lockbox.admin.delegates import DelegationInput
 from lockbox.database import Database

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from config.settings import Plan
+from config.catalogue import Plan
 from lockbox.admin import recovery, tenants, vendor_staff
 from lockbox.admin.tenants import TenantInput
 from lockbox.errors import SignInAgain

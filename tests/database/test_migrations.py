@@ -23,7 +23,14 @@ from tests.builders import Urls
 from tests.database.scenes import read, write
 from tests.database.schema import OBJECTS, objects
 
-MODELS = ("people.models", "people.keys", "requests.models", "notices.models", "audit.models", "watch.models")
+MODELS = (
+    "identity.models",
+    "identity.credentials",
+    "requests.models",
+    "notifications.models",
+    "audit.models",
+    "monitoring.models",
+)
 # The models name columns, keys and types; what spans columns or rows is Postgres' own business, kept in one place.
 ONLY_IN_THE_SCHEMA = {
     "modify_default eligible_deputies.id",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from config.settings import Plan
+from config.catalogue import Plan
 from lockbox.admin import emergency_stop, vendor_staff
 from lockbox.database import Database
 from lockbox.errors import CommentRequired

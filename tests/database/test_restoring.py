@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from api.heartbeat import HeartbeatThread
 from api.metrics import exposition
 from cli.operate import app as operate
-from config.settings import Plan as SoldPlan
+from config.catalogue import Plan as SoldPlan
 from lockbox.admin import restore, tenants
 from lockbox.admin.restore import RestoreResult
 from lockbox.admin.tenants import TenantInput

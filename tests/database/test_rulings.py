@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from config.settings import Plan
+from config.catalogue import Plan
 from lockbox.admin import emergency_stop
 from lockbox.database import Database
 from lockbox.errors import (

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine
 
-from config.settings import Plan
+from config.catalogue import Plan
 from lockbox.admin import tenants
 from lockbox.admin.tenants import TenantInput
 from lockbox.audit.events import VENDORS_LOG

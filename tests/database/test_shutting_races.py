@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from config.settings import Plan
+from config.catalogue import Plan
 from lockbox.admin import emergency_stop, policies
 from lockbox.database import Database
 from lockbox.identity.roles import Mode

@@ -28,8 +28,8 @@ COMPOSED = {
     MIGRATING: "how long a migration waits for a lock",
     "lockbox.startup_checks.fits": "whether the database has revisions: tests/database/test_standing.py",
     "lockbox.startup_checks.has_lagging_standby": "what a server asks at its start: tests/database/test_standing.py",
-    "lockbox.requests.questions._statement": "makes the statements at the top of its module, which are prepared here",
-    "lockbox.requests.transition._statement": "makes the statements at the top of its module, which are prepared here",
+    "lockbox.requests.questions._statement": "makes the statements at the top of its module, prepared here",
+    "lockbox.requests.transition._statement": "makes the statements at the top of its module, prepared here",
 }
 # Parameters as PREPARE has them: $1, $2, …
 NUMBERED = make_url("postgresql+asyncpg://").get_dialect()()

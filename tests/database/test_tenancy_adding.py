@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import pytest
 
-from config.settings import Plan
+from config.catalogue import Plan
 from lockbox.admin import tenants
 from lockbox.admin.tenants import TenantInput, TenantOverview
 from lockbox.database import Database

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from config.settings import Plan
+from config.catalogue import Plan
 from lockbox.admin import emergency_stop, policies, tenants, vendor_consent
 from lockbox.audit.canonical import instant
 from lockbox.database import Database

@@ -161,4 +161,4 @@ def test_two_who_name_deputies_at_once_cannot_make_a_chain(world: World, pool: T
         pool, lambda: names_deputy(world, "abe", deputy="aude"), lambda: names_deputy(world, "ann", deputy="abe")
     )
 
-    assert sorted(type(answer).__name__ for answer in answers) == ["DelegationClash", "Entry"]
+    assert sorted(type(answer).__name__ for answer in answers) == ["DelegationClash", "DelegationSummary"]

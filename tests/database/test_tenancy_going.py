@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from config.settings import Plan
+from config.catalogue import Plan
 from lockbox.admin import delegates, members, tenants
 from lockbox.admin.tenants import TenantInput
 from lockbox.database import Database

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from config.settings import Plan
+from config.catalogue import Plan
 from lockbox.admin import members, recovery, tenants, vendor_staff
 from lockbox.admin.tenants import TenantInput
 from lockbox.database import Database

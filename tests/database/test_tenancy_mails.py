@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from config.settings import Plan
+from config.catalogue import Plan
 from lockbox.admin import delegates, emergency_stop, invitations, members, policies, recovery, tenants
 from lockbox.admin.delegates import DelegationInput
 from lockbox.database import Database

@@ -84,7 +84,7 @@ def test_of_two_who_replace_the_same_version_at_once_one_is_told(world: World, p
         pool, lambda: change(world, STRICT, "tara", seen=1), lambda: change(world, Policy(), "tom", seen=1)
     )
 
-    assert sorted(type(answer).__name__ for answer in answers) == ["Held", "Stale"]
+    assert sorted(type(answer).__name__ for answer in answers) == ["StaleVersion", "VersionedPolicy"]
     assert [one.version for one in reads(world, "ann", policies.editions, before=None, most=9)] == [2, 1]
 
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from config.settings import Plan
+from config.catalogue import Plan
 from lockbox.admin import invitations, members, recovery, tenants
 from lockbox.admin.tenants import TenantInput
 from lockbox.database import Database

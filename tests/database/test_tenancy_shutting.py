@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlmodel import Session
 
-from config.settings import Plan
+from config.catalogue import Plan
 from lockbox.admin import emergency_stop, members, policies, tenants
 from lockbox.admin.emergency_stop import ModeChangeResult
 from lockbox.database import Database

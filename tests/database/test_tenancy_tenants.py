@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from config.settings import Plan
+from config.catalogue import Plan
 from lockbox.admin import emergency_stop, tenants, vendor_staff
 from lockbox.admin.emergency_stop import ModeChangeResult
 from lockbox.admin.tenants import TenantInput, TenantListing, TenantOverview

@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from api.app import make_app
-from config.settings import Plan
+from config.catalogue import Plan
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.requests.lifecycle import Action

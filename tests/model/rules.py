@@ -8,9 +8,10 @@ from uuid import UUID
 
 from lockbox.errors import LockboxError
 from lockbox.identity.roles import Mode
-from lockbox.requests import lifecycle, policy, quorum
+from lockbox.requests import deadlines, lifecycle, policy, quorum
+from lockbox.requests.deadlines import Phase
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, DECISIONS, FINAL_STATES, OPEN_STATES, Action, Party, State
-from lockbox.requests.policy import Phase, Terms
+from lockbox.requests.policy import Terms
 from lockbox.requests.quorum import Vote, granted_window
 
 STATES = tuple(State)
@@ -102,9 +103,9 @@ class ModelRules:
     """
 
     move: Callable[..., Any] = lifecycle.move
-    deadline: Callable[..., datetime] = policy.deadline
-    wake_at: Callable[..., datetime | None] = policy.wake_at
-    nudges: Callable[..., Any] = policy.due_reminders
+    deadline: Callable[..., datetime] = deadlines.deadline
+    wake_at: Callable[..., datetime | None] = deadlines.wake_at
+    nudges: Callable[..., Any] = deadlines.due_reminders
     quorum_met: Callable[..., bool] = quorum.quorum_met
     stricter_mode: Callable[..., Mode] = policy.stricter_mode
     is_late: Callable[[int, int], bool] = _late

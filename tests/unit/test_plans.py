@@ -2,7 +2,8 @@
 
 import pytest
 
-from config.settings import Plan, Settings, UnsafeSettings, load
+from config.catalogue import Plan
+from config.settings import Settings, UnsafeSettings, load
 
 
 def test_without_configuration_there_is_one_plan_that_includes_the_lockbox() -> None:
