@@ -17,6 +17,7 @@ from lockbox.requests.policy_rules import Consent, Policy
 from tests.builders import HERE, ShiftedClock, World, unbound
 from tests.database.scenes import state_of, write
 from tests.database.tenancy import does, id_of
+from tests.each import each
 from tests.ruling import lay_down, signed_in
 
 DAY = timedelta(days=1)
@@ -64,10 +65,8 @@ def world(api: Database) -> World:
     return made
 
 
-@pytest.mark.parametrize(
-    ("means", "minutes_ago"), [(AuthMethod.TOKEN, 0), (AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)]
-)
-@pytest.mark.parametrize("what", LOOSENING)
+@each(("means", "minutes_ago"), [(AuthMethod.TOKEN, 0), (AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)])
+@each("what", LOOSENING)
 def test_nothing_is_loosened_by_a_weak_or_an_old_sign_in(
     world: World, what: str, means: AuthMethod, minutes_ago: float
 ) -> None:

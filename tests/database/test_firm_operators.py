@@ -13,6 +13,7 @@ from tests.builders import HERE, World, unbound
 from tests.database.scenes import write
 from tests.database.tenancy import colleagues_of, id_of
 from tests.database.trails import changes_told
+from tests.each import each
 from tests.ruling import signed_in
 
 PLANS = {"standard": Plan(), "basic": Plan(lockbox=False)}
@@ -49,10 +50,8 @@ def suspended(world: World) -> World:
     return world
 
 
-@pytest.mark.parametrize(
-    ("means", "minutes_ago"), [(AuthMethod.TOKEN, 0), (AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)]
-)
-@pytest.mark.parametrize("what", OPENING)
+@each(("means", "minutes_ago"), [(AuthMethod.TOKEN, 0), (AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)])
+@each("what", OPENING)
 def test_an_operators_token_or_mailbox_opens_nothing(
     suspended: World, what: str, means: AuthMethod, minutes_ago: float
 ) -> None:

@@ -12,6 +12,7 @@ from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from tests.builders import HERE, World
 from tests.database.scenes import state_of
+from tests.each import each
 from tests.ruling import lay_down, signed_in
 
 STALE = [(AuthMethod.TOKEN, 0), (AuthMethod.PASSKEY, 6), (AuthMethod.MAIL, 6), (AuthMethod.OIDC, 6)]
@@ -35,8 +36,8 @@ def test_where_the_policy_says_nothing_everybody_closes_a_window_as_easily_as_ev
     assert revoked(world, caller).state is State.REVOKED
 
 
-@pytest.mark.parametrize(("means", "minutes_ago"), STALE)
-@pytest.mark.parametrize("who", ["ann", "tara", "max"])
+@each(("means", "minutes_ago"), STALE)
+@each("who", ["ann", "tara", "max"])
 def test_where_the_policy_asks_for_it_a_token_or_an_old_sign_in_closes_nothing(
     world: World, who: str, means: AuthMethod, minutes_ago: float
 ) -> None:

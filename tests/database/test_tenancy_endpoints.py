@@ -31,6 +31,7 @@ from tests.builders import HERE, ShiftedClock, World, unbound
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import as_caller, at_once, read, write
 from tests.database.trails import last_told
+from tests.each import each
 from tests.mailbox import told
 from tests.ruling import signed_in
 
@@ -171,11 +172,9 @@ def _slug(world: World, caller: Caller) -> str | None:
     return None if caller.vendor_roles() else world.tenant.slug
 
 
-@pytest.mark.parametrize("who", ["tara", "olga"])
-@pytest.mark.parametrize(
-    ("means", "minutes_ago"), [(AuthMethod.TOKEN, 0), (AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)]
-)
-@pytest.mark.parametrize("what", WIDENING)
+@each("who", ["tara", "olga"])
+@each(("means", "minutes_ago"), [(AuthMethod.TOKEN, 0), (AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)])
+@each("what", WIDENING)
 def test_no_webhook_is_led_anywhere_by_a_weak_or_an_old_sign_in(
     world: World, reach: WebhookUrlPolicy, *, what: str, means: AuthMethod, minutes_ago: float, who: str
 ) -> None:

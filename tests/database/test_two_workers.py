@@ -11,6 +11,7 @@ from lockbox.schedule import Schedule
 from tests.builders import Urls, World
 from tests.database.postbag import Postbag, open_notices
 from tests.database.scenes import read, write
+from tests.each import each
 
 NOT_THE_CORES = (
     "UPDATE notices SET outcome = 'moot', closed_at = now()",
@@ -63,7 +64,7 @@ def test_the_core_workers_login_closes_no_notice_and_knows_no_code(
         write(worker.engine, statement)
 
 
-@pytest.mark.parametrize("statement", NOT_THE_SENDERS)
+@each("statement", NOT_THE_SENDERS)
 def test_the_notifications_workers_login_moves_nothing_and_seals_nothing(
     world: World, notices: Database, statement: str
 ) -> None:
