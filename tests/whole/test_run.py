@@ -31,6 +31,13 @@ def here() -> Iterator[ModuleRunner]:
         yield opened
 
 
+@pytest.fixture
+def fresh() -> Iterator[ModuleRunner]:
+    """A terminal where nothing was ever started: mails of an earlier run lead to the address of that one."""
+    with terminal.opened() as opened:
+        yield opened
+
+
 def run(here: ModuleRunner, **variables: str) -> "subprocess.Popen[str]":
     tokens = str(here.place / "tokens.env")
     ports = ["--port", str(own_port()), "--flower-port", str(own_port())]
@@ -67,8 +74,8 @@ def play(said: str, who: str, path: str) -> tuple[str, str]:
 
 
 @pytest.mark.far
-def test_what_it_prints_works_and_ctrl_c_stops_all(here: ModuleRunner) -> None:
-    with run(here) as running:
+def test_what_it_prints_works_and_ctrl_c_stops_all(fresh: ModuleRunner) -> None:
+    with run(fresh) as running:
         said = read_until(running, "curl ")
         curl = subprocess.run(shlex.split(said.splitlines()[-1]), capture_output=True, text=True, check=False)
         flower = re.search(r"Flower +(\S+).*\n.*user (\S+), password (\S+)", said)
@@ -76,11 +83,11 @@ def test_what_it_prints_works_and_ctrl_c_stops_all(here: ModuleRunner) -> None:
         workers = httpx.get(f"{flower[1]}/api/workers", auth=(flower[2], flower[3]), trust_env=False)
         account, letter = play(said, "ann", "/account")
         stands = subprocess.run(
-            [sys.executable, "-m", "cli", "operate", "status", "--json", "--folder", str(here.folder)],
+            [sys.executable, "-m", "cli", "operate", "status", "--json", "--folder", str(fresh.folder)],
             env=environment({}), cwd=terminal.CHECKOUT, capture_output=True, text=True, check=False,
         )  # fmt: skip
         elsewhere = httpx.get(f"{playground(said)}/play", headers={"host": "evil.example"}, trust_env=False)
-        tokens = here.place / "tokens.env"
+        tokens = fresh.place / "tokens.env"
         known = dict(line.split("=", 1) for line in tokens.read_text().splitlines())
         mine = httpx.get(
             f"{known['API']}/v1/requests", headers={"authorization": f"Bearer {known['MAX']}"}, trust_env=False
@@ -95,12 +102,12 @@ def test_what_it_prints_works_and_ctrl_c_stops_all(here: ModuleRunner) -> None:
     assert "You are playing <b>Ann Archer</b> (approver)" in account
     assert re.search(r'href="http://localhost:\d+/requests/[0-9a-f-]{36}"', letter)
     assert elsewhere.status_code == 403
-    assert stat.S_IMODE((here.place / "playground.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE((fresh.place / "playground.json").stat().st_mode) == 0o600
     assert stat.S_IMODE(tokens.stat().st_mode) == 0o600
     assert {item["requester"]["id"] for item in mine.json()["items"]} == {known["ERIN_ID"]}
     assert sorted(item["state"] for item in mine.json()["items"]) == ["denied", "pending", "reviewing", "reviewing"]
     assert running.returncode == 0
-    assert here.left() == []
+    assert fresh.left() == []
 
 
 def workers(running: "subprocess.Popen[str]") -> set[int]:
