@@ -1,4 +1,4 @@
-"""The newsroom: one listener a process for all open pages, and who of them is told what."""
+"""Live updates: one listener a process for all open pages, and which page is told what."""
 
 import asyncio
 from collections import Counter

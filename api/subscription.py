@@ -1,4 +1,4 @@
-"""A seat in the newsroom: one open page that listens, what it has yet to be told, and how that is written down."""
+"""A subscription: one open page that listens, what it has yet to be told, and how that is written down."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Sending notices beside Celery: what nobody else takes goes straight from Postgres to the lanes."""
+"""Send notifications beside Celery: what nobody else takes goes from Postgres straight to the sending pool."""
 
 from uuid import UUID
 

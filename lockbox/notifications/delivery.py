@@ -1,4 +1,4 @@
-"""Delivering notices: claim those that have room in their lanes, say what each has to say, send, and record it."""
+"""Deliver notifications: claim those that find room, write what each has to say, send it, and record the result."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future

@@ -1,4 +1,4 @@
-"""The lanes of all that is sent: threads that take from each in turn, mails and webhooks apart; no database."""
+"""The sending pool: threads that serve each destination in turn, mails and webhooks apart; no database."""
 
 import threading
 import time

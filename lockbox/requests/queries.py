@@ -61,7 +61,7 @@ def conditions(caller: Caller, engineer: str | None, words: str | None) -> list[
 
 
 def readable(caller: Caller, field: ProtectedField) -> ColumnElement[bool]:
-    """Return the condition for the requests of which the caller may read the field, by the table of `sight`."""
+    """Return the condition for the requests of which the caller may read the field, by the table of `visibility`."""
     readers = READERS[field]
     roles = {Role(one.value) for one in readers - {ReaderRole.REQUESTER}}
     if caller.holds(*(roles & VENDOR_ROLES)):
@@ -157,7 +157,7 @@ class AccessCheck:
 def visible(caller: Caller) -> ColumnElement[bool]:
     """Return the condition for the requests that the caller may know of.
 
-    How far each role reaches is in `sight.REACH`; whoever has asked for something knows of it, whatever they are now.
+    `VISIBILITY_SCOPES` says how far each role reaches. Requesters know of their own requests, whatever their role.
     """
     if caller.holds(*roles_with_scope(VisibilityScope.ALL)):
         return true()
