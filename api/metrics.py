@@ -25,8 +25,8 @@ PLAIN = (
     ("audit_checkpoint_age_seconds", "checkpoint_age", "Age of the newest checkpoint of any log."),
 )
 BY_CHANNEL = (
-    ("notices_unsent", "unsent", "Mails and webhook calls that are still to be sent."),
-    ("oldest_unsent_notice_age_seconds", "oldest_unsent", "Age of the oldest of them, 0 where there is none."),
+    ("notifications_unsent", "unsent", "Mails and webhook calls that are still to be sent."),
+    ("oldest_unsent_notification_age_seconds", "oldest_unsent", "Age of the oldest of them, 0 where there is none."),
     ("deadletters", "dead", "Mails and webhook calls that were given up."),
 )
 LABELLED = (
@@ -106,7 +106,7 @@ def _lags(figures: MetricSnapshot) -> Metric:
 
 def _attempts(figures: MetricSnapshot) -> Metric:
     family = CounterMetricFamily(
-        "lockbox_notify_attempts", "How tries to send a notice ended.", labels=["channel", "outcome"]
+        "lockbox_notify_attempts", "How tries to send a notification ended.", labels=["channel", "outcome"]
     )
     for label, number in sorted(figures.labelled(ATTEMPT).items()):
         family.add_metric(label.split(" "), number)

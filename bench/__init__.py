@@ -1,1 +1,1 @@
-"""Benchmarks: how late the clock is, alone and in a storm, what idling costs, and how soon notices leave."""
+"""Benchmarks: how late the clock is, alone and in a storm, what idling costs, and how soon notifications leave."""

@@ -69,7 +69,7 @@ def measure_all(size: Size) -> BenchResults:
             found |= _doors(bench, crowd_, size)
             found["rebuild"] = _stage("a schedule that is lost", lambda: pending.rebuild(bench))
             if size.has_history:
-                found["reach"] = _stage("notices", lambda: reach.measure(bench))
+                found["reach"] = _stage("notifications", lambda: reach.measure(bench))
         found["peers"] = {name: _stage(name, partial(peering.measure, place, name, size)) for name in size.peers}
     return BenchResults(**found)
 
@@ -116,7 +116,7 @@ def _deadlines(bench: Bench, size: Size) -> dict[str, Any]:
         return seen
 
     def behind() -> dict[str, float]:
-        """Let ten thousand more be due while the notices of as many are unsent, of the last storm if it was such."""
+        """Let ten thousand more be due while as many have unsent notifications, of the last storm if it was such."""
         if size.storms[-1][0] != BEHIND:
             measure.settle(bench)
             measure.storm(bench, BEHIND)

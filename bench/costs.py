@@ -9,7 +9,7 @@ from bench.house import Bench
 from cli.stack import StackPlan
 
 SERVERS = ("postgres", "redis")
-OURS = ("api", "worker", "notices")
+OURS = ("api", "worker", "notifications")
 
 
 def ours(bench: Bench, *names: str) -> list[psutil.Process]:

@@ -30,17 +30,17 @@ PATIENCE = 120.0
 LOOK_SECONDS = 0.25
 SHARES = {"p50_ms": 0.5, "p99_ms": 0.99}
 STANDS = text("""
-SELECT r.expired, n.notices, n.sent
+SELECT r.expired, n.notifications, n.sent
 FROM (SELECT count(*) FILTER (WHERE state = 'expired') AS expired FROM requests WHERE id = ANY(:ids)) AS r,
-(SELECT count(n.id) AS notices, count(*) FILTER (WHERE n.outcome = 'sent') AS sent
+(SELECT count(n.id) AS notifications, count(*) FILTER (WHERE n.outcome = 'sent') AS sent
     FROM unnest(CAST(:ids AS uuid[])) AS i (id) CROSS JOIN LATERAL (
-        SELECT o.id, o.outcome FROM events e JOIN notices o ON o.event_id = e.id
+        SELECT o.id, o.outcome FROM events e JOIN notifications o ON o.event_id = e.id
         WHERE e.request_id = i.id OFFSET 0) AS n) AS n
 """)
 # By the indexes of what is open alone: who looks is counted in with Postgres.
 LEFT = text("""
 SELECT (SELECT count(*) FROM requests WHERE wake_at IS NOT NULL AND id = ANY(:ids)) AS open,
-    (SELECT count(*) FROM notices WHERE closed_at IS NULL AND request_id = ANY(:ids)) AS waiting
+    (SELECT count(*) FROM notifications WHERE closed_at IS NULL AND request_id = ANY(:ids)) AS waiting
 """)
 MOVES = text("SELECT count(*) FROM events WHERE request_id = ANY(:ids) AND seq IS NOT NULL")
 FILED = text("SELECT count(*) FROM requests WHERE id = ANY(:ids)")
@@ -74,12 +74,12 @@ def lives(bench: Bench, customers: Customers, count: int) -> dict[str, float]:
     # An answer that comes before its question has left would make the mail moot.
     _until_told(bench, ids)
     play(port, [_said(approval, one) for (_, approval), one in zip(stories, ids, strict=True)], LIVING, None)
-    notices = _lived(bench, ids)
+    notifications = _lived(bench, ids)
     of_each = {name: 1000 * (seconds - spent[name]) / count for name, seconds in costs.each(bench).items()}
     return {
         "cpu_ms": sum(of_each.values()),
         **{f"{name}_cpu_ms": each for name, each in of_each.items()},
-        "notices": notices,
+        "notifications": notifications,
         "seconds": time.monotonic() - began,
     }
 
@@ -171,15 +171,15 @@ def _accepted(
 
 
 def _lived(bench: Bench, ids: list[str]) -> float:
-    """Wait until all have ended and whoever is told was told; return how many notices each took."""
+    """Wait until all have ended and whoever is told was told; return how many notifications each took."""
     _until(bench, ids, lambda row: not row["open"] and not row["waiting"])
     with bench.engine.connect() as connection:
         found = connection.execute(STANDS, {"ids": ids}).mappings().one()
         moves = connection.execute(MOVES, {"ids": ids}).scalar_one()
     # Filed, approved, expired.
-    if found["expired"] != len(ids) or moves != 3 * len(ids) or found["sent"] != found["notices"]:
+    if found["expired"] != len(ids) or moves != 3 * len(ids) or found["sent"] != found["notifications"]:
         raise RuntimeError(f"of {len(ids)} lives: {dict(found)}, {moves} moves")
-    return float(found["notices"]) / len(ids)
+    return float(found["notifications"]) / len(ids)
 
 
 def _until_told(bench: Bench, ids: list[str]) -> None:

@@ -32,12 +32,12 @@ CREATE TABLE bare_requests (LIKE requests INCLUDING DEFAULTS, PRIMARY KEY (id));
 GRANT SELECT, INSERT, UPDATE ON bare_requests TO lockbox_api;
 """)
 MOVE = text("SELECT * FROM events WHERE request_id = :id AND to_state = 'expired'")
-NOTICES = text("SELECT * FROM notices WHERE event_id = :id")
+NOTIFICATIONS = text("SELECT * FROM notifications WHERE event_id = :id")
 REPORTS = text("SELECT * FROM reports_due WHERE event_id = :id")
 ROWS = text("""
 SELECT (SELECT count(*) FROM requests WHERE state = 'expired') AS requests,
     (SELECT count(*) FROM events WHERE to_state = 'expired') AS events, (SELECT count(*) FROM unsealed) AS unsealed,
-    (SELECT count(*) FROM notices WHERE template = 'expired') AS notices,
+    (SELECT count(*) FROM notifications WHERE template = 'expired') AS notifications,
     (SELECT count(*) FROM reports_due) AS reports
 """)
 WRITE = """
@@ -52,11 +52,13 @@ WITH ended AS (
 ), new_reports AS (
     INSERT INTO reports_due (event_id, due_at) SELECT id, %(report_at)s FROM unnest(%(reported)s::uuid[]) AS id
 )
-INSERT INTO notices (id, tenant_id, request_id, event_id, person_id, endpoint_id, channel, template, run_at, until_at,
+INSERT INTO notifications (id, tenant_id, request_id, event_id, person_id, endpoint_id, channel, template, run_at,
+until_at,
     attempts)
 SELECT n.id, %(tenant_id)s, n.request_id, n.event_id, t.person_id, t.endpoint_id, t.channel, t.template, t.run_at,
     t.until_at, 0
-FROM unnest(%(notices)s::uuid[], %(notice_requests)s::uuid[], %(notice_events)s::uuid[], %(notice_told)s::int[])
+FROM unnest(%(notifications)s::uuid[], %(notification_requests)s::uuid[], %(notification_events)s::uuid[],
+%(notification_told)s::int[])
     AS n (id, request_id, event_id, told)
 JOIN unnest(%(person_id)s::uuid[], %(endpoint_id)s::uuid[], %(channel)s::text[], %(template)s::text[],
     %(run_at)s::timestamptz[], %(until_at)s::timestamptz[])
@@ -69,7 +71,7 @@ class Pattern:
     """The rows that Lockbox's own clock left of one request whose window ended."""
 
     event: Mapping[str, Any]
-    notices: Sequence[Mapping[str, Any]]
+    notifications: Sequence[Mapping[str, Any]]
     reports: Sequence[Mapping[str, Any]]
 
 
@@ -96,7 +98,7 @@ class WriteMethod:
         seconds = self._seconds(batches)
         made = {name: value - before[name] for name, value in _counted(self.engine).items()}
         once = dict.fromkeys(("requests", "events", "unsealed"), 1)
-        each = {**once, "notices": len(self.pattern.notices), "reports": len(self.pattern.reports)}
+        each = {**once, "notifications": len(self.pattern.notifications), "reports": len(self.pattern.reports)}
         if made != {name: count * number for name, number in each.items()}:
             raise RuntimeError(f"the floor wrote other rows than Lockbox does: {made} of {count}")
         return {"a_second": count / seconds, "last_seconds": seconds}
@@ -198,7 +200,9 @@ def _pattern(site: Site, engine: Engine) -> Pattern:
         house.dispose()
     with engine.connect() as connection:
         event = dict(connection.execute(MOVE, {"id": one.ids[0]}).mappings().one())
-        found = [connection.execute(query, {"id": event["id"]}).mappings().all() for query in (NOTICES, REPORTS)]
+        found = [
+            connection.execute(query, {"id": event["id"]}).mappings().all() for query in (NOTIFICATIONS, REPORTS)
+        ]
     return Pattern(event, [dict(row) for row in found[0]], [dict(row) for row in found[1]])
 
 
@@ -216,7 +220,7 @@ def _rows(pattern: Pattern, ids: Sequence[UUID]) -> dict[str, Any]:
     """Return the parameters that write one batch: what Python has to do is done before the clock starts."""
     event = pattern.event
     events = [new_id() for _ in ids]
-    told = range(1, len(pattern.notices) + 1)
+    told = range(1, len(pattern.notifications) + 1)
     pairs = [(request, one, number) for request, one in zip(ids, events, strict=True) for number in told]
     body = bytes(event["body"]).decode()
     bodies = [
@@ -233,9 +237,9 @@ def _rows(pattern: Pattern, ids: Sequence[UUID]) -> dict[str, Any]:
         "bodies": bodies,
         "reported": array(events if pattern.reports else ()),
         "report_at": pattern.reports[0]["due_at"] if pattern.reports else None,
-        "notices": array(new_id() for _ in pairs),
-        "notice_requests": array(request for request, _, _ in pairs),
-        "notice_events": array(one for _, one, _ in pairs),
-        "notice_told": array(number for _, _, number in pairs),
-        **{name: array(notice[name] for notice in pattern.notices) for name in columns},
+        "notifications": array(new_id() for _ in pairs),
+        "notification_requests": array(request for request, _, _ in pairs),
+        "notification_events": array(one for _, one, _ in pairs),
+        "notification_told": array(number for _, _, number in pairs),
+        **{name: array(notification[name] for notification in pattern.notifications) for name in columns},
     }

@@ -104,7 +104,7 @@ def site() -> Iterator[Site]:
 
 @contextmanager
 def running(site: Site) -> Iterator[Bench]:
-    """Start API, worker, notices worker and the sinks for mails on a site."""
+    """Start API, worker, notifications worker and the sinks for mails on a site."""
     with ExitStack() as ends:
         processes = Processes(site.plan, site.folder / "log", UNLIMITED)
         ends.callback(processes.stop)
@@ -113,7 +113,7 @@ def running(site: Site) -> Iterator[Bench]:
         mail = make_url(site.plan.smtp_url).port or free_port(SINK_PORT)
         processes.launch("sinks", [sys.executable, "-m", "bench.sinks", str(mail), str(stack.free_port(mail + 1))])
         wait_for(mail)
-        for name in ("api", "worker", "notices"):
+        for name in ("api", "worker", "notifications"):
             processes.start(name)
         processes.wait_until_ready()
         engine = ends.enter_context(observer(site.superuser.set(database="lockbox")))

@@ -51,18 +51,18 @@ WITH new_requests AS (
 ), new_details AS (
     INSERT INTO event_details (event_id, field, salt, value)
     SELECT m.new_id, d.field, d.salt, d.value FROM moves m JOIN event_details d ON d.event_id = m.id
-), new_notices AS (
-    INSERT INTO notices (id, tenant_id, request_id, event_id, person_id, channel, template, run_at, until_at,
+), new_notifications AS (
+    INSERT INTO notifications (id, tenant_id, request_id, event_id, person_id, channel, template, run_at, until_at,
         attempts, closed_at, outcome)
     SELECT uuidv7(), n.tenant_id, m.new_request, m.new_id, n.person_id, n.channel, n.template, n.run_at, n.until_at,
         1, now(), 'sent'
-    FROM moves m JOIN notices n ON n.event_id = m.id
+    FROM moves m JOIN notifications n ON n.event_id = m.id
 )
 SELECT id, deadline_at FROM new_requests
 """)
 # What is copied was checked when it was written: triggers and foreign keys are left out while it is.
 UNCHECKED = text("SET session_replication_role = replica")
-ANALYZE = text("ANALYZE requests, events, notices, decisions, event_details")
+ANALYZE = text("ANALYZE requests, events, notifications, decisions, event_details")
 KINDS = {"active": "expire", "pending": "time_out"}
 VERSIONS = {"active": 2, "pending": 1}
 

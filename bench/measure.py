@@ -23,13 +23,13 @@ WAITING = text("SELECT id FROM requests WHERE wake_at <= :last")
 STATE = text("SELECT wake_at IS NULL AS ended, clock_timestamp() AS at FROM requests WHERE id = :id")
 ROWS = text("""
 SELECT (SELECT count(*) FROM events WHERE to_state = 'expired' AND request_id = ANY(:ids)) AS events,
-    (SELECT count(*) FROM notices WHERE template = 'expired' AND request_id = ANY(:ids)) AS notices,
+    (SELECT count(*) FROM notifications WHERE template = 'expired' AND request_id = ANY(:ids)) AS notifications,
     (SELECT count(*) FROM requests WHERE state = 'expired' AND id = ANY(:ids)) AS requests
 """)
 NO_REPORTS = text("DELETE FROM reports_due")
 GIVE_UP = text("""
-UPDATE notices SET closed_at = now(), outcome = 'moot'
-WHERE id IN (SELECT id FROM notices WHERE closed_at IS NULL FOR UPDATE SKIP LOCKED)
+UPDATE notifications SET closed_at = now(), outcome = 'moot'
+WHERE id IN (SELECT id FROM notifications WHERE closed_at IS NULL FOR UPDATE SKIP LOCKED)
 """)
 LATE = text("""
 SELECT percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM closed_at - deadline_at) * 1000)
@@ -61,7 +61,7 @@ def storm(bench: Bench, count: int) -> dict[str, float]:
         "a_second": count / seconds,
         "late_p50_ms": float(half),
         "late_p99_ms": float(most),
-        "notices": told,
+        "notifications": told,
     }
 
 
@@ -132,13 +132,13 @@ def _watch(engine: Engine, loaded: LoadedRows) -> list[float]:
 
 
 def _check(bench: Bench, loaded: LoadedRows) -> int:
-    """Return how many notices there are for each, and see that nothing is missing and nothing is there twice."""
+    """Count the notifications for each, and see that none is missing and none is there twice."""
     with bench.engine.connect() as connection:
         made = dict(connection.execute(ROWS, {"ids": loaded.ids}).mappings().one())
         one = dict(connection.execute(ROWS, {"ids": loaded.ids[:1]}).mappings().one())
-    count, each = len(loaded.ids), int(one["notices"])
-    if made != {"events": count, "requests": count, "notices": count * each} or not each:
-        raise RuntimeError(f"rows of {count} requests with {each} notices each are missing or doubled: {made}")
+    count, each = len(loaded.ids), int(one["notifications"])
+    if made != {"events": count, "requests": count, "notifications": count * each} or not each:
+        raise RuntimeError(f"rows of {count} requests with {each} notifications each are missing or doubled: {made}")
     return each
 
 

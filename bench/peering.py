@@ -53,7 +53,7 @@ FROM requests WHERE deadline_at = :due
 """)
 LIVED = text("""
 SELECT (SELECT count(*) FROM requests WHERE id = ANY(CAST(:ids AS uuid[])) AND closed_at IS NULL) AS open,
-    (SELECT count(*) FROM notices WHERE request_id = ANY(CAST(:ids AS uuid[]))) AS told
+    (SELECT count(*) FROM notifications WHERE request_id = ANY(CAST(:ids AS uuid[]))) AS told
 """)
 
 
@@ -130,7 +130,7 @@ def _lives(peer: PeerProcesses, count: int) -> dict[str, float]:
     driven = peer.drive("live", ids, window=LIFE_SECONDS)
     lived = _until(peer, ids, lambda row: row["open"] == 0 and row["told"] >= 2 * count)
     spent = costs.cpu_seconds(everyone) - spent + driven["cpu_seconds"]
-    return {"cpu_ms": 1000 * spent / count, "stuck": float(lived["open"]), "notices": lived["told"] / count}
+    return {"cpu_ms": 1000 * spent / count, "stuck": float(lived["open"]), "notifications": lived["told"] / count}
 
 
 def _told(peer: PeerProcesses, count: int) -> dict[str, float]:

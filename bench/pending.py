@@ -19,7 +19,7 @@ APART = timedelta(milliseconds=10)
 PATIENCE = 300.0
 OVERDUE = 200
 SIZES = {
-    **{name: name for name in ("requests", "events", "event_details", "notices")},
+    **{name: name for name in ("requests", "events", "event_details", "notifications")},
     "postgres": "ix_requests_wake_at",
 }
 SIZE = text("SELECT pg_total_relation_size(CAST(:name AS regclass))")
@@ -33,7 +33,7 @@ def wait(bench: Bench, count: int, seconds: float) -> dict[str, float]:
     `postgres_bytes` is what a deadline takes in Postgres beside the row of its request: its place in the index.
     """
     time.sleep(2)
-    workers = costs.ours(bench, "worker", "notices")
+    workers = costs.ours(bench, "worker", "notifications")
     memory, before = costs.resident(workers), _bytes(bench)
     due = clock(bench.engine) + timedelta(days=1)
     # Each at an instant of its own, as people ask: an index keeps what is alike but once.

@@ -54,7 +54,7 @@ def intake(axes: Any, measured: dict[str, Any]) -> None:  # noqa: ANN401 - likew
     """Draw how many requests a second were accepted over HTTP from how many clients."""
     for label, runs, colour in (
         ("a bare endpoint: one insert", measured["bare"], FLOOR),
-        ("Lockbox: request, event, notices", measured["intake"], OURS),
+        ("Lockbox: request, event, notifications", measured["intake"], OURS),
     ):
         clients = list(runs)
         rates = [runs[name]["a_second"] for name in clients]

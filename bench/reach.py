@@ -1,4 +1,4 @@
-"""How soon notices leave while one endpoint and one mail domain hang, and how many mails leave in a minute."""
+"""How soon notifications leave while one endpoint and one mail domain hang, and how many mails leave in a minute."""
 
 import sys
 import time
@@ -25,7 +25,7 @@ from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests import submit
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
-from lockbox.schedule import NOTICES
+from lockbox.schedule import NOTIFICATIONS
 
 APPROVERS = 100
 ENDPOINTS = 20
@@ -50,7 +50,7 @@ OTHERS = """
 SELECT count(*) AS number, count(*) FILTER (WHERE n.outcome = 'sent') AS sent,
     count(*) FILTER (WHERE n.outcome = 'sent' AND n.closed_at <= e.at + make_interval(secs => :soon)) AS soon,
     extract(epoch FROM max(n.closed_at) - min(e.at)) AS seconds
-FROM notices n JOIN events e ON e.id = n.event_id LEFT JOIN people p ON p.id = n.person_id
+FROM notifications n JOIN events e ON e.id = n.event_id LEFT JOIN people p ON p.id = n.person_id
 LEFT JOIN endpoints h ON h.id = n.endpoint_id
 WHERE e.tenant_id = :tenant_id AND e.at >= :since
 AND coalesce(p.email, '') NOT LIKE '%@' || :domain AND coalesce(h.url, '') <> :hole
@@ -95,7 +95,7 @@ def _rate(bench: Bench, customer: Sample, sinks: Sinks) -> float:
 
 
 def _until_sent(bench: Bench, customer: Sample, requests: int, sinks: Sinks) -> dict[str, float]:
-    """File that many requests; return how their notices to those who do not hang left, once all of them have."""
+    """Submit that many requests; return how the notifications to servers that answer left, once all have."""
     with bench.engine.connect() as connection:
         since = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
         for _ in range(requests):
@@ -145,18 +145,18 @@ def _run(engine: Engine, statement: str, values: dict[str, object]) -> None:
 
 @contextmanager
 def _sinks(bench: Bench) -> Iterator[Sinks]:
-    """Run the sinks, and a notices worker that sends to them in the place of the other one."""
+    """Run the sinks, and a notifications worker that sends to them in the place of the other one."""
     ports = list(islice(_free_ports(), 2 + ENDPOINTS - 1))
     sinks = Sinks(ports[0], ports[1], ports[2:])
     settle(bench)
     _drain(bench)
-    bench.processes.kill("notices")
+    bench.processes.kill("notifications")
     plan = replace(bench.processes.plan, smtp_url=f"smtp://127.0.0.1:{sinks.mail}")
     processes = stack.Processes(plan, bench.processes.logs)
     try:
         processes.launch("sinks", [sys.executable, "-m", "bench.sinks", *map(str, ports)])
         wait_for(sinks.calls[-1])
-        processes.start("notices")
+        processes.start("notifications")
         yield sinks
     finally:
         processes.stop()
@@ -165,7 +165,7 @@ def _sinks(bench: Bench) -> Iterator[Sinks]:
 def _drain(bench: Bench) -> None:
     """Wait until the worker has put away what is settled: whoever dies holding leases keeps them for a minute."""
     until = time.monotonic() + 2 * PATIENCE
-    while bench.house.schedule.members(NOTICES) and time.monotonic() < until:
+    while bench.house.schedule.members(NOTIFICATIONS) and time.monotonic() < until:
         time.sleep(0.5)
     time.sleep(2)
 

@@ -51,7 +51,7 @@ def lines(found: BenchResults) -> Iterator[list[str]]:
     def limited(what: str) -> Figure:
         return next(one for one in held if one.what.startswith(what))
 
-    told = f"CPU of a whole life, {found.lives['notices']:.0f} mails included (theirs: 2), ms"
+    told = f"CPU of a whole life, {found.lives['notifications']:.0f} mails included (theirs: 2), ms"
     at_once = ours(f"{COMPARED:,} due")
     yield _beside(
         "10,000 deadlines at one instant: ended, /s", at_once, limited("10,000 at one instant: times"), "the best"

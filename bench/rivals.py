@@ -45,7 +45,7 @@ CREATE INDEX ON requests (deadline_at) WHERE closed_at IS NULL;
 CREATE TABLE audit (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, request_id uuid NOT NULL REFERENCES requests,
     seq integer NOT NULL, at timestamptz NOT NULL, action text NOT NULL, to_state text NOT NULL,
     UNIQUE (request_id, seq));
-CREATE TABLE notices (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, request_id uuid NOT NULL,
+CREATE TABLE notifications (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, request_id uuid NOT NULL,
     template text NOT NULL, sent_at timestamptz NOT NULL);
 GRANT ALL ON ALL TABLES IN SCHEMA public TO lockbox_worker;
 """)

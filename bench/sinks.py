@@ -1,4 +1,4 @@
-"""Where the benchmark's notices go: `python -m bench.sinks SMTP HOLE HTTP…`, each a port; one domain and one hang."""
+"""Sinks of the benchmark: `python -m bench.sinks SMTP HOLE HTTP…`, each a port; one domain and one hang."""
 
 import asyncio
 import socket

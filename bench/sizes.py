@@ -7,7 +7,8 @@ from dataclasses import dataclass
 class Size:
     """One size. Storms are pairs: how many are due at one instant, and how often that is measured.
 
-    `has_history` is whether the trail of many events, the crowd of tenants and the reach of notices are measured too.
+    `has_history` is whether the trail of many events, the crowd of tenants and the reach of notifications are
+    measured too.
     """
 
     name: str

@@ -133,7 +133,7 @@ def _deadlines(found: BenchResults) -> Iterator[Figure]:
             yield Figure(what, one.times_best_peer, TIMES_BEST_PEER, "times", more_is_better=True)
     behind = found.storm_behind["last_seconds"]
     limit = 2 * STORM_SECONDS[COMPARED]
-    yield Figure("10,000 again at once, notices of those before unsent: last one", behind, limit, "s")
+    yield Figure("10,000 again at once, notifications of those before unsent: last one", behind, limit, "s")
     if growth := _growth(found):
         yield growth
     yield Figure("a lone deadline: late by, median", found.lone["median_ms"], LONE_MS, "ms")
@@ -159,7 +159,7 @@ def _doors(found: BenchResults) -> Iterator[Figure]:
     some = found.intake[INTAKE_CLIENTS]
     what = f"filed over HTTP by {INTAKE_CLIENTS}: p99"
     yield Figure(what, some["p99_ms"], INTAKE_P99_MS, "ms", refused=some["busy"])
-    told = f"CPU of a life, HTTP and {found.lives['notices']:.0f} notices included"
+    told = f"CPU of a life, HTTP and {found.lives['notifications']:.0f} notifications included"
     yield Figure(told, found.lives["cpu_ms"], LIFE_CPU_MS, "ms")
     what, checks = "access check from 16 clients: p99", found.access
     yield Figure(what, checks["p99_ms"], ACCESS_P99_MS, "ms", refused=checks["busy"])
@@ -184,10 +184,10 @@ def _waiting(found: BenchResults) -> Iterator[Figure]:
 def _history(found: BenchResults) -> Iterator[Figure]:
     crowd, reach, trail = found.crowd, found.reach, found.trail
     yield Figure("a submit among 10,000 tenants, 1,000 members, to one alone", crowd["ratio"], CROWD_RATIO, "times")
-    hanging = "one domain and one endpoint hang: of the others' notices left within 5 s"
+    hanging = "one domain and one endpoint hang: of the others' notifications left within 5 s"
     yield Figure(hanging, reach["in_time_percent"], IN_TIME_PERCENT, "%", more_is_better=True)
     for where, name in (("one domain", "one_domain"), ("500 domains", "many_domains")):
-        what = f"mails a minute through one notices worker, to {where}"
+        what = f"mails a minute through one notifications worker, to {where}"
         yield Figure(what, reach[name], MAILS_A_MINUTE, "", more_is_better=True)
     events = f"{trail['events']:,.0f} events"
     limit = VERIFY_SECONDS_A_MILLION * trail["events"] / MILLION

@@ -123,7 +123,7 @@ class Tracer:
         self._people = place.sample
         self._api = Database(make_engine(plan.database_url, role="trace"), Schedule(plan.redis_url))
         self._core = _worker(plan.worker_database_url, plan.redis_url)
-        self._notices = _worker(plan.notices_database_url, plan.redis_url)
+        self._notifications = _worker(plan.notifications_database_url, plan.redis_url)
         settings = Settings(public_url=plan.public_url, filings_by_person=1_000, filings_for_tenant=1_000)
         way = httpx.ASGITransport(make_app(settings, self._api), client=("127.0.0.1", 40_000))
         self._client = httpx.AsyncClient(transport=way, base_url=plan.public_url)
@@ -146,7 +146,7 @@ class Tracer:
         """End what this holds open."""
         self._senders.lanes.stop(10)
         self._runner.close()
-        for one in (self._api, self._core, self._notices):
+        for one in (self._api, self._core, self._notifications):
             one.dispose()
 
     def trips(self, recorder: Recorder) -> Iterator[Trip]:
@@ -187,9 +187,9 @@ class Tracer:
         return trip
 
     def _notify(self) -> None:
-        with self._notices.transaction() as session:
+        with self._notifications.transaction() as session:
             ids = delivery.due(session, grace=timedelta(0), most=100)
-        delivery.deliver(self._notices, ids, self._senders)
+        delivery.deliver(self._notifications, ids, self._senders)
 
     def _approved(self) -> UUID:
         request = self._submit()

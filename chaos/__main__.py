@@ -26,7 +26,7 @@ from config.embedded import EmbeddedRefused
 """Where nothing else of ours listens, and hardly another run beside this one."""
 MOST_SEEDS = 1_000_000
 PATIENCE, MOST_PATIENCE = 70.0, 600.0
-"""Seconds; a lease of a notice's first claim is a minute."""
+"""Seconds; a lease of a notification's first claim is a minute."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -144,7 +144,7 @@ class Crew:
         kind = "worker" if name in CORE else name
         variables = self._processes.plan.variables(kind) | SETTINGS
         line = Template(commands()[kind]).substitute(variables)
-        words = shlex.split(line) + (["--name", f"chaos-{name}"] if kind in {"worker", "notices"} else [])
+        words = shlex.split(line) + (["--name", f"chaos-{name}"] if kind in {"worker", "notifications"} else [])
         if self._bug and name == "api":
             python, switch, *rest = words
             words = [python, switch, "chaos.planted", self._bug, *rest]

@@ -1,4 +1,4 @@
-"""Notices that were given up: each by a refusal that the relay gave, or too late for a fault on its way."""
+"""Notifications that were given up: each by a refusal that the relay gave, or too late for a fault on its way."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,26 +11,28 @@ LAST_MOMENT = 1.5
 RECOVERS_SECONDS = 30.0
 FEW, MOST_LATE = 5, 0.8
 HOOK = "://"
-ON_THE_WAY = frozenset({*CORE, "notices", "redis", "postgres", "hints"})
-"""What every notice passes, whatever it is for."""
+ON_THE_WAY = frozenset({*CORE, "notifications", "redis", "postgres", "hints"})
+"""What every notification passes, whatever it is for."""
 
 
-def unexplained(notices: Sequence[Any], refused: Mapping[str, int], struck: Iterable[AppliedFault]) -> Iterator[str]:
-    """Yield a line for each notice that was given up though it could have been told, and for too many of them.
+def unexplained(
+    notifications: Sequence[Any], refused: Mapping[str, int], struck: Iterable[AppliedFault]
+) -> Iterator[str]:
+    """Yield a line for each notification that was given up though it could have been told, and for too many of them.
 
-    A sink that says no for good does so to one notice each time, and `refused` counts that by address. All else is
-    tried until it stops mattering; every sink is healed long before a day is over, which leaves those that matter
-    until a deadline of seconds: one is late only if a fault lay on its way, or was hardly over.
+    A sink that says no for good does so to one notification each time, and `refused` counts that by address. All
+    else is tried until it stops mattering; every sink is healed long before a day is over, which leaves those
+    that matter until a deadline of seconds: one is late only if a fault lay on its way, or was hardly over.
 
     Args:
-        notices: rows of `questions.NOTICES`, all of them.
+        notifications: rows of `questions.NOTIFICATIONS`, all of them.
         refused: how often the mail relay has refused each address for good.
         struck: the faults that were carried out.
     """
     outages = list(struck)
     refusals = Counter(refused)
     late, told = Counter[str](), Counter[str]()
-    for row in notices:
+    for row in notifications:
         sink = "webhooks" if HOOK in row.to else "mail"
         told[sink] += row.is_prompt and row.outcome == "sent"
         if row.outcome != "dead":

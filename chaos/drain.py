@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from chaos.servers import LOGINS, NO_ONE
 from chaos.stage import ChaosStack
-from lockbox.schedule import NOTICES, IndexEntry, Schedule
+from lockbox.schedule import NOTIFICATIONS, IndexEntry, Schedule
 
 LOOK_SECONDS = 0.25
 WIND_SECONDS = 4.0
@@ -19,15 +19,16 @@ LONGEST_SECONDS = 90.0
 
 LEFT = text("""
 SELECT (SELECT count(*) FROM requests WHERE wake_at IS NOT NULL AND NOT id = ANY(CAST(:calm AS uuid[]))) AS requests,
-    (SELECT count(*) FROM notices WHERE closed_at IS NULL) AS notices,
+    (SELECT count(*) FROM notifications WHERE closed_at IS NULL) AS notifications,
     (SELECT count(*) FROM reports_due) AS reports,
     (SELECT count(*) FROM unsealed) AS unsealed
 """)
-# A lease of whoever was killed with a notice in hand lasts a minute, and doubles with each try; so do back-offs.
+# A lease of whoever was killed with a notification in hand lasts a minute, and doubles with each try; so do
+# back-offs.
 # What somebody has in hand just now is left to them: waiting for it in another order than theirs would be a deadlock.
 WIND = text("""
-UPDATE notices SET run_at = clock_timestamp() WHERE id IN (
-    SELECT id FROM notices WHERE closed_at IS NULL AND run_at > clock_timestamp() + interval '1 second'
+UPDATE notifications SET run_at = clock_timestamp() WHERE id IN (
+    SELECT id FROM notifications WHERE closed_at IS NULL AND run_at > clock_timestamp() + interval '1 second'
     ORDER BY id FOR UPDATE SKIP LOCKED
 ) RETURNING id, run_at
 """)
@@ -90,8 +91,8 @@ def _wind(stage: ChaosStack) -> None:
     schedule = Schedule(stage.servers.redis_url)
     with stage.superuser.connect() as connection:
         connection.execute(WIND_REPORTS)
-        promises = [IndexEntry(str(row.id), NOTICES.kinds[0], row.run_at) for row in connection.execute(WIND)]
-    schedule.arm(NOTICES, promises)
+        promises = [IndexEntry(str(row.id), NOTIFICATIONS.kinds[0], row.run_at) for row in connection.execute(WIND)]
+    schedule.arm(NOTIFICATIONS, promises)
     schedule.close()
 
 

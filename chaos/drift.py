@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine, text
 
-from lockbox.schedule import CLOCK, INDEXES, NOTICES, IndexEntry, Schedule, ScheduleIndex
+from lockbox.schedule import CLOCK, INDEXES, NOTIFICATIONS, IndexEntry, Schedule, ScheduleIndex
 
 RECONCILED_SECONDS = 60.0
 LOOK_SECONDS = 0.5
@@ -17,20 +17,23 @@ PROMISED = {
 SELECT CASE state WHEN 'active' THEN 'expire' ELSE 'time_out' END || ':' || id AS member,
     ceil(extract(epoch FROM wake_at) * 1000) AS due FROM requests WHERE wake_at IS NOT NULL
 """),
-    NOTICES: text("""
-SELECT 'notify:' || id AS member, ceil(extract(epoch FROM run_at) * 1000) AS due FROM notices WHERE closed_at IS NULL
+    NOTIFICATIONS: text("""
+SELECT 'notify:' || id AS member, ceil(extract(epoch FROM run_at) * 1000) AS due FROM notifications WHERE closed_at
+IS NULL
 """),
 }
 # Well within the minute in which a reconcile has to arm it.
 WIND = {
     CLOCK: text("UPDATE requests SET wake_at = least(wake_at, clock_timestamp() + :soon) WHERE id = ANY(:ids)"),
-    NOTICES: text("UPDATE notices SET run_at = least(run_at, clock_timestamp() + :soon) WHERE id = ANY(:ids)"),
+    NOTIFICATIONS: text(
+        "UPDATE notifications SET run_at = least(run_at, clock_timestamp() + :soon) WHERE id = ANY(:ids)"
+    ),
 }
 SOON = timedelta(seconds=50)
 
 
 def drift(superuser: Engine, redis_url: str) -> list[str]:
-    """Wait for a reconcile, and return where the indexes differ from the open clocks and notices in Postgres.
+    """Wait for a reconcile, and return where the indexes differ from the open clocks and notifications in Postgres.
 
     What could not be armed as it was committed, for Redis was away, slow, or whoever armed it died, is armed in its
     last minute and not before, unless the index is rebuilt: its last minute is made to come. What an index holds

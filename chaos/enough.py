@@ -12,7 +12,7 @@ LEAST_A_SECOND = {
     "doors found open": 0.05,
     "doors found shut": 2.0,
     "events verified": 1.0,
-    "notices arrived": 2.0,
+    "notifications arrived": 2.0,
 }
 """By seconds of load; a seed on two busy cores reaches several times as much, on quiet ones ten times."""
 LEAST_DONE = 0.6

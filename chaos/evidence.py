@@ -109,7 +109,12 @@ def _places(stage: ChaosStack) -> Iterator[tuple[str, bool]]:
 
 def _passwords(stage: ChaosStack) -> Iterator[str]:
     plan = stage.plan
-    for url in (plan.database_url, plan.worker_database_url, plan.notices_database_url, stage.servers.redis_url):
+    for url in (
+        plan.database_url,
+        plan.worker_database_url,
+        plan.notifications_database_url,
+        stage.servers.redis_url,
+    ):
         yield url.partition("@")[0].rpartition(":")[2]
 
 

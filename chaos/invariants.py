@@ -19,7 +19,7 @@ MOST_GROWN_REDIS = 32 << 20
 FORBIDDEN = SHUT = 403
 ENDING = ("complete", "revoke")
 OPENING = ("endorse", "approve")
-SEALS, TOLD = ("unsealed",), ("notices", "reports")
+SEALS, TOLD = ("unsealed",), ("notifications", "reports")
 # Whatever is not of these is somebody's leavings: the schedule, kombu's own, queues, and mailboxes of answers.
 OURS = re.compile(
     r"\{lockbox\}:|_kombu\.|unacked|core$|notify$|maintenance$|celery|.*\.reply\.celery\.pidbox|celeryev"
@@ -120,7 +120,7 @@ def one_event_a_move(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
 
 
 def told_once_or_more(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
-    """I5: each move at most once; each notice arrived, under one id, or is recorded as not to be delivered."""
+    """I5: each move at most once; each notification arrived, under one id, or is recorded as not to be delivered."""
     off = _asked(
         seen,
         moved_twice=questions.MOVED_TWICE,
@@ -130,15 +130,15 @@ def told_once_or_more(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
         requester_not_told=questions.REQUESTER_NOT_TOLD,
         promised_twice=questions.PROMISED_TWICE,
     )
-    notices = by_id(seen.rows(questions.NOTICES))
-    return f"{len(notices)} notices", chain(_left(seen, *TOLD), off, _undelivered(seen), _strange(seen))
+    notifications = by_id(seen.rows(questions.NOTIFICATIONS))
+    return f"{len(notifications)} notifications", chain(_left(seen, *TOLD), off, _undelivered(seen), _strange(seen))
 
 
 def _undelivered(seen: ChaosEvidence) -> Iterator[str]:
     arrived = {one.id for one in seen.arrivals}
-    notices = seen.rows(questions.NOTICES)
-    yield from dead.unexplained(notices, seen.stage.mail.refused, seen.struck)
-    for row in notices:
+    notifications = seen.rows(questions.NOTIFICATIONS)
+    yield from dead.unexplained(notifications, seen.stage.mail.refused, seen.struck)
+    for row in notifications:
         if row.outcome is None:
             yield f"{row.id} ({row.template}) is still open"
         elif row.outcome == "sent" and str(row.id) not in arrived:
@@ -148,10 +148,10 @@ def _undelivered(seen: ChaosEvidence) -> Iterator[str]:
 
 
 def _strange(seen: ChaosEvidence) -> Iterator[str]:
-    to = {str(row.id): row.to for row in seen.rows(questions.NOTICES)}
+    to = {str(row.id): row.to for row in seen.rows(questions.NOTIFICATIONS)}
     for one in seen.arrivals:
         if to.get(one.id) != one.to:
-            yield f"{one.subject!r} arrived at {one.to} under the id {one.id}, which is no notice to there"
+            yield f"{one.subject!r} arrived at {one.to} under the id {one.id}, which is no notification to there"
         if not one.good:
             yield f"{one.subject!r} arrived at {one.to} with a wrong form or signature"
 
@@ -233,7 +233,7 @@ def enough_happened(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
         "doors found open": len(journal.opened),
         "doors found shut": journal.checks[SHUT],
         "events verified": sum(one.events for one in seen.trails),
-        "notices arrived": len(list(seen.arrivals)),
+        "notifications arrived": len(list(seen.arrivals)),
     }
     planned = seen.stage.faults
     off = [
@@ -254,7 +254,7 @@ INVARIANTS: tuple[tuple[str, str, Callable[[ChaosEvidence], tuple[str, Iterable[
     ("I2", "nobody in before a window or after its end", never_past_the_end),
     ("I3", "every request is final", all_final),
     ("I4", "one event a move, sealed without a gap", one_event_a_move),
-    ("I5", "each move once, each notice told or recorded", told_once_or_more),
+    ("I5", "each move once, each notification told or recorded", told_once_or_more),
     ("I6", "what was acknowledged is there", acknowledged_is_kept),
     ("I7", "no row of another customer", nothing_foreign),
     ("I8", "the indexes hold all of the next minute, and no more than Postgres", indexes_are_true),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 CORE = ("worker", "worker-2")
-PROCESSES = ("api", *CORE, "notices", "flower")
+PROCESSES = ("api", *CORE, "notifications", "flower")
 SERVERS = ("redis", "postgres")
 SINKS = ("mail", "webhooks")
 BEGINS = 1.0

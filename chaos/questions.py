@@ -47,29 +47,30 @@ GROUP BY request_id HAVING count(*) > 1
 """
 VENDOR_NOT_TOLD = """
 SELECT e.id FROM events e WHERE e.seq IS NOT NULL AND e.from_state IS DISTINCT FROM e.to_state
-AND NOT EXISTS (SELECT FROM notices n JOIN endpoints h ON h.id = n.endpoint_id
+AND NOT EXISTS (SELECT FROM notifications n JOIN endpoints h ON h.id = n.endpoint_id
     WHERE n.event_id = e.id AND h.tenant_id IS NULL)
 """
 NOT_ASKED = """
 SELECT e.id FROM events e JOIN memberships m ON m.tenant_id = e.tenant_id AND m.role = 'approver'
 WHERE e.seq IS NOT NULL AND e.to_state = 'pending' AND e.from_state IS DISTINCT FROM 'pending'
-AND NOT EXISTS (SELECT FROM notices n WHERE n.event_id = e.id AND n.person_id = m.person_id AND n.channel = 'mail')
+AND NOT EXISTS (SELECT FROM notifications n WHERE n.event_id = e.id AND n.person_id = m.person_id AND n.channel =
+'mail')
 """
 REQUESTER_NOT_TOLD = """
 SELECT e.id FROM events e JOIN requests r ON r.id = e.request_id
 WHERE e.seq IS NOT NULL AND e.from_state IS DISTINCT FROM e.to_state AND e.to_state NOT IN ('reviewing', 'pending')
-AND NOT EXISTS (SELECT FROM notices n WHERE n.event_id = e.id AND n.person_id = r.requester_id)
+AND NOT EXISTS (SELECT FROM notifications n WHERE n.event_id = e.id AND n.person_id = r.requester_id)
 """
 PROMISED_TWICE = """
-SELECT event_id AS id FROM notices WHERE event_id IS NOT NULL
+SELECT event_id AS id FROM notifications WHERE event_id IS NOT NULL
 GROUP BY event_id, person_id, address_id, watcher_id, endpoint_id, template HAVING count(*) > 1
 """
-NOTICES = """
+NOTIFICATIONS = """
 SELECT n.id, n.outcome, n.last_error, n.template, n.attempts, coalesce(h.url, p.email) AS to,
     coalesce(n.until_at < e.at + interval '1 hour', false) AS is_prompt,
     extract(epoch FROM coalesce(e.at, n.run_at))::float AS told_at,
     extract(epoch FROM n.until_at)::float AS until_at, extract(epoch FROM n.closed_at)::float AS closed_at
-FROM notices n LEFT JOIN endpoints h ON h.id = n.endpoint_id LEFT JOIN people p ON p.id = n.person_id
+FROM notifications n LEFT JOIN endpoints h ON h.id = n.endpoint_id LEFT JOIN people p ON p.id = n.person_id
 LEFT JOIN events e ON e.id = n.event_id
 """
 ALARMED = "SELECT id FROM events WHERE action = 'invariant_broken'"
@@ -77,6 +78,7 @@ FILED = "SELECT id, tenant_id, resources[1] AS resource FROM requests"
 MOVES = "SELECT request_id, seq, action, actor_id FROM events WHERE seq IS NOT NULL"
 COUNTS = """
 SELECT (SELECT count(*) FROM requests) AS requests, (SELECT count(*) FROM events WHERE seq IS NOT NULL) AS moves,
-    (SELECT count(*) FROM notices) AS notices, (SELECT count(*) FROM notices WHERE outcome = 'dead') AS dead,
+    (SELECT count(*) FROM notifications) AS notifications, (SELECT count(*) FROM notifications WHERE outcome =
+    'dead') AS dead,
     (SELECT count(*) FROM events) AS events
 """

@@ -9,9 +9,9 @@ from sqlalchemy import text
 from chaos.plan import Fault
 from chaos.stage import ChaosStack
 
-KEYS = ("clock", "clock:leases", "notices", "notices:leases")
-TABLES = ("requests", "events", "notices", "unsealed", "decisions")
-LOGINS = ("lockbox_api", "lockbox_worker", "lockbox_notices")
+KEYS = ("clock", "clock:leases", "notifications", "notifications:leases")
+TABLES = ("requests", "events", "notifications", "unsealed", "decisions")
+LOGINS = ("lockbox_api", "lockbox_worker", "lockbox_notifications")
 SMALL = 1 << 20
 DEAD = ("127.0.0.1", "1")
 NO_ONE = ("NO", "ONE")

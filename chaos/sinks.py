@@ -1,4 +1,4 @@
-"""Where notices arrive: a mail relay and webhook receivers of our own, which note everything and can misbehave."""
+"""A mail relay and webhook receivers of our own, which record all that arrives and can misbehave."""
 
 import asyncio
 import email

@@ -69,7 +69,7 @@ def prepare(folder: Path, first_port: int) -> StackPlan:
         environment="development",
         database_url=None,
         worker_database_url=None,
-        notices_database_url=None,
+        notifications_database_url=None,
         owner_database_url=None,
         redis_url=None,
         smtp_url=SecretStr(f"smtp://{LOCAL}:1"),
@@ -125,7 +125,7 @@ def _behind(plan: StackPlan, proxies: dict[str, Proxy], mail: MailSink) -> Stack
         plan,
         database_url=through(plan.database_url, "postgres"),
         worker_database_url=through(plan.worker_database_url, "postgres"),
-        notices_database_url=through(plan.notices_database_url, "postgres"),
+        notifications_database_url=through(plan.notifications_database_url, "postgres"),
         redis_url=through(plan.redis_url, "redis"),
         smtp_url=f"smtp://{LOCAL}:{mail.number}",
     )

@@ -60,7 +60,7 @@ def public_keys(for_customers: ForCustomers = False, of_approvals: OfApprovals =
     LOCKBOX_AUDIT_NAME or LOCKBOX_PUBLIC_URL set as the worker has them. For
     customers: the keys of logs and of approvals, a line each, with the API's
     LOCKBOX_AUDIT_PUBLIC_KEYS and LOCKBOX_APPROVAL_KEY_FILES. Of approvals: the
-    public halves of the latter, for the notices worker, which names them in digests.
+    public halves of the latter, for the notifications worker, which names them in digests.
     """
     if of_approvals:
         say(json.dumps(_of_approvals()))

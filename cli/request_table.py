@@ -136,8 +136,8 @@ def _actor(item: Mapping[str, Any]) -> str:
 
 
 def _beside(item: Mapping[str, Any]) -> str:
-    """Return what an entry says of how notices fared."""
-    if dead := item["notice"]:
+    """Return what an entry says of how notifications fared."""
+    if dead := item["notification"]:
         whom = dead["recipient"] or "somebody of the other side"
         return f"{words(dead['template'])} by {dead['channel']} to {whom}: {words(dead['error'])}"
     if item["nobody_told"]:
@@ -243,7 +243,7 @@ def _counted(name: str, mailboxes: int) -> str:
     return name if mailboxes == 1 else f"{name} ({mailboxes} mailboxes)"
 
 
-def show_notices(found: Mapping[str, Any]) -> None:
+def show_notifications(found: Mapping[str, Any]) -> None:
     """Print who was told, and the other side in numbers."""
     rows = (
         (

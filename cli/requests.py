@@ -127,9 +127,9 @@ def events(request: Id, plain: Plain = False) -> None:
 
 
 @app.command()
-def notices(request: Id, plain: Plain = False) -> None:
+def notifications(request: Id, plain: Plain = False) -> None:
     """Show who was told of a request, on your own side."""
-    _read(request, "notices", request_table.show_notices, plain=plain)
+    _read(request, "notifications", request_table.show_notifications, plain=plain)
 
 
 @app.command()
@@ -171,7 +171,7 @@ def approve(
     version: Version = None,
     plain: Plain = False,
 ) -> None:
-    """Say yes for the customer, to all that was asked or to less of it.
+    """Approve all that was asked, or less of it.
 
     A terminal signs nothing with a passkey: where the policy demands that, approve in the browser.
     """

@@ -164,7 +164,7 @@ def _announce(plan: StackPlan, seeded: Sample, tokens: Path) -> None:
     flower = Flower(plan)
     until = time.monotonic() + READY_SECONDS
     while time.monotonic() < until:
-        if flower.sees({"core", "notices"}) and stack.is_ready(plan):
+        if flower.sees({"core", "notifications"}) and stack.is_ready(plan):
             welcome.show(CONSOLE, plan, seeded, tokens)
             break
         time.sleep(0.2)

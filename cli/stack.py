@@ -30,7 +30,7 @@ PROCFILE = CHECKOUT / "Procfile"
 LOGS = CHECKOUT / "var" / "log"
 AUDIT_KEY = "audit.pem"
 APPROVAL_KEY = "approval.pem"
-DATABASES = ("database_url", "worker_database_url", "notices_database_url", "owner_database_url")
+DATABASES = ("database_url", "worker_database_url", "notifications_database_url", "owner_database_url")
 STOP_SECONDS = 15
 READY_SECONDS = 30
 LEAVE_SECONDS = 2
@@ -46,7 +46,7 @@ class StackPlan:
 
     database_url: str
     worker_database_url: str
-    notices_database_url: str
+    notifications_database_url: str
     owner_database_url: str
     redis_url: str
     smtp_url: str
@@ -118,7 +118,7 @@ class StackPlan:
             }
         else:
             own = self._of_workers() | {
-                "LOCKBOX_NOTICES_DATABASE_URL": self.notices_database_url,
+                "LOCKBOX_NOTIFICATIONS_DATABASE_URL": self.notifications_database_url,
                 "LOCKBOX_APPROVAL_PUBLIC_KEYS": json.dumps([self.approval_key.text]),
             }
         return shared | own
@@ -145,7 +145,7 @@ def prepare(
         for name in (
             "database_url",
             "worker_database_url",
-            "notices_database_url",
+            "notifications_database_url",
             "owner_database_url",
             "redis_url",
             "smtp_url",

@@ -1,4 +1,4 @@
-"""Commands of the vendor's own people, whom operators invite and shut out, and the notices that reached nobody."""
+"""Commands of the vendor's staff, whom operators invite and shut out, and undelivered notifications."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -86,14 +86,14 @@ def withdraw(invitation: Invitation) -> None:
     say("Withdrawn: the code that was mailed is worthless.")
 
 
-@app.command("dead-notices")
-def list_dead_notices(limit: Limit = 50, cursor: Cursor = None, plain: Plain = False) -> None:
-    """List the notices that reached nobody, as an operator.
+@app.command("dead-notifications")
+def list_dead_notifications(limit: Limit = 50, cursor: Cursor = None, plain: Plain = False) -> None:
+    """List undelivered notifications, as an operator.
 
     It says what each was for and why it failed, and neither to whom it went nor what it said. A call of one of the
     vendor's own webhooks can be repeated by its delivery.
     """
-    page = call("GET", at("vendor", "dead-notices"), params={"limit": limit, "cursor": cursor})
+    page = call("GET", at("vendor", "dead-notifications"), params={"limit": limit, "cursor": cursor})
     if plain:
         as_json(page)
         return

@@ -1,6 +1,6 @@
 -- The roles and the database of Lockbox: run by psql as a superuser, at first set-up and again after any change here.
 -- Passwords come from the environment (\getenv), never from a command line: LOCKBOX_OWNER_PASSWORD,
--- LOCKBOX_API_PASSWORD, LOCKBOX_WORKER_PASSWORD, LOCKBOX_NOTICES_PASSWORD.
+-- LOCKBOX_API_PASSWORD, LOCKBOX_WORKER_PASSWORD, LOCKBOX_NOTIFICATIONS_PASSWORD.
 
 \set ON_ERROR_STOP on
 \set QUIET on
@@ -25,20 +25,20 @@ SET password_encryption = 'scram-sha-256';
 \set owner_password ''
 \set api_password ''
 \set worker_password ''
-\set notices_password ''
+\set notifications_password ''
 \getenv owner_password LOCKBOX_OWNER_PASSWORD
 \getenv api_password LOCKBOX_API_PASSWORD
 \getenv worker_password LOCKBOX_WORKER_PASSWORD
-\getenv notices_password LOCKBOX_NOTICES_PASSWORD
-SELECT '' IN (:'owner_password', :'api_password', :'worker_password', :'notices_password') AS password_missing \gset
+\getenv notifications_password LOCKBOX_NOTIFICATIONS_PASSWORD
+SELECT '' IN (:'owner_password', :'api_password', :'worker_password', :'notifications_password') AS password_missing \gset
 \if :password_missing
 DO $$ BEGIN
-  RAISE EXCEPTION 'set LOCKBOX_OWNER_PASSWORD, LOCKBOX_API_PASSWORD, LOCKBOX_WORKER_PASSWORD and LOCKBOX_NOTICES_PASSWORD';
+  RAISE EXCEPTION 'set LOCKBOX_OWNER_PASSWORD, LOCKBOX_API_PASSWORD, LOCKBOX_WORKER_PASSWORD and LOCKBOX_NOTIFICATIONS_PASSWORD';
 END $$;
 \endif
 
 SELECT format('CREATE ROLE %I', wanted.name)
-FROM (VALUES ('lockbox_owner'), ('lockbox_api'), ('lockbox_worker'), ('lockbox_notices')) AS wanted (name)
+FROM (VALUES ('lockbox_owner'), ('lockbox_api'), ('lockbox_worker'), ('lockbox_notifications')) AS wanted (name)
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted.name)
 \gexec
 
@@ -49,18 +49,18 @@ ALTER ROLE lockbox_api WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICAT
   PASSWORD :'api_password';
 ALTER ROLE lockbox_worker WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS NOINHERIT
   PASSWORD :'worker_password';
-ALTER ROLE lockbox_notices WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS NOINHERIT
-  PASSWORD :'notices_password';
+ALTER ROLE lockbox_notifications WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS NOINHERIT
+  PASSWORD :'notifications_password';
 
 SELECT 'CREATE DATABASE lockbox OWNER lockbox_owner'
 WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'lockbox')
 \gexec
 ALTER DATABASE lockbox OWNER TO lockbox_owner;
 REVOKE ALL ON DATABASE lockbox FROM PUBLIC;
-GRANT CONNECT ON DATABASE lockbox TO lockbox_owner, lockbox_api, lockbox_worker, lockbox_notices;
+GRANT CONNECT ON DATABASE lockbox TO lockbox_owner, lockbox_api, lockbox_worker, lockbox_notifications;
 
 \connect lockbox
 SET client_min_messages = 'warning';
 ALTER SCHEMA public OWNER TO lockbox_owner;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
-GRANT USAGE ON SCHEMA public TO lockbox_api, lockbox_worker, lockbox_notices;
+GRANT USAGE ON SCHEMA public TO lockbox_api, lockbox_worker, lockbox_notifications;

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = None
     worker_database_url: SecretStr | None = None
-    notices_database_url: SecretStr | None = None
+    notifications_database_url: SecretStr | None = None
     owner_database_url: SecretStr | None = None
     redis_url: SecretStr | None = None
 
@@ -121,7 +121,7 @@ class Settings(BaseSettings):
     services: dict[ServiceName, Service] = Field(default_factory=_sample_services)
     plans: dict[PlanName, Plan] = Field(default_factory=_sample_plans)
 
-    @field_validator("database_url", "worker_database_url", "notices_database_url", "owner_database_url")
+    @field_validator("database_url", "worker_database_url", "notifications_database_url", "owner_database_url")
     @classmethod
     def _postgres_by_psycopg(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
@@ -309,7 +309,7 @@ class Settings(BaseSettings):
                 for name, url in (
                     ("LOCKBOX_DATABASE_URL", self.database_url),
                     ("LOCKBOX_WORKER_DATABASE_URL", self.worker_database_url),
-                    ("LOCKBOX_NOTICES_DATABASE_URL", self.notices_database_url),
+                    ("LOCKBOX_NOTIFICATIONS_DATABASE_URL", self.notifications_database_url),
                 )
             ),
         ]

@@ -335,7 +335,7 @@ class EndpointDisabled(Conflict):
 
 
 class StillWaiting(Conflict):
-    """The notice has not ended: it will be tried again by itself."""
+    """The notification has not ended: it will be tried again by itself."""
 
     code = "still-waiting"
 

@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 CHANNEL = "{lockbox}:news"
 SIDES = ("customer", "vendor")
 OPERATORS = "operators"
-"""What changes figures alone, and no request: notices that have ended, what was sealed."""
+"""What changes figures alone, and no request: notifications that have ended, what was sealed."""
 ASK_AFTER = 5.0
 REST = 1.0
 

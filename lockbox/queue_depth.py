@@ -11,20 +11,20 @@ UNACKED_INDEX = "unacked_index"
 
 @dataclass(frozen=True)
 class QueueDepth:
-    """What Redis holds: clocks that are due in some span, notices with those on lease, and unacknowledged hints.
+    """What Redis holds: clocks due in some span, notifications with leased ones, and unacknowledged hints.
 
     `oldest_unacked_at` is when the oldest of these was handed out, in seconds since 1970 by its worker's clock;
     `now` is Redis' own clock.
     """
 
     clocks_in_span: int
-    notices: int
+    notifications: int
     unacked: int
     oldest_unacked_at: float | None
     now: float
 
 
-def measure(client: "Redis", clock: str, notices: tuple[str, str], span: tuple[float, float]) -> QueueDepth:
+def measure(client: "Redis", clock: str, notifications: tuple[str, str], span: tuple[float, float]) -> QueueDepth:
     """Count, in one round trip and at no cost that grows with what is held.
 
     Raises:
@@ -32,8 +32,8 @@ def measure(client: "Redis", clock: str, notices: tuple[str, str], span: tuple[f
     """
     with client.pipeline(transaction=False) as pipe:
         pipe.zcount(clock, f"({span[0]:.0f}", f"{span[1]:.0f}")
-        pipe.zcount(notices[0], "-inf", "(+inf")
-        pipe.zcard(notices[1])
+        pipe.zcount(notifications[0], "-inf", "(+inf")
+        pipe.zcard(notifications[1])
         pipe.hlen(UNACKED)
         pipe.zrange(UNACKED_INDEX, 0, 0, withscores=True)
         pipe.time()
@@ -41,7 +41,7 @@ def measure(client: "Redis", clock: str, notices: tuple[str, str], span: tuple[f
     clocks, waiting, leased, unacked, oldest, (seconds, micros) = answers
     return QueueDepth(
         clocks_in_span=int(clocks),
-        notices=int(waiting) + int(leased),
+        notifications=int(waiting) + int(leased),
         unacked=int(unacked),
         oldest_unacked_at=float(oldest[0][1]) if oldest else None,
         now=int(seconds) + int(micros) / 1_000_000,

@@ -16,7 +16,7 @@ from lockbox.notifications import delivery, report_schedule
 from lockbox.notifications.outbox import KIND
 from lockbox.requests import policy_store, timers
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
-from lockbox.schedule import CLOCK, INDEXES, NOTICES, IndexEntry, RedisUnavailable, ScheduleIndex
+from lockbox.schedule import CLOCK, INDEXES, NOTIFICATIONS, IndexEntry, RedisUnavailable, ScheduleIndex
 
 log = structlog.get_logger(__name__)
 
@@ -35,8 +35,8 @@ KEEP_DELIVERIES = timedelta(days=90)
 OPEN_CLOCKS = text("""
 SELECT id, state, wake_at AS due FROM requests WHERE wake_at IS NOT NULL AND id > :after ORDER BY id LIMIT :most
 """)
-OPEN_NOTICES = text("""
-SELECT id, run_at AS due FROM notices WHERE closed_at IS NULL AND id > :after ORDER BY id LIMIT :most
+OPEN_NOTIFICATIONS = text("""
+SELECT id, run_at AS due FROM notifications WHERE closed_at IS NULL AND id > :after ORDER BY id LIMIT :most
 """)
 # A clock that is read once, and not for each row, lets an index find what is due.
 SOON_CLOCKS = text("""
@@ -45,15 +45,15 @@ WHERE wake_at BETWEEN (SELECT clock_timestamp()) - CAST(:recent AS interval)
     AND (SELECT clock_timestamp()) + CAST(:soon AS interval)
 ORDER BY wake_at LIMIT :most
 """)
-SOON_NOTICES = text("""
-SELECT id, run_at AS due FROM notices
+SOON_NOTIFICATIONS = text("""
+SELECT id, run_at AS due FROM notifications
 WHERE closed_at IS NULL
 AND run_at BETWEEN (SELECT clock_timestamp()) - CAST(:recent AS interval)
     AND (SELECT clock_timestamp()) + CAST(:soon AS interval)
 ORDER BY run_at LIMIT :most
 """)
-PAGES = {CLOCK: OPEN_CLOCKS, NOTICES: OPEN_NOTICES}
-SOONS = {CLOCK: SOON_CLOCKS, NOTICES: SOON_NOTICES}
+PAGES = {CLOCK: OPEN_CLOCKS, NOTIFICATIONS: OPEN_NOTIFICATIONS}
+SOONS = {CLOCK: SOON_CLOCKS, NOTIFICATIONS: SOON_NOTIFICATIONS}
 FORGET_KEYS = text(
     "DELETE FROM idempotency_keys WHERE created_at < (SELECT clock_timestamp()) - CAST(:kept AS interval)"
 )
@@ -78,8 +78,8 @@ def reconcile(
 ) -> Iterator[str]:
     """Repair in small steps, each named as it ends; whoever calls may pause between them.
 
-    One process at a time does it, by advisory lock; others return at once. `send` delivers notices that nobody has
-    taken; None leaves them to the processes that send. The log of tries is forgotten after `deliveries_kept`.
+    One process at a time does it, by advisory lock; others return at once. `send` delivers notifications that nobody
+    has taken; None leaves them to the processes that send. The log of tries is forgotten after `deliveries_kept`.
     """
     with database.alone(LOCK_NUMBER) as alone:
         if not alone:
@@ -107,12 +107,12 @@ def reconcile(
             yield f"refused {settled}"
 
 
-def reconcile_notices(database: Database, send: Send) -> Iterator[str]:
+def reconcile_notifications(database: Database, send: Send) -> Iterator[str]:
     """Deliver what nobody has taken, and arm what is due soon; the rest of the schedule is the core worker's."""
-    yield from act_on_overdue_notices(database, send, grace=GRACE)
+    yield from act_on_overdue_notifications(database, send, grace=GRACE)
     try:
-        if database.schedule.is_whole(NOTICES):
-            yield from _arm_soon(database, NOTICES)
+        if database.schedule.is_whole(NOTIFICATIONS):
+            yield from _arm_soon(database, NOTIFICATIONS)
     except RedisUnavailable as away:
         log.warning("reconcile.redis_away", error=str(away))
 
@@ -121,7 +121,7 @@ def act_on_overdue(database: Database, send: Send | None, *, grace: timedelta) -
     """Act straight from Postgres on what should have happened that long ago."""
     yield from act_on_overdue_clock(database, grace=grace)
     if send:
-        yield from act_on_overdue_notices(database, send, grace=grace)
+        yield from act_on_overdue_notifications(database, send, grace=grace)
 
 
 def act_on_overdue_clock(database: Database, *, grace: timedelta) -> Iterator[str]:
@@ -133,11 +133,11 @@ def act_on_overdue_clock(database: Database, *, grace: timedelta) -> Iterator[st
             break
 
 
-def act_on_overdue_notices(database: Database, send: Send, *, grace: timedelta) -> Iterator[str]:
-    """Hand over notices that are overdue by that much."""
+def act_on_overdue_notifications(database: Database, send: Send, *, grace: timedelta) -> Iterator[str]:
+    """Hand over notifications that are overdue by that much."""
     if ids := _overdue(database, delivery.due, grace):
         send(ids)
-        yield f"notices {len(ids)}"
+        yield f"notifications {len(ids)}"
 
 
 def _overdue(database: Database, due: Callable[..., list[UUID]], grace: timedelta) -> list[UUID]:

@@ -75,8 +75,8 @@ CLOCK = ScheduleIndex(
     lead=timedelta(milliseconds=8),
     news=pubsub.CHANNEL,
 )
-NOTICES = ScheduleIndex("notices", ("notify",), lease=timedelta(seconds=60), budget=2000, yields_to=CLOCK)
-INDEXES = (CLOCK, NOTICES)
+NOTIFICATIONS = ScheduleIndex("notifications", ("notify",), lease=timedelta(seconds=60), budget=2000, yields_to=CLOCK)
+INDEXES = (CLOCK, NOTIFICATIONS)
 
 
 @dataclass(frozen=True)
@@ -306,7 +306,7 @@ class Schedule:
             RedisUnavailable: Redis can't be reached.
         """
         try:
-            return queue_depth.measure(self._polling, CLOCK.keys[0], NOTICES.keys, span)
+            return queue_depth.measure(self._polling, CLOCK.keys[0], NOTIFICATIONS.keys, span)
         except RedisError as error:
             raise RedisUnavailable(type(error).__name__) from error
 

@@ -30,7 +30,7 @@ class ServerKind(StrEnum):
 
     API = "LOCKBOX_DATABASE_URL"
     WORKER = "LOCKBOX_WORKER_DATABASE_URL"
-    NOTICES = "LOCKBOX_NOTICES_DATABASE_URL"
+    NOTIFICATIONS = "LOCKBOX_NOTIFICATIONS_DATABASE_URL"
 
 
 FINAL = tuple((table, right) for table in ("events", "decisions") for right in ("UPDATE", "DELETE", "TRUNCATE"))
@@ -41,10 +41,10 @@ FORBIDDEN = {
         ("decisions", "INSERT"),
         ("requests", "INSERT"),
         ("tokens", "SELECT"),
-        ("notices", "UPDATE"),
+        ("notifications", "UPDATE"),
         ("deliveries", "INSERT"),
     ),
-    ServerKind.NOTICES: (
+    ServerKind.NOTIFICATIONS: (
         *FINAL,
         ("decisions", "INSERT"),
         ("requests", "INSERT"),
@@ -57,7 +57,7 @@ FORBIDDEN = {
 NEEDED = {
     ServerKind.API: (("decisions", "INSERT"), ("requests", "INSERT")),
     ServerKind.WORKER: (("seals", "INSERT"), ("events", "INSERT")),
-    ServerKind.NOTICES: (("notices", "UPDATE"), ("deliveries", "INSERT")),
+    ServerKind.NOTIFICATIONS: (("notifications", "UPDATE"), ("deliveries", "INSERT")),
 }
 
 # A role counts with every role that it could turn into by SET ROLE.

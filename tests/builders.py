@@ -48,7 +48,7 @@ class Urls:
     redis: str
     smtp: str
     maildir: Path
-    notices: str = ""
+    notifications: str = ""
 
 
 class ShiftedClock:
@@ -80,25 +80,25 @@ SENDERS: dict[str, Engine] = {}
 
 
 @contextmanager
-def all_rights(superuser_url: str, notices_url: str = "") -> Iterator[None]:
+def all_rights(superuser_url: str, notifications_url: str = "") -> Iterator[None]:
     """Let tests set scenes in a database, and look at them, past every rule that is not a trigger.
 
     They send by the login of the notifications worker.
     """
     name = str(make_url(superuser_url).database)
-    if notices_url:
-        SENDERS[name] = make_engine(notices_url, role="test-notices", pool_size=4, overflow=20)
+    if notifications_url:
+        SENDERS[name] = make_engine(notifications_url, role="test-notifications", pool_size=4, overflow=20)
     ALL_RIGHTS[name] = create_engine(superuser_url, pool_size=1, max_overflow=20, pool_pre_ping=True)
     yield
     ALL_RIGHTS.pop(name).dispose()
-    if notices_url:
+    if notifications_url:
         SENDERS.pop(name).dispose()
 
 
 def as_sender(house: Database) -> Database:
     """Return the house as the notifications worker sees it; one that reaches Postgres its own way stays as it is."""
     engine, url = SENDERS.get(str(house.engine.url.database)), house.engine.url
-    if engine is None or url.username == "lockbox_notices" or url.port != engine.url.port:
+    if engine is None or url.username == "lockbox_notifications" or url.port != engine.url.port:
         return house
     return Database(engine, house.schedule, house.clock)
 

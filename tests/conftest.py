@@ -171,7 +171,7 @@ def fresh_database(template: ServerAddresses) -> Iterator[Urls]:
     def here(url: str) -> str:
         return make_url(url).set(database=name).render_as_string(hide_password=False)
 
-    with all_rights(here(template.superuser_url), here(template.notices_database_url)):
+    with all_rights(here(template.superuser_url), here(template.notifications_database_url)):
         yield Urls(
             superuser=here(template.superuser_url),
             owner=here(template.owner_database_url),
@@ -180,7 +180,7 @@ def fresh_database(template: ServerAddresses) -> Iterator[Urls]:
             redis=template.redis_url,
             smtp=template.smtp_url,
             maildir=template.maildir,
-            notices=here(template.notices_database_url),
+            notifications=here(template.notifications_database_url),
         )
     with superuser.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))

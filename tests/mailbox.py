@@ -13,7 +13,7 @@ CODE = re.compile(r"\b[A-Z2-7]{4}(?:-[A-Z2-7]{4}){7}\b")
 
 def sent_about(worker: Database, about_id: UUID) -> list[OutgoingMail]:
     """Send what waits to be sent about an invitation or a delegation, if its time has come, and return it."""
-    query = "SELECT id FROM notices WHERE about_id = :id AND closed_at IS NULL ORDER BY id"
+    query = "SELECT id FROM notifications WHERE about_id = :id AND closed_at IS NULL ORDER BY id"
     post = Postbag()
     post.deliver(worker, [row.id for row in read(worker, query, id=about_id)])
     return post.mail.sent
@@ -32,7 +32,7 @@ def told(house: Database, event: str) -> dict[str, set[str]]:
         house,
         """
         SELECT e.id, array_remove(array_agg(coalesce(p.name, h.url)), NULL) AS names
-        FROM events e LEFT JOIN notices n ON n.event_id = e.id AND n.about_id IS NULL
+        FROM events e LEFT JOIN notifications n ON n.event_id = e.id AND n.about_id IS NULL
         LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
         WHERE e.action = :event GROUP BY e.id
         """,

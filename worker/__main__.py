@@ -1,4 +1,4 @@
-"""Starts a worker: `python -m worker core` runs the clock, `python -m worker notices` sends mail and webhooks."""
+"""Start a worker: `python -m worker core` runs the clock, `… notifications` sends mail and webhooks."""
 
 import argparse
 import gc
@@ -19,13 +19,13 @@ from worker.runtime import make, settings
 
 KINDS: dict[str, dict[str, Any]] = {
     "core": {"pool_cls": "prefork", "queues": [CORE, MAINTENANCE]},
-    "notices": {"pool_cls": "threads", "queues": [NOTIFY]},
+    "notifications": {"pool_cls": "threads", "queues": [NOTIFY]},
 }
-CONCURRENCY = {"core": 2, "notices": 4}
+CONCURRENCY = {"core": 2, "notifications": 4}
 AUTOGROUP = Path("/proc/self/autogroup")
 AUTOGROUP_TRIES = 10
 CHANCE = random.SystemRandom()
-NICE = {"core": 0, "notices": 5}
+NICE = {"core": 0, "notifications": 5}
 
 
 def main() -> None:
@@ -73,23 +73,25 @@ def _give_way(niceness: int) -> None:
 
 def _wait_until_fit(kind: str) -> None:
     try:
-        if kind == "notices":
+        if kind == "notifications":
             settings().require("smtp_url")
-            settings().require("notices_database_url")
+            settings().require("notifications_database_url")
         if kind == "core":
             _can_seal(settings())
             _is_the_core(settings())
         failpoints.arm(settings().failpoint)
         engine = make(settings()).database.engine
-        wait_until_fit(engine, ServerKind.NOTICES if kind == "notices" else ServerKind.WORKER)
+        wait_until_fit(engine, ServerKind.NOTIFICATIONS if kind == "notifications" else ServerKind.WORKER)
     except (UnsafeSettings, UnknownFailpoint, StartupCheckFailed) as refused:
         raise SystemExit(f"lockbox: {refused}") from None
     engine.dispose()
 
 
 def _is_the_core(chosen: Settings) -> None:
-    if chosen.notices_database_url:
-        raise UnsafeSettings("LOCKBOX_NOTICES_DATABASE_URL is for the notifications worker alone; unset it here")
+    if chosen.notifications_database_url:
+        raise UnsafeSettings(
+            "LOCKBOX_NOTIFICATIONS_DATABASE_URL is for the notifications worker alone; unset it here"
+        )
 
 
 def _can_seal(chosen: Settings) -> None:

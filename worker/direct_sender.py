@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lockbox.notifications import delivery
 from worker.runtime import Runtime
-from worker.tasks import MOST_NOTICES
+from worker.tasks import MOST_NOTIFICATIONS
 
 log = structlog.get_logger(__name__)
 
@@ -15,15 +15,15 @@ STOP_SECONDS = 5.0
 
 
 class DirectSender:
-    """Hands ids of notices to the lanes of this process, which have threads of their own; waits for no server."""
+    """Hands ids of notifications to the lanes of this process, which have their own threads; waits for no server."""
 
     def __init__(self, tools: Runtime) -> None:
         self._tools = tools
 
     def __call__(self, ids: list[UUID]) -> None:
         """Dispatch these, a batch a transaction; what finds no room is put off, and what fails comes again."""
-        for start in range(0, len(ids), MOST_NOTICES):
-            self._dispatch(ids[start : start + MOST_NOTICES])
+        for start in range(0, len(ids), MOST_NOTIFICATIONS):
+            self._dispatch(ids[start : start + MOST_NOTIFICATIONS])
 
     def stop(self) -> None:
         """Take nothing more; what is being sent has a few seconds, or is picked up by others after its lease."""

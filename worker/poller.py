@@ -16,23 +16,23 @@ from kombu.exceptions import OperationalError as BrokerAway
 from lockbox import reconcile as repairing
 from lockbox.failpoints import failpoint
 from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
-from lockbox.schedule import CLOCK, NOTICES, Bell, RedisUnavailable, ScheduleIndex
+from lockbox.schedule import CLOCK, NOTIFICATIONS, Bell, RedisUnavailable, ScheduleIndex
 from worker.direct_sender import DirectSender
 from worker.loop import IDLE_SECONDS, WorkerLoop
 from worker.runtime import Runtime
-from worker.tasks import MOST_IDS, MOST_NOTICES
+from worker.tasks import MOST_IDS, MOST_NOTIFICATIONS
 
 log = structlog.get_logger(__name__)
 
 AWAY_SECONDS = 0.5
-FULL_SECONDS = {CLOCK: 0.005, NOTICES: 0.05}
+FULL_SECONDS = {CLOCK: 0.005, NOTIFICATIONS: 0.05}
 RECONCILE_SECONDS = 5.0
 NO_GRACE = timedelta(0)
 LONGEST_FULL = 0.5
-QUEUES = {CLOCK: "core", NOTICES: "notify"}
-IDS_A_HINT = {CLOCK: MOST_IDS, NOTICES: MOST_NOTICES}
-GATHER_SECONDS = {CLOCK: 0.0, NOTICES: 0.1}
-MOST_HINTS_WAITING = {CLOCK: 2, NOTICES: 20}
+QUEUES = {CLOCK: "core", NOTIFICATIONS: "notify"}
+IDS_A_HINT = {CLOCK: MOST_IDS, NOTIFICATIONS: MOST_NOTIFICATIONS}
+GATHER_SECONDS = {CLOCK: 0.0, NOTIFICATIONS: 0.1}
+MOST_HINTS_WAITING = {CLOCK: 2, NOTIFICATIONS: 20}
 
 
 class Reconciler(WorkerLoop):
@@ -58,7 +58,7 @@ class Reconciler(WorkerLoop):
     def round(self) -> None:
         """Repair, then rest until the next round or a poke."""
         if self.sending:
-            self.stepwise(repairing.reconcile_notices(self.tools.database, self.sending))
+            self.stepwise(repairing.reconcile_notifications(self.tools.database, self.sending))
         elif self.stepwise(
             # Only who held the lock has taken a step.
             repairing.reconcile(self.tools.database, None, deliveries_kept=self.tools.deliveries_kept)
@@ -151,7 +151,7 @@ class Poller(WorkerLoop):
         if self.index is CLOCK:
             self.stepwise(repairing.act_on_overdue_clock(database, grace=NO_GRACE))
         elif self.reconciler.sending:
-            self.stepwise(repairing.act_on_overdue_notices(database, self.reconciler.sending, grace=NO_GRACE))
+            self.stepwise(repairing.act_on_overdue_notifications(database, self.reconciler.sending, grace=NO_GRACE))
 
 
 def _batch(producer: Any) -> AbstractContextManager[object]:  # noqa: ANN401 - kombu's stubs lack batch()

@@ -67,7 +67,7 @@ def make(chosen: Settings) -> Runtime:
     Raises:
         UnsafeSettings: a needed setting is missing.
     """
-    url = chosen.require("notices_database_url" if chosen.notices_database_url else "worker_database_url")
+    url = chosen.require("notifications_database_url" if chosen.notifications_database_url else "worker_database_url")
     engine = make_engine(url, role="worker", pool_size=4, overflow=12)
     house = Database(engine, Schedule(chosen.require("redis_url")), keyring=Keyring([]))
     return Runtime(house, _senders(chosen), timedelta(days=chosen.deliveries_kept_days), _sealing(chosen))

@@ -6,7 +6,7 @@ from typing import Any
 from celery import bootsteps
 
 from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
-from lockbox.schedule import CLOCK, INDEXES, NOTICES
+from lockbox.schedule import CLOCK, INDEXES, NOTIFICATIONS
 from worker.direct_sender import DirectSender
 from worker.heartbeat import HeartbeatLoop
 from worker.loop import WorkerLoop
@@ -36,9 +36,9 @@ class Pollers(bootsteps.StartStopStep):
         """Start the threads."""
         tools = runtime()
         served = parent.app.amqp.queues.consume_from
-        if QUEUES[NOTICES] in served and tools.senders:
+        if QUEUES[NOTIFICATIONS] in served and tools.senders:
             self.sending = DirectSender(tools)
-        part = ProcessPart.CORE if QUEUES[CLOCK] in served else ProcessPart.NOTICES
+        part = ProcessPart.CORE if QUEUES[CLOCK] in served else ProcessPart.NOTIFICATIONS
         heart = HeartbeatSender(f"{part}@{socket.gethostname()}")
         reconciler = Reconciler(tools, self.sending, heart)
         pollers = [Poller(index, parent.app, tools, reconciler) for index in INDEXES if QUEUES[index] in served]

@@ -18,7 +18,7 @@ from worker.runtime import Runtime, SealingSettings, runtime
 log = structlog.get_logger(__name__)
 
 MOST_IDS = 500
-MOST_NOTICES = 50
+MOST_NOTIFICATIONS = 50
 RECONCILE_SECONDS = 60
 AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
@@ -37,12 +37,12 @@ def expire(ids: list[str]) -> None:
 
 @shared_task(name="lockbox.notify")
 def notify(ids: list[str]) -> None:
-    """Hand notices that may be due for sending to the lanes of this process; no server is waited for here."""
+    """Hand notifications that may be due for sending to the lanes of this process; no server is waited for here."""
     tools = runtime()
     if tools.senders is None:
-        raise RuntimeError("LOCKBOX_SMTP_URL is not set: this worker cannot send notices")
+        raise RuntimeError("LOCKBOX_SMTP_URL is not set: this worker cannot send notifications")
     senders = tools.senders
-    _run_with_reconnect("notify", lambda: delivery.dispatch(tools.database, _uuids(ids, MOST_NOTICES), senders))
+    _run_with_reconnect("notify", lambda: delivery.dispatch(tools.database, _uuids(ids, MOST_NOTIFICATIONS), senders))
 
 
 @shared_task(name="lockbox.reconcile", time_limit=RECONCILE_SECONDS)

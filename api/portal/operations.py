@@ -75,7 +75,7 @@ def _lines(found: OperationsStatus) -> Iterator[OperationsFigure]:
     lag = day.schedule_lag if day else None
     yield OperationsFigure("Schedule lag of the last minute", UNKNOWN if lag is None else plots.lag(lag))
     yield OperationsFigure("Last reconcile", _ago(of.one("heartbeat", ProcessPart.RECONCILE)))
-    yield from _notices(of)
+    yield from _notifications(of)
     yield OperationsFigure("Events to seal", _count(of.one("unsealed")))
     yield _within("Seal lag", of.one("seal_lag"), MOST_SEAL_LAG)
     yield OperationsFigure("Newest checkpoint", _ago(of.one("checkpoint_age")))
@@ -89,7 +89,7 @@ def _lines(found: OperationsStatus) -> Iterator[OperationsFigure]:
     )
 
 
-def _notices(of: MetricSnapshot) -> Iterator[OperationsFigure]:
+def _notifications(of: MetricSnapshot) -> Iterator[OperationsFigure]:
     """Say how mail stands, which is ours to mend, and webhooks, which are their owners'."""
     if of.postgres is None:
         yield OperationsFigure("Mails to send", UNKNOWN)
@@ -111,7 +111,7 @@ def _workers(found: OperationsStatus) -> Iterator[OperationsFigure]:
     for part, name in (
         (ProcessPart.API, "API processes"),
         (ProcessPart.CORE, "Core workers"),
-        (ProcessPart.NOTICES, "Notices workers"),
+        (ProcessPart.NOTIFICATIONS, "Notifications workers"),
     ):
         number = alive.get(part, 0.0)
         yield OperationsFigure(f"{name} alive", _count(number), bool(number))
@@ -148,7 +148,7 @@ def _plots(day: HourlyCounts) -> Sequence[Plot]:
     seal = [Series("Seal lag", "seal", day.worst("seal_lag"))]
     return (
         Plot("requests", "Requests", day.hours, filed, plots.count),
-        Plot("notices", "Notices", day.hours, told, plots.count),
+        Plot("notifications", "Notifications", day.hours, told, plots.count),
         Plot("schedule", "Worst schedule lag", day.hours, schedule, plots.lag),
         Plot("seal", "Worst seal lag", day.hours, seal, plots.lag),
     )

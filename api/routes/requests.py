@@ -26,7 +26,7 @@ from api.schemas.requests import (
     MissingField,
     NewRequest,
     NewRequestView,
-    NoticeCount,
+    NotificationCount,
     PreviewView,
     RequestDetail,
     RequestPage,
@@ -138,7 +138,7 @@ def preview_request(body: NewRequest, who: CurrentUser, session: SessionDep, cho
 def show(
     request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep, response: Response
 ) -> RequestWithMoves:
-    """Show one request, whether it is open at this moment, how its notices fare, and what the reader may do.
+    """Show one request, whether it is open at this moment, how its notifications fare, and what the reader may do.
 
     Who of the vendor reads it is on record, once for each person and hour.
     """
@@ -312,7 +312,7 @@ def _detail(session: Session, entry: RequestEntry, who: Caller) -> RequestDetail
     return RequestDetail(
         **_facts(entry, who),
         decisions=[_decision(row, said[row.seq]) for row in decided],
-        notices=NoticeCount(**delivery_status.count(session, asked.id)),
+        notifications=NotificationCount(**delivery_status.count(session, asked.id)),
         reach=DeliveryReachView(**numbers, sentence=found.sentence() if asked.state in SAID_IN else ""),
         followed_by=submit.follower(session, who, asked.id),
     )

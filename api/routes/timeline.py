@@ -14,16 +14,16 @@ from api.schemas.requests import (
     EventList,
     EventView,
     LastAttemptView,
-    NoticeCount,
-    NoticeList,
-    NoticeView,
-    UndeliveredNoticeView,
+    NotificationCount,
+    NotificationList,
+    NotificationView,
+    UndeliveredNotificationView,
 )
 from lockbox.audit import event_search
 from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import knows_of
-from lockbox.notifications.delivery_status import NoticeStatus
-from lockbox.notifications.outcome_events import NOTICE_DEAD
+from lockbox.notifications.delivery_status import NotificationStatus
+from lockbox.notifications.outcome_events import NOTIFICATION_DEAD
 from lockbox.requests import queries, read_log
 from lockbox.requests.on_behalf_of import EventPerson, OnBehalfOf, on_behalf_of
 from lockbox.requests.visibility import ProtectedField, ReaderRole, may_read, origin_of, reader_roles
@@ -40,7 +40,7 @@ def events(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: Ses
     entry = queries.find(session, who, request_id)
     held = reader_roles(who, entry.request.requester_id, entry.request.tenant_id)
     rows = event_search.events(session, request_id)
-    are_dead = any(row.action == NOTICE_DEAD for row in rows)
+    are_dead = any(row.action == NOTIFICATION_DEAD for row in rows)
     own = delivery_status.of_request(session, request_id, who.side).own if are_dead else ()
     names = {str(told.id): told.recipient for told in own}
     said = on_behalf_of(session, event_search.moves(rows))
@@ -50,17 +50,17 @@ def events(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: Ses
     return shown
 
 
-@router.get("/{request_id}/notices", responses=problems(404))
-def notices(request_id: UUID, who: CurrentUser, session: SessionDep) -> NoticeList:
+@router.get("/{request_id}/notifications", responses=problems(404))
+def notifications(request_id: UUID, who: CurrentUser, session: SessionDep) -> NotificationList:
     """Show who was told of a request and how that went: by name on the reader's own side, else in numbers."""
     queries.find(session, who, request_id)
     found = delivery_status.of_request(session, request_id, who.side)
-    return NoticeList(own=[_notice(one) for one in found.own], other=NoticeCount(**found.other))
+    return NotificationList(own=[_notification(one) for one in found.own], other=NotificationCount(**found.other))
 
 
-def _notice(told: NoticeStatus) -> NoticeView:
+def _notification(told: NotificationStatus) -> NotificationView:
     facts = vars(told) | {"last_try": LastAttemptView(**vars(told.last_try)) if told.last_try else None}
-    return NoticeView(**facts)
+    return NotificationView(**facts)
 
 
 def on_behalf_of_fields(voice: OnBehalfOf) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _named(one: EventPerson) -> PersonView:
 
 
 def _event(row: Row[Any], voice: OnBehalfOf, held: frozenset[ReaderRole], names: Mapping[str, str]) -> EventView:
-    """Return an event as a reader may see it; `names` are the recipients on the reader's own side, by notice."""
+    """Return an event as the reader may see it; `names` are recipients of their own side, by notification."""
     actor = PersonView(id=row.actor_id, name=row.actor_name or ERASED) if row.actor_id else None
     columns = row._mapping.items()  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
     facts = {name: value for name, value in columns if name in EventView.model_fields}
@@ -90,9 +90,13 @@ def _event(row: Row[Any], voice: OnBehalfOf, held: frozenset[ReaderRole], names:
     facts |= {name: said.get(name) for name in ("follows", "asked", "reached", "unreached")} | on_behalf_of_fields(
         voice
     )
-    if row.action == NOTICE_DEAD:
-        facts["notice"] = UndeliveredNoticeView(recipient=names.get(said["notice_id"]), **_plain(said))
-    return EventView(**{"notice": None} | facts, actor=actor, role=row.actor_role, nobody_told="nobody_told" in said)
+    if row.action == NOTIFICATION_DEAD:
+        facts["notification"] = UndeliveredNotificationView(
+            recipient=names.get(said["notification_id"]), **_plain(said)
+        )
+    return EventView(
+        **{"notification": None} | facts, actor=actor, role=row.actor_role, nobody_told="nobody_told" in said
+    )
 
 
 def _plain(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Routes of the vendor's own people, whom operators invite and shut out, and the notices that reached nobody."""
+"""Routes of the vendor's staff, whom operators invite and shut out, and undelivered notifications."""
 
 from typing import Annotated
 from uuid import UUID
@@ -16,7 +16,7 @@ from api.schemas.members import (
     NewColleague,
 )
 from api.schemas.parts import MUST_MATCH_TAG, problems
-from api.schemas.webhooks import DeadNoticePage, DeadNoticeView
+from api.schemas.webhooks import DeadNotificationPage, DeadNotificationView
 from lockbox.admin import delivery_log, memberships, vendor_staff
 from lockbox.admin.memberships import Member
 from lockbox.identity.roles import Role
@@ -96,16 +96,18 @@ def withdraw_vendor_invitation(
     vendor_staff.withdraw(session, who, came, invitation_id)
 
 
-@router.get("/dead-notices", responses=problems())
-def list_dead_notices(
+@router.get("/dead-notifications", responses=problems())
+def list_dead_notifications(
     who: CurrentUser,
     session: SessionDep,
     cursor: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=delivery_log.MOST_A_PAGE)] = 50,
-) -> DeadNoticePage:
-    """List the notices that could not be delivered, to operators: what for, by which way and why, and not to whom."""
+) -> DeadNotificationPage:
+    """List undelivered notifications for operators: what for, by which channel and why, and not to whom."""
     page = delivery_log.page(session, who, cursor=cursor, most=limit)
-    return DeadNoticePage(items=[DeadNoticeView(**vars(one)) for one in page.notices], next_cursor=page.next_cursor)
+    return DeadNotificationPage(
+        items=[DeadNotificationView(**vars(one)) for one in page.notifications], next_cursor=page.next_cursor
+    )
 
 
 def _one(member: Member, response: Response) -> ColleagueView:

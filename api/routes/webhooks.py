@@ -159,7 +159,7 @@ def _added(shown: WebhookWithSecret, response: Response) -> NewEndpointView:
 def _delivery(delivery: Delivery) -> DeliveryView:
     return DeliveryView(
         id=delivery.id,
-        webhook_id=delivery.notice_id,
+        webhook_id=delivery.notification_id,
         event_type=delivery.event_type,
         at=delivery.at,
         took_ms=delivery.took_ms,

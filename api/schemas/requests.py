@@ -73,8 +73,8 @@ class ChallengeView(BaseModel):
     is_demanded: bool
 
 
-class NoticeCount(BaseModel):
-    """How far the notices of a request have come."""
+class NotificationCount(BaseModel):
+    """How far the notifications of a request have come."""
 
     waiting: int = 0
     sent: int = 0
@@ -99,7 +99,7 @@ class DeliveryReachView(BaseModel):
 
 
 class LastAttemptView(BaseModel):
-    """How the last try of a notice went; `error` is null where it arrived."""
+    """How the last try of a notification went; `error` is null where it arrived."""
 
     at: datetime
     took_ms: int
@@ -107,8 +107,8 @@ class LastAttemptView(BaseModel):
     error: str | None
 
 
-class NoticeView(BaseModel):
-    """One notice to somebody on the reader's own side; `outcome` is `waiting`, `sent`, `moot` or `dead`.
+class NotificationView(BaseModel):
+    """One notification to somebody on the reader's own side; `outcome` is `waiting`, `sent`, `moot` or `dead`.
 
     `address` is where a mail goes, null where that is not known any more; `copied` is whether the recipient only
     watches.
@@ -129,11 +129,11 @@ class NoticeView(BaseModel):
     last_try: LastAttemptView | None
 
 
-class NoticeList(BaseModel):
-    """The notices of a request to the reader's own side, the oldest first, and how those to the other side fared."""
+class NotificationList(BaseModel):
+    """Notifications of a request to the reader's side, oldest first, and how those to the other side fared."""
 
-    own: list[NoticeView]
-    other: NoticeCount
+    own: list[NotificationView]
+    other: NotificationCount
 
 
 class RequestView(BaseModel):
@@ -211,10 +211,10 @@ class AvailableMoveView(BaseModel):
 
 
 class RequestDetail(RequestView):
-    """A request with the answers to it, the oldest first, how its notices fared, and what asks for it again."""
+    """A request with the answers to it, the oldest first, how its notifications fared, and what asks for it again."""
 
     decisions: list[DecisionView]
-    notices: NoticeCount
+    notifications: NotificationCount
     reach: DeliveryReachView
     followed_by: UUID | None
 
@@ -238,8 +238,8 @@ class RequestPage(BaseModel):
     next_cursor: str | None
 
 
-class UndeliveredNoticeView(BaseModel):
-    """A notice that did not arrive; `recipient` is null for readers of the other side, `error` is a word."""
+class UndeliveredNotificationView(BaseModel):
+    """A notification that did not arrive; `recipient` is null for readers of the other side, `error` is a word."""
 
     template: str
     channel: str
@@ -251,7 +251,7 @@ class EventView(BaseModel):
     """One entry of a request's timeline; the actor is a person, or null where the clock acted.
 
     Moves are numbered by `seq` without a gap; what happened beside them has none: `remind`, `widen`, `warn`,
-    `unreached`, `notice_dead`, `decision_refused`, `question` and `answer`, whose words are in `comment`.
+    `unreached`, `notification_dead`, `decision_refused`, `question` and `answer`, whose words are in `comment`.
     `on_behalf_of` is for whom a system or a deputy acted, `stands_for` all whose deputy a person was, `means` by what
     whoever decided had shown who they are: `mail-only` is a code from a mail alone. Address and user agent are for
     the actor's own side, comments for the two parties; others read null. A time-out says how many people were `asked`
@@ -278,7 +278,7 @@ class EventView(BaseModel):
     reached: int | None
     unreached: int | None
     nobody_told: bool
-    notice: UndeliveredNoticeView | None
+    notification: UndeliveredNotificationView | None
 
 
 class EventList(BaseModel):

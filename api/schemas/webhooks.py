@@ -136,8 +136,8 @@ class DeliveryPage(BaseModel):
     next_cursor: UUID | None
 
 
-class DeadNoticeView(BaseModel):
-    """A notice that did not arrive, without a word of what it said or to whom; `error` is a word.
+class DeadNotificationView(BaseModel):
+    """A notification that did not arrive, without a word of what it said or to whom; `error` is a word.
 
     `request_id` and `tenant` are null where it was about none. `delivery_id` is the last try where an endpoint of the
     vendor was called: it can be redelivered.
@@ -154,8 +154,8 @@ class DeadNoticeView(BaseModel):
     delivery_id: UUID | None
 
 
-class DeadNoticePage(BaseModel):
-    """Some dead notices, those that were promised last first; `next_cursor` leads to those that follow."""
+class DeadNotificationPage(BaseModel):
+    """Some dead notifications, those that were promised last first; `next_cursor` leads to those that follow."""
 
-    items: list[DeadNoticeView]
+    items: list[DeadNotificationView]
     next_cursor: UUID | None

@@ -38,7 +38,7 @@ WITH moved AS (
 )
 INSERT INTO audit (request_id, seq, at, action, to_state) SELECT id, version, now(), 'end', state FROM moved
 """
-TOLD = "INSERT INTO notices (request_id, template, sent_at) VALUES (%(id)s, %(template)s, now())"
+TOLD = "INSERT INTO notifications (request_id, template, sent_at) VALUES (%(id)s, %(template)s, now())"
 MAIL = """From: Lockbox <lockbox@vendor.example>\r
 To: Ann Archer <ann@customer.example>\r
 Subject: A request for access is {template}\r

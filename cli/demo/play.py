@@ -104,7 +104,7 @@ class DemoRun:
 
     def _quiet(self) -> bool:
         requests = self.evidence.requests.values()
-        return not any(self._get("ann", f"/v1/requests/{one['id']}")["notices"]["waiting"] for one in requests)
+        return not any(self._get("ann", f"/v1/requests/{one['id']}")["notifications"]["waiting"] for one in requests)
 
     def _submit(self, story: Story) -> Mapping[str, Any]:
         body = {

@@ -30,8 +30,8 @@ SERVICE = "exchange-online"
 LOGS = stack.LOGS / "demo"
 GUARD = stack.CHECKOUT / "deploy" / "examples" / "guarded.py"
 READY_SECONDS = 40
-WORKERS = (f"demo-{os.getpid()}-core", f"demo-{os.getpid()}-notices")
-"""Names of their own: another stack on the same Redis has a core and a notices too."""
+WORKERS = (f"demo-{os.getpid()}-core", f"demo-{os.getpid()}-notifications")
+"""Names of their own: another stack on the same Redis has a core and a notifications too."""
 
 Say = Callable[[str], object]
 
@@ -130,7 +130,7 @@ def _start(processes: Processes, cast: DemoCast, ends: ExitStack) -> str:
         old.unlink()
     processes.start("api")
     processes.start("worker", options=f"--name {WORKERS[0]}")
-    processes.start("notices", options=f"--name {WORKERS[1]}")
+    processes.start("notifications", options=f"--name {WORKERS[1]}")
     processes.start("flower")
     token = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="lockbox-demo-"))) / "gate.token"
     write_private(token, cast.tokens["gate"])

@@ -1,4 +1,4 @@
-"""Specimens of every mail: what each notice and memo could be made of, the worst that people write among it."""
+"""Specimens of every mail: what each notification and memo could be made of, the worst that people write among it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -191,7 +191,7 @@ def _receipts() -> Mapping[str, Mapping[str, Any]]:
 
 def _request_mail(hand: WritingStyle, **facts: Any) -> RequestMail:  # noqa: ANN401 - whatever a specimen has of its own
     usual: dict[str, Any] = {
-        "notice_id": UUID(int=99),
+        "notification_id": UUID(int=99),
         "now": AT + timedelta(seconds=30),
         "at": AT,
         "deadline_at": AT + timedelta(hours=12),
@@ -249,7 +249,7 @@ def _account_mail(template: str, hand: WritingStyle) -> AccountMail:
     tells = template not in {*secrets, DEPUTY_BEGINS}
     named = _named(template, hand) if tells else {}
     return AccountMail(
-        notice_id=UUID(int=98),
+        notification_id=UUID(int=98),
         template=template,
         at=AT,
         until=AT + 15 * MINUTE,

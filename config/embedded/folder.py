@@ -20,7 +20,7 @@ FOLDERS_OF_ROOT = Path("/var/lib/lockbox-embedded")
 STATE = "state.json"
 LOCK = "lockbox.lock"  # also our mark: a folder of ours holds it from its first moment on
 LOCK_SECONDS = 120.0
-ROLES = ("superuser", "owner", "api", "worker", "notices", "redis")
+ROLES = ("superuser", "owner", "api", "worker", "notifications", "redis")
 
 
 class EmbeddedRefused(Exception):  # noqa: N818 - a refusal, as everywhere in this house

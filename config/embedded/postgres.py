@@ -101,7 +101,7 @@ class Postgres:
             "LOCKBOX_OWNER_PASSWORD": self.state.passwords["owner"],
             "LOCKBOX_API_PASSWORD": self.state.passwords["api"],
             "LOCKBOX_WORKER_PASSWORD": self.state.passwords["worker"],
-            "LOCKBOX_NOTICES_PASSWORD": self.state.passwords["notices"],
+            "LOCKBOX_NOTIFICATIONS_PASSWORD": self.state.passwords["notifications"],
         }
         run(self.home, [str(programs_for(self.home).postgres / "psql"), "-X", "-q", "-f", "-"], env=env, stdin=sql)
         self.state.roles = wanted

@@ -64,7 +64,7 @@ class ServerAddresses:
     owner_database_url: str
     database_url: str
     worker_database_url: str
-    notices_database_url: str
+    notifications_database_url: str
     redis_url: str
     smtp_url: str
     maildir: Path
@@ -242,7 +242,7 @@ def _addresses(home: DataFolder, state: FolderState, names: Collection[str]) -> 
         owner_database_url=database_url("owner", "lockbox_owner", "lockbox"),
         database_url=database_url("api", "lockbox_api", "lockbox"),
         worker_database_url=database_url("worker", "lockbox_worker", "lockbox"),
-        notices_database_url=database_url("notices", "lockbox_notices", "lockbox"),
+        notifications_database_url=database_url("notifications", "lockbox_notifications", "lockbox"),
         redis_url=redis_url if "redis" in names else "",
         smtp_url=f"smtp://127.0.0.1:{state.ports.get('mail')}" if "mail" in names else "",
         maildir=home.folder / "mail",

@@ -28,7 +28,7 @@ class AdminChange:
 
 
 def record_change(session: Session, seat: AdminActor, deed: AdminChange) -> UUID:
-    """Write the event and promise its notices; what concerns the vendor alone is for its operators. Return its id."""
+    """Write the event and promise its notifications; the vendor's own are for operators. Return its id."""
     happening = audit_event_of(seat, deed)
     if seat.tenant_id is None:
         announcements.notify_operators(session, happening)

@@ -17,21 +17,21 @@ from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import announcements
 from lockbox.notifications import endpoints as kept
-from lockbox.notifications.models import Delivery, Endpoint, Notice, Outcome
+from lockbox.notifications.models import Delivery, Endpoint, Notification, Outcome
 from lockbox.notifications.outbox import KIND
 from lockbox.notifications.outcome_events import TOO_LATE
 from lockbox.notifications.webhook_payload import TEST
 from lockbox.requests.transition import Origin
-from lockbox.schedule import NOTICES, IndexEntry
+from lockbox.schedule import NOTIFICATIONS, IndexEntry
 
-READ = text("SELECT * FROM dead_notices(:before, :most)")
+READ = text("SELECT * FROM dead_notifications(:before, :most)")
 MOST_A_PAGE = 200
-REOPEN = text("SELECT notice, answer FROM reopen(:delivery, :moment)")
+REOPEN = text("SELECT notification, answer FROM reopen(:delivery, :moment)")
 
 
 @dataclass(frozen=True)
-class DeadNotice:
-    """A notice that did not arrive; `error` is a word.
+class DeadNotification:
+    """A notification that did not arrive; `error` is a word.
 
     `delivery_id` is its last try where an endpoint of the vendor was called, which operators may have repeated.
     """
@@ -48,15 +48,15 @@ class DeadNotice:
 
 
 @dataclass(frozen=True)
-class DeadNoticeListing:
-    """Some dead notices, those that were promised last first, and the cursor of those that follow."""
+class DeadNotificationListing:
+    """Some dead notifications, those that were promised last first, and the cursor of those that follow."""
 
-    notices: Sequence[DeadNotice]
+    notifications: Sequence[DeadNotification]
     next_cursor: UUID | None
 
 
-def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) -> DeadNoticeListing:
-    """Return dead notices of all tenants and of the vendor's own, from the cursor on.
+def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) -> DeadNotificationListing:
+    """Return dead notifications of all tenants and of the vendor's own, from the cursor on.
 
     Raises:
         NotYours: the caller is no operator.
@@ -65,7 +65,7 @@ def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) ->
     permissions.capacity(caller, (Role.OPERATOR,))
     rows = session.connection().execute(READ, {"before": cursor, "most": most + 1}).all()
     found = [
-        DeadNotice(
+        DeadNotification(
             id=row.id,
             request_id=row.request_id,
             tenant=row.tenant,
@@ -78,7 +78,7 @@ def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) ->
         )
         for row in rows[:most]
     ]
-    return DeadNoticeListing(found, found[-1].id if len(rows) > most else None)
+    return DeadNotificationListing(found, found[-1].id if len(rows) > most else None)
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,9 @@ def log(session: Session, caller: Caller, endpoint_id: UUID, *, cursor: UUID | N
 
 
 def delivery_states(session: Session, caller: Caller, deliveries: Iterable[Delivery]) -> Mapping[UUID, DeliveryState]:
-    """Return how each notice stands of which these are tries, as far as the caller may know of what it is about."""
+    """Return the status of the notification of each try, where the caller may know what it is about."""
     row_security.enter(session, caller)
-    query = select(Notice).where(col(Notice.id).in_({one.notice_id for one in deliveries}))
+    query = select(Notification).where(col(Notification.id).in_({one.notification_id for one in deliveries}))
     return {
         one.id: DeliveryState(one.attempts, one.outcome, one.run_at if one.outcome is None else None)
         for one in session.exec(query)
@@ -140,7 +140,7 @@ def delivery_states(session: Session, caller: Caller, deliveries: Iterable[Deliv
 
 
 def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUID) -> UUID:
-    """Let a notice that has ended be called out again, with the id that it had, which is returned.
+    """Let a notification that has ended be called out again, with the id that it had, which is returned.
 
     Raises:
         Unknown, NotYours: as named.
@@ -154,16 +154,18 @@ def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUI
         raise NotFound("There is no such delivery.")
     seat, endpoint, _ = webhooks.locked(session, caller, origin, delivery.endpoint_id)
     at = now(session)
-    notice, answer = session.connection().execute(REOPEN, {"delivery": delivery_id, "moment": at}).one()
+    notification, answer = session.connection().execute(REOPEN, {"delivery": delivery_id, "moment": at}).one()
     if answer == "disabled":
         raise EndpointDisabled("The webhook is disabled; enable it first.")
     if answer == "waiting":
-        raise StillWaiting("The notice has not ended: it will be tried again by itself.")
+        raise StillWaiting("The notification has not ended: it will be tried again by itself.")
     _count(session, endpoint, at)
-    database.arm_after_commit(session, NOTICES, [IndexEntry(str(notice), KIND, at)])
-    deed = AdminChange("delivery_repeated", at, {}, facts={"endpoint_id": endpoint.id, "notice_id": notice})
+    database.arm_after_commit(session, NOTIFICATIONS, [IndexEntry(str(notification), KIND, at)])
+    deed = AdminChange(
+        "delivery_repeated", at, {}, facts={"endpoint_id": endpoint.id, "notification_id": notification}
+    )
     announcements.record(session, change_events.audit_event_of(seat, deed))
-    return UUID(str(notice))
+    return UUID(str(notification))
 
 
 def _count(session: Session, endpoint: Endpoint, at: datetime) -> None:

@@ -43,9 +43,10 @@ REMOVE = tuple(
     text(GONE + statement)
     for statement in (
         """
-        DELETE FROM deliveries d USING notices n JOIN gone g ON g.event_id = n.event_id WHERE d.notice_id = n.id
+        DELETE FROM deliveries d USING notifications n JOIN gone g ON g.event_id = n.event_id WHERE d.notification_id
+        = n.id
         """,
-        "DELETE FROM notices n USING gone g WHERE n.event_id = g.event_id",
+        "DELETE FROM notifications n USING gone g WHERE n.event_id = g.event_id",
         "DELETE FROM event_details d USING gone g WHERE d.event_id = g.event_id",
         "DELETE FROM events e USING gone g WHERE e.id = g.event_id",
     )
@@ -103,7 +104,7 @@ SELECT nullif(log_id, :vendor) AS tenant_id, count(*) AS details FROM gone GROUP
 # Mails to them: what their server said of them may be anything, and somebody else's may name an address of theirs.
 TO_THEM = """
 WITH to_them AS (
-    SELECT n.id FROM notices n
+    SELECT n.id FROM notifications n
     WHERE n.person_id = :id OR n.watcher_id IN (SELECT w.id FROM watchers w WHERE lower(w.email) = ANY(:addresses))
         OR n.about_id IN (SELECT i.id FROM invitations i WHERE i.accepted_by = :id OR lower(i.email) = ANY(:addresses)
             UNION ALL SELECT s.id FROM sign_ins s WHERE lower(s.email) = ANY(:addresses)
@@ -116,14 +117,14 @@ MAILS = tuple(
     for statement in (
         """
         UPDATE deliveries SET answer = '' WHERE answer <> ''
-            AND (notice_id IN (SELECT id FROM to_them) OR lower(answer) ~ ANY(:addressed))
+            AND (notification_id IN (SELECT id FROM to_them) OR lower(answer) ~ ANY(:addressed))
         """,
         """
-        UPDATE notices SET last_error = NULL WHERE last_error IS NOT NULL
+        UPDATE notifications SET last_error = NULL WHERE last_error IS NOT NULL
             AND (id IN (SELECT id FROM to_them) OR lower(last_error) ~ ANY(:addressed))
         """,
         """
-        UPDATE notices SET closed_at = :at, outcome = 'moot'
+        UPDATE notifications SET closed_at = :at, outcome = 'moot'
         WHERE closed_at IS NULL AND id IN (SELECT id FROM to_them)
         """,
     )

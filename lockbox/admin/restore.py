@@ -68,7 +68,8 @@ class RestoreResult:
 def restore(session: Session, shipped: WitnessCheck | None, *, anyway: bool = False) -> RestoreResult:
     """End all that the older state holds open, and give each log that is behind a new generation.
 
-    Every open window is revoked and every request that waits is timed out, with an event and notices that say why.
+    Every open window is revoked and every request that waits is timed out, with an event and notifications that say
+    why.
     Browser sessions end. Where no log is behind nothing is done, unless it is to be done anyway. The caller sets
     the shipped checkpoints of these logs aside once this is committed: until then nobody is let in.
 

@@ -21,8 +21,9 @@ SELECT e.seq, e.at, e.action, e.actor_id, e.actor_role, e.from_state, e.to_state
     (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'kept_resources') AS kept_resources,
     (SELECT jsonb_object_agg(d.field, d.value) FROM event_details d
         WHERE d.event_id = e.id AND starts_with(d.field, 'principal_')) AS principals,
-    CASE WHEN e.action = 'notice_dead' THEN convert_from(e.body, 'UTF8')::jsonb ->> 'template' END AS template, e.body
-FROM events e WHERE e.request_id = :request_id AND e.action NOT IN ('activity', 'notices_sent')
+    CASE WHEN e.action = 'notification_dead' THEN convert_from(e.body, 'UTF8')::jsonb ->> 'template' END AS template,
+    e.body
+FROM events e WHERE e.request_id = :request_id AND e.action NOT IN ('activity', 'notifications_sent')
 ORDER BY e.at, e.seq NULLS LAST, e.id
 """)
 WORDS = ("comment", "justification")
@@ -45,7 +46,8 @@ SAYS = """EXISTS (SELECT FROM event_details d WHERE d.event_id = events.id AND d
 def events(session: Session, request_id: UUID) -> Sequence[Row[Any]]:
     """Return the events of a request in order: its moves, which have a seq, and what happened beside them.
 
-    What was done inside its window is not among them, nor which notices went out: those have lists of their own.
+    What was done inside its window is not among them, nor which notifications went out: those have lists of their
+    own.
     """
     return session.connection().execute(EVENTS, {"request_id": request_id}).all()
 

@@ -24,8 +24,8 @@ WORDS = {
     "question": "asked the engineer a question",
     "answer": "answered a question",
     "activity": "used the access",
-    "notices_sent": "sent notices",
-    "notice_dead": "could not deliver a notice",
+    "notifications_sent": "sent notifications",
+    "notification_dead": "could not deliver a notification",
     "decision_refused": "refused a decision",
     "sign_in_refused": "refused a sign-in",
     "signed_in": "signed in",
@@ -116,7 +116,7 @@ FACTS = {
     "template": "Of",
     "error": "Because",
 }
-NOTICES_SENT = "notices_sent"
+NOTIFICATIONS_SENT = "notifications_sent"
 CHANNELS = {"mail": ("mail", "mails"), "webhook": ("call of a webhook", "calls of webhooks")}
 NOBODYS = {"clock": "the lockbox", "owner": "whoever runs the lockbox"}
 
@@ -147,9 +147,9 @@ def describe(event: RecordedEvent) -> EventWording:
 def _deed(event: RecordedEvent) -> str:
     deed = WORDS.get(event.action, event.action.replace("_", " "))
     count = event.said.get("count")
-    if event.action != NOTICES_SENT or not isinstance(count, int):
+    if event.action != NOTIFICATIONS_SENT or not isinstance(count, int):
         return deed
-    one, several = CHANNELS.get(str(event.said.get("channel")), ("notice", "notices"))
+    one, several = CHANNELS.get(str(event.said.get("channel")), ("notification", "notifications"))
     return f"sent {count} {one if count == 1 else several}"
 
 

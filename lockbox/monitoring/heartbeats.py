@@ -22,7 +22,7 @@ class ProcessPart(StrEnum):
 
     API = "api"
     CORE = "core"
-    NOTICES = "notices"
+    NOTIFICATIONS = "notifications"
     RECONCILE = "reconcile"
     WATCH = "watch"
 

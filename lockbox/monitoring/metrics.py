@@ -77,14 +77,15 @@ class MetricSnapshot:
     def drift(self) -> dict[tuple[str, str], float]:
         """Return by how many members each index differs from Postgres: what is missing, and what is there too much.
 
-        Of clocks those that are due within the next hour are compared, and of notices all, if they can be counted.
+        Of clocks those that are due within the next hour are compared, and of notifications all, if they can be
+        counted.
         """
         if self.postgres is None or self.redis is None:
             return {}
         surplus = {"clock": self.redis.clocks_in_span - (self.one("soon", "count") or 0)}
         unsent = sum(self.labelled("unsent").values())
         if unsent < MOST_COUNTED:
-            surplus["notices"] = self.redis.notices - unsent
+            surplus["notifications"] = self.redis.notifications - unsent
         return {
             (index, direction): max(0, sign * by)
             for index, by in surplus.items()

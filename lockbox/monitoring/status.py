@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 HOURS = 24
 HOUR = timedelta(hours=1)
 MOVES = frozenset({"filed", "decided", "timed_out"})
-"""What requests did; the other counts, `sent` and `dead`, are of notices."""
+"""What requests did; the other counts, `sent` and `dead`, are of notifications."""
 READ = text("SELECT name, hour, value FROM operating_day()")
 STATES = text("SELECT state, number FROM operating_states()")
 PROCESSES = text("SELECT role, node, age, skew, behind, doubt FROM operating_processes()")
@@ -39,7 +39,7 @@ MOST_UNSENT_AGE = 300.0
 MOST_SKEW = 5.0
 MOST_UNACKED_AGE = 300.0
 MOST_CHECKPOINT_AGE = 2 * 3600.0
-NEEDED = (ProcessPart.API, ProcessPart.CORE, ProcessPart.NOTICES, ProcessPart.RECONCILE, ProcessPart.WATCH)
+NEEDED = (ProcessPart.API, ProcessPart.CORE, ProcessPart.NOTIFICATIONS, ProcessPart.RECONCILE, ProcessPart.WATCH)
 MOST_FAILING = 50
 FAILING = text("SELECT * FROM failing_webhooks(:most, :skipped)")
 FINDINGS = text("SELECT rule, about, raised_at FROM operating_findings()")
@@ -52,12 +52,12 @@ class HourlyCounts:
     hours: tuple[datetime, ...]
     numbers: Mapping[tuple[str, datetime], float]
     moves_from: datetime | None = None
-    notices_from: datetime | None = None
+    notifications_from: datetime | None = None
     schedule_lag: float | None = None
 
     def counts(self, name: str) -> tuple[float | None, ...]:
         """Return how many there were in each hour; None for hours that lie before what could be counted."""
-        since = self.moves_from if name in MOVES else self.notices_from
+        since = self.moves_from if name in MOVES else self.notifications_from
         return tuple(
             None if since and hour + HOUR <= since else self.numbers.get((name, hour), 0.0) for hour in self.hours
         )
@@ -83,7 +83,7 @@ def read_day(database: Database) -> HourlyCounts | None:
         hours=tuple(begins + HOUR * number for number in range(HOURS)),
         numbers=found,
         moves_from=at.get("moves_from"),
-        notices_from=at.get("notices_from"),
+        notifications_from=at.get("notifications_from"),
         schedule_lag=next((row.value for row in rows if row.name == "schedule_lag_now"), None),
     )
 
@@ -145,7 +145,7 @@ class Status:
                 "drift": {f"{index} {way}": number for (index, way), number in of.drift().items()},
             },
             "access_open": of.one("access_open"),
-            "notices": {channel.value: _of_channel(of, channel) for channel in Channel},
+            "notifications": {channel.value: _of_channel(of, channel) for channel in Channel},
             "webhooks_failing": of.one("webhooks_failing"),
             "trail": {
                 "unsealed": of.one("unsealed"),
@@ -219,7 +219,7 @@ def _unverified(session: Session) -> str | None:
 
 
 def _of_channel(of: MetricSnapshot, channel: Channel) -> dict[str, float | None]:
-    """Return how notices by mail, or calls of webhooks, stand; None where Postgres is away."""
+    """Return how notifications by mail, or calls of webhooks, stand; None where Postgres is away."""
     names = {"unsent": "unsent", "oldest_unsent_seconds": "oldest_unsent", "dead": "dead"}
     names |= {"dead_within_a_day": "dead_lately"}
     known = of.postgres is not None
@@ -234,9 +234,9 @@ def _late(of: MetricSnapshot) -> list[tuple[str, bool]]:
     return [
         (startup_checks.NAME_THE_STANDBY, of.one("lagging_standby") == 1),
         (f"{overdue} deadlines are overdue: is a core worker running?", overdue > 0),
-        (f"{dead:.0f} mails were not delivered within a day: see `lockbox vendor dead-notices`", dead > 0),
+        (f"{dead:.0f} mails were not delivered within a day: see `lockbox vendor dead-notifications`", dead > 0),
         (
-            f"the oldest unsent mail waits for {oldest:.0f} s: see the notices worker's log",
+            f"the oldest unsent mail waits for {oldest:.0f} s: see the notifications worker's log",
             oldest > MOST_UNSENT_AGE,
         ),
         (

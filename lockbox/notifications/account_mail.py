@@ -1,4 +1,4 @@
-"""What a notice says that is about no request: changes at a tenant, invitations, sign-in codes."""
+"""What a notification says that is about no request: changes at a tenant, invitations, sign-in codes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -109,7 +109,7 @@ class AccountMail:
     `fingerprint` is that of the key by which the trail is signed, for whoever is invited.
     """
 
-    notice_id: UUID
+    notification_id: UUID
     template: str
     at: datetime
     until: datetime | None
@@ -158,8 +158,8 @@ def mail(memo: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
         "time": partial(clock_time, zone=memo.time_zone),
     }
     return OutgoingMail(
-        message_id=f"<{memo.notice_id}@{domain}>",
-        thread_id=f"<{memo.event_id or memo.about_id or memo.notice_id}@{domain}>",
+        message_id=f"<{memo.notification_id}@{domain}>",
+        thread_id=f"<{memo.event_id or memo.about_id or memo.notification_id}@{domain}>",
         to_name=one_line(memo.recipient_name),
         to_address=memo.recipient_address,
         subject=title[:LONGEST_SUBJECT],
@@ -172,7 +172,7 @@ def payload(memo: AccountMail) -> bytes:
     """Return the thin body of a webhook: ids, the kind of change and its diff; no names."""
     return json.dumps(
         {
-            "id": str(memo.notice_id),
+            "id": str(memo.notification_id),
             "type": type_of(memo.template),
             "timestamp": instant(memo.at),
             "data": {

@@ -23,9 +23,15 @@ from lockbox.notifications.audience import (
     question_groups,
     type_of,
 )
-from lockbox.notifications.outbox import KIND, NoticeRecipient, ScheduledNotice, addressed, at_each_address
+from lockbox.notifications.outbox import (
+    KIND,
+    NotificationRecipient,
+    ScheduledNotification,
+    addressed,
+    at_each_address,
+)
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.schedule import NOTICES, IndexEntry
+from lockbox.schedule import NOTIFICATIONS, IndexEntry
 from lockbox.sql import array, new_id
 
 MATTERS_FOR = timedelta(hours=72)
@@ -40,7 +46,7 @@ WHERE m.tenant_id IS NULL AND m.role = 'operator' AND p.disabled_at IS NULL
 """)
 TELL = """
 told AS (
-    INSERT INTO notices (id, tenant_id, event_id, checkpoint_id, person_id, address_id, endpoint_id, about_id,
+    INSERT INTO notifications (id, tenant_id, event_id, checkpoint_id, person_id, address_id, endpoint_id, about_id,
         channel, template, run_at, until_at, attempts)
     SELECT n.id, CAST(:t_tenant_id AS uuid), CAST(:t_event_id AS uuid), CAST(:t_checkpoint_id AS uuid), n.person_id,
         n.address_id, n.endpoint_id, n.about_id,
@@ -54,7 +60,7 @@ TOLD = text(f"WITH {TELL} SELECT 1")
 
 
 @dataclass(frozen=True)
-class QuestionNotice:
+class QuestionNotification:
     """A question or an answer, `said`, as those who are told of it see it.
 
     `state` is that of the request when the question was asked, `to_state` that of the request now.
@@ -78,18 +84,20 @@ class QuestionNotice:
         return CONVERSED[self.said, self.state]
 
 
-def queue_question_notices(session: Session, known: RecipientDirectory, remark: QuestionNotice) -> dict[str, Any]:
+def queue_question_notifications(
+    session: Session, known: RecipientDirectory, remark: QuestionNotification
+) -> dict[str, Any]:
     """Return the parameters of `outbox.ADDRESSED`, and note on the session what to arm after the commit."""
     until = matters_until(remark.template, remark.at, remark.deadline_at)
     called_until = remark.at + CALLED_FOR
     due = [
-        ScheduledNotice(told, remark.at, called_until if told.endpoint_id else until)
+        ScheduledNotification(told, remark.at, called_until if told.endpoint_id else until)
         for told in _recipients(known, remark)
     ]
     return addressed(session, [remark], [range(1, len(due) + 1)], due)
 
 
-def _recipients(known: RecipientDirectory, remark: QuestionNotice) -> Iterator[NoticeRecipient]:
+def _recipients(known: RecipientDirectory, remark: QuestionNotification) -> Iterator[NotificationRecipient]:
     hearers = question_groups(remark.said, remark.state)
     people = {AudienceGroup.REQUESTER: remark.requester_id, AudienceGroup.ASKER: remark.asker_id}
     for hearer in sorted(hearers & people.keys()):
@@ -98,7 +106,9 @@ def _recipients(known: RecipientDirectory, remark: QuestionNotice) -> Iterator[N
     if AudienceGroup.TENANT_ENDPOINTS in hearers:
         receivers = [*receivers, *known.receivers[remark.tenant_id]]
     event_type = type_of(remark.said, remark.to_state)
-    yield from (NoticeRecipient(remark.template, endpoint_id=one.id) for one in receivers if one.wants(event_type))
+    yield from (
+        NotificationRecipient(remark.template, endpoint_id=one.id) for one in receivers if one.wants(event_type)
+    )
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ class AnnouncementRecipient:
 
 @dataclass(frozen=True)
 class Announcement:
-    """What some notices have in common."""
+    """What some notifications have in common."""
 
     template: str
     tenant_id: UUID | None
@@ -142,12 +152,12 @@ def announce(session: Session, happening: AuditEvent, *, also: AbstractSet[UUID]
 
 
 def try_out(session: Session, happening: AuditEvent, endpoint_id: UUID) -> UUID:
-    """Write an event and call one endpoint with it, whatever that wants to hear of; return the notice's id."""
+    """Write an event and call one endpoint with it, whatever that wants to hear of; return the notification's id."""
     record(session, happening)
     occasion = Announcement(
         str(happening.action), happening.tenant_id, happening.id, happening.at, happening.at + TEST_MATTERS_FOR
     )
-    return queue_notices(session, [AnnouncementRecipient(endpoint_id=endpoint_id)], occasion)[0]
+    return queue_notifications(session, [AnnouncementRecipient(endpoint_id=endpoint_id)], occasion)[0]
 
 
 def notify_operators(session: Session, happening: AuditEvent) -> None:
@@ -196,7 +206,7 @@ def write_to(
         at: when to send it.
         until: when it stops mattering.
     """
-    queue_notices(
+    queue_notifications(
         session, [AnnouncementRecipient(about_id=about_id)], Announcement(template, tenant_id, event_id, at, until)
     )
 
@@ -214,11 +224,15 @@ def _notify(
     ]
     told += [AnnouncementRecipient(endpoint_id=endpoint) for endpoint in endpoints]
     at, until = happening.at, happening.at + MATTERS_FOR
-    queue_notices(session, told, Announcement(str(happening.action), happening.tenant_id, happening.id, at, until))
+    queue_notifications(
+        session, told, Announcement(str(happening.action), happening.tenant_id, happening.id, at, until)
+    )
 
 
-def queue_notices(session: Session, told: Sequence[AnnouncementRecipient], occasion: Announcement) -> list[UUID]:
-    """Promise a notice to each of these, and return their ids."""
+def queue_notifications(
+    session: Session, told: Sequence[AnnouncementRecipient], occasion: Announcement
+) -> list[UUID]:
+    """Promise a notification to each of these, and return their ids."""
     if not told:
         return []
     ids = [new_id() for _ in told]
@@ -238,7 +252,7 @@ def queue_notices(session: Session, told: Sequence[AnnouncementRecipient], occas
             "n_about_id": array(one.about_id for one in told),
         },
     )
-    database.arm_after_commit(session, NOTICES, [IndexEntry(str(one), KIND, _turn(occasion)) for one in ids])
+    database.arm_after_commit(session, NOTIFICATIONS, [IndexEntry(str(one), KIND, _turn(occasion)) for one in ids])
     return ids
 
 

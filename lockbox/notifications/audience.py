@@ -208,7 +208,7 @@ def is_reported(from_state: str | None, to_state: str) -> bool:
 
 
 def knows_of(side: Side, to_state: str | None, template: str | None) -> bool:
-    """Whether a side knows of what happened beside a request's moves, and of notices with this template.
+    """Whether a side knows of what happened beside a request's moves, and of notifications with this template.
 
     What goes on inside the vendor before the customer is asked stays there; whom a tenant has copied is its own.
     """

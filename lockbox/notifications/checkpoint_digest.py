@@ -1,4 +1,4 @@
-"""Checkpoints that leave the house by notices: to webhooks each hour, and to people in a digest."""
+"""Checkpoints that leave the house by notifications: to webhooks each hour, and to people in a digest."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,7 +45,7 @@ MAILED = text("UPDATE logs SET digest_at = :at WHERE id = ANY(:ids)")
 
 
 def checkpoint_of(row: Row[Any], keys: Keys, approval_keys: Sequence[str]) -> tuple[dict[str, str], datetime | None]:
-    """Return what a notice of a checkpoint tells of it, and when it was noted; nothing of any other notice.
+    """Return what a notification says of a checkpoint, and when it was noted; nothing of other notifications.
 
     A digest names the public keys of approvals too, so that its mail is all that a verifier needs beside an export.
 
@@ -58,7 +58,9 @@ def checkpoint_of(row: Row[Any], keys: Keys, approval_keys: Sequence[str]) -> tu
         said, key = checkpoint.verify(row.note or "", keys)
         at = _checked(said, row)
     except BadNote as bad:
-        log.critical("checkpoint.not_verified", notice_id=str(row.id), tenant_id=str(row.tenant_id), reason=str(bad))
+        log.critical(
+            "checkpoint.not_verified", notification_id=str(row.id), tenant_id=str(row.tenant_id), reason=str(bad)
+        )
         raise SendFailed(NOT_VERIFIED, permanent=True, kind=UNVERIFIED) from None
     facts = {"events": str(said.size), "checkpoint": row.note, "key": key.text, "fingerprint": key.fingerprint}
     if row.template == DIGEST:
@@ -72,7 +74,7 @@ def fingerprint(row: Row[Any], keys: Keys) -> str | None:
 
 
 def _checked(said: Checkpoint, row: Row[Any]) -> datetime:
-    """Return when a checkpoint was signed, which is of the log that the notice is about."""
+    """Return when a checkpoint was signed, which is of the log that the notification is about."""
     whose = row.tenant_id or "vendor"
     if not re.fullmatch(rf".+/audit/{whose}(/[0-9]+)?", said.origin):
         raise BadNote(f"this is a checkpoint of {said.origin}, which is another log")
@@ -99,7 +101,7 @@ def _notify_endpoints(session: Session, at: datetime) -> int:
     rows = session.connection().execute(UNTOLD, {"type": CHECKPOINT_TYPE, "most": MOST}).all()
     for row in rows:
         told = [AnnouncementRecipient(endpoint_id=one) for one in row.endpoints]
-        announcements.queue_notices(
+        announcements.queue_notifications(
             session, told, Announcement(CHECKPOINT, row.tenant_id, None, at, at + MATTERS_FOR, row.id)
         )
     if rows:
@@ -112,7 +114,7 @@ def _mail(session: Session, since: datetime, at: datetime) -> int:
     rows = session.connection().execute(DUE, {"since": since, "most": MOST}).all()
     for row in rows:
         told = [AnnouncementRecipient(person_id=one) for one in row.readers] if row.newest else []
-        announcements.queue_notices(
+        announcements.queue_notifications(
             session, told, Announcement(DIGEST, row.tenant_id, None, at, at + MATTERS_FOR, row.newest)
         )
     if rows:

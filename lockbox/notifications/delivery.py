@@ -32,7 +32,7 @@ from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.load import Item, Wordings
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.outcome_events import DeliveryAttempt
-from lockbox.notifications.queue import NoticeClaim, ReturnedClaim, Slot
+from lockbox.notifications.queue import NotificationClaim, ReturnedClaim, Slot
 from lockbox.notifications.request_mail import RequestMail
 from lockbox.notifications.results import LONGEST_ERROR, TOO_LATE, AttemptResult, ClaimResult, ResultRecorder
 from lockbox.notifications.senders.protocol import NOTHING, MailSender, Reply, SendFailed, WebhookCall, WebhookSender
@@ -45,7 +45,8 @@ LEASE = queue.LEASE
 NO_ROOM = "not tried in time: its server does not answer, or takes too long"
 
 DUE = text("""
-SELECT id FROM notices WHERE closed_at IS NULL AND run_at <= (SELECT clock_timestamp()) - CAST(:grace AS interval)
+SELECT id FROM notifications WHERE closed_at IS NULL AND run_at <= (SELECT clock_timestamp()) - CAST(:grace AS
+interval)
 ORDER BY run_at LIMIT :most
 """)
 
@@ -75,29 +76,29 @@ class Senders:
 
 
 def due(session: Session, *, grace: timedelta, most: int) -> list[UUID]:
-    """Return the open notices whose next try is overdue by that much, the oldest first."""
+    """Return the open notifications whose next try is overdue by that much, the oldest first."""
     return list(session.connection().execute(DUE, {"grace": grace, "most": most}).scalars())
 
 
 def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[AttemptResult]:
-    """Dispatch these notices and wait until how each went is recorded.
+    """Dispatch these notifications and wait until how each went is recorded.
 
     Returns:
-        One Try for each notice that was claimed and not given back.
+        One Try for each notification that was claimed and not given back.
     """
     results = [one.result() for one in dispatch(database_, ids, senders)]
     return [one for one in results if one]
 
 
 def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "list[Future[AttemptResult | None]]":
-    """Send those of the notices that are due and find room in their lanes; settle the schedule for all of them.
+    """Send those of the notifications that are due and find room in their lanes; settle the schedule for all of them.
 
     A claim is a commit of its own that moves the next try past a lease; so nobody else sends meanwhile, and a
-    process that dies leaves the notice to the next one. Nothing is locked while sending. At least once: the same
-    Message-ID or webhook-id each time. Nobody waits here for somebody's server: the threads of the lanes do.
+    process that dies leaves the notification to the next one. Nothing is locked while sending. At least once: the
+    same Message-ID or webhook-id each time. Nobody waits here for somebody's server: the threads of the lanes do.
 
     Returns:
-        For each notice that was claimed how it went, once that is recorded: None if it was given back untried.
+        For each notification that was claimed how it went, once that is recorded: None if it was given back untried.
     """
     failpoint("notify.before_claim")
     errands = _claimed(database_, ids, senders)
@@ -108,20 +109,22 @@ def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "lis
     return [one.told for one in errands]
 
 
-def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "list[_NoticeSendJob]":
+def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "list[_NotificationSendJob]":
     promised: list[Slot] = []
     try:
         with database_.transaction() as session:
             async_commit(session)
             claims, at = queue.claim(session, sorted(set(ids)), senders.lanes, promised)
-            claimed = [one.notice_id for one in claims]
+            claimed = [one.notification_id for one in claims]
             if not claimed:
                 return []
             items = {item[0].id: item for item in load.read(session, claimed, at, senders.wordings)}
             targets = webhook_payload.targets(session, claimed)
         began = senders.lanes.clock()
         return [
-            _NoticeSendJob(database_, senders, one, items[one.notice_id], targets.get(one.notice_id), at, began)
+            _NotificationSendJob(
+                database_, senders, one, items[one.notification_id], targets.get(one.notification_id), at, began
+            )
             for one in claims
         ]
     except BaseException:
@@ -131,12 +134,12 @@ def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "lis
 
 
 @dataclass
-class _NoticeSendJob:
-    """A claimed notice on its way through its lane; `at` is when it was claimed, `began` that by the lanes' clock."""
+class _NotificationSendJob:
+    """A claimed notification in its lane; `at` is when it was claimed, `began` that by the lanes' clock."""
 
     database: Database
     senders: Senders
-    claim: NoticeClaim
+    claim: NotificationClaim
     item: Item
     target: WebhookTarget | None
     at: datetime
@@ -180,10 +183,10 @@ class _NoticeSendJob:
         elif self.died:
             self.told.set_exception(self.died)
 
-    def give_back(self, seconds: float, others: Sequence["_NoticeSendJob"] = ()) -> None:
+    def give_back(self, seconds: float, others: Sequence["_NotificationSendJob"] = ()) -> None:
         """Give up the claim, and those of others with it; the attempts do not count."""
         wait = timedelta(seconds=seconds)
-        back = [(one, ReturnedClaim(one.claim.notice_id, one.claim.lease, wait)) for one in (self, *others)]
+        back = [(one, ReturnedClaim(one.claim.notification_id, one.claim.lease, wait)) for one in (self, *others)]
         self.senders.recorder.record(
             [ClaimResult(one.database, returned, one.told, one.lease_ends) for one, returned in back]
         )
@@ -208,7 +211,7 @@ class _NoticeSendJob:
         except SendFailed as failure:
             return _failed(row, self._now(), failure, blank), failure.said
         except Exception as error:
-            log.exception("notice.failed", notice_id=str(row.id))
+            log.exception("notification.failed", notification_id=str(row.id))
             return _failed(row, self._now(), SendFailed(type(error).__name__), blank), PeerResponse.NOTHING
         sent = replace(blank, took=self._now() - at, status=reply.status, answer=reply.text)
         return AttemptResult(row.id, Outcome.SENT, at, attempt=sent), PeerResponse.ANSWER
@@ -272,7 +275,11 @@ def _call(row: Row[Any], target: WebhookTarget, body: bytes, senders: Senders) -
 
 def _failed(row: Row[Any], at: datetime, failure: SendFailed, attempt: DeliveryAttempt) -> AttemptResult:
     log.warning(
-        "notice.not_sent", notice_id=str(row.id), channel=row.channel, attempts=row.attempts, error=failure.reason
+        "notification.not_sent",
+        notification_id=str(row.id),
+        channel=row.channel,
+        attempts=row.attempts,
+        error=failure.reason,
     )
     again = None if failure.permanent else results.retry_at(row.attempts, at, row.until_at, failure.wait)
     logged = replace(

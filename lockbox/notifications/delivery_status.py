@@ -1,4 +1,4 @@
-"""How the notices of a request fare: counts by outcome, so that a dead one is seen, and each one of the own side."""
+"""The delivery status of a request's notifications: counts by outcome, and each one of the reader's side."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,16 +16,16 @@ from lockbox.notifications.audience import ASKING, knows_of
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 WHOM = {"reviewing": "manager", "pending": "approver"}
-# A person with several notices is one person, reached by any of them; whoever has answered was reached somehow. Who
-# has left since cannot answer any more: they are nobody's hope. LATERAL leads from the requests to their notices: a
-# plan that was made while the tables were small begins with the notices of everybody.
+# A person with several notifications counts once, as reached by any of them; a person who answered was reached
+# somehow. People who have left no longer count as potential approvers. LATERAL leads from the requests to their
+# notifications: a plan made while the tables were small begins with the notifications of everybody.
 OF_REQUESTS = text("""
 WITH q AS (
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:stages AS text[])) AS q (id, stage)
 ), told AS (
     SELECT q.id, n.person_id, coalesce(n.outcome, 'open') AS outcome
     FROM q CROSS JOIN LATERAL (SELECT e.id FROM events e WHERE e.request_id = q.id OFFSET 0) e
-    CROSS JOIN LATERAL (SELECT n.person_id, n.template, n.outcome FROM notices n
+    CROSS JOIN LATERAL (SELECT n.person_id, n.template, n.outcome FROM notifications n
         WHERE n.event_id = e.id AND n.person_id IS NOT NULL OFFSET 0) n
     JOIN unnest(CAST(:templates AS text[]), CAST(:asking AS text[])) AS k (template, stage)
         ON k.template = n.template AND k.stage = q.stage
@@ -46,7 +46,7 @@ FROM q LEFT JOIN people p ON p.id = q.id GROUP BY q.id
 """)
 COUNT = text("""
 SELECT coalesce(n.outcome, 'waiting') AS outcome, count(*) AS number
-FROM events e JOIN notices n ON n.event_id = e.id WHERE e.request_id = :request_id GROUP BY 1
+FROM events e JOIN notifications n ON n.event_id = e.id WHERE e.request_id = :request_id GROUP BY 1
 """)
 # Row-level security leaves out people, endpoints, addresses and watchers of the other side, but for the vendor's
 # people.
@@ -57,17 +57,17 @@ SELECT n.id, n.channel, n.template, e.at AS event_at, coalesce(n.outcome, 'waiti
     CASE WHEN n.address_id IS NULL THEN coalesce(p.email, w.email) ELSE x.email END AS address,
     h.id AS own_endpoint_id, h.description, h.url,
     d.at AS tried_at, d.took_ms, d.status, d.error
-FROM events e JOIN notices n ON n.event_id = e.id
+FROM events e JOIN notifications n ON n.event_id = e.id
 LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
 LEFT JOIN addresses x ON x.id = n.address_id LEFT JOIN watchers w ON w.id = n.watcher_id
-LEFT JOIN LATERAL (SELECT * FROM deliveries v WHERE v.notice_id = n.id ORDER BY v.id DESC LIMIT 1) d ON true
+LEFT JOIN LATERAL (SELECT * FROM deliveries v WHERE v.notification_id = n.id ORDER BY v.id DESC LIMIT 1) d ON true
 WHERE e.request_id = :request_id ORDER BY n.id
 """)
 FAILED = text("""
-SELECT DISTINCT e.request_id, p.name FROM events e JOIN notices n ON n.event_id = e.id
+SELECT DISTINCT e.request_id, p.name FROM events e JOIN notifications n ON n.event_id = e.id
 JOIN people p ON p.id = n.person_id
 WHERE e.request_id = ANY(:ids) AND n.outcome = 'dead' AND p.side = :side
-    AND NOT EXISTS (SELECT FROM notices o
+    AND NOT EXISTS (SELECT FROM notifications o
         WHERE o.event_id = e.id AND o.person_id = n.person_id AND o.outcome = 'sent')
 ORDER BY 2
 """)
@@ -151,7 +151,7 @@ def reach_of_request(session: Session, request_id: UUID, state: str, *, customer
 
 @dataclass(frozen=True)
 class LastAttempt:
-    """How the last try of a notice went; `error` is a word, None where it arrived."""
+    """How the last try of a notification went; `error` is a word, None where it arrived."""
 
     at: datetime
     took_ms: int
@@ -160,8 +160,8 @@ class LastAttempt:
 
 
 @dataclass(frozen=True)
-class NoticeStatus:
-    """One notice to somebody on the reader's own side; `outcome` is `waiting` while it has none.
+class NotificationStatus:
+    """One notification to somebody on the reader's own side; `outcome` is `waiting` while it has none.
 
     `address` is where a mail goes; `copied` is whether it is a watcher's.
     """
@@ -182,15 +182,15 @@ class NoticeStatus:
 
 
 @dataclass(frozen=True)
-class NoticeProgress:
-    """The notices to the reader's own side, the oldest first, and of the other side how many came how far."""
+class NotificationProgress:
+    """The notifications to the reader's own side, the oldest first, and of the other side how many came how far."""
 
-    own: Sequence[NoticeStatus]
+    own: Sequence[NotificationStatus]
     other: Mapping[str, int]
 
 
 def count(session: Session, request_id: UUID) -> dict[str, int]:
-    """Return how many notices are waiting, sent, moot and dead."""
+    """Return how many notifications are waiting, sent, moot and dead."""
     rows = session.connection().execute(COUNT, {"request_id": request_id})
     return {row.outcome: row.number for row in rows}
 
@@ -204,12 +204,12 @@ def unreached_people(session: Session, request_ids: Sequence[UUID], side: Side) 
     return found
 
 
-def of_request(session: Session, request_id: UUID, side: Side) -> NoticeProgress:
-    """Return the notices of a request for a reader who is on that side and may know of the request."""
+def of_request(session: Session, request_id: UUID, side: Side) -> NotificationProgress:
+    """Return the notifications of a request for a reader who is on that side and may know of the request."""
     rows = session.connection().execute(READ, {"request_id": request_id}).all()
-    own = [_notice_status(row) for row in rows if _side(row, side) is side]
+    own = [_notification_status(row) for row in rows if _side(row, side) is side]
     other = [row for row in rows if _side(row, side) is not side and knows_of(side, None, row.template)]
-    return NoticeProgress(own, Counter(row.outcome for row in other))
+    return NotificationProgress(own, Counter(row.outcome for row in other))
 
 
 def _side(row: Row[Any], reader: Side) -> Side:
@@ -220,9 +220,9 @@ def _side(row: Row[Any], reader: Side) -> Side:
     return reader if row.own_endpoint_id else other
 
 
-def _notice_status(row: Row[Any]) -> NoticeStatus:
+def _notification_status(row: Row[Any]) -> NotificationStatus:
     place = row.description or (urlsplit(row.url).hostname if row.url else None)
-    return NoticeStatus(
+    return NotificationStatus(
         id=row.id,
         recipient=(place if row.endpoint_id else row.name) or FORMER,
         address=row.address,

@@ -1,4 +1,4 @@
-"""Reading what claimed notices have to say: each with its letter where it is about a request."""
+"""Reading what claimed notifications have to say: each with its letter where it is about a request."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -40,7 +40,7 @@ SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at,
         AS address,
     (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'user_agent' AND a.side = p.side)
         AS user_agent
-FROM notices n
+FROM notifications n
 JOIN events e ON e.id = n.event_id JOIN requests r ON r.id = n.request_id JOIN tenants t ON t.id = n.tenant_id
 JOIN people q ON q.id = r.requester_id
 LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
@@ -51,7 +51,7 @@ WHERE n.id = ANY(:ids) ORDER BY n.id
 
 
 def read(session: Session, claimed: Sequence[UUID], at: datetime, wordings: Wordings) -> Iterator[Item]:
-    """Read the notices: each with its letter where it is about a request, and without one where it is a memo."""
+    """Read notifications: each with its letter where it is about a request, without one where it is a memo."""
     rows = session.connection().execute(READ, {"ids": claimed}).all()
     worded = wordings(session, [row.request_id for row in rows])
     prompts = [row.id for row in rows if row.template in PROMPTS and row.channel == Channel.MAIL]
@@ -68,7 +68,7 @@ def _request_mail(
     row: Row[Any], at: datetime, wording: MailWording, before: Sequence[EarlierRequest], window: ClosedWindow | None
 ) -> RequestMail:
     return RequestMail(
-        notice_id=row.id,
+        notification_id=row.id,
         template=row.template,
         now=at,
         at=row.at,

@@ -57,7 +57,7 @@ SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.abou
         ELSE n.about_id IS NOT NULL END AS is_settled,
     (SELECT jsonb_object_agg(d.field, d.value) FROM event_details d WHERE d.event_id = e.id) AS details,
     c.note
-FROM notices n
+FROM notifications n
 LEFT JOIN events e ON e.id = n.event_id LEFT JOIN tenants t ON t.id = n.tenant_id
 LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
 LEFT JOIN invitations i ON i.id = n.about_id AND n.template = 'invitation'
@@ -90,7 +90,7 @@ WHERE id = :id AND used_at IS NULL AND expires_at > :at AND tries < :most RETURN
 
 
 def read(session: Session, ids: Sequence[UUID]) -> Sequence[Row[Any]]:
-    """Return the notices that are about no request, each with what it may say."""
+    """Return the notifications that are about no request, each with what it may say."""
     return session.connection().execute(READ, {"ids": list(ids)}).all()
 
 
@@ -117,7 +117,7 @@ def prepared(
     of_checkpoint, noted_at = checkpoint_digest.checkpoint_of(row, audit_keys, approval_keys)
     details = row.details or ({"principal": row.principal} if row.principal else {})
     return AccountMail(
-        notice_id=row.id,
+        notification_id=row.id,
         template=row.template,
         at=row.at or noted_at or at,
         until=row.bound_at,

@@ -1,4 +1,4 @@
-"""Tables of the notices wing: notices, what came of each try, and webhook endpoints."""
+"""Tables of the notifications wing: notifications, what came of each try, and webhook endpoints."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -10,14 +10,14 @@ from lockbox.sql import Instant, Instants, Texts, words
 
 
 class Channel(StrEnum):
-    """How a notice travels."""
+    """How a notification travels."""
 
     MAIL = "mail"
     WEBHOOK = "webhook"
 
 
 class Outcome(StrEnum):
-    """How a notice ended: it arrived, it no longer mattered, or it could not be delivered."""
+    """How a notification ended: it arrived, it no longer mattered, or it could not be delivered."""
 
     SENT = "sent"
     MOOT = "moot"
@@ -31,7 +31,7 @@ class Format(StrEnum):
     SLACK = "slack"
 
 
-class Notice(SQLModel, table=True):
+class Notification(SQLModel, table=True):
     """One recipient on one channel, told of one event.
 
     `run_at` is the next try; a claim moves it past its lease, a failure past its back-off. `until_at` is when it
@@ -40,7 +40,7 @@ class Notice(SQLModel, table=True):
     `address_id` is the person's further address that it goes to, None where it is the one to sign in with.
     """
 
-    __tablename__ = "notices"
+    __tablename__ = "notifications"
 
     id: UUID = Field(primary_key=True)
     tenant_id: UUID | None = None
@@ -63,7 +63,7 @@ class Notice(SQLModel, table=True):
 
 
 class Delivery(SQLModel, table=True):
-    """One try of a notice: when it began, how long it took in milliseconds, and what the other side said.
+    """One try of a notification: when it began, how long it took in milliseconds, and what the other side said.
 
     `status` is that of HTTP or SMTP, `answer` the first kilobyte; `error` is null where it arrived, else a word.
     """
@@ -71,7 +71,7 @@ class Delivery(SQLModel, table=True):
     __tablename__ = "deliveries"
 
     id: UUID = Field(primary_key=True)
-    notice_id: UUID = Field(foreign_key="notices.id", index=True)
+    notification_id: UUID = Field(foreign_key="notifications.id", index=True)
     endpoint_id: UUID | None = Field(default=None, foreign_key="endpoints.id")
     event_type: str = Field(max_length=64)
     at: datetime = Field(sa_type=Instant, index=True)

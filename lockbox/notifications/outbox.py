@@ -1,4 +1,4 @@
-"""Promising notices: who is told of a move and where, and the SQL that writes any number of notices at once."""
+"""The outbox: who is notified of a move and where, and the SQL that writes many notifications at once."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,15 +29,17 @@ from lockbox.notifications.audience import (
     type_of,
 )
 from lockbox.notifications.recipients import NOBODY, EndpointRecipient, RecipientDirectory
-from lockbox.schedule import NOTICES, IndexEntry
+from lockbox.schedule import NOTIFICATIONS, IndexEntry
 from lockbox.sql import array, listed, new_id_text
 
-KIND = NOTICES.kinds[0]
+KIND = NOTIFICATIONS.kinds[0]
 
-# Of a thousand moves many are told to the same people: each audience is written once, each notice as two numbers.
+# Of a thousand moves many are told to the same people: each audience is written once, each notification as two
+# numbers.
 ADDRESSED = """
-new_notices AS (
-    INSERT INTO notices (id, tenant_id, request_id, event_id, person_id, address_id, watcher_id, endpoint_id, channel,
+new_notifications AS (
+    INSERT INTO notifications (id, tenant_id, request_id, event_id, person_id, address_id, watcher_id, endpoint_id,
+    channel,
         template, run_at, until_at, attempts)
     SELECT n.id, c.tenant_id, c.request_id, c.event_id, t.person_id, t.address_id, t.watcher_id, t.endpoint_id,
         CASE WHEN t.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, t.template, t.run_at, t.until_at, 0
@@ -60,7 +62,7 @@ PROMISE = f"{ADDRESSED},{REPORT_DUE}"
 
 
 @dataclass(frozen=True)
-class NoticeRecipient:
+class NotificationRecipient:
     """Somebody who is told, and by which template: a person, at a further address if one is given, or another."""
 
     template: str
@@ -71,8 +73,8 @@ class NoticeRecipient:
 
 
 @dataclass(frozen=True)
-class MoveNotice:
-    """A move as the notices wing sees it; `asked` are those whom it asks.
+class MoveNotification:
+    """A move as the notifications wing sees it; `asked` are those whom it asks.
 
     They are managers during a review, and the customer's people after it. With a `nudge` it is no move: the request
     stays as it is.
@@ -109,16 +111,16 @@ class MoveNotice:
 
 
 @dataclass(frozen=True)
-class ScheduledNotice:
+class ScheduledNotification:
     """Somebody who is told, when, and until when it matters."""
 
-    told: NoticeRecipient
+    told: NotificationRecipient
     run_at: datetime
     until_at: datetime
 
 
-class NoticeCause(Protocol):
-    """What notices tell of."""
+class NotificationCause(Protocol):
+    """What notifications tell of."""
 
     @property
     def event_id(self) -> UUID:
@@ -133,7 +135,9 @@ class NoticeCause(Protocol):
         """The request that it is about."""
 
 
-def queue_notices(session: Session, known: RecipientDirectory, news: Iterable[MoveNotice]) -> dict[str, Any]:
+def queue_notifications(
+    session: Session, known: RecipientDirectory, news: Iterable[MoveNotification]
+) -> dict[str, Any]:
     """Return the parameters of PROMISE, and note on the session what to arm after the commit."""
     moves = tuple(news)
     found = recipients.prompted(session, [move.request_id for move in moves if AudienceGroup.HEARD in move.hearers])
@@ -147,7 +151,10 @@ def queue_notices(session: Session, known: RecipientDirectory, news: Iterable[Mo
 
 
 def addressed(
-    session: Session, causes: Sequence[NoticeCause], told: Sequence[Sequence[int]], due: Sequence[ScheduledNotice]
+    session: Session,
+    causes: Sequence[NotificationCause],
+    told: Sequence[Sequence[int]],
+    due: Sequence[ScheduledNotification],
 ) -> dict[str, Any]:
     """Return the parameters of ADDRESSED, and note on the session what to arm after the commit.
 
@@ -160,7 +167,7 @@ def addressed(
     pairs = [(number, one) for number, audience in enumerate(told, 1) for one in audience]
     ids = [new_id_text() for _ in pairs]
     promises = [IndexEntry(id_, KIND, due[one - 1].run_at) for id_, (_, one) in zip(ids, pairs, strict=True)]
-    database.arm_after_commit(session, NOTICES, promises)
+    database.arm_after_commit(session, NOTIFICATIONS, promises)
     return {
         "n_id": listed(ids),
         "n_cause": array(number for number, _ in pairs),
@@ -185,11 +192,11 @@ class AudienceCache:
     """
 
     def __init__(self, known: RecipientDirectory) -> None:
-        self.due: list[ScheduledNotice] = []
+        self.due: list[ScheduledNotification] = []
         self._known = known
         self._found: dict[object, range] = {}
 
-    def of(self, move: MoveNotice, found: frozenset[UUID]) -> range:
+    def of(self, move: MoveNotification, found: frozenset[UUID]) -> range:
         """Return the numbers of those who are told of a move."""
         alike = (_likeness(move), found)
         numbers = self._found.get(alike)
@@ -198,24 +205,26 @@ class AudienceCache:
             for one in _recipients(self._known, move, found):
                 is_called = one.endpoint_id is not None
                 until = move.at + CALLED_FOR if is_called else matters_until(one.template, move.at, move.deadline_at)
-                self.due.append(ScheduledNotice(one, move.at, until))
+                self.due.append(ScheduledNotification(one, move.at, until))
             numbers = self._found[alike] = range(first, len(self.due) + 1)
         return numbers
 
 
-def _likeness(move: MoveNotice) -> tuple[object, ...]:
-    """Return all of a move that its audience and the times of its notices depend on."""
+def _likeness(move: MoveNotification) -> tuple[object, ...]:
+    """Return all of a move that its audience and the times of its notifications depend on."""
     who = move.tenant_id, move.requester_id, move.actor_id, move.actor_role, move.asked, move.customer_knows
     what = move.action, move.mode, move.service, move.from_state, move.to_state, move.nudge, move.at
     return (*who, *what, move.deadline_at if move.nudge or move.to_state in PROMPTS else None)
 
 
-def preview_recipients(known: RecipientDirectory, item: MoveNotice) -> list[NoticeRecipient]:
+def preview_recipients(known: RecipientDirectory, item: MoveNotification) -> list[NotificationRecipient]:
     """Return who would be told of a move that nobody has made, and where."""
     return list(_recipients(known, item, NOBODY))
 
 
-def _recipients(known: RecipientDirectory, item: MoveNotice, found: frozenset[UUID]) -> Iterator[NoticeRecipient]:
+def _recipients(
+    known: RecipientDirectory, item: MoveNotification, found: frozenset[UUID]
+) -> Iterator[NotificationRecipient]:
     """Yield everybody who is told of a move, once at each address: a receipt says all that the outcome would."""
     receipts = _receipted(known, item)
     for person in sorted(receipts):
@@ -224,22 +233,22 @@ def _recipients(known: RecipientDirectory, item: MoveNotice, found: frozenset[UU
         yield from at_each_address(known, person, item.template)
     event_type = type_of(item.action, item.from_state)
     receivers = [receiver for receiver in _receivers(known, item) if receiver.wants(event_type)]
-    yield from (NoticeRecipient(item.template, endpoint_id=receiver.id) for receiver in receivers)
+    yield from (NotificationRecipient(item.template, endpoint_id=receiver.id) for receiver in receivers)
     if AudienceGroup.WATCHERS in item.hearers:
         copy = COPIED if item.to_state == "pending" else item.template
         watchers = [one for one in known.watchers[item.tenant_id] if one.watches(item.service)]
-        yield from (NoticeRecipient(copy, watcher_id=watcher.id) for watcher in watchers)
+        yield from (NotificationRecipient(copy, watcher_id=watcher.id) for watcher in watchers)
 
 
-def at_each_address(known: RecipientDirectory, person: UUID, template: str) -> Iterator[NoticeRecipient]:
+def at_each_address(known: RecipientDirectory, person: UUID, template: str) -> Iterator[NotificationRecipient]:
     """Yield a person at the address to sign in with, and at those others at which they want this to arrive."""
-    yield NoticeRecipient(template, person)
+    yield NotificationRecipient(template, person)
     for box in known.mailboxes.get(person, ()):
         if box.prompts or template == RECEIPT:
-            yield NoticeRecipient(template, person, box.id)
+            yield NotificationRecipient(template, person, box.id)
 
 
-def _receipted(known: RecipientDirectory, item: MoveNotice) -> set[UUID]:
+def _receipted(known: RecipientDirectory, item: MoveNotification) -> set[UUID]:
     told = receipt_groups(item.action, item.actor_role, customer_knows=item.customer_knows)
     people = set(known.admins[item.tenant_id]) if AudienceGroup.ADMINS in told else set[UUID]()
     if AudienceGroup.DECIDER in told and item.actor_id:
@@ -247,7 +256,7 @@ def _receipted(known: RecipientDirectory, item: MoveNotice) -> set[UUID]:
     return people
 
 
-def _people(known: RecipientDirectory, item: MoveNotice, found: frozenset[UUID]) -> set[UUID]:
+def _people(known: RecipientDirectory, item: MoveNotification, found: frozenset[UUID]) -> set[UUID]:
     told = item.hearers
     people: set[UUID] = set()
     if AudienceGroup.MANAGERS in told:
@@ -266,7 +275,7 @@ def _people(known: RecipientDirectory, item: MoveNotice, found: frozenset[UUID])
     return people
 
 
-def _receivers(known: RecipientDirectory, item: MoveNotice) -> list[EndpointRecipient]:
+def _receivers(known: RecipientDirectory, item: MoveNotification) -> list[EndpointRecipient]:
     receivers = list(known.receivers[None])
     if AudienceGroup.TENANT_ENDPOINTS in endpoints_to_notify(customer_knows=item.customer_knows):
         receivers += known.receivers[item.tenant_id]

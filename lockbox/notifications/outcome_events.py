@@ -1,4 +1,4 @@
-"""Notices that have left the house: one event for each thing that was told, channel and batch, with their number."""
+"""Events of sent notifications: one for each cause, channel and batch, with their number."""
 
 import unicodedata
 from collections import Counter
@@ -29,8 +29,8 @@ GONE = "gone"
 FAILING = "failing"
 UNVERIFIED = "unverified"
 WRITE = text("""
-INSERT INTO deliveries (id, notice_id, endpoint_id, event_type, at, took_ms, status, answer, error)
-SELECT * FROM unnest(CAST(:id AS uuid[]), CAST(:notice_id AS uuid[]), CAST(:endpoint_id AS uuid[]),
+INSERT INTO deliveries (id, notification_id, endpoint_id, event_type, at, took_ms, status, answer, error)
+SELECT * FROM unnest(CAST(:id AS uuid[]), CAST(:notification_id AS uuid[]), CAST(:endpoint_id AS uuid[]),
     CAST(:event_type AS text[]), CAST(:at AS timestamptz[]), CAST(:took_ms AS integer[]), CAST(:status AS integer[]),
     CAST(:answer AS text[]), CAST(:error AS text[]))
 ON CONFLICT DO NOTHING
@@ -50,13 +50,14 @@ UPDATE endpoints SET disabled_at = :at,
 WHERE disabled_at IS NULL AND (id = ANY(:gone) OR (id = ANY(:failed) AND failing_since <= :since))
 RETURNING id, tenant_id, description, why_disabled
 """)
-NOTICE_DEAD = "notice_dead"
+NOTIFICATION_DEAD = "notification_dead"
 TOO_LATE = "too_late"
 UNTOLD = (SIGN_IN_CODE,)
-"""The templates of which a dead notice is no event: whom it was for nobody has shown yet."""
-# An open request whose question to somebody has ended without arriving; and any request of a notice that is dead.
+"""The templates of which a dead notification is no event: whom it was for nobody has shown yet."""
+# An open request whose question to somebody has ended without arriving; and any request of a notification that is
+# dead.
 CONCERNED = text("""
-SELECT DISTINCT n.request_id FROM notices n JOIN requests r ON r.id = n.request_id
+SELECT DISTINCT n.request_id FROM notifications n JOIN requests r ON r.id = n.request_id
 WHERE n.id = ANY(:ids) AND n.closed_at IS NULL
     AND (n.id = ANY(:dead) OR (n.person_id IS NOT NULL AND n.template = ANY(CASE r.state
         WHEN 'reviewing' THEN CAST(:reviewing AS text[]) WHEN 'pending' THEN CAST(:pending AS text[]) END)))
@@ -68,7 +69,7 @@ WAKE = text("""
 UPDATE requests SET wake_at = :at WHERE id = ANY(:ids) AND wake_at > :at AND deadline_at > :at RETURNING id
 """)
 KIND = CLOCK.kinds[0]
-NOTICES_SENT = "notices_sent"
+NOTIFICATIONS_SENT = "notifications_sent"
 SILENT = (*UNTOLD, CHECKPOINT, DIGEST)
 """The templates of which nothing is said once they are sent: to say that the log has not grown must not grow it."""
 
@@ -81,7 +82,7 @@ class DeliveryAttempt:
     that is repeated, since nobody heard whether it stands, adds no second one.
     """
 
-    notice_id: UUID
+    notification_id: UUID
     endpoint_id: UUID | None
     event_type: str
     at: datetime
@@ -101,7 +102,7 @@ def write(session: Session, attempts: Sequence[DeliveryAttempt], at: datetime) -
         WRITE,
         {
             "id": [one.id for one in attempts],
-            "notice_id": [one.notice_id for one in attempts],
+            "notification_id": [one.notification_id for one in attempts],
             "endpoint_id": [one.endpoint_id for one in attempts],
             "event_type": [one.event_type for one in attempts],
             "at": [one.at for one in attempts],
@@ -155,16 +156,16 @@ def _notify_disabled(session: Session, row: Row[Any], at: datetime) -> None:
 
 
 def lock_concerned(session: Session, ended: Mapping[UUID, Outcome]) -> Mapping[UUID, str]:
-    """Lock the requests whose notices end like this, in order and before any notice; return their states by id.
+    """Lock the requests whose notifications end like this, in order; return their states by id.
 
     What has arrived concerns none, nor what a request that went on has made moot.
     """
-    failed = {notice: outcome for notice, outcome in ended.items() if outcome is not Outcome.SENT}
+    failed = {notification: outcome for notification, outcome in ended.items() if outcome is not Outcome.SENT}
     if not failed:
         return {}
     values = {
         "ids": list(failed),
-        "dead": [notice for notice, outcome in failed.items() if outcome is Outcome.DEAD],
+        "dead": [notification for notification, outcome in failed.items() if outcome is Outcome.DEAD],
         **{stage: list(templates) for stage, templates in ASKING.items()},
     }
     concerned = list(session.connection().execute(CONCERNED, values).scalars())
@@ -173,7 +174,7 @@ def lock_concerned(session: Session, ended: Mapping[UUID, Outcome]) -> Mapping[U
 
 
 def record_dead(session: Session, rows: Sequence[Row[Any]], words: Mapping[UUID, str | None], at: datetime) -> None:
-    """Write an event for each of these notices, which are dead: its kind and recipient by id, and why as a word."""
+    """Write an event for each of these dead notifications: its kind, the recipient's id, and why as a word."""
     happenings = [_audit_event(row, words.get(row.id), at) for row in rows if row.template not in UNTOLD]
     if happenings:
         announcements.record(session, *happenings)
@@ -182,7 +183,7 @@ def record_dead(session: Session, rows: Sequence[Row[Any]], words: Mapping[UUID,
 def wake_undelivered(session: Session, states: Mapping[UUID, str], at: datetime) -> None:
     """Set the clocks of those requests to now that wait for an answer and of which nobody could be told.
 
-    They are locked, and their notices have ended; what the clock does then is `nudging`'s to say.
+    They are locked, and their notifications have ended; what the clock does then is `nudging`'s to say.
     """
     asking = {one: state for one, state in states.items() if state in ASKING}
     untold = [one for one, found in delivery_status.of_requests(session, asking).items() if found.nobody]
@@ -193,7 +194,7 @@ def wake_undelivered(session: Session, states: Mapping[UUID, str], at: datetime)
 
 def _audit_event(row: Row[Any], word: str | None, at: datetime) -> AuditEvent:
     facts: dict[str, Value] = {
-        "notice_id": row.id,
+        "notification_id": row.id,
         "template": row.template,
         "attempts": row.attempts,
         "error": word or TOO_LATE,
@@ -203,7 +204,7 @@ def _audit_event(row: Row[Any], word: str | None, at: datetime) -> AuditEvent:
     }
     return AuditEvent(
         at=at,
-        action=NOTICE_DEAD,
+        action=NOTIFICATION_DEAD,
         actor=replace(THE_CLOCK, channel=row.channel),
         tenant_id=row.tenant_id,
         request_id=row.request_id,
@@ -213,7 +214,7 @@ def _audit_event(row: Row[Any], word: str | None, at: datetime) -> AuditEvent:
 
 
 def record_sent(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
-    """Write the events of these notices, which were taken by their server: of what, by which channel, how many."""
+    """Write the events of these notifications, which their servers took: of what, by which channel, how many."""
     told = Counter(
         (row.tenant_id, row.request_id, row.event_id, row.template, row.channel, row.is_internal)
         for row in rows
@@ -222,7 +223,7 @@ def record_sent(session: Session, rows: Sequence[Row[Any]], at: datetime) -> Non
     happenings = [
         AuditEvent(
             at=at,
-            action=NOTICES_SENT,
+            action=NOTIFICATIONS_SENT,
             actor=replace(THE_CLOCK, channel=channel),
             tenant_id=tenant_id,
             request_id=request_id,

@@ -1,4 +1,4 @@
-"""Claiming notices: those that are due and whose lane has room; what finds none is put off, which is no try."""
+"""Claiming notifications: those that are due and whose lane has room; what finds none is put off, which is no try."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +15,9 @@ from lockbox.database import now
 from lockbox.notifications.models import Channel
 from lockbox.notifications.outbox import KIND
 from lockbox.notifications.sending_pool import ChannelPool, SendingPool, domain_of, host_of
-from lockbox.schedule import NOTICES, IndexEntry
+from lockbox.schedule import NOTIFICATIONS, IndexEntry
 
-LEASE = NOTICES.lease
+LEASE = NOTIFICATIONS.lease
 LONGEST_LEASE = timedelta(hours=1)
 LAST_MOMENT = timedelta(seconds=1)
 MOST_JITTER = 0.2
@@ -25,13 +25,13 @@ MOST_JITTER = 0.2
 CHANCE = random.SystemRandom()
 
 LOCK = text("""
-SELECT id, run_at, until_at, closed_at, attempts, channel FROM notices
+SELECT id, run_at, until_at, closed_at, attempts, channel FROM notifications
 WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
 """)
-KNOWN = text("SELECT id FROM notices WHERE id = ANY(:ids)")
+KNOWN = text("SELECT id FROM notifications WHERE id = ANY(:ids)")
 LEADS_TO = text("""
 SELECT n.id, coalesce(h.url, x.email, p.email, w.email, i.email, s.email, f.email, g.email) AS place
-FROM notices n LEFT JOIN endpoints h ON h.id = n.endpoint_id LEFT JOIN people p ON p.id = n.person_id
+FROM notifications n LEFT JOIN endpoints h ON h.id = n.endpoint_id LEFT JOIN people p ON p.id = n.person_id
 LEFT JOIN addresses x ON x.id = n.address_id LEFT JOIN watchers w ON w.id = n.watcher_id
 LEFT JOIN invitations i ON i.id = n.about_id LEFT JOIN sign_ins s ON s.id = n.about_id
 LEFT JOIN addresses f ON f.id = n.about_id
@@ -39,16 +39,16 @@ LEFT JOIN (SELECT d.id, q.email FROM delegations d JOIN people q ON q.id = d.dep
 WHERE n.id = ANY(:ids)
 """)
 CLAIM = text("""
-UPDATE notices n SET attempts = n.attempts + 1, run_at = c.run_at
+UPDATE notifications n SET attempts = n.attempts + 1, run_at = c.run_at
 FROM unnest(CAST(:ids AS uuid[]), CAST(:run_at AS timestamptz[])) AS c (id, run_at) WHERE n.id = c.id
 """)
 PUT_OFF = text("""
-UPDATE notices n SET run_at = c.run_at
+UPDATE notifications n SET run_at = c.run_at
 FROM unnest(CAST(:ids AS uuid[]), CAST(:run_at AS timestamptz[])) AS c (id, run_at) WHERE n.id = c.id
 """)
 # Only while the claim is still ours: after its lease somebody else may have begun.
 GIVE_BACK = text("""
-UPDATE notices n SET attempts = n.attempts - 1,
+UPDATE notifications n SET attempts = n.attempts - 1,
     run_at = greatest(least(CAST(:at AS timestamptz) + c.wait, n.until_at - CAST(:last AS interval)), :at)
 FROM unnest(CAST(:ids AS uuid[]), CAST(:lease AS timestamptz[]), CAST(:wait AS interval[])) AS c (id, lease, wait)
 WHERE n.id = c.id AND n.run_at = c.lease AND n.closed_at IS NULL RETURNING n.id, n.run_at
@@ -57,7 +57,7 @@ WHERE n.id = c.id AND n.run_at = c.lease AND n.closed_at IS NULL RETURNING n.id,
 
 @dataclass(frozen=True)
 class Slot:
-    """A place in a lane that was promised to one notice."""
+    """A place in a lane that was promised to one notification."""
 
     way: ChannelPool
     lane: str
@@ -68,10 +68,10 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class NoticeClaim:
-    """A notice that nobody else sends before `lease`; without a place its time is over, and it is not sent."""
+class NotificationClaim:
+    """A notification that nobody else sends before `lease`; without a place its time is over, and it is not sent."""
 
-    notice_id: UUID
+    notification_id: UUID
     lease: datetime
     place: Slot | None
 
@@ -80,22 +80,22 @@ class NoticeClaim:
 class ReturnedClaim:
     """A claim that led to no try, and how long there is no room."""
 
-    notice_id: UUID
+    notification_id: UUID
     lease: datetime
     wait: timedelta
 
 
 def claim(
     session: Session, ids: Sequence[UUID], lanes: SendingPool, at_once: list[Slot]
-) -> tuple[list[NoticeClaim], datetime]:
-    """Claim those of the notices that are due and find room, and settle the schedule for all others.
+) -> tuple[list[NotificationClaim], datetime]:
+    """Claim those of the notifications that are due and find room, and settle the schedule for all others.
 
     A claim moves the next try past a lease. What finds no room comes again when its lane says so, and never later
     than a second before it stops mattering; if that is now, it is claimed without a place.
 
     Args:
         session: of a transaction that is committed before anything is sent.
-        ids: of notices, each once.
+        ids: of notifications, each once.
         lanes: where there is room or not.
         at_once: takes each place as it is promised, for the case that the transaction fails.
 
@@ -107,7 +107,7 @@ def claim(
     ready = [row for row in rows if row.closed_at is None and row.run_at <= at]
     claims, put_off = _let_in(session, ready, at, lanes, at_once)
     if claims:
-        values = {"ids": [one.notice_id for one in claims], "run_at": [one.lease for one in claims]}
+        values = {"ids": [one.notification_id for one in claims], "run_at": [one.lease for one in claims]}
         session.connection().execute(CLAIM, values)
     if put_off:
         session.connection().execute(PUT_OFF, {"ids": list(put_off), "run_at": list(put_off.values())})
@@ -119,7 +119,7 @@ def claim(
         if row.id not in taken
     ]
     settled += _strangers(session, set(ids) - {row.id for row in rows})
-    database.arm_after_commit(session, NOTICES, settled)
+    database.arm_after_commit(session, NOTIFICATIONS, settled)
     return claims, at
 
 
@@ -129,17 +129,19 @@ def give_back(session: Session, returned: Sequence[ReturnedClaim]) -> None:
     values = {
         "at": at,
         "last": LAST_MOMENT,
-        "ids": [one.notice_id for one in returned],
+        "ids": [one.notification_id for one in returned],
         "lease": [one.lease for one in returned],
         "wait": [one.wait * CHANCE.uniform(1, 1 + MOST_JITTER) for one in returned],
     }
     rows = session.connection().execute(GIVE_BACK, values).all()
-    database.arm_after_commit(session, NOTICES, [IndexEntry(str(row.id), KIND, row.run_at - at) for row in rows])
+    database.arm_after_commit(
+        session, NOTIFICATIONS, [IndexEntry(str(row.id), KIND, row.run_at - at) for row in rows]
+    )
 
 
 def _let_in(
     session: Session, ready: Sequence[Row[Any]], at: datetime, lanes: SendingPool, at_once: list[Slot]
-) -> tuple[list[NoticeClaim], Mapping[UUID, datetime]]:
+) -> tuple[list[NotificationClaim], Mapping[UUID, datetime]]:
     found = session.connection().execute(LEADS_TO, {"ids": [row.id for row in ready]}) if ready else ()
     leads_to = {row.id: row.place or "" for row in found}
     claims, put_off = [], {}
@@ -153,7 +155,7 @@ def _let_in(
             put_off[row.id] = min(at + timedelta(seconds=wait * CHANCE.uniform(1, 1 + MOST_JITTER)), last)
         else:
             lease = at + min(LEASE * 2 ** min(row.attempts, 10), LONGEST_LEASE)
-            claims.append(NoticeClaim(row.id, lease, None if wait or at >= row.until_at else place))
+            claims.append(NotificationClaim(row.id, lease, None if wait or at >= row.until_at else place))
     return claims, put_off
 
 

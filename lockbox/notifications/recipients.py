@@ -21,7 +21,7 @@ PROMPTED = text("""
 SELECT r.id AS request_id, h.person_id
 FROM unnest(CAST(:ids AS uuid[])) AS i (id) JOIN requests r ON r.id = i.id
 CROSS JOIN LATERAL (
-    SELECT n.person_id FROM notices n
+    SELECT n.person_id FROM notifications n
     WHERE n.request_id = r.id AND n.template IN ('pending', 'answer_reminder', 'active')
         AND n.person_id IS NOT NULL
     UNION ALL

@@ -11,7 +11,7 @@ from lockbox.database import Database, now
 from lockbox.notifications import outbox, recipients
 from lockbox.notifications.audience import REPORT, matters_until
 from lockbox.notifications.load import Wordings
-from lockbox.notifications.outbox import ScheduledNotice
+from lockbox.notifications.outbox import ScheduledNotification
 from lockbox.notifications.recipients import RecipientDirectory
 
 MOST = 500
@@ -25,7 +25,7 @@ WITH taken AS (
 SELECT t.event_id, e.tenant_id, e.request_id, v.voters
 FROM taken t LEFT JOIN events e ON e.id = t.event_id AND e.seq IS NOT NULL AND e.from_state = 'active'
     AND e.to_state <> 'active'
-    AND NOT EXISTS (SELECT FROM notices n WHERE n.event_id = e.id AND n.template = 'report')
+    AND NOT EXISTS (SELECT FROM notifications n WHERE n.event_id = e.id AND n.template = 'report')
 LEFT JOIN LATERAL (SELECT array_agg(DISTINCT d.person_id) AS voters FROM decisions d
     WHERE d.request_id = e.request_id AND d.verdict <> 'endorse' AND EXISTS (SELECT FROM memberships m
         WHERE m.person_id = d.person_id AND m.tenant_id = e.tenant_id)) v ON true
@@ -55,7 +55,7 @@ def _promise(session: Session, ended: Sequence[Row[Any]]) -> None:
     at = now(session)
     voters = {person for row in ended for person in row.voters or ()}
     known = recipients.look_up(session, {row.tenant_id for row in ended}, at, also=voters, with_auditors=True)
-    due: list[ScheduledNotice] = []
+    due: list[ScheduledNotification] = []
     audiences: dict[tuple[UUID, frozenset[UUID]], range] = {}
     told = []
     for row in ended:
@@ -64,7 +64,9 @@ def _promise(session: Session, ended: Sequence[Row[Any]]) -> None:
             first = len(due) + 1
             for person in sorted(_readers(known, *key)):
                 until = matters_until(REPORT, at, at)
-                due += [ScheduledNotice(one, at, until) for one in outbox.at_each_address(known, person, REPORT)]
+                due += [
+                    ScheduledNotification(one, at, until) for one in outbox.at_each_address(known, person, REPORT)
+                ]
             audiences[key] = range(first, len(due) + 1)
         told.append(audiences[key])
     session.connection().execute(WRITE, outbox.addressed(session, ended, told, due))

@@ -1,4 +1,4 @@
-"""What a notice says: texts and payloads, made when they are sent from the immutable event that caused them."""
+"""What a notification says: texts and payloads, made when they are sent from the immutable event that caused them."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -72,10 +72,10 @@ LOOKED_THROUGH = 500
 # vendor of their own. So many of the case and so many of the tenant's newest are looked through, by ranges
 # of one, for which Postgres takes the index of the tenant, however many requests others have.
 EARLIER = text("""
-SELECT n.id AS notice_id, o.id AS request_id, q.name AS requester, v.at, d.value AS actor,
+SELECT n.id AS notification_id, o.id AS request_id, q.name AS requester, v.at, d.value AS actor,
     CASE WHEN v.to_state = 'timed_out' AND convert_from(v.body, 'UTF8') LIKE '%"nobody_told"%' THEN 'nobody_told'
         ELSE v.to_state END AS state
-FROM notices n
+FROM notifications n
 JOIN events e ON e.id = n.event_id JOIN requests r ON r.id = n.request_id JOIN people p ON p.id = n.person_id
 JOIN LATERAL (
     SELECT a.id, a.requester_id FROM (
@@ -139,7 +139,7 @@ class EarlierRequest:
 
 @dataclass(frozen=True)
 class RequestMail:
-    """Everything that a notice may say: the event that caused it, and what never changes of its request.
+    """Everything that a notification may say: the event that caused it, and what never changes of its request.
 
     `tenant` is the tenant's present name, and `slug` what machines know it by. `now` is the moment of sending;
     `opened_until` is when the window would close if it were approved at that moment.
@@ -149,7 +149,7 @@ class RequestMail:
     `closed` is what a report is about.
     """
 
-    notice_id: UUID
+    notification_id: UUID
     template: str
     now: datetime
     at: datetime
@@ -221,9 +221,9 @@ def mail(letter: RequestMail, *, public_url: str, services: Mapping[str, str], s
         "sender_domain": sender_domain(sender),
         "message_domain": domain,
     }
-    file = FILES.get(letter.template, "notice")
+    file = FILES.get(letter.template, "notification")
     return OutgoingMail(
-        message_id=f"<{letter.notice_id}@{domain}>",
+        message_id=f"<{letter.notification_id}@{domain}>",
         thread_id=f"<{letter.request_id}@{domain}>",
         to_name=one_line(letter.recipient_name),
         to_address=letter.recipient_address,
@@ -303,12 +303,14 @@ def _before(one: EarlierRequest, when: str) -> dict[str, str]:
     return {"number": number, "who": one_line(one.requester), "ended": ENDED[one.state], "by": by, "when": when}
 
 
-def read(session: Session, notice_ids: Sequence[UUID]) -> Mapping[UUID, Sequence[EarlierRequest]]:
-    """Return for each of these notices the newest earlier requests that its reader may know of, five at most."""
+def read(session: Session, notification_ids: Sequence[UUID]) -> Mapping[UUID, Sequence[EarlierRequest]]:
+    """Return for each of these notifications the five newest earlier requests that its reader may know of."""
     found: dict[UUID, list[EarlierRequest]] = defaultdict(list)
-    if notice_ids:
+    if notification_ids:
         for row in session.connection().execute(
-            EARLIER, {"ids": list(notice_ids), "most": MOST, "through": LOOKED_THROUGH}
+            EARLIER, {"ids": list(notification_ids), "most": MOST, "through": LOOKED_THROUGH}
         ):
-            found[row.notice_id].append(EarlierRequest(row.request_id, row.requester, row.state, row.at, row.actor))
+            found[row.notification_id].append(
+                EarlierRequest(row.request_id, row.requester, row.state, row.at, row.actor)
+            )
     return found

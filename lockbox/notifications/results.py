@@ -24,7 +24,7 @@ from lockbox.notifications.outbox import KIND
 from lockbox.notifications.outcome_events import DeliveryAttempt
 from lockbox.notifications.queue import ReturnedClaim
 from lockbox.pubsub import OPERATORS
-from lockbox.schedule import NOTICES, IndexEntry
+from lockbox.schedule import NOTIFICATIONS, IndexEntry
 
 FIRST_BACK_OFF = timedelta(seconds=2)
 LONGEST_BACK_OFF = timedelta(minutes=15)
@@ -35,7 +35,7 @@ TOO_LATE = "not delivered before it stopped mattering"
 CHANCE = random.SystemRandom()
 RECORD = text("""
 WITH recorded AS (
-    UPDATE notices n SET outcome = s.outcome, closed_at = s.closed_at, run_at = s.run_at,
+    UPDATE notifications n SET outcome = s.outcome, closed_at = s.closed_at, run_at = s.run_at,
         last_error = CASE WHEN s.last_error = :too_late AND n.last_error IS NOT NULL
             THEN left(s.last_error || '; the last try failed: ' || n.last_error, :longest) ELSE s.last_error END
     FROM unnest(CAST(:id AS uuid[]), CAST(:outcome AS text[]), CAST(:closed_at AS timestamptz[]),
@@ -64,7 +64,7 @@ AWAY = (OperationalError, InterfaceError, PoolTimeout)
 class AttemptResult:
     """How one try ended; without an outcome it is tried again at `run_at`. No attempt: nothing left the house."""
 
-    notice_id: UUID
+    notification_id: UUID
     outcome: Outcome | None
     run_at: datetime
     error: str | None = None
@@ -97,14 +97,16 @@ def record(session: Session, tries: Sequence[AttemptResult]) -> None:
     last hope to tell anybody of a request, its clock is set to now. Written again, nothing is told or counted twice.
     What ran out of time keeps why it had failed.
     """
-    concerned = outcome_events.lock_concerned(session, {one.notice_id: one.outcome for one in tries if one.outcome})
+    concerned = outcome_events.lock_concerned(
+        session, {one.notification_id: one.outcome for one in tries if one.outcome}
+    )
     at = now(session)
     recorded = (
         session.connection()
         .execute(
             RECORD,
             {
-                "id": [one.notice_id for one in tries],
+                "id": [one.notification_id for one in tries],
                 "outcome": [one.outcome and one.outcome.value for one in tries],
                 "closed_at": [at if one.outcome else None for one in tries],
                 "run_at": [one.run_at for one in tries],
@@ -117,14 +119,16 @@ def record(session: Session, tries: Sequence[AttemptResult]) -> None:
     )
     outcome_events.record_sent(session, [row for row in recorded if row.outcome == Outcome.SENT], at)
     ended = [row for row in recorded if row.outcome == Outcome.DEAD]
-    outcome_events.record_dead(session, ended, {one.notice_id: one.attempt.error for one in tries if one.attempt}, at)
+    outcome_events.record_dead(
+        session, ended, {one.notification_id: one.attempt.error for one in tries if one.attempt}, at
+    )
     if concerned:
         outcome_events.wake_undelivered(session, concerned, at)
     outcome_events.write(session, [one.attempt for one in tries if one.attempt], at)
     if any(one.outcome for one in tries):
-        database.publish_after_commit(session, [one.notice_id for one in tries if one.outcome], OPERATORS)
-    settled = [IndexEntry(str(one.notice_id), KIND, None if one.outcome else one.run_at) for one in tries]
-    database.arm_after_commit(session, NOTICES, settled)
+        database.publish_after_commit(session, [one.notification_id for one in tries if one.outcome], OPERATORS)
+    settled = [IndexEntry(str(one.notification_id), KIND, None if one.outcome else one.run_at) for one in tries]
+    database.arm_after_commit(session, NOTIFICATIONS, settled)
 
 
 def _end_of_lease() -> float:
@@ -205,7 +209,7 @@ class ResultRecorder:
             _write_at_once(batch)
         except Exception as error:
             if _is_away(error):
-                log.warning("notices.not_recorded", count=len(batch), error=type(error).__name__)
+                log.warning("notifications.not_recorded", count=len(batch), error=type(error).__name__)
                 self._keep(batch, error)
                 return
             if len(batch) > 1:
@@ -213,7 +217,7 @@ class ResultRecorder:
                 self._write(batch[:middle])
                 self._write(batch[middle:])
                 return
-            log.exception("notice.not_recorded", notice_id=str(batch[0].result.notice_id))
+            log.exception("notification.not_recorded", notification_id=str(batch[0].result.notification_id))
             _tell(batch, error)
         except BaseException as error:  # noqa: BLE001 - this process ends: whoever waits is to know
             _tell(batch, error)
@@ -231,7 +235,7 @@ class ResultRecorder:
         kept = {id(one) for one in ours}
         lost = [one for one in batch if id(one) not in kept]
         if lost:
-            log.error("notices.given_up", count=len(lost), arrived=sum(one.has_arrived for one in lost))
+            log.error("notifications.given_up", count=len(lost), arrived=sum(one.has_arrived for one in lost))
             _tell(lost, error)
 
     def _write_again(self) -> None:

@@ -59,13 +59,13 @@ READ = text("""
 SELECT n.id, h.id AS endpoint_id, h.url, h.format, h.tenant_id IS NOT NULL AND h.with_justification AS is_told_why,
     h.secret,
     CASE WHEN h.old_secret_until > clock_timestamp() THEN h.old_secret END AS old_secret
-FROM notices n JOIN endpoints h ON h.id = n.endpoint_id WHERE n.id = ANY(:ids)
+FROM notifications n JOIN endpoints h ON h.id = n.endpoint_id WHERE n.id = ANY(:ids)
 """)
 
 
 @dataclass(frozen=True)
 class WebhookTarget:
-    """Where a notice is called, and what signs it, encrypted.
+    """Where a notification is called, and what signs it, encrypted.
 
     `is_told_why` is whether a tenant wants its own endpoint to be told the justification; the vendor's never are.
     """
@@ -79,7 +79,7 @@ class WebhookTarget:
 
 
 def targets(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, WebhookTarget]:
-    """Return for those of the notices that go out by webhook where they go."""
+    """Return for those of the notifications that go out by webhook where they go."""
     rows = session.connection().execute(READ, {"ids": list(ids)})
     return {
         row.id: WebhookTarget(
@@ -116,7 +116,7 @@ def payload(letter: RequestMail, *, public_url: str) -> bytes:
     """
     return json.dumps(
         {
-            "id": str(letter.notice_id),
+            "id": str(letter.notification_id),
             "type": letter.event_type,
             "timestamp": instant(letter.at),
             "data": {
@@ -149,11 +149,11 @@ def account_payload(memo: AccountMail, target: WebhookTarget, *, public_url: str
 
 def _test(memo: AccountMail, target: WebhookTarget) -> bytes:
     if target.format is Format.SLACK:
-        said = "This is a test: notices of Lockbox arrive here."
+        said = "This is a test: notifications of Lockbox arrive here."
         return _json({"text": said, "blocks": [_section(said)]})
     data = {"endpoint_id": str(target.endpoint_id), "tenant": memo.slug}
     return _json(
-        {"id": str(memo.notice_id), "type": TEST_TYPE, "timestamp": instant(memo.at), "data": data},
+        {"id": str(memo.notification_id), "type": TEST_TYPE, "timestamp": instant(memo.at), "data": data},
     )
 
 

@@ -12,7 +12,7 @@ from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications import outbox
 from lockbox.notifications.mail_text import duration
-from lockbox.notifications.outbox import MoveNotice
+from lockbox.notifications.outbox import MoveNotification
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import decisions, policy_store, timers
 from lockbox.requests.evaluate import NOBODY, Evaluation, RequestInput, evaluate_request, lacking, lacking_today
@@ -230,7 +230,7 @@ def preview(session: Session, caller: Caller, filing: RequestInput, services: Ma
 def first_recipients(judged: Evaluation) -> PreviewRecipients:
     """Return whom of the customer it would reach first: by asking, or by saying that the vendor opened it alone."""
     asks = customer_decides(judged.mode)
-    move = MoveNotice(
+    move = MoveNotification(
         event_id=NOBODY,
         request_id=NOBODY,
         tenant_id=judged.tenant.id,

@@ -18,7 +18,7 @@ from lockbox.errors import AlreadyAnswered, InvalidMove, NotFound, NotYours, Own
 from lockbox.identity import row_security, tenants
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications import announcements, outbox, recipients
-from lockbox.notifications.announcements import QuestionNotice
+from lockbox.notifications.announcements import QuestionNotification
 from lockbox.notifications.audience import ANSWER, QUESTION
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import decide, policy_store, queries, reminders, timers, visibility
@@ -323,7 +323,9 @@ def _write(session: Session, statement: TextClause, scene: QuestionContext, sayi
         "at": scene.at,
         "event_id": happening.id,
         **events.append([happening]),
-        **announcements.queue_question_notices(session, scene.known, _question_notice(scene, saying, happening)),
+        **announcements.queue_question_notifications(
+            session, scene.known, _question_notification(scene, saying, happening)
+        ),
     }
     session.connection().execute(statement, parameters)
     # What is asked in a review stays inside the vendor, and so does that something was.
@@ -363,9 +365,11 @@ def _audit_event(scene: QuestionContext, saying: QuestionMove) -> AuditEvent:
     )
 
 
-def _question_notice(scene: QuestionContext, saying: QuestionMove, happening: AuditEvent) -> QuestionNotice:
+def _question_notification(
+    scene: QuestionContext, saying: QuestionMove, happening: AuditEvent
+) -> QuestionNotification:
     request = scene.request
-    return QuestionNotice(
+    return QuestionNotification(
         event_id=happening.id,
         request_id=request.id,
         tenant_id=request.tenant_id,

@@ -130,7 +130,7 @@ def remind(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
     """Remind, widen and warn for these locked rows, whose clock is due and whose deadline is not; set their clocks.
 
     Where nobody who was asked could be told, the next tier is asked whenever its time would be. Policies, people,
-    votes and how notices fared are read once for all of them.
+    votes and how notifications fared are read once for all of them.
     """
     rulings = policy_store.effective_policies(session, [row.id for row in rows])
     requesters = {row.requester_id for row in rows}

@@ -45,7 +45,7 @@ SELECT e.id, e.seq, e.actor_id, encode(sha256('\\x00'::bytea || e.body), 'hex') 
     CASE WHEN e.seq = 1 THEN (SELECT jsonb_object_agg(d.field, encode(d.salt, 'hex')) FROM event_details d
         WHERE d.event_id = e.id) END AS salts,
     (SELECT p.name FROM people p WHERE p.id = :requester_id) AS engineer
-FROM events e WHERE e.request_id = :id AND e.internal AND e.action NOT IN ('notices_sent', 'notice_dead')
+FROM events e WHERE e.request_id = :id AND e.internal AND e.action NOT IN ('notifications_sent', 'notification_dead')
 ORDER BY e.at, e.id
 """)
 KEPT = timedelta(hours=24)

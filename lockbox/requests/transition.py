@@ -1,4 +1,4 @@
-"""Writing moves: request rows, events and promised notices, any number of them in one statement."""
+"""Writing moves: request rows, events and promised notifications, any number of them in one statement."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from lockbox.audit.log.signing_keys import LIST_KEY
 from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications import outbox
 from lockbox.notifications.audience import Reminder
-from lockbox.notifications.outbox import MoveNotice
+from lockbox.notifications.outbox import MoveNotification
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Party, State
 from lockbox.requests.models import AccessRequest, Decision
@@ -152,9 +152,9 @@ class RequestMove:
             salts=self.salts,
         )
 
-    def news(self, event_id: UUID) -> MoveNotice:
+    def news(self, event_id: UUID) -> MoveNotification:
         """Return this move as those who are told of it see it."""
-        return MoveNotice(
+        return MoveNotification(
             event_id=event_id,
             request_id=self.request_id,
             tenant_id=self.tenant_id,
@@ -224,9 +224,9 @@ class RequestReminder:
             facts=facts.get(nudge, {}),
         )
 
-    def news(self, nudge: Reminder, event_id: UUID) -> MoveNotice:
+    def news(self, nudge: Reminder, event_id: UUID) -> MoveNotification:
         """Return a nudge as those who are told of it see it."""
-        return MoveNotice(
+        return MoveNotification(
             event_id=event_id,
             request_id=self.request_id,
             tenant_id=self.tenant_id,
@@ -280,7 +280,7 @@ def actor_for(caller: Caller, party: Party, origin: Origin, on_behalf_of: UUID |
 
 
 def insert(session: Session, request: AccessRequest, change: RequestMove, known: RecipientDirectory) -> None:
-    """Write a new request with its first event and the notices it promises."""
+    """Write a new request with its first event and the notifications it promises."""
     _write(session, SUBMITTED, [change], known, request.model_dump())
 
 
@@ -292,7 +292,7 @@ def update(  # noqa: PLR0917 - as many things are written
     decision: Decision | None = None,
     approval_key: str | None = None,
 ) -> None:
-    """Write a person's move: the request as it is now, the decision if it is one, the event, the notices.
+    """Write a person's move: the request as it is now, the decision if it is one, the event, the notifications.
 
     `approval_key` is the public key that signs approvals; it is listed with the first decision made by it.
     """
@@ -317,7 +317,7 @@ def end(session: Session, changes: Sequence[RequestMove], known: RecipientDirect
 
 
 def remind(session: Session, nudged: Sequence[RequestReminder], known: RecipientDirectory) -> None:
-    """Write what the clock does to requests that stay as they are: counters, clocks, events, notices."""
+    """Write what the clock does to requests that stay as they are: counters, clocks, events, notifications."""
     rows = {
         "id": array(one.request_id for one in nudged),
         "wake_at": array(one.wake_at for one in nudged),
@@ -330,7 +330,7 @@ def remind(session: Session, nudged: Sequence[RequestReminder], known: Recipient
     parameters = {
         **rows,
         **events.append(event for _, _, event in happened),
-        **outbox.queue_notices(session, known, news),
+        **outbox.queue_notifications(session, known, news),
     }
     session.connection().execute(REMINDED_BY_CLOCK, parameters)
     database.arm_after_commit(session, CLOCK, [one.promise() for one in nudged])
@@ -345,7 +345,7 @@ def _write(
 ) -> None:
     happenings = [change.happening() for change in changes]
     news = [change.news(event.id) for change, event in zip(changes, happenings, strict=True)]
-    parameters = {**row, **events.append(happenings), **outbox.queue_notices(session, known, news)}
+    parameters = {**row, **events.append(happenings), **outbox.queue_notifications(session, known, news)}
     session.connection().execute(statement, _plain(parameters))
     database.arm_after_commit(session, CLOCK, [change.promise() for change in changes])
 

@@ -470,7 +470,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
             WHERE lower(w.email) = lower(address) AND w.removed_at IS NULL))
 $$;
 
--- Where notices go: whoever causes one need not read where its readers have it sent.
+-- Where notifications go: whoever causes one need not read where its readers have it sent.
 CREATE FUNCTION receivers(tenants uuid[]) RETURNS TABLE (tenant_id uuid, id uuid, event_types text[])
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT e.tenant_id, e.id, e.event_types FROM endpoints e
@@ -504,12 +504,12 @@ $$;
 
 -- Whoever may change a webhook may have a call repeated, whether or not they may see the request that it is about: it
 -- tells a machine what happened, and asks nobody.
-CREATE FUNCTION reopen(of_delivery uuid, moment timestamptz) RETURNS TABLE (notice uuid, answer text)
+CREATE FUNCTION reopen(of_delivery uuid, moment timestamptz) RETURNS TABLE (notification uuid, answer text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
-    n notices;
+    n notifications;
 BEGIN
-    SELECT o.* INTO n FROM deliveries d JOIN endpoints h ON h.id = d.endpoint_id JOIN notices o ON o.id = d.notice_id
+    SELECT o.* INTO n FROM deliveries d JOIN endpoints h ON h.id = d.endpoint_id JOIN notifications o ON o.id = d.notification_id
     WHERE d.id = of_delivery AND h.removed_at IS NULL AND CASE WHEN h.tenant_id IS NULL
         THEN 'operator' = ANY (at_roles()) ELSE h.tenant_id = ANY (at_administers()) END
     FOR UPDATE OF o;
@@ -520,22 +520,22 @@ BEGIN
     ELSIF EXISTS (SELECT FROM endpoints h WHERE h.id = n.endpoint_id AND h.disabled_at IS NOT NULL) THEN
         RETURN QUERY SELECT n.id, 'disabled';
     ELSE
-        UPDATE notices o SET closed_at = NULL, outcome = NULL, attempts = 0, run_at = moment,
+        UPDATE notifications o SET closed_at = NULL, outcome = NULL, attempts = 0, run_at = moment,
             until_at = greatest(n.until_at, moment + interval '72 hours')
         WHERE o.id = n.id;
         RETURN QUERY SELECT n.id, 'reopened';
     END IF;
 END $$;
 
--- Operators see to it that notices arrive, and see of a request no more than that one of its notices did not.
-CREATE FUNCTION dead_notices(before uuid, most integer) RETURNS TABLE (
+-- Operators see to it that notifications arrive, and see of a request no more than that one of its notifications did not.
+CREATE FUNCTION dead_notifications(before uuid, most integer) RETURNS TABLE (
     id uuid, request_id uuid, tenant text, template text, channel text, died_at timestamptz, attempts integer,
     error text, delivery_id uuid
 ) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT n.id, n.request_id, t.slug, n.template, n.channel, n.closed_at, n.attempts, d.error,
         CASE WHEN h.tenant_id IS NULL AND n.endpoint_id IS NOT NULL THEN d.id END
-    FROM notices n LEFT JOIN tenants t ON t.id = n.tenant_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
-    LEFT JOIN LATERAL (SELECT v.id, v.error FROM deliveries v WHERE v.notice_id = n.id ORDER BY v.id DESC LIMIT 1) d
+    FROM notifications n LEFT JOIN tenants t ON t.id = n.tenant_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
+    LEFT JOIN LATERAL (SELECT v.id, v.error FROM deliveries v WHERE v.notification_id = n.id ORDER BY v.id DESC LIMIT 1) d
         ON true
     WHERE 'operator' = ANY (at_roles()) AND n.outcome = 'dead' AND (before IS NULL OR n.id < before)
     ORDER BY n.id DESC LIMIT most
@@ -550,7 +550,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         (SELECT d.error FROM deliveries d WHERE d.endpoint_id = h.id ORDER BY d.id DESC LIMIT 1),
         count(*) OVER ()
     FROM endpoints h LEFT JOIN tenants t ON t.id = h.tenant_id
-    LEFT JOIN (SELECT w.endpoint_id, count(*) AS number FROM (SELECT n.endpoint_id FROM notices n
+    LEFT JOIN (SELECT w.endpoint_id, count(*) AS number FROM (SELECT n.endpoint_id FROM notifications n
         WHERE n.closed_at IS NULL AND n.channel = 'webhook' ORDER BY n.run_at LIMIT 100000) w
         GROUP BY w.endpoint_id) u ON u.endpoint_id = h.id
     WHERE 'operator' = ANY (at_roles()) AND h.failing_since IS NOT NULL AND h.disabled_at IS NULL
@@ -728,7 +728,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     edge AS MATERIALIZED (SELECT CASE WHEN count(*) < 100000 THEN (SELECT lower + 3600000 FROM bounds)
         ELSE max(due) - 1 END AS upper FROM soon),
     unsent AS MATERIALIZED (SELECT u.* FROM (VALUES ('mail'), ('webhook')) c (channel) CROSS JOIN LATERAL (
-        SELECT n.id, n.run_at, n.channel FROM notices n WHERE n.closed_at IS NULL AND n.channel = c.channel
+        SELECT n.id, n.run_at, n.channel FROM notifications n WHERE n.closed_at IS NULL AND n.channel = c.channel
         ORDER BY n.run_at LIMIT 100000) u)
     SELECT 'pending', 'expire', count(*) FROM windows
     UNION ALL SELECT 'pending', 'time_out', greatest(0, number - (SELECT count(*) FROM windows)) FROM pending
@@ -742,9 +742,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     UNION ALL SELECT 'oldest_unsent', channel, greatest(0, extract(epoch FROM (SELECT at FROM clock)
         - min(coalesce(uuid_extract_timestamp(id), run_at)))) FROM unsent GROUP BY channel
     UNION ALL SELECT 'dead', channel, count(*)
-        FROM (SELECT channel FROM notices WHERE outcome = 'dead' LIMIT 100000) d
+        FROM (SELECT channel FROM notifications WHERE outcome = 'dead' LIMIT 100000) d
         GROUP BY channel
-    UNION ALL SELECT 'dead_lately', channel, count(*) FROM (SELECT channel FROM notices, clock WHERE outcome = 'dead'
+    UNION ALL SELECT 'dead_lately', channel, count(*) FROM (SELECT channel FROM notifications, clock WHERE outcome = 'dead'
         AND id >= (SELECT uuidv7(interval '-4 days')) AND closed_at > at - interval '1 day' LIMIT 100000) l
         GROUP BY channel
     UNION ALL SELECT 'webhooks_failing', '', count(*) FROM endpoints
@@ -759,7 +759,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     UNION ALL SELECT 'processes', role, count(*) FROM heartbeats
         WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) GROUP BY role
     UNION ALL SELECT 'skew', role, CASE WHEN max(skew) > -min(skew) THEN max(skew) ELSE min(skew) END FROM heartbeats
-        WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) AND role IN ('api', 'core', 'notices')
+        WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) AND role IN ('api', 'core', 'notifications')
         GROUP BY role
     UNION ALL SELECT t.name, t.label, sum(t.count) FROM tallies t GROUP BY t.name, t.label
     UNION ALL SELECT 'deadline_lag_total', '', sum(t.total) FROM tallies t
@@ -771,7 +771,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT r.state, count(*) FROM requests r GROUP BY r.state
 $$;
 
--- A day by the hour, by the ids of events and notices, which are made as time goes: what was promised days ago may be
+-- A day by the hour, by the ids of events and notifications, which are made as time goes: what was promised days ago may be
 -- sent today.
 CREATE FUNCTION operating_day() RETURNS TABLE (name text, hour timestamptz, value double precision)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -783,7 +783,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
             AS kind
         FROM events e WHERE e.id >= (SELECT uuidv7(interval '-25 hours')) AND e.seq IS NOT NULL
         ORDER BY e.id DESC LIMIT 100000),
-    told AS MATERIALIZED (SELECT n.id, n.closed_at, n.outcome FROM notices n
+    told AS MATERIALIZED (SELECT n.id, n.closed_at, n.outcome FROM notifications n
         WHERE n.id >= (SELECT uuidv7(interval '-4 days')) ORDER BY n.id DESC LIMIT 100000)
     SELECT 'begins', begins, NULL::double precision FROM span
     UNION ALL SELECT kind, date_trunc('hour', at, 'UTC'), count(*) FROM moved, span
@@ -796,7 +796,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         WHERE at >= begins GROUP BY 2
     UNION ALL (SELECT 'schedule_lag_now', at, schedule_lag FROM lag_samples ORDER BY at DESC LIMIT 1)
     UNION ALL SELECT 'moves_from', min(at), count(*) FROM moved HAVING count(*) >= 100000
-    UNION ALL SELECT 'notices_from', uuid_extract_timestamp((SELECT id FROM told ORDER BY id LIMIT 1)), count(*)
+    UNION ALL SELECT 'notifications_from', uuid_extract_timestamp((SELECT id FROM told ORDER BY id LIMIT 1)), count(*)
         FROM told HAVING count(*) >= 100000
 $$;
 

@@ -7,7 +7,7 @@
 
 GRANT SELECT, INSERT ON people, tenants, policies, memberships, eligible_deputies, delegations, passkeys, identities,
     tokens, sessions, sign_ins, sign_in_counts, terminals, requests, decisions, questions, request_reads,
-    idempotency_keys, events, event_details, addresses, watchers, endpoints, notices TO lockbox_api;
+    idempotency_keys, events, event_details, addresses, watchers, endpoints, notifications TO lockbox_api;
 GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries TO lockbox_api;
 GRANT INSERT ON invitations, audit_keys, reports_due TO lockbox_api;
 GRANT DELETE ON memberships, eligible_deputies, passkeys, identities, sign_in_counts, idempotency_keys TO lockbox_api;
@@ -40,12 +40,12 @@ GRANT UPDATE (url, description, event_types, format, with_justification, secret,
     TO lockbox_api;
 
 
--- The worker moves requests by the clock and seals. It closes no notice, and knows no code and no token.
+-- The worker moves requests by the clock and seals. It closes no notification, and knows no code and no token.
 
 GRANT SELECT ON people, tenants, policies, memberships, eligible_deputies, delegations, requests, decisions,
     idempotency_keys, events, event_details, unsealed, refused, logs, seals, tiles, checkpoints, audit_keys, watchers,
-    endpoints, notices, reports_due, heartbeats, tallies, lag_samples, alarms TO lockbox_worker;
-GRANT INSERT ON events, event_details, logs, seals, tiles, checkpoints, audit_keys, notices, reports_due, tallies,
+    endpoints, notifications, reports_due, heartbeats, tallies, lag_samples, alarms TO lockbox_worker;
+GRANT INSERT ON events, event_details, logs, seals, tiles, checkpoints, audit_keys, notifications, reports_due, tallies,
     lag_samples, alarms TO lockbox_worker;
 GRANT DELETE ON sessions, sign_ins, sign_in_counts, terminals, idempotency_keys, unsealed, refused, deliveries,
     reports_due, tallies, lag_samples, alarms TO lockbox_worker;
@@ -70,24 +70,24 @@ GRANT UPDATE (raised_at) ON alarms TO lockbox_worker;
 -- nonce.
 
 GRANT SELECT ON people, memberships, eligible_deputies, delegations, requests, events, event_details, logs, seals,
-    checkpoints, watchers, endpoints, notices, tallies TO lockbox_notices;
-GRANT INSERT ON events, event_details, notices, deliveries, tallies TO lockbox_notices;
+    checkpoints, watchers, endpoints, notifications, tallies TO lockbox_notifications;
+GRANT INSERT ON events, event_details, notifications, deliveries, tallies TO lockbox_notifications;
 
-GRANT SELECT (id, slug, name, plan, mode, suspended, policy_version, created_at) ON tenants TO lockbox_notices;
-GRANT SELECT (tenant_id, version, body, author_id, created_at) ON policies TO lockbox_notices;
+GRANT SELECT (id, slug, name, plan, mode, suspended, policy_version, created_at) ON tenants TO lockbox_notifications;
+GRANT SELECT (tenant_id, version, body, author_id, created_at) ON policies TO lockbox_notifications;
 GRANT SELECT (id, tenant_id, email, name, roles, is_recovery, invited_by, created_at, takes_effect_at, code_nonce,
-    expires_at, accepted_at, withdrawn_at) ON invitations TO lockbox_notices;
+    expires_at, accepted_at, withdrawn_at) ON invitations TO lockbox_notifications;
 GRANT SELECT (id, means, email, code_nonce, created_at, expires_at, proven_at, used_at) ON sign_ins
-    TO lockbox_notices;
+    TO lockbox_notifications;
 GRANT SELECT (id, person_id, email, code_nonce, created_at, expires_at, confirmed_at, removed_at) ON addresses
-    TO lockbox_notices;
+    TO lockbox_notifications;
 GRANT SELECT (id, request_id, person_id, stands_for, verdict, access_window, resources, actions, comment, means,
-    channel, address, user_agent, decided_at) ON decisions TO lockbox_notices;
-GRANT SELECT (id, at) ON deliveries TO lockbox_notices;
+    channel, address, user_agent, decided_at) ON decisions TO lockbox_notifications;
+GRANT SELECT (id, at) ON deliveries TO lockbox_notifications;
 
-GRANT UPDATE (wake_at) ON requests TO lockbox_notices;
-GRANT UPDATE (failing_since, disabled_at, why_disabled) ON endpoints TO lockbox_notices;
-GRANT UPDATE (attempts, run_at, last_error, closed_at, outcome) ON notices TO lockbox_notices;
+GRANT UPDATE (wake_at) ON requests TO lockbox_notifications;
+GRANT UPDATE (failing_since, disabled_at, why_disabled) ON endpoints TO lockbox_notifications;
+GRANT UPDATE (attempts, run_at, last_error, closed_at, outcome) ON notifications TO lockbox_notifications;
 
 
 -- Functions. Postgres lets everybody call a new one; here nobody may who is not named.
@@ -97,12 +97,12 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION at_person, at_tenants, at_administers, at_roles, at_tenant, at_reach, at_invitation,
     at_sign_in, at_terminal, at_leaving, at_suspending, is_errand, at_decides, strictness, leads_to, fits,
     demands_passkeys, is_decided, receivers, mailboxes, watching, is_still_there, beat
-    TO lockbox_api, lockbox_worker, lockbox_notices;
+    TO lockbox_api, lockbox_worker, lockbox_notifications;
 
 GRANT EXECUTE ON FUNCTION recognise, bounds, meet_terminal, person_of_token, is_new, is_member, is_guest,
     is_of_the_vendor, is_engineer, is_suspended, stands, nth_filing, asked_before, was_denied, consents,
     longest_windows, signed_decisions, approver_keys, reported_window, open_windows, readers_of, known_audit_keys,
-    log_heads, log_tiles, count_refused, is_sign_in, is_across, reopen, dead_notices, failing_webhooks, remark,
+    log_heads, log_tiles, count_refused, is_sign_in, is_across, reopen, dead_notifications, failing_webhooks, remark,
     people_to_check, people_with_new_powers, marked_memberships, marked_passkeys, marked_identities, marked_sessions,
     marked_tokens, tenants_to_check, tenants_with_new_powers, marked_tenants, marked_policies, marked_delegations,
     marked_eligible_deputies, decided_lately, report_unverified, operating_processes, operating_unverified,

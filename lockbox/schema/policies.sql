@@ -20,7 +20,7 @@ DO $$
 DECLARE
     seen text;
     for_both CONSTANT text[] := '{people,tenants,policies,memberships,invitations,eligible_deputies,delegations,
-        sign_ins,requests,decisions,events,event_details,logs,seals,checkpoints,addresses,watchers,endpoints,notices,
+        sign_ins,requests,decisions,events,event_details,logs,seals,checkpoints,addresses,watchers,endpoints,notifications,
         deliveries,tallies}';
     for_one CONSTANT text[] := '{sessions,sign_in_counts,terminals,idempotency_keys,unsealed,refused,tiles,audit_keys,
         reports_due,lag_samples,alarms}';
@@ -29,7 +29,7 @@ BEGIN
         EXECUTE format('CREATE POLICY worker ON %I FOR ALL TO lockbox_worker USING (true)', seen);
     END LOOP;
     FOREACH seen IN ARRAY for_both LOOP
-        EXECUTE format('CREATE POLICY notices ON %I FOR ALL TO lockbox_notices USING (true)', seen);
+        EXECUTE format('CREATE POLICY notifications ON %I FOR ALL TO lockbox_notifications USING (true)', seen);
     END LOOP;
 END $$;
 CREATE POLICY worker ON heartbeats FOR SELECT TO lockbox_worker USING (true);
@@ -322,29 +322,29 @@ CREATE POLICY api_update ON endpoints FOR UPDATE TO lockbox_api
     USING (tenant_id = ANY ((SELECT at_administers())::uuid[])
         OR (tenant_id IS NULL AND (SELECT at_roles()) && '{operator}'::text[]));
 
-CREATE POLICY api_select ON notices FOR SELECT TO lockbox_api
+CREATE POLICY api_select ON notifications FOR SELECT TO lockbox_api
     USING (CASE WHEN request_id IS NOT NULL THEN EXISTS (SELECT FROM requests r WHERE r.id = request_id)
         ELSE tenant_id = ANY ((SELECT at_tenants())::uuid[]) END);
 -- A code to sign in with is mailed for somebody who is nobody yet, and names nobody.
-CREATE POLICY api_insert ON notices FOR INSERT TO lockbox_api
+CREATE POLICY api_insert ON notifications FOR INSERT TO lockbox_api
     WITH CHECK (CASE WHEN template = 'sign_in_code'
         THEN request_id IS NULL AND event_id IS NULL AND tenant_id IS NULL AND person_id IS NULL
             AND endpoint_id IS NULL
         ELSE (SELECT at_person()) IS NOT NULL
             AND (tenant_id IS NULL OR tenant_id = ANY ((SELECT at_reach())::uuid[]))
             AND (request_id IS NULL OR person_id IS NULL
-                OR EXISTS (SELECT FROM memberships m WHERE m.person_id = notices.person_id
-                    AND (m.tenant_id IS NULL OR m.tenant_id = notices.tenant_id))
+                OR EXISTS (SELECT FROM memberships m WHERE m.person_id = notifications.person_id
+                    AND (m.tenant_id IS NULL OR m.tenant_id = notifications.tenant_id))
                 OR EXISTS (SELECT FROM requests r
-                    WHERE r.id = request_id AND r.requester_id = notices.person_id)) END);
+                    WHERE r.id = request_id AND r.requester_id = notifications.person_id)) END);
 
 -- What was answered is for the side that was called. The inner tables are seen through their own policies.
 CREATE POLICY api_select ON deliveries FOR SELECT TO lockbox_api
     USING (CASE WHEN endpoint_id IS NOT NULL THEN EXISTS (SELECT FROM endpoints h WHERE h.id = endpoint_id)
-        ELSE EXISTS (SELECT FROM notices n JOIN memberships m ON m.person_id = n.person_id
-            WHERE n.id = notice_id AND CASE WHEN m.tenant_id IS NULL THEN cardinality((SELECT at_roles())) > 0
+        ELSE EXISTS (SELECT FROM notifications n JOIN memberships m ON m.person_id = n.person_id
+            WHERE n.id = notification_id AND CASE WHEN m.tenant_id IS NULL THEN cardinality((SELECT at_roles())) > 0
                 ELSE m.tenant_id = ANY ((SELECT at_tenants())::uuid[]) END)
-            OR EXISTS (SELECT FROM notices n JOIN watchers w ON w.id = n.watcher_id WHERE n.id = notice_id) END);
+            OR EXISTS (SELECT FROM notifications n JOIN watchers w ON w.id = n.watcher_id WHERE n.id = notification_id) END);
 
 -- A row for another's event comes to nothing: it is looked up as the end of a window that has no report yet.
 CREATE POLICY api_insert ON reports_due FOR INSERT TO lockbox_api WITH CHECK (true);

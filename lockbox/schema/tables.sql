@@ -580,15 +580,15 @@ CREATE TABLE endpoints (
 CREATE INDEX ix_endpoints_tenant_id ON endpoints (tenant_id);
 
 -- The outbox: what is to be sent to whom, because of an event, a checkpoint or `about_id` (a sign-in, an invitation
--- or an address to confirm). It is due at `run_at` and pointless from `until_at` on. A notice to a further address
+-- or an address to confirm). It is due at `run_at` and pointless from `until_at` on. A notification to a further address
 -- names its person too, one to an observer nobody.
-CREATE TABLE notices (
-    id uuid CONSTRAINT pk_notices PRIMARY KEY,
+CREATE TABLE notifications (
+    id uuid CONSTRAINT pk_notifications PRIMARY KEY,
     tenant_id uuid,
     request_id uuid,
     event_id uuid,
     about_id uuid,
-    checkpoint_id uuid CONSTRAINT fk_notices_checkpoint_id REFERENCES checkpoints (id),
+    checkpoint_id uuid CONSTRAINT fk_notifications_checkpoint_id REFERENCES checkpoints (id),
     channel varchar(24) NOT NULL,
     template varchar(24) NOT NULL,
     person_id uuid,
@@ -600,28 +600,28 @@ CREATE TABLE notices (
     attempts integer NOT NULL,
     last_error varchar(200),
     closed_at timestamptz,
-    outcome varchar(24) CONSTRAINT ck_notices_outcome CHECK (outcome IN ('sent', 'moot', 'dead')),
-    CONSTRAINT fk_notices_address_id FOREIGN KEY (address_id, person_id) REFERENCES addresses (id, person_id),
-    CONSTRAINT fk_notices_watcher_id FOREIGN KEY (watcher_id, tenant_id) REFERENCES watchers (id, tenant_id),
-    CONSTRAINT uq_notices_event_id_recipient UNIQUE NULLS NOT DISTINCT
+    outcome varchar(24) CONSTRAINT ck_notifications_outcome CHECK (outcome IN ('sent', 'moot', 'dead')),
+    CONSTRAINT fk_notifications_address_id FOREIGN KEY (address_id, person_id) REFERENCES addresses (id, person_id),
+    CONSTRAINT fk_notifications_watcher_id FOREIGN KEY (watcher_id, tenant_id) REFERENCES watchers (id, tenant_id),
+    CONSTRAINT uq_notifications_event_id_recipient UNIQUE NULLS NOT DISTINCT
         (event_id, person_id, endpoint_id, about_id, address_id, watcher_id, checkpoint_id, template),
-    CONSTRAINT ck_notices_cause CHECK (num_nonnulls(event_id, about_id, checkpoint_id) > 0),
-    CONSTRAINT ck_notices_closed CHECK ((closed_at IS NULL) = (outcome IS NULL)),
-    CONSTRAINT ck_notices_recipient CHECK (CASE channel
+    CONSTRAINT ck_notifications_cause CHECK (num_nonnulls(event_id, about_id, checkpoint_id) > 0),
+    CONSTRAINT ck_notifications_closed CHECK ((closed_at IS NULL) = (outcome IS NULL)),
+    CONSTRAINT ck_notifications_recipient CHECK (CASE channel
         WHEN 'mail' THEN endpoint_id IS NULL AND num_nonnulls(person_id, about_id, watcher_id) = 1
             AND (address_id IS NULL OR person_id IS NOT NULL) AND (watcher_id IS NULL OR tenant_id IS NOT NULL)
         ELSE endpoint_id IS NOT NULL AND num_nonnulls(person_id, about_id, watcher_id, address_id) = 0 END)
 );
-CREATE INDEX ix_notices_run_at ON notices (run_at) WHERE closed_at IS NULL;
-CREATE INDEX ix_notices_dead ON notices (id) WHERE outcome = 'dead';
+CREATE INDEX ix_notifications_run_at ON notifications (run_at) WHERE closed_at IS NULL;
+CREATE INDEX ix_notifications_dead ON notifications (id) WHERE outcome = 'dead';
 -- Who was notified of a request is also notified of its end.
-CREATE INDEX ix_notices_heard ON notices (request_id) INCLUDE (person_id)
+CREATE INDEX ix_notifications_heard ON notifications (request_id) INCLUDE (person_id)
     WHERE template IN ('pending', 'answer_reminder', 'active') AND person_id IS NOT NULL;
 
--- Each attempt to send a notice. `answer` is the beginning of what a webhook answered.
+-- Each attempt to send a notification. `answer` is the beginning of what a webhook answered.
 CREATE TABLE deliveries (
     id uuid CONSTRAINT pk_deliveries PRIMARY KEY,
-    notice_id uuid NOT NULL CONSTRAINT fk_deliveries_notice_id REFERENCES notices (id),
+    notification_id uuid NOT NULL CONSTRAINT fk_deliveries_notification_id REFERENCES notifications (id),
     endpoint_id uuid CONSTRAINT fk_deliveries_endpoint_id REFERENCES endpoints (id),
     event_type varchar(64) NOT NULL,
     at timestamptz NOT NULL,
@@ -630,7 +630,7 @@ CREATE TABLE deliveries (
     answer varchar(1024) NOT NULL,
     error varchar(24)
 );
-CREATE INDEX ix_deliveries_notice_id ON deliveries (notice_id);
+CREATE INDEX ix_deliveries_notification_id ON deliveries (notification_id);
 CREATE INDEX ix_deliveries_endpoint_id_id ON deliveries (endpoint_id, id) WHERE endpoint_id IS NOT NULL;
 CREATE INDEX ix_deliveries_at ON deliveries (at);
 
@@ -649,7 +649,7 @@ CREATE INDEX ix_reports_due_due_at ON reports_due (due_at);
 CREATE TABLE heartbeats (
     id uuid NOT NULL,
     role varchar(24) NOT NULL
-        CONSTRAINT ck_heartbeats_role CHECK (role IN ('api', 'core', 'notices', 'reconcile', 'watch')),
+        CONSTRAINT ck_heartbeats_role CHECK (role IN ('api', 'core', 'notifications', 'reconcile', 'watch')),
     node varchar(255) NOT NULL,
     skew double precision NOT NULL,
     beat_at timestamptz NOT NULL,

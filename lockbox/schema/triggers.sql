@@ -177,12 +177,12 @@ BEGIN
                 AND NEW.deadline_at = OLD.stopped_deadline + moved AND OLD.requester_id = at_person() END) THEN
         RETURN NEW;
     END IF;
-    IF NEW.version = OLD.version AND NEW.wake_at < OLD.wake_at AND current_user = 'lockbox_notices'
+    IF NEW.version = OLD.version AND NEW.wake_at < OLD.wake_at AND current_user = 'lockbox_notifications'
         AND OLD.state IN ('reviewing', 'pending') AND to_jsonb(NEW) - 'wake_at' = to_jsonb(OLD) - 'wake_at' THEN
         RETURN NEW;
     END IF;
     IF NEW.version = OLD.version AND NEW.wake_at > OLD.wake_at
-        AND current_user NOT IN ('lockbox_api', 'lockbox_notices')
+        AND current_user NOT IN ('lockbox_api', 'lockbox_notifications')
         AND to_jsonb(NEW) - nudges = to_jsonb(OLD) - nudges THEN
         IF NEW.reminders NOT BETWEEN OLD.reminders AND OLD.reminders + 1
             OR NEW.tiers_asked < OLD.tiers_asked OR (OLD.warned AND NOT NEW.warned) THEN
@@ -361,7 +361,7 @@ CREATE TRIGGER never_goes BEFORE DELETE ON events FOR EACH ROW
 CREATE TRIGGER workers_speak_for_the_clock BEFORE INSERT ON events FOR EACH ROW
     WHEN ((current_user = 'lockbox_worker' AND (NEW.actor_role <> 'clock' OR (NEW.seq IS NOT NULL
             AND NEW.to_state NOT IN ('timed_out', 'expired'))))
-        OR (current_user = 'lockbox_notices' AND (NEW.actor_role <> 'clock' OR NEW.seq IS NOT NULL)))
+        OR (current_user = 'lockbox_notifications' AND (NEW.actor_role <> 'clock' OR NEW.seq IS NOT NULL)))
     EXECUTE FUNCTION refuse('a worker speaks for the clock alone');
 
 -- The rules for rows bind the columns; what is sealed is the body. Only the owner removes what is old.
@@ -410,7 +410,7 @@ END $$;
 CREATE TRIGGER batches_are_true AFTER INSERT ON events REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT
     WHEN (current_user = 'lockbox_worker') EXECUTE FUNCTION refuse_invented_batch();
 
--- Events and notices are of the tenant of their request.
+-- Events and notifications are of the tenant of their request.
 CREATE FUNCTION refuse_foreign() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -422,7 +422,7 @@ BEGIN
 END $$;
 CREATE CONSTRAINT TRIGGER of_its_tenant AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN (current_user = 'lockbox_api' AND NEW.request_id IS NOT NULL) EXECUTE FUNCTION refuse_foreign();
-CREATE CONSTRAINT TRIGGER of_its_tenant AFTER INSERT ON notices DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+CREATE CONSTRAINT TRIGGER of_its_tenant AFTER INSERT ON notifications DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN (current_user = 'lockbox_api' AND NEW.request_id IS NOT NULL) EXECUTE FUNCTION refuse_foreign();
 
 -- Whoever writes an event queues nothing and leaves nothing out: the table does it, for a whole statement at once.
@@ -480,23 +480,23 @@ BEGIN
             WHERE e.id = NEW.event_id AND e.tenant_id IS NOT DISTINCT FROM NEW.tenant_id))
         OR (NEW.endpoint_id IS NOT NULL AND NOT EXISTS (SELECT FROM endpoints h
             WHERE h.id = NEW.endpoint_id AND (h.tenant_id IS NULL OR h.tenant_id = NEW.tenant_id))) THEN
-        RAISE EXCEPTION 'notice % tells one tenant of what is another''s', NEW.id
+        RAISE EXCEPTION 'notification % tells one tenant of what is another''s', NEW.id
             USING ERRCODE = 'insufficient_privilege';
     END IF;
     RETURN NULL;
 END $$;
-CREATE CONSTRAINT TRIGGER to_its_tenant AFTER INSERT ON notices DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+CREATE CONSTRAINT TRIGGER to_its_tenant AFTER INSERT ON notifications DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN (current_user = 'lockbox_api') EXECUTE FUNCTION refuse_misdirected();
 
--- Nobody says that a notice was sent without the row of deliveries that says when, where to and what was answered.
+-- Nobody says that a notification was sent without the row of deliveries that says when, where to and what was answered.
 CREATE FUNCTION refuse_unrecorded() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM deliveries d WHERE d.notice_id = NEW.id AND d.error IS NULL) THEN
-        RAISE EXCEPTION 'notice % was sent without a delivery', NEW.id USING ERRCODE = 'insufficient_privilege';
+    IF NOT EXISTS (SELECT FROM deliveries d WHERE d.notification_id = NEW.id AND d.error IS NULL) THEN
+        RAISE EXCEPTION 'notification % was sent without a delivery', NEW.id USING ERRCODE = 'insufficient_privilege';
     END IF;
     RETURN NULL;
 END $$;
-CREATE CONSTRAINT TRIGGER sent_is_on_record AFTER UPDATE ON notices DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
-    WHEN (current_user = 'lockbox_notices' AND NEW.outcome = 'sent' AND OLD.outcome IS DISTINCT FROM 'sent')
+CREATE CONSTRAINT TRIGGER sent_is_on_record AFTER UPDATE ON notifications DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (current_user = 'lockbox_notifications' AND NEW.outcome = 'sent' AND OLD.outcome IS DISTINCT FROM 'sent')
     EXECUTE FUNCTION refuse_unrecorded();

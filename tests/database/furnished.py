@@ -98,13 +98,13 @@ THE_REST = (
     ), details AS (
         INSERT INTO event_details (event_id, field, salt, value) SELECT id, 'member', 'salt', 'Somebody' FROM told
     )
-    INSERT INTO notices (id, tenant_id, event_id, person_id, channel, template, run_at, until_at, attempts)
+    INSERT INTO notifications (id, tenant_id, event_id, person_id, channel, template, run_at, until_at, attempts)
     SELECT uuidv7(), tenant_id, id, :ann, 'mail', 'policy_changed', now(), now() + interval '1 day', 0 FROM told
     WHERE tenant_id IS NOT NULL
     """,
     """
-    INSERT INTO deliveries (id, notice_id, endpoint_id, event_type, at, took_ms, status, answer)
-    SELECT uuidv7(), n.id, n.endpoint_id, 'request.submitted', now(), 7, 204, 'thanks' FROM notices n
+    INSERT INTO deliveries (id, notification_id, endpoint_id, event_type, at, took_ms, status, answer)
+    SELECT uuidv7(), n.id, n.endpoint_id, 'request.submitted', now(), 7, 204, 'thanks' FROM notifications n
     WHERE n.tenant_id = :tenant
     """,
     """
@@ -281,7 +281,7 @@ def insert_refused(house: Database, caller: Caller | None, rows: Mapping[str, Co
     tried = set()
     for table in tables(house):
         for row in () if table.name in FREE else rows[table.name]:
-            if table.name in {"events", "notices"} and row["tenant_id"] is None:
+            if table.name in {"events", "notifications"} and row["tenant_id"] is None:
                 continue
             said = _said(house, caller, partial(table.insert, row=row))
             barred = f'new row violates row-level security policy for table "{table.name}"'

@@ -18,9 +18,9 @@ from lockbox.notifications.results import AttemptResult
 from lockbox.notifications.senders.protocol import MailSender, MemoryMail, MemoryWebhooks, OutgoingMail, WebhookSender
 from lockbox.notifications.sending_pool import SendingPool
 from lockbox.requests import policy_store
-from lockbox.schedule import NOTICES
+from lockbox.schedule import NOTIFICATIONS
 from tests.builders import World, as_sender, setting
-from tests.database.scenes import promised_notices, read
+from tests.database.scenes import promised_notifications, read
 from tests.logs import public
 
 PUBLIC_URL = "https://lockbox.vendor.example"
@@ -34,8 +34,8 @@ class Postbag:
     """Everything that is sent, by memory senders; `calling` and `mailing` are what really sends in their place.
 
     Without `lanes` each delivery has lanes of its own that have room for all, send one after the other in the order
-    of the notices, know nothing of servers that did not answer before, and in which no time passes: who waits for
-    hundreds of others on a busy machine is not given back. `audit_keys` are by default the one that
+    of the notifications, know nothing of servers that did not answer before, and in which no time passes: who waits
+    for hundreds of others on a busy machine is not given back. `audit_keys` are by default the one that
     signs the logs of tests.
     """
 
@@ -66,7 +66,7 @@ class Postbag:
         )
 
     def deliver(self, house: Database, ids: Iterable[UUID]) -> list[AttemptResult]:
-        """Deliver notices of that house."""
+        """Deliver notifications of that house."""
         return delivery.deliver(as_sender(house), ids, self.senders)
 
     def endpoint(self, world: World, url: str, *, tenant_id: UUID | None, event_types: Iterable[str] = ()) -> UUID:
@@ -101,9 +101,9 @@ class SlowMail(MemoryMail):
         super().send(mail)
 
 
-def open_notices(house: Database) -> list[UUID]:
-    """Return the notices that are not closed, in order."""
-    return [row.id for row in read(house, "SELECT id FROM notices WHERE closed_at IS NULL ORDER BY id")]
+def open_notifications(house: Database) -> list[UUID]:
+    """Return the notifications that are not closed, in order."""
+    return [row.id for row in read(house, "SELECT id FROM notifications WHERE closed_at IS NULL ORDER BY id")]
 
 
 def address(house: Database, world: World, name: str) -> str:
@@ -112,18 +112,18 @@ def address(house: Database, world: World, name: str) -> str:
     return str(row.email)
 
 
-def notice(house: Database, notice_id: UUID) -> tuple[str | None, int, str | None]:
-    """Return outcome, attempts and last error of a notice."""
-    (row,) = read(house, "SELECT outcome, attempts, last_error FROM notices WHERE id = :id", id=notice_id)
+def notification(house: Database, notification_id: UUID) -> tuple[str | None, int, str | None]:
+    """Return outcome, attempts and last error of a notification."""
+    (row,) = read(house, "SELECT outcome, attempts, last_error FROM notifications WHERE id = :id", id=notification_id)
     return row.outcome, row.attempts, row.last_error
 
 
-def assert_notices_are_held(house: Database, shift: timedelta = timedelta(0)) -> None:
-    """Check that the index holds each open notice, never before it is due, and after it by no more than arming takes.
+def assert_notifications_are_held(house: Database, shift: timedelta = timedelta(0)) -> None:
+    """Check that the index holds each open notification, never before it is due, and late by arming alone.
 
     What is armed by a delay is due by the clock of Redis, which a shift of ours does not move.
     """
-    held, promised = house.schedule.members(NOTICES), promised_notices(house)
+    held, promised = house.schedule.members(NOTIFICATIONS), promised_notifications(house)
     assert held.keys() == promised.keys()
     ahead = shift.total_seconds() * 1000
     lags = [(held[one] - due, held[one] + ahead - due) for one, due in promised.items()]

@@ -22,7 +22,7 @@ from lockbox.requests import queries, submit
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.queries import AccessCheck
-from lockbox.schedule import CLOCK, NOTICES
+from lockbox.schedule import CLOCK, NOTIFICATIONS
 from tests.builders import HERE, SETTINGS, World, unbound, vouch_for
 
 PATIENCE = 20.0
@@ -130,16 +130,16 @@ def promised_clocks(house: Database) -> dict[str, float]:
     return {f"{CLOCK_ACTIONS[State(row.state)]}:{row.id}": milliseconds(row.wake_at) for row in rows}
 
 
-def promised_notices(house: Database) -> dict[str, float]:
-    """Return what the notices' index has to hold, by the rows."""
-    rows = read(house, "SELECT id, run_at FROM notices WHERE closed_at IS NULL")
+def promised_notifications(house: Database) -> dict[str, float]:
+    """Return what the notifications' index has to hold, by the rows."""
+    rows = read(house, "SELECT id, run_at FROM notifications WHERE closed_at IS NULL")
     return {f"notify:{row.id}": milliseconds(row.run_at) for row in rows}
 
 
 def assert_indexes_are_true(house: Database) -> None:
     """Check that both indexes hold what Postgres promises, and nothing else (I8)."""
     assert house.schedule.members(CLOCK) == promised_clocks(house)
-    assert house.schedule.members(NOTICES) == promised_notices(house)
+    assert house.schedule.members(NOTIFICATIONS) == promised_notifications(house)
 
 
 def assert_trails_are_whole(house: Database) -> None:

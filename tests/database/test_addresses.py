@@ -19,7 +19,7 @@ from lockbox.notifications.models import Outcome
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests.lifecycle import Action
 from tests.builders import World, setting
-from tests.database.postbag import Postbag, address, open_notices
+from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import read, write
 from tests.database.tenancy import does
 from tests.mailbox import code_of, sent_about
@@ -29,7 +29,7 @@ AT_HOME = ClientInfo("192.0.2.7", "Firefox")
 DESK = "desk@contoso.example"
 T = TypeVar("T")
 TOLD = """
-SELECT coalesce(x.email, p.email) AS email FROM notices n JOIN people p ON p.id = n.person_id
+SELECT coalesce(x.email, p.email) AS email FROM notifications n JOIN people p ON p.id = n.person_id
 LEFT JOIN addresses x ON x.id = n.address_id WHERE n.template = :template ORDER BY 1
 """
 
@@ -47,7 +47,7 @@ def _confirmed(world: World, worker: Database, who: str, email: str = DESK, **na
 
 
 def _emails(world: World, template: str) -> list[str]:
-    """Return the addresses of people to which notices by a template go."""
+    """Return the addresses of people to which notifications by a template go."""
     return [row.email for row in read(world.house, TOLD, template=template)]
 
 
@@ -58,21 +58,21 @@ def test_an_address_is_mailed_a_code_and_nothing_else_before_that_has_come_back(
     world.submit()
     (code,) = sent_about(worker, added.id)
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     assert (code.to_address, code.subject) == (DESK, "Confirm that mails to you may come here")
     assert added.confirmed_at is None
     assert DESK not in {mail.to_address for mail in post.mail.sent}
 
 
-def test_a_confirmed_address_gets_prompts_and_outcomes_each_by_a_notice_of_its_own(
+def test_a_confirmed_address_gets_prompts_and_outcomes_each_by_a_notification_of_its_own(
     world: World, worker: Database, post: Postbag
 ) -> None:
     _confirmed(world, worker, "ann")
     request = world.submit()
 
     world.act("amir", Action.APPROVE, request.id)
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     anns = address(world.house, world, "ann")
     assert {DESK, anns} <= set(_emails(world, "pending"))
@@ -115,7 +115,7 @@ def test_what_waits_for_an_address_that_was_removed_is_not_sent(
 ) -> None:
     desk = _confirmed(world, worker, "ann")
     world.submit()
-    (waits,) = read(world.house, "SELECT id FROM notices WHERE template = 'pending' AND address_id IS NOT NULL")
+    (waits,) = read(world.house, "SELECT id FROM notifications WHERE template = 'pending' AND address_id IS NOT NULL")
     _by(world, "ann", addresses.remove, desk.id)
 
     (one,) = post.deliver(worker, [waits.id])
@@ -132,7 +132,7 @@ def test_adding_confirming_choosing_and_removing_are_told_to_the_addresses_that_
     _by(world, "ann", addresses.remove, desk.id)
     anns = address(world.house, world, "ann")
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     assert _emails(world, "address_added") == sorted([anns, anns, DESK])
     assert _emails(world, "address_confirmed") == sorted([anns, anns, DESK])
@@ -279,10 +279,12 @@ def test_one_bad_address_never_repeats_the_others(world: World, worker: Database
     post.mail.refused[DESK] = SendFailed("450 mailbox busy")
 
     for _ in range(3):
-        post.deliver(worker, open_notices(worker))
-        write(superuser, "UPDATE notices SET run_at = now() WHERE closed_at IS NULL")
+        post.deliver(worker, open_notifications(worker))
+        write(superuser, "UPDATE notifications SET run_at = now() WHERE closed_at IS NULL")
 
     prompts = [mail.to_address for mail in post.mail.sent if mail.subject.startswith("Your answer is needed")]
     assert prompts.count(address(world.house, world, "ann")) == 1
-    (desk,) = read(world.house, "SELECT attempts FROM notices WHERE template = 'pending' AND address_id IS NOT NULL")
+    (desk,) = read(
+        world.house, "SELECT attempts FROM notifications WHERE template = 'pending' AND address_id IS NOT NULL"
+    )
     assert desk.attempts == 3

@@ -1,4 +1,4 @@
-"""Who is told of each move, counted from the notices that it left."""
+"""Who is told of each move, counted from the notifications that it left."""
 
 import pytest
 from sqlalchemy import Engine
@@ -11,7 +11,7 @@ from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.builders import HERE, World, setting
-from tests.database.postbag import Postbag, open_notices
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import read, set_back, write
 from tests.ruling import group, lay_down
 
@@ -25,11 +25,11 @@ APPROVE: Step = ("ann", Action.APPROVE)
 
 
 def _told(world: World, house: Database, state: str) -> set[str]:
-    """Return the names of all people and endpoints that were promised a notice of that state."""
+    """Return the names of all people and endpoints that were promised a notification of that state."""
     names = {caller.person_id: name for name, caller in world.people.items()}
     rows = read(
         house,
-        "SELECT n.person_id, h.url FROM notices n LEFT JOIN endpoints h ON h.id = n.endpoint_id "
+        "SELECT n.person_id, h.url FROM notifications n LEFT JOIN endpoints h ON h.id = n.endpoint_id "
         "WHERE n.template = :state",
         state=state,
     )
@@ -111,13 +111,15 @@ def test_what_the_clock_did_is_told_to_both_sides(
 def test_a_vote_that_settles_nothing_has_its_receipts_and_is_told_to_machines_alone(api: Database) -> None:
     world = _world(api, Policy(vendor_review=False, quorum=2))
     request = world.submit()
-    before = read(api, "SELECT count(*) AS n FROM notices WHERE channel = 'mail'")[0].n
+    before = read(api, "SELECT count(*) AS n FROM notifications WHERE channel = 'mail'")[0].n
 
     world.act("ann", Action.APPROVE, request.id)
 
-    assert read(api, "SELECT count(*) AS n FROM notices WHERE channel = 'mail'")[0].n == before + 2
+    assert read(api, "SELECT count(*) AS n FROM notifications WHERE channel = 'mail'")[0].n == before + 2
     assert _told(world, api, "receipt") == {"ann", "tara"}
-    query = "SELECT h.url FROM notices n JOIN endpoints h ON h.id = n.endpoint_id JOIN events e ON e.id = n.event_id"
+    query = (
+        "SELECT h.url FROM notifications n JOIN endpoints h ON h.id = endpoint_id JOIN events e ON e.id = n.event_id"
+    )
     called = read(api, f"{query} WHERE e.action = 'approve'")
     assert {row.url.removeprefix("https://") for row in called} == HOOKS
 
@@ -144,7 +146,7 @@ def test_whoever_decides_has_a_receipt_and_so_have_the_admins_of_what_was_decide
     for who, action in steps:
         world.act(who, action, request.id)
 
-    rows = read(api, "SELECT DISTINCT person_id FROM notices WHERE template = 'receipt'")
+    rows = read(api, "SELECT DISTINCT person_id FROM notifications WHERE template = 'receipt'")
     names = {caller.person_id: name for name, caller in world.people.items()}
     assert {names[row.person_id] for row in rows} == expected
 
@@ -168,7 +170,7 @@ def test_a_receipt_is_sent_though_the_request_has_moved_on_and_says_where_it_was
     world.act("ann", Action.APPROVE, request.id)
     world.act("erin", Action.COMPLETE, request.id)
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     receipts = {mail.to_name: mail.text for mail in post.mail.sent if mail.subject.startswith("Receipt: ")}
     assert receipts.keys() == {"Ann", "Tara"}
@@ -177,12 +179,12 @@ def test_a_receipt_is_sent_though_the_request_has_moved_on_and_says_where_it_was
     assert not [mail for mail in others if HERE.address and HERE.address in mail.text]
 
 
-def test_each_move_leaves_its_notices_due_at_once_and_prompts_matter_until_the_deadline(world: World) -> None:
+def test_each_move_leaves_its_notifications_due_at_once_and_prompts_matter_until_the_deadline(world: World) -> None:
     request = world.submit()
     opened = world.act("ann", Action.APPROVE, request.id)
 
-    prompts = read(world.house, "SELECT DISTINCT run_at, until_at FROM notices WHERE template = 'pending'")
-    outcomes = read(world.house, "SELECT DISTINCT run_at FROM notices WHERE template = 'active'")
+    prompts = read(world.house, "SELECT DISTINCT run_at, until_at FROM notifications WHERE template = 'pending'")
+    outcomes = read(world.house, "SELECT DISTINCT run_at FROM notifications WHERE template = 'active'")
     assert [tuple(row) for row in prompts] == [(request.created_at, request.deadline_at)]
     assert [row.run_at for row in outcomes] == [opened.opened_at]
 
@@ -231,7 +233,7 @@ def test_a_suspended_tenant_is_asked_nothing_and_nobody_is_told(api: Database, s
     with pytest.raises(TenantSuspended):
         world.submit()
 
-    for query in ("SELECT FROM requests", "SELECT FROM events", "SELECT FROM notices"):
+    for query in ("SELECT FROM requests", "SELECT FROM events", "SELECT FROM notifications"):
         assert not read(api, query)
 
 

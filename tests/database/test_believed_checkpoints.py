@@ -23,8 +23,8 @@ from tests.database.tenancy import manages
 from tests.logs import KEY, NAME, OTHER_KEY, public, sealed
 
 KEYS = {public().id: public()}
-TELLING = "SELECT id FROM notices WHERE closed_at IS NULL AND checkpoint_id IS NOT NULL ORDER BY id"
-INVITING = "SELECT id FROM notices WHERE template = 'invitation'"
+TELLING = "SELECT id FROM notifications WHERE closed_at IS NULL AND checkpoint_id IS NOT NULL ORDER BY id"
+INVITING = "SELECT id FROM notifications WHERE template = 'invitation'"
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_the_fingerprint_of_the_newest_key_stands_in_the_first_admins_invitation
     manages(world, "olga", tenants.add, founding, {"standard": Plan()})
 
     post.deliver(
-        sender, [row.id for row in read(unbound(sender), "SELECT id FROM notices WHERE about_id IS NOT NULL")]
+        sender, [row.id for row in read(unbound(sender), "SELECT id FROM notifications WHERE about_id IS NOT NULL")]
     )
 
     (mail,) = [mail for mail in post.mail.sent if mail.to_name == "Fay"]

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from redis import Redis
 
-from lockbox.schedule import CLOCK, NOTICES, IndexEntry, RedisUnavailable, Schedule, ScheduleIndex
+from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, RedisUnavailable, Schedule, ScheduleIndex
 from lockbox.sql import new_id
 
 ASLEEP, NOT_RUNG = 20.0, 0.3
@@ -72,7 +72,7 @@ def test_arming_something_later_lets_sleep(schedule: Schedule) -> None:
 
 def test_the_bell_of_another_index_lets_sleep(schedule: Schedule) -> None:
     with _sleeper(schedule, CLOCK, NOT_RUNG) as slept:
-        _arm(schedule, 1, NOTICES)
+        _arm(schedule, 1, NOTIFICATIONS)
 
     assert slept[0] > NOT_RUNG - 0.05
 

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from lockbox.database import Database
 from lockbox.requests import timers
 from tests.builders import StoppedClock, World
-from tests.database.postbag import Postbag, address, open_notices
+from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import read, state_of, write
 from tests.database.test_nudges import nudges, row_of, told
 from tests.ruling import group, lay_down, put_into_tiers
@@ -99,7 +99,7 @@ def test_reminders_the_next_tier_and_the_deadline_come_at_their_shares_of_the_ti
     request = world.submit()
 
     done = [reached(worker, night, request.id, there + hours * HOUR) for hours in (1, 2, 3)]
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     row = row_of(worker, request.id)
     last = reached(worker, night, request.id, there + 4 * HOUR)
 

@@ -43,10 +43,10 @@ BREAKS = {
     " to_state, body) SELECT uuidv7(), tenant_id, request_id, 9, at, action, actor_id, actor_role, from_state,"
     " to_state, body FROM events WHERE action = 'approve'",
     "ENDED_TWICE": "UPDATE events SET to_state = 'expired' WHERE seq IS NOT NULL",
-    "VENDOR_NOT_TOLD": "DELETE FROM notices WHERE channel = 'webhook'",
-    "NOT_ASKED": "DELETE FROM notices WHERE template = 'pending' AND channel = 'mail'",
-    "REQUESTER_NOT_TOLD": "DELETE FROM notices n USING requests r WHERE n.person_id = r.requester_id",
-    "PROMISED_TWICE": "UPDATE notices SET person_id = (SELECT id FROM people LIMIT 1), template = 'pending'"
+    "VENDOR_NOT_TOLD": "DELETE FROM notifications WHERE channel = 'webhook'",
+    "NOT_ASKED": "DELETE FROM notifications WHERE template = 'pending' AND channel = 'mail'",
+    "REQUESTER_NOT_TOLD": "DELETE FROM notifications n USING requests r WHERE n.person_id = r.requester_id",
+    "PROMISED_TWICE": "UPDATE notifications SET person_id = (SELECT id FROM people LIMIT 1), template = 'pending'"
     " WHERE channel = 'mail'",
 }
 
@@ -79,9 +79,11 @@ def test_an_honest_database_answers_every_question_with_nothing(honest: World) -
 @pytest.mark.parametrize("name", WRONGS)
 def test_what_somebody_has_broken_is_found(honest: World, name: str) -> None:
     if name == "PROMISED_TWICE":
-        names = "SELECT indexname FROM pg_indexes WHERE tablename = 'notices' AND indexdef LIKE '%UNIQUE%event_id%'"
+        names = (
+            "SELECT indexname FROM pg_indexes WHERE tablename = 'notifications' AND indexdef LIKE '%UNIQUE%event_id%'"
+        )
         for row in read(honest.house, names):
-            _run(honest, f"ALTER TABLE notices DROP CONSTRAINT IF EXISTS {row.indexname}")
+            _run(honest, f"ALTER TABLE notifications DROP CONSTRAINT IF EXISTS {row.indexname}")
             _run(honest, f"DROP INDEX IF EXISTS {row.indexname}")
 
     _run(honest, BREAKS[name])

@@ -36,7 +36,7 @@ def stage(template: ServerAddresses, urls: Urls, superuser: Engine, tmp_path: Pa
     prepared = StackPlan(
         urls.api,
         urls.worker,
-        urls.notices,
+        urls.notifications,
         urls.owner,
         urls.redis,
         urls.smtp,
@@ -82,7 +82,7 @@ def test_a_run_in_which_nothing_happened_shows_nothing(nothing: ChaosEvidence) -
             "only 0 doors found open, of at least 2",
             "only 0 doors found shut, of at least 80",
             "only 0 events verified, of at least 40",
-            "only 0 notices arrived, of at least 80",
+            "only 0 notifications arrived, of at least 80",
             f"only 0 of {len(nothing.stage.faults.faults)} faults were done",
         )
     }
@@ -90,7 +90,7 @@ def test_a_run_in_which_nothing_happened_shows_nothing(nothing: ChaosEvidence) -
 
 @pytest.mark.parametrize(
     ("what", "invariant"),
-    [("requests", "I3"), ("postgres", "I3"), ("unsealed", "I4"), ("notices", "I5"), ("reports", "I5")],
+    [("requests", "I3"), ("postgres", "I3"), ("unsealed", "I4"), ("notifications", "I5"), ("reports", "I5")],
 )
 def test_what_the_drain_could_not_wait_out_is_found(nothing: ChaosEvidence, what: str, invariant: str) -> None:
     left = replace(nothing, left={what: 2})

@@ -19,7 +19,7 @@ from lockbox.notifications.results import AttemptResult, ClaimResult, ResultReco
 from lockbox.notifications.senders.smtp import SmtpMail
 from lockbox.notifications.sending_pool import SendingPool
 from tests.builders import ShiftedClock, Urls, World, unbound
-from tests.database.postbag import SENDER, Postbag, notice, open_notices
+from tests.database.postbag import SENDER, Postbag, notification, open_notifications
 from tests.database.relay import CommitLosingRelay
 from tests.database.scenes import many, read
 from tests.mail_relay import relaying
@@ -43,7 +43,9 @@ def test_cutting_all_connections_while_mails_are_in_flight_sends_none_twice(
     world: World, urls: Urls, later: ShiftedClock
 ) -> None:
     many(world, REQUESTS)
-    house = Database(make_engine(urls.notices, role="cut", pool_size=4, overflow=12), world.house.schedule, later)
+    house = Database(
+        make_engine(urls.notifications, role="cut", pool_size=4, overflow=12), world.house.schedule, later
+    )
     stopped, cuts = threading.Event(), [0]
 
     def cutting() -> None:
@@ -54,7 +56,7 @@ def test_cutting_all_connections_while_mails_are_in_flight_sends_none_twice(
         mail = SmtpMail(f"smtp://127.0.0.1:{relay.port}", sender=SENDER)
         senders = Postbag(mailing=mail, lanes=SendingPool(first_load=10_000)).senders
         cutter = threading.Thread(target=cutting)
-        ids = open_notices(world.house)
+        ids = open_notifications(world.house)
         results = delivery.dispatch(house, ids, senders)
         in_flight = len(ids) - len(relay.taken)
         cutter.start()
@@ -65,13 +67,13 @@ def test_cutting_all_connections_while_mails_are_in_flight_sends_none_twice(
         for one in results:
             one.exception(PATIENCE)
         later.shift = queue.LEASE + timedelta(seconds=1)
-        delivery.deliver(house, open_notices(world.house), senders)
+        delivery.deliver(house, open_notifications(world.house), senders)
         house.engine.dispose()
 
     assert cuts[0] > 0
     assert in_flight > 0
     assert len(relay.message_ids) == len(set(relay.message_ids)) == len(ids) == 3 * REQUESTS
-    assert open_notices(world.house) == []
+    assert open_notifications(world.house) == []
 
 
 @pytest.mark.usefixtures("alone")
@@ -79,8 +81,8 @@ def test_a_result_that_is_written_again_though_it_stands_is_counted_and_logged_o
     world: World, urls: Urls, worker: Database
 ) -> None:
     world.submit()
-    ids = open_notices(worker)
-    with CommitLosingRelay(urls.notices) as losing, relaying(answers={"example": "450 later"}) as relay:
+    ids = open_notifications(worker)
+    with CommitLosingRelay(urls.notifications) as losing, relaying(answers={"example": "450 later"}) as relay:
         house = Database(make_engine(losing.url, role="relayed"), world.house.schedule)
         mail = SmtpMail(f"smtp://127.0.0.1:{relay.port}", sender=SENDER)
         senders = Postbag(mailing=mail, lanes=SendingPool(first_load=10_000)).senders
@@ -95,7 +97,7 @@ def test_a_result_that_is_written_again_though_it_stands_is_counted_and_logged_o
     assert len([one for one in tries if one and one.outcome is None]) == 1
     assert read(worker, "SELECT count(*) AS n FROM deliveries")[0].n == 3
     assert read(worker, "SELECT sum(count) AS n FROM tallies WHERE name = 'attempt'")[0].n == 3
-    assert [notice(worker, one)[1] for one in ids] == [1, 1, 1]
+    assert [notification(worker, one)[1] for one in ids] == [1, 1, 1]
 
 
 class LosingAfter:
@@ -111,10 +113,10 @@ class LosingAfter:
         self._send(mail)  # type: ignore[arg-type]
 
 
-def first_address(house: Database, notice_id: UUID) -> str:
-    """Return where a notice goes to."""
-    query = "SELECT p.email FROM notices n JOIN people p ON p.id = n.person_id WHERE n.id = :id"
-    return str(read(house, query, id=notice_id)[0].email)
+def first_address(house: Database, notification_id: UUID) -> str:
+    """Return where a notification goes to."""
+    query = "SELECT p.email FROM notifications n JOIN people p ON p.id = n.person_id WHERE n.id = :id"
+    return str(read(house, query, id=notification_id)[0].email)
 
 
 @pytest.mark.usefixtures("alone")
@@ -122,15 +124,15 @@ def test_what_cannot_be_written_is_kept_until_its_lease_ends_and_no_longer(
     world: World, urls: Urls, worker: Database
 ) -> None:
     world.submit()
-    kept, late, _ = open_notices(worker)
+    kept, late, _ = open_notifications(worker)
     recorder, at = ResultRecorder(), datetime.now(UTC)
     arrived = [
         AttemptResult(one, Outcome.SENT, at, attempt=DeliveryAttempt(one, None, "request.pending", at, timedelta(0)))
         for one in (kept, late)
     ]
-    with CommitLosingRelay(urls.notices) as relay:
+    with CommitLosingRelay(urls.notifications) as relay:
         house = Database(make_engine(relay.url, role="relayed"), world.house.schedule)
-        nowhere = make_url(urls.notices).set(port=own_port())
+        nowhere = make_url(urls.notifications).set(port=own_port())
         engine = make_engine(nowhere.render_as_string(hide_password=False), role="away")
         cut_off = Database(engine, world.house.schedule)
         ended = ClaimResult(house, arrived[0], Future())
@@ -147,5 +149,5 @@ def test_what_cannot_be_written_is_kept_until_its_lease_ends_and_no_longer(
         house.engine.dispose()
     assert ended.told.result(0) == ended.result
     assert isinstance(too_late.told.exception(0), OperationalError)
-    assert [notice(worker, one)[0] for one in (kept, late)] == ["sent", None]
-    assert [row.notice_id for row in read(worker, "SELECT notice_id FROM deliveries")] == [kept]
+    assert [notification(worker, one)[0] for one in (kept, late)] == ["sent", None]
+    assert [row.notification_id for row in read(worker, "SELECT notification_id FROM deliveries")] == [kept]

@@ -1,4 +1,4 @@
-"""Notices on their way: claimed by one, sent, recorded; what fails fails alone and changes no request."""
+"""Notifications on their way: claimed by one, sent, recorded; what fails fails alone and changes no request."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -13,7 +13,7 @@ from lockbox.notifications import load_account
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests.lifecycle import Action
-from lockbox.schedule import NOTICES, IndexEntry
+from lockbox.schedule import NOTIFICATIONS, IndexEntry
 from lockbox.sql import new_id
 from tests.builders import World
 from tests.database.postbag import (
@@ -21,30 +21,30 @@ from tests.database.postbag import (
     Postbag,
     SlowMail,
     address,
-    assert_notices_are_held,
-    notice,
-    open_notices,
+    assert_notifications_are_held,
+    notification,
+    open_notifications,
 )
 from tests.database.scenes import at_once, read, write
 from tests.ruling import lay_down
 
 
-def test_notices_are_sent_closed_and_leave_the_index(world: World, worker: Database, post: Postbag) -> None:
+def test_notifications_are_sent_closed_and_leave_the_index(world: World, worker: Database, post: Postbag) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
     request = world.submit()
-    notices = open_notices(worker)
+    notifications = open_notifications(worker)
 
-    tries = post.deliver(worker, notices)
+    tries = post.deliver(worker, notifications)
 
     assert {one.outcome for one in tries} == {Outcome.SENT}
-    assert [notice(worker, one) for one in notices] == [("sent", 1, None)] * 4
+    assert [notification(worker, one) for one in notifications] == [("sent", 1, None)] * 4
     assert {mail.to_name for mail in post.mail.sent} == {"Ann", "Amir", "Abe"}
     (hook,) = post.hooks.sent
     assert {mail.message_id for mail in post.mail.sent} | {f"<{hook.hook_id}@lockbox.vendor.example>"} == {
-        f"<{one}@lockbox.vendor.example>" for one in notices
+        f"<{one}@lockbox.vendor.example>" for one in notifications
     }
     assert all(f"{PUBLIC_URL}/requests/{request.id}" in mail.text for mail in post.mail.sent)
-    assert worker.schedule.members(NOTICES) == {}
+    assert worker.schedule.members(NOTIFICATIONS) == {}
 
 
 @pytest.mark.parametrize("when", ["before", "since"])
@@ -62,7 +62,7 @@ def test_a_mail_says_no_more_than_the_policy_that_matches_lets_it(
     if when == "since":
         lay_down(world, rules=[terse])
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     assert len(post.mail.sent) == 3
     for mail in post.mail.sent:
@@ -74,10 +74,10 @@ def test_a_mail_says_no_more_than_the_policy_that_matches_lets_it(
 
 def test_a_hint_that_comes_twice_sends_once(world: World, worker: Database, post: Postbag) -> None:
     world.submit()
-    notices = open_notices(worker)
+    notifications = open_notifications(worker)
 
-    post.deliver(worker, notices)
-    again = post.deliver(worker, [*notices, *notices])
+    post.deliver(worker, notifications)
+    again = post.deliver(worker, [*notifications, *notifications])
 
     assert again == []
     assert len(post.mail.sent) == 3
@@ -85,14 +85,14 @@ def test_a_hint_that_comes_twice_sends_once(world: World, worker: Database, post
 
 def test_a_prompt_is_moot_once_the_request_is_settled(world: World, worker: Database, post: Postbag) -> None:
     request = world.submit()
-    prompts = open_notices(worker)
+    prompts = open_notifications(worker)
     world.act("ann", Action.DENY, request.id)
 
     tries = post.deliver(worker, prompts)
 
     assert {one.outcome for one in tries} == {Outcome.MOOT}
     assert post.mail.sent == []
-    assert not worker.schedule.members(NOTICES).keys() & {f"notify:{one}" for one in prompts}
+    assert not worker.schedule.members(NOTIFICATIONS).keys() & {f"notify:{one}" for one in prompts}
 
 
 def test_the_outcome_is_told_though_the_request_has_moved_on(world: World, worker: Database, post: Postbag) -> None:
@@ -100,7 +100,7 @@ def test_the_outcome_is_told_though_the_request_has_moved_on(world: World, worke
     world.act("ann", Action.APPROVE, request.id)
     world.act("erin", Action.COMPLETE, request.id)
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     subjects = {mail.subject.split(":")[0] for mail in post.mail.sent if mail.to_name == "Erin"}
     assert len(subjects) == 2
@@ -113,7 +113,7 @@ def test_somebody_who_was_disabled_is_not_written_to(
     world.submit()
     write(superuser, "UPDATE people SET disabled_at = now() WHERE id = :id", id=world.people["ann"].person_id)
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     assert {mail.to_name for mail in post.mail.sent} == {"Amir", "Abe"}
 
@@ -124,22 +124,25 @@ def test_somebody_who_left_the_tenant_is_not_written_to(
     world.submit()
     write(superuser, "DELETE FROM memberships WHERE person_id = :p", p=world.people["ann"].person_id)
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     assert {mail.to_name for mail in post.mail.sent} == {"Amir", "Abe"}
 
 
-def test_two_senders_with_the_same_notices_send_each_once(
+def test_two_senders_with_the_same_notifications_send_each_once(
     world: World, worker: Database, pool: ThreadPoolExecutor, post: Postbag
 ) -> None:
     for _ in range(20):
         world.submit()
-        notices = open_notices(worker)
+        notifications = open_notifications(worker)
 
-        at_once(pool, *(partial(post.deliver, worker, order) for order in (notices, notices[::-1], notices)))
+        at_once(
+            pool,
+            *(partial(post.deliver, worker, order) for order in (notifications, notifications[::-1], notifications)),
+        )
 
         assert len(post.mail.sent) == len({mail.message_id for mail in post.mail.sent})
-    assert len(post.mail.sent) + len(open_notices(worker)) == 60
+    assert len(post.mail.sent) + len(open_notifications(worker)) == 60
 
 
 def test_nothing_is_locked_and_nobody_else_sends_while_one_sends(
@@ -148,19 +151,19 @@ def test_nothing_is_locked_and_nobody_else_sends_while_one_sends(
     slow, second = Postbag(mail=SlowMail()), Postbag()
     assert isinstance(slow.mail, SlowMail)
     request = world.submit()
-    notices = open_notices(worker)
+    notifications = open_notifications(worker)
 
-    first = pool.submit(slow.deliver, worker, notices[:1])
+    first = pool.submit(slow.deliver, worker, notifications[:1])
     slow.mail.sending.wait(10)
     opened = world.act("ann", Action.APPROVE, request.id)
-    others = second.deliver(worker, notices[:1])
+    others = second.deliver(worker, notifications[:1])
     slow.mail.let_go.set()
 
     assert [one.outcome for one in first.result(10)] == [Outcome.SENT]
     assert opened.version == 2
     assert others == []
     assert second.mail.sent == []
-    assert f"notify:{notices[0]}" not in worker.schedule.members(NOTICES)
+    assert f"notify:{notifications[0]}" not in worker.schedule.members(NOTIFICATIONS)
 
 
 def test_a_hint_that_comes_early_sends_nothing_and_the_next_try_is_not_lost(
@@ -168,39 +171,39 @@ def test_a_hint_that_comes_early_sends_nothing_and_the_next_try_is_not_lost(
 ) -> None:
     world.submit()
     post.mail.refused[address(worker, world, "ann")] = SendFailed("try later")
-    post.deliver(worker, open_notices(worker))
-    (waiting,) = open_notices(worker)
-    worker.schedule.arm(NOTICES, [IndexEntry(str(waiting), "notify", None)])
+    post.deliver(worker, open_notifications(worker))
+    (waiting,) = open_notifications(worker)
+    worker.schedule.arm(NOTIFICATIONS, [IndexEntry(str(waiting), "notify", None)])
 
     early = post.deliver(worker, [waiting])
 
     assert early == []
-    assert_notices_are_held(worker)
+    assert_notifications_are_held(worker)
 
 
 def test_ids_of_nobody_are_dropped_from_the_index(world: World, worker: Database, post: Postbag) -> None:
     world.submit()
     unknown = new_id()
-    worker.schedule.arm(NOTICES, [IndexEntry(str(unknown), "notify", timedelta(0))])
+    worker.schedule.arm(NOTIFICATIONS, [IndexEntry(str(unknown), "notify", timedelta(0))])
 
-    post.deliver(worker, [unknown, *open_notices(worker)])
+    post.deliver(worker, [unknown, *open_notifications(worker)])
 
-    assert worker.schedule.members(NOTICES) == {}
+    assert worker.schedule.members(NOTIFICATIONS) == {}
 
 
-def test_a_notice_that_somebody_holds_is_left_to_them_and_not_lost(
+def test_a_notification_that_somebody_holds_is_left_to_them_and_not_lost(
     world: World, worker: Database, superuser: Engine, post: Postbag
 ) -> None:
     world.submit()
-    held, *_ = notices = open_notices(worker)
+    held, *_ = notifications = open_notifications(worker)
 
     with superuser.connect().execution_options(isolation_level="READ COMMITTED") as holder:
-        holder.execute(text("SELECT FROM notices WHERE id = :id FOR UPDATE"), {"id": held})
-        post.deliver(worker, notices)
+        holder.execute(text("SELECT FROM notifications WHERE id = :id FOR UPDATE"), {"id": held})
+        post.deliver(worker, notifications)
         holder.rollback()
 
     assert len(post.mail.sent) == 2
-    assert worker.schedule.members(NOTICES).keys() == {f"notify:{held}"}
+    assert worker.schedule.members(NOTIFICATIONS).keys() == {f"notify:{held}"}
     assert [one.outcome for one in post.deliver(worker, [held])] == [Outcome.SENT]
 
 
@@ -210,7 +213,7 @@ def test_a_mail_tells_the_time_in_the_readers_own_zone_at_the_moment_it_is_sent(
     world.submit()
     write(superuser, "UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :id", id=world.people["ann"].person_id)
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     for mail in post.mail.sent:
         assert (" JST (" in mail.text) == (" JST (" in mail.html) == (mail.to_name == "Ann")
@@ -224,7 +227,7 @@ def test_a_code_that_somebody_waits_for_goes_before_what_was_promised_earlier(wo
     with world.house.transaction() as session:
         load_account.send_code(session, ann.email)
 
-    (first,) = worker.schedule.claim(NOTICES, most=1).ids["notify"]
+    (first,) = worker.schedule.claim(NOTIFICATIONS, most=1).ids["notify"]
 
-    (row,) = read(worker, "SELECT template FROM notices WHERE id = :id", id=UUID(first))
+    (row,) = read(worker, "SELECT template FROM notifications WHERE id = :id", id=UUID(first))
     assert row.template == "sign_in_code"

@@ -11,12 +11,19 @@ from lockbox.notifications.models import Outcome
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.schedule import NOTICES
+from lockbox.schedule import NOTIFICATIONS
 from tests.builders import ShiftedClock, StoppedClock, World
-from tests.database.postbag import DyingMail, Postbag, address, assert_notices_are_held, notice, open_notices
-from tests.database.scenes import promised_notices, read
+from tests.database.postbag import (
+    DyingMail,
+    Postbag,
+    address,
+    assert_notifications_are_held,
+    notification,
+    open_notifications,
+)
+from tests.database.scenes import promised_notifications, read
 
-MOVES = "SELECT id, body FROM events WHERE action <> 'notice_dead' ORDER BY id"
+MOVES = "SELECT id, body FROM events WHERE action <> 'notification_dead' ORDER BY id"
 PAST_THE_LEASE = LEASE + timedelta(seconds=1)
 
 
@@ -24,12 +31,12 @@ def test_a_failing_address_fails_alone_and_for_good(world: World, worker: Databa
     world.submit()
     post.mail.refused[address(worker, world, "amir")] = SendFailed("no such mailbox", permanent=True)
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
-    query = "SELECT outcome, last_error FROM notices ORDER BY person_id <> :amir"
+    query = "SELECT outcome, last_error FROM notifications ORDER BY person_id <> :amir"
     rows = read(worker, query, amir=world.people["amir"].person_id)
     assert [tuple(row) for row in rows] == [("dead", "no such mailbox"), ("sent", None), ("sent", None)]
-    assert worker.schedule.members(NOTICES) == {}
+    assert worker.schedule.members(NOTIFICATIONS) == {}
 
 
 def test_a_failure_is_tried_again_within_the_time_that_is_left_and_then_is_dead(
@@ -37,7 +44,7 @@ def test_a_failure_is_tried_again_within_the_time_that_is_left_and_then_is_dead(
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, approval_window=60))
     request = world.submit()
-    (first,) = [row.id for row in read(api, "SELECT id FROM notices ORDER BY id LIMIT 1")]
+    (first,) = [row.id for row in read(api, "SELECT id FROM notifications ORDER BY id LIMIT 1")]
     post.mail.refused = {address(api, world, name): SendFailed("try later") for name in ("ann", "amir", "abe")}
     waits, ends = [], request.deadline_at
 
@@ -47,25 +54,25 @@ def test_a_failure_is_tried_again_within_the_time_that_is_left_and_then_is_dead(
             break
         waits.append((attempt.run_at - still.at).total_seconds())
         assert attempt.run_at < ends
-        assert worker.schedule.members(NOTICES) == promised_notices(worker)
+        assert worker.schedule.members(NOTIFICATIONS) == promised_notifications(worker)
         still.at = attempt.run_at
 
     assert attempt.outcome is Outcome.DEAD
     assert ends - still.at <= timedelta(seconds=1)
-    assert notice(worker, first) == ("dead", len(waits) + 1, "try later")
+    assert notification(worker, first) == ("dead", len(waits) + 1, "try later")
     assert 8 <= len(waits) <= 20
     # Jitter takes up to a quarter of each.
     assert 1.5 <= waits[0] <= 2
     assert 3 <= waits[1] <= 4
     assert max(waits) <= 15
-    assert f"notify:{first}" not in worker.schedule.members(NOTICES)
+    assert f"notify:{first}" not in worker.schedule.members(NOTIFICATIONS)
 
 
-def test_a_notice_whose_time_ran_out_keeps_why_its_last_try_failed(
+def test_a_notification_whose_time_ran_out_keeps_why_its_last_try_failed(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     world.submit()
-    (first, *_) = open_notices(sender)
+    (first, *_) = open_notifications(sender)
     post.mail.refused = {address(sender, world, name): SendFailed("try later") for name in ("ann", "amir", "abe")}
     post.deliver(sender, [first])
     later.shift = timedelta(hours=12, seconds=1)
@@ -74,16 +81,16 @@ def test_a_notice_whose_time_ran_out_keeps_why_its_last_try_failed(
 
     assert attempt.outcome is Outcome.DEAD
     error = "not delivered before it stopped mattering; the last try failed: try later"
-    assert notice(sender, first) == ("dead", 2, error)
+    assert notification(sender, first) == ("dead", 2, error)
 
 
-def test_a_notice_that_nobody_sent_in_time_is_dead_and_not_sent(
+def test_a_notification_that_nobody_sent_in_time_is_dead_and_not_sent(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     world.submit()
     later.shift = timedelta(hours=12, seconds=1)
 
-    tries = post.deliver(sender, open_notices(sender))
+    tries = post.deliver(sender, open_notifications(sender))
 
     assert {one.outcome for one in tries} == {Outcome.DEAD}
     assert post.mail.sent == []
@@ -94,19 +101,19 @@ def test_a_sender_that_died_is_followed_by_another_after_its_lease_with_the_same
 ) -> None:
     dying, next_one = Postbag(mail=DyingMail()), Postbag()
     world.submit()
-    notices = open_notices(sender)
+    notifications = open_notifications(sender)
 
     with pytest.raises(SystemExit):
-        dying.deliver(sender, notices[:1])
-    at_once_after = next_one.deliver(sender, notices[:1])
-    assert_notices_are_held(sender)
+        dying.deliver(sender, notifications[:1])
+    at_once_after = next_one.deliver(sender, notifications[:1])
+    assert_notifications_are_held(sender)
     later.shift = PAST_THE_LEASE
-    tries = next_one.deliver(sender, notices[:1])
+    tries = next_one.deliver(sender, notifications[:1])
 
     assert at_once_after == []
     assert [one.outcome for one in tries] == [Outcome.SENT]
     assert [mail.message_id for mail in next_one.mail.sent] == [mail.message_id for mail in dying.mail.sent]
-    assert notice(sender, notices[0]) == ("sent", 2, None)
+    assert notification(sender, notifications[0]) == ("sent", 2, None)
 
 
 @pytest.mark.parametrize("permanent", [True, False])
@@ -122,7 +129,7 @@ def test_failing_mails_and_webhooks_never_change_a_request(
         post.mail.refused[row.email] = SendFailed("down", permanent=permanent)
     before = read(worker, "SELECT * FROM requests"), read(worker, MOVES)
 
-    tries = post.deliver(worker, open_notices(worker))
+    tries = post.deliver(worker, open_notifications(worker))
 
     after = read(worker, "SELECT * FROM requests"), read(worker, MOVES)
     assert {one.outcome for one in tries if one.error} == ({Outcome.DEAD} if permanent else {None})
@@ -137,7 +144,7 @@ def test_an_endpoint_whose_secret_no_key_opens_fails_alone(world: World, worker:
     world.submit()
     began = time.monotonic()
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     assert [hook.url for hook in post.hooks.sent] == ["https://good.example/"]
     assert len(post.mail.sent) == 3

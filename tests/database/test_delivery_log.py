@@ -16,7 +16,7 @@ from lockbox.notifications.senders.protocol import Reply, SendFailed
 from lockbox.notifications.senders.webhook import HttpWebhooks
 from lockbox.requests.policy_rules import Policy
 from tests.builders import ShiftedClock, World, unbound
-from tests.database.postbag import Postbag, address, open_notices
+from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import read, write
 from tests.mailbox import told
 from tests.oidc_issuer import ScriptedAnswer
@@ -24,7 +24,7 @@ from tests.receiver import WebhookReceiver, receiving
 
 TRIES = "SELECT * FROM deliveries ORDER BY id"
 ENDPOINT = "SELECT * FROM endpoints WHERE id = :id"
-HOOKS = "SELECT id FROM notices WHERE endpoint_id IS NOT NULL AND closed_at IS NULL ORDER BY id"
+HOOKS = "SELECT id FROM notifications WHERE endpoint_id IS NOT NULL AND closed_at IS NULL ORDER BY id"
 
 
 @pytest.fixture
@@ -53,10 +53,10 @@ def test_each_try_is_a_row_with_what_was_answered(
         ScriptedAnswer(status=200, body=b"ok"),
     ]
     world.submit()
-    notices = hooks(sender)
+    notifications = hooks(sender)
 
     for _ in range(3):
-        post.deliver(sender, notices)
+        post.deliver(sender, notifications)
         later.shift += timedelta(minutes=1)
 
     rows = read(sender, TRIES)
@@ -65,12 +65,12 @@ def test_each_try_is_a_row_with_what_was_answered(
         (302, "", "status"),
         (200, "ok", None),
     ]
-    assert {(row.notice_id, row.endpoint_id, row.event_type) for row in rows} == {
-        (notices[0], endpoint, "request.submitted")
+    assert {(row.notification_id, row.endpoint_id, row.event_type) for row in rows} == {
+        (notifications[0], endpoint, "request.submitted")
     }
     assert all(0 <= row.took_ms < 5000 for row in rows)
     assert [row.at for row in rows] == sorted(row.at for row in rows)
-    assert {call.headers["webhook-id"] for call in receiver.calls} == {str(notices[0])}
+    assert {call.headers["webhook-id"] for call in receiver.calls} == {str(notifications[0])}
 
 
 def test_a_mail_is_in_the_log_too(world: World, worker: Database, post: Postbag) -> None:
@@ -78,7 +78,7 @@ def test_a_mail_is_in_the_log_too(world: World, worker: Database, post: Postbag)
     post.mail.refused[address(worker, world, "amir")] = refused
     world.submit()
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     rows = [(row.status, row.answer, row.error, row.endpoint_id) for row in read(worker, TRIES)]
     assert sorted(rows, key=str) == [(550, "5.1.1 no such mailbox", "status", None), *[(None, "", None, None)] * 2]
@@ -90,7 +90,7 @@ def test_what_never_left_the_house_is_no_try(
     world.submit()
     later.shift = timedelta(hours=13)
 
-    assert {one.outcome for one in post.deliver(sender, open_notices(sender))} == {Outcome.DEAD}
+    assert {one.outcome for one in post.deliver(sender, open_notifications(sender))} == {Outcome.DEAD}
     assert read(sender, TRIES) == []
 
 
@@ -124,7 +124,7 @@ def test_an_endpoint_that_is_gone_is_disabled_and_its_admins_are_told(
     assert [one.outcome for one in second] == [Outcome.MOOT]
     assert len(receiver.calls) == 1
     assert list(told(worker, "endpoint_disabled").values()) == [{"Tara", "Ann", "Amir", "Abe"}]
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     (mail, *_) = [mail for mail in post.mail.sent if "is called no more" in mail.subject]
     assert "Lockbox (clock) did this" in mail.text
     assert "it answered 410 Gone" in mail.text
@@ -190,11 +190,11 @@ def test_an_endpoint_is_called_again_though_the_approval_window_is_over_by_then(
     post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
     receiver.answers = [ScriptedAnswer(status=503, headers={"Retry-After": "3600"}), ScriptedAnswer(status=204)]
     request = world.submit()
-    notices = hooks(sender)
+    notifications = hooks(sender)
 
-    (first,) = post.deliver(sender, notices)
+    (first,) = post.deliver(sender, notifications)
     later.shift += first.run_at - request.created_at
-    (second,) = post.deliver(sender, notices)
+    (second,) = post.deliver(sender, notifications)
 
     assert first.run_at > request.deadline_at
     assert second.outcome is Outcome.SENT
@@ -301,15 +301,15 @@ def test_a_crash_between_the_call_and_its_record_calls_again_with_the_same_id(
 ) -> None:
     post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
     world.submit()
-    notices = hooks(sender)
+    notifications = hooks(sender)
 
     with monkeypatch.context() as dying:
         dying.setattr(results, "record", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
         with pytest.raises(SystemExit):
-            post.deliver(sender, notices)
+            post.deliver(sender, notifications)
     assert read(sender, TRIES) == []
     later.shift = delivery.LEASE + timedelta(seconds=1)
-    post.deliver(sender, notices)
+    post.deliver(sender, notifications)
 
-    assert [call.headers["webhook-id"] for call in receiver.calls] == [str(notices[0])] * 2
+    assert [call.headers["webhook-id"] for call in receiver.calls] == [str(notifications[0])] * 2
     assert len(read(sender, TRIES)) == 1

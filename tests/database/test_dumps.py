@@ -76,7 +76,7 @@ def test_what_the_owner_dumps_holds_every_row_and_is_restored_whole(
     restored.dispose()
 
 
-@pytest.mark.parametrize("login", ["api", "worker", "notices"])
+@pytest.mark.parametrize("login", ["api", "worker", "notifications"])
 def test_no_server_dumps_a_part_and_takes_it_for_the_whole(
     urls: Urls, world: World, tmp_path: Path, login: str
 ) -> None:

@@ -10,7 +10,7 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.builders import World
-from tests.database.postbag import Postbag, open_notices
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import MAILBOX
 
 OTHER: dict[str, Any] = {"resources": ["mailbox:other@contoso.example"], "case_ref": "CASE-9"}
@@ -25,7 +25,7 @@ def reviewed(api: Database) -> World:
 def _prompts(worker: Database, request: AccessRequest) -> dict[str, str]:
     """Send everything, and return the texts of the prompts about one request by name."""
     post = Postbag()
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     return {
         mail.to_name: mail.text
         for mail in post.mail.sent

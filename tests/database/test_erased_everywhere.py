@@ -24,7 +24,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.builders import HERE, SETTINGS, ShiftedClock, Urls, World
 from tests.database.mentions import mentions
-from tests.database.postbag import Postbag, open_notices
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.refusing import RefusingMail
 from tests.database.scenes import read, write
 from tests.database.tenancy import does, id_of, invites, joins, names_deputy, with_deputies
@@ -80,7 +80,7 @@ def world(api: Database, worker: Database, superuser: Engine, post: Postbag, lat
         _is_refused(made, who)
     _is_looked_for(made)
     post.mailing = RefusingMail()
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     worker.clock = later
     later.shift = timedelta(minutes=3)
     refusals_log.record_finished_minutes(worker)
@@ -196,7 +196,7 @@ def test_their_name_stands_in_what_people_wrote_and_nowhere_else(
     assert before[name] - WRITTEN >= {
         *("people.name", "people.email", "addresses.email", "identities.subject", "tokens.name", "sign_ins.email"),
         *("event_details.name", "event_details.account", "event_details.wanted", "event_details.mailbox"),
-        *("deliveries.answer", "notices.last_error", "refused.personal", "terminals.user_agent"),
+        *("deliveries.answer", "notifications.last_error", "refused.personal", "terminals.user_agent"),
     }
     assert mentions(world.house, name) <= WRITTEN
     other = {ANN: ERIN, ERIN: ANN}[name]

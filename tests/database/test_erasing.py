@@ -25,7 +25,7 @@ from lockbox.requests.policy_rules import Policy
 from tests.builders import SETTINGS, Urls, World
 from tests.database.furnished import furnish
 from tests.database.mentions import mentions
-from tests.database.postbag import Postbag, open_notices
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.refusing import RefusingMail
 from tests.database.scenes import read, write
 from tests.database.tenancy import does, id_of, invites, names_deputy, with_deputies
@@ -222,12 +222,12 @@ def test_what_a_relay_answered_names_their_address_no_longer(
     emails = {who: read(world.house, EMAIL, id=id_of(world, who))[0].email for who in ("ann", "amir")}
     world.fresh()
     post.mailing = RefusingMail()
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     before = mentions(world.house, emails["amir"])
 
     erase(urls, id_of(world, "ann"))
 
-    assert before == {"people.email", "deliveries.answer", "notices.last_error"}
+    assert before == {"people.email", "deliveries.answer", "notifications.last_error"}
     assert mentions(world.house, emails["ann"]) == set()
     assert mentions(world.house, emails["amir"]) == before
 

@@ -17,10 +17,10 @@ from lockbox.monitoring.metrics import KEPT_SECONDS, MetricsExporter, MetricSnap
 from lockbox.reconcile import reconcile
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
-from lockbox.schedule import CLOCK, NOTICES, IndexEntry, Schedule
+from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, Schedule
 from lockbox.sql import LAG_BUCKETS
 from tests.builders import Urls, World, unbound
-from tests.database.postbag import Postbag, open_notices
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import many, set_back, within, write
 from tests.logs import sealed
 
@@ -110,17 +110,17 @@ def test_tries_are_counted_by_channel_and_how_they_ended(
 ) -> None:
     post.endpoint(world, "https://contoso.example/hook", tenant_id=world.tenant.id)
     world.fresh()
-    count = len(open_notices(worker))
-    assert shown(read(api))["oldest_unsent_notice_age_seconds", ("mail",)] >= 0
+    count = len(open_notifications(worker))
+    assert shown(read(api))["oldest_unsent_notification_age_seconds", ("mail",)] >= 0
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     found = shown(read(api))
     sent = {labels: n for (name, labels), n in found.items() if name == "notify_attempts_total"}
     assert sent["webhook", "sent"] == 1
     assert sum(sent.values()) == count
     assert found["deadletters", ("mail",)] == found["deadletters", ("webhook",)] == 0
-    assert found["oldest_unsent_notice_age_seconds", ("mail",)] == 0
+    assert found["oldest_unsent_notification_age_seconds", ("mail",)] == 0
 
 
 def test_what_is_not_sealed_is_counted_and_ages(world: World, api: Database, worker: Database) -> None:
@@ -144,15 +144,15 @@ def test_a_whole_schedule_does_not_drift_and_a_broken_one_says_in_which_directio
     redis.flushall()
     list(reconcile(Database(unbound(api), api.schedule), None))
     drift = {labels: n for (name, labels), n in shown(read(api)).items() if name == "index_drift"}
-    assert drift == {(way, index): 0 for index in ("clock", "notices") for way in ("missing", "extra")}
+    assert drift == {(way, index): 0 for index in ("clock", "notifications") for way in ("missing", "extra")}
 
     stranger = "00000000-0000-7000-8000-000000000001"
     api.schedule.arm(CLOCK, [IndexEntry(stranger, "expire", timedelta(minutes=5))])
-    held = redis.zrange(NOTICES.keys[0], 0, 0)
-    redis.zrem(NOTICES.keys[0], *held)
+    held = redis.zrange(NOTIFICATIONS.keys[0], 0, 0)
+    redis.zrem(NOTIFICATIONS.keys[0], *held)
 
     drift = {labels: n for (name, labels), n in shown(read(api)).items() if name == "index_drift"}
-    assert (drift["extra", "clock"], drift["missing", "notices"]) == (1, 1)
+    assert (drift["extra", "clock"], drift["missing", "notifications"]) == (1, 1)
 
 
 def test_hints_that_nobody_acknowledged_are_counted_and_age(api: Database, redis: "Redis") -> None:
@@ -186,8 +186,11 @@ def test_heartbeats_age_and_say_how_far_a_clock_is_off(api: Database, worker: Da
 def test_a_process_beats_again_in_its_own_row_and_who_was_silent_for_long_is_forgotten(worker: Database) -> None:
     heart = HeartbeatSender("core@here")
     heart.beat(worker, ProcessPart.CORE)
-    HeartbeatSender("notices@gone").beat(worker, ProcessPart.NOTICES)
-    write(unbound(worker), "UPDATE heartbeats SET beat_at = beat_at - interval '61 minutes' WHERE role = 'notices'")
+    HeartbeatSender("notifications@gone").beat(worker, ProcessPart.NOTIFICATIONS)
+    write(
+        unbound(worker),
+        "UPDATE heartbeats SET beat_at = beat_at - interval '61 minutes' WHERE role = 'notifications'",
+    )
 
     heart.beat(worker, ProcessPart.CORE)
 
@@ -244,7 +247,7 @@ def test_whoever_asks_within_five_seconds_gets_the_same(world: World, api: Datab
 
 def test_no_figure_names_anybody(world: World, api: Database, worker: Database, post: Postbag) -> None:
     many(world, 2)
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     sealed(worker)
     HeartbeatSender("core@secret-host").beat(worker, ProcessPart.CORE)
 
@@ -264,4 +267,4 @@ def test_figures_are_read_by_indexes(api: Database) -> None:
         plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {body}").scalars())
 
     walked = set(re.findall(r"Seq Scan on (\w+)", plan))
-    assert walked & {"requests", "notices", "unsealed", "events", "seals"} == set()
+    assert walked & {"requests", "notifications", "unsealed", "events", "seals"} == set()

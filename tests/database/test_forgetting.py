@@ -10,13 +10,14 @@ from lockbox.database import Database
 from lockbox.reconcile import reconcile
 from lockbox.requests.lifecycle import Action
 from tests.builders import World
-from tests.database.postbag import Postbag, open_notices
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import read, write
 
 AGED = "UPDATE deliveries SET at = now() - CAST(:age AS interval) WHERE id = :id"
 FILL = """
-INSERT INTO deliveries (id, notice_id, event_type, at, took_ms, answer)
-SELECT uuidv7(), (SELECT id FROM notices LIMIT 1), 'request.submitted', now() - CAST(:age AS interval) - :step * n,
+INSERT INTO deliveries (id, notification_id, event_type, at, took_ms, answer)
+SELECT uuidv7(), (SELECT id FROM notifications LIMIT 1), 'request.submitted', now() - CAST(:age AS interval) - :step
+* n,
     1, ''
 FROM generate_series(1, :number) n
 """
@@ -37,7 +38,7 @@ def fill(superuser: Engine, number: int, age: str) -> None:
 def told(world: World, worker: Database, post: Postbag) -> World:
     """A world in which three mails were sent."""
     world.submit()
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     return world
 
 
@@ -53,7 +54,7 @@ def test_tries_are_forgotten_after_ninety_days_or_as_many_as_are_said(
     list(reconcile(worker, None, deliveries_kept=timedelta(days=7)))
 
     assert (after_ninety, left(worker)) == (2, 1)
-    assert len(read(worker, "SELECT FROM notices WHERE outcome = 'sent'")) == 3
+    assert len(read(worker, "SELECT FROM notifications WHERE outcome = 'sent'")) == 3
     assert len(read(worker, "SELECT FROM events WHERE seq IS NOT NULL")) == 1
     assert told.act("ann", Action.APPROVE, read(worker, "SELECT id FROM requests")[0].id).state == "active"
 

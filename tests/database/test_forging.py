@@ -53,11 +53,13 @@ TELL = telling(
 )
 ADD_DETAIL = "INSERT INTO event_details (event_id, field, salt, value) VALUES (:event, 'remark', '', 'forged')"
 NOTIFY = """
-INSERT INTO notices (id, tenant_id, request_id, event_id, person_id, channel, template, run_at, until_at, attempts)
+INSERT INTO notifications (id, tenant_id, request_id, event_id, person_id, channel, template, run_at, until_at,
+attempts)
 VALUES (uuidv7(), :tenant, :request, :event, :person, 'mail', 'active', now(), now() + interval '1 day', 0)
 """
 CALL = """
-INSERT INTO notices (id, tenant_id, request_id, event_id, endpoint_id, channel, template, run_at, until_at, attempts)
+INSERT INTO notifications (id, tenant_id, request_id, event_id, endpoint_id, channel, template, run_at, until_at,
+attempts)
 VALUES (uuidv7(), :tenant, :request, NULL, :endpoint, 'webhook', 'member_added', now(), now() + interval '1 day', 0)
 """
 FOUND = """
@@ -82,7 +84,7 @@ SELECT is_decided(jsonb_populate_record(NULL::requests, jsonb_build_object('id',
 SEES = {
     "requests": "SELECT FROM requests WHERE id = :id",
     "events": "SELECT FROM events WHERE request_id = :id",
-    "notices": "SELECT FROM notices WHERE request_id = :id",
+    "notifications": "SELECT FROM notifications WHERE request_id = :id",
 }
 APPROVALS = "SELECT FROM decisions WHERE request_id = :id AND verdict = 'approve'"
 EVENTS = "SELECT FROM events WHERE request_id = :id"
@@ -293,7 +295,7 @@ def test_nobody_writes_an_event_in_the_name_of_another(world: World) -> None:
     assert not read(world.house, "SELECT FROM events WHERE actor_id = :ann AND action = 'deny'", ann=ann)
 
 
-def test_without_a_context_nobody_writes_an_event_or_a_notice_about_a_request(world: World) -> None:
+def test_without_a_context_nobody_writes_an_event_or_a_notification_about_a_request(world: World) -> None:
     request_id, ann = _request(world, "active"), world.people["ann"].person_id
     told = {"tenant": None, "request": request_id, "actor": ann, "person": ann, "event": new_id()}
 
@@ -313,17 +315,17 @@ def test_nothing_is_added_to_an_event_once_it_stands(world: World) -> None:
     assert not read(world.house, "SELECT FROM event_details WHERE field = 'remark'")
 
 
-def test_no_notice_tells_a_stranger_of_a_request(world: World) -> None:
+def test_no_notification_tells_a_stranger_of_a_request(world: World) -> None:
     request_id, stranger = _request(world, "active"), _stranger(world)
     values = {"request": request_id, "event": _event(world, request_id), "person": stranger.person_id}
 
     for tenant_id in (None, *stranger.tenants()):
         _vain(world, stranger, NOTIFY, tenant=tenant_id, **values)
 
-    assert not read(world.house, "SELECT FROM notices WHERE person_id = :id", id=stranger.person_id)
+    assert not read(world.house, "SELECT FROM notifications WHERE person_id = :id", id=stranger.person_id)
 
 
-def test_no_notice_tells_a_stranger_of_what_was_done_at_a_tenant_or_calls_its_endpoint(world: World) -> None:
+def test_no_notification_tells_a_stranger_of_what_was_done_at_a_tenant_or_calls_its_endpoint(world: World) -> None:
     stranger = _stranger(world)
     here = {"tenant": next(iter(stranger.tenants())), "request": None}
     (told,) = read(

@@ -66,7 +66,7 @@ def test_a_hint_that_comes_twice_does_its_work_once(world: World, late: Database
 
     assert moved == [1, 0]
     assert trail(late, request.id) == TIMED_OUT
-    assert read(late, "SELECT count(*) AS n FROM notices WHERE template = 'timed_out'")[0].n == 4
+    assert read(late, "SELECT count(*) AS n FROM notifications WHERE template = 'timed_out'")[0].n == 4
 
 
 def test_an_id_that_stands_twice_in_a_hint_does_its_work_once(world: World, late: Database) -> None:
@@ -148,7 +148,7 @@ def test_a_hint_of_nothing_does_nothing(late: Database) -> None:
     assert timers.run(late, []) == 0
 
 
-def test_five_hundred_at_once_all_move_with_their_events_and_notices(world: World, late: Database) -> None:
+def test_five_hundred_at_once_all_move_with_their_events_and_notifications(world: World, late: Database) -> None:
     requests = many(world, 500)
 
     moved = timers.run(late, requests)
@@ -156,7 +156,7 @@ def test_five_hundred_at_once_all_move_with_their_events_and_notices(world: Worl
     assert moved == 500
     assert read(late, "SELECT DISTINCT state FROM requests")[0].state == "timed_out"
     assert read(late, "SELECT count(*) AS n FROM events WHERE action = 'time_out'")[0].n == 500
-    assert read(late, "SELECT count(*) AS n FROM notices WHERE template = 'timed_out'")[0].n == 500 * 4
+    assert read(late, "SELECT count(*) AS n FROM notifications WHERE template = 'timed_out'")[0].n == 500 * 4
     assert late.schedule.members(CLOCK) == {}
     assert_trails_are_whole(late)
 
@@ -220,7 +220,7 @@ def test_one_bad_row_never_holds_the_others(world: World, late: Database, superu
     assert moved == 39
     assert state_of(late, bad) == "pending"
     assert len(trail(late, bad)) == 1
-    assert not read(late, "SELECT FROM notices WHERE request_id = :id AND template = 'timed_out'", id=bad)
+    assert not read(late, "SELECT FROM notifications WHERE request_id = :id AND template = 'timed_out'", id=bad)
     write(superuser, "DROP TRIGGER bad_row ON requests")
     assert timers.run(late, requests) == 1
     assert_trails_are_whole(late)

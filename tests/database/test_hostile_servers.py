@@ -16,7 +16,7 @@ from lockbox.notifications import delivery, results
 from lockbox.notifications.senders.smtp import SmtpMail
 from lockbox.notifications.senders.webhook import HttpWebhooks
 from tests.builders import ShiftedClock, World, as_sender
-from tests.database.postbag import SENDER, Postbag, address, assert_notices_are_held, open_notices
+from tests.database.postbag import SENDER, Postbag, address, assert_notifications_are_held, open_notifications
 from tests.database.scenes import read
 from tests.mail_relay import MailRelay, relaying
 from tests.oidc_issuer import ScriptedAnswer
@@ -26,7 +26,7 @@ from tests.unit.test_fetching import certified
 QUICKLY = 0.4
 PATIENTLY = 10.0
 TRIES = "SELECT * FROM deliveries ORDER BY id"
-NOTICES = "SELECT * FROM notices WHERE endpoint_id IS NOT NULL = :hooks ORDER BY id"
+NOTIFICATIONS = "SELECT * FROM notifications WHERE endpoint_id IS NOT NULL = :hooks ORDER BY id"
 MINUTES = timedelta(minutes=20)
 
 
@@ -62,12 +62,12 @@ def test_a_mail_that_a_bad_relay_did_not_take_is_in_the_log_and_sent_once_the_re
     *, scheme: str, error: str, status: int | None, said: str,
 ) -> None:  # fmt: skip
     world.submit()
-    prompts = open_notices(sender)
+    prompts = open_notifications(sender)
 
     with serving() as bad:
         tries = mailing(bad, scheme).deliver(sender, prompts)
-    assert_notices_are_held(sender)
-    logged, rows = read(sender, TRIES), read(sender, NOTICES, hooks=False)
+    assert_notifications_are_held(sender)
+    logged, rows = read(sender, TRIES), read(sender, NOTIFICATIONS, hooks=False)
     later.shift += MINUTES
     with relaying() as good:
         mailing(good, seconds=PATIENTLY).deliver(sender, prompts)
@@ -79,7 +79,7 @@ def test_a_mail_that_a_bad_relay_did_not_take_is_in_the_log_and_sent_once_the_re
     assert sorted(good.message_ids) == [f"<{one}@lockbox.vendor.example>" for one in prompts]
     if bad.taken:
         assert sorted(bad.message_ids) == sorted(good.message_ids)
-    assert open_notices(sender) == []
+    assert open_notifications(sender) == []
 
 
 @pytest.mark.parametrize("scheme", ["smtps", "smtp+starttls"])
@@ -93,11 +93,11 @@ def test_a_relay_whose_certificate_is_no_good_gets_nothing_and_the_log_says_why(
 
     with relaying(tls=serving, tls_at_once=scheme == "smtps") as relay:
         mail = SmtpMail(f"{scheme}://localhost:{relay.port}", sender=SENDER, ca_file=trusted)
-        Postbag(mailing=mail).deliver(worker, open_notices(worker))
+        Postbag(mailing=mail).deliver(worker, open_notifications(worker))
 
     assert relay.taken == []
     assert {row.error for row in read(worker, TRIES)} == {"certificate"}
-    assert len(open_notices(worker)) == 3
+    assert len(open_notifications(worker)) == 3
 
 
 def test_one_recipient_is_refused_for_good_one_for_now_and_the_others_get_their_mail(
@@ -107,11 +107,9 @@ def test_one_recipient_is_refused_for_good_one_for_now_and_the_others_get_their_
     ann, amir = (address(worker, world, name) for name in ("ann", "amir"))
 
     with relaying(answers={ann: "550 5.1.1 unknown", amir: "451 4.7.1 greylisted"}) as relay:
-        mailing(relay).deliver(worker, open_notices(worker))
+        mailing(relay).deliver(worker, open_notifications(worker))
 
-    query = (
-        "SELECT n.outcome, n.last_error, d.status, d.answer FROM notices n JOIN deliveries d ON d.notice_id = n.id"
-    )
+    query = "SELECT outcome, last_error, status, answer FROM notifications n, deliveries WHERE notification_id = n.id"
     rows = {row.status: row for row in read(worker, query)}
     assert (rows[550].outcome, rows[550].answer) == ("dead", "5.1.1 unknown")
     assert (rows[451].outcome, rows[451].answer) == (None, "4.7.1 greylisted")
@@ -121,7 +119,7 @@ def test_one_recipient_is_refused_for_good_one_for_now_and_the_others_get_their_
 
 def test_a_relay_that_hangs_up_after_it_said_yes_is_sent_nothing_twice(world: World, worker: Database) -> None:
     world.submit()
-    prompts = open_notices(worker)
+    prompts = open_notifications(worker)
 
     with relaying(cuts="after") as relay:
         mailing(relay).deliver(worker, prompts)
@@ -134,7 +132,7 @@ def test_a_crash_between_a_mail_and_its_record_mails_again_with_the_same_message
     world: World, sender: Database, later: ShiftedClock, *, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.submit()
-    prompts = open_notices(sender)
+    prompts = open_notifications(sender)
 
     with relaying() as relay:
         with monkeypatch.context() as dying:
@@ -147,7 +145,7 @@ def test_a_crash_between_a_mail_and_its_record_mails_again_with_the_same_message
 
     assert sorted(relay.message_ids) == sorted(f"<{one}@lockbox.vendor.example>" for one in prompts * 2)
     assert len(read(sender, TRIES)) == 3
-    assert open_notices(sender) == []
+    assert open_notifications(sender) == []
 
 
 GIGABYTE = 1 << 30
@@ -181,11 +179,11 @@ def test_whatever_an_endpoint_answers_is_in_the_log_and_nothing_is_lost(
         receiver.answers = [answer, ScriptedAnswer(status=204)]
         post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
         world.submit()
-        notices = open_notices(sender)
-        post.deliver(sender, notices)
-        first, (row,) = read(sender, TRIES), read(sender, NOTICES, hooks=True)
+        notifications = open_notifications(sender)
+        post.deliver(sender, notifications)
+        first, (row,) = read(sender, TRIES), read(sender, NOTIFICATIONS, hooks=True)
         later.shift += MINUTES
-        post.deliver(sender, notices)
+        post.deliver(sender, notifications)
 
     (logged,) = [one for one in first if one.endpoint_id]
     assert (row.outcome, row.attempts) == (outcome, 1)
@@ -193,7 +191,7 @@ def test_whatever_an_endpoint_answers_is_in_the_log_and_nothing_is_lost(
     assert len(logged.answer) <= 1024
     assert psutil.Process().memory_info().rss - memory < 50 << 20
     assert len(receiver.calls) == (1 if outcome else 2)
-    (row,) = read(sender, NOTICES, hooks=True)
+    (row,) = read(sender, NOTIFICATIONS, hooks=True)
     assert row.outcome == (outcome or "sent")
     assert len(post.mail.sent) == 3
 
@@ -209,7 +207,7 @@ def test_an_endpoint_whose_certificate_is_no_good_is_called_in_vain(
         post = Postbag(calling=hooks)
         post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
         world.submit()
-        tries = post.deliver(worker, open_notices(worker))
+        tries = post.deliver(worker, open_notifications(worker))
 
     assert receiver.calls == []
     assert [one.error for one in read(worker, TRIES) if one.endpoint_id] == ["certificate"]
@@ -225,7 +223,7 @@ def test_a_resolver_that_turns_to_an_inner_address_leads_nowhere_and_the_log_say
         post.endpoint(world, receiver.url.replace("127.0.0.1", "hooks.example"), tenant_id=world.tenant.id)
         world.submit()
         world.submit()
-        first, second = [row.id for row in read(sender, NOTICES, hooks=True)]
+        first, second = [row.id for row in read(sender, NOTIFICATIONS, hooks=True)]
         with monkeypatch.context() as resolving:
             asked = _resolve(resolving, "127.0.0.1", "169.254.169.254", "127.0.0.1")
             for one in (first, second):

@@ -20,7 +20,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
 from tests.builders import ShiftedClock, World, setting
-from tests.database.postbag import Postbag, open_notices
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import many, read, set_back, write
 from tests.database.test_exports import freely
 from tests.database.test_signed_decisions import BY_A_RULE, past_all_triggers
@@ -28,7 +28,7 @@ from tests.logs import sealed
 from tests.signing import approve, enrol
 
 HOOK = "https://vendor.example/alarms"
-LARGE = {"requests", "events", "decisions", "seals", "notices", "unsealed", "people", "memberships"}
+LARGE = {"requests", "events", "decisions", "seals", "notifications", "unsealed", "people", "memberships"}
 
 BREAKS: dict[str, tuple[str, str]] = {
     "UPDATE requests SET state = 'active', opened_at = now(), deadline_at = now() + interval '1 hour', "
@@ -197,14 +197,14 @@ def test_what_is_broken_behind_the_triggers_back_is_found(
 def test_it_is_an_event_of_the_vendors_a_mail_to_operators_and_a_call_of_the_vendors_webhooks(
     lived: World, worker: Database, superuser: Engine, post: Postbag, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     post.endpoint(lived, HOOK, tenant_id=None, event_types=["request.approved"])
     post.endpoint(lived, "https://contoso.example/hook", tenant_id=lived.tenant.id)
     post.mail.sent.clear()
     freely(superuser, "DELETE FROM decisions WHERE verdict = 'approve'")
 
     said = raised(worker)
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     broken = {str(one.id) for one in said}
     (event,) = read(worker, "SELECT tenant_id, body FROM events WHERE action = 'invariant_broken'")

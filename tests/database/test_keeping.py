@@ -135,17 +135,17 @@ def test_a_request_that_is_open_or_was_open_lately_ends_what_goes(
     assert [left(world, one) for one in (gone, waiting.id, behind)] == [0, 1, 2]
 
 
-def test_notices_go_with_what_they_told_of_and_the_request_can_still_be_looked_at(
+def test_notifications_go_with_what_they_told_of_and_the_request_can_still_be_looked_at(
     world: World, worker: Database, urls: Urls, superuser: Engine, post: Postbag
 ) -> None:
     request_id = denied(world, superuser)
-    post.deliver(worker, [row.id for row in read(worker, "SELECT id FROM notices WHERE closed_at IS NULL")])
+    post.deliver(worker, [row.id for row in read(worker, "SELECT id FROM notifications WHERE closed_at IS NULL")])
     as_long_ago(superuser, "UPDATE events SET at = at - interval '100 days'")
     sealed(worker)
 
     retain(urls)
 
-    assert read(worker, "SELECT FROM notices") == []
+    assert read(worker, "SELECT FROM notifications") == []
     with world.house.transaction() as session:
         entry = queries.find(session, world.people["aude"], request_id)
     assert entry.request.state == "denied"

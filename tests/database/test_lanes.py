@@ -22,17 +22,24 @@ from lockbox.notifications.senders.webhook import HttpWebhooks
 from lockbox.notifications.sending_pool import SendingPool, domain_of
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.schedule import NOTICES
+from lockbox.schedule import NOTIFICATIONS
 from tests.builders import ShiftedClock, World, as_sender, unbound
-from tests.database.postbag import SENDER, Postbag, SlowMail, address, assert_notices_are_held, open_notices
+from tests.database.postbag import (
+    SENDER,
+    Postbag,
+    SlowMail,
+    address,
+    assert_notifications_are_held,
+    open_notifications,
+)
 from tests.database.scenes import at_once, many, read, within, write
 from tests.mail_relay import MailRelay, relaying
 from tests.receiver import receiving
 
 SOON = 8.0
-HOOKS = "SELECT * FROM notices WHERE endpoint_id IS NOT NULL ORDER BY id"
+HOOKS = "SELECT * FROM notifications WHERE endpoint_id IS NOT NULL ORDER BY id"
 LOGGED = "SELECT count(*) AS n FROM deliveries"
-TRIED = "SELECT coalesce(sum(attempts), 0) AS n FROM notices"
+TRIED = "SELECT coalesce(sum(attempts), 0) AS n FROM notifications"
 
 
 class PoolClock:
@@ -90,7 +97,7 @@ def shut(world: World, house: Database, senders: Senders) -> None:
     ] * 3
 
 
-def test_an_endpoint_and_a_mail_domain_that_hang_delay_no_other_notice(world: World, worker: Database) -> None:
+def test_an_endpoint_and_a_mail_domain_that_hang_delay_no_other_notification(world: World, worker: Database) -> None:
     write(
         unbound(worker),
         "UPDATE people SET email = 'ann@hangs.example' WHERE id = :id",
@@ -103,15 +110,15 @@ def test_an_endpoint_and_a_mail_domain_that_hang_delay_no_other_notice(world: Wo
         many(world, FIRST_LOAD // 2)
         began = time.monotonic()
 
-        futures = delivery.dispatch(as_sender(worker), open_notices(worker), post.senders)
+        futures = delivery.dispatch(as_sender(worker), open_notifications(worker), post.senders)
 
         assert time.monotonic() - began < SOON
-        assert within(SOON, lambda: len(open_notices(worker)) == 16)
+        assert within(SOON, lambda: len(open_notifications(worker)) == 16)
         assert (len(receiver.calls), len(relay.taken)) == (8, 16)
     results = ended(futures)
     assert {one.outcome for one in results if one} == {Outcome.SENT, None}
     assert number(worker, TRIED) == number(worker, LOGGED)
-    assert_notices_are_held(worker)
+    assert_notifications_are_held(worker)
 
 
 def test_a_relay_that_greets_slowly_delays_no_webhook_and_mails_flow_side_by_side(
@@ -123,7 +130,7 @@ def test_a_relay_that_greets_slowly_delays_no_webhook_and_mails_flow_side_by_sid
         many(world, 4)
         began = time.monotonic()
 
-        futures = delivery.dispatch(as_sender(worker), open_notices(worker), post.senders)
+        futures = delivery.dispatch(as_sender(worker), open_notifications(worker), post.senders)
 
         assert within(1.2, lambda: len(receiver.calls) == 4)
         results = ended(futures)
@@ -150,7 +157,7 @@ def test_a_shut_lane_costs_no_try_and_no_line_in_the_log_and_loses_nothing(
     assert (row.attempts, row.closed_at, row.last_error) == (0, None, None)
     assert FIRST_SHUT - 1 < waits < FIRST_SHUT * 1.3
     assert number(sender, LOGGED) == logged
-    assert_notices_are_held(sender)
+    assert_notifications_are_held(sender)
 
     clock.now += FIRST_SHUT
     later.shift += timedelta(seconds=10)
@@ -171,10 +178,10 @@ def test_what_was_let_in_and_given_back_keeps_its_attempt(world: World, worker: 
 
     tried = [one for one in results if one]
     assert MOST_SILENCES <= len(tried) <= 8
-    assert number(worker, "SELECT sum(attempts) AS n FROM notices WHERE channel = 'webhook'") == len(tried)
+    assert number(worker, "SELECT sum(attempts) AS n FROM notifications WHERE channel = 'webhook'") == len(tried)
     assert number(worker, LOGGED) == len(tried)
     assert all(row.closed_at is None for row in read(worker, HOOKS))
-    assert_notices_are_held(worker)
+    assert_notifications_are_held(worker)
 
 
 def test_a_full_lane_puts_the_rest_off_and_all_of_it_arrives_in_the_end(world: World, worker: Database) -> None:
@@ -182,17 +189,18 @@ def test_a_full_lane_puts_the_rest_off_and_all_of_it_arrives_in_the_end(world: W
     with receiving() as receiver:
         post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
         many(world, FIRST_LOAD + 14)
-        notices, senders = hooks(worker), post.senders
+        notifications, senders = hooks(worker), post.senders
 
-        first = ended(delivery.dispatch(as_sender(worker), notices, senders))
+        first = ended(delivery.dispatch(as_sender(worker), notifications, senders))
         assert len(first) == FIRST_LOAD
-        assert_notices_are_held(worker)
+        assert_notifications_are_held(worker)
         assert within(
-            10, lambda: ended(delivery.dispatch(as_sender(worker), notices, senders)) == [] and not hooks(worker)
+            10,
+            lambda: ended(delivery.dispatch(as_sender(worker), notifications, senders)) == [] and not hooks(worker),
         )
 
-    assert {call.headers["webhook-id"] for call in receiver.calls} == {str(one) for one in notices}
-    assert len(receiver.calls) == len(notices)
+    assert {call.headers["webhook-id"] for call in receiver.calls} == {str(one) for one in notifications}
+    assert len(receiver.calls) == len(notifications)
     assert {row.attempts for row in read(worker, HOOKS)} == {1}
 
 
@@ -214,15 +222,15 @@ def test_a_call_whose_lane_is_shut_until_after_its_end_is_dead_and_says_so(
 
     later.shift = row.until_at - fresh.created_at - timedelta(seconds=3)
     assert delivery.deliver(as_sender(sender), [row.id], senders) == []
-    (put_off,) = read(sender, "SELECT * FROM notices WHERE id = :id", id=row.id)
+    (put_off,) = read(sender, "SELECT * FROM notifications WHERE id = :id", id=row.id)
     later.shift = put_off.run_at - fresh.created_at
     (one,) = delivery.deliver(as_sender(sender), [row.id], senders)
 
     assert put_off.run_at == row.until_at - timedelta(seconds=1)
     assert one.outcome is Outcome.DEAD
     assert "does not answer" in (one.error or "")
-    assert not read(sender, "SELECT FROM deliveries WHERE notice_id = :id", id=row.id)
-    assert f"notify:{row.id}" not in sender.schedule.members(NOTICES)
+    assert not read(sender, "SELECT FROM deliveries WHERE notification_id = :id", id=row.id)
+    assert f"notify:{row.id}" not in sender.schedule.members(NOTIFICATIONS)
 
 
 def test_a_prompt_in_a_shut_lane_that_is_answered_meanwhile_is_moot_and_not_dead(
@@ -233,9 +241,9 @@ def test_a_prompt_in_a_shut_lane_that_is_answered_meanwhile_is_moot_and_not_dead
     silent = SendFailed("no answer", kind="time")
     post.mail.refused = {address(sender, short, name): silent for name in ("ann", "amir", "abe")}
     short.submit()
-    post.deliver(sender, open_notices(sender))
+    post.deliver(sender, open_notifications(sender))
     fresh = short.submit()
-    (row, *_) = read(sender, "SELECT * FROM notices WHERE request_id = :id ORDER BY id", id=fresh.id)
+    (row, *_) = read(sender, "SELECT * FROM notifications WHERE request_id = :id ORDER BY id", id=fresh.id)
     short.act("ann", Action.DENY, fresh.id)
 
     later.shift = row.until_at - fresh.created_at - timedelta(milliseconds=900)
@@ -245,7 +253,7 @@ def test_a_prompt_in_a_shut_lane_that_is_answered_meanwhile_is_moot_and_not_dead
     assert one.outcome is Outcome.MOOT
 
 
-def test_two_workers_whose_lanes_know_nothing_of_each_other_send_each_notice_once(
+def test_two_workers_whose_lanes_know_nothing_of_each_other_send_each_notification_once(
     world: World, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     with receiving() as receiver, black_hole() as hole:
@@ -254,23 +262,25 @@ def test_two_workers_whose_lanes_know_nothing_of_each_other_send_each_notice_onc
         for url in (hole, receiver.url):
             first.endpoint(world, url, tenant_id=world.tenant.id)
         many(world, 12)
-        notices = open_notices(worker)
+        notifications = open_notifications(worker)
 
         at_once(
             pool,
-            *(lambda post=post: post.deliver(worker, notices) for post in (first, second)),
+            *(lambda post=post: post.deliver(worker, notifications) for post in (first, second)),
         )
 
         mails = [mail.message_id for mail in first.mail.sent + second.mail.sent]
         assert len(mails) == len(set(mails))
-        assert within(10, lambda: [post.deliver(worker, notices) for post in (first, second)] and _only_hole(worker))
+        assert within(
+            10, lambda: [post.deliver(worker, notifications) for post in (first, second)] and _only_hole(worker)
+        )
     called = [call.headers["webhook-id"] for call in receiver.calls]
     assert len(called) == len(set(called)) == 12
     assert number(worker, TRIED) == number(worker, LOGGED)
 
 
 def _only_hole(house: Database) -> bool:
-    return len(open_notices(house)) == 12
+    return len(open_notifications(house)) == 12
 
 
 def test_a_worker_that_stops_gives_back_what_waits_and_the_next_sends_it_at_once(
@@ -279,21 +289,21 @@ def test_a_worker_that_stops_gives_back_what_waits_and_the_next_sends_it_at_once
     slow, following = Postbag(mail=SlowMail(), lanes=SendingPool()), Postbag()
     assert isinstance(slow.mail, SlowMail)
     many(world, 3)
-    notices, senders = open_notices(worker), slow.senders
-    futures = delivery.dispatch(as_sender(worker), notices, senders)
+    notifications, senders = open_notifications(worker), slow.senders
+    futures = delivery.dispatch(as_sender(worker), notifications, senders)
     assert slow.mail.sending.wait(10)
 
     assert not senders.lanes.stop(0.05)
     given_back = [one for one in futures if one.done()]
-    sent = following.deliver(worker, notices)
+    sent = following.deliver(worker, notifications)
     slow.mail.let_go.set()
 
     assert len(given_back) == len(sent) >= 9 - 4
     assert senders.lanes.stop(10)
     assert len(slow.mail.sent) == 9 - len(sent)
-    assert open_notices(worker) == []
-    assert {row.attempts for row in read(worker, "SELECT attempts FROM notices")} == {1}
-    assert delivery.dispatch(as_sender(worker), notices, senders) == []
+    assert open_notifications(worker) == []
+    assert {row.attempts for row in read(worker, "SELECT attempts FROM notifications")} == {1}
+    assert delivery.dispatch(as_sender(worker), notifications, senders) == []
 
 
 @pytest.mark.usefixtures("alone")
@@ -301,14 +311,14 @@ def test_a_claim_that_could_not_be_committed_leaves_no_place_taken(world: World,
     post = Postbag()
     senders = post.senders
     world.submit()
-    notices = open_notices(worker)
+    notifications = open_notifications(worker)
     rule = "CHECK (attempts = 0) NOT VALID"
-    write(unbound(worker), f"ALTER TABLE notices ADD CONSTRAINT nobody_claims {rule}")
+    write(unbound(worker), f"ALTER TABLE notifications ADD CONSTRAINT nobody_claims {rule}")
     try:
         for _ in range(FIRST_LOAD):
             with pytest.raises(Exception, match="nobody_claims"):
-                delivery.dispatch(as_sender(worker), notices, senders)
+                delivery.dispatch(as_sender(worker), notifications, senders)
     finally:
-        write(unbound(worker), "ALTER TABLE notices DROP CONSTRAINT nobody_claims")
+        write(unbound(worker), "ALTER TABLE notifications DROP CONSTRAINT nobody_claims")
 
-    assert len(delivery.deliver(as_sender(worker), notices, senders)) == 3
+    assert len(delivery.deliver(as_sender(worker), notifications, senders)) == 3

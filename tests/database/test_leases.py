@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from redis import Redis
 
-from lockbox.schedule import CLOCK, LATE_MS, NOTICES, TRICKLE, IndexEntry, Schedule, ScheduleIndex
+from lockbox.schedule import CLOCK, LATE_MS, NOTIFICATIONS, TRICKLE, IndexEntry, Schedule, ScheduleIndex
 from lockbox.sql import new_id
 from tests.database.scenes import at_once, within
 
@@ -73,46 +73,46 @@ def test_a_lease_that_ran_out_counts_no_second_time_against_the_budget(schedule:
     assert set(schedule.claim(SHORT).ids["expire"]) == first
 
 
-def test_notices_wait_while_a_storm_of_clocks_is_out(schedule: Schedule) -> None:
+def test_notifications_wait_while_a_storm_of_clocks_is_out(schedule: Schedule) -> None:
     storm = _ids(501)
-    schedule.arm(NOTICES, _due(_ids(3), "notify"))
+    schedule.arm(NOTIFICATIONS, _due(_ids(3), "notify"))
     schedule.arm(CLOCK, _due(storm))
     while schedule.claim(CLOCK).ids:
         pass
 
-    during = schedule.claim(NOTICES)
+    during = schedule.claim(NOTIFICATIONS)
     schedule.arm(CLOCK, [IndexEntry(storm[0], "expire", None)])
-    after = schedule.claim(NOTICES)
+    after = schedule.claim(NOTIFICATIONS)
 
     assert during.ids == {}
     assert 0 < during.idle <= 0.1
     assert len(after.ids["notify"]) == 3
 
 
-def test_notices_trickle_while_clocks_are_late(schedule: Schedule) -> None:
-    schedule.arm(NOTICES, _due(_ids(TRICKLE + 7), "notify"))
+def test_notifications_trickle_while_clocks_are_late(schedule: Schedule) -> None:
+    schedule.arm(NOTIFICATIONS, _due(_ids(TRICKLE + 7), "notify"))
     schedule.arm(CLOCK, _due(_ids(1)))
 
-    during = schedule.claim(NOTICES)
+    during = schedule.claim(NOTIFICATIONS)
     schedule.claim(CLOCK)
-    after = schedule.claim(NOTICES)
+    after = schedule.claim(NOTIFICATIONS)
 
     assert len(during.ids["notify"]) == TRICKLE
     assert 0.02 <= during.idle <= 0.1
     assert len(after.ids["notify"]) == 7
 
 
-def test_a_clock_that_is_just_due_holds_up_no_notice(schedule: Schedule) -> None:
+def test_a_clock_that_is_just_due_holds_up_no_notification(schedule: Schedule) -> None:
     for _ in range(50):
-        schedule.arm(NOTICES, _due(_ids(TRICKLE + 7), "notify"))
+        schedule.arm(NOTIFICATIONS, _due(_ids(TRICKLE + 7), "notify"))
         began = time.monotonic()
         schedule.arm(CLOCK, [IndexEntry(one, "expire", timedelta(0)) for one in _ids(1)])
-        claimed = schedule.claim(NOTICES)
+        claimed = schedule.claim(NOTIFICATIONS)
         # On a busy machine it may be late by now, which is another case.
         if time.monotonic() - began < LATE_MS / 1000:
             break
         schedule.claim(CLOCK)
-        schedule.claim(NOTICES)
+        schedule.claim(NOTIFICATIONS)
     else:
         pytest.fail("no claim came in time")
 
@@ -120,13 +120,13 @@ def test_a_clock_that_is_just_due_holds_up_no_notice(schedule: Schedule) -> None
 
 
 @pytest.mark.parametrize("until", ["+inf", 1e15, 0])
-def test_what_somebody_put_among_the_leases_of_clocks_holds_up_no_notice(
+def test_what_somebody_put_among_the_leases_of_clocks_holds_up_no_notification(
     schedule: Schedule, redis: "Redis", until: str | float
 ) -> None:
-    schedule.arm(NOTICES, _due(_ids(3), "notify"))
+    schedule.arm(NOTIFICATIONS, _due(_ids(3), "notify"))
     redis.zadd(CLOCK.keys[1], {f"junk {number}": until for number in range(501)})
 
-    assert len(schedule.claim(NOTICES).ids["notify"]) == 3
+    assert len(schedule.claim(NOTIFICATIONS).ids["notify"]) == 3
 
 
 def test_arming_one_kind_drops_the_lease_of_the_other(schedule: Schedule, redis: "Redis") -> None:

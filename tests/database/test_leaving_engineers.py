@@ -21,7 +21,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
 from tests.builders import HERE, ShiftedClock, World
-from tests.database.postbag import Postbag, open_notices
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import (
     PATIENCE,
     assert_indexes_are_true,
@@ -42,7 +42,7 @@ LEFT JOIN event_details d ON d.event_id = e.id AND d.field = 'comment'
 WHERE e.request_id = :id AND e.seq IS NOT NULL ORDER BY e.seq DESC LIMIT 1
 """
 TOLD = """
-SELECT p.name FROM notices n JOIN people p ON p.id = n.person_id
+SELECT p.name FROM notifications n JOIN people p ON p.id = n.person_id
 WHERE n.request_id = :id AND n.template = :template ORDER BY p.name
 """
 WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -96,11 +96,11 @@ def test_what_they_asked_for_and_have_open_ends_at_once_by_the_operators_hand(wo
 
 def test_each_hears_of_it_who_hears_of_any_such_end(world: World, worker: Database, post: Postbag) -> None:
     in_review, waiting, window = three(world)
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     post.mail.sent.clear()
 
     manages(world, "olga", vendor_staff.remove, id_of(world, "erin"))
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     told = {
         one: [row.name for row in read(world.house, TOLD, id=one, template=template)]
@@ -122,7 +122,7 @@ def test_who_is_disabled_gets_no_mail_of_it(world: World, worker: Database, post
     three(world)
 
     manages(world, "olga", vendor_staff.disable, id_of(world, "erin"))
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     assert "Erin" not in {mail.to_name for mail in post.mail.sent}
 

@@ -10,7 +10,7 @@ from lockbox.database import Database, make_engine
 from lockbox.errors import InvalidMove
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
-from lockbox.schedule import CLOCK, NOTICES
+from lockbox.schedule import CLOCK, NOTIFICATIONS
 from tests.builders import ShiftedClock, Urls, World
 from tests.database.relay import CommitLosingRelay
 from tests.database.scenes import read, state_of, trail
@@ -49,7 +49,7 @@ def test_a_clock_that_never_heard_of_its_own_commit_runs_again_without_harm(
     assert held.keys() == {f"time_out:{request.id}"}
     assert moved == 0
     assert trail(world.house, request.id) == [(1, "submit", "pending"), (2, "time_out", "timed_out")]
-    assert read(world.house, "SELECT count(*) AS n FROM notices WHERE template = 'timed_out'")[0].n == 4
+    assert read(world.house, "SELECT count(*) AS n FROM notifications WHERE template = 'timed_out'")[0].n == 4
     assert world.house.schedule.members(CLOCK) == {}
 
 
@@ -85,4 +85,4 @@ def test_a_submit_whose_commit_was_not_acknowledged_stands_and_was_not_armed(
     house.engine.dispose()
     assert [row.state for row in read(world.house, "SELECT state FROM requests")] == ["pending"]
     assert world.house.schedule.members(CLOCK) == {}
-    assert world.house.schedule.members(NOTICES) == {}
+    assert world.house.schedule.members(NOTIFICATIONS) == {}

@@ -52,7 +52,7 @@ ONLY_IN_THE_SCHEMA = {
     "remove_constraint uq_events_request_id_seq",
     "remove_constraint uq_memberships_person_id_tenant_id_role",
     "remove_constraint uq_addresses_id_person_id",
-    "remove_constraint uq_notices_event_id_recipient",
+    "remove_constraint uq_notifications_event_id_recipient",
     "remove_constraint uq_passkeys_credential_id",
     "remove_constraint uq_people_id_side",
     "remove_constraint uq_sessions_secret_hash",
@@ -60,8 +60,8 @@ ONLY_IN_THE_SCHEMA = {
     "remove_constraint uq_terminals_secret_hash",
     "remove_constraint uq_watchers_id_tenant_id",
     "remove_fk fk_memberships_side",
-    "remove_fk fk_notices_address_id",
-    "remove_fk fk_notices_watcher_id",
+    "remove_fk fk_notifications_address_id",
+    "remove_fk fk_notifications_watcher_id",
     "remove_fk fk_requests_policy_version",
     "remove_fk fk_tenants_policy_version",
     "remove_index ix_addresses_email",
@@ -77,9 +77,9 @@ ONLY_IN_THE_SCHEMA = {
     "remove_index ix_logs_digest_at",
     "remove_index ix_logs_kept_at",
     "remove_index ix_memberships_tenant_id_role",
-    "remove_index ix_notices_dead",
-    "remove_index ix_notices_heard",
-    "remove_index ix_notices_run_at",
+    "remove_index ix_notifications_dead",
+    "remove_index ix_notifications_heard",
+    "remove_index ix_notifications_run_at",
     "remove_index ix_policies_consent",
     "remove_index ix_requests_denied",
     "remove_index ix_requests_filed_by_id",
@@ -215,7 +215,7 @@ def test_every_difference_from_the_models_would_be_seen(superuser: Engine) -> No
     write(superuser, "ALTER TABLE requests ALTER COLUMN case_ref SET NOT NULL")
     write(superuser, "ALTER TABLE requests ALTER COLUMN created_at TYPE timestamp")
     write(superuser, "ALTER TABLE events ADD COLUMN extra text")
-    write(superuser, "ALTER TABLE notices DROP COLUMN last_error")
+    write(superuser, "ALTER TABLE notifications DROP COLUMN last_error")
 
     assert len(_differences(superuser) - ONLY_IN_THE_SCHEMA) == 5
 
@@ -252,7 +252,7 @@ def test_every_constraint_and_index_has_a_name_by_the_convention(superuser: Engi
 def test_nobody_may_call_a_function_who_is_not_named(superuser: Engine) -> None:
     callers = {line.split()[-1] for line in objects(superuser) if line.startswith("right EXECUTE ")}
 
-    assert callers == {"lockbox_owner", "lockbox_api", "lockbox_worker", "lockbox_notices"}
+    assert callers == {"lockbox_owner", "lockbox_api", "lockbox_worker", "lockbox_notifications"}
 
 
 def test_who_decides_is_one_rule_for_the_function_and_for_both_policies(superuser: Engine) -> None:

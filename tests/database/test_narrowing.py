@@ -227,7 +227,9 @@ def test_the_trail_of_a_narrowed_window_is_found_good_by_both_verifiers(api: Dat
 def test_mails_about_an_open_window_name_what_it_is_open_for(world: World, worker: Database) -> None:
     request = opened(world, resources=[A])
     post = Postbag()
-    ids = [row.id for row in read(worker, "SELECT id FROM notices WHERE closed_at IS NULL AND template = 'active'")]
+    ids = [
+        row.id for row in read(worker, "SELECT id FROM notifications WHERE closed_at IS NULL AND template = 'active'")
+    ]
 
     post.deliver(worker, ids)
 

@@ -20,7 +20,7 @@ from lockbox.requests.activity import ActivityEntry
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.live_readers import LiveReader
 from lockbox.requests.policy_rules import Policy
-from lockbox.schedule import CLOCK, NOTICES, IndexEntry, Schedule
+from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, Schedule
 from lockbox.sql import new_id
 from tests.builders import HERE, RETRIED, Urls, World, as_sender
 from tests.database.scenes import many, read, write
@@ -100,26 +100,26 @@ def test_nothing_is_told_before_the_commit(ear: ChannelListener, world: World) -
     assert (before, ear.heard()) == ([], [(CHANNEL, {str(one)})])
 
 
-def test_rebuilding_and_notices_are_no_news(ear: ChannelListener, world: World) -> None:
+def test_rebuilding_and_notifications_are_no_news(ear: ChannelListener, world: World) -> None:
     schedule = world.house.schedule
 
     schedule.arm(CLOCK, [IndexEntry(str(new_id()), "expire", timedelta(hours=1))], only_missing=True)
-    schedule.arm(NOTICES, [IndexEntry(str(new_id()), "notify", timedelta(hours=1))])
+    schedule.arm(NOTIFICATIONS, [IndexEntry(str(new_id()), "notify", timedelta(hours=1))])
 
     assert ear.heard() == []
 
 
 @pytest.mark.parametrize("outcome", [Outcome.MOOT, None])
-def test_a_notice_that_has_ended_is_news_to_operators_alone(
+def test_a_notification_that_has_ended_is_news_to_operators_alone(
     ear: ChannelListener, world: World, worker: Database, outcome: Outcome | None
 ) -> None:
-    (notice, *_) = read(worker, "SELECT id FROM notices WHERE request_id = :id", id=world.submit().id)
+    (notification, *_) = read(worker, "SELECT id FROM notifications WHERE request_id = :id", id=world.submit().id)
     ear.heard()
 
     with as_sender(worker).transaction() as session:
-        results.record(session, [AttemptResult(notice.id, outcome, now(session))])
+        results.record(session, [AttemptResult(notification.id, outcome, now(session))])
 
-    assert ear.heard() == ([(f"{CHANNEL}:{OPERATORS}", {str(notice.id)})] if outcome else [])
+    assert ear.heard() == ([(f"{CHANNEL}:{OPERATORS}", {str(notification.id)})] if outcome else [])
 
 
 def test_a_listener_that_fails_at_what_it_hears_goes_on(urls: Urls) -> None:

@@ -14,13 +14,13 @@ from lockbox.notifications.senders.protocol import OutgoingMail, SendFailed
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from tests.builders import ShiftedClock, World, setting
-from tests.database.postbag import Postbag, address, open_notices
+from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import assert_trails_are_whole, many, read, state_of
 from tests.ruling import lay_down
 
 LAST = "SELECT body FROM events WHERE request_id = :id AND seq IS NOT NULL ORDER BY seq DESC LIMIT 1"
 
-SENT = text("UPDATE notices SET outcome = 'sent', closed_at = run_at WHERE request_id = :id")
+SENT = text("UPDATE notifications SET outcome = 'sent', closed_at = run_at WHERE request_id = :id")
 
 
 def facts(house: Database, request_id: UUID) -> dict[str, Any]:
@@ -53,11 +53,11 @@ def test_a_time_out_says_how_many_people_had_been_reached(
 ) -> None:
     request = world.submit()
     refuse(post, sender, world, *refused)
-    post.deliver(sender, open_notices(sender))
+    post.deliver(sender, open_notifications(sender))
 
     later.shift = timedelta(hours=12)
     timers.run(sender, [request.id])
-    post.deliver(sender, open_notices(sender))
+    post.deliver(sender, open_notifications(sender))
 
     assert reached(sender, request.id) == (3, 3 - len(refused), False)
     assert mails_to(post, sender, world, "erin")[-1].subject.startswith("No answer in time: ")
@@ -69,11 +69,11 @@ def test_where_nobody_was_reached_event_mail_and_operators_say_that_nobody_could
 ) -> None:
     request = world.submit()
     refuse(post, sender, world, "abe", "ann", "amir")
-    post.deliver(sender, open_notices(sender))
+    post.deliver(sender, open_notifications(sender))
 
     later.shift = timedelta(hours=12)
     timers.run(sender, [request.id])
-    post.deliver(sender, open_notices(sender))
+    post.deliver(sender, open_notifications(sender))
 
     assert (state_of(sender, request.id), reached(sender, request.id)) == ("timed_out", (3, 0, True))
     (mine,) = mails_to(post, sender, world, "erin")
@@ -100,7 +100,7 @@ def test_a_prompt_does_not_say_of_it_later_that_nobody_answered(
 
     later.shift = timedelta(hours=12, minutes=1)
     asked = world.submit(house=Database(world.house.engine, world.house.schedule, later))
-    post.deliver(sender, open_notices(sender))
+    post.deliver(sender, open_notifications(sender))
 
     (prompt,) = [mail for mail in mails_to(post, sender, world, "ann") if str(asked.id) in mail.thread_id]
     assert prompt.text.index("Erin: no answer in time") < prompt.text.index("Erin: nobody could be told")
@@ -123,7 +123,7 @@ def test_a_vote_without_a_mail_is_somebody_who_knew(
     lay_down(world, quorum=2)
     request = world.submit()
     refuse(post, sender, world, "abe", "ann", "amir")
-    post.deliver(sender, open_notices(sender))
+    post.deliver(sender, open_notifications(sender))
     world.act("ann", Action.APPROVE, request.id)
 
     later.shift = timedelta(hours=12)
@@ -137,7 +137,7 @@ def test_a_review_that_timed_out_counts_managers_and_the_stage_after_it_approver
 ) -> None:
     lay_down(world, vendor_review=True)
     unreviewed, endorsed = world.submit(), world.submit()
-    post.deliver(sender, open_notices(sender))
+    post.deliver(sender, open_notifications(sender))
     world.act("max", Action.ENDORSE, endorsed.id)
 
     later.shift = timedelta(hours=12, minutes=1)
@@ -165,10 +165,10 @@ def test_many_time_outs_at_mixed_reach_take_a_few_statements_and_one_mail_an_ope
     ids = many(world, 80)
     with setting(sender).transaction() as session:
         for place, one in enumerate(ids):
-            rows = read(sender, "SELECT id FROM notices WHERE request_id = :id ORDER BY id", id=one)
+            rows = read(sender, "SELECT id FROM notifications WHERE request_id = :id ORDER BY id", id=one)
             for row in rows[: place % 4]:
                 session.connection().exec_driver_sql(
-                    "UPDATE notices SET outcome = 'sent', closed_at = run_at WHERE id = %s", (row.id,)
+                    "UPDATE notifications SET outcome = 'sent', closed_at = run_at WHERE id = %s", (row.id,)
                 )
     later.shift = timedelta(hours=12)
     said: list[str] = []
@@ -178,7 +178,7 @@ def test_many_time_outs_at_mixed_reach_take_a_few_statements_and_one_mail_an_ope
 
     assert [reached(sender, one) for one in ids] == [(3, place % 4, place % 4 == 0) for place in range(80)]
     assert len(said) < 15
-    (told,) = read(sender, "SELECT person_id FROM notices WHERE template = 'nobody_told'")
+    (told,) = read(sender, "SELECT person_id FROM notifications WHERE template = 'nobody_told'")
     assert told.person_id == world.people["olga"].person_id
     (body,) = read(sender, "SELECT body FROM events WHERE action = 'nobody_told'")
     assert set(json.loads(body.body)["changes"]) == {str(one) for one in ids[::4]}

@@ -16,7 +16,7 @@ from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from tests.builders import ShiftedClock, World
-from tests.database.postbag import Postbag, address, open_notices
+from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import (
     as_caller,
     assert_indexes_are_true,
@@ -31,16 +31,16 @@ from tests.ruling import group, lay_down, stand_in
 
 NUDGES = """
 SELECT action, actor_role, seq, to_state FROM events
-WHERE request_id = :id AND seq IS NULL AND action <> 'notices_sent' ORDER BY at, id
+WHERE request_id = :id AND seq IS NULL AND action <> 'notifications_sent' ORDER BY at, id
 """
 NUDGE = "UPDATE requests SET {change} WHERE id = :id"
 LATER = "wake_at = wake_at + interval '1 second'"
 
 
 def told(world: World, request_id: UUID, template: str) -> Counter[str]:
-    """Return who was promised a notice with that template, by the name in the world, and how often."""
+    """Return who was promised a notification with that template, by the name in the world, and how often."""
     names = {caller.person_id: name for name, caller in world.people.items()}
-    query = "SELECT person_id FROM notices WHERE request_id = :id AND template = :template"
+    query = "SELECT person_id FROM notifications WHERE request_id = :id AND template = :template"
     return Counter(names[row.person_id] for row in read(world.house, query, id=request_id, template=template))
 
 
@@ -285,14 +285,14 @@ def test_a_reminder_says_how_much_time_is_left_and_reaches_nobody_who_has_answer
 ) -> None:
     lay_down(world, quorum=2)
     request = world.submit()
-    post.deliver(sender, open_notices(sender))
+    post.deliver(sender, open_notifications(sender))
     later.shift = timedelta(hours=6)
     timers.run(sender, [request.id])
     world.act("ann", Action.APPROVE, request.id)
     post.mail.sent.clear()
 
     later.shift = timedelta(hours=7, minutes=-1)
-    outcomes = Counter(one.outcome for one in post.deliver(sender, open_notices(sender)))
+    outcomes = Counter(one.outcome for one in post.deliver(sender, open_notifications(sender)))
 
     reminders = [mail for mail in post.mail.sent if not mail.subject.startswith("Receipt")]
     assert outcomes == {"sent": 4, "moot": 1}
@@ -306,10 +306,10 @@ def test_a_reminder_that_was_promised_before_it_was_settled_is_not_sent(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     request = world.submit()
-    post.deliver(sender, open_notices(sender))
+    post.deliver(sender, open_notifications(sender))
     later.shift = timedelta(hours=6)
     timers.run(sender, [request.id])
-    waiting = open_notices(sender)
+    waiting = open_notifications(sender)
     world.act("ann", Action.DENY, request.id)
 
     assert {one.outcome for one in post.deliver(sender, waiting)} == {"moot"}

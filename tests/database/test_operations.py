@@ -13,7 +13,7 @@ from lockbox.monitoring.status import HourlyCounts
 from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
 from tests.builders import World, unbound
-from tests.database.postbag import open_notices
+from tests.database.postbag import open_notifications
 from tests.database.scenes import read, set_back, write
 from tests.database.test_exports import freely
 
@@ -68,12 +68,12 @@ def test_each_is_counted_in_its_hour_and_what_is_older_than_a_day_not_at_all(wor
     assert [place for place, number in enumerate(new) if number] == [0, 20, 23]
 
 
-def test_notices_are_counted_by_how_they_ended(world: World, api: Database) -> None:
+def test_notifications_are_counted_by_how_they_ended(world: World, api: Database) -> None:
     world.submit()
-    waiting = open_notices(api)
+    waiting = open_notifications(api)
     write(
         unbound(api),
-        "UPDATE notices SET closed_at = now(), outcome = CASE WHEN id = :one THEN 'dead' ELSE 'sent' END "
+        "UPDATE notifications SET closed_at = now(), outcome = CASE WHEN id = :one THEN 'dead' ELSE 'sent' END "
         "WHERE closed_at IS NULL",
         one=waiting[0],
     )

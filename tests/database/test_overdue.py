@@ -14,13 +14,13 @@ from lockbox.notifications import delivery
 from lockbox.reconcile import LOCK_NUMBER, reconcile
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
-from lockbox.schedule import NOTICES, Schedule
+from lockbox.schedule import NOTIFICATIONS, Schedule
 from tests.builders import Urls, World, as_sender
-from tests.database.postbag import Postbag, open_notices
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import (
     at_once,
     many,
-    promised_notices,
+    promised_notifications,
     read,
     set_back,
     state_of,
@@ -121,33 +121,37 @@ def test_many_who_reconcile_at_once_do_each_thing_once(world: World, worker: Dat
     assert all(len(trail(worker, one)) == 2 for one in requests)
 
 
-def test_notices_that_nobody_has_taken_are_handed_to_the_sender(
+def test_notifications_that_nobody_has_taken_are_handed_to_the_sender(
     world: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
     post = Postbag()
     world.submit()
-    notices = open_notices(worker)
-    write(superuser, "UPDATE notices SET run_at = run_at - interval '4 seconds' WHERE id <> :last", last=notices[-1])
-    write(superuser, "UPDATE notices SET run_at = now() WHERE id = :last", last=notices[-1])
+    notifications = open_notifications(worker)
+    write(
+        superuser,
+        "UPDATE notifications SET run_at = run_at - interval '4 seconds' WHERE id <> :last",
+        last=notifications[-1],
+    )
+    write(superuser, "UPDATE notifications SET run_at = now() WHERE id = :last", last=notifications[-1])
     handed: list[UUID] = []
     redis.flushall()
 
     list(reconcile(worker, handed.extend))
     delivery.deliver(as_sender(worker), handed, post.senders)
 
-    assert set(notices[:-1]) <= set(handed)
+    assert set(notifications[:-1]) <= set(handed)
     assert len(post.mail.sent) == len(set(handed))
-    assert worker.schedule.members(NOTICES).keys() == promised_notices(worker).keys()
+    assert worker.schedule.members(NOTIFICATIONS).keys() == promised_notifications(worker).keys()
 
 
-def test_notices_are_left_to_those_who_send(world: World, worker: Database, superuser: Engine) -> None:
+def test_notifications_are_left_to_those_who_send(world: World, worker: Database, superuser: Engine) -> None:
     world.submit()
-    write(superuser, "UPDATE notices SET run_at = run_at - interval '1 minute'")
+    write(superuser, "UPDATE notifications SET run_at = run_at - interval '1 minute'")
 
     steps = list(reconcile(worker, None))
 
-    assert not [step for step in steps if step.startswith("notices")]
-    assert len(open_notices(worker)) == 3
+    assert not [step for step in steps if step.startswith("notifications")]
+    assert len(open_notifications(worker)) == 3
 
 
 def test_idempotency_keys_are_forgotten_after_a_day(world: World, worker: Database, superuser: Engine) -> None:

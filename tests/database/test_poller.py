@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from lockbox.database import Database
 from lockbox.monitoring.heartbeats import HeartbeatSender
-from lockbox.schedule import CLOCK, NOTICES, IndexEntry, ScheduleIndex
+from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, ScheduleIndex
 from lockbox.sql import new_id
 from tests.builders import Urls, World
 from tests.database.scenes import set_back, state_of, within
@@ -23,7 +23,7 @@ from worker.poller import MOST_HINTS_WAITING, QUEUES, Poller, Reconciler
 from worker.runtime import Runtime
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
-KINDS = {CLOCK: "expire", NOTICES: "notify"}
+KINDS = {CLOCK: "expire", NOTIFICATIONS: "notify"}
 
 Polling = Callable[[ScheduleIndex], None]
 
@@ -78,14 +78,14 @@ def test_clocks_that_nobody_takes_wait_in_the_schedule_and_go_out_together(
     assert within(5, lambda: broker.llen("core") == 1)
 
 
-def test_notices_that_are_promised_one_after_the_other_go_out_together(
+def test_notifications_that_are_promised_one_after_the_other_go_out_together(
     worker: Database, broker: "Redis", polling: Polling
 ) -> None:
-    polling(NOTICES)
+    polling(NOTIFICATIONS)
 
-    _arm_one_by_one(worker, NOTICES, 60)
+    _arm_one_by_one(worker, NOTIFICATIONS, 60)
 
-    assert within(5, lambda: worker.schedule.members(NOTICES) == {})
+    assert within(5, lambda: worker.schedule.members(NOTIFICATIONS) == {})
     assert within(5, lambda: 2 <= broker.llen("notify") <= 15)
 
 

@@ -29,7 +29,7 @@ from lockbox.requests.policy_rules import Policy
 from lockbox.requests.questions import Exchange
 from lockbox.sql import new_id
 from tests.builders import HERE, ShiftedClock, Urls, World
-from tests.database.postbag import Postbag, address, open_notices
+from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import as_caller, assert_indexes_are_true, at_once, read, state_of, trail
 from tests.ruling import lay_down, stand_in
 
@@ -41,7 +41,7 @@ FROM events e WHERE e.request_id = :id AND e.action IN ('question', 'answer') OR
 """
 CLOCK = "SELECT deadline_at, wake_at, stopped_at, stopped_deadline, stopped_for, version FROM requests WHERE id = :id"
 TOLD = """
-SELECT n.template, p.name, h.url FROM notices n
+SELECT n.template, p.name, h.url FROM notifications n
 LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
 WHERE n.request_id = :id AND n.template IN ('question', 'answer', 'review_question', 'review_answer')
 ORDER BY n.template, p.name, h.url
@@ -260,15 +260,15 @@ def test_the_engineer_is_told_of_a_question_the_asker_of_the_answer_and_endpoint
     post.endpoint(world, "https://vendor.example/", tenant_id=None, event_types=["request.question"])
     post.endpoint(world, "https://deaf.example/", tenant_id=world.tenant.id, event_types=["request.submitted"])
     request = world.submit()
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     post.mail.sent.clear()
     post.hooks.sent.clear()
 
     asked = ask(world, "ann", request.id, "Which <mails>?")
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     (question,), calls = list(post.mail.sent), [json.loads(hook.body) for hook in post.hooks.sent]
     answer(world, request.id, asked.id)
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     _, reply = post.mail.sent
 
     assert (question.to_address, reply.to_address) == (address(worker, world, "erin"), address(worker, world, "ann"))
@@ -295,7 +295,7 @@ def test_a_policy_that_lets_mails_say_nothing_keeps_the_words_out(
     request = world.submit()
 
     ask(world, "ann", request.id, "A secret word")
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     (mail,) = [one for one in post.mail.sent if one.subject.startswith("A question to you")]
     assert "secret" not in mail.text + mail.html

@@ -13,9 +13,9 @@ from lockbox.database import Database
 from lockbox.reconcile import reconcile
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.schedule import CLOCK, NOTICES, IndexEntry, ScheduleIndex
+from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, ScheduleIndex
 from tests.builders import Urls, World
-from tests.database.postbag import open_notices
+from tests.database.postbag import open_notifications
 from tests.database.scenes import (
     assert_indexes_are_true,
     many,
@@ -28,7 +28,7 @@ from tests.database.scenes import (
 
 BULK = 4500
 OVERDUE = 4
-SET_BACK_NOTICES = "UPDATE notices SET run_at = clock_timestamp() - make_interval(secs => :seconds)"
+SET_BACK_NOTIFICATIONS = "UPDATE notifications SET run_at = clock_timestamp() - make_interval(secs => :seconds)"
 
 
 @pytest.fixture
@@ -57,11 +57,11 @@ def _some_of_each(world: World) -> list[UUID]:
 def test_a_schedule_that_nothing_happened_to_stays_as_it_is(soon: World, worker: Database) -> None:
     _some_of_each(soon)
     list(reconcile(worker, None))
-    before = worker.schedule.members(CLOCK), worker.schedule.members(NOTICES)
+    before = worker.schedule.members(CLOCK), worker.schedule.members(NOTIFICATIONS)
 
     list(reconcile(worker, None))
 
-    assert (worker.schedule.members(CLOCK), worker.schedule.members(NOTICES)) == before
+    assert (worker.schedule.members(CLOCK), worker.schedule.members(NOTIFICATIONS)) == before
     assert_indexes_are_true(worker)
 
 
@@ -75,11 +75,11 @@ def test_after_flushall_one_round_makes_both_indexes_true(world: World, worker: 
     assert not whole_before
     assert_indexes_are_true(worker)
     assert worker.schedule.is_whole(CLOCK)
-    assert worker.schedule.is_whole(NOTICES)
+    assert worker.schedule.is_whole(NOTIFICATIONS)
     assert worker.schedule.claim(CLOCK).whole
 
 
-@pytest.mark.parametrize("index", [CLOCK, NOTICES], ids=lambda one: one.name)
+@pytest.mark.parametrize("index", [CLOCK, NOTIFICATIONS], ids=lambda one: one.name)
 def test_what_is_lost_while_it_is_rebuilt_is_rebuilt_in_the_next_round(
     world: World, worker: Database, redis: "Redis", index: ScheduleIndex
 ) -> None:
@@ -96,7 +96,7 @@ def test_what_is_lost_while_it_is_rebuilt_is_rebuilt_in_the_next_round(
     assert_indexes_are_true(worker)
 
 
-@pytest.mark.parametrize("index", [CLOCK, NOTICES], ids=["clock", "notices"])
+@pytest.mark.parametrize("index", [CLOCK, NOTIFICATIONS], ids=["clock", "notifications"])
 def test_after_one_index_was_deleted_one_round_makes_it_true(
     world: World, worker: Database, redis: "Redis", index: ScheduleIndex
 ) -> None:
@@ -127,14 +127,14 @@ def test_after_the_leases_of_the_clock_were_deleted_their_requests_are_seen_to_w
     assert worker.schedule.members(CLOCK) == promised_clocks(worker)
 
 
-def test_after_the_leases_of_the_notices_were_deleted_they_are_handed_over_when_overdue(
+def test_after_the_leases_of_the_notifications_were_deleted_they_are_handed_over_when_overdue(
     world: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
     _some_of_each(world)
     list(reconcile(worker, None))
-    claimed = worker.schedule.claim(NOTICES).ids
-    redis.delete(NOTICES.keys[1])
-    write(superuser, SET_BACK_NOTICES, seconds=OVERDUE)
+    claimed = worker.schedule.claim(NOTIFICATIONS).ids
+    redis.delete(NOTIFICATIONS.keys[1])
+    write(superuser, SET_BACK_NOTIFICATIONS, seconds=OVERDUE)
     handed: list[UUID] = []
 
     list(reconcile(worker, handed.extend))
@@ -146,40 +146,40 @@ def test_after_the_leases_of_the_notices_were_deleted_they_are_handed_over_when_
 def test_what_is_out_on_lease_is_left_to_who_has_it(world: World, worker: Database) -> None:
     _some_of_each(world)
     list(reconcile(worker, None))
-    worker.schedule.claim(NOTICES)
+    worker.schedule.claim(NOTIFICATIONS)
 
     list(reconcile(worker, None))
 
-    assert worker.schedule.members(NOTICES) == {}
+    assert worker.schedule.members(NOTIFICATIONS) == {}
 
 
 def test_a_single_lost_member_that_is_due_within_a_minute_is_armed_again(
     soon: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
     waiting, *_ = many(soon, 3)
-    write(superuser, SET_BACK_NOTICES, seconds=-30)
+    write(superuser, SET_BACK_NOTIFICATIONS, seconds=-30)
     redis.flushall()
     list(reconcile(worker, None))
     assert redis.zrem(CLOCK.keys[0], f"time_out:{waiting}") == 1
-    assert redis.zremrangebyrank(NOTICES.keys[0], 0, 0) == 1
+    assert redis.zremrangebyrank(NOTIFICATIONS.keys[0], 0, 0) == 1
 
     list(reconcile(worker, None))
 
     assert_indexes_are_true(worker)
 
 
-def test_a_single_lost_notice_that_is_overdue_is_handed_over(
+def test_a_single_lost_notification_that_is_overdue_is_handed_over(
     world: World, worker: Database, superuser: Engine, redis: "Redis"
 ) -> None:
     world.submit()
     list(reconcile(worker, None))
-    write(superuser, SET_BACK_NOTICES, seconds=OVERDUE)
-    redis.zremrangebyrank(NOTICES.keys[0], 0, 0)
+    write(superuser, SET_BACK_NOTIFICATIONS, seconds=OVERDUE)
+    redis.zremrangebyrank(NOTIFICATIONS.keys[0], 0, 0)
     handed: list[UUID] = []
 
     list(reconcile(worker, handed.extend))
 
-    assert set(handed) == set(open_notices(worker))
+    assert set(handed) == set(open_notifications(worker))
 
 
 def test_a_large_index_is_rebuilt_in_pages(world: World, worker: Database, superuser: Engine, redis: "Redis") -> None:

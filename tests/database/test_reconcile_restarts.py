@@ -15,7 +15,7 @@ from config.embedded import ServerAddresses
 from lockbox.database import Database
 from lockbox.reconcile import act_on_overdue, reconcile
 from lockbox.requests.lifecycle import Action, State
-from lockbox.schedule import CLOCK, INDEXES, NOTICES, RedisUnavailable, Schedule
+from lockbox.schedule import CLOCK, INDEXES, NOTIFICATIONS, RedisUnavailable, Schedule
 from tests.builders import World
 from tests.database.scenes import assert_indexes_are_true, many, set_back, state_of
 
@@ -79,7 +79,7 @@ def test_while_it_is_down_decisions_are_taken_and_deadlines_are_met(
     set_back(superuser, [unanswered.id], 0)
     steps = list(act_on_overdue(worker, None, grace=timedelta(0)))
     with pytest.raises(RedisUnavailable):
-        worker.schedule.claim(NOTICES)
+        worker.schedule.claim(NOTIFICATIONS)
     own.start_again("redis")
 
     assert opened.state is State.ACTIVE

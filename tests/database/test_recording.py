@@ -16,56 +16,56 @@ from lockbox.notifications.queue import ReturnedClaim
 from lockbox.notifications.results import AttemptResult, ClaimResult, ResultRecorder
 from lockbox.notifications.sending_pool import SendingPool
 from tests.builders import ShiftedClock, World, as_sender, unbound
-from tests.database.postbag import assert_notices_are_held, notice, open_notices
+from tests.database.postbag import assert_notifications_are_held, notification, open_notifications
 from tests.database.scenes import many, read, write
 
 
 def claim(house: Database, ids: Sequence[UUID]) -> list[ClaimResult]:
-    """Claim notices, and say that all were sent but the last, which was given back."""
+    """Claim notifications, and say that all were sent but the last, which was given back."""
     house = as_sender(house)
     with house.transaction() as session:
         claims, at = queue.claim(session, ids, SendingPool(), [])
     *sent, back = claims
     results: list[AttemptResult | ReturnedClaim] = [
         AttemptResult(
-            one.notice_id,
+            one.notification_id,
             Outcome.SENT,
             at,
-            attempt=DeliveryAttempt(one.notice_id, None, "request.pending", at, timedelta(0)),
+            attempt=DeliveryAttempt(one.notification_id, None, "request.pending", at, timedelta(0)),
         )
         for one in sent
     ]
-    results.append(ReturnedClaim(back.notice_id, back.lease, timedelta(seconds=5)))
+    results.append(ReturnedClaim(back.notification_id, back.lease, timedelta(seconds=5)))
     return [ClaimResult(house, result, Future()) for result in results]
 
 
 def test_what_arrived_is_written_in_one_transaction_and_the_rest_in_another(world: World, worker: Database) -> None:
     many(world, 4)
-    notices = open_notices(worker)
-    ended = claim(worker, notices)
+    notifications = open_notifications(worker)
+    ended = claim(worker, notifications)
 
     ResultRecorder().record(ended)
 
-    assert len(read(worker, "SELECT DISTINCT xmin::text FROM notices WHERE outcome = 'sent'")) == 1
-    assert len(read(worker, "SELECT DISTINCT xmin::text FROM notices")) == 2
+    assert len(read(worker, "SELECT DISTINCT xmin::text FROM notifications WHERE outcome = 'sent'")) == 1
+    assert len(read(worker, "SELECT DISTINCT xmin::text FROM notifications")) == 2
     assert [one.told.result(0) is None for one in ended] == [False] * 11 + [True]
-    assert notice(worker, notices[-1]) == (None, 0, None)
-    assert_notices_are_held(worker)
+    assert notification(worker, notifications[-1]) == (None, 0, None)
+    assert_notifications_are_held(worker)
 
 
 @pytest.mark.usefixtures("alone")
 def test_one_that_cannot_be_written_takes_no_other_along(world: World, worker: Database) -> None:
     many(world, 2)
-    notices = open_notices(worker)
-    ended = claim(worker, notices)
-    rule = f"CHECK (id <> '{notices[2]}' OR outcome IS NULL) NOT VALID"
-    write(unbound(worker), f"ALTER TABLE notices ADD CONSTRAINT one_is_bad {rule}")
+    notifications = open_notifications(worker)
+    ended = claim(worker, notifications)
+    rule = f"CHECK (id <> '{notifications[2]}' OR outcome IS NULL) NOT VALID"
+    write(unbound(worker), f"ALTER TABLE notifications ADD CONSTRAINT one_is_bad {rule}")
     try:
         ResultRecorder().record(ended)
     finally:
-        write(unbound(worker), "ALTER TABLE notices DROP CONSTRAINT one_is_bad")
+        write(unbound(worker), "ALTER TABLE notifications DROP CONSTRAINT one_is_bad")
 
-    assert [notice(worker, one)[0] for one in notices] == ["sent", "sent", None, "sent", "sent", None]
+    assert [notification(worker, one)[0] for one in notifications] == ["sent", "sent", None, "sent", "sent", None]
     assert [type(one.told.exception(0)) for one in ended].count(IntegrityError) == 1
 
 
@@ -73,13 +73,13 @@ def test_a_claim_that_somebody_else_holds_by_now_is_not_given_back(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     world.submit()
-    notices = open_notices(sender)
-    *_, back = claim(sender, notices)
+    notifications = open_notifications(sender)
+    *_, back = claim(sender, notifications)
     later.shift = queue.LEASE + timedelta(seconds=1)
-    claim(sender, notices)
-    before = read(sender, "SELECT id, run_at, attempts FROM notices ORDER BY id")
+    claim(sender, notifications)
+    before = read(sender, "SELECT id, run_at, attempts FROM notifications ORDER BY id")
 
     ResultRecorder().record([back])
 
     assert back.told.result(0) is None
-    assert read(sender, "SELECT id, run_at, attempts FROM notices ORDER BY id") == before
+    assert read(sender, "SELECT id, run_at, attempts FROM notifications ORDER BY id") == before

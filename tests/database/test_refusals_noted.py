@@ -22,11 +22,11 @@ from lockbox.notifications.results import AttemptResult
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.builders import ShiftedClock, StoppedClock, World, as_sender
-from tests.database.postbag import Postbag, open_notices
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import read
 from tests.database.trails import TrailEvent, changes_told
 
-SENT = "SELECT body FROM events WHERE action = 'notices_sent'"
+SENT = "SELECT body FROM events WHERE action = 'notifications_sent'"
 
 
 def count(house: Database, times: int, **changes: Any) -> None:
@@ -127,11 +127,11 @@ def test_the_api_counts_and_reads_nothing_of_it(world: World, statement: str) ->
         session.connection().exec_driver_sql(statement)
 
 
-def _sent(notices: Sequence[UUID], at: datetime) -> list[AttemptResult]:
-    """Return what a delivery says of notices that arrived."""
+def _sent(notifications: Sequence[UUID], at: datetime) -> list[AttemptResult]:
+    """Return what a delivery says of notifications that arrived."""
     return [
         AttemptResult(one, Outcome.SENT, at, attempt=DeliveryAttempt(one, None, "request.pending", at, timedelta(0)))
-        for one in notices
+        for one in notifications
     ]
 
 
@@ -140,7 +140,7 @@ def test_what_was_sent_is_one_event_for_each_thing_told_channel_and_batch(
 ) -> None:
     post.endpoint(world, "https://hooks.contoso.example/1", tenant_id=world.tenant.id)
     request = world.submit()
-    open_now = open_notices(worker)
+    open_now = open_notifications(worker)
     tries = _sent(open_now, request.created_at)
 
     with as_sender(worker).transaction() as session:
@@ -158,13 +158,13 @@ def test_what_is_told_to_the_vendors_people_is_in_the_vendors_log(api: Database,
     world = World.make(api, Policy(vendor_review=True))
     request = world.submit()
     world.act("max", Action.ENDORSE, request.id)
-    sides = read(worker, "SELECT DISTINCT p.side FROM notices n JOIN people p ON p.id = n.person_id")
+    sides = read(worker, "SELECT DISTINCT p.side FROM notifications n JOIN people p ON p.id = n.person_id")
 
     with as_sender(worker).transaction() as session:
-        results.record(session, _sent(open_notices(worker), request.created_at))
+        results.record(session, _sent(open_notifications(worker), request.created_at))
 
     assert {row.side for row in sides} == {"vendor", "customer"}
-    sealed_in = read(worker, "SELECT internal, body FROM events WHERE action = 'notices_sent'")
+    sealed_in = read(worker, "SELECT internal, body FROM events WHERE action = 'notifications_sent'")
     logs = {row.internal: {json.loads(row.body)["log"]} for row in sealed_in}
     assert logs == {True: {str(VENDORS_LOG)}, False: {str(world.tenant.id)}}
 

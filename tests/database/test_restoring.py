@@ -33,7 +33,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.queries import AccessCheck
 from lockbox.schedule import Schedule
 from tests.builders import ALL_RIGHTS, Urls, World, all_rights
-from tests.database.postbag import Postbag, open_notices
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import MAILBOX, assert_trails_are_whole, door, read, state_of, write
 from tests.database.tenancy import manages
 from tests.database.trails import changes_told
@@ -127,12 +127,12 @@ def plant(world: World, worker: Database, urls: Urls, superuser: Engine, tmp_pat
         urls.redis,
         urls.smtp,
         urls.maildir,
-        here(urls.notices),
+        here(urls.notifications),
     )
-    write_alone(superuser, f"GRANT CONNECT ON DATABASE {name} TO lockbox_api, lockbox_worker, lockbox_notices")
-    with all_rights(empty.superuser, empty.notices):
+    write_alone(superuser, f"GRANT CONNECT ON DATABASE {name} TO lockbox_api, lockbox_worker, lockbox_notifications")
+    with all_rights(empty.superuser, empty.notifications):
         write(unbound_of(empty), "ALTER SCHEMA public OWNER TO lockbox_owner")
-        write(unbound_of(empty), "GRANT USAGE ON SCHEMA public TO lockbox_api, lockbox_worker, lockbox_notices")
+        write(unbound_of(empty), "GRANT USAGE ON SCHEMA public TO lockbox_api, lockbox_worker, lockbox_notifications")
         plant = RestorableWorld(world, worker, urls, shipped, tmp_path / "dump", empty)
         world.house.shipped = plant.believed()
         yield plant
@@ -203,7 +203,7 @@ def test_a_log_behind_what_was_shipped_of_it_is_in_status_metrics_and_an_alarm_w
     found = alerts.find_violations(restored.worker, ScanPosition())[0]
     assert "trail-behind" in {one.rule for one in found}
     assert alerts.confirm(restored.worker, found, ScanPosition())
-    post.deliver(restored.worker, open_notices(restored.worker))
+    post.deliver(restored.worker, open_notifications(restored.worker))
     (mail,) = [mail for mail in post.mail.sent if mail.to_name == "Olga"]
     assert "lockbox operate after-restore" in mail.text
 
@@ -398,7 +398,7 @@ def test_after_the_command_all_of_the_older_state_is_over_and_the_trail_goes_on(
     assert note.origin == f"lockbox.test/audit/{world.tenant.id}{NEW}"
     assert checkpoint.verify(_text(restored), {SIGNER.public.id: SIGNER.public})[0].size == note.size
     assert again.id != waiting.id
-    post.deliver(restored.worker, open_notices(world.house))
+    post.deliver(restored.worker, open_notifications(world.house))
     told = [mail.text for mail in post.mail.sent if str(waiting.id) in mail.text]
     assert any("restored from a back-up" in text for text in told)
 

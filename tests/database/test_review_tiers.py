@@ -15,7 +15,7 @@ from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.builders import ShiftedClock, World
-from tests.database.postbag import Postbag, address, open_notices
+from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import as_caller, assert_indexes_are_true, assert_trails_are_whole, state_of, write
 from tests.database.tenancy import id_of, manages
 from tests.database.test_nudges import nudges, row_of, told
@@ -201,13 +201,13 @@ def test_a_prompt_of_a_later_tier_is_the_mail_of_the_first_and_is_moot_once_it_i
     tiered: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     request, settled = tiered.submit(), tiered.submit()
-    post.deliver(sender, open_notices(sender))
+    post.deliver(sender, open_notifications(sender))
     later.shift = timedelta(hours=2)
     timers.run(sender, [request.id, settled.id])
     tiered.act("max", Action.ENDORSE, settled.id)
     post.mail.sent.clear()
 
-    post.deliver(sender, open_notices(sender))
+    post.deliver(sender, open_notifications(sender))
 
     mia = address(sender, tiered, "mia")
     assert [str(request.id) in mail.text for mail in post.mail.sent if mail.to_address == mia] == [True]

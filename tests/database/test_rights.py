@@ -93,7 +93,7 @@ NOT_THE_WORKERS = [
     "SELECT reopen(uuidv7(), now())",
     "DELETE FROM event_details",
     "UPDATE event_details SET value = ''",
-    "DELETE FROM notices",
+    "DELETE FROM notifications",
     "INSERT INTO unsealed VALUES (uuidv7())",
     "INSERT INTO unsealed SELECT * FROM unsealed FOR UPDATE",
     "UPDATE seals SET number = number + 1",
@@ -128,8 +128,8 @@ NOT_THE_APIS = [
     "DELETE FROM event_details",
     "UPDATE event_details SET value = ''",
     "DELETE FROM unsealed",
-    "DELETE FROM notices",
-    "UPDATE notices SET outcome = 'sent', closed_at = now()",
+    "DELETE FROM notifications",
+    "UPDATE notifications SET outcome = 'sent', closed_at = now()",
     "UPDATE tokens SET secret_hash = secret_hash",
     "UPDATE tokens SET is_sample = true",
     "UPDATE tokens SET person_id = person_id",
@@ -258,10 +258,10 @@ BROKEN_OTHERS = {
     INVITE.format(tenant="tenant_id", roles="{approver,manager}", ended="NULL"): "ck_invitations_roles",
     INVITE.format(tenant="tenant_id", roles="{}", ended="NULL"): "ck_invitations_roles",
     INVITE.format(tenant="tenant_id", roles="{approver}", ended="now()"): "ck_invitations_ended",
-    "UPDATE notices SET outcome = 'lost', closed_at = now()": "ck_notices_outcome",
-    "UPDATE notices SET closed_at = now()": "ck_notices_closed",
-    "UPDATE notices SET person_id = NULL": "ck_notices_recipient",
-    "UPDATE notices SET channel = 'pigeon'": "ck_notices_recipient",
+    "UPDATE notifications SET outcome = 'lost', closed_at = now()": "ck_notifications_outcome",
+    "UPDATE notifications SET closed_at = now()": "ck_notifications_closed",
+    "UPDATE notifications SET person_id = NULL": "ck_notifications_recipient",
+    "UPDATE notifications SET channel = 'pigeon'": "ck_notifications_recipient",
     DECIDE.replace("approve", "maybe"): "ck_decisions_verdict",
     DECIDE.replace("oidc", "guess"): "ck_decisions_means",
     "INSERT INTO events (id, at, action, actor_role, body) VALUES (uuidv7(), now(), 'x', 'manager', '')": (
@@ -318,7 +318,7 @@ def test_the_api_may_not_rewrite_what_stands_whoever_calls(world: World, api: Da
         _forbidden(api, world, who, statement)
 
 
-@pytest.mark.parametrize("login", ["lockbox_api", "lockbox_notices", "lockbox_worker"])
+@pytest.mark.parametrize("login", ["lockbox_api", "lockbox_notifications", "lockbox_worker"])
 def test_no_server_makes_temporary_objects_that_could_stand_before_the_real_ones(
     superuser: Engine, login: str
 ) -> None:
@@ -379,12 +379,12 @@ def test_no_server_role_is_superuser_owner_or_exempt_from_row_security(urls: Url
             EXISTS (SELECT FROM pg_class WHERE relowner = r.oid)
                 OR EXISTS (SELECT FROM pg_proc WHERE proowner = r.oid) AS owns,
             EXISTS (SELECT FROM pg_auth_members WHERE member = r.oid) AS belongs
-        FROM pg_roles r WHERE rolname IN ('lockbox_api', 'lockbox_notices', 'lockbox_worker') ORDER BY rolname
+        FROM pg_roles r WHERE rolname IN ('lockbox_api', 'lockbox_notifications', 'lockbox_worker') ORDER BY rolname
     """
 
     rows = [tuple(row) for row in read(superuser, query)]
 
-    assert rows == [(login, *[False] * 7) for login in ("lockbox_api", "lockbox_notices", "lockbox_worker")]
+    assert rows == [(login, *[False] * 7) for login in ("lockbox_api", "lockbox_notifications", "lockbox_worker")]
     assert urls.api != urls.worker
 
 

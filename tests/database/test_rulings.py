@@ -46,7 +46,7 @@ def prompted(world: World, request_id: UUID) -> set[str]:
     """Return who was mailed that a request waits, by the name in the world."""
     rows = read(
         world.house,
-        "SELECT person_id FROM notices WHERE request_id = :id AND template = 'pending' AND person_id IS NOT NULL",
+        "SELECT person_id FROM notifications WHERE request_id = :id AND template = 'pending' AND person_id NOTNULL",
         id=request_id,
     )
     names = {caller.person_id: name for name, caller in world.people.items()}

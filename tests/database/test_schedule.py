@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from redis import Redis
 
-from lockbox.schedule import CLOCK, EPOCH, NOTICES, IndexEntry, Schedule, ScheduleIndex
+from lockbox.schedule import CLOCK, EPOCH, NOTIFICATIONS, IndexEntry, Schedule, ScheduleIndex
 from lockbox.sql import new_id
 from tests.database.scenes import within
 
@@ -124,7 +124,7 @@ def test_an_index_is_whole_under_the_server_that_it_was_completed_on(schedule: S
 
     assert before == (False, False)
     assert after == (True, True)
-    assert not schedule.is_whole(NOTICES)
+    assert not schedule.is_whole(NOTIFICATIONS)
     assert redis.zcard(CLOCK.keys[0]) == 1
     assert schedule.members(CLOCK) == {}
 
@@ -173,10 +173,10 @@ def test_the_epoch_is_never_claimed_and_lost_only_with_the_index(schedule: Sched
 def test_the_two_indexes_know_nothing_of_each_other(schedule: Schedule) -> None:
     (one,) = _ids(1)
     schedule.arm(CLOCK, _due([one]))
-    schedule.arm(NOTICES, _due([one], "notify"))
+    schedule.arm(NOTIFICATIONS, _due([one], "notify"))
 
     assert schedule.claim(CLOCK).ids == {"expire": [one]}
-    assert schedule.claim(NOTICES).ids == {"notify": [one]}
+    assert schedule.claim(NOTIFICATIONS).ids == {"notify": [one]}
 
 
 def test_more_than_one_call_can_hold_are_armed_in_parts(schedule: Schedule) -> None:
@@ -204,7 +204,7 @@ def test_of_several_promises_about_one_id_the_last_counts(schedule: Schedule) ->
     assert schedule.members(CLOCK).keys() == {f"time_out:{other}"}
 
 
-@pytest.mark.parametrize("index", [CLOCK, NOTICES], ids=["clock", "notices"])
+@pytest.mark.parametrize("index", [CLOCK, NOTIFICATIONS], ids=["clock", "notifications"])
 def test_nothing_to_arm_is_nothing_done(schedule: Schedule, redis: "Redis", index: ScheduleIndex) -> None:
     assert schedule.arm(index, [])
     assert redis.dbsize() == 0

@@ -13,7 +13,7 @@ from lockbox.schedule import (
     ARM_TIMEOUT,
     BREAKER_SECONDS,
     CLOCK,
-    NOTICES,
+    NOTIFICATIONS,
     POLL_TIMEOUT,
     IndexEntry,
     RedisUnavailable,
@@ -105,7 +105,7 @@ def test_a_wrong_password_is_a_redis_that_is_away(redis_url: str) -> None:
     with closing(Schedule(wrong)) as locked_out:
         assert locked_out.arm(CLOCK, _some()) is False
         with pytest.raises(RedisUnavailable):
-            locked_out.claim(NOTICES)
+            locked_out.claim(NOTIFICATIONS)
         with pytest.raises(RedisUnavailable):
             locked_out.ping()
 

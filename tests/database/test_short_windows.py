@@ -14,17 +14,17 @@ from lockbox.notifications.senders.webhook import HttpWebhooks
 from lockbox.requests import timers
 from lockbox.requests.policy_rules import Policy
 from tests.builders import StoppedClock, World
-from tests.database.postbag import Postbag, address, open_notices
+from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import read, state_of
 from tests.database.test_nudges import nudges
 from tests.oidc_issuer import ScriptedAnswer
 from tests.receiver import WebhookReceiver, receiving
 
 SECOND = timedelta(seconds=1)
-NEXT = "SELECT min(run_at) AS at FROM notices WHERE closed_at IS NULL"
+NEXT = "SELECT min(run_at) AS at FROM notifications WHERE closed_at IS NULL"
 TRIES = """
-SELECT count(*) AS tries, count(DISTINCT d.notice_id) AS notices, max(d.at) AS last
-FROM deliveries d JOIN notices n ON n.id = d.notice_id
+SELECT count(*) AS tries, count(DISTINCT d.notification_id) AS notifications, max(d.at) AS last
+FROM deliveries d JOIN notifications n ON n.id = d.notification_id
 WHERE n.template = 'pending' AND n.channel = 'mail' AND d.error IS NOT NULL
 """
 
@@ -36,8 +36,8 @@ def receiver() -> Iterator[WebhookReceiver]:
 
 
 def deliver_all(worker: Database, post: Postbag, still: StoppedClock, until: datetime | None = None) -> None:
-    """Deliver, and move the clock to each next try, until every notice has ended, or nothing comes before `until`."""
-    while waiting := open_notices(worker):
+    """Deliver, and move the clock to each next try, until all notifications have ended or `until` comes."""
+    while waiting := open_notifications(worker):
         (due,) = read(worker, NEXT)
         if until and due.at >= until:
             return
@@ -65,10 +65,10 @@ def test_a_prompt_is_tried_as_often_as_the_window_lets_and_the_outcome_is_told_a
     deliver_all(worker, post, still)
 
     assert seconds * SECOND < 2 * FIRST_BACK_OFF
-    assert (log.tries, log.notices) == (tries, 1)
+    assert (log.tries, log.notifications) == (tries, 1)
     assert log.last < request.deadline_at
     assert (ended_early, ended, state_of(worker, request.id)) == (0, 1, "timed_out")
-    outcomes = read(worker, "SELECT template, outcome FROM notices")
+    outcomes = read(worker, "SELECT template, outcome FROM notifications")
     assert Counter(tuple(row) for row in outcomes) == {
         ("pending", "dead"): 1,
         ("pending", "sent"): 3,

@@ -113,7 +113,9 @@ def test_an_endorsement_after_the_switch_asks_the_customer(api: Database, mode: 
     assert (switched.closed, switched.in_review) == ([], 1)
     assert (endorsed.state, endorsed.mode, door(world)) == ("pending", Mode.ENFORCE, None)
     assert endorsed.asked_at is not None
-    asked = read(api, "SELECT person_id FROM notices WHERE request_id = :id AND template = 'pending'", id=before)
+    asked = read(
+        api, "SELECT person_id FROM notifications WHERE request_id = :id AND template = 'pending'", id=before
+    )
     assert id_of(world, "ann") in {row.person_id for row in asked}
     assert world.act("ann", Action.APPROVE, before).state == "active"
     assert door(world) is not None
@@ -150,7 +152,9 @@ def test_a_switch_from_off_to_observe_tells_the_customer_of_what_was_in_review(a
 
     assert (opened.state, opened.mode) == ("active", Mode.OBSERVE)
     assert door(world) is not None
-    told = read(api, "SELECT person_id FROM notices WHERE request_id = :id AND template = 'active'", id=request_id)
+    told = read(
+        api, "SELECT person_id FROM notifications WHERE request_id = :id AND template = 'active'", id=request_id
+    )
     assert id_of(world, "ann") in {row.person_id for row in told}
 
 

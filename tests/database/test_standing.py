@@ -39,10 +39,15 @@ EXCESS_OF_RIGHTS = {
         "INSERT ON decisions",
         "INSERT ON requests",
         "SELECT (secret_hash) ON tokens",
-        "UPDATE (outcome) ON notices",
+        "UPDATE (outcome) ON notifications",
         "INSERT ON deliveries",
     ),
-    ServerKind.NOTICES: (*FOR_GOOD, "INSERT ON decisions", "UPDATE (secret_hash) ON invitations", "INSERT ON seals"),
+    ServerKind.NOTIFICATIONS: (
+        *FOR_GOOD,
+        "INSERT ON decisions",
+        "UPDATE (secret_hash) ON invitations",
+        "INSERT ON seals",
+    ),
 }
 
 
@@ -84,7 +89,7 @@ def empty(urls: Urls, superuser: Engine) -> Iterator[Urls]:
         "",
         "",
         Path(),
-        there(urls.notices),
+        there(urls.notifications),
     )
     write(superuser, f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -135,7 +140,9 @@ def test_a_login_that_could_turn_into_another_counts_as_that_one(urls: Urls, sup
 def test_a_server_that_was_given_more_rights_than_it_needs_is_refused(
     urls: Urls, superuser: Engine, server: ServerKind
 ) -> None:
-    url = {ServerKind.API: urls.api, ServerKind.WORKER: urls.worker, ServerKind.NOTICES: urls.notices}[server]
+    url = {ServerKind.API: urls.api, ServerKind.WORKER: urls.worker, ServerKind.NOTIFICATIONS: urls.notifications}[
+        server
+    ]
     said = {}
     for right in EXCESS_OF_RIGHTS[server]:
         write(superuser, f"GRANT {right} TO PUBLIC")

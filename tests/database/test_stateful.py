@@ -72,7 +72,7 @@ SELECT e.request_id FROM events e WHERE e.to_state = 'active' AND e.from_state =
     WHERE r.id = e.request_id AND d.verdict = 'approve' AND d.person_id <> r.requester_id AND d.decided_at <= e.at)
 """
 TWICE_TOLD = """
-SELECT event_id FROM notices WHERE event_id IS NOT NULL
+SELECT event_id FROM notifications WHERE event_id IS NOT NULL
 GROUP BY event_id, person_id, endpoint_id, address_id, watcher_id, template HAVING count(*) > 1
 """
 SEALS = "SELECT log_id FROM seals GROUP BY log_id HAVING count(*) <> max(number) + 1"
@@ -230,11 +230,11 @@ class Life(RuleBasedStateMachine):
         list(repairing.reconcile(self.plant.worker, None))
         assert_indexes_are_true(self.plant.api)
 
-    # Notices.
+    # Notifications.
 
     @rule(how=st.sampled_from(("sent", "later", "never", "ambiguous")))
     def send(self, how: str) -> None:
-        before = {row.id: row.outcome for row in read(self.plant.api, "SELECT id, outcome FROM notices")}
+        before = {row.id: row.outcome for row in read(self.plant.api, "SELECT id, outcome FROM notifications")}
         ids = [one for one, outcome in before.items() if outcome is None]
         failure = {"later": SendFailed("try later"), "never": SendFailed("no such mailbox", permanent=True)}.get(how)
         people = read(self.plant.api, "SELECT email FROM people")
@@ -247,7 +247,7 @@ class Life(RuleBasedStateMachine):
             self.post.mail.sent += self.post.mailing.sent
             self.post.mailing = None
         self.post.mail.refused = {}
-        after = {row.id: row.outcome for row in read(self.plant.api, "SELECT id, outcome FROM notices")}
+        after = {row.id: row.outcome for row in read(self.plant.api, "SELECT id, outcome FROM notifications")}
         assert all(after[one] == outcome for one, outcome in before.items() if outcome)
         sent = {mail.message_id.strip("<>").partition("@")[0] for mail in self.post.mail.sent}
         assert {str(one) for one, outcome in after.items() if outcome == "sent"} <= sent

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from redis import Redis
 
-from lockbox.schedule import CLOCK, NOTICES, IndexEntry, Schedule
+from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, Schedule
 from lockbox.sql import new_id
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -23,18 +23,18 @@ def test_strangers_in_an_index_are_dropped_and_the_others_handed_out(schedule: S
     assert schedule.members(CLOCK) == {}
 
 
-def test_notices_are_not_claimed_while_a_storm_of_deadlines_is_out(schedule: Schedule) -> None:
+def test_notifications_are_not_claimed_while_a_storm_of_deadlines_is_out(schedule: Schedule) -> None:
     storm = [IndexEntry(str(new_id()), "expire", LONG_AGO) for _ in range(600)]
-    notice = IndexEntry(str(new_id()), "notify", LONG_AGO)
+    notification = IndexEntry(str(new_id()), "notify", LONG_AGO)
     schedule.arm(CLOCK, storm)
-    schedule.arm(NOTICES, [notice])
+    schedule.arm(NOTIFICATIONS, [notification])
     schedule.claim(CLOCK)
     schedule.claim(CLOCK)
 
-    held_back = schedule.claim(NOTICES)
+    held_back = schedule.claim(NOTIFICATIONS)
     schedule.arm(CLOCK, [IndexEntry(one.id, "expire", None) for one in storm])
-    given_out = schedule.claim(NOTICES)
+    given_out = schedule.claim(NOTIFICATIONS)
 
     assert held_back.ids == {}
     assert 0 < held_back.idle < 1
-    assert given_out.ids == {"notify": [notice.id]}
+    assert given_out.ids == {"notify": [notification.id]}

@@ -51,7 +51,7 @@ def test_the_first_admin_is_invited_and_only_the_mail_ever_holds_the_code(
         world.house,
         """
         SELECT (SELECT string_agg(i::text, ' ') FROM invitations i)
-            || (SELECT string_agg(n::text, ' ') FROM notices n)
+            || (SELECT string_agg(n::text, ' ') FROM notifications n)
             || (SELECT string_agg(d::text, ' ') FROM event_details d) AS text
         """,
     )

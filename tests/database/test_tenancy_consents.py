@@ -15,7 +15,7 @@ from lockbox.identity.roles import Mode
 from lockbox.reconcile import reconcile
 from lockbox.requests.policy_rules import Policy
 from tests.builders import ShiftedClock, World, unbound
-from tests.database.postbag import Postbag, open_notices
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import at_once, read, write
 from tests.database.tenancy import does, reads
 from tests.database.trails import TrailEvent, changes_told
@@ -95,7 +95,7 @@ def test_the_end_of_consent_is_one_event_that_admins_approvers_and_webhooks_hear
     post.endpoint(world, HOOK, tenant_id=world.tenant.id)
     consents_to(world, until)
     consents_to(world, until, quorum=2)
-    post.deliver(late, open_notices(late))
+    post.deliver(late, open_notifications(late))
     post.mail.sent.clear()
 
     list(reconcile(late, None))
@@ -103,7 +103,7 @@ def test_the_end_of_consent_is_one_event_that_admins_approvers_and_webhooks_hear
     later.shift = HOUR
     for _ in range(3):
         list(reconcile(late, None))
-    post.deliver(late, open_notices(late))
+    post.deliver(late, open_notifications(late))
 
     assert before == []
     (told,) = ends(world)

@@ -28,7 +28,7 @@ from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.notifications.models import Format, Outcome
 from lockbox.requests.lifecycle import Action
 from tests.builders import HERE, ShiftedClock, World, unbound
-from tests.database.postbag import Postbag, open_notices
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import as_caller, at_once, read, write
 from tests.database.trails import last_told
 from tests.each import each
@@ -71,7 +71,7 @@ def test_a_webhook_that_was_added_is_called_and_its_secret_is_stored_encrypted(
     shown = added(world, reach, event_types=("request.submitted",), description="Our channel")
     world.submit()
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     (hook,) = post.hooks.sent
     assert hook.url == URL
@@ -96,7 +96,7 @@ def test_each_change_is_told_to_the_admins_and_approvers_without_what_may_be_a_s
     assert last_told(world.house).changes == {"secret": "replaced; both sign for 24 h"}
     acts(world, "tara", webhooks.remove, shown.endpoint.id)
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     for action in ("endpoint_added", "endpoint_changed", "endpoint_rotated", "endpoint_removed"):
         for names in told(world.house, action).values():
@@ -295,7 +295,7 @@ def test_what_was_removed_is_called_no_more_and_can_be_read_by_nobody(
     acts(world, "tara", webhooks.remove, shown.endpoint.id)
     world.submit()
 
-    ended = post.deliver(worker, open_notices(worker))
+    ended = post.deliver(worker, open_notifications(worker))
 
     assert post.hooks.sent == []
     assert Outcome.DEAD not in {one.outcome for one in ended}
@@ -314,11 +314,11 @@ def test_a_test_is_called_out_whatever_the_filter_says_and_is_in_the_log(
 ) -> None:
     shown = added(world, reach, who, event_types=("request.denied",), format=kind)
 
-    notice = acts(world, who, delivery_log.try_out, shown.endpoint.id)
-    post.deliver(worker, open_notices(worker))
+    notification = acts(world, who, delivery_log.try_out, shown.endpoint.id)
+    post.deliver(worker, open_notifications(worker))
 
     (hook,) = post.hooks.sent
-    assert hook.hook_id == str(notice)
+    assert hook.hook_id == str(notification)
     assert (b"endpoint.test" in hook.body) is (kind is Format.JSON)
     assert [(one.event_type, one.status, one.error) for one in tries(world, who, shown)] == [
         ("endpoint.test", 204, None)
@@ -354,7 +354,7 @@ def test_a_webhook_is_tried_out_ten_times_in_any_minute_and_no_more(
         tried(61)
 
     assert 9 <= refused.value.facts["retry_after"] <= 10
-    calls = read(world.house, "SELECT endpoint_id FROM notices WHERE template = 'endpoint_tested'")
+    calls = read(world.house, "SELECT endpoint_id FROM notifications WHERE template = 'endpoint_tested'")
     assert Counter(row.endpoint_id for row in calls) == {shown.endpoint.id: 11, other.endpoint.id: 1}
 
 
@@ -363,19 +363,19 @@ def test_calls_that_are_repeated_are_counted_with_the_tests(
 ) -> None:
     shown = added(world, reach, event_types=("request.approved",))
     acts(world, "tara", delivery_log.try_out, shown.endpoint.id)
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     (one,) = tries(world, "tara", shown)
     for _ in range(9):
         acts(world, "tara", delivery_log.redeliver, one.id)
         with pytest.raises(StillWaiting):
             acts(world, "tara", delivery_log.redeliver, one.id)
-        post.deliver(worker, open_notices(worker))
+        post.deliver(worker, open_notifications(worker))
 
     for call, target in ((delivery_log.redeliver, one.id), (delivery_log.try_out, shown.endpoint.id)):
         with pytest.raises(TooMany, match="at most 10 times a minute"):
             acts(world, "tara", call, target)
 
-    assert open_notices(worker) == []
+    assert open_notifications(worker) == []
     assert len(tries(world, "tara", shown)) == 10
 
 
@@ -398,43 +398,44 @@ def test_a_call_is_repeated_under_its_id_as_often_as_somebody_asks(
     shown = added(world, reach, who, event_types=("request.approved",))
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     (one,) = tries(world, who, shown)
 
     again = acts(world, who, delivery_log.redeliver, one.id)
     with pytest.raises(StillWaiting):
         acts(world, who, delivery_log.redeliver, one.id)
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     acts(world, who, delivery_log.redeliver, one.id)
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
-    assert again == one.notice_id
-    assert {hook.hook_id for hook in post.hooks.sent} == {str(one.notice_id)}
+    assert again == one.notification_id
+    assert {hook.hook_id for hook in post.hooks.sent} == {str(one.notification_id)}
     assert len(post.hooks.sent) == len(tries(world, who, shown)) == 3
     assert last_told(world.house).action == "delivery_repeated"
 
 
-def test_a_dead_notice_comes_back_to_life_with_time_enough(
+def test_a_dead_notification_comes_back_to_life_with_time_enough(
     world: World, sender: Database, later: ShiftedClock, post: Postbag, reach: WebhookUrlPolicy
 ) -> None:
     shown = added(world, reach)
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
-    write(unbound(world.house), "UPDATE notices SET closed_at = now(), outcome = 'dead', attempts = 40, "
+    write(unbound(world.house), "UPDATE notifications SET closed_at = now(), outcome = 'dead', attempts = 40, "
           "until_at = now() WHERE endpoint_id IS NOT NULL AND template = 'active'")  # fmt: skip
     write(
         unbound(world.house),
-        "INSERT INTO deliveries (id, notice_id, endpoint_id, event_type, at, took_ms, answer, error) "
-        "SELECT uuidv7(), id, endpoint_id, 'request.approved', now(), 1, '', 'time' FROM notices WHERE attempts = 40",
+        "INSERT INTO deliveries (id, notification_id, endpoint_id, event_type, at, took_ms, answer, error) "
+        "SELECT uuidv7(), id, endpoint_id, 'request.approved', now(), 1, '', 'time' "
+        "FROM notifications WHERE attempts = 40",
     )
     (one,) = tries(world, "tara", shown)
     later.shift = timedelta(hours=30)
     shifted = World(Database(world.house.engine, world.house.schedule, later), world.tenant, world.people)
 
     acts(shifted, "tara", delivery_log.redeliver, one.id)
-    post.deliver(sender, [one.notice_id])
+    post.deliver(sender, [one.notification_id])
 
-    assert [hook.hook_id for hook in post.hooks.sent] == [str(one.notice_id)]
+    assert [hook.hook_id for hook in post.hooks.sent] == [str(one.notification_id)]
 
 
 def test_a_call_about_what_is_settled_meanwhile_is_repeated_all_the_same(
@@ -442,16 +443,16 @@ def test_a_call_about_what_is_settled_meanwhile_is_repeated_all_the_same(
 ) -> None:
     shown = added(world, reach, event_types=("request.submitted",))
     request = world.submit()
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     (one,) = tries(world, "tara", shown)
     acts(world, "tara", delivery_log.redeliver, one.id)
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     world.act("ann", Action.DENY, request.id)
 
     acts(world, "tara", delivery_log.redeliver, one.id)
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
-    assert [hook.hook_id for hook in post.hooks.sent] == [str(one.notice_id)] * 3
+    assert [hook.hook_id for hook in post.hooks.sent] == [str(one.notification_id)] * 3
 
 
 def test_the_database_lets_nobody_else_repeat_a_call(
@@ -462,7 +463,7 @@ def test_the_database_lets_nobody_else_repeat_a_call(
     other = World.make(world.house)
     world.people["zack"] = other.people["tara"]
     world.submit()
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     rows = read(world.house, "SELECT d.id, h.tenant_id IS NULL AS is_vendors FROM deliveries d "
                 "JOIN endpoints h ON h.id = d.endpoint_id")  # fmt: skip
 
@@ -483,9 +484,9 @@ def test_what_was_answered_is_read_on_the_side_that_was_called(
     added(world, reach, "olga")
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     sides = "SELECT d.id, n.request_id, coalesce(h.tenant_id, m.tenant_id) IS NULL AS is_vendors FROM deliveries d "
-    sides += "LEFT JOIN endpoints h ON h.id = d.endpoint_id JOIN notices n ON n.id = d.notice_id "
+    sides += "LEFT JOIN endpoints h ON h.id = d.endpoint_id JOIN notifications n ON n.id = d.notification_id "
     sides += "LEFT JOIN memberships m ON m.person_id = n.person_id"
     rows = read(world.house, sides)
     of_the_vendor = {row.id for row in rows if row.is_vendors}

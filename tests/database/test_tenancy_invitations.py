@@ -8,7 +8,7 @@ from lockbox.database import Database
 from lockbox.errors import InvitationClosed, NotFound, NotYours
 from lockbox.identity.roles import Role
 from tests.builders import World
-from tests.database.postbag import open_notices
+from tests.database.postbag import open_notifications
 from tests.database.tenancy import accepts, does, invites, joins, on_the_database, reads
 from tests.database.trails import last_told
 from tests.mailbox import code_of, sent_about
@@ -63,7 +63,7 @@ def test_withdrawing_is_told_and_the_mail_that_waits_is_never_sent(world: World,
     assert told.details["member"] == "Nina <nina@contoso.example>"
     assert told.told == {"Tara", "Ann", "Amir", "Abe"}
     assert sent_about(worker, invited.id) == []
-    assert open_notices(worker)
+    assert open_notifications(worker)
 
 
 def test_what_was_accepted_or_withdrawn_cannot_be_withdrawn(world: World, worker: Database) -> None:

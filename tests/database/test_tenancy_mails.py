@@ -10,7 +10,7 @@ from lockbox.identity.roles import Mode, Role
 from lockbox.notifications.models import Outcome
 from lockbox.requests.policy_rules import Policy
 from tests.builders import World
-from tests.database.postbag import Postbag, open_notices
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.tenancy import does, id_of, invites
 
 PLANS = {"standard": Plan(), "gold": Plan()}
@@ -41,7 +41,7 @@ def test_an_approver_is_mailed_every_change_with_who_what_and_from_what_to_what(
 ) -> None:
     everything(world)
 
-    tries = post.deliver(worker, open_notices(worker))
+    tries = post.deliver(worker, open_notifications(worker))
 
     assert {one.outcome for one in tries} <= {Outcome.SENT, Outcome.MOOT}
     mails = [mail for mail in post.mail.sent if mail.to_name == "Ann"]
@@ -72,7 +72,7 @@ def test_no_name_and_no_address_goes_out_by_webhook(world: World, worker: Databa
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
     everything(world)
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     bodies = [hook.body.decode() for hook in post.hooks.sent]
     assert len(bodies) == 15

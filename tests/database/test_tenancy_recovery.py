@@ -15,10 +15,10 @@ from lockbox.database import Database
 from lockbox.errors import InvitationClosed, InvitationRefused, NotFound, NotYours, OtherSide, RecoveryOpen
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
-from lockbox.schedule import NOTICES
+from lockbox.schedule import NOTIFICATIONS
 from lockbox.sql import new_id
 from tests.builders import ShiftedClock, World
-from tests.database.postbag import Postbag, address, open_notices
+from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import at_once, milliseconds, read, write
 from tests.database.tenancy import accepts, does, id_of, manages, on_the_database, reads
 from tests.database.trails import changes_told, last_told
@@ -43,8 +43,8 @@ def test_a_proposal_offers_the_role_of_an_admin_and_nothing_before_72_hours(worl
 
     assert (proposed.roles, proposed.is_recovery) == (["tenant_admin"], True)
     assert proposed.takes_effect_at - proposed.created_at == timedelta(hours=72)
-    (notice,) = read(world.house, "SELECT run_at FROM notices WHERE about_id = :id", id=proposed.id)
-    assert notice.run_at == proposed.takes_effect_at
+    (notification,) = read(world.house, "SELECT run_at FROM notifications WHERE about_id = :id", id=proposed.id)
+    assert notification.run_at == proposed.takes_effect_at
 
 
 def test_all_admins_and_approvers_and_endpoints_are_told_at_once_what_to_do(
@@ -53,7 +53,7 @@ def test_all_admins_and_approvers_and_endpoints_are_told_at_once_what_to_do(
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
     proposed = propose(world)
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     told = last_told(world.house)
     assert (told.action, told.actor, told.role) == ("recovery_proposed", "Olga", "operator")
@@ -114,17 +114,17 @@ def test_a_recovery_takes_effect_after_72_hours_unless_somebody_objects(
 def test_the_promised_mail_is_held_by_the_schedule_for_its_time(world: World) -> None:
     proposed = propose(world)
 
-    (notice,) = read(world.house, "SELECT id FROM notices WHERE about_id = :id", id=proposed.id)
-    held = world.house.schedule.members(NOTICES)
+    (notification,) = read(world.house, "SELECT id FROM notifications WHERE about_id = :id", id=proposed.id)
+    held = world.house.schedule.members(NOTIFICATIONS)
 
-    assert abs(held[f"notify:{notice.id}"] - milliseconds(proposed.takes_effect_at)) <= 1
+    assert abs(held[f"notify:{notification.id}"] - milliseconds(proposed.takes_effect_at)) <= 1
 
 
 def test_a_code_that_was_somehow_made_before_its_time_is_not_taken(
     world: World, worker: Database, superuser: Engine, late: Database, later: ShiftedClock
 ) -> None:
     proposed = propose(world)
-    write(superuser, "UPDATE notices SET run_at = clock_timestamp() WHERE about_id = :id", id=proposed.id)
+    write(superuser, "UPDATE notifications SET run_at = clock_timestamp() WHERE about_id = :id", id=proposed.id)
     code = code_of(worker, proposed.id)
 
     with pytest.raises(InvitationRefused):
@@ -140,7 +140,7 @@ def test_nobody_can_hurry_it_not_even_on_the_database(world: World) -> None:
     for statement in (
         "UPDATE invitations SET takes_effect_at = clock_timestamp()",
         "UPDATE invitations SET is_recovery = false",
-        "UPDATE notices SET run_at = clock_timestamp()",
+        "UPDATE notifications SET run_at = clock_timestamp()",
         "UPDATE invitations SET secret_hash = sha256('mine')",
     ):
         with pytest.raises(DBAPIError, match="permission denied"):
@@ -218,7 +218,7 @@ def test_an_operator_takes_a_mistyped_proposal_back_and_all_who_heard_of_it_hear
     later.shift = timedelta(0)
 
     does(world, who, recovery.withdraw, proposed.id)
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     told = last_told(world.house)
     assert (told.action, told.actor, told.role) == ("recovery_withdrawn", who.capitalize(), "operator")

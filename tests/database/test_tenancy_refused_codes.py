@@ -102,7 +102,7 @@ def test_a_mail_that_is_sent_again_says_the_same_code(world: World, worker: Data
     first = code_of(worker, invited.id)
     write(
         superuser,
-        "UPDATE notices SET closed_at = NULL, outcome = NULL, run_at = clock_timestamp() WHERE about_id = :id",
+        "UPDATE notifications SET closed_at = NULL, outcome = NULL, run_at = clock_timestamp() WHERE about_id = :id",
         id=invited.id,
     )
 

@@ -16,7 +16,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
 from tests.builders import ShiftedClock, World
-from tests.database.postbag import Postbag, open_notices
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import door, read, state_of
 from tests.database.tenancy import does, id_of, mode_of
 from tests.database.trails import last_told
@@ -137,11 +137,11 @@ def test_an_emergency_stop_ends_what_the_vendor_still_reviews(
 ) -> None:
     world = World.make(api, Policy(), mode)
     in_review = world.submit().id
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     post.mail.sent.clear()
 
     done = does(world, "tara", emergency_stop.stop_all, "We are under attack")
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     assert (done.revoked, done.denied, done.denied_in_review) == ([], [], 1)
     with pytest.raises(InvalidMove):

@@ -134,7 +134,7 @@ def test_suspending_ends_every_window_and_resuming_opens_none_again(world: World
     )
     (event,) = read(world.house, "SELECT actor_role FROM events WHERE request_id = :id AND seq = 3", id=opened.id)
     assert event.actor_role == "operator"
-    told = read(world.house, "SELECT person_id, endpoint_id FROM notices WHERE template = 'revoked'")
+    told = read(world.house, "SELECT person_id, endpoint_id FROM notifications WHERE template = 'revoked'")
     assert {id_of(world, name) for name in ("erin", "ann")} <= {row.person_id for row in told}
     assert any(row.endpoint_id for row in told)
     resumed = last_told(world.house)

@@ -46,12 +46,12 @@ OF_REQUESTS = {
         "SELECT d.event_id, d.field FROM event_details d JOIN events e ON e.id = d.event_id "
         "JOIN requests r ON r.id = e.request_id WHERE {sight}"
     ),
-    "notices": "SELECT n.id FROM notices n JOIN requests r ON r.id = n.request_id WHERE {sight}",
+    "notifications": "SELECT n.id FROM notifications n JOIN requests r ON r.id = n.request_id WHERE {sight}",
 }
 WITH_A_REQUEST = {
     "events": "request_id IS NOT NULL",
     "event_details": "NOT EXISTS (SELECT FROM events e WHERE e.id = event_id AND e.request_id IS NULL)",
-    "notices": "request_id IS NOT NULL",
+    "notifications": "request_id IS NOT NULL",
 }
 OF_A_TENANT = ("policies", "eligible_deputies", "delegations")
 ONE_MORE = {

@@ -68,13 +68,13 @@ def test_a_worker_speaks_for_the_clock_alone(
     assert len(read(worker, "SELECT FROM events")) == 2
 
 
-def test_a_worker_cannot_send_a_notice_to_somebody_else(world: World, worker: Database) -> None:
+def test_a_worker_cannot_send_a_notification_to_somebody_else(world: World, worker: Database) -> None:
     world.submit()
 
     with pytest.raises(DBAPIError, match="permission denied"):
-        _write(world, worker, "UPDATE notices SET person_id = (SELECT requester_id FROM requests LIMIT 1)")
+        _write(world, worker, "UPDATE notifications SET person_id = (SELECT requester_id FROM requests LIMIT 1)")
 
-    assert len(read(worker, "SELECT DISTINCT person_id FROM notices")) == 3
+    assert len(read(worker, "SELECT DISTINCT person_id FROM notifications")) == 3
 
 
 def test_an_approver_who_is_removed_while_waiting_for_the_lock_no_longer_approves(

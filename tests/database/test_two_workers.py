@@ -9,14 +9,14 @@ from lockbox.database import Database, make_engine
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from tests.builders import Urls, World
-from tests.database.postbag import Postbag, open_notices
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import read, write
 from tests.each import each
 
 NOT_THE_CORES = (
-    "UPDATE notices SET outcome = 'moot', closed_at = now()",
-    "UPDATE notices SET outcome = 'sent', closed_at = now()",
-    "UPDATE notices SET run_at = 'infinity'",
+    "UPDATE notifications SET outcome = 'moot', closed_at = now()",
+    "UPDATE notifications SET outcome = 'sent', closed_at = now()",
+    "UPDATE notifications SET run_at = 'infinity'",
     "INSERT INTO deliveries SELECT * FROM deliveries",
     "SELECT code_nonce FROM invitations",
     "SELECT code_nonce FROM sign_ins",
@@ -39,7 +39,7 @@ NOT_THE_SENDERS = (
     "UPDATE sign_ins SET code_nonce = ''",
     "UPDATE addresses SET code_nonce = ''",
     "UPDATE memberships SET role = 'approver'",
-    "DELETE FROM notices",
+    "DELETE FROM notifications",
     "DELETE FROM deliveries",
     "INSERT INTO alarms SELECT * FROM alarms",
     "SELECT * FROM ended_powers",
@@ -47,15 +47,15 @@ NOT_THE_SENDERS = (
 
 
 @pytest.fixture
-def notices(urls: Urls) -> Iterator[Database]:
+def notifications(urls: Urls) -> Iterator[Database]:
     """The database as the notifications worker sees it."""
-    house = Database(make_engine(urls.notices, role="test-notices"), Schedule(urls.redis))
+    house = Database(make_engine(urls.notifications, role="test-notifications"), Schedule(urls.redis))
     yield house
     house.dispose()
 
 
 @pytest.mark.parametrize("statement", NOT_THE_CORES)
-def test_the_core_workers_login_closes_no_notice_and_knows_no_code(
+def test_the_core_workers_login_closes_no_notification_and_knows_no_code(
     world: World, worker: Database, statement: str
 ) -> None:
     world.submit()
@@ -66,34 +66,36 @@ def test_the_core_workers_login_closes_no_notice_and_knows_no_code(
 
 @each("statement", NOT_THE_SENDERS)
 def test_the_notifications_workers_login_moves_nothing_and_seals_nothing(
-    world: World, notices: Database, statement: str
+    world: World, notifications: Database, statement: str
 ) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
 
     with pytest.raises(DBAPIError, match="permission denied"):
-        write(notices.engine, statement)
+        write(notifications.engine, statement)
 
 
-def test_nothing_is_sent_without_its_delivery(world: World, notices: Database) -> None:
+def test_nothing_is_sent_without_its_delivery(world: World, notifications: Database) -> None:
     world.submit()
 
     with pytest.raises(DBAPIError, match="was sent without a delivery"):
-        write(notices.engine, "UPDATE notices SET outcome = 'sent', closed_at = now()")
+        write(notifications.engine, "UPDATE notifications SET outcome = 'sent', closed_at = now()")
 
-    assert open_notices(world.house)
+    assert open_notifications(world.house)
 
 
-def test_what_the_notifications_worker_sends_is_on_record(world: World, notices: Database, post: Postbag) -> None:
+def test_what_the_notifications_worker_sends_is_on_record(
+    world: World, notifications: Database, post: Postbag
+) -> None:
     world.submit()
 
-    sent = post.deliver(notices, open_notices(world.house))
+    sent = post.deliver(notifications, open_notifications(world.house))
 
     assert sent
-    assert {row.outcome for row in read(world.house, "SELECT outcome FROM notices")} == {"sent"}
+    assert {row.outcome for row in read(world.house, "SELECT outcome FROM notifications")} == {"sent"}
     assert len(read(world.house, "SELECT FROM deliveries")) == len(sent)
 
 
-def test_the_notifications_worker_speaks_of_no_move(world: World, notices: Database) -> None:
+def test_the_notifications_worker_speaks_of_no_move(world: World, notifications: Database) -> None:
     request = world.submit()
     told = """
         INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_role, from_state, to_state, body)
@@ -101,13 +103,15 @@ def test_the_notifications_worker_speaks_of_no_move(world: World, notices: Datab
     """
 
     with pytest.raises(DBAPIError, match="a worker speaks for the clock alone"):
-        write(notices.engine, told, tenant=world.tenant.id, id=request.id)
+        write(notifications.engine, told, tenant=world.tenant.id, id=request.id)
 
 
-def test_the_notifications_worker_puts_no_deadline_off(world: World, notices: Database) -> None:
+def test_the_notifications_worker_puts_no_deadline_off(world: World, notifications: Database) -> None:
     request = world.submit()
 
     with pytest.raises(DBAPIError, match="request"):
         write(
-            notices.engine, "UPDATE requests SET wake_at = wake_at + interval '1 day' WHERE id = :id", id=request.id
+            notifications.engine,
+            "UPDATE requests SET wake_at = wake_at + interval '1 day' WHERE id = :id",
+            id=request.id,
         )

@@ -16,14 +16,14 @@ from lockbox.identity import keyring, row_security
 from lockbox.identity.keyring import Keyring
 from lockbox.reconcile import reconcile
 from lockbox.requests.lifecycle import Action, State
-from lockbox.schedule import CLOCK, NOTICES, IndexEntry, Schedule
+from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, Schedule
 from lockbox.sql import new_id
 from tests.builders import RETRIED, Urls, World
 from tests.database.scenes import (
     assert_indexes_are_true,
     many,
     promised_clocks,
-    promised_notices,
+    promised_notifications,
     read,
     state_of,
     write,
@@ -100,7 +100,7 @@ def test_a_refused_move_arms_nothing(world: World) -> None:
         world.submit(access_window=999_999)
 
     assert world.house.schedule.members(CLOCK) == {}
-    assert world.house.schedule.members(NOTICES) == {}
+    assert world.house.schedule.members(NOTIFICATIONS) == {}
 
 
 def test_a_commit_that_the_database_refuses_arms_nothing(world: World) -> None:
@@ -142,11 +142,11 @@ def test_each_index_gets_its_own_promises(world: World) -> None:
     one = str(new_id())
 
     with world.house.transaction() as session:
-        database.arm_after_commit(session, NOTICES, [IndexEntry(one, "notify", NOON)])
+        database.arm_after_commit(session, NOTIFICATIONS, [IndexEntry(one, "notify", NOON)])
         database.arm_after_commit(session, CLOCK, [IndexEntry(one, "expire", NOON)])
 
     assert world.house.schedule.members(CLOCK).keys() == {f"expire:{one}"}
-    assert world.house.schedule.members(NOTICES).keys() == {f"notify:{one}"}
+    assert world.house.schedule.members(NOTIFICATIONS).keys() == {f"notify:{one}"}
 
 
 def test_with_redis_away_the_intake_answers_within_a_second_and_stands(world: World, away_url: str) -> None:
@@ -163,7 +163,7 @@ def test_with_redis_away_the_intake_answers_within_a_second_and_stands(world: Wo
     assert second < RETRIED
     assert state_of(world.house, request.id) == "pending"
     assert len(promised_clocks(world.house)) == 4
-    assert len(promised_notices(world.house)) == 12
+    assert len(promised_notifications(world.house)) == 12
 
 
 def test_with_redis_away_decisions_are_taken_as_ever(world: World, away_url: str) -> None:
@@ -184,14 +184,14 @@ def test_what_could_not_be_armed_is_healed_by_reconciling(
     house = Database(world.house.engine, Schedule(refused_url))
     request = world.submit(house=house)
     house.schedule.close()
-    missing = worker.schedule.members(NOTICES)
-    write(superuser, "UPDATE notices SET run_at = run_at - interval '4 seconds'")
+    missing = worker.schedule.members(NOTIFICATIONS)
+    write(superuser, "UPDATE notifications SET run_at = run_at - interval '4 seconds'")
     handed: list[UUID] = []
 
     list(reconcile(worker, handed.extend))
 
     assert missing == {}
-    assert {f"notify:{one}" for one in handed} == promised_notices(worker).keys()
+    assert {f"notify:{one}" for one in handed} == promised_notifications(worker).keys()
     assert state_of(worker, request.id) == "pending"
 
 

@@ -19,7 +19,7 @@ from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.builders import ShiftedClock, World, setting
-from tests.database.postbag import Postbag, address, open_notices
+from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import as_caller, read
 from tests.database.tenancy import does, reads
 from tests.mailbox import told
@@ -31,7 +31,7 @@ WATCH = text(
     "INSERT INTO watchers (id, tenant_id, name, email, added_by, created_at) "
     "VALUES (uuidv7(), :tenant, 'x', :email, :tara, now())"
 )
-COPIED = "SELECT template FROM notices WHERE watcher_id IS NOT NULL ORDER BY id"
+COPIED = "SELECT template FROM notifications WHERE watcher_id IS NOT NULL ORDER BY id"
 
 
 def _watched(world: World, wanted: ObserverInput = DESK, who: str = "tara") -> ObserverSummary:
@@ -82,7 +82,7 @@ def test_a_watcher_hears_of_the_clocks_moves_and_never_of_reminders(
 
     timers.run(sender, [request.id])
 
-    assert read(world.house, "SELECT FROM notices WHERE template = 'answer_reminder'")
+    assert read(world.house, "SELECT FROM notifications WHERE template = 'answer_reminder'")
     assert _copies(world) == ["copied", "timed_out"]
 
 
@@ -91,10 +91,10 @@ def test_a_copy_says_so_goes_to_its_address_and_has_no_link_to_a_page_that_canno
 ) -> None:
     _watched(world)
     request = world.submit()
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
     world.act("ann", Action.APPROVE, request.id)
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     copies = [mail for mail in post.mail.sent if mail.to_address == DESK.address]
     assert [re.split(r"\W", mail.subject)[0] for mail in copies] == ["Copy", "Access"]
@@ -110,7 +110,7 @@ def test_a_copy_holds_no_justification_where_the_policy_keeps_it_in(
     _watched(world)
     request = world.submit()
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     (copy,) = [mail for mail in post.mail.sent if mail.to_address == DESK.address]
     assert request.justification not in copy.text + copy.html
@@ -130,9 +130,9 @@ def test_a_copy_that_waits_is_not_sent_once_it_is_settled_or_nobody_watches_any_
 ) -> None:
     desk = _watched(world)
     request = world.submit()
-    (asks,) = read(world.house, "SELECT id FROM notices WHERE template = 'copied'")
+    (asks,) = read(world.house, "SELECT id FROM notifications WHERE template = 'copied'")
     world.act("ann", Action.DENY, request.id)
-    (denied,) = read(world.house, "SELECT id FROM notices WHERE template = 'denied' AND watcher_id IS NOT NULL")
+    (denied,) = read(world.house, "SELECT id FROM notifications WHERE template = 'denied' AND watcher_id IS NOT NULL")
     does(world, "tara", observers.remove, desk.watcher.id)
 
     tries = post.deliver(worker, [asks.id, denied.id])
@@ -148,7 +148,7 @@ def test_adding_and_removing_are_events_told_as_other_changes_are(
     desk = _watched(world, ObserverInput(DESK.name, DESK.address, "exchange-online"))
     does(world, "tara", observers.remove, desk.watcher.id)
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     everybody = {"Tara", "Ann", "Amir", "Abe", "https://hooks.contoso.example/"}
     assert list(told(world.house, "watcher_added").values()) == [everybody]

@@ -15,7 +15,7 @@ from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.builders import ShiftedClock, World, unbound
-from tests.database.postbag import Postbag, open_notices
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import read, write
 from tests.database.test_nudges import tiered
 
@@ -50,13 +50,13 @@ def test_every_event_arrives_though_all_was_over_before_the_first_call(
         reviewed.act(who, action, request.id)
     reviewed.act("erin", Action.COMPLETE, request.id)
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     asked = ["endorsed", "approved", "approved", "completed"]
     assert types(post, VENDORS) == ["submitted", *asked]
     assert types(post, CUSTOMERS) == asked
     assert max(Counter(hook.hook_id for hook in post.hooks.sent).values()) == 1
-    assert read(worker, "SELECT outcome FROM notices WHERE channel = 'webhook' AND outcome <> 'sent'") == []
+    assert read(worker, "SELECT outcome FROM notifications WHERE channel = 'webhook' AND outcome <> 'sent'") == []
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_what_ends_in_the_vendors_review_is_called_at_the_vendor_alone(  # noqa:
         later.shift = timedelta(hours=5)
         timers.run(sender, [request.id])
 
-    post.deliver(sender, open_notices(sender))
+    post.deliver(sender, open_notifications(sender))
 
     assert types(post, VENDORS)[0] == "submitted"
     assert "reminded" in types(post, VENDORS)
@@ -92,7 +92,7 @@ def test_reminders_and_escalations_are_called_on_both_sides(
     for shift in (timedelta(hours=6, minutes=1), timedelta(hours=7, minutes=30)):
         later.shift = shift
         timers.run(sender, [request.id])
-    post.deliver(sender, open_notices(sender))
+    post.deliver(sender, open_notifications(sender))
 
     assert types(post, CUSTOMERS) == types(post, VENDORS) == ["submitted", "reminded", "escalated"]
     states = {json.loads(hook.body)["data"]["state"] for hook in post.hooks.sent}
@@ -106,7 +106,7 @@ def test_an_endpoint_that_is_away_past_the_deadline_still_gets_what_was_asked(
     world.submit()
 
     later.shift = timedelta(hours=71)
-    post.deliver(sender, open_notices(sender))
+    post.deliver(sender, open_notifications(sender))
 
     assert types(post, CUSTOMERS) == types(post, VENDORS) == ["submitted"]
     assert post.mail.sent == []
@@ -123,7 +123,7 @@ def test_windows_without_the_customers_yes_are_called_in_every_mode(
     world.act("max", Action.ENDORSE, request.id)
     world.act("erin", Action.COMPLETE, request.id)
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     assert types(post, CUSTOMERS) == ["endorsed", "completed"]
     assert types(post, VENDORS) == ["submitted", "endorsed", "completed"]
@@ -138,7 +138,7 @@ def test_a_chat_is_told_who_approved_and_the_name_of_the_tenant(
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     said = [json.loads(hook.body)["blocks"][0]["text"]["text"] for hook in post.hooks.sent]
     (approved,) = [words for words in said if "is open" in words]
@@ -152,6 +152,6 @@ def test_a_type_that_is_subscribed_to_is_all_that_is_called(world: World, worker
     world.act("ann", Action.APPROVE, request)
     world.act("ann", Action.REVOKE, request)
 
-    post.deliver(worker, open_notices(worker))
+    post.deliver(worker, open_notifications(worker))
 
     assert types(post, CUSTOMERS) == ["approved"]

@@ -14,11 +14,11 @@ from tests.builders import ShiftedClock, World
 from tests.database.scenes import read
 from tests.ruling import lay_down, stand_in
 
-TOLD = "SELECT person_id FROM notices WHERE request_id = :id AND template = :template"
+TOLD = "SELECT person_id FROM notifications WHERE request_id = :id AND template = :template"
 
 
 def told(world: World, request_id: UUID, template: str) -> Counter[str]:
-    """Return who was promised a notice with that template, and how often."""
+    """Return who was promised a notification with that template, and how often."""
     names = {caller.person_id: name for name, caller in world.people.items()}
     return Counter(names[row.person_id] for row in read(world.house, TOLD, id=request_id, template=template))
 

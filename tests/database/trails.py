@@ -28,16 +28,16 @@ class TrailEvent:
 
 
 def changes_told(house: Database) -> Sequence[TrailEvent]:
-    """Return every event that is no move, and not of what notices went out, the oldest first."""
+    """Return every event that is no move, and not of what notifications went out, the oldest first."""
     rows = read(
         house,
         """
         SELECT e.action, e.actor_role, e.body,
             (SELECT jsonb_object_agg(d.field, d.value) FROM event_details d WHERE d.event_id = e.id) AS details,
-            (SELECT array_agg(coalesce(p.name, h.url)) FROM notices n LEFT JOIN people p ON p.id = n.person_id
+            (SELECT array_agg(coalesce(p.name, h.url)) FROM notifications n LEFT JOIN people p ON p.id = n.person_id
                 LEFT JOIN endpoints h ON h.id = n.endpoint_id
                 WHERE n.event_id = e.id AND n.about_id IS NULL) AS told
-        FROM events e WHERE e.seq IS NULL AND e.action <> 'notices_sent' ORDER BY e.id
+        FROM events e WHERE e.seq IS NULL AND e.action <> 'notifications_sent' ORDER BY e.id
         """,
     )
     return [

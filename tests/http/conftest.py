@@ -39,7 +39,7 @@ def cloned(servers: ServerAddresses) -> Iterator[Urls]:
 
     with superuser.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name} TEMPLATE lockbox OWNER lockbox_owner"))
-    with all_rights(here(servers.superuser_url), here(servers.notices_database_url)):
+    with all_rights(here(servers.superuser_url), here(servers.notifications_database_url)):
         yield Urls(
             superuser=here(servers.superuser_url),
             owner=here(servers.owner_database_url),
@@ -48,7 +48,7 @@ def cloned(servers: ServerAddresses) -> Iterator[Urls]:
             redis=servers.redis_url,
             smtp=servers.smtp_url,
             maildir=servers.maildir,
-            notices=here(servers.notices_database_url),
+            notifications=here(servers.notifications_database_url),
         )
     with superuser.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))

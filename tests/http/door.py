@@ -22,7 +22,7 @@ from tests.builders import SETTINGS, ShiftedClock, World, vouch, vouch_for
 COUNT = text("""
 SELECT (SELECT count(*) FROM requests) AS requests, (SELECT count(*) FROM decisions) AS decisions,
     (SELECT count(*) FROM events) AS events, (SELECT count(*) FROM event_details) AS details,
-    (SELECT count(*) FROM unsealed) AS unsealed, (SELECT count(*) FROM notices) AS notices,
+    (SELECT count(*) FROM unsealed) AS unsealed, (SELECT count(*) FROM notifications) AS notifications,
     (SELECT count(*) FROM idempotency_keys) AS keys
 """)
 ELSEWHERE = "203.0.113.7"

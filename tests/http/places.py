@@ -41,10 +41,10 @@ WHAT_IF = {
     "resources": ["mailbox:anna@contoso.example"],
     "reason_code": "support_case",
 }
-SENT = "UPDATE notices SET closed_at = now(), outcome = 'sent' WHERE id = :n"
+SENT = "UPDATE notifications SET closed_at = now(), outcome = 'sent' WHERE id = :n"
 TRIED = """
-INSERT INTO deliveries (id, notice_id, endpoint_id, event_type, at, took_ms, status, answer)
-SELECT :d, id, endpoint_id, 'endpoint.test', now(), 5, 204, '' FROM notices WHERE id = :n
+INSERT INTO deliveries (id, notification_id, endpoint_id, event_type, at, took_ms, status, answer)
+SELECT :d, id, endpoint_id, 'endpoint.test', now(), 5, 204, '' FROM notifications WHERE id = :n
 """
 REACH = WebhookUrlPolicy(SecretVault([key.get_secret_value() for key in SETTINGS.secret_keys]))
 SOMEBODY = {"name": "Nina", "address": "nina@contoso.example"}
@@ -117,10 +117,10 @@ def endpoint(door: Door) -> UUID:
 def delivery(door: Door) -> UUID:
     """Let a call of the tenant's webhook have been made, and return the try."""
     with door.house.transaction() as session:
-        notice = delivery_log.try_out(session, door.world.people["tara"], HERE, endpoint(door))
+        notification = delivery_log.try_out(session, door.world.people["tara"], HERE, endpoint(door))
     tried = new_id()
-    door.run_sql(SENT, n=notice)
-    door.run_sql(TRIED, n=notice, d=tried)
+    door.run_sql(SENT, n=notification)
+    door.run_sql(TRIED, n=notification, d=tried)
     return tried
 
 

@@ -40,7 +40,7 @@ HOSTS = itertools.count(1)
 APPS: dict[Engine, tuple[FastAPI, ShiftedClock]] = {}
 COUNT = """
 SELECT (SELECT count(*) FROM requests) AS requests, (SELECT count(*) FROM decisions) AS decisions,
-    (SELECT count(*) FROM events) AS events, (SELECT count(*) FROM notices) AS notices,
+    (SELECT count(*) FROM events) AS events, (SELECT count(*) FROM notifications) AS notifications,
     (SELECT count(*) FROM passkeys) AS passkeys, (SELECT count(*) FROM identities) AS identities,
     (SELECT count(*) FROM sessions) AS sessions, (SELECT count(*) FROM sign_ins) AS sign_ins,
     (SELECT count(*) FROM memberships) AS memberships, (SELECT count(*) FROM people) AS people
@@ -216,7 +216,7 @@ class Portal:
 
     def post(self, about_id: UUID | str | None) -> list[OutgoingMail]:
         """Send what is promised about an invitation or a begun sign-in, and return the mails."""
-        rows = self.sql("SELECT id FROM notices WHERE about_id = :id AND closed_at IS NULL", id=about_id)
+        rows = self.sql("SELECT id FROM notifications WHERE about_id = :id AND closed_at IS NULL", id=about_id)
         mails = MemoryMail()
         vault = SecretVault([DEVELOPMENT_KEY.get_secret_value()])
         delivery.deliver(

@@ -98,7 +98,9 @@ def test_what_is_no_address_is_refused(door: Door, body: dict[str, Any]) -> None
     assert door.rows() == before
 
 
-def test_the_log_of_notices_shows_each_address_to_the_own_side_alone(fresh_door: Door, worker: Database) -> None:
+def test_the_log_of_notifications_shows_each_address_to_the_own_side_alone(
+    fresh_door: Door, worker: Database
+) -> None:
     added = add(fresh_door)
     fresh_door.call("ann", "POST", f"{MINE}/{added['id']}/confirm", json={"code": code_of(worker, UUID(added["id"]))})
     fresh_door.call(
@@ -109,8 +111,8 @@ def test_the_log_of_notices_shows_each_address_to_the_own_side_alone(fresh_door:
     )
     request = fresh_door.pending()
 
-    own = fresh_door.get("aude", f"/v1/requests/{request}/notices").json()["own"]
-    other = fresh_door.get("erin", f"/v1/requests/{request}/notices")
+    own = fresh_door.get("aude", f"/v1/requests/{request}/notifications").json()["own"]
+    other = fresh_door.get("erin", f"/v1/requests/{request}/notifications")
 
     anns = {one["address"] for one in own if one["recipient"] == "Ann"}
     assert anns == {DESK, address(fresh_door.house, fresh_door.world, "ann")}
@@ -137,7 +139,7 @@ def test_a_person_adds_and_confirms_an_address_on_the_account_page(portal: Porta
 
     assert f"{DESK} not used until you confirm it" in page.words
     assert f"{DESK} gets all mails to you" in confirmed.words
-    assert f"{DESK} gets only receipts and notices of changes" in quiet.words
+    assert f"{DESK} gets only receipts and notifications of changes" in quiet.words
     assert DESK not in removed.words
 
 

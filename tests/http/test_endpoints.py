@@ -129,10 +129,12 @@ def test_the_log_is_read_in_pages_the_newest_first(fresh_door: Door) -> None:
     tried = delivery(fresh_door)
     (row,) = fresh_door.get("tara", f"/v1/tenants/{fresh_door.world.tenant.slug}/endpoints").json()["items"]
     more = (
-        "INSERT INTO deliveries SELECT uuidv7(), notice_id, endpoint_id, event_type, now(), 9, 500, 'no', 'status' "
+        "INSERT INTO deliveries "
+        "SELECT uuidv7(), notification_id, endpoint_id, event_type, now(), 9, 500, 'no', 'status' "
+        "FROM deliveries WHERE id = :d"
     )
     for _ in range(4):
-        fresh_door.run_sql(more + "FROM deliveries WHERE id = :d", d=tried)
+        fresh_door.run_sql(more, d=tried)
     path, seen, cursor = f"/v1/endpoints/{row['id']}/deliveries", [], None
 
     while True:
@@ -175,7 +177,8 @@ def test_who_was_told_is_shown_by_name_on_ones_own_side_and_counted_on_the_other
     request = fresh_door.active()
 
     answers = {
-        who: fresh_door.get(who, f"/v1/requests/{request}/notices").json() for who in ("ann", "aude", "erin", "max")
+        who: fresh_door.get(who, f"/v1/requests/{request}/notifications").json()
+        for who in ("ann", "aude", "erin", "max")
     }
 
     ours = [(one["recipient"], one["channel"], one["template"]) for one in answers["ann"]["own"]]
@@ -194,11 +197,13 @@ def test_who_was_told_is_shown_by_name_on_ones_own_side_and_counted_on_the_other
 def test_how_the_last_try_went_and_when_the_next_is_stands_beside_the_name(fresh_door: Door) -> None:
     request = fresh_door.pending()
     tried = "INSERT INTO deliveries SELECT uuidv7(), n.id, NULL, 'request.denied', now(), 12, :s, 'full', 'status' "
-    tried += "FROM notices n JOIN people p ON p.id = n.person_id WHERE n.request_id = :r AND p.name = 'Amir'"
+    tried += "FROM notifications n JOIN people p ON p.id = n.person_id WHERE n.request_id = :r AND p.name = 'Amir'"
     for status in (450, 452):
         fresh_door.run_sql(tried, r=request, s=status)
 
-    told = {one["recipient"]: one for one in fresh_door.get("ann", f"/v1/requests/{request}/notices").json()["own"]}
+    told = {
+        one["recipient"]: one for one in fresh_door.get("ann", f"/v1/requests/{request}/notifications").json()["own"]
+    }
 
     assert told["Amir"]["last_try"]["status"] == 452
     assert told["Amir"]["last_try"]["took_ms"] == 12

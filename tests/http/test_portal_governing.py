@@ -68,14 +68,14 @@ def standing_in(portal: Portal) -> list[tuple[str, str]]:
 
 
 def tried(portal: Portal, one: UUID) -> tuple[str, str]:
-    """Let a call of a webhook be made that arrived, and return the ids of the try and of its notice."""
+    """Let a call of a webhook be made that arrived, and return the ids of the try and of its notification."""
     with portal.house.transaction() as session:
         caller = portal.world.people["tara"]
-        notice = delivery_log.try_out(session, caller, Origin("api"), one)
+        notification = delivery_log.try_out(session, caller, Origin("api"), one)
     delivery = new_id()
-    portal.sql(SENT, n=notice)
-    portal.sql(TRIED, d=delivery, n=notice)
-    return str(delivery), str(notice)
+    portal.sql(SENT, n=notification)
+    portal.sql(TRIED, d=delivery, n=notification)
+    return str(delivery), str(notification)
 
 
 @pytest.mark.parametrize("tail", FORMS)
@@ -329,7 +329,7 @@ def test_a_webhook_is_tested_and_the_eleventh_time_in_a_minute_is_refused(portal
 
 def test_the_log_says_what_became_of_each_call_and_what_ended_is_sent_again(portal: Portal) -> None:
     one, browser = hook(portal), entered(portal)
-    delivery, notice = tried(portal, one)
+    delivery, notification = tried(portal, one)
     page = browser.get(here(portal, f"/endpoints/{one}"))
 
     again = browser.submit(page, "/redeliver")
@@ -339,7 +339,7 @@ def test_the_log_says_what_became_of_each_call_and_what_ended_is_sent_again(port
 
     assert "endpoint.test arrived" in page.words
     assert "answered 204 after 5 ms · done" in page.words
-    assert notice in page.words
+    assert notification in page.words
     assert "tried again on" in again.words
     assert not [form for form in again.read.forms if form.action.endswith("/redeliver")]
     assert (too_soon.status, "has not ended" in too_soon.words) == (409, True)

@@ -13,7 +13,7 @@ from tests.builders import HERE
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 
 DEAD = """
-UPDATE notices SET outcome = 'dead', closed_at = now()
+UPDATE notifications SET outcome = 'dead', closed_at = now()
 WHERE request_id = :r AND person_id = ANY(CAST(:p AS uuid[])) AND closed_at IS NULL
 """
 
@@ -31,7 +31,7 @@ def order(page: PortalPage) -> list[str]:
 
 
 def fail(portal: Portal, request_id: UUID, *names: str) -> None:
-    """Let no notice of a request have reached these people."""
+    """Let no notification of a request have reached these people."""
     portal.sql(DEAD, r=request_id, p=[str(portal.world.people[name].person_id) for name in names])
 
 

@@ -16,21 +16,21 @@ from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from lockbox.sql import new_id
 from tests.builders import unbound
-from tests.database.postbag import Postbag, open_notices
+from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import write
 from tests.http.portal import SETTINGS, OpenPortal, Portal, PortalPage
 
 URL = "https://hooks.contoso.example/"
 AGED = """
-UPDATE notices SET id = uuidv7(interval '-10 minutes') WHERE request_id = :request_id AND channel = :channel
+UPDATE notifications SET id = uuidv7(interval '-10 minutes') WHERE request_id = :request_id AND channel = :channel
 """
 OVER = """
-UPDATE notices SET outcome = 'sent', closed_at = coalesce(closed_at, now())
+UPDATE notifications SET outcome = 'sent', closed_at = coalesce(closed_at, now())
 WHERE closed_at IS NULL OR outcome = 'dead'
 """
 DIE = """
-UPDATE notices SET outcome = 'dead', closed_at = now()
-WHERE id = (SELECT id FROM notices WHERE channel = 'mail' LIMIT 1)
+UPDATE notifications SET outcome = 'dead', closed_at = now()
+WHERE id = (SELECT id FROM notifications WHERE channel = 'mail' LIMIT 1)
 """
 JUSTIFICATION = "Nobody must read this sentence"
 
@@ -92,7 +92,7 @@ def test_each_plot_has_a_name_words_and_the_same_numbers_in_a_table(portal: Port
     page = seen(portal)
 
     assert page.text.count('<svg viewBox="0 0 360 150" role="img"') == 4
-    for name in ("requests", "notices", "schedule", "seal"):
+    for name in ("requests", "notifications", "schedule", "seal"):
         assert f'<title id="{name}-title">' in page.text
         assert f'<desc id="{name}-words">' in page.text
     assert page.text.count('<tr><th scope="row">') == 4 * 24
@@ -143,7 +143,7 @@ def test_a_dead_webhook_is_named_with_its_tenant_and_without_what_may_be_a_secre
     endpoint = post.endpoint(world, url, tenant_id=world.tenant.id)
     post.hooks.refused[url] = SendFailed("down", kind="connection")
     request = world.submit()
-    post.deliver(unbound_house(portal), open_notices(portal.house))
+    post.deliver(unbound_house(portal), open_notifications(portal.house))
 
     page = seen(portal)
     age(portal, request.id, "webhook")
@@ -153,8 +153,8 @@ def test_a_dead_webhook_is_named_with_its_tenant_and_without_what_may_be_a_secre
     assert str(endpoint) in page.text
     assert all(secret not in page.text for secret in ("passw0rd", "T0K3N", "K3Y"))
     facts = status.read(portal.house, with_redis=True).as_facts()
-    assert facts["notices"]["webhook"]["oldest_unsent_seconds"] > MOST_UNSENT_AGE
-    assert facts["notices"]["mail"]["unsent"] == 0
+    assert facts["notifications"]["webhook"]["oldest_unsent_seconds"] > MOST_UNSENT_AGE
+    assert facts["notifications"]["mail"]["unsent"] == 0
     assert facts["webhooks_failing"] == before + 1
     assert not [one for one in facts["troubles"] if "unsent" in one or "delivered" in one]
 
@@ -228,7 +228,7 @@ def calm_down(portal: Portal) -> None:
 
 
 def age(portal: Portal, request_id: UUID, channel: str) -> None:
-    """Let the notices of a request by one channel have waited for ten minutes."""
+    """Let the notifications of a request by one channel have waited for ten minutes."""
     write(unbound(portal.house), "DELETE FROM deliveries")
     write(unbound(portal.house), AGED, request_id=request_id, channel=channel)
 

@@ -8,8 +8,8 @@ from tests.http.portal import Portal
 from tests.http.test_portal_requests import opened
 
 DEAD = """
-UPDATE notices SET outcome = 'dead', closed_at = now() WHERE id IN (
-    SELECT id FROM notices WHERE request_id = :id ORDER BY id LIMIT :some)
+UPDATE notifications SET outcome = 'dead', closed_at = now() WHERE id IN (
+    SELECT id FROM notifications WHERE request_id = :id ORDER BY id LIMIT :some)
 """
 
 

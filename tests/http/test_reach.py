@@ -20,14 +20,14 @@ from tests.http.door import Door, OpenDoor, facts
 
 
 def deliver(door: Door, worker: Database, request_id: str, *, refused: Iterable[str]) -> None:
-    """Send the open notices of a request; the mails of some come back for good."""
+    """Send the open notifications of a request; the mails of some come back for good."""
     post = Postbag()
     for name in refused:
         failure = SendFailed("550 no such mailbox here", permanent=True, kind="status")
         post.mail.refused[address(door.house, door.world, name)] = failure
     with door.root.connect() as connection:
         rows = connection.exec_driver_sql(
-            "SELECT id FROM notices WHERE request_id = %s AND closed_at IS NULL", (request_id,)
+            "SELECT id FROM notifications WHERE request_id = %s AND closed_at IS NULL", (request_id,)
         ).all()
     post.deliver(worker, [row.id for row in rows])
 
@@ -81,9 +81,9 @@ def test_what_went_wrong_inside_the_vendor_stays_there(open_door: OpenDoor, work
     door.act("max", "endorse", request_id)
 
     hers, theirs = (door.get(who, f"/v1/requests/{request_id}/events").json()["items"] for who in ("ann", "mia"))
-    counted = door.get("ann", f"/v1/requests/{request_id}/notices").json()["other"]
+    counted = door.get("ann", f"/v1/requests/{request_id}/notifications").json()["other"]
 
-    assert "notice_dead" in {event["action"] for event in theirs}
+    assert "notification_dead" in {event["action"] for event in theirs}
     assert {event["action"] for event in hers} == {"submit", "endorse"}
     assert counted["dead"] == 0
 
@@ -98,7 +98,7 @@ def test_once_it_is_answered_nothing_is_said_of_it_any_more(door: Door, worker: 
     assert (found["unreached"], found["sentence"]) == (1, "")
 
 
-def test_a_dead_notice_is_in_the_timeline_by_name_for_the_own_side_alone(door: Door, worker: Database) -> None:
+def test_a_dead_notification_is_in_the_timeline_by_name_for_the_own_side_alone(door: Door, worker: Database) -> None:
     request_id = door.pending()
     deliver(door, worker, request_id, refused=["abe"])
     path = f"/v1/requests/{request_id}/events"
@@ -107,10 +107,10 @@ def test_a_dead_notice_is_in_the_timeline_by_name_for_the_own_side_alone(door: D
 
     dead = {"template": "pending", "channel": "mail", "error": "status"}
     (first, last) = theirs.json()["items"]
-    assert (first["seq"], first["action"], first["notice"]) == (1, "submit", None)
-    assert (last["seq"], last["action"], last["actor"], last["role"]) == (None, "notice_dead", None, "clock")
-    assert last["notice"] == {**dead, "recipient": "Abe"}
-    assert ours.json()["items"][-1]["notice"] == {**dead, "recipient": None}
+    assert (first["seq"], first["action"], first["notification"]) == (1, "submit", None)
+    assert (last["seq"], last["action"], last["actor"], last["role"]) == (None, "notification_dead", None, "clock")
+    assert last["notification"] == {**dead, "recipient": "Abe"}
+    assert ours.json()["items"][-1]["notification"] == {**dead, "recipient": None}
     assert "Abe" not in ours.text
     assert str(door.world.people["abe"].person_id) not in ours.text
     assert "no such mailbox" not in theirs.text + ours.text
@@ -132,14 +132,14 @@ def test_a_time_out_says_in_the_timeline_how_many_were_reached(door: Door, worke
     assert door.get("erin", f"/v1/requests/{nobody}").json()["state"] == "timed_out"
 
 
-def test_operators_list_dead_notices_without_a_word_of_what_they_said_or_to_whom(
+def test_operators_list_dead_notifications_without_a_word_of_what_they_said_or_to_whom(
     open_door: OpenDoor, worker: Database
 ) -> None:
     door = open_door()
     request_id = door.pending(justification="A secret of the customer", case_ref="CASE-SECRET")
     deliver(door, worker, request_id, refused=["abe", "amir"])
 
-    answer = door.get("olga", "/v1/vendor/dead-notices", limit=200)
+    answer = door.get("olga", "/v1/vendor/dead-notifications", limit=200)
 
     mine = [item for item in answer.json()["items"] if item["request_id"] == request_id]
     assert len(mine) == 2
@@ -164,13 +164,14 @@ def test_the_list_goes_on_from_a_cursor(own_door: Door) -> None:
     door = own_door
     ids = [door.pending() for _ in range(3)]
     door.run_sql(
-        "UPDATE notices SET outcome = 'dead', closed_at = now() WHERE request_id = ANY(CAST(:ids AS uuid[]))", ids=ids
+        "UPDATE notifications SET outcome = 'dead', closed_at = now() WHERE request_id = ANY(CAST(:ids AS uuid[]))",
+        ids=ids,
     )
 
     seen, cursor = [], None
     while True:
         query = {"limit": 4} | ({"cursor": cursor} if cursor else {})
-        found = door.get("olga", "/v1/vendor/dead-notices", **query).json()
+        found = door.get("olga", "/v1/vendor/dead-notifications", **query).json()
         seen += [item["id"] for item in found["items"]]
         cursor = found["next_cursor"]
         if cursor is None:
@@ -188,17 +189,17 @@ def test_a_dead_call_of_the_vendors_own_webhook_can_be_repeated_from_the_list(ow
         for url, tenant in (("https://vendor.example/x", None), ("https://tenant.example/x", door.world.tenant.id)):
             endpoints.add(session, post.vault, url, tenant_id=tenant)
     request_id = door.pending()
-    door.run_sql("UPDATE notices SET outcome = 'dead', closed_at = now() WHERE request_id = :id", id=request_id)
+    door.run_sql("UPDATE notifications SET outcome = 'dead', closed_at = now() WHERE request_id = :id", id=request_id)
     door.run_sql(
         """
-        INSERT INTO deliveries (id, notice_id, endpoint_id, event_type, at, took_ms, status, answer, error)
-        SELECT uuidv7(), id, endpoint_id, 'request.submitted', now(), 5, 500, '', 'status' FROM notices
+        INSERT INTO deliveries (id, notification_id, endpoint_id, event_type, at, took_ms, status, answer, error)
+        SELECT uuidv7(), id, endpoint_id, 'request.submitted', now(), 5, 500, '', 'status' FROM notifications
         WHERE request_id = :id AND endpoint_id IS NOT NULL
         """,
         id=request_id,
     )
 
-    items = door.get("olga", "/v1/vendor/dead-notices").json()["items"]
+    items = door.get("olga", "/v1/vendor/dead-notifications").json()["items"]
 
     repeatable = [item["delivery_id"] for item in items if item["delivery_id"]]
     assert len(items) == 5
@@ -208,5 +209,5 @@ def test_a_dead_call_of_the_vendors_own_webhook_can_be_repeated_from_the_list(ow
 
 
 @pytest.mark.parametrize("query", [{"cursor": "x"}, {"limit": 0}, {"limit": 201}])
-def test_a_bad_page_of_dead_notices_is_refused(door: Door, query: dict[str, Any]) -> None:
-    facts(door.get("olga", "/v1/vendor/dead-notices", **query), 422, "invalid-request")
+def test_a_bad_page_of_dead_notifications_is_refused(door: Door, query: dict[str, Any]) -> None:
+    facts(door.get("olga", "/v1/vendor/dead-notifications", **query), 422, "invalid-request")

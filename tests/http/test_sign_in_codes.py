@@ -9,7 +9,7 @@ from tests.http.portal import BEGUN, HOME, SESSION, Browser, OpenPortal, Portal
 
 OVER = "This sign-in was used, has run out, or was begun in another browser"
 KEPT = """
-SELECT t::text FROM sign_ins t UNION ALL SELECT t::text FROM sessions t UNION ALL SELECT t::text FROM notices t
+SELECT t::text FROM sign_ins t UNION ALL SELECT t::text FROM sessions t UNION ALL SELECT t::text FROM notifications t
 UNION ALL SELECT t::text FROM events t UNION ALL SELECT t::text FROM event_details t
 UNION ALL SELECT t::text FROM sign_in_counts t
 """
@@ -152,7 +152,7 @@ def test_a_changed_cookie_is_another_browsers(portal: Portal, part: int, value: 
 
 def test_a_mail_that_is_sent_again_says_the_same_code(portal: Portal) -> None:
     browser, first = asked(portal)
-    portal.sql("UPDATE notices SET closed_at = NULL, outcome = NULL WHERE about_id = :id", id=browser.begun)
+    portal.sql("UPDATE notifications SET closed_at = NULL, outcome = NULL WHERE about_id = :id", id=browser.begun)
 
     second = browser.code()
 
@@ -207,7 +207,9 @@ def test_asking_writes_the_same_rows_for_every_address(portal: Portal) -> None:
         ids = {"id": browser.begun}
         return [
             portal.sql("SELECT count(*) AS n FROM sign_ins WHERE id = :id", **ids)[0].n,
-            portal.sql("SELECT count(*) AS n FROM notices WHERE about_id = :id AND closed_at IS NULL", **ids)[0].n,
+            portal.sql("SELECT count(*) AS n FROM notifications WHERE about_id = :id AND closed_at IS NULL", **ids)[
+                0
+            ].n,
         ]
 
     assert written(portal.address("ann")) == written("nobody@contoso.example") == [1, 1]

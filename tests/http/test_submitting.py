@@ -37,7 +37,7 @@ def test_what_was_filed_is_what_can_be_read(own_door: Door) -> None:
     shown = own_door.get("erin", f"/v1/requests/{filed['id']}").json()
 
     assert filed.pop("asked") == 3
-    assert shown.pop("notices") == {"waiting": 3, "sent": 0, "moot": 0, "dead": 0}
+    assert shown.pop("notifications") == {"waiting": 3, "sent": 0, "moot": 0, "dead": 0}
     assert shown.pop("reach") == {
         "stage": "pending",
         "asked": 3,

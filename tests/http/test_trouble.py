@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from lockbox import database
 from lockbox.database import Database, make_engine
-from lockbox.schedule import CLOCK, NOTICES, Schedule
+from lockbox.schedule import CLOCK, NOTIFICATIONS, Schedule
 from tests.builders import RETRIED
 from tests.http.door import Door, facts
 
@@ -118,7 +118,7 @@ def test_what_was_promised_is_armed_after_the_commit(own_door: Door) -> None:
     request_id = own_door.file().json()["id"]
 
     assert f"time_out:{request_id}" in own_door.house.schedule.members(CLOCK)
-    assert own_door.house.schedule.members(NOTICES)
+    assert own_door.house.schedule.members(NOTIFICATIONS)
 
 
 def test_a_policy_that_the_database_holds_and_the_code_does_not_know_is_our_fault_and_says_nothing(

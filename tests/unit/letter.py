@@ -1,4 +1,4 @@
-"""A builder of letters: what a notice says, with whatever a test changes of it."""
+"""A builder of letters: what a notification says, with whatever a test changes of it."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ ANN = UUID(int=2)
 def letter(**changes: Any) -> RequestMail:
     """Return a letter that asks Ann for an answer, with changes."""
     asks = RequestMail(
-        notice_id=UUID(int=99),
+        notification_id=UUID(int=99),
         template="pending",
         now=AT + timedelta(seconds=5),
         at=AT,

@@ -1,4 +1,4 @@
-"""What chaos takes for an excuse and what not: late and refused notices, ends of processes, and exports that lack."""
+"""What excuses chaos: late and refused notifications, ends of processes, and exports that lack parts."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ AT = 1_000.0
 
 
 @dataclass(frozen=True)
-class NoticeRow:
+class NotificationRow:
     """A row as Postgres answers it: a prompt that matters for four seconds."""
 
     id: int = 1
@@ -35,19 +35,19 @@ class NoticeRow:
     closed_at: float = AT + 4
 
 
-OUTCOME = NoticeRow(template="expired", is_prompt=False, until_at=AT + 86_400)
+OUTCOME = NotificationRow(template="expired", is_prompt=False, until_at=AT + 86_400)
 
 
 def struck(kind: str, target: str, began: float, lasts: float = 2.0, failed: str = "") -> AppliedFault:
     return AppliedFault(Fault(1, kind, target, lasts, 0), began, began + lasts, failed)
 
 
-def said(*notices: NoticeRow, no: int = 0, faults: tuple[AppliedFault, ...] = ()) -> list[str]:
-    return list(dead.unexplained(notices, {RELAY: no}, faults))
+def said(*notifications: NotificationRow, no: int = 0, faults: tuple[AppliedFault, ...] = ()) -> list[str]:
+    return list(dead.unexplained(notifications, {RELAY: no}, faults))
 
 
-def test_a_notice_that_a_relay_refused_for_good_is_excused_as_often_as_it_did() -> None:
-    refused = [NoticeRow(id=number, last_error=NO, closed_at=AT + 1) for number in (1, 2, 3)]
+def test_a_notification_that_a_relay_refused_for_good_is_excused_as_often_as_it_did() -> None:
+    refused = [NotificationRow(id=number, last_error=NO, closed_at=AT + 1) for number in (1, 2, 3)]
 
     assert said(*refused, no=3) == []
     assert said(*refused, no=2) == ["3 (pending) is dead by a refusal that nobody gave"]
@@ -62,8 +62,8 @@ def test_what_matters_for_a_day_may_not_be_given_up_after_a_minute(error: str) -
     ]
 
 
-def test_a_notice_without_a_reason_is_not_excused() -> None:
-    assert said(NoticeRow(last_error=None), faults=(struck("refuse", "mail", AT),)) == [
+def test_a_notification_without_a_reason_is_not_excused() -> None:
+    assert said(NotificationRow(last_error=None), faults=(struck("refuse", "mail", AT),)) == [
         "1 (pending) is dead without a reason"
     ]
 
@@ -75,8 +75,8 @@ def test_a_notice_without_a_reason_is_not_excused() -> None:
         (RELAY, struck("refuse", "webhooks", AT + 1), False),
         (HOOK, struck("refuse", "webhooks", AT + 1), True),
         (HOOK, struck("refuse", "mail", AT + 1), False),
-        (HOOK, struck("freeze", "notices", AT - 10), True),
-        (HOOK, struck("freeze", "notices", AT - 60), False),
+        (HOOK, struck("freeze", "notifications", AT - 10), True),
+        (HOOK, struck("freeze", "notifications", AT - 60), False),
         (RELAY, struck("refuse", "redis", AT + 5), False),
         (RELAY, struck("kill", "flower", AT + 1), False),
     ],
@@ -84,16 +84,16 @@ def test_a_notice_without_a_reason_is_not_excused() -> None:
 def test_a_prompt_is_late_only_where_a_fault_was_on_its_way(
     to: str, fault: AppliedFault, *, is_excused: bool
 ) -> None:
-    late = NoticeRow(to=to)
+    late = NotificationRow(to=to)
 
     assert bool(said(late, faults=(fault,))) is not is_excused
 
 
 def test_faults_excuse_some_late_prompts_and_not_nearly_all_of_them() -> None:
     faults = (struck("refuse", "mail", AT),)
-    late = [NoticeRow(id=number) for number in range(40)]
-    sent = [NoticeRow(id=number, outcome="sent", last_error=None) for number in range(40)]
-    by_hook = [NoticeRow(id=number, outcome="sent", last_error=None, to=HOOK) for number in range(40)]
+    late = [NotificationRow(id=number) for number in range(40)]
+    sent = [NotificationRow(id=number, outcome="sent", last_error=None) for number in range(40)]
+    by_hook = [NotificationRow(id=number, outcome="sent", last_error=None, to=HOOK) for number in range(40)]
 
     assert said(*late, *sent, faults=faults) == []
     assert said(*late, *by_hook, faults=faults) == ["40 prompts by mail were late, and 0 were not"]
@@ -106,7 +106,9 @@ def test_a_process_that_ends_by_itself_is_excused_by_a_strike_of_its_own_once() 
     assert list(enough.unasked(ends[:1], [child])) == []
     assert list(enough.unasked(ends, [child])) == ["worker ended by itself with 1"]
     assert list(enough.unasked(ends[:1], [struck("refuse", "redis", AT)])) == ["worker ended by itself with 1"]
-    assert list(enough.unasked([ProcessExit("notices", 1, AT + 3)], [child])) == ["notices ended by itself with 1"]
+    assert list(enough.unasked([ProcessExit("notifications", 1, AT + 3)], [child])) == [
+        "notifications ended by itself with 1"
+    ]
     assert list(enough.unasked([ProcessExit("worker", 1, AT + 60)], [child])) == ["worker ended by itself with 1"]
 
 
@@ -126,7 +128,7 @@ def test_enough_is_by_the_seconds_of_load() -> None:
     assert list(enough.too_little(happened | {"windows opened": 0}, 6)) == ["only 0 windows opened, of at least 1"]
     assert list(enough.too_little(happened, 75)) == [
         "only 100 doors found shut, of at least 150",
-        "only 100 notices arrived, of at least 150",
+        "only 100 notifications arrived, of at least 150",
     ]
 
 

@@ -70,7 +70,7 @@ def test_whatever_reads_also_prints_json(path: tuple[str, ...]) -> None:
         "list",
         "show",
         "events",
-        "notices",
+        "notifications",
         "deliveries",
         "preview",
         "versions",
@@ -93,7 +93,7 @@ def test_the_commands_come_in_the_order_in_which_they_are_met() -> None:
 
 def test_the_commands_in_a_digest_are_commands_that_there_are() -> None:
     memo = AccountMail(
-        notice_id=UUID(int=1),
+        notification_id=UUID(int=1),
         template=DIGEST,
         at=datetime(2026, 1, 1, tzinfo=UTC),
         until=None,

@@ -150,7 +150,7 @@ def test_a_shut_lane_lets_exactly_one_try_through_once_its_time_is_over(lane: Ci
     assert lane.enter(later) == 0.0
     assert lane.enter(later) > 0
 
-    lane.queue.append("a notice")
+    lane.queue.append("a notification")
     assert lane.is_ready(later)
     begin(lane)
     assert not lane.is_ready(later)

@@ -1,4 +1,4 @@
-"""What a notice says, and that nobody can make it say something else."""
+"""What a notification says, and that nobody can make it say something else."""
 
 import re
 from dataclasses import replace
@@ -220,8 +220,8 @@ def test_further_lines_of_a_field_cannot_pass_for_fields_of_ours() -> None:
     assert sum(line.startswith("To decide") for line in made.text.splitlines()) == 1
 
 
-def test_the_same_notice_has_the_same_message_id_and_the_same_request_the_same_thread() -> None:
-    first, again, other = mail(), mail(now=AT + timedelta(hours=1)), mail(notice_id=UUID(int=100))
+def test_the_same_notification_has_the_same_message_id_and_the_same_request_the_same_thread() -> None:
+    first, again, other = mail(), mail(now=AT + timedelta(hours=1)), mail(notification_id=UUID(int=100))
 
     assert first.message_id == again.message_id == f"<{UUID(int=99)}@lockbox.vendor.example>"
     assert other.message_id != first.message_id

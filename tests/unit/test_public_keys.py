@@ -42,7 +42,7 @@ def test_without_a_file_that_can_be_read_the_command_says_which(
     assert "nothing-here cannot be read" in printed(monkeypatch, tmp_path / "nothing-here")
 
 
-@pytest.mark.parametrize("process", ["api", "worker", "notices"])
+@pytest.mark.parametrize("process", ["api", "worker", "notifications"])
 def test_a_developers_stack_tells_each_process_that_checks(tmp_path: Path, process: str) -> None:
     plan = StackPlan(
         "", "", "", "", "", "", servers=None, keys=make_keys(tmp_path / "keys"), api_port=8000, flower_port=5555
@@ -55,17 +55,17 @@ def test_a_developers_stack_tells_each_process_that_checks(tmp_path: Path, proce
     assert "LOCKBOX_AUDIT_PUBLIC_KEYS" not in plan.variables("flower")
 
 
-def test_a_developers_stack_tells_the_notices_worker_the_public_key_of_approvals_alone(tmp_path: Path) -> None:
+def test_a_developers_stack_tells_the_notifications_worker_the_public_key_of_approvals_alone(tmp_path: Path) -> None:
     plan = StackPlan(
         "", "", "", "", "", "", servers=None, keys=make_keys(tmp_path / "keys"), api_port=8000, flower_port=5555
     )
 
-    told = {process: plan.variables(process) for process in ("api", "worker", "notices", "flower")}
+    told = {process: plan.variables(process) for process in ("api", "worker", "notifications", "flower")}
 
     (key,) = signing_keys.read([tmp_path / "keys" / APPROVAL_KEY])
     public_half = VerifierKey(NAME, key.public_key().public_bytes_raw()).text
-    assert json.loads(told["notices"]["LOCKBOX_APPROVAL_PUBLIC_KEYS"]) == [public_half]
-    assert [name for name in told if "LOCKBOX_APPROVAL_PUBLIC_KEYS" in told[name]] == ["notices"]
+    assert json.loads(told["notifications"]["LOCKBOX_APPROVAL_PUBLIC_KEYS"]) == [public_half]
+    assert [name for name in told if "LOCKBOX_APPROVAL_PUBLIC_KEYS" in told[name]] == ["notifications"]
     assert [name for name in told if APPROVAL_KEY in str(told[name])] == ["api"]
 
 

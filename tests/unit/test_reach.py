@@ -1,4 +1,4 @@
-"""What is said of how many people could be reached: pure sentences, persons and not notices."""
+"""What is said of how many people could be reached: pure sentences, persons and not notifications."""
 
 import pytest
 

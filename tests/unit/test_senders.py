@@ -56,7 +56,7 @@ def test_a_mail_has_a_text_part_before_its_html_part() -> None:
     assert parts == [("text/plain", "Grüße"), ("text/html", "<p>Grüße</p>")]
 
 
-def test_every_try_of_a_notice_bears_the_same_message_id() -> None:
+def test_every_try_of_a_notification_bears_the_same_message_id() -> None:
     assert {compose(MAIL, FROM)["Message-ID"] for _ in range(3)} == {"<n-1@vendor.example>"}
 
 
@@ -169,7 +169,7 @@ def test_the_next_try_doubles_its_wait_and_is_squeezed_into_the_time_left(
 
 
 @pytest.mark.parametrize("minutes", [1, 30, 720])
-def test_tries_end_before_the_notice_stops_mattering(minutes: int) -> None:
+def test_tries_end_before_the_notification_stops_mattering(minutes: int) -> None:
     until, at, tries = NOON + timedelta(minutes=minutes), NOON, 1
 
     while again := next_try(tries, at, until):

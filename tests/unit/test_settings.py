@@ -12,7 +12,7 @@ PRODUCTION = {
     "LOCKBOX_ENVIRONMENT": "production",
     "LOCKBOX_DATABASE_URL": f"postgresql://lockbox_api:{SECRET}@db.example/lockbox",
     "LOCKBOX_WORKER_DATABASE_URL": f"postgresql://lockbox_worker:{SECRET}@db.example/lockbox",
-    "LOCKBOX_NOTICES_DATABASE_URL": f"postgresql://lockbox_notices:{SECRET}@db.example/lockbox",
+    "LOCKBOX_NOTIFICATIONS_DATABASE_URL": f"postgresql://lockbox_notifications:{SECRET}@db.example/lockbox",
     "LOCKBOX_OWNER_DATABASE_URL": f"postgresql://lockbox_owner:{SECRET}@db.example/lockbox",
     "LOCKBOX_REDIS_URL": f"rediss://:{SECRET}@redis.example/0",
     "LOCKBOX_SMTP_URL": f"smtp+starttls://relay:{SECRET}@mail.example",
@@ -52,7 +52,7 @@ UNSAFE = [
     ("LOCKBOX_FLOWER_PASSWORD", "hunter2"),
     ("LOCKBOX_DATABASE_URL", "postgresql://lockbox_api@db.example/lockbox"),
     ("LOCKBOX_WORKER_DATABASE_URL", "postgresql://lockbox_worker@db.example/lockbox"),
-    ("LOCKBOX_NOTICES_DATABASE_URL", "postgresql://lockbox_notices@db.example/lockbox"),
+    ("LOCKBOX_NOTIFICATIONS_DATABASE_URL", "postgresql://lockbox_notifications@db.example/lockbox"),
 ]
 MALFORMED = [
     ("LOCKBOX_ENVIRONMENT", "staging"),

@@ -75,12 +75,12 @@ def test_an_erased_name_and_the_clock_are_said_to_be_so() -> None:
         ({"count": 1, "channel": "mail"}, "sent 1 mail"),
         ({"count": 3, "channel": "mail"}, "sent 3 mails"),
         ({"count": 2, "channel": "webhook"}, "sent 2 calls of webhooks"),
-        ({"count": 2}, "sent 2 notices"),
-        ({}, "sent notices"),
+        ({"count": 2}, "sent 2 notifications"),
+        ({}, "sent notifications"),
     ],
 )
-def test_notices_are_counted(facts: dict[str, Any], deed: str) -> None:
-    assert describe(event("notices_sent", actor=False, **facts)).deed == deed
+def test_notifications_are_counted(facts: dict[str, Any], deed: str) -> None:
+    assert describe(event("notifications_sent", actor=False, **facts)).deed == deed
 
 
 def test_an_action_that_nobody_has_words_for_is_said_by_its_name() -> None:

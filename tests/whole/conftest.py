@@ -80,10 +80,10 @@ class RunningStack:
         """Wait until a request is in a state."""
         wait_until(lambda: self.state(request_id) == state, f"{request_id} is {state}")
 
-    def open_notices(self, world: World) -> list[Any]:
-        """Return the notices of a tenant that are neither sent nor given up."""
+    def open_notifications(self, world: World) -> list[Any]:
+        """Return the notifications of a tenant that are neither sent nor given up."""
         return self.rows(
-            "SELECT id FROM notices WHERE closed_at IS NULL AND tenant_id = :id", id=str(world.tenant.id)
+            "SELECT id FROM notifications WHERE closed_at IS NULL AND tenant_id = :id", id=str(world.tenant.id)
         )
 
     def open_requests(self, world: World) -> list[Any]:
@@ -128,7 +128,7 @@ def stage_of(
         plan = StackPlan(
             database_url=urls.api,
             worker_database_url=urls.worker,
-            notices_database_url=urls.notices,
+            notifications_database_url=urls.notifications,
             owner_database_url=urls.owner,
             redis_url=redis_url or urls.redis,
             smtp_url=urls.smtp,
@@ -161,7 +161,7 @@ def stage(
     """The whole stack, for the tests of one file; with Flower where the file says `WATCHED = True`."""
     logs = tmp_path_factory.mktemp("logs")
     watching = ("flower",) if getattr(request.module, "WATCHED", False) else ()
-    with stage_of(template, logs, names=("api", "worker", "notices", *watching)) as found:
+    with stage_of(template, logs, names=("api", "worker", "notifications", *watching)) as found:
         yield found
 
 
@@ -177,7 +177,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def _said_last(processes: Processes) -> list[tuple[str, str]]:
     logs = {path: max(0, len(path.read_text().splitlines()) - LAST_LINES) for path in processes.logs.glob("*.log")}
-    for name in ("worker", "notices"):
+    for name in ("worker", "notifications"):
         child = processes.running.get(name)
         if child and child.poll() is None and _is_ready((processes.logs / f"{name}.log").read_text()):
             # Celery writes the stack of each thread into its log; before it is ready the signal would end it.

@@ -116,7 +116,7 @@ class Machine:
             "OWNER": self.servers.owner_database_url,
             "API": self.servers.database_url,
             "WORKER": self.servers.worker_database_url,
-            "NOTICES": self.servers.notices_database_url,
+            "NOTIFICATIONS": self.servers.notifications_database_url,
         }
         own = environment(
             {

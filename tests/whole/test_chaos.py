@@ -43,7 +43,7 @@ def _played(seed: int, seconds: float, template: ServerAddresses, folder: Path) 
         prepared = StackPlan(
             database_url=urls.api,
             worker_database_url=urls.worker,
-            notices_database_url=urls.notices,
+            notifications_database_url=urls.notifications,
             owner_database_url=urls.owner,
             redis_url=urls.redis,
             smtp_url=urls.smtp,

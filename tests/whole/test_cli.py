@@ -19,7 +19,7 @@ from tests.ruling import stand_in
 from tests.whole.conftest import RunningStack
 from tests.whole.shell import Shell, lockbox, opened
 
-UNREACHED = "UPDATE notices SET outcome = 'dead', closed_at = now() WHERE request_id = :id"
+UNREACHED = "UPDATE notifications SET outcome = 'dead', closed_at = now() WHERE request_id = :id"
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_request_is_filed_approved_and_revoked_from_a_terminal(shell: Shell) -
     revoked = shell.does("ann", "request", "revoke", filed["id"], "--version", "2")
     shell.is_refused("gate", "no-open-window: ", *door(shell))
     timeline = shell.does("erin", "request", "events", filed["id"])
-    told = shell.does("ann", "request", "notices", filed["id"])
+    told = shell.does("ann", "request", "notifications", filed["id"])
 
     assert "Amir" in told
     assert "The other side: " in told
@@ -95,7 +95,7 @@ def test_who_could_not_be_reached_is_said_and_what_timed_out_is_asked_again(shel
 
     shown = shell.does("erin", "request", "show", filed["id"])
     timeline = shell.does("erin", "request", "events", filed["id"])
-    listed = shell.does("olga", "vendor", "dead-notices")
+    listed = shell.does("olga", "vendor", "dead-notifications")
     asked = shell.reads("erin", "request", "again", filed["id"])
 
     assert "None of three approvers could be reached." in shown

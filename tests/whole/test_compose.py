@@ -23,7 +23,7 @@ HOLDERS = {
         "lockbox_owner_password",
         "lockbox_api_password",
         "lockbox_worker_password",
-        "lockbox_notices_password",
+        "lockbox_notifications_password",
     },
     "redis": {"redis_password"},
     "mailpit": set(),
@@ -42,8 +42,8 @@ HOLDERS = {
         "lockbox_audit_key",
         "lockbox_audit_public_keys",
     },
-    "notices": {
-        "lockbox_notices_database_url",
+    "notifications": {
+        "lockbox_notifications_database_url",
         "lockbox_redis_url",
         "lockbox_secret_keys",
         "lockbox_code_key",
@@ -77,7 +77,7 @@ def test_the_file_fits_the_compose_specification() -> None:
 
 def test_every_part_of_the_stack_is_there() -> None:
     assert set(services()) == set(HOLDERS)
-    assert set(ours()) == {"migrate", "api", "worker", "notices", "flower"}
+    assert set(ours()) == {"migrate", "api", "worker", "notifications", "flower"}
 
 
 @pytest.mark.parametrize("name", sorted(services()))
@@ -154,7 +154,7 @@ def test_only_loopback_hears_and_the_ports_are_those_of_the_code() -> None:
 
 
 def test_workers_can_be_scaled() -> None:
-    for name in ("worker", "notices"):
+    for name in ("worker", "notifications"):
         assert not {"ports", "container_name", "hostname"} & set(services()[name])
     assert all("container_name" not in service for service in services().values())
 
@@ -165,7 +165,7 @@ def test_a_stop_leaves_time_for_the_soft_shutdown() -> None:
     for name in LASTING:
         assert seconds(services()[name]["stop_grace_period"]) >= soft + 10
         assert "LOCKBOX_SHUTDOWN_SECONDS" not in services()[name].get("environment", {})
-    for name in ("worker", "notices"):
+    for name in ("worker", "notifications"):
         assert services()[name]["environment"]["REMAP_SIGTERM"] == "SIGQUIT"
         assert services()[name]["stop_signal"] == "SIGTERM"
 
@@ -185,7 +185,7 @@ def test_every_command_exists() -> None:
 
 
 def test_a_worker_is_asked_for_its_own_kind() -> None:
-    for name in ("worker", "notices"):
+    for name in ("worker", "notifications"):
         kind = services()[name]["command"][-1]
 
         assert services()[name]["healthcheck"]["test"] == ["CMD", "python", "-m", "worker.health", kind]
@@ -220,7 +220,7 @@ def test_every_secret_is_a_file_that_a_setting_or_the_roles_are_named_for() -> N
         for name in HOLDERS[service]:
             is_named = any(f'"/run/secrets/{name}"' in listed for listed in files)
             assert is_named or name.removeprefix("lockbox_") in Settings.model_fields
-    for role in ("owner", "api", "worker", "notices"):
+    for role in ("owner", "api", "worker", "notifications"):
         assert rf"\getenv {role}_password LOCKBOX_{role.upper()}_PASSWORD" in roles
 
 

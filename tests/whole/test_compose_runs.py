@@ -13,7 +13,7 @@ from tests.whole.containers import Containers, containers_of
 
 pytestmark = pytest.mark.far
 
-SERVICES = ("api", "worker", "notices", "flower")
+SERVICES = ("api", "worker", "notifications", "flower")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_every_service_is_healthy_with_what_it_is_given_and_a_dead_one_is_not(co
         assert redis.keys("*reply.celery.pidbox*") == []
     containers.running["worker"].kill()
     assert not containers.healthy("worker")
-    assert containers.healthy("notices")
+    assert containers.healthy("notifications")
 
 
 def test_redis_keeps_everything_and_knows_its_password_from_a_file(containers: Containers) -> None:

@@ -1,4 +1,4 @@
-"""A crowd of notices to a dead host, on a stage of its own: it leaves the senders busy for whoever comes after."""
+"""A crowd of notifications to a dead host, on a stage of its own: it leaves the senders busy."""
 
 import socket
 
@@ -14,13 +14,14 @@ WITH hole AS (
     FROM generate_series(1, 50000)
     RETURNING id
 )
-INSERT INTO notices (id, tenant_id, request_id, event_id, endpoint_id, channel, template, run_at, until_at, attempts)
+INSERT INTO notifications (id, tenant_id, request_id, event_id, endpoint_id, channel, template, run_at, until_at,
+attempts)
 SELECT gen_random_uuid(), :tenant, :request, e.id, hole.id, 'webhook', 'pending', now(), now() + interval '1 h', 0
 FROM hole, events e WHERE e.request_id = :request RETURNING id
 """
 
 
-def test_fifty_thousand_notices_to_a_dead_host_delay_no_deadline(stage: RunningStack) -> None:
+def test_fifty_thousand_notifications_to_a_dead_host_delay_no_deadline(stage: RunningStack) -> None:
     crowd = stage.world(approval_window=600)
     request = crowd.submit()
     with socket.create_server(("127.0.0.1", 0), backlog=1000) as silent:
@@ -35,4 +36,4 @@ def test_fifty_thousand_notices_to_a_dead_host_delay_no_deadline(stage: RunningS
         waiting = world.submit()
 
         stage.ends(waiting.id, "timed_out")
-    assert len(stage.open_notices(crowd)) > 1000
+    assert len(stage.open_notifications(crowd)) > 1000

@@ -94,12 +94,12 @@ def test_every_story_ends_as_it_must_and_every_proof_holds(here: ModuleRunner) -
 def test_a_worker_that_dies_fails_the_demo_and_is_named(here: ModuleRunner) -> None:
     with play(here) as demo:
         wait_for(demo, "1 endorsed")
-        for worker in children(demo, "worker notices"):
+        for worker in children(demo, "worker notifications"):
             worker.kill()
         _, complained = demo.communicate(timeout=PATIENCE)
 
     assert demo.returncode == 1
-    assert "the process notices ended by itself" in complained
+    assert "the process notifications ended by itself" in complained
     assert here.left() == []
 
 

@@ -148,14 +148,14 @@ def test_roles_can_do_no_more_than_they_need(servers: ServerAddresses) -> None:
 
     assert roles == [
         ("lockbox_api", False, False, False),
-        ("lockbox_notices", False, False, False),
+        ("lockbox_notifications", False, False, False),
         ("lockbox_owner", False, True, True),
         ("lockbox_worker", False, False, False),
     ]
     assert query(servers.superuser_url, "SELECT count(*) FROM pg_authid WHERE rolcanlogin AND "
                  "rolpassword NOT LIKE 'SCRAM-SHA-256$%'") == [(0,)]  # fmt: skip
     query(servers.owner_database_url, "CREATE TABLE migrated (); DROP TABLE migrated")
-    for url in (servers.database_url, servers.worker_database_url, servers.notices_database_url):
+    for url in (servers.database_url, servers.worker_database_url, servers.notifications_database_url):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             query(url, "CREATE TABLE sneaked ()")
 
@@ -167,7 +167,7 @@ def test_wrong_or_missing_password_is_refused(servers: ServerAddresses, password
         servers.owner_database_url,
         servers.database_url,
         servers.worker_database_url,
-        servers.notices_database_url,
+        servers.notifications_database_url,
     ):
         head, at, tail = url.partition("@")
         with pytest.raises(psycopg.OperationalError, match="password"):

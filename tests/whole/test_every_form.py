@@ -79,7 +79,7 @@ def book(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory, wo
         plan = replace(found.plan, playground=playground(found, world[0], logs))
         processes = WarmProcesses(plan, logs, extra)
         try:
-            for name in ("api", "worker", "notices"):
+            for name in ("api", "worker", "notifications"):
                 processes.start(name)
             processes.wait_until_ready()
             with desk_of(found) as desk:

@@ -11,7 +11,7 @@ QUICK = {
     "api transaction.before_arm",
     "worker poller.before_hint",
     "worker sealer.before_ship",
-    "notices smtp.after_data",
+    "notifications smtp.after_data",
 }
 CHOSEN = {scene.title: scene for scene in SCENES if scene.title in QUICK}
 

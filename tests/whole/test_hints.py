@@ -58,8 +58,8 @@ def broker(stage: RunningStack) -> Celery:
 def test_hints_made_by_hand_decide_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=600)
     request = world.submit()
-    prompts = len(stage.rows("SELECT 1 FROM notices WHERE request_id = :id", id=str(request.id)))
-    wait_until(lambda: not stage.open_notices(world), "the prompts are sent")
+    prompts = len(stage.rows("SELECT 1 FROM notifications WHERE request_id = :id", id=str(request.id)))
+    wait_until(lambda: not stage.open_notifications(world), "the prompts are sent")
 
     with broker(stage) as stranger:
         for task in TASKS:
@@ -112,7 +112,7 @@ def test_flower_shows_the_pages_of_both_workers_though_they_answer_questions_alo
 
         def told() -> bool:
             asked = {"stats", "active_queues", "registered", "conf"}
-            return all(asked <= workers().get(kind, {}).keys() for kind in ("core", "notices"))
+            return all(asked <= workers().get(kind, {}).keys() for kind in ("core", "notifications"))
 
         wait_until(told, "both workers answer what their pages ask")
         for kind, facts in workers().items():

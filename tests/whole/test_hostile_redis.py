@@ -128,7 +128,7 @@ def works(stage: RunningStack) -> None:
     request = world.submit()
     wait_until(lambda: any(str(request.id) in mail for mail in mails(stage.urls)), "the approvers are prompted")
     stage.ends(request.id, "timed_out")
-    wait_until(lambda: answering(stage) == {"core", "notices"}, "both workers answer")
+    wait_until(lambda: answering(stage) == {"core", "notifications"}, "both workers answer")
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_workers_start_over_garbage_that_was_there_before(template: ServerAddres
             redis.delete(key)
             redis.set(key, "x")
 
-        for name in ("worker", "notices"):
+        for name in ("worker", "notifications"):
             stage.processes.start(name)
 
         works(stage)

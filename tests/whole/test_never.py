@@ -13,7 +13,7 @@ from sqlalchemy import text
 from lockbox.requests.lifecycle import Action
 from tests.whole.conftest import RunningStack, access, wait_until
 
-# Who dies with a notice in hand leaves it to others after its lease of 60 seconds.
+# Who dies with a notification in hand leaves it to others after its lease of 60 seconds.
 PAST_A_LEASE = 100.0
 FOUND = 12
 WAITING_FOR_A_LOCK = """
@@ -49,15 +49,17 @@ def test_flushing_redis_loses_nothing(stage: RunningStack) -> None:
     # Whose prompt is not sent before the time is over is never told: that is lateness, and not loss.
     world = stage.world(approval_window=FOUND)
     requests = [world.submit() for _ in range(20)]
-    wait_until(lambda: stage.rows("SELECT 1 FROM notices WHERE closed_at IS NOT NULL"), "the prompts begin to go")
+    wait_until(
+        lambda: stage.rows("SELECT 1 FROM notifications WHERE closed_at IS NOT NULL"), "the prompts begin to go"
+    )
 
     with stage.redis() as redis:
         redis.flushall()
 
     for request in requests:
         stage.ends(request.id, "timed_out")
-    wait_until(lambda: not stage.open_notices(world), "every notice is closed", PAST_A_LEASE)
-    dead = "SELECT 1 FROM notices WHERE outcome = 'dead' AND tenant_id = :id"
+    wait_until(lambda: not stage.open_notifications(world), "every notification is closed", PAST_A_LEASE)
+    dead = "SELECT 1 FROM notifications WHERE outcome = 'dead' AND tenant_id = :id"
     assert not stage.rows(dead, id=str(world.tenant.id))
     stage.events_are_whole()
 
@@ -65,7 +67,7 @@ def test_flushing_redis_loses_nothing(stage: RunningStack) -> None:
 def test_losing_any_one_key_of_redis_loses_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=3)
 
-    for key in ("clock", "clock:leases", "notices", "notices:leases"):
+    for key in ("clock", "clock:leases", "notifications", "notifications:leases"):
         request = world.submit()
         with stage.redis() as redis:
             redis.delete(f"{{lockbox}}:{key}")
@@ -85,18 +87,18 @@ def test_redis_restarted_empty_loses_nothing(stage: RunningStack) -> None:
     stage.ends(request.id, "timed_out")
     after = world.submit()
     stage.ends(after.id, "timed_out")
-    wait_until(lambda: not stage.open_notices(world), "every notice is closed", PAST_A_LEASE)
+    wait_until(lambda: not stage.open_notifications(world), "every notification is closed", PAST_A_LEASE)
     stage.events_are_whole()
 
 
 def test_redis_restarted_with_a_hint_in_hand_ends_no_worker(stage: RunningStack) -> None:
     world = stage.world()
-    stage.processes.kill("notices")
+    stage.processes.kill("notifications")
     world.submit()
     with stage.superuser.connect() as blocker:
         blocker.execute(text("BEGIN"))
-        blocker.execute(text("LOCK TABLE notices IN ACCESS EXCLUSIVE MODE"))
-        stage.processes.start("notices")
+        blocker.execute(text("LOCK TABLE notifications IN ACCESS EXCLUSIVE MODE"))
+        stage.processes.start("notifications")
         with stage.redis() as redis:
             wait_until(lambda: redis.hlen("unacked"), "the worker has a hint in hand")
 
@@ -105,7 +107,7 @@ def test_redis_restarted_with_a_hint_in_hand_ends_no_worker(stage: RunningStack)
         blocker.execute(text("ROLLBACK"))
     stage.servers.start_again("redis", empty=True)
 
-    wait_until(lambda: not stage.open_notices(world), "every notice is closed", PAST_A_LEASE)
+    wait_until(lambda: not stage.open_notifications(world), "every notification is closed", PAST_A_LEASE)
     assert stage.processes.ended() == {}
 
 
@@ -118,14 +120,14 @@ def test_redis_that_takes_nothing_more_ends_no_worker_and_delays_no_clock(stage:
             request = world.submit()
 
             stage.ends(request.id, "timed_out")
-            for name in ("worker", "notices"):
+            for name in ("worker", "notifications"):
                 log = stage.processes.logs / f"{name}.log"
                 wait_until(partial(_says, log, "maxmemory"), "the consumer is refused")
         finally:
             redis.config_set("maxmemory", 0)
 
     wait_until(lambda: stage.python(ANSWERS).returncode == 0, "the worker serves again")
-    wait_until(lambda: not stage.open_notices(world), "every notice is closed", PAST_A_LEASE)
+    wait_until(lambda: not stage.open_notifications(world), "every notification is closed", PAST_A_LEASE)
     assert stage.processes.ended() == {}
     stage.events_are_whole()
 
@@ -189,7 +191,7 @@ def test_a_pool_child_killed_again_and_again_hangs_nothing(stage: RunningStack) 
 def test_access_is_never_open_past_its_end_with_all_workers_dead(stage: RunningStack) -> None:
     world = stage.world()
     request = world.submit(access_window=2)
-    for name in ("worker", "notices"):
+    for name in ("worker", "notifications"):
         stage.processes.kill(name)
     world.act("ann", Action.APPROVE, request.id)
     deadline = stage.rows(
@@ -211,14 +213,14 @@ def test_access_is_never_open_past_its_end_with_all_workers_dead(stage: RunningS
     assert served > 0
     assert refused > 0
     assert stage.state(request.id) == "active"
-    for name in ("worker", "notices"):
+    for name in ("worker", "notifications"):
         stage.processes.start(name)
     stage.ends(request.id, "expired")
 
 
 def test_what_sends_gives_way_to_the_clock_within_its_session_and_as_one(stage: RunningStack) -> None:
     stage.world()
-    clock, sending = (stage.processes.running[name].pid for name in ("worker", "notices"))
+    clock, sending = (stage.processes.running[name].pid for name in ("worker", "notifications"))
 
     assert psutil.Process(sending).nice() > psutil.Process(clock).nice()
     if Path(f"/proc/{clock}/autogroup").exists():

@@ -17,7 +17,7 @@ A_MINUTE_AGO = """
     UPDATE reports_due SET due_at = now() WHERE event_id IN (SELECT id FROM events WHERE tenant_id = :tenant)
     RETURNING due_at
 """
-REPORTS = "SELECT FROM notices WHERE template = 'report' AND tenant_id = :tenant"
+REPORTS = "SELECT FROM notifications WHERE template = 'report' AND tenant_id = :tenant"
 
 
 def subjects(stage: RunningStack, world: World, who: str) -> list[str]:
@@ -43,7 +43,7 @@ def test_who_was_asked_is_reminded_then_the_next_tier_is_asked_and_silence_still
     request = world.submit()
 
     stage.ends(request.id, "timed_out")
-    wait_until(lambda: not stage.open_notices(world), "every notice is closed")
+    wait_until(lambda: not stage.open_notifications(world), "every notification is closed")
 
     assert sorted(subjects(stage, world, "abe")) == ["No", "Reminder", "Reminder", "Your"]
     assert sorted(subjects(stage, world, "ann")) == ["No", "Reminder", "Your"]
@@ -63,7 +63,7 @@ def test_a_yes_ends_the_reminders_and_the_window_says_when_it_is_about_to_close(
     stage.ends(request.id, "expired")
     stage.rows(A_MINUTE_AGO, tenant=str(world.tenant.id))
     wait_until(lambda: stage.rows(REPORTS, tenant=str(world.tenant.id)), "the reports are promised")
-    wait_until(lambda: not stage.open_notices(world), "every notice is closed")
+    wait_until(lambda: not stage.open_notifications(world), "every notification is closed")
 
     assert opened.deadline_at > request.created_at
     for who in ("erin", "ann", "amir"):

@@ -57,7 +57,7 @@ def door(stage: RunningStack, world: World) -> int:
 def told(stage: RunningStack, world: World) -> AccessRequest:
     """File a request and wait until every approver has heard of it; what nobody heard of ends with other words."""
     request = world.submit()
-    wait_until(lambda: not stage.open_notices(world), "the approvers are told")
+    wait_until(lambda: not stage.open_notifications(world), "the approvers are told")
     return request
 
 

@@ -33,7 +33,10 @@ def test_with_redis_away_from_the_start_people_are_prompted_and_time_runs_out(
     away: object, template: ServerAddresses, tmp_path: Path
 ) -> None:
     assert callable(away)
-    with away() as url, stage_of(template, tmp_path, redis_url=url, names=("api", "worker", "notices")) as stage:
+    with (
+        away() as url,
+        stage_of(template, tmp_path, redis_url=url, names=("api", "worker", "notifications")) as stage,
+    ):
         world = stage.world(approval_window=8)
         began = time.monotonic()
         with stage.as_(world, "erin") as erin, stage.as_(world, "ann") as ann:
@@ -76,7 +79,7 @@ def stage_of_workers(stage: RunningStack, servers: ServerAddresses) -> Iterator[
     """Start the workers of a stage on the Redis that works."""
     stage.processes.extra["LOCKBOX_REDIS_URL"] = servers.redis_url
     stage.processes.start("worker")
-    stage.processes.start("notices")
+    stage.processes.start("notifications")
     yield
 
 

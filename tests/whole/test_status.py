@@ -10,7 +10,7 @@ from config.embedded import ServerAddresses
 from tests.whole.conftest import RunningStack, stage_of, wait_until
 from tests.whole.shell import at_once, lockbox
 
-FRESH = "SELECT count(*) AS n FROM heartbeats WHERE role = 'notices' AND beat_at > now() - interval '1 minute'"
+FRESH = "SELECT count(*) AS n FROM heartbeats WHERE role = 'notifications' AND beat_at > now() - interval '1 minute'"
 AWAY_REDIS = {"LOCKBOX_REDIS_URL": "redis://:x@127.0.0.1:1/0"}
 AWAY_POSTGRES = {"LOCKBOX_DATABASE_URL": "postgresql://lockbox_api:s3cret@127.0.0.1:1/lockbox"}
 
@@ -18,7 +18,7 @@ AWAY_POSTGRES = {"LOCKBOX_DATABASE_URL": "postgresql://lockbox_api:s3cret@127.0.
 @pytest.fixture(scope="module")
 def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """The whole stack, once all of it has said that it lives."""
-    with stage_of(template, tmp_path_factory.mktemp("logs"), names=("api", "worker", "notices")) as found:
+    with stage_of(template, tmp_path_factory.mktemp("logs"), names=("api", "worker", "notifications")) as found:
         wait_until(
             lambda: found.rows("SELECT count(DISTINCT role) AS n FROM heartbeats")[0].n == 5, "all parts have a beat"
         )
@@ -37,7 +37,7 @@ def test_where_all_is_well_it_says_so(stage: RunningStack, login: str) -> None:
 
     assert (ended.returncode, ended.stderr) == (0, ""), ended
     assert ended.stdout.endswith("All is well.\n")
-    for word in ("api@", "core@", "notices@", "Last reconcile", "Deadlines overdue", "Migrations"):
+    for word in ("api@", "core@", "notifications@", "Last reconcile", "Deadlines overdue", "Migrations"):
         assert word in ended.stdout
 
 
@@ -47,7 +47,7 @@ def test_it_also_prints_json(stage: RunningStack) -> None:
     found = json.loads(ended.stdout)
     assert (ended.returncode, found["ok"], found["troubles"]) == (0, True, [])
     assert found["migration"]["database"] == found["migration"]["code"]
-    assert {one["part"] for one in found["processes"]} == {"api", "core", "notices", "reconcile", "watch"}
+    assert {one["part"] for one in found["processes"]} == {"api", "core", "notifications", "reconcile", "watch"}
     assert found["last_reconcile_seconds"] < 60
 
 
@@ -110,14 +110,16 @@ def test_the_metrics_of_the_running_api_are_for_its_machine(stage: RunningStack)
 
 
 def test_a_worker_that_was_killed_is_missed(stage: RunningStack) -> None:
-    stage.processes.kill("notices")
-    stage.rows("UPDATE heartbeats SET beat_at = beat_at - interval '2 minutes' WHERE role = 'notices' RETURNING 1")
+    stage.processes.kill("notifications")
+    stage.rows(
+        "UPDATE heartbeats SET beat_at = beat_at - interval '2 minutes' WHERE role = 'notifications' RETURNING 1"
+    )
 
     try:
         ended = at_once(known(stage), "operate", "status")
     finally:
-        stage.processes.start("notices")
+        stage.processes.start("notifications")
         wait_until(lambda: stage.rows(FRESH)[0].n == 1, "another one has said that it lives")
 
     assert ended.returncode == 1
-    assert "! notices: nobody has said for a minute that it lives" in ended.stdout
+    assert "! notifications: nobody has said for a minute that it lives" in ended.stdout

@@ -19,4 +19,4 @@ def upgrade() -> None:
     with closing(op.get_bind().connection.cursor()) as cursor:
         for script in schema.scripts():
             cursor.execute(script)
-    op.execute("GRANT SELECT ON alembic_version TO lockbox_api, lockbox_worker, lockbox_notices")
+    op.execute("GRANT SELECT ON alembic_version TO lockbox_api, lockbox_worker, lockbox_notifications")

@@ -67,7 +67,7 @@ class HttpWebhooks:
 
 
 def signed(hook: WebhookCall, at: datetime) -> dict[str, str]:
-    """Return the headers: the id is that of the notice for every try, the time-stamp that of this one.
+    """Return the headers: the id is that of the notification for every try, the time-stamp that of this one.
 
     Each secret signs: `v1` is HMAC-SHA256, `v1a` Ed25519, both over id, time-stamp and body.
     """

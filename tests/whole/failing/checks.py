@@ -7,7 +7,7 @@ from uuid import UUID
 import httpx
 
 from lockbox.audit.log.merkle import leaf_hash, root_of
-from lockbox.schedule import CLOCK, NOTICES
+from lockbox.schedule import CLOCK, NOTIFICATIONS
 from tests.whole.failing.hall import FailpointStage, until
 from tests.whole.failing.plays import FailpointPlay
 
@@ -28,7 +28,7 @@ WHERE e.tenant_id = :tenant AND e.to_state = 'active' AND e.from_state = 'pendin
         AND d.decided_at <= e.at)
 """
 TWICE_TOLD = """
-SELECT event_id, template FROM notices WHERE tenant_id = :tenant AND event_id IS NOT NULL
+SELECT event_id, template FROM notifications WHERE tenant_id = :tenant AND event_id IS NOT NULL
 GROUP BY event_id, person_id, address_id, watcher_id, endpoint_id, template HAVING count(*) > 1
 """
 REMINDED_TWICE = """
@@ -36,11 +36,11 @@ SELECT request_id FROM events WHERE tenant_id = :tenant AND action = 'remind' GR
 """
 UNTOLD = """
 SELECT e.id FROM events e WHERE e.tenant_id = :tenant AND e.seq IS NOT NULL
-    AND NOT EXISTS (SELECT FROM notices n WHERE n.event_id = e.id)
+    AND NOT EXISTS (SELECT FROM notifications n WHERE n.event_id = e.id)
 """
-NOT_SENT = "SELECT id, outcome FROM notices WHERE tenant_id = :tenant AND outcome = 'dead'"
-OPEN_NOTICES = "SELECT id FROM notices WHERE tenant_id = :tenant AND closed_at IS NULL"
-SENT = "SELECT id, channel FROM notices WHERE tenant_id = :tenant AND outcome = 'sent'"
+NOT_SENT = "SELECT id, outcome FROM notifications WHERE tenant_id = :tenant AND outcome = 'dead'"
+OPEN_NOTIFICATIONS = "SELECT id FROM notifications WHERE tenant_id = :tenant AND closed_at IS NULL"
+SENT = "SELECT id, channel FROM notifications WHERE tenant_id = :tenant AND outcome = 'sent'"
 STATES = "SELECT id, state FROM requests WHERE tenant_id = :tenant"
 OVER = "SELECT deadline_at <= clock_timestamp() AS over FROM requests WHERE id = :id"
 UNSEALED = "SELECT event_id FROM unsealed"
@@ -61,7 +61,7 @@ def found(hall: FailpointStage, play: FailpointPlay) -> list[str]:
         _lost,
         _unfinished,
         _open,
-        _notices,
+        _notifications,
         _doubled,
         _mails,
         _index,
@@ -102,10 +102,10 @@ def _open(hall: FailpointStage) -> Found:
     yield from (f"{row.request_id} opened without an approval" for row in _rows(hall, UNAPPROVED))
 
 
-def _notices(hall: FailpointStage) -> Found:
-    if not until(lambda: not _rows(hall, OPEN_NOTICES), PATIENCE):
-        yield from (f"notice {row.id} is never closed" for row in _rows(hall, OPEN_NOTICES))
-    yield from (f"notice {row.id} is dead" for row in _rows(hall, NOT_SENT))
+def _notifications(hall: FailpointStage) -> Found:
+    if not until(lambda: not _rows(hall, OPEN_NOTIFICATIONS), PATIENCE):
+        yield from (f"notification {row.id} is never closed" for row in _rows(hall, OPEN_NOTIFICATIONS))
+    yield from (f"notification {row.id} is dead" for row in _rows(hall, NOT_SENT))
     yield from (f"nobody is told of {row.id}" for row in _rows(hall, UNTOLD))
 
 
@@ -126,7 +126,7 @@ def _index(hall: FailpointStage) -> Found:
     ids = {str(one) for one in hall.asked} | {str(row.id) for row in hall.stage.rows(SENT, tenant=hall.tenant)}
 
     def held() -> list[str]:
-        members = [*hall.stage.house.schedule.members(CLOCK), *hall.stage.house.schedule.members(NOTICES)]
+        members = [*hall.stage.house.schedule.members(CLOCK), *hall.stage.house.schedule.members(NOTIFICATIONS)]
         return [one for one in members if one.partition(":")[2] in ids]
 
     if not until(lambda: not held(), PAST_A_LEASE):

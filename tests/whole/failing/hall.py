@@ -18,14 +18,16 @@ from lockbox.notifications import endpoints
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.outbox import KIND
 from lockbox.requests.lifecycle import Action
-from lockbox.schedule import NOTICES, IndexEntry
+from lockbox.schedule import NOTIFICATIONS, IndexEntry
 from lockbox.sql import new_id
 from tests.builders import World, setting
 from tests.receiver import WebhookReceiver
 from tests.whole.conftest import RunningStack, access, mails
 
 CHECKPOINTS = "checkpoints"
-LAPSE = "UPDATE notices SET run_at = clock_timestamp() WHERE closed_at IS NULL AND tenant_id = :tenant RETURNING id"
+LAPSE = (
+    "UPDATE notifications SET run_at = clock_timestamp() WHERE closed_at IS NULL AND tenant_id = :tenant RETURNING id"
+)
 MESSAGE_ID = re.compile(r"^Message-ID: <([0-9a-f-]{36})@", re.IGNORECASE | re.MULTILINE)
 
 
@@ -85,7 +87,7 @@ class FailpointStage:
         """Let the claims of a process that is gone run out now rather than in a minute."""
         rows = self.stage.rows(LAPSE, tenant=self.tenant)
         promises = [IndexEntry(str(row.id), KIND, self.world.tenant.created_at) for row in rows]
-        self.stage.house.schedule.arm(NOTICES, promises)
+        self.stage.house.schedule.arm(NOTIFICATIONS, promises)
 
     def is_let_in(self, request_id: UUID) -> bool:
         """Whether the guarded system would let the engineer in."""
@@ -94,11 +96,11 @@ class FailpointStage:
             return gate.get("/v1/access", params=access(self.world, row.resource)).status_code == httpx.codes.OK
 
     def mailed(self) -> set[str]:
-        """Return the ids of all notices that arrived as a mail."""
+        """Return the ids of all notifications that arrived as a mail."""
         return {found[1] for mail in mails(self.stage.urls) if (found := MESSAGE_ID.search(mail))}
 
     def called(self) -> set[str]:
-        """Return the ids of all notices that arrived as a webhook."""
+        """Return the ids of all notifications that arrived as a webhook."""
         return {call.headers["webhook-id"] for call in self.receiver.calls}
 
 

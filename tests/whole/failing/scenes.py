@@ -13,7 +13,7 @@ from tests.whole.failing import checks
 from tests.whole.failing.hall import CHECKPOINTS, FailpointStage, kill, until
 from tests.whole.failing.plays import DECIDE, EXPIRE, FILE, HOOK, MAIL, REBUILD, REMIND, SEAL, TIME_OUT, FailpointPlay
 
-PROCESSES = ("api", "worker", "notices")
+PROCESSES = ("api", "worker", "notifications")
 DIES_WITHIN = 30.0
 ONCE_MORE = 6.0
 
@@ -123,12 +123,12 @@ class Theatre:
         play, process = scene.play, scene.play.process
         hall = FailpointStage.of(self.stage, self.receiver, **play.policy)
         hall.expected = play.expected
-        down = ("worker", "notices") if play.alone else (process,)
+        down = ("worker", "notifications") if play.alone else (process,)
         for name in down:
             kill(self.stage, name)
         play.before(hall)
         died = self._die(scene, hall)
-        if process == "notices":
+        if process == "notifications":
             hall.lapse()
         wrong = checks.open_past_the_end(hall) if process != "api" else []
         for name in down:
@@ -141,9 +141,9 @@ class Theatre:
 
     def _after(self, hall: FailpointStage, play: FailpointPlay) -> list[str]:
         """Bring to an end what would go on for long, once all that it says so far was said."""
-        told = until(lambda: not self.stage.open_notices(hall.world), checks.PATIENCE)
+        told = until(lambda: not self.stage.open_notifications(hall.world), checks.PATIENCE)
         play.after(hall)
-        return [] if told else ["notices were left open"]
+        return [] if told else ["notifications were left open"]
 
     def _die(self, scene: FailpointScene, hall: FailpointStage) -> bool:
         """Start the process with the failpoint, play until it ends there, and take away what is left of it."""

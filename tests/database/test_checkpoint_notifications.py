@@ -17,14 +17,14 @@ from lockbox.notifications import checkpoint_digest
 from lockbox.notifications.senders.smtp import compose
 from lockbox.requests.lifecycle import Action
 from tests.builders import ShiftedClock, World, unbound
-from tests.database.postbag import SENDER, Postbag, open_notices
+from tests.database.postbag import SENDER, Postbag, open_notifications
 from tests.database.scenes import read, write
 from tests.database.test_exports import exported
 from tests.logs import OTHER_KEY, public, sealed
 
 DAY = timedelta(days=1)
 KEYS = {public().id: public()}
-OPEN = "SELECT id FROM notices WHERE closed_at IS NULL AND checkpoint_id IS NOT NULL ORDER BY id"
+OPEN = "SELECT id FROM notifications WHERE closed_at IS NULL AND checkpoint_id IS NOT NULL ORDER BY id"
 
 
 def told(house: Database, digest_every: timedelta = DAY) -> list[str]:
@@ -56,13 +56,13 @@ def test_a_checkpoint_that_was_told_does_not_make_a_silent_log_grow(
 ) -> None:
     post.endpoint(world, "https://tenant.example/audit", tenant_id=world.tenant.id)
     world.fresh()
-    post.deliver(sender, open_notices(sender))
+    post.deliver(sender, open_notifications(sender))
     sizes = []
     for hours in range(26):
         later.shift = timedelta(minutes=61 * hours)
         sealed(sender)
         told(sender)
-        post.deliver(sender, open_notices(sender))
+        post.deliver(sender, open_notifications(sender))
         sizes.append(read(unbound(sender), "SELECT size FROM logs WHERE tenant_id IS NOT NULL")[0].size)
 
     assert len([hook for hook in post.hooks.sent if b"audit.checkpoint" in hook.body]) == 26
@@ -121,7 +121,10 @@ def test_the_saved_mail_of_a_digest_is_all_that_verifies_an_export_with_approval
 
     def verified() -> Result:
         post.mail.sent.clear()
-        write(unbound(sender), "UPDATE notices SET closed_at = NULL, outcome = NULL WHERE template = 'audit_digest'")
+        write(
+            unbound(sender),
+            "UPDATE notifications SET closed_at = NULL, outcome = NULL WHERE template = 'audit_digest'",
+        )
         post.deliver(sender, [row.id for row in read(unbound(sender), OPEN)])
         (tmp_path / "digest.eml").write_bytes(compose(post.mail.sent[0], SENDER).as_bytes())
         return CliRunner().invoke(auditing, [*verify, "--memory", str(tmp_path / str(len(post.approval_keys)))])

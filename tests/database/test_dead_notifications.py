@@ -1,4 +1,4 @@
-"""A dead notice is an event that names nobody, and where nobody at all could be told, the clock acts at once."""
+"""A dead notification is an event that names nobody; where nobody could be told, the clock acts at once."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.schedule import CLOCK, Schedule
 from tests.builders import HERE, ShiftedClock, World, as_sender, setting
-from tests.database.postbag import Postbag, address, open_notices
+from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import (
     PATIENCE,
     as_caller,
@@ -46,13 +46,13 @@ SELECT action, actor_role, body, at FROM events WHERE request_id = :id AND seq I
 """
 WAITING = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 PROMPTED = """
-SELECT p.name FROM notices n JOIN people p ON p.id = n.person_id
+SELECT p.name FROM notifications n JOIN people p ON p.id = n.person_id
 WHERE n.request_id = :id AND n.template = :template ORDER BY p.name
 """
 
 
 @dataclass
-class DeadNoticeScene:
+class DeadNotificationScene:
     """A world, its mail, and the worker that sends it and runs the clock."""
 
     world: World
@@ -67,7 +67,7 @@ class DeadNoticeScene:
 
     def send(self) -> None:
         """Send all that is open."""
-        self.post.deliver(self.house, open_notices(self.house))
+        self.post.deliver(self.house, open_notifications(self.house))
 
     def run(self, request: AccessRequest) -> int:
         """Run the clock of one request."""
@@ -82,21 +82,21 @@ class DeadNoticeScene:
         """Return what happened to a request beside its moves and what arrived, each with the facts of the event."""
         rows = read(self.house, BESIDE, id=request.id)
         assert {row.actor_role for row in rows} <= {"clock"}
-        return [(row.action, json.loads(row.body)) for row in rows if row.action != "notices_sent"]
+        return [(row.action, json.loads(row.body)) for row in rows if row.action != "notifications_sent"]
 
     def actions(self, request: AccessRequest) -> list[str]:
-        """Return what happened beside the moves but for the dead notices."""
-        return [action for action, _ in self.beside(request) if action != "notice_dead"]
+        """Return what happened beside the moves but for the dead notifications."""
+        return [action for action, _ in self.beside(request) if action != "notification_dead"]
 
     def told(self, request: AccessRequest, template: str = "pending") -> list[str]:
-        """Return who was promised a notice with that template."""
+        """Return who was promised a notification with that template."""
         return [row.name for row in read(self.house, PROMPTED, id=request.id, template=template)]
 
 
 @pytest.fixture
-def scene(world: World, sender: Database, post: Postbag) -> DeadNoticeScene:
+def scene(world: World, sender: Database, post: Postbag) -> DeadNotificationScene:
     """The usual world, nothing sent yet."""
-    return DeadNoticeScene(world, sender, post)
+    return DeadNotificationScene(world, sender, post)
 
 
 def tiered(world: World, **changes: Any) -> AccessRequest:
@@ -106,7 +106,7 @@ def tiered(world: World, **changes: Any) -> AccessRequest:
     return world.submit()
 
 
-def test_each_dead_notice_leaves_an_event_that_holds_ids_and_words_alone(scene: DeadNoticeScene) -> None:
+def test_each_dead_notification_leaves_an_event_that_holds_ids_and_words_alone(scene: DeadNotificationScene) -> None:
     scene.post.endpoint(scene.world, "https://hooks.contoso.example/1", tenant_id=scene.world.tenant.id)
     scene.post.hooks.refused["https://hooks.contoso.example/1"] = SendFailed("gone", gone=True, kind="status")
     request = scene.world.submit()
@@ -115,7 +115,7 @@ def test_each_dead_notice_leaves_an_event_that_holds_ids_and_words_alone(scene: 
     scene.send()
 
     found = scene.beside(request)
-    assert [action for action, _ in found] == ["notice_dead", "notice_dead"]
+    assert [action for action, _ in found] == ["notification_dead", "notification_dead"]
     mail, hook = sorted((facts for _, facts in found), key=lambda facts: facts["channel"])
     assert (mail["template"], mail["error"], mail["attempts"]) == ("pending", "status", 1)
     assert mail["person_id"] == str(scene.world.people["amir"].person_id)
@@ -128,7 +128,7 @@ def test_each_dead_notice_leaves_an_event_that_holds_ids_and_words_alone(scene: 
     assert_trails_are_whole(scene.house)
 
 
-def test_what_arrives_or_is_tried_again_leaves_no_event_of_its_own(scene: DeadNoticeScene) -> None:
+def test_what_arrives_or_is_tried_again_leaves_no_event_of_its_own(scene: DeadNotificationScene) -> None:
     request = scene.world.submit()
     scene.refuse("amir", permanent=False)
 
@@ -137,29 +137,33 @@ def test_what_arrives_or_is_tried_again_leaves_no_event_of_its_own(scene: DeadNo
     assert scene.beside(request) == []
 
 
-def test_a_notice_that_stopped_mattering_is_dead_for_being_late(scene: DeadNoticeScene, later: ShiftedClock) -> None:
+def test_a_notification_that_stopped_mattering_is_dead_for_being_late(
+    scene: DeadNotificationScene, later: ShiftedClock
+) -> None:
     request = scene.world.submit()
     scene.world.act("ann", Action.DENY, request.id)
 
     later.shift = timedelta(days=2)
     scene.send()
 
-    words = {facts["error"] for action, facts in scene.beside(request) if action == "notice_dead"}
+    words = {facts["error"] for action, facts in scene.beside(request) if action == "notification_dead"}
     assert words == {"too_late"}
 
 
-def test_a_try_that_is_recorded_twice_leaves_one_event(scene: DeadNoticeScene) -> None:
+def test_a_try_that_is_recorded_twice_leaves_one_event(scene: DeadNotificationScene) -> None:
     request = scene.world.submit()
     scene.refuse("amir")
-    tries = scene.post.deliver(scene.house, open_notices(scene.house))
+    tries = scene.post.deliver(scene.house, open_notifications(scene.house))
 
     with as_sender(scene.house).transaction() as session:
         results.record(session, [one for one in tries if one.error])
 
-    assert [action for action, _ in scene.beside(request)] == ["notice_dead"]
+    assert [action for action, _ in scene.beside(request)] == ["notification_dead"]
 
 
-def test_a_memo_that_is_dead_is_an_event_of_its_tenant_and_a_code_to_sign_in_is_none(scene: DeadNoticeScene) -> None:
+def test_a_memo_that_is_dead_is_an_event_of_its_tenant_and_a_code_to_sign_in_is_none(
+    scene: DeadNotificationScene,
+) -> None:
     ann = scene.world.people["ann"].person_id
     write(
         setting(scene.world.house).engine,
@@ -174,7 +178,7 @@ def test_a_memo_that_is_dead_is_an_event_of_its_tenant_and_a_code_to_sign_in_is_
                 now() + interval '10 minutes'
             FROM people p WHERE p.id = :ann RETURNING id
         )
-        INSERT INTO notices (id, tenant_id, event_id, person_id, about_id, channel, template, run_at, until_at,
+        INSERT INTO notifications (id, tenant_id, event_id, person_id, about_id, channel, template, run_at, until_at,
             attempts)
         SELECT uuidv7(), CAST(:tenant AS uuid), id, CAST(:ann AS uuid), NULL, 'mail', 'policy_changed', now(),
             now() + interval '1 day', 0 FROM told
@@ -189,17 +193,19 @@ def test_a_memo_that_is_dead_is_an_event_of_its_tenant_and_a_code_to_sign_in_is_
 
     scene.send()
 
-    assert [row.outcome for row in read(scene.house, "SELECT outcome FROM notices")] == ["dead", "dead"]
-    (event,) = read(scene.house, "SELECT * FROM events WHERE action = 'notice_dead'")
+    assert [row.outcome for row in read(scene.house, "SELECT outcome FROM notifications")] == ["dead", "dead"]
+    (event,) = read(scene.house, "SELECT * FROM events WHERE action = 'notification_dead'")
     assert (event.tenant_id, event.request_id, event.seq) == (scene.world.tenant.id, None, None)
     assert json.loads(event.body)["template"] == "policy_changed"
 
 
-def test_who_may_see_the_request_sees_its_dead_notices_and_nobody_else(scene: DeadNoticeScene, api: Database) -> None:
+def test_who_may_see_the_request_sees_its_dead_notifications_and_nobody_else(
+    scene: DeadNotificationScene, api: Database
+) -> None:
     request = scene.world.submit()
     scene.refuse("amir")
     scene.send()
-    query = text("SELECT count(*) FROM events WHERE action = 'notice_dead' AND request_id = :id")
+    query = text("SELECT count(*) FROM events WHERE action = 'notification_dead' AND request_id = :id")
 
     def seen(who: str) -> int:
         with as_caller(api, scene.world.people[who]) as connection:
@@ -211,20 +217,20 @@ def test_who_may_see_the_request_sees_its_dead_notices_and_nobody_else(scene: De
     }
 
 
-def test_only_operators_list_dead_notices(scene: DeadNoticeScene, api: Database) -> None:
+def test_only_operators_list_dead_notifications(scene: DeadNotificationScene, api: Database) -> None:
     scene.world.submit()
     scene.refuse("amir")
     scene.send()
 
     def listed(who: str) -> int:
         with as_caller(api, scene.world.people[who], scene.world.tenant.id) as connection:
-            return len(connection.execute(text("SELECT * FROM dead_notices(NULL, 10)")).all())
+            return len(connection.execute(text("SELECT * FROM dead_notifications(NULL, 10)")).all())
 
     assert {who: listed(who) for who in scene.world.people} == dict.fromkeys(scene.world.people, 0) | {"olga": 1}
 
 
 def test_the_next_tier_is_asked_at_once_where_nobody_of_the_first_could_be_told(
-    scene: DeadNoticeScene, later: ShiftedClock
+    scene: DeadNotificationScene, later: ShiftedClock
 ) -> None:
     request = tiered(scene.world)
     scene.refuse("abe")
@@ -249,7 +255,7 @@ def test_the_next_tier_is_asked_at_once_where_nobody_of_the_first_could_be_told(
     assert_indexes_are_true(scene.house)
 
 
-def test_with_no_tier_left_everybody_else_is_asked_and_the_admins_are_told_once(scene: DeadNoticeScene) -> None:
+def test_with_no_tier_left_everybody_else_is_asked_and_the_admins_are_told_once(scene: DeadNotificationScene) -> None:
     with setting(scene.world.house).transaction() as session:
         session.connection().execute(
             text("UPDATE people SET wants_prompts = false WHERE id = :id"),
@@ -270,12 +276,12 @@ def test_with_no_tier_left_everybody_else_is_asked_and_the_admins_are_told_once(
     assert "none of two approvers could be reached" in mail.text
     row = scene.row(request)
     assert (row.state, row.wake_at) == ("pending", row.asked_at + timedelta(hours=6))
-    assert open_notices(scene.house) == []
+    assert open_notifications(scene.house) == []
     assert scene.house.schedule.members(CLOCK).keys() == promised_clocks(scene.house).keys()
     assert_trails_are_whole(scene.house)
 
 
-def test_without_tiers_the_admins_are_told_and_nobody_is_asked_twice(scene: DeadNoticeScene) -> None:
+def test_without_tiers_the_admins_are_told_and_nobody_is_asked_twice(scene: DeadNotificationScene) -> None:
     request = scene.world.submit()
     scene.refuse("abe", "ann", "amir")
 
@@ -287,19 +293,19 @@ def test_without_tiers_the_admins_are_told_and_nobody_is_asked_twice(scene: Dead
     assert scene.actions(request) == ["unreached"]
 
 
-def test_one_who_was_told_or_is_still_being_tried_lets_the_clock_keep_its_time(scene: DeadNoticeScene) -> None:
+def test_one_who_was_told_or_is_still_being_tried_lets_the_clock_keep_its_time(scene: DeadNotificationScene) -> None:
     told, tried = scene.world.submit(), scene.world.submit()
     scene.refuse("abe", "ann")
-    scene.post.deliver(scene.house, notices_of(scene, told))
+    scene.post.deliver(scene.house, notifications_of(scene, told))
     scene.refuse("amir", permanent=False)
-    scene.post.deliver(scene.house, notices_of(scene, tried))
+    scene.post.deliver(scene.house, notifications_of(scene, tried))
 
     for request in (told, tried):
         assert scene.row(request).wake_at == request.wake_at
         assert scene.run(request) == 0
 
 
-def test_who_has_answered_was_reached_somehow(scene: DeadNoticeScene) -> None:
+def test_who_has_answered_was_reached_somehow(scene: DeadNotificationScene) -> None:
     lay_down(scene.world, quorum=2)
     request = scene.world.submit()
     scene.world.act("ann", Action.APPROVE, request.id)
@@ -310,8 +316,8 @@ def test_who_has_answered_was_reached_somehow(scene: DeadNoticeScene) -> None:
     assert scene.row(request).wake_at == request.wake_at
 
 
-def test_a_person_with_several_notices_is_one_person_and_reached_by_any(
-    scene: DeadNoticeScene, later: ShiftedClock
+def test_a_person_with_several_notifications_is_one_person_and_reached_by_any(
+    scene: DeadNotificationScene, later: ShiftedClock
 ) -> None:
     request = scene.world.submit()
     scene.refuse("abe", "ann", "amir")
@@ -328,7 +334,7 @@ def test_a_person_with_several_notices_is_one_person_and_reached_by_any(
     assert (found.asked, found.reached, found.waiting, found.unreached) == (3, 1, 0, 2)
 
 
-def test_a_prompt_to_somebody_who_has_left_is_no_hope_either(scene: DeadNoticeScene) -> None:
+def test_a_prompt_to_somebody_who_has_left_is_no_hope_either(scene: DeadNotificationScene) -> None:
     request = tiered(scene.world)
     with setting(scene.world.house).transaction() as session:
         session.connection().execute(
@@ -342,7 +348,7 @@ def test_a_prompt_to_somebody_who_has_left_is_no_hope_either(scene: DeadNoticeSc
 
 
 def test_where_no_manager_could_be_told_the_operators_are_and_the_customer_hears_nothing(
-    scene: DeadNoticeScene,
+    scene: DeadNotificationScene,
 ) -> None:
     lay_down(scene.world, vendor_review=True)
     request = scene.world.submit()
@@ -359,7 +365,7 @@ def test_where_no_manager_could_be_told_the_operators_are_and_the_customer_hears
     assert scene.told(request, "unreached") == []
 
 
-def test_a_process_that_dies_before_the_record_leaves_it_to_the_next(scene: DeadNoticeScene) -> None:
+def test_a_process_that_dies_before_the_record_leaves_it_to_the_next(scene: DeadNotificationScene) -> None:
     request = tiered(scene.world)
     scene.refuse("abe")
     with Session(as_sender(scene.house).engine) as session:
@@ -372,16 +378,16 @@ def test_a_process_that_dies_before_the_record_leaves_it_to_the_next(scene: Dead
 
     assert untouched == (request.wake_at, [])
     assert scene.row(request).wake_at < request.wake_at
-    assert [action for action, _ in scene.beside(request)] == ["notice_dead"]
+    assert [action for action, _ in scene.beside(request)] == ["notification_dead"]
 
 
 def test_a_process_that_dies_after_the_record_leaves_the_promise_in_the_row(
-    scene: DeadNoticeScene, worker: Database, refused_url: str
+    scene: DeadNotificationScene, worker: Database, refused_url: str
 ) -> None:
     request = tiered(scene.world)
     scene.refuse("abe")
     with closing(Schedule(refused_url)) as away:
-        scene.post.deliver(Database(worker.engine, away), open_notices(worker))
+        scene.post.deliver(Database(worker.engine, away), open_notifications(worker))
         nothing_of_redis = list(reconcile.act_on_overdue_clock(Database(worker.engine, away), grace=timedelta(0)))
 
     assert nothing_of_redis == ["clock 1"]
@@ -389,25 +395,25 @@ def test_a_process_that_dies_after_the_record_leaves_the_promise_in_the_row(
 
 
 def test_an_index_that_was_told_nothing_is_mended_by_reconciling(
-    scene: DeadNoticeScene, worker: Database, refused_url: str, later: ShiftedClock
+    scene: DeadNotificationScene, worker: Database, refused_url: str, later: ShiftedClock
 ) -> None:
     request = tiered(scene.world)
     scene.refuse("abe")
     with closing(Schedule(refused_url)) as away:
-        scene.post.deliver(Database(worker.engine, away, later), open_notices(worker))
+        scene.post.deliver(Database(worker.engine, away, later), open_notifications(worker))
 
     list(reconcile.act_on_overdue(scene.house, None, grace=timedelta(0)))
 
     assert scene.row(request).tiers_asked == 2
 
 
-def test_a_dead_notice_and_an_approval_at_once_end_in_one_truth(
-    scene: DeadNoticeScene, worker: Database, pool: ThreadPoolExecutor
+def test_a_dead_notification_and_an_approval_at_once_end_in_one_truth(
+    scene: DeadNotificationScene, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     for number in range(8):
         request = scene.world.fresh() if number else tiered(scene.world)
         scene.refuse("abe")
-        ids = open_notices(worker)
+        ids = open_notifications(worker)
 
         def send(ids: list[UUID] = ids) -> object:
             return scene.post.deliver(worker, ids)
@@ -427,7 +433,7 @@ def test_a_dead_notice_and_an_approval_at_once_end_in_one_truth(
 
 
 def test_an_approval_that_is_being_made_is_waited_for_and_holds(
-    scene: DeadNoticeScene, pool: ThreadPoolExecutor
+    scene: DeadNotificationScene, pool: ThreadPoolExecutor
 ) -> None:
     request = tiered(scene.world)
     scene.refuse("abe")
@@ -440,11 +446,11 @@ def test_an_approval_that_is_being_made_is_waited_for_and_holds(
     row = scene.row(request)
     assert waits
     assert (row.state, row.wake_at) == ("active", opened.wake_at)
-    assert [action for action, _ in scene.beside(request)] == ["notice_dead"]
+    assert [action for action, _ in scene.beside(request)] == ["notification_dead"]
 
 
 def test_the_last_two_prompts_that_die_at_once_wake_the_clock_all_the_same(
-    scene: DeadNoticeScene, worker: Database, pool: ThreadPoolExecutor
+    scene: DeadNotificationScene, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     for _ in range(5):
         request = scene.world.fresh()
@@ -453,7 +459,7 @@ def test_the_last_two_prompts_that_die_at_once_wake_the_clock_all_the_same(
         def send(one: UUID) -> Callable[[], object]:
             return lambda: scene.post.deliver(worker, [one])
 
-        at_once(pool, *[send(one) for one in notices_of(scene, request)])
+        at_once(pool, *[send(one) for one in notifications_of(scene, request)])
 
         assert scene.row(request).wake_at < request.wake_at
         scene.run(request)
@@ -466,7 +472,7 @@ def test_the_last_two_prompts_that_die_at_once_wake_the_clock_all_the_same(
     ["reminders = reminders + 1", "tiers_asked = tiers_asked + 1", "warned = true", "deadline_at = deadline_at"],
 )
 def test_a_worker_sets_a_clock_forward_and_changes_nothing_else_by_it(
-    scene: DeadNoticeScene, worker: Database, api: Database, change: str
+    scene: DeadNotificationScene, worker: Database, api: Database, change: str
 ) -> None:
     request = scene.world.submit()
     before = scene.row(request)
@@ -485,7 +491,7 @@ def test_a_worker_sets_a_clock_forward_and_changes_nothing_else_by_it(
     assert scene.row(request).wake_at == before.wake_at - timedelta(minutes=1)
 
 
-def test_an_open_windows_clock_is_set_forward_by_nobody(scene: DeadNoticeScene, worker: Database) -> None:
+def test_an_open_windows_clock_is_set_forward_by_nobody(scene: DeadNotificationScene, worker: Database) -> None:
     request = scene.world.submit()
     scene.world.act("ann", Action.APPROVE, request.id)
 
@@ -495,19 +501,21 @@ def test_an_open_windows_clock_is_set_forward_by_nobody(scene: DeadNoticeScene, 
     assert scene.row(request).state == "active"
 
 
-def notices_of(scene: DeadNoticeScene, request: AccessRequest) -> list[UUID]:
-    """Return the open notices of one request."""
-    query = "SELECT id FROM notices WHERE request_id = :id AND closed_at IS NULL"
+def notifications_of(scene: DeadNotificationScene, request: AccessRequest) -> list[UUID]:
+    """Return the open notifications of one request."""
+    query = "SELECT id FROM notifications WHERE request_id = :id AND closed_at IS NULL"
     return [row.id for row in read(scene.house, query, id=request.id)]
 
 
-def dead_tries(scene: DeadNoticeScene, request: AccessRequest) -> list[results.AttemptResult]:
-    """Return tries of all open notices of a request that ended dead and were not recorded."""
+def dead_tries(scene: DeadNotificationScene, request: AccessRequest) -> list[results.AttemptResult]:
+    """Return tries of all open notifications of a request that ended dead and were not recorded."""
     at = scene.row(request).created_at
-    return [results.AttemptResult(one, Outcome.DEAD, at, "no such mailbox") for one in notices_of(scene, request)]
+    return [
+        results.AttemptResult(one, Outcome.DEAD, at, "no such mailbox") for one in notifications_of(scene, request)
+    ]
 
 
-def test_whom_a_prompt_reached_and_who_has_left_since_is_no_hope_either(scene: DeadNoticeScene) -> None:
+def test_whom_a_prompt_reached_and_who_has_left_since_is_no_hope_either(scene: DeadNotificationScene) -> None:
     groups = {"first": group(scene.world, "abe", "amir"), "second": group(scene.world, "ann")}
     lay_down(scene.world, tiers=[["first"], ["second"]], groups=groups)
     request = scene.world.submit()
