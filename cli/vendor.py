@@ -86,14 +86,14 @@ def withdraw(invitation: Invitation) -> None:
     say("Withdrawn: the code that was mailed is worthless.")
 
 
-@app.command("dead-notifications")
+@app.command("undelivered")
 def list_dead_notifications(limit: Limit = 50, cursor: Cursor = None, plain: Plain = False) -> None:
     """List undelivered notifications, as an operator.
 
     It says what each was for and why it failed, and neither to whom it went nor what it said. A call of one of the
     vendor's own webhooks can be repeated by its delivery.
     """
-    page = call("GET", at("vendor", "dead-notifications"), params={"limit": limit, "cursor": cursor})
+    page = call("GET", at("vendor", "undelivered"), params={"limit": limit, "cursor": cursor})
     if plain:
         as_json(page)
         return

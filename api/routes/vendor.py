@@ -96,7 +96,7 @@ def withdraw_vendor_invitation(
     vendor_staff.withdraw(session, who, came, invitation_id)
 
 
-@router.get("/dead-notifications", responses=problems())
+@router.get("/undelivered", responses=problems())
 def list_dead_notifications(
     who: CurrentUser,
     session: SessionDep,

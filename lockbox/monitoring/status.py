@@ -234,7 +234,7 @@ def _late(of: MetricSnapshot) -> list[tuple[str, bool]]:
     return [
         (startup_checks.NAME_THE_STANDBY, of.one("lagging_standby") == 1),
         (f"{overdue} deadlines are overdue: is a core worker running?", overdue > 0),
-        (f"{dead:.0f} mails were not delivered within a day: see `lockbox vendor dead-notifications`", dead > 0),
+        (f"{dead:.0f} mails were not delivered within a day: see `lockbox vendor undelivered`", dead > 0),
         (
             f"the oldest unsent mail waits for {oldest:.0f} s: see the notifications worker's log",
             oldest > MOST_UNSENT_AGE,

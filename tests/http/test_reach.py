@@ -139,7 +139,7 @@ def test_operators_list_dead_notifications_without_a_word_of_what_they_said_or_t
     request_id = door.pending(justification="A secret of the customer", case_ref="CASE-SECRET")
     deliver(door, worker, request_id, refused=["abe", "amir"])
 
-    answer = door.get("olga", "/v1/vendor/dead-notifications", limit=200)
+    answer = door.get("olga", "/v1/vendor/undelivered", limit=200)
 
     mine = [item for item in answer.json()["items"] if item["request_id"] == request_id]
     assert len(mine) == 2
@@ -171,7 +171,7 @@ def test_the_list_goes_on_from_a_cursor(own_door: Door) -> None:
     seen, cursor = [], None
     while True:
         query = {"limit": 4} | ({"cursor": cursor} if cursor else {})
-        found = door.get("olga", "/v1/vendor/dead-notifications", **query).json()
+        found = door.get("olga", "/v1/vendor/undelivered", **query).json()
         seen += [item["id"] for item in found["items"]]
         cursor = found["next_cursor"]
         if cursor is None:
@@ -199,7 +199,7 @@ def test_a_dead_call_of_the_vendors_own_webhook_can_be_repeated_from_the_list(ow
         id=request_id,
     )
 
-    items = door.get("olga", "/v1/vendor/dead-notifications").json()["items"]
+    items = door.get("olga", "/v1/vendor/undelivered").json()["items"]
 
     repeatable = [item["delivery_id"] for item in items if item["delivery_id"]]
     assert len(items) == 5
@@ -210,4 +210,4 @@ def test_a_dead_call_of_the_vendors_own_webhook_can_be_repeated_from_the_list(ow
 
 @pytest.mark.parametrize("query", [{"cursor": "x"}, {"limit": 0}, {"limit": 201}])
 def test_a_bad_page_of_dead_notifications_is_refused(door: Door, query: dict[str, Any]) -> None:
-    facts(door.get("olga", "/v1/vendor/dead-notifications", **query), 422, "invalid-request")
+    facts(door.get("olga", "/v1/vendor/undelivered", **query), 422, "invalid-request")

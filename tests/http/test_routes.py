@@ -110,7 +110,7 @@ MATRIX = {
     "PUT /v1/vendor/members/{person_id}": "403 403 403 200 403 403 403 403 403 403 403",
     "DELETE /v1/vendor/members/{person_id}": "403 403 403 204 403 403 403 403 403 403 403",
     "POST /v1/vendor/members/{person_id}/disable": "403 403 403 200 403 403 403 403 403 403 403",
-    "GET /v1/vendor/dead-notifications": "403 403 403 200 403 403 403 403 403 403 403",
+    "GET /v1/vendor/undelivered": "403 403 403 200 403 403 403 403 403 403 403",
     "GET /v1/vendor/invitations": "403 403 403 200 403 403 403 403 403 403 403",
     "DELETE /v1/vendor/invitations/{invitation_id}": "403 403 403 204 403 403 403 403 403 403 403",
     "GET /v1/audit": "403 403 403 403 200 403 200 403 200 404 200",

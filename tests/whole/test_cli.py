@@ -95,7 +95,7 @@ def test_who_could_not_be_reached_is_said_and_what_timed_out_is_asked_again(shel
 
     shown = shell.does("erin", "request", "show", filed["id"])
     timeline = shell.does("erin", "request", "events", filed["id"])
-    listed = shell.does("olga", "vendor", "dead-notifications")
+    listed = shell.does("olga", "vendor", "undelivered")
     asked = shell.reads("erin", "request", "again", filed["id"])
 
     assert "None of three approvers could be reached." in shown
