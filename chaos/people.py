@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from chaos.loop import EventLoopThread
 from chaos.sinks import HookSink
 from cli import sample
 from cli.stack import StackPlan
 from config.settings import DEVELOPMENT_KEY, Settings
+from harness.network import EventLoopThread
 from lockbox.database import as_owner
 from lockbox.identity import tenants
 from lockbox.identity.roles import Mode

@@ -12,7 +12,7 @@ from typing import Any
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from chaos.loop import Port, abort
+from harness.network import Port, abort
 
 END_OF_MAIL = b"\r\n.\r\n"
 PATH = "/chaos/"

@@ -14,15 +14,14 @@ from sqlalchemy.pool import NullPool
 from chaos import people
 from chaos.crew import Crew
 from chaos.hints import MessageFate, MessageLog
-from chaos.loop import EventLoopThread, Port
 from chaos.people import ChaosPeople
 from chaos.plan import FaultPlan as Faults
-from chaos.proxy import Proxy, ProxyMode
 from chaos.sinks import MailSink, Manner, Sink
 from cli import stack
 from cli.stack import StackPlan
 from config.embedded import ServerAddresses
 from config.settings import Settings
+from harness.network import EventLoopThread, Port, Proxy, ProxyMode
 
 LOCAL = "127.0.0.1"
 

@@ -1,30 +1,26 @@
 """Real servers for every test that wants them: started once, from nothing, and a fresh database for each test."""
 
 import gc
-import itertools
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from redis import Redis
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from config import embedded
 from config.embedded import ServerAddresses
+from harness.people import World
+from harness.stage import Urls, fresh_database
 from lockbox import migrations
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
-from tests.builders import Urls, World, all_rights
 from tests.programs import left_out
 
-NUMBERS = itertools.count(1)
 LATE = 0.85
 # How long the longest files take, of those that `make test` runs: seconds of one processor.
 SECONDS = {
@@ -63,10 +59,6 @@ SECONDS = {
     "unit/cli_words": 5,
     "unit/audience": 4,
 }
-TABLES = text("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'")
-# For the whole connection: each change throws away all plans, and to plan what empties every table takes longest.
-NO_TRIGGERS = "-c session_replication_role=replica"
-
 # Nothing that is imported or collected is ever garbage: to look through all of it, again and again, takes as long as
 # to collect, and each later look would begin with it.
 gc.disable()
@@ -156,35 +148,6 @@ def template(servers: ServerAddresses) -> ServerAddresses:
     """The servers with a migrated database that others are cloned from."""
     migrations.upgrade(servers.owner_database_url)
     return servers
-
-
-@contextmanager
-def fresh_database(template: ServerAddresses) -> Iterator[Urls]:
-    """A database that nobody else uses, cloned from the template, and an emptied Redis."""
-    name = f"lockbox_{os.getpid()}_{next(NUMBERS)}"
-    superuser = create_engine(template.superuser_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    with superuser.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE lockbox STRATEGY FILE_COPY OWNER lockbox_owner"))
-    with Redis.from_url(template.redis_url) as redis:
-        redis.flushall()
-
-    def here(url: str) -> str:
-        return make_url(url).set(database=name).render_as_string(hide_password=False)
-
-    with all_rights(here(template.superuser_url), here(template.notifications_database_url)):
-        yield Urls(
-            superuser=here(template.superuser_url),
-            owner=here(template.owner_database_url),
-            api=here(template.database_url),
-            worker=here(template.worker_database_url),
-            redis=template.redis_url,
-            smtp=template.smtp_url,
-            maildir=template.maildir,
-            notifications=here(template.notifications_database_url),
-        )
-    with superuser.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    superuser.dispose()
 
 
 @pytest.fixture

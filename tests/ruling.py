@@ -4,6 +4,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from harness.people import World
+from harness.stage import setting
 from lockbox.admin import memberships
 from lockbox.database import now
 from lockbox.identity import row_marks, tenants
@@ -11,7 +13,6 @@ from lockbox.identity.models import Delegation, EligibleDeputy, Tenant
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
-from tests.builders import World, setting
 
 
 def lay_down(world: World, **changes: Any) -> Policy:

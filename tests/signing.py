@@ -6,6 +6,8 @@ from uuid import UUID
 
 import cbor2
 
+from harness.people import HERE, World
+from harness.stage import setting
 from lockbox.database import now
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.credentials import Passkey
@@ -19,7 +21,6 @@ from lockbox.requests.policy import ApproveMeans
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.authenticator import Authenticator, cose
-from tests.builders import HERE, World, setting
 
 PARTY = RelyingParty("lockbox.example", "https://lockbox.example")
 DEMANDED = Policy(vendor_review=False, approve_means=ApproveMeans.PASSKEY_SIGNED)

@@ -19,14 +19,13 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine, TextClause, create_engine, text
 
 from config.embedded import ServerAddresses
+from harness.ports import own_port
+from harness.stage import NO_TRIGGERS, TABLES, ShiftedClock, StoppedClock, Urls, fresh_database
 from lockbox import database as database_module
 from lockbox import schedule as schedule_module
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
-from tests.builders import ShiftedClock, StoppedClock, Urls
-from tests.conftest import NO_TRIGGERS, TABLES, fresh_database
 from tests.database.postbag import Postbag
-from tests.ports import own_port
 
 REDIS_SERVER = shutil.which("redis-server")
 KINDS = ["valkey", "redis"] if REDIS_SERVER else ["valkey"]

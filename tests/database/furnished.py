@@ -11,12 +11,13 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from harness.people import HERE, World
+from harness.stage import unbound
 from lockbox.database import Database
 from lockbox.identity.roles import Caller, Mode
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.builders import HERE, World, unbound
 from tests.database.postbag import Postbag
 from tests.database.scenes import as_caller
 

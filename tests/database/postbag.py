@@ -8,6 +8,8 @@ from uuid import UUID
 
 from cryptography.fernet import Fernet
 
+from harness.people import World
+from harness.stage import as_sender, setting
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.database import Database
 from lockbox.identity import keyring
@@ -19,7 +21,6 @@ from lockbox.notifications.senders.protocol import MailSender, MemoryMail, Memor
 from lockbox.notifications.sending_pool import SendingPool
 from lockbox.requests import policy_store
 from lockbox.schedule import NOTIFICATIONS
-from tests.builders import World, as_sender, setting
 from tests.database.scenes import promised_notifications, read
 from tests.logs import public
 

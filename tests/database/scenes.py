@@ -13,6 +13,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, Row, text
 from sqlmodel import Session
 
+from harness.people import HERE, SETTINGS, World, vouch_for
+from harness.stage import unbound
 from lockbox.audit.events import VENDORS_LOG
 from lockbox.database import Database
 from lockbox.errors import LockboxError, NoOpenWindow
@@ -23,7 +25,6 @@ from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.queries import AccessCheck
 from lockbox.schedule import CLOCK, NOTIFICATIONS
-from tests.builders import HERE, SETTINGS, World, unbound, vouch_for
 
 PATIENCE = 20.0
 COLUMNS = "id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state, to_state"

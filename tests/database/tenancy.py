@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from harness.people import HERE, World
 from lockbox.admin import delegates, invitations, members, tenants, vendor_staff
 from lockbox.admin.delegates import DelegationInput, DelegationSummary
 from lockbox.admin.memberships import Member
@@ -14,7 +15,6 @@ from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Caller, Mode, Role
-from tests.builders import HERE, World
 from tests.mailbox import code_of
 
 T = TypeVar("T")

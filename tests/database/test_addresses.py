@@ -7,6 +7,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
+from harness.people import World
+from harness.stage import setting
 from lockbox.admin import tenants as tenancy
 from lockbox.database import Database
 from lockbox.errors import AddressTaken, Invalid, NotFound, SignInAgain, TooManyAddresses
@@ -18,7 +20,6 @@ from lockbox.notifications import addresses
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests.lifecycle import Action
-from tests.builders import World, setting
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import read, write
 from tests.database.tenancy import does

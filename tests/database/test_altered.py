@@ -7,6 +7,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
+from harness.people import World
+from harness.stage import Urls
 from lockbox.admin import audit_access
 from lockbox.audit import export as tables
 from lockbox.audit import report
@@ -18,7 +20,6 @@ from lockbox.database import Database, now
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
-from tests.builders import Urls, World
 from tests.database.scenes import read
 from tests.database.test_exports import begun, exported, freely, judged, note, reads, story
 from tests.database.test_keeping import age, denied, retain

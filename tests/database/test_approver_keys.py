@@ -6,6 +6,8 @@ import json
 import pytest
 from sqlalchemy import Engine, text
 
+from harness.people import World
+from harness.stage import Urls
 from lockbox.admin import audit_access, erasure
 from lockbox.audit import export
 from lockbox.audit.event_search import EventFilter
@@ -20,7 +22,6 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy import ApproveMeans
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
-from tests.builders import Urls, World
 from tests.database.scenes import read
 from tests.database.tenancy import reads
 from tests.logs import public, sealed

@@ -9,6 +9,8 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from harness.people import HERE, SETTINGS, World
+from harness.stage import ShiftedClock
 from lockbox.database import Database
 from lockbox.errors import AlreadyAskedAgain, NobodyCanApprove, NotFound, NotTimedOut, NotYours, PolicyNotMet, TooMany
 from lockbox.identity import row_security
@@ -17,7 +19,6 @@ from lockbox.requests import submit, timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
-from tests.builders import HERE, SETTINGS, ShiftedClock, World
 from tests.database.scenes import as_caller, assert_trails_are_whole, at_once, read, set_back, write
 from tests.ruling import lay_down
 

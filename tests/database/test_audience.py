@@ -3,6 +3,8 @@
 import pytest
 from sqlalchemy import Engine
 
+from harness.people import HERE, World
+from harness.stage import setting
 from lockbox.database import Database
 from lockbox.errors import TenantSuspended
 from lockbox.identity import tenants
@@ -10,7 +12,6 @@ from lockbox.identity.roles import Mode, Role
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.builders import HERE, World, setting
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import read, set_back, write
 from tests.ruling import group, lay_down

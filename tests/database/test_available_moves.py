@@ -9,6 +9,8 @@ from uuid import UUID
 import pytest
 from sqlmodel import Session
 
+from harness.people import HERE, World
+from harness.stage import ShiftedClock
 from lockbox.database import Database, now
 from lockbox.errors import LockboxError, NotFound
 from lockbox.identity.roles import AuthMethod, Caller
@@ -18,7 +20,6 @@ from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import OPEN_STATES, PEOPLES_ACTIONS, Action, State
 from lockbox.requests.policy import ApproveMeans
 from lockbox.requests.policy_rules import Policy
-from tests.builders import HERE, ShiftedClock, World
 
 SHIFTS = (timedelta(0), timedelta(hours=13))
 LEAST = 600

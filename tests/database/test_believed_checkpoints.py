@@ -10,13 +10,14 @@ from sqlalchemy import Engine, text
 from structlog.testing import capture_logs
 
 from config.catalogue import Plan
+from harness.people import World
+from harness.stage import ShiftedClock, unbound
 from lockbox.admin import tenants
 from lockbox.admin.tenants import TenantInput
 from lockbox.audit.log import checkpoint
 from lockbox.database import Database
 from lockbox.notifications import checkpoint_digest
 from lockbox.notifications.models import Outcome
-from tests.builders import ShiftedClock, World, unbound
 from tests.database.postbag import Postbag
 from tests.database.scenes import read
 from tests.database.tenancy import manages

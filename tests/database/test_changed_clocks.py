@@ -8,9 +8,10 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Engine
 
+from harness.people import World
+from harness.stage import StoppedClock
 from lockbox.database import Database
 from lockbox.requests import timers
-from tests.builders import StoppedClock, World
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import read, state_of, write
 from tests.database.test_nudges import nudges, row_of, told

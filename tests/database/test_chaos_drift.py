@@ -4,10 +4,11 @@ import pytest
 from sqlalchemy import Engine
 
 from chaos import drift
+from harness.people import World
+from harness.stage import Urls
 from lockbox.database import Database
 from lockbox.reconcile import reconcile
 from lockbox.schedule import CLOCK, INDEXES, IndexEntry
-from tests.builders import Urls, World
 
 
 @pytest.fixture

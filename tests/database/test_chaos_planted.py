@@ -5,11 +5,12 @@ from datetime import timedelta
 import pytest
 
 from chaos import planted, questions
+from harness.people import World
+from harness.stage import ShiftedClock
 from lockbox.database import Database
 from lockbox.errors import TooLate
 from lockbox.requests import available_moves
 from lockbox.requests.lifecycle import Action, State
-from tests.builders import ShiftedClock, World
 from tests.database.scenes import read
 
 

@@ -5,11 +5,12 @@ from sqlalchemy import text
 
 from chaos import questions
 from config.settings import DEVELOPMENT_KEY
+from harness.people import World
+from harness.stage import setting, unbound
 from lockbox.database import Database
 from lockbox.notifications import endpoints
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests.lifecycle import Action
-from tests.builders import World, setting, unbound
 from tests.database.scenes import read
 from tests.logs import sealed
 

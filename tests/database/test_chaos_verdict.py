@@ -15,7 +15,6 @@ from chaos.crew import Crew, ProcessExit
 from chaos.evidence import ChaosEvidence, InfrastructureState
 from chaos.hints import MessageLog
 from chaos.journal import Journal
-from chaos.loop import EventLoopThread
 from chaos.people import ChaosCustomer, ChaosPeople
 from chaos.plan import Fault
 from chaos.sinks import MailSink
@@ -23,7 +22,8 @@ from chaos.stage import ChaosStack
 from chaos.strikes import STRIKES
 from cli.stack import StackPlan
 from config.embedded import ServerAddresses
-from tests.builders import Urls
+from harness.network import EventLoopThread
+from harness.stage import Urls
 
 NOBODY = InfrastructureState(frozenset(), 0, 0, {})
 CALM = ChaosCustomer("calm", UUID(int=1), {}, {}, (), is_reviewed=False, is_calm=True)

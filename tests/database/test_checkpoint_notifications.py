@@ -8,6 +8,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.audit_group import app as auditing
+from harness.people import World
+from harness.stage import ShiftedClock, unbound
 from lockbox.audit.log import checkpoint, signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import NAME
@@ -16,7 +18,6 @@ from lockbox.database import Database
 from lockbox.notifications import checkpoint_digest
 from lockbox.notifications.senders.smtp import compose
 from lockbox.requests.lifecycle import Action
-from tests.builders import ShiftedClock, World, unbound
 from tests.database.postbag import SENDER, Postbag, open_notifications
 from tests.database.scenes import read, write
 from tests.database.test_exports import exported

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
+from harness.stage import Urls
 from lockbox import database
 from lockbox.database import make_engine
-from tests.builders import Urls
 from tests.database.scenes import within
 
 PID = text("SELECT pg_backend_pid()")

@@ -11,6 +11,10 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
+from harness.people import World
+from harness.ports import own_port
+from harness.sinks import relaying
+from harness.stage import ShiftedClock, Urls, unbound
 from lockbox.database import Database, make_engine
 from lockbox.notifications import delivery, queue
 from lockbox.notifications.models import Outcome
@@ -18,12 +22,9 @@ from lockbox.notifications.outcome_events import DeliveryAttempt
 from lockbox.notifications.results import AttemptResult, ClaimResult, ResultRecorder
 from lockbox.notifications.senders.smtp import SmtpMail
 from lockbox.notifications.sending_pool import SendingPool
-from tests.builders import ShiftedClock, Urls, World, unbound
 from tests.database.postbag import SENDER, Postbag, notification, open_notifications
 from tests.database.relay import CommitLosingRelay
 from tests.database.scenes import many, read
-from tests.mail_relay import relaying
-from tests.ports import own_port
 
 REQUESTS, PATIENCE = 60, 120
 CUT = text("""

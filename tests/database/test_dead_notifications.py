@@ -14,6 +14,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
+from harness.people import HERE, World
+from harness.stage import ShiftedClock, as_sender, setting
 from lockbox import reconcile
 from lockbox.database import Database
 from lockbox.identity.keyring import development
@@ -25,7 +27,6 @@ from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.schedule import CLOCK, Schedule
-from tests.builders import HERE, ShiftedClock, World, as_sender, setting
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import (
     PATIENCE,

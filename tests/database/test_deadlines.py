@@ -7,13 +7,14 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import Engine, text
 
+from harness.people import World
+from harness.stage import ShiftedClock, Urls
 from lockbox.database import Database, make_engine, now
 from lockbox.errors import Conflict, TooLate
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from tests.builders import ShiftedClock, Urls, World
 from tests.database.scenes import door, many, read, set_back, state_of, trail
 
 WAITING_FOR_LOCKS = """

@@ -7,11 +7,11 @@ from uuid import UUID
 import pytest
 from sqlmodel import Session
 
+from harness.people import World
 from lockbox.identity.roles import Caller
 from lockbox.requests import inbox, review_queue
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.builders import World
 
 REVIEWED = Policy(vendor_review=True)
 

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
+from harness.people import World
 from lockbox.database import Database
 from lockbox.notifications import load_account
 from lockbox.notifications.models import Outcome
@@ -15,7 +16,6 @@ from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
 from lockbox.sql import new_id
-from tests.builders import World
 from tests.database.postbag import (
     PUBLIC_URL,
     Postbag,

@@ -5,6 +5,8 @@ from datetime import timedelta
 
 import pytest
 
+from harness.people import World
+from harness.stage import ShiftedClock, StoppedClock
 from lockbox.database import Database
 from lockbox.notifications.delivery import LEASE
 from lockbox.notifications.models import Outcome
@@ -12,7 +14,6 @@ from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import NOTIFICATIONS
-from tests.builders import ShiftedClock, StoppedClock, World
 from tests.database.postbag import (
     DyingMail,
     Postbag,

@@ -7,6 +7,9 @@ from uuid import UUID
 
 import pytest
 
+from harness.people import World
+from harness.sinks import ScriptedAnswer, WebhookReceiver, receiving
+from harness.stage import ShiftedClock, unbound
 from lockbox.database import Database
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications import delivery, outcome_events, results
@@ -15,12 +18,9 @@ from lockbox.notifications.outcome_events import FAILS_TOO_LONG, MOST_ANSWER
 from lockbox.notifications.senders.protocol import Reply, SendFailed
 from lockbox.notifications.senders.webhook import HttpWebhooks
 from lockbox.requests.policy_rules import Policy
-from tests.builders import ShiftedClock, World, unbound
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import read, write
 from tests.mailbox import told
-from tests.oidc_issuer import ScriptedAnswer
-from tests.receiver import WebhookReceiver, receiving
 
 TRIES = "SELECT * FROM deliveries ORDER BY id"
 ENDPOINT = "SELECT * FROM endpoints WHERE id = :id"

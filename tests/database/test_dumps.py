@@ -13,8 +13,9 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
+from harness.people import World
+from harness.stage import Urls
 from lockbox.database import Database
-from tests.builders import Urls, World
 from tests.database.furnished import furnish
 from tests.database.scenes import read, write
 from tests.database.schema import objects

@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
+from harness.people import World
 from lockbox.database import Database
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
-from tests.builders import World
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import MAILBOX
 

@@ -7,6 +7,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
+from harness.people import HERE, SETTINGS, World
+from harness.stage import ShiftedClock, Urls
 from lockbox.admin import delegates, invitations, members, observers, policies
 from lockbox.admin.observers import ObserverInput
 from lockbox.audit import events, refusals_log
@@ -22,7 +24,6 @@ from lockbox.requests import activity, submit
 from lockbox.requests.activity import ActivityEntry
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.builders import HERE, SETTINGS, ShiftedClock, Urls, World
 from tests.database.mentions import mentions
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.refusing import RefusingMail

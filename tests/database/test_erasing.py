@@ -9,6 +9,8 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from harness.people import SETTINGS, World
+from harness.stage import Urls
 from lockbox.admin import erasure, members, observers
 from lockbox.admin.erasure import ErasureResult
 from lockbox.admin.observers import ObserverInput
@@ -22,7 +24,6 @@ from lockbox.errors import Conflict, NotFound
 from lockbox.identity import row_security
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.builders import SETTINGS, Urls, World
 from tests.database.furnished import furnish
 from tests.database.mentions import mentions
 from tests.database.postbag import Postbag, open_notifications

@@ -11,6 +11,8 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.pool import QueuePool
 
+from harness.people import World
+from harness.stage import unbound
 from lockbox.admin import audit_access
 from lockbox.admin.audit_access import AuditReader
 from lockbox.audit import export
@@ -28,7 +30,6 @@ from lockbox.identity.roles import Mode, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests import second_verifier
-from tests.builders import World, unbound
 from tests.logs import public, sealed
 
 MEMBERS = '"at":"2026-01-01T00:00:00.000000Z","id":"%1$s","log":"%3$s","n":%2$s,"personal":{}'

@@ -10,6 +10,8 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from api.metrics import exposition
+from harness.people import World
+from harness.stage import Urls, unbound
 from lockbox import sql
 from lockbox.database import Database, make_engine
 from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
@@ -19,7 +21,6 @@ from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, Schedule
 from lockbox.sql import LAG_BUCKETS
-from tests.builders import Urls, World, unbound
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import many, set_back, within, write
 from tests.logs import sealed

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from config.catalogue import Plan
+from harness.people import HERE, World
+from harness.stage import ShiftedClock, unbound
 from lockbox.admin import delegates, emergency_stop, members, policies, tenants
 from lockbox.admin.delegates import DelegationInput
 from lockbox.database import Database
@@ -14,7 +16,6 @@ from lockbox.errors import SignInAgain
 from lockbox.identity.roles import AuthMethod, Caller, Mode, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Consent, Policy
-from tests.builders import HERE, ShiftedClock, World, unbound
 from tests.database.scenes import state_of, write
 from tests.database.tenancy import does, id_of
 from tests.each import each

@@ -5,11 +5,12 @@ from collections.abc import Callable
 import pytest
 
 from config.catalogue import Plan
+from harness.people import HERE, World
+from harness.stage import unbound
 from lockbox.admin import recovery, tenants, vendor_staff
 from lockbox.admin.tenants import TenantInput
 from lockbox.errors import SignInAgain
 from lockbox.identity.roles import AuthMethod, Caller, Role
-from tests.builders import HERE, World, unbound
 from tests.database.scenes import write
 from tests.database.tenancy import colleagues_of, id_of
 from tests.database.trails import changes_told

@@ -5,11 +5,11 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, text
 
+from harness.people import World
 from lockbox import reconcile as repairing
 from lockbox.database import Database
 from lockbox.reconcile import reconcile
 from lockbox.requests.lifecycle import Action
-from tests.builders import World
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import read, write
 

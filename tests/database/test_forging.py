@@ -10,13 +10,14 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from harness.people import World
+from harness.stage import Urls, unbound
 from lockbox.database import Database
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy import ApprovalStage
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
-from tests.builders import Urls, World, unbound
 from tests.database.furnished import furnish, in_context
 from tests.database.scenes import as_caller, read, state_of, telling, within, write
 

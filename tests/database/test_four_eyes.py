@@ -7,13 +7,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from harness.people import HERE, SETTINGS, World
+from harness.stage import unbound
 from lockbox.database import Database
 from lockbox.errors import LockboxError
 from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
 from lockbox.requests import decide, submit
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
-from tests.builders import HERE, SETTINGS, World, unbound
 from tests.database.scenes import read
 from tests.examples import examples
 from tests.ruling import lay_down, stand_in

@@ -9,12 +9,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
+from harness.people import World
+from harness.stage import ShiftedClock
 from lockbox.database import Database
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import CLOCK, IndexEntry
 from lockbox.sql import new_id
-from tests.builders import ShiftedClock, World
 from tests.database.scenes import (
     assert_trails_are_whole,
     at_once,

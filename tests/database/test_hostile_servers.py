@@ -11,16 +11,15 @@ from typing import Any
 import psutil
 import pytest
 
+from harness.people import World
+from harness.sinks import MailRelay, ScriptedAnswer, receiving, relaying
+from harness.stage import ShiftedClock, as_sender
 from lockbox.database import Database
 from lockbox.notifications import delivery, results
 from lockbox.notifications.senders.smtp import SmtpMail
 from lockbox.notifications.senders.webhook import HttpWebhooks
-from tests.builders import ShiftedClock, World, as_sender
 from tests.database.postbag import SENDER, Postbag, address, assert_notifications_are_held, open_notifications
 from tests.database.scenes import read
-from tests.mail_relay import MailRelay, relaying
-from tests.oidc_issuer import ScriptedAnswer
-from tests.receiver import receiving
 from tests.unit.test_fetching import certified
 
 QUICKLY = 0.4

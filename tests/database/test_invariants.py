@@ -8,6 +8,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, TextClause, text
 
+from harness.people import World
+from harness.stage import ShiftedClock, setting
 from lockbox.database import Database, now
 from lockbox.identity import sessions
 from lockbox.identity.roles import AuthMethod, Mode
@@ -19,7 +21,6 @@ from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
-from tests.builders import ShiftedClock, World, setting
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import many, read, set_back, write
 from tests.database.test_exports import freely

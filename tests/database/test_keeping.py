@@ -8,6 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine, text
 
+from harness.people import World
+from harness.stage import Urls
 from lockbox.admin import erasure, vendor_consent
 from lockbox.admin.erasure import RemovedRange
 from lockbox.audit.log import merkle, sealer
@@ -16,7 +18,6 @@ from lockbox.audit.log.sealer import Signer
 from lockbox.database import Database, as_owner
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
-from tests.builders import Urls, World
 from tests.database.postbag import Postbag
 from tests.database.scenes import read
 from tests.database.trails import changes_told

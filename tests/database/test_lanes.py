@@ -10,6 +10,9 @@ from uuid import UUID
 
 import pytest
 
+from harness.people import World
+from harness.sinks import MailRelay, receiving, relaying
+from harness.stage import ShiftedClock, as_sender, unbound
 from lockbox.database import Database, now
 from lockbox.notifications import delivery
 from lockbox.notifications.circuit_breaker import FIRST_LOAD, FIRST_SHUT, MOST_SILENCES
@@ -23,7 +26,6 @@ from lockbox.notifications.sending_pool import SendingPool, domain_of
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import NOTIFICATIONS
-from tests.builders import ShiftedClock, World, as_sender, unbound
 from tests.database.postbag import (
     SENDER,
     Postbag,
@@ -33,8 +35,6 @@ from tests.database.postbag import (
     open_notifications,
 )
 from tests.database.scenes import at_once, many, read, within, write
-from tests.mail_relay import MailRelay, relaying
-from tests.receiver import receiving
 
 SOON = 8.0
 HOOKS = "SELECT * FROM notifications WHERE endpoint_id IS NOT NULL ORDER BY id"

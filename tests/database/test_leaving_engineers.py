@@ -10,6 +10,8 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
+from harness.people import HERE, World
+from harness.stage import ShiftedClock
 from lockbox.admin import vendor_staff
 from lockbox.database import Database
 from lockbox.errors import NotFound, NotYours
@@ -20,7 +22,6 @@ from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
-from tests.builders import HERE, ShiftedClock, World
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import (
     PATIENCE,

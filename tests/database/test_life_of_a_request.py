@@ -4,11 +4,12 @@ from datetime import timedelta
 
 import pytest
 
+from harness.people import World
+from harness.stage import ShiftedClock, Urls
 from lockbox.database import Database, make_engine
 from lockbox.errors import TooLate
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action, State
-from tests.builders import ShiftedClock, Urls, World
 from tests.database.scenes import read
 
 

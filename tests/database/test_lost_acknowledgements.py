@@ -6,12 +6,13 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from harness.people import World
+from harness.stage import ShiftedClock, Urls
 from lockbox.database import Database, make_engine
 from lockbox.errors import InvalidMove
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import CLOCK, NOTIFICATIONS
-from tests.builders import ShiftedClock, Urls, World
 from tests.database.relay import CommitLosingRelay
 from tests.database.scenes import read, state_of, trail
 

@@ -9,11 +9,12 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from harness.people import World
+from harness.stage import Urls, unbound
 from lockbox.admin import vendor_staff
 from lockbox.database import Database
 from lockbox.errors import InvitationRefused
 from lockbox.identity.roles import Role
-from tests.builders import Urls, World, unbound
 from tests.database.scenes import read, within, write
 from tests.database.tenancy import accepts, id_of, manages, on_the_database
 from tests.mailbox import code_of

@@ -16,10 +16,10 @@ from sqlmodel import SQLModel
 from typer.testing import CliRunner
 
 from cli.app import app
+from harness.stage import Urls
 from lockbox import migrations, schema
 from lockbox.migrations import UnknownRevision
 from lockbox.requests.lifecycle import MOVES, State
-from tests.builders import Urls
 from tests.database.scenes import read, write
 from tests.database.schema import OBJECTS, objects
 

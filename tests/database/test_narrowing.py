@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from harness.people import World
 from lockbox.admin import audit_access
 from lockbox.audit import export
 from lockbox.audit.event_search import EventFilter
@@ -23,7 +24,6 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.queries import AccessCheck
 from tests import second_verifier
-from tests.builders import World
 from tests.database.postbag import Postbag
 from tests.database.scenes import as_caller, read, state_of, write
 from tests.database.test_signed_approvals import as_owner_of_all

@@ -8,6 +8,8 @@ from datetime import timedelta
 import pytest
 from redis import Redis
 
+from harness.people import HERE, World
+from harness.stage import RETRIED, Urls, as_sender
 from lockbox import database
 from lockbox.database import Database, now
 from lockbox.identity.roles import Role
@@ -22,7 +24,6 @@ from lockbox.requests.live_readers import LiveReader
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, Schedule
 from lockbox.sql import new_id
-from tests.builders import HERE, RETRIED, Urls, World, as_sender
 from tests.database.scenes import many, read, write
 from tests.ruling import lay_down
 

@@ -9,11 +9,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import event, text
 
+from harness.people import World
+from harness.stage import ShiftedClock, setting
 from lockbox.database import Database
 from lockbox.notifications.senders.protocol import OutgoingMail, SendFailed
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
-from tests.builders import ShiftedClock, World, setting
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import assert_trails_are_whole, many, read, state_of
 from tests.ruling import lay_down

@@ -9,13 +9,14 @@ import pytest
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
+from harness.people import World
+from harness.stage import ShiftedClock
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.requests import policy_store, timers
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from tests.builders import ShiftedClock, World
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import (
     as_caller,

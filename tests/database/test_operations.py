@@ -6,13 +6,14 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
+from harness.people import World
+from harness.stage import unbound
 from lockbox.database import Database, make_engine
 from lockbox.errors import NotYours
 from lockbox.monitoring import metrics, status
 from lockbox.monitoring.status import HourlyCounts
 from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
-from tests.builders import World, unbound
 from tests.database.postbag import open_notifications
 from tests.database.scenes import read, set_back, write
 from tests.database.test_exports import freely

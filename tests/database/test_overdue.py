@@ -9,13 +9,14 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine, text
 
+from harness.people import World
+from harness.stage import Urls, as_sender
 from lockbox.database import Database
 from lockbox.notifications import delivery
 from lockbox.reconcile import LOCK_NUMBER, reconcile
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import NOTIFICATIONS, Schedule
-from tests.builders import Urls, World, as_sender
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import (
     at_once,

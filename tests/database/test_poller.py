@@ -12,11 +12,12 @@ from kombu import Queue
 from redis import Redis
 from sqlalchemy import Engine
 
+from harness.people import World
+from harness.stage import Urls
 from lockbox.database import Database
 from lockbox.monitoring.heartbeats import HeartbeatSender
 from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, ScheduleIndex
 from lockbox.sql import new_id
-from tests.builders import Urls, World
 from tests.database.scenes import set_back, state_of, within
 from worker import poller
 from worker.poller import MOST_HINTS_WAITING, QUEUES, Poller, Reconciler

@@ -10,6 +10,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from harness.people import HERE, World
+from harness.stage import ShiftedClock, Urls
 from lockbox.admin import erasure
 from lockbox.database import Database, as_owner
 from lockbox.errors import (
@@ -28,7 +30,6 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.questions import Exchange
 from lockbox.sql import new_id
-from tests.builders import HERE, ShiftedClock, Urls, World
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import as_caller, assert_indexes_are_true, at_once, read, state_of, trail
 from tests.ruling import lay_down, stand_in

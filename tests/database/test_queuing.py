@@ -9,6 +9,8 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from harness.people import World
+from harness.stage import unbound
 from lockbox.audit import refusals_log
 from lockbox.audit.canonical import canonical
 from lockbox.audit.events import VENDORS_LOG
@@ -16,7 +18,6 @@ from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
-from tests.builders import World, unbound
 from tests.database.scenes import as_caller, read
 from tests.database.test_exports import exported, judged
 from tests.database.test_signed_approvals import as_owner_of_all

@@ -10,13 +10,14 @@ from uuid import UUID
 
 import pytest
 
+from harness.people import World
+from harness.stage import ShiftedClock
 from lockbox.database import Database, now
 from lockbox.errors import AlreadyDecided, InvalidMove, TooLate
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from tests.builders import ShiftedClock, World
 from tests.database.scenes import assert_trails_are_whole, at_once, many, read, state_of, trail
 
 ROUNDS = 20

@@ -3,13 +3,13 @@
 import pytest
 
 from config.catalogue import Plan
+from harness.people import World
 from lockbox.admin import emergency_stop, vendor_staff
 from lockbox.database import Database
 from lockbox.errors import CommentRequired
 from lockbox.identity.roles import Mode
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.builders import World
 from tests.database.scenes import read, state_of
 from tests.database.tenancy import does, id_of, manages
 from tests.ruling import lay_down

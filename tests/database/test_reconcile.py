@@ -9,12 +9,13 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
+from harness.people import World
+from harness.stage import Urls
 from lockbox.database import Database
 from lockbox.reconcile import reconcile
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, ScheduleIndex
-from tests.builders import Urls, World
 from tests.database.postbag import open_notifications
 from tests.database.scenes import (
     assert_indexes_are_true,

@@ -12,11 +12,11 @@ from sqlalchemy import Engine
 
 from config import embedded
 from config.embedded import ServerAddresses
+from harness.people import World
 from lockbox.database import Database
 from lockbox.reconcile import act_on_overdue, reconcile
 from lockbox.requests.lifecycle import Action, State
 from lockbox.schedule import CLOCK, INDEXES, NOTIFICATIONS, RedisUnavailable, Schedule
-from tests.builders import World
 from tests.database.scenes import assert_indexes_are_true, many, set_back, state_of
 
 ONLY = ("redis",)

@@ -8,6 +8,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from harness.people import World
+from harness.stage import ShiftedClock, as_sender, unbound
 from lockbox.database import Database
 from lockbox.notifications import queue
 from lockbox.notifications.models import Outcome
@@ -15,7 +17,6 @@ from lockbox.notifications.outcome_events import DeliveryAttempt
 from lockbox.notifications.queue import ReturnedClaim
 from lockbox.notifications.results import AttemptResult, ClaimResult, ResultRecorder
 from lockbox.notifications.sending_pool import SendingPool
-from tests.builders import ShiftedClock, World, as_sender, unbound
 from tests.database.postbag import assert_notifications_are_held, notification, open_notifications
 from tests.database.scenes import many, read, write
 

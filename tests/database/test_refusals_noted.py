@@ -9,6 +9,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from harness.people import World
+from harness.stage import ShiftedClock, StoppedClock, as_sender
 from lockbox import reconcile
 from lockbox.audit import events, refusals_log
 from lockbox.audit.events import VENDORS_LOG, Actor
@@ -21,7 +23,6 @@ from lockbox.notifications.outcome_events import DeliveryAttempt
 from lockbox.notifications.results import AttemptResult
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.builders import ShiftedClock, StoppedClock, World, as_sender
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import read
 from tests.database.trails import TrailEvent, changes_told

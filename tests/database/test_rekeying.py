@@ -7,6 +7,8 @@ import pytest
 from sqlalchemy import Engine
 from sqlmodel import Session
 
+from harness.people import World
+from harness.stage import Urls, setting
 from lockbox.admin import key_rotation
 from lockbox.admin.key_rotation import RotationResult
 from lockbox.database import Database, as_owner, now
@@ -17,7 +19,6 @@ from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Role
 from lockbox.notifications import recipients
 from lockbox.requests import policy_store
-from tests.builders import Urls, World, setting
 from tests.database.scenes import read, write
 from tests.ruling import lay_down, stand_in
 

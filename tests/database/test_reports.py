@@ -6,6 +6,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
+from harness.people import HERE, World
+from harness.stage import ShiftedClock, Urls, unbound
 from lockbox.admin import erasure
 from lockbox.database import Database, as_owner, now
 from lockbox.identity.roles import Mode, Role, Scope
@@ -15,7 +17,6 @@ from lockbox.requests import activity, policy_store, timers
 from lockbox.requests.activity import ActivityEntry
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.builders import HERE, ShiftedClock, Urls, World, unbound
 from tests.database.postbag import Postbag
 from tests.database.scenes import MAILBOX, assert_indexes_are_true, read, set_back, write
 from tests.logs import sealed

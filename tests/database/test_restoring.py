@@ -18,6 +18,8 @@ from api.heartbeat import HeartbeatThread
 from api.metrics import exposition
 from cli.operate import app as operate
 from config.catalogue import Plan as SoldPlan
+from harness.people import World
+from harness.stage import ALL_RIGHTS, Urls, all_rights
 from lockbox.admin import restore, tenants
 from lockbox.admin.restore import RestoreResult
 from lockbox.admin.tenants import TenantInput
@@ -32,7 +34,6 @@ from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.queries import AccessCheck
 from lockbox.schedule import Schedule
-from tests.builders import ALL_RIGHTS, Urls, World, all_rights
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import MAILBOX, assert_trails_are_whole, door, read, state_of, write
 from tests.database.tenancy import manages

@@ -6,6 +6,8 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from harness.people import World
+from harness.stage import ShiftedClock
 from lockbox.admin import vendor_staff
 from lockbox.database import Database
 from lockbox.errors import OwnRequest
@@ -14,7 +16,6 @@ from lockbox.identity.roles import Mode, Role
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.builders import ShiftedClock, World
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import as_caller, assert_indexes_are_true, assert_trails_are_whole, state_of, write
 from tests.database.tenancy import id_of, manages

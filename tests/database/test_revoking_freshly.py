@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
+from harness.people import HERE, World
 from lockbox.errors import SignInAgain
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
-from tests.builders import HERE, World
 from tests.database.scenes import state_of
 from tests.each import each
 from tests.ruling import lay_down, signed_in

@@ -7,9 +7,10 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from harness.people import World
+from harness.stage import Urls
 from lockbox.database import Database
 from lockbox.requests.policy_rules import Policy
-from tests.builders import Urls, World
 from tests.database.scenes import as_caller, read
 
 DECIDE = (

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import Connection, Engine, Row, text
 from sqlalchemy.exc import DBAPIError
 
+from harness.people import World
+from harness.stage import Urls, unbound
 from lockbox.database import Database, make_engine
-from tests.builders import Urls, World, unbound
 from tests.database.furnished import FREE, attempt_everything, furnish, insert_refused, private_rows, tables, versions
 from tests.database.scenes import as_caller, read, write
 

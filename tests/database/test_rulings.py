@@ -9,6 +9,8 @@ import pytest
 from sqlalchemy import text
 
 from config.catalogue import Plan
+from harness.people import HERE, SETTINGS, World
+from harness.stage import ShiftedClock, setting, unbound
 from lockbox.admin import emergency_stop
 from lockbox.database import Database
 from lockbox.errors import (
@@ -30,7 +32,6 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.submit import SubmissionLimits
 from lockbox.sql import new_id
-from tests.builders import HERE, SETTINGS, ShiftedClock, World, setting, unbound
 from tests.database.scenes import read, write
 from tests.database.tenancy import does
 from tests.ruling import group, lay_down, signed_in, stand_in

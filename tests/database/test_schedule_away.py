@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from redis import Redis
 
+from harness.stage import RETRIED
 from lockbox.schedule import (
     ARM_TIMEOUT,
     BREAKER_SECONDS,
@@ -20,7 +21,6 @@ from lockbox.schedule import (
     Schedule,
 )
 from lockbox.sql import new_id
-from tests.builders import RETRIED
 
 SOON = timedelta(seconds=30)
 

@@ -10,6 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine
 
 from config.catalogue import Plan
+from harness.people import HERE, SETTINGS, World
+from harness.stage import ShiftedClock, unbound
 from lockbox.admin import tenants
 from lockbox.admin.tenants import TenantInput
 from lockbox.audit.events import VENDORS_LOG
@@ -21,7 +23,6 @@ from lockbox.audit.log.witness import WitnessFolder
 from lockbox.database import Database
 from lockbox.requests import submit
 from lockbox.requests.lifecycle import Action
-from tests.builders import HERE, SETTINGS, ShiftedClock, World, unbound
 from tests.database.scenes import read, write
 from tests.database.tenancy import manages
 from tests.database.test_exports import freely

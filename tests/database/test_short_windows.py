@@ -7,18 +7,18 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from harness.people import World
+from harness.sinks import ScriptedAnswer, WebhookReceiver, receiving
+from harness.stage import StoppedClock
 from lockbox.database import Database
 from lockbox.notifications.results import FIRST_BACK_OFF
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.notifications.senders.webhook import HttpWebhooks
 from lockbox.requests import timers
 from lockbox.requests.policy_rules import Policy
-from tests.builders import StoppedClock, World
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import read, state_of
 from tests.database.test_nudges import nudges
-from tests.oidc_issuer import ScriptedAnswer
-from tests.receiver import WebhookReceiver, receiving
 
 SECOND = timedelta(seconds=1)
 NEXT = "SELECT min(run_at) AS at FROM notifications WHERE closed_at IS NULL"

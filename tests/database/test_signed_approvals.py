@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from sqlalchemy import Engine, text
 
+from harness.people import World
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.log.signing_keys import ApprovalKeys, BadKey
@@ -27,7 +28,6 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.queries import RequestFilter
-from tests.builders import World
 from tests.database.scenes import door, read
 
 OTHER = "mailbox:boss@contoso.example"

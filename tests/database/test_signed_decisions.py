@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from harness.people import WITHOUT_REVIEW, World
 from lockbox.audit.verifier.passkey_assertion import Assertion, check
 from lockbox.database import Database
 from lockbox.errors import AlreadyDecided, Invalid, NotYours, PasskeyMustSign, StaleVersion
@@ -23,7 +24,6 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import ApproveMeans, Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts, fits, terms_for
 from tests.authenticator import Authenticator
-from tests.builders import WITHOUT_REVIEW, World
 from tests.database.scenes import as_caller, door, read, telling
 from tests.ruling import lay_down
 from tests.signing import DEMANDED, approve, asked, cose_bytes, enrol, signed

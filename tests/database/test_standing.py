@@ -9,9 +9,9 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
+from harness.stage import Urls
 from lockbox import migrations, startup_checks
 from lockbox.startup_checks import ServerKind, StartupCheckFailed
-from tests.builders import Urls
 from tests.database.scenes import write
 
 pytestmark = pytest.mark.usefixtures("alone")

@@ -18,6 +18,8 @@ from hypothesis.stateful import run_state_machine_as_test as play
 from redis import Redis
 from sqlalchemy import Engine
 
+from harness.people import World
+from harness.stage import StoppedClock, unbound
 from lockbox import reconcile as repairing
 from lockbox.audit.log import signing_keys
 from lockbox.audit.verifier.verify import GOOD, VerificationResult
@@ -32,7 +34,6 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import CLOCK, IndexEntry
 from lockbox.sql import new_id
-from tests.builders import StoppedClock, World, unbound
 from tests.database import reference
 from tests.database.conftest import SharedDatabase
 from tests.database.postbag import DyingMail, Postbag

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, Row
 
+from harness.people import World
 from lockbox.database import Database
 from lockbox.errors import LockboxError
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.builders import World
 from tests.database.scenes import assert_trails_are_whole, read, set_back
 
 NOBODY = None

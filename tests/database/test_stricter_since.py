@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from harness.people import HERE, World
+from harness.stage import ShiftedClock
 from lockbox.database import Database
 from lockbox.errors import AlreadyDecided, PolicyNotMet, SignInAgain, TooLate
 from lockbox.identity.roles import AuthMethod, Caller, Mode
@@ -13,7 +15,6 @@ from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from tests.builders import HERE, ShiftedClock, World
 from tests.ruling import lay_down, signed_in
 
 

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, text
 
+from harness.people import World
 from lockbox.database import Database
-from tests.builders import World
 from tests.database.scenes import set_back, state_of, within
 from worker import tasks
 from worker.runtime import Runtime

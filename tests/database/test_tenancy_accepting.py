@@ -9,6 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
+from harness.people import HERE, World
+from harness.stage import setting
 from lockbox.admin import invitations
 from lockbox.database import Database
 from lockbox.identity.models import Invitation
@@ -16,7 +18,6 @@ from lockbox.identity.roles import AuthMethod, Caller, Role, Side
 from lockbox.notifications import announcements
 from lockbox.requests.lifecycle import Action, State
 from lockbox.sql import new_id
-from tests.builders import HERE, World, setting
 from tests.database.scenes import at_once, read
 from tests.database.tenancy import accepts, id_of, invites, joins
 from tests.database.trails import changes_told, last_told

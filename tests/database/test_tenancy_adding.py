@@ -5,13 +5,13 @@ from hashlib import sha256
 import pytest
 
 from config.catalogue import Plan
+from harness.people import World
 from lockbox.admin import tenants
 from lockbox.admin.tenants import TenantInput, TenantOverview
 from lockbox.database import Database
 from lockbox.errors import LicenceRequired, NotYours, OtherSide, SlugTaken, UnknownPlan
 from lockbox.identity.roles import Mode, Role
 from lockbox.requests.policy_rules import Policy
-from tests.builders import World
 from tests.database.postbag import address
 from tests.database.scenes import read
 from tests.database.tenancy import accepts, does, manages

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from harness.people import World
 from lockbox.admin import invitations, members, vendor_staff
 from lockbox.database import Database
 from lockbox.errors import AlreadyInvited, AlreadyMember, InvitationClosed, NotFound, NotYours
 from lockbox.identity.roles import Role, Side
-from tests.builders import World
 from tests.database.postbag import address
 from tests.database.tenancy import accepts, colleagues_of, does, id_of, manages
 from tests.database.trails import last_told

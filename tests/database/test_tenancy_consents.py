@@ -8,13 +8,14 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from config.catalogue import Plan
+from harness.people import World
+from harness.stage import ShiftedClock, unbound
 from lockbox.admin import emergency_stop, policies, tenants, vendor_consent
 from lockbox.audit.canonical import instant
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.reconcile import reconcile
 from lockbox.requests.policy_rules import Policy
-from tests.builders import ShiftedClock, World, unbound
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import at_once, read, write
 from tests.database.tenancy import does, reads

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from harness.people import World
 from lockbox.admin import members
 from lockbox.database import Database
 from lockbox.errors import DelegationClash, Invalid, NotYours
-from tests.builders import World
 from tests.database.scenes import at_once
 from tests.database.tenancy import does, id_of, names_deputy, with_deputies
 from tests.database.trails import last_told

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from harness.people import HERE, World
+from harness.stage import ShiftedClock, unbound
 from lockbox.admin import delivery_log, webhooks
 from lockbox.admin.webhooks import WebhookInput, WebhookUrlPolicy, WebhookWithSecret
 from lockbox.database import Database
@@ -27,7 +29,6 @@ from lockbox.identity import row_security
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.notifications.models import Format, Outcome
 from lockbox.requests.lifecycle import Action
-from tests.builders import HERE, ShiftedClock, World, unbound
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import as_caller, at_once, read, write
 from tests.database.trails import last_told

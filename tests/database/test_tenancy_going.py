@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 
 from config.catalogue import Plan
+from harness.people import HERE, World
+from harness.stage import unbound
 from lockbox.admin import delegates, members, tenants
 from lockbox.admin.tenants import TenantInput
 from lockbox.database import Database
 from lockbox.errors import LastAdmin, NotYours, SignInAgain
 from lockbox.identity.roles import AuthMethod, Role
-from tests.builders import HERE, World, unbound
 from tests.database.scenes import read, write
 from tests.database.tenancy import accepts, does, manages, members_of, names_deputy, reads, with_deputies
 from tests.database.trails import last_told

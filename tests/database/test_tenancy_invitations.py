@@ -3,11 +3,11 @@
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from harness.people import World
 from lockbox.admin import invitations
 from lockbox.database import Database
 from lockbox.errors import InvitationClosed, NotFound, NotYours
 from lockbox.identity.roles import Role
-from tests.builders import World
 from tests.database.postbag import open_notifications
 from tests.database.tenancy import accepts, does, invites, joins, on_the_database, reads
 from tests.database.trails import last_told

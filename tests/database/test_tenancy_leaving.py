@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from config.catalogue import Plan
+from harness.people import World
 from lockbox.admin import members, recovery, tenants, vendor_staff
 from lockbox.admin.tenants import TenantInput
 from lockbox.database import Database
 from lockbox.errors import InvitationRefused, NotYours
 from lockbox.identity.roles import Role
-from tests.builders import World
 from tests.database.scenes import at_once, read
 from tests.database.tenancy import accepts, does, id_of, invites, manages
 from tests.database.trails import changes_told

@@ -3,13 +3,13 @@
 from datetime import UTC, datetime, timedelta
 
 from config.catalogue import Plan
+from harness.people import World
 from lockbox.admin import delegates, emergency_stop, invitations, members, policies, recovery, tenants
 from lockbox.admin.delegates import DelegationInput
 from lockbox.database import Database
 from lockbox.identity.roles import Mode, Role
 from lockbox.notifications.models import Outcome
 from lockbox.requests.policy_rules import Policy
-from tests.builders import World
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.tenancy import does, id_of, invites
 

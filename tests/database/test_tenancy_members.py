@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from harness.people import World
+from harness.stage import setting
 from lockbox.admin import members
 from lockbox.database import Database
 from lockbox.errors import AlreadyInvited, AlreadyMember, NotFound, NotYours, OtherSide
 from lockbox.identity.roles import AuthMethod, Role
 from lockbox.requests.lifecycle import Action, State
 from lockbox.sql import new_id
-from tests.builders import World, setting
 from tests.database.postbag import address
 from tests.database.scenes import at_once, read
 from tests.database.tenancy import accepts, does, id_of, members_of, reads

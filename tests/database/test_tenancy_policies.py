@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from harness.people import HERE, WITHOUT_REVIEW, World
 from lockbox.admin import delegates, members, policies
 from lockbox.admin.delegates import DelegationInput
 from lockbox.admin.policies import VersionedPolicy
@@ -17,7 +18,6 @@ from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy import ApprovalStage, Overrides
 from lockbox.requests.policy_rules import Consent, Match, Policy, Rule
 from lockbox.sql import new_id
-from tests.builders import HERE, WITHOUT_REVIEW, World
 from tests.database.scenes import at_once, read, state_of
 from tests.database.tenancy import does, id_of, on_the_database, reads
 from tests.database.trails import changes_told, last_told

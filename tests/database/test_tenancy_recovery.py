@@ -9,6 +9,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from config.catalogue import Plan
+from harness.people import World
+from harness.stage import ShiftedClock
 from lockbox.admin import invitations, members, recovery, tenants
 from lockbox.admin.tenants import TenantInput
 from lockbox.database import Database
@@ -17,7 +19,6 @@ from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
 from lockbox.schedule import NOTIFICATIONS
 from lockbox.sql import new_id
-from tests.builders import ShiftedClock, World
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import at_once, milliseconds, read, write
 from tests.database.tenancy import accepts, does, id_of, manages, on_the_database, reads

@@ -5,13 +5,14 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
+from harness.people import World
+from harness.stage import ShiftedClock
 from lockbox.admin import invitations, vendor_staff
 from lockbox.database import Database
 from lockbox.errors import InvitationExpired, InvitationRefused, LockboxError, OtherSide
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
 from lockbox.sql import new_id
-from tests.builders import ShiftedClock, World
 from tests.database.postbag import address
 from tests.database.scenes import read, write
 from tests.database.tenancy import accepts, does, id_of, invites, manages

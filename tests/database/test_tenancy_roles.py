@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from harness.people import World
 from lockbox.admin import delegates, members
 from lockbox.admin.delegates import DelegationInput
 from lockbox.database import Database
@@ -14,7 +15,6 @@ from lockbox.errors import LastAdmin, NotYours
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy_rules import Policy
-from tests.builders import World
 from tests.database.scenes import at_once, read, write
 from tests.database.tenancy import does, id_of, members_of, on_the_database, reads
 from tests.database.trails import changes_told, last_told

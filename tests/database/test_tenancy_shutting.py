@@ -6,6 +6,8 @@ import pytest
 from sqlmodel import Session
 
 from config.catalogue import Plan
+from harness.people import World
+from harness.stage import ShiftedClock
 from lockbox.admin import emergency_stop, members, policies, tenants
 from lockbox.admin.emergency_stop import ModeChangeResult
 from lockbox.database import Database
@@ -15,7 +17,6 @@ from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
-from tests.builders import ShiftedClock, World
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import door, read, state_of
 from tests.database.tenancy import does, id_of, mode_of

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine
 
+from harness.people import World
+from harness.stage import ShiftedClock
 from lockbox.admin import delegates, members
 from lockbox.database import Database
 from lockbox.errors import NotFound, NotYours
@@ -15,7 +17,6 @@ from lockbox.identity.time_zones import clock_time
 from lockbox.notifications import recipients
 from lockbox.requests.lifecycle import Action, State
 from lockbox.sql import new_id
-from tests.builders import ShiftedClock, World
 from tests.database.postbag import PUBLIC_URL
 from tests.database.scenes import read, write
 from tests.database.tenancy import does, id_of, names_deputy, reads, with_deputies

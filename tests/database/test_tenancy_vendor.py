@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from harness.people import World
 from lockbox.admin import vendor_staff
 from lockbox.database import Database
 from lockbox.errors import Invalid, InvitationRefused, NotFound, NotSignedIn, NotYours, OwnRoles
@@ -13,7 +14,6 @@ from lockbox.identity import api_tokens
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
-from tests.builders import World
 from tests.database.postbag import address
 from tests.database.scenes import at_once, door, read
 from tests.database.tenancy import accepts, colleagues_of, id_of, manages

@@ -9,9 +9,10 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from harness.people import World
+from harness.stage import Urls, unbound
 from lockbox.database import Database
 from lockbox.identity.roles import Caller, Role
-from tests.builders import Urls, World, unbound
 from tests.database.furnished import (
     FREE,
     attempt_everything,

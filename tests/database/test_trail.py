@@ -9,6 +9,8 @@ import pytest
 import rfc8785
 from sqlalchemy import Engine, Row
 
+from harness import people
+from harness.people import World
 from lockbox.admin import policies
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
@@ -16,8 +18,6 @@ from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
-from tests import builders
-from tests.builders import World
 from tests.database.scenes import read, set_back
 from tests.database.tenancy import does
 
@@ -47,7 +47,7 @@ def careful(api: Database) -> World:
 def told_all(careful: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """The same, of whose people everything personal is noted."""
     origin = Origin("portal", PERSONAL["address"], PERSONAL["user_agent"])
-    monkeypatch.setattr(builders, "HERE", origin)
+    monkeypatch.setattr(people, "HERE", origin)
     request = careful.submit(
         justification=PERSONAL["justification"], resources=[PERSONAL["resource"]], access_window=600
     )

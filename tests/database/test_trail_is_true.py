@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from harness.people import World
 from lockbox.database import Database
 from lockbox.errors import NotYours
 from lockbox.requests.lifecycle import Action
-from tests.builders import World
 from tests.database.scenes import as_caller, read, state_of, telling
 
 TELL = telling(

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from harness.people import World
+from harness.stage import Urls
 from lockbox.database import Database, make_engine
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
-from tests.builders import Urls, World
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import read, write
 from tests.each import each

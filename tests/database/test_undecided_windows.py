@@ -9,12 +9,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 from sqlmodel import Session
 
+from harness.people import World
+from harness.stage import Urls, unbound
 from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.builders import Urls, World, unbound
 from tests.database.scenes import as_caller, read, state_of, telling, write
 
 DECIDE = """

@@ -9,6 +9,8 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from harness.people import World
+from harness.stage import RETRIED, Urls
 from lockbox import database
 from lockbox.database import Database, make_engine
 from lockbox.errors import WindowTooLong
@@ -18,7 +20,6 @@ from lockbox.reconcile import reconcile
 from lockbox.requests.lifecycle import Action, State
 from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, Schedule
 from lockbox.sql import new_id
-from tests.builders import RETRIED, Urls, World
 from tests.database.scenes import (
     assert_indexes_are_true,
     many,

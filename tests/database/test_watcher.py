@@ -7,10 +7,11 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
+from harness.people import World
+from harness.stage import unbound
 from lockbox.database import Database
 from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.requests.lifecycle import Action
-from tests.builders import World, unbound
 from tests.database.scenes import read, within
 from tests.database.test_exports import freely
 from worker import heartbeat as hearts

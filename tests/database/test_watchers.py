@@ -8,6 +8,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from harness.people import World
+from harness.stage import ShiftedClock, setting
 from lockbox.admin import observers
 from lockbox.admin.observers import ObserverInput, ObserverSummary
 from lockbox.database import Database
@@ -18,7 +20,6 @@ from lockbox.notifications.models import Outcome
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.builders import ShiftedClock, World, setting
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import as_caller, read
 from tests.database.tenancy import does, reads

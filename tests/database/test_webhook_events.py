@@ -8,13 +8,14 @@ from uuid import UUID
 
 import pytest
 
+from harness.people import World
+from harness.stage import ShiftedClock, unbound
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.notifications.models import Format
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.builders import ShiftedClock, World, unbound
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import read, write
 from tests.database.test_nudges import tiered

@@ -6,11 +6,12 @@ from uuid import UUID
 
 import pytest
 
+from harness.people import World
+from harness.stage import ShiftedClock
 from lockbox.database import Database
 from lockbox.identity.roles import Role
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action, State
-from tests.builders import ShiftedClock, World
 from tests.database.scenes import read
 from tests.ruling import lay_down, stand_in
 

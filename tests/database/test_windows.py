@@ -6,11 +6,11 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, text
 
+from harness.people import World
 from lockbox.database import Database
 from lockbox.errors import WindowTooLong
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy_rules import Policy
-from tests.builders import World
 from tests.database.scenes import MAILBOX, door, many, read, state_of, write
 
 

@@ -22,6 +22,9 @@ from config.embedded import ServerAddresses
 from config.embedded.folder import DataFolder, find_home
 from config.embedded.processes import run, wait_until
 from config.embedded.programs import programs_for
+from harness.people import World
+from harness.ports import own_port
+from harness.stage import all_rights
 from lockbox import migrations, startup_checks
 from lockbox.database import Database, make_engine
 from lockbox.errors import NotReplicated
@@ -29,8 +32,6 @@ from lockbox.monitoring import status
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from lockbox.startup_checks import ServerKind
-from tests.builders import World, all_rights
-from tests.ports import own_port
 
 SECONDS = 60
 WINDOWS = 40

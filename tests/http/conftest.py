@@ -16,12 +16,12 @@ from structlog.typing import Processor
 
 from config.embedded import ServerAddresses
 from config.settings import Settings
+from harness.people import WITHOUT_REVIEW, World
+from harness.stage import NO_TRIGGERS, TABLES, Urls, all_rights
 from lockbox.database import Database, make_engine
 from lockbox.identity.roles import Mode
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
-from tests.builders import WITHOUT_REVIEW, Urls, World, all_rights
-from tests.conftest import NO_TRIGGERS, TABLES
 from tests.http.door import Door, OpenDoor
 from tests.http.portal import SETTINGS, OpenPortal, Portal
 

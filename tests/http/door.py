@@ -15,9 +15,10 @@ from sqlalchemy import Engine, text
 
 from api.app import make_app
 from config.settings import Settings
+from harness.people import SETTINGS, World, vouch, vouch_for
+from harness.stage import ShiftedClock
 from lockbox.database import Database
 from lockbox.requests.lifecycle import Action
-from tests.builders import SETTINGS, ShiftedClock, World, vouch, vouch_for
 
 COUNT = text("""
 SELECT (SELECT count(*) FROM requests) AS requests, (SELECT count(*) FROM decisions) AS decisions,

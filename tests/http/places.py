@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from harness.people import HERE, SETTINGS, WITHOUT_REVIEW
 from lockbox.admin import delegates, delivery_log, members, observers, recovery, vendor_staff, webhooks
 from lockbox.admin.delegates import DelegationInput
 from lockbox.admin.webhooks import WebhookUrlPolicy
@@ -18,7 +19,6 @@ from lockbox.notifications import addresses
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests import questions
 from lockbox.sql import new_id
-from tests.builders import HERE, SETTINGS, WITHOUT_REVIEW
 from tests.database.tenancy import does, id_of, manages
 from tests.http.door import Door
 

@@ -20,6 +20,8 @@ from sqlalchemy import Engine, text
 from api.app import make_app
 from api.strict_params import form_fields
 from config.settings import DEVELOPMENT_KEY, Settings
+from harness.people import World, vouch_for
+from harness.stage import ShiftedClock, as_sender
 from lockbox.database import Database, now
 from lockbox.identity import keyring, sessions
 from lockbox.identity.roles import AuthMethod
@@ -29,7 +31,6 @@ from lockbox.notifications.delivery import Senders
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.senders.protocol import MemoryMail, MemoryWebhooks, OutgoingMail
 from lockbox.requests import policy_store
-from tests.builders import ShiftedClock, World, as_sender, vouch_for
 from tests.http.door import AS_PYDANTIC_SAYS
 
 HOME = "https://lockbox.example"

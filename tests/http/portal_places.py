@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from harness.people import WITHOUT_REVIEW
 from lockbox.identity.roles import AuthMethod, Role
 from lockbox.sql import new_id
-from tests.builders import WITHOUT_REVIEW
 from tests.database.tenancy import id_of
 from tests.http import places
 from tests.http.door import Door

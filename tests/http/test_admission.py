@@ -13,8 +13,8 @@ from starlette.types import Message, Receive, Scope, Send
 from api.admission import PER_ADDRESS, Admission
 from api.app import OVERFLOW, make_app
 from api.budgets import CHECKS, CLOSINGS, ENTRY, MOST_COMMON, MOST_VITAL, READS, STRANGERS, UPLOADS, WRITES, budget_of
+from harness.people import SETTINGS, World
 from lockbox.database import Database, make_engine
-from tests.builders import SETTINGS, World
 from tests.each import each
 from tests.http.door import Door, client
 

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.people import World
 from lockbox.audit.log import checkpoint, merkle, signing_keys
 from lockbox.audit.log.merkle import leaf_hash, root_of
 from lockbox.audit.verifier.verify import GOOD, verify
 from lockbox.database import Database
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Role
-from tests.builders import World
 from tests.examples import examples
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.trails import one_event

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from api.app import make_app
-from tests.builders import SETTINGS
+from harness.people import SETTINGS
 from tests.each import each
 from tests.http.door import Door, facts
 

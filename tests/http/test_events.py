@@ -3,10 +3,10 @@
 from datetime import timedelta
 from uuid import UUID
 
+from harness.stage import ShiftedClock
 from lockbox.database import Database
 from lockbox.requests import timers
 from lockbox.requests.policy_rules import Policy
-from tests.builders import ShiftedClock
 from tests.http.door import Door, OpenDoor
 
 

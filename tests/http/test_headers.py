@@ -3,7 +3,7 @@
 import asyncio
 
 from api.app import make_app
-from tests.builders import SETTINGS
+from harness.people import SETTINGS
 from tests.each import each
 from tests.http.door import Door
 from tests.http.test_sockets import LIVENESS_SECONDS, serving

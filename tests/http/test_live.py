@@ -19,6 +19,8 @@ from api.live import PAUSES_OF_OPERATIONS, LiveUpdates
 from api.portal import live as door
 from api.subscription import Subscription
 from config.settings import Settings
+from harness.ports import own_port
+from harness.stage import Urls
 from lockbox.database import Database
 from lockbox.errors import TooMany
 from lockbox.identity.roles import Role
@@ -28,10 +30,8 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
 from lockbox.sql import new_id
-from tests.builders import Urls
 from tests.http.portal import HOME, SESSION, OpenPortal, Portal
 from tests.http.streams import Live, LiveStream, serving
-from tests.ports import own_port
 
 SETTINGS = Settings(environment="test", public_url=HOME, live_streams=12)
 BY_ITSELF = {"x-lockbox-by-itself": "yes"}

@@ -8,16 +8,17 @@ from playwright.sync_api import Page, expect
 from redis import Redis
 
 from config.settings import Settings
+from harness.people import HERE, World
+from harness.ports import own_port
+from harness.stage import Urls
 from lockbox.identity.roles import Role
 from lockbox.requests import inbox, questions
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from tests.builders import HERE, Urls, World
 from tests.http.browsing import browser, desk
 from tests.http.portal import OpenPortal
 from tests.http.streams import Live, serving
-from tests.ports import own_port
 from tests.ruling import lay_down
 from tests.whole import people
 from tests.whole.people import BrowserDesk, violations

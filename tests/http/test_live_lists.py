@@ -8,15 +8,15 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from config.settings import Settings
+from harness.people import World
+from harness.ports import own_port
 from lockbox.identity.roles import AuthMethod
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from tests.builders import World
 from tests.http.browsing import browser, desk
 from tests.http.portal import OpenPortal, Portal
 from tests.http.streams import Live, serving
-from tests.ports import own_port
 from tests.whole import people
 from tests.whole.people import BrowserDesk, violations
 

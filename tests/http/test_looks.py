@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 from redis import Redis
 
+from harness.stage import Urls
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
 from lockbox.sql import new_id
-from tests.builders import Urls
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 
 BY_MAIL = Policy(vendor_review=False, mail_suffices=True)

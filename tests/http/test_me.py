@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from harness.stage import setting
 from lockbox.identity import tenants
 from lockbox.identity.roles import Role
-from tests.builders import setting
 from tests.database.scenes import read
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.portal import Portal

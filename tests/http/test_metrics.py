@@ -7,7 +7,7 @@ import pytest
 
 from api.app import make_app
 from config.settings import Settings
-from tests.builders import SETTINGS
+from harness.people import SETTINGS
 from tests.http.door import Door, facts
 
 TOKEN = "a-token-of-forty-hexadecimal-digits-or-so"

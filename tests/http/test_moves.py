@@ -5,12 +5,13 @@ from uuid import UUID
 
 import pytest
 
+from harness.people import World
+from harness.stage import ShiftedClock
 from lockbox.database import Database
 from lockbox.identity.roles import Mode, Role
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.builders import ShiftedClock, World
 from tests.http.door import Door, OpenDoor, facts
 
 # yes: it is done; own: the requester never decides; role: not for this person; state: not from this state;

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from harness.people import WITHOUT_REVIEW
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
-from tests.builders import WITHOUT_REVIEW
 from tests.database.tenancy import id_of
 from tests.each import each
 from tests.http.door import Door, OpenDoor, facts

@@ -6,10 +6,10 @@ from uuid import UUID
 
 import pytest
 
+from harness.people import HERE
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.builders import HERE
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 
 DEAD = """

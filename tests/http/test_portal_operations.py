@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from harness.stage import unbound
 from lockbox.database import Database
 from lockbox.identity import row_security
 from lockbox.monitoring import status
@@ -15,7 +16,6 @@ from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from lockbox.sql import new_id
-from tests.builders import unbound
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import write
 from tests.http.portal import SETTINGS, OpenPortal, Portal, PortalPage

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
+from harness.people import HERE
 from lockbox.admin import policies
 from lockbox.identity.roles import AuthMethod, Mode
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy import ApprovalStage, Reason
 from lockbox.requests.policy_rules import Policy
-from tests.builders import HERE
 from tests.database.tenancy import id_of, reads
 from tests.http.portal import Browser, Filled, OpenPortal, Portal, PortalPage
 from tests.ruling import group, lay_down

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from harness.people import vouch
 from lockbox.identity.roles import Role
 from lockbox.identity.time_zones import clock_time
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
-from tests.builders import vouch
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 
 BY_MAIL = Policy(vendor_review=False, mail_suffices=True)

@@ -9,10 +9,10 @@ import pytest
 
 from api.portal.review_queue import MOST
 from config.embedded import ServerAddresses
+from harness.people import World
 from lockbox.identity.roles import AuthMethod, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.builders import World
 from tests.database.scenes import many
 from tests.http.conftest import cloned, house_at, root_at
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage

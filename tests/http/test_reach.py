@@ -9,12 +9,12 @@ from uuid import UUID
 
 import pytest
 
+from harness.stage import ShiftedClock, setting
 from lockbox.database import Database
 from lockbox.notifications import endpoints
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests import timers
 from lockbox.requests.policy_rules import Policy
-from tests.builders import ShiftedClock, setting
 from tests.database.postbag import Postbag, address
 from tests.http.door import Door, OpenDoor, facts
 

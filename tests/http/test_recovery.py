@@ -5,10 +5,10 @@ from uuid import UUID
 
 import pytest
 
+from harness.stage import ShiftedClock
 from lockbox.admin import invitations
 from lockbox.database import Database
 from lockbox.errors import InvitationRefused
-from tests.builders import ShiftedClock
 from tests.database.scenes import read
 from tests.http.door import Door, facts
 from tests.http.places import invited, somebody

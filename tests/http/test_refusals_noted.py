@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from harness.people import SETTINGS as ORDINARY
+from harness.stage import ShiftedClock, setting
 from lockbox.audit import refusals_log
 from lockbox.database import Database
 from lockbox.identity import api_tokens
 from lockbox.sql import new_id
 from tests.authenticator import Authenticator
-from tests.builders import SETTINGS as ORDINARY
-from tests.builders import ShiftedClock, setting
 from tests.http.door import Door
 from tests.http.portal import SETTINGS, OpenPortal, Portal
 from tests.http.test_sign_in_passkeys import add, use

@@ -7,12 +7,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from harness.stage import setting
 from lockbox.audit import events
 from lockbox.audit.canonical import instant
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import Database, now
 from lockbox.requests.policy_rules import Policy
-from tests.builders import setting
 from tests.http.door import Door, OpenDoor, facts
 from tests.logs import sealed
 

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from harness.people import HERE, SETTINGS, World
+from harness.stage import unbound
 from lockbox.identity.roles import AuthMethod, Caller, Role, Scope
 from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from tests.builders import HERE, SETTINGS, World, unbound
 from tests.http.door import Door
 from tests.http.portal import Browser, OpenPortal, Portal
 from tests.ruling import signed_in, stand_in

@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 from config.settings import Settings
-from tests.builders import Urls
+from harness.stage import Urls
 from tests.http.portal import SETTINGS, Browser, OpenPortal, Portal, PortalPage
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from harness.stage import Urls
 from lockbox.identity import sessions
-from tests.builders import Urls
 from tests.http.door import facts
 from tests.http.portal import HOME, SESSION, Browser, Portal
 

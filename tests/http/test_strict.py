@@ -8,8 +8,8 @@ from fastapi.routing import APIRoute, iter_route_contexts
 
 from api import strict_params
 from api.app import make_app
+from harness.people import SETTINGS
 from lockbox.database import Database
-from tests.builders import SETTINGS
 from tests.http.door import Door, facts
 from tests.http.portal import Browser, Portal
 

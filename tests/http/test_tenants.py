@@ -7,12 +7,12 @@ from structlog.testing import capture_logs
 
 from api.app import make_app
 from config.catalogue import Plan
+from harness.people import SETTINGS
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
-from tests.builders import SETTINGS
 from tests.database.scenes import read
 from tests.each import each
 from tests.http.door import Door, OpenDoor, client, facts

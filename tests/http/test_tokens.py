@@ -5,13 +5,13 @@ from uuid import UUID
 
 import pytest
 
+from harness.stage import setting
 from lockbox.database import Database
 from lockbox.errors import NotSignedIn
 from lockbox.identity import api_tokens, row_security
 from lockbox.identity.api_tokens import IssuedToken
 from lockbox.identity.credentials import Token
 from lockbox.sql import new_id
-from tests.builders import setting
 from tests.each import each
 from tests.http.door import Door, facts
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import text
 
+from harness.stage import RETRIED
 from lockbox import database
 from lockbox.database import Database, make_engine
 from lockbox.schedule import CLOCK, NOTIFICATIONS, Schedule
-from tests.builders import RETRIED
 from tests.http.door import Door, facts
 
 REFUSE = """

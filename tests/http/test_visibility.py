@@ -4,11 +4,11 @@ from uuid import UUID
 
 import pytest
 
+from harness.people import World
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
-from tests.builders import World
 from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
 

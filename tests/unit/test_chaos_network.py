@@ -15,9 +15,8 @@ import pytest
 
 from chaos.crew import SHIFTED
 from chaos.hints import MessageFate, MessageLog, written
-from chaos.loop import EventLoopThread
-from chaos.proxy import Proxy, ProxyMode
-from tests.ports import own_port
+from harness.network import EventLoopThread, Proxy, ProxyMode
+from harness.ports import own_port
 
 PATIENCE = 10.0
 HINT = json.dumps({"body": "b", "properties": {"delivery_tag": "first"}}).encode()

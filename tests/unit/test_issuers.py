@@ -14,6 +14,7 @@ import pytest
 from joserfc.jwk import ECKey, RSAKey
 
 from config.issuers import IdentityProvider
+from harness.sinks import ScriptedAnswer
 from lockbox.errors import Busy, NotSignedIn
 from lockbox.identity.oidc import verify
 from lockbox.identity.oidc_providers import MOST_EXCHANGES_TOGETHER, MOST_WAITING, IdentityProviders, read_metadata
@@ -28,7 +29,6 @@ from tests.oidc_issuer import (
     NOT_JSON,
     REDIRECT,
     LocalIssuer,
-    ScriptedAnswer,
     ec_key,
     local_issuer,
     rsa_key,

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from config.issuers import IdentityProvider
+from harness.sinks import ScriptedAnswer
 from lockbox.errors import Busy, NotSignedIn
 from lockbox.identity.oidc import AuthorizationRequest, VerifiedIdentity, begin, finish
 from lockbox.identity.oidc_providers import IdentityProviders, ProviderMetadata
@@ -27,7 +28,6 @@ from tests.oidc_issuer import (
     REDIRECT,
     REDIRECT_URI,
     LocalIssuer,
-    ScriptedAnswer,
     ec_key,
     local_issuer,
 )

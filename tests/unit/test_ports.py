@@ -9,7 +9,7 @@ import pytest
 
 from config import embedded, ports
 from config.embedded import servers
-from tests.ports import own_port
+from harness.ports import own_port
 
 ASKS = "from config import ports; mine = ports.own(); print(mine.start, mine.stop, flush=True); input()"
 TAKES = "import sys; from config import ports; print(ports.take(int(sys.argv[1])), flush=True); input()"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.sinks import MailRelay, relaying
 from lockbox.notifications.circuit_breaker import PeerResponse
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.notifications.senders.smtp import SmtpMail
-from tests.mail_relay import MailRelay, relaying
 from tests.unit.test_fetching import certified
 from tests.unit.test_senders import FROM, MAIL
 

@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from standardwebhooks import Webhook
 
+from harness.sinks import ScriptedAnswer, WebhookReceiver, receiving
 from lockbox import safe_http
 from lockbox.notifications.endpoints import PRIVATE_KEY, PUBLIC_KEY, new_key, new_secret
 from lockbox.notifications.senders import webhook
@@ -22,8 +23,6 @@ from lockbox.notifications.senders.protocol import SEND_SECONDS, SendFailed, Web
 from lockbox.notifications.senders.webhook import HttpWebhooks, signed
 from lockbox.safe_http import FetchFailed
 from tests.each import each
-from tests.oidc_issuer import ScriptedAnswer
-from tests.receiver import WebhookReceiver, receiving
 from tests.unit.test_fetching import certified, resolve_to
 
 NOON = datetime(2026, 12, 31, 12, tzinfo=UTC)

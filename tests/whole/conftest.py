@@ -18,14 +18,14 @@ from sqlalchemy import Engine, create_engine, text
 
 from cli.stack import APPROVAL_KEY, Processes, StackPlan, make_keys
 from config.embedded import ServerAddresses
+from harness.people import World
+from harness.ports import own_port
+from harness.stage import Urls, fresh_database
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.signing_keys import ApprovalKeys
 from lockbox.database import Database, make_engine
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
-from tests.builders import Urls, World
-from tests.conftest import fresh_database
-from tests.ports import own_port
 from tests.whole.warm import WarmProcesses, warm
 
 PATIENCE = 45.0

@@ -18,7 +18,7 @@ from cli.stack import CHECKOUT
 from config import embedded
 from config.embedded.folder import find_home
 from config.embedded.programs import programs_for
-from tests.ports import own_port
+from harness.ports import own_port
 from tests.whole.compose import SCRIPTS, services
 from tests.whole.conftest import wait_until
 

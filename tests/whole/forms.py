@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Locator, Page, Request, expect
 
+from harness.people import World
 from lockbox.database import now
-from tests.builders import World
 from tests.oidc_issuer import LocalIssuer
 from tests.whole.conftest import RunningStack
 from tests.whole.people import BrowserDesk

@@ -17,7 +17,7 @@ from cli.stack import CHECKOUT
 from config import embedded
 from config.children import environment
 from config.embedded import ServerAddresses
-from tests.ports import own_port
+from harness.ports import own_port
 
 BASH = "/bin/bash"
 STATUS_SECONDS = 60

@@ -12,11 +12,11 @@ from typing import Any
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
+from harness.people import World
 from lockbox.database import now
 from lockbox.identity import sessions
 from lockbox.identity.roles import AuthMethod
 from lockbox.identity.sessions import ClientInfo, SessionLifetime
-from tests.builders import World
 from tests.whole.conftest import RunningStack
 
 # The shell is the same engine without the windows and menus that nobody sees, of which each context has its own.

@@ -3,7 +3,7 @@
 import re
 from email import message_from_string, policy
 
-from tests.builders import World
+from harness.people import World
 from tests.whole.conftest import RunningStack, mails, wait_until
 
 CODE = re.compile(r"^ {4}(\S+(?: \S+)?)$", re.MULTILINE)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cli.app import app
 from config.embedded import ServerAddresses
-from tests.builders import World
+from harness.people import World
 from tests.whole.conftest import RunningStack, stage_of
 from tests.whole.warm import warm
 

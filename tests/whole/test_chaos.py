@@ -7,8 +7,8 @@ import pytest
 from chaos import plan, run, stage
 from cli.stack import StackPlan, make_keys
 from config.embedded import ServerAddresses
-from tests.conftest import fresh_database
-from tests.ports import own_port
+from harness.ports import own_port
+from harness.stage import fresh_database
 
 SECONDS = (6, 15, 40)
 """How long it plays: on a busy machine too little happens in a few seconds to show anything, so it plays longer."""

@@ -9,10 +9,10 @@ from uuid import UUID
 import pytest
 
 from config.embedded import ServerAddresses
+from harness.stage import setting, unbound
 from lockbox.identity.roles import Role
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
-from tests.builders import setting, unbound
 from tests.database.scenes import set_back, write
 from tests.database.tenancy import id_of
 from tests.ruling import stand_in

@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 from cli import bootstrap
 from cli.app import app
 from config.embedded import ServerAddresses
+from harness.stage import Urls
 from lockbox.database import as_owner
 from lockbox.identity.api_tokens import FORM
 from lockbox.identity.keyring import development, make
-from tests.builders import Urls
 from tests.mailbox import CODE
 from tests.whole.conftest import RunningStack
 from tests.whole.shell import at_once, lockbox, opened

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from config.embedded import ServerAddresses
+from harness.people import World
 from lockbox.requests.lifecycle import Action
-from tests.builders import World
 from tests.oidc_issuer import CLIENT_SECRET, local_issuer
 from tests.whole import people
 from tests.whole.conftest import RunningStack, stage_of

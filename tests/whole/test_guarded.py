@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 import httpx
 import pytest
 
-from tests.ports import own_port
+from harness.ports import own_port
 
 GUARD = Path(__file__).parents[2] / "deploy" / "examples" / "guarded.py"
 TOKEN = "lbx_test_gate"

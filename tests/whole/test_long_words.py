@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Page, ViewportSize, expect
 
 from config.settings import DEVELOPMENT_KEY
+from harness.people import HERE, SETTINGS, World
 from lockbox.admin import delegates, members, observers, policies, webhooks
 from lockbox.admin.delegates import DelegationInput as WantedDeputy
 from lockbox.admin.observers import ObserverInput as WantedWatcher
@@ -18,7 +19,6 @@ from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests import questions
 from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
-from tests.builders import HERE, SETTINGS, World
 from tests.database.tenancy import does, invites
 from tests.whole import people
 from tests.whole.conftest import RunningStack, short

@@ -5,8 +5,8 @@ from email.policy import default
 
 import pytest
 
+from harness.people import World
 from lockbox.requests.lifecycle import Action
-from tests.builders import World
 from tests.database.postbag import address
 from tests.ruling import group, lay_down
 from tests.whole.conftest import RunningStack, mails, wait_until

@@ -7,8 +7,8 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from config import embedded
+from harness.ports import own_port
 from lockbox import migrations
-from tests.ports import own_port
 from tests.whole import terminal
 from tests.whole.terminal import ModuleRunner
 

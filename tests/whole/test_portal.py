@@ -9,10 +9,10 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from harness.people import World
 from lockbox.requests.inbox import MOST
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from tests.builders import World
 from tests.whole import people
 from tests.whole.conftest import RunningStack, wait_until
 from tests.whole.people import PHONE, BrowserDesk, desk_of, overflow, picture, violations

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from config.embedded import ServerAddresses
-from tests.ports import own_port
+from harness.ports import own_port
 from tests.whole.conftest import RunningStack, mails, stage_of, wait_until
 
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from config.children import environment
-from tests.ports import own_port
+from harness.ports import own_port
 from tests.whole import terminal
 from tests.whole.conftest import wait_until
 from tests.whole.terminal import ModuleRunner

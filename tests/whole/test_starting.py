@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from tests.builders import Urls
-from tests.ports import own_port
+from harness.ports import own_port
+from harness.stage import Urls
 from tests.whole.warm import warm
 
 GOOD_PRODUCTION = {

@@ -14,14 +14,15 @@ from uuid import UUID
 import httpx
 
 from config.settings import DEVELOPMENT_KEY
+from harness.people import World
+from harness.sinks import WebhookReceiver
+from harness.stage import setting
 from lockbox.notifications import endpoints
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.outbox import KIND
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
 from lockbox.sql import new_id
-from tests.builders import World, setting
-from tests.receiver import WebhookReceiver
 from tests.whole.conftest import RunningStack, access, mails
 
 CHECKPOINTS = "checkpoints"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config.embedded import ServerAddresses
+from harness.sinks import WebhookReceiver, receiving
 from lockbox.failpoints import mark
-from tests.receiver import WebhookReceiver, receiving
 from tests.whole.conftest import RunningStack, stage_of
 from tests.whole.failing import checks
 from tests.whole.failing.hall import CHECKPOINTS, FailpointStage, kill, until

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 from playwright.sync_api import Page
 
+from harness.sinks import WebhookReceiver, receiving
 from lockbox.admin import recovery
 from lockbox.identity.roles import Role
 from tests.database.tenancy import does
-from tests.receiver import WebhookReceiver, receiving
 from tests.whole.conftest import wait_until
 from tests.whole.forms import Book
 from tests.whole.scenes import scene

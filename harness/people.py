@@ -1,21 +1,18 @@
-"""Builders: a small world of people and a tenant, and requests in whatever state a test begins with."""
+"""People: a small world of people and a tenant, and requests in whatever state a test begins with."""
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.engine import make_url
+from sqlalchemy import Engine, text
 from sqlmodel import Session, SQLModel, col, select
 
 from config.settings import Settings
-from lockbox.database import Database, make_engine, now, postgres_clock
+from harness.stage import setting, unbound
+from lockbox.database import Database, now
 from lockbox.identity import api_tokens, keyring, row_marks, tenants
 from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
 from lockbox.identity.models import Delegation, EligibleDeputy, Invitation, Membership, Person, PolicyVersion, Tenant
@@ -33,79 +30,12 @@ from lockbox.sql import new_id
 SETTINGS = Settings(
     environment="test", filings_by_person=1_000_000, filings_for_tenant=1_000_000, invitations_a_day=100_000
 )
+
+
 HERE = Origin("api", "127.0.0.1", "pytest")
+
+
 WITHOUT_REVIEW = Policy(vendor_review=False)
-
-
-@dataclass(frozen=True)
-class Urls:
-    """Where one test's servers are, as each role."""
-
-    superuser: str
-    owner: str
-    api: str
-    worker: str
-    redis: str
-    smtp: str
-    maildir: Path
-    notifications: str = ""
-
-
-class ShiftedClock:
-    """The database's clock, moved by as much as a test likes."""
-
-    def __init__(self) -> None:
-        self.shift = timedelta(0)
-
-    def __call__(self, session: Session) -> datetime:
-        """Read the shifted clock."""
-        return postgres_clock(session) + self.shift
-
-
-class StoppedClock:
-    """The database's clock, standing at a moment until the test moves it."""
-
-    def __init__(self, at: datetime) -> None:
-        self.at = at
-
-    def __call__(self, _: Session) -> datetime:
-        """Read the clock."""
-        return self.at
-
-
-RETRIED = 4.0
-"""Seconds that redis-py tries again by itself where a Redis is away, unless it is told not to."""
-ALL_RIGHTS: dict[str, Engine] = {}
-SENDERS: dict[str, Engine] = {}
-
-
-@contextmanager
-def all_rights(superuser_url: str, notifications_url: str = "") -> Iterator[None]:
-    """Let tests set scenes in a database, and look at them, past every rule that is not a trigger.
-
-    They send by the login of the notifications worker.
-    """
-    name = str(make_url(superuser_url).database)
-    if notifications_url:
-        SENDERS[name] = make_engine(notifications_url, role="test-notifications", pool_size=4, overflow=20)
-    ALL_RIGHTS[name] = create_engine(superuser_url, pool_size=1, max_overflow=20, pool_pre_ping=True)
-    yield
-    ALL_RIGHTS.pop(name).dispose()
-    if notifications_url:
-        SENDERS.pop(name).dispose()
-
-
-def as_sender(house: Database) -> Database:
-    """Return the house as the notifications worker sees it; one that reaches Postgres its own way stays as it is."""
-    engine, url = SENDERS.get(str(house.engine.url.database)), house.engine.url
-    if engine is None or url.username == "lockbox_notifications" or url.port != engine.url.port:
-        return house
-    return Database(engine, house.schedule, house.clock)
-
-
-def unbound(house: Database) -> Engine:
-    """Return an engine that sees every row of the house's database."""
-    return ALL_RIGHTS[str(house.engine.url.database)]
 
 
 def vouch(engine: Engine) -> None:
@@ -157,11 +87,6 @@ def vouch_for(engine: Engine, statement: str) -> None:
         vouch(engine)
 
 
-def setting(house: Database) -> Database:
-    """Return the house for whoever sets a scene: row-level security does not bind it."""
-    return Database(unbound(house), house.schedule, house.clock)
-
-
 def _flush(session: Session) -> None:
     """Write those who were entered, a statement a table: a world is made for each of thousands of tests."""
     entered: list[SQLModel] = session.info.pop("entered")
@@ -188,6 +113,8 @@ VENDORS = (
     ("olga", Role.OPERATOR),
     ("vera", Role.VENDOR_AUDITOR),
 )
+
+
 CUSTOMERS = (
     ("tara", Role.TENANT_ADMIN),
     ("ann", Role.APPROVER),
