@@ -7,14 +7,11 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import BaseRoute
 
 from api import document, playground, portal, problems
-from api.admission import Admission
-from api.budgets import MOST_COMMON, MOST_VITAL
-from api.heads import HeadRequests
 from api.heartbeat import HeartbeatThread
-from api.limits import BodyLimit, FormCharset, SingleHost
+from api.incoming_request import MOST_COMMON, MOST_VITAL
 from api.live import LiveUpdates
-from api.log import AccessLog
-from api.methods import RouteTable
+from api.middleware import HttpGuard
+from api.route_inputs import RouteTable, known_alone
 from api.routes import (
     access,
     activity,
@@ -34,7 +31,6 @@ from api.routes import (
     vendor,
     webhooks,
 )
-from api.strict_params import known_alone
 from config.settings import Settings, UnsafeSettings
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.signing_keys import ApprovalKeys, BadKey
@@ -169,10 +165,5 @@ def make_app(settings: Settings, database: Database, vital: Database | None = No
     playground.install(app, settings)
     app.state.addresses = RouteTable(app.routes)
     document.install(app)
-    app.add_middleware(Admission, settings=settings)
-    app.add_middleware(BodyLimit)
-    app.add_middleware(FormCharset)
-    app.add_middleware(HeadRequests)
-    app.add_middleware(SingleHost)
-    app.add_middleware(AccessLog)
+    app.add_middleware(HttpGuard, settings=settings)
     return app

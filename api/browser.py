@@ -13,7 +13,7 @@ from fastapi import Request, Response
 from sqlmodel import Session
 from starlette.requests import HTTPConnection
 
-from api.budgets import vouch
+from api.incoming_request import vouch
 from config.settings import Settings
 from lockbox.errors import ForeignForm, NotSignedIn
 from lockbox.identity import preferences, sessions, time_zones

@@ -15,8 +15,8 @@ from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import Depends, Request
 from sqlmodel import Session
 
-from api import browser, budgets
-from api.client_address import client_address
+from api import browser, incoming_request
+from api.incoming_request import client_address
 from config.settings import Settings
 from lockbox.database import Database, now
 from lockbox.errors import Invalid, NotSignedIn, NotYours, VersionRequired
@@ -54,7 +54,7 @@ def settings(request: Request) -> Settings:
 
 def database(request: Request) -> Database:
     """Return the database of this process, by the connections that are kept for this kind of request."""
-    found: Database = request.app.state.vital if budgets.is_vital(request) else request.app.state.database
+    found: Database = request.app.state.vital if incoming_request.is_vital(request) else request.app.state.database
     return found
 
 
@@ -122,7 +122,7 @@ def caller(request: Request, session: SessionDep) -> Caller:
         found = api_tokens.authenticate(session, shown, environment=chosen.environment)
     else:
         found = _of_issuer(session, shown, database(request), issuers(request))
-    budgets.vouch(request)
+    incoming_request.vouch(request)
     return found
 
 

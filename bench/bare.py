@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from sqlalchemy import Engine, MetaData, Table, bindparam, func
 
 from api.app import OVERFLOW
-from api.budgets import MOST_COMMON
+from api.incoming_request import MOST_COMMON
 from lockbox.database import make_engine
 from lockbox.sql import new_id
 

@@ -13,7 +13,7 @@ from api.browser import OAuthState, SignInPurpose
 from api.deps import DatabaseDep, IdentityProvidersDep, SettingsDep
 from api.portal import pages, sign_in_session
 from api.portal.pages import TAG, go
-from api.strict_params import ANY_QUERY
+from api.route_inputs import ANY_QUERY
 from config.issuers import IdentityProvider
 from config.settings import Settings
 from lockbox.database import Database, now

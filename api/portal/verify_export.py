@@ -18,7 +18,7 @@ from starlette.datastructures import FormData, UploadFile
 from api import browser
 from api.browser import Visitor
 from api.deps import DatabaseDep, SessionDep, SettingsDep
-from api.limits import MOST_UPLOAD_BYTES
+from api.middleware import MOST_UPLOAD_BYTES
 from api.portal.pages import REFUSED, TAG, page, status_of
 from config.settings import Settings
 from lockbox.admin.audit_access import READERS

@@ -18,7 +18,7 @@ from httpx import Response
 from sqlalchemy import Engine, text
 
 from api.app import make_app
-from api.strict_params import form_fields
+from api.route_inputs import form_fields
 from config.settings import DEVELOPMENT_KEY, Settings
 from harness.people import World, vouch_for
 from harness.stage import ShiftedClock, as_sender

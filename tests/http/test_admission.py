@@ -10,9 +10,20 @@ from httpx import Response
 from sqlalchemy import event, text
 from starlette.types import Message, Receive, Scope, Send
 
-from api.admission import PER_ADDRESS, Admission
 from api.app import OVERFLOW, make_app
-from api.budgets import CHECKS, CLOSINGS, ENTRY, MOST_COMMON, MOST_VITAL, READS, STRANGERS, UPLOADS, WRITES, budget_of
+from api.incoming_request import (
+    CHECKS,
+    CLOSINGS,
+    ENTRY,
+    MOST_COMMON,
+    MOST_VITAL,
+    READS,
+    STRANGERS,
+    UPLOADS,
+    WRITES,
+    budget_of,
+)
+from api.middleware import PER_ADDRESS, HttpGuard
 from harness.people import SETTINGS, World
 from lockbox.database import Database, make_engine
 from tests.each import each
@@ -55,11 +66,11 @@ def slow() -> SlowApp:
 
 
 async def statuses(
-    app: Admission, path: str = "/", count: int = 1, *, shown: str = "", spread: bool = False, address: str = "a"
+    app: HttpGuard, path: str = "/", count: int = 1, *, shown: str = "", spread: bool = False, address: str = "a"
 ) -> AsyncIterator[int]:
     """Call it so many times at once, and yield how each call is answered, in the order in which they are."""
     answers: asyncio.Queue[int] = asyncio.Queue()
-    headers = [(b"authorization", shown.encode())] if shown else []
+    headers = [(b"host", b"lockbox.example"), *([(b"authorization", shown.encode())] if shown else [])]
 
     async def call(number: int) -> None:
         async def receive() -> Message:
@@ -80,7 +91,7 @@ async def statuses(
     await asyncio.gather(*calls)
 
 
-async def known(app: Admission, slow: SlowApp) -> None:
+async def known(app: HttpGuard, slow: SlowApp) -> None:
     """Let the process see once that the credential is good."""
     slow.may_answer.set()
     slow.may_end.set()
@@ -91,7 +102,7 @@ async def known(app: Admission, slow: SlowApp) -> None:
 
 
 def test_whoever_waits_too_long_is_turned_away_and_nobody_else(slow: SlowApp, runner: asyncio.Runner) -> None:
-    app = Admission(slow, settings=SETTINGS)
+    app = HttpGuard(slow, settings=SETTINGS)
 
     async def told() -> list[int]:
         await known(app, slow)
@@ -108,7 +119,7 @@ def test_whoever_waits_too_long_is_turned_away_and_nobody_else(slow: SlowApp, ru
 
 
 def test_a_place_is_free_as_soon_as_the_answer_begins(slow: SlowApp, runner: asyncio.Runner) -> None:
-    app = Admission(slow, settings=SETTINGS)
+    app = HttpGuard(slow, settings=SETTINGS)
 
     async def told() -> list[int]:
         await known(app, slow)
@@ -125,7 +136,7 @@ def test_a_place_is_free_as_soon_as_the_answer_begins(slow: SlowApp, runner: asy
 
 
 def test_whether_it_lives_is_answered_whatever_else_waits(slow: SlowApp, runner: asyncio.Runner) -> None:
-    app = Admission(slow, settings=SETTINGS)
+    app = HttpGuard(slow, settings=SETTINGS)
 
     async def told() -> list[int]:
         held = asyncio.create_task(_all(statuses(app, "/v1/requests", STRANGERS.most, spread=True)))
@@ -141,7 +152,7 @@ def test_whether_it_lives_is_answered_whatever_else_waits(slow: SlowApp, runner:
 def test_wrong_credentials_take_two_places_of_an_address_and_none_of_known_ones(
     slow: SlowApp, runner: asyncio.Runner
 ) -> None:
-    app = Admission(slow, settings=SETTINGS)
+    app = HttpGuard(slow, settings=SETTINGS)
 
     async def told() -> tuple[int, list[int]]:
         await known(app, slow)
@@ -163,7 +174,7 @@ def test_wrong_credentials_take_two_places_of_an_address_and_none_of_known_ones(
 
 def test_a_network_of_ipv6_counts_as_one_address(slow: SlowApp, runner: asyncio.Runner) -> None:
     """Whoever has one has 2^64 addresses in it."""
-    app = Admission(slow, settings=SETTINGS)
+    app = HttpGuard(slow, settings=SETTINGS)
 
     async def told() -> int:
         calls = asyncio.create_task(_all(statuses(app, count=20, spread=True, address="2001:db8::")))
@@ -178,7 +189,7 @@ def test_a_network_of_ipv6_counts_as_one_address(slow: SlowApp, runner: asyncio.
 
 
 def test_a_credential_that_is_good_no_more_is_a_strangers_again(slow: SlowApp, runner: asyncio.Runner) -> None:
-    app = Admission(slow, settings=SETTINGS)
+    app = HttpGuard(slow, settings=SETTINGS)
 
     async def told() -> int:
         await known(app, slow)

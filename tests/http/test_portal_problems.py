@@ -6,7 +6,7 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from api.admission import PER_ADDRESS, Admission
+from api.middleware import PER_ADDRESS, HttpGuard
 from tests.each import each
 from tests.http.playing import here, playground
 from tests.http.portal import HOME, Browser, OpenPortal, Portal, PortalPage
@@ -211,7 +211,7 @@ def test_a_browser_that_is_turned_away_for_a_crowd_gets_a_page_that_says_when_to
         await asyncio.Event().wait()
 
     holding = asyncio.Semaphore(0)
-    crowded = Admission(never, settings=shared.settings)
+    crowded = HttpGuard(never, settings=shared.settings)
 
     async def called(accept: str) -> httpx.Response:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from api import limits
+from api import middleware
 from api.portal import verify_export
 from api.portal.audit_log import while_signed_in
 from lockbox.audit.log import signing_keys
@@ -363,7 +363,7 @@ def test_a_file_without_the_forms_token_or_from_elsewhere_is_not_verified(trail:
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_read(trail: Portal) -> None:
     browser = entered(trail)
-    much = b"x" * (limits.MOST_UPLOAD_BYTES + 1)
+    much = b"x" * (middleware.MOST_UPLOAD_BYTES + 1)
 
     def pieces() -> Any:
         async def generate() -> Any:
@@ -505,7 +505,7 @@ def test_files_are_counted_by_person(trail: Portal, monkeypatch: pytest.MonkeyPa
 
 def test_other_forms_take_no_more_than_they_did(trail: Portal) -> None:
     browser = entered(trail)
-    much = {"csrf": "x", "text": "x" * limits.MOST_BODY_BYTES}
+    much = {"csrf": "x", "text": "x" * middleware.MOST_BODY_BYTES}
 
     answer = browser.send(f"/tenants/{trail.world.tenant.slug}/policy", much)
 

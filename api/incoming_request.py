@@ -1,12 +1,15 @@
-"""The budgets of requests: how many of each kind are worked on at once, and which of them are vital."""
+"""An incoming request: its budget, whether its credential is known, and the address of its client."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from starlette.requests import HTTPConnection
 
 SHORT, LONG = 2.0, 5.0
 ENTRY = "lockbox.entry"
+Networks = Sequence[IPv4Network | IPv6Network]
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 HEALTH_PATHS = frozenset({"/readyz", "/metrics"})
 CLOSES = re.compile(
@@ -78,3 +81,18 @@ def is_vital(connection: HTTPConnection) -> bool:
     """Whether this request uses the database connections that are kept for access checks and closing moves."""
     entry: IncomingRequest | None = connection.scope.get(ENTRY)
     return entry is not None and entry.budget.vital
+
+
+def client_address(connection: HTTPConnection, trusted: Networks) -> str | None:
+    """Return where a request came from; only trusted proxies are believed when they name another address."""
+    found = connection.client.host if connection.client else None
+    lines = connection.headers.getlist("x-forwarded-for") if trusted else []
+    hops = [hop.strip() for line in lines for hop in line.split(",")]
+    while found and trusted and hops:
+        try:
+            if not any(ip_address(found) in network for network in trusted):
+                break
+            found = str(ip_address(hops.pop()))
+        except ValueError:
+            break
+    return found.partition("%")[0] if found else None

@@ -1,7 +1,8 @@
-"""What a call may say beside its body: the query parameters and form fields that its route knows, each once."""
+"""What each route takes: its methods, and its query parameters and form fields, each once."""
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,12 +13,14 @@ from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.exceptions import RequestValidationError
 from fastapi.params import Form, Query
-from fastapi.routing import APIRoute
-
-from api import methods
+from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.routing import BaseRoute
 
 ANY_QUERY = "any query"
 """The tag of a route that another party's answer arrives at, who may say more than we know."""
+
+NOT_READ_ALONE = re.compile(r"/live|/sign-in/oidc(?:/.*)?")
+"""Where a GET goes on and on, or begins or uses up something."""
 
 LONGEST_NAME = 100
 MOST_NAMED = 20
@@ -50,7 +53,7 @@ async def known_alone(request: Request) -> None:
     route = request.scope.get("route")
     if not isinstance(route, APIRoute):
         return
-    if methods.is_of_another(request, route):
+    if is_of_another(request, route):
         raise HTTPException(405)
     errors: list[dict[str, Any]] = []
     known = parameters(route)
@@ -101,3 +104,33 @@ def form_fields(dependant: Dependant) -> Iterator[tuple[str, bool]]:
 
 def _is_list(field: ModelField) -> bool:
     return field_annotation_is_sequence(field.field_info.annotation)
+
+
+class RouteTable:
+    """The addresses of an app: those without parameters, and all of them."""
+
+    def __init__(self, routes: Sequence[BaseRoute]) -> None:
+        self.routes = list(iter_route_contexts(routes))
+        self.plain = frozenset(route.path for route in self.routes if route.path and "{" not in route.path)
+
+
+def allowed(request: Request) -> list[str]:
+    """Return the methods that the called address takes, for an `Allow` header (RFC 9110 section 10.2.1)."""
+    path, known = request.scope["path"], _known(request)
+    routes = [route for route in known.routes if route.path_regex.match(path)]
+    if path in known.plain:
+        routes = [route for route in routes if route.path == path]
+    found = {method for route in routes for method in route.methods or ()}
+    if "GET" in found and not NOT_READ_ALONE.fullmatch(path):
+        found.add("HEAD")
+    return sorted(found)
+
+
+def is_of_another(request: Request, route: APIRoute) -> bool:
+    """Whether the called address is that of a route without parameters, and the method led to another route."""
+    return "{" in route.path and request.scope["path"] in _known(request).plain
+
+
+def _known(request: Request) -> RouteTable:
+    found: RouteTable = request.app.state.addresses
+    return found

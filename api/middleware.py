@@ -1,0 +1,339 @@
+"""The one HTTP middleware: early refusals, body limits, admission, HEAD, and a log line for each request."""
+
+import asyncio
+import hashlib
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+import structlog
+from anyio.to_thread import current_default_thread_limiter
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api import browser, incoming_request
+from api.incoming_request import (
+    HEALTH,
+    KNOWN,
+    STRANGERS,
+    VITAL_STRANGERS,
+    Budget,
+    IncomingRequest,
+    budget_of,
+    client_address,
+)
+from api.portal.pages import early
+from api.problems import problem
+from api.route_inputs import NOT_READ_ALONE
+from config.settings import Settings
+from lockbox.identity.rate_limit import network
+
+log = structlog.get_logger("api")
+
+MOST_BODY_BYTES = 64 * 1024
+MOST_REPORT_BYTES = 256 * 1024
+MOST_UPLOAD_BYTES = 20 << 20
+REPORTS = "/activity"
+UPLOADS = frozenset({"/trail/verify"})
+"""Where a file is sent: it is passed on as it comes, and read by the route once that knows who sends it."""
+FORMS = frozenset({b"multipart/form-data", b"application/x-www-form-urlencoded"})
+CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
+NO_SNIFF = (b"x-content-type-options", b"nosniff")
+
+ALWAYS = frozenset({"/livez"})
+UNAUTHORIZED = 401
+MOST_KNOWN, KNOWN_SECONDS = 20_000, 900.0
+PER_ADDRESS = 2
+SPARE_THREADS = 8
+THREADS = incoming_request.MOST_VITAL + incoming_request.MOST_COMMON + SPARE_THREADS
+"""A request needs one thread at a time: with one for each place, no request that has a place waits for a thread."""
+
+Leave = Callable[[], None]
+
+
+class HttpGuard:
+    """Checks, admits and logs each request in one pass around the app.
+
+    In this order: 400 to a request that names no host or several (RFC 9112 section 3.2); 415 to a form that is not in
+    UTF-8; 413 to a body that is too large; 503 where too many requests are worked on. A HEAD is passed on as a GET
+    and its body kept back (RFC 9110 section 9.3.2). No answer lets browsers guess types.
+    """
+
+    def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
+        self.app = app
+        self._admission = Admission(settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer it here."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        answer = GuardedAnswer(scope, send)
+        inner = answer.scope
+        try:
+            _check_headers(inner)
+            receive = await _limited(inner, receive)
+            answer.leave = await self._admission.admit(inner)
+        except EarlyAnswer as refused:
+            await refused.answer(inner, receive, answer.send)
+            return
+        except ClientDisconnect:
+            # What came so far may read as another request: an approval without its shorter window.
+            return
+        try:
+            await self.app(inner, receive, answer.send)
+        finally:
+            answer.leave(None)
+
+
+class EarlyAnswer(Exception):  # noqa: N818 - it is an answer
+    """What is answered before the app sees the request."""
+
+    def __init__(self, answer: ASGIApp) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+class GuardedAnswer:
+    """The answer on its way out: it frees the place, is logged, and has no body where a HEAD was asked.
+
+    The log line names the route's template, for paths and queries name people and their content.
+    """
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._method = scope["method"]
+        self._is_head = self._method == "HEAD" and not NOT_READ_ALONE.fullmatch(scope["path"])
+        # A copy: the server has to know that it answers a HEAD.
+        self.scope: Scope = {**scope, "method": "GET"} if self._is_head else scope
+        self.leave: Callable[[int | None], None] = lambda _: None
+        self._send = send
+        self._began = time.perf_counter()
+
+    async def send(self, message: Message) -> None:
+        """Pass on a message of the app."""
+        if message["type"] == "http.response.start":
+            self.leave(message["status"])
+            self._log(message["status"])
+            message = _without_guessing(message)
+        elif self._is_head and message["type"] == "http.response.body":
+            if message.get("more_body", False):
+                return
+            message = {"type": "http.response.body", "body": b""}
+        await self._send(message)
+
+    def _log(self, status: int) -> None:
+        route = getattr(self.scope.get("route"), "path", None) or "unknown"
+        took = round((time.perf_counter() - self._began) * 1000, 1)
+        log.info("http", method=self._method, route=route, status=status, ms=took)
+
+
+def _without_guessing(message: Message) -> Message:
+    headers = message.get("headers", ())
+    if any(name.lower() == NO_SNIFF[0] for name, _ in headers):
+        return message
+    return {**message, "headers": [*headers, NO_SNIFF]}
+
+
+def _check_headers(scope: Scope) -> None:
+    """Check the host, and the charset of a form.
+
+    Starlette decodes a form by whatever codec of Python's it names, and some of those make text of it that is none:
+    lone surrogates, which nothing after it can write down.
+
+    Raises:
+        EarlyAnswer: 400 or 415.
+    """
+    if [name for name, _ in scope["headers"]].count(b"host") != 1:
+        raise EarlyAnswer(
+            problem(400, "host-required", "Send exactly one Host header.", headers={"connection": "close"})
+        )
+    kind, options = parse_options_header(Headers(scope=scope).get("content-type"))
+    if kind in FORMS and options.get(b"charset", b"utf-8").lower() not in CHARSETS:
+        raise EarlyAnswer(early(scope, 415, "unsupported-charset", "Send forms in UTF-8.", {"connection": "close"}))
+
+
+async def _limited(scope: Scope, receive: Receive) -> Receive:
+    """Read the body and return how the app receives it; an upload is counted as the app reads it.
+
+    Raises:
+        EarlyAnswer: 413, the body is larger than this address takes; it is not read to its end.
+        ClientDisconnect: the client went away before all of it had come.
+    """
+    declared = dict(scope["headers"]).get(b"content-length", b"0")
+    if scope["path"] in UPLOADS and declared.isdigit():
+        return _counted(receive, MOST_UPLOAD_BYTES, int(declared))
+    most = MOST_REPORT_BYTES if scope["path"].endswith(REPORTS) else MOST_BODY_BYTES
+    if not declared.isdigit() or int(declared) > most:
+        raise _too_large(scope, most)
+    body = b""
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > most:
+            raise _too_large(scope, most)
+    return _replay(body, receive)
+
+
+def _too_large(scope: Scope, most: int) -> EarlyAnswer:
+    said = f"A body may have at most {most} bytes."
+    return EarlyAnswer(early(scope, 413, "body-too-large", said, {"connection": "close"}))
+
+
+def _counted(receive: Receive, most: int, declared: int) -> Receive:
+    """Pass on what is received, and no more than so many bytes of it; nothing where more is declared."""
+    taken = 0
+
+    async def counted() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if max(taken, declared) > most:
+            raise HTTPException(413, f"A file may have at most {most >> 20} MB.", {"connection": "close"})
+        return message
+
+    return counted
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    pending = [body]
+
+    async def replay() -> Message:
+        if pending:
+            return {"type": "http.request", "body": pending.pop(), "more_body": False}
+        return await receive()
+
+    return replay
+
+
+class Admission:
+    """Admits a request when its budget has a place free; the place is free again once its answer begins.
+
+    A place means a thread for each step of the request and a database connection over all of them. Without a limit,
+    requests that wait for a connection take every thread, those that have one wait for a thread, and the API stops.
+    Access checks and closing moves have places, and connections, that no other request takes. So have requests with a
+    credential that this process has not seen to be good, two of an address at once: wrong ones cost others nothing.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._places = {budget: asyncio.Semaphore(budget.most) for budget in KNOWN}
+        self._strangers = {budget.vital: _ByAddress(budget.most) for budget in (STRANGERS, VITAL_STRANGERS)}
+        self._known = _KnownCredentials()
+
+    async def admit(self, scope: Scope) -> Callable[[int | None], None]:
+        """Wait for a place; return what to call with the status of the answer once that begins, or with None.
+
+        Raises:
+            EarlyAnswer: 503, the request has queued for as long as its budget says.
+        """
+        if scope["path"] in ALWAYS:
+            return lambda _: None
+        current_default_thread_limiter().total_tokens = THREADS
+        entry = scope[incoming_request.ENTRY] = IncomingRequest(budget_of(scope["method"], scope["path"]))
+        connection = HTTPConnection(scope)
+        shown = self._known.digest(_credential(connection, self._settings))
+        leave = await self._place(entry.budget, shown, client_address(connection, self._settings.trusted_proxies))
+        if leave is None:
+            raise EarlyAnswer(
+                early(scope, 503, "busy", "Too much is asked at once; try again.", {"retry-after": "1"})
+            )
+
+        def left(status: int | None) -> None:
+            leave()
+            if status is not None:
+                self._known.note(shown, is_good=entry.is_known, is_bad=status == UNAUTHORIZED)
+
+        return left
+
+    async def _place(self, budget: Budget, shown: bytes | None, address: str | None) -> Leave | None:
+        """Wait for a place and return how to leave it; None where that took too long."""
+        try:
+            async with asyncio.timeout(budget.seconds):
+                if budget is not HEALTH and shown not in self._known:
+                    leave = await self._strangers[budget.vital].enter(address or "")
+                    if shown not in self._known:
+                        return leave
+                    # Another request has shown it to be good meanwhile.
+                    leave()
+                await self._places[budget].acquire()
+                return _once(self._places[budget].release)
+        except TimeoutError:
+            return None
+
+
+class _ByAddress:
+    """Places of which each address has a few; an IPv6 network of 64 bits counts as one."""
+
+    def __init__(self, most: int) -> None:
+        self._all = asyncio.Semaphore(most)
+        self._each: dict[str, tuple[asyncio.Semaphore, list[int]]] = {}
+
+    async def enter(self, address: str) -> Leave:
+        """Wait for a place, and return how to leave it."""
+        address = network(address)
+        own, users = self._each.setdefault(address, (asyncio.Semaphore(PER_ADDRESS), [0]))
+        users[0] += 1
+        taken: list[asyncio.Semaphore] = []
+
+        def leave() -> None:
+            for one in taken:
+                one.release()
+            users[0] -= 1
+            if not users[0]:
+                del self._each[address]
+
+        try:
+            for one in (own, self._all):
+                await one.acquire()
+                taken.append(one)
+        except BaseException:
+            leave()
+            raise
+        return _once(leave)
+
+
+class _KnownCredentials:
+    """Digests, under a key of this process, of the credentials that were good within the last quarter of an hour."""
+
+    def __init__(self) -> None:
+        self._key = os.urandom(32)
+        self._until: OrderedDict[bytes, float] = OrderedDict()
+
+    def __contains__(self, shown: bytes | None) -> bool:
+        return shown is not None and self._until.get(shown, 0.0) > time.monotonic()
+
+    def digest(self, credential: str | None) -> bytes | None:
+        """Return what a credential is known by; None for none."""
+        if credential is None:
+            return None
+        return hashlib.blake2b(credential.encode(), key=self._key, digest_size=16).digest()
+
+    def note(self, shown: bytes | None, *, is_good: bool, is_bad: bool) -> None:
+        """Remember a good credential, and forget one that is good no more."""
+        if shown is None:
+            return
+        if is_good:
+            self._until[shown] = time.monotonic() + KNOWN_SECONDS
+            self._until.move_to_end(shown)
+            if len(self._until) > MOST_KNOWN:
+                self._until.popitem(last=False)
+        elif is_bad:
+            self._until.pop(shown, None)
+
+
+def _credential(connection: HTTPConnection, settings: Settings) -> str | None:
+    return connection.headers.get("authorization") or browser.session_secret(connection, settings)
+
+
+def _once(leave: Leave) -> Leave:
+    """Return the same, which does nothing from the second call on."""
+    left: list[Leave] = [leave]
+    return lambda: left.pop()() if left else None
