@@ -20,7 +20,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## play five requests on real servers, prove how each ended, and exit
-	@$(BIN)/python -m cli.demo
+	@$(BIN)/python -m demo
 
 run: $(READY) ## keep the whole stack up: API, workers, Flower and embedded servers; Ctrl-C stops it
 	@$(BIN)/python -m cli.run

@@ -18,7 +18,7 @@ from chaos.plan import AppliedFault
 from chaos.sinks import Arrival
 from chaos.stage import ChaosStack
 from chaos.trail import VerifiedExport
-from cli.demo.story import CONTROL_CALLS
+from cli.flower import Flower
 
 LOOK_SECONDS = 0.5
 ORPHAN_SECONDS = 20.0
@@ -121,25 +121,17 @@ def _passwords(stage: ChaosStack) -> Iterator[str]:
 def _flower(stage: ChaosStack) -> dict[str, bool]:
     """Wait for Flower, try what it must refuse, and return for each page, and the API's figures, whether it tells."""
     private = re.compile("|".join(map(re.escape, stage.cast.private())))
-    signed_in = (stage.plan.flower_user, stage.plan.flower_password)
     told = {}
-    with httpx.Client(base_url=stage.plan.flower_url, auth=signed_in, timeout=10, trust_env=False) as flower:
+    with Flower(stage.plan) as flower:
         until = time.monotonic() + FLOWER_SECONDS
-        while not _answers(flower) and time.monotonic() < until:
+        while not flower.is_up() and time.monotonic() < until:
             time.sleep(LOOK_SECONDS)
-        stage.controls.extend(flower.post(f"/api/{call}").status_code for call in CONTROL_CALLS)
+        stage.controls.extend(flower.control().values())
         for page in FLOWER_PAGES:
-            told[f"Flower {page}"] = bool(private.search(flower.get(page).text))
+            told[f"Flower {page}"] = bool(private.search(flower.page(page)))
     figures = httpx.get(f"{stage.plan.public_url}{METRICS}", timeout=10, trust_env=False).raise_for_status()
     told["the figures"] = bool(private.search(figures.text))
     return told
-
-
-def _answers(flower: httpx.Client) -> bool:
-    try:
-        return flower.get("/healthcheck").is_success
-    except httpx.HTTPError:
-        return False
 
 
 def by_id(rows: Sequence[Any]) -> dict[UUID, Any]:

@@ -14,7 +14,7 @@ from chaos.hints import MessageFate
 from chaos.plan import Fault
 from chaos.sinks import Manner
 from chaos.stage import ChaosStack
-from cli.demo.flower import Flower
+from cli.flower import Flower
 from harness.network import ProxyMode
 from lockbox.sql import new_id
 
@@ -126,11 +126,8 @@ def forge(stage: ChaosStack, fault: Fault) -> None:
 
 def control(stage: ChaosStack, _: Fault) -> None:
     """Try everything that would change something in Flower, and note its answers."""
-    flower = Flower(stage.plan)
-    try:
+    with Flower(stage.plan) as flower:
         stage.controls.extend(flower.control().values())
-    finally:
-        flower.close()
 
 
 STRIKES: dict[str, Strike] = {

@@ -18,7 +18,7 @@ import honcho.printer
 from rich.console import Console
 
 from cli import sample, scene, stack, welcome
-from cli.demo.flower import Flower
+from cli.flower import Flower
 from cli.sample import Sample
 from cli.signals import end_on_signals, ignore_signals, unbroken
 from cli.stack import StackPlan

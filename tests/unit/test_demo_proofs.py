@@ -5,9 +5,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cli.demo import proofs
-from cli.demo.evidence import DemoEvidence, DemoMail, DemoTrail, DemoVerification, DemoWebhookCall, Probe
-from cli.demo.story import CONTROL_CALLS, OUT_OF_ORDER, STATUSES, STORIES, TASKS
+from cli.flower import CONTROL_CALLS
+from demo import proofs
+from demo.evidence import DemoEvidence, DemoMail, DemoTrail, DemoVerification, DemoWebhookCall, Probe
+from demo.story import OUT_OF_ORDER, STATUSES, STORIES, TASKS
 from tests.each import each
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

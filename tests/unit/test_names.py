@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 HOME = Path(__file__).parents[2]
-EVERYWHERE = ("api", "bench", "chaos", "cli", "config", "deploy", "harness", "lockbox", "tests", "worker")
+EVERYWHERE = ("api", "bench", "chaos", "cli", "config", "demo", "deploy", "harness", "lockbox", "tests", "worker")
 PRODUCT = ("api", "cli", "config", "lockbox", "worker")
 MOST_LINES = 400
 

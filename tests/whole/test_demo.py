@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cli.demo.screen import DETAILS
+from demo.screen import DETAILS
 from tests.whole import terminal
 from tests.whole.terminal import ModuleRunner
 
@@ -45,7 +45,7 @@ def here() -> Iterator[ModuleRunner]:
 
 
 def play(here: ModuleRunner, **variables: str) -> "subprocess.Popen[str]":
-    return here.start("cli.demo", "--folder", str(here.folder), **variables)
+    return here.start("demo", "--folder", str(here.folder), **variables)
 
 
 def wait_for(process: "subprocess.Popen[str]", begins: str) -> None:
@@ -120,7 +120,7 @@ def test_an_unusable_folder_is_refused_in_a_line(here: ModuleRunner, tmp_path: P
     taken = tmp_path / "file"
     taken.write_text("somebody's")
 
-    with here.start("cli.demo", "--folder", str(taken)) as demo:
+    with here.start("demo", "--folder", str(taken)) as demo:
         _, complained = demo.communicate(timeout=PATIENCE)
 
     assert demo.returncode == 1

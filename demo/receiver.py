@@ -8,8 +8,8 @@ from typing import Any
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from cli.demo.evidence import DemoWebhookCall
-from cli.demo.story import OUT_OF_ORDER, STATUSES
+from demo.evidence import DemoWebhookCall
+from demo.story import OUT_OF_ORDER, STATUSES
 
 PATH = "/demo/"
 MOST_BYTES = 64 * 1024

@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 
-from cli.demo import trail
-from cli.demo.evidence import DemoEvidence, DemoMail, DemoWebhookCall
-from cli.demo.stage import SERVICE, DemoFailure, DemoStack, mailbox
-from cli.demo.story import ACCESS_SECONDS, STORIES, Cue, Story
+from demo import trail
+from demo.evidence import DemoEvidence, DemoMail, DemoWebhookCall
+from demo.stage import SERVICE, DemoFailure, DemoStack, mailbox
+from demo.story import ACCESS_SECONDS, STORIES, TASKS, Cue, Story
 from lockbox.requests.lifecycle import FINAL_STATES
 
 TICK_SECONDS = 0.2
@@ -90,7 +90,7 @@ class DemoRun:
         self._stage.mailbox.look()
         seen.mails, seen.hooks = self._mails(), self._hooks()
         seen.deliveries = self._log()
-        seen.tasks, seen.control = self._stage.flower.tasks(), self._stage.flower.control()
+        seen.tasks, seen.control = self._stage.flower.tasks(TASKS), self._stage.flower.control()
         seen.trail = trail.examine(self._people["tara"], self._stage.plan)
         for client in self._people.values():
             client.close()

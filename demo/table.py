@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cli.demo.play import StoryRow
-from cli.demo.story import STORIES
 from cli.request_table import WORDS
+from demo.play import StoryRow
+from demo.story import STORIES
 
 WIDE = 110
 TRAIL = 28

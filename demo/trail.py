@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 
 from cli import stack
-from cli.demo.evidence import DemoTrail, DemoVerification
 from cli.stack import StackPlan
 from config.children import environment
+from demo.evidence import DemoTrail, DemoVerification
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.signing_keys import ApprovalKeys
 

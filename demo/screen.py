@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli import stack
-from cli.demo.evidence import DemoEvidence
-from cli.demo.proofs import ProofLine
-from cli.demo.stage import LOGS
-from cli.demo.story import STORIES
+from demo.evidence import DemoEvidence
+from demo.proofs import ProofLine
+from demo.stage import LOGS
+from demo.story import STORIES
 
 DETAILS = stack.CHECKOUT / "var" / "demo.txt"
 MOST_OFF = 3

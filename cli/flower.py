@@ -2,13 +2,31 @@
 
 import time
 from collections import Counter
+from collections.abc import Collection
+from typing import Self
 
 import httpx
 
-from cli.demo.story import CONTROL_CALLS, TASKS
 from cli.stack import StackPlan
 
-SECONDS = 5
+ANSWER_SECONDS, SEEN_SECONDS = 10, 5
+CONTROL_CALLS = (
+    "worker/shutdown/any",
+    "worker/pool/restart/any",
+    "worker/pool/grow/any",
+    "worker/pool/shrink/any",
+    "worker/pool/autoscale/any",
+    "worker/queue/add-consumer/any",
+    "worker/queue/cancel-consumer/any",
+    "task/apply/lockbox.expire",
+    "task/async-apply/lockbox.expire",
+    "task/send-task/lockbox.expire",
+    "task/abort/any",
+    "task/timeout/lockbox.expire",
+    "task/rate-limit/lockbox.expire",
+    "task/revoke/any",
+)
+"""Everything in Flower's HTTP API that would change something."""
 
 
 class Flower:
@@ -18,7 +36,7 @@ class Flower:
         self._http = httpx.Client(
             base_url=plan.flower_url,
             auth=(plan.flower_user, plan.flower_password),
-            timeout=SECONDS,
+            timeout=ANSWER_SECONDS,
             trust_env=False,
         )
 
@@ -30,11 +48,22 @@ class Flower:
             return False
         return workers <= {name.partition("@")[0] for name in known}
 
-    def tasks(self) -> dict[str, int]:
+    def is_up(self) -> bool:
+        """Whether it answers."""
+        try:
+            return self._http.get("/healthcheck").is_success
+        except httpx.HTTPError:
+            return False
+
+    def page(self, path: str) -> str:
+        """Return the text of a page."""
+        return self._http.get(path).text
+
+    def tasks(self, expected: Collection[str]) -> dict[str, int]:
         """Return how often each task was seen; waits a little for those that must come."""
-        until = time.monotonic() + SECONDS
+        until = time.monotonic() + SEEN_SECONDS
         seen: Counter[str] = Counter()
-        while not set(TASKS) <= set(seen) and time.monotonic() < until:
+        while not set(expected) <= set(seen) and time.monotonic() < until:
             answer = self._http.get("/api/tasks", params={"limit": 1000}).raise_for_status()
             seen = Counter(task["name"] for task in answer.json().values() if task["name"])
             time.sleep(0.1)
@@ -47,3 +76,9 @@ class Flower:
     def close(self) -> None:
         """Hang up."""
         self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

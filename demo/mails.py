@@ -5,8 +5,8 @@ from email import message_from_bytes
 from email.policy import default
 from pathlib import Path
 
-from cli.demo.evidence import DemoMail
-from cli.demo.story import SUBJECTS
+from demo.evidence import DemoMail
+from demo.story import SUBJECTS
 
 
 class MailboxReader:

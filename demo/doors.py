@@ -7,7 +7,7 @@ from uuid import UUID
 
 import httpx
 
-from cli.demo.evidence import Probe
+from demo.evidence import Probe
 
 REST_SECONDS = 0.15
 ANSWER_SECONDS = 4

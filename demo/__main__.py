@@ -1,4 +1,4 @@
-"""Plays the demo and exits: `python -m cli.demo [--folder F]`; 0 only if everything was as it must be."""
+"""Plays the demo and exits: `python -m demo [--folder F]`; 0 only if everything was as it must be."""
 
 import argparse
 import sys
@@ -8,20 +8,20 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from cli.demo import proofs, screen, stage
-from cli.demo.play import DemoRun
-from cli.demo.screen import DemoOutcome
-from cli.demo.table import View, view_on
 from cli.signals import end_on_signals
 from config.embedded import EmbeddedRefused
 from config.settings import UnsafeSettings, load
+from demo import proofs, screen, stage
+from demo.play import DemoRun
+from demo.screen import DemoOutcome
+from demo.table import View, view_on
 
 WIDTH_WITHOUT_TERMINAL = 80
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Play, show, and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m cli.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--folder", type=Path, help="data folder of the embedded servers")
     asked = parser.parse_args(arguments)
     end_on_signals()

@@ -13,10 +13,10 @@ import httpx
 from sqlmodel import Session, col, select
 
 from cli import sample
-from cli.demo.receiver import PATH, DemoReceiver
-from cli.demo.story import ACCESS_SECONDS, APPROVAL_SECONDS, ENDPOINTS
 from cli.stack import StackPlan
 from config.settings import DEVELOPMENT_KEY, Settings
+from demo.receiver import PATH, DemoReceiver
+from demo.story import ACCESS_SECONDS, APPROVAL_SECONDS, ENDPOINTS
 from lockbox import migrations
 from lockbox.database import Database, make_engine, now
 from lockbox.notifications.endpoints import SecretVault

@@ -12,17 +12,17 @@ from pathlib import Path
 import httpx
 
 from cli import stack
-from cli.demo.cast import DemoCast
-from cli.demo.doors import AccessProber
-from cli.demo.flower import Flower
-from cli.demo.mails import MailboxReader
-from cli.demo.receiver import DemoReceiver
-from cli.demo.story import STORIES
+from cli.flower import Flower
 from cli.signals import ignore_signals, unbroken
 from cli.stack import Processes, StackPlan
 from config import ports
 from config.embedded.folder import write_private
 from config.settings import Settings
+from demo.cast import DemoCast
+from demo.doors import AccessProber
+from demo.mails import MailboxReader
+from demo.receiver import DemoReceiver
+from demo.story import STORIES
 
 API_PORT, FLOWER_PORT, GUARD_PORT = 0, 30, 60  # in the range that the process takes for itself
 """Not those of `make run`, which may be up beside the demo, nor those of another demo that starts just now."""

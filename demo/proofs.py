@@ -8,9 +8,10 @@ from itertools import groupby
 from math import inf
 from typing import Any
 
-from cli.demo.evidence import DemoEvidence, DemoTrail, DemoVerification, Probe
-from cli.demo.story import CONTROL_CALLS, OUT_OF_ORDER, REMINDED, STATUSES, STORIES, TASKS, Story
+from cli.flower import CONTROL_CALLS
 from cli.request_table import WORDS
+from demo.evidence import DemoEvidence, DemoTrail, DemoVerification, Probe
+from demo.story import OUT_OF_ORDER, REMINDED, STATUSES, STORIES, TASKS, Story
 
 FORBIDDEN = 403
 

@@ -157,21 +157,3 @@ SUBJECTS = {
 
 TASKS = ("lockbox.notify", "lockbox.time_out", "lockbox.expire")
 """What operators must see in Flower as the stories run."""
-
-CONTROL_CALLS = (
-    "worker/shutdown/any",
-    "worker/pool/restart/any",
-    "worker/pool/grow/any",
-    "worker/pool/shrink/any",
-    "worker/pool/autoscale/any",
-    "worker/queue/add-consumer/any",
-    "worker/queue/cancel-consumer/any",
-    "task/apply/lockbox.expire",
-    "task/async-apply/lockbox.expire",
-    "task/send-task/lockbox.expire",
-    "task/abort/any",
-    "task/timeout/lockbox.expire",
-    "task/rate-limit/lockbox.expire",
-    "task/revoke/any",
-)
-"""Everything in Flower's HTTP API that would change something."""
