@@ -14,7 +14,8 @@ LOOK_SECONDS = 0.5
 LATE_MS = 3000
 PROMISED = {
     CLOCK: text("""
-SELECT CASE state WHEN 'active' THEN 'expire' ELSE 'time_out' END || ':' || id AS member,
+SELECT CASE WHEN wake_at < deadline_at THEN 'remind' WHEN state = 'active' THEN 'expire' ELSE 'time_out' END
+    || ':' || id AS member,
     ceil(extract(epoch FROM wake_at) * 1000) AS due FROM requests WHERE wake_at IS NOT NULL
 """),
     NOTIFICATIONS: text("""

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import text
+from sqlalchemy import Row, text
 
 from lockbox import sql
 from lockbox.admin import vendor_consent
@@ -15,7 +16,7 @@ from lockbox.failpoints import failpoint
 from lockbox.notifications import delivery, report_schedule
 from lockbox.notifications.outbox import KIND
 from lockbox.requests import policy_store, timers
-from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
+from lockbox.requests.lifecycle import State, clock_task
 from lockbox.schedule import CLOCK, INDEXES, NOTIFICATIONS, IndexEntry, RedisUnavailable, ScheduleIndex
 
 log = structlog.get_logger(__name__)
@@ -33,14 +34,15 @@ KEEP_KEYS = timedelta(hours=24)
 KEEP_DELIVERIES = timedelta(days=90)
 
 OPEN_CLOCKS = text("""
-SELECT id, state, wake_at AS due FROM requests WHERE wake_at IS NOT NULL AND id > :after ORDER BY id LIMIT :most
+SELECT id, state, deadline_at, wake_at AS due FROM requests
+WHERE wake_at IS NOT NULL AND id > :after ORDER BY id LIMIT :most
 """)
 OPEN_NOTIFICATIONS = text("""
 SELECT id, run_at AS due FROM notifications WHERE closed_at IS NULL AND id > :after ORDER BY id LIMIT :most
 """)
 # A clock that is read once, and not for each row, lets an index find what is due.
 SOON_CLOCKS = text("""
-SELECT id, state, wake_at AS due FROM requests
+SELECT id, state, deadline_at, wake_at AS due FROM requests
 WHERE wake_at BETWEEN (SELECT clock_timestamp()) - CAST(:recent AS interval)
     AND (SELECT clock_timestamp()) + CAST(:soon AS interval)
 ORDER BY wake_at LIMIT :most
@@ -179,7 +181,6 @@ def _rebuild(database: Database, index: ScheduleIndex, send: Send | None) -> Ite
     yield f"whole {index.name}"
 
 
-def _promise(row: object, index: ScheduleIndex) -> IndexEntry:
-    state: State | None = getattr(row, "state", None)
-    kind = CLOCK_ACTIONS[State(state)].value if state and index is CLOCK else KIND
-    return IndexEntry(str(row.id), kind, row.due)  # type: ignore[attr-defined]
+def _promise(row: Row[Any], index: ScheduleIndex) -> IndexEntry:
+    kind = clock_task(State(row.state), row.due, row.deadline_at) if index is CLOCK else KIND
+    return IndexEntry(str(row.id), kind, row.due)

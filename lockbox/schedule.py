@@ -69,7 +69,7 @@ class ScheduleIndex:
 
 CLOCK = ScheduleIndex(
     "clock",
-    ("time_out", "expire"),
+    ("time_out", "expire", "remind"),
     lease=timedelta(seconds=10),
     budget=5000,
     lead=timedelta(milliseconds=8),

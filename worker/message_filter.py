@@ -14,12 +14,13 @@ LONGEST_SHOWN = 1024
 TASKS = {
     "lockbox.time_out": "core",
     "lockbox.expire": "core",
+    "lockbox.remind": "core",
     "lockbox.notify": "notify",
     "lockbox.reconcile": "maintenance",
     "lockbox.seal": "maintenance",
 }
 """The tasks and the queue in which each comes."""
-TAKES_IDS = frozenset({"lockbox.time_out", "lockbox.expire", "lockbox.notify"})
+TAKES_IDS = frozenset({"lockbox.time_out", "lockbox.expire", "lockbox.remind", "lockbox.notify"})
 QUEUES = frozenset(TASKS.values())
 INSPECTION = frozenset(
     {

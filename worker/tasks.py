@@ -35,6 +35,12 @@ def expire(ids: list[str]) -> None:
     _run_with_reconnect("expire", lambda: timers.run(runtime().database, _uuids(ids, MOST_IDS)))
 
 
+@shared_task(name="lockbox.remind")
+def remind(ids: list[str]) -> None:
+    """Remind people of the given requests, ask the next tier, or warn before a window ends."""
+    _run_with_reconnect("remind", lambda: timers.run(runtime().database, _uuids(ids, MOST_IDS)))
+
+
 @shared_task(name="lockbox.notify")
 def notify(ids: list[str]) -> None:
     """Hand notifications that may be due for sending to the lanes of this process; no server is waited for here."""

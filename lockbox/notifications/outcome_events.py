@@ -68,7 +68,7 @@ SELECT id, state FROM requests WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDAT
 WAKE = text("""
 UPDATE requests SET wake_at = :at WHERE id = ANY(:ids) AND wake_at > :at AND deadline_at > :at RETURNING id
 """)
-KIND = CLOCK.kinds[0]
+REMIND = "remind"
 NOTIFICATIONS_SENT = "notifications_sent"
 SILENT = (*UNTOLD, CHECKPOINT, DIGEST)
 """The templates of which nothing is said once they are sent: to say that the log has not grown must not grow it."""
@@ -189,7 +189,7 @@ def wake_undelivered(session: Session, states: Mapping[UUID, str], at: datetime)
     untold = [one for one, found in delivery_status.of_requests(session, asking).items() if found.nobody]
     if untold:
         woken = session.connection().execute(WAKE, {"ids": untold, "at": at}).scalars()
-        database.arm_after_commit(session, CLOCK, [IndexEntry(str(one), KIND, at) for one in woken])
+        database.arm_after_commit(session, CLOCK, [IndexEntry(str(one), REMIND, at) for one in woken])
 
 
 def _audit_event(row: Row[Any], word: str | None, at: datetime) -> AuditEvent:

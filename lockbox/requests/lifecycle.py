@@ -2,6 +2,7 @@
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from lockbox.errors import InvalidMove, NotYours
@@ -97,6 +98,8 @@ PEOPLES_ACTIONS = frozenset({action for _, action in MOVES} - {Action.SUBMIT, Ac
 CLOCK_ACTIONS: dict[State, Action] = {
     state: action for (state, action), move in MOVES.items() if state and Party.CLOCK in move.by
 }
+REMIND = "remind"
+"""What the clock does to a request before its deadline; the request stays in its state."""
 
 
 def move(state: State | None, action: Action, parties: AbstractSet[Party]) -> tuple[MoveRule, Party]:
@@ -115,6 +118,13 @@ def move(state: State | None, action: Action, parties: AbstractSet[Party]) -> tu
     if not may:
         raise NotYours(f"A request that is {state} is for {' or '.join(sorted(row.by))} to {action}.")
     return row, next(party for party in Party if party in may)
+
+
+def clock_task(state: State, wake_at: datetime | None, deadline_at: datetime) -> str:
+    """Return what the clock is to do to a request when it wakes: end it, or before its deadline remind people."""
+    if wake_at is not None and wake_at < deadline_at:
+        return REMIND
+    return CLOCK_ACTIONS.get(state, Action.EXPIRE).value
 
 
 def _names(action: Action) -> str:

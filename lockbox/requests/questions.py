@@ -24,7 +24,7 @@ from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import decide, policy_store, queries, reminders, timers, visibility
 from lockbox.requests.available_moves import now_is, parties
 from lockbox.requests.deadlines import wake_at
-from lockbox.requests.lifecycle import CLOCK_ACTIONS, OPEN_STATES, Party, State
+from lockbox.requests.lifecycle import OPEN_STATES, Party, State, clock_task
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy_store import EffectivePolicy
@@ -341,7 +341,7 @@ def _set_clock(session: Session, scene: QuestionContext, clock: RequestClock) ->
         for name, value in vars(clock).items():
             setattr(request, name, value)
         request.wake_at = wake_at(reminders.phase_of(request, scene.known), scene.ruling.terms, scene.at)
-        kind = CLOCK_ACTIONS[State(request.state)].value
+        kind = clock_task(State(request.state), request.wake_at, request.deadline_at)
         database.arm_after_commit(session, CLOCK, [IndexEntry(str(request.id), kind, request.wake_at)])
     return {**vars(clock), "wake_at": request.wake_at, "moves": moves}
 

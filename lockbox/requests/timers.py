@@ -23,7 +23,7 @@ from lockbox.identity.roles import Mode
 from lockbox.notifications import recipients
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.requests import reminders, transition
-from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, MoveRule, Party, State, move
+from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, MoveRule, Party, State, clock_task, move
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import RequestMove
 from lockbox.schedule import CLOCK, IndexEntry
@@ -58,11 +58,12 @@ FROM requests WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
 
 
 LEFT_ALONE = text("""
-UPDATE requests SET wake_at = deadline_at WHERE id = :id AND wake_at <= :at RETURNING id, state, wake_at
+UPDATE requests SET wake_at = deadline_at WHERE id = :id AND wake_at <= :at
+RETURNING id, state, wake_at, deadline_at
 """)
 
 
-KNOWN = text("SELECT id, state FROM requests WHERE id = ANY(:ids)")
+KNOWN = text("SELECT id, state, wake_at, deadline_at FROM requests WHERE id = ANY(:ids)")
 
 
 DUE = text("""
@@ -176,9 +177,7 @@ def _leave_alone(database: Database, request_id: UUID, error: Exception) -> None
     _lost(request_id, error)
     with database.transaction() as session:
         rows = session.connection().execute(LEFT_ALONE, {"id": request_id, "at": now(session)}).all()
-        kinds = [(row, CLOCK_ACTIONS[State(row.state)].value) for row in rows]
-        promises = [IndexEntry(str(row.id), kind, row.wake_at) for row, kind in kinds]
-        database_.arm_after_commit(session, CLOCK, promises)
+        database_.arm_after_commit(session, CLOCK, [_entry(row, row.wake_at) for row in rows])
 
 
 def _end(session: Session, ids: Sequence[UUID], *, early: set[UUID]) -> int:
@@ -213,7 +212,7 @@ def _remind(session: Session, ids: Sequence[UUID]) -> int:
         failpoint("clock.after_nudge")
         log.info("clock.nudged", nudged=len(ready), of=len(ids))
     over = [row for row in rows if row.wake_at is not None and row.deadline_at <= at]
-    promises = [IndexEntry(str(row.id), CLOCK_ACTIONS[State(row.state)].value, row.wake_at) for row in over]
+    promises = [_entry(row, row.wake_at) for row in over]
     database_.arm_after_commit(session, CLOCK, [*promises, *_settled(session, ids, rows, at)])
     return len(ready)
 
@@ -258,18 +257,18 @@ def _settled(session: Session, ids: Sequence[UUID], rows: Sequence[Row[Any]], at
         if row.wake_at is None:
             promises.append(IndexEntry(str(row.id), Action.EXPIRE.value, None))
         elif row.wake_at > at:
-            kind = CLOCK_ACTIONS[State(row.state)].value
-            promises.append(IndexEntry(str(row.id), kind, row.wake_at - at))
+            promises.append(_entry(row, row.wake_at - at))
     missing = set(ids) - {row.id for row in rows}
     if missing:
-        busy = {row.id: State(row.state) for row in session.connection().execute(KNOWN, {"ids": list(missing)})}
-        promises += [_again(one, busy.get(one)) for one in sorted(missing)]
+        found = session.connection().execute(KNOWN, {"ids": list(missing)}).all()
+        promises += [_entry(row, BUSY_ROW_AGAIN if row.wake_at else None) for row in found]
+        unknown = missing - {row.id for row in found}
+        promises += [IndexEntry(str(one), Action.EXPIRE.value, None) for one in sorted(unknown)]
     return promises
 
 
-def _again(request_id: UUID, state: State | None) -> IndexEntry:
-    action = CLOCK_ACTIONS.get(state) if state else None
-    return IndexEntry(str(request_id), (action or Action.EXPIRE).value, BUSY_ROW_AGAIN if action else None)
+def _entry(row: Row[Any], due: datetime | timedelta | None) -> IndexEntry:
+    return IndexEntry(str(row.id), clock_task(State(row.state), row.wake_at, row.deadline_at), due)
 
 
 def clock_of(request: AccessRequest) -> RequestClock:

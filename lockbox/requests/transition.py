@@ -20,7 +20,7 @@ from lockbox.notifications import outbox
 from lockbox.notifications.audience import Reminder
 from lockbox.notifications.outbox import MoveNotification
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, Party, State
+from lockbox.requests.lifecycle import Action, Party, State, clock_task
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.schedule import CLOCK, IndexEntry
 from lockbox.sql import array
@@ -174,8 +174,8 @@ class RequestMove:
 
     def promise(self) -> IndexEntry:
         """Return what the clock's index has to hold of the request from now on."""
-        kind = CLOCK_ACTIONS.get(self.to_state, Action.EXPIRE)
-        return IndexEntry(str(self.request_id), kind.value, self.wake_at)
+        kind = clock_task(self.to_state, self.wake_at, self.deadline_at)
+        return IndexEntry(str(self.request_id), kind, self.wake_at)
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,8 @@ class RequestReminder:
 
     def promise(self) -> IndexEntry:
         """Return what the clock's index has to hold of the request from now on."""
-        return IndexEntry(str(self.request_id), CLOCK_ACTIONS[self.state].value, self.wake_at)
+        kind = clock_task(self.state, self.wake_at, self.deadline_at)
+        return IndexEntry(str(self.request_id), kind, self.wake_at)
 
 
 def identity(request: AccessRequest) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from lockbox.errors import LockboxError, NoOpenWindow
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller
 from lockbox.requests import queries, submit
-from lockbox.requests.lifecycle import CLOCK_ACTIONS, State
+from lockbox.requests.lifecycle import State, clock_task
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.queries import AccessCheck
 from lockbox.schedule import CLOCK, NOTIFICATIONS
@@ -127,8 +127,9 @@ def milliseconds(moment: datetime) -> float:
 
 def promised_clocks(house: Database) -> dict[str, float]:
     """Return what the clock's index has to hold, by the rows."""
-    rows = read(house, "SELECT id, state, wake_at FROM requests WHERE wake_at IS NOT NULL")
-    return {f"{CLOCK_ACTIONS[State(row.state)]}:{row.id}": milliseconds(row.wake_at) for row in rows}
+    rows = read(house, "SELECT id, state, wake_at, deadline_at FROM requests WHERE wake_at IS NOT NULL")
+    kinds = {row.id: clock_task(State(row.state), row.wake_at, row.deadline_at) for row in rows}
+    return {f"{kinds[row.id]}:{row.id}": milliseconds(row.wake_at) for row in rows}
 
 
 def promised_notifications(house: Database) -> dict[str, float]:

@@ -18,7 +18,7 @@ def unarmed(world: World, worker: Database) -> str:
     request = world.submit()
     assert all(worker.schedule.is_whole(index) for index in INDEXES)
     worker.schedule.arm(CLOCK, [IndexEntry(str(request.id), "time_out", None)])
-    return f"time_out:{request.id}"
+    return f"remind:{request.id}"
 
 
 def test_what_was_never_armed_is_armed_in_its_last_minute_and_not_before(

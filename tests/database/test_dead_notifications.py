@@ -242,7 +242,7 @@ def test_the_next_tier_is_asked_at_once_where_nobody_of_the_first_could_be_told(
     ran = scene.run(request)
 
     assert woken.wake_at < woken.asked_at + timedelta(minutes=1)
-    assert held == {f"time_out:{request.id}": pytest.approx(woken.wake_at.timestamp() * 1000, abs=1)}
+    assert held == {f"remind:{request.id}": pytest.approx(woken.wake_at.timestamp() * 1000, abs=1)}
     assert ran == 1
     assert scene.told(request) == ["Abe", "Ann"]
     (widened,) = [facts for action, facts in scene.beside(request) if action == "widen"]

@@ -108,7 +108,7 @@ def test_a_hint_of_the_answer_that_comes_after_it_leaves_the_window_its_own_end(
 
     assert moved == 0
     assert state_of(worker, request.id) == "active"
-    assert worker.schedule.members(CLOCK).keys() == {f"expire:{opened.id}"}
+    assert worker.schedule.members(CLOCK).keys() == {f"remind:{opened.id}"}
     _assert_clocks_are_held(worker)
 
 
@@ -120,6 +120,48 @@ def test_hints_in_any_order_end_a_window_once(world: World, late: Database) -> N
 
     assert moved == [1, 0, 0]
     assert [move for _, move, _ in trail(late, request.id)] == ["submit", "approve", "expire"]
+
+
+def test_a_request_is_armed_as_a_reminder_until_its_deadline_is_next(
+    world: World, worker: Database, later: ShiftedClock
+) -> None:
+    request = world.submit()
+    armed = [worker.schedule.members(CLOCK).keys()]
+    worker.clock = later
+
+    while read(worker, "SELECT wake_at < deadline_at AS waits FROM requests")[0].waits:
+        wake_at = read(worker, "SELECT wake_at FROM requests")[0].wake_at
+        later.shift = wake_at - request.created_at + timedelta(seconds=1)
+        timers.run(worker, [request.id])
+        armed.append(worker.schedule.members(CLOCK).keys())
+
+    assert len(armed) > 1
+    assert armed == [{f"remind:{request.id}"}] * (len(armed) - 1) + [{f"time_out:{request.id}"}]
+
+
+def test_a_reminder_that_comes_after_the_deadline_times_the_request_out(world: World, late: Database) -> None:
+    request = world.submit()
+    _lease(late, [request.id], "remind")
+
+    timers.run(late, [request.id])
+
+    assert trail(late, request.id) == TIMED_OUT
+    assert late.schedule.members(CLOCK) == {}
+
+
+def test_a_time_out_that_comes_before_the_deadline_reminds(
+    world: World, worker: Database, later: ShiftedClock
+) -> None:
+    request = world.submit()
+    _lease(worker, [request.id], "time_out")
+    worker.clock = later
+    later.shift = read(worker, "SELECT wake_at FROM requests")[0].wake_at - request.created_at + timedelta(seconds=1)
+
+    timers.run(worker, [request.id])
+
+    assert state_of(worker, request.id) == "pending"
+    assert read(worker, "SELECT reminders FROM requests")[0].reminders == 1
+    _assert_clocks_are_held(worker)
 
 
 def test_ids_of_nobody_are_dropped_from_the_index(world: World, late: Database) -> None:
@@ -188,13 +230,13 @@ def test_a_row_that_somebody_holds_is_skipped_and_soon_offered_again(
         holder.rollback()
 
     assert moved == 2
-    assert late.schedule.members(CLOCK).keys() == {f"time_out:{held}"}
+    assert late.schedule.members(CLOCK).keys() == {f"remind:{held}"}
     assert at_first == {}
-    assert _claimed_within(late, 2) == {"time_out": [str(held)]}
+    assert _claimed_within(late, 2) == {"remind": [str(held)]}
     assert timers.run(late, [held]) == 1
 
 
-def test_a_window_that_somebody_holds_is_offered_again_as_what_it_is(
+def test_a_window_that_somebody_holds_is_offered_again_as_what_it_wakes_for(
     world: World, late: Database, superuser: Engine
 ) -> None:
     request = world.submit()
@@ -205,7 +247,7 @@ def test_a_window_that_somebody_holds_is_offered_again_as_what_it_is(
         timers.run(late, [request.id])
         holder.rollback()
 
-    assert _claimed_within(late, 2) == {"expire": [str(request.id)]}
+    assert _claimed_within(late, 2) == {"remind": [str(request.id)]}
 
 
 @pytest.mark.usefixtures("alone")

@@ -47,7 +47,7 @@ def test_a_clock_that_never_heard_of_its_own_commit_runs_again_without_harm(
 
     worker.engine.dispose()
     assert worker_relay.lost == 1
-    assert held.keys() == {f"time_out:{request.id}"}
+    assert held.keys() == {f"remind:{request.id}"}
     assert moved == 0
     assert trail(world.house, request.id) == [(1, "submit", "pending"), (2, "time_out", "timed_out")]
     assert read(world.house, "SELECT count(*) AS n FROM notifications WHERE template = 'timed_out'")[0].n == 4

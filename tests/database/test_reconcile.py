@@ -161,7 +161,7 @@ def test_a_single_lost_member_that_is_due_within_a_minute_is_armed_again(
     write(superuser, SET_BACK_NOTIFICATIONS, seconds=-30)
     redis.flushall()
     list(reconcile(worker, None))
-    assert redis.zrem(CLOCK.keys[0], f"time_out:{waiting}") == 1
+    assert redis.zrem(CLOCK.keys[0], f"remind:{waiting}") == 1
     assert redis.zremrangebyrank(NOTIFICATIONS.keys[0], 0, 0) == 1
 
     list(reconcile(worker, None))

@@ -64,7 +64,7 @@ def test_after_a_restart_one_round_makes_both_indexes_true(
 
     assert trusted == [False, False]
     assert_indexes_are_true(worker)
-    assert f"time_out:{request.id}" in worker.schedule.members(CLOCK)
+    assert f"remind:{request.id}" in worker.schedule.members(CLOCK)
     assert [worker.schedule.is_whole(index) for index in INDEXES] == [True, True]
 
 

@@ -42,7 +42,7 @@ def _cut_off(house: Database, url: str) -> None:
 def test_what_was_promised_is_in_the_indexes_once_the_commit_stands(world: World) -> None:
     request = world.submit()
 
-    assert world.house.schedule.members(CLOCK).keys() == {f"time_out:{request.id}"}
+    assert world.house.schedule.members(CLOCK).keys() == {f"remind:{request.id}"}
     assert_indexes_are_true(world.house)
 
 
@@ -53,7 +53,7 @@ def test_a_move_changes_the_one_member_of_its_request(world: World) -> None:
     opened = world.house.schedule.members(CLOCK)
     world.act("erin", Action.COMPLETE, request.id)
 
-    assert opened.keys() == {f"expire:{request.id}"}
+    assert opened.keys() == {f"remind:{request.id}"}
     assert world.house.schedule.members(CLOCK) == {}
 
 

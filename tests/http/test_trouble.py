@@ -117,7 +117,7 @@ def test_with_redis_away_requests_are_taken_and_decided_and_nobody_waits(without
 def test_what_was_promised_is_armed_after_the_commit(own_door: Door) -> None:
     request_id = own_door.file().json()["id"]
 
-    assert f"time_out:{request_id}" in own_door.house.schedule.members(CLOCK)
+    assert f"remind:{request_id}" in own_door.house.schedule.members(CLOCK)
     assert own_door.house.schedule.members(NOTIFICATIONS)
 
 

@@ -1,6 +1,7 @@
 """The table of moves: every state, action and party, against a table written out once more by hand."""
 
 import itertools
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,11 +12,14 @@ from lockbox.requests.lifecycle import (
     FINAL_STATES,
     OPEN_STATES,
     PEOPLES_ACTIONS,
+    REMIND,
     Action,
     Party,
     State,
+    clock_task,
     move,
 )
+from lockbox.schedule import CLOCK
 from tests.each import each
 
 # from, action, by -> to, or what follows where the policy says otherwise
@@ -171,3 +175,16 @@ def test_a_refusal_says_who_may_and_from_which_state_nothing_leads(
         move(state, action, parties)
 
     assert refused.value.detail == said
+
+
+@each("state", sorted(OPEN_STATES))
+def test_the_clock_reminds_before_the_deadline_and_ends_the_request_at_it(state: State) -> None:
+    deadline_at = datetime(2026, 3, 1, tzinfo=UTC)
+    moment = timedelta(microseconds=1)
+
+    assert clock_task(state, deadline_at - moment, deadline_at) == "remind"
+    assert clock_task(state, deadline_at, deadline_at) == CLOCK_ACTIONS[state]
+
+
+def test_the_schedule_knows_all_that_the_clock_does() -> None:
+    assert set(CLOCK.kinds) == {*CLOCK_ACTIONS.values(), REMIND}

@@ -13,7 +13,7 @@ from lockbox.sql import new_id
 from tests.whole.conftest import RunningStack, mails, wait_until
 
 PERSONAL = re.compile(r"@|mailbox|erin|contoso|does not open", re.IGNORECASE)
-TASKS = ("lockbox.time_out", "lockbox.expire", "lockbox.notify")
+TASKS = ("lockbox.time_out", "lockbox.expire", "lockbox.remind", "lockbox.notify")
 CONTROL_CALLS = (
     "/api/task/async-apply/lockbox.expire",
     "/api/task/apply/lockbox.expire",
@@ -35,7 +35,7 @@ WITHOUT_POSTGRES = """
 import os
 os.environ["LOCKBOX_WORKER_DATABASE_URL"] = "postgresql://nobody:x@127.0.0.1:1/none"
 from worker import tasks
-for name in ("time_out", "expire", "notify", "reconcile", "seal"):
+for name in ("time_out", "expire", "remind", "notify", "reconcile", "seal"):
     getattr(tasks, name)(*([] if name in ("reconcile", "seal") else [["00000000-0000-7000-8000-000000000001"]]))
 """
 
@@ -163,11 +163,11 @@ def test_a_hint_that_finds_postgres_away_is_no_failure(stage: RunningStack) -> N
     ended = stage.python(WITHOUT_POSTGRES)
 
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("task.waiting") == 5
+    assert ended.stdout.count("task.waiting") == 6
 
 
 def test_no_task_has_a_soft_time_limit(stage: RunningStack) -> None:
     """A parent that waits for the broker sends it late, to a child that has long done its task and dies of it."""
     ended = stage.python(SOFT_LIMITS)
 
-    assert ended.stdout.split() == ["None"] * 6, ended.stderr
+    assert ended.stdout.split() == ["None"] * 7, ended.stderr
