@@ -16,11 +16,10 @@ from lockbox.audit.log.checkpoint import Checkpoint
 from lockbox.audit.log.merkle import EMPTY_ROOT
 from lockbox.audit.log.witness import WitnessCheck
 from lockbox.database import now
-from lockbox.identity.roles import Mode
 from lockbox.notifications import announcements, recipients
 from lockbox.requests import transition
 from lockbox.requests.lifecycle import Action, Party, State, move
-from lockbox.requests.transition import RequestMove
+from lockbox.requests.transition import Move
 
 RESTORED = "restored"
 AT_ONCE = 500
@@ -152,26 +151,20 @@ def _end(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
     transition.end(session, [_change(row, at) for row in rows], known)
 
 
-def _change(row: Row[Any], at: datetime) -> RequestMove:
+def _change(row: Row[Any], at: datetime) -> Move:
     state = State(row.state)
     action = ENDS[state]
     taken, _ = move(state, action, {Party.OWNER})
     facts: Mapping[str, Value] = {"restored": True}
-    return RequestMove(
-        request_id=row.id,
-        tenant_id=row.tenant_id,
-        requester_id=row.requester_id,
-        mode=Mode(row.mode),
-        service=row.service,
+    return Move.of(
+        row,
         action=action,
         actor=THE_OWNER,
         from_state=state,
         to_state=taken.to,
         version=row.version + 1,
         at=at,
-        deadline_at=row.deadline_at,
         wake_at=None,
-        asked_at=row.asked_at,
         facts=facts,
         personal={"comment": WHY},
     )

@@ -1,7 +1,7 @@
 """The outbox: who is notified of a move and where, and the SQL that writes many notifications at once."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlmodel import Session
 
 from lockbox import database
+from lockbox.audit.events import Actor
 from lockbox.identity.roles import Mode
 from lockbox.notifications import recipients
 from lockbox.notifications.audience import (
@@ -30,7 +31,7 @@ from lockbox.notifications.audience import (
 )
 from lockbox.notifications.recipients import NOBODY, EndpointRecipient, RecipientDirectory
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
-from lockbox.sql import array, listed, new_id_text
+from lockbox.sql import array, listed, new_id, new_id_text
 
 KIND = NOTIFICATIONS.kinds[0]
 
@@ -72,41 +73,46 @@ class NotificationRecipient:
     endpoint_id: UUID | None = None
 
 
-@dataclass(frozen=True)
-class MoveNotification:
-    """A move as the notifications wing sees it; `asked` are those whom it asks.
+@dataclass(frozen=True, kw_only=True)
+class NotifiedMove:
+    """What notifications need to know of a move; `requests.transition.Move` is one.
 
-    They are managers during a review, and the customer's people after it. With a `nudge` it is no move: the request
+    `asked` are the people whom it asks: managers for a review, approvers after it. `asked_at` is when the customer
+    was first asked or told of the request, None while only the vendor knows of it. With a `reminder` the request
     stays as it is.
     """
 
-    event_id: UUID
     request_id: UUID
     tenant_id: UUID
     requester_id: UUID
-    actor_id: UUID | None
-    actor_role: str
-    action: str
     mode: Mode
     service: str
+    action: str
+    actor: Actor
     from_state: str | None
     to_state: str
-    customer_knows: bool
     at: datetime
     deadline_at: datetime
+    asked_at: datetime | None
     asked: frozenset[UUID] = frozenset()
-    nudge: Reminder | None = None
+    reminder: Reminder | None = None
+    event_id: UUID = field(default_factory=new_id)
+
+    @property
+    def customer_knows(self) -> bool:
+        """Whether the customer has been asked, or is being told by this very move."""
+        return self.asked_at is not None
 
     @property
     def template(self) -> str:
-        """Which text tells of it."""
-        return REMINDER_TEMPLATES[self.nudge, self.to_state] if self.nudge else str(self.to_state)
+        """The template of its notifications."""
+        return REMINDER_TEMPLATES[self.reminder, self.to_state] if self.reminder else str(self.to_state)
 
     @property
     def hearers(self) -> frozenset[AudienceGroup]:
-        """Which people hear of it."""
-        if self.nudge:
-            return people_to_remind(self.nudge, self.to_state, self.mode)
+        """Which groups of people are notified."""
+        if self.reminder:
+            return people_to_remind(self.reminder, self.to_state, self.mode)
         return people_to_notify(self.from_state, self.to_state, self.mode, customer_knows=self.customer_knows)
 
 
@@ -135,9 +141,7 @@ class NotificationCause(Protocol):
         """The request that it is about."""
 
 
-def queue_notifications(
-    session: Session, known: RecipientDirectory, news: Iterable[MoveNotification]
-) -> dict[str, Any]:
+def queue_notifications(session: Session, known: RecipientDirectory, news: Iterable[NotifiedMove]) -> dict[str, Any]:
     """Return the parameters of PROMISE, and note on the session what to arm after the commit."""
     moves = tuple(news)
     found = recipients.prompted(session, [move.request_id for move in moves if AudienceGroup.HEARD in move.hearers])
@@ -196,7 +200,7 @@ class AudienceCache:
         self._known = known
         self._found: dict[object, range] = {}
 
-    def of(self, move: MoveNotification, found: frozenset[UUID]) -> range:
+    def of(self, move: NotifiedMove, found: frozenset[UUID]) -> range:
         """Return the numbers of those who are told of a move."""
         alike = (_likeness(move), found)
         numbers = self._found.get(alike)
@@ -210,20 +214,20 @@ class AudienceCache:
         return numbers
 
 
-def _likeness(move: MoveNotification) -> tuple[object, ...]:
+def _likeness(move: NotifiedMove) -> tuple[object, ...]:
     """Return all of a move that its audience and the times of its notifications depend on."""
-    who = move.tenant_id, move.requester_id, move.actor_id, move.actor_role, move.asked, move.customer_knows
-    what = move.action, move.mode, move.service, move.from_state, move.to_state, move.nudge, move.at
-    return (*who, *what, move.deadline_at if move.nudge or move.to_state in PROMPTS else None)
+    who = move.tenant_id, move.requester_id, move.actor.person_id, move.actor.role, move.asked, move.customer_knows
+    what = move.action, move.mode, move.service, move.from_state, move.to_state, move.reminder, move.at
+    return (*who, *what, move.deadline_at if move.reminder or move.to_state in PROMPTS else None)
 
 
-def preview_recipients(known: RecipientDirectory, item: MoveNotification) -> list[NotificationRecipient]:
+def preview_recipients(known: RecipientDirectory, item: NotifiedMove) -> list[NotificationRecipient]:
     """Return who would be told of a move that nobody has made, and where."""
     return list(_recipients(known, item, NOBODY))
 
 
 def _recipients(
-    known: RecipientDirectory, item: MoveNotification, found: frozenset[UUID]
+    known: RecipientDirectory, item: NotifiedMove, found: frozenset[UUID]
 ) -> Iterator[NotificationRecipient]:
     """Yield everybody who is told of a move, once at each address: a receipt says all that the outcome would."""
     receipts = _receipted(known, item)
@@ -248,15 +252,15 @@ def at_each_address(known: RecipientDirectory, person: UUID, template: str) -> I
             yield NotificationRecipient(template, person, box.id)
 
 
-def _receipted(known: RecipientDirectory, item: MoveNotification) -> set[UUID]:
-    told = receipt_groups(item.action, item.actor_role, customer_knows=item.customer_knows)
+def _receipted(known: RecipientDirectory, item: NotifiedMove) -> set[UUID]:
+    told = receipt_groups(item.action, item.actor.role, customer_knows=item.customer_knows)
     people = set(known.admins[item.tenant_id]) if AudienceGroup.ADMINS in told else set[UUID]()
-    if AudienceGroup.DECIDER in told and item.actor_id:
-        people.add(item.actor_id)
+    if AudienceGroup.DECIDER in told and item.actor.person_id:
+        people.add(item.actor.person_id)
     return people
 
 
-def _people(known: RecipientDirectory, item: MoveNotification, found: frozenset[UUID]) -> set[UUID]:
+def _people(known: RecipientDirectory, item: NotifiedMove, found: frozenset[UUID]) -> set[UUID]:
     told = item.hearers
     people: set[UUID] = set()
     if AudienceGroup.MANAGERS in told:
@@ -269,13 +273,13 @@ def _people(known: RecipientDirectory, item: MoveNotification, found: frozenset[
         people |= known.able(item.tenant_id) - known.quiet
     if AudienceGroup.ADMINS in told:
         people |= known.admins[item.tenant_id]
-    people -= {item.actor_id, item.requester_id}
+    people -= {item.actor.person_id, item.requester_id}
     if AudienceGroup.REQUESTER in told:
         people.add(item.requester_id)
     return people
 
 
-def _receivers(known: RecipientDirectory, item: MoveNotification) -> list[EndpointRecipient]:
+def _receivers(known: RecipientDirectory, item: NotifiedMove) -> list[EndpointRecipient]:
     receivers = list(known.receivers[None])
     if AudienceGroup.TENANT_ENDPOINTS in endpoints_to_notify(customer_knows=item.customer_knows):
         receivers += known.receivers[item.tenant_id]

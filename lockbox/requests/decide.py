@@ -33,7 +33,7 @@ from lockbox.requests.queries import RequestEntry, find, visible
 from lockbox.requests.quorum import Vote, granted_window, quorum_met
 from lockbox.requests.submit import SubmissionFacts
 from lockbox.requests.tiers import PromptedApprovers
-from lockbox.requests.transition import Origin, RequestMove, actor_for, identity
+from lockbox.requests.transition import Move, Origin, actor_for
 
 UNSAID = SubmissionFacts({}, {}, {})
 
@@ -119,10 +119,10 @@ def act_on(
     """
     failpoint("decide.after_lock")
     scene, taken = _evaluated(session, caller, origin, request, verdict, as_party=as_party)
-    change, decision = _moved(session, scene, request, verdict, taken)
+    moved, decision = _moved(session, scene, request, verdict, taken)
     failpoint("decide.after_judging")
     listed = signing_keys.of(session).public.text if decision else None
-    transition.update(session, request, change, scene.known, decision, listed)
+    transition.update(session, request, moved, scene.known, decision, listed)
     failpoint("decide.after_update")
     return request
 
@@ -190,7 +190,7 @@ def _moved(
     request: AccessRequest,
     verdict: DecisionInput,
     taken: tuple[MoveRule, Party],
-) -> tuple[RequestMove, Decision | None]:
+) -> tuple[Move, Decision | None]:
     """Turn the row into what it is after the move; return the move and the decision, if it is one."""
     row, party = taken
     action, before, mode = verdict.action, request.state, request.mode
@@ -215,8 +215,8 @@ def _moved(
     _advance(request, to, votes, scene)
     opens = action in OPENING and request.state is State.ACTIVE
     signed = approvals.sign(session, request, _who_opened(votes, action)) if opens else {}
-    change = RequestMove(
-        **identity(request),
+    moved = Move.of(
+        request,
         action=action,
         actor=_actor(scene, party, stands_for),
         from_state=before,
@@ -240,7 +240,7 @@ def _moved(
         },
         salts=submitted.salts,
     )
-    return change, decision
+    return moved, decision
 
 
 def _who_opened(votes: Sequence[Vote], action: Action) -> set[UUID]:

@@ -8,11 +8,12 @@ from uuid import UUID
 from sqlmodel import Session, col, select
 
 from config.catalogue import Service
+from lockbox.audit.events import Actor
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications import outbox
 from lockbox.notifications.mail_text import duration
-from lockbox.notifications.outbox import MoveNotification
+from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import decisions, policy_store, timers
 from lockbox.requests.evaluate import NOBODY, Evaluation, RequestInput, evaluate_request, lacking, lacking_today
@@ -230,19 +231,17 @@ def preview(session: Session, caller: Caller, filing: RequestInput, services: Ma
 def first_recipients(judged: Evaluation) -> PreviewRecipients:
     """Return whom of the customer it would reach first: by asking, or by saying that the vendor opened it alone."""
     asks = customer_decides(judged.mode)
-    move = MoveNotification(
-        event_id=NOBODY,
+    move = NotifiedMove(
         request_id=NOBODY,
         tenant_id=judged.tenant.id,
         requester_id=judged.requester_id,
-        actor_id=None,
-        actor_role=Party.ENGINEER if asks else Party.MANAGER,
+        actor=Actor(None, Party.ENGINEER if asks else Party.MANAGER),
         action=Action.SUBMIT if asks else Action.ENDORSE,
         mode=judged.mode,
         service=judged.service,
         from_state=None if asks else State.REVIEWING,
         to_state=State.PENDING if asks else State.ACTIVE,
-        customer_knows=True,
+        asked_at=judged.at,
         at=judged.at,
         deadline_at=judged.at,
         asked=judged.prompted,

@@ -13,7 +13,6 @@ from sqlmodel import Session
 
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, AuditEvent
-from lockbox.identity.roles import Mode
 from lockbox.notifications import announcements, delivery_status, recipients
 from lockbox.notifications.account_mail import NOBODY_NOTIFIED, REVIEW_UNREACHED
 from lockbox.notifications.audience import ASKING, Reminder
@@ -25,7 +24,7 @@ from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.tiers import PromptedApprovers
-from lockbox.requests.transition import RequestReminder
+from lockbox.requests.transition import Move, ReminderUpdate
 
 MOST_LINES = 50
 KNOWN = text("""
@@ -139,11 +138,15 @@ def remind(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
     for vote in session.connection().execute(VOTED, {"ids": [row.id for row in rows]}):
         voted[vote.request_id].add(vote.person_id)
     silent = undelivered_requests(session, rows)
-    nudged = [
+    updates = [
         _reminded(row, rulings[row.id], known, at, voted=voted[row.id], silence=silent.get(row.id)) for row in rows
     ]
-    transition.remind(session, nudged, known)
-    unreviewed = [row for row, one in zip(rows, nudged, strict=True) if Reminder.UNREACHED in one.told]
+    transition.remind(session, updates, known)
+    unreviewed = [
+        row
+        for row, one in zip(rows, updates, strict=True)
+        if any(move.reminder is Reminder.UNREACHED for move in one.moves)
+    ]
     notify_unreached_reviews(session, unreviewed, silent, at)
 
 
@@ -155,7 +158,7 @@ def _reminded(
     *,
     voted: AbstractSet[UUID],
     silence: UndeliveredRequest | None,
-) -> RequestReminder:
+) -> ReminderUpdate:
     stretch = phase_of(row, known)
     due = due_reminders(stretch, ruling.terms, row.wake_at, at)
     if silence and stretch.tiers_asked:
@@ -164,23 +167,44 @@ def _reminded(
     if silence and Reminder.WIDEN not in told:
         told |= last_resort(row, silence, known, voted)
     after = replace(stretch, tiers_asked=tiers_asked, warned=row.warned or due.warn)
-    return RequestReminder(
+    reminded = row.reminders + (Reminder.REMIND in told)
+    facts = _facts(reminded, tiers_asked, silence)
+    moves = [
+        Move.of(
+            row,
+            action=reminder,
+            actor=THE_CLOCK,
+            from_state=stretch.state,
+            at=at,
+            asked=asked,
+            reminder=reminder,
+            policy_version=ruling.version,
+            facts=facts.get(reminder, {}),
+        )
+        for reminder, asked in told.items()
+    ]
+    return ReminderUpdate(
         request_id=row.id,
-        tenant_id=row.tenant_id,
-        requester_id=row.requester_id,
-        mode=Mode(row.mode),
-        service=row.service,
         state=stretch.state,
-        at=at,
         deadline_at=row.deadline_at,
         wake_at=wake_at(after, ruling.terms, at) or row.deadline_at,
-        reminders=row.reminders + (Reminder.REMIND in told),
+        reminders=reminded,
         tiers_asked=tiers_asked,
         warned=after.warned,
-        told=told,
-        policy_version=ruling.version,
-        unreached=len(silence.asked) if silence else None,
+        moves=moves,
     )
+
+
+def _facts(
+    reminders: int, tiers_asked: int, silence: UndeliveredRequest | None
+) -> dict[Reminder, Mapping[str, Value]]:
+    """Return the facts of each kind of reminder; that nobody could be reached is a reason for two of them."""
+    unreached: dict[str, Value] = {"unreached": len(silence.asked)} if silence else {}
+    return {
+        Reminder.REMIND: {"reminders": reminders},
+        Reminder.WIDEN: {"tiers_asked": tiers_asked, **unreached},
+        Reminder.UNREACHED: unreached,
+    }
 
 
 def _recipients(

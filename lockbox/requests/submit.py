@@ -36,7 +36,7 @@ from lockbox.requests.evaluate import Evaluation, RequestInput, evaluate_request
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.tiers import PromptedApprovers
-from lockbox.requests.transition import Origin, RequestMove, actor_for, identity
+from lockbox.requests.transition import Move, Origin, actor_for
 from lockbox.sql import new_id
 
 # The vendor's log holds them; by their hashes both sides can compare later. Mails about them are left out.
@@ -282,9 +282,9 @@ def _token(caller: Caller) -> UUID | None:
     return caller.key_id if caller.means is AuthMethod.TOKEN or is_sample or caller.by_terminal else None
 
 
-def _submitted(request: AccessRequest, actor: Actor, asked: frozenset[UUID]) -> RequestMove:
-    return RequestMove(
-        **identity(request),
+def _submitted(request: AccessRequest, actor: Actor, asked: frozenset[UUID]) -> Move:
+    return Move.of(
+        request,
         action=Action.SUBMIT,
         actor=actor,
         from_state=None,

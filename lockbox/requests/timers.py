@@ -19,13 +19,12 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK
 from lockbox.database import Database, now
 from lockbox.failpoints import failpoint
-from lockbox.identity.roles import Mode
 from lockbox.notifications import recipients
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.requests import reminders, transition
 from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, MoveRule, Party, State, clock_task, move
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.transition import RequestMove
+from lockbox.requests.transition import Move
 from lockbox.schedule import CLOCK, IndexEntry
 
 log = structlog.get_logger(__name__)
@@ -51,8 +50,8 @@ FROM requests WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
 
 
 LOCK_TO_REMIND = text("""
-SELECT id, tenant_id, requester_id, mode, service, state, deadline_at, wake_at, created_at, asked_at, opened_at,
-    reminders, tiers_asked, warned
+SELECT id, tenant_id, requester_id, mode, service, state, version, deadline_at, wake_at, created_at, asked_at,
+    opened_at, reminders, tiers_asked, warned
 FROM requests WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
 """)
 
@@ -217,28 +216,22 @@ def _remind(session: Session, ids: Sequence[UUID]) -> int:
     return len(ready)
 
 
-def _change(row: Row[Any], told: DeliveryReach | None, at: datetime) -> RequestMove:
+def _change(row: Row[Any], told: DeliveryReach | None, at: datetime) -> Move:
     """Return the move; a time-out records how many people had been asked, and how many of them were reached."""
     state = State(row.state)
     facts: dict[str, Value] = {"asked": told.asked, "reached": told.reached} if told else {}
     if told and not told.reached:
         facts["nobody_told"] = True
     action, taken = _by_the_clock(state)
-    return RequestMove(
-        request_id=row.id,
-        tenant_id=row.tenant_id,
-        requester_id=row.requester_id,
-        mode=Mode(row.mode),
-        service=row.service,
+    return Move.of(
+        row,
         action=action,
         actor=THE_CLOCK,
         from_state=state,
         to_state=taken.to,
         version=row.version + 1,
         at=at,
-        deadline_at=row.deadline_at,
         wake_at=None,
-        asked_at=row.asked_at,
         facts=facts,
     )
 

@@ -1,26 +1,26 @@
-"""Writing moves: request rows, events and promised notifications, any number of them in one statement."""
+"""The one writer of moves: request rows, decisions, events and notifications, many moves in one statement."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from operator import attrgetter
+from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import Row, TextClause, text
 from sqlmodel import Session
 
 from lockbox import database, sql
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
-from lockbox.audit.events import THE_CLOCK, Actor, AuditEvent
+from lockbox.audit.events import Actor, AuditEvent
 from lockbox.audit.log.signing_keys import LIST_KEY
 from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications import outbox
-from lockbox.notifications.audience import Reminder
-from lockbox.notifications.outbox import MoveNotification
+from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests.lifecycle import Action, Party, State, clock_task
+from lockbox.requests.lifecycle import Party, State, clock_task
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.schedule import CLOCK, IndexEntry
 from lockbox.sql import array
@@ -67,7 +67,7 @@ ended AS (
 )"""
 
 REMINDED = """
-nudged AS (
+reminded AS (
     UPDATE requests r SET wake_at = n.wake_at, reminders = n.reminders, tiers_asked = n.tiers_asked,
         warned = n.warned
     FROM unnest(CAST(:id AS uuid[]), CAST(:wake_at AS timestamptz[]), CAST(:reminders AS integer[]),
@@ -75,10 +75,6 @@ nudged AS (
         AS n (id, wake_at, reminders, tiers_asked, warned)
     WHERE r.id = n.id
 )"""
-
-
-REASONED = frozenset({Reminder.WIDEN, Reminder.UNREACHED})
-"""The nudges for which there is a reason beside the time: that nobody could be told."""
 
 
 def _statement(*parts: str) -> TextClause:
@@ -101,75 +97,60 @@ class Origin:
     user_agent: str | None = None
 
 
-@dataclass(frozen=True)
-class RequestMove:
-    """One move that was judged legal: the request as it is after it, and how it came about.
+FROM_ROW: Mapping[str, Callable[[Any], Any]] = {
+    "request_id": lambda row: row.id,
+    "mode": lambda row: Mode(row.mode),
+    "to_state": lambda row: State(row.state),
+    **{name: attrgetter(name) for name in ("tenant_id", "requester_id", "service", "version")},
+    **{name: attrgetter(name) for name in ("deadline_at", "wake_at", "asked_at")},
+}
+"""The fields of a move that a request's row holds, and how to read them."""
 
-    `asked` are those whom it asks: managers for a review, else people of the customer. `policy_version` is that of
-    the tenant's policy by which it was judged; the clock judges by none.
+
+@dataclass(frozen=True, kw_only=True)
+class Move(NotifiedMove):
+    """One legal move of a request, or one reminder: its event, notifications and schedule are made from this record.
+
+    `version` is that of the request after the move, `policy_version` that of the tenant's policy by which it was
+    judged, None for the clock. `personal` values enter the event as commitments with these `salts`, else new ones.
     """
 
-    request_id: UUID
-    tenant_id: UUID
-    requester_id: UUID
-    mode: Mode
-    service: str
-    action: Action
-    actor: Actor
-    from_state: State | None
     to_state: State
     version: int
-    at: datetime
-    deadline_at: datetime
     wake_at: datetime | None
-    asked_at: datetime | None
     policy_version: int | None = None
-    asked: frozenset[UUID] = frozenset()
     facts: Mapping[str, Value] = field(default_factory=dict)
     personal: Mapping[str, str | None] = field(default_factory=dict)
     salts: Mapping[str, bytes] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, row: AccessRequest | Row[Any], **changes: Any) -> Self:  # noqa: ANN401 - fields of a move
+        """Return a move of the request in this row; `changes` are all that the row does not say, or not yet."""
+        known = {name: read(row) for name, read in FROM_ROW.items() if name not in changes}
+        return cls(**(known | changes))
 
     @property
     def starts_a_clock(self) -> bool:
         """Whether this move set the deadline that the request now has."""
         return self.wake_at is not None and self.to_state is not self.from_state
 
-    def happening(self) -> AuditEvent:
-        """Return the event that this move leaves."""
+    def event(self) -> AuditEvent:
+        """Return the event of this move; that of a reminder has no seq, for the request stays as it is."""
         return AuditEvent(
+            id=self.event_id,
             at=self.at,
             action=self.action,
             actor=self.actor,
             tenant_id=self.tenant_id,
             request_id=self.request_id,
-            seq=self.version,
+            seq=None if self.reminder else self.version,
             from_state=self.from_state,
             to_state=self.to_state,
-            deadline_at=self.deadline_at if self.starts_a_clock else None,
+            deadline_at=self.deadline_at if self.reminder or self.starts_a_clock else None,
             policy_version=self.policy_version,
             facts=self.facts,
             personal=self.personal,
             salts=self.salts,
-        )
-
-    def news(self, event_id: UUID) -> MoveNotification:
-        """Return this move as those who are told of it see it."""
-        return MoveNotification(
-            event_id=event_id,
-            request_id=self.request_id,
-            tenant_id=self.tenant_id,
-            requester_id=self.requester_id,
-            actor_id=self.actor.person_id,
-            actor_role=self.actor.role,
-            action=self.action,
-            mode=self.mode,
-            service=self.service,
-            from_state=self.from_state,
-            to_state=self.to_state,
-            customer_knows=self.asked_at is not None,
-            at=self.at,
-            deadline_at=self.deadline_at,
-            asked=self.asked,
         )
 
     def promise(self) -> IndexEntry:
@@ -179,92 +160,22 @@ class RequestMove:
 
 
 @dataclass(frozen=True)
-class RequestReminder:
-    """One request that the clock nudges and that stays as it is: its clock and counters after it, and who hears.
-
-    `told` is, for each nudge, who is asked by it; others may hear of it too. `unreached` is how many were asked where
-    none of them could be told, None where somebody was or may still be.
-    """
+class ReminderUpdate:
+    """What the clock writes of a request that stays as it is: its counters and next wake-up, and its reminders."""
 
     request_id: UUID
-    tenant_id: UUID
-    requester_id: UUID
-    mode: Mode
-    service: str
     state: State
-    at: datetime
     deadline_at: datetime
     wake_at: datetime
     reminders: int
     tiers_asked: int
     warned: bool
-    told: Mapping[Reminder, frozenset[UUID]]
-    policy_version: int
-    unreached: int | None = None
-
-    def happening(self, nudge: Reminder) -> AuditEvent:
-        """Return the event that a nudge leaves; it has no seq, for it is no move."""
-        facts: dict[Reminder, dict[str, Value]] = {
-            Reminder.REMIND: {"reminders": self.reminders},
-            Reminder.WIDEN: {"tiers_asked": self.tiers_asked},
-        }
-        in_vain: dict[str, Value] = {"unreached": self.unreached} if self.unreached is not None else {}
-        if nudge in REASONED:
-            facts[nudge] = facts.get(nudge, {}) | in_vain
-        return AuditEvent(
-            at=self.at,
-            action=nudge,
-            actor=THE_CLOCK,
-            tenant_id=self.tenant_id,
-            request_id=self.request_id,
-            from_state=self.state,
-            to_state=self.state,
-            deadline_at=self.deadline_at,
-            policy_version=self.policy_version,
-            facts=facts.get(nudge, {}),
-        )
-
-    def news(self, nudge: Reminder, event_id: UUID) -> MoveNotification:
-        """Return a nudge as those who are told of it see it."""
-        return MoveNotification(
-            event_id=event_id,
-            request_id=self.request_id,
-            tenant_id=self.tenant_id,
-            requester_id=self.requester_id,
-            actor_id=None,
-            actor_role=str(THE_CLOCK.role),
-            action=nudge,
-            mode=self.mode,
-            service=self.service,
-            from_state=self.state,
-            to_state=self.state,
-            customer_knows=self.state is not State.REVIEWING,
-            at=self.at,
-            deadline_at=self.deadline_at,
-            asked=self.told[nudge],
-            nudge=nudge,
-        )
+    moves: Sequence[Move]
 
     def promise(self) -> IndexEntry:
         """Return what the clock's index has to hold of the request from now on."""
         kind = clock_task(self.state, self.wake_at, self.deadline_at)
         return IndexEntry(str(self.request_id), kind, self.wake_at)
-
-
-def identity(request: AccessRequest) -> dict[str, Any]:
-    """Return the part of a Change that a request row, already moved, says of itself."""
-    return {
-        "request_id": request.id,
-        "tenant_id": request.tenant_id,
-        "requester_id": request.requester_id,
-        "mode": request.mode,
-        "service": request.service,
-        "to_state": State(request.state),
-        "version": request.version,
-        "deadline_at": request.deadline_at,
-        "wake_at": request.wake_at,
-        "asked_at": request.asked_at,
-    }
 
 
 def actor_for(caller: Caller, party: Party, origin: Origin, on_behalf_of: UUID | None = None) -> Actor:
@@ -280,15 +191,15 @@ def actor_for(caller: Caller, party: Party, origin: Origin, on_behalf_of: UUID |
     )
 
 
-def insert(session: Session, request: AccessRequest, change: RequestMove, known: RecipientDirectory) -> None:
+def insert(session: Session, request: AccessRequest, move: Move, known: RecipientDirectory) -> None:
     """Write a new request with its first event and the notifications it promises."""
-    _write(session, SUBMITTED, [change], known, request.model_dump())
+    _write(session, SUBMITTED, [move], known, request.model_dump())
 
 
 def update(  # noqa: PLR0917 - as many things are written
     session: Session,
     request: AccessRequest,
-    change: RequestMove,
+    move: Move,
     known: RecipientDirectory,
     decision: Decision | None = None,
     approval_key: str | None = None,
@@ -299,56 +210,52 @@ def update(  # noqa: PLR0917 - as many things are written
     """
     row = request.model_dump()
     if decision is None:
-        _write(session, MOVED_ALONE, [change], known, row)
+        _write(session, MOVED_ALONE, [move], known, row)
     else:
         prefixed = {f"d_{name}": value for name, value in decision.model_dump().items()}
-        _write(session, MOVED_BY_DECISION, [change], known, row | prefixed | {"approval_key": approval_key})
+        _write(session, MOVED_BY_DECISION, [move], known, row | prefixed | {"approval_key": approval_key})
 
 
-def end(session: Session, changes: Sequence[RequestMove], known: RecipientDirectory) -> None:
+def end(session: Session, moves: Sequence[Move], known: RecipientDirectory) -> None:
     """Write the clock's moves, all of which end their request."""
     rows = {
-        "id": array(change.request_id for change in changes),
-        "state": array(change.to_state.value for change in changes),
-        "version": array(change.version for change in changes),
-        "closed_at": array(change.at for change in changes),
-        **sql.lags((one.at - one.deadline_at).total_seconds() for one in changes if one.at >= one.deadline_at),
+        "id": array(move.request_id for move in moves),
+        "state": array(move.to_state.value for move in moves),
+        "version": array(move.version for move in moves),
+        "closed_at": array(move.at for move in moves),
+        **sql.lags((one.at - one.deadline_at).total_seconds() for one in moves if one.at >= one.deadline_at),
     }
-    _write(session, ENDED_BY_CLOCK, changes, known, rows)
+    _write(session, ENDED_BY_CLOCK, moves, known, rows)
 
 
-def remind(session: Session, nudged: Sequence[RequestReminder], known: RecipientDirectory) -> None:
-    """Write what the clock does to requests that stay as they are: counters, clocks, events, notifications."""
+def remind(session: Session, updates: Sequence[ReminderUpdate], known: RecipientDirectory) -> None:
+    """Write what the clock does to requests that stay as they are: counters, wake-ups, events, notifications."""
     rows = {
-        "id": array(one.request_id for one in nudged),
-        "wake_at": array(one.wake_at for one in nudged),
-        "reminders": array(one.reminders for one in nudged),
-        "tiers_asked": array(one.tiers_asked for one in nudged),
-        "warned": array(str(one.warned).lower() for one in nudged),
+        "id": array(one.request_id for one in updates),
+        "wake_at": array(one.wake_at for one in updates),
+        "reminders": array(one.reminders for one in updates),
+        "tiers_asked": array(one.tiers_asked for one in updates),
+        "warned": array(str(one.warned).lower() for one in updates),
     }
-    happened = [(one, nudge, one.happening(nudge)) for one in nudged for nudge in one.told]
-    news = [one.news(nudge, event.id) for one, nudge, event in happened]
-    parameters = {
-        **rows,
-        **events.append(event for _, _, event in happened),
-        **outbox.queue_notifications(session, known, news),
-    }
-    session.connection().execute(REMINDED_BY_CLOCK, parameters)
-    database.arm_after_commit(session, CLOCK, [one.promise() for one in nudged])
+    moves = [move for one in updates for move in one.moves]
+    _write(session, REMINDED_BY_CLOCK, moves, known, rows, promises=[one.promise() for one in updates])
 
 
-def _write(
+def _write(  # noqa: PLR0917 - as many things are written
     session: Session,
     statement: TextClause,
-    changes: Sequence[RequestMove],
+    moves: Sequence[Move],
     known: RecipientDirectory,
     row: Mapping[str, Any],
+    promises: Sequence[IndexEntry] | None = None,
 ) -> None:
-    happenings = [change.happening() for change in changes]
-    news = [change.news(event.id) for change, event in zip(changes, happenings, strict=True)]
-    parameters = {**row, **events.append(happenings), **outbox.queue_notifications(session, known, news)}
+    parameters = {
+        **row,
+        **events.append(move.event() for move in moves),
+        **outbox.queue_notifications(session, known, moves),
+    }
     session.connection().execute(statement, _plain(parameters))
-    database.arm_after_commit(session, CLOCK, [change.promise() for change in changes])
+    database.arm_after_commit(session, CLOCK, promises or [move.promise() for move in moves])
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
