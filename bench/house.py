@@ -1,7 +1,6 @@
 """The house that is measured: servers of its own, a real request to copy, the processes, and sinks for mails."""
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,12 +13,12 @@ from sqlalchemy.engine import make_url
 
 from bench.crowd import asks, engineer
 from bench.load import Pace, observer
-from bench.sinks import wait_for
 from cli import sample, stack
 from cli.sample import Sample
 from cli.stack import Processes, StackPlan
-from config import ports
 from config.settings import Settings
+from harness.ports import own_port
+from harness.stage import start_sinks
 from lockbox.database import Database, as_owner, make_engine
 from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
 from lockbox.requests import decide, submit
@@ -29,8 +28,6 @@ from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
 from lockbox.schedule import Schedule
 
-API_PORT, FLOWER_PORT, SINK_PORT = 0, 20, 40
-"""Where to look for a port, in the range that the process takes for itself."""
 UNLIMITED = {
     "LOCKBOX_FILINGS_BY_PERSON": "1000000",
     "LOCKBOX_FILINGS_FOR_TENANT": "1000000",
@@ -73,20 +70,13 @@ class Bench:
     pace: Pace = field(default_factory=Pace)
 
 
-def free_port(place: int) -> int:
-    """Return the first free port from that place of our own range on."""
-    return stack.free_port(ports.own().start + place)
-
-
 @contextmanager
 def site() -> Iterator[Site]:
     """Start servers of one's own, seed them and live through one request; remove everything at the end."""
     folder = Path(tempfile.mkdtemp(prefix="lockbox-bench-"))
     folder.chmod(0o755)
-    settings = Settings(smtp_url=f"smtp://127.0.0.1:{free_port(SINK_PORT)}")
-    plan = stack.prepare(
-        settings, folder / "servers", api_port=free_port(API_PORT), flower_port=free_port(FLOWER_PORT)
-    )
+    settings = Settings(smtp_url=f"smtp://127.0.0.1:{own_port()}")
+    plan = stack.prepare(settings, folder / "servers", api_port=own_port(), flower_port=own_port())
     try:
         with as_owner(plan.owner_database_url) as session:
             reviewed, people = (
@@ -110,9 +100,7 @@ def running(site: Site) -> Iterator[Bench]:
         ends.callback(processes.stop)
         house = Database(make_engine(site.plan.database_url, role="bench"), Schedule(site.plan.redis_url))
         ends.callback(house.dispose)
-        mail = make_url(site.plan.smtp_url).port or free_port(SINK_PORT)
-        processes.launch("sinks", [sys.executable, "-m", "bench.sinks", str(mail), str(stack.free_port(mail + 1))])
-        wait_for(mail)
+        start_sinks(processes, make_url(site.plan.smtp_url).port)
         for name in ("api", "worker", "notifications"):
             processes.start(name)
         processes.wait_until_ready()

@@ -13,11 +13,12 @@ import psutil
 from bench import costs
 from bench.customers import Customers
 from bench.doors import CLIENTS, LIVING, WARM_UP_SECONDS, play, rate, several
-from bench.house import SINK_PORT, Site, free_port
-from bench.sinks import wait_for
+from bench.house import Site
 from cli import stack
+from cli.stack import Processes
+from harness.ports import own_port, wait_for
+from harness.stage import start_sinks
 
-PORT = 60
 DATABASE = "lockbox_floor"
 Measured = Mapping[str, float]
 
@@ -61,20 +62,21 @@ class BareStack:
 def serving(site: Site) -> Iterator[BareStack]:
     """Serve on a copy of the database, with a relay that takes every mail."""
     url = site.copied(site.plan.database_url, DATABASE).render_as_string(hide_password=False)
-    port, mail = free_port(PORT), free_port(SINK_PORT)
-    hole = stack.free_port(mail + 1)
-    with _running("bench.sinks", mail, hole), _running("bench.bare", port, mail, told=url) as child:
-        wait_for(mail)
-        wait_for(port)
-        yield BareStack(port, [psutil.Process(child.pid), *costs.servers(site.plan)])
+    port, processes = own_port(), Processes(site.plan, site.folder / "log")
+    try:
+        with _bare(port, start_sinks(processes).mail, url) as child:
+            wait_for(port)
+            yield BareStack(port, [psutil.Process(child.pid), *costs.servers(site.plan)])
+    finally:
+        processes.stop()
 
 
 @contextmanager
-def _running(module: str, *ports: int, told: str = "") -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", module, *map(str, ports)]
+def _bare(port: int, mail: int, url: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "bench.bare", str(port), str(mail)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, cwd=stack.CHECKOUT) as child:
         assert child.stdin is not None  # noqa: S101 - it is a pipe
-        child.stdin.write(told)
+        child.stdin.write(url)
         child.stdin.close()
         try:
             yield child

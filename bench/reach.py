@@ -1,11 +1,9 @@
 """How soon notifications leave while one endpoint and one mail domain hang, and how many mails leave in a minute."""
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import count, islice
+from dataclasses import replace
 
 from sqlalchemy import Engine, text
 from sqlmodel import col, select
@@ -13,11 +11,12 @@ from sqlmodel import col, select
 from bench.crowd import asks, engineer
 from bench.house import Bench
 from bench.measure import settle
-from bench.sinks import HANGING_DOMAIN, PATIENCE, wait_for
 from cli import sample, stack
 from cli.sample import Sample
-from config import ports
 from config.settings import Settings
+from harness.ports import PATIENCE, own_port
+from harness.sinks import HANGING_DOMAIN
+from harness.stage import SinkPorts, start_sinks
 from lockbox.database import as_owner
 from lockbox.identity import row_marks
 from lockbox.identity.models import Membership
@@ -34,7 +33,6 @@ REQUESTS = 5
 SOON_SECONDS = 5
 MAILS = 2_000
 MANY_DOMAINS = 500
-FIRST_PORT = 80
 SERVICES = Settings().services
 
 APPROVE = """
@@ -57,19 +55,6 @@ AND coalesce(p.email, '') NOT LIKE '%@' || :domain AND coalesce(h.url, '') <> :h
 """
 
 
-@dataclass(frozen=True)
-class Sinks:
-    """Where the sinks listen."""
-
-    mail: int
-    hole: int
-    calls: list[int]
-
-    def url(self, port: int) -> str:
-        """Return the address of a webhook."""
-        return f"http://127.0.0.1:{port}/"
-
-
 def measure(bench: Bench) -> dict[str, float]:
     """Return the percentage that left in time, the worse of two rounds, and mails a minute to one domain and many."""
     with _sinks(bench) as sinks:
@@ -84,17 +69,17 @@ def measure(bench: Bench) -> dict[str, float]:
     return {"in_time_percent": min(shares), "one_domain": rates["one"], "many_domains": rates["many"]}
 
 
-def _round(bench: Bench, customer: Sample, sinks: Sinks) -> float:
+def _round(bench: Bench, customer: Sample, sinks: SinkPorts) -> float:
     row = _until_sent(bench, customer, REQUESTS, sinks)
     return 100 * float(row["soon"]) / float(row["number"])
 
 
-def _rate(bench: Bench, customer: Sample, sinks: Sinks) -> float:
+def _rate(bench: Bench, customer: Sample, sinks: SinkPorts) -> float:
     row = _until_sent(bench, customer, 1, sinks)
     return 60 * float(row["sent"]) / float(row["seconds"])
 
 
-def _until_sent(bench: Bench, customer: Sample, requests: int, sinks: Sinks) -> dict[str, float]:
+def _until_sent(bench: Bench, customer: Sample, requests: int, sinks: SinkPorts) -> dict[str, float]:
     """Submit that many requests; return how the notifications to servers that answer left, once all have."""
     with bench.engine.connect() as connection:
         since = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
@@ -130,7 +115,7 @@ def _customer(bench: Bench, tenant: str, number: int, domains: int, *, first: st
     return customer
 
 
-def _endpoints(bench: Bench, customer: Sample, sinks: Sinks) -> None:
+def _endpoints(bench: Bench, customer: Sample, sinks: SinkPorts) -> None:
     vault = SecretVault([key.get_secret_value() for key in Settings().secret_keys])
     with as_owner(bench.processes.plan.owner_database_url) as session:
         for port in (sinks.hole, *sinks.calls):
@@ -144,18 +129,16 @@ def _run(engine: Engine, statement: str, values: dict[str, object]) -> None:
 
 
 @contextmanager
-def _sinks(bench: Bench) -> Iterator[Sinks]:
+def _sinks(bench: Bench) -> Iterator[SinkPorts]:
     """Run the sinks, and a notifications worker that sends to them in the place of the other one."""
-    ports = list(islice(_free_ports(), 2 + ENDPOINTS - 1))
-    sinks = Sinks(ports[0], ports[1], ports[2:])
     settle(bench)
     _drain(bench)
     bench.processes.kill("notifications")
-    plan = replace(bench.processes.plan, smtp_url=f"smtp://127.0.0.1:{sinks.mail}")
+    mail = own_port()
+    plan = replace(bench.processes.plan, smtp_url=f"smtp://127.0.0.1:{mail}")
     processes = stack.Processes(plan, bench.processes.logs)
     try:
-        processes.launch("sinks", [sys.executable, "-m", "bench.sinks", *map(str, ports)])
-        wait_for(sinks.calls[-1])
+        sinks = start_sinks(processes, mail, calls=ENDPOINTS - 1)
         processes.start("notifications")
         yield sinks
     finally:
@@ -168,11 +151,3 @@ def _drain(bench: Bench) -> None:
     while bench.house.schedule.members(NOTIFICATIONS) and time.monotonic() < until:
         time.sleep(0.5)
     time.sleep(2)
-
-
-def _free_ports() -> Iterator[int]:
-    port = ports.own().start + FIRST_PORT
-    for _ in count():
-        port = stack.free_port(port)
-        yield port
-        port += 1

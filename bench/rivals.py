@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +11,13 @@ from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
-from bench.house import SINK_PORT, Site, admin, free_port
+from bench.house import Site, admin
 from bench.load import observer
-from bench.sinks import wait_for
 from cli import stack
 from cli.stack import Processes
 from config.children import environment
+from harness.ports import own_port
+from harness.stage import start_sinks
 
 VENV = stack.CHECKOUT / ".venv-bench"
 PYTHON = str(VENV / "bin" / "python")
@@ -92,7 +92,7 @@ def running(site: Site, name: str) -> Iterator[PeerProcesses]:
     """Run a peer on an empty database of its own and an empty part of Redis; end it and remove them at the end."""
     redis_url = make_url(site.plan.redis_url).set(database=REDIS_DATABASE).render_as_string(hide_password=False)
     url = site.copied(site.plan.worker_database_url, DATABASE).set(drivername="postgresql")
-    mail = free_port(SINK_PORT)
+    mail = own_port()
     variables = {
         "BENCH_DATABASE_URL": url.render_as_string(hide_password=False),
         "BENCH_REDIS_URL": redis_url,
@@ -101,8 +101,7 @@ def running(site: Site, name: str) -> Iterator[PeerProcesses]:
     processes = Processes(site.plan, site.folder / "log")
     admin(site.superuser, f"CREATE DATABASE {DATABASE} OWNER lockbox_worker")
     try:
-        processes.launch("sinks", [sys.executable, "-m", "bench.sinks", str(mail), str(stack.free_port(mail + 1))])
-        wait_for(mail)
+        start_sinks(processes, mail)
         with Redis.from_url(redis_url) as redis, observer(site.superuser.set(database=DATABASE)) as engine:
             redis.flushdb()
             with engine.connect() as connection:

@@ -20,10 +20,8 @@ from chaos import hunt, plan, planted, report, run, sometimes, stage
 from chaos.drain import NotHealed
 from cli import stack
 from cli.signals import end_on_signals
-from config import ports
 from config.embedded import EmbeddedRefused
 
-"""Where nothing else of ours listens, and hardly another run beside this one."""
 MOST_SEEDS = 1_000_000
 PATIENCE, MOST_PATIENCE = 70.0, 600.0
 """Seconds; a lease of a notification's first claim is a minute."""
@@ -107,13 +105,12 @@ def _stage(planned: plan.FaultPlan, logs: Path, console: Console, bug: str = "")
         ends.callback(shutil.rmtree, parent, ignore_errors=True)
         parent.chmod(0o755)
         console.print("starting the servers …")
-        first_port = ports.own().start
-        prepared = stage.prepare(parent / "servers", first_port)
+        prepared = stage.prepare(parent / "servers")
         servers = prepared.servers
         if servers is None:
             raise EmbeddedRefused("chaos needs servers of its own")
         ends.callback(servers.stop)
-        yield ends.enter_context(stage.built(prepared, servers, planned, logs, first_port, bug=bug))
+        yield ends.enter_context(stage.built(prepared, servers, planned, logs, bug=bug))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -15,10 +16,10 @@ from chaos.crew import ProcessExit, wait_for_none
 from chaos.hints import QUEUES
 from chaos.journal import Journal
 from chaos.plan import AppliedFault
-from chaos.sinks import Arrival
 from chaos.stage import ChaosStack
 from chaos.trail import VerifiedExport
 from cli.flower import Flower
+from harness.sinks import TakenMail
 
 LOOK_SECONDS = 0.5
 ORPHAN_SECONDS = 20.0
@@ -36,6 +37,23 @@ class InfrastructureState:
     redis_bytes: int
     memory: Mapping[str, int]
     orphans: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One thing that arrived: its id, to whom, and what about; `good` is whether its form or signature is."""
+
+    id: str
+    to: str
+    subject: str
+    good: bool
+
+
+def _arrived(taken: TakenMail) -> Arrival:
+    mail = taken.message
+    good = mail["Auto-Submitted"] == "auto-generated" and taken.recipient in str(mail["To"])
+    name = str(mail["Message-ID"]).strip("<>").partition("@")[0]
+    return Arrival(name, taken.recipient, str(mail["Subject"]), good)
 
 
 @dataclass(frozen=True)
@@ -61,12 +79,12 @@ class ChaosEvidence:
         with self.stage.superuser.connect() as connection:
             return list(connection.execute(text(question), values).all())
 
-    @property
-    def arrivals(self) -> Iterator[Arrival]:
+    @cached_property
+    def arrivals(self) -> Sequence[Arrival]:
         """Everything that has arrived at any sink."""
-        yield from self.stage.mail.arrived
-        for hook in self.stage.cast.hooks:
-            yield from hook.arrived
+        calls = [(hook.url, call) for hook in self.stage.cast.hooks for call in hook.calls]
+        called = [Arrival(one.id, url, one.event.get("type", ""), one.is_signed) for url, one in calls]
+        return [*map(_arrived, self.stage.mail.taken), *called]
 
 
 def plant(stage: ChaosStack) -> InfrastructureState:

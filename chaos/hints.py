@@ -10,6 +10,8 @@ from enum import StrEnum
 
 from redis import Redis
 
+from harness.network import Filter
+
 QUEUES = ("core", "notify", "maintenance")
 REMEMBERED = 300
 REPLAYED = 40
@@ -41,9 +43,9 @@ class MessageLog:
         """Watch for these words in all that is sent to Redis."""
         self._forbidden = re.compile(b"|".join(re.escape(word.encode()) for word in words))
 
-    def line(self) -> "CommandParser":
-        """Return the filter of a new connection."""
-        return CommandParser(self)
+    def line(self) -> "tuple[CommandParser, Filter]":
+        """Return the filters of a new connection: what is asked for is read, and no answer is."""
+        return CommandParser(self), bytes
 
     def pass_on(self, words: list[bytes]) -> bytes:
         """Return a command as it goes on to Redis."""

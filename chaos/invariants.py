@@ -233,7 +233,7 @@ def enough_happened(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
         "doors found open": len(journal.opened),
         "doors found shut": journal.checks[SHUT],
         "events verified": sum(one.events for one in seen.trails),
-        "notifications arrived": len(list(seen.arrivals)),
+        "notifications arrived": len(seen.arrivals),
     }
     planned = seen.stage.faults
     off = [

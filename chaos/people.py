@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from chaos.sinks import HookSink
 from cli import sample
 from cli.stack import StackPlan
 from config.settings import DEVELOPMENT_KEY, Settings
 from harness.network import EventLoopThread
+from harness.sinks import WebhookReceiver
 from lockbox.database import as_owner
 from lockbox.identity import tenants
 from lockbox.identity.roles import Mode
@@ -64,7 +64,7 @@ class ChaosPeople:
 
     quick: Sequence[ChaosCustomer]
     calm: ChaosCustomer
-    hooks: Sequence[HookSink]
+    hooks: Sequence[WebhookReceiver]
 
     @property
     def houses(self) -> Sequence[ChaosCustomer]:
@@ -80,12 +80,12 @@ class ChaosPeople:
         yield from (hook.secret.rpartition("_")[2] for hook in self.hooks)
 
 
-def gather(plan: StackPlan, loop: EventLoopThread, first_port: int) -> ChaosPeople:
+def gather(plan: StackPlan, loop: EventLoopThread) -> ChaosPeople:
     """Write everybody into the database, and open the endpoints."""
     end = secrets.token_hex(3)
-    hooks = [HookSink() for _ in range(5)]
+    hooks = [WebhookReceiver(path="/chaos/") for _ in range(5)]
     for hook in hooks:
-        loop.do(hook.open(first_port))
+        loop.do(hook.open())
     scripts = (
         ("enforcing", QUICK, Mode.ENFORCE, ("ann",), False, False),
         ("talkative", QUICK | TALKATIVE, Mode.ENFORCE, ("ann", "amir"), True, False),

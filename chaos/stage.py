@@ -16,12 +16,13 @@ from chaos.crew import Crew
 from chaos.hints import MessageFate, MessageLog
 from chaos.people import ChaosPeople
 from chaos.plan import FaultPlan as Faults
-from chaos.sinks import MailSink, Manner, Sink
 from cli import stack
 from cli.stack import StackPlan
 from config.embedded import ServerAddresses
 from config.settings import Settings
-from harness.network import EventLoopThread, Port, Proxy, ProxyMode
+from harness.network import EventLoopThread, LocalServer, Proxy, ProxyMode
+from harness.ports import own_port
+from harness.sinks import MailRelay, Manner, Sink
 
 LOCAL = "127.0.0.1"
 
@@ -39,7 +40,7 @@ class ChaosStack:
     superuser: Engine
     loop: EventLoopThread
     proxies: dict[str, Proxy]
-    mail: MailSink
+    mail: MailRelay
     hints: MessageLog
     cast: ChaosPeople
     crew: Crew
@@ -62,7 +63,7 @@ class ChaosStack:
         self.hints.fate = MessageFate.PASS
 
 
-def prepare(folder: Path, first_port: int) -> StackPlan:
+def prepare(folder: Path) -> StackPlan:
     """Start Postgres and Redis of one's own, whatever the environment says, and bring the schema up."""
     mine = Settings(
         environment="development",
@@ -73,12 +74,12 @@ def prepare(folder: Path, first_port: int) -> StackPlan:
         redis_url=None,
         smtp_url=SecretStr(f"smtp://{LOCAL}:1"),
     )
-    return stack.prepare(mine, folder, api_port=first_port, flower_port=first_port + 1)
+    return stack.prepare(mine, folder, api_port=own_port(), flower_port=own_port())
 
 
 @contextmanager
 def built(
-    plan: StackPlan, servers: ServerAddresses, faults: Faults, logs: Path, first_port: int, *, bug: str = ""
+    plan: StackPlan, servers: ServerAddresses, faults: Faults, logs: Path, *, bug: str = ""
 ) -> Iterator[ChaosStack]:
     """Put proxies before the servers of a migrated database, start everything, and end it all on the way out.
 
@@ -92,11 +93,11 @@ def built(
             "redis": Proxy(_port(servers.redis_url), hints.line),
             "postgres": Proxy(_port(plan.database_url)),
         }
-        mail = MailSink()
+        mail = MailRelay()
         for port in (*proxies.values(), mail):
-            loop.do(port.open(first_port + 10))
+            loop.do(port.open())
             ends.callback(_shut, loop, port)
-        cast = people.gather(plan, loop, first_port + 10)
+        cast = people.gather(plan, loop)
         for hook in cast.hooks:
             ends.callback(_shut, loop, hook)
         hints.forbid(cast.private())
@@ -110,15 +111,15 @@ def built(
         yield stage
 
 
-def _shut(loop: EventLoopThread, port: Port) -> None:
+def _shut(loop: EventLoopThread, port: LocalServer) -> None:
     loop.do(port.leave())
 
 
-def _behind(plan: StackPlan, proxies: dict[str, Proxy], mail: MailSink) -> StackPlan:
+def _behind(plan: StackPlan, proxies: dict[str, Proxy], mail: MailRelay) -> StackPlan:
     """Return the plan in which every process goes through the proxies."""
 
     def through(url: str, server: str) -> str:
-        return make_url(url).set(port=proxies[server].number).render_as_string(hide_password=False)
+        return make_url(url).set(port=proxies[server].port).render_as_string(hide_password=False)
 
     return replace(
         plan,
@@ -126,7 +127,7 @@ def _behind(plan: StackPlan, proxies: dict[str, Proxy], mail: MailSink) -> Stack
         worker_database_url=through(plan.worker_database_url, "postgres"),
         notifications_database_url=through(plan.notifications_database_url, "postgres"),
         redis_url=through(plan.redis_url, "redis"),
-        smtp_url=f"smtp://{LOCAL}:{mail.number}",
+        smtp_url=f"smtp://{LOCAL}:{mail.port}",
     )
 
 

@@ -12,10 +12,10 @@ from sqlalchemy import text
 from chaos import servers
 from chaos.hints import MessageFate
 from chaos.plan import Fault
-from chaos.sinks import Manner
 from chaos.stage import ChaosStack
 from cli.flower import Flower
 from harness.network import ProxyMode
+from harness.sinks import Manner
 from lockbox.sql import new_id
 
 TASKS = {"lockbox.time_out": "core", "lockbox.expire": "core", "lockbox.notify": "notify"}

@@ -3,7 +3,7 @@
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
@@ -15,8 +15,8 @@ from sqlmodel import Session, col, select
 from cli import sample
 from cli.stack import StackPlan
 from config.settings import DEVELOPMENT_KEY, Settings
-from demo.receiver import PATH, DemoReceiver
-from demo.story import ACCESS_SECONDS, APPROVAL_SECONDS, ENDPOINTS
+from demo.arrivals import PATH, DemoReceiver
+from demo.story import ACCESS_SECONDS, APPROVAL_SECONDS
 from lockbox import migrations
 from lockbox.database import Database, make_engine, now
 from lockbox.notifications.endpoints import SecretVault
@@ -54,8 +54,8 @@ class DemoCast:
     urls: tuple[str, ...]
 
     @classmethod
-    def gather(cls, plan: StackPlan, settings: Settings, receiver: DemoReceiver) -> Self:
-        """Write them into the database, and tell the receiver the secrets of its endpoints."""
+    def gather(cls, plan: StackPlan, settings: Settings, receivers: Iterable[DemoReceiver]) -> Self:
+        """Write them into the database, and tell the receivers the secrets of their endpoints."""
         house = Database(make_engine(plan.owner_database_url, role="demo"), Schedule(plan.redis_url))
         vault = SecretVault([DEVELOPMENT_KEY.get_secret_value()])
         slug = f"demo-{secrets.token_hex(3)}"
@@ -67,12 +67,12 @@ class DemoCast:
             groups = {"first": (seeded.people["ann"],), "second": (seeded.people["amir"],)}
             policy = Policy.model_validate({**dict(POLICY), "rules": (GUARDED, IN_TURN), "groups": groups})
             sample.lay_down(session, seeded.tenant_id, policy)
-            for endpoint in ENDPOINTS:
-                whose = None if endpoint == "vendor" else seeded.tenant_id
-                receiver.trust(endpoint, sample.add_endpoint(session, vault, receiver.url(endpoint), whose))
+            for one in receivers:
+                whose = None if one.endpoint == "vendor" else seeded.tenant_id
+                one.secret = sample.add_endpoint(session, vault, one.url, whose)
             ahead = now(session).timestamp() - time.time()
         migrations.analyze(plan.owner_database_url)
-        return cls(slug, seeded.people, seeded.tokens, ahead, house, tuple(map(receiver.url, ENDPOINTS)))
+        return cls(slug, seeded.people, seeded.tokens, ahead, house, tuple(one.url for one in receivers))
 
     def dismiss(self) -> None:
         """Disable the endpoints: nobody listens there from now on."""

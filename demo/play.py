@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from demo import trail
+from demo import arrivals, trail
 from demo.evidence import DemoEvidence, DemoMail, DemoWebhookCall
 from demo.stage import SERVICE, DemoFailure, DemoStack, mailbox
 from demo.story import ACCESS_SECONDS, STORIES, TASKS, Cue, Story
@@ -49,6 +49,7 @@ class DemoRun:
         self._people = {who: stage.cast.client(who, url) for who in ("erin", "max", "ann", "amir", "tara")}
         self._cues = {story.number: list(story.cues) for story in STORIES}
         self._since: dict[int, float] = {}
+        self._read: list[DemoMail] = []
         self._began = 0.0
 
     @property
@@ -87,7 +88,6 @@ class DemoRun:
             items = self._get("ann", f"/v1/requests/{request['id']}/events")["items"]
             seen.events[number] = [item for item in items if item["seq"]]
         seen.filed = len(self._get("ann", "/v1/requests", limit=200)["items"])
-        self._stage.mailbox.look()
         seen.mails, seen.hooks = self._mails(), self._hooks()
         seen.deliveries = self._log()
         seen.tasks, seen.control = self._stage.flower.tasks(TASKS), self._stage.flower.control()
@@ -127,7 +127,6 @@ class DemoRun:
         return filed
 
     def _look(self) -> None:
-        self._stage.mailbox.look()
         # The manager, too: what the vendor is still reviewing no customer sees.
         items = [self._get(who, "/v1/requests", limit=200)["items"] for who in ("ann", "max")]
         now = {item["id"]: item for page in items for item in page}
@@ -174,11 +173,13 @@ class DemoRun:
 
     def _mails(self) -> list[DemoMail]:
         ids = {request["id"] for request in self.evidence.requests.values()}
-        return [mail for mail in self._stage.mailbox.seen if mail.request_id in ids]
+        self._read += map(arrivals.mail, self._stage.mailbox.all()[len(self._read) :])
+        return [mail for mail in self._read if mail.request_id in ids]
 
     def _hooks(self) -> list[DemoWebhookCall]:
         ids = {request["id"] for request in self.evidence.requests.values()}
-        return [hook for hook in self._stage.receiver.seen if hook.request_id in ids or not hook.verified]
+        seen = [hook for receiver in self._stage.receivers for hook in receiver.seen]
+        return [hook for hook in seen if hook.request_id in ids or not hook.verified]
 
     def _log(self) -> list[Mapping[str, Any]]:
         endpoints = self._get("tara", f"/v1/tenants/{self._cast.tenant}/endpoints")["items"]

@@ -15,17 +15,16 @@ from cli import stack
 from cli.flower import Flower
 from cli.signals import ignore_signals, unbroken
 from cli.stack import Processes, StackPlan
-from config import ports
 from config.embedded.folder import write_private
 from config.settings import Settings
+from demo.arrivals import DemoReceiver
 from demo.cast import DemoCast
 from demo.doors import AccessProber
-from demo.mails import MailboxReader
-from demo.receiver import DemoReceiver
-from demo.story import STORIES
+from demo.story import ENDPOINTS, STORIES
+from harness.network import serving
+from harness.ports import own_port
+from harness.sinks import CaughtMails
 
-API_PORT, FLOWER_PORT, GUARD_PORT = 0, 30, 60  # in the range that the process takes for itself
-"""Not those of `make run`, which may be up beside the demo, nor those of another demo that starts just now."""
 SERVICE = "exchange-online"
 LOGS = stack.LOGS / "demo"
 GUARD = stack.CHECKOUT / "deploy" / "examples" / "guarded.py"
@@ -47,8 +46,8 @@ class DemoStack:
     plan: StackPlan
     processes: Processes
     cast: DemoCast
-    receiver: DemoReceiver
-    mailbox: MailboxReader
+    receivers: list[DemoReceiver]
+    mailbox: CaughtMails
     doors: AccessProber
     flower: Flower
     guard: str
@@ -87,14 +86,12 @@ def built(settings: Settings, folder: Path | None, say: Say) -> Iterator[DemoSta
 def _built(settings: Settings, folder: Path | None, say: Say, ends: ExitStack) -> DemoStack:
     say("Starting Postgres, Redis and a mail catcher")
     caught = settings.model_copy(update={"smtp_url": None})
-    first = ports.own().start
-    plan = stack.prepare(caught, folder, api_port=first + API_PORT, flower_port=first + FLOWER_PORT)
+    plan = stack.prepare(caught, folder, api_port=own_port(), flower_port=own_port())
     ends.callback(stack.release, plan)
     if plan.servers is None:
         raise DemoFailure("there is no mail catcher")
-    receiver = DemoReceiver()
-    ends.callback(receiver.close)
-    cast = DemoCast.gather(plan, settings, receiver)
+    receivers = [ends.enter_context(serving(DemoReceiver(endpoint))) for endpoint in ENDPOINTS]
+    cast = DemoCast.gather(plan, settings, receivers)
     ends.callback(cast.dismiss)
 
     say("Starting the API, two workers, Flower and the guarded service")
@@ -105,7 +102,8 @@ def _built(settings: Settings, folder: Path | None, say: Say, ends: ExitStack) -
     ends.callback(doors.stop)
     flower = Flower(plan)
     ends.callback(flower.close)
-    return DemoStack(plan, processes, cast, receiver, MailboxReader(plan.servers.maildir), doors, flower, guard)
+    mailbox = CaughtMails(plan.servers.maildir, from_now_on=True)
+    return DemoStack(plan, processes, cast, receivers, mailbox, doors, flower, guard)
 
 
 def _ready(stage: DemoStack) -> DemoStack:
@@ -134,7 +132,7 @@ def _start(processes: Processes, cast: DemoCast, ends: ExitStack) -> str:
     processes.start("flower")
     token = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="lockbox-demo-"))) / "gate.token"
     write_private(token, cast.tokens["gate"])
-    port = stack.free_port(ports.own().start + GUARD_PORT)
+    port = own_port()
     about = ["--lockbox", processes.plan.public_url, "--tenant", cast.tenant, "--service", SERVICE]
     command = [sys.executable, str(GUARD), *about, "--token-file", str(token), "--port", str(port)]
     processes.launch("guarded", command)

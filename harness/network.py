@@ -1,18 +1,22 @@
-"""An event loop in a thread of its own, in which proxies and sinks live; and ports on it that can go away."""
+"""Servers of loopback in an event loop of their own, which can go away and come back, and a proxy before others."""
 
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from cli.stack import free_port
+from harness.ports import own_port
 
 T = TypeVar("T")
+Served = TypeVar("Served", bound="LocalServer")
+HOST = "127.0.0.1"
 PATIENCE = 60.0
 MOST_BYTES = 1 << 20
 BACKLOG = 500
@@ -24,11 +28,11 @@ Filter = Callable[[bytes], bytes]
 
 
 class EventLoopThread:
-    """The thread; `do` runs something in it and waits for that."""
+    """An event loop in a thread; `do` runs something in it and waits for that."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="chaos-loop", daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="harness-loop", daemon=True)
         self._thread.start()
 
     def do(self, what: Coroutine[Any, Any, T]) -> T:
@@ -49,22 +53,19 @@ class EventLoopThread:
         await asyncio.gather(*others, return_exceptions=True)
 
 
-class Port(ABC):
-    """A port of loopback that is listened on; it can go away, as a server does, and come back at the same number."""
+class LocalServer(ABC):
+    """A server on a `port` of loopback; it can go away and come back at the same one. With `tls`, over TLS."""
 
-    def __init__(self) -> None:
-        self.number = 0
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.port = 0
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
 
-    async def open(self, first: int) -> None:
-        """Listen on the first free port from this one on."""
-        number = first
-        while self._server is None:
-            number = free_port(number)
-            with contextlib.suppress(OSError):
-                await self._listen(number)
-            number += 1
+    async def open(self, port: int = 0) -> None:
+        """Listen on a port, by default on one of this process's own."""
+        self.port = port or own_port()
+        await self._listen()
 
     async def leave(self) -> None:
         """Refuse every connection from now on, and reset those that are open."""
@@ -78,7 +79,7 @@ class Port(ABC):
         until = asyncio.get_running_loop().time() + PATIENCE
         while self._server is None:
             try:
-                await self._listen(self.number)
+                await self._listen()
             except OSError:
                 if asyncio.get_running_loop().time() > until:
                     raise
@@ -93,10 +94,10 @@ class Port(ABC):
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection; what goes wrong with it ends it and nothing else."""
 
-    async def _listen(self, number: int) -> None:
-        serve = self._serve
-        self._server = await asyncio.start_server(serve, "127.0.0.1", number, limit=MOST_BYTES, backlog=BACKLOG)
-        self.number = number
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(
+            self._serve, HOST, self.port, limit=MOST_BYTES, backlog=BACKLOG, ssl=self._tls
+        )
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
@@ -109,6 +110,18 @@ class Port(ABC):
         finally:
             self._open.discard(writer)
             writer.close()
+
+
+@contextmanager
+def serving(server: Served) -> Iterator[Served]:
+    """Let a server listen on any port, in a loop of its own, until the end of the block."""
+    loop = EventLoopThread()
+    try:
+        loop.do(server.open())
+        yield server
+        loop.do(server.leave())
+    finally:
+        loop.close()
 
 
 def abort(writer: asyncio.StreamWriter) -> None:
@@ -127,14 +140,18 @@ class ProxyMode(StrEnum):
     SLOW = "slow"
 
 
-class Proxy(Port):
-    """Passes bytes between its port and the server's; `filters` makes what each connection's requests go through."""
+class Proxy(LocalServer):
+    """Passes bytes between its port and a server's; `filters` makes what a new connection's bytes go through.
 
-    def __init__(self, upstream: int, filters: Callable[[], Filter] | None = None) -> None:
+    The first of the two takes what is sent to the server, the other one its answers; one that raises OSError resets
+    the connection.
+    """
+
+    def __init__(self, upstream: int, filters: Callable[[], tuple[Filter, Filter]] | None = None) -> None:
         super().__init__()
         self.upstream = upstream
         self.mode = ProxyMode.PASS
-        self._filters = filters
+        self._filters = filters or (lambda: (bytes, bytes))
         self._passing = asyncio.Event()
         self._passing.set()
 
@@ -157,10 +174,11 @@ class Proxy(Port):
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Connect to the server and pass on what either side says, until one has said all."""
         await self._passing.wait()
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
+        far_reader, far_writer = await asyncio.open_connection(HOST, self.upstream)
         self._open.add(far_writer)
-        there = self._pump(reader, far_writer, self._filters() if self._filters else None)
-        ways = [asyncio.ensure_future(way) for way in (there, self._pump(far_reader, writer, None))]
+        forth, back = self._filters()
+        pumps = (self._pump(reader, far_writer, forth), self._pump(far_reader, writer, back))
+        ways = [asyncio.ensure_future(pump) for pump in pumps]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             if any(way.done() and way.exception() for way in ways):
@@ -172,10 +190,10 @@ class Proxy(Port):
             self._open.discard(far_writer)
             far_writer.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, filter_: Filter | None) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, filter_: Filter) -> None:
         while data := await reader.read(MOST_READ):
             if self.mode is ProxyMode.SLOW:
                 await asyncio.sleep(SLOW_SECONDS)
             await self._passing.wait()
-            writer.write(filter_(data) if filter_ else data)
+            writer.write(filter_(data))
             await writer.drain()

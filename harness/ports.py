@@ -1,10 +1,13 @@
-"""Ports for what tests start: each process that runs tests has a range of its own, also beside other suites."""
+"""Ports for what is started: each process that starts servers has a range of its own, beside other suites too."""
 
+import socket
+import time
 from collections.abc import Iterator
 from itertools import chain, repeat
 
 from config import ports
 
+PATIENCE = 60.0
 PLACES: Iterator[int] = chain.from_iterable(ports.own() for _ in repeat(None))
 """Our own ports, over and over; the range is taken at the first look."""
 
@@ -22,3 +25,18 @@ def own_port(room: int = 1) -> int:
         if len(found) == room:
             return found[0]
     raise OSError(f"something listens on the ports from {ports.own().start} on: end it")
+
+
+def wait_for(port: int) -> None:
+    """Wait until somebody listens on a port.
+
+    Raises:
+        RuntimeError: nobody does within a minute.
+    """
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        with socket.socket() as probe:
+            if not probe.connect_ex(("127.0.0.1", port)):
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"nobody listens on port {port}")

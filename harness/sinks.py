@@ -1,153 +1,206 @@
-"""Sinks: a mail relay and a webhook receiver on loopback, which take, remember and misbehave as they are asked to."""
+"""Sinks: a mail relay and a webhook receiver on loopback, which take, remember and misbehave as they are asked to.
 
-import contextlib
-import email
-import socket
+`python -m harness.sinks HOLE HTTP… SMTP` serves at these ports until it is ended: one at which nobody answers,
+receivers, and a relay that waits for the mails to one domain for ever; none of them remembers anything.
+"""
+
+import asyncio
+import json
 import ssl
-import threading
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import BinaryIO
+from email import message_from_bytes, message_from_string
+from email.message import EmailMessage
+from email.policy import default
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
-PATIENCE = 20.0
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from harness.network import LocalServer, abort, serving
+
+HANGING_DOMAIN = "hangs.example"
+STARTTLS = "250-STARTTLS\r\n"
+END_OF_MAIL = b"\r\n.\r\n"
+DRIP_SECONDS = 0.02
+MOST_DRIPS = 10_000
+A_PART = 65_536
+BUSY = (500, 429)
+QUIET = (204, 401)
+"""What is answered to a call that is well signed, or need not be, and to one that is not."""
 
 
-@dataclass
-class MailRelay:
-    """How it behaves, and what it took. `hangs_at` and `drips_at` are verbs, or GREETING, or BODY for after DATA.
+class Manner(StrEnum):
+    """How a sink treats who comes. With `cut` it takes what it is given and hangs up before it says so."""
 
-    `answers` are by recipient or domain, in place of 250; `cuts` is "before" or "after" it has said 250 to a mail.
+    TAKE = "take"
+    REFUSE = "refuse"
+    BLACK_HOLE = "black_hole"
+    BUSY = "busy"
+    NO = "no"
+    CUT = "cut"
+
+
+class Sink(LocalServer):
+    """What all sinks have in common: a manner, and how many `callers` there were."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls)
+        self.manner = Manner.TAKE
+        self.callers = 0
+        self._speaking = asyncio.Event()
+        self._speaking.set()
+
+    async def turn(self, manner: Manner) -> None:
+        """Treat everybody so from now on."""
+        self.manner = manner
+        if manner is Manner.BLACK_HOLE:
+            self._speaking.clear()
+        else:
+            self._speaking.set()
+        if manner is Manner.REFUSE:
+            await self.leave()
+        else:
+            await self.come_back()
+
+    async def say(self, writer: asyncio.StreamWriter, words: bytes) -> None:
+        """Answer, once this sink speaks."""
+        await self._speaking.wait()
+        writer.write(words)
+        await writer.drain()
+
+
+async def drip(writer: asyncio.StreamWriter, drops: bytes) -> None:
+    """Say these bytes one at a time, over and over."""
+    for number in range(MOST_DRIPS):
+        await asyncio.sleep(DRIP_SECONDS)
+        writer.write(drops[number % len(drops) :][:1])
+        await writer.drain()
+
+
+@dataclass(frozen=True)
+class TakenMail:
+    """A mail that a relay took: to whom by its envelope, and its bytes."""
+
+    recipient: str
+    raw: bytes
+
+    @property
+    def message(self) -> EmailMessage:
+        """The mail as its recipient reads it."""
+        return message_from_bytes(self.raw.replace(b"\r\n..", b"\r\n."), policy=default)
+
+
+class MailRelay(Sink):
+    """A relay for every recipient, which talks SMTP (RFC 5321) as far as a client of ours does.
+
+    `refused` counts how often it has said for good that there is nobody of a name.
+
+    Args:
+        greeting: what it says first, `greets_after` so many seconds.
+        hangs_at: the verb after which it says nothing more, or GREETING, or BODY for after DATA.
+        drips_at: the same, where it says one byte after the other without an end.
+        hangs_for: the domain for whose recipients it waits for ever.
+        answers: what it says to a recipient or to all of a domain, in the place of 250.
+        to_body: what it says to a mail; taken is what gets 250.
+        cuts: "before" or "after" it has said so to a mail it hangs up.
+        tls: for STARTTLS, or from the first byte on where it is `tls_at_once`.
+        keeps: whether it remembers what it took.
     """
 
-    port: int = 0
-    greeting: str = "220 relay.example ESMTP"
-    greets_after: float = 0.0
-    hangs_at: str = ""
-    hangs_for: str = ""
-    drips_at: str = ""
-    answers: dict[str, str] = field(default_factory=dict)
-    to_body: str = "250 taken"
-    cuts: str = ""
-    tls: ssl.SSLContext | None = None
-    tls_at_once: bool = False
-    taken: list[tuple[str, bytes]] = field(default_factory=list)
-    callers: int = 0
-    stopped: threading.Event = field(default_factory=threading.Event)
+    def __init__(
+        self,
+        *,
+        greeting: str = "220 relay.example ESMTP",
+        greets_after: float = 0.0,
+        hangs_at: str = "",
+        drips_at: str = "",
+        hangs_for: str = "",
+        answers: dict[str, str] | None = None,
+        to_body: str = "250 taken",
+        cuts: str = "",
+        tls: ssl.SSLContext | None = None,
+        tls_at_once: bool = False,
+        keeps: bool = True,
+    ) -> None:
+        super().__init__(tls if tls_at_once else None)
+        self.greeting = greeting
+        self.greets_after = greets_after
+        self.hangs_at = hangs_at
+        self.drips_at = drips_at
+        self.hangs_for = hangs_for
+        self.answers = answers or {}
+        self.to_body = to_body
+        self.cuts = cuts
+        self.starttls = None if tls_at_once else tls
+        self.taken: list[TakenMail] = []
+        self.refused: Counter[str] = Counter()
+        self._keeps = keeps
 
     @property
     def message_ids(self) -> list[str]:
         """The Message-ID of each mail that was taken, in order."""
-        return [str(email.message_from_bytes(raw)["Message-ID"]) for _, raw in self.taken]
+        return [str(one.message["Message-ID"]) for one in self.taken]
 
-    def serve(self, line: socket.socket) -> None:
-        """Talk to one caller until the end."""
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take mails until the caller says QUIT, or it is cut off."""
         self.callers += 1
-        with contextlib.suppress(OSError, ValueError), line:
-            at_once = self.tls.wrap_socket(line, server_side=True) if self.tls_at_once and self.tls else line
-            talk = _Talk(self, at_once)
-            try:
-                talk.hold()
-            finally:
-                talk.file.close()
-                talk.line.close()
-
-
-class _Talk:
-    """One connection."""
-
-    def __init__(self, relay: MailRelay, line: socket.socket) -> None:
-        self.relay = relay
-        self.line = line
-        self.file: BinaryIO = line.makefile("rb")
-        self.recipient = ""
-
-    def hold(self) -> None:
-        if self.relay.stopped.wait(self.relay.greets_after):
-            return
-        self.say(self.relay.greeting, "GREETING")
-        while heard := self.file.readline():
-            verb, _, rest = heard.decode().strip().partition(" ")
-            if not self.answer(verb.upper(), rest):
-                return
-
-    def answer(self, verb: str, rest: str) -> bool:
-        if verb == "QUIT":
-            return False
-        if verb == "EHLO":
-            offers = ["250-relay.example", "250-STARTTLS"] if self.offers_tls() else ["250-relay.example"]
-            self.say("\r\n".join([*offers, "250 8BITMIME"]), verb)
-        elif verb == "STARTTLS" and self.relay.tls:
-            self.say("220 go ahead", verb)
-            self.file.close()
-            self.line = self.relay.tls.wrap_socket(self.line, server_side=True)
-            self.file = self.line.makefile("rb")
-        elif verb == "RCPT":
-            self.recipient = rest.partition("<")[2].partition(">")[0]
-            self.say(self.to_recipient(), verb)
-        elif verb == "DATA":
-            self.say("354 go on", verb)
-            return self.take()
-        else:
-            self.say("250 fine", verb)
-        return True
-
-    def offers_tls(self) -> bool:
-        return bool(self.relay.tls) and not self.relay.tls_at_once and not isinstance(self.line, ssl.SSLSocket)
-
-    def to_recipient(self) -> str:
-        domain = self.recipient.rpartition("@")[2]
-        if self.relay.hangs_for and domain == self.relay.hangs_for:
-            self.relay.stopped.wait(PATIENCE)
-        return self.relay.answers.get(self.recipient) or self.relay.answers.get(domain) or "250 fine"
-
-    def take(self) -> bool:
-        body = b""
-        while (line := self.file.readline()) and line != b".\r\n":
-            body += line
-        if self.relay.to_body.startswith("250"):
-            self.relay.taken.append((self.recipient, body))
-        if self.relay.cuts == "before":
-            return False
-        self.say(self.relay.to_body, "BODY")
-        return self.relay.cuts != "after"
-
-    def say(self, words: str, after: str) -> None:
-        if self.relay.hangs_at == after:
-            self.relay.stopped.wait(PATIENCE)
-        said = words.encode() + b"\r\n"
-        if self.relay.drips_at == after:
-            for byte in said * 100:
-                if self.relay.stopped.wait(0.05):
+        await asyncio.sleep(self.greets_after)
+        recipient = ""
+        await self._tell(writer, self.greeting, "GREETING")
+        while line := await reader.readline():
+            verb, _, rest = line.decode(errors="replace").strip().partition(" ")
+            verb = verb.upper()
+            if verb == "RCPT":
+                recipient = rest.partition("<")[2].partition(">")[0]
+                await self._tell(writer, await self._to_recipient(recipient), verb)
+            elif verb == "DATA":
+                await self._tell(writer, "354 go on", verb)
+                if not await self._take(recipient, await reader.readuntil(END_OF_MAIL), writer):
                     return
-                self.line.sendall(bytes([byte]) if byte not in b"\r\n" else b"x")
-        self.line.sendall(said)
+            elif verb == "STARTTLS" and self.starttls:
+                await self._tell(writer, "220 go ahead", verb)
+                await writer.start_tls(self.starttls)
+            elif verb == "EHLO":
+                offered = self.starttls and not writer.get_extra_info("ssl_object")
+                await self._tell(writer, f"250-relay.example\r\n{STARTTLS if offered else ''}250 8BITMIME", verb)
+            else:
+                await self._tell(writer, "221 bye" if verb == "QUIT" else "250 fine", verb)
+                if verb == "QUIT":
+                    return
 
+    async def _to_recipient(self, recipient: str) -> str:
+        domain = recipient.rpartition("@")[2]
+        if self.hangs_for and domain == self.hangs_for:
+            await asyncio.Event().wait()
+        self.refused[recipient] += self.manner is Manner.NO
+        answers = {Manner.BUSY: "451 come again", Manner.NO: "550 nobody of that name"}
+        said = self.answers.get(recipient) or self.answers.get(domain) or "250 fine"
+        return answers.get(self.manner, said)
 
-@contextmanager
-def relaying(**behaviour: object) -> Iterator[MailRelay]:
-    """Run a relay on a port of its own until the end of the block."""
-    relay = MailRelay(**behaviour)  # type: ignore[arg-type]
-    listener = socket.create_server(("127.0.0.1", 0), backlog=100)
-    relay.port = listener.getsockname()[1]
+    async def _take(self, recipient: str, raw: bytes, writer: asyncio.StreamWriter) -> bool:
+        """Take a mail, and say whether the talk goes on."""
+        if self._keeps and self.to_body.startswith("250"):
+            self.taken.append(TakenMail(recipient, raw))
+        if self.manner is Manner.CUT:
+            abort(writer)
+        if self.manner is Manner.CUT or self.cuts == "before":
+            return False
+        await self._tell(writer, self.to_body, "BODY")
+        return self.cuts != "after"
 
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                line, _ = listener.accept()
-                threading.Thread(target=relay.serve, args=(line,), name="relay-caller", daemon=True).start()
-
-    thread = threading.Thread(target=accept, name="relay", daemon=True)
-    thread.start()
-    try:
-        yield relay
-    finally:
-        relay.stopped.set()
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(PATIENCE)
+    async def _tell(self, writer: asyncio.StreamWriter, words: str, after: str) -> None:
+        said = words.encode() + b"\r\n"
+        if self.hangs_at == after:
+            await asyncio.Event().wait()
+        if self.drips_at == after:
+            await drip(writer, said.replace(b"\r\n", b"x"))
+        await self.say(writer, said)
 
 
 @dataclass(frozen=True)
@@ -162,95 +215,171 @@ class ScriptedAnswer:
     drops: bytes = b""
 
 
-class PatientServer(ThreadingHTTPServer):
-    """Threads that are waited for, and callers who hang up in the middle are no news."""
-
-    daemon_threads = False
-
-    def handle_error(self, *_: object) -> None:
-        """Say nothing: a caller who hangs up is what some tests are about."""
-
-
 @dataclass(frozen=True)
 class Call:
-    """One call that came: where to, its headers in small letters, and the body."""
+    """A call that came: where to, its headers in small letters, its body, and what it was answered.
+
+    `is_signed` is whether its signature is right; False where the receiver has no secret to tell by.
+    """
 
     path: str
     headers: dict[str, str]
     body: bytes
+    is_signed: bool = False
+    status: int = 0
+
+    @property
+    def id(self) -> str:
+        """The id of the notification: the same at every try."""
+        return self.headers.get("webhook-id", "")
+
+    @cached_property
+    def event(self) -> dict[str, Any]:
+        """What it tells of; nothing where it is not JSON."""
+        try:
+            told = json.loads(self.body)
+        except ValueError:
+            return {}
+        return told if isinstance(told, dict) else {}
 
 
-@dataclass
-class WebhookReceiver:
-    """What it answers next, the last of it again and again; no answer at all is 204."""
+class WebhookReceiver(Sink):
+    """A receiver of the calls of one endpoint, at a `path` under a `name` of this machine.
 
-    url: str
-    answers: list[ScriptedAnswer] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
-    stopped: threading.Event = field(default_factory=threading.Event)
+    With a `secret` it verifies each call by the Standard Webhooks library. `answers` are what it says next, the last
+    of them again and again; by default it says 204, or 401 to a wrong signature.
+    """
 
-    def take(self, call: Call) -> ScriptedAnswer:
-        """Note a call and say how to answer it."""
-        self.calls.append(call)
-        if not self.answers:
-            return ScriptedAnswer(status=204, body=b"")
-        return self.answers[min(len(self.calls), len(self.answers)) - 1]
+    def __init__(
+        self, *, name: str = "127.0.0.1", path: str = "/hook", tls: ssl.SSLContext | None = None, keeps: bool = True
+    ) -> None:
+        super().__init__(tls)
+        self.secret = ""
+        self.answers: list[ScriptedAnswer] = []
+        self.calls: list[Call] = []
+        self._place = name, path
+        self._scheme = "https" if tls else "http"
+        self._keeps = keeps
 
+    @property
+    def url(self) -> str:
+        """Its address."""
+        name, path = self._place
+        return f"{self._scheme}://{name}:{self.port}{path}"
 
-class ReceiverHandler(BaseHTTPRequestHandler):
-    """HTTP/1.0, so that no connection outlives its answer."""
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take one call and end."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode(errors="replace")
+        first, *lines = head.split("\r\n")
+        pairs = (line.partition(":") for line in lines if line)
+        headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        self.callers += 1
+        if self.manner is Manner.BUSY:
+            how = ScriptedAnswer(BUSY[self.callers % len(BUSY)], headers={"retry-after": "1"})
+        else:
+            how = self._take(first.split(" ")[1], headers, body)
+        if self.manner is Manner.CUT:
+            abort(writer)
+        else:
+            await self._answer(writer, how)
 
-    receiver: WebhookReceiver
+    def answer_to(self, call: Call) -> ScriptedAnswer:
+        """Say how to answer a call, which is noted only afterwards."""
+        if self.answers:
+            return self.answers[min(len(self.calls), len(self.answers) - 1)]
+        return ScriptedAnswer(QUIET[bool(self.secret) and not call.is_signed])
 
-    def do_POST(self) -> None:
-        """Take a call."""
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        how = self.receiver.take(Call(self.path, headers, body))
+    def _take(self, path: str, headers: dict[str, str], body: bytes) -> ScriptedAnswer:
+        is_signed = bool(self.secret) and _is_signed(self.secret, headers, body)
+        how = self.answer_to(Call(path, headers, body, is_signed))
+        if self._keeps:
+            self.calls.append(Call(path, headers, body, is_signed, how.status))
+        return how
+
+    async def _answer(self, writer: asyncio.StreamWriter, how: ScriptedAnswer) -> None:
         if how.is_held:
-            self.receiver.stopped.wait(20)
-            return
+            await asyncio.Event().wait()
         if how.status:
-            self.send_response(how.status)
-            for name, value in how.headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self._pour(how)
-        for number in range(10_000 if how.drops else 0):
-            if self.receiver.stopped.wait(0.02):
-                return
-            self.wfile.write(how.drops[number % len(how.drops) :][:1])
+            lines = [
+                f"HTTP/1.1 {how.status} Said",
+                "connection: close",
+                *(f"{n}: {v}" for n, v in how.headers.items()),
+            ]
+            await self.say(writer, "\r\n".join([*lines, "\r\n"]).encode() + (how.body or b""))
+            for _ in range(how.padding // A_PART):
+                await self.say(writer, b"x" * A_PART)
+        if how.drops:
+            await drip(writer, how.drops)
 
-    def do_GET(self) -> None:
-        """Note that somebody followed a redirect."""
-        self.receiver.calls.append(Call(self.path, {}, b""))
-        self.send_response(200)
-        self.end_headers()
 
-    def _pour(self, how: ScriptedAnswer) -> None:
-        self.wfile.write(how.body or b"")
-        for _ in range(how.padding // 65536):
-            self.wfile.write(b"x" * 65536)
+def _is_signed(secret: str, headers: dict[str, str], body: bytes) -> bool:
+    try:
+        Webhook(secret).verify(body, headers)
+    except (WebhookVerificationError, ValueError):
+        return False
+    return True
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+
+class Hole(Sink):
+    """Takes connections and whatever is said, and never answers."""
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Listen until the caller leaves."""
+        while await reader.read(A_PART):
+            pass
+        writer.close()
+
+
+@contextmanager
+def relaying(**behaviour: object) -> Iterator[MailRelay]:
+    """Run a relay until the end of the block."""
+    with serving(MailRelay(**behaviour)) as relay:  # type: ignore[arg-type]
+        yield relay
 
 
 @contextmanager
 def receiving(*, name: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[WebhookReceiver]:
-    """Run a receiver on a port of its own until the end of the block; with a context, over TLS."""
-    handler = type("OwnHandler", (ReceiverHandler,), {})
-    server = PatientServer(("127.0.0.1", 0), handler)
-    if tls is not None:
-        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    receiver = WebhookReceiver(f"{'https' if tls else 'http'}://{name}:{server.server_port}/hook")
-    handler.receiver = receiver  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.002}, name="receiver")
-    thread.start()
-    try:
+    """Run a receiver until the end of the block; with a context, over TLS."""
+    with serving(WebhookReceiver(name=name, tls=tls)) as receiver:
         yield receiver
-    finally:
-        receiver.stopped.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+
+
+class CaughtMails:
+    """What the embedded catcher has put into its Maildir: all, or what comes from now on. Each file is read once."""
+
+    def __init__(self, maildir: Path, *, from_now_on: bool = False) -> None:
+        self._folder = maildir / "new"
+        self._before = set(self._names()) if from_now_on else set()
+        self._texts: dict[str, str] = {}
+        self._messages: list[EmailMessage] = []
+
+    def texts(self) -> list[str]:
+        """Return the mails as they came, the newest last."""
+        for name in self._names():
+            if name not in self._before and name not in self._texts:
+                self._texts[name] = (self._folder / name).read_text()
+        return list(self._texts.values())
+
+    def all(self) -> list[EmailMessage]:
+        """Return the mails as their recipients read them, the newest last."""
+        texts = self.texts()[len(self._messages) :]
+        self._messages += [message_from_string(text, policy=default) for text in texts]
+        return self._messages
+
+    def _names(self) -> list[str]:
+        return sorted(path.name for path in self._folder.iterdir()) if self._folder.is_dir() else []
+
+
+async def main() -> None:
+    """Serve until the process is ended."""
+    hole, *calls, mail = map(int, sys.argv[1:])
+    sinks: list[tuple[Sink, int]] = [(Hole(), hole), *((WebhookReceiver(keeps=False), port) for port in calls)]
+    # Once the last one listens, all do.
+    for sink, port in [*sinks, (MailRelay(hangs_for=HANGING_DOMAIN, keeps=False), mail)]:
+        await sink.open(port)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

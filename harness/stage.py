@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 from sqlmodel import Session
 
+from cli.stack import Processes
 from config.embedded import ServerAddresses
+from harness.network import HOST
+from harness.ports import own_port, wait_for
 from lockbox.database import Database, make_engine, postgres_clock
 
 
@@ -127,3 +131,25 @@ def fresh_database(template: ServerAddresses) -> Iterator[Urls]:
     with superuser.connect() as connection:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     superuser.dispose()
+
+
+@dataclass(frozen=True)
+class SinkPorts:
+    """Where the sinks of a process listen: for mail, a port at which nobody answers, and for webhook calls."""
+
+    mail: int
+    hole: int
+    calls: list[int]
+
+    def url(self, port: int) -> str:
+        """Return the address of a webhook."""
+        return f"http://{HOST}:{port}/"
+
+
+def start_sinks(processes: Processes, mail: int | None = None, *, calls: int = 0) -> SinkPorts:
+    """Start sinks as a process beside others, with a port for mail that may be known already."""
+    found = SinkPorts(mail or own_port(), own_port(), [own_port() for _ in range(calls)])
+    ports = [found.hole, *found.calls, found.mail]
+    processes.launch("sinks", [sys.executable, "-m", "harness.sinks", *map(str, ports)])
+    wait_for(found.mail)
+    return found

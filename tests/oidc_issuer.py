@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.message import Message
 from functools import cache
-from http.server import BaseHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus, urlencode, urlsplit
 
@@ -22,7 +22,7 @@ from joserfc import jws
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey, generate_key
 
 from config.issuers import IdentityProvider
-from harness.sinks import PatientServer, ScriptedAnswer
+from harness.sinks import ScriptedAnswer
 
 NOON = datetime(2026, 12, 31, 12, tzinfo=UTC)
 AT = int(NOON.timestamp())
@@ -200,11 +200,20 @@ class IssuerHandler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class IssuerServer(ThreadingHTTPServer):
+    """Threads that are waited for, and callers who hang up in the middle are no news."""
+
+    daemon_threads = False
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: a caller who hangs up is what some tests are about."""
+
+
 @contextmanager
 def local_issuer(*, name: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[LocalIssuer]:
     """Run an issuer on a port of its own until the end of the block; with a context, over TLS."""
     handler = type("OwnHandler", (IssuerHandler,), {})
-    server = PatientServer(("127.0.0.1", 0), handler)
+    server = IssuerServer(("127.0.0.1", 0), handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     issuer = LocalIssuer(f"{'https' if tls else 'http'}://{name}:{server.server_port}")

@@ -17,12 +17,12 @@ from chaos.hints import MessageLog
 from chaos.journal import Journal
 from chaos.people import ChaosCustomer, ChaosPeople
 from chaos.plan import Fault
-from chaos.sinks import MailSink
 from chaos.stage import ChaosStack
 from chaos.strikes import STRIKES
 from cli.stack import StackPlan
 from config.embedded import ServerAddresses
 from harness.network import EventLoopThread
+from harness.sinks import MailRelay
 from harness.stage import Urls
 
 NOBODY = InfrastructureState(frozenset(), 0, 0, {})
@@ -54,7 +54,7 @@ def stage(template: ServerAddresses, urls: Urls, superuser: Engine, tmp_path: Pa
         superuser,
         loop,
         {},
-        MailSink(),
+        MailRelay(),
         MessageLog(),
         ChaosPeople((), CALM, ()),
         crew,

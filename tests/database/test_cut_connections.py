@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
+from harness.network import serving
 from harness.people import World
 from harness.ports import own_port
 from harness.sinks import relaying
@@ -23,7 +24,7 @@ from lockbox.notifications.results import AttemptResult, ClaimResult, ResultReco
 from lockbox.notifications.senders.smtp import SmtpMail
 from lockbox.notifications.sending_pool import SendingPool
 from tests.database.postbag import SENDER, Postbag, notification, open_notifications
-from tests.database.relay import CommitLosingRelay
+from tests.database.relay import CommitLosingProxy
 from tests.database.scenes import many, read
 
 REQUESTS, PATIENCE = 60, 120
@@ -83,7 +84,10 @@ def test_a_result_that_is_written_again_though_it_stands_is_counted_and_logged_o
 ) -> None:
     world.submit()
     ids = open_notifications(worker)
-    with CommitLosingRelay(urls.notifications) as losing, relaying(answers={"example": "450 later"}) as relay:
+    with (
+        serving(CommitLosingProxy(urls.notifications)) as losing,
+        relaying(answers={"example": "450 later"}) as relay,
+    ):
         house = Database(make_engine(losing.url, role="relayed"), world.house.schedule)
         mail = SmtpMail(f"smtp://127.0.0.1:{relay.port}", sender=SENDER)
         senders = Postbag(mailing=mail, lanes=SendingPool(first_load=10_000)).senders
@@ -104,7 +108,7 @@ def test_a_result_that_is_written_again_though_it_stands_is_counted_and_logged_o
 class LosingAfter:
     """Sends, and from then on loses the acknowledgement of each commit."""
 
-    def __init__(self, mail: SmtpMail, losing: CommitLosingRelay) -> None:
+    def __init__(self, mail: SmtpMail, losing: CommitLosingProxy) -> None:
         self._send = mail.send
         self._losing = losing
 
@@ -131,7 +135,7 @@ def test_what_cannot_be_written_is_kept_until_its_lease_ends_and_no_longer(
         AttemptResult(one, Outcome.SENT, at, attempt=DeliveryAttempt(one, None, "request.pending", at, timedelta(0)))
         for one in (kept, late)
     ]
-    with CommitLosingRelay(urls.notifications) as relay:
+    with serving(CommitLosingProxy(urls.notifications)) as relay:
         house = Database(make_engine(relay.url, role="relayed"), world.house.schedule)
         nowhere = make_url(urls.notifications).set(port=own_port())
         engine = make_engine(nowhere.render_as_string(hide_password=False), role="away")

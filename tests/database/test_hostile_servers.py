@@ -34,7 +34,9 @@ def refusing() -> Iterator[MailRelay]:
     """Nobody listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        yield MailRelay(port=taken.getsockname()[1])
+        relay = MailRelay()
+        relay.port = taken.getsockname()[1]
+        yield relay
 
 
 def mailing(relay: MailRelay, scheme: str = "smtp", seconds: float = QUICKLY) -> Postbag:
@@ -113,7 +115,7 @@ def test_one_recipient_is_refused_for_good_one_for_now_and_the_others_get_their_
     assert (rows[550].outcome, rows[550].answer) == ("dead", "5.1.1 unknown")
     assert (rows[451].outcome, rows[451].answer) == (None, "4.7.1 greylisted")
     assert rows[None].outcome == "sent"
-    assert [to for to, _ in relay.taken] == [address(worker, world, "abe")]
+    assert [one.recipient for one in relay.taken] == [address(worker, world, "abe")]
 
 
 def test_a_relay_that_hangs_up_after_it_said_yes_is_sent_nothing_twice(world: World, worker: Database) -> None:

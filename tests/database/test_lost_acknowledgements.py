@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from harness.network import serving
 from harness.people import World
 from harness.stage import ShiftedClock, Urls
 from lockbox.database import Database, make_engine
@@ -13,26 +14,26 @@ from lockbox.errors import InvalidMove
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import CLOCK, NOTIFICATIONS
-from tests.database.relay import CommitLosingRelay
+from tests.database.relay import CommitLosingProxy
 from tests.database.scenes import read, state_of, trail
 
 
 @pytest.fixture
-def worker_relay(urls: Urls) -> Iterator[CommitLosingRelay]:
+def worker_relay(urls: Urls) -> Iterator[CommitLosingProxy]:
     """The way of a worker to Postgres."""
-    with CommitLosingRelay(urls.worker) as relay:
+    with serving(CommitLosingProxy(urls.worker)) as relay:
         yield relay
 
 
 @pytest.fixture
-def api_relay(urls: Urls) -> Iterator[CommitLosingRelay]:
+def api_relay(urls: Urls) -> Iterator[CommitLosingProxy]:
     """The way of the API to Postgres."""
-    with CommitLosingRelay(urls.api) as relay:
+    with serving(CommitLosingProxy(urls.api)) as relay:
         yield relay
 
 
 def test_a_clock_that_never_heard_of_its_own_commit_runs_again_without_harm(
-    world: World, worker_relay: CommitLosingRelay, later: ShiftedClock
+    world: World, worker_relay: CommitLosingProxy, later: ShiftedClock
 ) -> None:
     request = world.submit()
     later.shift = timedelta(hours=13)
@@ -55,7 +56,7 @@ def test_a_clock_that_never_heard_of_its_own_commit_runs_again_without_harm(
 
 
 def test_an_approver_who_never_heard_back_and_approves_again_is_told_that_it_is_open(
-    world: World, api_relay: CommitLosingRelay
+    world: World, api_relay: CommitLosingProxy
 ) -> None:
     request = world.submit()
     house = Database(make_engine(api_relay.url, role="relayed"), world.house.schedule)
@@ -75,7 +76,7 @@ def test_an_approver_who_never_heard_back_and_approves_again_is_told_that_it_is_
 
 
 def test_a_submit_whose_commit_was_not_acknowledged_stands_and_was_not_armed(
-    world: World, api_relay: CommitLosingRelay
+    world: World, api_relay: CommitLosingProxy
 ) -> None:
     house = Database(make_engine(api_relay.url, role="relayed"), world.house.schedule)
 

@@ -16,7 +16,6 @@ import pytest
 from chaos.crew import SHIFTED
 from chaos.hints import MessageFate, MessageLog, written
 from harness.network import EventLoopThread, Proxy, ProxyMode
-from harness.ports import own_port
 
 PATIENCE = 10.0
 HINT = json.dumps({"body": "b", "properties": {"delivery_tag": "first"}}).encode()
@@ -67,13 +66,13 @@ def proxy(loop: EventLoopThread) -> Iterator[Proxy]:
     """A proxy before a server that says everything back."""
     with echo() as port:
         found = Proxy(port)
-        loop.do(found.open(own_port(20)))
+        loop.do(found.open())
         yield found
         loop.do(found.leave())
 
 
 def called(proxy: Proxy) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", proxy.number), timeout=PATIENCE)
+    return socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE)
 
 
 def test_what_passes_arrives_both_ways(proxy: Proxy) -> None:
@@ -154,7 +153,7 @@ def commands(data: bytes) -> list[list[bytes]]:
 
 def test_commands_pass_as_they_are_however_they_are_cut() -> None:
     data = written([b"SET", b"key", b"a\r\nb"]) + written([b"LPUSH", b"core", HINT]) + written([b"PING"])
-    line = MessageLog().line()
+    line, _ = MessageLog().line()
 
     passed = b"".join(line(data[at : at + 3]) for at in range(0, len(data), 3))
 
@@ -165,7 +164,7 @@ def test_a_tripled_hint_is_three_deliveries_of_one_message() -> None:
     hints = MessageLog()
     hints.fate = MessageFate.TRIPLE
 
-    (command,) = commands(hints.line()(written([b"LPUSH", b"notify", HINT])))
+    (command,) = commands(hints.line()[0](written([b"LPUSH", b"notify", HINT])))
 
     messages = [json.loads(word) for word in command[2:]]
     assert command[:2] == [b"LPUSH", b"notify"]
@@ -177,7 +176,7 @@ def test_a_tripled_hint_is_three_deliveries_of_one_message() -> None:
 def test_a_hint_that_is_held_or_lost_goes_where_no_worker_looks_and_nothing_else_does(fate: MessageFate) -> None:
     hints = MessageLog()
     hints.fate = fate
-    line = hints.line()
+    line, _ = hints.line()
 
     (held,) = commands(line(written([b"LPUSH", b"core", HINT])))
     (other,) = commands(line(written([b"LPUSH", b"unknown", HINT])))
@@ -189,7 +188,7 @@ def test_a_hint_that_is_held_or_lost_goes_where_no_worker_looks_and_nothing_else
 def test_what_redis_must_never_be_told_is_seen_and_passwords_of_its_own_are_not() -> None:
     hints = MessageLog()
     hints.forbid(["anna@contoso.example"])
-    line = hints.line()
+    line, _ = hints.line()
 
     line(written([b"AUTH", b"anna@contoso.example"]))
     assert hints.leaks == []

@@ -36,7 +36,7 @@ def test_a_relay_that_is_well_takes_each_mail_once_over_one_connection() -> None
             mail.send(MAIL)
         mail.close()
 
-    assert [to for to, _ in relay.taken] == [MAIL.to_address] * 3
+    assert [one.recipient for one in relay.taken] == [MAIL.to_address] * 3
     assert relay.message_ids == [MAIL.message_id] * 3
     assert relay.callers == 1
 
@@ -63,7 +63,7 @@ def test_what_the_relay_says_of_a_recipient_is_kept_and_the_connection_goes_on(
 
     assert (failure.permanent, failure.kind, failure.said) == (permanent, "status", PeerResponse.ANSWER)
     assert (failure.reply.status, failure.reply.text) == (int(answer[:3]), answer[4:])
-    assert [to for to, _ in relay.taken] == ["amir@contoso.example"]
+    assert [one.recipient for one in relay.taken] == ["amir@contoso.example"]
     assert relay.callers == 1
 
 

@@ -20,6 +20,7 @@ from cli.stack import APPROVAL_KEY, Processes, StackPlan, make_keys
 from config.embedded import ServerAddresses
 from harness.people import World
 from harness.ports import own_port
+from harness.sinks import CaughtMails
 from harness.stage import Urls, fresh_database
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.signing_keys import ApprovalKeys
@@ -45,6 +46,7 @@ class RunningStack:
     house: Database
     superuser: Engine
     servers: ServerAddresses
+    caught: CaughtMails
 
     def world(self, **policy: Any) -> World:
         """Return a new tenant with short windows; 2 s to answer and 2 s of access, unless told otherwise."""
@@ -147,7 +149,7 @@ def stage_of(
                 processes.start(name)
             if "api" in names:
                 processes.wait_until_ready()
-            yield RunningStack(urls, plan, processes, house, superuser, servers)
+            yield RunningStack(urls, plan, processes, house, superuser, servers, CaughtMails(urls.maildir))
         finally:
             processes.stop()
             house.dispose()
@@ -189,11 +191,6 @@ def _said_last(processes: Processes) -> list[tuple[str, str]]:
 def _is_ready(log: str) -> bool:
     """Whether what a worker has logged since it was started last says that it is ready."""
     return log.rfind(" ready.") > log.rfind("[tasks]")
-
-
-def mails(urls: Urls) -> list[str]:
-    """Return the text of every mail that was caught."""
-    return [path.read_text() for path in sorted((urls.maildir / "new").iterdir())]
 
 
 def access(world: World, resource: str = "mailbox:anna@contoso.example") -> dict[str, str]:

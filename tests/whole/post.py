@@ -1,10 +1,9 @@
 """What the catcher has caught: mails to somebody, and the codes in them."""
 
 import re
-from email import message_from_string, policy
 
 from harness.people import World
-from tests.whole.conftest import RunningStack, mails, wait_until
+from tests.whole.conftest import RunningStack, wait_until
 
 CODE = re.compile(r"^ {4}(\S+(?: \S+)?)$", re.MULTILINE)
 
@@ -17,8 +16,7 @@ def address_of(stage: RunningStack, world: World, name: str) -> str:
 
 def mails_to(stage: RunningStack, address: str) -> list[str]:
     """Return the texts of all mails to an address, the newest last."""
-    letters = [message_from_string(mail, policy=policy.default) for mail in mails(stage.urls)]
-    bodies = [letter.get_body(("plain",)) for letter in letters if address in str(letter["to"])]
+    bodies = [letter.get_body(("plain",)) for letter in stage.caught.all() if address in str(letter["to"])]
     return [str(body.get_content()) for body in bodies if body]
 
 

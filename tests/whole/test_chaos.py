@@ -37,7 +37,6 @@ def test_every_invariant_holds_after_the_faults_of_a_seed(
 def _played(seed: int, seconds: float, template: ServerAddresses, folder: Path) -> tuple[plan.FaultPlan, run.Result]:
     folder.mkdir()
     planned = plan.make(seed, seconds)
-    first_port = own_port(100)
 
     with fresh_database(template) as urls:
         prepared = StackPlan(
@@ -49,9 +48,9 @@ def _played(seed: int, seconds: float, template: ServerAddresses, folder: Path) 
             smtp_url=urls.smtp,
             servers=template,
             keys=make_keys(folder / "keys"),
-            api_port=first_port,
-            flower_port=first_port + 1,
+            api_port=own_port(),
+            flower_port=own_port(),
             environment="test",
         )
-        with stage.built(prepared, template, planned, folder / "logs", first_port) as built:
+        with stage.built(prepared, template, planned, folder / "logs") as built:
             return planned, run.play(built, PATIENCE, lambda *_: None)

@@ -10,7 +10,7 @@ import pytest
 from celery import Celery
 
 from lockbox.sql import new_id
-from tests.whole.conftest import RunningStack, mails, wait_until
+from tests.whole.conftest import RunningStack, wait_until
 
 PERSONAL = re.compile(r"@|mailbox|erin|contoso|does not open", re.IGNORECASE)
 TASKS = ("lockbox.time_out", "lockbox.expire", "lockbox.remind", "lockbox.notify")
@@ -75,7 +75,7 @@ def test_hints_made_by_hand_decide_nothing(stage: RunningStack) -> None:
     assert stage.state(request.id) == "pending"
     assert stage.state(control.id) == "pending"
     assert len(stage.rows("SELECT 1 FROM events WHERE request_id = :id AND seq IS NOT NULL", id=str(request.id))) == 1
-    assert len([mail for mail in mails(stage.urls) if str(request.id) in mail]) == prompts
+    assert len([mail for mail in stage.caught.texts() if str(request.id) in mail]) == prompts
     stage.events_are_whole()
 
 

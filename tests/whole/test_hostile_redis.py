@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from config.embedded import ServerAddresses
 from lockbox.schedule import BELL, INDEXES
 from lockbox.sql import new_id
-from tests.whole.conftest import RunningStack, mails, stage_of, wait_until
+from tests.whole.conftest import RunningStack, stage_of, wait_until
 from worker.message_filter import QUEUES
 
 WATCHED = True
@@ -126,7 +126,7 @@ def works(stage: RunningStack) -> None:
     """Check that somebody is prompted, that time runs out and that both workers answer."""
     world = stage.world(approval_window=3)
     request = world.submit()
-    wait_until(lambda: any(str(request.id) in mail for mail in mails(stage.urls)), "the approvers are prompted")
+    wait_until(lambda: any(str(request.id) in mail for mail in stage.caught.texts()), "the approvers are prompted")
     stage.ends(request.id, "timed_out")
     wait_until(lambda: answering(stage) == {"core", "notifications"}, "both workers answer")
 

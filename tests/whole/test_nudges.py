@@ -1,15 +1,12 @@
 """Reminders, the next tier and the closing warning on the real stack, by windows of seconds."""
 
-from email import message_from_string
-from email.policy import default
-
 import pytest
 
 from harness.people import World
 from lockbox.requests.lifecycle import Action
 from tests.database.postbag import address
 from tests.ruling import group, lay_down
-from tests.whole.conftest import RunningStack, mails, wait_until
+from tests.whole.conftest import RunningStack, wait_until
 
 WINDOW = 10
 REPORTED = {"tara", "aude", "ann"}
@@ -22,7 +19,7 @@ REPORTS = "SELECT FROM notifications WHERE template = 'report' AND tenant_id = :
 
 def subjects(stage: RunningStack, world: World, who: str) -> list[str]:
     """Return how each mail to somebody begins, in the order in which they were sent."""
-    found = [message_from_string(mail, policy=default) for mail in mails(stage.urls)]
+    found = stage.caught.all()
     mine = [one for one in found if address(world.house, world, who) in str(one["To"])]
     return [str(one["Subject"]).split()[0].strip(",:") for one in mine]  # A long one begins with where it was folded.
 

@@ -12,7 +12,7 @@ import pytest
 
 from config.embedded import ServerAddresses
 from harness.ports import own_port
-from tests.whole.conftest import RunningStack, mails, stage_of, wait_until
+from tests.whole.conftest import RunningStack, stage_of, wait_until
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def test_with_redis_away_from_the_start_people_are_prompted_and_time_runs_out(
             assert filed.status_code == 201
             assert took < 4
             request = filed.json()["id"]
-            wait_until(lambda: any(request in mail for mail in mails(stage.urls)), "the approvers are prompted", 8)
+            wait_until(lambda: any(request in mail for mail in stage.caught.texts()), "the approvers are prompted", 8)
             stage.ends(request, "timed_out")
 
             second = erin.post("/v1/requests", json=world.body(access_window=1)).json()["id"]
@@ -69,7 +69,7 @@ def test_an_api_killed_between_commit_and_arming_loses_nothing(template: ServerA
         with stage_of_workers(stage, template):
             stage.ends(request, "timed_out")
 
-            wait_until(lambda: any(str(request) in mail for mail in mails(stage.urls)), "somebody is told")
+            wait_until(lambda: any(str(request) in mail for mail in stage.caught.texts()), "somebody is told")
 
         stage.events_are_whole()
 

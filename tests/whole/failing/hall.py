@@ -23,7 +23,7 @@ from lockbox.notifications.outbox import KIND
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
 from lockbox.sql import new_id
-from tests.whole.conftest import RunningStack, access, mails
+from tests.whole.conftest import RunningStack, access
 
 CHECKPOINTS = "checkpoints"
 LAPSE = (
@@ -98,7 +98,7 @@ class FailpointStage:
 
     def mailed(self) -> set[str]:
         """Return the ids of all notifications that arrived as a mail."""
-        return {found[1] for mail in mails(self.stage.urls) if (found := MESSAGE_ID.search(mail))}
+        return {found[1] for mail in self.stage.caught.texts() if (found := MESSAGE_ID.search(mail))}
 
     def called(self) -> set[str]:
         """Return the ids of all notifications that arrived as a webhook."""

@@ -1,0 +1,46 @@
+"""What arrives: the demo's mails and webhook calls, as its stories speak of them."""
+
+from email.message import EmailMessage
+
+from demo.evidence import DemoMail, DemoWebhookCall
+from demo.story import OUT_OF_ORDER, STATUSES, SUBJECTS
+from harness.sinks import Call, ScriptedAnswer, WebhookReceiver
+
+PATH = "/demo/"
+
+
+class DemoReceiver(WebhookReceiver):
+    """A receiver that verifies each call, and is out of order at the first tries of one of them."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(path=f"{PATH}{endpoint}")
+        self.endpoint = endpoint
+
+    def answer_to(self, call: Call) -> ScriptedAnswer:
+        """Say what the story says to its call, and to all others what a receiver says."""
+        if not call.is_signed or (self.endpoint, call.event.get("type")) != OUT_OF_ORDER:
+            return super().answer_to(call)
+        before = sum(one.id == call.id and one.is_signed for one in self.calls)
+        return ScriptedAnswer(STATUSES[min(before, len(STATUSES) - 1)])
+
+    @property
+    def seen(self) -> list[DemoWebhookCall]:
+        """The calls so far."""
+        return [self._seen(call) for call in self.calls]
+
+    def _seen(self, call: Call) -> DemoWebhookCall:
+        request_id = call.event.get("data", {}).get("request_id", "")
+        kind = call.event.get("type", "")
+        return DemoWebhookCall(call.id, self.endpoint, kind, request_id, call.is_signed, call.status)
+
+
+def mail(message: EmailMessage) -> DemoMail:
+    """Return what a mail tells of, and whom."""
+    subject = str(message["Subject"]).strip()
+    return DemoMail(
+        message_id=str(message["Message-ID"]),
+        request_id=str(message["In-Reply-To"]).strip("<> ").partition("@")[0],
+        to=str(message["X-RcptTo"]).partition("@")[0],
+        state=next((state for state, begins in SUBJECTS.items() if subject.startswith(begins)), "?"),
+        subject=subject,
+    )
