@@ -33,16 +33,16 @@ ATTACKERS = {
     "a tenant admin",
     "another customer",
     "an operator",
-    "whoever has Flower",
-    "whoever has Redis",
-    "whoever has the mail relay",
-    "whoever has the API's login to Postgres",
-    "whoever has the core worker's login to Postgres",
-    "whoever has the notifications worker's login to Postgres",
+    "someone with access to Flower",
+    "someone with access to Redis",
+    "someone with access to the mail relay",
+    "someone with the API's Postgres login",
+    "someone with the core worker's Postgres login",
+    "someone with the notifications worker's Postgres login",
     "the owner of the database",
     "root at the vendor",
     "a stranger on the network",
-    "a sign-in service",
+    "an identity provider",
 }
 
 
