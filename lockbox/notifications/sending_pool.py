@@ -176,7 +176,7 @@ class ChannelPool:
             try:
                 threading.Thread(target=self._work, name=f"{self._channel}-lanes", daemon=True).start()
             except RuntimeError:
-                log.warning("lane.no_thread", channel=self._channel, threads=self._threads)
+                log.warning("sending_pool.no_thread", channel=self._channel, threads=self._threads)
             else:
                 self._threads += 1
                 self._idle += 1
@@ -193,9 +193,9 @@ class ChannelPool:
             wait = lane.wait(now)
             self._wake()
         if is_shut and lane.shut_until != was_shut:
-            log.warning("lane.shut", channel=self._channel, lane=lane.name, seconds=round(wait))
+            log.warning("circuit_breaker.opened", channel=self._channel, destination=lane.name, seconds=round(wait))
         elif was_shut and lane.shut_until is None:
-            log.info("lane.opened", channel=self._channel, lane=lane.name)
+            log.info("circuit_breaker.closed", channel=self._channel, destination=lane.name)
         _give_back(left, wait)
 
     def _emptied(self, lane: CircuitBreaker[QueuedJob]) -> list[QueuedJob]:
