@@ -49,7 +49,7 @@ def main() -> None:
         timeout_keep_alive=MOST_KEPT_OPEN_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    server = ApiServer(config, app.state.newsroom)
+    server = ApiServer(config, app.state.live_updates)
     # To look through all that was made until here takes a tenth of a second, in which nobody gets an answer.
     gc.collect()
     gc.freeze()

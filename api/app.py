@@ -138,7 +138,7 @@ def make_app(settings: Settings, database: Database, vital: Database | None = No
         heart.start()
         yield
         heart.stop()
-        app.state.newsroom.stop()
+        app.state.live_updates.stop()
         database.dispose()
         app.state.vital.engine.dispose()
 
@@ -155,7 +155,7 @@ def make_app(settings: Settings, database: Database, vital: Database | None = No
     app.state.settings = settings
     app.state.database = database
     app.state.vital = vital or database
-    app.state.newsroom = LiveUpdates(database, settings)
+    app.state.live_updates = LiveUpdates(database, settings)
     app.state.exporter = MetricsExporter(database)
     app.state.issuers = IdentityProviders(settings.issuers)
     app.state.vault = SecretVault([key.get_secret_value() for key in settings.secret_keys])

@@ -64,7 +64,7 @@ class LiveUpdates:
         self._rung = asyncio.Event()
         self._stirred = asyncio.Event()
         self._running: list[asyncio.Task[None]] = []
-        self._clerk = ThreadPoolExecutor(1, "newsroom")
+        self._clerk = ThreadPoolExecutor(1, "live-updates")
 
     @property
     def position(self) -> str:
@@ -248,7 +248,7 @@ class LiveUpdates:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._clerk, call)
         except SQLAlchemyError as error:
-            log.warning("newsroom.waiting", error=type(error).__name__)
+            log.warning("live_updates.database_away", error=type(error).__name__)
             return None
 
 

@@ -10,11 +10,11 @@ from api.live import LiveUpdates
 class ApiServer(uvicorn.Server):
     """Ends the streams first when it is told to end: they would go on until it had waited for long enough."""
 
-    def __init__(self, config: uvicorn.Config, newsroom: LiveUpdates) -> None:
+    def __init__(self, config: uvicorn.Config, live_updates: LiveUpdates) -> None:
         super().__init__(config)
-        self._newsroom = newsroom
+        self._live_updates = live_updates
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, then all else."""
-        self._newsroom.shut()
+        self._live_updates.shut()
         await super().shutdown(sockets)

@@ -63,7 +63,7 @@ AND NOT EXISTS (SELECT FROM notifications n WHERE n.event_id = e.id AND n.person
 """
 PROMISED_TWICE = """
 SELECT event_id AS id FROM notifications WHERE event_id IS NOT NULL
-GROUP BY event_id, person_id, address_id, watcher_id, endpoint_id, template HAVING count(*) > 1
+GROUP BY event_id, person_id, address_id, observer_id, endpoint_id, template HAVING count(*) > 1
 """
 NOTIFICATIONS = """
 SELECT n.id, n.outcome, n.last_error, n.template, n.attempts, coalesce(h.url, p.email) AS to,

@@ -30,7 +30,7 @@ class CommandGroup(LazyGroup):
         "delegation": "cli.delegations",
         "policy": "cli.policies",
         "endpoint": "cli.webhooks",
-        "watcher": "cli.observers",
+        "observer": "cli.observers",
         "vendor": "cli.vendor",
         "audit": "cli.audit_group",
         "operate": "cli.operate",

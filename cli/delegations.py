@@ -1,4 +1,4 @@
-"""Commands of deputies: who stands in for whom, naming one for a period, ending it."""
+"""Commands of delegates: who stands in for whom, naming one for a period, ending it."""
 
 from typing import Annotated
 from uuid import UUID
@@ -10,7 +10,7 @@ from cli.client import at, call
 from cli.tenants import Tenant
 from cli.terminal import Plain, as_json, moment, say
 
-app = typer.Typer(no_args_is_help=True, help="Deputies of approvers.")
+app = typer.Typer(no_args_is_help=True, help="Delegates of approvers.")
 
 
 @app.command("list")
@@ -24,20 +24,20 @@ def list_delegations(tenant: Tenant, plain: Plain = False) -> None:
         (
             one["id"],
             one["principal"]["name"],
-            one["deputy"]["name"],
+            one["delegate"]["name"],
             moment(one["starts_at"]),
             moment(one["ends_at"]),
             one["counts"],
         )
         for one in found["items"]
     )
-    terminal.table(("Delegation", "For", "Deputy", "From", "Until", "Counts now"), rows)
+    terminal.table(("Delegation", "For", "Delegate", "From", "Until", "Counts now"), rows)
 
 
 @app.command("name")
-def name_deputy(
+def name_delegate(
     tenant: Tenant,
-    deputy: Annotated[UUID, typer.Argument(help="who stands in, by id", show_default=False)],
+    delegate: Annotated[UUID, typer.Argument(help="who stands in, by id", show_default=False)],
     until: Annotated[str, typer.Option(help="such as 2031-05-01T08:00:00Z")],
     since: Annotated[str | None, typer.Option("--from", help="likewise; now where it is left out")] = None,
     principal: Annotated[
@@ -45,8 +45,13 @@ def name_deputy(
     ] = None,
     plain: Plain = False,
 ) -> None:
-    """Name your deputy for a period, or an absent approver's."""
-    body = {"deputy": str(deputy), "ends_at": until, "starts_at": since, "principal": principal and str(principal)}
+    """Name your delegate for a period, or an absent approver's."""
+    body = {
+        "delegate": str(delegate),
+        "ends_at": until,
+        "starts_at": since,
+        "principal": principal and str(principal),
+    }
     named = call("POST", at("tenants", tenant, "delegations"), body=body)
     if plain:
         as_json(named)
@@ -55,7 +60,7 @@ def name_deputy(
         {
             "Delegation": named["id"],
             "For": named["principal"]["name"],
-            "Deputy": named["deputy"]["name"],
+            "Delegate": named["delegate"]["name"],
             "From": moment(named["starts_at"]),
             "Until": moment(named["ends_at"]),
         }

@@ -36,7 +36,7 @@ def list_members(
         return
     parts = ("id", "name", "address", "roles", "eligible", "version")
     rows = (tuple(one[part] for part in parts) for one in page["items"])
-    terminal.table(("Person", "Name", "Address", "Roles", "Deputy", "Version"), rows)
+    terminal.table(("Person", "Name", "Address", "Roles", "Delegate", "Version"), rows)
     terminal.more(page)
 
 
@@ -70,16 +70,16 @@ def remove(tenant: Tenant, person: Person) -> None:
     say("Removed.")
 
 
-@app.command("deputy-eligible")
-def deputy_eligible(
+@app.command("delegate-eligible")
+def delegate_eligible(
     tenant: Tenant,
     person: Person,
     eligible: Annotated[bool, typer.Option("--yes/--no", help="whether approvers may name them")] = True,
     plain: Plain = False,
 ) -> None:
-    """Allow approvers to name a member as deputy, or no longer.
+    """Set whether approvers may name a member as delegate.
 
-    For tenant admins. What somebody stands in for ends where they are no longer eligible.
+    For tenant admins. Delegations of a member who is no longer eligible end.
     """
     where = at("tenants", tenant, "members", person)
     found = call("GET", where)
@@ -102,7 +102,7 @@ def _show(member: Mapping[str, Any], *, plain: bool) -> None:
             "Name": member["name"],
             "Address": member["address"],
             "Roles": member["roles"],
-            "May be a deputy": member["eligible"],
+            "May be a delegate": member["eligible"],
             "Member since": moment(member["since"]),
             "Version": member["version"],
         }

@@ -1,4 +1,4 @@
-"""Commands of watchers: whom a tenant has copied on what it is asked and told, and who decide nothing."""
+"""Commands of observers: whom a tenant has copied on what it is asked and told, and who decide nothing."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -26,7 +26,7 @@ def add(
 ) -> None:
     """Have somebody copied, as a tenant admin."""
     body = {"name": name, "address": email, "service": service}
-    added = call("POST", at("tenants", tenant, "watchers"), body=body)
+    added = call("POST", at("tenants", tenant, "observers"), body=body)
     if plain:
         as_json(added)
     else:
@@ -36,24 +36,24 @@ def add(
 @app.command("list")
 def list_observers(tenant: Tenant, plain: Plain = False) -> None:
     """List who is copied."""
-    found = call("GET", at("tenants", tenant, "watchers"))
+    found = call("GET", at("tenants", tenant, "observers"))
     if plain:
         as_json(found)
         return
     shown = [_facts(one) for one in found["items"]]
-    terminal.table(("Watcher", "Name", "Address", "Service", "Added by", "Since"), (one.values() for one in shown))
+    terminal.table(("Observer", "Name", "Address", "Service", "Added by", "Since"), (one.values() for one in shown))
 
 
 @app.command()
-def remove(tenant: Tenant, watcher: Annotated[UUID, typer.Argument(help="its id", show_default=False)]) -> None:
+def remove(tenant: Tenant, observer: Annotated[UUID, typer.Argument(help="its id", show_default=False)]) -> None:
     """Have somebody copied no longer, as a tenant admin."""
-    call("DELETE", at("tenants", tenant, "watchers", watcher))
+    call("DELETE", at("tenants", tenant, "observers", observer))
     say("Removed: nothing more is copied there.")
 
 
 def _facts(one: Mapping[str, Any]) -> dict[str, object]:
     return {
-        "Watcher": one["id"],
+        "Observer": one["id"],
         "Name": one["name"],
         "Address": one["address"],
         "Service": one["service"] or EVERY_SERVICE,

@@ -154,7 +154,7 @@ def re_key(
 ) -> None:
     """Mark rows that give power with the newest key.
 
-    Of roles, passkeys, identities, deputies, modes and policies. As the
+    Of roles, passkeys, identities, delegates, modes and policies. As the
     database's owner, with LOCKBOX_CREDENTIAL_KEY_FILES set as the API
     has it. Before an older key is taken out of that setting; with
     --key-is-lost after it was lost: every sign-in, token and open invitation
@@ -162,7 +162,8 @@ def re_key(
     """
     if key_is_lost and not yes:
         typer.confirm(
-            "Believe every role, passkey, identity, deputy, mode and policy as it stands in the database", abort=True
+            "Believe every role, passkey, identity, delegate, mode and policy as it stands in the database",
+            abort=True,
         )
     with _owner() as (session, _):
         done = key_rotation.rekey(session, key_is_lost=key_is_lost)

@@ -102,7 +102,7 @@ def _answer(decision: Mapping[str, Any]) -> str:
 
 
 def _for_others(item: Mapping[str, Any]) -> str:
-    """Return for whom a deputy or a system acted."""
+    """Return for whom a delegate or a system acted."""
     people = [one["name"] for one in item["stands_for"] or [item["on_behalf_of"]] if one]
     return f" for {', '.join(people)}" if people else ""
 

@@ -15,7 +15,15 @@ from harness.stage import setting, unbound
 from lockbox.database import Database, now
 from lockbox.identity import api_tokens, keyring, row_marks, tenants
 from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
-from lockbox.identity.models import Delegation, EligibleDeputy, Invitation, Membership, Person, PolicyVersion, Tenant
+from lockbox.identity.models import (
+    Delegation,
+    EligibleDelegate,
+    Invitation,
+    Membership,
+    Person,
+    PolicyVersion,
+    Tenant,
+)
 from lockbox.identity.roles import AuthMethod, Caller, Mode, Role, RoleGrant, Scope, Side
 from lockbox.requests import decide, submit
 from lockbox.requests.decisions import DecisionInput
@@ -71,13 +79,13 @@ def _vouch_for_tenants(session: Session) -> None:
     for delegation in session.exec(select(Delegation)):
         if not ours.is_mark(delegation.mac, *row_marks.delegation(delegation)):
             delegation.mac = ours.mark(*row_marks.delegation(delegation))
-    for eligible in session.exec(select(EligibleDeputy).where(col(EligibleDeputy.mac).is_(None))):
-        eligible.mac = ours.mark(*row_marks.eligible_deputy(eligible))
+    for eligible in session.exec(select(EligibleDelegate).where(col(EligibleDelegate.mac).is_(None))):
+        eligible.mac = ours.mark(*row_marks.eligible_delegate(eligible))
 
 
 GIVES_POWER = re.compile(
     r"INSERT INTO (memberships|passkeys|identities|tokens|sessions|invitations)\b"
-    r"|INSERT INTO (policies|delegations|eligible_deputies)\b|UPDATE (tenants|delegations)\b"
+    r"|INSERT INTO (policies|delegations|eligible_delegates)\b|UPDATE (tenants|delegations)\b"
 )
 
 

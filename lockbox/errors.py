@@ -202,10 +202,10 @@ class NoOpenWindow(NotYours):
     code = "no-open-window"
 
 
-class TrailBehind(NoOpenWindow):
+class AuditLogRolledBack(NoOpenWindow):
     """The database was restored from a back-up that is older than what was shipped of its trail: all is shut."""
 
-    code = "trail-behind"
+    code = "audit-log-rolled-back"
 
 
 class NotFound(LockboxError):
@@ -323,9 +323,9 @@ class TooManyAddresses(Conflict):
 
 
 class TooManyObservers(Conflict):
-    """There are as many watchers as there may be; one can be removed."""
+    """There are as many observers as there may be; one can be removed."""
 
-    code = "too-many-watchers"
+    code = "too-many-observers"
 
 
 class EndpointDisabled(Conflict):

@@ -1,4 +1,4 @@
-"""Laying down a tenant's policy and naming deputies, past every right: the scene in which a rule is tried."""
+"""Laying down a tenant's policy and naming delegates, past every right: the scene in which a rule is tried."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -9,7 +9,7 @@ from harness.stage import setting
 from lockbox.admin import memberships
 from lockbox.database import now
 from lockbox.identity import row_marks, tenants
-from lockbox.identity.models import Delegation, EligibleDeputy, Tenant
+from lockbox.identity.models import Delegation, EligibleDelegate, Tenant
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
@@ -38,20 +38,20 @@ def put_into_tiers(world: World, **tiers: int) -> None:
             memberships.put_into_tier(session, world.people[name].person_id, tier)
 
 
-def stand_in(world: World, deputy: str, principal: str, *, starts: float = -1, ends: float = 1) -> None:
+def stand_in(world: World, delegate: str, principal: str, *, starts: float = -1, ends: float = 1) -> None:
     """Let somebody stand in for an approver, from and until so many hours from now."""
     with setting(world.house).transaction() as session:
         at = now(session)
-        person = world.people[deputy].person_id
-        if session.get(EligibleDeputy, (world.tenant.id, person)) is None:
-            eligible = EligibleDeputy(tenant_id=world.tenant.id, person_id=person)
-            eligible.mac = row_marks.mark(session, row_marks.eligible_deputy(eligible))
+        person = world.people[delegate].person_id
+        if session.get(EligibleDelegate, (world.tenant.id, person)) is None:
+            eligible = EligibleDelegate(tenant_id=world.tenant.id, person_id=person)
+            eligible.mac = row_marks.mark(session, row_marks.eligible_delegate(eligible))
             session.add(eligible)
         delegation = Delegation(
             id=new_id(),
             tenant_id=world.tenant.id,
             principal_id=world.people[principal].person_id,
-            deputy_id=person,
+            delegate_id=person,
             starts_at=at + timedelta(hours=starts),
             ends_at=at + timedelta(hours=ends),
             made_by=world.people["tara"].person_id,

@@ -186,7 +186,7 @@ def _whole(lines: list[dict[str, Any]], size: int, root: bytes) -> dict[int, byt
             must(set(line) == {"number", "body", "personal"} and line["number"] == at < end, "not the next event")
             must(sha256(b"\x00" + line["body"].encode()).digest() == leaves[at], "an event is not as it was sealed")
             fields = json.loads(line["body"])
-            if fields["action"] == "trail_removed" and fields["removed_to"] <= at:
+            if fields["action"] == "audit_events_removed" and fields["removed_to"] <= at:
                 said |= set(range(fields["removed_to"] if fields["removed_from"] == 0 else 0))
             at += 1
         else:

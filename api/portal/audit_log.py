@@ -24,7 +24,7 @@ from lockbox.admin import audit_access, tenants
 from lockbox.admin.audit_access import READERS, AuditReader, EventListing
 from lockbox.audit import export as exports
 from lockbox.audit.event_search import EventFilter
-from lockbox.audit.events import TRAIL_EXPORTED, TRAIL_READ
+from lockbox.audit.events import AUDIT_LOG_EXPORTED, AUDIT_LOG_READ
 from lockbox.audit.export import Pages, table
 from lockbox.audit.log import proofs
 from lockbox.audit.log.checkpoint import VerifierKey
@@ -116,7 +116,7 @@ def search(
     except Invalid as refused:
         return _shown(request, session, visitor, what, readable, refused=refused)
     audit_access.record_read(
-        session, who, origin(request), TRAIL_READ, asked=asked_for(wanted), count=len(found.events)
+        session, who, origin(request), AUDIT_LOG_READ, asked=asked_for(wanted), count=len(found.events)
     )
     return _shown(request, session, visitor, what, readable, who=who, found=found)
 
@@ -146,7 +146,7 @@ def export(
         return _shown(request, session, visitor, what, readable, refused=refused)
     count = audit_access.length(session, begun)
     audit_access.record_read(
-        session, who, origin(request), TRAIL_EXPORTED, asked=looked | {"format": form}, count=count
+        session, who, origin(request), AUDIT_LOG_EXPORTED, asked=looked | {"format": form}, count=count
     )
     made = table if form == "csv" else exports.lines
     opened = while_signed_in(audit_access.pages(house, who), request, chosen)

@@ -1,4 +1,4 @@
-"""The page of deputies: who stands in for whom and until when, naming one, and ending it."""
+"""The page of delegates: who stands in for whom and until when, naming one, and ending it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +21,7 @@ from lockbox.identity import preferences, time_zones
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests.transition import Origin
 
-router = APIRouter(prefix="/tenants/{slug}/deputies", tags=[TAG], include_in_schema=False)
+router = APIRouter(prefix="/tenants/{slug}/delegates", tags=[TAG], include_in_schema=False)
 
 One = Annotated[str, Form(max_length=40)]
 
@@ -31,35 +31,35 @@ class DelegationForm:
     """What the form holds; times are those that clocks show in the time zone of whoever wrote them."""
 
     principal: str = ""
-    deputy: str = ""
+    delegate: str = ""
     starts: str = ""
     ends: str = ""
 
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show who stands in for whom; approvers name their own deputy here, admins one for somebody who is absent."""
+    """Show who stands in for whom; approvers name their own delegate here, admins one for somebody who is absent."""
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("")
 def name(
-    work: AccountContextDep, slug: Slug, principal: One = "", deputy: One = "", starts: One = "", ends: One = ""
+    work: AccountContextDep, slug: Slug, principal: One = "", delegate: One = "", starts: One = "", ends: One = ""
 ) -> Response:
-    """Name a deputy."""
+    """Name a delegate."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         zone = preferences.mine(session, caller).time_zone
         wanted = DelegationInput(
-            deputy_id=_person(deputy, "who stands in"),
+            delegate_id=_person(delegate, "who stands in"),
             ends_at=_moment(ends, zone, "until when"),
             starts_at=_moment(starts, zone, "from when") if starts.strip() else None,
             principal_id=_person(principal, "for whom") if principal else None,
         )
         delegates.add_delegation(session, caller, origin, slug, wanted)
 
-    written = DelegationForm(principal, deputy, starts, ends)
-    return done(work, slug, deed, lambda at, refused: _shown(at, refused, written), f"/tenants/{slug}/deputies")
+    written = DelegationForm(principal, delegate, starts, ends)
+    return done(work, slug, deed, lambda at, refused: _shown(at, refused, written), f"/tenants/{slug}/delegates")
 
 
 @router.post("/end")
@@ -69,7 +69,7 @@ def end(work: AccountContextDep, slug: Slug, one: Annotated[UUID, Form(alias="id
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         delegates.end(session, caller, origin, slug, one)
 
-    return done(work, slug, deed, _shown, f"/tenants/{slug}/deputies")
+    return done(work, slug, deed, _shown, f"/tenants/{slug}/delegates")
 
 
 def _person(text: str, which: str) -> UUID:
@@ -91,7 +91,7 @@ def _shown(
 ) -> Response:
     everybody = at.members()
     return at.page(
-        "deputies",
+        "delegates",
         refused,
         current=delegates.current(at.session, at.caller, at.tenant.slug),
         approvers=[one for one in everybody if Role.APPROVER in one.roles],

@@ -123,5 +123,5 @@ async def listen(
     since: Annotated[str | None, Query(max_length=40)] = None,
 ) -> Response:
     """Say when something changed, from the position on at which the page was made or the stream broke."""
-    room: LiveUpdates = request.app.state.newsroom
+    room: LiveUpdates = request.app.state.live_updates
     return EventStream(room, seat, request.headers.get("last-event-id") or since)

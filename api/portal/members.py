@@ -99,7 +99,7 @@ def set_roles(
 def set_eligible(
     work: AccountContextDep, slug: Slug, person: Person, eligible: Annotated[str, Form(max_length=3)] = "no"
 ) -> Response:
-    """Let approvers name a member as their deputy, or no longer."""
+    """Let approvers name a member as their delegate, or no longer."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         members.set_eligible(session, caller, origin, slug, person, eligible=eligible == "yes")

@@ -1,4 +1,4 @@
-"""The page of watchers: who is copied on what the tenant is asked and told, and decides nothing."""
+"""The page of observers: who is copied on what the tenant is asked and told, and decides nothing."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -20,7 +20,7 @@ from lockbox.errors import LockboxError
 from lockbox.identity.roles import Caller
 from lockbox.requests.transition import Origin
 
-router = APIRouter(prefix="/tenants/{slug}/watchers", tags=[TAG], include_in_schema=False)
+router = APIRouter(prefix="/tenants/{slug}/observers", tags=[TAG], include_in_schema=False)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def add(
         return _shown(at, refused, written)
 
     return done(
-        work, slug, deed, shown, f"/tenants/{slug}/watchers", first=lambda who: rate_limits.count(work.house, who)
+        work, slug, deed, shown, f"/tenants/{slug}/observers", first=lambda who: rate_limits.count(work.house, who)
     )
 
 
@@ -69,13 +69,13 @@ def remove(work: AccountContextDep, slug: Slug, one: Annotated[UUID, Form(alias=
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         observers.remove(session, caller, origin, slug, one)
 
-    return done(work, slug, deed, _shown, f"/tenants/{slug}/watchers")
+    return done(work, slug, deed, _shown, f"/tenants/{slug}/observers")
 
 
 def _shown(at: TenantAdminPage, refused: LockboxError | None = None, written: ObserverForm | None = None) -> Response:
     return at.page(
-        "watchers",
+        "observers",
         refused,
-        watchers=observers.listed(at.session, at.caller, at.tenant.slug),
+        observers=observers.listed(at.session, at.caller, at.tenant.slug),
         written=written or ObserverForm(),
     )

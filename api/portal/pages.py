@@ -42,8 +42,8 @@ LOCAL_QUERY = re.compile(r"[A-Za-z0-9._~=&%+:@,-]{1,300}")
 OWN_PAGE = re.compile(
     r"/(?:account|proposals|terminal|waiting|review|ask|mine|open|operations|play|inbox"
     r"|trail(?:/checkpoint|/verify)?|requests(?:/[0-9a-f-]{36}(?:/questions)?)?"
-    r"|tenants(?:/[a-z0-9][a-z0-9-]{0,62}(?:/(?:policy|mode|members|tiers|deputies|endpoints(?:/[0-9a-f-]{36})?"
-    r"|watchers|shut))?)?)(?=/|$)"
+    r"|tenants(?:/[a-z0-9][a-z0-9-]{0,62}(?:/(?:policy|mode|members|tiers|delegates|endpoints(?:/[0-9a-f-]{36})?"
+    r"|observers|shut))?)?)(?=/|$)"
 )
 
 POLICY = (
@@ -148,7 +148,7 @@ def _live(request: Request) -> Mapping[str, str]:
     """Return where the page's script gets the page again, and the position of the news that the page has read."""
     path, query = request.url.path, request.url.query
     again = (f"{path}?{query}" if query else path) if request.method == "GET" else own_page(path)
-    return {"again": again, "since": request.app.state.newsroom.position}
+    return {"again": again, "since": request.app.state.live_updates.position}
 
 
 def go(request: Request, path: str, **query: str) -> Response:
@@ -268,7 +268,7 @@ def _problem(
         wanted=_wanted(request),
         needs_sign_in=needs_sign_in,
         # Where there is nothing, and where something is for others, the page says the same to the letter.
-        live={"again": HOME, "since": request.app.state.newsroom.position},
+        live={"again": HOME, "since": request.app.state.live_updates.position},
     )
 
 

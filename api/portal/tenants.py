@@ -81,9 +81,9 @@ def _shown(at: TenantAdminPage, refused: LockboxError | None = None, name: str |
         refused,
         overview=tenants.show(session, caller, slug),
         held=held,
-        deputies=len(delegates.current(session, caller, slug)),
+        delegates=len(delegates.current(session, caller, slug)),
         endpoints=webhooks.listed(session, caller, slug) if at.is_admin else [],
-        watchers=len(observers.listed(session, caller, slug)),
+        observers=len(observers.listed(session, caller, slug)),
         name=at.tenant.name if name is None else name,
     )
 

@@ -29,7 +29,7 @@ from lockbox.admin.audit_access import AuditReader
 from lockbox.audit import export as exports
 from lockbox.audit import report as reports
 from lockbox.audit.event_search import EventFilter, RecordedEvent
-from lockbox.audit.events import TRAIL_EXPORTED, TRAIL_READ
+from lockbox.audit.events import AUDIT_LOG_EXPORTED, AUDIT_LOG_READ
 from lockbox.audit.export import table
 from lockbox.audit.log import proofs
 from lockbox.audit.log.checkpoint import VerifierKey
@@ -84,7 +84,7 @@ def search(
     before = _read_cursor(cursor) if cursor is not None else None
     found = audit_access.search(session, who, what, before=before, most=limit)
     items = [_event(event) for event in found.events]
-    audit_access.record_read(session, who, came, TRAIL_READ, asked=asked_for(what), count=len(items))
+    audit_access.record_read(session, who, came, AUDIT_LOG_READ, asked=asked_for(what), count=len(items))
     return AuditPage(items=items, next_cursor=_cursor(found.before) if found.before else None)
 
 
@@ -107,7 +107,12 @@ def export(
     asked = asked_for(what)
     begun = audit_access.export(session, who, what, asked, since or ())
     audit_access.record_read(
-        session, who, came, TRAIL_EXPORTED, asked=asked | {"format": form}, count=audit_access.length(session, begun)
+        session,
+        who,
+        came,
+        AUDIT_LOG_EXPORTED,
+        asked=asked | {"format": form},
+        count=audit_access.length(session, begun),
     )
     made = table if form == "csv" else exports.lines
     name = f"audit-{who.log_id if who.tenant_id else 'vendor'}-{begun.log.size}.{form}"

@@ -1,4 +1,4 @@
-"""Routes of a tenant's people: members, invitations, deputies, and the recovery of an admin."""
+"""Routes of a tenant's people: members, invitations, delegates, and the recovery of an admin."""
 
 from typing import Annotated
 from uuid import UUID
@@ -72,7 +72,7 @@ def change_member(
     seen: RequiredIfMatchTag,
     response: Response,
 ) -> MemberView:
-    """Set all of a member's roles, and whether approvers may name them as deputy, as a tenant admin.
+    """Set all of a member's roles, and whether approvers may name them as delegate, as a tenant admin.
 
     If-Match names the version of the member that is replaced; without it the answer is 428.
     """
@@ -114,11 +114,11 @@ def list_delegations(slug: Slug, who: CurrentUser, session: SessionDep) -> Deleg
 
 
 @router.post("/delegations", status_code=201, responses=problems(400, 404, 409))
-def name_deputy(
+def name_delegate(
     slug: Slug, body: NewDelegation, who: CurrentUser, came: RequestOrigin, session: SessionDep
 ) -> DelegationView:
-    """Name a deputy for yourself, as an approver; for somebody who is absent, as a tenant admin."""
-    wanted = DelegationInput(body.deputy, body.ends_at, body.starts_at, body.principal)
+    """Name a delegate for yourself, as an approver; for somebody who is absent, as a tenant admin."""
+    wanted = DelegationInput(body.delegate, body.ends_at, body.starts_at, body.principal)
     return _delegation(delegates.add_delegation(session, who, came, slug, wanted))
 
 
@@ -187,7 +187,7 @@ def _delegation(entry: DelegationSummary) -> DelegationView:
     return DelegationView(
         id=delegation.id,
         principal=PersonView(id=delegation.principal_id, name=entry.principal),
-        deputy=PersonView(id=delegation.deputy_id, name=entry.deputy),
+        delegate=PersonView(id=delegation.delegate_id, name=entry.delegate),
         starts_at=delegation.starts_at,
         ends_at=delegation.ends_at,
         counts=entry.counts,

@@ -1,4 +1,4 @@
-"""Routes of watchers, whom a tenant has copied, and of the preview of whom a request would reach."""
+"""Routes of observers, whom a tenant has copied, and of the preview of whom a request would reach."""
 
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from lockbox.admin import observers, what_if
 from lockbox.admin.observers import ObserverInput, ObserverSummary
 from lockbox.requests.policy_rules import RequestFacts
 
-router = APIRouter(prefix="/v1/tenants/{slug}/watchers", tags=["tenants"])
+router = APIRouter(prefix="/v1/tenants/{slug}/observers", tags=["tenants"])
 what_if_router = APIRouter(prefix="/v1/tenants/{slug}/preview", tags=["tenants"])
 
 
@@ -32,10 +32,12 @@ def add_observer(
     return _view(observers.add(session, who, came, slug, wanted, services=chosen.services))
 
 
-@router.delete("/{watcher_id}", status_code=204, responses=problems(404))
-def remove_observer(slug: Slug, watcher_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+@router.delete("/{observer_id}", status_code=204, responses=problems(404))
+def remove_observer(
+    slug: Slug, observer_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
+) -> None:
     """Have somebody copied no longer, as the tenant's admin."""
-    observers.remove(session, who, came, slug, watcher_id)
+    observers.remove(session, who, came, slug, observer_id)
 
 
 @what_if_router.post("", responses=problems(400, 404))
@@ -48,7 +50,7 @@ def preview(slug: Slug, body: WhatIfInput, who: CurrentUser, session: SessionDep
 
 
 def _view(listed: ObserverSummary) -> ObserverView:
-    one = listed.watcher
+    one = listed.observer
     return ObserverView(
         id=one.id,
         name=one.name,

@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1/requests", tags=["requests"])
 def ask(
     request_id: UUID, body: QuestionText, who: CurrentUser, came: RequestOrigin, session: SessionDep, key: Key = None
 ) -> Response:
-    """Ask the engineer something: a manager during the review, an approver or their deputy after it.
+    """Ask the engineer something: a manager during the review, an approver or their delegate after it.
 
     The engineer is told. Where the policy says so (`questions_stop_clock`), the approval clock stands until all is
     answered, for at most one further approval window. An Idempotency-Key works as for any filing.

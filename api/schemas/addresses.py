@@ -1,4 +1,4 @@
-"""Bodies of where mails go: a person's further addresses, and watchers of a tenant."""
+"""Bodies of where mails go: a person's further addresses, and observers of a tenant."""
 
 from datetime import datetime
 from typing import Annotated
@@ -68,6 +68,6 @@ class ObserverView(BaseModel):
 
 
 class ObserverList(BaseModel):
-    """Watchers, the oldest first."""
+    """Observers, the oldest first."""
 
     items: list[ObserverView]

@@ -1,4 +1,4 @@
-"""Bodies of people: members and invitations of a tenant, deputies, and the vendor's own people."""
+"""Bodies of people: members and invitations of a tenant, delegates, and the vendor's own people."""
 
 import re
 from datetime import datetime
@@ -64,7 +64,7 @@ class NewColleague(Invitee):
 
 
 class MemberChange(RequestBody):
-    """All the roles that a member is to have; `eligible` as a deputy stays as it is where it is left out."""
+    """All the roles that a member is to have; `eligible` as a delegate stays as it is where it is left out."""
 
     roles: TenantRoles
     eligible: Annotated[bool, Field(strict=True)] | None = None
@@ -81,9 +81,9 @@ class ColleagueChange(RequestBody):
 
 
 class NewDelegation(RequestBody):
-    """A deputy for a period; for the caller where no principal is named, from now on where no start is."""
+    """A delegate for a period; for the caller where no principal is named, from now on where no start is."""
 
-    deputy: UUID
+    delegate: UUID
     ends_at: Instant
     starts_at: Instant | None = None
     principal: UUID | None = None
@@ -158,11 +158,11 @@ class RecoveryView(BaseModel):
 
 
 class DelegationView(BaseModel):
-    """A delegation; `counts` is whether the deputy stands in at this moment."""
+    """A delegation; `counts` is whether the delegate stands in at this moment."""
 
     id: UUID
     principal: PersonView
-    deputy: PersonView
+    delegate: PersonView
     starts_at: datetime
     ends_at: datetime
     counts: bool

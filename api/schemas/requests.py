@@ -178,7 +178,7 @@ class RequestView(BaseModel):
 
 
 class DecisionView(BaseModel):
-    """One answer to a request: by whom, by what means, and in the place of whom where a deputy gave it.
+    """One answer to a request: by whom, by what means, and in the place of whom where a delegate gave it.
 
     `proof` is whose word an approval is: `passkey-signed` is the approver's own, `attested` the vendor's server's.
 
@@ -252,9 +252,9 @@ class EventView(BaseModel):
 
     Moves are numbered by `seq` without a gap; what happened beside them has none: `remind`, `widen`, `warn`,
     `unreached`, `notification_dead`, `decision_refused`, `question` and `answer`, whose words are in `comment`.
-    `on_behalf_of` is for whom a system or a deputy acted, `stands_for` all whose deputy a person was, `means` by what
-    whoever decided had shown who they are: `mail-only` is a code from a mail alone. Address and user agent are for
-    the actor's own side, comments for the two parties; others read null. A time-out says how many people were `asked`
+    `on_behalf_of` is for whom a system or a delegate acted, `stands_for` all whose delegate a person was, `means` how
+    the decider had signed in: `mail-only` is a mailed code. Address and user agent are shown to the actor's own side,
+    comments to both parties; others get null. A time-out says how many people were `asked`
     and `reached`; `unreached` is how many could not be where an audience was widened because of it.
     """
 

@@ -8,12 +8,12 @@ from uuid import UUID
 
 from cli.mails.windows import windows
 from lockbox.identity.roles import Mode
-from lockbox.monitoring.invariants import trail_behind
+from lockbox.monitoring.invariants import audit_log_rolled_back
 from lockbox.notifications import account_mail, request_mail
 from lockbox.notifications.account_mail import (
     ADDRESS_CODE,
     CHECKPOINT,
-    DEPUTY_BEGINS,
+    DELEGATE_BEGINS,
     DIGEST,
     INVARIANT_BROKEN,
     INVITATION,
@@ -148,8 +148,8 @@ def specimens() -> Iterator[Specimen]:
             memo = account_mail.mail(_account_mail(template, hand), public_url=PUBLIC_URL, sender=SENDER)
             yield Specimen(f"{template}-{hand.name}", memo)
         for name, waiting in (("-no-link", _waiting(hand, link=False)), ("", ())):
-            alone = replace(_account_mail(DEPUTY_BEGINS, hand), waiting=waiting)
-            kind = DEPUTY_BEGINS if waiting else f"{DEPUTY_BEGINS}-idle"
+            alone = replace(_account_mail(DELEGATE_BEGINS, hand), waiting=waiting)
+            kind = DELEGATE_BEGINS if waiting else f"{DELEGATE_BEGINS}-idle"
             memo = account_mail.mail(alone, public_url=PUBLIC_URL, sender=SENDER)
             yield Specimen(f"{kind}-{hand.name}{name}", memo)
 
@@ -234,7 +234,7 @@ def _earlier(hand: WritingStyle) -> tuple[EarlierRequest, ...]:
 
 
 def _waiting(hand: WritingStyle, *, link: bool) -> tuple[DelegatedRequest, ...]:
-    """Return what waits as a deputy's time begins; of those that mails link to, one has a policy of its own."""
+    """Return what waits as a delegate's time begins; of those that mails link to, one has a policy of its own."""
     return tuple(
         DelegatedRequest(
             UUID(int=NUMBER.int + hours), hand.requester, "exchange-online", AT + 60 * hours * MINUTE, may
@@ -246,7 +246,7 @@ def _waiting(hand: WritingStyle, *, link: bool) -> tuple[DelegatedRequest, ...]:
 def _account_mail(template: str, hand: WritingStyle) -> AccountMail:
     long_code = "ABCD-EFGH-IJKL-MNOP-QRST-UVWX-YZ23-4567"
     secrets = {INVITATION: long_code, ADDRESS_CODE: long_code, SIGN_IN_CODE: "1234 5678"}
-    tells = template not in {*secrets, DEPUTY_BEGINS}
+    tells = template not in {*secrets, DELEGATE_BEGINS}
     named = _named(template, hand) if tells else {}
     return AccountMail(
         notification_id=UUID(int=98),
@@ -261,13 +261,13 @@ def _account_mail(template: str, hand: WritingStyle) -> AccountMail:
         actor=hand.actor,
         role="tenant_admin",
         changes=_changes(template, hand) if tells else {},
-        named={"principal": hand.actor} if template == DEPUTY_BEGINS else named,
+        named={"principal": hand.actor} if template == DELEGATE_BEGINS else named,
         recipient_name=hand.reader,
         recipient_address="ann@contoso.example",
         time_zone=hand.zone,
         secret=secrets.get(template),
         fingerprint=FINGERPRINT if template == INVITATION else None,
-        waiting=_waiting(hand, link=True) if template == DEPUTY_BEGINS else (),
+        waiting=_waiting(hand, link=True) if template == DELEGATE_BEGINS else (),
     )
 
 
@@ -276,14 +276,14 @@ def _changes(template: str, hand: WritingStyle) -> dict[str, str]:
         return {"prompts": "told \u2192 not told"} if template == "address_changed" else {}
     if template in {CHECKPOINT, DIGEST}:
         return SIGNED
-    if template.startswith("watcher_"):
+    if template.startswith("observer_"):
         return {"copied on": "none \u2192 all services"}
     if template in OF_A_STOP:
         return {"open windows": "2 \u2192 0", **OF_A_STOP[template]}
     if template == INVARIANT_BROKEN:
         return {
             str(NUMBER): "I1 at contoso: it is open without the approval that it needs",
-            str(UUID(int=0)): f"trail-behind at the vendor: {trail_behind(1, BEHIND)}",
+            str(UUID(int=0)): f"audit-log-rolled-back at the vendor: {audit_log_rolled_back(1, BEHIND)}",
         }
     return {"quorum": "1 \u2192 2", "rules.0.name": f'none \u2192 "{hand.words}"'}
 
@@ -295,8 +295,8 @@ def _named(template: str, hand: WritingStyle) -> dict[str, str]:
         return {"comment": hand.words}
     if template.startswith("address_"):
         return {"mailbox": f"{'a' * 240}@contoso.example" if hand is LONG else "desk@contoso.example"}
-    if template.startswith("watcher_"):
-        return {"watcher": f"{hand.requester} <desk@contoso.example>"}
+    if template.startswith("observer_"):
+        return {"observer": f"{hand.requester} <desk@contoso.example>"}
     return {"member": f"{hand.requester} <erin@contoso.example>", "comment": hand.words}
 
 

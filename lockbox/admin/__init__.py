@@ -1,1 +1,1 @@
-"""The customer's own side, and who is who at the vendor: tenants, members, policies, deputies, invitations."""
+"""The customer's own side, and who is who at the vendor: tenants, members, policies, delegates, invitations."""

@@ -25,7 +25,7 @@ from lockbox.errors import Invalid, NotFound, NotYours
 from lockbox.identity import passkeys, row_marks, row_security
 from lockbox.identity import tenants as registry
 from lockbox.identity.credentials import Passkey
-from lockbox.identity.models import EligibleDeputy, Membership
+from lockbox.identity.models import EligibleDelegate, Membership
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.requests import queries
@@ -58,7 +58,7 @@ Whom a tenant has invited, asked or given something to is nobody's business at t
 def export_approver_keys(
     session: Session, caller: Caller, slug: str, party: Callable[[], RelyingParty]
 ) -> ApproverKeys:
-    """Return the keys with which approvers of a tenant and their possible deputies sign, to one of its admins.
+    """Return the keys with which approvers of a tenant and their possible delegates sign, to one of its admins.
 
     Neither somebody nor a key is among them by a row that no key of this installation has marked. `party` is asked
     once the caller is known to be an admin: strangers hear that there is no such tenant, whatever the house can sign.
@@ -80,11 +80,11 @@ def export_approver_keys(
 
 
 def _could_approve(session: Session, tenant_id: UUID) -> frozenset[UUID]:
-    """Return who is an approver, or a member whom approvers may name as deputy, by a membership that is marked."""
+    """Return who is an approver, or a member whom approvers may name as delegate, by a membership that is marked."""
     eligible = {
         one.person_id
-        for one in session.exec(select(EligibleDeputy).where(col(EligibleDeputy.tenant_id) == tenant_id))
-        if row_marks.is_held(session, one.mac, row_marks.eligible_deputy(one), one.person_id)
+        for one in session.exec(select(EligibleDelegate).where(col(EligibleDelegate.tenant_id) == tenant_id))
+        if row_marks.is_held(session, one.mac, row_marks.eligible_delegate(one), one.person_id)
     }
     return frozenset(
         one.person_id
@@ -247,7 +247,7 @@ def report(session: Session, caller: Caller, origin: Origin, request_id: UUID) -
     ]
     asked = [event for some in said for event in some]
     count = len(moves) + len(used) + len(asked)
-    record_read(session, who, origin, events.TRAIL_READ, asked={"request": str(request_id)}, count=count)
+    record_read(session, who, origin, events.AUDIT_LOG_READ, asked={"request": str(request_id)}, count=count)
     more, kept = len(used) > MOST_USES, _kept(entry.request)
     in_order = sorted(asked, key=lambda event: (event.at, event.id))
     return reports.report(entry.tenant, moves, used[-MOST_USES:], asked=in_order, more=more, kept=kept)

@@ -1,4 +1,4 @@
-"""Deputies of approvers: naming one for a period, ending it, and who has one."""
+"""Delegates of approvers: naming one for a period, ending it, and who has one."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from lockbox.identity import row_marks
 from lockbox.identity.models import Delegation, Person, Tenant
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import announcements, recipients
-from lockbox.notifications.account_mail import DEPUTY_BEGINS
+from lockbox.notifications.account_mail import DELEGATE_BEGINS
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
@@ -31,7 +31,7 @@ GONE = "somebody who is no longer a member"
 class DelegationInput:
     """Who is to stand in for whom, and when; the principal is the caller for None, the start now for None."""
 
-    deputy_id: UUID
+    delegate_id: UUID
     ends_at: datetime
     starts_at: datetime | None = None
     principal_id: UUID | None = None
@@ -39,11 +39,11 @@ class DelegationInput:
 
 @dataclass(frozen=True)
 class DelegationSummary:
-    """A delegation as a reader sees it; `counts` is whether the deputy stands in at this moment."""
+    """A delegation as a reader sees it; `counts` is whether the delegate stands in at this moment."""
 
     delegation: Delegation
     principal: str
-    deputy: str
+    delegate: str
     counts: bool
 
 
@@ -52,13 +52,13 @@ def add_delegation(
 ) -> DelegationSummary:
     """Let a member whom an admin marked eligible stand in for an approver, for at most 90 days.
 
-    An approver names the own deputy; an admin may do it for an approver who is absent. One approver has one deputy at
-    a time, or one voice would count for several; somebody may stand in for several approvers, with one vote.
+    An approver names their own delegate; an admin may do it for an absent approver. One approver has one delegate
+    at a time, or one voice would count for several; somebody may stand in for several approvers, with one vote.
 
     Raises:
         Unknown, NotYours: as named.
-        Invalid: the principal is no approver, the deputy not eligible or the same person, or the period is not one.
-        DelegationClash: in that period the principal has a deputy, or one of the two is on the other side already.
+        Invalid: the principal is no approver, the delegate not eligible or the same person, or the period is not one.
+        DelegationClash: in that period the principal has a delegate, or one of the two is on the other side already.
     """
     tenant = permissions.known(session, caller, slug)
     principal_id = wanted.principal_id or caller.person_id
@@ -66,18 +66,18 @@ def add_delegation(
     roles = (Role.APPROVER, Role.TENANT_ADMIN) if mine else (Role.TENANT_ADMIN, Role.APPROVER)
     seat = permissions.acting_as(session, caller, origin, roles, tenant)
     if not mine and seat.role != Role.TENANT_ADMIN:
-        raise NotYours("You name your own deputy; an admin may do it for somebody else.")
+        raise NotYours("You name your own delegate; an admin may do it for somebody else.")
     permissions.require_fresh_admin(session, seat, tenant)
     at = now(session)
     starts_at = max(wanted.starts_at or at, at)
-    principal, deputy = _pair(session, tenant, principal_id, wanted.deputy_id)
+    principal, delegate = _pair(session, tenant, principal_id, wanted.delegate_id)
     _is_a_period(starts_at, wanted.ends_at, at)
-    _no_clash(session, tenant, principal_id, wanted.deputy_id, starts_at, wanted.ends_at)
+    _no_clash(session, tenant, principal_id, wanted.delegate_id, starts_at, wanted.ends_at)
     delegation = Delegation(
         id=new_id(),
         tenant_id=tenant.id,
         principal_id=principal_id,
-        deputy_id=wanted.deputy_id,
+        delegate_id=wanted.delegate_id,
         starts_at=starts_at,
         ends_at=wanted.ends_at,
         made_by=caller.person_id,
@@ -88,10 +88,10 @@ def add_delegation(
     session.flush()
     period = change(ABSENT, _period(delegation))
     change_events.record_change(
-        session, seat, _admin_change("deputy_named", delegation, at, period, principal.name, deputy.name)
+        session, seat, _admin_change("delegate_named", delegation, at, period, principal.name, delegate.name)
     )
     _notify_delegate(session, delegation)
-    return DelegationSummary(delegation, principal.name, deputy.name, counts=starts_at == at)
+    return DelegationSummary(delegation, principal.name, delegate.name, counts=starts_at == at)
 
 
 def end(session: Session, caller: Caller, origin: Origin, slug: str, delegation_id: UUID) -> None:
@@ -111,14 +111,16 @@ def end(session: Session, caller: Caller, origin: Origin, slug: str, delegation_
     _end(session, seat, [delegation])
 
 
-def end_those_of(session: Session, seat: AdminActor, person_id: UUID, *, as_principal: bool, as_deputy: bool) -> None:
-    """End what somebody has to do with deputies, who will no longer be an approver, or no longer a deputy."""
-    assert seat.tenant_id is not None  # noqa: S101 - there are no deputies at the vendor
+def end_those_of(
+    session: Session, seat: AdminActor, person_id: UUID, *, as_principal: bool, as_delegate: bool
+) -> None:
+    """End what somebody has to do with delegates, who will no longer be an approver, or no longer a delegate."""
+    assert seat.tenant_id is not None  # noqa: S101 - there are no delegates at the vendor
     either = []
     if as_principal:
         either.append(col(Delegation.principal_id) == person_id)
-    if as_deputy:
-        either.append(col(Delegation.deputy_id) == person_id)
+    if as_delegate:
+        either.append(col(Delegation.delegate_id) == person_id)
     query = select(Delegation).where(col(Delegation.tenant_id) == seat.tenant_id, or_(*either))
     _end(session, seat, session.exec(query.order_by(col(Delegation.id))).all())
 
@@ -136,36 +138,36 @@ def current(session: Session, caller: Caller, slug: str) -> Sequence[DelegationS
     )
     found = session.exec(query.order_by(col(Delegation.starts_at), col(Delegation.id))).all()
     names = _names(session, found)
-    stands = recipients.look_up(session, {tenant.id}, at).deputies[tenant.id]
+    stands = recipients.look_up(session, {tenant.id}, at).delegates[tenant.id]
     return [
         DelegationSummary(
             one,
             names.get(one.principal_id, GONE),
-            names.get(one.deputy_id, GONE),
-            one.starts_at <= at and one.principal_id in stands.get(one.deputy_id, ()),
+            names.get(one.delegate_id, GONE),
+            one.starts_at <= at and one.principal_id in stands.get(one.delegate_id, ()),
         )
         for one in found
     ]
 
 
-def _pair(session: Session, tenant: Tenant, principal_id: UUID, deputy_id: UUID) -> tuple[Member, Member]:
+def _pair(session: Session, tenant: Tenant, principal_id: UUID, delegate_id: UUID) -> tuple[Member, Member]:
     principal = memberships.find(session, tenant.id, principal_id)
     if principal is None or principal.is_disabled or Role.APPROVER not in principal.roles:
-        raise Invalid("Only an approver has a deputy; name one of the tenant's.", field="principal")
-    if principal_id == deputy_id:
-        raise Invalid("Nobody stands in for themselves; name somebody else.", field="deputy")
-    deputy = memberships.find(session, tenant.id, deputy_id)
-    if deputy is None or deputy.is_disabled or not deputy.is_eligible:
-        raise Invalid("Name a member whom a tenant admin has marked as eligible to be a deputy.", field="deputy")
-    return principal, deputy
+        raise Invalid("Only an approver has a delegate; name one of the tenant's.", field="principal")
+    if principal_id == delegate_id:
+        raise Invalid("Nobody stands in for themselves; name somebody else.", field="delegate")
+    delegate = memberships.find(session, tenant.id, delegate_id)
+    if delegate is None or delegate.is_disabled or not delegate.is_eligible:
+        raise Invalid("Name a member whom a tenant admin has marked as eligible to be a delegate.", field="delegate")
+    return principal, delegate
 
 
 def _notify_delegate(session: Session, delegation: Delegation) -> None:
-    """Promise the deputy a mail for when the time begins, with what waits for an answer then."""
+    """Promise the delegate a mail for when the time begins, with what waits for an answer then."""
     announcements.write_to(
         session,
         delegation.id,
-        template=DEPUTY_BEGINS,
+        template=DELEGATE_BEGINS,
         tenant_id=delegation.tenant_id,
         event_id=None,
         at=delegation.starts_at,
@@ -183,22 +185,22 @@ def _is_a_period(starts_at: datetime, ends_at: datetime, at: datetime) -> None:
 
 
 def _no_clash(  # noqa: PLR0917 - what one delegation is made of
-    session: Session, tenant: Tenant, principal_id: UUID, deputy_id: UUID, starts_at: datetime, ends_at: datetime
+    session: Session, tenant: Tenant, principal_id: UUID, delegate_id: UUID, starts_at: datetime, ends_at: datetime
 ) -> None:
-    both = (principal_id, deputy_id)
+    both = (principal_id, delegate_id)
     query = select(Delegation).where(
         col(Delegation.tenant_id) == tenant.id,
         col(Delegation.ended_at).is_(None),
         col(Delegation.starts_at) < ends_at,
         col(Delegation.ends_at) > starts_at,
-        or_(col(Delegation.principal_id).in_(both), col(Delegation.deputy_id) == principal_id),
+        or_(col(Delegation.principal_id).in_(both), col(Delegation.delegate_id) == principal_id),
     )
     for other in session.exec(query):
         if other.principal_id == principal_id:
-            raise DelegationClash("The approver has a deputy in that period; end that delegation first.")
-        if other.principal_id == deputy_id:
-            raise DelegationClash("The deputy has a deputy in that period, and a delegation is never passed on.")
-        raise DelegationClash("The approver is a deputy in that period, and a delegation is never passed on.")
+            raise DelegationClash("The approver has a delegate in that period; end that delegation first.")
+        if other.principal_id == delegate_id:
+            raise DelegationClash("The delegate has a delegate in that period, and a delegation is never passed on.")
+        raise DelegationClash("The approver is a delegate in that period, and a delegation is never passed on.")
 
 
 def _end(session: Session, seat: AdminActor, delegations: Iterable[Delegation]) -> None:
@@ -209,26 +211,26 @@ def _end(session: Session, seat: AdminActor, delegations: Iterable[Delegation]) 
         one.ended_at = at
         session.add(one)
         session.flush()
-        names_of_both = (names.get(one.principal_id, GONE), names.get(one.deputy_id, GONE))
+        names_of_both = (names.get(one.principal_id, GONE), names.get(one.delegate_id, GONE))
         change_events.record_change(
-            session, seat, _admin_change("deputy_ended", one, at, change(_period(one), ABSENT), *names_of_both)
+            session, seat, _admin_change("delegate_ended", one, at, change(_period(one), ABSENT), *names_of_both)
         )
 
 
 def _admin_change(  # noqa: PLR0917 - what one event is made of
-    action: str, delegation: Delegation, at: datetime, period: str, principal: str, deputy: str
+    action: str, delegation: Delegation, at: datetime, period: str, principal: str, delegate: str
 ) -> AdminChange:
     return AdminChange(
         action,
         at,
         {"period": period},
-        {"principal": principal, "deputy": deputy},
+        {"principal": principal, "delegate": delegate},
         {
             "delegation_id": delegation.id,
             "principal_id": delegation.principal_id,
-            "deputy_id": delegation.deputy_id,
+            "delegate_id": delegation.delegate_id,
         },
-        frozenset({delegation.principal_id, delegation.deputy_id}),
+        frozenset({delegation.principal_id, delegation.delegate_id}),
     )
 
 
@@ -237,5 +239,5 @@ def _period(delegation: Delegation) -> str:
 
 
 def _names(session: Session, delegations: Sequence[Delegation]) -> dict[UUID, str]:
-    ids = {person for one in delegations for person in (one.principal_id, one.deputy_id)}
+    ids = {person for one in delegations for person in (one.principal_id, one.delegate_id)}
     return dict(session.exec(select(Person.id, Person.name).where(col(Person.id).in_(ids))).all())

@@ -16,7 +16,7 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_OWNER, VENDORS_LOG, AuditEvent
 from lockbox.audit.log import merkle
 from lockbox.audit.log.merkle import Place
-from lockbox.audit.verifier.event_checks import TRAIL_REMOVED
+from lockbox.audit.verifier.event_checks import AUDIT_EVENTS_REMOVED
 from lockbox.database import now
 from lockbox.errors import Conflict, NotFound
 from lockbox.identity.models import Person
@@ -70,7 +70,7 @@ UNION SELECT lower(a.email) FROM addresses a WHERE a.person_id = :id AND a.confi
 CALLED = text("SELECT lower(name) FROM people WHERE id = :id")
 PLACES = text("SELECT DISTINCT tenant_id FROM memberships WHERE person_id = :id")
 # Of what they did: their name, and where they were. Of what was done to them, or refused them: how they were named.
-# Of what deputies did for them: their name, by its place among those for whom the deputy stood in. From where
+# Of what delegates did for them: their name, by its place among those for whom the delegate stood in. From where
 # somebody tried to sign in goes with the account that it was to.
 DETAILS = text("""
 WITH said AS MATERIALIZED (
@@ -78,8 +78,8 @@ WITH said AS MATERIALIZED (
         nullif(convert_from(e.body, 'UTF8'), '')::jsonb AS body
     FROM event_details d JOIN events e ON e.id = d.event_id
     LEFT JOIN event_details a ON a.event_id = d.event_id AND a.field = 'account' AND d.field = 'from_address'
-    WHERE d.field IN ('name', 'address', 'user_agent', 'member', 'mailbox', 'watcher', 'account', 'from_address',
-        'wanted', 'principal', 'deputy', 'engineer', 'credential') OR starts_with(d.field, 'principal_')
+    WHERE d.field IN ('name', 'address', 'user_agent', 'member', 'mailbox', 'observer', 'account', 'from_address',
+        'wanted', 'principal', 'delegate', 'engineer', 'credential') OR starts_with(d.field, 'principal_')
         OR (d.field = 'comment' AND e.action IN ('question', 'answer'))
 ), gone AS (
     DELETE FROM event_details d USING said s
@@ -88,11 +88,11 @@ WITH said AS MATERIALIZED (
         WHEN s.field = 'name'
             THEN s.actor_id = :id OR (s.actor_id IS NULL AND s.body ->> 'person_id' = CAST(:id AS text))
         WHEN s.field = 'engineer' THEN s.body -> 'submission' ->> 'engineer' = CAST(:id AS text)
-        WHEN s.field IN ('principal', 'deputy') THEN s.body ->> (s.field || '_id') = CAST(:id AS text)
+        WHEN s.field IN ('principal', 'delegate') THEN s.body ->> (s.field || '_id') = CAST(:id AS text)
         WHEN starts_with(s.field, 'principal_')
             THEN s.body -> 'stands_for' ->> (substr(s.field, 11)::integer - 1) = CAST(:id AS text)
         WHEN s.field = 'wanted' THEN s.value ~ ANY(:mentions)
-        WHEN s.field IN ('member', 'watcher') THEN s.body ->> 'person_id' = CAST(:id AS text)
+        WHEN s.field IN ('member', 'observer') THEN s.body ->> 'person_id' = CAST(:id AS text)
             OR substring(s.value FROM '<([^<>]*)>$') = ANY(:addresses)
         ELSE s.body ->> 'person_id' = CAST(:id AS text) OR (s.actor_id = :id AND s.field = 'mailbox')
             OR s.value = ANY(:addresses)
@@ -105,11 +105,11 @@ SELECT nullif(log_id, :vendor) AS tenant_id, count(*) AS details FROM gone GROUP
 TO_THEM = """
 WITH to_them AS (
     SELECT n.id FROM notifications n
-    WHERE n.person_id = :id OR n.watcher_id IN (SELECT w.id FROM watchers w WHERE lower(w.email) = ANY(:addresses))
+    WHERE n.person_id = :id OR n.observer_id IN (SELECT w.id FROM observers w WHERE lower(w.email) = ANY(:addresses))
         OR n.about_id IN (SELECT i.id FROM invitations i WHERE i.accepted_by = :id OR lower(i.email) = ANY(:addresses)
             UNION ALL SELECT s.id FROM sign_ins s WHERE lower(s.email) = ANY(:addresses)
             UNION ALL SELECT a.id FROM addresses a WHERE a.person_id = :id
-            UNION ALL SELECT g.id FROM delegations g WHERE g.deputy_id = :id)
+            UNION ALL SELECT g.id FROM delegations g WHERE g.delegate_id = :id)
 )
 """
 MAILS = tuple(
@@ -146,7 +146,7 @@ ROWS = tuple(
         "UPDATE tokens SET name = 'erased', revoked_at = coalesce(revoked_at, :at) WHERE person_id = :id",
         """
         UPDATE delegations SET ended_at = :at
-        WHERE ended_at IS NULL AND ends_at > :at AND (deputy_id = :id OR principal_id = :id)
+        WHERE ended_at IS NULL AND ends_at > :at AND (delegate_id = :id OR principal_id = :id)
         """,
         """
         UPDATE invitations SET name = :name, email = :email, withdrawn_at = CASE WHEN accepted_at IS NULL
@@ -154,7 +154,7 @@ ROWS = tuple(
         WHERE accepted_by = :id OR lower(email) = ANY(:addresses)
         """,
         """
-        UPDATE watchers SET name = :name, email = :email, removed_at = coalesce(removed_at, :at)
+        UPDATE observers SET name = :name, email = :email, removed_at = coalesce(removed_at, :at)
         WHERE lower(email) = ANY(:addresses)
         """,
         """
@@ -206,7 +206,7 @@ def retain(session: Session, keep: timedelta) -> list[RemovedRange]:
 def _audit_event(session: Session, log_id: UUID, tenant_id: UUID | None, end: int) -> AuditEvent:
     return AuditEvent(
         at=now(session),
-        action=TRAIL_REMOVED,
+        action=AUDIT_EVENTS_REMOVED,
         actor=THE_OWNER,
         tenant_id=tenant_id,
         facts={

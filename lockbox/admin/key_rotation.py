@@ -12,10 +12,10 @@ from lockbox.database import now
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
 from lockbox.identity.keyring import Keyring, Part
-from lockbox.identity.models import Delegation, EligibleDeputy, Invitation, Membership, PolicyVersion, Tenant
+from lockbox.identity.models import Delegation, EligibleDelegate, Invitation, Membership, PolicyVersion, Tenant
 from lockbox.notifications import announcements
 
-Row = Membership | Passkey | Identity | Tenant | PolicyVersion | Delegation | EligibleDeputy
+Row = Membership | Passkey | Identity | Tenant | PolicyVersion | Delegation | EligibleDelegate
 
 
 @dataclass
@@ -33,7 +33,7 @@ class RotationResult:
 
 
 def rekey(session: Session, *, key_is_lost: bool = False) -> RotationResult:
-    """Give roles, passkeys, identities, deputies, modes and policies the newest key's mark, as the database's owner.
+    """Give roles, passkeys, identities, delegates, modes and policies the newest key's mark, as the database's owner.
 
     A row whose mark no key of ours has made stays as it is and counts for nothing. Where the key is lost, it is
     believed and marked all the same, tokens and browser sessions that no key of ours has made are revoked, and so are
@@ -90,8 +90,8 @@ def _rows(session: Session) -> Iterator[tuple[Row, Sequence[Part]]]:
         yield policy, row_marks.policy(policy.tenant_id, policy.version, policy.body)
     for delegation in session.exec(select(Delegation).order_by(col(Delegation.id))):
         yield delegation, row_marks.delegation(delegation)
-    for eligible in session.exec(select(EligibleDeputy).order_by(col(EligibleDeputy.id))):
-        yield eligible, row_marks.eligible_deputy(eligible)
+    for eligible in session.exec(select(EligibleDelegate).order_by(col(EligibleDelegate.id))):
+        yield eligible, row_marks.eligible_delegate(eligible)
 
 
 def _named(row: Row) -> str:
@@ -103,9 +103,9 @@ def _named(row: Row) -> str:
     if isinstance(row, PolicyVersion):
         return f"policy {row.version}: tenant {row.tenant_id}"
     if isinstance(row, Delegation):
-        return f"deputy {row.deputy_id} of person {row.principal_id}: tenant {row.tenant_id}"
-    if isinstance(row, EligibleDeputy):
-        return f"eligible deputy: person {row.person_id} at tenant {row.tenant_id}"
+        return f"delegate {row.delegate_id} of person {row.principal_id}: tenant {row.tenant_id}"
+    if isinstance(row, EligibleDelegate):
+        return f"eligible delegate: person {row.person_id} at tenant {row.tenant_id}"
     what = f"passkey {row.id}" if isinstance(row, Passkey) else f"identity at {row.issuer}"
     return f"{what}: person {row.person_id}"
 

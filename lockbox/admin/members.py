@@ -1,4 +1,4 @@
-"""Members of a tenant: only its admins invite them, set their roles, mark deputies and remove them."""
+"""Members of a tenant: only its admins invite them, set their roles, mark delegates and remove them."""
 
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from lockbox.admin.permissions import AdminActor
 from lockbox.database import now
 from lockbox.errors import LastAdmin, NotFound
 from lockbox.identity import row_marks
-from lockbox.identity.models import EligibleDeputy, Invitation, Tenant
+from lockbox.identity.models import EligibleDelegate, Invitation, Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Mode, Role
 from lockbox.requests.transition import Origin
 
@@ -139,7 +139,7 @@ def leave(session: Session, caller: Caller, origin: Origin, slug: str) -> None:
 def set_eligible(
     session: Session, caller: Caller, origin: Origin, slug: str, person_id: UUID, *, eligible: bool
 ) -> Member:
-    """Allow approvers to name a member as their deputy, or no longer; then what they stand in for ends.
+    """Allow approvers to name a member as their delegate, or no longer; then what they stand in for ends.
 
     Raises:
         Unknown, NotYours: as named.
@@ -149,7 +149,7 @@ def set_eligible(
         if eligible:
             permissions.require_fresh_admin(session, seat, permissions.known(session, caller, slug))
         if not eligible:
-            delegates.end_those_of(session, seat, person_id, as_principal=False, as_deputy=True)
+            delegates.end_those_of(session, seat, person_id, as_principal=False, as_delegate=True)
         _mark(session, seat, person_id, eligible=eligible)
         deed = AdminChange(
             "eligible_changed",
@@ -164,7 +164,7 @@ def set_eligible(
 
 
 def _let_go(session: Session, seat: AdminActor, member: Member) -> None:
-    delegates.end_those_of(session, seat, member.person_id, as_principal=True, as_deputy=True)
+    delegates.end_those_of(session, seat, member.person_id, as_principal=True, as_delegate=True)
     invitations.end_those_by(session, seat, member.person_id)
     if member.is_eligible:
         _mark(session, seat, member.person_id, eligible=False)
@@ -218,7 +218,7 @@ def _not_the_last_admin(session: Session, seat: AdminActor, member: Member, role
 def _end_what_roles_carried(session: Session, seat: AdminActor, member: Member, roles: frozenset[Role]) -> None:
     gone = member.roles - roles
     if Role.APPROVER in gone:
-        delegates.end_those_of(session, seat, member.person_id, as_principal=True, as_deputy=False)
+        delegates.end_those_of(session, seat, member.person_id, as_principal=True, as_delegate=False)
     if Role.TENANT_ADMIN in gone:
         invitations.end_those_by(session, seat, member.person_id)
 
@@ -231,12 +231,12 @@ def _replace(session: Session, seat: AdminActor, member: Member, roles: frozense
 def _mark(session: Session, seat: AdminActor, person_id: UUID, *, eligible: bool) -> None:
     assert seat.tenant_id is not None  # noqa: S101 - likewise
     # One that no key of ours has marked counts for nothing, and gives way.
-    if there := session.get(EligibleDeputy, (seat.tenant_id, person_id)):
+    if there := session.get(EligibleDelegate, (seat.tenant_id, person_id)):
         session.delete(there)
         session.flush()
     if eligible:
-        row = EligibleDeputy(tenant_id=seat.tenant_id, person_id=person_id)
-        row.mac = row_marks.mark(session, row_marks.eligible_deputy(row))
+        row = EligibleDelegate(tenant_id=seat.tenant_id, person_id=person_id)
+        row.mac = row_marks.mark(session, row_marks.eligible_delegate(row))
         session.add(row)
     session.flush()
 

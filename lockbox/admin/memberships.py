@@ -14,7 +14,7 @@ from sqlmodel import Session
 
 from lockbox.errors import StaleVersion
 from lockbox.identity import keyring, row_marks
-from lockbox.identity.models import EligibleDeputy
+from lockbox.identity.models import EligibleDelegate
 from lockbox.identity.roles import Role
 from lockbox.sql import new_id
 
@@ -24,8 +24,8 @@ LIST = text("""
 SELECT p.id, p.name, p.email, p.disabled_at IS NOT NULL AS is_disabled,
     array_remove(array_agg(m.role), NULL) AS roles, min(uuid_extract_timestamp(m.id)) AS since,
     min(m.review_tier) FILTER (WHERE m.role = 'manager') AS review_tier,
-    (SELECT l.id FROM eligible_deputies l WHERE l.tenant_id = :tenant_id AND l.person_id = p.id) AS eligible_id,
-    (SELECT l.mac FROM eligible_deputies l WHERE l.tenant_id = :tenant_id AND l.person_id = p.id) AS eligible_mac,
+    (SELECT l.id FROM eligible_delegates l WHERE l.tenant_id = :tenant_id AND l.person_id = p.id) AS eligible_id,
+    (SELECT l.mac FROM eligible_delegates l WHERE l.tenant_id = :tenant_id AND l.person_id = p.id) AS eligible_mac,
     p.wants_prompts
 FROM people p LEFT JOIN memberships m ON m.person_id = p.id
     AND m.tenant_id IS NOT DISTINCT FROM CAST(:tenant_id AS uuid)
@@ -57,7 +57,7 @@ WHERE m.tenant_id = :tenant_id AND m.role = 'tenant_admin' AND m.person_id <> :p
 class Member:
     """Somebody with the roles that they have in one place, or at the vendor also without any.
 
-    `since` is from when the oldest of these roles dates, `is_eligible` whether approvers may name them as deputy.
+    `since` is from when the oldest of these roles dates, `is_eligible` whether approvers may name them as delegate.
     `review_tier` is in which tier of a review they are asked, None for who is no manager. `wants_prompts` is whether
     they are asked by mail also where the others are enough.
     """
@@ -155,8 +155,8 @@ def words(roles: Iterable[Role]) -> list[str]:
 def _is_eligible(session: Session, tenant_id: UUID | None, row: Row[Any]) -> bool:
     if tenant_id is None or row.eligible_id is None:
         return False
-    leave = EligibleDeputy(tenant_id=tenant_id, person_id=row.id, id=row.eligible_id)
-    return row_marks.is_held(session, row.eligible_mac, row_marks.eligible_deputy(leave), row.id)
+    leave = EligibleDelegate(tenant_id=tenant_id, person_id=row.id, id=row.eligible_id)
+    return row_marks.is_held(session, row.eligible_mac, row_marks.eligible_delegate(leave), row.id)
 
 
 def _member(session: Session, tenant_id: UUID | None, row: Row[Any]) -> Member:

@@ -1,4 +1,4 @@
-"""Watchers of a tenant: whom its admins have copied on what it is asked and told, and who decide nothing."""
+"""Observers of a tenant: whom its admins have copied on what it is asked and told, and who decide nothing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,14 +38,14 @@ class ObserverInput:
 
 @dataclass(frozen=True)
 class ObserverSummary:
-    """A watcher, and the name of whoever added it."""
+    """An observer, and the name of whoever added it."""
 
-    watcher: Observer
+    observer: Observer
     added_by: str
 
 
 def listed(session: Session, caller: Caller, slug: str) -> Sequence[ObserverSummary]:
-    """Return the watchers of a tenant to its members, the oldest first.
+    """Return the observers of a tenant to its members, the oldest first.
 
     Raises:
         Unknown, NotYours: as named.
@@ -73,8 +73,8 @@ def add(
         raise Invalid(f"Choose one of the services {', '.join(sorted(services))}.", field="service")
     _addressable(session, tenant.id, wanted)
     if len(_of(session, tenant.id)) >= MOST_OBSERVERS:
-        raise TooManyObservers(f"There may be {MOST_OBSERVERS} watchers; remove one.")
-    watcher = Observer(
+        raise TooManyObservers(f"There may be {MOST_OBSERVERS} observers; remove one.")
+    observer = Observer(
         id=new_id(),
         tenant_id=tenant.id,
         service=wanted.service,
@@ -83,14 +83,14 @@ def add(
         added_by=caller.person_id,
         created_at=now(session),
     )
-    session.add(watcher)
+    session.add(observer)
     session.flush()
-    copied = {"copied on": change_events.change(change_events.ABSENT, watcher.service or EVERY_SERVICE)}
-    _record_change(session, seat, watcher, "watcher_added", copied, at=watcher.created_at)
-    return ObserverSummary(watcher, caller.name)
+    copied = {"copied on": change_events.change(change_events.ABSENT, observer.service or EVERY_SERVICE)}
+    _record_change(session, seat, observer, "observer_added", copied, at=observer.created_at)
+    return ObserverSummary(observer, caller.name)
 
 
-def remove(session: Session, caller: Caller, origin: Origin, slug: str, watcher_id: UUID) -> None:
+def remove(session: Session, caller: Caller, origin: Origin, slug: str, observer_id: UUID) -> None:
     """Have somebody copied no longer, as the tenant's admin; what waits to be sent to them is not sent.
 
     Raises:
@@ -98,14 +98,14 @@ def remove(session: Session, caller: Caller, origin: Origin, slug: str, watcher_
     """
     tenant = permissions.known(session, caller, slug)
     seat = permissions.acting_as(session, caller, origin, ADMINS, tenant)
-    watcher = session.get(Observer, watcher_id)
-    if watcher is None or watcher.tenant_id != tenant.id or watcher.removed_at is not None:
-        raise NotFound("There is no such watcher.")
-    watcher.removed_at = now(session)
-    session.add(watcher)
+    observer = session.get(Observer, observer_id)
+    if observer is None or observer.tenant_id != tenant.id or observer.removed_at is not None:
+        raise NotFound("There is no such observer.")
+    observer.removed_at = now(session)
+    session.add(observer)
     session.flush()
-    copied = {"copied on": change_events.change(watcher.service or EVERY_SERVICE, change_events.ABSENT)}
-    _record_change(session, seat, watcher, "watcher_removed", copied, at=watcher.removed_at)
+    copied = {"copied on": change_events.change(observer.service or EVERY_SERVICE, change_events.ABSENT)}
+    _record_change(session, seat, observer, "observer_removed", copied, at=observer.removed_at)
 
 
 def _of(session: Session, tenant_id: UUID) -> Sequence[Observer]:
@@ -132,9 +132,9 @@ def _addressable(session: Session, tenant_id: UUID, wanted: ObserverInput) -> No
 
 
 def _record_change(
-    session: Session, seat: AdminActor, watcher: Observer, action: str, changes: Mapping[str, str], *, at: datetime
+    session: Session, seat: AdminActor, observer: Observer, action: str, changes: Mapping[str, str], *, at: datetime
 ) -> None:
-    named = {"watcher": change_events.person(watcher.name, watcher.email)}
+    named = {"observer": change_events.person(observer.name, observer.email)}
     change_events.record_change(
-        session, seat, AdminChange(action, at, changes, personal=named, facts={"watcher_id": watcher.id})
+        session, seat, AdminChange(action, at, changes, personal=named, facts={"observer_id": observer.id})
     )

@@ -14,7 +14,7 @@ from lockbox.admin.emergency_stop import close_vendor_opened_windows
 from lockbox.audit.canonical import Value
 from lockbox.database import now
 from lockbox.errors import Invalid, NobodyCanApprove, NotFound, StaleVersion
-from lockbox.identity.models import EligibleDeputy, Membership, Person, Tenant
+from lockbox.identity.models import EligibleDelegate, Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.notifications import recipients
 from lockbox.requests import policy_store as versions
@@ -166,10 +166,10 @@ def _editions(session: Session, tenant: Tenant, before: int | None, most: int) -
 
 
 def _only_deciders(session: Session, tenant: Tenant, policy: Policy) -> None:
-    """Check that everybody in a group is an approver of the tenant, or a member who may be named as a deputy."""
+    """Check that everybody in a group is an approver of the tenant, or a member who may be named as a delegate."""
     able = set(_deciders(session, tenant))
     errors = [
-        {"field": f"groups.{group}", "message": f"not an approver or eligible deputy of this tenant: {strangers}"}
+        {"field": f"groups.{group}", "message": f"not an approver or eligible delegate of this tenant: {strangers}"}
         for group, members in policy.groups.items()
         if (strangers := ", ".join(str(person) for person in members if person not in able))
     ]
@@ -184,7 +184,7 @@ def _deciders(session: Session, tenant: Tenant) -> Iterator[UUID]:
         .where(col(Membership.tenant_id) == tenant.id, col(Person.disabled_at).is_(None))
     )
     yield from session.exec(member.where(col(Membership.role) == Role.APPROVER))
-    eligible = select(EligibleDeputy.person_id).where(col(EligibleDeputy.tenant_id) == tenant.id)
+    eligible = select(EligibleDelegate.person_id).where(col(EligibleDelegate.tenant_id) == tenant.id)
     yield from session.exec(member.where(col(Membership.person_id).in_(eligible)))
 
 

@@ -90,7 +90,7 @@ def preview_request(
         quiet=names(quiet) if decides else (),
         stages=preview.stages(judged, names) if decides else (),
         endpoints=_endpoints(session, reached.endpoints),
-        copied=_copied(session, reached.watchers),
+        copied=_copied(session, reached.observers),
         warnings=tuple(_warnings(judged, reached, decides=decides)),
     )
 

@@ -37,8 +37,8 @@ new_events AS (
     SELECT * FROM unnest(CAST(:d_event_id AS uuid[]), CAST(:d_field AS text[]), CAST(:d_salt AS bytea[]),
         CAST(:d_value AS text[]))
 )"""
-TRAIL_READ = "trail_read"
-TRAIL_EXPORTED = "trail_exported"
+AUDIT_LOG_READ = "audit_log_read"
+AUDIT_LOG_EXPORTED = "audit_log_exported"
 RECORD = text(f"WITH {APPEND} SELECT 1")
 
 
@@ -46,7 +46,7 @@ RECORD = text(f"WITH {APPEND} SELECT 1")
 class Actor:
     """Who did it: a person in one capacity and through one channel, or the clock.
 
-    `address` is the network address, `on_behalf_of` the person for whom a system or a deputy acted.
+    `address` is the network address, `on_behalf_of` the person for whom a system or a delegate acted.
     """
 
     person_id: UUID | None
@@ -200,7 +200,7 @@ def record(
     Args:
         session: the open transaction, in the context of whoever looks.
         actor: who looks.
-        action: `trail_read` or `trail_exported`.
+        action: `audit_log_read` or `audit_log_exported`.
         logs: the tenants whose log it was; None is the vendor's own.
         wanted: what they looked for, by the names of the query; it may hold names, and is kept as they are.
         count: how many events they were shown.

@@ -21,7 +21,7 @@ from lockbox.audit.log import proofs
 from lockbox.audit.log.merkle import WIDTH
 from lockbox.audit.log.proofs import LogHead
 from lockbox.audit.verifier import event_checks
-from lockbox.audit.verifier.event_checks import TRAIL_REMOVED
+from lockbox.audit.verifier.event_checks import AUDIT_EVENTS_REMOVED
 from lockbox.audit.verifier.export_format import FORMAT, parts
 
 TILES_A_PAGE = 4
@@ -115,7 +115,7 @@ def _whole(pages: Pages, export: Export) -> Iterator[list[tuple[bool, bytes]]]:
 
 def _removed(session: Session, log: LogHead) -> int:
     """Return how many of the first events retention has removed, as the log itself says; nothing else ever is."""
-    values = {"log_id": log.id, "size": log.size, "action": TRAIL_REMOVED}
+    values = {"log_id": log.id, "size": log.size, "action": AUDIT_EVENTS_REMOVED}
     said = [event_checks.parsed_body(bytes(body)) for body in session.connection().execute(REMOVED, values).scalars()]
     return max((min(end, log.size) for one in said if isinstance(end := one.get("removed_to"), int)), default=0)
 

@@ -1,4 +1,4 @@
-"""Tables of the people wing: tenants with their policies, people, memberships, deputies, invitations."""
+"""Tables of the people wing: tenants with their policies, people, memberships, delegates, invitations."""
 
 from datetime import datetime
 from typing import Any
@@ -105,10 +105,10 @@ class Membership(SQLModel, table=True):
     mac: bytes | None = None
 
 
-class EligibleDeputy(SQLModel, table=True):
-    """Somebody whom an admin allows approvers to name as their deputy; `id` tells this leave from an earlier one."""
+class EligibleDelegate(SQLModel, table=True):
+    """A person whom approvers may name as their delegate; `id` tells this permission from an earlier one."""
 
-    __tablename__ = "eligible_deputies"
+    __tablename__ = "eligible_delegates"
 
     tenant_id: UUID = Field(primary_key=True, foreign_key="tenants.id")
     person_id: UUID = Field(primary_key=True, foreign_key="people.id")
@@ -117,14 +117,14 @@ class EligibleDeputy(SQLModel, table=True):
 
 
 class Delegation(SQLModel, table=True):
-    """A period in which a deputy may decide for an approver, the principal."""
+    """A period in which a delegate may decide for an approver, the principal."""
 
     __tablename__ = "delegations"
 
     id: UUID = Field(primary_key=True)
     tenant_id: UUID = Field(foreign_key="tenants.id")
     principal_id: UUID = Field(foreign_key="people.id")
-    deputy_id: UUID = Field(foreign_key="people.id")
+    delegate_id: UUID = Field(foreign_key="people.id")
     starts_at: datetime = Field(sa_type=Instant)
     ends_at: datetime = Field(sa_type=Instant)
     made_by: UUID = Field(foreign_key="people.id")

@@ -19,7 +19,7 @@ from sqlmodel import Session
 from lockbox.identity import keyring
 from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
 from lockbox.identity.keyring import Part
-from lockbox.identity.models import Delegation, EligibleDeputy, Invitation, Tenant
+from lockbox.identity.models import Delegation, EligibleDelegate, Invitation, Tenant
 
 log = structlog.get_logger(__name__)
 MOST_KEPT = 1024
@@ -46,7 +46,7 @@ class MarkedRowKind(StrEnum):
     TENANT = "setting"
     POLICY = "policy"
     DELEGATION = "delegation"
-    ELIGIBLE_DEPUTY = "eligible deputy"
+    ELIGIBLE_DELEGATE = "eligible delegate"
 
 
 COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
@@ -71,13 +71,13 @@ COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
         "id",
         "tenant_id",
         "principal_id",
-        "deputy_id",
+        "delegate_id",
         "starts_at",
         "ends_at",
         "made_by",
         "created_at",
     ],
-    MarkedRowKind.ELIGIBLE_DEPUTY: ["id", "tenant_id", "person_id"],
+    MarkedRowKind.ELIGIBLE_DELEGATE: ["id", "tenant_id", "person_id"],
 }
 """Of kinds whose rows are marked as they stand: the columns that a mark covers."""
 
@@ -112,9 +112,9 @@ def delegation(row: Delegation | SimpleNamespace) -> Sequence[Part]:
     return _covered(MarkedRowKind.DELEGATION, row)
 
 
-def eligible_deputy(row: EligibleDeputy | SimpleNamespace) -> Sequence[Part]:
-    """Return what the mark of somebody's being eligible as a deputy covers."""
-    return _covered(MarkedRowKind.ELIGIBLE_DEPUTY, row)
+def eligible_delegate(row: EligibleDelegate | SimpleNamespace) -> Sequence[Part]:
+    """Return what the mark of somebody's being eligible as a delegate covers."""
+    return _covered(MarkedRowKind.ELIGIBLE_DELEGATE, row)
 
 
 def browser_session(
@@ -329,7 +329,7 @@ OF_TENANTS = RowOwners(
         MarkedRowKind.TENANT: ("tenants", attrgetter("id"), tenant),
         MarkedRowKind.POLICY: ("policies", TENANT_ID, lambda row: policy(row.tenant_id, row.version, row.body)),
         MarkedRowKind.DELEGATION: ("delegations", TENANT_ID, delegation),
-        MarkedRowKind.ELIGIBLE_DEPUTY: ("eligible_deputies", TENANT_ID, eligible_deputy),
+        MarkedRowKind.ELIGIBLE_DELEGATE: ("eligible_delegates", TENANT_ID, eligible_delegate),
     },
 )
 

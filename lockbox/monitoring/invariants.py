@@ -159,7 +159,8 @@ WHERE s.kind IN ('passkey', 'identity') AND (s.was_taken OR (s.at > k.since
 """)
 # What an API that lives has found by the checkpoints that left the house; it answers no check of those logs.
 TRAIL_BEHIND = text("""
-SELECT 'trail-behind' AS rule, CAST(:nobody AS uuid) AS id, CAST(NULL AS uuid) AS tenant_id, node, behind, doubt
+SELECT
+    'audit-log-rolled-back' AS rule, CAST(:nobody AS uuid) AS id, CAST(NULL AS uuid) AS tenant_id, node, behind, doubt
 FROM heartbeats WHERE behind > 0 AND beat_at > clock_timestamp() - interval '1 minute'
 ORDER BY behind DESC, node LIMIT 1
 """)
@@ -219,12 +220,12 @@ class ScanPosition:
         }
 
 
-def trail_behind(logs: int, doubt: str) -> str:
+def audit_log_rolled_back(logs: int, doubt: str) -> str:
     """Say that the database is behind what was shipped of its logs, what that does, and the way out."""
     return (
         f"{logs} of the audit logs are not what was shipped of them ({doubt}): every access check of their tenants "
-        "is answered with trail-behind, and of all tenants where it is the vendor's log. If a back-up was restored, "
-        "run `lockbox operate after-restore`; if the folder of checkpoints is away, mount it again"
+        "is answered with audit-log-rolled-back, and of all tenants where it is the vendor's log. If a back-up was "
+        "restored, run `lockbox operate after-restore`; if the folder of checkpoints is away, mount it again"
     )
 
 
@@ -240,7 +241,7 @@ def unverified(rows: int, first: str) -> str:
 def scan(session: Session, rota: ScanPosition) -> set[InvariantViolation]:
     """Return everything that must never be and yet is, as far as this minute looks."""
     found = {
-        InvariantViolation(row.rule, row.id, row.tenant_id, trail_behind(row.behind, row.doubt))
+        InvariantViolation(row.rule, row.id, row.tenant_id, audit_log_rolled_back(row.behind, row.doubt))
         for row in session.connection().execute(TRAIL_BEHIND, {"nobody": NOBODY})
     }
     found |= {

@@ -18,7 +18,7 @@ from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role
 from lockbox.monitoring import metrics
 from lockbox.monitoring.heartbeats import ProcessPart
-from lockbox.monitoring.invariants import trail_behind, unverified
+from lockbox.monitoring.invariants import audit_log_rolled_back, unverified
 from lockbox.monitoring.metrics import MOST_SILENT, MetricSnapshot
 from lockbox.notifications.models import Channel
 from lockbox.schedule import RedisUnavailable
@@ -209,7 +209,7 @@ def _behind(beats: Iterable[ProcessHeartbeat]) -> list[str]:
     """Say who is refused because the database is behind its own log; of all processes one that finds the most."""
     doubting = [beat for beat in beats if beat.behind and beat.age <= MOST_SILENT]
     worst = max(doubting, key=lambda beat: beat.behind or 0, default=None)
-    return [f"{worst.node} finds {trail_behind(worst.behind or 0, worst.doubt or '')}"] if worst else []
+    return [f"{worst.node} finds {audit_log_rolled_back(worst.behind or 0, worst.doubt or '')}"] if worst else []
 
 
 def _unverified(session: Session) -> str | None:

@@ -15,7 +15,7 @@ from lockbox.notifications.senders.protocol import OutgoingMail
 
 INVITATION = "invitation"
 SIGN_IN_CODE = "sign_in_code"
-DEPUTY_BEGINS = "deputy_begins"
+DELEGATE_BEGINS = "delegate_begins"
 ADDRESS_CODE = "address_code"
 CHECKPOINT = "checkpoint"
 CHECKPOINT_TYPE = "audit.checkpoint"
@@ -42,16 +42,16 @@ TITLES = {
     "recovery_proposed": "The vendor proposes a new admin for {tenant}: object if this is wrong",
     "recovery_withdrawn": "The vendor no longer proposes an admin for {tenant}",
     "recovery_objected": "The proposed admin for {tenant} was objected to",
-    "deputy_named": "A deputy was named at {tenant}",
-    "deputy_ended": "A deputy's time at {tenant} was ended",
+    "delegate_named": "A delegate was named at {tenant}",
+    "delegate_ended": "A delegate's time at {tenant} was ended",
     "endpoint_added": "A webhook of {tenant} was added",
     "endpoint_changed": "A webhook of {tenant} was changed",
     "endpoint_rotated": "The secret of a webhook of {tenant} was replaced",
     "endpoint_removed": "A webhook of {tenant} was removed",
     "endpoint_disabled": "A webhook of {tenant} is called no more",
-    "eligible_changed": "Who may be a deputy at {tenant} was changed",
-    "watcher_added": "Somebody is copied on requests to {tenant}",
-    "watcher_removed": "Somebody is no longer copied on requests to {tenant}",
+    "eligible_changed": "Who may be a delegate at {tenant} was changed",
+    "observer_added": "Somebody is copied on requests to {tenant}",
+    "observer_removed": "Somebody is no longer copied on requests to {tenant}",
     "address_added": "An address for mails to you was added",
     "address_confirmed": "An address for mails to you is used from now on",
     "address_changed": "What one of your addresses receives was changed",
@@ -62,14 +62,14 @@ TITLES = {
     INVARIANT_BROKEN: "Alarm: an invariant check failed",
     CHECKPOINT: "The trail of {tenant} has a new checkpoint",
     DIGEST: "The audit log of {tenant}: keep this checkpoint",
-    DEPUTY_BEGINS: "You stand in for an approver of {tenant} from now on",
+    DELEGATE_BEGINS: "You stand in for an approver of {tenant} from now on",
     INVITATION: "You are invited to {tenant}",
     SIGN_IN_CODE: "Your code to sign in",
     ADDRESS_CODE: "Confirm that mails to you may come here",
 }
 PERSONAL = frozenset(
     {
-        *(DEPUTY_BEGINS, INVITATION, SIGN_IN_CODE, ADDRESS_CODE),
+        *(DELEGATE_BEGINS, INVITATION, SIGN_IN_CODE, ADDRESS_CODE),
         *("address_added", "address_confirmed", "address_changed", "address_removed"),
         *("person_disabled", NOBODY_NOTIFIED, REVIEW_UNREACHED, INVARIANT_BROKEN, CHECKPOINT, DIGEST),
     }
@@ -79,8 +79,8 @@ OWN_TYPES = {CHECKPOINT: CHECKPOINT_TYPE, INVARIANT_BROKEN: INVARIANT_TYPE}
 LABELS = {
     "member": "Who",
     "principal": "For",
-    "deputy": "Deputy",
-    "watcher": "Who",
+    "delegate": "Delegate",
+    "observer": "Who",
     "mailbox": "Address",
     "comment": "Comment",
     "endpoint": "Webhook",
@@ -91,7 +91,7 @@ SOMEBODY = "an approver"
 
 @dataclass(frozen=True)
 class DelegatedRequest:
-    """A request that waits for an answer as a deputy's time begins; `link` is whether its policy lets mails link."""
+    """A request that waits for an answer as a delegate's time begins; `link` is whether its policy allows links."""
 
     request_id: UUID
     requester: str
@@ -104,7 +104,7 @@ class DelegatedRequest:
 class AccountMail:
     """Everything that a memo may say. `changes` are lines of a diff, `named` the people it is about, by label.
 
-    `waiting` is what moves across to a deputy.
+    `waiting` is what moves across to a delegate.
     `secret` is the code of an invitation or a sign-in: it is made for this one mail and kept nowhere.
     `fingerprint` is that of the key by which the trail is signed, for whoever is invited.
     """

@@ -200,7 +200,7 @@ def write_to(
     Args:
         session: the open transaction.
         about_id: the invitation, the begun sign-in, the delegation or the address that is to be confirmed.
-        template: `invitation`, `sign_in_code`, `deputy_begins` or `address_code`.
+        template: `invitation`, `sign_in_code`, `delegate_begins` or `address_code`.
         tenant_id: whose it is, if a tenant's.
         event_id: the event that caused it, if there is one.
         at: when to send it.

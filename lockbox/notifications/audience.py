@@ -93,7 +93,7 @@ class AudienceGroup(StrEnum):
     `asked` are those whom this very event asks: managers for a review, else people of the customer. Of the customer,
     `heard` are those who were asked about the request, or told that its window is open, or answered unasked;
     `approvers` are all who could decide and want prompts.
-    `watchers` are copied and cannot decide. `asker` is who asked a question.
+    `observers` are copied and cannot decide. `asker` is who asked a question.
     """
 
     REQUESTER = "requester"
@@ -103,7 +103,7 @@ class AudienceGroup(StrEnum):
     HEARD = "heard"
     APPROVERS = "approvers"
     ADMINS = "admins"
-    WATCHERS = "watchers"
+    OBSERVERS = "observers"
     ASKER = "asker"
     VENDOR_ENDPOINTS = "vendor_endpoints"
     TENANT_ENDPOINTS = "tenant_endpoints"
@@ -111,7 +111,7 @@ class AudienceGroup(StrEnum):
 
 CUSTOMERS = frozenset({Role.APPROVER, Role.TENANT_ADMIN})
 VENDOR_ONLY = frozenset({AudienceGroup.MANAGERS})
-COPIES = frozenset({AudienceGroup.WATCHERS})
+COPIES = frozenset({AudienceGroup.OBSERVERS})
 ENDPOINTS = frozenset({AudienceGroup.VENDOR_ENDPOINTS, AudienceGroup.TENANT_ENDPOINTS})
 WHEN_ASKED = frozenset({AudienceGroup.ASKED}) | COPIES
 OPENED_ALONE = {

@@ -48,18 +48,18 @@ COUNT = text("""
 SELECT coalesce(n.outcome, 'waiting') AS outcome, count(*) AS number
 FROM events e JOIN notifications n ON n.event_id = e.id WHERE e.request_id = :request_id GROUP BY 1
 """)
-# Row-level security leaves out people, endpoints, addresses and watchers of the other side, but for the vendor's
+# Row-level security leaves out people, endpoints, addresses and observers of the other side, but for the vendor's
 # people.
 READ = text("""
 SELECT n.id, n.channel, n.template, e.at AS event_at, coalesce(n.outcome, 'waiting') AS outcome, n.attempts,
     CASE WHEN n.closed_at IS NULL THEN n.run_at END AS next_try_at, n.closed_at, n.last_error,
-    n.endpoint_id, n.watcher_id, coalesce(p.name, w.name) AS name, p.side,
+    n.endpoint_id, n.observer_id, coalesce(p.name, w.name) AS name, p.side,
     CASE WHEN n.address_id IS NULL THEN coalesce(p.email, w.email) ELSE x.email END AS address,
     h.id AS own_endpoint_id, h.description, h.url,
     d.at AS tried_at, d.took_ms, d.status, d.error
 FROM events e JOIN notifications n ON n.event_id = e.id
 LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
-LEFT JOIN addresses x ON x.id = n.address_id LEFT JOIN watchers w ON w.id = n.watcher_id
+LEFT JOIN addresses x ON x.id = n.address_id LEFT JOIN observers w ON w.id = n.observer_id
 LEFT JOIN LATERAL (SELECT * FROM deliveries v WHERE v.notification_id = n.id ORDER BY v.id DESC LIMIT 1) d ON true
 WHERE e.request_id = :request_id ORDER BY n.id
 """)
@@ -163,7 +163,7 @@ class LastAttempt:
 class NotificationStatus:
     """One notification to somebody on the reader's own side; `outcome` is `waiting` while it has none.
 
-    `address` is where a mail goes; `copied` is whether it is a watcher's.
+    `address` is where a mail goes; `copied` is whether it is an observer's.
     """
 
     id: UUID
@@ -226,7 +226,7 @@ def _notification_status(row: Row[Any]) -> NotificationStatus:
         id=row.id,
         recipient=(place if row.endpoint_id else row.name) or FORMER,
         address=row.address,
-        copied=row.watcher_id is not None,
+        copied=row.observer_id is not None,
         channel=row.channel,
         template=row.template,
         event_at=row.event_at,

@@ -45,7 +45,7 @@ JOIN events e ON e.id = n.event_id JOIN requests r ON r.id = n.request_id JOIN t
 JOIN people q ON q.id = r.requester_id
 LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
 LEFT JOIN people a ON a.id = e.actor_id
-LEFT JOIN addresses x ON x.id = n.address_id LEFT JOIN watchers w ON w.id = n.watcher_id
+LEFT JOIN addresses x ON x.id = n.address_id LEFT JOIN observers w ON w.id = n.observer_id
 WHERE n.id = ANY(:ids) ORDER BY n.id
 """)
 

@@ -21,7 +21,7 @@ from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.identity.sessions import OVER, LoginStub
 from lockbox.notifications import announcements, checkpoint_digest
 from lockbox.notifications.account_mail import (
-    DEPUTY_BEGINS,
+    DELEGATE_BEGINS,
     INVITATION,
     LABELS,
     SIGN_IN_CODE,
@@ -64,8 +64,8 @@ LEFT JOIN invitations i ON i.id = n.about_id AND n.template = 'invitation'
 LEFT JOIN sign_ins s ON s.id = n.about_id AND n.template = 'sign_in_code'
 LEFT JOIN (SELECT d.id, d.ended_at, d.ends_at, q.name, q.email, q.disabled_at,
         q.time_zone, a.name AS principal
-    FROM delegations d JOIN people q ON q.id = d.deputy_id JOIN people a ON a.id = d.principal_id) g
-    ON g.id = n.about_id AND n.template = 'deputy_begins'
+    FROM delegations d JOIN people q ON q.id = d.delegate_id JOIN people a ON a.id = d.principal_id) g
+    ON g.id = n.about_id AND n.template = 'delegate_begins'
 LEFT JOIN (SELECT b.id, b.email, b.code_nonce, b.expires_at,
         b.confirmed_at IS NOT NULL OR b.removed_at IS NOT NULL AS is_settled, o.name, o.time_zone, o.disabled_at
     FROM addresses b JOIN people o ON o.id = b.person_id) f ON f.id = n.about_id AND n.template = 'address_code'
@@ -135,7 +135,7 @@ def prepared(
         time_zone=row.time_zone,
         secret=code_of(codes, row.template, row.about_id, row.code_nonce, row.coded_for) if row.code_nonce else None,
         fingerprint=checkpoint_digest.fingerprint(row, audit_keys),
-        waiting=_pending_requests(database, row, wordings) if row.template == DEPUTY_BEGINS else (),
+        waiting=_pending_requests(database, row, wordings) if row.template == DELEGATE_BEGINS else (),
     )
 
 
@@ -179,7 +179,7 @@ def typed(code: str) -> str:
 
 
 def _pending_requests(database: Database, row: Row[Any], wordings: Wordings) -> list[DelegatedRequest]:
-    """Return what waits for an answer at the moment, the most urgent first: it moves across to a deputy."""
+    """Return what waits for an answer at the moment, the most urgent first: it moves across to a delegate."""
     with database.transaction() as session:
         rows = session.connection().execute(WAITING, {"tenant_id": row.tenant_id, "most": MOST_WAITING}).all()
         worded = wordings(session, [one.id for one in rows])

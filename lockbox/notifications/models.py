@@ -36,7 +36,7 @@ class Notification(SQLModel, table=True):
 
     `run_at` is the next try; a claim moves it past its lease, a failure past its back-off. `until_at` is when it
     stops mattering. `template` says which text: a prompt to review or answer, an outcome, or a memo where it is about
-    no request. `about_id` is the invitation, begun sign-in, deputy or unconfirmed address that is written to.
+    no request. `about_id` is the invitation, begun sign-in, delegate or unconfirmed address that is written to.
     `address_id` is the person's further address that it goes to, None where it is the one to sign in with.
     """
 
@@ -49,7 +49,7 @@ class Notification(SQLModel, table=True):
     about_id: UUID | None = None
     person_id: UUID | None = None
     address_id: UUID | None = None
-    watcher_id: UUID | None = None
+    observer_id: UUID | None = None
     endpoint_id: UUID | None = None
     checkpoint_id: UUID | None = Field(default=None, foreign_key="checkpoints.id")
     channel: Channel = Field(sa_type=words(Channel))
@@ -84,7 +84,7 @@ class Delivery(SQLModel, table=True):
 class Observer(SQLModel, table=True):
     """Somebody who is copied on what a tenant is asked and told, about one service or all for None."""
 
-    __tablename__ = "watchers"
+    __tablename__ = "observers"
 
     id: UUID = Field(primary_key=True)
     tenant_id: UUID = Field(foreign_key="tenants.id")

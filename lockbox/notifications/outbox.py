@@ -39,18 +39,18 @@ KIND = NOTIFICATIONS.kinds[0]
 # numbers.
 ADDRESSED = """
 new_notifications AS (
-    INSERT INTO notifications (id, tenant_id, request_id, event_id, person_id, address_id, watcher_id, endpoint_id,
+    INSERT INTO notifications (id, tenant_id, request_id, event_id, person_id, address_id, observer_id, endpoint_id,
     channel,
         template, run_at, until_at, attempts)
-    SELECT n.id, c.tenant_id, c.request_id, c.event_id, t.person_id, t.address_id, t.watcher_id, t.endpoint_id,
+    SELECT n.id, c.tenant_id, c.request_id, c.event_id, t.person_id, t.address_id, t.observer_id, t.endpoint_id,
         CASE WHEN t.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, t.template, t.run_at, t.until_at, 0
     FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_cause AS integer[]), CAST(:n_told AS integer[])) AS n (id, cause, told)
     JOIN unnest(CAST(:c_event_id AS uuid[]), CAST(:c_tenant_id AS uuid[]), CAST(:c_request_id AS uuid[]))
         WITH ORDINALITY AS c (event_id, tenant_id, request_id, number) ON c.number = n.cause
-    JOIN unnest(CAST(:t_person_id AS uuid[]), CAST(:t_address_id AS uuid[]), CAST(:t_watcher_id AS uuid[]),
+    JOIN unnest(CAST(:t_person_id AS uuid[]), CAST(:t_address_id AS uuid[]), CAST(:t_observer_id AS uuid[]),
         CAST(:t_endpoint_id AS uuid[]), CAST(:t_template AS text[]), CAST(:t_run_at AS timestamptz[]),
         CAST(:t_until_at AS timestamptz[]))
-        WITH ORDINALITY AS t (person_id, address_id, watcher_id, endpoint_id, template, run_at, until_at, number)
+        WITH ORDINALITY AS t (person_id, address_id, observer_id, endpoint_id, template, run_at, until_at, number)
         ON t.number = n.told
 )"""
 # Who gets the report on a window is asked when it is due: a row now, and not one for each of them.
@@ -69,7 +69,7 @@ class NotificationRecipient:
     template: str
     person_id: UUID | None = None
     address_id: UUID | None = None
-    watcher_id: UUID | None = None
+    observer_id: UUID | None = None
     endpoint_id: UUID | None = None
 
 
@@ -181,7 +181,7 @@ def addressed(
         "c_request_id": array(cause.request_id for cause in causes),
         "t_person_id": array(one.told.person_id for one in due),
         "t_address_id": array(one.told.address_id for one in due),
-        "t_watcher_id": array(one.told.watcher_id for one in due),
+        "t_observer_id": array(one.told.observer_id for one in due),
         "t_endpoint_id": array(one.told.endpoint_id for one in due),
         "t_template": array(one.told.template for one in due),
         "t_run_at": array(one.run_at for one in due),
@@ -238,10 +238,10 @@ def _recipients(
     event_type = type_of(item.action, item.from_state)
     receivers = [receiver for receiver in _receivers(known, item) if receiver.wants(event_type)]
     yield from (NotificationRecipient(item.template, endpoint_id=receiver.id) for receiver in receivers)
-    if AudienceGroup.WATCHERS in item.hearers:
+    if AudienceGroup.OBSERVERS in item.hearers:
         copy = COPIED if item.to_state == "pending" else item.template
-        watchers = [one for one in known.watchers[item.tenant_id] if one.watches(item.service)]
-        yield from (NotificationRecipient(copy, watcher_id=watcher.id) for watcher in watchers)
+        observers = [one for one in known.observers[item.tenant_id] if one.watches(item.service)]
+        yield from (NotificationRecipient(copy, observer_id=observer.id) for observer in observers)
 
 
 def at_each_address(known: RecipientDirectory, person: UUID, template: str) -> Iterator[NotificationRecipient]:

@@ -32,10 +32,10 @@ KNOWN = text("SELECT id FROM notifications WHERE id = ANY(:ids)")
 LEADS_TO = text("""
 SELECT n.id, coalesce(h.url, x.email, p.email, w.email, i.email, s.email, f.email, g.email) AS place
 FROM notifications n LEFT JOIN endpoints h ON h.id = n.endpoint_id LEFT JOIN people p ON p.id = n.person_id
-LEFT JOIN addresses x ON x.id = n.address_id LEFT JOIN watchers w ON w.id = n.watcher_id
+LEFT JOIN addresses x ON x.id = n.address_id LEFT JOIN observers w ON w.id = n.observer_id
 LEFT JOIN invitations i ON i.id = n.about_id LEFT JOIN sign_ins s ON s.id = n.about_id
 LEFT JOIN addresses f ON f.id = n.about_id
-LEFT JOIN (SELECT d.id, q.email FROM delegations d JOIN people q ON q.id = d.deputy_id) g ON g.id = n.about_id
+LEFT JOIN (SELECT d.id, q.email FROM delegations d JOIN people q ON q.id = d.delegate_id) g ON g.id = n.about_id
 WHERE n.id = ANY(:ids)
 """)
 CLAIM = text("""

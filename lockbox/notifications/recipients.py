@@ -1,4 +1,4 @@
-"""Who there is to be told at some tenants: approvers, admins, auditors, deputies, managers, endpoints, watchers."""
+"""Who there is to be told at some tenants: approvers, admins, auditors, delegates, managers, endpoints, observers."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from sqlmodel import Session
 from lockbox.identity import row_marks
 from lockbox.identity.roles import Role
 
-# A look-up by index for each request: joined the other way, a batch would read whole tables. Whose time as a deputy
+# A look-up by index for each request: joined the other way, a batch would read whole tables. Whose time as a delegate
 # began while a request waited has a mail that lists it.
 PROMPTED = text("""
 SELECT r.id AS request_id, h.person_id
@@ -27,7 +27,7 @@ CROSS JOIN LATERAL (
     UNION ALL
     SELECT d.person_id FROM decisions d WHERE d.request_id = r.id AND d.verdict <> 'endorse'
     UNION ALL
-    SELECT g.deputy_id FROM delegations g WHERE g.tenant_id = r.tenant_id
+    SELECT g.delegate_id FROM delegations g WHERE g.tenant_id = r.tenant_id
         AND greatest(g.starts_at, g.created_at) BETWEEN r.asked_at AND coalesce(r.opened_at, clock_timestamp())
         AND (g.ended_at IS NULL OR g.ended_at > g.starts_at)
 ) h
@@ -44,19 +44,19 @@ SELECT m.role, NULL, p.id, ARRAY[m.review_tier::text], p.wants_prompts
 FROM memberships m JOIN people p ON p.id = m.person_id
 WHERE p.disabled_at IS NULL AND m.tenant_id IS NULL AND m.role = 'manager'
 UNION ALL
-SELECT 'deputy', d.tenant_id, d.deputy_id, ARRAY[d.id, d.principal_id, d.made_by, l.id, d.starts_at, d.ends_at,
+SELECT 'delegate', d.tenant_id, d.delegate_id, ARRAY[d.id, d.principal_id, d.made_by, l.id, d.starts_at, d.ends_at,
     d.created_at, encode(d.mac, 'hex'), encode(l.mac, 'hex')]::text[], p.wants_prompts
-FROM delegations d JOIN people p ON p.id = d.deputy_id
-JOIN eligible_deputies l ON l.tenant_id = d.tenant_id AND l.person_id = d.deputy_id
+FROM delegations d JOIN people p ON p.id = d.delegate_id
+JOIN eligible_delegates l ON l.tenant_id = d.tenant_id AND l.person_id = d.delegate_id
 WHERE d.tenant_id = ANY(:tenants) AND d.starts_at <= :at AND d.ends_at > :at AND d.ended_at IS NULL
 AND p.disabled_at IS NULL
-AND EXISTS (SELECT FROM memberships m WHERE m.tenant_id = d.tenant_id AND m.person_id = d.deputy_id)
+AND EXISTS (SELECT FROM memberships m WHERE m.tenant_id = d.tenant_id AND m.person_id = d.delegate_id)
 AND EXISTS (SELECT FROM memberships m JOIN people q ON q.id = m.person_id AND q.disabled_at IS NULL
     WHERE m.tenant_id = d.tenant_id AND m.person_id = d.principal_id AND m.role = 'approver')
 UNION ALL
 SELECT 'endpoint', r.tenant_id, r.id, r.event_types, true FROM receivers(:tenants) r
 UNION ALL
-SELECT 'watcher', w.tenant_id, w.id, ARRAY[w.service], true FROM watching(:tenants) w
+SELECT 'observer', w.tenant_id, w.id, ARRAY[w.service], true FROM observers_of(:tenants) w
 UNION ALL
 SELECT 'mailbox', NULL, b.person_id, ARRAY[b.id::text], b.prompts FROM mailboxes(:tenants, :also) b
 """)
@@ -99,7 +99,7 @@ class ObserverRecipient:
     service: str | None
 
     def watches(self, service: str) -> bool:
-        """Whether the watcher is copied on this service."""
+        """Whether the observer is copied on this service."""
         return self.service in {None, service}
 
 
@@ -107,8 +107,8 @@ class ObserverRecipient:
 class RecipientDirectory:
     """Everyone who could be told at some tenants, and the vendor's managers; auditors only where they were looked up.
 
-    `managers` are these with the tier in which each is asked. `deputies` are those who stand in for approvers at this
-    moment, each with the approvers. `quiet` are those of all of them who want no prompts. `mailboxes` are where else
+    `managers` are these with the tier in which each is asked. `delegates` are those who stand in for approvers now,
+    each with the approvers. `quiet` are those of all of them who want no prompts. `mailboxes` are where else
     somebody's mails go.
     """
 
@@ -116,28 +116,30 @@ class RecipientDirectory:
     approvers: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
     admins: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
     auditors: dict[UUID, set[UUID]] = field(default_factory=lambda: defaultdict(set))
-    deputies: dict[UUID, dict[UUID, frozenset[UUID]]] = field(default_factory=lambda: defaultdict(dict))
+    delegates: dict[UUID, dict[UUID, frozenset[UUID]]] = field(default_factory=lambda: defaultdict(dict))
     quiet: set[UUID] = field(default_factory=set)
     receivers: dict[UUID | None, list[EndpointRecipient]] = field(default_factory=lambda: defaultdict(list))
-    watchers: dict[UUID, list[ObserverRecipient]] = field(default_factory=lambda: defaultdict(list))
+    observers: dict[UUID, list[ObserverRecipient]] = field(default_factory=lambda: defaultdict(list))
     mailboxes: dict[UUID, list[MailboxRecipient]] = field(default_factory=lambda: defaultdict(list))
 
     def able(self, tenant_id: UUID) -> frozenset[UUID]:
         """Return everyone who could decide for the tenant now: its approvers and those who stand in for one."""
-        return frozenset(self.approvers[tenant_id] | self.deputies[tenant_id].keys())
+        return frozenset(self.approvers[tenant_id] | self.delegates[tenant_id].keys())
 
     def seats(self, tenant_id: UUID) -> dict[UUID, frozenset[UUID]]:
         """Return for everyone who could decide for the tenant now the approvers in whose place they could."""
-        approvers, deputies = self.approvers[tenant_id], self.deputies[tenant_id]
-        return {person: deputies.get(person, frozenset()) | (approvers & {person}) for person in self.able(tenant_id)}
+        approvers, delegates = self.approvers[tenant_id], self.delegates[tenant_id]
+        return {
+            person: delegates.get(person, frozenset()) | (approvers & {person}) for person in self.able(tenant_id)
+        }
 
     def prompted(self, tenant_id: UUID, among: AbstractSet[UUID] | None = None) -> frozenset[UUID]:
-        """Return whom to prompt: approvers, or those among them, with deputies in the place of who has one."""
+        """Return whom to prompt: approvers, or those among them, with delegates in the place of who has one."""
         approvers = self.approvers[tenant_id] if among is None else self.approvers[tenant_id] & among
-        standing_in = self.deputies[tenant_id]
+        standing_in = self.delegates[tenant_id]
         away = frozenset[UUID]().union(*standing_in.values())
-        deputies = {deputy for deputy, principals in standing_in.items() if principals & approvers}
-        return frozenset((approvers - away) | deputies)
+        delegates = {delegate for delegate, principals in standing_in.items() if principals & approvers}
+        return frozenset((approvers - away) | delegates)
 
 
 def look_up(
@@ -151,7 +153,7 @@ def look_up(
     """Look up everyone in good standing who could be told at these tenants at this moment, in one query.
 
     `also` are further people whose addresses are looked up, such as a requester. Auditors, of whom there may be many,
-    are looked up where that is asked. A deputy counts where the marks of the delegation and of their being eligible
+    are looked up where that is asked. A delegate counts where the marks of the delegation and of their being eligible
     hold; a worker, which has no keys, believes the rows, and only writes to whom it finds.
     """
     found = RecipientDirectory()
@@ -160,14 +162,14 @@ def look_up(
     for row in session.connection().execute(LOOK_UP, values):
         if row.role == "endpoint":
             found.receivers[row.tenant_id].append(EndpointRecipient(row.id, tuple(row.more)))
-        elif row.role == "watcher":
-            found.watchers[row.tenant_id].append(ObserverRecipient(row.id, row.more[0]))
+        elif row.role == "observer":
+            found.observers[row.tenant_id].append(ObserverRecipient(row.id, row.more[0]))
         elif row.role == "mailbox":
             found.mailboxes[row.id].append(MailboxRecipient(UUID(row.more[0]), row.wants_prompts))
-        elif row.role != "deputy":
+        elif row.role != "delegate":
             _seat(found, row)
         elif principal := _principal(session, row):
-            theirs = found.deputies[row.tenant_id]
+            theirs = found.delegates[row.tenant_id]
             theirs[row.id] = theirs.get(row.id, frozenset()) | {principal}
             if not row.wants_prompts:
                 found.quiet.add(row.id)
@@ -175,7 +177,7 @@ def look_up(
 
 
 def _principal(session: Session, row: Row[Any]) -> UUID | None:
-    """Return for whom a deputy stands in, None where a mark of that does not hold."""
+    """Return for whom a delegate stands in, None where a mark of that does not hold."""
     id_, principal_id, made_by, eligible_id = (UUID(one) for one in row.more[:4])
     starts_at, ends_at, created_at = (datetime.fromisoformat(one) for one in row.more[4:7])
     delegated, eligible = (None if one is None else bytes.fromhex(one) for one in row.more[7:])
@@ -183,7 +185,7 @@ def _principal(session: Session, row: Row[Any]) -> UUID | None:
         id=id_,
         tenant_id=row.tenant_id,
         principal_id=principal_id,
-        deputy_id=row.id,
+        delegate_id=row.id,
         starts_at=starts_at,
         ends_at=ends_at,
         made_by=made_by,
@@ -191,7 +193,7 @@ def _principal(session: Session, row: Row[Any]) -> UUID | None:
     )
     leave = SimpleNamespace(tenant_id=row.tenant_id, person_id=row.id, id=eligible_id)
     is_named = row_marks.is_believed(session, delegated, row_marks.delegation(delegation), id_)
-    is_eligible = row_marks.is_believed(session, eligible, row_marks.eligible_deputy(leave), row.id)
+    is_eligible = row_marks.is_believed(session, eligible, row_marks.eligible_delegate(leave), row.id)
     return principal_id if is_named and is_eligible else None
 
 

@@ -55,7 +55,7 @@ class DecisionContext:
 
     def stands_for(self, request: AccessRequest) -> frozenset[UUID]:
         """Return the approvers for whom the caller stands in now."""
-        return self.known.deputies[request.tenant_id].get(self.caller.person_id, frozenset())
+        return self.known.delegates[request.tenant_id].get(self.caller.person_id, frozenset())
 
     def seats(self, request: AccessRequest) -> frozenset[UUID]:
         """Return the approvers in whose place the caller could vote now, the own one too."""
@@ -80,7 +80,7 @@ def act_and_show(
 ) -> RequestEntry:
     """Let a person endorse, approve, deny, cancel, complete or revoke a request; return it without reading it again.
 
-    The row is locked first; roles, deputies, policy and the clock are read after that, so a decision that had to
+    The row is locked first; roles, delegates, policy and the clock are read after that, so a decision that had to
     wait past the deadline is late, and one by somebody who was removed meanwhile does not count.
 
     Raises:
@@ -269,7 +269,7 @@ def _principals(session: Session, stands_for: frozenset[UUID]) -> Mapping[str, s
 
 
 def _actor(scene: DecisionContext, party: Party, stands_for: frozenset[UUID]) -> Actor:
-    """Name both where a deputy acts, also one who approves beside that; all whom they stand for are in the facts."""
+    """Name both where a delegate acts, also one who approves too; all whom they stand for are in the facts."""
     return actor_for(scene.caller, party, scene.origin, on_behalf_of=min(stands_for, key=str, default=None))
 
 

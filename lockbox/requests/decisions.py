@@ -77,7 +77,7 @@ class DecisionInput:
 def votes_of(session: Session, request: AccessRequest, known: RecipientDirectory, terms: Terms) -> tuple[Vote, ...]:
     """Return the votes so far; only those that people may still give so will count: the others fill no seat.
 
-    A deputy speaks for those for whom the deputy spoke then and still stands in. A code from a mail spoke for nobody
+    A delegate speaks for those for whom they spoke then and still stand in. A code from a mail spoke for nobody
     where mail does not suffice today, nor did a vote without a mark of ours: a login of the database wrote it.
     """
     return all_votes(session, [request], known, {request.id: terms})[request.id]

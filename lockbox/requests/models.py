@@ -85,7 +85,7 @@ class Decision(SQLModel, table=True):
     """One person's verdict on one request; never changed. `access_window` in seconds, if it was shortened.
 
     `resources` and `actions` are what an approver keeps of those that were asked, None where that is all.
-    `stands_for` are the approvers whose deputy the person was, `means` by what they had shown who they are.
+    `stands_for` are the approvers whose delegate the person was, `means` by what they had shown who they are.
     `statement`, `signed_content` and `assertion` are what the person signed with the passkey `passkey_id`; all are
     None where the vendor's server alone attests the decision. See `signing`. `mac` is the mark of `powers`.
     """

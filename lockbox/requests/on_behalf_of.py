@@ -1,4 +1,4 @@
-"""For whom else somebody spoke with a move: whom a system named, whose deputy a person was, and what they showed."""
+"""For whom else a move was made: whom a system named, whose delegate a person was, and what they showed."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from lockbox.identity.models import Person
 from lockbox.requests.lifecycle import Action
 
 PRINCIPAL = "principal_"
-"""How the personal field begins that holds the name of whom a deputy stood in for, counted from 1 by their ids."""
+"""How the personal field begins that holds the name of whom a delegate stood in for, counted from 1 by their ids."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def names_of(session: Session, people: Iterable[UUID]) -> dict[UUID, str]:
 
 
 def personal_names(people: Sequence[UUID], names: Mapping[UUID, str]) -> dict[str, str | None]:
-    """Return the personal fields in which an event keeps whom a deputy stood in for."""
+    """Return the personal fields in which an event keeps whom a delegate stood in for."""
     return {field: names.get(person) for person, field in _fields(people)}
 
 

@@ -212,7 +212,7 @@ class Terms(PolicyPart):
         review_window: how long they have for it.
         approval_window: how long the customer has to answer.
         access_ceiling: the longest access that may be asked for.
-        quorum: how many approvers' seats must say yes, each filled by the approver or a deputy, one person a seat.
+        quorum: how many approvers' seats must say yes, each filled by the approver or a delegate, one person a seat.
         stages: groups that must also agree.
         tiers: groups to prompt first, next, and so on; empty prompts all approvers at once.
         widening: when to prompt the second tier, the third, and so on, in percent of the approval window.

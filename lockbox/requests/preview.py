@@ -165,7 +165,7 @@ class PreviewRecipients:
     """Whom of the customer it would reach first, and where: addresses by person, None for the one to sign in with."""
 
     people: Mapping[UUID, tuple[UUID | None, ...]]
-    watchers: frozenset[UUID]
+    observers: frozenset[UUID]
     endpoints: frozenset[UUID]
 
 
@@ -254,7 +254,7 @@ def first_recipients(judged: Evaluation) -> PreviewRecipients:
     own = {receiver.id for receiver in judged.known.receivers[judged.tenant.id]}
     return PreviewRecipients(
         people,
-        frozenset(one.watcher_id for one in told if one.watcher_id),
+        frozenset(one.observer_id for one in told if one.observer_id),
         frozenset(one.endpoint_id for one in told if one.endpoint_id in own),
     )
 
@@ -283,10 +283,10 @@ def _names(session: Session, judged: Evaluation) -> PreviewNames:
 
 def stages(judged: Evaluation, names: PreviewNames) -> tuple[PreviewGroup, ...]:
     """Return the groups that must also agree, each with who of it could."""
-    standing_in = judged.known.deputies[judged.tenant.id]
+    standing_in = judged.known.delegates[judged.tenant.id]
     groups = []
     for stage in judged.terms.stages:
         members = frozenset(judged.policy.groups.get(stage.group, ()))
-        deputies = {deputy for deputy, principals in standing_in.items() if principals & members}
-        groups.append(PreviewGroup(stage.group, stage.quorum, names(judged.able & (members | deputies))))
+        delegates = {delegate for delegate, principals in standing_in.items() if principals & members}
+        groups.append(PreviewGroup(stage.group, stage.quorum, names(judged.able & (members | delegates))))
     return tuple(groups)

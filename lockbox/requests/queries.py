@@ -32,7 +32,7 @@ from sqlmodel import Session, col
 from lockbox.audit.log import witness
 from lockbox.audit.models import Event
 from lockbox.database import now
-from lockbox.errors import Invalid, NoOpenWindow, NotFound, NotYours, TrailBehind
+from lockbox.errors import AuditLogRolledBack, Invalid, NoOpenWindow, NotFound, NotYours
 from lockbox.identity import row_security
 from lockbox.identity.models import Membership, Person, Tenant
 from lockbox.identity.roles import TENANT_ROLES, VENDOR_ROLES, Caller, Role, Scope
@@ -248,14 +248,14 @@ def check(session: Session, caller: Caller, question: AccessCheck) -> RequestEnt
     Raises:
         NotYours: a system asks without the scope or about a service it is not bound to, or a person about another.
         NoOpenWindow: the door is shut, for whatever reason.
-        TrailBehind: it is shut because the database was restored and is behind what was shipped of its trail.
+        AuditLogRolledBack: it is shut because the database was restored and is behind what was shipped of its trail.
     """
     row_security.enter(session, caller)
     _may_ask(caller, question)
     found = read(session, _windows(), question.values)
     windows = [entry for entry in found if entry.open]
     if any(entry.is_behind for entry in found):
-        raise TrailBehind(RESTORED, reason="restored")
+        raise AuditLogRolledBack(RESTORED, reason="restored")
     if not windows:
         raise NoOpenWindow("No window is open for this engineer, tenant, service, resource and action.")
     return max(windows, key=lambda entry: entry.request.deadline_at)

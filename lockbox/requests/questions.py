@@ -148,15 +148,15 @@ def _exchange_in_list(row: Row[Any], *, reads: bool) -> Exchange:
 
 def _capacities(session: Session, caller: Caller, request: AccessRequest, at: datetime) -> list[Party]:
     if caller.side is Side.VENDOR:
-        return among(caller, request, is_deputy=False)
+        return among(caller, request, is_delegate=False)
     known = recipients.look_up(session, {request.tenant_id}, at)
-    return among(caller, request, is_deputy=caller.person_id in known.deputies[request.tenant_id])
+    return among(caller, request, is_delegate=caller.person_id in known.delegates[request.tenant_id])
 
 
-def among(caller: Caller, request: AccessRequest, *, is_deputy: bool) -> list[Party]:
+def among(caller: Caller, request: AccessRequest, *, is_delegate: bool) -> list[Party]:
     """Return in which capacities somebody may ask about a request as it is now."""
     state = State(request.state)
-    held = parties(caller, request.requester_id, request.tenant_id, state, is_delegate=is_deputy)
+    held = parties(caller, request.requester_id, request.tenant_id, state, is_delegate=is_delegate)
     return [party for party in ASKERS.get(state, ()) if party in held]
 
 
@@ -201,7 +201,7 @@ class QuestionMove:
 
 
 def ask(session: Session, caller: Caller, origin: Origin, request_id: UUID, words: str) -> Exchange:
-    """Ask the engineer something, as a manager during the review, and as an approver or their deputy after it.
+    """Ask the engineer something, as a manager during the review, and as an approver or their delegate after it.
 
     Where the policy says so, the approval clock stands from now on until all such questions are answered.
 
@@ -291,8 +291,8 @@ def _enter(session: Session, caller: Caller, origin: Origin, request_id: UUID) -
 def _asker(scene: QuestionContext) -> tuple[Party, frozenset[UUID]]:
     """Return in which capacity somebody asks, and for whom they stand in with that."""
     request, caller = scene.request, scene.caller
-    stands_for = scene.known.deputies[request.tenant_id].get(caller.person_id, frozenset())
-    asks = among(caller, request, is_deputy=bool(stands_for))
+    stands_for = scene.known.delegates[request.tenant_id].get(caller.person_id, frozenset())
+    asks = among(caller, request, is_delegate=bool(stands_for))
     if not asks or caller.holds(Role.SYSTEM):
         who = " or ".join(ASKERS[State(request.state)])
         raise NotYours(f"About a request that is {request.state}, only {who} asks.")

@@ -57,7 +57,7 @@ class Vote:
 
     `resources` and `actions` are what the person keeps of those that were asked, None where that is all.
     `seats` are the approvers whose seat the person could fill: an approver's own, and those of whom the person is the
-    deputy. Without one, the person may no longer approve.
+    delegate. Without one, the person may no longer approve.
     """
 
     person_id: UUID
@@ -73,8 +73,8 @@ def quorum_met(
 ) -> bool:
     """Whether the approvals fill enough approvers' seats, in each stage too, and none has denied.
 
-    It is one seat a person, however many the person stands in for, and one person a seat: an approver and the deputy
-    of that approver are one voice. In a stage, the members of its group count; a group that is gone has none.
+    It is one seat a person, however many the person stands in for, and one person a seat: an approver and their
+    delegate are one voice. In a stage, the members of its group count; a group that is gone has none.
     """
     votes = tuple(votes)
     denied = any(vote.verdict is Action.DENY for vote in votes)
@@ -147,7 +147,7 @@ def who_lacks(
 def _represented(seats: Mapping[UUID, AbstractSet[UUID]], members: Collection[UUID]) -> int:
     """Count the members for whom these people speak: as themselves, or in the seat of another.
 
-    A member need not be an approver: a group may name deputies, who speak while they stand in for anybody.
+    A member need not be an approver: a group may name delegates, who speak while they stand in for anybody.
     """
     return _filled(({person} | options) & set(members) for person, options in seats.items() if options)
 

@@ -228,7 +228,7 @@ def _recipients(
 def _still_needed(
     row: Row[Any], ruling: EffectivePolicy, known: RecipientDirectory, voted: AbstractSet[UUID]
 ) -> frozenset[UUID]:
-    """Return whose answer is still of use: not that of a deputy of those alone who have answered themselves."""
+    """Return whose answer is still of use: not that of a delegate of those alone who have answered themselves."""
     seats = known.seats(row.tenant_id) if row.state == State.PENDING else {}
     return frozenset(
         one for one in _so_far(row, ruling, known) - voted if one not in seats or not seats[one] <= voted

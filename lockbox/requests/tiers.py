@@ -29,7 +29,7 @@ def first(terms: Terms, groups: Groups, known: RecipientDirectory, tenant_id: UU
 
 
 def so_far(terms: Terms, groups: Groups, known: RecipientDirectory, tenant_id: UUID, tiers: int) -> frozenset[UUID]:
-    """Return who of the first so many tiers can decide now, deputies in place of who is away; 0 is everybody.
+    """Return who of the first so many tiers can decide now, delegates in place of who is away; 0 is everybody.
 
     Who wants no prompts gets none, unless the others of these could not decide without them.
     """

@@ -376,7 +376,7 @@ CREATE FUNCTION approver_keys(of_tenant uuid) RETURNS TABLE (
     WHERE of_tenant = ANY (at_administers()) AND p.disabled_at IS NULL AND (
         EXISTS (SELECT FROM memberships m WHERE m.person_id = p.id AND m.tenant_id = of_tenant
             AND m.role = 'approver')
-        OR EXISTS (SELECT FROM eligible_deputies e WHERE e.person_id = p.id AND e.tenant_id = of_tenant))
+        OR EXISTS (SELECT FROM eligible_delegates e WHERE e.person_id = p.id AND e.tenant_id = of_tenant))
     ORDER BY p.name, p.id, k.id
 $$;
 
@@ -466,7 +466,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT EXISTS (SELECT FROM people p WHERE lower(p.email) = lower(address) AND p.side <> of_side)
         OR EXISTS (SELECT FROM addresses a JOIN people p ON p.id = a.person_id WHERE lower(a.email) = lower(address)
             AND a.removed_at IS NULL AND a.confirmed_at IS NOT NULL AND p.side <> of_side)
-        OR (of_side = 'vendor' AND EXISTS (SELECT FROM watchers w
+        OR (of_side = 'vendor' AND EXISTS (SELECT FROM observers w
             WHERE lower(w.email) = lower(address) AND w.removed_at IS NULL))
 $$;
 
@@ -488,9 +488,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         UNION ALL SELECT unnest(persons))
 $$;
 
-CREATE FUNCTION watching(tenants uuid[]) RETURNS TABLE (tenant_id uuid, id uuid, service text)
+CREATE FUNCTION observers_of(tenants uuid[]) RETURNS TABLE (tenant_id uuid, id uuid, service text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-    SELECT w.tenant_id, w.id, w.service FROM watchers w WHERE w.removed_at IS NULL AND w.tenant_id = ANY (tenants)
+    SELECT w.tenant_id, w.id, w.service FROM observers w WHERE w.removed_at IS NULL AND w.tenant_id = ANY (tenants)
         AND (session_user <> 'lockbox_api' OR w.tenant_id = ANY (at_reach()))
 $$;
 
@@ -653,12 +653,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WHERE d.tenant_id = ANY (which) AND d.ended_at IS NULL AND d.ends_at > clock_timestamp()
 $$;
 
-CREATE FUNCTION marked_eligible_deputies(which uuid[]) RETURNS SETOF eligible_deputies
+CREATE FUNCTION marked_eligible_delegates(which uuid[]) RETURNS SETOF eligible_delegates
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-    SELECT l.* FROM eligible_deputies l WHERE l.tenant_id = ANY (which)
+    SELECT l.* FROM eligible_delegates l WHERE l.tenant_id = ANY (which)
 $$;
 
--- Of what somebody signs in with, the watcher sees since when there is one; what proves it, it does not.
+-- Of what somebody signs in with, the monitor sees since when there is one; what proves it, it does not.
 CREATE FUNCTION shown_by(who uuid) RETURNS TABLE (kind text, at timestamptz, was_taken boolean)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT CASE WHEN t.is_sample THEN 'sample' ELSE 'token' END, t.created_at, false

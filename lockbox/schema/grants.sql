@@ -5,12 +5,12 @@
 
 -- The API
 
-GRANT SELECT, INSERT ON people, tenants, policies, memberships, eligible_deputies, delegations, passkeys, identities,
+GRANT SELECT, INSERT ON people, tenants, policies, memberships, eligible_delegates, delegations, passkeys, identities,
     tokens, sessions, sign_ins, sign_in_counts, terminals, requests, decisions, questions, request_reads,
-    idempotency_keys, events, event_details, addresses, watchers, endpoints, notifications TO lockbox_api;
+    idempotency_keys, events, event_details, addresses, observers, endpoints, notifications TO lockbox_api;
 GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries TO lockbox_api;
 GRANT INSERT ON invitations, audit_keys, reports_due TO lockbox_api;
-GRANT DELETE ON memberships, eligible_deputies, passkeys, identities, sign_in_counts, idempotency_keys TO lockbox_api;
+GRANT DELETE ON memberships, eligible_delegates, passkeys, identities, sign_in_counts, idempotency_keys TO lockbox_api;
 GRANT UPDATE ON sign_in_counts, idempotency_keys TO lockbox_api;
 
 GRANT UPDATE (name, time_zone, wants_prompts, disabled_at) ON people TO lockbox_api;
@@ -34,7 +34,7 @@ GRANT UPDATE (answered_by, answered_at, answer_event) ON questions TO lockbox_ap
 GRANT UPDATE (hour) ON request_reads TO lockbox_api;
 
 GRANT UPDATE (prompts, confirmed_at, removed_at) ON addresses TO lockbox_api;
-GRANT UPDATE (removed_at) ON watchers TO lockbox_api;
+GRANT UPDATE (removed_at) ON observers TO lockbox_api;
 GRANT UPDATE (url, description, event_types, format, with_justification, secret, public_key, old_secret,
     old_secret_until, called_by_hand, failing_since, disabled_at, why_disabled, removed_at) ON endpoints
     TO lockbox_api;
@@ -42,8 +42,8 @@ GRANT UPDATE (url, description, event_types, format, with_justification, secret,
 
 -- The worker moves requests by the clock and seals. It closes no notification, and knows no code and no token.
 
-GRANT SELECT ON people, tenants, policies, memberships, eligible_deputies, delegations, requests, decisions,
-    idempotency_keys, events, event_details, unsealed, refused, logs, seals, tiles, checkpoints, audit_keys, watchers,
+GRANT SELECT ON people, tenants, policies, memberships, eligible_delegates, delegations, requests, decisions,
+    idempotency_keys, events, event_details, unsealed, refused, logs, seals, tiles, checkpoints, audit_keys, observers,
     endpoints, notifications, reports_due, heartbeats, tallies, lag_samples, alarms TO lockbox_worker;
 GRANT INSERT ON events, event_details, logs, seals, tiles, checkpoints, audit_keys, notifications, reports_due, tallies,
     lag_samples, alarms TO lockbox_worker;
@@ -69,8 +69,8 @@ GRANT UPDATE (raised_at) ON alarms TO lockbox_worker;
 -- The notifications worker sends and records. It moves no request and seals nothing; it derives codes from their
 -- nonce.
 
-GRANT SELECT ON people, memberships, eligible_deputies, delegations, requests, events, event_details, logs, seals,
-    checkpoints, watchers, endpoints, notifications, tallies TO lockbox_notifications;
+GRANT SELECT ON people, memberships, eligible_delegates, delegations, requests, events, event_details, logs, seals,
+    checkpoints, observers, endpoints, notifications, tallies TO lockbox_notifications;
 GRANT INSERT ON events, event_details, notifications, deliveries, tallies TO lockbox_notifications;
 
 GRANT SELECT (id, slug, name, plan, mode, suspended, policy_version, created_at) ON tenants TO lockbox_notifications;
@@ -96,7 +96,7 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION at_person, at_tenants, at_administers, at_roles, at_tenant, at_reach, at_invitation,
     at_sign_in, at_terminal, at_leaving, at_suspending, is_errand, at_decides, strictness, leads_to, fits,
-    demands_passkeys, is_decided, receivers, mailboxes, watching, is_still_there, beat
+    demands_passkeys, is_decided, receivers, mailboxes, observers_of, is_still_there, beat
     TO lockbox_api, lockbox_worker, lockbox_notifications;
 
 GRANT EXECUTE ON FUNCTION recognise, bounds, meet_terminal, person_of_token, is_new, is_member, is_guest,
@@ -105,7 +105,7 @@ GRANT EXECUTE ON FUNCTION recognise, bounds, meet_terminal, person_of_token, is_
     log_heads, log_tiles, count_refused, is_sign_in, is_across, reopen, dead_notifications, failing_webhooks, remark,
     people_to_check, people_with_new_powers, marked_memberships, marked_passkeys, marked_identities, marked_sessions,
     marked_tokens, tenants_to_check, tenants_with_new_powers, marked_tenants, marked_policies, marked_delegations,
-    marked_eligible_deputies, decided_lately, report_unverified, operating_processes, operating_unverified,
+    marked_eligible_delegates, decided_lately, report_unverified, operating_processes, operating_unverified,
     operating_figures, operating_states, operating_day, operating_findings TO lockbox_api;
 
 GRANT EXECUTE ON FUNCTION shown_by, was_taken TO lockbox_worker;

@@ -19,8 +19,8 @@ END $$;
 DO $$
 DECLARE
     seen text;
-    for_both CONSTANT text[] := '{people,tenants,policies,memberships,invitations,eligible_deputies,delegations,
-        sign_ins,requests,decisions,events,event_details,logs,seals,checkpoints,addresses,watchers,endpoints,notifications,
+    for_both CONSTANT text[] := '{people,tenants,policies,memberships,invitations,eligible_delegates,delegations,
+        sign_ins,requests,decisions,events,event_details,logs,seals,checkpoints,addresses,observers,endpoints,notifications,
         deliveries,tallies}';
     for_one CONSTANT text[] := '{sessions,sign_in_counts,terminals,idempotency_keys,unsealed,refused,tiles,audit_keys,
         reports_due,lag_samples,alarms}';
@@ -102,11 +102,11 @@ CREATE POLICY api_select_offered ON invitations FOR SELECT TO lockbox_api
 CREATE POLICY api_update_offered ON invitations FOR UPDATE TO lockbox_api
     USING ((SELECT at_roles()) && '{operator}'::text[] AND is_of_the_vendor(invited_by));
 
-CREATE POLICY api_select ON eligible_deputies FOR SELECT TO lockbox_api
+CREATE POLICY api_select ON eligible_delegates FOR SELECT TO lockbox_api
     USING (tenant_id = ANY ((SELECT at_reach())::uuid[]));
-CREATE POLICY api_insert ON eligible_deputies FOR INSERT TO lockbox_api
+CREATE POLICY api_insert ON eligible_delegates FOR INSERT TO lockbox_api
     WITH CHECK (tenant_id = ANY ((SELECT at_administers())::uuid[]) AND is_member(person_id, tenant_id));
-CREATE POLICY api_delete ON eligible_deputies FOR DELETE TO lockbox_api
+CREATE POLICY api_delete ON eligible_delegates FOR DELETE TO lockbox_api
     USING (tenant_id = ANY ((SELECT at_administers())::uuid[])
         OR (tenant_id = ANY ((SELECT at_tenants())::uuid[]) AND person_id = (SELECT at_person())));
 
@@ -117,13 +117,13 @@ CREATE POLICY api_insert ON delegations FOR INSERT TO lockbox_api
     WITH CHECK (made_by = (SELECT at_person())
         AND (tenant_id = ANY ((SELECT at_administers())::uuid[])
             OR (tenant_id = ANY ((SELECT at_tenants())::uuid[]) AND principal_id = (SELECT at_person())))
-        AND EXISTS (SELECT FROM eligible_deputies l
-            WHERE l.tenant_id = delegations.tenant_id AND l.person_id = delegations.deputy_id)
+        AND EXISTS (SELECT FROM eligible_delegates l
+            WHERE l.tenant_id = delegations.tenant_id AND l.person_id = delegations.delegate_id)
         AND EXISTS (SELECT FROM memberships m WHERE m.tenant_id = delegations.tenant_id
             AND m.person_id = delegations.principal_id AND m.role = 'approver'));
 CREATE POLICY api_update ON delegations FOR UPDATE TO lockbox_api
     USING (tenant_id = ANY ((SELECT at_administers())::uuid[])
-        OR (tenant_id = ANY ((SELECT at_tenants())::uuid[]) AND (SELECT at_person()) IN (principal_id, deputy_id)));
+        OR (tenant_id = ANY ((SELECT at_tenants())::uuid[]) AND (SELECT at_person()) IN (principal_id, delegate_id)));
 
 
 -- What people sign in with, and what is theirs alone
@@ -199,7 +199,7 @@ DECLARE
             EXISTS (SELECT FROM memberships m
                 WHERE m.person_id = %2$s AND m.tenant_id = %1$s AND m.role = 'approver')
             OR EXISTS (SELECT FROM delegations d
-                WHERE d.deputy_id = %2$s AND d.tenant_id = %1$s AND d.ended_at IS NULL))
+                WHERE d.delegate_id = %2$s AND d.tenant_id = %1$s AND d.ended_at IS NULL))
     $text$;
     person CONSTANT text := '(SELECT at_person())';
     tenants CONSTANT text := '(SELECT at_tenants())::uuid[]';
@@ -304,12 +304,12 @@ CREATE POLICY api_insert ON addresses FOR INSERT TO lockbox_api
     WITH CHECK (person_id = (SELECT at_person()) AND confirmed_at IS NULL AND removed_at IS NULL);
 CREATE POLICY api_update ON addresses FOR UPDATE TO lockbox_api USING (person_id = (SELECT at_person()));
 
-CREATE POLICY api_select ON watchers FOR SELECT TO lockbox_api
+CREATE POLICY api_select ON observers FOR SELECT TO lockbox_api
     USING (tenant_id = ANY ((SELECT at_tenants())::uuid[]));
-CREATE POLICY api_insert ON watchers FOR INSERT TO lockbox_api
+CREATE POLICY api_insert ON observers FOR INSERT TO lockbox_api
     WITH CHECK (tenant_id = ANY ((SELECT at_administers())::uuid[]) AND added_by = (SELECT at_person())
         AND removed_at IS NULL AND NOT is_across(email, 'customer'));
-CREATE POLICY api_update ON watchers FOR UPDATE TO lockbox_api
+CREATE POLICY api_update ON observers FOR UPDATE TO lockbox_api
     USING (tenant_id = ANY ((SELECT at_administers())::uuid[]));
 
 CREATE POLICY api_select ON endpoints FOR SELECT TO lockbox_api
@@ -344,7 +344,7 @@ CREATE POLICY api_select ON deliveries FOR SELECT TO lockbox_api
         ELSE EXISTS (SELECT FROM notifications n JOIN memberships m ON m.person_id = n.person_id
             WHERE n.id = notification_id AND CASE WHEN m.tenant_id IS NULL THEN cardinality((SELECT at_roles())) > 0
                 ELSE m.tenant_id = ANY ((SELECT at_tenants())::uuid[]) END)
-            OR EXISTS (SELECT FROM notifications n JOIN watchers w ON w.id = n.watcher_id WHERE n.id = notification_id) END);
+            OR EXISTS (SELECT FROM notifications n JOIN observers w ON w.id = n.observer_id WHERE n.id = notification_id) END);
 
 -- A row for another's event comes to nothing: it is looked up as the end of a window that has no report yet.
 CREATE POLICY api_insert ON reports_due FOR INSERT TO lockbox_api WITH CHECK (true);

@@ -99,26 +99,26 @@ CREATE TABLE invitations (
 CREATE INDEX ix_invitations_tenant_id ON invitations (tenant_id);
 
 -- Whom an admin has allowed to decide for an approver, and when they do.
-CREATE TABLE eligible_deputies (
-    tenant_id uuid NOT NULL CONSTRAINT fk_eligible_deputies_tenant_id REFERENCES tenants (id),
-    person_id uuid NOT NULL CONSTRAINT fk_eligible_deputies_person_id REFERENCES people (id),
+CREATE TABLE eligible_delegates (
+    tenant_id uuid NOT NULL CONSTRAINT fk_eligible_delegates_tenant_id REFERENCES tenants (id),
+    person_id uuid NOT NULL CONSTRAINT fk_eligible_delegates_person_id REFERENCES people (id),
     id uuid NOT NULL DEFAULT uuidv7(),
     mac bytea,
-    CONSTRAINT pk_eligible_deputies PRIMARY KEY (tenant_id, person_id)
+    CONSTRAINT pk_eligible_delegates PRIMARY KEY (tenant_id, person_id)
 );
 
 CREATE TABLE delegations (
     id uuid CONSTRAINT pk_delegations PRIMARY KEY,
     tenant_id uuid NOT NULL CONSTRAINT fk_delegations_tenant_id REFERENCES tenants (id),
     principal_id uuid NOT NULL CONSTRAINT fk_delegations_principal_id REFERENCES people (id),
-    deputy_id uuid NOT NULL CONSTRAINT fk_delegations_deputy_id REFERENCES people (id),
+    delegate_id uuid NOT NULL CONSTRAINT fk_delegations_delegate_id REFERENCES people (id),
     starts_at timestamptz NOT NULL,
     ends_at timestamptz NOT NULL,
     made_by uuid NOT NULL CONSTRAINT fk_delegations_made_by REFERENCES people (id),
     created_at timestamptz NOT NULL,
     ended_at timestamptz,
     mac bytea,
-    CONSTRAINT ck_delegations_self CHECK (principal_id <> deputy_id),
+    CONSTRAINT ck_delegations_self CHECK (principal_id <> delegate_id),
     CONSTRAINT ck_delegations_period CHECK (ends_at > starts_at)
 );
 CREATE INDEX ix_delegations_tenant_id_ends_at ON delegations (tenant_id, ends_at);
@@ -537,20 +537,20 @@ CREATE INDEX ix_addresses_email ON addresses (lower(email)) WHERE removed_at IS 
 CREATE INDEX ix_addresses_person_id_created_at ON addresses (person_id, created_at);
 
 -- An observer gets copies of a tenant's mails, of one service or of all, and decides nothing.
-CREATE TABLE watchers (
-    id uuid CONSTRAINT pk_watchers PRIMARY KEY,
-    tenant_id uuid NOT NULL CONSTRAINT fk_watchers_tenant_id REFERENCES tenants (id),
+CREATE TABLE observers (
+    id uuid CONSTRAINT pk_observers PRIMARY KEY,
+    tenant_id uuid NOT NULL CONSTRAINT fk_observers_tenant_id REFERENCES tenants (id),
     service varchar(63),
-    name varchar(200) NOT NULL CONSTRAINT ck_watchers_name CHECK (name <> ''),
-    email varchar(320) NOT NULL CONSTRAINT ck_watchers_email CHECK (email ~ '^[^@[:space:]]+@[^@[:space:]]+$'),
-    added_by uuid NOT NULL CONSTRAINT fk_watchers_added_by REFERENCES people (id),
+    name varchar(200) NOT NULL CONSTRAINT ck_observers_name CHECK (name <> ''),
+    email varchar(320) NOT NULL CONSTRAINT ck_observers_email CHECK (email ~ '^[^@[:space:]]+@[^@[:space:]]+$'),
+    added_by uuid NOT NULL CONSTRAINT fk_observers_added_by REFERENCES people (id),
     created_at timestamptz NOT NULL,
     removed_at timestamptz,
-    CONSTRAINT uq_watchers_id_tenant_id UNIQUE (id, tenant_id)
+    CONSTRAINT uq_observers_id_tenant_id UNIQUE (id, tenant_id)
 );
-CREATE UNIQUE INDEX uq_watchers_tenant_id_service_email ON watchers (tenant_id, service, lower(email))
+CREATE UNIQUE INDEX uq_observers_tenant_id_service_email ON observers (tenant_id, service, lower(email))
     NULLS NOT DISTINCT WHERE removed_at IS NULL;
-CREATE INDEX ix_watchers_email ON watchers (lower(email)) WHERE removed_at IS NULL;
+CREATE INDEX ix_observers_email ON observers (lower(email)) WHERE removed_at IS NULL;
 
 -- A webhook of a tenant, or of the vendor where there is no tenant: the vendor's are not told the justification.
 CREATE TABLE endpoints (
@@ -593,7 +593,7 @@ CREATE TABLE notifications (
     template varchar(24) NOT NULL,
     person_id uuid,
     address_id uuid,
-    watcher_id uuid,
+    observer_id uuid,
     endpoint_id uuid,
     run_at timestamptz NOT NULL,
     until_at timestamptz NOT NULL,
@@ -602,15 +602,15 @@ CREATE TABLE notifications (
     closed_at timestamptz,
     outcome varchar(24) CONSTRAINT ck_notifications_outcome CHECK (outcome IN ('sent', 'moot', 'dead')),
     CONSTRAINT fk_notifications_address_id FOREIGN KEY (address_id, person_id) REFERENCES addresses (id, person_id),
-    CONSTRAINT fk_notifications_watcher_id FOREIGN KEY (watcher_id, tenant_id) REFERENCES watchers (id, tenant_id),
+    CONSTRAINT fk_notifications_observer_id FOREIGN KEY (observer_id, tenant_id) REFERENCES observers (id, tenant_id),
     CONSTRAINT uq_notifications_event_id_recipient UNIQUE NULLS NOT DISTINCT
-        (event_id, person_id, endpoint_id, about_id, address_id, watcher_id, checkpoint_id, template),
+        (event_id, person_id, endpoint_id, about_id, address_id, observer_id, checkpoint_id, template),
     CONSTRAINT ck_notifications_cause CHECK (num_nonnulls(event_id, about_id, checkpoint_id) > 0),
     CONSTRAINT ck_notifications_closed CHECK ((closed_at IS NULL) = (outcome IS NULL)),
     CONSTRAINT ck_notifications_recipient CHECK (CASE channel
-        WHEN 'mail' THEN endpoint_id IS NULL AND num_nonnulls(person_id, about_id, watcher_id) = 1
-            AND (address_id IS NULL OR person_id IS NOT NULL) AND (watcher_id IS NULL OR tenant_id IS NOT NULL)
-        ELSE endpoint_id IS NOT NULL AND num_nonnulls(person_id, about_id, watcher_id, address_id) = 0 END)
+        WHEN 'mail' THEN endpoint_id IS NULL AND num_nonnulls(person_id, about_id, observer_id) = 1
+            AND (address_id IS NULL OR person_id IS NOT NULL) AND (observer_id IS NULL OR tenant_id IS NOT NULL)
+        ELSE endpoint_id IS NOT NULL AND num_nonnulls(person_id, about_id, observer_id, address_id) = 0 END)
 );
 CREATE INDEX ix_notifications_run_at ON notifications (run_at) WHERE closed_at IS NULL;
 CREATE INDEX ix_notifications_dead ON notifications (id) WHERE outcome = 'dead';

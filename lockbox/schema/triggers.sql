@@ -51,7 +51,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     UPDATE addresses a SET removed_at = clock_timestamp() FROM people p
     WHERE p.id = a.person_id AND p.side <> NEW.side AND lower(a.email) = lower(NEW.email) AND a.removed_at IS NULL;
-    UPDATE watchers w SET removed_at = clock_timestamp()
+    UPDATE observers w SET removed_at = clock_timestamp()
     WHERE NEW.side = 'vendor' AND lower(w.email) = lower(NEW.email) AND w.removed_at IS NULL;
     RETURN NULL;
 END $$;
@@ -140,7 +140,7 @@ DO $$
 DECLARE
     marked text;
 BEGIN
-    FOREACH marked IN ARRAY '{memberships,passkeys,identities,tenants,eligible_deputies}'::text[] LOOP
+    FOREACH marked IN ARRAY '{memberships,passkeys,identities,tenants,eligible_delegates}'::text[] LOOP
         EXECUTE format('CREATE TRIGGER removed_for_good AFTER DELETE ON %I FOR EACH ROW
             WHEN (OLD.mac IS NOT NULL) EXECUTE FUNCTION remember_ended_power()', marked);
         EXECUTE format('CREATE TRIGGER marked_anew AFTER UPDATE ON %I FOR EACH ROW
@@ -371,7 +371,7 @@ BEGIN
         SELECT FROM fresh e, LATERAL jsonb_to_record(convert_from(e.body, 'UTF8')::jsonb) AS b (id uuid, log uuid,
             tenant_id uuid, request_id uuid, seq integer, at timestamptz, action text, actor_id uuid,
             actor_role text, from_state text, to_state text)
-        WHERE e.action = 'trail_removed' OR (b.id, b.log, b.tenant_id, b.request_id, b.seq, b.at, b.action,
+        WHERE e.action = 'audit_events_removed' OR (b.id, b.log, b.tenant_id, b.request_id, b.seq, b.at, b.action,
                 b.actor_id, b.actor_role, b.from_state, b.to_state)
             IS DISTINCT FROM (e.id, e.log_id, e.tenant_id, e.request_id, e.seq, e.at, e.action::text,
                 e.actor_id, e.actor_role::text, e.from_state::text, e.to_state::text)
@@ -467,9 +467,9 @@ CREATE TRIGGER never_revived BEFORE UPDATE ON addresses FOR EACH ROW
 CREATE TRIGGER confirmed_once BEFORE UPDATE ON addresses FOR EACH ROW
     WHEN (OLD.confirmed_at IS NOT NULL AND NEW.confirmed_at IS DISTINCT FROM OLD.confirmed_at)
     EXECUTE FUNCTION refuse('address %s was confirmed');
-CREATE TRIGGER never_revived BEFORE UPDATE ON watchers FOR EACH ROW
+CREATE TRIGGER never_revived BEFORE UPDATE ON observers FOR EACH ROW
     WHEN (OLD.removed_at IS NOT NULL AND NOT is_errand('erase'))
-    EXECUTE FUNCTION refuse('watcher %s was removed');
+    EXECUTE FUNCTION refuse('observer %s was removed');
 CREATE TRIGGER never_revived BEFORE UPDATE ON endpoints FOR EACH ROW
     WHEN (OLD.removed_at IS NOT NULL) EXECUTE FUNCTION refuse('endpoint %s was removed');
 

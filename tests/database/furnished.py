@@ -24,10 +24,10 @@ from tests.database.scenes import as_caller
 # What no call of the house makes on the way of a request, in the order of their foreign keys.
 THE_REST = (
     """
-    INSERT INTO eligible_deputies (tenant_id, person_id) VALUES (:tenant, :aude)
+    INSERT INTO eligible_delegates (tenant_id, person_id) VALUES (:tenant, :aude)
     """,
     """
-    INSERT INTO delegations (id, tenant_id, principal_id, deputy_id, starts_at, ends_at, made_by, created_at)
+    INSERT INTO delegations (id, tenant_id, principal_id, delegate_id, starts_at, ends_at, made_by, created_at)
     VALUES (uuidv7(), :tenant, :ann, :aude, now(), now() + interval '1 day', :ann, now())
     """,
     """
@@ -42,7 +42,7 @@ THE_REST = (
         now())
     """,
     """
-    INSERT INTO watchers (id, tenant_id, name, email, added_by, created_at)
+    INSERT INTO observers (id, tenant_id, name, email, added_by, created_at)
     VALUES (uuidv7(), :tenant, 'Desk', 'desk-' || CAST(:tenant AS text) || '@example.test', :tara, now())
     """,
     """

@@ -97,12 +97,12 @@ def mode_of(world: World) -> Mode:
     return reads(world, "tara", tenants.show).tenant.mode
 
 
-def names_deputy(
-    world: World, who: str = "ann", deputy: str = "aude", principal: str | None = None, **changes: Any
+def names_delegate(
+    world: World, who: str = "ann", delegate: str = "aude", principal: str | None = None, **changes: Any
 ) -> DelegationSummary:
-    """Name a deputy for a day, or for another period."""
+    """Name a delegate for a day, or for another period."""
     wanted = DelegationInput(
-        deputy_id=id_of(world, deputy),
+        delegate_id=id_of(world, delegate),
         ends_at=changes.get("ends_at") or datetime.now(UTC) + timedelta(days=1),
         starts_at=changes.get("starts_at"),
         principal_id=id_of(world, principal) if principal else None,
@@ -110,8 +110,8 @@ def names_deputy(
     return does(world, who, delegates.add_delegation, wanted, house=changes.get("house"))
 
 
-def with_deputies(house: Database) -> World:
-    """Make a world in which Aude, the auditor, and Abe, an approver, may be named as deputies."""
+def with_delegates(house: Database) -> World:
+    """Make a world in which Aude, the auditor, and Abe, an approver, may be named as delegates."""
     made = World.make(house)
     for name in ("aude", "abe"):
         does(made, "tara", members.set_eligible, id_of(made, name), eligible=True)

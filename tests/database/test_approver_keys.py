@@ -79,7 +79,7 @@ def test_a_key_that_a_login_of_the_database_wrote_is_not_exported(api: Database,
     assert [one.name for one in keys_of(world).keys] == ["Amir"]
 
 
-@pytest.mark.parametrize("row", ["memberships (id, person_id, tenant_id, role)", "eligible_deputies"])
+@pytest.mark.parametrize("row", ["memberships (id, person_id, tenant_id, role)", "eligible_delegates"])
 def test_nobody_is_among_the_approvers_by_a_row_that_a_login_of_the_database_wrote(
     api: Database, superuser: Engine, row: str
 ) -> None:

@@ -12,7 +12,7 @@ from harness.stage import ShiftedClock, Urls
 from lockbox.admin import delegates, invitations, members, observers, policies
 from lockbox.admin.observers import ObserverInput
 from lockbox.audit import events, refusals_log
-from lockbox.audit.events import TRAIL_READ, Actor
+from lockbox.audit.events import AUDIT_LOG_READ, Actor
 from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, RefusalEntry
 from lockbox.database import Database
 from lockbox.identity import row_security, sessions, token_creation
@@ -28,7 +28,7 @@ from tests.database.mentions import mentions
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.refusing import RefusingMail
 from tests.database.scenes import read, write
-from tests.database.tenancy import does, id_of, invites, joins, names_deputy, with_deputies
+from tests.database.tenancy import does, id_of, invites, joins, names_delegate, with_delegates
 from tests.database.test_erasing import erase
 from tests.mailbox import code_of
 from tests.ruling import signed_in
@@ -67,7 +67,7 @@ ROWS = (
 @pytest.fixture
 def world(api: Database, worker: Database, superuser: Engine, post: Postbag, later: ShiftedClock) -> World:
     """A world in which two people, one of each side, have left traces wherever somebody can."""
-    made = with_deputies(api)
+    made = with_delegates(api)
     made.add("erasmusquist", Role.ENGINEER)
     made.add("sensor", Role.SYSTEM, scopes={Scope.ACTIVITY_REPORT}, services=set(SETTINGS.services))
     post.endpoint(made, "https://tenant.example/", tenant_id=made.tenant.id)
@@ -107,9 +107,9 @@ def _comes(world: World, worker: Database) -> None:
 
 def _deputises(world: World) -> None:
     """Stand in for somebody, and be stood in for by somebody who decides."""
-    entry = names_deputy(world, "ann", "annabelquist")
+    entry = names_delegate(world, "ann", "annabelquist")
     does(world, "ann", delegates.end, entry.delegation.id)
-    names_deputy(world, "tara", "aude", "annabelquist")
+    names_delegate(world, "tara", "aude", "annabelquist")
     world.act("aude", Action.DENY, world.fresh().id, comment=f"{ANN} would not")
 
 
@@ -178,7 +178,7 @@ def _is_looked_for(world: World) -> None:
         with world.house.transaction() as session:
             row_security.enter(session, world.people["tara"])
             wanted = {"text": word}
-            events.record(session, tara, TRAIL_READ, logs=[world.tenant.id], wanted=wanted, count=0)
+            events.record(session, tara, AUDIT_LOG_READ, logs=[world.tenant.id], wanted=wanted, count=0)
 
 
 def _spoken_of(world: World) -> dict[str, set[str]]:

@@ -15,7 +15,7 @@ from lockbox.admin import erasure, members, observers
 from lockbox.admin.erasure import ErasureResult
 from lockbox.admin.observers import ObserverInput
 from lockbox.audit import events, refusals_log
-from lockbox.audit.events import TRAIL_READ, VENDORS_LOG, Actor
+from lockbox.audit.events import AUDIT_LOG_READ, VENDORS_LOG, Actor
 from lockbox.audit.log.merkle import leaf_hash, root_of
 from lockbox.audit.refusals_log import DECISION_REFUSED, RefusalEntry
 from lockbox.audit.verifier.verify import GOOD
@@ -29,7 +29,7 @@ from tests.database.mentions import mentions
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.refusing import RefusingMail
 from tests.database.scenes import read, write
-from tests.database.tenancy import does, id_of, invites, names_deputy, with_deputies
+from tests.database.tenancy import does, id_of, invites, names_delegate, with_delegates
 from tests.database.test_exports import exported, judged, vendors_log
 from tests.database.trails import changes_told
 from tests.logs import sealed
@@ -108,7 +108,7 @@ def world_role(world: World) -> Any:
     return standing.role
 
 
-def test_whoever_is_named_by_a_deputy_is_named_no_longer(api: Database, urls: Urls) -> None:
+def test_whoever_is_named_by_a_delegate_is_named_no_longer(api: Database, urls: Urls) -> None:
     world = World.make(api, Policy(vendor_review=False))
     stand_in(world, "aude", "ann")
     stand_in(world, "aude", "amir")
@@ -124,14 +124,14 @@ def test_whoever_is_named_by_a_deputy_is_named_no_longer(api: Database, urls: Ur
 
 
 @pytest.mark.parametrize("who", ["ann", "aude"])
-def test_whoever_was_a_deputy_or_had_one_is_named_by_no_event(api: Database, urls: Urls, who: str) -> None:
-    world = with_deputies(api)
-    names_deputy(world)
+def test_whoever_was_a_delegate_or_had_one_is_named_by_no_event(api: Database, urls: Urls, who: str) -> None:
+    world = with_delegates(api)
+    names_delegate(world)
 
     erase(urls, id_of(world, who))
 
-    named = {row.field: row.value for row in read(api, FIELDS) if row.action == "deputy_named"}
-    left = {"principal": "Ann", "deputy": "Aude"}
+    named = {row.field: row.value for row in read(api, FIELDS) if row.action == "delegate_named"}
+    left = {"principal": "Ann", "delegate": "Aude"}
     assert {field: named.get(field) for field in left} == {
         field: None if name == who.capitalize() else name for field, name in left.items()
     }
@@ -153,12 +153,12 @@ def test_whose_address_is_like_theirs_stays_named(world: World, urls: Urls, supe
     invites(world, name="Lynn", address=address)
     does(world, "tara", observers.add, ObserverInput("Lynn", address), services=SETTINGS.services)
     _look_for(world, f"is {address}, whose Annual report")
-    before = [row for row in read(world.house, FIELDS) if row.field in {"member", "watcher", "wanted"}]
+    before = [row for row in read(world.house, FIELDS) if row.field in {"member", "observer", "wanted"}]
 
     erase(urls, id_of(world, "ann"))
 
-    assert [row for row in read(world.house, FIELDS) if row.field in {"member", "watcher", "wanted"}] == before
-    names = read(world.house, "SELECT name FROM invitations UNION ALL SELECT name FROM watchers")
+    assert [row for row in read(world.house, FIELDS) if row.field in {"member", "observer", "wanted"}] == before
+    names = read(world.house, "SELECT name FROM invitations UNION ALL SELECT name FROM observers")
     assert [row.name for row in names] == ["Lynn", "Lynn"]
 
 
@@ -180,7 +180,7 @@ def _look_for(world: World, word: str) -> None:
     tara = Actor(id_of(world, "tara"), "tenant_admin", "Tara")
     with world.house.transaction() as session:
         row_security.enter(session, world.people["tara"])
-        events.record(session, tara, TRAIL_READ, logs=[world.tenant.id], wanted={"text": word}, count=0)
+        events.record(session, tara, AUDIT_LOG_READ, logs=[world.tenant.id], wanted={"text": word}, count=0)
 
 
 @pytest.mark.parametrize("confirmed", [False, True])

@@ -34,7 +34,11 @@ from tests.logs import public, sealed
 
 MEMBERS = '"at":"2026-01-01T00:00:00.000000Z","id":"%1$s","log":"%3$s","n":%2$s,"personal":{}'
 BODY = '{"action":"tested",' + MEMBERS + ',"seq":null,"tenant_id":"%3$s"}'
-REMOVED = '{"action":"trail_removed",' + MEMBERS + ',"removed_from":0,"removed_to":END,"seq":null,"tenant_id":"%3$s"}'
+REMOVED = (
+    '{"action":"audit_events_removed",'
+    + MEMBERS
+    + ',"removed_from":0,"removed_to":END,"seq":null,"tenant_id":"%3$s"}'
+)
 DELETE = "DELETE FROM events e USING seals s WHERE s.event_id = e.id AND s.number < END"
 EVENTS = """
 INSERT INTO events (id, tenant_id, at, action, actor_role, body)

@@ -36,8 +36,8 @@ LOOSENING: dict[str, Callable[[World, Caller], object]] = {
         w, c, members.set_roles, id_of(w, "theo"), roles=frozenset({Role.AUDITOR})
     ),
     "remove an admin": lambda w, c: _as(w, c, members.remove, id_of(w, "theo")) or "gone",
-    "allow a deputy": lambda w, c: _as(w, c, members.set_eligible, id_of(w, "aude"), eligible=True),
-    "name a deputy": lambda w, c: _as(
+    "allow a delegate": lambda w, c: _as(w, c, members.set_eligible, id_of(w, "aude"), eligible=True),
+    "name a delegate": lambda w, c: _as(
         w,
         c,
         delegates.add_delegation,
@@ -59,7 +59,7 @@ def _as(world: World, caller: Caller, call: Callable[..., object], *args: object
 
 @pytest.fixture
 def world(api: Database) -> World:
-    """A world in which Abe may be named as a deputy."""
+    """A world in which Abe may be named as a delegate."""
     made = World.make(api)
     made.add("theo", Role.TENANT_ADMIN, made.tenant.id)
     does(made, "tara", members.set_eligible, id_of(made, "abe"), eligible=True)

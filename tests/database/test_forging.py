@@ -94,8 +94,8 @@ WAITS = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname
 END = "UPDATE invitations SET {end} = now()"
 NOTHING = "nothing was there to do it to"
 DELEGATE = """
-INSERT INTO delegations (id, tenant_id, principal_id, deputy_id, starts_at, ends_at, made_by, created_at)
-VALUES (uuidv7(), :tenant, :principal, :deputy, now(), now() + interval '1 day', :by, now())
+INSERT INTO delegations (id, tenant_id, principal_id, delegate_id, starts_at, ends_at, made_by, created_at)
+VALUES (uuidv7(), :tenant, :principal, :delegate, now(), now() + interval '1 day', :by, now())
 """
 
 
@@ -103,7 +103,7 @@ VALUES (uuidv7(), :tenant, :principal, :deputy, now(), now() + interval '1 day',
 def world(api: Database) -> World:
     """A tenant that decides, with a request in review, one that waits for it and one that is open.
 
-    Its auditor Aude is a deputy of Ann's; its auditor Ada is nobody's.
+    Its auditor Aude is a delegate of Ann's; its auditor Ada is nobody's.
     """
     world = furnish(api)
     world.add("ada", Role.AUDITOR, world.tenant.id)
@@ -183,13 +183,13 @@ def test_a_manager_alone_opens_no_window_at_a_tenant_that_decides(world: World) 
     assert state_of(world.house, request_id) == "pending"
 
 
-def test_nobody_of_the_vendor_approves_as_the_deputy_of_an_approver(world: World) -> None:
+def test_nobody_of_the_vendor_approves_as_the_delegate_of_an_approver(world: World) -> None:
     request_id, mia = _request(world, "pending"), world.people["mia"].person_id
-    pair = {"tenant": world.tenant.id, "principal": world.people["ann"].person_id, "deputy": mia}
+    pair = {"tenant": world.tenant.id, "principal": world.people["ann"].person_id, "delegate": mia}
 
-    _vain(world, "tara", "INSERT INTO eligible_deputies VALUES (:tenant, :mia)", tenant=world.tenant.id, mia=mia)
+    _vain(world, "tara", "INSERT INTO eligible_delegates VALUES (:tenant, :mia)", tenant=world.tenant.id, mia=mia)
     _vain(world, "tara", DELEGATE, by=world.people["tara"].person_id, **pair)
-    _past_triggers(world, "INSERT INTO eligible_deputies SELECT tenant_id, :mia FROM eligible_deputies", mia=mia)
+    _past_triggers(world, "INSERT INTO eligible_delegates SELECT tenant_id, :mia FROM eligible_delegates", mia=mia)
     _past_triggers(world, DELEGATE, by=world.people["tara"].person_id, **pair)
     _vain(world, "mia", DECIDE, at=world.tenant.id, request=request_id, verdict="approve")
 
@@ -491,14 +491,14 @@ def test_a_customer_does_not_read_where_the_vendor_is_called(world: World) -> No
 
 def test_a_policy_names_its_author_and_a_delegation_whoever_made_it(world: World) -> None:
     ann, abe = world.people["ann"].person_id, world.people["abe"].person_id
-    delegation = {"tenant": world.tenant.id, "principal": ann, "deputy": world.people["aude"].person_id, "by": abe}
+    delegation = {"tenant": world.tenant.id, "principal": ann, "delegate": world.people["aude"].person_id, "by": abe}
 
     _vain(world, "tara", "INSERT INTO policies VALUES (:t, 2, '{}', :ann, now())", t=world.tenant.id, ann=ann)
     _vain(world, "ann", DELEGATE, **delegation)
 
 
-def test_nobody_names_a_deputy_whom_no_admin_allows_or_speaks_for_whoever_does_not_approve(world: World) -> None:
+def test_nobody_names_a_delegate_whom_no_admin_allows_or_speaks_for_whoever_does_not_approve(world: World) -> None:
     ann, aude, tara = (world.people[name].person_id for name in ("ann", "aude", "tara"))
 
-    _vain(world, "ann", DELEGATE, tenant=world.tenant.id, principal=ann, deputy=tara, by=ann)
-    _vain(world, "aude", DELEGATE, tenant=world.tenant.id, principal=aude, deputy=tara, by=aude)
+    _vain(world, "ann", DELEGATE, tenant=world.tenant.id, principal=ann, delegate=tara, by=ann)
+    _vain(world, "aude", DELEGATE, tenant=world.tenant.id, principal=aude, delegate=tara, by=aude)

@@ -29,8 +29,8 @@ DELETE FROM delegations; DELETE FROM memberships m USING people p WHERE p.id = m
 someone = st.sampled_from(PEOPLE)
 acts = st.tuples(st.sampled_from(ACTIONS), someone)
 turns = st.tuples(st.just("turn"), someone, st.sampled_from(ROLES))
-deputies = st.tuples(st.just("stand in"), someone, someone)
-steps = st.lists(st.one_of(acts, acts, acts, st.tuples(st.just("submit"), someone), deputies, turns), max_size=14)
+delegates = st.tuples(st.just("stand in"), someone, someone)
+steps = st.lists(st.one_of(acts, acts, acts, st.tuples(st.just("submit"), someone), delegates, turns), max_size=14)
 NOTHING: dict[str, frozenset[Role]] = {name: frozenset() for name in PEOPLE}
 lacks = st.fixed_dictionaries({name: st.frozensets(st.sampled_from(ROLES), max_size=1) for name in PEOPLE})
 

@@ -33,7 +33,7 @@ MODELS = (
 )
 # The models name columns, keys and types; what spans columns or rows is Postgres' own business, kept in one place.
 ONLY_IN_THE_SCHEMA = {
-    "modify_default eligible_deputies.id",
+    "modify_default eligible_delegates.id",
     "modify_default events.internal",
     "modify_default logs.kept_from",
     "modify_default memberships.review_tier",
@@ -58,10 +58,10 @@ ONLY_IN_THE_SCHEMA = {
     "remove_constraint uq_sessions_secret_hash",
     "remove_constraint uq_terminals_code_hash",
     "remove_constraint uq_terminals_secret_hash",
-    "remove_constraint uq_watchers_id_tenant_id",
+    "remove_constraint uq_observers_id_tenant_id",
     "remove_fk fk_memberships_side",
     "remove_fk fk_notifications_address_id",
-    "remove_fk fk_notifications_watcher_id",
+    "remove_fk fk_notifications_observer_id",
     "remove_fk fk_requests_policy_version",
     "remove_fk fk_tenants_policy_version",
     "remove_index ix_addresses_email",
@@ -91,12 +91,12 @@ ONLY_IN_THE_SCHEMA = {
     "remove_index ix_sign_in_counts_since",
     "remove_index ix_sign_ins_expires_at",
     "remove_index ix_terminals_expires_at",
-    "remove_index ix_watchers_email",
+    "remove_index ix_observers_email",
     "remove_index uq_addresses_person_id_email",
     "remove_index uq_events_consent_ended",
     "remove_index uq_people_email",
     "remove_index uq_requests_follows_open",
-    "remove_index uq_watchers_tenant_id_service_email",
+    "remove_index uq_observers_tenant_id_service_email",
 }
 # One change of each kind: nothing that the files say could be lost in a database without a difference.
 CHANGES = [

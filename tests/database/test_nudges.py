@@ -236,7 +236,7 @@ def test_who_wants_no_prompts_is_neither_reminded_nor_asked_with_the_own_tier(
     assert told(world, needed.id, "answer_reminder") == {"abe": 1, "amir": 1}
 
 
-def test_a_deputy_is_asked_and_reminded_in_the_place_of_who_is_away(
+def test_a_delegate_is_asked_and_reminded_in_the_place_of_who_is_away(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     request = tiered(world)

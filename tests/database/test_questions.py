@@ -150,7 +150,7 @@ def test_whoever_may_not_know_of_a_request_asks_nothing(world: World, who: str) 
         ask(world, who, request.id)
 
 
-def test_a_deputy_asks_in_the_name_of_both(world: World) -> None:
+def test_a_delegate_asks_in_the_name_of_both(world: World) -> None:
     stand_in(world, "aude", "ann")
     request = world.submit()
 

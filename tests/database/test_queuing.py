@@ -84,7 +84,7 @@ def test_an_event_that_nobody_has_queued_is_sealed_all_the_same(world: World, wo
         {"request_id": new_id()},
         {"seq": 2},
         {"at": "2026-05-01T10:00:00.000001Z"},
-        {"action": "trail_removed", "removed_from": 0, "removed_to": 2**53 - 1},
+        {"action": "audit_events_removed", "removed_from": 0, "removed_to": 2**53 - 1},
         {"actor_id": new_id()},
         {"actor_role": "approver"},
         {"from_state": "pending"},
@@ -101,7 +101,7 @@ def test_a_body_that_says_something_else_than_its_row_is_refused(world: World, c
 
 def test_the_api_says_of_nothing_that_retention_removed_it(world: World) -> None:
     with pytest.raises(DBAPIError, match="says something else"):
-        written_by_tara(world, {"action": "trail_removed"}, removed_from=0, removed_to=1)
+        written_by_tara(world, {"action": "audit_events_removed"}, removed_from=0, removed_to=1)
 
 
 @pytest.mark.parametrize("who", ["api", "worker"])

@@ -189,9 +189,9 @@ def test_whoever_reads_the_trail_is_in_it(world: World) -> None:
         row_security.enter(session, aude)
         actor = Actor(aude.person_id, "auditor", aude.name)
         wanted = {"person": "Erin"}
-        events.record(session, actor, events.TRAIL_READ, logs=[world.tenant.id], wanted=wanted, count=7)
+        events.record(session, actor, events.AUDIT_LOG_READ, logs=[world.tenant.id], wanted=wanted, count=7)
 
-    (told,) = [one for one in changes_told(world.house) if one.action == "trail_read"]
+    (told,) = [one for one in changes_told(world.house) if one.action == "audit_log_read"]
 
     assert (told.actor, told.facts["count"]) == ("Aude", 7)
     assert told.details["wanted"] == '{"person": "Erin"}'

@@ -103,7 +103,7 @@ def test_all_roles_are_marked_anew_before_an_older_key_goes(old: World, rekey: R
     assert len(told) == 1
 
 
-def test_policies_and_deputies_are_marked_anew_before_an_older_key_goes(
+def test_policies_and_delegates_are_marked_anew_before_an_older_key_goes(
     old: World, rekey: Rekey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lockbox.identity.keyring.development", lambda: Keyring([OLD]))
@@ -125,11 +125,11 @@ def held(house: Database, world: World) -> tuple[int | None, bool]:
         tenant = session.get_one(Tenant, world.tenant.id)
         policy = policy_store.verified(session, tenant)
         known = recipients.look_up(session, {tenant.id}, now(session))
-    return policy.quorum if policy else None, world.people["aude"].person_id in known.deputies[tenant.id]
+    return policy.quorum if policy else None, world.people["aude"].person_id in known.delegates[tenant.id]
 
 
 def test_a_worker_without_keys_believes_what_it_reads_and_takes_nothing_as_proof(old: World) -> None:
-    """It reminds by policies and deputies, and gives no power by either."""
+    """It reminds by policies and delegates, and gives no power by either."""
     lay_down(old, quorum=2)
     stand_in(old, "aude", "ann")
     worker = at(old.house)

@@ -125,7 +125,7 @@ def test_a_window_that_the_vendor_opened_alone_is_reported_to_the_customer_and_n
 
 
 @pytest.mark.parametrize("leaves", ["before", "since"])
-def test_a_deputy_who_voted_hears_and_who_left_does_not(
+def test_a_delegate_who_voted_hears_and_who_left_does_not(
     world: World, sender: Database, later: ShiftedClock, superuser: Engine, leaves: str
 ) -> None:
     lay_down(world, quorum=3)

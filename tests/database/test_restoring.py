@@ -179,7 +179,7 @@ def test_a_window_that_was_revoked_since_the_back_up_stays_shut_after_a_restore(
     restored = plant.restore()
 
     assert state_of(restored.world.house, request_id) == "active"
-    assert asked(restored.world) == "trail-behind"
+    assert asked(restored.world) == "audit-log-rolled-back"
     with restored.world.house.transaction() as session:
         entry = queries.find(session, restored.world.people["ann"], request_id)
     assert (entry.open, entry.is_behind) == (False, True)
@@ -193,16 +193,18 @@ def test_a_log_behind_what_was_shipped_of_it_is_in_status_metrics_and_an_alarm_w
     revoked_since(plant)
     restored = plant.restore()
     house, post = restored.world.house, Postbag()
-    assert not any("trail-behind" in trouble for trouble in status.read(house, with_redis=True).troubles)
+    assert not any("audit-log-rolled-back" in trouble for trouble in status.read(house, with_redis=True).troubles)
 
     HeartbeatThread(house).beat()
 
-    (said,) = [trouble for trouble in status.read(house, with_redis=True).troubles if "trail-behind" in trouble]
+    (said,) = [
+        trouble for trouble in status.read(house, with_redis=True).troubles if "audit-log-rolled-back" in trouble
+    ]
     assert str(plant.world.tenant.id) in said
     assert "lockbox operate after-restore" in said
     assert b'lockbox_audit_logs_behind{role="api"} 1.0' in exposition(metrics.read(house))
     found = alerts.find_violations(restored.worker, ScanPosition())[0]
-    assert "trail-behind" in {one.rule for one in found}
+    assert "audit-log-rolled-back" in {one.rule for one in found}
     assert alerts.confirm(restored.worker, found, ScanPosition())
     post.deliver(restored.worker, open_notifications(restored.worker))
     (mail,) = [mail for mail in post.mail.sent if mail.to_name == "Olga"]
@@ -223,7 +225,9 @@ def test_a_log_that_is_as_it_was_shipped_is_no_trouble(plant: RestorableWorld) -
 
     HeartbeatThread(plant.world.house).beat()
 
-    assert not any("trail-behind" in trouble for trouble in status.read(plant.world.house, with_redis=True).troubles)
+    assert not any(
+        "audit-log-rolled-back" in trouble for trouble in status.read(plant.world.house, with_redis=True).troubles
+    )
     assert b'lockbox_audit_logs_behind{role="api"} 0.0' in exposition(metrics.read(plant.world.house))
 
 
@@ -246,7 +250,7 @@ def test_a_back_up_of_an_earlier_generation_opens_nothing_however_it_is_sealed(p
     with pytest.raises(RollbackDetected):
         restored.seal()
 
-    assert (before, asked(restored.world)) == ("trail-behind", "trail-behind")
+    assert (before, asked(restored.world)) == ("audit-log-rolled-back", "audit-log-rolled-back")
     assert _text(plant) == shipped
 
 
@@ -275,7 +279,11 @@ def test_whatever_the_owner_says_of_a_restored_log_opens_nothing_and_is_not_sign
     with pytest.raises(RollbackDetected):
         restored.seal()
 
-    assert (before, told, asked(restored.world)) == ("trail-behind", "trail-behind", "trail-behind")
+    assert (before, told, asked(restored.world)) == (
+        "audit-log-rolled-back",
+        "audit-log-rolled-back",
+        "audit-log-rolled-back",
+    )
     assert _text(plant) == shipped
 
 
@@ -296,7 +304,7 @@ def test_a_restored_log_that_bears_the_checkpoint_that_was_shipped_opens_nothing
     with pytest.raises(RollbackDetected, match="tiles"):
         plant_seals(restored)
 
-    assert (told, asked(restored.world)) == ("trail-behind", "trail-behind")
+    assert (told, asked(restored.world)) == ("audit-log-rolled-back", "audit-log-rolled-back")
 
 
 def test_nothing_is_signed_for_a_log_that_was_rolled_back_not_even_silence(plant: RestorableWorld) -> None:
@@ -338,7 +346,7 @@ def test_a_mount_that_is_away_shuts_all_and_nothing_is_signed_meanwhile(plant: R
     with pytest.raises(RollbackDetected, match="mounted"):
         plant_seals(restored)
 
-    assert (before, asked(restored.world)) == ("trail-behind", "trail-behind")
+    assert (before, asked(restored.world)) == ("audit-log-rolled-back", "audit-log-rolled-back")
     assert list(plant.shipped.iterdir()) == []
 
 
@@ -356,7 +364,7 @@ def test_a_log_that_grew_since_it_was_shipped_is_believed_by_its_tiles_alone(pla
         connection.execute(text("UPDATE tiles SET hashes = overlay(hashes PLACING sha256('x') FROM 65 FOR 32)"))
     plant.world.house.shipped = plant.believed()
 
-    assert (before, asked(plant.world)) == ("open", "trail-behind")
+    assert (before, asked(plant.world)) == ("open", "audit-log-rolled-back")
 
 
 def test_a_checkpoint_by_another_key_opens_nothing_wherever_it_is(plant: RestorableWorld) -> None:
@@ -366,7 +374,7 @@ def test_a_checkpoint_by_another_key_opens_nothing_wherever_it_is(plant: Restora
 
     plant.world.house.shipped = WitnessCheck(plant.folder, {OTHER.public.id: OTHER.public}, known_seconds=0)
 
-    assert (before, asked(plant.world)) == ("open", "trail-behind")
+    assert (before, asked(plant.world)) == ("open", "audit-log-rolled-back")
 
 
 def plant_seals(plant: RestorableWorld) -> None:
@@ -431,7 +439,7 @@ def test_restored_a_second_time_from_before_the_first_it_is_seen_again(plant: Re
     write(unbound_of(plant.urls), "UPDATE logs SET size = size + 100, root = sha256('x')")
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
 
-    assert asked(plant.world) == "trail-behind"
+    assert asked(plant.world) == "audit-log-rolled-back"
     assert {log.hex for log in plant.after_restore().logs} == {plant.world.tenant.id.hex}
     (log,) = read(plant.worker, "SELECT origin, generation FROM logs WHERE id = :id", id=plant.world.tenant.id)
     assert (log.origin.endswith("/3"), log.generation) == (True, 3)
@@ -448,7 +456,7 @@ def test_a_log_that_the_back_up_does_not_know_at_all_is_behind(plant: Restorable
     done = restored.after_restore()
     restored.seal()
 
-    assert before == "trail-behind"
+    assert before == "audit-log-rolled-back"
     assert (list(done.logs), done.revoked) == ([plant.world.tenant.id], 1)
     (log,) = read(restored.worker, "SELECT origin FROM logs WHERE tenant_id IS NOT NULL")
     assert log.origin.endswith(NEW)
@@ -461,7 +469,7 @@ def test_the_vendors_own_log_shuts_every_tenants_windows(plant: RestorableWorld)
     note = SIGNER.note(SIGNER.origin(UUID(int=0)), 7, b"\x01" * 32, opened.created_at)
     (plant.shipped / str(UUID(int=0)) / "latest.note").write_text(note)
 
-    assert asked(plant.world) == "trail-behind"
+    assert asked(plant.world) == "audit-log-rolled-back"
 
 
 @pytest.mark.parametrize("how", ["nothing", "garbage", "a folder"])
@@ -480,7 +488,7 @@ def test_a_folder_that_cannot_be_read_shuts_all(plant: RestorableWorld, how: str
         latest.mkdir()
 
     assert before == "open"
-    assert asked(plant.world) == "trail-behind"
+    assert asked(plant.world) == "audit-log-rolled-back"
 
 
 def test_while_all_is_as_it_was_shipped_nothing_changes(plant: RestorableWorld) -> None:
@@ -519,7 +527,7 @@ def test_what_was_found_is_believed_for_a_moment_and_no_longer(plant: Restorable
 
     assert (before, asked(plant.world)) == ("open", "open")
     plant.world.house.shipped = plant.believed()
-    assert asked(plant.world) == "trail-behind"
+    assert asked(plant.world) == "audit-log-rolled-back"
 
 
 def test_the_command_asks_first_and_says_what_it_did(plant: RestorableWorld, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -534,6 +542,6 @@ def test_the_command_asks_first_and_says_what_it_did(plant: RestorableWorld, mon
     done = CliRunner().invoke(operate, ["after-restore", "--yes"])
 
     assert refused.exit_code == 1
-    assert before == "trail-behind"
+    assert before == "audit-log-rolled-back"
     assert (done.exit_code, "1 windows were revoked, 0 requests timed out, 1 logs begun" in done.stdout) == (0, True)
     assert asked(restored.world) == "no-open-window"

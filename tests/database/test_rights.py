@@ -18,9 +18,10 @@ DECIDE = (
     "SELECT uuidv7(), id, requester_id, '{}', 'oidc', 'approve', 'api', now() FROM requests"
 )
 DELEGATE = (
-    "INSERT INTO delegations (id, tenant_id, principal_id, deputy_id, starts_at, ends_at, made_by, created_at) "
-    "SELECT uuidv7(), principal.tenant_id, principal.person_id, {deputy}, now(), {ends}, principal.person_id, now() "
-    "FROM memberships principal, memberships deputy WHERE principal.role = 'approver' AND deputy.role = 'auditor'"
+    "INSERT INTO delegations (id, tenant_id, principal_id, delegate_id, starts_at, ends_at, made_by, created_at) "
+    "SELECT uuidv7(), principal.tenant_id, principal.person_id, {delegate}, now(), {ends}, "
+    "principal.person_id, now() "
+    "FROM memberships principal, memberships delegate WHERE principal.role = 'approver' AND delegate.role = 'auditor'"
 )
 INVITE = (
     "INSERT INTO invitations (id, tenant_id, email, name, roles, is_recovery, invited_by, created_at, "
@@ -65,9 +66,9 @@ NOT_THE_WORKERS = [
     "SELECT operating_day()",
     "SELECT operating_findings()",
     "UPDATE lag_samples SET schedule_lag = 0",
-    "INSERT INTO watchers SELECT * FROM watchers",
-    "UPDATE watchers SET email = 'x@y.example'",
-    "DELETE FROM watchers",
+    "INSERT INTO observers SELECT * FROM observers",
+    "UPDATE observers SET email = 'x@y.example'",
+    "DELETE FROM observers",
     "SELECT code_hash FROM terminals",
     "UPDATE terminals SET is_allowed = true",
     "SELECT meet_terminal('', '')",
@@ -79,7 +80,7 @@ NOT_THE_WORKERS = [
     "UPDATE policies SET body = '{}'",
     "INSERT INTO policies SELECT tenant_id, version + 1, body, author_id, created_at FROM policies",
     "UPDATE tenants SET policy_version = 1",
-    "INSERT INTO eligible_deputies SELECT tenant_id, person_id FROM memberships",
+    "INSERT INTO eligible_delegates SELECT tenant_id, person_id FROM memberships",
     "DELETE FROM memberships",
     "INSERT INTO memberships (id, person_id, role) SELECT uuidv7(), person_id, 'manager' FROM memberships",
     "UPDATE memberships SET role = 'approver'",
@@ -145,7 +146,7 @@ NOT_THE_APIS = [
     "DELETE FROM tenants",
     "UPDATE policies SET body = '{}'",
     "DELETE FROM policies",
-    "UPDATE delegations SET deputy_id = principal_id",
+    "UPDATE delegations SET delegate_id = principal_id",
     "UPDATE delegations SET starts_at = now()",
     "DELETE FROM delegations",
     "SELECT secret_hash FROM invitations",
@@ -172,8 +173,8 @@ NOT_THE_APIS = [
     "UPDATE invitations SET expires_at = 'infinity'",
     "UPDATE addresses SET email = 'x@y.example'",
     "DELETE FROM addresses",
-    "UPDATE watchers SET email = 'x@y.example'",
-    "DELETE FROM watchers",
+    "UPDATE observers SET email = 'x@y.example'",
+    "DELETE FROM observers",
     "UPDATE terminals SET secret_hash = ''",
     "UPDATE terminals SET expires_at = 'infinity'",
     "DELETE FROM terminals",
@@ -253,8 +254,8 @@ BROKEN_OTHERS = {
     "UPDATE tenants SET policy_version = 2": "fk_tenants_policy_version",
     "INSERT INTO policies SELECT id, 0, '{}', NULL, now() FROM tenants": "ck_policies_version",
     "INSERT INTO policies SELECT id, 1, '{}', NULL, now() FROM tenants": "pk_policies",
-    DELEGATE.format(deputy="principal.person_id", ends="now() + interval '1 day'"): "ck_delegations_self",
-    DELEGATE.format(deputy="deputy.person_id", ends="now()"): "ck_delegations_period",
+    DELEGATE.format(delegate="principal.person_id", ends="now() + interval '1 day'"): "ck_delegations_self",
+    DELEGATE.format(delegate="delegate.person_id", ends="now()"): "ck_delegations_period",
     INVITE.format(tenant="NULL", roles="{approver}", ended="NULL"): "ck_invitations_roles",
     INVITE.format(tenant="tenant_id", roles="{approver,manager}", ended="NULL"): "ck_invitations_roles",
     INVITE.format(tenant="tenant_id", roles="{}", ended="NULL"): "ck_invitations_roles",

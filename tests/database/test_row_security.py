@@ -46,7 +46,7 @@ SELECT p.proname AS name, p.proconfig AS config, has_function_privilege('lockbox
 FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef AND p.prorettype <> 'trigger'::regtype
 """
 RECOGNISE = text("SELECT * FROM recognise(:kind, :shown, :hash)")
-ADD_A_DEPUTY = "INSERT INTO eligible_deputies VALUES (uuidv7(), uuidv7())"
+ADD_A_DELEGATE = "INSERT INTO eligible_delegates VALUES (uuidv7(), uuidv7())"
 OF_TOKEN = "SELECT id::text AS shown, secret_hash AS hash FROM tokens WHERE person_id = :who"
 OF_SESSION = "SELECT '' AS shown, secret_hash AS hash FROM sessions WHERE person_id = :who"
 OF_IDENTITY = "SELECT issuer || chr(10) || subject AS shown, ''::bytea AS hash FROM identities WHERE person_id = :who"
@@ -135,7 +135,7 @@ def test_what_sees_past_row_security_is_not_for_everybody_and_looks_nowhere_else
     rows = read(api, WITH_THE_OWNERS_EYES)
 
     assert {row.name for row in rows if row.api} >= {"recognise", "nth_filing", "receivers"}
-    workers = {"beat", "receivers", "mailboxes", "watching", "is_still_there", "shown_by", "was_taken"}
+    workers = {"beat", "receivers", "mailboxes", "observers_of", "is_still_there", "shown_by", "was_taken"}
     assert {row.name for row in rows if row.worker} == workers
     assert {row.name for row in rows if row.anybody} == set()
     assert {row.config[0] for row in rows} == {"search_path=public, pg_temp"}
@@ -278,7 +278,7 @@ def test_a_context_that_makes_no_sense_is_an_error_and_no_answer(
     assert world.people
 
     with pytest.raises(DBAPIError, match=r"invalid input syntax for type uuid|malformed array literal"):
-        _run(api, f"SET LOCAL lockbox.{name} = '{value}'", "SELECT FROM memberships", ADD_A_DEPUTY)
+        _run(api, f"SET LOCAL lockbox.{name} = '{value}'", "SELECT FROM memberships", ADD_A_DELEGATE)
 
 
 @pytest.mark.parametrize(

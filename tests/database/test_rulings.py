@@ -1,4 +1,4 @@
-"""Policies at work: the stricter of then and now, stages, tiers, deputies, dated consent, and limits."""
+"""Policies at work: the stricter of then and now, stages, tiers, delegates, dated consent, and limits."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -223,7 +223,7 @@ def test_a_tier_in_which_nobody_can_decide_is_passed_over(world: World) -> None:
     assert prompted(world, world.submit().id) == {"ann"}
 
 
-def test_a_deputy_is_prompted_in_the_place_of_the_approver_and_decides_in_the_own_name(world: World) -> None:
+def test_a_delegate_is_prompted_in_the_place_of_the_approver_and_decides_in_the_own_name(world: World) -> None:
     world.add("dora", Role.AUDITOR, world.tenant.id)
     stand_in(world, "dora", "ann")
     request = world.submit()
@@ -241,7 +241,7 @@ def test_a_deputy_is_prompted_in_the_place_of_the_approver_and_decides_in_the_ow
 
 
 @pytest.mark.parametrize(("starts", "ends"), [(-2, -1), (1, 2)])
-def test_a_deputy_decides_only_in_the_period(world: World, starts: float, ends: float) -> None:
+def test_a_delegate_decides_only_in_the_period(world: World, starts: float, ends: float) -> None:
     world.add("dora", Role.AUDITOR, world.tenant.id)
     stand_in(world, "dora", "ann", starts=starts, ends=ends)
 
@@ -254,16 +254,16 @@ def test_a_deputy_decides_only_in_the_period(world: World, starts: float, ends: 
     [
         "DELETE FROM memberships WHERE person_id = :principal",
         "UPDATE people SET disabled_at = now() WHERE id = :principal",
-        "DELETE FROM eligible_deputies WHERE person_id = :deputy",
-        "DELETE FROM memberships WHERE person_id = :deputy",
-        "UPDATE delegations SET ended_at = now() WHERE deputy_id = :deputy",
+        "DELETE FROM eligible_delegates WHERE person_id = :delegate",
+        "DELETE FROM memberships WHERE person_id = :delegate",
+        "UPDATE delegations SET ended_at = now() WHERE delegate_id = :delegate",
     ],
 )
-def test_a_deputy_decides_only_while_both_are_what_they_were(world: World, lost: str) -> None:
+def test_a_delegate_decides_only_while_both_are_what_they_were(world: World, lost: str) -> None:
     world.add("dora", Role.AUDITOR, world.tenant.id)
     stand_in(world, "dora", "ann")
     request = world.submit()
-    people = {"principal": world.people["ann"].person_id, "deputy": world.people["dora"].person_id}
+    people = {"principal": world.people["ann"].person_id, "delegate": world.people["dora"].person_id}
     write(setting(world.house).engine, lost, **{name: value for name, value in people.items() if f":{name}" in lost})
 
     with pytest.raises((NotYours,)):
@@ -284,7 +284,7 @@ def test_one_person_has_one_vote_for_however_many_they_stand_in(world: World) ->
         world.act("dora", Action.APPROVE, request.id)
 
 
-def test_a_deputy_speaks_for_the_group_of_whom_they_stand_in_for(world: World) -> None:
+def test_a_delegate_speaks_for_the_group_of_whom_they_stand_in_for(world: World) -> None:
     world.add("dora", Role.AUDITOR, world.tenant.id)
     lay_down(world, stages=[{"group": "legal"}], groups={"legal": group(world, "abe")})
     stand_in(world, "dora", "abe")
@@ -465,7 +465,7 @@ def test_what_a_stage_could_not_agree_to_is_refused_with_its_group(world: World)
         world.submit()
 
 
-def test_a_deputy_adds_no_seat_where_all_have_to_say_yes(world: World) -> None:
+def test_a_delegate_adds_no_seat_where_all_have_to_say_yes(world: World) -> None:
     world.add("dora", Role.AUDITOR, world.tenant.id)
     lay_down(world, quorum=4)
     stand_in(world, "dora", "ann")
@@ -474,7 +474,7 @@ def test_a_deputy_adds_no_seat_where_all_have_to_say_yes(world: World) -> None:
         world.submit()
 
 
-def test_an_approver_and_a_deputy_of_the_same_are_one_voice(world: World) -> None:
+def test_an_approver_and_a_delegate_of_the_same_are_one_voice(world: World) -> None:
     lay_down(world, quorum=2)
     world.add("dora", Role.AUDITOR, world.tenant.id)
     stand_in(world, "dora", "ann")

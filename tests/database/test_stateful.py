@@ -74,7 +74,7 @@ SELECT e.request_id FROM events e WHERE e.to_state = 'active' AND e.from_state =
 """
 TWICE_TOLD = """
 SELECT event_id FROM notifications WHERE event_id IS NOT NULL
-GROUP BY event_id, person_id, endpoint_id, address_id, watcher_id, template HAVING count(*) > 1
+GROUP BY event_id, person_id, endpoint_id, address_id, observer_id, template HAVING count(*) > 1
 """
 SEALS = "SELECT log_id FROM seals GROUP BY log_id HAVING count(*) <> max(number) + 1"
 NOTES = "SELECT note FROM logs WHERE id = :id AND note <> ''"

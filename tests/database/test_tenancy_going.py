@@ -13,7 +13,7 @@ from lockbox.database import Database
 from lockbox.errors import LastAdmin, NotYours, SignInAgain
 from lockbox.identity.roles import AuthMethod, Role
 from tests.database.scenes import read, write
-from tests.database.tenancy import accepts, does, manages, members_of, names_deputy, reads, with_deputies
+from tests.database.tenancy import accepts, does, manages, members_of, names_delegate, reads, with_delegates
 from tests.database.trails import last_told
 from tests.mailbox import code_of
 from tests.ruling import signed_in
@@ -46,8 +46,8 @@ def test_a_member_leaves_by_any_sign_in_and_all_are_told(world: World, who: str,
 
 
 def test_who_leaves_stands_in_for_nobody_any_more(world: World) -> None:
-    made = with_deputies(world.house)
-    names_deputy(made)
+    made = with_delegates(world.house)
+    names_delegate(made)
 
     does(made, "aude", members.leave)
 

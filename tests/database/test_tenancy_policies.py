@@ -195,7 +195,7 @@ def test_a_tenant_without_approvers_takes_no_policy(api: Database) -> None:
         change(world, STRICT)
 
 
-def test_a_group_may_hold_approvers_and_eligible_deputies(world: World) -> None:
+def test_a_group_may_hold_approvers_and_eligible_delegates(world: World) -> None:
     does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
 
     held = change(world, of_groups(world, ApprovalStage(group="legal"), legal=("ann", "aude")))
@@ -203,7 +203,7 @@ def test_a_group_may_hold_approvers_and_eligible_deputies(world: World) -> None:
     assert set(held.policy.groups["legal"]) == {id_of(world, "ann"), id_of(world, "aude")}
 
 
-def test_a_group_of_deputies_can_answer_while_one_stands_in(world: World) -> None:
+def test_a_group_of_delegates_can_answer_while_one_stands_in(world: World) -> None:
     does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
     policy = of_groups(world, ApprovalStage(group="legal"), legal=("aude",))
     with pytest.raises(NobodyCanApprove):

@@ -83,7 +83,7 @@ def test_removing_takes_every_role_and_mark_and_is_told_to_the_member_too(world:
     assert (told.action, told.changes) == ("member_removed", {"roles": "approver, auditor → none"})
     assert told.told == {"Tara", "Amir", "Abe", "Ann"}
     assert "Ann" not in members_of(world)
-    assert read(world.house, "SELECT FROM eligible_deputies") == []
+    assert read(world.house, "SELECT FROM eligible_delegates") == []
 
 
 def test_the_last_admin_can_neither_be_removed_nor_step_down(world: World) -> None:
@@ -131,7 +131,7 @@ def test_the_database_itself_keeps_the_last_admin(world: World) -> None:
         on_the_database(world, "tara", "DELETE FROM memberships WHERE role = 'tenant_admin'")
 
 
-def test_who_may_be_a_deputy_is_told_as_a_diff(world: World) -> None:
+def test_who_may_be_a_delegate_is_told_as_a_diff(world: World) -> None:
     member = does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
 
     told = last_told(world.house)
@@ -140,7 +140,7 @@ def test_who_may_be_a_deputy_is_told_as_a_diff(world: World) -> None:
     assert (told.details["member"], told.told) == (f"Aude <{member.address}>", EVERYBODY | {"Aude"})
 
 
-@pytest.mark.parametrize("ending", ["unmarked", "deputy removed", "principal removed", "principal no approver"])
+@pytest.mark.parametrize("ending", ["unmarked", "delegate removed", "principal removed", "principal no approver"])
 def test_what_somebody_stands_in_for_ends_with_what_it_rests_on(world: World, ending: str) -> None:
     aude, ann = id_of(world, "aude"), id_of(world, "ann")
     does(world, "tara", members.set_eligible, aude, eligible=True)
@@ -150,13 +150,13 @@ def test_what_somebody_stands_in_for_ends_with_what_it_rests_on(world: World, en
     match ending:
         case "unmarked":
             does(world, "tara", members.set_eligible, aude, eligible=False)
-        case "deputy removed":
+        case "delegate removed":
             does(world, "tara", members.remove, aude)
         case "principal removed":
             does(world, "tara", members.remove, ann)
         case _:
             does(world, "tara", members.set_roles, ann, roles=frozenset({Role.AUDITOR}))
 
-    ended = [told for told in changes_told(world.house) if told.action == "deputy_ended"]
-    assert [(told.details["principal"], told.details["deputy"]) for told in ended] == [("Ann", "Aude")]
+    ended = [told for told in changes_told(world.house) if told.action == "delegate_ended"]
+    assert [(told.details["principal"], told.details["delegate"]) for told in ended] == [("Ann", "Aude")]
     assert reads(world, "tara", delegates.current) == []

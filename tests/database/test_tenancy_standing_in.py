@@ -19,7 +19,7 @@ from lockbox.requests.lifecycle import Action, State
 from lockbox.sql import new_id
 from tests.database.postbag import PUBLIC_URL
 from tests.database.scenes import read, write
-from tests.database.tenancy import does, id_of, names_deputy, reads, with_deputies
+from tests.database.tenancy import does, id_of, names_delegate, reads, with_delegates
 from tests.database.trails import changes_told, last_told
 from tests.mailbox import sent_about
 from tests.ruling import lay_down
@@ -29,8 +29,8 @@ DAY = timedelta(days=1)
 
 @pytest.fixture
 def world(api: Database) -> World:
-    """A world in which Aude, the auditor, and Abe, an approver, may be named as deputies."""
-    return with_deputies(api)
+    """A world in which Aude, the auditor, and Abe, an approver, may be named as delegates."""
+    return with_delegates(api)
 
 
 def stands(world: World, house: Database | None = None, **shift: float) -> dict[str, set[str]]:
@@ -39,13 +39,13 @@ def stands(world: World, house: Database | None = None, **shift: float) -> dict[
     with (house or world.house).transaction() as session:
         row_security.enter(session, world.people["tara"])
         at = datetime.now(UTC) + timedelta(**shift)
-        found = recipients.look_up(session, {world.tenant.id}, at).deputies[world.tenant.id]
-    return {names[deputy]: {names[one] for one in principals} for deputy, principals in found.items()}
+        found = recipients.look_up(session, {world.tenant.id}, at).delegates[world.tenant.id]
+    return {names[delegate]: {names[one] for one in principals} for delegate, principals in found.items()}
 
 
-def test_a_deputy_stands_in_from_start_to_end(world: World) -> None:
+def test_a_delegate_stands_in_from_start_to_end(world: World) -> None:
     start = datetime.now(UTC) + DAY
-    entry = names_deputy(world, starts_at=start, ends_at=start + DAY)
+    entry = names_delegate(world, starts_at=start, ends_at=start + DAY)
 
     assert not entry.counts
     assert [stands(world, hours=hours) for hours in (0, 23, 25, 47, 49)] == [
@@ -57,8 +57,8 @@ def test_a_deputy_stands_in_from_start_to_end(world: World) -> None:
     ]
 
 
-def test_a_deputy_decides_in_the_own_name(world: World) -> None:
-    names_deputy(world)
+def test_a_delegate_decides_in_the_own_name(world: World) -> None:
+    names_delegate(world)
     waiting = world.submit().id
 
     decided = world.act("aude", Action.APPROVE, waiting)
@@ -68,9 +68,9 @@ def test_a_deputy_decides_in_the_own_name(world: World) -> None:
     assert tuple(decision) == (id_of(world, "aude"), [id_of(world, "ann")])
 
 
-def test_one_deputy_may_stand_in_for_two_and_has_one_vote(world: World) -> None:
-    names_deputy(world, "ann")
-    names_deputy(world, "amir")
+def test_one_delegate_may_stand_in_for_two_and_has_one_vote(world: World) -> None:
+    names_delegate(world, "ann")
+    names_delegate(world, "amir")
 
     assert stands(world) == {"aude": {"ann", "amir"}}
 
@@ -79,13 +79,13 @@ def test_one_deputy_may_stand_in_for_two_and_has_one_vote(world: World) -> None:
 def test_a_delegation_is_ended_by_its_principal_or_an_admin_and_holds_no_longer(
     world: World, who: str, role: str
 ) -> None:
-    entry = names_deputy(world)
+    entry = names_delegate(world)
     waiting = world.submit().id
 
     does(world, who, delegates.end, entry.delegation.id)
 
     told = last_told(world.house)
-    assert (told.action, told.role) == ("deputy_ended", role)
+    assert (told.action, told.role) == ("delegate_ended", role)
     assert told.changes["period"].endswith(" → none")
     assert "Aude" in told.told
     assert stands(world) == {}
@@ -95,7 +95,7 @@ def test_a_delegation_is_ended_by_its_principal_or_an_admin_and_holds_no_longer(
 
 
 def test_what_is_over_is_ended_once(world: World) -> None:
-    entry = names_deputy(world)
+    entry = names_delegate(world)
     does(world, "ann", delegates.end, entry.delegation.id)
     before = len(changes_told(world.house))
 
@@ -106,7 +106,7 @@ def test_what_is_over_is_ended_once(world: World) -> None:
 
 @pytest.mark.parametrize("who", ["erin", "max", "olga", "vera", "gate", "aude", "amir"])
 def test_nobody_else_ends_a_delegation(world: World, who: str) -> None:
-    entry = names_deputy(world)
+    entry = names_delegate(world)
 
     with pytest.raises(NotYours):
         does(world, who, delegates.end, entry.delegation.id)
@@ -117,7 +117,7 @@ def test_nobody_else_ends_a_delegation(world: World, who: str) -> None:
 def test_a_delegation_of_another_tenant_is_not_there(world: World, api: Database) -> None:
     elsewhere = World.make(api)
     does(elsewhere, "tara", members.set_eligible, id_of(elsewhere, "aude"), eligible=True)
-    theirs = names_deputy(elsewhere)
+    theirs = names_delegate(elsewhere)
 
     for one in (theirs.delegation.id, new_id()):
         with pytest.raises(NotFound):
@@ -129,33 +129,35 @@ def test_a_delegation_of_another_tenant_is_not_there(world: World, api: Database
 @pytest.mark.parametrize("who", ["tara", "ann", "aude"])
 def test_all_of_the_tenant_see_who_stands_in_and_who_will(world: World, later: ShiftedClock, who: str) -> None:
     at = datetime.now(UTC)
-    names_deputy(world, "ann")
-    names_deputy(world, "amir", deputy="abe", starts_at=at + DAY, ends_at=at + 2 * DAY)
+    names_delegate(world, "ann")
+    names_delegate(world, "amir", delegate="abe", starts_at=at + DAY, ends_at=at + 2 * DAY)
     later.shift = -2 * DAY
-    names_deputy(world, "abe", ends_at=at - DAY, house=Database(world.house.engine, world.house.schedule, later))
+    names_delegate(world, "abe", ends_at=at - DAY, house=Database(world.house.engine, world.house.schedule, later))
 
     listed = reads(world, who, delegates.current)
 
-    assert [(one.principal, one.deputy, one.counts) for one in listed] == [
+    assert [(one.principal, one.delegate, one.counts) for one in listed] == [
         ("Ann", "Aude", True),
         ("Amir", "Abe", False),
     ]
 
 
 @pytest.mark.parametrize("who", ["erin", "max", "olga", "vera", "gate"])
-def test_deputies_are_not_listed_to_the_vendor(world: World, who: str) -> None:
+def test_delegates_are_not_listed_to_the_vendor(world: World, who: str) -> None:
     with pytest.raises(NotYours):
         reads(world, who, delegates.current)
 
 
-@pytest.mark.parametrize("ending", ["disabled deputy", "disabled principal", "unmarked", "no member", "no approver"])
+@pytest.mark.parametrize(
+    "ending", ["disabled delegate", "disabled principal", "unmarked", "no member", "no approver"]
+)
 def test_only_who_is_in_good_standing_now_counts(world: World, superuser: Engine, ending: str) -> None:
-    names_deputy(world)
+    names_delegate(world)
     before = stands(world)
     statement, name = {
-        "disabled deputy": ("UPDATE people SET disabled_at = clock_timestamp() WHERE id = :id", "aude"),
+        "disabled delegate": ("UPDATE people SET disabled_at = clock_timestamp() WHERE id = :id", "aude"),
         "disabled principal": ("UPDATE people SET disabled_at = clock_timestamp() WHERE id = :id", "ann"),
-        "unmarked": ("DELETE FROM eligible_deputies WHERE person_id = :id", "aude"),
+        "unmarked": ("DELETE FROM eligible_delegates WHERE person_id = :id", "aude"),
         "no member": ("DELETE FROM memberships WHERE person_id = :id", "aude"),
         "no approver": ("UPDATE memberships SET role = 'auditor' WHERE person_id = :id", "ann"),
     }[ending]
@@ -168,19 +170,19 @@ def test_only_who_is_in_good_standing_now_counts(world: World, superuser: Engine
     assert not listed.counts
 
 
-def test_a_role_besides_does_not_make_a_deputy_count_twice(world: World) -> None:
+def test_a_role_besides_does_not_make_a_delegate_count_twice(world: World) -> None:
     both = frozenset({Role.AUDITOR, Role.TENANT_ADMIN})
     does(world, "tara", members.set_roles, id_of(world, "aude"), roles=both)
-    names_deputy(world)
+    names_delegate(world)
 
     assert stands(world) == {"aude": {"ann"}}
 
 
-def test_a_deputy_is_mailed_what_waits_when_the_time_begins(
+def test_a_delegate_is_mailed_what_waits_when_the_time_begins(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     start = datetime.now(UTC) + timedelta(hours=2)
-    entry = names_deputy(world, starts_at=start, ends_at=start + DAY)
+    entry = names_delegate(world, starts_at=start, ends_at=start + DAY)
     waiting = world.submit()
     denied = world.submit()
     world.act("abe", Action.DENY, denied.id)
@@ -202,13 +204,13 @@ def test_a_deputy_is_mailed_what_waits_when_the_time_begins(
         assert str(denied.id) not in said
 
 
-def test_a_deputy_is_mailed_no_link_to_what_a_policy_wants_none_to(
+def test_a_delegate_is_mailed_no_link_to_what_a_policy_wants_none_to(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     board = {"name": "Board", "match": {"resources": ["mailbox:ceo@*"]}, "terms": {"mail_link": False}}
     lay_down(world, rules=[board])
     start = datetime.now(UTC) + timedelta(hours=2)
-    entry = names_deputy(world, starts_at=start, ends_at=start + DAY)
+    entry = names_delegate(world, starts_at=start, ends_at=start + DAY)
     linked, without = world.submit(), world.submit(resources=["mailbox:ceo@contoso.example"])
     later.shift = timedelta(hours=2, seconds=1)
 
@@ -220,8 +222,8 @@ def test_a_deputy_is_mailed_no_link_to_what_a_policy_wants_none_to(
         assert "by your policy" in " ".join(said.split())
 
 
-def test_a_deputy_is_told_where_nothing_waits(world: World, sender: Database, later: ShiftedClock) -> None:
-    entry = names_deputy(world)
+def test_a_delegate_is_told_where_nothing_waits(world: World, sender: Database, later: ShiftedClock) -> None:
+    entry = names_delegate(world)
     later.shift = timedelta(seconds=1)
 
     (mail,) = sent_about(sender, entry.delegation.id)
@@ -230,11 +232,11 @@ def test_a_deputy_is_told_where_nothing_waits(world: World, sender: Database, la
     assert "http" not in mail.text + mail.html
 
 
-def test_a_deputy_whose_time_was_ended_before_it_began_is_not_mailed(
+def test_a_delegate_whose_time_was_ended_before_it_began_is_not_mailed(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     start = datetime.now(UTC) + timedelta(hours=2)
-    entry = names_deputy(world, starts_at=start, ends_at=start + DAY)
+    entry = names_delegate(world, starts_at=start, ends_at=start + DAY)
     does(world, "ann", delegates.end, entry.delegation.id)
     later.shift = timedelta(hours=3)
 

@@ -54,7 +54,7 @@ WITH_A_REQUEST = {
     "event_details": "NOT EXISTS (SELECT FROM events e WHERE e.id = event_id AND e.request_id IS NULL)",
     "notifications": "request_id IS NOT NULL",
 }
-OF_A_TENANT = ("policies", "eligible_deputies", "delegations")
+OF_A_TENANT = ("policies", "eligible_delegates", "delegations")
 ONE_MORE = {
     "tokens": (
         "INSERT INTO tokens (id, person_id, name, is_sample, by_mail, secret_hash, scopes, services, expires_at, "

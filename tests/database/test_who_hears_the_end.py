@@ -38,7 +38,7 @@ def test_who_was_asked_by_a_reminder_alone_hears_how_it_ended(
     assert told(world, request.id, "denied")["nora"] == 1
 
 
-def test_whose_time_as_a_deputy_began_while_it_waited_hears_how_it_ended(world: World) -> None:
+def test_whose_time_as_a_delegate_began_while_it_waited_hears_how_it_ended(world: World) -> None:
     request = world.submit()
     stand_in(world, "aude", "ann")
 
@@ -47,7 +47,7 @@ def test_whose_time_as_a_deputy_began_while_it_waited_hears_how_it_ended(world: 
     assert told(world, request.id, "denied")["aude"] == 1
 
 
-def test_whose_time_as_a_deputy_began_after_the_end_hears_nothing_of_it(world: World) -> None:
+def test_whose_time_as_a_delegate_began_after_the_end_hears_nothing_of_it(world: World) -> None:
     request = world.submit()
     world.act("amir", Action.APPROVE, request.id)
     stand_in(world, "aude", "ann")
@@ -57,7 +57,7 @@ def test_whose_time_as_a_deputy_began_after_the_end_hears_nothing_of_it(world: W
     assert told(world, request.id, "revoked")["aude"] == 0
 
 
-def test_the_deputy_of_somebody_who_has_answered_is_not_reminded(
+def test_the_delegate_of_somebody_who_has_answered_is_not_reminded(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     lay_down(world, quorum=2)

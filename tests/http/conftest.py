@@ -102,7 +102,7 @@ def root(urls: Urls) -> Iterator[Engine]:
 def _emptied(urls: Urls) -> None:
     """Let each file begin with an empty database: the vendor's people of all worlds are one vendor's.
 
-    What is in review is told to every manager there is, and the checks of a watcher look at everybody.
+    What is in review is told to every manager there is, and the checks of an observer look at everybody.
     """
     everything = create_engine(urls.superuser, poolclass=NullPool, connect_args={"options": NO_TRIGGERS})
     with everything.begin() as connection:

@@ -31,7 +31,7 @@ OVER = (
 NO_ENDPOINTS = (
     "UPDATE endpoints SET disabled_at = now(), removed_at = now() WHERE tenant_id = :t AND removed_at IS NULL"
 )
-NO_WATCHERS = "UPDATE watchers SET removed_at = now() WHERE tenant_id = :t AND removed_at IS NULL"
+NO_OBSERVERS = "UPDATE observers SET removed_at = now() WHERE tenant_id = :t AND removed_at IS NULL"
 NO_ADDRESSES = """
 UPDATE addresses SET removed_at = now(), created_at = created_at - interval '2 days'
 WHERE person_id = :p AND removed_at IS NULL
@@ -101,7 +101,7 @@ def delegated(door: Door) -> UUID:
 
 
 def eligible(door: Door) -> UUID:
-    """Mark Aude as somebody who may be a deputy, and return her id."""
+    """Mark Aude as somebody who may be a delegate, and return her id."""
     aude = id_of(door.world, "aude")
     does(door.world, "tara", members.set_eligible, aude, eligible=True)
     return aude
@@ -130,11 +130,11 @@ def question(door: Door, request_id: UUID | str) -> UUID:
         return questions.ask(session, door.world.people["ann"], HERE, UUID(str(request_id)), "Which mails?").id
 
 
-def watcher(door: Door) -> UUID:
+def observer(door: Door) -> UUID:
     """Have somebody copied on requests to the world's tenant, and nobody else."""
-    door.run_sql(NO_WATCHERS, t=door.world.tenant.id)
+    door.run_sql(NO_OBSERVERS, t=door.world.tenant.id)
     wanted = observers.ObserverInput(**somebody())
-    return does(door.world, "tara", observers.add, wanted, services=SETTINGS.services).watcher.id
+    return does(door.world, "tara", observers.add, wanted, services=SETTINGS.services).observer.id
 
 
 def address(door: Door) -> UUID:
@@ -150,10 +150,10 @@ def colleague(door: Door) -> UUID:
     return door.world.add(f"colleague-{next(NUMBERS)}", Role.ENGINEER).person_id
 
 
-def _deputy(door: Door) -> RouteExample:
+def _delegate(door: Door) -> RouteExample:
     starts_at, ends_at = period()
     body = {
-        "deputy": eligible(door),
+        "delegate": eligible(door),
         "principal": id_of(door.world, "ann"),
         "starts_at": starts_at,
         "ends_at": ends_at,
@@ -206,7 +206,7 @@ PLACES: dict[str, Callable[[Door], RouteExample]] = {
     "DELETE /v1/tenants/{slug}/invitations/{invitation_id}": lambda door: RouteExample(
         {"invitation_id": invited(door).id}
     ),
-    "POST /v1/tenants/{slug}/delegations": _deputy,
+    "POST /v1/tenants/{slug}/delegations": _delegate,
     "DELETE /v1/tenants/{slug}/delegations/{delegation_id}": lambda door: RouteExample(
         {"delegation_id": delegated(door)}
     ),
@@ -220,8 +220,8 @@ PLACES: dict[str, Callable[[Door], RouteExample]] = {
     "POST /v1/tenants/{slug}/endpoints": lambda door: RouteExample(
         {"endpoint_id": endpoint(door)}, {"url": "https://hooks.contoso.example/"}
     ),
-    "POST /v1/tenants/{slug}/watchers": lambda _: RouteExample(body=somebody()),
-    "DELETE /v1/tenants/{slug}/watchers/{watcher_id}": lambda door: RouteExample({"watcher_id": watcher(door)}),
+    "POST /v1/tenants/{slug}/observers": lambda _: RouteExample(body=somebody()),
+    "DELETE /v1/tenants/{slug}/observers/{observer_id}": lambda door: RouteExample({"observer_id": observer(door)}),
     "POST /v1/tenants/{slug}/preview": lambda _: RouteExample(body=WHAT_IF),
     "POST /v1/me/addresses": lambda _: RouteExample(body={"email": somebody()["address"]}),
     "POST /v1/me/addresses/{address_id}/confirm": lambda door: RouteExample(

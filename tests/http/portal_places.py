@@ -131,13 +131,13 @@ def _member(stage: Stage, _: str) -> Errand:
     return Errand(fields={"id": str(world.add(f"member-{next(NUMBERS)}", Role.AUDITOR, world.tenant.id).person_id)})
 
 
-def _deputy(stage: Stage, _: str) -> Errand:
+def _delegate(stage: Stage, _: str) -> Errand:
     starts_at, ends_at = places.period()
     world = stage.portal.world
     return Errand(
         fields={
             "principal": str(id_of(world, "ann")),
-            "deputy": str(places.eligible(stage.door)),
+            "delegate": str(places.eligible(stage.door)),
             "starts": f"{starts_at:%Y-%m-%dT%H:%M}",
             "ends": f"{ends_at:%Y-%m-%dT%H:%M}",
         }
@@ -235,8 +235,8 @@ PLACES: dict[str, Placed] = {
         fields={"id": str(places.invited(stage.door).id)}
     ),
     "POST /tenants/{slug}/tiers": lambda stage, _: Errand(fields=stage.form("/tiers", "/tiers")),
-    "POST /tenants/{slug}/deputies": _deputy,
-    "POST /tenants/{slug}/deputies/end": lambda stage, _: Errand(fields={"id": str(places.delegated(stage.door))}),
+    "POST /tenants/{slug}/delegates": _delegate,
+    "POST /tenants/{slug}/delegates/end": lambda stage, _: Errand(fields={"id": str(places.delegated(stage.door))}),
     "GET /tenants/{slug}/endpoints/{endpoint_id}": lambda stage, _: Errand(
         {"endpoint_id": places.endpoint(stage.door)}
     ),
@@ -252,8 +252,8 @@ PLACES: dict[str, Placed] = {
     "POST /tenants/{slug}/endpoints/test": _endpoint(),
     "POST /tenants/{slug}/endpoints/redeliver": _delivery,
     "POST /tenants/{slug}/endpoints/remove": _endpoint(),
-    "POST /tenants/{slug}/watchers": _somebody,
-    "POST /tenants/{slug}/watchers/remove": lambda stage, _: Errand(fields={"id": str(places.watcher(stage.door))}),
+    "POST /tenants/{slug}/observers": _somebody,
+    "POST /tenants/{slug}/observers/remove": lambda stage, _: Errand(fields={"id": str(places.observer(stage.door))}),
 }
 
 

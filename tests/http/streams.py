@@ -154,8 +154,8 @@ class Live:
 
 @contextmanager
 def serving(portal: Portal, port: int, **facts: Any) -> Iterator[Live]:
-    """Serve a world's pages on a port, with a newsroom of its own."""
-    room = portal.app.state.newsroom = LiveUpdates(portal.house, portal.settings, **facts)
+    """Serve a world's pages on a port, with live updates of its own."""
+    room = portal.app.state.live_updates = LiveUpdates(portal.house, portal.settings, **facts)
     config = uvicorn.Config(
         portal.app, host="127.0.0.1", port=port, log_config=None, lifespan="off", timeout_graceful_shutdown=10
     )

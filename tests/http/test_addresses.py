@@ -106,7 +106,7 @@ def test_the_log_of_notifications_shows_each_address_to_the_own_side_alone(
     fresh_door.call(
         "tara",
         "POST",
-        f"/v1/tenants/{fresh_door.world.tenant.slug}/watchers",
+        f"/v1/tenants/{fresh_door.world.tenant.slug}/observers",
         json={"name": "Watching desk", "address": "watch@contoso.example"},
     )
     request = fresh_door.pending()

@@ -302,9 +302,9 @@ def test_that_the_trail_was_read_or_exported_is_in_the_trail_that_was_read(
         for one in read
         if one["action"].startswith("trail_")
     ] == [
-        ("trail_read", "Tara", 1, f'{{"request": "{request}"}}'),
-        ("trail_read", "Aude", 7, None),
-        ("trail_exported", "Aude", 1, '{"format": "csv", "text": "quick"}'),
-        ("trail_read", "Vera", 1, '{"action": "deny"}'),
+        ("audit_log_read", "Tara", 1, f'{{"request": "{request}"}}'),
+        ("audit_log_read", "Aude", 7, None),
+        ("audit_log_exported", "Aude", 1, '{"format": "csv", "text": "quick"}'),
+        ("audit_log_read", "Vera", 1, '{"action": "deny"}'),
     ]
     assert not [one for one in items_of(fresh_door, "vera") if "quick" in str(one)]

@@ -1,4 +1,4 @@
-"""Deputies over HTTP: named, listed and ended, with clear words for what cannot be."""
+"""Delegates over HTTP: named, listed and ended, with clear words for what cannot be."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,23 +19,23 @@ def at(door: Door, tail: str = "") -> str:
     return f"/v1/tenants/{door.world.tenant.slug}/delegations{tail}"
 
 
-def name_deputy(door: Door, who: str = "ann", **changes: Any) -> Response:
-    """Name Aude as deputy for a day, with changes; None leaves a field out."""
+def name_delegate(door: Door, who: str = "ann", **changes: Any) -> Response:
+    """Name Aude as delegate for a day, with changes; None leaves a field out."""
     ends_at = datetime.now(UTC) + timedelta(days=1)
-    body = {"deputy": str(id_of(door.world, "aude")), "ends_at": ends_at.isoformat()} | changes
+    body = {"delegate": str(id_of(door.world, "aude")), "ends_at": ends_at.isoformat()} | changes
     return door.call(who, "POST", at(door), json={name: value for name, value in body.items() if value is not None})
 
 
-def test_an_approver_names_a_deputy_who_decides_until_it_is_ended(fresh_door: Door) -> None:
+def test_an_approver_names_a_delegate_who_decides_until_it_is_ended(fresh_door: Door) -> None:
     eligible(fresh_door)
-    named = name_deputy(fresh_door)
+    named = name_delegate(fresh_door)
     first, second = fresh_door.pending(), fresh_door.pending()
     decided = fresh_door.act("aude", "approve", first)
 
     ended = fresh_door.call("ann", "DELETE", at(fresh_door, f"/{named.json()['id']}"))
 
     assert named.status_code == 201
-    assert (named.json()["principal"]["name"], named.json()["deputy"]["name"]) == ("Ann", "Aude")
+    assert (named.json()["principal"]["name"], named.json()["delegate"]["name"]) == ("Ann", "Aude")
     assert named.json()["counts"]
     assert decided.json()["state"] == "active"
     assert ended.status_code == 204
@@ -44,7 +44,7 @@ def test_an_approver_names_a_deputy_who_decides_until_it_is_ended(fresh_door: Do
 
 def test_delegations_are_listed_while_they_run_and_before(fresh_door: Door) -> None:
     eligible(fresh_door)
-    named = name_deputy(fresh_door).json()
+    named = name_delegate(fresh_door).json()
 
     (listed,) = fresh_door.get("aude", at(fresh_door)).json()["items"]
     after = fresh_door.later(days=2)
@@ -54,22 +54,22 @@ def test_delegations_are_listed_while_they_run_and_before(fresh_door: Door) -> N
     assert after.get("ann", at(fresh_door)).json()["items"] == []
 
 
-def test_an_admin_names_a_deputy_for_who_is_absent(fresh_door: Door) -> None:
+def test_an_admin_names_a_delegate_for_who_is_absent(fresh_door: Door) -> None:
     eligible(fresh_door)
 
-    answer = name_deputy(fresh_door, "tara", principal=str(id_of(fresh_door.world, "amir")))
+    answer = name_delegate(fresh_door, "tara", principal=str(id_of(fresh_door.world, "amir")))
 
     assert (answer.status_code, answer.json()["principal"]["name"]) == (201, "Amir")
-    facts(name_deputy(fresh_door, "ann", principal=str(id_of(fresh_door.world, "abe"))), 403, "wrong-role")
+    facts(name_delegate(fresh_door, "ann", principal=str(id_of(fresh_door.world, "abe"))), 403, "wrong-role")
 
 
-def test_a_second_deputy_in_the_same_period_clashes(fresh_door: Door) -> None:
+def test_a_second_delegate_in_the_same_period_clashes(fresh_door: Door) -> None:
     eligible(fresh_door)
-    name_deputy(fresh_door)
+    name_delegate(fresh_door)
 
-    body = facts(name_deputy(fresh_door), 409, "delegation-clash")
+    body = facts(name_delegate(fresh_door), 409, "delegation-clash")
 
-    assert "has a deputy in that period" in body["detail"]
+    assert "has a delegate in that period" in body["detail"]
 
 
 @each(
@@ -83,8 +83,8 @@ def test_a_second_deputy_in_the_same_period_clashes(fresh_door: Door) -> None:
         ({"ends_at": "0001-01-01T00:00:00+14:00"}, "ends_at"),
         ({"starts_at": "9999-12-31T23:59:59-14:00"}, "starts_at"),
         ({"starts_at": "soon"}, "starts_at"),
-        ({"deputy": None}, "deputy"),
-        ({"deputy": "aude"}, "deputy"),
+        ({"delegate": None}, "delegate"),
+        ({"delegate": "aude"}, "delegate"),
         ({"principal": "ann"}, "principal"),
         ({"made_by": "tara"}, "made_by"),
     ],
@@ -92,15 +92,15 @@ def test_a_second_deputy_in_the_same_period_clashes(fresh_door: Door) -> None:
 def test_a_bad_field_is_named(door: Door, changes: dict[str, Any], field: str) -> None:
     eligible(door)
 
-    body = name_deputy(door, **changes).json()
+    body = name_delegate(door, **changes).json()
 
     assert body["code"] == "invalid-request"
     assert field in {body.get("field"), *(error["field"] for error in body.get("errors", []))}
     assert door.get("ann", at(door)).json()["items"] == []
 
 
-@pytest.mark.parametrize("deputy", ["ann", "amir", "erin"])
-def test_self_unmarked_and_strangers_are_refused_in_words(door: Door, deputy: str) -> None:
-    answer = name_deputy(door, deputy=str(id_of(door.world, deputy)))
+@pytest.mark.parametrize("delegate", ["ann", "amir", "erin"])
+def test_self_unmarked_and_strangers_are_refused_in_words(door: Door, delegate: str) -> None:
+    answer = name_delegate(door, delegate=str(id_of(door.world, delegate)))
 
-    assert facts(answer, 422, "invalid-request")["field"] == "deputy"
+    assert facts(answer, 422, "invalid-request")["field"] == "delegate"

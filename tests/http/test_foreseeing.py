@@ -40,7 +40,7 @@ def test_members_see_who_is_told_first_where_who_could_decide_who_is_quiet_and_w
     _also_at_the_desk(fresh_door, worker)
     fresh_door.call("amir", "PATCH", "/v1/me", json={"wants_prompts": False})
     lay_down(world, vendor_review=True, tiers=[["first"]], groups={"first": group(world, "ann", "amir")})
-    place = f"/v1/tenants/{world.tenant.slug}/watchers"
+    place = f"/v1/tenants/{world.tenant.slug}/observers"
     fresh_door.call("tara", "POST", place, json={"name": "Watch", "address": "watch@contoso.example"})
     wanted = webhooks.WebhookInput("https://hooks.contoso.example/secret-path")
     does(world, "tara", webhooks.add, wanted, reach=REACH)

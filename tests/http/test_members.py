@@ -110,7 +110,7 @@ def test_roles_are_set_only_by_whoever_saw_those_that_they_replace(fresh_door: D
     assert listed(fresh_door)["Aude"]["roles"] == ["approver"]
 
 
-def test_whoever_saw_another_mark_as_deputy_sets_no_roles(fresh_door: Door) -> None:
+def test_whoever_saw_another_mark_as_delegate_sets_no_roles(fresh_door: Door) -> None:
     aude = at(fresh_door, f"/members/{id_of(fresh_door.world, 'aude')}")
     seen = {"if-match": fresh_door.get("tara", aude).headers["etag"]}
     body = {"roles": ["auditor"], "eligible": True}

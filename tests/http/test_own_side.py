@@ -32,7 +32,7 @@ SELECT (SELECT jsonb_agg(to_jsonb(t) ORDER BY t.id) FROM tenants t WHERE t.id = 
     (SELECT jsonb_agg(to_jsonb(p) ORDER BY p.version) FROM policies p WHERE p.tenant_id = :t) AS policies,
     (SELECT jsonb_agg(to_jsonb(i) ORDER BY i.id) FROM invitations i WHERE i.tenant_id = :t) AS invitations,
     (SELECT jsonb_agg(to_jsonb(d) ORDER BY d.id) FROM delegations d WHERE d.tenant_id = :t) AS delegations,
-    (SELECT jsonb_agg(to_jsonb(e) ORDER BY e.person_id) FROM eligible_deputies e WHERE e.tenant_id = :t) AS eligible,
+    (SELECT jsonb_agg(to_jsonb(e) ORDER BY e.person_id) FROM eligible_delegates e WHERE e.tenant_id = :t) AS eligible,
     (SELECT jsonb_agg(to_jsonb(e) ORDER BY e.id) FROM events e WHERE e.tenant_id = :t) AS events
 """
 

@@ -1,4 +1,4 @@
-"""Governing a tenant beside its policy: members, deputies, webhooks, who is copied, its name, shutting it."""
+"""Governing a tenant beside its policy: members, delegates, webhooks, who is copied, its name, shutting it."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -23,13 +23,13 @@ FORMS = {
     "/members": {"name": "Nina", "address": "nina@contoso.example", "roles": "approver"},
     "/members/eligible": {"eligible": "yes"},
     "/members/remove": {},
-    "/deputies": {"deputy": str(UUID(int=1)), "ends": "2100-01-01T10:00"},
+    "/delegates": {"delegate": str(UUID(int=1)), "ends": "2100-01-01T10:00"},
     "/endpoints": {"url": URL},
     "/endpoints/turn": {"enabled": "no"},
     "/endpoints/rotate": {"hours": "0"},
     "/endpoints/test": {},
     "/endpoints/remove": {},
-    "/watchers": {"name": "Desk", "address": "desk@contoso.example"},
+    "/observers": {"name": "Desk", "address": "desk@contoso.example"},
 }
 
 
@@ -57,14 +57,14 @@ def hook(portal: Portal) -> UUID:
 
 
 def eligible(portal: Portal, name: str = "aude") -> str:
-    """Let somebody be named as deputy and return their id."""
+    """Let somebody be named as delegate and return their id."""
     does(portal.world, "tara", members.set_eligible, id_of(portal.world, name), eligible=True)
     return str(id_of(portal.world, name))
 
 
 def standing_in(portal: Portal) -> list[tuple[str, str]]:
     """Return who stands in for whom."""
-    return [(one.deputy, one.principal) for one in reads(portal.world, "tara", delegates.current)]
+    return [(one.delegate, one.principal) for one in reads(portal.world, "tara", delegates.current)]
 
 
 def tried(portal: Portal, one: UUID) -> tuple[str, str]:
@@ -109,7 +109,7 @@ def test_another_tenants_pages_are_as_unknown_as_none(portal: Portal, open_porta
 def test_the_overview_leads_to_all_that_is_governed(portal: Portal) -> None:
     page = entered(portal).get(here(portal))
 
-    for tail in ("/mode", "/policy", "/members", "/tiers", "/deputies", "/endpoints", "/watchers", "/shut"):
+    for tail in ("/mode", "/policy", "/members", "/tiers", "/delegates", "/endpoints", "/observers", "/shut"):
         assert here(portal, tail) in page.read.links
     assert "1 approval within 12 h, access for at most 4 h" in page.words
     assert "Nobody stands in for anybody" in page.words
@@ -165,7 +165,7 @@ def test_who_wants_no_prompts_is_shown_to_be_so(portal: Portal) -> None:
     assert page.words.count("asked by mail only where the others are too few") == 1
 
 
-def test_an_admin_lets_somebody_be_a_deputy_and_no_longer(portal: Portal) -> None:
+def test_an_admin_lets_somebody_be_a_delegate_and_no_longer(portal: Portal) -> None:
     browser = entered(portal)
     fields = with_csrf(browser, {"id": str(id_of(portal.world, "aude"))})
 
@@ -177,64 +177,66 @@ def test_an_admin_lets_somebody_be_a_deputy_and_no_longer(portal: Portal) -> Non
     assert not members_of(portal.world)["Aude"].is_eligible
 
 
-def test_an_approver_names_their_own_deputy_in_their_time_zone_and_ends_it(portal: Portal) -> None:
+def test_an_approver_names_their_own_delegate_in_their_time_zone_and_ends_it(portal: Portal) -> None:
     aude = eligible(portal)
     portal.sql("UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :id", id=id_of(portal.world, "ann"))
     browser = entered(portal, "ann")
     day = datetime.now(UTC) + timedelta(days=2)
 
     page = browser.submit(
-        browser.get(here(portal, "/deputies")), "/deputies", deputy=aude, ends=f"{day:%Y-%m-%d}T09:00"
+        browser.get(here(portal, "/delegates")), "/delegates", delegate=aude, ends=f"{day:%Y-%m-%d}T09:00"
     )
     named = standing_in(portal)
-    (row,) = portal.sql("SELECT ends_at FROM delegations WHERE deputy_id = :d", d=aude)
-    ended = browser.submit(page, "/deputies/end")
+    (row,) = portal.sql("SELECT ends_at FROM delegations WHERE delegate_id = :d", d=aude)
+    ended = browser.submit(page, "/delegates/end")
 
-    assert (page.status, page.path) == (200, here(portal, "/deputies"))
+    assert (page.status, page.path) == (200, here(portal, "/delegates"))
     assert "Aude stands in for Ann now" in page.words
     assert (named, standing_in(portal)) == ([("Aude", "Ann")], [])
     assert row.ends_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M") == f"{day:%Y-%m-%d}T00:00"
     assert "Nobody stands in for anybody" in ended.words
 
 
-def test_an_admin_names_a_deputy_for_somebody_who_is_absent(portal: Portal) -> None:
+def test_an_admin_names_a_delegate_for_somebody_who_is_absent(portal: Portal) -> None:
     eligible(portal)
     browser = entered(portal)
     fields = {"principal": str(id_of(portal.world, "abe")), "ends": "2100-01-01T10:00"}
-    far = browser.submit(browser.get(here(portal, "/deputies")), "/deputies", **fields)
+    far = browser.submit(browser.get(here(portal, "/delegates")), "/delegates", **fields)
     near = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
 
-    browser.submit(far, "/deputies", ends=near)
+    browser.submit(far, "/delegates", ends=near)
 
     assert (far.status, "at most 90 days" in far.words) == (422, True)
-    assert far.form("/deputies").fields["ends"] == "2100-01-01T10:00"
+    assert far.form("/delegates").fields["ends"] == "2100-01-01T10:00"
     assert standing_in(portal) == [("Aude", "Abe")]
 
 
-@pytest.mark.parametrize("fields", [{"ends": ""}, {"ends": "soon"}, {"starts": "x"}, {"deputy": "x"}, {"deputy": ""}])
-def test_a_deputy_that_cannot_be_is_said(portal: Portal, fields: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "fields", [{"ends": ""}, {"ends": "soon"}, {"starts": "x"}, {"delegate": "x"}, {"delegate": ""}]
+)
+def test_a_delegate_that_cannot_be_is_said(portal: Portal, fields: dict[str, str]) -> None:
     eligible(portal)
     browser = entered(portal, "ann")
     near = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}"
 
-    page = browser.submit(browser.get(here(portal, "/deputies")), "/deputies", **{"ends": near} | fields)
+    page = browser.submit(browser.get(here(portal, "/delegates")), "/delegates", **{"ends": near} | fields)
 
     assert page.status == 422
     assert standing_in(portal) == []
 
 
-def test_an_approver_ends_nobody_elses_deputy(portal: Portal) -> None:
+def test_an_approver_ends_nobody_elses_delegate(portal: Portal) -> None:
     eligible(portal)
     browser = entered(portal, "ann")
     page = browser.submit(
-        browser.get(here(portal, "/deputies")),
-        "/deputies",
+        browser.get(here(portal, "/delegates")),
+        "/delegates",
         ends=f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M}",
     )
-    form = page.form("/deputies/end")
+    form = page.form("/delegates/end")
     other = entered(portal, "amir")
 
-    seen = other.get(here(portal, "/deputies"))
+    seen = other.get(here(portal, "/delegates"))
     refused = other.post(form.action, with_csrf(other, {"id": form.fields["id"]}))
 
     assert not [one for one in seen.read.forms if one.action.endswith("/end")]
@@ -357,8 +359,11 @@ def test_a_weak_or_an_old_sign_in_is_led_to_a_better_one_and_back(
     pages: list[tuple[PortalPage, str]] = [
         (browser.submit(browser.get(here(portal, f"/endpoints/{one}")), "/rotate"), f"/endpoints/{one}"),
         (browser.submit(browser.get(here(portal, "/endpoints")), "/endpoints", url=URL), "/endpoints"),
-        (browser.submit(browser.get(here(portal, "/deputies")), "/deputies", deputy=aude, ends=near), "/deputies"),
-        (browser.submit(browser.get(here(portal, "/watchers")), "/watchers", **FORMS["/watchers"]), "/watchers"),
+        (
+            browser.submit(browser.get(here(portal, "/delegates")), "/delegates", delegate=aude, ends=near),
+            "/delegates",
+        ),
+        (browser.submit(browser.get(here(portal, "/observers")), "/observers", **FORMS["/observers"]), "/observers"),
         (browser.submit(browser.get(here(portal)), "/name", name="Fabrikam"), ""),
     ]
 
@@ -371,15 +376,15 @@ def test_a_weak_or_an_old_sign_in_is_led_to_a_better_one_and_back(
 
 def test_somebody_is_copied_and_no_longer(portal: Portal) -> None:
     browser = entered(portal)
-    page = browser.get(here(portal, "/watchers"))
+    page = browser.get(here(portal, "/observers"))
 
-    bad = browser.submit(page, "/watchers", name="Desk", address="desk")
-    added = browser.submit(bad, "/watchers", address="desk@contoso.example", service="onedrive")
-    twice = browser.submit(added, "/watchers", name="Desk", address="desk@contoso.example", service="onedrive")
-    listed = [(one.watcher.email, one.watcher.service) for one in reads(portal.world, "tara", observers.listed)]
-    gone = browser.submit(added, "/watchers/remove")
+    bad = browser.submit(page, "/observers", name="Desk", address="desk")
+    added = browser.submit(bad, "/observers", address="desk@contoso.example", service="onedrive")
+    twice = browser.submit(added, "/observers", name="Desk", address="desk@contoso.example", service="onedrive")
+    listed = [(one.observer.email, one.observer.service) for one in reads(portal.world, "tara", observers.listed)]
+    gone = browser.submit(added, "/observers/remove")
 
-    assert (bad.status, bad.form("/watchers").fields["address"]) == (422, "desk")
+    assert (bad.status, bad.form("/observers").fields["address"]) == (422, "desk")
     assert "desk@contoso.example · OneDrive · added by Tara" in added.words
     assert (twice.status, listed) == (409, [("desk@contoso.example", "onedrive")])
     assert "Nobody is copied." in gone.words
@@ -387,12 +392,12 @@ def test_somebody_is_copied_and_no_longer(portal: Portal) -> None:
 
 def test_whoever_names_too_many_addresses_is_told_to_wait(portal: Portal) -> None:
     browser = entered(portal)
-    page = browser.get(here(portal, "/watchers"))
+    page = browser.get(here(portal, "/observers"))
 
-    answers = [browser.submit(page, "/watchers", name="x", address="no") for _ in range(21)]
+    answers = [browser.submit(page, "/observers", name="x", address="no") for _ in range(21)]
 
     assert [answer.status for answer in answers] == [422] * 20 + [429]
-    assert answers[-1].form("/watchers").fields["address"] == "no"
+    assert answers[-1].form("/observers").fields["address"] == "no"
 
 
 def test_an_admin_of_two_tenants_finds_the_webhook_of_each_under_its_own_alone(

@@ -262,7 +262,7 @@ def test_somebody_who_decides_nothing_is_refused_in_a_group(portal: Portal) -> N
 
     page = browser.post(here(portal, "/tiers"), table(portal, browser, people=[f"0:{aude}", f"1:{aude}"]))
 
-    assert (page.status, "not an approver or eligible deputy" in page.words) == (422, True)
+    assert (page.status, "not an approver or eligible delegate" in page.words) == (422, True)
 
 
 def test_consent_for_a_time_is_a_change_of_the_policy_with_its_diff(portal: Portal) -> None:

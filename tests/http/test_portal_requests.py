@@ -169,18 +169,18 @@ def test_a_vote_of_several_is_shown_and_the_own_one_is_not_asked_again(open_port
     assert (again.status, "it counts once" in again.words) == (409, True)
 
 
-def test_a_deputy_is_offered_what_the_principal_would_be_and_decides_in_the_own_name(
+def test_a_delegate_is_offered_what_the_principal_would_be_and_decides_in_the_own_name(
     open_portal: OpenPortal,
 ) -> None:
     portal = open_portal(BY_MAIL)
     people = portal.world.people
     portal.sql(
-        "INSERT INTO eligible_deputies (tenant_id, person_id) VALUES (:t, :d)",
+        "INSERT INTO eligible_delegates (tenant_id, person_id) VALUES (:t, :d)",
         t=portal.world.tenant.id,
         d=people["aude"].person_id,
     )
     portal.sql(
-        """INSERT INTO delegations (id, tenant_id, principal_id, deputy_id, starts_at, ends_at, made_by, created_at)
+        """INSERT INTO delegations (id, tenant_id, principal_id, delegate_id, starts_at, ends_at, made_by, created_at)
         VALUES (uuidv7(), :t, :p, :d, now() - interval '1 hour', now() + interval '1 hour', :p, now())""",
         t=portal.world.tenant.id,
         p=people["ann"].person_id,

@@ -16,7 +16,7 @@ def seen(portal: Portal, who: str, request_id: object) -> PortalPage:
     return browser.get(f"/requests/{request_id}")
 
 
-def test_an_approver_and_their_deputy_are_counted_as_one(open_portal: OpenPortal) -> None:
+def test_an_approver_and_their_delegate_are_counted_as_one(open_portal: OpenPortal) -> None:
     portal = open_portal()
     lay_down(portal.world, quorum=2)
     stand_in(portal.world, "aude", "ann")

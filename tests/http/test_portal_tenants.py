@@ -63,7 +63,7 @@ def test_who_is_at_one_tenant_is_led_to_its_page(portal: Portal) -> None:
 def test_only_admins_see_forms_that_change_anything(portal: Portal, who: str) -> None:
     browser = entered(portal, who)
 
-    tails = ("", "/policy", "/mode", "/members", "/tiers", "/watchers")
+    tails = ("", "/policy", "/mode", "/members", "/tiers", "/observers")
     pages = [browser.get(here(portal, tail)) for tail in tails]
 
     assert {page.status for page in pages} == {200}
@@ -255,7 +255,7 @@ def test_every_field_of_the_pages_has_a_label(portal: Portal) -> None:
     lay_down(portal.world, groups={"legal": group(portal.world, "ann")}, tiers=[["legal"]])
     (hook,) = reads(portal.world, "tara", webhooks.listed)
 
-    tails = ("", "/policy", "/mode", "/members", "/tiers", "/deputies", "/watchers", "/shut", "/endpoints")
+    tails = ("", "/policy", "/mode", "/members", "/tiers", "/delegates", "/observers", "/shut", "/endpoints")
     for path in (*(here(portal, tail) for tail in tails), here(portal, f"/endpoints/{hook.id}"), "/terminal"):
         page = browser.get(path)
         assert page.status == 200

@@ -212,7 +212,7 @@ def test_another_tenants_trail_is_as_unknown_as_none(trail: Portal, open_portal:
 
 @each("who", ["erin", "max", "olga", "gate", "ann"])
 @each("path", ["/trail", "/trail/export", "/trail/checkpoint", "/trail/verify"])
-def test_whoever_reads_no_trail_reads_none_here(trail: Portal, who: str, path: str) -> None:
+def test_whoever_reads_no_audit_log_reads_none_here(trail: Portal, who: str, path: str) -> None:
     page = entered(trail, who).get(path)
 
     assert page.status == 403

@@ -52,7 +52,7 @@ def nora(portal: Portal) -> Newcomer:
 
 
 def found(portal: Portal, about: UUID) -> list[str]:
-    """Return what the watcher finds about a request or a person."""
+    """Return what the observer finds about a request or a person."""
     rota, said = ScanPosition(), list[str]()
     while True:
         broken, rota = alerts.find_violations(portal.worker, rota)
@@ -144,10 +144,10 @@ MARKS = {
     "setting": "UPDATE tenants SET suspended = NOT suspended WHERE id = :tenant",
     "policy": "UPDATE policies SET mac = mac || '1' WHERE tenant_id = :tenant",
     "delegation": "UPDATE delegations SET ends_at = ends_at + interval '1 day' WHERE tenant_id = :tenant",
-    "eligible deputy": "UPDATE eligible_deputies SET mac = NULL WHERE tenant_id = :tenant",
+    "eligible delegate": "UPDATE eligible_delegates SET mac = NULL WHERE tenant_id = :tenant",
 }
-LAID_DOWN = ("tenants", "policies", "delegations", "eligible_deputies")
-OF_TENANTS = {"setting", "policy", "delegation", "eligible deputy"}
+LAID_DOWN = ("tenants", "policies", "delegations", "eligible_delegates")
+OF_TENANTS = {"setting", "policy", "delegation", "eligible delegate"}
 
 
 @pytest.mark.parametrize("kind", MARKS)
@@ -246,6 +246,6 @@ def mark_all(portal: Portal) -> None:
     """Mark all that earlier tests have left behind, as it stands."""
     with portal.root.begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
-        for table in ("memberships", "tokens", "sessions", "passkeys", "identities", "eligible_deputies"):
+        for table in ("memberships", "tokens", "sessions", "passkeys", "identities", "eligible_delegates"):
             connection.execute(text(f"UPDATE {table} SET mac = NULL"))  # noqa: S608 - ours
     vouch(portal.root)

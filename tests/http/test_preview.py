@@ -83,7 +83,7 @@ def test_a_preview_says_what_the_filing_lacks_and_why_nobody_could_approve(fresh
     assert "9 approvals" in found["obstacles"][0]
 
 
-def test_a_preview_counts_a_deputy_in_the_place_of_the_approver(fresh_door: Door) -> None:
+def test_a_preview_counts_a_delegate_in_the_place_of_the_approver(fresh_door: Door) -> None:
     stand_in(fresh_door.world, "aude", "ann")
 
     assert preview(fresh_door)["asked_first"] == ["Abe", "Amir", "Aude"]

@@ -93,9 +93,9 @@ MATRIX = {
     "POST /v1/tenants/{slug}/endpoints": "403 403 403 403 403 403 201 403 403 404 403",
     "GET /v1/vendor/endpoints": "403 403 403 200 403 403 403 403 403 403 403",
     "POST /v1/vendor/endpoints": "403 403 403 201 403 403 403 403 403 403 403",
-    "GET /v1/tenants/{slug}/watchers": "403 403 403 403 403 403 200 200 200 404 200",
-    "POST /v1/tenants/{slug}/watchers": "403 403 403 403 403 403 201 403 403 404 403",
-    "DELETE /v1/tenants/{slug}/watchers/{watcher_id}": "403 403 403 403 403 403 204 403 403 404 403",
+    "GET /v1/tenants/{slug}/observers": "403 403 403 403 403 403 200 200 200 404 200",
+    "POST /v1/tenants/{slug}/observers": "403 403 403 403 403 403 201 403 403 404 403",
+    "DELETE /v1/tenants/{slug}/observers/{observer_id}": "403 403 403 403 403 403 204 403 403 404 403",
     "POST /v1/tenants/{slug}/preview": "403 403 403 403 403 403 200 200 200 404 200",
     "GET /v1/endpoints/{endpoint_id}": "404 404 404 404 404 404 200 403 403 404 403",
     "PATCH /v1/endpoints/{endpoint_id}": "404 404 404 404 404 404 200 403 403 404 403",
@@ -162,7 +162,7 @@ def changing(open_door: OpenDoor) -> Door:
 
 
 def _others(door: Door, elsewhere: Door) -> None:
-    """Add Zoe, who approves for another tenant, and Dora, an auditor who is Ann's deputy."""
+    """Add Zoe, who approves for another tenant, and Dora, an auditor who is Ann's delegate."""
     door.world.add("zoe", Role.APPROVER, elsewhere.world.tenant.id)
     door.world.add("dora", Role.AUDITOR, door.world.tenant.id)
     stand_in(door.world, "dora", "ann")

@@ -1,4 +1,4 @@
-"""Who is behind a move beside the one who made it: deputies' principals, engineers of systems, and what was shown."""
+"""On whose behalf a move was made: delegates' principals, engineers of systems, and what was shown."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def approves(world: World, caller: Caller, request: AccessRequest) -> None:
 
 
 @pytest.mark.parametrize("who", ["ann", "tara", "aude", "erin", "max", "vera"])
-def test_all_who_see_a_decision_see_for_whom_a_deputy_gave_it(fresh_door: Door, who: str) -> None:
+def test_all_who_see_a_decision_see_for_whom_a_delegate_gave_it(fresh_door: Door, who: str) -> None:
     world = fresh_door.world
     with_dora(world, "ann", "amir")
     request_id = fresh_door.pending()
@@ -66,7 +66,7 @@ def test_all_who_see_a_decision_see_for_whom_a_deputy_gave_it(fresh_door: Door, 
     assert decision["at"] == event["at"]
 
 
-def test_an_approver_who_is_a_deputy_too_has_the_principal_named_as_well(fresh_door: Door) -> None:
+def test_an_approver_who_is_a_delegate_too_has_the_principal_named_as_well(fresh_door: Door) -> None:
     world = fresh_door.world
     stand_in(world, "amir", "ann")
     request_id = fresh_door.pending()
@@ -129,7 +129,7 @@ def shown(portal: Portal, who: str, request_id: object) -> str:
     return browser.get(f"/requests/{request_id}").words
 
 
-def test_the_page_says_for_whom_a_deputy_decided_and_by_what(open_portal: OpenPortal) -> None:
+def test_the_page_says_for_whom_a_delegate_decided_and_by_what(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, mail_suffices=True))
     world = portal.world
     with_dora(world, "ann", "amir")

@@ -47,7 +47,7 @@ def test_a_person_or_tenant_whose_name_would_mislead_in_a_subject_is_refused(doo
         door.call("tara", "POST", f"/v1/tenants/{slug}/members", json=body),
         door.call("tara", "PUT", f"/v1/tenants/{slug}/name", json={"name": name}),
         door.call("olga", "POST", "/v1/vendor/members", json=body | {"roles": ["engineer"]}),
-        door.call("tara", "POST", f"/v1/tenants/{slug}/watchers", json={"name": name, "address": "w@c.example"}),
+        door.call("tara", "POST", f"/v1/tenants/{slug}/observers", json={"name": name, "address": "w@c.example"}),
     ]
 
     for answer in told:

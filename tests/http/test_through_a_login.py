@@ -41,9 +41,9 @@ INSERT INTO policies (tenant_id, version, body, author_id, created_at) VALUES (:
 """
 ANY = {"if-match": "*"}
 LAXER = "UPDATE tenants SET policy_version = 2 WHERE id = :tenant"
-ELIGIBLE = "INSERT INTO eligible_deputies (tenant_id, person_id) VALUES (:tenant, :who)"
+ELIGIBLE = "INSERT INTO eligible_delegates (tenant_id, person_id) VALUES (:tenant, :who)"
 STANDS_IN = """
-INSERT INTO delegations (id, tenant_id, principal_id, deputy_id, starts_at, ends_at, made_by, created_at)
+INSERT INTO delegations (id, tenant_id, principal_id, delegate_id, starts_at, ends_at, made_by, created_at)
 VALUES (:id, :tenant, :ann, :who, now() - interval '1 minute', now() + interval '1 hour', :tara, now())
 """
 MAKE_TENANT_OLD = "UPDATE tenants SET mode = :mode, revision = :revision, mac = :mac WHERE id = :id"
@@ -306,7 +306,7 @@ def test_a_mode_that_was_once_the_tenants_does_not_come_back_by_its_mark(at_door
 
 
 @pytest.mark.parametrize("kind", ["who is eligible", "who stands in"])
-def test_a_deputy_whom_the_apis_login_names_decides_nothing(at_door: Door, kind: str) -> None:
+def test_a_delegate_whom_the_apis_login_names_decides_nothing(at_door: Door, kind: str) -> None:
     world = at_door.world
     tara, ann, aude = (world.people[name] for name in ("tara", "ann", "aude"))
     request_id = at_door.pending()
@@ -315,9 +315,9 @@ def test_a_deputy_whom_the_apis_login_names_decides_nothing(at_door: Door, kind:
     members = f"/v1/tenants/{world.tenant.slug}/members/{aude.person_id}"
     if kind == "who is eligible":
         through_the_api(at_door.house, tara, ELIGIBLE, **values)
-        named = {"deputy": str(aude.person_id), "ends_at": "2099-01-01T00:00:00Z"}
+        named = {"delegate": str(aude.person_id), "ends_at": "2099-01-01T00:00:00Z"}
         refused = at_door.call("ann", "POST", f"/v1/tenants/{world.tenant.slug}/delegations", json=named)
-        assert (refused.status_code, refused.json()["field"]) == (422, "deputy")
+        assert (refused.status_code, refused.json()["field"]) == (422, "delegate")
     else:
         assert (
             at_door.call(
@@ -333,7 +333,7 @@ def test_a_deputy_whom_the_apis_login_names_decides_nothing(at_door: Door, kind:
     assert at_door.get("ann", f"/v1/requests/{request_id}").json()["state"] == "pending"
 
 
-def test_a_leave_to_be_a_deputy_that_was_taken_back_does_not_come_back_by_its_mark(at_door: Door) -> None:
+def test_a_leave_to_be_a_delegate_that_was_taken_back_does_not_come_back_by_its_mark(at_door: Door) -> None:
     world = at_door.world
     tara, aude = world.people["tara"], world.people["aude"]
     members = f"/v1/tenants/{world.tenant.slug}/members/{aude.person_id}"
@@ -341,12 +341,12 @@ def test_a_leave_to_be_a_deputy_that_was_taken_back_does_not_come_back_by_its_ma
         at_door.call("tara", "PUT", members, json={"roles": ["auditor"], "eligible": True}, headers=ANY).status_code
         == 200
     )
-    (was,) = read(at_door.root, "SELECT id, mac FROM eligible_deputies WHERE person_id = :id", id=aude.person_id)
+    (was,) = read(at_door.root, "SELECT id, mac FROM eligible_delegates WHERE person_id = :id", id=aude.person_id)
     assert (
         at_door.call("tara", "PUT", members, json={"roles": ["auditor"], "eligible": False}, headers=ANY).status_code
         == 200
     )
-    again = "INSERT INTO eligible_deputies (tenant_id, person_id, id, mac) VALUES (:tenant, :who, :id, :mac)"
+    again = "INSERT INTO eligible_delegates (tenant_id, person_id, id, mac) VALUES (:tenant, :who, :id, :mac)"
 
     with pytest.raises(DBAPIError, match="does not come back"):
         through_the_api(

@@ -32,7 +32,7 @@ from tests.each import each
 
 VENDOR = {"managers"}
 OUTCOMES = ["active", "denied", "cancelled", "timed_out", "completed", "revoked", "expired"]
-COPIES = {"watchers"}
+COPIES = {"observers"}
 AFTERWARDS = {
     "enforce": {"requester", "heard"} | COPIES,
     "observe": {"requester", "heard"} | COPIES,
@@ -74,7 +74,7 @@ def test_a_window_that_the_vendor_opens_alone_is_told_as_the_mode_says(mode: str
 def test_nobody_is_copied_where_the_tenant_wants_to_hear_nothing(to_state: State) -> None:
     begun = [people_to_notify(state, to_state, Mode.OFF, customer_knows=True) for state in ("reviewing", "active")]
 
-    assert not [told for told in begun if "watchers" in told and to_state is not State.PENDING]
+    assert not [told for told in begun if "observers" in told and to_state is not State.PENDING]
 
 
 @each(("mode", "outcome"), list(itertools.product(Mode, ["denied", "cancelled", "timed_out"])))

@@ -30,7 +30,7 @@ def vote(
     own: bool = True,
     for_: Iterable[UUID] = (),
 ) -> Vote:
-    """Return a vote of an approver, or of a mere deputy, who has no seat of the own."""
+    """Return a vote of an approver, or of a mere delegate, who has no seat of the own."""
     return Vote(person, verdict, window, frozenset([*([person] if own else []), *for_]) if may else frozenset())
 
 
@@ -103,7 +103,7 @@ def test_a_quorum_counts_seats_each_filled_by_somebody_else_and_one_denial_outwe
         ([vote(AMIR)], [ApprovalStage(group="gone")], [("gone", 1)]),
     ],
 )
-def test_each_stage_wants_different_people_of_its_group_or_their_deputies(
+def test_each_stage_wants_different_people_of_its_group_or_their_delegates(
     votes: list[Vote], stages: list[ApprovalStage], short: list[tuple[str | None, int]]
 ) -> None:
     assert missing(iter(votes), 1, iter(stages), GROUPS) == short

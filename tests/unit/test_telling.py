@@ -12,7 +12,7 @@ from lockbox.audit.wording import WORDS, describe
 from lockbox.notifications.account_mail import (
     ADDRESS_CODE,
     CHECKPOINT,
-    DEPUTY_BEGINS,
+    DELEGATE_BEGINS,
     DIGEST,
     INVITATION,
     SIGN_IN_CODE,
@@ -23,7 +23,7 @@ from lockbox.requests.lifecycle import Action
 from tests.each import each
 
 SALT = bytes(16)
-NO_EVENTS = {ADDRESS_CODE, CHECKPOINT, DEPUTY_BEGINS, DIGEST, INVITATION, SIGN_IN_CODE}
+NO_EVENTS = {ADDRESS_CODE, CHECKPOINT, DELEGATE_BEGINS, DIGEST, INVITATION, SIGN_IN_CODE}
 
 
 def event(action: str, personal: dict[str, str] | None = None, actor: bool = True, **facts: Any) -> RecordedEvent:  # noqa: FBT001, FBT002 - whether somebody did it

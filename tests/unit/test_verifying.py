@@ -345,7 +345,7 @@ def test_a_request_that_is_over_does_not_go_on_and_has_no_second_life(moves: lis
 def test_a_request_whose_beginning_was_removed_has_no_gap_and_no_move_twice_all_the_same() -> None:
     later = [(4, "pending"), (3, "pending"), (5, "completed")]
     moves = [event(600 + n, seq=seq, to_state=state, request_id=TENANT) for n, (seq, state) in enumerate(later)]
-    told = event(700, {}, action="trail_removed", seq=None, request_id=None, removed_from=0, removed_to=300)
+    told = event(700, {}, action="audit_events_removed", seq=None, request_id=None, removed_from=0, removed_to=300)
 
     good = judged(Log([*LOG.events, *moves, told], removed=[range(300)]).whole())
     again = event(900, seq=3, to_state="pending", request_id=TENANT)
@@ -396,7 +396,7 @@ def test_nothing_but_the_beginning_of_a_log_is_ever_removed(gone: range) -> None
 
 
 def test_a_removal_says_nothing_of_what_comes_after_it() -> None:
-    told = event(0, {}, action="trail_removed", seq=None, request_id=None, removed_from=0, removed_to=2**40)
+    told = event(0, {}, action="audit_events_removed", seq=None, request_id=None, removed_from=0, removed_to=2**40)
     log = Log([told, *(event(number) for number in range(1, 5))], removed=[range(2, 5)])
 
     assert found(judged(log.whole()))[0].kind is FindingKind.REMOVED
@@ -413,7 +413,9 @@ def test_hashes_of_what_was_removed_must_lead_to_the_root() -> None:
 
 def pruned(gone: range, start: int, stop: int) -> Log:
     """Return a log of which some events are gone, and that says that these were removed."""
-    said = event(600, {}, action="trail_removed", seq=None, request_id=None, removed_from=start, removed_to=stop)
+    said = event(
+        600, {}, action="audit_events_removed", seq=None, request_id=None, removed_from=start, removed_to=stop
+    )
     return Log([*LOG.events, said], removed=[gone])
 
 

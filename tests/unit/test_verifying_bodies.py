@@ -235,7 +235,7 @@ def test_a_move_that_is_there_twice_is_named_with_its_place() -> None:
 
 def removal(number: int, start: Any, stop: Any) -> SealedEvent:
     facts = {"removed_from": start, "removed_to": stop, "request_id": None, "seq": None}
-    return event(number, {}, action="trail_removed", **facts)
+    return event(number, {}, action="audit_events_removed", **facts)
 
 
 @each(

@@ -16,7 +16,7 @@ from tests.logs import Log, SealedEvent, event, line, public
 from tests.verdicts import judged
 
 SAYS_SO: dict[str, Any] = {
-    "action": "trail_removed",
+    "action": "audit_events_removed",
     "removed_from": 0,
     "removed_to": 1,
     "request_id": None,
@@ -217,7 +217,9 @@ def only_remarks(changed: Any, said: Any) -> bool:
 @settings(max_examples=examples(300), deadline=None)
 @given(st.data())
 def test_whatever_stands_in_any_place_of_a_body_it_is_judged(data: st.DataObject) -> None:
-    said = json.loads(event(1, {}, action=data.draw(st.sampled_from(["submit", "trail_removed", "restored"]))).body)
+    said = json.loads(
+        event(1, {}, action=data.draw(st.sampled_from(["submit", "audit_events_removed", "restored"]))).body
+    )
     said |= {"removed_from": 0, "removed_to": 1, "log_id": said["tenant_id"], "size": 1, "shipped_size": 1}
     said |= {"shipped_origin": LOG.origin, "shipped_root": "AAAA", "approved_by": ["a"], "mode": "x"}
     said["approval"] = {"statement": "a", "signature": "b", "key": "c"}

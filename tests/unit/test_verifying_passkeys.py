@@ -340,7 +340,9 @@ def test_a_later_move_changes_nothing_of_what_was_asked() -> None:
 
 def test_a_window_without_a_beginning_is_opened_by_an_approval_though_something_was_removed() -> None:
     gone = event(2)
-    says = event(3, action="trail_removed", removed_from=0, removed_to=1, seq=None, request_id=None, to_state=None)
+    says = event(
+        3, action="audit_events_removed", removed_from=0, removed_to=1, seq=None, request_id=None, to_state=None
+    )
     export = Log([gone, says, opened_by_the_vendor()], removed=[range(1)]).whole()
 
     verdict = judged(export, keys=[named(SIGNER)], approvers=Approvers((FILE,)))

@@ -320,7 +320,7 @@ def pruned(removed: list[range], *said: range, size: int = SIZE) -> Log:
 
 def _removal(number: int, gone: range) -> SealedEvent:
     facts: dict[str, Any] = {"removed_from": gone.start, "removed_to": gone.stop, "request_id": None, "seq": None}
-    return event(number, {}, action="trail_removed", **facts)
+    return event(number, {}, action="audit_events_removed", **facts)
 
 
 @pytest.mark.parametrize(

@@ -107,13 +107,13 @@ def test_an_admin_sets_roles_and_removes(shell: Shell) -> None:
     assert shell.run("tara", "member", "remove", slug, "abe").code == 2
 
 
-def test_a_deputy_is_marked_named_and_ended(shell: Shell) -> None:
+def test_a_delegate_is_marked_named_and_ended(shell: Shell) -> None:
     world, slug = shell.world, shell.world.tenant.slug
     aude, ann = id_of(world, "aude"), id_of(world, "ann")
     until = ("--until", "2030-01-01T00:00:00Z")
     shell.is_refused("ann", "invalid-request: ", "delegation", "name", slug, aude, "--until", "tomorrow")
 
-    marked = shell.reads("tara", "member", "deputy-eligible", slug, aude)
+    marked = shell.reads("tara", "member", "delegate-eligible", slug, aude)
     too_long = shell.is_refused("ann", "invalid-request: ", "delegation", "name", slug, aude, *until)
 
     assert (marked["eligible"], marked["roles"]) == (True, ["auditor"])
@@ -124,16 +124,16 @@ def test_a_deputy_is_marked_named_and_ended(shell: Shell) -> None:
     (one,) = shell.reads("aude", "delegation", "list", slug)["items"]
     assert one["id"] in named
     assert listed.splitlines()[-1].split()[:3] == [one["id"], "Ann", "Aude"]
-    assert (one["principal"]["id"], one["deputy"]["id"], one["counts"]) == (str(ann), str(aude), True)
+    assert (one["principal"]["id"], one["delegate"]["id"], one["counts"]) == (str(ann), str(aude), True)
     shell.is_refused("amir", "wrong-role: ", "delegation", "end", slug, one["id"])
     assert shell.does("ann", "delegation", "end", slug, one["id"]) == "Ended.\n"
     assert shell.reads("aude", "delegation", "list", slug)["items"] == []
 
 
-def test_an_admin_names_a_deputy_for_somebody_absent(shell: Shell) -> None:
+def test_an_admin_names_a_delegate_for_somebody_absent(shell: Shell) -> None:
     world, slug = shell.world, shell.world.tenant.slug
     aude, ann = id_of(world, "aude"), id_of(world, "ann")
-    shell.does("tara", "member", "deputy-eligible", slug, aude)
+    shell.does("tara", "member", "delegate-eligible", slug, aude)
     (now,) = shell.stage.rows(
         "SELECT to_char(now() + interval '1 day', 'YYYY-MM-DD\"T\"HH24:MI:SSOF:00') AS at,"
         " to_char(now() + interval '2 days', 'YYYY-MM-DD\"T\"HH24:MI:SSOF:00') AS later"
@@ -143,15 +143,15 @@ def test_an_admin_names_a_deputy_for_somebody_absent(shell: Shell) -> None:
 
     named = shell.reads("tara", "delegation", "name", slug, aude, "--for", ann, *period)
 
-    assert (named["principal"]["name"], named["deputy"]["name"], named["counts"]) == ("Ann", "Aude", False)
-    shell.does("tara", "member", "deputy-eligible", slug, aude, "--no")
+    assert (named["principal"]["name"], named["delegate"]["name"], named["counts"]) == ("Ann", "Aude", False)
+    shell.does("tara", "member", "delegate-eligible", slug, aude, "--no")
     assert shell.reads("tara", "delegation", "list", slug)["items"] == []
 
 
 def test_marking_somebody_who_is_no_member_is_refused(shell: Shell) -> None:
-    shell.is_refused("tara", "not-found: ", "member", "deputy-eligible", shell.world.tenant.slug, uuid4())
+    shell.is_refused("tara", "not-found: ", "member", "delegate-eligible", shell.world.tenant.slug, uuid4())
     shell.is_refused(
-        "ann", "wrong-role: ", "member", "deputy-eligible", shell.world.tenant.slug, id_of(shell.world, "aude")
+        "ann", "wrong-role: ", "member", "delegate-eligible", shell.world.tenant.slug, id_of(shell.world, "aude")
     )
 
 

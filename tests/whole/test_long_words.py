@@ -10,8 +10,8 @@ from playwright.sync_api import Page, ViewportSize, expect
 from config.settings import DEVELOPMENT_KEY
 from harness.people import HERE, SETTINGS, World
 from lockbox.admin import delegates, members, observers, policies, webhooks
-from lockbox.admin.delegates import DelegationInput as WantedDeputy
-from lockbox.admin.observers import ObserverInput as WantedWatcher
+from lockbox.admin.delegates import DelegationInput as WantedDelegate
+from lockbox.admin.observers import ObserverInput as WantedObserver
 from lockbox.admin.webhooks import WebhookInput as WantedEndpoint
 from lockbox.admin.webhooks import WebhookUrlPolicy
 from lockbox.database import now
@@ -50,7 +50,7 @@ PAGES = {
         "/tenants/{slug}",
         *(
             f"/tenants/{{slug}}/{page}"
-            for page in ("policy", "tiers", "members", "deputies", "endpoints", "endpoints/{endpoint}", "watchers")
+            for page in ("policy", "tiers", "members", "delegates", "endpoints", "endpoints/{endpoint}", "observers")
         ),
         "/tenants/{slug}/mode",
         "/tenants/{slug}/shut",
@@ -84,12 +84,12 @@ def hostile(stage: RunningStack) -> tuple[World, dict[str, str]]:
         asked = questions.ask(session, world.people["ann"], HERE, request.id, WORD * 10)
         questions.answer(session, world.people["erin"], HERE, request.id, asked.id, WORD * 10)
     invites(world, name=WORD, address=f"{LOWER}@{LOWER}.example")
-    watched = WantedWatcher(WORD, f"{LOWER}@{LOWER}.{LOWER}.example")
+    watched = WantedObserver(WORD, f"{LOWER}@{LOWER}.{LOWER}.example")
     does(world, "tara", observers.add, watched, services=SETTINGS.services)
     called = WantedEndpoint(f"http://127.0.0.1:9/{LOWER * 3}", description=WORD)
     endpoint = does(world, "tara", webhooks.add, called, reach=REACH)
     does(world, "tara", members.set_eligible, world.people["aude"].person_id, eligible=True)
-    stands_in = WantedDeputy(world.people["aude"].person_id, at + timedelta(days=1))
+    stands_in = WantedDelegate(world.people["aude"].person_id, at + timedelta(days=1))
     does(world, "ann", delegates.add_delegation, stands_in)
     groups = {LOWER: (world.people["ann"].person_id,)}
     grouped = short(

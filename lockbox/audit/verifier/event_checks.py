@@ -27,7 +27,7 @@ LARGEST_INTEGER = 2**53 - 1
 HIGHEST_OF_BMP = "\uffff"
 SCALARS = frozenset({str, int, bool, type(None)})
 INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z", re.ASCII)
-TRAIL_REMOVED = "trail_removed"
+AUDIT_EVENTS_REMOVED = "audit_events_removed"
 RESTORED = "restored"
 Taken = tuple[dict[str, Any], dict[str, str], dict[str, Any]]
 """A move: what its body says, its personal values that are shown and good, and where it stands."""
@@ -249,7 +249,7 @@ class EventChecker:
             return
         self._check_place(fields, where)
         shown = self._check_details(fields["personal"], entry.personal, where)
-        if fields["action"] == TRAIL_REMOVED:
+        if fields["action"] == AUDIT_EVENTS_REMOVED:
             self._note_removal(fields, entry.number)
         elif fields["action"] == RESTORED:
             self._note_restore(fields, entry.number)

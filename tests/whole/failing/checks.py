@@ -29,7 +29,7 @@ WHERE e.tenant_id = :tenant AND e.to_state = 'active' AND e.from_state = 'pendin
 """
 TWICE_TOLD = """
 SELECT event_id, template FROM notifications WHERE tenant_id = :tenant AND event_id IS NOT NULL
-GROUP BY event_id, person_id, address_id, watcher_id, endpoint_id, template HAVING count(*) > 1
+GROUP BY event_id, person_id, address_id, observer_id, endpoint_id, template HAVING count(*) > 1
 """
 REMINDED_TWICE = """
 SELECT request_id FROM events WHERE tenant_id = :tenant AND action = 'remind' GROUP BY request_id HAVING count(*) > 1

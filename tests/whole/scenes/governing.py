@@ -1,4 +1,4 @@
-"""Scenes of a tenant's admins: mode, policy, who is asked, members, deputies, webhooks, watchers, the end of it."""
+"""Scenes of a tenant's admins: mode, policy, who is asked, members, delegates, webhooks, observers, the end of it."""
 
 import re
 from datetime import timedelta
@@ -121,7 +121,7 @@ def an_admin_sees_to_the_members(book: Book) -> None:
     theirs.get_by_label("auditor", exact=True).check()
     book.rightly(page.get_by_role("button", name="Save the roles of Nils"))
     page.get_by_label("Change Nils").click()
-    book.rightly(page.get_by_role("button", name="Let approvers name Nils as deputy"), "may be a deputy")
+    book.rightly(page.get_by_role("button", name="Let approvers name Nils as delegate"), "may be a delegate")
     page.get_by_label("Change Nils").click()
     book.rightly(page.get_by_role("button", name="Remove Nils"))
 
@@ -129,13 +129,13 @@ def an_admin_sees_to_the_members(book: Book) -> None:
 
 
 @scene
-def an_admin_names_a_deputy(book: Book) -> None:
+def an_admin_names_a_delegate(book: Book) -> None:
     page = governs(book, "/members")
     page.get_by_label("Change Nils").click()
-    book.rightly(page.get_by_role("button", name="Let approvers name Nils as deputy"))
-    page.get_by_role("link", name="Deputies").first.click()
+    book.rightly(page.get_by_role("button", name="Let approvers name Nils as delegate"))
+    page.get_by_role("link", name="Delegates").first.click()
     book.look(page)
-    button = page.get_by_role("button", name="Name the deputy")
+    button = page.get_by_role("button", name="Name the delegate")
 
     page.get_by_label("For whom").select_option(label="Ann")
     page.get_by_label("From").fill(local(book, days=2))
@@ -187,7 +187,7 @@ def replaced_and_removed(book: Book, page: Page) -> None:
 
 @scene
 def an_admin_has_somebody_copied(book: Book) -> None:
-    page = governs(book, "/watchers")
+    page = governs(book, "/observers")
     button = page.get_by_role("button", name="Copy them")
 
     page.get_by_label("Name").fill("The\u202e desk")

@@ -1,4 +1,4 @@
-"""`lockbox watcher` and `lockbox tenant preview`: who is copied, and whom a request would reach and where."""
+"""`lockbox observer` and `lockbox tenant preview`: who is copied, and whom a request would reach and where."""
 
 from collections.abc import Iterator
 
@@ -24,29 +24,29 @@ def shell(stage: RunningStack) -> Shell:
     return Shell(stage, stage.world(approval_window=600))
 
 
-def test_a_watcher_is_added_listed_foreseen_and_removed(shell: Shell) -> None:
+def test_a_observer_is_added_listed_foreseen_and_removed(shell: Shell) -> None:
     slug = shell.world.tenant.slug
     desk = ("--name", "Service desk", "--email", "desk@contoso.example", "--service", "exchange-online")
-    added = shell.does("tara", "watcher", "add", slug, *desk)
-    (one,) = shell.reads("ann", "watcher", "list", slug)["items"]
+    added = shell.does("tara", "observer", "add", slug, *desk)
+    (one,) = shell.reads("ann", "observer", "list", slug)["items"]
 
-    listed = shell.does("ann", "watcher", "list", slug)
+    listed = shell.does("ann", "observer", "list", slug)
     foreseen = shell.does("ann", "tenant", "preview", slug, *WHAT_IF)
-    removed = shell.does("tara", "watcher", "remove", slug, one["id"])
+    removed = shell.does("tara", "observer", "remove", slug, one["id"])
 
     assert "Service desk" in added
     assert one["id"] in listed
     assert "Service desk (desk@contoso.example)" in foreseen
     assert "Ann (" in foreseen
     assert removed == "Removed: nothing more is copied there.\n"
-    assert shell.does("ann", "watcher", "list", slug) == "None.\n"
+    assert shell.does("ann", "observer", "list", slug) == "None.\n"
 
 
 def test_whoever_has_no_say_is_refused(shell: Shell) -> None:
     slug = shell.world.tenant.slug
 
-    shell.is_refused("ann", "wrong-role: ", "watcher", "add", slug, "--name", "X", "--email", "x@contoso.example")
-    shell.is_refused("erin", "wrong-role: ", "watcher", "list", slug)
+    shell.is_refused("ann", "wrong-role: ", "observer", "add", slug, "--name", "X", "--email", "x@contoso.example")
+    shell.is_refused("erin", "wrong-role: ", "observer", "list", slug)
     shell.is_refused("erin", "wrong-role: ", "tenant", "preview", slug, *WHAT_IF)
 
 

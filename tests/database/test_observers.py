@@ -1,4 +1,4 @@
-"""Watchers: who is copied on what, what a copy says, and that whoever is copied decides and slows nothing."""
+"""Observers: who is copied on what, what a copy says, and that whoever is copied decides and slows nothing."""
 
 import re
 from collections.abc import Sequence
@@ -29,10 +29,10 @@ from tests.ruling import lay_down, signed_in
 DESK = ObserverInput("Service desk", "desk@contoso.example")
 SERVICES = ("exchange-online", "sharepoint-online")
 WATCH = text(
-    "INSERT INTO watchers (id, tenant_id, name, email, added_by, created_at) "
+    "INSERT INTO observers (id, tenant_id, name, email, added_by, created_at) "
     "VALUES (uuidv7(), :tenant, 'x', :email, :tara, now())"
 )
-COPIED = "SELECT template FROM notifications WHERE watcher_id IS NOT NULL ORDER BY id"
+COPIED = "SELECT template FROM notifications WHERE observer_id IS NOT NULL ORDER BY id"
 
 
 def _watched(world: World, wanted: ObserverInput = DESK, who: str = "tara") -> ObserverSummary:
@@ -59,7 +59,7 @@ CASES: list[tuple[Mode, Sequence[tuple[str, Action]], list[str]]] = [
 
 
 @pytest.mark.parametrize(("mode", "steps", "expected"), CASES)
-def test_a_watcher_is_copied_on_what_the_customer_is_asked_and_told_as_the_mode_says(
+def test_a_observer_is_copied_on_what_the_customer_is_asked_and_told_as_the_mode_says(
     api: Database, mode: Mode, steps: Sequence[tuple[str, Action]], expected: list[str]
 ) -> None:
     world = World.make(api, Policy(), mode)
@@ -72,7 +72,7 @@ def test_a_watcher_is_copied_on_what_the_customer_is_asked_and_told_as_the_mode_
     assert _copies(world) == expected
 
 
-def test_a_watcher_hears_of_the_clocks_moves_and_never_of_reminders(
+def test_a_observer_hears_of_the_clocks_moves_and_never_of_reminders(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
     _watched(world)
@@ -133,8 +133,10 @@ def test_a_copy_that_waits_is_not_sent_once_it_is_settled_or_nobody_watches_any_
     request = world.submit()
     (asks,) = read(world.house, "SELECT id FROM notifications WHERE template = 'copied'")
     world.act("ann", Action.DENY, request.id)
-    (denied,) = read(world.house, "SELECT id FROM notifications WHERE template = 'denied' AND watcher_id IS NOT NULL")
-    does(world, "tara", observers.remove, desk.watcher.id)
+    (denied,) = read(
+        world.house, "SELECT id FROM notifications WHERE template = 'denied' AND observer_id IS NOT NULL"
+    )
+    does(world, "tara", observers.remove, desk.observer.id)
 
     tries = post.deliver(worker, [asks.id, denied.id])
 
@@ -147,13 +149,13 @@ def test_adding_and_removing_are_events_told_as_other_changes_are(
 ) -> None:
     post.endpoint(world, "https://hooks.contoso.example/", tenant_id=world.tenant.id)
     desk = _watched(world, ObserverInput(DESK.name, DESK.address, "exchange-online"))
-    does(world, "tara", observers.remove, desk.watcher.id)
+    does(world, "tara", observers.remove, desk.observer.id)
 
     post.deliver(worker, open_notifications(worker))
 
     everybody = {"Tara", "Ann", "Amir", "Abe", "https://hooks.contoso.example/"}
-    assert list(told(world.house, "watcher_added").values()) == [everybody]
-    assert list(told(world.house, "watcher_removed").values()) == [everybody]
+    assert list(told(world.house, "observer_added").values()) == [everybody]
+    assert list(told(world.house, "observer_removed").values()) == [everybody]
     anns = {mail.subject: mail.text for mail in post.mail.sent if mail.to_name == "Ann"}
     assert "none → exchange-online" in anns["Somebody is copied on requests to Contoso"]
     assert "Service desk <desk@contoso.example>" in anns["Somebody is copied on requests to Contoso"]
@@ -162,15 +164,15 @@ def test_adding_and_removing_are_events_told_as_other_changes_are(
 
 
 @pytest.mark.parametrize("who", ["ann", "aude", "olga", "max", "erin"])
-def test_only_admins_keep_watchers(world: World, who: str) -> None:
+def test_only_admins_keep_observers(world: World, who: str) -> None:
     desk = _watched(world)
 
     with pytest.raises(NotYours):
         _watched(world, ObserverInput("Other", "other@contoso.example"), who)
     with pytest.raises(NotYours):
-        does(world, who, observers.remove, desk.watcher.id)
+        does(world, who, observers.remove, desk.observer.id)
 
-    assert [one.watcher.email for one in reads(world, "aude", observers.listed)] == [DESK.address]
+    assert [one.observer.email for one in reads(world, "aude", observers.listed)] == [DESK.address]
 
 
 def test_what_leaves_the_house_by_a_copy_needs_a_fresh_and_strong_sign_in(world: World) -> None:
@@ -216,14 +218,14 @@ def test_the_same_address_is_copied_once_on_the_same_and_there_are_fifty_at_most
         _watched(world, ObserverInput("Desk", "more@contoso.example"))
 
 
-def test_only_services_that_there_are_can_be_watched_and_only_watchers_that_there_are_removed(world: World) -> None:
+def test_only_services_that_there_are_can_be_watched_and_only_observers_that_there_are_removed(world: World) -> None:
     desk = _watched(world)
-    does(world, "tara", observers.remove, desk.watcher.id)
+    does(world, "tara", observers.remove, desk.observer.id)
 
     with pytest.raises(Invalid):
         _watched(world, ObserverInput("Desk", DESK.address, "no-such-service"))
     with pytest.raises(NotFound):
-        does(world, "tara", observers.remove, desk.watcher.id)
+        does(world, "tara", observers.remove, desk.observer.id)
 
 
 def test_a_request_of_another_tenant_is_not_copied(world: World, api: Database) -> None:
