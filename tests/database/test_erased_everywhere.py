@@ -74,7 +74,7 @@ def world(api: Database, worker: Database, superuser: Engine, post: Postbag, lat
     rule = {"name": f"After {ANN} and {ERIN}", "match": {"services": ["exchange-online"]}, "terms": {"quorum": 1}}
     does(made, "tara", policies.change, Policy.model_validate({"vendor_review": False, "rules": [rule]}), seen=1)
     _comes(made, worker)
-    _deputises(made)
+    _delegates(made)
     _works(made)
     for who in ("annabelquist", "erasmusquist"):
         _signs_in(made, worker, superuser, who)
@@ -105,7 +105,7 @@ def _comes(world: World, worker: Database) -> None:
     does(world, "tara", members.set_eligible, id_of(world, "annabelquist"), eligible=True)
 
 
-def _deputises(world: World) -> None:
+def _delegates(world: World) -> None:
     """Stand in for somebody, and be stood in for by somebody who decides."""
     entry = names_delegate(world, "ann", "annabelquist")
     does(world, "ann", delegates.end, entry.delegation.id)
