@@ -66,7 +66,7 @@ def _is_sealed(admin: httpx.Client) -> bool:
     cursor: str | None = None
     while True:
         page = _got(admin, "/v1/audit", limit=MOST, **({"cursor": cursor} if cursor else {})).json()
-        if not all(event["sealed"] or event["action"].startswith("trail_") for event in page["items"]):
+        if not all(event["sealed"] or event["action"].startswith("audit_log_") for event in page["items"]):
             return False
         cursor = page["next_cursor"]
         if cursor is None:

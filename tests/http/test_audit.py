@@ -51,7 +51,7 @@ def items_of(door: Door, who: str = "aude", **query: object) -> list[dict[str, A
     """Return what a search finds, but for what searching itself has added."""
     answer = door.get(who, "/v1/audit", **({"tenant": door.world.tenant.slug} | query))
     assert answer.status_code == 200, answer.text
-    return [one for one in answer.json()["items"] if not one["action"].startswith("trail_")]
+    return [one for one in answer.json()["items"] if not one["action"].startswith("audit_log_")]
 
 
 def test_the_trail_shows_what_happened_the_newest_first_and_what_is_sealed(
@@ -300,7 +300,7 @@ def test_that_the_trail_was_read_or_exported_is_in_the_trail_that_was_read(
     assert [
         (one["action"], one["actor"]["name"], one["said"]["count"], one["personal"].get("wanted"))
         for one in read
-        if one["action"].startswith("trail_")
+        if one["action"].startswith("audit_log_")
     ] == [
         ("audit_log_read", "Tara", 1, f'{{"request": "{request}"}}'),
         ("audit_log_read", "Aude", 7, None),

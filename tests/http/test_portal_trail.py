@@ -63,7 +63,7 @@ def deeds(page: PortalPage) -> list[str]:
 def readings(portal: Portal) -> int:
     """Count what the trail says of being read and exported."""
     (found,) = portal.sql(
-        "SELECT count(*) FROM events WHERE tenant_id = :t AND action LIKE 'trail_%'", t=portal.world.tenant.id
+        "SELECT count(*) FROM events WHERE tenant_id = :t AND action LIKE 'audit_log_%'", t=portal.world.tenant.id
     )
     return int(found[0])
 
