@@ -21,7 +21,8 @@ from lockbox.errors import Busy, NotSignedIn, TooMany
 from lockbox.identity import sessions
 from lockbox.identity.roles import Caller
 from lockbox.pubsub import Listener
-from lockbox.requests import live_readers, queries
+from lockbox.requests import queries, readers
+from lockbox.requests.readers import LiveReader
 from lockbox.schedule import UUID_FORM
 
 log = structlog.get_logger(__name__)
@@ -198,12 +199,12 @@ class LiveUpdates:
 
     async def _report_lists(self) -> None:
         """Tell those whose lists changed, by two thousand requests at a time; the others wait."""
-        readers = {seat.reader: None for seat in self._seats if seat.lists}
+        listeners = {seat.reader: None for seat in self._seats if seat.lists}
         ids = list(self._listed)[:MOST_AT_ONCE]
         self._listed = dict.fromkeys(list(self._listed)[MOST_AT_ONCE:])
-        if not readers or not ids:
+        if not listeners or not ids:
             return
-        concerned = await self._ask(lambda: self._concerned(list(map(UUID, ids)), list(readers)))
+        concerned = await self._ask(lambda: self._concerned(list(map(UUID, ids)), list(listeners)))
         if concerned is None:
             self._wait(ids)
         for seat in self._seats:
@@ -211,11 +212,9 @@ class LiveUpdates:
                 seat.tell(LIST)
         self._wait(())
 
-    def _concerned(
-        self, ids: Sequence[UUID], readers: Sequence[live_readers.LiveReader]
-    ) -> frozenset[live_readers.LiveReader]:
+    def _concerned(self, ids: Sequence[UUID], listeners: Sequence[LiveReader]) -> frozenset[LiveReader]:
         with self._database.transaction() as session:
-            return live_readers.concerned(session, ids, readers)
+            return readers.concerned(session, ids, listeners)
 
     async def _verify_for_ever(self) -> None:
         """Look at every page once in a beat: is its session good, and are the requests still theirs?"""

@@ -18,7 +18,7 @@ from api.schemas.questions import QuestionText
 from config.settings import Settings
 from lockbox.database import now
 from lockbox.errors import Conflict, Invalid, LockboxError, NotYours
-from lockbox.requests import inbox, policy_diff, queries, questions, read_log
+from lockbox.requests import inbox, policy_diff, queries, questions, readers
 
 router = APIRouter(prefix="/requests/{request_id}/questions", tags=[TAG], include_in_schema=False)
 
@@ -99,5 +99,5 @@ def _shown(
         refused=refused,
         written=written,
     )
-    read_log.record_read(session, visitor.caller, origin(request), entry.request)
+    readers.record_read(session, visitor.caller, origin(request), entry.request)
     return shown

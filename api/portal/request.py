@@ -44,13 +44,12 @@ from lockbox.requests import (
     activity,
     decide,
     decisions,
-    earlier_requests,
     inbox,
     policy_diff,
     policy_store,
     queries,
     questions,
-    read_log,
+    readers,
     submit,
     visibility,
 )
@@ -198,7 +197,7 @@ def _shown(
     told = delivery_status.reach_of_request(
         session, request_id, entry.request.state, customer_knows=entry.request.asked_at is not None
     )
-    before = earlier_requests.before(session, visitor.caller, entry.request)
+    before = inbox.earlier_requests(session, visitor.caller, entry.request)
     at = now(session)
     is_open = entry.request.state in OPEN_STATES and at < entry.request.deadline_at
     offered = _offered(decide.moves_of(session, visitor.caller, entry.request)) if is_open else {}
@@ -240,7 +239,7 @@ def _shown(
         around=inbox.viewers(session, deps.database(request).schedule, visitor.caller, entry.request),
         at=at,
     )
-    read_log.record_read(session, visitor.caller, origin(request), entry.request)
+    readers.record_read(session, visitor.caller, origin(request), entry.request)
     return shown
 
 

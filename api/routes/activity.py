@@ -8,7 +8,7 @@ from api.deps import CurrentUser, RequestOrigin, SessionDep
 from api.routes.requests import Key
 from api.schemas.activity import ActivityList, ActivityReceipt, ActivityView, NewActivity
 from api.schemas.parts import problems
-from lockbox.requests import activity, queries, read_log, submit
+from lockbox.requests import activity, queries, readers, submit
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 
@@ -41,5 +41,5 @@ def show(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: Sessi
     """Show what was done inside the window, as far as it was reported; nothing reported is an empty list."""
     entry = queries.find(session, who, request_id)
     shown = ActivityList(items=[ActivityView(**vars(one)) for one in activity.read(session, who, request_id)])
-    read_log.record_read(session, who, came, entry.request)
+    readers.record_read(session, who, came, entry.request)
     return shown

@@ -45,7 +45,7 @@ from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.identity.sessions import LoginStub
 from lockbox.instants import Instant
 from lockbox.notifications import delivery_status
-from lockbox.requests import decide, preview, queries, read_log, submit
+from lockbox.requests import decide, preview, queries, readers, submit
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.evaluate import RequestInput
@@ -149,7 +149,7 @@ def show(
         AvailableMoveView(action=one.action, allowed=one.allowed, reason=one.refusal.detail if one.refusal else None)
         for one in decide.moves_of(session, who, entry.request)
     ]
-    read_log.record_read(session, who, came, entry.request)
+    readers.record_read(session, who, came, entry.request)
     return RequestWithMoves(**vars(detail), available_moves=moves)
 
 

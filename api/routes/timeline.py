@@ -24,7 +24,7 @@ from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import knows_of
 from lockbox.notifications.delivery_status import NotificationStatus
 from lockbox.notifications.outcome_events import NOTIFICATION_DEAD
-from lockbox.requests import queries, read_log
+from lockbox.requests import queries, readers
 from lockbox.requests.on_behalf_of import EventPerson, OnBehalfOf, on_behalf_of
 from lockbox.requests.visibility import ProtectedField, ReaderRole, may_read, origin_of, reader_roles
 
@@ -46,7 +46,7 @@ def events(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: Ses
     said = on_behalf_of(session, event_search.moves(rows))
     seen = [row for row in rows if row.seq is not None or knows_of(who.side, row.to_state, row.template)]
     shown = EventList(items=[_event(row, said.get(row.seq, OnBehalfOf()), held, names) for row in seen])
-    read_log.record_read(session, who, came, entry.request)
+    readers.record_read(session, who, came, entry.request)
     return shown
 
 

@@ -1,4 +1,4 @@
-"""What is at hand for somebody: requests that wait for their answer, and windows that are open now."""
+"""The inbox: pending requests that a person can answer, open windows, and earlier requests like one of them."""
 
 import re
 from collections import defaultdict
@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, literal, tuple_
+from sqlalchemy import ColumnElement, Row, and_, exists, literal, or_, text, tuple_
 from sqlmodel import Session, col, select
 
 from lockbox import database
@@ -33,6 +33,19 @@ NO_PAGE = "This page is not one of ours; begin again with the first."
 EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 ORDER: Final = col(AccessRequest.deadline_at), col(AccessRequest.id)
 MOST = 30
+MOST_EARLIER = 5
+LOOKED_THROUGH = 2000
+# Row-level security lets no index help with arrays: the newest of the tenant are looked through, and no more, by a
+# range of one, for which Postgres takes the index of tenants, however many newer requests others have.
+EARLIER = text("""
+SELECT r.id, q.name AS requester, v.at, d.value AS actor,
+    CASE WHEN v.to_state = 'timed_out' AND convert_from(v.body, 'UTF8') LIKE '%"nobody_told"%' THEN 'nobody_told'
+        ELSE v.to_state END AS state
+FROM requests r JOIN people q ON q.id = r.requester_id
+JOIN events v ON v.request_id = r.id AND v.seq = r.version
+LEFT JOIN event_details d ON d.event_id = v.id AND d.field = 'name'
+WHERE r.id = ANY(:ids) ORDER BY r.id DESC
+""")
 
 
 @dataclass(frozen=True)
@@ -274,3 +287,28 @@ def _may(caller: Caller, request: AccessRequest, action: Action, able: frozenset
 def _able(caller: Caller, known: RecipientDirectory) -> frozenset[UUID]:
     """Return the tenants for which the caller could decide now."""
     return frozenset(one for one in caller.tenants() if caller.person_id in known.able(one))
+
+
+def earlier_requests(session: Session, caller: Caller, request: AccessRequest) -> Sequence[Row[Any]]:
+    """Return the newest earlier requests of the tenant for the same case or resource, five at most.
+
+    Each row has its id, requester, state, when that began, and who brought it about. What timed out before anybody
+    could be told has `nobody_told` for a state.
+    """
+    newest = (
+        select(AccessRequest)
+        .where(
+            col(AccessRequest.tenant_id).between(request.tenant_id, request.tenant_id),
+            col(AccessRequest.id) < request.id,
+            queries.visible(caller),
+        )
+        .order_by(col(AccessRequest.tenant_id).desc(), col(AccessRequest.id).desc())
+        .limit(LOOKED_THROUGH)
+        .subquery()
+    )
+    alike = and_(newest.c.service == request.service, newest.c.resources.overlap(request.resources))
+    if request.case_ref is not None:
+        alike = or_(alike, newest.c.case_ref == request.case_ref)
+    found = select(newest.c.id).where(alike).order_by(newest.c.id.desc()).limit(MOST_EARLIER)
+    ids = session.execute(found).scalars().all()
+    return session.connection().execute(EARLIER, {"ids": list(ids)}).all() if ids else ()

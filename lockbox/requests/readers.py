@@ -1,4 +1,8 @@
-"""Reads of requests by the vendor's people are on record: once for each person, request and hour."""
+"""Readers of requests: which open pages a change concerns, and the log of reads by the vendor's people."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlmodel import Session
@@ -10,6 +14,7 @@ from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import Origin
+from lockbox.requests.visibility import VisibilityScope, roles_with_scope
 
 REQUEST_READ = "request_read"
 # The row is the first read of its hour or it is not written: whoever reads again and again leaves one event.
@@ -22,6 +27,10 @@ ON CONFLICT (person_id, request_id) DO UPDATE SET hour = EXCLUDED.hour WHERE r.h
 RETURNING true
 """)
 RECORD = text(f"WITH {events.APPEND} SELECT 1")
+CONCERNED = text("""
+SELECT reader FROM readers_of(CAST(:ids AS uuid[]), CAST(:people AS uuid[]), CAST(:places AS uuid[]),
+    CAST(:reach_all AS text[]), CAST(:reach_theirs AS text[]))
+""")
 
 
 def record_read(session: Session, caller: Caller, origin: Origin, request: AccessRequest) -> None:
@@ -48,3 +57,25 @@ def record_read(session: Session, caller: Caller, origin: Origin, request: Acces
         facts={"request": request.id},
     )
     session.connection().execute(RECORD, events.append([happening]))
+
+
+@dataclass(frozen=True)
+class LiveReader:
+    """Somebody who listens, at one tenant alone if what they have shown counts only there."""
+
+    person_id: UUID
+    only_at: UUID | None = None
+
+
+def concerned(session: Session, ids: Collection[UUID], readers: Sequence[LiveReader]) -> frozenset[LiveReader]:
+    """Return which of these may know of any of these requests, by their roles as they are now, in one query."""
+    if not ids or not readers:
+        return frozenset()
+    values = {
+        "ids": list(ids),
+        "people": [one.person_id for one in readers],
+        "places": [one.only_at for one in readers],
+        "reach_all": sorted(role.value for role in roles_with_scope(VisibilityScope.ALL)),
+        "reach_theirs": sorted(role.value for role in roles_with_scope(VisibilityScope.TENANTS)),
+    }
+    return frozenset(readers[number - 1] for number in session.connection().execute(CONCERNED, values).scalars())
