@@ -26,7 +26,8 @@ import api.app, api.server, uvicorn
 import celery.app.control, celery.apps.worker, celery.concurrency.prefork, celery.concurrency.thread
 import celery.worker.components, celery.worker.consumer, kombu.transport.redis
 import celery.bin.celery, flower.command, lockbox.audit.log.sealer, lockbox.reconcile, worker.runtime, worker.step
-import cli.app, cli.access, cli.bootstrap, cli.operate, cli.owner, cli.requests, cli.sign_in, cli.tenants, cli.vendor
+import cli.app, cli.access, cli.bootstrap, cli.commands, cli.operate, cli.owner, cli.requests, cli.sign_in
+import cli.tenants
 
 def tell_of_the_ended():
     try:

@@ -1,0 +1,261 @@
+"""The table of commands that call one route: each row is held against the API's description, and played once."""
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.app import app
+from cli.commands import GROUPS
+from cli.route_command import IF_MATCH, PART, FactsOf, Once, RouteCommand, TableOf
+from tests.each import each
+
+API: Mapping[str, Any] = json.loads((Path(__file__).parents[2] / "api" / "openapi.json").read_text())
+ROWS = {f"{group} {name}": row for group, (_, rows) in GROUPS.items() for name, row in rows.items()}
+ROUTES = [(name, path) for name, row in ROWS.items() for path in row.paths]
+ID = "0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0a"
+
+
+def resolved(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a schema itself, where it refers to another one or may be left out."""
+    for one in schema.get("anyOf", ()):
+        if one.get("type") != "null":
+            return resolved(one)
+    if "$ref" in schema:
+        return resolved(API["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
+    return schema
+
+
+def operation(row: RouteCommand, path: str) -> Mapping[str, Any]:
+    """Return what the API says of a row's route."""
+    return cast("Mapping[str, Any]", API["paths"][path][row.method.lower()])
+
+
+def taken(of: Mapping[str, Any]) -> tuple[set[str], set[str]]:
+    """Return the names of all that a route takes, and of what it needs."""
+    named = {one["name"].lower().replace("-", "_"): one.get("required", False) for one in of.get("parameters", ())}
+    body = resolved(of["requestBody"]["content"]["application/json"]["schema"]) if "requestBody" in of else {}
+    needed = {name for name, is_needed in named.items() if is_needed} | set(body.get("required", ()))
+    return {*named, *body.get("properties", ())}, needed
+
+
+def answered(of: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the schema of a route's answer; none where it has nothing to say."""
+    good = next(one for status, one in of["responses"].items() if status.startswith("2"))
+    return resolved(good["content"]["application/json"]["schema"]) if "content" in good else {}
+
+
+@each(("name", "path"), ROUTES)
+def test_every_row_names_a_route_that_there_is_with_just_its_parameters(name: str, path: str) -> None:
+    row = ROWS[name]
+    takes, needs = taken(operation(row, path))
+    given = {one.name for one in row.parameters}
+    elsewhere = {part for other in row.paths for part in PART.findall(other)} - set(PART.findall(path))
+    of_the_command = {"all_events"} if row.body else set()
+
+    assert given - elsewhere - of_the_command <= takes
+    assert needs <= given
+    assert {"limit", "cursor"} & takes <= given, "a list has to go on"
+
+
+@each(("name", "path"), ROUTES)
+def test_every_field_that_a_row_shows_is_one_that_the_route_answers(name: str, path: str) -> None:
+    view, answer = ROWS[name].view, answered(operation(ROWS[name], path))
+    shown = [view.field] if isinstance(view, Once) else []
+    if isinstance(view, TableOf | FactsOf):
+        shown = [one for one in view.fields.values() if isinstance(one, str)]
+        assert shown
+
+    items = resolved(resolved(answer["properties"]["items"])["items"]) if isinstance(view, TableOf) else answer
+    for dotted in shown:
+        found = items
+        for part in dotted.split("."):
+            assert part in found["properties"], dotted
+            found = resolved(found["properties"][part])
+
+
+def test_only_what_answers_nothing_to_show_has_no_json() -> None:
+    bare = {name for name, row in ROWS.items() if not row.view.has_json}
+
+    removals = {name for name, row in ROWS.items() if row.method == "DELETE"}
+    assert bare == removals | {"endpoint test", "endpoint redeliver"}
+
+
+@dataclass
+class RecordedCall:
+    """What came to the API."""
+
+    method: str
+    path: str
+    body: Any
+    if_match: str | None
+
+
+@dataclass
+class RecordingApi:
+    """An API that notes what it is called for and answers the same to everything."""
+
+    answer: Any = None
+    calls: list[RecordedCall] = field(default_factory=list)
+    url: str = ""
+
+    def run(self, *words: str) -> Result:
+        """Run a command against it."""
+        return CliRunner().invoke(app, words, env={"LOCKBOX_URL": self.url, "LOCKBOX_TOKEN": "t", "COLUMNS": "200"})
+
+    def sent(self, *words: str) -> RecordedCall:
+        """Return what a command, which is to go well, has sent."""
+        result = self.run(*words)
+        assert result.exit_code == 0, result.output
+        return self.calls[-1]
+
+
+@pytest.fixture
+def api() -> Iterator[RecordingApi]:
+    """An API on a port of its own."""
+    recording = RecordingApi()
+
+    class Handler(BaseHTTPRequestHandler):
+        """Notes and answers."""
+
+        def answer(self) -> None:
+            """Answer any method."""
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            recording.calls.append(
+                RecordedCall(
+                    self.command, self.path, json.loads(body) if body else None, self.headers.get("if-match")
+                )
+            )
+            said = json.dumps(recording.answer).encode() if recording.answer is not None else b""
+            self.send_response(200)
+            self.send_header("content-length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815 - as http.server calls them
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        recording.url = f"http://127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield recording
+        server.shutdown()
+
+
+ROLES = ("--role", "approver", "--role", "auditor")
+
+
+@pytest.mark.parametrize(("version", "header"), [((), "*"), (("--version", "7"), '"7"')])
+def test_the_version_that_is_replaced_is_a_header_and_no_part_of_the_body(
+    api: RecordingApi, version: tuple[str, ...], header: str
+) -> None:
+    api.answer = {"id": ID, "since": None, "version": 8, "name": "", "address": "", "roles": [], "eligible": True}
+
+    sent = api.sent("member", "roles", "contoso", ID, *ROLES, *version)
+
+    assert sent == RecordedCall(
+        "PUT", f"/v1/tenants/contoso/members/{ID}", {"roles": ["approver", "auditor"]}, header
+    )
+
+
+def test_what_is_left_out_is_not_sent_and_what_is_named_otherwise_by_the_route_is_sent_so(api: RecordingApi) -> None:
+    api.answer = {"id": ID, "name": "", "address": "", "roles": []}
+
+    sent = api.sent("vendor", "invite", "--name", "Nils", "--email", "nils@vendor.example", "--role", "engineer")
+
+    assert sent == RecordedCall(
+        "POST", "/v1/vendor/members", {"name": "Nils", "address": "nils@vendor.example", "roles": ["engineer"]}, None
+    )
+
+
+def test_a_list_is_asked_for_by_its_query(api: RecordingApi) -> None:
+    api.answer = {"items": [], "next_cursor": "n"}
+
+    sent = api.sent("vendor", "undelivered", "--cursor", "c")
+    more = api.run("vendor", "undelivered")
+
+    assert sent == RecordedCall("GET", "/v1/vendor/undelivered?limit=50&cursor=c", None, None)
+    assert more.stdout == "None.\nThere are more: --cursor n\n"
+
+
+@pytest.mark.parametrize(
+    ("whose", "path"),
+    [((), "/v1/vendor/endpoints"), (("--tenant", "a/../b?"), "/v1/tenants/a%2F..%2Fb%3F/endpoints")],
+)
+def test_the_first_path_whose_parts_are_given_is_called_and_a_part_stays_one(
+    api: RecordingApi, whose: tuple[str, ...], path: str
+) -> None:
+    api.answer = {"items": []}
+
+    assert api.sent("endpoint", "list", *whose).path == path
+
+
+@pytest.mark.parametrize(
+    ("options", "body"),
+    [
+        (("--disable",), {"enabled": False}),
+        (
+            ("--no-justification", "--event", "request.denied"),
+            {"with_justification": False, "event_types": ["request.denied"]},
+        ),
+        (("--all-events",), {"event_types": []}),
+    ],
+)
+def test_a_webhook_is_changed_in_what_was_named_alone(
+    api: RecordingApi, options: tuple[str, ...], body: dict[str, Any]
+) -> None:
+    sent = api.sent("endpoint", "change", ID, *options, "--json")
+
+    assert (sent.method, sent.body) == ("PATCH", body)
+
+
+def test_a_change_of_nothing_is_refused_and_nothing_is_sent(api: RecordingApi) -> None:
+    refused = api.run("endpoint", "change", ID)
+
+    assert (refused.exit_code, api.calls) == (1, [])
+    assert "say what is to be different" in refused.stderr
+
+
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_a_secret_is_printed_alone_and_what_to_know_of_it_is_no_part_of_the_output(
+    api: RecordingApi, as_json: tuple[str, ...]
+) -> None:
+    api.answer = {"id": ID, "secret": "whsec_x"}
+
+    shown = api.run("endpoint", "rotate", ID, *as_json)
+
+    assert shown.stdout.strip() == (json.dumps(api.answer, indent=2) if as_json else "whsec_x")
+    assert "the only time" in shown.stderr
+    assert ID in shown.stderr
+
+
+def test_a_sentence_names_what_was_given_and_what_was_answered(api: RecordingApi) -> None:
+    api.answer = {"webhook_id": "msg_1"}
+
+    shown = api.run("endpoint", "test", ID)
+
+    assert shown.stdout == f"It is called with webhook-id msg_1; see: lockbox endpoint deliveries {ID}\n"
+
+
+def test_marking_a_delegate_keeps_their_roles_at_the_version_that_was_read(api: RecordingApi) -> None:
+    api.answer = {"roles": ["auditor"], "version": 5}
+
+    api.sent("member", "delegate-eligible", "contoso", ID, "--no", "--json")
+
+    read, written = api.calls
+    assert (read.method, read.path) == ("GET", f"/v1/tenants/contoso/members/{ID}")
+    assert written == RecordedCall("PUT", read.path, {"roles": ["auditor"], "eligible": False}, '"5"')
+
+
+def test_the_version_stands_in_no_row_without_a_header_for_it() -> None:
+    with_version = {name for name, row in ROWS.items() if IF_MATCH in {one.name for one in row.parameters}}
+
+    assert with_version == {"member roles", "vendor roles"}
