@@ -137,9 +137,9 @@ def _of_browser(request: Request, session: Session, chosen: Settings) -> Caller:
     return found.caller
 
 
-def _of_issuer(session: Session, shown: str, house: Database, known: IdentityProviders) -> Caller:
+def _of_issuer(session: Session, shown: str, db: Database, known: IdentityProviders) -> Caller:
     # A transaction of its own: an issuer's keys may have to be fetched, and no connection waits for that.
-    with house.transaction() as brief:
+    with db.transaction() as brief:
         at = now(brief)
     proven = oidc.verify(shown, known, at)
     issuer = known.configured(proven.issuer)

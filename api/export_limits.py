@@ -18,13 +18,13 @@ WRITING = CapacityLimiter(4)
 Part = TypeVar("Part", str, bytes)
 
 
-def count(house: Database, who: Caller) -> None:
+def count(db: Database, who: Caller) -> None:
     """Count that somebody takes a file away, in a transaction that stands whatever becomes of it.
 
     Raises:
         TooMany: they have taken sixty in the last ten minutes.
     """
-    with house.transaction() as session:
+    with db.transaction() as session:
         counted = rate_limit.count(session, LIMITS, taking=who.person_id)
     counted.check("take something away")
 

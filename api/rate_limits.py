@@ -10,21 +10,21 @@ MOST = 20
 LIMITS = AttemptLimits(per_account=MOST, per_address=MOST)
 
 
-def name_an_address(who: CurrentUser, house: DatabaseDep) -> None:
+def name_an_address(who: CurrentUser, db: DatabaseDep) -> None:
     """Let somebody name twenty addresses in ten minutes, in a transaction that stands whatever becomes of it.
 
     Raises:
         TooMany: that was met.
     """
-    count(house, who)
+    count(db, who)
 
 
-def count(house: Database, who: Caller) -> None:
+def count(db: Database, who: Caller) -> None:
     """Count that somebody names an address.
 
     Raises:
         TooMany: they have named twenty in the last ten minutes.
     """
-    with house.transaction() as session:
+    with db.transaction() as session:
         counted = rate_limit.count(session, LIMITS, naming=who.person_id)
     counted.check("name an address")

@@ -54,7 +54,7 @@ def note(request: Request, refusal: LockboxError) -> None:
         decision(deps.database(request), tried, refusal)
 
 
-def decision(house: Database, tried: AttemptedAction, refusal: LockboxError) -> None:
+def decision(db: Database, tried: AttemptedAction, refusal: LockboxError) -> None:
     """Note a decision that was refused; input that was not understood and unknown requests are none."""
     is_one = isinstance(refusal, NotYours | Conflict | PolicyNotMet) and not isinstance(refusal, ForeignForm)
     if tried.action not in NOTED or not is_one:
@@ -63,14 +63,14 @@ def decision(house: Database, tried: AttemptedAction, refusal: LockboxError) -> 
     # Not from where: each side reads the other's refusals, and the other's addresses are not its business.
     personal = {"name": tried.caller.name}
     _count(
-        house,
+        db,
         RefusalEntry(DECISION_REFUSED, facts, tried.caller.person_id, tried.request_id, personal=personal),
     )
 
 
 def sign_in(
     request: Request,
-    house: Database,
+    db: Database,
     means: str,
     refusal: LockboxError,
     *,
@@ -83,7 +83,7 @@ def sign_in(
 
     Args:
         request: the call.
-        house: the database.
+        db: the database.
         means: how somebody tried to show who they are.
         refusal: what they were told.
         account: the mail address that they typed, if one.
@@ -92,7 +92,7 @@ def sign_in(
     address = deps.address(request)
     person_id = refusal.person_id if isinstance(refusal, NotSignedIn) else None
     try:
-        account = account or (load_account.address_of(house, stub) if stub else None)
+        account = account or (load_account.address_of(db, stub) if stub else None)
     except SQLAlchemyError as error:
         log.warning("refusal.account_unknown", error=type(error).__name__)
     personal = {"account": account, "from_address": address}
@@ -100,12 +100,12 @@ def sign_in(
     network = rate_limit.network(address) if address else UNREADABLE
     of = f"account {account.lower()}" if account else f"address {network}"
     what = RefusalEntry(SIGN_IN_REFUSED, {}, person_id, of="" if person_id else of, first=first, personal=personal)
-    _count(house, what)
+    _count(db, what)
 
 
-def _count(house: Database, what: RefusalEntry) -> None:
+def _count(db: Database, what: RefusalEntry) -> None:
     try:
-        with house.transaction() as session:
+        with db.transaction() as session:
             refusals_log.count(session, what)
     except SQLAlchemyError as error:
         log.warning("refusal.not_noted", kind=what.kind, error=type(error).__name__)

@@ -15,8 +15,8 @@ from sqlalchemy.engine import make_url
 
 from bench import crowd, customers, doors, floor, least, measure, peering, pending, reach, readme, report, trail
 from bench.customers import Customers
+from bench.db import Bench, Site, copy, running, site
 from bench.figures import medians
-from bench.house import Bench, Site, copy, running, site
 from bench.sizes import SIZES, USUAL, Size
 from bench.targets import BenchResults, comparisons, targets
 from cli.signals import end_on_signals

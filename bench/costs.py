@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import psutil
 
-from bench.house import Bench
+from bench.db import Bench
 from cli.stack import StackPlan
 
 SERVERS = ("postgres", "redis")

@@ -58,7 +58,7 @@ INSERT INTO memberships (id, person_id, tenant_id, role) SELECT uuidv7(), id, :t
 class CrowdDatabase:
     """A database and the requester in it."""
 
-    house: Database
+    db: Database
     caller: Caller
     filing: RequestInput
 
@@ -83,15 +83,15 @@ def measure(superuser: URL, api: URL, redis_url: str, sample: Sample, tick: Call
         with observer(superuser.set(database=name)) as engine:
             _fill(engine, sample, members, tenants)
     tick()
-    houses = {name: _house(api.set(database=name), redis_url, sample) for name in (ALONE, CROWDED)}
-    taken: dict[str, list[float]] = {name: [] for name in houses}
+    dbs = {name: _db(api.set(database=name), redis_url, sample) for name in (ALONE, CROWDED)}
+    taken: dict[str, list[float]] = {name: [] for name in dbs}
     for number in range(WARM_UP + ROUNDS):
-        for name, house in houses.items():
-            seconds = _file(house)
+        for name, db in dbs.items():
+            seconds = _file(db)
             if number >= WARM_UP:
                 taken[name].append(seconds)
-    for house in houses.values():
-        house.house.dispose()
+    for db in dbs.values():
+        db.db.dispose()
     tick()
     alone, crowded = (statistics.median(taken[name]) * 1000 for name in (ALONE, CROWDED))
     return {"alone_ms": alone, "crowded_ms": crowded, "ratio": crowded / alone}
@@ -130,13 +130,13 @@ def _fill(engine: Engine, sample: Sample, members: int, tenants: int) -> None:
         connection.execute(text("VACUUM ANALYZE"))
 
 
-def _house(api: URL, redis_url: str, sample: Sample) -> CrowdDatabase:
-    house = Database(make_engine(api.render_as_string(hide_password=False), role="bench"), Schedule(redis_url))
-    return CrowdDatabase(house, engineer(sample), asks("bench"))
+def _db(api: URL, redis_url: str, sample: Sample) -> CrowdDatabase:
+    db = Database(make_engine(api.render_as_string(hide_password=False), role="bench"), Schedule(redis_url))
+    return CrowdDatabase(db, engineer(sample), asks("bench"))
 
 
-def _file(house: CrowdDatabase) -> float:
+def _file(db: CrowdDatabase) -> float:
     began = time.perf_counter()
-    with house.house.transaction() as session:
-        submit.submit(session, house.caller, Origin("api"), house.filing, Settings().services)
+    with db.db.transaction() as session:
+        submit.submit(session, db.caller, Origin("api"), db.filing, Settings().services)
     return time.perf_counter() - began

@@ -15,8 +15,8 @@ from sqlalchemy import RowMapping, text
 
 from bench import costs
 from bench.customers import SERVICE, Customers, resource
+from bench.db import Bench
 from bench.figures import medians, quantile
-from bench.house import Bench
 from cli import stack
 
 CLIENTS = (1, 8, 64)

@@ -14,8 +14,8 @@ from redis import Redis
 from sqlalchemy import URL, Engine, text
 from sqlalchemy.engine import make_url
 
+from bench.db import NOWHERE, Site
 from bench.figures import medians
-from bench.house import NOWHERE, Site
 from bench.least import DATABASE
 from bench.load import clock, load, observer
 from lockbox.database import Database, make_engine
@@ -193,11 +193,11 @@ def _pattern(site: Site, engine: Engine) -> Pattern:
     """Let Lockbox's own clock end one request on the copy, and return what it wrote."""
     one = load(engine, None, site.pattern, state="active", count=1, due=clock(engine))
     worker = site.copied(site.plan.worker_database_url, DATABASE)
-    house = Database(make_engine(worker.render_as_string(hide_password=False), role="bench"), Schedule(NOWHERE))
+    db = Database(make_engine(worker.render_as_string(hide_password=False), role="bench"), Schedule(NOWHERE))
     try:
-        clock_.run(house, one.ids)
+        clock_.run(db, one.ids)
     finally:
-        house.dispose()
+        db.dispose()
     with engine.connect() as connection:
         event = dict(connection.execute(MOVE, {"id": one.ids[0]}).mappings().one())
         found = [

@@ -12,8 +12,8 @@ import psutil
 
 from bench import costs
 from bench.customers import Customers
+from bench.db import Site
 from bench.doors import CLIENTS, LIVING, WARM_UP_SECONDS, play, rate, several
-from bench.house import Site
 from cli import stack
 from cli.stack import Processes
 from harness.ports import own_port, wait_for

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from sqlalchemy import Engine, text
 
+from bench.db import Bench
 from bench.figures import quantile
-from bench.house import Bench
 from bench.load import LoadedRows, clock, load_ahead
 from bench.watching import ended_at
 
@@ -47,7 +47,7 @@ def storm(bench: Bench, count: int) -> dict[str, float]:
         RuntimeError: some never ended, rows are missing, or there are too many.
     """
     loaded = load_ahead(
-        bench.engine, bench.house.schedule, bench.pattern, bench.pace, state="active", count=count, step=AT_ONCE
+        bench.engine, bench.db.schedule, bench.pattern, bench.pace, state="active", count=count, step=AT_ONCE
     )
     has_ended, last = ended_at(bench.engine, LEFT, loaded.due, PATIENCE)
     if not has_ended:
@@ -79,7 +79,7 @@ def lone(bench: Bench, rounds: int) -> dict[str, float]:
     late = []
     for _ in range(rounds):
         loaded = load_ahead(
-            bench.engine, bench.house.schedule, bench.pattern, bench.pace, state="active", count=1, step=AT_ONCE
+            bench.engine, bench.db.schedule, bench.pattern, bench.pace, state="active", count=1, step=AT_ONCE
         )
         ask = {"id": loaded.ids[0]}
         with bench.engine.connect() as connection:
@@ -97,7 +97,7 @@ def steady(bench: Bench, a_second: int, seconds: int) -> dict[str, float]:
     count = a_second * seconds
     loaded = load_ahead(
         bench.engine,
-        bench.house.schedule,
+        bench.db.schedule,
         bench.pattern,
         bench.pace,
         state="active",

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine, text
 
+from bench.db import Site, site
 from bench.figures import quantile
-from bench.house import Site, site
 from bench.load import clock, load, observer
 from cli.signals import end_on_signals
 from cli.stack import Processes
@@ -112,15 +112,15 @@ def _sign_in(place: Site) -> dict[str, str]:
             place.reviewed.people["ann"], "Ann", frozenset({RoleGrant(Role.APPROVER, place.reviewed.tenant_id)})
         ),
     }
-    house = Database(make_engine(place.plan.database_url, role="bench"), Schedule(place.plan.redis_url))
+    db = Database(make_engine(place.plan.database_url, role="bench"), Schedule(place.plan.redis_url))
     secrets = {}
     for name, caller in callers.items():
         side = Side.CUSTOMER if caller.tenants() else Side.VENDOR
-        with house.transaction() as session:
+        with db.transaction() as session:
             signed_in = replace(caller, side=side, means=AuthMethod.PASSKEY, signed_in_at=now(session))
             lasting = SessionLifetime(timedelta(hours=1), timedelta(hours=2))
             secrets[name] = sessions.begin(session, signed_in, ClientInfo("127.0.0.1", "bench"), lasting)
-    house.dispose()
+    db.dispose()
     return secrets
 
 

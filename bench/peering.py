@@ -11,8 +11,8 @@ from redis import Redis
 from sqlalchemy import text
 
 from bench import costs
+from bench.db import Site
 from bench.figures import medians
-from bench.house import Site
 from bench.load import clock
 from bench.rivals import PYTHON, PeerProcesses, running
 from bench.sizes import Size

@@ -9,8 +9,8 @@ from redis import Redis
 from sqlalchemy import text
 
 from bench import costs
+from bench.db import Bench
 from bench.figures import quantile
-from bench.house import Bench
 from bench.load import clock, load
 from lockbox.schedule import CLOCK
 
@@ -37,7 +37,7 @@ def wait(bench: Bench, count: int, seconds: float) -> dict[str, float]:
     memory, before = costs.resident(workers), _bytes(bench)
     due = clock(bench.engine) + timedelta(days=1)
     # Each at an instant of its own, as people ask: an index keeps what is alike but once.
-    load(bench.engine, bench.house.schedule, bench.pattern, state="pending", count=count, due=due, step=APART)
+    load(bench.engine, bench.db.schedule, bench.pattern, state="pending", count=count, due=due, step=APART)
     after = _bytes(bench)
     time.sleep(REST_SECONDS)
     everyone = [*costs.ours(bench, *costs.OURS), *costs.servers(bench.processes.plan)]
@@ -66,12 +66,12 @@ def rebuild(bench: Bench) -> dict[str, float]:
     with Redis.from_url(bench.processes.plan.redis_url) as redis:
         redis.flushall()
     began = time.monotonic()
-    _until(lambda: bench.house.schedule.is_whole(CLOCK), "the schedule is not whole")
+    _until(lambda: bench.db.schedule.is_whole(CLOCK), "the schedule is not whole")
     seconds = time.monotonic() - began
     late = _late(bench, meanwhile.ids)
     with bench.engine.connect() as connection:
         waiting = connection.execute(OPEN).scalar_one()
-    held = len(bench.house.schedule.members(CLOCK))
+    held = len(bench.db.schedule.members(CLOCK))
     if held != waiting:
         raise RuntimeError(f"{waiting} requests wait and the schedule holds {held}")
     return {"seconds": seconds, "count": held, "late_p50_seconds": quantile(late, 0.5), "worst_seconds": max(late)}

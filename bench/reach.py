@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from sqlmodel import col, select
 
 from bench.crowd import asks, engineer
-from bench.house import Bench
+from bench.db import Bench
 from bench.measure import settle
 from cli import sample, stack
 from cli.sample import Sample
@@ -84,7 +84,7 @@ def _until_sent(bench: Bench, customer: Sample, requests: int, sinks: SinkPorts)
     with bench.engine.connect() as connection:
         since = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
         for _ in range(requests):
-            with bench.house.transaction() as session:
+            with bench.db.transaction() as session:
                 submit.submit(session, engineer(customer), Origin("api"), asks(customer.tenant), SERVICES)
         values = {
             "tenant_id": customer.tenant_id,
@@ -148,6 +148,6 @@ def _sinks(bench: Bench) -> Iterator[SinkPorts]:
 def _drain(bench: Bench) -> None:
     """Wait until the worker has put away what is settled: whoever dies holding leases keeps them for a minute."""
     until = time.monotonic() + 2 * PATIENCE
-    while bench.house.schedule.members(NOTIFICATIONS) and time.monotonic() < until:
+    while bench.db.schedule.members(NOTIFICATIONS) and time.monotonic() < until:
         time.sleep(0.5)
     time.sleep(2)

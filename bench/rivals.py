@@ -11,7 +11,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
-from bench.house import Site, admin
+from bench.db import Site, admin
 from bench.load import observer
 from cli import stack
 from cli.stack import Processes

@@ -14,11 +14,11 @@ REST_SECONDS = 1.0
 
 def main() -> None:
     """Seal, rest, and again."""
-    house = Database(make_engine(sys.argv[1], role="bench"), Schedule("redis://127.0.0.1:1"))
+    db = Database(make_engine(sys.argv[1], role="bench"), Schedule("redis://127.0.0.1:1"))
     signer = Signer(sys.argv[2], signing_keys.read([Path(sys.argv[3])]))
     print("ready", flush=True)
     while not select.select([sys.stdin], [], [], REST_SECONDS)[0]:
-        for _ in sealer.seal(house, signer):
+        for _ in sealer.seal(db, signer):
             pass
 
 

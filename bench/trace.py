@@ -28,7 +28,7 @@ from sqlmodel import Session
 
 from api.app import make_app
 from bench.customers import SERVICE, resource
-from bench.house import Site, site
+from bench.db import Site, site
 from cli.signals import end_on_signals
 from config.settings import Settings
 from lockbox.audit.log import sealer, signing_keys
@@ -242,9 +242,9 @@ class Tracer:
         return found
 
 
-def replace_clock(house: Database, clock: Callable[[Session], datetime]) -> Database:
+def replace_clock(db: Database, clock: Callable[[Session], datetime]) -> Database:
     """Return the same database at another time."""
-    return Database(house.engine, house.schedule, clock, keyring=Keyring([]))
+    return Database(db.engine, db.schedule, clock, keyring=Keyring([]))
 
 
 def _worker(url: str, redis_url: str) -> Database:

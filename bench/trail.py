@@ -98,13 +98,13 @@ class SealWatch:
 def measure(superuser: URL, plan: StackPlan, sample: Sample, folder: Path, events: int) -> dict[str, float]:
     """Return events sealed a second, seconds to verify, milliseconds of a proof, lag and cost, on a copy."""
     schedule, worker = Schedule(plan.redis_url), _copied(plan.worker_database_url)
-    house = Database(make_engine(worker, role="bench"), schedule)
+    db = Database(make_engine(worker, role="bench"), schedule)
     asking = Database(make_engine(_copied(plan.database_url), role="bench"), schedule)
     try:
         with observer(superuser.set(database=COPY)) as engine:
             signer = Signer(plan.audit_key.name, signing_keys.read([plan.keys / AUDIT_KEY]))
             sealer = (worker, signer.name, str(plan.keys / AUDIT_KEY))
-            trail = TrailBench(engine, house, signer, sample.tenant_id, sample.people["ann"], folder)
+            trail = TrailBench(engine, db, signer, sample.tenant_id, sample.people["ann"], folder)
             cost = _cost(asking, sample, sealer)
             lag = _lag(trail, sealer)
             for _ in range(events // A_LOAD):
@@ -113,7 +113,7 @@ def measure(superuser: URL, plan: StackPlan, sample: Sample, folder: Path, event
             return cost | lag | sealed | _verify(trail) | _prove(trail)
     finally:
         asking.dispose()
-        house.dispose()
+        db.dispose()
 
 
 def _copied(url: str) -> str:
@@ -216,14 +216,14 @@ def _beside(sealer: Sequence[str], moves: Callable[[], float]) -> float:
         return moves()
 
 
-def _moves(house: Database, asking: Caller, deciding: Iterable[tuple[Caller, Action]]) -> float:
+def _moves(db: Database, asking: Caller, deciding: Iterable[tuple[Caller, Action]]) -> float:
     """Return the seconds that a number of requests took to be submitted, endorsed and approved."""
     began = time.perf_counter()
     for _ in range(A_ROUND):
-        with house.transaction() as session:
+        with db.transaction() as session:
             filed = submit.submit(session, asking, Origin("api"), asks("bench"), Settings().services)
         for caller, action in deciding:
-            with house.transaction() as session:
+            with db.transaction() as session:
                 decide.act(session, caller, Origin("api"), filed.request.id, DecisionInput(action))
     return time.perf_counter() - began
 

@@ -38,11 +38,11 @@ PLAIN = {
 class Card(NamedTuple):
     """One story: in which of the houses, and how it ends."""
 
-    house: int
+    db: int
     ending: str
 
 
-DECK = tuple(Card(house, ending) for ending, houses in (CLOSE | PLAIN).items() for house in houses)
+DECK = tuple(Card(db, ending) for ending, dbs in (CLOSE | PLAIN).items() for db in dbs)
 
 
 def dealt(seed: int, number: int) -> Card:

@@ -65,13 +65,13 @@ SCENES = (
 def set_up(plan: StackPlan, seeded: Sample, settings: Settings) -> None:
     """Let Erin ask for a few things and others answer, where nothing of hers is open: as people do, by the house."""
     approvals = ApprovalKeys(signing_keys.read([plan.keys / stack.APPROVAL_KEY]))
-    house = Database(make_engine(plan.database_url, role="scene"), Schedule(plan.redis_url), approvals=approvals)
+    db = Database(make_engine(plan.database_url, role="scene"), Schedule(plan.redis_url), approvals=approvals)
     try:
-        if not _is_open(house, plan, seeded):
+        if not _is_open(db, plan, seeded):
             for scene in SCENES:
-                _play(house, plan, seeded, settings, scene)
+                _play(db, plan, seeded, settings, scene)
     finally:
-        house.dispose()
+        db.dispose()
 
 
 def write_playground(path: Path, plan: StackPlan, seeded: Sample) -> None:
@@ -96,16 +96,16 @@ def write_playground(path: Path, plan: StackPlan, seeded: Sample) -> None:
     )
 
 
-def _is_open(house: Database, plan: StackPlan, seeded: Sample) -> bool:
+def _is_open(db: Database, plan: StackPlan, seeded: Sample) -> bool:
     for state in WAITING:
-        with house.transaction() as session:
+        with db.transaction() as session:
             caller = api_tokens.authenticate(session, seeded.tokens["erin"], environment=plan.environment)
             if queries.page(session, caller, RequestFilter(state=state), cursor=None, most=1).entries:
                 return True
     return False
 
 
-def _play(house: Database, plan: StackPlan, seeded: Sample, settings: Settings, scene: DemoScene) -> None:
+def _play(db: Database, plan: StackPlan, seeded: Sample, settings: Settings, scene: DemoScene) -> None:
     asked = RequestInput(
         tenant=seeded.tenant,
         service=scene.service,
@@ -117,10 +117,10 @@ def _play(house: Database, plan: StackPlan, seeded: Sample, settings: Settings, 
         access_window=WINDOW,
     )
     limits = SubmissionLimits(settings.filings_by_person, settings.filings_for_tenant)
-    with house.transaction() as session:
+    with db.transaction() as session:
         caller = api_tokens.authenticate(session, seeded.tokens["erin"], environment=plan.environment)
         request = submit.submit(session, caller, HERE, asked, settings.services, limits=limits).request
     for who, action in scene.done:
-        with house.transaction() as session:
+        with db.transaction() as session:
             caller = api_tokens.authenticate(session, seeded.tokens[who], environment=plan.environment)
             decide.act(session, caller, HERE, request.id, DecisionInput(action, scene.comments.get(who)))

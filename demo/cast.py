@@ -50,16 +50,16 @@ class DemoCast:
     people: Mapping[str, UUID]
     tokens: Mapping[str, str]
     ahead: float
-    house: Database
+    db: Database
     urls: tuple[str, ...]
 
     @classmethod
     def gather(cls, plan: StackPlan, settings: Settings, receivers: Iterable[DemoReceiver]) -> Self:
         """Write them into the database, and tell the receivers the secrets of their endpoints."""
-        house = Database(make_engine(plan.owner_database_url, role="demo"), Schedule(plan.redis_url))
+        db = Database(make_engine(plan.owner_database_url, role="demo"), Schedule(plan.redis_url))
         vault = SecretVault([DEVELOPMENT_KEY.get_secret_value()])
         slug = f"demo-{secrets.token_hex(3)}"
-        with house.transaction() as session:
+        with db.transaction() as session:
             _retire_abandoned(session)
             seeded = sample.seed(
                 session, tenant=slug, policy=POLICY, environment=plan.environment, services=settings.services
@@ -72,13 +72,13 @@ class DemoCast:
                 one.secret = sample.add_endpoint(session, vault, one.url, whose)
             ahead = now(session).timestamp() - time.time()
         migrations.analyze(plan.owner_database_url)
-        return cls(slug, seeded.people, seeded.tokens, ahead, house, tuple(one.url for one in receivers))
+        return cls(slug, seeded.people, seeded.tokens, ahead, db, tuple(one.url for one in receivers))
 
     def dismiss(self) -> None:
         """Disable the endpoints: nobody listens there from now on."""
-        with self.house.transaction() as session:
+        with self.db.transaction() as session:
             _disable(session, *session.exec(select(Endpoint).where(col(Endpoint.url).in_(self.urls))))
-        self.house.dispose()
+        self.db.dispose()
 
     def client(self, who: str, url: str) -> httpx.Client:
         """Return a connection to the API, signed in as one of them."""

@@ -136,18 +136,18 @@ CUSTOMERS = (
 class World:
     """A vendor and one tenant. `people` are callers by name; `tokens` their bearer tokens."""
 
-    house: Database
+    db: Database
     tenant: Tenant
     people: dict[str, Caller] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def make(cls, house: Database, policy: Policy = WITHOUT_REVIEW, mode: Mode = Mode.ENFORCE) -> Self:
+    def make(cls, db: Database, policy: Policy = WITHOUT_REVIEW, mode: Mode = Mode.ENFORCE) -> Self:
         """Make the usual world: erin and eve ask, max and mia manage, ann, amir and abe approve, gate guards."""
-        with setting(house).transaction() as session:
+        with setting(db).transaction() as session:
             slug = f"tenant-{new_id().hex[-12:]}"
             tenant = tenants.add(session, slug, "Contoso", policy=policy.model_dump(mode="json"), mode=mode)
-            world = cls(house, tenant)
+            world = cls(db, tenant)
             at = now(session)
             for name, role in VENDORS:
                 world._enter(session, at, name, role)
@@ -169,7 +169,7 @@ class World:
         services: set[str] | None = None,
     ) -> Caller:
         """Add a person with one role and a token that lasts an hour."""
-        with setting(self.house).transaction() as session:
+        with setting(self.db).transaction() as session:
             caller = self._enter(session, now(session), name, role, tenant_id, scopes=scopes, services=services)
             _flush(session)
         return caller
@@ -212,13 +212,13 @@ class World:
 
     def put_on_both_sides(self, name: str, role: Role, tenant_id: UUID | None = None) -> None:
         """Give somebody a role of the other side, or a system another one, past the rules that bind every login."""
-        with unbound(self.house).begin() as connection:
+        with unbound(self.db).begin() as connection:
             connection.execute(text("SET LOCAL session_replication_role = replica"))
             connection.execute(
                 text("INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, :t, :r)"),
                 {"p": self.people[name].person_id, "t": tenant_id, "r": role.value},
             )
-        vouch(unbound(self.house))
+        vouch(unbound(self.db))
 
     def filing(self, **changes: Any) -> RequestInput:
         """Return a good filing, with changes."""
@@ -240,23 +240,23 @@ class World:
         facts = {name: value for name, value in vars(filing_).items() if name not in {"engineer", "follows"}}
         return facts | changes
 
-    def submit(self, who: str = "erin", house: Database | None = None, **changes: Any) -> AccessRequest:
+    def submit(self, who: str = "erin", db: Database | None = None, **changes: Any) -> AccessRequest:
         """File a request and return its row."""
-        return self.submitted(who, house, **changes).request
+        return self.submitted(who, db, **changes).request
 
     def fresh(self, who: str = "erin", **changes: Any) -> AccessRequest:
         """File a request about what nobody has asked for before: no earlier denial leads it past a manager."""
         return self.submit(who, **({"resources": [f"mailbox:{new_id()}@contoso.example"]} | changes))
 
-    def submitted(self, who: str = "erin", house: Database | None = None, **changes: Any) -> SubmittedRequest:
+    def submitted(self, who: str = "erin", db: Database | None = None, **changes: Any) -> SubmittedRequest:
         """File a request and return all that the house says of it."""
-        with (house or self.house).transaction() as session:
+        with (db or self.db).transaction() as session:
             return submit.submit(session, self.people[who], HERE, self.filing(**changes), SETTINGS.services)
 
     def act(
-        self, who: str, action: Action, request_id: UUID, house: Database | None = None, **changes: Any
+        self, who: str, action: Action, request_id: UUID, db: Database | None = None, **changes: Any
     ) -> AccessRequest:
         """Let somebody act on a request and return its row after that; who denies says why."""
         changes = {"comment": "No"} | changes if action is Action.DENY else changes
-        with (house or self.house).transaction() as session:
+        with (db or self.db).transaction() as session:
             return decide.act(session, self.people[who], HERE, request_id, DecisionInput(action, **changes))

@@ -80,22 +80,22 @@ def all_rights(superuser_url: str, notifications_url: str = "") -> Iterator[None
         SENDERS.pop(name).dispose()
 
 
-def as_sender(house: Database) -> Database:
+def as_sender(db: Database) -> Database:
     """Return the house as the notifications worker sees it; one that reaches Postgres its own way stays as it is."""
-    engine, url = SENDERS.get(str(house.engine.url.database)), house.engine.url
+    engine, url = SENDERS.get(str(db.engine.url.database)), db.engine.url
     if engine is None or url.username == "lockbox_notifications" or url.port != engine.url.port:
-        return house
-    return Database(engine, house.schedule, house.clock)
+        return db
+    return Database(engine, db.schedule, db.clock)
 
 
-def unbound(house: Database) -> Engine:
+def unbound(db: Database) -> Engine:
     """Return an engine that sees every row of the house's database."""
-    return ALL_RIGHTS[str(house.engine.url.database)]
+    return ALL_RIGHTS[str(db.engine.url.database)]
 
 
-def setting(house: Database) -> Database:
+def setting(db: Database) -> Database:
     """Return the house for whoever sets a scene: row-level security does not bind it."""
-    return Database(unbound(house), house.schedule, house.clock)
+    return Database(unbound(db), db.schedule, db.clock)
 
 
 NUMBERS = itertools.count(1)

@@ -26,10 +26,10 @@ def code_of(worker: Database, invitation_id: UUID) -> str:
     return str(code)
 
 
-def told(house: Database, event: str) -> dict[str, set[str]]:
+def told(db: Database, event: str) -> dict[str, set[str]]:
     """Return who is told of each event of this kind, by its id: names of people, URLs of endpoints."""
     rows = read(
-        house,
+        db,
         """
         SELECT e.id, array_remove(array_agg(coalesce(p.name, h.url)), NULL) AS names
         FROM events e LEFT JOIN notifications n ON n.event_id = e.id AND n.about_id IS NULL

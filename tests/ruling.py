@@ -18,7 +18,7 @@ from lockbox.sql import new_id
 def lay_down(world: World, **changes: Any) -> Policy:
     """Give the world's tenant a new version of its policy: without vendor review, and with the changes."""
     policy = Policy.model_validate({"vendor_review": False} | changes)
-    with setting(world.house).transaction() as session:
+    with setting(world.db).transaction() as session:
         tenant = session.get_one(Tenant, world.tenant.id)
         tenant.policy_version += 1
         tenants.add_policy(session, tenant, policy.model_dump(mode="json"), now(session))
@@ -33,14 +33,14 @@ def group(world: World, *names: str) -> list[str]:
 
 def put_into_tiers(world: World, **tiers: int) -> None:
     """Put managers of the vendor, by their names, into tiers of the review."""
-    with setting(world.house).transaction() as session:
+    with setting(world.db).transaction() as session:
         for name, tier in tiers.items():
             memberships.put_into_tier(session, world.people[name].person_id, tier)
 
 
 def stand_in(world: World, delegate: str, principal: str, *, starts: float = -1, ends: float = 1) -> None:
     """Let somebody stand in for an approver, from and until so many hours from now."""
-    with setting(world.house).transaction() as session:
+    with setting(world.db).transaction() as session:
         at = now(session)
         person = world.people[delegate].person_id
         if session.get(EligibleDelegate, (world.tenant.id, person)) is None:
@@ -63,6 +63,6 @@ def stand_in(world: World, delegate: str, principal: str, *, starts: float = -1,
 
 def signed_in(world: World, who: str, means: AuthMethod, *, minutes_ago: float = 0) -> Caller:
     """Return somebody as if they had signed in by these means, so long ago."""
-    with setting(world.house).transaction() as session:
+    with setting(world.db).transaction() as session:
         at = now(session) - timedelta(minutes=minutes_ago)
     return replace(world.people[who], means=means, signed_in_at=at)

@@ -32,7 +32,7 @@ def enrol(world: World, name: str) -> Authenticator:
     authenticator.create({"rp": {"id": PARTY.domain}, "user": {"id": "AA"}, "challenge": "AA"})
     (made,) = authenticator.credentials
     made.user = person.bytes
-    with setting(world.house).transaction() as session:
+    with setting(world.db).transaction() as session:
         at = now(session)
         key = Passkey(
             id=new_id(),
@@ -55,7 +55,7 @@ def cose_bytes(authenticator: Authenticator) -> bytes:
 
 def asked(world: World, name: str, request_id: UUID, **changes: Any) -> ApprovalChallenge:
     """Return what somebody's passkey is asked for an approval."""
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         return decide.to_sign(
             session,
             world.people[name],

@@ -69,8 +69,8 @@ def make(chosen: Settings) -> Runtime:
     """
     url = chosen.require("notifications_database_url" if chosen.notifications_database_url else "worker_database_url")
     engine = make_engine(url, role="worker", pool_size=4, overflow=12)
-    house = Database(engine, Schedule(chosen.require("redis_url")), keyring=Keyring([]))
-    return Runtime(house, _senders(chosen), timedelta(days=chosen.deliveries_kept_days), _sealing(chosen))
+    db = Database(engine, Schedule(chosen.require("redis_url")), keyring=Keyring([]))
+    return Runtime(db, _senders(chosen), timedelta(days=chosen.deliveries_kept_days), _sealing(chosen))
 
 
 def runtime() -> Runtime:

@@ -106,7 +106,7 @@ def show(request: Request, chosen: SettingsDep, session: SessionDep, cast: DemoU
 def switch(
     request: Request,
     chosen: SettingsDep,
-    house: DatabaseDep,
+    db: DatabaseDep,
     who: Annotated[str, Form(max_length=40)] = "",
     path: Annotated[str | None, Form(alias="next", max_length=100)] = None,
 ) -> Response:
@@ -116,7 +116,7 @@ def switch(
     if part is None:
         raise NotFound("There is nobody of that name to play.")
     try:
-        with house.transaction() as session:
+        with db.transaction() as session:
             shown = part.token.get_secret_value()
             caller = api_tokens.authenticate(session, shown, environment=chosen.environment)
             if caller.means is not AuthMethod.SAMPLE:

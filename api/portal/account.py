@@ -44,13 +44,13 @@ class AccountContext:
 
     request: Request
     chosen: Settings
-    house: Database
+    db: Database
     csrf: str
 
     @contextmanager
     def open(self) -> Iterator[tuple[Session, Visitor]]:
         """Open a transaction of the person who is signed in, if the form is from a page of their session."""
-        with self.house.transaction() as session:
+        with self.db.transaction() as session:
             visitor = browser.visitor(self.request, session, self.chosen)
             browser.check_form(visitor, self.csrf)
             yield session, visitor
@@ -62,7 +62,7 @@ class AccountContext:
 
 
 def account_context(
-    request: Request, chosen: SettingsDep, house: DatabaseDep, csrf: Annotated[str, Form()] = ""
+    request: Request, chosen: SettingsDep, db: DatabaseDep, csrf: Annotated[str, Form()] = ""
 ) -> AccountContext:
     """Return what a form works with.
 
@@ -70,7 +70,7 @@ def account_context(
         ForeignForm: it was not sent from a page of ours.
     """
     browser.check_same_site(request, chosen)
-    return AccountContext(request, chosen, house, csrf)
+    return AccountContext(request, chosen, db, csrf)
 
 
 AccountContextDep = Annotated[AccountContext, Depends(account_context)]
@@ -220,7 +220,7 @@ def ask_issuer(work: AccountContextDep, known: IdentityProvidersDep, number: Ann
     with work.open() as (session, visitor):
         enrolment.check(session, visitor.caller)
     url, errand = sign_in_oidc.begin(
-        work.house, known, work.chosen, issuer, path=HERE, is_again=True, tied_to=visitor.caller.key_id
+        work.db, known, work.chosen, issuer, path=HERE, is_again=True, tied_to=visitor.caller.key_id
     )
     answer = page(work.request, "leaving", visitor=visitor, url=url, title=issuer.title, back=HERE)
     browser.keep_oauth_state(answer, work.chosen, errand)

@@ -29,7 +29,7 @@ def add(work: AccountContextDep, email: Annotated[str, Form(max_length=320)] = "
     def deed(session: Session, visitor: Visitor) -> None:
         addresses.add(session, visitor.caller, work.place, _address(email))
 
-    return done(work, "address", deed, email, first=lambda who: rate_limits.count(work.house, who))
+    return done(work, "address", deed, email, first=lambda who: rate_limits.count(work.db, who))
 
 
 @router.post("/confirm")

@@ -126,7 +126,7 @@ def export(
     request: Request,
     chosen: SettingsDep,
     session: SessionDep,
-    house: DatabaseDep,
+    db: DatabaseDep,
     what: SearchFormDep,
     form: Annotated[Literal["ndjson", "csv"], Query(alias="format")] = "ndjson",
     since: SearchField = "",
@@ -134,7 +134,7 @@ def export(
     """Send what is sealed as a file, as the API does; that it was exported is an event too."""
     visitor = browser.visitor(request, session, chosen)
     readable = _readable(session, visitor)
-    export_limits.count(house, visitor.caller)
+    export_limits.count(db, visitor.caller)
     try:
         who = _reading(session, visitor, what.tenant, readable)
         wanted = what.wanted(preferences.mine(session, visitor.caller).time_zone)
@@ -149,7 +149,7 @@ def export(
         session, who, origin(request), AUDIT_LOG_EXPORTED, asked=looked | {"format": form}, count=count
     )
     made = table if form == "csv" else exports.lines
-    opened = while_signed_in(audit_access.pages(house, who), request, chosen)
+    opened = while_signed_in(audit_access.pages(db, who), request, chosen)
     answer = StreamingResponse(export_limits.streamed(made(opened, begun)), media_type=NAMES[form])
     protect(request, answer)
     name = f"audit-{who.log_id if who.tenant_id else 'vendor'}-{begun.log.size}.{form}"

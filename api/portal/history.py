@@ -135,18 +135,18 @@ def list_all(
 
 @router.get("/requests.csv")
 def list_as_table(
-    request: Request, chosen: SettingsDep, session: SessionDep, house: DatabaseDep, sought: SearchFormDep
+    request: Request, chosen: SettingsDep, session: SessionDep, db: DatabaseDep, sought: SearchFormDep
 ) -> Response:
     """Download the same selection as CSV, 10,000 rows at most; each part of it is judged by what one may see then."""
     visitor = browser.visitor(request, session, chosen)
     wanted = _filter(sought, titles(chosen), visitor.time_zone)
-    export_limits.count(house, visitor.caller)
+    export_limits.count(db, visitor.caller)
     first = queries.page(session, visitor.caller, wanted, cursor=None, most=ROWS_AT_ONCE)
     begun = [table_head(), *table_rows(visitor.caller, first.entries)]
 
     def lines() -> Iterator[bytes]:
         yield from begun
-        yield from _further(request, chosen, house, wanted, first.next_cursor)
+        yield from _further(request, chosen, db, wanted, first.next_cursor)
 
     headers = {"content-disposition": 'attachment; filename="requests.csv"'}
     answer = StreamingResponse(export_limits.streamed(lines()), media_type="text/csv; charset=utf-8", headers=headers)
@@ -155,11 +155,11 @@ def list_as_table(
 
 
 def _further(
-    request: Request, chosen: Settings, house: Database, wanted: RequestFilter, cursor: str | None
+    request: Request, chosen: Settings, db: Database, wanted: RequestFilter, cursor: str | None
 ) -> Iterator[bytes]:
     count = ROWS_AT_ONCE
     while cursor and count < MOST_ROWS:
-        with house.transaction() as session:
+        with db.transaction() as session:
             caller = browser.visitor(request, session, chosen).caller
             found = queries.page(session, caller, wanted, cursor=cursor, most=ROWS_AT_ONCE)
             lines = list(table_rows(caller, found.entries))

@@ -26,17 +26,17 @@ def accept(
     request: Request,
     invitation_id: str,
     chosen: SettingsDep,
-    house: DatabaseDep,
+    db: DatabaseDep,
     code: Annotated[str, Form(max_length=200)] = "",
 ) -> Response:
     """Take the place and sign in: the mail has proved the address."""
     browser.check_same_site(request, chosen)
     one = _id(invitation_id)
-    sign_in_session.count(request, chosen, house)
-    with house.transaction() as session:
+    sign_in_session.count(request, chosen, db)
+    with db.transaction() as session:
         found = sign_in_session.visitor(request, session, chosen)
     try:
-        with house.transaction() as session:
+        with db.transaction() as session:
             caller = invitations.accept(
                 session,
                 one,

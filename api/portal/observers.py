@@ -58,7 +58,7 @@ def add(
         return _shown(at, refused, written)
 
     return done(
-        work, slug, deed, shown, f"/tenants/{slug}/observers", first=lambda who: rate_limits.count(work.house, who)
+        work, slug, deed, shown, f"/tenants/{slug}/observers", first=lambda who: rate_limits.count(work.db, who)
     )
 
 

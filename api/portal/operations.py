@@ -38,13 +38,13 @@ class OperationsFigure:
 def show(
     request: Request,
     chosen: SettingsDep,
-    house: DatabaseDep,
+    db: DatabaseDep,
     failing: Annotated[int, Query(ge=1, le=MOST_PAGES)] = 1,
 ) -> Response:
     """Show the figures that `lockbox operate status` and the metrics show, and plots of 24 hours."""
-    with house.transaction() as session:
+    with db.transaction() as session:
         visitor, at = browser.visitor(request, session, chosen), now(session)
-    found = status.read_operations(house, visitor.caller, failing_page=failing)
+    found = status.read_operations(db, visitor.caller, failing_page=failing)
     return page(
         request,
         "operations",

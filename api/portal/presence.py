@@ -24,5 +24,5 @@ def look(
             one = UUID(request_id)
         except ValueError:
             raise NotFound("There is no such request.") from None
-        change(session, work.house.schedule, visitor.caller, one)
+        change(session, work.db.schedule, visitor.caller, one)
     return go(work.request, f"/requests/{one}")

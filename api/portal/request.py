@@ -109,13 +109,13 @@ def show(request: Request, request_id: str, chosen: SettingsDep, session: Sessio
 
 @router.post("/{request_id}/ask-again")
 def ask_again(
-    request: Request, request_id: str, chosen: SettingsDep, house: DatabaseDep, csrf: Annotated[str, Form()] = ""
+    request: Request, request_id: str, chosen: SettingsDep, db: DatabaseDep, csrf: Annotated[str, Form()] = ""
 ) -> Response:
     """File the same request anew and lead to it; where that was done already and it is open, lead to that one."""
     browser.check_same_site(request, chosen)
     one = _id(request_id)
     try:
-        with house.transaction() as session:
+        with db.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
             limits = SubmissionLimits(chosen.filings_by_person, chosen.filings_for_tenant)
@@ -123,7 +123,7 @@ def ask_again(
     except AlreadyAskedAgain as done:
         return go(request, f"/requests/{done.facts['request_id']}")
     except (Conflict, NotYours, Invalid, TooMany) as refused:
-        with house.transaction() as session:
+        with db.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             return _shown(request, session, chosen, visitor, one, refused=refused)
     return go(request, f"/requests/{filed.request.id}")
@@ -135,7 +135,7 @@ def act(
     request_id: str,
     action: RequestAction,
     chosen: SettingsDep,
-    house: DatabaseDep,
+    db: DatabaseDep,
     version: Annotated[int, Form(ge=1, le=999_999_999)],
     csrf: Annotated[str, Form()] = "",
     comment: Annotated[str, Form()] = "",
@@ -156,18 +156,18 @@ def act(
     try:
         verdict = _verdict(said, version)
         if verdict.action is Action.APPROVE:
-            desk = signed_approvals.SigningContext(request, chosen, house, csrf)
+            desk = signed_approvals.SigningContext(request, chosen, db, csrf)
             if not proof.is_final and (asked := desk.ask(one, verdict, said)):
                 return asked
             verdict = replace(verdict, signed=desk.taken(proof))
-        with house.transaction() as session:
+        with db.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
             remember_attempt(request, AttemptedAction(visitor.caller, origin(request), one, verdict.action))
             decide.act(session, visitor.caller, origin(request), one, verdict)
     except (Conflict, NotYours, Invalid) as refused:
         note(request, refused)
-        with house.transaction() as session:
+        with db.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             return _shown(request, session, chosen, visitor, one, refused=refused, said=said, seen=version)
     answer = go(request, f"/requests/{one}")

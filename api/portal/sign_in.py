@@ -46,7 +46,7 @@ def show(
 def ask(
     request: Request,
     chosen: SettingsDep,
-    house: DatabaseDep,
+    db: DatabaseDep,
     address: Annotated[str, Form()] = "",
     path: Annotated[str | None, Form(alias="next")] = None,
 ) -> Response:
@@ -57,8 +57,8 @@ def ask(
     email = address.strip()
     if not ADDRESS.fullmatch(email) or not email.isprintable():
         return sign_in_session.ways(request, chosen, path, 422, error=NO_ADDRESS, address=address)
-    sign_in_session.count(request, chosen, house, account=email)
-    with house.transaction() as session:
+    sign_in_session.count(request, chosen, db, account=email)
+    with db.transaction() as session:
         stub = load_account.send_code(session, email)
     answer = go(request, "/sign-in/code")
     browser.keep_oauth_state(answer, chosen, OAuthState(stub, SignInPurpose.SIGN_IN, pages.local(path)))
@@ -75,25 +75,25 @@ def show_code(request: Request, chosen: SettingsDep) -> Response:
 
 @router.post("/sign-in/code")
 def redeem(
-    request: Request, chosen: SettingsDep, house: DatabaseDep, code: Annotated[str, Form(max_length=100)] = ""
+    request: Request, chosen: SettingsDep, db: DatabaseDep, code: Annotated[str, Form(max_length=100)] = ""
 ) -> Response:
     """Sign in by the mailed code: five tries, once, and in the browser that asked for it."""
     browser.check_same_site(request, chosen)
-    sign_in_session.count(request, chosen, house)
+    sign_in_session.count(request, chosen, db)
     try:
         errand = sign_in_session.own(browser.oauth_state(request, chosen), SignInPurpose.SIGN_IN)
-        with house.transaction() as session:
+        with db.transaction() as session:
             counted = load_account.count_try(
                 session, errand.stub, sign_in_session.limits(chosen), deps.address(request)
             )
         counted.check()
-        with house.transaction() as session:
+        with db.transaction() as session:
             caller = load_account.redeem(session, errand.stub, code)
             _without_issuer(session, chosen, caller)
             secret = sign_in_session.begin(request, session, chosen, caller)
     except (NotSignedIn, TooMany) as refusal:
         begun = browser.oauth_state(request, chosen)
-        refusal_log.sign_in(request, house, AuthMethod.MAIL, refusal, stub=begun.stub if begun else None)
+        refusal_log.sign_in(request, db, AuthMethod.MAIL, refusal, stub=begun.stub if begun else None)
         if isinstance(refusal, TooMany):
             raise
         is_over = refusal.detail in {OVER, BY_ISSUER}

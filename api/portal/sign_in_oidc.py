@@ -35,7 +35,7 @@ ACCOUNT = "/account"
 def come_back(
     request: Request,
     chosen: SettingsDep,
-    house: DatabaseDep,
+    db: DatabaseDep,
     known: IdentityProvidersDep,
     code: Annotated[str, Query(max_length=4000)] = "",
     state: Annotated[str, Query(max_length=200)] = "",
@@ -48,11 +48,11 @@ def come_back(
     errand = browser.oauth_state(request, chosen)
     is_adding = errand is not None and errand.purpose is SignInPurpose.ADD
     try:
-        row = _taken(request, house, chosen, errand)
-        issuer, proven = _finished(house, known, chosen, row, code=code, state=state, answered_by=iss)
+        row = _taken(request, db, chosen, errand)
+        issuer, proven = _finished(db, known, chosen, row, code=code, state=state, answered_by=iss)
         if is_adding:
-            return _added(request, house, chosen, issuer, proven)
-        with house.transaction() as session:
+            return _added(request, db, chosen, issuer, proven)
+        with db.transaction() as session:
             caller = identities.caller_of(session, issuer, proven)
             secret = sign_in_session.begin(request, session, chosen, caller)
     except (NotSignedIn, NotYours, Conflict) as refused:
@@ -60,7 +60,7 @@ def come_back(
             needs_sign_in = isinstance(refused, NotSignedIn | SignInAgain)
             status = pages.status_of(refused)
             return pages.problem(request, status, refused.detail, back=ACCOUNT, needs_sign_in=needs_sign_in)
-        note.sign_in(request, house, AuthMethod.OIDC, refused)
+        note.sign_in(request, db, AuthMethod.OIDC, refused)
         return sign_in_session.ways(request, chosen, errand.path if errand else None, 401, error=refused.detail)
     return sign_in_session.signed_in(request, chosen, secret, errand.path if errand else pages.HOME)
 
@@ -70,7 +70,7 @@ def ask(
     request: Request,
     number: int,
     chosen: SettingsDep,
-    house: DatabaseDep,
+    db: DatabaseDep,
     known: IdentityProvidersDep,
     path: Annotated[str | None, Query(alias="next")] = None,
 ) -> Response:
@@ -78,10 +78,10 @@ def ask(
     if "prefetch" in request.headers.get("sec-purpose", "") + request.headers.get("purpose", ""):
         raise Invalid("This page is not there to be fetched ahead of time.")
     issuer = find(chosen, number)
-    sign_in_session.count(request, chosen, house)
-    with house.transaction() as session:
+    sign_in_session.count(request, chosen, db)
+    with db.transaction() as session:
         is_again = sign_in_session.visitor(request, session, chosen) is not None
-    url, errand = begin(house, known, chosen, issuer, is_again=is_again, path=pages.local(path))
+    url, errand = begin(db, known, chosen, issuer, is_again=is_again, path=pages.local(path))
     answer = RedirectResponse(url, 303)
     pages.protect(request, answer)
     browser.keep_oauth_state(answer, chosen, errand)
@@ -101,7 +101,7 @@ def find(chosen: Settings, number: int) -> IdentityProvider:
 
 
 def begin(
-    house: Database,
+    db: Database,
     known: IdentityProviders,
     chosen: Settings,
     issuer: IdentityProvider,
@@ -116,7 +116,7 @@ def begin(
         Busy: the issuer can't be reached.
     """
     asked = oidc.begin(issuer, known.metadata(issuer), chosen.public_url + CALLBACK)
-    with house.transaction() as session:
+    with db.transaction() as session:
         stub = sessions.begin_login(
             session,
             AuthMethod.OIDC,
@@ -132,18 +132,18 @@ def begin(
     return url, OAuthState(stub, SignInPurpose.ADD if tied_to else SignInPurpose.SIGN_IN, path)
 
 
-def _taken(request: Request, house: Database, chosen: Settings, errand: OAuthState | None) -> PendingLogin:
+def _taken(request: Request, db: Database, chosen: Settings, errand: OAuthState | None) -> PendingLogin:
     """Use up the round trip that this browser began, for an addition in this very session."""
     if errand is None:
         raise NotSignedIn(OVER)
-    with house.transaction() as session:
+    with db.transaction() as session:
         is_adding = errand.purpose is SignInPurpose.ADD
         tied_to = browser.visitor(request, session, chosen).caller.key_id if is_adding else None
         return sessions.use(session, errand.stub, AuthMethod.OIDC, tied_to=tied_to)
 
 
 def _finished(
-    house: Database,
+    db: Database,
     known: IdentityProviders,
     chosen: Settings,
     row: PendingLogin,
@@ -154,7 +154,7 @@ def _finished(
 ) -> tuple[IdentityProvider, VerifiedIdentity]:
     """Exchange the code; no connection to Postgres is held meanwhile."""
     issuer = known.configured(row.issuer or "")
-    with house.transaction() as session:
+    with db.transaction() as session:
         is_ours, at = sessions.is_state(session, row, state), now(session)
     if issuer is None or not code or not is_ours:
         raise NotSignedIn(NOT_COMPLETED)
@@ -171,9 +171,9 @@ def _finished(
 
 
 def _added(
-    request: Request, house: Database, chosen: Settings, issuer: IdentityProvider, proven: VerifiedIdentity
+    request: Request, db: Database, chosen: Settings, issuer: IdentityProvider, proven: VerifiedIdentity
 ) -> Response:
-    with house.transaction() as session:
+    with db.transaction() as session:
         caller = browser.visitor(request, session, chosen).caller
         identities.bind(session, caller, issuer, proven, deps.place(request))
     answer = go(request, ACCOUNT)

@@ -24,14 +24,14 @@ Credential = Annotated[str, Form(max_length=LONGEST_ANSWER)]
 
 @router.post("/sign-in/passkey")
 def ask(
-    request: Request, chosen: SettingsDep, house: DatabaseDep, path: Annotated[str | None, Form(alias="next")] = None
+    request: Request, chosen: SettingsDep, db: DatabaseDep, path: Annotated[str | None, Form(alias="next")] = None
 ) -> Response:
     """Show the page whose script asks for any passkey that the person has for us."""
     browser.check_same_site(request, chosen)
     party = relying_party(chosen)
-    sign_in_session.count(request, chosen, house)
+    sign_in_session.count(request, chosen, db)
     asked = passkeys.sign_in_challenge(party)
-    with house.transaction() as session:
+    with db.transaction() as session:
         stub = sessions.begin_login(session, AuthMethod.PASSKEY, challenge=asked.challenge)
     answer = ceremony(request, asked, kind="get", action="/sign-in/passkey/answer", back=pages.SIGN_IN)
     browser.keep_oauth_state(answer, chosen, OAuthState(stub, SignInPurpose.SIGN_IN, pages.local(path)))
@@ -39,20 +39,20 @@ def ask(
 
 
 @router.post("/sign-in/passkey/answer")
-def take(request: Request, chosen: SettingsDep, house: DatabaseDep, credential: Credential = "") -> Response:
+def take(request: Request, chosen: SettingsDep, db: DatabaseDep, credential: Credential = "") -> Response:
     """Sign in by what a passkey has answered; the challenge is used up whatever the answer is worth."""
     browser.check_same_site(request, chosen)
     party, errand = relying_party(chosen), browser.oauth_state(request, chosen)
-    sign_in_session.count(request, chosen, house)
+    sign_in_session.count(request, chosen, db)
     try:
         errand = sign_in_session.own(errand, SignInPurpose.SIGN_IN)
-        with house.transaction() as session:
+        with db.transaction() as session:
             challenge = sessions.use(session, errand.stub, AuthMethod.PASSKEY).challenge or b""
-        with house.transaction() as session:
+        with db.transaction() as session:
             caller = passkeys.caller_of(session, party, challenge=challenge, shown=credential)
             secret = sign_in_session.begin(request, session, chosen, caller)
     except NotSignedIn as refusal:
-        refusal_log.sign_in(request, house, AuthMethod.PASSKEY, refusal)
+        refusal_log.sign_in(request, db, AuthMethod.PASSKEY, refusal)
         return sign_in_session.ways(request, chosen, errand.path if errand else None, 401, error=refusal.detail)
     return sign_in_session.signed_in(request, chosen, secret, errand.path)
 

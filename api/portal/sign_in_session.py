@@ -31,19 +31,19 @@ def limits(chosen: Settings) -> AttemptLimits:
     )
 
 
-def count(request: Request, chosen: Settings, house: Database, account: str | None = None) -> None:
+def count(request: Request, chosen: Settings, db: Database, account: str | None = None) -> None:
     """Count an attempt by where it comes from, and by the account if it names one.
 
     Raises:
         TooMany: the limit was met.
     """
-    with house.transaction() as session:
+    with db.transaction() as session:
         counted = rate_limit.count(session, limits(chosen), address=deps.address(request), account=account)
     try:
         counted.check()
     except TooMany as too_many:
         # By where it comes from where that is too much: else one place had as many events as it made up accounts.
-        refusal_log.sign_in(request, house, ANY_MEANS, too_many, account=None if counted.of_address else account)
+        refusal_log.sign_in(request, db, ANY_MEANS, too_many, account=None if counted.of_address else account)
         raise
 
 

@@ -82,7 +82,7 @@ class SigningContext:
 
     request: Request
     chosen: Settings
-    house: Database
+    db: Database
     csrf: str
 
     def ask(self, request_id: UUID, verdict: DecisionInput, filled: ApprovalForm) -> Response | None:
@@ -94,7 +94,7 @@ class SigningContext:
         if self.chosen.passkey_domain is None:
             return None
         party = partial(deps.relying_party, self.chosen)
-        with self.house.transaction() as session:
+        with self.db.transaction() as session:
             visitor = browser.visitor(self.request, session, self.chosen)
             browser.check_form(visitor, self.csrf)
             row = session.get(AccessRequest, request_id)
@@ -136,7 +136,7 @@ class SigningContext:
         errand = browser.oauth_state(self.request, self.chosen)
         stub = errand.stub if errand and errand.purpose is SignInPurpose.APPROVE else None
         try:
-            with self.house.transaction() as session:
+            with self.db.transaction() as session:
                 visitor = browser.visitor(self.request, session, self.chosen)
                 browser.check_form(visitor, self.csrf)
                 begun_here = sessions.use(session, stub, AuthMethod.PASSKEY, tied_to=visitor.caller.key_id)

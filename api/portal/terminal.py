@@ -64,7 +64,7 @@ def _count(work: AccountContext) -> None:
     """Count a try of a code by who tries it, and by where from."""
     with work.open() as (_, visitor):
         account = f"terminal of {visitor.caller.person_id}"
-    sign_in_session.count(work.request, work.chosen, work.house, account=account)
+    sign_in_session.count(work.request, work.chosen, work.db, account=account)
 
 
 def _refused(work: AccountContext, refused: Invalid | NotYours, code: str) -> Response:

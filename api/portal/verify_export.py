@@ -76,7 +76,7 @@ def show(request: Request, chosen: SettingsDep, session: SessionDep) -> Response
     return _shown(request, session, visitor)
 
 
-async def verification_input(request: Request, chosen: SettingsDep, house: DatabaseDep) -> AsyncIterator[FormData]:
+async def verification_input(request: Request, chosen: SettingsDep, db: DatabaseDep) -> AsyncIterator[FormData]:
     """Yield what was sent, which nobody reads before it is known who sends it and that they may.
 
     Raises:
@@ -86,10 +86,10 @@ async def verification_input(request: Request, chosen: SettingsDep, house: Datab
         TooMany: they have had thirty verified in the last ten minutes.
     """
     browser.check_same_site(request, chosen)
-    visitor = await run_in_threadpool(_visitor, request, house, chosen)
+    visitor = await run_in_threadpool(_visitor, request, db, chosen)
     _reads(visitor)
     with _only_file_of(visitor.caller):
-        await run_in_threadpool(_count, house, visitor.caller)
+        await run_in_threadpool(_count, db, visitor.caller)
         try:
             async with asyncio.timeout(PATIENCE):
                 form = await request.form(max_files=MOST_FILES, max_fields=10, max_part_size=LONGEST_TEXT)
@@ -117,15 +117,15 @@ def _only_file_of(caller: Caller) -> Iterator[None]:
         del ARRIVED[caller.person_id]
 
 
-def _count(house: Database, caller: Caller) -> None:
-    with house.transaction() as session:
+def _count(db: Database, caller: Caller) -> None:
+    with db.transaction() as session:
         counted = rate_limit.count(session, LIMITS, verifying=caller.person_id)
     counted.check("verify a file")
 
 
 @router.post("")
 async def verify(
-    request: Request, chosen: SettingsDep, house: DatabaseDep, form: Annotated[FormData, Depends(verification_input)]
+    request: Request, chosen: SettingsDep, db: DatabaseDep, form: Annotated[FormData, Depends(verification_input)]
 ) -> Response:
     """Verify a file and say what was found; nothing of it is kept."""
     try:
@@ -140,8 +140,8 @@ async def verify(
         finally:
             TURNS.release()
     except REFUSED as refused:
-        return await run_in_threadpool(_again, request, house, chosen, form, refused)
-    return await run_in_threadpool(_told, request, house, chosen, what, verdict)
+        return await run_in_threadpool(_again, request, db, chosen, form, refused)
+    return await run_in_threadpool(_told, request, db, chosen, what, verdict)
 
 
 async def _given(form: FormData) -> VerificationInput:
@@ -217,8 +217,8 @@ def _text(form: FormData, name: str) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _visitor(request: Request, house: Database, chosen: Settings) -> Visitor:
-    with house.transaction() as session:
+def _visitor(request: Request, db: Database, chosen: Settings) -> Visitor:
+    with db.transaction() as session:
         return browser.visitor(request, session, chosen)
 
 
@@ -232,8 +232,8 @@ def _reads(visitor: Visitor) -> None:
         raise NotYours("The trail is read by a tenant's admins and auditors, and by the vendor's auditors.")
 
 
-def _again(request: Request, house: Database, chosen: Settings, form: FormData, refused: LockboxError) -> Response:
-    with house.transaction() as session:
+def _again(request: Request, db: Database, chosen: Settings, form: FormData, refused: LockboxError) -> Response:
+    with db.transaction() as session:
         visitor = browser.visitor(request, session, chosen)
         return _shown(request, session, visitor, (_text(form, "keys"), _text(form, "note")), refused)
 
@@ -260,9 +260,9 @@ def _shown(
 
 
 def _told(
-    request: Request, house: Database, chosen: Settings, what: VerificationInput, verdict: VerificationResult
+    request: Request, db: Database, chosen: Settings, what: VerificationInput, verdict: VerificationResult
 ) -> Response:
-    with house.transaction() as session:
+    with db.transaction() as session:
         visitor = browser.visitor(request, session, chosen)
         return page(
             request,

@@ -94,7 +94,7 @@ def export(
     what: EventFilterDep,
     came: RequestOrigin,
     session: SessionDep,
-    house: DatabaseDep,
+    db: DatabaseDep,
     form: Annotated[Literal["ndjson", "csv"], Query(alias="format")] = "ndjson",
     since: Annotated[list[LogSize] | None, Query(max_length=audit_access.MOST_SINCE)] = None,
 ) -> StreamingResponse:
@@ -103,7 +103,7 @@ def export(
     Without a filter the lines show that nothing is missing, too. `since` are sizes that the log had before: the
     export then shows that it has only grown. A file that was cut off lacks its last line.
     """
-    export_limits.count(house, who.caller)
+    export_limits.count(db, who.caller)
     asked = asked_for(what)
     begun = audit_access.export(session, who, what, asked, since or ())
     audit_access.record_read(
@@ -117,7 +117,7 @@ def export(
     made = table if form == "csv" else exports.lines
     name = f"audit-{who.log_id if who.tenant_id else 'vendor'}-{begun.log.size}.{form}"
     headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{name}"'}
-    lines = export_limits.streamed(made(audit_access.pages(house, who), begun))
+    lines = export_limits.streamed(made(audit_access.pages(db, who), begun))
     return StreamingResponse(lines, media_type=NAMES[form], headers=headers)
 
 

@@ -17,14 +17,14 @@ EVERY_SECONDS = 2
 
 @router.post("", status_code=201, responses=problems(429))
 def ask(
-    request: Request, came: ClientInfoDep, chosen: SettingsDep, house: DatabaseDep, response: Response
+    request: Request, came: ClientInfoDep, chosen: SettingsDep, db: DatabaseDep, response: Response
 ) -> DeviceAuthorizationView:
     """Ask for a code that a person types into the page; needs no token, and is counted like an attempt to sign in."""
-    with house.transaction() as session:
+    with db.transaction() as session:
         limits = AttemptLimits(chosen.sign_ins_per_account, chosen.sign_ins_per_address)
         counted = rate_limit.count(session, limits, address=deps.address(request))
     counted.check()
-    with house.transaction() as session:
+    with db.transaction() as session:
         asked = device_login.start(session, came, environment=chosen.environment)
     response.headers["cache-control"] = "no-store"
     return DeviceAuthorizationView(

@@ -41,20 +41,20 @@ async def livez() -> Liveness:
 
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
-def readyz(house: DatabaseDep, response: Response) -> Readiness:
+def readyz(db: DatabaseDep, response: Response) -> Readiness:
     """Answer 200 with Postgres there and its schema the right one; *degraded* with Redis away or the trail behind."""
-    postgres, redis = _postgres(house), _redis(house)
+    postgres, redis = _postgres(db), _redis(db)
     if postgres != "ok":
         response.status_code = 503
         return Readiness(status="down", postgres=postgres, redis=redis, trail="unknown")
-    trail = _trail(house)
+    trail = _trail(db)
     is_well = redis == trail == "ok"
     return Readiness(status="ready" if is_well else "degraded", postgres=postgres, redis=redis, trail=trail)
 
 
-def _postgres(house: Database) -> str:
+def _postgres(db: Database) -> str:
     try:
-        with house.engine.connect() as connection:
+        with db.engine.connect() as connection:
             fits(connection)
     except StartupCheckFailed as unfit:
         return str(unfit)
@@ -63,18 +63,18 @@ def _postgres(house: Database) -> str:
     return "ok"
 
 
-def _trail(house: Database) -> str:
+def _trail(db: Database) -> str:
     try:
-        with house.transaction() as session:
+        with db.transaction() as session:
             shipped = witness.of(session)
             return "behind" if shipped and shipped.all_doubts(session) else "ok"
     except SQLAlchemyError:
         return "unknown"
 
 
-def _redis(house: Database) -> str:
+def _redis(db: Database) -> str:
     try:
-        house.schedule.ping()
+        db.schedule.ping()
     except RedisUnavailable as away:
         return f"away: {away}"
     return "ok"

@@ -183,7 +183,7 @@ def approve(
     came: RequestOrigin,
     session: SessionDep,
     chosen: SettingsDep,
-    house: DatabaseDep,
+    db: DatabaseDep,
     seen: IfMatch,
     response: Response,
     body: ApprovalInput | None = None,
@@ -193,7 +193,7 @@ def approve(
     Where the policy demands a passkey's signature and none comes along, the answer is `passkey-must-sign`.
     """
     said = body or ApprovalInput()
-    signed = _signed(said.signed, who, chosen, house) if said.signed else None
+    signed = _signed(said.signed, who, chosen, db) if said.signed else None
     verdict = DecisionInput(
         Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions, signed
     )
@@ -266,11 +266,11 @@ for each in ACTIONS:
     router.post(f"/{{request_id}}/{each.value}", responses=problems(404, 409, 412))(_closing(each))
 
 
-def _signed(said: SignedApproval, who: Caller, chosen: Settings, house: Database) -> SignedStatement:
+def _signed(said: SignedApproval, who: Caller, chosen: Settings, db: Database) -> SignedStatement:
     """Return what a passkey has answered; the challenge is used up whatever that is worth."""
     one, _, secret = said.ticket.partition(".")
     try:
-        with house.transaction() as session:
+        with db.transaction() as session:
             row = sessions.use(session, LoginStub(UUID(one), secret), AuthMethod.PASSKEY, tied_to=who.key_id)
             used = row.challenge or b""
     except (NotSignedIn, ValueError):

@@ -286,12 +286,12 @@ def record_read(
     events.record(session, actor, action, logs=[who.tenant_id], wanted=asked, count=count)
 
 
-def pages(house: Database, who: AuditReader) -> Pages:
+def pages(db: Database, who: AuditReader) -> Pages:
     """Return what opens a transaction for each page of an export; whoever may read no more gets no more."""
 
     @contextmanager
     def opened() -> Iterator[Session]:
-        with house.transaction() as session:
+        with db.transaction() as session:
             row_security.enter(session, who.caller)
             _reader(registry.as_of_now(session, who.caller), who.tenant_id)
             yield session

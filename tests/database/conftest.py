@@ -132,24 +132,24 @@ def urls(request: pytest.FixtureRequest, template: ServerAddresses, shared: Shar
 @pytest.fixture
 def api(urls: Urls, shared: SharedDatabase) -> Iterator[Database]:
     """The database as the API sees it."""
-    with _house(urls, urls.api, shared, shared.api) as house:
-        yield house
+    with _db(urls, urls.api, shared, shared.api) as db:
+        yield db
 
 
 @pytest.fixture
 def worker(urls: Urls, shared: SharedDatabase) -> Iterator[Database]:
     """The database as a worker sees it."""
-    with _house(urls, urls.worker, shared, shared.worker) as house:
-        yield house
+    with _db(urls, urls.worker, shared, shared.worker) as db:
+        yield db
 
 
 @contextmanager
-def _house(urls: Urls, login: str, shared: SharedDatabase, warm: Engine) -> Iterator[Database]:
+def _db(urls: Urls, login: str, shared: SharedDatabase, warm: Engine) -> Iterator[Database]:
     is_shared = urls is shared.urls
     engine = warm if is_shared else make_engine(login, role="test", pool_size=4, overflow=16)
-    house = Database(engine, Schedule(urls.redis))
-    yield house
-    house.schedule.close()
+    db = Database(engine, Schedule(urls.redis))
+    yield db
+    db.schedule.close()
     if not is_shared:
         engine.dispose()
 

@@ -138,9 +138,9 @@ THE_REST = (
 )
 
 
-def furnish(house: Database, mode: Mode = Mode.ENFORCE) -> World:
+def furnish(db: Database, mode: Mode = Mode.ENFORCE) -> World:
     """Make the usual world with requests in review, waiting and open, and a row of its own in every table."""
-    world = World.make(house, Policy(), mode)
+    world = World.make(db, Policy(), mode)
     post = Postbag()
     post.endpoint(world, f"https://tenant.example/{world.tenant.slug}", tenant_id=world.tenant.id)
     post.endpoint(world, f"https://vendor.example/{world.tenant.slug}", tenant_id=None)
@@ -150,11 +150,11 @@ def furnish(house: Database, mode: Mode = Mode.ENFORCE) -> World:
         world.act("max", Action.ENDORSE, request.id, comment="A real fault")
         if answer:
             world.act("ann", answer, request.id, comment="Go ahead")
-        with house.transaction() as session:
+        with db.transaction() as session:
             questions.ask(session, world.people["ann"], HERE, request.id, "Which mails?")
     values: dict[str, UUID | list[UUID]] = {name: caller.person_id for name, caller in world.people.items()}
     values |= {"tenant": world.tenant.id, "everybody": [caller.person_id for caller in world.people.values()]}
-    with unbound(house).begin() as connection:
+    with unbound(db).begin() as connection:
         for statement in THE_REST:
             connection.execute(text(statement), values)
     return world
@@ -232,46 +232,46 @@ class Table:
         return connection.execute(text(CLEAR.format(name=self.name))).rowcount
 
 
-def tables(house: Database) -> list[Table]:
+def tables(db: Database) -> list[Table]:
     """Return every table of the schema but Alembic's own."""
-    with unbound(house).connect() as connection:
+    with unbound(db).connect() as connection:
         rows = connection.execute(TABLES).all()
     return [Table(r.name, r.columns, r.key, tuple(r.changeable), r.readable, r.writable, r.deletable) for r in rows]
 
 
-def private_rows(house: Database) -> dict[str, list[Row]]:
+def private_rows(db: Database) -> dict[str, list[Row]]:
     """Return every row that there is now and that is not everybody's, by table."""
-    return {name: _column(house, SELECT_ROWS, name, f"NOT ({PUBLIC.get(name, 'false')})") for name in _names(house)}
+    return {name: _column(db, SELECT_ROWS, name, f"NOT ({PUBLIC.get(name, 'false')})") for name in _names(db)}
 
 
-def private_keys(house: Database) -> dict[str, set[tuple[Any, ...]]]:
+def private_keys(db: Database) -> dict[str, set[tuple[Any, ...]]]:
     """Return the key of every row that there is now and that is not everybody's, by table."""
-    with unbound(house).connect() as connection:
-        return {one.name: one.keys(connection, f"NOT ({PUBLIC.get(one.name, 'false')})") for one in tables(house)}
+    with unbound(db).connect() as connection:
+        return {one.name: one.keys(connection, f"NOT ({PUBLIC.get(one.name, 'false')})") for one in tables(db)}
 
 
-def versions(house: Database) -> dict[str, set[str]]:
+def versions(db: Database) -> dict[str, set[str]]:
     """Return every version of every row: one that was written anew shows, even if nothing in it changed."""
-    return {name: set(_column(house, SELECT_VERSIONS, name)) for name in _names(house)}
+    return {name: set(_column(db, SELECT_VERSIONS, name)) for name in _names(db)}
 
 
-def _names(house: Database) -> list[str]:
-    return [table.name for table in tables(house)]
+def _names(db: Database) -> list[str]:
+    return [table.name for table in tables(db)]
 
 
-def _column(house: Database, query: str, name: str, where: str = "true") -> list[Any]:
-    with unbound(house).connect() as connection:
+def _column(db: Database, query: str, name: str, where: str = "true") -> list[Any]:
+    with unbound(db).connect() as connection:
         return list(connection.execute(text(query.format(name=name, where=where))).scalars())
 
 
 @contextmanager
-def in_context(house: Database, caller: Caller | None, at: UUID | None = None) -> Iterator[Connection]:
+def in_context(db: Database, caller: Caller | None, at: UUID | None = None) -> Iterator[Connection]:
     """Open a transaction in somebody's context, or in none for None; commit it on the way out."""
-    with house.engine.begin() if caller is None else as_caller(house, caller, at=at) as connection:
+    with db.engine.begin() if caller is None else as_caller(db, caller, at=at) as connection:
         yield connection
 
 
-def insert_refused(house: Database, caller: Caller | None, rows: Mapping[str, Collection[Row]]) -> set[str]:
+def insert_refused(db: Database, caller: Caller | None, rows: Mapping[str, Collection[Row]]) -> set[str]:
     """Check that somebody, or nobody for None, may write none of these rows; return the tables.
 
     What keeps them off is row-level security, or that the API's login has no right at all.
@@ -280,11 +280,11 @@ def insert_refused(house: Database, caller: Caller | None, rows: Mapping[str, Co
     only the tenant counts is left out.
     """
     tried = set()
-    for table in tables(house):
+    for table in tables(db):
         for row in () if table.name in FREE else rows[table.name]:
             if table.name in {"events", "notifications"} and row["tenant_id"] is None:
                 continue
-            said = _said(house, caller, partial(table.insert, row=row))
+            said = _said(db, caller, partial(table.insert, row=row))
             barred = f'new row violates row-level security policy for table "{table.name}"'
             assert said == (barred if table.writable else f"permission denied for table {table.name}"), said
             tried.add(table.name)
@@ -292,24 +292,24 @@ def insert_refused(house: Database, caller: Caller | None, rows: Mapping[str, Co
 
 
 def attempt_everything(
-    house: Database, caller: Caller | None, rows: Mapping[str, Collection[Row]], leave: Collection[str] = ()
+    db: Database, caller: Caller | None, rows: Mapping[str, Collection[Row]], leave: Collection[str] = ()
 ) -> None:
     """Change whatever can be changed and remove whatever can be removed, seen or unseen, refused or not."""
-    for table in tables(house):
+    for table in tables(db):
         if table.name in leave:
             continue
         for column in table.changeable:
-            _said(house, caller, partial(table.touch, column=column))
+            _said(db, caller, partial(table.touch, column=column))
             for row in rows[table.name]:
-                _said(house, caller, partial(table.overwrite, column=column, row=row))
+                _said(db, caller, partial(table.overwrite, column=column, row=row))
         if table.deletable:
-            _said(house, caller, table.clear)
+            _said(db, caller, table.clear)
 
 
-def _said(house: Database, caller: Caller | None, change: Callable[[Connection], object]) -> str:
+def _said(db: Database, caller: Caller | None, change: Callable[[Connection], object]) -> str:
     """Do it and commit it; return what it was refused with."""
     try:
-        with in_context(house, caller) as connection:
+        with in_context(db, caller) as connection:
             change(connection)
     except DBAPIError as refused:
         return str(refused.orig)

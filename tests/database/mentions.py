@@ -12,12 +12,12 @@ IN_TEXT = "position(lower(:word) IN lower(t.{name}::text)) > 0"
 IN_BYTES = "position(convert_to(:word, 'UTF8') IN t.{name}) > 0"
 
 
-def mentions(house: Database, word: str) -> set[str]:
+def mentions(db: Database, word: str) -> set[str]:
     """Return the columns in which a word stands, and of event details the fields; bytes hold it as it is written."""
     found = set()
-    for column in read(house, COLUMNS):
+    for column in read(db, COLUMNS):
         named = "t.field" if (column.of_table, column.name) == ("event_details", "value") else f"'{column.name}'"
         where = (IN_BYTES if column.is_bytes else IN_TEXT).format(name=column.name)
         query = f"SELECT DISTINCT {named} AS name FROM {column.of_table} t WHERE {where}"  # noqa: S608 - ours
-        found |= {f"{column.of_table}.{row.name}" for row in read(house, query, word=word)}
+        found |= {f"{column.of_table}.{row.name}" for row in read(db, query, word=word)}
     return found

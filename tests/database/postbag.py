@@ -66,15 +66,15 @@ class Postbag:
             self.lanes or SendingPool(mail_threads=1, hook_threads=1, clock=lambda: 0.0, first_load=10_000),
         )
 
-    def deliver(self, house: Database, ids: Iterable[UUID]) -> list[AttemptResult]:
+    def deliver(self, db: Database, ids: Iterable[UUID]) -> list[AttemptResult]:
         """Deliver notifications of that house."""
-        return delivery.deliver(as_sender(house), ids, self.senders)
+        return delivery.deliver(as_sender(db), ids, self.senders)
 
     def endpoint(self, world: World, url: str, *, tenant_id: UUID | None, event_types: Iterable[str] = ()) -> UUID:
         """Add a webhook endpoint and return its id."""
-        with setting(world.house).transaction() as session:
+        with setting(world.db).transaction() as session:
             endpoints.add(session, self.vault, url, tenant_id=tenant_id, event_types=event_types)
-        (row,) = read(world.house, "SELECT id FROM endpoints WHERE url = :url ORDER BY id DESC LIMIT 1", url=url)
+        (row,) = read(world.db, "SELECT id FROM endpoints WHERE url = :url ORDER BY id DESC LIMIT 1", url=url)
         return UUID(str(row.id))
 
 
@@ -102,29 +102,29 @@ class SlowMail(MemoryMail):
         super().send(mail)
 
 
-def open_notifications(house: Database) -> list[UUID]:
+def open_notifications(db: Database) -> list[UUID]:
     """Return the notifications that are not closed, in order."""
-    return [row.id for row in read(house, "SELECT id FROM notifications WHERE closed_at IS NULL ORDER BY id")]
+    return [row.id for row in read(db, "SELECT id FROM notifications WHERE closed_at IS NULL ORDER BY id")]
 
 
-def address(house: Database, world: World, name: str) -> str:
+def address(db: Database, world: World, name: str) -> str:
     """Return somebody's mail address."""
-    (row,) = read(house, "SELECT email FROM people WHERE id = :id", id=world.people[name].person_id)
+    (row,) = read(db, "SELECT email FROM people WHERE id = :id", id=world.people[name].person_id)
     return str(row.email)
 
 
-def notification(house: Database, notification_id: UUID) -> tuple[str | None, int, str | None]:
+def notification(db: Database, notification_id: UUID) -> tuple[str | None, int, str | None]:
     """Return outcome, attempts and last error of a notification."""
-    (row,) = read(house, "SELECT outcome, attempts, last_error FROM notifications WHERE id = :id", id=notification_id)
+    (row,) = read(db, "SELECT outcome, attempts, last_error FROM notifications WHERE id = :id", id=notification_id)
     return row.outcome, row.attempts, row.last_error
 
 
-def assert_notifications_are_held(house: Database, shift: timedelta = timedelta(0)) -> None:
+def assert_notifications_are_held(db: Database, shift: timedelta = timedelta(0)) -> None:
     """Check that the index holds each open notification, never before it is due, and late by arming alone.
 
     What is armed by a delay is due by the clock of Redis, which a shift of ours does not move.
     """
-    held, promised = house.schedule.members(NOTIFICATIONS), promised_notifications(house)
+    held, promised = db.schedule.members(NOTIFICATIONS), promised_notifications(db)
     assert held.keys() == promised.keys()
     ahead = shift.total_seconds() * 1000
     lags = [(held[one] - due, held[one] + ahead - due) for one, due in promised.items()]

@@ -33,7 +33,7 @@ MAILBOX = "mailbox:anna@contoso.example"
 
 def many(world: World, count: int, who: str = "erin", **changes: Any) -> list[UUID]:
     """File that many requests in one transaction."""
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         return [
             submit.submit(session, world.people[who], HERE, world.filing(**changes), SETTINGS.services).request.id
             for _ in range(count)
@@ -63,12 +63,12 @@ def read(source: Database | Engine, query: str, **parameters: object) -> Sequenc
 
 
 @contextmanager
-def as_caller(house: Database | Engine, caller: Caller, at: UUID | None = None) -> Iterator[Connection]:
+def as_caller(db: Database | Engine, caller: Caller, at: UUID | None = None) -> Iterator[Connection]:
     """Open a transaction of that login which row-level security takes for somebody's; commit it on the way out.
 
     `at` is the tenant that somebody of the vendor deals with.
     """
-    with Session(house.engine if isinstance(house, Database) else house) as session, session.begin():
+    with Session(db.engine if isinstance(db, Database) else db) as session, session.begin():
         row_security.enter(session, caller)
         if at:
             row_security.turn_to(session, at)
@@ -108,16 +108,16 @@ def set_back(superuser: Engine, ids: Sequence[UUID], seconds: float) -> None:
         )
 
 
-def state_of(house: Database, request_id: UUID) -> str:
+def state_of(db: Database, request_id: UUID) -> str:
     """Return the state in the row."""
-    (row,) = read(house, "SELECT state FROM requests WHERE id = :id", id=request_id)
+    (row,) = read(db, "SELECT state FROM requests WHERE id = :id", id=request_id)
     return str(row.state)
 
 
-def trail(house: Database, request_id: UUID) -> list[tuple[int, str, str]]:
+def trail(db: Database, request_id: UUID) -> list[tuple[int, str, str]]:
     """Return seq, action and new state of each move of a request."""
     query = "SELECT seq, action, to_state FROM events WHERE request_id = :id AND seq IS NOT NULL ORDER BY seq"
-    return [(row.seq, row.action, row.to_state) for row in read(house, query, id=request_id)]
+    return [(row.seq, row.action, row.to_state) for row in read(db, query, id=request_id)]
 
 
 def milliseconds(moment: datetime) -> float:
@@ -125,36 +125,36 @@ def milliseconds(moment: datetime) -> float:
     return float(math.ceil(moment.timestamp() * 1000))
 
 
-def promised_clocks(house: Database) -> dict[str, float]:
+def promised_clocks(db: Database) -> dict[str, float]:
     """Return what the clock's index has to hold, by the rows."""
-    rows = read(house, "SELECT id, state, wake_at, deadline_at FROM requests WHERE wake_at IS NOT NULL")
+    rows = read(db, "SELECT id, state, wake_at, deadline_at FROM requests WHERE wake_at IS NOT NULL")
     kinds = {row.id: clock_task(State(row.state), row.wake_at, row.deadline_at) for row in rows}
     return {f"{kinds[row.id]}:{row.id}": milliseconds(row.wake_at) for row in rows}
 
 
-def promised_notifications(house: Database) -> dict[str, float]:
+def promised_notifications(db: Database) -> dict[str, float]:
     """Return what the notifications' index has to hold, by the rows."""
-    rows = read(house, "SELECT id, run_at FROM notifications WHERE closed_at IS NULL")
+    rows = read(db, "SELECT id, run_at FROM notifications WHERE closed_at IS NULL")
     return {f"notify:{row.id}": milliseconds(row.run_at) for row in rows}
 
 
-def assert_indexes_are_true(house: Database) -> None:
+def assert_indexes_are_true(db: Database) -> None:
     """Check that both indexes hold what Postgres promises, and nothing else (I8)."""
-    assert house.schedule.members(CLOCK) == promised_clocks(house)
-    assert house.schedule.members(NOTIFICATIONS) == promised_notifications(house)
+    assert db.schedule.members(CLOCK) == promised_clocks(db)
+    assert db.schedule.members(NOTIFICATIONS) == promised_notifications(db)
 
 
-def assert_trails_are_whole(house: Database) -> None:
+def assert_trails_are_whole(db: Database) -> None:
     """Check every request: one event a move without a gap, the last is the row's state; never denied and open."""
     rows = read(
-        house,
+        db,
         """
         SELECT r.version, r.state, array_agg(e.seq ORDER BY e.seq) AS seqs,
             array_agg(e.to_state ORDER BY e.seq) AS states
         FROM requests r JOIN events e ON e.request_id = r.id AND e.seq IS NOT NULL GROUP BY r.id
         """,
     )
-    assert len(rows) == read(house, "SELECT count(*) AS number FROM requests")[0].number
+    assert len(rows) == read(db, "SELECT count(*) AS number FROM requests")[0].number
     for row in rows:
         assert row.seqs == list(range(1, row.version + 1))
         assert row.states[-1] == row.state
@@ -164,7 +164,7 @@ def assert_trails_are_whole(house: Database) -> None:
 def door(world: World, who: str = "erin", resource: str = MAILBOX) -> AccessRequest | None:
     """Ask as the guarded system does; return the request that opens the door, None if it is shut."""
     question = AccessCheck(world.tenant.slug, "exchange-online", resource, "read", world.people[who].person_id)
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         try:
             return queries.check(session, world.people["gate"], question).request
         except NoOpenWindow:

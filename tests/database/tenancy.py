@@ -26,29 +26,29 @@ def does(
     call: Callable[..., T],
     *args: object,
     slug: str | None = None,
-    house: Database | None = None,
+    db: Database | None = None,
     **named: Any,
 ) -> T:
     """Do something at the world's tenant, or at another one."""
-    with (house or world.house).transaction() as session:
+    with (db or world.db).transaction() as session:
         return call(session, world.people[who], HERE, slug or world.tenant.slug, *args, **named)
 
 
 def reads(world: World, who: str, call: Callable[..., T], *args: object, slug: str | None = None, **named: Any) -> T:
     """Read something of the world's tenant, or of another one."""
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         return call(session, world.people[who], slug or world.tenant.slug, *args, **named)
 
 
 def manages(world: World, who: str, call: Callable[..., T], *args: object, **named: Any) -> T:
     """Do something among the vendor's people."""
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         return call(session, world.people[who], HERE, *args, **named)
 
 
 def on_the_database(world: World, who: str, statement: str, **values: object) -> None:
     """Run a statement as the API's login in somebody's context, dealing with the world's tenant."""
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         row_security.enter(session, world.people[who])
         row_security.turn_to(session, world.tenant.id)
         session.connection().execute(text(statement), values)
@@ -61,7 +61,7 @@ def id_of(world: World, name: str) -> UUID:
 
 def accepts(world: World, name: str, invitation_id: UUID, code: str) -> Caller:
     """Accept an invitation; whoever did is one of the world's people from then on."""
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         caller = invitations.accept(session, invitation_id, code)
     world.people[name] = caller
     return caller
@@ -87,7 +87,7 @@ def members_of(world: World, who: str = "tara") -> dict[str, Member]:
 
 def colleagues_of(world: World, who: str = "olga") -> dict[str, Member]:
     """Return the vendor's people as somebody lists them, by name."""
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         page = vendor_staff.page(session, world.people[who], cursor=None, most=100)
     return {member.name: member for member in page.members}
 
@@ -107,12 +107,12 @@ def names_delegate(
         starts_at=changes.get("starts_at"),
         principal_id=id_of(world, principal) if principal else None,
     )
-    return does(world, who, delegates.add_delegation, wanted, house=changes.get("house"))
+    return does(world, who, delegates.add_delegation, wanted, db=changes.get("db"))
 
 
-def with_delegates(house: Database) -> World:
+def with_delegates(db: Database) -> World:
     """Make a world in which Aude, the auditor, and Abe, an approver, may be named as delegates."""
-    made = World.make(house)
+    made = World.make(db)
     for name in ("aude", "abe"):
         does(made, "tara", members.set_eligible, id_of(made, name), eligible=True)
     return made

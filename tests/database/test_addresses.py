@@ -36,7 +36,7 @@ LEFT JOIN addresses x ON x.id = n.address_id WHERE n.template = :template ORDER 
 
 
 def _by(world: World, who: str, call: Callable[..., T], *args: object, **named: object) -> T:
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         row_security.enter(session, world.people[who])
         return call(session, world.people[who], AT_HOME, *args, **named)
 
@@ -49,7 +49,7 @@ def _confirmed(world: World, worker: Database, who: str, email: str = DESK, **na
 
 def _emails(world: World, template: str) -> list[str]:
     """Return the addresses of people to which notifications by a template go."""
-    return [row.email for row in read(world.house, TOLD, template=template)]
+    return [row.email for row in read(world.db, TOLD, template=template)]
 
 
 def test_an_address_is_mailed_a_code_and_nothing_else_before_that_has_come_back(
@@ -75,7 +75,7 @@ def test_a_confirmed_address_gets_prompts_and_outcomes_each_by_a_notification_of
     world.act("amir", Action.APPROVE, request.id)
     post.deliver(worker, open_notifications(worker))
 
-    anns = address(world.house, world, "ann")
+    anns = address(world.db, world, "ann")
     assert {DESK, anns} <= set(_emails(world, "pending"))
     assert {DESK, anns} <= set(_emails(world, "active"))
     assert {mail.to_address for mail in post.mail.sent if mail.to_name == "Ann"} == {DESK, anns}
@@ -90,7 +90,7 @@ def test_a_receipt_goes_to_all_addresses_of_the_decider_and_of_the_admins_whatev
 
     world.act("ann", Action.APPROVE, request.id)
 
-    anns, taras = address(world.house, world, "ann"), address(world.house, world, "tara")
+    anns, taras = address(world.db, world, "ann"), address(world.db, world, "tara")
     assert _emails(world, "receipt") == sorted([DESK, anns, taras, "tara@home.example"])
     assert DESK not in _emails(world, "pending") + _emails(world, "active")
 
@@ -116,7 +116,7 @@ def test_what_waits_for_an_address_that_was_removed_is_not_sent(
 ) -> None:
     desk = _confirmed(world, worker, "ann")
     world.submit()
-    (waits,) = read(world.house, "SELECT id FROM notifications WHERE template = 'pending' AND address_id IS NOT NULL")
+    (waits,) = read(world.db, "SELECT id FROM notifications WHERE template = 'pending' AND address_id IS NOT NULL")
     _by(world, "ann", addresses.remove, desk.id)
 
     (one,) = post.deliver(worker, [waits.id])
@@ -131,7 +131,7 @@ def test_adding_confirming_choosing_and_removing_are_told_to_the_addresses_that_
     second = _confirmed(world, worker, "ann", "second@contoso.example")
     _by(world, "ann", addresses.choose, second.id, prompts=False)
     _by(world, "ann", addresses.remove, desk.id)
-    anns = address(world.house, world, "ann")
+    anns = address(world.db, world, "ann")
 
     post.deliver(worker, open_notifications(worker))
 
@@ -149,7 +149,7 @@ def test_each_change_is_an_event_that_holds_no_address_in_its_body(world: World,
     _by(world, "ann", addresses.remove, desk.id)
 
     rows = read(
-        world.house,
+        world.db,
         "SELECT e.action, convert_from(e.body, 'UTF8') AS body, d.value FROM events e JOIN event_details d "
         "ON d.event_id = e.id AND d.field = 'mailbox' WHERE e.request_id IS NULL ORDER BY e.id",
     )
@@ -163,13 +163,13 @@ def test_each_change_is_an_event_that_holds_no_address_in_its_body(world: World,
 
 @pytest.mark.parametrize("whose", ["amir", "max"])
 def test_an_address_with_which_somebody_else_signs_in_is_refused_without_saying_who(world: World, whose: str) -> None:
-    theirs = address(world.house, world, whose)
+    theirs = address(world.db, world, whose)
 
     with pytest.raises(AddressTaken) as refused:
         _by(world, "ann", addresses.add, theirs.upper())
 
     assert refused.value.detail == addresses.TAKEN
-    assert not read(world.house, "SELECT FROM addresses")
+    assert not read(world.db, "SELECT FROM addresses")
 
 
 def test_an_address_of_the_other_side_is_refused_and_a_shared_one_of_the_same_side_is_not(
@@ -181,13 +181,13 @@ def test_an_address_of_the_other_side_is_refused_and_a_shared_one_of_the_same_si
     with pytest.raises(AddressTaken):
         _by(world, "ann", addresses.add, "team@vendor.example")
 
-    assert len(read(world.house, "SELECT FROM addresses WHERE confirmed_at IS NOT NULL")) == 2
+    assert len(read(world.db, "SELECT FROM addresses WHERE confirmed_at IS NOT NULL")) == 2
 
 
 def test_who_comes_to_sign_in_by_an_address_takes_it_from_the_other_side(world: World, worker: Database) -> None:
     _confirmed(world, worker, "ann")
 
-    with setting(world.house).transaction() as session:
+    with setting(world.db).transaction() as session:
         tenants.add_person(session, "Desk", DESK.upper(), Side.VENDOR)
     world.submit()
 
@@ -197,7 +197,7 @@ def test_who_comes_to_sign_in_by_an_address_takes_it_from_the_other_side(world: 
 def test_an_address_that_was_taken_meanwhile_cannot_be_confirmed(world: World, worker: Database) -> None:
     added = _by(world, "ann", addresses.add, DESK)
     code = code_of(worker, added.id)
-    with setting(world.house).transaction() as session:
+    with setting(world.db).transaction() as session:
         tenants.add_person(session, "Desk", DESK, Side.CUSTOMER)
 
     with pytest.raises(AddressTaken):
@@ -219,7 +219,7 @@ def test_only_the_code_of_the_newest_mail_confirms_and_only_in_time(
     confirmed = _by(world, "ann", addresses.confirm, other.id, others.lower().replace("-", " "))
 
     assert confirmed.confirmed_at is not None
-    assert code not in str(read(world.house, "SELECT to_jsonb(a) AS a FROM addresses a"))
+    assert code not in str(read(world.db, "SELECT to_jsonb(a) AS a FROM addresses a"))
 
 
 def test_nobody_sees_changes_or_confirms_the_address_of_somebody_else(world: World, worker: Database) -> None:
@@ -242,7 +242,7 @@ def test_nobody_sees_changes_or_confirms_the_address_of_somebody_else(world: Wor
 def test_an_old_or_weak_sign_in_changes_no_address(world: World, means: AuthMethod, minutes_ago: float) -> None:
     world.people["ann"] = signed_in(world, "ann", means, minutes_ago=minutes_ago)
     write(
-        setting(world.house).engine,
+        setting(world.db).engine,
         "INSERT INTO identities VALUES ('https://idp.example', 'ann', :ann, now(), now())",
         ann=world.people["ann"].person_id,
     )
@@ -250,7 +250,7 @@ def test_an_old_or_weak_sign_in_changes_no_address(world: World, means: AuthMeth
     with pytest.raises(SignInAgain):
         _by(world, "ann", addresses.add, DESK)
 
-    assert not read(world.house, "SELECT FROM addresses")
+    assert not read(world.db, "SELECT FROM addresses")
 
 
 def test_there_are_five_at_most_and_ten_new_ones_in_a_day(world: World) -> None:
@@ -268,7 +268,7 @@ def test_there_are_five_at_most_and_ten_new_ones_in_a_day(world: World) -> None:
 
 
 def _mine(world: World, who: str) -> list[UUID]:
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         row_security.enter(session, world.people[who])
         return [one.id for one in addresses.mine(session, world.people[who])]
 
@@ -284,8 +284,8 @@ def test_one_bad_address_never_repeats_the_others(world: World, worker: Database
         write(superuser, "UPDATE notifications SET run_at = now() WHERE closed_at IS NULL")
 
     prompts = [mail.to_address for mail in post.mail.sent if mail.subject.startswith("Your answer is needed")]
-    assert prompts.count(address(world.house, world, "ann")) == 1
+    assert prompts.count(address(world.db, world, "ann")) == 1
     (desk,) = read(
-        world.house, "SELECT attempts FROM notifications WHERE template = 'pending' AND address_id IS NOT NULL"
+        world.db, "SELECT attempts FROM notifications WHERE template = 'pending' AND address_id IS NOT NULL"
     )
     assert desk.attempts == 3

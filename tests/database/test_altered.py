@@ -44,21 +44,21 @@ COLUMNS = {
 def listed(world: World, who: str = "tara") -> list[RecordedEvent]:
     """Return what a search finds, the oldest first."""
     reader = reads(world, who)
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         found = audit_access.search(session, reader, EventFilter(), before=None, most=50)
     return sorted(found.events, key=lambda event: event.id)
 
 
 def table(world: World) -> list[dict[str, str]]:
     """Return the rows of an export for people."""
-    found = b"".join(tables.table(audit_access.pages(world.house, reads(world)), begun(world))).decode()
+    found = b"".join(tables.table(audit_access.pages(world.db, reads(world)), begun(world))).decode()
     return list(csv.DictReader(io.StringIO(found, newline="")))
 
 
 def reported(world: World, request_id: UUID | None = None) -> tuple[Report, str]:
     """Return the report on a request, the only one there is, and its page."""
-    one = request_id or read(world.house, "SELECT id FROM requests")[0].id
-    with world.house.transaction() as session:
+    one = request_id or read(world.db, "SELECT id FROM requests")[0].id
+    with world.db.transaction() as session:
         found = audit_access.report(session, world.people["tara"], HERE, one)
         return found, report.page(found, made_at=now(session))
 

@@ -49,8 +49,8 @@ def mighty(request: pytest.FixtureRequest, urls: Urls) -> Iterator[Engine]:
 @pytest.fixture(params=["api", "worker"])
 def server(request: pytest.FixtureRequest) -> Database:
     """A server process."""
-    house: Database = request.getfixturevalue(request.param)
-    return house
+    db: Database = request.getfixturevalue(request.param)
+    return db
 
 
 def _changes() -> Iterator[str]:
@@ -114,7 +114,7 @@ def test_a_request_cannot_be_deleted(world: World, mighty: Engine) -> None:
     said = [_refused(mighty, "DELETE FROM requests"), _refused(mighty, "TRUNCATE requests CASCADE")]
 
     assert all("append-only" in line for line in said)
-    assert len(trail(world.house, request.id)) == 1
+    assert len(trail(world.db, request.id)) == 1
 
 
 def test_a_closed_request_does_not_change_any_more(world: World, mighty: Engine) -> None:

@@ -37,11 +37,11 @@ def keys_of(world: World, who: str = "tara") -> ApproverKeys:
 def verdict_on(world: World, worker: Database, *given: ApproverKeys) -> VerificationResult:
     """Return the verdict on a whole export of the tenant's log."""
     sealed(worker)
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         reading = audit_access.audit_reader(session, world.people["tara"], world.tenant.slug)
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         begun = audit_access.export(session, reading, EventFilter(), {}, ())
-    pages = audit_access.pages(world.house, reading)
+    pages = audit_access.pages(world.db, reading)
     file = b"".join(export.lines(pages, begun))
     return verify(export_format.lines_of(io.BytesIO(file)), [public()], approvers=Approvers(given))
 

@@ -47,7 +47,7 @@ def asks_again(
 ) -> SubmittedRequest:
     """Ask again as somebody."""
     caller = world.people[who] if isinstance(who, str) else who
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         return submit.ask_again(session, caller, HERE, request_id, SETTINGS.services, limits=limits)
 
 
@@ -125,7 +125,7 @@ def test_the_database_shows_what_is_asked_again_to_who_asked_alone(
     first = timed_out(world, superuser, worker)
 
     def seen(who: str) -> int:
-        with as_caller(world.house, world.people[who], world.tenant.id) as connection:
+        with as_caller(world.db, world.people[who], world.tenant.id) as connection:
             return len(connection.execute(text("SELECT * FROM asked_before(:id)"), {"id": first.id}).all())
 
     assert {who: seen(who) for who in world.people} == dict.fromkeys(world.people, 0) | {"erin": 1}
@@ -169,7 +169,7 @@ def test_a_system_asks_again_for_what_it_has_filed_itself_and_for_nothing_else(
         for name in ("filer", "other")
     ]
     erin = world.people["erin"].person_id
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         wanted = world.filing(engineer=erin)
         first = submit.submit(session, filers[0], HERE, wanted, SETTINGS.services).request
     set_back(superuser, [first.id], 1)
@@ -193,7 +193,7 @@ def test_the_customer_and_the_requester_find_what_followed_and_others_do_not(
     second = asks_again(world, "erin", first.id).request
 
     def found(who: str) -> UUID | None:
-        with world.house.transaction() as session:
+        with world.db.transaction() as session:
             row_security.enter(session, world.people[who])
             return submit.follower(session, world.people[who], first.id)
 
@@ -223,8 +223,8 @@ def test_a_request_follows_what_it_followed_for_good(world: World, superuser: En
     first = timed_out(world, superuser, worker)
     second = asks_again(world, "erin", first.id).request
 
-    for house in (world.house, worker):
-        with pytest.raises(DBAPIError, match="permission denied"), house.transaction() as session:
+    for db in (world.db, worker):
+        with pytest.raises(DBAPIError, match="permission denied"), db.transaction() as session:
             session.connection().execute(text("UPDATE requests SET follows = NULL"))
 
     assert read(worker, "SELECT follows FROM requests WHERE id = :id", id=second.id)[0].follows == first.id

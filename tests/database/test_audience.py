@@ -25,11 +25,11 @@ ENDORSE: Step = ("max", Action.ENDORSE)
 APPROVE: Step = ("ann", Action.APPROVE)
 
 
-def _told(world: World, house: Database, state: str) -> set[str]:
+def _told(world: World, db: Database, state: str) -> set[str]:
     """Return the names of all people and endpoints that were promised a notification of that state."""
     names = {caller.person_id: name for name, caller in world.people.items()}
     rows = read(
-        house,
+        db,
         "SELECT n.person_id, h.url FROM notifications n LEFT JOIN endpoints h ON h.id = n.endpoint_id "
         "WHERE n.template = :state",
         state=state,
@@ -184,8 +184,8 @@ def test_each_move_leaves_its_notifications_due_at_once_and_prompts_matter_until
     request = world.submit()
     opened = world.act("ann", Action.APPROVE, request.id)
 
-    prompts = read(world.house, "SELECT DISTINCT run_at, until_at FROM notifications WHERE template = 'pending'")
-    outcomes = read(world.house, "SELECT DISTINCT run_at FROM notifications WHERE template = 'active'")
+    prompts = read(world.db, "SELECT DISTINCT run_at, until_at FROM notifications WHERE template = 'pending'")
+    outcomes = read(world.db, "SELECT DISTINCT run_at FROM notifications WHERE template = 'active'")
     assert [tuple(row) for row in prompts] == [(request.created_at, request.deadline_at)]
     assert [row.run_at for row in outcomes] == [opened.opened_at]
 

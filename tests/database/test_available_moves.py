@@ -72,10 +72,10 @@ def _everybody(world: World, session: Session) -> Iterator[tuple[str, Caller]]:
         yield f"{name} at a terminal", replace(one, by_terminal=True)
 
 
-def _tried(house: Database, caller: Caller, request_id: UUID, action: Action) -> LockboxError | None:
+def _tried(db: Database, caller: Caller, request_id: UUID, action: Action) -> LockboxError | None:
     """Return what refuses a move that says all that a policy could ask for, None where it is made; nothing stays."""
     try:
-        with house.transaction() as session:
+        with db.transaction() as session:
             decide.act(session, caller, HERE, request_id, DecisionInput(action, "As told"))
             _undo()
     except UndoneError:
@@ -88,8 +88,8 @@ def _undo() -> NoReturn:
     raise UndoneError
 
 
-def _told(house: Database, caller: Caller, request_id: UUID) -> tuple[AvailableMove, ...]:
-    with house.transaction() as session:
+def _told(db: Database, caller: Caller, request_id: UUID) -> tuple[AvailableMove, ...]:
+    with db.transaction() as session:
         return decide.moves_of(session, caller, queries.find(session, caller, request_id).request)
 
 

@@ -28,6 +28,6 @@ def test_a_late_yes_counts_where_the_bug_is_planted_and_is_found(
     opened = world.act("ann", Action.APPROVE, approved.id)
 
     assert opened.state is State.ACTIVE
-    assert [row.id for row in read(world.house, questions.LATE)] == [approved.id]
+    assert [row.id for row in read(world.db, questions.LATE)] == [approved.id]
     with pytest.raises(TooLate):
         world.act("amir", Action.DENY, denied.id)

@@ -55,7 +55,7 @@ BREAKS = {
 @pytest.fixture
 def honest(world: World, worker: Database) -> World:
     """A world with an endpoint of the vendor's, and a request that was approved and given back, all of it sealed."""
-    with setting(world.house).transaction() as session:
+    with setting(world.db).transaction() as session:
         endpoints.add(
             session, SecretVault([DEVELOPMENT_KEY.get_secret_value()]), "https://hooks.example/", tenant_id=None
         )
@@ -67,14 +67,14 @@ def honest(world: World, worker: Database) -> World:
 
 
 def _run(world: World, *statements: str) -> None:
-    with unbound(world.house).begin() as connection:
+    with unbound(world.db).begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         for statement in statements:
             connection.execute(text(statement))
 
 
 def test_an_honest_database_answers_every_question_with_nothing(honest: World) -> None:
-    assert [name for name in WRONGS if read(honest.house, getattr(questions, name))] == []
+    assert [name for name in WRONGS if read(honest.db, getattr(questions, name))] == []
 
 
 @pytest.mark.parametrize("name", WRONGS)
@@ -83,10 +83,10 @@ def test_what_somebody_has_broken_is_found(honest: World, name: str) -> None:
         names = (
             "SELECT indexname FROM pg_indexes WHERE tablename = 'notifications' AND indexdef LIKE '%UNIQUE%event_id%'"
         )
-        for row in read(honest.house, names):
+        for row in read(honest.db, names):
             _run(honest, f"ALTER TABLE notifications DROP CONSTRAINT IF EXISTS {row.indexname}")
             _run(honest, f"DROP INDEX IF EXISTS {row.indexname}")
 
     _run(honest, BREAKS[name])
 
-    assert read(honest.house, getattr(questions, name))
+    assert read(honest.db, getattr(questions, name))

@@ -28,8 +28,8 @@ KEYS = {public().id: public()}
 OPEN = "SELECT id FROM notifications WHERE closed_at IS NULL AND checkpoint_id IS NOT NULL ORDER BY id"
 
 
-def told(house: Database, digest_every: timedelta = DAY) -> list[str]:
-    return list(checkpoint_digest.queue_due(house, digest_every))
+def told(db: Database, digest_every: timedelta = DAY) -> list[str]:
+    return list(checkpoint_digest.queue_due(db, digest_every))
 
 
 def test_a_webhook_gets_each_kept_checkpoint_once(world: World, sender: Database, later: ShiftedClock) -> None:

@@ -34,9 +34,9 @@ WHERE datname = current_database() AND application_name = 'lockbox-cut'
 """)
 
 
-def cut(house: Database) -> int:
+def cut(db: Database) -> int:
     """Cut the connections of the sender, and return how many there were."""
-    with unbound(house).connect() as connection:
+    with unbound(db).connect() as connection:
         return int(connection.execute(CUT).scalar_one())
 
 
@@ -45,21 +45,19 @@ def test_cutting_all_connections_while_mails_are_in_flight_sends_none_twice(
     world: World, urls: Urls, later: ShiftedClock
 ) -> None:
     many(world, REQUESTS)
-    house = Database(
-        make_engine(urls.notifications, role="cut", pool_size=4, overflow=12), world.house.schedule, later
-    )
+    db = Database(make_engine(urls.notifications, role="cut", pool_size=4, overflow=12), world.db.schedule, later)
     stopped, cuts = threading.Event(), [0]
 
     def cutting() -> None:
         while not stopped.wait(0.1):
-            cuts[0] += cut(world.house)
+            cuts[0] += cut(world.db)
 
     with relaying(greets_after=2) as relay:
         mail = SmtpMail(f"smtp://127.0.0.1:{relay.port}", sender=SENDER)
         senders = Postbag(mailing=mail, lanes=SendingPool(first_load=10_000)).senders
         cutter = threading.Thread(target=cutting)
-        ids = open_notifications(world.house)
-        results = delivery.dispatch(house, ids, senders)
+        ids = open_notifications(world.db)
+        results = delivery.dispatch(db, ids, senders)
         in_flight = len(ids) - len(relay.taken)
         cutter.start()
         while len(relay.taken) < len(ids):
@@ -69,13 +67,13 @@ def test_cutting_all_connections_while_mails_are_in_flight_sends_none_twice(
         for one in results:
             one.exception(PATIENCE)
         later.shift = queue.LEASE + timedelta(seconds=1)
-        delivery.deliver(house, open_notifications(world.house), senders)
-        house.engine.dispose()
+        delivery.deliver(db, open_notifications(world.db), senders)
+        db.engine.dispose()
 
     assert cuts[0] > 0
     assert in_flight > 0
     assert len(relay.message_ids) == len(set(relay.message_ids)) == len(ids) == 3 * REQUESTS
-    assert open_notifications(world.house) == []
+    assert open_notifications(world.db) == []
 
 
 @pytest.mark.usefixtures("alone")
@@ -88,15 +86,15 @@ def test_a_result_that_is_written_again_though_it_stands_is_counted_and_logged_o
         serving(CommitLosingProxy(urls.notifications)) as losing,
         relaying(answers={"example": "450 later"}) as relay,
     ):
-        house = Database(make_engine(losing.url, role="relayed"), world.house.schedule)
+        db = Database(make_engine(losing.url, role="relayed"), world.db.schedule)
         mail = SmtpMail(f"smtp://127.0.0.1:{relay.port}", sender=SENDER)
         senders = Postbag(mailing=mail, lanes=SendingPool(first_load=10_000)).senders
         senders.mail.send = LosingAfter(mail, losing).send  # type: ignore[method-assign]
         relay.answers = {first_address(worker, ids[0]): "450 later"}
-        results = delivery.dispatch(house, ids, senders)
+        results = delivery.dispatch(db, ids, senders)
         threading.Timer(1, lambda: setattr(losing, "losing", False)).start()
         tries = [one.result(PATIENCE) for one in results]
-        house.engine.dispose()
+        db.engine.dispose()
 
     assert losing.lost > 0
     assert len([one for one in tries if one and one.outcome is None]) == 1
@@ -118,10 +116,10 @@ class LosingAfter:
         self._send(mail)  # type: ignore[arg-type]
 
 
-def first_address(house: Database, notification_id: UUID) -> str:
+def first_address(db: Database, notification_id: UUID) -> str:
     """Return where a notification goes to."""
     query = "SELECT p.email FROM notifications n JOIN people p ON p.id = n.person_id WHERE n.id = :id"
-    return str(read(house, query, id=notification_id)[0].email)
+    return str(read(db, query, id=notification_id)[0].email)
 
 
 @pytest.mark.usefixtures("alone")
@@ -136,11 +134,11 @@ def test_what_cannot_be_written_is_kept_until_its_lease_ends_and_no_longer(
         for one in (kept, late)
     ]
     with serving(CommitLosingProxy(urls.notifications)) as relay:
-        house = Database(make_engine(relay.url, role="relayed"), world.house.schedule)
+        db = Database(make_engine(relay.url, role="relayed"), world.db.schedule)
         nowhere = make_url(urls.notifications).set(port=own_port())
         engine = make_engine(nowhere.render_as_string(hide_password=False), role="away")
-        cut_off = Database(engine, world.house.schedule)
-        ended = ClaimResult(house, arrived[0], Future())
+        cut_off = Database(engine, world.db.schedule)
+        ended = ClaimResult(db, arrived[0], Future())
         too_late = ClaimResult(cut_off, arrived[1], Future(), time.monotonic() - 1)
 
         relay.losing = True
@@ -151,7 +149,7 @@ def test_what_cannot_be_written_is_kept_until_its_lease_ends_and_no_longer(
 
         assert not is_done
         assert recorder.finish(PATIENCE)
-        house.engine.dispose()
+        db.engine.dispose()
     assert ended.told.result(0) == ended.result
     assert isinstance(too_late.told.exception(0), OperationalError)
     assert [notification(worker, one)[0] for one in (kept, late)] == ["sent", None]

@@ -57,31 +57,31 @@ class DeadNotificationScene:
     """A world, its mail, and the worker that sends it and runs the clock."""
 
     world: World
-    house: Database
+    db: Database
     post: Postbag
 
     def refuse(self, *names: str, permanent: bool = True) -> None:
         """Let the mails of these people come back."""
         for name in names:
             failure = SendFailed("no such mailbox", permanent=permanent, kind="status")
-            self.post.mail.refused[address(self.house, self.world, name)] = failure
+            self.post.mail.refused[address(self.db, self.world, name)] = failure
 
     def send(self) -> None:
         """Send all that is open."""
-        self.post.deliver(self.house, open_notifications(self.house))
+        self.post.deliver(self.db, open_notifications(self.db))
 
     def run(self, request: AccessRequest) -> int:
         """Run the clock of one request."""
-        return timers.run(self.house, [request.id])
+        return timers.run(self.db, [request.id])
 
     def row(self, request: AccessRequest) -> Any:
         """Return the row as it is."""
-        (row,) = read(self.house, "SELECT * FROM requests WHERE id = :id", id=request.id)
+        (row,) = read(self.db, "SELECT * FROM requests WHERE id = :id", id=request.id)
         return row
 
     def beside(self, request: AccessRequest) -> list[tuple[str, dict[str, Any]]]:
         """Return what happened to a request beside its moves and what arrived, each with the facts of the event."""
-        rows = read(self.house, BESIDE, id=request.id)
+        rows = read(self.db, BESIDE, id=request.id)
         assert {row.actor_role for row in rows} <= {"clock"}
         return [(row.action, json.loads(row.body)) for row in rows if row.action != "notifications_sent"]
 
@@ -91,7 +91,7 @@ class DeadNotificationScene:
 
     def told(self, request: AccessRequest, template: str = "pending") -> list[str]:
         """Return who was promised a notification with that template."""
-        return [row.name for row in read(self.house, PROMPTED, id=request.id, template=template)]
+        return [row.name for row in read(self.db, PROMPTED, id=request.id, template=template)]
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_each_dead_notification_leaves_an_event_that_holds_ids_and_words_alone(s
         assert "@" not in json.dumps(facts)
         assert "mailbox" not in json.dumps(facts)
         assert facts["personal"] == {}
-    assert_trails_are_whole(scene.house)
+    assert_trails_are_whole(scene.db)
 
 
 def test_what_arrives_or_is_tried_again_leaves_no_event_of_its_own(scene: DeadNotificationScene) -> None:
@@ -154,9 +154,9 @@ def test_a_notification_that_stopped_mattering_is_dead_for_being_late(
 def test_a_try_that_is_recorded_twice_leaves_one_event(scene: DeadNotificationScene) -> None:
     request = scene.world.submit()
     scene.refuse("amir")
-    tries = scene.post.deliver(scene.house, open_notifications(scene.house))
+    tries = scene.post.deliver(scene.db, open_notifications(scene.db))
 
-    with as_sender(scene.house).transaction() as session:
+    with as_sender(scene.db).transaction() as session:
         results.record(session, [one for one in tries if one.error])
 
     assert [action for action, _ in scene.beside(request)] == ["notification_dead"]
@@ -167,7 +167,7 @@ def test_a_memo_that_is_dead_is_an_event_of_its_tenant_and_a_code_to_sign_in_is_
 ) -> None:
     ann = scene.world.people["ann"].person_id
     write(
-        setting(scene.world.house).engine,
+        setting(scene.world.db).engine,
         """
         WITH told AS (
             INSERT INTO events (id, tenant_id, at, action, actor_id, actor_role, body)
@@ -194,8 +194,8 @@ def test_a_memo_that_is_dead_is_an_event_of_its_tenant_and_a_code_to_sign_in_is_
 
     scene.send()
 
-    assert [row.outcome for row in read(scene.house, "SELECT outcome FROM notifications")] == ["dead", "dead"]
-    (event,) = read(scene.house, "SELECT * FROM events WHERE action = 'notification_dead'")
+    assert [row.outcome for row in read(scene.db, "SELECT outcome FROM notifications")] == ["dead", "dead"]
+    (event,) = read(scene.db, "SELECT * FROM events WHERE action = 'notification_dead'")
     assert (event.tenant_id, event.request_id, event.seq) == (scene.world.tenant.id, None, None)
     assert json.loads(event.body)["template"] == "policy_changed"
 
@@ -238,7 +238,7 @@ def test_the_next_tier_is_asked_at_once_where_nobody_of_the_first_could_be_told(
 
     scene.send()
     woken = scene.row(request)
-    held = scene.house.schedule.members(CLOCK)
+    held = scene.db.schedule.members(CLOCK)
     ran = scene.run(request)
 
     assert woken.wake_at < woken.asked_at + timedelta(minutes=1)
@@ -253,11 +253,11 @@ def test_the_next_tier_is_asked_at_once_where_nobody_of_the_first_could_be_told(
     later.shift = timedelta(hours=6)
     scene.run(request)
     assert scene.actions(request) == ["widen", "remind"]
-    assert_indexes_are_true(scene.house)
+    assert_indexes_are_true(scene.db)
 
 
 def test_with_no_tier_left_everybody_else_is_asked_and_the_admins_are_told_once(scene: DeadNotificationScene) -> None:
-    with setting(scene.world.house).transaction() as session:
+    with setting(scene.world.db).transaction() as session:
         session.connection().execute(
             text("UPDATE people SET wants_prompts = false WHERE id = :id"),
             {"id": scene.world.people["amir"].person_id},
@@ -272,14 +272,14 @@ def test_with_no_tier_left_everybody_else_is_asked_and_the_admins_are_told_once(
     assert scene.told(request) == ["Abe", "Amir", "Ann"]
     assert scene.told(request, "unreached") == ["Tara"]
     assert scene.actions(request) == ["widen", "widen", "unreached"]
-    (mail,) = [mail for mail in scene.post.mail.sent if mail.to_address == address(scene.house, scene.world, "tara")]
+    (mail,) = [mail for mail in scene.post.mail.sent if mail.to_address == address(scene.db, scene.world, "tara")]
     assert mail.subject.startswith("No approver could be reached, ")
     assert "none of two approvers could be reached" in mail.text
     row = scene.row(request)
     assert (row.state, row.wake_at) == ("pending", row.asked_at + timedelta(hours=6))
-    assert open_notifications(scene.house) == []
-    assert scene.house.schedule.members(CLOCK).keys() == promised_clocks(scene.house).keys()
-    assert_trails_are_whole(scene.house)
+    assert open_notifications(scene.db) == []
+    assert scene.db.schedule.members(CLOCK).keys() == promised_clocks(scene.db).keys()
+    assert_trails_are_whole(scene.db)
 
 
 def test_without_tiers_the_admins_are_told_and_nobody_is_asked_twice(scene: DeadNotificationScene) -> None:
@@ -297,9 +297,9 @@ def test_without_tiers_the_admins_are_told_and_nobody_is_asked_twice(scene: Dead
 def test_one_who_was_told_or_is_still_being_tried_lets_the_clock_keep_its_time(scene: DeadNotificationScene) -> None:
     told, tried = scene.world.submit(), scene.world.submit()
     scene.refuse("abe", "ann")
-    scene.post.deliver(scene.house, notifications_of(scene, told))
+    scene.post.deliver(scene.db, notifications_of(scene, told))
     scene.refuse("amir", permanent=False)
-    scene.post.deliver(scene.house, notifications_of(scene, tried))
+    scene.post.deliver(scene.db, notifications_of(scene, tried))
 
     for request in (told, tried):
         assert scene.row(request).wake_at == request.wake_at
@@ -324,20 +324,20 @@ def test_a_person_with_several_notifications_is_one_person_and_reached_by_any(
     scene.refuse("abe", "ann", "amir")
     scene.send()
     scene.run(request)
-    scene.post.mail.refused.pop(address(scene.house, scene.world, "ann"))
+    scene.post.mail.refused.pop(address(scene.db, scene.world, "ann"))
 
     later.shift = timedelta(hours=6)
     scene.run(request)
     scene.send()
 
-    with scene.house.transaction() as session:
+    with scene.db.transaction() as session:
         found = delivery_status.reach_of_request(session, request.id, "pending", customer_knows=True)
     assert (found.asked, found.reached, found.waiting, found.unreached) == (3, 1, 0, 2)
 
 
 def test_a_prompt_to_somebody_who_has_left_is_no_hope_either(scene: DeadNotificationScene) -> None:
     request = tiered(scene.world)
-    with setting(scene.world.house).transaction() as session:
+    with setting(scene.world.db).transaction() as session:
         session.connection().execute(
             text("UPDATE people SET disabled_at = now() WHERE id = :id"), {"id": scene.world.people["abe"].person_id}
         )
@@ -361,7 +361,7 @@ def test_where_no_manager_could_be_told_the_operators_are_and_the_customer_hears
 
     assert scene.actions(request) == ["unreached"]
     mails = [mail for mail in scene.post.mail.sent if "no manager could be reached" in mail.subject]
-    assert [mail.to_address for mail in mails] == [address(scene.house, scene.world, "olga")]
+    assert [mail.to_address for mail in mails] == [address(scene.db, scene.world, "olga")]
     assert f"{request.id} {scene.world.tenant.name}: none of two managers could be reached" in mails[0].text
     assert scene.told(request, "unreached") == []
 
@@ -369,8 +369,8 @@ def test_where_no_manager_could_be_told_the_operators_are_and_the_customer_hears
 def test_a_process_that_dies_before_the_record_leaves_it_to_the_next(scene: DeadNotificationScene) -> None:
     request = tiered(scene.world)
     scene.refuse("abe")
-    with Session(as_sender(scene.house).engine) as session:
-        session.info |= {"clock": scene.house.clock, "promises": {}}
+    with Session(as_sender(scene.db).engine) as session:
+        session.info |= {"clock": scene.db.clock, "promises": {}}
         results.record(session, dead_tries(scene, request))
         session.rollback()
     untouched = scene.row(request).wake_at, scene.beside(request)
@@ -403,7 +403,7 @@ def test_an_index_that_was_told_nothing_is_mended_by_reconciling(
     with closing(Schedule(refused_url)) as away:
         scene.post.deliver(Database(worker.engine, away, later), open_notifications(worker))
 
-    list(reconcile.act_on_overdue(scene.house, None, grace=timedelta(0)))
+    list(reconcile.act_on_overdue(scene.db, None, grace=timedelta(0)))
 
     assert scene.row(request).tiers_asked == 2
 
@@ -438,10 +438,10 @@ def test_an_approval_that_is_being_made_is_waited_for_and_holds(
 ) -> None:
     request = tiered(scene.world)
     scene.refuse("abe")
-    with scene.world.house.transaction() as session:
+    with scene.world.db.transaction() as session:
         opened = decide.act(session, scene.world.people["ann"], HERE, request.id, DecisionInput(Action.APPROVE))
         sending = pool.submit(scene.send)
-        waits = within(PATIENCE, lambda: read(scene.house, WAITING))
+        waits = within(PATIENCE, lambda: read(scene.db, WAITING))
     sending.result(PATIENCE)
 
     row = scene.row(request)
@@ -505,7 +505,7 @@ def test_an_open_windows_clock_is_set_forward_by_nobody(scene: DeadNotificationS
 def notifications_of(scene: DeadNotificationScene, request: AccessRequest) -> list[UUID]:
     """Return the open notifications of one request."""
     query = "SELECT id FROM notifications WHERE request_id = :id AND closed_at IS NULL"
-    return [row.id for row in read(scene.house, query, id=request.id)]
+    return [row.id for row in read(scene.db, query, id=request.id)]
 
 
 def dead_tries(scene: DeadNotificationScene, request: AccessRequest) -> list[results.AttemptResult]:
@@ -522,11 +522,11 @@ def test_whom_a_prompt_reached_and_who_has_left_since_is_no_hope_either(scene: D
     request = scene.world.submit()
     scene.refuse("amir", permanent=False)
     scene.send()
-    with setting(scene.world.house).transaction() as session:
+    with setting(scene.world.db).transaction() as session:
         gone = {"id": scene.world.people["abe"].person_id}
         session.connection().execute(text("DELETE FROM memberships WHERE person_id = :id"), gone)
     scene.refuse("amir")
-    scene.house.clock.shift = timedelta(seconds=5)  # type: ignore[attr-defined]  # the shifted clock of these tests
+    scene.db.clock.shift = timedelta(seconds=5)  # type: ignore[attr-defined]  # the shifted clock of these tests
 
     scene.send()
     scene.run(request)

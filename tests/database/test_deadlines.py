@@ -28,13 +28,13 @@ def hurried(api: Database) -> World:
     return World.make(api, Policy(vendor_review=False, approval_window=1))
 
 
-def _instant(house: Database) -> datetime:
-    with house.transaction() as session:
+def _instant(db: Database) -> datetime:
+    with db.transaction() as session:
         return now(session)
 
 
-def _wait_until(house: Database, moment: datetime) -> None:
-    while (left := (moment - _instant(house)).total_seconds()) > 0:
+def _wait_until(db: Database, moment: datetime) -> None:
+    while (left := (moment - _instant(db)).total_seconds()) > 0:
         time.sleep(min(left + 0.005, 0.05))
 
 
@@ -42,7 +42,7 @@ def test_an_answer_that_waits_for_the_lock_past_the_deadline_is_too_late(
     hurried: World, superuser: Engine, pool: ThreadPoolExecutor
 ) -> None:
     first, second, third = many(hurried, 3)
-    deadline = read(hurried.house, "SELECT max(deadline_at) AS last FROM requests")[0].last
+    deadline = read(hurried.db, "SELECT max(deadline_at) AS last FROM requests")[0].last
 
     with superuser.connect().execution_options(isolation_level="READ COMMITTED") as holder:
         holder.execute(text("SELECT FROM requests FOR UPDATE"))
@@ -53,17 +53,17 @@ def test_an_answer_that_waits_for_the_lock_past_the_deadline_is_too_late(
         ]
         while read(superuser, WAITING_FOR_LOCKS)[0].number < len(answers):
             time.sleep(0.01)
-        in_time = _instant(hurried.house) < deadline
-        _wait_until(hurried.house, deadline)
+        in_time = _instant(hurried.db) < deadline
+        _wait_until(hurried.db, deadline)
         holder.rollback()
 
     assert in_time
     for answer in answers:
         with pytest.raises(TooLate):
             answer.result()
-    assert {state_of(hurried.house, one) for one in (first, second, third)} == {"pending"}
-    assert not read(hurried.house, "SELECT FROM decisions")
-    assert all(len(trail(hurried.house, one)) == 1 for one in (first, second, third))
+    assert {state_of(hurried.db, one) for one in (first, second, third)} == {"pending"}
+    assert not read(hurried.db, "SELECT FROM decisions")
+    assert all(len(trail(hurried.db, one)) == 1 for one in (first, second, third))
 
 
 def test_an_answer_that_waits_for_the_lock_but_not_past_the_deadline_is_taken(
@@ -76,7 +76,7 @@ def test_an_answer_that_waits_for_the_lock_but_not_past_the_deadline_is_taken(
         answer = pool.submit(world.act, "ann", Action.APPROVE, request.id)
         while not read(superuser, WAITING_FOR_LOCKS)[0].number:
             time.sleep(0.01)
-        released = _instant(world.house)
+        released = _instant(world.db)
         holder.rollback()
 
     opened = answer.result()
@@ -87,19 +87,19 @@ def test_an_answer_that_waits_for_the_lock_but_not_past_the_deadline_is_taken(
 
 def test_a_window_is_never_open_past_its_deadline_though_no_worker_lives(world: World) -> None:
     world.submit(access_window=1)
-    request = world.act("ann", Action.APPROVE, read(world.house, "SELECT id FROM requests")[0].id)
+    request = world.act("ann", Action.APPROVE, read(world.db, "SELECT id FROM requests")[0].id)
     answers, late = [], 0
 
     while late < 4:
-        asked = _instant(world.house)
-        answers.append((asked, door(world) is not None, _instant(world.house)))
+        asked = _instant(world.db)
+        answers.append((asked, door(world) is not None, _instant(world.db)))
         late += asked >= request.deadline_at
         time.sleep(0.05)
 
     assert all(is_open for _, is_open, answered in answers if answered < request.deadline_at)
     assert not any(is_open for asked, is_open, _ in answers if asked >= request.deadline_at)
     assert any(is_open for _, is_open, _ in answers)
-    assert state_of(world.house, request.id) == "active"
+    assert state_of(world.db, request.id) == "active"
 
 
 def test_nobody_acts_on_a_window_that_is_over_though_no_worker_lives(world: World, superuser: Engine) -> None:
@@ -141,7 +141,7 @@ def test_an_answer_is_refused_at_the_deadline_and_taken_just_before_it(
 ) -> None:
     request = world.submit()
     later.shift = timedelta(hours=12)
-    late = Database(make_engine(urls.api, role="late"), world.house.schedule, clock=later)
+    late = Database(make_engine(urls.api, role="late"), world.db.schedule, clock=later)
 
     with pytest.raises(Conflict):
         world.act("ann", Action.APPROVE, request.id, late)
@@ -153,6 +153,6 @@ def test_an_answer_is_refused_at_the_deadline_and_taken_just_before_it(
 
 
 def _entries(world: World) -> list[queries.RequestEntry]:
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         page = queries.page(session, world.people["max"], queries.RequestFilter(), cursor=None, most=100)
         return list(page.entries)

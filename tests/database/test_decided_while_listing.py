@@ -41,7 +41,7 @@ def test_what_is_decided_between_the_two_readings_is_not_listed(
     world: World, monkeypatch: pytest.MonkeyPatch, looking: Any, who: str, deeds: Sequence[tuple[str, Action]]
 ) -> None:
     *before, last = deeds
-    reviewed = World.make(world.house, REVIEWED)
+    reviewed = World.make(world.db, REVIEWED)
     kept, decided = (reviewed.fresh().id for _ in range(2))
     for request_id in (kept, decided):
         for name, action in before:
@@ -54,7 +54,7 @@ def test_what_is_decided_between_the_two_readings_is_not_listed(
         return found
 
     monkeypatch.setattr(inbox, "page_of_ids", and_then)
-    with reviewed.house.transaction() as session:
+    with reviewed.db.transaction() as session:
         listed = looking(session, reviewed.people[who])
 
     ids = [one.entry.request.id for one in listed]

@@ -25,7 +25,7 @@ def world(api: Database) -> World:
 def test_naming_is_one_event_with_the_period_and_both_names(world: World) -> None:
     entry = names_delegate(world)
 
-    told = last_told(world.house)
+    told = last_told(world.db)
 
     assert (told.action, told.actor, told.role) == ("delegate_named", "Ann", "approver")
     assert (told.details["principal"], told.details["delegate"]) == ("Ann", "Aude")
@@ -38,7 +38,7 @@ def test_an_admin_names_a_delegate_for_somebody_who_is_absent(world: World) -> N
     entry = names_delegate(world, "tara", principal="amir")
 
     assert (entry.principal, entry.delegate, entry.counts) == ("Amir", "Aude", True)
-    assert (last_told(world.house).actor, last_told(world.house).role) == ("Tara", "tenant_admin")
+    assert (last_told(world.db).actor, last_told(world.db).role) == ("Tara", "tenant_admin")
 
 
 @pytest.mark.parametrize("who", ["erin", "max", "olga", "vera", "gate", "aude"])

@@ -223,8 +223,8 @@ def test_a_mail_tells_the_time_in_the_readers_own_zone_at_the_moment_it_is_sent(
 
 def test_a_code_that_somebody_waits_for_goes_before_what_was_promised_earlier(world: World, worker: Database) -> None:
     world.submit()
-    (ann,) = read(world.house, "SELECT email FROM people WHERE id = :id", id=world.people["ann"].person_id)
-    with world.house.transaction() as session:
+    (ann,) = read(world.db, "SELECT email FROM people WHERE id = :id", id=world.people["ann"].person_id)
+    with world.db.transaction() as session:
         load_account.send_code(session, ann.email)
 
     (first,) = worker.schedule.claim(NOTIFICATIONS, most=1).ids["notify"]

@@ -39,8 +39,8 @@ def post() -> Postbag:
     return Postbag(calling=HttpWebhooks(allow_http=True))
 
 
-def hooks(house: Database) -> list[UUID]:
-    return [row.id for row in read(house, HOOKS)]
+def hooks(db: Database) -> list[UUID]:
+    return [row.id for row in read(db, HOOKS)]
 
 
 def test_each_try_is_a_row_with_what_was_answered(
@@ -141,7 +141,7 @@ def test_an_endpoint_that_fails_for_days_is_paused_and_who_keeps_it_is_told(
     post.deliver(sender, hooks(sender))
     assert read(sender, ENDPOINT, id=endpoint)[0].disabled_at is None
     later.shift = FAILS_TOO_LONG + timedelta(minutes=1)
-    world.submit(house=Database(world.house.engine, world.house.schedule, later))
+    world.submit(db=Database(world.db.engine, world.db.schedule, later))
     post.deliver(sender, hooks(sender))
 
     assert read(sender, ENDPOINT, id=endpoint)[0].why_disabled == "failing"
@@ -208,7 +208,7 @@ def test_while_secrets_overlap_both_sign_and_after_that_the_new_one_alone(
     rotated = "UPDATE endpoints SET old_secret = secret, old_secret_until = now() + :left WHERE id = :id"
     signatures = []
     for left in (timedelta(hours=1), timedelta(seconds=-1)):
-        write(unbound(world.house), rotated, left=left, id=endpoint)
+        write(unbound(world.db), rotated, left=left, id=endpoint)
         world.submit()
         post.deliver(worker, hooks(worker))
         signatures.append(receiver.calls[-1].headers["webhook-signature"].split())
@@ -224,7 +224,7 @@ def test_an_endpoint_of_an_earlier_build_goes_on_with_its_one_secret(
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
     sealed = post.vault.seal("whsec_" + "A" * 43 + "=")
-    write(unbound(world.house), "UPDATE endpoints SET secret = :s, public_key = NULL WHERE id = :id", s=sealed,
+    write(unbound(world.db), "UPDATE endpoints SET secret = :s, public_key = NULL WHERE id = :id", s=sealed,
           id=endpoint)  # fmt: skip
     world.submit()
 
@@ -240,7 +240,7 @@ def test_a_justification_goes_out_only_where_that_is_asked_for(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver, *, kind: str, wanted: bool
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
-    write(unbound(world.house), "UPDATE endpoints SET format = :f, with_justification = :w WHERE id = :id", f=kind,
+    write(unbound(world.db), "UPDATE endpoints SET format = :f, with_justification = :w WHERE id = :id", f=kind,
           w=wanted, id=endpoint)  # fmt: skip
     request = world.submit(justification="See <https://evil.example|here> & <!channel>")
 
@@ -266,8 +266,8 @@ def test_a_webhook_of_the_vendor_is_not_told_why_whatever_its_row_says(
     world: World, worker: Database, post: Postbag, receiver: WebhookReceiver
 ) -> None:
     endpoint = post.endpoint(world, receiver.url, tenant_id=None)
-    write(unbound(world.house), "ALTER TABLE endpoints DROP CONSTRAINT ck_endpoints_with_justification")
-    write(unbound(world.house), "UPDATE endpoints SET with_justification = true WHERE id = :id", id=endpoint)
+    write(unbound(world.db), "ALTER TABLE endpoints DROP CONSTRAINT ck_endpoints_with_justification")
+    write(unbound(world.db), "UPDATE endpoints SET with_justification = true WHERE id = :id", id=endpoint)
     request = world.submit()
 
     post.deliver(worker, hooks(worker))
@@ -282,7 +282,7 @@ def test_a_policy_that_keeps_the_justification_out_of_mails_keeps_it_in_house_to
 ) -> None:
     world = World.make(api, Policy(vendor_review=False, mail_justification=False))
     endpoint = post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
-    write(unbound(world.house), "UPDATE endpoints SET with_justification = true WHERE id = :id", id=endpoint)
+    write(unbound(world.db), "UPDATE endpoints SET with_justification = true WHERE id = :id", id=endpoint)
     request = world.submit()
 
     post.deliver(worker, hooks(worker))

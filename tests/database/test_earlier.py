@@ -120,7 +120,7 @@ def test_what_became_of_it_is_told_as_of_the_event_not_of_the_sending(world: Wor
 
 
 def test_another_tenants_requests_are_nobodys_business(world: World, worker: Database) -> None:
-    elsewhere = World.make(world.house)
+    elsewhere = World.make(world.db)
     foreign = elsewhere.submit()
     request = world.submit()
 

@@ -91,7 +91,7 @@ def world(api: Database, worker: Database, superuser: Engine, post: Postbag, lat
 
 
 def _email(world: World, who: str) -> str:
-    (row,) = read(world.house, "SELECT email FROM people WHERE id = :id", id=id_of(world, who))
+    (row,) = read(world.db, "SELECT email FROM people WHERE id = :id", id=id_of(world, who))
     return str(row.email)
 
 
@@ -121,13 +121,13 @@ def _works(world: World) -> None:
     request = world.submit("erasmusquist", resources=[named], justification=said)
     opened = world.act("amir", Action.APPROVE, request.id, comment=said)
     assert opened.opened_at is not None
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         entry = ActivityEntry(opened.opened_at, "GET", named, "ok", "read")
         activity.report(session, world.people["sensor"], HERE, request.id, [entry])
     world.act("erasmusquist", Action.COMPLETE, request.id)
     answer = {"requester": {"id": str(id_of(world, "erasmusquist")), "name": ERIN}}
     for who in ("erasmusquist", "gate"):
-        with world.house.transaction() as session:
+        with world.db.transaction() as session:
             row_security.enter(session, world.people[who])
             submit.keep(session, id_of(world, who), "key", b"body", json.dumps(answer))
 
@@ -136,16 +136,16 @@ def _signs_in(world: World, worker: Database, superuser: Engine, who: str) -> No
     """Sign in by every means, make a token, and have mails go to another address."""
     caller = signed_in(world, who, AuthMethod.PASSKEY)
     world.people[who] = caller
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         load_account.send_code(session, _email(world, who))
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         sessions.begin(session, caller, THERE, SessionLifetime(timedelta(hours=1), timedelta(hours=8)))
         token_creation.make(session, caller, THERE, token_creation.TokenInput(f"{who} at work"), _rules())
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         row_security.enter(session, caller)
         added = addresses.add(session, caller, THERE, f"{who}@home.example")
         addresses.add(session, caller, THERE, f"{who}@typo.example")
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         row_security.enter(session, caller)
         addresses.confirm(session, caller, THERE, added.id, code_of(worker, added.id))
     name = caller.name
@@ -164,10 +164,10 @@ def _is_refused(world: World, who: str) -> None:
     own = {"account": _email(world, who).upper(), "from_address": "203.0.113.9"}
     for personal in (account, own):
         what = RefusalEntry(SIGN_IN_REFUSED, {"means": "mail"}, of=personal["account"], personal=personal)
-        with world.house.transaction() as session:
+        with world.db.transaction() as session:
             refusals_log.count(session, what)
     decided = RefusalEntry(DECISION_REFUSED, {}, id_of(world, who), personal={"name": who.capitalize()})
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         refusals_log.count(session, decided)
 
 
@@ -175,14 +175,14 @@ def _is_looked_for(world: World) -> None:
     """Be searched for in the trail by name, and by address."""
     tara = Actor(id_of(world, "tara"), "tenant_admin", "Tara")
     for word in (f"by {ANN}, or {ERIN}?", "annabelquist@home.example", "erasmusquist@home.example"):
-        with world.house.transaction() as session:
+        with world.db.transaction() as session:
             row_security.enter(session, world.people["tara"])
             wanted = {"text": word}
             events.record(session, tara, AUDIT_LOG_READ, logs=[world.tenant.id], wanted=wanted, count=0)
 
 
 def _spoken_of(world: World) -> dict[str, set[str]]:
-    return {word: mentions(world.house, word) for word in (ANN, ERIN)}
+    return {word: mentions(world.db, word) for word in (ANN, ERIN)}
 
 
 @pytest.mark.parametrize(("who", "name"), [("annabelquist", ANN), ("erasmusquist", ERIN)])
@@ -199,9 +199,9 @@ def test_their_name_stands_in_what_people_wrote_and_nowhere_else(
         *("event_details.name", "event_details.account", "event_details.wanted", "event_details.mailbox"),
         *("deliveries.answer", "notifications.last_error", "refused.personal", "terminals.user_agent"),
     }
-    assert mentions(world.house, name) <= WRITTEN
+    assert mentions(world.db, name) <= WRITTEN
     other = {ANN: ERIN, ERIN: ANN}[name]
-    assert mentions(world.house, other) >= before[other] - {"event_details.wanted"}
+    assert mentions(world.db, other) >= before[other] - {"event_details.wanted"}
 
 
 @pytest.mark.parametrize("who", ["annabelquist", "erasmusquist"])
@@ -209,5 +209,5 @@ def test_where_they_were_stands_only_with_what_others_did(world: World, urls: Ur
     erase(urls, id_of(world, who))
     erase(urls, id_of(world, {"annabelquist": "erasmusquist", "erasmusquist": "annabelquist"}[who]))
 
-    assert mentions(world.house, "203.0.113.9") == set()
-    assert mentions(world.house, "Unheard-of browser") == set()
+    assert mentions(world.db, "203.0.113.9") == set()
+    assert mentions(world.db, "Unheard-of browser") == set()

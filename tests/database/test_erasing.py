@@ -79,14 +79,14 @@ def test_what_they_did_stays_under_a_name_that_says_nothing(world: World, urls: 
 
     erased = erase(urls, ann)
 
-    (event,) = read(world.house, "SELECT id, actor_id, actor_role FROM events WHERE seq = 2")
+    (event,) = read(world.db, "SELECT id, actor_id, actor_role FROM events WHERE seq = 2")
     assert (event.actor_id, event.actor_role) == (ann, "approver")
-    details = read(world.house, "SELECT field, value FROM event_details WHERE event_id = :id", id=event.id)
+    details = read(world.db, "SELECT field, value FROM event_details WHERE event_id = :id", id=event.id)
     assert {row.field: row.value for row in details} == {"comment": "Not today"}
-    (person,) = read(world.house, "SELECT name, side, disabled_at FROM people WHERE id = :id", id=ann)
+    (person,) = read(world.db, "SELECT name, side, disabled_at FROM people WHERE id = :id", id=ann)
     assert (person.name, person.side) == (erased.pseudonym, "customer")
     assert person.disabled_at is not None
-    (decision,) = read(world.house, "SELECT verdict, address, user_agent FROM decisions")
+    (decision,) = read(world.db, "SELECT verdict, address, user_agent FROM decisions")
     assert tuple(decision) == ("deny", None, None)
     assert request.closed_at is not None
 
@@ -98,9 +98,9 @@ def test_others_keep_their_names(world: World, urls: Urls) -> None:
 
     erase(urls, world.people["ann"].person_id)
 
-    names = {row.value for row in read(world.house, "SELECT value FROM event_details WHERE field = 'name'")}
+    names = {row.value for row in read(world.db, "SELECT value FROM event_details WHERE field = 'name'")}
     assert names == {"Erin", "Amir"}
-    assert [row.name for row in read(world.house, "SELECT name FROM people WHERE name = 'Joanna'")] == ["Joanna"]
+    assert [row.name for row in read(world.db, "SELECT name FROM people WHERE name = 'Joanna'")] == ["Joanna"]
 
 
 def world_role(world: World) -> Any:
@@ -142,7 +142,7 @@ def test_whoever_did_something_to_them_stays_named(world: World, urls: Urls) -> 
 
     erase(urls, id_of(world, "ann"))
 
-    named = {row.field: row.value for row in read(world.house, FIELDS) if row.action == "member_removed"}
+    named = {row.field: row.value for row in read(world.db, FIELDS) if row.action == "member_removed"}
     assert named.get("name") == "Tara"
     assert "member" not in named
 
@@ -153,12 +153,12 @@ def test_whose_address_is_like_theirs_stays_named(world: World, urls: Urls, supe
     invites(world, name="Lynn", address=address)
     does(world, "tara", observers.add, ObserverInput("Lynn", address), services=SETTINGS.services)
     _look_for(world, f"is {address}, whose Annual report")
-    before = [row for row in read(world.house, FIELDS) if row.field in {"member", "observer", "wanted"}]
+    before = [row for row in read(world.db, FIELDS) if row.field in {"member", "observer", "wanted"}]
 
     erase(urls, id_of(world, "ann"))
 
-    assert [row for row in read(world.house, FIELDS) if row.field in {"member", "observer", "wanted"}] == before
-    names = read(world.house, "SELECT name FROM invitations UNION ALL SELECT name FROM observers")
+    assert [row for row in read(world.db, FIELDS) if row.field in {"member", "observer", "wanted"}] == before
+    names = read(world.db, "SELECT name FROM invitations UNION ALL SELECT name FROM observers")
     assert [row.name for row in names] == ["Lynn", "Lynn"]
 
 
@@ -166,19 +166,19 @@ def test_whoever_is_looked_for_by_their_name_or_address_is_no_longer(
     world: World, urls: Urls, superuser: Engine
 ) -> None:
     write(superuser, "UPDATE people SET name = 'Ann \"A.\" Ö' WHERE id = :id", id=id_of(world, "ann"))
-    (person,) = read(world.house, "SELECT email FROM people WHERE id = :id", id=id_of(world, "ann"))
+    (person,) = read(world.db, "SELECT email FROM people WHERE id = :id", id=id_of(world, "ann"))
     for word in ('Was it ANN "A." Ö?', f"({person.email.upper()}).", "Ann", 'ann "A." Öz'):
         _look_for(world, word)
 
     erase(urls, id_of(world, "ann"))
 
-    wanted = [json.loads(row.value)["text"] for row in read(world.house, FIELDS) if row.field == "wanted"]
+    wanted = [json.loads(row.value)["text"] for row in read(world.db, FIELDS) if row.field == "wanted"]
     assert wanted == ["Ann", 'ann "A." Öz']
 
 
 def _look_for(world: World, word: str) -> None:
     tara = Actor(id_of(world, "tara"), "tenant_admin", "Tara")
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         row_security.enter(session, world.people["tara"])
         events.record(session, tara, AUDIT_LOG_READ, logs=[world.tenant.id], wanted={"text": word}, count=0)
 
@@ -193,8 +193,8 @@ def test_an_address_that_they_named_and_that_is_somebody_elses_stays_theirs(
 
     erase(urls, id_of(world, "ann"))
 
-    assert [row.name for row in read(world.house, "SELECT name FROM invitations")] == ["Lynn"]
-    emails = [row.email for row in read(world.house, "SELECT email FROM addresses")]
+    assert [row.name for row in read(world.db, "SELECT name FROM invitations")] == ["Lynn"]
+    emails = [row.email for row in read(world.db, "SELECT email FROM addresses")]
     assert emails.count("lynn@contoso.example") == (1 if confirmed else 0)
 
 
@@ -204,7 +204,7 @@ def test_a_tenant_that_somebody_had_left_is_told_that_they_were_erased(world: Wo
 
     erase(urls, id_of(world, "ann"))
 
-    rows = read(world.house, "SELECT tenant_id FROM events WHERE action = 'person_erased'")
+    rows = read(world.db, "SELECT tenant_id FROM events WHERE action = 'person_erased'")
     assert [row.tenant_id for row in rows] == [world.tenant.id]
 
 
@@ -213,34 +213,34 @@ def test_each_log_that_loses_a_name_says_so(world: World, urls: Urls) -> None:
 
     erase(urls, id_of(world, "erin"))
 
-    rows = read(world.house, "SELECT tenant_id FROM events WHERE action = 'person_erased'")
+    rows = read(world.db, "SELECT tenant_id FROM events WHERE action = 'person_erased'")
     assert {row.tenant_id for row in rows} == {None, world.tenant.id}
 
 
 def test_what_a_relay_answered_names_their_address_no_longer(
     world: World, urls: Urls, worker: Database, post: Postbag
 ) -> None:
-    emails = {who: read(world.house, EMAIL, id=id_of(world, who))[0].email for who in ("ann", "amir")}
+    emails = {who: read(world.db, EMAIL, id=id_of(world, who))[0].email for who in ("ann", "amir")}
     world.fresh()
     post.mailing = RefusingMail()
     post.deliver(worker, open_notifications(worker))
-    before = mentions(world.house, emails["amir"])
+    before = mentions(world.db, emails["amir"])
 
     erase(urls, id_of(world, "ann"))
 
     assert before == {"people.email", "deliveries.answer", "notifications.last_error"}
-    assert mentions(world.house, emails["ann"]) == set()
-    assert mentions(world.house, emails["amir"]) == before
+    assert mentions(world.db, emails["ann"]) == set()
+    assert mentions(world.db, emails["amir"]) == before
 
 
 def test_what_they_were_refused_is_still_counted(world: World, urls: Urls) -> None:
     ann = id_of(world, "ann")
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         refusals_log.count(session, RefusalEntry(DECISION_REFUSED, {}, ann, personal={"name": "Ann"}))
 
     erase(urls, ann)
 
-    (row,) = read(world.house, "SELECT person_id, personal, count FROM refused")
+    (row,) = read(world.db, "SELECT person_id, personal, count FROM refused")
     assert tuple(row) == (ann, {}, 1)
 
 
@@ -249,7 +249,7 @@ def test_the_event_says_who_in_an_id_and_each_of_their_tenants_reads_it(world: W
 
     erase(urls, ann)
 
-    (told,) = [one for one in changes_told(world.house) if one.action == "person_erased"]
+    (told,) = [one for one in changes_told(world.db) if one.action == "person_erased"]
     assert (told.role, told.facts["person_id"]) == ("owner", str(ann))
     assert told.facts["tenant_id"] == str(world.tenant.id)
     assert told.details == {}

@@ -50,21 +50,21 @@ READERS = {"tara": True, "aude": True, "vera": True, "ann": False, "erin": False
 
 
 def reads(world: World, who: str = "tara", tenant: str | None = None) -> AuditReader:
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         return audit_access.audit_reader(session, world.people[who], tenant or world.tenant.slug)
 
 
 def reads_vendors(world: World) -> AuditReader:
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         return audit_access.audit_reader(session, world.people["vera"], None)
 
 
 def vendors_log(world: World) -> bytes:
     """Return an export of the vendor's log."""
     reader = reads_vendors(world)
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         whole = audit_access.export(session, reader, EventFilter(), {})
-    return b"".join(export.lines(audit_access.pages(world.house, reader), whole))
+    return b"".join(export.lines(audit_access.pages(world.db, reader), whole))
 
 
 def bodies(found: bytes) -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ def bodies(found: bytes) -> list[dict[str, Any]]:
 
 def begun(world: World, who: str = "tara", wanted: EventFilter | None = None, since: tuple[int, ...] = ()) -> Export:
     reader = reads(world, who)
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         return audit_access.export(session, reader, wanted or EventFilter(), {}, since)
 
 
@@ -83,7 +83,7 @@ def exported(
     world: World, who: str = "tara", wanted: EventFilter | None = None, since: tuple[int, ...] = ()
 ) -> bytes:
     """Return an export as somebody gets it."""
-    pages = audit_access.pages(world.house, reads(world, who))
+    pages = audit_access.pages(world.db, reads(world, who))
     return b"".join(export.lines(pages, begun(world, who, wanted, since)))
 
 
@@ -97,7 +97,7 @@ def judged(found: bytes, *seen: str) -> VerificationResult:
 
 def note(world: World) -> str:
     reader = reads(world)
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         return audit_access.head(session, reader).note
 
 
@@ -113,7 +113,7 @@ def story(world: World, worker: Database) -> World:
 
 def write(world: World, count: int, body: str = BODY) -> None:
     """Write that many events of the tenant, past every rule."""
-    with unbound(world.house).begin() as connection:
+    with unbound(world.db).begin() as connection:
         connection.execute(text(EVENTS), {"tenant": str(world.tenant.id), "count": count, "body": body})
 
 
@@ -142,7 +142,7 @@ def test_logs_longer_than_a_tile_and_a_page_are_whole(world: World, worker: Data
 def test_what_is_sealed_while_an_export_runs_is_not_in_it(world: World, worker: Database) -> None:
     write(world, 1_500)
     sealed(worker)
-    lines = export.lines(audit_access.pages(world.house, reads(world)), begun(world))
+    lines = export.lines(audit_access.pages(world.db, reads(world)), begun(world))
     first = next(lines)
 
     write(world, 700)
@@ -155,11 +155,11 @@ def test_what_is_sealed_while_an_export_runs_is_not_in_it(world: World, worker: 
 def test_no_transaction_is_open_between_two_pages(world: World, worker: Database) -> None:
     write(world, 1_500)
     sealed(worker)
-    lines = export.lines(audit_access.pages(world.house, reads(world)), begun(world))
+    lines = export.lines(audit_access.pages(world.db, reads(world)), begun(world))
     for _ in range(300):
         next(lines)
 
-    with unbound(world.house).connect() as connection:
+    with unbound(world.db).connect() as connection:
         busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
         assert connection.execute(text(busy)).scalar() == 0
 
@@ -172,9 +172,9 @@ def test_no_transaction_is_open_while_somebody_reads_a_line(
     freely(superuser, DELETE.replace("END", "512"))
     write(world, 1, REMOVED.replace("END", "512"))
     sealed(worker)
-    lines = export.lines(audit_access.pages(world.house, reads(world)), begun(world))
+    lines = export.lines(audit_access.pages(world.db, reads(world)), begun(world))
 
-    pool = world.house.engine.pool
+    pool = world.db.engine.pool
     assert isinstance(pool, QueuePool)
     open_ = [line[:20] for line in lines if pool.checkedout()]
 
@@ -184,9 +184,9 @@ def test_no_transaction_is_open_while_somebody_reads_a_line(
 def test_whoever_may_read_no_more_gets_no_further_page(world: World, worker: Database) -> None:
     write(world, 3_000)
     sealed(worker)
-    lines = export.lines(audit_access.pages(world.house, reads(world, "aude")), begun(world, "aude"))
+    lines = export.lines(audit_access.pages(world.db, reads(world, "aude")), begun(world, "aude"))
     got = [next(lines) for _ in range(10)]
-    with unbound(world.house).begin() as connection:
+    with unbound(world.db).begin() as connection:
         connection.execute(
             text("DELETE FROM memberships WHERE person_id = :p"), {"p": world.people["aude"].person_id}
         )
@@ -313,7 +313,7 @@ def test_the_vendors_auditors_read_no_justification_in_the_vendors_log(api: Data
     assert b"does not open" not in theirs
     assert str(request.id).encode() in theirs
     reader = reads_vendors(world)
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         found = audit_access.search(session, reader, EventFilter(words="does not open"), before=None, most=10)
     assert not found.events
 
@@ -328,7 +328,7 @@ def test_events_of_another_tenant_are_in_no_export(story: World, api: Database, 
 
 
 def test_what_was_erased_is_left_out_and_the_proof_stands(story: World) -> None:
-    with unbound(story.house).begin() as connection:
+    with unbound(story.db).begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(text("DELETE FROM event_details WHERE field = 'name'"))
 
@@ -346,7 +346,7 @@ def test_a_single_event_is_proven_by_a_few_tiles(world: World, worker: Database,
     reader = reads(world)
 
     for event_id, body in (ids[0], ids[40_000], ids[-1]):
-        with world.house.transaction() as session:
+        with world.db.transaction() as session:
             log, number, path = audit_access.inclusion(session, reader, event_id)
 
         merkle.check_inclusion(leaf_hash(bytes(body)), number, log.size, path, log.root)
@@ -354,7 +354,7 @@ def test_a_single_event_is_proven_by_a_few_tiles(world: World, worker: Database,
 
 
 def test_a_table_has_the_columns_that_auditors_know_and_no_formula(story: World) -> None:
-    pages = audit_access.pages(story.house, reads(story))
+    pages = audit_access.pages(story.db, reads(story))
 
     rows = list(csv.DictReader(io.StringIO(b"".join(tables.table(pages, begun(story))).decode())))
 
@@ -374,7 +374,7 @@ def test_a_cell_that_would_be_a_formula_is_made_harmless(world: World, worker: D
     world.act("mallory", Action.DENY, request.id)
     sealed(worker)
 
-    found = b"".join(tables.table(audit_access.pages(world.house, reads(world)), begun(world))).decode()
+    found = b"".join(tables.table(audit_access.pages(world.db, reads(world)), begun(world))).decode()
 
     assert list(csv.DictReader(io.StringIO(found, newline="")))[1]["User"] == f"'{start}1+1"
 

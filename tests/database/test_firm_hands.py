@@ -53,7 +53,7 @@ TIGHTENING: dict[str, Callable[[World, Caller], object]] = {
 
 
 def _as(world: World, caller: Caller, call: Callable[..., object], *args: object, **named: Any) -> object:
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         return call(session, caller, HERE, world.tenant.slug, *args, **named)
 
 
@@ -127,7 +127,7 @@ def test_consent_is_taken_back_by_any_sign_in_also_by_the_switch(
     else:
         _as(world, weak, policies.change, Policy(vendor_review=False))
 
-    assert state_of(world.house, opened.id) == "revoked"
+    assert state_of(world.db, opened.id) == "revoked"
     assert world.submit().mode is Mode.ENFORCE
 
 
@@ -146,7 +146,7 @@ def test_what_only_tightens_is_done_by_any_sign_in(world: World, what: str, mean
 def test_who_sets_a_tenant_up_invites_its_first_approvers_as_they_came_in_and_gives_nothing_away(
     world: World,
 ) -> None:
-    write(unbound(world.house), "DELETE FROM memberships WHERE role = 'approver'")
+    write(unbound(world.db), "DELETE FROM memberships WHERE role = 'approver'")
     tara = signed_in(world, "tara", AuthMethod.MAIL)
 
     assert LOOSENING["invite"](world, tara)
@@ -168,8 +168,6 @@ def test_consent_that_was_taken_back_or_shortened_lets_nobody_in(
     does(world, "tara", policies.change, shorter)
     later.shift = timedelta(seconds=3)
 
-    assert state_of(world.house, opened.id) == "revoked"
-    endorsed = world.act(
-        "max", Action.ENDORSE, reviewed.id, Database(world.house.engine, world.house.schedule, later)
-    )
+    assert state_of(world.db, opened.id) == "revoked"
+    endorsed = world.act("max", Action.ENDORSE, reviewed.id, Database(world.db.engine, world.db.schedule, later))
     assert (endorsed.state, endorsed.mode, endorsed.consent_until) == ("pending", Mode.ENFORCE, None)

@@ -40,14 +40,14 @@ CLOSING: dict[str, Callable[[World, Caller], object]] = {
 
 
 def _does(world: World, caller: Caller, call: Callable[..., object], *args: object, **named: object) -> object:
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         return call(session, caller, HERE, *args, **named)
 
 
 @pytest.fixture
 def suspended(world: World) -> World:
     """A world whose tenant is suspended."""
-    write(unbound(world.house), "UPDATE tenants SET suspended = true WHERE id = :id", id=world.tenant.id)
+    write(unbound(world.db), "UPDATE tenants SET suspended = true WHERE id = :id", id=world.tenant.id)
     return world
 
 
@@ -56,12 +56,12 @@ def suspended(world: World) -> World:
 def test_an_operators_token_or_mailbox_opens_nothing(
     suspended: World, what: str, means: AuthMethod, minutes_ago: float
 ) -> None:
-    before = (colleagues_of(suspended), len(changes_told(suspended.house)))
+    before = (colleagues_of(suspended), len(changes_told(suspended.db)))
 
     with pytest.raises(SignInAgain):
         OPENING[what](suspended, signed_in(suspended, "olga", means, minutes_ago=minutes_ago))
 
-    assert (colleagues_of(suspended), len(changes_told(suspended.house))) == before
+    assert (colleagues_of(suspended), len(changes_told(suspended.db))) == before
 
 
 @pytest.mark.parametrize("means", [AuthMethod.PASSKEY, AuthMethod.OIDC])
@@ -73,8 +73,8 @@ def test_an_operator_who_has_just_signed_in_strongly_may(suspended: World, what:
 @pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL])
 @pytest.mark.parametrize("what", CLOSING)
 def test_what_only_closes_is_done_by_any_sign_in_of_an_operator(world: World, what: str, means: AuthMethod) -> None:
-    before = len(changes_told(world.house))
+    before = len(changes_told(world.db))
 
     CLOSING[what](world, signed_in(world, "olga", means, minutes_ago=60))
 
-    assert len(changes_told(world.house)) == before + 1
+    assert len(changes_told(world.db)) == before + 1

@@ -24,9 +24,9 @@ FROM generate_series(1, :number) n
 WIPE = text("DELETE FROM deliveries")
 
 
-def left(house: Database) -> int:
+def left(db: Database) -> int:
     """Return how many tries are in the log."""
-    return len(read(house, "SELECT FROM deliveries"))
+    return len(read(db, "SELECT FROM deliveries"))
 
 
 def fill(superuser: Engine, number: int, age: str) -> None:
@@ -68,7 +68,7 @@ def test_a_log_that_was_kept_for_long_goes_bit_by_bit_the_oldest_first(
     numbers = []
     for _ in range(4):
         list(reconcile(worker, None))
-        numbers.append(left(told.house))
+        numbers.append(left(told.db))
         if len(numbers) == 1:
             (row,) = read(worker, "SELECT max(now() - at) AS age FROM deliveries")
             oldest = row.age

@@ -111,12 +111,12 @@ def world(api: Database) -> World:
 
 
 def _request(world: World, state: str) -> UUID:
-    (row,) = read(world.house, "SELECT id FROM requests WHERE state = :state", state=state)
+    (row,) = read(world.db, "SELECT id FROM requests WHERE state = :state", state=state)
     return UUID(str(row.id))
 
 
 def _event(world: World, request_id: UUID) -> UUID:
-    (row,) = read(world.house, "SELECT id FROM events WHERE request_id = :id AND seq = 1", id=request_id)
+    (row,) = read(world.db, "SELECT id FROM events WHERE request_id = :id AND seq = 1", id=request_id)
     return UUID(str(row.id))
 
 
@@ -124,7 +124,7 @@ def _vain(world: World, who: str | Caller | None, statement: str, at: UUID | Non
     """Check that a statement is refused or finds nothing, and return what it said; `me` is whoever tries."""
     caller = world.people[who] if isinstance(who, str) else who
     try:
-        with in_context(world.house, caller, at=at) as connection:
+        with in_context(world.db, caller, at=at) as connection:
             done = connection.execute(text(statement), values | {"me": caller and caller.person_id})
             count = len(done.all()) if done.returns_rows else done.rowcount
     except DBAPIError as refused:
@@ -141,10 +141,10 @@ def _files_in_vain(world: World, filer: UUID | None, mode: str) -> str:
 
 def _with_code(world: World, *statements: str, **values: object) -> bool:
     """Whether somebody who has the code of the one invitation can do all of this."""
-    (row,) = read(world.house, "SELECT id::text FROM invitations")
+    (row,) = read(world.db, "SELECT id::text FROM invitations")
     code = {"id": row.id, "hash": hashlib.sha256(b"code").digest()}
     try:
-        with world.house.engine.begin() as connection:
+        with world.db.engine.begin() as connection:
             connection.execute(text("SELECT FROM recognise('invitation', :id, :hash)"), code)
             done = [connection.execute(text(statement), values) for statement in statements]
             return all(one.all() if one.returns_rows else one.rowcount for one in done)
@@ -154,14 +154,14 @@ def _with_code(world: World, *statements: str, **values: object) -> bool:
 
 def _past_triggers(world: World, statement: str, **values: object) -> None:
     """Set a scene that no trigger may stand in the way of."""
-    with unbound(world.house).begin() as connection:
+    with unbound(world.db).begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(text(statement), values)
 
 
 def _stranger(world: World) -> Caller:
     """Add the admin of another tenant."""
-    return World.make(world.house).people["tara"]
+    return World.make(world.db).people["tara"]
 
 
 def test_nobody_but_its_approvers_writes_an_approval_for_a_tenant(world: World) -> None:
@@ -170,7 +170,7 @@ def test_nobody_but_its_approvers_writes_an_approval_for_a_tenant(world: World) 
     for who in ("mia", "max", "vera", "ada", "tara", "erin", "olga"):
         _vain(world, who, DECIDE, request=request_id, verdict="approve")
 
-    assert not read(world.house, APPROVALS, id=request_id)
+    assert not read(world.db, APPROVALS, id=request_id)
 
 
 def test_a_manager_alone_opens_no_window_at_a_tenant_that_decides(world: World) -> None:
@@ -180,7 +180,7 @@ def test_a_manager_alone_opens_no_window_at_a_tenant_that_decides(world: World) 
     said = _vain(world, "mia", OPEN, at=world.tenant.id, request=request_id, to="active")
 
     assert "only an approver, with the last vote" in said or "row-level security" in said
-    assert state_of(world.house, request_id) == "pending"
+    assert state_of(world.db, request_id) == "pending"
 
 
 def test_nobody_of_the_vendor_approves_as_the_delegate_of_an_approver(world: World) -> None:
@@ -193,7 +193,7 @@ def test_nobody_of_the_vendor_approves_as_the_delegate_of_an_approver(world: Wor
     _past_triggers(world, DELEGATE, by=world.people["tara"].person_id, **pair)
     _vain(world, "mia", DECIDE, at=world.tenant.id, request=request_id, verdict="approve")
 
-    assert not read(world.house, APPROVALS, id=request_id)
+    assert not read(world.db, APPROVALS, id=request_id)
 
 
 @pytest.mark.parametrize("who", ["erin", "mia"])
@@ -203,14 +203,14 @@ def test_neither_who_asked_nor_a_manager_opens_what_its_approvers_have_not_opene
         groups={"legal": (world.people["abe"].person_id,)},
         stages=(ApprovalStage(group="legal"),),
     )
-    write(unbound(world.house), LAY_DOWN, tenant=world.tenant.id, body=legal.model_dump_json())
-    write(unbound(world.house), "UPDATE tenants SET policy_version = 2 WHERE id = :id", id=world.tenant.id)
+    write(unbound(world.db), LAY_DOWN, tenant=world.tenant.id, body=legal.model_dump_json())
+    write(unbound(world.db), "UPDATE tenants SET policy_version = 2 WHERE id = :id", id=world.tenant.id)
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
 
     _vain(world, who, OPEN, at=world.tenant.id, request=request.id, to="active")
 
-    assert state_of(world.house, request.id) == "pending"
+    assert state_of(world.db, request.id) == "pending"
 
 
 def test_nobody_who_does_not_manage_writes_an_endorsement(world: World) -> None:
@@ -219,14 +219,14 @@ def test_nobody_who_does_not_manage_writes_an_endorsement(world: World) -> None:
     for who in ("vera", "ada", "ann", "tara", "erin", "olga"):
         _vain(world, who, DECIDE, request=request_id, verdict="endorse")
 
-    assert not read(world.house, "SELECT FROM decisions WHERE request_id = :id", id=request_id)
+    assert not read(world.db, "SELECT FROM decisions WHERE request_id = :id", id=request_id)
 
 
 def test_an_engineer_files_nothing_in_a_mode_that_the_tenant_has_not_chosen(world: World) -> None:
     for mode in ("off", "observe"):
         _files_in_vain(world, world.people["erin"].person_id, mode)
 
-    assert {row.mode for row in read(world.house, "SELECT mode FROM requests")} == {"enforce"}
+    assert {row.mode for row in read(world.db, "SELECT mode FROM requests")} == {"enforce"}
 
 
 def test_nobody_files_on_the_count_of_another_or_of_nobody(world: World) -> None:
@@ -234,7 +234,7 @@ def test_nobody_files_on_the_count_of_another_or_of_nobody(world: World) -> None
     filing = {"tenant": world.tenant.id, "request": new_id(), "mode": "enforce", "me": erin, "filer": erin}
 
     said = [_files_in_vain(world, filer, "enforce") for filer in (eve, None)]
-    with as_caller(world.house, world.people["erin"], world.tenant.id) as connection:
+    with as_caller(world.db, world.people["erin"], world.tenant.id) as connection:
         filed = connection.execute(text(FILE), filing).rowcount
 
     assert all("row-level security policy" in one for one in said)
@@ -247,13 +247,13 @@ def test_nobody_hides_a_request_again_from_the_customer_who_was_asked(world: Wor
     for who in ("erin", "max"):
         _vain(world, who, HIDE, at=world.tenant.id, request=request_id, to="pending")
 
-    (row,) = read(world.house, "SELECT asked_at FROM requests WHERE id = :id", id=request_id)
+    (row,) = read(world.db, "SELECT asked_at FROM requests WHERE id = :id", id=request_id)
     assert row.asked_at is not None
 
 
 def test_the_customer_sees_nothing_of_what_the_vendor_still_reviews_but_an_admin_who_counts_it(world: World) -> None:
     request_id = _request(world, "reviewing")
-    queries = [query for query in SEES.values() if read(world.house, query, id=request_id)]
+    queries = [query for query in SEES.values() if read(world.db, query, id=request_id)]
 
     for who in ("ann", "amir", "ada", "aude"):
         for query in queries:
@@ -267,7 +267,7 @@ def test_an_auditor_of_the_customer_moves_no_request(world: World) -> None:
 
     _vain(world, "ada", DENY, request=request_id, to="denied")
 
-    assert state_of(world.house, request_id) == "pending"
+    assert state_of(world.db, request_id) == "pending"
 
 
 def test_an_operator_who_sees_no_request_changes_none_unseen_either(world: World) -> None:
@@ -278,13 +278,13 @@ def test_an_operator_who_sees_no_request_changes_none_unseen_either(world: World
 
 def test_an_event_names_the_tenant_of_its_request_and_somebody_of_that_tenant(world: World) -> None:
     request_id, stranger = _request(world, "active"), _stranger(world)
-    before = len(read(world.house, EVENTS, id=request_id))
+    before = len(read(world.db, EVENTS, id=request_id))
 
     for tenant_id in (None, *stranger.tenants()):
         values = {"tenant": tenant_id, "request": request_id, "actor": stranger.person_id}
         _vain(world, stranger, TELL, **values)
 
-    assert len(read(world.house, EVENTS, id=request_id)) == before
+    assert len(read(world.db, EVENTS, id=request_id)) == before
 
 
 def test_nobody_writes_an_event_in_the_name_of_another(world: World) -> None:
@@ -293,7 +293,7 @@ def test_nobody_writes_an_event_in_the_name_of_another(world: World) -> None:
     for who, at in (("abe", None), ("erin", world.tenant.id), ("olga", world.tenant.id), ("eve", world.tenant.id)):
         _vain(world, who, TELL, at=at, tenant=world.tenant.id, request=request_id, actor=ann)
 
-    assert not read(world.house, "SELECT FROM events WHERE actor_id = :ann AND action = 'deny'", ann=ann)
+    assert not read(world.db, "SELECT FROM events WHERE actor_id = :ann AND action = 'deny'", ann=ann)
 
 
 def test_without_a_context_nobody_writes_an_event_or_a_notification_about_a_request(world: World) -> None:
@@ -303,7 +303,7 @@ def test_without_a_context_nobody_writes_an_event_or_a_notification_about_a_requ
     for statement in (TELL, NOTIFY):
         _vain(world, None, statement, **told)
 
-    assert not read(world.house, "SELECT FROM events WHERE actor_id = :ann AND action = 'deny'", ann=ann)
+    assert not read(world.db, "SELECT FROM events WHERE actor_id = :ann AND action = 'deny'", ann=ann)
 
 
 def test_nothing_is_added_to_an_event_once_it_stands(world: World) -> None:
@@ -313,7 +313,7 @@ def test_nothing_is_added_to_an_event_once_it_stands(world: World) -> None:
     for who in (stranger, "ann", "erin"):
         _vain(world, who, ADD_DETAIL, event=event_id)
 
-    assert not read(world.house, "SELECT FROM event_details WHERE field = 'remark'")
+    assert not read(world.db, "SELECT FROM event_details WHERE field = 'remark'")
 
 
 def test_no_notification_tells_a_stranger_of_a_request(world: World) -> None:
@@ -323,16 +323,14 @@ def test_no_notification_tells_a_stranger_of_a_request(world: World) -> None:
     for tenant_id in (None, *stranger.tenants()):
         _vain(world, stranger, NOTIFY, tenant=tenant_id, **values)
 
-    assert not read(world.house, "SELECT FROM notifications WHERE person_id = :id", id=stranger.person_id)
+    assert not read(world.db, "SELECT FROM notifications WHERE person_id = :id", id=stranger.person_id)
 
 
 def test_no_notification_tells_a_stranger_of_what_was_done_at_a_tenant_or_calls_its_endpoint(world: World) -> None:
     stranger = _stranger(world)
     here = {"tenant": next(iter(stranger.tenants())), "request": None}
-    (told,) = read(
-        world.house, "SELECT id FROM events WHERE request_id IS NULL AND tenant_id = :t", t=world.tenant.id
-    )
-    (endpoint,) = read(world.house, "SELECT id FROM endpoints WHERE tenant_id = :t", t=world.tenant.id)
+    (told,) = read(world.db, "SELECT id FROM events WHERE request_id IS NULL AND tenant_id = :t", t=world.tenant.id)
+    (endpoint,) = read(world.db, "SELECT id FROM endpoints WHERE tenant_id = :t", t=world.tenant.id)
 
     _vain(world, stranger, NOTIFY, event=told.id, person=stranger.person_id, **here)
     _vain(world, stranger, CALL, endpoint=endpoint.id, **here)
@@ -345,14 +343,14 @@ def test_an_operator_makes_no_tenant_that_the_lockbox_does_not_guard(world: Worl
 
 @pytest.mark.parametrize("table", ["tokens", "sessions"])
 def test_what_was_revoked_is_never_good_again(world: World, table: str) -> None:
-    write(unbound(world.house), REVOKE.format(table=table, at="now()"))
+    write(unbound(world.db), REVOKE.format(table=table, at="now()"))
 
     for who in ("ann", "erin"):
         _vain(world, who, REVOKE.format(table=table, at="NULL"))
 
 
 def test_a_delegation_that_has_ended_is_not_begun_again(world: World) -> None:
-    write(unbound(world.house), "UPDATE delegations SET ended_at = now()")
+    write(unbound(world.db), "UPDATE delegations SET ended_at = now()")
 
     for who in ("ann", "tara"):
         _vain(world, who, "UPDATE delegations SET ended_at = NULL")
@@ -362,35 +360,35 @@ def test_an_operator_invites_no_admin_to_a_tenant_that_has_one_without_the_wait(
     for is_recovery in (False, True):
         _vain(world, "olga", INVITE, at=world.tenant.id, tenant=world.tenant.id, recovery=is_recovery)
 
-    assert not read(world.house, "SELECT FROM invitations WHERE name = 'Mallory'")
+    assert not read(world.db, "SELECT FROM invitations WHERE name = 'Mallory'")
 
 
 @pytest.mark.parametrize("end", ["withdrawn_at", "accepted_at", "expires_at"])
 def test_an_invitation_that_is_over_is_good_for_nothing(world: World, end: str) -> None:
     _past_triggers(world, END.format(end=end))
     values = {"new": new_id(), "email": "mallory@example.test", "side": "customer", "tenant": world.tenant.id}
-    (before,) = read(world.house, "SELECT * FROM invitations")
+    (before,) = read(world.db, "SELECT * FROM invitations")
 
     _with_code(world, "UPDATE invitations SET withdrawn_at = NULL, withdrawn_by = NULL")
     _with_code(world, "UPDATE invitations SET accepted_at = NULL, accepted_by = NULL")
     seen = _with_code(world, "SELECT FROM people WHERE name = 'Ann'")
     joined = _with_code(world, NEW_PERSON, JOIN, **values)
 
-    (after,) = read(world.house, "SELECT * FROM invitations")
+    (after,) = read(world.db, "SELECT * FROM invitations")
     assert (seen, joined, tuple(after)) == (False, False, tuple(before))
-    assert not read(world.house, "SELECT FROM people WHERE name = 'Mallory'")
+    assert not read(world.db, "SELECT FROM people WHERE name = 'Mallory'")
 
 
 def test_an_invitation_seats_only_whom_it_was_written_to_and_on_its_own_side(world: World) -> None:
-    (row,) = read(world.house, "SELECT email FROM invitations")
+    (row,) = read(world.db, "SELECT email FROM invitations")
     stranger = _stranger(world).person_id
 
     assert not _with_code(world, NEW_PERSON, new=new_id(), email=row.email, side="vendor")
     assert not _with_code(world, NEW_PERSON, new=new_id(), email="mallory@example.test", side="customer")
     assert not _with_code(world, JOIN, new=stranger, tenant=world.tenant.id)
 
-    assert not read(world.house, "SELECT FROM people WHERE name = 'Mallory'")
-    assert not read(world.house, "SELECT FROM memberships WHERE person_id = :p AND tenant_id = :t", p=stranger,
+    assert not read(world.db, "SELECT FROM people WHERE name = 'Mallory'")
+    assert not read(world.db, "SELECT FROM memberships WHERE person_id = :p AND tenant_id = :t", p=stranger,
                     t=world.tenant.id)  # fmt: skip
 
 
@@ -413,13 +411,13 @@ def test_an_admin_makes_no_member_of_a_stranger_and_so_reads_their_address(world
 def test_the_last_admin_does_not_leave_the_tenant_by_being_disabled(world: World) -> None:
     _vain(world, "tara", "UPDATE people SET disabled_at = now() WHERE id = :me")
 
-    assert not read(world.house, "SELECT FROM people WHERE disabled_at IS NOT NULL")
+    assert not read(world.db, "SELECT FROM people WHERE disabled_at IS NOT NULL")
 
 
 def test_who_was_disabled_does_not_enable_themselves(world: World) -> None:
     for who in ("eve", "abe"):
         disabled = world.people[who].person_id
-        write(unbound(world.house), "UPDATE people SET disabled_at = now() WHERE id = :id", id=disabled)
+        write(unbound(world.db), "UPDATE people SET disabled_at = now() WHERE id = :id", id=disabled)
         _vain(world, who, "UPDATE people SET disabled_at = NULL WHERE id = :me")
 
 
@@ -434,7 +432,7 @@ def test_nobody_chooses_what_mails_to_somebody_else_are_like(world: World, state
     for who, other in (("olga", "max"), ("olga", "ann"), ("tara", "ann"), ("max", "erin"), ("ann", "amir")):
         _vain(world, who, statement, at=world.tenant.id, other=world.people[other].person_id)
 
-    assert not read(world.house, "SELECT FROM people WHERE time_zone <> 'UTC' OR NOT wants_prompts")
+    assert not read(world.db, "SELECT FROM people WHERE time_zone <> 'UTC' OR NOT wants_prompts")
 
 
 def test_a_time_zone_is_a_name_and_no_path(world: World) -> None:
@@ -451,13 +449,13 @@ def test_of_two_admins_who_remove_one_another_in_older_snapshots_one_stays(world
 
         def begin() -> None:
             begun.append(pool.submit(_removed, engine, tom, tara.person_id))
-            within(2, lambda: begun[0].done() or read(unbound(world.house), WAITS))
+            within(2, lambda: begun[0].done() or read(unbound(world.db), WAITS))
 
         if not _removed(engine, tara, tom.person_id, begin):
             begin()
         begun[0].result()
 
-    assert read(world.house, "SELECT FROM memberships WHERE role = 'tenant_admin' AND tenant_id = :t",
+    assert read(world.db, "SELECT FROM memberships WHERE role = 'tenant_admin' AND tenant_id = :t",
                 t=world.tenant.id)  # fmt: skip
 
 
@@ -475,7 +473,7 @@ def _removed(engine: Engine, caller: Caller, other: UUID, meanwhile: Callable[[]
 def test_no_function_that_sees_everything_tells_a_stranger_of_a_request(world: World) -> None:
     request_id, stranger = _request(world, "active"), _stranger(world)
 
-    with as_caller(world.house, stranger) as connection:
+    with as_caller(world.db, stranger) as connection:
         decided = connection.execute(text(IS_DECIDED), {"request": str(request_id), "me": str(stranger.person_id)})
         filed = connection.execute(text("SELECT tenant_at FROM nth_filing(:t, 1, 1)"), {"t": world.tenant.id})
         told = decided.scalar_one(), filed.scalar_one()

@@ -42,7 +42,7 @@ class FourEyesStory:
         self.world = world
         self.requests: list[UUID] = []
         lay_down(world, quorum=quorum, vendor_review=review)
-        with unbound(world.house).begin() as connection:
+        with unbound(world.db).begin() as connection:
             connection.execute(text("SET LOCAL session_replication_role = replica"))
             for statement in CLEAR.split(";"):
                 connection.execute(text(statement), {"names": [name.capitalize() for name in PEOPLE]})
@@ -58,7 +58,7 @@ class FourEyesStory:
         tenant = self.world.tenant.id if role in {Role.APPROVER, Role.TENANT_ADMIN} else None
         standing = RoleGrant(role, tenant)
         values = {"person": person.person_id, "role": role.value, "tenant": tenant}
-        with unbound(self.world.house).begin() as connection:
+        with unbound(self.world.db).begin() as connection:
             connection.execute(text("SET LOCAL session_replication_role = replica"))
             if standing in person.standings:
                 connection.execute(text("DELETE FROM memberships WHERE person_id = :person AND role = :role"), values)
@@ -88,13 +88,13 @@ class FourEyesStory:
             elif what == "turn":
                 self.turn(str(who), Role(str(more[0])))
             elif self.requests:
-                with self.world.house.transaction() as session:
+                with self.world.db.transaction() as session:
                     decide.act(session, caller, HERE, self.requests[-1], DecisionInput(Action(str(what)), "No"))
         except LockboxError:
             pass
 
     def _submit(self, caller: Caller) -> None:
-        with self.world.house.transaction() as session:
+        with self.world.db.transaction() as session:
             filed = submit.submit(session, caller, HERE, self.world.filing(), SETTINGS.services)
         self.requests.append(filed.request.id)
 
@@ -123,12 +123,12 @@ def test_no_sequence_of_actions_lets_one_person_both_ask_and_decide(
         play.take(step)
 
     for request_id in play.requests:
-        _nobody_did_both(world.house, request_id)
+        _nobody_did_both(world.db, request_id)
 
 
-def _nobody_did_both(house: Database, request_id: UUID) -> None:
-    (request,) = read(house, "SELECT requester_id, opened_at, quorum FROM requests WHERE id = :id", id=request_id)
-    rows = read(house, "SELECT person_id, verdict FROM decisions WHERE request_id = :id", id=request_id)
+def _nobody_did_both(db: Database, request_id: UUID) -> None:
+    (request,) = read(db, "SELECT requester_id, opened_at, quorum FROM requests WHERE id = :id", id=request_id)
+    rows = read(db, "SELECT person_id, verdict FROM decisions WHERE request_id = :id", id=request_id)
     said = {verdict: {row.person_id for row in rows if row.verdict == verdict} for verdict in ("endorse", "approve")}
     assert request.requester_id not in {row.person_id for row in rows}
     assert not said["endorse"] & said["approve"]

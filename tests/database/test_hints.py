@@ -40,22 +40,22 @@ def late(worker: Database, later: ShiftedClock) -> Database:
     return worker
 
 
-def _lease(house: Database, ids: list[UUID], kind: str = "time_out") -> None:
+def _lease(db: Database, ids: list[UUID], kind: str = "time_out") -> None:
     """Have these ids claimed, as a poller does before it sends the hint."""
-    house.schedule.arm(CLOCK, [IndexEntry(str(one), kind, LONG_AGO) for one in ids])
-    assert set(house.schedule.claim(CLOCK).ids[kind]) == {str(one) for one in ids}
+    db.schedule.arm(CLOCK, [IndexEntry(str(one), kind, LONG_AGO) for one in ids])
+    assert set(db.schedule.claim(CLOCK).ids[kind]) == {str(one) for one in ids}
 
 
-def _claimed_within(house: Database, seconds: float) -> dict[str, list[str]]:
+def _claimed_within(db: Database, seconds: float) -> dict[str, list[str]]:
     until = time.monotonic() + seconds
-    while not (ids := house.schedule.claim(CLOCK).ids) and time.monotonic() < until:
+    while not (ids := db.schedule.claim(CLOCK).ids) and time.monotonic() < until:
         time.sleep(0.01)
     return ids
 
 
-def _assert_clocks_are_held(house: Database) -> None:
+def _assert_clocks_are_held(db: Database) -> None:
     """Check that the index holds each open clock, never too early, and late by no more than arming may take."""
-    held, promised = house.schedule.members(CLOCK), promised_clocks(house)
+    held, promised = db.schedule.members(CLOCK), promised_clocks(db)
     assert held.keys() == promised.keys()
     assert all(0 <= held[member] - due < TOLERATED_MS for member, due in promised.items())
 

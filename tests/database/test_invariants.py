@@ -87,9 +87,7 @@ def lived(world: World, worker: Database) -> World:
     world.fresh()
     for who in ("erin", "eve"):
         world.act("ann", Action.APPROVE, world.fresh(who).id)
-    (row,) = read(
-        world.house, "SELECT id FROM requests WHERE state = 'active' AND requester_id = :id", id=_eve(world)
-    )
+    (row,) = read(world.db, "SELECT id FROM requests WHERE state = 'active' AND requester_id = :id", id=_eve(world))
     world.act("ann", Action.REVOKE, row.id)
     sealed(worker)
     return world
@@ -99,12 +97,12 @@ def _eve(world: World) -> UUID:
     return world.people["eve"].person_id
 
 
-def looked(house: Database, rota: ScanPosition = ScanPosition()) -> set[InvariantViolation]:  # noqa: B008 - it cannot be changed
-    return alerts.find_violations(house, rota)[0]
+def looked(db: Database, rota: ScanPosition = ScanPosition()) -> set[InvariantViolation]:  # noqa: B008 - it cannot be changed
+    return alerts.find_violations(db, rota)[0]
 
 
-def raised(house: Database) -> list[InvariantViolation]:
-    return alerts.confirm(house, looked(house), ScanPosition())
+def raised(db: Database) -> list[InvariantViolation]:
+    return alerts.confirm(db, looked(db), ScanPosition())
 
 
 @pytest.mark.usefixtures("lived")

@@ -69,7 +69,7 @@ def retain(urls: Urls, days: int = 30) -> list[RemovedRange]:
 
 
 def left(world: World, request_id: UUID) -> int:
-    (row,) = read(world.house, LEFT, id=request_id)
+    (row,) = read(world.db, LEFT, id=request_id)
     return int(row.n)
 
 
@@ -147,7 +147,7 @@ def test_notifications_go_with_what_they_told_of_and_the_request_can_still_be_lo
     retain(urls)
 
     assert read(worker, "SELECT FROM notifications") == []
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         entry = queries.find(session, world.people["aude"], request_id)
     assert entry.request.state == "denied"
 

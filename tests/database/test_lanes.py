@@ -81,20 +81,18 @@ def ended(futures: Sequence["Future[AttemptResult | None]"]) -> list[AttemptResu
     return [one.result(20) for one in futures]
 
 
-def number(house: Database, query: str) -> int:
-    return int(read(house, query)[0].n)
+def number(db: Database, query: str) -> int:
+    return int(read(db, query)[0].n)
 
 
-def hooks(house: Database) -> list[UUID]:
-    return [row.id for row in read(house, HOOKS) if row.closed_at is None]
+def hooks(db: Database) -> list[UUID]:
+    return [row.id for row in read(db, HOOKS) if row.closed_at is None]
 
 
-def shut(world: World, house: Database, senders: Senders) -> None:
+def shut(world: World, db: Database, senders: Senders) -> None:
     """Have the lane of the only endpoint shut by calls that nobody answers."""
     many(world, MOST_SILENCES)
-    assert [one and one.outcome for one in ended(delivery.dispatch(as_sender(house), hooks(house), senders))] == [
-        None
-    ] * 3
+    assert [one and one.outcome for one in ended(delivery.dispatch(as_sender(db), hooks(db), senders))] == [None] * 3
 
 
 def test_an_endpoint_and_a_mail_domain_that_hang_delay_no_other_notification(world: World, worker: Database) -> None:
@@ -279,8 +277,8 @@ def test_two_workers_whose_lanes_know_nothing_of_each_other_send_each_notificati
     assert number(worker, TRIED) == number(worker, LOGGED)
 
 
-def _only_hole(house: Database) -> bool:
-    return len(open_notifications(house)) == 12
+def _only_hole(db: Database) -> bool:
+    return len(open_notifications(db)) == 12
 
 
 def test_a_worker_that_stops_gives_back_what_waits_and_the_next_sends_it_at_once(

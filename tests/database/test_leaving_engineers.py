@@ -75,7 +75,7 @@ def world(api: Database) -> World:
 @pytest.mark.parametrize("how", WAYS)
 def test_what_they_asked_for_and_have_open_ends_at_once_by_the_operators_hand(world: World, how: str) -> None:
     in_review, waiting, window = three(world)
-    elsewhere = World.make(world.house)
+    elsewhere = World.make(world.db)
     elsewhere.people["erin"] = world.people["erin"]
     theirs = elsewhere.submit().id
     others = world.fresh("eve").id
@@ -83,16 +83,16 @@ def test_what_they_asked_for_and_have_open_ends_at_once_by_the_operators_hand(wo
     WAYS[how](world)
 
     ends = {in_review: "cancelled", waiting: "cancelled", window: "revoked", theirs: "cancelled"}
-    assert {one: state_of(world.house, one) for one in ends} == ends
-    assert state_of(world.house, others) == "reviewing"
+    assert {one: state_of(world.db, one) for one in ends} == ends
+    assert state_of(world.db, others) == "reviewing"
     for one, state in ends.items():
-        (move,) = read(world.house, MOVES, id=one)
+        (move,) = read(world.db, MOVES, id=one)
         action = "revoke" if state == "revoked" else "cancel"
         assert (move.action, move.actor_role, move.actor_id) == (action, "operator", id_of(world, "olga"))
         assert move.comment == LEFT
-    assert sorted(last_told(world.house).facts["ended"]) == sorted(map(str, ends))
-    assert_trails_are_whole(world.house)
-    assert_indexes_are_true(world.house)
+    assert sorted(last_told(world.db).facts["ended"]) == sorted(map(str, ends))
+    assert_trails_are_whole(world.db)
+    assert_indexes_are_true(world.db)
 
 
 def test_each_hears_of_it_who_hears_of_any_such_end(world: World, worker: Database, post: Postbag) -> None:
@@ -104,7 +104,7 @@ def test_each_hears_of_it_who_hears_of_any_such_end(world: World, worker: Databa
     post.deliver(worker, open_notifications(worker))
 
     told = {
-        one: [row.name for row in read(world.house, TOLD, id=one, template=template)]
+        one: [row.name for row in read(world.db, TOLD, id=one, template=template)]
         for one, template in ((in_review, "cancelled"), (waiting, "cancelled"), (window, "revoked"))
     }
     assert told == {
@@ -134,7 +134,7 @@ def test_roles_that_do_not_concern_an_engineer_end_nothing(world: World) -> None
     manages(world, "olga", vendor_staff.set_roles, id_of(world, "erin"), frozenset({Role.ENGINEER, Role.MANAGER}))
     manages(world, "olga", vendor_staff.remove, id_of(world, "max"))
 
-    assert [state_of(world.house, one) for one in requests] == ["reviewing", "pending", "active"]
+    assert [state_of(world.db, one) for one in requests] == ["reviewing", "pending", "active"]
 
 
 def test_a_change_that_fails_half_way_leaves_everything_as_it_was(world: World) -> None:
@@ -143,7 +143,7 @@ def test_a_change_that_fails_half_way_leaves_everything_as_it_was(world: World) 
     with pytest.raises(ZeroDivisionError):
         manages(world, "olga", _disable_and_stumble, id_of(world, "erin"))
 
-    assert [state_of(world.house, one) for one in requests] == ["reviewing", "pending", "active"]
+    assert [state_of(world.db, one) for one in requests] == ["reviewing", "pending", "active"]
     assert door(world, resource=_resource(world, requests[2])) is not None
 
 
@@ -153,19 +153,19 @@ def _disable_and_stumble(session: Session, caller: Caller, origin: Origin, perso
 
 
 def _resource(world: World, request_id: UUID) -> str:
-    (row,) = read(world.house, "SELECT resources FROM requests WHERE id = :id", id=request_id)
+    (row,) = read(world.db, "SELECT resources FROM requests WHERE id = :id", id=request_id)
     return str(row.resources[0])
 
 
 def test_what_is_over_by_its_own_time_is_left_to_the_clock(world: World, later: ShiftedClock) -> None:
     in_review, *_ = three(world)
     later.shift = timedelta(days=2)
-    late = Database(world.house.engine, world.house.schedule, later)
+    late = Database(world.db.engine, world.db.schedule, later)
 
     with late.transaction() as session:
         vendor_staff.disable(session, world.people["olga"], HERE, id_of(world, "erin"))
 
-    assert state_of(world.house, in_review) == "reviewing"
+    assert state_of(world.db, in_review) == "reviewing"
 
 
 @pytest.mark.parametrize("action", [Action.CANCEL, Action.REVOKE])
@@ -177,7 +177,7 @@ def test_an_operator_ends_no_request_by_a_call_of_their_own(world: World, action
         with pytest.raises(NotFound):
             world.act("otto", action, one)
 
-    assert [state_of(world.house, one) for one in requests] == ["reviewing", "pending", "active"]
+    assert [state_of(world.db, one) for one in requests] == ["reviewing", "pending", "active"]
 
 
 def test_an_operator_who_has_another_role_cancels_nothing_of_others_either(world: World) -> None:
@@ -194,7 +194,7 @@ def test_the_database_lets_nobody_reach_the_requests_of_who_still_is_an_engineer
     requests = three(world)
     end = "UPDATE requests SET state = 'cancelled', version = version + 1 WHERE requester_id = :id"
 
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         row_security.enter(session, world.people[who])
         row_security.see_off(session, id_of(world, "erin"))
         row_security.turn_to(session, world.tenant.id)
@@ -202,7 +202,7 @@ def test_the_database_lets_nobody_reach_the_requests_of_who_still_is_an_engineer
     on_the_database(world, who, end, id=id_of(world, "erin"))
 
     assert found == 0
-    assert [state_of(world.house, one) for one in requests] == ["reviewing", "pending", "active"]
+    assert [state_of(world.db, one) for one in requests] == ["reviewing", "pending", "active"]
 
 
 @pytest.mark.parametrize("state", ["denied", "timed_out", "active", "completed"])

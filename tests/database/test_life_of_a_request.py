@@ -24,7 +24,7 @@ def test_an_approved_request_opens_and_expires_by_the_clock(world: World, worker
 
     assert opened.state is State.ACTIVE
     assert moved == 1
-    rows = read(world.house, "SELECT seq, to_state FROM events ORDER BY seq")
+    rows = read(world.db, "SELECT seq, to_state FROM events ORDER BY seq")
     assert [tuple(row) for row in rows] == [(1, "pending"), (2, "active"), (3, "expired")]
 
 
@@ -32,9 +32,9 @@ def test_an_approval_at_the_deadline_is_refused(world: World, urls: Urls) -> Non
     request = world.submit()
     at_the_end = ShiftedClock()
     at_the_end.shift = timedelta(hours=12)
-    house = Database(make_engine(urls.api, role="late"), world.house.schedule, clock=at_the_end)
+    db = Database(make_engine(urls.api, role="late"), world.db.schedule, clock=at_the_end)
 
     with pytest.raises(TooLate):
-        world.act("ann", Action.APPROVE, request.id, house)
+        world.act("ann", Action.APPROVE, request.id, db)
 
-    house.engine.dispose()
+    db.engine.dispose()

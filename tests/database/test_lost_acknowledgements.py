@@ -37,7 +37,7 @@ def test_a_clock_that_never_heard_of_its_own_commit_runs_again_without_harm(
 ) -> None:
     request = world.submit()
     later.shift = timedelta(hours=13)
-    worker = Database(make_engine(worker_relay.url, role="relayed"), world.house.schedule, clock=later)
+    worker = Database(make_engine(worker_relay.url, role="relayed"), world.db.schedule, clock=later)
 
     worker_relay.losing = True
     with pytest.raises(OperationalError):
@@ -50,41 +50,41 @@ def test_a_clock_that_never_heard_of_its_own_commit_runs_again_without_harm(
     assert worker_relay.lost == 1
     assert held.keys() == {f"remind:{request.id}"}
     assert moved == 0
-    assert trail(world.house, request.id) == [(1, "submit", "pending"), (2, "time_out", "timed_out")]
-    assert read(world.house, "SELECT count(*) AS n FROM notifications WHERE template = 'timed_out'")[0].n == 4
-    assert world.house.schedule.members(CLOCK) == {}
+    assert trail(world.db, request.id) == [(1, "submit", "pending"), (2, "time_out", "timed_out")]
+    assert read(world.db, "SELECT count(*) AS n FROM notifications WHERE template = 'timed_out'")[0].n == 4
+    assert world.db.schedule.members(CLOCK) == {}
 
 
 def test_an_approver_who_never_heard_back_and_approves_again_is_told_that_it_is_open(
     world: World, api_relay: CommitLosingProxy
 ) -> None:
     request = world.submit()
-    house = Database(make_engine(api_relay.url, role="relayed"), world.house.schedule)
+    db = Database(make_engine(api_relay.url, role="relayed"), world.db.schedule)
 
     api_relay.losing = True
     with pytest.raises(OperationalError):
-        world.act("ann", Action.APPROVE, request.id, house)
+        world.act("ann", Action.APPROVE, request.id, db)
     api_relay.losing = False
     with pytest.raises(InvalidMove) as refused:
-        world.act("ann", Action.APPROVE, request.id, house)
+        world.act("ann", Action.APPROVE, request.id, db)
 
-    house.engine.dispose()
+    db.engine.dispose()
     assert refused.value.facts["current_state"] == "active"
-    assert state_of(world.house, request.id) == "active"
-    assert [move for _, move, _ in trail(world.house, request.id)] == ["submit", "approve"]
-    assert read(world.house, "SELECT count(*) AS n FROM decisions")[0].n == 1
+    assert state_of(world.db, request.id) == "active"
+    assert [move for _, move, _ in trail(world.db, request.id)] == ["submit", "approve"]
+    assert read(world.db, "SELECT count(*) AS n FROM decisions")[0].n == 1
 
 
 def test_a_submit_whose_commit_was_not_acknowledged_stands_and_was_not_armed(
     world: World, api_relay: CommitLosingProxy
 ) -> None:
-    house = Database(make_engine(api_relay.url, role="relayed"), world.house.schedule)
+    db = Database(make_engine(api_relay.url, role="relayed"), world.db.schedule)
 
     api_relay.losing = True
     with pytest.raises(OperationalError):
-        world.submit(house=house)
+        world.submit(db=db)
 
-    house.engine.dispose()
-    assert [row.state for row in read(world.house, "SELECT state FROM requests")] == ["pending"]
-    assert world.house.schedule.members(CLOCK) == {}
-    assert world.house.schedule.members(NOTIFICATIONS) == {}
+    db.engine.dispose()
+    assert [row.state for row in read(world.db, "SELECT state FROM requests")] == ["pending"]
+    assert world.db.schedule.members(CLOCK) == {}
+    assert world.db.schedule.members(NOTIFICATIONS) == {}

@@ -26,7 +26,7 @@ WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND w
 
 def roles_of(world: World, name: str) -> set[str]:
     """Return somebody's roles in the rows."""
-    return {row.role for row in read(world.house, ROLES, p=id_of(world, name))}
+    return {row.role for row in read(world.db, ROLES, p=id_of(world, name))}
 
 
 @pytest.mark.parametrize("role", [Role.ENGINEER, Role.MANAGER, Role.OPERATOR, Role.VENDOR_AUDITOR])
@@ -34,7 +34,7 @@ def test_a_system_gets_no_other_role_even_from_the_owner_of_the_database(world: 
     with pytest.raises(DBAPIError, match="a system and something else"):
         on_the_database(world, "olga", GIVE, p=id_of(world, "gate"), r=role.value)
     with pytest.raises(DBAPIError, match="a system and something else"):
-        write(unbound(world.house), GIVE, p=id_of(world, "gate"), r=role.value)
+        write(unbound(world.db), GIVE, p=id_of(world, "gate"), r=role.value)
 
     assert roles_of(world, "gate") == {"system"}
 
@@ -47,7 +47,7 @@ def test_whoever_has_a_role_becomes_no_system(world: World, who: str) -> None:
         on_the_database(world, "olga", GIVE, p=id_of(world, who), r="system")
     with pytest.raises(DBAPIError, match="a system and something else"):
         write(
-            unbound(world.house),
+            unbound(world.db),
             "INSERT INTO memberships (id, person_id, role) SELECT uuidv7(), :p, r FROM unnest('{system}'::text[]) r",
             p=id_of(world, who),
         )
@@ -60,7 +60,7 @@ def test_no_role_is_turned_into_system_beside_another(world: World) -> None:
 
     with pytest.raises(DBAPIError, match="a system and something else"):
         write(
-            unbound(world.house),
+            unbound(world.db),
             "UPDATE memberships SET role = 'system' WHERE person_id = :p AND role = 'manager'",
             p=id_of(world, "erin"),
         )
@@ -76,7 +76,7 @@ def test_of_two_who_give_both_roles_at_once_one_is_refused(world: World, urls: U
 
         def begin() -> None:
             begun.append(pool.submit(_given, engine, id_of(world, "eve"), "system"))
-            within(2, lambda: begun[0].done() or read(unbound(world.house), WAITING))
+            within(2, lambda: begun[0].done() or read(unbound(world.db), WAITING))
 
         first = _given(engine, id_of(world, "eve"), "engineer", begin)
 
@@ -97,7 +97,7 @@ def _given(engine: Engine, person_id: UUID, role: str, meanwhile: Callable[[], N
 
 def test_an_invitation_that_would_mix_them_is_refused_in_words(world: World, worker: Database) -> None:
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
-    (eve,) = read(world.house, "SELECT email FROM people WHERE id = :p", p=id_of(world, "eve"))
+    (eve,) = read(world.db, "SELECT email FROM people WHERE id = :p", p=id_of(world, "eve"))
     roles = frozenset({Role.ENGINEER})
     invited = manages(world, "olga", vendor_staff.invite, name="Eve", address=eve.email, roles=roles)
     manages(world, "olga", vendor_staff.set_roles, id_of(world, "eve"), frozenset({Role.SYSTEM}))

@@ -37,18 +37,16 @@ WINDOW = "SELECT granted_resources, granted_actions, resources, actions FROM req
 def let_in(world: World, resource: str, action: str = "read") -> bool:
     """Whether the guarded system lets Erin do this."""
     question = AccessCheck(world.tenant.slug, "exchange-online", resource, action, world.people["erin"].person_id)
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         try:
             return queries.check(session, world.people["gate"], question).open
         except NoOpenWindow:
             return False
 
 
-def bodies(house: Database, request_id: UUID) -> list[dict[str, Any]]:
+def bodies(db: Database, request_id: UUID) -> list[dict[str, Any]]:
     """Return the bodies of a request's moves."""
-    rows = read(
-        house, "SELECT body FROM events WHERE request_id = :id AND seq IS NOT NULL ORDER BY seq", id=request_id
-    )
+    rows = read(db, "SELECT body FROM events WHERE request_id = :id AND seq IS NOT NULL ORDER BY seq", id=request_id)
     return [json.loads(row.body) for row in rows]
 
 
@@ -63,20 +61,20 @@ def test_a_window_opens_for_what_the_approver_keeps_and_nothing_else(world: Worl
     assert request.state is State.ACTIVE
     assert {one for one in (A, B, C) if let_in(world, one)} == {A, C}
     assert not let_in(world, A, "export")
-    (row,) = read(world.house, WINDOW, id=request.id)
+    (row,) = read(world.db, WINDOW, id=request.id)
     assert (row.granted_resources, row.granted_actions) == ([A, C], ["read"])
     assert (row.resources, row.actions) == (WIDE["resources"], WIDE["actions"])
-    (decision,) = read(world.house, "SELECT resources, actions FROM decisions")
+    (decision,) = read(world.db, "SELECT resources, actions FROM decisions")
     assert (decision.resources, decision.actions) == ([A, C], ["read"])
 
 
 def test_who_keeps_all_narrows_nothing(world: World) -> None:
     request = opened(world, resources=[C, B, A], actions=["export", "read"])
 
-    (row,) = read(world.house, WINDOW, id=request.id)
+    (row,) = read(world.db, WINDOW, id=request.id)
     assert (row.granted_resources, row.granted_actions) == (None, None)
     assert let_in(world, B, "export")
-    assert not {"kept_actions", "granted_actions"} & bodies(world.house, request.id)[1].keys()
+    assert not {"kept_actions", "granted_actions"} & bodies(world.db, request.id)[1].keys()
 
 
 def test_two_approvers_open_what_both_keep(api: Database) -> None:
@@ -90,11 +88,11 @@ def test_two_approvers_open_what_both_keep(api: Database) -> None:
     assert (first.state, second.state) == (State.PENDING, State.ACTIVE)
     assert {one for one in (A, B, C) if let_in(world, one)} == {B}
     assert not let_in(world, B, "export")
-    _, one, other = bodies(world.house, request.id)
+    _, one, other = bodies(world.db, request.id)
     assert "granted_actions" not in one
     assert (other["kept_actions"], other["granted_actions"]) == (["read"], ["read"])
     details = "SELECT d.field, d.value FROM event_details d JOIN events e ON e.id = d.event_id WHERE e.seq = 3"
-    told = {row.field: row.value for row in read(world.house, details)}
+    told = {row.field: row.value for row in read(world.db, details)}
     assert (json.loads(told["kept_resources"]), json.loads(told["granted_resources"])) == ([B, C], [B])
     assert B not in json.dumps([one, other])
 
@@ -134,8 +132,8 @@ def test_nothing_is_added_and_something_is_kept(world: World, kept: dict[str, An
     with pytest.raises(Invalid):
         world.act("ann", Action.APPROVE, request.id, **kept)
 
-    assert state_of(world.house, request.id) == "pending"
-    assert not read(world.house, "SELECT FROM decisions")
+    assert state_of(world.db, request.id) == "pending"
+    assert not read(world.db, "SELECT FROM decisions")
 
 
 def test_a_row_that_was_widened_after_the_approval_opens_nothing(world: World, superuser: Engine) -> None:
@@ -191,8 +189,8 @@ def test_the_database_counts_an_approval_for_no_more_than_it_keeps(world: World)
     opened(world, resources=[A])
     wider = "SELECT is_decided(jsonb_populate_record(r, '{\"granted_resources\": null}')) AS decided FROM requests r"
 
-    assert read(world.house, "SELECT is_decided(r) AS decided FROM requests r")[0].decided
-    assert not read(world.house, wider)[0].decided
+    assert read(world.db, "SELECT is_decided(r) AS decided FROM requests r")[0].decided
+    assert not read(world.db, wider)[0].decided
 
 
 def test_what_the_triggers_ask_is_what_readers_ask_and_what_the_policy_demands(superuser: Engine) -> None:
@@ -211,11 +209,11 @@ def test_the_trail_of_a_narrowed_window_is_found_good_by_both_verifiers(api: Dat
     world.act("amir", Action.APPROVE, request.id, resources=[B])
     world.submit()
     sealed(worker)
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         reading = audit_access.audit_reader(session, world.people["tara"], world.tenant.slug)
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         begun = audit_access.export(session, reading, EventFilter(), {}, ())
-    lines = list(export.lines(audit_access.pages(world.house, reading), begun))
+    lines = list(export.lines(audit_access.pages(world.db, reading), begun))
     keys = [public(), signing_keys.ephemeral().public]
 
     verdict = verify(lines, keys, ())
@@ -255,10 +253,10 @@ def test_only_who_decides_for_the_tenant_writes_what_is_granted(world: World) ->
     request = world.submit(**WIDE)
 
     for who in ("erin", "aude", "olga"):
-        with suppress(DBAPIError), as_caller(world.house, world.people[who]) as connection:
+        with suppress(DBAPIError), as_caller(world.db, world.people[who]) as connection:
             connection.execute(
                 text("UPDATE requests SET granted_resources = ARRAY[:one], version = version + 1 WHERE id = :id"),
                 {"one": A, "id": request.id},
             )
 
-    assert read(world.house, WINDOW, id=request.id)[0].granted_resources is None
+    assert read(world.db, WINDOW, id=request.id)[0].granted_resources is None

@@ -62,9 +62,9 @@ def ear(urls: Urls, world: World) -> Iterator[ChannelListener]:
     ear.close()
 
 
-def _fail(house: Database) -> None:
+def _fail(db: Database) -> None:
     """Promise and tell something, and end in an error."""
-    with house.transaction() as session:
+    with db.transaction() as session:
         database.arm_after_commit(session, CLOCK, [IndexEntry(str(new_id()), "expire", timedelta(hours=1))])
         database.publish_after_commit(session, [new_id()])
         raise ZeroDivisionError
@@ -86,7 +86,7 @@ def test_what_is_committed_together_is_told_in_one_message(ear: ChannelListener,
 
 def test_nothing_is_told_of_what_is_rolled_back(ear: ChannelListener, world: World) -> None:
     with pytest.raises(ZeroDivisionError):
-        _fail(world.house)
+        _fail(world.db)
 
     assert ear.heard() == []
 
@@ -94,7 +94,7 @@ def test_nothing_is_told_of_what_is_rolled_back(ear: ChannelListener, world: Wor
 def test_nothing_is_told_before_the_commit(ear: ChannelListener, world: World) -> None:
     one = new_id()
 
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         database.publish_after_commit(session, [one])
         before = ear.heard()
 
@@ -102,7 +102,7 @@ def test_nothing_is_told_before_the_commit(ear: ChannelListener, world: World) -
 
 
 def test_rebuilding_and_notifications_are_no_news(ear: ChannelListener, world: World) -> None:
-    schedule = world.house.schedule
+    schedule = world.db.schedule
 
     schedule.arm(CLOCK, [IndexEntry(str(new_id()), "expire", timedelta(hours=1))], only_missing=True)
     schedule.arm(NOTIFICATIONS, [IndexEntry(str(new_id()), "notify", timedelta(hours=1))])
@@ -154,7 +154,7 @@ def _until(happened: Callable[[], bool]) -> None:
 def test_what_concerns_one_side_is_told_on_its_channel(ear: ChannelListener, world: World) -> None:
     one, other = new_id(), new_id()
 
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         database.publish_after_commit(session, [one, other, one], "customer")
 
     assert ear.heard() == [(f"{CHANNEL}:customer", {str(one), str(other)})]
@@ -167,7 +167,7 @@ def test_what_was_done_inside_a_window_is_news(ear: ChannelListener, world: Worl
     gate = replace(world.people["gate"], scopes=frozenset({"activity:report"}))
     ear.heard()
 
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         entry = ActivityEntry(opened.opened_at, "read", request.resources[0], "ok")
         activity.report(session, gate, HERE, request.id, [entry])
 
@@ -183,17 +183,17 @@ def test_a_question_is_news_to_both_sides_and_one_of_a_review_to_the_vendor_alon
     ear.heard()
 
     for who, request in (("ann", pending), ("max", reviewed)):
-        with world.house.transaction() as session:
+        with world.db.transaction() as session:
             questions.ask(session, world.people[who], HERE, request.id, "Which folder?")
 
     assert ear.heard() == [(CHANNEL, {str(pending.id)}), (f"{CHANNEL}:vendor", {str(reviewed.id)})]
 
 
 def test_a_redis_that_is_away_costs_news_and_never_the_commit(world: World) -> None:
-    house = Database(world.house.engine, Schedule("redis://127.0.0.1:1"))
+    db = Database(world.db.engine, Schedule("redis://127.0.0.1:1"))
     began = time.monotonic()
 
-    with house.transaction() as session:
+    with db.transaction() as session:
         database.publish_after_commit(session, [new_id()])
 
     assert time.monotonic() - began < RETRIED
@@ -201,7 +201,7 @@ def test_a_redis_that_is_away_costs_news_and_never_the_commit(world: World) -> N
 
 def _told(world: World, ids: object, *names: str, **others: LiveReader) -> set[str]:
     listeners = {name: LiveReader(world.people[name].person_id) for name in names} | others
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         found = readers.concerned(session, ids, list(listeners.values()))  # type: ignore[arg-type]
     return {name for name, reader in listeners.items() if reader in found}
 
@@ -210,7 +210,7 @@ EVERYBODY = ("erin", "eve", "max", "olga", "vera", "gate", "tara", "ann", "aude"
 
 
 def test_a_change_concerns_those_who_may_know_of_the_request_and_nobody_else(world: World) -> None:
-    other = World.make(world.house)
+    other = World.make(world.db)
     world.people |= {"zoe": other.people["ann"], "zack": other.people["tara"]}
     request = world.submit()
 
@@ -231,7 +231,7 @@ def test_a_change_concerns_no_customer_before_they_are_asked(api: Database) -> N
 
 
 def test_a_change_concerns_nobody_at_a_tenant_where_what_they_have_shown_does_not_count(world: World) -> None:
-    other = World.make(world.house)
+    other = World.make(world.db)
     ann = world.people["ann"].person_id
     request = world.submit()
 

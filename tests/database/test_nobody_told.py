@@ -24,28 +24,28 @@ LAST = "SELECT body FROM events WHERE request_id = :id AND seq IS NOT NULL ORDER
 SENT = text("UPDATE notifications SET outcome = 'sent', closed_at = run_at WHERE request_id = :id")
 
 
-def facts(house: Database, request_id: UUID) -> dict[str, Any]:
+def facts(db: Database, request_id: UUID) -> dict[str, Any]:
     """Return what the last move's event says."""
-    (row,) = read(house, LAST, id=request_id)
+    (row,) = read(db, LAST, id=request_id)
     said: dict[str, Any] = json.loads(row.body)
     return said
 
 
-def reached(house: Database, request_id: UUID) -> tuple[int, int, bool]:
+def reached(db: Database, request_id: UUID) -> tuple[int, int, bool]:
     """Return how many were asked and reached by the event of a time-out, and whether it says that nobody was."""
-    said = facts(house, request_id)
+    said = facts(db, request_id)
     return said["asked"], said["reached"], said.get("nobody_told", False)
 
 
-def mails_to(post: Postbag, house: Database, world: World, name: str) -> Sequence[OutgoingMail]:
+def mails_to(post: Postbag, db: Database, world: World, name: str) -> Sequence[OutgoingMail]:
     """Return the mails that somebody got."""
-    return [mail for mail in post.mail.sent if mail.to_address == address(house, world, name)]
+    return [mail for mail in post.mail.sent if mail.to_address == address(db, world, name)]
 
 
-def refuse(post: Postbag, house: Database, world: World, *names: str) -> None:
+def refuse(post: Postbag, db: Database, world: World, *names: str) -> None:
     """Let the mails of these people come back for good."""
     for name in names:
-        post.mail.refused[address(house, world, name)] = SendFailed("no such mailbox", permanent=True, kind="status")
+        post.mail.refused[address(db, world, name)] = SendFailed("no such mailbox", permanent=True, kind="status")
 
 
 @pytest.mark.parametrize("refused", [(), ("abe",), ("abe", "ann")])
@@ -100,7 +100,7 @@ def test_a_prompt_does_not_say_of_it_later_that_nobody_answered(
     timers.run(sender, [untold.id, told.id])
 
     later.shift = timedelta(hours=12, minutes=1)
-    asked = world.submit(house=Database(world.house.engine, world.house.schedule, later))
+    asked = world.submit(db=Database(world.db.engine, world.db.schedule, later))
     post.deliver(sender, open_notifications(sender))
 
     (prompt,) = [mail for mail in mails_to(post, sender, world, "ann") if str(asked.id) in mail.thread_id]

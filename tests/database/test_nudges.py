@@ -42,18 +42,18 @@ def told(world: World, request_id: UUID, template: str) -> Counter[str]:
     """Return who was promised a notification with that template, by the name in the world, and how often."""
     names = {caller.person_id: name for name, caller in world.people.items()}
     query = "SELECT person_id FROM notifications WHERE request_id = :id AND template = :template"
-    return Counter(names[row.person_id] for row in read(world.house, query, id=request_id, template=template))
+    return Counter(names[row.person_id] for row in read(world.db, query, id=request_id, template=template))
 
 
-def row_of(house: Database, request_id: UUID) -> Any:
+def row_of(db: Database, request_id: UUID) -> Any:
     """Return a request's clock and counters."""
-    (row,) = read(house, "SELECT * FROM requests WHERE id = :id", id=request_id)
+    (row,) = read(db, "SELECT * FROM requests WHERE id = :id", id=request_id)
     return row
 
 
-def nudges(house: Database, request_id: UUID) -> list[str]:
+def nudges(db: Database, request_id: UUID) -> list[str]:
     """Return what the clock did to a request as it stayed as it was; no such event has a number."""
-    rows = read(house, NUDGES, id=request_id)
+    rows = read(db, NUDGES, id=request_id)
     assert all(row.actor_role == "clock" for row in rows)
     return [row.action for row in rows]
 
@@ -350,7 +350,7 @@ def test_many_are_nudged_and_ended_together_with_as_few_statements_as_two(
 def test_a_policy_that_cannot_be_read_costs_its_own_reminders_and_nothing_else(
     world: World, sender: Database, later: ShiftedClock, superuser: Engine
 ) -> None:
-    broken, good = World.make(world.house).submit(), world.submit()
+    broken, good = World.make(world.db).submit(), world.submit()
     with superuser.connect() as connection:
         connection.execute(text("SET session_replication_role = replica"))
         connection.execute(
@@ -412,7 +412,7 @@ def test_what_many_requests_meet_is_what_each_of_them_meets(world: World, worker
     rule = {"name": "Bob", "match": {"resources": ["mailbox:bob*"]}, "terms": {"quorum": 3, "closing_warning": 900}}
     lay_down(world, quorum=2, rules=[rule], groups={"first": group(world, "abe")}, tiers=[["first"]])
     others = [world.submit(), world.submit(resources=["mailbox:bob@contoso.example"])]
-    requests = [first, *others, World.make(world.house, Policy(quorum=2)).submit()]
+    requests = [first, *others, World.make(world.db, Policy(quorum=2)).submit()]
 
     with worker.transaction() as session:
         met = policy_store.effective_policies(session, [one.id for one in requests])

@@ -40,7 +40,7 @@ def _watched(world: World, wanted: ObserverInput = DESK, who: str = "tara") -> O
 
 
 def _copies(world: World) -> list[str]:
-    return [row.template for row in read(world.house, COPIED)]
+    return [row.template for row in read(world.db, COPIED)]
 
 
 CASES: list[tuple[Mode, Sequence[tuple[str, Action]], list[str]]] = [
@@ -83,7 +83,7 @@ def test_a_observer_hears_of_the_clocks_moves_and_never_of_reminders(
 
     timers.run(sender, [request.id])
 
-    assert read(world.house, "SELECT FROM notifications WHERE template = 'answer_reminder'")
+    assert read(world.db, "SELECT FROM notifications WHERE template = 'answer_reminder'")
     assert _copies(world) == ["copied", "timed_out"]
 
 
@@ -131,11 +131,9 @@ def test_a_copy_that_waits_is_not_sent_once_it_is_settled_or_nobody_watches_any_
 ) -> None:
     desk = _watched(world)
     request = world.submit()
-    (asks,) = read(world.house, "SELECT id FROM notifications WHERE template = 'copied'")
+    (asks,) = read(world.db, "SELECT id FROM notifications WHERE template = 'copied'")
     world.act("ann", Action.DENY, request.id)
-    (denied,) = read(
-        world.house, "SELECT id FROM notifications WHERE template = 'denied' AND observer_id IS NOT NULL"
-    )
+    (denied,) = read(world.db, "SELECT id FROM notifications WHERE template = 'denied' AND observer_id IS NOT NULL")
     does(world, "tara", observers.remove, desk.observer.id)
 
     tries = post.deliver(worker, [asks.id, denied.id])
@@ -154,8 +152,8 @@ def test_adding_and_removing_are_events_told_as_other_changes_are(
     post.deliver(worker, open_notifications(worker))
 
     everybody = {"Tara", "Ann", "Amir", "Abe", "https://hooks.contoso.example/"}
-    assert list(told(world.house, "observer_added").values()) == [everybody]
-    assert list(told(world.house, "observer_removed").values()) == [everybody]
+    assert list(told(world.db, "observer_added").values()) == [everybody]
+    assert list(told(world.db, "observer_removed").values()) == [everybody]
     anns = {mail.subject: mail.text for mail in post.mail.sent if mail.to_name == "Ann"}
     assert "none → exchange-online" in anns["Somebody is copied on requests to Contoso"]
     assert "Service desk <desk@contoso.example>" in anns["Somebody is copied on requests to Contoso"]
@@ -183,7 +181,7 @@ def test_what_leaves_the_house_by_a_copy_needs_a_fresh_and_strong_sign_in(world:
 
 
 def test_nobody_of_the_vendor_is_copied_not_even_by_raw_sql(world: World, api: Database) -> None:
-    erins = address(world.house, world, "erin")
+    erins = address(world.db, world, "erin")
 
     with pytest.raises(AddressTaken):
         _watched(world, ObserverInput("Erin", erins.upper()))
@@ -199,7 +197,7 @@ def test_nobody_of_the_vendor_is_copied_not_even_by_raw_sql(world: World, api: D
 def test_who_comes_to_sign_in_for_the_vendor_watches_no_more(world: World) -> None:
     _watched(world)
 
-    with setting(world.house).transaction() as session:
+    with setting(world.db).transaction() as session:
         tenants.add_person(session, "Desk", DESK.address, Side.VENDOR)
     world.submit()
 

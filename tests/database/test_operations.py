@@ -36,8 +36,8 @@ def total(found: HourlyCounts, name: str) -> float:
     return sum(number or 0 for number in found.counts(name))
 
 
-def _set_back_events(house: Database, request_id: UUID, by: str) -> None:
-    with unbound(house).begin() as connection:
+def _set_back_events(db: Database, request_id: UUID, by: str) -> None:
+    with unbound(db).begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(SET_BACK, {"id": request_id, "by": by})
 
@@ -61,7 +61,7 @@ def test_each_is_counted_in_its_hour_and_what_is_older_than_a_day_not_at_all(wor
     before = today(api).counts("filed")
     for hours in (0, 3, 23, 24):
         request = world.submit()
-        _set_back_events(world.house, request.id, f"{hours} hours")
+        _set_back_events(world.db, request.id, f"{hours} hours")
 
     after = today(api).counts("filed")
 
@@ -103,7 +103,7 @@ def test_a_sample_is_how_long_the_oldest_step_waits_or_how_late_they_came_if_tha
 
 def test_a_sample_says_how_old_the_oldest_event_without_a_seal_is(world: World, worker: Database) -> None:
     request = world.submit()
-    _set_back_events(world.house, request.id, "5 minutes")
+    _set_back_events(world.db, request.id, "5 minutes")
 
     metrics.sample(worker)
 
@@ -138,7 +138,7 @@ def test_operators_see_what_was_found_by_its_id_and_nobody_else_sees_anything(wo
 
 
 def test_where_postgres_is_away_nothing_is_known_and_nothing_raised(world: World) -> None:
-    away = Database(make_engine("postgresql+psycopg://x:y@127.0.0.1:1/x", role="away"), world.house.schedule)
+    away = Database(make_engine("postgresql+psycopg://x:y@127.0.0.1:1/x", role="away"), world.db.schedule)
 
     found = status.read_operations(away, world.people["olga"])
 

@@ -113,11 +113,11 @@ def refusing(
 def test_a_redis_that_takes_no_writes_blinds_no_poller_however_many_hints_wait(
     world: World, broker: "Redis", refusing: Callable[[Sequence[UUID]], None], polling: Polling, waiting: int
 ) -> None:
-    house, request = world.house, world.submit()
+    db, request = world.db, world.submit()
     polling(CLOCK)
-    _arm_one_by_one(house, CLOCK, 5 * waiting)
+    _arm_one_by_one(db, CLOCK, 5 * waiting)
     assert within(5, lambda: broker.llen("core") == waiting)
 
     refusing([request.id])
 
-    assert within(4, lambda: state_of(house, request.id) == "timed_out")
+    assert within(4, lambda: state_of(db, request.id) == "timed_out")

@@ -54,36 +54,36 @@ SELECT uuidv7(), tenant_id, id, :state, false, :by, now(), uuidv7() FROM request
 
 
 def ask(
-    world: World, who: str, request_id: UUID, words: str = "Which mails?", house: Database | None = None
+    world: World, who: str, request_id: UUID, words: str = "Which mails?", db: Database | None = None
 ) -> Exchange:
     """Let somebody ask something."""
-    with (house or world.house).transaction() as session:
+    with (db or world.db).transaction() as session:
         return questions.ask(session, world.people[who], HERE, request_id, words)
 
 
 def answer(
-    world: World, request_id: UUID, question_id: UUID, who: str = "erin", house: Database | None = None
+    world: World, request_id: UUID, question_id: UUID, who: str = "erin", db: Database | None = None
 ) -> Exchange:
     """Let somebody answer."""
-    with (house or world.house).transaction() as session:
+    with (db or world.db).transaction() as session:
         return questions.answer(session, world.people[who], HERE, request_id, question_id, "Those of May")
 
 
 def listed(world: World, who: str, request_id: UUID) -> list[Exchange]:
     """Return what somebody reads of it."""
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         return questions.of_request(session, world.people[who], request_id)
 
 
 def clock_of(world: World, request_id: UUID) -> Any:
     """Return the clock of a request as the row has it."""
-    (row,) = read(world.house, CLOCK, id=request_id)
+    (row,) = read(world.db, CLOCK, id=request_id)
     return row
 
 
 def told(world: World, request_id: UUID) -> list[tuple[str, str]]:
     """Return who is told of questions and answers, by which template."""
-    return [(row.template, row.name or row.url) for row in read(world.house, TOLD, id=request_id)]
+    return [(row.template, row.name or row.url) for row in read(world.db, TOLD, id=request_id)]
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_question_and_its_answer_stand_beside_the_moves_and_change_none(world:
 
     assert (asked.question, asked.answer, asked.asker, asked.role) == ("Which mails?", None, "Ann", "approver")
     assert (answered.answer, answered.answerer) == ("Those of May", "Erin")
-    first, second = read(world.house, EVENTS, id=request.id)
+    first, second = read(world.db, EVENTS, id=request.id)
     assert (first.action, first.actor_role, first.seq, first.words) == ("question", "approver", None, "Which mails?")
     assert (second.action, second.actor_role, second.seq, second.words) == (
         "answer",
@@ -111,8 +111,8 @@ def test_a_question_and_its_answer_stand_beside_the_moves_and_change_none(world:
     )
     assert (first.from_state, first.to_state) == ("pending", "pending")
     assert clock_of(world, request.id) == before
-    assert trail(world.house, request.id) == [(1, "submit", "pending")]
-    assert_indexes_are_true(world.house)
+    assert trail(world.db, request.id) == [(1, "submit", "pending")]
+    assert_indexes_are_true(world.db)
 
 
 def test_the_words_stand_in_no_body_but_as_a_commitment(world: World) -> None:
@@ -120,7 +120,7 @@ def test_the_words_stand_in_no_body_but_as_a_commitment(world: World) -> None:
 
     ask(world, "ann", request.id, "What of <Anna>?")
 
-    (event,) = read(world.house, EVENTS, id=request.id)
+    (event,) = read(world.db, EVENTS, id=request.id)
     body = json.loads(bytes(event.body))
     assert b"Anna" not in bytes(event.body)
     assert len(body["personal"]["comment"]) == 64
@@ -156,7 +156,7 @@ def test_a_delegate_asks_in_the_name_of_both(world: World) -> None:
 
     asked = ask(world, "aude", request.id)
 
-    (event,) = read(world.house, EVENTS, id=request.id)
+    (event,) = read(world.db, EVENTS, id=request.id)
     body = json.loads(bytes(event.body))
     assert (asked.asker, asked.role) == ("Aude", "approver")
     assert body["stands_for"] == [str(world.people["ann"].person_id)]
@@ -216,7 +216,7 @@ def test_of_two_answers_at_once_one_counts(world: World, pool: ThreadPoolExecuto
     done = at_once(pool, *[lambda: answer(world, request.id, asked.id)] * 2)
 
     assert sorted(type(one).__name__ for one in done) == ["AlreadyAnswered", "Exchange"]
-    assert len(read(world.house, EVENTS, id=request.id)) == 2
+    assert len(read(world.db, EVENTS, id=request.id)) == 2
 
 
 @pytest.mark.parametrize("ending", [("erin", Action.CANCEL), ("ann", Action.DENY)])
@@ -233,14 +233,14 @@ def test_what_is_over_is_asked_and_answered_no_more(world: World, ending: tuple[
 
 def test_after_the_deadline_nothing_is_asked_though_the_clock_has_not_run(world: World, later: ShiftedClock) -> None:
     request = world.submit()
-    house = Database(world.house.engine, world.house.schedule, later)
+    db = Database(world.db.engine, world.db.schedule, later)
     asked = ask(world, "ann", request.id)
     later.shift = timedelta(hours=12)
 
     with pytest.raises(TooLate):
-        ask(world, "ann", request.id, house=house)
+        ask(world, "ann", request.id, db=db)
     with pytest.raises(TooLate):
-        answer(world, request.id, asked.id, house=house)
+        answer(world, request.id, asked.id, db=db)
 
 
 def test_about_one_request_twenty_questions_are_asked(world: World) -> None:
@@ -334,9 +334,9 @@ def test_while_a_question_waits_the_clock_stands_and_goes_on_with_the_answer(
 
     asked = ask(slow, "ann", request.id)
     stands = clock_of(slow, request.id)
-    assert_indexes_are_true(slow.house)
+    assert_indexes_are_true(slow.db)
     later.shift = timedelta(minutes=20)
-    answer(slow, request.id, asked.id, house=Database(slow.house.engine, slow.house.schedule, later))
+    answer(slow, request.id, asked.id, db=Database(slow.db.engine, slow.db.schedule, later))
     goes_on = clock_of(slow, request.id)
 
     assert asked.stops_clock
@@ -346,37 +346,37 @@ def test_while_a_question_waits_the_clock_stands_and_goes_on_with_the_answer(
     assert goes_on.deadline_at == before.deadline_at + timedelta(seconds=goes_on.stopped_for)
     assert (goes_on.stopped_at, goes_on.stopped_deadline) == (None, None)
     assert before.wake_at < goes_on.wake_at <= goes_on.deadline_at
-    assert_indexes_are_true(slow.house)
-    first, second = read(slow.house, EVENTS, id=request.id)
+    assert_indexes_are_true(slow.db)
+    first, second = read(slow.db, EVENTS, id=request.id)
     assert (first.deadline_at, second.deadline_at) == (stands.deadline_at, goes_on.deadline_at)
 
 
 def test_it_is_approved_in_the_time_that_was_won_and_not_after_it(slow: World, later: ShiftedClock) -> None:
-    house = Database(slow.house.engine, slow.house.schedule, later)
+    db = Database(slow.db.engine, slow.db.schedule, later)
     in_time, late = slow.fresh(), slow.fresh()
     for request in (in_time, late):
         later.shift = timedelta(minutes=30)
-        asked = ask(slow, "ann", request.id, house=house)
+        asked = ask(slow, "ann", request.id, db=db)
         later.shift = timedelta(minutes=50)
-        answer(slow, request.id, asked.id, house=house)
+        answer(slow, request.id, asked.id, db=db)
 
     later.shift = timedelta(minutes=79)
-    slow.act("ann", Action.APPROVE, in_time.id, house)
+    slow.act("ann", Action.APPROVE, in_time.id, db)
     later.shift = timedelta(minutes=81)
     with pytest.raises(TooLate):
-        slow.act("ann", Action.APPROVE, late.id, house)
+        slow.act("ann", Action.APPROVE, late.id, db)
 
-    assert (state_of(house, in_time.id), state_of(house, late.id)) == ("active", "pending")
+    assert (state_of(db, in_time.id), state_of(db, late.id)) == ("active", "pending")
     assert clock_of(slow, in_time.id).stopped_at is None
 
 
 def test_an_approver_decides_while_the_clock_stands(slow: World, later: ShiftedClock) -> None:
-    house = Database(slow.house.engine, slow.house.schedule, later)
+    db = Database(slow.db.engine, slow.db.schedule, later)
     request = slow.submit()
     ask(slow, "ann", request.id)
 
     later.shift = timedelta(minutes=90)
-    approved = slow.act("amir", Action.APPROVE, request.id, house)
+    approved = slow.act("amir", Action.APPROVE, request.id, db)
 
     assert approved.opened_at is not None
     assert approved.deadline_at == approved.opened_at + timedelta(seconds=approved.access_window)
@@ -400,18 +400,18 @@ def test_a_question_that_is_never_answered_holds_it_for_one_further_window(
 
 
 def test_the_clock_stands_until_the_last_question_is_answered(slow: World, later: ShiftedClock) -> None:
-    house = Database(slow.house.engine, slow.house.schedule, later)
+    db = Database(slow.db.engine, slow.db.schedule, later)
     request = slow.submit()
     before = clock_of(slow, request.id)
     first, second = ask(slow, "ann", request.id), ask(slow, "amir", request.id)
 
     later.shift = timedelta(minutes=10)
-    answer(slow, request.id, first.id, house=house)
+    answer(slow, request.id, first.id, db=db)
     still = clock_of(slow, request.id)
     later.shift = timedelta(minutes=15)
-    answer(slow, request.id, second.id, house=house)
+    answer(slow, request.id, second.id, db=db)
     goes_on = clock_of(slow, request.id)
-    again = ask(slow, "ann", request.id, house=house)
+    again = ask(slow, "ann", request.id, db=db)
     most = clock_of(slow, request.id)
 
     assert still.stopped_at is not None
@@ -421,7 +421,7 @@ def test_the_clock_stands_until_the_last_question_is_answered(slow: World, later
 
 
 def test_a_policy_that_lets_no_clock_stand_any_more_is_met_at_once(slow: World, later: ShiftedClock) -> None:
-    house = Database(slow.house.engine, slow.house.schedule, later)
+    db = Database(slow.db.engine, slow.db.schedule, later)
     request = slow.submit()
     ask(slow, "ann", request.id)
     lay_down(slow, approval_window=HOUR)
@@ -429,7 +429,7 @@ def test_a_policy_that_lets_no_clock_stand_any_more_is_met_at_once(slow: World, 
     later.shift = timedelta(minutes=61)
 
     with pytest.raises(TooLate):
-        slow.act("ann", Action.APPROVE, request.id, house)
+        slow.act("ann", Action.APPROVE, request.id, db)
 
 
 def test_reminders_come_by_the_clock_as_it_then_is(slow: World, sender: Database, later: ShiftedClock) -> None:
@@ -464,7 +464,7 @@ def test_whoever_may_not_know_of_the_request_reads_no_question(world: World, who
 
     with pytest.raises(NotFound):
         listed(world, who, request.id)
-    with as_caller(world.house, world.people[who]) as connection:
+    with as_caller(world.db, world.people[who]) as connection:
         assert connection.execute(text("SELECT count(*) FROM questions")).scalar_one() == 0
 
 
@@ -479,7 +479,7 @@ def test_erasing_somebody_takes_their_words_and_leaves_those_of_others(world: Wo
 
     (one,) = listed(world, "amir", request.id)
     assert (one.asker, one.question, one.answerer, one.answer) == (None, None, "Erin", "Those of May")
-    comments = read(world.house, "SELECT value FROM event_details WHERE field = 'comment'")
+    comments = read(world.db, "SELECT value FROM event_details WHERE field = 'comment'")
     assert {row.value for row in comments} == {"Stays", "Those of May"}
 
 
@@ -499,7 +499,7 @@ def test_the_database_lets_nobody_ask_as_another_or_out_of_turn(world: World, wh
 
     with (
         pytest.raises(DBAPIError, match="row-level security"),
-        as_caller(world.house, world.people[who], at=world.tenant.id) as connection,
+        as_caller(world.db, world.people[who], at=world.tenant.id) as connection,
     ):
         connection.execute(text(ASK), values)
 
@@ -515,7 +515,7 @@ def test_the_database_lets_nobody_answer_for_the_engineer(world: World, who: str
     request = world.submit()
     ask(world, "ann", request.id)
 
-    with as_caller(world.house, world.people[who]) as connection:
+    with as_caller(world.db, world.people[who]) as connection:
         changed = connection.execute(text(f"UPDATE questions SET {change}")).rowcount  # noqa: S608 - our own
 
     assert changed == 0
@@ -527,7 +527,7 @@ def test_the_database_keeps_an_answer_as_it_was(world: World) -> None:
 
     with (
         pytest.raises(DBAPIError, match="was answered"),
-        as_caller(world.house, world.people["erin"]) as connection,
+        as_caller(world.db, world.people["erin"]) as connection,
     ):
         connection.execute(text("UPDATE questions SET answer_event = uuidv7()"))
 
@@ -547,7 +547,7 @@ def test_the_database_lets_nobody_win_time_otherwise(slow: World, who: str, chan
 
     with (
         pytest.raises(DBAPIError),
-        as_caller(slow.house, slow.people[who], at=slow.tenant.id) as connection,
+        as_caller(slow.db, slow.people[who], at=slow.tenant.id) as connection,
     ):
         connection.execute(text(f"UPDATE requests SET {change}"))  # noqa: S608 - our own
 

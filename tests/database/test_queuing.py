@@ -47,7 +47,7 @@ def written_by_tara(world: World, columns: dict[str, Any], **changes: Any) -> UU
         "to_state": None,
     } | columns
     body = canonical(own | {"format": 1, "log": world.tenant.id, "personal": {}} | changes)
-    with as_caller(world.house, world.people["tara"]) as connection:
+    with as_caller(world.db, world.people["tara"]) as connection:
         connection.execute(INSERT, own | {"body": body})
     event_id: UUID = own["id"]
     return event_id
@@ -96,7 +96,7 @@ def test_a_body_that_says_something_else_than_its_row_is_refused(world: World, c
     with pytest.raises(DBAPIError, match="says something else"):
         written_by_tara(world, {}, **changes)
 
-    assert read(world.house, "SELECT FROM events") == []
+    assert read(world.db, "SELECT FROM events") == []
 
 
 def test_the_api_says_of_nothing_that_retention_removed_it(world: World) -> None:
@@ -106,16 +106,16 @@ def test_the_api_says_of_nothing_that_retention_removed_it(world: World) -> None
 
 @pytest.mark.parametrize("who", ["api", "worker"])
 def test_no_login_queues_anything_itself(world: World, worker: Database, who: str) -> None:
-    house = {"api": world.house, "worker": worker}[who]
+    db = {"api": world.db, "worker": worker}[who]
 
-    with house.transaction() as session, pytest.raises(DBAPIError, match="permission denied"):
+    with db.transaction() as session, pytest.raises(DBAPIError, match="permission denied"):
         session.connection().execute(text("INSERT INTO unsealed VALUES (uuidv7())"))
 
 
 def test_what_is_queued_though_it_is_sealed_stops_no_sealing(world: World, worker: Database) -> None:
     world.fresh()
     sealed(worker)
-    with unbound(world.house).begin() as connection:
+    with unbound(world.db).begin() as connection:
         connection.execute(text("INSERT INTO unsealed SELECT event_id FROM seals"))
     world.fresh()
 
@@ -127,7 +127,7 @@ def test_what_is_queued_though_it_is_sealed_stops_no_sealing(world: World, worke
 
 def test_no_fact_that_is_counted_says_who_did_what_else(world: World, worker: Database) -> None:
     request = world.fresh()
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         session.connection().execute(
             text(
                 "SELECT count_refused(sha256('x'), now() - interval '5 minutes', 'decision_refused', NULL, :id, "
@@ -138,7 +138,7 @@ def test_no_fact_that_is_counted_says_who_did_what_else(world: World, worker: Da
 
     refusals_log.record_finished_minutes(worker)
 
-    (row,) = read(world.house, "SELECT body FROM events WHERE action = 'decision_refused'")
+    (row,) = read(world.db, "SELECT body FROM events WHERE action = 'decision_refused'")
     body = json.loads(row.body)
     assert body["action"] == "decision_refused"
     assert [body[name] for name in ("seq", "to_state", "actor_id", "format")] == [None, None, None, 1]

@@ -111,9 +111,9 @@ def test_of_several_answers_at_once_exactly_one_wins(
 
     winners = [_race(world, hasty, pool, race, one) for one in requests]
 
-    assert [state_of(world.house, one) for one in requests] == [AFTER[winner] for winner in winners]
-    assert all(len(trail(world.house, one)) == 2 for one in requests)
-    assert_trails_are_whole(world.house)
+    assert [state_of(world.db, one) for one in requests] == [AFTER[winner] for winner in winners]
+    assert all(len(trail(world.db, one)) == 2 for one in requests)
+    assert_trails_are_whole(world.db)
 
 
 @pytest.mark.parametrize("race", RACES_FOR_THE_END, ids=_named)
@@ -127,9 +127,9 @@ def test_of_several_ends_of_a_window_exactly_one_wins(
 
     winners = [_race(world, hasty, pool, race, one) for one in requests]
 
-    assert [state_of(world.house, one) for one in requests] == [AFTER[winner] for winner in winners]
-    assert all(len(trail(world.house, one)) == 3 for one in requests)
-    assert_trails_are_whole(world.house)
+    assert [state_of(world.db, one) for one in requests] == [AFTER[winner] for winner in winners]
+    assert all(len(trail(world.db, one)) == 3 for one in requests)
+    assert_trails_are_whole(world.db)
 
 
 def test_the_loser_of_a_race_tells_nobody(world: World, hasty: Database, pool: ThreadPoolExecutor) -> None:
@@ -139,7 +139,7 @@ def test_the_loser_of_a_race_tells_nobody(world: World, hasty: Database, pool: T
         _race(world, hasty, pool, (ANN_APPROVES, ABE_DENIES, TIME_RUNS_OUT), one)
 
     outcomes = read(
-        world.house,
+        world.db,
         "SELECT request_id, count(DISTINCT event_id) AS events, count(DISTINCT template) AS templates "
         "FROM notifications WHERE template NOT IN ('pending', 'receipt', 'nobody_told') GROUP BY request_id",
     )

@@ -24,8 +24,8 @@ def test_a_denial_needs_a_reason_where_nothing_else_is_laid_down(world: World, w
         world.act(who, Action.DENY, request.id, comment=comment)
 
     assert (refused.value.code, refused.value.facts["field"]) == ("comment-required", "comment")
-    assert state_of(world.house, request.id) == "pending"
-    assert read(world.house, "SELECT FROM decisions WHERE request_id = :id", id=request.id) == []
+    assert state_of(world.db, request.id) == "pending"
+    assert read(world.db, "SELECT FROM decisions WHERE request_id = :id", id=request.id) == []
     assert world.act(who, Action.DENY, request.id, comment="Not today").state == "denied"
 
 
@@ -65,7 +65,7 @@ def test_a_rule_asks_for_a_reason_beside_what_the_tenant_asks_for(world: World) 
         with pytest.raises(CommentRequired):
             world.act("ann", action, request.id, comment=None)
 
-    assert state_of(world.house, request.id) == "pending"
+    assert state_of(world.db, request.id) == "pending"
 
 
 def test_an_emergency_stop_and_shutting_somebody_out_never_fail_for_the_lack_of_a_reason(api: Database) -> None:

@@ -233,6 +233,6 @@ def test_moves_that_go_on_during_a_rebuild_are_in_the_index_after_it(
     assert_indexes_are_true(worker)
 
 
-def _truth(house: Database, request_id: UUID) -> IndexEntry:
-    (row,) = read(house, "SELECT wake_at FROM requests WHERE id = :id", id=request_id)
+def _truth(db: Database, request_id: UUID) -> IndexEntry:
+    (row,) = read(db, "SELECT wake_at FROM requests WHERE id = :id", id=request_id)
     return IndexEntry(str(request_id), "time_out", row.wake_at)

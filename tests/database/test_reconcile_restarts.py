@@ -36,13 +36,13 @@ def own() -> Iterator[ServerAddresses]:
 
 
 @pytest.fixture
-def houses(api: Database, worker: Database, own: ServerAddresses) -> tuple[World, Database]:
+def dbs(api: Database, worker: Database, own: ServerAddresses) -> tuple[World, Database]:
     """A world and a worker whose schedule is on that Valkey."""
     with Redis.from_url(own.redis_url) as client:
         client.flushall()
-    for house in (api, worker):
-        house.schedule.close()
-        house.schedule = Schedule(own.redis_url)
+    for db in (api, worker):
+        db.schedule.close()
+        db.schedule = Schedule(own.redis_url)
     world = World.make(api)
     many(world, 5)
     list(reconcile(worker, None))
@@ -52,9 +52,9 @@ def houses(api: Database, worker: Database, own: ServerAddresses) -> tuple[World
 
 @pytest.mark.parametrize("empty", [True, False], ids=["without its data", "with its data"])
 def test_after_a_restart_one_round_makes_both_indexes_true(
-    houses: tuple[World, Database], own: ServerAddresses, *, empty: bool
+    dbs: tuple[World, Database], own: ServerAddresses, *, empty: bool
 ) -> None:
-    world, worker = houses
+    world, worker = dbs
 
     own.kill("redis")
     request = world.submit()
@@ -69,9 +69,9 @@ def test_after_a_restart_one_round_makes_both_indexes_true(
 
 
 def test_while_it_is_down_decisions_are_taken_and_deadlines_are_met(
-    houses: tuple[World, Database], own: ServerAddresses, superuser: Engine
+    dbs: tuple[World, Database], own: ServerAddresses, superuser: Engine
 ) -> None:
-    world, worker = houses
+    world, worker = dbs
     own.kill("redis")
 
     unanswered, approved = world.submit(), world.submit()

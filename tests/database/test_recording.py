@@ -21,10 +21,10 @@ from tests.database.postbag import assert_notifications_are_held, notification, 
 from tests.database.scenes import many, read, write
 
 
-def claim(house: Database, ids: Sequence[UUID]) -> list[ClaimResult]:
+def claim(db: Database, ids: Sequence[UUID]) -> list[ClaimResult]:
     """Claim notifications, and say that all were sent but the last, which was given back."""
-    house = as_sender(house)
-    with house.transaction() as session:
+    db = as_sender(db)
+    with db.transaction() as session:
         claims, at = queue.claim(session, ids, SendingPool(), [])
     *sent, back = claims
     results: list[AttemptResult | ReturnedClaim] = [
@@ -37,7 +37,7 @@ def claim(house: Database, ids: Sequence[UUID]) -> list[ClaimResult]:
         for one in sent
     ]
     results.append(ReturnedClaim(back.notification_id, back.lease, timedelta(seconds=5)))
-    return [ClaimResult(house, result, Future()) for result in results]
+    return [ClaimResult(db, result, Future()) for result in results]
 
 
 def test_what_arrived_is_written_in_one_transaction_and_the_rest_in_another(world: World, worker: Database) -> None:

@@ -30,11 +30,11 @@ from tests.database.trails import TrailEvent, changes_told
 SENT = "SELECT body FROM events WHERE action = 'notifications_sent'"
 
 
-def count(house: Database, times: int, **changes: Any) -> None:
+def count(db: Database, times: int, **changes: Any) -> None:
     """Let somebody be refused that often."""
     what: dict[str, Any] = {"kind": SIGN_IN_REFUSED, "facts": {"means": "mail"}, "of": "address 192.0.2.1"}
     for _ in range(times):
-        with house.transaction() as session:
+        with db.transaction() as session:
             refusals_log.count(session, RefusalEntry(**(what | changes)))
 
 
@@ -50,10 +50,10 @@ def settled(worker: Database, later: ShiftedClock) -> list[TrailEvent]:
 def test_a_flood_from_one_place_is_one_event_a_minute_with_a_count(
     world: World, worker: Database, later: ShiftedClock
 ) -> None:
-    world.house.clock = StoppedClock(later_at := _now(world))
-    count(world.house, 40)
-    world.house.clock = StoppedClock(later_at + timedelta(minutes=1))
-    count(world.house, 3)
+    world.db.clock = StoppedClock(later_at := _now(world))
+    count(world.db, 40)
+    world.db.clock = StoppedClock(later_at + timedelta(minutes=1))
+    count(world.db, 3)
 
     told = settled(worker, later)
     later.shift = timedelta(minutes=5)
@@ -64,12 +64,12 @@ def test_a_flood_from_one_place_is_one_event_a_minute_with_a_count(
 
 
 def _now(world: World) -> Any:
-    (row,) = read(world.house, "SELECT date_trunc('minute', clock_timestamp()) - interval '5 minutes' AS at")
+    (row,) = read(world.db, "SELECT date_trunc('minute', clock_timestamp()) - interval '5 minutes' AS at")
     return row.at
 
 
 def test_a_minute_that_is_not_over_is_left_to_be_counted(world: World, worker: Database) -> None:
-    count(world.house, 1)
+    count(world.db, 1)
 
     assert refusals_log.record_finished_minutes(worker) == 0
     assert len(read(worker, "SELECT FROM refused")) == 1
@@ -80,12 +80,12 @@ def test_an_account_is_told_at_its_tenant_and_stands_in_no_body(
 ) -> None:
     (ann,) = read(worker, "SELECT email FROM people WHERE id = :id", id=world.people["ann"].person_id)
     count(
-        world.house,
+        world.db,
         2,
         of=f"account {ann.email}",
         personal={"account": ann.email.upper(), "from_address": "192.0.2.1"},
     )
-    count(world.house, 1, of="account x@y.example", personal={"account": "x@y.example"})
+    count(world.db, 1, of="account x@y.example", personal={"account": "x@y.example"})
 
     known, stranger = sorted(settled(worker, later), key=lambda one: one.facts["count"], reverse=True)
 
@@ -101,7 +101,7 @@ def test_an_account_is_told_at_its_tenant_and_stands_in_no_body(
 def test_a_refused_decision_is_told_with_its_request(world: World, worker: Database, later: ShiftedClock) -> None:
     request, erin = world.submit(), world.people["erin"].person_id
     facts = {"refused": "approve", "code": "own-request", "channel": "api"}
-    count(world.house, 2, kind=DECISION_REFUSED, facts=facts, person_id=erin, request_id=request.id, of="")
+    count(world.db, 2, kind=DECISION_REFUSED, facts=facts, person_id=erin, request_id=request.id, of="")
 
     (told,) = settled(worker, later)
 
@@ -112,7 +112,7 @@ def test_a_refused_decision_is_told_with_its_request(world: World, worker: Datab
 
 
 def test_reconciling_makes_the_events(world: World, worker: Database, later: ShiftedClock) -> None:
-    count(world.house, 1)
+    count(world.db, 1)
     later.shift, worker.clock = timedelta(minutes=2, seconds=1), later
 
     steps = list(reconcile.reconcile(worker, None))
@@ -124,7 +124,7 @@ def test_reconciling_makes_the_events(world: World, worker: Database, later: Shi
     "statement", ["SELECT * FROM refused", "DELETE FROM refused", "UPDATE refused SET count = 1"]
 )
 def test_the_api_counts_and_reads_nothing_of_it(world: World, statement: str) -> None:
-    with world.house.transaction() as session, pytest.raises(DBAPIError, match="permission denied"):
+    with world.db.transaction() as session, pytest.raises(DBAPIError, match="permission denied"):
         session.connection().exec_driver_sql(statement)
 
 
@@ -176,7 +176,7 @@ def test_a_refusal_about_a_request_in_review_is_in_the_vendors_log(
     world = World.make(api, Policy(vendor_review=True))
     request, max_ = world.submit(), world.people["max"].person_id
     facts = {"refused": "deny", "code": "stale", "channel": "api"}
-    count(world.house, 1, kind=DECISION_REFUSED, facts=facts, person_id=max_, request_id=request.id, of="")
+    count(world.db, 1, kind=DECISION_REFUSED, facts=facts, person_id=max_, request_id=request.id, of="")
 
     (told,) = settled(worker, later)
 
@@ -185,13 +185,13 @@ def test_a_refusal_about_a_request_in_review_is_in_the_vendors_log(
 
 def test_whoever_reads_the_trail_is_in_it(world: World) -> None:
     aude = world.people["aude"]
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         row_security.enter(session, aude)
         actor = Actor(aude.person_id, "auditor", aude.name)
         wanted = {"person": "Erin"}
         events.record(session, actor, events.AUDIT_LOG_READ, logs=[world.tenant.id], wanted=wanted, count=7)
 
-    (told,) = [one for one in changes_told(world.house) if one.action == "audit_log_read"]
+    (told,) = [one for one in changes_told(world.db) if one.action == "audit_log_read"]
 
     assert (told.actor, told.facts["count"]) == ("Aude", 7)
     assert told.details["wanted"] == '{"person": "Erin"}'

@@ -55,33 +55,33 @@ def rekey(urls: Urls) -> Rekey:
     return rekeyed
 
 
-def at(house: Database, *roots: bytes) -> Database:
+def at(db: Database, *roots: bytes) -> Database:
     """Return the house of an API that has these root keys."""
-    return Database(house.engine, house.schedule, keyring=Keyring(roots))
+    return Database(db.engine, db.schedule, keyring=Keyring(roots))
 
 
-def recognised(house: Database, world: World, name: str) -> set[Role]:
+def recognised(db: Database, world: World, name: str) -> set[Role]:
     """Show somebody's token and return the roles that they are taken to have."""
-    with house.transaction() as session:
+    with db.transaction() as session:
         caller = api_tokens.authenticate(session, world.tokens[name], environment="test")
     return {one.role for one in caller.standings}
 
 
 def marked(world: World, name: str) -> set[bytes]:
     """Return by which keys somebody's token, its secret and their role are marked."""
-    (row,) = read(world.house, MARKS, id=world.people[name].person_id)
+    (row,) = read(world.db, MARKS, id=world.people[name].person_id)
     return {bytes(row.token), bytes(row.secret), bytes(row.role)}
 
 
 def test_what_an_older_key_marked_is_good_and_marked_anew_when_it_is_used(old: World) -> None:
-    both = at(old.house, NEW, OLD)
+    both = at(old.db, NEW, OLD)
     before = marked(old, "ann")
 
     assert recognised(both, old, "ann") == {Role.APPROVER}
     after = marked(old, "ann")
-    assert recognised(at(old.house, NEW), old, "ann") == {Role.APPROVER}
+    assert recognised(at(old.db, NEW), old, "ann") == {Role.APPROVER}
     with pytest.raises(NotSignedIn):
-        recognised(at(old.house, OLD), old, "ann")
+        recognised(at(old.db, OLD), old, "ann")
 
     assert len(before) == 2
     assert len(after) == 2
@@ -90,7 +90,7 @@ def test_what_an_older_key_marked_is_good_and_marked_anew_when_it_is_used(old: W
 
 def test_without_the_key_nobody_is_anybody(old: World) -> None:
     with pytest.raises(NotSignedIn):
-        recognised(at(old.house, NEW), old, "ann")
+        recognised(at(old.db, NEW), old, "ann")
 
 
 def test_all_roles_are_marked_anew_before_an_older_key_goes(old: World, rekey: Rekey) -> None:
@@ -99,7 +99,7 @@ def test_all_roles_are_marked_anew_before_an_older_key_goes(old: World, rekey: R
     assert (done.marked, done.unverified, done.ended) == (len(old.people) + LAID_DOWN, [], 0)
     assert done.waiting == len(old.tokens)
     assert rekey(NEW, OLD).marked == 0
-    told = read(old.house, "SELECT actor_role FROM events WHERE action = 'powers_rekeyed'")
+    told = read(old.db, "SELECT actor_role FROM events WHERE action = 'powers_rekeyed'")
     assert len(told) == 1
 
 
@@ -110,7 +110,7 @@ def test_policies_and_delegates_are_marked_anew_before_an_older_key_goes(
     lay_down(old, quorum=2)
     stand_in(old, "aude", "ann")
     monkeypatch.undo()
-    new = at(old.house, NEW)
+    new = at(old.db, NEW)
 
     before = held(new, old)
     rekey(NEW, OLD)
@@ -118,9 +118,9 @@ def test_policies_and_delegates_are_marked_anew_before_an_older_key_goes(
     assert (before, held(new, old)) == ((None, False), (2, True))
 
 
-def held(house: Database, world: World) -> tuple[int | None, bool]:
+def held(db: Database, world: World) -> tuple[int | None, bool]:
     """Return the quorum of the policy that holds by these keys, and whether Aude stands in for Ann."""
-    with house.transaction() as session:
+    with db.transaction() as session:
         row_security.enter(session, world.people["ann"])
         tenant = session.get_one(Tenant, world.tenant.id)
         policy = policy_store.verified(session, tenant)
@@ -132,7 +132,7 @@ def test_a_worker_without_keys_believes_what_it_reads_and_takes_nothing_as_proof
     """It reminds by policies and delegates, and gives no power by either."""
     lay_down(old, quorum=2)
     stand_in(old, "aude", "ann")
-    worker = at(old.house)
+    worker = at(old.db)
 
     assert held(worker, old) == (2, True)
     with worker.transaction() as session:
@@ -148,28 +148,28 @@ def test_a_row_that_no_key_vouches_for_is_named_and_left(old: World, rekey: Reke
     done = rekey(NEW, OLD)
 
     assert done.unverified == [f"approver at tenant {old.tenant.id}: person {ann}"]
-    assert recognised(at(old.house, NEW, OLD), old, "ann") == set()
-    assert recognised(at(old.house, NEW, OLD), old, "amir") == {Role.APPROVER}
+    assert recognised(at(old.db, NEW, OLD), old, "ann") == set()
+    assert recognised(at(old.db, NEW, OLD), old, "amir") == {Role.APPROVER}
 
 
 def test_after_a_lost_key_roles_are_taken_as_they_are_and_every_sign_in_is_over(old: World, rekey: Rekey) -> None:
     done = rekey(NEW, key_is_lost=True)
 
-    house = at(old.house, NEW)
+    db = at(old.db, NEW)
     with pytest.raises(NotSignedIn):
-        recognised(house, old, "ann")
+        recognised(db, old, "ann")
     assert len(done.unverified) == done.marked == len(old.people) + LAID_DOWN
     assert done.ended == len(old.tokens)
-    assert read(old.house, "SELECT count(*) AS open FROM tokens WHERE revoked_at IS NULL")[0].open == 0
-    anew = Database(setting(house).engine, house.schedule, keyring=Keyring([NEW]))
+    assert read(old.db, "SELECT count(*) AS open FROM tokens WHERE revoked_at IS NULL")[0].open == 0
+    anew = Database(setting(db).engine, db.schedule, keyring=Keyring([NEW]))
     with anew.transaction() as session:
         old.tokens["ann"] = _issued(session, old.people["ann"].person_id)
-    assert recognised(house, old, "ann") == {Role.APPROVER}
+    assert recognised(db, old, "ann") == {Role.APPROVER}
 
 
 def test_a_newer_mark_does_not_give_way_to_the_one_before(old: World, rekey: Rekey, superuser: Engine) -> None:
     ann = old.people["ann"].person_id
-    (was,) = read(old.house, "SELECT mac FROM memberships WHERE person_id = :id", id=ann)
+    (was,) = read(old.db, "SELECT mac FROM memberships WHERE person_id = :id", id=ann)
     rekey(NEW, OLD)
 
     with pytest.raises(Exception, match="does not come back"):

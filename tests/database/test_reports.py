@@ -34,7 +34,7 @@ def promised(world: World, sender: Database, later: ShiftedClock, request_id: UU
     """Return who is promised a report on that request so many seconds later; nobody twice."""
     promise(sender, later, after)
     names = {caller.person_id: name for name, caller in world.people.items()}
-    told = [names[row.person_id] for row in read(world.house, WAITING) if row.request_id == request_id]
+    told = [names[row.person_id] for row in read(world.db, WAITING) if row.request_id == request_id]
     assert len(told) == len(set(told))
     return set(told)
 
@@ -56,7 +56,7 @@ def use(world: World, request_id: UUID, *entries: tuple[str, str, int]) -> None:
     ward = world.people.get("ward") or world.add(
         "ward", Role.SYSTEM, scopes={Scope.ACTIVITY_REPORT}, services={"exchange-online"}
     )
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         at = now(session)
         done = [ActivityEntry(at, method, resource, "done", count=count) for method, resource, count in entries]
         activity.report(session, ward, HERE, request_id, done)
@@ -82,7 +82,7 @@ def test_a_window_that_closes_is_reported_a_minute_later(
     assert promised(world, sender, later, request_id, after=59) == set()
     assert promised(world, sender, later, request_id, after=2) == {"tara", "aude", "ann"}
     assert promised(world, sender, later, request_id) == {"tara", "aude", "ann"}
-    assert_indexes_are_true(world.house)
+    assert_indexes_are_true(world.db)
 
 
 def test_windows_that_expire_at_once_are_each_reported_to_those_who_voted_on_them(
@@ -109,7 +109,7 @@ def test_what_never_was_open_has_no_report(
 
     promise(sender, later, 61)
 
-    assert read(world.house, WAITING) == []
+    assert read(world.db, WAITING) == []
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
@@ -149,12 +149,12 @@ def test_a_stranger_among_what_is_due_comes_to_nothing(world: World, sender: Dat
     world.act("erin", Action.COMPLETE, request_id)
     first = promised(world, sender, later, request_id)
     strange = "INSERT INTO reports_due SELECT id, now() FROM events UNION SELECT uuidv7(), now()"
-    write(unbound(world.house), strange)
+    write(unbound(world.db), strange)
 
     again = promised(world, sender, later, request_id)
 
     assert first == again == {"tara", "aude", "ann"}
-    assert not read(unbound(world.house), "SELECT FROM reports_due")
+    assert not read(unbound(world.db), "SELECT FROM reports_due")
 
 
 @pytest.mark.parametrize("when", ["before", "since"])
@@ -172,7 +172,7 @@ def test_who_wants_no_reports_gets_none(
 
     # What was asked under a policy that reports is reported: the stricter of then and today.
     assert set(said) == ({"Tara", "Aude", "Ann"} if when == "since" else set())
-    assert not read(world.house, WAITING)
+    assert not read(world.db, WAITING)
 
 
 def test_a_rule_reports_what_it_is_about_and_nothing_else(

@@ -94,10 +94,10 @@ class RestorableWorld:
         target = make_url(self.empty.owner)
         run("pg_restore", target, "--exit-on-error", f"--dbname={target.database}", str(self.dump))
         schedule = Schedule(self.empty.redis)
-        house = Database(make_engine(self.empty.api, role="restored"), schedule, shipped=self.believed())
+        db = Database(make_engine(self.empty.api, role="restored"), schedule, shipped=self.believed())
         worker = Database(make_engine(self.empty.worker, role="restored"), schedule)
-        self.opened += [house, worker]
-        world = World(house, self.world.tenant, self.world.people, self.world.tokens)
+        self.opened += [db, worker]
+        world = World(db, self.world.tenant, self.world.people, self.world.tokens)
         return RestorableWorld(world, worker, self.empty, self.shipped, self.dump, self.empty)
 
     def after_restore(self, *, anyway: bool = False) -> RestoreResult:
@@ -135,10 +135,10 @@ def plant(world: World, worker: Database, urls: Urls, superuser: Engine, tmp_pat
         write(unbound_of(empty), "ALTER SCHEMA public OWNER TO lockbox_owner")
         write(unbound_of(empty), "GRANT USAGE ON SCHEMA public TO lockbox_api, lockbox_worker, lockbox_notifications")
         plant = RestorableWorld(world, worker, urls, shipped, tmp_path / "dump", empty)
-        world.house.shipped = plant.believed()
+        world.db.shipped = plant.believed()
         yield plant
-        for house in plant.opened:
-            house.dispose()
+        for db in plant.opened:
+            db.dispose()
     write_alone(superuser, f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -156,7 +156,7 @@ def asked(world: World) -> str:
     """Ask as a guarded system does, and return the code of the answer."""
     question = AccessCheck(world.tenant.slug, "exchange-online", MAILBOX, "read", world.people["erin"].person_id)
     try:
-        with world.house.transaction() as session:
+        with world.db.transaction() as session:
             queries.check(session, world.people["gate"], question)
     except NoOpenWindow as refused:
         return refused.code
@@ -178,9 +178,9 @@ def test_a_window_that_was_revoked_since_the_back_up_stays_shut_after_a_restore(
 
     restored = plant.restore()
 
-    assert state_of(restored.world.house, request_id) == "active"
+    assert state_of(restored.world.db, request_id) == "active"
     assert asked(restored.world) == "audit-log-rolled-back"
-    with restored.world.house.transaction() as session:
+    with restored.world.db.transaction() as session:
         entry = queries.find(session, restored.world.people["ann"], request_id)
     assert (entry.open, entry.is_behind) == (False, True)
     with pytest.raises(RollbackDetected):
@@ -192,17 +192,15 @@ def test_a_log_behind_what_was_shipped_of_it_is_in_status_metrics_and_an_alarm_w
 ) -> None:
     revoked_since(plant)
     restored = plant.restore()
-    house, post = restored.world.house, Postbag()
-    assert not any("audit-log-rolled-back" in trouble for trouble in status.read(house, with_redis=True).troubles)
+    db, post = restored.world.db, Postbag()
+    assert not any("audit-log-rolled-back" in trouble for trouble in status.read(db, with_redis=True).troubles)
 
-    HeartbeatThread(house).beat()
+    HeartbeatThread(db).beat()
 
-    (said,) = [
-        trouble for trouble in status.read(house, with_redis=True).troubles if "audit-log-rolled-back" in trouble
-    ]
+    (said,) = [trouble for trouble in status.read(db, with_redis=True).troubles if "audit-log-rolled-back" in trouble]
     assert str(plant.world.tenant.id) in said
     assert "lockbox operate after-restore" in said
-    assert b'lockbox_audit_logs_behind{role="api"} 1.0' in exposition(metrics.read(house))
+    assert b'lockbox_audit_logs_behind{role="api"} 1.0' in exposition(metrics.read(db))
     found = alerts.find_violations(restored.worker, ScanPosition())[0]
     assert "audit-log-rolled-back" in {one.rule for one in found}
     assert alerts.confirm(restored.worker, found, ScanPosition())
@@ -215,20 +213,20 @@ def test_a_folder_of_checkpoints_that_is_away_is_in_status(plant: RestorableWorl
     plant.seal()
     plant.shipped.rename(plant.shipped.with_name("elsewhere"))
 
-    HeartbeatThread(plant.world.house).beat()
+    HeartbeatThread(plant.world.db).beat()
 
-    assert any("cannot be read" in trouble for trouble in status.read(plant.world.house, with_redis=True).troubles)
+    assert any("cannot be read" in trouble for trouble in status.read(plant.world.db, with_redis=True).troubles)
 
 
 def test_a_log_that_is_as_it_was_shipped_is_no_trouble(plant: RestorableWorld) -> None:
     plant.seal()
 
-    HeartbeatThread(plant.world.house).beat()
+    HeartbeatThread(plant.world.db).beat()
 
     assert not any(
-        "audit-log-rolled-back" in trouble for trouble in status.read(plant.world.house, with_redis=True).troubles
+        "audit-log-rolled-back" in trouble for trouble in status.read(plant.world.db, with_redis=True).troubles
     )
-    assert b'lockbox_audit_logs_behind{role="api"} 0.0' in exposition(metrics.read(plant.world.house))
+    assert b'lockbox_audit_logs_behind{role="api"} 0.0' in exposition(metrics.read(plant.world.db))
 
 
 def test_a_back_up_of_an_earlier_generation_opens_nothing_however_it_is_sealed(plant: RestorableWorld) -> None:
@@ -362,7 +360,7 @@ def test_a_log_that_grew_since_it_was_shipped_is_believed_by_its_tiles_alone(pla
     with unbound_of(plant.urls).begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(text("UPDATE tiles SET hashes = overlay(hashes PLACING sha256('x') FROM 65 FOR 32)"))
-    plant.world.house.shipped = plant.believed()
+    plant.world.db.shipped = plant.believed()
 
     assert (before, asked(plant.world)) == ("open", "audit-log-rolled-back")
 
@@ -372,7 +370,7 @@ def test_a_checkpoint_by_another_key_opens_nothing_wherever_it_is(plant: Restora
     plant.seal()
     before = asked(plant.world)
 
-    plant.world.house.shipped = WitnessCheck(plant.folder, {OTHER.public.id: OTHER.public}, known_seconds=0)
+    plant.world.db.shipped = WitnessCheck(plant.folder, {OTHER.public.id: OTHER.public}, known_seconds=0)
 
     assert (before, asked(plant.world)) == ("open", "audit-log-rolled-back")
 
@@ -393,9 +391,9 @@ def test_after_the_command_all_of_the_older_state_is_over_and_the_trail_goes_on(
 
     assert (done.revoked, done.timed_out) == (1, 1)
     assert set(done.logs) == {world.tenant.id}
-    assert {row.state for row in read(world.house, "SELECT state FROM requests")} == {"revoked", "timed_out"}
-    assert_trails_are_whole(world.house)
-    (event,) = [one for one in changes_told(world.house) if one.action == "restored"]
+    assert {row.state for row in read(world.db, "SELECT state FROM requests")} == {"revoked", "timed_out"}
+    assert_trails_are_whole(world.db)
+    (event,) = [one for one in changes_told(world.db) if one.action == "restored"]
     assert event.role == "owner"
     assert event.facts["shipped_size"] > event.facts["size"]
     assert asked(world) == "no-open-window"
@@ -407,7 +405,7 @@ def test_after_the_command_all_of_the_older_state_is_over_and_the_trail_goes_on(
     assert note.origin == f"lockbox.test/audit/{world.tenant.id}{NEW}"
     assert checkpoint.verify(_text(restored), {SIGNER.public.id: SIGNER.public})[0].size == note.size
     assert again.id != waiting.id
-    post.deliver(restored.worker, open_notifications(world.house))
+    post.deliver(restored.worker, open_notifications(world.db))
     told = [mail.text for mail in post.mail.sent if str(waiting.id) in mail.text]
     assert any("restored from a back-up" in text for text in told)
 
@@ -514,19 +512,19 @@ def test_sessions_of_the_older_state_end(plant: RestorableWorld) -> None:
 
     plant.after_restore(anyway=True)
 
-    (row,) = read(plant.world.house, "SELECT revoked_at FROM sessions")
+    (row,) = read(plant.world.db, "SELECT revoked_at FROM sessions")
     assert row.revoked_at is not None
 
 
 def test_what_was_found_is_believed_for_a_moment_and_no_longer(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
-    plant.world.house.shipped = plant.believed(known_seconds=60)
+    plant.world.db.shipped = plant.believed(known_seconds=60)
     before = asked(plant.world)
     plant.shipped.rename(plant.shipped.with_name("unmounted"))
 
     assert (before, asked(plant.world)) == ("open", "open")
-    plant.world.house.shipped = plant.believed()
+    plant.world.db.shipped = plant.believed()
     assert asked(plant.world) == "audit-log-rolled-back"
 
 

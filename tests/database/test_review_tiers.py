@@ -40,7 +40,7 @@ def also_asks(world: World, who: str, *, tier: int) -> None:
     """Let a manager in that tier file requests too."""
     both = frozenset({Role.ENGINEER, Role.MANAGER})
     manages(world, "olga", vendor_staff.set_roles, id_of(world, who), both, review_tier=tier)
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         world.people[who] = api_tokens.authenticate(session, world.tokens[who], environment="test")
 
 
@@ -224,7 +224,7 @@ def test_a_vote_that_leaves_the_state_as_it_was_counts_no_tiers_anew(world: Worl
 
 @pytest.mark.parametrize(("who", "whom"), [("max", "mia"), ("tara", "ann"), ("olga", "olga"), ("olga", "erin")])
 def test_nobody_but_an_operator_puts_another_manager_into_a_tier(world: World, who: str, whom: str) -> None:
-    with as_caller(world.house, world.people[who], world.tenant.id) as connection:
+    with as_caller(world.db, world.people[who], world.tenant.id) as connection:
         changed = connection.execute(text(PUT.format(tier=2)), {"id": id_of(world, whom)})
 
     assert changed.rowcount == 0

@@ -22,7 +22,7 @@ def revoked(world: World, caller: Caller, **terms: Any) -> AccessRequest:
     """Open a window under these terms, and have somebody close it."""
     lay_down(world, **terms)
     request = world.act("amir", Action.APPROVE, world.submit().id)
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         return decide.act(session, caller, HERE, request.id, DecisionInput(Action.REVOKE))
 
 
@@ -62,10 +62,10 @@ def test_it_is_todays_policy_or_that_of_then_whichever_is_stricter(world: World)
     lay_down(world)
     caller = signed_in(world, "ann", AuthMethod.PASSKEY, minutes_ago=6)
 
-    with world.house.transaction() as session, pytest.raises(SignInAgain):
+    with world.db.transaction() as session, pytest.raises(SignInAgain):
         decide.act(session, caller, HERE, request.id, DecisionInput(Action.REVOKE))
 
-    assert state_of(world.house, request.id) == "active"
+    assert state_of(world.db, request.id) == "active"
 
 
 def test_giving_back_is_never_made_harder(world: World) -> None:
@@ -73,5 +73,5 @@ def test_giving_back_is_never_made_harder(world: World) -> None:
     request = world.act("amir", Action.APPROVE, world.submit().id)
     caller = signed_in(world, "erin", AuthMethod.TOKEN)
 
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         assert decide.act(session, caller, HERE, request.id, DecisionInput(Action.COMPLETE)).state is State.COMPLETED

@@ -290,10 +290,10 @@ def _refused(engine: Engine, statement: str) -> str:
     return str(error.value.orig)
 
 
-def _forbidden(house: Database, world: World, who: str, statement: str) -> None:
+def _forbidden(db: Database, world: World, who: str, statement: str) -> None:
     """Check that a login lacks the right to a statement: row-level security would refuse in other words."""
     try:
-        with as_caller(house, world.people[who], at=world.tenant.id) as connection:
+        with as_caller(db, world.people[who], at=world.tenant.id) as connection:
             connection.execute(text(statement))
     except DBAPIError as error:
         said = str(error.orig)
@@ -353,7 +353,7 @@ def test_not_even_the_mighty_put_a_person_on_both_sides(urls: Urls, world: World
         with pytest.raises(DBAPIError, match="fk_memberships_side"), engine.begin() as connection:
             connection.execute(text(BOTH_SIDES), values)
 
-    assert len(read(world.house, "SELECT FROM memberships")) == len(world.people)
+    assert len(read(world.db, "SELECT FROM memberships")) == len(world.people)
 
 
 @pytest.mark.parametrize(("by", "name", "role"), [("tara", "max", "approver"), ("olga", "ann", "manager")])

@@ -71,8 +71,8 @@ def one_connection(urls: Urls) -> Iterator[Engine]:
     engine.dispose()
 
 
-def _run(house: Database, *statements: str) -> None:
-    with house.engine.begin() as connection:
+def _run(db: Database, *statements: str) -> None:
+    with db.engine.begin() as connection:
         for statement in statements:
             connection.execute(text(statement))
 
@@ -91,9 +91,9 @@ def _settings(connection: Connection) -> dict[str, str]:
     return {name: connection.execute(query, {"name": name}).scalar_one() for name in NOBODYS}
 
 
-def _seen(house: Database, connection: Connection) -> set[str]:
+def _seen(db: Database, connection: Connection) -> set[str]:
     """Return the tables of which this transaction sees a row."""
-    return {table.name for table in tables(house) if table.readable and table.keys(connection)}
+    return {table.name for table in tables(db) if table.readable and table.keys(connection)}
 
 
 def _recognise(connection: Connection, kind: str, shown: str, hash_: bytes) -> Row[Any]:
@@ -126,9 +126,9 @@ def test_no_server_login_owns_anything_or_goes_past_row_security(
     logins = ("lockbox_api", "lockbox_notifications", "lockbox_worker")
     assert [tuple(row) for row in rows] == [(login, *[False] * 3) for login in logins]
     assert world.people
-    for house in (api, worker):
+    for db in (api, worker):
         with pytest.raises(DBAPIError, match="query would be affected by row-level security policy"):
-            _run(house, "SET LOCAL row_security = off", "SELECT id FROM requests")
+            _run(db, "SET LOCAL row_security = off", "SELECT id FROM requests")
 
 
 def test_what_sees_past_row_security_is_not_for_everybody_and_looks_nowhere_else(api: Database) -> None:
@@ -170,15 +170,15 @@ def test_no_worker_and_nobody_without_a_name_learns_the_longest_window(
 def test_no_server_enters_as_whomever_it_likes_and_a_worker_recognises_nobody(
     api: Database, worker: Database
 ) -> None:
-    for house in (api, worker):
+    for db in (api, worker):
         with pytest.raises(DBAPIError, match="permission denied for function enter_as"):
-            _run(house, "SELECT enter_as(uuidv7())")
+            _run(db, "SELECT enter_as(uuidv7())")
     with pytest.raises(DBAPIError, match="permission denied for function recognise"):
         _run(worker, "SELECT * FROM recognise('passkey', '', '')")
 
 
 def test_the_scene_of_these_tests_has_a_row_in_every_table(world: World) -> None:
-    assert [name for name, rows in private_rows(world.house).items() if not rows] == []
+    assert [name for name, rows in private_rows(world.db).items() if not rows] == []
 
 
 def test_a_worker_sees_the_rows_of_everybody_in_the_tables_it_may_read(world: World, worker: Database) -> None:
@@ -204,7 +204,7 @@ def test_without_a_context_no_table_shows_a_row(world: World, api: Database, sta
 
 
 def test_without_a_context_no_row_of_anybody_can_be_written(world: World, api: Database) -> None:
-    tried = insert_refused(api, None, private_rows(world.house))
+    tried = insert_refused(api, None, private_rows(world.db))
 
     assert tried == {table.name for table in tables(api)} - FREE
 
@@ -212,7 +212,7 @@ def test_without_a_context_no_row_of_anybody_can_be_written(world: World, api: D
 def test_without_a_context_no_row_can_be_changed_or_removed(world: World, api: Database) -> None:
     before = versions(api)
 
-    attempt_everything(api, None, private_rows(world.house), leave={"sign_in_counts"})
+    attempt_everything(api, None, private_rows(world.db), leave={"sign_in_counts"})
 
     assert versions(api) == before
 

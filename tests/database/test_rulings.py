@@ -39,14 +39,14 @@ from tests.ruling import group, lay_down, signed_in, stand_in
 
 def approve(world: World, caller: Caller, request: AccessRequest, **changes: Any) -> AccessRequest:
     """Let somebody approve as the caller that they are."""
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         return decide.act(session, caller, HERE, request.id, DecisionInput(Action.APPROVE, **changes))
 
 
 def prompted(world: World, request_id: UUID) -> set[str]:
     """Return who was mailed that a request waits, by the name in the world."""
     rows = read(
-        world.house,
+        world.db,
         "SELECT person_id FROM notifications WHERE request_id = :id AND template = 'pending' AND person_id NOTNULL",
         id=request_id,
     )
@@ -57,7 +57,7 @@ def prompted(world: World, request_id: UUID) -> set[str]:
 def filed_at(world: World, caller: Caller, nth: int) -> datetime | None:
     """Return when the caller filed the nth newest of their requests."""
     values = {"tenant_id": world.tenant.id, "most_tenant": 1, "most_person": nth}
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         row_security.enter(session, caller)
         found: datetime | None = session.connection().execute(submit.NTH_SUBMISSION, values).one().person_at
         return found
@@ -69,7 +69,7 @@ def test_a_request_keeps_the_version_that_judged_it(world: World) -> None:
     lay_down(world, quorum=2)
     second = world.submit()
 
-    rows = read(world.house, "SELECT id, policy_version, quorum FROM requests ORDER BY id")
+    rows = read(world.db, "SELECT id, policy_version, quorum FROM requests ORDER BY id")
     assert [(row.id, row.policy_version, row.quorum) for row in rows] == [(first.id, 1, 1), (second.id, 2, 2)]
 
 
@@ -81,7 +81,7 @@ def test_a_pending_request_meets_a_quorum_that_was_raised_since(world: World) ->
     after_two = world.act("amir", Action.APPROVE, request.id).state
 
     assert (after_one, after_two) == (State.PENDING, State.ACTIVE)
-    (row,) = read(world.house, "SELECT quorum FROM requests")
+    (row,) = read(world.db, "SELECT quorum FROM requests")
     assert row.quorum == 2
 
 
@@ -109,7 +109,7 @@ def test_a_time_to_answer_that_was_shortened_since_is_over_earlier(world: World,
     later.shift = timedelta(seconds=601)
 
     with pytest.raises(TooLate):
-        world.act("ann", Action.APPROVE, request.id, Database(world.house.engine, world.house.schedule, later))
+        world.act("ann", Action.APPROVE, request.id, Database(world.db.engine, world.db.schedule, later))
 
 
 def test_a_rule_is_stricter_only_for_what_it_matches(world: World) -> None:
@@ -193,7 +193,7 @@ def test_a_stage_that_was_taken_away_since_must_still_agree(world: World) -> Non
 def test_somebody_added_later_may_decide_and_somebody_removed_no_longer(world: World) -> None:
     request = world.submit()
     write(
-        setting(world.house).engine,
+        setting(world.db).engine,
         "DELETE FROM memberships WHERE person_id = :id",
         id=world.people["ann"].person_id,
     )
@@ -232,10 +232,10 @@ def test_a_delegate_is_prompted_in_the_place_of_the_approver_and_decides_in_the_
 
     assert opened.state is State.ACTIVE
     assert prompted(world, request.id) == {"amir", "abe", "dora"}
-    (decision,) = read(world.house, "SELECT person_id, stands_for FROM decisions")
+    (decision,) = read(world.db, "SELECT person_id, stands_for FROM decisions")
     assert decision.person_id == world.people["dora"].person_id
     assert decision.stands_for == [world.people["ann"].person_id]
-    (event,) = read(world.house, "SELECT actor_id, convert_from(body, 'utf8') AS body FROM events WHERE seq = 2")
+    (event,) = read(world.db, "SELECT actor_id, convert_from(body, 'utf8') AS body FROM events WHERE seq = 2")
     assert event.actor_id == world.people["dora"].person_id
     assert f'"on_behalf_of":"{world.people["ann"].person_id}"' in event.body
 
@@ -264,7 +264,7 @@ def test_a_delegate_decides_only_while_both_are_what_they_were(world: World, los
     stand_in(world, "dora", "ann")
     request = world.submit()
     people = {"principal": world.people["ann"].person_id, "delegate": world.people["dora"].person_id}
-    write(setting(world.house).engine, lost, **{name: value for name, value in people.items() if f":{name}" in lost})
+    write(setting(world.db).engine, lost, **{name: value for name, value in people.items() if f":{name}" in lost})
 
     with pytest.raises((NotYours,)):
         world.act("dora", Action.APPROVE, request.id)
@@ -332,7 +332,7 @@ def test_a_sign_in_that_is_fresh_and_strong_opens_and_is_on_record(
     opened = approve(world, signed_in(world, "ann", means, minutes_ago=minutes_ago), request)
 
     assert opened.state is State.ACTIVE
-    (event,) = read(world.house, "SELECT convert_from(body, 'utf8') AS body FROM events WHERE seq = 2")
+    (event,) = read(world.db, "SELECT convert_from(body, 'utf8') AS body FROM events WHERE seq = 2")
     assert f'"means":"{"mail-only" if means is AuthMethod.MAIL else means.value}"' in event.body
 
 
@@ -342,7 +342,7 @@ def test_a_token_and_a_mailed_code_deny_and_revoke(world: World, means: AuthMeth
     waiting, opened = world.submit(), world.submit()
     world.act("amir", Action.APPROVE, opened.id)
 
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         denied = decide.act(session, caller, HERE, waiting.id, DecisionInput(Action.DENY, "No")).state
         revoked = decide.act(session, caller, HERE, opened.id, DecisionInput(Action.REVOKE)).state
 
@@ -354,7 +354,7 @@ def test_endorsing_needs_a_fresh_sign_in_too(world: World) -> None:
     request = world.submit()
     caller = signed_in(world, "max", AuthMethod.TOKEN)
 
-    with pytest.raises(SignInAgain), world.house.transaction() as session:
+    with pytest.raises(SignInAgain), world.db.transaction() as session:
         decide.act(session, caller, HERE, request.id, DecisionInput(Action.ENDORSE))
 
 
@@ -365,19 +365,19 @@ def test_a_machine_decides_nothing_whatever_its_roles(world: World) -> None:
     gate = world.people["gate"]
     both = replace(gate, standings=gate.standings | {RoleGrant(Role.MANAGER)})
 
-    with pytest.raises(NotYours, match="decides nothing"), world.house.transaction() as session:
+    with pytest.raises(NotYours, match="decides nothing"), world.db.transaction() as session:
         decide.act(session, both, HERE, request.id, DecisionInput(Action.ENDORSE))
 
 
 def test_dated_consent_lets_the_vendor_open_until_its_end_and_no_longer(world: World, later: ShiftedClock) -> None:
     until = datetime.now(UTC) + timedelta(minutes=30)
     lay_down(world, consent={"mode": "observe", "until": until.isoformat()})
-    shifted = Database(world.house.engine, world.house.schedule, later)
+    shifted = Database(world.db.engine, world.db.schedule, later)
     request = world.submit(access_window=3600)
 
     opened = world.act("max", Action.ENDORSE, request.id)
     later.shift = timedelta(minutes=31)
-    after = world.submit(house=shifted)
+    after = world.submit(db=shifted)
 
     assert (request.mode, request.state, opened.state) == (Mode.OBSERVE, State.REVIEWING, State.ACTIVE)
     assert opened.deadline_at == until
@@ -391,7 +391,7 @@ def test_consent_that_ended_during_the_review_opens_nothing(world: World, later:
     later.shift = timedelta(minutes=30, seconds=1)
 
     with pytest.raises(TooLate):
-        world.act("max", Action.ENDORSE, request.id, Database(world.house.engine, world.house.schedule, later))
+        world.act("max", Action.ENDORSE, request.id, Database(world.db.engine, world.db.schedule, later))
 
 
 def test_consent_given_since_opens_what_was_submitted_before_no_longer_than_it_lasts(api: Database) -> None:
@@ -415,7 +415,7 @@ def test_the_database_refuses_a_window_that_outlives_consent(world: World) -> No
 
     with pytest.raises(Exception, match="ck_requests_consent"):
         write(
-            setting(world.house).engine,
+            setting(world.db).engine,
             "UPDATE requests SET state = 'active', version = 2, opened_at = now(), asked_at = now(), "
             "deadline_at = now() + interval '40 minutes', wake_at = now() WHERE id = :id",
             id=request.id,
@@ -493,9 +493,9 @@ def test_more_than_the_limit_in_a_minute_is_refused_until_it_is_over(
 ) -> None:
     for _ in range(3):
         world.submit("erin")
-    shifted = Database(world.house.engine, world.house.schedule, later)
+    shifted = Database(world.db.engine, world.db.schedule, later)
 
-    with pytest.raises(TooMany) as refused, world.house.transaction() as session:
+    with pytest.raises(TooMany) as refused, world.db.transaction() as session:
         submit.submit(session, world.people[who], HERE, world.filing(), SETTINGS.services, limits=limits)
     later.shift = timedelta(seconds=61)
     with shifted.transaction() as session:
@@ -509,7 +509,7 @@ def test_a_limit_by_person_does_not_bind_another_person(world: World) -> None:
     for _ in range(3):
         world.submit("erin")
 
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         taken = submit.submit(
             session, world.people["eve"], HERE, world.filing(), SETTINGS.services, limits=SubmissionLimits(3, 1000)
         )
@@ -523,7 +523,7 @@ def test_a_limit_by_person_binds_them_whatever_they_show(world: World, means: Au
         world.submit("erin")
     another = replace(world.people["erin"], means=means, key_id=new_id() if means is not AuthMethod.OIDC else None)
 
-    with pytest.raises(TooMany), world.house.transaction() as session:
+    with pytest.raises(TooMany), world.db.transaction() as session:
         submit.submit(session, another, HERE, world.filing(), SETTINGS.services, limits=SubmissionLimits(3, 1000))
 
 
@@ -532,19 +532,19 @@ def test_what_a_system_files_counts_as_the_systems_own_and_not_as_the_engineers(
     for _ in range(3):
         world.submit("bot", engineer=world.people["erin"].person_id)
 
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         submit.submit(
             session, world.people["erin"], HERE, world.filing(), SETTINGS.services, limits=SubmissionLimits(3, 1000)
         )
     named = world.filing(engineer=world.people["eve"].person_id)
-    with pytest.raises(TooMany), world.house.transaction() as session:
+    with pytest.raises(TooMany), world.db.transaction() as session:
         submit.submit(session, bot, HERE, named, SETTINGS.services, limits=SubmissionLimits(3, 1000))
 
 
 def test_filings_are_counted_by_indexes_whoever_filed_them(world: World) -> None:
     world.submit("erin")
 
-    with unbound(world.house).begin() as connection:
+    with unbound(world.db).begin() as connection:
         body = connection.execute(text("SELECT prosrc FROM pg_proc WHERE proname = 'nth_filing'")).scalar_one()
         # Of the few rows of a test, sorting them is as good: the question is whether indexes give their order.
         for way in ("seqscan", "bitmapscan", "sort"):

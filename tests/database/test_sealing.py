@@ -40,18 +40,18 @@ SELECT e.request_id, e.at FROM seals s JOIN events e ON e.id = s.event_id WHERE 
 LATE = "SELECT event_id FROM unsealed"
 
 
-def sealed(house: Database, folder: WitnessFolder | None = None) -> list[LatestCheckpoint]:
+def sealed(db: Database, folder: WitnessFolder | None = None) -> list[LatestCheckpoint]:
     """Seal all there is, ship it if there is a folder, and return every note."""
-    return [one for noted in sealer.seal(house, SIGNER, folder) for one in noted]
+    return [one for noted in sealer.seal(db, SIGNER, folder) for one in noted]
 
 
-def leaves(house: Database, log: UUID) -> list[bytes]:
+def leaves(db: Database, log: UUID) -> list[bytes]:
     """Return the hashes of a log's events, from their very bytes."""
-    return [leaf_hash(bytes(row.body)) for row in read(unbound(house), LEAVES, log=log)]
+    return [leaf_hash(bytes(row.body)) for row in read(unbound(db), LEAVES, log=log)]
 
 
-def kept_tiles(house: Database, log: UUID) -> dict[tuple[int, int], bytes]:
-    rows = read(unbound(house), "SELECT level, number, hashes FROM tiles WHERE log_id = :log", log=log)
+def kept_tiles(db: Database, log: UUID) -> dict[tuple[int, int], bytes]:
+    rows = read(unbound(db), "SELECT level, number, hashes FROM tiles WHERE log_id = :log", log=log)
     return {(row.level, row.number): bytes(row.hashes) for row in rows}
 
 
@@ -61,13 +61,13 @@ def test_each_event_has_its_place_and_the_signed_root_is_that_of_their_bytes(wor
 
     noted = {one.log_id: one for one in sealed(worker)}
 
-    hashes = leaves(world.house, world.tenant.id)
+    hashes = leaves(world.db, world.tenant.id)
     said, signer = checkpoint.verify(noted[world.tenant.id].note, KEYS)
     assert (said.size, said.root) == (len(hashes), root_of(hashes))
     assert said.origin == f"lockbox.test/audit/{world.tenant.id}"
     assert signer == SIGNER.public
-    assert not read(unbound(world.house), LATE)
-    assert all(row.count == row.next for row in read(unbound(world.house), NUMBERS))
+    assert not read(unbound(world.db), LATE)
+    assert all(row.count == row.next for row in read(unbound(world.db), NUMBERS))
 
 
 def test_a_log_that_grew_extends_what_it_was_and_proves_each_event(world: World, worker: Database) -> None:
@@ -75,9 +75,9 @@ def test_a_log_that_grew_extends_what_it_was_and_proves_each_event(world: World,
     for _ in range(4):
         world.fresh()
         sealed(worker)
-        sizes.append(len(leaves(world.house, world.tenant.id)))
+        sizes.append(len(leaves(world.db, world.tenant.id)))
 
-    hashes, found = leaves(world.house, world.tenant.id), kept_tiles(world.house, world.tenant.id)
+    hashes, found = leaves(world.db, world.tenant.id), kept_tiles(world.db, world.tenant.id)
 
     def subtree(level: int, number: int) -> bytes:
         return merkle.subtree(found, level, number)
@@ -90,14 +90,14 @@ def test_a_log_that_grew_extends_what_it_was_and_proves_each_event(world: World,
 
 
 def test_what_commits_late_is_sealed_late_and_never_skipped(world: World, worker: Database) -> None:
-    with world.house.transaction() as slow:
+    with world.db.transaction() as slow:
         submit.submit(slow, world.people["erin"], HERE, world.filing(), SETTINGS.services)
         quick = world.fresh("eve")
         sealed(worker)
-        meanwhile = len(leaves(world.house, world.tenant.id))
+        meanwhile = len(leaves(world.db, world.tenant.id))
     sealed(worker)
 
-    sealed_in_turn = read(unbound(world.house), IN_TURN, log=world.tenant.id)
+    sealed_in_turn = read(unbound(world.db), IN_TURN, log=world.tenant.id)
     assert meanwhile == 1
     assert [row.request_id == quick.id for row in sealed_in_turn] == [True, False]
     assert sealed_in_turn[1].at < sealed_in_turn[0].at
@@ -120,30 +120,30 @@ def test_two_sealers_at_once_leave_no_gap_and_seal_nothing_twice(world: World, w
     for thread in threads:
         thread.join()
 
-    hashes = leaves(world.house, world.tenant.id)
-    note = read(unbound(world.house), "SELECT note FROM logs WHERE id = :id", id=world.tenant.id)[0].note
+    hashes = leaves(world.db, world.tenant.id)
+    note = read(unbound(world.db), "SELECT note FROM logs WHERE id = :id", id=world.tenant.id)[0].note
     said, _ = checkpoint.verify(note, KEYS)
     assert (said.size, said.root) == (len(hashes), root_of(hashes))
-    assert not read(unbound(world.house), LATE)
+    assert not read(unbound(world.db), LATE)
 
 
 def test_a_sealer_that_dies_before_its_commit_has_sealed_nothing(
     world: World, worker: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.fresh()
-    waiting = len(read(unbound(world.house), LATE))
+    waiting = len(read(unbound(world.db), LATE))
 
     with monkeypatch.context() as dying:
         dying.setattr(tree_rows, "note", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
         with pytest.raises(SystemExit):
             sealed(worker)
-    left = len(read(unbound(world.house), LATE))
+    left = len(read(unbound(world.db), LATE))
     sealed(worker)
 
     assert left == waiting
-    hashes = leaves(world.house, world.tenant.id)
+    hashes = leaves(world.db, world.tenant.id)
     assert len(hashes) > 0
-    assert all(row.count == row.next for row in read(unbound(world.house), NUMBERS))
+    assert all(row.count == row.next for row in read(unbound(world.db), NUMBERS))
 
 
 def test_an_hour_of_silence_is_signed_too(world: World, sender: Database, later: ShiftedClock) -> None:
@@ -154,15 +154,15 @@ def test_an_hour_of_silence_is_signed_too(world: World, sender: Database, later:
     noted = [one for one in sealed(sender) if one.log_id == world.tenant.id]
 
     assert [one.is_kept for one in noted] == [True]
-    kept = read(unbound(world.house), "SELECT note, size FROM checkpoints WHERE log_id = :id", id=world.tenant.id)
+    kept = read(unbound(world.db), "SELECT note, size FROM checkpoints WHERE log_id = :id", id=world.tenant.id)
     assert len(kept) == 2
-    assert {checkpoint.verify(row.note, KEYS)[0].size for row in kept} == {len(leaves(world.house, world.tenant.id))}
+    assert {checkpoint.verify(row.note, KEYS)[0].size for row in kept} == {len(leaves(world.db, world.tenant.id))}
 
 
 def test_a_tenant_without_events_has_no_log_and_costs_nothing(world: World, worker: Database) -> None:
     sealed(worker)
 
-    logs = {row.id for row in read(unbound(world.house), "SELECT id FROM logs")}
+    logs = {row.id for row in read(unbound(world.db), "SELECT id FROM logs")}
 
     assert world.tenant.id not in logs
     assert logs <= {VENDORS_LOG}
@@ -181,7 +181,7 @@ def test_a_database_that_was_rolled_back_is_sealed_no_further(world: World, work
     with pytest.raises(RollbackDetected, match=str(world.tenant.id)):
         sealed(worker, folder)
 
-    assert read(unbound(world.house), LATE)
+    assert read(unbound(world.db), LATE)
 
 
 def test_an_older_checkpoint_never_replaces_what_was_shipped(world: World, worker: Database, tmp_path: Path) -> None:

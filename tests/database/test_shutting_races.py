@@ -31,7 +31,7 @@ T = TypeVar("T")
 @contextmanager
 def uncommitted(world: World, who: str, action: Action, request_id: UUID) -> Iterator[None]:
     """Let somebody make a move that is committed on the way out."""
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         decide.act(session, world.people[who], HERE, request_id, DecisionInput(action, "No"))
         yield
 
@@ -39,7 +39,7 @@ def uncommitted(world: World, who: str, action: Action, request_id: UUID) -> Ite
 def beside(world: World, pool: ThreadPoolExecutor, call: Callable[[], T]) -> Future[T]:
     """Begin something on a connection of its own, and return once it waits for somebody or is done."""
     running = pool.submit(call)
-    assert within(PATIENCE, lambda: running.done() or read(world.house, WAITING))
+    assert within(PATIENCE, lambda: running.done() or read(world.db, WAITING))
     return running
 
 

@@ -55,9 +55,9 @@ def as_owner_of_all(superuser: Engine, *statements: str, **values: object) -> No
             connection.execute(text(one), values)
 
 
-def event_of(house: Database, request_id: UUID) -> dict[str, object]:
+def event_of(db: Database, request_id: UUID) -> dict[str, object]:
     """Return the body of a request's last move."""
-    (row,) = read(house, "SELECT body FROM events WHERE request_id = :id ORDER BY seq DESC LIMIT 1", id=request_id)
+    (row,) = read(db, "SELECT body FROM events WHERE request_id = :id ORDER BY seq DESC LIMIT 1", id=request_id)
     body: dict[str, object] = json.loads(row.body)
     return body
 
@@ -140,7 +140,7 @@ def test_a_window_opens_nothing_whose_decisions_and_events_the_databases_owner_i
 
     assert read(superuser, "SELECT is_decided(r) AS decided FROM requests r")[0].decided
     assert door(world) is None
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         (entry,) = queries.page(session, world.people["erin"], RequestFilter(), cursor=None, most=1).entries
     assert not entry.open
 
@@ -162,7 +162,7 @@ def test_a_signature_by_a_key_that_the_databases_owner_lists_opens_nothing(world
     as_owner_of_all(superuser, list_it, key=mine.public.text)
 
     assert door(world) is None
-    world.house = Database(world.house.engine, world.house.schedule, approvals=mine)
+    world.db = Database(world.db.engine, world.db.schedule, approvals=mine)
     assert door(world) is not None
 
 
@@ -214,10 +214,10 @@ def test_a_window_that_was_revoked_stays_shut_when_its_state_is_set_back(world: 
 
 def test_keys_are_rotated_and_the_older_one_is_believed_as_long_as_it_is_listed(world: World) -> None:
     old, new = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-    house = world.house
+    db = world.db
 
     def with_keys(*signing: Ed25519PrivateKey) -> World:
-        world.house = Database(house.engine, house.schedule, approvals=ApprovalKeys(signing))
+        world.db = Database(db.engine, db.schedule, approvals=ApprovalKeys(signing))
         return world
 
     first = opened(with_keys(old))
@@ -227,14 +227,14 @@ def test_keys_are_rotated_and_the_older_one_is_believed_as_long_as_it_is_listed(
 
     assert door(with_keys(old)) is not None
     assert door(with_keys(old), resource=OTHER) is None
-    assert event_of(house, first.id)["approval"] != {}
-    assert len(read(house, "SELECT FROM audit_keys WHERE purpose = 'approval'")) == 2
+    assert event_of(db, first.id)["approval"] != {}
+    assert len(read(db, "SELECT FROM audit_keys WHERE purpose = 'approval'")) == 2
 
 
 def test_checking_a_signature_costs_far_less_than_ten_milliseconds(world: World) -> None:
     opened(world)
     took = []
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         row_security.enter(session, world.people["gate"])
         for _ in range(200):
             began = time.perf_counter()

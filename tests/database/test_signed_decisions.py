@@ -40,9 +40,7 @@ def demanding(api: Database) -> World:
 
 def event_of(world: World, request: AccessRequest) -> dict[str, Any]:
     """Return what the event of a request's last move says."""
-    (row,) = read(
-        world.house, "SELECT body FROM events WHERE request_id = :id ORDER BY seq DESC LIMIT 1", id=request.id
-    )
+    (row,) = read(world.db, "SELECT body FROM events WHERE request_id = :id ORDER BY seq DESC LIMIT 1", id=request.id)
     said: dict[str, Any] = json.loads(row.body)
     return said
 
@@ -63,7 +61,7 @@ def test_an_approval_signs_exactly_what_is_decided(demanding: World) -> None:
     said = event_of(demanding, request)
     statement = json.loads(said["decision"])
     (content,) = read(
-        demanding.house, "SELECT signed_content AS text FROM decisions WHERE request_id = :id", id=request.id
+        demanding.db, "SELECT signed_content AS text FROM decisions WHERE request_id = :id", id=request.id
     )
     key = passkeys.public_key(cose_bytes(authenticator))
     check(
@@ -93,7 +91,7 @@ def test_an_approval_without_a_signature_is_refused_where_the_policy_demands_one
     with pytest.raises(PasskeyMustSign, match="signed with a passkey"):
         demanding.act("ann", Action.APPROVE, request.id)
 
-    assert not read(demanding.house, "SELECT FROM decisions WHERE request_id = :id", id=request.id)
+    assert not read(demanding.db, "SELECT FROM decisions WHERE request_id = :id", id=request.id)
 
 
 def test_an_approval_that_the_servers_word_suffices_for_is_marked_as_attested(api: Database) -> None:
@@ -220,7 +218,7 @@ def test_a_signature_that_is_not_the_approvers_own_is_refused(
     with pytest.raises((StaleVersion, Invalid)):
         demanding.act("ann", Action.APPROVE, request.id, signed=said)
 
-    assert not read(demanding.house, "SELECT FROM decisions WHERE request_id = :id", id=request.id)
+    assert not read(demanding.db, "SELECT FROM decisions WHERE request_id = :id", id=request.id)
 
 
 def test_a_count_that_does_not_grow_is_refused(demanding: World) -> None:
@@ -354,7 +352,7 @@ def test_the_trigger_lets_no_login_open_a_window_by_an_unsigned_vote(
     values = {"id": request.id, "by": ann.person_id, "said": said}
 
     def write() -> None:
-        with as_caller(demanding.house, ann) as connection:
+        with as_caller(demanding.db, ann) as connection:
             for statement in (decision, window, event):
                 connection.execute(text(statement), values)
 
@@ -437,7 +435,7 @@ def test_a_vote_that_a_login_of_the_database_wrote_fills_no_seat(api: Database) 
     other = world.submit()
     world.act("ann", Action.APPROVE, other.id)
     (copied,) = read(api, "SELECT mac FROM decisions WHERE request_id = :id", id=other.id)
-    with as_caller(world.house, ann) as connection:
+    with as_caller(world.db, ann) as connection:
         connection.execute(text(vote), {"id": request.id, "by": ann.person_id, "mac": copied.mac})
 
     pending = world.act("amir", Action.APPROVE, request.id)

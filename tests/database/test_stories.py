@@ -40,7 +40,7 @@ def _story(world: World, worker: Database, superuser: Engine) -> dict[str, list[
                 row.to_state,
                 bool(row.deadline_at),
             )
-            for row in _events(world.house, request.id)
+            for row in _events(world.db, request.id)
         ]
     return by
 
@@ -83,8 +83,8 @@ def _name(world: World, row: Row[Any]) -> str | None:
     return {caller.person_id: name for name, caller in world.people.items()}.get(row.actor_id)
 
 
-def _events(house: Database, request_id: object) -> Sequence[Row[Any]]:
-    return read(house, "SELECT * FROM events WHERE request_id = :id ORDER BY seq", id=request_id)
+def _events(db: Database, request_id: object) -> Sequence[Row[Any]]:
+    return read(db, "SELECT * FROM events WHERE request_id = :id ORDER BY seq", id=request_id)
 
 
 @pytest.fixture
@@ -122,5 +122,5 @@ def test_a_move_that_is_refused_leaves_no_event_and_no_decision(careful: World) 
         with pytest.raises(LockboxError):
             careful.act(who, action, request.id)
 
-    assert len(_events(careful.house, request.id)) == 1
-    assert not read(careful.house, "SELECT FROM decisions")
+    assert len(_events(careful.db, request.id)) == 1
+    assert not read(careful.db, "SELECT FROM decisions")

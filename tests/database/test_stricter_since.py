@@ -20,7 +20,7 @@ from tests.ruling import lay_down, signed_in
 
 def acts(world: World, caller: Caller, action: Action, request: AccessRequest) -> State:
     """Let somebody act as the caller that they are; return the state after that."""
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         return decide.act(session, caller, HERE, request.id, DecisionInput(action, "No")).state
 
 
@@ -52,7 +52,7 @@ def test_a_vote_by_mail_still_counts_where_mail_still_suffices(world: World) -> 
 def test_a_vote_by_mail_that_no_longer_counts_shortens_no_window(world: World) -> None:
     lay_down(world, quorum=2, mail_suffices=True)
     request = world.submit(access_window=3600)
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         shorter = DecisionInput(Action.APPROVE, access_window=60)
         decide.act(session, signed_in(world, "ann", AuthMethod.MAIL), HERE, request.id, shorter)
     lay_down(world, quorum=2)

@@ -31,17 +31,17 @@ def test_who_accepts_becomes_a_person_of_the_customer_with_the_roles_offered(wor
     assert nina.signed_in_at is not None
     assert {standing.role for standing in nina.standings} == {"approver", "auditor"}
     assert nina.tenants() == {world.tenant.id}
-    (row,) = read(world.house, "SELECT name, email, side FROM people WHERE id = :id", id=nina.person_id)
+    (row,) = read(world.db, "SELECT name, email, side FROM people WHERE id = :id", id=nina.person_id)
     assert tuple(row) == ("Nina", "nina@contoso.example", "customer")
 
 
 def test_accepting_is_one_event_in_the_own_name_from_where_it_was_done(world: World, worker: Database) -> None:
     invited = invites(world)
     code = code_of(worker, invited.id)
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         nina = invitations.accept(session, invited.id, code, origin=HERE)
 
-    told = last_told(world.house)
+    told = last_told(world.db)
 
     assert (told.action, told.actor, told.role) == ("member_added", "Nina", "invited")
     assert (told.changes, told.told) == ({"roles": "none → approver"}, {"Tara", "Ann", "Amir", "Abe", "Nina"})
@@ -54,7 +54,7 @@ def test_the_transaction_is_that_of_who_accepted_with_the_new_roles(world: World
     invited = invites(world, Role.TENANT_ADMIN)
     code = code_of(worker, invited.id)
 
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         nina = invitations.accept(session, invited.id, code)
         settings = session.connection().execute(
             text("SELECT at_person() AS person, at_tenants() AS tenants, at_administers() AS administers")
@@ -66,19 +66,19 @@ def test_the_transaction_is_that_of_who_accepted_with_the_new_roles(world: World
 
 def test_a_member_who_accepts_keeps_what_they_have(world: World, worker: Database) -> None:
     nina = joins(world, worker, "nina", Role.AUDITOR)
-    with setting(world.house).transaction() as session:
+    with setting(world.db).transaction() as session:
         again = _offered(session, world, nina)
 
     more = accepts(world, "nina", again.id, code_of(worker, again.id))
 
     assert more.person_id == nina.person_id
     assert {standing.role for standing in more.standings} == {"approver", "auditor"}
-    assert last_told(world.house).changes == {"roles": "auditor → approver, auditor"}
+    assert last_told(world.db).changes == {"roles": "auditor → approver, auditor"}
 
 
 def _offered(session: Session, world: World, whom: Caller) -> Invitation:
     """Offer a place to a member, as could be when two invitations crossed."""
-    at = read(world.house, "SELECT clock_timestamp() AS at")[0].at
+    at = read(world.db, "SELECT clock_timestamp() AS at")[0].at
     invitation = Invitation(
         id=new_id(),
         tenant_id=world.tenant.id,
@@ -122,9 +122,9 @@ def test_two_who_accept_at_once_are_one(world: World, worker: Database, pool: Th
     answers = at_once(pool, *[lambda: accepts(world, "nina", invited.id, code)] * 4)
 
     assert sorted(type(answer).__name__ for answer in answers) == ["Caller", *["InvitationRefused"] * 3]
-    (row,) = read(world.house, "SELECT count(*) AS number FROM people WHERE email = 'nina@contoso.example'")
+    (row,) = read(world.db, "SELECT count(*) AS number FROM people WHERE email = 'nina@contoso.example'")
     assert row.number == 1
-    assert [told.action for told in changes_told(world.house)].count("member_added") == 1
+    assert [told.action for told in changes_told(world.db)].count("member_added") == 1
 
 
 def test_one_new_address_that_two_tenants_invite_becomes_one_person(
@@ -149,7 +149,7 @@ def test_who_accepts_gets_the_roles_offered_and_cannot_give_themselves_more(worl
     code = code_of(worker, invited.id)
     more = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, :t, 'tenant_admin')"
 
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         nina = invitations.accept(session, invited.id, code)
         with pytest.raises(DBAPIError, match="row-level security"), session.begin_nested():
             session.connection().execute(text(more), {"p": nina.person_id, "t": world.tenant.id})

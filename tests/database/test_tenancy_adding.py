@@ -31,16 +31,16 @@ def test_a_new_tenant_is_in_enforce_with_the_default_policy_and_no_member(world:
     added = add(world).tenant
 
     assert (added.slug, added.mode, added.policy_version) == ("fabrikam", Mode.ENFORCE, 1)
-    (policy,) = read(world.house, "SELECT body, author_id FROM policies WHERE tenant_id = :id", id=added.id)
+    (policy,) = read(world.db, "SELECT body, author_id FROM policies WHERE tenant_id = :id", id=added.id)
     assert (policy.body, policy.author_id) == (Policy().model_dump(mode="json"), None)
-    assert read(world.house, "SELECT FROM memberships WHERE tenant_id = :id", id=added.id) == []
+    assert read(world.db, "SELECT FROM memberships WHERE tenant_id = :id", id=added.id) == []
 
 
 def test_the_first_admin_is_invited_and_only_the_mail_ever_holds_the_code(
     world: World, worker: Database, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     added = add(world)
-    (row,) = read(world.house, "SELECT * FROM invitations WHERE tenant_id = :id", id=added.tenant.id)
+    (row,) = read(world.db, "SELECT * FROM invitations WHERE tenant_id = :id", id=added.tenant.id)
 
     code = code_of(worker, row.id)
 
@@ -48,7 +48,7 @@ def test_the_first_admin_is_invited_and_only_the_mail_ever_holds_the_code(
     assert row.secret_hash
     assert row.secret_hash not in {sha256(said.encode()).digest() for said in (code, code.replace("-", ""))}
     (stored,) = read(
-        world.house,
+        world.db,
         """
         SELECT (SELECT string_agg(i::text, ' ') FROM invitations i)
             || (SELECT string_agg(n::text, ' ') FROM notifications n)
@@ -63,7 +63,7 @@ def test_the_first_admin_is_invited_and_only_the_mail_ever_holds_the_code(
 
 def test_whoever_accepts_is_the_admin_and_the_tenant_is_its_own_from_then_on(world: World, worker: Database) -> None:
     added = add(world)
-    (row,) = read(world.house, "SELECT id FROM invitations WHERE tenant_id = :id", id=added.tenant.id)
+    (row,) = read(world.db, "SELECT id FROM invitations WHERE tenant_id = :id", id=added.tenant.id)
 
     fay = accepts(world, "fay", row.id, code_of(worker, row.id))
     renamed = does(world, "fay", tenants.rename, "Fabrikam AG", slug="fabrikam")
@@ -75,7 +75,7 @@ def test_whoever_accepts_is_the_admin_and_the_tenant_is_its_own_from_then_on(wor
 def test_adding_is_one_event_with_what_the_tenant_begins_with(world: World) -> None:
     add(world)
 
-    told = last_told(world.house)
+    told = last_told(world.db)
 
     assert (told.action, told.actor, told.role) == ("tenant_added", "Olga", "operator")
     assert told.changes == {"mode": "none → enforce", "plan": "none → standard", "roles": "none → tenant_admin"}
@@ -91,13 +91,13 @@ def test_only_operators_add_tenants(world: World, who: str) -> None:
 
 def test_a_slug_that_is_taken_is_refused_and_nothing_is_written(world: World) -> None:
     add(world)
-    before = len(changes_told(world.house))
+    before = len(changes_told(world.db))
 
     with pytest.raises(SlugTaken):
         add(world, founding=TenantInput("fabrikam", "Another", "standard", "Fred", "fred@fabrikam.example"))
 
-    assert len(changes_told(world.house)) == before
-    assert read(world.house, "SELECT count(*) AS number FROM invitations")[0].number == 1
+    assert len(changes_told(world.db)) == before
+    assert read(world.db, "SELECT count(*) AS number FROM invitations")[0].number == 1
 
 
 def test_an_unknown_plan_is_refused(world: World) -> None:
@@ -109,11 +109,11 @@ def test_a_plan_without_the_lockbox_is_refused_for_a_tenant_that_would_begin_in_
     with pytest.raises(LicenceRequired, match="basic does not include"):
         add(world, founding=TenantInput("fabrikam", "Fabrikam", "basic", "Fay", "fay@fabrikam.example"))
 
-    assert read(world.house, "SELECT FROM tenants WHERE slug = 'fabrikam'") == []
+    assert read(world.db, "SELECT FROM tenants WHERE slug = 'fabrikam'") == []
 
 
 def test_nobody_of_the_vendor_is_invited_as_the_first_admin(world: World) -> None:
-    theirs = address(world.house, world, "erin").upper()
+    theirs = address(world.db, world, "erin").upper()
 
     with pytest.raises(OtherSide):
         add(world, founding=TenantInput("fabrikam", "Fabrikam", "standard", "Erin", theirs))

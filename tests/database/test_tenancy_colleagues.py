@@ -59,12 +59,12 @@ def test_the_vendors_people_are_not_listed_to_others(world: World, who: str) -> 
 
 @pytest.mark.parametrize("who", ["erin", "max", "vera", "gate", "tara", "ann", "aude"])
 def test_invitations_to_the_vendor_are_not_listed_to_others(world: World, who: str) -> None:
-    with pytest.raises(NotYours), world.house.transaction() as session:
+    with pytest.raises(NotYours), world.db.transaction() as session:
         vendor_staff.still_open(session, world.people[who])
 
 
 def test_the_vendors_people_are_listed_page_by_page(world: World) -> None:
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         first = vendor_staff.page(session, world.people["olga"], cursor=None, most=4)
         rest = vendor_staff.page(session, world.people["olga"], cursor=first.next_cursor, most=4)
 
@@ -78,18 +78,18 @@ def test_an_address_is_invited_once_and_a_colleague_never(world: World) -> None:
     with pytest.raises(AlreadyInvited):
         manages(world, "olga", vendor_staff.invite, **(NEW | {"address": "Nils@Vendor.example"}))
     with pytest.raises(AlreadyMember):
-        manages(world, "olga", vendor_staff.invite, **(NEW | {"address": address(world.house, world, "max")}))
+        manages(world, "olga", vendor_staff.invite, **(NEW | {"address": address(world.db, world, "max")}))
 
 
 def test_invitations_to_the_vendor_are_listed_and_withdrawn(world: World, worker: Database) -> None:
     invited = manages(world, "olga", vendor_staff.invite, **NEW)
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         listed_ = vendor_staff.still_open(session, world.people["olga"])
 
     manages(world, "olga", vendor_staff.withdraw, invited.id)
 
     assert [one.id for one in listed_] == [invited.id]
-    assert last_told(world.house).action == "invitation_withdrawn"
+    assert last_told(world.db).action == "invitation_withdrawn"
     assert sent_about(worker, invited.id) == []
     with pytest.raises(InvitationClosed):
         manages(world, "olga", vendor_staff.withdraw, invited.id)

@@ -47,7 +47,7 @@ def consents_to(world: World, until: datetime | None, mode: str = "observe", **t
 
 def ends(world: World) -> list[TrailEvent]:
     """Return what was told of ends of consent."""
-    return [one for one in changes_told(world.house) if one.action == "consent_ended"]
+    return [one for one in changes_told(world.db) if one.action == "consent_ended"]
 
 
 @pytest.mark.parametrize("who", ["tara", "aude", "erin", "olga"])
@@ -57,10 +57,10 @@ def test_a_tenant_is_said_to_be_in_the_mode_that_holds_and_until_when(
     consents_to(world, until)
 
     during = reads(world, who, tenants.show)
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         listed = tenants.page(session, world.people[who], cursor=None, most=10).overviews
     later.shift = HOUR
-    with Database(world.house.engine, world.house.schedule, later).transaction() as session:
+    with Database(world.db.engine, world.db.schedule, later).transaction() as session:
         after = tenants.show(session, world.people[who], world.tenant.slug)
 
     assert during.consented is not None
@@ -83,7 +83,7 @@ def test_nobody_reads_of_a_consent_elsewhere(world: World, api: Database, until:
     elsewhere = World.make(api)
     consents_to(elsewhere, until)
 
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         tenants.show(session, world.people["tara"], world.tenant.slug)
         found = vendor_consent.lasting(session, [elsewhere.tenant.id], datetime.now(UTC))
 
@@ -133,15 +133,15 @@ def test_an_end_that_nobody_was_there_to_see_is_told_though_the_policy_has_chang
 ) -> None:
     consents_to(world, until)
     later.shift = 2 * HOUR
-    api = Database(world.house.engine, world.house.schedule, later)
+    api = Database(world.db.engine, world.db.schedule, later)
     again = until + 5 * HOUR
     policy = (
         Policy.model_validate({"consent": {"mode": "off", "until": again}}) if afterwards == "replaced" else Policy()
     )
     if afterwards == "switched":
-        does(world, "tara", emergency_stop.switch_mode, Mode.ENFORCE, plans=PLANS, house=api)
+        does(world, "tara", emergency_stop.switch_mode, Mode.ENFORCE, plans=PLANS, db=api)
     else:
-        does(world, "tara", policies.change, policy, house=api)
+        does(world, "tara", policies.change, policy, db=api)
 
     list(vendor_consent.record_expired_consents(late))
     first = [told.facts["deadline_at"] for told in ends(world)]
@@ -232,7 +232,7 @@ def test_the_database_takes_one_end_of_a_consent(
 
     with pytest.raises(DBAPIError, match="uq_events_consent_ended"):
         write(
-            unbound(world.house),
+            unbound(world.db),
             "INSERT INTO events (id, tenant_id, at, action, actor_role, deadline_at, body) "
             "SELECT uuidv7(), tenant_id, now(), action, actor_role, deadline_at, body FROM events "
             "WHERE action = 'consent_ended'",

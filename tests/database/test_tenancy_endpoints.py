@@ -46,7 +46,7 @@ def reach(post: Postbag) -> WebhookUrlPolicy:
 
 def acts(world: World, who: str | Caller, call: Callable[..., Any], *args: object, **named: Any) -> Any:
     """Let somebody do something with a webhook."""
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         return call(session, world.people[who] if isinstance(who, str) else who, HERE, *args, **named)
 
 
@@ -61,7 +61,7 @@ def added(world: World, reach: WebhookUrlPolicy, who: str = "tara", **changes: A
 
 def tries(world: World, who: str, endpoint: WebhookWithSecret) -> list[Any]:
     """Read the log of a webhook."""
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         log = delivery_log.log(session, world.people[who], endpoint.endpoint.id, cursor=None, most=100)
         return list(log.deliveries)
 
@@ -78,7 +78,7 @@ def test_a_webhook_that_was_added_is_called_and_its_secret_is_stored_encrypted(
     assert hook.url == URL
     assert hook.secrets[0] == shown.secret
     assert shown.secret not in repr(shown)
-    (row,) = read(world.house, "SELECT secret FROM endpoints")
+    (row,) = read(world.db, "SELECT secret FROM endpoints")
     assert shown.secret.encode() not in bytes(row.secret)
 
 
@@ -87,25 +87,25 @@ def test_each_change_is_told_to_the_admins_and_approvers_without_what_may_be_a_s
 ) -> None:
     everybody = {"Tara", "Ann", "Amir", "Abe"}
     shown = added(world, reach, description="Our channel")
-    assert last_told(world.house).changes["url"] == "none → https://hooks.contoso.example"
-    assert last_told(world.house).details["endpoint"] == "Our channel"
+    assert last_told(world.db).changes["url"] == "none → https://hooks.contoso.example"
+    assert last_told(world.db).details["endpoint"] == "Our channel"
     acts(world, "tara", webhooks.change, shown.endpoint.id, {"event_types": ["request.approved"]}, reach=reach)
-    assert last_told(world.house).changes == {"events": "all → request.approved"}
+    assert last_told(world.db).changes == {"events": "all → request.approved"}
     acts(world, "tara", webhooks.change, shown.endpoint.id, {"url": URL + "-2"}, reach=reach)
-    assert last_told(world.house).changes == {"url": "changed"}
+    assert last_told(world.db).changes == {"url": "changed"}
     acts(world, "tara", webhooks.rotate, shown.endpoint.id, vault=reach.vault)
-    assert last_told(world.house).changes == {"secret": "replaced; both sign for 24 h"}
+    assert last_told(world.db).changes == {"secret": "replaced; both sign for 24 h"}
     acts(world, "tara", webhooks.remove, shown.endpoint.id)
 
     post.deliver(worker, open_notifications(worker))
 
     for action in ("endpoint_added", "endpoint_changed", "endpoint_rotated", "endpoint_removed"):
-        for names in told(world.house, action).values():
+        for names in told(world.db, action).values():
             assert everybody <= names
     assert len(post.mail.sent) == 5 * len(everybody)
     for mail in post.mail.sent:
         assert "a-secret" not in mail.text + mail.html
-    for row in read(world.house, "SELECT body FROM events"):
+    for row in read(world.db, "SELECT body FROM events"):
         assert b"a-secret" not in bytes(row.body)
         assert b"Our channel" not in bytes(row.body)
 
@@ -131,7 +131,7 @@ def test_the_database_lets_no_webhook_of_the_vendor_be_told_why(world: World, re
 
     with pytest.raises(DBAPIError, match="ck_endpoints_with_justification"):
         write(
-            unbound(world.house),
+            unbound(world.db),
             "UPDATE endpoints SET with_justification = true WHERE id = :id",
             id=shown.endpoint.id,
         )
@@ -139,11 +139,11 @@ def test_the_database_lets_no_webhook_of_the_vendor_be_told_why(world: World, re
 
 def test_an_equal_change_changes_nothing(world: World, reach: WebhookUrlPolicy) -> None:
     shown = added(world, reach)
-    before = len(read(world.house, "SELECT FROM events"))
+    before = len(read(world.db, "SELECT FROM events"))
 
     acts(world, "tara", webhooks.change, shown.endpoint.id, {"url": URL, "enabled": True}, reach=reach)
 
-    assert len(read(world.house, "SELECT FROM events")) == before
+    assert len(read(world.db, "SELECT FROM events")) == before
 
 
 WIDENING: dict[str, Callable[[World, Caller, WebhookWithSecret, WebhookUrlPolicy], object]] = {
@@ -215,7 +215,7 @@ def test_enabling_again_takes_a_fresh_sign_in(world: World, reach: WebhookUrlPol
 
 @pytest.mark.parametrize("who", ["erin", "max", "vera", "gate", "olga", "zack"])
 def test_a_tenants_webhooks_are_nobody_elses(world: World, reach: WebhookUrlPolicy, who: str) -> None:
-    other = World.make(world.house)
+    other = World.make(world.db)
     world.people["zack"] = other.people["tara"]
     shown = added(world, reach)
 
@@ -266,7 +266,7 @@ def test_an_address_that_leads_inside_is_not_even_kept(world: World, reach: Webh
         acts(world, "tara", webhooks.change, shown.endpoint.id, {"url": url}, reach=reach)
 
     assert refused.value.facts == {"field": "url"}
-    assert len(read(world.house, "SELECT FROM endpoints")) == 1
+    assert len(read(world.db, "SELECT FROM endpoints")) == 1
 
 
 @pytest.mark.parametrize(("who", "event"), [("tara", "request.opened"), ("olga", "tenant.policy_changed")])
@@ -300,11 +300,11 @@ def test_what_was_removed_is_called_no_more_and_can_be_read_by_nobody(
 
     assert post.hooks.sent == []
     assert Outcome.DEAD not in {one.outcome for one in ended}
-    (row,) = read(world.house, "SELECT secret, old_secret FROM endpoints")
+    (row,) = read(world.db, "SELECT secret, old_secret FROM endpoints")
     assert (bytes(row.secret), row.old_secret) == (b"", None)
     with pytest.raises(NotFound):
         tries(world, "tara", shown)
-    with as_caller(world.house, world.people["tara"]) as connection, pytest.raises(Exception, match="was removed"):
+    with as_caller(world.db, world.people["tara"]) as connection, pytest.raises(Exception, match="was removed"):
         connection.exec_driver_sql("UPDATE endpoints SET disabled_at = now()")
 
 
@@ -339,7 +339,7 @@ def test_a_webhook_is_tried_out_ten_times_in_any_minute_and_no_more(
     world: World, later: ShiftedClock, reach: WebhookUrlPolicy, who: str
 ) -> None:
     shown, other = added(world, reach, who), added(world, reach, who)
-    shifted = World(Database(world.house.engine, world.house.schedule, later), world.tenant, world.people)
+    shifted = World(Database(world.db.engine, world.db.schedule, later), world.tenant, world.people)
 
     def tried(seconds: float, which: WebhookWithSecret = shown) -> object:
         later.shift = timedelta(seconds=seconds)
@@ -355,7 +355,7 @@ def test_a_webhook_is_tried_out_ten_times_in_any_minute_and_no_more(
         tried(61)
 
     assert 9 <= refused.value.facts["retry_after"] <= 10
-    calls = read(world.house, "SELECT endpoint_id FROM notifications WHERE template = 'endpoint_tested'")
+    calls = read(world.db, "SELECT endpoint_id FROM notifications WHERE template = 'endpoint_tested'")
     assert Counter(row.endpoint_id for row in calls) == {shown.endpoint.id: 11, other.endpoint.id: 1}
 
 
@@ -412,7 +412,7 @@ def test_a_call_is_repeated_under_its_id_as_often_as_somebody_asks(
     assert again == one.notification_id
     assert {hook.hook_id for hook in post.hooks.sent} == {str(one.notification_id)}
     assert len(post.hooks.sent) == len(tries(world, who, shown)) == 3
-    assert last_told(world.house).action == "delivery_repeated"
+    assert last_told(world.db).action == "delivery_repeated"
 
 
 def test_a_dead_notification_comes_back_to_life_with_time_enough(
@@ -421,17 +421,17 @@ def test_a_dead_notification_comes_back_to_life_with_time_enough(
     shown = added(world, reach)
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
-    write(unbound(world.house), "UPDATE notifications SET closed_at = now(), outcome = 'dead', attempts = 40, "
+    write(unbound(world.db), "UPDATE notifications SET closed_at = now(), outcome = 'dead', attempts = 40, "
           "until_at = now() WHERE endpoint_id IS NOT NULL AND template = 'active'")  # fmt: skip
     write(
-        unbound(world.house),
+        unbound(world.db),
         "INSERT INTO deliveries (id, notification_id, endpoint_id, event_type, at, took_ms, answer, error) "
         "SELECT uuidv7(), id, endpoint_id, 'request.approved', now(), 1, '', 'time' "
         "FROM notifications WHERE attempts = 40",
     )
     (one,) = tries(world, "tara", shown)
     later.shift = timedelta(hours=30)
-    shifted = World(Database(world.house.engine, world.house.schedule, later), world.tenant, world.people)
+    shifted = World(Database(world.db.engine, world.db.schedule, later), world.tenant, world.people)
 
     acts(shifted, "tara", delivery_log.redeliver, one.id)
     post.deliver(sender, [one.notification_id])
@@ -461,16 +461,16 @@ def test_the_database_lets_nobody_else_repeat_a_call(
 ) -> None:
     added(world, reach, event_types=("request.submitted",))
     added(world, reach, "olga", event_types=("request.submitted",))
-    other = World.make(world.house)
+    other = World.make(world.db)
     world.people["zack"] = other.people["tara"]
     world.submit()
     post.deliver(worker, open_notifications(worker))
-    rows = read(world.house, "SELECT d.id, h.tenant_id IS NULL AS is_vendors FROM deliveries d "
+    rows = read(world.db, "SELECT d.id, h.tenant_id IS NULL AS is_vendors FROM deliveries d "
                 "JOIN endpoints h ON h.id = d.endpoint_id")  # fmt: skip
 
     for who, caller in world.people.items():
         for row in rows:
-            with world.house.transaction() as session:
+            with world.db.transaction() as session:
                 row_security.enter(session, caller)
                 values = {"delivery": row.id, "moment": datetime.now(UTC)}
                 answers = session.connection().execute(delivery_log.REOPEN, values).all()
@@ -489,14 +489,14 @@ def test_what_was_answered_is_read_on_the_side_that_was_called(
     sides = "SELECT d.id, n.request_id, coalesce(h.tenant_id, m.tenant_id) IS NULL AS is_vendors FROM deliveries d "
     sides += "LEFT JOIN endpoints h ON h.id = d.endpoint_id JOIN notifications n ON n.id = d.notification_id "
     sides += "LEFT JOIN memberships m ON m.person_id = n.person_id"
-    rows = read(world.house, sides)
+    rows = read(world.db, sides)
     of_the_vendor = {row.id for row in rows if row.is_vendors}
     customers = {row.id for row in rows} - of_the_vendor
     vendors = {row.id for row in rows if row.is_vendors and row.request_id}
 
     seen = {}
     for who in ("max", "ann", "tara", "eve"):
-        with as_caller(world.house, world.people[who]) as connection:
+        with as_caller(world.db, world.people[who]) as connection:
             seen[who] = set(connection.exec_driver_sql("SELECT id FROM deliveries").scalars())
 
     assert seen["max"] == vendors

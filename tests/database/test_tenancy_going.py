@@ -26,7 +26,7 @@ NINA: dict[str, Any] = {"name": "Nina", "address": "nina@fabrikam.example", "rol
 def trapped(world: World, worker: Database) -> None:
     """Let an operator add a tenant, and Fay accept to be its admin."""
     manages(world, "olga", tenants.add, FOUNDING, {"standard": Plan()})
-    (row,) = read(world.house, "SELECT i.id FROM invitations i JOIN tenants t ON t.id = i.tenant_id")
+    (row,) = read(world.db, "SELECT i.id FROM invitations i JOIN tenants t ON t.id = i.tenant_id")
     accepts(world, "fay", row.id, code_of(worker, row.id))
 
 
@@ -37,7 +37,7 @@ def test_a_member_leaves_by_any_sign_in_and_all_are_told(world: World, who: str,
 
     does(world, who, members.leave)
 
-    told = last_told(world.house)
+    told = last_told(world.db)
     assert who.capitalize() not in members_of(world)
     assert (told.action, told.actor) == ("member_removed", who.capitalize())
     assert told.told == {"Tara", "Ann", "Amir", "Abe", who.capitalize()}
@@ -46,7 +46,7 @@ def test_a_member_leaves_by_any_sign_in_and_all_are_told(world: World, who: str,
 
 
 def test_who_leaves_stands_in_for_nobody_any_more(world: World) -> None:
-    made = with_delegates(world.house)
+    made = with_delegates(world.db)
     names_delegate(made)
 
     does(made, "aude", members.leave)
@@ -66,7 +66,7 @@ def test_an_admin_among_others_leaves_with_a_strong_sign_in(world: World) -> Non
     world.add("theo", Role.TENANT_ADMIN, world.tenant.id)
     weak = signed_in(world, "tara", AuthMethod.TOKEN)
 
-    with pytest.raises(SignInAgain), world.house.transaction() as session:
+    with pytest.raises(SignInAgain), world.db.transaction() as session:
         members.leave(session, weak, HERE, world.tenant.slug)
     does(world, "tara", members.leave)
 
@@ -82,7 +82,7 @@ def test_who_was_taken_into_a_tenant_that_nobody_else_ever_joined_leaves_it_as_t
 
     with pytest.raises(NotYours):
         does(world, "fay", members.leave, slug="fabrikam")
-    assert read(world.house, LEFT) == []
+    assert read(world.db, LEFT) == []
 
 
 def test_who_is_left_of_several_stays(world: World, worker: Database) -> None:
@@ -97,7 +97,7 @@ def test_who_is_left_of_several_stays(world: World, worker: Database) -> None:
 
 def test_nobody_leaves_a_tenant_to_itself_in_which_the_vendor_decides_alone(world: World, worker: Database) -> None:
     trapped(world, worker)
-    write(unbound(world.house), "UPDATE tenants SET mode = 'observe' WHERE slug = 'fabrikam'")
+    write(unbound(world.db), "UPDATE tenants SET mode = 'observe' WHERE slug = 'fabrikam'")
 
     with pytest.raises(LastAdmin):
         does(world, "fay", members.leave, slug="fabrikam")

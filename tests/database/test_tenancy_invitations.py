@@ -58,7 +58,7 @@ def test_withdrawing_is_told_and_the_mail_that_waits_is_never_sent(world: World,
 
     does(world, "tara", invitations.withdraw, invited.id)
 
-    told = last_told(world.house)
+    told = last_told(world.db)
     assert (told.action, told.changes) == ("invitation_withdrawn", {"roles": "approver → none"})
     assert told.details["member"] == "Nina <nina@contoso.example>"
     assert told.told == {"Tara", "Ann", "Amir", "Abe"}

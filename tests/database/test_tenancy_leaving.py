@@ -26,7 +26,7 @@ STILL_OPEN = "SELECT email FROM invitations WHERE withdrawn_at IS NULL AND accep
 
 def still_open(world: World) -> list[str]:
     """Return the addresses of all open invitations."""
-    return [row.email for row in read(world.house, STILL_OPEN)]
+    return [row.email for row in read(world.db, STILL_OPEN)]
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_what_an_admin_has_offered_ends_when_they_are_none_any_more(world: World
     assert sent_about(worker, invited.id) == []
     with pytest.raises(InvitationRefused):
         accepts(world, "nora", mailed.id, code)
-    ended = [one for one in changes_told(world.house) if one.action == "invitation_withdrawn"]
+    ended = [one for one in changes_told(world.db) if one.action == "invitation_withdrawn"]
     assert [one.details["member"].partition(" <")[0] for one in ended] == ["Nina", "Nora"]
     assert {one.role for one in ended} == {"tenant_admin"}
     assert all({"Theo", "Ann", "Amir", "Abe"} <= one.told for one in ended)
@@ -100,7 +100,7 @@ def test_what_an_operator_has_offered_and_proposed_ends_when_they_are_none_any_m
     assert still_open(world) == ["nick@vendor.example", "nina@contoso.example"]
     ended = {
         one.details["member"].partition(" <")[0]: (one.action, one.actor, one.role, one.told)
-        for one in changes_told(world.house)
+        for one in changes_told(world.db)
         if one.action in {"invitation_withdrawn", "recovery_withdrawn"}
     }
     assert ended == {

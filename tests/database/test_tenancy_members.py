@@ -83,7 +83,7 @@ def test_somebody_invited_is_no_member_until_they_accept_and_may_decide_at_once_
 def test_inviting_is_one_event_and_the_address_is_erasable(world: World) -> None:
     invited = does(world, "tara", members.invite, **NEW)
 
-    told = last_told(world.house)
+    told = last_told(world.db)
 
     assert (told.action, told.actor, told.role) == ("member_invited", "Tara", "tenant_admin")
     assert (told.changes, told.told) == ({"roles": "none → approver"}, EVERYBODY)
@@ -113,7 +113,7 @@ def test_somebody_known_at_another_tenant_is_invited_all_the_same_and_only_then_
 def test_whether_an_address_is_the_vendors_is_found_out_by_nobody_who_invites(
     world: World, worker: Database, name: str
 ) -> None:
-    theirs = address(world.house, world, name).upper()
+    theirs = address(world.db, world, name).upper()
 
     invited = does(world, "tara", members.invite, **(NEW | {"address": theirs}))
 
@@ -142,13 +142,13 @@ def test_two_admins_who_invite_one_address_at_once_invite_it_once(world: World, 
     )
 
     assert sum(isinstance(answer, AlreadyInvited) for answer in answers) == 3
-    assert read(world.house, "SELECT count(*) AS number FROM invitations")[0].number == 1
+    assert read(world.db, "SELECT count(*) AS number FROM invitations")[0].number == 1
 
 
 def test_an_invitation_that_is_over_may_be_written_again(world: World, worker: Database) -> None:
     invited = does(world, "tara", members.invite, **NEW)
     code_of(worker, invited.id)
-    with setting(world.house).transaction() as session:
+    with setting(world.db).transaction() as session:
         session.connection().execute(text("UPDATE invitations SET expires_at = clock_timestamp() - interval '1 s'"))
 
     again = does(world, "tara", members.invite, **NEW)
@@ -158,7 +158,7 @@ def test_an_invitation_that_is_over_may_be_written_again(world: World, worker: D
 
 @pytest.mark.parametrize("who", [*VENDOR, "ann", "aude"])
 def test_only_admins_change_members(world: World, who: str) -> None:
-    before = (members_of(world), len(changes_told(world.house)))
+    before = (members_of(world), len(changes_told(world.db)))
     calls = (
         lambda: does(world, who, members.invite, **NEW),
         lambda: does(world, who, members.set_roles, id_of(world, "aude"), roles=frozenset({Role.APPROVER})),
@@ -170,7 +170,7 @@ def test_only_admins_change_members(world: World, who: str) -> None:
         with pytest.raises(NotYours):
             call()
 
-    assert (members_of(world), len(changes_told(world.house))) == before
+    assert (members_of(world), len(changes_told(world.db))) == before
 
 
 def test_somebody_who_is_no_member_here_is_not_there(world: World, api: Database) -> None:

@@ -50,7 +50,7 @@ def test_a_change_is_a_new_version_that_holds_at_once_and_the_old_one_stays(worl
 def test_a_change_is_one_event_with_a_diff_that_all_admins_and_approvers_hear_of(world: World) -> None:
     change(world, STRICT)
 
-    told = last_told(world.house)
+    told = last_told(world.db)
 
     assert (told.action, told.actor, told.role) == ("policy_changed", "Tara", "tenant_admin")
     assert (told.changes, told.facts["version"]) == ({"quorum": "1 → 2"}, 2)
@@ -58,13 +58,13 @@ def test_a_change_is_one_event_with_a_diff_that_all_admins_and_approvers_hear_of
 
 
 def test_an_equal_policy_is_no_new_version(world: World) -> None:
-    before = len(changes_told(world.house))
+    before = len(changes_told(world.db))
 
     held = change(world, Policy.model_validate(WITHOUT_REVIEW.model_dump(mode="json")), seen=1)
 
     assert held.edition.version == 1
-    assert len(changes_told(world.house)) == before
-    assert read(world.house, "SELECT count(*) AS number FROM policies")[0].number == 1
+    assert len(changes_told(world.db)) == before
+    assert read(world.db, "SELECT count(*) AS number FROM policies")[0].number == 1
 
 
 def test_who_replaces_another_version_than_the_one_seen_is_told(world: World) -> None:
@@ -89,7 +89,7 @@ def test_of_two_who_replace_the_same_version_at_once_one_is_told(world: World, p
 
 
 def test_requests_are_filed_while_a_policy_is_being_changed(world: World) -> None:
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         policies.change(session, world.people["tara"], HERE, world.tenant.slug, STRICT)
         filed = world.submit()
 
@@ -239,7 +239,7 @@ def test_dated_consent_is_a_part_of_the_policy_and_ends_by_itself(world: World) 
 
     change(world, Policy(consent=Consent(mode=Mode.OBSERVE, until=until)))
 
-    assert last_told(world.house).changes["consent"].startswith("none → observe until ")
+    assert last_told(world.db).changes["consent"].startswith("none → observe until ")
     filed = world.submit()
     assert (filed.mode, filed.state) == (Mode.OBSERVE, State.REVIEWING)
 
@@ -250,11 +250,11 @@ def test_taking_consent_back_closes_what_the_vendor_opened_under_it(world: World
     opened = world.act("max", Action.ENDORSE, world.submit().id)
 
     change(world, Policy(quorum=2, consent=Consent(mode=Mode.OBSERVE, until=until)))
-    while_it_held = state_of(world.house, opened.id)
+    while_it_held = state_of(world.db, opened.id)
     change(world, Policy(quorum=2))
 
-    assert (while_it_held, state_of(world.house, opened.id)) == ("active", "revoked")
-    assert last_told(world.house).facts["closed"] == [str(opened.id)]
+    assert (while_it_held, state_of(world.db, opened.id)) == ("active", "revoked")
+    assert last_told(world.db).facts["closed"] == [str(opened.id)]
 
 
 def test_the_database_itself_lets_nobody_of_the_vendor_write_a_version(world: World) -> None:

@@ -44,7 +44,7 @@ def test_a_proposal_offers_the_role_of_an_admin_and_nothing_before_72_hours(worl
 
     assert (proposed.roles, proposed.is_recovery) == (["tenant_admin"], True)
     assert proposed.takes_effect_at - proposed.created_at == timedelta(hours=72)
-    (notification,) = read(world.house, "SELECT run_at FROM notifications WHERE about_id = :id", id=proposed.id)
+    (notification,) = read(world.db, "SELECT run_at FROM notifications WHERE about_id = :id", id=proposed.id)
     assert notification.run_at == proposed.takes_effect_at
 
 
@@ -56,7 +56,7 @@ def test_all_admins_and_approvers_and_endpoints_are_told_at_once_what_to_do(
 
     post.deliver(worker, open_notifications(worker))
 
-    told = last_told(world.house)
+    told = last_told(world.db)
     assert (told.action, told.actor, told.role) == ("recovery_proposed", "Olga", "operator")
     assert told.changes == {"roles": "none → tenant_admin"}
     assert told.told == {"Tara", "Ann", "Amir", "Abe", "https://hooks.contoso.example/"}
@@ -79,7 +79,7 @@ def test_endpoints_that_want_to_hear_of_something_else_hear_of_a_recovery_all_th
     does(world, "tara", invitations.withdraw, again.id)
     does(world, "tara", tenants.rename, "Contoso Ltd")
 
-    heard = [(one.action, hook in one.told) for one in changes_told(world.house)]
+    heard = [(one.action, hook in one.told) for one in changes_told(world.db)]
     assert heard == [
         ("recovery_proposed", True),
         ("recovery_objected", True),
@@ -109,14 +109,14 @@ def test_a_recovery_takes_effect_after_72_hours_unless_somebody_objects(
         with late.transaction() as session:
             rita = invitations.accept(session, proposed.id, code)
         assert rita.holds(Role.TENANT_ADMIN, tenant_id=world.tenant.id)
-        assert last_told(world.house).told == {"Tara", "Ann", "Amir", "Abe", "Rita"}
+        assert last_told(world.db).told == {"Tara", "Ann", "Amir", "Abe", "Rita"}
 
 
 def test_the_promised_mail_is_held_by_the_schedule_for_its_time(world: World) -> None:
     proposed = propose(world)
 
-    (notification,) = read(world.house, "SELECT id FROM notifications WHERE about_id = :id", id=proposed.id)
-    held = world.house.schedule.members(NOTIFICATIONS)
+    (notification,) = read(world.db, "SELECT id FROM notifications WHERE about_id = :id", id=proposed.id)
+    held = world.db.schedule.members(NOTIFICATIONS)
 
     assert abs(held[f"notify:{notification.id}"] - milliseconds(proposed.takes_effect_at)) <= 1
 
@@ -156,9 +156,9 @@ def test_one_objection_stops_it_for_good_even_for_who_has_the_code(  # noqa: PLR
     later.shift = timedelta(hours=72, minutes=1)
     code = code_of(sender, proposed.id)
 
-    does(world, who, recovery.object_to, proposed.id, house=late)
+    does(world, who, recovery.object_to, proposed.id, db=late)
 
-    told = last_told(world.house)
+    told = last_told(world.db)
     assert (told.action, told.role, told.told) == ("recovery_objected", role, {"Tara", "Ann", "Amir", "Abe"})
     assert told.changes == {"roles": "tenant_admin → none"}
     with pytest.raises(InvitationRefused), late.transaction() as session:
@@ -170,7 +170,7 @@ def test_an_admin_who_withdraws_it_like_any_invitation_has_objected(world: World
 
     does(world, "tara", invitations.withdraw, proposed.id)
 
-    assert last_told(world.house).action == "recovery_objected"
+    assert last_told(world.db).action == "recovery_objected"
 
 
 def test_what_was_objected_to_can_be_objected_to_no_more(world: World) -> None:
@@ -221,7 +221,7 @@ def test_an_operator_takes_a_mistyped_proposal_back_and_all_who_heard_of_it_hear
     does(world, who, recovery.withdraw, proposed.id)
     post.deliver(worker, open_notifications(worker))
 
-    told = last_told(world.house)
+    told = last_told(world.db)
     assert (told.action, told.actor, told.role) == ("recovery_withdrawn", who.capitalize(), "operator")
     assert told.changes == {"roles": "tenant_admin → none"}
     assert told.details["member"] == "Rita <rita@contoso.example>"
@@ -280,7 +280,7 @@ def test_two_operators_who_propose_at_once_propose_one(world: World, pool: Threa
 
 def test_nobody_of_the_vendor_is_proposed(world: World) -> None:
     with pytest.raises(OtherSide):
-        propose(world, address=address(world.house, world, "max"))
+        propose(world, address=address(world.db, world, "max"))
 
 
 def test_a_tenant_without_anybody_left_to_object_waits_as_long(world: World, worker: Database) -> None:

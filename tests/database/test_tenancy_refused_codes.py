@@ -27,13 +27,13 @@ WRONG = "-".join(["AAAA"] * 8)
 
 def counts(world: World) -> dict[str, int]:
     """Count what accepting writes."""
-    return dict(read(world.house, COUNTS)[0]._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    return dict(read(world.db, COUNTS)[0]._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
 
 
-def refused(world: World, invitation: Invitation, code: str, house: Database | None = None) -> LockboxError:
+def refused(world: World, invitation: Invitation, code: str, db: Database | None = None) -> LockboxError:
     """Accept, be refused without a trace, and return how."""
     before = counts(world)
-    with pytest.raises(LockboxError) as refusal, (house or world.house).transaction() as session:
+    with pytest.raises(LockboxError) as refusal, (db or world.db).transaction() as session:
         invitations.accept(session, invitation.id, code)
     assert counts(world) == before
     return refusal.value
@@ -85,7 +85,7 @@ def test_after_72_hours_the_right_code_is_told_to_be_over_and_a_wrong_one_nothin
 ) -> None:
     invited = invites(world)
     code = code_of(worker, invited.id)
-    late = Database(world.house.engine, world.house.schedule, later)
+    late = Database(world.db.engine, world.db.schedule, later)
 
     later.shift = timedelta(hours=72)
     over, wrong = refused(world, invited, code, late), refused(world, invited, WRONG, late)
@@ -137,7 +137,7 @@ def test_somebody_of_the_vendor_never_accepts_a_customers_invitation(
 
 
 def test_somebody_of_a_customer_never_accepts_the_vendors_invitation(world: World, worker: Database) -> None:
-    theirs = address(world.house, world, "ann")
+    theirs = address(world.db, world, "ann")
     invited = manages(
         world, "olga", vendor_staff.invite, name="Ann", address=theirs, roles=frozenset({Role.ENGINEER})
     )

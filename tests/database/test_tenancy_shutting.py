@@ -26,9 +26,9 @@ PLANS = {"standard": Plan(), "basic": Plan(lockbox=False)}
 EVERYBODY = {"Tara", "Ann", "Amir", "Abe"}
 
 
-def switch(world: World, mode: Mode, who: str = "tara", house: Database | None = None) -> ModeChangeResult:
+def switch(world: World, mode: Mode, who: str = "tara", db: Database | None = None) -> ModeChangeResult:
     """Switch the mode of the world's tenant."""
-    return does(world, who, emergency_stop.switch_mode, mode, house=house, plans=PLANS)
+    return does(world, who, emergency_stop.switch_mode, mode, db=db, plans=PLANS)
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
@@ -39,7 +39,7 @@ def test_every_switch_is_an_event_that_all_admins_approvers_and_endpoints_hear_o
 
     switch(world, mode)
 
-    told = last_told(world.house)
+    told = last_told(world.db)
     assert (told.action, told.role, told.changes) == ("mode_switched", "tenant_admin", {"mode": f"enforce → {mode}"})
     assert told.told == EVERYBODY | {"https://hooks.contoso.example/"}
 
@@ -106,7 +106,7 @@ def test_a_window_whose_time_is_over_does_not_stop_the_switch(api: Database, lat
     alone = world.act("max", Action.ENDORSE, world.submit(access_window=60).id).id
     later.shift = timedelta(seconds=61)
 
-    switched = switch(world, Mode.ENFORCE, house=Database(api.engine, api.schedule, later))
+    switched = switch(world, Mode.ENFORCE, db=Database(api.engine, api.schedule, later))
 
     assert (switched.closed, mode_of(world)) == ([], Mode.ENFORCE)
     assert state_of(api, alone) == "active"

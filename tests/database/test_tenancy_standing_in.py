@@ -33,10 +33,10 @@ def world(api: Database) -> World:
     return with_delegates(api)
 
 
-def stands(world: World, house: Database | None = None, **shift: float) -> dict[str, set[str]]:
+def stands(world: World, db: Database | None = None, **shift: float) -> dict[str, set[str]]:
     """Return who stands in for whom, by name, at a moment from now."""
     names = {caller.person_id: name for name, caller in world.people.items()}
-    with (house or world.house).transaction() as session:
+    with (db or world.db).transaction() as session:
         row_security.enter(session, world.people["tara"])
         at = datetime.now(UTC) + timedelta(**shift)
         found = recipients.look_up(session, {world.tenant.id}, at).delegates[world.tenant.id]
@@ -64,7 +64,7 @@ def test_a_delegate_decides_in_the_own_name(world: World) -> None:
     decided = world.act("aude", Action.APPROVE, waiting)
 
     assert decided.state is State.ACTIVE
-    (decision,) = read(world.house, "SELECT person_id, stands_for FROM decisions WHERE request_id = :id", id=waiting)
+    (decision,) = read(world.db, "SELECT person_id, stands_for FROM decisions WHERE request_id = :id", id=waiting)
     assert tuple(decision) == (id_of(world, "aude"), [id_of(world, "ann")])
 
 
@@ -84,7 +84,7 @@ def test_a_delegation_is_ended_by_its_principal_or_an_admin_and_holds_no_longer(
 
     does(world, who, delegates.end, entry.delegation.id)
 
-    told = last_told(world.house)
+    told = last_told(world.db)
     assert (told.action, told.role) == ("delegate_ended", role)
     assert told.changes["period"].endswith(" → none")
     assert "Aude" in told.told
@@ -97,11 +97,11 @@ def test_a_delegation_is_ended_by_its_principal_or_an_admin_and_holds_no_longer(
 def test_what_is_over_is_ended_once(world: World) -> None:
     entry = names_delegate(world)
     does(world, "ann", delegates.end, entry.delegation.id)
-    before = len(changes_told(world.house))
+    before = len(changes_told(world.db))
 
     does(world, "ann", delegates.end, entry.delegation.id)
 
-    assert len(changes_told(world.house)) == before
+    assert len(changes_told(world.db)) == before
 
 
 @pytest.mark.parametrize("who", ["erin", "max", "olga", "vera", "gate", "aude", "amir"])
@@ -132,7 +132,7 @@ def test_all_of_the_tenant_see_who_stands_in_and_who_will(world: World, later: S
     names_delegate(world, "ann")
     names_delegate(world, "amir", delegate="abe", starts_at=at + DAY, ends_at=at + 2 * DAY)
     later.shift = -2 * DAY
-    names_delegate(world, "abe", ends_at=at - DAY, house=Database(world.house.engine, world.house.schedule, later))
+    names_delegate(world, "abe", ends_at=at - DAY, db=Database(world.db.engine, world.db.schedule, later))
 
     listed = reads(world, who, delegates.current)
 

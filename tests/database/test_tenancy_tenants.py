@@ -38,7 +38,7 @@ def add(world: World, who: str = "olga", founding: TenantInput = FOUNDING) -> Te
 
 def page(world: World, who: str, cursor: str | None = None, most: int = 10) -> TenantListing:
     """List tenants."""
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         return tenants.page(session, world.people[who], cursor=cursor, most=most)
 
 
@@ -121,23 +121,23 @@ def test_suspending_ends_every_window_and_resuming_opens_none_again(world: World
     foreseen = reads(world, "olga", tenants.show).open_windows
 
     does(world, "olga", tenants.suspend)
-    shut, suspended, counted = door(world), last_told(world.house), reads(world, "ann", tenants.show).open_windows
+    shut, suspended, counted = door(world), last_told(world.db), reads(world, "ann", tenants.show).open_windows
     does(world, "olga", tenants.resume)
 
     assert (foreseen, shut, counted, door(world)) == (1, None, 0, None)
-    assert state_of(world.house, opened.id) == "revoked"
+    assert state_of(world.db, opened.id) == "revoked"
     changes = {"suspended": "no → yes", "open windows": "1 → 0"}
     assert (suspended.action, suspended.changes, suspended.facts["closed"]) == (
         "tenant_suspended",
         changes,
         [str(opened.id)],
     )
-    (event,) = read(world.house, "SELECT actor_role FROM events WHERE request_id = :id AND seq = 3", id=opened.id)
+    (event,) = read(world.db, "SELECT actor_role FROM events WHERE request_id = :id AND seq = 3", id=opened.id)
     assert event.actor_role == "operator"
-    told = read(world.house, "SELECT person_id, endpoint_id FROM notifications WHERE template = 'revoked'")
+    told = read(world.db, "SELECT person_id, endpoint_id FROM notifications WHERE template = 'revoked'")
     assert {id_of(world, name) for name in ("erin", "ann")} <= {row.person_id for row in told}
     assert any(row.endpoint_id for row in told)
-    resumed = last_told(world.house)
+    resumed = last_told(world.db)
     assert (resumed.action, resumed.changes) == ("tenant_resumed", {"suspended": "yes → no"})
     assert suspended.told >= resumed.told >= EVERYBODY
 
@@ -158,30 +158,30 @@ def test_what_waits_while_a_tenant_is_suspended_may_be_denied_and_is_opened_only
 def test_a_window_that_is_about_to_open_ends_with_the_suspension(world: World, pool: ThreadPoolExecutor) -> None:
     request_id = world.submit().id
 
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         decide.act(session, world.people["ann"], HERE, request_id, DecisionInput(Action.APPROVE))
         suspending = pool.submit(lambda: does(world, "olga", tenants.suspend))
-        assert within(PATIENCE, lambda: suspending.done() or read(world.house, WAITING))
+        assert within(PATIENCE, lambda: suspending.done() or read(world.db, WAITING))
     suspending.result(PATIENCE)
     does(world, "olga", tenants.resume)
 
-    assert (state_of(world.house, request_id), door(world)) == ("revoked", None)
+    assert (state_of(world.db, request_id), door(world)) == ("revoked", None)
 
 
 def test_an_operator_reaches_the_windows_of_a_tenant_by_its_suspension_alone(world: World) -> None:
     opened = world.act("ann", Action.APPROVE, world.submit().id)
 
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         row_security.enter(session, world.people["olga"])
         row_security.suspend(session, world.tenant.id)
         found = session.connection().execute(text("SELECT FROM requests")).all()
 
     assert found == []
-    assert state_of(world.house, opened.id) == "active"
+    assert state_of(world.db, opened.id) == "active"
 
 
 def test_what_is_so_already_is_answered_without_an_event(world: World) -> None:
-    before = len(changes_told(world.house))
+    before = len(changes_told(world.db))
 
     does(world, "olga", tenants.resume)
     does(world, "olga", tenants.set_plan, "standard", plans=PLANS)
@@ -189,7 +189,7 @@ def test_what_is_so_already_is_answered_without_an_event(world: World) -> None:
     switched = does(world, "tara", emergency_stop.switch_mode, Mode.ENFORCE, plans=PLANS)
 
     assert switched == ModeChangeResult(Mode.ENFORCE)
-    assert len(changes_told(world.house)) == before
+    assert len(changes_told(world.db)) == before
 
 
 @pytest.mark.parametrize("who", ["erin", "max", "vera", "gate", "tara", "ann", "aude"])
@@ -205,7 +205,7 @@ def test_only_operators_suspend_resume_and_set_plans(world: World, who: str) -> 
 def test_a_plan_is_set_with_an_event_and_only_to_one_that_there_is(world: World) -> None:
     does(world, "olga", tenants.set_plan, "basic", plans=PLANS)
 
-    told = last_told(world.house)
+    told = last_told(world.db)
     assert (told.action, told.changes, told.told) == ("plan_changed", {"plan": "standard → basic"}, EVERYBODY)
     with pytest.raises(UnknownPlan):
         does(world, "olga", tenants.set_plan, "golden", plans=PLANS)
@@ -213,7 +213,7 @@ def test_a_plan_is_set_with_an_event_and_only_to_one_that_there_is(world: World)
 
 @pytest.mark.parametrize("who", ["erin", "max", "olga", "vera", "gate", "ann", "aude"])
 def test_only_admins_rename_switch_and_shut(world: World, who: str) -> None:
-    before = len(changes_told(world.house))
+    before = len(changes_told(world.db))
 
     with pytest.raises(NotYours):
         does(world, who, tenants.rename, "Mine")
@@ -222,14 +222,14 @@ def test_only_admins_rename_switch_and_shut(world: World, who: str) -> None:
     with pytest.raises(NotYours):
         does(world, who, emergency_stop.stop_all)
 
-    assert len(changes_told(world.house)) == before
+    assert len(changes_told(world.db)) == before
     assert mode_of(world) is Mode.ENFORCE
 
 
 def test_a_new_name_is_told_with_the_old_one(world: World) -> None:
     does(world, "tara", tenants.rename, "Contoso AG")
 
-    told = last_told(world.house)
+    told = last_told(world.db)
     assert (told.action, told.actor, told.role) == ("tenant_renamed", "Tara", "tenant_admin")
     assert told.changes == {"name": "Contoso → Contoso AG"}
 

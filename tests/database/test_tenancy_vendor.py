@@ -36,7 +36,7 @@ def test_changes_at_the_vendor_are_in_its_own_log_and_told_to_all_operators(worl
     manages(world, "olga", vendor_staff.remove, id_of(world, "nils"))
     manages(world, "olga", vendor_staff.disable, id_of(world, "nils"))
 
-    told = changes_told(world.house)
+    told = changes_told(world.db)
 
     assert [(one.action, one.actor, one.role, one.changes) for one in told] == [
         ("member_invited", "Olga", "operator", {"roles": "none → engineer, manager"}),
@@ -46,13 +46,13 @@ def test_changes_at_the_vendor_are_in_its_own_log_and_told_to_all_operators(worl
         ("person_disabled", "Olga", "operator", {"disabled": "no → yes"}),
     ]
     assert {one.details["member"] for one in told} == {"Nils <nils@vendor.example>"}
-    assert read(world.house, "SELECT FROM events WHERE seq IS NULL AND tenant_id IS NOT NULL") == []
+    assert read(world.db, "SELECT FROM events WHERE seq IS NULL AND tenant_id IS NOT NULL") == []
     assert [one.told for one in told] == [{"Olga", "Oscar"}] * 5
 
 
 def test_an_operator_puts_a_manager_into_a_tier_of_the_review_and_it_is_in_the_vendors_log(world: World) -> None:
     mia, manager, both = id_of(world, "mia"), frozenset({Role.MANAGER}), frozenset({Role.MANAGER, Role.ENGINEER})
-    before = len(changes_told(world.house))
+    before = len(changes_told(world.db))
 
     tiers = [
         manages(world, "olga", vendor_staff.set_roles, mia, roles, review_tier=tier).review_tier
@@ -62,7 +62,7 @@ def test_an_operator_puts_a_manager_into_a_tier_of_the_review_and_it_is_in_the_v
 
     assert tiers == [1, 3, 3, 2, None]
     assert back.review_tier == 1
-    assert [(one.action, one.actor, one.changes) for one in changes_told(world.house)[before:]] == [
+    assert [(one.action, one.actor, one.changes) for one in changes_told(world.db)[before:]] == [
         ("member_changed", "Olga", {"review_tier": "1 → 3"}),
         ("member_changed", "Olga", {"roles": "manager → engineer, manager"}),
         ("member_changed", "Olga", {"review_tier": "3 → 2"}),
@@ -83,7 +83,7 @@ def test_who_is_no_manager_is_in_no_tier_of_the_review(world: World) -> None:
 @pytest.mark.parametrize("who", OTHERS)
 def test_only_operators_change_the_vendors_people(world: World, who: str) -> None:
     invited = manages(world, "olga", vendor_staff.invite, **NEW)
-    before = (colleagues_of(world), len(changes_told(world.house)))
+    before = (colleagues_of(world), len(changes_told(world.db)))
     eve = id_of(world, "eve")
     calls = (
         lambda: manages(world, who, vendor_staff.invite, **NEW),
@@ -97,7 +97,7 @@ def test_only_operators_change_the_vendors_people(world: World, who: str) -> Non
         with pytest.raises(NotYours):
             call()
 
-    assert (colleagues_of(world), len(changes_told(world.house))) == before
+    assert (colleagues_of(world), len(changes_told(world.db))) == before
 
 
 def test_an_operator_changes_nothing_about_themselves(world: World) -> None:
@@ -129,7 +129,7 @@ def test_roles_that_are_given_and_taken_hold_at_once(world: World) -> None:
     window, other = (world.act("ann", Action.APPROVE, world.submit().id).id for _ in range(2))
 
     manages(world, "olga", vendor_staff.set_roles, id_of(world, "eve"), frozenset({Role.ENGINEER, Role.MANAGER}))
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         world.people["eve"] = api_tokens.authenticate(session, world.tokens["eve"], environment="test")
     revoked = world.act("eve", Action.REVOKE, window)
     was_open = door(world)
@@ -149,24 +149,24 @@ def test_somebody_without_roles_gets_them_back_without_an_invitation(world: Worl
 
 @pytest.mark.parametrize(("who", "roles"), [("gate", {Role.MANAGER}), ("eve", {Role.SYSTEM})])
 def test_a_person_becomes_no_system_nor_a_system_a_person(world: World, who: str, roles: set[Role]) -> None:
-    before = len(changes_told(world.house))
+    before = len(changes_told(world.db))
 
     with pytest.raises(Invalid, match="becomes no system"):
         manages(world, "olga", vendor_staff.set_roles, id_of(world, who), frozenset(roles))
 
-    assert len(changes_told(world.house)) == before
+    assert len(changes_told(world.db)) == before
 
 
 def test_the_same_again_is_no_change(world: World) -> None:
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
     manages(world, "olga", vendor_staff.disable, id_of(world, "eve"))
-    before = len(changes_told(world.house))
+    before = len(changes_told(world.db))
 
     manages(world, "olga", vendor_staff.set_roles, id_of(world, "max"), frozenset({Role.MANAGER}))
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
     manages(world, "olga", vendor_staff.disable, id_of(world, "eve"))
 
-    assert len(changes_told(world.house)) == before
+    assert len(changes_told(world.db)) == before
 
 
 def test_who_is_disabled_is_shut_out_with_tokens_and_windows_at_once(world: World) -> None:
@@ -177,13 +177,13 @@ def test_who_is_disabled_is_shut_out_with_tokens_and_windows_at_once(world: Worl
 
     assert was_open is not None
     assert (member.is_disabled, door(world)) == (True, None)
-    with pytest.raises(NotSignedIn), world.house.transaction() as session:
+    with pytest.raises(NotSignedIn), world.db.transaction() as session:
         api_tokens.authenticate(session, world.tokens["erin"], environment="test")
 
 
 def test_who_is_disabled_gets_no_roles_and_accepts_nothing(world: World, worker: Database) -> None:
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
-    theirs = address(world.house, world, "eve")
+    theirs = address(world.db, world, "eve")
     invited = manages(world, "olga", vendor_staff.invite, **(NEW | {"address": theirs}))
     manages(world, "olga", vendor_staff.disable, id_of(world, "eve"))
 

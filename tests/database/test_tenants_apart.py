@@ -120,37 +120,37 @@ def _newcomer(world: World, who: str) -> Caller:
     """Add somebody of another tenant, or an engineer who has asked for nothing yet."""
     if who == "ned":
         return world.add(who, Role.ENGINEER)
-    elsewhere = World.make(world.house)
+    elsewhere = World.make(world.db)
     return elsewhere.add(who, ELSEWHERE[who], elsewhere.tenant.id)
 
 
 Keys = set[tuple[object, ...]]
 
 
-def _keys(house: Database, caller: Caller, at: UUID | None = None) -> dict[str, Keys]:
+def _keys(db: Database, caller: Caller, at: UUID | None = None) -> dict[str, Keys]:
     """Return the keys of all rows that somebody sees, by table."""
-    readable = [table for table in tables(house) if table.readable]
-    with as_caller(house, caller, at=at) as connection:
+    readable = [table for table in tables(db) if table.readable]
+    with as_caller(db, caller, at=at) as connection:
         return {table.name: table.keys(connection) for table in readable}
 
 
-def _refused(house: Database, caller: Caller, statement: str, **values: object) -> str:
-    with pytest.raises(DBAPIError) as error, as_caller(house, caller) as connection:
+def _refused(db: Database, caller: Caller, statement: str, **values: object) -> str:
+    with pytest.raises(DBAPIError) as error, as_caller(db, caller) as connection:
         connection.execute(text(statement), values)
     return str(error.value)
 
 
-def _changed(house: Database, caller: Caller, statement: str, **values: object) -> int:
-    with as_caller(house, caller) as connection:
+def _changed(db: Database, caller: Caller, statement: str, **values: object) -> int:
+    with as_caller(db, caller) as connection:
         return connection.execute(text(statement), values).rowcount
 
 
 @pytest.mark.parametrize("who", ELSEWHERE)
 def test_nobody_of_another_tenant_sees_a_row_of_this_one(world: World, who: str) -> None:
-    private = private_keys(world.house)
+    private = private_keys(world.db)
     stranger = _newcomer(world, who)
 
-    seen = _keys(world.house, stranger)
+    seen = _keys(world.db, stranger)
 
     shared = {name: keys & private[name] for name, keys in seen.items()}
     # These name nobody, and are read before there is anybody.
@@ -161,23 +161,23 @@ def test_nobody_of_another_tenant_sees_a_row_of_this_one(world: World, who: str)
 
 @pytest.mark.parametrize("who", [*ELSEWHERE, "ned"])
 def test_nobody_else_writes_a_row_of_a_tenant(world: World, who: str) -> None:
-    rows = private_rows(world.house)
+    rows = private_rows(world.db)
     stranger = _newcomer(world, who)
 
-    tried = insert_refused(world.house, stranger, rows)
+    tried = insert_refused(world.db, stranger, rows)
 
-    assert tried == {table.name for table in tables(world.house)} - FREE
+    assert tried == {table.name for table in tables(world.db)} - FREE
 
 
 @pytest.mark.parametrize("who", [*ELSEWHERE, "ned", "gate", "vera"])
 def test_nobody_else_changes_or_removes_a_row_of_a_tenant(world: World, who: str) -> None:
-    rows, before = private_rows(world.house), versions(world.house)
+    rows, before = private_rows(world.db), versions(world.db)
     stranger = world.people.get(who) or _newcomer(world, who)
     own = {name: {one for one in held if str(stranger.person_id) in one} for name, held in before.items()}
 
-    attempt_everything(world.house, stranger, rows, leave={"sign_in_counts"})
+    attempt_everything(world.db, stranger, rows, leave={"sign_in_counts"})
 
-    after = versions(world.house)
+    after = versions(world.db)
     gone = {name: before[name] - own[name] - after[name] for name in before}
     assert {name: held for name, held in gone.items() if held} == {}
 
@@ -193,15 +193,15 @@ def test_of_requests_and_all_that_belongs_to_them_each_sees_what_the_role_needs(
 
 
 def _sees_of_requests(world: World, caller: Caller) -> dict[str, Keys]:
-    those = [table for table in tables(world.house) if table.name in OF_REQUESTS]
-    with as_caller(world.house, caller) as connection:
+    those = [table for table in tables(world.db) if table.name in OF_REQUESTS]
+    with as_caller(world.db, caller) as connection:
         return {one.name: one.keys(connection, WITH_A_REQUEST.get(one.name, "true")) for one in those}
 
 
 def _is_to_see(world: World, who: str) -> dict[str, Keys]:
     me = world.people[who].person_id
     return {
-        name: {tuple(row) for row in read(world.house, query.format(sight=SIGHT[who]), me=me)}
+        name: {tuple(row) for row in read(world.db, query.format(sight=SIGHT[who]), me=me)}
         for name, query in OF_REQUESTS.items()
     }
 
@@ -226,19 +226,19 @@ def test_events_of_no_request_are_for_their_tenant_their_actor_and_the_vendors_a
 def _actions(world: World, who: str) -> set[str]:
     caller = world.people[who]
     at = world.tenant.id if caller.vendor_roles() else None
-    with as_caller(world.house, caller, at=at) as connection:
+    with as_caller(world.db, caller, at=at) as connection:
         return set(connection.execute(text(ACTIONS)).scalars())
 
 
 def test_the_vendor_reads_of_a_customer_only_what_it_deals_with(world: World) -> None:
-    private = private_keys(world.house)
-    elsewhere = World.make(world.house)
+    private = private_keys(world.db)
+    elsewhere = World.make(world.db)
     customers = {(world.people[name].person_id,) for name in CUSTOMERS}
 
     for who in ("erin", "max", "olga", "vera", "gate"):
         caller = world.people[who]
-        apart, there = _keys(world.house, caller), _keys(world.house, caller, elsewhere.tenant.id)
-        here = _keys(world.house, caller, world.tenant.id)
+        apart, there = _keys(world.db, caller), _keys(world.db, caller, elsewhere.tenant.id)
+        here = _keys(world.db, caller, world.tenant.id)
 
         assert [name for name in OF_A_TENANT if (apart[name] | there[name]) & private[name]] == []
         assert [name for name in OF_A_TENANT if not private[name] <= here[name]] == []
@@ -250,9 +250,9 @@ def test_the_vendor_reads_of_a_customer_only_what_it_deals_with(world: World) ->
 def test_an_invitation_is_read_by_its_tenants_people_and_a_recovery_by_operators_too(world: World) -> None:
     world.people["zack"] = _newcomer(world, "zack")
 
-    of_a_member = {who for who, caller in world.people.items() if _keys(world.house, caller)["invitations"]}
-    write(unbound(world.house), "UPDATE invitations SET is_recovery = true")
-    of_a_recovery = {who for who, caller in world.people.items() if _keys(world.house, caller)["invitations"]}
+    of_a_member = {who for who, caller in world.people.items() if _keys(world.db, caller)["invitations"]}
+    write(unbound(world.db), "UPDATE invitations SET is_recovery = true")
+    of_a_recovery = {who for who, caller in world.people.items() if _keys(world.db, caller)["invitations"]}
 
     assert of_a_member == CUSTOMERS
     assert of_a_recovery == CUSTOMERS | {"olga"}
@@ -260,12 +260,12 @@ def test_an_invitation_is_read_by_its_tenants_people_and_a_recovery_by_operators
 
 def test_where_somebody_is_called_is_read_on_their_own_side_alone(world: World) -> None:
     world.people["zack"] = _newcomer(world, "zack")
-    rows = read(world.house, "SELECT tenant_id IS NULL AS is_vendors, id FROM endpoints")
+    rows = read(world.db, "SELECT tenant_id IS NULL AS is_vendors, id FROM endpoints")
     ids = {row.is_vendors: (row.id,) for row in rows}
 
     for who, caller in world.people.items():
         at = world.tenant.id if caller.vendor_roles() else None
-        seen = _keys(world.house, caller, at)["endpoints"]
+        seen = _keys(world.db, caller, at)["endpoints"]
         assert seen == ({ids[True]} if at else {ids[False]} if who in CUSTOMERS else set()), who
 
 
@@ -276,31 +276,31 @@ def test_what_people_show_is_seen_and_made_by_themselves_alone(world: World, tab
 
     for who, caller in world.people.items():
         others = [other for name, other in world.people.items() if name != who]
-        seen = _keys(world.house, caller)[table]
-        own = read(world.house, OWN_KEYS[table], me=caller.person_id)
+        seen = _keys(world.db, caller)[table]
+        own = read(world.db, OWN_KEYS[table], me=caller.person_id)
         assert seen == {tuple(row) for row in own}
-        said |= {_refused(world.house, caller, ONE_MORE[table], who=other.person_id) for other in others}
-        assert _changed(world.house, caller, ONE_MORE[table], who=caller.person_id) == 1
+        said |= {_refused(world.db, caller, ONE_MORE[table], who=other.person_id) for other in others}
+        assert _changed(world.db, caller, ONE_MORE[table], who=caller.person_id) == 1
 
     assert len(said) == 1
     assert f'new row violates row-level security policy for table "{table}"' in said.pop()
 
 
 def test_what_people_show_is_changed_and_removed_by_themselves_alone(world: World) -> None:
-    rows = {name: held if name in ONE_MORE else [] for name, held in private_rows(world.house).items()}
-    rest = {table.name for table in tables(world.house)} - ONE_MORE.keys()
-    before = versions(world.house)
+    rows = {name: held if name in ONE_MORE else [] for name, held in private_rows(world.db).items()}
+    rest = {table.name for table in tables(world.db)} - ONE_MORE.keys()
+    before = versions(world.db)
     colleagues = [world.add("tom", Role.TENANT_ADMIN, world.tenant.id), world.add("omar", Role.OPERATOR)]
 
     for colleague in colleagues:
-        attempt_everything(world.house, colleague, rows, leave=rest)
+        attempt_everything(world.db, colleague, rows, leave=rest)
 
-    after = versions(world.house)
+    after = versions(world.db)
     assert [name for name in ONE_MORE if not before[name] <= after[name]] == []
 
 
 def _tenant(world: World) -> tuple[object, ...]:
-    (row,) = read(world.house, "SELECT mode, policy_version, suspended, plan FROM tenants WHERE id = :id",
+    (row,) = read(world.db, "SELECT mode, policy_version, suspended, plan FROM tenants WHERE id = :id",
                   id=world.tenant.id)  # fmt: skip
     return tuple(row)
 
@@ -318,24 +318,24 @@ def _tenant(world: World) -> tuple[object, ...]:
 def test_its_admins_alone_change_a_tenants_mode_and_policy_and_operators_alone_its_plan_and_suspension(
     world: World, change: str, by: str, vain: str
 ) -> None:
-    write(unbound(world.house), "INSERT INTO policies SELECT tenant_id, 2, body, NULL, now() FROM policies")
+    write(unbound(world.db), "INSERT INTO policies SELECT tenant_id, 2, body, NULL, now() FROM policies")
     world.people |= {name: _newcomer(world, name) for name in ELSEWHERE}
     statement, blind = CHANGE_ONE.format(change=change), CHANGE_ALL.format(change=change)
     before = _tenant(world)
 
     for who in world.people.keys() - {by, vain, *ELSEWHERE}:
-        assert _changed(world.house, world.people[who], statement, id=world.tenant.id) == 0
-        assert _changed(world.house, world.people[who], blind) == 0
+        assert _changed(world.db, world.people[who], statement, id=world.tenant.id) == 0
+        assert _changed(world.db, world.people[who], blind) == 0
     for who in ELSEWHERE:
-        assert _changed(world.house, world.people[who], statement, id=world.tenant.id) == 0
+        assert _changed(world.db, world.people[who], statement, id=world.tenant.id) == 0
     for said in (
-        _refused(world.house, world.people[vain], statement, id=world.tenant.id),
-        _refused(world.house, world.people[vain], blind),
+        _refused(world.db, world.people[vain], statement, id=world.tenant.id),
+        _refused(world.db, world.people[vain], blind),
     ):
         assert re.search("only (the admins|operators)", said)
 
     assert _tenant(world) == before
-    assert _changed(world.house, world.people[by], statement, id=world.tenant.id) == 1
+    assert _changed(world.db, world.people[by], statement, id=world.tenant.id) == 1
     assert _tenant(world) != before
 
 
@@ -348,42 +348,42 @@ def test_no_login_takes_the_last_admin_from_a_tenant(world: World, urls: Urls, l
         with pytest.raises(DBAPIError, match="would be left without an admin"), as_caller(engine, tara) as connection:
             connection.execute(text(statement), {"who": tara.person_id})
 
-    assert len(read(world.house, ADMINS, id=world.tenant.id)) == 1
+    assert len(read(world.db, ADMINS, id=world.tenant.id)) == 1
 
 
 def test_one_admin_of_two_may_go_and_not_the_other_nor_where_the_other_is_disabled(world: World) -> None:
     tara, tom = world.people["tara"], world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
 
-    write(unbound(world.house), "UPDATE people SET disabled_at = now() WHERE id = :tom", tom=tom.person_id)
-    assert "without an admin" in _refused(world.house, tara, REMOVE, who=tara.person_id)
-    write(unbound(world.house), "UPDATE people SET disabled_at = NULL WHERE id = :tom", tom=tom.person_id)
+    write(unbound(world.db), "UPDATE people SET disabled_at = now() WHERE id = :tom", tom=tom.person_id)
+    assert "without an admin" in _refused(world.db, tara, REMOVE, who=tara.person_id)
+    write(unbound(world.db), "UPDATE people SET disabled_at = NULL WHERE id = :tom", tom=tom.person_id)
 
-    assert _changed(world.house, tara, REMOVE, who=tara.person_id) == 1
-    assert "without an admin" in _refused(world.house, tom, REMOVE, who=tom.person_id)
+    assert _changed(world.db, tara, REMOVE, who=tara.person_id) == 1
+    assert "without an admin" in _refused(world.db, tom, REMOVE, who=tom.person_id)
 
 
 def test_of_two_admins_who_remove_one_another_at_once_one_stays(world: World, superuser: Engine) -> None:
     tara, tom = world.people["tara"], world.add("tom", Role.TENANT_ADMIN, world.tenant.id)
 
     with ThreadPoolExecutor(1) as pool:
-        with as_caller(world.house, tara) as connection:
+        with as_caller(world.db, tara) as connection:
             connection.execute(text(REMOVE), {"who": tom.person_id})
-            second = pool.submit(_refused, world.house, tom, REMOVE, who=tara.person_id)
+            second = pool.submit(_refused, world.db, tom, REMOVE, who=tara.person_id)
             assert within(5, lambda: read(superuser, WAITS))
             assert not second.done()
         said = second.result()
 
     assert "would be left without an admin" in said
-    assert [row.person_id for row in read(world.house, ADMINS, id=world.tenant.id)] == [tara.person_id]
+    assert [row.person_id for row in read(world.db, ADMINS, id=world.tenant.id)] == [tara.person_id]
 
 
 def test_what_a_constraint_refuses_tells_nothing_of_the_row_that_it_hit_upon(world: World) -> None:
     ann, zack = world.people["ann"].person_id, _newcomer(world, "zack")
-    (taken,) = read(world.house, "SELECT key FROM sign_in_counts")
+    (taken,) = read(world.db, "SELECT key FROM sign_in_counts")
     values = {"me": zack.person_id, "ann": ann, "key": taken.key}
 
-    said = {constraint: _refused(world.house, zack, statement, **values) for constraint, statement in HITS.items()}
-    said["uq_tenants_slug"] = _refused(world.house, world.people["olga"], ANOTHER_TENANT, slug=world.tenant.slug)
+    said = {constraint: _refused(world.db, zack, statement, **values) for constraint, statement in HITS.items()}
+    said["uq_tenants_slug"] = _refused(world.db, world.people["olga"], ANOTHER_TENANT, slug=world.tenant.slug)
 
     hidden = (
         str(ann),
@@ -405,8 +405,8 @@ def test_a_condition_that_fails_on_a_hidden_row_is_never_asked_of_it(world: Worl
     zack = _newcomer(world, "zack")
     probe = "SELECT count(*) FROM people WHERE 1 / (CASE WHEN id = :ann AND email LIKE 'ann%' THEN 0 ELSE 1 END) = 1"
 
-    with as_caller(world.house, zack) as connection:
+    with as_caller(world.db, zack) as connection:
         seen = connection.execute(text(probe), {"ann": world.people["ann"].person_id}).scalar_one()
 
     assert seen > 0
-    assert "division by zero" in _refused(world.house, world.people["tara"], probe, ann=world.people["ann"].person_id)
+    assert "division by zero" in _refused(world.db, world.people["tara"], probe, ann=world.people["ann"].person_id)

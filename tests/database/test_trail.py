@@ -33,8 +33,8 @@ PERSONAL = {
 }
 
 
-def _events(house: Database, request_id: object) -> Sequence[Row[Any]]:
-    return read(house, "SELECT * FROM events WHERE request_id = :id ORDER BY seq", id=request_id)
+def _events(db: Database, request_id: object) -> Sequence[Row[Any]]:
+    return read(db, "SELECT * FROM events WHERE request_id = :id ORDER BY seq", id=request_id)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def told_all(careful: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def test_the_bytes_of_an_event_are_canonical_json_and_say_what_its_columns_say(told_all: World) -> None:
-    rows = read(told_all.house, EVENTS)
+    rows = read(told_all.db, EVENTS)
 
     assert len(rows) == 5
     for row in rows:
@@ -86,8 +86,8 @@ def test_the_bytes_of_an_event_are_canonical_json_and_say_what_its_columns_say(t
 def test_personal_values_stand_in_an_event_as_salted_commitments(told_all: World) -> None:
     fields = []
 
-    for row in read(told_all.house, EVENTS):
-        details = read(told_all.house, DETAILS, id=row.id)
+    for row in read(told_all.db, EVENTS):
+        details = read(told_all.db, DETAILS, id=row.id)
         expected = {d.field: hashlib.sha256(d.salt + d.value.encode()).hexdigest() for d in details}
         assert json.loads(row.body)["personal"] == expected
         assert len({d.salt for d in details}) == len(details)
@@ -127,9 +127,9 @@ def test_each_event_says_on_which_side_and_by_which_policy_it_was_judged(
 
 def test_no_personal_text_stands_in_the_bytes_of_an_event(told_all: World) -> None:
     names = {caller.name for caller in told_all.people.values()}
-    emails = {row.email for row in read(told_all.house, "SELECT email FROM people")}
+    emails = {row.email for row in read(told_all.db, "SELECT email FROM people")}
 
-    bodies = [row.body.decode() for row in read(told_all.house, EVENTS)]
+    bodies = [row.body.decode() for row in read(told_all.db, EVENTS)]
 
     secrets = {*PERSONAL.values(), *names, *emails}
     escaped = {json.dumps(secret)[1:-1] for secret in secrets}
@@ -137,7 +137,7 @@ def test_no_personal_text_stands_in_the_bytes_of_an_event(told_all: World) -> No
 
 
 def test_the_same_words_twice_give_two_commitments_that_nobody_can_match(told_all: World) -> None:
-    rows = read(told_all.house, EVENTS)
+    rows = read(told_all.db, EVENTS)
     commitments = [json.loads(row.body)["personal"].get("comment") for row in rows]
 
     assert len({one for one in commitments if one}) == 3
@@ -171,7 +171,7 @@ def test_every_event_waits_to_be_sealed(told_all: World, superuser: Engine, work
 
 
 def test_a_decision_is_a_row_with_who_what_and_from_where(told_all: World) -> None:
-    rows = read(told_all.house, "SELECT * FROM decisions ORDER BY decided_at")
+    rows = read(told_all.db, "SELECT * FROM decisions ORDER BY decided_at")
 
     people = [told_all.people[name].person_id for name in ("max", "ann", "amir")]
     assert [(row.person_id, row.verdict, row.access_window) for row in rows] == [

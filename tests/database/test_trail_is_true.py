@@ -19,22 +19,22 @@ TELL = telling(
 )
 
 
-def _write(world: World, house: Database, statement: str, **values: str) -> None:
+def _write(world: World, db: Database, statement: str, **values: str) -> None:
     """Write one row as that login; for row-level security it is the one request's engineer who does it."""
-    with as_caller(house, world.people["erin"], at=world.tenant.id) as connection:
+    with as_caller(db, world.people["erin"], at=world.tenant.id) as connection:
         assert connection.execute(text(statement), values).rowcount == 1
 
 
 @pytest.mark.parametrize("login", ["api", "worker"])
 def test_no_login_moves_a_request_without_an_event(world: World, login: str, request: pytest.FixtureRequest) -> None:
     filed = world.submit()
-    house: Database = request.getfixturevalue(login)
+    db: Database = request.getfixturevalue(login)
     ended = "UPDATE requests SET state = 'timed_out', version = version + 1, wake_at = NULL, closed_at = now()"
 
     with pytest.raises(DBAPIError, match="moved without an event"):
-        _write(world, house, ended)
+        _write(world, db, ended)
 
-    assert state_of(house, filed.id) == "pending"
+    assert state_of(db, filed.id) == "pending"
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,12 @@ def test_no_login_tells_of_a_move_that_was_not_made(
     world: World, request: pytest.FixtureRequest, *, login: str, action: str, role: str, state: str
 ) -> None:
     world.submit()
-    house: Database = request.getfixturevalue(login)
+    db: Database = request.getfixturevalue(login)
 
     with pytest.raises(DBAPIError, match="a move that was not made"):
-        _write(world, house, TELL, action=action, role=role, state=state)
+        _write(world, db, TELL, action=action, role=role, state=state)
 
-    assert len(read(house, "SELECT FROM events")) == 1
+    assert len(read(db, "SELECT FROM events")) == 1
 
 
 @pytest.mark.parametrize(
@@ -94,4 +94,4 @@ def test_an_approver_who_is_removed_while_waiting_for_the_lock_no_longer_approve
         with pytest.raises(NotYours):
             waiting.result()
 
-    assert state_of(world.house, filed.id) == "pending"
+    assert state_of(world.db, filed.id) == "pending"

@@ -50,9 +50,9 @@ NOT_THE_SENDERS = (
 @pytest.fixture
 def notifications(urls: Urls) -> Iterator[Database]:
     """The database as the notifications worker sees it."""
-    house = Database(make_engine(urls.notifications, role="test-notifications"), Schedule(urls.redis))
-    yield house
-    house.dispose()
+    db = Database(make_engine(urls.notifications, role="test-notifications"), Schedule(urls.redis))
+    yield db
+    db.dispose()
 
 
 @pytest.mark.parametrize("statement", NOT_THE_CORES)
@@ -81,7 +81,7 @@ def test_nothing_is_sent_without_its_delivery(world: World, notifications: Datab
     with pytest.raises(DBAPIError, match="was sent without a delivery"):
         write(notifications.engine, "UPDATE notifications SET outcome = 'sent', closed_at = now()")
 
-    assert open_notifications(world.house)
+    assert open_notifications(world.db)
 
 
 def test_what_the_notifications_worker_sends_is_on_record(
@@ -89,11 +89,11 @@ def test_what_the_notifications_worker_sends_is_on_record(
 ) -> None:
     world.submit()
 
-    sent = post.deliver(notifications, open_notifications(world.house))
+    sent = post.deliver(notifications, open_notifications(world.db))
 
     assert sent
-    assert {row.outcome for row in read(world.house, "SELECT outcome FROM notifications")} == {"sent"}
-    assert len(read(world.house, "SELECT FROM deliveries")) == len(sent)
+    assert {row.outcome for row in read(world.db, "SELECT outcome FROM notifications")} == {"sent"}
+    assert len(read(world.db, "SELECT FROM deliveries")) == len(sent)
 
 
 def test_the_notifications_worker_speaks_of_no_move(world: World, notifications: Database) -> None:

@@ -60,7 +60,7 @@ def _open(world: World, connection: Connection) -> None:
 
 def _open_with(world: World, engine: Engine, decisions: Sequence[Decision]) -> None:
     """Let the one request have these decisions and no others, whoever may give them, and open it as that login."""
-    with unbound(world.house).begin() as connection:
+    with unbound(world.db).begin() as connection:
         for decision in decisions:
             _decide(world, connection, decision)
     with as_caller(engine, _opener(world), at=world.tenant.id) as connection:

@@ -33,48 +33,48 @@ from tests.database.scenes import (
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 
-def _cut_off(house: Database, url: str) -> None:
+def _cut_off(db: Database, url: str) -> None:
     """Give the house a schedule on another Redis."""
-    house.schedule.close()
-    house.schedule = Schedule(url)
+    db.schedule.close()
+    db.schedule = Schedule(url)
 
 
 def test_what_was_promised_is_in_the_indexes_once_the_commit_stands(world: World) -> None:
     request = world.submit()
 
-    assert world.house.schedule.members(CLOCK).keys() == {f"remind:{request.id}"}
-    assert_indexes_are_true(world.house)
+    assert world.db.schedule.members(CLOCK).keys() == {f"remind:{request.id}"}
+    assert_indexes_are_true(world.db)
 
 
 def test_a_move_changes_the_one_member_of_its_request(world: World) -> None:
     request = world.submit()
 
     world.act("ann", Action.APPROVE, request.id)
-    opened = world.house.schedule.members(CLOCK)
+    opened = world.db.schedule.members(CLOCK)
     world.act("erin", Action.COMPLETE, request.id)
 
     assert opened.keys() == {f"remind:{request.id}"}
-    assert world.house.schedule.members(CLOCK) == {}
+    assert world.db.schedule.members(CLOCK) == {}
 
 
 def test_the_connections_of_another_pool_have_the_keys_of_the_process(world: World) -> None:
     """Access checks and closing moves go by them, and know nobody without the keys that the others have."""
     ring = Keyring([b"r" * 32])
-    house = Database(world.house.engine, world.house.schedule, keyring=ring)
+    db = Database(world.db.engine, world.db.schedule, keyring=ring)
 
-    with house.beside(world.house.engine).transaction() as session:
+    with db.beside(world.db.engine).transaction() as session:
         assert keyring.of(session) is ring
 
 
 def test_nothing_is_armed_before_the_commit(world: World) -> None:
     one = str(new_id())
 
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         database.arm_after_commit(session, CLOCK, [IndexEntry(one, "expire", NOON)])
-        during = world.house.schedule.members(CLOCK)
+        during = world.db.schedule.members(CLOCK)
 
     assert during == {}
-    assert world.house.schedule.members(CLOCK).keys() == {f"expire:{one}"}
+    assert world.db.schedule.members(CLOCK).keys() == {f"expire:{one}"}
 
 
 def test_a_transaction_that_is_rolled_back_writes_nothing_and_arms_nothing(world: World) -> None:
@@ -82,7 +82,7 @@ def test_a_transaction_that_is_rolled_back_writes_nothing_and_arms_nothing(world
         """Something else went wrong."""
 
     def submit_and_fail() -> None:
-        with world.house.transaction() as session:
+        with world.db.transaction() as session:
             row_security.enter(session, world.people["olga"])
             database.arm_after_commit(session, CLOCK, [IndexEntry(str(new_id()), "expire", NOON)])
             suspended = session.connection().execute(text("UPDATE tenants SET suspended = true"))
@@ -92,24 +92,24 @@ def test_a_transaction_that_is_rolled_back_writes_nothing_and_arms_nothing(world
     with pytest.raises(ChangeOfMind):
         submit_and_fail()
 
-    assert world.house.schedule.members(CLOCK) == {}
-    assert not read(world.house, "SELECT FROM tenants WHERE suspended")
+    assert world.db.schedule.members(CLOCK) == {}
+    assert not read(world.db, "SELECT FROM tenants WHERE suspended")
 
 
 def test_a_refused_move_arms_nothing(world: World) -> None:
     with pytest.raises(WindowTooLong):
         world.submit(access_window=999_999)
 
-    assert world.house.schedule.members(CLOCK) == {}
-    assert world.house.schedule.members(NOTIFICATIONS) == {}
+    assert world.db.schedule.members(CLOCK) == {}
+    assert world.db.schedule.members(NOTIFICATIONS) == {}
 
 
 def test_a_commit_that_the_database_refuses_arms_nothing(world: World) -> None:
     request = world.submit()
-    before = world.house.schedule.members(CLOCK)
+    before = world.db.schedule.members(CLOCK)
 
     def open_without_a_decision() -> None:
-        with world.house.transaction() as session:
+        with world.db.transaction() as session:
             row_security.enter(session, world.people["ann"])
             session.connection().execute(
                 text(
@@ -122,36 +122,36 @@ def test_a_commit_that_the_database_refuses_arms_nothing(world: World) -> None:
     with pytest.raises(DBAPIError, match="without the decisions"):
         open_without_a_decision()
 
-    assert world.house.schedule.members(CLOCK) == before
-    assert state_of(world.house, request.id) == "pending"
+    assert world.db.schedule.members(CLOCK) == before
+    assert state_of(world.db, request.id) == "pending"
 
 
 def test_of_several_promises_about_one_id_the_last_counts(world: World) -> None:
     one = str(new_id())
 
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         database.arm_after_commit(
             session, CLOCK, [IndexEntry(one, "time_out", NOON), IndexEntry(one, "expire", NOON)]
         )
         database.arm_after_commit(session, CLOCK, [IndexEntry(one, "expire", NOON + timedelta(hours=1))])
 
     expected = (NOON + timedelta(hours=1)).timestamp() * 1000
-    assert world.house.schedule.members(CLOCK) == {f"expire:{one}": expected}
+    assert world.db.schedule.members(CLOCK) == {f"expire:{one}": expected}
 
 
 def test_each_index_gets_its_own_promises(world: World) -> None:
     one = str(new_id())
 
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         database.arm_after_commit(session, NOTIFICATIONS, [IndexEntry(one, "notify", NOON)])
         database.arm_after_commit(session, CLOCK, [IndexEntry(one, "expire", NOON)])
 
-    assert world.house.schedule.members(CLOCK).keys() == {f"expire:{one}"}
-    assert world.house.schedule.members(NOTIFICATIONS).keys() == {f"notify:{one}"}
+    assert world.db.schedule.members(CLOCK).keys() == {f"expire:{one}"}
+    assert world.db.schedule.members(NOTIFICATIONS).keys() == {f"notify:{one}"}
 
 
 def test_with_redis_away_the_intake_answers_within_a_second_and_stands(world: World, away_url: str) -> None:
-    _cut_off(world.house, away_url)
+    _cut_off(world.db, away_url)
 
     began = time.monotonic()
     request = world.submit()
@@ -162,14 +162,14 @@ def test_with_redis_away_the_intake_answers_within_a_second_and_stands(world: Wo
 
     assert first < RETRIED
     assert second < RETRIED
-    assert state_of(world.house, request.id) == "pending"
-    assert len(promised_clocks(world.house)) == 4
-    assert len(promised_notifications(world.house)) == 12
+    assert state_of(world.db, request.id) == "pending"
+    assert len(promised_clocks(world.db)) == 4
+    assert len(promised_notifications(world.db)) == 12
 
 
 def test_with_redis_away_decisions_are_taken_as_ever(world: World, away_url: str) -> None:
     request = world.submit()
-    _cut_off(world.house, away_url)
+    _cut_off(world.db, away_url)
 
     began = time.monotonic()
     opened = world.act("ann", Action.APPROVE, request.id)
@@ -182,9 +182,9 @@ def test_what_could_not_be_armed_is_healed_by_reconciling(
     world: World, worker: Database, superuser: Engine, refused_url: str
 ) -> None:
     list(reconcile(worker, None))
-    house = Database(world.house.engine, Schedule(refused_url))
-    request = world.submit(house=house)
-    house.schedule.close()
+    db = Database(world.db.engine, Schedule(refused_url))
+    request = world.submit(db=db)
+    db.schedule.close()
     missing = worker.schedule.members(NOTIFICATIONS)
     write(superuser, "UPDATE notifications SET run_at = run_at - interval '4 seconds'")
     handed: list[UUID] = []
@@ -204,7 +204,7 @@ def test_the_death_of_the_api_between_commit_and_arming_loses_nothing(world: Wor
     api = Database(make_engine(urls.api, role="dying"), DyingSchedule(urls.redis))
     worker = Database(make_engine(urls.worker, role="heir"), Schedule(urls.redis))
     with pytest.raises(SystemExit):
-        world.submit(house=api)
+        world.submit(db=api)
     lost = worker.schedule.members(CLOCK)
 
     list(reconcile(worker, None))

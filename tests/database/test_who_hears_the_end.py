@@ -21,7 +21,7 @@ TOLD = "SELECT person_id FROM notifications WHERE request_id = :id AND template 
 def told(world: World, request_id: UUID, template: str) -> Counter[str]:
     """Return who was promised a notification with that template, and how often."""
     names = {caller.person_id: name for name, caller in world.people.items()}
-    return Counter(names[row.person_id] for row in read(world.house, TOLD, id=request_id, template=template))
+    return Counter(names[row.person_id] for row in read(world.db, TOLD, id=request_id, template=template))
 
 
 def test_who_was_asked_by_a_reminder_alone_hears_how_it_ended(

@@ -120,5 +120,5 @@ def test_a_window_that_was_forged_without_its_decisions_does_not_open(world: Wor
             {"id": request.id},
         )
 
-    assert state_of(world.house, request.id) == "active"
+    assert state_of(world.db, request.id) == "active"
     assert door(world) is None

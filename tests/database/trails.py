@@ -27,10 +27,10 @@ class TrailEvent:
         return changes
 
 
-def changes_told(house: Database) -> Sequence[TrailEvent]:
+def changes_told(db: Database) -> Sequence[TrailEvent]:
     """Return every event that is no move, and not of what notifications went out, the oldest first."""
     rows = read(
-        house,
+        db,
         """
         SELECT e.action, e.actor_role, e.body,
             (SELECT jsonb_object_agg(d.field, d.value) FROM event_details d WHERE d.event_id = e.id) AS details,
@@ -53,6 +53,6 @@ def changes_told(house: Database) -> Sequence[TrailEvent]:
     ]
 
 
-def last_told(house: Database) -> TrailEvent:
+def last_told(db: Database) -> TrailEvent:
     """Return the newest event that is no move."""
-    return changes_told(house)[-1]
+    return changes_told(db)[-1]

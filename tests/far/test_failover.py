@@ -135,7 +135,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.fixture
-def house(primary: ServerAddresses, standby: Standby) -> Iterator[Database]:
+def db(primary: ServerAddresses, standby: Standby) -> Iterator[Database]:
     """The database as the API sees it; it ends before the standby does."""
     assert standby.sync_state() == "async"
     superuser = make_url(primary.superuser_url).set(database="lockbox").render_as_string(hide_password=False)
@@ -173,9 +173,9 @@ def opened(world: World) -> UUID:
 
 
 def test_every_revoke_that_was_acknowledged_is_there_after_a_failover(
-    primary: ServerAddresses, standby: Standby, house: Database
+    primary: ServerAddresses, standby: Standby, db: Database
 ) -> None:
-    world = World.make(house)
+    world = World.make(db)
     windows = [opened(world) for _ in range(WINDOWS)]
     synchronous(primary, standby)
     acknowledged: list[UUID] = []
@@ -200,9 +200,9 @@ def test_every_revoke_that_was_acknowledged_is_there_after_a_failover(
 
 
 def test_a_revoke_that_the_standby_has_not_confirmed_is_not_acknowledged(
-    primary: ServerAddresses, standby: Standby, house: Database, pool: ThreadPoolExecutor
+    primary: ServerAddresses, standby: Standby, db: Database, pool: ThreadPoolExecutor
 ) -> None:
-    world = World.make(house)
+    world = World.make(db)
     window = opened(world)
     synchronous(primary, standby)
 
@@ -215,9 +215,9 @@ def test_a_revoke_that_the_standby_has_not_confirmed_is_not_acknowledged(
 
 
 def test_a_wait_for_the_standby_that_was_given_up_is_not_acknowledged_and_does_not_taint_what_follows(
-    primary: ServerAddresses, standby: Standby, house: Database, pool: ThreadPoolExecutor
+    primary: ServerAddresses, standby: Standby, db: Database, pool: ThreadPoolExecutor
 ) -> None:
-    world = World.make(house)
+    world = World.make(db)
     first, second = opened(world), opened(world)
     synchronous(primary, standby)
 
@@ -232,28 +232,28 @@ def test_a_wait_for_the_standby_that_was_given_up_is_not_acknowledged_and_does_n
 
 
 def test_a_standby_that_commits_do_not_wait_for_is_named_at_start_and_in_status(
-    primary: ServerAddresses, standby: Standby, house: Database
+    primary: ServerAddresses, standby: Standby, db: Database
 ) -> None:
     with capture_logs() as lines:
-        startup_checks.check(house.engine, ServerKind.API)
+        startup_checks.check(db.engine, ServerKind.API)
 
-    said = status.read(house, with_redis=True).troubles
+    said = status.read(db, with_redis=True).troubles
     assert [line["log_level"] for line in lines if line["event"] == LOGGED] == ["critical"]
     assert any(NAMED in trouble for trouble in said)
 
     synchronous(primary, standby)
     with capture_logs() as lines:
-        startup_checks.check(house.engine, ServerKind.API)
+        startup_checks.check(db.engine, ServerKind.API)
 
     assert not [line for line in lines if line["event"] == LOGGED]
-    assert not any(NAMED in said for said in status.read(house, with_redis=True).troubles)
+    assert not any(NAMED in said for said in status.read(db, with_redis=True).troubles)
 
 
 def test_an_asynchronous_standby_can_lose_what_was_acknowledged(
-    primary: ServerAddresses, standby: Standby, house: Database
+    primary: ServerAddresses, standby: Standby, db: Database
 ) -> None:
     """What the warning is about: the other tests could not fail if a standby never lagged behind."""
-    world = World.make(house)
+    world = World.make(db)
     window = opened(world)
     assert wait_until(lambda: standby.state_of(window) == "active", SECONDS)
 

@@ -54,7 +54,7 @@ def cloned(servers: ServerAddresses) -> Iterator[Urls]:
         connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
-def house_at(urls: Urls) -> Database:
+def db_at(urls: Urls) -> Database:
     """Return a database as the API sees it."""
     # Pages are told of what was armed: a busy machine may take its time.
     schedule = Schedule(urls.redis, patience=2.0)
@@ -76,18 +76,18 @@ def urls(template: ServerAddresses) -> Iterator[Urls]:
 @pytest.fixture(scope="session")
 def api(urls: Urls) -> Iterator[Database]:
     """The shared database as the API sees it."""
-    house = house_at(urls)
-    yield house
-    house.dispose()
+    db = db_at(urls)
+    yield db
+    db.dispose()
 
 
 @pytest.fixture(scope="session")
 def worker(urls: Urls) -> Iterator[Database]:
     """The shared database as a worker sees it."""
     engine = make_engine(urls.worker, role="test-http-worker")
-    house = Database(engine, Schedule(urls.redis))
-    yield house
-    house.dispose()
+    db = Database(engine, Schedule(urls.redis))
+    yield db
+    db.dispose()
 
 
 @pytest.fixture(scope="session")
@@ -155,9 +155,9 @@ def fresh_door(open_door: OpenDoor) -> Door:
 def own_door(template: ServerAddresses, runner: asyncio.Runner) -> Iterator[Door]:
     """A world in a database of its own, which the test may break, and its door."""
     with cloned(template) as urls:
-        house, root = house_at(urls), root_at(urls)
-        yield Door(World.make(house), house, root, runner)
-        house.dispose()
+        db, root = db_at(urls), root_at(urls)
+        yield Door(World.make(db), db, root, runner)
+        db.dispose()
         root.dispose()
 
 

@@ -58,13 +58,13 @@ class Door:
     """One world's way to the API. `root` may do everything in its database, for setting scenes."""
 
     world: World
-    house: Database
+    db: Database
     root: Engine
     runner: asyncio.Runner
     settings: Settings = SETTINGS
 
     def __post_init__(self) -> None:
-        self.client = client(make_app(self.settings, self.house))
+        self.client = client(make_app(self.settings, self.db))
 
     def with_settings(self, **changes: Any) -> Self:
         """Return this door of an installation that is set up otherwise."""
@@ -131,11 +131,11 @@ class Door:
         """Return this door as it will be when that much time has passed."""
         clock = ShiftedClock()
         clock.shift = timedelta(**shift)
-        return replace(self, house=Database(self.house.engine, self.house.schedule, clock))
+        return replace(self, db=Database(self.db.engine, self.db.schedule, clock))
 
     def at(self, moment: datetime) -> Self:
         """Return this door as it is at that very moment."""
-        return replace(self, house=Database(self.house.engine, self.house.schedule, lambda _: moment))
+        return replace(self, db=Database(self.db.engine, self.db.schedule, lambda _: moment))
 
     def rows(self) -> dict[str, int]:
         """Count what is written."""

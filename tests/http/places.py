@@ -116,7 +116,7 @@ def endpoint(door: Door) -> UUID:
 
 def delivery(door: Door) -> UUID:
     """Let a call of the tenant's webhook have been made, and return the try."""
-    with door.house.transaction() as session:
+    with door.db.transaction() as session:
         notification = delivery_log.try_out(session, door.world.people["tara"], HERE, endpoint(door))
     tried = new_id()
     door.run_sql(SENT, n=notification)
@@ -126,7 +126,7 @@ def delivery(door: Door) -> UUID:
 
 def question(door: Door, request_id: UUID | str) -> UUID:
     """Let Ann have asked something about a request."""
-    with door.house.transaction() as session:
+    with door.db.transaction() as session:
         return questions.ask(session, door.world.people["ann"], HERE, UUID(str(request_id)), "Which mails?").id
 
 
@@ -140,7 +140,7 @@ def observer(door: Door) -> UUID:
 def address(door: Door) -> UUID:
     """Add a further address of Ann's, the only one that she has; what was added before is long ago."""
     door.run_sql(NO_ADDRESSES, p=id_of(door.world, "ann"))
-    with door.house.transaction() as session:
+    with door.db.transaction() as session:
         row_security.enter(session, door.world.people["ann"])
         return addresses.add(session, door.world.people["ann"], Spot(None, None), somebody()["address"]).id
 

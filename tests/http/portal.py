@@ -171,21 +171,21 @@ class Portal:
     """One world's pages, with a clock that can be moved."""
 
     world: World
-    house: Database
+    db: Database
     worker: Database
     root: Engine
     runner: asyncio.Runner
     settings: Settings = SETTINGS
 
     def __post_init__(self) -> None:
-        kept = APPS.get(self.house.engine) if self.settings is SETTINGS else None
+        kept = APPS.get(self.db.engine) if self.settings is SETTINGS else None
         self.clock = ShiftedClock() if kept is None else kept[1]
         self.clock.shift = timedelta(0)
-        self.house = Database(self.house.engine, self.house.schedule, self.clock)
+        self.db = Database(self.db.engine, self.db.schedule, self.clock)
         self.worker = Database(self.worker.engine, self.worker.schedule, self.clock)
-        self.app = make_app(self.settings, self.house) if kept is None else kept[0]
+        self.app = make_app(self.settings, self.db) if kept is None else kept[0]
         if self.settings is SETTINGS:
-            APPS[self.house.engine] = (self.app, self.clock)
+            APPS[self.db.engine] = (self.app, self.clock)
 
     def wait(self, **shift: float) -> None:
         """Let time pass."""
@@ -338,7 +338,7 @@ class Browser:
 
     def enter(self, name: str, means: AuthMethod = AuthMethod.MAIL) -> None:
         """Let somebody be signed in already, by the house's own means."""
-        with self.portal.house.transaction() as session:
+        with self.portal.db.transaction() as session:
             caller = replace(self.portal.world.people[name], means=means, signed_in_at=now(session), key_id=None)
             place = ClientInfo(self.address, self.agent)
             lasting = SessionLifetime(idle=timedelta(minutes=30), absolute=timedelta(hours=12))

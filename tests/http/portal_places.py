@@ -34,7 +34,7 @@ class Stage:
         """Return the stage of a world, whose admin looks at the pages that forms are taken from."""
         admin = portal.browser()
         admin.enter("tara", AuthMethod.PASSKEY)
-        return cls(portal, Door(portal.world, portal.house, portal.root, portal.runner), admin)
+        return cls(portal, Door(portal.world, portal.db, portal.root, portal.runner), admin)
 
     @property
     def slug(self) -> str:

@@ -155,7 +155,7 @@ class Live:
 @contextmanager
 def serving(portal: Portal, port: int, **facts: Any) -> Iterator[Live]:
     """Serve a world's pages on a port, with live updates of its own."""
-    room = portal.app.state.live_updates = LiveUpdates(portal.house, portal.settings, **facts)
+    room = portal.app.state.live_updates = LiveUpdates(portal.db, portal.settings, **facts)
     config = uvicorn.Config(
         portal.app, host="127.0.0.1", port=port, log_config=None, lifespan="off", timeout_graceful_shutdown=10
     )

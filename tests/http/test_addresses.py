@@ -56,7 +56,7 @@ def test_a_wrong_code_is_refused_and_says_what_to_do(fresh_door: Door) -> None:
 
 @pytest.mark.parametrize("whose", ["max", "amir"])
 def test_the_refusal_of_a_taken_address_is_the_same_whoever_has_it(fresh_door: Door, whose: str) -> None:
-    theirs = address(fresh_door.house, fresh_door.world, whose)
+    theirs = address(fresh_door.db, fresh_door.world, whose)
 
     answer = fresh_door.call("ann", "POST", MINE, json={"email": theirs})
 
@@ -66,7 +66,7 @@ def test_the_refusal_of_a_taken_address_is_the_same_whoever_has_it(fresh_door: D
 
 
 def test_nobody_learns_who_has_an_account_by_naming_one_address_after_the_other(fresh_door: Door) -> None:
-    taken = address(fresh_door.house, fresh_door.world, "erin")
+    taken = address(fresh_door.db, fresh_door.world, "erin")
 
     answers = [fresh_door.call("ann", "POST", MINE, json={"email": taken}) for _ in range(21)]
     another = fresh_door.call("tara", "POST", MINE, json={"email": taken})
@@ -115,7 +115,7 @@ def test_the_log_of_notifications_shows_each_address_to_the_own_side_alone(
     other = fresh_door.get("erin", f"/v1/requests/{request}/notifications")
 
     anns = {one["address"] for one in own if one["recipient"] == "Ann"}
-    assert anns == {DESK, address(fresh_door.house, fresh_door.world, "ann")}
+    assert anns == {DESK, address(fresh_door.db, fresh_door.world, "ann")}
     assert [(one["recipient"], one["address"]) for one in own if one["copied"]] == [
         ("Watching desk", "watch@contoso.example")
     ]
@@ -128,9 +128,7 @@ def test_a_person_adds_and_confirms_an_address_on_the_account_page(portal: Porta
     browser.enter("ann")
 
     page = browser.submit(browser.get("/account"), "/account/addresses", email=f" {DESK} ")
-    (row,) = read(
-        portal.house, "SELECT id FROM addresses WHERE person_id = :p", p=portal.world.people["ann"].person_id
-    )
+    (row,) = read(portal.db, "SELECT id FROM addresses WHERE person_id = :p", p=portal.world.people["ann"].person_id)
     looked = browser.get("/account")
     code = code_of(worker, row.id)
     confirmed = browser.submit(looked, "/account/addresses/confirm", code=code.lower())

@@ -259,7 +259,7 @@ def test_each_request_has_the_budget_of_its_kind(method: str, path: str, budget:
 
 def test_every_closing_route_of_the_api_has_the_budget_for_it(door: Door) -> None:
     """A route that moves elsewhere would leave its budget without a word."""
-    paths = make_app(SETTINGS, door.house).openapi()["paths"]
+    paths = make_app(SETTINGS, door.db).openapi()["paths"]
 
     assert {"/v1/access", "/v1/requests/{request_id}/revoke", "/v1/tenants/{slug}/shut"} <= set(paths)
     assert {"/v1/tenants/{slug}/suspend", "/v1/vendor/members/{person_id}/disable", "/readyz", "/metrics"} <= set(
@@ -287,13 +287,13 @@ def test_a_crowd_takes_no_thread_from_whoever_has_a_connection(door: Door) -> No
 @pytest.fixture
 def narrow(own_door: Door) -> Iterator[Door]:
     """A door with the pools of a real API, whose common connections wait for locks as long as it takes."""
-    url = own_door.house.engine.url.render_as_string(hide_password=False)
+    url = own_door.db.engine.url.render_as_string(hide_password=False)
     common = make_engine(url, role="common", pool_size=MOST_COMMON, overflow=OVERFLOW)
     event.listen(common, "connect", _patiently)
-    house = Database(common, own_door.house.schedule)
-    vital = house.beside(make_engine(url, role="vital", pool_size=MOST_VITAL))
-    door = Door(own_door.world, house, own_door.root, own_door.runner)
-    door.client = client(make_app(SETTINGS, house, vital))
+    db = Database(common, own_door.db.schedule)
+    vital = db.beside(make_engine(url, role="vital", pool_size=MOST_VITAL))
+    door = Door(own_door.world, db, own_door.root, own_door.runner)
+    door.client = client(make_app(SETTINGS, db, vital))
     yield door
     common.dispose()
     vital.engine.dispose()
@@ -325,7 +325,7 @@ def _vital(door: Door) -> list[tuple[str, str, str, dict[str, Any]]]:
 
 
 def test_check_deny_revoke_and_stop_answer_while_all_common_places_wait_for_locks(narrow: Door) -> None:
-    other, calls = World.make(narrow.house), _vital(narrow)
+    other, calls = World.make(narrow.db), _vital(narrow)
     elsewhere = str(other.fresh().id)
     token = {"authorization": f"Bearer {other.tokens['ann']}"}
     reader = {"authorization": f"Bearer {other.tokens['tara']}"}
@@ -362,7 +362,7 @@ def test_check_deny_revoke_and_stop_answer_while_all_common_connections_are_held
 
     with ExitStack() as held:
         for _ in range(MOST_COMMON + OVERFLOW):
-            held.enter_context(narrow.house.engine.connect())
+            held.enter_context(narrow.db.engine.connect())
         answers = [narrow.call(who, method, path, **parts) for who, method, path, parts in calls]
         ready = narrow.get(None, "/readyz")
 

@@ -54,7 +54,7 @@ def test_a_size_that_is_no_number_is_refused(door: Door, declared: str) -> None:
 def test_a_decision_whose_sender_hung_up_before_its_end_is_not_made(door: Door, arrived: list[bytes]) -> None:
     request_id = door.pending(resources=["site:cut"])
     before = door.rows()
-    app = make_app(SETTINGS, door.house)
+    app = make_app(SETTINGS, door.db)
     incoming: list[Message] = [{"type": "http.request", "body": part, "more_body": True} for part in arrived]
     incoming.append({"type": "http.disconnect"})
     sent: list[Any] = []

@@ -47,7 +47,7 @@ def test_members_see_who_is_told_first_where_who_could_decide_who_is_quiet_and_w
 
     found = foresee(fresh_door, who)
 
-    anns = address(world.house, world, "ann")
+    anns = address(world.db, world, "ann")
     assert found["told_first"] == [{"name": "Ann", "addresses": [anns, DESK]}]
     assert (found["could_approve"], found["quiet"]) == (["Abe", "Amir", "Ann"], ["Amir"])
     assert found["copied"] == [{"name": "Watch", "addresses": ["watch@contoso.example"]}]

@@ -42,7 +42,7 @@ def test_a_request_names_one_host(door: Door, hosts: list[str], status: int, ver
     lines = "".join(f"Host: {host}\r\n" for host in hosts)
 
     async def said() -> bytes:
-        async with serving(make_app(SETTINGS, door.house)) as connect:
+        async with serving(make_app(SETTINGS, door.db)) as connect:
             reader, writer = await connect()
             writer.write(f"GET /livez HTTP/{version}\r\n{lines}\r\n".encode())
             return await reader.readuntil(b"\r\n\r\n")

@@ -33,18 +33,18 @@ def test_with_both_servers_there_it_is_ready(door: Door) -> None:
 
 
 def test_with_redis_away_it_is_degraded_and_not_down(door: Door, closed_port: Schedule) -> None:
-    house = Database(door.house.engine, closed_port)
+    db = Database(door.db.engine, closed_port)
 
-    answer = Door(door.world, house, door.root, door.runner).get(None, "/readyz")
+    answer = Door(door.world, db, door.root, door.runner).get(None, "/readyz")
 
     assert answer.status_code == 200
     assert answer.json() == {"status": "degraded", "postgres": "ok", "redis": "away: ConnectionError", "trail": "ok"}
 
 
 def test_with_postgres_away_it_is_down(door: Door) -> None:
-    house = Database(make_engine("postgresql+psycopg://u:s3cret@127.0.0.1:1/x", role="away"), door.house.schedule)
+    db = Database(make_engine("postgresql+psycopg://u:s3cret@127.0.0.1:1/x", role="away"), door.db.schedule)
 
-    answer = Door(door.world, house, door.root, door.runner).get(None, "/readyz")
+    answer = Door(door.world, db, door.root, door.runner).get(None, "/readyz")
 
     assert answer.status_code == 503
     assert answer.json() == {"status": "down", "postgres": "away", "redis": "ok", "trail": "unknown"}

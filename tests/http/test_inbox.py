@@ -203,7 +203,7 @@ def test_the_list_opens_no_mail_and_reads_while_no_connection_waits(
     newest = MailFolder.newest
 
     def watched(box: MailFolder, to: str = "") -> Sequence[Envelope]:
-        busy.append(playing.house.engine.pool.checkedout())  # type: ignore[attr-defined]
+        busy.append(playing.db.engine.pool.checkedout())  # type: ignore[attr-defined]
         return newest(box, to)
 
     monkeypatch.setattr(MailFolder, "newest", watched)

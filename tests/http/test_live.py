@@ -164,7 +164,7 @@ def test_operators_are_told_that_something_happened_once_in_a_while(live: Live) 
 
 
 def test_operators_are_told_of_what_changes_figures_alone_and_nobody_else_is(live: Live) -> None:
-    schedule = live.portal.house.schedule
+    schedule = live.portal.db.schedule
     operator, manager = live.settled(live.secret("olga"), "operations"), live.settled(live.secret("max"), "list")
 
     schedule.tell([str(new_id())], OPERATORS)
@@ -179,12 +179,12 @@ def test_nobody_but_operators_listens_to_operations(live: Live, who: str) -> Non
 
 
 def test_a_look_is_told_to_the_own_side_alone(live: Live) -> None:
-    world, house = live.portal.world, live.portal.house
+    world, db = live.portal.world, live.portal.db
     request = world.fresh()
     colleague, engineer = (live.settled(live.secret(name), _topic(request)) for name in ("amir", "erin"))
 
-    with house.transaction() as session:
-        inbox.begin(session, house.schedule, world.people["ann"], request.id)
+    with db.transaction() as session:
+        inbox.begin(session, db.schedule, world.people["ann"], request.id)
 
     assert colleague.until("news").topics == {_topic(request)}
     assert engineer.quiet()
@@ -354,7 +354,7 @@ def test_a_session_listens_four_times_and_all_together_as_often_as_is_set(live: 
 
 
 def test_more_sessions_let_nobody_take_the_seats_of_others(portal: Portal, runner: asyncio.Runner) -> None:
-    room = LiveUpdates(portal.house, portal.settings)
+    room = LiveUpdates(portal.db, portal.settings)
     ann, amir = portal.world.people["ann"], portal.world.people["amir"]
     hers = [Subscription(ann, f"secret {number % 3}", lists=True) for number in range(12)]
     one_more, his = Subscription(ann, "another secret", lists=True), Subscription(amir, "his secret", lists=True)
@@ -385,7 +385,7 @@ def test_streams_hold_no_connection_and_no_place(live: Live) -> None:
     answer = httpx.get(f"{live.url}/sign-in")
 
     assert busy == []
-    assert live.portal.house.engine.pool.checkedout() <= 1  # type: ignore[attr-defined]
+    assert live.portal.db.engine.pool.checkedout() <= 1  # type: ignore[attr-defined]
     assert answer.status_code == 200
 
 
@@ -393,7 +393,7 @@ def test_who_takes_nothing_of_what_is_written_is_dropped(
     portal: Portal, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(door, "SLOW_SECONDS", 0.2)
-    room = LiveUpdates(portal.house, SETTINGS)
+    room = LiveUpdates(portal.db, SETTINGS)
     seat = Subscription(portal.world.people["ann"], "secret", lists=True)
 
     async def never() -> Message:
@@ -424,7 +424,7 @@ def test_while_redis_is_away_pages_are_told_and_afterwards_look_again(live: Live
 
 def test_a_redis_that_was_never_there_is_away(open_portal: OpenPortal) -> None:
     portal = open_portal(settings=SETTINGS)
-    portal.house = Database(portal.house.engine, Schedule("redis://127.0.0.1:1"), portal.clock)
+    portal.db = Database(portal.db.engine, Schedule("redis://127.0.0.1:1"), portal.clock)
     with serving(portal, own_port()) as live:
         first, second = live.open(live.secret("ann"), "list"), None
         first.until("away")

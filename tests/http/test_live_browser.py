@@ -45,7 +45,7 @@ def _opened(live: Live, desk: BrowserDesk, name: str, path: str) -> Page:
 
 
 def _asked(world: World, name: str, request: AccessRequest, text: str) -> UUID:
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         return questions.ask(session, world.people[name], HERE, request.id, text).id
 
 
@@ -85,22 +85,22 @@ def test_what_the_clock_alone_moves_is_no_news(live: Live, desk: BrowserDesk) ->
     until = page.locator("[data-now] time").first
     was = until.get_attribute("datetime") or ""
 
-    live.portal.house.schedule.tell([str(request.id)], None)
+    live.portal.db.schedule.tell([str(request.id)], None)
 
     expect(until).not_to_have_attribute("datetime", was)
     expect(page.locator("#told")).to_have_text("")
 
 
 def test_a_look_of_somebody_else_appears_and_goes(live: Live, desk: BrowserDesk) -> None:
-    request, house = live.portal.world.fresh(), live.portal.house
+    request, db = live.portal.world.fresh(), live.portal.db
     amir = live.portal.world.people["amir"]
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
 
-    with house.transaction() as session:
-        inbox.begin(session, house.schedule, amir, request.id)
+    with db.transaction() as session:
+        inbox.begin(session, db.schedule, amir, request.id)
     expect(page.locator("#looks")).to_contain_text("Amir is looking at it")
-    with house.transaction() as session:
-        inbox.end(session, house.schedule, amir, request.id)
+    with db.transaction() as session:
+        inbox.end(session, db.schedule, amir, request.id)
 
     expect(page.locator("#looks")).not_to_contain_text("Amir is looking at it")
 
@@ -130,7 +130,7 @@ def test_an_answer_is_shown_while_another_question_is_being_written(live: Live, 
     expect(talk).to_contain_text("There is no answer yet.")
     next_question.fill("And until")
 
-    with live.portal.house.transaction() as session:
+    with live.portal.db.transaction() as session:
         questions.answer(session, world.people["erin"], HERE, request.id, question, "The inbox")
 
     expect(talk).to_contain_text("The inbox")
@@ -150,7 +150,7 @@ def test_a_question_comes_while_an_answer_to_another_is_being_written(live: Live
 
     second = _asked(world, "amir", request, "Until when?")
     expect(page.locator(f"#answer-{second}")).to_be_visible()
-    with live.portal.house.transaction() as session:
+    with live.portal.db.transaction() as session:
         questions.answer(session, world.people["erin"], HERE, request.id, first, "The inbox")
 
     own = page.locator(f"#asked-{first}")
@@ -268,7 +268,7 @@ def test_a_page_that_may_not_listen_looks_again_every_fifteen_seconds(
 def test_the_form_to_ask_follows_the_chosen_customer_with_the_windows_that_it_offers(
     live: Live, desk: BrowserDesk
 ) -> None:
-    strict, generous = World.make(live.portal.house), live.portal.world
+    strict, generous = World.make(live.portal.db), live.portal.world
     lay_down(strict, access_ceiling=1200)
     page = _opened(live, desk, "erin", f"/ask?tenant={generous.tenant.slug}")
     customer, windows = page.get_by_label("Customer", exact=True), page.get_by_label("For how long")

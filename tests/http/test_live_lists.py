@@ -181,7 +181,7 @@ def test_a_window_whose_time_runs_out_is_not_said_to_be_closed_by_somebody(live:
     page.evaluate("() => { const now = Date.now; Date.now = () => now() + 15 * 60 * 1000; }")
     clock = live.portal.clock
     clock.shift = timedelta(minutes=15)
-    place.portal.house.schedule.tell([str(request.id)], None)
+    place.portal.db.schedule.tell([str(request.id)], None)
 
     try:
         expect(page.get_by_role("status")).to_contain_text("Erin in Exchange Online: Time over.")

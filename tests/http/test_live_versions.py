@@ -21,11 +21,11 @@ def test_a_page_tells_of_no_move_that_its_forms_do_not_know_of(open_portal: Open
             acted.append(statement)
             portal.world.act("amir", Action.APPROVE, request.id)
 
-    event.listen(portal.house.engine, "before_cursor_execute", act_between)
+    event.listen(portal.db.engine, "before_cursor_execute", act_between)
     try:
         during = browser.get(f"/requests/{request.id}")
     finally:
-        event.remove(portal.house.engine, "before_cursor_execute", act_between)
+        event.remove(portal.db.engine, "before_cursor_execute", act_between)
     after = browser.get(f"/requests/{request.id}")
 
     assert acted

@@ -187,12 +187,12 @@ def test_a_look_is_gone_with_the_role(portal: Portal, gone: str) -> None:
 def test_without_redis_nobody_looks_and_the_page_is_there(portal: Portal) -> None:
     request = portal.world.fresh()
     browser, page = _open(portal, "ann", request)
-    kept, portal.house.schedule = portal.house.schedule, Schedule("redis://127.0.0.1:1")
-    portal.app.state.database.schedule, before = portal.house.schedule, portal.app.state.database.schedule
+    kept, portal.db.schedule = portal.db.schedule, Schedule("redis://127.0.0.1:1")
+    portal.app.state.database.schedule, before = portal.db.schedule, portal.app.state.database.schedule
 
     answer = browser.submit(page, "/look")
 
-    portal.house.schedule, portal.app.state.database.schedule = kept, before
+    portal.db.schedule, portal.app.state.database.schedule = kept, before
     assert answer.status == 200
     assert "looking at it, since" not in answer.words
 

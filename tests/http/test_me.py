@@ -37,7 +37,7 @@ def test_people_of_the_vendor_are_told_their_roles(door: Door, who: str, role: s
 def test_people_of_customers_are_told_their_roles_by_tenant(open_door: OpenDoor) -> None:
     door, elsewhere = open_door(), open_door()
     zoe = door.world.add("zoe", Role.APPROVER, door.world.tenant.id)
-    with setting(door.house).transaction() as session:
+    with setting(door.db).transaction() as session:
         tenants.give_role(session, zoe.person_id, Role.AUDITOR, door.world.tenant.id)
         tenants.give_role(session, zoe.person_id, Role.TENANT_ADMIN, elsewhere.world.tenant.id)
 
@@ -140,7 +140,7 @@ def test_who_wants_no_prompts_says_so_and_it_is_on_record(fresh_door: Door) -> N
         assert (answer.status_code, answer.json()["wants_prompts"]) == (200, wanted)
 
     query = "SELECT action FROM events WHERE actor_id = :p AND action LIKE 'prompts%' ORDER BY id"
-    events = read(fresh_door.house, query, p=ann)
+    events = read(fresh_door.db, query, p=ann)
     assert [row.action for row in events] == ["prompts_declined", "prompts_wanted"]
 
 

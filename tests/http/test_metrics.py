@@ -22,7 +22,7 @@ def ask(door: Door) -> Ask:
         client: str, *, token: str | None = None, host: str = "127.0.0.1:8000", **headers: str
     ) -> httpx.Response:
         settings = Settings(**SETTINGS.model_dump() | {"metrics_token": token, "trusted_proxies": ["127.0.0.1/32"]})
-        way = httpx.ASGITransport(make_app(settings, door.house), client=(client, 40000))
+        way = httpx.ASGITransport(make_app(settings, door.db), client=(client, 40000))
 
         async def get() -> httpx.Response:
             async with httpx.AsyncClient(transport=way, base_url=f"http://{host}") as http:

@@ -89,7 +89,7 @@ REFUSED = {
 def reviewing(open_door: OpenDoor) -> Door:
     """A world with vendor review, and Zoe, who approves for another tenant."""
     door = open_door(Policy())
-    elsewhere = World.make(door.house)
+    elsewhere = World.make(door.db)
     door.world.add("zoe", Role.APPROVER, elsewhere.tenant.id)
     return door
 

@@ -224,7 +224,7 @@ def test_a_file_that_is_not_ours_is_refused_at_the_start(
     settings = playing.settings.model_copy(update={"playground": file})
 
     with pytest.raises(UnsafeSettings, match="LOCKBOX_PLAYGROUND"):
-        make_app(settings, playing.house)
+        make_app(settings, playing.db)
 
 
 def test_no_token_shows_in_the_pages_nor_in_what_is_known_of_people(playing: Portal) -> None:

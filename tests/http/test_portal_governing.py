@@ -69,7 +69,7 @@ def standing_in(portal: Portal) -> list[tuple[str, str]]:
 
 def tried(portal: Portal, one: UUID) -> tuple[str, str]:
     """Let a call of a webhook be made that arrived, and return the ids of the try and of its notification."""
-    with portal.house.transaction() as session:
+    with portal.db.transaction() as session:
         caller = portal.world.people["tara"]
         notification = delivery_log.try_out(session, caller, Origin("api"), one)
     delivery = new_id()

@@ -106,7 +106,7 @@ def test_a_passkey_that_a_mailbox_adds_later_opens_nothing_for_three_days(nora: 
     reader.submit(asked, "/account/passkeys", credential=authenticator.create(options))
 
     def approve() -> PortalPage:
-        request = nora.portal.world.submit("erin", nora.portal.house)
+        request = nora.portal.world.submit("erin", nora.portal.db)
         asked = reader.submit(reader.get(f"/sign-in?next=/requests/{request.id}"), "/sign-in/passkey")
         options = json.loads(asked.form("/answer").data["options"])
         reader.submit(asked, "/answer", credential=authenticator.get(options))

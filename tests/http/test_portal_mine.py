@@ -128,7 +128,7 @@ def test_prompts_that_failed_are_told_in_numbers_of_the_customer_and_by_name_of_
 
 def test_questions_that_wait_for_an_answer_are_told(portal: Portal) -> None:
     request, world = portal.world.fresh(), portal.world
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         questions.ask(session, world.people["ann"], HERE, request.id, "Which mails?")
 
     page = signed_in(portal).get("/mine")

@@ -44,9 +44,9 @@ def portal(open_portal: OpenPortal) -> Portal:
 @pytest.fixture
 def without_redis(portal: Portal) -> Iterator[Portal]:
     """The same with Redis away."""
-    away = Database(portal.house.engine, Schedule("redis://:x@127.0.0.1:1/0"))
+    away = Database(portal.db.engine, Schedule("redis://:x@127.0.0.1:1/0"))
     settings = SETTINGS.model_copy(update={"flower_url": None})
-    yield replace(portal, house=away, settings=settings)
+    yield replace(portal, db=away, settings=settings)
     away.schedule.close()
 
 
@@ -138,12 +138,12 @@ def test_a_dead_webhook_is_named_with_its_tenant_and_without_what_may_be_a_secre
 ) -> None:
     post, world = Postbag(), portal.world
     calm_down(portal)
-    before = status.read(portal.house, with_redis=True).as_facts()["webhooks_failing"] or 0
+    before = status.read(portal.db, with_redis=True).as_facts()["webhooks_failing"] or 0
     url = "https://user:passw0rd@hooks.contoso.example:8443/services/T0K3N?key=K3Y"
     endpoint = post.endpoint(world, url, tenant_id=world.tenant.id)
     post.hooks.refused[url] = SendFailed("down", kind="connection")
     request = world.submit()
-    post.deliver(unbound_house(portal), open_notifications(portal.house))
+    post.deliver(unbound_db(portal), open_notifications(portal.db))
 
     page = seen(portal)
     age(portal, request.id, "webhook")
@@ -152,7 +152,7 @@ def test_a_dead_webhook_is_named_with_its_tenant_and_without_what_may_be_a_secre
     assert "(no connection), 1 call to send" in page.words
     assert str(endpoint) in page.text
     assert all(secret not in page.text for secret in ("passw0rd", "T0K3N", "K3Y"))
-    facts = status.read(portal.house, with_redis=True).as_facts()
+    facts = status.read(portal.db, with_redis=True).as_facts()
     assert facts["notifications"]["webhook"]["oldest_unsent_seconds"] > MOST_UNSENT_AGE
     assert facts["notifications"]["mail"]["unsent"] == 0
     assert facts["webhooks_failing"] == before + 1
@@ -164,7 +164,7 @@ def test_failing_webhooks_have_pages_that_say_how_many_there_are(portal: Portal)
     calm_down(portal)
     ids = [post.endpoint(world, f"{URL}/{number}", tenant_id=world.tenant.id) for number in range(52)]
     write(
-        unbound(portal.house),
+        unbound(portal.db),
         "UPDATE endpoints SET failing_since = now() - interval '1 hour' + array_position(:ids, id) * interval '1 s' "
         "WHERE id = ANY(:ids)",
         ids=ids,
@@ -188,7 +188,7 @@ def test_failing_webhooks_have_pages_that_say_how_many_there_are(portal: Portal)
 def test_a_few_failing_webhooks_need_no_pages(portal: Portal) -> None:
     calm_down(portal)
     endpoint = Postbag().endpoint(portal.world, URL, tenant_id=portal.world.tenant.id)
-    write(unbound(portal.house), "UPDATE endpoints SET failing_since = now() WHERE id = :id", id=endpoint)
+    write(unbound(portal.db), "UPDATE endpoints SET failing_since = now() WHERE id = :id", id=endpoint)
 
     page = seen(portal)
 
@@ -199,9 +199,9 @@ def test_a_few_failing_webhooks_need_no_pages(portal: Portal) -> None:
 def test_a_mail_that_waits_or_dies_raises_the_alarm(portal: Portal) -> None:
     request = portal.world.submit()
     age(portal, request.id, "mail")
-    write(unbound(portal.house), DIE)
+    write(unbound(portal.db), DIE)
 
-    found = status.read(portal.house, with_redis=True)
+    found = status.read(portal.db, with_redis=True)
 
     assert [one for one in found.troubles if one.startswith("the oldest unsent mail waits for 6")]
     assert [one for one in found.troubles if one.startswith("1 mails were not delivered within a day")]
@@ -210,11 +210,11 @@ def test_a_mail_that_waits_or_dies_raises_the_alarm(portal: Portal) -> None:
 def test_which_webhooks_fail_is_for_operators_alone(portal: Portal) -> None:
     post, world = Postbag(), portal.world
     post.endpoint(world, URL, tenant_id=world.tenant.id)
-    write(unbound(portal.house), "UPDATE endpoints SET failing_since = now() WHERE removed_at IS NULL")
+    write(unbound(portal.db), "UPDATE endpoints SET failing_since = now() WHERE removed_at IS NULL")
 
     found = {}
     for who, caller in world.people.items():
-        with portal.house.transaction() as session:
+        with portal.db.transaction() as session:
             row_security.enter(session, caller)
             found[who] = len(session.connection().execute(status.FAILING, {"most": 50, "skipped": 0}).all())
 
@@ -223,16 +223,16 @@ def test_which_webhooks_fail_is_for_operators_alone(portal: Portal) -> None:
 
 def calm_down(portal: Portal) -> None:
     """Let nothing of other tests, which share the database, wait, be dead or fail."""
-    write(unbound(portal.house), OVER)
-    write(unbound(portal.house), "UPDATE endpoints SET failing_since = NULL WHERE removed_at IS NULL")
+    write(unbound(portal.db), OVER)
+    write(unbound(portal.db), "UPDATE endpoints SET failing_since = NULL WHERE removed_at IS NULL")
 
 
 def age(portal: Portal, request_id: UUID, channel: str) -> None:
     """Let the notifications of a request by one channel have waited for ten minutes."""
-    write(unbound(portal.house), "DELETE FROM deliveries")
-    write(unbound(portal.house), AGED, request_id=request_id, channel=channel)
+    write(unbound(portal.db), "DELETE FROM deliveries")
+    write(unbound(portal.db), AGED, request_id=request_id, channel=channel)
 
 
-def unbound_house(portal: Portal) -> Database:
+def unbound_db(portal: Portal) -> Database:
     """Return the house as a worker sees it, near enough."""
-    return Database(unbound(portal.house), portal.house.schedule)
+    return Database(unbound(portal.db), portal.db.schedule)

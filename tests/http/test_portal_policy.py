@@ -155,7 +155,7 @@ def test_what_waits_is_said_with_what_would_change_for_it(portal: Portal) -> Non
 def test_the_time_that_the_clock_stood_for_a_question_is_no_time_that_passed(open_portal: OpenPortal) -> None:
     portal = open_portal(Policy(vendor_review=False, questions_stop_clock=True, approval_window=3600))
     request = portal.world.submit()
-    with portal.house.transaction() as session:
+    with portal.db.transaction() as session:
         questions.ask(session, portal.world.people["ann"], HERE, request.id, "Why?")
     portal.wait(minutes=40)
     shorter = {"approval_window_hours": "0", "approval_window_minutes": "30"}

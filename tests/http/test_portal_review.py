@@ -14,7 +14,7 @@ from lockbox.identity.roles import AuthMethod, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import many
-from tests.http.conftest import cloned, house_at, root_at
+from tests.http.conftest import cloned, db_at, root_at
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 from tests.ruling import lay_down
 
@@ -25,9 +25,9 @@ ROLE = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(
 def alone(template: ServerAddresses, runner: asyncio.Runner) -> Iterator[OpenPortal]:
     """Make worlds in a database of their own: the vendor's queue holds what was asked of any tenant."""
     with cloned(template) as urls:
-        house, root = house_at(urls), root_at(urls)
-        yield lambda policy: Portal(World.make(house, policy), house, house, root, runner)
-        house.dispose()
+        db, root = db_at(urls), root_at(urls)
+        yield lambda policy: Portal(World.make(db, policy), db, db, root, runner)
+        db.dispose()
         root.dispose()
 
 

@@ -515,7 +515,7 @@ def test_other_forms_take_no_more_than_they_did(trail: Portal) -> None:
 def test_an_export_ends_where_its_reader_signs_out(trail: Portal) -> None:
     browser = entered(trail)
     shown = Request({"type": "http", "headers": [(b"cookie", f"{SESSION}={browser.session}".encode())]})
-    opened = while_signed_in(trail.house.transaction, shown, trail.settings)
+    opened = while_signed_in(trail.db.transaction, shown, trail.settings)
 
     with opened():
         pass

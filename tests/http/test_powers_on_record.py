@@ -96,7 +96,7 @@ def test_who_is_invited_adds_a_passkey_and_denies_with_it_is_no_alarm(portal: Po
 def test_a_vote_that_the_apis_login_writes_for_somebody_who_was_not_there_is_an_alarm(portal: Portal) -> None:
     ann, request = portal.world.people["ann"], portal.world.submit()
 
-    with as_caller(portal.house, ann) as connection:
+    with as_caller(portal.db, ann) as connection:
         connection.execute(text(VOTE), {"id": new_id(), "request": request.id, "who": ann.person_id})
 
     assert found(portal, request.id) == ["I12 was decided without a sign-in on record"]
@@ -106,7 +106,7 @@ def test_a_vote_by_another_means_than_the_one_on_record_is_an_alarm(portal: Port
     ann, request, browser = portal.world.people["ann"], portal.world.submit(), portal.browser()
     browser.enter("ann", AuthMethod.OIDC)
 
-    with as_caller(portal.house, ann) as connection:
+    with as_caller(portal.db, ann) as connection:
         connection.execute(text(VOTE), {"id": new_id(), "request": request.id, "who": ann.person_id})
 
     assert found(portal, request.id) == ["I12 was decided without a sign-in on record"]
@@ -117,7 +117,7 @@ def test_a_role_that_the_apis_login_gives_is_an_alarm(portal: Portal, nora: Newc
     person_id = who_is(portal, nora)
     assert found(portal, person_id) == []
 
-    with as_caller(portal.house, portal.world.people["tara"]) as connection:
+    with as_caller(portal.db, portal.world.people["tara"]) as connection:
         values = {"id": new_id(), "who": person_id, "tenant": portal.world.tenant.id}
         connection.execute(text(SEAT), values)
 
@@ -128,7 +128,7 @@ def test_a_passkey_that_the_apis_login_writes_is_an_alarm(portal: Portal) -> Non
     ann = portal.world.people["ann"]
     assert found(portal, ann.person_id) == []
 
-    with as_caller(portal.house, ann) as connection:
+    with as_caller(portal.db, ann) as connection:
         values = {"id": new_id(), "who": ann.person_id, "credential": new_id().bytes}
         connection.execute(text(KEY), values)
 
@@ -155,7 +155,7 @@ def test_a_row_that_the_keys_of_the_api_did_not_mark_is_in_status_metrics_and_an
     open_portal: OpenPortal, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     portal = open_portal()
-    tara, house = portal.world.people["tara"], portal.house
+    tara, db = portal.world.people["tara"], portal.db
     browser = portal.browser()
     browser.enter("tara", AuthMethod.OIDC)
     assert "laptop" in add(browser, Authenticator()).words
@@ -166,9 +166,9 @@ def test_a_row_that_the_keys_of_the_api_did_not_mark_is_in_status_metrics_and_an
     # What earlier tests have left behind, and what was said of it.
     mark_all(portal)
     write(portal.root, "DELETE FROM heartbeats")
-    beating = HeartbeatThread(house)
+    beating = HeartbeatThread(db)
     beating.beat()
-    assert troubles(house) == []
+    assert troubles(db) == []
 
     with portal.root.begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
@@ -176,10 +176,10 @@ def test_a_row_that_the_keys_of_the_api_did_not_mark_is_in_status_metrics_and_an
         connection.execute(text(MARKS[kind]), values)
     beating.beat()
 
-    (said,) = troubles(house)
+    (said,) = troubles(db)
     whose = f"tenant {values['tenant']}" if kind in OF_TENANTS else f"person {tara.person_id}"
     assert f"(a {kind} of {whose})" in said
-    assert b'lockbox_powers_unverified{role="api"} 1.0' in exposition(metrics.read(house))
+    assert b'lockbox_powers_unverified{role="api"} 1.0' in exposition(metrics.read(db))
     assert ("I12", said.partition("finds that ")[2]) in {
         (one.rule, one.what) for one in alerts.find_violations(portal.worker, ScanPosition())[0]
     }
@@ -187,19 +187,19 @@ def test_a_row_that_the_keys_of_the_api_did_not_mark_is_in_status_metrics_and_an
 
 def test_a_vote_that_no_key_of_the_api_marked_is_an_alarm_and_one_that_a_person_gave_is_none(portal: Portal) -> None:
     ann, amir, request = portal.world.people["ann"], portal.world.people["amir"], portal.world.submit()
-    with as_caller(portal.house, ann) as connection:
+    with as_caller(portal.db, ann) as connection:
         connection.execute(text(VOTE), {"id": new_id(), "request": request.id, "who": ann.person_id})
     portal.world.act("amir", Action.DENY, request.id)
     mark_all(portal)
     write(portal.root, "DELETE FROM heartbeats")
 
-    with portal.house.transaction() as session:
+    with portal.db.transaction() as session:
         found_ = {str(one) for one in decisions.unverified(session)}
-    HeartbeatThread(portal.house).beat()
+    HeartbeatThread(portal.db).beat()
 
     assert f"a decision of person {ann.person_id}" in found_
     assert f"a decision of person {amir.person_id}" not in found_
-    assert any("a decision of person" in one for one in troubles(portal.house))
+    assert any("a decision of person" in one for one in troubles(portal.db))
 
 
 def test_people_are_checked_page_by_page_and_whom_it_doubts_each_time(
@@ -216,11 +216,11 @@ def test_people_are_checked_page_by_page_and_whom_it_doubts_each_time(
 
     # Other tests have left their people in the database, thousands by the end of a run.
     for _ in range(20_000):
-        with portal.house.transaction() as session:
+        with portal.db.transaction() as session:
             looks.append({one.whose for one in rounds.look(session)})
         if looks[-1]:
             break
-    with portal.house.transaction() as session:
+    with portal.db.transaction() as session:
         again = {one.whose for one in rounds.look(session)}
 
     assert looks[0] == set()
@@ -238,8 +238,8 @@ def test_no_worker_says_that_all_marks_hold(portal: Portal) -> None:
         write(portal.worker.engine, "SELECT report_unverified(uuidv7(), 0, NULL)")
 
 
-def troubles(house: Database) -> list[str]:
-    return [one for one in status.read(house, with_redis=False).troubles if "carry no mark" in one]
+def troubles(db: Database) -> list[str]:
+    return [one for one in status.read(db, with_redis=False).troubles if "carry no mark" in one]
 
 
 def mark_all(portal: Portal) -> None:

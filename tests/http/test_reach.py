@@ -24,7 +24,7 @@ def deliver(door: Door, worker: Database, request_id: str, *, refused: Iterable[
     post = Postbag()
     for name in refused:
         failure = SendFailed("550 no such mailbox here", permanent=True, kind="status")
-        post.mail.refused[address(door.house, door.world, name)] = failure
+        post.mail.refused[address(door.db, door.world, name)] = failure
     with door.root.connect() as connection:
         rows = connection.exec_driver_sql(
             "SELECT id FROM notifications WHERE request_id = %s AND closed_at IS NULL", (request_id,)
@@ -185,7 +185,7 @@ def test_the_list_goes_on_from_a_cursor(own_door: Door) -> None:
 def test_a_dead_call_of_the_vendors_own_webhook_can_be_repeated_from_the_list(own_door: Door) -> None:
     door = own_door
     post = Postbag()
-    with setting(door.house).transaction() as session:
+    with setting(door.db).transaction() as session:
         for url, tenant in (("https://vendor.example/x", None), ("https://tenant.example/x", door.world.tenant.id)):
             endpoints.add(session, post.vault, url, tenant_id=tenant)
     request_id = door.pending()

@@ -65,7 +65,7 @@ def test_the_code_is_worthless_after_an_objection(fresh_door: Door, worker: Data
     code = code_of(Database(worker.engine, worker.schedule, clock), proposed)
     fresh_door.call("ann", "POST", at(fresh_door, f"/{proposed}/object"))
 
-    late = Database(fresh_door.house.engine, fresh_door.house.schedule, clock)
+    late = Database(fresh_door.db.engine, fresh_door.db.schedule, clock)
     with pytest.raises(InvitationRefused), late.transaction() as session:
         invitations.accept(session, proposed, code)
 

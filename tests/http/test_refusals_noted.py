@@ -117,7 +117,7 @@ def refusable(door: Door, how: str) -> str:
     token_id, _ = api_tokens.read(good, "test")
     if how == "guessed":
         return api_tokens.written("test", token_id, "A" * 43)
-    with setting(door.house).transaction() as session:
+    with setting(door.db).transaction() as session:
         lifetime = timedelta(seconds=-1 if how == "expired" else 60)
         made = api_tokens.issue(session, ann.person_id, environment=ORDINARY.environment, lifetime=lifetime)
         if how == "revoked":

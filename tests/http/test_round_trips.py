@@ -18,9 +18,9 @@ def asked(fresh_door: Door) -> Iterator[list[str]]:
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         statements.append(statement)
 
-    event.listen(fresh_door.house.engine, "before_cursor_execute", note)
+    event.listen(fresh_door.db.engine, "before_cursor_execute", note)
     yield statements
-    event.remove(fresh_door.house.engine, "before_cursor_execute", note)
+    event.remove(fresh_door.db.engine, "before_cursor_execute", note)
 
 
 def test_what_is_asked_most_often_takes_few_round_trips(fresh_door: Door, asked: list[str]) -> None:

@@ -45,7 +45,7 @@ def last(door: Door, who: str, request_id: object) -> dict[str, Any]:
 
 def approves(world: World, caller: Caller, request: AccessRequest) -> None:
     """Let somebody approve as the caller that they are."""
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         decide.act(session, caller, HERE, request.id, DecisionInput(Action.APPROVE))
 
 
@@ -113,7 +113,7 @@ def test_an_event_from_before_names_were_kept_names_whom_the_reader_may_know(fre
     with_dora(world, "ann")
     request_id = fresh_door.pending()
     fresh_door.act("dora", "approve", request_id)
-    with unbound(world.house).begin() as connection:
+    with unbound(world.db).begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(text(FORGET), {"id": request_id})
     fresh_door.run_sql("DELETE FROM event_details WHERE field LIKE 'principal%'")

@@ -489,7 +489,7 @@ def test_an_identity_that_a_mailbox_adds_later_opens_nothing_for_three_days(scen
     added = scene.add(reader, "ann")
 
     def approve() -> PortalPage:
-        request = scene.portal.world.submit("erin", scene.portal.house)
+        request = scene.portal.world.submit("erin", scene.portal.db)
         scene.sign_in(browser, "ann")
         return browser.approve_anyway(request.id)
 
@@ -514,7 +514,7 @@ def test_a_token_of_an_issuer_opens_nothing_while_a_mailbox_alone_vouches_for_th
     scene.add(reader, "ann")
 
     def answer(action: str) -> httpx.Response:
-        asked = scene.portal.world.submit("erin", scene.portal.house, resources=[f"mailbox:{new_id()}"])
+        asked = scene.portal.world.submit("erin", scene.portal.db, resources=[f"mailbox:{new_id()}"])
         body = {"comment": "No"}
         return reader.call("POST", f"/v1/requests/{asked.id}/{action}", headers=scene.bearing("ann"), json=body)
 

@@ -374,7 +374,7 @@ def test_a_client_that_hangs_up_is_no_error(
     )
 
     async def test() -> None:
-        async with serving(make_app(portal.settings, portal.house)) as connect:
+        async with serving(make_app(portal.settings, portal.db)) as connect:
             _, writer = await connect()
             writer.write(head.encode() + b"a" * 70_000)
             await writer.drain()

@@ -14,9 +14,9 @@ from tests.http.door import Door, facts
 from tests.http.portal import Browser, Portal
 
 
-def routes(house: Database) -> list[tuple[str, str]]:
+def routes(db: Database) -> list[tuple[str, str]]:
     """Return method and path of every route, of the API and of the pages."""
-    app = make_app(SETTINGS, house)
+    app = make_app(SETTINGS, db)
     found = [one for included in app.routes for one in getattr(included, "original_router", app).routes]
     return sorted(
         {(method, route.path) for route in found if isinstance(route, APIRoute) for method in route.methods or ()}
@@ -25,12 +25,12 @@ def routes(house: Database) -> list[tuple[str, str]]:
 
 def test_no_route_but_that_of_an_issuers_answer_takes_a_parameter_that_it_does_not_know(door: Door) -> None:
     taken = []
-    for method, path in routes(door.house):
+    for method, path in routes(door.db):
         answer = door.call("ann", method, path.replace("{number}", "1"), params={"no_such": "x"})
         if answer.status_code != 422 or "no_such" not in answer.text:
             taken.append(path)
 
-    assert len(routes(door.house)) > 60
+    assert len(routes(door.db)) > 60
     assert taken == ["/sign-in/oidc/callback"]
 
 
@@ -95,7 +95,7 @@ def test_a_parameter_that_is_there_twice_is_refused(door: Door, path: str, name:
 
 def test_every_parameter_that_is_no_list_is_refused_twice(door: Door) -> None:
     taken, tried = set(), 0
-    for route in iter_route_contexts(make_app(SETTINGS, door.house).routes):
+    for route in iter_route_contexts(make_app(SETTINGS, door.db).routes):
         if not isinstance(route.original_route, APIRoute):
             continue
         for name in route_inputs.parameters(route.original_route).queries:

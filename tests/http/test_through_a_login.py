@@ -51,9 +51,9 @@ TENANT = "SELECT mode, revision, mac FROM tenants WHERE id = :id"
 SEAT = "INSERT INTO memberships (id, person_id, tenant_id, role, mac) VALUES (:id, :who, :tenant, 'approver', :mac)"
 
 
-def through_the_api(house: Any, whose: Caller, statement: str, **values: Any) -> None:
+def through_the_api(db: Any, whose: Caller, statement: str, **values: Any) -> None:
     """Run a statement by the API's login, which may take any context."""
-    with as_caller(house, whose) as connection:
+    with as_caller(db, whose) as connection:
         connection.execute(text(statement), values)
 
 
@@ -72,7 +72,7 @@ def test_a_session_that_the_apis_login_inserts_approves_nothing(portal: Portal, 
     if kept == "another's key":
         hash_ = others.secrets.mark("session", secret)
     values = {"id": new_id(), "ann": ann.person_id, "hash": hash_, "mac": others.powers.mark("session")}
-    through_the_api(portal.house, ann, OPEN, **values)
+    through_the_api(portal.db, ann, OPEN, **values)
     browser = portal.browser()
     browser.put(SESSION, secret)
 
@@ -94,7 +94,7 @@ def test_a_session_of_ones_own_made_somebody_elses_is_nobodys(portal: Portal) ->
 def test_a_token_that_the_apis_login_inserts_is_nobodys(at_door: Door) -> None:
     ann, secret, token_id = at_door.world.people["ann"], secrets.token_urlsafe(32), new_id()
     hash_ = Keyring([secrets.token_bytes(32)]).secrets.mark("token", token_id, secret)
-    through_the_api(at_door.house, ann, ISSUE, id=token_id, ann=ann.person_id, hash=hash_, mac=hash_)
+    through_the_api(at_door.db, ann, ISSUE, id=token_id, ann=ann.person_id, hash=hash_, mac=hash_)
     at_door.world.tokens["forged"] = written("test", token_id, secret)
 
     assert at_door.get("forged", "/v1/me").status_code == 401
@@ -106,7 +106,7 @@ def test_a_terminals_hash_under_somebody_elses_name_is_nobodys(at_door: Door) ->
     token_id = UUID(hex=asked.split("_")[2])
     (row,) = read(at_door.root, "SELECT secret_hash FROM terminals WHERE id = :id", id=token_id)
     ann = at_door.world.people["ann"]
-    through_the_api(at_door.house, ann, ISSUE, id=token_id, ann=ann.person_id, hash=row.secret_hash, mac=b"")
+    through_the_api(at_door.db, ann, ISSUE, id=token_id, ann=ann.person_id, hash=row.secret_hash, mac=b"")
     at_door.world.tokens["forged"] = asked
 
     assert at_door.get("forged", "/v1/me").status_code == 401
@@ -118,7 +118,7 @@ def test_a_role_that_the_apis_login_gives_counts_for_nothing(at_door: Door) -> N
     request_id = at_door.pending()
     (mac,) = read(at_door.root, "SELECT mac FROM memberships WHERE person_id = :id", id=tara.person_id)
     values = {"id": new_id(), "who": aude.person_id, "tenant": world.tenant.id, "mac": mac.mac}
-    through_the_api(at_door.house, tara, SEAT, **values)
+    through_the_api(at_door.db, tara, SEAT, **values)
 
     answer = at_door.act("aude", "approve", request_id)
 
@@ -139,7 +139,7 @@ def test_a_first_vote_of_a_quorum_that_the_apis_login_writes_counts_for_nothing(
         "another decision's": made.mac,
         "another key's": Keyring([secrets.token_bytes(32)]).powers.mark("decision"),
     }
-    through_the_api(at_door.house, ann, VOTE, id=new_id(), request=request_id, ann=ann.person_id, mac=marks[mac])
+    through_the_api(at_door.db, ann, VOTE, id=new_id(), request=request_id, ann=ann.person_id, mac=marks[mac])
 
     shown = at_door.get("ann", f"/v1/requests/{request_id}").json()
     again = at_door.act("ann", "approve", request_id)
@@ -162,7 +162,7 @@ def test_a_role_that_was_taken_away_and_put_back_as_it_was_counts_for_nothing(at
     values = {"id": was.id, "who": abe.person_id, "tenant": world.tenant.id, "mac": was.mac}
 
     with pytest.raises(DBAPIError, match=r"taken away|row-level security"):
-        through_the_api(at_door.house, tara, SEAT, **values)
+        through_the_api(at_door.db, tara, SEAT, **values)
     with pytest.raises(DBAPIError, match="was taken away and does not come back"):
         write(at_door.root, SEAT, **values)
     assert not read(at_door.root, removed.replace("DELETE", "SELECT id"), id=abe.person_id)
@@ -218,7 +218,7 @@ def test_what_was_revoked_stays_so_for_the_apis_login(portal: Portal) -> None:
     ann = portal.world.people["ann"]
 
     with pytest.raises(DBAPIError, match="stays revoked"):
-        through_the_api(portal.house, ann, "UPDATE sessions SET revoked_at = NULL")
+        through_the_api(portal.db, ann, "UPDATE sessions SET revoked_at = NULL")
 
     browser.put(SESSION, old or "")
     assert not is_in(browser)
@@ -249,7 +249,7 @@ def test_a_mode_that_the_apis_login_sets_opens_nothing_until_an_admin_says_anew_
     request_id = at_door.pending()
     switched = at_door.call("tara", "PUT", f"/v1/tenants/{tenant.slug}/mode", json={"mode": "enforce"})
     assert switched.status_code == 200, switched.text
-    through_the_api(at_door.house, tara, "UPDATE tenants SET mode = 'observe' WHERE id = :id", id=tenant.id)
+    through_the_api(at_door.db, tara, "UPDATE tenants SET mode = 'observe' WHERE id = :id", id=tenant.id)
 
     endorsed = at_door.act("max", "endorse", request_id)
     filed = at_door.file()
@@ -268,8 +268,8 @@ def test_a_policy_that_the_apis_login_lays_down_opens_nothing_and_closing_stays(
     tara, tenant = at_door.world.people["tara"], at_door.world.tenant
     request_id, other = at_door.pending(), at_door.pending(who="eve")
     values = {"tenant": tenant.id, "tara": tara.person_id}
-    through_the_api(at_door.house, tara, POLICY, **values)
-    through_the_api(at_door.house, tara, LAXER, **values)
+    through_the_api(at_door.db, tara, POLICY, **values)
+    through_the_api(at_door.db, tara, LAXER, **values)
 
     approved = at_door.act("ann", "approve", request_id)
     filed = at_door.file()
@@ -281,7 +281,7 @@ def test_a_policy_that_the_apis_login_lays_down_opens_nothing_and_closing_stays(
 
     said = {"vendor_review": False, "quorum": 2}
     place = f"/v1/tenants/{tenant.slug}/policy"
-    with at_door.house.transaction() as session:
+    with at_door.db.transaction() as session:
         weighed = what_if.preview_policy(session, tara, tenant.slug, Policy.model_validate(said))
     assert weighed.changes["quorum"] == "1 → 2"
     saved = at_door.call("tara", "PUT", place, json=said, headers={"If-Match": '"2"'})
@@ -299,7 +299,7 @@ def test_a_mode_that_was_once_the_tenants_does_not_come_back_by_its_mark(at_door
     values = {"mode": was.mode, "revision": was.revision, "mac": was.mac, "id": tenant.id}
 
     with pytest.raises(DBAPIError, match="does not come back"):
-        through_the_api(at_door.house, tara, MAKE_TENANT_OLD, **values)
+        through_the_api(at_door.db, tara, MAKE_TENANT_OLD, **values)
 
     assert at_door.call("tara", "PUT", place, json={"mode": "off"}).status_code == 200
     assert at_door.call("tara", "PUT", place, json={"mode": "enforce"}).status_code == 200
@@ -314,7 +314,7 @@ def test_a_delegate_whom_the_apis_login_names_decides_nothing(at_door: Door, kin
     values |= {"tara": tara.person_id, "ann": ann.person_id}
     members = f"/v1/tenants/{world.tenant.slug}/members/{aude.person_id}"
     if kind == "who is eligible":
-        through_the_api(at_door.house, tara, ELIGIBLE, **values)
+        through_the_api(at_door.db, tara, ELIGIBLE, **values)
         named = {"delegate": str(aude.person_id), "ends_at": "2099-01-01T00:00:00Z"}
         refused = at_door.call("ann", "POST", f"/v1/tenants/{world.tenant.slug}/delegations", json=named)
         assert (refused.status_code, refused.json()["field"]) == (422, "delegate")
@@ -325,7 +325,7 @@ def test_a_delegate_whom_the_apis_login_names_decides_nothing(at_door: Door, kin
             ).status_code
             == 200
         )
-    through_the_api(at_door.house, tara, STANDS_IN, **values)
+    through_the_api(at_door.db, tara, STANDS_IN, **values)
 
     answer = at_door.act("aude", "approve", request_id)
 
@@ -349,15 +349,13 @@ def test_a_leave_to_be_a_delegate_that_was_taken_back_does_not_come_back_by_its_
     again = "INSERT INTO eligible_delegates (tenant_id, person_id, id, mac) VALUES (:tenant, :who, :id, :mac)"
 
     with pytest.raises(DBAPIError, match="does not come back"):
-        through_the_api(
-            at_door.house, tara, again, tenant=world.tenant.id, who=aude.person_id, id=was.id, mac=was.mac
-        )
+        through_the_api(at_door.db, tara, again, tenant=world.tenant.id, who=aude.person_id, id=was.id, mac=was.mac)
 
 
 def _recognised(door: Door, name: str) -> authentication.CredentialLookup:
     from_text = door.world.tokens[name]
     token_id = UUID(hex=from_text.split("_")[2])
-    with door.house.transaction() as session:
+    with door.db.transaction() as session:
         (row,) = read(door.root, "SELECT secret_hash FROM tokens WHERE id = :id", id=token_id)
         found = authentication.look_up_credential(
             session, authentication.CredentialKind.TOKEN, str(token_id), [row.secret_hash]

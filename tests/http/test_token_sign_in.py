@@ -28,7 +28,7 @@ def signed_in(portal: Portal, name: str, means: AuthMethod) -> Browser:
     """Open a browser in which somebody has just signed in, by whatever means."""
     browser = portal.browser()
     caller = replace(portal.world.people[name], means=means, signed_in_at=None)
-    with portal.house.transaction() as session:
+    with portal.db.transaction() as session:
         lasting = SessionLifetime(timedelta(hours=1), timedelta(hours=12))
         secret = sessions.begin(session, caller, ClientInfo(None, None), lasting)
     browser.put(SESSION, secret)

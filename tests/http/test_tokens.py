@@ -27,7 +27,7 @@ def whole(body: str) -> str:
 def issued(door: Door, who: str = "erin", *, environment: str = "test", is_sample: bool = False) -> IssuedToken:
     """Make a token for somebody, in their own transaction."""
     caller = door.world.people[who]
-    with door.house.transaction() as session:
+    with door.db.transaction() as session:
         row_security.enter(session, caller)
         return api_tokens.issue(
             session,
@@ -135,17 +135,17 @@ def test_a_sample_token_is_refused_in_production_and_one_of_the_persons_own_is_t
     sample = issued(door, environment="production", is_sample=True)
     own = issued(door, environment="production")
 
-    with door.house.transaction() as session, pytest.raises(NotSignedIn, match="Sample tokens are not taken"):
+    with door.db.transaction() as session, pytest.raises(NotSignedIn, match="Sample tokens are not taken"):
         api_tokens.authenticate(session, sample.text, environment="production")
-    with door.house.transaction() as session:
+    with door.db.transaction() as session:
         caller = api_tokens.authenticate(session, own.text, environment="production")
 
     assert caller.person_id == door.world.people["erin"].person_id
 
 
-def last_used(house: Database, token_id: UUID) -> datetime | None:
+def last_used(db: Database, token_id: UUID) -> datetime | None:
     """Return when a token was last used, as its row says."""
-    with setting(house).transaction() as session:
+    with setting(db).transaction() as session:
         found = session.get(Token, token_id)
         assert found is not None
         return found.last_used_at
@@ -156,11 +156,11 @@ def test_the_use_of_a_token_is_noted_at_most_once_a_minute(door: Door) -> None:
     began = datetime.now(UTC)
 
     def use(at: datetime) -> datetime | None:
-        with door.at(at).house.transaction() as session:
+        with door.at(at).db.transaction() as session:
             api_tokens.authenticate(session, token.text, environment="test")
-        return last_used(door.house, token.token.id)
+        return last_used(door.db, token.token.id)
 
-    assert last_used(door.house, token.token.id) is None
+    assert last_used(door.db, token.token.id) is None
     assert use(began) == began
     assert use(began + timedelta(seconds=59)) == began
     assert use(began + timedelta(seconds=60)) == began + timedelta(seconds=60)
@@ -173,7 +173,7 @@ def test_what_is_refused_is_no_use_of_a_token(door: Door) -> None:
 
     shown(door.later(minutes=10), f"Bearer {token.text}")
 
-    assert last_used(door.house, token.token.id) is None
+    assert last_used(door.db, token.token.id) is None
 
 
 def test_a_token_ends_with_its_hour(door: Door) -> None:

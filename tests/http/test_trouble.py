@@ -26,9 +26,9 @@ CLOSED_PORT = "redis://:x@127.0.0.1:1/0"
 @pytest.fixture
 def without_redis(door: Door) -> Iterator[Door]:
     """A door whose Redis refuses every connection."""
-    house = Database(door.house.engine, Schedule(CLOSED_PORT))
-    yield Door(door.world, house, door.root, door.runner)
-    house.schedule.close()
+    db = Database(door.db.engine, Schedule(CLOSED_PORT))
+    yield Door(door.world, db, door.root, door.runner)
+    db.schedule.close()
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_request_that_somebody_else_holds_is_busy_and_unchanged(door: Door) ->
 
 
 def test_with_postgres_away_every_route_says_so(door: Door) -> None:
-    away = Database(make_engine("postgresql+psycopg://nobody:x@127.0.0.1:1/none", role="away"), door.house.schedule)
+    away = Database(make_engine("postgresql+psycopg://nobody:x@127.0.0.1:1/none", role="away"), door.db.schedule)
     lost = Door(door.world, away, door.root, door.runner)
 
     answers = [lost.file(), lost.get("erin", "/v1/requests"), lost.ask("gate"), lost.act("ann", "approve", "0" * 32)]
@@ -117,8 +117,8 @@ def test_with_redis_away_requests_are_taken_and_decided_and_nobody_waits(without
 def test_what_was_promised_is_armed_after_the_commit(own_door: Door) -> None:
     request_id = own_door.file().json()["id"]
 
-    assert f"remind:{request_id}" in own_door.house.schedule.members(CLOCK)
-    assert own_door.house.schedule.members(NOTIFICATIONS)
+    assert f"remind:{request_id}" in own_door.db.schedule.members(CLOCK)
+    assert own_door.db.schedule.members(NOTIFICATIONS)
 
 
 def test_a_policy_that_the_database_holds_and_the_code_does_not_know_is_our_fault_and_says_nothing(

@@ -23,7 +23,7 @@ ROUTES = [
 def guarded(open_door: OpenDoor) -> Door:
     """A world with vendor review, and an approver, an admin and an auditor of another tenant."""
     door = open_door(Policy())
-    elsewhere = World.make(door.house)
+    elsewhere = World.make(door.db)
     for name, role in (("zoe", Role.APPROVER), ("zack", Role.TENANT_ADMIN), ("zara", Role.AUDITOR)):
         door.world.add(name, role, elsewhere.tenant.id)
     door.world.add("new", Role.ENGINEER)

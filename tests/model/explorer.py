@@ -77,17 +77,17 @@ class Exploration:
 
 def explore(case: Case, rules: ModelRules, bound: Bound, checks: tuple[Check, ...] = CHECKS) -> Exploration:
     """Go through the states breadth first until one is wrong, or all are seen, or the bound is reached."""
-    house = RuleModel(rules, case, bound.faults)
-    first = begin(house)
+    db = RuleModel(rules, case, bound.faults)
+    first = begin(db)
     came: dict[ModelWorld, tuple[ModelWorld, str] | None] = {first: None}
     waiting = deque([(first, 0)])
     depth, whole = 0, True
     while waiting:
         world, depth = waiting.popleft()
         for check in checks:
-            if wrong := check(world, house):
+            if wrong := check(world, db):
                 return Exploration(len(came), depth, whole=False, wrong=wrong, story=tuple(_story(came, world)))
-        for label, after in steps(world, house, bound.horizon):
+        for label, after in steps(world, db, bound.horizon):
             if after not in came:
                 if len(came) >= bound.states:
                     whole = False

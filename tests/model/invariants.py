@@ -25,13 +25,13 @@ def one_event_a_move(world: ModelWorld, _: RuleModel) -> str | None:
     return "the row is not what its last event says" if row.trail[-1][3] != row.state else None
 
 
-def opened_by_a_timely_yes(world: ModelWorld, house: RuleModel) -> str | None:
+def opened_by_a_timely_yes(world: ModelWorld, db: RuleModel) -> str | None:
     """I1: whoever opens is another person, has the right, and is in time."""
     opened = [event for event in world.row.trail if event[3] == ACTIVE]
     if not opened:
         return None
-    trail, terms = world.row.trail, house.case.terms
-    if house.case.mode is not Mode.ENFORCE and not any(event[3] == PENDING for event in trail):
+    trail, terms = world.row.trail, db.case.terms
+    if db.case.mode is not Mode.ENFORCE and not any(event[3] == PENDING for event in trail):
         good = opened[0][:2] == (MAX, ENDORSE) and opened[0][2] < terms.review_window
         return None if good else "it is open without a timely yes of a manager"
     asked = next(event[2] for event in trail if event[3] == PENDING)
@@ -44,24 +44,24 @@ def opened_by_a_timely_yes(world: ModelWorld, house: RuleModel) -> str | None:
     return "it is open and was not reviewed" if terms.vendor_review and not reviewed else None
 
 
-def asked_once_the_customer_decides(world: ModelWorld, house: RuleModel) -> str | None:
+def asked_once_the_customer_decides(world: ModelWorld, db: RuleModel) -> str | None:
     """From a switch to `enforce` on, the door is open by the customer's yes alone.
 
     A window whose time is over is not revoked; it would take Postgres' clock to step back to open it again.
     """
     row = world.row
-    if row.enforced == NEVER or not house.door(row, world.now) or row.deadline <= row.enforced:
+    if row.enforced == NEVER or not db.door(row, world.now) or row.deadline <= row.enforced:
         return None
     yes = any(action == APPROVE for _, action, *_ in row.trail)
     return None if yes else "it is open without the customer, who decides by now"
 
 
-def shut_after_the_end(world: ModelWorld, house: RuleModel) -> str | None:
+def shut_after_the_end(world: ModelWorld, db: RuleModel) -> str | None:
     """I2: the door is never open at or after the end of what was granted."""
-    if not house.door(world.row, world.now):
+    if not db.door(world.row, world.now):
         return None
     opened = next(event[2] for event in world.row.trail if event[3] == ACTIVE)
-    ends = opened + house.case.terms.access_ceiling
+    ends = opened + db.case.terms.access_ceiling
     return f"the door is open at {world.now}, and the window ended at {ends}" if world.now >= ends else None
 
 
@@ -71,9 +71,9 @@ def never_denied_and_open(world: ModelWorld, _: RuleModel) -> str | None:
     return "it was denied, and it was open" if ACTIVE in states and DENY in actions else None
 
 
-def not_ended_early(world: ModelWorld, house: RuleModel) -> str | None:
+def not_ended_early(world: ModelWorld, db: RuleModel) -> str | None:
     """Silence has its whole time: the clock ends nothing before its deadline."""
-    terms = house.case.terms
+    terms = db.case.terms
     windows = {PENDING: terms.approval_window, REVIEWING: terms.review_window, ACTIVE: terms.access_ceiling}
     person, _, at, _ = world.row.trail[-1]
     if person != CLOCK:
@@ -83,23 +83,23 @@ def not_ended_early(world: ModelWorld, house: RuleModel) -> str | None:
     return None if at >= since + windows[state] else f"the clock ended it at {at}, before its deadline"
 
 
-def ends_in_the_end(world: ModelWorld, house: RuleModel) -> str | None:
+def ends_in_the_end(world: ModelWorld, db: RuleModel) -> str | None:
     """Liveness: whatever was lost, with reconciling at work the request becomes final."""
     key = ("ends", world.now, world.row)
-    if key not in house.said:
+    if key not in db.said:
         lost = world._replace(workers=RESTING, held=(), lease=(), hints=(), arms=(), whole=0)
-        house.said[key] = _ends(lost, lambda at: [after for _, after in reconciles(at, house)])
-    return None if house.said[key] else "it never ends, though all heals and reconciling works"
+        db.said[key] = _ends(lost, lambda at: [after for _, after in reconciles(at, db)])
+    return None if db.said[key] else "it never ends, though all heals and reconciling works"
 
 
-def hints_suffice(world: ModelWorld, house: RuleModel) -> str | None:
+def hints_suffice(world: ModelWorld, db: RuleModel) -> str | None:
     """Liveness without repair: where nothing went wrong, hints alone end it."""
-    if world.faults < house.faults:
+    if world.faults < db.faults:
         return None
     key = ("hints", world)
-    if key not in house.said:
-        house.said[key] = _ends(world, lambda at: [after for _, after in hinting(at, house)])
-    return None if house.said[key] else "it never ends by hints alone, though nothing went wrong"
+    if key not in db.said:
+        db.said[key] = _ends(world, lambda at: [after for _, after in hinting(at, db)])
+    return None if db.said[key] else "it never ends by hints alone, though nothing went wrong"
 
 
 def _ends(world: ModelWorld, after: Callable[[ModelWorld], list[ModelWorld]]) -> bool:

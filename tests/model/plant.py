@@ -57,24 +57,24 @@ Step = tuple[str, ModelWorld]
 RESTING = (Worker(), Worker())
 
 
-def begin(house: RuleModel) -> ModelWorld:
+def begin(db: RuleModel) -> ModelWorld:
     """Return the world just after a request was filed, which Redis has not heard of."""
-    row = house.filed()
-    return ModelWorld(0, 0, row, (_promise(row),), (), (), 1, (), RESTING, house.faults)
+    row = db.filed()
+    return ModelWorld(0, 0, row, (_promise(row),), (), (), 1, (), RESTING, db.faults)
 
 
-def steps(world: ModelWorld, house: RuleModel, horizon: int) -> Iterator[Step]:
+def steps(world: ModelWorld, db: RuleModel, horizon: int) -> Iterator[Step]:
     """Yield every step that can come next: people's, the plant's own, and an adversary's who has faults left."""
-    yield from _acts(world, house)
+    yield from _acts(world, db)
     if world.now < horizon:
         yield "a tick passes", world._replace(now=world.now + 1)
-    yield from hinting(world, house)
-    yield from reconciles(world, house)
+    yield from hinting(world, db)
+    yield from reconciles(world, db)
     if world.faults:
         yield from _faults(world._replace(faults=world.faults - 1))
 
 
-def hinting(world: ModelWorld, house: RuleModel) -> Iterator[Step]:
+def hinting(world: ModelWorld, db: RuleModel) -> Iterator[Step]:
     """Yield what is done by hints: arming, claiming, and what a worker does step by step."""
     for arm in world.arms:
         left = list(world.arms)
@@ -82,14 +82,14 @@ def hinting(world: ModelWorld, house: RuleModel) -> Iterator[Step]:
         yield f"Redis hears of {_name(arm)}", _armed(world._replace(arms=tuple(left)), arm)
     yield from _claims(world)
     for number in (0, 1):
-        yield from _works(world, number, house)
+        yield from _works(world, number, db)
 
 
-def reconciles(world: ModelWorld, house: RuleModel) -> Iterator[Step]:
+def reconciles(world: ModelWorld, db: RuleModel) -> Iterator[Step]:
     """Yield what reconciling does: act on what is overdue, arm what is missing, rebuild what was lost."""
     row = world.row
-    if house.rules.overdue_runs and row.wake != NEVER and row.wake <= world.now - GRACE and not world.is_locked:
-        after = house.clocked(row, world.now)
+    if db.rules.overdue_runs and row.wake != NEVER and row.wake <= world.now - GRACE and not world.is_locked:
+        after = db.clocked(row, world.now)
         yield "reconciling acts on what is overdue", _armed(world._replace(row=after), _promise(after))
     if row.wake == NEVER or world.held or world.lease:
         if not world.whole:
@@ -98,16 +98,16 @@ def reconciles(world: ModelWorld, house: RuleModel) -> Iterator[Step]:
         yield "reconciling arms what is missing", _armed(world._replace(whole=1), _promise(row))
 
 
-def _acts(world: ModelWorld, house: RuleModel) -> Iterator[Step]:
+def _acts(world: ModelWorld, db: RuleModel) -> Iterator[Step]:
     if world.is_locked or len(world.arms) == MOST_ARMS:
         return
-    for person, action in house.case.acts:
-        after = house.judged(world.row, person, action, world.now)
+    for person, action in db.case.acts:
+        after = db.judged(world.row, person, action, world.now)
         if after is not None:
             arms = tuple(sorted((*world.arms, _promise(after))))
             yield f"{NAMES[person]}: {action}", world._replace(row=after, arms=arms)
-    if house.case.switches and world.row.enforced == NEVER and world.row.is_open:
-        after = house.switched(world.row, world.now)
+    if db.case.switches and world.row.enforced == NEVER and world.row.is_open:
+        after = db.switched(world.row, world.now)
         arms = tuple(sorted((*world.arms, _promise(after))))
         yield "tara: switches to enforce", world._replace(row=after, arms=arms)
 
@@ -122,13 +122,13 @@ def _claims(world: ModelWorld) -> Iterator[Step]:
             yield f"a poller claims it and hints {ACTIONS[held[0]]}", claimed
 
 
-def _works(world: ModelWorld, number: int, house: RuleModel) -> Iterator[Step]:
+def _works(world: ModelWorld, number: int, db: RuleModel) -> Iterator[Step]:
     worker, name = world.workers[number], f"worker {number + 1}"
     if worker.step == IDLE:
         for kind in sorted(set(world.hints)):
             hints = list(world.hints)
             hints.remove(kind)
-            seen = () if house.rules.rechecks else tuple(world.row)
+            seen = () if db.rules.rechecks else tuple(world.row)
             taken = Worker(HAS, kind, world.now if seen else NEVER, (), seen)
             yield f"{name} takes the hint {ACTIONS[kind]}", _with(world._replace(hints=tuple(hints)), number, taken)
     elif worker.step == HAS:
@@ -139,7 +139,7 @@ def _works(world: ModelWorld, number: int, house: RuleModel) -> Iterator[Step]:
             holds = worker._replace(step=HOLDS, at=worker.at if worker.seen else world.now)
             yield f"{name} locks the row and reads the clock", _with(world, number, holds)
     elif worker.step == HOLDS:
-        after, promise = _handled(world, worker, house)
+        after, promise = _handled(world, worker, db)
         done = world._replace(row=after)
         yield f"{name} commits", _with(done, number, Worker(SETTLES, promise=promise))
         if world.faults:
@@ -149,17 +149,17 @@ def _works(world: ModelWorld, number: int, house: RuleModel) -> Iterator[Step]:
         yield f"{name} settles the index", _with(_armed(world, ModelEntry(*worker.promise)), number, Worker())
 
 
-def _handled(world: ModelWorld, worker: Worker, house: RuleModel) -> tuple[ModelRow, ModelEntry]:
+def _handled(world: ModelWorld, worker: Worker, db: RuleModel) -> tuple[ModelRow, ModelEntry]:
     """Return the row after a handler and what it settles: the row's present truth, early ones as a delay."""
     if worker.seen:
         # A handler that believes the hint and what it read before the lock.
         seen = ModelRow(*worker.seen)  # type: ignore[arg-type]
         if not seen.is_open:
             return world.row, _promise(world.row)
-        after = house.ended(seen, worker.at)
+        after = db.ended(seen, worker.at)
         after = after._replace(trail=(*world.row.trail, after.trail[-1]))
         return after, _promise(after)
-    after = house.clocked(world.row, worker.at)
+    after = db.clocked(world.row, worker.at)
     if after is world.row and after.wake != NEVER:
         return after, ModelEntry(_promise(after).kind, after.wake - worker.at, 1)
     return after, _promise(after)

@@ -43,14 +43,14 @@ class RunningStack:
     urls: Urls
     plan: StackPlan
     processes: Processes
-    house: Database
+    db: Database
     superuser: Engine
     servers: ServerAddresses
     caught: CaughtMails
 
     def world(self, **policy: Any) -> World:
         """Return a new tenant with short windows; 2 s to answer and 2 s of access, unless told otherwise."""
-        return World.make(self.house, short(**policy))
+        return World.make(self.db, short(**policy))
 
     def as_(self, world: World, name: str) -> httpx.Client:
         """Return a client of the API that shows somebody's token."""
@@ -142,17 +142,17 @@ def stage_of(
         )
         processes = WarmProcesses(plan, logs, {"LOCKBOX_SHUTDOWN_SECONDS": "1"})
         schedule = Schedule(plan.redis_url, patience=ARM_SECONDS)
-        house = Database(make_engine(urls.api, role="stage"), schedule, approvals=approvals)
+        db = Database(make_engine(urls.api, role="stage"), schedule, approvals=approvals)
         superuser = create_engine(urls.superuser, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
         try:
             for name in names:
                 processes.start(name)
             if "api" in names:
                 processes.wait_until_ready()
-            yield RunningStack(urls, plan, processes, house, superuser, servers, CaughtMails(urls.maildir))
+            yield RunningStack(urls, plan, processes, db, superuser, servers, CaughtMails(urls.maildir))
         finally:
             processes.stop()
-            house.dispose()
+            db.dispose()
             superuser.dispose()
 
 

@@ -179,7 +179,7 @@ class Book:
 
     def clock(self) -> datetime:
         """Return what time it is for the database."""
-        with self.stage.house.transaction() as session:
+        with self.stage.db.transaction() as session:
             return now(session)
 
     def _press(self, button: Locator, *, is_right: bool = True) -> Page:

@@ -68,7 +68,7 @@ class BrowserDesk:
 
 def signed_in(stage: RunningStack, world: World, name: str) -> str:
     """Sign somebody in by a passkey, as the house sees it, and return what their browser shows."""
-    with stage.house.transaction() as session:
+    with stage.db.transaction() as session:
         caller = replace(world.people[name], means=AuthMethod.PASSKEY, signed_in_at=now(session), key_id=None)
         lasting = SessionLifetime(idle=timedelta(minutes=30), absolute=timedelta(hours=12))
         return sessions.begin(session, caller, ClientInfo("127.0.0.1", "Chromium"), lasting)

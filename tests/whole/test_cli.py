@@ -88,10 +88,10 @@ def test_an_approver_keeps_less_than_was_asked(shell: Shell) -> None:
 def test_who_could_not_be_reached_is_said_and_what_timed_out_is_asked_again(shell: Shell) -> None:
     filed = shell.reads("erin", "request", "submit", *filing(shell))
     shell.is_refused("erin", "not-timed-out: ", "request", "again", filed["id"])
-    root = unbound(shell.world.house).execution_options(isolation_level="AUTOCOMMIT")
+    root = unbound(shell.world.db).execution_options(isolation_level="AUTOCOMMIT")
     write(root, UNREACHED, id=filed["id"])
     set_back(root, [UUID(filed["id"])], 1)
-    timers.run(setting(shell.world.house), [UUID(filed["id"])])
+    timers.run(setting(shell.world.db), [UUID(filed["id"])])
 
     shown = shell.does("erin", "request", "show", filed["id"])
     timeline = shell.does("erin", "request", "events", filed["id"])

@@ -30,9 +30,9 @@ def shell(stage: RunningStack) -> Shell:
 @pytest.fixture(scope="module")
 def worker(stage: RunningStack) -> Iterator[Database]:
     """Who sends the mails."""
-    house = Database(make_engine(stage.urls.worker, role="test-worker"), Schedule(stage.urls.redis))
-    yield house
-    house.dispose()
+    db = Database(make_engine(stage.urls.worker, role="test-worker"), Schedule(stage.urls.redis))
+    yield db
+    db.dispose()
 
 
 NINA = ("--name", "Nina Noor", "--email", "nina@contoso.example")

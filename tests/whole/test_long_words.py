@@ -79,7 +79,7 @@ def hostile(stage: RunningStack) -> tuple[World, dict[str, str]]:
     request, denied, opened = (world.submit(**said, access_window=600) for _ in range(3))
     world.act("ann", Action.DENY, denied.id, comment=WORD * 10)
     world.act("ann", Action.APPROVE, opened.id, comment=WORD * 10)
-    with world.house.transaction() as session:
+    with world.db.transaction() as session:
         at = now(session)
         asked = questions.ask(session, world.people["ann"], HERE, request.id, WORD * 10)
         questions.answer(session, world.people["erin"], HERE, request.id, asked.id, WORD * 10)

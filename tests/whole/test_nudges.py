@@ -20,7 +20,7 @@ REPORTS = "SELECT FROM notifications WHERE template = 'report' AND tenant_id = :
 def subjects(stage: RunningStack, world: World, who: str) -> list[str]:
     """Return how each mail to somebody begins, in the order in which they were sent."""
     found = stage.caught.all()
-    mine = [one for one in found if address(world.house, world, who) in str(one["To"])]
+    mine = [one for one in found if address(world.db, world, who) in str(one["To"])]
     return [str(one["Subject"]).split()[0].strip(",:") for one in mine]  # A long one begins with where it was folded.
 
 

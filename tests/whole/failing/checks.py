@@ -126,7 +126,7 @@ def _index(hall: FailpointStage) -> Found:
     ids = {str(one) for one in hall.asked} | {str(row.id) for row in hall.stage.rows(SENT, tenant=hall.tenant)}
 
     def held() -> list[str]:
-        members = [*hall.stage.house.schedule.members(CLOCK), *hall.stage.house.schedule.members(NOTIFICATIONS)]
+        members = [*hall.stage.db.schedule.members(CLOCK), *hall.stage.db.schedule.members(NOTIFICATIONS)]
         return [one for one in members if one.partition(":")[2] in ids]
 
     if not until(lambda: not held(), PAST_A_LEASE):

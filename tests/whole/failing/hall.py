@@ -81,14 +81,14 @@ class FailpointStage:
     def hook(self) -> None:
         """Have the receiver called of everything that happens at the tenant."""
         vault = SecretVault([DEVELOPMENT_KEY.get_secret_value()])
-        with setting(self.stage.house).transaction() as session:
+        with setting(self.stage.db).transaction() as session:
             endpoints.add(session, vault, self.receiver.url, tenant_id=self.world.tenant.id, event_types=())
 
     def lapse(self) -> None:
         """Let the claims of a process that is gone run out now rather than in a minute."""
         rows = self.stage.rows(LAPSE, tenant=self.tenant)
         promises = [IndexEntry(str(row.id), KIND, self.world.tenant.created_at) for row in rows]
-        self.stage.house.schedule.arm(NOTIFICATIONS, promises)
+        self.stage.db.schedule.arm(NOTIFICATIONS, promises)
 
     def is_let_in(self, request_id: UUID) -> bool:
         """Whether the guarded system would let the engineer in."""

@@ -1,4 +1,4 @@
-"""The house that is measured: servers of its own, a real request to copy, the processes, and sinks for mails."""
+"""The servers that are measured: a database with a real request to copy, the processes, and mail sinks."""
 
 import shutil
 import tempfile
@@ -62,7 +62,7 @@ class Bench:
     """What is measured: a running stack, the house behind it, the sample people and the request to copy."""
 
     engine: Engine
-    house: Database
+    db: Database
     sample: Sample
     processes: Processes
     pattern: UUID
@@ -98,14 +98,14 @@ def running(site: Site) -> Iterator[Bench]:
     with ExitStack() as ends:
         processes = Processes(site.plan, site.folder / "log", UNLIMITED)
         ends.callback(processes.stop)
-        house = Database(make_engine(site.plan.database_url, role="bench"), Schedule(site.plan.redis_url))
-        ends.callback(house.dispose)
+        db = Database(make_engine(site.plan.database_url, role="bench"), Schedule(site.plan.redis_url))
+        ends.callback(db.dispose)
         start_sinks(processes, make_url(site.plan.smtp_url).port)
         for name in ("api", "worker", "notifications"):
             processes.start(name)
         processes.wait_until_ready()
         engine = ends.enter_context(observer(site.superuser.set(database="lockbox")))
-        yield Bench(engine, house, site.sample, processes, site.pattern, site.superuser)
+        yield Bench(engine, db, site.sample, processes, site.pattern, site.superuser)
 
 
 @contextmanager
@@ -132,12 +132,12 @@ def approver(people: Sample) -> Caller:
 
 def _live(plan: StackPlan, people: Sample) -> UUID:
     """File one request and approve it; the schedule hears of it when it is repaired."""
-    house = Database(make_engine(plan.database_url, role="bench"), Schedule(NOWHERE))
+    db = Database(make_engine(plan.database_url, role="bench"), Schedule(NOWHERE))
     try:
-        with house.transaction() as session:
+        with db.transaction() as session:
             filed = submit.submit(session, engineer(people), Origin("api"), asks(people.tenant), SERVICES)
-        with house.transaction() as session:
+        with db.transaction() as session:
             decide.act(session, approver(people), Origin("api"), filed.request.id, DecisionInput(Action.APPROVE))
         return filed.request.id
     finally:
-        house.dispose()
+        db.dispose()
