@@ -1,1 +1,1 @@
-"""The audit trail: events that are written with what they record and never touched again."""
+"""The audit log: append-only events, their sealed Merkle logs, exports, reports and the verifier."""

@@ -1,4 +1,4 @@
-"""The bytes that are hashed: JSON in the canonical form of RFC 8785, and salted commitments."""
+"""Encode event bodies in the canonical JSON of RFC 8785 and make salted commitments."""
 
 import base64
 import hashlib
@@ -29,9 +29,9 @@ def instant(moment: datetime) -> str:
 def canonical(fields: Mapping[str, Value]) -> bytes:
     """Return the canonical bytes of one flat object.
 
-    The standard library's encoder gives RFC 8785's form for the values allowed here: text, whole numbers up to
-    2^53 - 1, booleans, null, lists of text and one level of objects of all these, with ASCII names. Floats, whose
-    form is the hard part of the standard, have no place in an event.
+    For the allowed values (text, whole numbers up to 2^53 - 1, booleans, null, lists of text and one level of objects
+    of these, with ASCII names) the standard library's encoder already writes RFC 8785's form. Events may not hold
+    floats, whose form is the hard part of the standard.
 
     Raises:
         ValueError: a number is out of range, or a name is not ASCII.
@@ -68,7 +68,7 @@ def _flat(value: Value) -> object:
 
 
 def decoded(text: str) -> bytes:
-    """Return the bytes of a text in base64 (RFC 4648 section 4), of which there is just one for any bytes.
+    """Return the bytes of base64 text (RFC 4648 section 4) and accept only the canonical encoding.
 
     Raises:
         ValueError: it is none, or is not the one that encoding gives: the bits that pad it are zero.
@@ -80,10 +80,10 @@ def decoded(text: str) -> bytes:
 
 
 def new_salt() -> bytes:
-    """Return 128 random bits: without the salt nobody can guess a personal value from its commitment."""
+    """Return a salt of 128 random bits, without which nobody can guess a personal value from its commitment."""
     return secrets.token_bytes(SALT_BYTES)
 
 
 def commitment(salt: bytes, value: str) -> str:
-    """Return SHA-256(salt ‖ value) in hex, which stands in the event for a value that may be erased."""
+    """Return hex(SHA-256(salt ‖ value)), which the event holds in place of an erasable value."""
     return hashlib.sha256(salt + value.encode()).hexdigest()

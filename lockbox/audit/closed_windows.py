@@ -1,4 +1,4 @@
-"""What the trail holds of windows that have closed: their moves, and some of what was done inside; many at once."""
+"""Read the moves and a bounded part of the activity of many closed windows at once, for reports."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ SELECT e.id, s.number, e.tenant_id, e.request_id, e.seq, e.at, e.action, e.actor
 FROM events e LEFT JOIN seals s ON s.event_id = e.id
 WHERE e.request_id = ANY(:ids) AND e.seq IS NOT NULL ORDER BY e.request_id, e.seq
 """)
-# What nobody had asked for is to be seen, however much else there is.
+# Unrequested activity is listed first, however much other activity there is.
 USES = text("""
 SELECT e.id, NULL AS number, e.tenant_id, e.request_id, e.seq, e.at, e.action, e.actor_id, e.actor_role, e.from_state,
     e.to_state, e.body, e.entries, e.times, e.astray,
@@ -45,11 +45,11 @@ FROM unnest(CAST(:ids AS uuid[])) AS i (id) CROSS JOIN LATERAL (
 
 @dataclass(frozen=True)
 class ClosedWindow:
-    """A window that has closed, as the customer may know of it.
+    """A closed window as the customer may see it.
 
-    `shut_at` is when nobody could get in any more, which is before the clock has said so. `uses` are some of the
-    `entries` that the trail has of what was done inside: all together so many `times`, and `astray` of these were not
-    what had been asked for.
+    `shut_at` is when the window stopped granting access, which may be before the clock recorded it. `uses` are some
+    of the `entries` of activity in the audit log, which report `times` uses in all, `astray` of them outside the
+    request.
     """
 
     steps: tuple[ReportStep, ...]
@@ -62,7 +62,7 @@ class ClosedWindow:
 
 
 def read(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, ClosedWindow]:
-    """Return what there is of these requests, but for those of which the trail holds no window that has closed."""
+    """Return the closed windows of these requests; requests without one in the audit log are left out."""
     if not request_ids:
         return {}
     moves, used = defaultdict[UUID, list[Row[Any]]](list), defaultdict[UUID, list[Row[Any]]](list)
@@ -91,6 +91,6 @@ def _closed(moves: Sequence[Row[Any]], used: Sequence[Row[Any]]) -> ClosedWindow
 
 
 def _recorded(row: Row[Any]) -> RecordedEvent:
-    """Return an event as its body has it: what beside it says something else is left out."""
+    """Return an event as its body states it; columns that contradict the body are ignored."""
     facts = {name: value for name, value in row._asdict().items() if name in WANTED}
     return event_search.checked(facts | {"in_place": None})

@@ -1,4 +1,4 @@
-"""Events as they are read from the trail: by what somebody looks for, and only what they may read of them."""
+"""Search the audit log and return only what the reader may see."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ DETAILS: ColumnElement[Any] = literal_column(
     "(SELECT jsonb_object_agg(d.field, jsonb_build_array(encode(d.salt, 'base64'), d.value)) "
     "FROM event_details d WHERE d.event_id = events.id)"
 )
-# Whether the leaf at the event's number is the hash of its body; null where it is not sealed.
+# Whether the leaf at the event's number is the hash of its body; null while it is not sealed.
 IN_PLACE: ColumnElement[Any] = literal_column(
     "(SELECT substr(t.hashes, CAST(seals.number % 256 * 32 + 1 AS integer), 32) "
     "= sha256('\\x00'::bytea || events.body) FROM tiles t "
@@ -44,24 +44,23 @@ SAYS = """EXISTS (SELECT FROM event_details d WHERE d.event_id = events.id AND d
 
 
 def events(session: Session, request_id: UUID) -> Sequence[Row[Any]]:
-    """Return the events of a request in order: its moves, which have a seq, and what happened beside them.
+    """Return the events of a request in order: its moves, which have a seq, and the events beside them.
 
-    What was done inside its window is not among them, nor which notifications went out: those have lists of their
-    own.
+    Activity and notifications sent are left out, because they have lists of their own.
     """
     return session.connection().execute(EVENTS, {"request_id": request_id}).all()
 
 
 def moves(events: Iterable[Row[Any]]) -> list[Row[Any]]:
-    """Return those of a request's events that are its moves, in order and without a gap."""
+    """Return the moves of a request in order, without gaps."""
     return sorted((event for event in events if event.seq is not None), key=lambda event: event.seq)
 
 
 @dataclass(frozen=True)
 class EventFilter:
-    """What somebody looks for; None is anything. `words` is looked for in comments and justifications.
+    """What a reader searches for; None matches anything. `words` are searched in comments and justifications.
 
-    `moves` leaves out what is no move of a request.
+    `moves` restricts the result to moves of requests.
     """
 
     person: UUID | None = None
@@ -75,17 +74,16 @@ class EventFilter:
 
     @property
     def is_all(self) -> bool:
-        """Whether nothing is left out."""
+        """Return whether nothing is filtered out."""
         return self == EventFilter()
 
 
 @dataclass(frozen=True)
 class RecordedEvent:
-    """An event; `number` is its place in its log, None until it is sealed; `details` are salt and value by field.
+    """An event; `number` is its position in its log, None until sealed; `details` are salt and value by field.
 
-    It is what its body says. `altered` are the columns and the values beside the body that say something else, and
-    `body` where another one was sealed; for an export, which a verifier judges, none of that is looked for, and the
-    columns are taken as they are.
+    Its fields come from the body. `altered` names the columns and values beside the body that contradict it, and
+    `body` if another body was sealed. For an export, which a verifier checks, the columns are taken as they are.
     """
 
     id: UUID
@@ -104,16 +102,16 @@ class RecordedEvent:
 
     @property
     def said(self) -> dict[str, Any]:
-        """What the body says; nothing where it is no object."""
+        """The parsed body; empty if it is no object."""
         return event_checks.parsed_body(self.body)
 
     @property
     def personal(self) -> dict[str, str]:
-        """The personal values that stand, are for this reader, and are what the event commits to."""
+        """The personal values that still exist, that this reader may see, and that match the event's commitments."""
         return {name: value for name, (_, value) in self.details.items() if name not in self.altered}
 
     def value(self, name: str) -> str | None:
-        """Return a personal value, None where it was erased, never given, is another, or is not for this reader."""
+        """Return a personal value; None if it was erased, never given, altered, or is not for this reader."""
         return self.personal.get(name)
 
 
@@ -121,8 +119,8 @@ class RecordedEvent:
 class EventScope:
     """What one reader may read of a log's events.
 
-    `hidden` are fields that are left out, of all events or of those by actors of some roles or about no request.
-    `of_tenants` is what they may read, in the vendor's log, of the events of tenants.
+    `hidden` are fields to leave out: of all events, of events by actors of some roles, or of events about no request.
+    `of_tenants` is what the reader may see, in the vendor's log, of tenants' events.
     """
 
     hidden: frozenset[str] = frozenset()
@@ -132,7 +130,7 @@ class EventScope:
     of_tenants: "EventScope | None" = None
 
     def reads(self, event: RecordedEvent, name: str) -> bool:
-        """Whether the reader may read a personal field of an event."""
+        """Return whether the reader may see a personal field of an event."""
         if self.of_tenants and event.tenant_id:
             return self.of_tenants.reads(event, name)
         if name in self.hidden or name in self.hidden_by_role.get(event.actor_role, self.hidden_for_others):
@@ -145,7 +143,7 @@ class EventScope:
 def page(
     session: Session, logs: Sequence[UUID], sight: EventScope, wanted: EventFilter, *, before: UUID | None, most: int
 ) -> list[RecordedEvent]:
-    """Return the newest events of logs that match, sealed or not yet, at most `most` of them, from the id on."""
+    """Return the newest matching events, sealed or not, at most `most` of them, from the id on."""
     query = _matching(logs, sight, wanted, IN_PLACE.label("in_place"))
     query = query.outerjoin(Seal, col(Seal.event_id) == col(Event.id))
     if before:
@@ -157,7 +155,7 @@ def page(
 def span(
     session: Session, log_id: UUID, sight: EventScope, wanted: EventFilter, *, start: int, end: int
 ) -> list[RecordedEvent]:
-    """Return the events of a log that match, from one number to before another, in order, as an export has them."""
+    """Return the matching events of a log from number `start` to before `end`, in order, for an export."""
     query = _matching([log_id], sight, wanted)
     rows = session.connection().execute(_between(query, log_id, start, end).order_by(col(Seal.number)))
     return [_seen(RecordedEvent(**_plain(row._asdict())), sight) for row in rows]
@@ -166,20 +164,20 @@ def span(
 def checked_span(
     session: Session, log_id: UUID, sight: EventScope, wanted: EventFilter, *, start: int, end: int
 ) -> list[RecordedEvent]:
-    """Return the same, with what beside the bodies says something else, for readers who verify nothing."""
+    """Return the same events, checked against their bodies, for readers who do not verify."""
     query = _matching([log_id], sight, wanted, IN_PLACE.label("in_place"))
     rows = session.connection().execute(_between(query, log_id, start, end).order_by(col(Seal.number)))
     return [_seen(checked(row._asdict()), sight) for row in rows]
 
 
 def count(session: Session, log_id: UUID, sight: EventScope, wanted: EventFilter, *, end: int) -> int:
-    """Return how many events of a log match, of those before a number."""
+    """Return how many events of a log before a number match."""
     query = select(func.count()).select_from(Event).where(*_conditions([log_id], sight, wanted))
     return int(session.connection().execute(_between(query, log_id, 0, end)).scalar_one())
 
 
 def items(session: Session, log_id: UUID, events: Iterable[RecordedEvent]) -> dict[UUID, str]:
-    """Return what requests are about, service and resources, by the bodies of their first moves in a log."""
+    """Return the service and resources of requests, from the bodies of their first moves in a log."""
     ids = {event.request_id for event in events if event.request_id}
     query = select(col(Event.request_id), col(Event.body), DETAILS.label("details"))
     first = col(Event.request_id).in_(ids), col(Event.log_id) == log_id, col(Event.action).in_(event_checks.ASKING)
@@ -241,10 +239,10 @@ def _pairs(details: Mapping[str, Sequence[str]] | None) -> dict[str, tuple[str, 
 
 
 def checked(row: dict[str, Any]) -> RecordedEvent:
-    """Return an event as its body has it, from the columns of its row.
+    """Return an event as its body states it, from the columns of its row.
 
-    Beside these the row has `number`, `details` (salt and value by field) and `in_place`: whether this body was
-    sealed, None where nobody has looked.
+    The row also has `number`, `details` (salt and value by field) and `in_place`: whether this body was sealed, or
+    None if that was not checked.
     """
     in_place = row.pop("in_place")
     columns = {name: row[name] for name in event_checks.MEMBERS}

@@ -1,4 +1,4 @@
-"""Appending to the audit trail: what an event is, and the SQL that writes any number of them at once."""
+"""Append events to the audit log, any number in one statement."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -44,9 +44,9 @@ RECORD = text(f"WITH {APPEND} SELECT 1")
 
 @dataclass(frozen=True)
 class Actor:
-    """Who did it: a person in one capacity and through one channel, or the clock.
+    """The person, in one role and through one channel, or the clock, that caused an event.
 
-    `address` is the network address, `on_behalf_of` the person for whom a system or a delegate acted.
+    `address` is the network address, `on_behalf_of` the person for whom a service account or a delegate acted.
     """
 
     person_id: UUID | None
@@ -59,7 +59,7 @@ class Actor:
 
     @property
     def side(self) -> str | None:
-        """On whose side it was done; nobody's for the clock and the owner, who are no people of the house."""
+        """The actor's side; None for the clock and the owner, who are no users."""
         if self.role in NOBODYS:
             return None
         return CUSTOMER if self.role in CUSTOMERS else VENDOR
@@ -73,22 +73,23 @@ THE_OWNER = Actor(person_id=None, role=OWNER, channel="operate")
 
 
 def is_internal(from_state: str | None, to_state: str | None) -> bool:
-    """Whether what happened to a request between these states is the vendor's alone: nobody asked the customer yet.
+    """Return whether a move between these states happened before the customer was asked.
 
-    It is sealed in the vendor's log. The move by which the customer is first asked or told is the first in theirs.
+    Such a move is sealed in the vendor's log. The move that first asks or notifies the customer is the first in
+    theirs.
     """
     return to_state == REVIEWING or (from_state == REVIEWING and to_state not in TOLD)
 
 
 @dataclass(frozen=True)
 class AuditEvent:
-    """One event that is about to be written.
+    """An event to be written.
 
-    `facts` are what the action was about and hold nothing personal; `personal` values enter the event as salted
-    commitments and are kept apart, where they can be erased. `seq` numbers the moves of a request. `policy_version`
-    is that of the tenant's policy by which it was judged, if it was by one. `stays_inside` is what the vendor keeps
-    to itself beside what goes by the states of a request, such as mails to its managers. `salts` are those with which
-    personal values were committed to before: with the same, everybody sees that they are the same.
+    `facts` say what the action was about and hold nothing personal; `personal` values enter the event as salted
+    commitments and are stored separately, where they can be erased. `seq` numbers the moves of a request.
+    `policy_version` is the version of the tenant's policy that was applied, if any. `stays_inside` keeps an event in
+    the vendor's log whatever the states say, such as mails to managers. `salts` are those of earlier commitments to
+    the same values, so that readers can see that they are equal.
     """
 
     at: datetime
@@ -109,17 +110,17 @@ class AuditEvent:
 
     @property
     def internal(self) -> bool:
-        """Whether it is sealed in the vendor's log, whatever tenant it is of."""
+        """Return whether it is sealed in the vendor's log, whichever tenant it is about."""
         return self.stays_inside or is_internal(self.from_state, self.to_state)
 
     @property
     def log_id(self) -> UUID:
-        """The log in which it is sealed: the tenant's, or the vendor's own."""
+        """The log that it is sealed in: the tenant's, or the vendor's own."""
         return VENDORS_LOG if self.internal or self.tenant_id is None else self.tenant_id
 
 
 def append(happenings: Iterable[AuditEvent]) -> dict[str, Any]:
-    """Return the parameters of APPEND: a set of CTEs, to be part of the statement that makes the change."""
+    """Return the parameters of APPEND, a set of CTEs for the statement that makes the change."""
     rows = tuple(happenings)
     details: list[tuple[UUID, str, bytes, str]] = []
     bodies = []
@@ -160,7 +161,7 @@ def _personal(row: AuditEvent) -> Iterable[tuple[str, str | None]]:
 
 
 def _body(row: AuditEvent, commitments: Mapping[str, str]) -> bytes:
-    """Return the bytes that are sealed; no fact says anything else than the event itself of what every event has."""
+    """Return the bytes to seal; no fact may contradict a member that every event has."""
     return canonical(
         {
             **row.facts,
@@ -195,7 +196,7 @@ def record(
     wanted: Mapping[str, str],
     count: int,
 ) -> None:
-    """Write that somebody has looked into the trail, in each log that they looked into.
+    """Record that someone read the audit log, once in each log that they read.
 
     Args:
         session: the open transaction, in the context of whoever looks.

@@ -1,4 +1,4 @@
-"""Exports of a log as docs/audit-format.md has them: page by page, never held as a whole."""
+"""Write exports of a log page by page, in the format of docs/audit-format.md."""
 
 import base64
 import csv
@@ -43,7 +43,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True)
 class Export:
-    """What is exported: a log as it was when the export began, what is wanted of it, and who reads it."""
+    """An export: the log as it was when the export began, the filter, and the reader's scope."""
 
     log: LogHead
     sight: EventScope
@@ -53,12 +53,12 @@ class Export:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing was filtered out: then the file shows that nothing is missing, too."""
+        """Return whether nothing was filtered out, so that the file also shows that nothing is missing."""
         return self.wanted.is_all
 
     @property
     def first_line(self) -> bytes:
-        """The line that says what it is."""
+        """The line that describes the export."""
         log = self.log
         proofs = [{"from": size, "proof": _texts(path)} for size, path in self.consistency.items()]
         return _line(
@@ -114,14 +114,14 @@ def _whole(pages: Pages, export: Export) -> Iterator[list[tuple[bool, bytes]]]:
 
 
 def _removed(session: Session, log: LogHead) -> int:
-    """Return how many of the first events retention has removed, as the log itself says; nothing else ever is."""
+    """Return how many of the first events retention removed, as the log itself says."""
     values = {"log_id": log.id, "size": log.size, "action": AUDIT_EVENTS_REMOVED}
     said = [event_checks.parsed_body(bytes(body)) for body in session.connection().execute(REMOVED, values).scalars()]
     return max((min(end, log.size) for one in said if isinstance(end := one.get("removed_to"), int)), default=0)
 
 
 def _without(session: Session, log: LogHead, end: int) -> bytes:
-    """Return the line in place of the whole tiles that were removed."""
+    """Return the line in place of removed whole tiles."""
     places = list(parts(0, end))
     hashes = proofs.proven(session, log.id, lambda subtree: [subtree(*place) for place in places])
     return _line(removed={"from": 0, "to": end, "hashes": _texts(hashes)})
@@ -148,7 +148,7 @@ def _tiles(pages: Pages, export: Export, removed: int, within: tuple[int, int]) 
 
 
 def _standing(number: int, events: Mapping[int | None, RecordedEvent], removed: int) -> str:
-    """Return whether an event is here or removed; or missing, of which an export has nothing to say."""
+    """Return whether an event is here or removed; otherwise it is missing, and an export cannot say so."""
     if number in events:
         return HERE
     return REMOVED_BY_RETENTION if number < removed else MISSING
@@ -161,7 +161,7 @@ def _number(event: RecordedEvent) -> int:
 
 def _event(event: RecordedEvent, **further: object) -> bytes:
     personal = {name: {"salt": salt, "value": value} for name, (salt, value) in sorted(event.details.items())}
-    # What somebody has made no text of is told all the same: a verifier then says which event it is.
+    # Text that cannot be decoded is exported anyway, so that a verifier names the event.
     body = event.body.decode(errors="replace")
     return _line(number=event.number, body=body, personal=personal, **further)
 
@@ -175,7 +175,7 @@ def _line(**members: object) -> bytes:
 
 
 def table(pages: Pages, export: Export) -> Iterator[bytes]:
-    """Yield the rows of an export as CSV, with the columns that auditors know; cells are harmless to spreadsheets."""
+    """Yield the rows of an export as CSV, with the usual columns; no cell can act as a spreadsheet formula."""
     yield row(COLUMNS)
     for start in range(0, export.log.size, NUMBERS_A_PAGE):
         with pages() as session:
@@ -205,13 +205,13 @@ def _cells(event: RecordedEvent, items: Mapping[UUID, str]) -> Iterator[object]:
 
 
 def row(cells: Iterable[object]) -> bytes:
-    """Return a row of CSV, whose cells no spreadsheet takes for formulas."""
+    """Return a CSV row in which no cell can act as a spreadsheet formula."""
     written = io.StringIO()
     csv.writer(written).writerow([_harmless(cell) for cell in cells])
     return written.getvalue().encode()
 
 
 def _harmless(cell: object) -> str:
-    """Return a cell that no spreadsheet takes for a formula."""
+    """Return a cell that cannot act as a spreadsheet formula."""
     shown = "" if cell is None else str(cell)
     return f"'{shown}" if shown.startswith(FORMULA) else shown

@@ -1,4 +1,4 @@
-"""Tables of the audit wing: events, their personal details, and the queue of what is not yet sealed."""
+"""Tables of the audit package: events, their personal details, logs, seals and the queue of unsealed events."""
 
 from datetime import datetime
 from typing import Any
@@ -14,10 +14,10 @@ OF_LOG = f"CASE WHEN internal OR tenant_id IS NULL THEN '{UUID(int=0)}'::uuid EL
 
 
 class Event(SQLModel, table=True):
-    """One fact of the trail. `body` holds the exact canonical bytes (RFC 8785) that seals are made over.
+    """One fact of the audit log. `body` holds the exact canonical bytes (RFC 8785) that are sealed.
 
-    `seq` numbers the moves of a request without a gap and is null for everything else. `log_id` is the log in which
-    it is sealed: the tenant's, or the vendor's for what is `internal` or of no tenant.
+    `seq` numbers the moves of a request without a gap and is null for other events. `log_id` is the log in which it
+    is sealed: the tenant's, or the vendor's for events that are `internal` or of no tenant.
     """
 
     __tablename__ = "events"
@@ -60,11 +60,10 @@ class UnsealedEvent(SQLModel, table=True):
 class AuditLog(SQLModel, table=True):
     """A Merkle tree over the events of one tenant, or over the vendor's where `tenant_id` is null.
 
-    `note` is the newest checkpoint. `generation` counts how often the database was restored from a back-up that was
-    older than what had been shipped; each has an `origin` of its own. The first `unproven` events are older than
-    the seals: nothing vouches for them but that they were there when sealing began. `kept_at` is when a checkpoint
-    was last kept, `digest_at` when the tenant was last mailed one. The events before `kept_from` have been removed:
-    all of them were older than `kept_since`.
+    `note` is the newest checkpoint. `generation` counts the restores of back-ups older than what had been shipped;
+    each has its own `origin`. The first `unproven` events predate sealing: they are only known to have existed when
+    it began. `kept_at` is when a checkpoint was last kept, `digest_at` when the tenant last got a digest. The events
+    before `kept_from` have been removed; all of them were older than `kept_since`.
     """
 
     __tablename__ = "logs"
@@ -85,7 +84,7 @@ class AuditLog(SQLModel, table=True):
 
 
 class Seal(SQLModel, table=True):
-    """The place of an event in its log, counted from 0 without a gap."""
+    """The position of an event in its log, counted from 0 without a gap."""
 
     __tablename__ = "seals"
 
@@ -106,7 +105,7 @@ class Tile(SQLModel, table=True):
 
 
 class HourlyCheckpoint(SQLModel, table=True):
-    """A checkpoint of each hour, whether or not anything happened; `told_at` is when webhooks were promised it."""
+    """A checkpoint of each hour, even without events; `told_at` is when webhooks were promised it."""
 
     __tablename__ = "checkpoints"
 
@@ -119,7 +118,7 @@ class HourlyCheckpoint(SQLModel, table=True):
 
 
 class AuditKey(SQLModel, table=True):
-    """A public key that has signed checkpoints or approvals here, as `name+id+base64`; none is ever taken off."""
+    """A public key that has signed checkpoints or approvals here, as `name+id+base64`; none is ever removed."""
 
     __tablename__ = "audit_keys"
 
@@ -129,7 +128,7 @@ class AuditKey(SQLModel, table=True):
 
 
 class RefusalCount(SQLModel, table=True):
-    """What was refused in one minute and is counted together; once the minute is over it becomes one event."""
+    """Refusals of one minute that are counted together; after the minute they become one event."""
 
     __tablename__ = "refused"
 

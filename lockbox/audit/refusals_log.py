@@ -1,4 +1,4 @@
-"""Refusals in the trail: counted as they come, one event a minute, so that nobody can flood it."""
+"""Count refusals and record them as one event a minute, so that nobody can flood the audit log."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ RETURNING minute, kind, person_id, request_id, facts, personal, count AS times
 """)
 TENANTS_OF_PEOPLE = text("SELECT DISTINCT person_id, tenant_id FROM memberships WHERE person_id = ANY(:ids)")
 REQUESTS = text("SELECT id, tenant_id, asked_at IS NULL AS is_internal FROM requests WHERE id = ANY(:ids)")
-# Whose account it was that somebody tried to get into, and where they are a member: there it is told.
+# Attempts on an account are recorded at the tenants where its person is a member.
 ACCOUNTS = text("""
 SELECT DISTINCT lower(a.account) AS account, p.id AS person_id, m.tenant_id
 FROM unnest(CAST(:accounts AS text[])) AS a (account) JOIN people p ON lower(p.email) = lower(a.account)
@@ -43,10 +43,10 @@ RECORD = text(f"WITH {events.APPEND} SELECT 1")
 
 @dataclass(frozen=True)
 class RefusalEntry:
-    """What was refused: to whom, as far as that is known, and about which request.
+    """What was refused, to whom if that is known, and about which request.
 
-    What is alike in `facts`, with the kind, the person and the request, is counted together within a minute, and so
-    is what `of` says of somebody who is nobody yet. `first` and `personal` are what the first of a minute came with.
+    Refusals with equal `facts`, kind, person and request are counted together within a minute; `of` distinguishes
+    callers who are not identified. `first` and `personal` describe the first refusal of the minute.
     """
 
     kind: str
@@ -59,7 +59,7 @@ class RefusalEntry:
 
 
 def count(session: Session, refused: RefusalEntry) -> None:
-    """Count one refusal; the transaction is one of its own, for that of the refused call is rolled back."""
+    """Count one refusal in a transaction of its own, because that of the refused call is rolled back."""
     minute = now(session).replace(second=0, microsecond=0)
     identity: dict[str, Any] = {
         "minute": instant(minute),
@@ -82,7 +82,7 @@ def count(session: Session, refused: RefusalEntry) -> None:
 
 
 def record_finished_minutes(database: Database) -> int:
-    """Make an event of whatever was counted in minutes that are over; return how many counts that were."""
+    """Record an event for each count of a finished minute; return how many there were."""
     with database.transaction() as session:
         at = now(session)
         until = at.replace(second=0, microsecond=0) - MINUTE
@@ -125,7 +125,7 @@ def _stage(row: Row[Any]) -> str | None:
 def _places(
     session: Session, rows: Sequence[Row[Any]], requests: Mapping[UUID, Row[Any]]
 ) -> list[list[tuple[UUID | None, UUID | None]]]:
-    """Return for each row whom it concerns and in whose logs it is written: the vendor's own where in no tenant's."""
+    """Return for each row the person and the logs that record it: the vendor's own if they are at no tenant."""
     accounts = [account for row in rows if (account := row.personal.get("account"))]
     people = [row.person_id for row in rows if row.person_id]
     known: dict[str | UUID, list[tuple[UUID | None, UUID | None]]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""The report on one request: who asked, who decided, when it was open, and what was done inside."""
+"""Report on one request: who asked, who decided, when it was open, and what was done inside."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,7 +53,7 @@ PAGES = Environment(
 
 @dataclass(frozen=True)
 class ReportStep:
-    """A move of the request: who made it, in which role and for whom else, and what they said of it."""
+    """A move of the request: who made it, in which role and on whose behalf, and their comment."""
 
     at: datetime
     action: str
@@ -67,15 +67,15 @@ class ReportStep:
 
     @property
     def deed(self) -> str:
-        """What was done, in words."""
+        """The action in words."""
         return DEEDS.get(self.action, self.action)
 
 
 @dataclass(frozen=True)
 class ReportedUse:
-    """Something that was done inside the window, as the system that it was done in has reported it.
+    """An activity inside the window, as the gateway reported it.
 
-    `as_asked` is whether the request named that resource and that action.
+    `as_asked` is whether the request names that resource and that action.
     """
 
     first_at: datetime
@@ -90,7 +90,7 @@ class ReportedUse:
 
 @dataclass(frozen=True)
 class RequestRecord:
-    """What the row of a request says of it, for what the trail no longer holds; `moves` is how many it has made."""
+    """The row of a request, for moves that the audit log no longer holds; `moves` is how many it has made."""
 
     request_id: UUID
     service: str
@@ -105,13 +105,12 @@ class RequestRecord:
 
 @dataclass(frozen=True)
 class Report:
-    """All that somebody has to know who was not there. Fields that were erased, or not for the reader, are None.
+    """A report for a reader who was not involved. Fields that were erased, or not for the reader, are None.
 
-    `more` is whether more was done inside than is listed; `sealed` is whether a checkpoint covers every step. `lost`
-    are the moves that the trail no longer holds: what it would say of them is as the request's row has it. `altered`
-    are events beside which something was changed, or whose body is not the one that was sealed. `questions` are what
-    was asked about the request, and the answers, in the order in which they came. `granted_actions` and
-    `granted_resources` are what it was opened for where that is less than was asked.
+    `more` is whether there was more activity than listed; `sealed` is whether a checkpoint covers every step. `lost`
+    are moves missing from the audit log, described by the request's row. `altered` are events whose columns
+    contradict the body or whose body is not the sealed one. `questions` are the questions and answers in order.
+    `granted_actions` and `granted_resources` are what was granted if that is less than was asked.
     """
 
     request_id: UUID
@@ -136,22 +135,22 @@ class Report:
 
     @property
     def sealed(self) -> bool:
-        """Whether each step is there, has its number in the log, and is as it was sealed."""
+        """Return whether each step exists, has its number in the log, and is as it was sealed."""
         return not self.lost and not self.altered and all(step.number is not None for step in self.steps)
 
     @property
     def asker(self) -> ReportStep | None:
-        """The step by which it was asked for, unless that is lost."""
+        """The submitting step, unless it is lost."""
         return next((step for step in self.steps if step.from_state is None), None)
 
     @property
     def ending(self) -> str:
-        """How it ended, in words."""
+        """The outcome, in words."""
         return ENDS.get(self.state or "", "not over yet")
 
     @property
     def use(self) -> str:
-        """Whether anything was done inside, in a sentence."""
+        """Whether there was any activity, as a sentence."""
         if self.opened_at is None:
             return "It was never open: nobody got in."
         if not self.uses and self.lost:
@@ -172,11 +171,12 @@ def report(
     more: bool = False,
     kept: RequestRecord | None = None,
 ) -> Report:
-    """Return the report on a request, from its moves in order and from what was done inside, the oldest first.
+    """Return the report on a request, from its moves in order and its activity, the oldest first.
 
-    `asked` are the questions about it and their answers.
+    `asked` are its questions and answers. Without the request's row, `kept`, the submitting move has to be among the
+    moves.
 
-    Without the request's row, `kept`, the move by which it was asked for has to be among them.
+        Without the request's row, `kept`, the move by which it was asked for has to be among them.
     """
     events = list(moves)
     first = next((event for event in events if event.from_state is None or SUBMISSION in event.said), None)
@@ -210,7 +210,7 @@ def report(
 
 
 def _granted_actions(opening: RecordedEvent | None) -> tuple[str, ...] | None:
-    """Return the actions for which the window was opened, where they are less than was asked."""
+    """Return the granted actions if they are fewer than was asked."""
     return _texts(opening.said.get("granted_actions")) if opening else None
 
 
@@ -220,7 +220,7 @@ def _granted_resources(opening: RecordedEvent | None) -> tuple[str, ...] | None:
 
 
 def _asked(first: RecordedEvent) -> dict[str, Any] | None:
-    """Return what the first move says was asked for; None where somebody has changed it beyond reading."""
+    """Return the submission in the first move, or None if it was altered beyond reading."""
     resources = first.value("resources")
     match submitted(first.said):
         case {"service": str(service), "actions": list(actions), "reason_code": str(reason)}:
@@ -235,7 +235,7 @@ def _asked(first: RecordedEvent) -> dict[str, Any] | None:
 
 
 def _submitted(first: RecordedEvent | None) -> Iterator[ReportStep]:
-    """Yield the submission as a step, where it is known by the event alone by which the customer was asked later."""
+    """Yield the submission as a step, if it is only known from the event that asked the customer."""
     said = first.said.get(SUBMISSION) if first else None
     if first is None or not isinstance(said, dict):
         return
@@ -260,23 +260,23 @@ def _read(named: str) -> object:
 
 
 def _texts(named: object) -> tuple[str, ...] | None:
-    """Return a list of text; None where it is none, or empty."""
+    """Return a list of text, or None if it is none or empty."""
     return (tuple(map(str, named)) or None) if isinstance(named, list) else None
 
 
 def _lost(events: Iterable[RecordedEvent], kept: RequestRecord | None) -> tuple[int, ...]:
-    """Return the numbers of the moves that are not there."""
+    """Return the numbers of missing moves."""
     there: set[int] = set()
     for event in events:
         if isinstance(seq := event.said.get("seq"), int):
-            # What came before the customer was asked stands in the vendor's log, and by its hash in this event.
+            # What came before the customer was asked is in the vendor's log, and by its hash in this event.
             there |= {*range(1, seq), seq} if SUBMISSION in event.said else {seq}
     most = kept.moves if kept else max(there, default=0)
     return tuple(number for number in range(1, most + 1) if number not in there)
 
 
 def page(found: Report, *, made_at: datetime) -> str:
-    """Return the report as a page of HTML that needs nothing else."""
+    """Return the report as a self-contained HTML page."""
     return PAGES.get_template("report.html").render(report=found, made_at=made_at, moment=moment)
 
 
@@ -302,7 +302,7 @@ def step(event: RecordedEvent) -> ReportStep:
 
 
 def use(event: RecordedEvent) -> ReportedUse:
-    """Return something that was done inside as a report shows it; what cannot be read of it is as if erased."""
+    """Return an activity as a report shows it; unreadable parts count as erased."""
     said = event.said
     count, as_asked = said.get("count"), said.get("as_asked")
     return ReportedUse(

@@ -1,4 +1,4 @@
-"""An event of the trail in plain words: what was done, who did it, and what of it is worth a line."""
+"""Describe events of the audit log in words for pages and the CLI."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -123,7 +123,7 @@ NOBODYS = {"clock": "the lockbox", "owner": "whoever runs the lockbox"}
 
 @dataclass(frozen=True)
 class EventWording:
-    """An event in words; `about` are lines that say what it was about, each with its label."""
+    """An event in words; `about` are labelled lines of details."""
 
     event: RecordedEvent
     who: str
@@ -133,7 +133,7 @@ class EventWording:
 
 
 def describe(event: RecordedEvent) -> EventWording:
-    """Return an event in words, as far as this reader may read it."""
+    """Return an event in words, as far as this reader may see it."""
     who = (event.value("name") or f"somebody whose name was {ERASED}") if event.actor_id else _nobody(event)
     return EventWording(
         event,

@@ -1,1 +1,1 @@
-"""The log: a Merkle tree over the events, its signed checkpoints, and their witness."""
+"""Merkle tree logs of events, their signed checkpoints, and the witness that they are shipped to."""

@@ -1,4 +1,4 @@
-"""Checkpoints: a log's size and root at a moment, as a signed note (C2SP signed-note and tlog-checkpoint); pure."""
+"""Sign, read and verify checkpoints: a log's size and root as a C2SP signed note; pure."""
 
 import base64
 import hashlib
@@ -22,20 +22,20 @@ MOST_DIGITS = 19
 
 
 class BadNote(Exception):  # noqa: N818 - it names what was found
-    """It is no checkpoint, or nobody who is trusted has signed it."""
+    """The text is no checkpoint, or no trusted key has signed it."""
 
 
 class UnknownKey(BadNote):
-    """No key that is trusted has signed it."""
+    """No trusted key has signed it."""
 
 
 class WrongSignature(BadNote):
-    """It bears the name of a trusted key, which has not signed this."""
+    """A signature under a trusted key's name is wrong."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a log says of itself: that it has so many events with this root. `at` is UTC, as events have it."""
+    """The size and root of a log at a moment. `at` is UTC, in the form that events use."""
 
     origin: str
     size: int
@@ -44,7 +44,7 @@ class Checkpoint:
 
     @property
     def text(self) -> str:
-        """What is signed, with its last line break; the time is an extension line."""
+        """The signed text with its last line break; the time is an extension line."""
         return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n{TIME}{self.at}\n"
 
 
@@ -57,12 +57,12 @@ class VerifierKey:
 
     @property
     def id(self) -> bytes:
-        """The four bytes by which a signature names its key."""
+        """The four bytes that identify the key in a signature."""
         return hashlib.sha256(self.name.encode() + b"\n" + ED25519 + self.public).digest()[:ID_BYTES]
 
     @property
     def text(self) -> str:
-        """The key as people pass it on: `name+id+base64`."""
+        """The key as text: `name+id+base64`."""
         return f"{self.name}+{self.id.hex()}+{base64.b64encode(ED25519 + self.public).decode()}"
 
     @property
@@ -91,7 +91,7 @@ class VerifierKey:
 
 
 def is_name(name: str) -> bool:
-    """Whether a key or a log may be called this: something, without white space or a plus sign."""
+    """Return whether text can be the name of a key or log: not empty, without white space or a plus sign."""
     return bool(name) and name.isprintable() and "+" not in name and not any(mark.isspace() for mark in name)
 
 
@@ -113,19 +113,19 @@ def sign(checkpoint: Checkpoint, name: str, keys: Sequence[Ed25519PrivateKey]) -
 
 
 def named(origin: str) -> tuple[str, int]:
-    """Return what a log is called in all of its generations, and which of them this is, counted from 1."""
+    """Return a log's name without its generation, and the generation, counted from 1."""
     base, _, last = origin.rpartition("/")
     is_later = "/audit/" in base and last.isascii() and last.isdigit() and len(last) <= MOST_DIGITS
     return (base, int(last)) if is_later else (origin, 1)
 
 
 def saved(text: str) -> str:
-    """Return a signed note as it was before a mail program or an editor saved it with other line ends."""
+    """Undo the line ends and empty lines that a mail program or editor changed in a signed note."""
     return text.removeprefix("\ufeff").replace("\r\n", "\n").strip("\n") + "\n"
 
 
 def read(note: str) -> Checkpoint:
-    """Return what a signed note says, its signatures unseen.
+    """Parse a signed note without verifying its signatures.
 
     Raises:
         BadNote: it is not of the form of a checkpoint.
@@ -145,7 +145,7 @@ def read(note: str) -> Checkpoint:
 
 
 def verify(note: str, keys: Mapping[bytes, VerifierKey]) -> tuple[Checkpoint, VerifierKey]:
-    """Return what a note says, and a trusted key that has signed it.
+    """Return the checkpoint of a note and a trusted key that signed it.
 
     Args:
         note: the signed note.
@@ -173,7 +173,7 @@ def verify(note: str, keys: Mapping[bytes, VerifierKey]) -> tuple[Checkpoint, Ve
 
 
 def _parted(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
-    """Return the signed text, and each signature with the name and the id of its key."""
+    """Return the signed text, and each signature with its key's name and id."""
     if len(note) > LONGEST_NOTE:
         raise BadNote("this is too long for a checkpoint")
     text, separator, rest = note.rpartition("\n\n")

@@ -1,6 +1,6 @@
-"""Merkle trees as RFC 6962 section 2 (and RFC 9162) has them: hashes, roots, proofs, and the check of proofs; pure.
+"""Compute and verify Merkle tree roots and proofs of RFC 6962 section 2 and RFC 9162; pure.
 
-A tree is never held as a whole: whoever has one hands in a `Subtree`, which returns any complete part's hash.
+No tree is held in memory: callers pass a `Subtree` function that returns the hash of any complete subtree.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ Place = tuple[int, int]
 
 
 class BadProof(Exception):  # noqa: N818 - it names what was found
-    """A proof does not lead from what it is about to the root."""
+    """A proof does not lead to the root."""
 
 
 def leaf_hash(entry: bytes) -> bytes:
@@ -33,7 +33,7 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 class CompactRange:
-    """The root of a tree that grows leaf by leaf, by the hashes of its complete subtrees alone (log2 of its size)."""
+    """The root of a tree that grows leaf by leaf, kept as the hashes of its complete subtrees (log2 of its size)."""
 
     def __init__(self, size: int = 0, peaks: Sequence[bytes] = ()) -> None:
         if len(peaks) != size.bit_count():
@@ -59,7 +59,7 @@ class CompactRange:
 
     @property
     def root(self) -> bytes:
-        """The root as it is now."""
+        """The current root."""
         if not self._peaks:
             return EMPTY_ROOT
         *rest, root = self._peaks
@@ -69,17 +69,17 @@ class CompactRange:
 
 
 def root_of(leaves: Iterable[bytes]) -> bytes:
-    """Return the root over the hashes of leaves, in order."""
+    """Return the root over leaf hashes, in order."""
     row = list(leaves)
     while len(row) > 1:
-        # A node without a neighbour goes up as it is, as the split at the largest power of two has it.
+        # A node without a sibling moves up unchanged, as the split at the largest power of two requires.
         alone = row[-1:] if len(row) % 2 else []
         row = [node_hash(left, right) for left, right in zip(row[::2], row[1::2], strict=False)] + alone
     return row[0] if row else EMPTY_ROOT
 
 
 def range_hash(subtree: Subtree, start: int, end: int) -> bytes:
-    """Return the hash of the leaves from `start` to before `end`, as they stand under one node of a tree."""
+    """Return the hash of the node above the leaves from `start` to before `end`."""
     if start == end:
         return EMPTY_ROOT
     parts = [subtree(level, number) for level, number in complete(start, end)]
@@ -101,7 +101,7 @@ def complete(start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def inclusion(subtree: Subtree, index: int, size: int) -> list[bytes]:
-    """Return the audit path of a leaf in the tree of that size (RFC 6962 section 2.1.1), the lowest node first.
+    """Return the audit path of a leaf in a tree of that size (RFC 6962 section 2.1.1), the lowest node first.
 
     Raises:
         ValueError: there is no such leaf.
@@ -186,7 +186,7 @@ def check_consistency(old: int, new: int, old_root: bytes, new_root: bytes, path
 
 
 def _sides(number: int, last: int, path: Sequence[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """Yield each node of a path, and whether it stands to the left, from a node up to the root above `last`.
+    """Yield each node of a path up to the root above `last`, and whether it is a left sibling.
 
     Raises:
         BadProof: the path is longer or shorter than the way.
@@ -204,18 +204,18 @@ def _sides(number: int, last: int, path: Sequence[bytes]) -> Iterator[tuple[byte
 
 
 def _split(size: int) -> int:
-    """Return the largest power of two that is smaller than a size above one."""
+    """Return the largest power of two below a size above one."""
     return 1 << (size - 1).bit_length() - 1
 
 
 def of_subtree(level: int, number: int) -> Place:
-    """Return the tile that the hash of a complete subtree is computed from."""
+    """Return the tile that contains a complete subtree."""
     tile_level, within = divmod(level, WIDTH_BITS)
     return tile_level, (number << within) >> WIDTH_BITS
 
 
 def subtree(tiles: Mapping[Place, bytes], level: int, number: int) -> bytes:
-    """Return the hash of a complete subtree, from its tile.
+    """Return the hash of a complete subtree from its tile.
 
     Raises:
         KeyError: the tile is not there.
@@ -227,12 +227,12 @@ def subtree(tiles: Mapping[Place, bytes], level: int, number: int) -> bytes:
 
 
 def split(hashes: bytes) -> list[bytes]:
-    """Return the hashes of a tile one by one."""
+    """Split a tile into its hashes."""
     return [hashes[start : start + HASH_BYTES] for start in range(0, len(hashes), HASH_BYTES)]
 
 
 def edge(size: int) -> list[Place]:
-    """Return the partial tiles of a tree of that size, which grow with it, and those that its peaks are in."""
+    """Return the partial tiles of a tree of that size, which grow with it, and the tiles that hold its peaks."""
     places = []
     level = 0
     while size:
@@ -245,7 +245,7 @@ def edge(size: int) -> list[Place]:
 
 @dataclass
 class Edge:
-    """The growing edge of a tree; `tiles` are its partial ones, and all that change as it grows."""
+    """The growing edge of a tree; `tiles` are its partial tiles, plus all that change as it grows."""
 
     size: int
     tiles: dict[Place, bytes]
@@ -253,16 +253,16 @@ class Edge:
 
     @property
     def root(self) -> bytes:
-        """The root of the tree as it is now: its peaks are all in partial tiles, or just filled."""
+        """The current root: its peaks are all in partial or just filled tiles."""
         return range_hash(partial(subtree, self.tiles), 0, self.size)
 
     def extend(self, leaves: Sequence[bytes]) -> None:
-        """Append the hashes of further leaves."""
+        """Append leaf hashes."""
         self._fill(0, self.size, leaves)
         self.size += len(leaves)
 
     def _fill(self, level: int, count: int, hashes: Sequence[bytes]) -> None:
-        """Put hashes behind the `count` that a level holds, and the roots of full tiles onto the next level."""
+        """Put hashes after the `count` that a level holds, and the roots of full tiles on the next level."""
         full = []
         done = 0
         while done < len(hashes):

@@ -1,4 +1,4 @@
-"""Proofs about a log from its tiles in the database: only those few rows are read that a proof needs."""
+"""Build inclusion and consistency proofs from the few tiles that they need."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ KEYS = text("SELECT key, purpose, first_used_at FROM known_audit_keys()")
 
 @dataclass(frozen=True)
 class LogHead:
-    """A log as it was when it was read: `note` is the signed checkpoint for its size and root."""
+    """A log as read; `note` is the signed checkpoint of its size and root."""
 
     id: UUID
     tenant_id: UUID | None
@@ -52,24 +52,24 @@ class PublicKeyEntry:
 
 
 def head(session: Session, log_id: UUID) -> LogHead | None:
-    """Return a log with its newest checkpoint, None where none was signed yet."""
+    """Return a log with its newest checkpoint, or None before the first one."""
     row = session.connection().execute(HEAD, {"log_id": log_id}).one_or_none()
     return LogHead(**(row._asdict() | {"root": bytes(row.root)})) if row else None
 
 
 def keys(session: Session) -> list[PublicKeyEntry]:
-    """Return every public key that was ever signed with here, the oldest first."""
+    """Return every public key that has ever signed here, the oldest first."""
     return [PublicKeyEntry(**row._asdict()) for row in session.connection().execute(KEYS)]
 
 
 def number_of(session: Session, log: LogHead, event_id: UUID) -> int | None:
-    """Return an event's number in the log, None where the checkpoint does not cover it."""
+    """Return an event's number in the log, or None if the checkpoint does not cover it."""
     number = session.connection().execute(PLACE, {"log_id": log.id, "event_id": event_id}).scalar()
     return number if number is not None and number < log.size else None
 
 
 def inclusion(session: Session, log: LogHead, numbers: Iterable[int]) -> dict[int, list[bytes]]:
-    """Return the audit paths of these events to the root of the log."""
+    """Return the audit paths of these events to the log's root."""
     wanted = list(numbers)
 
     def make(subtree: Subtree) -> dict[int, list[bytes]]:
@@ -88,7 +88,7 @@ def consistency(session: Session, log_id: UUID, old: int, new: int) -> list[byte
 
 
 def tiled(session: Session, log: LogHead, numbers: Sequence[int]) -> dict[int, tuple[list[bytes], list[bytes]]]:
-    """Return, for whole tiles of events by their number, the hashes of the leaves and the path to the root."""
+    """Return, for whole tiles of events by number, their leaf hashes and the path to the root."""
     count = (log.size + WIDTH - 1) // WIDTH
 
     def make(subtree: Subtree) -> dict[int, tuple[list[bytes], list[bytes]]]:
@@ -108,9 +108,9 @@ def tiled(session: Session, log: LogHead, numbers: Sequence[int]) -> dict[int, t
 
 
 def proven(session: Session, log_id: UUID, make: Callable[[Subtree], T], statement: TextClause = TILES) -> T:
-    """Return what is made of hashes of complete subtrees; the tiles that it asks for are read in one statement.
+    """Compute a value from hashes of complete subtrees, after reading the needed tiles in one statement.
 
-    `statement` is one that reads them as `TILES` does, for whoever may not read the table.
+    `statement` reads them as `TILES` does, for callers who may not read the table.
 
     Raises:
         KeyError: the tree does not reach so far.

@@ -1,4 +1,4 @@
-"""Whether a log is what was signed and shipped of it: what the database's columns say proves nothing by itself."""
+"""Check that a log matches its signed and its shipped checkpoints, because rows alone prove nothing."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,30 +24,30 @@ Raises:
 
 
 class CheckpointWitness(Protocol):
-    """Where checkpoints are shipped; see `audit.shipping.Folder`."""
+    """Where checkpoints are shipped; see `witness.WitnessFolder`."""
 
     seen: datetime | None
 
     def begin(self, *, is_new: bool) -> None:
-        """Make sure that it is the place of before."""
+        """Check that this is the same place as before, and mark it if nothing was ever signed."""
 
     def newest(self, log_id: UUID) -> Checkpoint | None:
-        """Return the newest that was shipped of a log."""
+        """Return the newest shipped checkpoint of a log."""
 
     def has(self, noted: LatestCheckpoint) -> bool:
-        """Whether this is the newest that was shipped of its log."""
+        """Return whether this is the newest shipped checkpoint of its log."""
 
     def ship(self, noted: Iterable[LatestCheckpoint]) -> None:
-        """Ship these."""
+        """Ship these checkpoints."""
 
 
 class LogMismatch(Exception):  # noqa: N818 - a state of affairs that callers plan for
-    """A log is not what was signed of it; the message says in what it differs."""
+    """A log does not match its checkpoints; the message says how."""
 
 
 @dataclass(frozen=True)
 class LogClaim:
-    """What the database says of a log; `note` is empty where nothing was signed in this generation yet."""
+    """What the database says about a log; `note` is empty if nothing was signed in this generation yet."""
 
     id: UUID
     origin: str
@@ -58,14 +58,14 @@ class LogClaim:
 
     @classmethod
     def of(cls, row: Row[tuple[UUID, str, int, int, bytes, str]]) -> "LogClaim":
-        """Return what a row of a log says."""
+        """Return what a row says about a log."""
         return cls(row.id, row.origin, row.generation, row.size, bytes(row.root), row.note)
 
 
 def check(
     claim: LogClaim, shipped: Checkpoint | None, trusted: Mapping[bytes, VerifierKey], extends: Extends
 ) -> None:
-    """Check that a log is what its own note says, signed by a trusted key, and goes on from what was shipped of it.
+    """Check that a log matches its own note, that a trusted key signed it, and that it extends what was shipped.
 
     Raises:
         LogMismatch: it is not.
@@ -79,7 +79,7 @@ def check(
 
 
 def check_edge(claim: LogClaim, edge: Edge) -> None:
-    """Check that the root of a log is that of its tiles, and that these hold nothing beyond it.
+    """Check that a log's root follows from its tiles, and that these hold nothing beyond it.
 
     Raises:
         LogMismatch: it is not, or they do.
@@ -93,7 +93,7 @@ def check_edge(claim: LogClaim, edge: Edge) -> None:
 
 
 def check_root(session: Session, claim: LogClaim, statement: TextClause) -> None:
-    """Check that the root of a log is that of its tiles, which the statement reads.
+    """Check that a log's root follows from its tiles, which the statement reads.
 
     Raises:
         LogMismatch: it is not.
@@ -108,7 +108,7 @@ def check_root(session: Session, claim: LogClaim, statement: TextClause) -> None
 
 
 def extends(session: Session, claim: LogClaim, statement: TextClause = proofs.TILES) -> Extends:
-    """Return what checks by the tiles that a log extends an older state of it."""
+    """Return a function that checks by the tiles that a log extends an older state."""
 
     def by_tiles(old: Checkpoint) -> None:
         make = partial(merkle.consistency, old=old.size, new=claim.size)

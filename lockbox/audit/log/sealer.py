@@ -1,4 +1,4 @@
-"""Sealing: events that were written are given their place in a log, whose root is signed; and a heartbeat an hour."""
+"""Append written events to their Merkle logs, sign checkpoints, and sign an hourly heartbeat."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,9 +28,9 @@ HEARTBEAT = timedelta(hours=1)
 CLOCK_STEPS = timedelta(seconds=10)
 LOCK_NUMBER = 0x10CB5EA1
 
-# A plan that was made while there were no events would be a loop over all of them for each that is taken.
+# A plan made while there were no events would loop over all of them for each row.
 PLANNED_ANEW = text("SET LOCAL plan_cache_mode = force_custom_plan")
-# An array is chosen once and looked up; a join with it may be planned as a loop over both, which takes for ever.
+# An array is selected once and looked up; a join may be planned as a loop over both, which never ends.
 TAKE = text("""
 WITH taken AS (
     DELETE FROM unsealed WHERE event_id = ANY (ARRAY(
@@ -42,7 +42,7 @@ WITH taken AS (
 SELECT e.id, e.log_id, sha256('\\x00'::bytea || e.body) AS leaf
 FROM taken t JOIN events e ON e.id = t.event_id ORDER BY e.log_id, e.at, e.id
 """)
-# Nobody queues what is sealed; were somebody to do it, with the owner's rights, nothing more would be sealed.
+# Nobody queues sealed events; if the owner did, nothing more would be sealed.
 SEALED_BEFORE = text("DELETE FROM unsealed u USING seals s WHERE s.event_id = u.event_id")
 LOCK = text("""
 SELECT id, origin, generation, size, root, note FROM logs WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE
@@ -62,9 +62,9 @@ ORDER BY id LIMIT :most
 
 @dataclass(frozen=True)
 class Signer:
-    """Who signs for the logs of this installation: a name, with which every origin begins, and keys, newest first.
+    """The name that every origin begins with, and the signing keys, the newest first.
 
-    `earlier` are public keys, or names of keys, by which logs were signed before.
+    `earlier` are public keys, or names of keys, that signed logs before.
     """
 
     name: str
@@ -73,17 +73,17 @@ class Signer:
 
     @property
     def public(self) -> VerifierKey:
-        """The newest key's public half."""
+        """The public half of the newest key."""
         return VerifierKey(self.name, self.keys[0].public_key().public_bytes_raw())
 
     @property
     def trusted(self) -> dict[bytes, VerifierKey]:
-        """All keys by which a log may be signed, by their four-byte ids."""
+        """All keys that may have signed a log, by their four-byte ids."""
         own = [VerifierKey(self.name, key.public_key().public_bytes_raw()) for key in self.keys]
         return {key.id: key for key in (*self.earlier, *own)}
 
     def origin(self, log_id: UUID, generation: int = 1) -> str:
-        """Return what a log is called in its checkpoints; unique over installations and restored back-ups."""
+        """Return a log's name in its checkpoints, unique over installations and restored back-ups."""
         whose = "vendor" if log_id == VENDORS_LOG else str(log_id)
         return f"{self.name}/audit/{whose}" + (f"/{generation}" if generation > 1 else "")
 
@@ -93,25 +93,24 @@ class Signer:
 
 
 class RollbackDetected(Exception):  # noqa: N818 - a state of affairs that callers plan for
-    """The database does not hold what was signed or shipped of a log: to go on would be to tell another story.
+    """The database does not hold what was signed or shipped of a log, so that signing would fork it.
 
-    The message names each log and says why; it may also be that nobody can tell.
+    The message names each log and the reason, which may be that the check was impossible.
     """
 
 
 class _UnsealableLog(Exception):  # noqa: N818 - it ends a transaction, and is caught by whoever began that
-    """A log of the batch is not what was signed of it: the others' events are taken anew."""
+    """A log of the batch does not match its checkpoints; the other logs' events are taken again."""
 
 
 def seal(
     database: Database, signer: Signer, shipping: CheckpointWitness | None = None
 ) -> Iterator[list[LatestCheckpoint]]:
-    """Seal what was written, batch by batch; ship and yield, after each commit, what the logs say of themselves now.
+    """Seal written events in batches; after each commit, ship and yield the new checkpoints.
 
-    One process at a time does it, by advisory lock; others return at once. Were two to run all the same, rows are
-    taken by deleting them, so that nobody takes one twice. What commits late is taken late: an event waits in
-    `unsealed` from the moment it is there to be seen, whatever its id and its time. Whoever comes to do it first
-    ships what another one has signed and perhaps never shipped.
+    One process at a time seals, by advisory lock; others return at once. Should two run, each takes rows by deleting
+    them, so no row is taken twice. An event waits in `unsealed` from the moment it is visible, whatever its id and
+    time, so late commits are sealed late. Whoever begins ships what another process signed and may not have shipped.
 
     Raises:
         RollbackDetected: logs are not what was signed or shipped of them, or cannot be shipped; others are sealed.
@@ -134,7 +133,7 @@ def seal(
 
 @dataclass
 class SealPass:
-    """One time that all there is to do is done; `held` are the logs of which nothing is signed, and why."""
+    """One pass over all work; `held` are the logs that are not signed, and why."""
 
     database: Database
     signer: Signer
@@ -142,7 +141,7 @@ class SealPass:
     held: dict[UUID, str] = field(default_factory=dict)
 
     def left_over(self) -> Iterator[list[LatestCheckpoint]]:
-        """Ship and yield, page by page, what was signed since this process looked last and is not shipped."""
+        """Ship and yield, page by page, checkpoints signed since this process last looked and not yet shipped."""
         if self.shipping is None:
             return
         with self.database.transaction() as session:
@@ -165,7 +164,7 @@ class SealPass:
             self.shipping.seen = at
 
     def batch(self) -> list[LatestCheckpoint] | None:
-        """Seal some of what was written; return the checkpoints, None once nothing is left but what is held."""
+        """Seal one batch; return the checkpoints, or None once only held logs are left."""
         try:
             return self._batch()
         except IntegrityError:
@@ -189,7 +188,7 @@ class SealPass:
         return []
 
     def heartbeats(self) -> list[LatestCheckpoint] | None:
-        """Sign anew, and keep, the checkpoints of logs that have none of the last hour: silence can be proven."""
+        """Sign and keep a checkpoint for each log without one in the last hour, so that silence is proven too."""
         with self.database.transaction() as session:
             at = now(session)
             values = {"since": at - HEARTBEAT, "most": MOST_HEARTBEATS, "held": list(self.held)}
@@ -204,7 +203,7 @@ class SealPass:
             return kept
 
     def ship(self, noted: Iterable[LatestCheckpoint]) -> None:
-        """Ship checkpoints, each by itself: one that cannot be keeps no other."""
+        """Ship checkpoints one by one; a failure does not stop the others."""
         if self.shipping is None:
             return
         for one in noted:
@@ -232,14 +231,14 @@ class SealPass:
             raise _UnsealableLog
         tree_rows.append(session, edges, fresh)
         failpoint("sealer.after_tree")
-        # What the migration began has no name until somebody is there to sign by one.
+        # A log that the migration created has no name until a signer exists.
         named = {
             one.id: one.origin if one.size or one.generation > 1 else self.signer.origin(one.id) for one in claims
         }
         return self._note(session, [(id_, named[id_], edge.size, edge.root) for id_, edge in edges.items()], at)
 
     def _good(self, session: Session, claims: Sequence[LogClaim]) -> dict[UUID, Edge]:
-        """Return the edges of those of the logs that are what was signed and shipped of them; hold the others."""
+        """Return the edges of the logs that match what was signed and shipped; hold the others."""
         edges = tree_rows.edges(session, {one.id: one.size for one in claims})
         trusted = self.signer.trusted
         for one in claims:

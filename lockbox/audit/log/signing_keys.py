@@ -1,4 +1,4 @@
-"""Keys that sign: Ed25519 in files of PEM (PKCS #8), made here or elsewhere, readable by their owner alone."""
+"""Read, create and use Ed25519 signing keys in PEM files that only their owner can read."""
 
 import base64
 import os
@@ -33,17 +33,17 @@ OWNER_ALONE = 0o600
 
 @dataclass(frozen=True)
 class Ed25519Signature:
-    """A signature of Ed25519 in base64, and the id in hex of the key that made it."""
+    """An Ed25519 signature in base64, and the id in hex of its key."""
 
     key: str
     signature: str
 
 
 class ApprovalKeys:
-    """The keys of this installation's approvals: the newest signs, all of them are believed.
+    """The approval keys of this installation: the newest signs, all are trusted.
 
-    What is believed comes from the files of this process alone. The keys in `audit_keys` are there for others to
-    check with: whoever owns the database could add one.
+    Only keys from this process' files are trusted. `audit_keys` is for others to verify with: the database's owner
+    could add a key to it.
     """
 
     def __init__(self, keys: Sequence[Ed25519PrivateKey]) -> None:
@@ -53,15 +53,15 @@ class ApprovalKeys:
 
     @property
     def public(self) -> VerifierKey:
-        """The public half of the key that signs."""
+        """The public half of the signing key."""
         return self._publics[0]
 
     def sign(self, text: bytes) -> Ed25519Signature:
-        """Return the newest key's signature over the signed text of an approval."""
+        """Return the newest key's signature over an approval's signed text."""
         return Ed25519Signature(self.public.id.hex(), base64.b64encode(self._newest.sign(text)).decode())
 
     def has_signed(self, text: bytes, signature: Ed25519Signature) -> bool:
-        """Whether a key of ours has signed exactly this."""
+        """Return whether one of these keys signed exactly this."""
         known = self._known.get(signature.key)
         if known is None:
             return False
@@ -74,22 +74,22 @@ class ApprovalKeys:
 
 @cache
 def ephemeral() -> ApprovalKeys:
-    """Return a key that lasts as long as this process: for development and tests, where none was configured."""
+    """Return a key for the lifetime of this process: for development and tests without a configured key."""
     return ApprovalKeys([Ed25519PrivateKey.generate()])
 
 
 def of(session: Session) -> ApprovalKeys:
-    """Return the keys of the process that the session is of."""
+    """Return the approval keys of the session's process."""
     found: ApprovalKeys | None = session.info.get("approvals")
     return found or ephemeral()
 
 
 class BadKey(Exception):  # noqa: N818 - it names what was found
-    """A file holds no key that can sign here; the message names the file and says what to do."""
+    """A file holds no usable signing key; the message names the file and says what to do."""
 
 
 def read(files: Sequence[Path]) -> list[Ed25519PrivateKey]:
-    """Return the keys of these files, in their order.
+    """Return the keys in these files, in order.
 
     Raises:
         BadKey: a file cannot be read, or holds something else.
@@ -108,7 +108,7 @@ def trusted(texts: Iterable[str]) -> dict[bytes, VerifierKey]:
 
 
 def make(file: Path) -> Ed25519PrivateKey:
-    """Make a key in a new file that its owner alone can read.
+    """Create a key in a new file that only its owner can read.
 
     Raises:
         BadKey: there is such a file already, or it cannot be written.

@@ -1,4 +1,4 @@
-"""Rows of logs that grow: taken under lock, with the edges of their trees, and written with what was signed."""
+"""Lock, read and write the rows of growing logs: their tree edges and checkpoints."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ INSERT INTO audit_keys (key, purpose, first_used_at) VALUES (:key, 'log', :at) O
 
 @dataclass(frozen=True)
 class LatestCheckpoint:
-    """A log's newest checkpoint, once it is committed; `is_kept` is whether it is the one of its hour."""
+    """A log's newest checkpoint once committed; `is_kept` is whether it is the hourly one."""
 
     log_id: UUID
     origin: str
@@ -63,7 +63,7 @@ class LatestCheckpoint:
 
 
 def begin(session: Session, origins: Mapping[UUID, str], vendor: UUID, at: datetime) -> None:
-    """Begin those of the logs that are not there; the vendor's own is that of no tenant."""
+    """Create the missing logs; the vendor's own belongs to no tenant."""
     opened = {"ids": list(origins), "origins": list(origins.values()), "vendor": vendor, "root": EMPTY_ROOT, "at": at}
     session.connection().execute(OPEN, opened)
 
@@ -79,7 +79,7 @@ def edges(session: Session, sizes: Mapping[UUID, int]) -> dict[UUID, Edge]:
 
 
 def append(session: Session, edges: Mapping[UUID, Edge], fresh: Mapping[UUID, Sequence[tuple[UUID, bytes]]]) -> None:
-    """Give events, each with its leaf's hash, the next places in their logs, and write what changes of the trees."""
+    """Append events with their leaf hashes to their logs, and write the changed parts of the trees."""
     places, changed = [], []
     for log_id, events in fresh.items():
         edge = edges[log_id]
@@ -91,7 +91,7 @@ def append(session: Session, edges: Mapping[UUID, Edge], fresh: Mapping[UUID, Se
 
 
 def note(session: Session, key: str, logs: Sequence[LatestCheckpoint], roots: Sequence[bytes], at: datetime) -> None:
-    """Write what was signed of logs, and list the key that it was signed by."""
+    """Write the signed checkpoints of logs, and list the key that signed them."""
     grown = _columns(("id", "origin", "size", "note"), [(one.log_id, one.origin, one.size, one.note) for one in logs])
     if logs:
         session.connection().execute(LIST_KEY, {"key": key, "at": at})
@@ -99,7 +99,7 @@ def note(session: Session, key: str, logs: Sequence[LatestCheckpoint], roots: Se
 
 
 def keep(session: Session, logs: Sequence[LatestCheckpoint], at: datetime) -> None:
-    """Keep these checkpoints as those of their hour."""
+    """Keep these checkpoints as the hourly ones."""
     kept = _columns(("id", "log_id", "size", "note"), [(new_id(), one.log_id, one.size, one.note) for one in logs])
     session.connection().execute(KEEP, kept | {"at": at})
     session.connection().execute(KEPT, {"ids": [one.log_id for one in logs], "at": at})

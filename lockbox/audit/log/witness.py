@@ -1,4 +1,4 @@
-"""Shipping checkpoints out of the house: to a folder, from which a roll-back of the database shows."""
+"""Ship checkpoints to a folder outside the database, and detect from it that the database was rolled back."""
 
 import os
 import threading
@@ -36,11 +36,11 @@ FROM log_tiles(:log_id, CAST(:level AS smallint[]), CAST(:number AS bigint[]))
 
 
 class WitnessFolder:
-    """A folder that outlives the database: a disk of its own, or what an object store is mounted at.
+    """A folder that outlives the database: a separate disk, or a mounted object store.
 
-    For each log it holds the newest checkpoint as `LOG/latest.note`, and one of each hour as `LOG/SIZE.note`. A mark
-    beside them tells it from a mount point at which nothing is mounted. All that was signed before `seen` was
-    shipped, as far as this process knows.
+    It holds each log's newest checkpoint as `LOG/latest.note`, and one for each hour as `LOG/SIZE.note`. A mark
+    beside them tells it from an empty mount point. As far as this process knows, all checkpoints signed before `seen`
+    were shipped.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +48,7 @@ class WitnessFolder:
         self.seen: datetime | None = None
 
     def newest(self, log_id: UUID) -> Checkpoint | None:
-        """Return what the newest checkpoint says that was shipped of a log, its signature unseen; None without one.
+        """Return the newest shipped checkpoint of a log without verifying its signature; None if there is none.
 
         Raises:
             OSError, BadNote: it cannot be read, or is none.
@@ -57,7 +57,7 @@ class WitnessFolder:
         return checkpoint.read(note) if note is not None else None
 
     def shipped(self, log_id: UUID) -> str | None:
-        """Return the newest checkpoint that was shipped of a log; a folder that is not there at all is an error.
+        """Return the newest shipped checkpoint of a log; a missing folder is an error.
 
         Raises:
             OSError: it cannot be read.
@@ -68,7 +68,7 @@ class WitnessFolder:
         return found
 
     def logs(self) -> list[UUID]:
-        """Return the logs of which something was shipped.
+        """Return the logs that have shipped checkpoints.
 
         Raises:
             OSError: the folder cannot be read.
@@ -76,14 +76,14 @@ class WitnessFolder:
         return sorted(UUID(place.name) for place in self._path.iterdir() if (place / LATEST).exists())
 
     def set_aside(self, log_id: UUID) -> None:
-        """Take the newest checkpoint of a log out of the way, and keep it: it is of a history that was given up."""
+        """Move the newest checkpoint of a log aside and keep it: it belongs to a history that was given up."""
         place = self._path / str(log_id)
         shipped = self.newest(log_id)
         if shipped:
             (place / LATEST).replace(place / f"{shipped.origin.rpartition('/')[2]}-{shipped.size:020}.given-up.note")
 
     def begin(self, *, is_new: bool) -> None:
-        """Make sure that this is the folder of before, and mark it where nothing was ever signed.
+        """Check that this is the same folder as before, and mark it if nothing was ever signed.
 
         Raises:
             OSError: it cannot be read or written.
@@ -99,13 +99,13 @@ class WitnessFolder:
         _write(mark, "Here Lockbox keeps checkpoints of its trail.\n")
 
     def has(self, noted: LatestCheckpoint) -> bool:
-        """Whether this very checkpoint is the newest that was shipped of its log, as far as that can be read."""
+        """Return whether this checkpoint is the newest shipped one of its log, as far as that can be read."""
         with suppress(OSError):
             return self._latest(noted.log_id) == noted.note
         return False
 
     def ship(self, noted: Iterable[LatestCheckpoint]) -> None:
-        """Write these checkpoints, each whole or not at all; one that is older than what is there is left out.
+        """Write these checkpoints atomically; one that is older than the shipped one is skipped.
 
         Raises:
             RollbackDetected: what is there is of another generation, which only `set_aside` takes out of the way.
@@ -141,10 +141,9 @@ def _write(file: Path, text: str) -> None:
 
 
 class WitnessCheck:
-    """What was shipped, held against what the database holds; what was found is believed for three seconds.
+    """Compare what was shipped with the database; results are cached for three seconds.
 
-    `trusted` are the keys by which checkpoints are signed, by their four-byte ids. What is signed is verified once
-    for each new checkpoint of a log.
+    `trusted` are the checkpoint keys by their four-byte ids. Each new checkpoint of a log is verified once.
     """
 
     def __init__(
@@ -158,9 +157,10 @@ class WitnessCheck:
         self._changing = threading.Lock()
 
     def behind(self, session: Session, tenant_ids: Collection[UUID]) -> frozenset[UUID]:
-        """Return those of the tenants of whose log, or of the vendor's, the database does not hold what was shipped.
+        """Return those of the tenants whose log, or the vendor's, differs in the database from what was shipped.
 
-        What cannot be read is taken for it. The vendor's counts for all: who was shut out stands there.
+        A log that cannot be read counts as different. The vendor's counts for all tenants, because it records
+        disabled people.
         """
         if not tenant_ids:
             return frozenset()
@@ -168,7 +168,7 @@ class WitnessCheck:
         return frozenset(tenant_ids) if found[VENDORS_LOG] else frozenset(one for one in tenant_ids if found[one])
 
     def all_doubts(self, session: Session) -> list[str]:
-        """Return a line for each log of which the database does not hold what was shipped, none where all is well."""
+        """Return a line for each log that differs from what was shipped, none if all match."""
         try:
             shipped = self.folder.logs()
         except OSError as error:
@@ -178,7 +178,7 @@ class WitnessCheck:
         return [f"log {one}: {doubt}" for one, doubt in sorted(found.items()) if doubt]
 
     def verified(self, log_id: UUID) -> Checkpoint:
-        """Return what the newest checkpoint says that was shipped of a log.
+        """Return the newest shipped checkpoint of a log, verified.
 
         Raises:
             OSError, BadNote: it cannot be read, or no trusted key has signed it.
@@ -186,8 +186,8 @@ class WitnessCheck:
         return checkpoint.verify(self.folder.shipped(log_id) or "", self.trusted)[0]
 
     def doubts(self, session: Session, log_ids: Collection[UUID]) -> dict[UUID, str]:
-        """Return those of the logs that the database does not hold as they were shipped, each with what differs."""
-        # The folder first: what is committed before it is shipped is at least as new.
+        """Return the logs that differ from what was shipped, each with the difference."""
+        # The folder is read first: commits precede shipping, so the database is at least as new.
         notes = {one: self._note(one) for one in log_ids}
         rows = session.connection().execute(HEADS, {"ids": list(log_ids)})
         claims = {row.id: LogClaim.of(row) for row in rows}
@@ -200,7 +200,7 @@ class WitnessCheck:
         return found
 
     def _looked_up(self, session: Session, log_ids: Collection[UUID]) -> dict[UUID, str]:
-        """Return what differs in each of the logs, empty where nothing does."""
+        """Return the difference of each log, empty if there is none."""
         at = time.monotonic()
         known = {one: answer for one in log_ids if (answer := self._still_known(one, at)) is not None}
         wanted = [one for one in log_ids if one not in known]
@@ -225,7 +225,7 @@ class WitnessCheck:
             return error
 
     def _check(self, session: Session, log_id: UUID, claim: LogClaim | None, note: str | OSError | None) -> None:
-        """Check one log, unless the very same was found good before.
+        """Check one log, unless the same state was found good before.
 
         Raises:
             LogMismatch: it is not what was shipped.
@@ -253,6 +253,6 @@ class WitnessCheck:
 
 
 def of(session: Session) -> WitnessCheck | None:
-    """Return what the process of this session knows was shipped, None where it is told of no folder."""
+    """Return the witness check of the session's process, or None if it has no folder."""
     found: WitnessCheck | None = session.info.get("shipped")
     return found

@@ -1,1 +1,1 @@
-"""The verifier: checks an export offline, without anything of the server."""
+"""Verify an export offline, without anything from the server."""

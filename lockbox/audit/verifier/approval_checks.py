@@ -1,4 +1,4 @@
-"""Whether the signature of an approval is over what the events of its request say; pure."""
+"""Check that an approval's signature matches the events of its request; pure."""
 
 import hashlib
 import json
@@ -31,9 +31,9 @@ GRANTED_RESOURCES, GRANTED_ACTIONS = "granted_resources", "granted_actions"
 
 @dataclass(frozen=True)
 class ApprovalBounds:
-    """For how many seconds and for what an approval or an open window is, as far as it is known.
+    """The duration in seconds and the scope of an approval or an open window, as far as known.
 
-    `is_part` is whether the resources are fewer than were asked, which stands there also where they are erased.
+    `is_part` is whether the resources are fewer than asked, which is known even after they are erased.
     """
 
     seconds: float | None
@@ -43,7 +43,7 @@ class ApprovalBounds:
 
     @classmethod
     def approved(cls, fields: Mapping[str, Any], shown: Mapping[str, str], asked: Mapping[str, Any]) -> Self:
-        """Return for what an approval is."""
+        """Return what an approval allows."""
         window = fields.get(WINDOW, asked[WINDOW])
         return cls(
             window if type(window) is int else None,
@@ -54,7 +54,7 @@ class ApprovalBounds:
 
     @classmethod
     def opened(cls, fields: Mapping[str, Any], shown: Mapping[str, str], asked: Mapping[str, Any]) -> Self:
-        """Return for what a window was opened."""
+        """Return what a window allows."""
         return cls(
             _seconds(fields.get("at"), fields.get("deadline_at")),
             _set(fields.get("granted_actions", asked[ACTIONS])),
@@ -63,7 +63,7 @@ class ApprovalBounds:
         )
 
     def beyond(self, approved: Self) -> str | None:
-        """Return in what this window goes beyond an approval that counts for it; None where it does not."""
+        """Return how a window exceeds an approval that counts for it, or None."""
         if self.seconds is None or approved.seconds is None or self.seconds > approved.seconds:
             return "for longer"
         if self.actions is None or approved.actions is None or not self.actions <= approved.actions:
@@ -98,7 +98,7 @@ def _resources(
 
 @dataclass(frozen=True)
 class ApprovalSignature:
-    """What an event holds of an approval: who gave it, the SHA-256 of what was signed, and the signature."""
+    """An event's approval: the approvers, the SHA-256 of the statement, and the signature."""
 
     by: list[str]
     statement: str
@@ -107,11 +107,10 @@ class ApprovalSignature:
 
 
 class ApprovalChecker:
-    """Takes the moves of requests in order, and checks each approval against what was asked for.
+    """Check each approval against its request, taking moves in order.
 
-    `checked` were found good, `by_hash` of them by the hash of their statement alone: the file does not show what was
-    asked for. `unchecked` could not be checked: no key of approvals was given. What is kept is bounded by the
-    requests that are open at one time.
+    `checked` were valid, `by_hash` of them only by the statement's hash, since the file does not show the content.
+    `unchecked` had no approval key. Memory is bounded by the requests open at one time.
     """
 
     def __init__(self, keys: Iterable[VerifierKey], findings: Findings) -> None:
@@ -123,7 +122,7 @@ class ApprovalChecker:
         self._asked: dict[str, dict[str, Any]] = {}
 
     def take(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
-        """Take a move; `shown` are its personal values, each found to be the one that was committed to."""
+        """Take a move; `shown` are its personal values, each verified against its commitment."""
         request = fields["request_id"]
         if (asked := _asked(fields, shown)) and fields["to_state"] in OPEN:
             self._asked[request] = asked
@@ -137,7 +136,7 @@ class ApprovalChecker:
             self._asked.pop(request, None)
 
     def _get_stricter(self, request: str, mode: object) -> None:
-        """Take the mode in which an endorsed request goes on, where it got stricter since it was asked."""
+        """Take the mode of an endorsed request, if it got stricter since the submission."""
         before = self._asked[request]["mode"]
         if isinstance(mode, str) and before in LOOSER.get(mode, ()):
             self._asked[request]["mode"] = mode
@@ -176,10 +175,10 @@ class ApprovalChecker:
 def signed_text(
     request_id: Value, tenant_id: Value, opened_at: Value, until: Value, *, by: Iterable[str], statement: str
 ) -> bytes:
-    """Return the canonical bytes that are signed: which window was opened, by whom, and the hash of their statement.
+    """Return the signed canonical bytes: which window was opened, by whom, and the statement's hash.
 
-    All of it stands in the event that opens the window, so that the signature can be checked when personal values,
-    which the statement holds, are erased.
+    The opening event holds all of it, so that the signature can be verified after personal values in the statement
+    were erased.
     """
     return canonical(
         {
@@ -195,7 +194,7 @@ def signed_text(
 
 
 def _asked(fields: Mapping[str, Any], shown: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return what a request asks for, if this says it, of which nothing but the form of its parts is known."""
+    """Return the submission in a move, if it has one; only its form has been checked."""
     submission = fields.get(SUBMISSION)
     begins = (fields["action"] == SUBMIT and fields["seq"] == 1) or isinstance(submission, Mapping)
     if RESOURCES not in shown or not begins:
@@ -215,19 +214,19 @@ def _read(resources: str) -> Any:  # noqa: ANN401 - whatever somebody wrote
 
 
 def _is_hidden(fields: Mapping[str, Any], shown: Mapping[str, str]) -> bool:
-    """Whether a window was opened for fewer resources than were asked, and which is not shown."""
+    """Return whether a window was opened for fewer resources than asked, and which are not shown."""
     return GRANTED_RESOURCES in fields.get("personal", ()) and GRANTED_RESOURCES not in shown
 
 
 def _hash_of(fields: Mapping[str, Any], shown: Mapping[str, str], asked: dict[str, Any], by: list[str]) -> str | None:
-    """Return the hash of the statement that the events make; None where they can have made none."""
+    """Return the hash of the statement that the events make, or None if they make none."""
     granted = _granted(fields, shown, asked)
     said = None if granted is None else _statement(fields, granted, by)
     return None if said is None else hashlib.sha256(said).hexdigest()
 
 
 def _granted(fields: Mapping[str, Any], shown: Mapping[str, str], asked: dict[str, Any]) -> dict[str, Any] | None:
-    """Return what was opened of what was asked; None where that is not a part of it."""
+    """Return the granted part of what was asked, or None if it is not a part of it."""
     opened = dict(asked)
     if GRANTED_RESOURCES in shown:
         opened["resources"] = _read(shown[GRANTED_RESOURCES])
@@ -255,7 +254,7 @@ def _signed(fields: Mapping[str, Any]) -> ApprovalSignature | None:
 
 
 def _statement(fields: Mapping[str, Any], asked: Mapping[str, Any], by: list[str]) -> bytes | None:
-    """Return the bytes that were signed, by what the events say; None where they can have been no such statement."""
+    """Return the statement's bytes from the events, or None if they make none."""
     said = {
         "format": APPROVAL_FORMAT,
         "request_id": fields["request_id"],

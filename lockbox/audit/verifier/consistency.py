@@ -1,4 +1,4 @@
-"""Holding an export against checkpoints of its log that came another way, from before a restore too; pure."""
+"""Check an export against checkpoints of its log from elsewhere, also across restores; pure."""
 
 import base64
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from lockbox.audit.verifier.export_format import ExportHeader, FindingKind, Find
 
 
 class ConsistencyChecker:
-    """Takes the checkpoints first, and judges them once the file was read; `extended` are those that it extends."""
+    """Take checkpoints first and judge them after the file was read; `extended` are those that it extends."""
 
     def __init__(self, header: ExportHeader, own: Checkpoint, findings: Findings) -> None:
         self.extended: list[Checkpoint] = []
@@ -22,11 +22,11 @@ class ConsistencyChecker:
 
     @property
     def sizes(self) -> set[int]:
-        """At which sizes the root has to be known to judge the rest."""
+        """The sizes whose roots are needed to judge the rest."""
         return {one.size for one in self._waiting} | {one.size for _, one in self._earlier}
 
     def take_last(self, last: Checkpoint) -> None:
-        """Take the checkpoint of what was verified last: an older file may be meant, or the log was cut back."""
+        """Take the last verified checkpoint: the export may be an older file, or the log was cut back."""
         own, (base, generation) = self._own, named(last.origin)
         if base != self._base:
             message = (
@@ -44,7 +44,7 @@ class ConsistencyChecker:
             self.take(last)
 
     def take(self, before: Checkpoint) -> None:
-        """Take a checkpoint that a trusted key has signed."""
+        """Take a checkpoint that a trusted key signed."""
         own, (base, generation) = self._own, named(before.origin)
         if base != self._base:
             message = f"the checkpoint that you gave is of {before.origin}, not {own.origin}"
@@ -63,7 +63,7 @@ class ConsistencyChecker:
             self._waiting.append(before)
 
     def finish(self, roots: Mapping[int, bytes], restores: Iterable[RestoreRecord]) -> None:
-        """Judge what was taken by the roots that the log had; `restores` are what its events say of back-ups."""
+        """Judge the checkpoints by the log's roots; `restores` are its events about restored back-ups."""
         for before in self._waiting:
             self._within(before, roots)
         for generation, before in sorted(self._earlier, key=lambda one: one[1].size):
@@ -83,7 +83,7 @@ class ConsistencyChecker:
                 self._findings.add(FindingKind.UNPROVEN, message)
 
     def _extends(self, before: Checkpoint, roots: Mapping[int, bytes]) -> bool | None:
-        """Return whether the log has only grown since; None where nothing here shows it."""
+        """Return whether the log has only grown since, or None if nothing here shows it."""
         proof = self._header.consistency.get(before.size)
         if before.size > self._own.size:
             return None
@@ -98,7 +98,7 @@ class ConsistencyChecker:
         return True
 
     def _fits(self, before: Checkpoint) -> bool | None:
-        """Return whether another checkpoint of the same size contradicts it, None where none does."""
+        """Return whether another checkpoint of the same size contradicts it, or None."""
         given = [*self._waiting, *(one for _, one in self._earlier)]
         same = [one for one in given if one.size == before.size and one.origin == before.origin]
         return None if all(one.root == before.root for one in same) else False
@@ -116,7 +116,7 @@ class ConsistencyChecker:
     def _restored(
         self, generation: int, before: Checkpoint, roots: Mapping[int, bytes], restores: list[RestoreRecord]
     ) -> None:
-        """Say how the log follows on a checkpoint of an earlier generation, whose root it has not."""
+        """Report how the log follows on a checkpoint of an earlier generation, whose root it does not have."""
         later = [
             one
             for one in restores

@@ -1,4 +1,4 @@
-"""What is checked of each event beside its hash: form, personal values, whose it is, moves and approvals; pure."""
+"""Check each event's form, personal values, log, moves and approvals; pure."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ ENCODE_IN_ORDER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).en
 
 
 def parsed_body(body: bytes) -> dict[str, Any]:
-    """Return what a body says; nothing where it is no object of JSON."""
+    """Parse a body; empty if it is no JSON object."""
     try:
         found = json.loads(body)
     except ValueError:
@@ -47,10 +47,9 @@ def parsed_body(body: bytes) -> dict[str, Any]:
 def compare_columns(
     body: bytes, columns: Mapping[str, Any], details: Mapping[str, tuple[str, str]]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return what a body says of an event, and the names of the columns and the values that say something else.
+    """Return the body's fields, and the names of the columns and values that contradict it.
 
-    The id is that of the row, by which others know it; and so is what an event cannot be without, where a body lacks
-    it.
+    The id is the row's, by which others refer to it; required fields that the body lacks are the row's too.
     """
     found = parsed_body(body)
     other = [name for name in MEMBERS if found.get(name) != _written(columns[name])]
@@ -59,13 +58,13 @@ def compare_columns(
 
 
 def submitted(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a first move in a log says that was asked for: the submission itself, or what was kept of it."""
+    """Return the submission that the first move in a log holds: its own, or the copy in `submission`."""
     asked = found.get(SUBMISSION)
     return asked if isinstance(asked, dict) else found
 
 
 def item(body: bytes, details: Mapping[str, tuple[str, str]]) -> str | None:
-    """Return what a request is about by its first move: the service, and the resources unless they are gone."""
+    """Return the service of a request's first move, and its resources unless they were erased."""
     found = parsed_body(body)
     asked = submitted(found)
     if not isinstance(asked.get(SERVICE), str):
@@ -110,7 +109,7 @@ def _read(name: str, value: object, column: object) -> object:
 
 
 class NotCanonical(Exception):  # noqa: N818 - it names what was found
-    """It is no JSON object in the canonical form of RFC 8785, as events have it."""
+    """The body is no JSON object in the canonical form of RFC 8785 that events use."""
 
 
 def _refuse(_: str) -> NoReturn:
@@ -128,7 +127,7 @@ DECODE = json.JSONDecoder(parse_float=_refuse, parse_int=_integer, parse_constan
 
 
 def fields_of(body: bytes) -> dict[str, Any]:
-    """Return what a body says.
+    """Parse a canonical body.
 
     Raises:
         NotCanonical: it is not in canonical form.
@@ -136,7 +135,7 @@ def fields_of(body: bytes) -> dict[str, Any]:
     try:
         text = body.decode()
         fields = DECODE(text)
-        # By code points names sort as by UTF-16, which the standard wants, while none is beyond the first plane.
+        # By code points, names sort as by UTF-16 (as the standard wants) while none is beyond the first plane.
         is_within = body.isascii() or max(text) <= HIGHEST_OF_BMP
         written = ENCODE(fields) if is_within else ENCODE_IN_ORDER(_in_order(fields))
     except (ValueError, RecursionError):
@@ -147,7 +146,7 @@ def fields_of(body: bytes) -> dict[str, Any]:
 
 
 def _in_order(value: object) -> object:
-    """Return a value whose names are in the order of UTF-16."""
+    """Return a value with its names in UTF-16 order."""
     if isinstance(value, dict):
         names = sorted(value, key=lambda name: name.encode("utf-16-be"))
         return {name: _in_order(value[name]) for name in names}
@@ -155,7 +154,7 @@ def _in_order(value: object) -> object:
 
 
 def _malformed(fields: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the members of a body that are missing or not of their form."""
+    """Yield the members of a body that are missing or malformed."""
     for name in ("id", "action", "log", "at"):
         if type(fields.get(name)) is not str:
             yield name
@@ -177,7 +176,7 @@ def _malformed(fields: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a member is of a form that a body has: within an object there is no other one."""
+    """Return whether a member has an allowed form: objects within it hold no further objects."""
     members = value.values() if isinstance(value, dict) else [value]
     return all(
         type(one) in SCALARS or (type(one) is list and all(type(part) is str for part in one)) for one in members
@@ -193,9 +192,9 @@ def _compact(id_: str) -> bytes | str:
 
 @dataclass(frozen=True)
 class RestoreRecord:
-    """What an event says of a back-up that was restored: the log went on from its first `size` events.
+    """An event's record of a restored back-up: the log went on from its first `size` events.
 
-    `shipped` is the origin, the size and the root (in base64) of the newest checkpoint that was out then.
+    `shipped` is the origin, size and root (base64) of the newest checkpoint that was shipped by then.
     """
 
     number: int
@@ -206,11 +205,11 @@ class RestoreRecord:
 
 @dataclass
 class EventChecker:
-    """Checks the events of one log, whose hashes are good, one after the other.
+    """Check the events of one log, whose hashes are valid, one after the other.
 
-    `tenant` is whose log it is, None for the vendor's own; `log` is its id; `whole` is whether every move must be
-    there. `removed` is how many of the first events the log itself says were removed. What is kept grows with the
-    events by no more than the id of each.
+    `tenant` is the log's tenant, None for the vendor's own; `log` is its id; `whole` is whether every move must be
+    present. `removed` is how many of the first events the log says were removed. Memory grows by one id for each
+    event.
     """
 
     tenant: str | None
@@ -257,7 +256,7 @@ class EventChecker:
             self._take(fields, shown, where)
 
     def finish(self) -> None:
-        """Say which moves never came."""
+        """Report the moves that never came."""
         for move in self._in_order.rest():
             self._judge(move)
         self.requests.finish()
@@ -280,7 +279,7 @@ class EventChecker:
         self.signed.take(fields, shown, where, is_all_there=is_all_there)
 
     def _check_place(self, fields: Mapping[str, Any], where: dict[str, Any]) -> None:
-        """Say whether the event is of another log or tenant, or has the id of an earlier one."""
+        """Report an event of another log or tenant, or with the id of an earlier one."""
         if fields["log"] != self.log:
             self.findings.add(FindingKind.FOREIGN, f"this event was sealed in another log, {fields['log']}", **where)
         elif self.tenant is not None and fields["tenant_id"] != self.tenant:
@@ -293,7 +292,7 @@ class EventChecker:
     def _check_details(
         self, committed: Mapping[str, object], shown: Mapping[str, PersonalDetail], where: dict[str, Any]
     ) -> dict[str, str]:
-        """Return the personal values that are those which the event commits to."""
+        """Return the personal values that match the event's commitments."""
         good = {}
         for name, detail in shown.items():
             if committed.get(name) == hashlib.sha256(detail.salt + detail.value.encode()).hexdigest():
@@ -306,13 +305,13 @@ class EventChecker:
         return good
 
     def _note_removal(self, fields: Mapping[str, Any], number: int) -> None:
-        """Note what an event says was removed: the beginning of the log, and nothing that came after the event."""
+        """Note the removal that an event records: it must begin at 0 and end before the event."""
         match fields:
             case {"removed_from": 0, "removed_to": int(end)} if end <= number:
                 self.removed = max(self.removed, end)
 
     def _note_restore(self, fields: Mapping[str, Any], number: int) -> None:
-        """Note what an event says of this log's restore: it went on from what was before the event."""
+        """Note the restore that an event records: the log went on from before the event."""
         match fields:
             case {
                 "at": str(at),

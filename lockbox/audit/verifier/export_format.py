@@ -1,4 +1,4 @@
-"""The lines of an export as docs/audit-format.md has them: what each must hold, and how it is read; pure."""
+"""Read the lines of an export, in the format of docs/audit-format.md; pure."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ T = TypeVar("T", bound="Line")
 
 
 class FindingKind(StrEnum):
-    """What is wrong with an export."""
+    """Kinds of findings in an export."""
 
     EDITED = "edited"
     REMOVED = "removed"
@@ -51,7 +51,7 @@ UNSURE = frozenset({FindingKind.UNPROVEN, FindingKind.RESTORED, FindingKind.FUTU
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, and where: the line of the file, the number in the log, the event's id."""
+    """One finding and its place: the line of the file, the number in the log, the event's id."""
 
     kind: FindingKind
     message: str
@@ -61,14 +61,14 @@ class Finding:
 
     @property
     def place(self) -> str:
-        """Where it is, in words; empty where it concerns the whole."""
+        """The place in words; empty if it concerns the whole."""
         parts = (("line", self.line), ("number", self.number), ("event", self.event))
         return ", ".join(f"{name} {value}" for name, value in parts if value is not None)
 
 
 @dataclass
 class Findings:
-    """What was found so far: the first of them, how many there are, and of which kinds."""
+    """The findings so far: the first of them, how many there are, and their kinds."""
 
     first: list[Finding] = field(default_factory=list)
     count: int = 0
@@ -76,7 +76,7 @@ class Findings:
 
     @property
     def is_contradicted(self) -> bool:
-        """Whether something is wrong, beside what could not be shown."""
+        """Return whether anything is contradicted, rather than only unproven."""
         return not self.kinds <= UNSURE
 
     def add(
@@ -88,7 +88,7 @@ class Findings:
         number: int | None = None,
         event: str | None = None,
     ) -> None:
-        """Note one more."""
+        """Add a finding."""
         self.count += 1
         self.kinds.add(kind)
         if len(self.first) < MOST:
@@ -96,14 +96,14 @@ class Findings:
 
 
 class Unreadable(Exception):  # noqa: N818 - it names what was found
-    """It is not of the form that an export has."""
+    """The file does not have the form of an export."""
 
 
 @dataclass(frozen=True)
 class ExportHeader:
-    """What an export says of itself, and the signed checkpoint that it is to be held against.
+    """The export's first line, with the signed checkpoint to compare with.
 
-    `consistency` has, for older sizes that the exporter was told, the proof that the log has only grown since.
+    `consistency` has proofs from the older sizes that the exporter was given.
     """
 
     origin: str
@@ -118,7 +118,7 @@ class ExportHeader:
 
 @dataclass(frozen=True)
 class TileLine:
-    """The hashes of up to 256 leaves, and the path from their common root to that of the log."""
+    """The hashes of up to 256 leaves, and the path from their root to the log's."""
 
     tile: int
     leaves: list[bytes]
@@ -127,7 +127,7 @@ class TileLine:
 
 @dataclass(frozen=True)
 class PersonalDetail:
-    """A personal value that still stands, and its salt."""
+    """A personal value that still exists, and its salt."""
 
     salt: bytes
     value: str
@@ -145,9 +145,9 @@ class EventLine:
 
 @dataclass(frozen=True)
 class GapLine:
-    """Events that are not in the file, for retention has removed them.
+    """Events that retention removed and that are not in the file.
 
-    `hashes` are those of the complete subtrees that make up whole tiles that were removed.
+    `hashes` are the complete subtrees of removed whole tiles.
     """
 
     start: int
@@ -157,7 +157,7 @@ class GapLine:
 
 @dataclass(frozen=True)
 class EndLine:
-    """The last line: how many lines were events."""
+    """The last line: how many lines are events."""
 
     events: int
 
@@ -176,13 +176,13 @@ def parts(start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def lines_of(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines of a file, however many; one that is too long to be of an export is cut, and so found out."""
+    """Yield the lines of a file; a line that is too long for an export is cut, and so found."""
     while line := file.readline(LONGEST_LINE):
         yield line
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object, whose members are all there once: of two, no two readers need take the same."""
+    """Return an object whose members are unique: two readers could disagree about duplicates."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise Unreadable("a member is there twice")
@@ -193,7 +193,7 @@ DECODE = json.JSONDecoder(object_pairs_hook=_once).decode
 
 
 def read(line: bytes) -> Line:
-    """Return what a line says.
+    """Parse a line.
 
     Raises:
         Unreadable: it is no line of an export.
@@ -277,7 +277,7 @@ def _hashes(values: list[Any], most: int = MOST_HASHES) -> list[bytes]:
 
 
 def _details(personal: Mapping[str, Any]) -> dict[str, PersonalDetail]:
-    # What no text can hold can be written in JSON, and neither be hashed nor shown.
+    # JSON can hold text that cannot be encoded; it can be neither hashed nor shown.
     return {name.encode().decode(): _detail(one) for name, one in personal.items()}
 
 

@@ -1,4 +1,4 @@
-"""Whether every event of a whole export stands in the place that the signed root proves, or what is wrong; pure."""
+"""Check that every event of a whole export is at the position that the signed root proves; pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
@@ -13,7 +13,7 @@ MOST_ROWS = 4 * WIDTH
 
 @dataclass(frozen=True)
 class EventRow:
-    """An event as it stands in the file: its line, what it says, and its hash."""
+    """An event in the file: its line, its content, and its hash."""
 
     line: int
     entry: EventLine
@@ -21,9 +21,9 @@ class EventRow:
 
 
 class InclusionChecker:
-    """Takes the lines of a whole export in order, tile by tile, and never holds more than one of them.
+    """Check the lines of a whole export in order, holding one tile at a time.
 
-    `older` are the sizes at which the log was seen before; `roots` become the roots that it had at those.
+    `older` are sizes at which the log was seen before; `roots` become the roots at those sizes.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class InclusionChecker:
         self._passed = 0
 
     def tile(self, line: int, tile: TileLine) -> None:
-        """Begin the next tile: its hashes must lead to the root that was signed."""
+        """Begin the next tile, whose hashes must lead to the signed root."""
         self._close()
         start = tile.tile * WIDTH
         if start < self._at or start >= self._size:
@@ -62,7 +62,7 @@ class InclusionChecker:
         self._at = min(start + WIDTH, self._size)
 
     def event(self, line: int, entry: EventLine) -> None:
-        """Take an event of the tile that has begun."""
+        """Take an event of the current tile."""
         if self._gaps and entry.number < self._gaps[-1].start:
             message = f"this event stands behind the event {self._passed - 1}"
             self._findings.add(FindingKind.REORDERED, message, line=line, number=entry.number)
@@ -73,7 +73,7 @@ class InclusionChecker:
             self._findings.add(FindingKind.INSERTED, "more events than a tile has", line=line, number=entry.number)
 
     def gap(self, line: int, gap: GapLine) -> None:
-        """Take what is not in the file: within the tile that has begun, or whole tiles that were removed."""
+        """Take a removed range: within the current tile, or of whole tiles."""
         start = self._tile.tile * WIDTH if self._tile else self._at
         if self._tile and max(start, self._passed) <= gap.start and gap.end <= self._at and not gap.hashes:
             self._gaps.append(gap)
@@ -86,7 +86,7 @@ class InclusionChecker:
             self._findings.add(FindingKind.DAMAGED, message, line=line)
 
     def finish(self, *, is_cut: bool) -> None:
-        """Say what is missing at the end, and whether all of it leads to the root."""
+        """Report what is missing at the end, and whether everything leads to the root."""
         self._close(is_cut=is_cut)
         if self._at < self._size:
             message = f"the events {self._at} to {self._size - 1} are missing: the file has been cut off"
@@ -164,7 +164,7 @@ class InclusionChecker:
             self.removed.append((gap.start, gap.end))
 
     def _unexplained(self) -> None:
-        """Say what is removed though it does not begin the log, or no event of the log says that it was."""
+        """Report a removed range that does not begin the log, or that no event explains."""
         for start, end in self.removed:
             at = max(start, self._bodies.removed)
             if start > 0:
@@ -178,7 +178,7 @@ class InclusionChecker:
 
 
 class _TileMismatch:
-    """Names what is wrong in a tile whose events are not those that its hashes say."""
+    """Find what is wrong in a tile whose events do not match its hashes."""
 
     def __init__(self, leaves: Mapping[int, bytes], due: list[int], findings: Findings, *, is_cut: bool) -> None:
         self._place = {leaf: number for number, leaf in leaves.items()}
@@ -187,7 +187,7 @@ class _TileMismatch:
         self._is_cut = is_cut
 
     def judge(self, rows: list[EventRow]) -> Iterator[EventRow]:
-        """Note what is wrong, and yield the events that are as they were."""
+        """Note what is wrong, and yield the unchanged events."""
         before = self._findings.count
         found: dict[int, EventRow] = {}
         strangers = []

@@ -1,4 +1,4 @@
-"""Whether each request in a log has every one of its moves, each of them once and none behind its end; pure."""
+"""Check that each request in a log has all its moves, each once and none after its end; pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,10 +11,10 @@ OPEN = frozenset({"reviewing", "pending", "active"})
 
 @dataclass
 class KnownMoves:
-    """The moves of one request that are known: all from `first` to before `next`, some behind and some ahead.
+    """The known moves of one request: all from `first` to before `next`, and some outside.
 
-    `last` is the highest of them all, `begin` the move with which the log of the request begins, `end` the move to a
-    final state, once these were seen. What a file says is taken for no more than a number: none is counted up to.
+    `last` is the highest of all, `begin` the first move in this log, `end` the move to a final state, once seen.
+    Numbers from a file are never counted up to.
     """
 
     first: int
@@ -41,12 +41,12 @@ class KnownMoves:
 
     @property
     def lowest(self) -> int:
-        """The lowest move that is known."""
+        """The lowest known move."""
         return min(self.behind, default=self.first)
 
     @property
     def lacks(self) -> int | None:
-        """The first move that is missing between others."""
+        """The first move missing between others."""
         if self.behind:
             missing = min(self.behind)
             while missing in self.behind:
@@ -57,9 +57,9 @@ class KnownMoves:
 
 @dataclass
 class MoveChecker:
-    """Takes the moves of a log in order; of a request that is over only the id is kept, of others a few numbers.
+    """Take the moves of a log in order; a finished request keeps only its id in memory, others a few numbers.
 
-    `removed_before` is whether retention has removed something: then a request may begin later than it did.
+    `removed_before` is whether retention removed something: then a request may begin later than it did.
     """
 
     findings: Findings
@@ -68,7 +68,7 @@ class MoveChecker:
     _over: set[str] = field(default_factory=set)
 
     def take(self, request: str, seq: int, to_state: str, where: Mapping[str, Any], *, begins: bool) -> None:
-        """Take one move; `begins` is whether the log of its request begins with it."""
+        """Take one move; `begins` is whether the request's log begins with it."""
         if request in self._over:
             self._say(f"request {request} has its move {seq} behind its end, or twice", where)
             return
@@ -93,7 +93,7 @@ class MoveChecker:
             self._over.add(request)
 
     def finish(self) -> None:
-        """Say which moves never came."""
+        """Report moves that never came."""
         for request, known in self._known.items():
             lacks = known.lacks
             if lacks is None and known.begin is None and not self.removed_before:
@@ -111,16 +111,16 @@ Move = TypeVar("Move")
 
 @dataclass
 class MoveSequencer(Generic[Move]):
-    """Hands on the moves of each request in the order of their `seq`, which need not be that in which they stand.
+    """Yield each request's moves in the order of their `seq`, which may differ from their order in the log.
 
-    Those that stand before the one with which their request begins wait for it, or for the end of the file.
+    Moves before the one with which their request begins wait for it, or for the end of the file.
     """
 
     _waiting: dict[str, dict[int, Move]] = field(default_factory=dict)
     _next: dict[str, int] = field(default_factory=dict)
 
     def take(self, request: str, seq: int, move: Move, *, begins: bool) -> Iterator[Move]:
-        """Take one move, and yield those whose turn it is by now."""
+        """Take one move, and yield those whose turn it is now."""
         waiting = self._waiting.setdefault(request, {})
         waiting.setdefault(seq, move)
         if begins:

@@ -1,4 +1,4 @@
-"""Decisions signed with a passkey: the WebAuthn assertion over a statement, and how it is checked; pure."""
+"""Verify the WebAuthn assertion of a decision that was signed with a passkey; pure."""
 
 import base64
 import hashlib
@@ -26,12 +26,12 @@ PARTS = ("authenticator_data", "client_data", "signature", "key")
 
 
 class BadAssertion(Exception):  # noqa: N818 - it names what was found
-    """The assertion does not show that the person has signed this statement; why is the message."""
+    """The assertion does not prove that the person signed this statement; the message says why."""
 
 
 @dataclass(frozen=True)
 class Assertion:
-    """What an authenticator has signed, and the fingerprint of the public key with which it says so."""
+    """An authenticator's signature, and the fingerprint of its public key."""
 
     authenticator_data: bytes
     client_data: bytes
@@ -40,7 +40,7 @@ class Assertion:
 
     @classmethod
     def read(cls, said: object) -> Self:
-        """Read the form that stands in events and in rows.
+        """Read the form that events and rows hold.
 
         Raises:
             BadAssertion: it is not of that form.
@@ -54,25 +54,25 @@ class Assertion:
 
     @property
     def facts(self) -> dict[str, str]:
-        """The form that stands in events and in rows: base64, and the fingerprint in hex."""
+        """The form that events and rows hold: base64, and the fingerprint in hex."""
         parts = (self.authenticator_data, self.client_data, self.signature)
         return dict(zip(PARTS, [*(base64.b64encode(one).decode() for one in parts), self.key], strict=True))
 
 
 def challenge(statement: bytes) -> bytes:
-    """Return the challenge that an authenticator signs for a statement: its SHA-256."""
+    """Return the challenge for a statement: its SHA-256."""
     return hashlib.sha256(statement).digest()
 
 
 def fingerprint(public_key: bytes) -> str:
-    """Return the SHA-256, in hex, of a public key in the form SubjectPublicKeyInfo (DER)."""
+    """Return the SHA-256 in hex of a public key in SubjectPublicKeyInfo form (DER)."""
     return hashlib.sha256(public_key).hexdigest()
 
 
 def check(
     assertion: Assertion, statement: bytes, public_key: bytes, *, rp_id: str | None = None, origin: str | None = None
 ) -> None:
-    """Check that the holder of a passkey, verified by the authenticator, has signed exactly this statement.
+    """Check that a passkey's holder, verified by the authenticator, signed exactly this statement.
 
     Args:
         assertion: what the authenticator gave.

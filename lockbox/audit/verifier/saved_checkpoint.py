@@ -1,4 +1,4 @@
-"""Checkpoints in files as people save them: the note alone, or the whole mail that a digest came in; pure."""
+"""Read a checkpoint from a file that someone saved: a note, or a whole digest mail; pure."""
 
 import re
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ KEY = re.compile(r"^(?:> ?)*Key:? (\S+\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44})[ ]*$", r
 
 @dataclass(frozen=True)
 class SavedCheckpoint:
-    """A signed note, and the keys that stand in the same file: whoever trusts the mail has them from it."""
+    """A signed note, and the keys in the same file, for readers who trust the mail."""
 
     note: str
     keys: tuple[VerifierKey, ...]
 
 
 def read(raw: bytes) -> SavedCheckpoint:
-    """Return the first checkpoint in a file: of a note alone, of a saved mail, or of its text.
+    """Return the first checkpoint in a file: a note, a saved mail, or its text.
 
     Raises:
         BadNote: there is none in it.

@@ -1,4 +1,4 @@
-"""Whose word each approval of a log is: the approver's own, by a passkey, or the vendor's server's alone; pure."""
+"""Check which approvals the approvers' own passkeys signed, and which only the vendor's server attests; pure."""
 
 import base64
 import hashlib
@@ -36,12 +36,12 @@ CONTENT, COMMENT, KEPT = "signed_content", "comment", "kept_resources"
 
 
 class BadKeys(Exception):  # noqa: N818 - it names what was found
-    """It is no file of approvers' keys; the message says what is wrong with it."""
+    """The file holds no approvers' keys; the message says what is wrong."""
 
 
 @dataclass(frozen=True)
 class ApproverKey:
-    """A public key of somebody's passkey, as SubjectPublicKeyInfo in DER."""
+    """The public key of a person's passkey, as SubjectPublicKeyInfo in DER."""
 
     person_id: str
     name: str
@@ -50,13 +50,13 @@ class ApproverKey:
 
     @property
     def fingerprint(self) -> str:
-        """Its SHA-256 in hex, by which people compare it with what the approver's own account page shows."""
+        """Its SHA-256 in hex, to compare with the approver's own account page."""
         return fingerprint(self.public_key)
 
 
 @dataclass(frozen=True)
 class ApproverKeys:
-    """The keys of a tenant's approvers; `rp_id` and `origin` are the host and the pages for which passkeys sign."""
+    """The keys of a tenant's approvers; `rp_id` and `origin` are the host and the origin that passkeys sign for."""
 
     tenant_id: str
     rp_id: str
@@ -66,12 +66,12 @@ class ApproverKeys:
 
 
 def grouped(print_: str) -> str:
-    """Return a fingerprint as people compare it: in groups of eight."""
+    """Return a fingerprint in groups of eight, for people to compare."""
     return " ".join(print_[at : at + GROUP] for at in range(0, len(print_), GROUP))
 
 
 def document(given: ApproverKeys) -> dict[str, Any]:
-    """Return what the file says."""
+    """Return the file's content."""
     keys = [
         asdict(one) | {"public_key": base64.b64encode(one.public_key).decode(), "fingerprint": one.fingerprint}
         for one in given.keys
@@ -80,7 +80,7 @@ def document(given: ApproverKeys) -> dict[str, Any]:
 
 
 def read(text: str | bytes) -> ApproverKeys:
-    """Return the keys that a file has.
+    """Parse a file of keys.
 
     Raises:
         BadKeys: it is no such file, or a fingerprint in it is not that of its key.
@@ -107,7 +107,7 @@ def read(text: str | bytes) -> ApproverKeys:
 def by_person(
     files: Iterable[ApproverKeys], tenant_id: str | None
 ) -> dict[tuple[str, str], tuple[ApproverKeys, ApproverKey]]:
-    """Return the keys of one tenant by person and fingerprint, each with the file that vouches for it."""
+    """Return one tenant's keys by person and fingerprint, each with its file."""
     return {
         (key.person_id, key.fingerprint): (file, key)
         for file in files
@@ -137,12 +137,12 @@ def _key(said: object) -> ApproverKey:
 
 
 class Mismatch(Exception):  # noqa: N818 - it names what was found
-    """What was signed is not what the log says was decided; why is the message."""
+    """The signed statement does not match the log; the message says why."""
 
 
 @dataclass(frozen=True)
 class Approvers:
-    """What a customer gives to check approvals by: files of keys, and whether each approval must be signed."""
+    """The customer's input: files of keys, and whether each approval must be signed."""
 
     files: tuple[ApproverKeys, ...] = ()
     is_required: bool = False
@@ -152,13 +152,12 @@ NO_APPROVERS = Approvers()
 
 
 class PasskeyApprovalChecker:
-    """Takes the moves of requests in order, and checks what passkeys signed against them and the customer's keys.
+    """Check passkey signatures against the moves of requests, in order, and the customer's keys.
 
-    `signed` were found good by a key that the customer gave, `hidden` of them over resources that the file does not
-    show, `unchecked` agree with the log, but no file of keys was
-    given. `attested` counts by approver those that nobody but the vendor's server vouches for, `alone` the windows
-    that the vendor says it was let open without asking; where each approval has to be signed, each of either is a
-    finding.
+    `signed` were valid under a customer's key, `hidden` of them over resources that the file does not show;
+    `unchecked` agree with the log, but no key file was given. `attested` counts by approver the approvals that only
+    the vendor's server vouches for, `alone` the windows that the vendor says it could open without asking. If each
+    approval has to be signed, each of either is a finding.
     """
 
     def __init__(self, tenant: str | None, approvers: Approvers, findings: Findings) -> None:
@@ -177,9 +176,9 @@ class PasskeyApprovalChecker:
     def take(
         self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any], *, is_all_there: bool
     ) -> None:
-        """Take a move, the next of its request; `is_all_there` is whether each one before it must be in the file.
+        """Take the next move of a request; `is_all_there` is whether all earlier moves must be in the file.
 
-        `shown` are its personal values, each found to be the one that was committed to.
+        `shown` are its personal values, each verified against its commitment.
         """
         request = fields["request_id"]
         submitted = fields.get(SUBMISSION, fields)
@@ -198,7 +197,7 @@ class PasskeyApprovalChecker:
             self._approved.pop(request, None)
 
     def finish(self) -> None:
-        """Say what could not be checked where each approval has to be signed."""
+        """Report what could not be checked where each approval has to be signed."""
         if self._is_required and self.unchecked:
             message = f"not checked without your approvers' keys: {self.unchecked} of the signatures by passkeys"
             self._findings.add(FindingKind.UNPROVEN, message)
@@ -248,7 +247,7 @@ class PasskeyApprovalChecker:
     def _take_opening(
         self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any], *, is_all_there: bool
     ) -> None:
-        """Check that everybody whose approval counted for a window has one in the log that goes as far."""
+        """Check that everyone whose approval counted for a window has one in the log that covers it."""
         request = fields["request_id"]
         asked, approved = self._asked.get(request), self._approved.get(request, {})
         if asked and asked["mode"] in LOOSE and fields["action"] == ENDORSE:
@@ -281,12 +280,12 @@ class PasskeyApprovalChecker:
 
 
 def _engineer(fields: Mapping[str, Any]) -> object:
-    """Return who asks, where the move is the submission itself: a system names the engineer for whom it files."""
+    """Return the engineer of a submission: a service account names the engineer for whom it submits."""
     return fields.get("on_behalf_of") or fields.get("actor_id")
 
 
 def _asked(fields: Mapping[str, Any], engineer: object, shown: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a request asks for, of which nothing but the form of its parts is known."""
+    """Return the submission in a move; only its form has been checked."""
     facts = {name: fields[name] for name in ASKED}
     return facts | {"engineer": engineer, "resources": _read(shown["resources"]) if "resources" in shown else None}
 
@@ -302,7 +301,7 @@ def _said(statement: str) -> dict[str, Any]:
 
 
 def _check_said(said: Mapping[str, Any], fields: Mapping[str, Any], asked: Mapping[str, Any] | None) -> None:
-    """Check that a statement says what the event and the request say, member by member."""
+    """Check a statement against the event and the request, member by member."""
     expected = {
         "format": FORMAT,
         "action": APPROVE,
@@ -329,7 +328,7 @@ def _check_said(said: Mapping[str, Any], fields: Mapping[str, Any], asked: Mappi
 def _check_content(
     said: Mapping[str, Any], fields: Mapping[str, Any], shown: Mapping[str, str], asked: Mapping[str, Any] | None
 ) -> None:
-    """Check the comment and the resources that were signed, as far as they are shown: both may be erased."""
+    """Check the signed comment and resources, as far as they are not erased."""
     if CONTENT not in fields["personal"]:
         raise Mismatch("the event has no resources that were signed")
     if CONTENT not in shown:

@@ -1,4 +1,4 @@
-"""The verifier of exports: it reads one file, trusts the keys that it is given and nothing else, and is pure."""
+"""Verify one export with the given keys only; pure."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,17 +33,16 @@ Numbered = Iterator[tuple[int, bytes]]
 
 @dataclass
 class VerificationResult:
-    """What a verifier says of a file: what it found, and what it has seen.
+    """The verdict on a file: the findings, and counts of what was checked.
 
-    `signer` is the trusted key that has signed, `extended` the checkpoints from another way that the log extends.
-    `events` are those in the file, `said` is how many its last line says there are.
-    `details` are personal values that were shown, `left_out` those that were erased or not for this reader.
-    `approvals` are signed, `approvals_by_hash` of them over what the file does not show; `unchecked_approvals` could
-    not be checked. `signed_approvals` are single votes that the approver's own passkey has signed, by a key that the
-    customer gave, `hidden_signatures` of them over resources that the file does not show, `unchecked_signatures`
-    those for which no keys were given, `attested` by approver those that the vendor's server alone vouches for,
-    `opened_alone` windows that nobody of the customer was asked about. `stopped_at` is the line at which reading
-    stopped, for enough was wrong; None where all was read.
+    `signer` is the trusted key that signed, `extended` the other checkpoints that the log extends. `events` are those
+    in the file, `said` the number in its last line. `details` are personal values shown, `left_out` those erased or
+    not for this reader. `approvals` are signed, `approvals_by_hash` of them over content that the file does not show;
+    `unchecked_approvals` could not be checked. `signed_approvals` are votes signed by the approver's own passkey,
+    under a key of the customer, `hidden_signatures` of them over resources that the file does not show,
+    `unchecked_signatures` those without a given key, `attested` by approver those that only the vendor's server
+    vouches for, `opened_alone` windows opened without asking the customer. `stopped_at` is the line at which reading
+    stopped after enough findings, or None.
     """
 
     header: ExportHeader
@@ -68,7 +67,7 @@ class VerificationResult:
 
     @property
     def exit_code(self) -> int:
-        """0 where nothing was found, 2 where all that was found is that something could not be shown, else 1."""
+        """0 without findings, 2 if all findings only say that something is unproven, else 1."""
         return BAD if self.findings.is_contradicted else CANNOT_TELL if self.findings.count else GOOD
 
     @property
@@ -78,7 +77,7 @@ class VerificationResult:
 
     @property
     def continues(self) -> Checkpoint | None:
-        """The newest of the checkpoints that came another way and that the log extends."""
+        """The newest other checkpoint that the log extends."""
         return max(self.extended, key=lambda one: (checkpoint.named(one.origin)[1], one.size), default=None)
 
 
@@ -145,7 +144,7 @@ def verify(
 
 
 def _check_generation(verdict: VerificationResult, bodies: EventChecker) -> None:
-    """Say that a log began anew and does not tell why: a whole export has the event, unless retention removed it."""
+    """Report a log that began anew without saying why: a whole export has the event, unless retention removed it."""
     header = verdict.header
     is_later = header.generation > 1 and not verdict.findings.is_contradicted
     if header.whole and is_later and not bodies.restores and not verdict.removed:
@@ -154,7 +153,7 @@ def _check_generation(verdict: VerificationResult, bodies: EventChecker) -> None
 
 
 def _check_times(verdict: VerificationResult, signed: Iterable[Checkpoint], now: datetime) -> None:
-    """Say which checkpoints were signed later than now: a clock is wrong, theirs or the one here."""
+    """Report checkpoints signed in the future: one of the clocks is wrong."""
     for one in signed:
         try:
             at = datetime.fromisoformat(one.at)
@@ -171,7 +170,7 @@ def _check_times(verdict: VerificationResult, signed: Iterable[Checkpoint], now:
 
 
 def _conclude(verdict: VerificationResult, bodies: EventChecker, holding: ConsistencyChecker) -> None:
-    """Count, and say what could not be checked."""
+    """Count, and report what could not be checked."""
     findings = verdict.findings
     if verdict.said is not None and verdict.said != verdict.events and not findings.is_contradicted:
         kind = FindingKind.REMOVED if verdict.said > verdict.events else FindingKind.INSERTED
@@ -192,7 +191,7 @@ def _conclude(verdict: VerificationResult, bodies: EventChecker, holding: Consis
 def _signed(
     verdict: VerificationResult, note: str, keys: Mapping[bytes, VerifierKey], whose: str
 ) -> Checkpoint | None:
-    """Return a checkpoint that a trusted key has signed, or None and say why not."""
+    """Return a checkpoint that a trusted key signed, or report why not and return None."""
     try:
         said, verdict.signer = checkpoint.verify(note, keys)
     except UnknownKey as error:
@@ -216,7 +215,7 @@ def _check_signature(verdict: VerificationResult, own: Checkpoint, keys: Mapping
 
 
 def _log_of(origin: str) -> str:
-    """Return the log that an origin names: `name/audit/LOG`, and `/N` behind it once it began anew."""
+    """Return the log of an origin: `name/audit/LOG`, with `/N` in generation N."""
     return checkpoint.named(origin)[0].rpartition("/audit/")[2]
 
 
@@ -250,7 +249,7 @@ def _until_enough(numbered: Numbered, verdict: VerificationResult, most: int | N
 
 
 def _read(verdict: VerificationResult, numbered: Numbered) -> Iterator[tuple[int, TileLine | EventLine | GapLine]]:
-    """Yield what the lines say up to the last one, and say what is wrong with them."""
+    """Yield the lines up to the last one, and report malformed ones."""
     end = None
     for line, raw in numbered:
         if end:
@@ -278,7 +277,7 @@ def _read(verdict: VerificationResult, numbered: Numbered) -> Iterator[tuple[int
 def _whole(
     verdict: VerificationResult, numbered: Numbered, bodies: EventChecker, own: Checkpoint, sizes: Iterable[int]
 ) -> Mapping[int, bytes]:
-    """Check a whole export, and return the roots that the log had at some sizes."""
+    """Check a whole export, and return the log's roots at some sizes."""
     placing = InclusionChecker(own.size, own.root, bodies, verdict.findings, sizes)
     for line, said in _read(verdict, numbered):
         match said:
@@ -319,7 +318,7 @@ def _filtered(verdict: VerificationResult, numbered: Numbered, bodies: EventChec
 
 
 def word(verdict: VerificationResult) -> str:
-    """Return the verdict in a sentence."""
+    """Return the verdict as a sentence."""
     if verdict.exit_code == BAD:
         return "Tampered."
     if verdict.exit_code == CANNOT_TELL:
@@ -330,24 +329,24 @@ def word(verdict: VerificationResult) -> str:
 
 
 def day(at: str) -> str:
-    """Return a moment of a checkpoint to the minute."""
+    """Return a checkpoint's time to the minute."""
     return f"{at[:10]} {at[11:16]} UTC"
 
 
 def whole(verdict: VerificationResult) -> str:
-    """Return what the file is."""
+    """Describe the file."""
     kind = "whole" if verdict.header.whole else "filtered"
     events = counted(verdict.events, "event")
     return f"{events}, a {kind} export of {verdict.header.origin} at size {verdict.header.size}"
 
 
 def counted(number: int, thing: str) -> str:
-    """Return how many there are of something, in the singular for one."""
+    """Return a count with its noun in singular or plural."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def remarks(verdict: VerificationResult) -> Iterator[str]:
-    """Yield what was shown and what was not, a line each."""
+    """Yield remarks on what was and was not shown, a line each."""
     if verdict.signer:
         yield f"signed by {verdict.signer.name}+{verdict.signer.id.hex()} at {verdict.at}"
         yield f"the fingerprint of that key: {verdict.signer.fingerprint}; compare it with what came another way"
