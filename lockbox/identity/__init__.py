@@ -1,1 +1,1 @@
-"""Who there is: tenants, people, their roles and their tokens."""
+"""People, their tenants, roles, credentials and sign-ins."""

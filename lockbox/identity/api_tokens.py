@@ -1,4 +1,4 @@
-"""API tokens: made by their person, kept as a hash, told from a typo by a checksum, rotated with an overlap."""
+"""Create, authenticate, rotate and revoke API tokens, which are stored as a keyed hash."""
 
 import re
 import secrets
@@ -40,7 +40,7 @@ UPDATE tokens SET last_used_at = :at WHERE id = (
 
 @dataclass(frozen=True)
 class IssuedToken:
-    """A token at the one moment at which its text is known."""
+    """A token with its text, which is known only when it is created."""
 
     token: Token
     text: str
@@ -60,20 +60,20 @@ def issue(
     replaces: UUID | None = None,
     only_at: UUID | None = None,
 ) -> IssuedToken:
-    """Make a token of 256 random bits for a person; only a keyed hash of it is kept.
+    """Create a token of 256 random bits for a person and store a keyed hash of it.
 
     Args:
-        session: the open transaction; row-level security lets people make tokens for themselves alone.
-        person_id: whose token it is.
-        environment: goes into the text, so that a token cannot cross from one installation kind to another.
+        session: the open transaction; row-level security lets people create tokens only for themselves.
+        person_id: the owner.
+        environment: part of the text, so that a token is refused in another kind of environment.
         lifetime: until it expires.
-        name: what the person calls it.
-        is_sample: whether it is one of a try-out, which counts as a fresh sign-in.
-        by_mail: whether a mailed code alone stands behind it.
-        scopes: what a *system* token may be used for.
-        services: the services that a *system* token is bound to.
+        name: the owner's name for it.
+        is_sample: whether it is a demo token, which counts as a fresh sign-in.
+        by_mail: whether it was created after a sign-in by mailed code alone.
+        scopes: what a service account's token may be used for.
+        services: the services that a service account's token is bound to.
         replaces: the token that it was rotated from.
-        only_at: the one tenant at which it counts, if it is not to everywhere.
+        only_at: the one tenant at which it counts, or None for all.
     """
     issued = draft(
         person_id,
@@ -109,7 +109,7 @@ def draft(
     replaces: UUID | None = None,
     only_at: UUID | None = None,
 ) -> IssuedToken:
-    """Return a token that is not written yet, marked by these keys; the other arguments are those of `issue`."""
+    """Return an unsaved token, marked with these keys; the other arguments are those of `issue`."""
     token_id, secret = new_id(), secrets.token_urlsafe(32)
     token = Token(
         id=token_id,
@@ -136,12 +136,12 @@ def written(environment: str, token_id: UUID, secret: str) -> str:
 
 
 def checksum(body: str) -> str:
-    """Return the CRC-32 of a token's text in hex: it tells a mangled token, and lets scanners be sure of a leak."""
+    """Return the CRC-32 of a token's text in hex, which reveals mangled tokens and lets scanners confirm a leak."""
     return f"{zlib.crc32(body.encode()):08x}"
 
 
 def authenticate(session: Session, shown: str, *, environment: str) -> Caller:
-    """Return the caller behind a token, whose transaction this one becomes.
+    """Return the caller of a token, and make the transaction the caller's.
 
     Raises:
         NotSignedIn: the token is malformed, of another environment, unknown, revoked or expired, or its person
@@ -167,7 +167,7 @@ def authenticate(session: Session, shown: str, *, environment: str) -> Caller:
 
 
 def read(shown: str, environment: str) -> tuple[UUID, str]:
-    """Return the id and the secret that a token's text holds.
+    """Parse a token's text into its id and secret.
 
     Raises:
         NotSignedIn: it is malformed, or of another environment.
@@ -181,7 +181,7 @@ def read(shown: str, environment: str) -> tuple[UUID, str]:
 
 
 def mine(session: Session, caller: Caller) -> Sequence[Token]:
-    """Return the caller's tokens that are not revoked, the newest first; to a narrow sign-in those that are, too."""
+    """Return the caller's unrevoked tokens, the newest first; a narrow sign-in gets only those with the same scope."""
     query = _all_of(caller).where(col(Token.revoked_at).is_(None))
     return session.exec(query.order_by(col(Token.id).desc())).all()
 
@@ -196,7 +196,7 @@ def rotate(
     overlap: timedelta,
     by_mail: bool,
 ) -> IssuedToken:
-    """Make a token in the place of another one of the caller's, which keeps working for the overlap.
+    """Replace a token of the caller's; the old one keeps working for the overlap.
 
     Raises:
         NotFound: the caller has no such token.
@@ -222,7 +222,7 @@ def rotate(
 
 
 def revoke(session: Session, caller: Caller, token_id: UUID) -> None:
-    """Make a token of the caller's worthless from the next call on; once more does no harm.
+    """Revoke a token of the caller's from the next call on; repeating it is harmless.
 
     Raises:
         NotFound: the caller has no such token.
@@ -246,5 +246,5 @@ def _all_of(caller: Caller) -> SelectOfScalar[Token]:
 
 
 def hashes(ring: Keyring, token_id: UUID, secret: str) -> list[bytes]:
-    """Return what is kept of a token's secret, by each key, the newest first."""
+    """Return the hash of a token's secret under each key, the newest first."""
     return ring.secrets.marks("token", token_id, secret)

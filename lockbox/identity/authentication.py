@@ -1,4 +1,4 @@
-"""Recognising somebody by what they show: the one look-up that runs before a transaction has a context."""
+"""Look up who a credential belongs to: the one query that runs before a transaction has its caller."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ FROM recognise(:kind, :shown, :hash) r CROSS JOIN LATERAL bounds(:kind, r.key_id
 
 
 class CredentialKind(StrEnum):
-    """What can be shown, each with its `shown` text and its `hash`.
+    """Kinds of credentials, each with its `shown` text and its `hash`.
 
     A token: its id and the keyed hash of its secret. A session: the keyed hash of its secret. An identity: issuer and
-    subject, one a line. A passkey: the credential's id as the hash. A begun sign-in: its id and the keyed hash of the
+    subject, one a line. A passkey: the credential's id as the hash. A pending login: its id and the keyed hash of the
     browser's cookie. An invitation: its id and the keyed hash of its code.
     """
 
@@ -43,12 +43,12 @@ MARKED = {CredentialKind.TOKEN: MarkedRowKind.TOKEN, CredentialKind.SESSION: Mar
 
 @dataclass(frozen=True)
 class CredentialLookup:
-    """Who was recognised, when, and what is known of what they showed; nothing of it is judged yet.
+    """The result of a look-up, which nothing has judged yet.
 
-    `person_id` is None where what was shown is good but belongs to nobody (yet). For an invitation the standings are
-    those that it offers. `revoked` also says that a sign-in or an invitation has been used. `only_at` is the one
-    tenant at which it counts, if it does not everywhere, `by_terminal` whether it is the token of a terminal, whose
-    means and signing in are those of the session that allowed it.
+    `person_id` is None if the credential is valid but belongs to nobody (yet). An invitation's standings are those
+    that it offers. `revoked` also means that a pending login or invitation was used. `only_at` is the one tenant at
+    which the credential counts, or None for all. `by_terminal` is whether it is a device login's token, which has the
+    means and sign-in time of the session that allowed it.
     """
 
     key_id: UUID | None
@@ -69,7 +69,7 @@ class CredentialLookup:
     at: datetime
 
     def caller(self, means: AuthMethod | None = None, signed_in_at: datetime | None = None) -> Caller:
-        """Return the person as the house sees one; what was just proven may be stronger than what is on record."""
+        """Return the person as a caller; what was just proven may be stronger than what is stored."""
         assert self.person_id is not None  # noqa: S101 - callers have judged that
         assert self.name is not None  # noqa: S101 - likewise
         assert self.side is not None  # noqa: S101 - likewise
@@ -90,13 +90,13 @@ class CredentialLookup:
 def look_up_credential(
     session: Session, kind: CredentialKind, shown: str = "", hashes: Sequence[bytes] = (b"",)
 ) -> CredentialLookup | None:
-    """Look up what somebody shows; the transaction becomes that person's. None: nobody is known by it.
+    """Look up a credential and make the transaction its person's; return None if it is unknown.
 
-    Of the `hashes`, the newest key's stands first. A token or a session that no key of ours has marked is nobody's,
-    and a role without a mark is not held.
+    The newest key's hash is the first of the `hashes`. A token or session without a valid mark counts as unknown, and
+    a role without one is not held.
 
-    The caller of this judges expiry, revocation and the person's standing, and lets the transaction fail where they
-    don't hold.
+    The caller of this function checks expiry, revocation and the person's standing, and rolls the transaction back if
+    they fail.
     """
     for hash_ in hashes:
         values = {"kind": kind.value, "shown": shown, "hash": hash_}
@@ -120,13 +120,13 @@ def _checked(
     if row.person_id is not None:
         row_security.entered(session, row.person_id, row.only_at)
         if len(standings) < len(row.roles or ()):
-            # What Postgres took for roles are none.
+            # Postgres saw these roles too; they do not count.
             row_security.reenter(session, found.caller())
     return found
 
 
 def _is_marked(session: Session, kind: CredentialKind, row: Row[Any], hash_: bytes, newest: bytes) -> bool:
-    """Whether a token or a session is as a key of ours has marked it; an older key's is marked anew."""
+    """Return whether a token or session has a valid mark; one under an older key is marked again."""
     ring, parts = keyring.of(session), _parts(kind, row, hash_)
     if not row_marks.is_held(session, row.mac, parts, row.key_id):
         return False
@@ -164,7 +164,7 @@ def _parts(kind: CredentialKind, row: Row[Any], hash_: bytes) -> Sequence[keyrin
 
 
 def _held(session: Session, row: Row[Any]) -> frozenset[RoleGrant]:
-    """Return the roles whose memberships are as a key of ours has marked them."""
+    """Return the roles whose memberships have a valid mark."""
     rows = zip(row.membership_ids or (), row.roles or (), row.tenant_ids or (), row.macs or (), strict=True)
     return frozenset(
         RoleGrant(Role(role), tenant_id)

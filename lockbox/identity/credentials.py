@@ -1,4 +1,4 @@
-"""Tables of what people show to be recognised: tokens, identities, passkeys, browser sessions, begun sign-ins."""
+"""Tables of credentials: tokens, identities, passkeys, browser sessions, device logins, pending logins."""
 
 from datetime import datetime
 from uuid import UUID
@@ -13,8 +13,8 @@ from lockbox.sql import Instant, Texts, words
 class Token(SQLModel, table=True):
     """A bearer token of a person; only a keyed hash of its secret is kept.
 
-    `replaces` is the one that it was rotated from, `by_mail` whether a mailed code alone stands behind it, `only_at`
-    the one tenant at which it counts, if it does not everywhere. That of a terminal has the `means` and the
+    `replaces` is the token that it was rotated from, `by_mail` whether it was created after a sign-in by mailed code
+    alone, `only_at` the one tenant at which it counts, or None for all. A device login's token has the `means` and
     `signed_in_at` of the session that allowed it.
     """
 
@@ -40,9 +40,9 @@ class Token(SQLModel, table=True):
 
 
 class DeviceLogin(SQLModel, table=True):
-    """A terminal that asks to be signed in by a page: hashes of its token's secret and of the code that it shows.
+    """A pending device login: hashes of its token's secret and of the code that it shows.
 
-    Its id is that of the token that it gets when it is allowed.
+    Its id is that of the token that it gets when allowed.
     """
 
     __tablename__ = "terminals"
@@ -60,7 +60,7 @@ class DeviceLogin(SQLModel, table=True):
 
 
 class Identity(SQLModel, table=True):
-    """A person as an OIDC issuer knows them; until `trusted_at` it proves no more than the mailbox that bound it."""
+    """A person as known to an OIDC issuer; until `trusted_at` it counts as the mailbox that bound it."""
 
     __tablename__ = "identities"
 
@@ -75,8 +75,7 @@ class Identity(SQLModel, table=True):
 class Passkey(SQLModel, table=True):
     """A WebAuthn credential of a person; `public_key` in COSE form, `sign_count` as last shown.
 
-    Until `trusted_at` it proves no more than the mailbox by which it was added; it counts at `only_at` alone where
-    that is named.
+    Until `trusted_at` it counts as the mailbox that added it; if `only_at` is set, it counts only at that tenant.
     """
 
     __tablename__ = "passkeys"
@@ -97,7 +96,7 @@ class Passkey(SQLModel, table=True):
 class BrowserSession(SQLModel, table=True):
     """A signed-in browser; only a keyed hash of its secret is kept. `expires_at` is its absolute end.
 
-    It counts at `only_at` alone where that is named.
+    If `only_at` is set, it counts only at that tenant.
     """
 
     __tablename__ = "sessions"
@@ -117,7 +116,7 @@ class BrowserSession(SQLModel, table=True):
 
 
 class PendingLogin(SQLModel, table=True):
-    """A sign-in that a browser has begun: bound to it by the keyed hash of a cookie, used once.
+    """A login that a browser has begun: bound to it by the keyed hash of a cookie, used once.
 
     For a mailed code: the address, and the nonce from which the code is made. For OIDC: the issuer,
     the state's hash, nonce and PKCE verifier. For a passkey: the challenge.
@@ -143,7 +142,7 @@ class PendingLogin(SQLModel, table=True):
 
 
 class SignInCount(SQLModel, table=True):
-    """How often an address or an account was tried since a moment; the key is a hash and names nobody."""
+    """How often an address or account was tried since a moment; the key is a hash and names nobody."""
 
     __tablename__ = "sign_in_counts"
 
@@ -153,7 +152,7 @@ class SignInCount(SQLModel, table=True):
 
 
 class RevokedMark(SQLModel, table=True):
-    """The mark of a row that gave power and was taken away, or marked anew: no row with it is written any more."""
+    """The mark of a row that granted rights and was removed or marked again; no row may be written with it."""
 
     __tablename__ = "ended_powers"
 

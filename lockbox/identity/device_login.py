@@ -1,7 +1,7 @@
-"""Terminals that sign in by a page: a code that a person types there, and a token for a quarter of an hour.
+"""Sign a terminal in by a code that a person types into a page; its token lasts a quarter of an hour.
 
-After RFC 8628, with the browser's session in the place of an authorization server. The code is typed and never part
-of a link, the page tells what asks, and what is given away opens nothing and does not last.
+This follows RFC 8628, with the browser session as the authorization server. The code is typed and never part of a
+link, the page shows who asks, and the token approves nothing and soon expires.
 """
 
 import secrets
@@ -22,7 +22,7 @@ from lockbox.identity.roles import AuthMethod, Caller, Role
 from lockbox.identity.sessions import ClientInfo
 from lockbox.sql import new_id
 
-# RFC 8628 section 6.1: no vowels, so that no words come out, and nothing that looks like something else.
+# RFC 8628 section 6.1: no vowels, so that no words appear, and no look-alike characters.
 LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 LENGTH = 8
 LASTS = timedelta(minutes=10)
@@ -35,7 +35,7 @@ MEET = text("SELECT meet_terminal(:secret, :code)")
 
 
 class DeviceLoginState(StrEnum):
-    """What has become of a terminal that asked."""
+    """The state of a device login."""
 
     WAITING = "waiting"
     ALLOWED = "allowed"
@@ -45,7 +45,7 @@ class DeviceLoginState(StrEnum):
 
 @dataclass(frozen=True)
 class DeviceAuthorization:
-    """What a terminal is told once: the code to show, and the token that is worth nothing until it is allowed."""
+    """What a terminal gets once: the code to show, and a token that is worthless until allowed."""
 
     code: str
     token: str = field(repr=False)
@@ -53,7 +53,7 @@ class DeviceAuthorization:
 
 
 def start(session: Session, place: ClientInfo, *, environment: str) -> DeviceAuthorization:
-    """Let a terminal ask."""
+    """Begin a device login."""
     code = "".join(secrets.choice(LETTERS) for _ in range(LENGTH))
     row_id, secret, at, ring = new_id(), secrets.token_urlsafe(32), now(session), keyring.of(session)
     row = DeviceLogin(
@@ -71,7 +71,7 @@ def start(session: Session, place: ClientInfo, *, environment: str) -> DeviceAut
 
 
 def state(session: Session, shown: str, *, environment: str) -> DeviceLoginState:
-    """Return what has become of the terminal that shows its token.
+    """Return the state of the device login with this token.
 
     Raises:
         NotSignedIn: no terminal has it.
@@ -86,7 +86,7 @@ def state(session: Session, shown: str, *, environment: str) -> DeviceLoginState
 
 
 def pending_for_code(session: Session, caller: Caller, code: str) -> DeviceLogin:
-    """Return the terminal that shows this code, to somebody who may sign one in.
+    """Return the device login with this code, for a person who may allow it.
 
     Raises:
         NotYours: the caller is a machine.
@@ -108,10 +108,10 @@ def pending_for_code(session: Session, caller: Caller, code: str) -> DeviceLogin
 
 
 def answer(session: Session, caller: Caller, place: ClientInfo, code: str, *, allowed: bool) -> None:
-    """Allow the terminal that shows this code, or refuse it: once.
+    """Allow or refuse the device login with this code, once.
 
-    The token that it gets lasts fifteen minutes, is as strong as this session and as fresh as its signing in, and
-    counts where it does. It governs and closes; it neither approves, nor makes tokens or passkeys, nor is rotated.
+    Its token lasts fifteen minutes, is as strong and as fresh as this session's sign-in, and counts where that
+    counts. It administers and closes; it approves nothing, creates no tokens or passkeys, and cannot be rotated.
 
     Raises:
         NotYours, SignInAgain, Invalid: as for looking.

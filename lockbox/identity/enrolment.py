@@ -1,4 +1,4 @@
-"""When somebody may change how they sign in: what is added here is as strong as the sign-in that adds it."""
+"""Decide whether a person may change their sign-in methods: a new one is as strong as the sign-in that adds it."""
 
 from datetime import datetime, timedelta
 
@@ -25,11 +25,11 @@ TRUSTED_AFTER = timedelta(hours=72)
 
 
 def check(session: Session, caller: Caller) -> None:
-    """Check that this session may add, or take away, a passkey or an identity of its person.
+    """Check that this session may add or remove a passkey or an identity of its person.
 
-    Somebody who only showed that they read a mailbox may add the first one, or one right after they accepted an
-    invitation of the only tenant that they are at. Otherwise whoever gets into a mailbox would soon be more than its
-    reader, if need be with an invitation from a tenant of their own.
+    A person who signed in by mailed code alone may add the first one, or one right after accepting an invitation of
+    their only tenant. Otherwise an attacker in a mailbox could become more than its reader, if need be with an
+    invitation from a tenant of their own.
 
     Raises:
         SignInAgain: it is no browser session, its sign-in is too old, or it was too weak.
@@ -41,7 +41,7 @@ def check(session: Session, caller: Caller) -> None:
 
 
 def check_address_change(session: Session, caller: Caller) -> None:
-    """Check that the caller may change where mails to them go: as strictly as how they sign in, by the API too.
+    """Check that the caller may change their mail addresses: as strictly as sign-in methods, through the API too.
 
     Raises:
         SignInAgain: an API token was shown, or the sign-in is too old, or was too weak.
@@ -68,10 +68,10 @@ def _fresh_and_strong(session: Session, caller: Caller) -> None:
 
 
 def trusted_from(session: Session, caller: Caller) -> datetime:
-    """Return from when what the caller adds now is stronger than a code from a mail.
+    """Return from when a method that the caller adds now counts as stronger than a mailed code.
 
-    At once, if a strong sign-in adds it, or somebody who has just been invited, or never was: those whom the owner of
-    the database made. For everybody else a mailbox vouches alone, and its true reader gets 72 hours to see it.
+    At once if a strong sign-in adds it, or a person who was just invited, or one whom the database's owner created.
+    Otherwise only a mailbox vouches for it, and its rightful owner has 72 hours to notice.
     """
     at = now(session)
     ever = session.connection().execute(EVER_INVITED, {"id": caller.person_id}).scalar_one()

@@ -1,4 +1,4 @@
-"""People as issuers know them: whom an issuer may speak for, and the identities that somebody has bound."""
+"""Bind people to identities at identity providers, and decide whom a provider may sign in."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -27,11 +27,11 @@ ON CONFLICT DO NOTHING RETURNING person_id
 
 
 def caller_of(session: Session, issuer: IdentityProvider, proven: VerifiedIdentity) -> Caller:
-    """Return the person whom an issuer has just vouched for, whose transaction this one becomes.
+    """Return the person whom an identity provider just authenticated, and make the transaction theirs.
 
-    A tenant's issuer vouches for its people at that tenant and nowhere else, whatever else they are: what it says
-    must not open anything at a tenant that did not choose it. An identity that a mailbox alone has bound counts as a
-    mailed code until it is trusted.
+    A tenant's provider vouches for its people at that tenant only, whatever else they are: it must not open anything
+    at a tenant that did not choose it. An identity bound by a mailbox alone counts as a mailed code until it is
+    trusted.
 
     Raises:
         NotSignedIn: the identity is unknown, its person disabled, or not one whom this issuer may speak for; all of
@@ -57,9 +57,9 @@ def caller_of(session: Session, issuer: IdentityProvider, proven: VerifiedIdenti
 
 
 def speaks_for(session: Session, issuer: IdentityProvider, caller: Caller) -> bool:
-    """Whether an issuer may sign this person in, by its configuration alone.
+    """Return whether an identity provider may sign this person in, by its configuration.
 
-    A vendor's issuer speaks for people of the vendor, a tenant's for members of that tenant.
+    A vendor's provider speaks for the vendor's people, a tenant's for members of that tenant.
     """
     if issuer.tenant is None:
         return caller.side is Side.VENDOR
@@ -67,10 +67,10 @@ def speaks_for(session: Session, issuer: IdentityProvider, caller: Caller) -> bo
 
 
 def is_bound(session: Session, caller: Caller, issuers: Iterable[IdentityProvider]) -> bool:
-    """Whether the person signs in by one of the issuers of this installation at any place of theirs, and can.
+    """Return whether the person can sign in with one of our identity providers at any of their tenants.
 
-    Where else they are changes nothing of that: to be taken into another tenant must not let a mailbox in. What a
-    mailbox alone has bound does not count before it is trusted: it must not shut the mailbox's reader out.
+    Further memberships do not change that: joining another tenant must not let a mailbox in. An identity bound by a
+    mailbox alone does not count until it is trusted, so that it does not lock the mailbox's owner out.
     """
     at = now(session)
     bound = {identity.issuer for identity in mine(session, caller) if at >= identity.trusted_at}
@@ -86,7 +86,7 @@ def mine(session: Session, caller: Caller) -> Sequence[Identity]:
 def bind(
     session: Session, caller: Caller, issuer: IdentityProvider, proven: VerifiedIdentity, place: ClientInfo
 ) -> None:
-    """Bind to the caller whom an issuer has just vouched for, in a round trip that this very session began.
+    """Bind an identity that a provider just authenticated, in a login that this very session began, to the caller.
 
     Raises:
         SignInAgain: the session's own sign-in is too old or too weak.
@@ -120,7 +120,7 @@ def remove(
     *,
     issuers: Iterable[IdentityProvider],
 ) -> None:
-    """Take away an identity of the caller's; a sign-in that counts at one tenant, only of that tenant's issuer.
+    """Remove an identity of the caller's; a sign-in that counts at one tenant may remove only that tenant's.
 
     Raises:
         SignInAgain: the session's sign-in is too old or too weak.

@@ -1,4 +1,4 @@
-"""Keys that no database login holds: they hash secrets, make mailed codes, and mark rows that give power."""
+"""Derive the keys that hash secrets, make mailed codes and mark rows that grant rights."""
 
 import base64
 import binascii
@@ -34,7 +34,7 @@ Part = object
 
 
 class KeyPurpose(StrEnum):
-    """What a derived key is for; each is worthless for the others."""
+    """The purpose of a derived key; it is useless for the others."""
 
     SECRETS = "secrets"
     POWERS = "powers"
@@ -42,7 +42,7 @@ class KeyPurpose(StrEnum):
 
 
 class Keys:
-    """The keys of one purpose, the newest first: that one makes marks, all of them are believed.
+    """The keys of one purpose, the newest first: the newest makes marks, all are accepted.
 
     A mark is the four-byte id of its key and an HMAC-SHA256.
     """
@@ -60,21 +60,21 @@ class Keys:
         return self._mark(self.newest, parts)
 
     def marks(self, *parts: Part) -> list[bytes]:
-        """Return the mark of each key, to look up by it what an older one may have marked."""
+        """Return the mark under each key, to look up a row that an older key may have marked."""
         return [self._mark(one, parts) for one in self._keys]
 
     def is_mark(self, mark: bytes | None, *parts: Part) -> bool:
-        """Whether one of these keys has made this mark of exactly these parts; compared in constant time."""
+        """Return whether one of these keys made this mark of exactly these parts; compared in constant time."""
         if mark is None or mark[:ID_BYTES] not in self._keys:
             return False
         return hmac.compare_digest(mark, self._mark(mark[:ID_BYTES], parts))
 
     def is_newest(self, mark: bytes) -> bool:
-        """Whether the mark is by the key that makes marks now."""
+        """Return whether the newest key made the mark."""
         return mark[:ID_BYTES] == self.newest
 
     def digest(self, key_id: bytes, *parts: Part) -> bytes | None:
-        """Return the HMAC by one of the keys, None where it is not among them."""
+        """Return the HMAC under one of the keys, or None if the key is not there."""
         return self._mark(key_id, parts)[ID_BYTES:] if key_id in self._keys else None
 
     def _mark(self, key_id: bytes, parts: Sequence[Part]) -> bytes:
@@ -82,10 +82,10 @@ class Keys:
 
 
 class CodeKeys:
-    """The keys of the codes that are mailed: who has one makes the code of a row from its id and its nonce.
+    """The keys of mailed codes: a code is made from its row's id and nonce.
 
-    The API and the notifications worker have them. The nonce begins with the id of its key, so that a mail that is
-    sent again says the same code.
+    The API and the notifications worker have them. The nonce begins with its key's id, so that a mail that is sent
+    again has the same code.
     """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
@@ -96,7 +96,7 @@ class CodeKeys:
         return self._keys.newest + secrets.token_bytes(NONCE_BYTES)
 
     def long(self, nonce: bytes, *about: Part) -> str | None:
-        """Return 160 bits as eight groups of four letters and digits; None where the nonce's key is unknown here."""
+        """Return 160 bits as eight groups of four letters and digits, or None if the nonce's key is unknown here."""
         digest = self._keys.digest(nonce[:ID_BYTES], "long", nonce, *about)
         if digest is None:
             return None
@@ -104,15 +104,15 @@ class CodeKeys:
         return "-".join(letters[start : start + GROUP] for start in range(0, len(letters), GROUP))
 
     def short(self, nonce: bytes, *about: Part) -> str | None:
-        """Return eight digits; None where the nonce's key is unknown here."""
+        """Return eight digits, or None if the nonce's key is unknown here."""
         digest = self._keys.digest(nonce[:ID_BYTES], "short", nonce, *about)
         return None if digest is None else f"{int.from_bytes(digest) % 10**CODE_DIGITS:0{CODE_DIGITS}}"
 
 
 class Keyring:
-    """All keys that are derived from the root keys of an installation, the newest root first.
+    """All keys derived from the root keys of an installation, the newest root first.
 
-    A worker's keyring has none: nothing holds by it, and `can_check` says so.
+    A worker's keyring is empty: it accepts no mark, and `can_check` is false.
     """
 
     def __init__(self, roots: Sequence[bytes]) -> None:
@@ -123,24 +123,24 @@ class Keyring:
 
 
 def derived(root: bytes, purpose: KeyPurpose) -> bytes:
-    """Return the key for one purpose (HKDF, RFC 5869); from it neither the root nor another one can be told."""
+    """Derive the key for one purpose (HKDF, RFC 5869), which reveals neither the root nor another key."""
     return HKDF(SHA256(), KEY_BYTES, salt=None, info=f"lockbox {purpose}".encode()).derive(root)
 
 
 @cache
 def development() -> Keyring:
-    """Return the keys of development and tests, which everybody knows; production refuses to start with them."""
+    """Return the publicly known keys of development and tests; production refuses to start with them."""
     return Keyring([_DEVELOPMENT])
 
 
 @cache
 def development_codes() -> CodeKeys:
-    """Return the keys of codes of development and tests."""
+    """Return the code keys of development and tests."""
     return CodeKeys([derived(_DEVELOPMENT, KeyPurpose.CODES)])
 
 
 def of(session: Session) -> Keyring:
-    """Return the keys of the process that the session is of."""
+    """Return the keys of the session's process."""
     found: Keyring | None = session.info.get("keyring")
     return found or development()
 
@@ -155,7 +155,7 @@ def read(files: Sequence[Path]) -> Keyring:
 
 
 def read_codes(files: Sequence[Path]) -> CodeKeys:
-    """Return the keys of codes in these files, the newest first.
+    """Return the code keys in these files, the newest first.
 
     Raises:
         BadKey: a file cannot be read, or holds something else.
@@ -164,7 +164,7 @@ def read_codes(files: Sequence[Path]) -> CodeKeys:
 
 
 def make(file: Path) -> None:
-    """Make a root key in a new file that its owner alone can read.
+    """Create a root key in a new file that only its owner can read.
 
     Raises:
         BadKey: there is such a file already, or it cannot be written.
@@ -173,7 +173,7 @@ def make(file: Path) -> None:
 
 
 def make_codes(root_file: Path, file: Path) -> None:
-    """Write the key of codes that is derived from a root key into a new file, for the notifications worker.
+    """Write the code key derived from a root key into a new file, for the notifications worker.
 
     Raises:
         BadKey: the root key cannot be read, or the file is there already or cannot be written.
@@ -218,7 +218,7 @@ def _canonical(parts: Sequence[Part]) -> bytes:
 
 
 def _plain(part: Part) -> object:
-    """Return a part so that two that differ never look alike, and equal ones do from wherever they come."""
+    """Encode a part so that different parts never look alike, and equal ones from different sources do."""
     if part is None or isinstance(part, bool | int):
         return part
     if isinstance(part, bytes | memoryview):

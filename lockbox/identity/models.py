@@ -1,4 +1,4 @@
-"""Tables of the people wing: tenants with their policies, people, memberships, delegates, invitations."""
+"""Tables of the identity package: tenants with their policies, people, memberships, delegates, invitations."""
 
 from datetime import datetime
 from typing import Any
@@ -13,9 +13,9 @@ from lockbox.sql import Instant, Texts, new_id, words
 
 
 class Tenant(SQLModel, table=True):
-    """A customer. `policy_version` is the version of its policy that holds now.
+    """A customer. `policy_version` is the version of its policy in force.
 
-    `mac` is the mark of all but the name (see `people.powers`); each change of these raises `revision`, so that no
+    `mac` is the mark of everything but the name (see `row_marks`); each change of that raises `revision`, so that no
     mark is made twice.
     """
 
@@ -34,9 +34,9 @@ class Tenant(SQLModel, table=True):
 
 
 class PolicyVersion(SQLModel, table=True):
-    """One version of a tenant's policy, never changed: `body` is the JSON form of the requests wing's Policy.
+    """One immutable version of a tenant's policy: `body` is the JSON form of `requests.policy.Policy`.
 
-    The author is null for what the tenant began with.
+    The author is null for the tenant's initial policy.
     """
 
     __tablename__ = "policies"
@@ -50,10 +50,10 @@ class PolicyVersion(SQLModel, table=True):
 
 
 class Person(SQLModel, table=True):
-    """Somebody with a name and an address, on one side for good, or a machine of the vendor with role *system*.
+    """A person with a name and an address, on one side for ever, or a service account with the role *system*.
 
-    `time_zone` is a name of the IANA database; mails say times in it and in UTC. Who may approve and wants no prompts
-    is asked only where the others are too few.
+    `time_zone` is an IANA name; mails give times in it and in UTC. An approver who declined prompts is asked only if
+    the others are too few.
     """
 
     __tablename__ = "people"
@@ -71,8 +71,8 @@ class Person(SQLModel, table=True):
 class Address(SQLModel, table=True):
     """A further address of a person, used once it is confirmed by the code that was mailed there.
 
-    The code is made from `code_nonce` by a key that is not in the database. Without `prompts` it gets receipts and
-    news of changes alone.
+    A key outside the database makes the code from `code_nonce`. Without `prompts` it gets only receipts and notices
+    of changes.
     """
 
     __tablename__ = "addresses"
@@ -91,8 +91,8 @@ class Address(SQLModel, table=True):
 class Membership(SQLModel, table=True):
     """One role of one person: at a tenant, or at the vendor where `tenant_id` is null.
 
-    Postgres derives a further column, `side`, and holds it against the person's: nobody is on both. `review_tier` is
-    for the vendor's managers: the lowest is asked first of a review.
+    Postgres derives a further column, `side`, and compares it with the person's: nobody is on both. `review_tier` is
+    for the vendor's managers: the lowest is asked first.
     """
 
     __tablename__ = "memberships"
@@ -134,10 +134,10 @@ class Delegation(SQLModel, table=True):
 
 
 class Invitation(SQLModel, table=True):
-    """A place offered by mail: at a tenant, or at the vendor where `tenant_id` is null.
+    """An invitation by mail: to a tenant, or to the vendor if `tenant_id` is null.
 
-    Its code is made from `code_nonce` by a key that is not in the database; only a keyed hash of it is kept. A
-    recovery, proposed by an operator, is sent at `takes_effect_at` unless somebody of the tenant withdraws it before.
+    A key outside the database makes its code from `code_nonce`; only a keyed hash of it is stored. A recovery that an
+    operator proposes is sent at `takes_effect_at` unless a tenant admin withdraws it before.
     """
 
     __tablename__ = "invitations"

@@ -1,4 +1,4 @@
-"""Sign-in by OpenID Connect: proving a token of an issuer, and the browser's way to one by code and PKCE."""
+"""Sign in with OpenID Connect: verify an identity provider's tokens, and run the code flow with PKCE."""
 
 import base64
 import hashlib
@@ -44,7 +44,7 @@ SCOPE = "openid profile email"
 
 ID_TOKEN_TYPES = frozenset({"jwt"})
 BEARER_TYPES = frozenset({"jwt", "at+jwt"})
-# A logout token has `events`; a token with `cnf` is worth nothing without the key that it is bound to (RFC 7800).
+# A logout token has `events`; a token with `cnf` is worthless without its bound key (RFC 7800).
 NEVER_BEARERS = frozenset({"events", "cnf"})
 
 NOT_ACCEPTED = "The token was not accepted; sign in again and use the new one."
@@ -53,9 +53,9 @@ EXPIRED = "The token has expired; sign in again."
 NOT_COMPLETED = "The sign-in was not completed; start it again."
 NO_BROWSER = "This sign-in service is not set up for browsers; use another way to sign in."
 
-# A signature that the key of this id does not explain: the key may be another one since.
+# The key of this id may have been replaced, so the signature is tried with newer keys.
 OTHER_KEY = (BadSignatureError, InvalidKeyIdError, InvalidKeyTypeError, InvalidKeyCurveError)
-# What joserfc 1.8 lets through for input that is not of the form it expects, besides its own errors.
+# joserfc 1.8 raises these for malformed input, besides its own errors.
 MALFORMED = (JoseError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 
 
@@ -69,9 +69,9 @@ class Claims(jwt.JWTClaimsRegistry):
 
 @dataclass(frozen=True)
 class VerifiedIdentity:
-    """Somebody whom an issuer vouches for: known by issuer and subject, never by name or address.
+    """A person whom an identity provider authenticated: known by issuer and subject, never by name or address.
 
-    `authenticated_at` is in UTC; `email` is there only where the issuer verified it; `methods` are `amr` (RFC 8176).
+    `authenticated_at` is in UTC; `email` is set only if the provider verified it; `methods` are `amr` (RFC 8176).
     """
 
     issuer: str
@@ -84,7 +84,7 @@ class VerifiedIdentity:
 
 @dataclass(frozen=True)
 class AuthorizationRequest:
-    """A sign-in that a browser is sent off to; all but the URL is kept for when it comes back."""
+    """A login to which the browser is redirected; everything but the URL is stored for its return."""
 
     url: str
     state: str = field(repr=False)
@@ -93,7 +93,7 @@ class AuthorizationRequest:
 
 
 def verify(token: str, issuers: IdentityProviders, now: datetime) -> VerifiedIdentity:
-    """Return whom a bearer token proves, a JWT of one of the configured issuers.
+    """Verify a bearer token, a JWT of one of the configured providers, and return its identity.
 
     Args:
         token: an access token (RFC 9068) or ID token as it was shown.
@@ -148,7 +148,7 @@ def finish(
     now: datetime,
     answered_by: str | None = None,
 ) -> VerifiedIdentity:
-    """Exchange the code that a browser came back with for an ID token, and return whom it proves.
+    """Exchange the code that the browser returned with for an ID token, and return its identity.
 
     Args:
         issuers: what is known of the issuers.
@@ -198,7 +198,7 @@ def _exchange(issuers: IdentityProviders, issuer: IdentityProvider, client_id: s
 
 
 def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return header and claims of what nobody has verified yet."""
+    """Parse header and claims without verifying them."""
     if len(token) > MOST_TOKEN_BYTES:
         raise NotSignedIn(NOT_ACCEPTED)
     try:
@@ -206,7 +206,7 @@ def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
         header, claims = shown.headers(), json.loads(shown.payload)
     except MALFORMED:
         raise NotSignedIn(NOT_ACCEPTED) from None
-    # No extension of RFC 7515 section 4.1.11 is understood here, and RFC 7797 section 7 keeps b64 out of JWTs.
+    # No extension of RFC 7515 section 4.1.11 is supported, and RFC 7797 section 7 keeps b64 out of JWTs.
     if not isinstance(header, dict) or not isinstance(claims, dict) or "crit" in header or "b64" in header:
         raise NotSignedIn(NOT_ACCEPTED)
     return header, claims
@@ -221,7 +221,7 @@ def _claims(
     types: frozenset[str],
     now: datetime,
 ) -> dict[str, Any]:
-    """Return the claims of a token that this issuer signed, for that audience, and that is valid now."""
+    """Return the claims of a token that this provider signed for that audience and that is valid now."""
     header = _read(token)[0]
     kid, kind = header.get("kid"), str(header.get("typ", "jwt")).lower().removeprefix("application/")
     if not isinstance(kid, str | None) or kind not in types or header.get("alg") not in issuer.algorithms:
@@ -254,7 +254,7 @@ def _claims(
 
 
 def _signed(token: str, issuer: IdentityProvider, issuers: IdentityProviders, kid: str | None) -> dict[str, Any]:
-    """Return the claims of a token that one of the issuer's keys signed; its keys may be fetched once more for it."""
+    """Return the claims of a token signed by one of the provider's keys, which may be fetched once more."""
     registry = SignatureRegistry(algorithms=issuer.algorithms, strict_check_header=False)
     keys = issuers.keys(issuer, kid)
     try:

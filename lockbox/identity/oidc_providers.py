@@ -1,4 +1,4 @@
-"""What issuers publish, their metadata and keys, what they may sign with, and the calls to their token endpoints."""
+"""Fetch and cache identity providers' metadata and keys, and call their token endpoints."""
 
 import functools
 import json
@@ -42,16 +42,16 @@ UNREACHABLE = "The sign-in service cannot be reached; try again in a moment."
 PUBLIC_MEMBERS = ("kty", "kid", "use", "alg", "key_ops", "n", "e", "crv", "x", "y")
 CURVES = {"EC": {"P-256", "P-384", "P-521"}, "OKP": {"Ed25519"}}
 RSA_BITS = range(2048, 8193)
-# joserfc warns at each use that RFC 9864 renamed this algorithm; issuers go on using the old name.
+# joserfc warns at each use that RFC 9864 renamed this algorithm; providers still use the old name.
 EDDSA = EdDSAAlgorithm()
 EDDSA.security_warning = ""
 
 
 class CachedFetch(Generic[T]):
-    """One thing that is fetched and kept. Threads share it; each fetch has a thread of its own.
+    """A value that is fetched and cached. Threads share it; each fetch has a thread of its own.
 
-    `name` is what the log calls it; `clock` counts seconds, and `wait_seconds` is the longest wait for a fetch.
-    `places` bounds how many calls wait at once, and may be shared with other things that are kept.
+    `name` is its name in the log; `clock` counts seconds, and `wait_seconds` is the longest wait for a fetch.
+    `places` limits how many calls wait at once, and may be shared with other cached values.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class CachedFetch(Generic[T]):
         self._loaded_at = self._failed_at = self._asked_again_at = float("-inf")
 
     def get(self) -> T:
-        """Return what is kept, after a fetch if there is nothing usable; what is stale is renewed meanwhile.
+        """Return the cached value, after a fetch if there is no usable one; a stale one is renewed in the background.
 
         Raises:
             FetchFailed: nothing usable is there and it could not be fetched, or was tried a moment ago.
@@ -92,7 +92,7 @@ class CachedFetch(Generic[T]):
         return value
 
     def in_background(self, seconds: float) -> T:
-        """Return what is kept, or what a fetch brings within so many seconds, for a thread that nobody waits for.
+        """Return the cached value, or the result of a fetch within so many seconds, for a background thread.
 
         Raises:
             FetchFailed: as for `get`.
@@ -106,7 +106,7 @@ class CachedFetch(Generic[T]):
         return value
 
     def again(self) -> T:
-        """Return what is kept after one more fetch, or after none if one was asked for within the last minute.
+        """Return the value after one more fetch, or without one if it was fetched within the last minute.
 
         Raises:
             FetchFailed: as for `get`, or too many calls wait for the fetch.
@@ -124,7 +124,7 @@ class CachedFetch(Generic[T]):
 
     @property
     def is_empty(self) -> bool:
-        """Whether the next `get` has to fetch."""
+        """Return whether the next `get` has to fetch."""
         return self._usable() is None
 
     def _usable(self) -> T | None:
@@ -166,7 +166,7 @@ class CachedFetch(Generic[T]):
 
 
 class SignatureRegistry(jws.JWSRegistry):
-    """What issuers may sign with: joserfc's registry, without so much as knowing `none` or shared secrets."""
+    """The signature algorithms for providers: joserfc's registry without `none` and shared secrets."""
 
     algorithms = {name: jws.JWSRegistry.algorithms[name] for name in get_args(Algorithm)}  # noqa: RUF012 - as there
     recommended = []  # noqa: RUF012 - likewise
@@ -179,9 +179,9 @@ SignatureRegistry.algorithms["EdDSA"] = EDDSA
 
 @dataclass(frozen=True)
 class ProviderMetadata:
-    """What an issuer says of itself (OpenID Connect Discovery 1.0 section 3); an endpoint it lacks is None.
+    """A provider's metadata (OpenID Connect Discovery 1.0 section 3); an endpoint that it lacks is None.
 
-    `names_itself` means that it adds `iss` to what it sends back with the browser (RFC 9207).
+    `names_itself` is whether it adds `iss` to its redirect (RFC 9207).
     """
 
     jwks_url: str | None
@@ -191,7 +191,7 @@ class ProviderMetadata:
 
 
 class IdentityProviders:
-    """The issuers of this installation with what they publish: one object a process, shared by its threads."""
+    """The configured identity providers with their metadata and keys: one object a process, shared by its threads."""
 
     def __init__(
         self,
@@ -216,11 +216,11 @@ class IdentityProviders:
         self._exchanges = {name: threading.BoundedSemaphore(MOST_EXCHANGES) for name in self._configured}
 
     def configured(self, name: str) -> IdentityProvider | None:
-        """Return the issuer whose `iss` is that name to the letter, if it is one of ours."""
+        """Return the provider with exactly this `iss`, if it is configured."""
         return self._configured.get(name)
 
     def metadata(self, issuer: IdentityProvider) -> ProviderMetadata:
-        """Return what the issuer says of itself.
+        """Return the provider's metadata.
 
         Raises:
             Busy: it is not known yet and cannot be fetched.
@@ -231,7 +231,7 @@ class IdentityProviders:
             raise Busy(UNREACHABLE) from error
 
     def keys(self, issuer: IdentityProvider, kid: str | None) -> KeySet:
-        """Return the issuer's keys; for an unknown key id they are fetched again, at most once a minute.
+        """Return the provider's keys; for an unknown key id they are fetched again, at most once a minute.
 
         Raises:
             Busy: they are not known yet and cannot be fetched, or too many calls wait for them.
@@ -247,9 +247,9 @@ class IdentityProviders:
             raise Busy(UNREACHABLE) from error
 
     def newer_keys(self, issuer: IdentityProvider, keys: KeySet) -> KeySet | None:
-        """Return the issuer's keys after one more fetch, at most one a minute, or None if these are the newest.
+        """Return the provider's keys after one more fetch, at most one a minute, or None if these are the newest.
 
-        For a signature that these keys do not explain: an issuer may rotate a key and keep its id.
+        For a signature that these keys do not explain: a provider may rotate a key and keep its id.
 
         Raises:
             Busy: too many calls wait for the fetch, or it takes too long.
@@ -261,7 +261,7 @@ class IdentityProviders:
         return None if newest is keys else newest
 
     def exchange(self, issuer: IdentityProvider, form: Mapping[str, str], authorization: str | None) -> bytes:
-        """Return the answer of the issuer's token endpoint; a few calls at a time for each issuer and for all.
+        """Return the answer of the provider's token endpoint; a few calls at a time for each provider and for all.
 
         Raises:
             Busy: the issuer has no token endpoint that is known, or too many calls are under way.
@@ -307,7 +307,7 @@ class IdentityProviders:
 
 
 def read_metadata(document: bytes, issuer: IdentityProvider) -> ProviderMetadata:
-    """Read a discovery document, which must be the issuer's own (OpenID Connect Discovery 1.0 section 4.3).
+    """Read a discovery document, which must be the provider's own (OpenID Connect Discovery 1.0 section 4.3).
 
     Raises:
         FetchFailed: it is not, or it is no JSON object.
@@ -333,7 +333,7 @@ def _scheme(url: str) -> str:
 
 
 def read_keys(document: bytes) -> KeySet:
-    """Read a JWK Set (RFC 7517 section 5); what is no good public key for signatures is left out.
+    """Read a JWK Set (RFC 7517 section 5); entries that are no valid public signing keys are skipped.
 
     Raises:
         FetchFailed: it is no JWK Set.
@@ -364,7 +364,7 @@ def _public_key(entry: Any) -> Key | None:  # noqa: ANN401 - whatever the issuer
         return None
     try:
         if entry["kty"] == "RSA":
-            # Before the import: joserfc warns of a short key where it ought to refuse.
+            # Before the import: joserfc only warns of a short key instead of refusing it.
             good = int.from_bytes(urlsafe_b64decode(entry["n"].encode())).bit_length() in RSA_BITS
         else:
             good = entry["crv"] in CURVES[entry["kty"]]

@@ -1,4 +1,4 @@
-"""Passkeys (WebAuthn level 2): what an authenticator is asked, and what of its answers is believed."""
+"""Register passkeys, sign in with them and sign decisions with them (WebAuthn level 2)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ NO_PASSKEY = (
     "sign-in service; one that was added by a mailed code alone can sign after 72 hours."
 )
 
-# What py_webauthn 3.0 lets through for input that is not of the form it expects, besides its own errors.
+# py_webauthn 3.0 raises these for malformed input, besides its own errors.
 MALFORMED = (
     WebAuthnException,
     UnsupportedAlgorithm,
@@ -79,7 +79,7 @@ ON CONFLICT DO NOTHING RETURNING id
 
 @dataclass(frozen=True)
 class RelyingParty:
-    """Whom passkeys are made for: the host of our pages, and the exact origin that browsers call them by."""
+    """The relying party of passkeys: the host of our pages, and their exact origin."""
 
     domain: str
     origin: str
@@ -87,7 +87,7 @@ class RelyingParty:
 
 @dataclass(frozen=True)
 class PasskeyChallenge:
-    """What the page's script asks an authenticator, as JSON, and the challenge that the answer must hold."""
+    """The options for an authenticator, as JSON, and the challenge that its answer must contain."""
 
     options: str
     challenge: bytes
@@ -95,7 +95,7 @@ class PasskeyChallenge:
 
 @dataclass(frozen=True)
 class PasskeySignature:
-    """What a passkey of somebody's has signed: the row's id, the credential's id, and the assertion."""
+    """A signature by a person's passkey: the row's id, the credential's id, and the assertion."""
 
     passkey_id: UUID
     credential_id: bytes
@@ -103,7 +103,7 @@ class PasskeySignature:
 
 
 def registration_challenge(session: Session, caller: Caller, party: RelyingParty) -> PasskeyChallenge:
-    """Return what to ask so that an authenticator makes a passkey for the caller that needs no name typed.
+    """Return the options to create a discoverable passkey for the caller.
 
     Raises:
         SignInAgain: the session's sign-in is too old or too weak.
@@ -136,16 +136,16 @@ def add(
     name: str,
     place: ClientInfo,
 ) -> None:
-    """Add the passkey that an authenticator made for the caller; it counts where the sign-in that adds it does.
+    """Add the passkey that an authenticator created for the caller; it counts where the sign-in that adds it counts.
 
     Args:
         session: the open transaction.
-        caller: whose it is.
-        party: for whom it must be made.
-        challenge: that of the question, which is used up by now.
-        shown: the answer of the browser, JSON.
-        name: what the caller calls it.
-        place: where the caller is.
+        caller: its owner.
+        party: the relying party that it must be for.
+        challenge: that of the options, already used up.
+        shown: the browser's answer, JSON.
+        name: the owner's name for it.
+        place: the caller's address and user agent.
 
     Raises:
         SignInAgain: the session's sign-in is too old or too weak.
@@ -172,7 +172,7 @@ def add(
 
 
 def sign_in_challenge(party: RelyingParty) -> PasskeyChallenge:
-    """Return what to ask any authenticator that has a passkey for us."""
+    """Return the options for any authenticator that has a passkey for us."""
     options = generate_authentication_options(
         rp_id=party.domain, user_verification=UserVerificationRequirement.REQUIRED
     )
@@ -180,11 +180,11 @@ def sign_in_challenge(party: RelyingParty) -> PasskeyChallenge:
 
 
 def caller_of(session: Session, party: RelyingParty, *, challenge: bytes, shown: str) -> Caller:
-    """Return the person whose passkey has just answered, whose transaction this one becomes.
+    """Return the person whose passkey just answered, and make the transaction theirs.
 
-    A passkey that a mailbox alone has added counts as a mailed code until it is trusted.
+    A passkey that was added by a mailbox alone counts as a mailed code until it is trusted.
 
-    The sign count has to grow where the authenticator counts: one that does not grow means a copy of the passkey.
+    If the authenticator counts, the sign count has to grow: one that does not grow means a copied passkey.
 
     Raises:
         NotSignedIn: the answer is no good, the passkey unknown or its person disabled; all of these answer alike.
@@ -211,14 +211,14 @@ def caller_of(session: Session, party: RelyingParty, *, challenge: bytes, shown:
 
 
 def has_signer(session: Session, caller: Caller, tenant_id: UUID) -> bool:
-    """Whether the caller has a passkey that can sign a decision about a tenant's requests."""
+    """Return whether the caller has a passkey that can sign a decision about a tenant's requests."""
     return session.exec(_signers(session, caller, tenant_id)).first() is not None
 
 
 def signing_challenge(
     session: Session, caller: Caller, party: RelyingParty, tenant_id: UUID, challenge: bytes
 ) -> PasskeyChallenge:
-    """Return what to ask so that a passkey of the caller's signs the challenge.
+    """Return the options for a passkey of the caller's to sign the challenge.
 
     Raises:
         NotYours: the caller has none that can sign here.
@@ -238,7 +238,7 @@ def signing_challenge(
 def signed(
     session: Session, caller: Caller, party: RelyingParty, tenant_id: UUID, *, challenge: bytes, shown: str
 ) -> PasskeySignature:
-    """Return what a passkey of the caller's has signed, judged as in a sign-in: host, origin, user and count.
+    """Return a signature by a passkey of the caller's, checked like a sign-in: host, origin, user and count.
 
     Raises:
         Invalid: the answer is no good, or of a passkey that cannot sign here.
@@ -259,7 +259,7 @@ def signed(
 
 
 def public_key(cose: bytes) -> bytes:
-    """Return a public key in COSE form as SubjectPublicKeyInfo in DER, which any library reads.
+    """Convert a public key from COSE to SubjectPublicKeyInfo in DER, which any library reads.
 
     Raises:
         ValueError: it is no such key.
@@ -272,13 +272,13 @@ def public_key(cose: bytes) -> bytes:
 
 
 def mine(session: Session, caller: Caller) -> Sequence[Passkey]:
-    """Return the caller's passkeys, in the order in which they were added; to a narrow sign-in its like."""
+    """Return the caller's passkeys, the oldest first; a sign-in with a narrow scope gets only those with the same."""
     query = _of(caller).where(sessions.visible_to(caller, col(Passkey.only_at)))
     return session.exec(query.order_by(col(Passkey.id))).all()
 
 
 def remove(session: Session, caller: Caller, passkey_id: UUID, place: ClientInfo) -> None:
-    """Take away a passkey of the caller's.
+    """Remove a passkey of the caller's.
 
     Raises:
         SignInAgain: the session's sign-in is too old or too weak.
@@ -296,7 +296,7 @@ def remove(session: Session, caller: Caller, passkey_id: UUID, place: ClientInfo
 def _use(
     session: Session, key: Passkey, answer: AuthenticationCredential, party: RelyingParty, challenge: bytes
 ) -> datetime:
-    """Note that a passkey has answered the challenge for us, and return when; one of MALFORMED where it has not."""
+    """Record that a passkey answered the challenge, and return when, or raise one of MALFORMED."""
     verified = verify_authentication_response(
         credential=answer,
         expected_challenge=challenge,
@@ -314,7 +314,7 @@ def _use(
 
 
 def _signers(session: Session, caller: Caller, tenant_id: UUID) -> SelectOfScalar[Passkey]:
-    """Return the query for those of the caller's passkeys that are trusted by now, and count at the tenant."""
+    """Return the query for the caller's trusted passkeys that count at the tenant."""
     here = or_(col(Passkey.only_at).is_(None), col(Passkey.only_at) == tenant_id)
     return _of(caller).where(here, col(Passkey.trusted_at) <= now(session)).order_by(col(Passkey.id))
 
@@ -327,7 +327,7 @@ def _registered(party: RelyingParty, challenge: bytes, shown: str) -> VerifiedRe
     try:
         answer = parse_registration_credential_json(shown)
         _in_our_window(answer.response.client_data_json)
-        # Others come with parsers and roots of their own, and none was asked for.
+        # Other attestation formats need parsers and roots of their own, and none was requested.
         if parse_attestation_object(answer.response.attestation_object).fmt not in FORMATS:
             raise Invalid(NOT_ADDED)
         made = verify_registration_response(
@@ -345,6 +345,6 @@ def _registered(party: RelyingParty, challenge: bytes, shown: str) -> VerifiedRe
 
 
 def _in_our_window(client_data: bytes) -> None:
-    """Refuse what was asked in a frame of somebody else's page, which py_webauthn does not look at."""
+    """Refuse an answer from a frame in another page, which py_webauthn does not check."""
     if parse_client_data_json(client_data).cross_origin:
         raise ValueError("asked in a foreign frame")

@@ -1,4 +1,4 @@
-"""What people choose for themselves: the time zone of the mails to them, and whether prompts are among those."""
+"""Let people choose the time zone of their mails and whether they get prompts."""
 
 from sqlmodel import Session
 
@@ -10,12 +10,12 @@ from lockbox.identity.sessions import ClientInfo
 
 
 def mine(session: Session, caller: Caller) -> Person:
-    """Return the caller with what they chose: `time_zone` and `wants_prompts`."""
+    """Return the caller with `time_zone` and `wants_prompts`."""
     return session.get_one(Person, caller.person_id)
 
 
 def choose_time_zone(session: Session, caller: Caller, name: str) -> None:
-    """Let mails tell the caller the time in that zone, beside UTC.
+    """Set the time zone that mails to the caller give beside UTC.
 
     Raises:
         SignInAgain: an API token was shown, which may not change what its person is told.
@@ -30,9 +30,9 @@ def choose_time_zone(session: Session, caller: Caller, name: str) -> None:
 
 
 def choose_prompts(session: Session, caller: Caller, place: ClientInfo, *, wanted: bool) -> None:
-    """Let the caller, who may approve, be asked by mail or not; a receipt comes to whoever decides all the same.
+    """Set whether the caller, an approver, gets prompts by mail; receipts are always sent.
 
-    Who does not want prompts is asked nonetheless where the others are too few to decide. The change is an event.
+    A person who declined prompts is still asked if the others are too few to decide. The change is an event.
 
     Raises:
         SignInAgain: an API token was shown, which may not change what its person is told.

@@ -1,4 +1,4 @@
-"""Counting sign-ins by network address and by account: in Postgres, so that nobody resets it by flushing Redis."""
+"""Count sign-in attempts by network and account in Postgres, so that flushing Redis resets nothing."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from lockbox.errors import TooMany
 SPAN = timedelta(minutes=10)
 IPV6_PREFIX = 64
 
-# An account is hashed as Postgres folds it: as the people are looked up, so that no spelling is counted apart.
+# An account is folded as Postgres folds it, as in the look-up of people, so that no spelling is counted separately.
 COUNT = text("""
 INSERT INTO sign_in_counts AS c (key, since, count)
 SELECT sha256(convert_to(k.kind || ':' || lower(k.value), 'UTF8')) AS key, :at, 1
@@ -36,7 +36,7 @@ HERE = ["account here", "code here"]
 
 @dataclass(frozen=True)
 class AttemptLimits:
-    """How many attempts within ten minutes are let through.
+    """How many attempts are allowed within ten minutes.
 
     `per_account` is from anywhere, `per_account_here` from one network (None: as many), and `per_address` is how many
     one network has for all accounts together.
@@ -56,13 +56,13 @@ class AttemptLimits:
 
 @dataclass(frozen=True)
 class AttemptCount:
-    """An attempt that was counted; `wait` is None if it may go on, `of_address` whether the network is to wait."""
+    """A counted attempt; `wait` is None if it may go on, `of_address` whether the network has to wait."""
 
     wait: timedelta | None
     of_address: bool = False
 
     def check(self, to: str = "sign in") -> None:
-        """Let the attempt go on, or refuse it; outside of the transaction that counted it.
+        """Raise if a limit was met; call it outside the transaction that counted.
 
         Raises:
             TooMany: the limit was met.
@@ -86,20 +86,20 @@ def count(
     taking: UUID | None = None,
     verifying: UUID | None = None,
 ) -> AttemptCount:
-    """Count an attempt to sign in, to name an address or to take a file; the caller commits before it is judged.
+    """Count an attempt to sign in, to name an address or to upload a file; commit before checking it.
 
     Args:
         session: the open transaction.
-        limits: how many there may be.
-        address: where the attempt came from; an IPv6 network of 64 bits counts as one.
-        account: the mail address that was typed to get a code, if one was.
-        code_of: the mail address whose code is tried. Counted apart: whoever asks for codes of somebody else must not
-            keep them from using the one that they have. `account` and `code_of` are counted by network as well, where
-            `address` or `tried_from` names one.
-        tried_from: where a code is tried from, of which the attempt itself is counted already.
-        naming: who names an address as one to write to; what is refused tells that somebody has it.
-        taking: who takes a whole table or trail away.
-        verifying: who has a file verified.
+        limits: the limits.
+        address: the attempt's network address; an IPv6 /64 counts as one.
+        account: the mail address that requested a code, if one did.
+        code_of: the mail address whose code is tried. It is counted separately, so that requesting codes for someone
+            does not block the code that they have. `account` and `code_of` are counted by network too, if `address`
+            or `tried_from` names one.
+        tried_from: the network of a tried code whose attempt was already counted by address.
+        naming: the person who names a mail address; a refusal reveals that someone has it.
+        taking: the person who exports a table or audit log.
+        verifying: the person who uploads a file to verify.
     """
     of = network(address) if address else None
     acting = {"naming": naming, "taking": taking, "verifying": verifying}
@@ -131,7 +131,7 @@ def _until(since: datetime, at: datetime) -> timedelta:
 
 
 def network(address: str) -> str:
-    """Return what an address counts as: an IPv6 network of 64 bits is one."""
+    """Return the network that an address counts as: an IPv6 /64 is one."""
     try:
         parsed = ip_address(address)
     except ValueError:

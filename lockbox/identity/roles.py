@@ -1,4 +1,4 @@
-"""Roles of both sides, the mode of a tenant, and the caller as the house sees it."""
+"""Define sides, roles, modes and sign-in methods, and the caller with the roles held now."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -8,7 +8,7 @@ from uuid import UUID
 
 
 class Mode(StrEnum):
-    """How a tenant uses the lockbox: it decides, it is told, or neither."""
+    """How a tenant uses the lockbox: it decides, it is notified, or neither."""
 
     ENFORCE = "enforce"
     OBSERVE = "observe"
@@ -16,7 +16,7 @@ class Mode(StrEnum):
 
 
 class Side(StrEnum):
-    """On whose side a person is, for good: nobody of the vendor is ever a member of a customer."""
+    """A person's side, which never changes: nobody of the vendor is ever a member of a customer."""
 
     VENDOR = "vendor"
     CUSTOMER = "customer"
@@ -40,7 +40,7 @@ TENANT_ROLES = frozenset(Role) - VENDOR_ROLES
 
 
 class Scope(StrEnum):
-    """What a token may be used for; a person's token has no limits but the person's roles."""
+    """What a token may be used for; a person's token is limited by their roles only."""
 
     ACCESS_CHECK = "access:check"
     REQUESTS_FILE = "requests:file"
@@ -48,9 +48,9 @@ class Scope(StrEnum):
 
 
 class AuthMethod(StrEnum):
-    """By what somebody has shown who they are.
+    """How a person signed in.
 
-    `token` is an API token, `sample` one of a try-out, which counts as a fresh sign-in and is refused in production;
+    `token` is an API token, `sample` a demo token, which counts as a fresh sign-in and is refused in production;
     `mail` is a mailed one-time code alone.
     """
 
@@ -63,7 +63,7 @@ class AuthMethod(StrEnum):
 
 @dataclass(frozen=True)
 class RoleGrant:
-    """One role of one person: at a tenant, or at the vendor where `tenant_id` is None."""
+    """One role of one person: at a tenant, or at the vendor if `tenant_id` is None."""
 
     role: Role
     tenant_id: UUID | None = None
@@ -71,12 +71,12 @@ class RoleGrant:
 
 @dataclass(frozen=True)
 class Caller:
-    """The person behind a call, with every role held now, what was shown, and its limits.
+    """The person behind a call, with all roles held now, the sign-in, and its limits.
 
     `scopes` and `services` bind tokens of role *system* only; people are bound by their roles. `key_id` is the token
-    or the browser session; `signed_in_at` is when the person last proved who they are. What they have shown counts
-    at one tenant alone where `only_at` names it, and the standings are those there. `by_terminal` is whether a page
-    let a terminal act for a while as its session could: to govern, not to approve.
+    or the browser session; `signed_in_at` is when the person last signed in. If `only_at` is set, the sign-in counts
+    at that tenant only, and the standings are those there. `by_terminal` is whether this is a device login, which may
+    administer but not approve.
     """
 
     person_id: UUID
@@ -92,14 +92,14 @@ class Caller:
     by_terminal: bool = False
 
     def within(self, tenant_id: UUID | None) -> "Caller":
-        """Return the person as far as one tenant goes, or as they are for None; what is narrow stays so."""
+        """Return the person as far as one tenant goes, or as they are for None; a narrow scope stays narrow."""
         if tenant_id is None:
             return self
         held = frozenset(standing for standing in self.standings if standing.tenant_id == tenant_id)
         return replace(self, standings=held, only_at=tenant_id)
 
     def holds(self, *roles: Role, tenant_id: UUID | None = None) -> bool:
-        """Whether the person has one of the roles at that tenant, or at the vendor for None."""
+        """Return whether the person has one of the roles at that tenant, or at the vendor for None."""
         return any(RoleGrant(role, tenant_id) in self.standings for role in roles)
 
     def tenants(self, roles: Iterable[Role] = TENANT_ROLES) -> frozenset[UUID]:

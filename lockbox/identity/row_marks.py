@@ -1,4 +1,4 @@
-"""Marks of rows that give power: what each covers, and how one by an older key is made anew."""
+"""Mark rows that grant rights with an HMAC, check the marks, and renew those of older keys."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ PERSON_ID, TENANT_ID = attrgetter("person_id"), attrgetter("tenant_id")
 
 
 class MarkedRowKind(StrEnum):
-    """The rows that give power."""
+    """The kinds of rows that grant rights."""
 
     MEMBERSHIP = "membership"
     PASSKEY = "passkey"
@@ -83,37 +83,37 @@ COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
 
 
 def membership(row_id: UUID, person_id: UUID, tenant_id: UUID | None, role: str) -> Sequence[Part]:
-    """Return what the mark of a membership covers; in which tier somebody reviews gives no power."""
+    """Return what a membership's mark covers; the review tier grants nothing."""
     return (MarkedRowKind.MEMBERSHIP, row_id, person_id, tenant_id, role)
 
 
 def passkey(row: Passkey) -> Sequence[Part]:
-    """Return what the mark of a passkey covers: all but its name and what each use changes."""
+    """Return what a passkey's mark covers: everything but its name and what each use changes."""
     return _covered(MarkedRowKind.PASSKEY, row)
 
 
 def identity(row: Identity) -> Sequence[Part]:
-    """Return what the mark of an identity covers."""
+    """Return what an identity's mark covers."""
     return _covered(MarkedRowKind.IDENTITY, row)
 
 
 def tenant(row: Tenant | Row[Any]) -> Sequence[Part]:
-    """Return what the mark of a tenant covers: all that binds it but what it is called."""
+    """Return what a tenant's mark covers: everything but its name."""
     return _covered(MarkedRowKind.TENANT, row)
 
 
 def policy(tenant_id: UUID, version: int, body: str | Mapping[str, Any]) -> Sequence[Part]:
-    """Return what the mark of a version of a tenant's policy covers; the body is what it says, or its JSON text."""
+    """Return what the mark of a policy version covers; the body is the parsed policy or its JSON text."""
     return (MarkedRowKind.POLICY, tenant_id, version, _digest(body if isinstance(body, str) else json.dumps(body)))
 
 
 def delegation(row: Delegation | SimpleNamespace) -> Sequence[Part]:
-    """Return what the mark of a delegation covers: all but that it was ended, which anybody may who may write it."""
+    """Return what a delegation's mark covers: everything but its end, which any writer may set."""
     return _covered(MarkedRowKind.DELEGATION, row)
 
 
 def eligible_delegate(row: EligibleDelegate | SimpleNamespace) -> Sequence[Part]:
-    """Return what the mark of somebody's being eligible as a delegate covers."""
+    """Return what the mark of an eligible delegate covers."""
     return _covered(MarkedRowKind.ELIGIBLE_DELEGATE, row)
 
 
@@ -127,7 +127,7 @@ def browser_session(
     expires_at: datetime | None,
     only_at: UUID | None,
 ) -> Sequence[Part]:
-    """Return what the mark of a browser session covers: all but where it is and when it was seen."""
+    """Return what a browser session's mark covers: everything but its place and last activity."""
     return (MarkedRowKind.SESSION, row_id, person_id, secret_hash, means, signed_in_at, expires_at, only_at)
 
 
@@ -146,13 +146,13 @@ def token(
     created_at: datetime | None,
     expires_at: datetime | None,
 ) -> Sequence[Part]:
-    """Return what the mark of a token covers: all but its name and when it was used."""
+    """Return what a token's mark covers: everything but its name and last use."""
     bounds = (is_sample, by_mail, sorted(scopes), sorted(services), only_at, means, signed_in_at)
     return (MarkedRowKind.TOKEN, row_id, person_id, secret_hash, *bounds, created_at, expires_at)
 
 
 def of_session(row: BrowserSession) -> Sequence[Part]:
-    """Return what the mark of this browser session covers."""
+    """Return what this browser session's mark covers."""
     return browser_session(
         row.id,
         row.person_id,
@@ -165,7 +165,7 @@ def of_session(row: BrowserSession) -> Sequence[Part]:
 
 
 def of_token(row: Token) -> Sequence[Part]:
-    """Return what the mark of this token covers."""
+    """Return what this token's mark covers."""
     return token(
         row.id,
         row.person_id,
@@ -195,7 +195,7 @@ def decision(
     actions: Sequence[str] | None,
     assertion: str | None,
 ) -> Sequence[Part]:
-    """Return what the mark of a decision covers: all by which it counts."""
+    """Return what a decision's mark covers: everything by which it counts."""
     kept = (access_window, resources, actions)
     return (
         MarkedRowKind.DECISION,
@@ -211,24 +211,24 @@ def decision(
 
 
 def invitation(row: Invitation) -> Sequence[Part]:
-    """Return what the mark of an invitation covers: who offers what to which address, and from when until when."""
+    """Return what an invitation's mark covers: who offers what to which address, and the period."""
     return _covered(MarkedRowKind.INVITATION, row)
 
 
 def mark(session: Session, parts: Sequence[Part]) -> bytes:
-    """Return the mark of what these parts cover, by the newest key."""
+    """Return the newest key's mark of these parts."""
     return keyring.of(session).powers.mark(*parts)
 
 
 def is_believed(session: Session, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
-    """Whether a row counts here: a worker, which has no keys and gives no power by what it reads, believes each."""
+    """Return whether a row counts here: a worker, which has no keys and grants nothing, accepts all rows."""
     return not keyring.of(session).can_check or is_held(session, mac, parts, which)
 
 
 def holds(session: Session, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
-    """Whether a key of ours has marked a row as it stands; where none has, it counts for nothing, and is logged.
+    """Return whether a row has a valid mark; one without counts for nothing and is logged.
 
-    `which` is the row, or the person whose it is where it has no id; one that an older key marked is marked anew.
+    `which` is the row, or its person if it has no id; a mark under an older key is renewed.
     """
     if not is_held(session, mac, parts, which):
         return False
@@ -239,7 +239,7 @@ def holds(session: Session, mac: bytes | None, parts: Sequence[Part], which: UUI
 
 
 def is_held(session: Session, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
-    """Whether a key of ours has marked a row as it stands; it stays as it is."""
+    """Return whether a row has a valid mark, without renewing it."""
     if keyring.of(session).powers.is_mark(mac, *parts):
         return True
     log.critical("power.unverified", kind=str(parts[0]), row=str(which), do="see Keys in docs/operating.md")
@@ -255,7 +255,7 @@ def remark(
     new: bytes,
     new_hash: bytes | None = None,
 ) -> None:
-    """Give a row the newest key's mark, and its secret the newest key's hash, unless somebody else was quicker."""
+    """Give a row the newest key's mark, and its secret the newest key's hash, unless another process was faster."""
     values = {"kind": kind.value, "which": which, "old": old, "new": new, "new_hash": new_hash}
     session.connection().execute(REMARK, values)
 
@@ -266,15 +266,15 @@ def _covered(kind: MarkedRowKind, row: object) -> Sequence[Part]:
 
 @lru_cache(maxsize=MOST_KEPT)
 def _digest(body: str) -> bytes:
-    """Return the hash of what a JSON text says, however Postgres spells it; the same text is read once."""
+    """Return the hash of a JSON text's content, however Postgres formats it; equal texts are parsed once."""
     return hashlib.sha256(json.dumps(json.loads(body), sort_keys=True).encode()).digest()
 
 
 @dataclass(frozen=True, order=True)
 class UnverifiedRow:
-    """A row that gives power, decides or binds, and that no key of ours has marked as it stands: it does not count.
+    """A row that grants rights, decides or binds and has no valid mark: it does not count.
 
-    `whose` is the person, or the tenant for what a tenant has laid down.
+    `whose` is the person, or the tenant for its mode, policy or delegates.
     """
 
     whose: UUID
@@ -286,9 +286,9 @@ class UnverifiedRow:
 
 @dataclass(frozen=True)
 class RowOwners:
-    """Those whose rows are marked: how to read the next of them, who has new rows, and of each kind the rows.
+    """The owners of marked rows: how to read the next of them, who has new rows, and the rows of each kind.
 
-    `marked` has for each kind the table, whose a row is, and what its mark covers.
+    `marked` has for each kind the table, the row's owner, and what its mark covers.
     """
 
     next: TextClause
@@ -296,7 +296,7 @@ class RowOwners:
     marked: Mapping[MarkedRowKind, tuple[str, Callable[[Any], UUID], Callable[[Any], Sequence[Part]]]]
 
     def unverified(self, session: Session, ids: Iterable[UUID]) -> list[UnverifiedRow]:
-        """Return which of their rows no key of ours has marked as they stand."""
+        """Return the owners' rows without a valid mark."""
         is_mark, values = keyring.of(session).powers.is_mark, {"ids": list(ids)}
         found = []
         for kind, (table, whose, parts) in self.marked.items():
@@ -335,7 +335,7 @@ OF_TENANTS = RowOwners(
 
 
 class MarkScan:
-    """Goes round some owners, a page at each look; whom it doubts and who has a new row it looks at each time."""
+    """Scan owners page by page; doubted owners and those with new rows are checked every time."""
 
     def __init__(self, owners: RowOwners) -> None:
         self._owners = owners
@@ -343,7 +343,7 @@ class MarkScan:
         self._doubted: Sequence[UUID] = ()
 
     def look(self, session: Session) -> list[UnverifiedRow]:
-        """Return what is known not to hold, as of now."""
+        """Return the rows known to be invalid now."""
         connection = session.connection()
         page = connection.execute(self._owners.next, {"after": self._after, "page": PAGE}).scalars().all()
         fresh = connection.execute(self._owners.fresh, {"lately": LATELY, "most": MOST_FRESH}).scalars()
@@ -354,17 +354,17 @@ class MarkScan:
 
 
 class MarkScans:
-    """Goes round all people and all tenants."""
+    """Scan all people and all tenants."""
 
     def __init__(self) -> None:
         self._rounds = (MarkScan(OF_PEOPLE), MarkScan(OF_TENANTS))
 
     def look(self, session: Session) -> list[UnverifiedRow]:
-        """Return what is known not to hold, as of now."""
+        """Return the rows known to be invalid now."""
         return [one for round_ in self._rounds for one in round_.look(session)]
 
 
 def report(session: Session, process_id: UUID, found: Sequence[UnverifiedRow]) -> None:
-    """Say beside the heartbeat of an API's process how many rows do not hold, and which is the first."""
+    """Report beside the API process' heartbeat how many rows are invalid, and the first of them."""
     values = {"process": process_id, "number": len(found), "first": str(found[0]) if found else None}
     session.connection().execute(REPORT, values)

@@ -1,4 +1,4 @@
-"""The context of a transaction: what Postgres' row-level security takes the caller for, until the commit."""
+"""Set the session variables that row-level security policies read, for the current transaction."""
 
 from collections.abc import Iterable
 from uuid import UUID
@@ -20,7 +20,7 @@ KNOWN = "context"
 
 
 def enter(session: Session, caller: Caller) -> None:
-    """Make the transaction the caller's; at once where it is theirs already, as after they were recognised."""
+    """Make the transaction the caller's, unless it already is, as after authentication."""
     if session.info.get(KNOWN) == (caller.person_id, caller.only_at):
         return
     session.connection().execute(
@@ -36,28 +36,28 @@ def enter(session: Session, caller: Caller) -> None:
 
 
 def reenter(session: Session, caller: Caller) -> None:
-    """Make the transaction the caller's as they are now, with roles that came or went since it was entered."""
+    """Make the transaction the caller's with their current roles, after these changed."""
     session.info.pop(KNOWN, None)
     enter(session, caller)
 
 
 def entered(session: Session, person_id: UUID, only_at: UUID | None) -> None:
-    """Note that the transaction is this person's, at one tenant alone if that is named."""
+    """Note that the transaction belongs to this person, at one tenant only if that is given."""
     session.info[KNOWN] = (person_id, only_at)
 
 
 def turn_to(session: Session, tenant_id: UUID) -> None:
-    """Let somebody of the vendor deal with one tenant in this transaction: its people, its policy, its endpoints."""
+    """Let a vendor user act on one tenant in this transaction: its people, its policy, its webhooks."""
     session.connection().execute(TURN_TO, {"tenant": str(tenant_id)})
 
 
 def see_off(session: Session, person_id: UUID) -> None:
-    """Let an operator reach in this transaction what somebody asked for who is no engineer any more."""
+    """Let an operator reach the requests of a person who is no longer an engineer, in this transaction."""
     session.connection().execute(SEE_OFF, {"person": str(person_id)})
 
 
 def suspend(session: Session, tenant_id: UUID) -> None:
-    """Let an operator reach in this transaction the open windows of a tenant that is suspended by now."""
+    """Let an operator reach the open windows of a suspended tenant, in this transaction."""
     session.connection().execute(SUSPEND, {"tenant": str(tenant_id)})
 
 

@@ -1,4 +1,4 @@
-"""Browser sessions: an opaque secret, kept as a hash, that ends when idle, at its limit, or when it is revoked."""
+"""Create, authenticate and end browser sessions and pending logins, whose secrets are stored as hashes."""
 
 import base64
 import hashlib
@@ -39,7 +39,7 @@ RECORDED = text(f"WITH {events.APPEND} SELECT 1")
 
 @dataclass(frozen=True)
 class LoginStub:
-    """The half of a begun sign-in that the browser keeps: which one it is, and the secret that binds it."""
+    """The browser's half of a pending login: its id, and the secret that binds it."""
 
     id: UUID
     secret: str = field(repr=False)
@@ -53,14 +53,14 @@ def begin_login(
     state: str | None = None,
     **facts: Any,  # noqa: ANN401
 ) -> LoginStub:
-    """Begin a sign-in that only this browser can finish.
+    """Begin a login that only this browser can finish.
 
     Args:
         session: the open transaction.
-        means: by what the person is going to show who they are.
-        tied_to: the browser session without which it can't be finished either, where it adds to a signed-in person.
-        state: what an issuer has to send back, of which a keyed hash is kept.
-        facts: what the row keeps for this means.
+        means: the sign-in method.
+        tied_to: the browser session that has to finish it, if it adds a method to a signed-in person.
+        state: what the identity provider has to send back, stored as a keyed hash.
+        facts: the row's values for this method.
     """
     stub, at = LoginStub(new_id(), secrets.token_urlsafe(32)), now(session)
     if state is not None:
@@ -79,7 +79,7 @@ def begin_login(
 
 
 def find(session: Session, stub: LoginStub | None, means: AuthMethod, *, tied_to: UUID | None = None) -> PendingLogin:
-    """Return the begun sign-in of this browser, locked, if it is neither used nor over.
+    """Return this browser's pending login, locked, if it is neither used nor expired.
 
     Raises:
         NotSignedIn: there is none; why is not told.
@@ -94,7 +94,7 @@ def find(session: Session, stub: LoginStub | None, means: AuthMethod, *, tied_to
 
 
 def use(session: Session, stub: LoginStub | None, means: AuthMethod, *, tied_to: UUID | None = None) -> PendingLogin:
-    """Return the begun sign-in and use it up; the caller commits before it looks at what came with it.
+    """Return the pending login and use it up; commit before checking what came with it.
 
     Raises:
         NotSignedIn: it was used, has run out, or is another browser's or another session's.
@@ -107,25 +107,25 @@ def use(session: Session, stub: LoginStub | None, means: AuthMethod, *, tied_to:
 
 
 def is_state(session: Session, row: PendingLogin, shown: str) -> bool:
-    """Whether an issuer sent back the state with which the sign-in was begun; compared in constant time."""
+    """Return whether an identity provider sent back the login's state; compared in constant time."""
     return keyring.of(session).secrets.is_mark(row.state_hash, "state", row.id, shown)
 
 
 def look_up_login(session: Session, stub: LoginStub, tied_to: UUID | None = None) -> CredentialLookup | None:
-    """Return whose begun sign-in a stub is of; the transaction may read and use it."""
+    """Return the owner of a pending login's stub; the transaction may read and use it."""
     return authentication.look_up_credential(
         session, CredentialKind.SIGN_IN, str(stub.id), hashes(session, stub, tied_to)
     )
 
 
 def hashes(session: Session, stub: LoginStub, tied_to: UUID | None = None) -> list[bytes]:
-    """Return what is kept of a stub, by each key, the newest first: worth nothing to whoever reads it."""
+    """Return a stub's hash under each key, the newest first; the hashes are useless to a reader."""
     return keyring.of(session).secrets.marks("sign-in", stub.id, stub.secret, tied_to)
 
 
 @dataclass(frozen=True)
 class SessionLifetime:
-    """How long a session may last: without a sign of life, and at all."""
+    """How long a session may last: without activity, and in all."""
 
     idle: timedelta
     absolute: timedelta
@@ -133,16 +133,16 @@ class SessionLifetime:
 
 @dataclass(frozen=True)
 class ClientInfo:
-    """Where a browser is: network address and user agent."""
+    """A browser's network address and user agent."""
 
     address: str | None
     user_agent: str | None
 
 
 def begin(session: Session, caller: Caller, place: ClientInfo, lasting: SessionLifetime) -> str:
-    """Begin a session for somebody who has just shown who they are, and return its secret of 256 bits.
+    """Begin a session for a person who just signed in, and return its secret of 256 bits.
 
-    Whatever session the browser had before is to be ended: nobody keeps a secret across a sign-in.
+    The browser's previous session has to be ended: no secret survives a sign-in.
     """
     row_security.enter(session, caller)
     secret, at = secrets.token_urlsafe(32), now(session)
@@ -166,9 +166,9 @@ def begin(session: Session, caller: Caller, place: ClientInfo, lasting: SessionL
 
 
 def authenticate(session: Session, secret: str, *, idle: timedelta, by_itself: bool = False) -> Caller:
-    """Return the person behind a session, whose transaction this one becomes.
+    """Return the person of a session, and make the transaction theirs.
 
-    What a page does `by_itself` is no sign of life: a page that nobody sits before does not keep its session.
+    A page's automatic refresh (`by_itself`) is no activity: an unattended page does not keep its session alive.
 
     Raises:
         NotSignedIn: the session is unknown, revoked or over, or its person is disabled; all of these answer alike.
@@ -185,14 +185,14 @@ def authenticate(session: Session, secret: str, *, idle: timedelta, by_itself: b
 
 
 def end(session: Session, secret: str) -> None:
-    """End a session by its secret, if it is one; the transaction becomes its person's."""
+    """End the session with this secret, if there is one; the transaction becomes its person's."""
     found = authentication.look_up_credential(session, CredentialKind.SESSION, hashes=_hashes(session, secret))
     if found is not None and not found.revoked and found.key_id is not None:
         _revoke(session, session.get_one(BrowserSession, found.key_id))
 
 
 def mine(session: Session, caller: Caller, *, idle: timedelta) -> Sequence[BrowserSession]:
-    """Return the caller's sessions that are good, the one that was used last first; to a narrow one its like."""
+    """Return the caller's valid sessions, the last used first; a sign-in with a narrow scope gets only the same."""
     at = now(session)
     query = select(BrowserSession).where(
         col(BrowserSession.person_id) == caller.person_id,
@@ -205,7 +205,7 @@ def mine(session: Session, caller: Caller, *, idle: timedelta) -> Sequence[Brows
 
 
 def revoke(session: Session, caller: Caller, session_id: UUID, place: ClientInfo) -> None:
-    """End one of the caller's sessions; it is worthless from the next call on.
+    """Revoke one of the caller's sessions from the next call on.
 
     Raises:
         NotFound: the caller has no such session.
@@ -223,21 +223,21 @@ def revoke(session: Session, caller: Caller, session_id: UUID, place: ClientInfo
 
 
 def visible_to(caller: Caller, only_at: Mapped[UUID | None]) -> ColumnElement[bool]:
-    """Return the condition for what the caller may see and end of their own.
+    """Return the condition for the sessions and credentials that the caller may see and end.
 
-    A sign-in that counts at one tenant reaches what counts there alone: another tenant's is none of its business.
+    A sign-in that counts at one tenant reaches only what counts there.
     """
     return true() if caller.only_at is None else only_at == caller.only_at
 
 
 def csrf(secret: str) -> str:
-    """Return what a page of this session puts into its forms: worthless without the session, and for any other."""
+    """Return the CSRF token for this session's forms, useless without the session and for any other."""
     digest = hmac.digest(secret.encode(), b"lockbox csrf", hashlib.sha256)
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def is_csrf(secret: str, shown: str) -> bool:
-    """Whether a form came from a page of this session; compared in constant time."""
+    """Return whether a form came from a page of this session; compared in constant time."""
     return hmac.compare_digest(csrf(secret).encode(), shown.encode())
 
 
@@ -250,9 +250,9 @@ def record(
     personal: Mapping[str, str] | None = None,
     **facts: Value,
 ) -> AuditEvent:
-    """Write an event of somebody's signing in, or of a change to how they do or are reached; return the first.
+    """Record a sign-in, or a change to the person's sign-in methods or addresses, and return the first event.
 
-    It is one for each tenant of theirs. What concerns no tenant goes to the vendor's own log.
+    There is one event for each of the person's tenants, or one in the vendor's log if they have none.
     """
     at = now(session)
     actor = Actor(

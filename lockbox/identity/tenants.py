@@ -1,4 +1,4 @@
-"""Tenants and their members: looking one up, adding what there is to add."""
+"""Look up and create tenants, people and roles."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,17 +19,17 @@ FIRST_VERSION = 1
 
 
 def find(session: Session, slug: str) -> Tenant | None:
-    """Return the tenant that goes by this name, if there is one."""
+    """Return the tenant with this slug, if there is one."""
     return session.exec(select(Tenant).where(col(Tenant.slug) == slug)).one_or_none()
 
 
 def slugs(session: Session, tenant_ids: Iterable[UUID]) -> dict[UUID, str]:
-    """Return the names that tenants go by."""
+    """Return all tenants' slugs."""
     return dict(session.exec(select(Tenant.id, Tenant.slug).where(col(Tenant.id).in_(tenant_ids))).all())
 
 
 def turn_to(session: Session, slug: str) -> Tenant | None:
-    """Return the tenant that goes by this name, and let somebody of the vendor deal with it from here on."""
+    """Return the tenant with this slug, and let a vendor user act on it in this transaction."""
     turned = func.set_config("lockbox.at", cast(col(Tenant.id), Text), True)
     row = session.exec(select(Tenant, turned).where(col(Tenant.slug) == slug)).one_or_none()
     return row[0] if row else None
@@ -44,7 +44,7 @@ def add(
     mode: Mode = Mode.ENFORCE,
     plan: str = "standard",
 ) -> Tenant:
-    """Add a tenant with a policy in its JSON form; it starts in `enforce`: nobody in without a yes."""
+    """Create a tenant with a policy in its JSON form, in mode `enforce`: no access without an approval."""
     at = now(session)
     tenant = Tenant(
         id=new_id(), slug=slug, name=name, mode=mode, plan=plan, policy_version=FIRST_VERSION, created_at=at
@@ -59,7 +59,7 @@ def add(
 def add_policy(
     session: Session, tenant: Tenant, body: dict[str, Any], at: datetime, author_id: UUID | None = None
 ) -> None:
-    """Write the version of a tenant's policy that its row names, in its JSON form, and mark it."""
+    """Write and mark the policy version that the tenant's row names, in its JSON form."""
     version = tenant.policy_version
     mac = row_marks.mark(session, row_marks.policy(tenant.id, version, body))
     session.add(
@@ -69,7 +69,7 @@ def add_policy(
 
 
 def mark(session: Session, tenant: Tenant) -> None:
-    """Write and mark a tenant as it stands now; whoever calls it has seen that the mark before held."""
+    """Write and mark a tenant as it is now; the caller has checked the previous mark."""
     tenant.revision += 1
     tenant.mac = row_marks.mark(session, row_marks.tenant(tenant))
     session.add(tenant)
@@ -77,7 +77,7 @@ def mark(session: Session, tenant: Tenant) -> None:
 
 
 def add_person(session: Session, name: str, email: str, side: Side) -> Person:
-    """Add a person, who has no role yet, on one side for good."""
+    """Create a person without roles, on one side for ever."""
     person = Person(id=new_id(), name=name, email=email, side=side, created_at=now(session))
     session.add(person)
     session.flush()
@@ -85,7 +85,7 @@ def add_person(session: Session, name: str, email: str, side: Side) -> Person:
 
 
 def as_of_now(session: Session, caller: Caller) -> Caller:
-    """Return the caller with the roles held at this moment: some may have gone while a lock was waited for."""
+    """Return the caller with the roles held now: some may have been removed while a lock was awaited."""
     held = (
         select(Membership.id, Membership.role, Membership.tenant_id, Membership.mac)
         .join(Person)
@@ -100,7 +100,7 @@ def as_of_now(session: Session, caller: Caller) -> Caller:
 
 
 def give_role(session: Session, person_id: UUID, role: Role, tenant_id: UUID | None = None) -> None:
-    """Give a person a role at a tenant, or at the vendor for None; the database refuses a role of the other side."""
+    """Grant a person a role at a tenant, or at the vendor for None; the database refuses roles of the other side."""
     row_id = new_id()
     mac = keyring.of(session).powers.mark(*row_marks.membership(row_id, person_id, tenant_id, role))
     session.add(Membership(id=row_id, person_id=person_id, tenant_id=tenant_id, role=role, mac=mac))

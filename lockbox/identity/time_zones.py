@@ -1,4 +1,4 @@
-"""Time zones of people: which names are known, and an instant as clocks there and in UTC show it."""
+"""Convert times between UTC and people's IANA time zones, and format them."""
 
 import re
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
@@ -13,15 +13,15 @@ NAME = re.compile(r"[A-Z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+){0,2}")
 
 @cache
 def names() -> frozenset[str]:
-    """Return the names of the IANA database that this machine knows, such as `Europe/Berlin`."""
+    """Return the IANA names that this machine knows, such as `Europe/Berlin`."""
     return frozenset(name for name in available_timezones() if NAME.fullmatch(name) and len(name) <= LONGEST)
 
 
 def clock_time(moment: datetime, zone: str = DEFAULT) -> str:
-    """Return an instant as people read it, such as `Tuesday 24 November 2026, 22:00 CET (21:00 UTC)`.
+    """Format an instant for people, such as `Tuesday 24 November 2026, 22:00 CET (21:00 UTC)`.
 
-    Seconds are said where there are some, and the day in UTC where it is another one. A zone that this machine does
-    not know, as may be after a change of the database, is read as UTC.
+    Seconds are shown unless zero, and the UTC day if it differs. An unknown zone, possible after an update of the
+    IANA database, is read as UTC.
     """
     there, utc = moment.astimezone(_zone(zone)), moment.astimezone(UTC)
     said = f"{_day(there)}, {_clock(there)} {_abbreviation(there)}"
@@ -32,13 +32,13 @@ def clock_time(moment: datetime, zone: str = DEFAULT) -> str:
 
 
 def short_time(moment: datetime, zone: str = DEFAULT) -> str:
-    """Return an instant in a few words, such as `24 Nov 22:00 CET`; UTC stands beside it wherever it matters."""
+    """Format an instant briefly, such as `24 Nov 22:00 CET`; UTC stands beside it wherever it matters."""
     there = moment.astimezone(_zone(zone))
     return f"{there.day} {there:%b} {_clock(there)} {_abbreviation(there)}"
 
 
 def days(first: date | None, last: date | None, zone: str = DEFAULT) -> tuple[datetime | None, datetime | None]:
-    """Return the instants between which days lie there: the midnight before the first, and that after the last.
+    """Return the instants between which these days lie in the zone: midnight before the first and after the last.
 
     Raises:
         OverflowError: there is no such instant.
@@ -50,9 +50,9 @@ def days(first: date | None, last: date | None, zone: str = DEFAULT) -> tuple[da
 
 
 def instant(written: str, zone: str = DEFAULT) -> datetime:
-    """Return the instant at which clocks in a zone show what a browser's field for a local time holds.
+    """Return the instant of a browser's local time field in a zone.
 
-    Of an hour that a clock shows twice it is the first; one that it leaves out is taken as if it had not.
+    Of an hour that occurs twice it is the first; an hour that is skipped is read as if it existed.
 
     Raises:
         ValueError: it is no date and time of the form 2026-01-31T10:00, or none that a calendar holds.
@@ -81,6 +81,6 @@ def _clock(moment: datetime) -> str:
 
 
 def _abbreviation(moment: datetime) -> str:
-    """Return CET and the like; zones without letters are named by their distance, as in UTC-03."""
+    """Return an abbreviation such as CET; a zone without letters is named by its offset, as in UTC-03."""
     name = moment.tzname() or DEFAULT
     return f"UTC{name}" if name[0] in "+-" else name

@@ -1,4 +1,4 @@
-"""Issuing tokens: who may make or rotate one, for how long, and what that of a machine is bound to."""
+"""Create and rotate API tokens within the rules: who may, for how long, and with which scopes."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ RECORDED = text(f"WITH {events.APPEND} SELECT 1")
 
 @dataclass(frozen=True)
 class TokenRules:
-    """What an installation has laid down for tokens.
+    """An installation's rules for tokens.
 
-    `usual` is how long they last where nothing is asked for, `most` the longest that may be asked for, `overlap` how
-    long a rotated one goes on; `services` are those of the catalogue.
+    `usual` is the default lifetime, `most` the longest allowed, `overlap` how long a rotated token keeps working;
+    `services` are those of the catalogue.
     """
 
     environment: str
@@ -41,7 +41,7 @@ class TokenRules:
 
 @dataclass(frozen=True)
 class TokenInput:
-    """A token that somebody wants; scopes and services bind that of a machine."""
+    """A requested token; scopes and services bind a service account's."""
 
     name: str
     lifetime: timedelta | None = None
@@ -50,11 +50,11 @@ class TokenInput:
 
 
 def make(session: Session, caller: Caller, place: ClientInfo, wanted: TokenInput, rules: TokenRules) -> IssuedToken:
-    """Make a token for the caller, who has just signed in; nobody makes one for somebody else.
+    """Create a token for the caller, who just signed in; nobody creates one for another person.
 
-    A machine is a person with the role *system*, who comes by an invitation like everybody: whoever sets it up
-    accepts that, and makes its first token in the session that follows. Its tokens alone are bound to scopes and
-    services; those of people are bound by their roles.
+    A service account is a person with the role *system*, invited like everyone: whoever sets it up accepts the
+    invitation and creates its first token in that session. Only its tokens are bound to scopes and services; people's
+    are bound by their roles.
 
     Raises:
         SignInAgain: a token was shown, or the sign-in is too old, or too weak for somebody who has a stronger one.
@@ -95,12 +95,12 @@ def rotate(
     lifetime: timedelta | None = None,
     overlap: timedelta | None = None,
 ) -> IssuedToken:
-    """Replace a token of the caller's by one of the same name and limits; the old one goes on for the overlap.
+    """Replace a token of the caller's with one like it; the old one keeps working for the overlap.
 
-    It lasts as long as the old one was made for, unless something else is asked for. A token that is shown may rotate
-    itself, or nothing that runs unattended could: once, and for no longer than is usual here. Whoever has stolen
-    one can thus go on; its person sees it, for theirs ends. One that a mailed code alone has made lasts seven days at
-    most, however often it is rotated.
+    It lasts as long as the old one was made for, unless the caller asks for another lifetime. A token may rotate
+    itself once, for at most the usual lifetime, so that unattended jobs work. A thief can do the same; the owner
+    notices, since their copy stops working. A token made after a mailed code alone lasts seven days at most, however
+    often it is rotated.
 
     Raises:
         SignInAgain: another token was shown, or the sign-in is too old or too weak.
@@ -116,7 +116,7 @@ def rotate(
     good = _good(session, caller, at)
     old = next((token for token in good if token.id == token_id and token.means is None), None)
     if old is not None:
-        # Revoking waits for nobody: it may come between.
+        # Revoking takes no lock, so it may have happened meanwhile.
         session.refresh(old, with_for_update=True)
     if old is None or old.revoked_at is not None:
         raise NotFound("There is no such token.")
@@ -143,7 +143,7 @@ def rotate(
 
 
 def revoke(session: Session, caller: Caller, place: ClientInfo, token_id: UUID) -> None:
-    """Make a token of the caller's worthless from the next call on, however they are signed in; once more is no harm.
+    """Revoke a token of the caller's from the next call on, whatever the sign-in; repeating it is harmless.
 
     Raises:
         NotFound: the caller has no such token.
@@ -187,7 +187,7 @@ def _allowed(lifetime: timedelta, most: timedelta) -> timedelta:
 
 
 def _hold(session: Session, caller: Caller) -> datetime:
-    """Wait for whoever changes the tokens of this person at this moment; return what time it is after that."""
+    """Wait for concurrent changes to this person's tokens, and return the time after that."""
     session.connection().execute(HOLD, {"whose": str(caller.person_id)})
     return now(session)
 
