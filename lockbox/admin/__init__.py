@@ -1,1 +1,1 @@
-"""The customer's own side, and who is who at the vendor: tenants, members, policies, delegates, invitations."""
+"""Administration of tenants and vendor staff: members, policies, delegates, invitations, webhooks, audit access."""

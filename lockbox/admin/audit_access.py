@@ -1,4 +1,4 @@
-"""Reading the trail and proving it: whose log somebody may read, what of it, and exports page by page."""
+"""Search, export and prove the audit log for the people who may read it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -58,10 +58,10 @@ Whom a tenant has invited, asked or given something to is nobody's business at t
 def export_approver_keys(
     session: Session, caller: Caller, slug: str, party: Callable[[], RelyingParty]
 ) -> ApproverKeys:
-    """Return the keys with which approvers of a tenant and their possible delegates sign, to one of its admins.
+    """Return the signing keys of a tenant's approvers and possible delegates, to one of its admins.
 
-    Neither somebody nor a key is among them by a row that no key of this installation has marked. `party` is asked
-    once the caller is known to be an admin: strangers hear that there is no such tenant, whatever the house can sign.
+    Rows without a valid mark are left out. `party` is evaluated only once the caller is known to be an admin: others
+    get the same 404 whatever the configuration.
 
     Raises:
         Unknown, NotYours: there is no such tenant, or the caller is no admin of it.
@@ -73,14 +73,14 @@ def export_approver_keys(
         covered = {name: getattr(row, name) for name in ("person_id", "credential_id", "public_key", "created_at")}
         key = Passkey(id=row.passkey_id, trusted_at=row.trusted_at, only_at=row.only_at, **covered)
         if row.person_id in people and row_marks.is_held(session, row.mac, row_marks.passkey(key), key.id):
-            with suppress(ValueError):  # a key that cannot be read signs nothing
+            with suppress(ValueError):  # an unreadable key signs nothing
                 public = passkeys.public_key(row.public_key)
                 found.append(ApproverKey(str(row.person_id), row.name, public, instant(row.created_at)))
     return ApproverKeys(str(tenant.id), ours.domain, ours.origin, instant(now(session)), tuple(found))
 
 
 def _could_approve(session: Session, tenant_id: UUID) -> frozenset[UUID]:
-    """Return who is an approver, or a member whom approvers may name as delegate, by a membership that is marked."""
+    """Return the approvers, and the members who may be named as delegates, by memberships with a valid mark."""
     eligible = {
         one.person_id
         for one in session.exec(select(EligibleDelegate).where(col(EligibleDelegate.tenant_id) == tenant_id))
@@ -98,7 +98,7 @@ def _could_approve(session: Session, tenant_id: UUID) -> frozenset[UUID]:
 
 @dataclass(frozen=True)
 class AuditReader:
-    """Somebody who may read one log: of a tenant, or the vendor's own where `tenant_id` is None."""
+    """A person who may read one log: of a tenant, or the vendor's own if `tenant_id` is None."""
 
     caller: Caller
     tenant_id: UUID | None
@@ -106,20 +106,20 @@ class AuditReader:
 
     @property
     def log_id(self) -> UUID:
-        """The log that is read."""
+        """The id of the log."""
         return self.tenant_id or VENDORS_LOG
 
 
 @dataclass(frozen=True)
 class EventListing:
-    """Some events, newest first, and the id from which those follow that are older."""
+    """A page of events, newest first, and the id that the next page starts from."""
 
     events: Sequence[RecordedEvent]
     before: UUID | None
 
 
 def audit_reader(session: Session, caller: Caller, slug: str | None) -> AuditReader:
-    """Return the caller as a reader of a tenant's log; of no tenant: of the vendor's, or of their only tenant's.
+    """Return the caller as a reader of a tenant's log; without a tenant, of the vendor's or of their only tenant's.
 
     Raises:
         NotFound: there is no such tenant that the caller knows of.
@@ -148,7 +148,7 @@ def _reader(caller: Caller, tenant_id: UUID | None) -> AuditReader:
 def search(
     session: Session, who: AuditReader, wanted: EventFilter, *, before: UUID | None, most: int
 ) -> EventListing:
-    """Return the newest events that match, at most `most` of them, from an id on.
+    """Return the newest matching events, at most `most` of them, from an id on.
 
     Raises:
         Invalid: it is looked for in what the reader may not read.
@@ -191,7 +191,7 @@ def _visible(session: Session, who: AuditReader, number: int) -> bool:
 
 
 def consistency(session: Session, who: AuditReader, old: int, new: int | None) -> tuple[LogHead, int, list[bytes]]:
-    """Return the log, the newer size, the newest for None, and the proof that it extends the older.
+    """Return the log, the newer size (the newest for None), and the proof that it extends the older one.
 
     Raises:
         Invalid: the sizes are not in order, or the log has no such size.
@@ -207,7 +207,7 @@ def consistency(session: Session, who: AuditReader, old: int, new: int | None) -
 def export(
     session: Session, who: AuditReader, wanted: EventFilter, asked: Mapping[str, Any], since: Iterable[int] = ()
 ) -> Export:
-    """Begin an export of the log as it is now; `since` are older sizes that it is to be shown to extend.
+    """Begin an export of the log as it is now; `since` are older sizes to prove consistency with.
 
     Raises:
         Invalid: the log has no such size, or it is looked for in what the reader may not read.
@@ -224,15 +224,15 @@ def export(
 
 
 def length(session: Session, export: Export) -> int:
-    """Return how many events an export that has begun will hold, as far as nobody else is let in meanwhile."""
+    """Return how many events the export will hold, unless concurrent changes alter the reader's rights."""
     log = export.log
     return event_search.count(session, log.id, export.sight, export.wanted, end=log.size)
 
 
 def report(session: Session, caller: Caller, origin: Origin, request_id: UUID) -> Report:
-    """Return the report on a request, to whoever reads its tenant's log, and write that they have.
+    """Return the report on a request to a reader of its tenant's log, and record the read.
 
-    What the trail no longer holds of it is as its row has it, and said to be so.
+    Moves that the audit log no longer holds are taken from the request's row, and marked as such.
 
     Raises:
         NotFound: there is no such request that the caller may know of.
@@ -268,7 +268,7 @@ def _kept(request: AccessRequest) -> RequestRecord:
 
 
 def _events(session: Session, who: AuditReader, wanted: EventFilter, most: int) -> list[RecordedEvent]:
-    """Return the newest events that match, of the vendor's log too where they read that, the oldest of them first."""
+    """Return the newest matching events, including the vendor's log if the reader may see it, the oldest first."""
     logs = [who.log_id, VENDORS_LOG] if who.sight == VENDORS else [who.log_id]
     found = event_search.page(session, logs, who.sight, wanted, before=None, most=most)
     return sorted(found, key=lambda event: (event.at, event.id))
@@ -277,7 +277,7 @@ def _events(session: Session, who: AuditReader, wanted: EventFilter, most: int) 
 def record_read(
     session: Session, who: AuditReader, origin: Origin, action: str, *, asked: Mapping[str, str], count: int
 ) -> None:
-    """Write into a log that it was read or exported: by whom, what they looked for, and how much they were shown."""
+    """Record in a log that it was read or exported: by whom, with which search, and how many events they saw."""
     if who.caller.side is Side.VENDOR and who.tenant_id:
         row_security.turn_to(session, who.tenant_id)
     roles = (*sorted(READERS), Role.VENDOR_AUDITOR)
@@ -287,7 +287,7 @@ def record_read(
 
 
 def pages(db: Database, who: AuditReader) -> Pages:
-    """Return what opens a transaction for each page of an export; whoever may read no more gets no more."""
+    """Return a function that opens a transaction for each page of an export and checks the reader's rights again."""
 
     @contextmanager
     def opened() -> Iterator[Session]:

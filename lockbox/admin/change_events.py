@@ -1,4 +1,4 @@
-"""Saying what was changed: one event with a diff, told to all admins and approvers of a tenant, or to operators."""
+"""Record an administrative change as one event with a diff, and notify the people concerned."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ ABSENT = "none"
 
 @dataclass(frozen=True)
 class AdminChange:
-    """What was done. `changes` is the diff, `personal` whom it is about, `also` are further people who hear of it."""
+    """A change. `changes` is the diff, `personal` names the people concerned, `also` are further people to notify."""
 
     action: str
     at: datetime
@@ -28,7 +28,7 @@ class AdminChange:
 
 
 def record_change(session: Session, seat: AdminActor, deed: AdminChange) -> UUID:
-    """Write the event and promise its notifications; the vendor's own are for operators. Return its id."""
+    """Write the event, create its notifications (the vendor's own go to operators), and return its id."""
     happening = audit_event_of(seat, deed)
     if seat.tenant_id is None:
         announcements.notify_operators(session, happening)
@@ -38,7 +38,7 @@ def record_change(session: Session, seat: AdminActor, deed: AdminChange) -> UUID
 
 
 def audit_event_of(seat: AdminActor, deed: AdminChange) -> AuditEvent:
-    """Return the event of a deed."""
+    """Return the audit event of a change."""
     return AuditEvent(
         at=deed.at,
         action=deed.action,
@@ -67,5 +67,5 @@ def listed(words: Iterable[str]) -> str:
 
 
 def person(name: str, address: str) -> str:
-    """Return somebody as the personal field `member` of an event names them."""
+    """Format a person as the personal field `member` of an event."""
     return f"{name} <{address}>"

@@ -1,4 +1,4 @@
-"""Delegates of approvers: naming one for a period, ending it, and who has one."""
+"""Name, list and end delegates, who decide for an approver during a period."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ GONE = "somebody who is no longer a member"
 
 @dataclass(frozen=True)
 class DelegationInput:
-    """Who is to stand in for whom, and when; the principal is the caller for None, the start now for None."""
+    """A delegation to create; the principal is the caller for None, the start now for None."""
 
     delegate_id: UUID
     ends_at: datetime
@@ -39,7 +39,7 @@ class DelegationInput:
 
 @dataclass(frozen=True)
 class DelegationSummary:
-    """A delegation as a reader sees it; `counts` is whether the delegate stands in at this moment."""
+    """A delegation as a reader sees it; `counts` is whether it is in force now."""
 
     delegation: Delegation
     principal: str
@@ -50,13 +50,13 @@ class DelegationSummary:
 def add_delegation(
     session: Session, caller: Caller, origin: Origin, slug: str, wanted: DelegationInput
 ) -> DelegationSummary:
-    """Let a member whom an admin marked eligible stand in for an approver, for at most 90 days.
+    """Let an eligible member decide for an approver, for at most 90 days.
 
-    An approver names their own delegate; an admin may do it for an absent approver. One approver has one delegate
-    at a time, or one voice would count for several; somebody may stand in for several approvers, with one vote.
+    An approver names their own delegate; an admin may do it for an absent approver. One approver has one delegate at
+    a time, or one vote would count for several; a person may be the delegate of several approvers, with one vote.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
         Invalid: the principal is no approver, the delegate not eligible or the same person, or the period is not one.
         DelegationClash: in that period the principal has a delegate, or one of the two is on the other side already.
     """
@@ -95,10 +95,10 @@ def add_delegation(
 
 
 def end(session: Session, caller: Caller, origin: Origin, slug: str, delegation_id: UUID) -> None:
-    """End a delegation now, as its principal or an admin; what is over already stays as it is.
+    """End a delegation now, as its principal or an admin; an ended one stays as it is.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     tenant = permissions.known(session, caller, slug)
     seat = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN, Role.APPROVER), tenant)
@@ -114,7 +114,7 @@ def end(session: Session, caller: Caller, origin: Origin, slug: str, delegation_
 def end_those_of(
     session: Session, seat: AdminActor, person_id: UUID, *, as_principal: bool, as_delegate: bool
 ) -> None:
-    """End what somebody has to do with delegates, who will no longer be an approver, or no longer a delegate."""
+    """End the delegations of a person who will no longer be an approver or a delegate."""
     assert seat.tenant_id is not None  # noqa: S101 - there are no delegates at the vendor
     either = []
     if as_principal:
@@ -126,10 +126,10 @@ def end_those_of(
 
 
 def current(session: Session, caller: Caller, slug: str) -> Sequence[DelegationSummary]:
-    """Return the delegations of a tenant that are running or to come, to its members, by their start.
+    """Return a tenant's current and future delegations to its members, by their start.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     tenant = permissions.readable(session, caller, slug)
     at = now(session)
@@ -163,7 +163,7 @@ def _pair(session: Session, tenant: Tenant, principal_id: UUID, delegate_id: UUI
 
 
 def _notify_delegate(session: Session, delegation: Delegation) -> None:
-    """Promise the delegate a mail for when the time begins, with what waits for an answer then."""
+    """Promise the delegate a mail when the period begins, with the requests then pending."""
     announcements.write_to(
         session,
         delegation.id,

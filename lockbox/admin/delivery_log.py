@@ -1,4 +1,4 @@
-"""What became of calls to webhooks: the tries of each, a test by hand, and a call made once more."""
+"""Show the attempts to call webhooks, send test calls, and repeat calls."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,9 +31,9 @@ REOPEN = text("SELECT notification, answer FROM reopen(:delivery, :moment)")
 
 @dataclass(frozen=True)
 class DeadNotification:
-    """A notification that did not arrive; `error` is a word.
+    """A notification that was not delivered; `error` is a word.
 
-    `delivery_id` is its last try where an endpoint of the vendor was called, which operators may have repeated.
+    `delivery_id` is its last attempt if a webhook of the vendor was called, which operators may repeat.
     """
 
     id: UUID
@@ -49,14 +49,14 @@ class DeadNotification:
 
 @dataclass(frozen=True)
 class DeadNotificationListing:
-    """Some dead notifications, those that were promised last first, and the cursor of those that follow."""
+    """A page of dead notifications, the latest first, and the cursor of the next page."""
 
     notifications: Sequence[DeadNotification]
     next_cursor: UUID | None
 
 
 def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) -> DeadNotificationListing:
-    """Return dead notifications of all tenants and of the vendor's own, from the cursor on.
+    """Return the dead notifications of all tenants and of the vendor, from the cursor on.
 
     Raises:
         NotYours: the caller is no operator.
@@ -83,7 +83,7 @@ def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) ->
 
 @dataclass(frozen=True)
 class DeliveryListing:
-    """Some tries, the newest first, and the cursor of those that follow."""
+    """A page of attempts, the newest first, and the cursor of the next page."""
 
     deliveries: Sequence[Delivery]
     next_cursor: UUID | None
@@ -91,7 +91,7 @@ class DeliveryListing:
 
 @dataclass(frozen=True)
 class DeliveryState:
-    """How what an endpoint was told of stands: its outcome, or None and when it is tried next."""
+    """The state of a notification to a webhook: its outcome, or None and the time of the next attempt."""
 
     attempts: int
     outcome: Outcome | None
@@ -99,10 +99,10 @@ class DeliveryState:
 
 
 def try_out(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID) -> UUID:
-    """Call an endpoint with a test, whatever it wants to hear of, and return the id that the call will bear.
+    """Send a test call to a webhook, whatever it subscribes to, and return the call's id.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
         EndpointDisabled: it is called no more.
         TooMany: it was called by hand ten times in the last minute.
     """
@@ -116,10 +116,10 @@ def try_out(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID)
 
 
 def log(session: Session, caller: Caller, endpoint_id: UUID, *, cursor: UUID | None, most: int) -> DeliveryListing:
-    """Return the tries of an endpoint, the newest first, from the cursor on.
+    """Return a webhook's attempts, the newest first, from the cursor on.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     webhooks.show(session, caller, endpoint_id)
     query = select(Delivery).where(col(Delivery.endpoint_id) == endpoint_id)
@@ -130,7 +130,7 @@ def log(session: Session, caller: Caller, endpoint_id: UUID, *, cursor: UUID | N
 
 
 def delivery_states(session: Session, caller: Caller, deliveries: Iterable[Delivery]) -> Mapping[UUID, DeliveryState]:
-    """Return the status of the notification of each try, where the caller may know what it is about."""
+    """Return the state of each attempt's notification, if the caller may know what it is about."""
     row_security.enter(session, caller)
     query = select(Notification).where(col(Notification.id).in_({one.notification_id for one in deliveries}))
     return {
@@ -140,10 +140,10 @@ def delivery_states(session: Session, caller: Caller, deliveries: Iterable[Deliv
 
 
 def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUID) -> UUID:
-    """Let a notification that has ended be called out again, with the id that it had, which is returned.
+    """Repeat a finished notification under its previous id, and return that id.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
         EndpointDisabled: the endpoint is called no more.
         StillWaiting: it has not ended, and will be tried again by itself.
         TooMany: the endpoint was called by hand ten times in the last minute.

@@ -1,4 +1,4 @@
-"""Shutting: a tenant's admin switches the mode, or stops everything in an emergency, in one call."""
+"""Switch a tenant's mode, or stop all access to it in an emergency."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,9 +33,9 @@ STOP_ACTIONS = {State.ACTIVE: Action.REVOKE, State.PENDING: Action.DENY, State.R
 
 @dataclass(frozen=True)
 class ModeChangeResult:
-    """The mode of a tenant now, and the windows that the vendor had opened alone and that were closed by it.
+    """The tenant's new mode, and the windows opened without the customer that the switch closed.
 
-    `in_review` is how many requests the vendor still reviews that the customer is now asked about once endorsed.
+    `in_review` is how many requests in the vendor's review the customer will now be asked about once endorsed.
     """
 
     mode: Mode
@@ -45,7 +45,7 @@ class ModeChangeResult:
 
 @dataclass(frozen=True)
 class EmergencyStopResult:
-    """What was revoked and denied; of what was in the vendor's review the customer learns the number alone."""
+    """The revoked and denied requests; of those in the vendor's review the customer learns only the number."""
 
     revoked: Sequence[AccessRequest]
     denied: Sequence[AccessRequest]
@@ -55,14 +55,14 @@ class EmergencyStopResult:
 def switch_mode(
     session: Session, caller: Caller, origin: Origin, slug: str, mode: Mode, *, plans: Mapping[str, Plan]
 ) -> ModeChangeResult:
-    """Switch a tenant's mode, as its admin; to the one that it has already is no switch.
+    """Switch a tenant's mode, as its admin; switching to the current mode does nothing.
 
-    Switching to `enforce` binds at once: it takes dated consent back and revokes every open window that the vendor
-    opened alone, in the same transaction; what is still in review is for the customer to decide once it is endorsed.
-    Requests in flight only ever get stricter.
+    Switching to `enforce` takes effect at once: it withdraws temporary consent and revokes every open window that the
+    vendor opened without the customer, in the same transaction; requests still in review go to the customer once
+    endorsed. Requests in flight only get stricter.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
         SignInAgain: the customer would no longer decide, and the admin's sign-in is too weak or too old for that.
         LicenceRequired: the tenant's plan does not include the lockbox.
         PolicyUnverified: the policy or the tenant's row has no mark that holds; it counts as `enforce` until mended.
@@ -99,12 +99,12 @@ def switch_mode(
 def stop_all(
     session: Session, caller: Caller, origin: Origin, slug: str, comment: str | None = None
 ) -> EmergencyStopResult:
-    """Revoke all of a tenant's windows and deny all that waits for it or is in the vendor's review, as its admin.
+    """Revoke all of a tenant's windows and deny its pending requests and those in review, as its admin.
 
-    A review or a vote that is about to be committed is waited for.
+    Concurrent reviews and votes are waited for.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     tenant = permissions.known(session, caller, slug)
     seat = permissions.acting_as(session, caller, origin, ADMINS, tenant)
@@ -126,7 +126,7 @@ def stop_all(
 
 
 def in_review(session: Session, tenant: Tenant, at: datetime) -> int:
-    """Return how many requests to a tenant the vendor still reviews: all that the customer learns of them."""
+    """Return how many requests to a tenant are in the vendor's review: the customer learns only the number."""
     query = select(func.count()).where(
         col(AccessRequest.tenant_id) == tenant.id,
         col(AccessRequest.state) == State.REVIEWING,
@@ -136,16 +136,16 @@ def in_review(session: Session, tenant: Tenant, at: datetime) -> int:
 
 
 def close_vendor_opened_windows(session: Session, seat: AdminActor, tenant: Tenant) -> list[AccessRequest]:
-    """Revoke every open window that the vendor's review alone has opened, as the tenant's admin; return them.
+    """Revoke every open window that the vendor opened without the customer, as the tenant's admin; return them.
 
-    One that is about to be committed is among them.
+    Windows of concurrent transactions are included.
     """
     alone = col(AccessRequest.mode) != Mode.ENFORCE
     return _close(session, seat, tenant, VENDOR_OPENED, {State.ACTIVE}, alone)
 
 
 def _firmly_loosened(session: Session, seat: AdminActor, tenant: Tenant) -> None:
-    """Nobody gives the decision away by a token or a mail, not even where nobody could approve yet."""
+    """Require a strong sign-in to hand over the decision, even while nobody could approve yet."""
     strong_enough(seat.caller, strictest(policy_store.current(session, tenant)), now(session))
 
 
@@ -157,10 +157,9 @@ def _close(
     states: Collection[State],
     *which: ColumnElement[bool],
 ) -> list[AccessRequest]:
-    """Act on each of the requests, by id, through the one function that makes every move; return those that ended."""
+    """Apply the action to each request, by id, through the function that makes every move; return the ended ones."""
     done = []
     for request in _settled(session, tenant, states, *which):
-        # As everywhere, moves are written by statements of our own.
         session.expunge(request)
         verdict = DecisionInput(STOP_ACTIONS[request.state], comment)
         try:
@@ -168,7 +167,7 @@ def _close(
                 decide.act_on(session, seat.caller, seat.origin, request, verdict, as_party=Party.TENANT_ADMIN)
             )
         except TooLate:
-            # Its time has run out, and the clock is on its way to say so.
+            # Its deadline has passed, and the clock will end it.
             continue
     return done
 
@@ -176,10 +175,10 @@ def _close(
 def _settled(
     session: Session, tenant: Tenant, states: Collection[State], *which: ColumnElement[bool]
 ) -> Sequence[AccessRequest]:
-    """Return the requests in these states, by id and locked, once nobody else moves any that could come to be so.
+    """Return the requests in these states, by id and locked, after concurrent moves have finished.
 
-    A row that leaves another state in a transaction that is still open would be passed over without a wait: so all
-    that are not closed are locked first, and then looked at once more.
+    A filter on the state would skip a row that an open transaction is moving into it. So all requests that are not
+    closed are locked first, and read again.
     """
     theirs = col(AccessRequest.tenant_id) == tenant.id, *which
     ids = select(AccessRequest.id).where(*theirs, col(AccessRequest.state).in_(OPEN_STATES))

@@ -1,4 +1,4 @@
-"""Erasing a person: what names them goes, what they did stays, and every proof holds; as the database's owner."""
+"""Erase a person's identifying data and remove old events, as the database's owner; proofs stay valid."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ from lockbox.identity.models import Person
 from lockbox.notifications import announcements
 
 RETENTION = text("SELECT set_config('lockbox.errand', 'retain', true), set_config('statement_timeout', '0', true)")
-# The sealer holds a log in the same way while it grows.
+# The sealer locks a log in the same way while it grows.
 LOGS = text("SELECT id, tenant_id, size, kept_from FROM logs WHERE size > kept_from ORDER BY id FOR NO KEY UPDATE")
 FIRST_TO_STAY = text("""
 SELECT s.number FROM seals s JOIN events e ON e.id = s.event_id LEFT JOIN requests r ON r.id = e.request_id
@@ -54,12 +54,12 @@ REMOVE = tuple(
 KEPT = text("UPDATE logs SET kept_from = :end, kept_since = :since WHERE id = :log_id")
 PERSON_ERASED = "person_erased"
 DOMAIN = "erased.invalid"
-# Regular expressions of Postgres: the whole address and no longer one that ends or begins like it, and whole words.
+# Postgres regular expressions: the whole address but no longer one around it, and whole words.
 ADDRESS = "(?<![[:alnum:]._%+-]){}(?![[:alnum:]_-]|[.][[:alnum:]])"
 WORDS = "(?<![[:alnum:]]){}(?![[:alnum:]])"
 PURPOSE = text("SELECT set_config('lockbox.errand', 'erase', true)")
 OPEN_REQUESTS = text("SELECT count(*) FROM requests WHERE requester_id = :id AND wake_at IS NOT NULL")
-# An address that they never confirmed may be anybody's, and one that somebody else uses too stays theirs.
+# An unconfirmed address may be anyone's, and one that someone else uses too stays theirs.
 ADDRESSES = text("""
 SELECT lower(email) FROM people WHERE id = :id
 UNION SELECT lower(a.email) FROM addresses a WHERE a.person_id = :id AND a.confirmed_at IS NOT NULL
@@ -69,9 +69,9 @@ UNION SELECT lower(a.email) FROM addresses a WHERE a.person_id = :id AND a.confi
 """)
 CALLED = text("SELECT lower(name) FROM people WHERE id = :id")
 PLACES = text("SELECT DISTINCT tenant_id FROM memberships WHERE person_id = :id")
-# Of what they did: their name, and where they were. Of what was done to them, or refused them: how they were named.
-# Of what delegates did for them: their name, by its place among those for whom the delegate stood in. From where
-# somebody tried to sign in goes with the account that it was to.
+# In their own events: their name and address. In events about them: how they were named.
+# In delegates' events: their name, by its position among the principals. The origin of a refused sign-in goes
+# with the account that it was for.
 DETAILS = text("""
 WITH said AS MATERIALIZED (
     SELECT d.event_id, d.field, lower(coalesce(a.value, d.value)) AS value, e.log_id, e.actor_id,
@@ -101,7 +101,7 @@ WITH said AS MATERIALIZED (
 )
 SELECT nullif(log_id, :vendor) AS tenant_id, count(*) AS details FROM gone GROUP BY log_id
 """)
-# Mails to them: what their server said of them may be anything, and somebody else's may name an address of theirs.
+# Mails to them: the server's answer may hold anything. Other people's answers may contain their address.
 TO_THEM = """
 WITH to_them AS (
     SELECT n.id FROM notifications n
@@ -171,7 +171,7 @@ ROWS = tuple(
 
 @dataclass(frozen=True)
 class RemovedRange:
-    """The events of a log from `start` to before `end`, which are gone."""
+    """A log's removed events, from `start` to before `end`."""
 
     log_id: UUID
     start: int
@@ -179,11 +179,11 @@ class RemovedRange:
 
 
 def retain(session: Session, keep: timedelta) -> list[RemovedRange]:
-    """Remove the sealed events that are older than that, each log from its beginning on and without a gap.
+    """Remove the sealed events older than that, in each log from its beginning without a gap.
 
-    The first event that is younger ends it, and so does one of a request that was still open then. Seals, tiles and
-    checkpoints stay, so that what remains is proven as before. An event says which numbers are gone, all of them each
-    time, and what the root over them was.
+    The range ends at the first event that is younger, or whose request was still open then. Seals, tiles and
+    checkpoints stay, so that proofs of the rest stay valid. An event records the whole removed range each time, and
+    its root.
     """
     connection = session.connection()
     connection.execute(RETENTION)
@@ -218,7 +218,7 @@ def _audit_event(session: Session, log_id: UUID, tenant_id: UUID | None, end: in
 
 
 def _root(session: Session, log_id: UUID, size: int) -> bytes:
-    """Return the root that a log had at a size."""
+    """Return the root of a log at a size."""
     wanted = sorted({merkle.of_subtree(*place) for place in merkle.complete(0, size)})
     values = {
         "log_id": log_id,
@@ -233,19 +233,18 @@ def _root(session: Session, log_id: UUID, size: int) -> bytes:
 
 @dataclass(frozen=True)
 class ErasureResult:
-    """What was done: the name that stands for the person from now on, and how many details went."""
+    """The result: the name that replaces the person's, and how many details were deleted."""
 
     pseudonym: str
     details: int
 
 
 def erase(session: Session, person_id: UUID) -> ErasureResult:
-    """Take out of everything who somebody was, and shut them out; their id, side and roles remain.
+    """Erase a person's identifying data everywhere and disable them; their id, side and roles remain.
 
-    Events are left as they are: the salted details are deleted without which nobody can tell what a commitment in
-    them stands for. What people wrote themselves (reasons and comments) and the resources of requests are not theirs
-    alone and stay; their questions and answers go. Each tenant that they are a member of, or whose log has lost
-    details, has an event of it.
+    Events stay as they are: the salted details are deleted, without which nobody can tell what a commitment stands
+    for. Reasons, comments and the resources of requests stay, because they are not theirs alone; their questions and
+    answers are deleted. Each tenant of theirs, or whose log has lost details, gets an event.
 
     Raises:
         NotFound: there is no such person, or they were erased before.
@@ -278,7 +277,7 @@ def erase(session: Session, person_id: UUID) -> ErasureResult:
 
 
 def _named(connection: Connection, person_id: UUID) -> dict[str, Any]:
-    """Return by what somebody is found: an id, addresses, and patterns of those and of the name, as words."""
+    """Return what identifies a person: the id, addresses, and patterns of these and of the name."""
     addresses = list(connection.execute(ADDRESSES, {"id": person_id}).scalars())
     called = connection.execute(CALLED, {"id": person_id}).scalar_one()
     quoted = json.dumps(called, ensure_ascii=False)[1:-1]

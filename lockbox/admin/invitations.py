@@ -1,4 +1,4 @@
-"""Invitations: which are open, taking one back, and accepting it, once, with the mailed code."""
+"""Create, list, withdraw and accept invitations."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,7 +54,7 @@ HOLD_ADDRESS = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox addr
 
 @dataclass(frozen=True)
 class InvitationOffer:
-    """What is offered to an address, and how the trail tells of it: action, diff and facts beyond the usual ones.
+    """What is offered to an address, and its event: action, diff and further facts.
 
     It is mailed at `takes_effect_at`, or at once for None.
     """
@@ -70,9 +70,9 @@ class InvitationOffer:
 
 
 def make(session: Session, seat: AdminActor, wanted: InvitationOffer, at: datetime) -> Invitation:
-    """Offer a place and promise the mail; only who sends it says the code that accepts it.
+    """Create an invitation and promise its mail; only the sender of the mail makes the code.
 
-    Who is on the other side is not told to whoever invites: they could not accept it.
+    The inviter does not learn whether the person is on the other side, who could not accept.
     """
     invitation = Invitation(
         id=new_id(),
@@ -110,7 +110,7 @@ def make(session: Session, seat: AdminActor, wanted: InvitationOffer, at: dateti
 
 
 def sealed(session: Session, invitation: Invitation, until: datetime) -> str:
-    """Give an invitation its end, the hash of its code and its mark; return the code."""
+    """Set an invitation's end, the hash of its code and its mark; return the code."""
     ring = keyring.of(session)
     invitation.code_nonce, invitation.expires_at = ring.codes.nonce(), until
     code = load_account.code_of(ring.codes, INVITATION, invitation.id, invitation.code_nonce, invitation.email)
@@ -120,10 +120,10 @@ def sealed(session: Session, invitation: Invitation, until: datetime) -> str:
 
 
 def only_one(session: Session, tenant_id: UUID | None, address: str, at: datetime) -> None:
-    """Check that nobody with this address is a member of the tenant, or has a role at the vendor, or is invited.
+    """Check that nobody with this address is a member of the tenant, has a role at the vendor, or is invited.
 
     Raises:
-        AlreadyMember, AlreadyInvited: as named.
+        AlreadyMember, AlreadyInvited: the person has a place or an open invitation.
     """
     same_address = func.lower(col(Person.email)) == func.lower(address)
     place = col(Membership.tenant_id).is_not_distinct_from(tenant_id)
@@ -136,9 +136,9 @@ def only_one(session: Session, tenant_id: UUID | None, address: str, at: datetim
 
 
 def few_enough(session: Session, tenant_id: UUID | None, at: datetime, most: int | None) -> None:
-    """Check that fewer people than so many were invited within 24 hours; proposals of admins do not count.
+    """Check that fewer people than the limit were invited within 24 hours; proposed admins do not count.
 
-    Each invitation is a mail that Lockbox sends to whatever address somebody names.
+    Each invitation is a mail from Lockbox to an address that someone typed.
 
     Raises:
         TooMany: as many were; `retry_after` is in seconds.
@@ -157,7 +157,7 @@ def few_enough(session: Session, tenant_id: UUID | None, at: datetime, most: int
 
 
 def not_of_the_vendor(session: Session, address: str) -> None:
-    """Check that no admin of a customer is sought among the vendor's own people, whom an operator knows.
+    """Check that the proposed admin of a customer is not one of the vendor's people, whom an operator knows.
 
     Raises:
         OtherSide: the address belongs to one of them.
@@ -168,7 +168,7 @@ def not_of_the_vendor(session: Session, address: str) -> None:
 
 
 def is_open(at: datetime) -> ColumnElement[bool]:
-    """Return the condition for an invitation that can still be accepted, or will be."""
+    """Return the condition for an invitation that can be accepted now or later."""
     return and_(
         col(Invitation.accepted_at).is_(None),
         col(Invitation.withdrawn_at).is_(None),
@@ -177,37 +177,37 @@ def is_open(at: datetime) -> ColumnElement[bool]:
 
 
 def at_place(tenant_id: UUID | None) -> ColumnElement[bool]:
-    """Return the condition for an invitation to a tenant, or to the vendor's side for None."""
+    """Return the condition for invitations to a tenant, or to the vendor for None."""
     return col(Invitation.tenant_id).is_not_distinct_from(tenant_id)
 
 
 def without_secret() -> SelectOfScalar[Invitation]:
     """Return the query for invitations without the hash of their code."""
-    # The API's login may not read the hash: it is compared, in the database, with that of the code that is shown.
+    # The API's login may not read the hash; the database compares it with that of the given code.
     return select(Invitation).options(defer(Invitation.secret_hash, raiseload=True))  # type: ignore[arg-type]
 
 
 def still_open(session: Session, caller: Caller, slug: str) -> Sequence[Invitation]:
-    """Return a tenant's open invitations to its members, the newest first; `secret_hash` is out of reach.
+    """Return a tenant's open invitations to its members, the newest first; `secret_hash` cannot be read.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     tenant = permissions.readable(session, caller, slug)
     return listed_at(session, tenant.id)
 
 
 def listed_at(session: Session, tenant_id: UUID | None) -> Sequence[Invitation]:
-    """Return the open invitations of a tenant, or of the vendor for None."""
+    """Return the open invitations to a tenant, or to the vendor for None."""
     query = without_secret().where(at_place(tenant_id), is_open(now(session)))
     return session.exec(query.order_by(col(Invitation.id).desc())).all()
 
 
 def withdraw(session: Session, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
-    """Take an invitation of a tenant back, as its admin; a recovery too.
+    """Withdraw an invitation or a recovery of a tenant, as its admin.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
         InvitationClosed: it has been accepted or withdrawn.
     """
     tenant = permissions.known(session, caller, slug)
@@ -215,7 +215,7 @@ def withdraw(session: Session, caller: Caller, origin: Origin, slug: str, invita
 
 
 def end(session: Session, seat: AdminActor, invitation_id: UUID, *, only_recovery: bool = False) -> None:
-    """Take an invitation back in the capacity in which somebody acts; that of a recovery is an objection.
+    """Withdraw an invitation in the given role; for a recovery it is an objection.
 
     Raises:
         NotFound: there is none, or none of that kind.
@@ -231,7 +231,7 @@ def end(session: Session, seat: AdminActor, invitation_id: UUID, *, only_recover
 
 
 def end_those_by(session: Session, seat: AdminActor, person_id: UUID) -> None:
-    """Take back what somebody has offered who no longer may: at one tenant, or at the vendor, where somebody acts."""
+    """Withdraw the invitations by a person who lost the role to make them, at one tenant or at the vendor."""
     theirs = (col(Invitation.invited_by) == person_id, at_place(seat.tenant_id), is_open(now(session)))
     query = without_secret().where(*theirs).order_by(col(Invitation.id)).with_for_update()
     for invitation in session.exec(query).all():
@@ -247,26 +247,26 @@ def accept(
     issuers: Iterable[IdentityProvider] = (),
     visitor: Caller | None = None,
 ) -> Caller:
-    """Let whoever has the mailed code take the place, once; the transaction becomes theirs.
+    """Accept an invitation with the mailed code, once; the transaction becomes the new person's.
 
-    Somebody with the address is made a person on the side that invites; a person of that side keeps what they have
-    and gets the roles too. Nothing is written when it is refused. Who signs in by an issuer elsewhere takes a further
-    place as the `visitor` whom a browser shows, strongly signed in: no mailbox takes them anywhere.
+    A new person is created on the inviting side; an existing person of that side keeps their roles and gets the
+    offered ones too. A refusal writes nothing. Someone who signs in with an identity provider elsewhere accepts as
+    the strongly signed-in `visitor` of the browser: mail alone takes them nowhere.
 
     Returns:
-        The person, signed in by mail alone, with every role held now; who signs in by one of the issuers, with those
-        at this tenant alone.
+        The person, signed in by mail alone, with every role held now; for a user of an identity provider, with the
+        roles at this tenant only.
 
     Raises:
-        InvitationRefused: the invitation is unknown, used, withdrawn or not yet good, the code is wrong, or the
-            person was disabled; all of these answer alike. Or it would make a system something else as well.
-        InvitationExpired: the code is right and its time is over.
+        InvitationRefused: the invitation is unknown, used, withdrawn or not yet valid, the code is wrong, or the
+            person was disabled; all of these answer alike. Or a service account would get another role.
+        InvitationExpired: the code is right but the invitation has expired.
         OtherSide: the address belongs to a person of the other side.
-        SignInAgain: the person signs in by an issuer, and is not so signed in.
+        SignInAgain: the person signs in with an identity provider and has not done so.
     """
     invitation = _locked(session, invitation_id, code)
     at = now(session)
-    # Looked at once more: much may have changed while the locks were waited for.
+    # Read again: much may have changed while the locks were awaited.
     found = _valid_invitation(_shown(session, invitation_id, code), invitation, at)
     side = Side.CUSTOMER if invitation.tenant_id else Side.VENDOR
     if found.side not in {None, side}:
@@ -286,7 +286,7 @@ def accept(
 
 
 def _signed_in_too(caller: Caller, visitor: Caller | None, at: datetime) -> None:
-    """Check that somebody who signs in by an issuer does more than read their mailbox."""
+    """Check that a person who signs in with an identity provider showed more than a mailed code."""
     is_theirs = visitor is not None and visitor.person_id == caller.person_id and visitor.means in enrolment.STRONG
     if visitor is None or not is_theirs or visitor.signed_in_at is None:
         raise SignInAgain(SIGN_IN_TOO)
@@ -295,7 +295,7 @@ def _signed_in_too(caller: Caller, visitor: Caller | None, at: datetime) -> None
 
 
 def _narrowed(session: Session, caller: Caller, tenant_id: UUID | None) -> Caller:
-    """Return somebody as far as the code goes that they were mailed: no mailbox opens where their issuer signs in."""
+    """Narrow a person to the mailed code's tenant: mail grants nothing where their identity provider signs in."""
     narrow = caller.within(tenant_id)
     row_security.reenter(session, narrow)
     return narrow
@@ -333,7 +333,7 @@ def _locked(session: Session, invitation_id: UUID, code: str) -> Invitation:
     invitation = session.exec(query.execution_options(populate_existing=True)).one()
     if not row_marks.is_held(session, invitation.mac, row_marks.invitation(invitation), invitation.id):
         raise InvitationRefused(REFUSED)
-    # Two places, offered to one new address, must not make two people.
+    # Two invitations to one new address must not create two people.
     session.connection().execute(HOLD_ADDRESS, {"address": invitation.email})
     return invitation
 

@@ -1,4 +1,4 @@
-"""Marking the rows that give power by the newest key: before an older one is taken away, or after one was lost."""
+"""Mark the rows that grant rights under the newest key, before an older key is removed or after one was lost."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +20,10 @@ Row = Membership | Passkey | Identity | Tenant | PolicyVersion | Delegation | El
 
 @dataclass
 class RotationResult:
-    """What became of the rows: how many have a new mark, which have none that holds, and what an older key keeps.
+    """The result: how many rows have a new mark, which have no valid one, and what still depends on an older key.
 
-    `unverified` says of each row what it is and whose. `waiting` counts tokens and browser sessions that are marked
-    anew when they are used next, `ended` what nobody can use any more.
+    `unverified` names each such row and its owner. `waiting` counts tokens and browser sessions that are marked when
+    they are next used, `ended` those that became unusable.
     """
 
     marked: int = 0
@@ -33,11 +33,11 @@ class RotationResult:
 
 
 def rekey(session: Session, *, key_is_lost: bool = False) -> RotationResult:
-    """Give roles, passkeys, identities, delegates, modes and policies the newest key's mark, as the database's owner.
+    """Mark roles, passkeys, identities, delegates, modes and policies under the newest key, as the database's owner.
 
-    A row whose mark no key of ours has made stays as it is and counts for nothing. Where the key is lost, it is
-    believed and marked all the same, tokens and browser sessions that no key of ours has made are revoked, and so are
-    invitations withdrawn: whoever owns the database may have changed a row meanwhile.
+    A row without a valid mark stays as it is and counts for nothing. If the key is lost, such rows are accepted and
+    marked, while tokens and browser sessions without a valid mark are revoked and invitations withdrawn: the
+    database's owner may have changed a row meanwhile.
     """
     ring, done, at = keyring.of(session), RotationResult(), now(session)
     for row, parts in _rows(session):

@@ -1,4 +1,4 @@
-"""Members of a tenant: only its admins invite them, set their roles, mark delegates and remove them."""
+"""Invite, list, change and remove a tenant's members, as its admin."""
 
 from uuid import UUID
 
@@ -20,10 +20,10 @@ ADMINS = (Role.TENANT_ADMIN,)
 
 
 def page(session: Session, caller: Caller, slug: str, *, cursor: UUID | None, most: int) -> MemberListing:
-    """Return members of a tenant to its members, from the cursor on.
+    """Return a page of a tenant's members to its members.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     tenant = permissions.readable(session, caller, slug)
     return memberships.page(session, tenant.id, cursor=cursor, most=most)
@@ -33,7 +33,7 @@ def show(session: Session, caller: Caller, slug: str, person_id: UUID) -> Member
     """Return one member of a tenant to its members.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     tenant = permissions.readable(session, caller, slug)
     return _at(session, tenant.id, person_id)
@@ -50,11 +50,11 @@ def invite(
     roles: frozenset[Role],
     a_day: int | None = None,
 ) -> Invitation:
-    """Invite somebody by mail; they are a member once they accept, also where they are known elsewhere.
+    """Invite a person by mail, known elsewhere or not; they become a member when they accept.
 
     Raises:
-        Unknown, NotYours: as named.
-        AlreadyMember, AlreadyInvited: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
+        AlreadyMember, AlreadyInvited: the person has a place or an open invitation.
         TooMany: as many were invited to this tenant within 24 hours as `a_day` lets through.
     """
     tenant = permissions.known(session, caller, slug)
@@ -76,13 +76,13 @@ def set_roles(
     roles: frozenset[Role],
     seen: str | None = None,
 ) -> Member:
-    """Give a member exactly these roles; they hold from the next call on. The same roles again change nothing.
+    """Set a member's roles, in force from the next call; equal roles change nothing.
 
-    What a role carried ends with it: who stands in for an approver, and what an admin has offered to others.
-    `seen` is the version of the member that is replaced, None for whichever is there.
+    What a lost role carried ends: delegations, and an admin's invitations. `seen` is the version of the member to
+    replace, None for any.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
         StaleVersion: the member was changed since then.
         LastAdmin: the tenant would be left without an admin.
     """
@@ -99,10 +99,10 @@ def set_roles(
 
 
 def remove(session: Session, caller: Caller, origin: Origin, slug: str, person_id: UUID) -> None:
-    """Take a member out of the tenant, with every role, everything that they stand in for, and their invitations.
+    """Remove a member from the tenant with every role, delegation and invitation of theirs.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
         SignInAgain: it is an admin or the last approver, and the caller's sign-in is too weak or too old for that.
         LastAdmin: the tenant would be left without an admin.
     """
@@ -115,13 +115,13 @@ def remove(session: Session, caller: Caller, origin: Origin, slug: str, person_i
 
 
 def leave(session: Session, caller: Caller, origin: Origin, slug: str) -> None:
-    """Let a member leave a tenant on their own, with every role and everything that they stand in for.
+    """Let a member leave a tenant, with every role and delegation.
 
-    The last admin goes only where nobody else has ever joined, like somebody who was tricked into a tenant, and only
-    while the customer decides, so that what is left behind stays shut.
+    The last admin may leave only if nobody else has ever joined, as someone who was tricked into a tenant, and only
+    in `enforce`, so that the tenant left behind grants nothing.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
         SignInAgain: an admin or the last approver leaves, and the sign-in is too weak or too old for that.
         LastAdmin: others would be left without an admin.
     """
@@ -139,10 +139,10 @@ def leave(session: Session, caller: Caller, origin: Origin, slug: str) -> None:
 def set_eligible(
     session: Session, caller: Caller, origin: Origin, slug: str, person_id: UUID, *, eligible: bool
 ) -> Member:
-    """Allow approvers to name a member as their delegate, or no longer; then what they stand in for ends.
+    """Set whether approvers may name a member as their delegate; if not, their delegations end.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     seat, member = _member(session, caller, origin, slug, person_id)
     if eligible != member.is_eligible:
@@ -182,7 +182,7 @@ def _is_alone(session: Session, seat: AdminActor, tenant: Tenant) -> bool:
 
 
 def _weakens(session: Session, seat: AdminActor, member: Member, roles: frozenset[Role]) -> bool:
-    """Whether an admin would be gone, or the last approver: with them goes what they could object to."""
+    """Return whether an admin or the last approver would go, who could object to changes."""
     gone = member.roles - roles
     return Role.TENANT_ADMIN in gone or (
         Role.APPROVER in gone and permissions.is_last_approver(session, seat, member.person_id)
@@ -230,7 +230,7 @@ def _replace(session: Session, seat: AdminActor, member: Member, roles: frozense
 
 def _mark(session: Session, seat: AdminActor, person_id: UUID, *, eligible: bool) -> None:
     assert seat.tenant_id is not None  # noqa: S101 - likewise
-    # One that no key of ours has marked counts for nothing, and gives way.
+    # A row without a valid mark counts for nothing and is replaced.
     if there := session.get(EligibleDelegate, (seat.tenant_id, person_id)):
         session.delete(there)
         session.flush()

@@ -1,4 +1,4 @@
-"""Memberships, of a tenant or of the vendor: what roles somebody has there, and giving and taking them."""
+"""Read, grant and remove the roles of people at a tenant or at the vendor."""
 
 import hashlib
 import json
@@ -55,11 +55,11 @@ WHERE m.tenant_id = :tenant_id AND m.role = 'tenant_admin' AND m.person_id <> :p
 
 @dataclass(frozen=True)
 class Member:
-    """Somebody with the roles that they have in one place, or at the vendor also without any.
+    """A person with their roles in one place, which may be none at the vendor.
 
-    `since` is from when the oldest of these roles dates, `is_eligible` whether approvers may name them as delegate.
-    `review_tier` is in which tier of a review they are asked, None for who is no manager. `wants_prompts` is whether
-    they are asked by mail also where the others are enough.
+    `since` is when the oldest of these roles was granted, `is_eligible` whether approvers may name them as delegate.
+    `review_tier` is the tier in which a manager is asked, or None. `wants_prompts` is whether they get prompts by
+    mail even if the others are enough.
     """
 
     person_id: UUID
@@ -74,12 +74,12 @@ class Member:
 
     @property
     def version(self) -> str:
-        """A tag of what is set about them as a whole, to be named by whoever replaces it; 16 digits in hex."""
+        """A version of the person's roles and settings, to name in a replacement; 16 hex digits."""
         parts = (words(self.roles), self.is_eligible, self.review_tier, self.is_disabled)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def check_seen(self, seen: str | None) -> None:
-        """Check that this is what somebody saw who means to replace it; None is for whatever is there.
+        """Check that this is the version that the caller saw; None matches any.
 
         Raises:
             StaleVersion: it is something else by now.
@@ -91,14 +91,14 @@ class Member:
 
 @dataclass(frozen=True)
 class MemberListing:
-    """Some members, and the cursor of those that follow."""
+    """A page of members, and the cursor of the next page."""
 
     members: tuple[Member, ...]
     next_cursor: UUID | None
 
 
 def page(session: Session, tenant_id: UUID | None, *, cursor: UUID | None, most: int) -> MemberListing:
-    """Return members of a tenant, or everybody on the vendor's side for None, from the cursor on."""
+    """Return a page of a tenant's members, or of everyone at the vendor for None."""
     values = {"tenant_id": tenant_id, "person_id": None, "after": cursor, "most": most + 1}
     found = [_member(session, tenant_id, row) for row in session.connection().execute(LIST, values)]
     more = len(found) > most
@@ -106,14 +106,14 @@ def page(session: Session, tenant_id: UUID | None, *, cursor: UUID | None, most:
 
 
 def find(session: Session, tenant_id: UUID | None, person_id: UUID) -> Member | None:
-    """Return one member of a tenant, or somebody on the vendor's side for None."""
+    """Return one member of a tenant, or one person at the vendor for None."""
     values = {"tenant_id": tenant_id, "person_id": person_id, "after": None, "most": 1}
     row = session.connection().execute(LIST, values).one_or_none()
     return _member(session, tenant_id, row) if row else None
 
 
 def give(session: Session, person_id: UUID, tenant_id: UUID | None, roles: AbstractSet[Role]) -> None:
-    """Give somebody roles; one that they have already stays as it is."""
+    """Grant roles; one that the person has stays as it is."""
     if roles:
         count, key = len(roles), keyring.of(session).powers
         given = [(new_id(), role) for role in sorted(roles)]
@@ -128,19 +128,19 @@ def give(session: Session, person_id: UUID, tenant_id: UUID | None, roles: Abstr
 
 
 def take_away(session: Session, person_id: UUID, tenant_id: UUID | None, roles: AbstractSet[Role]) -> None:
-    """Take roles away."""
+    """Remove roles."""
     if roles:
         values = {"person_id": person_id, "tenant_id": tenant_id, "roles": [role.value for role in sorted(roles)]}
         session.connection().execute(TAKE, values)
 
 
 def put_into_tier(session: Session, person_id: UUID, tier: int) -> None:
-    """Let a manager of the vendor be asked in that tier of a review."""
+    """Set the review tier of a manager."""
     session.connection().execute(PUT_INTO_TIER, {"person_id": person_id, "tier": tier})
 
 
 def other_admins(session: Session, tenant_id: UUID, person_id: UUID) -> int:
-    """Count the admins in good standing that a tenant has apart from one person."""
+    """Count a tenant's other admins in good standing."""
     count: int = (
         session.connection().execute(OTHER_ADMINS, {"tenant_id": tenant_id, "person_id": person_id}).scalar_one()
     )

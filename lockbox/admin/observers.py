@@ -1,4 +1,4 @@
-"""Observers of a tenant: whom its admins have copied on what it is asked and told, and who decide nothing."""
+"""Add, list and remove a tenant's observers, who get copies of notifications and decide nothing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ IS_ACROSS = text("SELECT is_across(:email, :side)")
 
 @dataclass(frozen=True)
 class ObserverInput:
-    """Somebody who is to be copied: on one service, or on all for None."""
+    """An observer to add: of one service, or of all for None."""
 
     name: str
     address: str
@@ -38,17 +38,17 @@ class ObserverInput:
 
 @dataclass(frozen=True)
 class ObserverSummary:
-    """An observer, and the name of whoever added it."""
+    """An observer, and the name of the person who added it."""
 
     observer: Observer
     added_by: str
 
 
 def listed(session: Session, caller: Caller, slug: str) -> Sequence[ObserverSummary]:
-    """Return the observers of a tenant to its members, the oldest first.
+    """Return a tenant's observers to its members, the oldest first.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     found = _of(session, permissions.readable(session, caller, slug).id)
     names = _names(session, {one.added_by for one in found})
@@ -58,10 +58,10 @@ def listed(session: Session, caller: Caller, slug: str) -> Sequence[ObserverSumm
 def add(
     session: Session, caller: Caller, origin: Origin, slug: str, wanted: ObserverInput, *, services: Iterable[str]
 ) -> ObserverSummary:
-    """Have somebody copied, as the tenant's admin.
+    """Add an observer, as the tenant's admin.
 
     Raises:
-        Unknown, NotYours, SignInAgain: as named.
+        NotFound, NotYours, SignInAgain: there is none, or the caller lacks the role or a fresh sign-in.
         Invalid: there is no such service.
         AddressTaken: it is the address of somebody of the vendor, or it is copied on this already.
         TooManyObservers: the most that there may be are there.
@@ -91,10 +91,10 @@ def add(
 
 
 def remove(session: Session, caller: Caller, origin: Origin, slug: str, observer_id: UUID) -> None:
-    """Have somebody copied no longer, as the tenant's admin; what waits to be sent to them is not sent.
+    """Remove an observer, as the tenant's admin; queued copies are not sent.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     tenant = permissions.known(session, caller, slug)
     seat = permissions.acting_as(session, caller, origin, ADMINS, tenant)

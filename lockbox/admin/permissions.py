@@ -1,4 +1,4 @@
-"""Who may do what at a tenant, or at the vendor: judged by the roles held once nobody else may change them."""
+"""Check who may do what at a tenant or at the vendor, by the roles held once concurrent changes have finished."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ VENDOR = "the vendor"
 MANY = {role: f"{role.value}s" for role in Role} | {Role.TENANT_ADMIN: "admins", Role.VENDOR_AUDITOR: "auditors"}
 """Those who hold a role, as they are called where it is plain whose they are."""
 
-# A row could not be locked by everyone who may change people: row-level security hides it from updates.
+# Not everyone who may change people could lock a row: row-level security hides it from updates.
 HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox people of ' || :whose, 0))")
 SHARE = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('lockbox people of ' || :whose, 0))")
 
 
 @dataclass(frozen=True)
 class AdminActor:
-    """Somebody who acts in one capacity at a tenant, or at the vendor where `tenant_id` is None, and from where."""
+    """A person acting in one role at a tenant, or at the vendor if `tenant_id` is None, and the call's origin."""
 
     caller: Caller
     role: str
@@ -41,7 +41,7 @@ class AdminActor:
 
 
 def known(session: Session, caller: Caller, slug: str) -> Tenant:
-    """Return a tenant; its members know of it, and everybody with a role at the vendor.
+    """Return a tenant to its members and to everyone with a role at the vendor.
 
     Raises:
         NotFound: there is none, or the caller has no business with it.
@@ -54,10 +54,10 @@ def known(session: Session, caller: Caller, slug: str) -> Tenant:
 
 
 def readable(session: Session, caller: Caller, slug: str, roles: Sequence[Role] = tuple(TENANT_ROLES)) -> Tenant:
-    """Return a tenant to somebody who has one of the roles there.
+    """Return a tenant to a person with one of the roles there.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     tenant = known(session, caller, slug)
     capacity(caller, roles, tenant.id)
@@ -69,8 +69,7 @@ def acting_as(
 ) -> AdminActor:
     """Return the caller in the first of the roles that they hold now, at a tenant or at the vendor for None.
 
-    The people of that place are held until the transaction ends: whoever changes them waits for one another, and
-    is judged by what the one before has left.
+    The people of that place are locked until the transaction ends, so that concurrent changes see each other.
 
     Raises:
         NotYours: the caller has none of the roles.
@@ -84,12 +83,12 @@ def acting_as(
 
 
 def require_fresh_admin(session: Session, seat: AdminActor, tenant: Tenant) -> None:
-    """Check that whoever could loosen something at a tenant signed in as freshly and strongly as to approve anything.
+    """Check that a caller who could loosen something at a tenant has the sign-in that an approval needs.
 
-    That is by the strictest of all rules, for it may be the one that gives way; by those that a tenant begins with
-    where it has none whose mark holds.
+    The strictest of all rules counts, because the change may loosen that one; if the policy has no valid mark, the
+    default terms count.
 
-    While nobody could approve there is nothing to loosen: whoever sets a tenant up may do so as they came in.
+    While nobody could approve there is nothing to loosen: any sign-in may set the tenant up.
 
     Raises:
         SignInAgain: an API token was shown, or a mailed code where the policy asks for more, or it is too long ago.
@@ -100,7 +99,7 @@ def require_fresh_admin(session: Session, seat: AdminActor, tenant: Tenant) -> N
 
 
 def require_fresh_operator(session: Session, seat: AdminActor) -> None:
-    """Check that an operator who opens something, at the vendor or a tenant, signed in freshly and strongly.
+    """Check that an operator who opens something, at the vendor or a tenant, has a fresh and strong sign-in.
 
     Raises:
         SignInAgain: an API token or a mailed code was shown, or it is too long ago.
@@ -109,7 +108,7 @@ def require_fresh_operator(session: Session, seat: AdminActor) -> None:
 
 
 def entitled(plan: str, plans: Mapping[str, Plan]) -> None:
-    """Check that a plan includes the lockbox, without which no tenant begins or switches to `enforce`.
+    """Check that a plan includes the lockbox, which a tenant needs to begin or to switch to `enforce`.
 
     Raises:
         LicenceRequired: it does not.
@@ -120,20 +119,20 @@ def entitled(plan: str, plans: Mapping[str, Plan]) -> None:
 
 
 def is_last_approver(session: Session, seat: AdminActor, person_id: UUID) -> bool:
-    """Whether nobody else approves for the tenant at which somebody acts."""
+    """Return whether nobody else approves for the acting person's tenant."""
     assert seat.tenant_id is not None  # noqa: S101 - members are those of a tenant
     return recipients.look_up(session, {seat.tenant_id}, now(session)).approvers[seat.tenant_id] <= {person_id}
 
 
 def operate(session: Session, caller: Caller, origin: Origin, slug: str) -> tuple[AdminActor, Tenant]:
-    """Return the caller as an operator who deals with a tenant, whose people are held.
+    """Return the caller as an operator acting on a tenant, whose people are locked.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     tenant = known(session, caller, slug)
     capacity(caller, (Role.OPERATOR,))
-    # Whoever takes an operator's role away waits, and finds what the operator has left at tenants.
+    # A concurrent removal of the operator's role waits, and then finds what the operator did at tenants.
     session.connection().execute(SHARE, {"whose": VENDOR})
     lock_members(session, tenant.id)
     caller = registry.as_of_now(session, caller)
@@ -143,13 +142,13 @@ def operate(session: Session, caller: Caller, origin: Origin, slug: str) -> tupl
 
 
 def locked(session: Session, tenant: Tenant) -> Tenant:
-    """Return the tenant as it is now, and keep others from changing it; requests can still be filed with it."""
+    """Return the tenant locked against changes; requests can still be submitted."""
     query = select(Tenant).where(col(Tenant.id) == tenant.id).with_for_update(key_share=True)
     return session.exec(query.execution_options(populate_existing=True)).one()
 
 
 def lock_members(session: Session, tenant_id: UUID | None) -> None:
-    """Wait until nobody else changes the people of the tenant, or of the vendor for None, and keep others waiting."""
+    """Lock the people of the tenant, or of the vendor for None, against concurrent changes."""
     session.connection().execute(HOLD, {"whose": str(tenant_id or VENDOR)})
 
 

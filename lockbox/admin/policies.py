@@ -1,4 +1,4 @@
-"""A tenant's policy: reading its versions, and replacing it by one under which somebody can still approve."""
+"""Read a tenant's policy versions, and replace the policy by one under which someone can still approve."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ ORDER BY v.version DESC LIMIT :most
 
 @dataclass(frozen=True)
 class PolicyEdition:
-    """One version of a policy; the author is None for what a tenant began with, unnamed once no longer a member."""
+    """One version of a policy; the author is None for the initial policy, and has no name once they are no member."""
 
     version: int
     author_id: UUID | None
@@ -45,17 +45,17 @@ class PolicyEdition:
 
 @dataclass(frozen=True)
 class VersionedPolicy:
-    """A policy as one version has it."""
+    """A policy and its version."""
 
     edition: PolicyEdition
     policy: Policy
 
 
 def read(session: Session, caller: Caller, slug: str, version: int | None = None) -> VersionedPolicy:
-    """Return a version of a tenant's policy to its members, the one that holds now for None.
+    """Return a version of a tenant's policy to its members, the one in force for None.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     tenant = permissions.readable(session, caller, slug)
     return _held(session, tenant, version or tenant.policy_version)
@@ -64,10 +64,10 @@ def read(session: Session, caller: Caller, slug: str, version: int | None = None
 def editions(
     session: Session, caller: Caller, slug: str, *, before: int | None, most: int
 ) -> Sequence[PolicyEdition]:
-    """Return versions of a tenant's policy to its members, the newest first, from below `before` on.
+    """Return versions of a tenant's policy to its members, the newest first, below `before`.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     tenant = permissions.readable(session, caller, slug)
     return _editions(session, tenant, before, most)
@@ -81,18 +81,18 @@ def change(
     Args:
         session: the open transaction.
         caller: an admin of the tenant.
-        origin: where the call came from.
+        origin: the call's origin.
         slug: the tenant.
-        policy: the whole of it.
-        seen: the version that the caller means to replace; None for whichever holds.
+        policy: the whole policy.
+        seen: the version to replace; None for whichever is in force.
 
-    Where the mark of the one that holds, or of the tenant's row, is wrong, the admin says anew what holds: the policy
-    is written though it is equal, the mode is `enforce` again, and what the vendor opened alone is closed.
+    If the mark of the policy in force, or of the tenant's row, is invalid, the admin confirms the policy: it is
+    written even if equal, the mode becomes `enforce`, and windows opened without the customer are revoked.
 
-    To take dated consent back, and no more, is closing: any sign-in will do.
+    Only withdrawing temporary consent counts as closing: any sign-in will do.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
         StaleVersion: another version holds than the one that was seen.
         Invalid: a group has somebody in it who could never decide here.
         NobodyCanApprove: too few people could approve under it; `reasons` says why.
@@ -126,7 +126,7 @@ def change(
 
 
 def check(session: Session, tenant: Tenant, policy: Policy, at: datetime) -> None:
-    """Check that a policy could hold for a tenant.
+    """Check that a policy could be put in force for a tenant.
 
     Raises:
         Invalid: a group has somebody in it who could never decide here.
@@ -137,13 +137,13 @@ def check(session: Session, tenant: Tenant, policy: Policy, at: datetime) -> Non
 
 
 def _begun_anew(tenant: Tenant) -> dict[str, str]:
-    """Let a tenant decide again whose mode or policy is not marked by us: its admin says the whole of it anew."""
+    """Let a tenant recover whose mode or policy has no valid mark: its admin confirms the whole policy."""
     was, tenant.mode = tenant.mode, Mode.ENFORCE
     return {"mode": change_events.change(f"{was} (unverified)", tenant.mode)}
 
 
 def takes_consent_back(tenant: Tenant, old: Policy, new: Policy, at: datetime) -> bool:
-    """Whether dated consent ends earlier than it was given for, be it at once."""
+    """Return whether temporary consent ends earlier than before, or at once."""
     if tenant.mode is not Mode.ENFORCE or old.consent is None:
         return False
     return (
@@ -166,7 +166,7 @@ def _editions(session: Session, tenant: Tenant, before: int | None, most: int) -
 
 
 def _only_deciders(session: Session, tenant: Tenant, policy: Policy) -> None:
-    """Check that everybody in a group is an approver of the tenant, or a member who may be named as a delegate."""
+    """Check that everyone in a group is an approver of the tenant, or an eligible delegate."""
     able = set(_deciders(session, tenant))
     errors = [
         {"field": f"groups.{group}", "message": f"not an approver or eligible delegate of this tenant: {strangers}"}
@@ -201,7 +201,7 @@ def _somebody_can_approve(session: Session, tenant: Tenant, policy: Policy, at: 
 
 
 def _every_terms(policy: Policy) -> Iterator[tuple[str, Terms]]:
-    """Yield the terms that hold for everything, and those under each rule, with words for where they hold."""
+    """Yield the default terms and those of each rule, with words for where they apply."""
     terms = stricter(policy, policy)
     yield "", terms
     for rule in policy.rules:

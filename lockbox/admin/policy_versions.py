@@ -1,4 +1,4 @@
-"""Writing a new version of a tenant's policy; the tenant's row is locked."""
+"""Write a new version of a tenant's policy; the tenant's row has to be locked."""
 
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from lockbox.requests.policy_rules import Policy
 
 
 def revise(session: Session, seat: AdminActor, tenant: Tenant, policy: Policy, at: datetime) -> int:
-    """Let a policy hold from now on, as its author's, and return its version; the tenant is marked as it stands."""
+    """Put a policy in force as its author's, mark the tenant, and return the version."""
     newest = session.exec(
         select(func.max(PolicyVersion.version)).where(col(PolicyVersion.tenant_id) == tenant.id)
     ).one()

@@ -1,4 +1,4 @@
-"""Recovery: an operator may only propose an admin; it takes effect after 72 hours unless the tenant objects."""
+"""Propose an admin for a tenant, as an operator; it takes effect after 72 hours unless the tenant objects."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,12 +29,12 @@ class AdminProposal:
 
 
 def propose(session: Session, caller: Caller, origin: Origin, slug: str, *, name: str, address: str) -> Invitation:
-    """Propose an admin for a tenant, as an operator; all of its admins and approvers hear of it at once.
+    """Propose an admin for a tenant, as an operator; its admins and approvers are notified at once.
 
-    The invitation is mailed after 72 hours, and no sooner, whoever may be left at the tenant to object.
+    The invitation is mailed after 72 hours, even if nobody is left at the tenant to object.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
         SignInAgain: the operator's sign-in is too weak or too old.
         RecoveryOpen: another proposal is open.
         OtherSide: the address belongs to somebody at the vendor.
@@ -61,10 +61,10 @@ def propose(session: Session, caller: Caller, origin: Origin, slug: str, *, name
 
 
 def withdraw(session: Session, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
-    """Take a proposal back, as an operator, such as one that was mistyped; those who heard of it hear of this.
+    """Withdraw a proposal, as an operator, for example a mistyped one; the same people are notified.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
         InvitationClosed: it has been accepted, objected to or withdrawn.
     """
     seat, _ = permissions.operate(session, caller, origin, slug)
@@ -72,7 +72,7 @@ def withdraw(session: Session, caller: Caller, origin: Origin, slug: str, invita
 
 
 def open_for(session: Session, caller: Caller) -> list[AdminProposal]:
-    """Return the proposals that the caller could object to, by the tenant's slug."""
+    """Return the proposals that the caller may object to, by the tenant's slug."""
     row_security.enter(session, caller)
     mine = select(Tenant).where(col(Tenant.id).in_(caller.tenants(OBJECTORS)))
     known = {tenant.id: tenant for tenant in session.exec(mine).all()}
@@ -86,10 +86,10 @@ def open_for(session: Session, caller: Caller) -> list[AdminProposal]:
 
 
 def object_to(session: Session, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
-    """Stop a recovery, as an admin or approver of the tenant.
+    """Object to a recovery, as an admin or approver of the tenant, which ends it.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
         InvitationClosed: it has been accepted or withdrawn.
     """
     tenant = permissions.known(session, caller, slug)

@@ -1,4 +1,4 @@
-"""After a restore: what was open in the older state is over, and each log that is behind begins anew."""
+"""After a restore, end everything that was open and begin a new generation of each log that is behind."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ NEXT = text("UPDATE logs SET generation = generation + 1, origin = :origin, note
 
 @dataclass(frozen=True)
 class DivergedLog:
-    """A log that is not, in the database, what was shipped of it."""
+    """A log whose database rows differ from what was shipped."""
 
     id: UUID
     shipped: Checkpoint
@@ -57,7 +57,7 @@ class DivergedLog:
 
 @dataclass(frozen=True)
 class RestoreResult:
-    """What was done: the logs that were behind, and how many windows and requests are over."""
+    """The result: the logs that were behind, and how many windows and requests were ended."""
 
     logs: Sequence[UUID]
     revoked: int
@@ -65,12 +65,11 @@ class RestoreResult:
 
 
 def restore(session: Session, shipped: WitnessCheck | None, *, anyway: bool = False) -> RestoreResult:
-    """End all that the older state holds open, and give each log that is behind a new generation.
+    """End everything that the restored state holds open, and give each log that is behind a new generation.
 
-    Every open window is revoked and every request that waits is timed out, with an event and notifications that say
-    why.
-    Browser sessions end. Where no log is behind nothing is done, unless it is to be done anyway. The caller sets
-    the shipped checkpoints of these logs aside once this is committed: until then nobody is let in.
+    Every open window is revoked and every pending request is timed out, with an event and notifications that give the
+    reason. Browser sessions end. If no log is behind, nothing is done unless requested. The caller sets the shipped
+    checkpoints of these logs aside after the commit; until then access checks refuse.
 
     Raises:
         OSError, BadNote: the folder cannot be read, or holds what is no checkpoint by a trusted key.
@@ -84,7 +83,7 @@ def restore(session: Session, shipped: WitnessCheck | None, *, anyway: bool = Fa
     rows = connection.execute(OPEN).all()
     for start in range(0, len(rows), AT_ONCE):
         _end(session, rows[start : start + AT_ONCE], at)
-    # No server is told by this process: whoever reconciles arms, from Postgres, what is missing.
+    # This process tells no server: reconcile arms from Postgres what is missing.
     session.info["promises"].clear()
     connection.execute(END_SESSIONS, {"at": at})
     tenants = set(connection.execute(TENANTS, {"ids": [log.id for log in logs]}).scalars()) | {VENDORS_LOG}
@@ -100,7 +99,7 @@ def restore(session: Session, shipped: WitnessCheck | None, *, anyway: bool = Fa
 
 def _behind(session: Session, shipped: WitnessCheck) -> list[DivergedLog]:
     heads = {row.id: row for row in session.connection().execute(LOGS)}
-    # Their signatures first: by a wrong key each log would look as if it had to begin anew.
+    # Signatures are checked first: under a wrong key every log would seem to be behind.
     notes = {one: shipped.verified(one) for one in shipped.folder.logs()}
     doubts = shipped.doubts(session, notes)
     found = []
@@ -114,7 +113,7 @@ def _behind(session: Session, shipped: WitnessCheck) -> list[DivergedLog]:
 
 
 def _begin_anew(session: Session, log: DivergedLog, at: datetime) -> None:
-    """Count the generation up beyond whatever was shipped; by one at a time, as the table has it."""
+    """Raise the generation above everything shipped; the table serialises it."""
     base, of_shipped = _parted(log.shipped.origin)
     if not log.is_there:
         begun = {"id": log.id, "vendor": VENDORS_LOG, "origin": base, "root": EMPTY_ROOT, "at": at}
@@ -124,7 +123,7 @@ def _begin_anew(session: Session, log: DivergedLog, at: datetime) -> None:
 
 
 def _parted(origin: str) -> tuple[str, int]:
-    """Return what a log is called in all of its generations, and which of them this is."""
+    """Return a log's name without its generation, and the generation."""
     base, _, last = origin.rpartition("/")
     return (base, int(last)) if last.isascii() and last.isdigit() else (origin, 1)
 

@@ -1,4 +1,4 @@
-"""Tenants: operators add them, suspend them and set their plan; who they are and how they use it is their own."""
+"""Create, list, suspend and resume tenants and set their plan, as an operator; rename them, as their admin."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,10 +48,10 @@ class TenantInput:
 class TenantOverview:
     """A tenant as a reader sees it; the counts are for its members, `in_review` for its admins only.
 
-    Operators learn how many windows are open: so many end where they suspend the tenant.
+    Operators see how many windows are open, because suspending the tenant ends them.
 
-    `consented` is the dated consent that lasts, if one does. Engineers and managers of the vendor learn its slug and
-    name alone, and engineers the longest window that the policy allows, in seconds: `longest_window`.
+    `consented` is the temporary consent in force, if any. Engineers and managers of the vendor see only its slug and
+    name, and engineers the longest window that the policy allows, in seconds: `longest_window`.
     """
 
     tenant: Tenant
@@ -65,13 +65,13 @@ class TenantOverview:
 
     @property
     def effective_mode(self) -> Mode:
-        """The mode that holds now, dated consent and all."""
+        """The mode in force, temporary consent included."""
         return self.consented.mode if self.consented else self.tenant.mode
 
 
 @dataclass(frozen=True)
 class TenantListing:
-    """Some tenants by their slugs, and the cursor of those that follow."""
+    """A page of tenants by slug, and the cursor of the next page."""
 
     overviews: Sequence[TenantOverview]
     next_cursor: str | None
@@ -80,12 +80,12 @@ class TenantListing:
 def add(
     session: Session, caller: Caller, origin: Origin, founding: TenantInput, plans: Mapping[str, Plan]
 ) -> TenantOverview:
-    """Add a tenant in `enforce` with the default policy, as an operator, and invite its first admin by mail.
+    """Create a tenant in `enforce` with the default policy, as an operator, and invite its first admin by mail.
 
     Raises:
         NotYours: the caller is no operator.
         SignInAgain: the operator's sign-in is too weak or too old.
-        UnknownPlan, SlugTaken: as named.
+        UnknownPlan, SlugTaken: no such plan, or another tenant has the slug.
         LicenceRequired: the plan does not include the lockbox, so the tenant could not stay in `enforce`.
         OtherSide: the address belongs to somebody at the vendor.
     """
@@ -115,7 +115,7 @@ def add(
 
 
 def page(session: Session, caller: Caller, *, cursor: str | None, most: int) -> TenantListing:
-    """Return the tenants that the caller may know of, by slug, from the cursor on; to a machine none."""
+    """Return a page of the tenants that the caller may see, by slug; none to a service account."""
     row_security.enter(session, caller)
     if caller.holds(Role.SYSTEM):
         return TenantListing([], None)
@@ -135,7 +135,7 @@ def own(session: Session, caller: Caller) -> Sequence[TenantOverview]:
 
 
 def show(session: Session, caller: Caller, slug: str) -> TenantOverview:
-    """Return one tenant; to a machine none.
+    """Return one tenant; none to a service account.
 
     Raises:
         NotFound: there is none, or the caller has no business with it.
@@ -148,13 +148,13 @@ def show(session: Session, caller: Caller, slug: str) -> TenantOverview:
 
 
 def suspend(session: Session, caller: Caller, origin: Origin, slug: str) -> TenantOverview:
-    """Suspend a tenant, as an operator: nothing can be asked of it, and its open windows end.
+    """Suspend a tenant, as an operator: nothing can be submitted for it, and its open windows end.
 
-    They are revoked in the same transaction, so that none opens again by itself when the tenant is resumed. What
-    waits for a review or an answer stays, may be denied or withdrawn, and is opened only once the tenant is resumed.
+    The windows are revoked in the same transaction, so that resuming the tenant reopens none. Requests in review or
+    pending stay, can be denied or cancelled, and can be opened only after the tenant is resumed.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     return _suspended(session, caller, origin, slug, suspended=True)
 
@@ -163,7 +163,7 @@ def resume(session: Session, caller: Caller, origin: Origin, slug: str) -> Tenan
     """End a suspension, as an operator.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
         SignInAgain: the operator's sign-in is too weak or too old.
     """
     return _suspended(session, caller, origin, slug, suspended=False)
@@ -172,10 +172,10 @@ def resume(session: Session, caller: Caller, origin: Origin, slug: str) -> Tenan
 def set_plan(
     session: Session, caller: Caller, origin: Origin, slug: str, plan: str, *, plans: Mapping[str, Plan]
 ) -> TenantOverview:
-    """Set a tenant's plan, as an operator; its mode stays what it is, whatever the plan includes.
+    """Set a tenant's plan, as an operator; the mode stays, whatever the plan includes.
 
     Raises:
-        Unknown, NotYours, UnknownPlan: as named.
+        NotFound, NotYours, UnknownPlan: no such tenant or plan, or the caller is no operator.
         SignInAgain: the operator's sign-in is too weak or too old; a plan that lapses keeps a tenant from `enforce`.
     """
     seat, tenant = permissions.operate(session, caller, origin, slug)
@@ -190,10 +190,10 @@ def set_plan(
 
 
 def rename(session: Session, caller: Caller, origin: Origin, slug: str, name: str) -> TenantOverview:
-    """Change what a tenant is called, as its admin; its slug stays.
+    """Rename a tenant, as its admin; its slug stays.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
         SignInAgain: the admin's sign-in is too weak or too old; mails call the tenant by its name.
     """
     tenant = permissions.known(session, caller, slug)
@@ -234,7 +234,7 @@ def _is_a_plan(plan: str, plans: Mapping[str, Plan]) -> None:
 
 
 def _change(session: Session, tenant: Tenant, name: str, value: object, *, closes: bool = False) -> None:
-    """Write what is marked; to where a mark does not hold only what closes, which leaves it without one that does."""
+    """Write marked columns; a row without a valid mark gets only changes that close, and stays without one."""
     is_ours = row_marks.is_held(session, tenant.mac, row_marks.tenant(tenant), tenant.id)
     if not (is_ours or closes):
         raise PolicyUnverified(UNVERIFIED)

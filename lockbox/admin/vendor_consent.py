@@ -1,4 +1,4 @@
-"""Dated consent: which mode it makes hold until when, and its end, which is told as any other change of mode."""
+"""Read a tenant's temporary consent, and record and notify its end."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ CONSENT_ENDED = "consent_ended"
 MOST = 500
 
 CONSENTS = text("SELECT tenant_id, mode, until_at FROM consents(:tenants) WHERE until_at > :at")
-# The version that held at the end of its consent tells of it, whatever has replaced it since.
+# The version in force at the end of its consent determines it, whatever replaced it since.
 ENDED = text("""
 SELECT p.tenant_id, t.mode, c.mode AS consented, c.until_at
 FROM policies p JOIN tenants t ON t.id = p.tenant_id
@@ -45,23 +45,22 @@ SELECT EXISTS (SELECT FROM events WHERE action = 'consent_ended' AND tenant_id =
 
 @dataclass(frozen=True)
 class ActiveConsent:
-    """The mode that consent makes hold in the place of `enforce`, and until when."""
+    """The mode that consent puts in the place of `enforce`, and until when."""
 
     mode: Mode
     until: datetime
 
 
 def lasting(session: Session, tenant_ids: Collection[UUID], at: datetime) -> dict[UUID, ActiveConsent]:
-    """Return the consent that lasts at each of these tenants, as far as the caller may know of the tenant."""
+    """Return the temporary consent in force at each of these tenants, as far as the caller may see the tenant."""
     rows = session.connection().execute(CONSENTS, {"tenants": list(tenant_ids), "at": at})
     return {row.tenant_id: ActiveConsent(Mode(row.mode), row.until_at) for row in rows}
 
 
 def record_expired_consents(database: Database) -> Iterator[str]:
-    """Write one event for each consent whose end has come, and tell the tenant; yield as each is told.
+    """Write an event for each consent that has ended and notify the tenant; yield after each.
 
-    It may run anywhere, any number of times and after any pause: an end is told once. One that can't be told never
-    holds the others.
+    It may run anywhere and any number of times: each end is recorded once. A failure does not stop the others.
 
     Raises:
         sqlalchemy.exc.OperationalError: Postgres is away.

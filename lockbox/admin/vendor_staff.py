@@ -1,4 +1,4 @@
-"""The vendor's own people: operators invite them, set their roles and shut them out; never themselves."""
+"""Invite the vendor's staff, set their roles, and disable them, as an operator; never oneself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ FIRST_TIER = 1
 
 
 def withdraw_offers(session: Session, seat: AdminActor, person_id: UUID) -> None:
-    """Take back every open invitation and proposal of somebody of the vendor, in whatever place they made it.
+    """Withdraw every open invitation and proposal by a person of the vendor, wherever they made it.
 
-    The vendor's people are held; those of the tenants are held here, by id. Each is told as ever.
+    The vendor's people are locked already; those of the tenants are locked here, by id. Each withdrawal is notified.
     """
     invitations.end_those_by(session, seat, person_id)
     made = select(Invitation.tenant_id).where(
@@ -48,14 +48,14 @@ def withdraw_offers(session: Session, seat: AdminActor, person_id: UUID) -> None
 
 @dataclass(frozen=True)
 class StaffRoles:
-    """All the roles that somebody is to have, and the tier of the review; None leaves that as it is."""
+    """All roles that a person will have, and the review tier; None leaves the tier as it is."""
 
     roles: frozenset[Role]
     review_tier: int | None = None
 
 
 def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) -> MemberListing:
-    """Return everybody on the vendor's side, with or without roles, to its operators and auditors.
+    """Return everyone at the vendor, with or without roles, to its operators and auditors.
 
     Raises:
         NotYours: the caller is neither.
@@ -65,7 +65,7 @@ def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) ->
 
 
 def show(session: Session, caller: Caller, person_id: UUID) -> Member:
-    """Return somebody on the vendor's side, to its operators and auditors.
+    """Return one person of the vendor, to its operators and auditors.
 
     Raises:
         NotYours: the caller is neither.
@@ -76,7 +76,7 @@ def show(session: Session, caller: Caller, person_id: UUID) -> Member:
 
 
 def still_open(session: Session, caller: Caller) -> Sequence[Invitation]:
-    """Return the open invitations to the vendor's side, to its operators.
+    """Return the open invitations to the vendor, to its operators.
 
     Raises:
         NotYours: the caller is none.
@@ -95,14 +95,14 @@ def invite(
     roles: frozenset[Role],
     a_day: int | None = None,
 ) -> Invitation:
-    """Invite somebody to the vendor's side by mail.
+    """Invite a person to the vendor by mail.
 
-    Whether the address belongs to somebody of a customer is not told here; such an invitation cannot be accepted.
+    The inviter does not learn whether the address belongs to a customer's member, who could not accept.
 
     Raises:
         NotYours: the caller is no operator.
         SignInAgain: the operator's sign-in is too weak or too old.
-        AlreadyMember, AlreadyInvited: as named.
+        AlreadyMember, AlreadyInvited: the person has a place or an open invitation.
         TooMany: as many were invited to the vendor within 24 hours as `a_day` lets through.
     """
     seat = permissions.acting_as(session, caller, origin, OPERATORS)
@@ -114,10 +114,10 @@ def invite(
 
 
 def withdraw(session: Session, caller: Caller, origin: Origin, invitation_id: UUID) -> None:
-    """Take an invitation to the vendor's side back.
+    """Withdraw an invitation to the vendor.
 
     Raises:
-        NotYours, Unknown, InvitationClosed: as named.
+        NotYours, NotFound, InvitationClosed: the caller is no operator, or there is no open one.
     """
     invitations.end(session, permissions.acting_as(session, caller, origin, OPERATORS), invitation_id)
 
@@ -132,14 +132,14 @@ def set_roles(
     review_tier: int | None = None,
     seen: str | None = None,
 ) -> Member:
-    """Give somebody of the vendor exactly these roles; they hold from the next call on.
+    """Set the roles of a person of the vendor, in force from the next call.
 
-    What a role carried ends with it: what an operator has offered or proposed to others, what an engineer has asked
-    for or has open. A manager is asked of a review in that tier; None leaves it as it is, the first for somebody new
-    to it. `seen` is the version of the person that is replaced, None for whichever is there.
+    What a lost role carried ends: an operator's invitations and proposals, an engineer's requests and windows. A
+    manager is asked in the given review tier; None keeps it, or is the first tier for a new manager. `seen` is the
+    version of the person to replace, None for any.
 
     Raises:
-        NotYours, Unknown: as named.
+        NotYours, NotFound: the caller is no operator, or there is no such person.
         OwnRoles: it is the caller.
         StaleVersion: the person's roles or tier were changed since then.
         Invalid: the person is disabled, or no manager and to be in a tier.
@@ -160,23 +160,22 @@ def set_roles(
 
 
 def remove(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> None:
-    """Take every role from somebody of the vendor, and what it carried.
+    """Remove every role of a person of the vendor, and what the roles carried.
 
     Raises:
-        NotYours, Unknown, OwnRoles: as named.
+        NotYours, NotFound, OwnRoles: the caller is no operator, or it is nobody or the caller.
     """
     seat, member = _colleague(session, caller, origin, person_id)
     _replace(session, seat, member, StaffRoles(frozenset()), "member_removed")
 
 
 def disable(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> Member:
-    """Shut somebody of the vendor out for good: tokens, sign-ins and open windows count no more from this moment.
+    """Disable a person of the vendor for ever: tokens, sign-ins and open windows end at once.
 
-    What they have offered or proposed to others is taken back, what they have asked for cancelled, and their open
-    windows are revoked.
+    Their invitations and proposals are withdrawn, their requests cancelled, and their open windows revoked.
 
     Raises:
-        NotYours, Unknown, OwnRoles: as named.
+        NotYours, NotFound, OwnRoles: the caller is no operator, or it is nobody or the caller.
     """
     seat, member = _colleague(session, caller, origin, person_id)
     if not member.is_disabled:

@@ -1,4 +1,4 @@
-"""Webhooks of a tenant, kept by its admins, and of the vendor, kept by operators."""
+"""Add, change and remove webhooks of a tenant, as its admin, or of the vendor, as an operator."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,13 +36,13 @@ NOT_THE_VENDORS = (
 )
 OF_REQUESTS = TYPES
 OF_TENANTS = frozenset(f"tenant.{kind}" for kind in TITLES.keys() - PERSONAL)
-# What sends no more outside than before, and to nowhere else: no fresh sign-in is asked for it.
+# These changes send nothing more and nowhere else, so they need no fresh sign-in.
 HARMLESS = frozenset({"description"})
 
 
 @dataclass(frozen=True)
 class WebhookUrlPolicy:
-    """Where calls may go: plain HTTP, and only to loopback, where a development setting allows it."""
+    """Which URLs may be called: plain HTTP only to loopback, and only if the development setting allows it."""
 
     vault: SecretVault
     allow_http: bool = False
@@ -50,7 +50,7 @@ class WebhookUrlPolicy:
 
 @dataclass(frozen=True)
 class WebhookInput:
-    """An endpoint to be added; no event types means all."""
+    """A webhook to add; no event types means all."""
 
     url: str
     event_types: Sequence[str] = ()
@@ -61,17 +61,17 @@ class WebhookInput:
 
 @dataclass(frozen=True)
 class WebhookWithSecret:
-    """An endpoint with its signing secret, which is shown this once."""
+    """A webhook with its signing secret, which is shown only this once."""
 
     endpoint: Endpoint
     secret: str = field(repr=False)
 
 
 def listed(session: Session, caller: Caller, slug: str | None) -> Sequence[Endpoint]:
-    """Return the endpoints of a tenant to its admins, or those of the vendor for None to operators.
+    """Return the webhooks of a tenant to its admins, or those of the vendor for None to operators.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     if slug is None:
         row_security.enter(session, caller)
@@ -81,10 +81,10 @@ def listed(session: Session, caller: Caller, slug: str | None) -> Sequence[Endpo
 
 
 def show(session: Session, caller: Caller, endpoint_id: UUID) -> Endpoint:
-    """Return one endpoint to whoever may change it.
+    """Return one webhook to a caller who may change it.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     endpoint = _seen(session, caller, endpoint_id)
     permissions.capacity(caller, ADMINS if endpoint.tenant_id else OPERATORS, endpoint.tenant_id)
@@ -100,10 +100,10 @@ def add(
     *,
     reach: WebhookUrlPolicy,
 ) -> WebhookWithSecret:
-    """Add an endpoint of a tenant, as its admin, or of the vendor for None, as an operator.
+    """Add a webhook of a tenant, as its admin, or of the vendor for None, as an operator.
 
     Raises:
-        Unknown, NotYours, SignInAgain: as named.
+        NotFound, NotYours, SignInAgain: there is none, or the caller lacks the role or a fresh sign-in.
         Invalid: the address would never be called, there is no such event, or the vendor's is to be told why.
         TooManyEndpoints: the most that there may be are there.
     """
@@ -141,10 +141,10 @@ def change(
     *,
     reach: WebhookUrlPolicy,
 ) -> Endpoint:
-    """Change some of an endpoint: fields of `WebhookInput`, and `enabled`; an equal value changes nothing.
+    """Change fields of a webhook: those of `WebhookInput`, and `enabled`; equal values change nothing.
 
     Raises:
-        Unknown, NotYours, SignInAgain, Invalid: as named.
+        NotFound, NotYours, SignInAgain, Invalid: there is none, no right, no fresh sign-in, or a bad value.
     """
     seat, endpoint, tenant = locked(session, caller, origin, endpoint_id)
     before = _facts(endpoint)
@@ -173,10 +173,10 @@ def change(
 
 
 def remove(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID) -> None:
-    """Remove an endpoint: nothing is called from now on, its secrets are forgotten, and its log stays.
+    """Remove a webhook: it is not called any more, its secrets are deleted, and its log stays.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     seat, endpoint, _ = locked(session, caller, origin, endpoint_id)
     at = now(session)
@@ -198,10 +198,10 @@ def rotate(
     vault: SecretVault,
     overlap: timedelta = kept.OVERLAP,
 ) -> WebhookWithSecret:
-    """Replace what signs an endpoint's calls; the one before goes on signing beside it until the overlap is over.
+    """Replace a webhook's signing secret; the old one signs too until the overlap ends.
 
     Raises:
-        Unknown, NotYours, SignInAgain: as named.
+        NotFound, NotYours, SignInAgain: there is none, or the caller lacks the role or a fresh sign-in.
     """
     seat, endpoint, tenant = locked(session, caller, origin, endpoint_id)
     _firmly(session, seat, tenant)
@@ -220,10 +220,10 @@ def rotate(
 def locked(
     session: Session, caller: Caller, origin: Origin, endpoint_id: UUID
 ) -> tuple[AdminActor, Endpoint, Tenant | None]:
-    """Return the caller's seat, and the endpoint as it is once nobody else may change it.
+    """Return the caller's role, and the webhook locked against changes.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     endpoint = _seen(session, caller, endpoint_id)
     tenant = session.get(Tenant, endpoint.tenant_id) if endpoint.tenant_id else None
@@ -235,7 +235,7 @@ def locked(
 
 
 def place(url: str) -> str:
-    """Return where an address leads, without what may be a secret in it."""
+    """Return a URL's host, without the parts that may be secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 

@@ -1,4 +1,4 @@
-"""What a new policy or another mode would mean for a tenant, before its admin saves it; nothing is written."""
+"""Preview what a new policy, another mode or a request would mean for a tenant, without writing anything."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ ALONE = col(AccessRequest.mode) != Mode.ENFORCE
 
 @dataclass(frozen=True)
 class MailRecipient:
-    """Somebody who would be told by mail, and at which addresses."""
+    """A person who would be notified by mail, and their addresses."""
 
     name: str
     addresses: tuple[str, ...]
@@ -48,7 +48,7 @@ class MailRecipient:
 class WhatIfResult:
     """What a request would meet now, with the addresses of the tenant's own people; of the vendor only a number.
 
-    `quiet` could decide and are not asked, for they want no prompts. `warnings` say why the answer would be nobody.
+    `quiet` could decide but declined prompts. `warnings` say why nobody would be asked.
     """
 
     policy_version: int
@@ -68,10 +68,10 @@ class WhatIfResult:
 def preview_request(
     session: Session, caller: Caller, slug: str, ask: RequestFacts, services: Mapping[str, Service]
 ) -> WhatIfResult:
-    """Say to a member of a tenant what such a request would meet; nothing is written and nobody is told.
+    """Return to a member of a tenant what such a request would meet; nothing is written or sent.
 
     Raises:
-        Unknown, NotYours, UnknownService: as named.
+        NotFound, NotYours, UnknownService: no such tenant or service, or the caller is no member.
     """
     tenant = permissions.readable(session, caller, slug)
     judged = evaluate.evaluate_what_if(session, tenant, ask, services)
@@ -131,7 +131,7 @@ def _copied(session: Session, ids: Iterable[UUID]) -> tuple[MailRecipient, ...]:
 
 @dataclass(frozen=True)
 class AffectedRequest:
-    """A request, who asked, and what would change for it, in sentences."""
+    """A request, its engineer, and what would change for it, in sentences."""
 
     request: AccessRequest
     requester: str
@@ -148,12 +148,11 @@ class RequestSample:
 
 @dataclass(frozen=True)
 class PolicyImpact:
-    """What a policy would change.
+    """The effect of a policy change.
 
-    `waiting` are the requests that wait for the customer and for which something changes, of the twenty whose time is
-    over first; `same` is for how many of these nothing does, `unread` how many more wait. `closes` are windows that
-    the vendor opened alone and that end with the consent that the policy takes back. `refusal` is why it would not be
-    saved.
+    `waiting` are the affected ones among the twenty pending requests with the nearest deadlines; `same` is how many
+    of these are not affected, `unread` how many more are pending. `closes` are the windows opened without the
+    customer that end with withdrawn consent. `refusal` is why it could not be saved.
     """
 
     changes: Mapping[str, str]
@@ -167,9 +166,9 @@ class PolicyImpact:
 
 @dataclass(frozen=True)
 class ModeChangePreview:
-    """What a switch of the mode would do: windows that it closes, and until when consent lasts that it takes back.
+    """The effect of a mode switch: windows that it closes, and the end of the consent that it withdraws.
 
-    `in_review` is how many requests the vendor still reviews, which the customer would then decide about.
+    `in_review` is how many requests are in the vendor's review, which the customer would then decide about.
     """
 
     closes: RequestSample
@@ -178,10 +177,10 @@ class ModeChangePreview:
 
 
 def preview_policy(session: Session, caller: Caller, slug: str, policy: Policy) -> PolicyImpact:
-    """Say to a tenant's admin what a policy would change, and what that means for what waits now.
+    """Return to a tenant's admin what a policy would change, also for pending requests.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     tenant = permissions.readable(session, caller, slug, ADMINS)
     held, at = versions.at_version(session, tenant.id, tenant.policy_version), now(session)
@@ -201,10 +200,10 @@ def preview_policy(session: Session, caller: Caller, slug: str, policy: Policy) 
 
 
 def preview_mode_change(session: Session, caller: Caller, slug: str, mode: Mode) -> ModeChangePreview:
-    """Say to a tenant's admin what a switch to a mode would do at once.
+    """Return to a tenant's admin what switching to a mode would do at once.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     tenant = permissions.readable(session, caller, slug, ADMINS)
     if mode is not Mode.ENFORCE:
@@ -219,10 +218,10 @@ def preview_mode_change(session: Session, caller: Caller, slug: str, mode: Mode)
 
 
 def open_and_waiting(session: Session, caller: Caller, slug: str) -> tuple[RequestSample, RequestSample, int]:
-    """Return to a tenant's admin what an emergency stop would end: what is open, what waits, how many are in review.
+    """Return to a tenant's admin the open windows, pending requests and reviews that an emergency stop would end.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     tenant = permissions.readable(session, caller, slug, ADMINS)
     at = now(session)
@@ -234,7 +233,7 @@ def open_and_waiting(session: Session, caller: Caller, slug: str) -> tuple[Reque
 
 
 def _of(session: Session, tenant: Tenant, state: State, at: datetime, *which: ColumnElement[bool]) -> RequestSample:
-    """Return what is in a state and whose time is not over, the soonest end first."""
+    """Return the requests in a state before their deadline, the nearest first."""
     conditions = (
         col(AccessRequest.tenant_id) == tenant.id,
         col(AccessRequest.state) == state,

@@ -181,7 +181,7 @@ def read(shown: str, environment: str) -> tuple[UUID, str]:
 
 
 def mine(session: Session, caller: Caller) -> Sequence[Token]:
-    """Return the caller's unrevoked tokens, the newest first; a narrow sign-in gets only those with the same scope."""
+    """Return the caller's unrevoked tokens, newest first; a narrow sign-in gets only those with the same scope."""
     query = _all_of(caller).where(col(Token.revoked_at).is_(None))
     return session.exec(query.order_by(col(Token.id).desc())).all()
 
