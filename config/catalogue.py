@@ -1,4 +1,4 @@
-"""The services and plans of an installation, as an operator names them, and samples for development."""
+"""Define the service catalogue and the plans, with samples for development."""
 
 from pydantic import (
     BaseModel,
@@ -8,7 +8,7 @@ from pydantic import (
 
 
 class Service(BaseModel):
-    """One entry of the service catalogue: what an engineer may ask for."""
+    """One service in the catalogue, for which engineers may request access."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,7 +25,7 @@ def _sample_services() -> dict[str, Service]:
 
 
 class Plan(BaseModel):
-    """What a tenant has bought: `lockbox` lets it switch to `enforce`."""
+    """A tenant's plan: `lockbox` allows `enforce`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

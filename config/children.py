@@ -1,4 +1,4 @@
-"""The environment of the processes that we start: ours without what is meant for us alone."""
+"""Build the environment of child processes, without our own settings."""
 
 import os
 import sys

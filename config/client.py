@@ -1,4 +1,4 @@
-"""What the command line needs to know: where the API is, who is calling, and where a sign-in is kept."""
+"""Read the settings of the command line: the API's URL, the token, and where a sign-in is stored."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from config.settings import UnsafeSettings
 
 
 class ClientSettings(BaseSettings):
-    """`LOCKBOX_URL` and `LOCKBOX_TOKEN`; the token is never taken from a command line, where others can read it."""
+    """`LOCKBOX_URL` and `LOCKBOX_TOKEN`; a token is never a command-line argument, where others could read it."""
 
     model_config = SettingsConfigDict(env_prefix="LOCKBOX_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -19,7 +19,7 @@ class ClientSettings(BaseSettings):
 
     @property
     def kept_at(self) -> Path:
-        """The file in which `lockbox sign-in` keeps what it got, for this person alone."""
+        """The file in which `lockbox sign-in` stores its token, readable by this user only."""
         return self.state_home.expanduser() / "lockbox" / "sign-in.json"
 
 
@@ -27,7 +27,7 @@ def load_client() -> ClientSettings:
     """Read the client's settings.
 
     Raises:
-        UnsafeSettings: one of them is no good.
+        UnsafeSettings: one of them is invalid.
     """
     try:
         return ClientSettings()

@@ -1,4 +1,4 @@
-"""Issuers of sign-ins by OpenID Connect: what an operator says about each, and what of it is refused."""
+"""Validate the settings of OpenID Connect identity providers."""
 
 import re
 from ipaddress import ip_address
@@ -20,12 +20,12 @@ Party = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class IdentityProvider(BaseModel):
-    """One identity provider whose people may sign in; a token's `iss` names it, to the letter.
+    """One identity provider; a token's `iss` names it exactly.
 
-    `audience` is what bearer tokens must be meant for; an ID token of the browser's sign-in must be meant for
-    `client_id`. A token that says in `azp` to whom it was issued names `client_id`, `audience` or, as a bearer token,
-    one of the further clients in `authorized_parties`. `tenant` is the slug of the one tenant whose people it knows,
-    or None for the vendor's own; no claim of a token ever says otherwise.
+    `audience` is what bearer tokens must be meant for; an ID token of a browser sign-in must be meant for
+    `client_id`. A token's `azp`, if present, must be `client_id`, `audience` or, for a bearer token, one of
+    `authorized_parties`. `tenant` is the slug of the one tenant whose people it serves, or None for the vendor's own;
+    no claim of a token overrides it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -62,12 +62,12 @@ class IdentityProvider(BaseModel):
 
     @property
     def is_plain_http(self) -> bool:
-        """Whether anything of it is asked without TLS: possible on this machine, and never safe in production."""
+        """Return whether any of its URLs lack TLS: possible on this machine, and refused in production."""
         return any(url.startswith("http:") for url in self._urls())
 
     @property
     def is_on_loopback(self) -> bool:
-        """Whether it lives on this machine, so that loopback addresses may be called for it."""
+        """Return whether it is on this machine, so that loopback addresses may be called for it."""
         return any(_is_loopback(urlsplit(url).hostname or "") for url in self._urls())
 
     def _urls(self) -> tuple[str, ...]:
@@ -75,10 +75,10 @@ class IdentityProvider(BaseModel):
 
 
 def distinct(issuers: tuple[IdentityProvider, ...]) -> tuple[IdentityProvider, ...]:
-    """Return the issuers if each is named once: a token's `iss` must lead to one tenant.
+    """Check that each provider is listed once: a token's `iss` must lead to one tenant.
 
     Raises:
-        ValueError: two entries name the same issuer.
+        ValueError: two entries have the same issuer.
     """
     if len({issuer.issuer for issuer in issuers}) < len(issuers):
         raise ValueError("name each issuer once: its tokens can lead to one tenant only")

@@ -1,4 +1,4 @@
-"""Structured logs for every process, with secrets and mail addresses masked on the way out."""
+"""Configure structured logs for every process, with secrets and mail addresses masked."""
 
 import logging
 import re

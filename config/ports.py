@@ -1,4 +1,4 @@
-"""Ports of loopback that a process takes for itself: one that was free a moment ago may be bound by another first."""
+"""Reserve loopback ports for this process among the processes that ask here."""
 
 import fcntl
 import os
@@ -8,18 +8,18 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-# Below what the embedded servers choose from, and above the ports that browsers refuse to open.
+# Below the range that the embedded servers choose from, and above the ports that browsers refuse to open.
 STARTS = range(11_000, 20_000, 300)
 
 
 class NoPortsError(OSError):
-    """There is no port left to take."""
+    """No port is left."""
 
 
 def take(first: int, count: int = 1) -> bool:
-    """Take ports from this one on until this process ends; say whether no other process of this user has taken any.
+    """Take ports from this one on until this process ends; return whether none of them was taken before.
 
-    It binds nothing, and is about processes that ask here alone: whether anybody listens is another question.
+    It binds nothing and only concerns processes that ask here; something else may still listen.
     """
     try:
         fcntl.lockf(_book(), fcntl.LOCK_EX | fcntl.LOCK_NB, count, first)
@@ -30,10 +30,10 @@ def take(first: int, count: int = 1) -> bool:
 
 @cache
 def own() -> range:
-    """Return ports that are this process's own until it ends: nobody else who asks here is given any of them.
+    """Return ports reserved for this process until it ends.
 
     Raises:
-        NoPortsError: as many processes have taken theirs as there are.
+        NoPortsError: other processes have taken all of them.
     """
     for start in STARTS:
         if take(start, STARTS.step):
@@ -42,7 +42,7 @@ def own() -> range:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on a port."""
+    """Return whether nobody listens on a port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -52,7 +52,7 @@ def is_free(port: int) -> bool:
     return True
 
 
-# A process has one descriptor of the file, for its locks are gone once it closes any. A byte stands for each port.
+# The process keeps one descriptor, because closing any would drop its locks. A byte stands for each port.
 @cache
 def _book() -> int:
     path = Path(tempfile.gettempdir()) / f"lockbox-ports-{os.getuid()}"

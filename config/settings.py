@@ -1,4 +1,4 @@
-"""All settings of every process: one frozen object, read from the environment once, unsafe values refused."""
+"""Read all settings of a process from the environment once, and refuse unsafe values."""
 
 import json
 from email.policy import SMTP
@@ -31,7 +31,7 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class UnsafeSettings(Exception):  # noqa: N818 - it names what was found, not a fault of ours
-    """The settings cannot be used; the message has a line for each thing to change."""
+    """The settings cannot be used; the message has one line for each problem."""
 
 
 ServiceName = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
@@ -44,8 +44,8 @@ class Settings(BaseSettings):
     """Everything that can be configured; names in the environment are `LOCKBOX_` and the field's name.
 
     Each process needs only a part: the API its database and Redis, the workers theirs and a mail relay, the
-    migrations the owner's database alone. A value may also be a file named like the variable in
-    `/run/secrets` (Docker's form of a secret).
+    migrations only the owner's database. A value may also be a file named like the variable in `/run/secrets` (Docker
+    secrets).
     """
 
     model_config = SettingsConfigDict(env_prefix="LOCKBOX_", frozen=True, extra="ignore", hide_input_in_errors=True)
@@ -150,7 +150,7 @@ class Settings(BaseSettings):
     @field_validator("mail_from")
     @classmethod
     def _one_mailbox(cls, value: str) -> str:
-        # The email package fails in many ways at what is none.
+        # The email package fails in many ways on malformed input.
         try:
             _, header = SMTP.header_store_parse("From", value)
             mailboxes = header.addresses
@@ -316,12 +316,12 @@ class Settings(BaseSettings):
 
     @property
     def is_https(self) -> bool:
-        """Whether browsers reach us by TLS."""
+        """Return whether browsers reach us by TLS."""
         return urlsplit(self.public_url).scheme == "https"
 
     @property
     def origin(self) -> str:
-        """The origin of our pages as browsers write it (RFC 6454): small letters, no port if it is the usual one."""
+        """The origin of our pages as browsers write it (RFC 6454): lower case, without a default port."""
         parts = urlsplit(self.public_url)
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         usual = {"https": 443, "http": 80}[parts.scheme]
@@ -329,12 +329,12 @@ class Settings(BaseSettings):
 
     @property
     def log_name(self) -> str:
-        """What this installation signs its checkpoints as: a name of its own, or the host of its pages."""
+        """The name under which this installation signs its checkpoints: a setting, or the host of its pages."""
         return self.audit_name or urlsplit(self.public_url).hostname or "lockbox"
 
     @property
     def passkey_domain(self) -> str | None:
-        """The host that passkeys are bound to; None for a bare network address, which browsers refuse for it."""
+        """The host that passkeys are bound to; None for a bare network address, which browsers refuse."""
         host = urlsplit(self.public_url).hostname or ""
         try:
             ip_address(host)
@@ -343,7 +343,7 @@ class Settings(BaseSettings):
         return None
 
     def require(self, field: str) -> str:
-        """Return the text of a setting that this process can't do without.
+        """Return the text of a setting that this process needs.
 
         Raises:
             UnsafeSettings: it is not set; the message names the variable.
@@ -363,7 +363,7 @@ def load() -> Settings:
     try:
         return Settings(_secrets_dir=SECRETS_FOLDER if SECRETS_FOLDER.is_dir() else None)
     except SettingsError as error:
-        # Its text names the field; the value is in the exceptions behind it.
+        # Its text names the field; the exceptions behind it contain the value.
         field = str(error).split('"')[1]
         raise UnsafeSettings(f"LOCKBOX_{field.upper()}: write it as JSON") from None
     except ValidationError as error:
@@ -375,6 +375,6 @@ def load() -> Settings:
 
 
 def _named(location: tuple[int | str, ...], message: str) -> str:
-    """Return what is wrong, after the name of the setting; what is wrong with several names them itself."""
+    """Return the problem after the name of the setting; a problem of several names them itself."""
     message = message.removeprefix("Value error, ")
     return f"LOCKBOX_{'.'.join(map(str, location)).upper()}: {message}" if location else message

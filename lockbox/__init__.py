@@ -1,1 +1,1 @@
-"""The house: all that is true of a request without HTTP, Celery or a terminal."""
+"""The core of Lockbox: requests, rules, audit log and notifications, without HTTP, Celery or a terminal."""

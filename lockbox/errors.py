@@ -1,11 +1,11 @@
-"""Every error that a caller may see: what was refused, a stable code, and a sentence that says what to do."""
+"""Define every error that a caller may see: a stable code, and a sentence that says what to do."""
 
 from typing import Any, ClassVar
 from uuid import UUID
 
 
 class LockboxError(Exception):
-    """An answer other than yes. `facts` are further members of the answer, safe to show to the caller."""
+    """A refusal. `facts` are further members of the answer, safe to show to the caller."""
 
     code: ClassVar[str] = "refused"
 
@@ -16,13 +16,13 @@ class LockboxError(Exception):
 
 
 class Invalid(LockboxError):
-    """The input breaks a rule that the caller can see and mend."""
+    """The input breaks a rule that the caller can see and fix."""
 
     code = "invalid-request"
 
 
 class UnknownTenant(Invalid):
-    """No tenant goes by that name."""
+    """There is no tenant with that slug."""
 
     code = "unknown-tenant"
 
@@ -40,55 +40,55 @@ class UnknownEngineer(Invalid):
 
 
 class WindowTooLong(Invalid):
-    """The access window is above the cap that applies; `limit_seconds` says what it is."""
+    """The access window is above the applicable limit; `limit_seconds` is the limit."""
 
     code = "window-too-long"
 
 
 class CommentRequired(Invalid):
-    """The tenant's policy asks for a reason with this decision."""
+    """The tenant's policy requires a comment with this decision."""
 
     code = "comment-required"
 
 
 class NothingLeft(Invalid):
-    """What the approvers keep of a request has nothing in common: nothing would be opened."""
+    """The parts that the approvers kept have nothing in common, so nothing would be opened."""
 
     code = "nothing-left"
 
 
 class PolicyNotMet(Invalid):
-    """The tenant's policy asks for more than the filing says; `errors` names each field and what it lacks."""
+    """The request lacks what the tenant's policy requires; `errors` names each field and what it lacks."""
 
     code = "policy-not-met"
 
 
 class OutsideWindow(Invalid):
-    """Something is said to have been done while the window was not open; `errors` names each entry."""
+    """The reported activity lies outside the window; `errors` names each entry."""
 
     code = "outside-window"
 
 
 class UnknownPlan(Invalid):
-    """No plan goes by that name."""
+    """There is no plan with that name."""
 
     code = "unknown-plan"
 
 
 class NobodyCanApprove(Invalid):
-    """Too few people could ever approve this, so it is not even asked."""
+    """Too few people could approve the request, so it is not accepted."""
 
     code = "nobody-can-approve"
 
 
 class KeyReused(Invalid):
-    """The Idempotency-Key came before with another body."""
+    """The Idempotency-Key was used with another body."""
 
     code = "key-reused"
 
 
 class KeyInUse(LockboxError):
-    """A request with the same Idempotency-Key is being handled at this moment."""
+    """A request with the same Idempotency-Key is in progress."""
 
     code = "key-in-use"
 
@@ -96,7 +96,7 @@ class KeyInUse(LockboxError):
 class NotSignedIn(LockboxError):
     """The bearer token is missing, malformed, unknown, revoked or expired.
 
-    `person_id` is whose account was tried, where that is known; the caller is never told.
+    `person_id` is the account that was tried, if known; the caller does not see it.
     """
 
     code = "invalid-token"
@@ -113,13 +113,13 @@ class NotYours(LockboxError):
 
 
 class MetricsClosed(NotYours):
-    """The figures of the installation are for its own machine, or for whoever has the token for them."""
+    """The metrics are only for this machine, or for callers with the metrics token."""
 
     code = "metrics-closed"
 
 
 class OwnRequest(NotYours):
-    """The requester never decides on the own request."""
+    """The requester never decides on their own request."""
 
     code = "own-request"
 
@@ -131,13 +131,13 @@ class AlreadyEndorsed(NotYours):
 
 
 class TenantSuspended(NotYours):
-    """The tenant is suspended: nothing can be asked of it."""
+    """The tenant is suspended: nothing can be submitted for it."""
 
     code = "tenant-suspended"
 
 
 class PolicyUnverified(NotYours):
-    """What a tenant laid down was changed in the database behind Lockbox's back, and counts as the strictest."""
+    """A tenant's mode or policy was changed directly in the database; the strictest terms apply."""
 
     code = "policy-unverified"
 
@@ -149,91 +149,91 @@ class LicenceRequired(NotYours):
 
 
 class SignInAgain(NotYours):
-    """This needs a fresh sign-in of a person: a browser session or an OIDC token, not an API token."""
+    """This needs a fresh sign-in: a browser session or an OIDC token, not an API token."""
 
     code = "fresh-sign-in-needed"
 
 
 class PasskeyMustSign(NotYours):
-    """The customer's policy has each approval signed with a passkey of the approver, and this one is not."""
+    """The customer's policy requires each approval to be signed with the approver's passkey, and this one is not."""
 
     code = "passkey-must-sign"
 
 
 class ForeignForm(NotYours):
-    """A browser's cookie came along with something that no page of ours has sent."""
+    """A cookie came with a form that no page of ours sent."""
 
     code = "cross-site"
 
 
 class LastAdmin(NotYours):
-    """The last admin of a tenant can't be removed."""
+    """The last admin of a tenant cannot be removed."""
 
     code = "last-admin"
 
 
 class OwnRoles(NotYours):
-    """Nobody gives roles to themselves or takes their own away."""
+    """Nobody changes their own roles."""
 
     code = "own-roles"
 
 
 class InvitationRefused(NotYours):
-    """The invitation is unknown, used, withdrawn or not yet good, or its code is wrong: these are not told apart."""
+    """The invitation is unknown, used, withdrawn or not yet valid, or its code is wrong: one answer for all."""
 
     code = "invitation-refused"
 
 
 class InvitationExpired(InvitationRefused):
-    """The invitation was good and is over."""
+    """The invitation has expired."""
 
     code = "invitation-expired"
 
 
 class OtherSide(NotYours):
-    """Nobody of the vendor's side can be a member of a customer, nor the other way round."""
+    """A person of the vendor cannot be a member of a customer, or the reverse."""
 
     code = "other-side"
 
 
 class NoOpenWindow(NotYours):
-    """The door is shut."""
+    """No window is open."""
 
     code = "no-open-window"
 
 
 class AuditLogRolledBack(NoOpenWindow):
-    """The database was restored from a back-up that is older than what was shipped of its trail: all is shut."""
+    """The database is older than its shipped audit log, after a restore for example: no access is granted."""
 
     code = "audit-log-rolled-back"
 
 
 class NotFound(LockboxError):
-    """There is no such thing, or none that the caller may know of: the two are not told apart."""
+    """There is none, or none that the caller may know of; the answer is the same for both."""
 
     code = "not-found"
 
 
 class Conflict(LockboxError):
-    """The request is no longer what the caller takes it for; `current_state` says what it is now."""
+    """The request is no longer in the state that the caller expects; `current_state` is its state now."""
 
     code = "conflict"
 
 
 class InvalidMove(Conflict):
-    """The table of moves has no such row."""
+    """The table of moves does not allow this."""
 
     code = "invalid-move"
 
 
 class NotTimedOut(Conflict):
-    """Only what got no answer in time is asked again by this call."""
+    """Only a request that timed out can be resubmitted."""
 
     code = "not-timed-out"
 
 
 class AlreadyAskedAgain(Conflict):
-    """It has been asked again, and that is still open; `request_id` says by which request."""
+    """The request was resubmitted already, and that one is open; `request_id` is its id."""
 
     code = "asked-again"
 
@@ -245,19 +245,19 @@ class TooLate(Conflict):
 
 
 class AlreadyDecided(Conflict):
-    """The same person has given the same verdict before."""
+    """The same person has made the same decision before."""
 
     code = "already-decided"
 
 
 class TooManyQuestions(Conflict):
-    """As many questions were asked about this request as may be."""
+    """The request has the maximum number of questions."""
 
     code = "too-many-questions"
 
 
 class AlreadyAnswered(Conflict):
-    """The question has its answer."""
+    """The question was answered already."""
 
     code = "already-answered"
 
@@ -269,96 +269,96 @@ class StaleVersion(Conflict):
 
 
 class VersionRequired(LockboxError):
-    """A whole document would be replaced without saying which version of it was seen (RFC 6585, 3)."""
+    """A replacement must name the version that it replaces (RFC 6585, 3)."""
 
     code = "precondition-required"
 
 
 class SlugTaken(Conflict):
-    """Another tenant goes by that name."""
+    """Another tenant has that slug."""
 
     code = "slug-taken"
 
 
 class AlreadyMember(Conflict):
-    """Somebody with this address is a member already; their roles can be set."""
+    """A person with this address is a member already; set their roles instead."""
 
     code = "already-member"
 
 
 class AlreadyInvited(Conflict):
-    """An invitation to this address is open; it can be withdrawn."""
+    """An invitation to this address is open; withdraw it first."""
 
     code = "already-invited"
 
 
 class RecoveryOpen(Conflict):
-    """An admin has been proposed for this tenant, and that is not over yet."""
+    """Another proposed admin for this tenant is pending."""
 
     code = "recovery-open"
 
 
 class InvitationClosed(Conflict):
-    """The invitation has been accepted or withdrawn."""
+    """The invitation was accepted or withdrawn."""
 
     code = "invitation-closed"
 
 
 class TooManyEndpoints(Conflict):
-    """There are as many endpoints as there may be; one can be removed."""
+    """The maximum number of webhooks exists; remove one first."""
 
     code = "too-many-endpoints"
 
 
 class AddressTaken(Conflict):
-    """The address is somebody else's, or there already; which of the two others have it is told to nobody."""
+    """The address belongs to someone else, or exists already; the answer does not say which."""
 
     code = "address-taken"
 
 
 class TooManyAddresses(Conflict):
-    """There are as many addresses as there may be, or too many were added in a day."""
+    """The maximum number of addresses exists, or too many were added in a day."""
 
     code = "too-many-addresses"
 
 
 class TooManyObservers(Conflict):
-    """There are as many observers as there may be; one can be removed."""
+    """The maximum number of observers exists; remove one first."""
 
     code = "too-many-observers"
 
 
 class EndpointDisabled(Conflict):
-    """The endpoint is called no more; it can be enabled again."""
+    """The webhook is disabled; it can be enabled again."""
 
     code = "endpoint-disabled"
 
 
 class StillWaiting(Conflict):
-    """The notification has not ended: it will be tried again by itself."""
+    """The notification has not ended and will be retried by itself."""
 
     code = "still-waiting"
 
 
 class DelegationClash(Conflict):
-    """Another delegation in the same period stands in the way."""
+    """Another delegation overlaps with the period."""
 
     code = "delegation-clash"
 
 
 class TooMany(LockboxError):
-    """A limit was met; `retry_after` says in how many seconds the same call may go through, if that helps."""
+    """A limit was met; `retry_after` is in how many seconds the call may succeed, if waiting helps."""
 
     code = "too-many"
 
 
 class Busy(LockboxError):
-    """Somebody else holds what is needed; the same call may go through in a second."""
+    """A resource is busy; the same call may succeed in a second."""
 
     code = "busy"
 
 
 class NotReplicated(Busy):
-    """It was committed, and the database's standby did not confirm it in time: a failover could undo it."""
+    """The change was committed, but the standby did not confirm it in time: a failover could undo it."""
 
     code = "not-replicated"

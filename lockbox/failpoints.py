@@ -1,4 +1,4 @@
-"""Failpoints: named places between two effects, at which a process can be told to end as by a crash."""
+"""Name the failpoints, places between two effects at which tests can make a process end as in a crash."""
 
 import os
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ _armed: _ArmedFailpoint | None = None
 
 
 def arm(chosen: str | None) -> None:
-    """End this process, and what it forks, at that failpoint: `name`, or `name:N` for the Nth time; None is never.
+    """Make this process and its children end at that failpoint: `name`, or `name:N` for the Nth time; None disables.
 
     Raises:
         UnknownFailpoint: there is none of that name.
@@ -81,13 +81,13 @@ def arm(chosen: str | None) -> None:
 
 
 def failpoint(name: str) -> None:
-    """End this process at once if it is told to end here, as a crash would: nothing is rolled back or closed."""
+    """End this process at once if this failpoint is armed, as a crash would: nothing is rolled back or closed."""
     if _armed is not None and _armed.name == name:
         _end(_armed)
 
 
 def mark(name: str) -> str:
-    """Return what a process says on its standard error before it ends."""
+    """Return what a process writes to standard error before it ends."""
     return f"failpoint reached: {name}"
 
 

@@ -1,4 +1,4 @@
-"""Moments as they are written in requests and policies: RFC 3339 with a time zone, kept in UTC; pure."""
+"""Parse timestamps of requests and policies: RFC 3339 with a time zone, converted to UTC; pure."""
 
 import re
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ EXAMPLE = "2026-11-24T09:00:00Z"
 
 
 def _written_out(value: object) -> object:
-    """Refuse numbers, which pydantic would take for seconds since 1970, and days without a time."""
+    """Refuse numbers, which pydantic would read as seconds since 1970, and dates without a time."""
     if isinstance(value, datetime) or (isinstance(value, str) and FORM.fullmatch(value)):
         return value
     raise ValueError(f"write a moment with its time zone, such as {EXAMPLE}")

@@ -1,4 +1,4 @@
-"""Who has an eye on what, in Redis: soft marks that expire by themselves, and that nobody misses."""
+"""Keep in Redis which reviewers are looking at which request; marks expire by themselves."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ def _key(of: str, person: str) -> str:
 
 
 def mark(client: "Redis", of: str, person: str, since: datetime) -> bool:
-    """Mark that the person looks from now on, or still does, for five minutes; return whether that is new.
+    """Mark that the person is looking, for five minutes; return whether that is new.
 
     Raises:
         redis.exceptions.RedisError: it can't be reached.
@@ -28,7 +28,7 @@ def mark(client: "Redis", of: str, person: str, since: datetime) -> bool:
 
 
 def unmark(client: "Redis", of: str, person: str) -> bool:
-    """Take the mark away; return whether there was one.
+    """Remove the mark; return whether there was one.
 
     Raises:
         redis.exceptions.RedisError: it can't be reached.
@@ -37,7 +37,7 @@ def unmark(client: "Redis", of: str, person: str) -> bool:
 
 
 def marked(client: "Redis", of: str, people: Sequence[str]) -> Mapping[str, tuple[datetime, timedelta]]:
-    """Return who of these people looks: since when, and for how long the mark lasts.
+    """Return which of these people are looking: since when, and until when the mark lasts.
 
     Raises:
         redis.exceptions.RedisError: it can't be reached.
@@ -51,13 +51,13 @@ def marked(client: "Redis", of: str, people: Sequence[str]) -> Mapping[str, tupl
     for person, since, left in zip(people, answers[::2], answers[1::2], strict=True):
         at = _instant(since) if since is not None and left > 0 else None
         if at is not None:
-            # A mark that lasts for ever is nobody's.
+            # Ignore a mark without an expiry.
             found[person] = at, timedelta(milliseconds=min(left, LASTS.total_seconds() * 1000))
     return found
 
 
 def _instant(said: bytes) -> datetime | None:
-    """Return what a mark says, None where it is none of ours."""
+    """Parse a mark; None if it is not ours."""
     try:
         return datetime.fromisoformat(said.decode()).astimezone(UTC)
     except (ValueError, OverflowError):

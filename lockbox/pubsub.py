@@ -1,4 +1,4 @@
-"""What has changed, as it is told on channels of Redis: ids alone, to whoever listens at that moment."""
+"""Publish ids of changed rows on Redis channels, and listen to them."""
 
 import threading
 import time
@@ -22,12 +22,12 @@ OnConnection = Callable[[bool], None]
 
 
 def channel_of(side: str | None) -> str:
-    """Return the channel for what concerns one side alone, or the operators; everybody for None."""
+    """Return the channel for one side or the operators, or for everyone for None."""
     return f"{CHANNEL}:{side}" if side else CHANNEL
 
 
 def publish(client: "Redis", ids: Iterable[str], side: str | None) -> None:
-    """Tell whoever listens; nobody else ever hears of it.
+    """Publish to the current listeners; messages are not stored.
 
     Raises:
         redis.exceptions.RedisError: it can't be reached.
@@ -36,11 +36,11 @@ def publish(client: "Redis", ids: Iterable[str], side: str | None) -> None:
 
 
 class Listener(threading.Thread):
-    """Listens until it is told to stop, on one connection, and comes back to a Redis that was away.
+    """Listen on one connection until stopped, and reconnect after Redis was away.
 
-    Calls, from its own thread: `heard` with ids and the side that they concern, `turned` when it begins to hear
-    (True: whatever was told before is missed) and when it no longer can (False). Whatever fails, theirs too, is
-    logged, and it goes on.
+    It calls, from its own thread, `heard` with ids and the side that they are for, and `turned` with True when it
+    starts to listen (earlier messages were missed) and False when it cannot. Any failure, also in these, is logged,
+    and it goes on.
     """
 
     def __init__(self, client: "Redis", heard: OnMessage, turned: OnConnection) -> None:
@@ -52,7 +52,7 @@ class Listener(threading.Thread):
         self._sides: dict[bytes, str | None] = {channel_of(one).encode(): one for one in (None, *SIDES, OPERATORS)}
 
     def run(self) -> None:
-        """Listen, and after a failure rest and listen again."""
+        """Listen; after a failure pause and listen again."""
         while not self._stopping.is_set():
             try:
                 self._listen()
@@ -72,7 +72,7 @@ class Listener(threading.Thread):
         self._stopping.wait(REST)
 
     def stop(self) -> None:
-        """Ask the thread to end, and wait a moment for it."""
+        """Ask the thread to end, and wait briefly for it."""
         self._stopping.set()
         if self.is_alive():
             self.join(REST + 1)
@@ -86,7 +86,7 @@ class Listener(threading.Thread):
             while not self._stopping.is_set():
                 message = pubsub.get_message(timeout=0.5)
                 if message is None:
-                    # A network that swallows everything looks as one on which nothing happens.
+                    # A network that drops everything looks like one without traffic.
                     if time.monotonic() - last > ASK_AFTER:
                         if asked:
                             raise TimeoutError

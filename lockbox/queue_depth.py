@@ -1,4 +1,4 @@
-"""What Redis holds at a moment: how many members the two indexes have, and hints that were handed out."""
+"""Count what Redis holds: members of the two indexes, and unacknowledged Celery messages."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +11,10 @@ UNACKED_INDEX = "unacked_index"
 
 @dataclass(frozen=True)
 class QueueDepth:
-    """What Redis holds: clocks due in some span, notifications with leased ones, and unacknowledged hints.
+    """Counts in Redis: clocks due in a span, notifications with leased ones, and unacknowledged Celery messages.
 
-    `oldest_unacked_at` is when the oldest of these was handed out, in seconds since 1970 by its worker's clock;
-    `now` is Redis' own clock.
+    `oldest_unacked_at` is when the oldest of these was handed out, in seconds since 1970 by its worker's clock; `now`
+    is Redis' own clock.
     """
 
     clocks_in_span: int
@@ -25,7 +25,7 @@ class QueueDepth:
 
 
 def measure(client: "Redis", clock: str, notifications: tuple[str, str], span: tuple[float, float]) -> QueueDepth:
-    """Count, in one round trip and at no cost that grows with what is held.
+    """Count in one round trip, at a cost that does not grow with the content.
 
     Raises:
         redis.exceptions.RedisError: it can't be reached.

@@ -1,4 +1,4 @@
-"""The Lua scripts of the schedule; each call stays within a few milliseconds and a few hundred members."""
+"""Lua scripts of the schedule; each call takes a few milliseconds and a few hundred members at most."""
 
 ARM = """
 local index, leases = KEYS[1], KEYS[2]

@@ -1,4 +1,4 @@
-"""The guarded way out to an address that somebody else may choose: https, no inner network, bounded in all."""
+"""Fetch and post to URLs that others choose: https, public addresses only, limited in size and time."""
 
 import asyncio
 import functools
@@ -26,14 +26,14 @@ FIRST_FREE_PORT = 1024
 LAST_PORT = 65535
 OK = 200
 
-# Python 3.11 takes these for global: they are 6to4 and its relays, protocol assignments and documentation.
+# Python 3.11 counts these as global: 6to4 and its relays, protocol assignments and documentation.
 NOT_REALLY_GLOBAL = (
     IPv4Network("192.0.0.0/24"),
     IPv4Network("192.88.99.0/24"),
     IPv6Network("2002::/16"),
     IPv6Network("3fff::/20"),
 )
-# The only block that IANA gives out; mapped, translated (NAT64) and compatible IPv4 addresses are outside of it.
+# The only block that IANA allocates; mapped, translated (NAT64) and compatible IPv4 addresses lie outside it.
 GLOBAL_UNICAST = IPv6Network("2000::/3")
 
 Address = IPv4Address | IPv6Address
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 
 class FetchFailure(StrEnum):
-    """What kept a call from an answer; `busy` is our own trouble, not the other side's."""
+    """Why a call got no answer; `busy` is our own problem, not the other side's."""
 
     FORM = "form"
     NAME = "name"
@@ -58,7 +58,7 @@ class FetchFailure(StrEnum):
 
 
 class FetchFailed(Exception):  # noqa: N818 - it is an outcome that callers plan for
-    """Nothing usable came back. `reason` quotes nothing that the other side said; `status` is its HTTP status."""
+    """No usable answer. `reason` quotes nothing from the other side; `status` is its HTTP status."""
 
     def __init__(
         self, reason: str, *, status: int | None = None, trouble: FetchFailure = FetchFailure.ANSWER
@@ -71,7 +71,7 @@ class FetchFailed(Exception):  # noqa: N818 - it is an outcome that callers plan
 
 @dataclass(frozen=True)
 class FetchResponse:
-    """What somebody answered, whatever the status: the first bytes of the body, and Retry-After as it came."""
+    """An answer with any status: the first bytes of the body, and Retry-After as sent."""
 
     status: int
     body: bytes
@@ -90,13 +90,13 @@ def fetch(
 ) -> bytes:
     """Return the body of a JSON answer with status 200, by GET or, with a form, by POST.
 
-    The host is looked up once and the call goes to an address that was checked, under the host's own name in TLS
-    and in HTTP. No redirect is followed, no proxy used and no encoding taken.
+    The host is resolved once, and the call goes to a checked address under the host's own name in TLS and HTTP. It
+    follows no redirect, uses no proxy and accepts no encoding.
 
     Args:
-        url: https, on port 443 or one from 1024 on; http only to loopback, where that is allowed.
-        most_bytes: how long the body may be.
-        seconds: from the look-up of the name to the last byte, in all.
+        url: https, on port 443 or one from 1024 on; http only to loopback, if allowed.
+        most_bytes: the limit of the body.
+        seconds: the time limit, from the name look-up to the last byte.
         allow_loopback: whether this machine's own addresses may be called, on any port.
         form: what to post, form-encoded.
         authorization: the value of the header of that name.
@@ -125,16 +125,16 @@ def post(
     allow_loopback: bool = False,
     tls: ssl.SSLContext | None = None,
 ) -> FetchResponse:
-    """Post JSON and return what was answered, a yes or not; the guard is that of `fetch`.
+    """Post JSON and return the answer, whatever its status; the checks are those of `fetch`.
 
-    The call is over with the head of the answer and its first bytes: the rest is not read.
+    The call ends after the answer's head and first bytes: the rest is not read.
 
     Args:
         url: as for `fetch`.
         body: what to post.
-        headers: more headers, such as signatures.
+        headers: further headers, such as signatures.
         most_bytes: how much of the answer is kept.
-        seconds: from the look-up of the name to the last byte that is kept, in all.
+        seconds: the time limit, from the name look-up to the last byte that is kept.
         allow_loopback: as for `fetch`.
         tls: as for `fetch`.
 
@@ -147,7 +147,7 @@ def post(
 
 
 def check(url: str, *, allow_loopback: bool = False) -> None:
-    """Check an address before it is kept, as far as that goes without looking a name up.
+    """Check a URL before it is saved, without resolving its name.
 
     Raises:
         FetchFailed: it will never be called: its form, its port, or the network address that it names.
@@ -181,14 +181,14 @@ def _guarded(
     except (TimeoutError, httpx.TimeoutException):
         raise FetchFailed("it took too long", trouble=FetchFailure.TIME) from None
     except (httpx.HTTPError, OSError, ValueError) as error:
-        # Not chained: the text of such an error may quote what the other side sent.
+        # Not chained: the text of such an error may quote the other side.
         raise FetchFailed(f"the call failed: {type(error).__name__}", trouble=FetchFailure.CONNECTION) from None
 
 
 def _target(url: str, *, allow_loopback: bool) -> httpx.URL:
     try:
         target = httpx.URL(url)
-        # Hosts are decoded only when they are read, and only where they begin so: `xn--` is none.
+        # Hosts are decoded only when read, and only if they begin with it: `xn--` alone is none.
         host = target.host
         for label in host.split("."):
             _ = httpx.URL(scheme="https", host=label).host if label.startswith("xn--") else None
@@ -207,7 +207,7 @@ def _target(url: str, *, allow_loopback: bool) -> httpx.URL:
 
 
 def _look_up(host: str, seconds: float) -> Sequence[Address]:
-    """Resolve a name, with a deadline, which the system's resolver knows not."""
+    """Resolve a name with a time limit, which the system's resolver lacks."""
     try:
         addresses = _asked(host).result(timeout=seconds)
     except TimeoutError:
@@ -220,7 +220,7 @@ def _look_up(host: str, seconds: float) -> Sequence[Address]:
 
 
 def _asked(host: str) -> "Future[Sequence[Address]]":
-    """Have a thread ask for a name, once at a time: one that hangs may not use up what others need."""
+    """Resolve a name in a thread, once at a time: a name that hangs must not use up all threads."""
     with ASKING:
         if host in UNDER_WAY:
             return UNDER_WAY[host]
@@ -254,7 +254,7 @@ def _ask(host: str, answer: "Future[Sequence[Address]]") -> None:
 
 
 def _check(address: Address, *, plain: bool, allow_loopback: bool) -> None:
-    # Later Pythons take a mapped ::ffff:127.0.0.1 for loopback too; nobody has to write it so.
+    # Later Pythons also count a mapped ::ffff:127.0.0.1 as loopback; nobody needs that form.
     is_mapped = isinstance(address, IPv6Address) and address.ipv4_mapped is not None
     if address.is_loopback and allow_loopback and not is_mapped:
         return
@@ -287,7 +287,7 @@ async def _call(
     read: Callable[[httpx.Response], Awaitable[T]],
     seconds: float,
 ) -> T:
-    """Try the addresses in turn until one takes the connection; what was sent once is not sent again."""
+    """Try the addresses in turn until one accepts the connection; nothing is sent twice."""
     timeout = httpx.Timeout(seconds, connect=seconds / len(addresses))
     target = request.url
     reason, trouble = "no connection could be made", FetchFailure.CONNECTION
@@ -315,7 +315,7 @@ def _is_of_certificate(error: BaseException | None) -> bool:
 
 
 async def _begin(answer: httpx.Response, *, most_bytes: int) -> FetchResponse:
-    """Read no more than that many bytes, as they came: nothing is unpacked, and nothing of the rest is waited for."""
+    """Read at most that many raw bytes: nothing is decompressed, and the rest is not waited for."""
     body = bytearray()
     async for part in answer.aiter_raw():
         body += part

@@ -1,4 +1,4 @@
-"""The Redis sorted sets: what is promised, by due time. It knows (member, due) pairs and never reads Postgres."""
+"""Keep the schedule: Redis sorted sets of ids by due time, which can be rebuilt from Postgres."""
 
 import math
 import re
@@ -38,19 +38,18 @@ Answer = TypeVar("Answer")
 
 
 class RedisUnavailable(Exception):  # noqa: N818 - a state of affairs that callers plan for
-    """Redis can't be reached, or refuses; everything that it holds is in Postgres too."""
+    """Redis is unreachable or refuses; Postgres holds everything that it holds."""
 
 
 @dataclass(frozen=True)
 class ScheduleIndex:
     """One sorted set with its lease set.
 
-    `kinds` are what a member may be due for; an id has one member at a time. What falls due within `lead` may be
-    claimed already: the way to whoever acts takes about as long. A claim is leased for `lease`;
-    `budget` is how many members may be out on lease at once, so that a backlog waits here and not in a queue. While
-    what is due in the index that it `yields_to` waits for too long, a trickle of this one is claimed, and nothing
-    while more than one call's worth of that is out on lease.
-    What is armed anew is told on the channel `news`, if there is one.
+    `kinds` are what a member may be due for; an id has one member at a time. Members due within `lead` may already be
+    claimed, because the way to the worker takes about as long. A claim is leased for `lease`; `budget` is how many
+    members may be leased at once, so that a backlog waits here and not in a queue. While due members of the index
+    that it `yields_to` wait too long, only a few of this one are claimed, and none while more than one batch of the
+    other is leased. Armed ids are published on the channel `news`, if there is one.
     """
 
     name: str
@@ -81,7 +80,7 @@ INDEXES = (CLOCK, NOTIFICATIONS)
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """What an index has to hold of one id: due at an instant, due after a delay, or nothing any more."""
+    """What an index should hold for an id: due at an instant, due after a delay, or nothing."""
 
     id: str
     kind: str
@@ -99,7 +98,7 @@ class IndexEntry:
 
 @dataclass(frozen=True)
 class ScheduleClaim:
-    """What a claim brought: ids by kind, how long nothing more is due, and whether the index is whole."""
+    """The result of a claim: ids by kind, how long until the next is due, and whether the index is whole."""
 
     ids: dict[str, list[str]]
     idle: float
@@ -107,7 +106,7 @@ class ScheduleClaim:
 
 
 class Schedule:
-    """The two sorted sets of one Lockbox on one Redis or Valkey; `patience` is how many seconds arming may wait."""
+    """The two sorted sets of one Lockbox on one Redis or Valkey; `patience` is how many seconds arming may take."""
 
     def __init__(self, url: str, *, patience: float | None = None) -> None:
         self._arming = _client(url, timeout=patience or ARM_TIMEOUT)
@@ -118,14 +117,14 @@ class Schedule:
         self._skip_until = 0.0
 
     def arm(self, index: ScheduleIndex, promises: Sequence[IndexEntry], *, only_missing: bool = False) -> bool:
-        """Make the index hold exactly what is promised of these ids; drop their leases; ring if it is sooner.
+        """Make the index hold what Postgres promises for these ids; drop their leases; ring the bell if sooner.
 
-        Arming, settling after a handler's commit, and rebuilding are this one operation, and but for rebuilding it
-        is news. With `only_missing` an id that is held or leased is left alone. Never raises and never waits longer
-        than its patience, a tenth of a second: after a failure the next calls are skipped for two seconds.
+        Arming, settling after a handler's commit, and rebuilding are this one operation; all but rebuilding publish
+        the ids. With `only_missing`, an id that is held or leased is left alone. It never raises and takes at most
+        its patience, a tenth of a second: after a failure the next calls are skipped for two seconds.
 
         Returns:
-            Whether Redis took it.
+            Whether Redis accepted it.
         """
         if time.monotonic() < self._skip_until:
             return False
@@ -144,30 +143,30 @@ class Schedule:
         return True
 
     def tell(self, ids: Iterable[str], side: str | None = None) -> None:
-        """Tell whoever listens that these changed without a promise: one side alone, if it is named.
+        """Publish ids that changed without being armed, to one side only if it is given.
 
-        Never raises and never waits longer than a tenth of a second, as arming does.
+        It never raises and takes at most a tenth of a second, like arming.
         """
         self._tried("tell", lambda: pubsub.publish(self._arming, ids, side))
 
     def listener(self, heard: OnMessage, turned: OnConnection) -> Listener:
-        """Return a thread, not yet started, that calls these with what is told."""
+        """Return a thread, not yet started, that calls these with published ids."""
         return Listener(self._polling, heard, turned)
 
     def mark_looking(self, of: str, person: str, since: datetime) -> bool:
-        """Mark for five minutes that a person looks at something; return whether that is new. Never raises."""
+        """Mark for five minutes that a person is looking at a request; return whether that is new. Never raises."""
         return bool(self._tried("look", lambda: presence.mark(self._arming, of, person, since)))
 
     def unmark_looking(self, of: str, person: str) -> bool:
-        """Take that mark away; return whether there was one. Never raises."""
+        """Remove that mark; return whether there was one. Never raises."""
         return bool(self._tried("look", lambda: presence.unmark(self._arming, of, person)))
 
     def looking(self, of: str, people: Sequence[str]) -> Mapping[str, tuple[datetime, timedelta]]:
-        """Return who of these looks, since when, and for how long that is known; nobody while Redis is away."""
+        """Return who is looking, since when, and until when that is known; nobody while Redis is away."""
         return self._tried("look", lambda: presence.marked(self._arming, of, people)) or {}
 
     def _tried(self, what: str, call: Callable[[], Answer]) -> Answer | None:
-        """Make a call that may be lost; after a failure the next ones are skipped for two seconds."""
+        """Make a call whose loss is harmless; after a failure the next ones are skipped for two seconds."""
         if time.monotonic() < self._skip_until:
             return None
         try:
@@ -178,7 +177,7 @@ class Schedule:
             return None
 
     def claim(self, index: ScheduleIndex, most: int = MOST_A_CALL) -> ScheduleClaim:
-        """Move what is due to the lease set, and offer again what was leased for too long.
+        """Move due members to the lease set, and offer expired leases again.
 
         Raises:
             RedisUnavailable: Redis can't be reached.
@@ -215,7 +214,7 @@ class Schedule:
             raise RedisUnavailable(type(error).__name__) from error
 
     def _drop_false_mark(self, index: ScheduleIndex, last: bytes) -> None:
-        """Drop what is due never and is no mark of the index: it would hide the mark."""
+        """Drop a never-due member that is not the index's mark and would hide it."""
         try:
             if self._polling.zscore(index.keys[0], last) == math.inf:
                 self._drop(index, last)
@@ -223,7 +222,7 @@ class Schedule:
             raise RedisUnavailable(type(error).__name__) from error
 
     def _delete_strange_keys(self, error: RedisError) -> None:
-        """Delete each key of the indexes that is no sorted set, where that is what Redis complains of."""
+        """Delete each key of the indexes that is no sorted set, if Redis complains of that."""
         if not isinstance(error, ResponseError) or "WRONGTYPE" not in str(error):
             return
         for key in {key for index in INDEXES for key in index.keys}:
@@ -235,7 +234,7 @@ class Schedule:
                 return
 
     def is_whole(self, index: ScheduleIndex) -> bool:
-        """Whether the index was completed under the very server process that answers now.
+        """Return whether the index was completed under the server process that answers now.
 
         Raises:
             RedisUnavailable: Redis can't be reached.
@@ -246,7 +245,7 @@ class Schedule:
             raise RedisUnavailable(type(error).__name__) from error
 
     def begin_rebuild(self, index: ScheduleIndex) -> str:
-        """Leave a mark in the index, which is not whole from here on, and return it; it goes with what is lost.
+        """Put a mark in the index, incomplete from now on, and return it; it is lost when data is lost.
 
         Raises:
             RedisUnavailable: Redis can't be reached.
@@ -260,7 +259,7 @@ class Schedule:
         return begun
 
     def mark_whole(self, index: ScheduleIndex, begun: str) -> bool:
-        """Note that everything which Postgres promises is in the index, unless it was lost since this was begun.
+        """Note that the index holds everything that Postgres promises, unless data was lost since the rebuild began.
 
         Returns:
             Whether the mark of the rebuild was still there.
@@ -274,7 +273,7 @@ class Schedule:
             raise RedisUnavailable(type(error).__name__) from error
 
     def ping(self) -> None:
-        """Raise Away unless Redis answers and would not evict what it holds."""
+        """Raise RedisUnavailable unless Redis answers and would not evict its data."""
         try:
             memory: Any = self._arming.info("memory")
         except RedisError as error:
@@ -283,12 +282,12 @@ class Schedule:
             raise RedisUnavailable("set maxmemory-policy to noeviction: this Redis may drop queues and schedules")
 
     def members(self, index: ScheduleIndex) -> dict[str, float]:
-        """Return every member with its due time in ms, leases apart; for tests and operators, not for work."""
+        """Return every member with its due time in ms, leases separately; for tests and operators only."""
         pairs: Any = self._polling.zrange(index.keys[0], 0, -1, withscores=True)
         return {member.decode(): score for member, score in pairs if score != math.inf}
 
     def leased(self, index: ScheduleIndex) -> int:
-        """Return how many members are out on lease: claimed, and not yet settled.
+        """Return how many members are leased: claimed, and not yet settled.
 
         Raises:
             RedisUnavailable: Redis can't be reached.
@@ -300,7 +299,7 @@ class Schedule:
         return int(count)
 
     def look(self, span: tuple[float, float]) -> QueueDepth:
-        """Return what Redis holds: of clocks those that are due after the first and by the second of two ms.
+        """Return the counts in Redis; of clocks those due after the first and by the second of two ms.
 
         Raises:
             RedisUnavailable: Redis can't be reached.
@@ -325,7 +324,7 @@ class Schedule:
 
 
 class Bell:
-    """Sleeps until something is due or armed; a lost bell costs at most the time-out that was asked for."""
+    """Sleep until something is due or armed; a lost message costs at most the given timeout."""
 
     def __init__(self, client: "Redis", index: ScheduleIndex) -> None:
         self._index = index
@@ -339,7 +338,7 @@ class Bell:
         self._pubsub.close()
 
     def listen(self) -> None:
-        """Subscribe, if not yet done; call it before the claim, so that nothing armed after the claim is missed.
+        """Subscribe if not yet done; call it before the claim, so that nothing armed after the claim is missed.
 
         Raises:
             RedisUnavailable: Redis can't be reached.

@@ -1,4 +1,4 @@
-"""Postgres arrays as text, for statements that write hundreds of rows at once."""
+"""Write Postgres arrays as literals, for statements that write hundreds of rows at once."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -55,7 +55,7 @@ WORDS_KEPT = 1024
 
 
 def lags(seconds: Iterable[float]) -> dict[str, Any]:
-    """Return the parameters of ADD_LAGS for deadlines that the clock came to so many seconds late."""
+    """Return the parameters of ADD_LAGS for deadlines that the clock handled so many seconds late."""
     counts: Counter[float] = Counter()
     totals: Counter[float] = Counter()
     for lag in seconds:
@@ -70,7 +70,7 @@ def lags(seconds: Iterable[float]) -> dict[str, Any]:
 
 
 def add_dropped(session: Session, counts: Mapping[str, int]) -> None:
-    """Add how many messages of the broker were dropped, by where they stood."""
+    """Add to the counts of dropped broker messages, by where they were."""
     values = {"labels": list(counts), "numbers": list(counts.values())}
     session.connection().execute(ADD_DROPPED, values)
 
@@ -81,12 +81,12 @@ def new_id() -> UUID:
 
 
 def new_id_text() -> str:
-    """Return a fresh UUIDv7 as text: where thousands are only written down, no object of each is made."""
+    """Return a fresh UUIDv7 as text, without creating an object for each of thousands."""
     return str(uuid_utils.uuid7())
 
 
 def words(kind: type[StrEnum]) -> Enum:
-    """Return the column type of an enumeration: its values as text; the migration's CHECK refuses others."""
+    """Return the column type of an enumeration: its values as text; a CHECK refuses others."""
     return Enum(
         kind,
         native_enum=False,
@@ -97,10 +97,10 @@ def words(kind: type[StrEnum]) -> Enum:
 
 
 def array(values: Iterable[UUID | datetime | int | str | None]) -> str:
-    """Return the literal of an array of ids, instants, numbers or words of our own.
+    """Return the literal of an array of ids, instants, numbers or our own plain words.
 
-    The driver's general way quotes and escapes each element, which took half the time of a batch. Values that a
-    person wrote never go through here: anything but plain words is refused.
+    The driver quotes and escapes each element, which took half the time of a batch. Text that people wrote never goes
+    through here: anything but plain words is refused.
 
     Raises:
         ValueError: a text is not a plain word, or a value is of another type.
@@ -109,7 +109,7 @@ def array(values: Iterable[UUID | datetime | int | str | None]) -> str:
 
 
 def listed(ids: Iterable[str]) -> str:
-    """Return the literal of an array of ids that were made as text, by `lockbox.sql`."""
+    """Return the literal of an array of ids that `lockbox.sql` made as text."""
     return "{" + ",".join(ids) + "}"
 
 

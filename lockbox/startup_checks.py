@@ -1,4 +1,4 @@
-"""What a server process checks before it serves: that its login may no more than it needs, and the schema fits."""
+"""Check before a server process starts that its database login has no excess rights and that the schema matches."""
 
 import time
 from enum import StrEnum
@@ -22,7 +22,7 @@ NAME_THE_STANDBY = (
 
 
 class StartupCheckFailed(Exception):  # noqa: N818 - it names what was found
-    """The process must not serve; the message says what to change."""
+    """The process must not start; the message says what to change."""
 
 
 class ServerKind(StrEnum):
@@ -60,7 +60,7 @@ NEEDED = {
     ServerKind.NOTIFICATIONS: (("notifications", "UPDATE"), ("deliveries", "INSERT")),
 }
 
-# A role counts with every role that it could turn into by SET ROLE.
+# A role counts with every role that it could become by SET ROLE.
 WHO = text("""
 SELECT current_user AS name, bool_or(r.rolsuper) AS rolsuper, bool_or(r.rolbypassrls) AS rolbypassrls,
     bool_or(r.rolcreaterole) AS rolcreaterole, bool_or(r.rolcreatedb) AS rolcreatedb,
@@ -76,7 +76,7 @@ WHOLE_ROWS = frozenset({"DELETE", "TRUNCATE"})
 
 
 def check(engine: Engine, server: ServerKind) -> None:
-    """Refuse to serve with more rights than needed, or on a schema that this code was not built for.
+    """Refuse to start with excess rights, or on a schema that this code was not built for.
 
     Raises:
         StartupCheckFailed: with a line that says what to change.
@@ -100,7 +100,7 @@ def check(engine: Engine, server: ServerKind) -> None:
 
 
 def wait_until_fit(engine: Engine, server: ServerKind) -> None:
-    """Check the login and the schema, waiting up to 30 seconds for a Postgres that is still starting.
+    """Check the login and the schema, waiting up to 30 seconds for a Postgres that is starting.
 
     Raises:
         StartupCheckFailed: it must not serve, or Postgres did not come.
@@ -140,7 +140,7 @@ def fits(connection: Connection) -> None:
 
 
 def has_lagging_standby(connection: Connection) -> bool:
-    """Whether a standby follows this Postgres to which no commit waits."""
+    """Return whether a standby follows this Postgres without commits waiting for it."""
     return bool(connection.execute(text(LAGGING_STANDBY)).scalar_one())
 
 
@@ -166,6 +166,6 @@ def _may(connection: Connection, table: str, right: str) -> bool:
 
 
 def _may_somewhere(connection: Connection, table: str, right: str) -> bool:
-    """Whether the right was given for the table or for any of its columns."""
+    """Return whether the right was granted for the table or for any of its columns."""
     question = MAY if right in WHOLE_ROWS else MAY_A_COLUMN
     return bool(connection.execute(question, {"table": table, "right": right}).scalar_one())

@@ -1,6 +1,6 @@
-"""Rules for text that people read before they decide: nothing invisible, one spelling, no links in names; pure.
+"""Validate text that people read before they decide: no invisible characters, one spelling, no links in names; pure.
 
-Each rule is also a JSON Schema pattern, so that the OpenAPI document says what is taken.
+Each rule is also a JSON Schema pattern, so that the OpenAPI document states it.
 """
 
 import re
@@ -17,13 +17,13 @@ SPACES: Ranges = (
 )  # fmt: skip
 SURROGATES: Ranges = ((0xD800, 0xDFFF),)
 INVISIBLE: Ranges = (
-    # Default_Ignorable_Code_Point of Unicode: zero-width, direction and variation marks, fillers, tags.
+    # Unicode's Default_Ignorable_Code_Point: zero-width, direction and variation marks, fillers, tags.
     (0xAD, 0xAD), (0x34F, 0x34F), (0x61C, 0x61C), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F),
     (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF),
     (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF),
-    # What has no ink beside them: line and paragraph separators, an empty Braille cell, other fillers.
+    # Invisible characters beyond these: line and paragraph separators, an empty Braille cell, other fillers.
     (0x2028, 0x2029), (0x2800, 0x2800), (0x16FE4, 0x16FE4), (0x1D159, 0x1D159),
-    # Format characters that are left of Unicode's category Cf.
+    # The other format characters of Unicode's category Cf.
     (0x600, 0x605), (0x6DD, 0x6DD), (0x70F, 0x70F), (0x890, 0x891), (0x8E2, 0x8E2), (0xFFF9, 0xFFFB),
     (0x110BD, 0x110BD), (0x110CD, 0x110CD), (0x13430, 0x1345F),
 )  # fmt: skip
@@ -32,14 +32,14 @@ PRIVATE: Ranges = ((0xE000, 0xF8FF), (0xFDD0, 0xFDEF), (0xFFFE, 0xFFFF), (0xF000
 
 
 def _class(*ranges: Ranges) -> str:
-    """Return ranges as the inside of a character class, as JSON Schema and Python both read it."""
+    """Return ranges as the inside of a character class that JSON Schema and Python both understand."""
     return "".join(
         _mark(first) if first == last else f"{_mark(first)}-{_mark(last)}" for part in ranges for first, last in part
     )
 
 
 def _mark(code: int) -> str:
-    # Beyond the first plane the dialects' escapes differ: the character itself is understood by all.
+    # Beyond the first plane the dialects' escapes differ, so the character itself is used.
     return f"\\u{code:04x}" if code <= 0xFFFF else chr(code)  # noqa: PLR2004 - the end of the first plane
 
 
@@ -63,10 +63,10 @@ TOGETHER = (
 
 
 def check_text(value: str) -> str:
-    """Return prose without the blanks around it.
+    """Return prose without surrounding white space.
 
     Raises:
-        ValueError: it is blank or has characters that nobody sees.
+        ValueError: it is blank or has invisible characters.
     """
     if found := UNFIT.search(value):
         raise ValueError(f"leave out {_called(found[0])}: readers would not see it")
@@ -76,10 +76,10 @@ def check_text(value: str) -> str:
 
 
 def check_line(value: str) -> str:
-    """Return one line of text without the blanks around it.
+    """Return one line of text without surrounding white space.
 
     Raises:
-        ValueError: it is blank, has more lines or other blanks than spaces, or characters that nobody sees.
+        ValueError: it is blank, has several lines, white space other than spaces, or invisible characters.
     """
     if any(mark in value for mark in "\n\r\t"):
         raise ValueError("write it on one line")
@@ -90,10 +90,10 @@ def check_line(value: str) -> str:
 
 
 def check_name(value: str) -> str:
-    """Return the name of a person or tenant, which mails carry in their subjects.
+    """Return the name of a person or tenant, which mail subjects contain.
 
     Raises:
-        ValueError: it is no line of text, or holds what mail programs would show as a link.
+        ValueError: it is no line of text, or contains what mail programs would show as a link.
     """
     line = check_line(value)
     if LINK.search(unicodedata.normalize("NFKC", line).translate(DOTS)):
@@ -102,10 +102,10 @@ def check_name(value: str) -> str:
 
 
 def check_resource(value: str) -> str:
-    """Return the id of a resource as it is.
+    """Return the id of a resource unchanged.
 
     Raises:
-        ValueError: it has another form than kind:id, a wildcard, characters that nobody sees, or a second spelling.
+        ValueError: it is not kind:id, has a wildcard, invisible characters, or a second spelling.
     """
     if "*" in value:
         raise ValueError("name each resource; wildcards are not allowed")
@@ -116,20 +116,20 @@ def check_resource(value: str) -> str:
 
 
 def check_resource_pattern(value: str) -> str:
-    """Return a pattern for ids of resources, which may hold `*`, as it is.
+    """Return a pattern for resource ids, which may contain `*`, unchanged.
 
     Raises:
-        ValueError: it has characters that no id may have, or a spelling that no id has.
+        ValueError: it has characters or a spelling that no id may have.
     """
     _check_visible(value)
     return _check_spelling(value)
 
 
 def alphabets(value: str) -> list[str]:
-    """Return the alphabets of an id's letters where they are commonly not used together, else nothing.
+    """Return the alphabets of an id's letters if they are not commonly combined, else nothing.
 
     A Cyrillic or Greek letter among Latin ones looks the same and names another resource. The kind before the colon
-    is ours and counts for nothing, but the alphabets of the whole id are looked at together.
+    is ours and does not count.
     """
     found = {_script(mark) for mark in unicodedata.normalize("NFKC", value.partition(":")[2]) if mark.isalpha()}
     found.discard("")
@@ -139,24 +139,24 @@ def alphabets(value: str) -> list[str]:
 
 
 def mixed(resources: Iterable[str]) -> list[str]:
-    """Return those ids whose letters come from several alphabets."""
+    """Return the ids whose letters come from several alphabets."""
     return [resource for resource in resources if alphabets(resource)]
 
 
 def warning(resource: str) -> str:
-    """Return what to tell a reader of an id whose letters come from several alphabets, else nothing."""
+    """Return a warning about an id whose letters come from several alphabets, else nothing."""
     found = alphabets(resource)
     return f"mixed alphabets: {' and '.join(found)}; check each letter" if found else ""
 
 
 def flagged(resource: str) -> str:
-    """Return an id as plain text shows it, with a warning where its letters come from several alphabets."""
+    """Return an id as plain text, with a warning if its letters come from several alphabets."""
     found = warning(resource)
     return f"{resource} ({found})" if found else resource
 
 
 def visible(value: str) -> str:
-    """Return text with each character that nobody sees written out, such as `[U+200B]`; line breaks stay."""
+    """Return text with each invisible character written out, such as `[U+200B]`; line breaks stay."""
     return INKLESS.sub(lambda found: f"[U+{ord(found[0]):04X}]", value)
 
 

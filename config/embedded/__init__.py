@@ -1,4 +1,4 @@
-"""Postgres, Redis and a mail catcher for one machine, from wheels: no Docker and no root needed."""
+"""Run Postgres, Valkey and a mail catcher from wheels on one machine, without Docker or root."""
 
 from config.embedded.folder import EmbeddedRefused, default_folder
 from config.embedded.servers import ServerAddresses, find, start

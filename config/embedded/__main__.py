@@ -1,4 +1,4 @@
-"""The embedded servers from a terminal: `python -m config.embedded start|stop|status [--folder F]`."""
+"""Start and stop the embedded servers: `python -m config.embedded start|stop|status [--folder F]`."""
 
 import argparse
 import os
@@ -12,12 +12,12 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do it and say where the servers are; 1 if it was refused."""
+    """Run the command and print where the servers are; return 1 if it was refused."""
     parser = argparse.ArgumentParser(prog="python -m config.embedded", description=__doc__)
     parser.add_argument("action", choices=["start", "stop", "status"])
     parser.add_argument("--folder", type=Path, default=default_folder(CHECKOUT), help="default: %(default)s")
     asked = parser.parse_args(arguments)
-    # The environment may be read here: config/ is the layer that does.
+    # The environment may be read here, as anywhere in config/.
     environment = os.environ.get("LOCKBOX_ENVIRONMENT", "development")
     try:
         starts = asked.action == "start"

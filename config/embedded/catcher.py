@@ -1,4 +1,4 @@
-"""The mail catcher, a process of its own: `python -m config.embedded.catcher FOLDER PORT [UID GID]`."""
+"""The mail catcher process: `python -m config.embedded.catcher FOLDER PORT [UID GID]`."""
 
 import asyncio
 import mailbox
@@ -14,13 +14,13 @@ MESSAGE_BYTES = 1024 * 1024
 
 
 class MaildirHandler:
-    """Takes any message for anybody and keeps it in a Maildir, with the envelope as its first headers."""
+    """Accept any message and keep it in a Maildir, with the envelope as its first headers."""
 
     def __init__(self, maildir: Path) -> None:
         self._maildir = mailbox.Maildir(maildir)
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's
-        """Keep the message; what SMTP calls 250 it is then."""
+        """Store the message, then answer 250."""
         recipients = ", ".join(envelope.rcpt_tos)
         head = f"X-MailFrom: {envelope.mail_from}\nX-RcptTo: {recipients}\n".encode()
         content = envelope.original_content or b""
@@ -29,7 +29,7 @@ class MaildirHandler:
 
 
 async def serve(listener: socket.socket, maildir: Path) -> None:
-    """Answer until SIGTERM."""
+    """Serve until SIGTERM."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
@@ -51,7 +51,7 @@ async def serve(listener: socket.socket, maildir: Path) -> None:
 
 
 def main() -> None:
-    """Give up root's rights, listen, then go on in the background and print that pid."""
+    """Drop root's rights, listen, then go on in the background and print that pid."""
     folder, port, *account = sys.argv[1:]
     if account:
         uid, gid = map(int, account)

@@ -1,4 +1,4 @@
-"""The data folder: whose it is, its lock, and its one file of passwords, ports and pids."""
+"""Manage the data folder: its owner, its lock, and its file of passwords, ports and pids."""
 
 import contextlib
 import dataclasses
@@ -18,13 +18,13 @@ from pathlib import Path
 ACCOUNT = "nobody"
 FOLDERS_OF_ROOT = Path("/var/lib/lockbox-embedded")
 STATE = "state.json"
-LOCK = "lockbox.lock"  # also our mark: a folder of ours holds it from its first moment on
+LOCK = "lockbox.lock"  # also our mark: a folder of ours holds it from its creation on
 LOCK_SECONDS = 120.0
 ROLES = ("superuser", "owner", "api", "worker", "notifications", "redis")
 
 
 class EmbeddedRefused(Exception):  # noqa: N818 - a refusal, as everywhere in this house
-    """The servers can't be run as asked; the message says why and what to do."""
+    """The servers cannot run as requested; the message says why and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class DataFolder:
 
 @dataclasses.dataclass
 class FolderState:
-    """What must survive a restart. `roles` is the hash of the roles.sql that was run last."""
+    """What must survive a restart. `roles` is the hash of the roles.sql that was last run."""
 
     passwords: dict[str, str]
     ports: dict[str, int]
@@ -60,20 +60,19 @@ class FolderState:
 
 
 def default_folder(checkout: Path) -> Path:
-    """Where the data of this checkout lives: `.lockbox` in it, or for root a folder that `nobody` can reach."""
+    """The default data folder: `.lockbox` in the checkout, or for root a folder that `nobody` can reach."""
     if os.geteuid() != 0:
         return checkout / ".lockbox"
     return FOLDERS_OF_ROOT / hashlib.sha256(str(checkout.resolve()).encode()).hexdigest()[:12]
 
 
 def open_home(folder: Path) -> DataFolder:
-    """Make the folder or accept the one that we made.
+    """Create the folder, or accept one that we created.
 
-    The mode and the owner of a folder that we did not make are never changed: it is refused instead.
+    It never changes the mode or owner of a folder that we did not create; such a folder is refused.
 
     Raises:
         EmbeddedRefused: the folder is not ours, or the account that runs the servers can't reach it.
-
     """
     home = DataFolder(folder.resolve(), _account())
     if home.account and home.folder.parent == FOLDERS_OF_ROOT and not FOLDERS_OF_ROOT.exists():
@@ -88,11 +87,10 @@ def open_home(folder: Path) -> DataFolder:
 
 
 def find_home(folder: Path) -> DataFolder:
-    """The folder as it was made by an earlier start; makes nothing.
+    """Return the folder of an earlier start, without creating any.
 
     Raises:
         EmbeddedRefused: there is no such folder, or it is not ours.
-
     """
     home = DataFolder(folder.resolve(), _account())
     if not home.folder.exists():
@@ -102,15 +100,16 @@ def find_home(folder: Path) -> DataFolder:
 
 
 def make_folder(path: Path, account: Account | None, *, holding: str = "") -> None:
-    """Make a folder of mode 0700 that belongs to the account, in one visible step.
+    """Create a folder of mode 0700 owned by the account, atomically.
 
-    Of several that make it at once one succeeds, if each gives it a file to hold: a rename replaces an empty folder.
+    If several create it at once, one succeeds, as long as each puts a file in it: a rename replaces only an empty
+    folder.
     """
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     if holding:
         (fresh / holding).touch(0o600)
     if account:
-        # The account may swap what lies in its own folder for a link: never follow one as root.
+        # The account may replace anything in its own folder with a link: as root, never follow one.
         os.chown(fresh, account.uid, account.gid, follow_symlinks=False)
     try:
         fresh.rename(path)
@@ -121,7 +120,7 @@ def make_folder(path: Path, account: Account | None, *, holding: str = "") -> No
 
 
 def write_private(path: Path, text: str, account: Account | None = None) -> None:
-    """Replace a file of mode 0600 at once; readable by the account if one is given, else by us only."""
+    """Replace a file of mode 0600 atomically; readable by the account if one is given, else by us only."""
     handle, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         if account:
@@ -133,7 +132,7 @@ def write_private(path: Path, text: str, account: Account | None = None) -> None
 
 
 def read_state(home: DataFolder) -> FolderState:
-    """The folder's state; fresh passwords if it has none yet."""
+    """Return the folder's state, with fresh passwords if it has none yet."""
     path = home.folder / STATE
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
@@ -144,24 +143,23 @@ def read_state(home: DataFolder) -> FolderState:
             state = FolderState(**json.load(file))
         except (TypeError, ValueError):
             raise EmbeddedRefused(f"{path} is damaged: restore it, or remove {home.folder} and its data") from None
-    # A folder that an earlier version made knows fewer logins.
+    # A folder from an earlier version has fewer logins.
     for role in ROLES:
         state.passwords.setdefault(role, secrets.token_urlsafe(24))
     return state
 
 
 def write_state(home: DataFolder, state: FolderState) -> None:
-    """Keep the state; the file is ours alone (root's, when we are root), mode 0600."""
+    """Write the state to a file of mode 0600 that is ours (root's, if we are root)."""
     write_private(home.folder / STATE, json.dumps(dataclasses.asdict(state), indent=1))
 
 
 @contextlib.contextmanager
 def locked(home: DataFolder, *, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Hold the folder against every other starter and stopper, of this process too.
+    """Lock the folder against every other start or stop, also in this process.
 
     Raises:
         EmbeddedRefused: another process held it for `seconds`.
-
     """
     handle = os.open(home.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:

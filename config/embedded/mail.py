@@ -1,4 +1,4 @@
-"""Mail: starts and stops the catcher, which takes every message and sends none on."""
+"""Start and stop the mail catcher, which accepts every message and forwards none."""
 
 import os
 import socket
@@ -26,7 +26,7 @@ class MailCatcher:
 
     @property
     def mark(self) -> ProcessMark:
-        """How its process is known; its interpreter may bear any name."""
+        """How its process is recognised; its interpreter may have any name."""
         return ProcessMark(self.home.uid, "", (*CATCHER, str(self.home.folder)))
 
     @property
@@ -35,16 +35,16 @@ class MailCatcher:
         return self.home.folder / "mail.log"
 
     def launch(self) -> int:
-        """Start it and return its pid; it listens by then."""
+        """Start it and return its pid once it listens."""
         command = [sys.executable, *CATCHER, str(self.home.folder), str(self.state.ports[self.name])]
         if self.home.account:
             command += [str(self.home.account.uid), str(self.home.account.gid)]
-        # The interpreter and the packages may lie where only root can read: it drops its rights itself.
+        # The interpreter and the packages may be readable only by root: the catcher drops its rights itself.
         places = [str(Path(__file__).parents[2]), *filter(os.path.isabs, sys.path)]
         return int(run(self.home, command, env={"PYTHONPATH": os.pathsep.join(places)}, as_root=True))
 
     def answers(self) -> bool:
-        """Whether a catcher greets."""
+        """Return whether a catcher greets."""
         try:
             with socket.create_connection(
                 ("127.0.0.1", self.state.ports[self.name]), timeout=ANSWER_SECONDS
@@ -57,7 +57,7 @@ class MailCatcher:
         return greeting.startswith(b"220 ") and greeting.endswith(b" Lockbox mail catcher\r\n")
 
     def settle(self) -> None:
-        """Nothing is left to do once it answers."""
+        """Nothing to do once it answers."""
 
     def stop(self, process: psutil.Process) -> None:
         """Stop it."""

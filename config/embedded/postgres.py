@@ -1,4 +1,4 @@
-"""Postgres: a cluster of our own, made by initdb and run by pg_ctl."""
+"""Run a Postgres cluster with initdb and pg_ctl."""
 
 import contextlib
 import hashlib
@@ -43,7 +43,7 @@ class Postgres:
 
     @property
     def mark(self) -> ProcessMark:
-        """How its postmaster is known."""
+        """How its postmaster is recognised."""
         return ProcessMark(self.home.uid, "postgres", ("-D", str(self._data)))
 
     @property
@@ -52,11 +52,10 @@ class Postgres:
         return self.home.folder / "postgres.log"
 
     def launch(self) -> int:
-        """Start it, on a cluster made first if there is none, and return the postmaster's pid.
+        """Start it, after creating a cluster if there is none, and return the postmaster's pid.
 
         Raises:
             EmbeddedRefused: it did not come up, or backends of a killed postmaster still run.
-
         """
         if not self._data.exists():
             self._make_cluster()
@@ -72,7 +71,7 @@ class Postgres:
             raise EmbeddedRefused(f"{error}\n{tail(self.log)}") from None
 
     def answers(self) -> bool:
-        """Whether the superuser can sign in."""
+        """Return whether the superuser can sign in."""
         try:
             psycopg.connect(
                 host="127.0.0.1",
@@ -87,7 +86,7 @@ class Postgres:
         return True
 
     def settle(self) -> None:
-        """Make the roles and the database by roles.sql, unless that very file was run before."""
+        """Create the roles and the database with roles.sql, unless that very file was run before."""
         sql = ROLES_SQL.read_bytes()
         wanted = hashlib.sha256(sql).hexdigest()
         if self.state.roles == wanted:
@@ -107,7 +106,7 @@ class Postgres:
         self.state.roles = wanted
 
     def stop(self, process: psutil.Process) -> None:
-        """Stop it cleanly: sessions are cut, a checkpoint is written."""
+        """Stop it cleanly: sessions end, a checkpoint is written."""
         self._run("pg_ctl", "stop", "-s", "-m", "fast", "-w", "-t", str(STOP_SECONDS), "-D", str(self._data))
         if not wait_gone(process, STOP_SECONDS):
             raise EmbeddedRefused(f"Postgres (pid {process.pid}) did not stop\n{tail(self.log)}")
@@ -145,11 +144,11 @@ class Postgres:
         fresh.rename(self._data)
 
     def _heal(self) -> None:
-        """Clear away what a killed postmaster left; called when no postmaster of ours runs.
+        """Clean up after a killed postmaster; call it when no postmaster of ours runs.
 
-        Its backends end by themselves, but for those busy with a query: as Postgres does in a crash, they are killed.
-        The pid file is left to Postgres, which checks the shared memory first, except where its pid is taken: by
-        another process, or by the postmaster's own zombie.
+        Its backends end by themselves, except those busy with a query: they are killed, as Postgres does in a crash.
+        The pid file is left to Postgres, which checks the shared memory first, unless its pid is taken by another
+        process or by the postmaster's own zombie.
         """
         if not self._pid_file.exists():
             return

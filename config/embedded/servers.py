@@ -1,4 +1,4 @@
-"""The servers of one folder: started together, stopped, and killed one by one for tests."""
+"""Start and stop the servers of one folder together, and kill single ones for tests."""
 
 import contextlib
 import secrets
@@ -32,13 +32,13 @@ from config.embedded.valkey import Valkey
 NAMES = ("postgres", "redis", "mail")
 ANSWER_SECONDS = 30
 KILL_SECONDS = 10
-# Below every system's range of outgoing ports: a client that redials a dead server from that range can
-# connect to itself and so take the port away.
+# Below every system's range of outgoing ports: a client that reconnects to a stopped server from that range can
+# connect to itself and take the port.
 PORTS = range(20000, 32000)
 
 
 class EmbeddedServer(Protocol):
-    """What each of the three does."""
+    """The operations of each of the three servers."""
 
     @property
     def name(self) -> str: ...  # noqa: D102 - its key in the state
@@ -57,7 +57,7 @@ class EmbeddedServer(Protocol):
 
 @dataclass(frozen=True)
 class ServerAddresses:
-    """The addresses of the running servers; of one that was not asked for, the empty string."""
+    """The addresses of the running servers; empty for a server that was not requested."""
 
     folder: Path
     superuser_url: str
@@ -71,18 +71,17 @@ class ServerAddresses:
 
     @property
     def pids(self) -> Mapping[str, int]:
-        """The pids of those that run now, by name; the postmaster's for Postgres."""
+        """The pids of the running servers by name; the postmaster's for Postgres."""
         home = find_home(self.folder)
         state = read_state(home)
         found = {server.name: recorded(server.mark, state.pids.get(server.name)) for server in _all(home, state)}
         return {name: process.pid for name, process in found.items() if process}
 
     def stop(self) -> None:
-        """Stop all servers of the folder cleanly; those that don't run are left alone.
+        """Stop all servers of the folder cleanly; those that do not run are left alone.
 
         Raises:
             EmbeddedRefused: one of them did not stop.
-
         """
         if not self.folder.exists():
             return
@@ -94,7 +93,7 @@ class ServerAddresses:
             write_state(home, state)
 
     def kill(self, name: str) -> None:
-        """SIGKILL one server, for tests of what happens then."""
+        """Send SIGKILL to one server, for tests."""
         home = find_home(self.folder)
         state = read_state(home)
         server = _named(home, state, name)
@@ -106,11 +105,10 @@ class ServerAddresses:
             raise EmbeddedRefused(f"{name} (pid {process.pid}) outlived SIGKILL for {KILL_SECONDS} s")
 
     def start_again(self, name: str, *, empty: bool = False) -> None:
-        """Start one server again on its port, after a kill; Redis without its data if `empty`.
+        """Start one server again on its port after a kill; Redis without its data if `empty`.
 
         Raises:
             EmbeddedRefused: it did not come up, or its port is taken.
-
         """
         home = find_home(self.folder)
         with locked(home):
@@ -130,14 +128,13 @@ class ServerAddresses:
 
 
 def start(folder: Path, *, environment: str = "development", only: Collection[str] = NAMES) -> ServerAddresses:
-    """Start the servers of a folder that don't run yet, and wait until all of them answer.
+    """Start the servers of a folder that do not run yet, and wait until all answer.
 
-    Safe to call at any time, from any number of processes: they take turns, and later ones find what runs.
+    Safe to call at any time from any number of processes: they take turns, and later ones find the running servers.
 
     Raises:
         EmbeddedRefused: in production; in a folder that is not ours; when a server does not come up, with the
             end of its log. Servers that this call started are stopped again then.
-
     """
     if environment.strip().lower() == "production":
         raise EmbeddedRefused("the embedded servers are for development and tests: production brings its own")
@@ -168,11 +165,10 @@ def start(folder: Path, *, environment: str = "development", only: Collection[st
 
 
 def find(folder: Path) -> ServerAddresses:
-    """The servers of a folder as they were started last, running or not; starts nothing.
+    """Return the servers of a folder as last started, running or not; starts nothing.
 
     Raises:
         EmbeddedRefused: nothing was ever started there.
-
     """
     home = find_home(folder)
     state = read_state(home)

@@ -1,4 +1,4 @@
-"""Valkey: the Redis-compatible server, on a configuration of our own."""
+"""Run Valkey, the Redis-compatible server, with a configuration of our own."""
 
 import shutil
 import socket
@@ -13,7 +13,7 @@ from config.embedded.programs import programs_for
 
 STOP_SECONDS = 30
 ANSWER_SECONDS = 2
-# set-proc-title: the command line is how the server is told from other processes.
+# set-proc-title: the command line identifies the server.
 SETTINGS = """\
 bind 127.0.0.1
 port {port}
@@ -28,7 +28,7 @@ logfile "{log}"
 daemonize no
 set-proc-title no
 """
-# The shell leaves the server to init, so that it is nobody's child: it outlives us and never becomes our zombie.
+# The shell hands the server over to init: it outlives us and never becomes our zombie.
 APART = '"$@" </dev/null >/dev/null 2>>"$LOG" & echo $!'
 
 
@@ -42,7 +42,7 @@ class Valkey:
 
     @property
     def mark(self) -> ProcessMark:
-        """How its process is known."""
+        """How its process is recognised."""
         return ProcessMark(self.home.uid, "valkey-server", (str(self._settings),))
 
     @property
@@ -65,7 +65,7 @@ class Valkey:
         return int(run(self.home, command, env={"LOG": str(self.log)}))
 
     def answers(self) -> bool:
-        """Whether it knows our password and has read its data."""
+        """Return whether it accepts our password and has loaded its data."""
         try:
             with socket.create_connection(
                 ("127.0.0.1", self.state.ports[self.name]), timeout=ANSWER_SECONDS
@@ -77,10 +77,10 @@ class Valkey:
             return False
 
     def settle(self) -> None:
-        """Nothing is left to do once it answers."""
+        """Nothing to do once it answers."""
 
     def stop(self, process: psutil.Process) -> None:
-        """Stop it cleanly: its append-only file is written out."""
+        """Stop it cleanly: its append-only file is written."""
         process.terminate()
         if not wait_gone(process, STOP_SECONDS):
             raise EmbeddedRefused(f"Redis (pid {process.pid}) did not stop\n{tail(self.log)}")

@@ -175,8 +175,6 @@ def report(
 
     `asked` are its questions and answers. Without the request's row, `kept`, the submitting move has to be among the
     moves.
-
-        Without the request's row, `kept`, the move by which it was asked for has to be among them.
     """
     events = list(moves)
     first = next((event for event in events if event.from_state is None or SUBMISSION in event.said), None)

@@ -1,4 +1,4 @@
-"""The schema as it is: SQL files, in the order in which they run."""
+"""Read the schema's SQL files, in the order in which they run."""
 
 import hashlib
 import re
@@ -11,11 +11,11 @@ COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
 
 
 def scripts() -> Iterator[str]:
-    """Return what each file says; each is one script of many statements."""
+    """Return the content of each file; each is one script of many statements."""
     for name in FILES:
         yield (FOLDER / f"{name}.sql").read_text(encoding="utf-8")
 
 
 def fingerprint() -> str:
-    """Return what tells this schema from any other: twelve hexadecimal digits of a hash, comments left out."""
+    """Return a fingerprint of the schema without comments: twelve hex digits of a hash."""
     return hashlib.sha256(COMMENT.sub("", "".join(scripts())).encode()).hexdigest()[:12]
