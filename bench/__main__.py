@@ -15,11 +15,12 @@ from sqlalchemy.engine import make_url
 
 from bench import crowd, customers, doors, floor, least, measure, peering, pending, reach, readme, report, trail
 from bench.customers import Customers
-from bench.db import Bench, Site, copy, running, site
+from bench.db import Bench, Site, running, site
 from bench.figures import medians
 from bench.sizes import SIZES, USUAL, Size
 from bench.targets import BenchResults, comparisons, targets
 from cli.signals import end_on_signals
+from harness.stage import copied
 
 CUSTOMERS = 200
 A_SECOND = 200
@@ -81,14 +82,14 @@ def _history(place: Site, size: Size) -> dict[str, Any]:
         beside = _stage(
             "submits beside a crowd", lambda: crowd.measure(superuser, api, plan.redis_url, people, lambda: None)
         )
-    with copy(superuser, trail.COPY):
+    with copied(superuser, trail.COPY):
         kept = _stage("the trail", lambda: trail.measure(superuser, plan, people, place.folder, size.trail_events))
     return {"crowd": beside, "trail": kept}
 
 
 def _quiet(place: Site, crowd_: Customers, size: Size) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    with _entered("a copy of the database", copy(place.superuser, least.DATABASE)):
+    with _entered("a copy of the database", copied(place.superuser, least.DATABASE)):
         floor.prepare(place)
         counts = [count for count, _ in size.storms if count <= MOST_OF_FLOOR]
         counts.sort(key=lambda count: abs(count - BEHIND))

@@ -7,6 +7,7 @@ import psutil
 
 from bench.db import Bench
 from cli.stack import StackPlan
+from harness.stage import servers_of
 
 SERVERS = ("postgres", "redis")
 OURS = ("api", "worker", "notifications")
@@ -18,15 +19,9 @@ def ours(bench: Bench, *names: str) -> list[psutil.Process]:
 
 
 def servers(plan: StackPlan) -> list[psutil.Process]:
-    """Return Postgres' and Redis' first processes.
-
-    Raises:
-        RuntimeError: they are not ours to look at.
-    """
-    found = plan.servers
-    if found is None:
-        raise RuntimeError("the benchmark runs on servers of its own: unset the LOCKBOX_ URLs of databases and Redis")
-    return [psutil.Process(found.pids[name]) for name in SERVERS]
+    """Return Postgres' and Redis' first processes."""
+    pids = servers_of(plan).pids
+    return [psutil.Process(pids[name]) for name in SERVERS]
 
 
 def each(bench: Bench) -> dict[str, float]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL
 
-from bench.load import observer
 from cli.sample import Sample
 from config.settings import Settings
+from harness.stage import copied, superuser_at
 from lockbox.database import Database, make_engine
 from lockbox.identity.roles import Caller, Role, RoleGrant
 from lockbox.requests import submit
@@ -66,21 +66,14 @@ class CrowdDatabase:
 @contextmanager
 def copies(superuser: URL) -> Iterator[None]:
     """Copy the database twice while nobody uses it, and drop the copies at the end."""
-    with observer(superuser) as engine, engine.connect() as connection:
-        for name in (ALONE, CROWDED):
-            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE lockbox OWNER lockbox_owner"))
-    try:
+    with copied(superuser, ALONE), copied(superuser, CROWDED):
         yield
-    finally:
-        with observer(superuser) as engine, engine.connect() as connection:
-            for name in (ALONE, CROWDED):
-                connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 def measure(superuser: URL, api: URL, redis_url: str, sample: Sample, tick: Callable[[], object]) -> dict[str, float]:
     """File by turns in both houses; return the median milliseconds of each and their ratio."""
     for name, members, tenants in ((ALONE, 0, 0), (CROWDED, MEMBERS - APPROVERS, TENANTS)):
-        with observer(superuser.set(database=name)) as engine:
+        with superuser_at(superuser.set(database=name)) as engine:
             _fill(engine, sample, members, tenants)
     tick()
     dbs = {name: _db(api.set(database=name), redis_url, sample) for name in (ALONE, CROWDED)}

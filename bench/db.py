@@ -1,24 +1,22 @@
 """The servers that are measured: a database with a real request to copy, the processes, and mail sinks."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import URL, Engine, text
+from sqlalchemy import URL
 from sqlalchemy.engine import make_url
 
 from bench.crowd import asks, engineer
-from bench.load import Pace, observer
-from cli import sample, stack
+from bench.load import Pace
+from cli import sample
 from cli.sample import Sample
 from cli.stack import Processes, StackPlan
 from config.settings import Settings
-from harness.ports import own_port
-from harness.stage import start_sinks
+from harness import stage
+from harness.stage import Stack, own_stack, servers_of, start_sinks
 from lockbox.database import Database, as_owner, make_engine
 from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
 from lockbox.requests import decide, submit
@@ -57,71 +55,35 @@ class Site:
         return make_url(url).set(database=database)
 
 
-@dataclass(frozen=True)
-class Bench:
-    """What is measured: a running stack, the house behind it, the sample people and the request to copy."""
+@dataclass
+class Bench(Stack):
+    """What is measured: a running stack, the sample people in it and the request to copy."""
 
-    engine: Engine
-    db: Database
     sample: Sample
-    processes: Processes
     pattern: UUID
-    superuser: URL
     pace: Pace = field(default_factory=Pace)
 
 
 @contextmanager
 def site() -> Iterator[Site]:
     """Start servers of one's own, seed them and live through one request; remove everything at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="lockbox-bench-"))
-    folder.chmod(0o755)
-    settings = Settings(smtp_url=f"smtp://127.0.0.1:{own_port()}")
-    plan = stack.prepare(settings, folder / "servers", api_port=own_port(), flower_port=own_port())
-    try:
+    with own_stack("bench") as plan:
         with as_owner(plan.owner_database_url) as session:
             reviewed, people = (
                 sample.seed(session, tenant=tenant, policy=policy, environment="development", services=SERVICES)
                 for tenant, policy in (("bench", Policy()), ("loaded", Policy(vendor_review=False)))
             )
-        pattern = _live(plan, people)
-        superuser = make_url(plan.servers.superuser_url if plan.servers else plan.owner_database_url)
-        yield Site(plan, superuser, people, reviewed, pattern, folder)
-    finally:
-        if plan.servers:
-            plan.servers.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        superuser = make_url(servers_of(plan).superuser_url)
+        yield Site(plan, superuser, people, reviewed, _live(plan, people), plan.keys.parent)
 
 
 @contextmanager
 def running(site: Site) -> Iterator[Bench]:
     """Start API, worker, notifications worker and the sinks for mails on a site."""
-    with ExitStack() as ends:
-        processes = Processes(site.plan, site.folder / "log", UNLIMITED)
-        ends.callback(processes.stop)
-        db = Database(make_engine(site.plan.database_url, role="bench"), Schedule(site.plan.redis_url))
-        ends.callback(db.dispose)
+    processes = Processes(site.plan, site.folder / "log", UNLIMITED)
+    with stage.running(site.plan, processes, ("api", "worker", "notifications")) as found:
         start_sinks(processes, make_url(site.plan.smtp_url).port)
-        for name in ("api", "worker", "notifications"):
-            processes.start(name)
-        processes.wait_until_ready()
-        engine = ends.enter_context(observer(site.superuser.set(database="lockbox")))
-        yield Bench(engine, db, site.sample, processes, site.pattern, site.superuser)
-
-
-@contextmanager
-def copy(superuser: URL, name: str) -> Iterator[None]:
-    """Copy the database while nobody uses it, and drop the copy at the end."""
-    admin(superuser, f"CREATE DATABASE {name} TEMPLATE lockbox OWNER lockbox_owner")
-    try:
-        yield
-    finally:
-        admin(superuser, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def admin(superuser: URL, statement: str) -> None:
-    """Run one statement past every transaction."""
-    with observer(superuser) as engine, engine.connect() as connection:
-        connection.execute(text(statement))
+        yield Bench(**vars(found), sample=site.sample, pattern=site.pattern)
 
 
 def approver(people: Sample) -> Caller:

@@ -162,7 +162,7 @@ def _accepted(
     bench: Bench, port: int, stories: list[list[dict[str, object]]], clients: int, seconds: float
 ) -> dict[str, float]:
     played = play(port, stories, clients, seconds)
-    with bench.engine.connect() as connection:
+    with bench.superuser.connect() as connection:
         there = connection.execute(FILED, {"ids": played["ids"]}).scalar_one()
     accepted = len(played["taken"][0])
     if not there == accepted == len(played["ids"]):
@@ -173,7 +173,7 @@ def _accepted(
 def _lived(bench: Bench, ids: list[str]) -> float:
     """Wait until all have ended and whoever is told was told; return how many notifications each took."""
     _until(bench, ids, lambda row: not row["open"] and not row["waiting"])
-    with bench.engine.connect() as connection:
+    with bench.superuser.connect() as connection:
         found = connection.execute(STANDS, {"ids": ids}).mappings().one()
         moves = connection.execute(MOVES, {"ids": ids}).scalar_one()
     # Filed, approved, expired.
@@ -189,7 +189,7 @@ def _until_told(bench: Bench, ids: list[str]) -> None:
 def _until(bench: Bench, ids: list[str], met: Callable[[RowMapping], bool]) -> None:
     """Look now and then, on one connection, at what is left."""
     until = time.monotonic() + PATIENCE
-    with bench.engine.connect() as connection:
+    with bench.superuser.connect() as connection:
         while not met(row := connection.execute(LEFT, {"ids": ids}).mappings().one()):
             if time.monotonic() > until:
                 raise RuntimeError(f"not done within {PATIENCE} s: {dict(row)}")

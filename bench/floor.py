@@ -17,7 +17,8 @@ from sqlalchemy.engine import make_url
 from bench.db import NOWHERE, Site
 from bench.figures import medians
 from bench.least import DATABASE
-from bench.load import clock, load, observer
+from bench.load import clock, load
+from harness.stage import superuser_at
 from lockbox.database import Database, make_engine
 from lockbox.requests import timers as clock_
 from lockbox.schedule import CLOCK, MOST_A_CALL, IndexEntry, Schedule
@@ -125,7 +126,7 @@ def storms(site: Site, counts: Iterable[int], batches: Iterable[int], rounds: in
     Raises:
         RuntimeError: other rows were written than Lockbox writes.
     """
-    with observer(site.superuser.set(database=DATABASE)) as engine:
+    with superuser_at(site.superuser.set(database=DATABASE)) as engine:
         pattern = _pattern(site, engine)
         worker = site.copied(site.plan.worker_database_url, DATABASE)
         first, *others = counts
@@ -141,7 +142,7 @@ def storms(site: Site, counts: Iterable[int], batches: Iterable[int], rounds: in
 
 def prepare(site: Site) -> None:
     """Add the table of the bare endpoint to the copy."""
-    with observer(site.superuser.set(database=DATABASE)) as engine, engine.connect() as connection:
+    with superuser_at(site.superuser.set(database=DATABASE)) as engine, engine.connect() as connection:
         connection.execute(BARE)
 
 

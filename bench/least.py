@@ -16,7 +16,7 @@ from bench.db import Site
 from bench.doors import CLIENTS, LIVING, WARM_UP_SECONDS, play, rate, several
 from cli import stack
 from cli.stack import Processes
-from harness.ports import own_port, wait_for
+from harness.ports import own_port, wait_until_listening
 from harness.stage import start_sinks
 
 DATABASE = "lockbox_floor"
@@ -65,7 +65,7 @@ def serving(site: Site) -> Iterator[BareStack]:
     port, processes = own_port(), Processes(site.plan, site.folder / "log")
     try:
         with _bare(port, start_sinks(processes).mail, url) as child:
-            wait_for(port)
+            wait_until_listening(port)
             yield BareStack(port, [psutil.Process(child.pid), *costs.servers(site.plan)])
     finally:
         processes.stop()

@@ -1,15 +1,12 @@
 """Loading many requests at once: copies of the rows that one real request left, each of a case of its own."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import URL, Engine, Row, create_engine, text
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Engine, Row, text
 
 from lockbox.schedule import CLOCK, MOST_A_CALL, IndexEntry, Schedule
 
@@ -62,6 +59,7 @@ SELECT id, deadline_at FROM new_requests
 """)
 # What is copied was checked when it was written: triggers and foreign keys are left out while it is.
 UNCHECKED = text("SET session_replication_role = replica")
+CHECKED = text("RESET session_replication_role")
 ANALYZE = text("ANALYZE requests, events, notifications, decisions, event_details")
 KINDS = {"active": "expire", "pending": "time_out"}
 VERSIONS = {"active": 2, "pending": 1}
@@ -93,16 +91,6 @@ class LoadedRows:
     def due(self) -> datetime:
         """The first due time: that of all, unless they were spread."""
         return self.dues[0]
-
-
-@contextmanager
-def observer(url: URL) -> Iterator[Engine]:
-    """Connect with every right, outside the house, to load and to look."""
-    engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 def clock(engine: Engine) -> datetime:
@@ -150,6 +138,7 @@ def load(
                 "count": min(A_LOAD, count - start),
             }
             rows += connection.execute(LOAD, values).all()
+        connection.execute(CHECKED)
         if count > 1:
             connection.execute(ANALYZE)
             connection.execute(text("CHECKPOINT"))

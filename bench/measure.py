@@ -47,14 +47,14 @@ def storm(bench: Bench, count: int) -> dict[str, float]:
         RuntimeError: some never ended, rows are missing, or there are too many.
     """
     loaded = load_ahead(
-        bench.engine, bench.db.schedule, bench.pattern, bench.pace, state="active", count=count, step=AT_ONCE
+        bench.superuser, bench.db.schedule, bench.pattern, bench.pace, state="active", count=count, step=AT_ONCE
     )
-    has_ended, last = ended_at(bench.engine, LEFT, loaded.due, PATIENCE)
+    has_ended, last = ended_at(bench.superuser, LEFT, loaded.due, PATIENCE)
     if not has_ended:
         raise RuntimeError(f"some of {count} requests never ended")
     told = _check(bench, loaded)
     seconds = (last - loaded.due).total_seconds()
-    with bench.engine.connect() as connection:
+    with bench.superuser.connect() as connection:
         half, most = connection.execute(LATE, {"due": loaded.due}).scalar_one()
     return {
         "last_seconds": seconds,
@@ -67,7 +67,7 @@ def storm(bench: Bench, count: int) -> dict[str, float]:
 
 def settle(bench: Bench) -> None:
     """Give up what is still to be sent, so that the next measurement begins on an idle system."""
-    with bench.engine.connect() as connection:
+    with bench.superuser.connect() as connection:
         connection.execute(NO_REPORTS)
         while connection.execute(GIVE_UP).rowcount:
             time.sleep(LOOK_SECONDS)
@@ -79,10 +79,10 @@ def lone(bench: Bench, rounds: int) -> dict[str, float]:
     late = []
     for _ in range(rounds):
         loaded = load_ahead(
-            bench.engine, bench.db.schedule, bench.pattern, bench.pace, state="active", count=1, step=AT_ONCE
+            bench.superuser, bench.db.schedule, bench.pattern, bench.pace, state="active", count=1, step=AT_ONCE
         )
         ask = {"id": loaded.ids[0]}
-        with bench.engine.connect() as connection:
+        with bench.superuser.connect() as connection:
             seen = _seen(lambda: _ended(connection.execute(STATE, ask).one()))  # noqa: B023 - called at once
         late.append((seen - loaded.due).total_seconds() * 1000)
     return {"median_ms": quantile(late, 0.5), "p90_ms": quantile(late, 0.9), "worst_ms": max(late)}
@@ -96,7 +96,7 @@ def steady(bench: Bench, a_second: int, seconds: int) -> dict[str, float]:
     """
     count = a_second * seconds
     loaded = load_ahead(
-        bench.engine,
+        bench.superuser,
         bench.db.schedule,
         bench.pattern,
         bench.pace,
@@ -104,7 +104,7 @@ def steady(bench: Bench, a_second: int, seconds: int) -> dict[str, float]:
         count=count,
         step=timedelta(seconds=1 / a_second),
     )
-    late = _watch(bench.engine, loaded)
+    late = _watch(bench.superuser, loaded)
     _check(bench, loaded)
     return {"late_p50_ms": quantile(late, 0.5), "late_p99_ms": quantile(late, 0.99), "worst_ms": max(late)}
 
@@ -133,7 +133,7 @@ def _watch(engine: Engine, loaded: LoadedRows) -> list[float]:
 
 def _check(bench: Bench, loaded: LoadedRows) -> int:
     """Count the notifications for each, and see that none is missing and none is there twice."""
-    with bench.engine.connect() as connection:
+    with bench.superuser.connect() as connection:
         made = dict(connection.execute(ROWS, {"ids": loaded.ids}).mappings().one())
         one = dict(connection.execute(ROWS, {"ids": loaded.ids[:1]}).mappings().one())
     count, each = len(loaded.ids), int(one["notifications"])

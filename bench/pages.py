@@ -4,8 +4,6 @@ import argparse
 import http.client
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
@@ -17,9 +15,10 @@ from sqlalchemy import Engine, text
 
 from bench.db import Site, site
 from bench.figures import quantile
-from bench.load import clock, load, observer
+from bench.load import clock, load
 from cli.signals import end_on_signals
 from cli.stack import Processes
+from harness.stage import running, superuser_at
 from lockbox.database import Database, make_engine, now
 from lockbox.identity import sessions
 from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
@@ -58,7 +57,8 @@ def main() -> int:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     table = Table("page", "who", "answer", "p50 ms", "p95 ms", "bytes", title=f"{asked.requests} requests")
     worst = 0.0
-    with site() as place, _api(place) as port:
+    with site() as place, running(place.plan, Processes(place.plan, place.folder / "log"), ("api",)):
+        port = place.plan.api_port
         shown, secrets = _fill(place, asked.requests), _sign_in(place)
         for who, path in ((who, path) for who, paths in PAGES.items() for path in paths):
             status, size, times = _measure(port, path.format(id=shown), secrets[who], asked.times)
@@ -75,19 +75,9 @@ def _figures(times: list[float]) -> tuple[str, str]:
     return f"{quantile(times, 0.5):.1f}", f"{quantile(times, 0.95):.1f}"
 
 
-@contextmanager
-def _api(place: Site) -> Iterator[int]:
-    with ExitStack() as ends:
-        processes = Processes(place.plan, place.folder / "log")
-        ends.callback(processes.stop)
-        processes.start("api")
-        processes.wait_until_ready()
-        yield place.plan.api_port
-
-
 def _fill(place: Site, count: int) -> UUID:
     """Load the requests, let nine of ten be over, and return one that waits."""
-    with observer(place.superuser.set(database="lockbox")) as engine:
+    with superuser_at(place.superuser.set(database="lockbox")) as engine:
         due = clock(engine) + timedelta(hours=6)
         loaded = load(engine, None, place.pattern, state="pending", count=count, due=due)
         _end(engine, [one for number, one in enumerate(loaded.ids) if number % 10])

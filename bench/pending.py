@@ -1,7 +1,7 @@
 """Many that wait: bytes of each in Postgres, Redis and workers, what idling costs, and a schedule that is lost."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from bench import costs
 from bench.db import Bench
 from bench.figures import quantile
 from bench.load import clock, load
+from harness.wait import wait_for
 from lockbox.schedule import CLOCK
 
 REST_SECONDS = 6
@@ -35,9 +36,9 @@ def wait(bench: Bench, count: int, seconds: float) -> dict[str, float]:
     time.sleep(2)
     workers = costs.ours(bench, "worker", "notifications")
     memory, before = costs.resident(workers), _bytes(bench)
-    due = clock(bench.engine) + timedelta(days=1)
+    due = clock(bench.superuser) + timedelta(days=1)
     # Each at an instant of its own, as people ask: an index keeps what is alike but once.
-    load(bench.engine, bench.db.schedule, bench.pattern, state="pending", count=count, due=due, step=APART)
+    load(bench.superuser, bench.db.schedule, bench.pattern, state="pending", count=count, due=due, step=APART)
     after = _bytes(bench)
     time.sleep(REST_SECONDS)
     everyone = [*costs.ours(bench, *costs.OURS), *costs.servers(bench.processes.plan)]
@@ -60,16 +61,16 @@ def rebuild(bench: Bench) -> dict[str, float]:
     Raises:
         RuntimeError: the schedule did not come back whole, or something that fell due meanwhile was not done.
     """
-    due = clock(bench.engine) + timedelta(seconds=3)
+    due = clock(bench.superuser) + timedelta(seconds=3)
     step = timedelta(seconds=1 / OVERDUE)
-    meanwhile = load(bench.engine, None, bench.pattern, state="active", count=OVERDUE, due=due, step=step)
+    meanwhile = load(bench.superuser, None, bench.pattern, state="active", count=OVERDUE, due=due, step=step)
     with Redis.from_url(bench.processes.plan.redis_url) as redis:
         redis.flushall()
     began = time.monotonic()
-    _until(lambda: bench.db.schedule.is_whole(CLOCK), "the schedule is not whole")
+    wait_for("the schedule is whole again", lambda: bench.db.schedule.is_whole(CLOCK), PATIENCE)
     seconds = time.monotonic() - began
     late = _late(bench, meanwhile.ids)
-    with bench.engine.connect() as connection:
+    with bench.superuser.connect() as connection:
         waiting = connection.execute(OPEN).scalar_one()
     held = len(bench.db.schedule.members(CLOCK))
     if held != waiting:
@@ -79,24 +80,16 @@ def rebuild(bench: Bench) -> dict[str, float]:
 
 def _late(bench: Bench, ids: Sequence[UUID]) -> list[float]:
     def ended() -> bool:
-        with bench.engine.connect() as connection:
+        with bench.superuser.connect() as connection:
             return None not in connection.execute(LATE, {"ids": ids}).scalars().all()
 
-    _until(ended, "what fell due while the schedule was lost was not done")
-    with bench.engine.connect() as connection:
+    wait_for("what fell due while the schedule was lost is done", ended, PATIENCE)
+    with bench.superuser.connect() as connection:
         return [float(one) for one in connection.execute(LATE, {"ids": ids}).scalars()]
 
 
-def _until(met: Callable[[], bool], otherwise: str) -> None:
-    until = time.monotonic() + PATIENCE
-    while not met():
-        if time.monotonic() > until:
-            raise RuntimeError(f"{otherwise} within {PATIENCE} s")
-        time.sleep(0.05)
-
-
 def _bytes(bench: Bench) -> Mapping[str, float]:
-    with bench.engine.connect() as connection:
+    with bench.superuser.connect() as connection:
         sizes = {
             name: float(connection.execute(SIZE, {"name": relation}).scalar_one()) for name, relation in SIZES.items()
         }

@@ -17,6 +17,7 @@ from config.settings import Settings
 from harness.ports import PATIENCE, own_port
 from harness.sinks import HANGING_DOMAIN
 from harness.stage import SinkPorts, start_sinks
+from harness.wait import within
 from lockbox.database import as_owner
 from lockbox.identity import row_marks
 from lockbox.identity.models import Membership
@@ -81,7 +82,7 @@ def _rate(bench: Bench, customer: Sample, sinks: SinkPorts) -> float:
 
 def _until_sent(bench: Bench, customer: Sample, requests: int, sinks: SinkPorts) -> dict[str, float]:
     """Submit that many requests; return how the notifications to servers that answer left, once all have."""
-    with bench.engine.connect() as connection:
+    with bench.superuser.connect() as connection:
         since = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
         for _ in range(requests):
             with bench.db.transaction() as session:
@@ -108,7 +109,7 @@ def _customer(bench: Bench, tenant: str, number: int, domains: int, *, first: st
         policy = Policy(vendor_review=False)
         customer = sample.seed(session, tenant=tenant, policy=policy, environment="development", services=())
     values = {"tenant": tenant, "tenant_id": customer.tenant_id, "number": number, "domains": domains, "first": first}
-    _run(bench.engine, APPROVE, values)
+    _run(bench.superuser, APPROVE, values)
     with as_owner(plan.owner_database_url) as session:
         for one in session.exec(select(Membership).where(col(Membership.mac).is_(None))):
             one.mac = row_marks.mark(session, row_marks.membership(one.id, one.person_id, one.tenant_id, one.role))
@@ -147,7 +148,5 @@ def _sinks(bench: Bench) -> Iterator[SinkPorts]:
 
 def _drain(bench: Bench) -> None:
     """Wait until the worker has put away what is settled: whoever dies holding leases keeps them for a minute."""
-    until = time.monotonic() + 2 * PATIENCE
-    while bench.db.schedule.members(NOTIFICATIONS) and time.monotonic() < until:
-        time.sleep(0.5)
+    within(2 * PATIENCE, lambda: not bench.db.schedule.members(NOTIFICATIONS), 0.5)
     time.sleep(2)

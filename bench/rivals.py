@@ -11,13 +11,12 @@ from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
-from bench.db import Site, admin
-from bench.load import observer
+from bench.db import Site
 from cli import stack
 from cli.stack import Processes
 from config.children import environment
 from harness.ports import own_port
-from harness.stage import start_sinks
+from harness.stage import run_as_superuser, start_sinks, superuser_at
 
 VENV = stack.CHECKOUT / ".venv-bench"
 PYTHON = str(VENV / "bin" / "python")
@@ -99,10 +98,10 @@ def running(site: Site, name: str) -> Iterator[PeerProcesses]:
         "BENCH_SMTP_URL": f"smtp://127.0.0.1:{mail}",
     }
     processes = Processes(site.plan, site.folder / "log")
-    admin(site.superuser, f"CREATE DATABASE {DATABASE} OWNER lockbox_worker")
+    run_as_superuser(site.superuser, f"CREATE DATABASE {DATABASE} OWNER lockbox_worker")
     try:
         start_sinks(processes, mail)
-        with Redis.from_url(redis_url) as redis, observer(site.superuser.set(database=DATABASE)) as engine:
+        with Redis.from_url(redis_url) as redis, superuser_at(site.superuser.set(database=DATABASE)) as engine:
             redis.flushdb()
             with engine.connect() as connection:
                 connection.execute(SCHEMA)
@@ -112,4 +111,4 @@ def running(site: Site, name: str) -> Iterator[PeerProcesses]:
             redis.flushdb()
     finally:
         processes.stop()
-        admin(site.superuser, f"DROP DATABASE {DATABASE} WITH (FORCE)")
+        run_as_superuser(site.superuser, f"DROP DATABASE {DATABASE} WITH (FORCE)")

@@ -16,10 +16,10 @@ from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL, make_url
 
 from bench.crowd import asks, engineer
-from bench.load import observer
 from cli.sample import Sample
 from cli.stack import AUDIT_KEY, StackPlan
 from config.settings import Settings
+from harness.stage import superuser_at
 from lockbox.audit import export
 from lockbox.audit.event_search import EventFilter, EventScope
 from lockbox.audit.export import Export
@@ -101,7 +101,7 @@ def measure(superuser: URL, plan: StackPlan, sample: Sample, folder: Path, event
     db = Database(make_engine(worker, role="bench"), schedule)
     asking = Database(make_engine(_copied(plan.database_url), role="bench"), schedule)
     try:
-        with observer(superuser.set(database=COPY)) as engine:
+        with superuser_at(superuser.set(database=COPY)) as engine:
             signer = Signer(plan.audit_key.name, signing_keys.read([plan.keys / AUDIT_KEY]))
             sealer = (worker, signer.name, str(plan.keys / AUDIT_KEY))
             trail = TrailBench(engine, db, signer, sample.tenant_id, sample.people["ann"], folder)

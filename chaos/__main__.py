@@ -6,11 +6,9 @@
 import argparse
 import math
 import secrets
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +19,7 @@ from chaos.drain import NotHealed
 from cli import stack
 from cli.signals import end_on_signals
 from config.embedded import EmbeddedRefused
+from harness.stage import own_stack
 
 MOST_SEEDS = 1_000_000
 PATIENCE, MOST_PATIENCE = 70.0, 600.0
@@ -100,17 +99,9 @@ def _stage(planned: plan.FaultPlan, logs: Path, console: Console, bug: str = "")
         console.print(line, highlight=False)
     for old in logs.glob("*.log"):
         old.unlink()
-    with ExitStack() as ends:
-        parent = Path(tempfile.mkdtemp(prefix="lockbox-chaos-"))
-        ends.callback(shutil.rmtree, parent, ignore_errors=True)
-        parent.chmod(0o755)
-        console.print("starting the servers …")
-        prepared = stage.prepare(parent / "servers")
-        servers = prepared.servers
-        if servers is None:
-            raise EmbeddedRefused("chaos needs servers of its own")
-        ends.callback(servers.stop)
-        yield ends.enter_context(stage.built(prepared, servers, planned, logs, bug=bug))
+    console.print("starting the servers …")
+    with own_stack("chaos") as prepared, stage.built(prepared, planned, logs, bug=bug) as built:
+        yield built
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from chaos.plan import CORE, PROCESSES
 from chaos.plan import FaultPlan as Faults
 from cli import stack
 from cli.stack import Processes, StackPlan, commands
+from harness.wait import within
 
 SHIFTED = Path(__file__).parent / "shifted"
 AGAIN_SECONDS = 0.5
@@ -68,11 +69,8 @@ class Crew:
         for name in PROCESSES:
             self._start(name)
         self._supervisor.start()
-        until = time.monotonic() + READY_SECONDS
-        while not stack.is_ready(self._processes.plan):
-            if time.monotonic() > until:
-                raise RuntimeError(f"the API did not come up; see {self._processes.logs / 'api.log'}")
-            time.sleep(LOOK_SECONDS)
+        if not within(READY_SECONDS, lambda: stack.is_ready(self._processes.plan), LOOK_SECONDS):
+            raise RuntimeError(f"the API did not come up; see {self._processes.logs / 'api.log'}")
 
     def stop(self) -> None:
         """End everything, whatever state it is in, and what killed ones left behind."""
@@ -140,6 +138,11 @@ class Crew:
                     found.append(one)
         return found
 
+    def lasting_orphans(self, seconds: float) -> list[psutil.Process]:
+        """Wait until nothing is left of the killed ones; return what is."""
+        within(seconds, lambda: not self.orphans(), LOOK_SECONDS)
+        return self.orphans()
+
     def _start(self, name: str) -> None:
         kind = "worker" if name in CORE else name
         variables = self._processes.plan.variables(kind) | SETTINGS
@@ -170,14 +173,6 @@ class Crew:
             parent = psutil.Process(child.pid)
             return [parent, *parent.children(recursive=True)]
         return []
-
-
-def wait_for_none(orphans: "Crew", seconds: float) -> list[psutil.Process]:
-    """Wait until nothing is left of the killed ones; return what is."""
-    until = time.monotonic() + seconds
-    while (left := orphans.orphans()) and time.monotonic() < until:
-        time.sleep(LOOK_SECONDS)
-    return left
 
 
 def _signal(family: Sequence[psutil.Process], number: int) -> None:

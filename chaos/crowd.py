@@ -16,7 +16,7 @@ PATIENCE = 240.0
 
 
 class Crowd:
-    """Everybody outside the house."""
+    """Everybody outside of Lockbox."""
 
     def __init__(self, seed: int, url: str, cast: ChaosPeople) -> None:
         self.journal = Journal()

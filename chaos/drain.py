@@ -1,7 +1,7 @@
 """After the faults: heal everything, and wait until nothing is open; back-offs and leases are wound on at the end."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import httpx
 from sqlalchemy import text
@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from chaos.servers import LOGINS, NO_ONE
 from chaos.stage import ChaosStack
+from harness.wait import within
 from lockbox.schedule import NOTIFICATIONS, IndexEntry, Schedule
 
 LOOK_SECONDS = 0.25
@@ -55,9 +56,9 @@ def heal(stage: ChaosStack) -> None:
     with stage.superuser.connect() as connection:
         for login in LOGINS:
             connection.execute(text(f"ALTER ROLE {login} CONNECTION LIMIT -1"))
-    if not _wait(stage.crew.are_up, HEAL_SECONDS):
+    if not within(HEAL_SECONDS, stage.crew.are_up, LOOK_SECONDS):
         raise NotHealed("some process did not come up again")
-    if not _wait(lambda: _serves(stage.plan.public_url), HEAL_SECONDS):
+    if not within(HEAL_SECONDS, lambda: _serves(stage.plan.public_url), LOOK_SECONDS):
         raise NotHealed("the API serves nobody any more")
 
 
@@ -103,12 +104,3 @@ def _left(stage: ChaosStack, calm: Sequence[str]) -> dict[str, int]:
     except SQLAlchemyError:
         return {"postgres": 1}
     return {name: count for name, count in row._mapping.items() if count}  # noqa: SLF001 - SQLAlchemy's public name
-
-
-def _wait(is_so: Callable[[], bool], seconds: float) -> bool:
-    until = time.monotonic() + seconds
-    while not is_so():
-        if time.monotonic() > until:
-            return False
-        time.sleep(LOOK_SECONDS)
-    return True

@@ -1,7 +1,6 @@
 """The evidence: what Postgres, Redis, the sinks, the logs and Flower say once all is over."""
 
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ import httpx
 from sqlalchemy import text
 
 from chaos import trail
-from chaos.crew import ProcessExit, wait_for_none
+from chaos.crew import ProcessExit
 from chaos.hints import QUEUES
 from chaos.journal import Journal
 from chaos.plan import AppliedFault
@@ -20,6 +19,7 @@ from chaos.stage import ChaosStack
 from chaos.trail import VerifiedExport
 from cli.flower import Flower
 from harness.sinks import TakenMail
+from harness.wait import within
 
 LOOK_SECONDS = 0.5
 ORPHAN_SECONDS = 20.0
@@ -89,7 +89,7 @@ class ChaosEvidence:
 
 def plant(stage: ChaosStack) -> InfrastructureState:
     """Look at the plant."""
-    orphans = [f"{one.pid} {one.name()}" for one in wait_for_none(stage.crew, ORPHAN_SECONDS)]
+    orphans = [f"{one.pid} {one.name()}" for one in stage.crew.lasting_orphans(ORPHAN_SECONDS)]
     with stage.redis() as redis:
         keys = frozenset(key.decode() for key in redis.scan_iter(count=1000))
         waiting = sum(int(redis.llen(queue)) for queue in QUEUES)
@@ -141,9 +141,7 @@ def _flower(stage: ChaosStack) -> dict[str, bool]:
     private = re.compile("|".join(map(re.escape, stage.cast.private())))
     told = {}
     with Flower(stage.plan) as flower:
-        until = time.monotonic() + FLOWER_SECONDS
-        while not flower.is_up() and time.monotonic() < until:
-            time.sleep(LOOK_SECONDS)
+        within(FLOWER_SECONDS, flower.is_up, LOOK_SECONDS)
         stage.controls.extend(flower.control().values())
         for page in FLOWER_PAGES:
             told[f"Flower {page}"] = bool(private.search(flower.page(page)))

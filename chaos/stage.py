@@ -5,24 +5,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pydantic import SecretStr
 from redis import Redis
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
-from sqlalchemy.pool import NullPool
 
 from chaos import people
 from chaos.crew import Crew
 from chaos.hints import MessageFate, MessageLog
 from chaos.people import ChaosPeople
 from chaos.plan import FaultPlan as Faults
-from cli import stack
 from cli.stack import StackPlan
 from config.embedded import ServerAddresses
-from config.settings import Settings
 from harness.network import EventLoopThread, LocalServer, Proxy, ProxyMode
-from harness.ports import own_port
 from harness.sinks import MailRelay, Manner, Sink
+from harness.stage import servers_of, superuser_at, superuser_url
 
 LOCAL = "127.0.0.1"
 
@@ -63,29 +59,14 @@ class ChaosStack:
         self.hints.fate = MessageFate.PASS
 
 
-def prepare(folder: Path) -> StackPlan:
-    """Start Postgres and Redis of one's own, whatever the environment says, and bring the schema up."""
-    mine = Settings(
-        environment="development",
-        database_url=None,
-        worker_database_url=None,
-        notifications_database_url=None,
-        owner_database_url=None,
-        redis_url=None,
-        smtp_url=SecretStr(f"smtp://{LOCAL}:1"),
-    )
-    return stack.prepare(mine, folder, api_port=own_port(), flower_port=own_port())
-
-
 @contextmanager
-def built(
-    plan: StackPlan, servers: ServerAddresses, faults: Faults, logs: Path, *, bug: str = ""
-) -> Iterator[ChaosStack]:
+def built(plan: StackPlan, faults: Faults, logs: Path, *, bug: str = "") -> Iterator[ChaosStack]:
     """Put proxies before the servers of a migrated database, start everything, and end it all on the way out.
 
     A `bug` is planted in the API (see `planted`).
     """
     with ExitStack() as ends:
+        servers = servers_of(plan)
         loop = EventLoopThread()
         ends.callback(loop.close)
         hints = MessageLog()
@@ -102,7 +83,7 @@ def built(
             ends.callback(_shut, loop, hook)
         hints.forbid(cast.private())
         behind = _behind(plan, proxies, mail)
-        superuser = create_engine(_superuser(plan, servers), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        superuser = ends.enter_context(superuser_at(superuser_url(plan)))
         crew = Crew(behind, faults, logs, bug)
         ends.callback(crew.stop)
         stage = ChaosStack(faults, behind, servers, superuser, loop, proxies, mail, hints, cast, crew)
@@ -129,11 +110,6 @@ def _behind(plan: StackPlan, proxies: dict[str, Proxy], mail: MailRelay) -> Stac
         redis_url=through(plan.redis_url, "redis"),
         smtp_url=f"smtp://{LOCAL}:{mail.port}",
     )
-
-
-def _superuser(plan: StackPlan, servers: ServerAddresses) -> str:
-    database = make_url(plan.owner_database_url).database
-    return make_url(servers.superuser_url).set(database=database).render_as_string(hide_password=False)
 
 
 def _port(url: str) -> int:

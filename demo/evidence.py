@@ -1,4 +1,4 @@
-"""What was seen while the stories ran: plain facts, gathered from outside the house."""
+"""What was seen while the stories ran: plain facts, gathered from outside."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -7,9 +7,11 @@ from datetime import datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
 
+import httpx
 from sqlalchemy import Engine, text
 from sqlmodel import Session, SQLModel, col, select
 
+from cli.stack import StackPlan
 from config.settings import Settings
 from harness.stage import setting, unbound
 from lockbox.database import Database, now
@@ -44,6 +46,7 @@ HERE = Origin("api", "127.0.0.1", "pytest")
 
 
 WITHOUT_REVIEW = Policy(vendor_review=False)
+ANSWER_SECONDS = 15
 
 
 def vouch(engine: Engine) -> None:
@@ -249,7 +252,7 @@ class World:
         return self.submit(who, **({"resources": [f"mailbox:{new_id()}@contoso.example"]} | changes))
 
     def submitted(self, who: str = "erin", db: Database | None = None, **changes: Any) -> SubmittedRequest:
-        """File a request and return all that the house says of it."""
+        """File a request and return all that is said of it."""
         with (db or self.db).transaction() as session:
             return submit.submit(session, self.people[who], HERE, self.filing(**changes), SETTINGS.services)
 
@@ -260,3 +263,9 @@ class World:
         changes = {"comment": "No"} | changes if action is Action.DENY else changes
         with (db or self.db).transaction() as session:
             return decide.act(session, self.people[who], HERE, request_id, DecisionInput(action, **changes))
+
+
+def client_of(plan: StackPlan, token: str) -> httpx.Client:
+    """Return a client of a stack's API that shows a token."""
+    headers = {"authorization": f"Bearer {token}"}
+    return httpx.Client(base_url=plan.public_url, headers=headers, timeout=ANSWER_SECONDS, trust_env=False)

@@ -1,11 +1,11 @@
 """Ports for what is started: each process that starts servers has a range of its own, beside other suites too."""
 
 import socket
-import time
 from collections.abc import Iterator
 from itertools import chain, repeat
 
 from config import ports
+from harness.wait import within
 
 PATIENCE = 60.0
 PLACES: Iterator[int] = chain.from_iterable(ports.own() for _ in repeat(None))
@@ -27,16 +27,16 @@ def own_port(room: int = 1) -> int:
     raise OSError(f"something listens on the ports from {ports.own().start} on: end it")
 
 
-def wait_for(port: int) -> None:
+def wait_until_listening(port: int) -> None:
     """Wait until somebody listens on a port.
 
     Raises:
         RuntimeError: nobody does within a minute.
     """
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        with socket.socket() as probe:
-            if not probe.connect_ex(("127.0.0.1", port)):
-                return
-        time.sleep(0.05)
-    raise RuntimeError(f"nobody listens on port {port}")
+    if not within(PATIENCE, lambda: _is_listened_on(port), pause=0.05):
+        raise RuntimeError(f"nobody listens on port {port}")
+
+
+def _is_listened_on(port: int) -> bool:
+    with socket.socket() as probe:
+        return not probe.connect_ex(("127.0.0.1", port))

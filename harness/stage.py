@@ -1,25 +1,36 @@
-"""The stage: servers, a database of one's own on them, and the house as each login sees it."""
+"""The stage: servers, a database of one's own on them, and the database as each login sees it."""
 
 import itertools
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+from pydantic import SecretStr
 from redis import Redis
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import URL, Engine, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 from sqlmodel import Session
 
-from cli.stack import Processes
+from cli import stack
+from cli.stack import Processes, StackPlan
+from config import embedded
 from config.embedded import ServerAddresses
+from config.embedded.servers import NAMES
+from config.settings import Settings
 from harness.network import HOST
-from harness.ports import own_port, wait_for
+from harness.ports import own_port, wait_until_listening
+from lockbox.audit.log import signing_keys
+from lockbox.audit.log.signing_keys import ApprovalKeys
 from lockbox.database import Database, make_engine, postgres_clock
+from lockbox.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,7 @@ def all_rights(superuser_url: str, notifications_url: str = "") -> Iterator[None
 
 
 def as_sender(db: Database) -> Database:
-    """Return the house as the notifications worker sees it; one that reaches Postgres its own way stays as it is."""
+    """Return the database as the notifications worker sees it; one that reaches Postgres its own way stays as it is."""
     engine, url = SENDERS.get(str(db.engine.url.database)), db.engine.url
     if engine is None or url.username == "lockbox_notifications" or url.port != engine.url.port:
         return db
@@ -89,48 +100,190 @@ def as_sender(db: Database) -> Database:
 
 
 def unbound(db: Database) -> Engine:
-    """Return an engine that sees every row of the house's database."""
+    """Return an engine that sees every row of a database."""
     return ALL_RIGHTS[str(db.engine.url.database)]
 
 
 def setting(db: Database) -> Database:
-    """Return the house for whoever sets a scene: row-level security does not bind it."""
+    """Return the database for whoever sets a scene: row-level security does not bind it."""
     return Database(unbound(db), db.schedule, db.clock)
 
 
 NUMBERS = itertools.count(1)
+# What is not armed in time is found by others later: whoever acts on a stage lets a busy machine take its time.
+ARM_SECONDS = 2.0
 TABLES = text("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'")
 # For the whole connection: each change throws away all plans, and to plan what empties every table takes longest.
 NO_TRIGGERS = "-c session_replication_role=replica"
 
 
 @contextmanager
-def fresh_database(template: ServerAddresses) -> Iterator[Urls]:
-    """A database that nobody else uses, cloned from the template, and an emptied Redis."""
+def superuser_at(url: str | URL) -> Iterator[Engine]:
+    """Connect with every right, past all transactions, to load and to look."""
+    engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def run_as_superuser(url: str | URL, *statements: str) -> None:
+    """Run statements, each by itself."""
+    with superuser_at(url) as engine, engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+@contextmanager
+def copied(superuser: str | URL, name: str) -> Iterator[None]:
+    """Copy the migrated database while nobody uses it, and drop the copy at the end."""
+    run_as_superuser(superuser, f"CREATE DATABASE {name} TEMPLATE lockbox STRATEGY FILE_COPY OWNER lockbox_owner")
+    try:
+        yield
+    finally:
+        run_as_superuser(superuser, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def fresh_database(template: ServerAddresses, *, flushes: bool = True) -> Iterator[Urls]:
+    """A database that nobody else uses, copied from the template; and, unless told otherwise, an emptied Redis."""
     name = f"lockbox_{os.getpid()}_{next(NUMBERS)}"
-    superuser = create_engine(template.superuser_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    with superuser.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE lockbox STRATEGY FILE_COPY OWNER lockbox_owner"))
-    with Redis.from_url(template.redis_url) as redis:
-        redis.flushall()
 
     def here(url: str) -> str:
         return make_url(url).set(database=name).render_as_string(hide_password=False)
 
-    with all_rights(here(template.superuser_url), here(template.notifications_database_url)):
-        yield Urls(
-            superuser=here(template.superuser_url),
-            owner=here(template.owner_database_url),
-            api=here(template.database_url),
-            worker=here(template.worker_database_url),
-            redis=template.redis_url,
-            smtp=template.smtp_url,
-            maildir=template.maildir,
-            notifications=here(template.notifications_database_url),
-        )
-    with superuser.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    superuser.dispose()
+    with copied(template.superuser_url, name):
+        if flushes:
+            with Redis.from_url(template.redis_url) as redis:
+                redis.flushall()
+        with all_rights(here(template.superuser_url), here(template.notifications_database_url)):
+            yield Urls(
+                superuser=here(template.superuser_url),
+                owner=here(template.owner_database_url),
+                api=here(template.database_url),
+                worker=here(template.worker_database_url),
+                redis=template.redis_url,
+                smtp=template.smtp_url,
+                maildir=template.maildir,
+                notifications=here(template.notifications_database_url),
+            )
+
+
+@contextmanager
+def own_folder(name: str) -> Iterator[Path]:
+    """Make a folder that every user can reach, for as root the servers run as nobody, and remove it at the end."""
+    folder = Path(tempfile.mkdtemp(prefix=f"lockbox-{name}-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def own_servers(name: str, only: Collection[str] = NAMES) -> Iterator[ServerAddresses]:
+    """Start servers from nothing, in the folder `servers` of a folder of their own; nothing of ours is in them."""
+    with own_folder(name) as folder:
+        servers = embedded.start(folder / "servers", environment="test", only=only)
+        try:
+            yield servers
+        finally:
+            servers.stop()
+
+
+@contextmanager
+def own_stack(name: str) -> Iterator[StackPlan]:
+    """Prepare a stack on servers of its own, whatever the environment says; mails go to a port that nobody has yet.
+
+    What it writes lies in the folder above its keys, which is removed at the end.
+    """
+    settings = Settings(
+        environment="development",
+        database_url=None,
+        worker_database_url=None,
+        notifications_database_url=None,
+        owner_database_url=None,
+        redis_url=None,
+        smtp_url=SecretStr(f"smtp://{HOST}:{own_port()}"),
+    )
+    with own_folder(name) as folder:
+        plan = stack.prepare(settings, folder / "servers", api_port=own_port(), flower_port=own_port())
+        try:
+            yield plan
+        finally:
+            servers_of(plan).stop()
+
+
+def plan_for(urls: Urls, servers: ServerAddresses, keys: Path) -> StackPlan:
+    """Return the plan of a stack on a database of its own, which signs by keys that are made if need be."""
+    return StackPlan(
+        database_url=urls.api,
+        worker_database_url=urls.worker,
+        notifications_database_url=urls.notifications,
+        owner_database_url=urls.owner,
+        redis_url=urls.redis,
+        smtp_url=urls.smtp,
+        servers=servers,
+        keys=stack.make_keys(keys),
+        api_port=own_port(),
+        flower_port=own_port(),
+        environment="test",
+    )
+
+
+def servers_of(plan: StackPlan) -> ServerAddresses:
+    """Return the servers of a plan that brings its own.
+
+    Raises:
+        RuntimeError: it does not.
+    """
+    if plan.servers is None:
+        raise RuntimeError("this needs servers of its own: unset the LOCKBOX_ URLs of databases and Redis")
+    return plan.servers
+
+
+def superuser_url(plan: StackPlan) -> str:
+    """Return the address of the plan's database for a login with every right."""
+    database = make_url(plan.owner_database_url).database
+    return make_url(servers_of(plan).superuser_url).set(database=database).render_as_string(hide_password=False)
+
+
+@dataclass
+class Stack:
+    """Running processes, the database as the API sees it, and an engine with every right beside them."""
+
+    plan: StackPlan
+    processes: Processes
+    db: Database
+    superuser: Engine
+
+    def rows(self, query: str, **values: object) -> list[Any]:
+        """Return what a query finds, with every right."""
+        with self.superuser.connect() as connection:
+            return list(connection.execute(text(query), values).all())
+
+    def redis(self) -> "Redis":
+        """Return a client of Redis."""
+        return Redis.from_url(self.plan.redis_url)
+
+
+@contextmanager
+def running(plan: StackPlan, processes: Processes, names: Iterable[str]) -> Iterator[Stack]:
+    """Start some of the processes, wait for the API if it is one of them, and end them all on the way out."""
+    schedule = Schedule(plan.redis_url, patience=ARM_SECONDS)
+    approvals = ApprovalKeys(signing_keys.read([plan.keys / stack.APPROVAL_KEY]))
+    db = Database(make_engine(plan.database_url, role="stage"), schedule, approvals=approvals)
+    superuser = create_engine(superuser_url(plan), isolation_level="AUTOCOMMIT", pool_pre_ping=True)
+    try:
+        for name in names:
+            processes.start(name)
+        if "api" in processes.running:
+            processes.wait_until_ready()
+        yield Stack(plan, processes, db, superuser)
+    finally:
+        processes.stop()
+        db.dispose()
+        superuser.dispose()
 
 
 @dataclass(frozen=True)
@@ -151,5 +304,5 @@ def start_sinks(processes: Processes, mail: int | None = None, *, calls: int = 0
     found = SinkPorts(mail or own_port(), own_port(), [own_port() for _ in range(calls)])
     ports = [found.hole, *found.calls, found.mail]
     processes.launch("sinks", [sys.executable, "-m", "harness.sinks", *map(str, ports)])
-    wait_for(found.mail)
+    wait_until_listening(found.mail)
     return found

@@ -2,20 +2,16 @@
 
 import gc
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Engine
 
-from config import embedded
 from config.embedded import ServerAddresses
 from harness.people import World
-from harness.stage import Urls, fresh_database
+from harness.stage import Urls, fresh_database, own_servers, run_as_superuser, superuser_at
 from lockbox import migrations
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
@@ -121,26 +117,11 @@ def _turn(item: pytest.Item, order: dict[Path, float], midst: float) -> float:
 @pytest.fixture(scope="session")
 def servers() -> Iterator[ServerAddresses]:
     """Postgres, Valkey and a mail catcher, from nothing, for this run of the tests."""
-    parent = Path(tempfile.mkdtemp(prefix="lockbox-tests-"))
-    parent.chmod(0o755)
-    try:
-        running = embedded.start(parent / "servers", environment="test")
-        try:
-            _without_fsync(running)
-            yield running
-        finally:
-            running.stop()
-    finally:
-        shutil.rmtree(parent)
-
-
-def _without_fsync(servers: ServerAddresses) -> None:
-    """Let nobody wait for the disk: a killed server loses nothing by it, and the machine is not unplugged."""
-    engine = create_engine(servers.superuser_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    with engine.connect() as connection:
-        for setting in ("fsync", "full_page_writes"):
-            connection.execute(text(f"ALTER SYSTEM SET {setting} = off"))
-        connection.execute(text("SELECT pg_reload_conf()"))
+    with own_servers("tests") as running:
+        # Nobody waits for the disk: a killed server loses nothing by it, and the machine is not unplugged.
+        off = [f"ALTER SYSTEM SET {setting} = off" for setting in ("fsync", "full_page_writes")]
+        run_as_superuser(running.superuser_url, *off, "SELECT pg_reload_conf()")
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -160,9 +141,8 @@ def urls(template: ServerAddresses) -> Iterator[Urls]:
 @pytest.fixture
 def superuser(urls: Urls) -> Iterator[Engine]:
     """This test's database with every right, for setting scenes that the house itself refuses."""
-    engine = create_engine(urls.superuser, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    yield engine
-    engine.dispose()
+    with superuser_at(urls.superuser) as engine:
+        yield engine
 
 
 @pytest.fixture

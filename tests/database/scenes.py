@@ -2,7 +2,6 @@
 
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -169,13 +168,3 @@ def door(world: World, who: str = "erin", resource: str = MAILBOX) -> AccessRequ
             return queries.check(session, world.people["gate"], question).request
         except NoOpenWindow:
             return None
-
-
-def within(seconds: float, true: Callable[[], object]) -> bool:
-    """Wait until something is true, for at most that long; whether it became so."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if true():
-            return True
-        time.sleep(0.01)
-    return False

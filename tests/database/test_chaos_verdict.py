@@ -19,11 +19,10 @@ from chaos.people import ChaosCustomer, ChaosPeople
 from chaos.plan import Fault
 from chaos.stage import ChaosStack
 from chaos.strikes import STRIKES
-from cli.stack import StackPlan
 from config.embedded import ServerAddresses
 from harness.network import EventLoopThread
 from harness.sinks import MailRelay
-from harness.stage import Urls
+from harness.stage import Urls, plan_for
 
 NOBODY = InfrastructureState(frozenset(), 0, 0, {})
 CALM = ChaosCustomer("calm", UUID(int=1), {}, {}, (), is_reviewed=False, is_calm=True)
@@ -33,18 +32,7 @@ CALM = ChaosCustomer("calm", UUID(int=1), {}, {}, (), is_reviewed=False, is_calm
 def stage(template: ServerAddresses, urls: Urls, superuser: Engine, tmp_path: Path) -> Iterator[ChaosStack]:
     """A stage on which nothing was started."""
     faults = plan.make(1, 40)
-    prepared = StackPlan(
-        urls.api,
-        urls.worker,
-        urls.notifications,
-        urls.owner,
-        urls.redis,
-        urls.smtp,
-        template,
-        tmp_path,
-        api_port=1,
-        flower_port=2,
-    )
+    prepared = plan_for(urls, template, tmp_path / "keys")
     crew = Crew(prepared, faults, tmp_path / "logs")
     loop = EventLoopThread()
     yield ChaosStack(

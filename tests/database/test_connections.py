@@ -7,9 +7,9 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
 from harness.stage import Urls
+from harness.wait import within
 from lockbox import database
 from lockbox.database import make_engine
-from tests.database.scenes import within
 
 PID = text("SELECT pg_backend_pid()")
 

@@ -16,6 +16,7 @@ from sqlmodel import Session
 
 from harness.people import HERE, World
 from harness.stage import ShiftedClock, as_sender, setting
+from harness.wait import within
 from lockbox import reconcile
 from lockbox.database import Database
 from lockbox.identity.keyring import development
@@ -37,7 +38,6 @@ from tests.database.scenes import (
     promised_clocks,
     read,
     state_of,
-    within,
     write,
 )
 from tests.ruling import group, lay_down

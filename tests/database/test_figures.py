@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from api.metrics import exposition
 from harness.people import World
 from harness.stage import Urls, unbound
+from harness.wait import within
 from lockbox import sql
 from lockbox.database import Database, make_engine
 from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
@@ -22,7 +23,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, Schedule
 from lockbox.sql import LAG_BUCKETS
 from tests.database.postbag import Postbag, open_notifications
-from tests.database.scenes import many, set_back, within, write
+from tests.database.scenes import many, set_back, write
 from tests.logs import sealed
 
 Samples = dict[tuple[str, tuple[str, ...]], float]

@@ -12,6 +12,7 @@ from sqlalchemy.pool import NullPool
 
 from harness.people import World
 from harness.stage import Urls, unbound
+from harness.wait import within
 from lockbox.database import Database
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests.lifecycle import Action
@@ -19,7 +20,7 @@ from lockbox.requests.policy import ApprovalStage
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.database.furnished import furnish, in_context
-from tests.database.scenes import as_caller, read, state_of, telling, within, write
+from tests.database.scenes import as_caller, read, state_of, telling, write
 
 DECIDE = """
 INSERT INTO decisions (id, request_id, person_id, stands_for, means, verdict, channel, decided_at)

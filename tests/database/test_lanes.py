@@ -13,6 +13,7 @@ import pytest
 from harness.people import World
 from harness.sinks import MailRelay, receiving, relaying
 from harness.stage import ShiftedClock, as_sender, unbound
+from harness.wait import within
 from lockbox.database import Database, now
 from lockbox.notifications import delivery
 from lockbox.notifications.circuit_breaker import FIRST_LOAD, FIRST_SHUT, MOST_SILENCES
@@ -34,7 +35,7 @@ from tests.database.postbag import (
     assert_notifications_are_held,
     open_notifications,
 )
-from tests.database.scenes import at_once, many, read, within, write
+from tests.database.scenes import at_once, many, read, write
 
 SOON = 8.0
 HOOKS = "SELECT * FROM notifications WHERE endpoint_id IS NOT NULL ORDER BY id"

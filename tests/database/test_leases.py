@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from redis import Redis
 
+from harness.wait import within
 from lockbox.schedule import CLOCK, LATE_MS, NOTIFICATIONS, TRICKLE, IndexEntry, Schedule, ScheduleIndex
 from lockbox.sql import new_id
-from tests.database.scenes import at_once, within
+from tests.database.scenes import at_once
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 NOON = datetime(2040, 1, 1, 12, tzinfo=UTC)

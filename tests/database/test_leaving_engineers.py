@@ -12,6 +12,7 @@ from sqlmodel import Session
 
 from harness.people import HERE, World
 from harness.stage import ShiftedClock
+from harness.wait import within
 from lockbox.admin import vendor_staff
 from lockbox.database import Database
 from lockbox.errors import NotFound, NotYours
@@ -32,7 +33,6 @@ from tests.database.scenes import (
     many,
     read,
     state_of,
-    within,
 )
 from tests.database.tenancy import id_of, manages, on_the_database
 from tests.database.trails import last_told

@@ -11,11 +11,12 @@ from sqlalchemy.pool import NullPool
 
 from harness.people import World
 from harness.stage import Urls, unbound
+from harness.wait import within
 from lockbox.admin import vendor_staff
 from lockbox.database import Database
 from lockbox.errors import InvitationRefused
 from lockbox.identity.roles import Role
-from tests.database.scenes import read, within, write
+from tests.database.scenes import read, write
 from tests.database.tenancy import accepts, id_of, manages, on_the_database
 from tests.mailbox import code_of
 

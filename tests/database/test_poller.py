@@ -14,11 +14,12 @@ from sqlalchemy import Engine
 
 from harness.people import World
 from harness.stage import Urls
+from harness.wait import within
 from lockbox.database import Database
 from lockbox.monitoring.heartbeats import HeartbeatSender
 from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, ScheduleIndex
 from lockbox.sql import new_id
-from tests.database.scenes import set_back, state_of, within
+from tests.database.scenes import set_back, state_of
 from worker import poller
 from worker.poller import MOST_HINTS_WAITING, QUEUES, Poller, Reconciler
 from worker.runtime import Runtime

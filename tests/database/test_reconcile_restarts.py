@@ -1,18 +1,15 @@
 """A Redis that was killed and came back, with its data or without: nothing is lost, nothing is trusted blindly."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
-from config import embedded
 from config.embedded import ServerAddresses
 from harness.people import World
+from harness.stage import own_servers
 from lockbox.database import Database
 from lockbox.reconcile import act_on_overdue, reconcile
 from lockbox.requests.lifecycle import Action, State
@@ -25,14 +22,8 @@ ONLY = ("redis",)
 @pytest.fixture(scope="module")
 def own() -> Iterator[ServerAddresses]:
     """A Valkey that these tests may kill."""
-    parent = Path(tempfile.mkdtemp(prefix="lockbox-redis-"))
-    parent.chmod(0o755)
-    running = embedded.start(parent / "servers", environment="test", only=ONLY)
-    try:
+    with own_servers("redis", ONLY) as running:
         yield running
-    finally:
-        running.stop()
-        shutil.rmtree(parent)
 
 
 @pytest.fixture

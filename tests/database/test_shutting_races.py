@@ -12,6 +12,7 @@ import pytest
 
 from config.catalogue import Plan
 from harness.people import HERE, World
+from harness.wait import within
 from lockbox.admin import emergency_stop, policies
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
@@ -20,7 +21,7 @@ from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Consent, Policy
-from tests.database.scenes import PATIENCE, assert_trails_are_whole, at_once, door, many, read, state_of, within
+from tests.database.scenes import PATIENCE, assert_trails_are_whole, at_once, door, many, read, state_of
 from tests.database.tenancy import does, id_of
 
 PLANS = {"standard": Plan()}

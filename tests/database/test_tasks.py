@@ -6,8 +6,9 @@ import pytest
 from sqlalchemy import Engine, text
 
 from harness.people import World
+from harness.wait import within
 from lockbox.database import Database
-from tests.database.scenes import set_back, state_of, within
+from tests.database.scenes import set_back, state_of
 from worker import tasks
 from worker.runtime import Runtime
 

@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from config.catalogue import Plan
 from harness.people import HERE, World
+from harness.wait import within
 from lockbox.admin import emergency_stop, tenants, vendor_staff
 from lockbox.admin.emergency_stop import ModeChangeResult
 from lockbox.admin.tenants import TenantInput, TenantListing, TenantOverview
@@ -21,7 +22,7 @@ from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.postbag import Postbag
-from tests.database.scenes import PATIENCE, door, read, state_of, within
+from tests.database.scenes import PATIENCE, door, read, state_of
 from tests.database.tenancy import does, id_of, manages, mode_of, on_the_database, reads
 from tests.database.trails import changes_told, last_told
 

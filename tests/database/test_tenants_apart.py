@@ -11,6 +11,7 @@ from sqlalchemy.pool import NullPool
 
 from harness.people import World
 from harness.stage import Urls, unbound
+from harness.wait import within
 from lockbox.database import Database
 from lockbox.identity.roles import Caller, Role
 from tests.database.furnished import (
@@ -23,7 +24,7 @@ from tests.database.furnished import (
     tables,
     versions,
 )
-from tests.database.scenes import as_caller, read, within, write
+from tests.database.scenes import as_caller, read, write
 
 ELSEWHERE = {"zack": Role.TENANT_ADMIN, "zoe": Role.APPROVER, "zara": Role.AUDITOR}
 CUSTOMERS = {"tara", "ann", "amir", "abe", "aude"}

@@ -9,10 +9,11 @@ from sqlalchemy import Engine
 
 from harness.people import World
 from harness.stage import unbound
+from harness.wait import within
 from lockbox.database import Database
 from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.requests.lifecycle import Action
-from tests.database.scenes import read, within
+from tests.database.scenes import read
 from tests.database.test_exports import freely
 from worker import heartbeat as hearts
 from worker import watcher as watchers

@@ -1,7 +1,6 @@
 """A standby of Postgres: what was acknowledged outlives the primary, and a standby that lags behind is no secret."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -17,14 +16,13 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
-from config import embedded
 from config.embedded import ServerAddresses
 from config.embedded.folder import DataFolder, find_home
 from config.embedded.processes import run, wait_until
 from config.embedded.programs import programs_for
 from harness.people import World
 from harness.ports import own_port
-from harness.stage import all_rights
+from harness.stage import all_rights, own_servers
 from lockbox import migrations, startup_checks
 from lockbox.database import Database, make_engine
 from lockbox.errors import NotReplicated
@@ -105,13 +103,9 @@ class Standby:
 @pytest.fixture(scope="module")
 def primary() -> Iterator[ServerAddresses]:
     """A Postgres of this module alone, with Redis."""
-    parent = Path(tempfile.mkdtemp(prefix="lockbox-failover-"))
-    parent.chmod(0o755)
-    servers = embedded.start(parent / "servers", environment="test", only=("postgres", "redis"))
-    migrations.upgrade(servers.owner_database_url)
-    yield servers
-    servers.stop()
-    shutil.rmtree(parent)
+    with own_servers("failover", ("postgres", "redis")) as servers:
+        migrations.upgrade(servers.owner_database_url)
+        yield servers
 
 
 @pytest.fixture

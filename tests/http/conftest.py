@@ -1,57 +1,25 @@
 """One database for all tests over HTTP, each in a world of its own; those that break it get one to break."""
 
 import asyncio
-import itertools
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import structlog
 from redis import Redis
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 from structlog.typing import Processor
 
 from config.embedded import ServerAddresses
 from config.settings import Settings
 from harness.people import WITHOUT_REVIEW, World
-from harness.stage import NO_TRIGGERS, TABLES, Urls, all_rights
+from harness.stage import NO_TRIGGERS, TABLES, Urls, fresh_database
 from lockbox.database import Database, make_engine
 from lockbox.identity.roles import Mode
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
 from tests.http.door import Door, OpenDoor
 from tests.http.portal import SETTINGS, OpenPortal, Portal
-
-NUMBERS = itertools.count(1)
-
-
-@contextmanager
-def cloned(servers: ServerAddresses) -> Iterator[Urls]:
-    """Make a database from the template and drop it in the end."""
-    name = f"lockbox_http_{os.getpid()}_{next(NUMBERS)}"
-    superuser = create_engine(servers.superuser_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-
-    def here(url: str) -> str:
-        return make_url(url).set(database=name).render_as_string(hide_password=False)
-
-    with superuser.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE lockbox OWNER lockbox_owner"))
-    with all_rights(here(servers.superuser_url), here(servers.notifications_database_url)):
-        yield Urls(
-            superuser=here(servers.superuser_url),
-            owner=here(servers.owner_database_url),
-            api=here(servers.database_url),
-            worker=here(servers.worker_database_url),
-            redis=servers.redis_url,
-            smtp=servers.smtp_url,
-            maildir=servers.maildir,
-            notifications=here(servers.notifications_database_url),
-        )
-    with superuser.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 def db_at(urls: Urls) -> Database:
@@ -69,7 +37,7 @@ def root_at(urls: Urls) -> Engine:
 @pytest.fixture(scope="session")
 def urls(template: ServerAddresses) -> Iterator[Urls]:
     """The database that all of these tests share."""
-    with cloned(template) as urls:
+    with fresh_database(template, flushes=False) as urls:
         yield urls
 
 
@@ -154,7 +122,7 @@ def fresh_door(open_door: OpenDoor) -> Door:
 @pytest.fixture
 def own_door(template: ServerAddresses, runner: asyncio.Runner) -> Iterator[Door]:
     """A world in a database of its own, which the test may break, and its door."""
-    with cloned(template) as urls:
+    with fresh_database(template, flushes=False) as urls:
         db, root = db_at(urls), root_at(urls)
         yield Door(World.make(db), db, root, runner)
         db.dispose()

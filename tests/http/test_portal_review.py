@@ -10,11 +10,12 @@ import pytest
 from api.portal.review_queue import MOST
 from config.embedded import ServerAddresses
 from harness.people import World
+from harness.stage import fresh_database
 from lockbox.identity.roles import AuthMethod, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import many
-from tests.http.conftest import cloned, db_at, root_at
+from tests.http.conftest import db_at, root_at
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 from tests.ruling import lay_down
 
@@ -24,7 +25,7 @@ ROLE = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(
 @contextmanager
 def alone(template: ServerAddresses, runner: asyncio.Runner) -> Iterator[OpenPortal]:
     """Make worlds in a database of their own: the vendor's queue holds what was asked of any tenant."""
-    with cloned(template) as urls:
+    with fresh_database(template, flushes=False) as urls:
         db, root = db_at(urls), root_at(urls)
         yield lambda policy: Portal(World.make(db, policy), db, db, root, runner)
         db.dispose()

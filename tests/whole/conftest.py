@@ -6,45 +6,33 @@ import subprocess
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
-from redis import Redis
-from sqlalchemy import Engine, create_engine, text
 
-from cli.stack import APPROVAL_KEY, Processes, StackPlan, make_keys
+from cli.stack import Processes
 from config.embedded import ServerAddresses
-from harness.people import World
-from harness.ports import own_port
+from harness.people import World, client_of
 from harness.sinks import CaughtMails
-from harness.stage import Urls, fresh_database
-from lockbox.audit.log import signing_keys
-from lockbox.audit.log.signing_keys import ApprovalKeys
-from lockbox.database import Database, make_engine
+from harness.stage import Stack, Urls, fresh_database, plan_for, running
+from harness.wait import within
 from lockbox.requests.policy_rules import Policy
-from lockbox.schedule import Schedule
 from tests.whole.warm import WarmProcesses, warm
 
 PATIENCE = 45.0
-# What is not armed in time is found by others later: whoever acts in a test lets a busy machine take its time.
-ARM_SECONDS = 2.0
 LAST_LINES = 40
 CRY_SECONDS = 2.0
 
 
 @dataclass
-class RunningStack:
-    """The running processes, the house as the API sees it, and everything a test asks of them."""
+class RunningStack(Stack):
+    """A stack on a database of its own, and everything a test asks of it."""
 
     urls: Urls
-    plan: StackPlan
-    processes: Processes
-    db: Database
-    superuser: Engine
     servers: ServerAddresses
     caught: CaughtMails
 
@@ -54,25 +42,11 @@ class RunningStack:
 
     def as_(self, world: World, name: str) -> httpx.Client:
         """Return a client of the API that shows somebody's token."""
-        return httpx.Client(
-            base_url=self.plan.public_url,
-            headers={"authorization": f"Bearer {world.tokens[name]}"},
-            timeout=15,
-            trust_env=False,
-        )
+        return client_of(self.plan, world.tokens[name])
 
     def state(self, request_id: UUID | str) -> str:
         """Return the state of a request as Postgres has it."""
         return str(self.rows("SELECT state FROM requests WHERE id = :id", id=str(request_id))[0].state)
-
-    def rows(self, query: str, **values: Any) -> list[Any]:
-        """Return what a query finds, with every right."""
-        with self.superuser.connect() as connection:
-            return list(connection.execute(text(query), values).all())
-
-    def redis(self) -> "Redis":
-        """Return a client of the stage's Redis."""
-        return Redis.from_url(self.urls.redis)
 
     def python(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a script with the settings of a worker."""
@@ -111,12 +85,8 @@ def short(**changes: Any) -> Policy:
 
 def wait_until(happened: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
     """Wait for something to happen; the limit is about whether it does at all, not how fast."""
-    until = time.monotonic() + patience
-    while time.monotonic() < until:
-        if happened():
-            return
-        time.sleep(0.05)
-    pytest.fail(f"did not happen within {patience} s: {what}")
+    if not within(patience, happened, pause=0.05):
+        pytest.fail(f"did not happen within {patience} s: {what}")
 
 
 @contextmanager
@@ -125,35 +95,10 @@ def stage_of(
 ) -> Iterator[RunningStack]:
     """Start some of the processes over a fresh database."""
     with fresh_database(servers) as urls:
-        signing = make_keys(logs / "keys")
-        approvals = ApprovalKeys(signing_keys.read([signing / APPROVAL_KEY]))
-        plan = StackPlan(
-            database_url=urls.api,
-            worker_database_url=urls.worker,
-            notifications_database_url=urls.notifications,
-            owner_database_url=urls.owner,
-            redis_url=redis_url or urls.redis,
-            smtp_url=urls.smtp,
-            servers=servers,
-            keys=signing,
-            api_port=own_port(),
-            flower_port=own_port(),
-            environment="test",
-        )
+        plan = plan_for(replace(urls, redis=redis_url or urls.redis), servers, logs / "keys")
         processes = WarmProcesses(plan, logs, {"LOCKBOX_SHUTDOWN_SECONDS": "1"})
-        schedule = Schedule(plan.redis_url, patience=ARM_SECONDS)
-        db = Database(make_engine(urls.api, role="stage"), schedule, approvals=approvals)
-        superuser = create_engine(urls.superuser, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
-        try:
-            for name in names:
-                processes.start(name)
-            if "api" in names:
-                processes.wait_until_ready()
-            yield RunningStack(urls, plan, processes, db, superuser, servers, CaughtMails(urls.maildir))
-        finally:
-            processes.stop()
-            db.dispose()
-            superuser.dispose()
+        with running(plan, processes, names) as found:
+            yield RunningStack(**vars(found), urls=urls, servers=servers, caught=CaughtMails(urls.maildir))
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,8 @@
 """The services of docker-compose.yml as processes of this machine, for want of an engine."""
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,10 +13,10 @@ from redis.exceptions import RedisError
 from sqlalchemy.engine import make_url
 
 from cli.stack import CHECKOUT
-from config import embedded
 from config.embedded.folder import find_home
 from config.embedded.programs import programs_for
 from harness.ports import own_port
+from harness.stage import own_servers
 from tests.whole.compose import SCRIPTS, services
 from tests.whole.conftest import wait_until
 
@@ -143,24 +141,21 @@ class Containers:
 @contextmanager
 def containers_of() -> Iterator[Containers]:
     """Make secrets, roles and Redis by the scripts that the file names; no process of ours runs yet."""
-    parent = Path(tempfile.mkdtemp(prefix="lockbox-compose-"))
-    parent.chmod(0o755)
-    postgres = embedded.start(parent / "servers", environment="test", only=("postgres",))
-    superuser = make_url(postgres.superuser_url)
-    programs = programs_for(find_home(postgres.folder))
-    (parent / "bin").mkdir()
-    (parent / "bin" / "redis-server").symlink_to(programs.valkey)
-    ports = {"postgres:5432": superuser.port or 0, "redis:6379": own_port()}
-    ports |= {"8000": own_port(), "5555": own_port()}
-    made = Containers(parent, ports, os.pathsep.join([str(parent / "bin"), str(programs.postgres), os.defpath]))
-    try:
-        made.secrets.mkdir(mode=0o700)
-        (made.secrets / "postgres_password").write_text(str(superuser.password))
-        subprocess.run([SCRIPTS / "secrets", made.secrets], check=True, capture_output=True)
-        made.make_roles()
-        made.start_redis()
-        yield made
-    finally:
-        made.stop()
-        postgres.stop()
-        shutil.rmtree(parent)
+    with own_servers("compose", ("postgres",)) as postgres:
+        parent = postgres.folder.parent
+        superuser = make_url(postgres.superuser_url)
+        programs = programs_for(find_home(postgres.folder))
+        (parent / "bin").mkdir()
+        (parent / "bin" / "redis-server").symlink_to(programs.valkey)
+        ports = {"postgres:5432": superuser.port or 0, "redis:6379": own_port()}
+        ports |= {"8000": own_port(), "5555": own_port()}
+        made = Containers(parent, ports, os.pathsep.join([str(parent / "bin"), str(programs.postgres), os.defpath]))
+        try:
+            made.secrets.mkdir(mode=0o700)
+            (made.secrets / "postgres_password").write_text(str(superuser.password))
+            subprocess.run([SCRIPTS / "secrets", made.secrets], check=True, capture_output=True)
+            made.make_roles()
+            made.start_redis()
+            yield made
+        finally:
+            made.stop()

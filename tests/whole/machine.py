@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from cli.stack import CHECKOUT
-from config import embedded
 from config.children import environment
 from config.embedded import ServerAddresses
 from harness.ports import own_port
+from harness.stage import own_servers
 
 BASH = "/bin/bash"
 STATUS_SECONDS = 60
@@ -172,14 +171,12 @@ class Machine:
 @contextmanager
 def machine() -> Iterator[Machine]:
     """A machine with servers of its own, and nothing of ours in them but an empty database."""
-    with TemporaryDirectory(dir="/tmp", prefix="lockbox-machine-") as folder:
-        place = Path(folder)
-        place.chmod(0o755)
+    with own_servers("machine") as servers:
+        place = servers.folder.parent
         for name in ("bin", "run"):
             (place / name).mkdir()
-        servers = embedded.start(place / "servers", environment="test")
         found = Machine(place, servers, own_port())
-        parts = {"python": sys.executable, "checkout": CHECKOUT, "servers": place / "servers"}
+        parts = {"python": sys.executable, "checkout": CHECKOUT, "servers": servers.folder}
         shim = place / "bin" / "systemctl"
         shim.write_text(SYSTEMCTL.format(**parts, etc=place / "etc", run=place / "run"))
         shim.chmod(0o755)
@@ -188,4 +185,3 @@ def machine() -> Iterator[Machine]:
             yield found
         finally:
             found.stop()
-            embedded.find(place / "servers").stop()

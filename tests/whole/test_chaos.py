@@ -5,10 +5,8 @@ from pathlib import Path
 import pytest
 
 from chaos import plan, run, stage
-from cli.stack import StackPlan, make_keys
 from config.embedded import ServerAddresses
-from harness.ports import own_port
-from harness.stage import fresh_database
+from harness.stage import fresh_database, plan_for
 
 SECONDS = (6, 15, 40)
 """How long it plays: on a busy machine too little happens in a few seconds to show anything, so it plays longer."""
@@ -39,18 +37,6 @@ def _played(seed: int, seconds: float, template: ServerAddresses, folder: Path) 
     planned = plan.make(seed, seconds)
 
     with fresh_database(template) as urls:
-        prepared = StackPlan(
-            database_url=urls.api,
-            worker_database_url=urls.worker,
-            notifications_database_url=urls.notifications,
-            owner_database_url=urls.owner,
-            redis_url=urls.redis,
-            smtp_url=urls.smtp,
-            servers=template,
-            keys=make_keys(folder / "keys"),
-            api_port=own_port(),
-            flower_port=own_port(),
-            environment="test",
-        )
-        with stage.built(prepared, template, planned, folder / "logs") as built:
+        prepared = plan_for(urls, template, folder / "keys")
+        with stage.built(prepared, planned, folder / "logs") as built:
             return planned, run.play(built, PATIENCE, lambda *_: None)

@@ -1,20 +1,17 @@
 """`make failpoints`: every scene on one stage, a line for each; names given on the command line choose among them."""
 
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from config import embedded
 from config.embedded import ServerAddresses
+from harness.stage import own_servers
 from lockbox import migrations
 from lockbox.failpoints import POINTS
 from tests.whole.failing.scenes import SCENES, FailpointScene, Theatre, theatre
@@ -28,8 +25,8 @@ def main() -> int:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     played: list[tuple[FailpointScene, float, list[str]]] = []
     with (
-        _servers() as (servers, folder),
-        theatre(servers, folder / "logs") as open_theatre,
+        own_servers("failpoints") as servers,
+        _theatre(servers) as open_theatre,
         Progress(*columns, console=OUT) as bar,
     ):
         task = bar.add_task("failpoints", total=len(chosen))
@@ -41,6 +38,13 @@ def main() -> int:
             bar.advance(task)
     _show(played)
     return 1 if any(wrong for *_, wrong in played) else 0
+
+
+@contextmanager
+def _theatre(servers: ServerAddresses) -> Iterator[Theatre]:
+    migrations.upgrade(servers.owner_database_url)
+    with theatre(servers, servers.folder.parent / "logs") as found:
+        yield found
 
 
 def _wrong(open_theatre: Theatre, scene: FailpointScene) -> list[str]:
@@ -61,21 +65,6 @@ def _show(played: Sequence[tuple[FailpointScene, float, list[str]]]) -> None:
             OUT.print(f"[red]✗[/] {scene.title}: {line}", highlight=False)
     if not any(wrong for *_, wrong in played):
         OUT.print(f"[green]Nothing was lost, doubled or left open, whichever of {len(played)} ends a process met.[/]")
-
-
-@contextmanager
-def _servers() -> Iterator[tuple[ServerAddresses, Path]]:
-    folder = Path(tempfile.mkdtemp(prefix="lockbox-failpoints-"))
-    folder.chmod(0o755)
-    try:
-        servers = embedded.start(folder / "servers", environment="test")
-        try:
-            migrations.upgrade(servers.owner_database_url)
-            yield servers, folder
-        finally:
-            servers.stop()
-    finally:
-        shutil.rmtree(folder)
 
 
 sys.exit(main())

@@ -6,9 +6,10 @@ from uuid import UUID
 
 import httpx
 
+from harness.wait import within
 from lockbox.audit.log.merkle import leaf_hash, root_of
 from lockbox.schedule import CLOCK, NOTIFICATIONS
-from tests.whole.failing.hall import FailpointStage, until
+from tests.whole.failing.hall import FailpointStage
 from tests.whole.failing.plays import FailpointPlay
 
 PATIENCE = 40.0
@@ -93,7 +94,7 @@ def _unfinished(hall: FailpointStage) -> Found:
         rows = hall.stage.rows(STATES, tenant=hall.tenant)
         return [f"{row.id} is {row.state}" for row in rows if row.state != hall.expected]
 
-    if not until(lambda: not others(), PATIENCE):
+    if not within(PATIENCE, lambda: not others()):
         yield from others()
 
 
@@ -103,7 +104,7 @@ def _open(hall: FailpointStage) -> Found:
 
 
 def _notifications(hall: FailpointStage) -> Found:
-    if not until(lambda: not _rows(hall, OPEN_NOTIFICATIONS), PATIENCE):
+    if not within(PATIENCE, lambda: not _rows(hall, OPEN_NOTIFICATIONS)):
         yield from (f"notification {row.id} is never closed" for row in _rows(hall, OPEN_NOTIFICATIONS))
     yield from (f"notification {row.id} is dead" for row in _rows(hall, NOT_SENT))
     yield from (f"nobody is told of {row.id}" for row in _rows(hall, UNTOLD))
@@ -129,7 +130,7 @@ def _index(hall: FailpointStage) -> Found:
         members = [*hall.stage.db.schedule.members(CLOCK), *hall.stage.db.schedule.members(NOTIFICATIONS)]
         return [one for one in members if one.partition(":")[2] in ids]
 
-    if not until(lambda: not held(), PAST_A_LEASE):
+    if not within(PAST_A_LEASE, lambda: not held()):
         yield from (f"the index still holds {one}" for one in held())
 
 
@@ -140,7 +141,7 @@ def _trail(hall: FailpointStage) -> Found:
         rows = _rows(hall, LOG)
         return bool(rows) and shipped.exists() and shipped.read_text() == rows[0].note
 
-    if not until(lambda: not hall.stage.rows(UNSEALED) and is_shipped(), PATIENCE):
+    if not within(PATIENCE, lambda: not hall.stage.rows(UNSEALED) and is_shipped()):
         yield "events are left unsealed, or their checkpoint was not shipped"
         return
     (log,), bodies, (events,) = _rows(hall, LOG), _rows(hall, LEAVES), _rows(hall, EVENTS)

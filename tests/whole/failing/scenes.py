@@ -7,10 +7,11 @@ from pathlib import Path
 
 from config.embedded import ServerAddresses
 from harness.sinks import WebhookReceiver, receiving
+from harness.wait import within
 from lockbox.failpoints import mark
 from tests.whole.conftest import RunningStack, stage_of
 from tests.whole.failing import checks
-from tests.whole.failing.hall import CHECKPOINTS, FailpointStage, kill, until
+from tests.whole.failing.hall import CHECKPOINTS, FailpointStage, kill
 from tests.whole.failing.plays import DECIDE, EXPIRE, FILE, HOOK, MAIL, REBUILD, REMIND, SEAL, TIME_OUT, FailpointPlay
 
 PROCESSES = ("api", "worker", "notifications")
@@ -141,7 +142,7 @@ class Theatre:
 
     def _after(self, hall: FailpointStage, play: FailpointPlay) -> list[str]:
         """Bring to an end what would go on for long, once all that it says so far was said."""
-        told = until(lambda: not self.stage.open_notifications(hall.world), checks.PATIENCE)
+        told = within(checks.PATIENCE, lambda: not self.stage.open_notifications(hall.world))
         play.after(hall)
         return [] if told else ["notifications were left open"]
 
@@ -161,11 +162,11 @@ class Theatre:
                 return mark(scene.name).encode() in lines.read()
 
         scene.play.meanwhile(hall)
-        ended = until(died, ONCE_MORE)
+        ended = within(ONCE_MORE, died)
         if not ended and process != "api":
             # On a slow machine the time came before the process was up; what is asked now comes while it is.
             scene.play.before(hall)
-        ended = ended or until(died, DIES_WITHIN)
+        ended = ended or within(DIES_WITHIN, died)
         kill(self.stage, process)
         return ended
 
