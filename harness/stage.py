@@ -92,7 +92,7 @@ def all_rights(superuser_url: str, notifications_url: str = "") -> Iterator[None
 
 
 def as_sender(db: Database) -> Database:
-    """Return the database as the notifications worker sees it; one that has its own way to Postgres stays as it is."""
+    """Return the database as the notifications worker sees it; one with its own way to Postgres stays as it is."""
     engine, url = SENDERS.get(str(db.engine.url.database)), db.engine.url
     if engine is None or url.username == "lockbox_notifications" or url.port != engine.url.port:
         return db
