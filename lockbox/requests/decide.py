@@ -20,7 +20,7 @@ from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import AuthMethod, Caller, Side
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import approvals, decisions, policy_store, quorum, reminders, submit, tiers, transition
+from lockbox.requests import approvals, decisions, policy_store, quorum, submit, tiers, transition
 from lockbox.requests.available_moves import OPENING, AvailableMove, Situation, available_moves, permitted
 from lockbox.requests.deadlines import deadline, wake_at
 from lockbox.requests.decisions import ASKED_STATES, DecisionInput, situation_of
@@ -264,6 +264,8 @@ def _facts(scene: DecisionContext, verdict: DecisionInput, stands_for: frozenset
 
 
 def _principals(session: Session, stands_for: frozenset[UUID]) -> Mapping[str, str | None]:
+    if not stands_for:
+        return {}
     people = sorted(stands_for, key=str)
     return personal_names(people, names_of(session, people))
 
@@ -363,4 +365,4 @@ def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: De
         request.granted_actions = quorum.granted(request.actions, (v.actions for v in counted), "actions")
     else:
         request.tiers_asked = scene.asked(request).tiers
-    request.wake_at = wake_at(reminders.phase_of(request, scene.known), terms, at)
+    request.wake_at = wake_at(tiers.phase_of(request, scene.known), terms, at)

@@ -18,10 +18,9 @@ from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import quorum, timers
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.available_moves import Situation
-from lockbox.requests.evaluate import lacking_today
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest, Decision
-from lockbox.requests.policy import ApproveMeans, ReasonedDecision, Terms
+from lockbox.requests.policy import ApproveMeans, ReasonedDecision, Terms, lacking_today
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import Vote
 from lockbox.requests.timers import clock_of

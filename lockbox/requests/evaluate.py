@@ -18,8 +18,7 @@ from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import policy_store, tiers
 from lockbox.requests.lifecycle import Action, Party, State, move
-from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import Reason, Terms, customer_decides, defects, reviewed_first
+from lockbox.requests.policy import Reason, Terms, customer_decides, reviewed_first
 from lockbox.requests.policy_rules import Policy, RequestFacts, effective_mode
 from lockbox.requests.quorum import who_lacks
 from lockbox.requests.tiers import PromptedApprovers
@@ -184,32 +183,6 @@ def _evaluation(
 def request_facts(filing: RequestInput) -> RequestFacts:
     """Return the part of a filing that rules look at."""
     return RequestFacts(filing.service, tuple(filing.actions), Reason(filing.reason_code), tuple(filing.resources))
-
-
-def lacking(filing: RequestInput, terms: Terms) -> list[tuple[str, str]]:
-    """Return what a filing lacks under the terms: fields, each with a sentence."""
-    return list(
-        defects(
-            terms,
-            reason=Reason(filing.reason_code),
-            justification=filing.justification,
-            case_ref=filing.case_ref,
-            access_window=filing.access_window,
-        )
-    )
-
-
-def lacking_today(request: AccessRequest, terms: Terms) -> list[tuple[str, str]]:
-    """Return what a request that waits lacks under the terms that hold by now; a lower ceiling only shortens it."""
-    return list(
-        defects(
-            terms,
-            reason=Reason(request.reason_code),
-            justification=request.justification,
-            case_ref=request.case_ref,
-            access_window=min(request.access_window, terms.access_ceiling),
-        )
-    )
 
 
 def _was_denied(session: Session, tenant: Tenant, ask: RequestFacts) -> bool:

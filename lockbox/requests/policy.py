@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Protocol, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
@@ -317,6 +317,44 @@ def defects(
         yield "justification", f"Write at least {terms.justification_least} characters of justification."
     if access_window > terms.access_ceiling:
         yield "access_window", f"The access window may be at most {duration(terms.access_ceiling)} here."
+
+
+class AskedAccess(Protocol):
+    """What terms look at in a request, submitted or about to be."""
+
+    @property
+    def reason_code(self) -> str:
+        """The code of its reason."""
+
+    @property
+    def justification(self) -> str:
+        """The words of the engineer."""
+
+    @property
+    def case_ref(self) -> str | None:
+        """The support case."""
+
+    @property
+    def access_window(self) -> int:
+        """The window in seconds."""
+
+
+def lacking(asked: AskedAccess, terms: Terms, access_window: int | None = None) -> list[tuple[str, str]]:
+    """Return what a request lacks under the terms: fields, each with a sentence; by its own window or another."""
+    return list(
+        defects(
+            terms,
+            reason=Reason(asked.reason_code),
+            justification=asked.justification,
+            case_ref=asked.case_ref,
+            access_window=asked.access_window if access_window is None else access_window,
+        )
+    )
+
+
+def lacking_today(asked: AskedAccess, terms: Terms) -> list[tuple[str, str]]:
+    """Return what a pending request lacks under the terms of today; a lower ceiling only shortens its window."""
+    return lacking(asked, terms, min(asked.access_window, terms.access_ceiling))
 
 
 def reviewed_first(terms: Terms, mode: Mode) -> bool:

@@ -16,10 +16,10 @@ from lockbox.notifications.mail_text import duration
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import decisions, policy_store, timers
-from lockbox.requests.evaluate import NOBODY, Evaluation, RequestInput, evaluate_request, lacking, lacking_today
+from lockbox.requests.evaluate import NOBODY, Evaluation, RequestInput, evaluate_request
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import ReasonedDecision, Terms, customer_decides
+from lockbox.requests.policy import ReasonedDecision, Terms, customer_decides, lacking, lacking_today
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import Vote, missing, who_lacks

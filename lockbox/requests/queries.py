@@ -39,7 +39,7 @@ from lockbox.identity.roles import TENANT_ROLES, VENDOR_ROLES, Caller, Role, Sco
 from lockbox.requests import approvals
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.visibility import READERS, ProtectedField, ReaderRole, VisibilityScope, roles_with_scope
+from lockbox.requests.visibility import READERS, SEE_ALL, SEE_THEIR_TENANTS, ProtectedField, ReaderRole
 
 MOST_SCANNED = 20_000
 """How many of the newest requests one look for text goes through; the cursor leads on to those before them."""
@@ -159,10 +159,10 @@ def visible(caller: Caller) -> ColumnElement[bool]:
 
     `VISIBILITY_SCOPES` says how far each role reaches. Requesters know of their own requests, whatever their role.
     """
-    if caller.holds(*roles_with_scope(VisibilityScope.ALL)):
+    if caller.holds(*SEE_ALL):
         return true()
     conditions: list[ColumnElement[bool]] = [false(), col(AccessRequest.requester_id) == caller.person_id]
-    if tenants := caller.tenants(roles_with_scope(VisibilityScope.TENANTS)):
+    if tenants := caller.tenants(SEE_THEIR_TENANTS):
         told = col(AccessRequest.asked_at).is_not(None)
         conditions.append(and_(col(AccessRequest.tenant_id).in_(tenants), told))
     return or_(*conditions)

@@ -21,7 +21,7 @@ from lockbox.notifications import announcements, outbox, recipients
 from lockbox.notifications.announcements import QuestionNotification
 from lockbox.notifications.audience import ANSWER, QUESTION
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import decide, policy_store, queries, reminders, timers, visibility
+from lockbox.requests import decide, policy_store, queries, tiers, timers, visibility
 from lockbox.requests.available_moves import now_is, parties
 from lockbox.requests.deadlines import wake_at
 from lockbox.requests.lifecycle import OPEN_STATES, Party, State, clock_task
@@ -340,7 +340,7 @@ def _set_clock(session: Session, scene: QuestionContext, clock: RequestClock) ->
     if moves:
         for name, value in vars(clock).items():
             setattr(request, name, value)
-        request.wake_at = wake_at(reminders.phase_of(request, scene.known), scene.ruling.terms, scene.at)
+        request.wake_at = wake_at(tiers.phase_of(request, scene.known), scene.ruling.terms, scene.at)
         kind = clock_task(State(request.state), request.wake_at, request.deadline_at)
         database.arm_after_commit(session, CLOCK, [IndexEntry(str(request.id), kind, request.wake_at)])
     return {**vars(clock), "wake_at": request.wake_at, "moves": moves}

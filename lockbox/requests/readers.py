@@ -14,7 +14,7 @@ from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import Origin
-from lockbox.requests.visibility import VisibilityScope, roles_with_scope
+from lockbox.requests.visibility import SEE_ALL, SEE_THEIR_TENANTS
 
 REQUEST_READ = "request_read"
 # The row is the first read of its hour or it is not written: whoever reads again and again leaves one event.
@@ -75,7 +75,7 @@ def concerned(session: Session, ids: Collection[UUID], readers: Sequence[LiveRea
         "ids": list(ids),
         "people": [one.person_id for one in readers],
         "places": [one.only_at for one in readers],
-        "reach_all": sorted(role.value for role in roles_with_scope(VisibilityScope.ALL)),
-        "reach_theirs": sorted(role.value for role in roles_with_scope(VisibilityScope.TENANTS)),
+        "reach_all": sorted(role.value for role in SEE_ALL),
+        "reach_theirs": sorted(role.value for role in SEE_THEIR_TENANTS),
     }
     return frozenset(readers[number - 1] for number in session.connection().execute(CONCERNED, values).scalars())

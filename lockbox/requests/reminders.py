@@ -19,9 +19,8 @@ from lockbox.notifications.audience import ASKING, Reminder
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import policy_store, tiers, transition
-from lockbox.requests.deadlines import DueReminders, Phase, due_reminders, wake_at
+from lockbox.requests.deadlines import DueReminders, due_reminders, wake_at
 from lockbox.requests.lifecycle import State
-from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.tiers import PromptedApprovers
 from lockbox.requests.transition import Move, ReminderUpdate
@@ -111,20 +110,6 @@ def _notify_operators(session: Session, action: str, lines: Mapping[UUID, tuple[
     announcements.notify_operators(session, AuditEvent(at=at, action=action, actor=THE_CLOCK, facts=facts))
 
 
-def phase_of(request: AccessRequest | Row[Any], known: RecipientDirectory) -> Phase:
-    """Return for how long a request stands in its present state, and how far its nudges have come."""
-    state = State(request.state)
-    begun = {State.REVIEWING: request.created_at, State.PENDING: request.asked_at, State.ACTIVE: request.opened_at}
-    return Phase(
-        state=state,
-        since=begun.get(state) or request.created_at,
-        deadline_at=request.deadline_at,
-        tiers_asked=request.tiers_asked,
-        review_tiers=tiers.count(known),
-        warned=request.warned,
-    )
-
-
 def remind(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
     """Remind, widen and warn for these locked rows, whose clock is due and whose deadline is not; set their clocks.
 
@@ -159,7 +144,7 @@ def _reminded(
     voted: AbstractSet[UUID],
     silence: UndeliveredRequest | None,
 ) -> ReminderUpdate:
-    stretch = phase_of(row, known)
+    stretch = tiers.phase_of(row, known)
     due = due_reminders(stretch, ruling.terms, row.wake_at, at)
     if silence and stretch.tiers_asked:
         due = replace(due, widen=max(due.widen, stretch.tiers_asked + 1))

@@ -30,11 +30,12 @@ from lockbox.errors import (
 from lockbox.failpoints import failpoint
 from lockbox.identity import row_security
 from lockbox.identity.roles import AuthMethod, Caller
-from lockbox.requests import queries, reminders, transition
+from lockbox.requests import queries, tiers, transition
 from lockbox.requests.deadlines import deadline, wake_at
-from lockbox.requests.evaluate import Evaluation, RequestInput, evaluate_request, lacking
+from lockbox.requests.evaluate import Evaluation, RequestInput, evaluate_request
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.policy import lacking
 from lockbox.requests.tiers import PromptedApprovers
 from lockbox.requests.transition import Move, Origin, actor_for
 from lockbox.sql import new_id
@@ -266,7 +267,7 @@ def _new(caller: Caller, filing: RequestInput, judged: Evaluation) -> AccessRequ
         tiers_asked=_asked(judged).tiers,
         follows=filing.follows,
     )
-    request.wake_at = wake_at(reminders.phase_of(request, judged.known), terms, at)
+    request.wake_at = wake_at(tiers.phase_of(request, judged.known), terms, at)
     return request
 
 

@@ -28,9 +28,8 @@ VISIBILITY_SCOPES: dict[Role, VisibilityScope] = {
 }
 
 
-def roles_with_scope(reach: VisibilityScope) -> frozenset[Role]:
-    """Return the roles that reach so far."""
-    return frozenset(role for role, reaches in VISIBILITY_SCOPES.items() if reaches is reach)
+SEE_ALL = frozenset(role for role, scope in VISIBILITY_SCOPES.items() if scope is VisibilityScope.ALL)
+SEE_THEIR_TENANTS = frozenset(role for role, scope in VISIBILITY_SCOPES.items() if scope is VisibilityScope.TENANTS)
 
 
 class ReaderRole(StrEnum):
