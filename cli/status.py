@@ -17,7 +17,6 @@ from lockbox.monitoring import status
 from lockbox.monitoring.heartbeats import ProcessPart
 from lockbox.monitoring.metrics import MOST_SILENT
 from lockbox.monitoring.status import Status
-from lockbox.notifications.models import Channel
 from lockbox.schedule import Schedule
 
 WELL, BAD = "green", "bold red"
@@ -64,7 +63,7 @@ def _asked(login: str, redis: str | None) -> Status:
 def show(found: Status) -> None:
     """Print a table, green where all is well and red where somebody has to look, and then what to look at."""
     shown = Table(show_header=False, box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for name, value, is_well in (*_servers(found), *_work(found), *_trail(found), *_processes(found)):
+    for name, value, is_well in (*_servers(found), *_figures(found), *_processes(found)):
         style = "" if is_well is None else WELL if is_well else BAD
         shown.add_row(Text(name), Text(value, style=style))
     paper().print(shown)
@@ -81,61 +80,15 @@ def _servers(found: Status) -> Iterator[Line]:
     yield "Migrations", both, found.migration == found.wanted
 
 
-def _work(found: Status) -> Iterator[Line]:
-    of = found.figures
-    if of.postgres is None:
+def _figures(found: Status) -> Iterator[Line]:
+    if found.figures.postgres is None:
         return
     yield "Requests", ", ".join(f"{state} {n}" for state, n in sorted(found.states.items())) or "none", None
-    yield "Windows open", _count(of.one("access_open")), None
-    yield "Deadlines pending", _count(sum(of.labelled("pending").values())), None
-    yield "Deadlines overdue", _count(of.one("overdue")), not of.one("overdue")
-    drift = of.drift()
-    said = ", ".join(f"{index} {number:.0f} {way}" for (index, way), number in drift.items() if number) or "none"
-    missing = any(number for (_, way), number in drift.items() if way == "missing")
-    yield "Schedule's drift", said if drift else NOTHING, not missing if drift else None
-    yield (
-        "Last reconcile",
-        _ago(of.one("heartbeat", ProcessPart.RECONCILE)),
-        _lives(of.one("heartbeat", ProcessPart.RECONCILE)),
-    )
-    for channel, name in ((Channel.MAIL, "Mails"), (Channel.WEBHOOK, "Webhook calls")):
-        unsent, oldest, dead, lately = (
-            of.one(figure, channel) for figure in ("unsent", "oldest_unsent", "dead", "dead_lately")
-        )
-        waits = f", the oldest {_ago(oldest)}" if oldest is not None else ""
-        yield f"{name} unsent", f"{_count(unsent or 0)}{waits}", None
-        said = f"{_count(dead or 0)}, {_count(lately or 0)} of them within a day"
-        yield f"{name} not delivered", said, not lately if channel is Channel.MAIL else None
-    yield "Webhooks failing", _count(of.one("webhooks_failing")), None
-
-
-def _trail(found: Status) -> Iterator[Line]:
-    of = found.figures
-    if of.postgres is None:
-        return
-    lag = of.one("seal_lag") or 0
-    yield "Events not sealed", f"{_count(of.one('unsealed'))}, for {lag:.1f} s", lag <= status.MOST_SEAL_LAG
-    yield "Newest checkpoint", _ago(of.one("checkpoint_age")), None
-    yield "Invariants looked at", _ago(of.one("heartbeat", ProcessPart.WATCH)), None
+    for line in status.lines(found):
+        yield line.name, line.value, line.is_well
 
 
 def _processes(found: Status) -> Iterator[Line]:
     for beat in found.beats:
         if beat.part not in {ProcessPart.RECONCILE, ProcessPart.WATCH}:
-            yield beat.node, f"{_ago(beat.age)}, clock {beat.skew:+.3f} s", _lives(beat.age)
-
-
-def _lives(age: float | None) -> bool:
-    return age is not None and age <= MOST_SILENT
-
-
-def _count(number: float | None) -> str:
-    return NOTHING if number is None else f"{number:,.0f}"
-
-
-def _ago(seconds: float | None) -> str:
-    if seconds is None:
-        return NOTHING
-    if seconds < 120:  # noqa: PLR2004 - two minutes are still counted in seconds
-        return f"{seconds:.0f} s ago"
-    return f"{seconds / 60:.0f} min ago"
+            yield beat.node, f"{status.lag(beat.age)} ago, clock {beat.skew:+.3f} s", beat.age <= MOST_SILENT

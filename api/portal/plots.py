@@ -14,7 +14,6 @@ WORD = 30
 """The width of an hour's name."""
 EVERY = 6
 """Every sixth hour is named."""
-MINUTE, HOUR = 60, 3600
 
 
 @dataclass(frozen=True)
@@ -121,14 +120,3 @@ class Plot:
 def count(value: float) -> str:
     """Write a count."""
     return f"{value:,.0f}"
-
-
-def lag(seconds: float) -> str:
-    """Write how late something is, as short as its size allows."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms" if seconds else "0 s"
-    if seconds < MINUTE:
-        return f"{seconds:.1f} s"
-    if seconds < HOUR:
-        return f"{seconds / MINUTE:.0f} min"
-    return f"{seconds / HOUR:.1f} h"

@@ -4,13 +4,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from enum import StrEnum
 
 import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from lockbox import startup_checks
+from lockbox import sql, startup_checks
 from lockbox.database import Database
 from lockbox.queue_depth import QueueDepth
 from lockbox.schedule import RedisUnavailable
@@ -24,15 +25,12 @@ so_far AS MATERIALIZED (
     SELECT coalesce(sum(count), 0) AS ended, coalesce(sum(total), 0) AS late FROM tallies
     WHERE name = 'deadline_lag'),
 before AS MATERIALIZED (SELECT ended, late FROM lag_samples ORDER BY at DESC LIMIT 1),
-oldest AS MATERIALIZED (SELECT wake_at FROM requests WHERE wake_at IS NOT NULL ORDER BY wake_at LIMIT 1),
-unproven AS MATERIALIZED (SELECT e.at FROM events e
-    WHERE e.id = (SELECT event_id FROM unsealed ORDER BY event_id LIMIT 1))
+oldest AS MATERIALIZED (SELECT wake_at FROM requests WHERE wake_at IS NOT NULL ORDER BY wake_at LIMIT 1)
 INSERT INTO lag_samples (at, schedule_lag, seal_lag, ended, late)
 SELECT c.at,
     greatest(0, extract(epoch FROM c.at - (SELECT wake_at FROM oldest)),
         (s.late - b.late) / nullif(s.ended - b.ended, 0)),
-    greatest(0, extract(epoch FROM c.at - (SELECT at FROM unproven))),
-    s.ended, s.late
+    seal_lag(), s.ended, s.late
 FROM clock c CROSS JOIN so_far s LEFT JOIN before b ON true
 """)
 PRUNE = text("DELETE FROM lag_samples WHERE at < clock_timestamp() - CAST(:kept AS interval)")
@@ -45,10 +43,40 @@ MOST_COUNTED = 100_000
 LIMITS = text("SELECT set_config('statement_timeout', '3s', true), set_config('lock_timeout', '500ms', true)")
 READ = text(f"""
 SELECT name, label, value FROM operating_figures()
-UNION ALL SELECT 'behind', role, max(behind) FROM operating_processes() WHERE age <= {MOST_SILENT} GROUP BY role
-UNION ALL SELECT 'unverified', role, max(unverified) FROM operating_unverified() GROUP BY role
 UNION ALL SELECT 'lagging_standby', '', ({startup_checks.LAGGING_STANDBY})::int
 """)  # noqa: S608 - put together from parts of our own
+HOURS = 24
+HOUR = timedelta(hours=1)
+MOVES = frozenset({"filed", "decided", "timed_out"})
+"""What requests did; the other counts, `sent` and `dead`, are of notifications."""
+DAY = text("SELECT name, hour, value FROM operating_day()")
+
+
+class MetricName(StrEnum):
+    """The figures of Postgres, each by the name that READ gives it."""
+
+    OVERDUE = "overdue"
+    PENDING = "pending"
+    ACCESS_OPEN = "access_open"
+    SOON = "soon"
+    UNSENT = "unsent"
+    OLDEST_UNSENT = "oldest_unsent"
+    DEAD = "dead"
+    DEAD_LATELY = "dead_lately"
+    WEBHOOKS_FAILING = "webhooks_failing"
+    UNSEALED = "unsealed"
+    SEAL_LAG = "seal_lag"
+    CHECKPOINT_AGE = "checkpoint_age"
+    HEARTBEAT = "heartbeat"
+    PROCESSES = "processes"
+    SKEW = "skew"
+    BEHIND = "behind"
+    UNVERIFIED = "unverified"
+    LAGGING_STANDBY = "lagging_standby"
+    ATTEMPT = sql.ATTEMPT
+    DROPPED = sql.DROPPED
+    DEADLINE_LAG = sql.DEADLINE_LAG
+    DEADLINE_LAG_TOTAL = "deadline_lag_total"
 
 
 def sample(database: Database) -> None:
@@ -66,13 +94,17 @@ class MetricSnapshot:
     postgres: Mapping[tuple[str, str], float] | None
     redis: QueueDepth | None
 
-    def one(self, name: str, label: str = "") -> float | None:
+    def one(self, name: MetricName, label: str = "") -> float | None:
         """Return a number of Postgres', if there is one."""
         return (self.postgres or {}).get((name, label))
 
-    def labelled(self, name: str) -> dict[str, float]:
+    def labelled(self, name: MetricName) -> dict[str, float]:
         """Return all numbers of that name, by label."""
         return {label: value for (held, label), value in (self.postgres or {}).items() if held == name}
+
+    def missing(self) -> float:
+        """Return how many steps and notifications of Postgres the schedule lacks."""
+        return sum(number for (_, way), number in self.drift().items() if way == "missing")
 
     def drift(self) -> dict[tuple[str, str], float]:
         """Return by how many members each index differs from Postgres: what is missing, and what is there too much.
@@ -82,8 +114,8 @@ class MetricSnapshot:
         """
         if self.postgres is None or self.redis is None:
             return {}
-        surplus = {"clock": self.redis.clocks_in_span - (self.one("soon", "count") or 0)}
-        unsent = sum(self.labelled("unsent").values())
+        surplus = {"clock": self.redis.clocks_in_span - (self.one(MetricName.SOON, "count") or 0)}
+        unsent = sum(self.labelled(MetricName.UNSENT).values())
         if unsent < MOST_COUNTED:
             surplus["notifications"] = self.redis.notifications - unsent
         return {
@@ -122,7 +154,7 @@ def read(database: Database) -> MetricSnapshot:
     """Ask Postgres and Redis, each for a few seconds at most."""
     numbers = _postgres(database)
     of = numbers or {}
-    span = (of.get(("soon", "from"), 0.0), of.get(("soon", "to"), 0.0))
+    span = (of.get((MetricName.SOON, "from"), 0.0), of.get((MetricName.SOON, "to"), 0.0))
     try:
         held = database.schedule.look(span)
     except RedisUnavailable as away:
@@ -140,3 +172,46 @@ def _postgres(database: Database) -> dict[tuple[str, str], float] | None:
         log.warning("figures.postgres_away", error=type(error).__name__)
         return None
     return {(row.name, row.label): float(row.value) for row in rows if row.value is not None}
+
+
+@dataclass(frozen=True)
+class HourlyCounts:
+    """Numbers by name and hour. `hours` are the beginnings of 24 hours, the one that runs last."""
+
+    hours: tuple[datetime, ...]
+    numbers: Mapping[tuple[str, datetime], float]
+    moves_from: datetime | None = None
+    notifications_from: datetime | None = None
+    schedule_lag: float | None = None
+
+    def counts(self, name: str) -> tuple[float | None, ...]:
+        """Return how many there were in each hour; None for hours that lie before what could be counted."""
+        since = self.moves_from if name in MOVES else self.notifications_from
+        return tuple(
+            None if since and hour + HOUR <= since else self.numbers.get((name, hour), 0.0) for hour in self.hours
+        )
+
+    def worst(self, name: str) -> tuple[float | None, ...]:
+        """Return the longest lag in each hour, in seconds; None where nobody looked."""
+        return tuple(self.numbers.get((name, hour)) for hour in self.hours)
+
+
+def read_day(database: Database) -> HourlyCounts | None:
+    """Ask Postgres, for a few seconds at most; None where it does not answer by then."""
+    try:
+        with database.transaction() as session:
+            session.connection().execute(LIMITS)
+            rows = session.connection().execute(DAY).all()
+    except SQLAlchemyError as error:
+        log.warning("day.postgres_away", error=type(error).__name__)
+        return None
+    found = {(row.name, row.hour): row.value for row in rows}
+    at = {row.name: row.hour for row in rows}
+    begins = at["begins"]
+    return HourlyCounts(
+        hours=tuple(begins + HOUR * number for number in range(HOURS)),
+        numbers=found,
+        moves_from=at.get("moves_from"),
+        notifications_from=at.get("notifications_from"),
+        schedule_lag=next((row.value for row in rows if row.name == "schedule_lag_now"), None),
+    )

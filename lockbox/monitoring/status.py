@@ -1,8 +1,8 @@
 """How an installation stands, for whoever operates it: everything at once, from whatever answers."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -19,73 +19,32 @@ from lockbox.identity.roles import Caller, Role
 from lockbox.monitoring import metrics
 from lockbox.monitoring.heartbeats import ProcessPart
 from lockbox.monitoring.invariants import audit_log_rolled_back, unverified
-from lockbox.monitoring.metrics import MOST_SILENT, MetricSnapshot
+from lockbox.monitoring.metrics import MOST_SILENT, HourlyCounts, MetricName, MetricSnapshot
 from lockbox.notifications.models import Channel
 from lockbox.schedule import RedisUnavailable
-from lockbox.sql import DROPPED
 from lockbox.startup_checks import StartupCheckFailed
 
 log = structlog.get_logger(__name__)
-HOURS = 24
-HOUR = timedelta(hours=1)
-MOVES = frozenset({"filed", "decided", "timed_out"})
-"""What requests did; the other counts, `sent` and `dead`, are of notifications."""
-READ = text("SELECT name, hour, value FROM operating_day()")
 STATES = text("SELECT state, number FROM operating_states()")
-PROCESSES = text("SELECT role, node, age, skew, behind, doubt FROM operating_processes()")
-UNVERIFIED = text("SELECT node, unverified, first FROM operating_unverified() WHERE unverified > 0 LIMIT 1")
+PROCESSES = text("""
+SELECT role AS part, node, age, skew, behind, doubt, unverified, unverified_first FROM operating_processes()
+""")
 MOST_SEAL_LAG = 60.0
 MOST_UNSENT_AGE = 300.0
 MOST_SKEW = 5.0
 MOST_UNACKED_AGE = 300.0
 MOST_CHECKPOINT_AGE = 2 * 3600.0
 NEEDED = (ProcessPart.API, ProcessPart.CORE, ProcessPart.NOTIFICATIONS, ProcessPart.RECONCILE, ProcessPart.WATCH)
+ALIVE = {
+    ProcessPart.API: "API processes",
+    ProcessPart.CORE: "Core workers",
+    ProcessPart.NOTIFICATIONS: "Notifications workers",
+}
+UNKNOWN = "not known"
+MINUTE = 60.0
 MOST_FAILING = 50
 FAILING = text("SELECT * FROM failing_webhooks(:most, :skipped)")
 FINDINGS = text("SELECT rule, about, raised_at FROM operating_findings()")
-
-
-@dataclass(frozen=True)
-class HourlyCounts:
-    """Numbers by name and hour. `hours` are the beginnings of 24 hours, the one that runs last."""
-
-    hours: tuple[datetime, ...]
-    numbers: Mapping[tuple[str, datetime], float]
-    moves_from: datetime | None = None
-    notifications_from: datetime | None = None
-    schedule_lag: float | None = None
-
-    def counts(self, name: str) -> tuple[float | None, ...]:
-        """Return how many there were in each hour; None for hours that lie before what could be counted."""
-        since = self.moves_from if name in MOVES else self.notifications_from
-        return tuple(
-            None if since and hour + HOUR <= since else self.numbers.get((name, hour), 0.0) for hour in self.hours
-        )
-
-    def worst(self, name: str) -> tuple[float | None, ...]:
-        """Return the longest lag in each hour, in seconds; None where nobody looked."""
-        return tuple(self.numbers.get((name, hour)) for hour in self.hours)
-
-
-def read_day(database: Database) -> HourlyCounts | None:
-    """Ask Postgres, for a few seconds at most; None where it does not answer by then."""
-    try:
-        with database.transaction() as session:
-            session.connection().execute(metrics.LIMITS)
-            rows = session.connection().execute(READ).all()
-    except SQLAlchemyError as error:
-        log.warning("day.postgres_away", error=type(error).__name__)
-        return None
-    found = {(row.name, row.hour): row.value for row in rows}
-    at = {row.name: row.hour for row in rows}
-    begins = at["begins"]
-    return HourlyCounts(
-        hours=tuple(begins + HOUR * number for number in range(HOURS)),
-        numbers=found,
-        moves_from=at.get("moves_from"),
-        notifications_from=at.get("notifications_from"),
-        schedule_lag=next((row.value for row in rows if row.name == "schedule_lag_now"), None),
-    )
 
 
 @dataclass(frozen=True)
@@ -93,7 +52,7 @@ class ProcessHeartbeat:
     """When a process last said that it lives, in seconds ago, and by how many its clock is ahead.
 
     `behind` is in how many logs it finds the database behind what was shipped of them, `doubt` what is wrong with
-    the first.
+    the first; likewise `unverified` is how many rows that give power carry no mark of our keys.
     """
 
     part: str
@@ -102,6 +61,8 @@ class ProcessHeartbeat:
     skew: float
     behind: int | None = None
     doubt: str | None = None
+    unverified: int | None = None
+    unverified_first: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +76,6 @@ class Status:
     figures: MetricSnapshot
     states: dict[str, int] = field(default_factory=dict)
     beats: tuple[ProcessHeartbeat, ...] = ()
-    unverified: str | None = None
 
     @property
     def troubles(self) -> list[str]:
@@ -123,8 +83,7 @@ class Status:
         found = [f"Postgres: {self.postgres}"] if self.postgres != "ok" else []
         found += [f"Redis: {self.redis}"] if self.redis not in {"ok", "not asked"} else []
         if self.figures.postgres is not None:
-            found += _behind(self.beats)
-            found += [self.unverified] if self.unverified else []
+            found += _doubts(self.beats)
             found += [said for said, is_so in _late(self.figures) if is_so]
             found += _silent(self.figures)
         return found
@@ -140,25 +99,25 @@ class Status:
             "migration": {"database": self.migration, "code": self.wanted},
             "requests": self.states,
             "deadlines": {
-                "pending": of.labelled("pending"),
-                "overdue": of.one("overdue"),
+                "pending": of.labelled(MetricName.PENDING),
+                "overdue": of.one(MetricName.OVERDUE),
                 "drift": {f"{index} {way}": number for (index, way), number in of.drift().items()},
             },
-            "access_open": of.one("access_open"),
+            "access_open": of.one(MetricName.ACCESS_OPEN),
             "notifications": {channel.value: _of_channel(of, channel) for channel in Channel},
-            "webhooks_failing": of.one("webhooks_failing"),
+            "webhooks_failing": of.one(MetricName.WEBHOOKS_FAILING),
             "trail": {
-                "unsealed": of.one("unsealed"),
-                "seal_lag_seconds": of.one("seal_lag"),
-                "newest_checkpoint_seconds": of.one("checkpoint_age"),
+                "unsealed": of.one(MetricName.UNSEALED),
+                "seal_lag_seconds": of.one(MetricName.SEAL_LAG),
+                "newest_checkpoint_seconds": of.one(MetricName.CHECKPOINT_AGE),
             },
             "hints": {
                 "unacked": of.redis.unacked if of.redis else None,
                 "oldest_unacked_seconds": of.oldest_unacked_age(),
             },
-            "messages_dropped": of.labelled(DROPPED),
-            "last_reconcile_seconds": of.one("heartbeat", ProcessPart.RECONCILE),
-            "last_watch_seconds": of.one("heartbeat", ProcessPart.WATCH),
+            "messages_dropped": of.labelled(MetricName.DROPPED),
+            "last_reconcile_seconds": of.one(MetricName.HEARTBEAT, ProcessPart.RECONCILE),
+            "last_watch_seconds": of.one(MetricName.HEARTBEAT, ProcessPart.WATCH),
             "processes": [vars(beat) for beat in self.beats],
         }
 
@@ -179,13 +138,13 @@ def read(database: Database, *, with_redis: bool) -> Status:
             startup_checks.fits(connection)
         with database.transaction() as session:
             session.connection().execute(metrics.LIMITS)
-            states, beats, unmarked = _states(session), _heartbeats(session), _unverified(session)
+            states, beats = _states(session), _heartbeats(session)
     except StartupCheckFailed as unfit:
         return Status(str(unfit), redis, found, wanted, MetricSnapshot(None, None))
     except SQLAlchemyError as error:
         said = getattr(getattr(error, "orig", None), "sqlstate", None) or type(error).__name__
         return Status(f"away or unwilling ({said})", redis, found, wanted, MetricSnapshot(None, None))
-    return Status("ok", redis, found, wanted, metrics.read(database), states, beats, unmarked)
+    return Status("ok", redis, found, wanted, metrics.read(database), states, beats)
 
 
 def _redis(database: Database) -> str:
@@ -201,38 +160,39 @@ def _states(session: Session) -> dict[str, int]:
 
 
 def _heartbeats(session: Session) -> tuple[ProcessHeartbeat, ...]:
-    rows = session.connection().execute(PROCESSES)
-    return tuple(ProcessHeartbeat(row.role, row.node, row.age, row.skew, row.behind, row.doubt) for row in rows)
+    return tuple(ProcessHeartbeat(**row) for row in session.connection().execute(PROCESSES).mappings())
 
 
-def _behind(beats: Iterable[ProcessHeartbeat]) -> list[str]:
-    """Say who is refused because the database is behind its own log; of all processes one that finds the most."""
-    doubting = [beat for beat in beats if beat.behind and beat.age <= MOST_SILENT]
-    worst = max(doubting, key=lambda beat: beat.behind or 0, default=None)
-    return [f"{worst.node} finds {audit_log_rolled_back(worst.behind or 0, worst.doubt or '')}"] if worst else []
-
-
-def _unverified(session: Session) -> str | None:
-    """Say of which process of the API how many marks do not hold; the one that finds the most."""
-    row = session.connection().execute(UNVERIFIED).one_or_none()
-    return f"{row.node} finds that {unverified(row.unverified, row.first)}" if row else None
+def _doubts(beats: Iterable[ProcessHeartbeat]) -> Iterator[str]:
+    """Say what living processes find that the database should not hold; of each kind one that finds the most."""
+    alive = [beat for beat in beats if beat.age <= MOST_SILENT]
+    behind = max(alive, key=lambda beat: beat.behind or 0, default=None)
+    if behind and behind.behind:
+        yield f"{behind.node} finds {audit_log_rolled_back(behind.behind, behind.doubt or '')}"
+    doubting = max(alive, key=lambda beat: beat.unverified or 0, default=None)
+    if doubting and doubting.unverified:
+        yield f"{doubting.node} finds that {unverified(doubting.unverified, doubting.unverified_first or '')}"
 
 
 def _of_channel(of: MetricSnapshot, channel: Channel) -> dict[str, float | None]:
     """Return how notifications by mail, or calls of webhooks, stand; None where Postgres is away."""
-    names = {"unsent": "unsent", "oldest_unsent_seconds": "oldest_unsent", "dead": "dead"}
-    names |= {"dead_within_a_day": "dead_lately"}
+    names: dict[str, MetricName] = {"unsent": MetricName.UNSENT, "oldest_unsent_seconds": MetricName.OLDEST_UNSENT}
+    names |= {"dead": MetricName.DEAD, "dead_within_a_day": MetricName.DEAD_LATELY}
     known = of.postgres is not None
     return {said: of.one(name, channel) or 0.0 if known else None for said, name in names.items()}
 
 
 def _late(of: MetricSnapshot) -> list[tuple[str, bool]]:
-    drift = sum(number for (_, way), number in of.drift().items() if way == "missing")
-    overdue, unsealed = (int(of.one(name) or 0) for name in ("overdue", "unsealed"))
+    missing = of.missing()
+    seal_lag = of.one(MetricName.SEAL_LAG) or 0.0
+    overdue, unsealed = int(of.one(MetricName.OVERDUE) or 0), int(of.one(MetricName.UNSEALED) or 0)
     # A webhook is a customer's to mend: one that is dead is no trouble of this installation's.
-    dead, oldest = (of.one(name, Channel.MAIL) or 0 for name in ("dead_lately", "oldest_unsent"))
+    dead, oldest = (
+        of.one(MetricName.DEAD_LATELY, Channel.MAIL) or 0,
+        of.one(MetricName.OLDEST_UNSENT, Channel.MAIL) or 0,
+    )
     return [
-        (startup_checks.NAME_THE_STANDBY, of.one("lagging_standby") == 1),
+        (startup_checks.NAME_THE_STANDBY, of.one(MetricName.LAGGING_STANDBY) == 1),
         (f"{overdue} deadlines are overdue: is a core worker running?", overdue > 0),
         (f"{dead:.0f} mails were not delivered within a day: see `lockbox vendor undelivered`", dead > 0),
         (
@@ -240,14 +200,14 @@ def _late(of: MetricSnapshot) -> list[tuple[str, bool]]:
             oldest > MOST_UNSENT_AGE,
         ),
         (
-            f"{unsealed} events are not sealed, for up to {of.one('seal_lag') or 0:.0f} s: see the core worker's log",
-            (of.one("seal_lag") or 0) > MOST_SEAL_LAG,
+            f"{unsealed} events are not sealed, for up to {seal_lag:.0f} s: see the core worker's log",
+            seal_lag > MOST_SEAL_LAG,
         ),
         (
             "no log has had a checkpoint for two hours: see the core worker's log",
-            (of.one("checkpoint_age") or 0) > MOST_CHECKPOINT_AGE,
+            (of.one(MetricName.CHECKPOINT_AGE) or 0) > MOST_CHECKPOINT_AGE,
         ),
-        (f"the schedule lacks {drift:.0f} of what Postgres promises: is a worker running?", drift > 0),
+        (f"the schedule lacks {missing:.0f} of what Postgres promises: is a worker running?", missing > 0),
         (
             f"hints wait unacknowledged for {of.oldest_unacked_age() or 0:.0f} s",
             (of.oldest_unacked_age() or 0) > MOST_UNACKED_AGE,
@@ -256,7 +216,7 @@ def _late(of: MetricSnapshot) -> list[tuple[str, bool]]:
 
 
 def _silent(of: MetricSnapshot) -> list[str]:
-    ages = of.labelled("heartbeat")
+    ages = of.labelled(MetricName.HEARTBEAT)
     found = [
         f"{part}: nobody has said for a minute that it lives" if part in ages else f"{part}: nobody lives"
         for part in NEEDED
@@ -264,9 +224,86 @@ def _silent(of: MetricSnapshot) -> list[str]:
     ]
     return found + [
         f"{part}: a clock is off by {skew:+.1f} s: set it right (NTP)"
-        for part, skew in of.labelled("skew").items()
+        for part, skew in of.labelled(MetricName.SKEW).items()
         if abs(skew) > MOST_SKEW
     ]
+
+
+@dataclass(frozen=True)
+class StatusLine:
+    """A figure in words; `is_well` is None where nothing says how it should be."""
+
+    name: str
+    value: str
+    is_well: bool | None = None
+
+
+def lines(found: Status, schedule_lag: float | None = None) -> Iterator[StatusLine]:
+    """Yield what the operators' page and the terminal show; `schedule_lag` is that of the last minute."""
+    of = found.figures
+    yield StatusLine("Windows open", _count(of.one(MetricName.ACCESS_OPEN)))
+    pending = sum(of.labelled(MetricName.PENDING).values()) if of.postgres is not None else None
+    yield StatusLine("Scheduled steps", _count(pending))
+    yield _none_of("Overdue steps", of.one(MetricName.OVERDUE))
+    if schedule_lag is not None:
+        yield StatusLine("Schedule lag of the last minute", lag(schedule_lag))
+    yield StatusLine("Last reconcile", _ago(of.one(MetricName.HEARTBEAT, ProcessPart.RECONCILE)))
+    yield from _notification_lines(of)
+    yield StatusLine("Webhooks failing", _count(of.one(MetricName.WEBHOOKS_FAILING)))
+    yield StatusLine("Events to seal", _count(of.one(MetricName.UNSEALED)))
+    yield _within("Seal lag", of.one(MetricName.SEAL_LAG), MOST_SEAL_LAG)
+    yield StatusLine("Newest checkpoint", _ago(of.one(MetricName.CHECKPOINT_AGE)))
+    yield StatusLine("Last invariant check", _ago(of.one(MetricName.HEARTBEAT, ProcessPart.WATCH)))
+    alive = of.labelled(MetricName.PROCESSES)
+    for part, name in ALIVE.items():
+        yield StatusLine(f"{name} alive", _count(alive.get(part, 0.0)), bool(alive.get(part)))
+    yield from _redis_lines(found)
+
+
+def _notification_lines(of: MetricSnapshot) -> Iterator[StatusLine]:
+    """Say how mail stands, which is ours to mend, and webhooks, which are their owners'."""
+    for channel, name in ((Channel.MAIL, "mail"), (Channel.WEBHOOK, "webhook call")):
+        found = _of_channel(of, channel)
+        many = f"{name.capitalize()}s"
+        yield StatusLine(f"{many} to send", _count(found["unsent"]))
+        for line in (
+            _within(f"Oldest {name} to send", found["oldest_unsent_seconds"], MOST_UNSENT_AGE),
+            _none_of(f"{many} not delivered within a day", found["dead_within_a_day"]),
+        ):
+            yield line if channel is Channel.MAIL else replace(line, is_well=None)
+        yield StatusLine(f"{many} not delivered", _count(found["dead"]))
+
+
+def _redis_lines(found: Status) -> Iterator[StatusLine]:
+    held, missing = found.figures.redis, found.figures.missing()
+    away, is_well = (UNKNOWN, None) if found.redis == "not asked" else ("Redis is away", held is not None)
+    yield StatusLine("Unacknowledged messages", _count(held.unacked) if held else away, is_well)
+    yield StatusLine("Missing in the schedule", _count(missing) if held else away, is_well and not missing)
+
+
+def lag(seconds: float) -> str:
+    """Write how late something is, as short as its size allows."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms" if seconds else "0 s"
+    if seconds < MINUTE:
+        return f"{seconds:.1f} s"
+    return f"{seconds / MINUTE:.0f} min" if seconds < 60 * MINUTE else f"{seconds / MINUTE / 60:.1f} h"
+
+
+def _count(number: float | None) -> str:
+    return UNKNOWN if number is None else f"{number:,.0f}"
+
+
+def _ago(seconds: float | None) -> str:
+    return UNKNOWN if seconds is None else f"{lag(seconds)} ago"
+
+
+def _none_of(name: str, number: float | None) -> StatusLine:
+    return StatusLine(name, _count(number), not number)
+
+
+def _within(name: str, seconds: float | None, most: float) -> StatusLine:
+    return StatusLine(name, UNKNOWN if seconds is None else lag(seconds), (seconds or 0.0) <= most)
 
 
 @dataclass(frozen=True)
@@ -298,8 +335,7 @@ class FailingWebhook:
 class FailingWebhooks:
     """A page of the failing webhooks, those first that have failed for longest.
 
-    `first` is the place of the first of them, from 1 on; `in_all` is how many there are, 0 also on a page behind the
-    last.
+    `first` is the place of the first of them, from 1 on; `in_all` is how many there are.
     """
 
     webhooks: Sequence[FailingWebhook]
@@ -332,7 +368,8 @@ def read_operations(database: Database, caller: Caller, *, failing_page: int = 1
     """
     permissions.capacity(caller, (Role.OPERATOR,))
     stands = read(database, with_redis=True)
-    return OperationsStatus(stands, read_day(database), _findings(database), _failing(database, caller, failing_page))
+    failing = _failing(database, caller, failing_page, int(stands.figures.one(MetricName.WEBHOOKS_FAILING) or 0))
+    return OperationsStatus(stands, metrics.read_day(database), _findings(database), failing)
 
 
 def _findings(database: Database) -> Sequence[InvariantFinding] | None:
@@ -344,7 +381,7 @@ def _findings(database: Database) -> Sequence[InvariantFinding] | None:
     return [InvariantFinding(row.rule, row.about, row.raised_at) for row in rows]
 
 
-def _failing(database: Database, caller: Caller, number: int) -> FailingWebhooks | None:
+def _failing(database: Database, caller: Caller, number: int, in_all: int) -> FailingWebhooks | None:
     skipped = (number - 1) * MOST_FAILING
     try:
         with database.transaction() as session:
@@ -355,4 +392,4 @@ def _failing(database: Database, caller: Caller, number: int) -> FailingWebhooks
     found = [
         FailingWebhook(row.id, row.tenant, row.leads_to, row.failing_since, row.unsent, row.error) for row in rows
     ]
-    return FailingWebhooks(found, skipped + 1, rows[0].in_all if rows else 0)
+    return FailingWebhooks(found, skipped + 1, in_all)

@@ -543,12 +543,11 @@ $$;
 
 -- Where a failing webhook leads, without path and login, in which a secret may stand.
 CREATE FUNCTION failing_webhooks(most integer, skipped integer) RETURNS TABLE (id uuid, tenant text, leads_to text,
-    failing_since timestamptz, unsent bigint, error text, in_all bigint)
+    failing_since timestamptz, unsent bigint, error text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT h.id, t.name, regexp_replace(h.url, '^([a-z]+://)([^/?#]*@)?([^/?#]*).*$', '\1\3'), h.failing_since,
         coalesce(u.number, 0),
-        (SELECT d.error FROM deliveries d WHERE d.endpoint_id = h.id ORDER BY d.id DESC LIMIT 1),
-        count(*) OVER ()
+        (SELECT d.error FROM deliveries d WHERE d.endpoint_id = h.id ORDER BY d.id DESC LIMIT 1)
     FROM endpoints h LEFT JOIN tenants t ON t.id = h.tenant_id
     LEFT JOIN (SELECT w.endpoint_id, count(*) AS number FROM (SELECT n.endpoint_id FROM notifications n
         WHERE n.closed_at IS NULL AND n.channel = 'webhook' ORDER BY n.run_at LIMIT 100000) w
@@ -697,17 +696,19 @@ LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 $$;
 
 CREATE FUNCTION operating_processes() RETURNS TABLE (
-    role text, node text, age double precision, skew double precision, behind integer, doubt text
+    role text, node text, age double precision, skew double precision, behind integer, doubt text,
+    unverified integer, unverified_first text
 ) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-    SELECT h.role, h.node, greatest(0, extract(epoch FROM clock_timestamp() - h.beat_at)), h.skew, h.behind, h.doubt
+    SELECT h.role, h.node, greatest(0, extract(epoch FROM clock_timestamp() - h.beat_at)), h.skew, h.behind, h.doubt,
+        h.unverified, h.unverified_first
     FROM heartbeats h ORDER BY h.role, h.beat_at DESC LIMIT 200
 $$;
 
-CREATE FUNCTION operating_unverified() RETURNS TABLE (role text, node text, unverified integer, first text)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-    SELECT h.role, h.node, h.unverified, h.unverified_first FROM heartbeats h
-    WHERE h.unverified IS NOT NULL AND h.beat_at > clock_timestamp() - interval '1 minute'
-    ORDER BY h.unverified DESC, h.node LIMIT 200
+-- For how many seconds the oldest event without a seal has been waiting.
+CREATE FUNCTION seal_lag() RETURNS double precision
+LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
+    SELECT coalesce((SELECT greatest(0, extract(epoch FROM clock_timestamp() - e.at))
+        FROM events e WHERE e.id = (SELECT event_id FROM unsealed ORDER BY event_id LIMIT 1)), 0)
 $$;
 
 -- Every count is of an index, and of no more than 100,000 of its rows. The schedule's part for the clock is compared
@@ -750,8 +751,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     UNION ALL SELECT 'webhooks_failing', '', count(*) FROM endpoints
         WHERE failing_since IS NOT NULL AND disabled_at IS NULL AND removed_at IS NULL
     UNION ALL SELECT 'unsealed', '', count(*) FROM (SELECT FROM unsealed LIMIT 100000) u
-    UNION ALL SELECT 'seal_lag', '', coalesce((SELECT greatest(0, extract(epoch FROM c.at - e.at))
-        FROM clock c, events e WHERE e.id = (SELECT event_id FROM unsealed ORDER BY event_id LIMIT 1)), 0)
+    UNION ALL SELECT 'seal_lag', '', seal_lag()
     UNION ALL SELECT 'checkpoint_age', '', greatest(0, extract(epoch FROM (SELECT at FROM clock) - max(noted_at)))
         FROM logs WHERE note <> '' HAVING count(*) > 0
     UNION ALL SELECT 'heartbeat', role, greatest(0, extract(epoch FROM (SELECT at FROM clock) - max(beat_at)))
@@ -761,6 +761,10 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     UNION ALL SELECT 'skew', role, CASE WHEN max(skew) > -min(skew) THEN max(skew) ELSE min(skew) END FROM heartbeats
         WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) AND role IN ('api', 'core', 'notifications')
         GROUP BY role
+    UNION ALL SELECT 'behind', role, max(behind) FROM heartbeats
+        WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) GROUP BY role
+    UNION ALL SELECT 'unverified', role, max(unverified) FROM heartbeats
+        WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) GROUP BY role
     UNION ALL SELECT t.name, t.label, sum(t.count) FROM tallies t GROUP BY t.name, t.label
     UNION ALL SELECT 'deadline_lag_total', '', sum(t.total) FROM tallies t
         WHERE t.name = 'deadline_lag' HAVING count(*) > 0

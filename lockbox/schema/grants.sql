@@ -105,7 +105,7 @@ GRANT EXECUTE ON FUNCTION recognise, bounds, meet_terminal, person_of_token, is_
     log_heads, log_tiles, count_refused, is_sign_in, is_across, reopen, dead_notifications, failing_webhooks, remark,
     people_to_check, people_with_new_powers, marked_memberships, marked_passkeys, marked_identities, marked_sessions,
     marked_tokens, tenants_to_check, tenants_with_new_powers, marked_tenants, marked_policies, marked_delegations,
-    marked_eligible_delegates, decided_lately, report_unverified, operating_processes, operating_unverified,
-    operating_figures, operating_states, operating_day, operating_findings TO lockbox_api;
+    marked_eligible_delegates, decided_lately, report_unverified, operating_processes, operating_figures,
+    operating_states, operating_day, operating_findings TO lockbox_api;
 
-GRANT EXECUTE ON FUNCTION shown_by, was_taken TO lockbox_worker;
+GRANT EXECUTE ON FUNCTION shown_by, was_taken, seal_lag TO lockbox_worker;

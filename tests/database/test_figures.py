@@ -1,6 +1,7 @@
 """The figures: what Postgres and Redis say of an installation, and what remains of them where one is away."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -16,7 +17,7 @@ from harness.wait import within
 from lockbox import sql
 from lockbox.database import Database, make_engine
 from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
-from lockbox.monitoring.metrics import KEPT_SECONDS, MetricsExporter, MetricSnapshot, read
+from lockbox.monitoring.metrics import KEPT_SECONDS, MetricName, MetricsExporter, MetricSnapshot, read
 from lockbox.reconcile import reconcile
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
@@ -25,6 +26,8 @@ from lockbox.sql import LAG_BUCKETS
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import many, set_back, write
 from tests.logs import sealed
+
+BODIES = "SELECT prosrc FROM pg_proc WHERE proname = ANY(%s)"
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
 
@@ -244,7 +247,7 @@ def test_whoever_asks_within_five_seconds_gets_the_same(world: World, api: Datab
     assert exporter.read() is first
 
     now[0] += 0.2
-    assert exporter.read().one("pending", "time_out") == 1
+    assert exporter.read().one(MetricName.PENDING, "time_out") == 1
 
 
 def test_no_figure_names_anybody(world: World, api: Database, worker: Database, post: Postbag) -> None:
@@ -260,13 +263,23 @@ def test_no_figure_names_anybody(world: World, api: Database, worker: Database, 
     assert not re.search(r"[0-9a-f]{8}-[0-9a-f]{4}", said)
 
 
+def test_every_figure_is_worked_out_once_and_has_a_name(api: Database) -> None:
+    with unbound(api).connect() as connection:
+        (body,) = connection.exec_driver_sql(BODIES, (["operating_figures"],)).scalars()
+
+    worked_out = re.findall(r"^    (?:UNION ALL )?SELECT '(\w+)', ", body, re.MULTILINE)
+    told_apart = {MetricName.PENDING: 2, MetricName.SOON: 3}
+    counted = {MetricName.ATTEMPT, MetricName.DROPPED, MetricName.DEADLINE_LAG}
+    beside = {MetricName.LAGGING_STANDBY}
+    assert Counter(worked_out) == {one: told_apart.get(one, 1) for one in set(MetricName) - counted - beside}
+
+
 def test_figures_are_read_by_indexes(api: Database) -> None:
     with unbound(api).connect() as connection:
-        (body,) = connection.exec_driver_sql(
-            "SELECT prosrc FROM pg_proc WHERE proname = 'operating_figures'"
-        ).scalars()
+        bodies = connection.exec_driver_sql(BODIES, (["operating_figures", "seal_lag"],)).scalars().all()
         connection.exec_driver_sql("SET enable_seqscan = off")
-        plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {body}").scalars())
+        plans = ["\n".join(connection.exec_driver_sql(f"EXPLAIN {body}").scalars()) for body in bodies]
 
-    walked = set(re.findall(r"Seq Scan on (\w+)", plan))
+    assert len(plans) == 2
+    walked = set(re.findall(r"Seq Scan on (\w+)", "\n".join(plans)))
     assert walked & {"requests", "notifications", "unsealed", "events", "seals"} == set()

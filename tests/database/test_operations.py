@@ -11,7 +11,7 @@ from harness.stage import unbound
 from lockbox.database import Database, make_engine
 from lockbox.errors import NotYours
 from lockbox.monitoring import metrics, status
-from lockbox.monitoring.status import HourlyCounts
+from lockbox.monitoring.metrics import HourlyCounts
 from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
 from tests.database.postbag import open_notifications
@@ -26,7 +26,7 @@ SET_BACK = text("UPDATE events SET at = at - CAST(:by AS interval) WHERE request
 
 def today(api: Database) -> HourlyCounts:
     """Return the last 24 hours."""
-    found = status.read_day(api)
+    found = metrics.read_day(api)
     assert found is not None
     return found
 

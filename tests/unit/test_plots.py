@@ -6,8 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from api.portal.plots import BOTTOM, HEIGHT, LEAST, LEFT, RIGHT, TOP, WIDTH, Plot, Series, count, lag
-from lockbox.monitoring.status import HOUR, HourlyCounts
+from api.portal.plots import BOTTOM, HEIGHT, LEAST, LEFT, RIGHT, TOP, WIDTH, Plot, Series, count
+from lockbox.monitoring.metrics import HOUR, HourlyCounts
+from lockbox.monitoring.status import lag
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 HOURS = tuple(NOON + timedelta(hours=number) for number in range(24))

@@ -37,7 +37,7 @@ def test_where_all_is_well_it_says_so(stage: RunningStack, login: str) -> None:
 
     assert (ended.returncode, ended.stderr) == (0, ""), ended
     assert ended.stdout.endswith("All is well.\n")
-    for word in ("api@", "core@", "notifications@", "Last reconcile", "Deadlines overdue", "Migrations"):
+    for word in ("api@", "core@", "notifications@", "Last reconcile", "Overdue steps", "Migrations"):
         assert word in ended.stdout
 
 
@@ -62,7 +62,7 @@ def test_with_redis_down_the_rest_is_shown(stage: RunningStack) -> None:
 
     assert (ended.returncode, ended.stderr) == (1, ""), ended
     assert "! Redis: away: ConnectionError" in ended.stdout
-    assert "Deadlines overdue" in ended.stdout
+    assert "Overdue steps" in ended.stdout
     assert "core@" in ended.stdout
 
 

@@ -1,0 +1,61 @@
+"""The figures in words, as the operators' page and the terminal both show them."""
+
+from collections.abc import Mapping
+
+from lockbox.monitoring.metrics import MetricName, MetricSnapshot
+from lockbox.monitoring.status import Status, StatusLine, lines
+from lockbox.queue_depth import QueueDepth
+
+HELD = QueueDepth(notifications=0, clocks_in_span=1, unacked=4, oldest_unacked_at=None, now=0.0)
+
+
+def shown(
+    postgres: Mapping[tuple[str, str], float] | None, redis: QueueDepth | None, *, said: str = "ok"
+) -> Mapping[str, StatusLine]:
+    """Return the lines by name."""
+    found = Status("ok", said, "0001", "0001", MetricSnapshot(postgres, redis))
+    return {line.name: line for line in lines(found)}
+
+
+def test_what_is_late_is_wrong_and_what_is_in_time_is_well() -> None:
+    found = shown(
+        {(MetricName.OVERDUE, ""): 2, (MetricName.SEAL_LAG, ""): 61.0, (MetricName.OLDEST_UNSENT, "mail"): 300.0},
+        HELD,
+    )
+
+    assert found["Overdue steps"] == StatusLine("Overdue steps", "2", is_well=False)
+    assert found["Seal lag"] == StatusLine("Seal lag", "1 min", is_well=False)
+    assert found["Oldest mail to send"] == StatusLine("Oldest mail to send", "5 min", is_well=True)
+
+
+def test_a_webhook_is_its_owners_to_mend_and_not_judged() -> None:
+    dead: dict[tuple[str, str], float] = {(MetricName.DEAD_LATELY, channel): 3.0 for channel in ("mail", "webhook")}
+
+    found = shown(dead, HELD)
+
+    assert found["Mails not delivered within a day"].is_well is False
+    assert found["Webhook calls not delivered within a day"].value == "3"
+    assert found["Webhook calls not delivered within a day"].is_well is None
+
+
+def test_a_schedule_that_lacks_a_step_is_wrong() -> None:
+    lacking = shown({(MetricName.SOON, "count"): 3.0}, HELD)
+    whole = shown({(MetricName.SOON, "count"): 1.0}, HELD)
+
+    assert lacking["Missing in the schedule"] == StatusLine("Missing in the schedule", "2", is_well=False)
+    assert whole["Missing in the schedule"] == StatusLine("Missing in the schedule", "0", is_well=True)
+
+
+def test_a_redis_that_is_away_is_wrong_and_one_that_was_not_asked_is_not_known() -> None:
+    away, not_asked = shown({}, None, said="away: x"), shown({}, None, said="not asked")
+
+    for name in ("Unacknowledged messages", "Missing in the schedule"):
+        assert away[name] == StatusLine(name, "Redis is away", is_well=False)
+        assert not_asked[name] == StatusLine(name, "not known", is_well=None)
+
+
+def test_without_postgres_its_figures_are_not_known() -> None:
+    found = shown(None, HELD)
+
+    for name in ("Windows open", "Scheduled steps", "Mails to send", "Webhooks failing", "Newest checkpoint"):
+        assert found[name].value == "not known"
