@@ -1,7 +1,8 @@
-"""Commands of the trail that ask the API: search, export, checkpoint, the report on a request."""
+"""Commands of the audit log that ask the API: search, export, checkpoint, the report on a request."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -10,91 +11,85 @@ import typer
 
 from cli import terminal
 from cli.client import at, call, download, stop, warn
-from cli.terminal import Cursor, Limit, Plain, as_json, moment, say, words
+from cli.route_command import (
+    PAGE,
+    CommandParameter,
+    RouteCommand,
+    TableOf,
+    Values,
+    moment_of,
+    option,
+    optional,
+    taking,
+    words_of,
+)
+from cli.terminal import Plain, as_json, moment, say, words
 
 app = typer.Typer()
 
 Tenant = Annotated[str | None, typer.Option(help="whose log; the vendor's auditors read their own without")]
-Person = Annotated[UUID | None, typer.Option(help="who did it, by id")]
-Action = Annotated[str | None, typer.Option(help="such as approve")]
-Request = Annotated[UUID | None, typer.Option(help="about which request")]
-Service = Annotated[str | None, typer.Option(help="such as exchange-online")]
-After = Annotated[str | None, typer.Option(help="from when on, such as 2026-01-31T10:00Z")]
-Before = Annotated[str | None, typer.Option(help="until when")]
-Words = Annotated[str | None, typer.Option("--text", help="in comments and justifications")]
 Target = Annotated[Path | None, typer.Option("--output", "-o", help="a file that is not there yet; else printed")]
+FILTERS = (
+    CommandParameter("tenant", Tenant, None),
+    optional("person", "--person", "who did it, by id", UUID),
+    optional("action", "--action", "such as approve"),
+    optional("request", "--request", "about which request", UUID),
+    optional("service", "--service", "such as exchange-online"),
+    optional("after", "--after", "from when on, such as 2026-01-31T10:00Z"),
+    optional("before", "--before", "until when"),
+    optional("text", "--text", "in comments and justifications"),
+)
 
 
-@app.command("list")
-def search(
-    tenant: Tenant = None,
-    person: Person = None,
-    action: Action = None,
-    request: Request = None,
-    service: Service = None,
-    after: After = None,
-    before: Before = None,
-    text: Words = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-    plain: Plain = False,
-) -> None:
-    """Search the trail, the newest events first."""
-    wanted = _wanted(tenant, person, action, request, service, after, before, text)
-    page = call("GET", at("audit"), params=wanted | {"limit": limit, "cursor": cursor})
-    if plain:
-        as_json(page)
-        return
-    rows = (
-        (
-            moment(one["at"]),
-            words(one["action"]),
-            one["actor"]["name"] if one["actor"] else words(one["role"]),
-            one["request_id"],
-            one["number"] if one["sealed"] else "not sealed yet",
-            one["personal"].get("comment"),
-        )
-        for one in page["items"]
-    )
-    terminal.table(("When", "What", "Who", "Request", "Number", "Comment"), rows)
-    if altered := [one for one in page["items"] if one["altered"]]:
-        warn(f"Do not rely on this: {len(altered)} of these events are not what was sealed; verify an export.")
-    terminal.more(page)
+@dataclass(frozen=True)
+class EventTable(TableOf):
+    """Shows events, and warns of those that are not what was sealed."""
+
+    def show(self, answer: Values, given: Values) -> None:
+        """Print it."""
+        super().show(answer, given)
+        if altered := [one for one in answer["items"] if one["altered"]]:
+            warn(f"Do not rely on this: {len(altered)} of these events are not what was sealed; verify an export.")
 
 
-@app.command()
-def export(
-    tenant: Tenant = None,
-    person: Person = None,
-    action: Action = None,
-    request: Request = None,
-    service: Service = None,
-    after: After = None,
-    before: Before = None,
-    text: Words = None,
-    since: Annotated[list[int] | None, typer.Option(help="a size that the log had; proves it only grew")] = None,
-    csv: Annotated[bool, typer.Option("--csv", help="a table for people; nothing is proven")] = False,
-    output: Target = None,
-) -> None:
+SEARCH = RouteCommand(
+    "GET /v1/audit",
+    (*FILTERS, *PAGE),
+    EventTable(
+        {
+            "When": moment_of("at"),
+            "What": words_of("action"),
+            "Who": lambda one: one["actor"]["name"] if one["actor"] else words(one["role"]),
+            "Request": "request_id",
+            "Number": lambda one: one["number"] if one["sealed"] else "not sealed yet",
+            "Comment": lambda one: one["personal"].get("comment"),
+        }
+    ),
+    "Search the audit log, the newest events first.",
+)
+app.command("list", help=SEARCH.help)(SEARCH.function())
+
+
+def export(*, csv: bool, output: Path | None, **wanted: object) -> None:
     """Export what is sealed, with proofs.
 
     Without a filter the file shows that nothing is missing, too: see `lockbox audit verify`.
     """
-    wanted = _wanted(tenant, person, action, request, service, after, before, text)
-    form = {"format": "csv" if csv else "ndjson", "since": since}
-    with download(at("audit", "export"), wanted | form) as pieces:
-        if output is None:
-            for piece in pieces:
-                sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
-            return
-        try:
-            with output.open("xb") as file:
-                for piece in pieces:
-                    file.write(piece)
-        except OSError as error:
-            raise stop(f"{output} cannot be written: {error.strerror}") from None
-    warn(f"Written to {output}.")
+    with download(at("audit", "export"), wanted | {"format": "csv" if csv else "ndjson"}) as pieces:
+        _write(pieces, output)
+
+
+app.command()(
+    taking(
+        (
+            *FILTERS,
+            optional("since", "--since", "a size that the log had; proves it only grew", list[int]),
+            option("csv", "--csv", "a table for people; nothing is proven", bool, default=False),
+            CommandParameter("output", Target, None),
+        ),
+        export,
+    )
+)
 
 
 @app.command()
@@ -111,7 +106,7 @@ def checkpoint(
     if plain:
         as_json(found)
     else:
-        _written(found["note"], output)
+        _write([found["note"].encode()], output)
 
 
 @app.command()
@@ -129,40 +124,22 @@ def report(
     if plain:
         as_json(found)
     elif html:
-        _written(found["page"], output)
+        _write([found["page"].encode()], output)
     else:
         _show(found)
 
 
-def _wanted(
-    tenant: str | None,
-    person: UUID | None,
-    action: str | None,
-    request: UUID | None,
-    service: str | None,
-    after: str | None,
-    before: str | None,
-    text: str | None,
-) -> dict[str, Any]:
-    return {
-        "tenant": tenant,
-        "person": person and str(person),
-        "action": action,
-        "request": request and str(request),
-        "service": service,
-        "after": after,
-        "before": before,
-        "text": text,
-    }
-
-
-def _written(text: str, output: Path | None) -> None:
+def _write(pieces: Iterable[bytes], output: Path | None) -> None:
+    """Print, or write into a new file; end with a line where that cannot be."""
     if output is None:
-        print(text, end="")
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
         return
     try:
-        with output.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with output.open("xb") as file:
+            for piece in pieces:
+                file.write(piece)
     except OSError as error:
         raise stop(f"{output} cannot be written: {error.strerror}") from None
     warn(f"Written to {output}.")
@@ -183,7 +160,7 @@ def _show(found: Mapping[str, Any]) -> None:
             "Open": window if found["opened_at"] else "never",
             "Ended": found["ending"],
             "Use": found["use"],
-            "Not in the trail": found["lost"] and f"moves {', '.join(map(str, found['lost']))}",
+            "Not in the audit log": found["lost"] and f"moves {', '.join(map(str, found['lost']))}",
             "Not as sealed": found["altered"],
         }
     )

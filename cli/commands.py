@@ -9,6 +9,7 @@ import typer
 from cli.client import at, call, stop
 from cli.route_command import (
     IF_MATCH,
+    PAGE,
     CommandParameter,
     FactsOf,
     Field,
@@ -23,11 +24,10 @@ from cli.route_command import (
     optional,
     words_of,
 )
-from cli.terminal import Cursor, Limit, Plain, moment, words
+from cli.terminal import Plain, moment, words
 
 TENANT = argument("slug", "tenant", "the tenant's slug, such as contoso", str)
 PERSON = argument("person_id", "person", "the person's id")
-PAGE = (CommandParameter("limit", Limit, 50), CommandParameter("cursor", Cursor, None))
 NAMED: Mapping[str, Field] = {"Name": "name", "Address": "address", "Roles": "roles"}
 REMOVED = Sentence("Removed.")
 
@@ -117,7 +117,7 @@ def delegate_eligible(
     """
     found = call("GET", at("tenants", tenant, "members", person))
     given = {"slug": tenant, "person_id": person, "roles": found["roles"], IF_MATCH: found["version"]}
-    MEMBER_COMMANDS["roles"].run({**given, "eligible": eligible}, plain=plain)
+    MEMBER_COMMANDS["roles"].run(**given, eligible=eligible, plain=plain)
 
 
 # Delegates of approvers

@@ -2,8 +2,9 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from types import UnionType
 from typing import Annotated, Any, ClassVar
 from urllib.parse import quote
@@ -13,7 +14,7 @@ import typer
 
 from cli import terminal
 from cli.client import call, warn
-from cli.terminal import Plain, moment
+from cli.terminal import Cursor, Limit, Plain, moment
 
 IF_MATCH = "if_match"
 """The parameter that is sent as the header If-Match: a version, or whichever is there."""
@@ -131,7 +132,12 @@ class RouteCommand:
         """The paths, the one with the most parts first."""
         return self.route.partition(" ")[2].split(" or ")
 
-    def run(self, given: Values, *, plain: bool) -> None:
+    def function(self) -> Callable[..., None]:
+        """Return the function that is the command to Typer."""
+        as_json = [CommandParameter("plain", Plain, default=False)] if self.view.has_json else []
+        return taking([*self.parameters, *as_json], self.run)
+
+    def run(self, *, plain: bool = False, **given: Any) -> None:  # noqa: ANN401 - whatever the route takes
         """Call the route and show what it answers; what was left out is not sent."""
         said = {name: str(one) if isinstance(one, UUID) else one for name, one in given.items() if one is not None}
         path = next(path for path in self.paths if said.keys() >= set(PART.findall(path)))
@@ -152,6 +158,9 @@ class RouteCommand:
             self.view.show(answer, said)
 
 
+PAGE = (CommandParameter("limit", Limit, 50), CommandParameter("cursor", Cursor, None))
+
+
 def moment_of(name: str) -> Field:
     """Return what shows a field that is an instant."""
     return lambda one: moment(one[name])
@@ -166,27 +175,27 @@ def group(help_: str, commands: Mapping[str, RouteCommand], others: Mapping[str,
     """Return a group of commands: of rows, and of functions for what is more than a row."""
     app = typer.Typer(no_args_is_help=True, help=help_)
     for name, command in commands.items():
-        app.command(name, help=command.help)(_function(command))
+        app.command(name, help=command.help)(command.function())
     for name, function in others.items():
         app.command(name)(function)
     return app
 
 
-def _function(command: RouteCommand) -> Callable[..., None]:
-    """Return a function with the signature from which Typer reads what the command takes."""
+def taking(parameters: Iterable[CommandParameter], function: Callable[..., None]) -> Callable[..., None]:
+    """Return a function of keywords with the signature from which Typer reads what its command takes."""
 
-    def run(*, plain: bool = False, **given: object) -> None:
-        command.run(given, plain=plain)
+    @wraps(function)
+    def run(**given: object) -> None:
+        function(**given)
 
-    taken = [
-        *command.parameters,
-        *([CommandParameter("plain", Plain, default=False)] if command.view.has_json else []),
-    ]
-    parameters = [
-        inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, annotation=one.annotation, default=one.default)
-        for one in taken
-    ]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                one.name, inspect.Parameter.KEYWORD_ONLY, annotation=one.annotation, default=one.default
+            )
+            for one in parameters
+        ]
+    )
     return run
 
 
