@@ -1,1 +1,1 @@
-"""The door for people: HTTP in, HTTP out; no rules, no Celery."""
+"""The HTTP API and the portal; they contain no rules and no Celery."""

@@ -1,4 +1,4 @@
-"""Starts the API: `python -m api`; refuses to serve with too many rights or on a schema it does not know."""
+"""Start the API server: `python -m api`; it refuses excess database rights and an unknown schema."""
 
 import argparse
 import gc
@@ -21,7 +21,7 @@ NOT_STARTED = 3
 
 def main() -> None:
     """Check the settings and the login, then serve."""
-    # What is imported stays: no look for garbage goes through it again, nor does the end of the process.
+    # Imported objects stay for ever, so the garbage collector need not scan them again, also not at exit.
     gc.freeze()
     parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
@@ -50,7 +50,7 @@ def main() -> None:
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     server = ApiServer(config, app.state.live_updates)
-    # To look through all that was made until here takes a tenth of a second, in which nobody gets an answer.
+    # Collecting everything created so far takes a tenth of a second, in which no request is answered.
     gc.collect()
     gc.freeze()
     with suppress(KeyboardInterrupt):

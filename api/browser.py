@@ -1,4 +1,4 @@
-"""What browsers send along: cookies, origins and tokens of forms; and what of it is believed."""
+"""Read and check what browsers send: session cookies, origins and CSRF tokens."""
 
 import base64
 import binascii
@@ -31,7 +31,7 @@ FOREIGN = "This did not come from a page of this lockbox; open the page again an
 
 
 class SignInPurpose(StrEnum):
-    """What a begun sign-in is for: to sign in, to add to how a signed-in person does, or to sign an approval."""
+    """The purpose of a pending login: to sign in, to add a sign-in method, or to sign an approval."""
 
     SIGN_IN = "in"
     ADD = "add"
@@ -40,7 +40,7 @@ class SignInPurpose(StrEnum):
 
 @dataclass(frozen=True)
 class Visitor:
-    """A signed-in person behind a browser, the session's secret, and the zone in which pages tell them the time."""
+    """A signed-in person at a browser, the session's secret, and the time zone for pages."""
 
     caller: Caller
     secret: str = field(repr=False)
@@ -48,13 +48,13 @@ class Visitor:
 
     @property
     def csrf(self) -> str:
-        """What the forms of this session's pages carry."""
+        """The CSRF token of this session's forms."""
         return sessions.csrf(self.secret)
 
 
 @dataclass(frozen=True)
 class OAuthState:
-    """A sign-in that this browser has begun, what it is for, and the path to go on to after it."""
+    """A login that this browser has begun, its purpose, and the path to go to afterwards."""
 
     stub: LoginStub
     purpose: SignInPurpose
@@ -65,7 +65,7 @@ def visitor(request: Request, session: Session, chosen: Settings) -> Visitor:
     """Return the person who is signed in at this browser.
 
     Raises:
-        NotSignedIn: nobody is, or no longer.
+        NotSignedIn: nobody is signed in.
     """
     secret = session_secret(request, chosen)
     if secret is None:
@@ -81,15 +81,15 @@ def visitor(request: Request, session: Session, chosen: Settings) -> Visitor:
 
 
 def recognised(request: Request) -> Visitor | None:
-    """Return whom `visitor` has found for this very call, if it has."""
+    """Return the person whom `visitor` found for this call, if it was called."""
     found: Visitor | None = getattr(request.state, "visitor", None)
     return found
 
 
 def reads_pages(request: Request) -> bool:
-    """Whether a person reads the answer, as browsers say by asking for HTML (RFC 9110 section 12.5.1).
+    """Return whether a person reads the answer, because the browser prefers HTML (RFC 9110 section 12.5.1).
 
-    Nobody does under the API's own path, and nobody who takes JSON as gladly.
+    This is never so under the API's own path, or if JSON is as welcome.
     """
     path = request.url.path
     if path == API or path.startswith(f"{API}/"):
@@ -111,18 +111,18 @@ def _weight(parameters: Iterable[str]) -> float:
 
 
 def session_secret(request: HTTPConnection, chosen: Settings) -> str | None:
-    """Return the secret of the session that the browser shows, whatever it is worth."""
+    """Return the session secret that the browser sent, unchecked."""
     return request.cookies.get(_name(chosen)) or None
 
 
 def check_same_site(request: Request, chosen: Settings) -> None:
-    """Check that a browser sends this from a page of ours: by Origin, or where that is missing by Sec-Fetch-Site.
+    """Check that a form came from a page of ours: by Origin, or without it by Sec-Fetch-Site.
 
-    Our pages ask for no referrer, and a form from such a page has the Origin `null` (Fetch, "append a request Origin
-    header"), as one from anywhere may have: then Sec-Fetch-Site, which no page can set, has to say it.
+    Our pages send no referrer, and a form from such a page has the Origin `null` (Fetch, "append a request Origin
+    header"), as one from anywhere may have; then Sec-Fetch-Site, which no page can set, decides.
 
     Raises:
-        ForeignForm: it does not, or does not say.
+        ForeignForm: it came from elsewhere, or the headers do not say.
     """
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
     if site not in {None, "same-origin"}:
@@ -132,39 +132,39 @@ def check_same_site(request: Request, chosen: Settings) -> None:
 
 
 def check_form(found: Visitor, token: str) -> None:
-    """Check that a form came from a page of this very session.
+    """Check that a form came from a page of this session.
 
     Raises:
-        ForeignForm: its token is another session's or none.
+        ForeignForm: its token is missing or another session's.
     """
     if not sessions.is_csrf(found.secret, token):
         raise ForeignForm(FOREIGN)
 
 
 def keep_session(response: Response, chosen: Settings, secret: str) -> None:
-    """Let the browser keep the session; its cookie ends with the browser, the session by its own limits."""
+    """Set the session cookie; it ends with the browser, the session by its own limits."""
     _set(response, chosen, _name(chosen), secret)
 
 
 def drop_session(response: Response, chosen: Settings) -> None:
-    """Let the browser forget the session."""
+    """Delete the session cookie."""
     _set(response, chosen, _name(chosen), "", 0)
 
 
 def keep_oauth_state(response: Response, chosen: Settings, errand: OAuthState) -> None:
-    """Let the browser keep its half of a sign-in that it has begun."""
+    """Set the cookie with the browser's half of a pending login."""
     path = base64.urlsafe_b64encode(errand.path.encode()).rstrip(b"=").decode()
     value = f"{errand.purpose}.{errand.stub.id.hex}.{errand.stub.secret}.{path}"
     _set(response, chosen, _name(chosen, "-begun"), value, int(sessions.LASTS.total_seconds()))
 
 
 def drop_oauth_state(response: Response, chosen: Settings) -> None:
-    """Let the browser forget the sign-in that it had begun."""
+    """Delete the cookie of the pending login."""
     _set(response, chosen, _name(chosen, "-begun"), "", 0)
 
 
 def oauth_state(request: Request, chosen: Settings) -> OAuthState | None:
-    """Return the sign-in that this browser has begun, as it tells it; nothing of it is judged yet."""
+    """Return the pending login in this browser's cookie, unchecked."""
     parts = request.cookies.get(_name(chosen, "-begun"), "").split(".")
     try:
         purpose, one, secret, path = parts
@@ -175,7 +175,7 @@ def oauth_state(request: Request, chosen: Settings) -> OAuthState | None:
 
 
 def _name(chosen: Settings, tail: str = "") -> str:
-    """Return a cookie's name: the prefix lets browsers take it from this very host alone, and by TLS alone."""
+    """Return a cookie's name with the prefix that makes browsers accept it only from this host and over TLS."""
     return ("__Host-lockbox" if chosen.is_https else "lockbox") + tail
 
 

@@ -1,4 +1,4 @@
-"""Completes the OpenAPI document: how callers show who they are, and what any call may be answered."""
+"""Complete the OpenAPI document with security schemes and common answers."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ POSSIBLE = frozenset({404, 409, 412, 428}) | SIGN_IN | ANYWHERE | WITH_BODY
 
 
 def install(app: FastAPI) -> None:
-    """Let the app describe itself completely; the document is made once."""
+    """Make the app describe itself completely; the document is made once."""
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -51,7 +51,7 @@ def _completed(app: FastAPI) -> dict[str, Any]:
 
 
 def _count_items(part: Any) -> None:  # noqa: ANN401 - any part of the document
-    """Bound lists by `minItems` and `maxItems`: pydantic says `minLength` where a list is checked further."""
+    """Limit lists by `minItems` and `maxItems`: pydantic writes `minLength` for lists with further checks."""
     if isinstance(part, dict):
         if part.get("type") == "array":
             for wrong, right in LENGTHS.items():

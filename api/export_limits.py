@@ -1,4 +1,4 @@
-"""Taking whole tables and trails away: counted, since each costs the server seconds, and in threads of their own."""
+"""Limit exports of tables and audit logs, and write them in threads of their own."""
 
 from collections.abc import AsyncIterator, Iterable
 from typing import TypeVar
@@ -19,10 +19,10 @@ Part = TypeVar("Part", str, bytes)
 
 
 def count(db: Database, who: Caller) -> None:
-    """Count that somebody takes a file away, in a transaction that stands whatever becomes of it.
+    """Count an export by a person, in a transaction that stands whatever follows.
 
     Raises:
-        TooMany: they have taken sixty in the last ten minutes.
+        TooMany: they have made sixty in the last ten minutes.
     """
     with db.transaction() as session:
         counted = rate_limit.count(session, LIMITS, taking=who.person_id)
@@ -30,7 +30,7 @@ def count(db: Database, who: Caller) -> None:
 
 
 async def streamed(parts: Iterable[Part]) -> AsyncIterator[Part]:
-    """Yield the parts of a file, each made in a thread of those that write exports."""
+    """Yield the parts of a file, each made in an export thread."""
     left = iter(parts)
     while (part := await to_thread.run_sync(next, left, None, limiter=WRITING)) is not None:
         yield part

@@ -1,4 +1,4 @@
-"""The heart of the API: a thread that says every ten seconds that this process lives, and what it doubts."""
+"""Send a heartbeat of this API process every ten seconds, with the logs and marks that it doubts."""
 
 import socket
 import threading
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 class HeartbeatThread(threading.Thread):
-    """Beats until it is told to stop; without Postgres it goes on trying."""
+    """Send heartbeats until stopped; without Postgres it keeps trying."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(name="heart", daemon=True)
@@ -32,7 +32,7 @@ class HeartbeatThread(threading.Thread):
         self._rounds = MarkScans()
 
     def run(self) -> None:
-        """Beat, then rest."""
+        """Send a heartbeat, then sleep."""
         while not self._stopping.is_set():
             try:
                 self.beat()
@@ -41,7 +41,7 @@ class HeartbeatThread(threading.Thread):
             self._stopping.wait(BEAT_SECONDS)
 
     def beat(self) -> None:
-        """Say that this process lives; once in half a minute also what logs and what marks do not hold.
+        """Send a heartbeat; every half minute also the logs and marks that are invalid.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: Postgres is away.
@@ -59,6 +59,6 @@ class HeartbeatThread(threading.Thread):
             self._look_at = time.monotonic() + LOOK_SECONDS
 
     def stop(self) -> None:
-        """Ask the thread to end, and wait a moment for it."""
+        """Ask the thread to end, and wait briefly for it."""
         self._stopping.set()
         self.join(1)

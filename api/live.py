@@ -1,4 +1,4 @@
-"""Live updates: one listener a process for all open pages, and which page is told what."""
+"""Live updates: one Redis listener for each process tells the open pages what changed."""
 
 import asyncio
 from collections import Counter
@@ -39,11 +39,11 @@ Found = TypeVar("Found")
 
 
 class LiveUpdates:
-    """Everybody who has a page open, on one event loop; the database is asked in one thread, over one connection.
+    """All open pages on one event loop; one thread with one connection asks the database.
 
-    A stream holds no transaction and no connection. Once a second at most it is worked out whom the news concerns,
-    every fifteen seconds whether each may still listen. Pages of operations are told that anything happened at all,
-    once in three seconds at most: what follows from a move, such as its mails and its seal, comes with the next time.
+    A stream holds no transaction and no connection. At most once a second the affected lists are computed, and every
+    fifteen seconds each subscription is checked again. Operations pages learn that anything happened, at most once in
+    three seconds: what follows from a move, such as its mails and its seal, comes with the next update.
     """
 
     def __init__(
@@ -69,24 +69,24 @@ class LiveUpdates:
 
     @property
     def position(self) -> str:
-        """The position that a page has which is made now."""
+        """The position of a page that is rendered now."""
         return self._recent.settled
 
     def told(self) -> str:
-        """Return the position after all that pages were told of."""
+        """Return the position after everything that pages were told."""
         return self._told
 
     @property
     def count(self) -> int:
-        """How many pages listen."""
+        """Return how many pages are subscribed."""
         return len(self._seats)
 
     def sit(self, seat: Subscription, position: str | None) -> None:
-        """Let a page listen, from a position on; it leaves by `leave`, whatever happens.
+        """Subscribe a page from a position on; it must call `leave`, whatever happens.
 
         Raises:
-            TooMany: the session has as many open already, or all of the person's together.
-            Busy: all sessions together have, or the process is about to end.
+            TooMany: the session, or the person, has the maximum number of streams.
+            Busy: the process has the maximum number, or is about to end.
         """
         person = seat.caller.person_id
         theirs = Counter(one.secret for one in self._seats if one.caller.person_id == person)
@@ -109,7 +109,7 @@ class LiveUpdates:
         self._start(loop)
 
     def leave(self, seat: Subscription) -> None:
-        """Let a page go."""
+        """Unsubscribe a page."""
         self._seats.pop(seat, None)
         if not self._seats:
             for task in self._running:
@@ -117,7 +117,7 @@ class LiveUpdates:
             self._running.clear()
 
     def shut(self) -> None:
-        """End every stream and take no other; call it on the event loop."""
+        """End every stream and accept no other; call it on the event loop."""
         self._is_shut = True
         for seat in self._seats:
             seat.close()
@@ -140,7 +140,7 @@ class LiveUpdates:
             self._listener.start()
 
     def _hear(self, ids: frozenset[str], side: str | None) -> None:
-        """Take news; what is no id of a request is nobody's."""
+        """Receive updates; anything but ids of requests is ignored."""
         good = frozenset(one for one in ids if UUID_FORM.fullmatch(one))
         self._recent.add(good, side)
         if self._seats:
@@ -149,7 +149,7 @@ class LiveUpdates:
             self._stirred.set()
 
     def _turn(self, hears: bool) -> None:  # noqa: FBT001 - what the listener says
-        """Take it that news come from now on, or no longer."""
+        """Note that updates begin to arrive, or no longer do."""
         if hears:
             self._recent.begin_anew()
             self._fresh.clear()
@@ -182,7 +182,7 @@ class LiveUpdates:
             await asyncio.sleep(PAUSES_OF_OPERATIONS * self._pause)
 
     def _report(self, seats: Sequence[Subscription], news: Mapping[str | None, AbstractSet[str]]) -> None:
-        """Tell pages of the requests that they show, and leave to be worked out whose lists changed."""
+        """Tell pages about the requests that they show, and queue the look-up of affected lists."""
         for seat in seats:
             for side in (None, seat.caller.side.value):
                 seat.tell_of(news.get(side, frozenset()))
@@ -190,7 +190,7 @@ class LiveUpdates:
             self._wait(news.get(None, ()))
 
     def _wait(self, ids: Iterable[str]) -> None:
-        """Let ids wait until it is worked out whose lists they are on; of too many the oldest are left out."""
+        """Queue ids until the affected lists are looked up; if there are too many, the oldest are dropped."""
         self._listed.update(dict.fromkeys(ids))
         for one in list(self._listed)[: max(0, len(self._listed) - MOST_WAITING)]:
             del self._listed[one]
@@ -198,7 +198,7 @@ class LiveUpdates:
             self._rung.set()
 
     async def _report_lists(self) -> None:
-        """Tell those whose lists changed, by two thousand requests at a time; the others wait."""
+        """Tell the pages whose lists changed, by two thousand requests at a time; the others wait."""
         listeners = {seat.reader: None for seat in self._seats if seat.lists}
         ids = list(self._listed)[:MOST_AT_ONCE]
         self._listed = dict.fromkeys(list(self._listed)[MOST_AT_ONCE:])
@@ -217,7 +217,7 @@ class LiveUpdates:
             return readers.concerned(session, ids, listeners)
 
     async def _verify_for_ever(self) -> None:
-        """Look at every page once in a beat: is its session good, and are the requests still theirs?"""
+        """Check every page regularly: is its session valid, and may it see its requests?"""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self.beat)
@@ -233,7 +233,7 @@ class LiveUpdates:
                     seat.close("away")
 
     def may_listen(self, seat: Subscription) -> bool:
-        """Whether the session is good and the person may know of what the page shows; it asks the database."""
+        """Return whether the session is valid and the person may see what the page shows; it queries the database."""
         try:
             with self._database.transaction() as session:
                 caller = sessions.authenticate(session, seat.secret, idle=self._idle, by_itself=True)
@@ -243,7 +243,7 @@ class LiveUpdates:
         return known == seat.requests and not _lost(seat.caller, caller)
 
     async def _ask(self, call: Callable[[], Found]) -> Found | None:
-        """Ask the database beside the event loop; None where it is away."""
+        """Query the database outside the event loop; None if it is away."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._clerk, call)
         except SQLAlchemyError as error:
@@ -252,7 +252,7 @@ class LiveUpdates:
 
 
 def _lost(before: Caller, after: Caller) -> bool:
-    """Whether somebody has a role no more that they had when the page began to listen."""
+    """Return whether a person lost a role that they had when the page subscribed."""
     return bool(before.standings - after.standings)
 
 
@@ -264,6 +264,6 @@ def _by_side(told: Iterable[tuple[str | None, AbstractSet[str]]]) -> dict[str | 
 
 
 def _safely(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *said: object) -> None:
-    """Have the event loop make a call; it may have ended, and then nobody listens."""
+    """Schedule a call on the event loop, unless it has ended."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(call, *said)

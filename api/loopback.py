@@ -1,4 +1,4 @@
-"""Whether a call comes from this very machine: by the other end of its connection, which has to speak for itself."""
+"""Decide whether a call comes from this machine and not through a proxy."""
 
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -9,7 +9,7 @@ FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-pr
 
 
 def is_from_here(request: Request) -> bool:
-    """Whether the other end of the connection is on this machine, and speaks for itself: a proxy here does not."""
+    """Return whether the peer is on this machine and is no proxy."""
     if request.client is None or any(name in request.headers for name in FORWARDED):
         return False
     try:
@@ -19,7 +19,7 @@ def is_from_here(request: Request) -> bool:
 
 
 def name_of(request: Request) -> str | None:
-    """Return the host that a call names, without its port; None where it is none."""
+    """Return the host that a call names, without its port; None if there is none."""
     try:
         return urlsplit(f"//{request.headers.get('host', '')}").hostname
     except ValueError:

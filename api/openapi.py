@@ -1,4 +1,4 @@
-"""Writes the description of the API that is committed beside the code: `python -m api.openapi`."""
+"""Write the committed OpenAPI description: `python -m api.openapi`."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ FILE = Path(__file__).with_name("openapi.json")
 
 
 def described() -> str:
-    """Return the OpenAPI description of the app as text, always alike; nothing is connected to."""
+    """Return the app's OpenAPI description as deterministic text, without connecting to anything."""
     nowhere = Settings(
         environment="test", database_url="postgresql://nobody@localhost/x", redis_url="redis://localhost"
     )

@@ -1,4 +1,4 @@
-"""From refusals to RFC 9457: the one place where an answer gets its status."""
+"""Map errors to RFC 9457 problems: the one place that gives an answer its status."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -119,7 +119,7 @@ def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _gone(_: Request, __: Exception) -> JSONResponse:
-    """Return what nobody reads any more: the client hung up before its request was whole."""
+    """Return an answer that nobody reads: the client disconnected before its request was complete."""
     return problem(400, "hung-up", "The request did not arrive whole; send it again.")
 
 
@@ -136,7 +136,7 @@ def _database(_: Request, error: Exception) -> JSONResponse:
 
 def _unexpected(_: Request, error: Exception) -> JSONResponse:
     if isinstance(error, DBAPIError):
-        # Its text may quote the row that was refused, and with it what a person wrote.
+        # Its text may quote the refused row, and with it what a person wrote.
         log.error("api.failed", error=type(error).__name__, sqlstate=getattr(error.orig, "sqlstate", None))
     else:
         log.error("api.failed", exc_info=error)

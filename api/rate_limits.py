@@ -1,4 +1,4 @@
-"""Naming addresses to write to: counted, since a refusal tells that somebody has the address."""
+"""Limit how many mail addresses a person may name, because a refusal reveals that an address is taken."""
 
 from api.deps import CurrentUser, DatabaseDep
 from lockbox.database import Database
@@ -11,16 +11,16 @@ LIMITS = AttemptLimits(per_account=MOST, per_address=MOST)
 
 
 def name_an_address(who: CurrentUser, db: DatabaseDep) -> None:
-    """Let somebody name twenty addresses in ten minutes, in a transaction that stands whatever becomes of it.
+    """Count a named address, at most twenty in ten minutes, in a transaction that stands whatever follows.
 
     Raises:
-        TooMany: that was met.
+        TooMany: the limit was met.
     """
     count(db, who)
 
 
 def count(db: Database, who: Caller) -> None:
-    """Count that somebody names an address.
+    """Count that a person names an address.
 
     Raises:
         TooMany: they have named twenty in the last ten minutes.

@@ -1,4 +1,4 @@
-"""What was refused is noted in the trail, in a transaction of its own, and never costs anybody the answer."""
+"""Record refused decisions and sign-ins in the audit log, without ever failing the answer."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -27,7 +27,7 @@ UNREADABLE = "unknown"
 
 @dataclass(frozen=True)
 class AttemptedAction:
-    """What somebody tried to do to a request."""
+    """An attempted action on a request."""
 
     caller: Caller
     origin: Origin
@@ -36,14 +36,14 @@ class AttemptedAction:
 
 
 def remember_attempt(request: Request, tried: AttemptedAction) -> None:
-    """Remember what a call tries, for the handler that answers where it is refused."""
+    """Note what a call attempts, for the error handler."""
     request.state.tried = tried
 
 
 def note(request: Request, refusal: LockboxError) -> None:
-    """Note that a call of the API was refused: a decision about a request that its caller knows of, or a token.
+    """Record a refused call: a decision about a request that its caller may see, or a token.
 
-    A token that was never anybody's is not noted: anybody could make up any number of them.
+    A token that never existed is not recorded: anyone could invent any number of them.
     """
     if isinstance(refusal, NotSignedIn):
         if refusal.person_id is not None:
@@ -55,12 +55,12 @@ def note(request: Request, refusal: LockboxError) -> None:
 
 
 def decision(db: Database, tried: AttemptedAction, refusal: LockboxError) -> None:
-    """Note a decision that was refused; input that was not understood and unknown requests are none."""
+    """Record a refused decision; invalid input and unknown requests are not recorded."""
     is_one = isinstance(refusal, NotYours | Conflict | PolicyNotMet) and not isinstance(refusal, ForeignForm)
     if tried.action not in NOTED or not is_one:
         return
     facts = {"refused": tried.action.value, "code": refusal.code, "channel": tried.origin.channel}
-    # Not from where: each side reads the other's refusals, and the other's addresses are not its business.
+    # Without the network address: each side reads the other's refusals but not the other's addresses.
     personal = {"name": tried.caller.name}
     _count(
         db,
@@ -77,17 +77,17 @@ def sign_in(
     account: str | None = None,
     stub: LoginStub | None = None,
 ) -> None:
-    """Note a sign-in that was refused: by whose it was, the account that it was to, or else by where it came from.
+    """Record a refused sign-in, by its person or account, or else by network.
 
-    Of each of these there is one event a minute, however it was tried.
+    There is one event a minute for each of these.
 
     Args:
         request: the call.
         db: the database.
-        means: how somebody tried to show who they are.
-        refusal: what they were told.
-        account: the mail address that they typed, if one.
-        stub: the begun sign-in, which knows the address that its code went to.
+        means: the attempted sign-in method.
+        refusal: the answer.
+        account: the mail address that they typed, if any.
+        stub: the pending login, which knows the address that its code went to.
     """
     address = deps.address(request)
     person_id = refusal.person_id if isinstance(refusal, NotSignedIn) else None

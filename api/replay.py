@@ -1,4 +1,4 @@
-"""What was heard lately, in order, so that a page which was away for a moment learns what it missed."""
+"""Keep recent live updates in order, so that a page that was disconnected learns what it missed."""
 
 import secrets
 import threading
@@ -13,7 +13,7 @@ SETTLED_AFTER = 5.0
 
 @dataclass(frozen=True)
 class LiveEvent:
-    """One piece of news: its number, when it came (by this process' monotonic clock), ids, and whom it concerns."""
+    """One update: its number, when it came (by this process' monotonic clock), ids, and its audience."""
 
     number: int
     at: float
@@ -22,10 +22,10 @@ class LiveEvent:
 
 
 class Replay:
-    """The last news that this process has heard: twenty thousand ids at most.
+    """The latest updates that this process received: twenty thousand ids at most.
 
-    A position is `<epoch>-<number>`. The epoch changes when something may have been missed, and no process has
-    another's: from a foreign position nobody knows what is missing.
+    A position is `<epoch>-<number>`. The epoch changes when something may have been missed and is unique to a
+    process, so nothing is known about another process' position.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Replay:
         self._epoch = secrets.token_hex(6)
 
     def add(self, ids: frozenset[str], side: str | None) -> None:
-        """Keep what was just heard, and forget the oldest where that is too much."""
+        """Add an update, and drop the oldest if there are too many."""
         with self._lock:
             self._number += 1
             self._heard.append(LiveEvent(self._number, time.monotonic(), ids, side))
@@ -45,7 +45,7 @@ class Replay:
                 self._held -= len(self._heard.popleft().ids)
 
     def begin_anew(self) -> None:
-        """Forget all: something may have been missed."""
+        """Drop everything: something may have been missed."""
         with self._lock:
             self._heard.clear()
             self._held = 0
@@ -53,20 +53,20 @@ class Replay:
 
     @property
     def here(self) -> str:
-        """The position after all that was heard."""
+        """The position after everything received."""
         with self._lock:
             return f"{self._epoch}-{self._number}"
 
     @property
     def settled(self) -> str:
-        """A position from some seconds ago: a page that is made now has read all that came before it."""
+        """A position from some seconds ago: a page rendered now has read everything before it."""
         before = time.monotonic() - SETTLED_AFTER
         with self._lock:
             later = sum(1 for _ in takewhile(lambda one: one.at > before, reversed(self._heard)))
             return f"{self._epoch}-{self._number - later}"
 
     def since(self, position: str) -> list[LiveEvent] | None:
-        """Return what came after a position; None where that is not known."""
+        """Return what came after a position, or None if that is unknown."""
         epoch, _, number = position.partition("-")
         with self._lock:
             if epoch != self._epoch or not number.isascii() or not number.isdigit() or len(number) > 15:  # noqa: PLR2004

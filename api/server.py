@@ -1,4 +1,4 @@
-"""The server of the API: as uvicorn's own, but that live pages do not keep it from ending."""
+"""A uvicorn server that ends live streams before it shuts down."""
 
 import socket
 
@@ -8,13 +8,13 @@ from api.live import LiveUpdates
 
 
 class ApiServer(uvicorn.Server):
-    """Ends the streams first when it is told to end: they would go on until it had waited for long enough."""
+    """End the streams when told to stop: they would go on until the timeout."""
 
     def __init__(self, config: uvicorn.Config, live_updates: LiveUpdates) -> None:
         super().__init__(config)
         self._live_updates = live_updates
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the streams, then all else."""
+        """End the streams, then everything else."""
         self._live_updates.shut()
         await super().shutdown(sockets)

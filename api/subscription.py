@@ -1,4 +1,4 @@
-"""A subscription: one open page that listens, what it has yet to be told, and how that is written down."""
+"""A page's subscription to live updates, and its format as server-sent events."""
 
 import asyncio
 import json
@@ -16,10 +16,10 @@ LIST, REQUEST, OPERATIONS = "list", "request:", "operations"
 
 @dataclass(eq=False)
 class Subscription:
-    """A page of somebody's session that listens for some requests, any that the person may know of, or operations.
+    """A page's subscription to some requests, to any that the person may see, or to operations.
 
-    What it is told is that something changed, never what: news that come while it is slow fall together, so it never
-    holds more than its topics. `secret` is the session's.
+    It says that something changed, never what: updates to a slow reader are merged, so it never holds more than its
+    topics. `secret` is the session's.
     """
 
     caller: Caller
@@ -35,7 +35,7 @@ class Subscription:
 
     @property
     def reader(self) -> LiveReader:
-        """Who sits here, as far as the lists of requests go."""
+        """The subscriber, as far as lists of requests go."""
         return LiveReader(self.caller.person_id, self.caller.only_at)
 
     @cached_property
@@ -43,31 +43,31 @@ class Subscription:
         return frozenset(map(str, self.requests))
 
     def tell_of(self, ids: AbstractSet[str]) -> None:
-        """Say which of these the page shows."""
+        """Note changes of these ids that the page shows."""
         if shown := self._watched & ids:
             self.tell(*(f"{REQUEST}{one}" for one in shown))
 
     def tell(self, *topics: str) -> None:
-        """Say that these changed."""
+        """Note that these topics changed."""
         self._topics.update(topics)
         self._woken.set()
 
     def signal(self, name: str) -> None:
-        """Say something else: `again`, `away` or `ended`; the last of each kind is enough."""
+        """Send another signal: `again`, `away` or `ended`; the last of each kind is enough."""
         self._signals = [*(one for one in self._signals if one != name), name]
         self._woken.set()
 
     def close(self, name: str | None = None) -> None:
-        """Let the stream end, with a last word if there is one."""
+        """End the stream, with a last signal if there is one."""
         if name:
             self.signal(name)
         self.is_over = True
         self._woken.set()
 
     async def next(self, seconds: float, place: Callable[[], str]) -> bytes:
-        """Return what there is to say, as server-sent events; a comment where nothing happens for so long.
+        """Return the next server-sent events; a comment if nothing happens for so long.
 
-        `place` is asked for the position that a page has which was told of all this.
+        `place` is called for the position of a page that has got all this.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -85,5 +85,5 @@ class Subscription:
 
 
 def event(name: str, position: str, data: dict[str, object]) -> bytes:
-    """Return one event as it is sent (HTML, 9.2.6); none of the parts has a line break."""
+    """Format one server-sent event (HTML, 9.2.6); none of the parts has a line break."""
     return f"id: {position}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()

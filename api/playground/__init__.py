@@ -1,4 +1,4 @@
-"""The playground of `make run`: be anybody at a click, and read everybody's mails; on one's own machine alone."""
+"""The demo playground of `make run`: switch between demo users and read their mails, on this machine only."""
 
 from fastapi import FastAPI
 
@@ -8,7 +8,7 @@ from config.settings import Settings
 
 
 def install(app: FastAPI, settings: Settings) -> None:
-    """Add its pages where it is on; in production there are none, whatever the settings say.
+    """Add its pages if it is configured; never in production.
 
     Raises:
         UnsafeSettings: its file cannot be read.

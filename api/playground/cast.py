@@ -1,4 +1,4 @@
-"""Who can be played: the file that `make run` writes, and what each of them is there for."""
+"""Read the file of demo users that `make run` writes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ CAN: Mapping[Role, str] = {
 
 
 class DemoUser(BaseModel):
-    """Somebody who can be played, and the sample token that stands behind it."""
+    """A demo user, and the demo token behind them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,17 +36,17 @@ class DemoUser(BaseModel):
 
     @property
     def words(self) -> str:
-        """The role as people call it."""
+        """The role in words."""
         return "admin" if self.role is Role.TENANT_ADMIN else self.role.value.replace("_", " ")
 
     @property
     def can(self) -> str:
-        """What somebody in this part does."""
+        """What a person in this role does."""
         return CAN[self.role]
 
 
 class DemoUsers(BaseModel):
-    """Everybody who can be played, and the folder of the mail catcher."""
+    """All demo users, and the mail catcher's folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,34 +56,34 @@ class DemoUsers(BaseModel):
 
     @property
     def mailbox(self) -> MailFolder:
-        """All mails that were caught."""
+        """All caught mails."""
         return MailFolder(self.maildir)
 
     @property
     def vendor(self) -> Sequence[DemoUser]:
-        """Those at the vendor."""
+        """The demo users of the vendor."""
         return [part for part in self.people if part.role in VENDOR_ROLES]
 
     @property
     def customer(self) -> Sequence[DemoUser]:
-        """Those at the customer."""
+        """The demo users of the customer."""
         return [part for part in self.people if part.role not in VENDOR_ROLES]
 
     def find(self, key: str) -> DemoUser | None:
-        """Return the part of that name, if there is one."""
+        """Return the demo user with that name, if there is one."""
         return next((part for part in self.people if part.key == key), None)
 
     def at(self, address: str) -> DemoUser | None:
-        """Return who reads the mails to an address, if that is somebody to play."""
+        """Return the demo user who reads the mails to an address, if there is one."""
         return next((part for part in self.people if part.email.casefold() == address.casefold()), None)
 
     def words_of(self, person_id: UUID) -> str:
-        """Return what somebody is, in words; nothing for whoever is no sample person."""
+        """Return a demo user's role in words; empty for anyone else."""
         return next((part.words for part in self.people if part.id == person_id), "")
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read the file's text; systems are nobody to play.
+        """Parse the file; service accounts are left out.
 
         Raises:
             ValidationError: it is not what `make run` writes.

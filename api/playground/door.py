@@ -1,4 +1,4 @@
-"""The playground's door: open to this very machine alone, under a name of its own, whatever else it is asked by."""
+"""Allow the playground only for calls from this machine under a name of its own."""
 
 from fastapi import Request
 
@@ -10,9 +10,9 @@ CLOSED = "The playground is for the machine that it runs on: open the address th
 
 
 async def here_alone(request: Request) -> None:
-    """Check that a browser on this machine calls, and by a name of this machine.
+    """Check that a browser on this machine calls, under a name of this machine.
 
-    A name that somebody else's server has led to this machine (DNS rebinding) is none of ours.
+    A foreign name that resolves to this machine (DNS rebinding) is refused.
 
     Raises:
         NotYours: it does not.

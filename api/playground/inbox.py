@@ -1,4 +1,4 @@
-"""The inbox: the mails that the catcher has taken for everybody, as text and as their HTML looks."""
+"""The demo inbox: caught mails as text and as rendered HTML."""
 
 import re
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ from lockbox.errors import NotFound
 router = APIRouter(prefix="/inbox", tags=[TAG], include_in_schema=False, dependencies=[Depends(here_alone)])
 
 LONGEST_ADDRESS = 320
-# A mail is nobody's page: it runs nothing, fetches nothing, sends nothing, and is framed by ours alone. Its links
-# lead the whole tab to where they say, once somebody follows one.
+# A mail's page runs, fetches and sends nothing and is framed only by our pages. Its links, when followed,
+# navigate the whole tab.
 SANDBOX = "allow-top-navigation-by-user-activation"
 POLICY_OF_A_MAIL = (
     "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'; "
@@ -37,8 +37,8 @@ def show(
     cast: DemoUsersDep,
     to: Annotated[str, Query(max_length=LONGEST_ADDRESS)] = "",
 ) -> Response:
-    """Show the newest mails, to everybody or to one address."""
-    # Before anything is asked of the database, which would wait for the disk.
+    """Show the newest mails, to everyone or to one address."""
+    # Before the database is queried, which would wait for the disk.
     letters, recipients = cast.mailbox.newest(to), cast.mailbox.recipients()
     visitor = sign_in_session.visitor(request, session, chosen)
     return page(request, "inbox", visitor=visitor, letters=letters, recipients=recipients, to=to)
@@ -46,7 +46,7 @@ def show(
 
 @router.get("/{key}")
 def read(request: Request, key: str, chosen: SettingsDep, session: SessionDep, cast: DemoUsersDep) -> Response:
-    """Show one mail: its text with links that lead to our pages, its codes to be copied, and how it looks."""
+    """Show one mail: its text with links to our pages, its codes to copy, and its HTML."""
     letter = _find(cast, key)
     pieces = list(letter.pieces(chosen.origin))
     answer = page(
@@ -65,7 +65,7 @@ def read(request: Request, key: str, chosen: SettingsDep, session: SessionDep, c
 
 @router.get("/{key}/page")
 def look(request: Request, key: str, cast: DemoUsersDep) -> Response:
-    """Answer with a mail's HTML as it came, to be shown in a frame that can do nothing."""
+    """Return a mail's original HTML, for a sandboxed frame."""
     html = _find(cast, key).html
     answer = HTMLResponse(HEAD.sub(r'\g<0><base target="_top">', html, count=1))
     protect(request, answer)
@@ -75,7 +75,7 @@ def look(request: Request, key: str, cast: DemoUsersDep) -> Response:
 
 
 def _leads_to(pieces: Sequence[tuple[str, str | None]], origin: str) -> str | None:
-    """Return the path of ours that a mail leads to first, if it is a plain one."""
+    """Return the first path of ours that a mail links to, if it is a plain one."""
     paths = (link.removeprefix(origin) for _, link in pieces if link)
     return next((path for path in paths if LOCAL_PATH.fullmatch(path)), None)
 

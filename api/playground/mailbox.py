@@ -1,4 +1,4 @@
-"""What the mail catcher has received, read from its folder: bounded, and never followed to anywhere else."""
+"""Read the mail catcher's folder, within limits and without following links."""
 
 import hashlib
 import os
@@ -20,13 +20,13 @@ MOST_BYTES = 2 * 1024 * 1024
 LONGEST_HEAD = 32 * 1024
 LONGEST_LINE = 300
 ADDRESS = re.compile(r"https?://[^\s<>\"']+[^\s<>\"'.,;:!?)\]]")
-# What mails of ours have on a line of its own, with four blanks before it, to be typed somewhere.
+# Codes in our mails stand on a line of their own, after four spaces.
 CODE = re.compile(r"^ {4}([0-9A-Za-z]{4,}(?:[ -][0-9A-Za-z]{4,})*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """A mail from outside: for whom it was by its envelope, what it is about, and when it came."""
+    """A mail's recipients by its envelope, its subject, and when it came."""
 
     key: str
     to: str
@@ -36,7 +36,7 @@ class Envelope:
 
 @dataclass(frozen=True)
 class OpenedMail(Envelope):
-    """A mail that was opened."""
+    """An opened mail."""
 
     sender: str
     text: str
@@ -44,11 +44,11 @@ class OpenedMail(Envelope):
 
     @property
     def codes(self) -> Sequence[str]:
-        """What is to be typed somewhere."""
+        """The codes in it."""
         return CODE.findall(self.text)
 
     def pieces(self, origin: str) -> Iterator[tuple[str, str | None]]:
-        """Yield the text in pieces, each with the page of ours that it leads to, if it is the address of one."""
+        """Yield the text in pieces, each with the page of ours that it links to, if any."""
         end = 0
         for found in ADDRESS.finditer(self.text):
             yield self.text[end : found.start()], None
@@ -59,12 +59,12 @@ class OpenedMail(Envelope):
 
 @dataclass(frozen=True)
 class MailFolder:
-    """The folder of the catcher (a Maildir). Files in it are never changed once they are there."""
+    """The mail catcher's folder (a Maildir). Files in it never change."""
 
     folder: Path
 
     def newest(self, to: str = "") -> Sequence[Envelope]:
-        """Return the newest letters, the last first: all of them, or those to one address."""
+        """Return the newest mails, the last first: all of them, or those to one address."""
         found: list[Envelope] = []
         for letter in self._letters():
             if not to or to.casefold() == letter.to.casefold():
@@ -74,11 +74,11 @@ class MailFolder:
         return found
 
     def recipients(self) -> Sequence[str]:
-        """Return to whom the newest letters went."""
+        """Return the recipients of the newest mails."""
         return sorted({letter.to for letter in self._letters()})
 
     def find(self, key: str) -> OpenedMail | None:
-        """Return one letter."""
+        """Return one mail."""
         name = next((name for name in self._names() if _key(name) == key), None)
         return _opened(self.folder / "new" / name) if name else None
 
@@ -103,7 +103,7 @@ def _key(name: str) -> str:
 
 @lru_cache(maxsize=2 * MOST_LOOKED_AT)
 def _seen(path: Path) -> Envelope | None:
-    """Read a letter's headers alone: a list of a thousand opens none of them."""
+    """Read a mail's headers only: a list of a thousand reads no bodies."""
     found = _raw(path, LONGEST_HEAD)
     if found is None:
         return None
@@ -132,7 +132,7 @@ def _envelope(path: Path, message: EmailMessage, at: datetime) -> Envelope:
 
 
 def _raw(path: Path, most: int) -> tuple[bytes, datetime] | None:
-    """Return the beginning of a letter, and when it came; None where it is no file of the catcher's, or too large."""
+    """Return the beginning of a mail, and when it came; None if it is no file of the catcher's, or too large."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -147,7 +147,7 @@ def _raw(path: Path, most: int) -> tuple[bytes, datetime] | None:
 
 
 def _line(message: EmailMessage, name: str) -> str:
-    """Return a header's value as far as it can be made out."""
+    """Return a header's value as far as it can be decoded."""
     try:
         value = str(message[name] or "")
     except (ValueError, LookupError, IndexError):
@@ -156,7 +156,7 @@ def _line(message: EmailMessage, name: str) -> str:
 
 
 def _part(message: EmailMessage, kind: str) -> str:
-    """Return a part's text, in whatever letters it claims to be."""
+    """Return a part's text, in whatever encoding it claims."""
     try:
         part = message.get_body((kind,))
     except (ValueError, LookupError, AttributeError):

@@ -1,4 +1,4 @@
-"""Be somebody else at a click: a browser session for a sample person, behind which stands their sample token."""
+"""Switch the browser to a demo user, through that user's demo token."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -23,7 +23,7 @@ OLD = "The sample people's tokens have run out, after a day: stop `make run` and
 
 @dataclass(frozen=True)
 class TourStep:
-    """A step of the story: whom to be and where to go, what to do there, and what the button says."""
+    """A step of the tour: the demo user, the page, what to do there, and the button's text."""
 
     who: str
     path: str
@@ -79,7 +79,7 @@ STORY = (
 
 
 def cast_of(request: Request) -> DemoUsers:
-    """Return who can be played."""
+    """Return the demo users."""
     found: DemoUsers = request.app.state.playground
     return found
 
@@ -89,7 +89,7 @@ DemoUsersDep = Annotated[DemoUsers, Depends(without_thread(cast_of))]
 
 @router.get("/play")
 def show(request: Request, chosen: SettingsDep, session: SessionDep, cast: DemoUsersDep) -> Response:
-    """Show who there is to be, and what to do first; under the address by which forms are sent from here."""
+    """Show the demo users, and the first step; under the URL from which forms are sent."""
     if request.headers.get("host", "").lower() != chosen.origin.partition("//")[2]:
         return go(request, f"{chosen.origin}/play")
     return page(
@@ -110,7 +110,7 @@ def switch(
     who: Annotated[str, Form(max_length=40)] = "",
     path: Annotated[str | None, Form(alias="next", max_length=100)] = None,
 ) -> Response:
-    """Sign the browser in as a sample person, as their token would: freshly, and never in production."""
+    """Sign the browser in as a demo user, as their token would; never in production."""
     browser.check_same_site(request, chosen)
     part = cast_of(request).find(who)
     if part is None:

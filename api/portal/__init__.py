@@ -1,4 +1,4 @@
-"""The pages of the lockbox: plain HTML that works without script, but for passkeys."""
+"""The portal: plain HTML pages that work without scripts, except for passkeys."""
 
 from fastapi import APIRouter, FastAPI
 
@@ -80,5 +80,5 @@ def include(router: APIRouter) -> None:
 
 
 def install(app: FastAPI) -> None:
-    """Let an app whose refusals are mapped already answer with pages where a page was asked for."""
+    """Render refusals as pages if a page was requested."""
     pages.install(app)

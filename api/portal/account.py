@@ -1,4 +1,4 @@
-"""The page of one's own account: browsers signed in, passkeys, tokens, identities of issuers, time zone."""
+"""The account page: browser sessions, passkeys, tokens, identities, time zone."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +40,7 @@ UNNAMED = "passkey"
 
 @dataclass(frozen=True)
 class AccountContext:
-    """What a form of the account's page works with: opens a transaction for whoever has sent it."""
+    """The context of a form on the account page: opens a transaction of its sender."""
 
     request: Request
     chosen: Settings
@@ -49,7 +49,7 @@ class AccountContext:
 
     @contextmanager
     def open(self) -> Iterator[tuple[Session, Visitor]]:
-        """Open a transaction of the person who is signed in, if the form is from a page of their session."""
+        """Open a transaction of the signed-in person, if the form is from a page of their session."""
         with self.db.transaction() as session:
             visitor = browser.visitor(self.request, session, self.chosen)
             browser.check_form(visitor, self.csrf)
@@ -57,14 +57,14 @@ class AccountContext:
 
     @property
     def place(self) -> ClientInfo:
-        """Where the browser is."""
+        """The browser's address and user agent."""
         return deps.place(self.request)
 
 
 def account_context(
     request: Request, chosen: SettingsDep, db: DatabaseDep, csrf: Annotated[str, Form()] = ""
 ) -> AccountContext:
-    """Return what a form works with.
+    """Return the context of a form.
 
     Raises:
         ForeignForm: it was not sent from a page of ours.
@@ -78,7 +78,7 @@ AccountContextDep = Annotated[AccountContext, Depends(account_context)]
 
 @dataclass(frozen=True)
 class RefusedAccountForm:
-    """What was refused, beside which form of the page, and what was written there."""
+    """A refusal, the form that it belongs to, and what was entered there."""
 
     why: LockboxError
     place: str
@@ -87,7 +87,7 @@ class RefusedAccountForm:
 
 @router.get("")
 def show(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show how the person signs in, and where they are signed in."""
+    """Show the person's sign-in methods and sessions."""
     return _shown(request, chosen, session, browser.visitor(request, session, chosen))
 
 
@@ -99,9 +99,9 @@ def done(
     *,
     first: Callable[[Caller], None] | None = None,
 ) -> Response:
-    """Do it and go on to its answer or the page; what is refused is said there, beside the form that it came from.
+    """Run an action and go on to its answer or the page; show a refusal beside its form.
 
-    `first` is what stands whatever becomes of it, in a transaction of its own.
+    `first` runs in a transaction of its own, which stands whatever follows.
     """
     try:
         if first:
@@ -150,7 +150,7 @@ def _shown(
 
 
 def _fingerprint(passkey: Passkey) -> str | None:
-    """Return the fingerprint of a passkey's key as people compare it; None where the row holds no key."""
+    """Return the fingerprint of a passkey's key in groups; None if the row holds no key."""
     try:
         return grouped(fingerprint(passkeys.public_key(passkey.public_key)))
     except ValueError:
@@ -165,7 +165,7 @@ def end_session(work: AccountContextDep, one: Annotated[UUID, Form(alias="id")])
 
 @router.post("/passkeys/new")
 def ask_for_passkey(work: AccountContextDep, name: Annotated[str, Form(max_length=LONGEST_NAME)] = "") -> Response:
-    """Show the page whose script lets an authenticator make a passkey."""
+    """Show the page whose script creates a passkey."""
     party = deps.relying_party(work.chosen)
 
     def deed(session: Session, visitor: Visitor) -> Response:
@@ -187,7 +187,7 @@ def ask_for_passkey(work: AccountContextDep, name: Annotated[str, Form(max_lengt
 def add_passkey(
     work: AccountContextDep, credential: Credential = "", name: Annotated[str, Form(max_length=LONGEST_NAME)] = ""
 ) -> Response:
-    """Add the passkey that was made; the challenge is used up whatever the answer is worth."""
+    """Add the created passkey; the challenge is used up whatever the answer."""
     party = deps.relying_party(work.chosen)
     named, errand = line(name, "passkey") or UNNAMED, browser.oauth_state(work.request, work.chosen)
     with work.open() as (session, visitor):
@@ -209,13 +209,13 @@ def add_passkey(
 
 @router.post("/passkeys/remove")
 def remove_passkey(work: AccountContextDep, one: Annotated[UUID, Form(alias="id")]) -> Response:
-    """Take away one of the person's passkeys."""
+    """Remove one of the person's passkeys."""
     return done(work, "passkeys", lambda session, who: passkeys.remove(session, who.caller, one, work.place))
 
 
 @router.post("/identities/new")
 def ask_issuer(work: AccountContextDep, known: IdentityProvidersDep, number: Annotated[int, Form()]) -> Response:
-    """Show the page that leads to an issuer, to come back from there in this very session."""
+    """Show the page that leads to an identity provider and back to this session."""
     issuer = sign_in_oidc.find(work.chosen, number)
     with work.open() as (session, visitor):
         enrolment.check(session, visitor.caller)
@@ -231,7 +231,7 @@ def ask_issuer(work: AccountContextDep, known: IdentityProvidersDep, number: Ann
 def remove_identity(
     work: AccountContextDep, issuer: Annotated[str, Form()], subject: Annotated[str, Form()]
 ) -> Response:
-    """Take away one of the person's identities."""
+    """Remove one of the person's identities."""
 
     def deed(session: Session, visitor: Visitor) -> None:
         identities.remove(session, visitor.caller, issuer, subject, work.place, issuers=work.chosen.issuers)
@@ -248,10 +248,10 @@ def _challenge(session: Session, visitor: Visitor, errand: OAuthState | None) ->
 
 
 def line(name: str, what: str) -> str:
-    """Return a name that somebody gives to a thing of theirs, or nothing where they leave it out.
+    """Return the name that a person gives to something, or nothing if left out.
 
     Raises:
-        Invalid: it is more than a line of plain text.
+        Invalid: it is not a line of plain text.
     """
     try:
         return NAMES.validate_python(name.strip()) if name.strip() else ""

@@ -1,4 +1,4 @@
-"""Adding, confirming and taking away further addresses on the account's page."""
+"""Add, confirm and remove further addresses on the account page."""
 
 from typing import Annotated, Literal
 from uuid import UUID
@@ -24,7 +24,7 @@ One = Annotated[UUID, Form(alias="id")]
 
 @router.post("")
 def add(work: AccountContextDep, email: Annotated[str, Form(max_length=320)] = "") -> Response:
-    """Add an address and have a code mailed there."""
+    """Add an address and have a code mailed to it."""
 
     def deed(session: Session, visitor: Visitor) -> None:
         addresses.add(session, visitor.caller, work.place, _address(email))
@@ -34,7 +34,7 @@ def add(work: AccountContextDep, email: Annotated[str, Form(max_length=320)] = "
 
 @router.post("/confirm")
 def confirm(work: AccountContextDep, one: One, code: Annotated[str, Form(max_length=100)] = "") -> Response:
-    """Confirm an address with the code that was mailed there."""
+    """Confirm an address with the mailed code."""
 
     def deed(session: Session, visitor: Visitor) -> None:
         addresses.confirm(session, visitor.caller, work.place, one, code)
@@ -44,7 +44,7 @@ def confirm(work: AccountContextDep, one: One, code: Annotated[str, Form(max_len
 
 @router.post("/prompts")
 def choose(work: AccountContextDep, one: One, prompts: Annotated[Literal["yes", "no"], Form()] = "yes") -> Response:
-    """Let prompts, reminders and outcomes come to an address, or not."""
+    """Set whether prompts, reminders and outcomes go to an address."""
 
     def deed(session: Session, visitor: Visitor) -> None:
         addresses.choose(session, visitor.caller, work.place, one, prompts=prompts == "yes")
@@ -54,7 +54,7 @@ def choose(work: AccountContextDep, one: One, prompts: Annotated[Literal["yes", 
 
 @router.post("/remove")
 def remove(work: AccountContextDep, one: One) -> Response:
-    """Take an address away."""
+    """Remove an address."""
     return done(work, str(one), lambda session, who: addresses.remove(session, who.caller, work.place, one))
 
 

@@ -1,4 +1,4 @@
-"""What a browser calls itself, in the few words by which people know it."""
+"""Describe a browser's user agent in a few words."""
 
 import re
 
@@ -29,7 +29,7 @@ LONGEST = 80
 
 
 def known_as(agent: str | None) -> str:
-    """Return words such as `Firefox on Windows`; what no browser says is shown as it is, cut where it is long."""
+    """Return words such as `Firefox on Windows`; an unknown user agent is shown as it is, cut if long."""
     said = agent or ""
     tokens = set(TOKEN.findall(said))
     browser = next((name for token, name in BROWSERS.items() if token in tokens), None)

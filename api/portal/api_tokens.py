@@ -1,4 +1,4 @@
-"""Making and revoking one's own API tokens from the account's page; a new one is shown once."""
+"""Create and revoke API tokens on the account page; a new token is shown once."""
 
 from typing import Annotated
 from uuid import UUID
@@ -23,7 +23,7 @@ LONGEST_NAME = 100
 def make(
     work: AccountContextDep, laid_down: TokenRulesDep, name: Annotated[str, Form(max_length=LONGEST_NAME)] = ""
 ) -> Response:
-    """Make a token for the person who has just signed in, and show it on the one page that ever holds it."""
+    """Create a token for a freshly signed-in person, and show it on this page only."""
 
     def deed(session: Session, visitor: Visitor) -> Response:
         wanted = TokenInput(line(name, "token") or UNNAMED)
@@ -37,5 +37,5 @@ def make(
 
 @router.post("/revoke")
 def revoke(work: AccountContextDep, one: Annotated[UUID, Form(alias="id")]) -> Response:
-    """Make one of the person's tokens worthless."""
+    """Revoke one of the person's tokens."""
     return done(work, "tokens", lambda session, who: token_creation.revoke(session, who.caller, work.place, one))

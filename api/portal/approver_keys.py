@@ -1,4 +1,4 @@
-"""The page of approvers' keys: to compare them with what each approver sees, and to take them to the verifier."""
+"""The page of approvers' keys, to compare fingerprints and to export the keys for the verifier."""
 
 import json
 from functools import partial

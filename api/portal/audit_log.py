@@ -1,4 +1,4 @@
-"""The pages of the trail: search it in plain words, take it away with proofs, and the checkpoint to keep."""
+"""The audit log pages: search, export with proofs, and the checkpoint to keep."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,7 +45,7 @@ SearchField = Annotated[str, Query(max_length=200)]
 
 @dataclass(frozen=True)
 class AuditSearchForm:
-    """What the form of a search holds, as somebody has typed it; times are of clocks in their own time zone."""
+    """The search form as typed; times are in the reader's time zone."""
 
     tenant: str = ""
     person: str = ""
@@ -58,19 +58,19 @@ class AuditSearchForm:
 
     @property
     def query(self) -> str:
-        """The form as the query of an address, without what is empty."""
+        """The form as a URL query, without empty fields."""
         return urlencode({name: value for name, value in vars(self).items() if value})
 
     @property
     def is_narrow(self) -> bool:
-        """Whether anything is looked for beside whose log it is."""
+        """Return whether anything but the log is filtered."""
         return any(value for name, value in vars(self).items() if name != "tenant")
 
     def wanted(self, zone: str) -> EventFilter:
-        """Return what is looked for.
+        """Return the filter.
 
         Raises:
-            Invalid: with a sentence for the first field that was not understood.
+            Invalid: with a sentence for the first field that cannot be parsed.
         """
         return EventFilter(
             person=_id(self.person, "person"),
@@ -93,7 +93,7 @@ async def search_form(
     before: SearchField = "",
     text: SearchField = "",
 ) -> AuditSearchForm:
-    """Return what the form of a search holds."""
+    """Return the content of the search form."""
     said = (tenant, person, action, request_id, service, after, before, text)
     return AuditSearchForm(*(one.strip() for one in said))
 
@@ -105,7 +105,7 @@ SearchFormDep = Annotated[AuditSearchForm, Depends(search_form)]
 def search(
     request: Request, chosen: SettingsDep, session: SessionDep, what: SearchFormDep, cursor: SearchField = ""
 ) -> Response:
-    """Show the newest events that match, in plain words; that the trail was read is an event too."""
+    """Show the newest matching events; the read is an event too."""
     visitor = browser.visitor(request, session, chosen)
     readable = _readable(session, visitor)
     try:
@@ -131,7 +131,7 @@ def export(
     form: Annotated[Literal["ndjson", "csv"], Query(alias="format")] = "ndjson",
     since: SearchField = "",
 ) -> Response:
-    """Send what is sealed as a file, as the API does; that it was exported is an event too."""
+    """Send the sealed events as a file, as the API does; the export is an event too."""
     visitor = browser.visitor(request, session, chosen)
     readable = _readable(session, visitor)
     export_limits.count(db, visitor.caller)
@@ -158,10 +158,10 @@ def export(
 
 
 def while_signed_in(pages: Pages, request: Request, chosen: Settings) -> Pages:
-    """Return what opens a transaction for each page of an export, as long as the person is signed in.
+    """Return a function that opens a transaction for each page of an export, while the person is signed in.
 
     Raises:
-        NotSignedIn: when it is opened, if they are no more.
+        NotSignedIn: when it is opened, if they no longer are.
     """
 
     @contextmanager
@@ -175,7 +175,7 @@ def while_signed_in(pages: Pages, request: Request, chosen: Settings) -> Pages:
 
 @router.get("/checkpoint")
 def checkpoint(request: Request, chosen: SettingsDep, session: SessionDep, tenant: SearchField = "") -> Response:
-    """Show the newest checkpoint of a log, the keys that sign, and how an export is verified without this server."""
+    """Show a log's newest checkpoint, its signing keys, and how to verify an export without this server."""
     return _take_away(request, session, browser.visitor(request, session, chosen), tenant.strip())
 
 
@@ -206,7 +206,7 @@ def _take_away(
 
 
 def _readable(session: Session, visitor: Visitor) -> Mapping[UUID, Tenant]:
-    """Return the tenants whose logs the person may read, the first of them where there are many."""
+    """Return the tenants whose logs the person may read, limited in number."""
     caller = visitor.caller
     if caller.holds(Role.VENDOR_AUDITOR):
         some = tenants.page(session, caller, cursor=None, most=MOST_TENANTS).overviews
@@ -216,7 +216,7 @@ def _readable(session: Session, visitor: Visitor) -> Mapping[UUID, Tenant]:
 
 
 def _reading(session: Session, visitor: Visitor, slug: str, readable: Mapping[UUID, Tenant]) -> AuditReader:
-    """Return the person as a reader: of the log that they name, else of the vendor's own or their first tenant's."""
+    """Return the person as a reader: of the named log, else of the vendor's own or their first tenant's."""
     if not slug and readable and not visitor.caller.holds(Role.VENDOR_AUDITOR):
         slug = next(iter(readable.values())).slug
     try:

@@ -1,4 +1,4 @@
-"""The page of delegates: who stands in for whom and until when, naming one, and ending it."""
+"""The delegates page: list, name and end delegations."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,7 +28,7 @@ One = Annotated[str, Form(max_length=40)]
 
 @dataclass(frozen=True)
 class DelegationForm:
-    """What the form holds; times are those that clocks show in the time zone of whoever wrote them."""
+    """The form; times are in the time zone of its author."""
 
     principal: str = ""
     delegate: str = ""
@@ -38,7 +38,7 @@ class DelegationForm:
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show who stands in for whom; approvers name their own delegate here, admins one for somebody who is absent."""
+    """Show the delegations; approvers name their own delegate here, admins one for an absent approver."""
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
@@ -64,7 +64,7 @@ def name(
 
 @router.post("/end")
 def end(work: AccountContextDep, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
-    """End it now."""
+    """End a delegation now."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         delegates.end(session, caller, origin, slug, one)

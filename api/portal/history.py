@@ -1,4 +1,4 @@
-"""The page of all requests, the newest first: chosen by filters, page by page, and as a table for spreadsheets."""
+"""The page of all requests, the newest first, with filters, paging and a CSV download."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -42,12 +42,12 @@ WORDS = TypeAdapter[str](Words)
 
 
 def table_head() -> bytes:
-    """Return the row with the names of the columns."""
+    """Return the row of column names."""
     return row(TABLE_COLUMNS)
 
 
 def table_rows(caller: Caller, entries: Iterable[RequestEntry]) -> Iterator[bytes]:
-    """Yield a row for each request; instants are in UTC, and what is not for the caller is left empty."""
+    """Yield a row for each request; times are in UTC, and what the caller may not see is empty."""
     return (row(_cells(caller, entry)) for entry in entries)
 
 
@@ -71,7 +71,7 @@ def _cells(caller: Caller, entry: RequestEntry) -> Iterator[object]:
 
 @dataclass(frozen=True)
 class HistorySearchForm:
-    """What somebody looks for, as they wrote it; empty is anything. Days are those of their time zone."""
+    """The filters as typed; empty matches anything. Days are in the reader's time zone."""
 
     state: str
     service: str
@@ -81,7 +81,7 @@ class HistorySearchForm:
     text: str
 
     def query(self, **more: str) -> str:
-        """Return it as the query of an address of ours."""
+        """Return the filters as a URL query."""
         names = {"since": "from", "until": "to"}
         given = {names.get(name, name): value for name, value in (asdict(self) | more).items() if value}
         return urlencode(given)
@@ -95,7 +95,7 @@ async def search_form(
     until: Annotated[str, Query(alias="to")] = "",
     text: str = "",
 ) -> HistorySearchForm:
-    """Return what is looked for."""
+    """Return the filters."""
     return HistorySearchForm(*(value.strip() for value in (state, service, engineer, since, until, text)))
 
 
@@ -106,7 +106,7 @@ SearchFormDep = Annotated[HistorySearchForm, Depends(search_form)]
 def list_all(
     request: Request, chosen: SettingsDep, session: SessionDep, sought: SearchFormDep, cursor: str = ""
 ) -> Response:
-    """Show requests that the person may know of, the newest first; a filter that is none is said on the page."""
+    """Show the requests that the person may see, the newest first; an invalid filter is reported on the page."""
     visitor = browser.visitor(request, session, chosen)
     found, refused = RequestListing((), None), None
     try:
@@ -137,7 +137,7 @@ def list_all(
 def list_as_table(
     request: Request, chosen: SettingsDep, session: SessionDep, db: DatabaseDep, sought: SearchFormDep
 ) -> Response:
-    """Download the same selection as CSV, 10,000 rows at most; each part of it is judged by what one may see then."""
+    """Download the same selection as CSV, 10,000 rows at most; rights are checked for each part."""
     visitor = browser.visitor(request, session, chosen)
     wanted = _filter(sought, titles(chosen), visitor.time_zone)
     export_limits.count(db, visitor.caller)
@@ -168,10 +168,10 @@ def _further(
 
 
 def _filter(sought: HistorySearchForm, services: Mapping[str, str], zone: str) -> RequestFilter:
-    """Return what is looked for as the house takes it.
+    """Return the parsed filter.
 
     Raises:
-        Invalid: something of it is not what can be looked for.
+        Invalid: a value cannot be searched for.
     """
     if sought.state not in {"", *State}:
         raise Invalid("There is no such state: choose one from the list.")

@@ -1,4 +1,4 @@
-"""The pages of what is at hand: requests that wait for somebody's answer, and windows that are open now."""
+"""The inbox: requests pending the person's decision, and open windows."""
 
 from typing import Annotated
 
@@ -21,7 +21,7 @@ Cursor = Annotated[str, Query(max_length=60)]
 
 @router.get("/waiting")
 def show_waiting(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
-    """Show what waits for the person's answer, the soonest deadline first."""
+    """Show the requests pending the person's decision, the nearest deadline first."""
     visitor = browser.visitor(request, session, chosen)
 
     def reads_why(asked: AccessRequest) -> bool:
@@ -45,7 +45,7 @@ def show_waiting(request: Request, chosen: SettingsDep, session: SessionDep, aft
 
 @router.get("/open")
 def show_open(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
-    """Show who is inside and until when, with a button that shuts the door for those who may."""
+    """Show the open windows and their ends, with a button to revoke for those who may."""
     visitor = browser.visitor(request, session, chosen)
     inside, beyond = inbox.open_windows(session, visitor.caller, cursor=after or None)
     return page(

@@ -1,4 +1,4 @@
-"""The page of an invitation: the mailed code is typed here, and the place is taken."""
+"""The invitation page, where the mailed code is typed."""
 
 from typing import Annotated
 from uuid import UUID
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/invitations", tags=[TAG], include_in_schema=False)
 
 @router.get("/{invitation_id}")
 def show(request: Request, invitation_id: str) -> Response:
-    """Show the form for the code; it looks the same for an invitation that there is not."""
+    """Show the form for the code; it looks the same for an unknown invitation."""
     return _shown(request, _id(invitation_id))
 
 
@@ -29,7 +29,7 @@ def accept(
     db: DatabaseDep,
     code: Annotated[str, Form(max_length=200)] = "",
 ) -> Response:
-    """Take the place and sign in: the mail has proved the address."""
+    """Accept and sign in: the mail has proved the address."""
     browser.check_same_site(request, chosen)
     one = _id(invitation_id)
     sign_in_session.count(request, chosen, db)

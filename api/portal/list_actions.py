@@ -1,4 +1,4 @@
-"""What somebody does to a request from a list of them: read by the rules of the API, and done by the house."""
+"""Act on a request from a list, with the API's validation."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -17,7 +17,7 @@ from lockbox.requests.lifecycle import Action
 
 @dataclass(frozen=True)
 class RefusedListAction:
-    """What was refused about which request, and what its form held."""
+    """A refused action on a request of a list, and the content of its form."""
 
     request_id: UUID
     action: str
@@ -26,10 +26,10 @@ class RefusedListAction:
 
 
 def do(work: AccountContext, request_id: UUID, action: Action, comment: str, version: int) -> LockboxError | None:
-    """Act on a request for whoever has sent a form; return why not where it is refused.
+    """Act on a request for the sender of a form; return the refusal, if any.
 
     Raises:
-        NotFound: there is no such request that they may know of.
+        NotFound: there is no such request that they may see.
         NotSignedIn: nobody is signed in.
     """
     try:
@@ -45,10 +45,10 @@ def do(work: AccountContext, request_id: UUID, action: Action, comment: str, ver
 
 
 def comment_of(typed: str) -> str | None:
-    """Return what was written beside a deed, nothing where nothing was.
+    """Return the comment of an action, or nothing.
 
     Raises:
-        Invalid: it is not what the API would take.
+        Invalid: the API would refuse it.
     """
     try:
         return CommentInput(comment=typed.replace("\r\n", "\n").strip() or None).comment

@@ -1,4 +1,4 @@
-"""Live pages: a stream of server-sent events that says which of a page's topics changed, and never what."""
+"""The stream of server-sent events that tells a page which of its topics changed."""
 
 import asyncio
 import secrets
@@ -33,7 +33,7 @@ TOPICS = f"Name topics such as list, or request: and the id of a request, {MOST_
 
 
 class EventStream(Response):
-    """An answer that goes on until the page is closed, the person may no longer listen, or the process ends."""
+    """An answer that goes on until the page is closed, the person loses access, or the process ends."""
 
     def __init__(self, room: LiveUpdates, seat: Subscription, position: str | None) -> None:
         super().__init__(None, headers=HEADERS | {"x-accel-buffering": "no"}, media_type="text/event-stream")
@@ -43,16 +43,16 @@ class EventStream(Response):
         self._position = position
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI calls it
-        """Take a seat, and write what it is told.
+        """Subscribe, and write what the subscription gets.
 
         Raises:
-            TooMany, Busy: there is no seat left; nothing was answered yet.
+            TooMany, Busy: no stream is free; nothing was answered yet.
         """
         self._room.sit(self._seat, self._position)
         leaving = asyncio.create_task(_until_gone(receive, self._seat))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            # Pages of a process that has ended come back one after the other.
+            # Pages of a process that ended reconnect one after the other.
             wait = AGAIN_AFTER_MS + secrets.randbelow(SPREAD_MS)
             await _write(send, f"retry: {wait}\n\n".encode())
             while not self._seat.is_over:
@@ -72,10 +72,10 @@ async def _until_gone(receive: Receive, seat: Subscription) -> None:
 
 
 async def _write(send: Send, said: bytes, *, is_last: bool = False) -> None:
-    """Write to a reader who reads.
+    """Write to a reader.
 
     Raises:
-        TimeoutError: it has taken nothing for too long.
+        TimeoutError: it read nothing for too long.
     """
     async with asyncio.timeout(SLOW_SECONDS):
         await send({"type": "http.response.body", "body": said, "more_body": not is_last})
@@ -84,14 +84,14 @@ async def _write(send: Send, said: bytes, *, is_last: bool = False) -> None:
 def subscribe(
     request: Request, chosen: SettingsDep, session: SessionDep, topics: Annotated[str, Query(max_length=400)] = ""
 ) -> Subscription:
-    """Return a seat for a page of somebody's session, who may know of all that it listens for.
+    """Return the subscription of a session's page, whose person may see all of its topics.
 
     Raises:
         HTTPException: nobody is signed in.
-        ForeignForm: the stream is not opened by a page of ours.
-        Invalid: the topics are none of ours.
-        NotFound: one is a request that there is not, or not for them.
-        NotYours: one is what operators alone see.
+        ForeignForm: the stream was not opened by a page of ours.
+        Invalid: a topic is unknown.
+        NotFound: a request does not exist, or is not for them.
+        NotYours: a topic is for operators only.
     """
     if request.headers.get("sec-fetch-site") not in {None, "same-origin"}:
         raise ForeignForm(browser.FOREIGN)
@@ -122,6 +122,6 @@ async def listen(
     seat: Annotated[Subscription, Depends(subscribe)],
     since: Annotated[str | None, Query(max_length=40)] = None,
 ) -> Response:
-    """Say when something changed, from the position on at which the page was made or the stream broke."""
+    """Stream changes from the position at which the page was rendered or the stream broke."""
     room: LiveUpdates = request.app.state.live_updates
     return EventStream(room, seat, request.headers.get("last-event-id") or since)

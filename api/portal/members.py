@@ -1,4 +1,4 @@
-"""The page of a tenant's members: who they are, whom its admins invite, and what each may do."""
+"""The members page: list, invite and change a tenant's members."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -30,7 +30,7 @@ Roles = Annotated[list[str], Form(max_length=10)]
 
 @dataclass(frozen=True)
 class MemberForm:
-    """Somebody who was to be invited, as the form had it."""
+    """An invitation as typed."""
 
     name: str = ""
     address: str = ""
@@ -50,7 +50,7 @@ def show(
     session: SessionDep,
     after: Annotated[UUID | None, Query()] = None,
 ) -> Response:
-    """Show the members to one another, with forms for the admins among them."""
+    """Show the members to one another, with forms for the admins."""
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug), after=after)
 
 
@@ -62,7 +62,7 @@ def invite(
     address: Annotated[str, Form(max_length=1000)] = "",
     roles: Roles = [],  # noqa: B006 - FastAPI copies it
 ) -> Response:
-    """Invite somebody by mail."""
+    """Invite a person by mail."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         body = read(NewMember, name=name.strip(), address=address.strip(), roles=roles)
@@ -82,14 +82,14 @@ def set_roles(
     seen: Annotated[str, Form(alias="version", max_length=16)] = "",
     roles: Roles = [],  # noqa: B006 - likewise
 ) -> Response:
-    """Give a member exactly these roles, where they are still those that the form was made from."""
+    """Set a member's roles, if they are still those that the form showed."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         held = frozenset(map(Role, read(MemberChange, roles=roles).roles))
         members.set_roles(session, caller, origin, slug, person, roles=held, seen=seen)
 
     def shown(at: TenantAdminPage, refused: LockboxError) -> Response:
-        # Where somebody else was quicker, the form shows what they have set.
+        # If another admin was faster, the form shows the new roles.
         return _shown(at, refused, changed=(person, None if isinstance(refused, StaleVersion) else tuple(roles)))
 
     return done(work, slug, deed, shown, here(slug))
@@ -99,7 +99,7 @@ def set_roles(
 def set_eligible(
     work: AccountContextDep, slug: Slug, person: Person, eligible: Annotated[str, Form(max_length=3)] = "no"
 ) -> Response:
-    """Let approvers name a member as their delegate, or no longer."""
+    """Set whether approvers may name a member as their delegate."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         members.set_eligible(session, caller, origin, slug, person, eligible=eligible == "yes")
@@ -109,7 +109,7 @@ def set_eligible(
 
 @router.post("/remove")
 def remove(work: AccountContextDep, slug: Slug, person: Person) -> Response:
-    """Take a member out of the tenant."""
+    """Remove a member from the tenant."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         members.remove(session, caller, origin, slug, person)
@@ -119,7 +119,7 @@ def remove(work: AccountContextDep, slug: Slug, person: Person) -> Response:
 
 @router.post("/withdraw")
 def withdraw(work: AccountContextDep, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
-    """Take an invitation back."""
+    """Withdraw an invitation."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         invitations.withdraw(session, caller, origin, slug, one)

@@ -1,4 +1,4 @@
-"""The page of a tenant's mode: who decides, what a switch would do, and consent for a time."""
+"""The mode page: who decides, what a switch would do, and temporary consent."""
 
 from datetime import datetime
 from typing import Annotated
@@ -35,7 +35,7 @@ def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep)
 
 @router.post("")
 def look(work: AccountContextDep, slug: Slug, mode: ModeName = "") -> Response:
-    """Show what a switch would change; nothing is changed by that."""
+    """Preview a switch; nothing is changed."""
     with work.open() as (session, visitor):
         at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         try:
@@ -60,7 +60,7 @@ def switch(work: AccountContextDep, slug: Slug, mode: ModeName = "") -> Response
 def consent(
     work: AccountContextDep, slug: Slug, mode: ModeName = "", until: Annotated[str, Form(max_length=40)] = ""
 ) -> Response:
-    """Show what consent for a time would change in the policy, or its end for no mode; nothing is changed by that."""
+    """Preview temporary consent, or for no mode its end, as a policy change; nothing is changed."""
     with work.open() as (session, visitor):
         at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         held = policies.read(session, visitor.caller, slug)

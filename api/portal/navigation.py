@@ -1,4 +1,4 @@
-"""The sections of the pages: where each leads, and to whom it is shown. Whether somebody may is judged there."""
+"""The sections of the portal's menu: where each leads, and who sees it. The pages check the rights."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from lockbox.identity.roles import TENANT_ROLES, Caller, Role, Side
 
 @dataclass(frozen=True)
 class Section:
-    """An entry of the menu: a path, its title, and for whom it is there."""
+    """An entry of the menu: a path, its title, and who sees it."""
 
     path: str
     title: str
@@ -50,15 +50,15 @@ EVERYBODYS = Section("/requests", "History", _customers)
 
 
 def of(caller: Caller) -> Iterable[Section]:
-    """Return the sections that are shown to somebody."""
+    """Return the sections that a person sees."""
     return [section for section in SECTIONS if section.is_for(caller)]
 
 
 def first(caller: Caller) -> Section:
-    """Return the section that somebody comes to first."""
+    """Return a person's first section."""
     return next((section for section in SECTIONS if section.is_for(caller)), EVERYBODYS)
 
 
 def home(caller: Caller) -> str:
-    """Return the page that somebody comes to first."""
+    """Return a person's home page."""
     return first(caller).path

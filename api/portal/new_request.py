@@ -1,4 +1,4 @@
-"""The page on which an engineer asks: what to write, a look at whom it would reach, and sending it once."""
+"""The page on which an engineer writes a request, previews its recipients, and submits it once."""
 
 import json
 import secrets
@@ -51,7 +51,7 @@ FormFields = dict[str, list[str]]
 
 @dataclass(frozen=True)
 class RequestForm:
-    """What somebody has written, as they have: nothing of it is judged yet."""
+    """The form as typed, unchecked."""
 
     tenant: str = ""
     service: str = ""
@@ -78,7 +78,7 @@ async def request_form(
     case_ref: Annotated[str, Form()] = "",
     access_window: Annotated[str, Form()] = "",
 ) -> RequestForm:
-    """Return what a form holds."""
+    """Return the content of a form."""
     return RequestForm(
         tenant.strip(),
         service,
@@ -95,7 +95,7 @@ RequestFormDep = Annotated[RequestForm, Depends(request_form)]
 
 
 class FormRejected(Invalid):
-    """Something of a form is not as it has to be; `errors` says what."""
+    """A form has invalid fields; `errors` says which."""
 
 
 @router.get("")
@@ -106,7 +106,7 @@ def show(
     earlier: Annotated[UUID | None, Query(alias="from")] = None,
     tenant: Annotated[str, Query(max_length=63)] = "",
 ) -> Response:
-    """Show an engineer the form, with what they asked for before or the tenant where they name it."""
+    """Show the form to an engineer, filled with an earlier request or a tenant if named."""
     visitor = browser.visitor(request, session, chosen)
     evaluate.check_engineer(visitor.caller)
     written = _earlier(session, visitor, earlier) if earlier else RequestForm(tenant=tenant)
@@ -115,7 +115,7 @@ def show(
 
 @router.post("/preview")
 def look(work: AccountContextDep, written: RequestFormDep) -> Response:
-    """Show what such a request would meet and whom it would reach; nothing is filed and nobody is told."""
+    """Preview what such a request would meet and whom it would reach; nothing is submitted or sent."""
     with work.open() as (session, visitor):
         evaluate.check_engineer(visitor.caller)
         try:
@@ -130,7 +130,7 @@ def look(work: AccountContextDep, written: RequestFormDep) -> Response:
 def send(
     work: AccountContextDep, written: RequestFormDep, key: Annotated[str, Form(pattern=rf"^{KEY}$")]
 ) -> Response:
-    """File it and lead to it; the same form sent twice is filed once."""
+    """Submit the form and go to the request; the same form sent twice is submitted once."""
     try:
         with work.open() as (session, visitor):
             one = _file(work, session, visitor, _read(written), key)
@@ -142,7 +142,7 @@ def send(
 
 
 def _file(work: AccountContextDep, session: Session, visitor: Visitor, body: NewRequest, key: str) -> str:
-    """File it under the form's key; return the request's id, that of the first time where it comes again."""
+    """Submit under the form's key; return the request's id, the first one if it is repeated."""
     evaluate.check_engineer(visitor.caller)
     person, plain = visitor.caller.person_id, b"ask " + body.model_dump_json().encode()
     answer = submit.earlier_answer(session, person, f"ask-{key}", plain)
@@ -198,7 +198,7 @@ def _shown(
 
 
 def _ceiling(session: Session, visitor: Visitor, slug: str, longest: Mapping[str, int]) -> int:
-    """Return the longest window that a customer allows, in seconds; before one is chosen, the longest of all."""
+    """Return the longest window that a customer allows, in seconds; without a customer, the longest of all."""
     if slug in longest:
         return longest[slug]
     try:
@@ -209,19 +209,19 @@ def _ceiling(session: Session, visitor: Visitor, slug: str, longest: Mapping[str
 
 
 def _closest(windows: Sequence[int], typed: str) -> int:
-    """Return the window to begin with: the one that was chosen, or the longest below it that is offered."""
+    """Return the initial window: the chosen one, or the longest offered below it."""
     wanted = int(typed) if _is_seconds(typed) else min(windows)
     return max((one for one in windows if one <= wanted), default=min(windows))
 
 
 def _windows(typed: str, ceiling: int) -> list[int]:
-    """Return the windows to choose from, in seconds, none above the ceiling."""
+    """Return the windows to choose from, in seconds, up to the ceiling."""
     offered = {*WINDOWS, *([int(typed)] if _is_seconds(typed) else [])}
     return sorted({one for one in offered if one <= ceiling} | {min(ceiling, max(WINDOWS))})
 
 
 def _earlier(session: Session, visitor: Visitor, request_id: UUID) -> RequestForm:
-    """Return what one of the person's own requests was, as they would write it."""
+    """Return one of the person's own requests as form content."""
     entry = queries.find(session, visitor.caller, request_id)
     asked = entry.request
     if asked.requester_id != visitor.caller.person_id:
@@ -239,7 +239,7 @@ def _earlier(session: Session, visitor: Visitor, request_id: UUID) -> RequestFor
 
 
 def _read(written: RequestForm) -> NewRequest:
-    """Read a form by the rules of the API's own body."""
+    """Validate a form with the API's own body."""
     try:
         return NewRequest.model_validate(
             {
@@ -275,7 +275,7 @@ def _request_input(body: NewRequest) -> RequestInput:
 
 
 def _wrong(refused: LockboxError | None, found: Preview | None) -> FormFields:
-    """Return what is wrong, by field: what was refused, or what the customer's policy finds lacking."""
+    """Return the errors by field: validation errors, or what the customer's policy requires."""
     said = defaultdict[str, list[str]](list)
     facts = refused.facts if refused else {}
     told = [(one["field"], one["message"]) for one in facts.get("errors", ())]
@@ -287,7 +287,7 @@ def _wrong(refused: LockboxError | None, found: Preview | None) -> FormFields:
 
 
 def _actions(chosen: Settings) -> dict[str, list[str]]:
-    """Return every action that there is, with the names of the services that have it."""
+    """Return every action, with the names of the services that have it."""
     known = defaultdict[str, list[str]](list)
     for service in chosen.services.values():
         for action in service.actions:

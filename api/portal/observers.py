@@ -1,4 +1,4 @@
-"""The page of observers: who is copied on what the tenant is asked and told, and decides nothing."""
+"""The observers page: list, add and remove observers."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -25,7 +25,7 @@ router = APIRouter(prefix="/tenants/{slug}/observers", tags=[TAG], include_in_sc
 
 @dataclass(frozen=True)
 class ObserverForm:
-    """What the form holds."""
+    """The content of the form."""
 
     name: str = ""
     address: str = ""
@@ -34,7 +34,7 @@ class ObserverForm:
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show who is copied to the tenant's members, with forms for the admins among them."""
+    """Show the observers to the tenant's members, with forms for the admins."""
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
@@ -46,7 +46,7 @@ def add(
     address: Annotated[str, Form(max_length=1000)] = "",
     service: Annotated[str, Form(max_length=100)] = "",
 ) -> Response:
-    """Have somebody copied."""
+    """Add an observer."""
     written = ObserverForm(name, address, service)
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
@@ -64,7 +64,7 @@ def add(
 
 @router.post("/remove")
 def remove(work: AccountContextDep, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
-    """Have somebody copied no longer."""
+    """Remove an observer."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         observers.remove(session, caller, origin, slug, one)

@@ -1,4 +1,4 @@
-"""The page of one's own requests: what has become of each, who has yet to answer, and the ways to end it."""
+"""The page of a person's own requests: their state, who has yet to decide, and forms to end them."""
 
 from typing import Annotated, Literal
 from uuid import UUID
@@ -41,7 +41,7 @@ def act(
     version: Annotated[int, Form(ge=1, le=999_999_999)],
     comment: Annotated[str, Form()] = "",
 ) -> Response:
-    """Withdraw a request or give its access back; what is refused is said beside it."""
+    """Cancel or complete a request; a refusal is shown beside it."""
     refused = list_actions.do(work, request_id, Action(action), comment, version)
     if refused is None:
         return go(work.request, HERE)

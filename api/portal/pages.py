@@ -1,4 +1,4 @@
-"""How a page is made: templates that escape everything, strict headers, and refusals in sentences."""
+"""Render pages: escaped templates, strict headers, and refusals as sentences."""
 
 import json
 import re
@@ -36,7 +36,7 @@ SIGN_IN = "/sign-in"
 REFUSED = (Conflict, NotYours, Invalid, TooMany)
 """What is said on the page that a form came from, with what was written; all else is a page of its own."""
 
-# Where a sign-in may lead: paths of ours and nothing that a browser could take for another host.
+# A sign-in may lead only to paths of ours that no browser can take for another host.
 LOCAL_PATH = re.compile(r"/[a-z][a-z0-9-]{0,31}(?:/[a-z0-9-]{1,64}){0,3}")
 LOCAL_QUERY = re.compile(r"[A-Za-z0-9._~=&%+:@,-]{1,300}")
 OWN_PAGE = re.compile(
@@ -86,7 +86,7 @@ TEMPLATES = Environment(
 
 
 def _here(tell: Callable[[datetime, str], str]) -> Callable[..., str]:
-    """Return the filter that tells a time as clocks where the reader is show it."""
+    """Return the template filter that formats a time in the reader's time zone."""
 
     def told(moment: datetime, zone: str | None = None) -> str:
         reader = READER.get()
@@ -126,11 +126,11 @@ def page(
     """Return a page.
 
     Args:
-        request: that it answers.
+        request: the request.
         template: its file, without the ending.
         status: of the answer.
-        visitor: the person who is signed in, if the page may say so.
-        said: what the template says.
+        visitor: the signed-in person, if the page may show them.
+        said: the template's variables.
     """
     made = TEMPLATES.get_template(f"{template}.html")
     playing = getattr(request.app.state, "playground", None)
@@ -145,30 +145,30 @@ def page(
 
 
 def _live(request: Request) -> Mapping[str, str]:
-    """Return where the page's script gets the page again, and the position of the news that the page has read."""
+    """Return the URL with which the page's script fetches it again, and its live-updates position."""
     path, query = request.url.path, request.url.query
     again = (f"{path}?{query}" if query else path) if request.method == "GET" else own_page(path)
     return {"again": again, "since": request.app.state.live_updates.position}
 
 
 def go(request: Request, path: str, **query: str) -> Response:
-    """Return an answer that sends the browser on to a page of ours by GET."""
+    """Redirect the browser to a page of ours by GET."""
     answer = RedirectResponse(f"{path}?{urlencode(query)}" if query else path, HTTPStatus.SEE_OTHER)
     protect(request, answer)
     return answer
 
 
 def protect(request: Request, answer: Response) -> None:
-    """Give an answer the headers of every page."""
+    """Set the headers of every page."""
     answer.headers.update(HEADERS)
     if deps.settings(request).environment == "production":
         answer.headers.update(HTTPS_ALONE)
 
 
 def local(path: str | None) -> str:
-    """Return a path to go on to after a sign-in; the home page for anything but a plain path of ours.
+    """Return a path to go to after a sign-in: a plain path of ours, else the home page.
 
-    A query stays with it where a browser could take it for nothing else, and is left out otherwise.
+    Its query is kept if no browser could misread it, and dropped otherwise.
     """
     place, _, query = (path or "").partition("?")
     if not LOCAL_PATH.fullmatch(place) or place.startswith(SIGN_IN):
@@ -177,7 +177,7 @@ def local(path: str | None) -> str:
 
 
 def origin(request: Request) -> Origin:
-    """Return where what is done on a page comes from."""
+    """Return the origin of an action on a page."""
     place = deps.place(request)
     return Origin("portal", place.address, place.user_agent)
 
@@ -189,14 +189,14 @@ def own_page(path: str) -> str:
 
 
 def _wanted(request: Request) -> str:
-    """Return where somebody wanted to go who has to sign in first, with its query where it is a page itself."""
+    """Return where a person who has to sign in first wanted to go, with its query if it is a page."""
     path, query = request.url.path, request.url.query
     page_of = own_page(path)
     return local(f"{path}?{query}" if query and request.method == "GET" and page_of == path else page_of)
 
 
 def install(app: FastAPI) -> None:
-    """Let refusals of pages be pages; the map from refusals to answers stays where it is."""
+    """Render refusals of pages as pages; the mapping from errors to statuses stays in `problems`."""
     for kind, handler in list(app.exception_handlers.items()):
         if not iscoroutinefunction(handler):
             app.exception_handlers[kind] = _dressed(handler)
@@ -219,7 +219,7 @@ def _dressed(handler: Callable[..., Any]) -> Callable[[Request, Exception], Resp
 
 
 def _is_for_people(request: Request) -> bool:
-    """Whether the answer is a page: where the route is one, or where there is no route and HTML is asked for."""
+    """Return whether the answer is a page: for a page's route, or without a route if HTML is accepted."""
     route = request.scope.get("route")
     return TAG in getattr(route, "tags", ()) if route else browser.reads_pages(request)
 
@@ -227,16 +227,16 @@ def _is_for_people(request: Request) -> bool:
 def problem(
     request: Request, status: int, detail: str, *, back: str | None = None, needs_sign_in: bool = False
 ) -> HTMLResponse:
-    """Return the page that says what was refused and what to do: to whoever is signed in, with their own way on."""
+    """Return the page of a refusal, to the signed-in person with their own menu."""
     return _problem(
         request, status, detail, visitor=_visitor(request, status), back=back, needs_sign_in=needs_sign_in
     )
 
 
 def early(scope: Scope, status: int, code: str, detail: str, headers: Mapping[str, str]) -> Response:
-    """Return what a request is answered before it reaches its route: a page where HTML is asked for.
+    """Return the answer to a request refused before routing: a page if HTML is accepted.
 
-    Nobody is looked up for it: it is for what the server has no time for, or does not read.
+    It looks nobody up: it is for requests that the server has no time for, or does not read.
     """
     request = Request(scope)
     if not browser.reads_pages(request):
@@ -267,13 +267,13 @@ def _problem(
         onward=navigation.first(visitor.caller) if visitor else None,
         wanted=_wanted(request),
         needs_sign_in=needs_sign_in,
-        # Where there is nothing, and where something is for others, the page says the same to the letter.
+        # A missing page and a page for others get exactly the same text.
         live={"again": HOME, "since": request.app.state.live_updates.position},
     )
 
 
 def _visitor(request: Request, status: int) -> Visitor | None:
-    """Return who is signed in: as found before it was refused, or else looked up now, where nothing has failed."""
+    """Return the signed-in person: as found before the refusal, or else looked up now, unless something failed."""
     known, chosen = browser.recognised(request), deps.settings(request)
     if known or status >= HTTPStatus.INTERNAL_SERVER_ERROR or not browser.session_secret(request, chosen):
         return known
@@ -285,5 +285,5 @@ def _visitor(request: Request, status: int) -> Visitor | None:
 
 
 def status_of(refused: LockboxError) -> int:
-    """Return the status that a refusal has everywhere."""
+    """Return the status that an error has everywhere."""
     return next(STATUS[kind] for kind in type(refused).__mro__ if kind in STATUS)

@@ -1,4 +1,4 @@
-"""The pages of a tenant's policy: read it, write another one, see what that would change, and save it."""
+"""The policy pages: read, edit, preview and save a tenant's policy."""
 
 import json
 from typing import Annotated
@@ -39,7 +39,7 @@ def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep)
 
 @router.post("")
 def look(work: AccountContextDep, slug: Slug, text: Text = "", version: PolicyVersionField = 1) -> Response:
-    """Show what the policy would change that was written as text; nothing is changed by that."""
+    """Preview a policy written as text; nothing is changed."""
     with work.open() as (session, visitor):
         at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         try:
@@ -52,7 +52,7 @@ def look(work: AccountContextDep, slug: Slug, text: Text = "", version: PolicyVe
 def look_at_terms(
     work: AccountContextDep, slug: Slug, form: PolicyFormDep, version: PolicyVersionField = 1
 ) -> Response:
-    """Show what the common terms would change that were filled in; nothing is changed by that."""
+    """Preview the filled-in default terms; nothing is changed."""
     with work.open() as (session, visitor):
         at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         held = policies.read(session, visitor.caller, slug)
@@ -64,7 +64,7 @@ def look_at_terms(
 
 @router.post("/save")
 def save(work: AccountContextDep, slug: Slug, text: Text = "", version: PolicyVersionField = 1) -> Response:
-    """Put the written policy in place of the one that was seen; what is refused loses nothing that was written."""
+    """Save the policy in place of the version that was shown; a refusal keeps what was written."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         policies.change(session, caller, origin, slug, _read(text), seen=version)

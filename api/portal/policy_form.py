@@ -1,4 +1,4 @@
-"""The form of a policy's common terms: what its fields hold, and the policy that they make."""
+"""The form of a policy's default terms: its fields, and the policy that they make."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ Several = Annotated[list[str], Form(max_length=20)]
 
 @dataclass(frozen=True)
 class PolicyForm:
-    """What the form holds, as somebody has typed it: a window is hours and minutes, a switch is among `switched`."""
+    """The form as typed: a window is hours and minutes, a checked box is among `switched`."""
 
     fields: dict[str, str]
     switched: tuple[str, ...] = ()
@@ -61,12 +61,12 @@ class PolicyForm:
         return cls(fields, tuple(switched), tuple(sorted(policy.reasons)), tuple(sorted(policy.comment_required)))
 
     def onto(self, policy: Policy) -> Policy:
-        """Return a policy with the terms of the form; all else stays.
+        """Return a policy with the form's terms; everything else stays.
 
-        Seconds that the form has no field for stay too, where the minutes are the same.
+        Seconds that the form has no field for stay too, if the minutes are unchanged.
 
         Raises:
-            Invalid: with a sentence for each field that was not understood.
+            Invalid: with a sentence for each field that cannot be parsed.
         """
         said: dict[str, Any] = policy.model_dump(mode="json")
         try:
@@ -118,7 +118,7 @@ async def policy_form_of(
     reasons: Several = [],  # noqa: B006 - likewise
     comment_required: Several = [],  # noqa: B006 - likewise
 ) -> PolicyForm:
-    """Return what the form holds."""
+    """Return the content of the form."""
     fields = {
         "review_window_hours": review_window_hours,
         "review_window_minutes": review_window_minutes,
@@ -138,10 +138,10 @@ async def policy_form_of(
 
 
 def percents(name: str, text: str) -> list[int]:
-    """Return what a list of percentages says, such as `50, 83`; nothing is none.
+    """Parse a list of percentages, such as `50, 83`; empty is none.
 
     Raises:
-        ValueError: with the name of the term, where it is none.
+        ValueError: with the name of the term, if it is malformed.
     """
     parts = [part for part in BETWEEN.split(text.strip()) if part]
     if not all(NUMBER.fullmatch(part) for part in parts):
@@ -150,19 +150,19 @@ def percents(name: str, text: str) -> list[int]:
 
 
 def checked(said: object) -> Policy:
-    """Return the policy that somebody has filled in.
+    """Return the filled-in policy.
 
     Raises:
-        Invalid: it is none; with a sentence for each part that is wrong, named as the form names it.
+        Invalid: with a sentence for each wrong part, named as in the form.
     """
     return _policy(said, "This was not taken", _title)
 
 
 def read(said: object) -> Policy:
-    """Return the policy that somebody has written as text.
+    """Return the policy written as text.
 
     Raises:
-        Invalid: it is none; with a sentence for each part that is wrong, named as the text names it.
+        Invalid: with a sentence for each wrong part, named as in the text.
     """
     return _policy(said, "This is no policy", _place)
 
@@ -176,7 +176,7 @@ def _policy(said: object, lead: str, called: Callable[[Place, str], str]) -> Pol
 
 
 def _place(where: Place, what: str) -> str:
-    """Return where in a policy's text something is."""
+    """Return the place of an error in a policy's text."""
     if not where:
         return what
     named = ".".join(map(str, where[:-1] if where[-1] == KEY else where))
@@ -184,7 +184,7 @@ def _place(where: Place, what: str) -> str:
 
 
 def _title(where: Place, what: str) -> str:
-    """Return it under what the form calls it; what is said of a policy as a whole begins with the term."""
+    """Return an error under the form's label; errors about a policy as a whole begin with the term."""
     first, _, rest = (str(where[0]), "", what) if where else what.partition(": ")
     if first == "groups" and len(where) > 1:
         return f"The group {where[1]}: {rest}"

@@ -1,4 +1,4 @@
-"""The page between writing a policy and saving it: what would change, and what that means for what waits."""
+"""The page between editing a policy and saving it: the changes, and their effect on pending requests."""
 
 from fastapi import Response
 
@@ -9,15 +9,15 @@ from lockbox.requests.policy_rules import Policy
 
 
 def page(at: TenantAdminPage, policy: Policy, seen: int) -> Response:
-    """Return the page; what would not be saved is refused there already.
+    """Return the page; a policy that could not be saved is refused here already.
 
     Args:
         at: the tenant's page, to an admin.
-        policy: what was written.
-        seen: the version from which it was made.
+        policy: the new policy.
+        seen: the version that it was made from.
 
     Raises:
-        Invalid, NobodyCanApprove: it could not hold.
+        Invalid, NobodyCanApprove: it could not be in force.
     """
     found = what_if.preview_policy(at.session, at.caller, at.tenant.slug, policy)
     if found.refusal:

@@ -1,4 +1,4 @@
-"""Choosing on the account's page what mails are to be like: their time zone, and whether prompts are among them."""
+"""Set the time zone of mails and whether to get prompts, on the account page."""
 
 from typing import Annotated, Literal
 
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/account/preferences", tags=[TAG], include_in_schema=
 def choose_time_zone(
     work: AccountContextDep, time_zone: Annotated[str, Form(max_length=time_zones.LONGEST)] = ""
 ) -> Response:
-    """Let mails tell the person the time in another zone."""
+    """Set the time zone of the person's mails."""
 
     def deed(session: Session, visitor: Visitor) -> None:
         preferences.choose_time_zone(session, visitor.caller, time_zone.strip())
@@ -27,7 +27,7 @@ def choose_time_zone(
 
 @router.post("/prompts")
 def choose_prompts(work: AccountContextDep, prompts: Annotated[Literal["yes", "no"], Form()] = "yes") -> Response:
-    """Let the person be asked by mail, or not."""
+    """Set whether the person gets prompts by mail."""
 
     def deed(session: Session, visitor: Visitor) -> None:
         preferences.choose_prompts(session, visitor.caller, work.place, wanted=prompts == "yes")

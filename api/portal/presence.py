@@ -1,4 +1,4 @@
-"""'I am looking at it': a form on the page of a request, and the pages' script renews what it says."""
+"""The "I'm reviewing this" form on a request's page, which the pages' script renews."""
 
 from typing import Annotated, Literal
 from uuid import UUID
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
 def look(
     work: AccountContextDep, request_id: str, looking: Annotated[Literal["on", "off"], Form()] = "on"
 ) -> Response:
-    """Let the others on the person's side see that they look at a request, or no longer."""
+    """Show the others on the person's side that they are reviewing a request, or no longer."""
     change = inbox.begin if looking == "on" else inbox.end
     with work.open() as (session, visitor):
         try:

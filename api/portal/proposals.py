@@ -1,4 +1,4 @@
-"""The page of admins whom the vendor proposes: who it is, when it takes effect, and the way to stop it."""
+"""The page of admins whom the vendor proposes, where a tenant can object."""
 
 from typing import Annotated
 from uuid import UUID
@@ -28,7 +28,7 @@ def show(request: Request, chosen: SettingsDep, session: SessionDep) -> Response
 def object_to(
     work: AccountContextDep, slug: Annotated[Slug, Form()], one: Annotated[UUID, Form(alias="id")]
 ) -> Response:
-    """Stop a proposal for good, however the person has signed in."""
+    """Object to a proposal, with any sign-in, which ends it."""
     with work.open() as (session, visitor):
         recovery.object_to(session, visitor.caller, origin(work.request), slug, one)
     return go(work.request, HERE)

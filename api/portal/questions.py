@@ -1,4 +1,4 @@
-"""The page of what is asked about a request and answered; its forms stand on the request's own page too."""
+"""The page of questions about a request; its forms stand on the request's page too."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -27,7 +27,7 @@ Text = Annotated[str, Form()]
 
 @dataclass(frozen=True)
 class QuestionForm:
-    """What somebody has written that was refused: a question, or the answer to the one that is named."""
+    """A refused form as typed: a question, or the answer to the named one."""
 
     text: str
     question_id: UUID | None = None
@@ -35,13 +35,13 @@ class QuestionForm:
 
 @router.get("")
 def show(request: Request, request_id: UUID, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show what was asked about a request and answered, with forms for whoever may ask or answer."""
+    """Show the questions and answers, with forms for those who may ask or answer."""
     return _shown(request, session, browser.visitor(request, session, chosen), chosen, request_id)
 
 
 @router.post("")
 def ask(work: AccountContextDep, request_id: UUID, text: Text = "") -> Response:
-    """Ask the engineer something; what is refused loses nothing that was written."""
+    """Ask the engineer a question; a refusal keeps what was written."""
     try:
         with work.open() as (session, visitor):
             questions.ask(session, visitor.caller, origin(work.request), request_id, _said(text))
@@ -52,7 +52,7 @@ def ask(work: AccountContextDep, request_id: UUID, text: Text = "") -> Response:
 
 @router.post("/{question_id}/answer")
 def answer(work: AccountContextDep, request_id: UUID, question_id: UUID, text: Text = "") -> Response:
-    """Answer a question; what is refused loses nothing that was written."""
+    """Answer a question; a refusal keeps what was written."""
     try:
         with work.open() as (session, visitor):
             came = origin(work.request)

@@ -1,4 +1,4 @@
-"""The page of a request: to read it, to decide about it and to ask again."""
+"""The page of a request: read, decide and resubmit."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -80,7 +80,7 @@ RequestAction = Literal["endorse", "approve", "deny", "cancel", "revoke", "compl
 
 @dataclass(frozen=True)
 class DecisionForm:
-    """What somebody has sent with a form, so that a refusal does not lose it."""
+    """A form as sent, so that a refusal keeps it."""
 
     action: str = ""
     comment: str = ""
@@ -89,20 +89,20 @@ class DecisionForm:
     actions: Sequence[str] | None = None
 
     def keeps(self, field: str, name: str) -> bool:
-        """Whether a resource or an action is ticked: all are, as long as nobody has said otherwise."""
+        """Return whether a resource or action is ticked; all are at first."""
         kept: Sequence[str] | None = getattr(self, field)
         return kept is None or name in kept
 
 
 @front.get("/")
 def enter(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Lead whoever types the bare address to the page that they come to first."""
+    """Redirect the bare URL to the person's first page."""
     return go(request, navigation.home(browser.visitor(request, session, chosen).caller))
 
 
 @router.get("/{request_id}")
 def show(request: Request, request_id: str, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show one request, and what the person may do about it."""
+    """Show one request, and what the person may do."""
     visitor = browser.visitor(request, session, chosen)
     return _shown(request, session, chosen, visitor, _id(request_id))
 
@@ -111,7 +111,7 @@ def show(request: Request, request_id: str, chosen: SettingsDep, session: Sessio
 def ask_again(
     request: Request, request_id: str, chosen: SettingsDep, db: DatabaseDep, csrf: Annotated[str, Form()] = ""
 ) -> Response:
-    """File the same request anew and lead to it; where that was done already and it is open, lead to that one."""
+    """Resubmit the request and go to the new one, or to the open one that was resubmitted before."""
     browser.check_same_site(request, chosen)
     one = _id(request_id)
     try:
@@ -145,10 +145,10 @@ def act(
     actions: Annotated[list[str] | None, Form()] = None,
     proof: Annotated[ApprovalProofForm, Depends(shown_proof)] = NOTHING_SHOWN,
 ) -> Response:
-    """Do something about a request; what is refused is said on its page, with what was written still there.
+    """Act on a request; a refusal is shown on its page, with the form as sent.
 
-    With `narrow`, `resources` and `actions` are what was left ticked: none at all where they are missing. Whoever
-    approves and has a passkey is asked to sign with it first, on a page that comes back here.
+    With `narrow`, `resources` and `actions` are those left ticked: none if they are missing. An approver with a
+    passkey is first asked to sign, on a page that returns here.
     """
     browser.check_same_site(request, chosen)
     kept = (resources or (), actions or ()) if narrow else (None, None)
@@ -189,7 +189,7 @@ def _shown(
 ) -> HTMLResponse:
     entry = queries.find(session, visitor.caller, request_id)
     held = visibility.reader_roles(visitor.caller, entry.request.requester_id, entry.request.tenant_id)
-    # A move that was made since the request was read is left to the next look: forms bear the version that was read.
+    # A move made since the read is left to the next refresh: forms carry the version that was read.
     version = entry.request.version
     happened = [event for event in event_search.events(session, request_id) if (event.seq or 0) <= version]
     moves = event_search.moves(happened)
@@ -244,18 +244,18 @@ def _shown(
 
 
 def _is_asked(request: AccessRequest) -> bool:
-    """Whether the customer decides about the request and has not yet."""
+    """Return whether the request is pending the customer's decision."""
     return request.state == State.PENDING and customer_decides(request.mode)
 
 
 def _pending(session: Session, rows: Iterable[Row[Any]]) -> list[AccessRequest]:
-    """Return the requests among these rows about which the customer decides at the moment."""
+    """Return the requests among these rows that are pending the customer's decision."""
     ids = [row.id for row in rows if row.state == State.PENDING]
     return list(session.exec(select(AccessRequest).where(col(AccessRequest.id).in_(ids)))) if ids else []
 
 
 def _told_of(happened: Iterable[Row[Any]], side: Side) -> Iterator[dict[str, Any]]:
-    """Yield what the page tells of: the moves, and beside them that others were asked and why."""
+    """Yield the events of the page: the moves, and escalations with their reason."""
     for event in happened:
         said = json.loads(event.body) if event.body else {}
         why = "_untold" if said.get("nobody_told") or (event.action == "widen" and "unreached" in said) else ""
@@ -266,22 +266,22 @@ def _told_of(happened: Iterable[Row[Any]], side: Side) -> Iterator[dict[str, Any
 
 
 def _offered(moves: Iterable[AvailableMove]) -> dict[Action, LockboxError | None]:
-    """Return what the page offers, with why it cannot be done yet: by another sign-in it could be.
+    """Return the actions that the page offers, with the reason if another sign-in is needed.
 
-    What is refused because of the customer's policy or the vendor's suspension is shown with its reason too.
+    Actions refused because of the customer's policy or a suspension are shown with the reason too.
     """
     return {one.action: one.refusal for one in moves if one.allowed or isinstance(one.refusal, SHOWN_REFUSALS)}
 
 
 def _required(session: Session, caller: Caller, asked: AccessRequest) -> frozenset[ReasonedDecision]:
-    """Return the decisions that need a reason; of the vendor's people only what no customer's policy weakens."""
+    """Return the decisions that need a comment; for vendor users only those that no customer's policy can relax."""
     is_vendors = caller.side is Side.VENDOR
     terms = Terms() if is_vendors else policy_store.effective_policy(session, asked).terms
     return decisions.needing_reasons(terms, by_the_vendor=is_vendors)
 
 
 def _verdict(said: DecisionForm, version: int) -> DecisionInput:
-    """Read a form by the rules of the API's own bodies."""
+    """Validate a form with the API's own bodies."""
     try:
         window = int(said.window.encode("ascii")) if said.window else None
         body = ApprovalInput(comment=said.comment.replace("\r\n", "\n").strip() or None, access_window=window)
@@ -296,7 +296,7 @@ def _verdict(said: DecisionForm, version: int) -> DecisionInput:
 
 
 def titles(chosen: Settings) -> Mapping[str, str]:
-    """Return what the services of the catalogue are called."""
+    """Return the titles of the catalogue's services."""
     return {name: service.title for name, service in chosen.services.items()}
 
 

@@ -1,4 +1,4 @@
-"""The page of what waits for the vendor's review: who asks for what and why, and the forms to endorse and to deny."""
+"""The review queue: requests in the vendor's review, with forms to endorse and deny."""
 
 from typing import Annotated, Literal
 from uuid import UUID
@@ -29,7 +29,7 @@ Cursor = Annotated[str, Query(max_length=60)]
 
 @router.get("")
 def show(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
-    """Show a manager what waits for a review, the soonest deadline first."""
+    """Show a manager the requests in review, the nearest deadline first."""
     return _shown(request, session, browser.visitor(request, session, chosen), chosen, after)
 
 
@@ -41,7 +41,7 @@ def act(
     version: Annotated[int, Form(ge=1, le=999_999_999)],
     comment: Annotated[str, Form()] = "",
 ) -> Response:
-    """Endorse or deny a request; what is refused is said beside it, with what was written still there."""
+    """Endorse or deny a request; a refusal is shown beside it, with the form as sent."""
     refused = list_actions.do(work, request_id, Action(action), comment, version)
     if refused is None:
         return go(work.request, HERE)

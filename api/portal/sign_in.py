@@ -1,4 +1,4 @@
-"""Pages to sign in, by a code that is mailed, and to sign out."""
+"""Pages to sign in with a mailed code, and to sign out."""
 
 import re
 from typing import Annotated
@@ -35,7 +35,7 @@ def show(
     path: Annotated[str | None, Query(alias="next")] = None,
     ended: Annotated[str | None, Query()] = None,
 ) -> Response:
-    """Show the ways to sign in; somebody who is signed in may do it again, to be fresh."""
+    """Show the ways to sign in; a signed-in person may do it again for a fresh sign-in."""
     visitor = sign_in_session.visitor(request, session, chosen)
     return sign_in_session.ways(
         request, chosen, path, visitor=visitor, error=SIGNED_OUT if ended and visitor is None else None
@@ -50,7 +50,7 @@ def ask(
     address: Annotated[str, Form()] = "",
     path: Annotated[str | None, Form(alias="next")] = None,
 ) -> Response:
-    """Promise a code to an address; the answer is the same whether somebody has it or not."""
+    """Promise a code to an address; the answer is the same whether anyone has it or not."""
     browser.check_same_site(request, chosen)
     if not chosen.mail_sign_in:
         raise NotYours(NO_MAIL)
@@ -77,7 +77,7 @@ def show_code(request: Request, chosen: SettingsDep) -> Response:
 def redeem(
     request: Request, chosen: SettingsDep, db: DatabaseDep, code: Annotated[str, Form(max_length=100)] = ""
 ) -> Response:
-    """Sign in by the mailed code: five tries, once, and in the browser that asked for it."""
+    """Sign in with the mailed code: five attempts, once, and in the browser that requested it."""
     browser.check_same_site(request, chosen)
     sign_in_session.count(request, chosen, db)
     try:

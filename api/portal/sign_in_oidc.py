@@ -1,4 +1,4 @@
-"""Pages to sign in by an issuer, or to add what it says to a signed-in person: the way there and the way back."""
+"""Pages to sign in with an identity provider, or to bind its identity to a signed-in person."""
 
 from typing import Annotated
 from uuid import UUID
@@ -41,9 +41,9 @@ def come_back(
     state: Annotated[str, Query(max_length=200)] = "",
     iss: Annotated[str | None, Query(max_length=1000)] = None,
 ) -> Response:
-    """Finish the round trip that this browser began; what it was begun with is used up whatever comes of it.
+    """Finish the login that this browser began, which is used up whatever the result.
 
-    What else an issuer says with it is not looked at, as RFC 6749 section 4.1.2 demands.
+    Unknown parameters from a provider are ignored, as RFC 6749 section 4.1.2 demands.
     """
     errand = browser.oauth_state(request, chosen)
     is_adding = errand is not None and errand.purpose is SignInPurpose.ADD
@@ -74,7 +74,7 @@ def ask(
     known: IdentityProvidersDep,
     path: Annotated[str | None, Query(alias="next")] = None,
 ) -> Response:
-    """Send the browser to an issuer; somebody who is signed in already has to prove it there again."""
+    """Redirect the browser to an identity provider; a signed-in person has to authenticate there again."""
     if "prefetch" in request.headers.get("sec-purpose", "") + request.headers.get("purpose", ""):
         raise Invalid("This page is not there to be fetched ahead of time.")
     issuer = find(chosen, number)
@@ -89,7 +89,7 @@ def ask(
 
 
 def find(chosen: Settings, number: int) -> IdentityProvider:
-    """Return an issuer that browsers can be sent to.
+    """Return an identity provider that supports browsers.
 
     Raises:
         NotFound: none has this number.
@@ -110,10 +110,10 @@ def begin(
     is_again: bool = False,
     tied_to: UUID | None = None,
 ) -> tuple[str, OAuthState]:
-    """Begin a round trip to an issuer, for an addition tied to a session; return where to go, and what to keep.
+    """Begin a login at an identity provider, tied to a session for an addition; return its URL and what to store.
 
     Raises:
-        Busy: the issuer can't be reached.
+        Busy: the provider cannot be reached.
     """
     asked = oidc.begin(issuer, known.metadata(issuer), chosen.public_url + CALLBACK)
     with db.transaction() as session:
@@ -126,14 +126,14 @@ def begin(
             nonce=asked.nonce,
             verifier=asked.verifier,
         )
-    # OpenID Connect Core 1.0 section 3.1.2.1: ask the person again, and say when that was.
+    # OpenID Connect Core 1.0 section 3.1.2.1: authenticate the person again, and report when.
     again = {"prompt": "login", "max_age": "0"} if is_again else {}
     url = str(httpx.URL(asked.url).copy_merge_params(again))
     return url, OAuthState(stub, SignInPurpose.ADD if tied_to else SignInPurpose.SIGN_IN, path)
 
 
 def _taken(request: Request, db: Database, chosen: Settings, errand: OAuthState | None) -> PendingLogin:
-    """Use up the round trip that this browser began, for an addition in this very session."""
+    """Use up the login that this browser began; for an addition, in this very session."""
     if errand is None:
         raise NotSignedIn(OVER)
     with db.transaction() as session:
@@ -152,7 +152,7 @@ def _finished(
     state: str,
     answered_by: str | None,
 ) -> tuple[IdentityProvider, VerifiedIdentity]:
-    """Exchange the code; no connection to Postgres is held meanwhile."""
+    """Exchange the code; no Postgres connection is held meanwhile."""
     issuer = known.configured(row.issuer or "")
     with db.transaction() as session:
         is_ours, at = sessions.is_state(session, row, state), now(session)

@@ -1,4 +1,4 @@
-"""Pages to sign in by a passkey: what their script asks the browser, and what came of it."""
+"""Pages to sign in with a passkey."""
 
 from typing import Annotated
 
@@ -26,7 +26,7 @@ Credential = Annotated[str, Form(max_length=LONGEST_ANSWER)]
 def ask(
     request: Request, chosen: SettingsDep, db: DatabaseDep, path: Annotated[str | None, Form(alias="next")] = None
 ) -> Response:
-    """Show the page whose script asks for any passkey that the person has for us."""
+    """Show the page whose script asks for any passkey of ours."""
     browser.check_same_site(request, chosen)
     party = relying_party(chosen)
     sign_in_session.count(request, chosen, db)
@@ -40,7 +40,7 @@ def ask(
 
 @router.post("/sign-in/passkey/answer")
 def take(request: Request, chosen: SettingsDep, db: DatabaseDep, credential: Credential = "") -> Response:
-    """Sign in by what a passkey has answered; the challenge is used up whatever the answer is worth."""
+    """Sign in with a passkey's answer; the challenge is used up whatever the answer."""
     browser.check_same_site(request, chosen)
     party, errand = relying_party(chosen), browser.oauth_state(request, chosen)
     sign_in_session.count(request, chosen, db)

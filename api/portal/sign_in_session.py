@@ -1,4 +1,4 @@
-"""What all ways to sign in share: attempts that are counted, a session that is handed out, the page of ways."""
+"""Shared parts of all sign-in pages: counted attempts, the new session, the page of sign-in methods."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,14 +25,14 @@ ANY_MEANS = "any"
 
 
 def limits(chosen: Settings) -> AttemptLimits:
-    """Return how many attempts there may be."""
+    """Return the limits of attempts."""
     return AttemptLimits(
         chosen.sign_ins_per_account, chosen.sign_ins_per_address, chosen.sign_ins_per_account_and_network
     )
 
 
 def count(request: Request, chosen: Settings, db: Database, account: str | None = None) -> None:
-    """Count an attempt by where it comes from, and by the account if it names one.
+    """Count an attempt by network, and by account if it names one.
 
     Raises:
         TooMany: the limit was met.
@@ -42,13 +42,13 @@ def count(request: Request, chosen: Settings, db: Database, account: str | None 
     try:
         counted.check()
     except TooMany as too_many:
-        # By where it comes from where that is too much: else one place had as many events as it made up accounts.
+        # By network if that limit was met: otherwise one network could cause as many events as it invents accounts.
         refusal_log.sign_in(request, db, ANY_MEANS, too_many, account=None if counted.of_address else account)
         raise
 
 
 def begin(request: Request, session: Session, chosen: Settings, caller: Caller) -> str:
-    """End the session that the browser had, begin a new one, and return its secret."""
+    """End the browser's previous session, begin a new one, and return its secret."""
     old = browser.session_secret(request, chosen)
     if old is not None:
         sessions.end(session, old)
@@ -59,7 +59,7 @@ def begin(request: Request, session: Session, chosen: Settings, caller: Caller) 
 
 
 def signed_in(request: Request, chosen: Settings, secret: str, path: str) -> Response:
-    """Return the answer that hands out a session and leads to where the person wanted to go."""
+    """Return the answer that sets the session cookie and leads to where the person wanted to go."""
     answer = go(request, pages.local(path))
     browser.keep_session(answer, chosen, secret)
     browser.drop_oauth_state(answer, chosen)
@@ -67,10 +67,10 @@ def signed_in(request: Request, chosen: Settings, secret: str, path: str) -> Res
 
 
 def own(errand: OAuthState | None, purpose: SignInPurpose) -> OAuthState:
-    """Return the sign-in that this browser has begun, if it did for this purpose.
+    """Return the login that this browser began for this purpose.
 
     Raises:
-        NotSignedIn: it did not.
+        NotSignedIn: there is none.
     """
     if errand is None or errand.purpose is not purpose:
         raise NotSignedIn(OVER)
@@ -78,14 +78,14 @@ def own(errand: OAuthState | None, purpose: SignInPurpose) -> OAuthState:
 
 
 def visitor(request: Request, session: Session, chosen: Settings) -> Visitor | None:
-    """Return who is signed in, if anybody is."""
+    """Return the signed-in person, if any."""
     with suppress(NotSignedIn):
         return browser.visitor(request, session, chosen)
     return None
 
 
 def issuers(chosen: Settings) -> Mapping[int, IdentityProvider]:
-    """Return the issuers that browsers can be sent to, by number."""
+    """Return the identity providers that support browsers, by number."""
     return {number: issuer for number, issuer in enumerate(chosen.issuers) if issuer.client_id is not None}
 
 
@@ -99,7 +99,7 @@ def ways(
     error: str | None = None,
     address: str = "",
 ) -> HTMLResponse:
-    """Return the page that shows every way to sign in here."""
+    """Return the page with every way to sign in here."""
     return page(
         request,
         "sign_in",

@@ -1,4 +1,4 @@
-"""The page on which an approver signs an approval with a passkey, and what its form brings back."""
+"""The page on which an approver signs an approval with a passkey."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -29,15 +29,15 @@ LONGEST_TEXT = 200_000
 
 
 class ApprovalForm(Protocol):
-    """What the form of an approval holds."""
+    """The content of an approval's form."""
 
     @property
     def comment(self) -> str:
-        """What the approver wrote."""
+        """The approver's comment."""
 
     @property
     def window(self) -> str:
-        """For how many seconds, if shorter."""
+        """The window in seconds, if shortened."""
 
     @property
     def resources(self) -> Sequence[str] | None:
@@ -50,7 +50,7 @@ class ApprovalForm(Protocol):
 
 @dataclass(frozen=True)
 class ApprovalProofForm:
-    """What the signing page's forms send: the two texts and the passkey's answer, or that none is to sign."""
+    """The signing page's forms: the two texts and the passkey's answer, or the choice not to sign."""
 
     credential: str = ""
     statement: str = ""
@@ -59,7 +59,7 @@ class ApprovalProofForm:
 
     @property
     def is_final(self) -> bool:
-        """Whether the approver has been asked for a signature already."""
+        """Return whether the approver was asked for a signature already."""
         return bool(self.credential) or self.is_unsigned
 
 
@@ -72,13 +72,13 @@ async def shown_proof(
     content: Annotated[str, Form(max_length=LONGEST_TEXT)] = "",
     unsigned: Annotated[str, Form(max_length=3)] = "",
 ) -> ApprovalProofForm:
-    """Return what a form of an approval shows of its signature."""
+    """Return the signature fields of an approval's form."""
     return ApprovalProofForm(credential, statement, content, bool(unsigned))
 
 
 @dataclass(frozen=True)
 class SigningContext:
-    """What signing works with: the call, and the token of the form that it came from."""
+    """The context of signing: the call, and the CSRF token of its form."""
 
     request: Request
     chosen: Settings
@@ -86,7 +86,7 @@ class SigningContext:
     csrf: str
 
     def ask(self, request_id: UUID, verdict: DecisionInput, filled: ApprovalForm) -> Response | None:
-        """Return the page whose script has a passkey sign the approval; None where the approver has none for it.
+        """Return the page whose script has a passkey sign the approval; None if the approver has none that can.
 
         Raises:
             As `acting.to_sign`.
@@ -125,10 +125,10 @@ class SigningContext:
         return answer
 
     def taken(self, shown: ApprovalProofForm) -> SignedStatement | None:
-        """Return what the approver's passkey has answered; the challenge is used up whatever that is worth.
+        """Return the answer of the approver's passkey; the challenge is used up whatever the answer.
 
         Raises:
-            Invalid: the challenge was used, has run out, or is another browser's.
+            Invalid: the challenge was used, has expired, or is another browser's.
         """
         if not shown.credential:
             return None
@@ -149,7 +149,7 @@ class SigningContext:
 
 
 def _fields(filled: ApprovalForm, version: int) -> Iterator[tuple[str, str]]:
-    """Yield what the approval's form held, for the forms of this page to send again."""
+    """Yield the approval form's fields, for this page's forms to send again."""
     yield from (("version", str(version)), ("comment", filled.comment), ("window", filled.window))
     if filled.resources is not None or filled.actions is not None:
         yield "narrow", "yes"

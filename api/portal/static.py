@@ -1,4 +1,4 @@
-"""The static files of the pages: how they look, their scripts and icon, and what others have made of that."""
+"""Serve the portal's static files: styles, scripts, icon and third-party files."""
 
 import gzip
 import hashlib
@@ -29,7 +29,7 @@ UNCHANGING_SECONDS = 365 * 24 * 3600
 
 @dataclass(frozen=True)
 class StaticFile:
-    """What is sent of a file: as it is, made smaller, under a tag of its content, and for how long to keep it."""
+    """A file's content, plain and compressed, its ETag, and how long to cache it."""
 
     plain: bytes
     small: bytes
@@ -51,7 +51,7 @@ FILES |= {name: StaticFile.read(("vendor",), name, kind, UNCHANGING_SECONDS) for
 
 @router.get("/static/{name}")
 def show(request: Request, name: str) -> Response:
-    """Return a file, which browsers may keep: ours for an hour, and what bears its version for a year."""
+    """Return a file, which browsers may cache: ours for an hour, versioned ones for a year."""
     if name not in FILES:
         raise NotFound("There is no such file.")
     file = FILES[name]

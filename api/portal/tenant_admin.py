@@ -1,4 +1,4 @@
-"""What the pages of a tenant share: whose they are, and a deed that is done, or refused where it came from."""
+"""Shared parts of a tenant's pages: access, validation, and actions whose refusal is shown on the page."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ LABELS = {
 
 @dataclass(frozen=True)
 class TenantAdminPage:
-    """A page of a tenant that somebody looks at. `zone` is the time zone in which they are told the time."""
+    """A page of a tenant. `zone` is the reader's time zone."""
 
     request: Request
     session: Session
@@ -53,22 +53,22 @@ class TenantAdminPage:
 
     @property
     def caller(self) -> Caller:
-        """Who looks."""
+        """The reader."""
         return self.visitor.caller
 
     @property
     def is_admin(self) -> bool:
-        """Whether they may change anything here."""
+        """Return whether the reader may change anything here."""
         return self.caller.holds(Role.TENANT_ADMIN, tenant_id=self.tenant.id)
 
     @property
     def zone(self) -> str:
-        """The time zone that they have chosen."""
+        """The reader's time zone."""
         return self.visitor.time_zone
 
     @property
     def services(self) -> Mapping[str, str]:
-        """The titles of the services that may be asked for, by name."""
+        """The titles of the services, by name."""
         return {name: service.title for name, service in deps.settings(self.request).services.items()}
 
     def page(
@@ -78,7 +78,7 @@ class TenantAdminPage:
         status: int = 200,
         **said: Any,  # noqa: ANN401 - a template is told whatever it says
     ) -> HTMLResponse:
-        """Return a page, which says what was refused where something was."""
+        """Return a page, with a refusal if there was one."""
         return page(
             self.request,
             template,
@@ -112,10 +112,10 @@ class TenantAdminPage:
 def tenant_admin_page(
     request: Request, session: Session, visitor: Visitor, slug: str, *roles: Role
 ) -> TenantAdminPage:
-    """Return a tenant's page to somebody who has one of the roles there, or any.
+    """Return a tenant's page to a person with one of the roles there, or any.
 
     Raises:
-        Unknown, NotYours: as named.
+        NotFound, NotYours: there is no such tenant, or the person lacks the role.
     """
     tenant = permissions.readable(session, visitor.caller, slug, roles or tuple(TENANT_ROLES))
     return TenantAdminPage(request, session, visitor, tenant)
@@ -130,9 +130,9 @@ def done(
     *,
     first: Callable[[Caller], None] | None = None,
 ) -> Response:
-    """Do it and go on to a page; what is refused is said on the page that the form came from.
+    """Run an action and go on to a page; a refusal is shown on the form's page.
 
-    `first` is what an admin's form does in a transaction of its own, which stands whatever becomes of the rest.
+    `first` runs in a transaction of its own, which stands whatever follows.
     """
     try:
         if first:
@@ -149,7 +149,7 @@ def done(
 
 
 def read(kind: type[Body], **fields: object) -> Body:
-    """Read a form by the rules of the API's own bodies.
+    """Validate a form with the API's own bodies.
 
     Raises:
         Invalid: with a sentence that names each field as its form does.

@@ -1,4 +1,4 @@
-"""The pages of a tenant: what holds there and where it is governed, its name, shutting it, and leaving it."""
+"""The pages of a tenant: its state, its settings, its name, the emergency stop, and leaving it."""
 
 from typing import Annotated
 
@@ -23,7 +23,7 @@ router = APIRouter(prefix="/tenants", tags=[TAG], include_in_schema=False)
 
 @router.get("")
 def list_own(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Lead to the person's own tenant, or show which there are."""
+    """Redirect to the person's only tenant, or list their tenants."""
     visitor = browser.visitor(request, session, chosen)
     own = [one.tenant for one in tenants.own(session, visitor.caller)]
     if len(own) == 1:
@@ -33,13 +33,13 @@ def list_own(request: Request, chosen: SettingsDep, session: SessionDep) -> Resp
 
 @router.get("/{slug}")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show a tenant to its members, and lead to all that its admins govern."""
+    """Show a tenant to its members, with links to all settings."""
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("/{slug}/name")
 def rename(work: AccountContextDep, slug: Slug, name: Annotated[str, Form(max_length=1000)] = "") -> Response:
-    """Change what the tenant is called."""
+    """Rename the tenant."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         tenants.rename(session, caller, origin, slug, read(NewName, name=name.strip()).name)
@@ -49,14 +49,14 @@ def rename(work: AccountContextDep, slug: Slug, name: Annotated[str, Form(max_le
 
 @router.get("/{slug}/shut")
 def ask_to_shut(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show to an admin what shutting would end."""
+    """Show an admin what an emergency stop would end."""
     visitor = browser.visitor(request, session, chosen)
     return _about_to_shut(tenant_admin_page(request, session, visitor, slug, Role.TENANT_ADMIN))
 
 
 @router.post("/{slug}/shut")
 def shut(work: AccountContextDep, slug: Slug, comment: Annotated[str, Form(max_length=5000)] = "") -> Response:
-    """Revoke all open windows and deny all that waits or is in the vendor's review."""
+    """Revoke all open windows and deny all pending requests and those in review."""
 
     def deed(session: Session, caller: Caller, origin: Origin) -> None:
         said = read(CommentInput, comment=comment.replace("\r\n", "\n").strip() or None).comment

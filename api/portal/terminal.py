@@ -1,4 +1,4 @@
-"""The page on which a person signs a terminal in: the code is typed here, what asks is shown, and allowed or not."""
+"""The page on which a person allows a device login by typing its code."""
 
 from typing import Annotated, Literal
 
@@ -20,14 +20,14 @@ Answer = Annotated[Literal["allow", "refuse"], Form()]
 
 @router.get("")
 def show(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show the form for the code; it is typed by a person and taken from no link."""
+    """Show the form for the code; a person types it, no link contains it."""
     visitor = browser.visitor(request, session, chosen)
     return page(request, "terminal", visitor=visitor, refused=None, needs_sign_in=False, code="")
 
 
 @router.post("")
 def look(work: AccountContextDep, code: Code = "") -> Response:
-    """Show what waits with this code, and ask whether to allow it."""
+    """Show the device login with this code, and ask whether to allow it."""
     _count(work)
     here = deps.address(work.request)
     try:
@@ -49,7 +49,7 @@ def look(work: AccountContextDep, code: Code = "") -> Response:
 
 @router.post("/answer")
 def answer(work: AccountContextDep, said: Annotated[Literal["allow", "refuse"], Form()], code: Code = "") -> Response:
-    """Allow the terminal, or refuse it."""
+    """Allow or refuse the device login."""
     _count(work)
     allowed = said == "allow"
     try:
@@ -61,7 +61,7 @@ def answer(work: AccountContextDep, said: Annotated[Literal["allow", "refuse"], 
 
 
 def _count(work: AccountContext) -> None:
-    """Count a try of a code by who tries it, and by where from."""
+    """Count an attempt at a code by person and by network."""
     with work.open() as (_, visitor):
         account = f"terminal of {visitor.caller.person_id}"
     sign_in_session.count(work.request, work.chosen, work.db, account=account)

@@ -1,4 +1,4 @@
-"""The page of who is asked, and when: groups of people, the order in which they are prompted, who must also agree."""
+"""The page of groups, tiers and stages: who is asked when, and who must also agree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ Places = Annotated[list[str], Form(max_length=MOST_PLACES)]
 
 @dataclass(frozen=True)
 class TierRow:
-    """A group as the form has it: its people by id, the tier in which it is asked, how many of it must agree."""
+    """A group in the form: its people by id, its tier, how many of it must agree."""
 
     name: str = ""
     people: frozenset[str] = frozenset()
@@ -44,7 +44,7 @@ class TierRow:
 
 @dataclass(frozen=True)
 class TierForm:
-    """The form: a row a group, the last of them for a new one, and when the later tiers are asked, in percent."""
+    """The form: a row for each group, the last for a new one, and when the later tiers are asked, in percent."""
 
     rows: Sequence[TierRow]
     widening: str
@@ -61,10 +61,10 @@ class TierForm:
         return cls([*rows, TierRow()], ", ".join(map(str, policy.widening)))
 
     def onto(self, policy: Policy) -> Policy:
-        """Return a policy with these groups, tiers and stages; all else stays. A group without a name is none.
+        """Return a policy with these groups, tiers and stages; a group without a name is ignored.
 
         Raises:
-            Invalid: with a sentence that says what was not understood.
+            Invalid: with a sentence that says what cannot be parsed.
         """
         named = [row for row in self.rows if row.name.strip()]
         names = [row.name.strip() for row in named]
@@ -93,7 +93,7 @@ def _said(rows: Sequence[TierRow]) -> dict[str, Any]:
             stages.append({"group": row.name.strip(), "quorum": quorum})
     return {
         "groups": {row.name.strip(): sorted(row.people) for row in rows},
-        # A tier that nobody is in is no tier: those behind it move up.
+        # Empty tiers are skipped: those after them move up.
         "tiers": [tier for tier in tiers if tier],
         "stages": stages,
     }
@@ -121,7 +121,7 @@ async def tier_form(
     gone: Column = [],  # noqa: B006 - likewise
     widening: Annotated[str, Form(max_length=200)] = "",
 ) -> TierForm:
-    """Return what the form holds: columns, whose entries at one number are of one group; people as `number:id`."""
+    """Return the content of the form: columns whose entries of one index form a group; people as `number:id`."""
     inside: dict[str, set[str]] = {}
     for place in people:
         number, _, person = place.partition(":")
@@ -139,13 +139,13 @@ TierFormDep = Annotated[TierForm, Depends(tier_form)]
 
 @router.get("")
 def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
-    """Show to the members who is asked when, as a form to the admins among them."""
+    """Show the members who is asked when, as a form to the admins."""
     return _shown(tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug))
 
 
 @router.post("")
 def look(work: AccountContextDep, slug: Slug, form: TierFormDep, version: PolicyVersionField = 1) -> Response:
-    """Show what the form would change in the policy; nothing is changed by that."""
+    """Preview the form's changes of the policy; nothing is changed."""
     with work.open() as (session, visitor):
         at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
         held = policies.read(session, visitor.caller, slug)

@@ -1,4 +1,4 @@
-"""The page that verifies an export for somebody who has no terminal: nothing is kept, and it says whom it trusts."""
+"""The page that verifies an uploaded export; nothing is stored, and it says whose keys it trusts."""
 
 import asyncio
 import time
@@ -57,7 +57,7 @@ TURNS = asyncio.Semaphore(2)
 
 @dataclass(frozen=True)
 class VerificationInput:
-    """What somebody gives: a file, the keys that they trust, and a checkpoint of their own or the mail it came in.
+    """The upload: a file, trusted keys, and a checkpoint of the person's own or its mail.
 
     `approver_keys` are the files of approvers' keys that their organisation exported.
     """
@@ -77,13 +77,13 @@ def show(request: Request, chosen: SettingsDep, session: SessionDep) -> Response
 
 
 async def verification_input(request: Request, chosen: SettingsDep, db: DatabaseDep) -> AsyncIterator[FormData]:
-    """Yield what was sent, which nobody reads before it is known who sends it and that they may.
+    """Yield the upload, which is read only after its sender and their rights are known.
 
     Raises:
-        NotSignedIn, NotYours: as named.
+        NotSignedIn, NotYours: nobody is signed in, or they read no audit log.
         ForeignForm: it was not sent from a page of ours.
-        Busy: a file of theirs is here already, or two of their tenant's.
-        TooMany: they have had thirty verified in the last ten minutes.
+        Busy: one file of theirs, or two of their tenant's, are in progress.
+        TooMany: they have verified thirty in the last ten minutes.
     """
     browser.check_same_site(request, chosen)
     visitor = await run_in_threadpool(_visitor, request, db, chosen)
@@ -127,7 +127,7 @@ def _count(db: Database, caller: Caller) -> None:
 async def verify(
     request: Request, chosen: SettingsDep, db: DatabaseDep, form: Annotated[FormData, Depends(verification_input)]
 ) -> Response:
-    """Verify a file and say what was found; nothing of it is kept."""
+    """Verify a file and show the findings; nothing of it is stored."""
     try:
         what = await _given(form)
         try:
@@ -154,10 +154,10 @@ async def _given(form: FormData) -> VerificationInput:
 
 
 async def _approver_keys(form: FormData) -> AsyncIterator[ApproverKeys]:
-    """Yield what the files of approvers' keys hold that were chosen.
+    """Yield the content of the chosen files of approvers' keys.
 
     Raises:
-        Invalid: one is none, or too large, or there are too many.
+        Invalid: one is malformed or too large, or there are too many.
     """
     chosen = [one for one in form.getlist("approver_keys") if isinstance(one, UploadFile) and one.size]
     if len(chosen) > MOST_KEY_FILES:
@@ -189,7 +189,7 @@ def _verdict(what: VerificationInput) -> VerificationResult:
 
 
 def _in_time(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield lines until there was time enough for them.
+    """Yield lines until the time is up.
 
     Raises:
         Invalid: it took too long.
@@ -223,7 +223,7 @@ def _visitor(request: Request, db: Database, chosen: Settings) -> Visitor:
 
 
 def _reads(visitor: Visitor) -> None:
-    """Check that somebody reads a trail at all: a file costs the server time.
+    """Check that a person reads any audit log: a file costs the server time.
 
     Raises:
         NotYours: they do not.

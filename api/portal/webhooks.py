@@ -1,4 +1,4 @@
-"""The pages of a tenant's webhooks: adding and changing them, secrets shown once, and what became of calls."""
+"""The webhook pages: add and change webhooks, show new secrets once, and list attempts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ Events = Annotated[list[str], Form(max_length=len(EVENTS) + 10)]
 
 @dataclass(frozen=True)
 class WebhookForm:
-    """What the form of a webhook holds; no events are all."""
+    """The form of a webhook; no events means all."""
 
     url: str = ""
     description: str = ""
@@ -48,13 +48,13 @@ class WebhookForm:
 
     @classmethod
     def of(cls, endpoint: Endpoint) -> "WebhookForm":
-        """Return the form of a webhook that there is."""
+        """Return the form of an existing webhook."""
         why = "yes" if endpoint.with_justification else ""
         return cls(endpoint.url, endpoint.description, tuple(endpoint.event_types), endpoint.format, why)
 
     @property
     def values(self) -> dict[str, object]:
-        """What the form says, by the names of the API's own body."""
+        """The form's values, by the names of the API's own body."""
         return {
             "url": self.url.strip(),
             "description": self.description.strip() or None,
@@ -82,7 +82,7 @@ def add(
     form: Line = Format.JSON,
     why: Line = "",
 ) -> Response:
-    """Add a webhook, and show its secret on the one page that ever holds it."""
+    """Add a webhook, and show its secret on this page only."""
     written = WebhookForm(url, description, tuple(events), form, why)
 
     def made(session: Session, caller: Caller) -> WebhookWithSecret:
@@ -104,7 +104,7 @@ def show_one(
     session: SessionDep,
     after: Annotated[UUID | None, Query()] = None,
 ) -> Response:
-    """Show one webhook, and each try to call it."""
+    """Show one webhook, and each attempt to call it."""
     at = tenant_admin_page(request, session, browser.visitor(request, session, chosen), slug, Role.TENANT_ADMIN)
     return _one(at, endpoint_id, after=after)
 
@@ -120,7 +120,7 @@ def change(
     form: Line = Format.JSON,
     why: Line = "",
 ) -> Response:
-    """Change what a webhook is."""
+    """Change a webhook."""
     written = WebhookForm(url, description, tuple(events), form, why)
 
     def deed(session: Session, caller: Caller, came: Origin) -> None:
@@ -135,7 +135,7 @@ def change(
 def turn(
     work: AccountContextDep, slug: Slug, one: One, enabled: Annotated[str, Form(max_length=3)] = "no"
 ) -> Response:
-    """Let a webhook be called no more, or again."""
+    """Disable or enable a webhook."""
 
     def deed(session: Session, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
@@ -148,7 +148,7 @@ def turn(
 def rotate(
     work: AccountContextDep, slug: Slug, one: One, hours: Annotated[str, Form(max_length=9)] = HOURS
 ) -> Response:
-    """Replace a webhook's secret, and show the new one on the one page that ever holds it."""
+    """Rotate a webhook's secret, and show the new one on this page only."""
 
     def made(session: Session, caller: Caller) -> WebhookWithSecret:
         _of_this(session, caller, slug, one)
@@ -164,7 +164,7 @@ def rotate(
 
 @router.post("/test")
 def try_out(work: AccountContextDep, slug: Slug, one: One) -> Response:
-    """Call a webhook with a test."""
+    """Send a test call to a webhook."""
 
     def deed(session: Session, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
@@ -175,7 +175,7 @@ def try_out(work: AccountContextDep, slug: Slug, one: One) -> Response:
 
 @router.post("/redeliver")
 def redeliver(work: AccountContextDep, slug: Slug, one: One, delivery: Annotated[UUID, Form()]) -> Response:
-    """Call again what has ended."""
+    """Repeat a finished call."""
 
     def deed(session: Session, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
@@ -196,10 +196,10 @@ def remove(work: AccountContextDep, slug: Slug, one: One) -> Response:
 
 
 def _of_this(session: Session, caller: Caller, slug: str, one: UUID) -> Endpoint:
-    """Return a webhook of this very tenant.
+    """Return a webhook of this tenant.
 
     Raises:
-        Unknown, NotYours: it is another's, or the caller may not know of it.
+        NotFound, NotYours: it is another's, or the caller may not know of it.
     """
     for endpoint in webhooks.listed(session, caller, slug):
         if endpoint.id == one:

@@ -1,1 +1,1 @@
-"""One file a noun."""
+"""The API's routes, one file for each noun."""

@@ -1,4 +1,4 @@
-"""The route that a guarded system asks before it serves: may this engineer in, now?"""
+"""The access check that gateways call: may this engineer in, now?"""
 
 from typing import Annotated
 from uuid import UUID
@@ -25,9 +25,9 @@ def check(
     action: Word,
     engineer: UUID,
 ) -> AccessView:
-    """Answer 200 while a window is open, else 403: a client that reads only the status fails shut.
+    """Answer 200 while a window is open, else 403, so that a client that only reads the status fails closed.
 
-    The answer repeats what it is about. Each parameter may be there once, or the answer is 422.
+    The answer repeats the parameters. A repeated parameter is answered with 422.
     """
     asked = AccessCheck(tenant, service, resource, action, engineer)
     window = queries.check(session, who, asked)

@@ -1,4 +1,4 @@
-"""Routes of what was done inside a window: a guarded system reports it, both sides read it."""
+"""Routes for activity: gateways report it, both sides read it."""
 
 from uuid import UUID
 
@@ -19,10 +19,10 @@ router = APIRouter(prefix="/v1/requests", tags=["requests"])
 def report(
     request_id: UUID, body: NewActivity, who: CurrentUser, came: RequestOrigin, session: SessionDep, key: Key = None
 ) -> Response:
-    """Report what the engineer did, up to an hour after the window ended; by a system with `activity:report`.
+    """Report an engineer's activity, up to an hour after the window's end; needs the scope `activity:report`.
 
-    Every entry lies within the window, or none is taken (`outside-window`). With an Idempotency-Key a report may be
-    sent again without harm for 24 hours.
+    If any entry lies outside the window, none is accepted (`outside-window`). With an Idempotency-Key, a report can
+    be repeated safely for 24 hours.
     """
     plain = f"activity {request_id} {body.model_dump_json()}".encode()
     answer = submit.earlier_answer(session, who.person_id, key, plain) if key else None
@@ -38,7 +38,7 @@ def report(
 
 @router.get("/{request_id}/activity", responses=problems(404))
 def show(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> ActivityList:
-    """Show what was done inside the window, as far as it was reported; nothing reported is an empty list."""
+    """Show the reported activity inside the window; it is an empty list without reports."""
     entry = queries.find(session, who, request_id)
     shown = ActivityList(items=[ActivityView(**vars(one)) for one in activity.read(session, who, request_id)])
     readers.record_read(session, who, came, entry.request)

@@ -1,4 +1,4 @@
-"""Routes of one's own further addresses: add one, confirm it with the mailed code, choose, take it away."""
+"""Routes for the caller's further addresses: add, confirm, change, remove."""
 
 from uuid import UUID
 
@@ -16,14 +16,14 @@ router = APIRouter(prefix="/v1/me/addresses", tags=["people"])
 
 @router.get("", responses=problems())
 def list_addresses(who: CurrentUser, session: SessionDep, response: Response) -> AddressList:
-    """List the caller's further addresses; the one to sign in with is not among them."""
+    """List the caller's further addresses, without the sign-in address."""
     response.headers["cache-control"] = "no-store"
     return AddressList(items=[_view(one) for one in addresses.mine(session, who)])
 
 
 @router.post("", status_code=201, responses=problems(400, 409, 429), dependencies=[Depends(name_an_address)])
 def add(body: NewAddress, who: CurrentUser, came: ClientInfoDep, session: SessionDep) -> AddressView:
-    """Add an address, with a fresh sign-in; it is used once it is confirmed with the code that is mailed there."""
+    """Add an address, with a fresh sign-in; it is used once it is confirmed with the mailed code."""
     return _view(addresses.add(session, who, came, body.email, prompts=body.prompts))
 
 
@@ -39,13 +39,13 @@ def confirm(
 def choose(
     address_id: UUID, body: AddressChange, who: CurrentUser, came: ClientInfoDep, session: SessionDep
 ) -> AddressView:
-    """Choose whether prompts, reminders and outcomes come to an address; receipts come all the same."""
+    """Set whether prompts, reminders and outcomes go to an address; receipts always do."""
     return _view(addresses.choose(session, who, came, address_id, prompts=body.prompts))
 
 
 @router.delete("/{address_id}", status_code=204, responses=problems(404))
 def remove(address_id: UUID, who: CurrentUser, came: ClientInfoDep, session: SessionDep) -> None:
-    """Take an address away; nothing goes there any more, not even what waits to be sent."""
+    """Remove an address; nothing more is sent there, not even what is queued."""
     addresses.remove(session, who, came, address_id)
 
 

@@ -1,4 +1,4 @@
-"""Routes of the trail: search it, export it, and have it proven; and the keys that it is signed with."""
+"""Routes for the audit log: search, export, proofs, reports, and the signing keys."""
 
 import base64
 import binascii
@@ -58,7 +58,7 @@ async def event_filter(
     before: Instant | None = None,
     text: Words | None = None,
 ) -> EventFilter:
-    """Return what is looked for."""
+    """Return the filter."""
     return EventFilter(person, action, request, service, after, before, text)
 
 
@@ -76,10 +76,10 @@ def search(
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=audit_access.MOST_A_PAGE)] = 50,
 ) -> AuditPage:
-    """Search the trail, the newest events first, by person, action, request, service, time and text.
+    """Search the audit log by person, action, request, service, time and text, the newest events first.
 
-    Text is looked for, in any case, in comments and justifications. Each event says whether it is sealed yet. That
-    the trail was read is an event too.
+    Text is searched case-insensitively in comments and justifications. Each event says whether it is sealed. The read
+    is an event too.
     """
     before = _read_cursor(cursor) if cursor is not None else None
     found = audit_access.search(session, who, what, before=before, most=limit)
@@ -98,10 +98,10 @@ def export(
     form: Annotated[Literal["ndjson", "csv"], Query(alias="format")] = "ndjson",
     since: Annotated[list[LogSize] | None, Query(max_length=audit_access.MOST_SINCE)] = None,
 ) -> StreamingResponse:
-    """Export what is sealed: as lines of JSON with proofs (see docs/audit-format.md), or as a table.
+    """Export sealed events: as lines of JSON with proofs (see docs/audit-format.md), or as a table.
 
-    Without a filter the lines show that nothing is missing, too. `since` are sizes that the log had before: the
-    export then shows that it has only grown. A file that was cut off lacks its last line.
+    Without a filter, the lines also show that nothing is missing. `since` are earlier sizes of the log: the export
+    then proves that it has only grown. An interrupted file lacks its last line.
     """
     export_limits.count(db, who.caller)
     asked = asked_for(what)
@@ -123,7 +123,7 @@ def export(
 
 @router.get("/checkpoint", responses=problems(404))
 def checkpoint(who: AuditReaderDep, session: SessionDep) -> CheckpointView:
-    """Show the newest checkpoint of the log: its size and root, signed."""
+    """Show the log's newest signed checkpoint: its size and root."""
     log = audit_access.head(session, who)
     return CheckpointView(
         log=log.id,
@@ -150,7 +150,7 @@ def consistency(
     older: Annotated[int, Query(alias="from", ge=0, le=LARGEST)],
     newer: Annotated[int | None, Query(alias="to", ge=0, le=LARGEST)] = None,
 ) -> ConsistencyView:
-    """Prove that the log has only grown between two sizes, the newer being that of now if it is left out."""
+    """Prove that the log has only grown between two sizes; the newer one is the current size if left out."""
     log, new, path = audit_access.consistency(session, who, older, newer)
     return ConsistencyView(older=older, newer=new, proof=list(map(_text, path)), note=log.note)
 
@@ -169,15 +169,15 @@ def report(request: UUID, who: CurrentUser, came: RequestOrigin, session: Sessio
 
 @known.get("/.well-known/lockbox-audit-keys")
 def keys(session: SessionDep) -> AuditKeyList:
-    """List every key that checkpoints and approvals were ever signed with here.
+    """List every key that has ever signed checkpoints or approvals here.
 
-    Whoever verifies compares the fingerprint with one that came another way: who could forge a log could forge this.
+    Verifiers must compare the fingerprints over another channel: whoever could forge a log could forge this list.
     """
     return AuditKeyList(items=[_key(key) for key in proofs.keys(session)])
 
 
 def asked_for(what: EventFilter) -> dict[str, str]:
-    """Return what is looked for, by the names of the query."""
+    """Return the filter, by the names of the query."""
     return {"text" if name == "words" else name: str(value) for name, value in vars(what).items() if value}
 
 

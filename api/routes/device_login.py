@@ -1,4 +1,4 @@
-"""Routes by which a terminal signs in by a page: it asks for a code, and then what has become of it."""
+"""Routes of the device login: request a code, and poll its state."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -19,7 +19,7 @@ EVERY_SECONDS = 2
 def ask(
     request: Request, came: ClientInfoDep, chosen: SettingsDep, db: DatabaseDep, response: Response
 ) -> DeviceAuthorizationView:
-    """Ask for a code that a person types into the page; needs no token, and is counted like an attempt to sign in."""
+    """Request a code that a person types into the page; needs no token, and is counted like a sign-in attempt."""
     with db.transaction() as session:
         limits = AttemptLimits(chosen.sign_ins_per_account, chosen.sign_ins_per_address)
         counted = rate_limit.count(session, limits, address=deps.address(request))
@@ -39,6 +39,6 @@ def ask(
 
 @router.post("/state", responses=problems())
 def state(body: DeviceToken, session: SessionDep, chosen: SettingsDep, response: Response) -> DeviceLoginStateView:
-    """Say what has become of a terminal that asked; its own token is all that it shows."""
+    """Return the state of a device login, identified by its own token."""
     response.headers["cache-control"] = "no-store"
     return DeviceLoginStateView(state=device_login.state(session, body.token, environment=chosen.environment))

@@ -1,4 +1,4 @@
-"""Routes for whoever keeps this running: is the process alive, and can it serve?"""
+"""Health routes: is the process alive, and can it serve?"""
 
 from typing import Literal
 
@@ -22,9 +22,9 @@ class Liveness(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether requests can be served: Postgres must be there; without Redis things are slower, not down.
+    """Whether requests can be served: Postgres is required; without Redis everything works, more slowly.
 
-    `trail` is `behind` where the database was restored and holds less than was shipped of its trail: nobody gets in.
+    `trail` is `behind` if the database was restored and holds less than its shipped audit log: no access is granted.
     """
 
     status: Literal["ready", "degraded", "down"]
@@ -33,16 +33,16 @@ class Readiness(BaseModel):
     trail: str
 
 
-# It takes no thread: others may have them all.
+# It uses no thread: others may have taken all of them.
 @router.get("/livez")
 async def livez() -> Liveness:
-    """Answer as long as the process does."""
+    """Answer as long as the process runs."""
     return Liveness()
 
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
 def readyz(db: DatabaseDep, response: Response) -> Readiness:
-    """Answer 200 with Postgres there and its schema the right one; *degraded* with Redis away or the trail behind."""
+    """Answer 200 with Postgres and the right schema; *degraded* without Redis or with the audit log behind."""
     postgres, redis = _postgres(db), _redis(db)
     if postgres != "ok":
         response.status_code = 503

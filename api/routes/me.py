@@ -1,4 +1,4 @@
-"""Routes that tell callers who they are here, and let them choose for themselves."""
+"""Routes for the caller's own identity and preferences."""
 
 from fastapi import APIRouter, Response
 
@@ -13,7 +13,7 @@ router = APIRouter(tags=["people"])
 
 @router.get("/v1/me", responses=problems())
 def me(who: CurrentUser, session: SessionDep, response: Response) -> MeView:
-    """Say who is asking, with which roles, and by what they have shown it."""
+    """Show the caller's identity, roles and sign-in method."""
     response.headers["cache-control"] = "no-store"
     slugs, chosen = tenants.slugs(session, who.tenants()), preferences.mine(session, who)
     return MeView(
@@ -36,7 +36,7 @@ def me(who: CurrentUser, session: SessionDep, response: Response) -> MeView:
 def choose(
     body: Preferences, who: CurrentUser, came: ClientInfoDep, session: SessionDep, response: Response
 ) -> MeView:
-    """Choose in which time zone mails tell the caller the time, and whether to be prompted; an API token may not."""
+    """Set the time zone of the caller's mails, and whether to get prompts; an API token cannot."""
     if body.time_zone is not None:
         preferences.choose_time_zone(session, who, body.time_zone)
     if body.wants_prompts is not None:

@@ -1,4 +1,4 @@
-"""Routes of a tenant's people: members, invitations, delegates, and the recovery of an admin."""
+"""Routes for a tenant's people: members, invitations, delegates, and the recovery of an admin."""
 
 from typing import Annotated
 from uuid import UUID
@@ -46,9 +46,9 @@ def list_members(
 def invite(
     slug: Slug, body: NewMember, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> InvitationView:
-    """Invite somebody by mail, as a tenant admin; they are a member once they accept.
+    """Invite a person by mail, as a tenant admin; they become a member when they accept.
 
-    A tenant invites 30 people in 24 hours, unless the installation says otherwise; more are answered 429.
+    A tenant can invite 30 people in 24 hours by default; more are answered with 429.
     """
     roles, a_day = frozenset(map(Role, body.roles)), chosen.invitations_a_day
     invited = members.invite(session, who, came, slug, name=body.name, address=body.address, roles=roles, a_day=a_day)
@@ -72,9 +72,9 @@ def change_member(
     seen: RequiredIfMatchTag,
     response: Response,
 ) -> MemberView:
-    """Set all of a member's roles, and whether approvers may name them as delegate, as a tenant admin.
+    """Set a member's roles, and whether approvers may name them as delegate, as a tenant admin.
 
-    If-Match names the version of the member that is replaced; without it the answer is 428.
+    If-Match names the version of the member to replace; without it the answer is 428.
     """
     roles = frozenset(map(Role, body.roles))
     member = members.set_roles(session, who, came, slug, person_id, roles=roles, seen=seen)
@@ -85,31 +85,31 @@ def change_member(
 
 @router.delete("/members/{person_id}", status_code=204, responses=problems(404))
 def remove_member(slug: Slug, person_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
-    """Remove a member, as a tenant admin; at once, and never the last admin."""
+    """Remove a member at once, as a tenant admin; never the last admin."""
     members.remove(session, who, came, slug, person_id)
 
 
 @router.post("/leave", status_code=204, responses=problems(404))
 def leave(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
-    """Leave the tenant, as any member; the last admin only where nobody else is left behind."""
+    """Leave the tenant, as any member; the last admin only if nobody else stays."""
     members.leave(session, who, came, slug)
 
 
 @router.get("/invitations", responses=problems(404))
 def list_invitations(slug: Slug, who: CurrentUser, session: SessionDep) -> InvitationList:
-    """List the open invitations to the tenant's own people, proposed admins too."""
+    """List the open invitations to the tenant's own people, proposed admins included."""
     return InvitationList(items=[invitation_view(one) for one in invitations.still_open(session, who, slug)])
 
 
 @router.delete("/invitations/{invitation_id}", status_code=204, responses=problems(404, 409))
 def withdraw(slug: Slug, invitation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
-    """Take an invitation back, as a tenant admin; the code that was mailed is worthless then."""
+    """Withdraw an invitation, as a tenant admin; its mailed code no longer works."""
     invitations.withdraw(session, who, came, slug, invitation_id)
 
 
 @router.get("/delegations", responses=problems(404))
 def list_delegations(slug: Slug, who: CurrentUser, session: SessionDep) -> DelegationList:
-    """List who stands in for whom, now and to come, to the tenant's own people."""
+    """List current and future delegations to the tenant's own people."""
     return DelegationList(items=[_delegation(entry) for entry in delegates.current(session, who, slug)])
 
 
@@ -117,7 +117,7 @@ def list_delegations(slug: Slug, who: CurrentUser, session: SessionDep) -> Deleg
 def name_delegate(
     slug: Slug, body: NewDelegation, who: CurrentUser, came: RequestOrigin, session: SessionDep
 ) -> DelegationView:
-    """Name a delegate for yourself, as an approver; for somebody who is absent, as a tenant admin."""
+    """Name a delegate for yourself, as an approver, or for an absent approver, as a tenant admin."""
     wanted = DelegationInput(body.delegate, body.ends_at, body.starts_at, body.principal)
     return _delegation(delegates.add_delegation(session, who, came, slug, wanted))
 
@@ -126,20 +126,20 @@ def name_delegate(
 def end_delegation(
     slug: Slug, delegation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
 ) -> None:
-    """End a delegation now, as the approver who is stood in for or a tenant admin."""
+    """End a delegation now, as its principal or a tenant admin."""
     delegates.end(session, who, came, slug, delegation_id)
 
 
 @router.post("/recovery", status_code=201, responses=problems(400, 404, 409))
 def propose(slug: Slug, body: Invitee, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> RecoveryView:
-    """Propose an admin, as an operator of the vendor: all admins and approvers hear of it, and have 72 hours."""
+    """Propose an admin, as an operator: all admins and approvers are notified, and have 72 hours to object."""
     proposed = recovery.propose(session, who, came, slug, name=body.name, address=body.address)
     return RecoveryView(id=proposed.id, takes_effect_at=proposed.takes_effect_at)
 
 
 @router.post("/recovery/{invitation_id}/object", status_code=204, responses=problems(404, 409))
 def object_to(slug: Slug, invitation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
-    """Stop a proposed admin, as an admin or approver of the tenant."""
+    """Object to a proposed admin, as an admin or approver of the tenant, which ends the proposal."""
     recovery.object_to(session, who, came, slug, invitation_id)
 
 
@@ -147,12 +147,12 @@ def object_to(slug: Slug, invitation_id: UUID, who: CurrentUser, came: RequestOr
 def withdraw_proposal(
     slug: Slug, invitation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
 ) -> None:
-    """Take a proposed admin back, as an operator of the vendor; all who heard of it hear of this."""
+    """Withdraw a proposed admin, as an operator; everyone notified of the proposal is notified."""
     recovery.withdraw(session, who, came, slug, invitation_id)
 
 
 def invitation_view(invitation: Invitation) -> InvitationView:
-    """Return an invitation as those who may list it see it."""
+    """Return an invitation as its readers see it."""
     return InvitationView(
         id=invitation.id,
         name=invitation.name,

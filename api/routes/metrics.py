@@ -1,4 +1,4 @@
-"""The route for Prometheus: from this very machine, or with a token of its own."""
+"""The route for Prometheus: from this machine, or with the metrics token."""
 
 import hmac
 from typing import Annotated
@@ -16,14 +16,14 @@ router = APIRouter(tags=["health"])
 
 
 async def exporter(request: Request) -> MetricsExporter:
-    """Return the exporter of this process."""
+    """Return this process' exporter."""
     found: MetricsExporter = request.app.state.exporter
     return found
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 def show(request: Request, chosen: SettingsDep, source: Annotated[MetricsExporter, Depends(exporter)]) -> Response:
-    """Answer with the figures in Prometheus' text form; without Redis or Postgres with those of the other."""
+    """Return the metrics in Prometheus' text form; without Redis or Postgres, those of the other."""
     if not (_has_token(request, chosen) or _is_from_here(request)):
         raise MetricsClosed(
             "Metrics are for this machine, or for whoever sends LOCKBOX_METRICS_TOKEN as a bearer token."
@@ -34,7 +34,7 @@ def show(request: Request, chosen: SettingsDep, source: Annotated[MetricsExporte
 
 
 def _is_from_here(request: Request) -> bool:
-    """Whether this machine asks by a name of its own: a proxy that says nothing of itself passes on another name."""
+    """Return whether this machine calls under its own name: a silent proxy passes on another name."""
     return loopback.is_from_here(request) and loopback.name_of(request) in LOOPBACK
 
 

@@ -1,4 +1,4 @@
-"""Routes of observers, whom a tenant has copied, and of the preview of whom a request would reach."""
+"""Routes for a tenant's observers, and the preview of a request's recipients."""
 
 from uuid import UUID
 
@@ -19,7 +19,7 @@ what_if_router = APIRouter(prefix="/v1/tenants/{slug}/preview", tags=["tenants"]
 
 @router.get("", responses=problems(404))
 def list_observers(slug: Slug, who: CurrentUser, session: SessionDep) -> ObserverList:
-    """List who is copied, to the tenant's members."""
+    """List the observers, to the tenant's members."""
     return ObserverList(items=[_view(one) for one in observers.listed(session, who, slug)])
 
 
@@ -27,7 +27,7 @@ def list_observers(slug: Slug, who: CurrentUser, session: SessionDep) -> Observe
 def add_observer(
     slug: Slug, body: NewObserver, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> ObserverView:
-    """Have somebody copied who decides nothing, as the tenant's admin with a fresh sign-in."""
+    """Add an observer, who gets copies and decides nothing, as the tenant's admin with a fresh sign-in."""
     wanted = ObserverInput(body.name, body.address, body.service)
     return _view(observers.add(session, who, came, slug, wanted, services=chosen.services))
 
@@ -36,13 +36,13 @@ def add_observer(
 def remove_observer(
     slug: Slug, observer_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
 ) -> None:
-    """Have somebody copied no longer, as the tenant's admin."""
+    """Remove an observer, as the tenant's admin."""
     observers.remove(session, who, came, slug, observer_id)
 
 
 @what_if_router.post("", responses=problems(400, 404))
 def preview(slug: Slug, body: WhatIfInput, who: CurrentUser, session: SessionDep, chosen: SettingsDep) -> WhatIfView:
-    """Say to the tenant's members whom such a request would reach and where; nothing is written, nobody is told."""
+    """Show the tenant's members whom such a request would reach and where; nothing is written or sent."""
     ask = RequestFacts(body.service, tuple(body.actions), body.reason_code, tuple(body.resources))
     found = what_if.preview_request(session, who, slug, ask, chosen.services)
     stages = [StageView(group=one.name, approvals=one.approvals, people=list(one.people)) for one in found.stages]

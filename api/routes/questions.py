@@ -1,4 +1,4 @@
-"""Routes of questions about a request: whoever decides asks, the engineer answers, both sides read."""
+"""Routes for questions about a request: deciders ask, the engineer answers, both sides read."""
 
 from uuid import UUID
 
@@ -21,10 +21,10 @@ router = APIRouter(prefix="/v1/requests", tags=["requests"])
 def ask(
     request_id: UUID, body: QuestionText, who: CurrentUser, came: RequestOrigin, session: SessionDep, key: Key = None
 ) -> Response:
-    """Ask the engineer something: a manager during the review, an approver or their delegate after it.
+    """Ask the engineer a question: a manager during the review, an approver or their delegate after it.
 
-    The engineer is told. Where the policy says so (`questions_stop_clock`), the approval clock stands until all is
-    answered, for at most one further approval window. An Idempotency-Key works as for any filing.
+    The engineer is notified. If the policy says so (`questions_stop_clock`), the approval clock pauses until all are
+    answered, for at most one further approval window. An Idempotency-Key works as for a submission.
     """
     plain = f"ask {request_id} {body.model_dump_json()}".encode()
     answer = submit.earlier_answer(session, who.person_id, key, plain) if key else None
@@ -39,7 +39,7 @@ def ask(
 
 @router.get("/{request_id}/questions", responses=problems(404))
 def list_questions(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> QuestionList:
-    """List what was asked about a request, and what was answered."""
+    """List a request's questions and answers."""
     entry = queries.find(session, who, request_id)
     shown = QuestionList(items=[_view(one) for one in questions.of_request(session, who, request_id)])
     readers.record_read(session, who, came, entry.request)
@@ -55,7 +55,7 @@ def answer(
     came: RequestOrigin,
     session: SessionDep,
 ) -> QuestionView:
-    """Answer a question, as whoever asked for the access; whoever asked the question is told."""
+    """Answer a question, as the requester; the asker is notified."""
     return _view(questions.answer(session, who, came, request_id, question_id, body.text))
 
 

@@ -1,4 +1,4 @@
-"""Routes of requests: file one or ask again, list them, look at one, act on one."""
+"""Routes for requests: submit, resubmit, list, show, and act on one."""
 
 import json
 from collections.abc import Callable
@@ -77,7 +77,7 @@ def submit_request(
     chosen: SettingsDep,
     key: Key = None,
 ) -> Response:
-    """File a request for access; with an Idempotency-Key it may be sent again without harm for 24 hours."""
+    """Submit a request for access; with an Idempotency-Key it can be repeated safely for 24 hours."""
     limits = SubmissionLimits(chosen.filings_by_person, chosen.filings_for_tenant)
 
     def file() -> SubmittedRequest:
@@ -100,11 +100,11 @@ def list_requests(
     cursor: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=queries.MOST_A_PAGE)] = 50,
 ) -> RequestPage:
-    """List the requests that the caller may know of, newest first.
+    """List the requests that the caller may see, the newest first.
 
-    `engineer` is part of a name. `text` is looked for, in any case, in case references, names of resources, ids and
-    the justifications that the caller may read. Both go through the newest 20,000 at a time: a page may then hold
-    fewer than there are, and its cursor leads on.
+    `engineer` is part of a name. `text` is searched case-insensitively in case references, names of resources, ids
+    and the justifications that the caller may read. Both search the newest 20,000 at a time: a page may hold fewer
+    matches, and its cursor goes on.
     """
     wanted = RequestFilter(state, service, requester, created_after, created_before, engineer, text)
     page = queries.page(session, who, wanted, cursor=cursor, most=limit)
@@ -114,7 +114,7 @@ def list_requests(
 
 @router.post("/preview", responses=problems(400))
 def preview_request(body: NewRequest, who: CurrentUser, session: SessionDep, chosen: SettingsDep) -> PreviewView:
-    """Say which policy, stages, windows and people such a request would meet; nothing is written, nobody is told."""
+    """Show the policy, stages, windows and people that such a request would meet; nothing is written or sent."""
     found = preview.preview(session, who, RequestInput(**dict(body)), chosen.services)
     return PreviewView(
         can_be_filed=not (found.lacks or found.obstacles),
@@ -138,9 +138,9 @@ def preview_request(body: NewRequest, who: CurrentUser, session: SessionDep, cho
 def show(
     request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep, response: Response
 ) -> RequestWithMoves:
-    """Show one request, whether it is open at this moment, how its notifications fare, and what the reader may do.
+    """Show one request, whether it is open now, the state of its notifications, and what the reader may do.
 
-    Who of the vendor reads it is on record, once for each person and hour.
+    A vendor user's read is recorded, once for each person and hour.
     """
     entry = queries.find(session, who, request_id)
     response.headers.update(etag(entry.request.version))
@@ -162,10 +162,10 @@ def ask_again(
     chosen: SettingsDep,
     key: Key = None,
 ) -> Response:
-    """File the same request anew, as whoever asked, once it is `timed_out`; it is judged by today's policy.
+    """Resubmit a request that is `timed_out`, as its requester; today's policy applies.
 
-    In any other state the answer is `not-timed-out`. One that asks again and is still open is answered with
-    `asked-again` and its id in `request_id`. An Idempotency-Key works as for any filing.
+    In any other state the answer is `not-timed-out`. If a resubmitted request is still open, the answer is
+    `asked-again` with its id in `request_id`. An Idempotency-Key works as for a submission.
     """
     limits = SubmissionLimits(chosen.filings_by_person, chosen.filings_for_tenant)
 
@@ -188,9 +188,9 @@ def approve(
     response: Response,
     body: ApprovalInput | None = None,
 ) -> RequestView:
-    """Say yes for the customer: for as long as was asked or shorter, to all that was asked or to less of it.
+    """Approve for the customer: for the requested time or less, and all or a part of what was asked.
 
-    Where the policy demands a passkey's signature and none comes along, the answer is `passkey-must-sign`.
+    If the policy requires a passkey's signature and there is none, the answer is `passkey-must-sign`.
     """
     said = body or ApprovalInput()
     signed = _signed(said.signed, who, chosen, db) if said.signed else None
@@ -213,9 +213,9 @@ def challenge(
     response: Response,
     body: ApprovalInput | None = None,
 ) -> ChallengeView:
-    """Return what a passkey of the caller's has to sign for an approval with this body, judged as if given now.
+    """Return what a passkey of the caller's has to sign for an approval with this body, checked as if given now.
 
-    Passkeys answer to pages of this server's own origin alone. Send its answer with the same body to `approve`.
+    Passkeys only answer pages of this server's own origin. Send the answer with the same body to `approve`.
     """
     said = body or ApprovalInput()
     verdict = DecisionInput(Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions)
@@ -233,7 +233,7 @@ def challenge(
 
 
 def _closing(action: Action) -> Callable[..., RequestView]:
-    """Return the route of an action that takes nothing but a comment."""
+    """Return the route of an action that takes only a comment."""
 
     def act(
         request: Request,
@@ -267,7 +267,7 @@ for each in ACTIONS:
 
 
 def _signed(said: SignedApproval, who: Caller, chosen: Settings, db: Database) -> SignedStatement:
-    """Return what a passkey has answered; the challenge is used up whatever that is worth."""
+    """Return a passkey's answer; the challenge is used up whatever the answer."""
     one, _, secret = said.ticket.partition(".")
     try:
         with db.transaction() as session:
@@ -281,14 +281,14 @@ def _signed(said: SignedApproval, who: Caller, chosen: Settings, db: Database) -
 def _act(
     session: SessionDep, who: Caller, came: Origin, request_id: UUID, verdict: DecisionInput, response: Response
 ) -> RequestView:
-    """Make a move and answer with what it has in its hands: nothing is read again."""
+    """Make a move and answer from its record: nothing is read again."""
     entry = decide.act_and_show(session, who, came, request_id, verdict)
     response.headers.update(etag(entry.request.version))
     return RequestView(**_facts(entry, who))
 
 
 def _facts(entry: RequestEntry, who: Caller, justification: str | None = None) -> dict[str, Any]:
-    """Return what the reader may read; who has just filed reads what they filed."""
+    """Return what the reader may see; a requester who just submitted sees what they submitted."""
     request = entry.request
     held = reader_roles(who, request.requester_id, request.tenant_id)
     if may_read(ProtectedField.JUSTIFICATION, held):
@@ -329,7 +329,7 @@ def _decision(row: Row[Any], voice: OnBehalfOf) -> DecisionView:
 def _submitted(
     session: Session, who: Caller, key: str | None, plain: bytes, file: Callable[[], SubmittedRequest]
 ) -> Response:
-    """Answer with what is filed, or with what was answered before to the same key."""
+    """Answer with the submitted request, or with the earlier answer to the same key."""
     answer = submit.earlier_answer(session, who.person_id, key, plain) if key else None
     if answer is None:
         filed = file()

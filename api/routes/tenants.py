@@ -1,4 +1,4 @@
-"""Routes of tenants: add and list them, suspend, plan, mode and name; shut everything; the policy."""
+"""Routes for tenants: add, list, suspend, plan, mode, name, emergency stop, and the policy."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -45,7 +45,7 @@ def add(
     chosen: SettingsDep,
     response: Response,
 ) -> TenantView:
-    """Add a tenant, as an operator; its first admin is invited by a mail whose code nobody else ever sees."""
+    """Create a tenant, as an operator; its first admin gets an invitation whose code nobody else sees."""
     founding = TenantInput(body.slug, body.name, body.plan, body.admin.name, body.admin.address)
     added = tenants.add(session, who, came, founding, chosen.plans)
     response.headers["location"] = f"/v1/tenants/{body.slug}"
@@ -59,9 +59,9 @@ def list_tenants(
     cursor: Slug | None = None,
     limit: Annotated[int, Query(ge=1, le=tenants.MOST_A_PAGE)] = 50,
 ) -> TenantPage:
-    """List the tenants that the caller may know of: all of them for people of the vendor, the own ones for others.
+    """List the tenants that the caller may see: all for people of the vendor, their own for others.
 
-    Managers learn slugs and names alone, engineers also the longest window of each, machines nothing.
+    Managers see only slugs and names, engineers also the longest window, service accounts nothing.
     """
     page = tenants.page(session, who, cursor=cursor, most=limit)
     return TenantPage(items=[_tenant(overview) for overview in page.overviews], next_cursor=page.next_cursor)
@@ -75,9 +75,9 @@ def show(slug: Slug, who: CurrentUser, session: SessionDep) -> TenantView:
 
 @router.post("/{slug}/suspend", responses=problems(404))
 def suspend(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> TenantView:
-    """Suspend a tenant, as an operator: nothing can be asked of it, and its open windows are revoked.
+    """Suspend a tenant, as an operator: nothing can be submitted for it, and its open windows are revoked.
 
-    How many those are says `open_windows` of the tenant. None opens again by itself when the tenant is resumed.
+    The tenant's `open_windows` is their number. Resuming the tenant reopens none.
     """
     return _tenant(tenants.suspend(session, who, came, slug))
 
@@ -92,7 +92,7 @@ def resume(slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDe
 def set_plan(
     slug: Slug, body: NewPlan, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> TenantView:
-    """Set the plan of a tenant, as an operator; its mode stays what it is."""
+    """Set a tenant's plan, as an operator; its mode stays."""
     return _tenant(tenants.set_plan(session, who, came, slug, body.plan, plans=chosen.plans))
 
 
@@ -100,9 +100,9 @@ def set_plan(
 def switch_mode(
     slug: Slug, body: NewMode, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> ModeChangeView:
-    """Switch the mode, as a tenant admin; switching to enforce closes what the vendor opened alone.
+    """Switch the mode, as a tenant admin; switching to enforce closes windows opened without the customer.
 
-    What is in the vendor's review then waits for the customer once it is endorsed.
+    Requests in the vendor's review go to the customer once endorsed.
     """
     switched = emergency_stop.switch_mode(session, who, came, slug, body.mode, plans=chosen.plans)
     return ModeChangeView(mode=switched.mode, closed=_closed(switched.closed), in_review=switched.in_review)
@@ -110,7 +110,7 @@ def switch_mode(
 
 @router.put("/{slug}/name", responses=problems(400, 404))
 def rename(slug: Slug, body: NewName, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> TenantView:
-    """Change what the tenant is called, as a tenant admin."""
+    """Rename the tenant, as a tenant admin."""
     return _tenant(tenants.rename(session, who, came, slug, body.name))
 
 
@@ -118,7 +118,7 @@ def rename(slug: Slug, body: NewName, who: CurrentUser, came: RequestOrigin, ses
 def shut(
     slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep, body: CommentInput | None = None
 ) -> EmergencyStopView:
-    """Revoke all open windows and deny all that waits or is in the vendor's review, as a tenant admin."""
+    """Revoke all open windows and deny all pending requests and those in review, as a tenant admin."""
     done = emergency_stop.stop_all(session, who, came, slug, body.comment if body else None)
     return EmergencyStopView(
         revoked=_closed(done.revoked), denied=_closed(done.denied), denied_in_review=done.denied_in_review
@@ -129,7 +129,7 @@ def shut(
 def show_policy(
     slug: Slug, who: CurrentUser, session: SessionDep, response: Response, version: Version = None
 ) -> PolicyView:
-    """Show the policy to the tenant's members, as it is now or as one version had it."""
+    """Show the policy to the tenant's members, in its current or another version."""
     return _policy(policies.read(session, who, slug, version), response)
 
 
@@ -143,7 +143,7 @@ def change_policy(
     seen: RequiredIfMatch,
     response: Response,
 ) -> PolicyView:
-    """Replace the whole policy, as a tenant admin, where If-Match names the version that is in force.
+    """Replace the whole policy, as a tenant admin, if If-Match names the version in force.
 
     A term that is left out gets its default. Without If-Match the answer is 428; `*` replaces whichever version is in
     force.
@@ -153,7 +153,7 @@ def change_policy(
 
 @router.get("/{slug}/approver-keys", responses=problems(404))
 def show_approver_keys(slug: Slug, who: CurrentUser, session: SessionDep, chosen: SettingsDep) -> ApproverKeysView:
-    """Return the public keys of the tenant's approvers, as a tenant admin: the file that the verifier reads."""
+    """Return the public keys of the tenant's approvers, as a tenant admin: the file for the verifier."""
     given = audit_access.export_approver_keys(session, who, slug, partial(relying_party, chosen))
     return ApproverKeysView.model_validate(files.document(given))
 
@@ -166,7 +166,7 @@ def list_versions(
     before: Version = None,
     limit: Annotated[int, Query(ge=1, le=policies.MOST_A_PAGE)] = 50,
 ) -> EditionList:
-    """List the versions of the policy to the tenant's members, the newest first, from below `before` on."""
+    """List the versions of the policy to the tenant's members, the newest first, below `before`."""
     editions = policies.editions(session, who, slug, before=before, most=limit)
     return EditionList(items=[_edition(edition) for edition in editions])
 

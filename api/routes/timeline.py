@@ -1,4 +1,4 @@
-"""Routes of what happened to a request: its events, and who was told of them."""
+"""Routes for a request's events and notifications."""
 
 import json
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ ERASED = "erased"
 
 @router.get("/{request_id}/events", responses=problems(404))
 def events(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> EventList:
-    """Show the timeline of a request: its moves in order and without a gap, and what happened beside them."""
+    """Show a request's timeline: its moves in order without a gap, and other events."""
     entry = queries.find(session, who, request_id)
     held = reader_roles(who, entry.request.requester_id, entry.request.tenant_id)
     rows = event_search.events(session, request_id)
@@ -52,7 +52,7 @@ def events(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: Ses
 
 @router.get("/{request_id}/notifications", responses=problems(404))
 def notifications(request_id: UUID, who: CurrentUser, session: SessionDep) -> NotificationList:
-    """Show who was told of a request and how that went: by name on the reader's own side, else in numbers."""
+    """Show a request's notifications and their state: by name on the reader's own side, else in numbers."""
     queries.find(session, who, request_id)
     found = delivery_status.of_request(session, request_id, who.side)
     return NotificationList(own=[_notification(one) for one in found.own], other=NotificationCount(**found.other))
@@ -64,7 +64,7 @@ def _notification(told: NotificationStatus) -> NotificationView:
 
 
 def on_behalf_of_fields(voice: OnBehalfOf) -> dict[str, Any]:
-    """Return for whom else a move was made, and by what means."""
+    """Return on whose behalf a move was made, and with which sign-in method."""
     return {
         "on_behalf_of": _named(voice.on_behalf_of) if voice.on_behalf_of else None,
         "stands_for": [_named(one) for one in voice.stands_for],

@@ -1,4 +1,4 @@
-"""Routes of tokens: people list, make, rotate and revoke their own, and nobody anybody else's."""
+"""Routes for the caller's own tokens: list, create, rotate, revoke."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
 
 
 async def rules(chosen: SettingsDep) -> TokenRules:
-    """Return what this installation has laid down for tokens."""
+    """Return this installation's rules for tokens."""
     return TokenRules(
         chosen.environment,
         timedelta(days=chosen.token_days),
@@ -46,9 +46,9 @@ def make(
     laid_down: TokenRulesDep,
     response: Response,
 ) -> IssuedTokenView:
-    """Make a token for oneself, after a fresh sign-in; this answer alone holds its text.
+    """Create a token for oneself, after a fresh sign-in; its text is only in this answer.
 
-    A machine gets its first one like everybody: in the session that begins where its invitation is accepted.
+    A service account gets its first token in the session that begins when its invitation is accepted.
     """
     wanted = TokenInput(body.name, _days(body.days), frozenset(body.scopes), frozenset(body.services))
     return _issued(token_creation.make(session, who, came, wanted, laid_down), response)
@@ -64,7 +64,7 @@ def rotate(
     response: Response,
     body: Rotation | None = None,
 ) -> IssuedTokenView:
-    """Replace a token of one's own, after a fresh sign-in or by showing that very token; both work for a while."""
+    """Replace a token of one's own, after a fresh sign-in or with that very token; both work for a while."""
     asked = body or Rotation()
     overlap = None if asked.overlap_hours is None else timedelta(hours=asked.overlap_hours)
     days = _days(asked.days)
@@ -75,7 +75,7 @@ def rotate(
 
 @router.delete("/{token_id}", status_code=204, responses=problems(404))
 def revoke(token_id: UUID, who: CurrentUser, came: ClientInfoDep, session: SessionDep) -> None:
-    """Make a token of one's own worthless at once; doing it again does no harm."""
+    """Revoke a token of one's own at once; repeating it is harmless."""
     token_creation.revoke(session, who, came, token_id)
 
 

@@ -1,4 +1,4 @@
-"""Routes of the vendor's staff, whom operators invite and shut out, and undelivered notifications."""
+"""Routes for the vendor's staff and for undelivered notifications, for operators."""
 
 from typing import Annotated
 from uuid import UUID
@@ -31,7 +31,7 @@ def list_colleagues(
     cursor: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=memberships.MOST_A_PAGE)] = 50,
 ) -> ColleaguePage:
-    """List everybody on the vendor's side, to its operators and auditors."""
+    """List everyone at the vendor, to its operators and auditors."""
     page = vendor_staff.page(session, who, cursor=cursor, most=limit)
     return ColleaguePage(items=[_colleague(member) for member in page.members], next_cursor=page.next_cursor)
 
@@ -40,7 +40,7 @@ def list_colleagues(
 def invite_colleague(
     body: NewColleague, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> InvitationView:
-    """Invite somebody to the vendor's side by mail, as an operator; as many a day as a tenant may."""
+    """Invite a person to the vendor by mail, as an operator; the daily limit is that of a tenant."""
     roles, a_day = frozenset(map(Role, body.roles)), chosen.invitations_a_day
     invited = vendor_staff.invite(session, who, came, name=body.name, address=body.address, roles=roles, a_day=a_day)
     return invitation_view(invited)
@@ -48,7 +48,7 @@ def invite_colleague(
 
 @router.get("/members/{person_id}", responses=problems(404))
 def show_colleague(person_id: UUID, who: CurrentUser, session: SessionDep, response: Response) -> ColleagueView:
-    """Show somebody on the vendor's side, to its operators and auditors."""
+    """Show a person of the vendor, to its operators and auditors."""
     return _one(vendor_staff.show(session, who, person_id), response)
 
 
@@ -62,9 +62,9 @@ def change_colleague(
     seen: RequiredIfMatchTag,
     response: Response,
 ) -> ColleagueView:
-    """Set all roles of somebody else at the vendor, and a manager's tier of the review, as an operator.
+    """Set the roles of someone else at the vendor, and a manager's review tier, as an operator.
 
-    What a lost role carried ends. If-Match names the version that is replaced; without it the answer is 428.
+    What a lost role carried ends. If-Match names the version to replace; without it the answer is 428.
     """
     roles, tier = frozenset(map(Role, body.roles)), body.review_tier
     return _one(vendor_staff.set_roles(session, who, came, person_id, roles, review_tier=tier, seen=seen), response)
@@ -72,19 +72,19 @@ def change_colleague(
 
 @router.delete("/members/{person_id}", status_code=204, responses=problems(404))
 def remove_colleague(person_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
-    """Take every role from somebody else at the vendor, as an operator; what they carried ends."""
+    """Remove every role of someone else at the vendor, as an operator; what they carried ends."""
     vendor_staff.remove(session, who, came, person_id)
 
 
 @router.post("/members/{person_id}/disable", responses=problems(404))
 def disable_colleague(person_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> ColleagueView:
-    """Shut somebody else at the vendor out for good, as an operator, and end what they asked for and have open."""
+    """Disable someone else at the vendor for ever, as an operator, and end their requests and windows."""
     return _colleague(vendor_staff.disable(session, who, came, person_id))
 
 
 @router.get("/invitations", responses=problems())
 def list_vendor_invitations(who: CurrentUser, session: SessionDep) -> InvitationList:
-    """List the open invitations to the vendor's side, to its operators."""
+    """List the open invitations to the vendor, to its operators."""
     return InvitationList(items=[invitation_view(one) for one in vendor_staff.still_open(session, who)])
 
 
@@ -92,7 +92,7 @@ def list_vendor_invitations(who: CurrentUser, session: SessionDep) -> Invitation
 def withdraw_vendor_invitation(
     invitation_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep
 ) -> None:
-    """Take an invitation to the vendor's side back, as an operator."""
+    """Withdraw an invitation to the vendor, as an operator."""
     vendor_staff.withdraw(session, who, came, invitation_id)
 
 
@@ -103,7 +103,7 @@ def list_dead_notifications(
     cursor: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=delivery_log.MOST_A_PAGE)] = 50,
 ) -> DeadNotificationPage:
-    """List undelivered notifications for operators: what for, by which channel and why, and not to whom."""
+    """List undelivered notifications for operators: their subject, channel and error, without recipients."""
     page = delivery_log.page(session, who, cursor=cursor, most=limit)
     return DeadNotificationPage(
         items=[DeadNotificationView(**vars(one)) for one in page.notifications], next_cursor=page.next_cursor

@@ -1,4 +1,4 @@
-"""Routes of webhooks: those of a tenant and of the vendor, their secrets, tests, and the log of what was called."""
+"""Routes for webhooks of a tenant and of the vendor: settings, secrets, tests, and the delivery log."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1", tags=["endpoints"])
 
 
 async def webhook_url_policy(chosen: SettingsDep, keys: VaultDep) -> WebhookUrlPolicy:
-    """Return where calls may go."""
+    """Return which URLs may be called."""
     return WebhookUrlPolicy(keys, chosen.webhooks_allow_http)
 
 
@@ -36,7 +36,7 @@ WebhookUrlPolicyDep = Annotated[WebhookUrlPolicy, Depends(webhook_url_policy)]
 
 @router.get("/tenants/{slug}/endpoints", responses=problems(404))
 def list_tenants_endpoints(slug: Slug, who: CurrentUser, session: SessionDep) -> EndpointList:
-    """List a tenant's webhooks, to its admins; secrets are never shown again."""
+    """List a tenant's webhooks, to its admins, without secrets."""
     return EndpointList(items=[_view(one) for one in webhooks.listed(session, who, slug)])
 
 
@@ -50,13 +50,13 @@ def add_tenants_endpoint(
     within: WebhookUrlPolicyDep,
     response: Response,
 ) -> NewEndpointView:
-    """Add a webhook of a tenant, as its admin with a fresh sign-in; the secret is in this answer alone."""
+    """Add a webhook of a tenant, as its admin with a fresh sign-in; its secret is only in this answer."""
     return _added(webhooks.add(session, who, came, slug, _wanted(body), reach=within), response)
 
 
 @router.get("/vendor/endpoints", responses=problems())
 def list_vendors_endpoints(who: CurrentUser, session: SessionDep) -> EndpointList:
-    """List the vendor's own webhooks, to its operators; they hear of the requests of every tenant."""
+    """List the vendor's own webhooks, to its operators; they are called for the requests of every tenant."""
     return EndpointList(items=[_view(one) for one in webhooks.listed(session, who, None)])
 
 
@@ -69,7 +69,7 @@ def add_vendors_endpoint(
     within: WebhookUrlPolicyDep,
     response: Response,
 ) -> NewEndpointView:
-    """Add a webhook of the vendor, as an operator with a fresh sign-in; the secret is in this answer alone."""
+    """Add a webhook of the vendor, as an operator with a fresh sign-in; its secret is only in this answer."""
     return _added(webhooks.add(session, who, came, None, _wanted(body), reach=within), response)
 
 
@@ -88,13 +88,13 @@ def change(
     session: SessionDep,
     within: WebhookUrlPolicyDep,
 ) -> EndpointView:
-    """Change a webhook; a fresh sign-in is asked for all but disabling it and describing it."""
+    """Change a webhook; everything but disabling and describing it needs a fresh sign-in."""
     return _view(webhooks.change(session, who, came, endpoint_id, body.values(), reach=within))
 
 
 @router.delete("/endpoints/{endpoint_id}", status_code=204, responses=problems(404))
 def remove(endpoint_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
-    """Remove a webhook; nothing more is called."""
+    """Remove a webhook; it is not called any more."""
     webhooks.remove(session, who, came, endpoint_id)
 
 
@@ -108,7 +108,7 @@ def rotate(
     response: Response,
     body: NewSecret | None = None,
 ) -> NewEndpointView:
-    """Replace a webhook's secret and key, with a fresh sign-in; for a while both sign. It is in this answer alone."""
+    """Rotate a webhook's secret and key, with a fresh sign-in; both sign for a while. Shown only in this answer."""
     overlap = timedelta(hours=(body or NewSecret()).overlap_hours)
     response.headers["cache-control"] = "no-store"
     return _with_secret(webhooks.rotate(session, who, came, endpoint_id, vault=keys, overlap=overlap))
@@ -116,7 +116,7 @@ def rotate(
 
 @router.post("/endpoints/{endpoint_id}/test", status_code=202, responses=problems(404, 409, 429))
 def try_out(endpoint_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> CallView:
-    """Call a webhook with a test event; how that went is in its log."""
+    """Send a test event to a webhook; the result is in its log."""
     return CallView(webhook_id=delivery_log.try_out(session, who, came, endpoint_id))
 
 
@@ -128,14 +128,14 @@ def list_deliveries(
     cursor: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=delivery_log.MOST_A_PAGE)] = 50,
 ) -> DeliveryPage:
-    """List each try to call a webhook, the newest first."""
+    """List each attempt to call a webhook, the newest first."""
     log = delivery_log.log(session, who, endpoint_id, cursor=cursor, most=limit)
     return DeliveryPage(items=[_delivery(one) for one in log.deliveries], next_cursor=log.next_cursor)
 
 
 @router.post("/deliveries/{delivery_id}/redeliver", status_code=202, responses=problems(404, 409, 429))
 def redeliver(delivery_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> CallView:
-    """Call again what has ended, under the id that it had; not what asks for something that is settled."""
+    """Repeat a finished call under its id, unless it asks for something that is settled."""
     return CallView(webhook_id=delivery_log.redeliver(session, who, came, delivery_id))
 
 

@@ -1,1 +1,1 @@
-"""What comes in over HTTP and what goes out; nothing gets past these that the house does not expect."""
+"""Bodies of the API's requests and answers, and their validation."""

@@ -1,4 +1,4 @@
-"""Bodies of what was done inside a window."""
+"""Bodies of activity reports."""
 
 from datetime import datetime
 from typing import Annotated
@@ -17,7 +17,7 @@ Method = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9
 
 
 class ActivityItem(RequestBody):
-    """Something that the engineer did, `count` times: a method of yours, upon a resource, and how it ended."""
+    """What the engineer did, `count` times: a method of the gateway, on a resource, and its outcome."""
 
     at: Instant
     method: Method
@@ -27,7 +27,7 @@ class ActivityItem(RequestBody):
     count: Annotated[int, Field(ge=1, le=MOST_TIMES, strict=True), IS_WHOLE] = 1
 
     def entry(self) -> ActivityEntry:
-        """Return it as the house takes it."""
+        """Return the core's form of it."""
         return ActivityEntry(self.at, self.method, self.resource, self.outcome, self.action, self.count)
 
 
@@ -38,15 +38,15 @@ class NewActivity(RequestBody):
 
 
 class ActivityReceipt(BaseModel):
-    """How many events the report has become: one for each method, resource, action and outcome."""
+    """How many events the report became: one for each method, resource, action and outcome."""
 
     events: int
 
 
 class ActivityView(BaseModel):
-    """Something that was done, `count` times; `resource` is null where it was erased.
+    """An activity, `count` times; `resource` is null if erased.
 
-    `as_asked` is whether resource and action are what the request named.
+    `as_asked` is whether the request names the resource and the action.
     """
 
     reported_at: datetime
@@ -61,6 +61,6 @@ class ActivityView(BaseModel):
 
 
 class ActivityList(BaseModel):
-    """What was done inside a window, the last report first; at most a thousand items."""
+    """The activity inside a window, the last report first; at most a thousand items."""
 
     items: list[ActivityView]

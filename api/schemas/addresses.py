@@ -1,4 +1,4 @@
-"""Bodies of where mails go: a person's further addresses, and observers of a tenant."""
+"""Bodies of further addresses and observers."""
 
 from datetime import datetime
 from typing import Annotated
@@ -13,26 +13,26 @@ Switch = Annotated[bool, Field(strict=True)]
 
 
 class NewAddress(RequestBody):
-    """A further address; without `prompts` it gets receipts and news of changes alone."""
+    """A further address; without `prompts` it gets only receipts and notices of changes."""
 
     email: Address
     prompts: Switch = True
 
 
 class AddressChange(RequestBody):
-    """Whether prompts, reminders and outcomes come to an address."""
+    """Whether prompts, reminders and outcomes go to an address."""
 
     prompts: Switch
 
 
 class ConfirmationCode(RequestBody):
-    """The code that was mailed to an address, with its dashes or without."""
+    """The code mailed to an address, with or without dashes."""
 
     code: Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class AddressView(BaseModel):
-    """A further address; until `confirmed_at` it is not used, and it can be confirmed until `expires_at`."""
+    """A further address; it is used from `confirmed_at` on, and can be confirmed until `expires_at`."""
 
     id: UUID
     email: str
@@ -49,7 +49,7 @@ class AddressList(BaseModel):
 
 
 class NewObserver(RequestBody):
-    """Somebody who is to be copied: on one service, or on all where none is given."""
+    """An observer to add: of one service, or of all if none is given."""
 
     name: PersonName
     address: Address
@@ -57,7 +57,7 @@ class NewObserver(RequestBody):
 
 
 class ObserverView(BaseModel):
-    """Somebody who is copied on what the tenant is asked and told, and decides nothing."""
+    """An observer, who gets copies of the tenant's notifications and decides nothing."""
 
     id: UUID
     name: str

@@ -1,4 +1,4 @@
-"""Bodies of the trail: events, checkpoints, proofs and keys."""
+"""Bodies of the audit log: events, checkpoints, proofs and keys."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -10,11 +10,11 @@ from api.schemas.parts import PersonView
 
 
 class AuditEventView(BaseModel):
-    """An event of the trail; `sealed` says whether a checkpoint covers it yet, `number` is its place in the log then.
+    """An event; `sealed` says whether a checkpoint covers it, `number` is its position in its log then.
 
-    `said` is what its body says, with commitments in place of what is personal; `personal` are those values that
-    stand and that the reader may read. `altered` names what the database holds beside the body and no longer agrees
-    with it, and `body` where another body was sealed: then nothing here can be relied on.
+    `said` is its body, with commitments in place of personal values; `personal` are the values that still exist and
+    that the reader may see. `altered` names database values that contradict the body, and `body` if another body was
+    sealed: then nothing here can be relied on.
     """
 
     id: UUID
@@ -40,7 +40,7 @@ class AuditPage(BaseModel):
 
 
 class CheckpointView(BaseModel):
-    """The newest checkpoint of a log; `note` is the signed note, and all else only says what stands in it."""
+    """A log's newest checkpoint; `note` is the signed note, which everything else only repeats."""
 
     log: UUID
     origin: str
@@ -52,7 +52,7 @@ class CheckpointView(BaseModel):
 
 
 class InclusionView(BaseModel):
-    """That an event is in the log: the audit path from its leaf to the root of the checkpoint, in base64."""
+    """A proof that an event is in the log: the audit path from its leaf to the checkpoint's root, in base64."""
 
     event: UUID
     number: int
@@ -62,7 +62,7 @@ class InclusionView(BaseModel):
 
 
 class ConsistencyView(BaseModel):
-    """That the log of the newer size extends that of the older one, in base64; `note` is of the newest size."""
+    """A proof that the log of the newer size extends the older one, in base64; `note` is of the newest size."""
 
     older: int
     newer: int
@@ -71,7 +71,7 @@ class ConsistencyView(BaseModel):
 
 
 class AuditKeyView(BaseModel):
-    """A public key as `name+id+base64`, as C2SP's signed notes have it; `fingerprint` is its SHA-256."""
+    """A public key as `name+id+base64`, as in C2SP signed notes; `fingerprint` is its SHA-256."""
 
     key: str
     fingerprint: str
@@ -80,13 +80,13 @@ class AuditKeyView(BaseModel):
 
 
 class AuditKeyList(BaseModel):
-    """Every key that was ever signed with here, the oldest first."""
+    """Every key that has ever signed here, the oldest first."""
 
     items: list[AuditKeyView]
 
 
 class StepView(BaseModel):
-    """A move of a request: who made it, in which role and for whom else; `deed` says it in words."""
+    """A move of a request: who made it, in which role and on whose behalf; `deed` says it in words."""
 
     at: datetime
     action: str
@@ -100,7 +100,7 @@ class StepView(BaseModel):
 
 
 class UseView(BaseModel):
-    """Something that was done inside a window; `as_asked` is whether the request named it."""
+    """An activity inside a window; `as_asked` is whether the request named it."""
 
     first_at: datetime
     last_at: datetime
@@ -113,11 +113,11 @@ class UseView(BaseModel):
 
 
 class ReportView(BaseModel):
-    """The report on a request; `use` says in a sentence whether anything was done inside, `ending` how it ended.
+    """The report on a request; `use` says in a sentence whether there was activity, `ending` how it ended.
 
-    `lost` are the moves that the trail no longer holds, and `altered` the events that are not what was sealed: what
-    is said of them is not proven. `page` is the same as a page of HTML that needs nothing else. `granted_actions` and
-    `granted_resources` are what it was opened for where that is less than was asked, else null.
+    `lost` are moves missing from the audit log, and `altered` events that differ from what was sealed: they are not
+    proven. `page` is the report as a self-contained HTML page. `granted_actions` and `granted_resources` are what was
+    granted if that is less than was asked, else null.
     """
 
     request_id: UUID

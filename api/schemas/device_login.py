@@ -1,4 +1,4 @@
-"""Bodies of terminals that sign in by a page: the code to show, and what has become of it."""
+"""Bodies of the device login."""
 
 from typing import Annotated
 
@@ -9,9 +9,9 @@ from lockbox.identity.device_login import DeviceLoginState
 
 
 class DeviceAuthorizationView(BaseModel):
-    """What a terminal is told once, after RFC 8628 section 3.2: show `user_code` and the page to type it into.
+    """The start of a device login (RFC 8628 section 3.2): show `user_code` and the page to type it into.
 
-    `token` is worth nothing until a person has allowed it there; then it lasts `token_expires_in` seconds.
+    `token` is worthless until a person allows it; then it lasts `token_expires_in` seconds.
     """
 
     user_code: str
@@ -23,12 +23,12 @@ class DeviceAuthorizationView(BaseModel):
 
 
 class DeviceToken(RequestBody):
-    """The token of a terminal that asks what has become of it."""
+    """The token of a device login whose state is asked for."""
 
     token: Annotated[str, Field(max_length=200)]
 
 
 class DeviceLoginStateView(BaseModel):
-    """What has become of it."""
+    """The state of a device login."""
 
     state: DeviceLoginState

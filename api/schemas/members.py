@@ -1,4 +1,4 @@
-"""Bodies of people: members and invitations of a tenant, delegates, and the vendor's own people."""
+"""Bodies of members, invitations, delegates, and the vendor's staff."""
 
 import re
 from datetime import datetime
@@ -45,35 +45,35 @@ VendorRoles = Annotated[
 
 
 class Invitee(RequestBody):
-    """A person who is to be written to."""
+    """A person to invite."""
 
     name: PersonName
     address: Address
 
 
 class NewMember(Invitee):
-    """Somebody who is invited to a tenant."""
+    """A person to invite to a tenant."""
 
     roles: TenantRoles
 
 
 class NewColleague(Invitee):
-    """Somebody who is invited to the vendor's side."""
+    """A person to invite to the vendor."""
 
     roles: VendorRoles
 
 
 class MemberChange(RequestBody):
-    """All the roles that a member is to have; `eligible` as a delegate stays as it is where it is left out."""
+    """All roles of a member; `eligible` as a delegate stays if left out."""
 
     roles: TenantRoles
     eligible: Annotated[bool, Field(strict=True)] | None = None
 
 
 class ColleagueChange(RequestBody):
-    """All the roles that somebody at the vendor is to have.
+    """All roles of a person of the vendor.
 
-    `review_tier` is for managers, and stays as it is where it is left out: the lowest is asked first of a review.
+    `review_tier` is for managers and stays if left out: the lowest is asked first.
     """
 
     roles: VendorRoles
@@ -81,7 +81,7 @@ class ColleagueChange(RequestBody):
 
 
 class NewDelegation(RequestBody):
-    """A delegate for a period; for the caller where no principal is named, from now on where no start is."""
+    """A delegation; by the caller if no principal is named, from now on without a start."""
 
     delegate: UUID
     ends_at: Instant
@@ -90,7 +90,7 @@ class NewDelegation(RequestBody):
 
 
 class MemberView(BaseModel):
-    """A member; `since` is from when the oldest of the roles dates, `version` what If-Match takes to change them."""
+    """A member; `since` is the date of the oldest role, `version` the value for If-Match."""
 
     id: UUID
     name: str
@@ -102,16 +102,16 @@ class MemberView(BaseModel):
 
 
 class MemberPage(BaseModel):
-    """Some members; `next_cursor` leads to those that follow."""
+    """A page of members; `next_cursor` leads to the next page."""
 
     items: list[MemberView]
     next_cursor: UUID | None
 
 
 class ColleagueView(BaseModel):
-    """Somebody on the vendor's side; `review_tier` is null for who is no manager.
+    """A person of the vendor; `review_tier` is null for everyone but managers.
 
-    `version` is what If-Match takes to change them.
+    `version` is the value for If-Match.
     """
 
     id: UUID
@@ -125,14 +125,14 @@ class ColleagueView(BaseModel):
 
 
 class ColleaguePage(BaseModel):
-    """Some people of the vendor; `next_cursor` leads to those that follow."""
+    """A page of the vendor's people; `next_cursor` leads to the next page."""
 
     items: list[ColleagueView]
     next_cursor: UUID | None
 
 
 class InvitationView(BaseModel):
-    """An open invitation; its code is in the mail alone, and `expires_at` counts from when that mail is due."""
+    """An open invitation; only its mail has the code, and `expires_at` counts from when that mail is due."""
 
     id: UUID
     name: str
@@ -151,14 +151,14 @@ class InvitationList(BaseModel):
 
 
 class RecoveryView(BaseModel):
-    """A proposed admin: the invitation is mailed at `takes_effect_at`, unless somebody of the tenant objects."""
+    """A proposed admin: the invitation is mailed at `takes_effect_at`, unless the tenant objects."""
 
     id: UUID
     takes_effect_at: datetime
 
 
 class DelegationView(BaseModel):
-    """A delegation; `counts` is whether the delegate stands in at this moment."""
+    """A delegation; `counts` is whether it is in force now."""
 
     id: UUID
     principal: PersonView
@@ -169,6 +169,6 @@ class DelegationView(BaseModel):
 
 
 class DelegationList(BaseModel):
-    """Delegations that are running or to come, by their start."""
+    """Current and future delegations, by their start."""
 
     items: list[DelegationView]

@@ -1,4 +1,4 @@
-"""Parts of bodies: text, names and words as they are validated at the door, and how a refusal looks."""
+"""Shared parts of bodies: validated text, people, and problems."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from lockbox.text_rules import (
 
 @dataclass(frozen=True)
 class TextRule:
-    """Checks text by a rule, after its length, and says in the OpenAPI document what the rule takes."""
+    """Check text by a rule, after its length, and state the rule in the OpenAPI document."""
 
     check: Check
     pattern: str
@@ -51,7 +51,7 @@ Seconds = Annotated[int, Field(ge=1, le=HARD_ACCESS_LIMIT, strict=True), IS_WHOL
 
 
 class RequestBody(BaseModel):
-    """A body; unknown members are refused rather than ignored."""
+    """A body; unknown members are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -65,19 +65,19 @@ Absent = SkipJsonSchema[None]
 
 
 def absent() -> Any:  # noqa: ANN401 - as pydantic's own Field
-    """Return the default of a member that may be left out; the OpenAPI document shows none."""
+    """Return the default of a member that may be left out, without a default in the OpenAPI document."""
     return Field(default=None, json_schema_extra=_without_default)
 
 
 class PersonView(BaseModel):
-    """A person, as others see one."""
+    """A person, as others see them."""
 
     id: UUID
     name: str
 
 
 class Problem(BaseModel):
-    """An answer other than yes (RFC 9457); `code` is stable, `detail` says what to do."""
+    """A refusal (RFC 9457); `code` is stable, `detail` says what to do."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -89,7 +89,7 @@ class Problem(BaseModel):
 
 
 def phrase(status: int) -> str:
-    """Return the status in words, as RFC 9110 has them, whatever this Python calls it."""
+    """Return the status phrase of RFC 9110, whatever this Python calls it."""
     return {413: "Content Too Large", 422: "Unprocessable Content"}.get(status) or HTTPStatus(status).phrase
 
 

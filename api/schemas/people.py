@@ -1,4 +1,4 @@
-"""Bodies of people: who somebody is."""
+"""Bodies of the caller's identity and preferences."""
 
 from datetime import datetime
 from typing import Annotated, Self
@@ -14,7 +14,7 @@ from lockbox.identity.roles import AuthMethod, Role, Side
 class MeView(BaseModel):
     """The caller: roles at the vendor, and roles at tenants by their slugs.
 
-    `signed_in_at` is when the person last proved who they are; an API token proves nothing of that.
+    `signed_in_at` is when the person last signed in; null for an API token.
     """
 
     id: UUID
@@ -29,10 +29,10 @@ class MeView(BaseModel):
 
 
 class Preferences(RequestBody):
-    """What people choose for themselves; what is left out stays as it is.
+    """A person's preferences; members that are left out stay.
 
-    `time_zone` is a name of the IANA database, such as `Europe/Berlin`. Who may approve and wants no prompts is asked
-    only where the others are too few; receipts come all the same.
+    `time_zone` is an IANA name, such as `Europe/Berlin`. An approver who declined prompts is asked only if the others
+    are too few; receipts are always sent.
     """
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})

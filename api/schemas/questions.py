@@ -11,16 +11,16 @@ from lockbox.requests.lifecycle import State
 
 
 class QuestionText(RequestBody):
-    """What somebody asks, or answers."""
+    """The text of a question or an answer."""
 
     text: Annotated[str, Field(max_length=2000), IS_TEXT]
 
 
 class QuestionView(BaseModel):
-    """A question and its answer, null while there is none.
+    """A question and its answer, null if there is none yet.
 
-    `state` is that of the request when it was asked, `stops_clock` whether the approval clock waits for the answer.
-    The words are null for readers whom they are not meant for, and where they were erased.
+    `state` is the request's state when it was asked, `stops_clock` whether the approval clock waits for the answer.
+    The texts are null for readers who may not see them, and after an erasure.
     """
 
     id: UUID
@@ -36,6 +36,6 @@ class QuestionView(BaseModel):
 
 
 class QuestionList(BaseModel):
-    """What was asked about a request, the oldest first."""
+    """A request's questions, the oldest first."""
 
     items: list[QuestionView]

@@ -1,4 +1,4 @@
-"""Bodies of requests: what an engineer files, what a person answers, what a reader sees."""
+"""Bodies of requests: submissions, decisions, and what readers see."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -13,7 +13,7 @@ from lockbox.requests.policy import Reason, Terms
 
 
 class NewRequest(RequestBody):
-    """What an engineer asks for; `access_window` in seconds."""
+    """A submission; `access_window` in seconds."""
 
     tenant: Slug
     service: Word
@@ -27,13 +27,13 @@ class NewRequest(RequestBody):
 
 
 class CommentInput(RequestBody):
-    """Why somebody acts."""
+    """The reason for an action."""
 
     comment: Annotated[str, Field(max_length=2000), IS_TEXT] | None = None
 
 
 class SignedApproval(RequestBody):
-    """A passkey's answer to what `approve/challenge` gave out; all but `credential` is sent back as it came.
+    """A passkey's answer to `approve/challenge`; everything but `credential` is sent back unchanged.
 
     `credential` is the browser's `PublicKeyCredential` in its JSON form (WebAuthn level 3, `toJSON`).
     """
@@ -45,11 +45,11 @@ class SignedApproval(RequestBody):
 
 
 class ApprovalInput(CommentInput):
-    """A yes; `access_window` in seconds shortens what was asked.
+    """An approval; `access_window` in seconds shortens what was asked.
 
-    `resources` and `actions` are what is kept of those that were asked, all where they are left out: what opens is
-    what every approval that counts has kept. `signed` is the approver's own signature over all of that: where it is
-    left out, the vendor's server alone attests the approval, if the customer's policy lets it.
+    `resources` and `actions` are what is kept of those asked, all if left out: what opens is what every counting
+    approval has kept. `signed` is the approver's own signature over all of that: without it, only the vendor's server
+    attests the approval, if the customer's policy allows that.
     """
 
     access_window: Seconds | None = None
@@ -59,11 +59,11 @@ class ApprovalInput(CommentInput):
 
 
 class ChallengeView(BaseModel):
-    """What to have a passkey sign so that it approves: good once, for ten minutes, for the same caller and body.
+    """What a passkey has to sign to approve: valid once, for ten minutes, for the same caller and body.
 
-    The challenge in `options`, which are those of `navigator.credentials.get` in JSON, is the SHA-256 of `statement`.
-    `content` holds what of the decision may be erased; the statement has its SHA-256. `is_demanded` is whether the
-    customer's policy takes no approval without.
+    The challenge in `options` (those of `navigator.credentials.get` in JSON) is the SHA-256 of `statement`. `content`
+    is the erasable part of the decision; the statement has its SHA-256. `is_demanded` is whether the customer's
+    policy requires a signature.
     """
 
     ticket: str
@@ -74,7 +74,7 @@ class ChallengeView(BaseModel):
 
 
 class NotificationCount(BaseModel):
-    """How far the notifications of a request have come."""
+    """The state of a request's notifications."""
 
     waiting: int = 0
     sent: int = 0
@@ -83,11 +83,11 @@ class NotificationCount(BaseModel):
 
 
 class DeliveryReachView(BaseModel):
-    """How many people were asked in the present or last stage, and how many of them have been told.
+    """How many people were asked in the present or last stage, and how many of them were reached.
 
     `stage` is `reviewing`, in which the vendor's managers are asked, or `pending`, in which the customer's approvers
-    are. Of `asked`, `reached` were told, `waiting` are still being tried and `unreached` could not be told; the rest
-    no longer had to be. `sentence` says it where not all could be reached, and is empty otherwise.
+    are. Of `asked`, `reached` were notified, `waiting` are still being tried and `unreached` could not be; the rest
+    no longer had to be. `sentence` says it if not all could be reached, and is empty otherwise.
     """
 
     stage: str
@@ -99,7 +99,7 @@ class DeliveryReachView(BaseModel):
 
 
 class LastAttemptView(BaseModel):
-    """How the last try of a notification went; `error` is null where it arrived."""
+    """The last attempt of a notification; `error` is null if it arrived."""
 
     at: datetime
     took_ms: int
@@ -108,10 +108,9 @@ class LastAttemptView(BaseModel):
 
 
 class NotificationView(BaseModel):
-    """One notification to somebody on the reader's own side; `outcome` is `waiting`, `sent`, `moot` or `dead`.
+    """A notification to someone on the reader's own side; `outcome` is `waiting`, `sent`, `moot` or `dead`.
 
-    `address` is where a mail goes, null where that is not known any more; `copied` is whether the recipient only
-    watches.
+    `address` is where a mail goes, or null if unknown by now; `copied` is whether the recipient is an observer.
     """
 
     id: UUID
@@ -130,22 +129,21 @@ class NotificationView(BaseModel):
 
 
 class NotificationList(BaseModel):
-    """Notifications of a request to the reader's side, oldest first, and how those to the other side fared."""
+    """A request's notifications to the reader's side, the oldest first, and the state of those to the other side."""
 
     own: list[NotificationView]
     other: NotificationCount
 
 
 class RequestView(BaseModel):
-    """A request; `open` is computed on the database's clock when asked, never from a timer having fired.
+    """A request; `open` is computed on the database's clock on each read, never from a timer having fired.
 
-    The justification is null for readers whom it is not meant for, such as the vendor's auditors. `reminders` were
-    sent since it is in this state, `tiers_asked` is how far the tiers of approvers were asked, 0 where there are
-    none, and `warned` is whether the end of the open window was announced. `follows` is the request that got no
-    answer in time and is asked again by this one. `resources` and `actions` are what was asked; `granted_resources`
-    and `granted_actions` what a window was opened for, null where none was.
-    `mixed_alphabets` are those of the resources whose letters come from several alphabets: a Cyrillic letter among
-    Latin ones looks the same and names something else.
+    The justification is null for readers who may not see it, such as the vendor's auditors. `reminders` is how many
+    were sent in this state, `tiers_asked` how many tiers of approvers were asked, 0 without tiers, and `warned`
+    whether the end of the open window was announced. `follows` is the request that timed out and was resubmitted as
+    this one. `resources` and `actions` are what was asked; `granted_resources` and `granted_actions` what a window
+    was opened for, or null. `mixed_alphabets` are the resources whose letters come from several alphabets: a Cyrillic
+    letter among Latin ones looks the same and names something else.
     """
 
     id: UUID
@@ -178,12 +176,12 @@ class RequestView(BaseModel):
 
 
 class DecisionView(BaseModel):
-    """One answer to a request: by whom, by what means, and in the place of whom where a delegate gave it.
+    """A decision: by whom, by what means, and on whose behalf if a delegate made it.
 
-    `proof` is whose word an approval is: `passkey-signed` is the approver's own, `attested` the vendor's server's.
+    `proof` says who vouches for an approval: `passkey-signed` the approver, `attested` the vendor's server.
 
-    An approval that narrows what was asked has the `access_window` in seconds, the `resources` and the `actions` that
-    it keeps; null is as asked.
+    An approval that narrows what was asked has the kept `access_window` in seconds, `resources` and `actions`; null
+    means as asked.
     """
 
     verdict: str
@@ -200,9 +198,9 @@ class DecisionView(BaseModel):
 
 
 class AvailableMoveView(BaseModel):
-    """A move that people make on requests, whether the reader may make it now, and the reason where they may not.
+    """An action that people take on requests, whether the reader may take it now, and the reason if not.
 
-    A comment, a shorter window or a signature that the move needs is judged when it is made.
+    A comment, a shorter window or a signature that it needs is checked when it is taken.
     """
 
     action: Action
@@ -211,7 +209,7 @@ class AvailableMoveView(BaseModel):
 
 
 class RequestDetail(RequestView):
-    """A request with the answers to it, the oldest first, how its notifications fared, and what asks for it again."""
+    """A request with its decisions, the oldest first, the state of its notifications, and its resubmission."""
 
     decisions: list[DecisionView]
     notifications: NotificationCount
@@ -220,26 +218,26 @@ class RequestDetail(RequestView):
 
 
 class RequestWithMoves(RequestDetail):
-    """A request as somebody reads it, and for each move of people whether the reader may make it at this moment."""
+    """A request as a reader sees it, and for each action whether the reader may take it now."""
 
     available_moves: list[AvailableMoveView]
 
 
 class NewRequestView(RequestView):
-    """A request that was just filed, and how many people are asked about it."""
+    """A new request, and how many people are asked about it."""
 
     asked: int
 
 
 class RequestPage(BaseModel):
-    """Some requests, newest first; `next_cursor` leads to those that follow."""
+    """A page of requests, the newest first; `next_cursor` leads to the next page."""
 
     items: list[RequestView]
     next_cursor: str | None
 
 
 class UndeliveredNotificationView(BaseModel):
-    """A notification that did not arrive; `recipient` is null for readers of the other side, `error` is a word."""
+    """An undelivered notification; `recipient` is null for readers of the other side, `error` is a word."""
 
     template: str
     channel: str
@@ -248,14 +246,14 @@ class UndeliveredNotificationView(BaseModel):
 
 
 class EventView(BaseModel):
-    """One entry of a request's timeline; the actor is a person, or null where the clock acted.
+    """An event of a request's timeline; the actor is a person, or null for the clock.
 
-    Moves are numbered by `seq` without a gap; what happened beside them has none: `remind`, `widen`, `warn`,
-    `unreached`, `notification_dead`, `decision_refused`, `question` and `answer`, whose words are in `comment`.
-    `on_behalf_of` is for whom a system or a delegate acted, `stands_for` all whose delegate a person was, `means` how
-    the decider had signed in: `mail-only` is a mailed code. Address and user agent are shown to the actor's own side,
-    comments to both parties; others get null. A time-out says how many people were `asked`
-    and `reached`; `unreached` is how many could not be where an audience was widened because of it.
+    Moves are numbered by `seq` without a gap; other events have none: `remind`, `widen`, `warn`, `unreached`,
+    `notification_dead`, `decision_refused`, `question` and `answer`, whose text is in `comment`. `on_behalf_of` is
+    for whom a service account or a delegate acted, `stands_for` all principals of a delegate, `means` how the decider
+    had signed in: `mail-only` is a mailed code. Address and user agent are shown to the actor's own side, comments to
+    both parties; others get null. A time-out says how many people were `asked` and `reached`; `unreached` is how many
+    could not be, if that caused an escalation.
     """
 
     seq: int | None
@@ -282,15 +280,15 @@ class EventView(BaseModel):
 
 
 class EventList(BaseModel):
-    """The timeline of a request, complete and in order."""
+    """A request's timeline, complete and in order."""
 
     items: list[EventView]
 
 
 class AccessView(BaseModel):
-    """An open window, and what it was asked about: let this engineer do this, and ask again before `deadline_at`.
+    """An open window, and the checked parameters: let this engineer do this, and check again before `deadline_at`.
 
-    A guarded system compares all of it with what it is about to serve.
+    A gateway compares all of it with what it is about to serve.
     """
 
     open: Literal[True] = True
@@ -312,14 +310,14 @@ class StageView(BaseModel):
 
 
 class MissingField(BaseModel):
-    """A field of the filing and what it lacks under the tenant's policy."""
+    """A field of the submission and what it lacks under the tenant's policy."""
 
     field: str
     message: str
 
 
 class MailboxesView(BaseModel):
-    """Somebody who would be told, and at how many addresses."""
+    """A person who would be notified, and at how many addresses."""
 
     name: str
     mailboxes: int
@@ -328,8 +326,8 @@ class MailboxesView(BaseModel):
 class PreviewView(BaseModel):
     """What a request would meet and whom it would reach: names and counts, no addresses; nothing was written.
 
-    `can_be_filed` is whether it would be taken as it is. `told_first` are those of the customer whom it would reach
-    first, asked or told of what the vendor opens alone; `endpoints` is how many of its webhooks.
+    `can_be_filed` is whether it would be accepted. `told_first` are the people of the customer whom it would reach
+    first, asked or notified of a window opened without them; `endpoints` is how many of its webhooks.
     """
 
     can_be_filed: bool
@@ -349,7 +347,7 @@ class PreviewView(BaseModel):
 
 
 class WhatIfInput(RequestBody):
-    """What could be asked of a tenant, as far as its policy looks at it."""
+    """A hypothetical request to a tenant, as far as its policy looks at it."""
 
     service: Word
     resources: list[Resource] = Field(min_length=1, max_length=50)
@@ -358,18 +356,18 @@ class WhatIfInput(RequestBody):
 
 
 class MailRecipientView(BaseModel):
-    """Somebody who would be told by mail, and at which addresses."""
+    """A person who would be notified by mail, and their addresses."""
 
     name: str
     addresses: list[str]
 
 
 class WhatIfView(BaseModel):
-    """What a request would meet, for the tenant's own people; nothing was written and nobody was told.
+    """What a request would meet, for the tenant's own people; nothing was written or sent.
 
-    `reviewers` is how many of the vendor could endorse it. `told_first` are asked, or told of what the vendor opens
-    alone; `quiet` could decide and want no prompts; `copied` cannot decide. `endpoints` are described, or else named
-    by their host. `warnings` say where the answer is nobody.
+    `reviewers` is how many of the vendor could endorse it. `told_first` are asked, or notified of a window opened
+    without them; `quiet` could decide but declined prompts; `copied` cannot decide. `endpoints` are described, or
+    else named by their host. `warnings` say why nobody would be asked.
     """
 
     policy_version: int

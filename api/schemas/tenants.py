@@ -1,4 +1,4 @@
-"""Bodies of tenants: who they are, their plan and mode, what was closed for them, and their policies."""
+"""Bodies of tenants: plan, mode, emergency stop, and policies."""
 
 from datetime import datetime
 from typing import Annotated
@@ -26,30 +26,30 @@ class NewTenant(RequestBody):
 
 
 class NewPlan(RequestBody):
-    """The plan that a tenant is to have."""
+    """A tenant's new plan."""
 
     plan: Word
 
 
 class NewMode(RequestBody):
-    """The mode that a tenant is to have."""
+    """A tenant's new mode."""
 
     mode: Mode
 
 
 class NewName(RequestBody):
-    """What a tenant is to be called."""
+    """A tenant's new name."""
 
     name: TenantName
 
 
 class TenantView(BaseModel):
-    """A tenant; the numbers are for its members, and `in_review` for its admins: null is for who may not know.
+    """A tenant; the numbers are for its members, and `in_review` for its admins: null for others.
 
-    `open_windows` is for operators too: so many end where they suspend the tenant. `longest_window` is for engineers:
+    `open_windows` is for operators too, because suspending the tenant ends them. `longest_window` is for engineers:
     no request may ask for more seconds of access, and rules of the policy may allow less.
 
-    `effective_mode` is the mode that holds now: another one than `mode` while dated consent lasts, `consent_until`.
+    `effective_mode` is the mode in force: it differs from `mode` during temporary consent, until `consent_until`.
     Modes, plan and suspension are for its members and for the vendor's operators and auditors.
     """
 
@@ -68,7 +68,7 @@ class TenantView(BaseModel):
 
 
 class TenantPage(BaseModel):
-    """Some tenants by their slugs; `next_cursor` leads to those that follow."""
+    """A page of tenants by slug; `next_cursor` leads to the next page."""
 
     items: list[TenantView]
     next_cursor: str | None
@@ -89,9 +89,9 @@ class ClosedRequest(BaseModel):
 
 
 class ModeChangeView(BaseModel):
-    """The mode of a tenant, and the windows that the vendor had opened alone and that the switch has closed.
+    """A tenant's mode, and the windows opened without the customer that the switch closed.
 
-    `in_review` is how many requests the vendor still reviews that wait for the customer once they are endorsed.
+    `in_review` is how many requests in the vendor's review will go to the customer once endorsed.
     """
 
     mode: Mode
@@ -100,7 +100,7 @@ class ModeChangeView(BaseModel):
 
 
 class EmergencyStopView(BaseModel):
-    """What was closed and what was denied; of what was denied in the vendor's review it is the number alone."""
+    """What was revoked and denied; of requests denied in the vendor's review it is only the number."""
 
     revoked: list[ClosedRequest]
     denied: list[ClosedRequest]
@@ -108,7 +108,7 @@ class EmergencyStopView(BaseModel):
 
 
 class EditionView(BaseModel):
-    """A version of a policy; it has no author where the tenant began with it."""
+    """A version of a policy; the tenant's first one has no author."""
 
     version: int
     author: PersonView | None
@@ -116,7 +116,7 @@ class EditionView(BaseModel):
 
 
 class PolicyView(EditionView):
-    """A version of a policy with all that it says."""
+    """A version of a policy with its content."""
 
     policy: Policy
 
@@ -138,7 +138,7 @@ class ApproverKeyView(BaseModel):
 
 
 class ApproverKeysView(BaseModel):
-    """What `lockbox audit verify --approver-keys` reads; passkeys sign for `rp_id` on pages of `origin` alone."""
+    """The file for `lockbox audit verify --approver-keys`; passkeys sign for `rp_id` only on pages of `origin`."""
 
     format: str
     tenant_id: UUID

@@ -1,4 +1,4 @@
-"""Bodies of tokens: what somebody wants, what there is, and the text that is told once."""
+"""Bodies of API tokens."""
 
 from datetime import datetime
 from typing import Annotated
@@ -15,9 +15,9 @@ Hours = Annotated[int, Field(ge=0, le=168, strict=True), IS_WHOLE]
 
 
 class NewToken(RequestBody):
-    """A token for the caller; how long it lasts is up to the installation where `days` is left out.
+    """A token for the caller; without `days` the installation decides how long it lasts.
 
-    `scopes` and `services` are for machines: people's tokens are bound by their roles.
+    `scopes` and `services` are for service accounts: people's tokens are bound by their roles.
     """
 
     name: Annotated[str, Field(max_length=100), IS_LINE]
@@ -27,14 +27,14 @@ class NewToken(RequestBody):
 
 
 class Rotation(RequestBody):
-    """How long the old token goes on, and how long the new one lasts: as long as the old, where it is left out."""
+    """How long the old token keeps working, and how long the new one lasts: as long as the old one if left out."""
 
     overlap_hours: Hours | None = None
     days: Days | None = None
 
 
 class TokenView(BaseModel):
-    """A token of the caller's, never its text or anything made from it; `replaces` is what it was rotated from."""
+    """A token of the caller's, without its text; `replaces` is what it was rotated from."""
 
     id: UUID
     name: str
@@ -47,7 +47,7 @@ class TokenView(BaseModel):
 
 
 class IssuedTokenView(TokenView):
-    """A new token with its text, which nobody can read again."""
+    """A new token with its text, which cannot be read again."""
 
     token: str
 

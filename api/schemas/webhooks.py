@@ -1,4 +1,4 @@
-"""Bodies of webhook endpoints and of what became of their calls."""
+"""Bodies of webhooks and of their delivery log."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -36,7 +36,7 @@ Switch = Annotated[bool, Field(strict=True)]
 
 
 class NewEndpoint(RequestBody):
-    """A webhook: no event types means all; a tenant's own is told the justification where that is asked for here."""
+    """A webhook: no event types means all; a tenant's own gets the justification if asked for here."""
 
     url: Url
     event_types: EventTypes = Field(default_factory=list)
@@ -46,7 +46,7 @@ class NewEndpoint(RequestBody):
 
 
 class EndpointChange(RequestBody):
-    """What is to be different; what is left out stays as it is, and only a description can be taken away."""
+    """The changes; members that are left out stay, and only a description can be removed."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
@@ -67,19 +67,19 @@ class EndpointChange(RequestBody):
         return self
 
     def values(self) -> dict[str, Any]:
-        """Return what was given."""
+        """Return the given members."""
         found = {name: getattr(self, name) for name in self.model_fields_set}
         return found | ({"description": self.description or ""} if "description" in found else {})
 
 
 class NewSecret(RequestBody):
-    """A rotation; for so many hours the secret before signs too."""
+    """A rotation; for so many hours the previous secret signs too."""
 
     overlap_hours: Annotated[int, Field(ge=0, le=168, strict=True), IS_WHOLE] = 24
 
 
 class EndpointView(BaseModel):
-    """A webhook; `public_key` checks `v1a`. `why_disabled` is `by_hand`, `gone` (it answered 410) or `failing`."""
+    """A webhook; `public_key` verifies `v1a`. `why_disabled` is `by_hand`, `gone` (it answered 410) or `failing`."""
 
     id: UUID
     url: str
@@ -108,15 +108,15 @@ class EndpointList(BaseModel):
 
 
 class CallView(BaseModel):
-    """A call that will be made: `webhook_id` is its header of that name, the same for every try."""
+    """A call that will be made: `webhook_id` is its header of that name, the same for every attempt."""
 
     webhook_id: UUID
 
 
 class DeliveryView(BaseModel):
-    """One try: when it began, how long it took in milliseconds, and the first kilobyte of what was answered.
+    """One attempt: when it began, how long it took in milliseconds, and the first kilobyte of the answer.
 
-    `error` is null where it arrived; `status` is null where nothing was answered.
+    `error` is null if it arrived; `status` is null without an answer.
     """
 
     id: UUID
@@ -130,17 +130,17 @@ class DeliveryView(BaseModel):
 
 
 class DeliveryPage(BaseModel):
-    """Some tries, the newest first; `next_cursor` leads to those that follow."""
+    """A page of attempts, the newest first; `next_cursor` leads to the next page."""
 
     items: list[DeliveryView]
     next_cursor: UUID | None
 
 
 class DeadNotificationView(BaseModel):
-    """A notification that did not arrive, without a word of what it said or to whom; `error` is a word.
+    """An undelivered notification, without its content or recipient; `error` is a word.
 
-    `request_id` and `tenant` are null where it was about none. `delivery_id` is the last try where an endpoint of the
-    vendor was called: it can be redelivered.
+    `request_id` and `tenant` are null if it was about none. `delivery_id` is the last attempt if a webhook of the
+    vendor was called: it can be repeated.
     """
 
     id: UUID
@@ -155,7 +155,7 @@ class DeadNotificationView(BaseModel):
 
 
 class DeadNotificationPage(BaseModel):
-    """Some dead notifications, those that were promised last first; `next_cursor` leads to those that follow."""
+    """A page of dead notifications, the latest first; `next_cursor` leads to the next page."""
 
     items: list[DeadNotificationView]
     next_cursor: UUID | None
