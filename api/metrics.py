@@ -1,4 +1,4 @@
-"""Expose metrics in Prometheus' text form; they name nobody."""
+"""The figures as Prometheus reads them: names, kinds and what each means, without a name of anybody."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from lockbox.monitoring.metrics import MetricName, MetricSnapshot
 from lockbox.notifications.models import Channel
 from lockbox.sql import LAG_BUCKETS
 
-<<<<<<< HEAD
 
 @dataclass(frozen=True)
 class ShownFigure:
@@ -39,19 +38,6 @@ COUNTER = CounterMetricFamily
 FIGURES = (
     ShownFigure(
         MetricName.OVERDUE, "deadlines_overdue", "Requests whose clock should have run more than a second ago."
-=======
-# Name of the gauge, name of the value, description.
-PLAIN = (
-    ("deadlines_overdue", "overdue", "Requests whose clock should have run more than a second ago."),
-    ("access_open", "access_open", "Windows that are open now."),
-    ("webhooks_failing", "webhooks_failing", "Webhooks whose last call failed, and that are not disabled."),
-    ("audit_unsealed", "unsealed", "Events that no seal covers yet."),
-    ("audit_seal_lag_seconds", "seal_lag", "Age of the oldest event that no seal covers yet."),
-    (
-        "standby_asynchronous",
-        "lagging_standby",
-        "Whether a standby follows Postgres to which commits do not wait: a failover may lose what was acknowledged.",
->>>>>>> a17b470 (Write the API's docstrings in plain English)
     ),
     ShownFigure(MetricName.ACCESS_OPEN, "access_open", "Windows that are open now."),
     ShownFigure(
@@ -84,14 +70,14 @@ PLAIN = (
 
 
 def exposition(figures: MetricSnapshot) -> bytes:
-    """Return the metrics in Prometheus' text form; values that could not be read are left out."""
+    """Return the figures in Prometheus' text form; what could not be read is left out."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_SnapshotCollector(figures))
     return generate_latest(registry)
 
 
 class _SnapshotCollector(Collector):
-    """Metrics that were read before; nothing is kept between scrapes."""
+    """Figures that were read before; nothing is kept from one scrape to the next."""
 
     def __init__(self, figures: MetricSnapshot) -> None:
         self._figures = figures
