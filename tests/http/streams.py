@@ -3,10 +3,11 @@
 import http.client
 import json
 import queue
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
@@ -105,11 +106,13 @@ class LiveStream:
         return True
 
     def close(self) -> None:
-        """Go away."""
-        if self._connection and self._connection.sock:
-            self._connection.sock.close()
-        if self._connection:
-            self._connection.close()
+        """Go away at once: closing alone would wait for the thread that reads."""
+        if self._connection is None:
+            return
+        if self._connection.sock:
+            with suppress(OSError):
+                self._connection.sock.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
 
 
 @dataclass
