@@ -9,7 +9,7 @@ MUTANTS_VENV := .venv-mutants
 MUTANTS_READY := $(MUTANTS_VENV)/ready
 UV ?= uv
 TESTS ?= tests
-JOBS ?= 3
+JOBS ?= 5
 FAR_JOBS ?= 2
 
 .PHONY: help demo run test test-far check format migrate bench bench-quick bench-full trace chaos soak explore stateful failpoints mutants screens mails \

@@ -18,6 +18,7 @@ from lockbox.schedule import Schedule
 from tests.programs import left_out
 
 LATE = 0.85
+KILLS_SERVERS = frozenset({"test_embedded.py"})
 # How long the longest files take, of those that `make test` runs: seconds of one processor.
 SECONDS = {
     "whole/chaos": 41,
@@ -79,15 +80,20 @@ def pytest_mark_what_is_far(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, in its shuffled order, so that no process is left alone with it at the end.
+    """Mix the files that wait for processes with those that compute, so that some of either run at any time.
 
-    That is what starts processes, and then the files that took longest when somebody last looked. Servers that are
-    killed and want their ports back come late among the rest, when nobody else starts any.
+    Among either, the files that took longest when somebody last looked come first, so that no process is left alone
+    with one at the end. Servers that are killed and want their ports back come late, when nobody else starts any.
     """
-    rest = list(dict.fromkeys(item.path for item in items if _starts_servers(item) is None))
-    rest.sort(key=lambda path: -SECONDS.get(_name(path), 0))
-    order: dict[Path, float] = {path: place for place, path in enumerate(rest)}
-    items.sort(key=lambda item: _turn(item, order, len(rest) * LATE))
+    files = dict.fromkeys(item.path for item in items)
+    waiting = [path for path in files if _starts_servers(path)]
+    computing = [path for path in files if not _starts_servers(path)]
+    order: dict[Path, float] = {}
+    for paths, share in ((computing, 1.0), (waiting, LATE * LATE)):
+        paths.sort(key=lambda path: -SECONDS.get(_name(path), 0))
+        order |= {path: share * place / len(paths) for place, path in enumerate(paths)}
+    order |= {path: LATE for path in files if path.name in KILLS_SERVERS}
+    items.sort(key=lambda item: order[item.path])
 
 
 def _name(path: Path) -> str:
@@ -100,18 +106,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         sys.stdout.write(f"{line}\n")
 
 
-def _starts_servers(item: pytest.Item) -> bool | None:
-    """Whether a test starts servers of its own, True, or kills those of others too, False; None for all others."""
-    if "whole" not in item.path.parts:
-        return None
-    return item.path.name != "test_embedded.py"
-
-
-def _turn(item: pytest.Item, order: dict[Path, float], midst: float) -> float:
-    starts = _starts_servers(item)
-    if starts is None:
-        return order[item.path]
-    return -1 - SECONDS.get(_name(item.path), 0) if starts else midst - 0.5
+def _starts_servers(path: Path) -> bool:
+    return "whole" in path.parts and path.name not in KILLS_SERVERS
 
 
 @pytest.fixture(scope="session")

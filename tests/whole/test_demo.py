@@ -14,6 +14,7 @@ from tests.whole import terminal
 from tests.whole.terminal import ModuleRunner
 
 PATIENCE = 240
+pytestmark = pytest.mark.far
 STORIES = {
     "1 endorsed, approved by two": "Time over",
     "2 denied": "Denied",
