@@ -1,4 +1,4 @@
-"""Commands at the top that ask the API: who somebody is, and whether a window is open."""
+"""The commands `me` and `access`: who you are, and whether access is open."""
 
 from typing import Annotated
 from uuid import UUID
@@ -14,7 +14,7 @@ app = typer.Typer()
 
 @app.command()
 def me(plain: Plain = False) -> None:
-    """Show who you are here, and what you may be."""
+    """Show your account and your roles."""
     found = call("GET", at("me"))
     if plain:
         as_json(found)
@@ -41,7 +41,7 @@ def access(
     action: Annotated[str, typer.Option(help="read, change, export")] = "read",
     plain: Plain = False,
 ) -> None:
-    """Ask whether a window is open; ends with 1 if not."""
+    """Check whether access is open; ends with 1 if not."""
     asked = {
         "tenant": tenant,
         "service": service,

@@ -1,4 +1,4 @@
-"""The command `lockbox`: everything through the API, but for the migrations and what fills an empty database."""
+"""The command `lockbox`: all of it calls the API, except migrations and the commands of the database's owner."""
 
 from typing import ClassVar
 
@@ -6,16 +6,16 @@ import typer
 
 from cli.lazy import LazyGroup, begin
 
-HELP = """An open Customer Lockbox: nobody at the vendor gets in without a yes.
+HELP = """An open Customer Lockbox: the vendor gets in only with the customer's approval.
 
-LOCKBOX_URL names the API. LOCKBOX_TOKEN holds your token, or your browser
-signs the terminal in. What reads also prints JSON, with --json. Ends with 1 where the answer is no, and with 2
-where the command was written wrongly.
+LOCKBOX_URL is the API's address. Set LOCKBOX_TOKEN to your token, or run
+`lockbox sign-in` to sign in with your browser. Commands that read print JSON with --json. The exit code is 1 if the
+API refuses and 2 if the command line is wrong.
 """
 
 
 class CommandGroup(LazyGroup):
-    """Commands in the order in which somebody meets them."""
+    """The commands, in the order in which people need them."""
 
     PLACES: ClassVar = {
         "me": "cli.access:me",

@@ -27,8 +27,8 @@ from cli.terminal import Plain, as_json, moment, say, words
 
 app = typer.Typer()
 
-Tenant = Annotated[str | None, typer.Option(help="whose log; the vendor's auditors read their own without")]
-Target = Annotated[Path | None, typer.Option("--output", "-o", help="a file that is not there yet; else printed")]
+Tenant = Annotated[str | None, typer.Option(help="the customer whose log it is; the vendor's own log if left out")]
+Target = Annotated[Path | None, typer.Option("--output", "-o", help="a new file; printed if left out")]
 FILTERS = (
     CommandParameter("tenant", Tenant, None),
     optional("person", "--person", "who did it, by id", UUID),
@@ -65,15 +65,15 @@ SEARCH = RouteCommand(
             "Comment": lambda one: one["personal"].get("comment"),
         }
     ),
-    "Search the audit log, the newest events first.",
+    "Search the audit log, newest events first.",
 )
 app.command("list", help=SEARCH.help)(SEARCH.function())
 
 
 def export(*, csv: bool, output: Path | None, **wanted: object) -> None:
-    """Export what is sealed, with proofs.
+    """Export sealed events, with proofs.
 
-    Without a filter the file shows that nothing is missing, too: see `lockbox audit verify`.
+    Without a filter, the file also proves that nothing is missing: see `lockbox audit verify`.
     """
     with download(at("audit", "export"), wanted | {"format": "csv" if csv else "ndjson"}) as pieces:
         _write(pieces, output)
@@ -83,8 +83,8 @@ app.command()(
     taking(
         (
             *FILTERS,
-            optional("since", "--since", "a size that the log had; proves it only grew", list[int]),
-            option("csv", "--csv", "a table for people; nothing is proven", bool, default=False),
+            optional("since", "--since", "an earlier size of the log; proves that it only grew", list[int]),
+            option("csv", "--csv", "a CSV table, without proofs", bool, default=False),
             CommandParameter("output", Target, None),
         ),
         export,
@@ -100,7 +100,7 @@ def checkpoint(
 ) -> None:
     """Print the newest checkpoint of the log.
 
-    Keep it where nobody here can change it.
+    Keep it where the vendor cannot change it.
     """
     found = call("GET", at("audit", "checkpoint"), params={"tenant": tenant})
     if plain:
@@ -112,13 +112,13 @@ def checkpoint(
 @app.command()
 def report(
     request: Annotated[UUID, typer.Argument(help="the request's id", show_default=False)],
-    html: Annotated[bool, typer.Option("--html", help="a page of HTML that needs nothing else")] = False,
+    html: Annotated[bool, typer.Option("--html", help="a self-contained HTML page")] = False,
     output: Target = None,
     plain: Plain = False,
 ) -> None:
     """Report on one request.
 
-    Who asked, who decided, when it was open, and what was done inside.
+    Who asked, who decided, when access was open, and what was done.
     """
     found = call("GET", at("audit", "report"), params={"request": str(request)})
     if plain:

@@ -1,4 +1,4 @@
-"""The group `lockbox audit`: of its commands one calls nobody, and loads nothing of the others."""
+"""The group `lockbox audit`: `verify` calls nobody and loads nothing of the other commands."""
 
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ from cli.lazy import LazyGroup, begin
 
 
 class AuditGroup(LazyGroup):
-    """What is to be done with the trail."""
+    """The commands of the audit log."""
 
     PLACES: ClassVar = {
         "list": "cli.audit:list",
@@ -19,5 +19,5 @@ class AuditGroup(LazyGroup):
     }
 
 
-HELP = "The audit trail: search, export, verify."
+HELP = "The audit log: search, export, verify."
 app = typer.Typer(cls=AuditGroup, callback=begin, no_args_is_help=True, help=HELP)

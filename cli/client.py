@@ -1,4 +1,4 @@
-"""Calls to the API, and refusals told in a terminal's words."""
+"""Calls to the API, and its errors as one line in the terminal."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,12 +18,12 @@ COMMENT_REQUIRED = "comment-required"
 
 
 def at(*parts: object) -> str:
-    """Return a path of the API; whatever stands in a part, it stays one part."""
+    """Return a path of the API; each part is quoted."""
     return "/".join(["/v1", *(quote(str(part), safe="") for part in parts)])
 
 
 def chosen() -> ClientSettings:
-    """Return where the API is; end with a line where that is not set rightly."""
+    """Return the API's address; exit with a message if it is not set correctly."""
     try:
         return load_client()
     except UnsafeSettings as unset:
@@ -31,7 +31,7 @@ def chosen() -> ClientSettings:
 
 
 def shown() -> str:
-    """Return the token to show: that in LOCKBOX_TOKEN, or else what `lockbox sign-in` has kept for this API."""
+    """Return the token: that in LOCKBOX_TOKEN, or else the one that `lockbox sign-in` saved for this API."""
     where = chosen()
     if where.token is None:
         try:
@@ -43,7 +43,7 @@ def shown() -> str:
         return found.token
     token = where.token.get_secret_value()
     if not (token and token.isascii() and token.isprintable()):
-        raise stop("what LOCKBOX_TOKEN holds is no token: copy it again")
+        raise stop("LOCKBOX_TOKEN does not contain a token: copy it again")
     return token
 
 
@@ -55,7 +55,7 @@ def call(
     body: object = None,
     headers: Mapping[str, str] | None = None,
 ) -> Any:  # noqa: ANN401 - JSON
-    """Call the API and return its JSON, None where it has nothing to say; end with a line and 1 when it says no."""
+    """Call the API and return its JSON, or None for an empty answer; exit with a message and 1 if it refuses."""
     bearing = {"authorization": f"Bearer {shown()}"}
     return call_as_nobody(method, path, params=params, body=body, headers={**bearing, **(headers or {})})
 
@@ -68,7 +68,7 @@ def call_as_nobody(
     body: object = None,
     headers: Mapping[str, str] | None = None,
 ) -> Any:  # noqa: ANN401 - JSON
-    """Call the API likewise, without showing a token."""
+    """Call the API likewise, without a token."""
     where = chosen()
     given = {name: value for name, value in (params or {}).items() if value is not None}
     try:
@@ -87,12 +87,12 @@ def call_as_nobody(
     try:
         return answer.json() if answer.content else None
     except ValueError:
-        raise stop(f"what answers at {where.url} is no lockbox: is LOCKBOX_URL right?") from None
+        raise stop(f"the server at {where.url} is not a Lockbox API: is LOCKBOX_URL right?") from None
 
 
 @contextmanager
 def download(path: str, params: Mapping[str, Any]) -> Iterator[Iterator[bytes]]:
-    """Call the API for what may be long, and give it piece by piece; end with a line and 1 where it breaks off."""
+    """Stream a long answer of the API; exit with a message and 1 if it breaks off."""
     headers = {"authorization": f"Bearer {shown()}"}
     where = chosen()
     given = {name: value for name, value in params.items() if value is not None}
@@ -108,12 +108,12 @@ def download(path: str, params: Mapping[str, Any]) -> Iterator[Iterator[bytes]]:
 
 
 def warn(line: str) -> None:
-    """Print a line that is no result, so that what is piped on has the result alone."""
+    """Print a line to stderr, so that stdout has only the result."""
     Console(stderr=True, highlight=False).print(line, markup=False, soft_wrap=True)
 
 
 def stop(line: str) -> typer.Exit:
-    """Print why it ends, and return what to raise."""
+    """Print why the command ends, and return the exception to raise."""
     Console(stderr=True, highlight=False).print(line, style="red", markup=False, soft_wrap=True)
     return typer.Exit(1)
 

@@ -48,26 +48,29 @@ def _expiry(invitation: Mapping[str, Any]) -> str:
     return until or "once it is mailed"
 
 
-INVITEE = (option("name", "--name", "who it is"), option("address", "--email", "where the invitation is mailed to"))
+INVITEE = (
+    option("name", "--name", "who it is"),
+    option("address", "--email", "the address that the invitation is mailed to"),
+)
 INVITATION = argument("invitation_id", "invitation", "its id")
-INVITED = FactsOf({"Invitation": "id", **NAMED}, "The mail is on its way; it holds the only copy of the code.")
+INVITED = FactsOf({"Invitation": "id", **NAMED}, "The invitation is being mailed; only the mail contains the code.")
 OPEN = TableOf({"Invitation": "id", **NAMED, "Good": _expiry})
-WITHDRAWN = Sentence("Withdrawn: the code that was mailed is worthless.")
+WITHDRAWN = Sentence("Withdrawn: the mailed code no longer works.")
 INVITATIONS = "/v1/tenants/{slug}/invitations"
 INVITATION_COMMANDS = {
-    "list": RouteCommand(f"GET {INVITATIONS}", (TENANT,), OPEN, "List the open invitations, proposed admins too."),
+    "list": RouteCommand(f"GET {INVITATIONS}", (TENANT,), OPEN, "List open invitations, including proposed admins."),
     "withdraw": RouteCommand(
         f"DELETE {INVITATIONS}/{{invitation_id}}",
         (TENANT, INVITATION),
         WITHDRAWN,
-        "Take an invitation back, as a tenant admin.",
+        "Withdraw an invitation, as a tenant admin.",
     ),
 }
 
 
 # Members of a tenant
 
-SEEN = "only if they are still at this version, which `list` shows; else whatever they have"
+SEEN = "only if the roles are still at this version, which `list` shows; any version if left out"
 VERSION = optional(IF_MATCH, "--version", SEEN)
 ROLES = option("roles", "--role", "tenant_admin, approver or auditor; repeat", list[str])
 MEMBERS, MEMBER = "/v1/tenants/{slug}/members", "/v1/tenants/{slug}/members/{person_id}"
@@ -93,7 +96,7 @@ MEMBER_COMMANDS = {
         INVITED,
         """Invite somebody by mail, as a tenant admin.
 
-        They are a member once they accept, with a code that only the mail holds.
+        They become a member when they accept, with the code in the mail.
         """,
     ),
     "roles": RouteCommand(
@@ -135,16 +138,16 @@ DELEGATION_COMMANDS = {
         f"GET {DELEGATIONS}",
         (TENANT,),
         TableOf({**DELEGATED, "Counts now": "counts"}),
-        "List who stands in for whom, now and to come.",
+        "List current and future delegations.",
     ),
     "name": RouteCommand(
         f"POST {DELEGATIONS}",
         (
             TENANT,
-            argument("delegate", "delegate", "who stands in, by id"),
+            argument("delegate", "delegate", "the delegate's id"),
             option("ends_at", "--until", "such as 2031-05-01T08:00:00Z"),
-            optional("starts_at", "--from", "likewise; now where it is left out"),
-            optional("principal", "--for", "an approver who is absent, by id; for admins", UUID),
+            optional("starts_at", "--from", "likewise; now if left out"),
+            optional("principal", "--for", "the id of an absent approver; for tenant admins", UUID),
         ),
         FactsOf(DELEGATED),
         "Name your delegate for a period, or an absent approver's.",
@@ -158,7 +161,7 @@ DELEGATION_COMMANDS = {
 }
 
 
-# Observers, whom a tenant has copied
+# Observers, who get copies of what a tenant is asked and told
 
 OBSERVERS = "/v1/tenants/{slug}/observers"
 OBSERVER: Mapping[str, Field] = {
@@ -174,19 +177,19 @@ OBSERVER_COMMANDS = {
         f"POST {OBSERVERS}",
         (
             TENANT,
-            option("name", "--name", "who is copied"),
-            option("address", "--email", "where copies go"),
+            option("name", "--name", "the observer's name"),
+            option("address", "--email", "the address that copies are mailed to"),
             optional("service", "--service", "such as exchange-online; all if left out"),
         ),
         FactsOf(OBSERVER),
-        "Have somebody copied, as a tenant admin.",
+        "Add an observer, as a tenant admin.",
     ),
-    "list": RouteCommand(f"GET {OBSERVERS}", (TENANT,), TableOf(OBSERVER), "List who is copied."),
+    "list": RouteCommand(f"GET {OBSERVERS}", (TENANT,), TableOf(OBSERVER), "List the observers."),
     "remove": RouteCommand(
         f"DELETE {OBSERVERS}/{{observer_id}}",
         (TENANT, argument("observer_id", "observer", "its id")),
-        Sentence("Removed: nothing more is copied there."),
-        "Have somebody copied no longer, as a tenant admin.",
+        Sentence("Removed: no more copies are mailed there."),
+        "Remove an observer, as a tenant admin.",
     ),
 }
 
@@ -204,18 +207,20 @@ def _changed_endpoint(given: dict[str, Any]) -> dict[str, Any]:
     if given.pop("all_events"):
         given["event_types"] = []
     if not given:
-        raise stop("say what is to be different, such as --disable")
+        raise stop("name what to change, such as --disable")
     return given
 
 
 ENDPOINT = argument("endpoint_id", "endpoint", "its id")
 WHOSE = optional("slug", "--tenant", "the customer's slug; the vendor's own if left out")
-EVENTS = optional("event_types", "--event", "such as request.denied; repeat; all if left out", list[str])
-DESCRIPTION = optional("description", "--description", "what you call it")
+EVENTS = optional(
+    "event_types", "--event", "an event type such as request.denied; repeat; all if left out", list[str]
+)
+DESCRIPTION = optional("description", "--description", "a description")
 FORMATS = "json (Standard Webhooks) or slack"
-OVERLAP = "how long the old secret signs too; 0 ends it now"
-WHY = "tell a customer's own why access is asked"
-WHETHER_WHY = "whether a customer's own is told why access is asked"
+OVERLAP = "how long the old secret stays valid; 0 ends it now"
+WHY = "send the justification, to a webhook of a customer"
+WHETHER_WHY = "whether to send the justification, to a webhook of a customer"
 ENDPOINTS = "/v1/tenants/{slug}/endpoints or /v1/vendor/endpoints"
 ENDPOINT_PATH = "/v1/endpoints/{endpoint_id}"
 NAMED_URL = {"Webhook": "id", "Address": "url", "Name": "description", "Format": "format"}
@@ -228,12 +233,12 @@ ENDPOINT_COMMANDS = {
         f"GET {ENDPOINTS}",
         (WHOSE,),
         TableOf({**CALLED, "State": _endpoint_state}),
-        "List webhooks; their secrets are never shown again.",
+        "List webhooks, without their secrets.",
     ),
     "add": RouteCommand(
         f"POST {ENDPOINTS}",
         (
-            argument("url", "url", "where calls go, by https", str),
+            argument("url", "url", "the https URL to call", str),
             WHOSE,
             EVENTS,
             DESCRIPTION,
@@ -243,7 +248,7 @@ ENDPOINT_COMMANDS = {
         SECRET,
         """Add a webhook and print its secret, once.
 
-        It takes a fresh sign-in: LOCKBOX_TOKEN has to hold a token of your sign-in service, not an API token.
+        Requires a fresh sign-in: set LOCKBOX_TOKEN to a token of your identity provider, not an API token.
         """,
     ),
     "show": RouteCommand(f"GET {ENDPOINT_PATH}", (ENDPOINT,), AN_ENDPOINT, "Show one webhook."),
@@ -251,23 +256,23 @@ ENDPOINT_COMMANDS = {
         f"PATCH {ENDPOINT_PATH}",
         (
             ENDPOINT,
-            optional("url", "--url", "where calls go from now on"),
+            optional("url", "--url", "the new https URL"),
             EVENTS,
-            option("all_events", "--all-events", "tell it of everything", bool, default=False),
+            option("all_events", "--all-events", "call it for all events", bool, default=False),
             DESCRIPTION,
             optional("format", "--format", FORMATS),
             optional("with_justification", "--justification/--no-justification", WHETHER_WHY, bool),
-            optional("enabled", "--enable/--disable", "whether it is called", bool),
+            optional("enabled", "--enable/--disable", "enable or disable the webhook", bool),
         ),
         AN_ENDPOINT,
-        """Change a webhook; what is left out stays.
+        """Change a webhook; what you leave out stays as it is.
 
-        All but disabling and describing it takes a fresh sign-in.
+        Every change except its description and disabling it requires a fresh sign-in.
         """,
         _changed_endpoint,
     ),
     "remove": RouteCommand(
-        f"DELETE {ENDPOINT_PATH}", (ENDPOINT,), REMOVED, "Remove a webhook: nothing more is called."
+        f"DELETE {ENDPOINT_PATH}", (ENDPOINT,), REMOVED, "Remove a webhook; it is no longer called."
     ),
     "rotate": RouteCommand(
         f"POST {ENDPOINT_PATH}/rotate",
@@ -275,14 +280,14 @@ ENDPOINT_COMMANDS = {
         SECRET,
         """Replace a webhook's secret; print the new one, once.
 
-        It takes a fresh sign-in.
+        Requires a fresh sign-in.
         """,
     ),
     "test": RouteCommand(
         f"POST {ENDPOINT_PATH}/test",
         (ENDPOINT,),
         Sentence("It is called with webhook-id {webhook_id}; see: lockbox endpoint deliveries {endpoint_id}"),
-        "Call a webhook with a test event.",
+        "Send a test event to a webhook.",
     ),
     "deliveries": RouteCommand(
         f"GET {ENDPOINT_PATH}/deliveries",
@@ -298,21 +303,21 @@ ENDPOINT_COMMANDS = {
                 "Answer": "answer",
             }
         ),
-        "List each try to call a webhook, the newest first.",
+        "List the delivery attempts of a webhook, newest first.",
     ),
     "redeliver": RouteCommand(
         "POST /v1/deliveries/{delivery_id}/redeliver",
         (argument("delivery_id", "delivery", "the id of a delivery"),),
         Sentence("It is called again with webhook-id {webhook_id}."),
-        "Call again what has ended, under the id that it had.",
+        "Repeat a finished delivery under the same webhook-id.",
     ),
 }
 
 
-# The vendor's staff, whom operators invite and shut out, and undelivered notifications
+# The vendor's staff, and undelivered notifications
 
 STAFF_ROLES = option("roles", "--role", "engineer, manager, operator, vendor_auditor or system; repeat", list[str])
-TIER_HELP = "a manager's tier of the review; the lowest is asked first"
+TIER_HELP = "a manager's review tier; the lowest is asked first"
 TIER = CommandParameter("review_tier", Annotated[int | None, typer.Option(min=1, max=5, help=TIER_HELP)], None)
 STAFF, COLLEAGUE = "/v1/vendor/members", "/v1/vendor/members/{person_id}"
 WORKS: Mapping[str, Field] = {"Person": "id", **NAMED, "Review tier": "review_tier", "Disabled": "disabled"}
@@ -322,7 +327,7 @@ VENDOR_COMMANDS = {
         f"GET {STAFF}",
         PAGE,
         TableOf({**WORKS, "Version": "version"}),
-        "List everybody at the vendor, to operators and auditors.",
+        "List the vendor's staff, as an operator or auditor.",
     ),
     "invite": RouteCommand(
         f"POST {STAFF}",
@@ -330,33 +335,36 @@ VENDOR_COMMANDS = {
         INVITED,
         """Invite somebody by mail, as an operator.
 
-        A machine comes the same way, with the role system: whoever sets it up accepts, and makes its first token in
-        the session that follows.
+        Invite a service account the same way, with the role system: whoever sets it up accepts the invitation and
+        creates its first token in that session.
         """,
     ),
     "roles": RouteCommand(
         f"PUT {COLLEAGUE}",
         (PERSON, STAFF_ROLES, TIER, VERSION),
         A_COLLEAGUE,
-        "Set all roles and the tier of somebody else, as an operator.",
+        "Set somebody else's roles and review tier, as an operator.",
     ),
     "remove": RouteCommand(
         f"DELETE {COLLEAGUE}",
         (PERSON,),
         Sentence("Removed: they have no role here now."),
-        "Take every role from somebody else, as an operator.",
+        "Remove all roles of somebody else, as an operator.",
     ),
     "disable": RouteCommand(
-        f"POST {COLLEAGUE}/disable", (PERSON,), A_COLLEAGUE, "Shut somebody else out for good, as an operator."
+        f"POST {COLLEAGUE}/disable",
+        (PERSON,),
+        A_COLLEAGUE,
+        "Disable somebody else's account for good, as an operator.",
     ),
     "invitations": RouteCommand(
-        "GET /v1/vendor/invitations", (), OPEN, "List the open invitations to the vendor's side."
+        "GET /v1/vendor/invitations", (), OPEN, "List open invitations to the vendor's side."
     ),
     "withdraw": RouteCommand(
         "DELETE /v1/vendor/invitations/{invitation_id}",
         (INVITATION,),
         WITHDRAWN,
-        "Take an invitation to the vendor's side back.",
+        "Withdraw an invitation to the vendor's side.",
     ),
     "undelivered": RouteCommand(
         "GET /v1/vendor/undelivered",
@@ -374,8 +382,8 @@ VENDOR_COMMANDS = {
         ),
         """List undelivered notifications, as an operator.
 
-        It says what each was for and why it failed, and neither to whom it went nor what it said. A call of one of
-        the vendor's own webhooks can be repeated by its delivery.
+        Shows what each was for and why it failed, but neither the recipient nor the text. Repeat a call of one of the
+        vendor's own webhooks by its delivery id.
         """,
     ),
 }
@@ -384,9 +392,9 @@ GROUPS = {
     "member": ("Members of a customer.", MEMBER_COMMANDS),
     "invitation": ("Open invitations of a customer.", INVITATION_COMMANDS),
     "delegation": ("Delegates of approvers.", DELEGATION_COMMANDS),
-    "observer": ("Who is copied and cannot decide.", OBSERVER_COMMANDS),
+    "observer": ("Observers, who get copies and cannot decide.", OBSERVER_COMMANDS),
     "endpoint": ("Webhooks.", ENDPOINT_COMMANDS),
-    "vendor": ("People of the vendor.", VENDOR_COMMANDS),
+    "vendor": ("The vendor's staff.", VENDOR_COMMANDS),
 }
 BY_HAND = {"member": {"delegate-eligible": delegate_eligible}}
 

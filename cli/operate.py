@@ -110,11 +110,11 @@ RunFolder = Annotated[Path | None, typer.Option(help="data folder of `make run`,
 
 @app.command()
 def status(plain: Plain = False, folder: RunFolder = None) -> None:
-    """Show how the installation stands.
+    """Show the status of the installation.
 
-    Ends with 1 where somebody has to look. With the API's LOCKBOX_DATABASE_URL (or the owner's login) and
-    LOCKBOX_REDIS_URL; where neither login is set, what `make run` keeps up here is asked. What is away is said, and
-    the rest is shown.
+    Ends with 1 if something needs attention. Needs the API's LOCKBOX_DATABASE_URL (or the owner's login) and
+    LOCKBOX_REDIS_URL; if neither login is set, it reads what `make run` started here. If a server is away, it says so
+    and shows the rest.
     """
     try:
         found = shown.read(load(), folder)
@@ -131,18 +131,18 @@ def status(plain: Plain = False, folder: RunFolder = None) -> None:
 @app.command()
 def erase(
     person: Annotated[UUID, typer.Argument(help="the person's id", show_default=False)],
-    yes: Annotated[bool, typer.Option("--yes", help="ask nothing")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
-    """Take out of everything who somebody was, for good.
+    """Erase a person's data, for good.
 
     As the database's owner (LOCKBOX_OWNER_DATABASE_URL). What they did stays
-    in the trail under a name that says nothing, and the trail still verifies.
+    in the audit log under a pseudonym, and the log still verifies.
     """
     if not yes and typer.prompt("This cannot be undone. Type the person's id again") != str(person):
         raise stop("That is another id; nothing was changed.")
     with _owner() as (session, _):
         erased = erasure.erase(session, person)
-    say(f"They are {erased.pseudonym} from now on; {erased.details} details were taken out of the trail.")
+    say(f"They are {erased.pseudonym} from now on; {erased.details} details were erased from the audit log.")
 
 
 @app.command("re-key")
@@ -150,7 +150,7 @@ def re_key(
     key_is_lost: Annotated[
         bool, typer.Option("--key-is-lost", help="also believe rows that no key vouches for")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="ask nothing")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
     """Mark rows that give power with the newest key.
 
@@ -180,9 +180,9 @@ def re_key(
 @app.command()
 def retain(
     older_than: Annotated[int, typer.Option("--older-than", min=1, max=36_500, help="days")],
-    yes: Annotated[bool, typer.Option("--yes", help="ask nothing")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
-    """Remove the oldest part of the trail, for good.
+    """Remove the oldest part of the audit log, for good.
 
     As the database's owner. Without this command everything is kept for ever.
     A log goes from its beginning up to the first event that is younger, or of
@@ -200,9 +200,9 @@ def retain(
 @app.command("after-restore")
 def after_restore(
     anyway: Annotated[bool, typer.Option("--anyway", help="also where no log is behind what was shipped")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="ask nothing")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
-    """End all that a restored back-up holds open.
+    """End all access that a restored back-up holds open.
 
     As the database's owner, with LOCKBOX_CHECKPOINT_FOLDER and
     LOCKBOX_AUDIT_PUBLIC_KEYS set as the API has them. Windows are revoked,

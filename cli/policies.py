@@ -1,4 +1,4 @@
-"""Commands of a tenant's policy: show it, say what a file would change, and put the file in its place."""
+"""Commands of a tenant's policy: show it, compare it with a file, and replace it by the file."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from lockbox.requests import policy_diff
 from lockbox.requests.policy_diff import changes
 from lockbox.requests.policy_rules import Policy
 
-app = typer.Typer(no_args_is_help=True, help="What a customer has laid down.")
+app = typer.Typer(no_args_is_help=True, help="Customer policies.")
 
 File = Annotated[
     typer.FileText,
@@ -48,10 +48,10 @@ class PolicyFile:
 @app.command()
 def show(
     tenant: Tenant,
-    version: Annotated[int | None, typer.Option(help="an older one; today's where it is left out")] = None,
+    version: Annotated[int | None, typer.Option(help="an older version; the current one if left out")] = None,
     plain: Plain = False,
 ) -> None:
-    """Show the policy, to the tenant's own people."""
+    """Show the policy, as a member of the tenant."""
     held = call("GET", at("tenants", tenant, "policy"), params={"version": version})
     if plain:
         as_json(held)
@@ -67,10 +67,10 @@ def set_policy(
     version: Annotated[int | None, typer.Option(help="only if the policy is still at this version")] = None,
     plain: Plain = False,
 ) -> None:
-    """Put a file in place of the policy, as a tenant admin.
+    """Replace the policy by a file, as a tenant admin.
 
-    It is taken only where the policy is still the one that it was made from: the version that the file names, or
-    --version, or else the one that is there when this begins. What changes is printed.
+    Refused if the policy is no longer at the version that --version or the file names, or else at the one that it
+    had when the command began. Prints the changes.
     """
     written = _read(file)
     held = call("GET", at("tenants", tenant, "policy"))
@@ -90,7 +90,7 @@ def versions(
     before: Annotated[int | None, typer.Option(help="only those older than this version")] = None,
     plain: Plain = False,
 ) -> None:
-    """List the versions of the policy, the newest first."""
+    """List the versions of the policy, newest first."""
     found = call("GET", at("tenants", tenant, "policy", "versions"), params={"limit": limit, "before": before})
     if plain:
         as_json(found)
@@ -101,7 +101,7 @@ def versions(
 
 @app.command()
 def diff(tenant: Tenant, file: File, plain: Plain = False) -> None:
-    """Show what a file would change; nothing is changed."""
+    """Show what a file would change."""
     written = _read(file)
     found = _changes(call("GET", at("tenants", tenant, "policy")), written)
     if plain:

@@ -1,4 +1,4 @@
-"""How a terminal shows a request: one wording and one colour a state."""
+"""How a terminal shows requests, their timelines and previews; each state has one wording and one colour."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -148,7 +148,7 @@ def _beside(item: Mapping[str, Any]) -> str:
 
 
 def show_activity(items: Sequence[Mapping[str, Any]]) -> None:
-    """Print what was done inside a window."""
+    """Print the activity during access."""
     if not items:
         terminal.say("Nothing was reported.")
         return
@@ -187,12 +187,12 @@ def show_questions(items: Sequence[Mapping[str, Any]]) -> None:
 
 
 def show_preview(found: Mapping[str, Any]) -> None:
-    """Print what a request would meet."""
+    """Print the preview of a request."""
     terms = found["terms"]
     stages = (f"{one['approvals']} of {one['group']} ({', '.join(one['people'])})" for one in found["stages"])
     terminal.facts(
         {
-            "Can be filed": found["can_be_filed"],
+            "Can be submitted": found["can_be_filed"],
             "In the way": "\n".join([*found["obstacles"], *(lack["message"] for lack in found["lacks"])]),
             "It begins as": WORDS[found["first_state"]][0],
             "Mode": found["mode"],
@@ -201,7 +201,7 @@ def show_preview(found: Mapping[str, Any]) -> None:
             "Reviewers asked first": ", ".join(found["reviewers_asked_first"]),
             "Asked first": ", ".join(found["asked_first"]),
             "Could approve": ", ".join(found["could_approve"]),
-            "Told first": ", ".join(_counted(one["name"], one["mailboxes"]) for one in found["told_first"]),
+            "Notified first": ", ".join(_counted(one["name"], one["mailboxes"]) for one in found["told_first"]),
             "Webhooks": found["endpoints"],
             "Approvals": terms["quorum"],
             "Also needed": "\n".join(stages),
@@ -223,7 +223,7 @@ def show_what_if(found: Mapping[str, Any]) -> None:
             "Mode": found["mode"],
             "Policy": f"version {found['policy_version']}",
             "Reviewed by": f"{found['reviewers']} of the vendor" if found["reviewers"] else "",
-            "Told first": "\n".join(map(_mailed, found["told_first"])),
+            "Notified first": "\n".join(map(_mailed, found["told_first"])),
             "Could approve": ", ".join(found["could_approve"]),
             "Want no prompts": ", ".join(found["quiet"]),
             "Copied": "\n".join(map(_mailed, found["copied"])),
@@ -244,7 +244,7 @@ def _counted(name: str, mailboxes: int) -> str:
 
 
 def show_notifications(found: Mapping[str, Any]) -> None:
-    """Print who was told, and the other side in numbers."""
+    """Print who was notified, and the other side in numbers."""
     rows = (
         (
             one["recipient"],

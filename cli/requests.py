@@ -1,4 +1,4 @@
-"""Commands of requests: file one, again or as a trial, list them, show one, act on one."""
+"""Commands of requests: submit, preview, list, show, decide and end them."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -10,16 +10,18 @@ from cli import request_table, terminal
 from cli.client import at, call
 from cli.terminal import Cursor, Limit, Plain, as_json, say
 
-app = typer.Typer(no_args_is_help=True, help="Requests for access.")
+app = typer.Typer(no_args_is_help=True, help="Access requests.")
 
 Id = Annotated[UUID, typer.Argument(help="the request's id", show_default=False)]
 Why = Annotated[
     str | None,
-    typer.Option("--comment", help="why; kept in the trail. Required where the policy asks for it, at first to deny"),
+    typer.Option(
+        "--comment", help="why; kept in the audit log. Required where the policy says so, by default to deny"
+    ),
 ]
 Version = Annotated[int | None, typer.Option("--version", help="only if the request is still at this version")]
 
-Words = Annotated[str, typer.Argument(help="what you say; kept in the trail", show_default=False)]
+Words = Annotated[str, typer.Argument(help="the text; kept in the audit log", show_default=False)]
 
 Tenant = Annotated[str, typer.Option(help="the customer")]
 Service = Annotated[str, typer.Option(help="such as exchange-online")]
@@ -27,11 +29,11 @@ Resources = Annotated[
     list[str], typer.Option("--resource", help="kind:id, such as mailbox:anna@contoso.example; repeat")
 ]
 Justification = Annotated[str, typer.Option(help="why access is needed")]
-Seconds = Annotated[int, typer.Option(help="how long access is needed")]
+Seconds = Annotated[int, typer.Option(help="how long access is needed, in seconds")]
 Actions = Annotated[list[str] | None, typer.Option("--action", help="read, change, export; repeat")]
 Reason = Annotated[str, typer.Option(help="support_case, vendor_alert, …")]
 Case = Annotated[str | None, typer.Option(help="the case number")]
-Engineer = Annotated[UUID | None, typer.Option(help="for whom a system files, by id")]
+Engineer = Annotated[UUID | None, typer.Option(help="the engineer's id, if a service account submits")]
 
 
 @app.command()
@@ -45,27 +47,27 @@ def submit(
     reason: Reason = "support_case",
     case: Case = None,
     engineer: Engineer = None,
-    key: Annotated[str | None, typer.Option(help="Idempotency-Key: sent twice, filed once")] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency-Key: if sent twice, it is submitted once")] = None,
     plain: Plain = False,
 ) -> None:
-    """Ask for access."""
+    """Submit a request."""
     body = _request_input(tenant, service, resource, action, reason, justification, case, seconds, engineer)
     filed = call("POST", at("requests"), body=body, headers={"idempotency-key": key} if key else None)
     if not plain:
-        say(f"Filed; {filed['asked']} people are asked.")
+        say(f"Submitted; {filed['asked']} people are asked.")
     _show(filed, plain=plain)
 
 
 @app.command()
 def again(
     request: Id,
-    key: Annotated[str | None, typer.Option(help="Idempotency-Key: sent twice, filed once")] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency-Key: if sent twice, it is submitted once")] = None,
     plain: Plain = False,
 ) -> None:
-    """Ask for the same once more, after it got no answer in time."""
+    """Submit a timed-out request again."""
     filed = call("POST", at("requests", request, "ask-again"), headers={"idempotency-key": key} if key else None)
     if not plain:
-        say(f"Filed; {filed['asked']} people are asked.")
+        say(f"Submitted; {filed['asked']} people are asked.")
     _show(filed, plain=plain)
 
 
@@ -82,9 +84,9 @@ def preview(
     engineer: Engineer = None,
     plain: Plain = False,
 ) -> None:
-    """Show what a request would meet.
+    """Preview a request.
 
-    Nothing is filed and nobody is told. Ends with 1 where it would not be taken.
+    Nothing is submitted and nobody is notified. Ends with 1 if the request would be rejected.
     """
     body = _request_input(tenant, service, resource, action, reason, justification, case, seconds, engineer)
     found = call("POST", at("requests", "preview"), body=body)
@@ -128,25 +130,25 @@ def events(request: Id, plain: Plain = False) -> None:
 
 @app.command()
 def notifications(request: Id, plain: Plain = False) -> None:
-    """Show who was told of a request, on your own side."""
+    """Show who was notified of a request, on your own side."""
     _read(request, "notifications", request_table.show_notifications, plain=plain)
 
 
 @app.command()
 def activity(request: Id, plain: Plain = False) -> None:
-    """Show what was done inside the window."""
+    """Show the activity during access."""
     _read(request, "activity", lambda found: request_table.show_activity(found["items"]), plain=plain)
 
 
 @app.command()
 def questions(request: Id, plain: Plain = False) -> None:
-    """Show what was asked about a request and answered."""
+    """Show the questions and answers about a request."""
     _read(request, "questions", lambda found: request_table.show_questions(found["items"]), plain=plain)
 
 
 @app.command()
 def ask(request: Id, text: Words, plain: Plain = False) -> None:
-    """Ask the engineer something before you decide."""
+    """Ask the engineer a question before you decide."""
     _talk(call("POST", at("requests", request, "questions"), body={"text": text}), plain=plain)
 
 
@@ -165,15 +167,15 @@ def answer(
 def approve(
     request: Id,
     comment: Why = None,
-    seconds: Annotated[int | None, typer.Option(help="shorten the window to this")] = None,
-    resource: Annotated[list[str] | None, typer.Option(help="keep only these of what was asked")] = None,
-    action: Annotated[list[str] | None, typer.Option(help="keep only these of what was asked")] = None,
+    seconds: Annotated[int | None, typer.Option(help="shorten the access to this, in seconds")] = None,
+    resource: Annotated[list[str] | None, typer.Option(help="approve only these resources; repeat")] = None,
+    action: Annotated[list[str] | None, typer.Option(help="approve only these actions; repeat")] = None,
     version: Version = None,
     plain: Plain = False,
 ) -> None:
-    """Approve all that was asked, or less of it.
+    """Approve a request, or part of it.
 
-    A terminal signs nothing with a passkey: where the policy demands that, approve in the browser.
+    A terminal cannot sign with a passkey: if the policy requires it, approve in the browser.
     """
     body = {"comment": comment, "access_window": seconds, "resources": resource or None, "actions": action or None}
     _act("approve", request, body, version, plain=plain)
@@ -186,11 +188,11 @@ def _acting(action: str, help_: str) -> None:
 
 
 for _action, _help in (
-    ("endorse", "Say for the vendor that the customer may be asked."),
-    ("deny", "Say no."),
-    ("cancel", "Withdraw your request."),
-    ("complete", "Give access back."),
-    ("revoke", "Close an open window at once."),
+    ("endorse", "Endorse a request, so that the customer is asked."),
+    ("deny", "Deny a request."),
+    ("cancel", "Cancel your request."),
+    ("complete", "End your access early."),
+    ("revoke", "Revoke access at once."),
 ):
     _acting(_action, _help)
 

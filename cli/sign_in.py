@@ -18,15 +18,15 @@ ENDED = {
 
 app = typer.Typer()
 
-Printed = Annotated[bool, typer.Option("--print", help="print the token instead of keeping it")]
+Printed = Annotated[bool, typer.Option("--print", help="print the token instead of saving it")]
 
 
 @app.command("sign-in")
 def sign_in(printed: Printed = False) -> None:
     """Sign this terminal in, by your browser.
 
-    Open the page, sign in with a passkey or your sign-in service, and type the code. For a quarter of an hour
-    commands act as you then, as strongly as that sign-in; nothing is approved by them.
+    Open the page, sign in with a passkey or your identity provider, and type the code. For 15 minutes commands act as
+    you, with the strength of that sign-in; they cannot approve.
     """
     where = chosen()
     asked = call_as_nobody("POST", at("terminals"), headers={"user-agent": f"lockbox on {platform.node()}"})
@@ -46,7 +46,7 @@ def sign_in(printed: Printed = False) -> None:
 
 @app.command("sign-out")
 def sign_out() -> None:
-    """Sign this terminal out: what it kept is worthless at once."""
+    """Sign this terminal out and revoke its token."""
     where = chosen()
     try:
         found = saved_token.read(where.kept_at, where.url)

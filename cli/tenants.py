@@ -1,4 +1,4 @@
-"""Commands of tenants: operators add, suspend and recover them; their admins switch, rename and shut."""
+"""Commands of tenants: operators add, suspend and recover them; their admins switch, rename and stop them."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from cli import request_table, terminal
 from cli.client import at, call
 from cli.terminal import Cursor, Limit, Plain, as_json, moment, say
 
-app = typer.Typer(no_args_is_help=True, help="Customers: add, suspend, switch, shut.")
+app = typer.Typer(no_args_is_help=True, help="Customers: add, suspend, switch, stop.")
 
 Tenant = Annotated[str, typer.Argument(help="the tenant's slug, such as contoso", show_default=False)]
 
@@ -18,15 +18,15 @@ Tenant = Annotated[str, typer.Argument(help="the tenant's slug, such as contoso"
 @app.command()
 def add(
     tenant: Tenant,
-    name: Annotated[str, typer.Option(help="what it is called")],
-    admin_name: Annotated[str, typer.Option(help="the first tenant admin")],
-    admin_email: Annotated[str, typer.Option(help="where the invitation is mailed to")],
-    plan: Annotated[str, typer.Option(help="what it has bought")] = "standard",
+    name: Annotated[str, typer.Option(help="its name")],
+    admin_name: Annotated[str, typer.Option(help="the name of the first tenant admin")],
+    admin_email: Annotated[str, typer.Option(help="the address that the invitation is mailed to")],
+    plan: Annotated[str, typer.Option(help="one of the installation's plans")] = "standard",
     plain: Plain = False,
 ) -> None:
     """Add a tenant, as an operator.
 
-    Its first admin is invited by mail; the code in that mail is shown to nobody else, here or anywhere.
+    Its first admin is invited by mail; only that mail contains the code.
     """
     admin = {"name": admin_name, "address": admin_email}
     added = call("POST", at("tenants"), body={"slug": tenant, "name": name, "plan": plan, "admin": admin})
@@ -37,7 +37,7 @@ def add(
 
 @app.command("list")
 def list_tenants(limit: Limit = 50, cursor: Cursor = None, plain: Plain = False) -> None:
-    """List the tenants that you may know of."""
+    """List the tenants that you may see."""
     page = call("GET", at("tenants"), params={"limit": limit, "cursor": cursor})
     if plain:
         as_json(page)
@@ -66,16 +66,16 @@ def approver_keys(tenant: Tenant) -> None:
 @app.command()
 def suspend(
     tenant: Tenant,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask before windows end")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
     plain: Plain = False,
 ) -> None:
-    """Suspend a tenant, as an operator: its open windows end.
+    """Suspend a tenant, as an operator: open access ends.
 
-    Says how many they are, and asks first. None opens again when the tenant is resumed.
+    Says how many windows end, and asks first. They stay closed when the tenant is resumed.
     """
     windows = call("GET", at("tenants", tenant))["open_windows"]
     if windows and not yes:
-        typer.confirm(f"{windows} open windows of {tenant} end at once and do not open again. Go on?", abort=True)
+        typer.confirm(f"{windows} open windows of {tenant} end at once and stay closed. Continue?", abort=True)
     _show(call("POST", at("tenants", tenant, "suspend")), plain=plain)
 
 
@@ -103,7 +103,7 @@ def mode(
 ) -> None:
     """Switch the mode, as a tenant admin.
 
-    Switching to enforce closes the windows that the vendor opened alone, and lists them.
+    Switching to enforce revokes and lists the access that the vendor opened alone.
     """
     switched = call("PUT", at("tenants", tenant, "mode"), body={"mode": mode})
     if plain:
@@ -111,14 +111,14 @@ def mode(
         return
     say(f"{tenant} is in {switched['mode']} now.")
     if switched["in_review"]:
-        say(f"In the vendor's review: {switched['in_review']}. They wait for your answer once they are endorsed.")
-    _closed("Closed, for the vendor had opened them alone:", switched["closed"])
+        say(f"In the vendor's review: {switched['in_review']}. They become pending once they are endorsed.")
+    _closed("Revoked, because the vendor had opened them alone:", switched["closed"])
 
 
 @app.command()
 def rename(
     tenant: Tenant,
-    name: Annotated[str, typer.Argument(help="what it is to be called", show_default=False)],
+    name: Annotated[str, typer.Argument(help="the new name", show_default=False)],
     plain: Plain = False,
 ) -> None:
     """Rename a tenant, as its admin; the slug stays."""
@@ -134,9 +134,9 @@ def preview(
     reason: Annotated[str, typer.Option(help="support_case, vendor_alert, …")] = "support_case",
     plain: Plain = False,
 ) -> None:
-    """Show whom a request would reach, as a member.
+    """Show who would be asked, as a member.
 
-    Nothing is filed and nobody is told. Ends with 1 where there is a warning.
+    Nothing is submitted and nobody is notified. Ends with 1 if there is a warning.
     """
     body = {"service": service, "resources": resource, "actions": action or ["read"], "reason_code": reason}
     found = call("POST", at("tenants", tenant, "preview"), body=body)
@@ -151,22 +151,22 @@ def preview(
 @app.command()
 def shut(
     tenant: Tenant,
-    comment: Annotated[str | None, typer.Option(help="why; kept in the trail")] = None,
+    comment: Annotated[str | None, typer.Option(help="why; kept in the audit log")] = None,
     plain: Plain = False,
 ) -> None:
-    """Close all windows and deny all that is asked.
+    """Emergency stop: revoke all access, deny all requests.
 
-    As a tenant admin. What is still in the vendor's review is denied too.
+    As a tenant admin. Requests that are still in the vendor's review are denied too.
     """
     done = call("POST", at("tenants", tenant, "shut"), body={"comment": comment})
     if plain:
         as_json(done)
         return
     say(
-        f"{len(done['revoked'])} open windows closed, {len(done['denied'])} waiting requests denied, "
+        f"{len(done['revoked'])} open windows revoked, {len(done['denied'])} pending requests denied, "
         f"{done['denied_in_review']} denied in the vendor's review."
     )
-    _closed("Closed:", done["revoked"])
+    _closed("Revoked:", done["revoked"])
     _closed("Denied:", done["denied"])
 
 
@@ -174,7 +174,7 @@ def shut(
 def leave(tenant: Tenant) -> None:
     """Leave a tenant, as any of its members.
 
-    Every role there is lost at once; the last admin stays.
+    You lose all roles there at once; the last admin cannot leave.
     """
     call("POST", at("tenants", tenant, "leave"))
     say(f"You have left {tenant}.")
@@ -183,13 +183,13 @@ def leave(tenant: Tenant) -> None:
 @app.command()
 def recover(
     tenant: Tenant,
-    name: Annotated[str, typer.Option(help="who is to be an admin")],
-    email: Annotated[str, typer.Option(help="where the invitation will be mailed to")],
+    name: Annotated[str, typer.Option(help="the proposed admin's name")],
+    email: Annotated[str, typer.Option(help="the address that the invitation will be mailed to")],
     plain: Plain = False,
 ) -> None:
     """Propose an admin for a tenant, as an operator.
 
-    All of its admins and approvers are told at once; the invitation is mailed after 72 hours, unless one objects.
+    All of its admins and approvers are notified at once; the invitation is mailed after 72 hours unless one objects.
     """
     proposed = call("POST", at("tenants", tenant, "recovery"), body={"name": name, "address": email})
     if plain:
@@ -205,9 +205,9 @@ def withdraw_proposal(
     tenant: Tenant,
     proposal: Annotated[UUID, typer.Argument(help="its id, as `lockbox tenant recover` printed it")],
 ) -> None:
-    """Take a proposed admin back, as an operator.
+    """Withdraw a proposed admin, as an operator.
 
-    All of the tenant's admins and approvers, who heard of the proposal, hear of this.
+    All of the tenant's admins and approvers are notified.
     """
     call("DELETE", at("tenants", tenant, "recovery", proposal))
     say("Withdrawn: nobody becomes an admin by that proposal.")
@@ -218,9 +218,9 @@ def object_to(
     tenant: Tenant,
     proposal: Annotated[UUID, typer.Argument(help="its id, as in `lockbox invitation list`", show_default=False)],
 ) -> None:
-    """Stop a proposed admin, as an admin or approver."""
+    """Object to a proposed admin, as an admin or approver."""
     call("POST", at("tenants", tenant, "recovery", proposal, "object"))
-    say("Stopped: nobody becomes an admin by that proposal.")
+    say("Objected: nobody becomes an admin by that proposal.")
 
 
 def _show(tenant: Mapping[str, Any], *, plain: bool) -> None:

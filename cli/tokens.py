@@ -1,4 +1,4 @@
-"""Commands of one's own API tokens; a new one is printed once, by itself, and nobody else's ever."""
+"""Commands of your own API tokens; a new one is printed once."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -12,13 +12,13 @@ from lockbox.identity.api_tokens import FORM
 
 app = typer.Typer(no_args_is_help=True, help="Your API tokens.")
 
-Days = Annotated[int | None, typer.Option(help="how long it lasts")]
+Days = Annotated[int | None, typer.Option(help="days until it expires")]
 ONCE = "This is the only time that the token is shown: keep it where nobody else reads."
 
 
 @app.command("list")
 def list_tokens(plain: Plain = False) -> None:
-    """List your tokens; their texts are kept nowhere."""
+    """List your tokens."""
     found = call("GET", at("tokens"))
     if plain:
         as_json(found)
@@ -32,16 +32,16 @@ def list_tokens(plain: Plain = False) -> None:
 
 @app.command()
 def make(
-    name: Annotated[str, typer.Argument(help="what you call it", show_default=False)],
+    name: Annotated[str, typer.Argument(help="a name for it", show_default=False)],
     days: Days = None,
     scope: Annotated[list[str] | None, typer.Option(help="for systems, such as access:check; repeat")] = None,
     service: Annotated[list[str] | None, typer.Option(help="for systems: such as exchange-online; repeat")] = None,
     plain: Plain = False,
 ) -> None:
-    """Make a token for yourself and print it, once.
+    """Create a token for yourself and print it once.
 
-    It takes a fresh sign-in: LOCKBOX_TOKEN has to hold a token of your sign-in service, not an API token. Without
-    one, make it on your account's page; a terminal's sign-in makes none.
+    Requires a fresh sign-in: set LOCKBOX_TOKEN to a token of your identity provider, not an API token. Otherwise
+    create it on your account page; a terminal's sign-in cannot.
     """
     body = {"name": name, "days": days, "scopes": scope or [], "services": service or []}
     _tell(call("POST", at("tokens"), body=body), plain=plain)
@@ -52,13 +52,13 @@ def rotate(
     token: Annotated[
         UUID | None, typer.Argument(help="its id; the one in LOCKBOX_TOKEN if left out", show_default=False)
     ] = None,
-    overlap_hours: Annotated[int | None, typer.Option(help="how long the old one goes on; 0 ends it now")] = None,
+    overlap_hours: Annotated[int | None, typer.Option(help="how long the old one stays valid; 0 ends it now")] = None,
     days: Days = None,
     plain: Plain = False,
 ) -> None:
-    """Replace a token of yours; print the new one, once.
+    """Replace a token; print the new one once.
 
-    An API token may replace itself; to replace another one takes a fresh sign-in.
+    An API token may replace itself; replacing another one requires a fresh sign-in.
     """
     body = {"overlap_hours": overlap_hours, "days": days}
     _tell(call("POST", at("tokens", token or _shown(), "rotate"), body=body), plain=plain)
@@ -66,7 +66,7 @@ def rotate(
 
 @app.command()
 def revoke(token: Annotated[UUID, typer.Argument(help="its id", show_default=False)]) -> None:
-    """Make a token of yours worthless at once."""
+    """Revoke a token."""
     call("DELETE", at("tokens", token))
     say("Revoked.")
 

@@ -223,7 +223,7 @@ def test_a_change_of_nothing_is_refused_and_nothing_is_sent(api: RecordingApi) -
     refused = api.run("endpoint", "change", ID)
 
     assert (refused.exit_code, api.calls) == (1, [])
-    assert "say what is to be different" in refused.stderr
+    assert "name what to change" in refused.stderr
 
 
 @pytest.mark.parametrize("as_json", [(), ("--json",)])

@@ -179,7 +179,7 @@ def test_what_a_request_would_meet_is_shown_and_nothing_is_filed(shell: Shell) -
     shown = shell.does("erin", "request", "preview", *filing(shell))
 
     assert (found["can_be_filed"], found["first_state"], found["terms"]["quorum"]) == (True, "pending", 1)
-    assert re.search(r"^Can be filed +yes", shown)
+    assert re.search(r"^Can be submitted +yes", shown)
     assert "Abe, Amir, Ann" in shown
     assert "@" not in shown
     assert shell.reads("erin", "request", "list")["items"] == []
@@ -245,7 +245,7 @@ def test_a_server_that_is_no_lockbox_is_said_so(shell: Shell) -> None:
         server.shutdown()
 
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert f"what answers at {url} is no lockbox" in ended.stderr
+    assert f"the server at {url} is not a Lockbox API" in ended.stderr
     assert ended.stderr.count("\n") == 1
 
 

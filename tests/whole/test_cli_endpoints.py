@@ -75,4 +75,4 @@ def test_what_leads_inside_and_whoever_has_no_say_is_refused(shell: Shell) -> No
     shell.is_refused("ann", "wrong-role: ", "endpoint", "show", known)
     shell.is_refused("olga", "not-found: ", "endpoint", "show", known)
     shell.is_refused("max", "wrong-role: ", "endpoint", "list")
-    assert shell.run("tara", "endpoint", "change", known).err.startswith("say what is to be different")
+    assert shell.run("tara", "endpoint", "change", known).err.startswith("name what to change")

@@ -38,7 +38,7 @@ def test_a_observer_is_added_listed_foreseen_and_removed(shell: Shell) -> None:
     assert one["id"] in listed
     assert "Service desk (desk@contoso.example)" in foreseen
     assert "Ann (" in foreseen
-    assert removed == "Removed: nothing more is copied there.\n"
+    assert removed == "Removed: no more copies are mailed there.\n"
     assert shell.does("ann", "observer", "list", slug) == "None.\n"
 
 
@@ -55,5 +55,5 @@ def test_an_engineer_sees_at_how_many_mailboxes_it_would_arrive(shell: Shell) ->
 
     shown = shell.does("erin", "request", "preview", *asked)
 
-    assert "Told first" in shown
+    assert "Notified first" in shown
     assert "@example.test" not in shown

@@ -140,8 +140,8 @@ def test_an_admin_shuts_everything_in_one_call(shell: Shell) -> None:
 
     done = shell.does("tara", "tenant", "shut", slug, "--comment", "Go home")
 
-    assert "1 open windows closed, 1 waiting requests denied, 0 denied in the vendor's review." in done
-    assert done.index("Closed:") < done.index(str(opened_.id)) < done.index("Denied:") < done.index(str(waiting.id))
+    assert "1 open windows revoked, 1 pending requests denied, 0 denied in the vendor's review." in done
+    assert done.index("Revoked:") < done.index(str(opened_.id)) < done.index("Denied:") < done.index(str(waiting.id))
     assert shell.reads("tara", "tenant", "shut", slug) == {
         "revoked": [],
         "denied": [],
@@ -162,7 +162,7 @@ def test_an_operator_proposes_an_admin_and_the_tenant_objects(shell: Shell) -> N
     shell.is_refused("olga", "recovery-open: ", "tenant", "recover", slug, *who)
     shell.is_refused("max", "wrong-role: ", "tenant", "recover", slug, *who)
     shell.is_refused("aude", "wrong-role: ", "tenant", "object", slug, open_["id"])
-    assert "Stopped" in shell.does("ann", "tenant", "object", slug, open_["id"])
+    assert "Objected" in shell.does("ann", "tenant", "object", slug, open_["id"])
     assert shell.reads("ann", "invitation", "list", slug)["items"] == []
     again = shell.reads("olga", "tenant", "recover", slug, *who)
     assert "Withdrawn" in shell.does("olga", "tenant", "withdraw", slug, again["id"])

@@ -105,8 +105,8 @@ def test_a_machines_token_is_bound(shell: Shell) -> None:
     [
         ("eyJhbGciOiJIUzI1NiJ9.e30.x", "name the id"),
         ("lbx_test_short", "name the id"),
-        ("lbx_tést", "no token"),
-        ("two\nlines", "no token"),
+        ("lbx_tést", "does not contain a token"),
+        ("two\nlines", "does not contain a token"),
     ],
 )
 def test_what_is_no_api_token_is_not_taken_for_one(shell: Shell, token: str, says: str) -> None:
