@@ -48,10 +48,7 @@ def _expiry(invitation: Mapping[str, Any]) -> str:
     return until or "once it is mailed"
 
 
-INVITEE = (
-    option("name", "--name", "who it is"),
-    option("address", "--email", "the address that the invitation is mailed to"),
-)
+INVITEE = (option("name", "--name", "the invitee's name"), option("address", "--email", "the invitee's mail address"))
 INVITATION = argument("invitation_id", "invitation", "its id")
 INVITED = FactsOf({"Invitation": "id", **NAMED}, "The invitation is being mailed; only the mail contains the code.")
 OPEN = TableOf({"Invitation": "id", **NAMED, "Good": _expiry})
@@ -213,9 +210,7 @@ def _changed_endpoint(given: dict[str, Any]) -> dict[str, Any]:
 
 ENDPOINT = argument("endpoint_id", "endpoint", "its id")
 WHOSE = optional("slug", "--tenant", "the customer's slug; the vendor's own if left out")
-EVENTS = optional(
-    "event_types", "--event", "an event type such as request.denied; repeat; all if left out", list[str]
-)
+EVENTS = optional("event_types", "--event", "such as request.denied; repeat; all if left out", list[str])
 DESCRIPTION = optional("description", "--description", "a description")
 FORMATS = "json (Standard Webhooks) or slack"
 OVERLAP = "how long the old secret stays valid; 0 ends it now"
@@ -352,10 +347,7 @@ VENDOR_COMMANDS = {
         "Remove all roles of somebody else, as an operator.",
     ),
     "disable": RouteCommand(
-        f"POST {COLLEAGUE}/disable",
-        (PERSON,),
-        A_COLLEAGUE,
-        "Disable somebody else's account for good, as an operator.",
+        f"POST {COLLEAGUE}/disable", (PERSON,), A_COLLEAGUE, "Disable somebody else's account, as an operator."
     ),
     "invitations": RouteCommand(
         "GET /v1/vendor/invitations", (), OPEN, "List open invitations to the vendor's side."
