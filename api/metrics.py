@@ -1,4 +1,4 @@
-"""The figures as Prometheus reads them: names, kinds and what each means, without a name of anybody."""
+"""Expose metrics in Prometheus' text form; they name nobody."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from lockbox.sql import LAG_BUCKETS
 
 @dataclass(frozen=True)
 class ShownFigure:
-    """A figure as Prometheus has it: its name after `lockbox_`, what it says, and the labels of its numbers."""
+    """A metric: its name after `lockbox_`, its description, and its labels."""
 
     figure: MetricName
     name: str
@@ -70,14 +70,14 @@ FIGURES = (
 
 
 def exposition(figures: MetricSnapshot) -> bytes:
-    """Return the figures in Prometheus' text form; what could not be read is left out."""
+    """Return the metrics in Prometheus' text form; values that could not be read are left out."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_SnapshotCollector(figures))
     return generate_latest(registry)
 
 
 class _SnapshotCollector(Collector):
-    """Figures that were read before; nothing is kept from one scrape to the next."""
+    """Metrics that were read before; nothing is kept between scrapes."""
 
     def __init__(self, figures: MetricSnapshot) -> None:
         self._figures = figures
@@ -98,7 +98,7 @@ class _SnapshotCollector(Collector):
 
 
 def _family(one: ShownFigure, values: Mapping[str, float]) -> Metric:
-    """Return a figure; of channels each has a number, and a figure without labels may not be known."""
+    """Return a metric; one with channels has a value for each, and one without labels may be unknown."""
     family = one.kind(f"lockbox_{one.name}", one.help, labels=one.labels)
     zeros: dict[str, float] = dict.fromkeys(Channel, 0.0) if one.labels == CHANNEL else {}
     for label, number in sorted((zeros | dict(values)).items()):

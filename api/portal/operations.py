@@ -1,4 +1,4 @@
-"""The page of operators: how the installation stands and how its day went, in counts and ages alone."""
+"""The operations page: the state of the installation and its last day, in counts and ages only."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -28,7 +28,7 @@ def show(
     db: DatabaseDep,
     failing: Annotated[int, Query(ge=1, le=MOST_PAGES)] = 1,
 ) -> Response:
-    """Show the figures that `lockbox operate status` and the metrics show, and plots of 24 hours."""
+    """Show what `lockbox operate status` and the metrics show, and plots of 24 hours."""
     with db.transaction() as session:
         visitor, at = browser.visitor(request, session, chosen), now(session)
     found = status.read_operations(db, visitor.caller, failing_page=failing)

@@ -1,4 +1,4 @@
-"""Plots as SVG without script or style: where each bar stands, and the same numbers in words."""
+"""Draw plots as SVG without script or style, with the same numbers in words."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ EVERY = 6
 
 @dataclass(frozen=True)
 class Series:
-    """Numbers of one kind by the hour, None where it is not known; `kind` is the class of its bars."""
+    """Hourly numbers of one kind, None where unknown; `kind` is the class of its bars."""
 
     name: str
     kind: str
@@ -38,7 +38,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Tick:
-    """An hour that is named below."""
+    """A labelled hour."""
 
     x: float
     words: str
@@ -46,7 +46,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Plot:
-    """Some series over the same hours; `say` writes a number with its unit."""
+    """Some series over the same hours; `say` formats a number with its unit."""
 
     id: str
     title: str
@@ -56,12 +56,12 @@ class Plot:
 
     @property
     def top(self) -> float:
-        """What the highest bar may stand for: never nothing."""
+        """The largest value of the scale, never zero."""
         return max((value for one in self.series for value in one.values if value), default=1.0)
 
     @property
     def nothing(self) -> str:
-        """What stands in the place of bars where there is none."""
+        """The text in place of bars if there are none."""
         if any(value for one in self.series for value in one.values):
             return ""
         known = any(value is not None for one in self.series for value in one.values)
@@ -69,7 +69,7 @@ class Plot:
 
     @property
     def bars(self) -> Iterator[Bar]:
-        """All bars, hour by hour beside each other; none where there is nothing."""
+        """All bars, hour by hour side by side; none if everything is zero."""
         width = (self.slot - GAP) / len(self.series)
         for place, one in enumerate(self.series):
             for hour, value in enumerate(one.values):
@@ -82,7 +82,7 @@ class Plot:
 
     @property
     def ticks(self) -> Iterator[Tick]:
-        """The hours that are named."""
+        """The labelled hours."""
         for number, hour in enumerate(self.hours):
             if hour.hour % EVERY == 0:
                 x = min(LEFT + number * self.slot, WIDTH - RIGHT - WORD)
@@ -95,13 +95,13 @@ class Plot:
 
     @property
     def rows(self) -> Iterator[tuple[datetime, Sequence[str]]]:
-        """The same numbers as a table has them, the newest hour first."""
+        """The same numbers as a table, the newest hour first."""
         for number in reversed(range(len(self.hours))):
             yield self.hours[number], [self._written(one.values[number]) for one in self.series]
 
     @property
     def words(self) -> str:
-        """What the plot shows, in sentences."""
+        """The plot in sentences."""
         return " ".join(self._sentence(one) for one in self.series)
 
     def _sentence(self, one: Series) -> str:
@@ -118,5 +118,5 @@ class Plot:
 
 
 def count(value: float) -> str:
-    """Write a count."""
+    """Format a count."""
     return f"{value:,.0f}"
