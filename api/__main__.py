@@ -61,7 +61,7 @@ def main() -> None:
 
 def _for(settings: Settings, host: str) -> Settings:
     if settings.playground and host not in LOOPBACK:
-        raise UnsafeSettings("LOCKBOX_PLAYGROUND: only where nobody else can call; leave out --host")
+        raise UnsafeSettings("LOCKBOX_PLAYGROUND works only on loopback. Leave out --host")
     return settings
 
 

@@ -74,7 +74,8 @@ def _shipped(settings: Settings) -> WitnessCheck | None:
         return None
     if not settings.audit_public_keys:
         raise UnsafeSettings(
-            "LOCKBOX_AUDIT_PUBLIC_KEYS is not set; what is in LOCKBOX_CHECKPOINT_FOLDER is checked by these keys"
+            "LOCKBOX_AUDIT_PUBLIC_KEYS is not set; the API needs it to verify the checkpoints in "
+            "LOCKBOX_CHECKPOINT_FOLDER"
         )
     return WitnessCheck(WitnessFolder(settings.checkpoint_folder), signing_keys.trusted(settings.audit_public_keys))
 

@@ -27,7 +27,7 @@ BY_ITSELF = "x-lockbox-by-itself"
 API = "/v1"
 HTML = frozenset({"text/html", "application/xhtml+xml"})
 WEIGHT = re.compile(r"[01](?:\.[0-9]{0,3})?")
-FOREIGN = "This did not come from a page of this lockbox; open the page again and repeat what you did."
+FOREIGN = "This form did not come from a page of this Lockbox. Open the page again and repeat what you did."
 
 
 class SignInPurpose(StrEnum):

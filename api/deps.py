@@ -31,7 +31,7 @@ LONGEST_AGENT = 256
 MOST_OF_AGENT = 1024
 OURS = "lbx_"
 TAG = re.compile(r'"([0-9a-f]{16})"')
-NO_PASSKEYS = "Passkeys need this lockbox to have a host name; sign in another way."
+NO_PASSKEYS = "Passkeys need a host name, and this Lockbox has none. Sign in another way."
 
 Found = TypeVar("Found")
 
@@ -214,8 +214,8 @@ def must_match_tag(request: Request) -> str | None:
 def _has_if_match(request: Request) -> None:
     if "if-match" not in request.headers:
         raise VersionRequired(
-            "This replaces the whole document. Read it first and send If-Match with the ETag of that answer; "
-            "or send If-Match: * to replace whichever version is in force."
+            "This replaces the whole document. Read it first and send If-Match with the ETag of that "
+            "answer, or send If-Match: * to replace any version."
         )
 
 

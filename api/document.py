@@ -10,7 +10,7 @@ from api.schemas.parts import problems
 BEARER = {
     "type": "http",
     "scheme": "bearer",
-    "description": "A token of Lockbox (`lbx_…`), or one of an identity provider that is set up here.",
+    "description": "A Lockbox token (`lbx_…`), or a token of a configured identity provider.",
 }
 UNSIGNED = ("/.well-known/", "/livez", "/readyz", "/metrics", "/v1/terminals")
 """What needs no token of a person or machine."""

@@ -91,9 +91,9 @@ class LiveUpdates:
         person = seat.caller.person_id
         theirs = Counter(one.secret for one in self._seats if one.caller.person_id == person)
         if self._is_shut or len(self._seats) >= self._most:
-            raise Busy("Too many pages listen at once; this one looks again by itself.", retry_after=60)
+            raise Busy("Too many pages are open on this server. This page refreshes by itself.", retry_after=60)
         if theirs[seat.secret] >= MOST_A_SESSION or theirs.total() >= MOST_A_PERSON:
-            raise TooMany("Enough pages of yours listen already; this one looks again by itself.", retry_after=60)
+            raise TooMany("You have too many pages open. This page refreshes by itself.", retry_after=60)
         loop = asyncio.get_running_loop()
         seat.verified_at = loop.time()
         self._seats[seat] = None

@@ -242,9 +242,7 @@ class Admission:
         shown = self._known.digest(_credential(connection, self._settings))
         leave = await self._place(entry.budget, shown, client_address(connection, self._settings.trusted_proxies))
         if leave is None:
-            raise EarlyAnswer(
-                early(scope, 503, "busy", "Too much is asked at once; try again.", {"retry-after": "1"})
-            )
+            raise EarlyAnswer(early(scope, 503, "busy", "The server is busy. Try again.", {"retry-after": "1"}))
 
         def left(status: int | None) -> None:
             leave()

@@ -44,7 +44,7 @@ STATUS: dict[type[LockboxError], int] = {
     TooMany: 429,
     Busy: 503,
 }
-NOT_THERE = {404: "This address leads nowhere: look how it is written.", 405: "This address takes no such call."}
+NOT_THERE = {404: "Page not found. Check the address.", 405: "The address does not support this method; see Allow."}
 """What is said where no route answers."""
 CONTENDED = frozenset({"55P03", "40001", "40P01"})
 AWAY = ("08", "53", "57", "25006", "25P03")
@@ -120,18 +120,18 @@ def _http(request: Request, error: Exception) -> JSONResponse:
 
 def _gone(_: Request, __: Exception) -> JSONResponse:
     """Return an answer that nobody reads: the client disconnected before its request was complete."""
-    return problem(400, "hung-up", "The request did not arrive whole; send it again.")
+    return problem(400, "hung-up", "The request arrived incomplete. Send it again.")
 
 
 def _database(_: Request, error: Exception) -> JSONResponse:
     state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
     if state in CONTENDED:
-        return problem(503, "busy", "Somebody else is changing this; try again.", headers={"retry-after": "1"})
+        return problem(503, "busy", "Someone else is changing this. Try again.", headers={"retry-after": "1"})
     connection_lost = not state and isinstance(error, OperationalError | InterfaceError | PoolTimeout)
     if not connection_lost and not state.startswith(AWAY):
         return _unexpected(_, error)
     log.warning("api.database_away", error=type(error).__name__, sqlstate=state)
-    return problem(503, "unavailable", "The database is away; try again.", headers={"retry-after": "1"})
+    return problem(503, "unavailable", "The database is unavailable. Try again.", headers={"retry-after": "1"})
 
 
 def _unexpected(_: Request, error: Exception) -> JSONResponse:
@@ -140,4 +140,4 @@ def _unexpected(_: Request, error: Exception) -> JSONResponse:
         log.error("api.failed", error=type(error).__name__, sqlstate=getattr(error.orig, "sqlstate", None))
     else:
         log.error("api.failed", exc_info=error)
-    return problem(500, "internal", "Something went wrong here; nothing was changed.")
+    return problem(500, "internal", "Something went wrong on the server. Nothing was changed; try again.")

@@ -86,7 +86,7 @@ def _unknown(where: str, said: Iterable[str], known: Iterable[str]) -> list[dict
 
 def _repeated(where: str, said: Iterable[str], known: dict[str, bool]) -> list[dict[str, Any]]:
     repeated = (name for name, count in Counter(said).items() if count > 1 and not known.get(name))
-    return _errors("repeated", where, repeated, "send it once; it is there more than once")
+    return _errors("repeated", where, repeated, "send it once; it is repeated")
 
 
 def _errors(kind: str, where: str, names: Iterable[str], says: str) -> list[dict[str, Any]]:

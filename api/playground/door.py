@@ -6,7 +6,7 @@ from api import loopback
 from config.settings import LOOPBACK
 from lockbox.errors import NotYours
 
-CLOSED = "The playground is for the machine that it runs on: open the address there that `make run` has printed."
+CLOSED = "The playground works only on the machine that runs it. Open the address that `make run` printed there."
 
 
 async def here_alone(request: Request) -> None:

@@ -18,7 +18,7 @@ from lockbox.identity.roles import AuthMethod
 
 router = APIRouter(tags=[TAG], include_in_schema=False, dependencies=[Depends(here_alone)])
 
-OLD = "The sample people's tokens have run out, after a day: stop `make run` and start it again."
+OLD = "The demo users' tokens have expired after a day. Stop `make run` and start it again."
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,13 @@ def switch(
     browser.check_same_site(request, chosen)
     part = cast_of(request).find(who)
     if part is None:
-        raise NotFound("There is nobody of that name to play.")
+        raise NotFound("There is no demo user of that name. Choose one from the page.")
     try:
         with db.transaction() as session:
             shown = part.token.get_secret_value()
             caller = api_tokens.authenticate(session, shown, environment=chosen.environment)
             if caller.means is not AuthMethod.SAMPLE:
-                raise NotYours("Only sample people can be played.")
+                raise NotYours("Only demo users can be chosen. Choose one from the page.")
             played = replace(caller, key_id=None, signed_in_at=now(session))
             secret = sign_in_session.begin(request, session, chosen, played)
     except NotSignedIn:

@@ -244,7 +244,7 @@ def _challenge(session: Session, visitor: Visitor, errand: OAuthState | None) ->
     try:
         return sessions.use(session, stub, AuthMethod.PASSKEY, tied_to=visitor.caller.key_id).challenge or b""
     except NotSignedIn:
-        raise Invalid("This was done already, has run out, or was begun elsewhere; add the passkey again.") from None
+        raise Invalid("This was used, has expired, or was begun in another browser. Add the passkey again.") from None
 
 
 def line(name: str, what: str) -> str:

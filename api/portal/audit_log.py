@@ -293,7 +293,7 @@ def _line(text: str) -> str | None:
     try:
         return LINE.validate_python(text) if text else None
     except ValidationError:
-        raise Invalid("Look for words on one line, in plain letters.", field="text") from None
+        raise Invalid("Write the search words on one line, without invisible characters.", field="text") from None
 
 
 def _moment(text: str, zone: str) -> datetime | None:

@@ -174,12 +174,12 @@ def _filter(sought: HistorySearchForm, services: Mapping[str, str], zone: str) -
         Invalid: a value cannot be searched for.
     """
     if sought.state not in {"", *State}:
-        raise Invalid("There is no such state: choose one from the list.")
+        raise Invalid("There is no such state. Choose one from the list.")
     if sought.service not in {"", *services}:
-        raise Invalid("There is no such service: choose one from the list.")
+        raise Invalid("There is no such service. Choose one from the list.")
     first, last = _day(sought.since), _day(sought.until)
     if first and last and first > last:
-        raise Invalid("The first day is after the last one: nothing lies between them.")
+        raise Invalid("The first day is after the last day. Choose an earlier first day.")
     try:
         since, until = time_zones.days(first, last, zone)
         engineer = WORDS.validate_python(sought.engineer) if sought.engineer else None
@@ -188,7 +188,7 @@ def _filter(sought: HistorySearchForm, services: Mapping[str, str], zone: str) -
     except OverflowError:
         raise Invalid("Choose a day of this age.") from None
     except ValidationError:
-        raise Invalid("Write the name, or the words to look for, on one line of at most 200 letters.") from None
+        raise Invalid("Write the name or the search words on one line of at most 200 characters.") from None
     state = State(sought.state) if sought.state else None
     return RequestFilter(state, sought.service or None, None, after, until, engineer, text)
 

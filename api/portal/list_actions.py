@@ -53,4 +53,4 @@ def comment_of(typed: str) -> str | None:
     try:
         return CommentInput(comment=typed.replace("\r\n", "\n").strip() or None).comment
     except ValidationError as error:
-        raise Invalid(f"What you wrote was not taken: {policy_diff.advice(error)}.", field="comment") from None
+        raise Invalid(f"Not accepted: {policy_diff.advice(error)}.", field="comment") from None

@@ -61,10 +61,10 @@ HEADERS = {
 }
 KEPT = ("retry-after", "allow", "connection")
 TITLES = {
-    403: "This is not open to you",
+    403: "You do not have access to this",
     404: "There is nothing here",
     413: "That is too large",
-    415: "That was not sent as it has to be",
+    415: "This request is not valid",
     429: "Too many attempts",
     503: "Try again in a moment",
 }

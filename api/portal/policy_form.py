@@ -72,7 +72,7 @@ class PolicyForm:
         try:
             said |= dict(self._terms(policy))
         except ValueError as error:
-            raise Invalid(f"This was not taken: {error}.") from None
+            raise Invalid(f"Not accepted: {error}.") from None
         return checked(said)
 
     def _terms(self, policy: Policy) -> Iterator[tuple[str, Any]]:

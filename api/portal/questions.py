@@ -66,7 +66,7 @@ def _said(text: str) -> str:
     try:
         return QuestionText(text=text.replace("\r\n", "\n")).text
     except ValidationError as error:
-        raise Invalid(f"What you wrote was not taken: {policy_diff.advice(error)}.", field="text") from None
+        raise Invalid(f"Not accepted: {policy_diff.advice(error)}.", field="text") from None
 
 
 def _refused(work: AccountContextDep, request_id: UUID, refused: LockboxError, written: QuestionForm) -> HTMLResponse:

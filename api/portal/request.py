@@ -286,9 +286,9 @@ def _verdict(said: DecisionForm, version: int) -> DecisionInput:
         window = int(said.window.encode("ascii")) if said.window else None
         body = ApprovalInput(comment=said.comment.replace("\r\n", "\n").strip() or None, access_window=window)
     except ValidationError as error:
-        raise Invalid(f"Your comment or the time was not taken: {policy_diff.advice(error)}.") from None
+        raise Invalid(f"Your comment or the time was not accepted: {policy_diff.advice(error)}.") from None
     except ValueError:
-        raise Invalid("The time was not taken: choose one from the list.") from None
+        raise Invalid("The time was not accepted. Choose one from the list.") from None
     action = Action(said.action)
     if action is not Action.APPROVE:
         return DecisionInput(action, body.comment, version=version)

@@ -23,7 +23,7 @@ router = APIRouter(tags=[TAG], include_in_schema=False)
 ADDRESS = re.compile(r"[^@\s]{1,64}@[^@\s]{1,255}")
 NO_ADDRESS = "Write your whole mail address, such as anna@contoso.example."
 NO_MAIL = "Codes by mail are switched off here; sign in another way."
-BY_ISSUER = "You sign in by your sign-in service here; a code from a mail is not taken in its place."
+BY_ISSUER = "You sign in with your identity provider here. A mailed code is not accepted in its place."
 SIGNED_OUT = "You were signed out, and nothing was changed."
 
 

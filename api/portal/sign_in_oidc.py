@@ -76,7 +76,7 @@ def ask(
 ) -> Response:
     """Redirect the browser to an identity provider; a signed-in person has to authenticate there again."""
     if "prefetch" in request.headers.get("sec-purpose", "") + request.headers.get("purpose", ""):
-        raise Invalid("This page is not there to be fetched ahead of time.")
+        raise Invalid("This page cannot be prefetched. Open it with a click.")
     issuer = find(chosen, number)
     sign_in_session.count(request, chosen, db)
     with db.transaction() as session:
@@ -96,7 +96,7 @@ def find(chosen: Settings, number: int) -> IdentityProvider:
     """
     issuer = sign_in_session.issuers(chosen).get(number)
     if issuer is None:
-        raise NotFound("There is no such sign-in service.")
+        raise NotFound("There is no such identity provider. Choose one from the sign-in page.")
     return issuer
 
 

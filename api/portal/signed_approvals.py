@@ -24,7 +24,7 @@ from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.models import AccessRequest
 
-OVER = "This signature was used already, has run out, or was begun in another browser: approve anew."
+OVER = "This signature was used, has expired, or was begun in another browser. Approve again."
 LONGEST_TEXT = 200_000
 
 

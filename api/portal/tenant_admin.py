@@ -158,4 +158,4 @@ def read(kind: type[Body], **fields: object) -> Body:
         return kind.model_validate(fields)
     except ValidationError as error:
         told = "; ".join(f"{LABELS.get(str(where[0]), where[0])}: {what}" for where, what in policy_diff.of(error))
-        raise Invalid(f"This was not taken: {told}.") from None
+        raise Invalid(f"Not accepted: {told}.") from None

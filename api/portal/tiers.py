@@ -77,7 +77,7 @@ class TierForm:
         try:
             said = policy.model_dump(mode="json") | _said(named) | {"widening": percents("widening", self.widening)}
         except ValueError as error:
-            raise Invalid(f"This was not taken: {error}.") from None
+            raise Invalid(f"Not accepted: {error}.") from None
         return checked(said)
 
 

@@ -107,9 +107,9 @@ def _only_file_of(caller: Caller) -> Iterator[None]:
     tenants: frozenset[UUID | None] = frozenset(caller.tenants(READERS) or (None,))
     here = Counter(tenant for others in ARRIVED.values() for tenant in others)
     if caller.person_id in ARRIVED:
-        raise Busy("A file of yours is being verified; wait until that is done, then send the next.")
+        raise Busy("One of your files is being verified. Wait until it is done, then send the next one.")
     if any(here[tenant] >= MOST_OF_A_TENANT for tenant in tenants):
-        raise Busy("Colleagues of yours have files verified; try again in a moment.")
+        raise Busy("Your colleagues' files are being verified. Try again in a moment.")
     ARRIVED[caller.person_id] = tenants
     try:
         yield
@@ -197,7 +197,7 @@ def _in_time(lines: Iterable[bytes]) -> Iterator[bytes]:
     until = time.monotonic() + DEADLINE
     for line in lines:
         if time.monotonic() > until:
-            raise Invalid("To verify this file takes too long here; use `lockbox audit verify` for it.")
+            raise Invalid("Verifying this file takes too long here. Use `lockbox audit verify` instead.")
         yield line
 
 
@@ -229,7 +229,7 @@ def _reads(visitor: Visitor) -> None:
         NotYours: they do not.
     """
     if not visitor.caller.tenants(READERS) and not visitor.caller.holds(Role.VENDOR_AUDITOR):
-        raise NotYours("The trail is read by a tenant's admins and auditors, and by the vendor's auditors.")
+        raise NotYours("Only a tenant's admins and auditors, and the vendor's auditors, can read the audit log.")
 
 
 def _again(request: Request, db: Database, chosen: Settings, form: FormData, refused: LockboxError) -> Response:

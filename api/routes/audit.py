@@ -204,4 +204,4 @@ def _read_cursor(cursor: str) -> UUID:
     try:
         return UUID(bytes=base64.urlsafe_b64decode(cursor + "=="))
     except (ValueError, binascii.Error):
-        raise Invalid("The cursor is not one of ours; begin again without it.", field="cursor") from None
+        raise Invalid("The cursor is invalid. Start again without it.", field="cursor") from None

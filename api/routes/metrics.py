@@ -26,7 +26,7 @@ def show(request: Request, chosen: SettingsDep, source: Annotated[MetricsExporte
     """Return the metrics in Prometheus' text form; without Redis or Postgres, those of the other."""
     if not (_has_token(request, chosen) or _is_from_here(request)):
         raise MetricsClosed(
-            "Metrics are for this machine, or for whoever sends LOCKBOX_METRICS_TOKEN as a bearer token."
+            "Metrics are served to this machine only. From elsewhere, send LOCKBOX_METRICS_TOKEN as a bearer token."
         )
     return Response(
         metrics.exposition(source.read()), media_type=CONTENT_TYPE_LATEST, headers={"cache-control": "no-store"}

@@ -58,7 +58,7 @@ from lockbox.requests.visibility import ProtectedField, may_read, reader_roles
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 
-OVER = "This challenge was used already, has run out, or is somebody else's: ask for another, and sign that."
+OVER = "This challenge was used, has expired, or belongs to someone else. Request a new one and sign that."
 SAID_IN = frozenset({State.REVIEWING, State.PENDING, State.TIMED_OUT})
 """The states in which it matters to readers whether somebody could not be reached."""
 

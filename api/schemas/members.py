@@ -26,7 +26,7 @@ def _address(value: str) -> str:
 
 def _machine_or_person(roles: list[str]) -> list[str]:
     if "system" in roles and len(set(roles)) > 1:
-        raise ValueError("a system has no other role: what runs by itself decides nothing")
+        raise ValueError("a service account has only the role system: leave out the others")
     return roles
 
 

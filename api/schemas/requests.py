@@ -23,7 +23,7 @@ class NewRequest(RequestBody):
     justification: Annotated[str, Field(max_length=4000), IS_TEXT]
     case_ref: Annotated[str, Field(max_length=100), IS_LINE] | None = None
     access_window: Seconds
-    engineer: UUID | None = Field(default=None, description="only where a system files for an engineer")
+    engineer: UUID | None = Field(default=None, description="only a service account names an engineer")
 
 
 class CommentInput(RequestBody):

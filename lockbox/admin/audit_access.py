@@ -133,7 +133,7 @@ def audit_reader(session: Session, caller: Caller, slug: str | None) -> AuditRea
         return _reader(caller, None)
     tenants = caller.tenants(READERS)
     if len(tenants) > 1:
-        raise Invalid("Say by `tenant` whose log you mean: you read more than one.", field="tenant")
+        raise Invalid("You can read several logs. Name one with `tenant`.", field="tenant")
     return _reader(caller, next(iter(tenants), None))
 
 
@@ -142,7 +142,7 @@ def _reader(caller: Caller, tenant_id: UUID | None) -> AuditReader:
         return AuditReader(caller, tenant_id, OWN)
     if caller.holds(Role.VENDOR_AUDITOR):
         return AuditReader(caller, tenant_id, VENDORS if tenant_id else VENDORS_OWN)
-    raise NotYours("The trail is read by a tenant's admins and auditors, and by the vendor's auditors.")
+    raise NotYours("Only a tenant's admins and auditors, and the vendor's auditors, can read the audit log.")
 
 
 def search(
@@ -169,7 +169,7 @@ def head(session: Session, who: AuditReader) -> LogHead:
     row_security.enter(session, who.caller)
     found = proofs.head(session, who.log_id)
     if found is None:
-        raise NotFound("Nothing of this log has been sealed yet; events are sealed within seconds.")
+        raise NotFound("This log has no sealed events yet. Events are sealed within seconds; try again.")
     return found
 
 
@@ -182,7 +182,9 @@ def inclusion(session: Session, who: AuditReader, event_id: UUID) -> tuple[LogHe
     log = head(session, who)
     number = proofs.number_of(session, log, event_id)
     if number is None or not _visible(session, who, number):
-        raise NotFound("There is no such event in this log, or it is not sealed yet; that takes a second or so.")
+        raise NotFound(
+            "There is no such event in this log, or it is not sealed yet. Sealing takes about a second; try again."
+        )
     return log, number, proofs.inclusion(session, log, [number])[number]
 
 
@@ -302,5 +304,5 @@ def pages(db: Database, who: AuditReader) -> Pages:
 def _check(who: AuditReader, wanted: EventFilter) -> None:
     if wanted.words and not any(name not in who.sight.hidden for name in event_search.WORDS):
         raise Invalid(
-            "The vendor's auditors read neither comments nor justifications; leave `text` out.", field="text"
+            "The vendor's auditors cannot search comments and justifications. Leave out `text`.", field="text"
         )

@@ -24,7 +24,7 @@ from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
 LONGEST = timedelta(days=90)
-GONE = "somebody who is no longer a member"
+GONE = "a former member"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def add_delegation(
     roles = (Role.APPROVER, Role.TENANT_ADMIN) if mine else (Role.TENANT_ADMIN, Role.APPROVER)
     seat = permissions.acting_as(session, caller, origin, roles, tenant)
     if not mine and seat.role != Role.TENANT_ADMIN:
-        raise NotYours("You name your own delegate; an admin may do it for somebody else.")
+        raise NotYours("You can name only your own delegate. Ask an admin to name one for someone else.")
     permissions.require_fresh_admin(session, seat, tenant)
     at = now(session)
     starts_at = max(wanted.starts_at or at, at)
@@ -107,7 +107,7 @@ def end(session: Session, caller: Caller, origin: Origin, slug: str, delegation_
     if delegation is None:
         raise NotFound("There is no such delegation.")
     if seat.role != Role.TENANT_ADMIN and delegation.principal_id != caller.person_id:
-        raise NotYours("This is for the approver who is stood in for, or for an admin of this tenant.")
+        raise NotYours("Only the approver or an admin of this tenant can end this delegation.")
     _end(session, seat, [delegation])
 
 
@@ -153,12 +153,15 @@ def current(session: Session, caller: Caller, slug: str) -> Sequence[DelegationS
 def _pair(session: Session, tenant: Tenant, principal_id: UUID, delegate_id: UUID) -> tuple[Member, Member]:
     principal = memberships.find(session, tenant.id, principal_id)
     if principal is None or principal.is_disabled or Role.APPROVER not in principal.roles:
-        raise Invalid("Only an approver has a delegate; name one of the tenant's.", field="principal")
+        raise Invalid("Only approvers have delegates. Name an approver of the tenant.", field="principal")
     if principal_id == delegate_id:
-        raise Invalid("Nobody stands in for themselves; name somebody else.", field="delegate")
+        raise Invalid("You cannot be your own delegate. Name someone else.", field="delegate")
     delegate = memberships.find(session, tenant.id, delegate_id)
     if delegate is None or delegate.is_disabled or not delegate.is_eligible:
-        raise Invalid("Name a member whom a tenant admin has marked as eligible to be a delegate.", field="delegate")
+        raise Invalid(
+            "This person is not eligible. Name a member whom an admin has marked as an eligible delegate.",
+            field="delegate",
+        )
     return principal, delegate
 
 
@@ -199,8 +202,13 @@ def _no_clash(  # noqa: PLR0917 - what one delegation is made of
         if other.principal_id == principal_id:
             raise DelegationClash("The approver has a delegate in that period; end that delegation first.")
         if other.principal_id == delegate_id:
-            raise DelegationClash("The delegate has a delegate in that period, and a delegation is never passed on.")
-        raise DelegationClash("The approver is a delegate in that period, and a delegation is never passed on.")
+            raise DelegationClash(
+                "The delegate has a delegate in that period, and delegations cannot be passed on. "
+                "Choose another period."
+            )
+        raise DelegationClash(
+            "The approver is a delegate in that period, and delegations cannot be passed on. Choose another period."
+        )
 
 
 def _end(session: Session, seat: AdminActor, delegations: Iterable[Delegation]) -> None:

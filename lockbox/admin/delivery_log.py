@@ -158,7 +158,7 @@ def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUI
     if answer == "disabled":
         raise EndpointDisabled("The webhook is disabled; enable it first.")
     if answer == "waiting":
-        raise StillWaiting("The notification has not ended: it will be tried again by itself.")
+        raise StillWaiting("The notification is still being retried. Wait until it has ended.")
     _count(session, endpoint, at)
     database.arm_after_commit(session, NOTIFICATIONS, [IndexEntry(str(notification), KIND, at)])
     deed = AdminChange(

@@ -255,7 +255,7 @@ def erase(session: Session, person_id: UUID) -> ErasureResult:
         raise NotFound("There is no such person, or they were erased already.")
     connection, at = session.connection(), now(session)
     if connection.execute(OPEN_REQUESTS, {"id": person_id}).scalar_one():
-        raise Conflict("Something that they asked for is still open: let an operator disable them first.")
+        raise Conflict("This person has open requests. Have an operator disable them first.")
     connection.execute(PURPOSE)
     named = _named(connection, person_id)
     gone = connection.execute(DETAILS, named | {"vendor": VENDORS_LOG}).all()

@@ -40,13 +40,13 @@ from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
 DAY = timedelta(days=1)
-REFUSED = "This invitation is not good, or the code is not its own: ask for another one."
-OVER = "The time to accept this invitation is over; ask for another one."
+REFUSED = "This invitation or its code is not valid. Ask for a new invitation."
+OVER = "This invitation has expired. Ask for a new one."
 SIGN_IN_TOO = (
     "You sign in by a sign-in service here, so the code from the mail is not enough: sign in by that service, then "
     "come back to this page and enter the code."
 )
-MIXED = "A person becomes no system, nor a system a person: ask for an invitation to another address."
+MIXED = "A person account cannot become a service account (or the reverse). Ask for an invitation to another address."
 INVITED = "invited"
 UNSAID = Origin("api")
 HOLD_ADDRESS = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox address ' || lower(:address), 0))")
@@ -128,11 +128,11 @@ def only_one(session: Session, tenant_id: UUID | None, address: str, at: datetim
     same_address = func.lower(col(Person.email)) == func.lower(address)
     place = col(Membership.tenant_id).is_not_distinct_from(tenant_id)
     if session.exec(select(Person.id).join(Membership).where(same_address, place)).first():
-        raise AlreadyMember("Somebody with this address is a member already; set their roles instead.")
+        raise AlreadyMember("Someone with this address is a member already. Set their roles instead.")
     invited = func.lower(col(Invitation.email)) == func.lower(address)
     query = select(Invitation.id).where(at_place(tenant_id), invited, is_open(at), ~col(Invitation.is_recovery))
     if session.exec(query).first():
-        raise AlreadyInvited("This address is invited already; withdraw that invitation to write another one.")
+        raise AlreadyInvited("This address has an open invitation. Withdraw it to send another one.")
 
 
 def few_enough(session: Session, tenant_id: UUID | None, at: datetime, most: int | None) -> None:
@@ -164,7 +164,10 @@ def not_of_the_vendor(session: Session, address: str) -> None:
     """
     same_address = func.lower(col(Person.email)) == func.lower(address)
     if session.exec(select(Person.id).where(same_address, col(Person.side) == Side.VENDOR)).first():
-        raise OtherSide("This address belongs to somebody at the vendor, who can never be a member of a customer.")
+        raise OtherSide(
+            "This address belongs to someone at the vendor, who cannot be a member of a customer. Use "
+            "another address."
+        )
 
 
 def is_open(at: datetime) -> ColumnElement[bool]:
@@ -226,7 +229,7 @@ def end(session: Session, seat: AdminActor, invitation_id: UUID, *, only_recover
     if invitation is None or (only_recovery and not invitation.is_recovery):
         raise NotFound("There is no such invitation.")
     if invitation.accepted_at or invitation.withdrawn_at:
-        raise InvitationClosed("This invitation has been accepted or withdrawn; there is nothing left to take back.")
+        raise InvitationClosed("This invitation was accepted or withdrawn already.")
     _end(session, seat, invitation)
 
 
@@ -270,7 +273,7 @@ def accept(
     found = _valid_invitation(_shown(session, invitation_id, code), invitation, at)
     side = Side.CUSTOMER if invitation.tenant_id else Side.VENDOR
     if found.side not in {None, side}:
-        raise OtherSide("This address belongs to somebody on the other side, and nobody is on both.")
+        raise OtherSide("This address belongs to someone on the other side. Use another address.")
     name, person_id = found.name or invitation.name, found.person_id
     if person_id is None:
         person_id = registry.add_person(session, name, invitation.email, side).id

@@ -212,7 +212,7 @@ def _not_the_last_admin(session: Session, seat: AdminActor, member: Member, role
     assert seat.tenant_id is not None  # noqa: S101 - a member is one of a tenant
     loses = Role.TENANT_ADMIN in member.roles - roles
     if loses and not memberships.other_admins(session, seat.tenant_id, member.person_id):
-        raise LastAdmin("This is the last admin of the tenant; make somebody else one first.")
+        raise LastAdmin("This is the tenant's last admin. Make someone else an admin first.")
 
 
 def _end_what_roles_carried(session: Session, seat: AdminActor, member: Member, roles: frozenset[Role]) -> None:

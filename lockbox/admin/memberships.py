@@ -85,7 +85,7 @@ class Member:
             StaleVersion: it is something else by now.
         """
         if seen is not None and seen != self.version:
-            sentence = f"The roles of {self.name} have changed since you saw them; look again."
+            sentence = f"The roles of {self.name} have changed since you read them. Read them again."
             raise StaleVersion(sentence, current_version=self.version)
 
 

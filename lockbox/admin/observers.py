@@ -120,7 +120,10 @@ def _names(session: Session, people: set[UUID]) -> Mapping[UUID, str]:
 def _addressable(session: Session, tenant_id: UUID, wanted: ObserverInput) -> None:
     across = {"email": wanted.address, "side": Side.CUSTOMER.value}
     if session.connection().execute(IS_ACROSS, across).scalar_one():
-        raise AddressTaken("This address is of somebody of the vendor, who is told by the vendor.", field="address")
+        raise AddressTaken(
+            "This address belongs to someone at the vendor, who cannot be an observer. Use another address.",
+            field="address",
+        )
     same = select(Observer.id).where(
         col(Observer.tenant_id) == tenant_id,
         col(Observer.service).is_not_distinct_from(wanted.service),
@@ -128,7 +131,7 @@ def _addressable(session: Session, tenant_id: UUID, wanted: ObserverInput) -> No
         col(Observer.removed_at).is_(None),
     )
     if session.exec(same).first():
-        raise AddressTaken("This address is copied on this already.", field="address")
+        raise AddressTaken("This address is an observer of this already.", field="address")
 
 
 def _record_change(

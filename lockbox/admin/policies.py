@@ -102,7 +102,7 @@ def change(
     tenant = permissions.locked(session, tenant)
     if seen is not None and seen != tenant.policy_version:
         raise StaleVersion(
-            "The policy has changed since you saw it; look again.", current_version=tenant.policy_version
+            "The policy has changed since you read it. Read it again.", current_version=tenant.policy_version
         )
     held = _held(session, tenant, tenant.policy_version)
     differences = changes(held.policy, policy)

@@ -46,7 +46,9 @@ def propose(session: Session, caller: Caller, origin: Origin, slug: str, *, name
         col(Invitation.tenant_id) == tenant.id, col(Invitation.is_recovery), invitations.is_open(at)
     )
     if session.exec(proposed).first():
-        raise RecoveryOpen("An admin has been proposed for this tenant; wait for how that ends.")
+        raise RecoveryOpen(
+            "Another proposed admin for this tenant is pending. Wait until it is accepted, or withdraw it."
+        )
     invitations.not_of_the_vendor(session, address)
     wanted = InvitationOffer(
         name=name,

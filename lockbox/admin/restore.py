@@ -24,8 +24,8 @@ from lockbox.requests.transition import Move
 RESTORED = "restored"
 AT_ONCE = 500
 WHY = (
-    "The database was restored from a back-up. What was open or waited then may have been closed or decided since: "
-    "all of it is over. What is still needed is asked for again."
+    "The database was restored from a back-up. Everything open or pending then has ended, because it may "
+    "have been closed or decided since. Submit again what is still needed."
 )
 ENDS = {State.REVIEWING: Action.TIME_OUT, State.PENDING: Action.TIME_OUT, State.ACTIVE: Action.REVOKE}
 

@@ -148,11 +148,14 @@ def set_roles(
     seat, member = _colleague(session, caller, origin, person_id)
     member.check_seen(seen)
     if member.is_disabled:
-        raise Invalid("Somebody who is disabled gets no roles.", field="person_id")
+        raise Invalid("This person is disabled and cannot get roles.", field="person_id")
     if member.roles and (Role.SYSTEM in roles) is not (Role.SYSTEM in member.roles):
-        raise Invalid("A person becomes no system, nor a system a person: invite the other one.", field="roles")
+        raise Invalid(
+            "A person account cannot become a service account (or the reverse). Invite a separate account.",
+            field="roles",
+        )
     if review_tier and Role.MANAGER not in roles:
-        raise Invalid("Only a manager is in a tier of the review.", field="review_tier")
+        raise Invalid("Only managers have a review tier. Leave it out.", field="review_tier")
     if roles - member.roles:
         permissions.require_fresh_operator(session, seat)
     _replace(session, seat, member, StaffRoles(roles, review_tier), "member_changed")
@@ -198,7 +201,7 @@ def _may_read(session: Session, caller: Caller, roles: Sequence[Role]) -> None:
 def _colleague(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> tuple[AdminActor, Member]:
     seat = permissions.acting_as(session, caller, origin, OPERATORS)
     if person_id == caller.person_id:
-        raise OwnRoles("Nobody changes their own roles; ask another operator.")
+        raise OwnRoles("You cannot change your own roles. Ask another operator.")
     return seat, _again(session, person_id)
 
 

@@ -31,9 +31,7 @@ LONGEST_OVERLAP = timedelta(days=7)
 BY_HAND = "by_hand"
 ADMINS = (Role.TENANT_ADMIN,)
 OPERATORS = (Role.OPERATOR,)
-NOT_THE_VENDORS = (
-    "A webhook of the vendor is never told why access is asked: whoever keeps it may not read that. Leave it out."
-)
+NOT_THE_VENDORS = "A webhook of the vendor cannot receive justifications. Leave out this option."
 OF_REQUESTS = TYPES
 OF_TENANTS = frozenset(f"tenant.{kind}" for kind in TITLES.keys() - PERSONAL)
 # These changes send nothing more and nowhere else, so they need no fresh sign-in.
@@ -265,7 +263,7 @@ def _good(url: str, event_types: Iterable[str], tenant_id: UUID | None, reach: W
     try:
         safe_http.check(url, allow_loopback=reach.allow_http)
     except FetchFailed as failed:
-        raise Invalid(f"This can't be called: {failed.reason}.", field="url") from None
+        raise Invalid(f"This URL cannot be called: {failed.reason}.", field="url") from None
     known = OF_REQUESTS | {CHECKPOINT_TYPE} | (OF_TENANTS if tenant_id else {INVARIANT_TYPE})
     if unknown := sorted(set(event_types) - known):
         raise Invalid(

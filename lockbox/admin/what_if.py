@@ -27,9 +27,9 @@ from lockbox.requests.policy_diff import changes
 from lockbox.requests.policy_rules import Policy, RequestFacts
 from lockbox.requests.preview import PreviewGroup, PreviewNames, PreviewRecipients
 
-NOBODY_ASKED = "Nobody would be asked: it would time out, and the answer would be no."
-NOBODY_NOTIFIED = "Nobody would be told that the vendor opened a window."
-SUSPENDED = "The tenant is suspended: nothing can be asked of it."
+NOBODY_ASKED = "Nobody would be asked: the request would time out and be refused."
+NOBODY_NOTIFIED = "Nobody would be notified that the vendor opened a window."
+SUSPENDED = "The tenant is suspended. Requests can be submitted once it is resumed."
 ADMINS = (Role.TENANT_ADMIN,)
 MOST = 20
 GONE = "somebody who has left"

@@ -19,7 +19,7 @@ LATE = timedelta(hours=1)
 OPEN = "active"
 ERASED = "erased"
 PRINCIPAL = "principal_"
-NOBODY = {"clock": "the clock", "owner": "whoever runs the lockbox"}
+NOBODY = {"clock": "the clock", "owner": "the owner of the installation"}
 ENDS = {
     "denied": "denied",
     "cancelled": "withdrawn by the vendor",
@@ -152,9 +152,9 @@ class Report:
     def use(self) -> str:
         """Whether there was any activity, as a sentence."""
         if self.opened_at is None:
-            return "It was never open: nobody got in."
+            return "It was never open: nobody had access."
         if not self.uses and self.lost:
-            return "It was open; what the trail held of its use may be gone with the moves that it no longer holds."
+            return "It was open; its activity may be missing from the audit log, as its moves are."
         if not self.uses:
             return "No use was recorded while it was open." if self.closed_at else "No use has been recorded so far."
         times = sum(one.count for one in self.uses)

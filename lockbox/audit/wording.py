@@ -118,7 +118,7 @@ FACTS = {
 }
 NOTIFICATIONS_SENT = "notifications_sent"
 CHANNELS = {"mail": ("mail", "mails"), "webhook": ("call of a webhook", "calls of webhooks")}
-NOBODYS = {"clock": "the lockbox", "owner": "whoever runs the lockbox"}
+NOBODYS = {"clock": "the lockbox", "owner": "the owner of the installation"}
 
 
 @dataclass(frozen=True)

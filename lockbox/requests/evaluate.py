@@ -133,7 +133,7 @@ def evaluate_request(
     if tenant is None:
         raise UnknownTenant(f"No tenant is called {filing.tenant!r}.", field="tenant")
     if tenant.suspended:
-        raise TenantSuspended("The tenant is suspended: nothing can be asked of it.")
+        raise TenantSuspended("The tenant is suspended. Requests can be submitted once it is resumed.")
     _in_catalogue(caller, party, filing, services)
     return _evaluation(session, tenant, party, (requester_id, requester), request_facts(filing))
 

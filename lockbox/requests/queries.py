@@ -98,7 +98,7 @@ def read_cursor(given: str) -> UUID:
     try:
         return UUID(bytes=base64.urlsafe_b64decode(given + "=="))
     except (ValueError, binascii.Error):
-        raise Invalid("The cursor is not one of ours; begin again without it.", field="cursor") from None
+        raise Invalid("The cursor is invalid. Start again without it.", field="cursor") from None
 
 
 @dataclass(frozen=True)

@@ -226,7 +226,7 @@ def test_a_customers_log_begins_where_the_customer_is_asked(api: Database, worke
     first = world.submit(justification="The mailbox does not open")
     world.submit(resources=["mailbox:bert@contoso.example"])
     sealed(worker)
-    with pytest.raises(NotFound, match="Nothing of this log has been sealed"):
+    with pytest.raises(NotFound, match="This log has no sealed events"):
         exported(world, "tara")
 
     world.act("max", Action.ENDORSE, first.id)

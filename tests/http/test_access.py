@@ -224,7 +224,7 @@ def test_a_parameter_that_is_there_twice_is_refused(opened: Door, name: str, is_
     answer = opened.get("gate", "/v1/access", **(asked | {name: values}))
 
     told = facts(answer, 422, "invalid-request")
-    assert told["errors"] == [{"field": name, "message": "send it once; it is there more than once"}]
+    assert told["errors"] == [{"field": name, "message": "send it once; it is repeated"}]
     assert opened.ask("gate").status_code == 200
 
 

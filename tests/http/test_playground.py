@@ -151,7 +151,7 @@ def test_no_other_page_switches(playing: Portal, headers: dict[str, str]) -> Non
 @each("path", PLACES)
 @each("address", ["10.0.0.5", "203.0.113.7", "::ffff:203.0.113.7", "2001:db8::1", "somewhere"])
 def test_from_another_machine_nothing_is_there(playing: Portal, path: str, address: str) -> None:
-    assert "This is not open to you" in playing.browser(address=address).get(path).words
+    assert "You do not have access to this" in playing.browser(address=address).get(path).words
 
 
 @pytest.mark.parametrize("host", ["lockbox.example", "localhost.evil.example", "192.168.0.7:8000", "", "[", "evil@x"])

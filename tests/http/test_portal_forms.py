@@ -86,7 +86,7 @@ def test_every_form_is_refused_from_elsewhere(lenient: Portal, ann: Browser) -> 
         for headers in FOREIGN:
             answer = ann.send(path, fields, headers)
             assert answer.status_code == 403, (path, headers)
-            assert "did not come from a page of this lockbox" in answer.text
+            assert "did not come from a page of this Lockbox" in answer.text
 
     assert len(posts) >= 12
     assert lenient.count() == before

@@ -116,11 +116,11 @@ def test_days_are_those_of_the_readers_time_zone(open_portal: OpenPortal) -> Non
         ("from=24.11.2026", "Write days as year, month and day"),
         ("from=2026-02-30", "Write days as year, month and day"),
         ("to=9999-12-31", "Choose a day of this age"),
-        ("from=2026-11-24&to=2026-11-23", "nothing lies between them"),
-        ("text=" + "x" * 201, "at most 200 letters"),
-        ("text=a%00b", "at most 200 letters"),
-        ("engineer=a%0Ab", "at most 200 letters"),
-        ("cursor=%21", "The cursor is not one of ours"),
+        ("from=2026-11-24&to=2026-11-23", "Choose an earlier first day"),
+        ("text=" + "x" * 201, "at most 200 characters"),
+        ("text=a%00b", "at most 200 characters"),
+        ("engineer=a%0Ab", "at most 200 characters"),
+        ("cursor=%21", "The cursor is invalid"),
     ],
 )
 def test_a_filter_that_is_none_is_said_on_the_page_and_what_was_written_is_kept(

@@ -17,7 +17,7 @@ LOST = """
 INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)
 VALUES (uuidv7(), :p, uuidv7()::text::bytea, :key, 0, 'lost', now(), now())
 """
-REFUSED = "This invitation is not good, or the code is not its own"
+REFUSED = "This invitation or its code is not valid"
 
 
 @dataclass
@@ -153,7 +153,7 @@ def test_an_invitation_is_taken_once_and_within_three_days(nora: Newcomer) -> No
     too_late = late.accept(thief)
 
     assert (again.status, REFUSED in again.words) == (403, True)
-    assert (too_late.status, "is over" in too_late.words) == (403, True)
+    assert (too_late.status, "has expired" in too_late.words) == (403, True)
     assert thief.session is None
 
 

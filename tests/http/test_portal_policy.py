@@ -109,7 +109,7 @@ def test_seconds_and_all_that_the_form_has_no_field_for_stay(portal: Portal) -> 
     ("changes", "says"),
     [
         ({"quorum": "many"}, "Approvals needed: write a whole number"),
-        ({"quorum": "0"}, "This was not taken: Approvals needed: write 1 or more."),
+        ({"quorum": "0"}, "Not accepted: Approvals needed: write 1 or more."),
         ({"quorum": "9"}, "has 3 people who could give one"),
         ({"approval_window_hours": "9999"}, "Time to answer: this may be 336 h (1209600 seconds) at most."),
         ({"approval_reminders": "soon"}, "Reminders to approvers"),
@@ -238,7 +238,7 @@ def test_a_group_is_taken_away_and_the_tiers_behind_it_move_up(portal: Portal) -
             "A group cannot be called “Legal Desk”: use small letters, digits and hyphens, and begin",
         ),
         ({"quorum": ["0", "x"]}, "“Must also agree” of the group legal: write a whole number up to 20."),
-        ({"quorum": ["0", "2"]}, "This was not taken: Must also agree: the group legal cannot give 2 approvals"),
+        ({"quorum": ["0", "2"]}, "Not accepted: Must also agree: the group legal cannot give 2 approvals"),
         ({"people": ["0:x"]}, "The group desk: write an id as it was given to you"),
         ({"people": []}, "the group legal is empty"),
         ({"widening": "x"}, "write whole numbers"),
@@ -320,7 +320,7 @@ def test_a_mode_that_there_is_not_is_said(portal: Portal, mode: str) -> None:
 
     page = browser.submit(browser.get(here(portal, "/mode")), "/mode", mode=mode)
 
-    assert (page.status, "This was not taken: Who decides: choose" in page.words) == (422, True)
+    assert (page.status, "Not accepted: Who decides: choose" in page.words) == (422, True)
 
 
 def test_the_mode_that_holds_is_no_switch(portal: Portal) -> None:

@@ -115,7 +115,7 @@ def test_an_unknown_address_is_a_page_to_whoever_asks_for_one(shared: Portal, pa
     assert page.status == 404
     assert page.answer.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in page.answer.headers["content-security-policy"]
-    assert "This address leads nowhere: look how it is written." in page.words
+    assert "Page not found. Check the address." in page.words
     assert names(page, "Ann")
     assert page.read.links[-1] == "/waiting"
 
@@ -180,7 +180,7 @@ AS_A_BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8", "origin":
             "application/x-www-form-urlencoded; charset=utf-7",
             1,
             415,
-            "not sent as it has to be",
+            "request is not valid",
             "Send forms in UTF-8",
         ),
     ],
@@ -232,5 +232,5 @@ def test_a_browser_that_is_turned_away_for_a_crowd_gets_a_page_that_says_when_to
     shown, plain = shared.runner.run(told())
 
     assert (shown.status_code, shown.headers["retry-after"]) == (503, "1")
-    assert "Too much is asked at once" in PortalPage(shown).words
+    assert "The server is busy" in PortalPage(shown).words
     assert (plain.status_code, plain.json()["code"]) == (503, "busy")

@@ -73,7 +73,7 @@ def test_what_is_refused_is_said_with_what_was_written(portal: Portal, words: st
     page = browser.submit(browser.get(here), "/questions", text=words)
 
     assert page.status == 422
-    assert "What you wrote was not taken" in page.words
+    assert "Not accepted" in page.words
     kept = page.form("/questions").fields["text"]
     assert kept.removeprefix("\n") == words
     again = browser.submit(page, "/questions", text="Better")

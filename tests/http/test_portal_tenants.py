@@ -111,7 +111,7 @@ def test_roles_that_somebody_else_has_changed_meanwhile_are_shown_before_they_ar
     (again,) = (one for one in refused.read.forms if one.action.endswith("/roles") and one.fields["id"] == abe)
     browser.post(f"{path}/roles", again.fields | {"roles": "auditor"})
 
-    assert (refused.status, "have changed since you saw them" in refused.words) == (412, True)
+    assert (refused.status, "have changed since you read them" in refused.words) == (412, True)
     assert set(again.ticked["roles"]) == {"approver", "auditor"}
     assert members_of(portal.world)["Abe"].roles == {Role.AUDITOR}
 
@@ -121,7 +121,7 @@ def test_the_last_admin_is_told_why_they_stay(portal: Portal) -> None:
 
     page = browser.submit(browser.get(here(portal)), "/leave")
 
-    assert (page.status, "last admin of the tenant" in page.words) == (403, True)
+    assert (page.status, "the tenant's last admin" in page.words) == (403, True)
     assert "Tara" in members_of(portal.world)
 
 
@@ -187,7 +187,7 @@ def test_what_is_written_wrongly_is_said_in_a_sentence(portal: Portal, changes: 
 
     page = browser.post(here(portal, "/members"), fields | written)
 
-    assert (page.status, f"This was not taken: {says}" in page.words) == (422, True)
+    assert (page.status, f"Not accepted: {says}" in page.words) == (422, True)
     kept = page.form(here(portal, "/members")).fields
     assert (kept["name"], kept["address"]) == (written["name"], written["address"])
 
@@ -237,7 +237,7 @@ def test_a_policy_that_somebody_else_has_changed_meanwhile_is_not_overwritten(po
 
     late = first.submit(asked, "/policy/save")
 
-    assert (late.status, "has changed since you saw it" in late.words) == (412, True)
+    assert (late.status, "has changed since you read it" in late.words) == (412, True)
     assert held(portal).policy.quorum == 3
 
 

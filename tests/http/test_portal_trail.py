@@ -229,7 +229,7 @@ def test_the_vendors_auditor_reads_the_vendors_own_and_a_tenants_without_what_is
     assert "Ann: approved the request" in deeds(theirs)
     assert "QUICK" not in theirs.text
     assert "The mailbox" not in looks(trail, "vera", tenant=trail.world.tenant.slug, action="submit").text
-    assert (words.status, "leave `text` out" in words.words) == (422, True)
+    assert (words.status, "Leave out `text`" in words.words) == (422, True)
 
 
 def test_who_reads_several_trails_chooses_one(open_portal: OpenPortal) -> None:
@@ -289,7 +289,7 @@ def test_before_anything_is_sealed_the_page_says_so(portal: Portal) -> None:
 
     shown, exported = browser.get("/trail/checkpoint"), browser.get("/trail/export")
 
-    assert (shown.status, "Nothing of this log has been sealed yet" in shown.words) == (200, True)
+    assert (shown.status, "This log has no sealed events yet" in shown.words) == (200, True)
     assert exported.status == 404
 
 

@@ -80,7 +80,7 @@ def test_a_report_says_who_asked_who_decided_and_when_it_was_open(open_door: Ope
 def test_that_nothing_was_done_is_said(door: Door) -> None:
     pending, opened = door.pending(), door.active()
 
-    assert reported(door, pending)["use"] == "It was never open: nobody got in."
+    assert reported(door, pending)["use"] == "It was never open: nobody had access."
     assert reported(door, opened)["use"] == "No use has been recorded so far."
 
     door.act("erin", "complete", opened)

@@ -289,7 +289,7 @@ def test_a_mailbox_alone_takes_nobody_into_another_tenant_who_signs_in_by_an_iss
         assert f"/sign-in?next={page}" in answer.read.links
     assert (thief.session, scene.portal.count().memberships) == (None, before)
     assert scene.sign_in(ann, "ann").status == 200
-    assert "You sign in by your sign-in service here" in scene.portal.browser().sign_in("ann").words
+    assert "You sign in with your identity provider here" in scene.portal.browser().sign_in("ann").words
 
 
 def test_being_taken_into_another_tenant_ends_no_sign_in_and_lets_no_mailbox_in(
@@ -313,7 +313,7 @@ def test_being_taken_into_another_tenant_ends_no_sign_in_and_lets_no_mailbox_in(
     assert seen == [404, 200]
     assert "for there" in added.words
     assert "counts as a code from a mail" not in added.words
-    assert (mailed.status, "You sign in by your sign-in service here" in mailed.words) == (401, True)
+    assert (mailed.status, "You sign in with your identity provider here" in mailed.words) == (401, True)
     assert (again.status, f"/requests/{here.id}" in again.read.links) == (200, True)
     assert f"/requests/{there.id}" not in again.read.links
 
@@ -461,7 +461,7 @@ def test_whoever_can_sign_in_by_an_issuer_does_not_get_in_by_mail(scene: IssuerS
     page = ann.sign_in("ann")
     amir.sign_in("amir")
 
-    assert (page.status, "You sign in by your sign-in service here" in page.words) == (401, True)
+    assert (page.status, "You sign in with your identity provider here" in page.words) == (401, True)
     assert ann.session is None
     assert amir.session
 
@@ -542,7 +542,7 @@ def test_an_identity_that_a_mailbox_alone_vouches_for_does_not_shut_the_mailbox_
     later = scene.portal.browser().sign_in("ann")
 
     assert (seen.status, "as somebody else" in seen.words) == (200, True)
-    assert (later.status, "You sign in by your sign-in service here" in later.words) == (401, True)
+    assert (later.status, "You sign in with your identity provider here" in later.words) == (401, True)
 
 
 def test_an_identity_that_a_strong_sign_in_adds_counts_at_once(scene: IssuerScene) -> None:

@@ -90,7 +90,7 @@ def test_a_form_with_a_field_that_its_page_has_not_does_nothing(portal: Portal) 
 def test_a_parameter_that_is_there_twice_is_refused(door: Door, path: str, name: str, values: list[Any]) -> None:
     told = facts(door.get("max", path, **{name: values}), 422, "invalid-request")
 
-    assert {"field": name, "message": "send it once; it is there more than once"} in told["errors"]
+    assert {"field": name, "message": "send it once; it is repeated"} in told["errors"]
 
 
 def test_every_parameter_that_is_no_list_is_refused_twice(door: Door) -> None:

@@ -95,7 +95,7 @@ def test_what_was_printed_replaces_only_the_version_that_it_was(shell: Shell, tm
 
     stale = shell.is_refused("tara", "stale-version: ", "policy", "set", slug, "-", stdin=json.dumps(printed))
 
-    assert "look again" in stale
+    assert "Read it again" in stale
     assert shell.reads("tara", "policy", "show", slug)["policy"]["quorum"] == 2
     seen = shell.does("tara", "policy", "set", slug, "-", "--version", "2", stdin=json.dumps(printed))
     assert "quorum  2 → 3" in seen

@@ -44,7 +44,7 @@ def test_a_playground_is_not_opened_to_others(urls: Urls) -> None:
 
     refused(
         warm().run(good | playing, module="api", options=["--host", "192.0.2.1"]),
-        "LOCKBOX_PLAYGROUND: only where nobody else can call",
+        "LOCKBOX_PLAYGROUND works only on loopback",
     )
     refused(api(urls, **playing), "LOCKBOX_PLAYGROUND: it is the file that `make run` writes")
     refused(api(urls, **GOOD_PRODUCTION | playing), "LOCKBOX_PLAYGROUND: unset it")

@@ -87,9 +87,9 @@ def check_edge(claim: LogClaim, edge: Edge) -> None:
     for level, number in merkle.edge(claim.size):
         count = (claim.size >> level * merkle.WIDTH_BITS) % merkle.WIDTH
         if len(edge.tiles.get((level, number), b"")) != count * HASH_BYTES:
-            raise LogMismatch("its tiles are not those of a log of its size")
+            raise LogMismatch("its tiles do not match its size")
     if edge.root != claim.root:
-        raise LogMismatch("its root is not that of its tiles")
+        raise LogMismatch("its root does not match its tiles")
 
 
 def check_root(session: Session, claim: LogClaim, statement: TextClause) -> None:
@@ -104,7 +104,7 @@ def check_root(session: Session, claim: LogClaim, statement: TextClause) -> None
     except KeyError:
         root = b""
     if root != claim.root:
-        raise LogMismatch("its root is not that of its tiles")
+        raise LogMismatch("its root does not match its tiles")
 
 
 def extends(session: Session, claim: LogClaim, statement: TextClause = proofs.TILES) -> Extends:
@@ -121,11 +121,11 @@ def extends(session: Session, claim: LogClaim, statement: TextClause = proofs.TI
 def _is_signed(claim: LogClaim, trusted: Mapping[bytes, VerifierKey]) -> None:
     if not claim.note:
         if claim.size and claim.generation == 1:
-            raise LogMismatch("nothing is signed of what it holds")
+            raise LogMismatch("it has events but no signed checkpoint")
         return
     said, _ = checkpoint.verify(claim.note, trusted)
     if (said.origin, said.size, said.root) != (claim.origin, claim.size, claim.root):
-        raise LogMismatch("its newest checkpoint says something else than its row")
+        raise LogMismatch("its newest checkpoint does not match its row")
 
 
 def _goes_on(claim: LogClaim, shipped: Checkpoint, extends: Extends) -> None:
@@ -136,4 +136,4 @@ def _goes_on(claim: LogClaim, shipped: Checkpoint, extends: Extends) -> None:
     try:
         extends(shipped)
     except (BadProof, KeyError):
-        raise LogMismatch("it does not extend what was shipped of it") from None
+        raise LogMismatch("it does not extend its shipped checkpoint") from None

@@ -96,7 +96,7 @@ class WitnessFolder:
             raise RollbackDetected(
                 f"{self._path} is empty, as if nothing were mounted there; if it is a new one, make {mark}"
             )
-        _write(mark, "Here Lockbox keeps checkpoints of its trail.\n")
+        _write(mark, "Lockbox keeps checkpoints of its audit logs here.\n")
 
     def has(self, noted: LatestCheckpoint) -> bool:
         """Return whether this checkpoint is the newest shipped one of its log, as far as that can be read."""

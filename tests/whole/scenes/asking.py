@@ -8,7 +8,7 @@ from tests.whole.people import with_authenticator
 from tests.whole.scenes import scene
 
 TWO = ["mailbox:anna@contoso.example", "mailbox:bob@contoso.example"]
-NEWER = "has changed since you saw it"
+NEWER = "has changed since you read it"
 SLOW = {"approval_window": 900, "review_window": 900}
 SIGNED = "SELECT assertion IS NOT NULL AS is_signed FROM decisions WHERE request_id = :id AND verdict = 'approve'"
 
@@ -209,7 +209,7 @@ def somebody_looks_for_an_earlier_request(book: Book) -> None:
 
     page.get_by_label("Asked from").fill("2026-11-02")
     page.get_by_label("Asked until").fill("2026-11-01")
-    book.wrongly(page.get_by_role("button", name="Show", exact=True), "The first day is after the last one")
+    book.wrongly(page.get_by_role("button", name="Show", exact=True), "The first day is after the last day")
     for name in ("Asked from", "Asked until"):
         page.get_by_label(name).fill("")
     page.get_by_label("Engineer").fill("eri")

@@ -46,7 +46,7 @@ def somebody_accepts_an_invitation(book: Book) -> None:
     button = page.get_by_role("button", name="Accept the invitation")
 
     page.get_by_label("Code of the invitation").fill("WRONG")
-    book.wrongly(button, "This invitation is not good")
+    book.wrongly(button, "This invitation or its code is not valid")
     page.get_by_label("Code of the invitation").fill(code)
     book.rightly(button, "Nora")
 

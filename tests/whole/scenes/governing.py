@@ -153,7 +153,7 @@ def an_admin_has_a_system_told(book: Book) -> None:
         book.unsendable(page.get_by_role("button", name="Add it"), page.get_by_label("Address"))
         page.get_by_label("Address").fill("ftp://hooks.contoso.example")
         page.get_by_label("What it is").fill("the desk")
-        book.wrongly(page.get_by_role("button", name="Add it"), "This can't be called")
+        book.wrongly(page.get_by_role("button", name="Add it"), "This URL cannot be called")
         page.get_by_label("Address").fill(receiver.url)
         book.rightly(page.get_by_role("button", name="Add it"), "It is shown here and never again")
         page.get_by_role("link", name="I have copied it").click()
@@ -164,7 +164,7 @@ def an_admin_has_a_system_told(book: Book) -> None:
 def changed_and_tried(book: Book, page: Page, receiver: WebhookReceiver) -> None:
     """Change a webhook, and call it."""
     page.get_by_label("Address").fill("ftp://hooks.contoso.example")
-    book.wrongly(page.get_by_role("button", name="Save"), "This can't be called")
+    book.wrongly(page.get_by_role("button", name="Save"), "This URL cannot be called")
     page.get_by_label("Address").fill(f"{receiver.url}/other")
     book.rightly(page.get_by_role("button", name="Save"), "/other")
     book.rightly(page.get_by_role("button", name="Send a test"))
