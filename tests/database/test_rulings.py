@@ -365,7 +365,7 @@ def test_a_machine_decides_nothing_whatever_its_roles(world: World) -> None:
     gate = world.people["gate"]
     both = replace(gate, standings=gate.standings | {RoleGrant(Role.MANAGER)})
 
-    with pytest.raises(NotYours, match="has only the role system"), world.db.transaction() as session:
+    with pytest.raises(NotYours, match="decides nothing"), world.db.transaction() as session:
         decide.act(session, both, HERE, request.id, DecisionInput(Action.ENDORSE))
 
 

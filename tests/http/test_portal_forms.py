@@ -316,6 +316,6 @@ def test_a_fault_of_ours_is_a_page_too_and_tells_nothing(open_portal: OpenPortal
 
     page = browser.post("/sign-in/code", {"code": code})
 
-    assert (page.status, "nothing was changed" in page.words) == (500, True)
+    assert (page.status, "Nothing was changed" in page.words) == (500, True)
     assert "frame-ancestors 'none'" in page.answer.headers["content-security-policy"]
     assert code not in page.text
