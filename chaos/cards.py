@@ -1,10 +1,10 @@
-"""Which story comes next: cards of a house and an ending, dealt from a shuffled deck; a pure function of the seed."""
+"""Which story comes next: cards of a customer and an ending, dealt from a shuffled deck; a pure function of the seed."""
 
 import random
 from typing import NamedTuple
 
 ENFORCING, TALKATIVE, OBSERVING = range(3)
-"""The places of the houses in the cast: one yes, a review and two, a review alone."""
+"""The places of the customers in the cast: one yes, a review and two, a review alone."""
 
 CLOSE = {
     "late_yes": (*[ENFORCING] * 8, TALKATIVE),
@@ -22,7 +22,7 @@ CLOSE = {
     "yes_twice": (ENFORCING, ENFORCING),
     "five_times": (ENFORCING, TALKATIVE),
 }
-"""Endings that come within 100 ms of a deadline, or of one another, and the houses in which they are played."""
+"""Endings that come within 100 ms of a deadline, or of one another, and the customers at whom they are played."""
 
 PLAIN = {
     "left": (ENFORCING, TALKATIVE, OBSERVING),
@@ -36,13 +36,13 @@ PLAIN = {
 
 
 class Card(NamedTuple):
-    """One story: in which of the houses, and how it ends."""
+    """One story: at which of the customers, and how it ends."""
 
-    db: int
+    customer: int
     ending: str
 
 
-DECK = tuple(Card(db, ending) for ending, dbs in (CLOSE | PLAIN).items() for db in dbs)
+DECK = tuple(Card(customer, ending) for ending, customers in (CLOSE | PLAIN).items() for customer in customers)
 
 
 def dealt(seed: int, number: int) -> Card:

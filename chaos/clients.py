@@ -81,22 +81,24 @@ class Clients:
         await self._http.aclose()
 
     async def file(
-        self, db: ChaosCustomer, resource: str, body: Mapping[str, Any], key: str
+        self, customer: ChaosCustomer, resource: str, body: Mapping[str, Any], key: str
     ) -> dict[str, Any] | None:
         """File a request by a key, and return it once it is acknowledged."""
-        self._journal.resources[resource] = db.tenant_id
+        self._journal.resources[resource] = customer.tenant_id
         began = time.time()
-        tried = await self._tried(db, "erin", "POST", "/v1/requests", body=body, headers={"idempotency-key": key})
+        tried = await self._tried(
+            customer, "erin", "POST", "/v1/requests", body=body, headers={"idempotency-key": key}
+        )
         if found := tried.found:
             self._journal.acts.append(
                 AttemptedAct(UUID(found["id"]), "submit", "erin", tried.status, tried.sent, tried.at)
             )
-            self._note(found, db, "submit", "erin", began)
+            self._note(found, customer, "submit", "erin", began)
         return found
 
     async def act(
         self,
-        db: ChaosCustomer,
+        customer: ChaosCustomer,
         who: str,
         action: str,
         request: Mapping[str, Any],
@@ -104,30 +106,30 @@ class Clients:
     ) -> dict[str, Any] | None:
         """Act on a request, and return it once acknowledged; None where it could not be done, or nobody knows."""
         began = time.time()
-        tried = await self._tried(db, who, "POST", f"/v1/requests/{request['id']}/{action}", body=body or {})
+        tried = await self._tried(customer, who, "POST", f"/v1/requests/{request['id']}/{action}", body=body or {})
         times = tried.sent, tried.at, deadline(request), tried.late
         self._journal.acts.append(AttemptedAct(UUID(request["id"]), action, who, tried.status, *times))
         if found := tried.found:
             self._took.append(tried.at - tried.sent)
-            self._note(found, db, action, who, began)
+            self._note(found, customer, action, who, began)
         return found
 
-    async def look(self, db: ChaosCustomer, who: str, path: str, expected: tuple[int, ...] = (200,)) -> None:
+    async def look(self, customer: ChaosCustomer, who: str, path: str, expected: tuple[int, ...] = (200,)) -> None:
         """Read something; anything but what is expected is a surprise."""
-        tried = await self._tried(db, who, "GET", path)
+        tried = await self._tried(customer, who, "GET", path)
         if tried.status not in {0, *expected}:
             self._journal.surprises.append(f"GET {path} by {who}: {tried.status}")
 
-    async def ask(self, db: ChaosCustomer, resource: str, service: str) -> tuple[int, str]:
+    async def ask(self, customer: ChaosCustomer, resource: str, service: str) -> tuple[int, str]:
         """Ask for access as a guarded system does: the status, 0 where there is no answer, and the body."""
         params = {
-            "tenant": db.slug,
+            "tenant": customer.slug,
             "service": service,
             "resource": resource,
             "action": "read",
-            "engineer": str(db.people["erin"]),
+            "engineer": str(customer.people["erin"]),
         }
-        headers = {"authorization": f"Bearer {db.tokens['gate']}"}
+        headers = {"authorization": f"Bearer {customer.tokens['gate']}"}
         try:
             answer = await self._http.get("/v1/access", params=params, headers=headers)
         except httpx.HTTPError:
@@ -136,7 +138,7 @@ class Clients:
 
     async def _tried(
         self,
-        db: ChaosCustomer,
+        customer: ChaosCustomer,
         who: str,
         method: str,
         path: str,
@@ -145,7 +147,7 @@ class Clients:
         headers: Mapping[str, str] | None = None,
     ) -> LastAnswer:
         """Try until there is an answer that says something, or patience is over."""
-        shown = {"authorization": f"Bearer {db.tokens[who]}", **(headers or {})}
+        shown = {"authorization": f"Bearer {customer.tokens[who]}", **(headers or {})}
         sent = time.time()
         for pause in PAUSES:
             sent = time.time()
@@ -155,30 +157,30 @@ class Clients:
                 self._journal.statuses[0] += 1
             else:
                 self._journal.statuses[answer.status_code] += 1
-                self._examine(db, who, method, path, answer)
+                self._examine(customer, who, method, path, answer)
                 if answer.status_code < FAILED and IN_USE not in answer.text:
                     return LastAnswer(answer, sent, time.time())
             await asyncio.sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311 - a pause
         return LastAnswer(None, sent, time.time())
 
-    def _examine(self, db: ChaosCustomer, who: str, method: str, path: str, answer: httpx.Response) -> None:
+    def _examine(self, customer: ChaosCustomer, who: str, method: str, path: str, answer: httpx.Response) -> None:
         status = answer.status_code
         # Who reviews may do nothing more to what the review has passed on.
         is_past = who == "max" and status == httpx.codes.FORBIDDEN
         if not (status in ORDINARY or is_past or (method == "GET" and status < FAILED)):
             self._journal.surprises.append(f"{method} {path} by {who}: {status} {answer.text[:200]}")
         if who in {"tara", "ann", "amir", "aude"}:
-            others = [one for one in self._cast.dbs if one is not db]
+            others = [one for one in self._cast.customers if one is not customer]
             shown = [one.slug for one in others if one.slug in answer.text or str(one.tenant_id) in answer.text]
-            self._journal.foreign += [f"{who} of {db.slug} saw {slug} at {path}" for slug in shown]
+            self._journal.foreign += [f"{who} of {customer.slug} saw {slug} at {path}" for slug in shown]
 
-    def _note(self, found: Mapping[str, Any], db: ChaosCustomer, action: str, who: str, sent: float) -> None:
+    def _note(self, found: Mapping[str, Any], customer: ChaosCustomer, action: str, who: str, sent: float) -> None:
         self._journal.acknowledged.append(
             AcknowledgedAct(
                 UUID(found["id"]),
-                db.tenant_id,
+                customer.tenant_id,
                 action,
-                db.people[who],
+                customer.people[who],
                 found["version"],
                 sent,
                 time.time(),

@@ -113,7 +113,7 @@ def one_event_a_move(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
         seals_with_a_gap=questions.BROKEN_SEALS,
         not_sealed_once=questions.NOT_SEALED_ONCE,
         not_sealed_for_long=questions.UNSEALED,
-        alarmed_by_the_house_itself=questions.ALARMED,
+        alarmed_by_itself=questions.ALARMED,
     )
     found = (f"the trail of {one.slug}: {line}" for one in seen.trails for line in one.found)
     return f"{sum(one.events for one in seen.trails)} events verified", chain(_left(seen, *SEALS), off, found)

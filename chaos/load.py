@@ -96,21 +96,21 @@ class Load:
 
     async def _story(self, number: int) -> None:
         place, ending = cards.dealt(self._seed, number)
-        db = self._cast.quick[place]
+        customer = self._cast.quick[place]
         key = f"{self._seed}-{number}-{uuid4().hex}"
         times = 5 if ending == "five_times" else 1
-        answers = await asyncio.gather(*(self._file(db, key) for _ in range(times)))
+        answers = await asyncio.gather(*(self._file(customer, key) for _ in range(times)))
         ids = {one["id"] for one in answers if one}
         if len(ids) > 1:
             self._journal.surprises.append(f"one key filed {len(ids)} requests")
         if request := next(filter(None, answers), None):
-            await self._endings[ending](db, request)
+            await self._endings[ending](customer, request)
             self._prober.cool(request["resources"][0])
 
-    async def _file(self, db: ChaosCustomer, key: str) -> Request | None:
-        resource = f"mailbox:{key}@{db.slug}.example"
+    async def _file(self, customer: ChaosCustomer, key: str) -> Request | None:
+        resource = f"mailbox:{key}@{customer.slug}.example"
         body = {
-            "tenant": db.slug,
+            "tenant": customer.slug,
             "service": SERVICE,
             "resources": [resource],
             "actions": ["read"],
@@ -119,112 +119,112 @@ class Load:
             "case_ref": "CASE-1",
             "access_window": ACCESS_SECONDS,
         }
-        filed = await self._clients.file(db, resource, body, key)
-        self._prober.follow(db, resource)
+        filed = await self._clients.file(customer, resource, body, key)
+        self._prober.follow(customer, resource)
         return filed
 
     async def _left(self, _: ChaosCustomer, __: Request) -> None:
         await asyncio.sleep(0)
 
-    async def _endorsed(self, db: ChaosCustomer, request: Request) -> Request | None:
+    async def _endorsed(self, customer: ChaosCustomer, request: Request) -> Request | None:
         """Bring it before the customer; return it as it is then."""
-        return await self._clients.act(db, "max", "endorse", request, SAID) if db.is_reviewed else request
+        return await self._clients.act(customer, "max", "endorse", request, SAID) if customer.is_reviewed else request
 
-    async def _open(self, db: ChaosCustomer, request: Request) -> Request | None:
+    async def _open(self, customer: ChaosCustomer, request: Request) -> Request | None:
         """Give every yes that it takes; return the open request if all of them were acknowledged."""
         self._prober.heat(request["resources"][0])
-        found = await self._endorsed(db, request)
-        for who in db.approvers:
-            found = found and await self._clients.act(db, who, "approve", found, SAID)
+        found = await self._endorsed(customer, request)
+        for who in customer.approvers:
+            found = found and await self._clients.act(customer, who, "approve", found, SAID)
         return found
 
-    async def _opened(self, db: ChaosCustomer, request: Request) -> Request | None:
-        found = await self._open(db, request)
+    async def _opened(self, customer: ChaosCustomer, request: Request) -> Request | None:
+        found = await self._open(customer, request)
         await asyncio.sleep(1)
         return found
 
-    async def _completed(self, db: ChaosCustomer, request: Request) -> None:
-        if found := await self._opened(db, request):
-            await self._clients.act(db, "erin", "complete", found, SAID)
+    async def _completed(self, customer: ChaosCustomer, request: Request) -> None:
+        if found := await self._opened(customer, request):
+            await self._clients.act(customer, "erin", "complete", found, SAID)
 
-    async def _revoked(self, db: ChaosCustomer, request: Request) -> None:
-        if found := await self._opened(db, request):
-            await self._clients.act(db, "tara", "revoke", found, SAID)
+    async def _revoked(self, customer: ChaosCustomer, request: Request) -> None:
+        if found := await self._opened(customer, request):
+            await self._clients.act(customer, "tara", "revoke", found, SAID)
 
-    async def _denied(self, db: ChaosCustomer, request: Request) -> None:
-        await self._clients.act(db, "max" if db.is_reviewed else "amir", "deny", request, SAID)
+    async def _denied(self, customer: ChaosCustomer, request: Request) -> None:
+        await self._clients.act(customer, "max" if customer.is_reviewed else "amir", "deny", request, SAID)
 
-    async def _cancelled(self, db: ChaosCustomer, request: Request) -> None:
-        await self._clients.act(db, "erin", "cancel", request, SAID)
+    async def _cancelled(self, customer: ChaosCustomer, request: Request) -> None:
+        await self._clients.act(customer, "erin", "cancel", request, SAID)
 
-    async def _late_yes(self, db: ChaosCustomer, request: Request) -> None:
+    async def _late_yes(self, customer: ChaosCustomer, request: Request) -> None:
         """Say the last yes that is missing again and again around the deadline."""
-        found = await self._endorsed(db, request)
-        *first, last = db.approvers
+        found = await self._endorsed(customer, request)
+        *first, last = customer.approvers
         for who in first:
-            found = found and await self._clients.act(db, who, "approve", found, SAID)
+            found = found and await self._clients.act(customer, who, "approve", found, SAID)
         if found:
             self._prober.heat(request["resources"][0])
-            await self._at_the_deadline(db, found, [(last, "approve")] * YESES, FIRST_YES)
+            await self._at_the_deadline(customer, found, [(last, "approve")] * YESES, FIRST_YES)
 
-    async def _late_endorsement(self, db: ChaosCustomer, request: Request) -> None:
-        await self._at_the_deadline(db, request, [("max", "endorse")] * YESES, FIRST_YES)
+    async def _late_endorsement(self, customer: ChaosCustomer, request: Request) -> None:
+        await self._at_the_deadline(customer, request, [("max", "endorse")] * YESES, FIRST_YES)
 
     def _late(self, action: str) -> Ending:
-        async def ending(db: ChaosCustomer, request: Request) -> None:
-            who = "erin" if action == "cancel" else "max" if db.is_reviewed else "amir"
-            await self._at_the_deadline(db, request, [(who, action)])
+        async def ending(customer: ChaosCustomer, request: Request) -> None:
+            who = "erin" if action == "cancel" else "max" if customer.is_reviewed else "amir"
+            await self._at_the_deadline(customer, request, [(who, action)])
 
         return ending
 
     def _at_the_end(self, who: str, action: str) -> Ending:
-        async def ending(db: ChaosCustomer, request: Request) -> None:
-            if found := await self._open(db, request):
-                await self._at_the_deadline(db, found, [(who, action)])
+        async def ending(customer: ChaosCustomer, request: Request) -> None:
+            if found := await self._open(customer, request):
+                await self._at_the_deadline(customer, found, [(who, action)])
 
         return ending
 
     async def _at_the_deadline(
-        self, db: ChaosCustomer, request: Request, shots: Sequence[Shot], aim: tuple[float, float] = AIM
+        self, customer: ChaosCustomer, request: Request, shots: Sequence[Shot], aim: tuple[float, float] = AIM
     ) -> None:
         """Have the first of these arrive so many seconds from the deadline, and the others right after it."""
         chance = random.Random(request["id"])  # noqa: S311 - a different one each time
         left = deadline(request) - time.time() - self._clients.usual + chance.uniform(*aim)
         await asyncio.sleep(max(0.0, left))
-        await self._volley(db, request, shots, APART)
+        await self._volley(customer, request, shots, APART)
 
-    async def _volley(self, db: ChaosCustomer, request: Request, shots: Sequence[Shot], apart: float) -> None:
+    async def _volley(self, customer: ChaosCustomer, request: Request, shots: Sequence[Shot], apart: float) -> None:
         async def shoot(place: int, who: str, action: str) -> None:
             await asyncio.sleep(place * apart)
-            await self._clients.act(db, who, action, request, SAID)
+            await self._clients.act(customer, who, action, request, SAID)
 
         await asyncio.gather(*(shoot(place, *shot) for place, shot in enumerate(shots)))
 
     def _at_once(self, *shots: Shot) -> Ending:
-        async def ending(db: ChaosCustomer, request: Request) -> None:
+        async def ending(customer: ChaosCustomer, request: Request) -> None:
             self._prober.heat(request["resources"][0])
             order = random.Random(request["id"]).sample(shots, len(shots))  # noqa: S311 - a different one each time
-            await self._volley(db, request, order, AT_ONCE)
+            await self._volley(customer, request, order, AT_ONCE)
 
         return ending
 
-    async def _no_and_cancel(self, db: ChaosCustomer, request: Request) -> None:
-        who = "max" if db.is_reviewed else "amir"
-        await self._at_once((who, "deny"), ("erin", "cancel"))(db, request)
+    async def _no_and_cancel(self, customer: ChaosCustomer, request: Request) -> None:
+        who = "max" if customer.is_reviewed else "amir"
+        await self._at_once((who, "deny"), ("erin", "cancel"))(customer, request)
 
-    async def _revoke_and_complete(self, db: ChaosCustomer, request: Request) -> None:
-        if found := await self._opened(db, request):
-            await self._at_once(("tara", "revoke"), ("erin", "complete"))(db, found)
+    async def _revoke_and_complete(self, customer: ChaosCustomer, request: Request) -> None:
+        if found := await self._opened(customer, request):
+            await self._at_once(("tara", "revoke"), ("erin", "complete"))(customer, found)
 
-    async def _two_yeses(self, db: ChaosCustomer, request: Request) -> None:
-        if found := await self._endorsed(db, request):
-            await self._at_once(("ann", "approve"), ("amir", "approve"))(db, found)
+    async def _two_yeses(self, customer: ChaosCustomer, request: Request) -> None:
+        if found := await self._endorsed(customer, request):
+            await self._at_once(("ann", "approve"), ("amir", "approve"))(customer, found)
 
-    async def _nosy(self, db: ChaosCustomer, request: Request) -> None:
+    async def _nosy(self, customer: ChaosCustomer, request: Request) -> None:
         """Look at all that there is to see, and for what another customer was asked."""
         for who in ("ann", "aude", "tara"):
-            await self._clients.look(db, who, "/v1/requests")
-        await self._clients.look(db, "ann", "/v1/tenants")
-        await self._clients.look(db, "tara", f"/v1/requests/{request['id']}/events", (SEEN, NOT_THERE))
-        other = next(one for one in self._cast.quick if one is not db)
+            await self._clients.look(customer, who, "/v1/requests")
+        await self._clients.look(customer, "ann", "/v1/tenants")
+        await self._clients.look(customer, "tara", f"/v1/requests/{request['id']}/events", (SEEN, NOT_THERE))
+        other = next(one for one in self._cast.quick if one is not customer)
         await self._clients.look(other, "ann", f"/v1/requests/{request['id']}", (NOT_THERE,))

@@ -67,16 +67,16 @@ class ChaosPeople:
     hooks: Sequence[WebhookReceiver]
 
     @property
-    def dbs(self) -> Sequence[ChaosCustomer]:
+    def customers(self) -> Sequence[ChaosCustomer]:
         """All customers."""
         return (*self.quick, self.calm)
 
     def private(self) -> Iterator[str]:
         """Yield what may stand in no log and in no message: tokens, secrets, reasons, comments and addresses."""
         yield from (REASON.split(":", maxsplit=1)[0], COMMENT.split(":", maxsplit=1)[0], "@vendor.example")
-        for db in self.dbs:
-            yield f"@{db.slug}.example"
-            yield from (token.rpartition("_")[2] for token in db.tokens.values())
+        for customer in self.customers:
+            yield f"@{customer.slug}.example"
+            yield from (token.rpartition("_")[2] for token in customer.tokens.values())
         yield from (hook.secret.rpartition("_")[2] for hook in self.hooks)
 
 
@@ -93,7 +93,7 @@ def gather(plan: StackPlan, loop: EventLoopThread) -> ChaosPeople:
         ("calm", QUICK | {"approval_window": CALM_SECONDS}, Mode.ENFORCE, ("ann",), False, True),
     )
     vault = SecretVault([DEVELOPMENT_KEY.get_secret_value()])
-    dbs = []
+    customers = []
     with as_owner(plan.owner_database_url) as session:
         hooks[0].secret = sample.add_endpoint(session, vault, hooks[0].url, None)
         for (name, terms, mode, approvers, reviewed, calm), hook in zip(scripts, hooks[1:], strict=True):
@@ -107,6 +107,6 @@ def gather(plan: StackPlan, loop: EventLoopThread) -> ChaosPeople:
                 services=Settings.model_fields["services"].get_default(call_default_factory=True),
             )
             hook.secret = sample.add_endpoint(session, vault, hook.url, tenant.id)
-            dbs.append(ChaosCustomer(slug, tenant.id, found.people, found.tokens, approvers, reviewed, calm))
-    *quick, calm_db = dbs
+            customers.append(ChaosCustomer(slug, tenant.id, found.people, found.tokens, approvers, reviewed, calm))
+    *quick, calm_db = customers
     return ChaosPeople(quick, calm_db, hooks)

@@ -27,7 +27,7 @@ class ProbedResource:
     `was_open` is whether it was ever found open.
     """
 
-    db: ChaosCustomer
+    customer: ChaosCustomer
     resource: str
     hot_until: float = 0.0
     asking: int = 0
@@ -44,10 +44,10 @@ class Prober:
         self._circle: deque[ProbedResource] = deque()
         self._asking = 0
 
-    def follow(self, db: ChaosCustomer, resource: str) -> None:
+    def follow(self, customer: ChaosCustomer, resource: str) -> None:
         """Try this door from now on."""
         if resource not in self._doors:
-            door = self._doors[resource] = ProbedResource(db, resource)
+            door = self._doors[resource] = ProbedResource(customer, resource)
             self._circle.append(door)
 
     def heat(self, resource: str) -> None:
@@ -83,7 +83,7 @@ class Prober:
     async def _try(self, door: ProbedResource) -> None:
         sent = time.time()
         try:
-            status, said = await self._clients.ask(door.db, door.resource, SERVICE)
+            status, said = await self._clients.ask(door.customer, door.resource, SERVICE)
         finally:
             self._asking -= 1
             door.asking -= 1

@@ -44,14 +44,14 @@ def verified(stage: ChaosStack) -> list[VerifiedExport]:
     accord says so. A customer who was never asked for anything may have no log yet.
     """
     approvals = ApprovalKeys(signing_keys.read([stage.plan.keys / APPROVAL_KEY])).public
-    return [_of(stage, db, [stage.plan.audit_key, approvals]) for db in stage.cast.dbs]
+    return [_of(stage, customer, [stage.plan.audit_key, approvals]) for customer in stage.cast.customers]
 
 
-def _of(stage: ChaosStack, db: ChaosCustomer, trusted: Sequence[VerifierKey]) -> VerifiedExport:
-    headers = {"authorization": f"Bearer {db.tokens['tara']}"}
+def _of(stage: ChaosStack, customer: ChaosCustomer, trusted: Sequence[VerifierKey]) -> VerifiedExport:
+    headers = {"authorization": f"Bearer {customer.tokens['tara']}"}
     address = stage.plan.public_url
     with stage.superuser.connect() as connection:
-        happened = connection.execute(HAPPENED, {"tenant_id": db.tenant_id}).all()
+        happened = connection.execute(HAPPENED, {"tenant_id": customer.tenant_id}).all()
     missing, found = ["it was never sealed"], list[str]()
     with httpx.Client(base_url=address, headers=headers, timeout=ANSWER_SECONDS, trust_env=False) as admin:
         until = time.monotonic() + SEALED_SECONDS
@@ -59,7 +59,7 @@ def _of(stage: ChaosStack, db: ChaosCustomer, trusted: Sequence[VerifierKey]) ->
             time.sleep(LOOK_SECONDS)
             answer = admin.get("/v1/audit/checkpoint")
             if answer.status_code == NOT_SEALED and not happened:
-                return VerifiedExport(db.slug, 0)
+                return VerifiedExport(customer.slug, 0)
             if answer.status_code == NOT_SEALED:
                 continue
             said = answer.raise_for_status().json()
@@ -69,8 +69,8 @@ def _of(stage: ChaosStack, db: ChaosCustomer, trusted: Sequence[VerifierKey]) ->
             found = [f"{one.kind}: {one.message}" for one in verdict.findings.first]
             # That the trail is read is an event too, sealed a moment later: both are asked for until they meet.
             if verdict.header.size == said["size"] and not missing:
-                return VerifiedExport(db.slug, verdict.events, tuple(found))
-    return VerifiedExport(db.slug, 0, (*found, *(missing or ["it never agreed with its checkpoint"])))
+                return VerifiedExport(customer.slug, verdict.events, tuple(found))
+    return VerifiedExport(customer.slug, 0, (*found, *(missing or ["it never agreed with its checkpoint"])))
 
 
 def missed(happened: Iterable[Any], exported: bytes) -> Iterator[str]:
