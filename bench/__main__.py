@@ -134,7 +134,7 @@ def _deadlines(bench: Bench, size: Size) -> dict[str, Any]:
 
 
 def _doors(bench: Bench, crowd_: Customers, size: Size) -> dict[str, Any]:
-    gate = bench.sample.tokens["gate"]
+    gate = bench.world.tokens["gate"]
     found: dict[str, Any] = {}
     _rest(bench)
     found["access"] = _stage("access checks", lambda: doors.access(bench, crowd_, gate, size.access_seconds))

@@ -1,22 +1,16 @@
-"""Whether a crowd slows a submit: 1,000 members of whom three approve among 10,000 tenants, beside a house of one."""
+"""Whether a crowd slows a submit: 1,000 members of whom three approve among 10,000 tenants, beside one alone."""
 
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL
 
-from cli.sample import Sample
-from config.settings import Settings
+from harness.people import World
 from harness.stage import copied, superuser_at
 from lockbox.database import Database, make_engine
-from lockbox.identity.roles import Caller, Role, RoleGrant
-from lockbox.requests import submit
-from lockbox.requests.evaluate import RequestInput
-from lockbox.requests.transition import Origin
 from lockbox.schedule import Schedule
 
 TENANTS = 10_000
@@ -54,15 +48,6 @@ INSERT INTO memberships (id, person_id, tenant_id, role) SELECT uuidv7(), id, :t
 """
 
 
-@dataclass(frozen=True)
-class CrowdDatabase:
-    """A database and the requester in it."""
-
-    db: Database
-    caller: Caller
-    filing: RequestInput
-
-
 @contextmanager
 def copies(superuser: URL) -> Iterator[None]:
     """Copy the database twice while nobody uses it, and drop the copies at the end."""
@@ -70,66 +55,45 @@ def copies(superuser: URL) -> Iterator[None]:
         yield
 
 
-def measure(superuser: URL, api: URL, redis_url: str, sample: Sample, tick: Callable[[], object]) -> dict[str, float]:
-    """File by turns in both houses; return the median milliseconds of each and their ratio."""
+def measure(superuser: URL, api: URL, redis_url: str, world: World, tick: Callable[[], object]) -> dict[str, float]:
+    """File by turns in both databases; return the median milliseconds of each and their ratio."""
     for name, members, tenants in ((ALONE, 0, 0), (CROWDED, MEMBERS - APPROVERS, TENANTS)):
         with superuser_at(superuser.set(database=name)) as engine:
-            _fill(engine, sample, members, tenants)
+            _fill(engine, world, members, tenants)
     tick()
-    dbs = {name: _db(api.set(database=name), redis_url, sample) for name in (ALONE, CROWDED)}
+    dbs = {name: _db(api.set(database=name), redis_url) for name in (ALONE, CROWDED)}
     taken: dict[str, list[float]] = {name: [] for name in dbs}
     for number in range(WARM_UP + ROUNDS):
         for name, db in dbs.items():
-            seconds = _file(db)
+            seconds = _file(world, db)
             if number >= WARM_UP:
                 taken[name].append(seconds)
     for db in dbs.values():
-        db.db.dispose()
+        db.dispose()
     tick()
     alone, crowded = (statistics.median(taken[name]) * 1000 for name in (ALONE, CROWDED))
     return {"alone_ms": alone, "crowded_ms": crowded, "ratio": crowded / alone}
 
 
-def engineer(sample: Sample) -> Caller:
-    """Return the engineer among the sample people as a caller."""
-    return Caller(sample.people["erin"], "Erin Engel", frozenset({RoleGrant(Role.ENGINEER)}))
-
-
-def asks(tenant: str) -> RequestInput:
-    """Return what the engineer asks for at a tenant."""
-    return RequestInput(
-        tenant=tenant,
-        service="exchange-online",
-        resources=["mailbox:anna@bench.example"],
-        actions=["read"],
-        reason_code="support_case",
-        justification="The mailbox does not open on the phone",
-        case_ref="CASE-1",
-        access_window=3600,
-    )
-
-
-def _fill(engine: Engine, sample: Sample, members: int, tenants: int) -> None:
+def _fill(engine: Engine, world: World, members: int, tenants: int) -> None:
     """Leave the tenant with three approvers, and add a crowd around it."""
     with engine.connect() as connection:
         connection.execute(text("DELETE FROM memberships WHERE role = 'approver'"))
         for role, count in (("approver", APPROVERS), ("auditor", members)):
             connection.execute(
                 text(MEMBER.replace("member-", f"{role}-")),
-                {"members": count, "tenant": sample.tenant_id, "role": role},
+                {"members": count, "tenant": world.tenant.id, "role": role},
             )
         connection.execute(text(TENANT), {"tenants": tenants})
         connection.execute(text(ONE_EACH))
         connection.execute(text("VACUUM ANALYZE"))
 
 
-def _db(api: URL, redis_url: str, sample: Sample) -> CrowdDatabase:
-    db = Database(make_engine(api.render_as_string(hide_password=False), role="bench"), Schedule(redis_url))
-    return CrowdDatabase(db, engineer(sample), asks("bench"))
+def _db(api: URL, redis_url: str) -> Database:
+    return Database(make_engine(api.render_as_string(hide_password=False), role="bench"), Schedule(redis_url))
 
 
-def _file(db: CrowdDatabase) -> float:
+def _file(world: World, db: Database) -> float:
     began = time.perf_counter()
-    with db.db.transaction() as session:
-        submit.submit(session, db.caller, Origin("api"), db.filing, Settings().services)
+    world.submit(db=db)
     return time.perf_counter() - began

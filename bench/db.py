@@ -1,29 +1,23 @@
 """The servers that are measured: a database with a real request to copy, the processes, and mail sinks."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
 from sqlalchemy import URL
 from sqlalchemy.engine import make_url
 
-from bench.crowd import asks, engineer
 from bench.load import Pace
-from cli import sample
-from cli.sample import Sample
 from cli.stack import Processes, StackPlan
-from config.settings import Settings
 from harness import stage
-from harness.stage import Stack, own_stack, servers_of, start_sinks
-from lockbox.database import Database, as_owner, make_engine
-from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
-from lockbox.requests import decide, submit
-from lockbox.requests.decisions import DecisionInput
+from harness.people import WITHOUT_REVIEW, World
+from harness.stage import Stack, all_rights, own_stack, servers_of, start_sinks, superuser_url
+from lockbox.database import Database, make_engine
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.transition import Origin
 from lockbox.schedule import Schedule
 
 UNLIMITED = {
@@ -33,20 +27,20 @@ UNLIMITED = {
     "LOCKBOX_TRUSTED_PROXIES": '["127.0.0.1/32"]',
 }
 NOWHERE = "redis://127.0.0.1:1"
-SERVICES = Settings().services
+A_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where everything is before any process runs: the plan, sample people, a real request, a folder of its own.
+    """Where everything is before any process runs: the plan, people, a real request, a folder of its own.
 
-    `reviewed` is a tenant whose requests a manager of the vendor reviews first, `sample` one whose are not.
+    The requests of the world `reviewed` a manager of the vendor reviews first, those of `world` nobody.
     """
 
     plan: StackPlan
     superuser: URL
-    sample: Sample
-    reviewed: Sample
+    world: World
+    reviewed: World
     pattern: UUID
     folder: Path
 
@@ -57,9 +51,9 @@ class Site:
 
 @dataclass
 class Bench(Stack):
-    """What is measured: a running stack, the sample people in it and the request to copy."""
+    """What is measured: a running stack, the people in it and the request to copy."""
 
-    sample: Sample
+    world: World
     pattern: UUID
     pace: Pace = field(default_factory=Pace)
 
@@ -67,14 +61,14 @@ class Bench(Stack):
 @contextmanager
 def site() -> Iterator[Site]:
     """Start servers of one's own, seed them and live through one request; remove everything at the end."""
-    with own_stack("bench") as plan:
-        with as_owner(plan.owner_database_url) as session:
-            reviewed, people = (
-                sample.seed(session, tenant=tenant, policy=policy, environment="development", services=SERVICES)
-                for tenant, policy in (("bench", Policy()), ("loaded", Policy(vendor_review=False)))
-            )
+    with own_stack("bench") as plan, closing(Schedule(NOWHERE)) as nowhere:
+        db = Database(make_engine(plan.database_url, role="bench"), nowhere)
+        reviewed, world = (add_world(plan, db, policy) for policy in (Policy(), WITHOUT_REVIEW))
+        # The schedule hears of it when it is repaired.
+        pattern = world.act("ann", Action.APPROVE, world.submit().id).id
+        db.engine.dispose()
         superuser = make_url(servers_of(plan).superuser_url)
-        yield Site(plan, superuser, people, reviewed, _live(plan, people), plan.keys.parent)
+        yield Site(plan, superuser, world, reviewed, pattern, plan.keys.parent)
 
 
 @contextmanager
@@ -83,23 +77,10 @@ def running(site: Site) -> Iterator[Bench]:
     processes = Processes(site.plan, site.folder / "log", UNLIMITED)
     with stage.running(site.plan, processes, ("api", "worker", "notifications")) as found:
         start_sinks(processes, make_url(site.plan.smtp_url).port)
-        yield Bench(**vars(found), sample=site.sample, pattern=site.pattern)
+        yield Bench(**vars(found), world=site.world, pattern=site.pattern)
 
 
-def approver(people: Sample) -> Caller:
-    """Return an approver among the sample people as a caller."""
-    standing = frozenset({RoleGrant(Role.APPROVER, people.tenant_id)})
-    return Caller(people.people["ann"], "Ann Archer", standing, side=Side.CUSTOMER, means=AuthMethod.SAMPLE)
-
-
-def _live(plan: StackPlan, people: Sample) -> UUID:
-    """File one request and approve it; the schedule hears of it when it is repaired."""
-    db = Database(make_engine(plan.database_url, role="bench"), Schedule(NOWHERE))
-    try:
-        with db.transaction() as session:
-            filed = submit.submit(session, engineer(people), Origin("api"), asks(people.tenant), SERVICES)
-        with db.transaction() as session:
-            decide.act(session, approver(people), Origin("api"), filed.request.id, DecisionInput(Action.APPROVE))
-        return filed.request.id
-    finally:
-        db.dispose()
+def add_world(plan: StackPlan, db: Database, policy: Policy) -> World:
+    """Add a tenant with two approvers, and an engineer and a manager of the vendor, for a day."""
+    with all_rights(superuser_url(plan)):
+        return World.make(db, policy, without=("eve", "mia", "abe"), lifetime=A_DAY)

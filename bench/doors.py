@@ -14,10 +14,11 @@ from urllib.parse import urlencode
 from sqlalchemy import RowMapping, text
 
 from bench import costs
-from bench.customers import SERVICE, Customers, resource
+from bench.customers import Customers, resource
 from bench.db import Bench
 from bench.figures import medians, quantile
 from cli import stack
+from harness.people import question
 
 CLIENTS = (1, 8, 64)
 CHECKING = 16
@@ -118,13 +119,7 @@ def flooded(bench: Bench, customers: Customers, gate: str, seconds: float) -> di
 
 
 def _question(customers: Customers, number: int, gate: str) -> dict[str, object]:
-    asked = {
-        "tenant": customers.slugs[number],
-        "service": SERVICE,
-        "resource": resource(number),
-        "action": "read",
-        "engineer": str(customers.engineers[number]),
-    }
+    asked = question(customers.slugs[number], customers.engineers[number], resource(number))
     return {"method": "GET", "path": f"/v1/access?{urlencode(asked)}", "token": gate, "status": 200}
 
 

@@ -4,7 +4,6 @@ import argparse
 import http.client
 import logging
 import time
-from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -18,11 +17,9 @@ from bench.figures import quantile
 from bench.load import clock, load
 from cli.signals import end_on_signals
 from cli.stack import Processes
+from harness.people import sign_in
 from harness.stage import running, superuser_at
-from lockbox.database import Database, make_engine, now
-from lockbox.identity import sessions
-from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
-from lockbox.identity.sessions import ClientInfo, SessionLifetime
+from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
 
 MOST_MS = 100.0
@@ -93,23 +90,10 @@ def _end(engine: Engine, ids: list[UUID]) -> None:
 
 def _sign_in(place: Site) -> dict[str, str]:
     """Begin a session for one of each role, and return the secrets."""
-    people = place.sample.people
-    callers = {
-        "ann": Caller(people["ann"], "Ann", frozenset({RoleGrant(Role.APPROVER, place.sample.tenant_id)})),
-        "max": Caller(people["max"], "Max", frozenset({RoleGrant(Role.MANAGER)})),
-        "erin": Caller(people["erin"], "Erin", frozenset({RoleGrant(Role.ENGINEER)})),
-        "another": Caller(
-            place.reviewed.people["ann"], "Ann", frozenset({RoleGrant(Role.APPROVER, place.reviewed.tenant_id)})
-        ),
-    }
+    callers = {name: place.world.people[name] for name in ("ann", "max", "erin")}
+    callers["another"] = place.reviewed.people["ann"]
     db = Database(make_engine(place.plan.database_url, role="bench"), Schedule(place.plan.redis_url))
-    secrets = {}
-    for name, caller in callers.items():
-        side = Side.CUSTOMER if caller.tenants() else Side.VENDOR
-        with db.transaction() as session:
-            signed_in = replace(caller, side=side, means=AuthMethod.PASSKEY, signed_in_at=now(session))
-            lasting = SessionLifetime(timedelta(hours=1), timedelta(hours=2))
-            secrets[name] = sessions.begin(session, signed_in, ClientInfo("127.0.0.1", "bench"), lasting)
+    secrets = {name: sign_in(db, caller) for name, caller in callers.items()}
     db.dispose()
     return secrets
 

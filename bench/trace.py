@@ -27,10 +27,9 @@ from sqlalchemy import Connection, Engine, event
 from sqlmodel import Session
 
 from api.app import make_app
-from bench.customers import SERVICE, resource
 from bench.db import Site, site
 from cli.signals import end_on_signals
-from config.settings import Settings
+from harness.people import SETTINGS
 from lockbox.audit.log import sealer, signing_keys
 from lockbox.audit.log.sealer import Signer
 from lockbox.database import Database, make_engine, postgres_clock
@@ -120,11 +119,11 @@ class Tracer:
 
     def __init__(self, place: Site) -> None:
         plan = place.plan
-        self._people = place.sample
+        self._world = place.world
         self._api = Database(make_engine(plan.database_url, role="trace"), Schedule(plan.redis_url))
         self._core = _worker(plan.worker_database_url, plan.redis_url)
         self._notifications = _worker(plan.notifications_database_url, plan.redis_url)
-        settings = Settings(public_url=plan.public_url, filings_by_person=1_000, filings_for_tenant=1_000)
+        settings = SETTINGS.model_copy(update={"public_url": plan.public_url})
         way = httpx.ASGITransport(make_app(settings, self._api), client=("127.0.0.1", 40_000))
         self._client = httpx.AsyncClient(transport=way, base_url=plan.public_url)
         self._runner = asyncio.Runner()
@@ -197,30 +196,13 @@ class Tracer:
         return request
 
     def _submit(self) -> UUID:
-        body = {
-            "tenant": self._people.tenant,
-            "service": SERVICE,
-            "resources": [resource(1)],
-            "actions": ["read"],
-            "reason_code": "support_case",
-            "justification": "The mailbox does not open",
-            "case_ref": "CASE-1",
-            "access_window": 3600,
-        }
-        return UUID(self._call("erin", "POST", "/v1/requests", 201, json=body)["id"])
+        return UUID(self._call("erin", "POST", "/v1/requests", 201, json=self._world.body())["id"])
 
     def _approve(self, request: UUID) -> None:
         self._call("ann", "POST", f"/v1/requests/{request}/approve", 200)
 
     def _checked(self, request: UUID) -> None:
-        asked = {
-            "tenant": self._people.tenant,
-            "service": SERVICE,
-            "resource": resource(1),
-            "action": "read",
-            "engineer": str(self._people.people["erin"]),
-        }
-        answer = self._call("gate", "GET", "/v1/access", 200, params=asked)
+        answer = self._call("gate", "GET", "/v1/access", 200, params=self._world.question())
         if not answer["open"]:
             raise RuntimeError(f"the window of {request} is not open: {answer}")
 
@@ -234,7 +216,7 @@ class Tracer:
         json: Mapping[str, object] | None = None,
         params: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        headers = {"authorization": f"Bearer {self._people.tokens[who]}"}
+        headers = {"authorization": f"Bearer {self._world.tokens[who]}"}
         answer = self._runner.run(self._client.request(method, path, headers=headers, json=json, params=params))
         if answer.status_code != status:
             raise RuntimeError(f"{method} {path} was answered {answer.status_code}: {answer.text}")

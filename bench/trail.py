@@ -5,7 +5,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,10 +15,8 @@ from uuid import UUID
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL, make_url
 
-from bench.crowd import asks, engineer
-from cli.sample import Sample
 from cli.stack import AUDIT_KEY, StackPlan
-from config.settings import Settings
+from harness.people import World
 from harness.stage import superuser_at
 from lockbox.audit import export
 from lockbox.audit.event_search import EventFilter, EventScope
@@ -27,11 +25,7 @@ from lockbox.audit.log import proofs, sealer, signing_keys
 from lockbox.audit.log.proofs import LogHead
 from lockbox.audit.log.sealer import Signer
 from lockbox.database import Database, make_engine
-from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
-from lockbox.requests import decide, submit
-from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.transition import Origin
 from lockbox.schedule import Schedule
 
 COPY = "lockbox_trail"
@@ -95,7 +89,7 @@ class SealWatch:
             self.lags.append(at - self.written.pop(event))
 
 
-def measure(superuser: URL, plan: StackPlan, sample: Sample, folder: Path, events: int) -> dict[str, float]:
+def measure(superuser: URL, plan: StackPlan, world: World, folder: Path, events: int) -> dict[str, float]:
     """Return events sealed a second, seconds to verify, milliseconds of a proof, lag and cost, on a copy."""
     schedule, worker = Schedule(plan.redis_url), _copied(plan.worker_database_url)
     db = Database(make_engine(worker, role="bench"), schedule)
@@ -104,8 +98,8 @@ def measure(superuser: URL, plan: StackPlan, sample: Sample, folder: Path, event
         with superuser_at(superuser.set(database=COPY)) as engine:
             signer = Signer(plan.audit_key.name, signing_keys.read([plan.keys / AUDIT_KEY]))
             sealer = (worker, signer.name, str(plan.keys / AUDIT_KEY))
-            trail = TrailBench(engine, db, signer, sample.tenant_id, sample.people["ann"], folder)
-            cost = _cost(asking, sample, sealer)
+            trail = TrailBench(engine, db, signer, world.tenant.id, world.people["ann"].person_id, folder)
+            cost = _cost(asking, world, sealer)
             lag = _lag(trail, sealer)
             for _ in range(events // A_LOAD):
                 _load(trail, A_LOAD)
@@ -195,13 +189,9 @@ def _lag(trail: TrailBench, sealer: Sequence[str]) -> dict[str, float]:
     return {"lag_p50_seconds": lags[len(lags) // 2], "lag_p99_seconds": lags[int(len(lags) * 0.99)]}
 
 
-def _cost(asking: Database, sample: Sample, sealer: Sequence[str]) -> dict[str, float]:
+def _cost(asking: Database, world: World, sealer: Sequence[str]) -> dict[str, float]:
     """Submit and approve by turns with a sealer beside and without; return the ratio of the medians."""
-    max_, ann = (sample.people[name] for name in ("max", "ann"))
-    manager = Caller(max_, "Max Marsh", frozenset({RoleGrant(Role.MANAGER)}), means=AuthMethod.SAMPLE)
-    approves = frozenset({RoleGrant(Role.APPROVER, sample.tenant_id)})
-    approver = Caller(ann, "Ann Archer", approves, side=Side.CUSTOMER, means=AuthMethod.SAMPLE)
-    moves = partial(_moves, asking, engineer(sample), ((manager, Action.ENDORSE), (approver, Action.APPROVE)))
+    moves = partial(_moves, asking, world)
     moves()
     taken: dict[bool, list[float]] = {True: [], False: []}
     for number in range(ROUNDS):
@@ -216,15 +206,13 @@ def _beside(sealer: Sequence[str], moves: Callable[[], float]) -> float:
         return moves()
 
 
-def _moves(db: Database, asking: Caller, deciding: Iterable[tuple[Caller, Action]]) -> float:
+def _moves(db: Database, world: World) -> float:
     """Return the seconds that a number of requests took to be submitted, endorsed and approved."""
     began = time.perf_counter()
     for _ in range(A_ROUND):
-        with db.transaction() as session:
-            filed = submit.submit(session, asking, Origin("api"), asks("bench"), Settings().services)
-        for caller, action in deciding:
-            with db.transaction() as session:
-                decide.act(session, caller, Origin("api"), filed.request.id, DecisionInput(action))
+        request = world.submit(db=db)
+        world.act("max", Action.ENDORSE, request.id, db)
+        world.act("ann", Action.APPROVE, request.id, db)
     return time.perf_counter() - began
 
 

@@ -1,4 +1,4 @@
-"""Which story comes next: cards of a customer and an ending, dealt from a shuffled deck; a pure function of the seed."""
+"""Which story comes next: cards of a customer and an ending, dealt from a deck that a seed has shuffled; pure."""
 
 import random
 from typing import NamedTuple

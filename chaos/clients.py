@@ -15,6 +15,7 @@ import httpx
 
 from chaos.journal import CONFLICT, DONE, AcknowledgedAct, AttemptedAct, Journal
 from chaos.people import ChaosCustomer, ChaosPeople
+from harness.people import question
 
 ANSWER_SECONDS = 4.0
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.5, 2.0, 2.0, 2.0)
@@ -120,15 +121,9 @@ class Clients:
         if tried.status not in {0, *expected}:
             self._journal.surprises.append(f"GET {path} by {who}: {tried.status}")
 
-    async def ask(self, customer: ChaosCustomer, resource: str, service: str) -> tuple[int, str]:
+    async def ask(self, customer: ChaosCustomer, resource: str) -> tuple[int, str]:
         """Ask for access as a guarded system does: the status, 0 where there is no answer, and the body."""
-        params = {
-            "tenant": customer.slug,
-            "service": service,
-            "resource": resource,
-            "action": "read",
-            "engineer": str(customer.people["erin"]),
-        }
+        params = question(customer.slug, customer.people["erin"], resource)
         headers = {"authorization": f"Bearer {customer.tokens['gate']}"}
         try:
             answer = await self._http.get("/v1/access", params=params, headers=headers)

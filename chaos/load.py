@@ -10,8 +10,9 @@ from uuid import uuid4
 from chaos import cards
 from chaos.clients import Clients, deadline
 from chaos.journal import Journal
-from chaos.people import ACCESS_SECONDS, COMMENT, REASON, SERVICE, ChaosCustomer, ChaosPeople
+from chaos.people import ACCESS_SECONDS, COMMENT, REASON, ChaosCustomer, ChaosPeople
 from chaos.prober import Prober
+from harness.people import filing
 
 STORY_SECONDS, BREATH = 0.6, 1.0
 """Seconds from one story to the next, and how many acts' time more: a slow API is not to be buried."""
@@ -109,16 +110,7 @@ class Load:
 
     async def _file(self, customer: ChaosCustomer, key: str) -> Request | None:
         resource = f"mailbox:{key}@{customer.slug}.example"
-        body = {
-            "tenant": customer.slug,
-            "service": SERVICE,
-            "resources": [resource],
-            "actions": ["read"],
-            "reason_code": "support_case",
-            "justification": REASON,
-            "case_ref": "CASE-1",
-            "access_window": ACCESS_SECONDS,
-        }
+        body = filing(customer.slug, resources=[resource], justification=REASON, access_window=ACCESS_SECONDS)
         filed = await self._clients.file(customer, resource, body, key)
         self._prober.follow(customer, resource)
         return filed

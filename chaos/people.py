@@ -7,16 +7,15 @@ from uuid import UUID
 
 from cli import sample
 from cli.stack import StackPlan
-from config.settings import DEVELOPMENT_KEY, Settings
+from config.settings import Settings
 from harness.network import EventLoopThread
+from harness.people import add_endpoint
 from harness.sinks import WebhookReceiver
 from lockbox.database import as_owner
 from lockbox.identity import tenants
 from lockbox.identity.roles import Mode
-from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests.policy_rules import Policy
 
-SERVICE = "exchange-online"
 ANSWER_SECONDS = 4
 ACCESS_SECONDS = 4
 CALM_SECONDS = 3600
@@ -92,10 +91,9 @@ def gather(plan: StackPlan, loop: EventLoopThread) -> ChaosPeople:
         ("observing", QUICK, Mode.OBSERVE, (), True, False),
         ("calm", QUICK | {"approval_window": CALM_SECONDS}, Mode.ENFORCE, ("ann",), False, True),
     )
-    vault = SecretVault([DEVELOPMENT_KEY.get_secret_value()])
     customers = []
     with as_owner(plan.owner_database_url) as session:
-        hooks[0].secret = sample.add_endpoint(session, vault, hooks[0].url, None)
+        hooks[0].secret = add_endpoint(session, hooks[0].url, None)
         for (name, terms, mode, approvers, reviewed, calm), hook in zip(scripts, hooks[1:], strict=True):
             slug, policy = f"{name}-{end}", Policy.model_validate(terms)
             tenant = tenants.add(session, slug, name.capitalize(), policy=policy.model_dump(mode="json"), mode=mode)
@@ -106,7 +104,7 @@ def gather(plan: StackPlan, loop: EventLoopThread) -> ChaosPeople:
                 environment=plan.environment,
                 services=Settings.model_fields["services"].get_default(call_default_factory=True),
             )
-            hook.secret = sample.add_endpoint(session, vault, hook.url, tenant.id)
+            hook.secret = add_endpoint(session, hook.url, tenant.id)
             customers.append(ChaosCustomer(slug, tenant.id, found.people, found.tokens, approvers, reviewed, calm))
     *quick, calm_db = customers
     return ChaosPeople(quick, calm_db, hooks)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from chaos.clients import UNAVAILABLE, Clients
 from chaos.journal import ClosedAnswer, Journal, OpenAnswer
-from chaos.people import ACCESS_SECONDS, ANSWER_SECONDS, SERVICE, ChaosCustomer
+from chaos.people import ACCESS_SECONDS, ANSWER_SECONDS, ChaosCustomer
 
 PERIOD = 0.05
 HOT_SECONDS = ANSWER_SECONDS + ACCESS_SECONDS + 2.0
@@ -83,7 +83,7 @@ class Prober:
     async def _try(self, door: ProbedResource) -> None:
         sent = time.time()
         try:
-            status, said = await self._clients.ask(door.customer, door.resource, SERVICE)
+            status, said = await self._clients.ask(door.customer, door.resource)
         finally:
             self._asking -= 1
             door.asking -= 1

@@ -11,8 +11,6 @@ from lockbox.database import now
 from lockbox.identity import api_tokens, tenants
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Role, Scope, Side
-from lockbox.notifications import endpoints
-from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests.policy_rules import Policy
 
 LIFETIME = timedelta(days=1)
@@ -83,11 +81,6 @@ def lay_down(session: Session, tenant_id: UUID, policy: Policy) -> None:
     tenant.policy_version += 1
     tenants.add_policy(session, tenant, policy.model_dump(mode="json"), now(session))
     tenants.mark(session, tenant)
-
-
-def add_endpoint(session: Session, vault: SecretVault, url: str, tenant_id: UUID | None) -> str:
-    """Add a webhook endpoint and return its secret."""
-    return endpoints.add(session, vault, url, tenant_id=tenant_id)
 
 
 def _person(session: Session, name: str, email: str, role: Role, tenant_id: UUID | None) -> UUID:

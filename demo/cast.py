@@ -9,17 +9,16 @@ from typing import Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import httpx
 from sqlmodel import Session, col, select
 
 from cli import sample
 from cli.stack import StackPlan
-from config.settings import DEVELOPMENT_KEY, Settings
+from config.settings import Settings
 from demo.arrivals import PATH, DemoReceiver
 from demo.story import ACCESS_SECONDS, APPROVAL_SECONDS
+from harness.people import add_endpoint
 from lockbox import migrations
 from lockbox.database import Database, make_engine, now
-from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.models import Endpoint
 from lockbox.requests.policy import Overrides
 from lockbox.requests.policy_rules import Match, Policy, Rule
@@ -39,7 +38,6 @@ POLICY = Policy(
     report_on_close=False,
     rules=(GUARDED,),
 )
-ANSWER_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,6 @@ class DemoCast:
     def gather(cls, plan: StackPlan, settings: Settings, receivers: Iterable[DemoReceiver]) -> Self:
         """Write them into the database, and tell the receivers the secrets of their endpoints."""
         db = Database(make_engine(plan.owner_database_url, role="demo"), Schedule(plan.redis_url))
-        vault = SecretVault([DEVELOPMENT_KEY.get_secret_value()])
         slug = f"demo-{secrets.token_hex(3)}"
         with db.transaction() as session:
             _retire_abandoned(session)
@@ -69,7 +66,7 @@ class DemoCast:
             sample.lay_down(session, seeded.tenant_id, policy)
             for one in receivers:
                 whose = None if one.endpoint == "vendor" else seeded.tenant_id
-                one.secret = sample.add_endpoint(session, vault, one.url, whose)
+                one.secret = add_endpoint(session, one.url, whose)
             ahead = now(session).timestamp() - time.time()
         migrations.analyze(plan.owner_database_url)
         return cls(slug, seeded.people, seeded.tokens, ahead, db, tuple(one.url for one in receivers))
@@ -79,11 +76,6 @@ class DemoCast:
         with self.db.transaction() as session:
             _disable(session, *session.exec(select(Endpoint).where(col(Endpoint.url).in_(self.urls))))
         self.db.dispose()
-
-    def client(self, who: str, url: str) -> httpx.Client:
-        """Return a connection to the API, signed in as one of them."""
-        headers = {"authorization": f"Bearer {self.tokens[who]}"}
-        return httpx.Client(base_url=url, headers=headers, timeout=ANSWER_SECONDS, trust_env=False)
 
 
 def _retire_abandoned(session: Session) -> None:

@@ -11,8 +11,9 @@ import httpx
 
 from demo import arrivals, trail
 from demo.evidence import DemoEvidence, DemoMail, DemoWebhookCall
-from demo.stage import SERVICE, DemoFailure, DemoStack, mailbox
+from demo.stage import DemoFailure, DemoStack, mailbox
 from demo.story import ACCESS_SECONDS, STORIES, TASKS, Cue, Story
+from harness.people import client_of, filing
 from lockbox.requests.lifecycle import FINAL_STATES
 
 TICK_SECONDS = 0.2
@@ -45,8 +46,8 @@ class DemoRun:
         self.evidence = DemoEvidence()
         self._stage = stage
         self._cast = stage.cast
-        url = stage.plan.public_url
-        self._people = {who: stage.cast.client(who, url) for who in ("erin", "max", "ann", "amir", "tara")}
+        whose = ("erin", "max", "ann", "amir", "tara")
+        self._people = {who: client_of(stage.plan, stage.cast.tokens[who]) for who in whose}
         self._cues = {story.number: list(story.cues) for story in STORIES}
         self._since: dict[int, float] = {}
         self._read: list[DemoMail] = []
@@ -107,15 +108,13 @@ class DemoRun:
         return not any(self._get("ann", f"/v1/requests/{one['id']}")["notifications"]["waiting"] for one in requests)
 
     def _submit(self, story: Story) -> Mapping[str, Any]:
-        body = {
-            "tenant": self._cast.tenant,
-            "service": SERVICE,
-            "resources": [f"mailbox:{mailbox(story.number, self._cast.tenant)}"],
-            "reason_code": "support_case",
-            "justification": f"Mails to {story.mailbox} bounce since this morning.",
-            "case_ref": f"CASE-{story.number}",
-            "access_window": ACCESS_SECONDS,
-        }
+        body = filing(
+            self._cast.tenant,
+            resources=[f"mailbox:{mailbox(story.number, self._cast.tenant)}"],
+            justification=f"Mails to {story.mailbox} bounce since this morning.",
+            case_ref=f"CASE-{story.number}",
+            access_window=ACCESS_SECONDS,
+        )
         headers = {"idempotency-key": f"{self._cast.tenant}-{story.number}"} if story.twice else {}
         answers = [self._post("erin", "/v1/requests", body, headers) for _ in range(2 if story.twice else 1)]
         for answer in answers:

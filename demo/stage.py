@@ -22,10 +22,10 @@ from demo.cast import DemoCast
 from demo.doors import AccessProber
 from demo.story import ENDPOINTS, STORIES
 from harness.network import serving
+from harness.people import SERVICE
 from harness.ports import own_port
 from harness.sinks import CaughtMails
 
-SERVICE = "exchange-online"
 LOGS = stack.LOGS / "demo"
 GUARD = stack.CHECKOUT / "deploy" / "examples" / "guarded.py"
 READY_SECONDS = 40

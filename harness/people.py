@@ -2,8 +2,9 @@
 
 import json
 import re
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, Self
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from cli.stack import StackPlan
 from config.settings import Settings
 from harness.stage import setting, unbound
 from lockbox.database import Database, now
-from lockbox.identity import api_tokens, keyring, row_marks, tenants
+from lockbox.identity import api_tokens, keyring, row_marks, sessions, tenants
 from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
 from lockbox.identity.models import (
     Delegation,
@@ -27,6 +28,9 @@ from lockbox.identity.models import (
     Tenant,
 )
 from lockbox.identity.roles import AuthMethod, Caller, Mode, Role, RoleGrant, Scope, Side
+from lockbox.identity.sessions import ClientInfo, SessionLifetime
+from lockbox.notifications import endpoints
+from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests import decide, submit
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.evaluate import RequestInput
@@ -40,13 +44,55 @@ from lockbox.sql import new_id
 SETTINGS = Settings(
     environment="test", filings_by_person=1_000_000, filings_for_tenant=1_000_000, invitations_a_day=100_000
 )
-
-
 HERE = Origin("api", "127.0.0.1", "pytest")
-
-
 WITHOUT_REVIEW = Policy(vendor_review=False)
 ANSWER_SECONDS = 15
+AN_HOUR = timedelta(hours=1)
+CHROMIUM = ClientInfo("127.0.0.1", "Chromium")
+SERVICE = "exchange-online"
+MAILBOX = "mailbox:anna@contoso.example"
+
+
+def filing(tenant: str, **changes: Any) -> dict[str, Any]:
+    """Return a good body for POST /v1/requests, with changes."""
+    facts = {
+        "tenant": tenant,
+        "service": SERVICE,
+        "resources": [MAILBOX],
+        "actions": ["read"],
+        "reason_code": "support_case",
+        "justification": "The mailbox does not open",
+        "case_ref": "CASE-1",
+        "access_window": 3600,
+    }
+    return facts | changes
+
+
+def question(tenant: str, engineer: UUID, resource: str = MAILBOX) -> dict[str, str]:
+    """Return what a guarded system asks GET /v1/access about an engineer."""
+    return {
+        "tenant": tenant,
+        "service": SERVICE,
+        "resource": resource,
+        "action": "read",
+        "engineer": str(engineer),
+    }
+
+
+def add_endpoint(session: Session, url: str, tenant_id: UUID | None, event_types: Iterable[str] = ()) -> str:
+    """Add a webhook endpoint of a tenant, or the vendor's for None, and return its secret."""
+    vault = SecretVault([key.get_secret_value() for key in SETTINGS.secret_keys])
+    return endpoints.add(session, vault, url, tenant_id=tenant_id, event_types=event_types)
+
+
+def sign_in(
+    db: Database, caller: Caller, means: AuthMethod = AuthMethod.PASSKEY, browser: ClientInfo = CHROMIUM
+) -> str:
+    """Sign somebody in, as the API does, and return what their browser shows."""
+    with db.transaction() as session:
+        signed_in = replace(caller, means=means, signed_in_at=now(session), key_id=None)
+        lasting = SessionLifetime(idle=timedelta(minutes=30), absolute=timedelta(hours=12))
+        return sessions.begin(session, signed_in, browser, lasting)
 
 
 def vouch(engine: Engine) -> None:
@@ -98,18 +144,60 @@ def vouch_for(engine: Engine, statement: str) -> None:
         vouch(engine)
 
 
-def _flush(session: Session) -> None:
-    """Write those who were entered, a statement a table: a world is made for each of thousands of tests."""
-    entered: list[SQLModel] = session.info.pop("entered")
-    # People first: the others refer to them.
-    for kind in (Person, Membership, Token):
-        rows = [one for one in entered if isinstance(one, kind)]
-        columns = [name for name in kind.model_fields if any(getattr(row, name) is not None for row in rows)]
-        values = [{name: getattr(row, name) for name in columns} for row in rows]
-        names, table = ", ".join(columns), kind.__tablename__
-        # Each name is one of ours.
-        written = f"INSERT INTO {table} ({names}) SELECT {names} FROM jsonb_populate_recordset(NULL::{table}, %s)"  # noqa: S608
-        session.connection().exec_driver_sql(written, (json.dumps(values, default=_plain),))
+class Enrolment:
+    """Enters people, each with a role and a token, and writes them at once: worlds are made by the thousand."""
+
+    def __init__(self, session: Session, lifetime: timedelta = AN_HOUR) -> None:
+        self._session = session
+        self._lifetime = lifetime
+        self._at = now(session)
+        self._entered: list[SQLModel] = []
+
+    def enter(
+        self,
+        name: str,
+        role: Role,
+        tenant_id: UUID | None = None,
+        *,
+        email: str = "",
+        scopes: set[Scope] | None = None,
+        services: set[str] | None = None,
+    ) -> tuple[Caller, str]:
+        """Add somebody to those who are written, and return them as a caller, and their token."""
+        email = email or f"{name}-{new_id().hex[-8:]}@example.test"
+        side = Side.CUSTOMER if tenant_id else Side.VENDOR
+        person = Person(id=new_id(), name=name.capitalize(), email=email, side=side, created_at=self._at)
+        ours = keyring.of(self._session)
+        issued = api_tokens.draft(
+            person.id,
+            self._at,
+            ours,
+            environment=SETTINGS.environment,
+            lifetime=self._lifetime,
+            is_sample=True,
+            scopes=scopes or (),
+            services=services or (),
+        )
+        row_id = new_id()
+        mac = ours.powers.mark(*row_marks.membership(row_id, person.id, tenant_id, role))
+        membership = Membership(id=row_id, person_id=person.id, tenant_id=tenant_id, role=role, mac=mac)
+        self._entered += [person, membership, issued.token]
+        limits = (frozenset(scopes or ()), frozenset(services or ()))
+        standings = frozenset({RoleGrant(role, tenant_id)})
+        caller = Caller(person.id, person.name, standings, *limits, side, AuthMethod.SAMPLE, issued.token.id)
+        return caller, issued.text
+
+    def write(self) -> None:
+        """Write everybody, a statement a table."""
+        # People first: the others refer to them.
+        for kind in (Person, Membership, Token):
+            rows = [one for one in self._entered if isinstance(one, kind)]
+            columns = [name for name in kind.model_fields if any(getattr(row, name) is not None for row in rows)]
+            values = [{name: getattr(row, name) for name in columns} for row in rows]
+            names, table = ", ".join(columns), kind.__tablename__
+            # Each name is one of ours.
+            written = f"INSERT INTO {table} ({names}) SELECT {names} FROM jsonb_populate_recordset(NULL::{table}, %s)"  # noqa: S608
+            self._session.connection().exec_driver_sql(written, (json.dumps(values, default=_plain),))
 
 
 def _plain(value: object) -> str:
@@ -124,8 +212,6 @@ VENDORS = (
     ("olga", Role.OPERATOR),
     ("vera", Role.VENDOR_AUDITOR),
 )
-
-
 CUSTOMERS = (
     ("tara", Role.TENANT_ADMIN),
     ("ann", Role.APPROVER),
@@ -145,73 +231,51 @@ class World:
     tokens: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def make(cls, db: Database, policy: Policy = WITHOUT_REVIEW, mode: Mode = Mode.ENFORCE) -> Self:
-        """Make the usual world: erin and eve ask, max and mia manage, ann, amir and abe approve, gate guards."""
+    def make(
+        cls,
+        db: Database,
+        policy: Policy = WITHOUT_REVIEW,
+        mode: Mode = Mode.ENFORCE,
+        *,
+        without: Collection[str] = (),
+        lifetime: timedelta = AN_HOUR,
+    ) -> Self:
+        """Make the usual world: erin and eve ask, max and mia manage, ann, amir and abe approve, gate guards.
+
+        Args:
+            db: where, as one of the logins.
+            policy: of the tenant.
+            mode: of the tenant.
+            without: who is left out.
+            lifetime: of everybody's tokens.
+        """
         with setting(db).transaction() as session:
             slug = f"tenant-{new_id().hex[-12:]}"
             tenant = tenants.add(session, slug, "Contoso", policy=policy.model_dump(mode="json"), mode=mode)
-            world = cls(db, tenant)
-            at = now(session)
+            world, enrolment = cls(db, tenant), Enrolment(session, lifetime)
             for name, role in VENDORS:
-                world._enter(session, at, name, role)
-            world._enter(
-                session, at, "gate", Role.SYSTEM, scopes={Scope.ACCESS_CHECK}, services=set(SETTINGS.services)
-            )
+                if name not in without:
+                    world._enter(enrolment, name, role)
+            world._enter(enrolment, "gate", Role.SYSTEM, scopes={Scope.ACCESS_CHECK}, services=set(SETTINGS.services))
             for name, role in CUSTOMERS:
-                world._enter(session, at, name, role, tenant.id)
-            _flush(session)
+                if name not in without:
+                    world._enter(enrolment, name, role, tenant.id)
+            enrolment.write()
         return world
 
-    def add(
-        self,
-        name: str,
-        role: Role,
-        tenant_id: UUID | None = None,
-        *,
-        scopes: set[Scope] | None = None,
-        services: set[str] | None = None,
-    ) -> Caller:
+    def add(self, name: str, role: Role, tenant_id: UUID | None = None, **limits: Any) -> Caller:
         """Add a person with one role and a token that lasts an hour."""
         with setting(self.db).transaction() as session:
-            caller = self._enter(session, now(session), name, role, tenant_id, scopes=scopes, services=services)
-            _flush(session)
+            enrolment = Enrolment(session)
+            caller = self._enter(enrolment, name, role, tenant_id, **limits)
+            enrolment.write()
         return caller
 
     def _enter(
-        self,
-        session: Session,
-        at: datetime,
-        name: str,
-        role: Role,
-        tenant_id: UUID | None = None,
-        *,
-        scopes: set[Scope] | None = None,
-        services: set[str] | None = None,
+        self, enrolment: Enrolment, name: str, role: Role, tenant_id: UUID | None = None, **limits: Any
     ) -> Caller:
-        """Add somebody to a transaction that writes everybody at once."""
-        email = f"{name}-{new_id().hex[-8:]}@example.test"
-        side = Side.CUSTOMER if tenant_id else Side.VENDOR
-        person = Person(id=new_id(), name=name.capitalize(), email=email, side=side, created_at=at)
-        issued = api_tokens.draft(
-            person.id,
-            at,
-            keyring.of(session),
-            environment=SETTINGS.environment,
-            lifetime=timedelta(hours=1),
-            is_sample=True,
-            scopes=scopes or (),
-            services=services or (),
-        )
-        row_id = new_id()
-        mac = keyring.of(session).powers.mark(*row_marks.membership(row_id, person.id, tenant_id, role))
-        membership = Membership(id=row_id, person_id=person.id, tenant_id=tenant_id, role=role, mac=mac)
-        session.info.setdefault("entered", []).extend([person, membership, issued.token])
-        limits = (frozenset(scopes or ()), frozenset(services or ()))
-        standings = frozenset({RoleGrant(role, tenant_id)})
-        caller = Caller(person.id, person.name, standings, *limits, side, AuthMethod.SAMPLE, issued.token.id)
-        self.people[name] = caller
-        self.tokens[name] = issued.text
-        return caller
+        self.people[name], self.tokens[name] = enrolment.enter(name, role, tenant_id, **limits)
+        return self.people[name]
 
     def put_on_both_sides(self, name: str, role: Role, tenant_id: UUID | None = None) -> None:
         """Give somebody a role of the other side, or a system another one, past the rules that bind every login."""
@@ -225,23 +289,15 @@ class World:
 
     def filing(self, **changes: Any) -> RequestInput:
         """Return a good filing, with changes."""
-        facts: dict[str, Any] = {
-            "tenant": self.tenant.slug,
-            "service": "exchange-online",
-            "resources": ["mailbox:anna@contoso.example"],
-            "actions": ["read"],
-            "reason_code": "support_case",
-            "justification": "The mailbox does not open",
-            "case_ref": "CASE-1",
-            "access_window": 3600,
-        }
-        return RequestInput(**(facts | changes))
+        return RequestInput(**filing(self.tenant.slug, **changes))
 
     def body(self, **changes: Any) -> dict[str, Any]:
         """Return a good body for POST /v1/requests, with changes."""
-        filing_ = self.filing()
-        facts = {name: value for name, value in vars(filing_).items() if name not in {"engineer", "follows"}}
-        return facts | changes
+        return filing(self.tenant.slug, **changes)
+
+    def question(self, engineer: str = "erin", resource: str = MAILBOX) -> dict[str, str]:
+        """Return what a guarded system asks about an engineer."""
+        return question(self.tenant.slug, self.people[engineer].person_id, resource)
 
     def submit(self, who: str = "erin", db: Database | None = None, **changes: Any) -> AccessRequest:
         """File a request and return its row."""

@@ -198,7 +198,7 @@ def own_stack(name: str) -> Iterator[StackPlan]:
     What it writes lies in the folder above its keys, which is removed at the end.
     """
     settings = Settings(
-        environment="development",
+        environment="test",
         database_url=None,
         worker_database_url=None,
         notifications_database_url=None,

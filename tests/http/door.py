@@ -119,13 +119,7 @@ class Door:
 
     def question(self, engineer: str = "erin") -> dict[str, Any]:
         """Return the parameters of an access check."""
-        return {
-            "tenant": self.world.tenant.slug,
-            "service": "exchange-online",
-            "resource": "mailbox:anna@contoso.example",
-            "action": "read",
-            "engineer": str(self.world.people[engineer].person_id),
-        }
+        return self.world.question(engineer)
 
     def later(self, **shift: float) -> Self:
         """Return this door as it will be when that much time has passed."""

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from html.parser import HTMLParser
 from typing import Any
@@ -20,12 +20,12 @@ from sqlalchemy import Engine, text
 from api.app import make_app
 from api.route_inputs import form_fields
 from config.settings import DEVELOPMENT_KEY, Settings
-from harness.people import World, vouch_for
+from harness.people import World, sign_in, vouch_for
 from harness.stage import ShiftedClock, as_sender
-from lockbox.database import Database, now
-from lockbox.identity import keyring, sessions
+from lockbox.database import Database
+from lockbox.identity import keyring
 from lockbox.identity.roles import AuthMethod
-from lockbox.identity.sessions import ClientInfo, SessionLifetime
+from lockbox.identity.sessions import ClientInfo
 from lockbox.notifications import delivery
 from lockbox.notifications.delivery import Senders
 from lockbox.notifications.endpoints import SecretVault
@@ -338,12 +338,8 @@ class Browser:
 
     def enter(self, name: str, means: AuthMethod = AuthMethod.MAIL) -> None:
         """Let somebody be signed in already, by the house's own means."""
-        with self.portal.db.transaction() as session:
-            caller = replace(self.portal.world.people[name], means=means, signed_in_at=now(session), key_id=None)
-            place = ClientInfo(self.address, self.agent)
-            lasting = SessionLifetime(idle=timedelta(minutes=30), absolute=timedelta(hours=12))
-            secret = sessions.begin(session, caller, place, lasting)
-        self.put(SESSION, secret)
+        place = ClientInfo(self.address, self.agent)
+        self.put(SESSION, sign_in(self.portal.db, self.portal.world.people[name], means, place))
 
 
 def code_in(mail: OutgoingMail) -> str:

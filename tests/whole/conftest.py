@@ -138,17 +138,6 @@ def _is_ready(log: str) -> bool:
     return log.rfind(" ready.") > log.rfind("[tasks]")
 
 
-def access(world: World, resource: str = "mailbox:anna@contoso.example") -> dict[str, str]:
-    """Return the question of a guarded system about erin."""
-    return {
-        "tenant": world.tenant.slug,
-        "service": "exchange-online",
-        "resource": resource,
-        "action": "read",
-        "engineer": str(world.people["erin"].person_id),
-    }
-
-
 def log_lines(path: Path) -> list[dict[str, Any]]:
     """Return the structured lines of a process' log."""
     return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]

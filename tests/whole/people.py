@@ -4,19 +4,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
-from harness.people import World
-from lockbox.database import now
-from lockbox.identity import sessions
-from lockbox.identity.roles import AuthMethod
-from lockbox.identity.sessions import ClientInfo, SessionLifetime
+from harness.people import World, sign_in
 from tests.whole.conftest import RunningStack
 
 # The shell is the same engine without the windows and menus that nobody sees, of which each context has its own.
@@ -53,7 +48,7 @@ class BrowserDesk:
         context.set_default_timeout(PATIENCE_MS)
         self.contexts.append(context)
         if world is not None and self.stage is not None:
-            secret = signed_in(self.stage, world, name)
+            secret = sign_in(self.stage.db, world.people[name])
         if secret:
             context.add_cookies([{"name": "lockbox", "value": secret, "url": self.home, "httpOnly": True}])
         page = context.new_page()
@@ -64,14 +59,6 @@ class BrowserDesk:
         """Let everybody close their browser: a page that stays open hears of all that happens, and looks again."""
         while self.contexts:
             self.contexts.pop().close()
-
-
-def signed_in(stage: RunningStack, world: World, name: str) -> str:
-    """Sign somebody in by a passkey, as the house sees it, and return what their browser shows."""
-    with stage.db.transaction() as session:
-        caller = replace(world.people[name], means=AuthMethod.PASSKEY, signed_in_at=now(session), key_id=None)
-        lasting = SessionLifetime(idle=timedelta(minutes=30), absolute=timedelta(hours=12))
-        return sessions.begin(session, caller, ClientInfo("127.0.0.1", "Chromium"), lasting)
 
 
 @contextmanager

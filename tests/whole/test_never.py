@@ -11,7 +11,7 @@ import psutil
 from sqlalchemy import text
 
 from lockbox.requests.lifecycle import Action
-from tests.whole.conftest import RunningStack, access, wait_until
+from tests.whole.conftest import RunningStack, wait_until
 
 # Who dies with a notification in hand leaves it to others after its lease of 60 seconds.
 PAST_A_LEASE = 100.0
@@ -203,7 +203,7 @@ def test_access_is_never_open_past_its_end_with_all_workers_dead(stage: RunningS
     with stage.as_(world, "gate") as gate:
         while time.time() < ends + 1:
             asked = time.time()
-            if gate.get("/v1/access", params=access(world)).status_code == 200:
+            if gate.get("/v1/access", params=world.question()).status_code == 200:
                 assert asked < ends
                 served += 1
             else:

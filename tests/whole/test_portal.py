@@ -43,15 +43,8 @@ def desk(browser: BrowserDesk) -> Iterator[BrowserDesk]:
 
 def door(stage: RunningStack, world: World) -> int:
     """Ask as a guarded system does whether Erin may read the mailbox, and return the status."""
-    asked = {
-        "tenant": world.tenant.slug,
-        "service": "exchange-online",
-        "resource": "mailbox:anna@contoso.example",
-        "action": "read",
-        "engineer": str(world.people["erin"].person_id),
-    }
     with stage.as_(world, "gate") as gate:
-        return gate.get("/v1/access", params=asked).status_code
+        return gate.get("/v1/access", params=world.question()).status_code
 
 
 def told(stage: RunningStack, world: World) -> AccessRequest:

@@ -11,17 +11,14 @@ from uuid import UUID
 
 import httpx
 
-from config.settings import DEVELOPMENT_KEY
-from harness.people import World
+from harness.people import World, add_endpoint
 from harness.sinks import WebhookReceiver
 from harness.stage import setting
-from lockbox.notifications import endpoints
-from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.outbox import KIND
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
 from lockbox.sql import new_id
-from tests.whole.conftest import RunningStack, access
+from tests.whole.conftest import RunningStack
 
 CHECKPOINTS = "checkpoints"
 LAPSE = (
@@ -78,9 +75,8 @@ class FailpointStage:
 
     def hook(self) -> None:
         """Have the receiver called of everything that happens at the tenant."""
-        vault = SecretVault([DEVELOPMENT_KEY.get_secret_value()])
         with setting(self.stage.db).transaction() as session:
-            endpoints.add(session, vault, self.receiver.url, tenant_id=self.world.tenant.id, event_types=())
+            add_endpoint(session, self.receiver.url, self.world.tenant.id)
 
     def lapse(self) -> None:
         """Let the claims of a process that is gone run out now rather than in a minute."""
@@ -92,7 +88,8 @@ class FailpointStage:
         """Whether the guarded system would let the engineer in."""
         (row,) = self.stage.rows("SELECT resources[1] AS resource FROM requests WHERE id = :id", id=str(request_id))
         with self.stage.as_(self.world, "gate") as gate:
-            return gate.get("/v1/access", params=access(self.world, row.resource)).status_code == httpx.codes.OK
+            answer = gate.get("/v1/access", params=self.world.question(resource=row.resource))
+            return answer.status_code == httpx.codes.OK
 
     def mailed(self) -> set[str]:
         """Return the ids of all notifications that arrived as a mail."""
