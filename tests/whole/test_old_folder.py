@@ -28,11 +28,12 @@ def here() -> Iterator[ModuleRunner]:
         yield opened
 
 
-@pytest.mark.parametrize("program", ["demo", pytest.param("run", marks=pytest.mark.far)])
-def test_a_folder_of_another_version_is_named_with_what_to_do(here: ModuleRunner, program: str) -> None:
+@pytest.mark.parametrize("module", ["demo", pytest.param("cli.run", marks=pytest.mark.far)])
+def test_a_folder_of_another_version_is_named_with_what_to_do(here: ModuleRunner, module: str) -> None:
+    program = module.removeprefix("cli.")
     ports = ("--port", str(own_port()), "--flower-port", str(own_port())) if program == "run" else ()
 
-    ended = here.start(f"cli.{program}", "--folder", str(here.folder), *ports)
+    ended = here.start(module, "--folder", str(here.folder), *ports)
     _, said = ended.communicate(timeout=SECONDS)
 
     assert ended.returncode == 1
