@@ -8,7 +8,6 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session, col, select
 
-from lockbox import startup_checks
 from lockbox.admin import invitations
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import now
@@ -61,12 +60,10 @@ def first_operator(session: Session, *, name: str, email: str, environment: str)
     Raises:
         AlreadyBootstrapped: somebody is there, or was.
         InvalidOperator: name or address is none.
-        StartupCheckFailed: the schema is not the one this code was built for.
     """
     name = _name(name)
     if not (ADDRESS.fullmatch(email) and email.isascii() and email.isprintable() and len(email) <= LONGEST_ADDRESS):
         raise InvalidOperator("--email: write one mail address, such as olga@vendor.example")
-    startup_checks.fits(session.connection())
     session.connection().execute(ALONE)
     if session.exec(select(col(Person.id)).limit(1)).first() is not None:
         raise AlreadyBootstrapped(

@@ -1,32 +1,25 @@
 """Commands for whoever runs an installation: on its machine, with its files, or as the owner of its database."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
 
 import typer
-from sqlalchemy.exc import DBAPIError
-from sqlmodel import Session
 
 from cli import credentials
 from cli import status as shown
 from cli.client import stop
+from cli.owner import owner_session
 from cli.terminal import Plain, as_json, say
 from config.settings import Settings, UnsafeSettings, load
-from lockbox import startup_checks
 from lockbox.admin import erasure, key_rotation, restore
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import BadNote, VerifierKey
 from lockbox.audit.log.signing_keys import BadKey
 from lockbox.audit.log.witness import WitnessCheck, WitnessFolder
 from lockbox.audit.verifier.approval_checks import NAME as APPROVALS
-from lockbox.database import as_owner
-from lockbox.errors import LockboxError
-from lockbox.startup_checks import StartupCheckFailed
 
 app = typer.Typer(no_args_is_help=True, help="Running an installation, on its own machine.")
 
@@ -140,7 +133,7 @@ def erase(
     """
     if not yes and typer.prompt("This cannot be undone. Type the person's id again") != str(person):
         raise stop("That is another id; nothing was changed.")
-    with _owner() as (session, _):
+    with owner_session() as (session, _):
         erased = erasure.erase(session, person)
     say(f"They are {erased.pseudonym} from now on; {erased.details} details were erased from the audit log.")
 
@@ -165,7 +158,7 @@ def re_key(
             "Believe every role, passkey, identity, delegate, mode and policy as it stands in the database",
             abort=True,
         )
-    with _owner() as (session, _):
+    with owner_session() as (session, _):
         done = key_rotation.rekey(session, key_is_lost=key_is_lost)
     for one in done.unverified:
         say(f"{'Marked, though no key vouched for it' if key_is_lost else 'No key vouches for it'}: {one}")
@@ -190,7 +183,7 @@ def retain(
     """
     if not yes:
         typer.confirm(f"Remove what is older than {older_than} days? This cannot be undone", abort=True)
-    with _owner() as (session, _):
+    with owner_session() as (session, _):
         removed = erasure.retain(session, timedelta(days=older_than))
     for one in removed:
         say(f"Log {one.log_id}: events {one.start} to {one.end - 1} were removed.")
@@ -212,7 +205,7 @@ def after_restore(
     """
     if not yes:
         typer.confirm("End every open window and every request that waits", abort=True)
-    with _owner() as (session, settings):
+    with owner_session() as (session, settings):
         folder = WitnessFolder(settings.checkpoint_folder) if settings.checkpoint_folder else None
         shipped = WitnessCheck(folder, signing_keys.trusted(settings.audit_public_keys)) if folder else None
         try:
@@ -230,20 +223,3 @@ def after_restore(
     say(
         f"{done.revoked} windows were revoked, {done.timed_out} requests timed out, {len(done.logs)} logs begun anew."
     )
-
-
-@contextmanager
-def _owner() -> Iterator[tuple[Session, Settings]]:
-    """Open one transaction as the database's owner; end with a line where that, or what is done in it, is refused."""
-    try:
-        settings = load()
-        with as_owner(settings.require("owner_database_url"), credentials.keyring_of(settings)) as session:
-            startup_checks.fits(session.connection())
-            yield session, settings
-    except (UnsafeSettings, StartupCheckFailed) as refused:
-        raise stop(str(refused)) from None
-    except LockboxError as refused:
-        raise stop(refused.detail) from None
-    except DBAPIError as error:
-        said = str(error.orig).splitlines()[0]
-        raise stop(f"the database refused: {type(error.orig).__name__}: {said}") from None

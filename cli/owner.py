@@ -1,16 +1,20 @@
 """Commands of the database's owner: its migrations, and what fills an empty database."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
 
 from cli import bootstrap, credentials, sample
 from cli.client import stop, warn
 from cli.terminal import say
-from config.settings import UnsafeSettings, load
-from lockbox import migrations
+from config.settings import Settings, UnsafeSettings, load
+from lockbox import migrations, startup_checks
 from lockbox.database import as_owner
+from lockbox.errors import LockboxError
 from lockbox.requests.policy_rules import Policy
 from lockbox.startup_checks import StartupCheckFailed
 
@@ -39,14 +43,8 @@ def make_first_operator(
     Works once, as the database's owner (LOCKBOX_OWNER_DATABASE_URL), and prints that operator's own first token and
     the code by which they add a passkey. Both last 24 hours. LOCKBOX_ENVIRONMENT has to be that of the API.
     """
-    try:
-        settings = load()
-        with as_owner(settings.require("owner_database_url"), credentials.keyring_of(settings)) as session:
-            made = bootstrap.first_operator(session, name=name, email=email, environment=settings.environment)
-    except (UnsafeSettings, StartupCheckFailed, bootstrap.AlreadyBootstrapped, bootstrap.InvalidOperator) as refused:
-        raise stop(str(refused)) from None
-    except DBAPIError as error:
-        raise stop(_refused(error)) from None
+    with owner_session(bootstrap.AlreadyBootstrapped, bootstrap.InvalidOperator) as (session, settings):
+        made = bootstrap.first_operator(session, name=name, email=email, environment=settings.environment)
     warn(f"{made.name} is the first operator. This token is theirs, lasts 24 hours and is shown once:")
     print(made.token)
     warn(NEXT.format(url=settings.public_url, invitation=made.invitation_id, code=made.code).rstrip())
@@ -73,22 +71,39 @@ def make_sample() -> None:
 
     As the database's owner (LOCKBOX_OWNER_DATABASE_URL); with the tenant `contoso`, and never in production.
     """
-    try:
-        settings = load()
-        with as_owner(settings.require("owner_database_url"), credentials.keyring_of(settings)) as session:
-            made = sample.seed(
-                session,
-                tenant="contoso",
-                policy=Policy(),
-                environment=settings.environment,
-                services=settings.services,
-            )
-        migrations.analyze(settings.require("owner_database_url"))
-    except (UnsafeSettings, sample.NotInProduction) as refused:
-        raise stop(str(refused)) from None
+    with owner_session(sample.NotInProduction) as (session, settings):
+        made = sample.seed(
+            session,
+            tenant="contoso",
+            policy=Policy(),
+            environment=settings.environment,
+            services=settings.services,
+        )
+    migrations.analyze(settings.require("owner_database_url"))
     for name, token in made.tokens.items():
         print(f"{name.upper()}={token}")
     print(f"ERIN_ID={made.people['erin']}")
+
+
+@contextmanager
+def owner_session(*refusals: type[Exception]) -> Iterator[tuple[Session, Settings]]:
+    """Open one transaction as the database's owner; exit with a message if it, or what is done in it, is refused.
+
+    `refusals` are further errors that say why.
+    """
+    try:
+        settings = load()
+        with as_owner(settings.require("owner_database_url"), credentials.keyring_of(settings)) as session:
+            startup_checks.fits(session.connection())
+            yield session, settings
+    except (UnsafeSettings, StartupCheckFailed) as refused:
+        raise stop(str(refused)) from None
+    except refusals as refused:
+        raise stop(str(refused)) from None
+    except LockboxError as refused:
+        raise stop(refused.detail) from None
+    except DBAPIError as error:
+        raise stop(_refused(error)) from None
 
 
 def _refused(error: DBAPIError) -> str:
