@@ -13,9 +13,9 @@ BEARER = {
     "description": "A Lockbox token (`lbx_…`), or a token of a configured identity provider.",
 }
 UNSIGNED = ("/.well-known/", "/livez", "/readyz", "/metrics", "/v1/terminals")
-"""What needs no token of a person or machine."""
+"""Routes that need no credential."""
 OPEN = ("/.well-known/", "/livez", "/readyz")
-"""What refuses nobody."""
+"""Routes that never refuse."""
 LENGTHS = {"minLength": "minItems", "maxLength": "maxItems"}
 PROBLEM = "application/problem+json"
 SIGN_IN = frozenset({401, 403})

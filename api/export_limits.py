@@ -13,7 +13,7 @@ from lockbox.identity.roles import Caller
 MOST = 60
 LIMITS = AttemptLimits(per_account=MOST, per_address=MOST)
 WRITING = CapacityLimiter(4)
-"""Exports are written after their request has left its place: in threads that no other request waits for."""
+"""Threads for exports, which are written after their request has given up its place."""
 
 Part = TypeVar("Part", str, bytes)
 

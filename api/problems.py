@@ -45,7 +45,7 @@ STATUS: dict[type[LockboxError], int] = {
     Busy: 503,
 }
 NOT_THERE = {404: "Page not found. Check the address.", 405: "The address does not support this method; see Allow."}
-"""What is said where no route answers."""
+"""The errors without a matching route."""
 CONTENDED = frozenset({"55P03", "40001", "40P01"})
 AWAY = ("08", "53", "57", "25006", "25P03")
 

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 
 KILLED = 137
-"""The exit code of a process that ended at its failpoint: that of one which was killed."""
+"""The exit code of a process that ended at its failpoint, as if killed."""
 
 POINTS = {
     "intake.after_judging": "a filing was judged, and nothing is written",

@@ -30,4 +30,4 @@ Instant = Annotated[
     AfterValidator(_to_utc),
     Field(examples=[EXAMPLE]),
 ]
-"""A moment in a body or a query."""
+"""A timestamp in a body or a query."""

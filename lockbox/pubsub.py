@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 CHANNEL = "{lockbox}:news"
 SIDES = ("customer", "vendor")
 OPERATORS = "operators"
-"""What changes figures alone, and no request: notifications that have ended, what was sealed."""
+"""The channel for changes of metrics only, such as finished notifications and new seals."""
 ASK_AFTER = 5.0
 REST = 1.0
 

@@ -138,4 +138,4 @@ WRITTEN: dict[type, Callable[..., str]] = {
     int: str,
     str: _word,
 }
-"""How a value of each type is written."""
+"""The literal form of each type."""

@@ -28,7 +28,7 @@ INVISIBLE: Ranges = (
     (0x110BD, 0x110BD), (0x110CD, 0x110CD), (0x13430, 0x1345F),
 )  # fmt: skip
 PRIVATE: Ranges = ((0xE000, 0xF8FF), (0xFDD0, 0xFDEF), (0xFFFE, 0xFFFF), (0xF0000, 0x10FFFF))
-"""For private use, and no characters: each font shows something else, or nothing. The patterns leave them out."""
+"""Private-use code points: each font shows something else, or nothing. The patterns leave them out."""
 
 
 def _class(*ranges: Ranges) -> str:

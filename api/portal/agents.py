@@ -14,7 +14,7 @@ BROWSERS = {
     "Chrome": "Chrome",
     "Safari": "Safari",
 }
-"""By the token that only they send, those first that send the others' too."""
+"""Browsers by their token; those whose token others send too come later."""
 SYSTEMS = {
     "iPhone": "iPhone",
     "iPad": "iPad",

@@ -46,7 +46,7 @@ SAID = {
 }
 
 FormFields = dict[str, list[str]]
-"""What is wrong, by the field that it is about."""
+"""Errors by field."""
 
 
 @dataclass(frozen=True)

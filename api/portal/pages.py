@@ -34,7 +34,7 @@ HOME = "/requests"
 SIGN_IN = "/sign-in"
 
 REFUSED = (Conflict, NotYours, Invalid, TooMany)
-"""What is said on the page that a form came from, with what was written; all else is a page of its own."""
+"""Errors shown on the form's page, with what was written; all others get a page of their own."""
 
 # A sign-in may lead only to paths of ours that no browser can take for another host.
 LOCAL_PATH = re.compile(r"/[a-z][a-z0-9-]{0,31}(?:/[a-z0-9-]{1,64}){0,3}")
@@ -69,12 +69,12 @@ TITLES = {
     503: "Try again in a moment",
 }
 MOST_SHOWN, MOST_LINES = 800, 10
-"""What of a text stands on a page as it is: a longer one scrolls in a box, or what follows would not be seen."""
+"""The longest text shown as it is: a longer one scrolls in a box, so that the rest of the page stays visible."""
 
 HTTPS_ALONE = {"strict-transport-security": "max-age=31536000"}
 
 READER: ContextVar[Visitor | None] = ContextVar("reader", default=None)
-"""For whom a page is being made: macros that are imported know nothing of the page."""
+"""The reader of the page being rendered, for imported macros, which do not see the page's variables."""
 
 TEMPLATES = Environment(
     loader=PackageLoader("api.portal"),

@@ -6,14 +6,14 @@ from datetime import datetime
 
 WIDTH, HEIGHT = 360, 150
 LEFT, RIGHT, TOP, BOTTOM = 52, 4, 14, 20
-"""Room for what stands at the sides, in the units of the drawing, which are pixels on a small screen."""
+"""The margins, in the drawing's units, which are pixels on a small screen."""
 LEAST = 2.0
-"""What is little is seen all the same."""
+"""The least height of a bar above zero."""
 GAP = 2.0
 WORD = 30
-"""The width of an hour's name."""
+"""The width of an hour's label."""
 EVERY = 6
-"""Every sixth hour is named."""
+"""Every sixth hour has a label."""
 
 
 @dataclass(frozen=True)

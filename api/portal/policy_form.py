@@ -29,7 +29,7 @@ MEANS = "approve_means"
 NUMBER = re.compile(r"[0-9]{1,9}")
 BETWEEN = re.compile(r"[\s,;%]+")
 KEY = "[key]"
-"""What pydantic puts behind the place of a key that is wrong itself."""
+"""pydantic appends this to the location of an invalid key."""
 
 Place = tuple[int | str, ...]
 

@@ -70,10 +70,10 @@ MINUTE, HOUR = 60, 3600
 SHORTER = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, 24 * HOUR)
 
 BESIDE = frozenset({"widen", "unreached", "question", "answer"})
-"""What is told of beside the moves of a request."""
+"""The events shown beside the moves of a request."""
 
 SHOWN_REFUSALS = (SignInAgain, PolicyNotMet, PolicyUnverified, TenantSuspended)
-"""Refusals that the page explains to those who would be the ones to decide."""
+"""Refusals that the page explains to people who would otherwise decide."""
 
 RequestAction = Literal["endorse", "approve", "deny", "cancel", "revoke", "complete"]
 

@@ -39,7 +39,7 @@ LABELS = {
     "service": "On",
     "comment": "Why",
 }
-"""What the forms call the fields of the bodies that they are read into."""
+"""The labels of the bodies' fields in the forms."""
 
 
 @dataclass(frozen=True)

@@ -43,16 +43,16 @@ MOST_KEY_FILES = 5
 LONGEST_TEXT = 64 * 1024
 COLOURS = {verifier.GOOD: "good", verifier.BAD: "bad", verifier.CANNOT_TELL: "unsure"}
 MOST_FILES = 2 + 2 * MOST_KEY_FILES
-"""How many files are read at all: more of approvers' keys than are taken, so that a person is told how many are."""
+"""How many files are read: more files of approvers' keys than accepted, so that the error can give the number."""
 DEADLINE, QUEUING = 30.0, 90.0
-"""How many seconds a file may be verified for, and may wait for its turn."""
+"""The time limits in seconds of verifying a file, and of waiting for its turn."""
 LIMITS = AttemptLimits(per_account=30, per_address=30)
-"""How many files one person has verified in ten minutes."""
+"""How many files one person may verify in ten minutes."""
 MOST_OF_A_TENANT = 2
 ARRIVED = dict[UUID, frozenset[UUID | None]]()
-"""Whose files are here or on their way, and of which tenants they are: of a person one, of a tenant two."""
+"""The people whose files are in progress, and their tenants: one of a person, two of a tenant."""
 TURNS = asyncio.Semaphore(2)
-"""Two files at a time in a process: each costs a thread. Others wait: no tenant is refused because of another."""
+"""Two files at a time in a process: each takes a thread. Others wait, so that tenants do not block each other."""
 
 
 @dataclass(frozen=True)

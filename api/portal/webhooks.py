@@ -27,7 +27,7 @@ router = APIRouter(prefix="/tenants/{slug}/endpoints", tags=[TAG], include_in_sc
 
 MOST_TRIES = 50
 HOURS = "24"
-"""In which an old secret signs too, where nobody says otherwise."""
+"""The default overlap in which an old secret signs too."""
 CHECKPOINTS = "audit.checkpoint"
 EVENTS = (*sorted(OF_REQUESTS), CHECKPOINTS, *sorted(OF_TENANTS))
 

@@ -60,7 +60,7 @@ router = APIRouter(prefix="/v1/requests", tags=["requests"])
 
 OVER = "This challenge was used, has expired, or belongs to someone else. Request a new one and sign that."
 SAID_IN = frozenset({State.REVIEWING, State.PENDING, State.TIMED_OUT})
-"""The states in which it matters to readers whether somebody could not be reached."""
+"""The states in which readers need to know that someone could not be reached."""
 
 Key = Annotated[
     str | None,
@@ -260,7 +260,7 @@ ACTIONS = {
     Action.REVOKE: "Revoke an open window: the access ends at once.",
     Action.COMPLETE: "Complete a request of one's own: give the open window back.",
 }
-"""What each does; who may do it is the table of moves."""
+"""The description of each action; the table of moves says who may take it."""
 
 for each in ACTIONS:
     router.post(f"/{{request_id}}/{each.value}", responses=problems(404, 409, 412))(_closing(each))

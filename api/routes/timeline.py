@@ -31,7 +31,7 @@ from lockbox.requests.visibility import ProtectedField, ReaderRole, may_read, or
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 
 ERASED = "erased"
-"""What stands for the name of somebody whose name was taken out of the trail."""
+"""The placeholder of an erased name."""
 
 
 @router.get("/{request_id}/events", responses=problems(404))

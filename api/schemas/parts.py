@@ -43,7 +43,7 @@ IS_LINE = TextRule(check_line, LINE_PATTERN)
 IS_NAME = TextRule(check_name, LINE_PATTERN)
 Line = Annotated[str, IS_LINE]
 Words = Annotated[str, Field(max_length=200), IS_LINE]
-"""What somebody looks for."""
+"""A search text."""
 Slug = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Word = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Resource = Annotated[str, Field(max_length=256), TextRule(check_resource, RESOURCE_PATTERN)]
@@ -61,7 +61,7 @@ def _without_default(schema: dict[str, Any]) -> None:
 
 
 Absent = SkipJsonSchema[None]
-"""What stands where a member may be left out, but not be null."""
+"""The marker of a member that may be left out but not be null."""
 
 
 def absent() -> Any:  # noqa: ANN401 - as pydantic's own Field
@@ -109,7 +109,7 @@ def _must_match(tag: str) -> dict[str, Any]:
 
 MUST_MATCH = _must_match("[0-9]{1,9}")
 MUST_MATCH_TAG = _must_match("[0-9a-f]{16}")
-"""The header that replacing a whole document takes, for the OpenAPI document."""
+"""The If-Match header of replacing a whole document, for the OpenAPI document."""
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -49,9 +49,9 @@ VENDORS = EventScope(
     shown_without_request=frozenset({"name"}) | ORIGIN,
 )
 VENDORS_OWN = EventScope(of_tenants=VENDORS)
-"""What a tenant's readers, and the vendor's, read of its log, and the vendor's of the vendor's.
+"""The scopes of a tenant's readers and of the vendor's in its log, and of the vendor's in the vendor's log.
 
-Whom a tenant has invited, asked or given something to is nobody's business at the vendor.
+The vendor's readers do not see whom a tenant invited, asked or gave something to.
 """
 
 

@@ -23,7 +23,7 @@ from lockbox.requests.transition import Origin
 NO_TENANT = "There is no such tenant."
 VENDOR = "the vendor"
 MANY = {role: f"{role.value}s" for role in Role} | {Role.TENANT_ADMIN: "admins", Role.VENDOR_AUDITOR: "auditors"}
-"""Those who hold a role, as they are called where it is plain whose they are."""
+"""Role holders in words, for places where their side is clear."""
 
 # Not everyone who may change people could lock a row: row-level security hides it from updates.
 HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox people of ' || :whose, 0))")

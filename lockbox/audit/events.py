@@ -69,7 +69,7 @@ THE_CLOCK = Actor(person_id=None, role=CLOCK, channel=CLOCK)
 
 
 THE_OWNER = Actor(person_id=None, role=OWNER, channel="operate")
-"""Whoever runs the installation, as the owner of its database."""
+"""The owner of the database, who runs the installation."""
 
 
 def is_internal(from_state: str | None, to_state: str | None) -> bool:

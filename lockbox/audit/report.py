@@ -15,7 +15,7 @@ from lockbox.audit.verifier.event_checks import submitted
 
 ACTIVITY = "activity"
 LATE = timedelta(hours=1)
-"""For how long after a window's end it may still be reported what was done inside."""
+"""How long after a window's end activity may still be reported."""
 OPEN = "active"
 ERASED = "erased"
 PRINCIPAL = "principal_"

@@ -87,7 +87,7 @@ WORDS = {
     "audit_events_removed": "removed the oldest events, as is laid down",
     "restored": "restored the database from a back-up",
 }
-"""What was done by every action, as it follows upon the name of whoever did it."""
+"""The words for every action, following the actor's name."""
 
 LABELS = {
     "member": "Who",

@@ -38,7 +38,7 @@ class CredentialKind(StrEnum):
 
 
 MARKED = {CredentialKind.TOKEN: MarkedRowKind.TOKEN, CredentialKind.SESSION: MarkedRowKind.SESSION}
-"""What is nobody's without a mark; of a passkey and an identity the mark is looked at with the row itself."""
+"""Kinds that count as unknown without a valid mark; passkeys' and identities' marks are checked with their rows."""
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ LONG_BYTES = 20
 GROUP = 4
 CODE_DIGITS = 8
 ROOT, CODES = "lockbox-credential-key-1", "lockbox-code-key-1"
-"""With what a key file begins: which of the two it holds, and in which form."""
+"""The first bytes of a key file: its kind and its format version."""
 
 Part = object
-"""What is hashed: text, bytes, numbers, ids, moments, lists of these, or None."""
+"""Values that can be hashed: text, bytes, numbers, ids, times, lists of these, or None."""
 
 
 class KeyPurpose(StrEnum):

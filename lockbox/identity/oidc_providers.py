@@ -34,9 +34,9 @@ T = TypeVar("T")
 MOST_EXCHANGES = 4
 MOST_EXCHANGES_TOGETHER = 8
 MOST_WAITING = 4
-"""How many calls wait for keys and metadata, of all issuers together: a fifth of those that the API works on."""
+"""How many calls may wait for keys and metadata of all providers: a fifth of the API's concurrent calls."""
 WAIT_SECONDS = 2.0
-"""How long a call waits for them; the fetch goes on without it, for the next one."""
+"""How long a call waits for them; the fetch continues for the next one."""
 DISCOVERY = "/.well-known/openid-configuration"
 UNREACHABLE = "The sign-in service cannot be reached; try again in a moment."
 PUBLIC_MEMBERS = ("kty", "kid", "use", "alg", "key_ops", "n", "e", "crv", "x", "y")

@@ -31,7 +31,7 @@ RETURNING key = sha256(convert_to('address:' || lower(:address), 'UTF8')) AS is_
 
 
 HERE = ["account here", "code here"]
-"""Counts of an account from one network alone."""
+"""Counts of an account from one network only."""
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
     ],
     MarkedRowKind.ELIGIBLE_DELEGATE: ["id", "tenant_id", "person_id"],
 }
-"""Of kinds whose rows are marked as they stand: the columns that a mark covers."""
+"""For kinds that are marked by columns: the columns that a mark covers."""
 
 
 def membership(row_id: UUID, person_id: UUID, tenant_id: UUID | None, role: str) -> Sequence[Part]:

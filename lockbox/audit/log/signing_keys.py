@@ -27,7 +27,7 @@ listed AS (
         SELECT CAST(:approval_key AS text), 'approval', CAST(:d_decided_at AS timestamptz)
     WHERE CAST(:approval_key AS text) IS NOT NULL ON CONFLICT DO NOTHING
 )"""
-"""The part of a statement that lists the public half of the key that signs approvals, so that others can check."""
+"""The CTE that lists the public half of the approval key, so that others can verify."""
 OWNER_ALONE = 0o600
 
 

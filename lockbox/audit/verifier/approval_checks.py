@@ -24,7 +24,7 @@ SUBMIT, SUBMISSION, RESOURCES = "submit", "submission", "resources"
 ACTIVE = "active"
 ENDORSE = "endorse"
 LOOSER = {"enforce": frozenset({"observe", "off"}), "observe": frozenset({"off"})}
-"""The modes from which a request may have come to one that is stricter."""
+"""Modes, each with the less strict ones that a request may have come from."""
 OF_SUBMIT = ("service", "actions", "mode", "policy_version")
 GRANTED_RESOURCES, GRANTED_ACTIONS = "granted_resources", "granted_actions"
 

@@ -18,9 +18,9 @@ from lockbox.audit.verifier.signed_approvals import NO_APPROVERS, Approvers, Pas
 
 SERVICE, RESOURCES = "service", "resources"
 ASKING = ("submit", "endorse")
-"""The moves by which the customer may first be asked: they say what a request is about."""
+"""The moves that may first ask the customer: they hold the submission."""
 MEMBERS = ("id", "tenant_id", "request_id", "seq", "at", "action", "actor_id", "actor_role", "from_state", "to_state")
-"""What stands in the body and in columns of its row, by which events are looked for."""
+"""Members of the body that are also columns of its row, for searching."""
 IDS = frozenset({"id", "tenant_id", "request_id", "actor_id"})
 NEEDED = frozenset({"id", "at", "action", "actor_role"})
 LARGEST_INTEGER = 2**53 - 1
@@ -30,7 +30,7 @@ INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z", re.ASCII)
 AUDIT_EVENTS_REMOVED = "audit_events_removed"
 RESTORED = "restored"
 Taken = tuple[dict[str, Any], dict[str, str], dict[str, Any]]
-"""A move: what its body says, its personal values that are shown and good, and where it stands."""
+"""A move: its body, its valid personal values that are shown, and its place."""
 ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 ENCODE_IN_ORDER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 

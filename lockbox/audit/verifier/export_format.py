@@ -46,7 +46,7 @@ class FindingKind(StrEnum):
 
 
 UNSURE = frozenset({FindingKind.UNPROVEN, FindingKind.RESTORED, FindingKind.FUTURE, FindingKind.NEWER_KNOWN})
-"""What is no contradiction: something could not be shown."""
+"""Findings that are no contradiction: something could not be proven."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from lockbox.audit.canonical import decoded
 
 FORMAT = "lockbox decision 1"
 SIGNED, ATTESTED = "passkey-signed", "attested"
-"""Whose word a decision is: the person's own by an assertion, or that of the vendor's server alone."""
+"""Who vouches for a decision: the person by an assertion, or only the vendor's server."""
 
 GET = "webauthn.get"
 FLAGS_AT, SHORTEST_DATA = 32, 37

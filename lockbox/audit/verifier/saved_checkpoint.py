@@ -15,7 +15,7 @@ NOTE = re.compile(
     re.MULTILINE,
 )
 KEY = re.compile(r"^(?:> ?)*Key:? (\S+\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44})[ ]*$", re.MULTILINE)
-"""A line of its own, behind the checkpoint: names, which others choose, stand before it."""
+"""A line of its own after the checkpoint; names, which others choose, come before it."""
 
 
 @dataclass(frozen=True)

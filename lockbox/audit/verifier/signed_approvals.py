@@ -24,14 +24,14 @@ LONGEST_FILE = 1 << 20
 GROUP = 8
 APPROVE, ENDORSE, ACTIVE, ENFORCE = "approve", "endorse", "active", "enforce"
 LASTS = timedelta(minutes=10)
-"""For how long an approver may take to sign what was asked."""
+"""How long an approver may take to sign."""
 LOOSE = frozenset({"observe", "off"})
 """The modes in which the vendor's review is enough."""
 OF_REQUEST = ("service", "mode")
 ASKED = frozenset({*OF_REQUEST, "actions", "access_window"})
-"""What the move says with which a request begins in a log, in its submission or, where it is that, in itself."""
+"""Members of a request's first move in a log, in its submission or in the move itself."""
 MEMBERS = frozenset({"content", "issued_at", "service", "mode", "engineer", "actions", "access_window"})
-"""What a statement says beside what the event itself says."""
+"""Members of a statement that the event does not have."""
 CONTENT, COMMENT, KEPT = "signed_content", "comment", "kept_resources"
 
 
