@@ -88,7 +88,7 @@ def make_app(engine: Engine, relay: Relay) -> FastAPI:
             "id": filed.id,
             "tenant_id": tenant,
             "requester_id": requester,
-            "filed_by": requester,
+            "submitted_by": requester,
             "token_id": requester,
             "mode": "enforce",
             "policy_version": 1,

@@ -21,8 +21,8 @@ from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
 
 UNLIMITED = {
-    "LOCKBOX_FILINGS_BY_PERSON": "1000000",
-    "LOCKBOX_FILINGS_FOR_TENANT": "1000000",
+    "LOCKBOX_SUBMISSIONS_PER_PERSON": "1000000",
+    "LOCKBOX_SUBMISSIONS_PER_TENANT": "1000000",
     # All clients are on this machine, as if behind a proxy.
     "LOCKBOX_TRUSTED_PROXIES": '["127.0.0.1/32"]',
 }

@@ -21,11 +21,11 @@ MISSED_SECONDS = 3
 LOAD = text("""
 WITH new_requests AS (
     INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
-        case_ref, mode, policy_version, token_id, filed_by, quorum, approval_window, access_window, state, version,
-        deadline_at, wake_at, created_at, asked_at, opened_at)
+        case_ref, mode, policy_version, token_id, submitted_by, quorum, approval_window, access_window, state,
+        version, deadline_at, wake_at, created_at, asked_at, opened_at)
     SELECT uuidv7(), p.tenant_id, p.requester_id, p.service, p.resources, p.actions, p.reason_code, p.justification,
-        'CASE-' || lpad(CAST(:first + n AS text), 8, '0'), p.mode, p.policy_version, p.token_id, p.filed_by, p.quorum,
-        p.approval_window, p.access_window,
+        'CASE-' || lpad(CAST(:first + n AS text), 8, '0'), p.mode, p.policy_version, p.token_id, p.submitted_by,
+        p.quorum, p.approval_window, p.access_window,
         CAST(:state AS text), :version, CAST(:due AS timestamptz) + (n - 1) * CAST(:step AS interval),
         CAST(:due AS timestamptz) + (n - 1) * CAST(:step AS interval), now(), now(),
         CASE CAST(:state AS text) WHEN 'active' THEN now() END

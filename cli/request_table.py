@@ -192,7 +192,7 @@ def show_preview(found: Mapping[str, Any]) -> None:
     stages = (f"{one['approvals']} of {one['group']} ({', '.join(one['people'])})" for one in found["stages"])
     terminal.facts(
         {
-            "Can be submitted": found["can_be_filed"],
+            "Can be submitted": found["can_be_submitted"],
             "In the way": "\n".join([*found["obstacles"], *(lack["message"] for lack in found["lacks"])]),
             "It begins as": WORDS[found["first_state"]][0],
             "Mode": found["mode"],

@@ -94,7 +94,7 @@ def preview(
         as_json(found)
     else:
         request_table.show_preview(found)
-    if not found["can_be_filed"]:
+    if not found["can_be_submitted"]:
         raise typer.Exit(1)
 
 

@@ -116,7 +116,7 @@ def _play(db: Database, plan: StackPlan, seeded: Sample, settings: Settings, sce
         case_ref=scene.case,
         access_window=WINDOW,
     )
-    limits = SubmissionLimits(settings.filings_by_person, settings.filings_for_tenant)
+    limits = SubmissionLimits(settings.submissions_per_person, settings.submissions_per_tenant)
     with db.transaction() as session:
         caller = api_tokens.authenticate(session, seeded.tokens["erin"], environment=plan.environment)
         request = submit.submit(session, caller, HERE, asked, settings.services, limits=limits).request

@@ -109,8 +109,8 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    filings_by_person: int = Field(default=30, ge=1, le=1_000_000)
-    filings_for_tenant: int = Field(default=120, ge=1, le=1_000_000)
+    submissions_per_person: int = Field(default=30, ge=1, le=1_000_000)
+    submissions_per_tenant: int = Field(default=120, ge=1, le=1_000_000)
 
     invitations_a_day: int = Field(default=30, ge=1, le=100_000)
 

@@ -7,7 +7,7 @@ KILLED = 137
 """The exit code of a process that ended at its failpoint, as if killed."""
 
 POINTS = {
-    "intake.after_judging": "a filing was judged, and nothing is written",
+    "intake.after_judging": "a submission was judged, and nothing is written",
     "intake.after_insert": "request, event and notifications are written, and nothing is committed",
     "decide.after_lock": "a person's request is locked, and nothing is judged",
     "decide.after_judging": "a person's move is judged, and nothing is written",

@@ -148,11 +148,11 @@ def _file(work: AccountContextDep, session: Session, visitor: Visitor, body: New
     answer = submit.earlier_answer(session, person, f"ask-{key}", plain)
     if answer is not None:
         return str(UUID(answer["id"]))
-    limits = SubmissionLimits(work.chosen.filings_by_person, work.chosen.filings_for_tenant)
-    filed = submit.submit(
+    limits = SubmissionLimits(work.chosen.submissions_per_person, work.chosen.submissions_per_tenant)
+    submitted = submit.submit(
         session, visitor.caller, origin(work.request), _request_input(body), work.chosen.services, limits=limits
     )
-    one = str(filed.request.id)
+    one = str(submitted.request.id)
     submit.keep(session, person, f"ask-{key}", plain, json.dumps({"id": one}))
     return one
 

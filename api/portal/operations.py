@@ -57,8 +57,8 @@ def _life(beat: ProcessHeartbeat) -> tuple[ProcessHeartbeat, str, str]:
 
 
 def _plots(day: HourlyCounts) -> Sequence[Plot]:
-    filed = [
-        Series("Filed", "filed", day.counts("filed")),
+    submitted = [
+        Series("Submitted", "submitted", day.counts("submitted")),
         Series("Decided", "decided", day.counts("decided")),
         Series("No answer in time", "timed-out", day.counts("timed_out")),
     ]
@@ -66,7 +66,7 @@ def _plots(day: HourlyCounts) -> Sequence[Plot]:
     schedule = [Series("Schedule lag", "schedule", day.worst("schedule_lag"))]
     seal = [Series("Seal lag", "seal", day.worst("seal_lag"))]
     return (
-        Plot("requests", "Requests", day.hours, filed, plots.count),
+        Plot("requests", "Requests", day.hours, submitted, plots.count),
         Plot("notifications", "Notifications", day.hours, told, plots.count),
         Plot("schedule", "Worst schedule lag", day.hours, schedule, status.lag),
         Plot("seal", "Worst seal lag", day.hours, seal, status.lag),

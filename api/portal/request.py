@@ -118,15 +118,17 @@ def ask_again(
         with db.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
-            limits = SubmissionLimits(chosen.filings_by_person, chosen.filings_for_tenant)
-            filed = submit.ask_again(session, visitor.caller, origin(request), one, chosen.services, limits=limits)
+            limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
+            submitted = submit.ask_again(
+                session, visitor.caller, origin(request), one, chosen.services, limits=limits
+            )
     except AlreadyAskedAgain as done:
         return go(request, f"/requests/{done.facts['request_id']}")
     except (Conflict, NotYours, Invalid, TooMany) as refused:
         with db.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             return _shown(request, session, chosen, visitor, one, refused=refused)
-    return go(request, f"/requests/{filed.request.id}")
+    return go(request, f"/requests/{submitted.request.id}")
 
 
 @router.post("/{request_id}/{action}")

@@ -78,7 +78,7 @@ def submit_request(
     key: Key = None,
 ) -> Response:
     """Submit a request for access; with an Idempotency-Key it can be repeated safely for 24 hours."""
-    limits = SubmissionLimits(chosen.filings_by_person, chosen.filings_for_tenant)
+    limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
 
     def file() -> SubmittedRequest:
         return submit.submit(session, who, came, RequestInput(**dict(body)), chosen.services, limits=limits)
@@ -117,7 +117,7 @@ def preview_request(body: NewRequest, who: CurrentUser, session: SessionDep, cho
     """Show the policy, stages, windows and people that such a request would meet; nothing is written or sent."""
     found = preview.preview(session, who, RequestInput(**dict(body)), chosen.services)
     return PreviewView(
-        can_be_filed=not (found.lacks or found.obstacles),
+        can_be_submitted=not (found.lacks or found.obstacles),
         policy_version=found.policy_version,
         mode=found.mode,
         first_state=found.first_state,
@@ -167,7 +167,7 @@ def ask_again(
     In any other state the answer is `not-timed-out`. If a resubmitted request is still open, the answer is
     `asked-again` with its id in `request_id`. An Idempotency-Key works as for a submission.
     """
-    limits = SubmissionLimits(chosen.filings_by_person, chosen.filings_for_tenant)
+    limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
 
     def file() -> SubmittedRequest:
         return submit.ask_again(session, who, came, request_id, chosen.services, limits=limits)
@@ -332,9 +332,9 @@ def _submitted(
     """Answer with the submitted request, or with the earlier answer to the same key."""
     answer = submit.earlier_answer(session, who.person_id, key, plain) if key else None
     if answer is None:
-        filed = file()
-        entry = RequestEntry(filed.request, filed.tenant, filed.requester, open=False)
-        view = NewRequestView(**_facts(entry, who, filed.request.justification), asked=filed.asked)
+        submitted = file()
+        entry = RequestEntry(submitted.request, submitted.tenant, submitted.requester, open=False)
+        view = NewRequestView(**_facts(entry, who, submitted.request.justification), asked=submitted.asked)
         text = view.model_dump_json()
         if key:
             submit.keep(session, who.person_id, key, plain, text)

@@ -326,11 +326,11 @@ class MailboxesView(BaseModel):
 class PreviewView(BaseModel):
     """What a request would meet and whom it would reach: names and counts, no addresses; nothing was written.
 
-    `can_be_filed` is whether it would be accepted. `told_first` are the people of the customer whom it would reach
-    first, asked or notified of a window opened without them; `endpoints` is how many of its webhooks.
+    `can_be_submitted` is whether it would be accepted. `told_first` are the people of the customer whom it would
+    reach first, asked or notified of a window opened without them; `endpoints` is how many of its webhooks.
     """
 
-    can_be_filed: bool
+    can_be_submitted: bool
     policy_version: int
     mode: Mode
     first_state: State

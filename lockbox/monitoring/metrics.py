@@ -47,7 +47,7 @@ UNION ALL SELECT 'lagging_standby', '', ({startup_checks.LAGGING_STANDBY})::int
 """)  # noqa: S608 - put together from parts of our own
 HOURS = 24
 HOUR = timedelta(hours=1)
-MOVES = frozenset({"filed", "decided", "timed_out"})
+MOVES = frozenset({"submitted", "decided", "timed_out"})
 """What requests did; the other counts, `sent` and `dead`, are of notifications."""
 DAY = text("SELECT name, hour, value FROM operating_day()")
 

@@ -23,7 +23,7 @@ class AccessRequest(SQLModel, table=True):
     `reminders`, `tiers_asked` and `warned` say how far the clock's nudges have come in the present state: reminders
     sent, tiers of approvers asked (0 where there are none), and whether the end of the open window was announced.
     `policy_version` is the version of the tenant's policy that judged it, `token_id` the token it was filed with,
-    `filed_by` whoever filed it: the requester, or a system for them; null for what is older than that is known.
+    `submitted_by` whoever filed it: the requester, or a system for them; null for what is older than that is known.
     `consent_until` is set where only dated consent lets the vendor open alone: no window outlives it.
     `follows` is the request that got no answer in time and is asked again by this one.
     `granted_resources` and `granted_actions` are what a window was opened for where that is less than was asked.
@@ -46,7 +46,7 @@ class AccessRequest(SQLModel, table=True):
     mode: Mode = Field(sa_type=words(Mode))
     policy_version: int
     token_id: UUID | None = None
-    filed_by: UUID | None = Field(default=None, foreign_key="people.id")
+    submitted_by: UUID | None = Field(default=None, foreign_key="people.id")
     consent_until: datetime | None = Field(default=None, sa_type=Instant)
     quorum: int
     approval_window: int

@@ -62,7 +62,7 @@ ON CONFLICT (person_id, key) DO UPDATE
 SET body_hash = excluded.body_hash, answer = excluded.answer, created_at = excluded.created_at
 """)
 MINUTE = timedelta(minutes=1)
-NTH_SUBMISSION = text("SELECT tenant_at, person_at FROM nth_filing(:tenant_id, :most_tenant, :most_person)")
+NTH_SUBMISSION = text("SELECT tenant_at, person_at FROM nth_submission(:tenant_id, :most_tenant, :most_person)")
 ASKED_BEFORE = text("SELECT * FROM asked_before(:id)")
 
 
@@ -224,11 +224,11 @@ def _meets(filing: RequestInput, judged: Evaluation) -> None:
 def _within(session: Session, limits: SubmissionLimits, judged: Evaluation) -> None:
     values = {"tenant_id": judged.tenant.id, "most_tenant": limits.for_tenant, "most_person": limits.by_person}
     row = session.connection().execute(NTH_SUBMISSION, values).one()
-    for filed_at, most, whose in (
+    for submitted_at, most, whose in (
         (row.person_at, limits.by_person, "by you"),
         (row.tenant_at, limits.for_tenant, "for this tenant"),
     ):
-        wait = filed_at + MINUTE - judged.at if filed_at else timedelta(0)
+        wait = submitted_at + MINUTE - judged.at if submitted_at else timedelta(0)
         if wait > timedelta(0):
             seconds = ceil(wait.total_seconds())
             raise TooMany(f"At most {most} requests a minute are taken {whose}; wait.", retry_after=seconds)
@@ -254,7 +254,7 @@ def _new(caller: Caller, filing: RequestInput, judged: Evaluation) -> AccessRequ
         mode=judged.mode,
         policy_version=judged.tenant.policy_version,
         token_id=_token(caller),
-        filed_by=caller.person_id,
+        submitted_by=caller.person_id,
         consent_until=until,
         quorum=terms.quorum,
         approval_window=terms.approval_window,

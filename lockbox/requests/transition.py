@@ -28,10 +28,10 @@ from lockbox.sql import array
 NEW_REQUEST = """
 new_request AS (
     INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
-        case_ref, mode, policy_version, token_id, filed_by, consent_until, quorum, approval_window, access_window,
+        case_ref, mode, policy_version, token_id, submitted_by, consent_until, quorum, approval_window, access_window,
         state, version, deadline_at, wake_at, created_at, asked_at, tiers_asked, follows)
     VALUES (:id, :tenant_id, :requester_id, :service, CAST(:resources AS text[]), CAST(:actions AS text[]),
-        :reason_code, :justification, :case_ref, :mode, :policy_version, :token_id, :filed_by, :consent_until,
+        :reason_code, :justification, :case_ref, :mode, :policy_version, :token_id, :submitted_by, :consent_until,
         :quorum, :approval_window, :access_window, :state, :version, :deadline_at, :wake_at, :created_at, :asked_at,
         :tiers_asked, :follows)
 )"""

@@ -281,7 +281,7 @@ END $$;
 -- made, by a clock that may differ from the database's by minutes at most. A range of one makes Postgres read the
 -- index of the tenant or person and no further than the limit, by a plan that does not know the limit: one that knows
 -- it takes few of many for a reason to sort all.
-CREATE FUNCTION nth_filing(of_tenant uuid, most_tenant integer, most_person integer) RETURNS TABLE (
+CREATE FUNCTION nth_submission(of_tenant uuid, most_tenant integer, most_person integer) RETURNS TABLE (
     tenant_at timestamptz, person_at timestamptz
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
@@ -290,12 +290,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET plan_
             ORDER BY r.tenant_id DESC, r.id DESC OFFSET most_tenant - 1 LIMIT 1),
         (SELECT f.created_at FROM (
             (SELECT r.id, r.created_at FROM requests r WHERE r.requester_id BETWEEN at_person() AND at_person()
-                AND r.filed_by = r.requester_id AND r.id > (SELECT uuidv7(interval '-10 minutes'))
+                AND r.submitted_by = r.requester_id AND r.id > (SELECT uuidv7(interval '-10 minutes'))
                 ORDER BY r.requester_id DESC, r.id DESC LIMIT most_person)
             UNION ALL
-            (SELECT r.id, r.created_at FROM requests r WHERE r.filed_by BETWEEN at_person() AND at_person()
-                AND r.filed_by <> r.requester_id AND r.id > (SELECT uuidv7(interval '-10 minutes'))
-                ORDER BY r.filed_by DESC, r.id DESC LIMIT most_person)
+            (SELECT r.id, r.created_at FROM requests r WHERE r.submitted_by BETWEEN at_person() AND at_person()
+                AND r.submitted_by <> r.requester_id AND r.id > (SELECT uuidv7(interval '-10 minutes'))
+                ORDER BY r.submitted_by DESC, r.id DESC LIMIT most_person)
         ) f ORDER BY f.id DESC OFFSET most_person - 1 LIMIT 1)
 $$;
 
@@ -781,7 +781,7 @@ CREATE FUNCTION operating_day() RETURNS TABLE (name text, hour timestamptz, valu
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WITH span AS MATERIALIZED (
         SELECT date_trunc('hour', clock_timestamp(), 'UTC') - interval '23 hours' AS begins),
-    moved AS MATERIALIZED (SELECT e.at, CASE WHEN e.action = 'submit' THEN 'filed'
+    moved AS MATERIALIZED (SELECT e.at, CASE WHEN e.action = 'submit' THEN 'submitted'
             WHEN e.to_state = 'timed_out' THEN 'timed_out'
             WHEN e.to_state IN ('active', 'denied') AND e.from_state IS DISTINCT FROM e.to_state THEN 'decided' END
             AS kind

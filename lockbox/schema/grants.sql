@@ -100,7 +100,7 @@ GRANT EXECUTE ON FUNCTION at_person, at_tenants, at_administers, at_roles, at_te
     TO lockbox_api, lockbox_worker, lockbox_notifications;
 
 GRANT EXECUTE ON FUNCTION recognise, bounds, meet_terminal, person_of_token, is_new, is_member, is_guest,
-    is_of_the_vendor, is_engineer, is_suspended, stands, nth_filing, asked_before, was_denied, consents,
+    is_of_the_vendor, is_engineer, is_suspended, stands, nth_submission, asked_before, was_denied, consents,
     longest_windows, signed_decisions, approver_keys, reported_window, open_windows, readers_of, known_audit_keys,
     log_heads, log_tiles, count_refused, is_sign_in, is_across, reopen, dead_notifications, failing_webhooks, remark,
     people_to_check, people_with_new_powers, marked_memberships, marked_passkeys, marked_identities, marked_sessions,

@@ -188,7 +188,7 @@ CREATE POLICY api_insert ON requests FOR INSERT TO lockbox_api
                 OR (p.body -> 'consent' ->> 'mode' = requests.mode
                     AND CAST(p.body -> 'consent' ->> 'until' AS timestamptz) = requests.consent_until)))));
 CREATE POLICY api_insert_own ON requests AS RESTRICTIVE FOR INSERT TO lockbox_api
-    WITH CHECK (filed_by = (SELECT at_person()));
+    WITH CHECK (submitted_by = (SELECT at_person()));
 -- Who decides is one text with three uses: a function for the triggers and for questions, and a part of two policies
 -- that Postgres plans with their statements. By a call of the function each approval would take half as long again.
 -- The caller is an approver of the tenant, or has been named by one as delegate; when, is the server's to judge.

@@ -261,7 +261,7 @@ CREATE TABLE requests (
     id uuid CONSTRAINT pk_requests PRIMARY KEY,
     tenant_id uuid NOT NULL CONSTRAINT fk_requests_tenant_id REFERENCES tenants (id),
     requester_id uuid NOT NULL CONSTRAINT fk_requests_requester_id REFERENCES people (id),
-    filed_by uuid CONSTRAINT fk_requests_filed_by REFERENCES people (id),
+    submitted_by uuid CONSTRAINT fk_requests_submitted_by REFERENCES people (id),
     token_id uuid,
     follows uuid CONSTRAINT fk_requests_follows REFERENCES requests (id),
 
@@ -323,7 +323,7 @@ CREATE INDEX ix_requests_wake_at ON requests (wake_at) WHERE wake_at IS NOT NULL
 CREATE INDEX ix_requests_tenant_id_id ON requests (tenant_id, id);
 CREATE INDEX ix_requests_requester_id_id ON requests (requester_id, id);
 -- Nearly everybody submits for themselves; this is for the requests that a system submits for somebody.
-CREATE INDEX ix_requests_filed_by_id ON requests (filed_by, id) WHERE filed_by <> requester_id;
+CREATE INDEX ix_requests_submitted_by_id ON requests (submitted_by, id) WHERE submitted_by <> requester_id;
 CREATE INDEX ix_requests_open_windows ON requests (requester_id, tenant_id) WHERE state = 'active';
 CREATE INDEX ix_requests_denied ON requests (tenant_id, service) WHERE state = 'denied' AND asked_at IS NOT NULL;
 CREATE INDEX ix_requests_tenant_id_case_ref ON requests (tenant_id, case_ref) WHERE case_ref IS NOT NULL;

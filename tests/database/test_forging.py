@@ -44,7 +44,7 @@ FILED = telling(
 FILE = f"""
 WITH told AS ({FILED})
 INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification, mode,
-    policy_version, filed_by, quorum, approval_window, access_window, state, version, deadline_at, wake_at,
+    policy_version, submitted_by, quorum, approval_window, access_window, state, version, deadline_at, wake_at,
     created_at)
 VALUES (:request, :tenant, :me, 'exchange-online', '{{mailbox:a}}', '{{read}}', 'support_case', 'x', :mode, 1, :filer,
     1, 3600, 3600, 'reviewing', 1, now() + interval '1 hour', now() + interval '1 hour', now())
@@ -476,7 +476,7 @@ def test_no_function_that_sees_everything_tells_a_stranger_of_a_request(world: W
 
     with as_caller(world.db, stranger) as connection:
         decided = connection.execute(text(IS_DECIDED), {"request": str(request_id), "me": str(stranger.person_id)})
-        filed = connection.execute(text("SELECT tenant_at FROM nth_filing(:t, 1, 1)"), {"t": world.tenant.id})
+        filed = connection.execute(text("SELECT tenant_at FROM nth_submission(:t, 1, 1)"), {"t": world.tenant.id})
         told = decided.scalar_one(), filed.scalar_one()
 
     assert told == (False, None)

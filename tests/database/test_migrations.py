@@ -82,7 +82,7 @@ ONLY_IN_THE_SCHEMA = {
     "remove_index ix_notifications_run_at",
     "remove_index ix_policies_consent",
     "remove_index ix_requests_denied",
-    "remove_index ix_requests_filed_by_id",
+    "remove_index ix_requests_submitted_by_id",
     "remove_index ix_requests_open_windows",
     "remove_index ix_requests_requester_id_id",
     "remove_index ix_requests_tenant_id_case_ref",

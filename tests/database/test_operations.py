@@ -54,16 +54,16 @@ def test_what_was_filed_decided_and_left_unanswered_is_counted_once_each(
 
     found = today(api)
 
-    assert [total(found, name) - total(before, name) for name in ("filed", "decided", "timed_out")] == [4, 2, 1]
+    assert [total(found, name) - total(before, name) for name in ("submitted", "decided", "timed_out")] == [4, 2, 1]
 
 
 def test_each_is_counted_in_its_hour_and_what_is_older_than_a_day_not_at_all(world: World, api: Database) -> None:
-    before = today(api).counts("filed")
+    before = today(api).counts("submitted")
     for hours in (0, 3, 23, 24):
         request = world.submit()
         _set_back_events(world.db, request.id, f"{hours} hours")
 
-    after = today(api).counts("filed")
+    after = today(api).counts("submitted")
 
     new = [(number or 0) - (old or 0) for number, old in zip(after, before, strict=True)]
     assert [place for place, number in enumerate(new) if number] == [0, 20, 23]

@@ -134,7 +134,7 @@ def test_no_server_login_owns_anything_or_goes_past_row_security(
 def test_what_sees_past_row_security_is_not_for_everybody_and_looks_nowhere_else(api: Database) -> None:
     rows = read(api, WITH_THE_OWNERS_EYES)
 
-    assert {row.name for row in rows if row.api} >= {"recognise", "nth_filing", "receivers"}
+    assert {row.name for row in rows if row.api} >= {"recognise", "nth_submission", "receivers"}
     workers = {"beat", "receivers", "mailboxes", "observers_of", "is_still_there", "shown_by", "was_taken"}
     assert {row.name for row in rows if row.worker} == workers
     assert {row.name for row in rows if row.anybody} == set()

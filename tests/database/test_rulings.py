@@ -54,7 +54,7 @@ def prompted(world: World, request_id: UUID) -> set[str]:
     return {names[row.person_id] for row in rows}
 
 
-def filed_at(world: World, caller: Caller, nth: int) -> datetime | None:
+def submitted_at(world: World, caller: Caller, nth: int) -> datetime | None:
     """Return when the caller filed the nth newest of their requests."""
     values = {"tenant_id": world.tenant.id, "most_tenant": 1, "most_person": nth}
     with world.db.transaction() as session:
@@ -545,7 +545,7 @@ def test_filings_are_counted_by_indexes_whoever_filed_them(world: World) -> None
     world.submit("erin")
 
     with unbound(world.db).begin() as connection:
-        body = connection.execute(text("SELECT prosrc FROM pg_proc WHERE proname = 'nth_filing'")).scalar_one()
+        body = connection.execute(text("SELECT prosrc FROM pg_proc WHERE proname = 'nth_submission'")).scalar_one()
         # Of the few rows of a test, sorting them is as good: the question is whether indexes give their order.
         for way in ("seqscan", "bitmapscan", "sort"):
             connection.execute(text(f"SET LOCAL enable_{way} = off"))
@@ -557,7 +557,7 @@ def test_filings_are_counted_by_indexes_whoever_filed_them(world: World) -> None
             body = body.replace(name, str(value))
         plan = "".join(connection.execute(text(f"EXPLAIN {body}")).scalars())
 
-    for index in ("tenant_id_id", "requester_id_id", "filed_by_id"):
+    for index in ("tenant_id_id", "requester_id_id", "submitted_by_id"):
         assert f"Index Scan Backward using ix_requests_{index} on requests" in plan
     # That of the filings of both kinds, as many of each as there may be.
     assert plan.count("Sort Key") == 1
@@ -570,8 +570,14 @@ def test_of_what_somebody_filed_the_nth_newest_counts_and_nothing_that_others_fi
     named = [world.submit("bot", engineer=erin.person_id) for _ in range(2)]
     own.append(world.submit("erin"))
 
-    assert [filed_at(world, erin, nth) for nth in (1, 2, 3, 4)] == [*(one.created_at for one in reversed(own)), None]
-    assert [filed_at(world, bot, nth) for nth in (1, 2, 3)] == [*(one.created_at for one in reversed(named)), None]
+    assert [submitted_at(world, erin, nth) for nth in (1, 2, 3, 4)] == [
+        *(one.created_at for one in reversed(own)),
+        None,
+    ]
+    assert [submitted_at(world, bot, nth) for nth in (1, 2, 3)] == [
+        *(one.created_at for one in reversed(named)),
+        None,
+    ]
 
 
 def test_a_tenant_admin_denies_what_waits(world: World) -> None:

@@ -17,11 +17,11 @@ from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 HOSTILE = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"
 MANY = """
 INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification, case_ref,
-    mode, policy_version, token_id, filed_by, quorum, approval_window, access_window, state, version, deadline_at,
+    mode, policy_version, token_id, submitted_by, quorum, approval_window, access_window, state, version, deadline_at,
     created_at, asked_at, closed_at)
 SELECT uuidv7(make_interval(secs => -n)), r.tenant_id, r.requester_id, r.service, ARRAY['mailbox:' || n], r.actions,
     r.reason_code, repeat('The mailbox of somebody does not open. ', 5), 'CASE-' || n, r.mode, r.policy_version,
-    r.token_id, r.filed_by, r.quorum, r.approval_window, r.access_window, 'cancelled', r.version, r.deadline_at,
+    r.token_id, r.submitted_by, r.quorum, r.approval_window, r.access_window, 'cancelled', r.version, r.deadline_at,
     now() - make_interval(secs => n), now(), now()
 FROM requests r, generate_series(1, :count) n WHERE r.id = :id
 """

@@ -96,8 +96,8 @@ def test_each_plot_has_a_name_words_and_the_same_numbers_in_a_table(portal: Port
         assert f'<title id="{name}-title">' in page.text
         assert f'<desc id="{name}-words">' in page.text
     assert page.text.count('<tr><th scope="row">') == 4 * 24
-    assert 'class="filed"' in page.text
-    assert re.search(r"Filed: at most [\d,]+, in the hour from \d\d:00 UTC", page.words)
+    assert 'class="submitted"' in page.text
+    assert re.search(r"Submitted: at most [\d,]+, in the hour from \d\d:00 UTC", page.words)
 
 
 def test_with_redis_away_it_says_so_and_shows_the_rest(without_redis: Portal) -> None:

@@ -17,7 +17,7 @@ from tests.logs import sealed
 NOBODY = "nobody"
 WHO = ("erin", "eve", "max", "olga", "vera", "gate", "tara", "ann", "aude", "zoe")
 SIGN_IN = "sign-in"
-PATIENT = SETTINGS.model_copy(update={"filings_by_person": 1_000_000, "filings_for_tenant": 1_000_000})
+PATIENT = SETTINGS.model_copy(update={"submissions_per_person": 1_000_000, "submissions_per_tenant": 1_000_000})
 REFUSED = {SIGN_IN, "401", "403", "404"}
 # Of a request by Erin that Ann may answer: first what nobody gets, then what each of WHO does. A form is filled in
 # well, and has the token of its session. What was done leads on (303) or shows what comes of it (200).

@@ -32,7 +32,7 @@ def test_a_preview_names_the_policy_the_windows_and_the_people(fresh_door: Door)
 
     found = preview(fresh_door)
 
-    assert (found["can_be_filed"], found["policy_version"], found["first_state"]) == (True, 2, "reviewing")
+    assert (found["can_be_submitted"], found["policy_version"], found["first_state"]) == (True, 2, "reviewing")
     assert (found["terms"]["quorum"], found["terms"]["approval_window"]) == (2, 43200)
     assert {"Max", "Mia"} <= set(found["reviewers"])
     assert found["asked_first"] == ["Abe"]
@@ -78,7 +78,7 @@ def test_a_preview_says_what_the_filing_lacks_and_why_nobody_could_approve(fresh
 
     found = fresh_door.call("erin", "POST", PREVIEW, json=body).json()
 
-    assert found["can_be_filed"] is False
+    assert found["can_be_submitted"] is False
     assert [lack["field"] for lack in found["lacks"]] == ["case_ref"]
     assert "9 approvals" in found["obstacles"][0]
 
@@ -106,5 +106,5 @@ def test_where_the_customer_does_not_decide_nobody_of_it_is_named(fresh_door: Do
         ({"surprise": 1}, "invalid-request"),
     ],
 )
-def test_what_could_not_be_filed_at_all_is_refused_alike(door: Door, changes: dict[str, Any], code: str) -> None:
+def test_what_could_not_be_submitted_at_all_is_refused_alike(door: Door, changes: dict[str, Any], code: str) -> None:
     facts(door.call("erin", "POST", PREVIEW, json=door.world.body(**changes)), 422, code)

@@ -25,11 +25,11 @@ def asked(fresh_door: Door) -> Iterator[list[str]]:
 
 def test_what_is_asked_most_often_takes_few_round_trips(fresh_door: Door, asked: list[str]) -> None:
     filed = fresh_door.file()
-    of_filing = len(asked)
+    of_submission = len(asked)
     fresh_door.act("ann", "approve", filed.json()["id"])
-    of_approval = len(asked) - of_filing
+    of_approval = len(asked) - of_submission
     answer = fresh_door.ask("gate")
-    of_check = len(asked) - of_filing - of_approval
+    of_check = len(asked) - of_submission - of_approval
 
     assert answer.status_code == 200
-    assert (of_filing, of_approval, of_check) == (8, 9, 3)
+    assert (of_submission, of_approval, of_check) == (8, 9, 3)

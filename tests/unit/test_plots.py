@@ -94,8 +94,8 @@ def test_lags_are_as_short_as_their_size_allows(seconds: float, words: str) -> N
 
 
 def test_hours_before_what_could_be_counted_are_not_known_rather_than_empty() -> None:
-    day = HourlyCounts(HOURS, {("filed", HOURS[5]): 2.0, ("sent", HOURS[0]): 1.0}, moves_from=HOURS[5] + HOUR / 2)
+    day = HourlyCounts(HOURS, {("submitted", HOURS[5]): 2.0, ("sent", HOURS[0]): 1.0}, moves_from=HOURS[5] + HOUR / 2)
 
-    assert day.counts("filed")[:7] == (None, None, None, None, None, 2.0, 0.0)
+    assert day.counts("submitted")[:7] == (None, None, None, None, None, 2.0, 0.0)
     assert day.counts("sent")[:2] == (1.0, 0.0)
     assert day.worst("seal_lag") == (None,) * 24

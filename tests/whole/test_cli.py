@@ -178,7 +178,7 @@ def test_what_a_request_would_meet_is_shown_and_nothing_is_filed(shell: Shell) -
     found = shell.reads("erin", "request", "preview", *filing(shell))
     shown = shell.does("erin", "request", "preview", *filing(shell))
 
-    assert (found["can_be_filed"], found["first_state"], found["terms"]["quorum"]) == (True, "pending", 1)
+    assert (found["can_be_submitted"], found["first_state"], found["terms"]["quorum"]) == (True, "pending", 1)
     assert re.search(r"^Can be submitted +yes", shown)
     assert "Abe, Amir, Ann" in shown
     assert "@" not in shown
@@ -193,7 +193,7 @@ def test_a_preview_ends_with_one_where_the_request_would_not_be_taken(shell: She
 
     assert ended.code == 1
     assert "at most 4 h here" in ended.out
-    assert '"can_be_filed": false' in shell.run("erin", "request", "preview", *too_long, "--json").out
+    assert '"can_be_submitted": false' in shell.run("erin", "request", "preview", *too_long, "--json").out
 
 
 def test_a_refusal_is_one_line_that_says_what_to_do(shell: Shell) -> None:
