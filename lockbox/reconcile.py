@@ -1,6 +1,6 @@
 """Repairing the schedule from Postgres: arm what is missing, rebuild what was lost, act where nobody has acted."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -22,6 +22,8 @@ from lockbox.schedule import CLOCK, INDEXES, NOTIFICATIONS, IndexEntry, RedisUna
 log = structlog.get_logger(__name__)
 
 Send = Callable[[list[UUID]], None]
+Step = tuple[str, int]
+"""What was done, and to how many."""
 
 GRACE = timedelta(seconds=3)
 SOON = timedelta(minutes=1)
@@ -77,19 +79,22 @@ FORGET_SIGN_INS = tuple(
 
 def reconcile(
     database: Database, send: Send | None, *, deliveries_kept: timedelta = KEEP_DELIVERIES
-) -> Iterator[str]:
-    """Repair in small steps, each named as it ends; whoever calls may pause between them.
+) -> Generator[Step, None, None]:
+    """Repair in small steps; whoever calls may pause between them, or stop: the next run goes on.
 
-    One process at a time does it, by advisory lock; others return at once. `send` delivers notifications that nobody
-    has taken; None leaves them to the processes that send. The log of tries is forgotten after `deliveries_kept`.
+    One process at a time does it, by advisory lock; others return at once, without a step. `send` delivers
+    notifications that nobody has taken; None leaves them to the processes that send. The log of tries is forgotten
+    after `deliveries_kept`.
     """
     with database.alone(LOCK_NUMBER) as alone:
         if not alone:
             return
         yield from act_on_overdue(database, send, grace=GRACE)
         failpoint("reconcile.after_overdue")
-        yield from vendor_consent.record_expired_consents(database)
-        yield from report_schedule.promise_due(database, policy_store.wordings)
+        for _ in vendor_consent.record_expired_consents(database):
+            yield "consents", 1
+        for count in report_schedule.promise_due(database, policy_store.wordings):
+            yield "reports", count
         try:
             for index in INDEXES:
                 if database.schedule.is_whole(index):
@@ -103,13 +108,13 @@ def reconcile(
             for forget in FORGET_SIGN_INS:
                 session.connection().execute(forget)
             session.connection().execute(sql.FOLD, {"most": sql.MOST_ROWS})
-            session.connection().execute(FORGET_DELIVERIES, {"kept": deliveries_kept, "most": PAGE})
-        yield "keys"
+            gone = session.connection().execute(FORGET_DELIVERIES, {"kept": deliveries_kept, "most": PAGE}).rowcount
+        yield "forgotten", gone
         while settled := refusals_log.record_finished_minutes(database):
-            yield f"refused {settled}"
+            yield "refusals", settled
 
 
-def reconcile_notifications(database: Database, send: Send) -> Iterator[str]:
+def reconcile_notifications(database: Database, send: Send) -> Iterator[Step]:
     """Deliver what nobody has taken, and arm what is due soon; the rest of the schedule is the core worker's."""
     yield from act_on_overdue_notifications(database, send, grace=GRACE)
     try:
@@ -119,27 +124,28 @@ def reconcile_notifications(database: Database, send: Send) -> Iterator[str]:
         log.warning("reconcile.redis_away", error=str(away))
 
 
-def act_on_overdue(database: Database, send: Send | None, *, grace: timedelta) -> Iterator[str]:
+def act_on_overdue(database: Database, send: Send | None, *, grace: timedelta) -> Iterator[Step]:
     """Act straight from Postgres on what should have happened that long ago."""
     yield from act_on_overdue_clock(database, grace=grace)
     if send:
         yield from act_on_overdue_notifications(database, send, grace=grace)
 
 
-def act_on_overdue_clock(database: Database, *, grace: timedelta) -> Iterator[str]:
+def act_on_overdue_clock(database: Database, *, grace: timedelta) -> Iterator[Step]:
     """Run the clock on requests that are overdue by that much; with no grace Redis isn't needed at all."""
     while ids := _overdue(database, timers.due, grace):
-        moved = timers.run(database, ids)
-        yield f"clock {moved}"
+        counts = timers.run(database, ids)
+        moved = counts.total() - counts["failed"]
+        yield "overdue", moved
         if moved < len(ids):
             break
 
 
-def act_on_overdue_notifications(database: Database, send: Send, *, grace: timedelta) -> Iterator[str]:
+def act_on_overdue_notifications(database: Database, send: Send, *, grace: timedelta) -> Iterator[Step]:
     """Hand over notifications that are overdue by that much."""
     if ids := _overdue(database, delivery.due, grace):
         send(ids)
-        yield f"notifications {len(ids)}"
+        yield "overdue", len(ids)
 
 
 def _overdue(database: Database, due: Callable[..., list[UUID]], grace: timedelta) -> list[UUID]:
@@ -147,19 +153,20 @@ def _overdue(database: Database, due: Callable[..., list[UUID]], grace: timedelt
         return due(session, grace=grace, most=BATCH)
 
 
-def _arm_soon(database: Database, index: ScheduleIndex) -> Iterator[str]:
+def _arm_soon(database: Database, index: ScheduleIndex) -> Iterator[Step]:
     with database.transaction() as session:
         rows = session.connection().execute(SOONS[index], {"recent": RECENT, "soon": SOON, "most": MOST_SOON}).all()
     for start in range(0, len(rows), BATCH):
         promises = [_promise(row, index) for row in rows[start : start + BATCH]]
         database.schedule.arm(index, promises, only_missing=True)
-        yield f"armed {index.name}"
+        yield "checked", len(promises)
 
 
-def _rebuild(database: Database, index: ScheduleIndex, send: Send | None) -> Iterator[str]:
-    after, count = UUID(int=0), 0
-    log.warning("reconcile.rebuilding", index=index.name)
-    begun = database.schedule.begin_rebuild(index)
+def _rebuild(database: Database, index: ScheduleIndex, send: Send | None) -> Iterator[Step]:
+    """Arm all that is promised, page by page, from where an earlier run has stopped."""
+    mark, after = database.schedule.begin_rebuild(index)
+    log.warning("reconcile.rebuilding", index=index.name, after=str(after))
+    count = 0
     failpoint("reconcile.epoch_changed")
     while True:
         with database.transaction() as session:
@@ -170,15 +177,18 @@ def _rebuild(database: Database, index: ScheduleIndex, send: Send | None) -> Ite
             raise RedisUnavailable("arming was refused")
         failpoint("reconcile.mid_rebuild")
         after, count = rows[-1].id, count + len(rows)
-        yield f"rebuilt {index.name} {count}"
+        if not (mark := database.schedule.move_rebuild(index, mark, after)):
+            log.warning("reconcile.lost_again", index=index.name)
+            return
+        yield f"rebuilt_{index.name}", len(rows)
         yield from act_on_overdue(database, send, grace=GRACE)
     failpoint("reconcile.before_whole")
-    if not database.schedule.mark_whole(index, begun):
+    if not database.schedule.mark_whole(index, mark):
         log.warning("reconcile.lost_again", index=index.name)
         return
     failpoint("reconcile.after_whole")
     log.info("reconcile.rebuilt", index=index.name, count=count)
-    yield f"whole {index.name}"
+    yield "whole", 1
 
 
 def _promise(row: Row[Any], index: ScheduleIndex) -> IndexEntry:

@@ -4,11 +4,12 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, Self, TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import structlog
 from redis import Redis
@@ -207,19 +208,15 @@ class Schedule:
 
     def _drop(self, index: ScheduleIndex, stranger: bytes) -> None:
         log.warning("schedule.stranger_dropped", index=index.name)
-        try:
+        with _redis_errors():
             for key in index.keys:
                 self._polling.zrem(key, stranger)
-        except RedisError as error:
-            raise RedisUnavailable(type(error).__name__) from error
 
     def _drop_false_mark(self, index: ScheduleIndex, last: bytes) -> None:
         """Drop a never-due member that is not the index's mark and would hide it."""
-        try:
+        with _redis_errors():
             if self._polling.zscore(index.keys[0], last) == math.inf:
                 self._drop(index, last)
-        except RedisError as error:
-            raise RedisUnavailable(type(error).__name__) from error
 
     def _delete_strange_keys(self, error: RedisError) -> None:
         """Delete each key of the indexes that is no sorted set, if Redis complains of that."""
@@ -239,24 +236,37 @@ class Schedule:
         Raises:
             RedisUnavailable: Redis can't be reached.
         """
-        try:
+        with _redis_errors():
             return self._polling.zscore(index.keys[0], self._epoch()) is not None
-        except RedisError as error:
-            raise RedisUnavailable(type(error).__name__) from error
 
-    def begin_rebuild(self, index: ScheduleIndex) -> str:
-        """Put a mark in the index, incomplete from now on, and return it; it is lost when data is lost.
+    def begin_rebuild(self, index: ScheduleIndex) -> tuple[str, UUID]:
+        """Return the mark of a rebuild in the index, and the last id that it has armed; begin one if there is none.
+
+        The index is incomplete from now on. The mark names the server process; it is lost when data is lost.
 
         Raises:
             RedisUnavailable: Redis can't be reached.
         """
-        begun = f"{BEGUN}:{uuid4().hex}"
-        try:
+        with _redis_errors():
+            begun = f"{BEGUN}:{self._run_id()}:"
+            marks: Any = self._polling.zrangebyscore(index.keys[0], "+inf", "+inf")
+            known = [mark for one in marks if (mark := one.decode(errors="replace")).startswith(begun)]
+            if len(marks) == len(known) == 1 and UUID_FORM.fullmatch(after := known[0].rpartition(":")[2]):
+                return known[0], UUID(after)
+            after = UUID(int=0)
+            mark = f"{begun}{uuid4().hex}:{after}"
             self._polling.zremrangebyscore(index.keys[0], "+inf", "+inf")
-            self._polling.zadd(index.keys[0], {begun: math.inf})
-        except RedisError as error:
-            raise RedisUnavailable(type(error).__name__) from error
-        return begun
+            self._polling.zadd(index.keys[0], {mark: math.inf})
+        return mark, after
+
+    def move_rebuild(self, index: ScheduleIndex, mark: str, after: UUID) -> str:
+        """Note how far a rebuild has come; return its new mark, or nothing where the index was lost since.
+
+        Raises:
+            RedisUnavailable: Redis can't be reached.
+        """
+        moved = f"{mark.rpartition(':')[0]}:{after}"
+        return moved if self._replace_mark(index, mark, moved) else ""
 
     def mark_whole(self, index: ScheduleIndex, begun: str) -> bool:
         """Note that the index holds everything that Postgres promises, unless data was lost since the rebuild began.
@@ -267,17 +277,16 @@ class Schedule:
         Raises:
             RedisUnavailable: Redis can't be reached.
         """
-        try:
-            return bool(self._mark(keys=[index.keys[0]], args=[begun, self._epoch()]))
-        except RedisError as error:
-            raise RedisUnavailable(type(error).__name__) from error
+        return self._replace_mark(index, begun, self._epoch())
+
+    def _replace_mark(self, index: ScheduleIndex, mark: str, by: str) -> bool:
+        with _redis_errors():
+            return bool(self._mark(keys=[index.keys[0]], args=[mark, by]))
 
     def ping(self) -> None:
         """Raise RedisUnavailable unless Redis answers and would not evict its data."""
-        try:
+        with _redis_errors():
             memory: Any = self._arming.info("memory")
-        except RedisError as error:
-            raise RedisUnavailable(type(error).__name__) from error
         if memory.get("maxmemory_policy", "noeviction") != "noeviction":
             raise RedisUnavailable("set maxmemory-policy to noeviction: this Redis may drop queues and schedules")
 
@@ -292,10 +301,8 @@ class Schedule:
         Raises:
             RedisUnavailable: Redis can't be reached.
         """
-        try:
+        with _redis_errors():
             count: Any = self._polling.zcard(index.keys[1])
-        except RedisError as error:
-            raise RedisUnavailable(type(error).__name__) from error
         return int(count)
 
     def look(self, span: tuple[float, float]) -> QueueDepth:
@@ -304,10 +311,8 @@ class Schedule:
         Raises:
             RedisUnavailable: Redis can't be reached.
         """
-        try:
+        with _redis_errors():
             return queue_depth.measure(self._polling, CLOCK.keys[0], NOTIFICATIONS.keys, span)
-        except RedisError as error:
-            raise RedisUnavailable(type(error).__name__) from error
 
     def bell(self, index: ScheduleIndex) -> "Bell":
         """Return a listener that wakes its owner when something sooner is armed on this index."""
@@ -319,8 +324,12 @@ class Schedule:
         self._polling.close()
 
     def _epoch(self) -> str:
-        server: Any = self._polling.info("server")
-        return f"{EPOCH}:{server['run_id']}"
+        return f"{EPOCH}:{self._run_id()}"
+
+    def _run_id(self) -> str:
+        with _redis_errors():
+            server: Any = self._polling.info("server")
+        return str(server["run_id"])
 
 
 class Bell:
@@ -345,10 +354,8 @@ class Bell:
         """
         if self._listening:
             return
-        try:
+        with _redis_errors():
             self._pubsub.subscribe(BELL)
-        except RedisError as error:
-            raise RedisUnavailable(type(error).__name__) from error
         self._listening = True
 
     def wait(self, seconds: float) -> None:
@@ -367,6 +374,14 @@ class Bell:
             self._listening = False
             self._pubsub.close()
             raise RedisUnavailable(type(error).__name__) from error
+
+
+@contextmanager
+def _redis_errors() -> Iterator[None]:
+    try:
+        yield
+    except RedisError as error:
+        raise RedisUnavailable(type(error).__name__) from error
 
 
 def _client(url: str, *, timeout: float) -> "Redis":

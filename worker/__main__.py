@@ -16,12 +16,14 @@ from lockbox.failpoints import UnknownFailpoint
 from lockbox.startup_checks import ServerKind, StartupCheckFailed, wait_until_fit
 from worker.app import CORE, MAINTENANCE, NOTIFY, app
 from worker.runtime import make, settings
+from worker.tasks import NOTIFY_THREADS
 
 KINDS: dict[str, dict[str, Any]] = {
     "core": {"pool_cls": "prefork", "queues": [CORE, MAINTENANCE]},
     "notifications": {"pool_cls": "threads", "queues": [NOTIFY]},
 }
-CONCURRENCY = {"core": 2, "notifications": 4}
+# A task of notifications waits until their servers have answered; a thread that waits costs little.
+CONCURRENCY = {"core": 2, "notifications": NOTIFY_THREADS}
 AUTOGROUP = Path("/proc/self/autogroup")
 AUTOGROUP_TRIES = 10
 CHANCE = random.SystemRandom()
@@ -34,14 +36,13 @@ def main() -> None:
     gc.freeze()
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
     parser.add_argument("kind", choices=sorted(KINDS))
-    parser.add_argument("--concurrency", type=int, help="pool children or threads")
     parser.add_argument("--name", help="node name, unique on this host")
     chosen = parser.parse_args()
     _wait_until_fit(chosen.kind)
     _give_way(NICE[chosen.kind])
     worker = app.Worker(
         hostname=f"{chosen.name or chosen.kind}@{socket.gethostname()}",
-        concurrency=chosen.concurrency or CONCURRENCY[chosen.kind],
+        concurrency=CONCURRENCY[chosen.kind],
         loglevel=logging.INFO,
         without_gossip=True,
         without_mingle=True,

@@ -1,17 +1,21 @@
 """Send notifications beside Celery: what nobody else takes goes from Postgres straight to the sending pool."""
 
+import threading
 from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from lockbox import reconcile
 from lockbox.notifications import delivery
+from worker.loop import WorkerLoop
 from worker.runtime import Runtime
 from worker.tasks import MOST_NOTIFICATIONS
 
 log = structlog.get_logger(__name__)
 
 STOP_SECONDS = 5.0
+RECONCILE_SECONDS = 5.0
 
 
 class DirectSender:
@@ -41,3 +45,27 @@ class DirectSender:
             log.warning("sending.waiting", error=type(error).__name__)
         except Exception:
             log.exception("sending.failed", count=len(ids))
+
+
+class NotificationReconciler(WorkerLoop):
+    """Sends notifications that nobody has taken and arms those due soon, every five seconds or when it is poked."""
+
+    def __init__(self, tools: Runtime, sending: DirectSender) -> None:
+        super().__init__("notification-reconciler", tools)
+        self._sending = sending
+        self._poked = threading.Event()
+
+    def poke(self) -> None:
+        """Have it done now."""
+        self._poked.set()
+
+    def stop(self) -> None:
+        """Ask the thread to end."""
+        self.stopping.set()
+        self._poked.set()
+
+    def round(self) -> None:
+        """Repair, then rest until the next round or a poke."""
+        self.stepwise(reconcile.reconcile_notifications(self.tools.database, self._sending))
+        self._poked.wait(RECONCILE_SECONDS)
+        self._poked.clear()

@@ -53,7 +53,7 @@ class WorkerLoop(threading.Thread, ABC):
     def round(self) -> None:
         """Do what there is to do, then rest."""
 
-    def stepwise(self, steps: Iterator[str]) -> int:
+    def stepwise(self, steps: Iterator[object]) -> int:
         """Take the steps one by one, each behind the gate; return how many there were."""
         taken = 0
         while not self.stopping.is_set():

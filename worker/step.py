@@ -3,26 +3,25 @@
 import socket
 from typing import Any
 
-from celery import bootsteps
+from celery import Celery, bootsteps
 
 from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
-from lockbox.schedule import CLOCK, INDEXES, NOTIFICATIONS
-from worker.direct_sender import DirectSender
+from lockbox.schedule import CLOCK, NOTIFICATIONS
+from worker.direct_sender import DirectSender, NotificationReconciler
 from worker.heartbeat import HeartbeatLoop
 from worker.loop import WorkerLoop
-from worker.poller import QUEUES, Poller, Reconciler
-from worker.runtime import runtime
-from worker.sealer import Sealer
+from worker.maintenance import RECONCILE, SEAL, MaintenanceLoop
+from worker.poller import QUEUES, Poller
+from worker.runtime import Runtime, runtime
 from worker.watcher import AlertMonitor
 
 STOP_SECONDS = 5.0
 
 
 class Pollers(bootsteps.StartStopStep):
-    """Runs a reconciler in every worker, and a poller for each index whose hints this worker takes.
+    """Runs a poller for the index whose tasks this worker takes, and what sends, or does, its maintenance.
 
-    A worker that is busy sending would be a slow poller of the clock; where no poller of an index lives, every
-    reconciler acts on what is overdue by itself.
+    A worker that is busy sending would be a slow poller of the clock, and a slow sealer.
     """
 
     requires = ("celery.worker.components:Pool",)
@@ -35,17 +34,10 @@ class Pollers(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:  # noqa: ANN401 - Celery's signature
         """Start the threads."""
         tools = runtime()
-        served = parent.app.amqp.queues.consume_from
-        if QUEUES[NOTIFICATIONS] in served and tools.senders:
-            self.sending = DirectSender(tools)
-        part = ProcessPart.CORE if QUEUES[CLOCK] in served else ProcessPart.NOTIFICATIONS
+        is_core = QUEUES[CLOCK] in parent.app.amqp.queues.consume_from
+        part = ProcessPart.CORE if is_core else ProcessPart.NOTIFICATIONS
         heart = HeartbeatSender(f"{part}@{socket.gethostname()}")
-        reconciler = Reconciler(tools, self.sending, heart)
-        pollers = [Poller(index, parent.app, tools, reconciler) for index in INDEXES if QUEUES[index] in served]
-        # Where the clock's hints are taken; a worker that is busy sending would be a slow sealer.
-        sealers = [Sealer(tools, tools.sealing)] if tools.sealing and QUEUES[CLOCK] in served else []
-        watchers = [AlertMonitor(tools, heart)] if part is ProcessPart.CORE else []
-        working: list[WorkerLoop] = [reconciler, *pollers, *sealers, *watchers]
+        working = self._core(parent.app, tools, heart) if is_core else self._notifications(parent.app, tools)
         self.loops = [*working, HeartbeatLoop(tools, heart, part, working)]
         for loop in self.loops:
             loop.start()
@@ -60,3 +52,13 @@ class Pollers(bootsteps.StartStopStep):
             self.sending.stop()
 
     terminate = stop
+
+    def _core(self, app: Celery, tools: Runtime, heart: HeartbeatSender) -> list[WorkerLoop]:
+        reconcile = MaintenanceLoop(RECONCILE, app, tools)
+        seal = [MaintenanceLoop(SEAL, app, tools)] if tools.sealing else []
+        return [reconcile, *seal, Poller(CLOCK, app, tools, reconcile.poke), AlertMonitor(tools, heart)]
+
+    def _notifications(self, app: Celery, tools: Runtime) -> list[WorkerLoop]:
+        self.sending = DirectSender(tools)
+        reconcile = NotificationReconciler(tools, self.sending)
+        return [reconcile, Poller(NOTIFICATIONS, app, tools, reconcile.poke, self.sending)]

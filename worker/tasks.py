@@ -1,99 +1,165 @@
-"""The Celery tasks: hints that carry ids. None is an authority; each looks again at the rows it is about."""
+"""The Celery tasks: each does the work on the rows whose ids it carries, after it has read these rows again.
 
-from collections.abc import Callable
+A task ends when its work is recorded, and returns what it did as counts, which Flower shows as its result. It fails
+where the work could not be done; what is to be done stays promised in Postgres, so the schedule sends it again.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
 import structlog
-from celery import shared_task
+from celery import Task, shared_task
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from lockbox import reconcile as repairing
+from lockbox.audit.log.sealer import RollbackDetected
 from lockbox.notifications import delivery
 from lockbox.requests import timers
 from lockbox.schedule import UUID_FORM
-from worker import sealer
-from worker.runtime import Runtime, SealingSettings, runtime
+from worker import maintenance
+from worker.maintenance import RECONCILE, SEAL, MaintenanceJob
+from worker.runtime import runtime
 
 log = structlog.get_logger(__name__)
 
 MOST_IDS = 500
 MOST_NOTIFICATIONS = 50
-RECONCILE_SECONDS = 60
+NOTIFY_THREADS = 32
+PATIENT_SECONDS = 6.0
+HURRIED_SECONDS = 0.5
 AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
-
-@shared_task(name="lockbox.time_out")
-def time_out(ids: list[str]) -> None:
-    """Look at requests whose time for an answer may have run out."""
-    _run_with_reconnect("time_out", lambda: timers.run(runtime().database, _uuids(ids, MOST_IDS)))
+_patient = threading.BoundedSemaphore(NOTIFY_THREADS // 2)
 
 
-@shared_task(name="lockbox.expire")
-def expire(ids: list[str]) -> None:
-    """Look at requests whose window may have ended."""
-    _run_with_reconnect("expire", lambda: timers.run(runtime().database, _uuids(ids, MOST_IDS)))
+class TaskFailed(Exception):  # noqa: N818 - Flower shows the name
+    """The work could not be done; it is promised in Postgres and comes again. This is all that a task raises."""
 
 
-@shared_task(name="lockbox.remind")
-def remind(ids: list[str]) -> None:
+class LockboxTask(Task):  # type: ignore[type-arg]  # generic in the stubs alone
+    """A task whose failure is short.
+
+    A child sends what a task raises, with its traceback, to the worker's parent. While that waits for the broker it
+    reads nothing; tracebacks fill the pipe, and a time limit that strikes in the midst of such a write ends the whole
+    worker (billiard 4.3). The frames of a traceback take tens of kilobytes; as text they take hundreds of bytes.
+    """
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:  # noqa: ANN401, ARG002 - Celery's signature
+        """Send no frames."""
+        einfo.tb = None
+
+
+def _task(name: str) -> Callable[[Callable[..., dict[str, int]]], Any]:
+    return shared_task(name=f"lockbox.{name}", base=LockboxTask, throws=(TaskFailed,))
+
+
+@_task("time_out")
+def time_out(ids: list[str]) -> dict[str, int]:
+    """Time out the given requests whose deadline for an answer has passed."""
+    return _run("time_out", lambda: _run_clock(ids, "timed_out"))
+
+
+@_task("expire")
+def expire(ids: list[str]) -> dict[str, int]:
+    """End the given windows whose time is over."""
+    return _run("expire", lambda: _run_clock(ids, "expired"))
+
+
+@_task("remind")
+def remind(ids: list[str]) -> dict[str, int]:
     """Remind people of the given requests, ask the next tier, or warn before a window ends."""
-    _run_with_reconnect("remind", lambda: timers.run(runtime().database, _uuids(ids, MOST_IDS)))
+    return _run("remind", lambda: _run_clock(ids, "reminded"))
 
 
-@shared_task(name="lockbox.notify")
-def notify(ids: list[str]) -> None:
-    """Hand notifications that may be due for sending to the lanes of this process; no server is waited for here."""
+@_task("notify")
+def notify(ids: list[str]) -> dict[str, int]:
+    """Send the given notifications that are due, and wait until how that went is recorded."""
+    return _run("notify", lambda: _notify(_uuids(ids, MOST_NOTIFICATIONS)))
+
+
+@_task("reconcile")
+def reconcile() -> dict[str, int]:
+    """Repair the schedule from Postgres, for some seconds at most; the next run goes on."""
+    return _run("reconcile", lambda: _maintain(RECONCILE))
+
+
+@_task("seal")
+def seal() -> dict[str, int]:
+    """Seal the events that were written and ship checkpoints, for some seconds at most; the next run goes on."""
+    return _run("seal", lambda: _maintain(SEAL))
+
+
+def _run_clock(ids: list[str], wanted: str) -> Mapping[str, int]:
+    """Run the clock on these requests: what each is due for is decided by its row, not by the task's name."""
+    requests = _uuids(ids, MOST_IDS)
+    counts = timers.run(runtime().database, requests)
+    if failed := counts["failed"]:
+        raise TaskFailed(f"{failed} of {len(requests)} requests could not be written; they come again")
+    return {wanted: 0} | counts | _nonzero(skipped=len(set(requests)) - counts.total())
+
+
+def _notify(ids: list[UUID]) -> Mapping[str, int]:
     tools = runtime()
     if tools.senders is None:
-        raise RuntimeError("LOCKBOX_SMTP_URL is not set: this worker cannot send notifications")
-    senders = tools.senders
-    _run_with_reconnect("notify", lambda: delivery.dispatch(tools.database, _uuids(ids, MOST_NOTIFICATIONS), senders))
-
-
-@shared_task(name="lockbox.reconcile", time_limit=RECONCILE_SECONDS)
-def reconcile() -> None:
-    """Repair the schedule from Postgres now rather than at the next round."""
-    _run_with_reconnect("reconcile", _reconcile)
-
-
-@shared_task(name="lockbox.seal", time_limit=RECONCILE_SECONDS)
-def seal() -> None:
-    """Seal what was written now rather than within the second."""
-    tools = runtime()
-    if tools.sealing is None:
-        raise RuntimeError("LOCKBOX_AUDIT_KEY_FILES is not set: this worker cannot sign")
-    sealing = tools.sealing
-    _run_with_reconnect("seal", lambda: _seal(tools, sealing))
-
-
-def _reconcile() -> None:
-    tools = runtime()
-    for step in repairing.reconcile(tools.database, None, deliveries_kept=tools.deliveries_kept):
-        log.info("reconcile.step", step=step)
-
-
-def _seal(tools: Runtime, sealing: SealingSettings) -> None:
-    for step in sealer.seal(tools, sealing):
-        log.info("seal.step", step=step)
-
-
-def _run_with_reconnect(task: str, work: Callable[[], object]) -> None:
-    """Do it, and once more where a connection turned out to be gone; every task may be done again.
-
-    A Postgres that is away, or too slow, is no failure: what is due stays due and is given out again. A failure sends
-    its traceback to the worker's parent. While that waits for the broker it reads none, pipes fill, and a time limit
-    that strikes in the midst of such a write ends the whole worker (billiard 4.3).
-    """
-    for is_last in (False, True):
+        raise TaskFailed("set LOCKBOX_SMTP_URL: this worker cannot send notifications")
+    with _patience() as seconds:
         try:
-            work()
+            return {"sent": 0} | delivery.notify(tools.database, ids, tools.senders, seconds)
+        except delivery.NotRecorded as error:
+            raise TaskFailed(str(error)) from None
+
+
+@contextmanager
+def _patience() -> Iterator[float]:
+    """Yield how long to wait for results: where half of the threads wait already, the others go on to send."""
+    is_patient = _patient.acquire(blocking=False)
+    try:
+        yield PATIENT_SECONDS if is_patient else HURRIED_SECONDS
+    finally:
+        if is_patient:
+            _patient.release()
+
+
+def _maintain(job: MaintenanceJob) -> Mapping[str, int]:
+    try:
+        return maintenance.run(runtime(), job)
+    except RollbackDetected as held:
+        raise TaskFailed(f"some logs are held: {held}") from None
+    except OSError as error:
+        raise TaskFailed(f"checkpoints cannot be shipped: {error.strerror}") from None
+
+
+def _run(task: str, work: Callable[[], Mapping[str, int]]) -> dict[str, int]:
+    """Do the work, and once more where a connection turned out to be gone; every task may be done again.
+
+    Raises:
+        TaskFailed: it could not be done.
+    """
+    try:
+        try:
+            return dict(work())
         except AWAY as error:
-            if is_last or not getattr(error, "connection_invalidated", False):
-                log.warning("task.waiting", task=task, error=type(error).__name__)
-                return
-        else:
-            return
+            if not getattr(error, "connection_invalidated", False):
+                raise
+            return dict(work())
+    except TaskFailed as error:
+        log.warning("task.failed", task=task, error=str(error))
+        raise
+    except AWAY as error:
+        log.warning("task.failed", task=task, error=type(error).__name__)
+        reason = f"Postgres is away or too slow ({type(error).__name__}); the work is still due and comes again"
+    except Exception as error:
+        log.exception("task.failed", task=task)
+        reason = f"{type(error).__name__}: see the worker's log; the work is still due and comes again"
+    # Raised out here, it has no context that would be sent along.
+    raise TaskFailed(reason)
+
+
+def _nonzero(**counts: int) -> dict[str, int]:
+    return {name: count for name, count in counts.items() if count}
 
 
 def _uuids(ids: list[str], most: int) -> list[UUID]:

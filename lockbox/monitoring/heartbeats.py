@@ -1,5 +1,6 @@
 """Heartbeats: a process says every ten seconds that it lives, and how far its clock is from that of Postgres."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,17 +15,30 @@ from lockbox.sql import new_id
 BEAT_SECONDS = 10.0
 
 CLOCK = text("SELECT clock_timestamp()")
+AGE = text("SELECT extract(epoch FROM clock_timestamp() - max(beat_at)) FROM heartbeats WHERE role = :role")
 BEAT = text("SELECT beat(:role, :id, :node, :skew, :behind, :doubt)")
 
 
 class ProcessPart(StrEnum):
-    """What lives: the three kinds of process, and the two rounds that one of all workers does."""
+    """What lives: the three kinds of process, and the three rounds that one of all workers does."""
 
     API = "api"
     CORE = "core"
     NOTIFICATIONS = "notifications"
     RECONCILE = "reconcile"
+    SEAL = "seal"
     WATCH = "watch"
+
+
+def age(database: Database, part: ProcessPart) -> float:
+    """Return how many seconds ago somebody last said that this part lives; infinity if nobody has.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: Postgres is away.
+    """
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        seconds = connection.execute(AGE, {"role": part.value}).scalar_one()
+    return math.inf if seconds is None else float(seconds)
 
 
 @dataclass(frozen=True)

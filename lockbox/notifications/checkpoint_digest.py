@@ -84,12 +84,12 @@ def _checked(said: Checkpoint, row: Row[Any]) -> datetime:
         raise BadNote("this checkpoint does not say when it was signed") from None
 
 
-def queue_due(database: Database, digest_every: timedelta) -> Iterator[str]:
+def queue_due(database: Database, digest_every: timedelta) -> Iterator[tuple[str, int]]:
     """Promise what is due of both, page by page; a digest every zero seconds is none at all."""
     while told := _page(database, _notify_endpoints):
-        yield f"checkpoints told {told}"
+        yield "webhooks", told
     while digest_every and (mailed := _page(database, lambda session, at: _mail(session, at - digest_every, at))):
-        yield f"digests {mailed}"
+        yield "digests", mailed
 
 
 def _page(database: Database, work: Callable[[Session, datetime], int]) -> int:

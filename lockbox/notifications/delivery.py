@@ -1,7 +1,8 @@
 """Deliver notifications: claim those that find room, write what each has to say, send it, and record the result."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -42,6 +43,7 @@ from lockbox.notifications.webhook_payload import WebhookTarget
 log = structlog.get_logger(__name__)
 
 LEASE = queue.LEASE
+RECORD_SECONDS = 1.0
 NO_ROOM = "not tried in time: its server does not answer, or takes too long"
 
 DUE = text("""
@@ -49,6 +51,10 @@ SELECT id FROM notifications WHERE closed_at IS NULL AND run_at <= (SELECT clock
 interval)
 ORDER BY run_at LIMIT :most
 """)
+
+
+class NotRecorded(Exception):  # noqa: N818 - a state of affairs that callers plan for
+    """It could not be written how sends went; the claims on these notifications stand until their leases end."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,29 @@ def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[
     return [one for one in results if one]
 
 
+def notify(database_: Database, ids: Sequence[UUID], senders: Senders, seconds: float) -> Counter[str]:
+    """Dispatch these notifications and wait, for so many seconds at most, until how each went is recorded.
+
+    Returns:
+        How many were `sent`, `moot` (nobody needs them any more), `dead` (given up) and `deferred` (their next try is
+        promised); `unfinished` are still being sent, and promised after their lease; `skipped` were not due.
+
+    Raises:
+        NotRecorded: it could not be written how some of them went.
+        sqlalchemy.exc.OperationalError: Postgres is away; nothing was sent.
+    """
+    batch = _dispatched(database_, ids, senders)
+    wait([job.told for job in batch.jobs], seconds)
+    wait([job.told for job in batch.jobs if job.result], RECORD_SECONDS)
+    counts = Counter(job.standing for job in batch.jobs)
+    counts.update(deferred=batch.put_off, skipped=len(set(ids)) - len(batch.jobs) - batch.put_off)
+    if unrecorded := counts["unrecorded"]:
+        raise NotRecorded(
+            f"{unrecorded} of {len(ids)} results are not recorded; these are sent again after their lease"
+        )
+    return +counts
+
+
 def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "list[Future[AttemptResult | None]]":
     """Send those of the notifications that are due and find room in their lanes; settle the schedule for all of them.
 
@@ -100,37 +129,50 @@ def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "lis
     Returns:
         For each notification that was claimed how it went, once that is recorded: None if it was given back untried.
     """
+    return [job.told for job in _dispatched(database_, ids, senders).jobs]
+
+
+def _dispatched(database_: Database, ids: Iterable[UUID], senders: Senders) -> "_DispatchedBatch":
     failpoint("notify.before_claim")
-    errands = _claimed(database_, ids, senders)
+    batch = _claimed(database_, ids, senders)
     failpoint("notify.after_claim")
-    senders.recorder.record([ended for one in errands if (ended := one.without_sending())])
-    for errand in errands:
-        errand.set_out()
-    return [one.told for one in errands]
+    senders.recorder.record([ended for job in batch.jobs if (ended := job.without_sending())])
+    for job in batch.jobs:
+        job.set_out()
+    return batch
 
 
-def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "list[_NotificationSendJob]":
+def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "_DispatchedBatch":
     promised: list[Slot] = []
     try:
         with database_.transaction() as session:
             async_commit(session)
-            claims, at = queue.claim(session, sorted(set(ids)), senders.lanes, promised)
+            claims, at, put_off = queue.claim(session, sorted(set(ids)), senders.lanes, promised)
             claimed = [one.notification_id for one in claims]
             if not claimed:
-                return []
+                return _DispatchedBatch([], put_off)
             items = {item[0].id: item for item in load.read(session, claimed, at, senders.wordings)}
             targets = webhook_payload.targets(session, claimed)
         began = senders.lanes.clock()
-        return [
+        jobs = [
             _NotificationSendJob(
                 database_, senders, one, items[one.notification_id], targets.get(one.notification_id), at, began
             )
             for one in claims
         ]
+        return _DispatchedBatch(jobs, put_off)
     except BaseException:
         for place in promised:
             place.leave()
         raise
+
+
+@dataclass(frozen=True)
+class _DispatchedBatch:
+    """What was claimed of one message, and how many found no room and were put off."""
+
+    jobs: "list[_NotificationSendJob]"
+    put_off: int
 
 
 @dataclass
@@ -215,6 +257,16 @@ class _NotificationSendJob:
             return _failed(row, self._now(), SendFailed(type(error).__name__), blank), PeerResponse.NOTHING
         sent = replace(blank, took=self._now() - at, status=reply.status, answer=reply.text)
         return AttemptResult(row.id, Outcome.SENT, at, attempt=sent), PeerResponse.ANSWER
+
+    @property
+    def standing(self) -> str:
+        """How it stands, as `notify` counts it."""
+        if not self.told.done():
+            return "unrecorded" if self.result else "unfinished"
+        if self.told.exception():
+            return "unrecorded"
+        result = self.told.result()
+        return result.outcome.value if result and result.outcome else "deferred"
 
     @property
     def lease_ends(self) -> float:

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Row, text
@@ -76,6 +76,14 @@ class NotificationClaim:
     place: Slot | None
 
 
+class ClaimedBatch(NamedTuple):
+    """What was claimed, the moment as of which that stands, and how many found no room and were put off."""
+
+    claims: list[NotificationClaim]
+    at: datetime
+    put_off: int
+
+
 @dataclass(frozen=True)
 class ReturnedClaim:
     """A claim that led to no try, and how long there is no room."""
@@ -85,9 +93,7 @@ class ReturnedClaim:
     wait: timedelta
 
 
-def claim(
-    session: Session, ids: Sequence[UUID], lanes: SendingPool, at_once: list[Slot]
-) -> tuple[list[NotificationClaim], datetime]:
+def claim(session: Session, ids: Sequence[UUID], lanes: SendingPool, at_once: list[Slot]) -> ClaimedBatch:
     """Claim those of the notifications that are due and find room, and settle the schedule for all others.
 
     A claim moves the next try past a lease. What finds no room comes again when its lane says so, and never later
@@ -99,8 +105,6 @@ def claim(
         lanes: where there is room or not.
         at_once: takes each place as it is promised, for the case that the transaction fails.
 
-    Returns:
-        The claims, and the moment as of which they stand.
     """
     rows = session.connection().execute(LOCK, {"ids": list(ids)}).all()
     at = now(session)
@@ -120,7 +124,7 @@ def claim(
     ]
     settled += _strangers(session, set(ids) - {row.id for row in rows})
     database.arm_after_commit(session, NOTIFICATIONS, settled)
-    return claims, at
+    return ClaimedBatch(claims, at, len(put_off))
 
 
 def give_back(session: Session, returned: Sequence[ReturnedClaim]) -> None:

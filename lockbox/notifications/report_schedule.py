@@ -33,10 +33,10 @@ LEFT JOIN LATERAL (SELECT array_agg(DISTINCT d.person_id) AS voters FROM decisio
 WRITE = text(f"WITH {outbox.ADDRESSED} SELECT 1")
 
 
-def promise_due(database: Database, wordings: Wordings) -> Iterator[str]:
+def promise_due(database: Database, wordings: Wordings) -> Iterator[int]:
     """Promise what is due, batch by batch, where the policy that is laid down by now wants a report."""
     while taken := _batch(database, wordings):
-        yield f"reports {taken}"
+        yield taken
 
 
 def _batch(database: Database, wordings: Wordings) -> int:

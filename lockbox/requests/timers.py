@@ -1,6 +1,7 @@
 """The clock: time-outs and expiries in batches, by the same rules as every move; after them what it nudges."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,7 +31,7 @@ from lockbox.schedule import CLOCK, IndexEntry
 log = structlog.get_logger(__name__)
 
 
-Fail = Callable[[UUID, Exception], None]
+Fail = Callable[[UUID, Exception], Counter[str]]
 
 
 BUSY_ROW_AGAIN = timedelta(milliseconds=250)
@@ -121,7 +122,7 @@ def due(session: Session, *, grace: timedelta, most: int) -> list[UUID]:
     return list(session.connection().execute(DUE, {"grace": grace, "most": most}).scalars())
 
 
-def run(database: Database, ids: Iterable[UUID]) -> int:
+def run(database: Database, ids: Iterable[UUID]) -> Counter[str]:
     """Let the clock act on those of the requests that are due, and settle the schedule for all of them.
 
     Each row is locked, read again and judged, so a hint that is late, early, doubled or made up does no harm. A
@@ -129,7 +130,7 @@ def run(database: Database, ids: Iterable[UUID]) -> int:
     that nothing else delays it.
 
     Returns:
-        How many requests moved or were nudged.
+        How many were timed_out, expired and reminded, and how many failed: these come again when their lease ends.
 
     Raises:
         sqlalchemy.exc.OperationalError: Postgres is away; nothing has changed.
@@ -149,10 +150,10 @@ def _wait_for(database: Database, ids: Collection[UUID]) -> None:
 
 
 def _in_halves(
-    database: Database, batch: Sequence[UUID], work: Callable[[Session, Sequence[UUID]], int], fail: Fail
-) -> int:
+    database: Database, batch: Sequence[UUID], work: Callable[[Session, Sequence[UUID]], Counter[str]], fail: Fail
+) -> Counter[str]:
     if not batch:
-        return 0
+        return Counter()
     try:
         with database.transaction() as session:
             return work(session, batch)
@@ -160,32 +161,35 @@ def _in_halves(
         raise
     except Exception as error:  # noqa: BLE001 - whatever is wrong with a row, its neighbours go on
         if len(batch) == 1:
-            fail(batch[0], error)
-            return 0
+            return fail(batch[0], error)
         middle = len(batch) // 2
-        return sum(_in_halves(database, half, work, fail) for half in (batch[:middle], batch[middle:]))
+        first, second = batch[:middle], batch[middle:]
+        return _in_halves(database, first, work, fail) + _in_halves(database, second, work, fail)
 
 
-def _lost(request_id: UUID, error: Exception) -> None:
+def _lost(request_id: UUID, error: Exception) -> Counter[str]:
     state = getattr(getattr(error, "orig", None), "sqlstate", None)
     log.error("clock.request_failed", request_id=str(request_id), error=type(error).__name__, sqlstate=state)
+    return Counter(failed=1)
 
 
-def _leave_alone(database: Database, request_id: UUID, error: Exception) -> None:
+def _leave_alone(database: Database, request_id: UUID, error: Exception) -> Counter[str]:
     """Let a request that cannot be nudged wait for its deadline: it is not to come up for ever before the others."""
-    _lost(request_id, error)
+    failed = _lost(request_id, error)
     with database.transaction() as session:
         rows = session.connection().execute(LEFT_ALONE, {"id": request_id, "at": now(session)}).all()
         database_.arm_after_commit(session, CLOCK, [_entry(row, row.wake_at) for row in rows])
+    return failed
 
 
-def _end(session: Session, ids: Sequence[UUID], *, early: set[UUID]) -> int:
+def _end(session: Session, ids: Sequence[UUID], *, early: set[UUID]) -> Counter[str]:
     """End what has reached its deadline; note what is due but has not in `early`, and leave it on lease."""
     rows = session.connection().execute(LOCK, {"ids": list(ids)}).all()
     at = now(session)
     due = [row for row in rows if row.wake_at is not None and row.wake_at <= at]
     ready = [row for row in due if row.deadline_at <= at]
     early |= {row.id for row in due if row.deadline_at > at}
+    ended = Counter[str]()
     if ready:
         failpoint("clock.after_lock")
         told = reminders.reaches(session, ready)
@@ -193,16 +197,17 @@ def _end(session: Session, ids: Sequence[UUID], *, early: set[UUID]) -> int:
         requesters = {row.requester_id for row in ready}
         known = recipients.look_up(session, {row.tenant_id for row in ready}, at, also=requesters)
         transition.end(session, changes, known)
+        ended.update(change.to_state.value for change in changes)
         failpoint("clock.after_move")
         reminders.notify_undelivered(session, ready, told, at)
         lag = max(at - row.wake_at for row in ready)
         failpoint("clock.before_commit")
         log.info("clock.ran", moved=len(ready), of=len(ids), lag_ms=round(lag.total_seconds() * 1000))
     database_.arm_after_commit(session, CLOCK, _settled(session, ids, rows, at))
-    return len(ready)
+    return ended
 
 
-def _remind(session: Session, ids: Sequence[UUID]) -> int:
+def _remind(session: Session, ids: Sequence[UUID]) -> Counter[str]:
     rows = session.connection().execute(LOCK_TO_REMIND, {"ids": list(ids)}).all()
     at = now(session)
     ready = [row for row in rows if row.wake_at is not None and row.wake_at <= at < row.deadline_at]
@@ -213,7 +218,7 @@ def _remind(session: Session, ids: Sequence[UUID]) -> int:
     over = [row for row in rows if row.wake_at is not None and row.deadline_at <= at]
     promises = [_entry(row, row.wake_at) for row in over]
     database_.arm_after_commit(session, CLOCK, [*promises, *_settled(session, ids, rows, at)])
-    return len(ready)
+    return Counter(reminded=len(ready))
 
 
 def _change(row: Row[Any], told: DeliveryReach | None, at: datetime) -> Move:

@@ -649,7 +649,7 @@ CREATE INDEX ix_reports_due_due_at ON reports_due (due_at);
 CREATE TABLE heartbeats (
     id uuid NOT NULL,
     role varchar(24) NOT NULL
-        CONSTRAINT ck_heartbeats_role CHECK (role IN ('api', 'core', 'notifications', 'reconcile', 'watch')),
+        CONSTRAINT ck_heartbeats_role CHECK (role IN ('api', 'core', 'notifications', 'reconcile', 'seal', 'watch')),
     node varchar(255) NOT NULL,
     skew double precision NOT NULL,
     beat_at timestamptz NOT NULL,

@@ -78,7 +78,7 @@ def test_the_bell_of_another_index_lets_sleep(schedule: Schedule) -> None:
 
 
 def test_the_epoch_at_the_end_of_an_index_does_not_keep_the_bell_silent(schedule: Schedule) -> None:
-    schedule.mark_whole(CLOCK, schedule.begin_rebuild(CLOCK))
+    schedule.mark_whole(CLOCK, schedule.begin_rebuild(CLOCK)[0])
 
     with _sleeper(schedule, CLOCK) as slept:
         _arm(schedule, 60)

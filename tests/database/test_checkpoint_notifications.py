@@ -28,7 +28,7 @@ KEYS = {public().id: public()}
 OPEN = "SELECT id FROM notifications WHERE closed_at IS NULL AND checkpoint_id IS NOT NULL ORDER BY id"
 
 
-def told(db: Database, digest_every: timedelta = DAY) -> list[str]:
+def told(db: Database, digest_every: timedelta = DAY) -> list[tuple[str, int]]:
     return list(checkpoint_digest.queue_due(db, digest_every))
 
 
@@ -88,7 +88,7 @@ def test_admins_and_auditors_are_mailed_a_checkpoint_a_day_that_can_be_verified_
 ) -> None:
     world.fresh()
     sealed(sender)
-    assert told(sender) == ["checkpoints told 1"]
+    assert told(sender) == [("webhooks", 1)]
     later.shift = timedelta(hours=25)
     sealed(sender)
     told(sender)

@@ -72,7 +72,7 @@ class DeadNotificationScene:
 
     def run(self, request: AccessRequest) -> int:
         """Run the clock of one request."""
-        return timers.run(self.db, [request.id])
+        return timers.run(self.db, [request.id]).total()
 
     def row(self, request: AccessRequest) -> Any:
         """Return the row as it is."""
@@ -391,7 +391,7 @@ def test_a_process_that_dies_after_the_record_leaves_the_promise_in_the_row(
         scene.post.deliver(Database(worker.engine, away), open_notifications(worker))
         nothing_of_redis = list(reconcile.act_on_overdue_clock(Database(worker.engine, away), grace=timedelta(0)))
 
-    assert nothing_of_redis == ["clock 1"]
+    assert nothing_of_redis == [("overdue", 1)]
     assert scene.told(request) == ["Abe", "Ann"]
 
 

@@ -1,6 +1,7 @@
 """A hint carries ids and no authority: twice, late, early, out of order or made up, it does the work once or not."""
 
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -63,7 +64,7 @@ def _assert_clocks_are_held(db: Database) -> None:
 def test_a_hint_that_comes_twice_does_its_work_once(world: World, late: Database) -> None:
     request = world.submit()
 
-    moved = [timers.run(late, [request.id]), timers.run(late, [request.id])]
+    moved = [timers.run(late, [request.id]).total() for _ in range(2)]
 
     assert moved == [1, 0]
     assert trail(late, request.id) == TIMED_OUT
@@ -73,7 +74,7 @@ def test_a_hint_that_comes_twice_does_its_work_once(world: World, late: Database
 def test_an_id_that_stands_twice_in_a_hint_does_its_work_once(world: World, late: Database) -> None:
     request = world.submit()
 
-    assert timers.run(late, [request.id, request.id]) == 1
+    assert timers.run(late, [request.id, request.id]) == {"timed_out": 1}
     assert trail(late, request.id) == TIMED_OUT
 
 
@@ -81,7 +82,7 @@ def test_a_hint_that_comes_days_late_still_does_its_work(world: World, late: Dat
     request = world.submit()
     later.shift = timedelta(days=9)
 
-    assert timers.run(late, [request.id]) == 1
+    assert timers.run(late, [request.id]) == {"timed_out": 1}
     assert trail(late, request.id) == TIMED_OUT
 
 
@@ -92,7 +93,7 @@ def test_a_hint_that_comes_early_does_nothing_and_its_deadline_is_not_lost(world
 
     moved = timers.run(worker, [request.id])
 
-    assert moved == 0
+    assert moved.total() == 0
     assert state_of(worker, request.id) == "pending"
     _assert_clocks_are_held(worker)
 
@@ -106,7 +107,7 @@ def test_a_hint_of_the_answer_that_comes_after_it_leaves_the_window_its_own_end(
 
     moved = timers.run(worker, [request.id])
 
-    assert moved == 0
+    assert moved.total() == 0
     assert state_of(worker, request.id) == "active"
     assert worker.schedule.members(CLOCK).keys() == {f"remind:{opened.id}"}
     _assert_clocks_are_held(worker)
@@ -116,7 +117,7 @@ def test_hints_in_any_order_end_a_window_once(world: World, late: Database) -> N
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
 
-    moved = [timers.run(late, [request.id]) for _ in ("expire", "time_out", "expire")]
+    moved = [timers.run(late, [request.id]).total() for _ in ("expire", "time_out", "expire")]
 
     assert moved == [1, 0, 0]
     assert [move for _, move, _ in trail(late, request.id)] == ["submit", "approve", "expire"]
@@ -170,7 +171,7 @@ def test_ids_of_nobody_are_dropped_from_the_index(world: World, late: Database) 
 
     moved = timers.run(late, [*strangers, request.id])
 
-    assert moved == 1
+    assert moved == {"timed_out": 1}
     assert late.schedule.members(CLOCK) == {}
     assert _claimed_within(late, 0.4) == {}
 
@@ -182,13 +183,13 @@ def test_hints_of_closed_requests_change_nothing_and_leave_the_index(world: Worl
 
     moved = timers.run(late, [request.id])
 
-    assert moved == 0
+    assert moved.total() == 0
     assert late.schedule.members(CLOCK) == {}
     assert [move for _, move, _ in trail(late, request.id)] == ["submit", "cancel"]
 
 
 def test_a_hint_of_nothing_does_nothing(late: Database) -> None:
-    assert timers.run(late, []) == 0
+    assert timers.run(late, []).total() == 0
 
 
 def test_five_hundred_at_once_all_move_with_their_events_and_notifications(world: World, late: Database) -> None:
@@ -196,7 +197,7 @@ def test_five_hundred_at_once_all_move_with_their_events_and_notifications(world
 
     moved = timers.run(late, requests)
 
-    assert moved == 500
+    assert moved == {"timed_out": 500}
     assert read(late, "SELECT DISTINCT state FROM requests")[0].state == "timed_out"
     assert read(late, "SELECT count(*) AS n FROM events WHERE action = 'time_out'")[0].n == 500
     assert read(late, "SELECT count(*) AS n FROM notifications WHERE template = 'timed_out'")[0].n == 500 * 4
@@ -209,10 +210,15 @@ def test_two_workers_with_the_same_batch_share_it_and_double_nothing(
 ) -> None:
     requests = many(world, 100)
 
-    results = at_once(pool, partial(timers.run, late, requests), partial(timers.run, late, requests[::-1]))
+    moved: list[Counter[str]] = []
 
-    again = timers.run(late, requests)
-    assert sum(int(str(moved)) for moved in (*results, again)) == 100
+    def move(ids: list[UUID]) -> None:
+        moved.append(timers.run(late, ids))
+
+    at_once(pool, partial(move, requests), partial(move, requests[::-1]))
+    move(requests)
+
+    assert sum(moved, Counter()) == {"timed_out": 100}
     assert all(trail(late, one) == TIMED_OUT for one in requests)
     assert late.schedule.members(CLOCK) == {}
 
@@ -229,11 +235,11 @@ def test_a_row_that_somebody_holds_is_skipped_and_soon_offered_again(
         at_first = late.schedule.claim(CLOCK).ids
         holder.rollback()
 
-    assert moved == 2
+    assert moved == {"timed_out": 2}
     assert late.schedule.members(CLOCK).keys() == {f"remind:{held}"}
     assert at_first == {}
     assert _claimed_within(late, 2) == {"remind": [str(held)]}
-    assert timers.run(late, [held]) == 1
+    assert timers.run(late, [held]) == {"timed_out": 1}
 
 
 def test_a_window_that_somebody_holds_is_offered_again_as_what_it_wakes_for(
@@ -260,12 +266,12 @@ def test_one_bad_row_never_holds_the_others(world: World, late: Database, superu
 
     moved = timers.run(late, requests)
 
-    assert moved == 39
+    assert moved == {"timed_out": 39, "failed": 1}
     assert state_of(late, bad) == "pending"
     assert len(trail(late, bad)) == 1
     assert not read(late, "SELECT FROM notifications WHERE request_id = :id AND template = 'timed_out'", id=bad)
     write(superuser, "DROP TRIGGER bad_row ON requests")
-    assert timers.run(late, requests) == 1
+    assert timers.run(late, requests) == {"timed_out": 1}
     assert_trails_are_whole(late)
 
 

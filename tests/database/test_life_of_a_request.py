@@ -20,7 +20,7 @@ def test_an_approved_request_opens_and_expires_by_the_clock(world: World, worker
     late.shift = timedelta(seconds=61)
     worker.clock = late
 
-    moved = timers.run(worker, [request.id])
+    moved = timers.run(worker, [request.id]).total()
 
     assert opened.state is State.ACTIVE
     assert moved == 1

@@ -44,7 +44,7 @@ def test_a_clock_that_never_heard_of_its_own_commit_runs_again_without_harm(
         timers.run(worker, [request.id])
     worker_relay.losing = False
     held = worker.schedule.members(CLOCK)
-    moved = timers.run(worker, [request.id])
+    moved = timers.run(worker, [request.id]).total()
 
     worker.engine.dispose()
     assert worker_relay.lost == 1

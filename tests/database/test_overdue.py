@@ -47,7 +47,7 @@ def test_what_is_overdue_by_more_than_three_seconds_is_done_at_once(
 
     steps = list(reconcile(worker, None))
 
-    assert steps[0] == "clock 2"
+    assert steps[0] == ("overdue", 2)
     assert [state_of(worker, one) for one in (waiting, opened, recent)] == ["timed_out", "expired", "pending"]
 
 
@@ -62,7 +62,7 @@ def test_with_redis_away_what_is_overdue_is_done_all_the_same(
     steps = list(reconcile(worker, None))
 
     assert state_of(worker, request.id) == "timed_out"
-    assert steps == ["clock 1", "keys"]
+    assert steps == [("overdue", 1), ("forgotten", 0)]
 
 
 def test_an_overdue_request_that_somebody_holds_waits_for_the_next_round(
@@ -93,7 +93,7 @@ def test_only_one_reconciles_at_a_time(world: World, worker: Database, superuser
         other.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": LOCK_NUMBER})
 
     assert meanwhile == []
-    assert "keys" in list(reconcile(worker, None))
+    assert ("forgotten", 0) in list(reconcile(worker, None))
     assert state_of(worker, request.id) == "timed_out"
 
 
@@ -103,12 +103,12 @@ def test_a_round_that_is_left_half_way_lets_the_next_one_in(
     set_back(superuser, [world.submit().id], 4)
     steps = reconcile(worker, None)
     assert isinstance(steps, Generator)
-    assert next(steps) == "clock 1"
+    assert next(steps) == ("overdue", 1)
     assert list(reconcile(worker, None)) == []
 
     steps.close()
 
-    assert "keys" in list(reconcile(worker, None))
+    assert ("forgotten", 0) in list(reconcile(worker, None))
 
 
 def test_many_who_reconcile_at_once_do_each_thing_once(world: World, worker: Database, superuser: Engine) -> None:
@@ -151,7 +151,7 @@ def test_notifications_are_left_to_those_who_send(world: World, worker: Database
 
     steps = list(reconcile(worker, None))
 
-    assert not [step for step in steps if step.startswith("notifications")]
+    assert "overdue" not in dict(steps)
     assert len(open_notifications(worker)) == 3
 
 

@@ -16,12 +16,11 @@ from harness.people import World
 from harness.stage import Urls
 from harness.wait import within
 from lockbox.database import Database
-from lockbox.monitoring.heartbeats import HeartbeatSender
 from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, ScheduleIndex
 from lockbox.sql import new_id
 from tests.database.scenes import set_back, state_of
 from worker import poller
-from worker.poller import MOST_HINTS_WAITING, QUEUES, Poller, Reconciler
+from worker.poller import MOST_WAITING, QUEUES, Poller
 from worker.runtime import Runtime
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -40,7 +39,7 @@ def polling(worker: Database, urls: Urls) -> Iterator[Polling]:
         app.finalize()
 
         def start(index: ScheduleIndex) -> None:
-            started = Poller(index, app, tools, Reconciler(tools, None, HeartbeatSender("core@here")))
+            started = Poller(index, app, tools, lambda: None)
             started.start()
             ends.callback(started.join, 5)
             ends.callback(started.stop)
@@ -71,7 +70,7 @@ def test_clocks_that_nobody_takes_wait_in_the_schedule_and_go_out_together(
     _arm_one_by_one(worker, CLOCK, 30)
 
     hints, waiting = int(broker.llen("core")), len(worker.schedule.members(CLOCK))
-    assert hints == MOST_HINTS_WAITING[CLOCK]
+    assert hints == MOST_WAITING[CLOCK]
     assert waiting > 20
 
     broker.delete("core")
@@ -110,7 +109,7 @@ def refusing(
     broker.config_set("maxmemory", 0)
 
 
-@pytest.mark.parametrize("waiting", [0, MOST_HINTS_WAITING[CLOCK]])
+@pytest.mark.parametrize("waiting", [0, MOST_WAITING[CLOCK]])
 def test_a_redis_that_takes_no_writes_blinds_no_poller_however_many_hints_wait(
     world: World, broker: "Redis", refusing: Callable[[Sequence[UUID]], None], polling: Polling, waiting: int
 ) -> None:

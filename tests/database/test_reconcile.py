@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from harness.people import World
 from harness.stage import Urls
 from lockbox.database import Database
-from lockbox.reconcile import reconcile
+from lockbox.reconcile import PAGE, reconcile
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, ScheduleIndex
@@ -86,8 +86,8 @@ def test_what_is_lost_while_it_is_rebuilt_is_rebuilt_in_the_next_round(
 ) -> None:
     _some_of_each(world)
     redis.flushdb()
-    for step in reconcile(worker, None):
-        if step.startswith(f"rebuilt {index.name}"):
+    for name, _ in reconcile(worker, None):
+        if name == f"rebuilt_{index.name}":
             redis.flushdb()
     assert not worker.schedule.is_whole(index)
 
@@ -205,7 +205,7 @@ def test_a_large_index_is_rebuilt_in_pages(world: World, worker: Database, super
 
     steps = list(reconcile(worker, None))
 
-    assert len([step for step in steps if step.startswith("rebuilt clock")]) == 3
+    assert [count for name, count in steps if name == "rebuilt_clock"] == [PAGE, PAGE, BULK + 1 - 2 * PAGE]
     assert len(worker.schedule.members(CLOCK)) == BULK + 1
     assert_indexes_are_true(worker)
 

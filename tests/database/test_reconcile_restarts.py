@@ -74,5 +74,5 @@ def test_while_it_is_down_decisions_are_taken_and_deadlines_are_met(
     own.start_again("redis")
 
     assert opened.state is State.ACTIVE
-    assert steps[0] == "clock 1"
+    assert steps[0] == ("overdue", 1)
     assert state_of(worker, unanswered.id) == "timed_out"

@@ -25,7 +25,7 @@ def claim(db: Database, ids: Sequence[UUID]) -> list[ClaimResult]:
     """Claim notifications, and say that all were sent but the last, which was given back."""
     db = as_sender(db)
     with db.transaction() as session:
-        claims, at = queue.claim(session, ids, SendingPool(), [])
+        claims, at, _ = queue.claim(session, ids, SendingPool(), [])
     *sent, back = claims
     results: list[AttemptResult | ReturnedClaim] = [
         AttemptResult(

@@ -117,7 +117,7 @@ def test_reconciling_makes_the_events(world: World, worker: Database, later: Shi
 
     steps = list(reconcile.reconcile(worker, None))
 
-    assert "refused 1" in steps
+    assert ("refusals", 1) in steps
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_a_delay_counts_on_the_servers_own_clock(schedule: Schedule, redis: "Red
 def test_a_claim_says_how_long_there_is_nothing_to_do(schedule: Schedule) -> None:
     nothing = schedule.claim(CLOCK).idle
     schedule.arm(CLOCK, [IndexEntry(one, "expire", timedelta(seconds=30)) for one in _ids(1)])
-    schedule.mark_whole(CLOCK, schedule.begin_rebuild(CLOCK))
+    schedule.mark_whole(CLOCK, schedule.begin_rebuild(CLOCK)[0])
 
     something = schedule.claim(CLOCK).idle
 
@@ -118,8 +118,8 @@ def test_a_claim_says_how_long_there_is_nothing_to_do(schedule: Schedule) -> Non
 
 def test_an_index_is_whole_under_the_server_that_it_was_completed_on(schedule: Schedule, redis: "Redis") -> None:
     before = schedule.is_whole(CLOCK), schedule.claim(CLOCK).whole
-    schedule.mark_whole(CLOCK, schedule.begin_rebuild(CLOCK))
-    schedule.mark_whole(CLOCK, schedule.begin_rebuild(CLOCK))
+    schedule.mark_whole(CLOCK, schedule.begin_rebuild(CLOCK)[0])
+    schedule.mark_whole(CLOCK, schedule.begin_rebuild(CLOCK)[0])
     after = schedule.is_whole(CLOCK), schedule.claim(CLOCK).whole
 
     assert before == (False, False)
@@ -133,7 +133,7 @@ def test_an_index_that_was_completed_on_another_server_is_not_whole(schedule: Sc
     redis.zadd(CLOCK.keys[0], {f"{EPOCH}:0123456789abcdef": float("inf")})
     before = schedule.is_whole(CLOCK)
 
-    schedule.mark_whole(CLOCK, schedule.begin_rebuild(CLOCK))
+    schedule.mark_whole(CLOCK, schedule.begin_rebuild(CLOCK)[0])
 
     assert not before
     assert schedule.is_whole(CLOCK)
@@ -141,25 +141,42 @@ def test_an_index_that_was_completed_on_another_server_is_not_whole(schedule: Sc
 
 
 def test_an_index_that_was_lost_in_the_midst_of_its_rebuild_is_not_whole(schedule: Schedule, redis: "Redis") -> None:
-    begun = schedule.begin_rebuild(CLOCK)
+    begun, after = schedule.begin_rebuild(CLOCK)
     redis.flushdb()
 
     assert not schedule.mark_whole(CLOCK, begun)
+    assert not schedule.move_rebuild(CLOCK, begun, after)
     assert not schedule.is_whole(CLOCK)
     assert redis.zcard(CLOCK.keys[0]) == 0
 
 
-def test_of_two_rebuilds_the_later_one_counts(schedule: Schedule) -> None:
-    first, second = schedule.begin_rebuild(CLOCK), schedule.begin_rebuild(CLOCK)
+def test_a_rebuild_goes_on_where_the_last_one_has_stopped(schedule: Schedule) -> None:
+    begun, start = schedule.begin_rebuild(CLOCK)
+    reached = new_id()
+    mark = schedule.move_rebuild(CLOCK, begun, reached)
 
+    assert start.int == 0
+    assert schedule.begin_rebuild(CLOCK) == (mark, reached)
     assert not schedule.claim(CLOCK).whole
-    assert (schedule.mark_whole(CLOCK, first), schedule.mark_whole(CLOCK, second)) == (False, True)
+    assert (schedule.mark_whole(CLOCK, begun), schedule.mark_whole(CLOCK, mark)) == (False, True)
     assert schedule.is_whole(CLOCK)
     assert schedule.members(CLOCK) == {}
 
 
+@pytest.mark.parametrize("mark", ["begun:another:{run}:{id}", "begun:x", "epoch:x", "anything"])
+def test_a_rebuild_begins_anew_where_its_mark_is_not_of_this_server(
+    schedule: Schedule, redis: "Redis", mark: str
+) -> None:
+    redis.zadd(CLOCK.keys[0], {mark.format(run="x", id=new_id()): float("inf")})
+
+    begun, after = schedule.begin_rebuild(CLOCK)
+
+    assert after.int == 0
+    assert redis.zrange(CLOCK.keys[0], 0, -1) == [begun.encode()]
+
+
 def test_the_epoch_is_never_claimed_and_lost_only_with_the_index(schedule: Schedule, redis: "Redis") -> None:
-    schedule.mark_whole(CLOCK, schedule.begin_rebuild(CLOCK))
+    schedule.mark_whole(CLOCK, schedule.begin_rebuild(CLOCK)[0])
     schedule.arm(CLOCK, _due(_ids(3)))
 
     claims = [schedule.claim(CLOCK) for _ in range(3)]

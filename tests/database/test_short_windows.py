@@ -58,9 +58,9 @@ def test_a_prompt_is_tried_as_often_as_the_window_lets_and_the_outcome_is_told_a
 
     deliver_all(worker, post, still, until=request.deadline_at)
     (log,) = read(worker, TRIES)
-    ended_early = timers.run(worker, [request.id])
+    ended_early = timers.run(worker, [request.id]).total()
     still.at = request.deadline_at
-    ended = timers.run(worker, [request.id])
+    ended = timers.run(worker, [request.id]).total()
     post.mail.refused, receiver.answers = {}, [ScriptedAnswer(status=204)]
     deliver_all(worker, post, still)
 

@@ -27,7 +27,7 @@ def _story(world: World, worker: Database, superuser: Engine) -> dict[str, list[
         for who, action in steps:
             if who is NOBODY:
                 set_back(superuser, [request.id], 1)
-                assert timers.run(worker, [request.id]) == 1
+                assert timers.run(worker, [request.id]).total() == 1
             else:
                 world.act(who, action, request.id, comment="As agreed")
         by[name] = [

@@ -1,28 +1,90 @@
-"""The tasks on connections that Postgres has ended."""
+"""The tasks: what they return, and how they fail; also on connections that Postgres has ended."""
 
+import pickle
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import timedelta
+from typing import Any
+from uuid import UUID
 
 import pytest
+from celery import Celery
+from celery.app.trace import build_tracer
+from redis import Redis
 from sqlalchemy import Engine, text
+from sqlalchemy.engine import make_url
 
 from harness.people import World
+from harness.ports import own_port
+from harness.sinks import receiving
+from harness.stage import ShiftedClock, Urls, as_sender, unbound
 from harness.wait import within
-from lockbox.database import Database
-from tests.database.scenes import set_back, state_of
-from worker import tasks
-from worker.runtime import Runtime
+from lockbox import reconcile
+from lockbox.audit.log import sealer
+from lockbox.database import Database, make_engine
+from lockbox.monitoring import heartbeats
+from lockbox.monitoring.heartbeats import ProcessPart
+from lockbox.notifications.circuit_breaker import FIRST_LOAD
+from lockbox.notifications.senders.protocol import SendFailed
+from lockbox.notifications.senders.webhook import HttpWebhooks
+from lockbox.notifications.sending_pool import SendingPool
+from lockbox.requests.lifecycle import Action
+from lockbox.schedule import Schedule
+from lockbox.sql import new_id
+from tests.database.postbag import Postbag, SlowMail, address, open_notifications
+from tests.database.scenes import many, read, set_back, state_of, write
+from tests.database.test_lanes import black_hole
+from tests.database.test_sealing import SIGNER
+from tests.each import each
+from worker import maintenance, tasks
+from worker.maintenance import SEAL
+from worker.runtime import Runtime, SealingSettings
+from worker.tasks import NOTIFY_THREADS, TaskFailed
 
+HANGING, SOON = 20, 10.0
+# A pipe holds 64 KB, and a worker whose broker is away may have to keep the failures of all that it had taken.
+MOST_PICKLED = 4096
 CUT = text("""
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE usename = 'lockbox_worker' AND datname = current_database()
 """)
 
+RunAs = Callable[[Database, Postbag | None], None]
+
+
+@pytest.fixture
+def run_as(monkeypatch: pytest.MonkeyPatch) -> RunAs:
+    """Have the tasks of this process work with that database and these senders."""
+
+    def use(database: Database, post: Postbag | None) -> None:
+        sealing = SealingSettings(SIGNER, None, timedelta(days=1))
+        tools = Runtime(database, post.senders if post else None, timedelta(days=90), sealing)
+        monkeypatch.setattr(tasks, "runtime", lambda: tools)
+
+    return use
+
+
+@pytest.fixture
+def without_postgres(urls: Urls, run_as: RunAs) -> Iterator[None]:
+    """Have the tasks of this process work without a Postgres."""
+    nowhere = make_url(urls.worker).set(port=own_port())
+    database = Database(make_engine(nowhere.render_as_string(hide_password=False), role="away"), Schedule(urls.redis))
+    run_as(database, Postbag())
+    yield
+    database.dispose()
+
+
+def ids(*found: UUID) -> list[str]:
+    return [str(one) for one in found]
+
 
 @pytest.mark.usefixtures("alone")
-def test_a_hint_whose_connection_was_cut_is_done_all_the_same(
-    world: World, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
+def test_a_task_whose_connection_was_cut_is_done_all_the_same(
+    world: World, worker: Database, superuser: Engine, run_as: RunAs
 ) -> None:
-    monkeypatch.setattr(tasks, "runtime", lambda: Runtime(worker, None, timedelta(days=90), None))
+    run_as(worker, None)
     request = world.submit()
     set_back(superuser, [request.id], 0)
     with worker.engine.connect() as connection:
@@ -31,6 +93,230 @@ def test_a_hint_whose_connection_was_cut_is_done_all_the_same(
         assert connection.execute(CUT).scalar_one() > 0
         assert within(5, lambda: connection.execute(CUT).scalar_one() == 0)
 
-    tasks.time_out([str(request.id)])
+    counts = tasks.time_out(ids(request.id))
 
+    assert counts == {"timed_out": 1}
     assert state_of(worker, request.id) == "timed_out"
+
+
+def test_a_task_of_the_clock_counts_what_it_did_whatever_it_was_sent_for(
+    world: World, worker: Database, later: ShiftedClock, run_as: RunAs
+) -> None:
+    waiting, opened = many(world, 2)
+    world.act("ann", Action.APPROVE, opened)
+    run_as(worker, None)
+    later.shift, worker.clock = timedelta(hours=1), later
+
+    early = tasks.time_out(ids(waiting, new_id()))
+    later.shift = timedelta(hours=6, minutes=1)
+    reminded = tasks.remind(ids(waiting))
+    later.shift = timedelta(hours=13)
+    ended = tasks.expire([*ids(waiting, opened), "not an id"])
+
+    assert early == {"timed_out": 0, "skipped": 2}
+    assert reminded == {"reminded": 1}
+    assert ended == {"expired": 1, "timed_out": 1}
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_task_of_the_clock_fails_where_a_request_cannot_be_written_and_ends_the_others(
+    world: World, worker: Database, superuser: Engine, run_as: RunAs
+) -> None:
+    bad, *others = many(world, 3)
+    set_back(superuser, [bad, *others], 0)
+    run_as(worker, None)
+    rule = f"CHECK (id <> '{bad}' OR state = 'pending') NOT VALID"
+    write(superuser, f"ALTER TABLE requests ADD CONSTRAINT one_is_bad {rule}")
+
+    with pytest.raises(TaskFailed, match="1 of 3 requests could not be written"):
+        tasks.time_out(ids(bad, *others))
+
+    assert [state_of(worker, one) for one in (bad, *others)] == ["pending", "timed_out", "timed_out"]
+
+
+def test_notify_ends_when_all_is_recorded_and_counts_how_each_went(
+    world: World, sender: Database, run_as: RunAs
+) -> None:
+    world.submit()
+    answered = world.submit()
+    post = Postbag()
+    post.mail.refused = {address(sender, world, "ann"): SendFailed("later")}
+    notifications = open_notifications(sender)
+    world.act("abe", Action.DENY, answered.id)
+    run_as(as_sender(sender), post)
+
+    counts = tasks.notify(ids(*notifications, new_id()))
+    again = tasks.notify(ids(*notifications))
+
+    assert counts == {"sent": 2, "deferred": 1, "moot": 3, "skipped": 1}
+    assert again == {"sent": 0, "skipped": 6}
+    assert len({*notifications} & {*open_notifications(sender)}) == 1
+
+
+def test_notify_puts_off_what_finds_no_room(world: World, sender: Database, run_as: RunAs) -> None:
+    many(world, FIRST_LOAD)
+    run_as(as_sender(sender), Postbag(lanes=SendingPool(mail_threads=1)))
+
+    counts = tasks.notify(ids(*open_notifications(sender)))
+
+    assert counts["sent"] >= FIRST_LOAD
+    assert counts.keys() == {"sent", "deferred"}
+    assert counts["sent"] + counts["deferred"] == 3 * FIRST_LOAD
+
+
+def test_notify_leaves_what_is_still_being_sent_to_its_lease(
+    world: World, sender: Database, run_as: RunAs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "PATIENT_SECONDS", 0.2)
+    slow = SlowMail()
+    world.submit()
+    post = Postbag(mail=slow)
+    run_as(as_sender(sender), post)
+
+    counts = tasks.notify(ids(*open_notifications(sender)))
+    slow.let_go.set()
+
+    assert counts == {"sent": 0, "unfinished": 3}
+    assert within(10, lambda: open_notifications(sender) == [])
+
+
+@pytest.mark.usefixtures("alone")
+def test_notify_fails_where_a_result_cannot_be_recorded(world: World, sender: Database, run_as: RunAs) -> None:
+    world.submit()
+    first, *others = open_notifications(sender)
+    run_as(as_sender(sender), Postbag())
+    rule = f"CHECK (id <> '{first}' OR outcome IS NULL) NOT VALID"
+    write(unbound(sender), f"ALTER TABLE notifications ADD CONSTRAINT one_is_bad {rule}")
+
+    with pytest.raises(TaskFailed, match="1 of 3 results are not recorded"):
+        tasks.notify(ids(first, *others))
+
+    assert open_notifications(sender) == [first]
+    assert read(sender, "SELECT run_at > now() AS later FROM notifications WHERE id = :id", id=first)[0].later
+
+
+def test_twenty_destinations_that_hang_hold_up_no_task_of_the_others(
+    world: World, sender: Database, run_as: RunAs
+) -> None:
+    with ExitStack() as opened:
+        post = Postbag(calling=HttpWebhooks(allow_http=True), lanes=SendingPool())
+        receiver = opened.enter_context(receiving())
+        post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+        run_as(as_sender(sender), post)
+        world.submit()
+        # Who has answered before is never behind those who have not.
+        assert tasks.notify(ids(*open_notifications(sender)))["sent"] == len(receiver.calls) + 3
+        for _ in range(HANGING):
+            post.endpoint(world, opened.enter_context(black_hole()), tenant_id=world.tenant.id)
+        many(world, FIRST_LOAD)
+        notifications = ids(*open_notifications(sender))
+        parts = [notifications[one : one + 4] for one in range(0, len(notifications), 4)]
+        began = time.monotonic()
+        with ThreadPoolExecutor(NOTIFY_THREADS) as pool:
+            running = [pool.submit(tasks.notify, part) for part in parts]
+
+            assert within(SOON, lambda: len(receiver.calls) == 1 + FIRST_LOAD)
+            results = [one.result(2 * SOON) for one in running]
+
+    assert len(parts) > 2 * NOTIFY_THREADS
+    assert time.monotonic() - began < 2 * SOON
+    assert sum(one.get("unfinished", 0) for one in results) > 0
+    assert all("sent" in one for one in results)
+
+
+@each("name", ["time_out", "expire", "remind", "notify", "reconcile", "seal"])
+@pytest.mark.usefixtures("without_postgres")
+def test_a_task_without_postgres_fails_with_one_line_that_fits_into_any_pipe(name: str) -> None:
+    arguments = [] if name in {"reconcile", "seal"} else [ids(new_id())]
+
+    task = getattr(tasks, name)
+
+    with Celery("traced", set_as_current=False) as app:
+        traced: Callable[..., Any] = build_tracer(task.name, task, app=app)
+        failed, *_ = traced(str(new_id()), arguments, {})
+
+    assert isinstance(failed.exception, TaskFailed)
+    assert "comes again" in str(failed.exception)
+    assert str(failed).count("Traceback") == 1
+    assert len(pickle.dumps(failed)) < MOST_PICKLED
+
+
+def test_a_fault_of_ours_is_sent_to_the_parent_as_one_line_too(
+    worker: Database, run_as: RunAs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_as(worker, None)
+    monkeypatch.setattr(maintenance, "run", lambda *_: 1 / 0)
+
+    with pytest.raises(TaskFailed, match="ZeroDivisionError: see the worker's log") as failed:
+        tasks.seal()
+
+    assert failed.value.__cause__ is failed.value.__context__ is None
+
+
+def test_reconcile_and_seal_count_what_they_did_and_record_that_they_ran(
+    world: World, worker: Database, urls: Urls, superuser: Engine, run_as: RunAs
+) -> None:
+    overdue, _ = many(world, 2)
+    set_back(superuser, [overdue], 4)
+    with Redis.from_url(urls.redis) as redis:
+        redis.flushall()
+    run_as(worker, None)
+
+    repaired = tasks.reconcile()
+    sealed = tasks.seal()
+
+    assert repaired == {
+        "overdue": 1,
+        "rebuilt_clock": 1,
+        "rebuilt_notifications": len(open_notifications(worker)),
+        "whole": 2,
+    }
+    assert sealed["events"] == read(worker, "SELECT count(*) AS n FROM events")[0].n
+    assert sealed["checkpoints"] >= 1
+    assert not sealer.is_due(worker)
+    assert heartbeats.age(worker, ProcessPart.RECONCILE) < SOON
+    assert heartbeats.age(worker, ProcessPart.SEAL) < SOON
+    assert tasks.seal() == {"events": 0}
+
+
+@pytest.mark.parametrize(("name", "number"), [("reconcile", reconcile.LOCK_NUMBER), ("seal", sealer.LOCK_NUMBER)])
+def test_a_run_that_finds_another_one_at_work_is_skipped(
+    worker: Database, superuser: Engine, run_as: RunAs, name: str, number: int
+) -> None:
+    run_as(worker, None)
+
+    with superuser.connect() as other:
+        other.execute(text("SELECT pg_advisory_lock(:number)"), {"number": number})
+        counts = getattr(tasks, name)()
+        other.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": number})
+
+    assert counts == {"skipped": 1}
+
+
+def test_seal_is_cut_short_after_its_time_and_the_next_run_goes_on(
+    world: World, worker: Database, run_as: RunAs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Passing:
+        """A clock on which each step takes a second."""
+
+        now = 0.0
+
+        @classmethod
+        def monotonic(cls) -> float:
+            cls.now += 1
+            return cls.now
+
+    monkeypatch.setattr(maintenance, "time", Passing)
+    monkeypatch.setattr(sealer, "MOST_EVENTS", 1)
+    for _ in range(4):
+        world.fresh()
+    run_as(worker, None)
+    written = read(worker, "SELECT count(*) AS n FROM events")[0].n
+
+    runs: list[dict[str, int]] = []
+    while SEAL.is_due(worker) and len(runs) <= written:
+        runs.append(tasks.seal())
+
+    assert len(runs) > 1
+    assert sum(one["events"] for one in runs) == written
+    assert all(one["cut_short"] == 1 for one in runs[:-1])

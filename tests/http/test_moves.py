@@ -126,7 +126,7 @@ def run_out(worker: Database, request_id: UUID) -> None:
     """Let the clock end a request."""
     late = ShiftedClock()
     late.shift = timedelta(days=1)
-    assert timers.run(Database(worker.engine, worker.schedule, late), [request_id]) == 1
+    assert timers.run(Database(worker.engine, worker.schedule, late), [request_id]).total() == 1
 
 
 @pytest.mark.parametrize("start", ROW_OF)

@@ -27,6 +27,7 @@ class CheckpointWitness(Protocol):
     """Where checkpoints are shipped; see `witness.WitnessFolder`."""
 
     seen: datetime | None
+    unfinished: tuple[datetime, UUID | None] | None
 
     def begin(self, *, is_new: bool) -> None:
         """Check that this is the same place as before, and mark it if nothing was ever signed."""

@@ -1,7 +1,7 @@
 """Append written events to their Merkle logs, sign checkpoints, and sign an hourly heartbeat."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -24,6 +24,7 @@ from lockbox.failpoints import failpoint
 
 MOST_EVENTS = 5_000
 MOST_HEARTBEATS = 500
+MOST_SHIPPED = 100
 HEARTBEAT = timedelta(hours=1)
 CLOCK_STEPS = timedelta(seconds=10)
 LOCK_NUMBER = 0x10CB5EA1
@@ -52,6 +53,7 @@ SELECT id, origin, generation, size, root, note FROM logs
 WHERE kept_at <= :since AND size > 0 AND id <> ALL(CAST(:held AS uuid[])) ORDER BY kept_at LIMIT :most
 FOR NO KEY UPDATE SKIP LOCKED
 """)
+IS_DUE = text("SELECT EXISTS (SELECT FROM unsealed)")
 IS_NEW = text("SELECT NOT EXISTS (SELECT FROM logs WHERE note <> '')")
 NEWEST = text("""
 SELECT id, origin, generation, size, root, note FROM logs WHERE note <> ''
@@ -92,6 +94,12 @@ class Signer:
         return checkpoint.sign(Checkpoint(origin, size, root, instant(at)), self.name, self.keys)
 
 
+def is_due(database: Database) -> bool:
+    """Whether any event waits to be sealed."""
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        return bool(connection.execute(IS_DUE).scalar_one())
+
+
 class RollbackDetected(Exception):  # noqa: N818 - a state of affairs that callers plan for
     """The database does not hold what was signed or shipped of a log, so that signing would fork it.
 
@@ -105,7 +113,7 @@ class _UnsealableLog(Exception):  # noqa: N818 - it ends a transaction, and is c
 
 def seal(
     database: Database, signer: Signer, shipping: CheckpointWitness | None = None
-) -> Iterator[list[LatestCheckpoint]]:
+) -> Generator[list[LatestCheckpoint], None, None]:
     """Seal written events in batches; after each commit, ship and yield the new checkpoints.
 
     One process at a time seals, by advisory lock; others return at once. Should two run, each takes rows by deleting
@@ -119,14 +127,12 @@ def seal(
     with database.alone(LOCK_NUMBER) as alone:
         if not alone:
             return
+        yield []
         turn = SealPass(database, signer, shipping)
         yield from turn.left_over()
         for work in (turn.batch, turn.heartbeats):
             while (noted := work()) is not None:
-                failpoint("sealer.before_ship")
-                turn.ship(noted)
-                failpoint("sealer.after_ship")
-                yield noted
+                yield from turn.ship_in_parts(noted)
         if turn.held:
             raise RollbackDetected("; ".join(f"{log_id}: {why}" for log_id, why in turn.held.items()))
 
@@ -141,7 +147,10 @@ class SealPass:
     held: dict[UUID, str] = field(default_factory=dict)
 
     def left_over(self) -> Iterator[list[LatestCheckpoint]]:
-        """Ship and yield, page by page, checkpoints signed since this process last looked and not yet shipped."""
+        """Ship and yield, page by page, checkpoints signed since this process last looked and not yet shipped.
+
+        A pass that is not finished goes on in this process's next run.
+        """
         if self.shipping is None:
             return
         with self.database.transaction() as session:
@@ -149,19 +158,20 @@ class SealPass:
             is_new = session.connection().execute(IS_NEW).scalar_one()
         self.shipping.begin(is_new=is_new)
         since = self.shipping.seen - CLOCK_STEPS if self.shipping.seen else None
-        after: UUID | None = None
+        began, after = self.shipping.unfinished or (at, None)
         while claims := self._signed(since, after):
             noted = [LatestCheckpoint(one.id, one.origin, one.size, one.note) for one in claims]
             unshipped = {one.log_id for one in noted if not self.shipping.has(one)}
             if unshipped:
                 with self.database.transaction() as session:
                     good = self._good(session, [one for one in claims if one.id in unshipped])
-                shipped = [one for one in noted if one.log_id in good]
-                self.ship(shipped)
-                yield shipped
+                yield from self.ship_in_parts([one for one in noted if one.log_id in good])
             after = claims[-1].id
+            self.shipping.unfinished = None if self.held else (began, after)
+            yield []
+        self.shipping.unfinished = None
         if not self.held:
-            self.shipping.seen = at
+            self.shipping.seen = began
 
     def batch(self) -> list[LatestCheckpoint] | None:
         """Seal one batch; return the checkpoints, or None once only held logs are left."""
@@ -212,6 +222,15 @@ class SealPass:
             except (RollbackDetected, BadNote, OSError) as bad:
                 self.held[one.log_id] = str(bad)
 
+    def ship_in_parts(self, noted: Sequence[LatestCheckpoint]) -> Iterator[list[LatestCheckpoint]]:
+        """Ship checkpoints and yield them, a few at a time; what is left where nobody goes on is `left_over`."""
+        for start in range(0, max(len(noted), 1), MOST_SHIPPED):
+            part = list(noted[start : start + MOST_SHIPPED])
+            failpoint("sealer.before_ship")
+            self.ship(part)
+            failpoint("sealer.after_ship")
+            yield part
+
     def _signed(self, since: datetime | None, after: UUID | None) -> list[LogClaim]:
         with self.database.transaction() as session:
             values = {"since": since, "after": after, "most": MOST_EVENTS}
@@ -235,7 +254,8 @@ class SealPass:
         named = {
             one.id: one.origin if one.size or one.generation > 1 else self.signer.origin(one.id) for one in claims
         }
-        return self._note(session, [(id_, named[id_], edge.size, edge.root) for id_, edge in edges.items()], at)
+        noted = self._note(session, [(id_, named[id_], edge.size, edge.root) for id_, edge in edges.items()], at)
+        return [replace(one, grown=len(fresh[one.log_id])) for one in noted]
 
     def _good(self, session: Session, claims: Sequence[LogClaim]) -> dict[UUID, Edge]:
         """Return the edges of the logs that match what was signed and shipped; hold the others."""

@@ -53,13 +53,17 @@ INSERT INTO audit_keys (key, purpose, first_used_at) VALUES (:key, 'log', :at) O
 
 @dataclass(frozen=True)
 class LatestCheckpoint:
-    """A log's newest checkpoint once committed; `is_kept` is whether it is the hourly one."""
+    """A log's newest checkpoint once committed; `is_kept` is whether it is the hourly one.
+
+    `grown` is how many events it has sealed.
+    """
 
     log_id: UUID
     origin: str
     size: int
     note: str
     is_kept: bool = False
+    grown: int = 0
 
 
 def begin(session: Session, origins: Mapping[UUID, str], vendor: UUID, at: datetime) -> None:

@@ -40,12 +40,13 @@ class WitnessFolder:
 
     It holds each log's newest checkpoint as `LOG/latest.note`, and one for each hour as `LOG/SIZE.note`. A mark
     beside them tells it from an empty mount point. As far as this process knows, all checkpoints signed before `seen`
-    were shipped.
+    were shipped; `unfinished` is when it began to look again, and the last log that it has looked at.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.seen: datetime | None = None
+        self.unfinished: tuple[datetime, UUID | None] | None = None
 
     def newest(self, log_id: UUID) -> Checkpoint | None:
         """Return the newest shipped checkpoint of a log without verifying its signature; None if there is none.

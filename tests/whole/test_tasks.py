@@ -1,0 +1,236 @@
+"""The tasks as Celery's events tell them: sent, succeeded with what they did, failed where they could not do it."""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+from celery import Celery
+from sqlalchemy.engine import make_url
+
+from config.embedded import ServerAddresses
+from harness.network import EventLoopThread, Proxy, ProxyMode
+from lockbox.requests.lifecycle import Action
+from tests.whole.conftest import RunningStack, log_lines, stage_of, wait_until
+from worker.message_filter import TASKS
+
+# The proxies are cut off in the midst of what they carry: what asyncio says of their sockets is no fault.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+WORKERS = {"worker": "LOCKBOX_WORKER_DATABASE_URL", "notifications": "LOCKBOX_NOTIFICATIONS_DATABASE_URL"}
+BROKER_AWAY_SECONDS = 12
+
+
+class TaskEvents:
+    """What Celery says of tasks, as Flower hears it: which were sent, and their results or errors by name."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._names: dict[str, str] = {}
+        self._results: dict[str, str] = {}
+        self._errors: dict[str, str] = {}
+        self._receiver: Any = None
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+
+    @property
+    def sent(self) -> set[str]:
+        """The names of the tasks that were sent."""
+        return set(self._names.values())
+
+    @property
+    def succeeded(self) -> dict[str, list[str]]:
+        """The results by name."""
+        return self._by_name(self._results)
+
+    @property
+    def failed(self) -> dict[str, list[str]]:
+        """The errors by name."""
+        return self._by_name(self._errors)
+
+    def start(self) -> None:
+        """Listen from now on."""
+        self._thread.start()
+        wait_until(lambda: self._receiver, "somebody listens to events")
+
+    def stop(self) -> None:
+        """Hear no more."""
+        self._receiver.should_stop = True
+        self._thread.join()
+
+    def _listen(self) -> None:
+        with self._app.connection_for_read() as connection:
+            handlers = {
+                "task-sent": lambda event: self._names.update({event["uuid"]: event["name"]}),
+                "task-succeeded": lambda event: self._results.update({event["uuid"]: event["result"]}),
+                "task-failed": lambda event: self._errors.update({event["uuid"]: event["exception"]}),
+            }
+            self._receiver = self._app.events.Receiver(connection, handlers=handlers)
+            self._receiver.capture(limit=None, timeout=None, wakeup=False)
+
+    def _by_name(self, ended: dict[str, str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for uuid, said in list(ended.items()):
+            # Celery may tell how a task ended before it tells that it was sent.
+            if uuid in self._names:
+                found[self._names[uuid]].append(said)
+        return found
+
+
+@contextmanager
+def listening(stage: RunningStack) -> Iterator[TaskEvents]:
+    """Hear what Celery says of the tasks of a stage."""
+    with Celery("stranger", broker=stage.urls.redis, set_as_current=False) as app:
+        events = TaskEvents(app)
+        events.start()
+        try:
+            yield events
+        finally:
+            events.stop()
+
+
+@dataclass
+class ProxiedServers:
+    """How the workers reach Redis and Postgres: through proxies."""
+
+    loop: EventLoopThread
+    redis: Proxy
+    postgres: list[Proxy]
+
+    def turn(self, mode: ProxyMode, *proxies: Proxy) -> None:
+        """Treat what passes so from now on."""
+        for proxy in proxies:
+            self.loop.do(proxy.turn(mode))
+
+
+def proxied(loop: EventLoopThread, url: str) -> tuple[Proxy, str]:
+    """Return a proxy before a server, and the URL that leads through it."""
+    found = make_url(url)
+    proxy = Proxy(int(found.port or 0))
+    loop.do(proxy.open())
+    return proxy, found.set(port=proxy.port).render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="module")
+def proxies() -> Iterator[ProxiedServers]:
+    """The proxies, not yet leading anywhere; they end after the stage whose workers use them."""
+    with closing(EventLoopThread()) as loop:
+        found = ProxiedServers(loop, Proxy(0), [])
+        yield found
+        for proxy in (found.redis, *found.postgres):
+            loop.do(proxy.leave())
+
+
+@pytest.fixture(scope="module")
+def stage(
+    template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory, proxies: ProxiedServers
+) -> Iterator[RunningStack]:
+    """A stage whose workers reach Redis and Postgres through the proxies."""
+    with stage_of(template, tmp_path_factory.mktemp("logs"), names=("api",)) as found:
+        own = found.processes.extra
+        proxies.redis, own["LOCKBOX_REDIS_URL"] = proxied(proxies.loop, found.plan.redis_url)
+        for process, name in WORKERS.items():
+            proxy, own[name] = proxied(proxies.loop, found.plan.variables(process)[name])
+            proxies.postgres.append(proxy)
+            found.processes.start(process)
+            del own[name]
+        yield found
+
+
+def one_of_each(stage: RunningStack) -> dict[UUID, str]:
+    """Have every task of the clock come due within seconds; return the requests and how they end."""
+    reminding = stage.world(approval_window=6, approval_reminders=(40,)).submit()
+    hurried = stage.world(approval_window=2).submit()
+    world = stage.world(approval_window=60)
+    opened = world.act("ann", Action.APPROVE, world.submit(access_window=1).id)
+    return {reminding.id: "timed_out", hurried.id: "timed_out", opened.id: "expired"}
+
+
+def is_done(stage: RunningStack, requests: dict[UUID, str]) -> bool:
+    """Whether these have ended, all is sent that can be, and sealed."""
+    return (
+        all(stage.state(request) == end for request, end in requests.items())
+        and not stage.rows("SELECT 1 FROM notifications WHERE closed_at IS NULL")
+        and not stage.rows("SELECT 1 FROM unsealed")
+    )
+
+
+def test_each_task_is_sent_and_its_result_says_what_it_did(stage: RunningStack) -> None:
+    with listening(stage) as events:
+        requests = one_of_each(stage)
+        wait_until(lambda: is_done(stage, requests), "all is done")
+        did = {
+            "lockbox.notify": "'sent': 3",
+            "lockbox.remind": "'reminded': 1",
+            "lockbox.time_out": "'timed_out': 1",
+            "lockbox.expire": "'expired': 1",
+            "lockbox.seal": "'events': ",
+            "lockbox.reconcile": "'overdue': 0",
+        }
+        for task, result in did.items():
+            wait_until(lambda: any(result in one for one in events.succeeded[task]), f"{task} said {result}")  # noqa: B023
+
+        assert events.sent == TASKS.keys()
+        assert not events.failed
+        assert not [one for results in events.succeeded.values() for one in results if "-" in one]
+
+
+def test_each_task_fails_visibly_without_postgres_and_is_done_later(
+    stage: RunningStack, proxies: ProxiedServers
+) -> None:
+    with listening(stage) as events:
+        proxies.turn(ProxyMode.REFUSE, *proxies.postgres)
+        requests = one_of_each(stage)
+
+        wait_until(lambda: events.failed.keys() == TASKS.keys(), "each task has failed")
+        assert all("TaskFailed" in one for failures in events.failed.values() for one in failures)
+        proxies.turn(ProxyMode.PASS, *proxies.postgres)
+
+        wait_until(lambda: is_done(stage, requests), "all is done")
+        stage.events_are_whole()
+
+
+def test_what_no_task_seals_the_worker_seals_by_itself(stage: RunningStack) -> None:
+    children = psutil.Process(stage.processes.running["worker"].pid).children()
+    log = stage.processes.logs / "worker.log"
+
+    def sealed_by_itself() -> int:
+        return sum(line.get("event") == "maintenance.done_here" and line["job"] == "seal" for line in log_lines(log))
+
+    before = sealed_by_itself()
+    for child in children:
+        child.suspend()
+    try:
+        stage.world(approval_window=60).submit()
+        wait_until(lambda: sealed_by_itself() > before, "the worker has sealed")
+        wait_until(lambda: not stage.rows("SELECT 1 FROM unsealed"), "nothing is left to seal")
+    finally:
+        for child in children:
+            if child.is_running():
+                child.resume()
+
+
+@pytest.mark.far
+def test_workers_survive_that_tasks_fail_while_the_broker_is_away(
+    stage: RunningStack, proxies: ProxiedServers
+) -> None:
+    """They report to a parent that waits for the broker, and reads nothing for longer than a task may take."""
+    before = {name: stage.processes.running[name].pid for name in WORKERS}
+    requests: dict[UUID, str] = {}
+    for _ in range(3):
+        proxies.turn(ProxyMode.BLACK_HOLE, *proxies.postgres)
+        requests |= one_of_each(stage)
+        time.sleep(2.5)
+        proxies.turn(ProxyMode.REFUSE, proxies.redis)
+        time.sleep(BROKER_AWAY_SECONDS)
+        proxies.turn(ProxyMode.PASS, proxies.redis, *proxies.postgres)
+        wait_until(partial(is_done, stage, requests), "all is done")
+
+    assert {name: stage.processes.running[name].pid for name in WORKERS} == before
+    assert stage.processes.ended() == {}
+    stage.events_are_whole()

@@ -1,0 +1,268 @@
+"""Seal the audit log and reconcile the schedule: as tasks that are sent when they are due, or else right here.
+
+What a worker does by itself, without a Celery message, and when. This is the one list of it:
+
+- The poller of the clock (core worker), while Redis is away or takes no writes: it runs the clock on due requests.
+- The poller of notifications (notifications worker), while Redis is away or takes no writes: it sends due ones.
+- `MaintenanceLoop` (core worker), where a task cannot be sent, or where the last recorded run is older than twice
+  the interval though one was sent: it seals or reconciles. So nothing waits for the queue that reconciling repairs.
+- `NotificationReconciler` (notifications worker), every five seconds: it sends what is overdue by three seconds and
+  arms what is due soon. Reconciling as a whole is not for that worker's login.
+- Heartbeats, and the alert monitor, always: they watch the workers and are nobody's task.
+
+All of it goes by the same functions as the tasks, straight from Postgres, where rows are claimed or locked; so it
+does not matter who does a thing, or whether two try.
+"""
+
+import math
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import cache
+from uuid import NAMESPACE_DNS, uuid5
+
+import structlog
+from celery import Celery
+from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # newer than the stubs
+from kombu.exceptions import OperationalError as BrokerAway
+from sqlalchemy.exc import DBAPIError
+
+from lockbox import reconcile as reconciler
+from lockbox.audit.log import sealer
+from lockbox.audit.log.sealer import RollbackDetected
+from lockbox.database import Database
+from lockbox.monitoring import heartbeats
+from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
+from lockbox.notifications import checkpoint_digest
+from lockbox.pubsub import OPERATORS
+from lockbox.reconcile import Step
+from lockbox.schedule import CLOCK, MOST_A_CALL, RedisUnavailable
+from worker import messages
+from worker.loop import WorkerLoop
+from worker.runtime import Runtime
+
+log = structlog.get_logger(__name__)
+
+WORK_SECONDS = 4.0
+UNDISTURBED_SECONDS = 0.3
+QUEUE = "maintenance"
+MOST_WAITING = 4
+SHOW_AGAIN_SECONDS = 5.0
+SAY_AGAIN_SECONDS = 30.0
+YIELD_SECONDS = 2.0
+YIELD_LOOK_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class MaintenanceJob:
+    """Work that one of all workers does at a time, in small steps, as a task named `lockbox.NAME`.
+
+    A run is recorded as a heartbeat of `part`. While `is_due` says so there is one each `interval`, else one each
+    `rest`; each `look` somebody looks. A job that `gives_way` waits while many deadlines do. Times are in seconds.
+    `counts` is the figure that its result always has.
+    """
+
+    name: str
+    part: ProcessPart
+    interval: float
+    rest: float
+    look: float
+    gives_way: bool
+    counts: str
+    is_due: Callable[[Database], bool]
+    steps: Callable[[Runtime], Generator[Step, None, None]]
+
+
+def _reconcile(tools: Runtime) -> Generator[Step, None, None]:
+    return reconciler.reconcile(tools.database, None, deliveries_kept=tools.deliveries_kept)
+
+
+def _seal(tools: Runtime) -> Generator[Step, None, None]:
+    """Seal what was written, ship what was signed, and promise who is to be told of it.
+
+    Raises:
+        RollbackDetected: of some logs the database does not hold what was shipped; the others are sealed and told of.
+        OSError: nothing that was signed can be shipped.
+    """
+    own = tools.sealing
+    if own is None:
+        raise OSError(0, "set LOCKBOX_AUDIT_KEY_FILES: this worker cannot sign")
+    held: RollbackDetected | None = None
+    try:
+        with closing(sealer.seal(tools.database, own.signer, own.folder)) as signed:
+            for noted in signed:
+                tools.database.schedule.tell([str(one.log_id) for one in noted[:1]], OPERATORS)
+                yield "events", sum(one.grown for one in noted)
+                yield "checkpoints", len(noted)
+    except RollbackDetected as behind:
+        held = behind
+    yield from checkpoint_digest.queue_due(tools.database, own.digest_every)
+    if held:
+        raise held
+
+
+RECONCILE = MaintenanceJob(
+    "reconcile",
+    ProcessPart.RECONCILE,
+    interval=5.0,
+    rest=5.0,
+    look=1.0,
+    gives_way=False,
+    counts="overdue",
+    is_due=lambda _: True,
+    steps=_reconcile,
+)
+SEAL = MaintenanceJob(
+    "seal",
+    ProcessPart.SEAL,
+    interval=1.0,
+    rest=10.0,
+    look=0.5,
+    gives_way=True,
+    counts="events",
+    is_due=sealer.is_due,
+    steps=_seal,
+)
+
+
+def run(tools: Runtime, job: MaintenanceJob) -> dict[str, int]:
+    """Do a job for four seconds at most, record that it ran, and return what it did; the next run goes on.
+
+    A run that finds another one at work is `skipped`.
+
+    Raises:
+        RollbackDetected, OSError: not all could be sealed, or shipped.
+    """
+    began, counts, has_begun = time.monotonic(), Counter[str](), False
+    with closing(job.steps(tools)) as steps:
+        for name, count in steps:
+            has_begun = True
+            counts[name] += count
+            lasted = time.monotonic() - began
+            waits = job.gives_way and lasted > UNDISTURBED_SECONDS and _deadlines_wait(tools)
+            if waits or lasted > WORK_SECONDS:
+                counts["cut_short"] += 1
+                break
+    if not has_begun:
+        return {"skipped": 1}
+    _record(tools, job)
+    return {job.counts: 0} | +counts
+
+
+def _record(tools: Runtime, job: MaintenanceJob) -> None:
+    _sender().beat(tools.database, job.part)
+
+
+@cache
+def _sender() -> HeartbeatSender:
+    """Return who records runs: one row for all processes of this machine."""
+    node = f"{ProcessPart.CORE}@{socket.gethostname()}"
+    return HeartbeatSender(node, uuid5(NAMESPACE_DNS, node))
+
+
+def _deadlines_wait(tools: Runtime) -> bool:
+    """Whether more deadlines are being run than one message carries: they come before their seals."""
+    with suppress(RedisUnavailable):
+        return tools.database.schedule.leased(CLOCK) > MOST_A_CALL
+    return False
+
+
+class MaintenanceLoop(WorkerLoop):
+    """Sends a job's task when it is due, and does the job itself where no run of it is recorded."""
+
+    def __init__(self, job: MaintenanceJob, app: Celery, tools: Runtime) -> None:
+        super().__init__(job.name, tools)
+        self._job = job
+        self._app = app
+        self._poked = threading.Event()
+        # When the first message was sent that no recorded run has answered. At the start, a run may be overdue.
+        self._asked_at = time.monotonic() - 2 * job.interval
+        self._shown_at = -math.inf
+        self._silent_until = 0.0
+
+    def poke(self) -> None:
+        """Have the job done now, whenever it ran last."""
+        self._poked.set()
+
+    def stop(self) -> None:
+        """Ask the thread to end."""
+        self.stopping.set()
+        self._poked.set()
+
+    def round(self) -> None:
+        """Look, send or do the job, then rest until the next look or a poke; what is wrong is said twice a minute."""
+        if self._job.gives_way:
+            self._let_the_clock_pass()
+        is_poked = self._poked.is_set()
+        self._poked.clear()
+        with self.gate:
+            is_for_us = self._is_for_us(is_poked=is_poked)
+        if is_for_us:
+            self._do()
+        self._poked.wait(self._job.look)
+
+    def _is_for_us(self, *, is_poked: bool) -> bool:
+        """Send the task where a run is due; return whether to do it here instead.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: Postgres is away; now and then a task is sent, whose failure shows in Flower.
+        """
+        now = time.monotonic()
+        try:
+            age = heartbeats.age(self.tools.database, self._job.part)
+            is_due = age >= self._job.rest or (age >= self._job.interval and self._job.is_due(self.tools.database))
+        except DBAPIError:
+            if now - self._shown_at >= SHOW_AGAIN_SECONDS:
+                self._shown_at = now
+                self._send()
+            raise
+        asked_for = now - self._asked_at
+        if age < asked_for:
+            # Somebody ran it since.
+            self._asked_at, asked_for = math.inf, -math.inf
+        if not (is_due or is_poked):
+            return False
+        if asked_for >= 2 * self._job.interval:
+            self._asked_at = math.inf
+            return True
+        if asked_for < 0:
+            self._asked_at = now if self._send() else math.inf
+            return self._asked_at == math.inf
+        return False
+
+    def _send(self) -> bool:
+        """Send the task, unless enough wait; return whether the broker took it, or has it."""
+        try:
+            # A Redis that does not answer is found out by this one within two seconds, by the broker's in ten.
+            self.tools.database.schedule.leased(CLOCK)
+            if messages.waiting(self._app, QUEUE) < MOST_WAITING:
+                messages.send(self._app, self._job.name, [()])
+        except (RedisUnavailable, BrokerAway, BatchPublishError):
+            return False
+        return True
+
+    def _do(self) -> None:
+        try:
+            if self.stepwise(self._job.steps(self.tools)):
+                with self.gate:
+                    _record(self.tools, self._job)
+                log.info("maintenance.done_here", job=self._job.name)
+        except RollbackDetected as behind:
+            self._say("audit.rolled_back", str(behind), do="see Back-ups in docs/operating.md")
+        except OSError as error:
+            self._say("audit.not_shipped", str(error.strerror), error=type(error).__name__)
+
+    def _let_the_clock_pass(self) -> None:
+        """Wait, for two seconds at most, while more falls due than one batch: deadlines come before their seals."""
+        until = time.monotonic() + YIELD_SECONDS
+        while _deadlines_wait(self.tools) and time.monotonic() < until:
+            self.stopping.wait(YIELD_LOOK_SECONDS)
+
+    def _say(self, what: str, reason: str, **further: str) -> None:
+        if time.monotonic() >= self._silent_until:
+            log.critical(what, reason=reason, **further)
+            self._silent_until = time.monotonic() + SAY_AGAIN_SECONDS

@@ -1,0 +1,42 @@
+"""Send Celery messages: many in one go, and none into a queue that nobody empties."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError as BrokerAway
+
+ACQUIRE_SECONDS = 5
+
+
+def send(app: Celery, task: str, messages: Iterable[Sequence[object]]) -> None:
+    """Send a task once for each of these lists of arguments, in one pipeline.
+
+    Raises:
+        kombu.exceptions.OperationalError, kombu.exceptions.BatchPublishError: the broker is away.
+    """
+    found = app.tasks[f"lockbox.{task}"]
+    with app.producer_pool.acquire(block=True, timeout=ACQUIRE_SECONDS) as producer, _batch(producer):
+        for arguments in messages:
+            found.apply_async(tuple(arguments), producer=producer, retry=False)
+
+
+def waiting(app: Celery, queue: str) -> int:
+    """Return how many messages wait in a queue that no worker has taken.
+
+    Raises:
+        kombu.exceptions.OperationalError: the broker is away.
+    """
+    with app.producer_pool.acquire(block=True, timeout=ACQUIRE_SECONDS) as producer:
+        channel: Any = producer.channel
+        connection = channel.connection.client
+        try:
+            return int(channel.queue_declare(queue).message_count)
+        except (*connection.connection_errors, *connection.channel_errors) as error:
+            raise BrokerAway(type(error).__name__) from error
+
+
+def _batch(producer: Any) -> AbstractContextManager[object]:  # noqa: ANN401 - kombu's stubs lack batch()
+    batch: AbstractContextManager[object] = producer.batch()
+    return batch
