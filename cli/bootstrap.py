@@ -1,4 +1,4 @@
-"""The first operator, on a database that nobody has ever been in: made past the API, once."""
+"""Create the first operator in an empty database, once and without the API."""
 
 import re
 from dataclasses import dataclass
@@ -27,16 +27,16 @@ ALONE = text("LOCK TABLE people IN SHARE ROW EXCLUSIVE MODE")
 
 
 class AlreadyBootstrapped(Exception):  # noqa: N818 - it names what was found
-    """There are people already, or have been."""
+    """The database has people, or had them."""
 
 
 class InvalidOperator(Exception):  # noqa: N818 - likewise
-    """The name or the address is none; the message says what to write."""
+    """The name or the address is invalid; the message says what to write."""
 
 
 @dataclass(frozen=True)
 class Operator:
-    """The first operator, the token of their own, and an invitation by whose code they add a way to sign in."""
+    """The first operator, their token, and the code of an invitation with which they add a passkey."""
 
     name: str
     token: str
@@ -45,7 +45,7 @@ class Operator:
 
 
 def first_operator(session: Session, *, name: str, email: str, environment: str) -> Operator:
-    """Make the first operator, where nobody has ever been, nor is disabled now.
+    """Create the first operator in a database that never had people.
 
     They get a token, which reads and closes, and the code of an invitation to what they are already: whoever enters
     it on the invitation's page is signed in as they are, once, and may add the passkey without which nothing is

@@ -1,4 +1,4 @@
-"""The keys that sign-ins and roles stand by, for commands of the owner: making them, and marking rows anew."""
+"""Create the keys that mark sign-ins and roles, and read them for the owner's commands."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Commands that are imported when they are called: one that needs little starts at once, and loads nothing else."""
+"""Commands that are imported when they are called, so that each starts fast and loads only what it needs."""
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -29,7 +29,7 @@ class LazyCommands(Mapping[str, Any]):
 
 
 class LazyGroup(TyperGroup):
-    """A group of such commands, in the order in which `PLACES` names them."""
+    """A group of such commands, in the order of `PLACES`."""
 
     PLACES: ClassVar[Mapping[str, str]] = {}
 
@@ -39,7 +39,7 @@ class LazyGroup(TyperGroup):
 
 
 def begin() -> None:
-    """Do nothing yet: a group without a command of its own has to be called by something."""
+    """Do nothing: Typer needs a callback for a group without commands of its own."""
 
 
 def _loaded(name: str, place: str) -> Any:  # noqa: ANN401 - Typer's

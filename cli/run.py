@@ -36,7 +36,7 @@ READY_SECONDS = 60
 STOPPED_ON_REQUEST = {128 + signal.SIGINT, 128 + signal.SIGTERM}
 STARTED = " started (pid="
 API = "api"
-"""The process with which all others end; they are started again when they end by themselves."""
+"""All processes end with this one; the others are restarted when they end by themselves."""
 CONSOLE = Console(soft_wrap=True, highlight=False)
 
 
@@ -89,7 +89,7 @@ def _seeded(plan: StackPlan, settings: Settings) -> Sample:
 
 
 def _furnished(plan: StackPlan, seeded: Sample, settings: Settings, tokens: Path) -> StackPlan:
-    """Let there be something to see, and on servers of our own let browsers of this machine be anybody."""
+    """Add sample data, and on embedded servers let local browsers switch between the demo users."""
     scene.set_up(plan, seeded, settings)
     if not plan.is_its_own:
         return plan
@@ -99,7 +99,7 @@ def _furnished(plan: StackPlan, seeded: Sample, settings: Settings, tokens: Path
 
 
 def _kept_up(plan: StackPlan, seeded: Sample, tokens: Path) -> int:
-    """Run the Procfile's processes until a signal comes or the API ends; the others are ended then."""
+    """Run the Procfile's processes until a signal comes or the API ends, and then end the others."""
     welcome.write_tokens(tokens, plan, seeded)
     # A worker that is at work when it is asked to end takes the ten seconds of Celery's soft shutdown.
     honcho.manager.KILL_WAIT = stack.STOP_SECONDS
@@ -132,7 +132,7 @@ class _PatientManager(honcho.manager.Manager):  # type: ignore[misc] # honcho ha
         self._to_end = False
 
     def terminate(self) -> None:
-        """End all, as soon as all are there."""
+        """End all processes, once all have started."""
         self._to_end = True
         if self._starting <= 0:
             super().terminate()

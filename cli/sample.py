@@ -1,4 +1,4 @@
-"""Sample people and tenants for a machine of one's own; refused in production."""
+"""Sample people and tenants for a local installation; refused in production."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Sample:
 
 
 def seed(session: Session, *, tenant: str, policy: Policy, environment: str, services: Iterable[str]) -> Sample:
-    """Add the sample vendor, a tenant and its people where they are missing, and give everyone a fresh token.
+    """Add the sample vendor, tenant and people if they are missing, and give everyone a fresh token.
 
     Raises:
         NotInProduction: as named.

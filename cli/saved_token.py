@@ -1,4 +1,4 @@
-"""The sign-in that a terminal keeps: a token of a quarter of an hour, in a file that only its person reads."""
+"""The token that `lockbox sign-in` saves for 15 minutes, in a file that only its owner can read."""
 
 import json
 import os
@@ -24,7 +24,7 @@ class SavedToken:
 
 
 def keep(path: Path, url: str, token: str) -> None:
-    """Keep a token in the place of what was kept before; nobody else can read it at any moment."""
+    """Save a token in place of the last one; at no moment can others read it."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=MY_DIRECTORY)
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)
@@ -35,7 +35,7 @@ def keep(path: Path, url: str, token: str) -> None:
 
 
 def read(path: Path, url: str) -> SavedToken | None:
-    """Return what is kept for an API, if anything is.
+    """Return the token saved for an API, if there is one.
 
     Raises:
         TokenExposed: others may read the file.
@@ -55,6 +55,6 @@ def read(path: Path, url: str) -> SavedToken | None:
 
 
 def forget(path: Path) -> None:
-    """Keep nothing any more."""
+    """Remove the saved token."""
     with suppress(FileNotFoundError):
         path.unlink()

@@ -1,4 +1,4 @@
-"""What a newcomer finds at `make run`: a few requests in different states, and a file of whom browsers may be."""
+"""The sample data of `make run`: requests in different states, and the file of demo users."""
 
 import json
 from dataclasses import dataclass, field
@@ -63,7 +63,7 @@ SCENES = (
 
 
 def set_up(plan: StackPlan, seeded: Sample, settings: Settings) -> None:
-    """Let Erin ask for a few things and others answer, where nothing of hers is open: as people do, by the house."""
+    """Submit a few requests as Erin and answer them as others, unless she has open access."""
     approvals = ApprovalKeys(signing_keys.read([plan.keys / stack.APPROVAL_KEY]))
     db = Database(make_engine(plan.database_url, role="scene"), Schedule(plan.redis_url), approvals=approvals)
     try:
@@ -75,7 +75,7 @@ def set_up(plan: StackPlan, seeded: Sample, settings: Settings) -> None:
 
 
 def write_playground(path: Path, plan: StackPlan, seeded: Sample) -> None:
-    """Write who can be played, with their sample tokens, into a file that only we can read."""
+    """Write the demo users and their tokens into a file that only its owner can read."""
     assert plan.servers is not None  # noqa: S101 - the caller has looked
     parts = [(key, name, email, role) for key, name, email, role in sample.VENDOR]
     parts += [(key, name, f"{key}@{seeded.tenant}.example", role) for key, name, role in sample.CUSTOMER]

@@ -1,4 +1,4 @@
-"""Signing this terminal in by a page in a browser, and out again."""
+"""Sign this terminal in by a page in a browser, and out again."""
 
 import platform
 import time
@@ -63,7 +63,7 @@ def sign_out() -> None:
 
 
 def _wait(asked: dict[str, Any]) -> None:
-    """Ask until a person has answered; end with a line and 1 where the answer is no."""
+    """Poll until the sign-in is allowed; exit with a message and 1 if it is refused or expires."""
     state = "waiting"
     while state == "waiting":
         time.sleep(asked["interval"])

@@ -1,4 +1,4 @@
-"""Being ended: Ctrl-C, SIGTERM and a closed terminal all lead through the same tidying up."""
+"""Ctrl-C, SIGTERM and a closed terminal all lead to the same cleanup."""
 
 import signal
 from collections.abc import Iterator
@@ -8,20 +8,20 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def end_on_signals() -> None:
-    """Turn the signals into SystemExit with the shell's code for them, so that what is open is closed."""
+    """Turn the signals into SystemExit with the shell's exit code for them, so that cleanup runs."""
     for number in ENDINGS:
         signal.signal(number, _end)
 
 
 def ignore_signals() -> None:
-    """Let the tidying up be finished, however impatient somebody is."""
+    """Ignore further signals, so that the cleanup finishes."""
     for number in ENDINGS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def unbroken() -> Iterator[None]:
-    """Let a signal wait until the block is done: nothing is started without being noted as started."""
+    """Delay signals until the block is done, so that every started process is recorded."""
     came: list[int] = []
     for number in ENDINGS:
         signal.signal(number, lambda number, _: came.append(number))

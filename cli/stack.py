@@ -1,4 +1,4 @@
-"""The whole stack on one machine: which servers, which processes, and what each of them is told."""
+"""The whole stack on one machine: its servers, its processes and the settings of each."""
 
 import json
 import secrets
@@ -62,13 +62,13 @@ class StackPlan:
 
     @property
     def is_its_own(self) -> bool:
-        """Whether everything is embedded: nobody else's database, and no mail that leaves this machine."""
+        """Whether everything is embedded: no database of others, and no mail that leaves this machine."""
         ours = self.servers
         return ours is not None and bool(ours.superuser_url and ours.redis_url and ours.smtp_url)
 
     @property
     def public_url(self) -> str:
-        """The address of the API, by a name: browsers make no passkey for a number."""
+        """The API's address, with a host name: browsers create no passkey for an IP address."""
         return f"http://localhost:{self.api_port}"
 
     @property
@@ -184,7 +184,7 @@ def _how_to_empty(folder: Path, embedded_servers: Collection[str]) -> str:
 
 
 def make_keys(folder: Path) -> Path:
-    """Return a folder in which the keys are that this stack signs by; each process is told of its own alone."""
+    """Return the folder of this stack's signing keys; each process gets only its own."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in (AUDIT_KEY, APPROVAL_KEY):
         if not (folder / name).exists():
@@ -205,7 +205,7 @@ def release(plan: StackPlan) -> bool:
 
 
 def _in_use(servers: ServerAddresses) -> bool:
-    """Whether other processes of ours stay connected: those that we ended take a moment to be gone."""
+    """Whether other processes stay connected; ended ones take a moment to disconnect."""
     until = time.monotonic() + LEAVE_SECONDS
     with suppress(psycopg.Error), psycopg.connect(servers.superuser_url.replace("+psycopg", "")) as connection:
         connection.autocommit = True
@@ -276,7 +276,7 @@ class Processes:
         return child
 
     def ended(self) -> dict[str, int]:
-        """Return the exit codes of those that have ended by themselves."""
+        """Return the exit codes of processes that ended by themselves."""
         return {name: code for name, child in self.running.items() if (code := child.poll()) is not None}
 
     def start_all(self) -> None:
@@ -306,7 +306,7 @@ class Processes:
         child.wait()
 
     def stop(self) -> None:
-        """End all processes cleanly, and those that do not end at once after a while."""
+        """End all processes cleanly, and kill those that do not end in time."""
         for child in self.running.values():
             if child.poll() is None:
                 child.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""How an installation stands, as a terminal shows it."""
+"""The status of an installation, as the terminal shows it."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,12 +26,12 @@ Line = tuple[str, str, bool | None]
 
 
 def read(settings: Settings, folder: Path | None = None) -> Status:
-    """Ask, with the login of the API or that of the database's owner, whichever is set.
+    """Read the status, with the login of the API or of the database's owner, whichever is set.
 
-    Where neither is, the embedded servers of this checkout are asked, if they run, or those of another folder.
+    If neither is set, read it from the embedded servers of this checkout, or of another folder, if they run.
 
     Raises:
-        UnsafeSettings: there is nothing to ask.
+        UnsafeSettings: no server is known.
     """
     login = settings.database_url or settings.owner_database_url
     if login is None and (servers := _running(settings, folder)):
@@ -42,7 +42,7 @@ def read(settings: Settings, folder: Path | None = None) -> Status:
 
 
 def _running(settings: Settings, folder: Path | None) -> ServerAddresses | None:
-    """Return the embedded servers that `make run` keeps up, if they run; there are none in production."""
+    """Return the embedded servers that `make run` started, if they run; there are none in production."""
     if settings.environment == "production":
         return None
     with suppress(EmbeddedRefused):
@@ -61,7 +61,7 @@ def _asked(login: str, redis: str | None) -> Status:
 
 
 def show(found: Status) -> None:
-    """Print a table, green where all is well and red where somebody has to look, and then what to look at."""
+    """Print a table, green for good and red for bad values, and then what needs attention."""
     shown = Table(show_header=False, box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for name, value, is_well in (*_servers(found), *_figures(found), *_processes(found)):
         style = "" if is_well is None else WELL if is_well else BAD

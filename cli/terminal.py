@@ -1,4 +1,4 @@
-"""What a terminal shows: tables, single things and JSON; what people wrote is shown as they wrote it."""
+"""Terminal output: tables, facts and JSON, without markup in what people wrote."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -17,12 +17,12 @@ Cursor = Annotated[str | None, typer.Option(help="go on from where the last list
 
 
 def paper() -> Console:
-    """Return what is written on, as wide as the terminal is now."""
+    """Return a console as wide as the terminal is now."""
     return Console(highlight=False)
 
 
 def say(*lines: str) -> None:
-    """Print sentences of ours, each on a line of its own, however long."""
+    """Print each sentence on a line of its own, without wrapping it."""
     for line in lines:
         paper().print(line, markup=False, soft_wrap=True)
 
@@ -33,7 +33,7 @@ def as_json(value: object) -> None:
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print rows; the first column names what can be acted on and is never broken, and nothing is cut."""
+    """Print rows; the first column, the id, is never wrapped, and nothing is cut."""
     shown = Table(*columns, box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for column in shown.columns:
         column.overflow = "fold"
@@ -47,7 +47,7 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
 
 
 def facts(rows: Mapping[str, object]) -> None:
-    """Print one thing: a line for each fact."""
+    """Print one thing, a line for each fact."""
     shown = Table(show_header=False, box=None, pad_edge=False)
     shown.add_column(style="bold", no_wrap=True)
     shown.add_column()
@@ -57,13 +57,13 @@ def facts(rows: Mapping[str, object]) -> None:
 
 
 def more(page: Mapping[str, Any]) -> None:
-    """Say how to go on where a list is longer."""
+    """Say how to get the next page, if there is one."""
     if page["next_cursor"]:
         say(f"There are more: --cursor {page['next_cursor']}")
 
 
 def cell(value: object) -> Text:
-    """Return a value as a table shows it: lists with commas, yes and no, nothing as a dash, and no markup."""
+    """Return a value as a table cell: lists with commas, booleans as yes and no, nothing as a dash."""
     match value:
         case Text():
             return value
@@ -78,17 +78,17 @@ def cell(value: object) -> Text:
 
 
 def words(value: object) -> str:
-    """Return one of the API's words, such as tenant_admin, as people write it."""
+    """Return one of the API's words, such as tenant_admin, with spaces."""
     return str(value).replace("_", " ")
 
 
 def moment(instant: str | None) -> str:
-    """Return an instant of the API to the second."""
+    """Return an instant of the API to the second, in UTC."""
     return instant[:19].replace("T", " ") + "Z" if instant else NOTHING
 
 
 def duration(seconds: int) -> str:
-    """Return a number of seconds as people say it, where that is as exact."""
+    """Return a number of seconds in the largest unit that is exact."""
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size and seconds % size == 0:
             return f"{seconds // size} {unit}"

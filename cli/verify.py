@@ -62,7 +62,7 @@ app = typer.Typer()
 
 @dataclass(frozen=True)
 class TrustAnchors:
-    """What a file is judged by: keys, checkpoints that came another way, and what was verified last."""
+    """What an export is verified against: keys, the reader's own checkpoints, and the last one verified."""
 
     keys: tuple[VerifierKey, ...]
     seen: tuple[str, ...]
@@ -146,7 +146,7 @@ def _judged(
 
 
 def _restore(verdict: VerificationResult, last: VerifiedCheckpoint | None) -> int | None:
-    """Return the number of the event that tells of a restore, where only that keeps an export from the one before.
+    """Return the number of the restore event, if the restore is all that parts an export from the one before.
 
     A log that began anew without such an event was forked.
     """
@@ -158,7 +158,7 @@ def _restore(verdict: VerificationResult, last: VerifiedCheckpoint | None) -> in
 
 
 def _known(*from_best: Iterable[VerifierKey]) -> Iterator[VerifierKey]:
-    """Yield keys of logs, and of approvals, each from the first of these that has any."""
+    """Yield the keys of logs and those of approvals, each from the first source that has any."""
     groups = [list(group) for group in from_best]
     for is_of_approvals in (False, True):
         chosen = ([one for one in group if (one.name == NAME) is is_of_approvals] for group in groups)
@@ -166,7 +166,7 @@ def _known(*from_best: Iterable[VerifierKey]) -> Iterator[VerifierKey]:
 
 
 def _keys(text: str) -> Iterator[VerifierKey]:
-    """Yield the keys that a text says, or a file of that name has; a list of JSON is as good as lines."""
+    """Yield the keys in a text, or in a file of that name; JSON lists and lines are both read."""
     path = Path(text)
     is_file = len(text) < LONGEST_NOTE and path.is_file()
     words = path.read_text(encoding="utf-8-sig").split() if is_file else [text]
@@ -183,7 +183,7 @@ def _start(path: Path) -> bytes:
 
 
 def _remember(folder: Path, verdict: VerificationResult, trusted: TrustAnchors) -> None:
-    """Keep the checkpoint for the next time; a machine that cannot is told so, and the verdict stands."""
+    """Save the checkpoint for the next time; if that fails, say so and keep the verdict."""
     of_approvals = [key for key in trusted.keys if key.name == NAME]
     signer = [verdict.signer] if verdict.signer else []
     log = notes.named(verdict.header.origin)[0]
@@ -194,7 +194,7 @@ def _remember(folder: Path, verdict: VerificationResult, trusted: TrustAnchors) 
 
 
 def _followed(lines: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Pass lines on, and show how far it is where that takes a while."""
+    """Pass lines on, and show progress for a long file."""
     columns = (TextColumn("Verifying"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=size < LONG_FILE) as progress:
         task = progress.add_task("", total=size)
@@ -221,5 +221,5 @@ def _show(paper: Console, verdict: VerificationResult, colour: str) -> None:
 
 
 def _plain(said: str) -> str:
-    """Return a line without marks that a terminal would obey: what stands in a file is somebody else's."""
+    """Return a line without control characters: the text of a file is untrusted."""
     return "".join(mark if mark.isprintable() else "?" for mark in said)

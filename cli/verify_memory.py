@@ -1,4 +1,4 @@
-"""What was verified last of each log, on this machine: the checkpoint that the next export has to continue."""
+"""The last verified checkpoint of each log on this machine, which the next export has to continue."""
 
 import hashlib
 import json
@@ -16,12 +16,12 @@ MY_DIRECTORY = 0o700
 
 
 class UnreadableMemory(Exception):  # noqa: N818 - it names what was found
-    """What was remembered cannot be read; the message says what to do."""
+    """The saved checkpoint cannot be read; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class VerifiedCheckpoint:
-    """The signed checkpoint of an export that was found intact, and the keys by which it was."""
+    """The signed checkpoint of an intact export, and the keys that verified it."""
 
     log: str
     note: str
@@ -29,9 +29,9 @@ class VerifiedCheckpoint:
 
 
 def read(folder: Path, log: str) -> VerifiedCheckpoint | None:
-    """Return what was verified last of a log, named by its origin without a generation; None the first time.
+    """Return the last verified checkpoint of a log, named by its origin without a generation; None the first time.
 
-    A tenant's log is known by the tenant, so that one which is called otherwise by now is told apart from a new one.
+    A tenant's log is identified by the tenant, so that a renamed log is not taken for a new one.
 
     Raises:
         UnreadableMemory: it cannot be read, or is of another log.
@@ -56,7 +56,7 @@ def read(folder: Path, log: str) -> VerifiedCheckpoint | None:
 
 
 def keep(folder: Path, log: str, note: str, keys: Sequence[VerifierKey]) -> None:
-    """Keep what was verified, in the place of what was before; at no moment is the file half-written.
+    """Save what was verified in place of the last one; the file is never half-written.
 
     Raises:
         OSError: it cannot be kept.
@@ -73,7 +73,7 @@ def keep(folder: Path, log: str, note: str, keys: Sequence[VerifierKey]) -> None
 
 
 def _whose(log: str) -> str:
-    """Return the tenant whose log it is; every house has one that is the vendor's."""
+    """Return the tenant whose log it is; the vendor's own log is identified by its whole name."""
     tenant = log.rpartition("/audit/")[2]
     return log if tenant == VENDORS else tenant
 

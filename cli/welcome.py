@@ -26,7 +26,7 @@ def write_tokens(path: Path, plan: StackPlan, seeded: Sample) -> None:
 
 
 def show(console: Console, plan: StackPlan, seeded: Sample, tokens: Path) -> None:
-    """Print it in one piece, so that no line of a log comes between."""
+    """Print it in one write, so that no log line comes between."""
     width = min(WIDEST, console.width)
     paper = Console(file=io.StringIO(), width=width, force_terminal=console.is_terminal, highlight=False)
     with paper.capture() as written:

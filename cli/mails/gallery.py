@@ -1,4 +1,4 @@
-"""Writing the gallery: every specimen as a page, as text and as a whole mail, and a page that leads to them."""
+"""Write the gallery: every specimen as HTML, text and whole mail, and an index."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ INDEX = Environment(autoescape=True).from_string("""<!doctype html>
 
 
 def write(folder: Path) -> int:
-    """Write the gallery into a folder, over what stands there by the same names; return how many mails it holds."""
+    """Write the gallery into a folder, replacing files of the same names; return the number of mails."""
     folder.mkdir(parents=True, exist_ok=True)
     shown = sorted(specimens(), key=lambda one: one.name)
     for one in shown:

@@ -1,4 +1,4 @@
-"""Specimens of every mail: what each notification and memo could be made of, the worst that people write among it."""
+"""Specimens of every mail, made from plain, long, right-to-left and hostile input."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -58,7 +58,7 @@ SIGNED = {
 
 @dataclass(frozen=True)
 class WritingStyle:
-    """How people have written what a mail repeats."""
+    """What people wrote that a mail repeats."""
 
     name: str
     requester: str
@@ -138,7 +138,7 @@ class Specimen:
 
 
 def specimens() -> Iterator[Specimen]:
-    """Yield every mail: each template, in every hand, with and without a link, as far as its kind has them."""
+    """Yield every mail: each template, by every writing style, with and without a link."""
     for hand in HANDS:
         for name, letter in _request_mails(hand):
             for wording, tail in ((MailWording(), ""), (MailWording(link=False, justification=False), "-no-link")):
@@ -234,7 +234,7 @@ def _earlier(hand: WritingStyle) -> tuple[EarlierRequest, ...]:
 
 
 def _waiting(hand: WritingStyle, *, link: bool) -> tuple[DelegatedRequest, ...]:
-    """Return what waits as a delegate's time begins; of those that mails link to, one has a policy of its own."""
+    """Return the pending requests as a delegation begins; one has a policy without links."""
     return tuple(
         DelegatedRequest(
             UUID(int=NUMBER.int + hours), hand.requester, "exchange-online", AT + 60 * hours * MINUTE, may

@@ -1,4 +1,4 @@
-"""Specimens of windows that have closed: what a report is made of, used, unused, and by people who were erased."""
+"""Specimens of closed windows for reports: used, unused, and by erased people."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ ONE_REPORT = 3
 def windows(
     requester: str, approver: str, words: str, resources: Sequence[str]
 ) -> Iterator[tuple[str, ClosedWindow]]:
-    """Yield the name of each mail with its window, by names and words as somebody has written them."""
+    """Yield each mail's name and window, with the given names and words."""
     steps = _steps(requester, approver, words)
     yield "report", _used(steps, words[:30], resources)
     yield "report-as-asked", _used(steps, "GET", resources[:1], astray=False)

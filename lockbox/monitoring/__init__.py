@@ -1,1 +1,1 @@
-"""Watching an installation at work: who lives, what is late, what Redis holds, and what must never be."""
+"""Monitoring: heartbeats, metrics, status, invariant checks and alerts."""

@@ -1,4 +1,4 @@
-"""Alarms: what must never be is an event, a mail to operators, a call of the vendor's webhooks, a log line."""
+"""Alerts: a failed invariant check becomes an event, a mail to operators, a webhook call and a log line."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -37,22 +37,22 @@ SLUGS = text("SELECT id, slug FROM tenants WHERE id = ANY(:ids)")
 
 
 def is_due(database: Database) -> bool:
-    """Whether nobody has looked for a minute."""
+    """Whether no worker has checked the invariants for a minute."""
     with database.transaction() as session:
         values = {"part": ProcessPart.WATCH.value, "every": EVERY}
         return bool(session.connection().execute(IS_DUE, values).scalar_one())
 
 
 def find_violations(database: Database, rota: ScanPosition) -> tuple[set[InvariantViolation], ScanPosition]:
-    """Return what must never be, and where to go on the next minute."""
+    """Return violations, and where the next scan starts."""
     with database.transaction() as session:
         return invariants.scan(session, rota), invariants.next_position(session, rota)
 
 
 def confirm(database: Database, found: set[InvariantViolation], rota: ScanPosition) -> list[InvariantViolation]:
-    """Look again in the same way, and raise an alarm for what is still so; return what was not said within the hour.
+    """Check again and raise an alarm for what is still violated; return what was not alarmed within the hour.
 
-    What an outage has left to be done is gone by then, and no alarm.
+    What an outage left undone is done by then and raises no alarm.
     """
     with database.transaction() as session:
         still = found & invariants.scan(session, rota)
@@ -73,7 +73,7 @@ def confirm(database: Database, found: set[InvariantViolation], rota: ScanPositi
 
 
 def _lines(said: Sequence[InvariantViolation], slugs: dict[object, str]) -> dict[str, str]:
-    """Return what to say of each, by its id: nothing of what anybody wrote."""
+    """Return a line for each violation, by its id, without text that people wrote."""
     lines: dict[str, str] = {}
     for one in said[:MOST_LINES]:
         whose = slugs.get(one.tenant_id, "the vendor")

@@ -1,4 +1,4 @@
-"""Heartbeats: a process says every ten seconds that it lives, and how far its clock is from that of Postgres."""
+"""Heartbeats: each process records every ten seconds that it runs, and its clock's skew from Postgres."""
 
 import math
 import time
@@ -20,7 +20,7 @@ BEAT = text("SELECT beat(:role, :id, :node, :skew, :behind, :doubt)")
 
 
 class ProcessPart(StrEnum):
-    """What lives: the three kinds of process, and the three rounds that one of all workers does."""
+    """What sends heartbeats: three kinds of process, and three periodic jobs that one of all workers does."""
 
     API = "api"
     CORE = "core"
@@ -43,13 +43,13 @@ def age(database: Database, part: ProcessPart) -> float:
 
 @dataclass(frozen=True)
 class HeartbeatSender:
-    """One process under the name of its machine; `id` is another one after each start."""
+    """One process, by the name of its machine; `id` changes with each start."""
 
     node: str
     id: UUID = field(default_factory=new_id)
 
     def beat(self, database: Database, part: ProcessPart, doubts: Sequence[str] | None = None) -> None:
-        """Say that this process lives in this part.
+        """Record that this process runs as this part.
 
         Args:
             database: by the login of the process.

@@ -181,7 +181,7 @@ QUERIES = (UNAPPROVED, TOO_LONG, NOT_WHOLE, GAP_IN_SEALS, UNSIGNED, UNGIVEN)
 
 @dataclass(frozen=True)
 class InvariantViolation:
-    """Something that must never be: which invariant, of which request, log or person, in words that name nobody."""
+    """A violation: which invariant, of which request, log or person, in words that name nobody."""
 
     rule: str
     id: UUID
@@ -190,13 +190,13 @@ class InvariantViolation:
 
     @property
     def key(self) -> str:
-        """By what it is known again."""
+        """The key that identifies it in the table of alarms."""
         return f"{self.rule}:{self.id}"
 
 
 @dataclass(frozen=True)
 class ScanPosition:
-    """How far the part that moves on has come: the last request, seal and person that were looked at."""
+    """How far the rolling part of the scan has come: the last request, seal and person."""
 
     request: UUID = NOBODY
     log: UUID = VENDORS_LOG

@@ -1,4 +1,4 @@
-"""The figures of an installation: one exporter that asks Postgres and Redis, at most once in five seconds."""
+"""Metrics of an installation, read from Postgres and Redis at most once in five seconds."""
 
 import threading
 import time
@@ -80,7 +80,7 @@ class MetricName(StrEnum):
 
 
 def sample(database: Database) -> None:
-    """Note how late the schedule and the sealer are, and forget what is older than a day and an hour."""
+    """Record how late the schedule and the sealer are, and delete samples older than 25 hours."""
     with database.transaction() as session:
         connection = session.connection()
         connection.execute(PRUNE, {"kept": KEPT})
@@ -89,17 +89,17 @@ def sample(database: Database) -> None:
 
 @dataclass(frozen=True)
 class MetricSnapshot:
-    """What was read: Postgres' numbers by name and label, None where it is away, and what Redis holds, likewise."""
+    """What was read: Postgres' numbers by name and label, and what Redis holds; None if the server is away."""
 
     postgres: Mapping[tuple[str, str], float] | None
     redis: QueueDepth | None
 
     def one(self, name: MetricName, label: str = "") -> float | None:
-        """Return a number of Postgres', if there is one."""
+        """Return a figure, or None if it is not known."""
         return (self.postgres or {}).get((name, label))
 
     def labelled(self, name: MetricName) -> dict[str, float]:
-        """Return all numbers of that name, by label."""
+        """Return all figures of that name, by label."""
         return {label: value for (held, label), value in (self.postgres or {}).items() if held == name}
 
     def missing(self) -> float:
@@ -107,7 +107,7 @@ class MetricSnapshot:
         return sum(number for (_, way), number in self.drift().items() if way == "missing")
 
     def drift(self) -> dict[tuple[str, str], float]:
-        """Return by how many members each index differs from Postgres: what is missing, and what is there too much.
+        """Return by how many members each index differs from Postgres: missing ones and extra ones.
 
         Of clocks those that are due within the next hour are compared, and of notifications all, if they can be
         counted.
@@ -125,7 +125,7 @@ class MetricSnapshot:
         }
 
     def oldest_unacked_age(self) -> float | None:
-        """Return for how many seconds the oldest hint has been unacknowledged: 0 where none is."""
+        """Return for how many seconds the oldest message has been unacknowledged; 0 if there is none."""
         if self.redis is None:
             return None
         oldest = self.redis.oldest_unacked_at
@@ -133,7 +133,7 @@ class MetricSnapshot:
 
 
 class MetricsExporter:
-    """Reads the figures; whoever asks within five seconds gets the same, and who comes meanwhile waits for them."""
+    """Reads the figures and keeps them for five seconds; concurrent callers wait for one read."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
@@ -142,7 +142,7 @@ class MetricsExporter:
         self._kept: tuple[float, MetricSnapshot] | None = None
 
     def read(self) -> MetricSnapshot:
-        """Return the figures as of a moment ago; what is away is missing in them, and nothing is raised."""
+        """Return the figures, at most five seconds old; those of a server that is away are missing."""
         with self._lock:
             if self._kept is None or self._clock() >= self._kept[0]:
                 found = read(self._database)
@@ -151,7 +151,7 @@ class MetricsExporter:
 
 
 def read(database: Database) -> MetricSnapshot:
-    """Ask Postgres and Redis, each for a few seconds at most."""
+    """Read from Postgres and Redis, each for a few seconds at most."""
     numbers = _postgres(database)
     of = numbers or {}
     span = (of.get((MetricName.SOON, "from"), 0.0), of.get((MetricName.SOON, "to"), 0.0))
@@ -176,7 +176,7 @@ def _postgres(database: Database) -> dict[tuple[str, str], float] | None:
 
 @dataclass(frozen=True)
 class HourlyCounts:
-    """Numbers by name and hour. `hours` are the beginnings of 24 hours, the one that runs last."""
+    """Numbers by name and hour. `hours` are the beginnings of the last 24 hours, the current one last."""
 
     hours: tuple[datetime, ...]
     numbers: Mapping[tuple[str, datetime], float]
@@ -185,19 +185,19 @@ class HourlyCounts:
     schedule_lag: float | None = None
 
     def counts(self, name: str) -> tuple[float | None, ...]:
-        """Return how many there were in each hour; None for hours that lie before what could be counted."""
+        """Return the count of each hour; None for hours before the counted ones."""
         since = self.moves_from if name in MOVES else self.notifications_from
         return tuple(
             None if since and hour + HOUR <= since else self.numbers.get((name, hour), 0.0) for hour in self.hours
         )
 
     def worst(self, name: str) -> tuple[float | None, ...]:
-        """Return the longest lag in each hour, in seconds; None where nobody looked."""
+        """Return the longest lag in each hour, in seconds; None for hours without samples."""
         return tuple(self.numbers.get((name, hour)) for hour in self.hours)
 
 
 def read_day(database: Database) -> HourlyCounts | None:
-    """Ask Postgres, for a few seconds at most; None where it does not answer by then."""
+    """Return the last 24 hours; None if Postgres does not answer within a few seconds."""
     try:
         with database.transaction() as session:
             session.connection().execute(LIMITS)

@@ -1,4 +1,4 @@
-"""Tables of whoever watches: heartbeats, counts that only grow, and the alarms that were raised."""
+"""Tables of monitoring: heartbeats, counters, alarms and samples of lags."""
 
 from datetime import datetime
 from uuid import UUID
@@ -10,7 +10,7 @@ from lockbox.sql import Instant, new_id
 
 
 class Heartbeat(SQLModel, table=True):
-    """A process in one role, when it last said that it lives, and by how many seconds its clock is ahead.
+    """A process in one role, its last heartbeat, and by how many seconds its clock is ahead.
 
     `behind` is in how many logs the database does not hold what was shipped of them, and `doubt` what is wrong with
     the first of these; None where the process does not look. Likewise `unverified` is how many rows that would give
@@ -43,7 +43,7 @@ class CounterTotal(SQLModel, table=True):
 
 
 class Alarm(SQLModel, table=True):
-    """Something that must never be, and when somebody was last told of it."""
+    """A violated invariant, and when its last alarm was raised."""
 
     __tablename__ = "alarms"
 
@@ -52,7 +52,7 @@ class Alarm(SQLModel, table=True):
 
 
 class LagSample(SQLModel, table=True):
-    """How late the schedule and the sealer were at a moment, in seconds, and what the tallies said by then."""
+    """How late the schedule and the sealer were at a moment, in seconds, and the counters at that moment."""
 
     __tablename__ = "lag_samples"
 

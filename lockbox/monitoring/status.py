@@ -1,4 +1,4 @@
-"""How an installation stands, for whoever operates it: everything at once, from whatever answers."""
+"""The status of an installation for its operators, from whichever servers answer."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -49,7 +49,7 @@ FINDINGS = text("SELECT rule, about, raised_at FROM operating_findings()")
 
 @dataclass(frozen=True)
 class ProcessHeartbeat:
-    """When a process last said that it lives, in seconds ago, and by how many its clock is ahead.
+    """How many seconds ago a process sent its last heartbeat, and by how many its clock is ahead.
 
     `behind` is in how many logs it finds the database behind what was shipped of them, `doubt` what is wrong with
     the first; likewise `unverified` is how many rows that give power carry no mark of our keys.
@@ -67,7 +67,7 @@ class ProcessHeartbeat:
 
 @dataclass(frozen=True)
 class Status:
-    """What was found; `troubles` are sentences, none where all is well. Without Postgres most is unknown: empty."""
+    """The status; `troubles` are sentences, none if all is well. Without Postgres most of it is empty."""
 
     postgres: str
     redis: str
@@ -79,7 +79,7 @@ class Status:
 
     @property
     def troubles(self) -> list[str]:
-        """What somebody has to look at, the worst first."""
+        """What needs attention, the worst first."""
         found = [f"Postgres: {self.postgres}"] if self.postgres != "ok" else []
         found += [f"Redis: {self.redis}"] if self.redis not in {"ok", "not asked"} else []
         if self.figures.postgres is not None:
@@ -89,7 +89,7 @@ class Status:
         return found
 
     def as_facts(self) -> dict[str, Any]:
-        """Return all of it, as JSON takes it."""
+        """Return all of it, for JSON."""
         of = self.figures
         return {
             "ok": not self.troubles,
@@ -123,7 +123,7 @@ class Status:
 
 
 def read(database: Database, *, with_redis: bool) -> Status:
-    """Ask whatever answers; nothing is raised, and no question takes longer than a few seconds.
+    """Read from whichever servers answer; nothing is raised, and no query takes longer than a few seconds.
 
     Args:
         database: by the login of the API or of the owner.
@@ -231,7 +231,7 @@ def _silent(of: MetricSnapshot) -> list[str]:
 
 @dataclass(frozen=True)
 class StatusLine:
-    """A figure in words; `is_well` is None where nothing says how it should be."""
+    """A figure in words; `is_well` is None if it is neither good nor bad."""
 
     name: str
     value: str
@@ -261,7 +261,7 @@ def lines(found: Status, schedule_lag: float | None = None) -> Iterator[StatusLi
 
 
 def _notification_lines(of: MetricSnapshot) -> Iterator[StatusLine]:
-    """Say how mail stands, which is ours to mend, and webhooks, which are their owners'."""
+    """Yield the lines of mails, which operators mend, and of webhooks, which their owners mend."""
     for channel, name in ((Channel.MAIL, "mail"), (Channel.WEBHOOK, "webhook call")):
         found = _of_channel(of, channel)
         many = f"{name.capitalize()}s"
@@ -282,7 +282,7 @@ def _redis_lines(found: Status) -> Iterator[StatusLine]:
 
 
 def lag(seconds: float) -> str:
-    """Write how late something is, as short as its size allows."""
+    """Return a duration in its largest unit."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms" if seconds else "0 s"
     if seconds < MINUTE:
@@ -308,7 +308,7 @@ def _within(name: str, seconds: float | None, most: float) -> StatusLine:
 
 @dataclass(frozen=True)
 class InvariantFinding:
-    """Something that must never be: which invariant, of which request or log, and when it was last said."""
+    """A violation: which invariant, of which request or log, and when its last alarm was raised."""
 
     rule: str
     about: UUID
@@ -333,7 +333,7 @@ class FailingWebhook:
 
 @dataclass(frozen=True)
 class FailingWebhooks:
-    """A page of the failing webhooks, those first that have failed for longest.
+    """A page of failing webhooks, the longest failing first.
 
     `first` is the place of the first of them, from 1 on; `in_all` is how many there are.
     """
@@ -350,7 +350,7 @@ class FailingWebhooks:
 
 @dataclass(frozen=True)
 class OperationsStatus:
-    """Counts, ages and failing webhooks; all but `status` are None where Postgres does not say."""
+    """Counts, ages and failing webhooks; all but `status` are None if Postgres does not answer."""
 
     status: Status
     day: HourlyCounts | None
@@ -359,7 +359,7 @@ class OperationsStatus:
 
 
 def read_operations(database: Database, caller: Caller, *, failing_page: int = 1) -> OperationsStatus:
-    """Ask whatever answers; what is away is said, and no question takes longer than a few seconds.
+    """Read from whichever servers answer; no query takes longer than a few seconds.
 
     `failing_page` is which page of the failing webhooks, from 1 on.
 

@@ -1,4 +1,4 @@
-"""What a notification says that is about no request: changes at a tenant, invitations, sign-in codes."""
+"""Mails that are about no request: changes at a tenant, invitations, sign-in codes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -191,7 +191,7 @@ def type_of(template: str) -> str:
 
 
 def _said_of(one: DelegatedRequest, zone: str, public_url: str) -> dict[str, str | None]:
-    """Return what is said of a request that waits: in words, its number, and the address of its page if it may be."""
+    """Return a pending request for the template: in words, its number, and its page if links are allowed."""
     return {
         "asks": f"{one_line(one.requester)} asks for {one_line(one.service)}",
         "until": clock_time(one.deadline_at, zone),

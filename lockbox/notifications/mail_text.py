@@ -1,4 +1,4 @@
-"""Words as mails and webhooks may carry them: bounded, on one line, without marks that forge; and the templates."""
+"""Texts for mails and webhooks: bounded, without control characters; and the mail templates."""
 
 import unicodedata
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from lockbox.identity.roles import Side
 from lockbox.text_rules import visible
 
 NOBODY_NOTIFIED = "nobody_told"
-"""What stands for a state where the time ran out before anybody could be told."""
+"""The key of a request that timed out before anybody could be notified."""
 LONGEST_NAME = 100
 LONGEST_SUBJECT = 200
 TEMPLATES = Environment(
@@ -27,7 +27,7 @@ TEMPLATES = Environment(
 
 
 class Tone(StrEnum):
-    """What kind of state it is: all that show it in a colour have one for each."""
+    """The kind of a state, for which pages and the terminal have a colour each."""
 
     WAITS = "waits"
     OPEN = "open"
@@ -68,7 +68,7 @@ SAYINGS: Mapping[str, StateWording] = {
 
 
 def approved(approvals: int, needed: int) -> str:
-    """Return how far the votes have come, as it stands behind the words for what waits."""
+    """Return the count of approvals, which follows the words for a pending request."""
     return f"({approvals} of {needed} approved)"
 
 
@@ -78,19 +78,19 @@ def portal_address(public_url: str, request_id: UUID) -> str:
 
 
 def sender_domain(sender: str) -> str:
-    """Return the domain of a From header: what a mail says of itself."""
+    """Return the domain of a From header."""
     return parseaddr(sender)[1].rpartition("@")[2]
 
 
 def one_line(text: str, longest: int = LONGEST_NAME) -> str:
-    """Return a name fit for a header: no control characters, what nobody sees written out, bounded in length."""
+    """Return a name for a header: on one line, bounded, invisible characters written out."""
     kept = (" " if unicodedata.category(mark).startswith(("C", "Z")) else mark for mark in visible(text))
     line = " ".join("".join(kept).split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def prose(text: str) -> str:
-    """Return what somebody wrote, its lines kept, without control characters, and what nobody sees written out."""
+    """Return a text with its lines, without control characters, invisible characters written out."""
     lines = visible(text).expandtabs(1).splitlines()
     return "\n".join(
         "".join(mark for mark in line if unicodedata.category(mark) not in {"Cc", "Cs"}) for line in lines

@@ -1,4 +1,4 @@
-"""What a notification says: texts and payloads, made when they are sent from the immutable event that caused them."""
+"""Mails about requests, rendered when they are sent from the immutable event that caused them."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -116,7 +116,7 @@ FILES |= dict.fromkeys(CONVERSED.values(), "question")
 
 @dataclass(frozen=True)
 class MailWording:
-    """What a mail about a request may hold: a link to its page, and the words in which the access is justified.
+    """What a policy lets mails about a request contain: a link to its page, and the justification.
 
     `report` is whether there is to be one on its window at all.
     """
@@ -189,7 +189,7 @@ class RequestMail:
 
     @property
     def nobody_told(self) -> bool:
-        """Whether the time ran out without anybody having been told."""
+        """Whether the request timed out without anybody having been notified."""
         return self.template == "timed_out" and bool(self.in_vain)
 
     @property
@@ -205,7 +205,7 @@ class RequestMail:
 
 
 def mail(letter: RequestMail, *, public_url: str, services: Mapping[str, str], sender: str) -> OutgoingMail:
-    """Return the mail: nothing in it acts by itself; the link is a pointer to a page that asks to sign in.
+    """Return the mail; its link only leads to a page that asks to sign in.
 
     Args:
         letter: what it says.
@@ -241,7 +241,7 @@ def _subject(letter: RequestMail, said: Mapping[str, Any]) -> str:
 
 
 def _said(letter: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the templates say, whatever the way that leads back to us."""
+    """Return the variables of the templates, except links and domains."""
     time = partial(clock_time, zone=letter.time_zone)
     return {
         "letter": letter,
@@ -272,7 +272,7 @@ def _said(letter: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _yes(letter: RequestMail, service: str) -> tuple[str, str]:
-    """Return what a yes does, and what it opens: nothing but what was asked."""
+    """Return what approving or endorsing does, and the access that it opens."""
     opens = (
         f"exactly this and nothing else: whoever asks may {', '.join(letter.actions)} in these resources of "
         f"{service} for at most {duration(letter.access_window)}, then it shuts by itself. "
@@ -286,7 +286,7 @@ def _yes(letter: RequestMail, service: str) -> tuple[str, str]:
 
 
 def _remedy(letter: RequestMail) -> str:
-    """Return what to do about a decision that was not one's own, or is not what one expects."""
+    """Return what the reader can do about an unexpected decision."""
     if letter.to_state == "pending" and letter.action == "endorse":
         remedy = "Tell the customer not to answer, and revoke it on the request's page should it open."
     else:

@@ -1,4 +1,4 @@
-"""What the report on a closed window says: a sentence about its use, who did what, and what was done inside."""
+"""The report on a closed window: its use in a sentence, who did what, and the recorded activity."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -18,7 +18,7 @@ Time = Callable[[datetime], str]
 
 
 def summary(closed: ClosedWindow) -> str:
-    """Return in a few words what was done inside, such as `12 actions, 3 of them not asked for`."""
+    """Return the activity in a few words, such as `12 actions, 3 of them not asked for`."""
     if not closed.times:
         return "no use reported"
     said = _actions(closed.times)
@@ -28,7 +28,7 @@ def summary(closed: ClosedWindow) -> str:
 
 
 def said(closed: ClosedWindow, to_state: str, as_of: datetime, time: Time) -> dict[str, Any]:
-    """Return what the templates say of a window.
+    """Return the variables of the templates for a window.
 
     Args:
         closed: the window.

@@ -1,1 +1,1 @@
-"""Ways out: one protocol, and each a real way of sending."""
+"""Senders of mail and webhook calls, behind one protocol."""

@@ -1,4 +1,4 @@
-"""What every sender takes and how it fails."""
+"""The protocol of senders: what they take and how they fail."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -48,7 +48,7 @@ class SendFailed(Exception):  # noqa: N818 - it is an outcome that callers plan 
 
     @property
     def said(self) -> PeerResponse:
-        """What this tells of the other side: any status is an answer; our own trouble tells nothing of it."""
+        """What this says about the other side: any status is an answer; a fault of ours says nothing."""
         if self.reply.status is not None:
             return PeerResponse.ANSWER
         return PeerResponse.SILENCE if self.kind in SILENT else PeerResponse.NOTHING
@@ -56,7 +56,7 @@ class SendFailed(Exception):  # noqa: N818 - it is an outcome that callers plan 
 
 @dataclass(frozen=True)
 class OutgoingMail:
-    """One mail to one person. `message_id` is the same for every try, so that a mailbox can tell a double."""
+    """One mail to one person. `message_id` is the same for every attempt, so that mailboxes can drop duplicates."""
 
     message_id: str
     to_name: str
@@ -69,7 +69,7 @@ class OutgoingMail:
 
 @dataclass(frozen=True)
 class WebhookCall:
-    """One webhook call. `hook_id` is the same for every try; each of the `secrets` signs it, the newest first."""
+    """One webhook call. `hook_id` is the same for every attempt; each of the `secrets` signs it, the newest first."""
 
     hook_id: str
     url: str
@@ -84,7 +84,7 @@ class MailSender(Protocol):
         """Hand the mail over, or raise SendFailed."""
 
     def close(self) -> None:
-        """Give back what this thread holds open."""
+        """Close this thread's connections."""
 
 
 class WebhookSender(Protocol):

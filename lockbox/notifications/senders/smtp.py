@@ -35,7 +35,7 @@ DEFAULT_PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 
 # Written by hand, headers and parts save 46 % of the CPU of a sent mail: 2.1 ms, and 3.9 ms by EmailMessage alone.
 class CachedHeaderRegistry(HeaderRegistry):
-    """Makes the class of each header once; the package makes one each time that it looks how many there may be."""
+    """Makes the class of each header once; the email package makes one at each look-up."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ POLICY = SMTP.clone(header_factory=CachedHeaderRegistry())
 
 
 class RawHeader(str):
-    """A header that is written already: the email package takes it for one that it has parsed itself.
+    """A header that is already written: the email package takes it for one that it has parsed itself.
 
     It asks such a one for its `name`, and to `fold` itself (email.policy, `header_store_parse` and `fold`).
     """
@@ -61,18 +61,18 @@ class RawHeader(str):
     __slots__ = ("name", "written")
 
     def __new__(cls, name: str, value: str, written: str) -> Self:
-        """Return the value, which knows what goes out: its whole line, or several that are folded."""
+        """Return the value with the line, or folded lines, that are sent."""
         made = super().__new__(cls, value)
         made.name, made.written = name, written
         return made
 
     def fold(self, *, policy: EmailPolicy) -> str:  # noqa: ARG002 - the package's signature
-        """Return what goes out."""
+        """Return the lines that are sent."""
         return self.written
 
 
 def header(name: str, value: str) -> RawHeader:
-    """Return a header; the email package is asked how to write it unless it is plainly what it is.
+    """Return a header; the email package writes it unless it is short, plain ASCII.
 
     Raises:
         ValueError: it would hold a line break.
@@ -128,7 +128,7 @@ def compose(mail: OutgoingMail, sender: str) -> EmailMessage:
 
 
 def _boundary() -> str:
-    """Return what ends a part: nobody can know it, and no quoted-printable text holds its "=_" (RFC 2045, 6.7).
+    """Return a boundary: it is random, and no quoted-printable text contains its "=_" (RFC 2045, 6.7).
 
     Either would do as long as the mail stays as it was sent; a relay may write its parts anew.
     """
@@ -148,7 +148,7 @@ def _to(name: str, address: str) -> RawHeader:
 
 
 def _mailbox(header_name: str, whole: Address) -> RawHeader:
-    """Return a header that names one address; of an address that is not ASCII it says no name."""
+    """Return a header with one address; if the address is not ASCII, without the name."""
     name = whole.display_name
     if not (name and whole.addr_spec.isascii()):
         return _parsed(header_name, Address("", whole.username, whole.domain))
@@ -161,7 +161,7 @@ def _mailbox(header_name: str, whole: Address) -> RawHeader:
 
 
 def _encoded(text: str) -> str:
-    """Return text as encoded words (RFC 2047), one a line: whatever it holds, it is read as words and no address."""
+    """Return text as encoded words (RFC 2047), one a line, which no reader takes for an address."""
     words = [""]
     for mark in text:
         if len((words[-1] + mark).encode()) > WORD_BYTES:
@@ -180,7 +180,7 @@ def _part(kind: RawHeader, body: str) -> EmailMessage:
 
 
 class SmtpConnection(smtplib.SMTP):
-    """SMTP with a total deadline: smtplib's own time-out starts anew with every byte that drips in.
+    """SMTP with a total deadline: smtplib's own time-out restarts with every received byte.
 
     Args:
         seconds: for all that happens in one `deadline`.
@@ -195,7 +195,7 @@ class SmtpConnection(smtplib.SMTP):
         self._line: socket.socket | None = None
 
     def open(self, host: str, port: int) -> None:
-        """Connect and hear the greeting.
+        """Connect and read the greeting.
 
         Raises:
             SMTPConnectError: it greets with a refusal.
@@ -316,7 +316,7 @@ class SmtpMail:
 
 
 def _failed(error: BaseException, *, is_late: bool) -> SendFailed:
-    """Say what went wrong between the relay and us; only a refusal of the content itself is for good."""
+    """Return what went wrong with the relay; only a refusal of the content itself is permanent."""
     causes = list(_causes(error))
     if is_late or any(isinstance(one, TimeoutError) for one in causes):
         return SendFailed("the mail relay took too long", kind="time")

@@ -1,4 +1,4 @@
-"""Webhooks by the Standard Webhooks specification: signed, by the guarded way out, and 2xx alone is a yes."""
+"""Webhook calls by the Standard Webhooks specification: signed, sent by safe_http, delivered only by a 2xx."""
 
 import base64
 import ssl
@@ -33,7 +33,7 @@ class HttpWebhooks:
         self._tls = tls
 
     def send(self, hook: WebhookCall) -> Reply:
-        """Deliver the call; only an answer of 2xx counts, and a redirect is none.
+        """Deliver the call; only a 2xx answer counts, and redirects are not followed.
 
         Raises:
             SendFailed: it was not taken; permanent if the address is of a form that is never called, gone on 410.
