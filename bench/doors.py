@@ -1,11 +1,8 @@
 """Loads over HTTP: intake, whole lives of requests, and access checks."""
 
-import json
 import math
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from typing import Any
@@ -17,7 +14,7 @@ from bench import costs
 from bench.customers import Customers, resource
 from bench.db import Bench
 from bench.figures import medians, quantile
-from cli import stack
+from harness.load import play
 from harness.people import question
 
 CLIENTS = (1, 8, 64)
@@ -121,21 +118,6 @@ def flooded(bench: Bench, customers: Customers, gate: str, seconds: float) -> di
 def _question(customers: Customers, number: int, gate: str) -> dict[str, object]:
     asked = question(customers.slugs[number], customers.engineers[number], resource(number))
     return {"method": "GET", "path": f"/v1/access?{urlencode(asked)}", "token": gate, "status": 200}
-
-
-def play(port: int, stories: Iterable[object], clients: int, seconds: float | None) -> dict[str, Any]:
-    """Let `bench.clients` play stories.
-
-    Raises:
-        RuntimeError: an answer was not the expected one.
-    """
-    script = json.dumps({"port": port, "clients": clients, "stories": list(stories), "seconds": seconds})
-    command = [sys.executable, "-m", "bench.clients"]
-    done = subprocess.run(command, input=script, capture_output=True, text=True, check=False, cwd=stack.CHECKOUT)
-    if done.returncode:
-        raise RuntimeError(f"the clients gave up: {done.stderr[-2000:]}")
-    played: dict[str, Any] = json.loads(done.stdout)
-    return played
 
 
 def rate(played: dict[str, Any]) -> dict[str, float]:

@@ -13,9 +13,10 @@ import psutil
 from bench import costs
 from bench.customers import Customers
 from bench.db import Site
-from bench.doors import CLIENTS, LIVING, WARM_UP_SECONDS, play, rate, several
+from bench.doors import CLIENTS, LIVING, WARM_UP_SECONDS, rate, several
 from cli import stack
 from cli.stack import Processes
+from harness.load import play
 from harness.ports import own_port, wait_until_listening
 from harness.stage import start_sinks
 

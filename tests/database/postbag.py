@@ -47,6 +47,7 @@ class Postbag:
     lanes: SendingPool | None = None
     audit_keys: dict[bytes, VerifierKey] = field(default_factory=lambda: {public().id: public()})
     approval_keys: tuple[str, ...] = ()
+    public_url: str = PUBLIC_URL
     vault: SecretVault = field(default_factory=lambda: SecretVault([Fernet.generate_key().decode()]))
 
     @property
@@ -56,7 +57,7 @@ class Postbag:
             self.mailing or self.mail,
             self.calling or self.hooks,
             self.vault,
-            PUBLIC_URL,
+            self.public_url,
             SERVICES,
             policy_store.wordings,
             SENDER,

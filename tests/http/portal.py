@@ -19,18 +19,14 @@ from sqlalchemy import Engine, text
 
 from api.app import make_app
 from api.route_inputs import form_fields
-from config.settings import DEVELOPMENT_KEY, Settings
+from config.settings import Settings
 from harness.people import World, sign_in, vouch_for
-from harness.stage import ShiftedClock, as_sender
+from harness.stage import ShiftedClock
 from lockbox.database import Database
-from lockbox.identity import keyring
 from lockbox.identity.roles import AuthMethod
 from lockbox.identity.sessions import ClientInfo
-from lockbox.notifications import delivery
-from lockbox.notifications.delivery import Senders
-from lockbox.notifications.endpoints import SecretVault
-from lockbox.notifications.senders.protocol import MemoryMail, MemoryWebhooks, OutgoingMail
-from lockbox.requests import policy_store
+from lockbox.notifications.senders.protocol import OutgoingMail
+from tests.database.postbag import Postbag
 from tests.http.door import AS_PYDANTIC_SAYS
 
 HOME = "https://lockbox.example"
@@ -218,24 +214,9 @@ class Portal:
     def post(self, about_id: UUID | str | None) -> list[OutgoingMail]:
         """Send what is promised about an invitation or a begun sign-in, and return the mails."""
         rows = self.sql("SELECT id FROM notifications WHERE about_id = :id AND closed_at IS NULL", id=about_id)
-        mails = MemoryMail()
-        vault = SecretVault([DEVELOPMENT_KEY.get_secret_value()])
-        delivery.deliver(
-            as_sender(self.worker),
-            [row.id for row in rows],
-            Senders(
-                mails,
-                MemoryWebhooks(),
-                vault,
-                self.settings.public_url,
-                {},
-                policy_store.wordings,
-                self.settings.mail_from,
-                audit_keys={},
-                codes=keyring.development_codes(),
-            ),
-        )
-        return mails.sent
+        bag = Postbag(public_url=self.settings.public_url)
+        bag.deliver(self.worker, [row.id for row in rows])
+        return bag.mail.sent
 
     def count(self) -> Any:
         """Count what only a decision or a change may add to."""

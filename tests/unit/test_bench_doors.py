@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.clients import play
 from bench.doors import rate, several
+from harness.load import perform
 
 CALL = {"method": "GET", "path": "/", "status": 200}
 
@@ -29,7 +29,7 @@ def played(seconds: float | None, *statuses: int) -> dict[str, Any]:
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             try:
-                return await play({"port": port, "clients": 1, "stories": [[CALL]], "seconds": seconds})
+                return await perform({"port": port, "clients": 1, "stories": [[CALL]], "seconds": seconds})
             finally:
                 await ended.wait()
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.clients import UnexpectedAnswer, length, written
 from bench.load import LEAST_SECONDS, Pace
 from bench.sizes import FULL, QUICK, SIZES, USUAL
+from harness.load import UnexpectedAnswer, length, written
 
 ROOT = Path(__file__).parents[2]
 PINNED = re.compile(r"^([a-z0-9-]+)==(\S+)", re.MULTILINE)

@@ -1,4 +1,6 @@
-"""HTTP clients as one process, light on the CPU: `python -m bench.clients` plays a script from its standard input.
+"""Load over HTTP: many clients as one process, light on the CPU, which plays stories.
+
+`python -m harness.load` plays a script from its standard input; `play` has it do so.
 
 A script is JSON: `port`, `clients`, `stories` (each a list of calls, which a client makes one after the other on a
 connection that is kept) and `seconds`, during which stories are played over and over, or null to play each once. A
@@ -9,10 +11,12 @@ as such without its time; any other answer ends it all. What comes out is `Story
 
 import asyncio
 import json
+import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -21,6 +25,7 @@ END = b"\r\n\r\n"
 LENGTH = b"content-length:"
 PATIENCE = 30.0
 BUSY = 503
+CHECKOUT = Path(__file__).resolve().parent.parent
 
 Call = Mapping[str, Any]
 Story = list[Call]
@@ -108,7 +113,7 @@ class StoryTimes:
                 found = self.ids[number] = json.loads(body)["id"]
 
 
-async def play(script: Mapping[str, Any]) -> dict[str, Any]:
+async def perform(script: Mapping[str, Any]) -> dict[str, Any]:
     """Play a script; return what was seen."""
     stories: list[Story] = script["stories"]
     seconds: float | None = script["seconds"]
@@ -139,5 +144,20 @@ async def play(script: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def play(port: int, stories: Iterable[object], clients: int, seconds: float | None) -> dict[str, Any]:
+    """Play stories in a process of its own; return what was seen.
+
+    Raises:
+        RuntimeError: an answer was not the expected one.
+    """
+    script = json.dumps({"port": port, "clients": clients, "stories": list(stories), "seconds": seconds})
+    command = [sys.executable, "-m", "harness.load"]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, check=False, cwd=CHECKOUT)  # noqa: S603 - ours
+    if done.returncode:
+        raise RuntimeError(f"the clients gave up: {done.stderr[-2000:]}")
+    played: dict[str, Any] = json.loads(done.stdout)
+    return played
+
+
 if __name__ == "__main__":
-    json.dump(uvloop.run(play(json.load(sys.stdin))), sys.stdout)
+    json.dump(uvloop.run(perform(json.load(sys.stdin))), sys.stdout)
