@@ -53,7 +53,7 @@ SERVICE = "exchange-online"
 MAILBOX = "mailbox:anna@contoso.example"
 
 
-def filing(tenant: str, **changes: Any) -> dict[str, Any]:
+def filing(tenant: str, /, **changes: Any) -> dict[str, Any]:
     """Return a good body for POST /v1/requests, with changes."""
     facts = {
         "tenant": tenant,
