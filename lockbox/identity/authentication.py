@@ -17,7 +17,7 @@ from lockbox.identity.row_marks import MarkedRowKind
 
 LOOK_UP_CREDENTIAL = text("""
 SELECT r.*, b.only_at, b.proven_by, b.proven_at, clock_timestamp() AS at
-FROM recognise(:kind, :shown, :hash) r CROSS JOIN LATERAL bounds(:kind, r.key_id) b
+FROM authenticate(:kind, :shown, :hash) r CROSS JOIN LATERAL credential_scope(:kind, r.key_id) b
 """)
 
 

@@ -31,7 +31,7 @@ NAME = "command line"
 NO_CODE = "No terminal waits with this code: it was mistyped, used, or has run out. Run `lockbox sign-in` again."
 OLD = "Your sign-in is older than {minutes} minutes, and the terminal would be signed in no better: sign in again."
 
-MEET = text("SELECT meet_terminal(:secret, :code)")
+MEET = text("SELECT find_device_login(:secret, :code)")
 
 
 class DeviceLoginState(StrEnum):

@@ -23,7 +23,7 @@ from lockbox.identity.models import Delegation, EligibleDelegate, Invitation, Te
 
 log = structlog.get_logger(__name__)
 MOST_KEPT = 1024
-REMARK = text("SELECT remark(:kind, :which, :old, :new, :new_hash)")
+REMARK = text("SELECT renew_mark(:kind, :which, :old, :new, :new_hash)")
 NOBODY = UUID(int=0)
 PAGE = 200
 MOST_FRESH = 200

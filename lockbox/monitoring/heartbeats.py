@@ -16,7 +16,7 @@ BEAT_SECONDS = 10.0
 
 CLOCK = text("SELECT clock_timestamp()")
 AGE = text("SELECT extract(epoch FROM clock_timestamp() - max(beat_at)) FROM heartbeats WHERE role = :role")
-BEAT = text("SELECT beat(:role, :id, :node, :skew, :behind, :doubt)")
+BEAT = text("SELECT record_heartbeat(:role, :id, :node, :skew, :behind, :doubt)")
 
 
 class ProcessPart(StrEnum):

@@ -117,7 +117,7 @@ SELECT DISTINCT 'I12' AS rule, r.id, r.tenant_id, 'was decided without a sign-in
 FROM looked l JOIN requests r ON r.id = l.id JOIN decisions d ON d.request_id = r.id
 WHERE d.decided_at - interval '8 days' > coalesce((SELECT max(kept_since) FROM logs), '-infinity')
 AND NOT CASE WHEN d.means IN ('token', 'sample') THEN
-    EXISTS (SELECT FROM shown_by(d.person_id) s WHERE s.kind = d.means AND s.at <= d.decided_at)
+    EXISTS (SELECT FROM credentials_of(d.person_id) s WHERE s.kind = d.means AND s.at <= d.decided_at)
 ELSE
     EXISTS (SELECT FROM events e WHERE e.actor_id = d.person_id AND e.action = 'signed_in'
         AND e.at BETWEEN d.decided_at - interval '8 days' AND d.decided_at
@@ -134,11 +134,11 @@ WITH looked AS MATERIALIZED (
         ORDER BY id DESC LIMIT :most)
     UNION (SELECT id FROM people WHERE id > :person ORDER BY id LIMIT :page)
 ), kept AS MATERIALIZED (SELECT coalesce(max(kept_since), '-infinity') AS since FROM logs)
-SELECT 'I12' AS rule, l.id, m.tenant_id, 'somebody is ' || m.role || CASE WHEN was_taken(m.mac)
+SELECT 'I12' AS rule, l.id, m.tenant_id, 'somebody is ' || m.role || CASE WHEN was_removed(m.mac)
     THEN ', and it was taken away' ELSE ', and no event says who gave it' END AS what
 FROM looked l JOIN memberships m ON m.person_id = l.id CROSS JOIN kept k
 CROSS JOIN LATERAL (SELECT coalesce(uuid_extract_timestamp(m.id), 'infinity') AS at) g
-WHERE was_taken(m.mac)
+WHERE was_removed(m.mac)
 OR (g.at > k.since
     AND NOT EXISTS (SELECT FROM events e WHERE e.action IN ('member_added', 'member_changed')
         AND e.at BETWEEN g.at - CAST(:skew AS interval) AND g.at + CAST(:skew AS interval)
@@ -146,12 +146,12 @@ OR (g.at > k.since
         AND convert_from(e.body, 'UTF8')::jsonb ->> 'person_id' = m.person_id::text
         AND m.role = ANY (string_to_array(split_part(
             convert_from(e.body, 'UTF8')::jsonb #>> '{changes,roles}', ' → ', 2), ', ')))
-    AND NOT EXISTS (SELECT FROM shown_by(m.person_id) s WHERE s.kind = 'sample'))
+    AND NOT EXISTS (SELECT FROM credentials_of(m.person_id) s WHERE s.kind = 'sample'))
 UNION ALL
 SELECT 'I12', l.id, NULL, 'somebody has a ' || replace(s.kind, 'identity', 'sign-in service') || CASE
-    WHEN s.was_taken THEN ' that was taken away' ELSE ' that no event says they added' END
-FROM looked l CROSS JOIN kept k CROSS JOIN LATERAL shown_by(l.id) s
-WHERE s.kind IN ('passkey', 'identity') AND (s.was_taken OR (s.at > k.since
+    WHEN s.was_removed THEN ' that was taken away' ELSE ' that no event says they added' END
+FROM looked l CROSS JOIN kept k CROSS JOIN LATERAL credentials_of(l.id) s
+WHERE s.kind IN ('passkey', 'identity') AND (s.was_removed OR (s.at > k.since
     AND NOT EXISTS (SELECT FROM events e WHERE e.actor_id = l.id
         AND e.action IN ('signed_in', 'identity_bound', 'passkey_added')
         AND e.action = CASE s.kind WHEN 'passkey' THEN 'passkey_added' ELSE 'identity_bound' END

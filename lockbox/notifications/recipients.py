@@ -54,11 +54,11 @@ AND EXISTS (SELECT FROM memberships m WHERE m.tenant_id = d.tenant_id AND m.pers
 AND EXISTS (SELECT FROM memberships m JOIN people q ON q.id = m.person_id AND q.disabled_at IS NULL
     WHERE m.tenant_id = d.tenant_id AND m.person_id = d.principal_id AND m.role = 'approver')
 UNION ALL
-SELECT 'endpoint', r.tenant_id, r.id, r.event_types, true FROM receivers(:tenants) r
+SELECT 'endpoint', r.tenant_id, r.id, r.event_types, true FROM webhook_receivers(:tenants) r
 UNION ALL
 SELECT 'observer', w.tenant_id, w.id, ARRAY[w.service], true FROM observers_of(:tenants) w
 UNION ALL
-SELECT 'mailbox', NULL, b.person_id, ARRAY[b.id::text], b.prompts FROM mailboxes(:tenants, :also) b
+SELECT 'mailbox', NULL, b.person_id, ARRAY[b.id::text], b.prompts FROM mail_addresses(:tenants, :also) b
 """)
 
 

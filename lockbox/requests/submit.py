@@ -63,7 +63,7 @@ SET body_hash = excluded.body_hash, answer = excluded.answer, created_at = exclu
 """)
 MINUTE = timedelta(minutes=1)
 NTH_SUBMISSION = text("SELECT tenant_at, person_at FROM nth_submission(:tenant_id, :most_tenant, :most_person)")
-ASKED_BEFORE = text("SELECT * FROM asked_before(:id)")
+ASKED_BEFORE = text("SELECT * FROM lock_earlier_request(:id)")
 
 
 @dataclass(frozen=True)

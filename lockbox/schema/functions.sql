@@ -1,13 +1,13 @@
--- The functions of the schema that are no triggers: who the caller is, what the policies ask, what is read and
--- written across the borders that row-level security draws.
+-- All functions of the schema but triggers: session variables, checks for policies, and reads and writes across the
+-- limits of row-level security.
 --
 -- SECURITY DEFINER functions run as the owner and see every row: each of them checks the caller itself and answers
--- with less than a row, unless it says otherwise. Who may call which is in grants.sql.
+-- with less than a row, unless it says otherwise. grants.sql says who may call which.
 
 
 -- The caller's context
 
--- The context of a transaction is settings that end with it. Whoever has none sees nothing.
+-- Session variables end with the transaction. Without them no row is visible.
 CREATE FUNCTION at_person() RETURNS uuid LANGUAGE sql STABLE
     AS $$ SELECT nullif(current_setting('lockbox.person', true), '')::uuid $$;
 
@@ -22,14 +22,14 @@ CREATE FUNCTION at_administers() RETURNS uuid[] LANGUAGE sql STABLE
 CREATE FUNCTION at_roles() RETURNS text[] LANGUAGE sql STABLE
     AS $$ SELECT coalesce(nullif(current_setting('lockbox.roles', true), ''), '{}')::text[] $$;
 
--- The one tenant that somebody of the vendor deals with.
+-- The one tenant that a vendor user acts on.
 CREATE FUNCTION at_tenant() RETURNS uuid LANGUAGE sql STABLE
     AS $$ SELECT nullif(current_setting('lockbox.at', true), '')::uuid $$;
 
 CREATE FUNCTION at_reach() RETURNS uuid[] LANGUAGE sql STABLE
     AS $$ SELECT at_tenants() || at_tenant() $$;
 
--- What was shown by somebody who is nobody yet.
+-- Credentials of a caller who is no person yet.
 CREATE FUNCTION at_invitation() RETURNS uuid LANGUAGE sql STABLE
     AS $$ SELECT nullif(current_setting('lockbox.invitation', true), '')::uuid $$;
 
@@ -39,15 +39,15 @@ CREATE FUNCTION at_sign_in() RETURNS uuid LANGUAGE sql STABLE
 CREATE FUNCTION at_terminal() RETURNS uuid LANGUAGE sql STABLE
     AS $$ SELECT nullif(current_setting('lockbox.terminal', true), '')::uuid $$;
 
--- Somebody who is no engineer any more, and a tenant that was just suspended: an operator ends their requests.
+-- A person who is no longer an engineer, and a tenant that was just suspended: an operator ends their requests.
 CREATE FUNCTION at_leaving() RETURNS uuid LANGUAGE sql STABLE
     AS $$ SELECT nullif(current_setting('lockbox.leaving', true), '')::uuid $$;
 
 CREATE FUNCTION at_suspending() RETURNS uuid LANGUAGE sql STABLE
     AS $$ SELECT nullif(current_setting('lockbox.suspending', true), '')::uuid $$;
 
--- What the database's owner does by a command says so first, and no server can: `session_user` is whoever logged in.
-CREATE FUNCTION is_errand(what text) RETURNS boolean LANGUAGE sql STABLE AS $$
+-- A command of the database's owner sets this first, and no server can: `session_user` is the login.
+CREATE FUNCTION is_owner_command(what text) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT session_user = 'lockbox_owner' AND coalesce(current_setting('lockbox.errand', true), '') = what
 $$;
 
@@ -61,8 +61,8 @@ CREATE FUNCTION enter_as(who uuid) RETURNS void LANGUAGE sql SET search_path = p
     FROM memberships m WHERE m.person_id = who
 $$;
 
--- The one way into a context for somebody who has none: by what they show, to who they are.
-CREATE FUNCTION recognise(kind text, shown text, hash bytea) RETURNS TABLE (
+-- Turn a credential into its person, and set the session variables.
+CREATE FUNCTION authenticate(kind text, shown text, hash bytea) RETURNS TABLE (
     key_id uuid, person_id uuid, name text, side text, disabled boolean, roles text[], tenant_ids uuid[],
     means text, signed_in_at timestamptz, last_seen_at timestamptz, expires_at timestamptz, revoked boolean,
     scopes text[], services text[], by_mail boolean, mac bytea, membership_ids uuid[], macs bytea[]
@@ -102,7 +102,7 @@ BEGIN
             PERFORM set_config('lockbox.invitation', CASE WHEN revoked OR expires_at IS NULL
                 OR expires_at <= clock_timestamp() THEN '' ELSE key_id::text END, true);
             SELECT p.name, p.side, p.disabled_at IS NOT NULL INTO name, side, disabled
-            FROM people p WHERE p.id = recognise.person_id;
+            FROM people p WHERE p.id = authenticate.person_id;
             RETURN NEXT;
         END IF;
         RETURN;
@@ -113,17 +113,17 @@ BEGIN
     IF person_id IS NOT NULL THEN
         PERFORM enter_as(person_id);
         SELECT p.name, p.side, p.disabled_at IS NOT NULL INTO name, side, disabled
-        FROM people p WHERE p.id = recognise.person_id;
+        FROM people p WHERE p.id = authenticate.person_id;
         SELECT array_agg(m.role), array_agg(m.tenant_id), array_agg(m.id), array_agg(m.mac)
         INTO roles, tenant_ids, membership_ids, macs
-        FROM memberships m WHERE m.person_id = recognise.person_id;
+        FROM memberships m WHERE m.person_id = authenticate.person_id;
     END IF;
     RETURN NEXT;
 END $$;
 
--- Called with what was just recognised: the context becomes as narrow as what was shown. For the token of a terminal
--- it also tells by which sign-in it was allowed.
-CREATE FUNCTION bounds(kind text, key uuid) RETURNS TABLE (only_at uuid, proven_by text, proven_at timestamptz)
+-- Narrow the session variables to the scope of the credential just authenticated. For a device login's token,
+-- also return the sign-in that allowed it.
+CREATE FUNCTION credential_scope(kind text, key uuid) RETURNS TABLE (only_at uuid, proven_by text, proven_at timestamptz)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     CASE kind
@@ -142,8 +142,8 @@ BEGIN
     RETURN NEXT;
 END $$;
 
--- A terminal is found by its own secret, or by its code while it waits, by somebody who is signed in.
-CREATE FUNCTION meet_terminal(secret bytea, code bytea) RETURNS uuid
+-- Find a device login by its own secret, or, while it is pending, by its code for a signed-in person.
+CREATE FUNCTION find_device_login(secret bytea, code bytea) RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE found uuid;
 BEGIN
@@ -153,29 +153,29 @@ BEGIN
     RETURN found;
 END $$;
 
--- A wrong secret beside the id of a token is told to whoever has the token.
+-- The owner of a token whose id came with a wrong secret, who is told of the attempt.
 CREATE FUNCTION person_of_token(of_token uuid) RETURNS uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT t.person_id FROM tokens t WHERE t.id = of_token
 $$;
 
 
--- What the policies and triggers ask
+-- Checks for policies and triggers
 
--- Operators offer a tenant's first place, and after that only propose, with 72 hours in which the tenant may object.
+-- Operators invite a tenant's first admin; later ones they only propose, and the tenant has 72 hours to object.
 CREATE FUNCTION is_new(tenant uuid) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT NOT EXISTS (SELECT FROM memberships m WHERE m.tenant_id = tenant)
         AND NOT EXISTS (SELECT FROM invitations i WHERE i.tenant_id = tenant)
 $$;
 
--- Admins change the roles of members; who is none comes in by an invitation.
+-- Admins change the roles of members; others need an invitation.
 CREATE FUNCTION is_member(who uuid, tenant uuid) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT EXISTS (SELECT FROM memberships m WHERE m.person_id = who AND m.tenant_id = tenant)
 $$;
 
--- A place that an open invitation offers is for whoever has its address, and for nobody else.
+-- The roles of an open invitation are for the person with its address only.
 CREATE FUNCTION is_guest(who uuid, tenant uuid, as_role text) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT EXISTS (SELECT FROM invitations i JOIN people p ON lower(p.email) = lower(i.email)
@@ -199,8 +199,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT EXISTS (SELECT FROM tenants t WHERE t.id = tenant AND t.suspended)
 $$;
 
--- What one statement writes together it does not see, so this is about events of earlier ones.
-CREATE FUNCTION stands(event uuid) RETURNS boolean
+-- A statement does not see the rows that it writes, so this finds only events of earlier statements.
+CREATE FUNCTION event_exists(event uuid) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT EXISTS (SELECT FROM events e WHERE e.id = event)
 $$;
@@ -208,7 +208,7 @@ $$;
 CREATE FUNCTION strictness(mode text) RETURNS integer LANGUAGE sql IMMUTABLE
     AS $$ SELECT array_position(ARRAY['off', 'observe', 'enforce'], mode) $$;
 
--- The states that each state of a request leads to, as in lockbox/requests/lifecycle.py.
+-- The possible next states of each state, as in lockbox/requests/lifecycle.py.
 CREATE FUNCTION leads_to(state text) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE state
         WHEN 'reviewing' THEN '{pending,active,denied,cancelled,timed_out}'
@@ -217,7 +217,7 @@ CREATE FUNCTION leads_to(state text) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
         ELSE '{}' END::text[]
 $$;
 
--- Whether a policy demands signed approvals: as `fits` and `Match.matches` of lockbox/requests/policy_rules.py.
+-- Whether a policy requires signed approvals: as `fits` and `Match.matches` in lockbox/requests/policy_rules.py.
 CREATE FUNCTION fits(pattern text, resource text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
     SELECT resource LIKE replace(replace(replace(replace(pattern, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%')
 $$;
@@ -299,9 +299,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET plan_
         ) f ORDER BY f.id DESC OFFSET most_person - 1 LIMIT 1)
 $$;
 
--- Locks what is asked for again for its requester, or for the system that submitted it, which sees no request that is
--- over. Who had to wait for the lock is to see what was submitted meanwhile: two statements.
-CREATE FUNCTION asked_before(of_request uuid) RETURNS TABLE (
+-- Lock the request to resubmit, for its requester or for the service account that submitted it, which sees no closed
+-- request. Two statements, so that a caller who waited for the lock sees what was submitted meanwhile.
+CREATE FUNCTION lock_earlier_request(of_request uuid) RETURNS TABLE (
     tenant text, requester_id uuid, service text, resources text[], actions text[], reason_code text,
     justification text, case_ref text, access_window integer, state text, open_follower uuid
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -321,7 +321,7 @@ BEGIN
     FROM tenants t WHERE t.id = r.tenant_id;
 END $$;
 
--- Whether the customer's last word about a resource was no, in whatever case it is written and by what was granted.
+-- Whether the customer's last decision about a resource was a denial, ignoring case and by what was granted.
 CREATE FUNCTION was_denied(of_tenant uuid, of_service text, of_resources text[]) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WITH asked AS (SELECT array_agg(lower(one)) AS names FROM unnest(of_resources) AS one)
@@ -343,7 +343,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         AND t.mode = 'enforce' AND p.body -> 'consent' ->> 'until' IS NOT NULL
 $$;
 
--- An engineer learns the longest window that a tenant's policy allows, and nothing else of the policy.
+-- An engineer sees the longest window that a tenant's policy allows, and nothing else of it.
 CREATE FUNCTION longest_windows(of_tenants uuid[]) RETURNS TABLE (tenant_id uuid, seconds integer)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT t.id, CAST(p.body ->> 'access_ceiling' AS integer)
@@ -351,7 +351,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WHERE t.id = ANY (of_tenants) AND 'engineer' = ANY (at_roles())
 $$;
 
--- The access check sees neither decisions' people nor their passkeys: it gets what it holds a window against.
+-- The access check sees neither the deciders nor their passkeys: it gets what it needs to verify a window.
 CREATE FUNCTION signed_decisions(of_requests uuid[]) RETURNS TABLE (
     request_id uuid, person_id uuid, stands_for uuid[], access_window integer, resources text[],
     actions text[], comment text, statement text, signed_content text, assertion text, passkey_id uuid,
@@ -380,7 +380,7 @@ CREATE FUNCTION approver_keys(of_tenant uuid) RETURNS TABLE (
     ORDER BY p.name, p.id, k.id
 $$;
 
--- A system sees open windows alone; to report what was done in one it needs a little of it afterwards too.
+-- A service account sees open windows only; to report activity later it needs a part of a closed one.
 CREATE FUNCTION reported_window(of_request uuid) RETURNS TABLE (
     id uuid, tenant_id uuid, requester_id uuid, service text, resources text[], actions text[],
     opened_at timestamptz, deadline_at timestamptz, closed_at timestamptz
@@ -390,7 +390,7 @@ CREATE FUNCTION reported_window(of_request uuid) RETURNS TABLE (
     FROM requests r WHERE r.id = of_request AND 'system' = ANY (at_roles())
 $$;
 
--- How many windows a suspension would end: a number, and nothing of what they are for.
+-- How many windows a suspension would end.
 CREATE FUNCTION open_windows(of_tenants uuid[]) RETURNS TABLE (tenant_id uuid, windows bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT r.tenant_id, count(*) FROM requests r
@@ -399,8 +399,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     GROUP BY r.tenant_id
 $$;
 
--- Pages of many people hang on one listener, which has no context of anybody: it learns who of them may know of one
--- of the requests that changed, and of no request which. Which roles reach how far is the caller's to say.
+-- One listener serves the pages of many people and has no session variables: it learns which of them may see one
+-- of the changed requests, but not which request. The caller says which roles see how much.
 CREATE FUNCTION readers_of(ids uuid[], who uuid[], places uuid[], reach_all text[], reach_theirs text[])
 RETURNS TABLE (
     reader integer
@@ -422,14 +422,14 @@ $$;
 
 -- The audit log
 
--- Keys are for everybody to know.
+-- The public keys are readable by everyone.
 CREATE FUNCTION known_audit_keys() RETURNS TABLE (key text, purpose text, first_used_at timestamptz)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT k.key, k.purpose, k.first_used_at FROM audit_keys k ORDER BY k.first_used_at, k.key
 $$;
 
--- Whoever asks whether a window is open reads no log, but what is signed of it and the hashes that prove that it
--- grew.
+-- The access check reads no events, only a log's signed checkpoint and the hashes that prove that it
+-- has only grown.
 CREATE FUNCTION log_heads(of_logs uuid[]) RETURNS TABLE (
     id uuid, origin text, generation integer, size bigint, root bytea, note text
 ) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -443,7 +443,7 @@ CREATE FUNCTION log_tiles(of_log uuid, of_levels smallint[], of_numbers bigint[]
     JOIN unnest(of_levels, of_numbers) AS w (level, number) USING (level, number) WHERE t.log_id = of_log
 $$;
 
--- Whoever is refused may be nobody yet, and nobody reads what is counted: the API adds, and does nothing else.
+-- A refused caller may be unknown. The API only adds to the counts and reads nothing.
 CREATE FUNCTION count_refused(of_key bytea, of_minute timestamptz, of_kind text, of_person uuid, of_request uuid,
     with_facts jsonb, with_personal jsonb) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -455,7 +455,7 @@ $$;
 
 -- Notifications
 
--- Whether an address is somebody's to sign in with, and whether it is of the other side.
+-- Whether an address is someone's sign-in address, and whether it belongs to the other side.
 CREATE FUNCTION is_sign_in(address text) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT EXISTS (SELECT FROM people p WHERE lower(p.email) = lower(address))
@@ -470,15 +470,15 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
             WHERE lower(w.email) = lower(address) AND w.removed_at IS NULL))
 $$;
 
--- Where notifications go: whoever causes one need not read where its readers have it sent.
-CREATE FUNCTION receivers(tenants uuid[]) RETURNS TABLE (tenant_id uuid, id uuid, event_types text[])
+-- The recipients of notifications, for callers who may not read their addresses.
+CREATE FUNCTION webhook_receivers(tenants uuid[]) RETURNS TABLE (tenant_id uuid, id uuid, event_types text[])
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT e.tenant_id, e.id, e.event_types FROM endpoints e
     WHERE e.disabled_at IS NULL AND (e.tenant_id IS NULL OR (e.tenant_id = ANY (tenants)
         AND (session_user <> 'lockbox_api' OR e.tenant_id = ANY (at_reach()))))
 $$;
 
-CREATE FUNCTION mailboxes(tenants uuid[], persons uuid[]) RETURNS TABLE (person_id uuid, id uuid, prompts boolean)
+CREATE FUNCTION mail_addresses(tenants uuid[], persons uuid[]) RETURNS TABLE (person_id uuid, id uuid, prompts boolean)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT a.person_id, a.id, a.prompts FROM addresses a
     WHERE a.confirmed_at IS NOT NULL AND a.removed_at IS NULL AND a.person_id IN (
@@ -494,7 +494,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         AND (session_user <> 'lockbox_api' OR w.tenant_id = ANY (at_reach()))
 $$;
 
--- Whoever may know of a request learns how many people were notified, and not of whom a tenant consists.
+-- A request's readers see how many people were notified, but not who a tenant's members are.
 CREATE FUNCTION is_still_there(who uuid, tenant uuid, stage text) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT EXISTS (SELECT FROM memberships m JOIN people p ON p.id = m.person_id
@@ -502,8 +502,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
             WHEN 'reviewing' THEN m.tenant_id IS NULL AND m.role = 'manager' ELSE m.tenant_id = tenant END)
 $$;
 
--- Whoever may change a webhook may have a call repeated, whether or not they may see the request that it is about: it
--- tells a machine what happened, and asks nobody.
+-- Anyone who may change a webhook may repeat a call, even about a request that they may not see: it
+-- reports events to a machine.
 CREATE FUNCTION reopen(of_delivery uuid, moment timestamptz) RETURNS TABLE (notification uuid, answer text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -527,7 +527,7 @@ BEGIN
     END IF;
 END $$;
 
--- Operators see to it that notifications arrive, and see of a request no more than that one of its notifications did not.
+-- Operators see which notifications of a request were not delivered, and nothing else of it.
 CREATE FUNCTION dead_notifications(before uuid, most integer) RETURNS TABLE (
     id uuid, request_id uuid, tenant text, template text, channel text, died_at timestamptz, attempts integer,
     error text, delivery_id uuid
@@ -541,7 +541,7 @@ CREATE FUNCTION dead_notifications(before uuid, most integer) RETURNS TABLE (
     ORDER BY n.id DESC LIMIT most
 $$;
 
--- Where a failing webhook leads, without path and login, in which a secret may stand.
+-- A failing webhook's URL without path and login, which may contain a secret.
 CREATE FUNCTION failing_webhooks(most integer, skipped integer) RETURNS TABLE (id uuid, tenant text, leads_to text,
     failing_since timestamptz, unsent bigint, error text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -560,8 +560,8 @@ $$;
 
 -- Marks
 
--- A row's mark may be made anew by a newer key, where whoever asks has the one that is there.
-CREATE FUNCTION remark(kind text, which uuid, old bytea, new bytea, new_hash bytea) RETURNS void
+-- Replace a row's mark with one under a newer key, if the caller has the present one.
+CREATE FUNCTION renew_mark(kind text, which uuid, old bytea, new bytea, new_hash bytea) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     CASE kind
@@ -573,8 +573,8 @@ BEGIN
     END CASE;
 END $$;
 
--- An API, which has the keys, checks the marks of all rows that give power, person by person and the newest at once.
--- What is revoked or over gives none.
+-- The API, which has the keys, checks the marks of all rows that grant rights, person by person and new ones at once.
+-- Revoked and expired rows grant none.
 CREATE FUNCTION people_to_check(after uuid, page integer) RETURNS SETOF uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT id FROM people WHERE id > after ORDER BY id LIMIT page
@@ -657,8 +657,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT l.* FROM eligible_delegates l WHERE l.tenant_id = ANY (which)
 $$;
 
--- Of what somebody signs in with, the monitor sees since when there is one; what proves it, it does not.
-CREATE FUNCTION shown_by(who uuid) RETURNS TABLE (kind text, at timestamptz, was_taken boolean)
+-- The monitor sees which credentials a person has and since when, but not the secrets.
+CREATE FUNCTION credentials_of(who uuid) RETURNS TABLE (kind text, at timestamptz, was_removed boolean)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT CASE WHEN t.is_sample THEN 'sample' ELSE 'token' END, t.created_at, false
     FROM tokens t WHERE t.person_id = who
@@ -668,7 +668,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     FROM identities i WHERE i.person_id = who
 $$;
 
-CREATE FUNCTION was_taken(shown bytea) RETURNS boolean
+CREATE FUNCTION was_removed(shown bytea) RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT EXISTS (SELECT FROM ended_powers p WHERE p.mac = shown)
 $$;
@@ -676,8 +676,8 @@ $$;
 
 -- Operations
 
--- A process says that it lives, in no other role than its login has. Whoever was silent for an hour is forgotten.
-CREATE FUNCTION beat(of_role text, of_process uuid, of_node text, with_skew double precision,
+-- Record a heartbeat, only for the role of the login. Processes silent for an hour are removed.
+CREATE FUNCTION record_heartbeat(of_role text, of_process uuid, of_node text, with_skew double precision,
     logs_behind integer DEFAULT NULL, why text DEFAULT NULL) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
     DELETE FROM heartbeats WHERE (role, id) IN (SELECT role, id FROM heartbeats
@@ -704,7 +704,7 @@ CREATE FUNCTION operating_processes() RETURNS TABLE (
     FROM heartbeats h ORDER BY h.role, h.beat_at DESC LIMIT 200
 $$;
 
--- For how many seconds the oldest event without a seal has been waiting.
+-- The age in seconds of the oldest unsealed event.
 CREATE FUNCTION seal_lag() RETURNS double precision
 LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
     SELECT coalesce((SELECT greatest(0, extract(epoch FROM clock_timestamp() - e.at))

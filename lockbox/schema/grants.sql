@@ -95,17 +95,17 @@ GRANT UPDATE (attempts, run_at, last_error, closed_at, outcome) ON notifications
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION at_person, at_tenants, at_administers, at_roles, at_tenant, at_reach, at_invitation,
-    at_sign_in, at_terminal, at_leaving, at_suspending, is_errand, at_decides, strictness, leads_to, fits,
-    demands_passkeys, is_decided, receivers, mailboxes, observers_of, is_still_there, beat
+    at_sign_in, at_terminal, at_leaving, at_suspending, is_owner_command, at_decides, strictness, leads_to, fits,
+    demands_passkeys, is_decided, webhook_receivers, mail_addresses, observers_of, is_still_there, record_heartbeat
     TO lockbox_api, lockbox_worker, lockbox_notifications;
 
-GRANT EXECUTE ON FUNCTION recognise, bounds, meet_terminal, person_of_token, is_new, is_member, is_guest,
-    is_of_the_vendor, is_engineer, is_suspended, stands, nth_submission, asked_before, was_denied, consents,
+GRANT EXECUTE ON FUNCTION authenticate, credential_scope, find_device_login, person_of_token, is_new, is_member, is_guest,
+    is_of_the_vendor, is_engineer, is_suspended, event_exists, nth_submission, lock_earlier_request, was_denied, consents,
     longest_windows, signed_decisions, approver_keys, reported_window, open_windows, readers_of, known_audit_keys,
-    log_heads, log_tiles, count_refused, is_sign_in, is_across, reopen, dead_notifications, failing_webhooks, remark,
+    log_heads, log_tiles, count_refused, is_sign_in, is_across, reopen, dead_notifications, failing_webhooks, renew_mark,
     people_to_check, people_with_new_powers, marked_memberships, marked_passkeys, marked_identities, marked_sessions,
     marked_tokens, tenants_to_check, tenants_with_new_powers, marked_tenants, marked_policies, marked_delegations,
     marked_eligible_delegates, decided_lately, report_unverified, operating_processes, operating_figures,
     operating_states, operating_day, operating_findings TO lockbox_api;
 
-GRANT EXECUTE ON FUNCTION shown_by, was_taken, seal_lag TO lockbox_worker;
+GRANT EXECUTE ON FUNCTION credentials_of, was_removed, seal_lag TO lockbox_worker;

@@ -278,7 +278,7 @@ CREATE POLICY api_insert ON events FOR INSERT TO lockbox_api
 
 CREATE POLICY api_select ON event_details FOR SELECT TO lockbox_api
     USING (EXISTS (SELECT FROM events e WHERE e.id = event_id));
-CREATE POLICY api_insert ON event_details FOR INSERT TO lockbox_api WITH CHECK (NOT stands(event_id));
+CREATE POLICY api_insert ON event_details FOR INSERT TO lockbox_api WITH CHECK (NOT event_exists(event_id));
 
 CREATE POLICY api_select ON logs FOR SELECT TO lockbox_api
     USING (tenant_id = ANY ((SELECT at_tenants())::uuid[]) OR (SELECT at_roles()) && '{vendor_auditor}'::text[]);

@@ -99,7 +99,7 @@ CREATE TRIGGER only_the_guest_accepts BEFORE UPDATE ON invitations FOR EACH ROW
         AND at_invitation() IS DISTINCT FROM NEW.id)
     EXECUTE FUNCTION refuse('only who has its code accepts invitation %s');
 CREATE TRIGGER never_revived BEFORE UPDATE ON invitations FOR EACH ROW
-    WHEN ((OLD.accepted_at IS NOT NULL OR OLD.withdrawn_at IS NOT NULL) AND NOT is_errand('erase'))
+    WHEN ((OLD.accepted_at IS NOT NULL OR OLD.withdrawn_at IS NOT NULL) AND NOT is_owner_command('erase'))
     EXECUTE FUNCTION refuse('invitation %s is over');
 
 CREATE TRIGGER never_begun_again BEFORE UPDATE ON delegations FOR EACH ROW
@@ -336,7 +336,7 @@ CREATE TRIGGER batches_are_founded AFTER UPDATE ON requests REFERENCING NEW TABL
 
 -- Where somebody was can be erased from what they decided; what they decided stays as it is.
 CREATE TRIGGER append_only BEFORE UPDATE ON decisions FOR EACH ROW
-    WHEN (NOT (is_errand('erase') AND to_jsonb(NEW) - '{address,user_agent}'::text[]
+    WHEN (NOT (is_owner_command('erase') AND to_jsonb(NEW) - '{address,user_agent}'::text[]
         = to_jsonb(OLD) - '{address,user_agent}'::text[]))
     EXECUTE FUNCTION refuse('decisions is append-only');
 CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON decisions FOR EACH STATEMENT
@@ -356,7 +356,7 @@ CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON events FOR EACH STATEMENT
 -- Whole ranges go from the beginning of a log once they are old; what was sealed over them, and so every proof,
 -- stays.
 CREATE TRIGGER never_goes BEFORE DELETE ON events FOR EACH ROW
-    WHEN (NOT is_errand('retain')) EXECUTE FUNCTION refuse('events is append-only');
+    WHEN (NOT is_owner_command('retain')) EXECUTE FUNCTION refuse('events is append-only');
 
 CREATE TRIGGER workers_speak_for_the_clock BEFORE INSERT ON events FOR EACH ROW
     WHEN ((current_user = 'lockbox_worker' AND (NEW.actor_role <> 'clock' OR (NEW.seq IS NOT NULL
@@ -462,13 +462,13 @@ CREATE TRIGGER never_goes BEFORE DELETE ON logs FOR EACH ROW EXECUTE FUNCTION re
 -- Notifications
 
 CREATE TRIGGER never_revived BEFORE UPDATE ON addresses FOR EACH ROW
-    WHEN (OLD.removed_at IS NOT NULL AND NOT is_errand('erase'))
+    WHEN (OLD.removed_at IS NOT NULL AND NOT is_owner_command('erase'))
     EXECUTE FUNCTION refuse('address %s was removed');
 CREATE TRIGGER confirmed_once BEFORE UPDATE ON addresses FOR EACH ROW
     WHEN (OLD.confirmed_at IS NOT NULL AND NEW.confirmed_at IS DISTINCT FROM OLD.confirmed_at)
     EXECUTE FUNCTION refuse('address %s was confirmed');
 CREATE TRIGGER never_revived BEFORE UPDATE ON observers FOR EACH ROW
-    WHEN (OLD.removed_at IS NOT NULL AND NOT is_errand('erase'))
+    WHEN (OLD.removed_at IS NOT NULL AND NOT is_owner_command('erase'))
     EXECUTE FUNCTION refuse('observer %s was removed');
 CREATE TRIGGER never_revived BEFORE UPDATE ON endpoints FOR EACH ROW
     WHEN (OLD.removed_at IS NOT NULL) EXECUTE FUNCTION refuse('endpoint %s was removed');

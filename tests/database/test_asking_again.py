@@ -126,7 +126,7 @@ def test_the_database_shows_what_is_asked_again_to_who_asked_alone(
 
     def seen(who: str) -> int:
         with as_caller(world.db, world.people[who], world.tenant.id) as connection:
-            return len(connection.execute(text("SELECT * FROM asked_before(:id)"), {"id": first.id}).all())
+            return len(connection.execute(text("SELECT * FROM lock_earlier_request(:id)"), {"id": first.id}).all())
 
     assert {who: seen(who) for who in world.people} == dict.fromkeys(world.people, 0) | {"erin": 1}
 

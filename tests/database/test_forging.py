@@ -146,7 +146,7 @@ def _with_code(world: World, *statements: str, **values: object) -> bool:
     code = {"id": row.id, "hash": hashlib.sha256(b"code").digest()}
     try:
         with world.db.engine.begin() as connection:
-            connection.execute(text("SELECT FROM recognise('invitation', :id, :hash)"), code)
+            connection.execute(text("SELECT FROM authenticate('invitation', :id, :hash)"), code)
             done = [connection.execute(text(statement), values) for statement in statements]
             return all(one.all() if one.returns_rows else one.rowcount for one in done)
     except DBAPIError:

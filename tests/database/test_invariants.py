@@ -334,7 +334,7 @@ def test_what_retention_removed_is_no_gap(lived: World, worker: Database, superu
 def test_each_minute_one_worker_looks(worker: Database) -> None:
     assert alerts.is_due(worker)
 
-    write(worker.engine, "SELECT beat('watch', uuidv7(), 'core@here', 0)")
+    write(worker.engine, "SELECT record_heartbeat('watch', uuidv7(), 'core@here', 0)")
 
     assert not alerts.is_due(worker)
 

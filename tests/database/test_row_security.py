@@ -45,7 +45,7 @@ SELECT p.proname AS name, p.proconfig AS config, has_function_privilege('lockbox
     EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0) AS anybody
 FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace AND p.prosecdef AND p.prorettype <> 'trigger'::regtype
 """
-RECOGNISE = text("SELECT * FROM recognise(:kind, :shown, :hash)")
+RECOGNISE = text("SELECT * FROM authenticate(:kind, :shown, :hash)")
 ADD_A_DELEGATE = "INSERT INTO eligible_delegates VALUES (uuidv7(), uuidv7())"
 OF_TOKEN = "SELECT id::text AS shown, secret_hash AS hash FROM tokens WHERE person_id = :who"
 OF_SESSION = "SELECT '' AS shown, secret_hash AS hash FROM sessions WHERE person_id = :who"
@@ -134,8 +134,16 @@ def test_no_server_login_owns_anything_or_goes_past_row_security(
 def test_what_sees_past_row_security_is_not_for_everybody_and_looks_nowhere_else(api: Database) -> None:
     rows = read(api, WITH_THE_OWNERS_EYES)
 
-    assert {row.name for row in rows if row.api} >= {"recognise", "nth_submission", "receivers"}
-    workers = {"beat", "receivers", "mailboxes", "observers_of", "is_still_there", "shown_by", "was_taken"}
+    assert {row.name for row in rows if row.api} >= {"authenticate", "nth_submission", "webhook_receivers"}
+    workers = {
+        "record_heartbeat",
+        "webhook_receivers",
+        "mail_addresses",
+        "observers_of",
+        "is_still_there",
+        "credentials_of",
+        "was_removed",
+    }
     assert {row.name for row in rows if row.worker} == workers
     assert {row.name for row in rows if row.anybody} == set()
     assert {row.config[0] for row in rows} == {"search_path=public, pg_temp"}
@@ -173,8 +181,8 @@ def test_no_server_enters_as_whomever_it_likes_and_a_worker_recognises_nobody(
     for db in (api, worker):
         with pytest.raises(DBAPIError, match="permission denied for function enter_as"):
             _run(db, "SELECT enter_as(uuidv7())")
-    with pytest.raises(DBAPIError, match="permission denied for function recognise"):
-        _run(worker, "SELECT * FROM recognise('passkey', '', '')")
+    with pytest.raises(DBAPIError, match="permission denied for function authenticate"):
+        _run(worker, "SELECT * FROM authenticate('passkey', '', '')")
 
 
 def test_the_scene_of_these_tests_has_a_row_in_every_table(world: World) -> None:
