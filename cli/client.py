@@ -54,21 +54,13 @@ def call(
     params: Mapping[str, Any] | None = None,
     body: object = None,
     headers: Mapping[str, str] | None = None,
+    is_anonymous: bool = False,
 ) -> Any:  # noqa: ANN401 - JSON
-    """Call the API and return its JSON, or None for an empty answer; exit with a message and 1 if it refuses."""
-    bearing = {"authorization": f"Bearer {shown()}"}
-    return call_as_nobody(method, path, params=params, body=body, headers={**bearing, **(headers or {})})
+    """Call the API and return its JSON, or None for an empty answer; exit with a message and 1 if it refuses.
 
-
-def call_as_nobody(
-    method: str,
-    path: str,
-    *,
-    params: Mapping[str, Any] | None = None,
-    body: object = None,
-    headers: Mapping[str, str] | None = None,
-) -> Any:  # noqa: ANN401 - JSON
-    """Call the API likewise, without a token."""
+    `is_anonymous` is whether the terminal's token is left out.
+    """
+    bearing = {} if is_anonymous else {"authorization": f"Bearer {shown()}"}
     where = chosen()
     given = {name: value for name, value in (params or {}).items() if value is not None}
     try:
@@ -77,7 +69,7 @@ def call_as_nobody(
             f"{where.url.rstrip('/')}{path}",
             params=given,
             json=body,
-            headers=headers,
+            headers=bearing | dict(headers or {}),
             timeout=SECONDS,
         )
     except (httpx.HTTPError, httpx.InvalidURL) as error:

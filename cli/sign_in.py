@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import saved_token
-from cli.client import at, call_as_nobody, chosen, stop, warn
+from cli.client import at, call, chosen, stop, warn
 from cli.terminal import say
 from lockbox.identity.api_tokens import FORM
 
@@ -29,7 +29,7 @@ def sign_in(printed: Printed = False) -> None:
     you, with the strength of that sign-in; they cannot approve.
     """
     where = chosen()
-    asked = call_as_nobody("POST", at("terminals"), headers={"user-agent": f"lockbox on {platform.node()}"})
+    asked = call("POST", at("terminals"), headers={"user-agent": f"lockbox on {platform.node()}"}, is_anonymous=True)
     warn(f"Open {asked['verification_uri']} and type this code, in a browser of yours:")
     warn(f"\n    {asked['user_code']}\n")
     _wait(asked)
@@ -58,7 +58,7 @@ def sign_out() -> None:
         say("This terminal was not signed in.")
         return
     bearing = {"authorization": f"Bearer {found.token}"}
-    call_as_nobody("DELETE", at("tokens", parts["id"]), headers=bearing)
+    call("DELETE", at("tokens", parts["id"]), headers=bearing, is_anonymous=True)
     say("Signed out.")
 
 
@@ -67,6 +67,7 @@ def _wait(asked: dict[str, Any]) -> None:
     state = "waiting"
     while state == "waiting":
         time.sleep(asked["interval"])
-        state = call_as_nobody("POST", at("terminals", "state"), body={"token": asked["token"]})["state"]
+        body = {"token": asked["token"]}
+        state = call("POST", at("terminals", "state"), body=body, is_anonymous=True)["state"]
     if state != "allowed":
         raise stop(ENDED[state])
