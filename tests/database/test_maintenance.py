@@ -1,0 +1,138 @@
+"""Sealing and reconciling where nobody takes messages: sent when due, and done here once no task has done them."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from celery import Celery
+from kombu import Queue
+from redis import Redis
+from sqlalchemy import Engine
+
+from harness.people import World
+from harness.stage import Urls
+from harness.wait import within
+from lockbox.audit.log import sealer
+from lockbox.database import Database
+from lockbox.monitoring import heartbeats
+from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
+from lockbox.schedule import Schedule
+from tests.database.scenes import set_back, state_of
+from tests.database.test_sealing import SIGNER
+from worker import tasks
+from worker.maintenance import MOST_WAITING, QUEUE, RECONCILE, SEAL, MaintenanceJob, MaintenanceLoop
+from worker.runtime import Runtime, SealingSettings
+
+Looping = Callable[[MaintenanceJob], None]
+NOBODY = HeartbeatSender("core@elsewhere", uuid4())
+
+
+@pytest.fixture
+def looping(worker: Database, urls: Urls) -> Iterator[Looping]:
+    """Start a loop whose tasks nobody takes."""
+    tools = Runtime(worker, None, timedelta(days=90), SealingSettings(SIGNER, None, timedelta(days=1)))
+    with ExitStack() as ends, Celery("maintained", broker=urls.redis, set_as_current=False) as app:
+        app.conf.task_queues = [Queue(QUEUE)]
+        app.conf.task_routes = {f"lockbox.{job.name}": {"queue": QUEUE} for job in (RECONCILE, SEAL)}
+        app.finalize()
+        assert {task.name for task in (tasks.seal, tasks.reconcile)} <= app.tasks.keys()
+
+        def start(job: MaintenanceJob) -> None:
+            started = MaintenanceLoop(job, app, tools)
+            started.start()
+            ends.callback(started.join, 5)
+            ends.callback(started.stop)
+
+        yield start
+
+
+@pytest.fixture
+def broker(urls: Urls) -> Iterator["Redis"]:
+    """Look into the broker."""
+    with Redis.from_url(urls.redis) as found:
+        yield found
+
+
+def beat(worker: Database, job: MaintenanceJob) -> None:
+    """Record that the job ran elsewhere just now."""
+    NOBODY.beat(worker, job.part)
+
+
+def test_a_task_is_sent_once_it_is_due_and_the_work_done_here_once_nobody_has_done_it_for_two_intervals(
+    world: World, worker: Database, broker: "Redis", looping: Looping
+) -> None:
+    beat(worker, SEAL)
+    looping(SEAL)
+    began = time.monotonic()
+    world.fresh()
+
+    assert within(5, lambda: broker.llen(QUEUE) == 1)
+    assert sealer.is_due(worker)
+    assert within(10, lambda: not sealer.is_due(worker))
+    assert time.monotonic() - began >= 2 * SEAL.interval
+
+
+def test_nothing_is_sent_while_nothing_waits_to_be_sealed(
+    worker: Database, broker: "Redis", looping: Looping
+) -> None:
+    beat(worker, SEAL)
+    looping(SEAL)
+
+    time.sleep(2 * SEAL.interval)
+
+    assert broker.llen(QUEUE) == 0
+
+
+def test_reconciling_is_done_here_where_the_last_run_is_too_long_ago(
+    world: World, worker: Database, superuser: Engine, looping: Looping
+) -> None:
+    overdue = world.submit()
+    set_back(superuser, [overdue.id], 4)
+
+    looping(RECONCILE)
+
+    assert within(5, lambda: state_of(worker, overdue.id) == "timed_out")
+    assert within(5, lambda: heartbeats.age(worker, ProcessPart.RECONCILE) < 2 * RECONCILE.interval)
+
+
+def test_a_job_that_ran_elsewhere_is_neither_sent_nor_done(
+    world: World, worker: Database, superuser: Engine, broker: "Redis", looping: Looping
+) -> None:
+    overdue = world.submit()
+    set_back(superuser, [overdue.id], 4)
+    beat(worker, RECONCILE)
+
+    looping(RECONCILE)
+    time.sleep(2 * RECONCILE.look)
+
+    assert broker.llen(QUEUE) == 0
+    assert state_of(worker, overdue.id) == "pending"
+
+
+def test_a_queue_that_nobody_empties_gets_no_more_than_a_few(
+    world: World, worker: Database, broker: "Redis", looping: Looping
+) -> None:
+    beat(worker, SEAL)
+    looping(replace(SEAL, interval=0.05, look=0.05))
+
+    for _ in range(2 * MOST_WAITING):
+        world.fresh()
+        assert within(5, lambda: not sealer.is_due(worker))
+
+    assert 1 <= broker.llen(QUEUE) <= MOST_WAITING
+
+
+def test_with_redis_away_the_work_is_done_here_at_once(
+    world: World, worker: Database, away_url: str, looping: Looping
+) -> None:
+    beat(worker, SEAL)
+    worker.schedule.close()
+    worker.schedule = Schedule(away_url)
+    looping(replace(SEAL, interval=0.5))
+    world.fresh()
+
+    assert within(10, lambda: not sealer.is_due(worker))
