@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL, make_url
 
 from cli.stack import AUDIT_KEY, StackPlan
 from harness.people import World
-from harness.stage import superuser_at
+from harness.stage import approval_keys, superuser_at
 from lockbox.audit import export
 from lockbox.audit.event_search import EventFilter, EventScope
 from lockbox.audit.export import Export
@@ -93,18 +93,19 @@ def measure(superuser: URL, plan: StackPlan, world: World, folder: Path, events:
     """Return events sealed a second, seconds to verify, milliseconds of a proof, lag and cost, on a copy."""
     schedule, worker = Schedule(plan.redis_url), _copied(plan.worker_database_url)
     db = Database(make_engine(worker, role="bench"), schedule)
-    asking = Database(make_engine(_copied(plan.database_url), role="bench"), schedule)
+    engine = make_engine(_copied(plan.database_url), role="bench")
+    asking = Database(engine, schedule, approvals=approval_keys(plan))
     try:
-        with superuser_at(superuser.set(database=COPY)) as engine:
+        with superuser_at(superuser.set(database=COPY)) as root:
             signer = Signer(plan.audit_key.name, signing_keys.read([plan.keys / AUDIT_KEY]))
             sealer = (worker, signer.name, str(plan.keys / AUDIT_KEY))
-            trail = TrailBench(engine, db, signer, world.tenant.id, world.people["ann"].person_id, folder)
+            trail = TrailBench(root, db, signer, world.tenant.id, world.people["ann"].person_id, folder)
             cost = _cost(asking, world, sealer)
             lag = _lag(trail, sealer)
             for _ in range(events // A_LOAD):
                 _load(trail, A_LOAD)
             sealed = _seal(trail, events)
-            return cost | lag | sealed | _verify(trail) | _prove(trail)
+            return cost | lag | sealed | _verify(trail, plan) | _prove(trail)
     finally:
         asking.dispose()
         db.dispose()
@@ -131,9 +132,10 @@ def _seal(trail: TrailBench, events: int) -> dict[str, float]:
     return {"sealed_a_second": events / seconds, "seal_seconds": seconds}
 
 
-def _verify(trail: TrailBench) -> dict[str, float]:
+def _verify(trail: TrailBench, plan: StackPlan) -> dict[str, float]:
     """Export the log and let the command verify the file that anybody would call."""
-    file, note = trail.folder / "trail.ndjson", trail.folder / "checkpoint"
+    file, note, keys = (trail.folder / name for name in ("trail.ndjson", "checkpoint", "keys"))
+    keys.write_text(f"{trail.signer.public.text}\n{plan.approval_key.text}\n")
     head = _head(trail)
     note.write_text(head.note)
     whole = Export(head, EVERYTHING, EventFilter(), {}, {})
@@ -142,7 +144,7 @@ def _verify(trail: TrailBench) -> dict[str, float]:
         out.writelines(export.lines(trail.worker.transaction, whole))
     exported = time.monotonic() - began
     memory = ("--memory", str(trail.folder / "verified"))
-    words = ("audit", "verify", str(file), "--checkpoint", str(note), "--key", trail.signer.public.text, *memory)
+    words = ("audit", "verify", str(file), "--checkpoint", str(note), "--key", str(keys), *memory)
     began = time.monotonic()
     said = subprocess.run([sys.executable, "-m", "cli", *words], check=True, capture_output=True, text=True).stdout
     if not said.startswith("Intact, ") or f" {head.size} events" not in said:

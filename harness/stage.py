@@ -248,6 +248,11 @@ def superuser_url(plan: StackPlan) -> str:
     return make_url(servers_of(plan).superuser_url).set(database=database).render_as_string(hide_password=False)
 
 
+def approval_keys(plan: StackPlan) -> ApprovalKeys:
+    """Return the keys by which a stack signs approvals."""
+    return ApprovalKeys(signing_keys.read([plan.keys / stack.APPROVAL_KEY]))
+
+
 @dataclass
 class Stack:
     """Running processes, the database as the API sees it, and an engine with every right beside them."""
@@ -271,8 +276,7 @@ class Stack:
 def running(plan: StackPlan, processes: Processes, names: Iterable[str]) -> Iterator[Stack]:
     """Start some of the processes, wait for the API if it is one of them, and end them all on the way out."""
     schedule = Schedule(plan.redis_url, patience=ARM_SECONDS)
-    approvals = ApprovalKeys(signing_keys.read([plan.keys / stack.APPROVAL_KEY]))
-    db = Database(make_engine(plan.database_url, role="stage"), schedule, approvals=approvals)
+    db = Database(make_engine(plan.database_url, role="stage"), schedule, approvals=approval_keys(plan))
     superuser = create_engine(superuser_url(plan), isolation_level="AUTOCOMMIT", pool_pre_ping=True)
     try:
         for name in names:
