@@ -37,7 +37,7 @@ class HeartbeatThread(threading.Thread):
             try:
                 self.beat()
             except SQLAlchemyError as error:
-                log.warning("heart.waiting", error=type(error).__name__)
+                log.warning("heartbeat.postgres_away", error=type(error).__name__)
             self._stopping.wait(BEAT_SECONDS)
 
     def beat(self) -> None:

@@ -108,4 +108,4 @@ def _count(db: Database, what: RefusalEntry) -> None:
         with db.transaction() as session:
             refusals_log.count(session, what)
     except SQLAlchemyError as error:
-        log.warning("refusal.not_noted", kind=what.kind, error=type(error).__name__)
+        log.warning("refusal.not_recorded", kind=what.kind, error=type(error).__name__)

@@ -58,17 +58,17 @@ class Listener(threading.Thread):
                 self._listen()
             except (RedisError, OSError, ValueError) as error:
                 if not self._stopping.is_set():
-                    log.warning("news.away", error=type(error).__name__)
+                    log.warning("live_updates.redis_away", error=type(error).__name__)
                 self._turn_away()
             except Exception:
-                log.exception("news.failed")
+                log.exception("live_updates.failed")
                 self._turn_away()
 
     def _turn_away(self) -> None:
         try:
             self._turned(False)
         except Exception:
-            log.exception("news.failed")
+            log.exception("live_updates.failed")
         self._stopping.wait(REST)
 
     def stop(self) -> None:

@@ -174,7 +174,7 @@ class Schedule:
             return call()
         except RedisError as error:
             self._skip_until = time.monotonic() + BREAKER_SECONDS
-            log.warning("schedule.skipped", what=what, error=type(error).__name__)
+            log.warning("schedule.call_skipped", call=what, error=type(error).__name__)
             return None
 
     def claim(self, index: ScheduleIndex, most: int = MOST_A_CALL) -> ScheduleClaim:
@@ -207,7 +207,7 @@ class Schedule:
         return ScheduleClaim(ids, int(idle) / 1000, mark.startswith(EPOCH))
 
     def _drop(self, index: ScheduleIndex, stranger: bytes) -> None:
-        log.warning("schedule.stranger_dropped", index=index.name)
+        log.warning("schedule.foreign_member_dropped", index=index.name)
         with _redis_errors():
             for key in index.keys:
                 self._polling.zrem(key, stranger)
@@ -225,7 +225,7 @@ class Schedule:
         for key in {key for index in INDEXES for key in index.keys}:
             try:
                 if self._polling.type(key) not in {b"zset", b"none"}:
-                    log.warning("schedule.strange_key_deleted", key=key)
+                    log.warning("schedule.foreign_key_deleted", key=key)
                     self._polling.delete(key)
             except RedisError:
                 return

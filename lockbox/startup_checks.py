@@ -86,7 +86,7 @@ def check(engine: Engine, server: ServerKind) -> None:
         _refuse_owner(connection, server)
         fits(connection)
         if has_lagging_standby(connection):
-            log.critical("standing.standby_is_asynchronous", do=NAME_THE_STANDBY)
+            log.critical("startup.standby_asynchronous", do=NAME_THE_STANDBY)
         for table, right in FORBIDDEN[server]:
             if _may_somewhere(connection, table, right):
                 raise StartupCheckFailed(
@@ -112,7 +112,7 @@ def wait_until_fit(engine: Engine, server: ServerKind) -> None:
             if any(words in str(error.orig) for words in LOGIN_REFUSED):
                 raise StartupCheckFailed(f"{server}: Postgres refuses this login or knows no such database") from None
             if second == WAIT_SECONDS:
-                log.warning("waiting_for_postgres", seconds=WAIT_SECONDS)
+                log.warning("startup.waiting_for_postgres", seconds=WAIT_SECONDS)
             if second == 0:
                 raise StartupCheckFailed(f"Postgres cannot be reached at {server}") from None
             time.sleep(1)

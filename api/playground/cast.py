@@ -15,10 +15,10 @@ CAN: Mapping[Role, str] = {
     Role.ENGINEER: "Asks for access to a customer's data, and gives it back.",
     Role.MANAGER: "Reviews for the vendor what engineers ask for, before the customer hears of it.",
     Role.OPERATOR: "Keeps the installation running: sees counts and delays, and nothing of what is asked.",
-    Role.VENDOR_AUDITOR: "Reads the vendor's trail, and decides nothing.",
+    Role.VENDOR_AUDITOR: "Reads the vendor's audit log, and decides nothing.",
     Role.TENANT_ADMIN: "Runs the customer's side: people, policy, webhooks. Can shut access, and never open it.",
     Role.APPROVER: "Says yes or no to a request, and closes access again.",
-    Role.AUDITOR: "Reads the customer's trail, checks and exports it, and decides nothing.",
+    Role.AUDITOR: "Reads the customer's audit log, checks and exports it, and decides nothing.",
 }
 
 

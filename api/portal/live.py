@@ -59,7 +59,7 @@ class EventStream(Response):
                 await _write(send, await self._seat.next(self._room.beat, self._room.told))
             await _write(send, await self._seat.next(0, self._room.told), is_last=True)
         except (TimeoutError, OSError) as error:
-            log.info("live.dropped", error=type(error).__name__)
+            log.info("live_updates.client_dropped", error=type(error).__name__)
         finally:
             self._room.leave(self._seat)
             leaving.cancel()

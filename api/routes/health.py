@@ -24,13 +24,13 @@ class Liveness(BaseModel):
 class Readiness(BaseModel):
     """Whether requests can be served: Postgres is required; without Redis everything works, more slowly.
 
-    `trail` is `behind` if the database was restored and holds less than its shipped audit log: no access is granted.
+    `audit_log` is `behind` if the database, after a restore, holds less than was shipped: no access is granted.
     """
 
     status: Literal["ready", "degraded", "down"]
     postgres: str
     redis: str
-    trail: str
+    audit_log: str
 
 
 # It uses no thread: others may have taken all of them.
@@ -46,10 +46,10 @@ def readyz(db: DatabaseDep, response: Response) -> Readiness:
     postgres, redis = _postgres(db), _redis(db)
     if postgres != "ok":
         response.status_code = 503
-        return Readiness(status="down", postgres=postgres, redis=redis, trail="unknown")
-    trail = _trail(db)
-    is_well = redis == trail == "ok"
-    return Readiness(status="ready" if is_well else "degraded", postgres=postgres, redis=redis, trail=trail)
+        return Readiness(status="down", postgres=postgres, redis=redis, audit_log="unknown")
+    audit_log = _audit_log(db)
+    is_well = redis == audit_log == "ok"
+    return Readiness(status="ready" if is_well else "degraded", postgres=postgres, redis=redis, audit_log=audit_log)
 
 
 def _postgres(db: Database) -> str:
@@ -63,7 +63,7 @@ def _postgres(db: Database) -> str:
     return "ok"
 
 
-def _trail(db: Database) -> str:
+def _audit_log(db: Database) -> str:
     try:
         with db.transaction() as session:
             shipped = witness.of(session)

@@ -23,7 +23,7 @@ LOCK_SECONDS = 120.0
 ROLES = ("superuser", "owner", "api", "worker", "notifications", "redis")
 
 
-class EmbeddedRefused(Exception):  # noqa: N818 - a refusal, as everywhere in this house
+class EmbeddedRefused(Exception):  # noqa: N818 - a refusal, as in lockbox.errors
     """The servers cannot run as requested; the message says why and what to do."""
 
 

@@ -238,7 +238,7 @@ def report(session: Session, caller: Caller, origin: Origin, request_id: UUID) -
 
     Raises:
         NotFound: there is no such request that the caller may know of.
-        NotYours: they do not read the trail.
+        NotYours: they may not read the audit log.
     """
     entry = queries.find(session, caller, request_id)
     who = _reader(caller, entry.request.tenant_id)

@@ -82,7 +82,7 @@ def record_expired_consents(database: Database) -> Iterator[str]:
 
 def _failed(tenant_id: UUID, error: Exception) -> None:
     state = getattr(getattr(error, "orig", None), "sqlstate", None)
-    log.error("consent.failed", tenant_id=str(tenant_id), error=type(error).__name__, sqlstate=state)
+    log.error("consent.end_not_recorded", tenant_id=str(tenant_id), error=type(error).__name__, sqlstate=state)
 
 
 def _record_expiry(session: Session, row: Row[Any]) -> bool:

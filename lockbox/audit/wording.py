@@ -82,9 +82,9 @@ WORDS = {
     "review_unreached": "could reach no manager of the vendor",
     "invariant_broken": "raised an alarm: an invariant check failed",
     "request_read": "read a request",
-    "audit_log_read": "read this trail",
-    "audit_log_exported": "exported this trail",
-    "audit_events_removed": "removed the oldest events, as is laid down",
+    "audit_log_read": "read this audit log",
+    "audit_log_exported": "exported this audit log",
+    "audit_events_removed": "removed the oldest events by retention",
     "restored": "restored the database from a back-up",
 }
 """The words for every action, following the actor's name."""

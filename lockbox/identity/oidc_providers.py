@@ -154,7 +154,7 @@ class CachedFetch(Generic[T]):
         try:
             value, failed = self._load(), False
         except FetchFailed as error:
-            log.warning("kept.fetch_failed", name=self._name, reason=error.reason)
+            log.warning("oidc.fetch_failed", name=self._name, reason=error.reason)
         finally:
             with self._lock:
                 self._under_way = None

@@ -23,6 +23,7 @@ from lockbox.identity.models import Delegation, EligibleDelegate, Invitation, Te
 
 log = structlog.get_logger(__name__)
 MOST_KEPT = 1024
+CREDENTIAL_KEY_GUIDE = "see The credential key in docs/operating.md"
 REMARK = text("SELECT renew_mark(:kind, :which, :old, :new, :new_hash)")
 NOBODY = UUID(int=0)
 PAGE = 200
@@ -242,7 +243,7 @@ def is_held(session: Session, mac: bytes | None, parts: Sequence[Part], which: U
     """Return whether a row has a valid mark, without renewing it."""
     if keyring.of(session).powers.is_mark(mac, *parts):
         return True
-    log.critical("power.unverified", kind=str(parts[0]), row=str(which), do="see Keys in docs/operating.md")
+    log.critical("power.unverified", kind=str(parts[0]), row=str(which), do=CREDENTIAL_KEY_GUIDE)
     return False
 
 

@@ -36,7 +36,7 @@ WINDOWS = 40
 ENOUGH = 10
 FOLLOWING = "SELECT sync_state FROM pg_stat_replication WHERE state = 'streaming'"
 NAMED = "synchronous_standby_names"
-LOGGED = "standing.standby_is_asynchronous"
+LOGGED = "startup.standby_asynchronous"
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def test_with_both_servers_there_it_is_ready(door: Door) -> None:
 
     assert (answer.status_code, answer.json()) == (
         200,
-        {"status": "ready", "postgres": "ok", "redis": "ok", "trail": "ok"},
+        {"status": "ready", "postgres": "ok", "redis": "ok", "audit_log": "ok"},
     )
 
 
@@ -38,7 +38,12 @@ def test_with_redis_away_it_is_degraded_and_not_down(door: Door, closed_port: Sc
     answer = Door(door.world, db, door.root, door.runner).get(None, "/readyz")
 
     assert answer.status_code == 200
-    assert answer.json() == {"status": "degraded", "postgres": "ok", "redis": "away: ConnectionError", "trail": "ok"}
+    assert answer.json() == {
+        "status": "degraded",
+        "postgres": "ok",
+        "redis": "away: ConnectionError",
+        "audit_log": "ok",
+    }
 
 
 def test_with_postgres_away_it_is_down(door: Door) -> None:
@@ -47,7 +52,7 @@ def test_with_postgres_away_it_is_down(door: Door) -> None:
     answer = Door(door.world, db, door.root, door.runner).get(None, "/readyz")
 
     assert answer.status_code == 503
-    assert answer.json() == {"status": "down", "postgres": "away", "redis": "ok", "trail": "unknown"}
+    assert answer.json() == {"status": "down", "postgres": "away", "redis": "ok", "audit_log": "unknown"}
 
 
 @pytest.mark.parametrize(

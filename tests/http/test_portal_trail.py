@@ -185,8 +185,8 @@ def test_that_somebody_looked_is_in_the_trail_with_what_they_looked_for(trail: P
     browser.get("/trail/export?format=csv&action=deny")
 
     page = browser.get("/trail")
-    assert "read this trail" in page.words
-    assert "exported this trail" in page.words
+    assert "read this audit log" in page.words
+    assert "exported this audit log" in page.words
     assert "{&#34;action&#34;: &#34;deny&#34;}" in page.text
 
 

@@ -209,7 +209,7 @@ class WitnessCheck:
             return known
         doubts = self.doubts(session, wanted)
         for one, doubt in doubts.items():
-            log.critical("audit.behind", log=str(one), reason=doubt)
+            log.critical("audit.differs_from_shipped", log=str(one), reason=doubt)
         found = {one: doubts.get(one, "") for one in wanted}
         with self._changing:
             self._known |= {one: (at + self._known_seconds, answer) for one, answer in found.items()}
