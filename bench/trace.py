@@ -143,7 +143,7 @@ class Tracer:
 
     def close(self) -> None:
         """End what this holds open."""
-        self._senders.lanes.stop(10)
+        self._senders.sending_pool.stop(10)
         self._runner.close()
         for one in (self._api, self._core, self._notifications):
             one.dispose()

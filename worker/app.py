@@ -75,7 +75,7 @@ class TimerlessCelery(Celery):
     """Celery without timers. A signal would not do: Celery logs what a receiver raises and goes on."""
 
     def send_task(self, name: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - Celery's signature
-        """Send a hint.
+        """Send a task.
 
         Raises:
             ForbiddenTimer: it has an eta or a countdown.

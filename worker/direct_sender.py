@@ -19,7 +19,7 @@ RECONCILE_SECONDS = 5.0
 
 
 class DirectSender:
-    """Hands ids of notifications to the lanes of this process, which have their own threads; waits for no server."""
+    """Hands ids of notifications to the sending pool of this process, which has its own threads; never waits."""
 
     def __init__(self, tools: Runtime) -> None:
         self._tools = tools
@@ -32,7 +32,7 @@ class DirectSender:
     def stop(self) -> None:
         """Take nothing more; what is being sent has a few seconds, or is picked up by others after its lease."""
         senders = self._tools.senders
-        if senders and not senders.lanes.stop(STOP_SECONDS):
+        if senders and not senders.sending_pool.stop(STOP_SECONDS):
             log.warning("sending.cut_short")
         if senders and not senders.recorder.finish(STOP_SECONDS):
             log.warning("sending.not_recorded")

@@ -80,9 +80,9 @@ class Poller(WorkerLoop):
         if not claim.whole:
             self._poke()
         for kind, ids in claim.ids.items():
-            failpoint("poller.before_hint")
+            failpoint("poller.before_send")
             messages.send(self.app, kind, _parts(ids, IDS_A_MESSAGE[self.index]))
-            failpoint("poller.after_hint")
+            failpoint("poller.after_send")
         if claim.ids:
             self.stopping.wait(GATHER_SECONDS[self.index])
         return min(claim.idle, IDLE_SECONDS)

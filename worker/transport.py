@@ -1,8 +1,8 @@
 """Kombu's Redis transport, where a channel whose connection was taken apart says so.
 
-Kombu asks such a channel to give back or to acknowledge a hint that was in hand when the broker went away, and the
+Kombu asks such a channel to give back or to acknowledge a message that was in hand when the broker went away, and the
 channel fails with an AttributeError where a connection error is meant (kombu 5.7). Celery takes it for a fault of its
-own and ends the worker. The hint itself is no loss: the schedule gives it out again when its lease is over.
+own and ends the worker. The message itself is no loss: the schedule gives it out again when its lease is over.
 
 What Redis refuses, for want of memory or as a replica, Celery takes for a fault of its own too, and a worker that
 ended would end again once it is back, its pollers with it. Here that is a connection error as well: the consumer

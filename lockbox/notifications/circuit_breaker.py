@@ -1,4 +1,4 @@
-"""One lane: the pace, the room and the circuit breaker of one host that is called, or domain that is written to."""
+"""The circuit breaker, pace and free slots of one destination: a host that is called, or a domain that is mailed."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ class CircuitBreaker(Generic[T]):
     """What is known of the other side, and what is on its way there; every moment is in seconds of one clock.
 
     `load` is all that was let in and has not ended: what waits in `queue`, what is `running`, and what was promised
-    a place and has not come yet. A lane is `proven` while the newest word from the other side was an answer, and lets
+    a slot and has not come yet. A destination is `proven` while the newest word from it was an answer, and lets
     in no more than `first_load` until it is. It is shut up to `shut_until`; after that it is half open: one send at
     a time, until one is answered.
     """
@@ -70,7 +70,7 @@ class CircuitBreaker(Generic[T]):
     def enter(self, now: float) -> float:
         """Promise a place and return 0.0; or, where there is none, return in how many seconds to come again.
 
-        Those who are turned away are told moments one after the other, as fast as a lane may go: a crowd that
+        Those who are turned away are told moments one after the other, as fast as it may go: a crowd that
         came back at once would only be in the way of everybody else.
         """
         self.used_at = now
@@ -97,7 +97,7 @@ class CircuitBreaker(Generic[T]):
         return not self.load and not self.is_shut(now) and now - self.used_at > after
 
     def end(self, now: float, seconds: float, said: PeerResponse) -> None:
-        """Note how a send went that took so long; it may shut the lane, or open it."""
+        """Note how a send went that took so long; it may open or close the breaker."""
         self.running -= 1
         self.load -= 1
         self.used_at = now

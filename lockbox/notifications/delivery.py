@@ -63,7 +63,7 @@ class Senders:
 
     `wordings` looks up, for requests by id, what the customers' policies let a mail about them say, and `audit_keys`
     are those by which a checkpoint is believed; digests also name `approval_keys`, the public keys of approvals.
-    `codes` make the codes that are mailed. `lanes` is where the sends of this process take their turns, and
+    `codes` make the codes that are mailed. `sending_pool` is where the sends of this process take turns, and
     `recorder` writes down how they went.
     """
 
@@ -77,7 +77,7 @@ class Senders:
     audit_keys: Keys
     codes: CodeKeys
     approval_keys: tuple[str, ...] = ()
-    lanes: SendingPool = field(default_factory=SendingPool)
+    sending_pool: SendingPool = field(default_factory=SendingPool)
     recorder: ResultRecorder = field(default_factory=ResultRecorder)
 
 
@@ -120,11 +120,11 @@ def notify(database_: Database, ids: Sequence[UUID], senders: Senders, seconds: 
 
 
 def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "list[Future[AttemptResult | None]]":
-    """Send those of the notifications that are due and find room in their lanes; settle the schedule for all of them.
+    """Send those of the notifications that are due and find a slot; settle the schedule for all of them.
 
     A claim is a commit of its own that moves the next try past a lease; so nobody else sends meanwhile, and a
     process that dies leaves the notification to the next one. Nothing is locked while sending. At least once: the
-    same Message-ID or webhook-id each time. Nobody waits here for somebody's server: the threads of the lanes do.
+    same Message-ID or webhook-id each time. Nobody waits here for a server: the threads of the sending pool do.
 
     Returns:
         For each notification that was claimed how it went, once that is recorded: None if it was given back untried.
@@ -147,13 +147,13 @@ def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "_Di
     try:
         with database_.transaction() as session:
             async_commit(session)
-            claims, at, put_off = queue.claim(session, sorted(set(ids)), senders.lanes, promised)
+            claims, at, put_off = queue.claim(session, sorted(set(ids)), senders.sending_pool, promised)
             claimed = [one.notification_id for one in claims]
             if not claimed:
                 return _DispatchedBatch([], put_off)
             items = {item[0].id: item for item in load.read(session, claimed, at, senders.wordings)}
             targets = webhook_payload.targets(session, claimed)
-        began = senders.lanes.clock()
+        began = senders.sending_pool.clock()
         jobs = [
             _NotificationSendJob(
                 database_, senders, one, items[one.notification_id], targets.get(one.notification_id), at, began
@@ -162,8 +162,8 @@ def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "_Di
         ]
         return _DispatchedBatch(jobs, put_off)
     except BaseException:
-        for place in promised:
-            place.leave()
+        for slot in promised:
+            slot.leave()
         raise
 
 
@@ -177,7 +177,7 @@ class _DispatchedBatch:
 
 @dataclass
 class _NotificationSendJob:
-    """A claimed notification in its lane; `at` is when it was claimed, `began` that by the lanes' clock."""
+    """A claimed notification in its slot; `at` is when it was claimed, `began` that by the pool's clock."""
 
     database: Database
     senders: Senders
@@ -191,29 +191,29 @@ class _NotificationSendJob:
     died: BaseException | None = None
 
     def without_sending(self) -> ClaimResult | None:
-        """Return how it ended, where nothing is to be sent, and give its place back."""
-        (row, letter), place = self.item, self.claim.place
+        """Return how it ended, where nothing is to be sent, and give its slot back."""
+        (row, letter), slot = self.item, self.claim.slot
         if row.recipient_disabled or row.endpoint_disabled or (self.target is None and _is_moot(row, letter)):
             ended = AttemptResult(row.id, Outcome.MOOT, self.at)
-        elif place is None:
+        elif slot is None:
             ended = AttemptResult(row.id, Outcome.DEAD, self.at, TOO_LATE if self.at >= row.until_at else NO_ROOM)
         else:
             return None
         self.result = ended
-        if place:
-            place.leave()
+        if slot:
+            slot.leave()
         return ClaimResult(self.database, ended, self.told, self.lease_ends)
 
     def set_out(self) -> None:
         """Queue what is to be sent."""
-        if self.claim.place and self.result is None:
-            self.claim.place.way.send(self.claim.place.lane, self)
+        if self.claim.slot and self.result is None:
+            self.claim.slot.pool.send(self.claim.slot.destination, self)
 
     def run(self) -> PeerResponse:
         """Send it."""
         try:
             self.result, said = self._tried()
-        except BaseException as error:  # noqa: BLE001 - a thread of the lanes serves others after this
+        except BaseException as error:  # noqa: BLE001 - a thread of the pool serves others after this
             self.died = error
             return PeerResponse.NOTHING
         return said
@@ -275,7 +275,7 @@ class _NotificationSendJob:
 
     def _now(self) -> datetime:
         """Return what the database's clock says by now, give or take what two clocks drift apart in a minute."""
-        return self.at + timedelta(seconds=self.senders.lanes.clock() - self.began)
+        return self.at + timedelta(seconds=self.senders.sending_pool.clock() - self.began)
 
 
 def _is_moot(row: Row[Any], letter: RequestMail | None) -> bool:

@@ -1,4 +1,4 @@
-"""Claiming notifications: those that are due and whose lane has room; what finds none is put off, which is no try."""
+"""Claiming notifications: those that are due and find a slot; the others are put off, which is no attempt."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,23 +57,23 @@ WHERE n.id = c.id AND n.run_at = c.lease AND n.closed_at IS NULL RETURNING n.id,
 
 @dataclass(frozen=True)
 class Slot:
-    """A place in a lane that was promised to one notification."""
+    """A slot of a destination that was promised to one notification."""
 
-    way: ChannelPool
-    lane: str
+    pool: ChannelPool
+    destination: str
 
     def leave(self) -> None:
         """Give it back unused."""
-        self.way.leave(self.lane)
+        self.pool.leave(self.destination)
 
 
 @dataclass(frozen=True)
 class NotificationClaim:
-    """A notification that nobody else sends before `lease`; without a place its time is over, and it is not sent."""
+    """A notification that nobody else sends before `lease`; without a slot its time is over, and it is not sent."""
 
     notification_id: UUID
     lease: datetime
-    place: Slot | None
+    slot: Slot | None
 
 
 class ClaimedBatch(NamedTuple):
@@ -93,23 +93,23 @@ class ReturnedClaim:
     wait: timedelta
 
 
-def claim(session: Session, ids: Sequence[UUID], lanes: SendingPool, at_once: list[Slot]) -> ClaimedBatch:
+def claim(session: Session, ids: Sequence[UUID], sending_pool: SendingPool, at_once: list[Slot]) -> ClaimedBatch:
     """Claim those of the notifications that are due and find room, and settle the schedule for all others.
 
-    A claim moves the next try past a lease. What finds no room comes again when its lane says so, and never later
-    than a second before it stops mattering; if that is now, it is claimed without a place.
+    A claim moves the next try past a lease. What finds no slot comes again when its destination has one, and at the
+    latest a second before it stops mattering; if that is now, it is claimed without a slot.
 
     Args:
         session: of a transaction that is committed before anything is sent.
         ids: of notifications, each once.
-        lanes: where there is room or not.
-        at_once: takes each place as it is promised, for the case that the transaction fails.
+        sending_pool: where there is room or not.
+        at_once: takes each slot as it is promised, for the case that the transaction fails.
 
     """
     rows = session.connection().execute(LOCK, {"ids": list(ids)}).all()
     at = now(session)
     ready = [row for row in rows if row.closed_at is None and row.run_at <= at]
-    claims, put_off = _let_in(session, ready, at, lanes, at_once)
+    claims, put_off = _let_in(session, ready, at, sending_pool, at_once)
     if claims:
         values = {"ids": [one.notification_id for one in claims], "run_at": [one.lease for one in claims]}
         session.connection().execute(CLAIM, values)
@@ -144,29 +144,29 @@ def give_back(session: Session, returned: Sequence[ReturnedClaim]) -> None:
 
 
 def _let_in(
-    session: Session, ready: Sequence[Row[Any]], at: datetime, lanes: SendingPool, at_once: list[Slot]
+    session: Session, ready: Sequence[Row[Any]], at: datetime, sending_pool: SendingPool, at_once: list[Slot]
 ) -> tuple[list[NotificationClaim], Mapping[UUID, datetime]]:
     found = session.connection().execute(LEADS_TO, {"ids": [row.id for row in ready]}) if ready else ()
     leads_to = {row.id: row.place or "" for row in found}
     claims, put_off = [], {}
     for row in ready:
-        place = _place(row, leads_to[row.id], lanes)
-        wait = place.way.enter(place.lane) if at < row.until_at else 0.0
+        slot = _slot(row, leads_to[row.id], sending_pool)
+        wait = slot.pool.enter(slot.destination) if at < row.until_at else 0.0
         if not wait and at < row.until_at:
-            at_once.append(place)
+            at_once.append(slot)
         last = row.until_at - LAST_MOMENT
         if wait and at < last:
             put_off[row.id] = min(at + timedelta(seconds=wait * CHANCE.uniform(1, 1 + MOST_JITTER)), last)
         else:
             lease = at + min(LEASE * 2 ** min(row.attempts, 10), LONGEST_LEASE)
-            claims.append(NotificationClaim(row.id, lease, None if wait or at >= row.until_at else place))
+            claims.append(NotificationClaim(row.id, lease, None if wait or at >= row.until_at else slot))
     return claims, put_off
 
 
-def _place(row: Row[Any], leads_to: str, lanes: SendingPool) -> Slot:
+def _slot(row: Row[Any], leads_to: str, sending_pool: SendingPool) -> Slot:
     if row.channel == Channel.WEBHOOK:
-        return Slot(lanes.hooks, host_of(leads_to))
-    return Slot(lanes.mail, domain_of(leads_to))
+        return Slot(sending_pool.hooks, host_of(leads_to))
+    return Slot(sending_pool.mail, domain_of(leads_to))
 
 
 def _strangers(session: Session, missing: set[UUID]) -> Iterator[IndexEntry]:

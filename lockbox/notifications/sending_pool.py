@@ -27,13 +27,13 @@ Clock = Callable[[], float]
 
 
 class SendJob(Protocol):
-    """One thing to send. Its calls come from a thread of the lanes, but for `give_back`, and raise nothing."""
+    """One thing to send. Its calls come from a thread of the pool, but for `give_back`, and raise nothing."""
 
     def run(self) -> PeerResponse:
         """Send it, within a deadline of its own."""
 
     def finish(self) -> None:
-        """Record how it went; the place in the lane is free by now."""
+        """Record how it went; its slot is free by now."""
 
     def give_back(self, seconds: float, others: Sequence[Any] = ()) -> None:
         """Take it back, and others of its kind with it: they were not tried, and there is no room for so long."""
@@ -44,14 +44,14 @@ class SendJob(Protocol):
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """An errand in its queue, and since when it is there."""
+    """A job in its queue, and since when it is there."""
 
-    errand: SendJob
+    job: SendJob
     since: float
 
 
 class ChannelPool:
-    """All lanes of one channel, and the threads that serve them in turn.
+    """All destinations of one channel, and the threads that serve them in turn.
 
     Lanes that have not proven to answer get three quarters of the threads at most, all together: however many of
     them hang, the others go on.
@@ -66,7 +66,7 @@ class ChannelPool:
         self._clock = clock
         self._first_load = first_load
         self._change = threading.Condition()
-        self._lanes: dict[str, CircuitBreaker[QueuedJob]] = {}
+        self._breakers: dict[str, CircuitBreaker[QueuedJob]] = {}
         self._waiting: dict[str, CircuitBreaker[QueuedJob]] = {}
         self._threads = 0
         self._idle = 0
@@ -75,38 +75,40 @@ class ChannelPool:
         self._stopping = False
 
     def enter(self, name: str) -> float:
-        """Promise a place in a lane and return 0.0, or return in how many seconds to come again."""
+        """Promise a slot of a destination and return 0.0, or return in how many seconds to come again."""
         with self._change:
             if self._stopping:
                 return STOPPED_WAIT
             now = self._clock()
             self._sweep(now)
-            lane = self._lanes.get(name) or self._lanes.setdefault(name, CircuitBreaker(name, self._first_load))
-            return lane.enter(now)
+            breaker = self._breakers.get(name) or self._breakers.setdefault(
+                name, CircuitBreaker(name, self._first_load)
+            )
+            return breaker.enter(now)
 
     def leave(self, name: str) -> None:
-        """Give back a place that was promised and is not needed."""
+        """Give back a slot that was promised and is not needed."""
         with self._change:
-            self._lanes[name].load -= 1
+            self._breakers[name].load -= 1
 
-    def send(self, name: str, errand: SendJob) -> None:
-        """Queue an errand in the place that was promised to it."""
+    def send(self, name: str, job: SendJob) -> None:
+        """Queue a job in the slot that was promised to it."""
         with self._change:
-            lane, now = self._lanes[name], self._clock()
-            if not self._stopping and not lane.is_shut(now):
-                lane.queue.append(QueuedJob(errand, now))
-                self._waiting.setdefault(name, lane)
+            breaker, now = self._breakers[name], self._clock()
+            if not self._stopping and not breaker.is_shut(now):
+                breaker.queue.append(QueuedJob(job, now))
+                self._waiting.setdefault(name, breaker)
                 self._wake()
                 return
-            lane.load -= 1
-            wait = 0.0 if self._stopping else lane.wait(now)
-        errand.give_back(wait)
+            breaker.load -= 1
+            wait = 0.0 if self._stopping else breaker.wait(now)
+        job.give_back(wait)
 
     def stop(self, seconds: float) -> bool:
         """Take nothing more and give back what waits; return whether what runs has ended within that time."""
         with self._change:
             self._stopping = True
-            left = [one for lane in self._waiting.values() for one in self._emptied(lane)]
+            left = [one for breaker in self._waiting.values() for one in self._emptied(breaker)]
             self._waiting.clear()
             self._change.notify_all()
         _give_back(left, 0.0)
@@ -115,22 +117,22 @@ class ChannelPool:
 
     @property
     def size(self) -> tuple[int, int]:
-        """How many lanes are remembered, and how many threads there are."""
+        """How many destinations are remembered, and how many threads there are."""
         with self._change:
-            return len(self._lanes), self._threads
+            return len(self._breakers), self._threads
 
     def _work(self) -> None:
         last: SendJob | None = None
         while found := self._next():
-            lane, queued, unproven, waited = found
-            last = queued.errand
+            breaker, queued, unproven, waited = found
+            last = queued.job
             if waited > LONGEST_IN_QUEUE:
-                self._end(lane, 0.0, PeerResponse.NOTHING, unproven=unproven)
+                self._end(breaker, 0.0, PeerResponse.NOTHING, unproven=unproven)
                 last.give_back(0.0)
             else:
                 began = self._clock()
                 said = last.run()
-                self._end(lane, self._clock() - began, said, unproven=unproven)
+                self._end(breaker, self._clock() - began, said, unproven=unproven)
                 last.finish()
             with self._change:
                 self._idle += 1
@@ -143,24 +145,24 @@ class ChannelPool:
         """Return what to send next; None where nothing has come for a while, or nothing more will."""
         until = time.monotonic() + IDLE_SECONDS
         with self._change:
-            while not (lane := self._ready()):
+            while not (breaker := self._ready()):
                 left = until - time.monotonic()
                 if self._stopping or left <= 0:
                     self._threads -= 1
                     self._idle -= 1
                     return None
                 self._change.wait(left)
-            queued = lane.queue.popleft()
+            queued = breaker.queue.popleft()
             # Whoever had its turn goes to the end of the row.
-            del self._waiting[lane.name]
-            if lane.queue:
-                self._waiting[lane.name] = lane
-            lane.running += 1
-            unproven = not lane.proven
+            del self._waiting[breaker.name]
+            if breaker.queue:
+                self._waiting[breaker.name] = breaker
+            breaker.running += 1
+            unproven = not breaker.proven
             self._unproven += unproven
             self._idle -= 1
             self._wake()
-            return lane, queued, unproven, self._clock() - queued.since
+            return breaker, queued, unproven, self._clock() - queued.since
 
     def _ready(self) -> CircuitBreaker[QueuedJob] | None:
         now, full = self._clock(), self._unproven >= self._most_unproven
@@ -174,48 +176,50 @@ class ChannelPool:
             self._change.notify()
         elif self._threads < self._most:
             try:
-                threading.Thread(target=self._work, name=f"{self._channel}-lanes", daemon=True).start()
+                threading.Thread(target=self._work, name=f"{self._channel}-sender", daemon=True).start()
             except RuntimeError:
                 log.warning("sending_pool.no_thread", channel=self._channel, threads=self._threads)
             else:
                 self._threads += 1
                 self._idle += 1
 
-    def _end(self, lane: CircuitBreaker[QueuedJob], seconds: float, said: PeerResponse, *, unproven: bool) -> None:
+    def _end(self, breaker: CircuitBreaker[QueuedJob], seconds: float, said: PeerResponse, *, unproven: bool) -> None:
         with self._change:
-            now, was_shut = self._clock(), lane.shut_until
-            lane.end(now, seconds, said)
+            now, was_shut = self._clock(), breaker.shut_until
+            breaker.end(now, seconds, said)
             self._unproven -= unproven
-            is_shut = lane.is_shut(now)
-            left = self._emptied(lane) if is_shut else []
+            is_shut = breaker.is_shut(now)
+            left = self._emptied(breaker) if is_shut else []
             if left:
-                self._waiting.pop(lane.name, None)
-            wait = lane.wait(now)
+                self._waiting.pop(breaker.name, None)
+            wait = breaker.wait(now)
             self._wake()
-        if is_shut and lane.shut_until != was_shut:
-            log.warning("circuit_breaker.opened", channel=self._channel, destination=lane.name, seconds=round(wait))
-        elif was_shut and lane.shut_until is None:
-            log.info("circuit_breaker.closed", channel=self._channel, destination=lane.name)
+        if is_shut and breaker.shut_until != was_shut:
+            log.warning(
+                "circuit_breaker.opened", channel=self._channel, destination=breaker.name, seconds=round(wait)
+            )
+        elif was_shut and breaker.shut_until is None:
+            log.info("circuit_breaker.closed", channel=self._channel, destination=breaker.name)
         _give_back(left, wait)
 
-    def _emptied(self, lane: CircuitBreaker[QueuedJob]) -> list[QueuedJob]:
-        left = list(lane.queue)
-        lane.queue.clear()
-        lane.load -= len(left)
+    def _emptied(self, breaker: CircuitBreaker[QueuedJob]) -> list[QueuedJob]:
+        left = list(breaker.queue)
+        breaker.queue.clear()
+        breaker.load -= len(left)
         return left
 
     def _sweep(self, now: float) -> None:
         if now - self._swept_at < SWEEP_SECONDS:
             return
         self._swept_at = now
-        for lane in [one for one in self._lanes.values() if one.is_forgettable(now, FORGOTTEN_SECONDS)]:
-            del self._lanes[lane.name]
+        for breaker in [one for one in self._breakers.values() if one.is_forgettable(now, FORGOTTEN_SECONDS)]:
+            del self._breakers[breaker.name]
 
 
 class SendingPool:
     """Both ways out, which share nothing: neither can starve the other. Threads are started as they are needed.
 
-    `first_load` is how many a lane lets in before it has proven to answer, and `clock` tells what time passes here.
+    `first_load` is how many a destination lets in before it has proven to answer, and `clock` tells the time.
     """
 
     def __init__(
@@ -239,7 +243,7 @@ class SendingPool:
 
 
 def host_of(url: str) -> str:
-    """Return the lane of a webhook: host and port, in small letters."""
+    """Return the destination of a webhook: host and port, in small letters."""
     try:
         parts = urlsplit(url)
         return f"{parts.hostname or ''}:{parts.port or PORTS.get(parts.scheme, 0)}"
@@ -248,11 +252,11 @@ def host_of(url: str) -> str:
 
 
 def domain_of(address: str) -> str:
-    """Return the lane of a mail: the domain that it goes to, in small letters."""
+    """Return the destination of a mail: its domain, in small letters."""
     return address.rpartition("@")[2].strip().lower()
 
 
 def _give_back(left: Sequence[QueuedJob], seconds: float) -> None:
     if left:
-        first, *others = (one.errand for one in left)
+        first, *others = (one.job for one in left)
         first.give_back(seconds, others)

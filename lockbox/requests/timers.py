@@ -37,7 +37,7 @@ Fail = Callable[[UUID, Exception], Counter[str]]
 BUSY_ROW_AGAIN = timedelta(milliseconds=250)
 
 
-# A hint may come a little before its time; nothing is locked while it waits, so that an answer is still in time.
+# A message may come a little before its time; nothing is locked while it waits, so that an answer is still in time.
 SOON = text("""
 SELECT extract(epoch FROM max(wake_at) - clock_timestamp()) FROM requests
 WHERE id = ANY(:ids) AND wake_at BETWEEN clock_timestamp() AND clock_timestamp() + CAST(:soon AS interval)
@@ -125,7 +125,7 @@ def due(session: Session, *, grace: timedelta, most: int) -> list[UUID]:
 def run(database: Database, ids: Iterable[UUID]) -> Counter[str]:
     """Let the clock act on those of the requests that are due, and settle the schedule for all of them.
 
-    Each row is locked, read again and judged, so a hint that is late, early, doubled or made up does no harm. A
+    Each row is locked, read again and judged, so a message that is late, early, doubled or made up does no harm. A
     batch that fails is run again in halves: one bad row never holds the others. What ends is committed first, so
     that nothing else delays it.
 

@@ -34,9 +34,9 @@ SERVICES = {"exchange-online": "Exchange Online"}
 class Postbag:
     """Everything that is sent, by memory senders; `calling` and `mailing` are what really sends in their place.
 
-    Without `lanes` each delivery has lanes of its own that have room for all, send one after the other in the order
-    of the notifications, know nothing of servers that did not answer before, and in which no time passes: who waits
-    for hundreds of others on a busy machine is not given back. `audit_keys` are by default the one that
+    Without `sending_pool` each delivery has a pool of its own that has room for all, sends one after the other in the
+    order of the notifications, knows nothing of servers that did not answer before, and knows no time: who waits for
+    hundreds of others on a busy machine is not given back. `audit_keys` are by default the one that
     signs the logs of tests.
     """
 
@@ -44,7 +44,7 @@ class Postbag:
     hooks: MemoryWebhooks = field(default_factory=MemoryWebhooks)
     calling: WebhookSender | None = None
     mailing: MailSender | None = None
-    lanes: SendingPool | None = None
+    sending_pool: SendingPool | None = None
     audit_keys: dict[bytes, VerifierKey] = field(default_factory=lambda: {public().id: public()})
     approval_keys: tuple[str, ...] = ()
     public_url: str = PUBLIC_URL
@@ -64,7 +64,7 @@ class Postbag:
             self.audit_keys,
             keyring.development_codes(),
             self.approval_keys,
-            self.lanes or SendingPool(mail_threads=1, hook_threads=1, clock=lambda: 0.0, first_load=10_000),
+            self.sending_pool or SendingPool(mail_threads=1, hook_threads=1, clock=lambda: 0.0, first_load=10_000),
         )
 
     def deliver(self, db: Database, ids: Iterable[UUID]) -> list[AttemptResult]:

@@ -54,7 +54,7 @@ def test_cutting_all_connections_while_mails_are_in_flight_sends_none_twice(
 
     with relaying(greets_after=2) as relay:
         mail = SmtpMail(f"smtp://127.0.0.1:{relay.port}", sender=SENDER)
-        senders = Postbag(mailing=mail, lanes=SendingPool(first_load=10_000)).senders
+        senders = Postbag(mailing=mail, sending_pool=SendingPool(first_load=10_000)).senders
         cutter = threading.Thread(target=cutting)
         ids = open_notifications(world.db)
         results = delivery.dispatch(db, ids, senders)
@@ -88,7 +88,7 @@ def test_a_result_that_is_written_again_though_it_stands_is_counted_and_logged_o
     ):
         db = Database(make_engine(losing.url, role="relayed"), world.db.schedule)
         mail = SmtpMail(f"smtp://127.0.0.1:{relay.port}", sender=SENDER)
-        senders = Postbag(mailing=mail, lanes=SendingPool(first_load=10_000)).senders
+        senders = Postbag(mailing=mail, sending_pool=SendingPool(first_load=10_000)).senders
         senders.mail.send = LosingAfter(mail, losing).send  # type: ignore[method-assign]
         relay.answers = {first_address(worker, ids[0]): "450 later"}
         results = delivery.dispatch(db, ids, senders)

@@ -1,4 +1,4 @@
-"""The pollers beside a real broker: how many hints they make of what falls due one after the other."""
+"""The pollers beside a real broker: how many messages they make of what falls due one after the other."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +31,7 @@ Polling = Callable[[ScheduleIndex], None]
 
 @pytest.fixture
 def polling(worker: Database, urls: Urls) -> Iterator[Polling]:
-    """Start a poller whose hints nobody takes."""
+    """Start a poller whose messages nobody takes."""
     tools = Runtime(worker, None, timedelta(days=90), None)
     with ExitStack() as ends, Celery("polled", broker=urls.redis, set_as_current=False) as app:
         app.conf.task_queues = [Queue(name) for name in QUEUES.values()]
@@ -69,8 +69,8 @@ def test_clocks_that_nobody_takes_wait_in_the_schedule_and_go_out_together(
 
     _arm_one_by_one(worker, CLOCK, 30)
 
-    hints, waiting = int(broker.llen("core")), len(worker.schedule.members(CLOCK))
-    assert hints == MOST_WAITING[CLOCK]
+    messages, waiting = int(broker.llen("core")), len(worker.schedule.members(CLOCK))
+    assert messages == MOST_WAITING[CLOCK]
     assert waiting > 20
 
     broker.delete("core")
@@ -110,7 +110,7 @@ def refusing(
 
 
 @pytest.mark.parametrize("waiting", [0, MOST_WAITING[CLOCK]])
-def test_a_redis_that_takes_no_writes_blinds_no_poller_however_many_hints_wait(
+def test_a_redis_that_takes_no_writes_blinds_no_poller_however_many_messages_wait(
     world: World, broker: "Redis", refusing: Callable[[Sequence[UUID]], None], polling: Polling, waiting: int
 ) -> None:
     db, request = world.db, world.submit()

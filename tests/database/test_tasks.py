@@ -35,8 +35,8 @@ from lockbox.schedule import Schedule
 from lockbox.sql import new_id
 from tests.database.postbag import Postbag, SlowMail, address, open_notifications
 from tests.database.scenes import many, read, set_back, state_of, write
-from tests.database.test_lanes import black_hole
 from tests.database.test_sealing import SIGNER
+from tests.database.test_sending_pool import black_hole
 from tests.each import each
 from worker import maintenance, tasks
 from worker.maintenance import SEAL
@@ -155,7 +155,7 @@ def test_notify_ends_when_all_is_recorded_and_counts_how_each_went(
 
 def test_notify_puts_off_what_finds_no_room(world: World, sender: Database, run_as: RunAs) -> None:
     many(world, FIRST_LOAD)
-    run_as(as_sender(sender), Postbag(lanes=SendingPool(mail_threads=1)))
+    run_as(as_sender(sender), Postbag(sending_pool=SendingPool(mail_threads=1)))
 
     counts = tasks.notify(ids(*open_notifications(sender)))
 
@@ -199,7 +199,7 @@ def test_twenty_destinations_that_hang_hold_up_no_task_of_the_others(
     world: World, sender: Database, run_as: RunAs
 ) -> None:
     with ExitStack() as opened:
-        post = Postbag(calling=HttpWebhooks(allow_http=True), lanes=SendingPool())
+        post = Postbag(calling=HttpWebhooks(allow_http=True), sending_pool=SendingPool())
         receiver = opened.enter_context(receiving())
         post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
         run_as(as_sender(sender), post)

@@ -9,7 +9,7 @@ from tests.whole.failing.scenes import SCENES, Theatre, theatre
 
 QUICK = {
     "api transaction.before_arm",
-    "worker poller.before_hint",
+    "worker poller.before_send",
     "worker sealer.before_ship",
     "notifications smtp.after_data",
 }

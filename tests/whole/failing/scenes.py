@@ -37,9 +37,9 @@ PLAYED = {
     ),
     TIME_OUT: (
         "schedule.after_claim",
-        "poller.before_hint",
+        "poller.before_send",
         "poller.mid_batch",
-        "poller.after_hint",
+        "poller.after_send",
         "broker.after_pop",
         "broker.after_receive",
         "broker.before_ack",

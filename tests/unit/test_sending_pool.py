@@ -78,16 +78,16 @@ def way(clock: HandClock) -> Iterator[ChannelPool]:
 
 
 def quick(said: PeerResponse = PeerResponse.ANSWER) -> HangingJob:
-    errand = HangingJob(said)
-    errand.let_go.set()
-    return errand
+    job = HangingJob(said)
+    job.let_go.set()
+    return job
 
 
-def send(way: ChannelPool, lane: str, errand: HangingJob) -> HangingJob:
-    """Send it in a lane where there is room."""
-    assert way.enter(lane) == 0.0
-    way.send(lane, errand)
-    return errand
+def send(way: ChannelPool, destination: str, job: HangingJob) -> HangingJob:
+    """Send it in a destination where there is room."""
+    assert way.enter(destination) == 0.0
+    way.send(destination, job)
+    return job
 
 
 def wait(true: Callable[[], object]) -> bool:
@@ -97,8 +97,8 @@ def wait(true: Callable[[], object]) -> bool:
     return bool(true())
 
 
-def prove(way: ChannelPool, lane: str) -> None:
-    assert send(way, lane, quick()).over.wait(PATIENCE)
+def prove(way: ChannelPool, destination: str) -> None:
+    assert send(way, destination, quick()).over.wait(PATIENCE)
 
 
 def test_a_lane_runs_four_at_once_and_another_lane_is_not_delayed(way: ChannelPool) -> None:
@@ -135,20 +135,20 @@ def test_lanes_that_wait_for_a_thread_have_their_turns(way: ChannelPool) -> None
 
     class RecordingJob(HangingJob):
         def run(self) -> PeerResponse:
-            order.append(self.lane)
+            order.append(self.destination)
             return PeerResponse.ANSWER
 
-        lane = ""
+        destination = ""
 
-    errands = []
-    for lane in ("many:1", "many:1", "many:1", "few:1"):
-        errand = RecordingJob()
-        errand.lane = lane
-        errands.append(send(way, lane, errand))
+    jobs = []
+    for destination in ("many:1", "many:1", "many:1", "few:1"):
+        job = RecordingJob()
+        job.destination = destination
+        jobs.append(send(way, destination, job))
     for one in blocking:
         one.let_go.set()
 
-    assert all(one.over.wait(PATIENCE) for one in errands)
+    assert all(one.over.wait(PATIENCE) for one in jobs)
     assert order.index("few:1") < 3
 
 
@@ -244,7 +244,7 @@ def test_no_thread_of_a_lane_keeps_the_process_alive(way: ChannelPool) -> None:
     hanging = send(way, "slow:443", HangingJob())
     assert hanging.begun.wait(PATIENCE)
 
-    threads = [one for one in threading.enumerate() if one.name == "webhook-lanes"]
+    threads = [one for one in threading.enumerate() if one.name == "webhook-sender"]
 
     assert threads
     assert all(one.daemon for one in threads)
@@ -264,18 +264,18 @@ def test_lanes_that_nobody_came_to_for_long_are_forgotten(way: ChannelPool, cloc
 
 
 def test_mails_and_webhooks_share_no_thread() -> None:
-    lanes = SendingPool(mail_threads=2, hook_threads=2)
-    hanging = [send(lanes.hooks, f"slow-{number}:443", HangingJob()) for number in range(4)]
+    sending_pool = SendingPool(mail_threads=2, hook_threads=2)
+    hanging = [send(sending_pool.hooks, f"slow-{number}:443", HangingJob()) for number in range(4)]
 
-    assert send(lanes.mail, "contoso.example", quick()).over.wait(PATIENCE)
+    assert send(sending_pool.mail, "contoso.example", quick()).over.wait(PATIENCE)
 
     for one in hanging:
         one.let_go.set()
-    assert lanes.stop(PATIENCE)
+    assert sending_pool.stop(PATIENCE)
 
 
 @pytest.mark.parametrize(
-    ("url", "lane"),
+    ("url", "destination"),
     [
         ("https://Hooks.Example/a?b", "hooks.example:443"),
         ("https://hooks.example:8443/", "hooks.example:8443"),
@@ -284,8 +284,8 @@ def test_mails_and_webhooks_share_no_thread() -> None:
         ("https://hooks.example:99999/", ":0"),
     ],
 )
-def test_the_lane_of_a_webhook_is_its_host_and_port(url: str, lane: str) -> None:
-    assert host_of(url) == lane
+def test_the_lane_of_a_webhook_is_its_host_and_port(url: str, destination: str) -> None:
+    assert host_of(url) == destination
 
 
 def test_the_lane_of_a_mail_is_the_domain_it_goes_to() -> None:

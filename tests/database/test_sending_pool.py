@@ -44,7 +44,7 @@ TRIED = "SELECT coalesce(sum(attempts), 0) AS n FROM notifications"
 
 
 class PoolClock:
-    """The lanes' clock: stands still until the test moves it."""
+    """The sending pool's clock: stands still until the test moves it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -74,8 +74,8 @@ def refused() -> str:
 
 def sending(relay: MailRelay | None = None, seconds: float = 10.0, clock: PoolClock | None = None) -> Postbag:
     mail = SmtpMail(f"smtp://127.0.0.1:{relay.port}", sender=SENDER, seconds=seconds) if relay else None
-    lanes = SendingPool(clock=clock or time.monotonic)
-    return Postbag(mailing=mail, calling=HttpWebhooks(allow_http=True, seconds=seconds), lanes=lanes)
+    sending_pool = SendingPool(clock=clock or time.monotonic)
+    return Postbag(mailing=mail, calling=HttpWebhooks(allow_http=True, seconds=seconds), sending_pool=sending_pool)
 
 
 def ended(futures: Sequence["Future[AttemptResult | None]"]) -> list[AttemptResult | None]:
@@ -91,7 +91,7 @@ def hooks(db: Database) -> list[UUID]:
 
 
 def shut(world: World, db: Database, senders: Senders) -> None:
-    """Have the lane of the only endpoint shut by calls that nobody answers."""
+    """Have the circuit breaker of the only endpoint opened by calls that nobody answers."""
     many(world, MOST_SILENCES)
     assert [one and one.outcome for one in ended(delivery.dispatch(as_sender(db), hooks(db), senders))] == [None] * 3
 
@@ -235,8 +235,8 @@ def test_a_call_whose_lane_is_shut_until_after_its_end_is_dead_and_says_so(
 def test_a_prompt_in_a_shut_lane_that_is_answered_meanwhile_is_moot_and_not_dead(
     short: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
-    lanes = SendingPool(clock=clock)
-    post = Postbag(lanes=lanes)
+    sending_pool = SendingPool(clock=clock)
+    post = Postbag(sending_pool=sending_pool)
     silent = SendFailed("no answer", kind="time")
     post.mail.refused = {address(sender, short, name): silent for name in ("ann", "amir", "abe")}
     short.submit()
@@ -248,7 +248,7 @@ def test_a_prompt_in_a_shut_lane_that_is_answered_meanwhile_is_moot_and_not_dead
     later.shift = row.until_at - fresh.created_at - timedelta(milliseconds=900)
     (one,) = delivery.deliver(as_sender(sender), [row.id], post.senders)
 
-    assert lanes.mail.enter(domain_of(address(sender, short, "ann"))) > 0
+    assert sending_pool.mail.enter(domain_of(address(sender, short, "ann"))) > 0
     assert one.outcome is Outcome.MOOT
 
 
@@ -285,20 +285,20 @@ def _only_hole(db: Database) -> bool:
 def test_a_worker_that_stops_gives_back_what_waits_and_the_next_sends_it_at_once(
     world: World, worker: Database
 ) -> None:
-    slow, following = Postbag(mail=SlowMail(), lanes=SendingPool()), Postbag()
+    slow, following = Postbag(mail=SlowMail(), sending_pool=SendingPool()), Postbag()
     assert isinstance(slow.mail, SlowMail)
     many(world, 3)
     notifications, senders = open_notifications(worker), slow.senders
     futures = delivery.dispatch(as_sender(worker), notifications, senders)
     assert slow.mail.sending.wait(10)
 
-    assert not senders.lanes.stop(0.05)
+    assert not senders.sending_pool.stop(0.05)
     given_back = [one for one in futures if one.done()]
     sent = following.deliver(worker, notifications)
     slow.mail.let_go.set()
 
     assert len(given_back) == len(sent) >= 9 - 4
-    assert senders.lanes.stop(10)
+    assert senders.sending_pool.stop(10)
     assert len(slow.mail.sent) == 9 - len(sent)
     assert open_notifications(worker) == []
     assert {row.attempts for row in read(worker, "SELECT attempts FROM notifications")} == {1}

@@ -1,0 +1,209 @@
+"""One breaker by a clock of the test's own: its room, its pace, and when its breaker shuts, tries and opens."""
+
+import pytest
+
+from lockbox.notifications.circuit_breaker import (
+    FIRST_LOAD,
+    FIRST_SHUT,
+    LEAST_DEFERRAL,
+    LONGEST_DEFERRAL,
+    LONGEST_SHUT,
+    LONGEST_WAIT,
+    MOST_LOAD,
+    SOON,
+    WIDTH,
+    CircuitBreaker,
+    PeerResponse,
+)
+
+NOON = 1000.0
+
+
+@pytest.fixture
+def breaker() -> CircuitBreaker[str]:
+    return CircuitBreaker("hooks.example:443")
+
+
+def send(breaker: CircuitBreaker[str], now: float, said: PeerResponse, seconds: float = 0.1) -> None:
+    """Let one in, send it, and note how that went."""
+    assert breaker.enter(now) == 0.0
+    begin(breaker)
+    breaker.end(now + seconds, seconds, said)
+
+
+def begin(breaker: CircuitBreaker[str]) -> None:
+    breaker.running += 1
+
+
+def shut(breaker: CircuitBreaker[str], now: float = NOON) -> None:
+    for _ in range(3):
+        send(breaker, now, PeerResponse.SILENCE, 0.0)
+    assert breaker.is_shut(now)
+
+
+def fill(breaker: CircuitBreaker[str], now: float = NOON) -> int:
+    """Let in as many as there is room for, and return how many that were."""
+    number = 0
+    while not breaker.enter(now):
+        number += 1
+    return number
+
+
+def test_a_lane_that_has_not_proven_to_answer_lets_few_in(breaker: CircuitBreaker[str]) -> None:
+    assert fill(breaker) == FIRST_LOAD
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.01, MOST_LOAD), (0.5, 28), (3.0, 8), (10.0, 5)])
+def test_the_slower_the_other_side_the_fewer_may_wait_for_it(
+    breaker: CircuitBreaker[str], seconds: float, most: int
+) -> None:
+    for _ in range(50):
+        send(breaker, NOON, PeerResponse.ANSWER, seconds)
+
+    assert fill(breaker) == pytest.approx(most, abs=1)
+
+
+def test_a_pace_is_mostly_that_of_the_last_few(breaker: CircuitBreaker[str]) -> None:
+    for seconds in [10.0] * 20 + [0.1] * 20:
+        send(breaker, NOON, PeerResponse.ANSWER, seconds)
+
+    assert 0.1 <= breaker.pace < 0.3
+
+
+def test_who_finds_no_room_is_told_when_to_come_again_one_after_the_other(breaker: CircuitBreaker[str]) -> None:
+    fill(breaker)
+
+    told = [breaker.enter(NOON) for _ in range(50)]
+
+    assert told[0] >= LEAST_DEFERRAL
+    assert told == sorted(set(told))
+    assert told[-1] <= LONGEST_WAIT + 50 * 0.05 + 0.1
+    assert breaker.load == FIRST_LOAD
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.01, LEAST_DEFERRAL), (0.1, LONGEST_WAIT / SOON), (0.5, LONGEST_WAIT)]
+)
+def test_where_the_other_side_is_quick_who_finds_no_room_comes_again_soon(
+    breaker: CircuitBreaker[str], seconds: float, told: float
+) -> None:
+    for _ in range(50):
+        send(breaker, NOON, PeerResponse.ANSWER, seconds)
+    fill(breaker)
+
+    assert breaker.wait(NOON) == pytest.approx(told, rel=0.1)
+
+
+def test_who_has_not_proven_to_be_quick_is_not_taken_for_it(breaker: CircuitBreaker[str]) -> None:
+    breaker.pace = 0.1
+    fill(breaker)
+
+    assert breaker.wait(NOON) == pytest.approx((FIRST_LOAD + 1 - WIDTH) / WIDTH * 0.1, rel=0.1)
+
+
+def test_a_crowd_is_spread_over_two_minutes_at_most(breaker: CircuitBreaker[str]) -> None:
+    shut(breaker)
+
+    told = [breaker.enter(NOON) for _ in range(50_000)]
+
+    assert min(told) >= FIRST_SHUT
+    assert LONGEST_DEFERRAL - 1 < max(told) <= LONGEST_DEFERRAL
+    fullest = max(sum(1 for one in told if second <= one < second + 1) for second in range(5, 120, 5))
+    assert fullest < 600
+
+
+def test_three_silences_in_a_row_shut_a_lane_and_two_do_not(breaker: CircuitBreaker[str]) -> None:
+    for said in (
+        PeerResponse.SILENCE,
+        PeerResponse.SILENCE,
+        PeerResponse.ANSWER,
+        PeerResponse.SILENCE,
+        PeerResponse.SILENCE,
+    ):
+        send(breaker, NOON, said, 0.0)
+    assert not breaker.is_shut(NOON)
+
+    send(breaker, NOON, PeerResponse.SILENCE, 0.0)
+
+    assert breaker.wait(NOON) == FIRST_SHUT
+    assert breaker.enter(NOON) >= FIRST_SHUT
+    assert breaker.load == 0
+
+
+def test_our_own_trouble_neither_shuts_a_lane_nor_opens_it(breaker: CircuitBreaker[str]) -> None:
+    for _ in range(5):
+        send(breaker, NOON, PeerResponse.NOTHING)
+    assert not breaker.is_shut(NOON)
+    shut(breaker)
+
+    send(breaker, NOON + FIRST_SHUT, PeerResponse.NOTHING)
+
+    assert breaker.shut_until is not None
+    assert breaker.enter(NOON + FIRST_SHUT + 1) == 0.0
+
+
+def test_a_shut_lane_lets_exactly_one_try_through_once_its_time_is_over(breaker: CircuitBreaker[str]) -> None:
+    shut(breaker)
+    later = NOON + FIRST_SHUT
+
+    assert breaker.enter(later - 0.1) > 0
+    assert breaker.enter(later) == 0.0
+    assert breaker.enter(later) > 0
+
+    breaker.queue.append("a notification")
+    assert breaker.is_ready(later)
+    begin(breaker)
+    assert not breaker.is_ready(later)
+
+
+def test_a_try_that_is_answered_opens_the_lane_as_if_it_were_new(breaker: CircuitBreaker[str]) -> None:
+    shut(breaker)
+
+    send(breaker, NOON + FIRST_SHUT, PeerResponse.ANSWER)
+
+    assert breaker.shut_until is None
+    assert fill(breaker, NOON + 6) > WIDTH
+
+
+def test_each_try_that_is_not_answered_doubles_the_time_up_to_a_minute(breaker: CircuitBreaker[str]) -> None:
+    shut(breaker)
+    waits, now = [], NOON
+
+    for _ in range(6):
+        waits.append(breaker.wait(now))
+        now += waits[-1]
+        send(breaker, now, PeerResponse.SILENCE, 0.0)
+
+    assert waits == [5, 10, 20, 40, LONGEST_SHUT, LONGEST_SHUT]
+
+
+def test_sends_that_began_before_it_shut_shut_it_no_longer(breaker: CircuitBreaker[str]) -> None:
+    for _ in range(WIDTH):
+        breaker.enter(NOON)
+        begin(breaker)
+
+    for number in range(WIDTH):
+        breaker.end(NOON + 10 + number / 10, 10.0, PeerResponse.SILENCE)
+
+    assert breaker.shut_for == FIRST_SHUT
+    assert breaker.load == breaker.running == 0
+
+
+def test_one_of_them_that_is_answered_after_all_opens_it(breaker: CircuitBreaker[str]) -> None:
+    breaker.enter(NOON)
+    begin(breaker)
+    shut(breaker)
+
+    breaker.end(NOON + 1, 1.0, PeerResponse.ANSWER)
+
+    assert breaker.enter(NOON + 1) == 0.0
+
+
+def test_what_has_been_idle_for_long_may_be_forgotten_and_nothing_else(breaker: CircuitBreaker[str]) -> None:
+    shut(breaker)
+    assert not breaker.is_forgettable(NOON + 1, 0)
+    assert breaker.is_forgettable(NOON + 700, 600)
+
+    breaker.enter(NOON + 800)
+
+    assert not breaker.is_forgettable(NOON + 2000, 600)
