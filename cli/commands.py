@@ -10,6 +10,7 @@ from cli.client import at, call, stop
 from cli.route_command import (
     IF_MATCH,
     PAGE,
+    TENANT,
     CommandParameter,
     FactsOf,
     Field,
@@ -26,7 +27,6 @@ from cli.route_command import (
 )
 from cli.terminal import Plain, moment, words
 
-TENANT = argument("slug", "tenant", "the tenant's slug, such as contoso", str)
 PERSON = argument("person_id", "person", "the person's id")
 NAMED: Mapping[str, Field] = {"Name": "name", "Address": "address", "Roles": "roles"}
 REMOVED = Sentence("Removed.")

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from cli import terminal
 from cli.client import at, call, stop
+from cli.route_command import PAGE, TENANT, RouteCommand, TableOf, moment_of, optional
 from cli.tenants import Tenant
 from cli.terminal import Plain, as_json, duration, moment, say
 from lockbox.requests import policy_diff
@@ -83,20 +84,17 @@ def set_policy(
     say(f"The policy is at version {answer['version']}.")
 
 
-@app.command()
-def versions(
-    tenant: Tenant,
-    limit: terminal.Limit = 50,
-    before: Annotated[int | None, typer.Option(help="only those older than this version")] = None,
-    plain: Plain = False,
-) -> None:
-    """List the versions of the policy, newest first."""
-    found = call("GET", at("tenants", tenant, "policy", "versions"), params={"limit": limit, "before": before})
-    if plain:
-        as_json(found)
-        return
-    rows = ((one["version"], moment(one["created_at"]), _author(one)) for one in found["items"])
-    terminal.table(("Version", "Made", "By"), rows)
+def _author(edition: Mapping[str, Any]) -> str:
+    return str(edition["author"]["name"]) if edition["author"] else "nobody: the tenant began with it"
+
+
+VERSIONS = RouteCommand(
+    "GET /v1/tenants/{slug}/policy/versions",
+    (TENANT, PAGE[0], optional("before", "--before", "only those older than this version", int)),
+    TableOf({"Version": "version", "Made": moment_of("created_at"), "By": _author}),
+    "List the versions of the policy, newest first.",
+)
+app.command("versions", help=VERSIONS.help)(VERSIONS.function())
 
 
 @app.command()
@@ -136,10 +134,6 @@ def _show_changes(found: Mapping[str, str]) -> None:
         terminal.facts(found)
     else:
         say("Nothing changes.")
-
-
-def _author(edition: Mapping[str, Any]) -> str:
-    return str(edition["author"]["name"]) if edition["author"] else "nobody: the tenant began with it"
 
 
 def _facts(value: object, name: str = "") -> Iterator[tuple[str, object]]:

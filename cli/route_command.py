@@ -158,6 +158,7 @@ class RouteCommand:
             self.view.show(answer, said)
 
 
+TENANT = argument("slug", "tenant", "the tenant's slug, such as contoso", str)
 PAGE = (CommandParameter("limit", Limit, 50), CommandParameter("cursor", Cursor, None))
 
 
