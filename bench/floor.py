@@ -12,13 +12,12 @@ from uuid import UUID
 import psycopg
 from redis import Redis
 from sqlalchemy import URL, Engine, text
-from sqlalchemy.engine import make_url
 
 from bench.db import NOWHERE, Site
 from bench.figures import medians
 from bench.least import DATABASE
 from bench.load import clock, load
-from harness.stage import superuser_at
+from harness.stage import on_database, superuser_at
 from lockbox.database import Database, make_engine
 from lockbox.requests import timers as clock_
 from lockbox.schedule import CLOCK, MOST_A_CALL, IndexEntry, Schedule
@@ -148,7 +147,7 @@ def prepare(site: Site) -> None:
 
 def sorted_set(redis_url: str) -> dict[str, dict[str, float]]:
     """Return how many members a second are added, claimed and dropped, by Lockbox's schedule and by raw calls."""
-    url = make_url(redis_url).set(database="1").render_as_string(hide_password=False)
+    url = on_database(redis_url, "1")
     with Redis.from_url(url) as raw:
         ways: dict[str, Callable[[], None]] = {"lockbox": lambda: _by_schedule(url), "floor": lambda: _by_calls(raw)}
         found = {}

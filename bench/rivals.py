@@ -9,14 +9,13 @@ from dataclasses import dataclass
 import psutil
 from redis import Redis
 from sqlalchemy import Engine, text
-from sqlalchemy.engine import make_url
 
 from bench.db import Site
 from cli import stack
 from cli.stack import Processes
 from config.children import environment
 from harness.ports import own_port
-from harness.stage import run_as_superuser, start_sinks, superuser_at
+from harness.stage import on_database, run_as_superuser, start_sinks, superuser_at
 
 VENV = stack.CHECKOUT / ".venv-bench"
 PYTHON = str(VENV / "bin" / "python")
@@ -89,7 +88,7 @@ class PeerProcesses:
 @contextmanager
 def running(site: Site, name: str) -> Iterator[PeerProcesses]:
     """Run a peer on an empty database of its own and an empty part of Redis; end it and remove them at the end."""
-    redis_url = make_url(site.plan.redis_url).set(database=REDIS_DATABASE).render_as_string(hide_password=False)
+    redis_url = on_database(site.plan.redis_url, REDIS_DATABASE)
     url = site.copied(site.plan.worker_database_url, DATABASE).set(drivername="postgresql")
     mail = own_port()
     variables = {

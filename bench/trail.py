@@ -13,11 +13,11 @@ from pathlib import Path
 from uuid import UUID
 
 from sqlalchemy import Engine, text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
 from cli.stack import AUDIT_KEY, StackPlan
 from harness.people import World
-from harness.stage import approval_keys, superuser_at
+from harness.stage import approval_keys, on_database, superuser_at
 from lockbox.audit import export
 from lockbox.audit.event_search import EventFilter, EventScope
 from lockbox.audit.export import Export
@@ -91,9 +91,9 @@ class SealWatch:
 
 def measure(superuser: URL, plan: StackPlan, world: World, folder: Path, events: int) -> dict[str, float]:
     """Return events sealed a second, seconds to verify, milliseconds of a proof, lag and cost, on a copy."""
-    schedule, worker = Schedule(plan.redis_url), _copied(plan.worker_database_url)
+    schedule, worker = Schedule(plan.redis_url), on_database(plan.worker_database_url, COPY)
     db = Database(make_engine(worker, role="bench"), schedule)
-    engine = make_engine(_copied(plan.database_url), role="bench")
+    engine = make_engine(on_database(plan.database_url, COPY), role="bench")
     asking = Database(engine, schedule, approvals=approval_keys(plan))
     try:
         with superuser_at(superuser.set(database=COPY)) as root:
@@ -109,10 +109,6 @@ def measure(superuser: URL, plan: StackPlan, world: World, folder: Path, events:
     finally:
         asking.dispose()
         db.dispose()
-
-
-def _copied(url: str) -> str:
-    return make_url(url).set(database=COPY).render_as_string(hide_password=False)
 
 
 def _load(trail: TrailBench, count: int) -> list[UUID]:

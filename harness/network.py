@@ -8,6 +8,7 @@ import struct
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -35,9 +36,17 @@ class EventLoopThread:
         self._thread = threading.Thread(target=self._loop.run_forever, name="harness-loop", daemon=True)
         self._thread.start()
 
-    def do(self, what: Coroutine[Any, Any, T]) -> T:
+    def begin(self, what: Coroutine[Any, Any, T]) -> Future[T]:
+        """Begin to run something there."""
+        return asyncio.run_coroutine_threadsafe(what, self._loop)
+
+    def do(self, what: Coroutine[Any, Any, T], patience: float = PATIENCE) -> T:
         """Run it there and return its result."""
-        return asyncio.run_coroutine_threadsafe(what, self._loop).result(PATIENCE)
+        return self.begin(what).result(patience)
+
+    def set(self, event: asyncio.Event) -> None:
+        """Set an event of that loop."""
+        self._loop.call_soon_threadsafe(event.set)
 
     def close(self) -> None:
         """End whatever runs there, then the thread."""

@@ -7,10 +7,10 @@ import sys
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import SecretStr
 from redis import Redis
@@ -33,6 +33,11 @@ from lockbox.database import Database, make_engine, postgres_clock
 from lockbox.schedule import Schedule
 
 
+def on_database(url: str, name: str) -> str:
+    """Return the address of another database on the same server."""
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
 @dataclass(frozen=True)
 class Urls:
     """Where one test's servers are, as each role."""
@@ -45,6 +50,17 @@ class Urls:
     smtp: str
     maildir: Path
     notifications: str = ""
+
+    def on(self, name: str) -> Self:
+        """Return the same logins on another database."""
+        return replace(
+            self,
+            superuser=on_database(self.superuser, name),
+            owner=on_database(self.owner, name),
+            api=on_database(self.api, name),
+            worker=on_database(self.worker, name),
+            notifications=on_database(self.notifications, name),
+        )
 
 
 class ShiftedClock:
@@ -135,9 +151,9 @@ def run_as_superuser(url: str | URL, *statements: str) -> None:
 
 
 @contextmanager
-def copied(superuser: str | URL, name: str) -> Iterator[None]:
-    """Copy the migrated database while nobody uses it, and drop the copy at the end."""
-    run_as_superuser(superuser, f"CREATE DATABASE {name} TEMPLATE lockbox STRATEGY FILE_COPY OWNER lockbox_owner")
+def copied(superuser: str | URL, name: str, template: str = "lockbox") -> Iterator[None]:
+    """Copy the migrated database, or another one, while nobody uses it, and drop the copy at the end."""
+    run_as_superuser(superuser, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY OWNER lockbox_owner")
     try:
         yield
     finally:
@@ -148,25 +164,29 @@ def copied(superuser: str | URL, name: str) -> Iterator[None]:
 def fresh_database(template: ServerAddresses, *, flushes: bool = True) -> Iterator[Urls]:
     """A database that nobody else uses, copied from the template; and, unless told otherwise, an emptied Redis."""
     name = f"lockbox_{os.getpid()}_{next(NUMBERS)}"
-
-    def here(url: str) -> str:
-        return make_url(url).set(database=name).render_as_string(hide_password=False)
-
-    with copied(template.superuser_url, name):
+    urls = Urls(
+        superuser=template.superuser_url,
+        owner=template.owner_database_url,
+        api=template.database_url,
+        worker=template.worker_database_url,
+        redis=template.redis_url,
+        smtp=template.smtp_url,
+        maildir=template.maildir,
+        notifications=template.notifications_database_url,
+    ).on(name)
+    with copied(template.superuser_url, name), all_rights(urls.superuser, urls.notifications):
         if flushes:
             with Redis.from_url(template.redis_url) as redis:
                 redis.flushall()
-        with all_rights(here(template.superuser_url), here(template.notifications_database_url)):
-            yield Urls(
-                superuser=here(template.superuser_url),
-                owner=here(template.owner_database_url),
-                api=here(template.database_url),
-                worker=here(template.worker_database_url),
-                redis=template.redis_url,
-                smtp=template.smtp_url,
-                maildir=template.maildir,
-                notifications=here(template.notifications_database_url),
-            )
+        yield urls
+
+
+@contextmanager
+def empty_database(urls: Urls) -> Iterator[Urls]:
+    """A database in which nothing is, on the same server."""
+    name = f"{make_url(urls.owner).database}_empty"
+    with copied(urls.superuser, name, "template0"):
+        yield urls.on(name)
 
 
 @contextmanager
@@ -244,8 +264,7 @@ def servers_of(plan: StackPlan) -> ServerAddresses:
 
 def superuser_url(plan: StackPlan) -> str:
     """Return the address of the plan's database for a login with every right."""
-    database = make_url(plan.owner_database_url).database
-    return make_url(servers_of(plan).superuser_url).set(database=database).render_as_string(hide_password=False)
+    return on_database(servers_of(plan).superuser_url, str(make_url(plan.owner_database_url).database))
 
 
 def approval_keys(plan: StackPlan) -> ApprovalKeys:

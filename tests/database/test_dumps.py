@@ -14,10 +14,10 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
 from harness.people import World
-from harness.stage import Urls
+from harness.stage import Urls, empty_database
 from lockbox.database import Database
 from tests.database.furnished import furnish
-from tests.database.scenes import read, write
+from tests.database.scenes import read
 from tests.database.schema import objects
 
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename"
@@ -25,13 +25,10 @@ ROWS = "SELECT to_jsonb(t) AS row FROM {table} t ORDER BY to_jsonb(t)::text"
 
 
 @pytest.fixture
-def empty(urls: Urls, superuser: Engine) -> Iterator[URL]:
+def empty(urls: Urls) -> Iterator[URL]:
     """The owner's URL of a database in which nothing is."""
-    url = make_url(urls.owner)
-    name = f"{url.database}_empty"
-    write(superuser, f"CREATE DATABASE {name} TEMPLATE template0 OWNER lockbox_owner")
-    yield url.set(database=name)
-    write(superuser, f"DROP DATABASE {name} WITH (FORCE)")
+    with empty_database(urls) as found:
+        yield make_url(found.owner)
 
 
 def _everything(engine: Engine) -> dict[str, list[dict[str, Any]]]:

@@ -10,13 +10,12 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, create_engine
-from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 from sqlmodel import SQLModel
 from typer.testing import CliRunner
 
 from cli.app import app
-from harness.stage import Urls
+from harness.stage import Urls, empty_database
 from lockbox import migrations, schema
 from lockbox.migrations import UnknownRevision
 from lockbox.requests.lifecycle import MOVES, State
@@ -130,13 +129,10 @@ VALUES (uuidv7(), 'vendor', 'Erin', 'erin@vendor.example', now())
 
 
 @pytest.fixture
-def fresh(urls: Urls, superuser: Engine) -> Iterator[str]:
+def fresh(urls: Urls) -> Iterator[str]:
     """The owner's URL of a database in which nothing is."""
-    url = make_url(urls.owner)
-    name = f"{url.database}_fresh"
-    write(superuser, f"CREATE DATABASE {name} TEMPLATE template0 OWNER lockbox_owner")
-    yield url.set(database=name).render_as_string(hide_password=False)
-    write(superuser, f"DROP DATABASE {name} WITH (FORCE)")
+    with empty_database(urls) as found:
+        yield found.owner
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from api.metrics import exposition
 from cli.operate import app as operate
 from config.catalogue import Plan as SoldPlan
 from harness.people import World
-from harness.stage import ALL_RIGHTS, Urls, all_rights
+from harness.stage import ALL_RIGHTS, Urls, all_rights, empty_database
 from lockbox.admin import restore, tenants
 from lockbox.admin.restore import RestoreResult
 from lockbox.admin.tenants import TenantInput
@@ -110,46 +110,26 @@ class RestorableWorld:
 
 
 @pytest.fixture
-def plant(world: World, worker: Database, urls: Urls, superuser: Engine, tmp_path: Path) -> Iterator[RestorableWorld]:
+def plant(world: World, worker: Database, urls: Urls, tmp_path: Path) -> Iterator[RestorableWorld]:
     """The usual world."""
     shipped = tmp_path / "shipped"
     shipped.mkdir()
-    name = f"{make_url(urls.owner).database}_restored"
-    write_alone(superuser, f"CREATE DATABASE {name} TEMPLATE template0 OWNER lockbox_owner")
-
-    def here(url: str) -> str:
-        return make_url(url).set(database=name).render_as_string(hide_password=False)
-
-    empty = Urls(
-        here(urls.superuser),
-        here(urls.owner),
-        here(urls.api),
-        here(urls.worker),
-        urls.redis,
-        urls.smtp,
-        urls.maildir,
-        here(urls.notifications),
-    )
-    write_alone(superuser, f"GRANT CONNECT ON DATABASE {name} TO lockbox_api, lockbox_worker, lockbox_notifications")
-    with all_rights(empty.superuser, empty.notifications):
-        write(unbound_of(empty), "ALTER SCHEMA public OWNER TO lockbox_owner")
-        write(unbound_of(empty), "GRANT USAGE ON SCHEMA public TO lockbox_api, lockbox_worker, lockbox_notifications")
+    with empty_database(urls) as empty, all_rights(empty.superuser, empty.notifications):
+        root = unbound_of(empty)
+        name = root.url.database
+        write(root, f"GRANT CONNECT ON DATABASE {name} TO lockbox_api, lockbox_worker, lockbox_notifications")
+        write(root, "ALTER SCHEMA public OWNER TO lockbox_owner")
+        write(root, "GRANT USAGE ON SCHEMA public TO lockbox_api, lockbox_worker, lockbox_notifications")
         plant = RestorableWorld(world, worker, urls, shipped, tmp_path / "dump", empty)
         world.db.shipped = plant.believed()
         yield plant
         for db in plant.opened:
             db.dispose()
-    write_alone(superuser, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def unbound_of(urls: Urls) -> Engine:
     """Return what may do everything in that database."""
     return ALL_RIGHTS[str(make_url(urls.superuser).database)]
-
-
-def write_alone(superuser: Engine, statement: str) -> None:
-    with superuser.connect() as connection:
-        connection.exec_driver_sql(statement)
 
 
 def asked(world: World) -> str:

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from harness.stage import Urls
+from harness.stage import Urls, empty_database
 from lockbox import migrations, startup_checks
 from lockbox.startup_checks import ServerKind, StartupCheckFailed
 from tests.database.scenes import write
@@ -73,25 +71,10 @@ def _is_fit(url: str, server: ServerKind) -> bool:
 
 
 @pytest.fixture
-def empty(urls: Urls, superuser: Engine) -> Iterator[Urls]:
+def empty(urls: Urls) -> Iterator[Urls]:
     """A database in which nothing is."""
-    name = f"{make_url(urls.owner).database}_empty"
-    write(superuser, f"CREATE DATABASE {name} TEMPLATE template0 OWNER lockbox_owner")
-
-    def there(url: str) -> str:
-        return make_url(url).set(database=name).render_as_string(hide_password=False)
-
-    yield Urls(
-        there(urls.superuser),
-        there(urls.owner),
-        there(urls.api),
-        there(urls.worker),
-        "",
-        "",
-        Path(),
-        there(urls.notifications),
-    )
-    write(superuser, f"DROP DATABASE {name} WITH (FORCE)")
+    with empty_database(urls) as found:
+        yield found
 
 
 def test_each_server_is_fit_with_its_own_login(urls: Urls) -> None:

@@ -22,7 +22,7 @@ from config.embedded.processes import run, wait_until
 from config.embedded.programs import programs_for
 from harness.people import World
 from harness.ports import own_port
-from harness.stage import all_rights, own_servers
+from harness.stage import all_rights, on_database, own_servers
 from lockbox import migrations, startup_checks
 from lockbox.database import Database, make_engine
 from lockbox.errors import NotReplicated
@@ -132,7 +132,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 def db(primary: ServerAddresses, standby: Standby) -> Iterator[Database]:
     """The database as the API sees it; it ends before the standby does."""
     assert standby.sync_state() == "async"
-    superuser = make_url(primary.superuser_url).set(database="lockbox").render_as_string(hide_password=False)
+    superuser = on_database(primary.superuser_url, "lockbox")
     engine = make_engine(primary.database_url, role="test-api", pool_size=8, overflow=8)
     with all_rights(superuser), closing(Schedule(primary.redis_url)) as schedule:
         yield Database(engine, schedule)

@@ -12,14 +12,13 @@ import httpx
 import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 from typer.testing import CliRunner
 
 from cli import bootstrap
 from cli.app import app
 from config.embedded import ServerAddresses
-from harness.stage import Urls
+from harness.stage import Urls, copied, on_database
 from lockbox.database import as_owner
 from lockbox.identity.api_tokens import FORM
 from lockbox.identity.keyring import development, make
@@ -242,16 +241,9 @@ def test_what_is_no_name_or_address_is_said_so_and_makes_nobody(
 
 def test_a_database_without_migrations_is_said_so(template: ServerAddresses) -> None:
     name = f"lockbox_unmigrated_{os.getpid()}"
-    engine = create_engine(template.superuser_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name} OWNER lockbox_owner"))
-    url = make_url(template.owner_database_url).set(database=name).render_as_string(hide_password=False)
-
-    try:
+    url = on_database(template.owner_database_url, name)
+    with copied(template.superuser_url, name, "template0"):
         refused = at_once({"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": url}, *OLGA)
-    finally:
-        with engine.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "run `lockbox migrate`" in refused.stderr
