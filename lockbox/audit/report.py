@@ -22,22 +22,22 @@ PRINCIPAL = "principal_"
 NOBODY = {"clock": "the clock", "owner": "the owner of the installation"}
 ENDS = {
     "denied": "denied",
-    "cancelled": "withdrawn by the vendor",
-    "timed_out": "not answered in time",
-    "completed": "given back",
-    "revoked": "closed early",
+    "cancelled": "cancelled by the vendor",
+    "timed_out": "timed out",
+    "completed": "completed",
+    "revoked": "revoked",
     "expired": "time over",
 }
 DEEDS = {
-    "submit": "asked for it",
+    "submit": "submitted it",
     "endorse": "endorsed it",
     "approve": "approved it",
     "deny": "denied it",
-    "cancel": "withdrew it",
-    "time_out": "ended it: no answer in time",
-    "complete": "gave it back",
-    "revoke": "closed it early",
-    "expire": "ended it: time over",
+    "cancel": "cancelled it",
+    "time_out": "timed it out",
+    "complete": "completed it",
+    "revoke": "revoked it",
+    "expire": "ended it at its deadline",
     "question": "asked",
     "answer": "answered",
 }

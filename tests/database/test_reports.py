@@ -210,10 +210,10 @@ def test_a_report_says_who_did_what_and_what_was_done_inside_as_of_when_it_is_se
     assert said["Tara"].subject.endswith("has closed, 4 actions, 1 of them not asked for")
     assert "4 actions were reported while it was open; 1 of them not as it was asked for." in text
     for line in (
-        "Erin (engineer) asked for it",
+        "Erin (engineer) submitted it",
         "Ann (approver) approved it",
         '"Be quick"',
-        "Erin (requester) gave it back",
+        "Erin (requester) completed it",
         f"GET {MAILBOX}: 3 times, done",
         "DELETE mailbox:bob@contoso.example: once, done - NOT WHAT WAS ASKED FOR",
         "reported by Ward",

@@ -91,11 +91,11 @@ def test_what_happened_is_told_in_plain_words_with_its_time_number_and_request(
     page = entered(portal).get("/trail")
 
     assert deeds(page) == [
-        "Erin: asked for access",
+        "Erin: submitted a request for access",
         "Amir: denied the request",
-        "Erin: asked for access",
+        "Erin: submitted a request for access",
         "Ann: approved the request",
-        "Erin: asked for access",
+        "Erin: submitted a request for access",
     ]
     assert "not sealed yet" in page.words
     assert "number 1" in page.words
@@ -216,7 +216,7 @@ def test_whoever_reads_no_audit_log_reads_none_here(trail: Portal, who: str, pat
     page = entered(trail, who).get(path)
 
     assert page.status == 403
-    assert "asked for access" not in page.text
+    assert "submitted a request for access" not in page.text
 
 
 def test_the_vendors_auditor_reads_the_vendors_own_and_a_tenants_without_what_is_not_theirs(trail: Portal) -> None:
@@ -225,7 +225,7 @@ def test_the_vendors_auditor_reads_the_vendors_own_and_a_tenants_without_what_is
     words = looks(trail, "vera", tenant=trail.world.tenant.slug, text="quick")
 
     assert "Audit trail of the vendor itself" in own.words
-    assert "asked for access" not in deeds(own)
+    assert "submitted a request for access" not in deeds(own)
     assert "Ann: approved the request" in deeds(theirs)
     assert "QUICK" not in theirs.text
     assert "The mailbox" not in looks(trail, "vera", tenant=trail.world.tenant.slug, action="submit").text
@@ -246,7 +246,7 @@ def test_who_reads_several_trails_chooses_one(open_portal: OpenPortal) -> None:
     other = looks(first, tenant=second.world.tenant.slug)
 
     assert second.world.tenant.slug in page.text
-    assert "Erin: asked for access" in deeds(other)
+    assert "Erin: submitted a request for access" in deeds(other)
     assert Role.AUDITOR in {one.role for one in first.world.people["aude"].standings}
 
 

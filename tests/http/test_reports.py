@@ -63,16 +63,16 @@ def test_a_report_says_who_asked_who_decided_and_when_it_was_open(open_door: Ope
     found = reported(door, request_id)
 
     assert [(step["who"], step["role"], step["deed"], step["comment"]) for step in found["steps"]] == [
-        ("Erin", "engineer", "asked for it", None),
+        ("Erin", "engineer", "submitted it", None),
         ("Max", "manager", "endorsed it", "A real fault"),
         ("Ann", "approver", "approved it", None),
         ("Amir", "approver", "approved it", "Be quick"),
-        ("Tara", "tenant_admin", "closed it early", None),
+        ("Tara", "tenant_admin", "revoked it", None),
     ]
     assert (found["opened_at"], found["closed_at"]) == (found["steps"][3]["at"], found["steps"][4]["at"])
     assert (found["justification"], found["ending"], found["service"]) == (
         "It does not open",
-        "closed early",
+        "revoked",
         "exchange-online",
     )
 
