@@ -241,7 +241,7 @@ def test_a_log_goes_on_under_a_new_name_and_key_while_the_earlier_one_is_trusted
     world.fresh()
     renamed = Signer("lockbox.example", [Ed25519PrivateKey.generate()])
 
-    with pytest.raises(RollbackDetected, match="no key that you trust"):
+    with pytest.raises(RollbackDetected, match="which you do not trust"):
         list(sealer.seal(worker, renamed))
     going_on = [*sealer.seal(worker, Signer(renamed.name, renamed.keys, [SIGNER.public]))]
 
@@ -296,7 +296,7 @@ def test_a_checkpoint_of_the_owners_own_making_is_not_shipped(
     note = own.note(SIGNER.origin(world.tenant.id), 900, b"\x07" * 32, world.tenant.created_at)
     freely(superuser, f"UPDATE logs SET size = 900, root = decode(repeat('07', 32), 'hex'), note = '{note}'")  # noqa: S608
 
-    with pytest.raises(RollbackDetected, match="no key that you trust"):
+    with pytest.raises(RollbackDetected, match="which you do not trust"):
         sealed(worker, folder)
 
     assert folder.shipped(world.tenant.id) == before

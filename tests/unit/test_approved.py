@@ -48,8 +48,8 @@ OPENED: dict[str, Any] = {
     "approved_by": ["bill", "ann"],
 }
 WHERE: dict[str, Any] = {"line": 4, "number": 2, "event": "e"}
-OTHERWISE = "what was approved is not what the events of the request say"
-NO_FORM = "the approval is not of the form that it must have"
+OTHERWISE = "the approval does not match the request's events"
+NO_FORM = "the approval is malformed"
 
 
 def named(key: Ed25519PrivateKey) -> VerifierKey:
@@ -148,7 +148,7 @@ def test_an_approval_of_another_form_is_found(changes: dict[str, Any]) -> None:
 
 
 def test_an_approval_by_a_key_that_nobody_trusts_is_named() -> None:
-    message = f"the approval is signed by {NAME}+{named(STRANGER).id.hex()}, which is no key that you trust"
+    message = f"the approval is signed by {NAME}+{named(STRANGER).id.hex()}, which you do not trust"
 
     assert taken({}, {"approval": approval(STRANGER)}) == found(FindingKind.UNKNOWN_KEY, message)
 
@@ -254,7 +254,7 @@ def test_an_approval_of_resources_that_are_hidden_is_checked_by_its_hash(shown: 
 
 
 def test_a_window_that_was_opened_without_an_approval_is_found() -> None:
-    assert taken({}, {}) == found(FindingKind.APPROVAL, "this opens a window, and no approval of it is signed")
+    assert taken({}, {}) == found(FindingKind.APPROVAL, "this opens a window without a signed approval")
     assert taken({}, {"to_state": "denied"}) == (0, 0, [])
 
 

@@ -14,7 +14,7 @@ SAID = Checkpoint("lockbox.test/audit/vendor", 7, bytes(range(32)), "2026-01-01T
 ROOT = base64.b64encode(SAID.root).decode()
 KEYS = {public().id: public()}
 NO_LINES = "this is no checkpoint: origin, size and root stand on three lines"
-NO_FORM = "this is no checkpoint: its size or its root is not of the right form"
+NO_FORM = "this is no checkpoint: its size or its root is malformed"
 NO_NOTE = "this is no signed note: a blank line stands between text and signatures"
 NO_SIGNATURE = "this is no signed note: a line of its signatures is not one"
 
@@ -53,7 +53,7 @@ def test_an_unknown_signer_is_named() -> None:
 
     with pytest.raises(UnknownKey) as refused:
         checkpoint.verify(note, KEYS)
-    assert str(refused.value) == f"signed by {NAME}+{public(OTHER_KEY).id.hex()}, which is no key that you trust"
+    assert str(refused.value) == f"signed by {NAME}+{public(OTHER_KEY).id.hex()}, which you do not trust"
 
 
 def test_all_unknown_signers_are_named() -> None:
@@ -62,7 +62,7 @@ def test_all_unknown_signers_are_named() -> None:
     with pytest.raises(UnknownKey) as refused:
         checkpoint.verify(note, {})
     signers = f"{NAME}+{public(OTHER_KEY).id.hex()}, {NAME}+{public().id.hex()}"
-    assert str(refused.value) == f"signed by {signers}, which is no key that you trust"
+    assert str(refused.value) == f"signed by {signers}, which you do not trust"
 
 
 def test_a_signature_under_another_name_counts_for_nothing() -> None:

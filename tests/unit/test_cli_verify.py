@@ -98,7 +98,7 @@ def test_the_fingerprint_that_an_invitation_bears_is_worked_out_from_the_key_alo
 
     _, said = verify(folder, "export.ndjson", "--key", public().text)
 
-    assert f"the fingerprint of that key: {' '.join(re.findall('.{8}', digest))}; compare it" in said
+    assert f"its fingerprint: {' '.join(re.findall('.{8}', digest))}; compare it" in said
     assert "of another name" not in said
 
 
@@ -128,7 +128,7 @@ def test_what_is_wrong_ends_with_1_and_is_named_with_its_place(folder: Path) -> 
 
     assert code == 1
     assert said.startswith("Tampered.")
-    assert "  edited: line 6, number 3: this event is not as it was sealed" in said
+    assert "  edited: line 6, number 3: this event differs from what was sealed" in said
 
 
 def test_a_key_that_was_not_given_is_not_trusted(folder: Path) -> None:
@@ -251,7 +251,7 @@ def test_the_next_export_has_to_continue_what_was_verified_before(folder: Path) 
     (folder / "export.ndjson").write_bytes(longer.whole())
     code, said = verify(folder, "export.ndjson")
     assert (code, said.startswith(CONTINUES)) == (0, True)
-    assert f"the fingerprint of that key: {public().fingerprint}" in said
+    assert f"its fingerprint: {public().fingerprint}" in said
 
 
 def test_an_export_that_is_older_than_what_was_verified_is_told_from_a_fresh_one(folder: Path) -> None:
@@ -372,7 +372,7 @@ def test_no_key_is_taken_from_a_name_in_the_mail_of_a_digest(folder: Path) -> No
     code, said = verify(folder, "export.ndjson", "--checkpoint", "text.txt")
 
     assert (code, said.startswith("Tampered.")) == (1, True)
-    assert "which is no key that you trust" in said
+    assert "which you do not trust" in said
 
 
 def test_a_checkpoint_from_the_future_is_not_believed(folder: Path) -> None:

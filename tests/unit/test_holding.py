@@ -70,7 +70,7 @@ def not_extended_before(size: int) -> Finding:
 
 
 def not_shown(size: int) -> Finding:
-    message = f"nothing here shows that the log extends what it was at {size} events"
+    message = f"nothing in the file proves that the log extends its state at {size} events"
     return Finding(FindingKind.UNPROVEN, f"{message}; export it again with since={size}")
 
 

@@ -120,18 +120,14 @@ ODD: list[tuple[str, Any]] = [
     ],
 )
 def test_the_first_member_of_another_form_is_named(log: Log, name: str) -> None:
-    assert told(judged(log.whole())) == [
-        f"malformed: {WHERE}: the body's {name} is missing, or not of the form that it must have"
-    ]
+    assert told(judged(log.whole())) == [f"malformed: {WHERE}: the body's {name} is missing or malformed"]
 
 
 @pytest.mark.parametrize(("id_", "said"), [(None, "None"), (7, "7"), (["a"], "['a']")])
 def test_an_event_whose_id_is_none_is_named_as_it_says(id_: object, said: str) -> None:
     verdict = judged(with_members(id=id_).whole())
 
-    assert told(verdict) == [
-        f"malformed: line 4, number 1, event {said}: the body's id is missing, or not of the form that it must have"
-    ]
+    assert told(verdict) == [f"malformed: line 4, number 1, event {said}: the body's id is missing or malformed"]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +173,7 @@ def test_an_event_that_was_sealed_in_another_log_is_named() -> None:
     theirs = judged(vendors(event(0, log=UUID(int=0)), event(1)))
 
     for verdict, log in ((own, UUID(int=0)), (theirs, TENANT)):
-        assert told(verdict) == [f"foreign event: {WHERE}: this event was sealed in another log, {log}"]
+        assert told(verdict) == [f"foreign event: {WHERE}: this event belongs to another log, {log}"]
 
 
 def test_every_value_that_is_not_the_one_committed_to_is_named() -> None:

@@ -20,7 +20,7 @@ WHOLE = LOG.whole().splitlines(keepends=True)
 FILTERED = LOG.filtered(lambda number: number in {1, 3, 4}).splitlines(keepends=True)
 IDENTITY = f"lockbox.test+{public().id.hex()}"
 OF_ANOTHER_KEY = f"lockbox.test+{public(OTHER_KEY).id.hex()}"
-FIRST_DIFFERS = "edited: line 1: the first line names another log or size than the checkpoint in it"
+FIRST_DIFFERS = "edited: line 1: the first line and its checkpoint name different logs or sizes"
 CUT_OFF = "truncated: the last line is missing: the file has been cut off"
 NOT_THAT_NAME = "the value shown as name is not the one that the event commits to"
 NOT_SEALED_SO = "this event is not in the log as it was signed, not in this place and form"
@@ -181,7 +181,7 @@ def test_a_log_that_began_anew_has_an_event_that_says_so() -> None:
     of_another = judged(Log([event(0), restored(1, log_id=VENDORS_ID)], generation=2).whole())
     filtered = judged(Log([event(0)], generation=2).filtered(lambda _: True))
 
-    message = f"forked: the log began anew, as {LOG.origin}/2, and no event of it says that a back-up was restored"
+    message = f"forked: the log began anew, as {LOG.origin}/2, but no event of it records a restored back-up"
     assert told(silent) == told(of_another) == [message]
     assert (silent.exit_code, filtered.exit_code) == (BAD, GOOD)
 
@@ -221,7 +221,7 @@ def test_an_origin_without_the_word_audit_names_no_log() -> None:
 
 def test_a_checkpoint_by_a_key_that_is_not_trusted_is_named_with_whose_it_is() -> None:
     forged = Log(LOG.events, key=OTHER_KEY)
-    by = f"signed by {OF_ANOTHER_KEY}, which is no key that you trust"
+    by = f"signed by {OF_ANOTHER_KEY}, which you do not trust"
 
     assert told(judged(forged.whole())) == [f"unknown key: the export's checkpoint is {by}"]
     assert told(judged(LOG.whole(), forged.note(2))) == [f"unknown key: a checkpoint that you gave is {by}"]
@@ -248,7 +248,7 @@ def test_the_next_checkpoint_is_judged_though_one_before_it_was_bad() -> None:
     ("rows", "seen", "why"),
     [
         ([], [], "this is no JSON"),
-        ([WHOLE[1]], [], "an export begins with a line that says what it is"),
+        ([WHOLE[1]], [], "the file is no export: its first line does not say what it is"),
         (
             [changed(WHOLE[0], checkpoint="none")],
             [],

@@ -77,14 +77,14 @@ MISPLACED: list[tuple[list[bytes], list[str]]] = [
     ),
     (
         [HEAD, TILE, ONE, stranger(1), THREE, FOUR, TAIL],
-        ["edited: line 4, number 1: this event is not as it was sealed"],
+        ["edited: line 4, number 1: this event differs from what was sealed"],
     ),
     (
         [HEAD, TILE, ONE, stranger(1), stranger(1), stranger(9), THREE, FOUR, end(6)],
         [
-            "edited: line 4, number 1: this event is not as it was sealed",
-            "inserted: line 5, number 1: this event was never sealed in this place",
-            "inserted: line 6, number 9: this event was never sealed in this place",
+            "edited: line 4, number 1: this event differs from what was sealed",
+            "inserted: line 5, number 1: this event was never sealed at this position",
+            "inserted: line 6, number 9: this event was never sealed at this position",
         ],
     ),
     (
@@ -125,16 +125,16 @@ MISPLACED: list[tuple[list[bytes], list[str]]] = [
     (
         [HEAD, TILE, gap(0, 2), ONE, TWO, THREE, FOUR, TAIL],
         [
-            "damaged: line 4, number 0: the event 0 is there, and said not to be",
-            "damaged: line 5, number 1: the event 1 is there, and said not to be",
-            "removed: number 0: the events 0 to 1 are said to be removed, which no event of the log says",
+            "damaged: line 4, number 0: the event 0 is in the file, but reported as removed",
+            "damaged: line 5, number 1: the event 1 is in the file, but reported as removed",
+            "removed: number 0: the events 0 to 1 are reported as removed, but no event of the log confirms it",
         ],
     ),
     (
         [HEAD, ONE, TWO, TILE, THREE, FOUR, TAIL],
         [
-            "inserted: line 2, number 0: this event stands outside of every tile",
-            "inserted: line 3, number 1: this event stands outside of every tile",
+            "inserted: line 2, number 0: this event is outside of every tile",
+            "inserted: line 3, number 1: this event is outside of every tile",
             "removed: number 0: the event 0 is missing",
             "removed: number 1: the event 1 is missing",
         ],
@@ -170,17 +170,17 @@ TILED: list[tuple[list[bytes], list[str]]] = [
     ([FIRST, end(0)], ["truncated: the events 0 to 699 are missing: the file has been cut off"]),
     (
         [*BEFORE, *OF_TILE, OF_TILE[0], *LAST_TILE, END],
-        ["inserted: line 516: the tile 1 stands where none belongs"],
+        ["inserted: line 516: the tile 1 is in the wrong place"],
     ),
     (
         [*BEFORE, *OF_TILE, *LAST_TILE, changed(LAST_TILE[0], tile=3), END],
-        ["inserted: line 705: the tile 3 stands where none belongs"],
+        ["inserted: line 705: the tile 3 is in the wrong place"],
     ),
     (
         [*BEFORE, *OF_TILE, *LAST_TILE, changed(LAST_TILE[0], tile=3), LAST_TILE[-1], end(701)],
         [
-            "inserted: line 705: the tile 3 stands where none belongs",
-            "inserted: line 706, number 699: this event stands outside of every tile",
+            "inserted: line 705: the tile 3 is in the wrong place",
+            "inserted: line 706, number 699: this event is outside of every tile",
         ],
     ),
     (
@@ -206,7 +206,7 @@ def test_nothing_comes_behind_the_last_tile_where_that_is_a_full_one() -> None:
     another = changed(rows[0], tile=1)
 
     assert told(verdict_on([first, *rows, another, end(256)])) == [
-        "inserted: line 259: the tile 1 stands where none belongs"
+        "inserted: line 259: the tile 1 is in the wrong place"
     ]
 
 
@@ -214,7 +214,7 @@ def test_a_log_that_is_removed_to_its_end_has_no_event_that_says_so() -> None:
     verdict = verdict_of(Log(EVENTS[:512], removed=[range(256, 512)]))
 
     assert told(verdict) == [
-        "removed: number 256: the events 256 to 511 are said to be removed, and only a log's beginning ever is"
+        "removed: number 256: the events 256 to 511 are reported as removed, but only a log's beginning can be"
     ]
 
 
@@ -242,7 +242,7 @@ def test_no_more_events_are_kept_than_four_tiles_have() -> None:
     assert verdict.findings.count == 5 + 1_023 + 3
 
 
-MISSING = "are said to be missing where they do not belong"
+MISSING = "are reported as missing in the wrong place"
 GAPS: list[tuple[list[bytes], list[str]]] = [
     (
         [gap(0, 1), *TILES[0], *OF_TILE, *LAST_TILE],
@@ -343,28 +343,32 @@ def test_what_the_log_says_was_removed_may_be_missing(gone: list[range], said: l
 @pytest.mark.parametrize(
     ("gone", "said", "says"),
     [
-        ([range(20)], [], ["number 0: the events 0 to 19 are said to be removed, which no event of the log says"]),
+        (
+            [range(20)],
+            [],
+            ["number 0: the events 0 to 19 are reported as removed, but no event of the log confirms it"],
+        ),
         (
             [range(20)],
             [range(19)],
-            ["number 19: the events 19 to 19 are said to be removed, which no event of the log says"],
+            ["number 19: the events 19 to 19 are reported as removed, but no event of the log confirms it"],
         ),
         (
             [range(20)],
             [range(14), range(13, 20)],
-            ["number 14: the events 14 to 19 are said to be removed, which no event of the log says"],
+            ["number 14: the events 14 to 19 are reported as removed, but no event of the log confirms it"],
         ),
         (
             [range(300)],
             [range(1, 300)],
-            ["number 0: the events 0 to 299 are said to be removed, which no event of the log says"],
+            ["number 0: the events 0 to 299 are reported as removed, but no event of the log confirms it"],
         ),
         (
             [range(3), range(6, 8), range(256, 512)],
             [range(SIZE)],
             [
-                "number 6: the events 6 to 7 are said to be removed, and only a log's beginning ever is",
-                "number 256: the events 256 to 511 are said to be removed, and only a log's beginning ever is",
+                "number 6: the events 6 to 7 are reported as removed, but only a log's beginning can be",
+                "number 256: the events 256 to 511 are reported as removed, but only a log's beginning can be",
             ],
         ),
     ],
@@ -385,7 +389,7 @@ LONG = Log([*(event(number) for number in range(900)), _removal(900, GONE)], rem
 def test_hashes_of_removed_tiles_must_be_as_many_and_in_their_order() -> None:
     first, _, *rest = LONG.whole().splitlines(keepends=True)
     nine, eight = hashes_of(LONG, 0, 768)
-    not_those = "damaged: line 2: these hashes are not those of what is said to be removed"
+    not_those = "damaged: line 2: these hashes do not match the removed events"
     no_root = "edited: the hashes of what was removed do not lead to the signed root"
 
     for hashes, says in (

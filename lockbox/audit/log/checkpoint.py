@@ -139,7 +139,7 @@ def read(note: str) -> Checkpoint:
         raise BadNote("this is no checkpoint: origin, size and root stand on three lines") from None
     number = size.isascii() and size.isdigit() and len(size) <= MOST_DIGITS and (size == "0" or size[0] != "0")
     if not number or len(decoded) != HASH_BYTES or not origin:
-        raise BadNote("this is no checkpoint: its size or its root is not of the right form")
+        raise BadNote("this is no checkpoint: its size or its root is malformed")
     at = next((line.removeprefix(TIME) for line in further if line.startswith(TIME)), "")
     return Checkpoint(origin, int(size), decoded, at)
 
@@ -168,7 +168,7 @@ def verify(note: str, keys: Mapping[bytes, VerifierKey]) -> tuple[Checkpoint, Ve
         signers.append(key)
     if not signers:
         names = ", ".join(f"{name}+{id_.hex()}" for name, id_, _ in signatures)
-        raise UnknownKey(f"signed by {names}, which is no key that you trust")
+        raise UnknownKey(f"signed by {names}, which you do not trust")
     return checkpoint, signers[0]
 
 

@@ -131,7 +131,7 @@ class ApprovalChecker:
         if "approval" in fields:
             self._check(fields, shown, where)
         elif fields["to_state"] == ACTIVE:
-            self._findings.add(FindingKind.APPROVAL, "this opens a window, and no approval of it is signed", **where)
+            self._findings.add(FindingKind.APPROVAL, "this opens a window without a signed approval", **where)
         if fields["to_state"] not in OPEN:
             self._asked.pop(request, None)
 
@@ -144,17 +144,17 @@ class ApprovalChecker:
     def _check(self, fields: Mapping[str, Any], shown: Mapping[str, str], where: Mapping[str, Any]) -> None:
         signed = _signed(fields)
         if signed is None:
-            self._findings.add(FindingKind.APPROVAL, "the approval is not of the form that it must have", **where)
+            self._findings.add(FindingKind.APPROVAL, "the approval is malformed", **where)
             return
         asked = self._asked.get(fields["request_id"])
         is_shown = asked is not None and not _is_hidden(fields, shown)
         if is_shown and _hash_of(fields, shown, asked or {}, signed.by) != signed.statement:
-            message = "what was approved is not what the events of the request say"
+            message = "the approval does not match the request's events"
             self._findings.add(FindingKind.APPROVAL, message, **where)
         elif not self._keys:
             self.unchecked += 1
         elif signed.key not in self._keys:
-            message = f"the approval is signed by {NAME}+{signed.key}, which is no key that you trust"
+            message = f"the approval is signed by {NAME}+{signed.key}, which you do not trust"
             self._findings.add(FindingKind.UNKNOWN_KEY, message, **where)
         elif not self._is_signed(fields, signed):
             self._findings.add(FindingKind.WRONG_SIGNATURE, "the signature of the approval is wrong", **where)

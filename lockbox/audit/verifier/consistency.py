@@ -151,6 +151,7 @@ class ConsistencyChecker:
 
     def _not_shown(self, size: int) -> None:
         message = (
-            f"nothing here shows that the log extends what it was at {size} events; export it again with since={size}"
+            f"nothing in the file proves that the log extends its state at {size} events; export it again "
+            f"with since={size}"
         )
         self._findings.add(FindingKind.UNPROVEN, message)

@@ -243,7 +243,7 @@ class EventChecker:
             return
         where: dict[str, Any] = {"line": line, "number": entry.number, "event": str(fields.get("id"))}
         if name := next(_malformed(fields), None):
-            message = f"the body's {name} is missing, or not of the form that it must have"
+            message = f"the body's {name} is missing or malformed"
             self.findings.add(FindingKind.MALFORMED, message, **where)
             return
         self._check_place(fields, where)
@@ -281,7 +281,7 @@ class EventChecker:
     def _check_place(self, fields: Mapping[str, Any], where: dict[str, Any]) -> None:
         """Report an event of another log or tenant, or with the id of an earlier one."""
         if fields["log"] != self.log:
-            self.findings.add(FindingKind.FOREIGN, f"this event was sealed in another log, {fields['log']}", **where)
+            self.findings.add(FindingKind.FOREIGN, f"this event belongs to another log, {fields['log']}", **where)
         elif self.tenant is not None and fields["tenant_id"] != self.tenant:
             self.findings.add(FindingKind.FOREIGN, f"this event is of {fields['tenant_id'] or 'the vendor'}", **where)
         id_ = _compact(fields["id"])

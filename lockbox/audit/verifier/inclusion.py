@@ -46,7 +46,7 @@ class InclusionChecker:
         self._close()
         start = tile.tile * WIDTH
         if start < self._at or start >= self._size:
-            self._findings.add(FindingKind.INSERTED, f"the tile {tile.tile} stands where none belongs", line=line)
+            self._findings.add(FindingKind.INSERTED, f"the tile {tile.tile} is in the wrong place", line=line)
             return
         self._missed(start, line)
         last = (self._size + WIDTH - 1) // WIDTH
@@ -82,7 +82,7 @@ class InclusionChecker:
             self._close()
             self._skip(line, gap)
         else:
-            message = f"the events {gap.start} to {gap.end - 1} are said to be missing where they do not belong"
+            message = f"the events {gap.start} to {gap.end - 1} are reported as missing in the wrong place"
             self._findings.add(FindingKind.DAMAGED, message, line=line)
 
     def finish(self, *, is_cut: bool) -> None:
@@ -107,9 +107,7 @@ class InclusionChecker:
                 self._growing.add(hashed, level)
                 self._seen_at((number + 1) << level)
         except ValueError:
-            self._findings.add(
-                FindingKind.DAMAGED, "these hashes are not those of what is said to be removed", line=line
-            )
+            self._findings.add(FindingKind.DAMAGED, "these hashes do not match the removed events", line=line)
         self._at = gap.end
         self._note_removed(gap)
 
@@ -119,7 +117,7 @@ class InclusionChecker:
         self._tile, self._rows, self._gaps = None, [], []
         if tile is None:
             for row in rows:
-                message = "this event stands outside of every tile"
+                message = "this event is outside of every tile"
                 self._findings.add(FindingKind.INSERTED, message, line=row.line, number=row.entry.number)
             return
         for gap in gaps:
@@ -169,11 +167,11 @@ class InclusionChecker:
             at = max(start, self._bodies.removed)
             if start > 0:
                 message = (
-                    f"the events {start} to {end - 1} are said to be removed, and only a log's beginning ever is"
+                    f"the events {start} to {end - 1} are reported as removed, but only a log's beginning can be"
                 )
                 self._findings.add(FindingKind.REMOVED, message, number=start)
             elif at < end:
-                message = f"the events {at} to {end - 1} are said to be removed, which no event of the log says"
+                message = f"the events {at} to {end - 1} are reported as removed, but no event of the log confirms it"
                 self._findings.add(FindingKind.REMOVED, message, number=at)
 
 
@@ -198,16 +196,16 @@ class _TileMismatch:
             elif number in found:
                 self._say(FindingKind.INSERTED, row, f"this is the event {number} a second time")
             elif number not in self._due:
-                self._say(FindingKind.DAMAGED, row, f"the event {number} is there, and said not to be")
+                self._say(FindingKind.DAMAGED, row, f"the event {number} is in the file, but reported as removed")
             else:
                 found[number] = row
         missing = [number for number in self._due if number not in found]
         for row in strangers:
             if row.entry.number in missing:
                 missing.remove(row.entry.number)
-                self._say(FindingKind.EDITED, row, "this event is not as it was sealed")
+                self._say(FindingKind.EDITED, row, "this event differs from what was sealed")
             else:
-                self._say(FindingKind.INSERTED, row, "this event was never sealed in this place")
+                self._say(FindingKind.INSERTED, row, "this event was never sealed at this position")
         self._say_missing(missing, max(found, default=-1))
         self._say_order(found)
         if before == self._findings.count:

@@ -70,7 +70,7 @@ class MoveChecker:
     def take(self, request: str, seq: int, to_state: str, where: Mapping[str, Any], *, begins: bool) -> None:
         """Take one move; `begins` is whether the request's log begins with it."""
         if request in self._over:
-            self._say(f"request {request} has its move {seq} behind its end, or twice", where)
+            self._say(f"request {request} has its move {seq} after its final state, or twice", where)
             return
         known = self._known.setdefault(request, KnownMoves(seq, seq))
         if not known.take(seq):
@@ -87,7 +87,7 @@ class MoveChecker:
         if known.end is None:
             return
         if known.last > known.end:
-            self._say(f"request {request} goes on behind its end, which was its move {known.end}", where)
+            self._say(f"request {request} has events after its final state, move {known.end}", where)
         if known.lowest == known.begin and known.lacks is None:
             del self._known[request]
             self._over.add(request)

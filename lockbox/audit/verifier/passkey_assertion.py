@@ -46,7 +46,7 @@ class Assertion:
             BadAssertion: it is not of that form.
         """
         if not isinstance(said, Mapping) or sorted(said) != sorted(PARTS):
-            raise BadAssertion("the assertion does not have the parts that it must have")
+            raise BadAssertion("the assertion is malformed")
         data, client, signature, key = (said[name] for name in PARTS)
         if not all(type(one) is str for one in (data, client, signature, key)):
             raise BadAssertion("a part of the assertion is no text")
@@ -110,7 +110,7 @@ def _check_client(client_data: bytes, statement: bytes, origin: str | None) -> N
     if said.get("challenge") != asked:
         raise BadAssertion("it is over another statement")
     if said.get("crossOrigin", False) is not False or (origin is not None and said.get("origin") != origin):
-        raise BadAssertion("it was asked for on a page of another origin")
+        raise BadAssertion("it was requested by a page of another origin")
 
 
 def _verify(public_key: bytes, signature: bytes, signed: bytes) -> None:

@@ -133,7 +133,7 @@ def _key(said: object) -> ApproverKey:
             if key.fingerprint != shown.replace(" ", ""):
                 raise BadKeys(f"a fingerprint of {name} in the file of approvers' keys is not that of its key")
             return key
-    raise BadKeys("a key in the file of approvers' keys does not have the parts that it must have")
+    raise BadKeys("a key in the file of approvers' keys is malformed")
 
 
 class Mismatch(Exception):  # noqa: N818 - it names what was found
@@ -216,12 +216,12 @@ class PasskeyApprovalChecker:
             except (Mismatch, BadAssertion) as wrong:
                 self._findings.add(FindingKind.PASSKEY, f"the approval's signature by passkey: {wrong}", **where)
         elif SIGNED in (fields.get("approve_means"), fields.get("proof")):
-            message = "this says that passkeys sign approvals, and no passkey has signed this one"
+            message = "this approval must be signed with a passkey, and is not"
             self._findings.add(FindingKind.PASSKEY, message, **where)
         else:
             self.attested[shown.get("name") or str(fields.get("actor_id"))] += 1
             if self._is_required:
-                message = "only the vendor's server says that this was approved: no passkey has signed it"
+                message = "only the vendor's server attests this approval: no passkey signed it"
                 self._findings.add(FindingKind.PASSKEY, message, **where)
 
     def _check(self, fields: Mapping[str, Any], shown: Mapping[str, str]) -> None:
@@ -256,12 +256,10 @@ class PasskeyApprovalChecker:
         counted = fields.get("approved_by")
         people = {str(one) for one in counted} if isinstance(counted, list) else set()
         if asked is None and is_all_there and (self._has_keys or self._is_required):
-            self._findings.add(
-                FindingKind.PASSKEY, "this opens a window, and the log lacks what was asked for", **where
-            )
+            self._findings.add(FindingKind.PASSKEY, "this opens a window, but the log lacks the submission", **where)
         elif fields["action"] != APPROVE or not people:
             self._findings.add(
-                FindingKind.PASSKEY, "this opens a window that nobody of the customer approved", **where
+                FindingKind.PASSKEY, "this opens a window that no approver of the customer approved", **where
             )
         elif (missing := people - approved.keys()) and is_all_there:
             message = f"this counts an approval of {', '.join(sorted(missing))}, and the log has none of theirs"
@@ -275,7 +273,10 @@ class PasskeyApprovalChecker:
     def _take_alone(self, where: Mapping[str, Any]) -> None:
         self.alone += 1
         if self._is_required:
-            message = "the vendor opened this window alone, in another mode than enforce: no passkey has signed it"
+            message = (
+                "the vendor opened this window without the customer, in another mode than enforce: "
+                "no passkey signed it"
+            )
             self._findings.add(FindingKind.PASSKEY, message, **where)
 
 
@@ -317,12 +318,12 @@ def _check_said(said: Mapping[str, Any], fields: Mapping[str, Any], asked: Mappi
         expected["actions"] = fields.get("kept_actions", asked["actions"])
         expected["access_window"] = fields.get("access_window", asked["access_window"])
     if said.keys() != expected.keys() | MEMBERS:
-        raise Mismatch("the statement does not have the members that it must have")
+        raise Mismatch("the statement is malformed")
     for name, value in expected.items():
         if said[name] != value or type(said[name]) is not type(value):
             raise Mismatch(f"the statement has another {name} than the log")
     if not _is_in_time(said["issued_at"], fields.get("at")):
-        raise Mismatch("it was asked for at another time than that of the approval")
+        raise Mismatch("it was requested at another time than the approval")
 
 
 def _check_content(

@@ -108,7 +108,7 @@ def verify(
     following = iter(lines)
     header = export_format.read(next(following, b""))
     if not isinstance(header, ExportHeader):
-        raise Unreadable("an export begins with a line that says what it is")
+        raise Unreadable("the file is no export: its first line does not say what it is")
     verdict = VerificationResult(header)
     numbered = _until_enough(enumerate(following, 2), verdict, most)
     trusted = {key.id: key for key in keys if key.name != NAME}
@@ -148,7 +148,7 @@ def _check_generation(verdict: VerificationResult, bodies: EventChecker) -> None
     header = verdict.header
     is_later = header.generation > 1 and not verdict.findings.is_contradicted
     if header.whole and is_later and not bodies.restores and not verdict.removed:
-        message = f"the log began anew, as {header.origin}, and no event of it says that a back-up was restored"
+        message = f"the log began anew, as {header.origin}, but no event of it records a restored back-up"
         verdict.findings.add(FindingKind.FORKED, message)
 
 
@@ -209,7 +209,7 @@ def _check_signature(verdict: VerificationResult, own: Checkpoint, keys: Mapping
     header = verdict.header
     _signed(verdict, header.checkpoint, keys, "the export's checkpoint")
     if (own.origin, own.size) != (header.origin, header.size) or not _names_its_log(header):
-        message = "the first line names another log or size than the checkpoint in it"
+        message = "the first line and its checkpoint name different logs or sizes"
         verdict.findings.add(FindingKind.EDITED, message, line=1)
     verdict.at = own.at
 
@@ -349,14 +349,14 @@ def remarks(verdict: VerificationResult) -> Iterator[str]:
     """Yield remarks on what was and was not shown, a line each."""
     if verdict.signer:
         yield f"signed by {verdict.signer.name}+{verdict.signer.id.hex()} at {verdict.at}"
-        yield f"the fingerprint of that key: {verdict.signer.fingerprint}; compare it with what came another way"
+        yield f"its fingerprint: {verdict.signer.fingerprint}; compare it over another channel"
         yield from _of_name(verdict.header.origin, verdict.signer.name)
     for size, at in sorted({(one.size, one.at) for one in verdict.extended}):
         yield f"it extends your checkpoint of {counted(size, 'event')}, signed at {day(at)}"
     if not verdict.extended:
-        yield "not compared with a checkpoint of yours: whoever holds the vendor's key can have told it another way"
+        yield "not compared with a checkpoint of yours: someone with the vendor's key could have signed another log"
     if not verdict.header.whole:
-        yield "it was filtered: each event is proven, that no other belongs to it is not"
+        yield "it was filtered: each event is proven, but others may match the filter too"
     for start, end in verdict.removed:
         yield f"the events {start} to {end - 1} were removed by retention"
     if verdict.left_out:
