@@ -53,17 +53,17 @@ def test_moves_that_are_all_there_are_no_finding_in_whatever_order_they_came(mov
         ([(1, "pending"), (2, "active"), (1, "pending")], 2, "request A has its move 1 twice"),
         ([(1, "pending"), (2, "active"), (2, "active")], 2, "request A has its move 2 twice"),
         ([(2, "active"), (2, "active"), (1, "pending")], 1, "request A has its move 2 twice"),
-        ([(1, "denied"), (1, "denied")], 1, "request A has its move 1 behind its end, or twice"),
-        ([(2, "denied"), (1, "pending"), (3, "active")], 2, "request A has its move 3 behind its end, or twice"),
+        ([(1, "denied"), (1, "denied")], 1, "request A has its move 1 after its final state, or twice"),
+        ([(2, "denied"), (1, "pending"), (3, "active")], 2, "request A has its move 3 after its final state, or twice"),
         (
             [(1, "pending"), (3, "active"), (2, "denied")],
             2,
-            "request A goes on behind its end, which was its move 2",
+            "request A has events after its final state, move 2",
         ),
         (
             [(2, "denied"), (3, "revoked"), (1, "pending")],
             1,
-            "request A goes on behind its end, which was its move 2",
+            "request A has events after its final state, move 2",
         ),
     ],
 )
@@ -118,11 +118,11 @@ def test_where_something_was_removed_a_request_may_begin_later(moves: list[Move]
         ),
         (
             [(4, "active"), (5, "completed"), (6, "active")],
-            [at(2, "request A goes on behind its end, which was its move 5")],
+            [at(2, "request A has events after its final state, move 5")],
         ),
         (
             [(2, "denied"), (3, "active")],
-            [at(1, "request A goes on behind its end, which was its move 2")],
+            [at(1, "request A has events after its final state, move 2")],
         ),
     ],
 )
