@@ -15,7 +15,7 @@ from lockbox.errors import Conflict, ForeignForm, LockboxError, NotSignedIn, Not
 from lockbox.identity import rate_limit
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.identity.sessions import LoginStub
-from lockbox.notifications import load_account
+from lockbox.notifications import load
 from lockbox.requests.lifecycle import DECISIONS, Action
 from lockbox.requests.transition import Origin
 
@@ -92,7 +92,7 @@ def sign_in(
     address = deps.address(request)
     person_id = refusal.person_id if isinstance(refusal, NotSignedIn) else None
     try:
-        account = account or (load_account.address_of(db, stub) if stub else None)
+        account = account or (load.address_of(db, stub) if stub else None)
     except SQLAlchemyError as error:
         log.warning("refusal.account_unknown", error=type(error).__name__)
     personal = {"account": account, "from_address": address}

@@ -17,12 +17,12 @@ from cli import verify_memory
 from cli.verify_memory import UnreadableMemory, VerifiedCheckpoint
 from lockbox.audit.log import checkpoint as notes
 from lockbox.audit.log.checkpoint import LONGEST_NOTE, BadNote, VerifierKey
-from lockbox.audit.verifier import export_format, saved_checkpoint
+from lockbox.audit.verifier import consistency, export_format
 from lockbox.audit.verifier import signed_approvals as approvers_keys
 from lockbox.audit.verifier import verify as verifier
 from lockbox.audit.verifier.approval_checks import NAME
+from lockbox.audit.verifier.consistency import SavedCheckpoint
 from lockbox.audit.verifier.export_format import ExportHeader, FindingKind, Unreadable
-from lockbox.audit.verifier.saved_checkpoint import SavedCheckpoint
 from lockbox.audit.verifier.signed_approvals import Approvers, BadKeys
 from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, NO_EXPORT, VerificationResult, remarks, whole, word
 
@@ -89,7 +89,7 @@ def verify(
     """
     paper, folder = Console(highlight=False), memory.expanduser()
     try:
-        given = [saved_checkpoint.read(_start(path)) for path in checkpoint or ()]
+        given = [consistency.read(_start(path)) for path in checkpoint or ()]
         keys = [one for text in key or () for one in _keys(text)]
         files = tuple(approvers_keys.read(_start(path)) for path in approver_keys or ())
         with file.open("rb") as opened:
@@ -179,7 +179,7 @@ def _keys(text: str) -> Iterator[VerifierKey]:
 
 def _start(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(saved_checkpoint.LARGEST)
+        return file.read(consistency.LARGEST)
 
 
 def _remember(folder: Path, verdict: VerificationResult, trusted: TrustAnchors) -> None:

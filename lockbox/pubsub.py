@@ -1,24 +1,80 @@
-"""Publish ids of changed rows on Redis channels, and listen to them."""
+"""Publish ids of changed rows on Redis channels, listen to them, and mark who looks at a request."""
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
+LASTS = timedelta(minutes=5)
 log = structlog.get_logger(__name__)
-
 CHANNEL = "{lockbox}:news"
 SIDES = ("customer", "vendor")
 OPERATORS = "operators"
 """The channel for changes of metrics only, such as finished notifications and new seals."""
 ASK_AFTER = 5.0
 REST = 1.0
-
 OnMessage = Callable[[frozenset[str], str | None], None]
 OnConnection = Callable[[bool], None]
+
+
+def _key(of: str, person: str) -> str:
+    return f"{{lockbox}}:look:{of}:{person}"
+
+
+def mark(client: "Redis", of: str, person: str, since: datetime) -> bool:
+    """Mark that the person is looking, for five minutes; return whether that is new.
+
+    Raises:
+        redis.exceptions.RedisError: it can't be reached.
+    """
+    key = _key(of, person)
+    with client.pipeline(transaction=False) as pipe:
+        pipe.set(key, since.isoformat(), ex=LASTS, nx=True)
+        pipe.expire(key, LASTS)
+        is_new, _ = pipe.execute()
+    return bool(is_new)
+
+
+def unmark(client: "Redis", of: str, person: str) -> bool:
+    """Remove the mark; return whether there was one.
+
+    Raises:
+        redis.exceptions.RedisError: it can't be reached.
+    """
+    return bool(client.delete(_key(of, person)))
+
+
+def marked(client: "Redis", of: str, people: Sequence[str]) -> Mapping[str, tuple[datetime, timedelta]]:
+    """Return which of these people are looking: since when, and until when the mark lasts.
+
+    Raises:
+        redis.exceptions.RedisError: it can't be reached.
+    """
+    with client.pipeline(transaction=False) as pipe:
+        for one in people:
+            pipe.get(_key(of, one))
+            pipe.pttl(_key(of, one))
+        answers: list[Any] = pipe.execute() if people else []
+    found = {}
+    for person, since, left in zip(people, answers[::2], answers[1::2], strict=True):
+        at = _instant(since) if since is not None and left > 0 else None
+        if at is not None:
+            # Ignore a mark without an expiry.
+            found[person] = at, timedelta(milliseconds=min(left, LASTS.total_seconds() * 1000))
+    return found
+
+
+def _instant(said: bytes) -> datetime | None:
+    """Parse a mark; None if it is not ours."""
+    try:
+        return datetime.fromisoformat(said.decode()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def channel_of(side: str | None) -> str:

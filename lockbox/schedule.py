@@ -17,11 +17,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
-from lockbox import presence, pubsub, queue_depth
+from lockbox import pubsub, redis_scripts
 from lockbox.failpoints import failpoint
 from lockbox.pubsub import Listener, OnConnection, OnMessage
-from lockbox.queue_depth import QueueDepth
-from lockbox.redis_scripts import ARM, CLAIM, MARK
+from lockbox.redis_scripts import ARM, CLAIM, MARK, QueueDepth
 
 log = structlog.get_logger(__name__)
 
@@ -156,15 +155,15 @@ class Schedule:
 
     def mark_looking(self, of: str, person: str, since: datetime) -> bool:
         """Mark for five minutes that a person is looking at a request; return whether that is new. Never raises."""
-        return bool(self._tried("look", lambda: presence.mark(self._arming, of, person, since)))
+        return bool(self._tried("look", lambda: pubsub.mark(self._arming, of, person, since)))
 
     def unmark_looking(self, of: str, person: str) -> bool:
         """Remove that mark; return whether there was one. Never raises."""
-        return bool(self._tried("look", lambda: presence.unmark(self._arming, of, person)))
+        return bool(self._tried("look", lambda: pubsub.unmark(self._arming, of, person)))
 
     def looking(self, of: str, people: Sequence[str]) -> Mapping[str, tuple[datetime, timedelta]]:
         """Return who is looking, since when, and until when that is known; nobody while Redis is away."""
-        return self._tried("look", lambda: presence.marked(self._arming, of, people)) or {}
+        return self._tried("look", lambda: pubsub.marked(self._arming, of, people)) or {}
 
     def _tried(self, what: str, call: Callable[[], Answer]) -> Answer | None:
         """Make a call whose loss is harmless; after a failure the next ones are skipped for two seconds."""
@@ -312,7 +311,7 @@ class Schedule:
             RedisUnavailable: Redis can't be reached.
         """
         with _redis_errors():
-            return queue_depth.measure(self._polling, CLOCK.keys[0], NOTIFICATIONS.keys, span)
+            return redis_scripts.measure(self._polling, CLOCK.keys[0], NOTIFICATIONS.keys, span)
 
     def bell(self, index: ScheduleIndex) -> "Bell":
         """Return a listener that wakes its owner when something sooner is armed on this index."""

@@ -6,10 +6,15 @@ Each rule is also a JSON Schema pattern, so that the OpenAPI document states it.
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Annotated
 
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
+
+FORM = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:[Zz]|[+-]\d{2}:\d{2})")
+EXAMPLE = "2026-11-24T09:00:00Z"
 Check = Callable[[str], str]
 Ranges = tuple[tuple[int, int], ...]
-
 CONTROLS: Ranges = ((0x00, 0x08), (0x0B, 0x0C), (0x0E, 0x1F), (0x7F, 0x9F))
 BREAKS: Ranges = ((0x09, 0x0A), (0x0D, 0x0D))
 SPACES: Ranges = (
@@ -29,6 +34,38 @@ INVISIBLE: Ranges = (
 )  # fmt: skip
 PRIVATE: Ranges = ((0xE000, 0xF8FF), (0xFDD0, 0xFDEF), (0xFFFE, 0xFFFF), (0xF0000, 0x10FFFF))
 """Private-use code points: each font shows something else, or nothing. The patterns leave them out."""
+RESOURCE = re.compile(r"[a-z][a-z0-9-]{0,31}:\S{1,220}")
+DOTS = str.maketrans("\u3002\u2024\ufe52", "...")
+LINK = re.compile(r"@|://|\bwww\.|[^\W_][\w-]*\.[^\W\d_]{2,}", re.IGNORECASE)
+TOGETHER = (
+    {"LATIN", "CJK", "HIRAGANA", "KATAKANA"},
+    {"LATIN", "CJK", "BOPOMOFO"},
+    {"LATIN", "CJK", "HANGUL"},
+)
+"""Scripts that one word is commonly written in (Unicode Technical Standard 39, highly restrictive)."""
+
+
+def _written_out(value: object) -> object:
+    """Refuse numbers, which pydantic would read as seconds since 1970, and dates without a time."""
+    if isinstance(value, datetime) or (isinstance(value, str) and FORM.fullmatch(value)):
+        return value
+    raise ValueError(f"write a moment with its time zone, such as {EXAMPLE}")
+
+
+def _to_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("choose a moment that a calendar holds") from None
+
+
+Instant = Annotated[
+    AwareDatetime,
+    BeforeValidator(_written_out, json_schema_input_type=AwareDatetime),
+    AfterValidator(_to_utc),
+    Field(examples=[EXAMPLE]),
+]
+"""A timestamp in a body or a query."""
 
 
 def _class(*ranges: Ranges) -> str:
@@ -44,22 +81,24 @@ def _mark(code: int) -> str:
 
 
 HIDDEN = _class(CONTROLS, INVISIBLE)
-TEXT_PATTERN = f"^[ {_class(BREAKS, SPACES)}]*[^ {_class(BREAKS, SPACES)}{HIDDEN}][^{HIDDEN}]*$"
-LINE_PATTERN = f"^ *[^ {_class(BREAKS, SPACES)}{HIDDEN}][^{_class(BREAKS, SPACES)}{HIDDEN}]*$"
-RESOURCE_PATTERN = f"^[a-z][a-z0-9-]{{0,31}}:[^* {_class(BREAKS, SPACES)}{HIDDEN}]{{1,220}}$"
-UNFIT = re.compile(f"[{_class(CONTROLS, SURROGATES, PRIVATE, INVISIBLE)}]")
-UNFIT_IN_A_LINE = re.compile(f"[{_class(CONTROLS, BREAKS, SPACES, SURROGATES, PRIVATE, INVISIBLE)}]")
-INKLESS = re.compile(f"[{_class(INVISIBLE, PRIVATE)}]")
-RESOURCE = re.compile(r"[a-z][a-z0-9-]{0,31}:\S{1,220}")
-DOTS = str.maketrans("\u3002\u2024\ufe52", "...")
-LINK = re.compile(r"@|://|\bwww\.|[^\W_][\w-]*\.[^\W\d_]{2,}", re.IGNORECASE)
 
-TOGETHER = (
-    {"LATIN", "CJK", "HIRAGANA", "KATAKANA"},
-    {"LATIN", "CJK", "BOPOMOFO"},
-    {"LATIN", "CJK", "HANGUL"},
-)
-"""Scripts that one word is commonly written in (Unicode Technical Standard 39, highly restrictive)."""
+
+TEXT_PATTERN = f"^[ {_class(BREAKS, SPACES)}]*[^ {_class(BREAKS, SPACES)}{HIDDEN}][^{HIDDEN}]*$"
+
+
+LINE_PATTERN = f"^ *[^ {_class(BREAKS, SPACES)}{HIDDEN}][^{_class(BREAKS, SPACES)}{HIDDEN}]*$"
+
+
+RESOURCE_PATTERN = f"^[a-z][a-z0-9-]{{0,31}}:[^* {_class(BREAKS, SPACES)}{HIDDEN}]{{1,220}}$"
+
+
+UNFIT = re.compile(f"[{_class(CONTROLS, SURROGATES, PRIVATE, INVISIBLE)}]")
+
+
+UNFIT_IN_A_LINE = re.compile(f"[{_class(CONTROLS, BREAKS, SPACES, SURROGATES, PRIVATE, INVISIBLE)}]")
+
+
+INKLESS = re.compile(f"[{_class(INVISIBLE, PRIVATE)}]")
 
 
 def check_text(value: str) -> str:

@@ -24,7 +24,7 @@ from lockbox.audit.verifier.passkey_assertion import fingerprint
 from lockbox.audit.verifier.signed_approvals import grouped
 from lockbox.database import Database, now
 from lockbox.errors import Invalid, LockboxError, NotSignedIn, SignInAgain
-from lockbox.identity import api_tokens, enrolment, identities, passkeys, preferences, sessions, time_zones
+from lockbox.identity import api_tokens, credentials, identities, passkeys, preferences, sessions, time_zones
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.passkeys import LONGEST_NAME
 from lockbox.identity.roles import AuthMethod, Caller
@@ -218,7 +218,7 @@ def ask_issuer(work: AccountContextDep, known: IdentityProvidersDep, number: Ann
     """Show the page that leads to an identity provider and back to this session."""
     issuer = sign_in_oidc.find(work.chosen, number)
     with work.open() as (session, visitor):
-        enrolment.check(session, visitor.caller)
+        credentials.check(session, visitor.caller)
     url, errand = sign_in_oidc.begin(
         work.db, known, work.chosen, issuer, path=HERE, is_again=True, tied_to=visitor.caller.key_id
     )

@@ -16,7 +16,7 @@ from lockbox.errors import NotSignedIn, NotYours, TooMany
 from lockbox.identity import identities, sessions
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.identity.sessions import OVER
-from lockbox.notifications import load_account
+from lockbox.notifications import load
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 
@@ -59,7 +59,7 @@ def ask(
         return sign_in_session.ways(request, chosen, path, 422, error=NO_ADDRESS, address=address)
     sign_in_session.count(request, chosen, db, account=email)
     with db.transaction() as session:
-        stub = load_account.send_code(session, email)
+        stub = load.send_code(session, email)
     answer = go(request, "/sign-in/code")
     browser.keep_oauth_state(answer, chosen, OAuthState(stub, SignInPurpose.SIGN_IN, pages.local(path)))
     return answer
@@ -83,12 +83,10 @@ def redeem(
     try:
         errand = sign_in_session.own(browser.oauth_state(request, chosen), SignInPurpose.SIGN_IN)
         with db.transaction() as session:
-            counted = load_account.count_try(
-                session, errand.stub, sign_in_session.limits(chosen), deps.address(request)
-            )
+            counted = load.count_try(session, errand.stub, sign_in_session.limits(chosen), deps.address(request))
         counted.check()
         with db.transaction() as session:
-            caller = load_account.redeem(session, errand.stub, code)
+            caller = load.redeem(session, errand.stub, code)
             _without_issuer(session, chosen, caller)
             secret = sign_in_session.begin(request, session, chosen, caller)
     except (NotSignedIn, TooMany) as refusal:

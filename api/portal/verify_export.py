@@ -24,7 +24,7 @@ from config.settings import Settings
 from lockbox.admin.audit_access import READERS
 from lockbox.audit.log import proofs
 from lockbox.audit.log.checkpoint import BadNote, VerifierKey
-from lockbox.audit.verifier import export_format, saved_checkpoint, signed_approvals
+from lockbox.audit.verifier import consistency, export_format, signed_approvals
 from lockbox.audit.verifier import verify as verifier
 from lockbox.audit.verifier.export_format import MOST, Unreadable
 from lockbox.audit.verifier.signed_approvals import LONGEST_FILE, ApproverKeys, Approvers, BadKeys
@@ -148,7 +148,7 @@ async def _given(form: FormData) -> VerificationInput:
     file, note = form.get("export"), form.get("checkpoint")
     if not isinstance(file, UploadFile) or not file.size:
         raise Invalid("Choose the file of an export: it ends with .ndjson.", field="export")
-    seen = await note.read(saved_checkpoint.LARGEST) if isinstance(note, UploadFile) else b""
+    seen = await note.read(consistency.LARGEST) if isinstance(note, UploadFile) else b""
     approvers = tuple([one async for one in _approver_keys(form)])
     return VerificationInput(file, _text(form, "keys"), seen or _text(form, "note").encode(), approvers)
 
@@ -178,7 +178,7 @@ async def _approver_keys(form: FormData) -> AsyncIterator[ApproverKeys]:
 def _verdict(what: VerificationInput) -> VerificationResult:
     try:
         keys = list(_keys(what.keys))
-        seen = [saved_checkpoint.read(what.checkpoint).note] if what.checkpoint.strip() else []
+        seen = [consistency.read(what.checkpoint).note] if what.checkpoint.strip() else []
         what.file.file.seek(0)
         now = datetime.fromtimestamp(time.time(), UTC)
         lines = _in_time(export_format.lines_of(what.file.file))

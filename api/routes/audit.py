@@ -35,7 +35,7 @@ from lockbox.audit.log import proofs
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.database import now
 from lockbox.errors import Invalid
-from lockbox.instants import Instant
+from lockbox.text_rules import Instant
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 known = APIRouter(tags=["audit"])

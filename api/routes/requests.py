@@ -43,7 +43,6 @@ from lockbox.errors import Invalid, NotSignedIn
 from lockbox.identity import sessions
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.identity.sessions import LoginStub
-from lockbox.instants import Instant
 from lockbox.notifications import delivery_status
 from lockbox.requests import decide, preview, queries, readers, submit
 from lockbox.requests.approvals import SignedStatement
@@ -55,6 +54,7 @@ from lockbox.requests.queries import RequestEntry, RequestFilter
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
 from lockbox.requests.transition import Origin
 from lockbox.requests.visibility import ProtectedField, may_read, reader_roles
+from lockbox.text_rules import Instant
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 

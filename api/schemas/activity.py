@@ -6,9 +6,9 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from api.schemas.parts import RequestBody, Resource, Word
-from lockbox.instants import Instant
 from lockbox.requests.activity import ActivityEntry
 from lockbox.requests.policy import IS_WHOLE
+from lockbox.text_rules import Instant
 
 MOST_ENTRIES = 500
 MOST_TIMES = 1_000_000_000

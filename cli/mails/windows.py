@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
-from lockbox.audit.closed_windows import MOST_USES, ClosedWindow
 from lockbox.audit.report import ERASED, NOBODY, ReportedUse, ReportStep
+from lockbox.notifications.window_report import MOST_USES, ClosedWindow
 
 SHUT_AT = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
 OPENED_AT = SHUT_AT - timedelta(minutes=90)

@@ -8,10 +8,9 @@ from uuid import UUID
 from sqlalchemy import or_
 from sqlmodel import Session, col, select
 
-from lockbox.admin import change_events, memberships, permissions
-from lockbox.admin.change_events import ABSENT, AdminChange, change
+from lockbox.admin import memberships, permissions
 from lockbox.admin.memberships import Member
-from lockbox.admin.permissions import AdminActor
+from lockbox.admin.permissions import ABSENT, AdminActor, AdminChange, change
 from lockbox.audit.canonical import instant
 from lockbox.database import now
 from lockbox.errors import DelegationClash, Invalid, NotFound, NotYours
@@ -87,7 +86,7 @@ def add_delegation(
     session.add(delegation)
     session.flush()
     period = change(ABSENT, _period(delegation))
-    change_events.record_change(
+    permissions.record_change(
         session, seat, _admin_change("delegate_named", delegation, at, period, principal.name, delegate.name)
     )
     _notify_delegate(session, delegation)
@@ -220,7 +219,7 @@ def _end(session: Session, seat: AdminActor, delegations: Iterable[Delegation]) 
         session.add(one)
         session.flush()
         names_of_both = (names.get(one.principal_id, GONE), names.get(one.delegate_id, GONE))
-        change_events.record_change(
+        permissions.record_change(
             session, seat, _admin_change("delegate_ended", one, at, change(_period(one), ABSENT), *names_of_both)
         )
 

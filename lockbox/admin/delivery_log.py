@@ -9,8 +9,8 @@ from sqlalchemy import text
 from sqlmodel import Session, col, select
 
 from lockbox import database
-from lockbox.admin import change_events, permissions, webhooks
-from lockbox.admin.change_events import AdminChange
+from lockbox.admin import permissions, webhooks
+from lockbox.admin.permissions import AdminChange
 from lockbox.database import now
 from lockbox.errors import EndpointDisabled, NotFound, StillWaiting
 from lockbox.identity import row_security
@@ -112,7 +112,7 @@ def try_out(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID)
     at = now(session)
     _count(session, endpoint, at)
     deed = AdminChange(TEST, at, {}, facts={"endpoint_id": endpoint.id})
-    return announcements.try_out(session, change_events.audit_event_of(seat, deed), endpoint.id)
+    return announcements.try_out(session, permissions.audit_event_of(seat, deed), endpoint.id)
 
 
 def log(session: Session, caller: Caller, endpoint_id: UUID, *, cursor: UUID | None, most: int) -> DeliveryListing:
@@ -164,7 +164,7 @@ def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUI
     deed = AdminChange(
         "delivery_repeated", at, {}, facts={"endpoint_id": endpoint.id, "notification_id": notification}
     )
-    announcements.record(session, change_events.audit_event_of(seat, deed))
+    announcements.record(session, permissions.audit_event_of(seat, deed))
     return UUID(str(notification))
 
 

@@ -1,19 +1,19 @@
-"""Switch a tenant's mode, or stop all access to it in an emergency."""
+"""End access at once: switch a mode, stop a tenant, suspend it, or remove an engineer."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, func
 from sqlmodel import Session, col, select
 
 from config.catalogue import Plan
-from lockbox.admin import change_events, permissions, policy_versions
-from lockbox.admin.change_events import AdminChange, change
-from lockbox.admin.permissions import AdminActor
+from lockbox.admin import permissions
+from lockbox.admin.permissions import AdminActor, AdminChange, change
 from lockbox.database import now
 from lockbox.errors import TooLate
-from lockbox.identity import tenants
+from lockbox.identity import row_security, tenants
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.requests import decide, policy_store
@@ -25,10 +25,69 @@ from lockbox.requests.policy_diff import changes as policy_changes
 from lockbox.requests.policy_rules import strictest
 from lockbox.requests.transition import Origin
 
+LEFT = "Whoever asked is no engineer of the vendor any more."
+SUSPENDED = "The vendor has suspended the customer: its open windows end, and none opens again by itself."
+WAYS_TO_LEAVE = {
+    State.REVIEWING: Action.CANCEL,
+    State.PENDING: Action.CANCEL,
+    State.ACTIVE: Action.REVOKE,
+}
 ADMINS = (Role.TENANT_ADMIN,)
 STOPPED = "emergency_stop"
 VENDOR_OPENED = "The tenant decides again: what the vendor opened alone is closed."
 STOP_ACTIONS = {State.ACTIVE: Action.REVOKE, State.PENDING: Action.DENY, State.REVIEWING: Action.DENY}
+
+
+def end_all_of(session: Session, operator: Caller, origin: Origin, requester_id: UUID) -> list[AccessRequest]:
+    """Cancel what somebody of the vendor waits for and revoke their open windows, as an operator; return them, by id.
+
+    The caller has judged the operator and has taken the role or the good standing away, and the vendor's people are
+    held. A move that is about to be committed is waited for. A request that is filed at this very moment may be
+    missed: it opens nothing, for whoever asks is no engineer, and its time runs out.
+    """
+    row_security.enter(session, operator)
+    row_security.see_off(session, requester_id)
+    query = (
+        select(AccessRequest)
+        .where(col(AccessRequest.requester_id) == requester_id, col(AccessRequest.state).in_(WAYS_TO_LEAVE))
+        .order_by(col(AccessRequest.id))
+        .with_for_update()
+    )
+    requests = session.exec(query).all()
+    return _end(session, operator, origin, requests, LEFT)
+
+
+def end_windows_at(session: Session, operator: Caller, origin: Origin, tenant_id: UUID) -> list[AccessRequest]:
+    """Revoke every open window at a tenant, as the operator who has just suspended it; return them, by id.
+
+    The caller has judged the operator and has suspended the tenant. A move that is about to be committed is waited
+    for: a row that leaves another state meanwhile would be passed over, so all that are open are locked first.
+    """
+    row_security.enter(session, operator)
+    row_security.suspend(session, tenant_id)
+    theirs = col(AccessRequest.tenant_id) == tenant_id
+    ids = select(col(AccessRequest.id)).where(theirs, col(AccessRequest.state).in_(OPEN_STATES))
+    session.exec(ids.order_by(col(AccessRequest.id)).with_for_update()).all()
+    windows = select(AccessRequest).where(theirs, col(AccessRequest.state) == State.ACTIVE)
+    found = session.exec(windows.order_by(col(AccessRequest.id)).with_for_update()).all()
+    return _end(session, operator, origin, found, SUSPENDED)
+
+
+def _end(
+    session: Session, operator: Caller, origin: Origin, requests: Sequence[AccessRequest], why: str
+) -> list[AccessRequest]:
+    ended = []
+    for request in requests:
+        # As everywhere, moves are written by statements of our own.
+        session.expunge(request)
+        row_security.turn_to(session, request.tenant_id)
+        verdict = DecisionInput(WAYS_TO_LEAVE[request.state], why)
+        try:
+            ended.append(decide.act_on(session, operator, origin, request, verdict, as_party=Party.OPERATOR))
+        except TooLate:
+            # Its time has run out, and the clock is on its way to say so.
+            continue
+    return ended
 
 
 @dataclass(frozen=True)
@@ -82,7 +141,7 @@ def switch_mode(
     tenant.mode = mode
     if ends_consent:
         without = policy.model_copy(update={"consent": None})
-        policy_versions.revise(session, seat, tenant, without, now(session))
+        permissions.revise_policy(session, seat, tenant, without, now(session))
         changes |= policy_changes(policy, without)
     else:
         tenants.mark(session, tenant)
@@ -92,7 +151,7 @@ def switch_mode(
         closed = close_vendor_opened_windows(session, seat, tenant)
         waiting = in_review(session, tenant, now(session))
     facts = {"closed": [str(request.id) for request in closed]}
-    change_events.record_change(session, seat, AdminChange("mode_switched", now(session), changes, facts=facts))
+    permissions.record_change(session, seat, AdminChange("mode_switched", now(session), changes, facts=facts))
     return ModeChangeResult(mode, closed, waiting)
 
 
@@ -119,7 +178,7 @@ def stop_all(
         "requests that waited for an answer": change(len(ended.denied), 0),
         "requests in the vendor's review": change(ended.denied_in_review, 0),
     }
-    change_events.record_change(
+    permissions.record_change(
         session, seat, AdminChange(STOPPED, now(session), changes, personal={"comment": comment})
     )
     return ended

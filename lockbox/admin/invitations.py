@@ -12,9 +12,8 @@ from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from config.issuers import IdentityProvider
-from lockbox.admin import change_events, memberships, permissions
-from lockbox.admin.change_events import AdminChange, change, listed
-from lockbox.admin.permissions import AdminActor
+from lockbox.admin import memberships, permissions
+from lockbox.admin.permissions import AdminActor, AdminChange, change, listed
 from lockbox.audit.canonical import Value
 from lockbox.database import now
 from lockbox.errors import (
@@ -28,12 +27,12 @@ from lockbox.errors import (
     SignInAgain,
     TooMany,
 )
-from lockbox.identity import authentication, enrolment, identities, keyring, row_marks, row_security
+from lockbox.identity import authentication, credentials, identities, keyring, row_marks, row_security
 from lockbox.identity import tenants as registry
 from lockbox.identity.authentication import CredentialKind, CredentialLookup
 from lockbox.identity.models import Invitation, Membership, Person
 from lockbox.identity.roles import AuthMethod, Caller, Role, Side
-from lockbox.notifications import announcements, load_account
+from lockbox.notifications import announcements, load
 from lockbox.notifications.account_mail import INVITATION
 from lockbox.notifications.announcements import MATTERS_FOR
 from lockbox.requests.transition import Origin
@@ -85,17 +84,17 @@ def make(session: Session, seat: AdminActor, wanted: InvitationOffer, at: dateti
         created_at=at,
         takes_effect_at=wanted.takes_effect_at or at,
     )
-    sealed(session, invitation, invitation.takes_effect_at + load_account.INVITED_FOR)
+    sealed(session, invitation, invitation.takes_effect_at + load.INVITED_FOR)
     session.add(invitation)
     session.flush()
     deed = AdminChange(
         wanted.action,
         at,
-        {**wanted.changes, "roles": change(change_events.ABSENT, listed(invitation.roles))},
-        {"member": change_events.person(wanted.name, wanted.address)},
+        {**wanted.changes, "roles": change(permissions.ABSENT, listed(invitation.roles))},
+        {"member": permissions.person(wanted.name, wanted.address)},
         {**wanted.facts, "invitation_id": invitation.id},
     )
-    event_id = change_events.record_change(session, seat, deed)
+    event_id = permissions.record_change(session, seat, deed)
     sent_at = invitation.takes_effect_at
     announcements.write_to(
         session,
@@ -113,8 +112,8 @@ def sealed(session: Session, invitation: Invitation, until: datetime) -> str:
     """Set an invitation's end, the hash of its code and its mark; return the code."""
     ring = keyring.of(session)
     invitation.code_nonce, invitation.expires_at = ring.codes.nonce(), until
-    code = load_account.code_of(ring.codes, INVITATION, invitation.id, invitation.code_nonce, invitation.email)
-    invitation.secret_hash = load_account.hashes(session, invitation.id, code)[0]
+    code = load.code_of(ring.codes, INVITATION, invitation.id, invitation.code_nonce, invitation.email)
+    invitation.secret_hash = load.hashes(session, invitation.id, code)[0]
     invitation.mac = ring.powers.mark(*row_marks.invitation(invitation))
     return code
 
@@ -290,11 +289,11 @@ def accept(
 
 def _signed_in_too(caller: Caller, visitor: Caller | None, at: datetime) -> None:
     """Check that a person who signs in with an identity provider showed more than a mailed code."""
-    is_theirs = visitor is not None and visitor.person_id == caller.person_id and visitor.means in enrolment.STRONG
+    is_theirs = visitor is not None and visitor.person_id == caller.person_id and visitor.means in credentials.STRONG
     if visitor is None or not is_theirs or visitor.signed_in_at is None:
         raise SignInAgain(SIGN_IN_TOO)
-    if at - visitor.signed_in_at >= enrolment.FRESH:
-        raise SignInAgain(SIGN_IN_TOO, max_age=int(enrolment.FRESH.total_seconds()))
+    if at - visitor.signed_in_at >= credentials.FRESH:
+        raise SignInAgain(SIGN_IN_TOO, max_age=int(credentials.FRESH.total_seconds()))
 
 
 def _narrowed(session: Session, caller: Caller, tenant_id: UUID | None) -> Caller:
@@ -312,11 +311,11 @@ def _end(session: Session, seat: AdminActor, invitation: Invitation) -> None:
     deed = AdminChange(
         _ending(seat, invitation),
         at,
-        {"roles": change(listed(invitation.roles), change_events.ABSENT)},
-        {"member": change_events.person(invitation.name, invitation.email)},
+        {"roles": change(listed(invitation.roles), permissions.ABSENT)},
+        {"member": permissions.person(invitation.name, invitation.email)},
         {"invitation_id": invitation.id},
     )
-    change_events.record_change(session, seat, deed)
+    permissions.record_change(session, seat, deed)
 
 
 def _ending(seat: AdminActor, invitation: Invitation) -> str:
@@ -342,7 +341,7 @@ def _locked(session: Session, invitation_id: UUID, code: str) -> Invitation:
 
 
 def _shown(session: Session, invitation_id: UUID, code: str) -> CredentialLookup | None:
-    hashes = load_account.hashes(session, invitation_id, code)
+    hashes = load.hashes(session, invitation_id, code)
     return authentication.look_up_credential(session, CredentialKind.INVITATION, str(invitation_id), hashes)
 
 
@@ -369,10 +368,10 @@ def _seated(session: Session, caller: Caller, invitation: Invitation, origin: Or
         "member_added",
         at,
         {"roles": change(listed(before), listed(_roles_at(caller, place)))},
-        {"member": change_events.person(caller.name, invitation.email)},
+        {"member": permissions.person(caller.name, invitation.email)},
         {"invitation_id": invitation.id, "person_id": caller.person_id},
     )
-    change_events.record_change(session, AdminActor(caller, INVITED, origin, place), deed)
+    permissions.record_change(session, AdminActor(caller, INVITED, origin, place), deed)
     return caller
 
 

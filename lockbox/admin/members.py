@@ -4,11 +4,10 @@ from uuid import UUID
 
 from sqlmodel import Session, col, select
 
-from lockbox.admin import change_events, delegates, invitations, memberships, permissions
-from lockbox.admin.change_events import AdminChange, change, listed
+from lockbox.admin import delegates, invitations, memberships, permissions
 from lockbox.admin.invitations import InvitationOffer
 from lockbox.admin.memberships import Member, MemberListing
-from lockbox.admin.permissions import AdminActor
+from lockbox.admin.permissions import AdminActor, AdminChange, change, listed
 from lockbox.database import now
 from lockbox.errors import LastAdmin, NotFound
 from lockbox.identity import row_marks
@@ -155,11 +154,11 @@ def set_eligible(
             "eligible_changed",
             now(session),
             {"eligible": change(_yes(member.is_eligible), _yes(eligible))},
-            {"member": change_events.person(member.name, member.address)},
+            {"member": permissions.person(member.name, member.address)},
             {"person_id": person_id},
             frozenset({person_id}),
         )
-        change_events.record_change(session, seat, deed)
+        permissions.record_change(session, seat, deed)
     return _again(session, seat, person_id)
 
 
@@ -246,11 +245,11 @@ def _record_change(session: Session, seat: AdminActor, member: Member, action: s
         action,
         now(session),
         {"roles": change(listed(memberships.words(member.roles)), listed(memberships.words(roles)))},
-        {"member": change_events.person(member.name, member.address)},
+        {"member": permissions.person(member.name, member.address)},
         {"person_id": member.person_id},
         frozenset({member.person_id}),
     )
-    change_events.record_change(session, seat, deed)
+    permissions.record_change(session, seat, deed)
 
 
 def _yes(value: bool) -> str:  # noqa: FBT001 - the one word that it turns into text

@@ -8,9 +8,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session, col, func, select
 
-from lockbox.admin import change_events, permissions
-from lockbox.admin.change_events import AdminChange
-from lockbox.admin.permissions import AdminActor
+from lockbox.admin import permissions
+from lockbox.admin.permissions import AdminActor, AdminChange
 from lockbox.database import now
 from lockbox.errors import AddressTaken, Invalid, NotFound, TooManyObservers
 from lockbox.identity.models import Person
@@ -85,7 +84,7 @@ def add(
     )
     session.add(observer)
     session.flush()
-    copied = {"copied on": change_events.change(change_events.ABSENT, observer.service or EVERY_SERVICE)}
+    copied = {"copied on": permissions.change(permissions.ABSENT, observer.service or EVERY_SERVICE)}
     _record_change(session, seat, observer, "observer_added", copied, at=observer.created_at)
     return ObserverSummary(observer, caller.name)
 
@@ -104,7 +103,7 @@ def remove(session: Session, caller: Caller, origin: Origin, slug: str, observer
     observer.removed_at = now(session)
     session.add(observer)
     session.flush()
-    copied = {"copied on": change_events.change(observer.service or EVERY_SERVICE, change_events.ABSENT)}
+    copied = {"copied on": permissions.change(observer.service or EVERY_SERVICE, permissions.ABSENT)}
     _record_change(session, seat, observer, "observer_removed", copied, at=observer.removed_at)
 
 
@@ -137,7 +136,7 @@ def _addressable(session: Session, tenant_id: UUID, wanted: ObserverInput) -> No
 def _record_change(
     session: Session, seat: AdminActor, observer: Observer, action: str, changes: Mapping[str, str], *, at: datetime
 ) -> None:
-    named = {"observer": change_events.person(observer.name, observer.email)}
-    change_events.record_change(
+    named = {"observer": permissions.person(observer.name, observer.email)}
+    permissions.record_change(
         session, seat, AdminChange(action, at, changes, personal=named, facts={"observer_id": observer.id})
     )

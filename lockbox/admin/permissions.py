@@ -1,20 +1,23 @@
-"""Check who may do what at a tenant or at the vendor, by the roles held once concurrent changes have finished."""
+"""Who may change what at a tenant or at the vendor, and the record of each administrative change."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import func, text
 from sqlmodel import Session, col, select
 
 from config.catalogue import Plan
+from lockbox.audit.canonical import Value
+from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import now
 from lockbox.errors import LicenceRequired, NotFound, NotYours
-from lockbox.identity import row_security
+from lockbox.identity import row_security, tenants
 from lockbox.identity import tenants as registry
-from lockbox.identity.models import Tenant
+from lockbox.identity.models import PolicyVersion, Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role
-from lockbox.notifications import recipients
+from lockbox.notifications import announcements, recipients
 from lockbox.requests import policy_store
 from lockbox.requests.available_moves import strong_enough
 from lockbox.requests.policy_rules import Policy, strictest
@@ -24,10 +27,10 @@ NO_TENANT = "There is no such tenant."
 VENDOR = "the vendor"
 MANY = {role: f"{role.value}s" for role in Role} | {Role.TENANT_ADMIN: "admins", Role.VENDOR_AUDITOR: "auditors"}
 """Role holders in words, for places where their side is clear."""
-
 # Not everyone who may change people could lock a row: row-level security hides it from updates.
 HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox people of ' || :whose, 0))")
 SHARE = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('lockbox people of ' || :whose, 0))")
+ABSENT = "none"
 
 
 @dataclass(frozen=True)
@@ -164,3 +167,70 @@ def capacity(caller: Caller, roles: Sequence[Role], tenant_id: UUID | None = Non
     *others, last = sorted({MANY[role] for role in roles})
     whom = f"{', '.join(others)} or {last}" if others else last
     raise NotYours(f"This is for {whom} {'of this tenant' if tenant_id else 'of the vendor'}.")
+
+
+@dataclass(frozen=True)
+class AdminChange:
+    """A change. `changes` is the diff, `personal` names the people concerned, `also` are further people to notify."""
+
+    action: str
+    at: datetime
+    changes: Mapping[str, str]
+    personal: Mapping[str, str | None] = field(default_factory=dict)
+    facts: Mapping[str, Value] = field(default_factory=dict)
+    also: frozenset[UUID] = frozenset()
+
+
+def record_change(session: Session, seat: AdminActor, deed: AdminChange) -> UUID:
+    """Write the event, create its notifications (the vendor's own go to operators), and return its id."""
+    happening = audit_event_of(seat, deed)
+    if seat.tenant_id is None:
+        announcements.notify_operators(session, happening)
+    else:
+        announcements.announce(session, happening, also=deed.also)
+    return happening.id
+
+
+def audit_event_of(seat: AdminActor, deed: AdminChange) -> AuditEvent:
+    """Return the audit event of a change."""
+    return AuditEvent(
+        at=deed.at,
+        action=deed.action,
+        actor=Actor(
+            person_id=seat.caller.person_id,
+            role=seat.role,
+            name=seat.caller.name,
+            channel=seat.origin.channel,
+            address=seat.origin.address,
+            user_agent=seat.origin.user_agent,
+        ),
+        tenant_id=seat.tenant_id,
+        facts={**deed.facts, "changes": deed.changes},
+        personal=deed.personal,
+    )
+
+
+def change(old: object, new: object) -> str:
+    """Return one line of a diff."""
+    return f"{old} → {new}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return words in order, for a diff."""
+    return ", ".join(sorted(words)) or ABSENT
+
+
+def person(name: str, address: str) -> str:
+    """Format a person as the personal field `member` of an event."""
+    return f"{name} <{address}>"
+
+
+def revise_policy(session: Session, seat: AdminActor, tenant: Tenant, policy: Policy, at: datetime) -> int:
+    """Put a policy in force as its author's, mark the tenant, and return the version."""
+    newest = session.exec(
+        select(func.max(PolicyVersion.version)).where(col(PolicyVersion.tenant_id) == tenant.id)
+    ).one()
+    tenant.policy_version = (newest or 0) + 1
+    tenants.add_policy(session, tenant, policy.model_dump(mode="json"), at, seat.caller.person_id)
+    tenants.mark(session, tenant)
+    return tenant.policy_version

@@ -8,9 +8,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session, col, select
 
-from lockbox.admin import change_events, permissions, policy_versions
-from lockbox.admin.change_events import AdminChange
+from lockbox.admin import permissions
 from lockbox.admin.emergency_stop import close_vendor_opened_windows
+from lockbox.admin.permissions import AdminChange
 from lockbox.audit.canonical import Value
 from lockbox.database import now
 from lockbox.errors import Invalid, NobodyCanApprove, NotFound, StaleVersion
@@ -116,12 +116,12 @@ def change(
     takes_back = is_anew or takes_consent_back(tenant, held.policy, policy, at)
     if is_anew:
         differences |= _begun_anew(tenant)
-    version = policy_versions.revise(session, seat, tenant, policy, at)
+    version = permissions.revise_policy(session, seat, tenant, policy, at)
     edition = PolicyEdition(version, seat.caller.person_id, seat.caller.name, at)
     facts: dict[str, Value] = {"version": edition.version}
     if takes_back:
         facts["closed"] = [str(request.id) for request in close_vendor_opened_windows(session, seat, tenant)]
-    change_events.record_change(session, seat, AdminChange("policy_changed", at, differences, facts=facts))
+    permissions.record_change(session, seat, AdminChange("policy_changed", at, differences, facts=facts))
     return VersionedPolicy(edition, policy)
 
 
@@ -139,7 +139,7 @@ def check(session: Session, tenant: Tenant, policy: Policy, at: datetime) -> Non
 def _begun_anew(tenant: Tenant) -> dict[str, str]:
     """Let a tenant recover whose mode or policy has no valid mark: its admin confirms the whole policy."""
     was, tenant.mode = tenant.mode, Mode.ENFORCE
-    return {"mode": change_events.change(f"{was} (unverified)", tenant.mode)}
+    return {"mode": permissions.change(f"{was} (unverified)", tenant.mode)}
 
 
 def takes_consent_back(tenant: Tenant, old: Policy, new: Policy, at: datetime) -> bool:

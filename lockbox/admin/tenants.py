@@ -9,10 +9,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from config.catalogue import Plan
-from lockbox.admin import change_events, invitations, permissions, vendor_consent
-from lockbox.admin.change_events import ABSENT, AdminChange, change
+from lockbox.admin import emergency_stop, invitations, permissions, vendor_consent
 from lockbox.admin.invitations import InvitationOffer
-from lockbox.admin.permissions import AdminActor
+from lockbox.admin.permissions import ABSENT, AdminActor, AdminChange, change
 from lockbox.admin.vendor_consent import ActiveConsent
 from lockbox.audit.canonical import Value
 from lockbox.database import now
@@ -21,7 +20,7 @@ from lockbox.identity import row_marks, row_security
 from lockbox.identity import tenants as registry
 from lockbox.identity.models import Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
-from lockbox.requests import queries, shut_out
+from lockbox.requests import queries
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import UNVERIFIED
@@ -217,14 +216,14 @@ def _suspended(session: Session, caller: Caller, origin: Origin, slug: str, *, s
             permissions.require_fresh_operator(session, seat)
         words = ("no", "yes") if suspended else ("yes", "no")
         _change(session, tenant, "suspended", suspended, closes=suspended)
-        closed = shut_out.end_windows_at(session, seat.caller, origin, tenant.id) if suspended else []
+        closed = emergency_stop.end_windows_at(session, seat.caller, origin, tenant.id) if suspended else []
         changes = {"suspended": change(*words)}
         facts: dict[str, Value] = {}
         if closed:
             changes["open windows"] = change(len(closed), 0)
             facts["closed"] = [str(request.id) for request in closed]
         action = "tenant_suspended" if suspended else "tenant_resumed"
-        change_events.record_change(session, seat, AdminChange(action, now(session), changes, facts=facts))
+        permissions.record_change(session, seat, AdminChange(action, now(session), changes, facts=facts))
     return _to_the_vendor(session, tenant)
 
 
@@ -246,7 +245,7 @@ def _change(session: Session, tenant: Tenant, name: str, value: object, *, close
 
 
 def _record_change(session: Session, seat: AdminActor, action: str, changes: Mapping[str, str]) -> None:
-    change_events.record_change(session, seat, AdminChange(action, now(session), changes))
+    permissions.record_change(session, seat, AdminChange(action, now(session), changes))
 
 
 def _to_the_vendor(session: Session, tenant: Tenant) -> TenantOverview:

@@ -11,7 +11,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlmodel import Session
 
-from lockbox.admin.change_events import ABSENT, change
+from lockbox.admin.permissions import ABSENT, change
 from lockbox.audit.canonical import instant
 from lockbox.audit.events import THE_CLOCK, AuditEvent
 from lockbox.database import Database, now

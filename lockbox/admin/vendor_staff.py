@@ -6,18 +6,16 @@ from uuid import UUID
 
 from sqlmodel import Session, col, select
 
-from lockbox.admin import change_events, invitations, memberships, permissions
-from lockbox.admin.change_events import AdminChange, change, listed
+from lockbox.admin import emergency_stop, invitations, memberships, permissions
 from lockbox.admin.invitations import InvitationOffer
 from lockbox.admin.memberships import Member, MemberListing
-from lockbox.admin.permissions import AdminActor
+from lockbox.admin.permissions import AdminActor, AdminChange, change, listed
 from lockbox.audit.canonical import Value
 from lockbox.database import now
 from lockbox.errors import Invalid, NotFound, OwnRoles
 from lockbox.identity import row_security
 from lockbox.identity.models import Invitation, Person
 from lockbox.identity.roles import Caller, Role
-from lockbox.requests import shut_out
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import Origin
 
@@ -187,9 +185,9 @@ def disable(session: Session, caller: Caller, origin: Origin, person_id: UUID) -
         person.disabled_at = now(session)
         session.add(person)
         session.flush()
-        ended = shut_out.end_all_of(session, seat.caller, origin, person_id)
+        ended = emergency_stop.end_all_of(session, seat.caller, origin, person_id)
         deed = _admin_change(session, "person_disabled", member, {"disabled": change("no", "yes")}, ended)
-        change_events.record_change(session, seat, deed)
+        permissions.record_change(session, seat, deed)
     return _again(session, person_id)
 
 
@@ -227,14 +225,14 @@ def _replace(session: Session, seat: AdminActor, member: Member, place: StaffRol
         diff["review_tier"] = change(before, place.review_tier)
     ended: list[AccessRequest] = []
     if Role.ENGINEER in lost:
-        ended = shut_out.end_all_of(session, seat.caller, seat.origin, member.person_id)
+        ended = emergency_stop.end_all_of(session, seat.caller, seat.origin, member.person_id)
     if diff:
-        change_events.record_change(session, seat, _admin_change(session, action, member, diff, ended))
+        permissions.record_change(session, seat, _admin_change(session, action, member, diff, ended))
 
 
 def _admin_change(
     session: Session, action: str, member: Member, changes: dict[str, str], ended: Sequence[AccessRequest]
 ) -> AdminChange:
-    personal = {"member": change_events.person(member.name, member.address)}
+    personal = {"member": permissions.person(member.name, member.address)}
     facts: dict[str, Value] = {"person_id": member.person_id, "ended": [str(request.id) for request in ended]}
     return AdminChange(action, now(session), changes, personal, facts)

@@ -10,9 +10,8 @@ from uuid import UUID
 from sqlmodel import Session, col, select
 
 from lockbox import safe_http
-from lockbox.admin import change_events, permissions
-from lockbox.admin.change_events import AdminChange
-from lockbox.admin.permissions import AdminActor
+from lockbox.admin import permissions
+from lockbox.admin.permissions import AdminActor, AdminChange
 from lockbox.database import now
 from lockbox.errors import Invalid, NotFound, TooManyEndpoints
 from lockbox.identity import row_security
@@ -285,7 +284,7 @@ def _turn(endpoint: Endpoint, disabled_at: datetime | None) -> None:
 def _facts(endpoint: Endpoint) -> dict[str, str]:
     return {
         "url": place(endpoint.url),
-        "events": change_events.listed(endpoint.event_types) if endpoint.event_types else "all",
+        "events": permissions.listed(endpoint.event_types) if endpoint.event_types else "all",
         "format": endpoint.format,
         "justification": "told" if endpoint.with_justification else "not told",
         "enabled": "no" if endpoint.disabled_at else "yes",
@@ -294,7 +293,7 @@ def _facts(endpoint: Endpoint) -> dict[str, str]:
 
 def _diff(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]:
     return {
-        name: change_events.change(before.get(name, change_events.ABSENT), value)
+        name: permissions.change(before.get(name, permissions.ABSENT), value)
         for name, value in after.items()
         if before.get(name) != value
     }
@@ -304,6 +303,6 @@ def _record_change(
     session: Session, seat: AdminActor, endpoint: Endpoint, action: str, changes: Mapping[str, str], *, at: datetime
 ) -> None:
     named = {"endpoint": endpoint.description or None}
-    change_events.record_change(
+    permissions.record_change(
         session, seat, AdminChange(action, at, changes, personal=named, facts={"endpoint_id": endpoint.id})
     )

@@ -16,7 +16,7 @@ from sqlmodel import Session, col, select
 
 from lockbox.database import now
 from lockbox.errors import Invalid, NotSignedIn, NotYours, SignInAgain
-from lockbox.identity import api_tokens, enrolment, keyring, row_marks, sessions
+from lockbox.identity import api_tokens, credentials, keyring, row_marks, sessions
 from lockbox.identity.credentials import DeviceLogin, Token
 from lockbox.identity.roles import AuthMethod, Caller, Role
 from lockbox.identity.sessions import ClientInfo
@@ -98,8 +98,8 @@ def pending_for_code(session: Session, caller: Caller, code: str) -> DeviceLogin
     at = now(session)
     if caller.by_terminal or caller.means is AuthMethod.TOKEN or caller.signed_in_at is None:
         raise SignInAgain("Sign in with a browser to sign a terminal in.")
-    if at - caller.signed_in_at >= enrolment.FRESH:
-        seconds = int(enrolment.FRESH.total_seconds())
+    if at - caller.signed_in_at >= credentials.FRESH:
+        seconds = int(credentials.FRESH.total_seconds())
         raise SignInAgain(OLD.format(minutes=seconds // 60), max_age=seconds)
     row = _met(session, codes=_codes(session, "".join(sign for sign in code.upper() if sign.isalnum())))
     if row is None or at >= row.expires_at:

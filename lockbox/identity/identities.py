@@ -10,7 +10,7 @@ from sqlmodel import Session, col, select
 from config.issuers import IdentityProvider
 from lockbox.database import now
 from lockbox.errors import Conflict, NotFound, NotSignedIn, NotYours
-from lockbox.identity import authentication, enrolment, keyring, row_marks, row_security, sessions, tenants
+from lockbox.identity import authentication, credentials, keyring, row_marks, row_security, sessions, tenants
 from lockbox.identity.authentication import CredentialKind
 from lockbox.identity.credentials import Identity
 from lockbox.identity.oidc import VerifiedIdentity
@@ -93,7 +93,7 @@ def bind(
         NotYours: the issuer may not speak for the caller.
         Conflict: the identity is somebody else's.
     """
-    enrolment.check(session, caller)
+    credentials.check(session, caller)
     if not speaks_for(session, issuer, caller):
         raise NotYours("That sign-in service is not meant for you here.")
     row = Identity(
@@ -101,7 +101,7 @@ def bind(
         subject=proven.subject,
         person_id=caller.person_id,
         created_at=now(session),
-        trusted_at=enrolment.trusted_from(session, caller),
+        trusted_at=credentials.trusted_from(session, caller),
     )
     row.mac = keyring.of(session).powers.mark(*row_marks.identity(row))
     if session.connection().execute(BOUND, row.model_dump()).one_or_none() is None:
@@ -126,7 +126,7 @@ def remove(
         SignInAgain: the session's sign-in is too old or too weak.
         NotFound: the caller has no such identity.
     """
-    enrolment.check(session, caller)
+    credentials.check(session, caller)
     named = [one for one in issuers if one.issuer == issuer]
     is_reached = caller.only_at is None or any(speaks_for(session, one, caller) for one in named)
     identity = _find(session, caller, issuer, subject) if is_reached else None

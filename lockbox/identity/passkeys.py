@@ -39,7 +39,7 @@ from webauthn.registration.verify_registration_response import VerifiedRegistrat
 from lockbox.audit.verifier.passkey_assertion import Assertion, fingerprint
 from lockbox.database import now
 from lockbox.errors import Conflict, Invalid, NotFound, NotSignedIn, NotYours, TooMany
-from lockbox.identity import authentication, enrolment, keyring, row_marks, sessions
+from lockbox.identity import authentication, credentials, keyring, row_marks, sessions
 from lockbox.identity.authentication import CredentialKind
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.roles import AuthMethod, Caller
@@ -109,7 +109,7 @@ def registration_challenge(session: Session, caller: Caller, party: RelyingParty
         SignInAgain: the session's sign-in is too old or too weak.
         TooMany: the caller has twenty.
     """
-    enrolment.check(session, caller)
+    credentials.check(session, caller)
     known = session.exec(_of(caller)).all()
     if len(known) >= MOST_PASSKEYS:
         raise TooMany(f"You have {MOST_PASSKEYS} passkeys; remove one that you no longer use.")
@@ -152,7 +152,7 @@ def add(
         Invalid: the answer is no good.
         Conflict: somebody has this passkey already.
     """
-    enrolment.check(session, caller)
+    credentials.check(session, caller)
     made = _registered(party, challenge, shown)
     row = Passkey(
         id=new_id(),
@@ -162,7 +162,7 @@ def add(
         sign_count=made.sign_count,
         name=name,
         created_at=now(session),
-        trusted_at=enrolment.trusted_from(session, caller),
+        trusted_at=credentials.trusted_from(session, caller),
         only_at=caller.only_at,
     )
     row.mac = keyring.of(session).powers.mark(*row_marks.passkey(row))
@@ -284,7 +284,7 @@ def remove(session: Session, caller: Caller, passkey_id: UUID, place: ClientInfo
         SignInAgain: the session's sign-in is too old or too weak.
         NotFound: the caller has no such passkey.
     """
-    enrolment.check(session, caller)
+    credentials.check(session, caller)
     key = next((one for one in mine(session, caller) if one.id == passkey_id), None)
     if key is None:
         raise NotFound("There is no such passkey.")

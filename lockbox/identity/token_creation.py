@@ -12,7 +12,7 @@ from lockbox.audit import events
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import now
 from lockbox.errors import Conflict, Invalid, NotFound, NotYours, SignInAgain, TooMany, UnknownService
-from lockbox.identity import api_tokens, enrolment
+from lockbox.identity import api_tokens, credentials
 from lockbox.identity.api_tokens import MOST_TOKENS, IssuedToken
 from lockbox.identity.credentials import Token
 from lockbox.identity.roles import AuthMethod, Caller, Role, Scope
@@ -159,12 +159,12 @@ def _signed_in_just_now(session: Session, caller: Caller) -> None:
         return
     if caller.means is AuthMethod.TOKEN or caller.by_terminal or caller.signed_in_at is None:
         raise SignInAgain("A token makes no other: sign in with a browser, or send one of your sign-in service.")
-    if now(session) - caller.signed_in_at >= enrolment.FRESH:
-        minutes = enrolment.FRESH // timedelta(minutes=1)
-        seconds = int(enrolment.FRESH.total_seconds())
+    if now(session) - caller.signed_in_at >= credentials.FRESH:
+        minutes = credentials.FRESH // timedelta(minutes=1)
+        seconds = int(credentials.FRESH.total_seconds())
         raise SignInAgain(f"Your sign-in is older than {minutes} minutes: sign in again.", max_age=seconds)
     if caller.means is AuthMethod.MAIL:
-        enrolment.check(session, caller)
+        credentials.check(session, caller)
 
 
 def _is_bound_rightly(caller: Caller, wanted: TokenInput, rules: TokenRules) -> None:

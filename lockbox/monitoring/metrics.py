@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lockbox import sql, startup_checks
 from lockbox.database import Database
-from lockbox.queue_depth import QueueDepth
+from lockbox.redis_scripts import QueueDepth
 from lockbox.schedule import RedisUnavailable
 
 KEPT = timedelta(hours=25)

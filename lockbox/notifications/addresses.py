@@ -10,11 +10,11 @@ from sqlmodel import Session, col, func, select
 from lockbox.audit.canonical import Value
 from lockbox.database import now
 from lockbox.errors import AddressTaken, Invalid, NotFound, TooManyAddresses
-from lockbox.identity import enrolment, keyring, sessions
+from lockbox.identity import credentials, keyring, sessions
 from lockbox.identity.models import Address, Person
 from lockbox.identity.roles import Caller
 from lockbox.identity.sessions import ClientInfo
-from lockbox.notifications import announcements, load_account
+from lockbox.notifications import announcements, load
 from lockbox.notifications.account_mail import ADDRESS_CODE
 from lockbox.sql import new_id
 
@@ -87,7 +87,7 @@ def confirm(session: Session, caller: Caller, place: ClientInfo, address_id: UUI
     if address.confirmed_at is not None:
         return address
     at = now(session)
-    if not load_account.is_code(session, ADDRESS_CODE, address, code) or at >= address.expires_at:
+    if not load.is_code(session, ADDRESS_CODE, address, code) or at >= address.expires_at:
         raise Invalid(WRONG, field="code")
     values = {"email": address.email, "side": caller.side.value}
     if session.connection().execute(IS_TAKEN, values).scalar_one():
@@ -133,7 +133,7 @@ def remove(session: Session, caller: Caller, place: ClientInfo, address_id: UUID
 
 def _held(session: Session, caller: Caller) -> None:
     """Check who is asking, and let nobody else change the same person's addresses until the commit."""
-    enrolment.check_address_change(session, caller)
+    credentials.check_address_change(session, caller)
     session.get_one(Person, caller.person_id, with_for_update=True)
 
 

@@ -16,16 +16,7 @@ from sqlmodel import Session
 from lockbox.database import Database, async_commit
 from lockbox.failpoints import failpoint
 from lockbox.identity.keyring import CodeKeys
-from lockbox.notifications import (
-    account_mail,
-    endpoints,
-    load,
-    load_account,
-    queue,
-    request_mail,
-    results,
-    webhook_payload,
-)
+from lockbox.notifications import account_mail, endpoints, load, queue, request_mail, results, webhook_payload
 from lockbox.notifications.audience import PROMPTS, REMINDERS, REPORT
 from lockbox.notifications.checkpoint_digest import Keys
 from lockbox.notifications.circuit_breaker import PeerResponse
@@ -302,7 +293,7 @@ def _send(row: Row[Any], letter: RequestMail, target: WebhookTarget | None, send
 def _send_account_mail(
     database_: Database, row: Row[Any], target: WebhookTarget | None, at: datetime, senders: Senders
 ) -> Reply:
-    memo = load_account.prepared(
+    memo = load.prepared(
         database_,
         row,
         at,

@@ -1,26 +1,98 @@
-"""Reading what claimed notifications have to say: each with its letter where it is about a request."""
+"""Load claimed notifications with all that their mails and webhooks may say."""
 
+import hmac
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
 from sqlmodel import Session
 
-from lockbox.audit import closed_windows
-from lockbox.audit.closed_windows import ClosedWindow
-from lockbox.identity.roles import Mode
-from lockbox.notifications import delivery_status, load_account, request_mail
+from lockbox.audit.events import CLOCK
+from lockbox.database import Database, now
+from lockbox.errors import NotSignedIn
+from lockbox.identity import keyring, rate_limit, sessions
+from lockbox.identity.credentials import PendingLogin
+from lockbox.identity.keyring import GROUP, CodeKeys
+from lockbox.identity.models import Address
+from lockbox.identity.rate_limit import AttemptCount, AttemptLimits
+from lockbox.identity.roles import AuthMethod, Caller, Mode
+from lockbox.identity.sessions import OVER, LoginStub
+from lockbox.notifications import announcements, checkpoint_digest, delivery_status, request_mail, window_report
+from lockbox.notifications.account_mail import (
+    DELEGATE_BEGINS,
+    INVITATION,
+    LABELS,
+    SIGN_IN_CODE,
+    AccountMail,
+    DelegatedRequest,
+    facts_of,
+)
 from lockbox.notifications.audience import PROMPTS, REPORT, type_of
+from lockbox.notifications.checkpoint_digest import Keys
 from lockbox.notifications.models import Channel
 from lockbox.notifications.request_mail import EarlierRequest, MailWording, RequestMail
+from lockbox.notifications.senders.protocol import SendFailed
+from lockbox.notifications.window_report import ClosedWindow
 
+Wordings = Callable[[Session, Sequence[UUID]], Mapping[UUID, MailWording]]
+MOST_WAITING = 50
+OURSELVES = "Lockbox"
+INVITED_FOR = timedelta(hours=72)
+READ_ACCOUNT = text("""
+SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.about_id, n.event_id, e.at, e.body,
+    t.id AS tenant_id, t.name AS tenant, t.slug, h.url, h.secret, h.disabled_at AS endpoint_disabled,
+    coalesce(p.name, i.name, w.name, g.name, f.name, '') AS recipient_name,
+    coalesce(x.email, p.email, i.email, w.email, g.email, f.email) AS recipient_address,
+    coalesce(p.time_zone, w.time_zone, g.time_zone, f.time_zone, 'UTC') AS time_zone,
+    coalesce(p.disabled_at, g.disabled_at, f.disabled_at,
+        CASE WHEN n.template <> 'address_removed' THEN x.removed_at END) AS recipient_disabled,
+    coalesce(s.expires_at, i.expires_at, r.takes_effect_at, g.ends_at, f.expires_at) AS bound_at, g.principal,
+    coalesce(s.code_nonce, i.code_nonce, f.code_nonce) AS code_nonce,
+    coalesce(s.email, i.email, f.email) AS coded_for,
+    CASE WHEN i.id IS NOT NULL THEN i.accepted_at IS NOT NULL OR i.withdrawn_at IS NOT NULL
+            OR i.expires_at <= clock_timestamp()
+        WHEN s.id IS NOT NULL THEN s.used_at IS NOT NULL OR s.expires_at <= clock_timestamp()
+            OR w.id IS NULL OR w.disabled_at IS NOT NULL
+        WHEN f.id IS NOT NULL THEN f.is_settled OR f.expires_at <= clock_timestamp()
+        WHEN g.id IS NOT NULL THEN g.ended_at IS NOT NULL OR g.ends_at <= clock_timestamp()
+        ELSE n.about_id IS NOT NULL END AS is_settled,
+    (SELECT jsonb_object_agg(d.field, d.value) FROM event_details d WHERE d.event_id = e.id) AS details,
+    c.note
+FROM notifications n
+LEFT JOIN events e ON e.id = n.event_id LEFT JOIN tenants t ON t.id = n.tenant_id
+LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
+LEFT JOIN invitations i ON i.id = n.about_id AND n.template = 'invitation'
+LEFT JOIN sign_ins s ON s.id = n.about_id AND n.template = 'sign_in_code'
+LEFT JOIN (SELECT d.id, d.ended_at, d.ends_at, q.name, q.email, q.disabled_at,
+        q.time_zone, a.name AS principal
+    FROM delegations d JOIN people q ON q.id = d.delegate_id JOIN people a ON a.id = d.principal_id) g
+    ON g.id = n.about_id AND n.template = 'delegate_begins'
+LEFT JOIN (SELECT b.id, b.email, b.code_nonce, b.expires_at,
+        b.confirmed_at IS NOT NULL OR b.removed_at IS NOT NULL AS is_settled, o.name, o.time_zone, o.disabled_at
+    FROM addresses b JOIN people o ON o.id = b.person_id) f ON f.id = n.about_id AND n.template = 'address_code'
+LEFT JOIN addresses x ON x.id = n.address_id
+LEFT JOIN checkpoints c ON c.id = n.checkpoint_id
+LEFT JOIN people w ON lower(w.email) = lower(s.email)
+LEFT JOIN LATERAL (SELECT max(v.takes_effect_at) AS takes_effect_at FROM invitations v
+    WHERE v.tenant_id = n.tenant_id AND v.is_recovery AND v.created_at = e.at) r ON n.template = 'recovery_proposed'
+WHERE n.id = ANY(:ids) AND n.request_id IS NULL ORDER BY n.id
+""")
+WAITING = text("""
+SELECT r.id, q.name, r.service, r.deadline_at FROM requests r JOIN people q ON q.id = r.requester_id
+WHERE r.tenant_id = :tenant_id AND r.state = 'pending' ORDER BY r.deadline_at LIMIT :most
+""")
+MOST_TRIES = 5
+WRONG = "That is not the code of the newest mail. Look again, or ask for another one."
+ADDRESS = text("SELECT email FROM sign_ins WHERE id = :id AND means = 'mail'")
+TRIED = text("""
+UPDATE sign_ins SET tries = tries + 1
+WHERE id = :id AND used_at IS NULL AND expires_at > :at AND tries < :most RETURNING email
+""")
 Item = tuple[Row[Any], RequestMail | None]
-Wordings = load_account.Wordings
-
 READ = text("""
 SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at, e.action, e.from_state, e.to_state,
     e.actor_id, e.actor_role, e.body, r.mode, coalesce(p.time_zone, 'UTC') AS time_zone,
@@ -50,18 +122,177 @@ WHERE n.id = ANY(:ids) ORDER BY n.id
 """)
 
 
+def read_account(session: Session, ids: Sequence[UUID]) -> Sequence[Row[Any]]:
+    """Return the notifications that are about no request, each with what it may say."""
+    return session.connection().execute(READ_ACCOUNT, {"ids": list(ids)}).all()
+
+
+def prepared(
+    database: Database,
+    row: Row[Any],
+    at: datetime,
+    codes: CodeKeys,
+    wordings: Wordings,
+    *,
+    audit_keys: Keys,
+    approval_keys: Sequence[str],
+) -> AccountMail:
+    """Return the memo; where it carries a code, every try carries the same one.
+
+    `wordings` says which requests a mail may link to, `audit_keys` whose checkpoints are told, `approval_keys` are
+    the public keys of approvals.
+
+    Raises:
+        SendFailed: it is about a checkpoint that none of these keys has signed, or its code is by a key that this
+            process does not have.
+    """
+    role, changes = facts_of(row.body)
+    of_checkpoint, noted_at = checkpoint_digest.checkpoint_of(row, audit_keys, approval_keys)
+    details = row.details or ({"principal": row.principal} if row.principal else {})
+    return AccountMail(
+        notification_id=row.id,
+        template=row.template,
+        at=row.at or noted_at or at,
+        until=row.bound_at,
+        tenant=row.tenant,
+        slug=row.slug,
+        tenant_id=row.tenant_id,
+        event_id=row.event_id,
+        about_id=row.about_id,
+        actor=details.get("name") or (OURSELVES if role == CLOCK else None),
+        role=role,
+        changes=changes | of_checkpoint,
+        named={label: details[label] for label in LABELS if label in details},
+        recipient_name=row.recipient_name,
+        recipient_address=row.recipient_address or "",
+        time_zone=row.time_zone,
+        secret=code_of(codes, row.template, row.about_id, row.code_nonce, row.coded_for) if row.code_nonce else None,
+        fingerprint=checkpoint_digest.fingerprint(row, audit_keys),
+        waiting=_pending_requests(database, row, wordings) if row.template == DELEGATE_BEGINS else (),
+    )
+
+
+def code_of(codes: CodeKeys, template: str, about: UUID, nonce: bytes, email: str) -> str:
+    """Return the code that is mailed about an invitation, an address or a sign-in, as a mail says it.
+
+    It is bound to the address that it goes to.
+
+    Raises:
+        SendFailed: the key of the nonce is not among these.
+    """
+    if template == SIGN_IN_CODE:
+        code = codes.short(nonce, template, about, email)
+        code = f"{code[:GROUP]} {code[GROUP:]}" if code else None
+    else:
+        code = codes.long(nonce, template, about, email)
+    if code is None:
+        raise SendFailed("no key here makes this code", kind="secret")
+    return code
+
+
+def is_code(session: Session, template: str, row: Address | PendingLogin, shown: str) -> bool:
+    """Whether this is the code that is mailed about an address or a sign-in; compared in constant time."""
+    if row.code_nonce is None or row.email is None:
+        return False
+    try:
+        code = code_of(keyring.of(session).codes, template, row.id, row.code_nonce, row.email)
+    except SendFailed:
+        return False
+    return hmac.compare_digest(typed(code).encode(), typed(shown).encode())
+
+
+def hashes(session: Session, invitation_id: UUID, code: str) -> list[bytes]:
+    """Return what is kept of an invitation's code, by each key, the newest first."""
+    return keyring.of(session).secrets.marks(INVITATION, invitation_id, typed(code))
+
+
+def typed(code: str) -> str:
+    """Return a code however whoever typed it spaced and cased it."""
+    return "".join(sign for sign in code.upper() if not sign.isspace() and sign != "-")
+
+
+def _pending_requests(database: Database, row: Row[Any], wordings: Wordings) -> list[DelegatedRequest]:
+    """Return what waits for an answer at the moment, the most urgent first: it moves across to a delegate."""
+    with database.transaction() as session:
+        rows = session.connection().execute(WAITING, {"tenant_id": row.tenant_id, "most": MOST_WAITING}).all()
+        worded = wordings(session, [one.id for one in rows])
+    return [DelegatedRequest(one.id, one.name, one.service, one.deadline_at, worded[one.id].link) for one in rows]
+
+
+def send_code(session: Session, email: str) -> LoginStub:
+    """Begin a sign-in by a code that is mailed to the address, if somebody has it.
+
+    Whether somebody does is found out by whoever sends the mail: here the same is done for every address, so that
+    neither the answer nor the time it takes tells who has an account.
+    """
+    nonce, at = keyring.of(session).codes.nonce(), now(session)
+    stub = sessions.begin_login(session, AuthMethod.MAIL, email=email, code_nonce=nonce)
+    announcements.write_to(
+        session,
+        stub.id,
+        template=SIGN_IN_CODE,
+        tenant_id=None,
+        event_id=None,
+        at=at,
+        until=at + sessions.LASTS,
+    )
+    return stub
+
+
+def count_try(
+    session: Session, stub: LoginStub | None, limits: AttemptLimits, address: str | None = None
+) -> AttemptCount:
+    """Count one more try of a code from an address, before it is looked at; the caller commits whatever comes of it.
+
+    Raises:
+        NotSignedIn: the sign-in is another browser's, was used, has run out, or was tried five times.
+    """
+    sessions.find(session, stub, AuthMethod.MAIL)
+    values = {"id": stub.id if stub else None, "at": now(session), "most": MOST_TRIES}
+    email = session.connection().execute(TRIED, values).scalar_one_or_none()
+    if email is None:
+        raise NotSignedIn(OVER)
+    return rate_limit.count(session, limits, code_of=email, tried_from=address)
+
+
+def address_of(database: Database, stub: LoginStub) -> str | None:
+    """Return the address that was typed to begin this browser's sign-in, also once it is over."""
+    with database.transaction() as session:
+        sessions.look_up_login(session, stub)
+        email: str | None = session.connection().execute(ADDRESS, {"id": stub.id}).scalar_one_or_none()
+        return email
+
+
+def redeem(session: Session, stub: LoginStub, code: str) -> Caller:
+    """Return the person to whose address the code went, whose transaction this one becomes.
+
+    Raises:
+        NotSignedIn: it is not the code, the sign-in is over, or its person disabled.
+    """
+    row = sessions.find(session, stub, AuthMethod.MAIL)
+    if not is_code(session, SIGN_IN_CODE, row, code):
+        raise NotSignedIn(WRONG)
+    row.proven_at = row.used_at = now(session)
+    session.add(row)
+    session.flush()
+    found = sessions.look_up_login(session, stub)
+    if found is None or found.person_id is None or found.disabled:
+        raise NotSignedIn(OVER)
+    return found.caller(AuthMethod.MAIL, row.used_at)
+
+
 def read(session: Session, claimed: Sequence[UUID], at: datetime, wordings: Wordings) -> Iterator[Item]:
     """Read notifications: each with its letter where it is about a request, without one where it is a memo."""
     rows = session.connection().execute(READ, {"ids": claimed}).all()
     worded = wordings(session, [row.request_id for row in rows])
     prompts = [row.id for row in rows if row.template in PROMPTS and row.channel == Channel.MAIL]
     before = request_mail.read(session, prompts)
-    windows = closed_windows.read(session, list({row.request_id for row in rows if row.template == REPORT}))
+    windows = window_report.read(session, list({row.request_id for row in rows if row.template == REPORT}))
     for row in rows:
         window = windows.get(row.request_id) if row.template == REPORT else None
         yield row, _request_mail(row, at, worded[row.request_id], before.get(row.id, ()), window)
     if len(rows) < len(claimed):
-        yield from ((row, None) for row in load_account.read(session, claimed))
+        yield from ((row, None) for row in read_account(session, claimed))
 
 
 def _request_mail(

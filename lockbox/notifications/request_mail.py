@@ -12,7 +12,6 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel import Session
 
-from lockbox.audit.closed_windows import ClosedWindow
 from lockbox.identity.roles import Mode
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications import mail_text, window_report
@@ -28,6 +27,7 @@ from lockbox.notifications.mail_text import (
     sender_domain,
 )
 from lockbox.notifications.senders.protocol import OutgoingMail
+from lockbox.notifications.window_report import ClosedWindow
 from lockbox.text_rules import flagged
 
 ENDINGS = ("denied", "cancelled", "timed_out", "completed", "revoked", "expired")

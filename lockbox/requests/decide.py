@@ -112,7 +112,7 @@ def act_on(
 ) -> AccessRequest:
     """Act on a request whose row is locked and no longer the session's, as the parties that the caller is.
 
-    With `as_party` it is that one alone, which the caller has judged: see `shut_out` and the emergency stop.
+    With `as_party` it is that one alone, which the caller has judged: see `admin.emergency_stop`.
 
     Raises:
         As `act`, but for Unknown.

@@ -12,7 +12,6 @@ from uuid import UUID
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from lockbox.identity.roles import Mode
-from lockbox.instants import Instant
 from lockbox.requests.policy import (
     ApprovalStage,
     ChosenReasons,
@@ -25,7 +24,7 @@ from lockbox.requests.policy import (
     Reminders,
     Terms,
 )
-from lockbox.text_rules import check_line, check_resource_pattern
+from lockbox.text_rules import Instant, check_line, check_resource_pattern
 
 MOST_RULES = 100
 MOST_GROUPS = 50

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 
 from harness.people import World
 from lockbox.database import Database
-from lockbox.notifications import load_account
+from lockbox.notifications import load
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests.lifecycle import Action
@@ -225,7 +225,7 @@ def test_a_code_that_somebody_waits_for_goes_before_what_was_promised_earlier(wo
     world.submit()
     (ann,) = read(world.db, "SELECT email FROM people WHERE id = :id", id=world.people["ann"].person_id)
     with world.db.transaction() as session:
-        load_account.send_code(session, ann.email)
+        load.send_code(session, ann.email)
 
     (first,) = worker.schedule.claim(NOTIFICATIONS, most=1).ids["notify"]
 

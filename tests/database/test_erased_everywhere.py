@@ -19,7 +19,7 @@ from lockbox.identity import row_security, sessions, token_creation
 from lockbox.identity.roles import AuthMethod, Role, Scope
 from lockbox.identity.sessions import ClientInfo, SessionLifetime
 from lockbox.identity.token_creation import TokenRules
-from lockbox.notifications import addresses, load_account
+from lockbox.notifications import addresses, load
 from lockbox.requests import activity, submit
 from lockbox.requests.activity import ActivityEntry
 from lockbox.requests.lifecycle import Action
@@ -137,7 +137,7 @@ def _signs_in(world: World, worker: Database, superuser: Engine, who: str) -> No
     caller = signed_in(world, who, AuthMethod.PASSKEY)
     world.people[who] = caller
     with world.db.transaction() as session:
-        load_account.send_code(session, _email(world, who))
+        load.send_code(session, _email(world, who))
     with world.db.transaction() as session:
         sessions.begin(session, caller, THERE, SessionLifetime(timedelta(hours=1), timedelta(hours=8)))
         token_creation.make(session, caller, THERE, token_creation.TokenInput(f"{who} at work"), _rules())

@@ -28,7 +28,7 @@ MODELS = (
     "requests.models",
     "notifications.models",
     "audit.models",
-    "monitoring.models",
+    "monitoring.heartbeats",
 )
 # The models name columns, keys and types; what spans columns or rows is Postgres' own business, kept in one place.
 ONLY_IN_THE_SCHEMA = {

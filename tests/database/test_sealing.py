@@ -15,10 +15,10 @@ from harness.stage import ShiftedClock, unbound
 from lockbox.admin import tenants
 from lockbox.admin.tenants import TenantInput
 from lockbox.audit.events import VENDORS_LOG
-from lockbox.audit.log import checkpoint, merkle, sealer, tree_rows
+from lockbox.audit.log import checkpoint, merkle, rollback, sealer
 from lockbox.audit.log.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash, root_of
+from lockbox.audit.log.rollback import LatestCheckpoint
 from lockbox.audit.log.sealer import RollbackDetected, Signer
-from lockbox.audit.log.tree_rows import LatestCheckpoint
 from lockbox.audit.log.witness import WitnessFolder
 from lockbox.database import Database
 from lockbox.requests import submit
@@ -134,7 +134,7 @@ def test_a_sealer_that_dies_before_its_commit_has_sealed_nothing(
     waiting = len(read(unbound(world.db), LATE))
 
     with monkeypatch.context() as dying:
-        dying.setattr(tree_rows, "note", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
+        dying.setattr(rollback, "note", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
         with pytest.raises(SystemExit):
             sealed(worker)
     left = len(read(unbound(world.db), LATE))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from lockbox.monitoring.metrics import MetricName, MetricSnapshot
 from lockbox.monitoring.status import Status, StatusLine, lines
-from lockbox.queue_depth import QueueDepth
+from lockbox.redis_scripts import QueueDepth
 
 HELD = QueueDepth(notifications=0, clocks_in_span=1, unacked=4, oldest_unacked_at=None, now=0.0)
 

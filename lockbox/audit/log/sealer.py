@@ -14,11 +14,10 @@ from sqlmodel import Session
 
 from lockbox.audit.canonical import instant
 from lockbox.audit.events import VENDORS_LOG
-from lockbox.audit.log import checkpoint, rollback, tree_rows
+from lockbox.audit.log import checkpoint, rollback
 from lockbox.audit.log.checkpoint import BadNote, Checkpoint, VerifierKey
 from lockbox.audit.log.merkle import Edge
-from lockbox.audit.log.rollback import CheckpointWitness, LogClaim, LogMismatch
-from lockbox.audit.log.tree_rows import LatestCheckpoint
+from lockbox.audit.log.rollback import CheckpointWitness, LatestCheckpoint, LogClaim, LogMismatch
 from lockbox.database import Database, now
 from lockbox.failpoints import failpoint
 
@@ -208,7 +207,7 @@ class SealPass:
             good = self._good(session, claims)
             silent = [(one.id, one.origin, one.size, one.root) for one in claims if one.id in good]
             kept = [replace(one, is_kept=True) for one in self._note(session, silent, at)]
-            tree_rows.keep(session, kept, at)
+            rollback.keep(session, kept, at)
             failpoint("sealer.after_heartbeat")
             return kept
 
@@ -243,12 +242,12 @@ class SealPass:
             _Held: one of the logs is not what was signed of it.
         """
         at, ids = now(session), sorted(fresh)
-        tree_rows.begin(session, {one: self.signer.origin(one) for one in ids}, VENDORS_LOG, at)
+        rollback.begin(session, {one: self.signer.origin(one) for one in ids}, VENDORS_LOG, at)
         claims = [LogClaim.of(row) for row in session.connection().execute(LOCK, {"ids": ids})]
         edges = self._good(session, claims)
         if len(edges) < len(claims):
             raise _UnsealableLog
-        tree_rows.append(session, edges, fresh)
+        rollback.append(session, edges, fresh)
         failpoint("sealer.after_tree")
         # A log that the migration created has no name until a signer exists.
         named = {
@@ -259,7 +258,7 @@ class SealPass:
 
     def _good(self, session: Session, claims: Sequence[LogClaim]) -> dict[UUID, Edge]:
         """Return the edges of the logs that match what was signed and shipped; hold the others."""
-        edges = tree_rows.edges(session, {one.id: one.size for one in claims})
+        edges = rollback.edges(session, {one.id: one.size for one in claims})
         trusted = self.signer.trusted
         for one in claims:
             try:
@@ -278,6 +277,6 @@ class SealPass:
             LatestCheckpoint(id_, origin, size, self.signer.note(origin, size, root, at))
             for id_, origin, size, root in logs
         ]
-        tree_rows.note(session, self.signer.public.text, noted, [root for *_, root in logs], at)
+        rollback.note(session, self.signer.public.text, noted, [root for *_, root in logs], at)
         failpoint("sealer.after_sign")
         return noted

@@ -18,9 +18,8 @@ from lockbox.audit.events import VENDORS_LOG
 from lockbox.audit.log import checkpoint, rollback
 from lockbox.audit.log.checkpoint import BadNote, Checkpoint, VerifierKey
 from lockbox.audit.log.merkle import EMPTY_ROOT
-from lockbox.audit.log.rollback import LogClaim, LogMismatch
+from lockbox.audit.log.rollback import LatestCheckpoint, LogClaim, LogMismatch
 from lockbox.audit.log.sealer import RollbackDetected
-from lockbox.audit.log.tree_rows import LatestCheckpoint
 from lockbox.failpoints import failpoint
 
 LATEST = "latest.note"
