@@ -54,7 +54,11 @@ def test_moves_that_are_all_there_are_no_finding_in_whatever_order_they_came(mov
         ([(1, "pending"), (2, "active"), (2, "active")], 2, "request A has its move 2 twice"),
         ([(2, "active"), (2, "active"), (1, "pending")], 1, "request A has its move 2 twice"),
         ([(1, "denied"), (1, "denied")], 1, "request A has its move 1 after its final state, or twice"),
-        ([(2, "denied"), (1, "pending"), (3, "active")], 2, "request A has its move 3 after its final state, or twice"),
+        (
+            [(2, "denied"), (1, "pending"), (3, "active")],
+            2,
+            "request A has its move 3 after its final state, or twice",
+        ),
         (
             [(1, "pending"), (3, "active"), (2, "denied")],
             2,
