@@ -35,7 +35,7 @@ from config.settings import Settings, UnsafeSettings
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.signing_keys import ApprovalKeys, BadKey
 from lockbox.audit.log.witness import WitnessCheck, WitnessFolder
-from lockbox.database import Database, make_engine
+from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.identity import keyring
 from lockbox.identity.keyring import Keyring
 from lockbox.identity.oidc_providers import IdentityProviders
@@ -57,9 +57,7 @@ def make_database(settings: Settings) -> Database:
     return Database(
         engine,
         Schedule(settings.require("redis_url")),
-        approvals=_approvals(settings),
-        shipped=_shipped(settings),
-        keyring=_keyring(settings),
+        keys=ProcessKeys(_approvals(settings), _shipped(settings), _keyring(settings)),
     )
 
 

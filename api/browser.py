@@ -10,11 +10,11 @@ from enum import StrEnum
 from uuid import UUID
 
 from fastapi import Request, Response
-from sqlmodel import Session
 from starlette.requests import HTTPConnection
 
 from api.incoming_request import vouch
 from config.settings import Settings
+from lockbox.database import UnitOfWork
 from lockbox.errors import ForeignForm, NotSignedIn
 from lockbox.identity import preferences, sessions, time_zones
 from lockbox.identity.roles import AuthMethod, Caller
@@ -61,7 +61,7 @@ class OAuthState:
     path: str
 
 
-def visitor(request: Request, session: Session, chosen: Settings) -> Visitor:
+def visitor(request: Request, session: UnitOfWork, chosen: Settings) -> Visitor:
     """Return the person who is signed in at this browser.
 
     Raises:

@@ -13,12 +13,11 @@ from typing import Annotated, Any, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import Depends, Request
-from sqlmodel import Session
 
 from api import browser, incoming_request
 from api.incoming_request import client_address
 from config.settings import Settings
-from lockbox.database import Database, now
+from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import Invalid, NotSignedIn, NotYours, VersionRequired
 from lockbox.identity import api_tokens, identities, oidc, sessions
 from lockbox.identity.oidc_providers import IdentityProviders
@@ -76,7 +75,7 @@ IdentityProvidersDep = Annotated[IdentityProviders, Depends(without_thread(issue
 VaultDep = Annotated[SecretVault, Depends(without_thread(vault))]
 
 
-async def unit_of_work(request: Request) -> AsyncIterator[Session]:
+async def unit_of_work(request: Request) -> AsyncIterator[UnitOfWork]:
     """Open the one transaction of a request; it commits before the answer leaves, or the answer is an error.
 
     To open it waits for nothing, for it takes a connection with its first statement.
@@ -92,7 +91,7 @@ async def unit_of_work(request: Request) -> AsyncIterator[Session]:
         await _ended(opened, None)
 
 
-async def _ended(opened: AbstractContextManager[Session], error: BaseException | None) -> bool:
+async def _ended(opened: AbstractContextManager[UnitOfWork], error: BaseException | None) -> bool:
     """End it in a thread beside the limit: all within it may be taken by those that wait for its connection."""
     end = partial(opened.__exit__, type(error) if error else None, error, error.__traceback__ if error else None)
     with CancelScope(shield=True):
@@ -100,7 +99,7 @@ async def _ended(opened: AbstractContextManager[Session], error: BaseException |
     return bool(forgiven)
 
 
-SessionDep = Annotated[Session, Depends(unit_of_work, scope="function")]
+SessionDep = Annotated[UnitOfWork, Depends(unit_of_work, scope="function")]
 
 
 def caller(request: Request, session: SessionDep) -> Caller:
@@ -129,7 +128,7 @@ def caller(request: Request, session: SessionDep) -> Caller:
 CurrentUser = Annotated[Caller, Depends(caller)]
 
 
-def _of_browser(request: Request, session: Session, chosen: Settings) -> Caller:
+def _of_browser(request: Request, session: UnitOfWork, chosen: Settings) -> Caller:
     found = browser.visitor(request, session, chosen)
     if request.method not in browser.SAFE_METHODS:
         browser.check_same_site(request, chosen)
@@ -137,7 +136,7 @@ def _of_browser(request: Request, session: Session, chosen: Settings) -> Caller:
     return found.caller
 
 
-def _of_issuer(session: Session, shown: str, db: Database, known: IdentityProviders) -> Caller:
+def _of_issuer(session: UnitOfWork, shown: str, db: Database, known: IdentityProviders) -> Caller:
     # A transaction of its own: an issuer's keys may have to be fetched, and no connection waits for that.
     with db.transaction() as brief:
         at = now(brief)

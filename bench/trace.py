@@ -24,7 +24,6 @@ from cryptography.fernet import Fernet
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection, Engine, event
-from sqlmodel import Session
 
 from api.app import make_app
 from bench.db import Site, site
@@ -32,7 +31,7 @@ from cli.signals import end_on_signals
 from harness.people import SETTINGS
 from lockbox.audit.log import sealer, signing_keys
 from lockbox.audit.log.sealer import Signer
-from lockbox.database import Database, make_engine, postgres_clock
+from lockbox.database import Database, ProcessKeys, UnitOfWork, make_engine, postgres_clock
 from lockbox.identity import keyring
 from lockbox.identity.keyring import Keyring
 from lockbox.notifications import delivery
@@ -224,13 +223,13 @@ class Tracer:
         return found
 
 
-def replace_clock(db: Database, clock: Callable[[Session], datetime]) -> Database:
+def replace_clock(db: Database, clock: Callable[[UnitOfWork], datetime]) -> Database:
     """Return the same database at another time."""
-    return Database(db.engine, db.schedule, clock, keyring=Keyring([]))
+    return Database(db.engine, db.schedule, clock, keys=ProcessKeys(Keyring([])))
 
 
 def _worker(url: str, redis_url: str) -> Database:
-    return Database(make_engine(url, role="trace"), Schedule(redis_url), keyring=Keyring([]))
+    return Database(make_engine(url, role="trace"), Schedule(redis_url), keys=ProcessKeys(Keyring([])))
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ from lockbox.audit.export import Export
 from lockbox.audit.log import proofs, sealer, signing_keys
 from lockbox.audit.log.proofs import LogHead
 from lockbox.audit.log.sealer import Signer
-from lockbox.database import Database, make_engine
+from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 
@@ -94,7 +94,7 @@ def measure(superuser: URL, plan: StackPlan, world: World, folder: Path, events:
     schedule, worker = Schedule(plan.redis_url), on_database(plan.worker_database_url, COPY)
     db = Database(make_engine(worker, role="bench"), schedule)
     engine = make_engine(on_database(plan.database_url, COPY), role="bench")
-    asking = Database(engine, schedule, approvals=approval_keys(plan))
+    asking = Database(engine, schedule, keys=ProcessKeys(approval_keys(plan)))
     try:
         with superuser_at(superuser.set(database=COPY)) as root:
             signer = Signer(plan.audit_key.name, signing_keys.read([plan.keys / AUDIT_KEY]))

@@ -6,11 +6,11 @@ from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from lockbox.admin import invitations
 from lockbox.audit.events import Actor, AuditEvent
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.identity import api_tokens, tenants
 from lockbox.identity.models import Invitation, Person
 from lockbox.identity.roles import Role, Side
@@ -44,7 +44,7 @@ class Operator:
     code: str
 
 
-def first_operator(session: Session, *, name: str, email: str, environment: str) -> Operator:
+def first_operator(session: UnitOfWork, *, name: str, email: str, environment: str) -> Operator:
     """Create the first operator in a database that never had people.
 
     They get a token, which reads and closes, and the code of an invitation to what they are already: whoever enters
@@ -64,8 +64,8 @@ def first_operator(session: Session, *, name: str, email: str, environment: str)
     name = _name(name)
     if not (ADDRESS.fullmatch(email) and email.isascii() and email.isprintable() and len(email) <= LONGEST_ADDRESS):
         raise InvalidOperator("--email: write one mail address, such as olga@vendor.example")
-    session.connection().execute(ALONE)
-    if session.exec(select(col(Person.id)).limit(1)).first() is not None:
+    session.execute(ALONE)
+    if session.orm.exec(select(col(Person.id)).limit(1)).first() is not None:
         raise AlreadyBootstrapped(
             "there are people here already, and the first operator is made once: ask an operator"
         )
@@ -96,7 +96,7 @@ def _name(name: str) -> str:
     return good
 
 
-def _invited(session: Session, person: Person) -> tuple[UUID, str]:
+def _invited(session: UnitOfWork, person: Person) -> tuple[UUID, str]:
     at = now(session)
     invitation = Invitation(
         id=new_id(),
@@ -109,6 +109,6 @@ def _invited(session: Session, person: Person) -> tuple[UUID, str]:
         takes_effect_at=at,
     )
     code = invitations.sealed(session, invitation, at + LIFETIME)
-    session.add(invitation)
-    session.flush()
+    session.orm.add(invitation)
+    session.orm.flush()
     return invitation.id, code

@@ -205,7 +205,7 @@ def after_restore(
     """
     if not yes:
         typer.confirm("End every open window and every request that waits", abort=True)
-    with owner_session() as (session, settings):
+    with owner_session(armed_by_reconcile=True) as (session, settings):
         folder = WitnessFolder(settings.checkpoint_folder) if settings.checkpoint_folder else None
         shipped = WitnessCheck(folder, signing_keys.trusted(settings.audit_public_keys)) if folder else None
         try:

@@ -6,14 +6,13 @@ from typing import Annotated
 
 import typer
 from sqlalchemy.exc import DBAPIError
-from sqlmodel import Session
 
 from cli import bootstrap, credentials, sample
 from cli.client import stop, warn
 from cli.terminal import say
 from config.settings import Settings, UnsafeSettings, load
 from lockbox import migrations, startup_checks
-from lockbox.database import as_owner
+from lockbox.database import ProcessKeys, UnitOfWork, as_owner
 from lockbox.errors import LockboxError
 from lockbox.requests.policy_rules import Policy
 from lockbox.startup_checks import StartupCheckFailed
@@ -86,14 +85,18 @@ def make_sample() -> None:
 
 
 @contextmanager
-def owner_session(*refusals: type[Exception]) -> Iterator[tuple[Session, Settings]]:
+def owner_session(
+    *refusals: type[Exception], armed_by_reconcile: bool = False
+) -> Iterator[tuple[UnitOfWork, Settings]]:
     """Open one transaction as the database's owner; exit with a message if it, or what is done in it, is refused.
 
-    `refusals` are further errors that say why.
+    `refusals` are further errors that say why. With `armed_by_reconcile` it may promise what the servers then arm.
     """
     try:
         settings = load()
-        with as_owner(settings.require("owner_database_url"), credentials.keyring_of(settings)) as session:
+        keys = ProcessKeys(credentials.keyring_of(settings))
+        url = settings.require("owner_database_url")
+        with as_owner(url, keys, armed_by_reconcile=armed_by_reconcile) as session:
             startup_checks.fits(session.connection())
             yield session, settings
     except (UnsafeSettings, StartupCheckFailed) as refused:

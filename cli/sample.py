@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.identity import api_tokens, tenants
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Role, Scope, Side
@@ -44,7 +44,7 @@ class Sample:
     tokens: Mapping[str, str]
 
 
-def seed(session: Session, *, tenant: str, policy: Policy, environment: str, services: Iterable[str]) -> Sample:
+def seed(session: UnitOfWork, *, tenant: str, policy: Policy, environment: str, services: Iterable[str]) -> Sample:
     """Add the sample vendor, tenant and people if they are missing, and give everyone a fresh token.
 
     Raises:
@@ -75,16 +75,16 @@ def seed(session: Session, *, tenant: str, policy: Policy, environment: str, ser
     return Sample(tenant, found.id, people, shown)
 
 
-def lay_down(session: Session, tenant_id: UUID, policy: Policy) -> None:
+def lay_down(session: UnitOfWork, tenant_id: UUID, policy: Policy) -> None:
     """Give a sample tenant a new policy, which can name its people."""
-    tenant = session.get_one(Tenant, tenant_id)
+    tenant = session.orm.get_one(Tenant, tenant_id)
     tenant.policy_version += 1
     tenants.add_policy(session, tenant, policy.model_dump(mode="json"), now(session))
     tenants.mark(session, tenant)
 
 
-def _person(session: Session, name: str, email: str, role: Role, tenant_id: UUID | None) -> UUID:
-    there = session.exec(select(Person).where(col(Person.email) == email)).one_or_none()
+def _person(session: UnitOfWork, name: str, email: str, role: Role, tenant_id: UUID | None) -> UUID:
+    there = session.orm.exec(select(Person).where(col(Person.email) == email)).one_or_none()
     if there is not None:
         return there.id
     person = tenants.add_person(session, name, email, Side.CUSTOMER if tenant_id else Side.VENDOR)

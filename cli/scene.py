@@ -11,7 +11,7 @@ from config.embedded.folder import write_private
 from config.settings import Settings
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.signing_keys import ApprovalKeys
-from lockbox.database import Database, make_engine
+from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.identity import api_tokens
 from lockbox.requests import decide, queries, submit
 from lockbox.requests.decisions import DecisionInput
@@ -65,7 +65,7 @@ SCENES = (
 def set_up(plan: StackPlan, seeded: Sample, settings: Settings) -> None:
     """Submit a few requests as Erin and answer them as others, unless she has open access."""
     approvals = ApprovalKeys(signing_keys.read([plan.keys / stack.APPROVAL_KEY]))
-    db = Database(make_engine(plan.database_url, role="scene"), Schedule(plan.redis_url), approvals=approvals)
+    db = Database(make_engine(plan.database_url, role="scene"), Schedule(plan.redis_url), keys=ProcessKeys(approvals))
     try:
         if not _is_open(db, plan, seeded):
             for scene in SCENES:

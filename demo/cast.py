@@ -9,7 +9,7 @@ from typing import Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from cli import sample
 from cli.stack import StackPlan
@@ -18,7 +18,7 @@ from demo.arrivals import PATH, DemoReceiver
 from demo.story import ACCESS_SECONDS, APPROVAL_SECONDS
 from harness.people import add_endpoint
 from lockbox import migrations
-from lockbox.database import Database, make_engine, now
+from lockbox.database import Database, UnitOfWork, make_engine, now
 from lockbox.notifications.models import Endpoint
 from lockbox.requests.policy import Overrides
 from lockbox.requests.policy_rules import Match, Policy, Rule
@@ -74,21 +74,21 @@ class DemoCast:
     def dismiss(self) -> None:
         """Disable the endpoints: nobody listens there from now on."""
         with self.db.transaction() as session:
-            _disable(session, *session.exec(select(Endpoint).where(col(Endpoint.url).in_(self.urls))))
+            _disable(session, *session.orm.exec(select(Endpoint).where(col(Endpoint.url).in_(self.urls))))
         self.db.dispose()
 
 
-def _retire_abandoned(session: Session) -> None:
+def _retire_abandoned(session: UnitOfWork) -> None:
     """Disable endpoints of demos that were killed: a vendor's endpoint would hear of every tenant for ever."""
     ours = col(Endpoint.url).like(f"http://127.0.0.1:%{PATH}%")
     query = select(Endpoint).where(ours, col(Endpoint.disabled_at).is_(None))
-    _disable(session, *(endpoint for endpoint in session.exec(query) if not _listens(endpoint.url)))
+    _disable(session, *(endpoint for endpoint in session.orm.exec(query) if not _listens(endpoint.url)))
 
 
-def _disable(session: Session, *endpoints: Endpoint) -> None:
+def _disable(session: UnitOfWork, *endpoints: Endpoint) -> None:
     for endpoint in endpoints:
         endpoint.disabled_at = now(session)
-        session.add(endpoint)
+        session.orm.add(endpoint)
 
 
 def _listens(url: str) -> bool:

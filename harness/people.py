@@ -10,12 +10,12 @@ from uuid import UUID
 
 import httpx
 from sqlalchemy import Engine, text
-from sqlmodel import Session, SQLModel, col, select
+from sqlmodel import SQLModel, col, select
 
 from cli.stack import StackPlan
 from config.settings import Settings
 from harness.stage import setting, unbound
-from lockbox.database import Database, now
+from lockbox.database import NO_KEYS, Database, UnitOfWork, WarnedSession, now, postgres_clock
 from lockbox.identity import api_tokens, keyring, row_marks, sessions, tenants
 from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
 from lockbox.identity.models import (
@@ -79,7 +79,7 @@ def question(tenant: str, engineer: UUID, resource: str = MAILBOX) -> dict[str, 
     }
 
 
-def add_endpoint(session: Session, url: str, tenant_id: UUID | None, event_types: Iterable[str] = ()) -> str:
+def add_endpoint(session: UnitOfWork, url: str, tenant_id: UUID | None, event_types: Iterable[str] = ()) -> str:
     """Add a webhook endpoint of a tenant, or the vendor's for None, and return its secret."""
     vault = SecretVault([key.get_secret_value() for key in SETTINGS.secret_keys])
     return endpoints.add(session, vault, url, tenant_id=tenant_id, event_types=event_types)
@@ -97,38 +97,39 @@ def sign_in(
 
 def vouch(engine: Engine) -> None:
     """Mark rows that give power and that a test has written by hand, as the API would have."""
-    with Session(engine.execution_options(isolation_level="READ COMMITTED")) as session, session.begin():
+    with WarnedSession(engine.execution_options(isolation_level="READ COMMITTED")) as orm, orm.begin():
+        session = UnitOfWork(orm, postgres_clock, NO_KEYS)
         # What is marked needs no look of the triggers.
-        session.connection().execute(text("SET LOCAL session_replication_role = replica"))
+        session.execute(text("SET LOCAL session_replication_role = replica"))
         mark = keyring.of(session).powers.mark
-        for one in session.exec(select(Membership).where(col(Membership.mac).is_(None))):
+        for one in session.orm.exec(select(Membership).where(col(Membership.mac).is_(None))):
             one.mac = mark(*row_marks.membership(one.id, one.person_id, one.tenant_id, one.role))
-        for passkey in session.exec(select(Passkey).where(col(Passkey.mac).is_(None))):
+        for passkey in session.orm.exec(select(Passkey).where(col(Passkey.mac).is_(None))):
             passkey.mac = mark(*row_marks.passkey(passkey))
-        for identity in session.exec(select(Identity).where(col(Identity.mac).is_(None))):
+        for identity in session.orm.exec(select(Identity).where(col(Identity.mac).is_(None))):
             identity.mac = mark(*row_marks.identity(identity))
-        for token in session.exec(select(Token).where(col(Token.mac).is_(None))):
+        for token in session.orm.exec(select(Token).where(col(Token.mac).is_(None))):
             token.mac = mark(*row_marks.of_token(token))
-        for opened in session.exec(select(BrowserSession).where(col(BrowserSession.mac).is_(None))):
+        for opened in session.orm.exec(select(BrowserSession).where(col(BrowserSession.mac).is_(None))):
             opened.mac = mark(*row_marks.of_session(opened))
-        for offer in session.exec(select(Invitation).where(col(Invitation.mac).is_(None))):
+        for offer in session.orm.exec(select(Invitation).where(col(Invitation.mac).is_(None))):
             offer.mac = mark(*row_marks.invitation(offer))
         _vouch_for_tenants(session)
 
 
-def _vouch_for_tenants(session: Session) -> None:
+def _vouch_for_tenants(session: UnitOfWork) -> None:
     ours = keyring.of(session).powers
-    for tenant in session.exec(select(Tenant)):
+    for tenant in session.orm.exec(select(Tenant)):
         if not ours.is_mark(tenant.mac, *row_marks.tenant(tenant)):
             tenants.mark(session, tenant)
-    for policy in session.exec(select(PolicyVersion)):
+    for policy in session.orm.exec(select(PolicyVersion)):
         parts = row_marks.policy(policy.tenant_id, policy.version, policy.body)
         if not ours.is_mark(policy.mac, *parts):
             policy.mac = ours.mark(*parts)
-    for delegation in session.exec(select(Delegation)):
+    for delegation in session.orm.exec(select(Delegation)):
         if not ours.is_mark(delegation.mac, *row_marks.delegation(delegation)):
             delegation.mac = ours.mark(*row_marks.delegation(delegation))
-    for eligible in session.exec(select(EligibleDelegate).where(col(EligibleDelegate.mac).is_(None))):
+    for eligible in session.orm.exec(select(EligibleDelegate).where(col(EligibleDelegate.mac).is_(None))):
         eligible.mac = ours.mark(*row_marks.eligible_delegate(eligible))
 
 
@@ -147,7 +148,7 @@ def vouch_for(engine: Engine, statement: str) -> None:
 class Enrolment:
     """Enters people, each with a role and a token, and writes them at once: worlds are made by the thousand."""
 
-    def __init__(self, session: Session, lifetime: timedelta = AN_HOUR) -> None:
+    def __init__(self, session: UnitOfWork, lifetime: timedelta = AN_HOUR) -> None:
         self._session = session
         self._lifetime = lifetime
         self._at = now(session)

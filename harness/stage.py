@@ -17,7 +17,6 @@ from redis import Redis
 from sqlalchemy import URL, Engine, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
-from sqlmodel import Session
 
 from cli import stack
 from cli.stack import Processes, StackPlan
@@ -29,7 +28,7 @@ from harness.network import HOST
 from harness.ports import own_port, wait_until_listening
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.signing_keys import ApprovalKeys
-from lockbox.database import Database, make_engine, postgres_clock
+from lockbox.database import Database, ProcessKeys, UnitOfWork, make_engine, postgres_clock
 from lockbox.schedule import Schedule
 
 
@@ -69,7 +68,7 @@ class ShiftedClock:
     def __init__(self) -> None:
         self.shift = timedelta(0)
 
-    def __call__(self, session: Session) -> datetime:
+    def __call__(self, session: UnitOfWork) -> datetime:
         """Read the shifted clock."""
         return postgres_clock(session) + self.shift
 
@@ -80,7 +79,7 @@ class StoppedClock:
     def __init__(self, at: datetime) -> None:
         self.at = at
 
-    def __call__(self, _: Session) -> datetime:
+    def __call__(self, _: UnitOfWork) -> datetime:
         """Read the clock."""
         return self.at
 
@@ -295,7 +294,7 @@ class Stack:
 def running(plan: StackPlan, processes: Processes, names: Iterable[str]) -> Iterator[Stack]:
     """Start some of the processes, wait for the API if it is one of them, and end them all on the way out."""
     schedule = Schedule(plan.redis_url, patience=ARM_SECONDS)
-    db = Database(make_engine(plan.database_url, role="stage"), schedule, approvals=approval_keys(plan))
+    db = Database(make_engine(plan.database_url, role="stage"), schedule, keys=ProcessKeys(approval_keys(plan)))
     superuser = create_engine(superuser_url(plan), isolation_level="AUTOCOMMIT", pool_pre_ping=True)
     try:
         for name in names:

@@ -2,17 +2,17 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
 import structlog
 from psycopg.errors import Diagnostic
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, CursorResult, Engine, Executable, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -24,7 +24,9 @@ from lockbox.schedule import IndexEntry, Schedule, ScheduleIndex
 
 log = structlog.get_logger(__name__)
 
-Clock = Callable[[Session], datetime]
+Clock = Callable[["UnitOfWork"], datetime]
+Key = TypeVar("Key")
+Values = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
 STILL_THERE = {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3, "tcp_user_timeout": 15_000}
 """A silent network is noticed within twenty seconds; in seconds, the last in milliseconds."""
@@ -105,10 +107,16 @@ def _collect_warnings(connection: psycopg.Connection[Any], record: ConnectionPoo
     connection.add_notice_handler(collect)
 
 
-@event.listens_for(Session, "after_begin")
-def _begin_warnings(session: Session, _: object, connection: Connection) -> None:
+class WarnedSession(Session):
+    """A session that keeps what the server warned of in its transaction."""
+
+    warnings: list[str]
+
+
+@event.listens_for(WarnedSession, "after_begin")
+def _begin_warnings(session: WarnedSession, _: object, connection: Connection) -> None:
     """Give each transaction a list of its own: its connection serves somebody else as soon as it has committed."""
-    session.info[WARNED] = connection.info[WARNED] = []
+    session.warnings = connection.info[WARNED] = []
 
 
 def _note_use(_: object, record: ConnectionPoolEntry) -> None:
@@ -125,62 +133,88 @@ def _see_if_there(engine: Engine, connection: DBAPIConnection, record: Connectio
         raise InvalidatePoolError from error
 
 
-def postgres_clock(session: Session) -> datetime:
+class ProcessKeys:
+    """The keys and checks that a process holds, at most one of each type; workers hold none that signs or marks.
+
+    The types are defined by the wings that use them: `Keyring`, `ApprovalKeys`, `WitnessCheck`.
+    """
+
+    def __init__(self, *held: object) -> None:
+        self._held = {type(one): one for one in held if one is not None}
+
+    def get(self, kind: type[Key]) -> Key | None:
+        """Return what the process holds of this type, None where it holds none."""
+        found = self._held.get(kind)
+        return found if isinstance(found, kind) else None
+
+
+NO_KEYS = ProcessKeys()
+
+
+class UnitOfWork:
+    """One transaction: its connection, its clock, the keys of the process, its caller, and what follows its commit.
+
+    Statements of our own go through `execute`, which any connection can offer; `orm` reads and writes rows as
+    objects. `promises` is what the schedule holds once this is committed, `news` the requests that then look
+    different, by the side that may know, None for both. `caller` is the person, and the one tenant, that row-level
+    security was told.
+    """
+
+    def __init__(self, orm: WarnedSession, clock: Clock, keys: ProcessKeys) -> None:
+        self.orm = orm
+        self.clock = clock
+        self.keys = keys
+        self.caller: tuple[UUID, UUID | None] | None = None
+        self.promises: dict[ScheduleIndex, list[IndexEntry]] = {}
+        self.news: dict[str | None, dict[str, None]] = {}
+
+    def execute(self, statement: Executable, values: Values = None) -> CursorResult[*tuple[Any, ...]]:
+        """Run one statement on the connection of the transaction."""
+        return self.orm.connection().execute(statement, values)
+
+    def connection(self) -> Connection:
+        """Return the connection of the transaction."""
+        return self.orm.connection()
+
+
+def postgres_clock(session: UnitOfWork) -> datetime:
     """Read the database's clock, in a statement of its own: inside another one it may be read before a lock wait."""
     instant: datetime = session.connection().exec_driver_sql(CLOCK_TIME).scalar_one()
     return instant
 
 
 class Database:
-    """An engine, the schedule that mirrors it, and the clock by which everything is judged.
-
-    `approvals` are the keys by which windows are opened, where this process may open any (see `audit.approvals`), and
-    `shipped` what left the house of the trail, where this process is told (see `audit.behind`). `keyring` has
-    the keys that no login holds, where this process signs people in (see `people.keyring`).
-    """
+    """An engine, the schedule that mirrors it, the clock that decides, and the keys of the process."""
 
     def __init__(
-        self,
-        engine: Engine,
-        schedule: Schedule,
-        clock: Clock = postgres_clock,
-        *,
-        approvals: object | None = None,
-        shipped: object | None = None,
-        keyring: object | None = None,
+        self, engine: Engine, schedule: Schedule, clock: Clock = postgres_clock, *, keys: ProcessKeys = NO_KEYS
     ) -> None:
         self.engine = engine
         self.schedule = schedule
         self.clock = clock
-        self.approvals = approvals
-        self.shipped = shipped
-        self.keyring = keyring
+        self.keys = keys
 
     @contextmanager
-    def transaction(self) -> Iterator[Session]:
-        """Open a session; commit on the way out, then arm what it promised and tell its news; roll back on any error.
+    def transaction(self) -> Iterator[UnitOfWork]:
+        """Open a unit of work; commit on the way out, then arm what it promised and publish its news.
 
-        A schedule that is away costs a log line and never the commit: reconciling arms what is missing.
+        Any error rolls it back. A schedule that is away costs a log line and never the commit: reconcile arms what is
+        missing.
 
         Raises:
             NotReplicated: it is committed and armed here, and the standby has not confirmed it in time.
         """
-        with Session(self.engine, expire_on_commit=False) as session:
-            session.info["clock"] = self.clock
-            session.info["approvals"] = self.approvals
-            session.info["shipped"] = self.shipped
-            session.info["keyring"] = self.keyring
-            session.info["promises"] = promises = dict[ScheduleIndex, list[IndexEntry]]()
-            session.info["news"] = told = dict[str | None, dict[str, None]]()
-            with session.begin():
-                yield session
-        for index, promised in promises.items():
+        with WarnedSession(self.engine, expire_on_commit=False) as orm:
+            work = UnitOfWork(orm, self.clock, self.keys)
+            with orm.begin():
+                yield work
+        for index, promised in work.promises.items():
             failpoint("transaction.before_arm")
             self.schedule.arm(index, promised)
             failpoint("transaction.after_arm")
-        for side, ids in told.items():
+        for side, ids in work.news.items():
             self.schedule.tell(ids, side)
-        if session.info.get(WARNED):
+        if getattr(orm, "warnings", None):
             log.critical("database.not_replicated", do="look at the standby; see synchronous_standby_names")
             raise NotReplicated(
                 "This was done, but the standby of the database has not confirmed it: a failover could undo it. "
@@ -200,14 +234,7 @@ class Database:
 
     def beside(self, engine: Engine) -> "Database":
         """Return the same by connections of another pool."""
-        return Database(
-            engine,
-            self.schedule,
-            self.clock,
-            approvals=self.approvals,
-            shipped=self.shipped,
-            keyring=self.keyring,
-        )
+        return Database(engine, self.schedule, self.clock, keys=self.keys)
 
     def dispose(self) -> None:
         """Close every connection to Postgres and Redis."""
@@ -216,61 +243,57 @@ class Database:
 
 
 @contextmanager
-def as_owner(url: str, keyring: object | None = None) -> Iterator[Session]:
-    """Open one transaction past row-level security, for what is set up by hand; nothing in it may be promised.
+def as_owner(url: str, keys: ProcessKeys = NO_KEYS, *, armed_by_reconcile: bool = False) -> Iterator[UnitOfWork]:
+    """Open one transaction past row-level security, for what is set up by hand.
 
-    Whoever adds people or tokens has to have the API's keyring.
+    Nothing in it may be promised, unless it is left to reconcile, which arms from Postgres what the schedule lacks.
+    Adding people or tokens needs the API's keyring.
 
     Raises:
-        RuntimeError: something was promised, which only a server's transaction arms.
+        RuntimeError: something was promised that nobody arms.
     """
     engine = make_engine(url, role="owner")
     try:
-        with Session(engine, expire_on_commit=False) as session:
-            session.info["clock"] = postgres_clock
-            session.info["keyring"] = keyring
-            session.info["promises"] = promises = dict[ScheduleIndex, list[IndexEntry]]()
-            with session.begin():
-                yield session
-                if promises:
+        with WarnedSession(engine, expire_on_commit=False) as orm:
+            work = UnitOfWork(orm, postgres_clock, keys)
+            with orm.begin():
+                yield work
+                if work.promises and not armed_by_reconcile:
                     raise RuntimeError("a promise was made where nobody keeps it")
     finally:
         engine.dispose()
 
 
-def now(session: Session) -> datetime:
+def now(session: UnitOfWork) -> datetime:
     """Read the clock that decides; call it after the lock is held, not before."""
-    clock: Clock = session.info["clock"]
-    return clock(session)
+    return session.clock(session)
 
 
-def read_at(session: Session, seen: datetime) -> datetime:
+def read_at(session: UnitOfWork, seen: datetime) -> datetime:
     """Return when something was read that brought Postgres' time with it: that, or what another clock says by now.
 
     It saves a round trip where nothing is waited for: what waits for a lock reads the clock after it, by `now`.
     """
-    clock: Clock = session.info["clock"]
-    return seen if clock is postgres_clock else clock(session)
+    return seen if session.clock is postgres_clock else session.clock(session)
 
 
-def async_commit(session: Session) -> None:
+def async_commit(session: UnitOfWork) -> None:
     """Let this transaction's commit not wait for the disk: a Postgres that dies may forget its last half second.
 
     For what is done again where it was forgotten, and may be done twice. Order is kept: what is committed after it
     and is not lost has not lost it either.
     """
-    session.connection().execute(LAZILY)
+    session.execute(LAZILY)
 
 
-def arm_after_commit(session: Session, index: ScheduleIndex, promises: Iterable[IndexEntry]) -> None:
+def arm_after_commit(session: UnitOfWork, index: ScheduleIndex, promises: Iterable[IndexEntry]) -> None:
     """Note what the schedule has to hold once this session has committed."""
-    session.info["promises"].setdefault(index, []).extend(promises)
+    session.promises.setdefault(index, []).extend(promises)
 
 
-def publish_after_commit(session: Session, ids: Iterable[UUID], side: str | None = None) -> None:
+def publish_after_commit(session: UnitOfWork, ids: Iterable[UUID], side: str | None = None) -> None:
     """Note requests that look otherwise once this session has committed, though nothing is promised of them.
 
     What is promised on the clock's index is news already. `side` is the one that it concerns, None for both.
     """
-    told = session.info.setdefault("news", {}).setdefault(side, {})
-    told.update((str(one), None) for one in ids)
+    session.news.setdefault(side, {}).update((str(one), None) for one in ids)

@@ -104,11 +104,11 @@ def reconcile(
         except RedisUnavailable as away:
             log.warning("reconcile.redis_away", error=str(away))
         with database.transaction() as session:
-            session.connection().execute(FORGET_KEYS, {"kept": KEEP_KEYS})
+            session.execute(FORGET_KEYS, {"kept": KEEP_KEYS})
             for forget in FORGET_SIGN_INS:
-                session.connection().execute(forget)
-            session.connection().execute(sql.FOLD, {"most": sql.MOST_ROWS})
-            gone = session.connection().execute(FORGET_DELIVERIES, {"kept": deliveries_kept, "most": PAGE}).rowcount
+                session.execute(forget)
+            session.execute(sql.FOLD, {"most": sql.MOST_ROWS})
+            gone = session.execute(FORGET_DELIVERIES, {"kept": deliveries_kept, "most": PAGE}).rowcount
         yield "forgotten", gone
         while settled := refusals_log.record_finished_minutes(database):
             yield "refusals", settled
@@ -155,7 +155,7 @@ def _overdue(database: Database, due: Callable[..., list[UUID]], grace: timedelt
 
 def _arm_soon(database: Database, index: ScheduleIndex) -> Iterator[Step]:
     with database.transaction() as session:
-        rows = session.connection().execute(SOONS[index], {"recent": RECENT, "soon": SOON, "most": MOST_SOON}).all()
+        rows = session.execute(SOONS[index], {"recent": RECENT, "soon": SOON, "most": MOST_SOON}).all()
     for start in range(0, len(rows), BATCH):
         promises = [_promise(row, index) for row in rows[start : start + BATCH]]
         database.schedule.arm(index, promises, only_missing=True)
@@ -170,7 +170,7 @@ def _rebuild(database: Database, index: ScheduleIndex, send: Send | None) -> Ite
     failpoint("reconcile.epoch_changed")
     while True:
         with database.transaction() as session:
-            rows = session.connection().execute(PAGES[index], {"after": after, "most": PAGE}).all()
+            rows = session.execute(PAGES[index], {"after": after, "most": PAGE}).all()
         if not rows:
             break
         if not database.schedule.arm(index, [_promise(row, index) for row in rows], only_missing=True):

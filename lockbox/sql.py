@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -12,7 +12,7 @@ from uuid import UUID
 import uuid_utils
 from sqlalchemy import DateTime, Enum, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlmodel import Session, SQLModel
+from sqlmodel import SQLModel
 from uuid_utils.compat import uuid7
 
 DEADLINE_LAG = "deadline_lag"
@@ -67,12 +67,6 @@ def lags(seconds: Iterable[float]) -> dict[str, Any]:
         "lag_count": list(counts.values()),
         "lag_total": [totals[bound] for bound in counts],
     }
-
-
-def add_dropped(session: Session, counts: Mapping[str, int]) -> None:
-    """Add to the counts of dropped broker messages, by where they were."""
-    values = {"labels": list(counts), "numbers": list(counts.values())}
-    session.connection().execute(ADD_DROPPED, values)
 
 
 def new_id() -> UUID:

@@ -19,7 +19,7 @@ def lay_down(world: World, **changes: Any) -> Policy:
     """Give the world's tenant a new version of its policy: without vendor review, and with the changes."""
     policy = Policy.model_validate({"vendor_review": False} | changes)
     with setting(world.db).transaction() as session:
-        tenant = session.get_one(Tenant, world.tenant.id)
+        tenant = session.orm.get_one(Tenant, world.tenant.id)
         tenant.policy_version += 1
         tenants.add_policy(session, tenant, policy.model_dump(mode="json"), now(session))
         tenants.mark(session, tenant)
@@ -43,10 +43,10 @@ def stand_in(world: World, delegate: str, principal: str, *, starts: float = -1,
     with setting(world.db).transaction() as session:
         at = now(session)
         person = world.people[delegate].person_id
-        if session.get(EligibleDelegate, (world.tenant.id, person)) is None:
+        if session.orm.get(EligibleDelegate, (world.tenant.id, person)) is None:
             eligible = EligibleDelegate(tenant_id=world.tenant.id, person_id=person)
             eligible.mac = row_marks.mark(session, row_marks.eligible_delegate(eligible))
-            session.add(eligible)
+            session.orm.add(eligible)
         delegation = Delegation(
             id=new_id(),
             tenant_id=world.tenant.id,
@@ -58,7 +58,7 @@ def stand_in(world: World, delegate: str, principal: str, *, starts: float = -1,
             created_at=at,
         )
         delegation.mac = row_marks.mark(session, row_marks.delegation(delegation))
-        session.add(delegation)
+        session.orm.add(delegation)
 
 
 def signed_in(world: World, who: str, means: AuthMethod, *, minutes_ago: float = 0) -> Caller:

@@ -45,7 +45,7 @@ def enrol(world: World, name: str) -> Authenticator:
             trusted_at=at,
         )
         key.mac = keyring.of(session).powers.mark(*row_marks.passkey(key))
-        session.add(key)
+        session.orm.add(key)
     return authenticator
 
 

@@ -15,7 +15,7 @@ from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.log.sealer import Signer
 from lockbox.audit.log.signing_keys import BadKey
 from lockbox.audit.log.witness import WitnessFolder
-from lockbox.database import Database, make_engine
+from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.identity import keyring
 from lockbox.identity.keyring import CodeKeys, Keyring
 from lockbox.notifications.delivery import Senders
@@ -69,7 +69,7 @@ def make(chosen: Settings) -> Runtime:
     """
     url = chosen.require("notifications_database_url" if chosen.notifications_database_url else "worker_database_url")
     engine = make_engine(url, role="worker", pool_size=4, overflow=12)
-    db = Database(engine, Schedule(chosen.require("redis_url")), keyring=Keyring([]))
+    db = Database(engine, Schedule(chosen.require("redis_url")), keys=ProcessKeys(Keyring([])))
     return Runtime(db, _senders(chosen), timedelta(days=chosen.deliveries_kept_days), _sealing(chosen))
 
 

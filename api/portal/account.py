@@ -10,7 +10,6 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import TypeAdapter, ValidationError
-from sqlmodel import Session
 
 from api import browser, deps
 from api.browser import OAuthState, SignInPurpose, Visitor
@@ -22,7 +21,7 @@ from api.schemas.parts import Line
 from config.settings import Settings
 from lockbox.audit.verifier.passkey_assertion import fingerprint
 from lockbox.audit.verifier.signed_approvals import grouped
-from lockbox.database import Database, now
+from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError, NotSignedIn, SignInAgain
 from lockbox.identity import api_tokens, credentials, identities, passkeys, preferences, sessions, time_zones
 from lockbox.identity.credentials import Passkey
@@ -48,7 +47,7 @@ class AccountContext:
     csrf: str
 
     @contextmanager
-    def open(self) -> Iterator[tuple[Session, Visitor]]:
+    def open(self) -> Iterator[tuple[UnitOfWork, Visitor]]:
         """Open a transaction of the signed-in person, if the form is from a page of their session."""
         with self.db.transaction() as session:
             visitor = browser.visitor(self.request, session, self.chosen)
@@ -94,7 +93,7 @@ def show(request: Request, chosen: SettingsDep, session: SessionDep) -> Response
 def done(
     work: AccountContext,
     place: str,
-    deed: Callable[[Session, Visitor], Response | None],
+    deed: Callable[[UnitOfWork, Visitor], Response | None],
     written: str = "",
     *,
     first: Callable[[Caller], None] | None = None,
@@ -117,7 +116,11 @@ def done(
 
 
 def _shown(
-    request: Request, chosen: Settings, session: Session, visitor: Visitor, refused: RefusedAccountForm | None = None
+    request: Request,
+    chosen: Settings,
+    session: UnitOfWork,
+    visitor: Visitor,
+    refused: RefusedAccountForm | None = None,
 ) -> HTMLResponse:
     idle = timedelta(seconds=chosen.session_idle_seconds)
     mine = passkeys.mine(session, visitor.caller)
@@ -168,7 +171,7 @@ def ask_for_passkey(work: AccountContextDep, name: Annotated[str, Form(max_lengt
     """Show the page whose script creates a passkey."""
     party = deps.relying_party(work.chosen)
 
-    def deed(session: Session, visitor: Visitor) -> Response:
+    def deed(session: UnitOfWork, visitor: Visitor) -> Response:
         named = line(name, "passkey") or UNNAMED
         asked = passkeys.registration_challenge(session, visitor.caller, party)
         stub = sessions.begin_login(
@@ -233,13 +236,13 @@ def remove_identity(
 ) -> Response:
     """Remove one of the person's identities."""
 
-    def deed(session: Session, visitor: Visitor) -> None:
+    def deed(session: UnitOfWork, visitor: Visitor) -> None:
         identities.remove(session, visitor.caller, issuer, subject, work.place, issuers=work.chosen.issuers)
 
     return done(work, "identities", deed)
 
 
-def _challenge(session: Session, visitor: Visitor, errand: OAuthState | None) -> bytes:
+def _challenge(session: UnitOfWork, visitor: Visitor, errand: OAuthState | None) -> bytes:
     stub = errand.stub if errand and errand.purpose is SignInPurpose.ADD else None
     try:
         return sessions.use(session, stub, AuthMethod.PASSKEY, tied_to=visitor.caller.key_id).challenge or b""

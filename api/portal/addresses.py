@@ -5,13 +5,13 @@ from uuid import UUID
 
 from fastapi import APIRouter, Form, Response
 from pydantic import TypeAdapter, ValidationError
-from sqlmodel import Session
 
 from api import rate_limits
 from api.browser import Visitor
 from api.portal.account import AccountContextDep, done
 from api.portal.pages import TAG
 from api.schemas.members import Address
+from lockbox.database import UnitOfWork
 from lockbox.errors import Invalid
 from lockbox.notifications import addresses
 
@@ -26,7 +26,7 @@ One = Annotated[UUID, Form(alias="id")]
 def add(work: AccountContextDep, email: Annotated[str, Form(max_length=320)] = "") -> Response:
     """Add an address and have a code mailed to it."""
 
-    def deed(session: Session, visitor: Visitor) -> None:
+    def deed(session: UnitOfWork, visitor: Visitor) -> None:
         addresses.add(session, visitor.caller, work.place, _address(email))
 
     return done(work, "address", deed, email, first=lambda who: rate_limits.count(work.db, who))
@@ -36,7 +36,7 @@ def add(work: AccountContextDep, email: Annotated[str, Form(max_length=320)] = "
 def confirm(work: AccountContextDep, one: One, code: Annotated[str, Form(max_length=100)] = "") -> Response:
     """Confirm an address with the mailed code."""
 
-    def deed(session: Session, visitor: Visitor) -> None:
+    def deed(session: UnitOfWork, visitor: Visitor) -> None:
         addresses.confirm(session, visitor.caller, work.place, one, code)
 
     return done(work, str(one), deed, code)
@@ -46,7 +46,7 @@ def confirm(work: AccountContextDep, one: One, code: Annotated[str, Form(max_len
 def choose(work: AccountContextDep, one: One, prompts: Annotated[Literal["yes", "no"], Form()] = "yes") -> Response:
     """Set whether prompts, reminders and outcomes go to an address."""
 
-    def deed(session: Session, visitor: Visitor) -> None:
+    def deed(session: UnitOfWork, visitor: Visitor) -> None:
         addresses.choose(session, visitor.caller, work.place, one, prompts=prompts == "yes")
 
     return done(work, str(one), deed)

@@ -4,12 +4,12 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Form, Response
-from sqlmodel import Session
 
 from api.browser import Visitor
 from api.portal.account import HERE, AccountContextDep, done, line
 from api.portal.pages import TAG, page
 from api.routes.tokens import TokenRulesDep
+from lockbox.database import UnitOfWork
 from lockbox.identity import token_creation
 from lockbox.identity.token_creation import TokenInput
 
@@ -25,7 +25,7 @@ def make(
 ) -> Response:
     """Create a token for a freshly signed-in person, and show it on this page only."""
 
-    def deed(session: Session, visitor: Visitor) -> Response:
+    def deed(session: UnitOfWork, visitor: Visitor) -> Response:
         wanted = TokenInput(line(name, "token") or UNNAMED)
         issued = token_creation.make(session, visitor.caller, work.place, wanted, laid_down)
         return page(

@@ -11,7 +11,6 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import TypeAdapter, ValidationError
-from sqlmodel import Session
 
 from api import browser, deps, export_limits
 from api.browser import Visitor
@@ -29,6 +28,7 @@ from lockbox.audit.export import Pages, table
 from lockbox.audit.log import proofs
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.wording import WORDS, describe
+from lockbox.database import UnitOfWork
 from lockbox.errors import Invalid, LockboxError, NotFound
 from lockbox.identity import preferences, time_zones
 from lockbox.identity.models import Tenant
@@ -165,7 +165,7 @@ def while_signed_in(pages: Pages, request: Request, chosen: Settings) -> Pages:
     """
 
     @contextmanager
-    def opened() -> Iterator[Session]:
+    def opened() -> Iterator[UnitOfWork]:
         with pages() as session:
             browser.visitor(request, session, chosen)
             yield session
@@ -181,7 +181,7 @@ def checkpoint(request: Request, chosen: SettingsDep, session: SessionDep, tenan
 
 def _take_away(
     request: Request,
-    session: Session,
+    session: UnitOfWork,
     visitor: Visitor,
     slug: str,
     since: str = "",
@@ -205,7 +205,7 @@ def _take_away(
     )
 
 
-def _readable(session: Session, visitor: Visitor) -> Mapping[UUID, Tenant]:
+def _readable(session: UnitOfWork, visitor: Visitor) -> Mapping[UUID, Tenant]:
     """Return the tenants whose logs the person may read, limited in number."""
     caller = visitor.caller
     if caller.holds(Role.VENDOR_AUDITOR):
@@ -215,7 +215,7 @@ def _readable(session: Session, visitor: Visitor) -> Mapping[UUID, Tenant]:
     return {one.tenant.id: one.tenant for one in own if one.tenant.id in read}
 
 
-def _reading(session: Session, visitor: Visitor, slug: str, readable: Mapping[UUID, Tenant]) -> AuditReader:
+def _reading(session: UnitOfWork, visitor: Visitor, slug: str, readable: Mapping[UUID, Tenant]) -> AuditReader:
     """Return the person as a reader: of the named log, else of the vendor's own or their first tenant's."""
     if not slug and readable and not visitor.caller.holds(Role.VENDOR_AUDITOR):
         slug = next(iter(readable.values())).slug
@@ -228,7 +228,7 @@ def _reading(session: Session, visitor: Visitor, slug: str, readable: Mapping[UU
 
 def _shown(
     request: Request,
-    session: Session,
+    session: UnitOfWork,
     visitor: Visitor,
     what: AuditSearchForm,
     readable: Mapping[UUID, Tenant],
@@ -268,7 +268,7 @@ def _slug(who: AuditReader, readable: Mapping[UUID, Tenant]) -> str:
     return tenant.slug if tenant else ""
 
 
-def _head(session: Session, who: AuditReader) -> proofs.LogHead | None:
+def _head(session: UnitOfWork, who: AuditReader) -> proofs.LogHead | None:
     try:
         return audit_access.head(session, who)
     except NotFound:

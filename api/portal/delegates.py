@@ -6,7 +6,6 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Form, Request, Response
-from sqlmodel import Session
 
 from api import browser
 from api.deps import SessionDep, SettingsDep
@@ -16,6 +15,7 @@ from api.portal.tenant_admin import TenantAdminPage, done, tenant_admin_page
 from api.schemas.parts import Slug
 from lockbox.admin import delegates
 from lockbox.admin.delegates import LONGEST, DelegationInput
+from lockbox.database import UnitOfWork
 from lockbox.errors import Invalid, LockboxError
 from lockbox.identity import preferences, time_zones
 from lockbox.identity.roles import Caller, Role
@@ -48,7 +48,7 @@ def name(
 ) -> Response:
     """Name a delegate."""
 
-    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         zone = preferences.mine(session, caller).time_zone
         wanted = DelegationInput(
             delegate_id=_person(delegate, "who stands in"),
@@ -66,7 +66,7 @@ def name(
 def end(work: AccountContextDep, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
     """End a delegation now."""
 
-    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         delegates.end(session, caller, origin, slug, one)
 
     return done(work, slug, deed, _shown, f"/tenants/{slug}/delegates")

@@ -7,7 +7,6 @@ from uuid import UUID
 
 import structlog
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
-from sqlmodel import Session
 from starlette.types import Receive, Scope, Send
 
 from api import browser
@@ -17,6 +16,7 @@ from api.live import LiveUpdates
 from api.portal.pages import HEADERS, TAG
 from api.subscription import LIST, OPERATIONS, REQUEST, Subscription
 from lockbox.admin import permissions
+from lockbox.database import UnitOfWork
 from lockbox.errors import ForeignForm, Invalid, NotFound, NotSignedIn
 from lockbox.identity.roles import Role
 from lockbox.requests import queries
@@ -102,7 +102,7 @@ def subscribe(
     return _subscription(session, visitor, topics.split())
 
 
-def _subscription(session: Session, visitor: Visitor, topics: list[str]) -> Subscription:
+def _subscription(session: UnitOfWork, visitor: Visitor, topics: list[str]) -> Subscription:
     try:
         wanted = frozenset(UUID(one.removeprefix(REQUEST)) for one in topics if one not in WHOLE)
     except ValueError:

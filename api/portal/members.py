@@ -5,7 +5,6 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Form, Query, Request, Response
-from sqlmodel import Session
 
 from api import browser
 from api.deps import SessionDep, SettingsDep
@@ -15,6 +14,7 @@ from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_pa
 from api.schemas.members import MemberChange, NewMember
 from api.schemas.parts import Slug
 from lockbox.admin import invitations, members
+from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError, StaleVersion
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests.transition import Origin
@@ -64,7 +64,7 @@ def invite(
 ) -> Response:
     """Invite a person by mail."""
 
-    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         body = read(NewMember, name=name.strip(), address=address.strip(), roles=roles)
         held, a_day = frozenset(map(Role, body.roles)), work.chosen.invitations_a_day
         facts = {"name": body.name, "address": body.address}
@@ -84,7 +84,7 @@ def set_roles(
 ) -> Response:
     """Set a member's roles, if they are still those that the form showed."""
 
-    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         held = frozenset(map(Role, read(MemberChange, roles=roles).roles))
         members.set_roles(session, caller, origin, slug, person, roles=held, seen=seen)
 
@@ -101,7 +101,7 @@ def set_eligible(
 ) -> Response:
     """Set whether approvers may name a member as their delegate."""
 
-    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         members.set_eligible(session, caller, origin, slug, person, eligible=eligible == "yes")
 
     return done(work, slug, deed, _shown, here(slug))
@@ -111,7 +111,7 @@ def set_eligible(
 def remove(work: AccountContextDep, slug: Slug, person: Person) -> Response:
     """Remove a member from the tenant."""
 
-    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         members.remove(session, caller, origin, slug, person)
 
     return done(work, slug, deed, _shown, here(slug))
@@ -121,7 +121,7 @@ def remove(work: AccountContextDep, slug: Slug, person: Person) -> Response:
 def withdraw(work: AccountContextDep, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
     """Withdraw an invitation."""
 
-    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         invitations.withdraw(session, caller, origin, slug, one)
 
     return done(work, slug, deed, _shown, here(slug))

@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
-from sqlmodel import Session
 
 from api import browser
 from api.deps import SessionDep, SettingsDep
@@ -15,7 +14,7 @@ from api.portal.tenant_admin import TenantAdminPage, done, read, tenant_admin_pa
 from api.schemas.parts import Slug
 from api.schemas.tenants import NewMode
 from lockbox.admin import emergency_stop, policies, tenants, what_if
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller, Mode, Role
@@ -49,7 +48,7 @@ def look(work: AccountContextDep, slug: Slug, mode: ModeName = "") -> Response:
 def switch(work: AccountContextDep, slug: Slug, mode: ModeName = "") -> Response:
     """Switch the mode."""
 
-    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         wanted = read(NewMode, mode=mode).mode
         emergency_stop.switch_mode(session, caller, origin, slug, wanted, plans=work.chosen.plans)
 

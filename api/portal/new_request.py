@@ -11,7 +11,6 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
-from sqlmodel import Session
 
 from api import browser
 from api.browser import Visitor
@@ -21,7 +20,7 @@ from api.portal.pages import TAG, go, origin, page, status_of
 from api.schemas.requests import NewRequest
 from config.settings import Settings
 from lockbox.admin import tenants
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, KeyInUse, LockboxError, NotFound, NotYours, TooMany
 from lockbox.requests import evaluate, policy_diff, preview, queries, submit
 from lockbox.requests.evaluate import RequestInput
@@ -141,7 +140,7 @@ def send(
     return go(work.request, f"/requests/{one}")
 
 
-def _file(work: AccountContextDep, session: Session, visitor: Visitor, body: NewRequest, key: str) -> str:
+def _file(work: AccountContextDep, session: UnitOfWork, visitor: Visitor, body: NewRequest, key: str) -> str:
     """Submit under the form's key; return the request's id, the first one if it is repeated."""
     evaluate.check_engineer(visitor.caller)
     person, plain = visitor.caller.person_id, b"ask " + body.model_dump_json().encode()
@@ -159,7 +158,7 @@ def _file(work: AccountContextDep, session: Session, visitor: Visitor, body: New
 
 def _shown(
     request: Request,
-    session: Session,
+    session: UnitOfWork,
     chosen: Settings,
     visitor: Visitor,
     written: RequestForm,
@@ -197,7 +196,7 @@ def _shown(
     )
 
 
-def _ceiling(session: Session, visitor: Visitor, slug: str, longest: Mapping[str, int]) -> int:
+def _ceiling(session: UnitOfWork, visitor: Visitor, slug: str, longest: Mapping[str, int]) -> int:
     """Return the longest window that a customer allows, in seconds; without a customer, the longest of all."""
     if slug in longest:
         return longest[slug]
@@ -220,7 +219,7 @@ def _windows(typed: str, ceiling: int) -> list[int]:
     return sorted({one for one in offered if one <= ceiling} | {min(ceiling, max(WINDOWS))})
 
 
-def _earlier(session: Session, visitor: Visitor, request_id: UUID) -> RequestForm:
+def _earlier(session: UnitOfWork, visitor: Visitor, request_id: UUID) -> RequestForm:
     """Return one of the person's own requests as form content."""
     entry = queries.find(session, visitor.caller, request_id)
     asked = entry.request

@@ -5,7 +5,6 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Form, Request, Response
-from sqlmodel import Session
 
 from api import browser, rate_limits
 from api.deps import SessionDep, SettingsDep
@@ -16,6 +15,7 @@ from api.schemas.addresses import NewObserver
 from api.schemas.parts import Slug
 from lockbox.admin import observers
 from lockbox.admin.observers import ObserverInput
+from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError
 from lockbox.identity.roles import Caller
 from lockbox.requests.transition import Origin
@@ -49,7 +49,7 @@ def add(
     """Add an observer."""
     written = ObserverForm(name, address, service)
 
-    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         body = read(NewObserver, name=name.strip(), address=address.strip(), service=service or None)
         wanted = ObserverInput(body.name, body.address, body.service)
         observers.add(session, caller, origin, slug, wanted, services=work.chosen.services)
@@ -66,7 +66,7 @@ def add(
 def remove(work: AccountContextDep, slug: Slug, one: Annotated[UUID, Form(alias="id")]) -> Response:
     """Remove an observer."""
 
-    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         observers.remove(session, caller, origin, slug, one)
 
     return done(work, slug, deed, _shown, f"/tenants/{slug}/observers")

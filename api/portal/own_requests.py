@@ -5,7 +5,6 @@ from uuid import UUID
 
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import HTMLResponse
-from sqlmodel import Session
 
 from api import browser
 from api.browser import Visitor
@@ -15,7 +14,7 @@ from api.portal.account import AccountContextDep
 from api.portal.list_actions import RefusedListAction
 from api.portal.pages import TAG, go, page, status_of
 from config.settings import Settings
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.requests import inbox, review_queue
 from lockbox.requests.lifecycle import Action
 
@@ -53,7 +52,7 @@ def act(
 
 def _shown(
     request: Request,
-    session: Session,
+    session: UnitOfWork,
     visitor: Visitor,
     chosen: Settings,
     after: str,

@@ -4,7 +4,6 @@ import json
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Request, Response
-from sqlmodel import Session
 
 from api import browser
 from api.deps import SessionDep, SettingsDep
@@ -15,6 +14,7 @@ from api.portal.policy_form import PolicyForm, policy_form_of
 from api.portal.tenant_admin import TenantAdminPage, done, tenant_admin_page
 from api.schemas.parts import Slug
 from lockbox.admin import policies
+from lockbox.database import UnitOfWork
 from lockbox.errors import Invalid, LockboxError
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests.policy import Reason
@@ -66,7 +66,7 @@ def look_at_terms(
 def save(work: AccountContextDep, slug: Slug, text: Text = "", version: PolicyVersionField = 1) -> Response:
     """Save the policy in place of the version that was shown; a refusal keeps what was written."""
 
-    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         policies.change(session, caller, origin, slug, _read(text), seen=version)
 
     def shown(at: TenantAdminPage, refused: LockboxError) -> Response:

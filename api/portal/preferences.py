@@ -3,11 +3,11 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Response
-from sqlmodel import Session
 
 from api.browser import Visitor
 from api.portal.account import AccountContextDep, done
 from api.portal.pages import TAG
+from lockbox.database import UnitOfWork
 from lockbox.identity import preferences, time_zones
 
 router = APIRouter(prefix="/account/preferences", tags=[TAG], include_in_schema=False)
@@ -19,7 +19,7 @@ def choose_time_zone(
 ) -> Response:
     """Set the time zone of the person's mails."""
 
-    def deed(session: Session, visitor: Visitor) -> None:
+    def deed(session: UnitOfWork, visitor: Visitor) -> None:
         preferences.choose_time_zone(session, visitor.caller, time_zone.strip())
 
     return done(work, "time-zone", deed, time_zone)
@@ -29,7 +29,7 @@ def choose_time_zone(
 def choose_prompts(work: AccountContextDep, prompts: Annotated[Literal["yes", "no"], Form()] = "yes") -> Response:
     """Set whether the person gets prompts by mail."""
 
-    def deed(session: Session, visitor: Visitor) -> None:
+    def deed(session: UnitOfWork, visitor: Visitor) -> None:
         preferences.choose_prompts(session, visitor.caller, work.place, wanted=prompts == "yes")
 
     return done(work, "prompts", deed)

@@ -7,7 +7,6 @@ from uuid import UUID
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
-from sqlmodel import Session
 
 from api import browser
 from api.browser import Visitor
@@ -16,7 +15,7 @@ from api.portal.account import AccountContextDep
 from api.portal.pages import TAG, go, origin, page, status_of
 from api.schemas.questions import QuestionText
 from config.settings import Settings
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, LockboxError, NotYours
 from lockbox.requests import inbox, policy_diff, queries, questions, readers
 
@@ -76,7 +75,7 @@ def _refused(work: AccountContextDep, request_id: UUID, refused: LockboxError, w
 
 def _shown(
     request: Request,
-    session: Session,
+    session: UnitOfWork,
     visitor: Visitor,
     chosen: Settings,
     request_id: UUID,

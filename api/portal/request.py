@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 from sqlalchemy import Row
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from api import browser, deps
 from api.browser import Visitor
@@ -23,7 +23,7 @@ from api.refusal_log import AttemptedAction, note, remember_attempt
 from api.schemas.requests import ApprovalInput
 from config.settings import Settings
 from lockbox.audit import event_search
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import (
     AlreadyAskedAgain,
     Conflict,
@@ -180,7 +180,7 @@ def act(
 
 def _shown(
     request: Request,
-    session: Session,
+    session: UnitOfWork,
     chosen: Settings,
     visitor: Visitor,
     request_id: UUID,
@@ -250,10 +250,10 @@ def _is_asked(request: AccessRequest) -> bool:
     return request.state == State.PENDING and customer_decides(request.mode)
 
 
-def _pending(session: Session, rows: Iterable[Row[Any]]) -> list[AccessRequest]:
+def _pending(session: UnitOfWork, rows: Iterable[Row[Any]]) -> list[AccessRequest]:
     """Return the requests among these rows that are pending the customer's decision."""
     ids = [row.id for row in rows if row.state == State.PENDING]
-    return list(session.exec(select(AccessRequest).where(col(AccessRequest.id).in_(ids)))) if ids else []
+    return list(session.orm.exec(select(AccessRequest).where(col(AccessRequest.id).in_(ids)))) if ids else []
 
 
 def _told_of(happened: Iterable[Row[Any]], side: Side) -> Iterator[dict[str, Any]]:
@@ -275,7 +275,7 @@ def _offered(moves: Iterable[AvailableMove]) -> dict[Action, LockboxError | None
     return {one.action: one.refusal for one in moves if one.allowed or isinstance(one.refusal, SHOWN_REFUSALS)}
 
 
-def _required(session: Session, caller: Caller, asked: AccessRequest) -> frozenset[ReasonedDecision]:
+def _required(session: UnitOfWork, caller: Caller, asked: AccessRequest) -> frozenset[ReasonedDecision]:
     """Return the decisions that need a comment; for vendor users only those that no customer's policy can relax."""
     is_vendors = caller.side is Side.VENDOR
     terms = Terms() if is_vendors else policy_store.effective_policy(session, asked).terms

@@ -4,7 +4,6 @@ import re
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Query, Request, Response
-from sqlmodel import Session
 
 from api import browser, deps, refusal_log
 from api.browser import OAuthState, SignInPurpose
@@ -12,6 +11,7 @@ from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.portal import pages, sign_in_session
 from api.portal.pages import TAG, go, page
 from config.settings import Settings
+from lockbox.database import UnitOfWork
 from lockbox.errors import NotSignedIn, NotYours, TooMany
 from lockbox.identity import identities, sessions
 from lockbox.identity.roles import AuthMethod, Caller
@@ -114,6 +114,6 @@ def sign_out(
     return answer
 
 
-def _without_issuer(session: Session, chosen: Settings, caller: Caller) -> None:
+def _without_issuer(session: UnitOfWork, chosen: Settings, caller: Caller) -> None:
     if identities.is_bound(session, caller, chosen.issuers):
         raise NotSignedIn(BY_ISSUER)

@@ -6,7 +6,6 @@ from datetime import timedelta
 
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
-from sqlmodel import Session
 
 from api import browser, deps, refusal_log
 from api.browser import OAuthState, SignInPurpose, Visitor
@@ -14,7 +13,7 @@ from api.portal import pages
 from api.portal.pages import go, page
 from config.issuers import IdentityProvider
 from config.settings import Settings
-from lockbox.database import Database
+from lockbox.database import Database, UnitOfWork
 from lockbox.errors import NotSignedIn, TooMany
 from lockbox.identity import rate_limit, sessions
 from lockbox.identity.rate_limit import AttemptLimits
@@ -47,7 +46,7 @@ def count(request: Request, chosen: Settings, db: Database, account: str | None 
         raise
 
 
-def begin(request: Request, session: Session, chosen: Settings, caller: Caller) -> str:
+def begin(request: Request, session: UnitOfWork, chosen: Settings, caller: Caller) -> str:
     """End the browser's previous session, begin a new one, and return its secret."""
     old = browser.session_secret(request, chosen)
     if old is not None:
@@ -77,7 +76,7 @@ def own(errand: OAuthState | None, purpose: SignInPurpose) -> OAuthState:
     return errand
 
 
-def visitor(request: Request, session: Session, chosen: Settings) -> Visitor | None:
+def visitor(request: Request, session: UnitOfWork, chosen: Settings) -> Visitor | None:
     """Return the signed-in person, if any."""
     with suppress(NotSignedIn):
         return browser.visitor(request, session, chosen)

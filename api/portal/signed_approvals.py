@@ -97,10 +97,10 @@ class SigningContext:
         with self.db.transaction() as session:
             visitor = browser.visitor(self.request, session, self.chosen)
             browser.check_form(visitor, self.csrf)
-            row = session.get(AccessRequest, request_id)
+            row = session.orm.get(AccessRequest, request_id)
             if row is None or not passkeys.has_signer(session, visitor.caller, row.tenant_id):
                 return None
-            session.expunge(row)
+            session.orm.expunge(row)
             who, came = visitor.caller, origin(self.request)
             remember_attempt(self.request, AttemptedAction(who, came, request_id, verdict.action))
             asked = decide.to_sign(session, who, came, request_id, verdict, party=party)

@@ -8,7 +8,6 @@ from uuid import UUID
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ValidationError
-from sqlmodel import Session
 
 from api import deps
 from api.browser import Visitor
@@ -16,14 +15,14 @@ from api.portal.account import AccountContext
 from api.portal.pages import REFUSED, go, origin, page, status_of
 from lockbox.admin import members, memberships, permissions
 from lockbox.admin.memberships import Member
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError, SignInAgain
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role
 from lockbox.requests import policy_diff
 from lockbox.requests.transition import Origin
 
-AdminAction = Callable[[Session, Caller, Origin], object]
+AdminAction = Callable[[UnitOfWork, Caller, Origin], object]
 Body = TypeVar("Body", bound=BaseModel)
 
 LABELS = {
@@ -47,7 +46,7 @@ class TenantAdminPage:
     """A page of a tenant. `zone` is the reader's time zone."""
 
     request: Request
-    session: Session
+    session: UnitOfWork
     visitor: Visitor
     tenant: Tenant
 
@@ -110,7 +109,7 @@ class TenantAdminPage:
 
 
 def tenant_admin_page(
-    request: Request, session: Session, visitor: Visitor, slug: str, *roles: Role
+    request: Request, session: UnitOfWork, visitor: Visitor, slug: str, *roles: Role
 ) -> TenantAdminPage:
     """Return a tenant's page to a person with one of the roles there, or any.
 

@@ -3,7 +3,6 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request, Response
-from sqlmodel import Session
 
 from api import browser
 from api.deps import SessionDep, SettingsDep
@@ -14,6 +13,7 @@ from api.schemas.parts import Slug
 from api.schemas.requests import CommentInput
 from api.schemas.tenants import NewName
 from lockbox.admin import delegates, emergency_stop, members, observers, policies, tenants, webhooks, what_if
+from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests.transition import Origin
@@ -41,7 +41,7 @@ def show(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep)
 def rename(work: AccountContextDep, slug: Slug, name: Annotated[str, Form(max_length=1000)] = "") -> Response:
     """Rename the tenant."""
 
-    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         tenants.rename(session, caller, origin, slug, read(NewName, name=name.strip()).name)
 
     return done(work, slug, deed, lambda at, refused: _shown(at, refused, name), f"/tenants/{slug}")
@@ -58,7 +58,7 @@ def ask_to_shut(request: Request, slug: Slug, chosen: SettingsDep, session: Sess
 def shut(work: AccountContextDep, slug: Slug, comment: Annotated[str, Form(max_length=5000)] = "") -> Response:
     """Revoke all open windows and deny all pending requests and those in review."""
 
-    def deed(session: Session, caller: Caller, origin: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         said = read(CommentInput, comment=comment.replace("\r\n", "\n").strip() or None).comment
         emergency_stop.stop_all(session, caller, origin, slug, said)
 

@@ -12,7 +12,6 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from sqlmodel import Session
 from starlette.datastructures import FormData, UploadFile
 
 from api import browser
@@ -29,7 +28,7 @@ from lockbox.audit.verifier import verify as verifier
 from lockbox.audit.verifier.export_format import MOST, Unreadable
 from lockbox.audit.verifier.signed_approvals import LONGEST_FILE, ApproverKeys, Approvers, BadKeys
 from lockbox.audit.verifier.verify import VerificationResult, remarks, whole, word
-from lockbox.database import Database
+from lockbox.database import Database, UnitOfWork
 from lockbox.errors import Busy, Invalid, LockboxError, NotYours
 from lockbox.identity import rate_limit, row_security
 from lockbox.identity.rate_limit import AttemptLimits
@@ -240,7 +239,7 @@ def _again(request: Request, db: Database, chosen: Settings, form: FormData, ref
 
 def _shown(
     request: Request,
-    session: Session,
+    session: UnitOfWork,
     visitor: Visitor,
     said: tuple[str, str] | None = None,
     refused: LockboxError | None = None,

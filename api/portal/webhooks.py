@@ -7,7 +7,6 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Form, Query, Request, Response
-from sqlmodel import Session
 
 from api import browser, deps
 from api.deps import SessionDep, SettingsDep
@@ -18,6 +17,7 @@ from api.schemas.parts import Slug
 from api.schemas.webhooks import EndpointChange, NewEndpoint, NewSecret
 from lockbox.admin import delivery_log, webhooks
 from lockbox.admin.webhooks import OF_REQUESTS, OF_TENANTS, WebhookInput, WebhookUrlPolicy, WebhookWithSecret
+from lockbox.database import UnitOfWork
 from lockbox.errors import LockboxError, NotFound
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications.models import Endpoint, Format
@@ -85,7 +85,7 @@ def add(
     """Add a webhook, and show its secret on this page only."""
     written = WebhookForm(url, description, tuple(events), form, why)
 
-    def made(session: Session, caller: Caller) -> WebhookWithSecret:
+    def made(session: UnitOfWork, caller: Caller) -> WebhookWithSecret:
         body = read(NewEndpoint, **written.values)
         wanted = WebhookInput(
             body.url, body.event_types, body.description or "", body.format, body.with_justification
@@ -123,7 +123,7 @@ def change(
     """Change a webhook."""
     written = WebhookForm(url, description, tuple(events), form, why)
 
-    def deed(session: Session, caller: Caller, came: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
         body = read(EndpointChange, **written.values)
         webhooks.change(session, caller, came, one, body.values(), reach=_url_policy(work))
@@ -137,7 +137,7 @@ def turn(
 ) -> Response:
     """Disable or enable a webhook."""
 
-    def deed(session: Session, caller: Caller, came: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
         webhooks.change(session, caller, came, one, {"enabled": enabled == "yes"}, reach=_url_policy(work))
 
@@ -150,7 +150,7 @@ def rotate(
 ) -> Response:
     """Rotate a webhook's secret, and show the new one on this page only."""
 
-    def made(session: Session, caller: Caller) -> WebhookWithSecret:
+    def made(session: UnitOfWork, caller: Caller) -> WebhookWithSecret:
         _of_this(session, caller, slug, one)
         text = hours.strip()
         body = read(NewSecret, overlap_hours=int(text) if text.isascii() and text.isdigit() else text)
@@ -166,7 +166,7 @@ def rotate(
 def try_out(work: AccountContextDep, slug: Slug, one: One) -> Response:
     """Send a test call to a webhook."""
 
-    def deed(session: Session, caller: Caller, came: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
         delivery_log.try_out(session, caller, came, one)
 
@@ -177,7 +177,7 @@ def try_out(work: AccountContextDep, slug: Slug, one: One) -> Response:
 def redeliver(work: AccountContextDep, slug: Slug, one: One, delivery: Annotated[UUID, Form()]) -> Response:
     """Repeat a finished call."""
 
-    def deed(session: Session, caller: Caller, came: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
         delivery_log.redeliver(session, caller, came, delivery)
 
@@ -188,14 +188,14 @@ def redeliver(work: AccountContextDep, slug: Slug, one: One, delivery: Annotated
 def remove(work: AccountContextDep, slug: Slug, one: One) -> Response:
     """Remove a webhook."""
 
-    def deed(session: Session, caller: Caller, came: Origin) -> None:
+    def deed(session: UnitOfWork, caller: Caller, came: Origin) -> None:
         _of_this(session, caller, slug, one)
         webhooks.remove(session, caller, came, one)
 
     return done(work, slug, deed, lambda at, refused: _one(at, one, refused), f"/tenants/{slug}/endpoints")
 
 
-def _of_this(session: Session, caller: Caller, slug: str, one: UUID) -> Endpoint:
+def _of_this(session: UnitOfWork, caller: Caller, slug: str, one: UUID) -> Endpoint:
     """Return a webhook of this tenant.
 
     Raises:
@@ -215,7 +215,7 @@ def _done(
     work: AccountContext,
     slug: str,
     one: UUID,
-    deed: Callable[[Session, Caller, Origin], None],
+    deed: Callable[[UnitOfWork, Caller, Origin], None],
     written: WebhookForm | None = None,
 ) -> Response:
     def shown(at: TenantAdminPage, refused: LockboxError) -> Response:
@@ -227,7 +227,7 @@ def _done(
 def _with_secret(
     work: AccountContext,
     slug: str,
-    made: Callable[[Session, Caller], WebhookWithSecret],
+    made: Callable[[UnitOfWork, Caller], WebhookWithSecret],
     shown: Callable[[TenantAdminPage, LockboxError], Response],
 ) -> Response:
     try:

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy import Row
-from sqlmodel import Session
 
 from api import refusal_log
 from api.deps import CurrentUser, DatabaseDep, IfMatch, RequestOrigin, SessionDep, SettingsDep, etag, relying_party
@@ -38,7 +37,7 @@ from api.schemas.requests import (
 from config.settings import Settings
 from lockbox import text_rules
 from lockbox.audit import event_search
-from lockbox.database import Database
+from lockbox.database import Database, UnitOfWork
 from lockbox.errors import Invalid, NotSignedIn
 from lockbox.identity import sessions
 from lockbox.identity.roles import AuthMethod, Caller
@@ -301,7 +300,7 @@ def _facts(entry: RequestEntry, who: Caller, justification: str | None = None) -
     return request.model_dump() | own
 
 
-def _detail(session: Session, entry: RequestEntry, who: Caller) -> RequestDetail:
+def _detail(session: UnitOfWork, entry: RequestEntry, who: Caller) -> RequestDetail:
     asked = entry.request
     found = delivery_status.reach_of_request(
         session, asked.id, asked.state, customer_knows=asked.asked_at is not None
@@ -327,7 +326,7 @@ def _decision(row: Row[Any], voice: OnBehalfOf) -> DecisionView:
 
 
 def _submitted(
-    session: Session, who: Caller, key: str | None, plain: bytes, file: Callable[[], SubmittedRequest]
+    session: UnitOfWork, who: Caller, key: str | None, plain: bytes, file: Callable[[], SubmittedRequest]
 ) -> Response:
     """Answer with the submitted request, or with the earlier answer to the same key."""
     answer = submit.earlier_answer(session, who.person_id, key, plain) if key else None

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from lockbox.admin import permissions
 from lockbox.audit import event_search, events
@@ -20,7 +20,7 @@ from lockbox.audit.log import proofs
 from lockbox.audit.log.proofs import LogHead
 from lockbox.audit.report import ACTIVITY, Report, RequestRecord
 from lockbox.audit.verifier.signed_approvals import ApproverKey, ApproverKeys
-from lockbox.database import Database, now
+from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import Invalid, NotFound, NotYours
 from lockbox.identity import passkeys, row_marks, row_security
 from lockbox.identity import tenants as registry
@@ -56,7 +56,7 @@ The vendor's readers do not see whom a tenant invited, asked or gave something t
 
 
 def export_approver_keys(
-    session: Session, caller: Caller, slug: str, party: Callable[[], RelyingParty]
+    session: UnitOfWork, caller: Caller, slug: str, party: Callable[[], RelyingParty]
 ) -> ApproverKeys:
     """Return the signing keys of a tenant's approvers and possible delegates, to one of its admins.
 
@@ -69,7 +69,7 @@ def export_approver_keys(
     tenant = permissions.readable(session, caller, slug, (Role.TENANT_ADMIN,))
     ours = party()
     found, people = [], _could_approve(session, tenant.id)
-    for row in session.connection().execute(KEYS, {"tenant_id": tenant.id}):
+    for row in session.execute(KEYS, {"tenant_id": tenant.id}):
         covered = {name: getattr(row, name) for name in ("person_id", "credential_id", "public_key", "created_at")}
         key = Passkey(id=row.passkey_id, trusted_at=row.trusted_at, only_at=row.only_at, **covered)
         if row.person_id in people and row_marks.is_held(session, row.mac, row_marks.passkey(key), key.id):
@@ -79,16 +79,16 @@ def export_approver_keys(
     return ApproverKeys(str(tenant.id), ours.domain, ours.origin, instant(now(session)), tuple(found))
 
 
-def _could_approve(session: Session, tenant_id: UUID) -> frozenset[UUID]:
+def _could_approve(session: UnitOfWork, tenant_id: UUID) -> frozenset[UUID]:
     """Return the approvers, and the members who may be named as delegates, by memberships with a valid mark."""
     eligible = {
         one.person_id
-        for one in session.exec(select(EligibleDelegate).where(col(EligibleDelegate.tenant_id) == tenant_id))
+        for one in session.orm.exec(select(EligibleDelegate).where(col(EligibleDelegate.tenant_id) == tenant_id))
         if row_marks.is_held(session, one.mac, row_marks.eligible_delegate(one), one.person_id)
     }
     return frozenset(
         one.person_id
-        for one in session.exec(select(Membership).where(col(Membership.tenant_id) == tenant_id))
+        for one in session.orm.exec(select(Membership).where(col(Membership.tenant_id) == tenant_id))
         if (one.role is Role.APPROVER or one.person_id in eligible)
         and row_marks.is_held(
             session, one.mac, row_marks.membership(one.id, one.person_id, tenant_id, one.role), one.id
@@ -118,7 +118,7 @@ class EventListing:
     before: UUID | None
 
 
-def audit_reader(session: Session, caller: Caller, slug: str | None) -> AuditReader:
+def audit_reader(session: UnitOfWork, caller: Caller, slug: str | None) -> AuditReader:
     """Return the caller as a reader of a tenant's log; without a tenant, of the vendor's or of their only tenant's.
 
     Raises:
@@ -146,7 +146,7 @@ def _reader(caller: Caller, tenant_id: UUID | None) -> AuditReader:
 
 
 def search(
-    session: Session, who: AuditReader, wanted: EventFilter, *, before: UUID | None, most: int
+    session: UnitOfWork, who: AuditReader, wanted: EventFilter, *, before: UUID | None, most: int
 ) -> EventListing:
     """Return the newest matching events, at most `most` of them, from an id on.
 
@@ -160,7 +160,7 @@ def search(
     return EventListing(events[:most], events[most - 1].id if more else None)
 
 
-def head(session: Session, who: AuditReader) -> LogHead:
+def head(session: UnitOfWork, who: AuditReader) -> LogHead:
     """Return the log with its newest checkpoint.
 
     Raises:
@@ -173,7 +173,7 @@ def head(session: Session, who: AuditReader) -> LogHead:
     return found
 
 
-def inclusion(session: Session, who: AuditReader, event_id: UUID) -> tuple[LogHead, int, list[bytes]]:
+def inclusion(session: UnitOfWork, who: AuditReader, event_id: UUID) -> tuple[LogHead, int, list[bytes]]:
     """Return the log, an event's number in it, and its audit path.
 
     Raises:
@@ -188,11 +188,11 @@ def inclusion(session: Session, who: AuditReader, event_id: UUID) -> tuple[LogHe
     return log, number, proofs.inclusion(session, log, [number])[number]
 
 
-def _visible(session: Session, who: AuditReader, number: int) -> bool:
+def _visible(session: UnitOfWork, who: AuditReader, number: int) -> bool:
     return bool(event_search.span(session, who.log_id, who.sight, EventFilter(), start=number, end=number + 1))
 
 
-def consistency(session: Session, who: AuditReader, old: int, new: int | None) -> tuple[LogHead, int, list[bytes]]:
+def consistency(session: UnitOfWork, who: AuditReader, old: int, new: int | None) -> tuple[LogHead, int, list[bytes]]:
     """Return the log, the newer size (the newest for None), and the proof that it extends the older one.
 
     Raises:
@@ -207,7 +207,7 @@ def consistency(session: Session, who: AuditReader, old: int, new: int | None) -
 
 
 def export(
-    session: Session, who: AuditReader, wanted: EventFilter, asked: Mapping[str, Any], since: Iterable[int] = ()
+    session: UnitOfWork, who: AuditReader, wanted: EventFilter, asked: Mapping[str, Any], since: Iterable[int] = ()
 ) -> Export:
     """Begin an export of the log as it is now; `since` are older sizes to prove consistency with.
 
@@ -225,13 +225,13 @@ def export(
     return Export(log, who.sight, wanted, asked, proven)
 
 
-def length(session: Session, export: Export) -> int:
+def length(session: UnitOfWork, export: Export) -> int:
     """Return how many events the export will hold, unless concurrent changes alter the reader's rights."""
     log = export.log
     return event_search.count(session, log.id, export.sight, export.wanted, end=log.size)
 
 
-def report(session: Session, caller: Caller, origin: Origin, request_id: UUID) -> Report:
+def report(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID) -> Report:
     """Return the report on a request to a reader of its tenant's log, and record the read.
 
     Moves that the audit log no longer holds are taken from the request's row, and marked as such.
@@ -269,7 +269,7 @@ def _kept(request: AccessRequest) -> RequestRecord:
     )
 
 
-def _events(session: Session, who: AuditReader, wanted: EventFilter, most: int) -> list[RecordedEvent]:
+def _events(session: UnitOfWork, who: AuditReader, wanted: EventFilter, most: int) -> list[RecordedEvent]:
     """Return the newest matching events, including the vendor's log if the reader may see it, the oldest first."""
     logs = [who.log_id, VENDORS_LOG] if who.sight == VENDORS else [who.log_id]
     found = event_search.page(session, logs, who.sight, wanted, before=None, most=most)
@@ -277,7 +277,7 @@ def _events(session: Session, who: AuditReader, wanted: EventFilter, most: int) 
 
 
 def record_read(
-    session: Session, who: AuditReader, origin: Origin, action: str, *, asked: Mapping[str, str], count: int
+    session: UnitOfWork, who: AuditReader, origin: Origin, action: str, *, asked: Mapping[str, str], count: int
 ) -> None:
     """Record in a log that it was read or exported: by whom, with which search, and how many events they saw."""
     if who.caller.side is Side.VENDOR and who.tenant_id:
@@ -292,7 +292,7 @@ def pages(db: Database, who: AuditReader) -> Pages:
     """Return a function that opens a transaction for each page of an export and checks the reader's rights again."""
 
     @contextmanager
-    def opened() -> Iterator[Session]:
+    def opened() -> Iterator[UnitOfWork]:
         with db.transaction() as session:
             row_security.enter(session, who.caller)
             _reader(registry.as_of_now(session, who.caller), who.tenant_id)

@@ -6,13 +6,13 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import or_
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from lockbox.admin import memberships, permissions
 from lockbox.admin.memberships import Member
 from lockbox.admin.permissions import ABSENT, AdminActor, AdminChange, change
 from lockbox.audit.canonical import instant
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import DelegationClash, Invalid, NotFound, NotYours
 from lockbox.identity import row_marks
 from lockbox.identity.models import Delegation, Person, Tenant
@@ -47,7 +47,7 @@ class DelegationSummary:
 
 
 def add_delegation(
-    session: Session, caller: Caller, origin: Origin, slug: str, wanted: DelegationInput
+    session: UnitOfWork, caller: Caller, origin: Origin, slug: str, wanted: DelegationInput
 ) -> DelegationSummary:
     """Let an eligible member decide for an approver, for at most 90 days.
 
@@ -83,8 +83,8 @@ def add_delegation(
         created_at=at,
     )
     delegation.mac = row_marks.mark(session, row_marks.delegation(delegation))
-    session.add(delegation)
-    session.flush()
+    session.orm.add(delegation)
+    session.orm.flush()
     period = change(ABSENT, _period(delegation))
     permissions.record_change(
         session, seat, _admin_change("delegate_named", delegation, at, period, principal.name, delegate.name)
@@ -93,7 +93,7 @@ def add_delegation(
     return DelegationSummary(delegation, principal.name, delegate.name, counts=starts_at == at)
 
 
-def end(session: Session, caller: Caller, origin: Origin, slug: str, delegation_id: UUID) -> None:
+def end(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, delegation_id: UUID) -> None:
     """End a delegation now, as its principal or an admin; an ended one stays as it is.
 
     Raises:
@@ -102,7 +102,7 @@ def end(session: Session, caller: Caller, origin: Origin, slug: str, delegation_
     tenant = permissions.known(session, caller, slug)
     seat = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN, Role.APPROVER), tenant)
     query = select(Delegation).where(col(Delegation.id) == delegation_id, col(Delegation.tenant_id) == tenant.id)
-    delegation = session.exec(query).one_or_none()
+    delegation = session.orm.exec(query).one_or_none()
     if delegation is None:
         raise NotFound("There is no such delegation.")
     if seat.role != Role.TENANT_ADMIN and delegation.principal_id != caller.person_id:
@@ -111,7 +111,7 @@ def end(session: Session, caller: Caller, origin: Origin, slug: str, delegation_
 
 
 def end_those_of(
-    session: Session, seat: AdminActor, person_id: UUID, *, as_principal: bool, as_delegate: bool
+    session: UnitOfWork, seat: AdminActor, person_id: UUID, *, as_principal: bool, as_delegate: bool
 ) -> None:
     """End the delegations of a person who will no longer be an approver or a delegate."""
     assert seat.tenant_id is not None  # noqa: S101 - there are no delegates at the vendor
@@ -121,10 +121,10 @@ def end_those_of(
     if as_delegate:
         either.append(col(Delegation.delegate_id) == person_id)
     query = select(Delegation).where(col(Delegation.tenant_id) == seat.tenant_id, or_(*either))
-    _end(session, seat, session.exec(query.order_by(col(Delegation.id))).all())
+    _end(session, seat, session.orm.exec(query.order_by(col(Delegation.id))).all())
 
 
-def current(session: Session, caller: Caller, slug: str) -> Sequence[DelegationSummary]:
+def current(session: UnitOfWork, caller: Caller, slug: str) -> Sequence[DelegationSummary]:
     """Return a tenant's current and future delegations to its members, by their start.
 
     Raises:
@@ -135,7 +135,7 @@ def current(session: Session, caller: Caller, slug: str) -> Sequence[DelegationS
     query = select(Delegation).where(
         col(Delegation.tenant_id) == tenant.id, col(Delegation.ended_at).is_(None), col(Delegation.ends_at) > at
     )
-    found = session.exec(query.order_by(col(Delegation.starts_at), col(Delegation.id))).all()
+    found = session.orm.exec(query.order_by(col(Delegation.starts_at), col(Delegation.id))).all()
     names = _names(session, found)
     stands = recipients.look_up(session, {tenant.id}, at).delegates[tenant.id]
     return [
@@ -149,7 +149,7 @@ def current(session: Session, caller: Caller, slug: str) -> Sequence[DelegationS
     ]
 
 
-def _pair(session: Session, tenant: Tenant, principal_id: UUID, delegate_id: UUID) -> tuple[Member, Member]:
+def _pair(session: UnitOfWork, tenant: Tenant, principal_id: UUID, delegate_id: UUID) -> tuple[Member, Member]:
     principal = memberships.find(session, tenant.id, principal_id)
     if principal is None or principal.is_disabled or Role.APPROVER not in principal.roles:
         raise Invalid("Only approvers have delegates. Name an approver of the tenant.", field="principal")
@@ -164,7 +164,7 @@ def _pair(session: Session, tenant: Tenant, principal_id: UUID, delegate_id: UUI
     return principal, delegate
 
 
-def _notify_delegate(session: Session, delegation: Delegation) -> None:
+def _notify_delegate(session: UnitOfWork, delegation: Delegation) -> None:
     """Promise the delegate a mail when the period begins, with the requests then pending."""
     announcements.write_to(
         session,
@@ -187,7 +187,7 @@ def _is_a_period(starts_at: datetime, ends_at: datetime, at: datetime) -> None:
 
 
 def _no_clash(  # noqa: PLR0917 - what one delegation is made of
-    session: Session, tenant: Tenant, principal_id: UUID, delegate_id: UUID, starts_at: datetime, ends_at: datetime
+    session: UnitOfWork, tenant: Tenant, principal_id: UUID, delegate_id: UUID, starts_at: datetime, ends_at: datetime
 ) -> None:
     both = (principal_id, delegate_id)
     query = select(Delegation).where(
@@ -197,7 +197,7 @@ def _no_clash(  # noqa: PLR0917 - what one delegation is made of
         col(Delegation.ends_at) > starts_at,
         or_(col(Delegation.principal_id).in_(both), col(Delegation.delegate_id) == principal_id),
     )
-    for other in session.exec(query):
+    for other in session.orm.exec(query):
         if other.principal_id == principal_id:
             raise DelegationClash("The approver has a delegate in that period; end that delegation first.")
         if other.principal_id == delegate_id:
@@ -210,14 +210,14 @@ def _no_clash(  # noqa: PLR0917 - what one delegation is made of
         )
 
 
-def _end(session: Session, seat: AdminActor, delegations: Iterable[Delegation]) -> None:
+def _end(session: UnitOfWork, seat: AdminActor, delegations: Iterable[Delegation]) -> None:
     at = now(session)
     running = [one for one in delegations if one.ended_at is None and one.ends_at > at]
     names = _names(session, running)
     for one in running:
         one.ended_at = at
-        session.add(one)
-        session.flush()
+        session.orm.add(one)
+        session.orm.flush()
         names_of_both = (names.get(one.principal_id, GONE), names.get(one.delegate_id, GONE))
         permissions.record_change(
             session, seat, _admin_change("delegate_ended", one, at, change(_period(one), ABSENT), *names_of_both)
@@ -245,6 +245,6 @@ def _period(delegation: Delegation) -> str:
     return f"{instant(delegation.starts_at)} to {instant(delegation.ends_at)}"
 
 
-def _names(session: Session, delegations: Sequence[Delegation]) -> dict[UUID, str]:
+def _names(session: UnitOfWork, delegations: Sequence[Delegation]) -> dict[UUID, str]:
     ids = {person for one in delegations for person in (one.principal_id, one.delegate_id)}
-    return dict(session.exec(select(Person.id, Person.name).where(col(Person.id).in_(ids))).all())
+    return dict(session.orm.exec(select(Person.id, Person.name).where(col(Person.id).in_(ids))).all())

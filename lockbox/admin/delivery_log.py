@@ -6,12 +6,12 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from lockbox import database
 from lockbox.admin import permissions, webhooks
 from lockbox.admin.permissions import AdminChange
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import EndpointDisabled, NotFound, StillWaiting
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role
@@ -55,7 +55,7 @@ class DeadNotificationListing:
     next_cursor: UUID | None
 
 
-def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) -> DeadNotificationListing:
+def page(session: UnitOfWork, caller: Caller, *, cursor: UUID | None, most: int) -> DeadNotificationListing:
     """Return the dead notifications of all tenants and of the vendor, from the cursor on.
 
     Raises:
@@ -63,7 +63,7 @@ def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) ->
     """
     row_security.enter(session, caller)
     permissions.capacity(caller, (Role.OPERATOR,))
-    rows = session.connection().execute(READ, {"before": cursor, "most": most + 1}).all()
+    rows = session.execute(READ, {"before": cursor, "most": most + 1}).all()
     found = [
         DeadNotification(
             id=row.id,
@@ -98,7 +98,7 @@ class DeliveryState:
     next_try_at: datetime | None
 
 
-def try_out(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID) -> UUID:
+def try_out(session: UnitOfWork, caller: Caller, origin: Origin, endpoint_id: UUID) -> UUID:
     """Send a test call to a webhook, whatever it subscribes to, and return the call's id.
 
     Raises:
@@ -115,7 +115,7 @@ def try_out(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID)
     return announcements.try_out(session, permissions.audit_event_of(seat, deed), endpoint.id)
 
 
-def log(session: Session, caller: Caller, endpoint_id: UUID, *, cursor: UUID | None, most: int) -> DeliveryListing:
+def log(session: UnitOfWork, caller: Caller, endpoint_id: UUID, *, cursor: UUID | None, most: int) -> DeliveryListing:
     """Return a webhook's attempts, the newest first, from the cursor on.
 
     Raises:
@@ -125,21 +125,23 @@ def log(session: Session, caller: Caller, endpoint_id: UUID, *, cursor: UUID | N
     query = select(Delivery).where(col(Delivery.endpoint_id) == endpoint_id)
     if cursor is not None:
         query = query.where(col(Delivery.id) < cursor)
-    found = session.exec(query.order_by(col(Delivery.id).desc()).limit(most + 1)).all()
+    found = session.orm.exec(query.order_by(col(Delivery.id).desc()).limit(most + 1)).all()
     return DeliveryListing(found[:most], found[most - 1].id if len(found) > most else None)
 
 
-def delivery_states(session: Session, caller: Caller, deliveries: Iterable[Delivery]) -> Mapping[UUID, DeliveryState]:
+def delivery_states(
+    session: UnitOfWork, caller: Caller, deliveries: Iterable[Delivery]
+) -> Mapping[UUID, DeliveryState]:
     """Return the state of each attempt's notification, if the caller may know what it is about."""
     row_security.enter(session, caller)
     query = select(Notification).where(col(Notification.id).in_({one.notification_id for one in deliveries}))
     return {
         one.id: DeliveryState(one.attempts, one.outcome, one.run_at if one.outcome is None else None)
-        for one in session.exec(query)
+        for one in session.orm.exec(query)
     }
 
 
-def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUID) -> UUID:
+def redeliver(session: UnitOfWork, caller: Caller, origin: Origin, delivery_id: UUID) -> UUID:
     """Repeat a finished notification under its previous id, and return that id.
 
     Raises:
@@ -149,12 +151,12 @@ def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUI
         TooMany: the endpoint was called by hand ten times in the last minute.
     """
     row_security.enter(session, caller)
-    delivery = session.get(Delivery, delivery_id)
+    delivery = session.orm.get(Delivery, delivery_id)
     if delivery is None or delivery.endpoint_id is None:
         raise NotFound("There is no such delivery.")
     seat, endpoint, _ = webhooks.locked(session, caller, origin, delivery.endpoint_id)
     at = now(session)
-    notification, answer = session.connection().execute(REOPEN, {"delivery": delivery_id, "moment": at}).one()
+    notification, answer = session.execute(REOPEN, {"delivery": delivery_id, "moment": at}).one()
     if answer == "disabled":
         raise EndpointDisabled("The webhook is disabled; enable it first.")
     if answer == "waiting":
@@ -168,7 +170,7 @@ def redeliver(session: Session, caller: Caller, origin: Origin, delivery_id: UUI
     return UUID(str(notification))
 
 
-def _count(session: Session, endpoint: Endpoint, at: datetime) -> None:
+def _count(session: UnitOfWork, endpoint: Endpoint, at: datetime) -> None:
     kept.count_call(endpoint, at)
-    session.add(endpoint)
-    session.flush()
+    session.orm.add(endpoint)
+    session.orm.flush()

@@ -6,12 +6,12 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from config.catalogue import Plan
 from lockbox.admin import permissions
 from lockbox.admin.permissions import AdminActor, AdminChange, change
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import TooLate
 from lockbox.identity import row_security, tenants
 from lockbox.identity.models import Tenant
@@ -38,7 +38,7 @@ VENDOR_OPENED = "The tenant decides again: what the vendor opened alone is close
 STOP_ACTIONS = {State.ACTIVE: Action.REVOKE, State.PENDING: Action.DENY, State.REVIEWING: Action.DENY}
 
 
-def end_all_of(session: Session, operator: Caller, origin: Origin, requester_id: UUID) -> list[AccessRequest]:
+def end_all_of(session: UnitOfWork, operator: Caller, origin: Origin, requester_id: UUID) -> list[AccessRequest]:
     """Cancel what somebody of the vendor waits for and revoke their open windows, as an operator; return them, by id.
 
     The caller has judged the operator and has taken the role or the good standing away, and the vendor's people are
@@ -53,11 +53,11 @@ def end_all_of(session: Session, operator: Caller, origin: Origin, requester_id:
         .order_by(col(AccessRequest.id))
         .with_for_update()
     )
-    requests = session.exec(query).all()
+    requests = session.orm.exec(query).all()
     return _end(session, operator, origin, requests, LEFT)
 
 
-def end_windows_at(session: Session, operator: Caller, origin: Origin, tenant_id: UUID) -> list[AccessRequest]:
+def end_windows_at(session: UnitOfWork, operator: Caller, origin: Origin, tenant_id: UUID) -> list[AccessRequest]:
     """Revoke every open window at a tenant, as the operator who has just suspended it; return them, by id.
 
     The caller has judged the operator and has suspended the tenant. A move that is about to be committed is waited
@@ -67,19 +67,19 @@ def end_windows_at(session: Session, operator: Caller, origin: Origin, tenant_id
     row_security.suspend(session, tenant_id)
     theirs = col(AccessRequest.tenant_id) == tenant_id
     ids = select(col(AccessRequest.id)).where(theirs, col(AccessRequest.state).in_(OPEN_STATES))
-    session.exec(ids.order_by(col(AccessRequest.id)).with_for_update()).all()
+    session.orm.exec(ids.order_by(col(AccessRequest.id)).with_for_update()).all()
     windows = select(AccessRequest).where(theirs, col(AccessRequest.state) == State.ACTIVE)
-    found = session.exec(windows.order_by(col(AccessRequest.id)).with_for_update()).all()
+    found = session.orm.exec(windows.order_by(col(AccessRequest.id)).with_for_update()).all()
     return _end(session, operator, origin, found, SUSPENDED)
 
 
 def _end(
-    session: Session, operator: Caller, origin: Origin, requests: Sequence[AccessRequest], why: str
+    session: UnitOfWork, operator: Caller, origin: Origin, requests: Sequence[AccessRequest], why: str
 ) -> list[AccessRequest]:
     ended = []
     for request in requests:
         # As everywhere, moves are written by statements of our own.
-        session.expunge(request)
+        session.orm.expunge(request)
         row_security.turn_to(session, request.tenant_id)
         verdict = DecisionInput(WAYS_TO_LEAVE[request.state], why)
         try:
@@ -112,7 +112,7 @@ class EmergencyStopResult:
 
 
 def switch_mode(
-    session: Session, caller: Caller, origin: Origin, slug: str, mode: Mode, *, plans: Mapping[str, Plan]
+    session: UnitOfWork, caller: Caller, origin: Origin, slug: str, mode: Mode, *, plans: Mapping[str, Plan]
 ) -> ModeChangeResult:
     """Switch a tenant's mode, as its admin; switching to the current mode does nothing.
 
@@ -156,7 +156,7 @@ def switch_mode(
 
 
 def stop_all(
-    session: Session, caller: Caller, origin: Origin, slug: str, comment: str | None = None
+    session: UnitOfWork, caller: Caller, origin: Origin, slug: str, comment: str | None = None
 ) -> EmergencyStopResult:
     """Revoke all of a tenant's windows and deny its pending requests and those in review, as its admin.
 
@@ -184,17 +184,17 @@ def stop_all(
     return ended
 
 
-def in_review(session: Session, tenant: Tenant, at: datetime) -> int:
+def in_review(session: UnitOfWork, tenant: Tenant, at: datetime) -> int:
     """Return how many requests to a tenant are in the vendor's review: the customer learns only the number."""
     query = select(func.count()).where(
         col(AccessRequest.tenant_id) == tenant.id,
         col(AccessRequest.state) == State.REVIEWING,
         col(AccessRequest.deadline_at) > at,
     )
-    return session.exec(query).one()
+    return session.orm.exec(query).one()
 
 
-def close_vendor_opened_windows(session: Session, seat: AdminActor, tenant: Tenant) -> list[AccessRequest]:
+def close_vendor_opened_windows(session: UnitOfWork, seat: AdminActor, tenant: Tenant) -> list[AccessRequest]:
     """Revoke every open window that the vendor opened without the customer, as the tenant's admin; return them.
 
     Windows of concurrent transactions are included.
@@ -203,13 +203,13 @@ def close_vendor_opened_windows(session: Session, seat: AdminActor, tenant: Tena
     return _close(session, seat, tenant, VENDOR_OPENED, {State.ACTIVE}, alone)
 
 
-def _firmly_loosened(session: Session, seat: AdminActor, tenant: Tenant) -> None:
+def _firmly_loosened(session: UnitOfWork, seat: AdminActor, tenant: Tenant) -> None:
     """Require a strong sign-in to hand over the decision, even while nobody could approve yet."""
     strong_enough(seat.caller, strictest(policy_store.current(session, tenant)), now(session))
 
 
 def _close(
-    session: Session,
+    session: UnitOfWork,
     seat: AdminActor,
     tenant: Tenant,
     comment: str | None,
@@ -219,7 +219,7 @@ def _close(
     """Apply the action to each request, by id, through the function that makes every move; return the ended ones."""
     done = []
     for request in _settled(session, tenant, states, *which):
-        session.expunge(request)
+        session.orm.expunge(request)
         verdict = DecisionInput(STOP_ACTIONS[request.state], comment)
         try:
             done.append(
@@ -232,7 +232,7 @@ def _close(
 
 
 def _settled(
-    session: Session, tenant: Tenant, states: Collection[State], *which: ColumnElement[bool]
+    session: UnitOfWork, tenant: Tenant, states: Collection[State], *which: ColumnElement[bool]
 ) -> Sequence[AccessRequest]:
     """Return the requests in these states, by id and locked, after concurrent moves have finished.
 
@@ -241,6 +241,6 @@ def _settled(
     """
     theirs = col(AccessRequest.tenant_id) == tenant.id, *which
     ids = select(AccessRequest.id).where(*theirs, col(AccessRequest.state).in_(OPEN_STATES))
-    session.exec(ids.order_by(col(AccessRequest.id)).with_for_update()).all()
+    session.orm.exec(ids.order_by(col(AccessRequest.id)).with_for_update()).all()
     settled = select(AccessRequest).where(*theirs, col(AccessRequest.state).in_(states))
-    return session.exec(settled.order_by(col(AccessRequest.id)).with_for_update()).all()
+    return session.orm.exec(settled.order_by(col(AccessRequest.id)).with_for_update()).all()

@@ -10,14 +10,13 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
-from sqlmodel import Session
 
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_OWNER, VENDORS_LOG, AuditEvent
 from lockbox.audit.log import merkle
 from lockbox.audit.log.merkle import Place
 from lockbox.audit.verifier.event_checks import AUDIT_EVENTS_REMOVED
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotFound
 from lockbox.identity.models import Person
 from lockbox.notifications import announcements
@@ -178,7 +177,7 @@ class RemovedRange:
     end: int
 
 
-def retain(session: Session, keep: timedelta) -> list[RemovedRange]:
+def retain(session: UnitOfWork, keep: timedelta) -> list[RemovedRange]:
     """Remove the sealed events older than that, in each log from its beginning without a gap.
 
     The range ends at the first event that is younger, or whose request was still open then. Seals, tiles and
@@ -203,7 +202,7 @@ def retain(session: Session, keep: timedelta) -> list[RemovedRange]:
     return removed
 
 
-def _audit_event(session: Session, log_id: UUID, tenant_id: UUID | None, end: int) -> AuditEvent:
+def _audit_event(session: UnitOfWork, log_id: UUID, tenant_id: UUID | None, end: int) -> AuditEvent:
     return AuditEvent(
         at=now(session),
         action=AUDIT_EVENTS_REMOVED,
@@ -217,7 +216,7 @@ def _audit_event(session: Session, log_id: UUID, tenant_id: UUID | None, end: in
     )
 
 
-def _root(session: Session, log_id: UUID, size: int) -> bytes:
+def _root(session: UnitOfWork, log_id: UUID, size: int) -> bytes:
     """Return the root of a log at a size."""
     wanted = sorted({merkle.of_subtree(*place) for place in merkle.complete(0, size)})
     values = {
@@ -226,7 +225,7 @@ def _root(session: Session, log_id: UUID, size: int) -> bytes:
         "number": [number for _, number in wanted],
     }
     found: Mapping[Place, bytes] = {
-        (row.level, row.number): bytes(row.hashes) for row in session.connection().execute(TILES, values)
+        (row.level, row.number): bytes(row.hashes) for row in session.execute(TILES, values)
     }
     return merkle.range_hash(lambda level, number: merkle.subtree(found, level, number), 0, size)
 
@@ -239,7 +238,7 @@ class ErasureResult:
     details: int
 
 
-def erase(session: Session, person_id: UUID) -> ErasureResult:
+def erase(session: UnitOfWork, person_id: UUID) -> ErasureResult:
     """Erase a person's identifying data everywhere and disable them; their id, side and roles remain.
 
     Events stay as they are: the salted details are deleted, without which nobody can tell what a commitment stands
@@ -250,7 +249,7 @@ def erase(session: Session, person_id: UUID) -> ErasureResult:
         NotFound: there is no such person, or they were erased before.
         Conflict: something they asked for is still open.
     """
-    person = session.get(Person, person_id, with_for_update=True)
+    person = session.orm.get(Person, person_id, with_for_update=True)
     if person is None or person.email.endswith(f"@{DOMAIN}"):
         raise NotFound("There is no such person, or they were erased already.")
     connection, at = session.connection(), now(session)
@@ -262,7 +261,7 @@ def erase(session: Session, person_id: UUID) -> ErasureResult:
     places = {*connection.execute(PLACES, {"id": person_id}).scalars(), *(row.tenant_id for row in gone)}
     pseudonym = f"person {person_id.hex[-8:]}"
     values = {**named, "at": at, "name": pseudonym, "email": f"{person_id}@{DOMAIN}"}
-    session.expunge(person)
+    session.orm.expunge(person)
     for statement in ROWS:
         connection.execute(statement, {name: values[name] for name in statement.compile().params})
     facts: dict[str, Value] = {"person_id": person_id, "pseudonym": pseudonym}

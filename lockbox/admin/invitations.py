@@ -8,14 +8,14 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, func, or_, text
 from sqlalchemy.orm import defer
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from config.issuers import IdentityProvider
 from lockbox.admin import memberships, permissions
 from lockbox.admin.permissions import AdminActor, AdminChange, change, listed
 from lockbox.audit.canonical import Value
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import (
     AlreadyInvited,
     AlreadyMember,
@@ -68,7 +68,7 @@ class InvitationOffer:
     facts: Mapping[str, Value] = field(default_factory=dict)
 
 
-def make(session: Session, seat: AdminActor, wanted: InvitationOffer, at: datetime) -> Invitation:
+def make(session: UnitOfWork, seat: AdminActor, wanted: InvitationOffer, at: datetime) -> Invitation:
     """Create an invitation and promise its mail; only the sender of the mail makes the code.
 
     The inviter does not learn whether the person is on the other side, who could not accept.
@@ -85,8 +85,8 @@ def make(session: Session, seat: AdminActor, wanted: InvitationOffer, at: dateti
         takes_effect_at=wanted.takes_effect_at or at,
     )
     sealed(session, invitation, invitation.takes_effect_at + load.INVITED_FOR)
-    session.add(invitation)
-    session.flush()
+    session.orm.add(invitation)
+    session.orm.flush()
     deed = AdminChange(
         wanted.action,
         at,
@@ -108,7 +108,7 @@ def make(session: Session, seat: AdminActor, wanted: InvitationOffer, at: dateti
     return invitation
 
 
-def sealed(session: Session, invitation: Invitation, until: datetime) -> str:
+def sealed(session: UnitOfWork, invitation: Invitation, until: datetime) -> str:
     """Set an invitation's end, the hash of its code and its mark; return the code."""
     ring = keyring.of(session)
     invitation.code_nonce, invitation.expires_at = ring.codes.nonce(), until
@@ -118,7 +118,7 @@ def sealed(session: Session, invitation: Invitation, until: datetime) -> str:
     return code
 
 
-def only_one(session: Session, tenant_id: UUID | None, address: str, at: datetime) -> None:
+def only_one(session: UnitOfWork, tenant_id: UUID | None, address: str, at: datetime) -> None:
     """Check that nobody with this address is a member of the tenant, has a role at the vendor, or is invited.
 
     Raises:
@@ -126,15 +126,15 @@ def only_one(session: Session, tenant_id: UUID | None, address: str, at: datetim
     """
     same_address = func.lower(col(Person.email)) == func.lower(address)
     place = col(Membership.tenant_id).is_not_distinct_from(tenant_id)
-    if session.exec(select(Person.id).join(Membership).where(same_address, place)).first():
+    if session.orm.exec(select(Person.id).join(Membership).where(same_address, place)).first():
         raise AlreadyMember("Someone with this address is a member already. Set their roles instead.")
     invited = func.lower(col(Invitation.email)) == func.lower(address)
     query = select(Invitation.id).where(at_place(tenant_id), invited, is_open(at), ~col(Invitation.is_recovery))
-    if session.exec(query).first():
+    if session.orm.exec(query).first():
         raise AlreadyInvited("This address has an open invitation. Withdraw it to send another one.")
 
 
-def few_enough(session: Session, tenant_id: UUID | None, at: datetime, most: int | None) -> None:
+def few_enough(session: UnitOfWork, tenant_id: UUID | None, at: datetime, most: int | None) -> None:
     """Check that fewer people than the limit were invited within 24 hours; proposed admins do not count.
 
     Each invitation is a mail from Lockbox to an address that someone typed.
@@ -146,7 +146,7 @@ def few_enough(session: Session, tenant_id: UUID | None, at: datetime, most: int
         return
     since = (at_place(tenant_id), ~col(Invitation.is_recovery), col(Invitation.created_at) > at - DAY)
     query = select(Invitation.created_at).where(*since).order_by(col(Invitation.created_at).desc())
-    first = session.exec(query.offset(most - 1).limit(1)).first()
+    first = session.orm.exec(query.offset(most - 1).limit(1)).first()
     if first is not None:
         raise TooMany(
             f"At most {most} people can be invited within 24 hours. Invite the others later, or ask the vendor "
@@ -155,14 +155,14 @@ def few_enough(session: Session, tenant_id: UUID | None, at: datetime, most: int
         )
 
 
-def not_of_the_vendor(session: Session, address: str) -> None:
+def not_of_the_vendor(session: UnitOfWork, address: str) -> None:
     """Check that the proposed admin of a customer is not one of the vendor's people, whom an operator knows.
 
     Raises:
         OtherSide: the address belongs to one of them.
     """
     same_address = func.lower(col(Person.email)) == func.lower(address)
-    if session.exec(select(Person.id).where(same_address, col(Person.side) == Side.VENDOR)).first():
+    if session.orm.exec(select(Person.id).where(same_address, col(Person.side) == Side.VENDOR)).first():
         raise OtherSide(
             "This address belongs to someone at the vendor, who cannot be a member of a customer. Use "
             "another address."
@@ -189,7 +189,7 @@ def without_secret() -> SelectOfScalar[Invitation]:
     return select(Invitation).options(defer(Invitation.secret_hash, raiseload=True))  # type: ignore[arg-type]
 
 
-def still_open(session: Session, caller: Caller, slug: str) -> Sequence[Invitation]:
+def still_open(session: UnitOfWork, caller: Caller, slug: str) -> Sequence[Invitation]:
     """Return a tenant's open invitations to its members, the newest first; `secret_hash` cannot be read.
 
     Raises:
@@ -199,13 +199,13 @@ def still_open(session: Session, caller: Caller, slug: str) -> Sequence[Invitati
     return listed_at(session, tenant.id)
 
 
-def listed_at(session: Session, tenant_id: UUID | None) -> Sequence[Invitation]:
+def listed_at(session: UnitOfWork, tenant_id: UUID | None) -> Sequence[Invitation]:
     """Return the open invitations to a tenant, or to the vendor for None."""
     query = without_secret().where(at_place(tenant_id), is_open(now(session)))
-    return session.exec(query.order_by(col(Invitation.id).desc())).all()
+    return session.orm.exec(query.order_by(col(Invitation.id).desc())).all()
 
 
-def withdraw(session: Session, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
+def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
     """Withdraw an invitation or a recovery of a tenant, as its admin.
 
     Raises:
@@ -216,7 +216,7 @@ def withdraw(session: Session, caller: Caller, origin: Origin, slug: str, invita
     end(session, permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant), invitation_id)
 
 
-def end(session: Session, seat: AdminActor, invitation_id: UUID, *, only_recovery: bool = False) -> None:
+def end(session: UnitOfWork, seat: AdminActor, invitation_id: UUID, *, only_recovery: bool = False) -> None:
     """Withdraw an invitation in the given role; for a recovery it is an objection.
 
     Raises:
@@ -224,7 +224,7 @@ def end(session: Session, seat: AdminActor, invitation_id: UUID, *, only_recover
         InvitationClosed: it has been accepted or withdrawn.
     """
     query = without_secret().where(col(Invitation.id) == invitation_id, at_place(seat.tenant_id))
-    invitation = session.exec(query.with_for_update()).one_or_none()
+    invitation = session.orm.exec(query.with_for_update()).one_or_none()
     if invitation is None or (only_recovery and not invitation.is_recovery):
         raise NotFound("There is no such invitation.")
     if invitation.accepted_at or invitation.withdrawn_at:
@@ -232,16 +232,16 @@ def end(session: Session, seat: AdminActor, invitation_id: UUID, *, only_recover
     _end(session, seat, invitation)
 
 
-def end_those_by(session: Session, seat: AdminActor, person_id: UUID) -> None:
+def end_those_by(session: UnitOfWork, seat: AdminActor, person_id: UUID) -> None:
     """Withdraw the invitations by a person who lost the role to make them, at one tenant or at the vendor."""
     theirs = (col(Invitation.invited_by) == person_id, at_place(seat.tenant_id), is_open(now(session)))
     query = without_secret().where(*theirs).order_by(col(Invitation.id)).with_for_update()
-    for invitation in session.exec(query).all():
+    for invitation in session.orm.exec(query).all():
         _end(session, seat, invitation)
 
 
 def accept(
-    session: Session,
+    session: UnitOfWork,
     invitation_id: UUID,
     code: str,
     *,
@@ -296,18 +296,18 @@ def _signed_in_too(caller: Caller, visitor: Caller | None, at: datetime) -> None
         raise SignInAgain(SIGN_IN_TOO, max_age=int(credentials.FRESH.total_seconds()))
 
 
-def _narrowed(session: Session, caller: Caller, tenant_id: UUID | None) -> Caller:
+def _narrowed(session: UnitOfWork, caller: Caller, tenant_id: UUID | None) -> Caller:
     """Narrow a person to the mailed code's tenant: mail grants nothing where their identity provider signs in."""
     narrow = caller.within(tenant_id)
     row_security.reenter(session, narrow)
     return narrow
 
 
-def _end(session: Session, seat: AdminActor, invitation: Invitation) -> None:
+def _end(session: UnitOfWork, seat: AdminActor, invitation: Invitation) -> None:
     at = now(session)
     invitation.withdrawn_at, invitation.withdrawn_by = at, seat.caller.person_id
-    session.add(invitation)
-    session.flush()
+    session.orm.add(invitation)
+    session.orm.flush()
     deed = AdminChange(
         _ending(seat, invitation),
         at,
@@ -324,7 +324,7 @@ def _ending(seat: AdminActor, invitation: Invitation) -> str:
     return "recovery_withdrawn" if seat.role == Role.OPERATOR else "recovery_objected"
 
 
-def _locked(session: Session, invitation_id: UUID, code: str) -> Invitation:
+def _locked(session: UnitOfWork, invitation_id: UUID, code: str) -> Invitation:
     found = _shown(session, invitation_id, code)
     if found is None or found.revoked or found.disabled:
         raise InvitationRefused(REFUSED)
@@ -332,15 +332,15 @@ def _locked(session: Session, invitation_id: UUID, code: str) -> Invitation:
         raise InvitationExpired(OVER)
     permissions.lock_members(session, next(iter(found.standings)).tenant_id)
     query = without_secret().where(col(Invitation.id) == invitation_id).with_for_update()
-    invitation = session.exec(query.execution_options(populate_existing=True)).one()
+    invitation = session.orm.exec(query.execution_options(populate_existing=True)).one()
     if not row_marks.is_held(session, invitation.mac, row_marks.invitation(invitation), invitation.id):
         raise InvitationRefused(REFUSED)
     # Two invitations to one new address must not create two people.
-    session.connection().execute(HOLD_ADDRESS, {"address": invitation.email})
+    session.execute(HOLD_ADDRESS, {"address": invitation.email})
     return invitation
 
 
-def _shown(session: Session, invitation_id: UUID, code: str) -> CredentialLookup | None:
+def _shown(session: UnitOfWork, invitation_id: UUID, code: str) -> CredentialLookup | None:
     hashes = load.hashes(session, invitation_id, code)
     return authentication.look_up_credential(session, CredentialKind.INVITATION, str(invitation_id), hashes)
 
@@ -353,15 +353,15 @@ def _valid_invitation(found: CredentialLookup | None, invitation: Invitation, at
     return found
 
 
-def _seated(session: Session, caller: Caller, invitation: Invitation, origin: Origin, at: datetime) -> Caller:
+def _seated(session: UnitOfWork, caller: Caller, invitation: Invitation, origin: Origin, at: datetime) -> Caller:
     place, offered = invitation.tenant_id, frozenset(Role(role) for role in invitation.roles)
     before = _roles_at(caller, place)
     if before and (Role.SYSTEM in before) is not (Role.SYSTEM in offered):
         raise InvitationRefused(MIXED)
     memberships.give(session, caller.person_id, place, offered)
     invitation.accepted_at, invitation.accepted_by = at, caller.person_id
-    session.add(invitation)
-    session.flush()
+    session.orm.add(invitation)
+    session.orm.flush()
     caller = registry.as_of_now(session, caller)
     row_security.reenter(session, caller)
     deed = AdminChange(

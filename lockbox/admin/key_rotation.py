@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_OWNER, AuditEvent
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
 from lockbox.identity.keyring import Keyring, Part
@@ -32,7 +32,7 @@ class RotationResult:
     ended: int = 0
 
 
-def rekey(session: Session, *, key_is_lost: bool = False) -> RotationResult:
+def rekey(session: UnitOfWork, *, key_is_lost: bool = False) -> RotationResult:
     """Mark roles, passkeys, identities, delegates, modes and policies under the newest key, as the database's owner.
 
     A row without a valid mark stays as it is and counts for nothing. If the key is lost, such rows are accepted and
@@ -53,7 +53,7 @@ def rekey(session: Session, *, key_is_lost: bool = False) -> RotationResult:
             done.ended += 1
             if key_is_lost:
                 invitation.withdrawn_at, invitation.withdrawn_by = at, invitation.invited_by
-    session.flush()
+    session.orm.flush()
     if done.marked:
         facts: dict[str, Value] = {
             "rows": done.marked,
@@ -75,22 +75,22 @@ def _mark(ring: Keyring, row: Row, parts: Sequence[Part], done: RotationResult, 
     done.marked += 1
 
 
-def _rows(session: Session) -> Iterator[tuple[Row, Sequence[Part]]]:
-    for one in session.exec(select(Membership).order_by(col(Membership.id))):
+def _rows(session: UnitOfWork) -> Iterator[tuple[Row, Sequence[Part]]]:
+    for one in session.orm.exec(select(Membership).order_by(col(Membership.id))):
         yield one, row_marks.membership(one.id, one.person_id, one.tenant_id, one.role)
-    for key in session.exec(select(Passkey).order_by(col(Passkey.id))):
+    for key in session.orm.exec(select(Passkey).order_by(col(Passkey.id))):
         yield key, row_marks.passkey(key)
-    for identity in session.exec(select(Identity).order_by(col(Identity.issuer), col(Identity.subject))):
+    for identity in session.orm.exec(select(Identity).order_by(col(Identity.issuer), col(Identity.subject))):
         yield identity, row_marks.identity(identity)
-    for tenant in session.exec(select(Tenant).order_by(col(Tenant.id))):
+    for tenant in session.orm.exec(select(Tenant).order_by(col(Tenant.id))):
         yield tenant, row_marks.tenant(tenant)
-    for policy in session.exec(
+    for policy in session.orm.exec(
         select(PolicyVersion).order_by(col(PolicyVersion.tenant_id), col(PolicyVersion.version))
     ):
         yield policy, row_marks.policy(policy.tenant_id, policy.version, policy.body)
-    for delegation in session.exec(select(Delegation).order_by(col(Delegation.id))):
+    for delegation in session.orm.exec(select(Delegation).order_by(col(Delegation.id))):
         yield delegation, row_marks.delegation(delegation)
-    for eligible in session.exec(select(EligibleDelegate).order_by(col(EligibleDelegate.id))):
+    for eligible in session.orm.exec(select(EligibleDelegate).order_by(col(EligibleDelegate.id))):
         yield eligible, row_marks.eligible_delegate(eligible)
 
 
@@ -110,10 +110,10 @@ def _named(row: Row) -> str:
     return f"{what}: person {row.person_id}"
 
 
-def _secrets(session: Session, at: datetime) -> Iterator[Token | BrowserSession]:
-    yield from session.exec(select(Token).where(col(Token.revoked_at).is_(None), col(Token.expires_at) > at))
+def _secrets(session: UnitOfWork, at: datetime) -> Iterator[Token | BrowserSession]:
+    yield from session.orm.exec(select(Token).where(col(Token.revoked_at).is_(None), col(Token.expires_at) > at))
     good = (col(BrowserSession.revoked_at).is_(None), col(BrowserSession.expires_at) > at)
-    yield from session.exec(select(BrowserSession).where(*good))
+    yield from session.orm.exec(select(BrowserSession).where(*good))
 
 
 def _is_ours(ring: Keyring, row: Token | BrowserSession) -> bool:
@@ -121,10 +121,10 @@ def _is_ours(ring: Keyring, row: Token | BrowserSession) -> bool:
     return ring.powers.is_mark(row.mac, *parts)
 
 
-def _open(session: Session, at: datetime) -> Sequence[Invitation]:
+def _open(session: UnitOfWork, at: datetime) -> Sequence[Invitation]:
     is_open = (
         col(Invitation.accepted_at).is_(None),
         col(Invitation.withdrawn_at).is_(None),
         col(Invitation.expires_at) > at,
     )
-    return session.exec(select(Invitation).where(*is_open)).all()
+    return session.orm.exec(select(Invitation).where(*is_open)).all()

@@ -2,13 +2,13 @@
 
 from uuid import UUID
 
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from lockbox.admin import delegates, invitations, memberships, permissions
 from lockbox.admin.invitations import InvitationOffer
 from lockbox.admin.memberships import Member, MemberListing
 from lockbox.admin.permissions import AdminActor, AdminChange, change, listed
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import LastAdmin, NotFound
 from lockbox.identity import row_marks
 from lockbox.identity.models import EligibleDelegate, Invitation, Tenant
@@ -18,7 +18,7 @@ from lockbox.requests.transition import Origin
 ADMINS = (Role.TENANT_ADMIN,)
 
 
-def page(session: Session, caller: Caller, slug: str, *, cursor: UUID | None, most: int) -> MemberListing:
+def page(session: UnitOfWork, caller: Caller, slug: str, *, cursor: UUID | None, most: int) -> MemberListing:
     """Return a page of a tenant's members to its members.
 
     Raises:
@@ -28,7 +28,7 @@ def page(session: Session, caller: Caller, slug: str, *, cursor: UUID | None, mo
     return memberships.page(session, tenant.id, cursor=cursor, most=most)
 
 
-def show(session: Session, caller: Caller, slug: str, person_id: UUID) -> Member:
+def show(session: UnitOfWork, caller: Caller, slug: str, person_id: UUID) -> Member:
     """Return one member of a tenant to its members.
 
     Raises:
@@ -39,7 +39,7 @@ def show(session: Session, caller: Caller, slug: str, person_id: UUID) -> Member
 
 
 def invite(
-    session: Session,
+    session: UnitOfWork,
     caller: Caller,
     origin: Origin,
     slug: str,
@@ -66,7 +66,7 @@ def invite(
 
 
 def set_roles(
-    session: Session,
+    session: UnitOfWork,
     caller: Caller,
     origin: Origin,
     slug: str,
@@ -97,7 +97,7 @@ def set_roles(
     return _again(session, seat, person_id)
 
 
-def remove(session: Session, caller: Caller, origin: Origin, slug: str, person_id: UUID) -> None:
+def remove(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, person_id: UUID) -> None:
     """Remove a member from the tenant with every role, delegation and invitation of theirs.
 
     Raises:
@@ -113,7 +113,7 @@ def remove(session: Session, caller: Caller, origin: Origin, slug: str, person_i
     _let_go(session, seat, member)
 
 
-def leave(session: Session, caller: Caller, origin: Origin, slug: str) -> None:
+def leave(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
     """Let a member leave a tenant, with every role and delegation.
 
     The last admin may leave only if nobody else has ever joined, as someone who was tricked into a tenant, and only
@@ -136,7 +136,7 @@ def leave(session: Session, caller: Caller, origin: Origin, slug: str) -> None:
 
 
 def set_eligible(
-    session: Session, caller: Caller, origin: Origin, slug: str, person_id: UUID, *, eligible: bool
+    session: UnitOfWork, caller: Caller, origin: Origin, slug: str, person_id: UUID, *, eligible: bool
 ) -> Member:
     """Set whether approvers may name a member as their delegate; if not, their delegations end.
 
@@ -162,7 +162,7 @@ def set_eligible(
     return _again(session, seat, person_id)
 
 
-def _let_go(session: Session, seat: AdminActor, member: Member) -> None:
+def _let_go(session: UnitOfWork, seat: AdminActor, member: Member) -> None:
     delegates.end_those_of(session, seat, member.person_id, as_principal=True, as_delegate=True)
     invitations.end_those_by(session, seat, member.person_id)
     if member.is_eligible:
@@ -171,16 +171,16 @@ def _let_go(session: Session, seat: AdminActor, member: Member) -> None:
     _record_change(session, seat, member, "member_removed", frozenset())
 
 
-def _is_alone(session: Session, seat: AdminActor, tenant: Tenant) -> bool:
+def _is_alone(session: UnitOfWork, seat: AdminActor, tenant: Tenant) -> bool:
     page = memberships.page(session, tenant.id, cursor=None, most=2)
     joined = select(Invitation.accepted_by).where(
         col(Invitation.tenant_id) == tenant.id, col(Invitation.accepted_at).is_not(None)
     )
-    is_first = set(session.exec(joined)) == {seat.caller.person_id}
+    is_first = set(session.orm.exec(joined)) == {seat.caller.person_id}
     return tenant.mode is Mode.ENFORCE and is_first and len(page.members) == 1
 
 
-def _weakens(session: Session, seat: AdminActor, member: Member, roles: frozenset[Role]) -> bool:
+def _weakens(session: UnitOfWork, seat: AdminActor, member: Member, roles: frozenset[Role]) -> bool:
     """Return whether an admin or the last approver would go, who could object to changes."""
     gone = member.roles - roles
     return Role.TENANT_ADMIN in gone or (
@@ -189,32 +189,32 @@ def _weakens(session: Session, seat: AdminActor, member: Member, roles: frozense
 
 
 def _member(
-    session: Session, caller: Caller, origin: Origin, slug: str, person_id: UUID
+    session: UnitOfWork, caller: Caller, origin: Origin, slug: str, person_id: UUID
 ) -> tuple[AdminActor, Member]:
     tenant = permissions.known(session, caller, slug)
     seat = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     return seat, _again(session, seat, person_id)
 
 
-def _again(session: Session, seat: AdminActor, person_id: UUID) -> Member:
+def _again(session: UnitOfWork, seat: AdminActor, person_id: UUID) -> Member:
     return _at(session, seat.tenant_id, person_id)
 
 
-def _at(session: Session, tenant_id: UUID | None, person_id: UUID) -> Member:
+def _at(session: UnitOfWork, tenant_id: UUID | None, person_id: UUID) -> Member:
     member = memberships.find(session, tenant_id, person_id)
     if member is None:
         raise NotFound("There is no such member.")
     return member
 
 
-def _not_the_last_admin(session: Session, seat: AdminActor, member: Member, roles: frozenset[Role]) -> None:
+def _not_the_last_admin(session: UnitOfWork, seat: AdminActor, member: Member, roles: frozenset[Role]) -> None:
     assert seat.tenant_id is not None  # noqa: S101 - a member is one of a tenant
     loses = Role.TENANT_ADMIN in member.roles - roles
     if loses and not memberships.other_admins(session, seat.tenant_id, member.person_id):
         raise LastAdmin("This is the tenant's last admin. Make someone else an admin first.")
 
 
-def _end_what_roles_carried(session: Session, seat: AdminActor, member: Member, roles: frozenset[Role]) -> None:
+def _end_what_roles_carried(session: UnitOfWork, seat: AdminActor, member: Member, roles: frozenset[Role]) -> None:
     gone = member.roles - roles
     if Role.APPROVER in gone:
         delegates.end_those_of(session, seat, member.person_id, as_principal=True, as_delegate=False)
@@ -222,25 +222,27 @@ def _end_what_roles_carried(session: Session, seat: AdminActor, member: Member, 
         invitations.end_those_by(session, seat, member.person_id)
 
 
-def _replace(session: Session, seat: AdminActor, member: Member, roles: frozenset[Role]) -> None:
+def _replace(session: UnitOfWork, seat: AdminActor, member: Member, roles: frozenset[Role]) -> None:
     memberships.give(session, member.person_id, seat.tenant_id, roles - member.roles)
     memberships.take_away(session, member.person_id, seat.tenant_id, member.roles - roles)
 
 
-def _mark(session: Session, seat: AdminActor, person_id: UUID, *, eligible: bool) -> None:
+def _mark(session: UnitOfWork, seat: AdminActor, person_id: UUID, *, eligible: bool) -> None:
     assert seat.tenant_id is not None  # noqa: S101 - likewise
     # A row without a valid mark counts for nothing and is replaced.
-    if there := session.get(EligibleDelegate, (seat.tenant_id, person_id)):
-        session.delete(there)
-        session.flush()
+    if there := session.orm.get(EligibleDelegate, (seat.tenant_id, person_id)):
+        session.orm.delete(there)
+        session.orm.flush()
     if eligible:
         row = EligibleDelegate(tenant_id=seat.tenant_id, person_id=person_id)
         row.mac = row_marks.mark(session, row_marks.eligible_delegate(row))
-        session.add(row)
-    session.flush()
+        session.orm.add(row)
+    session.orm.flush()
 
 
-def _record_change(session: Session, seat: AdminActor, member: Member, action: str, roles: frozenset[Role]) -> None:
+def _record_change(
+    session: UnitOfWork, seat: AdminActor, member: Member, action: str, roles: frozenset[Role]
+) -> None:
     deed = AdminChange(
         action,
         now(session),

@@ -10,8 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
-from sqlmodel import Session
 
+from lockbox.database import UnitOfWork
 from lockbox.errors import StaleVersion
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.models import EligibleDelegate
@@ -97,22 +97,22 @@ class MemberListing:
     next_cursor: UUID | None
 
 
-def page(session: Session, tenant_id: UUID | None, *, cursor: UUID | None, most: int) -> MemberListing:
+def page(session: UnitOfWork, tenant_id: UUID | None, *, cursor: UUID | None, most: int) -> MemberListing:
     """Return a page of a tenant's members, or of everyone at the vendor for None."""
     values = {"tenant_id": tenant_id, "person_id": None, "after": cursor, "most": most + 1}
-    found = [_member(session, tenant_id, row) for row in session.connection().execute(LIST, values)]
+    found = [_member(session, tenant_id, row) for row in session.execute(LIST, values)]
     more = len(found) > most
     return MemberListing(tuple(found[:most]), found[most - 1].person_id if more else None)
 
 
-def find(session: Session, tenant_id: UUID | None, person_id: UUID) -> Member | None:
+def find(session: UnitOfWork, tenant_id: UUID | None, person_id: UUID) -> Member | None:
     """Return one member of a tenant, or one person at the vendor for None."""
     values = {"tenant_id": tenant_id, "person_id": person_id, "after": None, "most": 1}
-    row = session.connection().execute(LIST, values).one_or_none()
+    row = session.execute(LIST, values).one_or_none()
     return _member(session, tenant_id, row) if row else None
 
 
-def give(session: Session, person_id: UUID, tenant_id: UUID | None, roles: AbstractSet[Role]) -> None:
+def give(session: UnitOfWork, person_id: UUID, tenant_id: UUID | None, roles: AbstractSet[Role]) -> None:
     """Grant roles; one that the person has stays as it is."""
     if roles:
         count, key = len(roles), keyring.of(session).powers
@@ -124,26 +124,24 @@ def give(session: Session, person_id: UUID, tenant_id: UUID | None, roles: Abstr
             "roles": [role.value for _, role in given],
             "macs": [key.mark(*row_marks.membership(row_id, person_id, tenant_id, role)) for row_id, role in given],
         }
-        session.connection().execute(GIVE, values)
+        session.execute(GIVE, values)
 
 
-def take_away(session: Session, person_id: UUID, tenant_id: UUID | None, roles: AbstractSet[Role]) -> None:
+def take_away(session: UnitOfWork, person_id: UUID, tenant_id: UUID | None, roles: AbstractSet[Role]) -> None:
     """Remove roles."""
     if roles:
         values = {"person_id": person_id, "tenant_id": tenant_id, "roles": [role.value for role in sorted(roles)]}
-        session.connection().execute(TAKE, values)
+        session.execute(TAKE, values)
 
 
-def put_into_tier(session: Session, person_id: UUID, tier: int) -> None:
+def put_into_tier(session: UnitOfWork, person_id: UUID, tier: int) -> None:
     """Set the review tier of a manager."""
-    session.connection().execute(PUT_INTO_TIER, {"person_id": person_id, "tier": tier})
+    session.execute(PUT_INTO_TIER, {"person_id": person_id, "tier": tier})
 
 
-def other_admins(session: Session, tenant_id: UUID, person_id: UUID) -> int:
+def other_admins(session: UnitOfWork, tenant_id: UUID, person_id: UUID) -> int:
     """Count a tenant's other admins in good standing."""
-    count: int = (
-        session.connection().execute(OTHER_ADMINS, {"tenant_id": tenant_id, "person_id": person_id}).scalar_one()
-    )
+    count: int = session.execute(OTHER_ADMINS, {"tenant_id": tenant_id, "person_id": person_id}).scalar_one()
     return count
 
 
@@ -152,14 +150,14 @@ def words(roles: Iterable[Role]) -> list[str]:
     return sorted(role.value for role in roles)
 
 
-def _is_eligible(session: Session, tenant_id: UUID | None, row: Row[Any]) -> bool:
+def _is_eligible(session: UnitOfWork, tenant_id: UUID | None, row: Row[Any]) -> bool:
     if tenant_id is None or row.eligible_id is None:
         return False
     leave = EligibleDelegate(tenant_id=tenant_id, person_id=row.id, id=row.eligible_id)
     return row_marks.is_held(session, row.eligible_mac, row_marks.eligible_delegate(leave), row.id)
 
 
-def _member(session: Session, tenant_id: UUID | None, row: Row[Any]) -> Member:
+def _member(session: UnitOfWork, tenant_id: UUID | None, row: Row[Any]) -> Member:
     return Member(
         person_id=row.id,
         name=row.name,

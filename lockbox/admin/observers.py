@@ -6,11 +6,11 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session, col, func, select
+from sqlmodel import col, func, select
 
 from lockbox.admin import permissions
 from lockbox.admin.permissions import AdminActor, AdminChange
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import AddressTaken, Invalid, NotFound, TooManyObservers
 from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Role, Side
@@ -43,7 +43,7 @@ class ObserverSummary:
     added_by: str
 
 
-def listed(session: Session, caller: Caller, slug: str) -> Sequence[ObserverSummary]:
+def listed(session: UnitOfWork, caller: Caller, slug: str) -> Sequence[ObserverSummary]:
     """Return a tenant's observers to its members, the oldest first.
 
     Raises:
@@ -55,7 +55,7 @@ def listed(session: Session, caller: Caller, slug: str) -> Sequence[ObserverSumm
 
 
 def add(
-    session: Session, caller: Caller, origin: Origin, slug: str, wanted: ObserverInput, *, services: Iterable[str]
+    session: UnitOfWork, caller: Caller, origin: Origin, slug: str, wanted: ObserverInput, *, services: Iterable[str]
 ) -> ObserverSummary:
     """Add an observer, as the tenant's admin.
 
@@ -82,14 +82,14 @@ def add(
         added_by=caller.person_id,
         created_at=now(session),
     )
-    session.add(observer)
-    session.flush()
+    session.orm.add(observer)
+    session.orm.flush()
     copied = {"copied on": permissions.change(permissions.ABSENT, observer.service or EVERY_SERVICE)}
     _record_change(session, seat, observer, "observer_added", copied, at=observer.created_at)
     return ObserverSummary(observer, caller.name)
 
 
-def remove(session: Session, caller: Caller, origin: Origin, slug: str, observer_id: UUID) -> None:
+def remove(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, observer_id: UUID) -> None:
     """Remove an observer, as the tenant's admin; queued copies are not sent.
 
     Raises:
@@ -97,28 +97,28 @@ def remove(session: Session, caller: Caller, origin: Origin, slug: str, observer
     """
     tenant = permissions.known(session, caller, slug)
     seat = permissions.acting_as(session, caller, origin, ADMINS, tenant)
-    observer = session.get(Observer, observer_id)
+    observer = session.orm.get(Observer, observer_id)
     if observer is None or observer.tenant_id != tenant.id or observer.removed_at is not None:
         raise NotFound("There is no such observer.")
     observer.removed_at = now(session)
-    session.add(observer)
-    session.flush()
+    session.orm.add(observer)
+    session.orm.flush()
     copied = {"copied on": permissions.change(observer.service or EVERY_SERVICE, permissions.ABSENT)}
     _record_change(session, seat, observer, "observer_removed", copied, at=observer.removed_at)
 
 
-def _of(session: Session, tenant_id: UUID) -> Sequence[Observer]:
+def _of(session: UnitOfWork, tenant_id: UUID) -> Sequence[Observer]:
     query = select(Observer).where(col(Observer.tenant_id) == tenant_id, col(Observer.removed_at).is_(None))
-    return session.exec(query.order_by(col(Observer.id))).all()
+    return session.orm.exec(query.order_by(col(Observer.id))).all()
 
 
-def _names(session: Session, people: set[UUID]) -> Mapping[UUID, str]:
-    return dict(session.exec(select(Person.id, Person.name).where(col(Person.id).in_(people))).all())
+def _names(session: UnitOfWork, people: set[UUID]) -> Mapping[UUID, str]:
+    return dict(session.orm.exec(select(Person.id, Person.name).where(col(Person.id).in_(people))).all())
 
 
-def _addressable(session: Session, tenant_id: UUID, wanted: ObserverInput) -> None:
+def _addressable(session: UnitOfWork, tenant_id: UUID, wanted: ObserverInput) -> None:
     across = {"email": wanted.address, "side": Side.CUSTOMER.value}
-    if session.connection().execute(IS_ACROSS, across).scalar_one():
+    if session.execute(IS_ACROSS, across).scalar_one():
         raise AddressTaken(
             "This address belongs to someone at the vendor, who cannot be an observer. Use another address.",
             field="address",
@@ -129,12 +129,18 @@ def _addressable(session: Session, tenant_id: UUID, wanted: ObserverInput) -> No
         func.lower(col(Observer.email)) == func.lower(wanted.address),
         col(Observer.removed_at).is_(None),
     )
-    if session.exec(same).first():
+    if session.orm.exec(same).first():
         raise AddressTaken("This address is an observer of this already.", field="address")
 
 
 def _record_change(
-    session: Session, seat: AdminActor, observer: Observer, action: str, changes: Mapping[str, str], *, at: datetime
+    session: UnitOfWork,
+    seat: AdminActor,
+    observer: Observer,
+    action: str,
+    changes: Mapping[str, str],
+    *,
+    at: datetime,
 ) -> None:
     named = {"observer": permissions.person(observer.name, observer.email)}
     permissions.record_change(

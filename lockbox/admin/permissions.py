@@ -6,12 +6,12 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import func, text
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from config.catalogue import Plan
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import LicenceRequired, NotFound, NotYours
 from lockbox.identity import row_security, tenants
 from lockbox.identity import tenants as registry
@@ -43,7 +43,7 @@ class AdminActor:
     tenant_id: UUID | None = None
 
 
-def known(session: Session, caller: Caller, slug: str) -> Tenant:
+def known(session: UnitOfWork, caller: Caller, slug: str) -> Tenant:
     """Return a tenant to its members and to everyone with a role at the vendor.
 
     Raises:
@@ -56,7 +56,7 @@ def known(session: Session, caller: Caller, slug: str) -> Tenant:
     return tenant
 
 
-def readable(session: Session, caller: Caller, slug: str, roles: Sequence[Role] = tuple(TENANT_ROLES)) -> Tenant:
+def readable(session: UnitOfWork, caller: Caller, slug: str, roles: Sequence[Role] = tuple(TENANT_ROLES)) -> Tenant:
     """Return a tenant to a person with one of the roles there.
 
     Raises:
@@ -68,7 +68,7 @@ def readable(session: Session, caller: Caller, slug: str, roles: Sequence[Role] 
 
 
 def acting_as(
-    session: Session, caller: Caller, origin: Origin, roles: Sequence[Role], tenant: Tenant | None = None
+    session: UnitOfWork, caller: Caller, origin: Origin, roles: Sequence[Role], tenant: Tenant | None = None
 ) -> AdminActor:
     """Return the caller in the first of the roles that they hold now, at a tenant or at the vendor for None.
 
@@ -85,7 +85,7 @@ def acting_as(
     return AdminActor(caller, capacity(caller, roles, place), origin, place)
 
 
-def require_fresh_admin(session: Session, seat: AdminActor, tenant: Tenant) -> None:
+def require_fresh_admin(session: UnitOfWork, seat: AdminActor, tenant: Tenant) -> None:
     """Check that a caller who could loosen something at a tenant has the sign-in that an approval needs.
 
     The strictest of all rules counts, because the change may loosen that one; if the policy has no valid mark, the
@@ -101,7 +101,7 @@ def require_fresh_admin(session: Session, seat: AdminActor, tenant: Tenant) -> N
         strong_enough(seat.caller, strictest(policy_store.verified(session, tenant) or Policy()), at)
 
 
-def require_fresh_operator(session: Session, seat: AdminActor) -> None:
+def require_fresh_operator(session: UnitOfWork, seat: AdminActor) -> None:
     """Check that an operator who opens something, at the vendor or a tenant, has a fresh and strong sign-in.
 
     Raises:
@@ -121,13 +121,13 @@ def entitled(plan: str, plans: Mapping[str, Plan]) -> None:
         raise LicenceRequired(f"The plan {plan} does not include the lockbox; it takes one that does.")
 
 
-def is_last_approver(session: Session, seat: AdminActor, person_id: UUID) -> bool:
+def is_last_approver(session: UnitOfWork, seat: AdminActor, person_id: UUID) -> bool:
     """Return whether nobody else approves for the acting person's tenant."""
     assert seat.tenant_id is not None  # noqa: S101 - members are those of a tenant
     return recipients.look_up(session, {seat.tenant_id}, now(session)).approvers[seat.tenant_id] <= {person_id}
 
 
-def operate(session: Session, caller: Caller, origin: Origin, slug: str) -> tuple[AdminActor, Tenant]:
+def operate(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> tuple[AdminActor, Tenant]:
     """Return the caller as an operator acting on a tenant, whose people are locked.
 
     Raises:
@@ -136,7 +136,7 @@ def operate(session: Session, caller: Caller, origin: Origin, slug: str) -> tupl
     tenant = known(session, caller, slug)
     capacity(caller, (Role.OPERATOR,))
     # A concurrent removal of the operator's role waits, and then finds what the operator did at tenants.
-    session.connection().execute(SHARE, {"whose": VENDOR})
+    session.execute(SHARE, {"whose": VENDOR})
     lock_members(session, tenant.id)
     caller = registry.as_of_now(session, caller)
     role = capacity(caller, (Role.OPERATOR,))
@@ -144,15 +144,15 @@ def operate(session: Session, caller: Caller, origin: Origin, slug: str) -> tupl
     return AdminActor(caller, role, origin, tenant.id), tenant
 
 
-def locked(session: Session, tenant: Tenant) -> Tenant:
+def locked(session: UnitOfWork, tenant: Tenant) -> Tenant:
     """Return the tenant locked against changes; requests can still be submitted."""
     query = select(Tenant).where(col(Tenant.id) == tenant.id).with_for_update(key_share=True)
-    return session.exec(query.execution_options(populate_existing=True)).one()
+    return session.orm.exec(query.execution_options(populate_existing=True)).one()
 
 
-def lock_members(session: Session, tenant_id: UUID | None) -> None:
+def lock_members(session: UnitOfWork, tenant_id: UUID | None) -> None:
     """Lock the people of the tenant, or of the vendor for None, against concurrent changes."""
-    session.connection().execute(HOLD, {"whose": str(tenant_id or VENDOR)})
+    session.execute(HOLD, {"whose": str(tenant_id or VENDOR)})
 
 
 def capacity(caller: Caller, roles: Sequence[Role], tenant_id: UUID | None = None) -> Role:
@@ -181,7 +181,7 @@ class AdminChange:
     also: frozenset[UUID] = frozenset()
 
 
-def record_change(session: Session, seat: AdminActor, deed: AdminChange) -> UUID:
+def record_change(session: UnitOfWork, seat: AdminActor, deed: AdminChange) -> UUID:
     """Write the event, create its notifications (the vendor's own go to operators), and return its id."""
     happening = audit_event_of(seat, deed)
     if seat.tenant_id is None:
@@ -225,9 +225,9 @@ def person(name: str, address: str) -> str:
     return f"{name} <{address}>"
 
 
-def revise_policy(session: Session, seat: AdminActor, tenant: Tenant, policy: Policy, at: datetime) -> int:
+def revise_policy(session: UnitOfWork, seat: AdminActor, tenant: Tenant, policy: Policy, at: datetime) -> int:
     """Put a policy in force as its author's, mark the tenant, and return the version."""
-    newest = session.exec(
+    newest = session.orm.exec(
         select(func.max(PolicyVersion.version)).where(col(PolicyVersion.tenant_id) == tenant.id)
     ).one()
     tenant.policy_version = (newest or 0) + 1

@@ -6,13 +6,13 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from lockbox.admin import permissions
 from lockbox.admin.emergency_stop import close_vendor_opened_windows
 from lockbox.admin.permissions import AdminChange
 from lockbox.audit.canonical import Value
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, NobodyCanApprove, NotFound, StaleVersion
 from lockbox.identity.models import EligibleDelegate, Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
@@ -51,7 +51,7 @@ class VersionedPolicy:
     policy: Policy
 
 
-def read(session: Session, caller: Caller, slug: str, version: int | None = None) -> VersionedPolicy:
+def read(session: UnitOfWork, caller: Caller, slug: str, version: int | None = None) -> VersionedPolicy:
     """Return a version of a tenant's policy to its members, the one in force for None.
 
     Raises:
@@ -62,7 +62,7 @@ def read(session: Session, caller: Caller, slug: str, version: int | None = None
 
 
 def editions(
-    session: Session, caller: Caller, slug: str, *, before: int | None, most: int
+    session: UnitOfWork, caller: Caller, slug: str, *, before: int | None, most: int
 ) -> Sequence[PolicyEdition]:
     """Return versions of a tenant's policy to its members, the newest first, below `before`.
 
@@ -74,7 +74,7 @@ def editions(
 
 
 def change(
-    session: Session, caller: Caller, origin: Origin, slug: str, policy: Policy, *, seen: int | None = None
+    session: UnitOfWork, caller: Caller, origin: Origin, slug: str, policy: Policy, *, seen: int | None = None
 ) -> VersionedPolicy:
     """Replace a tenant's policy by a new version, as its admin; an equal one changes nothing.
 
@@ -125,7 +125,7 @@ def change(
     return VersionedPolicy(edition, policy)
 
 
-def check(session: Session, tenant: Tenant, policy: Policy, at: datetime) -> None:
+def check(session: UnitOfWork, tenant: Tenant, policy: Policy, at: datetime) -> None:
     """Check that a policy could be put in force for a tenant.
 
     Raises:
@@ -153,19 +153,19 @@ def takes_consent_back(tenant: Tenant, old: Policy, new: Policy, at: datetime) -
     )
 
 
-def _held(session: Session, tenant: Tenant, version: int) -> VersionedPolicy:
+def _held(session: UnitOfWork, tenant: Tenant, version: int) -> VersionedPolicy:
     found = _editions(session, tenant, version + 1, 1)
     if not found or found[0].version != version:
         raise NotFound("There is no such version of the policy.")
     return VersionedPolicy(found[0], versions.at_version(session, tenant.id, version))
 
 
-def _editions(session: Session, tenant: Tenant, before: int | None, most: int) -> list[PolicyEdition]:
+def _editions(session: UnitOfWork, tenant: Tenant, before: int | None, most: int) -> list[PolicyEdition]:
     values = {"tenant_id": tenant.id, "before": before, "most": most}
-    return [PolicyEdition(*row) for row in session.connection().execute(EDITIONS, values)]
+    return [PolicyEdition(*row) for row in session.execute(EDITIONS, values)]
 
 
-def _only_deciders(session: Session, tenant: Tenant, policy: Policy) -> None:
+def _only_deciders(session: UnitOfWork, tenant: Tenant, policy: Policy) -> None:
     """Check that everyone in a group is an approver of the tenant, or an eligible delegate."""
     able = set(_deciders(session, tenant))
     errors = [
@@ -177,18 +177,18 @@ def _only_deciders(session: Session, tenant: Tenant, policy: Policy) -> None:
         raise Invalid("; ".join(f"{e['field']}: {e['message']}" for e in errors), field="groups", errors=errors)
 
 
-def _deciders(session: Session, tenant: Tenant) -> Iterator[UUID]:
+def _deciders(session: UnitOfWork, tenant: Tenant) -> Iterator[UUID]:
     member = (
         select(Membership.person_id)
         .join(Person)
         .where(col(Membership.tenant_id) == tenant.id, col(Person.disabled_at).is_(None))
     )
-    yield from session.exec(member.where(col(Membership.role) == Role.APPROVER))
+    yield from session.orm.exec(member.where(col(Membership.role) == Role.APPROVER))
     eligible = select(EligibleDelegate.person_id).where(col(EligibleDelegate.tenant_id) == tenant.id)
-    yield from session.exec(member.where(col(Membership.person_id).in_(eligible)))
+    yield from session.orm.exec(member.where(col(Membership.person_id).in_(eligible)))
 
 
-def _somebody_can_approve(session: Session, tenant: Tenant, policy: Policy, at: datetime) -> None:
+def _somebody_can_approve(session: UnitOfWork, tenant: Tenant, policy: Policy, at: datetime) -> None:
     known = recipients.look_up(session, {tenant.id}, at)
     seats = known.seats(tenant.id)
     reasons = [

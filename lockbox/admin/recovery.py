@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from lockbox.admin import invitations, permissions
 from lockbox.admin.invitations import InvitationOffer
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import RecoveryOpen
 from lockbox.identity import row_security
 from lockbox.identity.models import Invitation, Tenant
@@ -28,7 +28,7 @@ class AdminProposal:
     slug: str
 
 
-def propose(session: Session, caller: Caller, origin: Origin, slug: str, *, name: str, address: str) -> Invitation:
+def propose(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, *, name: str, address: str) -> Invitation:
     """Propose an admin for a tenant, as an operator; its admins and approvers are notified at once.
 
     The invitation is mailed after 72 hours, even if nobody is left at the tenant to object.
@@ -45,7 +45,7 @@ def propose(session: Session, caller: Caller, origin: Origin, slug: str, *, name
     proposed = select(Invitation.id).where(
         col(Invitation.tenant_id) == tenant.id, col(Invitation.is_recovery), invitations.is_open(at)
     )
-    if session.exec(proposed).first():
+    if session.orm.exec(proposed).first():
         raise RecoveryOpen(
             "Another proposed admin for this tenant is pending. Wait until it is accepted, or withdraw it."
         )
@@ -62,7 +62,7 @@ def propose(session: Session, caller: Caller, origin: Origin, slug: str, *, name
     return invitations.make(session, seat, wanted, at)
 
 
-def withdraw(session: Session, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
+def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
     """Withdraw a proposal, as an operator, for example a mistyped one; the same people are notified.
 
     Raises:
@@ -73,21 +73,21 @@ def withdraw(session: Session, caller: Caller, origin: Origin, slug: str, invita
     invitations.end(session, seat, invitation_id, only_recovery=True)
 
 
-def open_for(session: Session, caller: Caller) -> list[AdminProposal]:
+def open_for(session: UnitOfWork, caller: Caller) -> list[AdminProposal]:
     """Return the proposals that the caller may object to, by the tenant's slug."""
     row_security.enter(session, caller)
     mine = select(Tenant).where(col(Tenant.id).in_(caller.tenants(OBJECTORS)))
-    known = {tenant.id: tenant for tenant in session.exec(mine).all()}
+    known = {tenant.id: tenant for tenant in session.orm.exec(mine).all()}
     query = invitations.without_secret().where(
         col(Invitation.tenant_id).in_(known), col(Invitation.is_recovery), invitations.is_open(now(session))
     )
-    found = [(known[one.tenant_id], one) for one in session.exec(query).all() if one.tenant_id]
+    found = [(known[one.tenant_id], one) for one in session.orm.exec(query).all() if one.tenant_id]
     return [
         AdminProposal(one, tenant.name, tenant.slug) for tenant, one in sorted(found, key=lambda pair: pair[0].slug)
     ]
 
 
-def object_to(session: Session, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
+def object_to(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
     """Object to a recovery, as an admin or approver of the tenant, which ends it.
 
     Raises:

@@ -8,14 +8,13 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
-from sqlmodel import Session
 
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_OWNER, VENDORS_LOG, AuditEvent
 from lockbox.audit.log.checkpoint import Checkpoint
 from lockbox.audit.log.merkle import EMPTY_ROOT
 from lockbox.audit.log.witness import WitnessCheck
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.notifications import announcements, recipients
 from lockbox.requests import transition
 from lockbox.requests.lifecycle import Action, Party, State, move
@@ -64,7 +63,7 @@ class RestoreResult:
     timed_out: int
 
 
-def restore(session: Session, shipped: WitnessCheck | None, *, anyway: bool = False) -> RestoreResult:
+def restore(session: UnitOfWork, shipped: WitnessCheck | None, *, anyway: bool = False) -> RestoreResult:
     """End everything that the restored state holds open, and give each log that is behind a new generation.
 
     Every open window is revoked and every pending request is timed out, with an event and notifications that give the
@@ -83,8 +82,6 @@ def restore(session: Session, shipped: WitnessCheck | None, *, anyway: bool = Fa
     rows = connection.execute(OPEN).all()
     for start in range(0, len(rows), AT_ONCE):
         _end(session, rows[start : start + AT_ONCE], at)
-    # This process tells no server: reconcile arms from Postgres what is missing.
-    session.info["promises"].clear()
     connection.execute(END_SESSIONS, {"at": at})
     tenants = set(connection.execute(TENANTS, {"ids": [log.id for log in logs]}).scalars()) | {VENDORS_LOG}
     for log in logs:
@@ -97,8 +94,8 @@ def restore(session: Session, shipped: WitnessCheck | None, *, anyway: bool = Fa
     return RestoreResult([log.id for log in logs], revoked, len(ended) - revoked)
 
 
-def _behind(session: Session, shipped: WitnessCheck) -> list[DivergedLog]:
-    heads = {row.id: row for row in session.connection().execute(LOGS)}
+def _behind(session: UnitOfWork, shipped: WitnessCheck) -> list[DivergedLog]:
+    heads = {row.id: row for row in session.execute(LOGS)}
     # Signatures are checked first: under a wrong key every log would seem to be behind.
     notes = {one: shipped.verified(one) for one in shipped.folder.logs()}
     doubts = shipped.doubts(session, notes)
@@ -112,14 +109,14 @@ def _behind(session: Session, shipped: WitnessCheck) -> list[DivergedLog]:
     return found
 
 
-def _begin_anew(session: Session, log: DivergedLog, at: datetime) -> None:
+def _begin_anew(session: UnitOfWork, log: DivergedLog, at: datetime) -> None:
     """Raise the generation above everything shipped; the table serialises it."""
     base, of_shipped = _parted(log.shipped.origin)
     if not log.is_there:
         begun = {"id": log.id, "vendor": VENDORS_LOG, "origin": base, "root": EMPTY_ROOT, "at": at}
-        session.connection().execute(BEGIN, begun)
+        session.execute(BEGIN, begun)
     for generation in range(log.generation + 1, max(log.generation, of_shipped) + 2):
-        session.connection().execute(NEXT, {"id": log.id, "origin": f"{base}/{generation}"})
+        session.execute(NEXT, {"id": log.id, "origin": f"{base}/{generation}"})
 
 
 def _parted(origin: str) -> tuple[str, int]:
@@ -144,7 +141,7 @@ def _audit_event(log: DivergedLog, tenant_id: UUID | None, at: datetime) -> Audi
     )
 
 
-def _end(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
+def _end(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
     requesters, tenants = {row.requester_id for row in rows}, {row.tenant_id for row in rows}
     known = recipients.look_up(session, tenants, at, also=requesters)
     transition.end(session, [_change(row, at) for row in rows], known)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import func, text
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from config.catalogue import Plan
 from lockbox.admin import emergency_stop, invitations, permissions, vendor_consent
@@ -14,7 +14,7 @@ from lockbox.admin.invitations import InvitationOffer
 from lockbox.admin.permissions import ABSENT, AdminActor, AdminChange, change
 from lockbox.admin.vendor_consent import ActiveConsent
 from lockbox.audit.canonical import Value
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotFound, PolicyUnverified, SlugTaken, UnknownPlan
 from lockbox.identity import row_marks, row_security
 from lockbox.identity import tenants as registry
@@ -77,7 +77,7 @@ class TenantListing:
 
 
 def add(
-    session: Session, caller: Caller, origin: Origin, founding: TenantInput, plans: Mapping[str, Plan]
+    session: UnitOfWork, caller: Caller, origin: Origin, founding: TenantInput, plans: Mapping[str, Plan]
 ) -> TenantOverview:
     """Create a tenant in `enforce` with the default policy, as an operator, and invite its first admin by mail.
 
@@ -94,7 +94,7 @@ def add(
     permissions.entitled(founding.plan, plans)
     invitations.not_of_the_vendor(session, founding.admin_address)
     try:
-        with session.begin_nested():
+        with session.orm.begin_nested():
             policy = Policy().model_dump(mode="json")
             tenant = registry.add(session, founding.slug, founding.name, policy=policy, plan=founding.plan)
     except IntegrityError:
@@ -113,7 +113,7 @@ def add(
     return _to_the_vendor(session, tenant)
 
 
-def page(session: Session, caller: Caller, *, cursor: str | None, most: int) -> TenantListing:
+def page(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> TenantListing:
     """Return a page of the tenants that the caller may see, by slug; none to a service account."""
     row_security.enter(session, caller)
     if caller.holds(Role.SYSTEM):
@@ -121,19 +121,19 @@ def page(session: Session, caller: Caller, *, cursor: str | None, most: int) -> 
     query = select(Tenant).order_by(col(Tenant.slug)).limit(most + 1)
     if cursor is not None:
         query = query.where(col(Tenant.slug) > cursor)
-    tenants = session.exec(query).all()
+    tenants = session.orm.exec(query).all()
     more = len(tenants) > most
     return TenantListing(_seen(session, caller, tenants[:most]), tenants[most - 1].slug if more else None)
 
 
-def own(session: Session, caller: Caller) -> Sequence[TenantOverview]:
+def own(session: UnitOfWork, caller: Caller) -> Sequence[TenantOverview]:
     """Return the tenants that the caller is a member of, by slug."""
     row_security.enter(session, caller)
     query = select(Tenant).where(col(Tenant.id).in_(caller.tenants())).order_by(col(Tenant.slug))
-    return _seen(session, caller, session.exec(query).all())
+    return _seen(session, caller, session.orm.exec(query).all())
 
 
-def show(session: Session, caller: Caller, slug: str) -> TenantOverview:
+def show(session: UnitOfWork, caller: Caller, slug: str) -> TenantOverview:
     """Return one tenant; none to a service account.
 
     Raises:
@@ -146,7 +146,7 @@ def show(session: Session, caller: Caller, slug: str) -> TenantOverview:
     return overview
 
 
-def suspend(session: Session, caller: Caller, origin: Origin, slug: str) -> TenantOverview:
+def suspend(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> TenantOverview:
     """Suspend a tenant, as an operator: nothing can be submitted for it, and its open windows end.
 
     The windows are revoked in the same transaction, so that resuming the tenant reopens none. Requests in review or
@@ -158,7 +158,7 @@ def suspend(session: Session, caller: Caller, origin: Origin, slug: str) -> Tena
     return _suspended(session, caller, origin, slug, suspended=True)
 
 
-def resume(session: Session, caller: Caller, origin: Origin, slug: str) -> TenantOverview:
+def resume(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> TenantOverview:
     """End a suspension, as an operator.
 
     Raises:
@@ -169,7 +169,7 @@ def resume(session: Session, caller: Caller, origin: Origin, slug: str) -> Tenan
 
 
 def set_plan(
-    session: Session, caller: Caller, origin: Origin, slug: str, plan: str, *, plans: Mapping[str, Plan]
+    session: UnitOfWork, caller: Caller, origin: Origin, slug: str, plan: str, *, plans: Mapping[str, Plan]
 ) -> TenantOverview:
     """Set a tenant's plan, as an operator; the mode stays, whatever the plan includes.
 
@@ -188,7 +188,7 @@ def set_plan(
     return _to_the_vendor(session, tenant)
 
 
-def rename(session: Session, caller: Caller, origin: Origin, slug: str, name: str) -> TenantOverview:
+def rename(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, name: str) -> TenantOverview:
     """Rename a tenant, as its admin; its slug stays.
 
     Raises:
@@ -202,13 +202,13 @@ def rename(session: Session, caller: Caller, origin: Origin, slug: str, name: st
         permissions.require_fresh_admin(session, seat, tenant)
         changes = {"name": change(tenant.name, name)}
         tenant.name = name
-        session.add(tenant)
-        session.flush()
+        session.orm.add(tenant)
+        session.orm.flush()
         _record_change(session, seat, "tenant_renamed", changes)
     return show(session, caller, slug)
 
 
-def _suspended(session: Session, caller: Caller, origin: Origin, slug: str, *, suspended: bool) -> TenantOverview:
+def _suspended(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, *, suspended: bool) -> TenantOverview:
     seat, tenant = permissions.operate(session, caller, origin, slug)
     tenant = permissions.locked(session, tenant)
     if suspended != tenant.suspended:
@@ -232,7 +232,7 @@ def _is_a_plan(plan: str, plans: Mapping[str, Plan]) -> None:
         raise UnknownPlan(f"Choose one of the plans {', '.join(sorted(plans))}.", field="plan")
 
 
-def _change(session: Session, tenant: Tenant, name: str, value: object, *, closes: bool = False) -> None:
+def _change(session: UnitOfWork, tenant: Tenant, name: str, value: object, *, closes: bool = False) -> None:
     """Write marked columns; a row without a valid mark gets only changes that close, and stays without one."""
     is_ours = row_marks.is_held(session, tenant.mac, row_marks.tenant(tenant), tenant.id)
     if not (is_ours or closes):
@@ -240,21 +240,21 @@ def _change(session: Session, tenant: Tenant, name: str, value: object, *, close
     setattr(tenant, name, value)
     if is_ours:
         registry.mark(session, tenant)
-    session.add(tenant)
-    session.flush()
+    session.orm.add(tenant)
+    session.orm.flush()
 
 
-def _record_change(session: Session, seat: AdminActor, action: str, changes: Mapping[str, str]) -> None:
+def _record_change(session: UnitOfWork, seat: AdminActor, action: str, changes: Mapping[str, str]) -> None:
     permissions.record_change(session, seat, AdminChange(action, now(session), changes))
 
 
-def _to_the_vendor(session: Session, tenant: Tenant) -> TenantOverview:
+def _to_the_vendor(session: UnitOfWork, tenant: Tenant) -> TenantOverview:
     lasting = vendor_consent.lasting(session, [tenant.id], now(session))
     windows = _would_end(session, [tenant]).get(tenant.id, 0)
     return TenantOverview(tenant, is_own=False, consented=lasting.get(tenant.id), open_windows=windows)
 
 
-def _seen(session: Session, caller: Caller, tenants: Sequence[Tenant]) -> list[TenantOverview]:
+def _seen(session: UnitOfWork, caller: Caller, tenants: Sequence[Tenant]) -> list[TenantOverview]:
     own = frozenset(caller.tenants()) & {tenant.id for tenant in tenants}
     lasting = vendor_consent.lasting(session, [tenant.id for tenant in tenants], now(session))
     if not own:
@@ -288,27 +288,27 @@ def _seen(session: Session, caller: Caller, tenants: Sequence[Tenant]) -> list[T
     ]
 
 
-def _would_end(session: Session, tenants: Sequence[Tenant]) -> dict[UUID, int]:
-    rows = session.connection().execute(WOULD_END, {"ids": [tenant.id for tenant in tenants]})
+def _would_end(session: UnitOfWork, tenants: Sequence[Tenant]) -> dict[UUID, int]:
+    rows = session.execute(WOULD_END, {"ids": [tenant.id for tenant in tenants]})
     return {row.tenant_id: row.windows for row in rows}
 
 
-def _longest_windows(session: Session, tenants: Sequence[Tenant]) -> dict[UUID, int]:
-    rows = session.connection().execute(LONGEST_WINDOWS, {"ids": [tenant.id for tenant in tenants]})
+def _longest_windows(session: UnitOfWork, tenants: Sequence[Tenant]) -> dict[UUID, int]:
+    rows = session.execute(LONGEST_WINDOWS, {"ids": [tenant.id for tenant in tenants]})
     return {row.tenant_id: row.seconds for row in rows}
 
 
-def _members(session: Session, tenant_ids: frozenset[UUID]) -> dict[UUID, int]:
+def _members(session: UnitOfWork, tenant_ids: frozenset[UUID]) -> dict[UUID, int]:
     query = (
         select(col(Membership.tenant_id), func.count(col(Membership.person_id).distinct()))
         .join(Person)
         .where(col(Membership.tenant_id).in_(tenant_ids), col(Person.disabled_at).is_(None))
     )
-    rows = session.exec(query.group_by(col(Membership.tenant_id)))
+    rows = session.orm.exec(query.group_by(col(Membership.tenant_id)))
     return {tenant_id: count for tenant_id, count in rows if tenant_id}
 
 
-def _open_windows(session: Session, tenant_ids: frozenset[UUID]) -> dict[UUID, int]:
+def _open_windows(session: UnitOfWork, tenant_ids: frozenset[UUID]) -> dict[UUID, int]:
     query = (
         select(col(AccessRequest.tenant_id), func.count())
         .join(Tenant, col(Tenant.id) == col(AccessRequest.tenant_id))
@@ -319,11 +319,11 @@ def _open_windows(session: Session, tenant_ids: frozenset[UUID]) -> dict[UUID, i
             col(AccessRequest.deadline_at) > now(session),
         )
     )
-    return dict(session.exec(query.group_by(col(AccessRequest.tenant_id))).all())
+    return dict(session.orm.exec(query.group_by(col(AccessRequest.tenant_id))).all())
 
 
-def _in_review(session: Session, tenant_ids: frozenset[UUID]) -> dict[UUID, int]:
+def _in_review(session: UnitOfWork, tenant_ids: frozenset[UUID]) -> dict[UUID, int]:
     query = select(col(AccessRequest.tenant_id), func.count()).where(
         col(AccessRequest.tenant_id).in_(tenant_ids), col(AccessRequest.state) == State.REVIEWING
     )
-    return dict(session.exec(query.group_by(col(AccessRequest.tenant_id))).all())
+    return dict(session.orm.exec(query.group_by(col(AccessRequest.tenant_id))).all())

@@ -9,12 +9,11 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Row, text
 from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlmodel import Session
 
 from lockbox.admin.permissions import ABSENT, change
 from lockbox.audit.canonical import instant
 from lockbox.audit.events import THE_CLOCK, AuditEvent
-from lockbox.database import Database, now
+from lockbox.database import Database, UnitOfWork, now
 from lockbox.identity.roles import Mode
 from lockbox.notifications import announcements
 
@@ -51,9 +50,9 @@ class ActiveConsent:
     until: datetime
 
 
-def lasting(session: Session, tenant_ids: Collection[UUID], at: datetime) -> dict[UUID, ActiveConsent]:
+def lasting(session: UnitOfWork, tenant_ids: Collection[UUID], at: datetime) -> dict[UUID, ActiveConsent]:
     """Return the temporary consent in force at each of these tenants, as far as the caller may see the tenant."""
-    rows = session.connection().execute(CONSENTS, {"tenants": list(tenant_ids), "at": at})
+    rows = session.execute(CONSENTS, {"tenants": list(tenant_ids), "at": at})
     return {row.tenant_id: ActiveConsent(Mode(row.mode), row.until_at) for row in rows}
 
 
@@ -66,7 +65,7 @@ def record_expired_consents(database: Database) -> Iterator[str]:
         sqlalchemy.exc.OperationalError: Postgres is away.
     """
     with database.transaction() as session:
-        ended = session.connection().execute(ENDED, {"at": now(session), "most": MOST}).all()
+        ended = session.execute(ENDED, {"at": now(session), "most": MOST}).all()
     for row in ended:
         try:
             with database.transaction() as session:
@@ -85,9 +84,9 @@ def _failed(tenant_id: UUID, error: Exception) -> None:
     log.error("consent.end_not_recorded", tenant_id=str(tenant_id), error=type(error).__name__, sqlstate=state)
 
 
-def _record_expiry(session: Session, row: Row[Any]) -> bool:
-    session.connection().execute(HOLD, {"tenant": str(row.tenant_id)})
-    if session.connection().execute(TOLD, {"tenant": row.tenant_id, "until": row.until_at}).scalar_one():
+def _record_expiry(session: UnitOfWork, row: Row[Any]) -> bool:
+    session.execute(HOLD, {"tenant": str(row.tenant_id)})
+    if session.execute(TOLD, {"tenant": row.tenant_id, "until": row.until_at}).scalar_one():
         return False
     relaxed = f"{row.consented} until {instant(row.until_at)}"
     decides_again = row.mode == Mode.ENFORCE

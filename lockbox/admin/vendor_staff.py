@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from lockbox.admin import emergency_stop, invitations, memberships, permissions
 from lockbox.admin.invitations import InvitationOffer
 from lockbox.admin.memberships import Member, MemberListing
 from lockbox.admin.permissions import AdminActor, AdminChange, change, listed
 from lockbox.audit.canonical import Value
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, NotFound, OwnRoles
 from lockbox.identity import row_security
 from lockbox.identity.models import Invitation, Person
@@ -24,7 +24,7 @@ READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
 FIRST_TIER = 1
 
 
-def withdraw_offers(session: Session, seat: AdminActor, person_id: UUID) -> None:
+def withdraw_offers(session: UnitOfWork, seat: AdminActor, person_id: UUID) -> None:
     """Withdraw every open invitation and proposal by a person of the vendor, wherever they made it.
 
     The vendor's people are locked already; those of the tenants are locked here, by id. Each withdrawal is notified.
@@ -35,7 +35,7 @@ def withdraw_offers(session: Session, seat: AdminActor, person_id: UUID) -> None
         col(Invitation.tenant_id).is_not(None),
         invitations.is_open(now(session)),
     )
-    tenants = session.exec(made.distinct().order_by(col(Invitation.tenant_id))).all()
+    tenants = session.orm.exec(made.distinct().order_by(col(Invitation.tenant_id))).all()
     for tenant_id in tenants:
         permissions.lock_members(session, tenant_id)
     for tenant_id in tenants:
@@ -52,7 +52,7 @@ class StaffRoles:
     review_tier: int | None = None
 
 
-def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) -> MemberListing:
+def page(session: UnitOfWork, caller: Caller, *, cursor: UUID | None, most: int) -> MemberListing:
     """Return everyone at the vendor, with or without roles, to its operators and auditors.
 
     Raises:
@@ -62,7 +62,7 @@ def page(session: Session, caller: Caller, *, cursor: UUID | None, most: int) ->
     return memberships.page(session, None, cursor=cursor, most=most)
 
 
-def show(session: Session, caller: Caller, person_id: UUID) -> Member:
+def show(session: UnitOfWork, caller: Caller, person_id: UUID) -> Member:
     """Return one person of the vendor, to its operators and auditors.
 
     Raises:
@@ -73,7 +73,7 @@ def show(session: Session, caller: Caller, person_id: UUID) -> Member:
     return _again(session, person_id)
 
 
-def still_open(session: Session, caller: Caller) -> Sequence[Invitation]:
+def still_open(session: UnitOfWork, caller: Caller) -> Sequence[Invitation]:
     """Return the open invitations to the vendor, to its operators.
 
     Raises:
@@ -84,7 +84,7 @@ def still_open(session: Session, caller: Caller) -> Sequence[Invitation]:
 
 
 def invite(
-    session: Session,
+    session: UnitOfWork,
     caller: Caller,
     origin: Origin,
     *,
@@ -111,7 +111,7 @@ def invite(
     return invitations.make(session, seat, InvitationOffer(name, address, roles), at)
 
 
-def withdraw(session: Session, caller: Caller, origin: Origin, invitation_id: UUID) -> None:
+def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, invitation_id: UUID) -> None:
     """Withdraw an invitation to the vendor.
 
     Raises:
@@ -121,7 +121,7 @@ def withdraw(session: Session, caller: Caller, origin: Origin, invitation_id: UU
 
 
 def set_roles(
-    session: Session,
+    session: UnitOfWork,
     caller: Caller,
     origin: Origin,
     person_id: UUID,
@@ -160,7 +160,7 @@ def set_roles(
     return _again(session, person_id)
 
 
-def remove(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> None:
+def remove(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID) -> None:
     """Remove every role of a person of the vendor, and what the roles carried.
 
     Raises:
@@ -170,7 +170,7 @@ def remove(session: Session, caller: Caller, origin: Origin, person_id: UUID) ->
     _replace(session, seat, member, StaffRoles(frozenset()), "member_removed")
 
 
-def disable(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> Member:
+def disable(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID) -> Member:
     """Disable a person of the vendor for ever: tokens, sign-ins and open windows end at once.
 
     Their invitations and proposals are withdrawn, their requests cancelled, and their open windows revoked.
@@ -181,36 +181,36 @@ def disable(session: Session, caller: Caller, origin: Origin, person_id: UUID) -
     seat, member = _colleague(session, caller, origin, person_id)
     if not member.is_disabled:
         withdraw_offers(session, seat, person_id)
-        person = session.get_one(Person, person_id)
+        person = session.orm.get_one(Person, person_id)
         person.disabled_at = now(session)
-        session.add(person)
-        session.flush()
+        session.orm.add(person)
+        session.orm.flush()
         ended = emergency_stop.end_all_of(session, seat.caller, origin, person_id)
         deed = _admin_change(session, "person_disabled", member, {"disabled": change("no", "yes")}, ended)
         permissions.record_change(session, seat, deed)
     return _again(session, person_id)
 
 
-def _may_read(session: Session, caller: Caller, roles: Sequence[Role]) -> None:
+def _may_read(session: UnitOfWork, caller: Caller, roles: Sequence[Role]) -> None:
     row_security.enter(session, caller)
     permissions.capacity(caller, roles)
 
 
-def _colleague(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> tuple[AdminActor, Member]:
+def _colleague(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID) -> tuple[AdminActor, Member]:
     seat = permissions.acting_as(session, caller, origin, OPERATORS)
     if person_id == caller.person_id:
         raise OwnRoles("You cannot change your own roles. Ask another operator.")
     return seat, _again(session, person_id)
 
 
-def _again(session: Session, person_id: UUID) -> Member:
+def _again(session: UnitOfWork, person_id: UUID) -> Member:
     member = memberships.find(session, None, person_id)
     if member is None:
         raise NotFound("There is no such person at the vendor.")
     return member
 
 
-def _replace(session: Session, seat: AdminActor, member: Member, place: StaffRoles, action: str) -> None:
+def _replace(session: UnitOfWork, seat: AdminActor, member: Member, place: StaffRoles, action: str) -> None:
     lost = member.roles - place.roles
     if Role.OPERATOR in lost:
         withdraw_offers(session, seat, member.person_id)
@@ -231,7 +231,7 @@ def _replace(session: Session, seat: AdminActor, member: Member, place: StaffRol
 
 
 def _admin_change(
-    session: Session, action: str, member: Member, changes: dict[str, str], ended: Sequence[AccessRequest]
+    session: UnitOfWork, action: str, member: Member, changes: dict[str, str], ended: Sequence[AccessRequest]
 ) -> AdminChange:
     personal = {"member": permissions.person(member.name, member.address)}
     facts: dict[str, Value] = {"person_id": member.person_id, "ended": [str(request.id) for request in ended]}

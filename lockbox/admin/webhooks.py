@@ -7,12 +7,12 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from lockbox import safe_http
 from lockbox.admin import permissions
 from lockbox.admin.permissions import AdminActor, AdminChange
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, NotFound, TooManyEndpoints
 from lockbox.identity import row_security
 from lockbox.identity.models import Tenant
@@ -64,7 +64,7 @@ class WebhookWithSecret:
     secret: str = field(repr=False)
 
 
-def listed(session: Session, caller: Caller, slug: str | None) -> Sequence[Endpoint]:
+def listed(session: UnitOfWork, caller: Caller, slug: str | None) -> Sequence[Endpoint]:
     """Return the webhooks of a tenant to its admins, or those of the vendor for None to operators.
 
     Raises:
@@ -77,7 +77,7 @@ def listed(session: Session, caller: Caller, slug: str | None) -> Sequence[Endpo
     return _of(session, permissions.readable(session, caller, slug, ADMINS).id)
 
 
-def show(session: Session, caller: Caller, endpoint_id: UUID) -> Endpoint:
+def show(session: UnitOfWork, caller: Caller, endpoint_id: UUID) -> Endpoint:
     """Return one webhook to a caller who may change it.
 
     Raises:
@@ -89,7 +89,7 @@ def show(session: Session, caller: Caller, endpoint_id: UUID) -> Endpoint:
 
 
 def add(
-    session: Session,
+    session: UnitOfWork,
     caller: Caller,
     origin: Origin,
     slug: str | None,
@@ -123,14 +123,14 @@ def add(
         format_=wanted.format,
         with_justification=wanted.with_justification,
     )
-    session.add(endpoint)
-    session.flush()
+    session.orm.add(endpoint)
+    session.orm.flush()
     _record_change(session, seat, endpoint, "endpoint_added", _diff({}, _facts(endpoint)), at=at)
     return WebhookWithSecret(endpoint, signing.secret)
 
 
 def change(
-    session: Session,
+    session: UnitOfWork,
     caller: Caller,
     origin: Origin,
     endpoint_id: UUID,
@@ -160,8 +160,8 @@ def change(
         setattr(endpoint, name, values[name])
     if turns:
         _turn(endpoint, None if enabled else at)
-    session.add(endpoint)
-    session.flush()
+    session.orm.add(endpoint)
+    session.orm.flush()
     differences = _diff(before, _facts(endpoint))
     for name in changed & {"url", "description"}:
         differences.setdefault(name, "changed")
@@ -169,7 +169,7 @@ def change(
     return endpoint
 
 
-def remove(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID) -> None:
+def remove(session: UnitOfWork, caller: Caller, origin: Origin, endpoint_id: UUID) -> None:
     """Remove a webhook: it is not called any more, its secrets are deleted, and its log stays.
 
     Raises:
@@ -181,13 +181,13 @@ def remove(session: Session, caller: Caller, origin: Origin, endpoint_id: UUID) 
         _turn(endpoint, at)
     endpoint.removed_at = at
     endpoint.secret, endpoint.public_key, endpoint.old_secret, endpoint.old_secret_until = b"", None, None, None
-    session.add(endpoint)
-    session.flush()
+    session.orm.add(endpoint)
+    session.orm.flush()
     _record_change(session, seat, endpoint, "endpoint_removed", {"url": place(endpoint.url)}, at=at)
 
 
 def rotate(
-    session: Session,
+    session: UnitOfWork,
     caller: Caller,
     origin: Origin,
     endpoint_id: UUID,
@@ -205,8 +205,8 @@ def rotate(
     at = now(session)
     signing = kept.new_signing(vault)
     kept.rotate(endpoint, signing, at, overlap)
-    session.add(endpoint)
-    session.flush()
+    session.orm.add(endpoint)
+    session.orm.flush()
     hours = round(overlap.total_seconds() / 3600)
     _record_change(
         session, seat, endpoint, "endpoint_rotated", {"secret": f"replaced; both sign for {hours} h"}, at=at
@@ -215,7 +215,7 @@ def rotate(
 
 
 def locked(
-    session: Session, caller: Caller, origin: Origin, endpoint_id: UUID
+    session: UnitOfWork, caller: Caller, origin: Origin, endpoint_id: UUID
 ) -> tuple[AdminActor, Endpoint, Tenant | None]:
     """Return the caller's role, and the webhook locked against changes.
 
@@ -223,9 +223,9 @@ def locked(
         NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     endpoint = _seen(session, caller, endpoint_id)
-    tenant = session.get(Tenant, endpoint.tenant_id) if endpoint.tenant_id else None
+    tenant = session.orm.get(Tenant, endpoint.tenant_id) if endpoint.tenant_id else None
     seat = permissions.acting_as(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
-    session.refresh(endpoint, with_for_update={"key_share": True})
+    session.orm.refresh(endpoint, with_for_update={"key_share": True})
     if endpoint.removed_at is not None:
         raise NotFound("There is no such webhook.")
     return seat, endpoint, tenant
@@ -237,21 +237,21 @@ def place(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _seen(session: Session, caller: Caller, endpoint_id: UUID) -> Endpoint:
+def _seen(session: UnitOfWork, caller: Caller, endpoint_id: UUID) -> Endpoint:
     row_security.enter(session, caller)
-    endpoint = session.get(Endpoint, endpoint_id)
+    endpoint = session.orm.get(Endpoint, endpoint_id)
     if endpoint is None or endpoint.removed_at is not None:
         raise NotFound("There is no such webhook.")
     return endpoint
 
 
-def _of(session: Session, tenant_id: UUID | None) -> Sequence[Endpoint]:
+def _of(session: UnitOfWork, tenant_id: UUID | None) -> Sequence[Endpoint]:
     whose = col(Endpoint.tenant_id).is_(None) if tenant_id is None else col(Endpoint.tenant_id) == tenant_id
     query = select(Endpoint).where(whose, col(Endpoint.removed_at).is_(None))
-    return session.exec(query.order_by(col(Endpoint.id))).all()
+    return session.orm.exec(query.order_by(col(Endpoint.id))).all()
 
 
-def _firmly(session: Session, seat: AdminActor, tenant: Tenant | None) -> None:
+def _firmly(session: UnitOfWork, seat: AdminActor, tenant: Tenant | None) -> None:
     if tenant is not None:
         permissions.require_fresh_admin(session, seat, tenant)
     else:
@@ -300,7 +300,13 @@ def _diff(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]
 
 
 def _record_change(
-    session: Session, seat: AdminActor, endpoint: Endpoint, action: str, changes: Mapping[str, str], *, at: datetime
+    session: UnitOfWork,
+    seat: AdminActor,
+    endpoint: Endpoint,
+    action: str,
+    changes: Mapping[str, str],
+    *,
+    at: datetime,
 ) -> None:
     named = {"endpoint": endpoint.description or None}
     permissions.record_change(

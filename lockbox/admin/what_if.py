@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqlalchemy import ColumnElement
-from sqlmodel import Session, col, func, select
+from sqlmodel import col, func, select
 
 from config.catalogue import Service
 from lockbox.admin import emergency_stop, permissions, policies
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import LockboxError
 from lockbox.identity.models import Address, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
@@ -66,7 +66,7 @@ class WhatIfResult:
 
 
 def preview_request(
-    session: Session, caller: Caller, slug: str, ask: RequestFacts, services: Mapping[str, Service]
+    session: UnitOfWork, caller: Caller, slug: str, ask: RequestFacts, services: Mapping[str, Service]
 ) -> WhatIfResult:
     """Return to a member of a tenant what such a request would meet; nothing is written or sent.
 
@@ -103,30 +103,30 @@ def _warnings(judged: Evaluation, reached: PreviewRecipients, *, decides: bool) 
         yield NOBODY_ASKED if decides else NOBODY_NOTIFIED
 
 
-def _people(session: Session, ids: Iterable[UUID]) -> dict[UUID, Person]:
-    return {one.id: one for one in session.exec(select(Person).where(col(Person.id).in_(set(ids))))}
+def _people(session: UnitOfWork, ids: Iterable[UUID]) -> dict[UUID, Person]:
+    return {one.id: one for one in session.orm.exec(select(Person).where(col(Person.id).in_(set(ids))))}
 
 
 def _mailed(
-    session: Session, reached: PreviewRecipients, people: Mapping[UUID, Person], names: PreviewNames
+    session: UnitOfWork, reached: PreviewRecipients, people: Mapping[UUID, Person], names: PreviewNames
 ) -> tuple[MailRecipient, ...]:
     boxes = {box for held in reached.people.values() for box in held if box}
     query = select(Address.id, Address.email).where(col(Address.id).in_(boxes))
-    further = dict(session.exec(query).all())
+    further = dict(session.orm.exec(query).all())
     return tuple(
         MailRecipient(name, tuple(further[box] if box else people[person].email for box in reached.people[person]))
         for person, name in names.of(reached.people)
     )
 
 
-def _endpoints(session: Session, ids: Iterable[UUID]) -> tuple[str, ...]:
+def _endpoints(session: UnitOfWork, ids: Iterable[UUID]) -> tuple[str, ...]:
     query = select(Endpoint.description, Endpoint.url).where(col(Endpoint.id).in_(ids)).order_by(col(Endpoint.id))
-    return tuple(said or urlsplit(url).hostname or "" for said, url in session.exec(query))
+    return tuple(said or urlsplit(url).hostname or "" for said, url in session.orm.exec(query))
 
 
-def _copied(session: Session, ids: Iterable[UUID]) -> tuple[MailRecipient, ...]:
+def _copied(session: UnitOfWork, ids: Iterable[UUID]) -> tuple[MailRecipient, ...]:
     query = select(Observer).where(col(Observer.id).in_(ids)).order_by(col(Observer.name), col(Observer.id))
-    return tuple(MailRecipient(one.name, (one.email,)) for one in session.exec(query))
+    return tuple(MailRecipient(one.name, (one.email,)) for one in session.orm.exec(query))
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class ModeChangePreview:
     in_review: int = 0
 
 
-def preview_policy(session: Session, caller: Caller, slug: str, policy: Policy) -> PolicyImpact:
+def preview_policy(session: UnitOfWork, caller: Caller, slug: str, policy: Policy) -> PolicyImpact:
     """Return to a tenant's admin what a policy would change, also for pending requests.
 
     Raises:
@@ -199,7 +199,7 @@ def preview_policy(session: Session, caller: Caller, slug: str, policy: Policy) 
     )
 
 
-def preview_mode_change(session: Session, caller: Caller, slug: str, mode: Mode) -> ModeChangePreview:
+def preview_mode_change(session: UnitOfWork, caller: Caller, slug: str, mode: Mode) -> ModeChangePreview:
     """Return to a tenant's admin what switching to a mode would do at once.
 
     Raises:
@@ -217,7 +217,7 @@ def preview_mode_change(session: Session, caller: Caller, slug: str, mode: Mode)
     )
 
 
-def open_and_waiting(session: Session, caller: Caller, slug: str) -> tuple[RequestSample, RequestSample, int]:
+def open_and_waiting(session: UnitOfWork, caller: Caller, slug: str) -> tuple[RequestSample, RequestSample, int]:
     """Return to a tenant's admin the open windows, pending requests and reviews that an emergency stop would end.
 
     Raises:
@@ -232,7 +232,9 @@ def open_and_waiting(session: Session, caller: Caller, slug: str) -> tuple[Reque
     )
 
 
-def _of(session: Session, tenant: Tenant, state: State, at: datetime, *which: ColumnElement[bool]) -> RequestSample:
+def _of(
+    session: UnitOfWork, tenant: Tenant, state: State, at: datetime, *which: ColumnElement[bool]
+) -> RequestSample:
     """Return the requests in a state before their deadline, the nearest first."""
     conditions = (
         col(AccessRequest.tenant_id) == tenant.id,
@@ -241,17 +243,17 @@ def _of(session: Session, tenant: Tenant, state: State, at: datetime, *which: Co
         *which,
     )
     query = select(AccessRequest).where(*conditions)
-    first = session.exec(query.order_by(col(AccessRequest.deadline_at), col(AccessRequest.id)).limit(MOST)).all()
-    count = session.exec(select(func.count()).select_from(AccessRequest).where(*conditions)).one()
+    first = session.orm.exec(query.order_by(col(AccessRequest.deadline_at), col(AccessRequest.id)).limit(MOST)).all()
+    count = session.orm.exec(select(func.count()).select_from(AccessRequest).where(*conditions)).one()
     names = _names(session, {one.requester_id for one in first})
     return RequestSample([AffectedRequest(one, names.get(one.requester_id, GONE)) for one in first], count)
 
 
-def _names(session: Session, people: Iterable[UUID]) -> dict[UUID, str]:
-    return dict(session.exec(select(Person.id, Person.name).where(col(Person.id).in_(set(people)))).all())
+def _names(session: UnitOfWork, people: Iterable[UUID]) -> dict[UUID, str]:
+    return dict(session.orm.exec(select(Person.id, Person.name).where(col(Person.id).in_(set(people)))).all())
 
 
-def _refusal(session: Session, tenant: Tenant, policy: Policy, at: datetime) -> LockboxError | None:
+def _refusal(session: UnitOfWork, tenant: Tenant, policy: Policy, at: datetime) -> LockboxError | None:
     try:
         policies.check(session, tenant, policy, at)
     except LockboxError as refused:

@@ -7,10 +7,11 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, Select, and_, func, literal_column, select, text
-from sqlmodel import Session, col
+from sqlmodel import col
 
 from lockbox.audit.models import Event, Seal
 from lockbox.audit.verifier import event_checks
+from lockbox.database import UnitOfWork
 
 EVENTS = text("""
 SELECT e.seq, e.at, e.action, e.actor_id, e.actor_role, e.from_state, e.to_state, e.deadline_at,
@@ -43,12 +44,12 @@ SAYS = """EXISTS (SELECT FROM event_details d WHERE d.event_id = events.id AND d
     AND d.value ILIKE :pattern)"""
 
 
-def events(session: Session, request_id: UUID) -> Sequence[Row[Any]]:
+def events(session: UnitOfWork, request_id: UUID) -> Sequence[Row[Any]]:
     """Return the events of a request in order: its moves, which have a seq, and the events beside them.
 
     Activity and notifications sent are left out, because they have lists of their own.
     """
-    return session.connection().execute(EVENTS, {"request_id": request_id}).all()
+    return session.execute(EVENTS, {"request_id": request_id}).all()
 
 
 def moves(events: Iterable[Row[Any]]) -> list[Row[Any]]:
@@ -141,47 +142,53 @@ class EventScope:
 
 
 def page(
-    session: Session, logs: Sequence[UUID], sight: EventScope, wanted: EventFilter, *, before: UUID | None, most: int
+    session: UnitOfWork,
+    logs: Sequence[UUID],
+    sight: EventScope,
+    wanted: EventFilter,
+    *,
+    before: UUID | None,
+    most: int,
 ) -> list[RecordedEvent]:
     """Return the newest matching events, sealed or not, at most `most` of them, from the id on."""
     query = _matching(logs, sight, wanted, IN_PLACE.label("in_place"))
     query = query.outerjoin(Seal, col(Seal.event_id) == col(Event.id))
     if before:
         query = query.where(col(Event.id) < before)
-    rows = session.connection().execute(query.order_by(col(Event.id).desc()).limit(most))
+    rows = session.execute(query.order_by(col(Event.id).desc()).limit(most))
     return [_seen(checked(row._asdict()), sight) for row in rows]
 
 
 def span(
-    session: Session, log_id: UUID, sight: EventScope, wanted: EventFilter, *, start: int, end: int
+    session: UnitOfWork, log_id: UUID, sight: EventScope, wanted: EventFilter, *, start: int, end: int
 ) -> list[RecordedEvent]:
     """Return the matching events of a log from number `start` to before `end`, in order, for an export."""
     query = _matching([log_id], sight, wanted)
-    rows = session.connection().execute(_between(query, log_id, start, end).order_by(col(Seal.number)))
+    rows = session.execute(_between(query, log_id, start, end).order_by(col(Seal.number)))
     return [_seen(RecordedEvent(**_plain(row._asdict())), sight) for row in rows]
 
 
 def checked_span(
-    session: Session, log_id: UUID, sight: EventScope, wanted: EventFilter, *, start: int, end: int
+    session: UnitOfWork, log_id: UUID, sight: EventScope, wanted: EventFilter, *, start: int, end: int
 ) -> list[RecordedEvent]:
     """Return the same events, checked against their bodies, for readers who do not verify."""
     query = _matching([log_id], sight, wanted, IN_PLACE.label("in_place"))
-    rows = session.connection().execute(_between(query, log_id, start, end).order_by(col(Seal.number)))
+    rows = session.execute(_between(query, log_id, start, end).order_by(col(Seal.number)))
     return [_seen(checked(row._asdict()), sight) for row in rows]
 
 
-def count(session: Session, log_id: UUID, sight: EventScope, wanted: EventFilter, *, end: int) -> int:
+def count(session: UnitOfWork, log_id: UUID, sight: EventScope, wanted: EventFilter, *, end: int) -> int:
     """Return how many events of a log before a number match."""
     query = select(func.count()).select_from(Event).where(*_conditions([log_id], sight, wanted))
-    return int(session.connection().execute(_between(query, log_id, 0, end)).scalar_one())
+    return int(session.execute(_between(query, log_id, 0, end)).scalar_one())
 
 
-def items(session: Session, log_id: UUID, events: Iterable[RecordedEvent]) -> dict[UUID, str]:
+def items(session: UnitOfWork, log_id: UUID, events: Iterable[RecordedEvent]) -> dict[UUID, str]:
     """Return the service and resources of requests, from the bodies of their first moves in a log."""
     ids = {event.request_id for event in events if event.request_id}
     query = select(col(Event.request_id), col(Event.body), DETAILS.label("details"))
     first = col(Event.request_id).in_(ids), col(Event.log_id) == log_id, col(Event.action).in_(event_checks.ASKING)
-    rows = session.connection().execute(query.where(*first))
+    rows = session.execute(query.where(*first))
     return {
         row.request_id: found for row in rows if (found := event_checks.item(bytes(row.body), _pairs(row.details)))
     }

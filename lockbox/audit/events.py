@@ -8,10 +8,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session
 
 from lockbox.audit.canonical import Value, canonical, commitment, new_salt
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.sql import array, new_id
 
 FORMAT = 1
@@ -188,7 +187,7 @@ def _body(row: AuditEvent, commitments: Mapping[str, str]) -> bytes:
 
 
 def record(
-    session: Session,
+    session: UnitOfWork,
     actor: Actor,
     action: str,
     *,
@@ -214,4 +213,4 @@ def record(
         )
         for one in logs
     ]
-    session.connection().execute(RECORD, append(happenings))
+    session.execute(RECORD, append(happenings))

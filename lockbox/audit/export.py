@@ -12,7 +12,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session
 
 from lockbox.audit import event_search
 from lockbox.audit.canonical import instant
@@ -23,11 +22,12 @@ from lockbox.audit.log.proofs import LogHead
 from lockbox.audit.verifier import event_checks
 from lockbox.audit.verifier.event_checks import AUDIT_EVENTS_REMOVED
 from lockbox.audit.verifier.export_format import FORMAT, parts
+from lockbox.database import UnitOfWork
 
 TILES_A_PAGE = 4
 NUMBERS_A_PAGE = 2_048
 HERE, REMOVED_BY_RETENTION, MISSING = "here", "removed", "missing"
-Pages = Callable[[], AbstractContextManager[Session]]
+Pages = Callable[[], AbstractContextManager[UnitOfWork]]
 """Opens a transaction for each page, in which the reader's rights are checked again."""
 REMOVED = text("""
 SELECT e.body FROM events e JOIN seals s ON s.event_id = e.id
@@ -85,7 +85,7 @@ def lines(pages: Pages, export: Export) -> Iterator[bytes]:
     yield _line(end={"events": events})
 
 
-def _span(session: Session, export: Export, start: int, end: int) -> list[RecordedEvent]:
+def _span(session: UnitOfWork, export: Export, start: int, end: int) -> list[RecordedEvent]:
     log = export.log
     end = min(end, log.size)
     return event_search.span(session, log.id, export.sight, export.wanted, start=start, end=end)
@@ -113,14 +113,14 @@ def _whole(pages: Pages, export: Export) -> Iterator[list[tuple[bool, bytes]]]:
         at = end
 
 
-def _removed(session: Session, log: LogHead) -> int:
+def _removed(session: UnitOfWork, log: LogHead) -> int:
     """Return how many of the first events retention removed, as the log itself says."""
     values = {"log_id": log.id, "size": log.size, "action": AUDIT_EVENTS_REMOVED}
-    said = [event_checks.parsed_body(bytes(body)) for body in session.connection().execute(REMOVED, values).scalars()]
+    said = [event_checks.parsed_body(bytes(body)) for body in session.execute(REMOVED, values).scalars()]
     return max((min(end, log.size) for one in said if isinstance(end := one.get("removed_to"), int)), default=0)
 
 
-def _without(session: Session, log: LogHead, end: int) -> bytes:
+def _without(session: UnitOfWork, log: LogHead, end: int) -> bytes:
     """Return the line in place of removed whole tiles."""
     places = list(parts(0, end))
     hashes = proofs.proven(session, log.id, lambda subtree: [subtree(*place) for place in places])
@@ -185,7 +185,7 @@ def table(pages: Pages, export: Export) -> Iterator[bytes]:
             yield row(_cells(event, items))
 
 
-def _table_span(session: Session, export: Export, start: int, end: int) -> list[RecordedEvent]:
+def _table_span(session: UnitOfWork, export: Export, start: int, end: int) -> list[RecordedEvent]:
     log = export.log
     return event_search.checked_span(session, log.id, export.sight, export.wanted, start=start, end=end)
 

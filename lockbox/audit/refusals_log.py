@@ -10,12 +10,11 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
-from sqlmodel import Session
 
 from lockbox.audit import events
 from lockbox.audit.canonical import canonical, instant
 from lockbox.audit.events import CLOCK, THE_CLOCK, AuditEvent
-from lockbox.database import Database, now
+from lockbox.database import Database, UnitOfWork, now
 
 SIGN_IN_REFUSED = "sign_in_refused"
 DECISION_REFUSED = "decision_refused"
@@ -58,7 +57,7 @@ class RefusalEntry:
     personal: Mapping[str, str | None] = field(default_factory=dict)
 
 
-def count(session: Session, refused: RefusalEntry) -> None:
+def count(session: UnitOfWork, refused: RefusalEntry) -> None:
     """Count one refusal in a transaction of its own, because that of the refused call is rolled back."""
     minute = now(session).replace(second=0, microsecond=0)
     identity: dict[str, Any] = {
@@ -78,7 +77,7 @@ def count(session: Session, refused: RefusalEntry) -> None:
         "facts": json.dumps({**refused.facts, **refused.first}),
         "personal": json.dumps({name: value for name, value in refused.personal.items() if value}),
     }
-    session.connection().execute(COUNT, values)
+    session.execute(COUNT, values)
 
 
 def record_finished_minutes(database: Database) -> int:
@@ -86,11 +85,11 @@ def record_finished_minutes(database: Database) -> int:
     with database.transaction() as session:
         at = now(session)
         until = at.replace(second=0, microsecond=0) - MINUTE
-        rows = session.connection().execute(TAKE, {"until": until, "most": MOST}).all()
+        rows = session.execute(TAKE, {"until": until, "most": MOST}).all()
         if not rows:
             return 0
         asked = [row.request_id for row in rows if row.request_id]
-        requests = {row.id: row for row in session.connection().execute(REQUESTS, {"ids": asked})}
+        requests = {row.id: row for row in session.execute(REQUESTS, {"ids": asked})}
         places = _places(session, rows, requests)
         happenings = [
             AuditEvent(
@@ -113,7 +112,7 @@ def record_finished_minutes(database: Database) -> int:
             for row, where in zip(rows, places, strict=True)
             for person_id, tenant_id in where
         ]
-        session.connection().execute(RECORD, events.append(happenings))
+        session.execute(RECORD, events.append(happenings))
         return len(rows)
 
 
@@ -123,15 +122,15 @@ def _stage(row: Row[Any]) -> str | None:
 
 
 def _places(
-    session: Session, rows: Sequence[Row[Any]], requests: Mapping[UUID, Row[Any]]
+    session: UnitOfWork, rows: Sequence[Row[Any]], requests: Mapping[UUID, Row[Any]]
 ) -> list[list[tuple[UUID | None, UUID | None]]]:
     """Return for each row the person and the logs that record it: the vendor's own if they are at no tenant."""
     accounts = [account for row in rows if (account := row.personal.get("account"))]
     people = [row.person_id for row in rows if row.person_id]
     known: dict[str | UUID, list[tuple[UUID | None, UUID | None]]] = defaultdict(list)
-    for row in session.connection().execute(ACCOUNTS, {"accounts": accounts}):
+    for row in session.execute(ACCOUNTS, {"accounts": accounts}):
         known[row.account].append((row.person_id, row.tenant_id))
-    for row in session.connection().execute(TENANTS_OF_PEOPLE, {"ids": people}):
+    for row in session.execute(TENANTS_OF_PEOPLE, {"ids": people}):
         known[row.person_id].append((row.person_id, row.tenant_id))
     return [
         [(row.person_id, requests[row.request_id].tenant_id if row.request_id in requests else None)]

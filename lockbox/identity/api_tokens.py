@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotFound, NotSignedIn
 from lockbox.identity import authentication, keyring, row_marks
 from lockbox.identity.authentication import CredentialKind
@@ -47,7 +47,7 @@ class IssuedToken:
 
 
 def issue(
-    session: Session,
+    session: UnitOfWork,
     person_id: UUID,
     *,
     environment: str,
@@ -89,8 +89,8 @@ def issue(
         replaces=replaces,
         only_at=only_at,
     )
-    session.add(issued.token)
-    session.flush()
+    session.orm.add(issued.token)
+    session.orm.flush()
     return issued
 
 
@@ -140,7 +140,7 @@ def checksum(body: str) -> str:
     return f"{zlib.crc32(body.encode()):08x}"
 
 
-def authenticate(session: Session, shown: str, *, environment: str) -> Caller:
+def authenticate(session: UnitOfWork, shown: str, *, environment: str) -> Caller:
     """Return the caller of a token, and make the transaction the caller's.
 
     Raises:
@@ -152,7 +152,7 @@ def authenticate(session: Session, shown: str, *, environment: str) -> Caller:
         session, CredentialKind.TOKEN, str(token_id), hashes(keyring.of(session), token_id, secret)
     )
     if found is None:
-        whose = session.connection().execute(WHOSE, {"id": token_id}).scalar_one()
+        whose = session.execute(WHOSE, {"id": token_id}).scalar_one()
         raise NotSignedIn(UNKNOWN, person_id=whose)
     if found.revoked or found.disabled:
         raise NotSignedIn(UNKNOWN, person_id=found.person_id)
@@ -162,7 +162,7 @@ def authenticate(session: Session, shown: str, *, environment: str) -> Caller:
     if found.expires_at is None or found.at >= found.expires_at:
         raise NotSignedIn("The token has expired; make a new one.", person_id=found.person_id)
     if found.last_seen_at is None or found.at - found.last_seen_at >= USE_NOTED_EVERY:
-        session.connection().execute(USED, {"id": found.key_id, "at": found.at})
+        session.execute(USED, {"id": found.key_id, "at": found.at})
     return found.caller()
 
 
@@ -180,14 +180,14 @@ def read(shown: str, environment: str) -> tuple[UUID, str]:
     return UUID(parts["id"]), parts["secret"]
 
 
-def mine(session: Session, caller: Caller) -> Sequence[Token]:
+def mine(session: UnitOfWork, caller: Caller) -> Sequence[Token]:
     """Return the caller's unrevoked tokens, newest first; a narrow sign-in gets only those with the same scope."""
     query = _all_of(caller).where(col(Token.revoked_at).is_(None))
-    return session.exec(query.order_by(col(Token.id).desc())).all()
+    return session.orm.exec(query.order_by(col(Token.id).desc())).all()
 
 
 def rotate(
-    session: Session,
+    session: UnitOfWork,
     caller: Caller,
     token_id: UUID,
     *,
@@ -206,7 +206,7 @@ def rotate(
         raise NotFound("There is no such token.")
     old.expires_at = min(old.expires_at, now(session) + overlap)
     old.mac = keyring.of(session).powers.mark(*row_marks.of_token(old))
-    session.add(old)
+    session.orm.add(old)
     return issue(
         session,
         caller.person_id,
@@ -221,7 +221,7 @@ def rotate(
     )
 
 
-def revoke(session: Session, caller: Caller, token_id: UUID) -> None:
+def revoke(session: UnitOfWork, caller: Caller, token_id: UUID) -> None:
     """Revoke a token of the caller's from the next call on; repeating it is harmless.
 
     Raises:
@@ -229,13 +229,13 @@ def revoke(session: Session, caller: Caller, token_id: UUID) -> None:
     """
     token = _of(session, caller, token_id)
     token.revoked_at = token.revoked_at or now(session)
-    session.add(token)
-    session.flush()
+    session.orm.add(token)
+    session.orm.flush()
 
 
-def _of(session: Session, caller: Caller, token_id: UUID) -> Token:
+def _of(session: UnitOfWork, caller: Caller, token_id: UUID) -> Token:
     query = _all_of(caller).where(col(Token.id) == token_id)
-    token = session.exec(query.with_for_update()).one_or_none()
+    token = session.orm.exec(query.with_for_update()).one_or_none()
     if token is None:
         raise NotFound("There is no such token.")
     return token

@@ -8,9 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
-from sqlmodel import Session
 
-from lockbox.database import read_at
+from lockbox.database import UnitOfWork, read_at
 from lockbox.identity import keyring, row_marks, row_security
 from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
 from lockbox.identity.row_marks import MarkedRowKind
@@ -88,7 +87,7 @@ class CredentialLookup:
 
 
 def look_up_credential(
-    session: Session, kind: CredentialKind, shown: str = "", hashes: Sequence[bytes] = (b"",)
+    session: UnitOfWork, kind: CredentialKind, shown: str = "", hashes: Sequence[bytes] = (b"",)
 ) -> CredentialLookup | None:
     """Look up a credential and make the transaction its person's; return None if it is unknown.
 
@@ -100,14 +99,14 @@ def look_up_credential(
     """
     for hash_ in hashes:
         values = {"kind": kind.value, "shown": shown, "hash": hash_}
-        row = session.connection().execute(LOOK_UP_CREDENTIAL, values).one_or_none()
+        row = session.execute(LOOK_UP_CREDENTIAL, values).one_or_none()
         if row is not None:
             return _checked(session, kind, row, hash_, hashes[0])
     return None
 
 
 def _checked(
-    session: Session, kind: CredentialKind, row: Row[Any], hash_: bytes, newest: bytes
+    session: UnitOfWork, kind: CredentialKind, row: Row[Any], hash_: bytes, newest: bytes
 ) -> CredentialLookup | None:
     if kind in MARKED and not _is_marked(session, kind, row, hash_, newest):
         return None
@@ -125,7 +124,7 @@ def _checked(
     return found
 
 
-def _is_marked(session: Session, kind: CredentialKind, row: Row[Any], hash_: bytes, newest: bytes) -> bool:
+def _is_marked(session: UnitOfWork, kind: CredentialKind, row: Row[Any], hash_: bytes, newest: bytes) -> bool:
     """Return whether a token or session has a valid mark; one under an older key is marked again."""
     ring, parts = keyring.of(session), _parts(kind, row, hash_)
     if not row_marks.is_held(session, row.mac, parts, row.key_id):
@@ -163,7 +162,7 @@ def _parts(kind: CredentialKind, row: Row[Any], hash_: bytes) -> Sequence[keyrin
     )
 
 
-def _held(session: Session, row: Row[Any]) -> frozenset[RoleGrant]:
+def _held(session: UnitOfWork, row: Row[Any]) -> frozenset[RoleGrant]:
     """Return the roles whose memberships have a valid mark."""
     rows = zip(row.membership_ids or (), row.roles or (), row.tenant_ids or (), row.macs or (), strict=True)
     return frozenset(
@@ -173,7 +172,7 @@ def _held(session: Session, row: Row[Any]) -> frozenset[RoleGrant]:
     )
 
 
-def _lookup(session: Session, row: Row[Any], standings: frozenset[RoleGrant]) -> CredentialLookup:
+def _lookup(session: UnitOfWork, row: Row[Any], standings: frozenset[RoleGrant]) -> CredentialLookup:
     return CredentialLookup(
         key_id=row.key_id,
         person_id=row.person_id,

@@ -4,9 +4,9 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import BigInteger, text
-from sqlmodel import Field, Session, SQLModel
+from sqlmodel import Field, SQLModel
 
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import SignInAgain
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.sql import Instant, Texts, words
@@ -25,7 +25,7 @@ ACCEPTING_TAKES = timedelta(seconds=30)
 TRUSTED_AFTER = timedelta(hours=72)
 
 
-def check(session: Session, caller: Caller) -> None:
+def check(session: UnitOfWork, caller: Caller) -> None:
     """Check that this session may add or remove a passkey or an identity of its person.
 
     A person who signed in by mailed code alone may add the first one, or one right after accepting an invitation of
@@ -41,7 +41,7 @@ def check(session: Session, caller: Caller) -> None:
     _fresh_and_strong(session, caller)
 
 
-def check_address_change(session: Session, caller: Caller) -> None:
+def check_address_change(session: UnitOfWork, caller: Caller) -> None:
     """Check that the caller may change their mail addresses: as strictly as sign-in methods, through the API too.
 
     Raises:
@@ -54,13 +54,13 @@ def check_address_change(session: Session, caller: Caller) -> None:
     _fresh_and_strong(session, caller)
 
 
-def _fresh_and_strong(session: Session, caller: Caller) -> None:
+def _fresh_and_strong(session: UnitOfWork, caller: Caller) -> None:
     if caller.signed_in_at is None or now(session) - caller.signed_in_at >= FRESH:
         minutes = FRESH // timedelta(minutes=1)
         raise SignInAgain(
             f"Your sign-in is older than {minutes} minutes: sign in again.", max_age=int(FRESH.total_seconds())
         )
-    if caller.means in STRONG or not session.connection().execute(HAS_ANY, {"id": caller.person_id}).scalar_one():
+    if caller.means in STRONG or not session.execute(HAS_ANY, {"id": caller.person_id}).scalar_one():
         return
     if not _just_invited(session, caller):
         raise SignInAgain(
@@ -68,20 +68,20 @@ def _fresh_and_strong(session: Session, caller: Caller) -> None:
         )
 
 
-def trusted_from(session: Session, caller: Caller) -> datetime:
+def trusted_from(session: UnitOfWork, caller: Caller) -> datetime:
     """Return from when a method that the caller adds now counts as stronger than a mailed code.
 
     At once if a strong sign-in adds it, or a person who was just invited, or one whom the database's owner created.
     Otherwise only a mailbox vouches for it, and its rightful owner has 72 hours to notice.
     """
     at = now(session)
-    ever = session.connection().execute(EVER_INVITED, {"id": caller.person_id}).scalar_one()
+    ever = session.execute(EVER_INVITED, {"id": caller.person_id}).scalar_one()
     if caller.means in STRONG or not ever or _just_invited(session, caller):
         return at
     return at + TRUSTED_AFTER
 
 
-def _just_invited(session: Session, caller: Caller) -> bool:
+def _just_invited(session: UnitOfWork, caller: Caller) -> bool:
     if caller.signed_in_at is None:
         return False
     invited = {
@@ -90,7 +90,7 @@ def _just_invited(session: Session, caller: Caller) -> bool:
         "until": caller.signed_in_at,
         "tenants": sorted(caller.tenants()),
     }
-    return bool(session.connection().execute(JUST_INVITED, invited).scalar_one())
+    return bool(session.execute(JUST_INVITED, invited).scalar_one())
 
 
 class Token(SQLModel, table=True):

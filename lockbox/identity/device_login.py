@@ -12,9 +12,9 @@ from enum import StrEnum
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, NotSignedIn, NotYours, SignInAgain
 from lockbox.identity import api_tokens, credentials, keyring, row_marks, sessions
 from lockbox.identity.credentials import DeviceLogin, Token
@@ -52,7 +52,7 @@ class DeviceAuthorization:
     lasts: timedelta = LASTS
 
 
-def start(session: Session, place: ClientInfo, *, environment: str) -> DeviceAuthorization:
+def start(session: UnitOfWork, place: ClientInfo, *, environment: str) -> DeviceAuthorization:
     """Begin a device login."""
     code = "".join(secrets.choice(LETTERS) for _ in range(LENGTH))
     row_id, secret, at, ring = new_id(), secrets.token_urlsafe(32), now(session), keyring.of(session)
@@ -65,12 +65,12 @@ def start(session: Session, place: ClientInfo, *, environment: str) -> DeviceAut
         created_at=at,
         expires_at=at + LASTS,
     )
-    session.add(row)
-    session.flush()
+    session.orm.add(row)
+    session.orm.flush()
     return DeviceAuthorization(f"{code[:4]}-{code[4:]}", api_tokens.written(environment, row_id, secret))
 
 
-def state(session: Session, shown: str, *, environment: str) -> DeviceLoginState:
+def state(session: UnitOfWork, shown: str, *, environment: str) -> DeviceLoginState:
     """Return the state of the device login with this token.
 
     Raises:
@@ -85,7 +85,7 @@ def state(session: Session, shown: str, *, environment: str) -> DeviceLoginState
     return DeviceLoginState.WAITING if now(session) < row.expires_at else DeviceLoginState.OVER
 
 
-def pending_for_code(session: Session, caller: Caller, code: str) -> DeviceLogin:
+def pending_for_code(session: UnitOfWork, caller: Caller, code: str) -> DeviceLogin:
     """Return the device login with this code, for a person who may allow it.
 
     Raises:
@@ -107,7 +107,7 @@ def pending_for_code(session: Session, caller: Caller, code: str) -> DeviceLogin
     return row
 
 
-def answer(session: Session, caller: Caller, place: ClientInfo, code: str, *, allowed: bool) -> None:
+def answer(session: UnitOfWork, caller: Caller, place: ClientInfo, code: str, *, allowed: bool) -> None:
     """Allow or refuse the device login with this code, once.
 
     Its token lasts fifteen minutes, is as strong and as fresh as this session's sign-in, and counts where that
@@ -118,13 +118,13 @@ def answer(session: Session, caller: Caller, place: ClientInfo, code: str, *, al
     """
     row, at = pending_for_code(session, caller, code), now(session)
     row.answered_by, row.answered_at, row.is_allowed = caller.person_id, at, allowed
-    session.add(row)
-    session.flush()
+    session.orm.add(row)
+    session.orm.flush()
     if allowed:
         token = _token(row, caller)
         token.mac = keyring.of(session).powers.mark(*row_marks.of_token(token))
-        session.add(token)
-        session.flush()
+        session.orm.add(token)
+        session.orm.flush()
     sessions.record(
         session, caller, place, "terminal_allowed" if allowed else "terminal_refused", token_id=str(row.id)
     )
@@ -147,14 +147,14 @@ def _token(row: DeviceLogin, caller: Caller) -> Token:
     )
 
 
-def _met(session: Session, *, secrets_: Sequence[bytes] = (), codes: Sequence[bytes] = ()) -> DeviceLogin | None:
+def _met(session: UnitOfWork, *, secrets_: Sequence[bytes] = (), codes: Sequence[bytes] = ()) -> DeviceLogin | None:
     shown = [{"secret": one, "code": None} for one in secrets_] + [{"secret": None, "code": one} for one in codes]
     for values in shown:
-        found: UUID | None = session.connection().execute(MEET, values).scalar_one()
+        found: UUID | None = session.execute(MEET, values).scalar_one()
         if found is not None:
-            return session.exec(select(DeviceLogin).where(col(DeviceLogin.id) == found)).one_or_none()
+            return session.orm.exec(select(DeviceLogin).where(col(DeviceLogin.id) == found)).one_or_none()
     return None
 
 
-def _codes(session: Session, code: str) -> list[bytes]:
+def _codes(session: UnitOfWork, code: str) -> list[bytes]:
     return keyring.of(session).secrets.marks("terminal code", code)

@@ -5,10 +5,10 @@ from dataclasses import replace
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from config.issuers import IdentityProvider
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotFound, NotSignedIn, NotYours
 from lockbox.identity import authentication, credentials, keyring, row_marks, row_security, sessions, tenants
 from lockbox.identity.authentication import CredentialKind
@@ -26,7 +26,7 @@ ON CONFLICT DO NOTHING RETURNING person_id
 """)
 
 
-def caller_of(session: Session, issuer: IdentityProvider, proven: VerifiedIdentity) -> Caller:
+def caller_of(session: UnitOfWork, issuer: IdentityProvider, proven: VerifiedIdentity) -> Caller:
     """Return the person whom an identity provider just authenticated, and make the transaction theirs.
 
     A tenant's provider vouches for its people at that tenant only, whatever else they are: it must not open anything
@@ -56,7 +56,7 @@ def caller_of(session: Session, issuer: IdentityProvider, proven: VerifiedIdenti
     return caller if now(session) >= identity.trusted_at else replace(caller, means=AuthMethod.MAIL)
 
 
-def speaks_for(session: Session, issuer: IdentityProvider, caller: Caller) -> bool:
+def speaks_for(session: UnitOfWork, issuer: IdentityProvider, caller: Caller) -> bool:
     """Return whether an identity provider may sign this person in, by its configuration.
 
     A vendor's provider speaks for the vendor's people, a tenant's for members of that tenant.
@@ -66,7 +66,7 @@ def speaks_for(session: Session, issuer: IdentityProvider, caller: Caller) -> bo
     return caller.side is Side.CUSTOMER and _tenant_of(session, issuer) in caller.tenants()
 
 
-def is_bound(session: Session, caller: Caller, issuers: Iterable[IdentityProvider]) -> bool:
+def is_bound(session: UnitOfWork, caller: Caller, issuers: Iterable[IdentityProvider]) -> bool:
     """Return whether the person can sign in with one of our identity providers at any of their tenants.
 
     Further memberships do not change that: joining another tenant must not let a mailbox in. An identity bound by a
@@ -77,14 +77,14 @@ def is_bound(session: Session, caller: Caller, issuers: Iterable[IdentityProvide
     return any(issuer.issuer in bound and speaks_for(session, issuer, caller) for issuer in issuers)
 
 
-def mine(session: Session, caller: Caller) -> Sequence[Identity]:
+def mine(session: UnitOfWork, caller: Caller) -> Sequence[Identity]:
     """Return the identities that the caller has bound."""
     query = select(Identity).where(col(Identity.person_id) == caller.person_id)
-    return session.exec(query.order_by(col(Identity.issuer), col(Identity.subject))).all()
+    return session.orm.exec(query.order_by(col(Identity.issuer), col(Identity.subject))).all()
 
 
 def bind(
-    session: Session, caller: Caller, issuer: IdentityProvider, proven: VerifiedIdentity, place: ClientInfo
+    session: UnitOfWork, caller: Caller, issuer: IdentityProvider, proven: VerifiedIdentity, place: ClientInfo
 ) -> None:
     """Bind an identity that a provider just authenticated, in a login that this very session began, to the caller.
 
@@ -104,7 +104,7 @@ def bind(
         trusted_at=credentials.trusted_from(session, caller),
     )
     row.mac = keyring.of(session).powers.mark(*row_marks.identity(row))
-    if session.connection().execute(BOUND, row.model_dump()).one_or_none() is None:
+    if session.execute(BOUND, row.model_dump()).one_or_none() is None:
         if _find(session, caller, proven.issuer, proven.subject) is None:
             raise Conflict("That sign-in belongs to somebody else here.")
         return
@@ -112,7 +112,7 @@ def bind(
 
 
 def remove(
-    session: Session,
+    session: UnitOfWork,
     caller: Caller,
     issuer: str,
     subject: str,
@@ -132,15 +132,15 @@ def remove(
     identity = _find(session, caller, issuer, subject) if is_reached else None
     if identity is None:
         raise NotFound("There is no such identity.")
-    session.delete(identity)
-    session.flush()
+    session.orm.delete(identity)
+    session.orm.flush()
     sessions.record(session, caller, place, "identity_removed", issuer=issuer)
 
 
-def _tenant_of(session: Session, issuer: IdentityProvider) -> UUID | None:
+def _tenant_of(session: UnitOfWork, issuer: IdentityProvider) -> UUID | None:
     tenant = tenants.find(session, issuer.tenant) if issuer.tenant else None
     return tenant.id if tenant else None
 
 
-def _find(session: Session, caller: Caller, issuer: str, subject: str) -> Identity | None:
+def _find(session: UnitOfWork, caller: Caller, issuer: str, subject: str) -> Identity | None:
     return next((one for one in mine(session, caller) if (one.issuer, one.subject) == (issuer, subject)), None)

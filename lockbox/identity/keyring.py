@@ -15,9 +15,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlmodel import Session
 
 from lockbox.audit.log.signing_keys import OWNER_ALONE, BadKey
+from lockbox.database import UnitOfWork
 
 ID_BYTES = 4
 KEY_BYTES = 32
@@ -139,10 +139,9 @@ def development_codes() -> CodeKeys:
     return CodeKeys([derived(_DEVELOPMENT, KeyPurpose.CODES)])
 
 
-def of(session: Session) -> Keyring:
+def of(session: UnitOfWork) -> Keyring:
     """Return the keys of the session's process."""
-    found: Keyring | None = session.info.get("keyring")
-    return found or development()
+    return session.keys.get(Keyring) or development()
 
 
 def read(files: Sequence[Path]) -> Keyring:

@@ -8,7 +8,7 @@ from uuid import UUID
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import or_, text
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 from webauthn import (
     generate_authentication_options,
@@ -37,7 +37,7 @@ from webauthn.helpers.structs import (
 from webauthn.registration.verify_registration_response import VerifiedRegistration
 
 from lockbox.audit.verifier.passkey_assertion import Assertion, fingerprint
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, NotFound, NotSignedIn, NotYours, TooMany
 from lockbox.identity import authentication, credentials, keyring, row_marks, sessions
 from lockbox.identity.authentication import CredentialKind
@@ -102,7 +102,7 @@ class PasskeySignature:
     assertion: Assertion
 
 
-def registration_challenge(session: Session, caller: Caller, party: RelyingParty) -> PasskeyChallenge:
+def registration_challenge(session: UnitOfWork, caller: Caller, party: RelyingParty) -> PasskeyChallenge:
     """Return the options to create a discoverable passkey for the caller.
 
     Raises:
@@ -110,7 +110,7 @@ def registration_challenge(session: Session, caller: Caller, party: RelyingParty
         TooMany: the caller has twenty.
     """
     credentials.check(session, caller)
-    known = session.exec(_of(caller)).all()
+    known = session.orm.exec(_of(caller)).all()
     if len(known) >= MOST_PASSKEYS:
         raise TooMany(f"You have {MOST_PASSKEYS} passkeys; remove one that you no longer use.")
     options = generate_registration_options(
@@ -127,7 +127,7 @@ def registration_challenge(session: Session, caller: Caller, party: RelyingParty
 
 
 def add(
-    session: Session,
+    session: UnitOfWork,
     caller: Caller,
     party: RelyingParty,
     *,
@@ -166,7 +166,7 @@ def add(
         only_at=caller.only_at,
     )
     row.mac = keyring.of(session).powers.mark(*row_marks.passkey(row))
-    if session.connection().execute(ADDED, row.model_dump(exclude={"last_used_at"})).one_or_none() is None:
+    if session.execute(ADDED, row.model_dump(exclude={"last_used_at"})).one_or_none() is None:
         raise Conflict("This passkey is known here already.")
     sessions.record(session, caller, place, "passkey_added")
 
@@ -179,7 +179,7 @@ def sign_in_challenge(party: RelyingParty) -> PasskeyChallenge:
     return PasskeyChallenge(options_to_json(options), options.challenge)
 
 
-def caller_of(session: Session, party: RelyingParty, *, challenge: bytes, shown: str) -> Caller:
+def caller_of(session: UnitOfWork, party: RelyingParty, *, challenge: bytes, shown: str) -> Caller:
     """Return the person whose passkey just answered, and make the transaction theirs.
 
     A passkey that was added by a mailbox alone counts as a mailed code until it is trusted.
@@ -200,7 +200,7 @@ def caller_of(session: Session, party: RelyingParty, *, challenge: bytes, shown:
     refusal = NotSignedIn(NOT_ACCEPTED, person_id=found.person_id)
     if found.disabled or answer.response.user_handle not in {None, b"", found.person_id.bytes}:
         raise refusal
-    key = session.exec(select(Passkey).where(col(Passkey.id) == found.key_id).with_for_update()).one()
+    key = session.orm.exec(select(Passkey).where(col(Passkey.id) == found.key_id).with_for_update()).one()
     if not row_marks.holds(session, key.mac, row_marks.passkey(key), key.id):
         raise refusal
     try:
@@ -210,20 +210,20 @@ def caller_of(session: Session, party: RelyingParty, *, challenge: bytes, shown:
     return found.caller(AuthMethod.PASSKEY if used_at >= key.trusted_at else AuthMethod.MAIL, used_at)
 
 
-def has_signer(session: Session, caller: Caller, tenant_id: UUID) -> bool:
+def has_signer(session: UnitOfWork, caller: Caller, tenant_id: UUID) -> bool:
     """Return whether the caller has a passkey that can sign a decision about a tenant's requests."""
-    return session.exec(_signers(session, caller, tenant_id)).first() is not None
+    return session.orm.exec(_signers(session, caller, tenant_id)).first() is not None
 
 
 def signing_challenge(
-    session: Session, caller: Caller, party: RelyingParty, tenant_id: UUID, challenge: bytes
+    session: UnitOfWork, caller: Caller, party: RelyingParty, tenant_id: UUID, challenge: bytes
 ) -> PasskeyChallenge:
     """Return the options for a passkey of the caller's to sign the challenge.
 
     Raises:
         NotYours: the caller has none that can sign here.
     """
-    keys = session.exec(_signers(session, caller, tenant_id)).all()
+    keys = session.orm.exec(_signers(session, caller, tenant_id)).all()
     if not keys:
         raise NotYours(NO_PASSKEY)
     options = generate_authentication_options(
@@ -236,7 +236,7 @@ def signing_challenge(
 
 
 def signed(
-    session: Session, caller: Caller, party: RelyingParty, tenant_id: UUID, *, challenge: bytes, shown: str
+    session: UnitOfWork, caller: Caller, party: RelyingParty, tenant_id: UUID, *, challenge: bytes, shown: str
 ) -> PasskeySignature:
     """Return a signature by a passkey of the caller's, checked like a sign-in: host, origin, user and count.
 
@@ -247,7 +247,7 @@ def signed(
         answer = parse_authentication_credential_json(shown)
         _in_our_window(answer.response.client_data_json)
         query = _signers(session, caller, tenant_id).where(col(Passkey.credential_id) == answer.raw_id)
-        key = session.exec(query.with_for_update()).one_or_none()
+        key = session.orm.exec(query.with_for_update()).one_or_none()
         if key is None or not row_marks.holds(session, key.mac, row_marks.passkey(key), key.id):
             raise Invalid(NOT_SIGNED)
         _use(session, key, answer, party, challenge)
@@ -271,13 +271,13 @@ def public_key(cose: bytes) -> bytes:
         raise ValueError("this is no public key of a passkey") from None
 
 
-def mine(session: Session, caller: Caller) -> Sequence[Passkey]:
+def mine(session: UnitOfWork, caller: Caller) -> Sequence[Passkey]:
     """Return the caller's passkeys, the oldest first; a sign-in with a narrow scope gets only those with the same."""
     query = _of(caller).where(sessions.visible_to(caller, col(Passkey.only_at)))
-    return session.exec(query.order_by(col(Passkey.id))).all()
+    return session.orm.exec(query.order_by(col(Passkey.id))).all()
 
 
-def remove(session: Session, caller: Caller, passkey_id: UUID, place: ClientInfo) -> None:
+def remove(session: UnitOfWork, caller: Caller, passkey_id: UUID, place: ClientInfo) -> None:
     """Remove a passkey of the caller's.
 
     Raises:
@@ -288,13 +288,13 @@ def remove(session: Session, caller: Caller, passkey_id: UUID, place: ClientInfo
     key = next((one for one in mine(session, caller) if one.id == passkey_id), None)
     if key is None:
         raise NotFound("There is no such passkey.")
-    session.delete(key)
-    session.flush()
+    session.orm.delete(key)
+    session.orm.flush()
     sessions.record(session, caller, place, "passkey_removed")
 
 
 def _use(
-    session: Session, key: Passkey, answer: AuthenticationCredential, party: RelyingParty, challenge: bytes
+    session: UnitOfWork, key: Passkey, answer: AuthenticationCredential, party: RelyingParty, challenge: bytes
 ) -> datetime:
     """Record that a passkey answered the challenge, and return when, or raise one of MALFORMED."""
     verified = verify_authentication_response(
@@ -308,12 +308,12 @@ def _use(
     )
     at = now(session)
     key.sign_count, key.last_used_at = verified.new_sign_count, at
-    session.add(key)
-    session.flush()
+    session.orm.add(key)
+    session.orm.flush()
     return at
 
 
-def _signers(session: Session, caller: Caller, tenant_id: UUID) -> SelectOfScalar[Passkey]:
+def _signers(session: UnitOfWork, caller: Caller, tenant_id: UUID) -> SelectOfScalar[Passkey]:
     """Return the query for the caller's trusted passkeys that count at the tenant."""
     here = or_(col(Passkey.only_at).is_(None), col(Passkey.only_at) == tenant_id)
     return _of(caller).where(here, col(Passkey.trusted_at) <= now(session)).order_by(col(Passkey.id))

@@ -7,9 +7,8 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session
 
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import TooMany
 
 SPAN = timedelta(minutes=10)
@@ -75,7 +74,7 @@ class AttemptCount:
 
 
 def count(
-    session: Session,
+    session: UnitOfWork,
     limits: AttemptLimits,
     *,
     address: str | None = None,
@@ -120,7 +119,7 @@ def count(
         "at": at,
         "started": at - SPAN,
     }
-    rows = session.connection().execute(COUNT, values).all()
+    rows = session.execute(COUNT, values).all()
     over = [row for row in rows if row.attempts > limits.of(is_address=row.is_address, is_here=row.is_here)]
     wait = _until(max(row.since for row in over), at) if over else None
     return AttemptCount(wait, any(row.is_address for row in over))

@@ -14,8 +14,8 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import Row, TextClause, text
-from sqlmodel import Session
 
+from lockbox.database import UnitOfWork
 from lockbox.identity import keyring
 from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
 from lockbox.identity.keyring import Part
@@ -216,17 +216,17 @@ def invitation(row: Invitation) -> Sequence[Part]:
     return _covered(MarkedRowKind.INVITATION, row)
 
 
-def mark(session: Session, parts: Sequence[Part]) -> bytes:
+def mark(session: UnitOfWork, parts: Sequence[Part]) -> bytes:
     """Return the newest key's mark of these parts."""
     return keyring.of(session).powers.mark(*parts)
 
 
-def is_believed(session: Session, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
+def is_believed(session: UnitOfWork, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
     """Return whether a row counts here: a worker, which has no keys and grants nothing, accepts all rows."""
     return not keyring.of(session).can_check or is_held(session, mac, parts, which)
 
 
-def holds(session: Session, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
+def holds(session: UnitOfWork, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
     """Return whether a row has a valid mark; one without counts for nothing and is logged.
 
     `which` is the row, or its person if it has no id; a mark under an older key is renewed.
@@ -239,7 +239,7 @@ def holds(session: Session, mac: bytes | None, parts: Sequence[Part], which: UUI
     return True
 
 
-def is_held(session: Session, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
+def is_held(session: UnitOfWork, mac: bytes | None, parts: Sequence[Part], which: UUID | None) -> bool:
     """Return whether a row has a valid mark, without renewing it."""
     if keyring.of(session).powers.is_mark(mac, *parts):
         return True
@@ -248,7 +248,7 @@ def is_held(session: Session, mac: bytes | None, parts: Sequence[Part], which: U
 
 
 def remark(
-    session: Session,
+    session: UnitOfWork,
     kind: MarkedRowKind,
     which: UUID | None,
     *,
@@ -258,7 +258,7 @@ def remark(
 ) -> None:
     """Give a row the newest key's mark, and its secret the newest key's hash, unless another process was faster."""
     values = {"kind": kind.value, "which": which, "old": old, "new": new, "new_hash": new_hash}
-    session.connection().execute(REMARK, values)
+    session.execute(REMARK, values)
 
 
 def _covered(kind: MarkedRowKind, row: object) -> Sequence[Part]:
@@ -296,12 +296,12 @@ class RowOwners:
     fresh: TextClause
     marked: Mapping[MarkedRowKind, tuple[str, Callable[[Any], UUID], Callable[[Any], Sequence[Part]]]]
 
-    def unverified(self, session: Session, ids: Iterable[UUID]) -> list[UnverifiedRow]:
+    def unverified(self, session: UnitOfWork, ids: Iterable[UUID]) -> list[UnverifiedRow]:
         """Return the owners' rows without a valid mark."""
         is_mark, values = keyring.of(session).powers.is_mark, {"ids": list(ids)}
         found = []
         for kind, (table, whose, parts) in self.marked.items():
-            rows = session.connection().execute(text(f"SELECT * FROM marked_{table}(:ids)"), values)  # noqa: S608 - ours
+            rows = session.execute(text(f"SELECT * FROM marked_{table}(:ids)"), values)  # noqa: S608 - ours
             found += [UnverifiedRow(whose(row), kind) for row in rows if not is_mark(row.mac, *parts(row))]
         return sorted(found)
 
@@ -343,7 +343,7 @@ class MarkScan:
         self._after = NOBODY
         self._doubted: Sequence[UUID] = ()
 
-    def look(self, session: Session) -> list[UnverifiedRow]:
+    def look(self, session: UnitOfWork) -> list[UnverifiedRow]:
         """Return the rows known to be invalid now."""
         connection = session.connection()
         page = connection.execute(self._owners.next, {"after": self._after, "page": PAGE}).scalars().all()
@@ -360,12 +360,12 @@ class MarkScans:
     def __init__(self) -> None:
         self._rounds = (MarkScan(OF_PEOPLE), MarkScan(OF_TENANTS))
 
-    def look(self, session: Session) -> list[UnverifiedRow]:
+    def look(self, session: UnitOfWork) -> list[UnverifiedRow]:
         """Return the rows known to be invalid now."""
         return [one for round_ in self._rounds for one in round_.look(session)]
 
 
-def report(session: Session, process_id: UUID, found: Sequence[UnverifiedRow]) -> None:
+def report(session: UnitOfWork, process_id: UUID, found: Sequence[UnverifiedRow]) -> None:
     """Report beside the API process' heartbeat how many rows are invalid, and the first of them."""
     values = {"process": process_id, "number": len(found), "first": str(found[0]) if found else None}
-    session.connection().execute(REPORT, values)
+    session.execute(REPORT, values)

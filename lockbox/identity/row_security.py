@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session
 
+from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Caller, Role
 from lockbox.sql import array
 
@@ -16,14 +16,13 @@ SELECT set_config('lockbox.person', :person, true), set_config('lockbox.tenants'
 TURN_TO = text("SELECT set_config('lockbox.at', :tenant, true)")
 SEE_OFF = text("SELECT set_config('lockbox.leaving', :person, true)")
 SUSPEND = text("SELECT set_config('lockbox.suspending', :tenant, true)")
-KNOWN = "context"
 
 
-def enter(session: Session, caller: Caller) -> None:
+def enter(session: UnitOfWork, caller: Caller) -> None:
     """Make the transaction the caller's, unless it already is, as after authentication."""
-    if session.info.get(KNOWN) == (caller.person_id, caller.only_at):
+    if session.caller == (caller.person_id, caller.only_at):
         return
-    session.connection().execute(
+    session.execute(
         ENTER,
         {
             "person": str(caller.person_id),
@@ -35,30 +34,30 @@ def enter(session: Session, caller: Caller) -> None:
     entered(session, caller.person_id, caller.only_at)
 
 
-def reenter(session: Session, caller: Caller) -> None:
+def reenter(session: UnitOfWork, caller: Caller) -> None:
     """Make the transaction the caller's with their current roles, after these changed."""
-    session.info.pop(KNOWN, None)
+    session.caller = None
     enter(session, caller)
 
 
-def entered(session: Session, person_id: UUID, only_at: UUID | None) -> None:
+def entered(session: UnitOfWork, person_id: UUID, only_at: UUID | None) -> None:
     """Note that the transaction belongs to this person, at one tenant only if that is given."""
-    session.info[KNOWN] = (person_id, only_at)
+    session.caller = (person_id, only_at)
 
 
-def turn_to(session: Session, tenant_id: UUID) -> None:
+def turn_to(session: UnitOfWork, tenant_id: UUID) -> None:
     """Let a vendor user act on one tenant in this transaction: its people, its policy, its webhooks."""
-    session.connection().execute(TURN_TO, {"tenant": str(tenant_id)})
+    session.execute(TURN_TO, {"tenant": str(tenant_id)})
 
 
-def see_off(session: Session, person_id: UUID) -> None:
+def see_off(session: UnitOfWork, person_id: UUID) -> None:
     """Let an operator reach the requests of a person who is no longer an engineer, in this transaction."""
-    session.connection().execute(SEE_OFF, {"person": str(person_id)})
+    session.execute(SEE_OFF, {"person": str(person_id)})
 
 
-def suspend(session: Session, tenant_id: UUID) -> None:
+def suspend(session: UnitOfWork, tenant_id: UUID) -> None:
     """Let an operator reach the open windows of a suspended tenant, in this transaction."""
-    session.connection().execute(SUSPEND, {"tenant": str(tenant_id)})
+    session.execute(SUSPEND, {"tenant": str(tenant_id)})
 
 
 def ids(values: Iterable[UUID]) -> list[str]:

@@ -12,12 +12,12 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, text, true
 from sqlalchemy.orm import Mapped
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotFound, NotSignedIn
 from lockbox.identity import authentication, keyring, row_marks, row_security
 from lockbox.identity.authentication import CredentialKind, CredentialLookup
@@ -46,7 +46,7 @@ class LoginStub:
 
 
 def begin_login(
-    session: Session,
+    session: UnitOfWork,
     means: AuthMethod,
     *,
     tied_to: UUID | None = None,
@@ -73,12 +73,14 @@ def begin_login(
         expires_at=at + LASTS,
         **facts,
     )
-    session.add(row)
-    session.flush()
+    session.orm.add(row)
+    session.orm.flush()
     return stub
 
 
-def find(session: Session, stub: LoginStub | None, means: AuthMethod, *, tied_to: UUID | None = None) -> PendingLogin:
+def find(
+    session: UnitOfWork, stub: LoginStub | None, means: AuthMethod, *, tied_to: UUID | None = None
+) -> PendingLogin:
     """Return this browser's pending login, locked, if it is neither used nor expired.
 
     Raises:
@@ -87,13 +89,17 @@ def find(session: Session, stub: LoginStub | None, means: AuthMethod, *, tied_to
     found = look_up_login(session, stub, tied_to) if stub else None
     if stub is None or found is None or found.means is not means:
         raise NotSignedIn(OVER)
-    row = session.exec(select(PendingLogin).where(col(PendingLogin.id) == stub.id).with_for_update()).one_or_none()
+    row = session.orm.exec(
+        select(PendingLogin).where(col(PendingLogin.id) == stub.id).with_for_update()
+    ).one_or_none()
     if row is None or row.used_at is not None or now(session) >= row.expires_at:
         raise NotSignedIn(OVER)
     return row
 
 
-def use(session: Session, stub: LoginStub | None, means: AuthMethod, *, tied_to: UUID | None = None) -> PendingLogin:
+def use(
+    session: UnitOfWork, stub: LoginStub | None, means: AuthMethod, *, tied_to: UUID | None = None
+) -> PendingLogin:
     """Return the pending login and use it up; commit before checking what came with it.
 
     Raises:
@@ -101,24 +107,24 @@ def use(session: Session, stub: LoginStub | None, means: AuthMethod, *, tied_to:
     """
     row = find(session, stub, means, tied_to=tied_to)
     row.used_at = now(session)
-    session.add(row)
-    session.flush()
+    session.orm.add(row)
+    session.orm.flush()
     return row
 
 
-def is_state(session: Session, row: PendingLogin, shown: str) -> bool:
+def is_state(session: UnitOfWork, row: PendingLogin, shown: str) -> bool:
     """Return whether an identity provider sent back the login's state; compared in constant time."""
     return keyring.of(session).secrets.is_mark(row.state_hash, "state", row.id, shown)
 
 
-def look_up_login(session: Session, stub: LoginStub, tied_to: UUID | None = None) -> CredentialLookup | None:
+def look_up_login(session: UnitOfWork, stub: LoginStub, tied_to: UUID | None = None) -> CredentialLookup | None:
     """Return the owner of a pending login's stub; the transaction may read and use it."""
     return authentication.look_up_credential(
         session, CredentialKind.SIGN_IN, str(stub.id), hashes(session, stub, tied_to)
     )
 
 
-def hashes(session: Session, stub: LoginStub, tied_to: UUID | None = None) -> list[bytes]:
+def hashes(session: UnitOfWork, stub: LoginStub, tied_to: UUID | None = None) -> list[bytes]:
     """Return a stub's hash under each key, the newest first; the hashes are useless to a reader."""
     return keyring.of(session).secrets.marks("sign-in", stub.id, stub.secret, tied_to)
 
@@ -139,7 +145,7 @@ class ClientInfo:
     user_agent: str | None
 
 
-def begin(session: Session, caller: Caller, place: ClientInfo, lasting: SessionLifetime) -> str:
+def begin(session: UnitOfWork, caller: Caller, place: ClientInfo, lasting: SessionLifetime) -> str:
     """Begin a session for a person who just signed in, and return its secret of 256 bits.
 
     The browser's previous session has to be ended: no secret survives a sign-in.
@@ -159,13 +165,13 @@ def begin(session: Session, caller: Caller, place: ClientInfo, lasting: SessionL
         only_at=caller.only_at,
     )
     row.mac = keyring.of(session).powers.mark(*row_marks.of_session(row))
-    session.add(row)
-    session.flush()
+    session.orm.add(row)
+    session.orm.flush()
     record(session, caller, place, "signed_in", means=caller.means.value)
     return secret
 
 
-def authenticate(session: Session, secret: str, *, idle: timedelta, by_itself: bool = False) -> Caller:
+def authenticate(session: UnitOfWork, secret: str, *, idle: timedelta, by_itself: bool = False) -> Caller:
     """Return the person of a session, and make the transaction theirs.
 
     A page's automatic refresh (`by_itself`) is no activity: an unattended page does not keep its session alive.
@@ -180,18 +186,18 @@ def authenticate(session: Session, secret: str, *, idle: timedelta, by_itself: b
     if at >= found.expires_at or at - found.last_seen_at >= idle:
         raise NotSignedIn(ENDED)
     if at - found.last_seen_at >= SEEN_NOTED_EVERY and not by_itself:
-        session.connection().execute(SEEN, {"id": found.key_id, "at": at})
+        session.execute(SEEN, {"id": found.key_id, "at": at})
     return found.caller()
 
 
-def end(session: Session, secret: str) -> None:
+def end(session: UnitOfWork, secret: str) -> None:
     """End the session with this secret, if there is one; the transaction becomes its person's."""
     found = authentication.look_up_credential(session, CredentialKind.SESSION, hashes=_hashes(session, secret))
     if found is not None and not found.revoked and found.key_id is not None:
-        _revoke(session, session.get_one(BrowserSession, found.key_id))
+        _revoke(session, session.orm.get_one(BrowserSession, found.key_id))
 
 
-def mine(session: Session, caller: Caller, *, idle: timedelta) -> Sequence[BrowserSession]:
+def mine(session: UnitOfWork, caller: Caller, *, idle: timedelta) -> Sequence[BrowserSession]:
     """Return the caller's valid sessions, the last used first; a sign-in with a narrow scope gets only the same."""
     at = now(session)
     query = select(BrowserSession).where(
@@ -201,10 +207,10 @@ def mine(session: Session, caller: Caller, *, idle: timedelta) -> Sequence[Brows
         col(BrowserSession.expires_at) > at,
         col(BrowserSession.last_seen_at) > at - idle,
     )
-    return session.exec(query.order_by(col(BrowserSession.last_seen_at).desc()).limit(MOST_LISTED)).all()
+    return session.orm.exec(query.order_by(col(BrowserSession.last_seen_at).desc()).limit(MOST_LISTED)).all()
 
 
-def revoke(session: Session, caller: Caller, session_id: UUID, place: ClientInfo) -> None:
+def revoke(session: UnitOfWork, caller: Caller, session_id: UUID, place: ClientInfo) -> None:
     """Revoke one of the caller's sessions from the next call on.
 
     Raises:
@@ -215,7 +221,7 @@ def revoke(session: Session, caller: Caller, session_id: UUID, place: ClientInfo
         col(BrowserSession.person_id) == caller.person_id,
         visible_to(caller, col(BrowserSession.only_at)),
     )
-    row = session.exec(query.with_for_update()).one_or_none()
+    row = session.orm.exec(query.with_for_update()).one_or_none()
     if row is None:
         raise NotFound("There is no such session.")
     _revoke(session, row)
@@ -242,7 +248,7 @@ def is_csrf(secret: str, shown: str) -> bool:
 
 
 def record(
-    session: Session,
+    session: UnitOfWork,
     caller: Caller,
     place: ClientInfo,
     action: str,
@@ -268,15 +274,15 @@ def record(
         AuditEvent(at=at, action=action, actor=actor, tenant_id=one, facts=facts, personal=personal or {})
         for one in places
     ]
-    session.connection().execute(RECORDED, events.append(happenings))
+    session.execute(RECORDED, events.append(happenings))
     return happenings[0]
 
 
-def _revoke(session: Session, row: BrowserSession) -> None:
+def _revoke(session: UnitOfWork, row: BrowserSession) -> None:
     row.revoked_at = row.revoked_at or now(session)
-    session.add(row)
-    session.flush()
+    session.orm.add(row)
+    session.orm.flush()
 
 
-def _hashes(session: Session, secret: str) -> list[bytes]:
+def _hashes(session: UnitOfWork, secret: str) -> list[bytes]:
     return keyring.of(session).secrets.marks("session", secret)

@@ -7,9 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Text, cast, func
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.models import Membership, Person, PolicyVersion, Tenant
 from lockbox.identity.roles import Caller, Mode, Role, RoleGrant, Side
@@ -18,25 +18,25 @@ from lockbox.sql import new_id
 FIRST_VERSION = 1
 
 
-def find(session: Session, slug: str) -> Tenant | None:
+def find(session: UnitOfWork, slug: str) -> Tenant | None:
     """Return the tenant with this slug, if there is one."""
-    return session.exec(select(Tenant).where(col(Tenant.slug) == slug)).one_or_none()
+    return session.orm.exec(select(Tenant).where(col(Tenant.slug) == slug)).one_or_none()
 
 
-def slugs(session: Session, tenant_ids: Iterable[UUID]) -> dict[UUID, str]:
+def slugs(session: UnitOfWork, tenant_ids: Iterable[UUID]) -> dict[UUID, str]:
     """Return all tenants' slugs."""
-    return dict(session.exec(select(Tenant.id, Tenant.slug).where(col(Tenant.id).in_(tenant_ids))).all())
+    return dict(session.orm.exec(select(Tenant.id, Tenant.slug).where(col(Tenant.id).in_(tenant_ids))).all())
 
 
-def turn_to(session: Session, slug: str) -> Tenant | None:
+def turn_to(session: UnitOfWork, slug: str) -> Tenant | None:
     """Return the tenant with this slug, and let a vendor user act on it in this transaction."""
     turned = func.set_config("lockbox.at", cast(col(Tenant.id), Text), True)
-    row = session.exec(select(Tenant, turned).where(col(Tenant.slug) == slug)).one_or_none()
+    row = session.orm.exec(select(Tenant, turned).where(col(Tenant.slug) == slug)).one_or_none()
     return row[0] if row else None
 
 
 def add(
-    session: Session,
+    session: UnitOfWork,
     slug: str,
     name: str,
     *,
@@ -50,41 +50,41 @@ def add(
         id=new_id(), slug=slug, name=name, mode=mode, plan=plan, policy_version=FIRST_VERSION, created_at=at
     )
     tenant.mac = row_marks.mark(session, row_marks.tenant(tenant))
-    session.add(tenant)
-    session.flush()
+    session.orm.add(tenant)
+    session.orm.flush()
     add_policy(session, tenant, policy, at)
     return tenant
 
 
 def add_policy(
-    session: Session, tenant: Tenant, body: dict[str, Any], at: datetime, author_id: UUID | None = None
+    session: UnitOfWork, tenant: Tenant, body: dict[str, Any], at: datetime, author_id: UUID | None = None
 ) -> None:
     """Write and mark the policy version that the tenant's row names, in its JSON form."""
     version = tenant.policy_version
     mac = row_marks.mark(session, row_marks.policy(tenant.id, version, body))
-    session.add(
+    session.orm.add(
         PolicyVersion(tenant_id=tenant.id, version=version, body=body, author_id=author_id, created_at=at, mac=mac)
     )
-    session.flush()
+    session.orm.flush()
 
 
-def mark(session: Session, tenant: Tenant) -> None:
+def mark(session: UnitOfWork, tenant: Tenant) -> None:
     """Write and mark a tenant as it is now; the caller has checked the previous mark."""
     tenant.revision += 1
     tenant.mac = row_marks.mark(session, row_marks.tenant(tenant))
-    session.add(tenant)
-    session.flush()
+    session.orm.add(tenant)
+    session.orm.flush()
 
 
-def add_person(session: Session, name: str, email: str, side: Side) -> Person:
+def add_person(session: UnitOfWork, name: str, email: str, side: Side) -> Person:
     """Create a person without roles, on one side for ever."""
     person = Person(id=new_id(), name=name, email=email, side=side, created_at=now(session))
-    session.add(person)
-    session.flush()
+    session.orm.add(person)
+    session.orm.flush()
     return person
 
 
-def as_of_now(session: Session, caller: Caller) -> Caller:
+def as_of_now(session: UnitOfWork, caller: Caller) -> Caller:
     """Return the caller with the roles held now: some may have been removed while a lock was awaited."""
     held = (
         select(Membership.id, Membership.role, Membership.tenant_id, Membership.mac)
@@ -93,15 +93,15 @@ def as_of_now(session: Session, caller: Caller) -> Caller:
     )
     standings = frozenset(
         RoleGrant(Role(role), at)
-        for row_id, role, at, mac in session.exec(held)
+        for row_id, role, at, mac in session.orm.exec(held)
         if row_marks.holds(session, mac, row_marks.membership(row_id, caller.person_id, at, role), row_id)
     )
     return replace(caller, standings=standings).within(caller.only_at)
 
 
-def give_role(session: Session, person_id: UUID, role: Role, tenant_id: UUID | None = None) -> None:
+def give_role(session: UnitOfWork, person_id: UUID, role: Role, tenant_id: UUID | None = None) -> None:
     """Grant a person a role at a tenant, or at the vendor for None; the database refuses roles of the other side."""
     row_id = new_id()
     mac = keyring.of(session).powers.mark(*row_marks.membership(row_id, person_id, tenant_id, role))
-    session.add(Membership(id=row_id, person_id=person_id, tenant_id=tenant_id, role=role, mac=mac))
-    session.flush()
+    session.orm.add(Membership(id=row_id, person_id=person_id, tenant_id=tenant_id, role=role, mac=mac))
+    session.orm.flush()

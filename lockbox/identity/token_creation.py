@@ -6,11 +6,10 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session
 
 from lockbox.audit import events
 from lockbox.audit.events import Actor, AuditEvent
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, NotFound, NotYours, SignInAgain, TooMany, UnknownService
 from lockbox.identity import api_tokens, credentials
 from lockbox.identity.api_tokens import MOST_TOKENS, IssuedToken
@@ -49,7 +48,9 @@ class TokenInput:
     services: frozenset[str] = frozenset()
 
 
-def make(session: Session, caller: Caller, place: ClientInfo, wanted: TokenInput, rules: TokenRules) -> IssuedToken:
+def make(
+    session: UnitOfWork, caller: Caller, place: ClientInfo, wanted: TokenInput, rules: TokenRules
+) -> IssuedToken:
     """Create a token for the caller, who just signed in; nobody creates one for another person.
 
     A service account is a person with the role *system*, invited like everyone: whoever sets it up accepts the
@@ -86,7 +87,7 @@ def make(session: Session, caller: Caller, place: ClientInfo, wanted: TokenInput
 
 
 def rotate(
-    session: Session,
+    session: UnitOfWork,
     caller: Caller,
     place: ClientInfo,
     token_id: UUID,
@@ -117,7 +118,7 @@ def rotate(
     old = next((token for token in good if token.id == token_id and token.means is None), None)
     if old is not None:
         # Revoking takes no lock, so it may have happened meanwhile.
-        session.refresh(old, with_for_update=True)
+        session.orm.refresh(old, with_for_update=True)
     if old is None or old.revoked_at is not None:
         raise NotFound("There is no such token.")
     if any(token.replaces == old.id for token in api_tokens.mine(session, caller)):
@@ -142,7 +143,7 @@ def rotate(
     return issued
 
 
-def revoke(session: Session, caller: Caller, place: ClientInfo, token_id: UUID) -> None:
+def revoke(session: UnitOfWork, caller: Caller, place: ClientInfo, token_id: UUID) -> None:
     """Revoke a token of the caller's from the next call on, whatever the sign-in; repeating it is harmless.
 
     Raises:
@@ -154,7 +155,7 @@ def revoke(session: Session, caller: Caller, place: ClientInfo, token_id: UUID) 
         _record(session, caller, place, "token_revoked", before[token_id])
 
 
-def _signed_in_just_now(session: Session, caller: Caller) -> None:
+def _signed_in_just_now(session: UnitOfWork, caller: Caller) -> None:
     if caller.means is AuthMethod.SAMPLE:
         return
     if caller.means is AuthMethod.TOKEN or caller.by_terminal or caller.signed_in_at is None:
@@ -186,13 +187,13 @@ def _allowed(lifetime: timedelta, most: timedelta) -> timedelta:
     return lifetime
 
 
-def _hold(session: Session, caller: Caller) -> datetime:
+def _hold(session: UnitOfWork, caller: Caller) -> datetime:
     """Wait for concurrent changes to this person's tokens, and return the time after that."""
-    session.connection().execute(HOLD, {"whose": str(caller.person_id)})
+    session.execute(HOLD, {"whose": str(caller.person_id)})
     return now(session)
 
 
-def _good(session: Session, caller: Caller, at: datetime) -> list[Token]:
+def _good(session: UnitOfWork, caller: Caller, at: datetime) -> list[Token]:
     return [token for token in api_tokens.mine(session, caller) if token.expires_at > at]
 
 
@@ -201,7 +202,7 @@ def _has_room(good: Sequence[Token]) -> None:
         raise TooMany(f"You have {MOST_TOKENS} tokens; revoke one that you no longer use.")
 
 
-def _record(session: Session, caller: Caller, place: ClientInfo, action: str, token: Token) -> None:
+def _record(session: UnitOfWork, caller: Caller, place: ClientInfo, action: str, token: Token) -> None:
     actor = Actor(
         caller.person_id, caller.side.value, caller.name, address=place.address, user_agent=place.user_agent
     )
@@ -209,4 +210,4 @@ def _record(session: Session, caller: Caller, place: ClientInfo, action: str, to
     at = now(session)
     places: list[UUID | None] = [*sorted(caller.tenants())] or [None]
     happenings = [AuditEvent(at=at, action=action, actor=actor, tenant_id=one, facts=facts) for one in places]
-    session.connection().execute(RECORDED, events.append(happenings))
+    session.execute(RECORDED, events.append(happenings))

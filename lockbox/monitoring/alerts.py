@@ -40,7 +40,7 @@ def is_due(database: Database) -> bool:
     """Whether no worker has checked the invariants for a minute."""
     with database.transaction() as session:
         values = {"part": ProcessPart.WATCH.value, "every": EVERY}
-        return bool(session.connection().execute(IS_DUE, values).scalar_one())
+        return bool(session.execute(IS_DUE, values).scalar_one())
 
 
 def find_violations(database: Database, rota: ScanPosition) -> tuple[set[InvariantViolation], ScanPosition]:
@@ -57,13 +57,13 @@ def confirm(database: Database, found: set[InvariantViolation], rota: ScanPositi
     with database.transaction() as session:
         still = found & invariants.scan(session, rota)
         at = now(session)
-        session.connection().execute(FORGET, {"at": at})
+        session.execute(FORGET, {"at": at})
         values = {"keys": [one.key for one in still], "at": at, "said_for": SAID_FOR}
-        fresh = set(session.connection().execute(RAISE, values).scalars()) if still else set()
+        fresh = set(session.execute(RAISE, values).scalars()) if still else set()
         said = sorted((one for one in still if one.key in fresh), key=lambda one: (one.key, one.what))
         if said:
             tenants = {one.tenant_id for one in said if one.tenant_id}
-            rows = session.connection().execute(SLUGS, {"ids": list(tenants)})
+            rows = session.execute(SLUGS, {"ids": list(tenants)})
             lines = _lines(said, {row.id: row.slug for row in rows})
             facts: dict[str, Value] = {"broken": len(said), "changes": lines}
             announcements.alarm(session, AuditEvent(at=at, action=INVARIANT_BROKEN, actor=THE_CLOCK, facts=facts))

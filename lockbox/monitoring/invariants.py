@@ -12,9 +12,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import TextClause, text
-from sqlmodel import Session
 
 from lockbox.audit.events import VENDORS_LOG
+from lockbox.database import UnitOfWork
 
 NOBODY = UUID(int=0)
 MOST = 20_000
@@ -238,18 +238,18 @@ def unverified(rows: int, first: str) -> str:
     )
 
 
-def scan(session: Session, rota: ScanPosition) -> set[InvariantViolation]:
+def scan(session: UnitOfWork, rota: ScanPosition) -> set[InvariantViolation]:
     """Return everything that must never be and yet is, as far as this minute looks."""
     found = {
         InvariantViolation(row.rule, row.id, row.tenant_id, audit_log_rolled_back(row.behind, row.doubt))
-        for row in session.connection().execute(TRAIL_BEHIND, {"nobody": NOBODY})
+        for row in session.execute(TRAIL_BEHIND, {"nobody": NOBODY})
     }
     found |= {
         InvariantViolation(row.rule, row.id, None, unverified(row.unverified, row.unverified_first))
-        for row in session.connection().execute(UNVERIFIED, {"nobody": NOBODY})
+        for row in session.execute(UNVERIFIED, {"nobody": NOBODY})
     }
     for query in QUERIES:
-        rows = session.connection().execute(query, rota.values | {"page": _page(query)})
+        rows = session.execute(query, rota.values | {"page": _page(query)})
         found |= {InvariantViolation(row.rule, row.id, row.tenant_id, row.what) for row in rows}
     return found
 
@@ -260,11 +260,11 @@ def _page(query: TextClause) -> int:
     return PAGE_OF_PEOPLE if query is UNGIVEN else PAGE
 
 
-def next_position(session: Session, rota: ScanPosition) -> ScanPosition:
+def next_position(session: UnitOfWork, rota: ScanPosition) -> ScanPosition:
     """Return where the next minute goes on; at the end, from the beginning."""
     values = rota.values
-    request = session.connection().execute(NEXT_REQUEST, values | {"page": PAGE}).scalar_one_or_none()
-    seal = session.connection().execute(NEXT_SEAL, values | {"page": PAGE_OF_SEALS}).one_or_none()
-    person = session.connection().execute(NEXT_PERSON, values | {"page": PAGE_OF_PEOPLE}).scalar_one_or_none()
+    request = session.execute(NEXT_REQUEST, values | {"page": PAGE}).scalar_one_or_none()
+    seal = session.execute(NEXT_SEAL, values | {"page": PAGE_OF_SEALS}).one_or_none()
+    person = session.execute(NEXT_PERSON, values | {"page": PAGE_OF_PEOPLE}).scalar_one_or_none()
     log, number = (seal.log_id, seal.number) if seal else (VENDORS_LOG, -1)
     return ScanPosition(request or NOBODY, log, number, person or NOBODY)

@@ -166,8 +166,8 @@ def read(database: Database) -> MetricSnapshot:
 def _postgres(database: Database) -> dict[tuple[str, str], float] | None:
     try:
         with database.transaction() as session:
-            session.connection().execute(LIMITS)
-            rows = session.connection().execute(READ).all()
+            session.execute(LIMITS)
+            rows = session.execute(READ).all()
     except SQLAlchemyError as error:
         log.warning("figures.postgres_away", error=type(error).__name__)
         return None
@@ -200,8 +200,8 @@ def read_day(database: Database) -> HourlyCounts | None:
     """Return the last 24 hours; None if Postgres does not answer within a few seconds."""
     try:
         with database.transaction() as session:
-            session.connection().execute(LIMITS)
-            rows = session.connection().execute(DAY).all()
+            session.execute(LIMITS)
+            rows = session.execute(DAY).all()
     except SQLAlchemyError as error:
         log.warning("day.postgres_away", error=type(error).__name__)
         return None

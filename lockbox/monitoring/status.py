@@ -9,11 +9,10 @@ from uuid import UUID
 import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import Session
 
 from lockbox import migrations, startup_checks
 from lockbox.admin import permissions
-from lockbox.database import Database
+from lockbox.database import Database, UnitOfWork
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role
 from lockbox.monitoring import metrics
@@ -137,7 +136,7 @@ def read(database: Database, *, with_redis: bool) -> Status:
             found = migrations.current(connection)
             startup_checks.fits(connection)
         with database.transaction() as session:
-            session.connection().execute(metrics.LIMITS)
+            session.execute(metrics.LIMITS)
             states, beats = _states(session), _heartbeats(session)
     except StartupCheckFailed as unfit:
         return Status(str(unfit), redis, found, wanted, MetricSnapshot(None, None))
@@ -155,12 +154,12 @@ def _redis(database: Database) -> str:
     return "ok"
 
 
-def _states(session: Session) -> dict[str, int]:
-    return {row.state: row.number for row in session.connection().execute(STATES)}
+def _states(session: UnitOfWork) -> dict[str, int]:
+    return {row.state: row.number for row in session.execute(STATES)}
 
 
-def _heartbeats(session: Session) -> tuple[ProcessHeartbeat, ...]:
-    return tuple(ProcessHeartbeat(**row) for row in session.connection().execute(PROCESSES).mappings())
+def _heartbeats(session: UnitOfWork) -> tuple[ProcessHeartbeat, ...]:
+    return tuple(ProcessHeartbeat(**row) for row in session.execute(PROCESSES).mappings())
 
 
 def _doubts(beats: Iterable[ProcessHeartbeat]) -> Iterator[str]:
@@ -375,7 +374,7 @@ def read_operations(database: Database, caller: Caller, *, failing_page: int = 1
 def _findings(database: Database) -> Sequence[InvariantFinding] | None:
     try:
         with database.transaction() as session:
-            rows = session.connection().execute(FINDINGS).all()
+            rows = session.execute(FINDINGS).all()
     except SQLAlchemyError:
         return None
     return [InvariantFinding(row.rule, row.about, row.raised_at) for row in rows]
@@ -386,7 +385,7 @@ def _failing(database: Database, caller: Caller, number: int, in_all: int) -> Fa
     try:
         with database.transaction() as session:
             row_security.enter(session, caller)
-            rows = session.connection().execute(FAILING, {"most": MOST_FAILING, "skipped": skipped}).all()
+            rows = session.execute(FAILING, {"most": MOST_FAILING, "skipped": skipped}).all()
     except SQLAlchemyError:
         return None
     found = [

@@ -5,10 +5,10 @@ from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session, col, func, select
+from sqlmodel import col, func, select
 
 from lockbox.audit.canonical import Value
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import AddressTaken, Invalid, NotFound, TooManyAddresses
 from lockbox.identity import credentials, keyring, sessions
 from lockbox.identity.models import Address, Person
@@ -28,13 +28,13 @@ WRONG = "That is not the code of the newest mail to this address, or its time is
 IS_TAKEN = text("SELECT is_sign_in(:email) OR is_across(:email, :side)")
 
 
-def mine(session: Session, caller: Caller) -> Sequence[Address]:
+def mine(session: UnitOfWork, caller: Caller) -> Sequence[Address]:
     """Return the caller's further addresses, the oldest first; the one to sign in with is not among them."""
     query = select(Address).where(col(Address.person_id) == caller.person_id, col(Address.removed_at).is_(None))
-    return session.exec(query.order_by(col(Address.id))).all()
+    return session.orm.exec(query.order_by(col(Address.id))).all()
 
 
-def add(session: Session, caller: Caller, place: ClientInfo, email: str, *, prompts: bool = True) -> Address:
+def add(session: UnitOfWork, caller: Caller, place: ClientInfo, email: str, *, prompts: bool = True) -> Address:
     """Add an address and mail a code there; nothing else is sent to it before that has come back.
 
     The change is an event, and told to the addresses that were there before.
@@ -49,7 +49,7 @@ def add(session: Session, caller: Caller, place: ClientInfo, email: str, *, prom
     _few_enough(session, caller)
     theirs = {one.email.lower() for one in mine(session, caller)}
     values = {"email": email, "side": caller.side.value}
-    if email.lower() in theirs or session.connection().execute(IS_TAKEN, values).scalar_one():
+    if email.lower() in theirs or session.execute(IS_TAKEN, values).scalar_one():
         raise AddressTaken(TAKEN, field="email")
     address = Address(
         id=new_id(),
@@ -60,8 +60,8 @@ def add(session: Session, caller: Caller, place: ClientInfo, email: str, *, prom
         created_at=at,
         expires_at=at + CONFIRMED_IN,
     )
-    session.add(address)
-    session.flush()
+    session.orm.add(address)
+    session.orm.flush()
     _record_change(session, caller, place, address, "address_added")
     announcements.write_to(
         session,
@@ -75,7 +75,7 @@ def add(session: Session, caller: Caller, place: ClientInfo, email: str, *, prom
     return address
 
 
-def confirm(session: Session, caller: Caller, place: ClientInfo, address_id: UUID, code: str) -> Address:
+def confirm(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: UUID, code: str) -> Address:
     """Use an address from now on, for its code has come back; to confirm it again changes nothing.
 
     Raises:
@@ -90,14 +90,14 @@ def confirm(session: Session, caller: Caller, place: ClientInfo, address_id: UUI
     if not load.is_code(session, ADDRESS_CODE, address, code) or at >= address.expires_at:
         raise Invalid(WRONG, field="code")
     values = {"email": address.email, "side": caller.side.value}
-    if session.connection().execute(IS_TAKEN, values).scalar_one():
+    if session.execute(IS_TAKEN, values).scalar_one():
         raise AddressTaken(TAKEN)
     _record_change(session, caller, place, address, "address_confirmed")
     address.confirmed_at = at
     return _kept(session, address)
 
 
-def choose(session: Session, caller: Caller, place: ClientInfo, address_id: UUID, *, prompts: bool) -> Address:
+def choose(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: UUID, *, prompts: bool) -> Address:
     """Let prompts, reminders and outcomes come to an address or not; receipts and news of changes come all the same.
 
     Raises:
@@ -119,7 +119,7 @@ def choose(session: Session, caller: Caller, place: ClientInfo, address_id: UUID
     return _kept(session, address)
 
 
-def remove(session: Session, caller: Caller, place: ClientInfo, address_id: UUID) -> None:
+def remove(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: UUID) -> None:
     """Take an address away: nothing goes there but the news of this, not even what waits to be sent.
 
     Raises:
@@ -131,38 +131,38 @@ def remove(session: Session, caller: Caller, place: ClientInfo, address_id: UUID
     _kept(session, address)
 
 
-def _held(session: Session, caller: Caller) -> None:
+def _held(session: UnitOfWork, caller: Caller) -> None:
     """Check who is asking, and let nobody else change the same person's addresses until the commit."""
     credentials.check_address_change(session, caller)
-    session.get_one(Person, caller.person_id, with_for_update=True)
+    session.orm.get_one(Person, caller.person_id, with_for_update=True)
 
 
-def _few_enough(session: Session, caller: Caller) -> None:
+def _few_enough(session: UnitOfWork, caller: Caller) -> None:
     if len(mine(session, caller)) >= MOST_ADDRESSES:
         raise TooManyAddresses(f"There may be {MOST_ADDRESSES} further addresses; remove one.")
     since = now(session) - ADDED_IN
     added = select(func.count()).where(col(Address.person_id) == caller.person_id, col(Address.created_at) > since)
-    if session.exec(added).one() >= MOST_ADDED:
+    if session.orm.exec(added).one() >= MOST_ADDED:
         raise TooManyAddresses(f"{MOST_ADDED} addresses were added in a day; wait.")
 
 
-def _locked(session: Session, caller: Caller, address_id: UUID) -> Address:
+def _locked(session: UnitOfWork, caller: Caller, address_id: UUID) -> Address:
     _held(session, caller)
-    address = session.get(Address, address_id, populate_existing=True)
+    address = session.orm.get(Address, address_id, populate_existing=True)
     if address is None or address.person_id != caller.person_id or address.removed_at is not None:
         raise NotFound("You have no such address.")
     return address
 
 
 def _record_change(
-    session: Session, caller: Caller, place: ClientInfo, address: Address, action: str, **facts: Value
+    session: UnitOfWork, caller: Caller, place: ClientInfo, address: Address, action: str, **facts: Value
 ) -> None:
     told = {"mailbox": address.email}
     happening = sessions.record(session, caller, place, action, personal=told, address_id=address.id, **facts)
     announcements.notify_person(session, happening, caller.person_id)
 
 
-def _kept(session: Session, address: Address) -> Address:
-    session.add(address)
-    session.flush()
+def _kept(session: UnitOfWork, address: Address) -> Address:
+    session.orm.add(address)
+    session.orm.flush()
     return address

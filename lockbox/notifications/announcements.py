@@ -8,11 +8,11 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session
 
 from lockbox import database
 from lockbox.audit import events
 from lockbox.audit.events import AuditEvent
+from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Mode
 from lockbox.notifications import recipients
 from lockbox.notifications.audience import (
@@ -85,7 +85,7 @@ class QuestionNotification:
 
 
 def queue_question_notifications(
-    session: Session, known: RecipientDirectory, remark: QuestionNotification
+    session: UnitOfWork, known: RecipientDirectory, remark: QuestionNotification
 ) -> dict[str, Any]:
     """Return the parameters of `outbox.ADDRESSED`, and note on the session what to arm after the commit."""
     until = matters_until(remark.template, remark.at, remark.deadline_at)
@@ -133,12 +133,12 @@ class Announcement:
     checkpoint_id: UUID | None = None
 
 
-def record(session: Session, *happenings: AuditEvent) -> None:
+def record(session: UnitOfWork, *happenings: AuditEvent) -> None:
     """Write events that nobody is told of."""
-    session.connection().execute(RECORDED, events.append(happenings))
+    session.execute(RECORDED, events.append(happenings))
 
 
-def announce(session: Session, happening: AuditEvent, *, also: AbstractSet[UUID] = frozenset()) -> None:
+def announce(session: UnitOfWork, happening: AuditEvent, *, also: AbstractSet[UUID] = frozenset()) -> None:
     """Write an event of a tenant and tell it to all of its admins and approvers and to its endpoints.
 
     The template is the event's action; `also` are further people who hear of it. An endpoint hears of what it wants,
@@ -151,7 +151,7 @@ def announce(session: Session, happening: AuditEvent, *, also: AbstractSet[UUID]
     _notify(session, happening, known, everybody, _endpoints(known, happening))
 
 
-def try_out(session: Session, happening: AuditEvent, endpoint_id: UUID) -> UUID:
+def try_out(session: UnitOfWork, happening: AuditEvent, endpoint_id: UUID) -> UUID:
     """Write an event and call one endpoint with it, whatever that wants to hear of; return the notification's id."""
     record(session, happening)
     occasion = Announcement(
@@ -160,33 +160,33 @@ def try_out(session: Session, happening: AuditEvent, endpoint_id: UUID) -> UUID:
     return queue_notifications(session, [AnnouncementRecipient(endpoint_id=endpoint_id)], occasion)[0]
 
 
-def notify_operators(session: Session, happening: AuditEvent) -> None:
+def notify_operators(session: UnitOfWork, happening: AuditEvent) -> None:
     """Write an event of the vendor's own and tell it to the operators by mail."""
     record(session, happening)
-    operators = set(session.connection().execute(OPERATORS).scalars())
+    operators = set(session.execute(OPERATORS).scalars())
     known = recipients.look_up(session, frozenset(), happening.at, also=operators)
     _notify(session, happening, known, operators, ())
 
 
-def alarm(session: Session, happening: AuditEvent) -> None:
+def alarm(session: UnitOfWork, happening: AuditEvent) -> None:
     """Write an event of the vendor's own, tell the operators by mail, and call all of the vendor's endpoints.
 
     They hear of it whatever they want: whoever breaks in must not be able to choose beforehand who hears of it.
     """
     record(session, happening)
-    operators = set(session.connection().execute(OPERATORS).scalars())
+    operators = set(session.execute(OPERATORS).scalars())
     known = recipients.look_up(session, frozenset(), happening.at, also=operators)
     _notify(session, happening, known, operators, [one.id for one in known.receivers[None]])
 
 
-def notify_person(session: Session, happening: AuditEvent, person_id: UUID) -> None:
+def notify_person(session: UnitOfWork, happening: AuditEvent, person_id: UUID) -> None:
     """Tell one person, at all of the addresses that are theirs as yet, of an event that is written already."""
     known = recipients.look_up(session, frozenset(), happening.at, also=frozenset({person_id}))
     _notify(session, happening, known, {person_id}, ())
 
 
 def write_to(
-    session: Session,
+    session: UnitOfWork,
     about_id: UUID,
     *,
     template: str,
@@ -212,7 +212,7 @@ def write_to(
 
 
 def _notify(
-    session: Session,
+    session: UnitOfWork,
     happening: AuditEvent,
     known: RecipientDirectory,
     people: AbstractSet[UUID],
@@ -230,13 +230,13 @@ def _notify(
 
 
 def queue_notifications(
-    session: Session, told: Sequence[AnnouncementRecipient], occasion: Announcement
+    session: UnitOfWork, told: Sequence[AnnouncementRecipient], occasion: Announcement
 ) -> list[UUID]:
     """Promise a notification to each of these, and return their ids."""
     if not told:
         return []
     ids = [new_id() for _ in told]
-    session.connection().execute(
+    session.execute(
         TOLD,
         {
             "t_tenant_id": occasion.tenant_id,

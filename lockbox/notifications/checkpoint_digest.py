@@ -7,11 +7,10 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Row, text
-from sqlmodel import Session
 
 from lockbox.audit.log import checkpoint
 from lockbox.audit.log.checkpoint import BadNote, Checkpoint, VerifierKey
-from lockbox.database import Database, now
+from lockbox.database import Database, UnitOfWork, now
 from lockbox.failpoints import failpoint
 from lockbox.notifications import announcements
 from lockbox.notifications.account_mail import CHECKPOINT, CHECKPOINT_TYPE, DIGEST, INVITATION
@@ -92,13 +91,13 @@ def queue_due(database: Database, digest_every: timedelta) -> Iterator[tuple[str
         yield "digests", mailed
 
 
-def _page(database: Database, work: Callable[[Session, datetime], int]) -> int:
+def _page(database: Database, work: Callable[[UnitOfWork, datetime], int]) -> int:
     with database.transaction() as session:
         return work(session, now(session))
 
 
-def _notify_endpoints(session: Session, at: datetime) -> int:
-    rows = session.connection().execute(UNTOLD, {"type": CHECKPOINT_TYPE, "most": MOST}).all()
+def _notify_endpoints(session: UnitOfWork, at: datetime) -> int:
+    rows = session.execute(UNTOLD, {"type": CHECKPOINT_TYPE, "most": MOST}).all()
     for row in rows:
         told = [AnnouncementRecipient(endpoint_id=one) for one in row.endpoints]
         announcements.queue_notifications(
@@ -106,17 +105,17 @@ def _notify_endpoints(session: Session, at: datetime) -> int:
         )
     if rows:
         failpoint("sealer.after_promise")
-        session.connection().execute(TOLD, {"ids": [row.id for row in rows], "at": at})
+        session.execute(TOLD, {"ids": [row.id for row in rows], "at": at})
     return len(rows)
 
 
-def _mail(session: Session, since: datetime, at: datetime) -> int:
-    rows = session.connection().execute(DUE, {"since": since, "most": MOST}).all()
+def _mail(session: UnitOfWork, since: datetime, at: datetime) -> int:
+    rows = session.execute(DUE, {"since": since, "most": MOST}).all()
     for row in rows:
         told = [AnnouncementRecipient(person_id=one) for one in row.readers] if row.newest else []
         announcements.queue_notifications(
             session, told, Announcement(DIGEST, row.tenant_id, None, at, at + MATTERS_FOR, row.newest)
         )
     if rows:
-        session.connection().execute(MAILED, {"ids": [row.id for row in rows], "at": at})
+        session.execute(MAILED, {"ids": [row.id for row in rows], "at": at})
     return len(rows)

@@ -11,9 +11,8 @@ from uuid import UUID
 import structlog
 from cryptography.fernet import InvalidToken
 from sqlalchemy import Row, text
-from sqlmodel import Session
 
-from lockbox.database import Database, async_commit
+from lockbox.database import Database, UnitOfWork, async_commit
 from lockbox.failpoints import failpoint
 from lockbox.identity.keyring import CodeKeys
 from lockbox.notifications import account_mail, endpoints, load, queue, request_mail, results, webhook_payload
@@ -72,9 +71,9 @@ class Senders:
     recorder: ResultRecorder = field(default_factory=ResultRecorder)
 
 
-def due(session: Session, *, grace: timedelta, most: int) -> list[UUID]:
+def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
     """Return the open notifications whose next try is overdue by that much, the oldest first."""
-    return list(session.connection().execute(DUE, {"grace": grace, "most": most}).scalars())
+    return list(session.execute(DUE, {"grace": grace, "most": most}).scalars())
 
 
 def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[AttemptResult]:

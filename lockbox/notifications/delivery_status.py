@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqlalchemy import Row, text
-from sqlmodel import Session
 
+from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Side
 from lockbox.notifications.audience import ASKING, knows_of
 
@@ -109,7 +109,7 @@ class DeliveryReach:
         return DeliveryReach(self.stage, self.asked, self.reached, 0, self.asked - self.reached, self.people)
 
 
-def of_requests(session: Session, stages: Mapping[UUID, str]) -> dict[UUID, DeliveryReach]:
+def of_requests(session: UnitOfWork, stages: Mapping[UUID, str]) -> dict[UUID, DeliveryReach]:
     """Return the reach of each of these requests in that stage, `reviewing` or `pending`, by one query."""
     kinds = [(template, stage) for stage, templates in ASKING.items() for template in templates]
     values = {
@@ -118,7 +118,7 @@ def of_requests(session: Session, stages: Mapping[UUID, str]) -> dict[UUID, Deli
         "templates": [template for template, _ in kinds],
         "asking": [stage for _, stage in kinds],
     }
-    rows = session.connection().execute(OF_REQUESTS, values) if stages else ()
+    rows = session.execute(OF_REQUESTS, values) if stages else ()
     return {
         row.id: DeliveryReach(
             stages[row.id], row.asked, row.reached, row.waiting, row.unreached, frozenset(row.people)
@@ -142,7 +142,7 @@ def number(count: int) -> str:
     return NUMBERS[count] if count < len(NUMBERS) else f"{count:,}"
 
 
-def reach_of_request(session: Session, request_id: UUID, state: str, *, customer_knows: bool) -> DeliveryReach:
+def reach_of_request(session: UnitOfWork, request_id: UUID, state: str, *, customer_knows: bool) -> DeliveryReach:
     """Return the reach of one request in its present stage, or its last where it waits for nobody any more."""
     stage = "pending" if state != "reviewing" and customer_knows else "reviewing"
     found = of_requests(session, {request_id: stage})[request_id]
@@ -189,24 +189,24 @@ class NotificationProgress:
     other: Mapping[str, int]
 
 
-def count(session: Session, request_id: UUID) -> dict[str, int]:
+def count(session: UnitOfWork, request_id: UUID) -> dict[str, int]:
     """Return how many notifications are waiting, sent, moot and dead."""
-    rows = session.connection().execute(COUNT, {"request_id": request_id})
+    rows = session.execute(COUNT, {"request_id": request_id})
     return {row.outcome: row.number for row in rows}
 
 
-def unreached_people(session: Session, request_ids: Sequence[UUID], side: Side) -> dict[UUID, list[str]]:
+def unreached_people(session: UnitOfWork, request_ids: Sequence[UUID], side: Side) -> dict[UUID, list[str]]:
     """Return for each of these requests, of which a reader knows, who of the own side did not get a mail about it."""
     found = defaultdict[UUID, list[str]](list)
     if request_ids:
-        for row in session.connection().execute(FAILED, {"ids": list(request_ids), "side": side.value}):
+        for row in session.execute(FAILED, {"ids": list(request_ids), "side": side.value}):
             found[row.request_id].append(row.name)
     return found
 
 
-def of_request(session: Session, request_id: UUID, side: Side) -> NotificationProgress:
+def of_request(session: UnitOfWork, request_id: UUID, side: Side) -> NotificationProgress:
     """Return the notifications of a request for a reader who is on that side and may know of the request."""
-    rows = session.connection().execute(READ, {"request_id": request_id}).all()
+    rows = session.execute(READ, {"request_id": request_id}).all()
     own = [_notification_status(row) for row in rows if _side(row, side) is side]
     other = [row for row in rows if _side(row, side) is not side and knows_of(side, None, row.template)]
     return NotificationProgress(own, Counter(row.outcome for row in other))

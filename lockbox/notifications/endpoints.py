@@ -10,9 +10,8 @@ from uuid import UUID
 
 from cryptography.fernet import Fernet, MultiFernet
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlmodel import Session
 
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import TooMany
 from lockbox.notifications.models import Endpoint, Format
 from lockbox.sql import new_id
@@ -67,7 +66,7 @@ class EndpointSigningKeys:
 
 
 def add(
-    session: Session, vault: SecretVault, url: str, *, tenant_id: UUID | None, event_types: Iterable[str] = ()
+    session: UnitOfWork, vault: SecretVault, url: str, *, tenant_id: UUID | None, event_types: Iterable[str] = ()
 ) -> str:
     """Add an endpoint of a tenant, or of the vendor for None, and return its signing secret.
 
@@ -79,8 +78,8 @@ def add(
         event_types: such as `request.approved`; none means all.
     """
     signing = new_signing(vault)
-    session.add(made(signing, url, tenant_id=tenant_id, event_types=event_types, at=now(session)))
-    session.flush()
+    session.orm.add(made(signing, url, tenant_id=tenant_id, event_types=event_types, at=now(session)))
+    session.orm.flush()
     return signing.secret
 
 

@@ -9,10 +9,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
-from sqlmodel import Session
 
 from lockbox.audit.events import CLOCK
-from lockbox.database import Database, now
+from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import NotSignedIn
 from lockbox.identity import keyring, rate_limit, sessions
 from lockbox.identity.credentials import PendingLogin
@@ -38,7 +37,7 @@ from lockbox.notifications.request_mail import EarlierRequest, MailWording, Requ
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.notifications.window_report import ClosedWindow
 
-Wordings = Callable[[Session, Sequence[UUID]], Mapping[UUID, MailWording]]
+Wordings = Callable[[UnitOfWork, Sequence[UUID]], Mapping[UUID, MailWording]]
 MOST_WAITING = 50
 OURSELVES = "Lockbox"
 INVITED_FOR = timedelta(hours=72)
@@ -122,9 +121,9 @@ WHERE n.id = ANY(:ids) ORDER BY n.id
 """)
 
 
-def read_account(session: Session, ids: Sequence[UUID]) -> Sequence[Row[Any]]:
+def read_account(session: UnitOfWork, ids: Sequence[UUID]) -> Sequence[Row[Any]]:
     """Return the notifications that are about no request, each with what it may say."""
-    return session.connection().execute(READ_ACCOUNT, {"ids": list(ids)}).all()
+    return session.execute(READ_ACCOUNT, {"ids": list(ids)}).all()
 
 
 def prepared(
@@ -190,7 +189,7 @@ def code_of(codes: CodeKeys, template: str, about: UUID, nonce: bytes, email: st
     return code
 
 
-def is_code(session: Session, template: str, row: Address | PendingLogin, shown: str) -> bool:
+def is_code(session: UnitOfWork, template: str, row: Address | PendingLogin, shown: str) -> bool:
     """Whether this is the code that is mailed about an address or a sign-in; compared in constant time."""
     if row.code_nonce is None or row.email is None:
         return False
@@ -201,7 +200,7 @@ def is_code(session: Session, template: str, row: Address | PendingLogin, shown:
     return hmac.compare_digest(typed(code).encode(), typed(shown).encode())
 
 
-def hashes(session: Session, invitation_id: UUID, code: str) -> list[bytes]:
+def hashes(session: UnitOfWork, invitation_id: UUID, code: str) -> list[bytes]:
     """Return what is kept of an invitation's code, by each key, the newest first."""
     return keyring.of(session).secrets.marks(INVITATION, invitation_id, typed(code))
 
@@ -214,12 +213,12 @@ def typed(code: str) -> str:
 def _pending_requests(database: Database, row: Row[Any], wordings: Wordings) -> list[DelegatedRequest]:
     """Return what waits for an answer at the moment, the most urgent first: it moves across to a delegate."""
     with database.transaction() as session:
-        rows = session.connection().execute(WAITING, {"tenant_id": row.tenant_id, "most": MOST_WAITING}).all()
+        rows = session.execute(WAITING, {"tenant_id": row.tenant_id, "most": MOST_WAITING}).all()
         worded = wordings(session, [one.id for one in rows])
     return [DelegatedRequest(one.id, one.name, one.service, one.deadline_at, worded[one.id].link) for one in rows]
 
 
-def send_code(session: Session, email: str) -> LoginStub:
+def send_code(session: UnitOfWork, email: str) -> LoginStub:
     """Begin a sign-in by a code that is mailed to the address, if somebody has it.
 
     Whether somebody does is found out by whoever sends the mail: here the same is done for every address, so that
@@ -240,7 +239,7 @@ def send_code(session: Session, email: str) -> LoginStub:
 
 
 def count_try(
-    session: Session, stub: LoginStub | None, limits: AttemptLimits, address: str | None = None
+    session: UnitOfWork, stub: LoginStub | None, limits: AttemptLimits, address: str | None = None
 ) -> AttemptCount:
     """Count one more try of a code from an address, before it is looked at; the caller commits whatever comes of it.
 
@@ -249,7 +248,7 @@ def count_try(
     """
     sessions.find(session, stub, AuthMethod.MAIL)
     values = {"id": stub.id if stub else None, "at": now(session), "most": MOST_TRIES}
-    email = session.connection().execute(TRIED, values).scalar_one_or_none()
+    email = session.execute(TRIED, values).scalar_one_or_none()
     if email is None:
         raise NotSignedIn(OVER)
     return rate_limit.count(session, limits, code_of=email, tried_from=address)
@@ -259,11 +258,11 @@ def address_of(database: Database, stub: LoginStub) -> str | None:
     """Return the address that was typed to begin this browser's sign-in, also once it is over."""
     with database.transaction() as session:
         sessions.look_up_login(session, stub)
-        email: str | None = session.connection().execute(ADDRESS, {"id": stub.id}).scalar_one_or_none()
+        email: str | None = session.execute(ADDRESS, {"id": stub.id}).scalar_one_or_none()
         return email
 
 
-def redeem(session: Session, stub: LoginStub, code: str) -> Caller:
+def redeem(session: UnitOfWork, stub: LoginStub, code: str) -> Caller:
     """Return the person to whose address the code went, whose transaction this one becomes.
 
     Raises:
@@ -273,17 +272,17 @@ def redeem(session: Session, stub: LoginStub, code: str) -> Caller:
     if not is_code(session, SIGN_IN_CODE, row, code):
         raise NotSignedIn(WRONG)
     row.proven_at = row.used_at = now(session)
-    session.add(row)
-    session.flush()
+    session.orm.add(row)
+    session.orm.flush()
     found = sessions.look_up_login(session, stub)
     if found is None or found.person_id is None or found.disabled:
         raise NotSignedIn(OVER)
     return found.caller(AuthMethod.MAIL, row.used_at)
 
 
-def read(session: Session, claimed: Sequence[UUID], at: datetime, wordings: Wordings) -> Iterator[Item]:
+def read(session: UnitOfWork, claimed: Sequence[UUID], at: datetime, wordings: Wordings) -> Iterator[Item]:
     """Read notifications: each with its letter where it is about a request, without one where it is a memo."""
-    rows = session.connection().execute(READ, {"ids": claimed}).all()
+    rows = session.execute(READ, {"ids": claimed}).all()
     worded = wordings(session, [row.request_id for row in rows])
     prompts = [row.id for row in rows if row.template in PROMPTS and row.channel == Channel.MAIL]
     before = request_mail.read(session, prompts)

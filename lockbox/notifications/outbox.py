@@ -6,10 +6,9 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from sqlmodel import Session
-
 from lockbox import database
 from lockbox.audit.events import Actor
+from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Mode
 from lockbox.notifications import recipients
 from lockbox.notifications.audience import (
@@ -141,7 +140,9 @@ class NotificationCause(Protocol):
         """The request that it is about."""
 
 
-def queue_notifications(session: Session, known: RecipientDirectory, news: Iterable[NotifiedMove]) -> dict[str, Any]:
+def queue_notifications(
+    session: UnitOfWork, known: RecipientDirectory, news: Iterable[NotifiedMove]
+) -> dict[str, Any]:
     """Return the parameters of PROMISE, and note on the session what to arm after the commit."""
     moves = tuple(news)
     found = recipients.prompted(session, [move.request_id for move in moves if AudienceGroup.HEARD in move.hearers])
@@ -155,7 +156,7 @@ def queue_notifications(session: Session, known: RecipientDirectory, news: Itera
 
 
 def addressed(
-    session: Session,
+    session: UnitOfWork,
     causes: Sequence[NotificationCause],
     told: Sequence[Sequence[int]],
     due: Sequence[ScheduledNotification],

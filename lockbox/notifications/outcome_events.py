@@ -9,11 +9,11 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
-from sqlmodel import Session
 
 from lockbox import database
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, AuditEvent
+from lockbox.database import UnitOfWork
 from lockbox.notifications import announcements, delivery_status
 from lockbox.notifications.account_mail import CHECKPOINT, DIGEST, SIGN_IN_CODE
 from lockbox.notifications.audience import ASKING
@@ -94,11 +94,11 @@ class DeliveryAttempt:
     id: UUID = field(default_factory=new_id)
 
 
-def write(session: Session, attempts: Sequence[DeliveryAttempt], at: datetime) -> None:
+def write(session: UnitOfWork, attempts: Sequence[DeliveryAttempt], at: datetime) -> None:
     """Write the log, and disable endpoints that are gone or have failed for days without one success."""
     if not attempts:
         return
-    session.connection().execute(
+    session.execute(
         WRITE,
         {
             "id": [one.id for one in attempts],
@@ -126,20 +126,20 @@ def _is_control(mark: str) -> bool:
     return mark not in "\n\t" and unicodedata.category(mark) in CONTROLS
 
 
-def _judge(session: Session, called: Iterable[DeliveryAttempt], at: datetime) -> None:
+def _judge(session: UnitOfWork, called: Iterable[DeliveryAttempt], at: datetime) -> None:
     arrived = {one.endpoint_id for one in called if one.error is None}
     failed = {one.endpoint_id for one in called} - arrived
     gone = {one.endpoint_id for one in called if one.is_gone}
     if arrived:
-        session.connection().execute(ARRIVED, {"ids": list(arrived)})
+        session.execute(ARRIVED, {"ids": list(arrived)})
     if failed | gone:
-        session.connection().execute(FAILED, {"ids": list(failed), "at": at})
+        session.execute(FAILED, {"ids": list(failed), "at": at})
         values = {"at": at, "gone": list(gone), "failed": list(failed), "since": at - FAILS_TOO_LONG}
-        for row in session.connection().execute(DISABLE, values).all():
+        for row in session.execute(DISABLE, values).all():
             _notify_disabled(session, row, at)
 
 
-def _notify_disabled(session: Session, row: Row[Any], at: datetime) -> None:
+def _notify_disabled(session: UnitOfWork, row: Row[Any], at: datetime) -> None:
     said = {GONE: "it answered 410 Gone", FAILING: f"it failed for {FAILS_TOO_LONG.days} days"}[row.why_disabled]
     happening = AuditEvent(
         at=at,
@@ -155,7 +155,7 @@ def _notify_disabled(session: Session, row: Row[Any], at: datetime) -> None:
         announcements.announce(session, happening)
 
 
-def lock_concerned(session: Session, ended: Mapping[UUID, Outcome]) -> Mapping[UUID, str]:
+def lock_concerned(session: UnitOfWork, ended: Mapping[UUID, Outcome]) -> Mapping[UUID, str]:
     """Lock the requests whose notifications end like this, in order; return their states by id.
 
     What has arrived concerns none, nor what a request that went on has made moot.
@@ -168,19 +168,21 @@ def lock_concerned(session: Session, ended: Mapping[UUID, Outcome]) -> Mapping[U
         "dead": [notification for notification, outcome in failed.items() if outcome is Outcome.DEAD],
         **{stage: list(templates) for stage, templates in ASKING.items()},
     }
-    concerned = list(session.connection().execute(CONCERNED, values).scalars())
-    rows = session.connection().execute(LOCK, {"ids": concerned}) if concerned else ()
+    concerned = list(session.execute(CONCERNED, values).scalars())
+    rows = session.execute(LOCK, {"ids": concerned}) if concerned else ()
     return {row.id: row.state for row in rows}
 
 
-def record_dead(session: Session, rows: Sequence[Row[Any]], words: Mapping[UUID, str | None], at: datetime) -> None:
+def record_dead(
+    session: UnitOfWork, rows: Sequence[Row[Any]], words: Mapping[UUID, str | None], at: datetime
+) -> None:
     """Write an event for each of these dead notifications: its kind, the recipient's id, and why as a word."""
     happenings = [_audit_event(row, words.get(row.id), at) for row in rows if row.template not in UNTOLD]
     if happenings:
         announcements.record(session, *happenings)
 
 
-def wake_undelivered(session: Session, states: Mapping[UUID, str], at: datetime) -> None:
+def wake_undelivered(session: UnitOfWork, states: Mapping[UUID, str], at: datetime) -> None:
     """Set the clocks of those requests to now that wait for an answer and of which nobody could be told.
 
     They are locked, and their notifications have ended; what the clock does then is `nudging`'s to say.
@@ -188,7 +190,7 @@ def wake_undelivered(session: Session, states: Mapping[UUID, str], at: datetime)
     asking = {one: state for one, state in states.items() if state in ASKING}
     untold = [one for one, found in delivery_status.of_requests(session, asking).items() if found.nobody]
     if untold:
-        woken = session.connection().execute(WAKE, {"ids": untold, "at": at}).scalars()
+        woken = session.execute(WAKE, {"ids": untold, "at": at}).scalars()
         database.arm_after_commit(session, CLOCK, [IndexEntry(str(one), REMIND, at) for one in woken])
 
 
@@ -213,7 +215,7 @@ def _audit_event(row: Row[Any], word: str | None, at: datetime) -> AuditEvent:
     )
 
 
-def record_sent(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
+def record_sent(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
     """Write the events of these notifications, which their servers took: of what, by which channel, how many."""
     told = Counter(
         (row.tenant_id, row.request_id, row.event_id, row.template, row.channel, row.is_internal)

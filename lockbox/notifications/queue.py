@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Row, text
-from sqlmodel import Session
 
 from lockbox import database
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.notifications.models import Channel
 from lockbox.notifications.outbox import KIND
 from lockbox.notifications.sending_pool import ChannelPool, SendingPool, domain_of, host_of
@@ -93,7 +92,7 @@ class ReturnedClaim:
     wait: timedelta
 
 
-def claim(session: Session, ids: Sequence[UUID], sending_pool: SendingPool, at_once: list[Slot]) -> ClaimedBatch:
+def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, at_once: list[Slot]) -> ClaimedBatch:
     """Claim those of the notifications that are due and find room, and settle the schedule for all others.
 
     A claim moves the next try past a lease. What finds no slot comes again when its destination has one, and at the
@@ -106,15 +105,15 @@ def claim(session: Session, ids: Sequence[UUID], sending_pool: SendingPool, at_o
         at_once: takes each slot as it is promised, for the case that the transaction fails.
 
     """
-    rows = session.connection().execute(LOCK, {"ids": list(ids)}).all()
+    rows = session.execute(LOCK, {"ids": list(ids)}).all()
     at = now(session)
     ready = [row for row in rows if row.closed_at is None and row.run_at <= at]
     claims, put_off = _let_in(session, ready, at, sending_pool, at_once)
     if claims:
         values = {"ids": [one.notification_id for one in claims], "run_at": [one.lease for one in claims]}
-        session.connection().execute(CLAIM, values)
+        session.execute(CLAIM, values)
     if put_off:
-        session.connection().execute(PUT_OFF, {"ids": list(put_off), "run_at": list(put_off.values())})
+        session.execute(PUT_OFF, {"ids": list(put_off), "run_at": list(put_off.values())})
     taken = {row.id for row in ready}
     settled = [IndexEntry(str(one), KIND, until - at) for one, until in put_off.items()]
     settled += [
@@ -127,7 +126,7 @@ def claim(session: Session, ids: Sequence[UUID], sending_pool: SendingPool, at_o
     return ClaimedBatch(claims, at, len(put_off))
 
 
-def give_back(session: Session, returned: Sequence[ReturnedClaim]) -> None:
+def give_back(session: UnitOfWork, returned: Sequence[ReturnedClaim]) -> None:
     """Undo claims that led to no try: the attempt does not count, and the next comes when there may be room."""
     at = now(session)
     values = {
@@ -137,16 +136,16 @@ def give_back(session: Session, returned: Sequence[ReturnedClaim]) -> None:
         "lease": [one.lease for one in returned],
         "wait": [one.wait * CHANCE.uniform(1, 1 + MOST_JITTER) for one in returned],
     }
-    rows = session.connection().execute(GIVE_BACK, values).all()
+    rows = session.execute(GIVE_BACK, values).all()
     database.arm_after_commit(
         session, NOTIFICATIONS, [IndexEntry(str(row.id), KIND, row.run_at - at) for row in rows]
     )
 
 
 def _let_in(
-    session: Session, ready: Sequence[Row[Any]], at: datetime, sending_pool: SendingPool, at_once: list[Slot]
+    session: UnitOfWork, ready: Sequence[Row[Any]], at: datetime, sending_pool: SendingPool, at_once: list[Slot]
 ) -> tuple[list[NotificationClaim], Mapping[UUID, datetime]]:
-    found = session.connection().execute(LEADS_TO, {"ids": [row.id for row in ready]}) if ready else ()
+    found = session.execute(LEADS_TO, {"ids": [row.id for row in ready]}) if ready else ()
     leads_to = {row.id: row.place or "" for row in found}
     claims, put_off = [], {}
     for row in ready:
@@ -169,7 +168,7 @@ def _slot(row: Row[Any], leads_to: str, sending_pool: SendingPool) -> Slot:
     return Slot(sending_pool.mail, domain_of(leads_to))
 
 
-def _strangers(session: Session, missing: set[UUID]) -> Iterator[IndexEntry]:
+def _strangers(session: UnitOfWork, missing: set[UUID]) -> Iterator[IndexEntry]:
     if missing:
-        busy = set(session.connection().execute(KNOWN, {"ids": list(missing)}).scalars())
+        busy = set(session.execute(KNOWN, {"ids": list(missing)}).scalars())
         yield from (IndexEntry(str(one), KIND, LEASE if one in busy else None) for one in sorted(missing))

@@ -10,8 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
-from sqlmodel import Session
 
+from lockbox.database import UnitOfWork
 from lockbox.identity import row_marks
 from lockbox.identity.roles import Role
 
@@ -62,11 +62,11 @@ SELECT 'mailbox', NULL, b.person_id, ARRAY[b.id::text], b.prompts FROM mail_addr
 """)
 
 
-def prompted(session: Session, request_ids: Sequence[UUID]) -> Mapping[UUID, frozenset[UUID]]:
+def prompted(session: UnitOfWork, request_ids: Sequence[UUID]) -> Mapping[UUID, frozenset[UUID]]:
     """Return for each of these requests who has heard of it and is still a member; for any other nobody."""
     found = defaultdict[UUID, set[UUID]](set)
     if request_ids:
-        for row in session.connection().execute(PROMPTED, {"ids": list(request_ids)}):
+        for row in session.execute(PROMPTED, {"ids": list(request_ids)}):
             found[row.request_id].add(row.person_id)
     return defaultdict(frozenset, {request_id: frozenset(people) for request_id, people in found.items()})
 
@@ -143,7 +143,7 @@ class RecipientDirectory:
 
 
 def look_up(
-    session: Session,
+    session: UnitOfWork,
     tenant_ids: AbstractSet[UUID],
     at: datetime,
     *,
@@ -159,7 +159,7 @@ def look_up(
     found = RecipientDirectory()
     roles = [*ASKED, Role.AUDITOR] if with_auditors else ASKED
     values = {"tenants": list(tenant_ids), "at": at, "also": list(also), "roles": roles}
-    for row in session.connection().execute(LOOK_UP, values):
+    for row in session.execute(LOOK_UP, values):
         if row.role == "endpoint":
             found.receivers[row.tenant_id].append(EndpointRecipient(row.id, tuple(row.more)))
         elif row.role == "observer":
@@ -176,7 +176,7 @@ def look_up(
     return found
 
 
-def _principal(session: Session, row: Row[Any]) -> UUID | None:
+def _principal(session: UnitOfWork, row: Row[Any]) -> UUID | None:
     """Return for whom a delegate stands in, None where a mark of that does not hold."""
     id_, principal_id, made_by, eligible_id = (UUID(one) for one in row.more[:4])
     starts_at, ends_at, created_at = (datetime.fromisoformat(one) for one in row.more[4:7])

@@ -5,9 +5,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
-from sqlmodel import Session
 
-from lockbox.database import Database, now
+from lockbox.database import Database, UnitOfWork, now
 from lockbox.notifications import outbox, recipients
 from lockbox.notifications.audience import REPORT, matters_until
 from lockbox.notifications.load import Wordings
@@ -42,7 +41,7 @@ def promise_due(database: Database, wordings: Wordings) -> Iterator[int]:
 def _batch(database: Database, wordings: Wordings) -> int:
     with database.transaction() as session:
         at = now(session)
-        rows = session.connection().execute(TAKE, {"at": at, "most": MOST}).all()
+        rows = session.execute(TAKE, {"at": at, "most": MOST}).all()
         ended = [row for row in rows if row.request_id]
         worded = wordings(session, [row.request_id for row in ended]) if ended else {}
         wanted = [row for row in ended if worded[row.request_id].report]
@@ -51,7 +50,7 @@ def _batch(database: Database, wordings: Wordings) -> int:
         return len(rows)
 
 
-def _promise(session: Session, ended: Sequence[Row[Any]]) -> None:
+def _promise(session: UnitOfWork, ended: Sequence[Row[Any]]) -> None:
     at = now(session)
     voters = {person for row in ended for person in row.voters or ()}
     known = recipients.look_up(session, {row.tenant_id for row in ended}, at, also=voters, with_auditors=True)
@@ -69,7 +68,7 @@ def _promise(session: Session, ended: Sequence[Row[Any]]) -> None:
                 ]
             audiences[key] = range(first, len(due) + 1)
         told.append(audiences[key])
-    session.connection().execute(WRITE, outbox.addressed(session, ended, told, due))
+    session.execute(WRITE, outbox.addressed(session, ended, told, due))
 
 
 def _readers(known: RecipientDirectory, tenant_id: UUID, voters: frozenset[UUID]) -> frozenset[UUID]:

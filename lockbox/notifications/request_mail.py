@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session
 
+from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Mode
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications import mail_text, window_report
@@ -303,13 +303,11 @@ def _before(one: EarlierRequest, when: str) -> dict[str, str]:
     return {"number": number, "who": one_line(one.requester), "ended": ENDED[one.state], "by": by, "when": when}
 
 
-def read(session: Session, notification_ids: Sequence[UUID]) -> Mapping[UUID, Sequence[EarlierRequest]]:
+def read(session: UnitOfWork, notification_ids: Sequence[UUID]) -> Mapping[UUID, Sequence[EarlierRequest]]:
     """Return for each of these notifications the five newest earlier requests that its reader may know of."""
     found: dict[UUID, list[EarlierRequest]] = defaultdict(list)
     if notification_ids:
-        for row in session.connection().execute(
-            EARLIER, {"ids": list(notification_ids), "most": MOST, "through": LOOKED_THROUGH}
-        ):
+        for row in session.execute(EARLIER, {"ids": list(notification_ids), "most": MOST, "through": LOOKED_THROUGH}):
             found[row.notification_id].append(
                 EarlierRequest(row.request_id, row.requester, row.state, row.at, row.actor)
             )

@@ -13,10 +13,9 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlmodel import Session
 
 from lockbox import database
-from lockbox.database import Database, async_commit, now
+from lockbox.database import Database, UnitOfWork, async_commit, now
 from lockbox.failpoints import failpoint
 from lockbox.notifications import outcome_events, queue
 from lockbox.notifications.models import Outcome
@@ -90,7 +89,7 @@ def next_try(attempts: int, at: datetime, until: datetime) -> datetime | None:
     return at + max(back_off, LEAST_BACK_OFF)
 
 
-def record(session: Session, tries: Sequence[AttemptResult]) -> None:
+def record(session: UnitOfWork, tries: Sequence[AttemptResult]) -> None:
     """Write how these tries ended, with a row of the delivery log for each that left the house.
 
     What has arrived is an event for each thing that was told, and what is dead is one of its own; where that was the

@@ -7,9 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session
 
 from lockbox.audit.canonical import instant
+from lockbox.database import UnitOfWork
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications import account_mail
 from lockbox.notifications.account_mail import TITLES, AccountMail
@@ -78,9 +78,9 @@ class WebhookTarget:
     old_secret: bytes | None
 
 
-def targets(session: Session, ids: Sequence[UUID]) -> Mapping[UUID, WebhookTarget]:
+def targets(session: UnitOfWork, ids: Sequence[UUID]) -> Mapping[UUID, WebhookTarget]:
     """Return for those of the notifications that go out by webhook where they go."""
-    rows = session.connection().execute(READ, {"ids": list(ids)})
+    rows = session.execute(READ, {"ids": list(ids)})
     return {
         row.id: WebhookTarget(
             row.endpoint_id, row.url, Format(row.format), row.is_told_why, row.secret, row.old_secret

@@ -8,12 +8,12 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
-from sqlmodel import Session
 
 from lockbox.audit import event_search
 from lockbox.audit.event_search import RecordedEvent
 from lockbox.audit.report import ENDS, ERASED, LATE, NOBODY, OPEN, ReportedUse, ReportStep, step, use
 from lockbox.audit.verifier.event_checks import MEMBERS
+from lockbox.database import UnitOfWork
 from lockbox.notifications.mail_text import one_line, prose
 
 MOST_USES = 20
@@ -67,14 +67,14 @@ class ClosedWindow:
     astray: int = 0
 
 
-def read(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, ClosedWindow]:
+def read(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, ClosedWindow]:
     """Return the closed windows of these requests; requests without one in the audit log are left out."""
     if not request_ids:
         return {}
     moves, used = defaultdict[UUID, list[Row[Any]]](list), defaultdict[UUID, list[Row[Any]]](list)
-    for row in session.connection().execute(MOVES, {"ids": list(request_ids)}):
+    for row in session.execute(MOVES, {"ids": list(request_ids)}):
         moves[row.request_id].append(row)
-    for row in session.connection().execute(USES, {"ids": list(request_ids), "most": MOST_USES}):
+    for row in session.execute(USES, {"ids": list(request_ids), "most": MOST_USES}):
         used[row.request_id].append(row)
     found = {one: _closed(rows, used[one]) for one, rows in moves.items()}
     return {one: closed for one, closed in found.items() if closed}

@@ -9,13 +9,12 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
-from sqlmodel import Session
 
 from lockbox import database
 from lockbox.audit.canonical import LARGEST_INTEGER
 from lockbox.audit.events import AuditEvent
 from lockbox.audit.report import ACTIVITY, LATE
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotFound, NotYours, OutsideWindow, TooLate
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role, Scope
@@ -66,7 +65,7 @@ class RecordedActivity:
 
 
 def report(
-    session: Session, caller: Caller, origin: Origin, request_id: UUID, entries: Sequence[ActivityEntry]
+    session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, entries: Sequence[ActivityEntry]
 ) -> int:
     """Write what a system says was done inside a window, one event for each kind of thing; return how many.
 
@@ -99,23 +98,23 @@ def report(
     return len(happenings)
 
 
-def read(session: Session, caller: Caller, request_id: UUID) -> list[RecordedActivity]:
+def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> list[RecordedActivity]:
     """Return what was done inside a window, the last report first, at most a thousand kinds of things.
 
     Raises:
         NotFound: there is no such request that the caller may know of.
     """
     queries.find(session, caller, request_id)
-    return [_done(row) for row in session.connection().execute(READ, {"id": request_id, "most": MOST_SHOWN})]
+    return [_done(row) for row in session.execute(READ, {"id": request_id, "most": MOST_SHOWN})]
 
 
-def _window(session: Session, caller: Caller, request_id: UUID) -> Row[Any]:
+def _window(session: UnitOfWork, caller: Caller, request_id: UUID) -> Row[Any]:
     if not caller.holds(Role.SYSTEM):
         queries.find(session, caller, request_id)
         raise NotYours("Only the system that an engineer works in reports what was done there.")
     if Scope.ACTIVITY_REPORT not in caller.scopes:
         raise NotYours(f"This token needs the scope {Scope.ACTIVITY_REPORT}: make one that has it.")
-    window = session.connection().execute(WINDOW, {"id": request_id}).one_or_none()
+    window = session.execute(WINDOW, {"id": request_id}).one_or_none()
     if window is None or window.service not in caller.services:
         raise NotFound("There is no such request.")
     return window

@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
-from sqlmodel import Session
 from webauthn.helpers import bytes_to_base64url
 
 from lockbox.audit.canonical import Value, canonical, instant
@@ -18,7 +17,7 @@ from lockbox.audit.log.signing_keys import Ed25519Signature
 from lockbox.audit.verifier import passkey_assertion
 from lockbox.audit.verifier.approval_checks import APPROVAL_FORMAT, signed_text
 from lockbox.audit.verifier.passkey_assertion import ATTESTED, FORMAT, SIGNED, Assertion, BadAssertion
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import StaleVersion
 from lockbox.identity import passkeys, row_marks, row_security
 from lockbox.identity.credentials import Passkey
@@ -83,7 +82,7 @@ class StatementContext:
 
 
 def issue_challenge(
-    session: Session,
+    session: UnitOfWork,
     caller: Caller,
     request: AccessRequest,
     decision: Decision,
@@ -107,7 +106,7 @@ def issue_challenge(
 
 
 def check_signature(
-    session: Session,
+    session: UnitOfWork,
     caller: Caller,
     request: AccessRequest,
     decision: Decision,
@@ -144,7 +143,9 @@ def check_signature(
     )
 
 
-def hold_by_signatures(session: Session, opened: Collection[tuple[AccessRequest, bytes | None]]) -> frozenset[UUID]:
+def hold_by_signatures(
+    session: UnitOfWork, opened: Collection[tuple[AccessRequest, bytes | None]]
+) -> frozenset[UUID]:
     """Return which of these open requests hold by what passkeys have signed, where their policy demands it.
 
     The others of them are left out: somebody whose approval counts has signed nothing, something else, or with a
@@ -163,15 +164,15 @@ def _is_demanded(request: AccessRequest) -> bool:
     return request.approve_means is ApproveMeans.PASSKEY_SIGNED and customer_decides(request.mode)
 
 
-def _signed_rows(session: Session, requests: Iterable[AccessRequest]) -> dict[UUID, list[Row[Any]]]:
+def _signed_rows(session: UnitOfWork, requests: Iterable[AccessRequest]) -> dict[UUID, list[Row[Any]]]:
     found: dict[UUID, list[Row[Any]]] = {request.id: [] for request in requests}
     if found:
-        for row in session.connection().execute(SIGNED_DECISIONS, {"ids": list(found)}):
+        for row in session.execute(SIGNED_DECISIONS, {"ids": list(found)}):
             found[row.request_id].append(row)
     return found
 
 
-def _holds(session: Session, request: AccessRequest, body: bytes | None, rows: Sequence[Row[Any]]) -> bool:
+def _holds(session: UnitOfWork, request: AccessRequest, body: bytes | None, rows: Sequence[Row[Any]]) -> bool:
     """Whether everybody whose approval counted has signed it, and there are as many as have to."""
     try:
         counted = {UUID(one) for one in json.loads(body or b"{}")["approved_by"]}
@@ -181,7 +182,7 @@ def _holds(session: Session, request: AccessRequest, body: bytes | None, rows: S
     return len(counted) >= request.quorum and counted <= good - {request.requester_id}
 
 
-def _is_marked(session: Session, row: Row[Any]) -> bool:
+def _is_marked(session: UnitOfWork, row: Row[Any]) -> bool:
     """Whether the passkey is one that this installation has added, and not one that a database's login wrote."""
     covered = {name: getattr(row, name) for name in ("person_id", "credential_id", "public_key", "created_at")}
     key = Passkey(id=row.passkey_id, trusted_at=row.trusted_at, only_at=row.only_at, **covered)
@@ -281,7 +282,7 @@ def statement(request: AccessRequest, by: Iterable[str]) -> bytes:
     )
 
 
-def sign(session: Session, request: AccessRequest, by: Iterable[UUID]) -> Mapping[str, Value]:
+def sign(session: UnitOfWork, request: AccessRequest, by: Iterable[UUID]) -> Mapping[str, Value]:
     """Return what the event of the move that opens a window at this moment says of its approval, signed.
 
     Resources are personal: the event holds the statement's SHA-256, and what else it says stands in the event.
@@ -320,7 +321,7 @@ def _opened(decision: Decision | None, request: AccessRequest) -> tuple[list[str
     return (request.granted_resources, request.granted_actions) if opens else (None, None)
 
 
-def is_signed(session: Session, request: AccessRequest, body: bytes | None) -> bool:
+def is_signed(session: UnitOfWork, request: AccessRequest, body: bytes | None) -> bool:
     """Whether the event with this body, by which the window was opened, is signed over what the row says now."""
     if body is None:
         return False

@@ -6,12 +6,12 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import select
-from sqlmodel import Session, col
+from sqlmodel import col
 
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor
 from lockbox.audit.log import signing_keys
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotYours
 from lockbox.failpoints import failpoint
 from lockbox.identity import keyring, row_security, tenants
@@ -66,7 +66,9 @@ class DecisionContext:
         return tiers.first(self.ruling.terms, self.ruling.groups, self.known, request.tenant_id)
 
 
-def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verdict: DecisionInput) -> AccessRequest:
+def act(
+    session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, verdict: DecisionInput
+) -> AccessRequest:
     """Let a person endorse, approve, deny, cancel, complete or revoke a request; return its row as it is after that.
 
     Raises:
@@ -76,7 +78,7 @@ def act(session: Session, caller: Caller, origin: Origin, request_id: UUID, verd
 
 
 def act_and_show(
-    session: Session, caller: Caller, origin: Origin, request_id: UUID, verdict: DecisionInput
+    session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, verdict: DecisionInput
 ) -> RequestEntry:
     """Let a person endorse, approve, deny, cancel, complete or revoke a request; return it without reading it again.
 
@@ -102,7 +104,7 @@ def act_and_show(
 
 
 def act_on(
-    session: Session,
+    session: UnitOfWork,
     caller: Caller,
     origin: Origin,
     request: AccessRequest,
@@ -128,7 +130,7 @@ def act_on(
 
 
 def to_sign(
-    session: Session,
+    session: UnitOfWork,
     caller: Caller,
     origin: Origin,
     request_id: UUID,
@@ -152,7 +154,7 @@ def to_sign(
 
 
 def _evaluated(
-    session: Session,
+    session: UnitOfWork,
     caller: Caller,
     origin: Origin,
     request: AccessRequest,
@@ -185,7 +187,7 @@ def _decided(
 
 
 def _moved(
-    session: Session,
+    session: UnitOfWork,
     scene: DecisionContext,
     request: AccessRequest,
     verdict: DecisionInput,
@@ -263,7 +265,7 @@ def _facts(scene: DecisionContext, verdict: DecisionInput, stands_for: frozenset
     return facts
 
 
-def _principals(session: Session, stands_for: frozenset[UUID]) -> Mapping[str, str | None]:
+def _principals(session: UnitOfWork, stands_for: frozenset[UUID]) -> Mapping[str, str | None]:
     if not stands_for:
         return {}
     people = sorted(stands_for, key=str)
@@ -275,7 +277,7 @@ def _actor(scene: DecisionContext, party: Party, stands_for: frozenset[UUID]) ->
     return actor_for(scene.caller, party, scene.origin, on_behalf_of=min(stands_for, key=str, default=None))
 
 
-def moves_of(session: Session, caller: Caller, request: AccessRequest) -> tuple[AvailableMove, ...]:
+def moves_of(session: UnitOfWork, caller: Caller, request: AccessRequest) -> tuple[AvailableMove, ...]:
     """Return which moves the caller may make on a request that was just read, and why not the others.
 
     Nothing is locked. The caller may know of the request. Somebody of the vendor deals with its tenant from here on.
@@ -289,7 +291,7 @@ def moves_of(session: Session, caller: Caller, request: AccessRequest) -> tuple[
     return available_moves(DecisionContext(caller, Origin(""), known, ruling, at, votes).situation(request))
 
 
-def locked(session: Session, caller: Caller, request_id: UUID) -> AccessRequest:
+def locked(session: UnitOfWork, caller: Caller, request_id: UUID) -> AccessRequest:
     """Lock a request's row and take it out of the session, as `locked_entry` does.
 
     Raises:
@@ -298,7 +300,7 @@ def locked(session: Session, caller: Caller, request_id: UUID) -> AccessRequest:
     return locked_entry(session, caller, request_id).request
 
 
-def locked_entry(session: Session, caller: Caller, request_id: UUID) -> RequestEntry:
+def locked_entry(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
     """Lock a request's row and take it out of the session; somebody of the vendor deals with its tenant from here on.
 
     Returns:
@@ -308,7 +310,7 @@ def locked_entry(session: Session, caller: Caller, request_id: UUID) -> RequestE
         NotFound: there is no such request that the caller may know of.
         NotYours: they may look at it and do nothing to it.
     """
-    row = session.execute(
+    row = session.orm.execute(
         select(AccessRequest, col(Tenant.slug), col(Person.name), col(Tenant.name))
         .join(Tenant, col(Tenant.id) == col(AccessRequest.tenant_id))
         .join(Person, col(Person.id) == col(AccessRequest.requester_id))
@@ -320,7 +322,7 @@ def locked_entry(session: Session, caller: Caller, request_id: UUID) -> RequestE
         raise NotYours("You may look at this request and do nothing to it.")
     request, tenant, requester, tenant_name = row
     # Moves are written by one statement of our own; the session is not to flush a second one.
-    session.expunge(request)
+    session.orm.expunge(request)
     if caller.side is Side.VENDOR:
         row_security.turn_to(session, request.tenant_id)
     return RequestEntry(request, tenant, requester, open=False, tenant_name=tenant_name)

@@ -7,8 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
-from sqlmodel import Session
 
+from lockbox.database import UnitOfWork
 from lockbox.errors import CommentRequired, PasskeyMustSign, WindowTooLong
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.keyring import Part
@@ -73,7 +73,9 @@ class DecisionInput:
     signed: SignedStatement | None = None
 
 
-def votes_of(session: Session, request: AccessRequest, known: RecipientDirectory, terms: Terms) -> tuple[Vote, ...]:
+def votes_of(
+    session: UnitOfWork, request: AccessRequest, known: RecipientDirectory, terms: Terms
+) -> tuple[Vote, ...]:
     """Return the votes so far; only those that people may still give so will count: the others fill no seat.
 
     A delegate speaks for those for whom they spoke then and still stand in. A code from a mail spoke for nobody
@@ -83,12 +85,12 @@ def votes_of(session: Session, request: AccessRequest, known: RecipientDirectory
 
 
 def all_votes(
-    session: Session, requests: Sequence[AccessRequest], known: RecipientDirectory, terms: Mapping[UUID, Terms]
+    session: UnitOfWork, requests: Sequence[AccessRequest], known: RecipientDirectory, terms: Mapping[UUID, Terms]
 ) -> dict[UUID, tuple[Vote, ...]]:
     """Return the votes so far on each of these requests, as `votes_of` does; the terms are by request."""
     seats = {request.id: known.seats(request.tenant_id) for request in requests}
     votes: dict[UUID, tuple[Vote, ...]] = dict.fromkeys(seats, ())
-    for row in session.connection().execute(VOTES, {"request_ids": list(seats)}):
+    for row in session.execute(VOTES, {"request_ids": list(seats)}):
         filled = seats[row.request_id].get(row.person_id, frozenset()) & _spoke_for(row, terms[row.request_id])
         if filled and row.verdict == Action.APPROVE and not row_marks.is_held(session, row.mac, marked(row), row.id):
             filled = frozenset()
@@ -113,10 +115,10 @@ def marked(row: Decision | Row[Any]) -> Sequence[Part]:
     )
 
 
-def unverified(session: Session) -> list[UnverifiedRow]:
+def unverified(session: UnitOfWork) -> list[UnverifiedRow]:
     """Return what was decided in the last minutes, whoever did, and no key of ours has marked as it stands."""
     is_mark = keyring.of(session).powers.is_mark
-    rows = session.connection().execute(LATELY, {"lately": DECIDED_FOR, "most": MOST_DECIDED})
+    rows = session.execute(LATELY, {"lately": DECIDED_FOR, "most": MOST_DECIDED})
     return sorted(
         UnverifiedRow(row.person_id, MarkedRowKind.DECISION) for row in rows if not is_mark(row.mac, *marked(row))
     )

@@ -6,10 +6,9 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session
 
 from config.catalogue import Service
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotYours, TenantSuspended, UnknownEngineer, UnknownService, UnknownTenant
 from lockbox.identity import row_security, tenants
 from lockbox.identity.models import Tenant
@@ -118,7 +117,7 @@ class Evaluation:
 
 
 def evaluate_request(
-    session: Session, caller: Caller, filing: RequestInput, services: Mapping[str, Service]
+    session: UnitOfWork, caller: Caller, filing: RequestInput, services: Mapping[str, Service]
 ) -> Evaluation:
     """Judge a filing against the tenant's policy, as of now.
 
@@ -149,7 +148,7 @@ def check_engineer(caller: Caller) -> None:
 
 
 def evaluate_what_if(
-    session: Session, tenant: Tenant, ask: RequestFacts, services: Mapping[str, Service]
+    session: UnitOfWork, tenant: Tenant, ask: RequestFacts, services: Mapping[str, Service]
 ) -> Evaluation:
     """Judge what anybody could ask of a tenant as of now, for the tenant's own people; nobody in particular asks.
 
@@ -161,7 +160,7 @@ def evaluate_what_if(
 
 
 def _evaluation(
-    session: Session, tenant: Tenant, party: Party, requester: tuple[UUID, str], ask: RequestFacts
+    session: UnitOfWork, tenant: Tenant, party: Party, requester: tuple[UUID, str], ask: RequestFacts
 ) -> Evaluation:
     policy, terms = policy_store.todays(session, tenant, ask)
     at = now(session)
@@ -185,9 +184,9 @@ def request_facts(filing: RequestInput) -> RequestFacts:
     return RequestFacts(filing.service, tuple(filing.actions), Reason(filing.reason_code), tuple(filing.resources))
 
 
-def _was_denied(session: Session, tenant: Tenant, ask: RequestFacts) -> bool:
+def _was_denied(session: UnitOfWork, tenant: Tenant, ask: RequestFacts) -> bool:
     values = {"tenant_id": tenant.id, "service": ask.service, "resources": list(ask.resources)}
-    return bool(session.connection().execute(WAS_DENIED, values).scalar_one())
+    return bool(session.execute(WAS_DENIED, values).scalar_one())
 
 
 def _submitting_parties(caller: Caller) -> set[Party]:
@@ -200,12 +199,12 @@ def _submitting_parties(caller: Caller) -> set[Party]:
     return {Party.SYSTEM}
 
 
-def _requester(session: Session, caller: Caller, party: Party, filing: RequestInput) -> tuple[UUID, str]:
+def _requester(session: UnitOfWork, caller: Caller, party: Party, filing: RequestInput) -> tuple[UUID, str]:
     if party is Party.ENGINEER:
         if filing.engineer not in {None, caller.person_id}:
             raise NotYours("An engineer files in the own name; leave the engineer out.")
         return caller.person_id, caller.name
-    name = session.connection().execute(GOOD_ENGINEER, {"id": filing.engineer}).scalar_one_or_none()
+    name = session.execute(GOOD_ENGINEER, {"id": filing.engineer}).scalar_one_or_none()
     if filing.engineer is None or name is None:
         raise UnknownEngineer("Name the engineer, in good standing, for whom this is filed.", field="engineer")
     return filing.engineer, name

@@ -9,10 +9,10 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, and_, exists, literal, or_, text, tuple_
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from lockbox import database
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, NotYours
 from lockbox.identity import row_security
 from lockbox.identity.models import Person
@@ -66,7 +66,7 @@ class Viewers:
     may_look: bool
 
 
-def begin(session: Session, schedule: Schedule, caller: Caller, request_id: UUID) -> None:
+def begin(session: UnitOfWork, schedule: Schedule, caller: Caller, request_id: UUID) -> None:
     """Let the others see for five minutes that the caller looks at it, or for five more; it blocks nobody.
 
     It is no move and leaves no trace: while Redis is away nobody looks at anything. About a request that does not
@@ -86,7 +86,7 @@ def begin(session: Session, schedule: Schedule, caller: Caller, request_id: UUID
         database.publish_after_commit(session, [request_id], caller.side.value)
 
 
-def end(session: Session, schedule: Schedule, caller: Caller, request_id: UUID) -> None:
+def end(session: UnitOfWork, schedule: Schedule, caller: Caller, request_id: UUID) -> None:
     """Let the caller look at it no longer.
 
     Raises:
@@ -97,7 +97,7 @@ def end(session: Session, schedule: Schedule, caller: Caller, request_id: UUID) 
         database.publish_after_commit(session, [request_id], caller.side.value)
 
 
-def viewers(session: Session, schedule: Schedule, caller: Caller, request: AccessRequest) -> Viewers:
+def viewers(session: UnitOfWork, schedule: Schedule, caller: Caller, request: AccessRequest) -> Viewers:
     """Return who of the caller's own side looks at a request, of those who may answer it at this moment."""
     able = _may_claim(session, caller.side, request) or frozenset()
     marks = schedule.looking(str(request.id), sorted(map(str, able))) if able else {}
@@ -106,12 +106,12 @@ def viewers(session: Session, schedule: Schedule, caller: Caller, request: Acces
     names = select(Person.id, Person.name).where(col(Person.id).in_([UUID(one) for one in marks]))
     at = now(session)
     found = [
-        Viewer(one, name, marks[str(one)][0], at + marks[str(one)][1]) for one, name in session.exec(names).all()
+        Viewer(one, name, marks[str(one)][0], at + marks[str(one)][1]) for one, name in session.orm.exec(names).all()
     ]
     return Viewers(sorted(found, key=lambda look: (look.since, look.person_id)), caller.person_id in able)
 
 
-def _may_claim(session: Session, side: Side, request: AccessRequest) -> frozenset[UUID] | None:
+def _may_claim(session: UnitOfWork, side: Side, request: AccessRequest) -> frozenset[UUID] | None:
     """Return who of a side could answer at this moment; None where that side is not asked."""
     if request.state == State.REVIEWING and side is Side.VENDOR:
         known = recipients.look_up(session, frozenset(), now(session))
@@ -122,7 +122,7 @@ def _may_claim(session: Session, side: Side, request: AccessRequest) -> frozense
     return None
 
 
-def count(session: Session, caller: Caller, request: AccessRequest) -> list[ApprovalTally]:
+def count(session: UnitOfWork, caller: Caller, request: AccessRequest) -> list[ApprovalTally]:
     """Return how far the votes have come: first of all approvers, then of each group that must also agree.
 
     Only votes of those who may still approve count, by the approvers' seats that they fill, and what is needed is the
@@ -135,7 +135,7 @@ def count(session: Session, caller: Caller, request: AccessRequest) -> list[Appr
     return count_all(session, [request], known)[request.id]
 
 
-def tallies_of(session: Session, caller: Caller, requests: Iterable[AccessRequest]) -> dict[UUID, ApprovalTally]:
+def tallies_of(session: UnitOfWork, caller: Caller, requests: Iterable[AccessRequest]) -> dict[UUID, ApprovalTally]:
     """Return how far the votes of all approvers have come on those of a list about which the customer decides.
 
     What is said of a state is said with it, in lists as on a request's own page. The caller may know of all of them.
@@ -156,7 +156,7 @@ def tallies_of(session: Session, caller: Caller, requests: Iterable[AccessReques
 
 
 def count_all(
-    session: Session, requests: Sequence[AccessRequest], known: RecipientDirectory
+    session: UnitOfWork, requests: Sequence[AccessRequest], known: RecipientDirectory
 ) -> dict[UUID, list[ApprovalTally]]:
     """Return the same for each of these requests, to people of the tenants that `known` knows."""
     rulings = policy_store.effective_policies(session, [request.id for request in requests])
@@ -170,7 +170,7 @@ def count_all(
 
 
 def page_of_ids(
-    session: Session, conditions: Sequence[ColumnElement[bool]], *, cursor: str | None, most: int
+    session: UnitOfWork, conditions: Sequence[ColumnElement[bool]], *, cursor: str | None, most: int
 ) -> tuple[list[UUID], str | None]:
     """Return the ids of requests that match, at most `most`, from the cursor on, and the cursor of those that follow.
 
@@ -178,7 +178,7 @@ def page_of_ids(
         Invalid: the cursor is not one that this call gave out.
     """
     wanted = [*conditions, *([_later(cursor)] if cursor else [])]
-    rows = session.exec(select(*ORDER).where(*wanted).order_by(*ORDER).limit(most + 1)).all()
+    rows = session.orm.exec(select(*ORDER).where(*wanted).order_by(*ORDER).limit(most + 1)).all()
     at, last = rows[most - 1] if len(rows) > most else (None, None)
     beyond = f"{(at - EPOCH) // MICROSECOND}-{last.hex}" if at and last else None
     return [one for _, one in rows[:most]], beyond
@@ -213,7 +213,7 @@ class OpenWindow:
 
 
 def pending_requests(
-    session: Session, caller: Caller, *, cursor: str | None = None, most: int = MOST
+    session: UnitOfWork, caller: Caller, *, cursor: str | None = None, most: int = MOST
 ) -> tuple[list[PendingRequest], str | None]:
     """Return what waits for the caller, who has not answered it, the soonest deadline first, and the next cursor.
 
@@ -246,7 +246,7 @@ def pending_requests(
 
 
 def open_windows(
-    session: Session, caller: Caller, *, cursor: str | None = None, most: int = MOST
+    session: UnitOfWork, caller: Caller, *, cursor: str | None = None, most: int = MOST
 ) -> tuple[list[OpenWindow], str | None]:
     """Return the windows that are open now, as far as the caller may know of them, the first to close first.
 
@@ -289,7 +289,7 @@ def _able(caller: Caller, known: RecipientDirectory) -> frozenset[UUID]:
     return frozenset(one for one in caller.tenants() if caller.person_id in known.able(one))
 
 
-def earlier_requests(session: Session, caller: Caller, request: AccessRequest) -> Sequence[Row[Any]]:
+def earlier_requests(session: UnitOfWork, caller: Caller, request: AccessRequest) -> Sequence[Row[Any]]:
     """Return the newest earlier requests of the tenant for the same case or resource, five at most.
 
     Each row has its id, requester, state, when that began, and who brought it about. What timed out before anybody
@@ -310,5 +310,5 @@ def earlier_requests(session: Session, caller: Caller, request: AccessRequest) -
     if request.case_ref is not None:
         alike = or_(alike, newest.c.case_ref == request.case_ref)
     found = select(newest.c.id).where(alike).order_by(newest.c.id.desc()).limit(MOST_EARLIER)
-    ids = session.execute(found).scalars().all()
-    return session.connection().execute(EARLIER, {"ids": list(ids)}).all() if ids else ()
+    ids = session.orm.execute(found).scalars().all()
+    return session.execute(EARLIER, {"ids": list(ids)}).all() if ids else ()

@@ -7,8 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
+from lockbox.database import UnitOfWork
 from lockbox.identity.models import Person
 from lockbox.requests.lifecycle import Action
 
@@ -62,11 +63,11 @@ def approval_limits(move: Row[Any]) -> ApprovalLimits:
     return ApprovalLimits(body.get("access_window"), resources, body.get("kept_actions"))
 
 
-def names_of(session: Session, people: Iterable[UUID]) -> dict[UUID, str]:
+def names_of(session: UnitOfWork, people: Iterable[UUID]) -> dict[UUID, str]:
     """Return the names of these people, as far as whoever asks may know them."""
     wanted = set(people)
     query = select(Person.id, Person.name).where(col(Person.id).in_(wanted))
-    return dict(session.exec(query).all()) if wanted else {}
+    return dict(session.orm.exec(query).all()) if wanted else {}
 
 
 def personal_names(people: Sequence[UUID], names: Mapping[UUID, str]) -> dict[str, str | None]:
@@ -74,7 +75,7 @@ def personal_names(people: Sequence[UUID], names: Mapping[UUID, str]) -> dict[st
     return {field: names.get(person) for person, field in _fields(people)}
 
 
-def on_behalf_of(session: Session, moves: Sequence[Row[Any]]) -> dict[int, OnBehalfOf]:
+def on_behalf_of(session: UnitOfWork, moves: Sequence[Row[Any]]) -> dict[int, OnBehalfOf]:
     """Return the voice of each move of a timeline, by its seq.
 
     A name is what the event holds; where it never held one, as with an engineer for whom a system filed, it is the

@@ -8,8 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
-from sqlmodel import Session
 
+from lockbox.database import UnitOfWork
 from lockbox.errors import PolicyUnverified
 from lockbox.identity import row_marks
 from lockbox.identity.models import Tenant
@@ -85,7 +85,7 @@ class EffectivePolicy:
         return mode, min(end for end in (until, given) if end)
 
 
-def current(session: Session, tenant: Tenant) -> Policy:
+def current(session: UnitOfWork, tenant: Tenant) -> Policy:
     """Return the policy that holds for a tenant.
 
     Raises:
@@ -94,18 +94,18 @@ def current(session: Session, tenant: Tenant) -> Policy:
     return parsed(_verified(session, tenant))
 
 
-def verified(session: Session, tenant: Tenant) -> Policy | None:
+def verified(session: UnitOfWork, tenant: Tenant) -> Policy | None:
     """Return the policy that holds for a tenant, None where it, or the tenant's row, has no mark that holds."""
     body, is_verified = _todays(session, tenant)
     return parsed(body) if is_verified else None
 
 
-def at_version(session: Session, tenant_id: UUID, version: int) -> Policy:
+def at_version(session: UnitOfWork, tenant_id: UUID, version: int) -> Policy:
     """Return one version of a tenant's policy, to be shown."""
     return parsed(_read(session, tenant_id, version).body)
 
 
-def todays(session: Session, tenant: Tenant, ask: RequestFacts) -> tuple[Policy, Terms]:
+def todays(session: UnitOfWork, tenant: Tenant, ask: RequestFacts) -> tuple[Policy, Terms]:
     """Return the policy that holds for a tenant, and the terms that an ask meets under it.
 
     Raises:
@@ -115,14 +115,14 @@ def todays(session: Session, tenant: Tenant, ask: RequestFacts) -> tuple[Policy,
     return parsed(body), _terms(body, _matching_rules(body, ask))
 
 
-def effective_policy(session: Session, request: AccessRequest) -> EffectivePolicy:
+def effective_policy(session: UnitOfWork, request: AccessRequest) -> EffectivePolicy:
     """Return what a request meets: the stricter of the version that judged it and today's.
 
     A group is who is in it today; one that is gone today is who was in it then, so that taking a group away cannot
     take away the need to ask it.
     """
     values = {"tenant_id": request.tenant_id, "version": request.policy_version}
-    row = session.connection().execute(OWN_AND_TODAYS, values).one()
+    row = session.execute(OWN_AND_TODAYS, values).one()
     ruled = _effective_for_row(row.own, row.today, row.policy_version, Mode(row.mode), request)
     is_verified = (
         _is_verified(session, row)
@@ -133,7 +133,7 @@ def effective_policy(session: Session, request: AccessRequest) -> EffectivePolic
 
 
 def effective_policy_under(
-    session: Session, tenant: Tenant, request: AccessRequest, policy: Policy
+    session: UnitOfWork, tenant: Tenant, request: AccessRequest, policy: Policy
 ) -> EffectivePolicy:
     """Return what a request would meet if that policy were the tenant's today; see `effective_policy`."""
     own, ask = at_version(session, request.tenant_id, request.policy_version), _request_facts(request)
@@ -141,12 +141,12 @@ def effective_policy_under(
     return _effective_policy(own, policy, tenant.policy_version + 1, tenant.mode, terms)
 
 
-def effective_policies(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, EffectivePolicy]:
+def effective_policies(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, EffectivePolicy]:
     """Return what each of these requests meets now; each policy is read and each ask is judged once for all."""
-    rows = session.connection().execute(ASKS, {"ids": list(request_ids)}).all()
+    rows = session.execute(ASKS, {"ids": list(request_ids)}).all()
     versions = {(row.tenant_id, version) for row in rows for version in (row.policy_version, row.todays)}
     values = {"tenants": [tenant_id for tenant_id, _ in versions], "versions": [number for _, number in versions]}
-    found = session.connection().execute(READ_MANY, values).all()
+    found = session.execute(READ_MANY, values).all()
     bodies = {(row.id, row.version): row.body for row in found}
     modes = {row.id: Mode(row.mode) for row in found}
     doubted = {
@@ -168,10 +168,10 @@ def effective_policies(session: Session, request_ids: Sequence[UUID]) -> dict[UU
     return answers
 
 
-def wordings(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, MailWording]:
+def wordings(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, MailWording]:
     """Return what mails about these requests may say, by the terms that each meets now."""
     found = {}
-    for row in session.connection().execute(OF_REQUESTS, {"ids": list(request_ids)}):
+    for row in session.execute(OF_REQUESTS, {"ids": list(request_ids)}):
         terms = _stricter(row.own, row.today, _request_facts(row))
         found[row.id] = MailWording(terms.mail_link, terms.mail_justification, terms.report_on_close)
     return found
@@ -199,28 +199,28 @@ def _matching_rules(body: str, ask: RequestFacts) -> MatchingRules:
     return tuple(place for place, rule in enumerate(parsed(body).rules) if rule.match.matches(ask))
 
 
-def _read(session: Session, tenant_id: UUID, version: int) -> Row[Any]:
-    return session.connection().execute(READ, {"tenant_id": tenant_id, "version": version}).one()
+def _read(session: UnitOfWork, tenant_id: UUID, version: int) -> Row[Any]:
+    return session.execute(READ, {"tenant_id": tenant_id, "version": version}).one()
 
 
-def _todays(session: Session, tenant: Tenant) -> tuple[str, bool]:
+def _todays(session: UnitOfWork, tenant: Tenant) -> tuple[str, bool]:
     row = _read(session, tenant.id, tenant.policy_version)
     is_verified = _is_verified(session, tenant)
     return row.body, is_verified and _holds(session, tenant.id, tenant.policy_version, row.body, row.mac)
 
 
-def _verified(session: Session, tenant: Tenant) -> str:
+def _verified(session: UnitOfWork, tenant: Tenant) -> str:
     body, is_verified = _todays(session, tenant)
     if not is_verified:
         raise PolicyUnverified(UNVERIFIED)
     return body
 
 
-def _is_verified(session: Session, tenant: Tenant | Row[Any]) -> bool:
+def _is_verified(session: UnitOfWork, tenant: Tenant | Row[Any]) -> bool:
     return row_marks.is_believed(session, tenant.mac, row_marks.tenant(tenant), tenant.id)
 
 
-def _holds(session: Session, tenant_id: UUID, version: int, body: str, mac: bytes | None) -> bool:
+def _holds(session: UnitOfWork, tenant_id: UUID, version: int, body: str, mac: bytes | None) -> bool:
     return row_marks.is_believed(session, mac, row_marks.policy(tenant_id, version, body), tenant_id)
 
 

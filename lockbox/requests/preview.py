@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 
 from config.catalogue import Service
 from lockbox.audit.events import Actor
+from lockbox.database import UnitOfWork
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications import outbox
@@ -47,7 +48,12 @@ class PreviewContext:
 
 
 def compare(  # noqa: PLR0917 - what one request is weighed by
-    session: Session, tenant: Tenant, request: AccessRequest, policy: Policy, known: RecipientDirectory, at: datetime
+    session: UnitOfWork,
+    tenant: Tenant,
+    request: AccessRequest,
+    policy: Policy,
+    known: RecipientDirectory,
+    at: datetime,
 ) -> list[str]:
     """Say what would change for a request that waits for the customer; nothing to say means that nothing would.
 
@@ -200,7 +206,7 @@ class Preview:
     obstacles: tuple[str, ...]
 
 
-def preview(session: Session, caller: Caller, filing: RequestInput, services: Mapping[str, Service]) -> Preview:
+def preview(session: UnitOfWork, caller: Caller, filing: RequestInput, services: Mapping[str, Service]) -> Preview:
     """Say which policy, stages, windows and people a filing would meet; nothing is written and nobody is told.
 
     Raises:
@@ -275,9 +281,9 @@ class PreviewNames:
         return sorted(named, key=lambda pair: (pair[1], pair[0]))
 
 
-def _names(session: Session, judged: Evaluation) -> PreviewNames:
+def _names(session: UnitOfWork, judged: Evaluation) -> PreviewNames:
     everybody = judged.managers | judged.able | judged.known.admins[judged.tenant.id]
-    rows = session.exec(select(Person.id, Person.name).where(col(Person.id).in_(everybody)))
+    rows = session.orm.exec(select(Person.id, Person.name).where(col(Person.id).in_(everybody)))
     return PreviewNames(dict(rows.all()))
 
 

@@ -27,11 +27,11 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.orm import aliased
-from sqlmodel import Session, col
+from sqlmodel import col
 
 from lockbox.audit.log import witness
 from lockbox.audit.models import Event
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import AuditLogRolledBack, Invalid, NoOpenWindow, NotFound, NotYours
 from lockbox.identity import row_security
 from lockbox.identity.models import Membership, Person, Tenant
@@ -188,7 +188,7 @@ def granted() -> ColumnElement[bool]:
     )
 
 
-def find(session: Session, caller: Caller, request_id: UUID) -> RequestEntry:
+def find(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
     """Return one request.
 
     Raises:
@@ -201,14 +201,14 @@ def find(session: Session, caller: Caller, request_id: UUID) -> RequestEntry:
     return found[0]
 
 
-def known(session: Session, caller: Caller, ids: Collection[UUID]) -> frozenset[UUID]:
+def known(session: UnitOfWork, caller: Caller, ids: Collection[UUID]) -> frozenset[UUID]:
     """Return which of these are requests that the caller may know of."""
     row_security.enter(session, caller)
     query = select(col(AccessRequest.id)).where(col(AccessRequest.id).in_(ids), visible(caller))
-    return frozenset(session.execute(query).scalars()) if ids else frozenset()
+    return frozenset(session.orm.execute(query).scalars()) if ids else frozenset()
 
 
-def some(session: Session, caller: Caller, ids: Sequence[UUID], state: State | None = None) -> list[RequestEntry]:
+def some(session: UnitOfWork, caller: Caller, ids: Sequence[UUID], state: State | None = None) -> list[RequestEntry]:
     """Return those of these requests that the caller may know of, in the order of the ids.
 
     With a state those alone that are in it by now: somebody may have decided since their ids were looked up.
@@ -219,7 +219,9 @@ def some(session: Session, caller: Caller, ids: Sequence[UUID], state: State | N
     return [found[one] for one in ids if one in found]
 
 
-def page(session: Session, caller: Caller, wanted: RequestFilter, *, cursor: str | None, most: int) -> RequestListing:
+def page(
+    session: UnitOfWork, caller: Caller, wanted: RequestFilter, *, cursor: str | None, most: int
+) -> RequestListing:
     """Return the newest requests that match, at most `most` of them, from the cursor on.
 
     A look for text or part of a name goes through a bounded number of requests: it may find fewer, and say by its
@@ -236,11 +238,11 @@ def page(session: Session, caller: Caller, wanted: RequestFilter, *, cursor: str
     found = read(session, entries().where(*newest).order_by(col(AccessRequest.id).desc()).limit(most + 1))
     last: UUID | None = found[most - 1].request.id if len(found) > most else None
     if sought and last is None:
-        last = session.execute(ids.offset(MOST_SCANNED - 1).limit(1)).scalar_one_or_none()
+        last = session.orm.execute(ids.offset(MOST_SCANNED - 1).limit(1)).scalar_one_or_none()
     return RequestListing(found[:most], cursor_after(last) if last else None)
 
 
-def check(session: Session, caller: Caller, question: AccessCheck) -> RequestEntry:
+def check(session: UnitOfWork, caller: Caller, question: AccessCheck) -> RequestEntry:
     """Return the open window that lets the engineer in; of several the one that lasts longest.
 
     Windows are independent: one that ends shuts no other. Names are compared exactly.
@@ -328,9 +330,9 @@ def _opening() -> ColumnElement[bytes | None]:
     )
 
 
-def read(session: Session, query: Query, values: Mapping[str, object] | None = None) -> list[RequestEntry]:
+def read(session: UnitOfWork, query: Query, values: Mapping[str, object] | None = None) -> list[RequestEntry]:
     """Return what such a query finds by these values, each judged on the database's clock."""
-    rows = session.execute(query, params=values).all()
+    rows = session.orm.execute(query, params=values).all()
     signed = {
         request.id: (request, body) for request, *_, body in rows if approvals.is_signed(session, request, body)
     }
@@ -356,6 +358,6 @@ def read(session: Session, query: Query, values: Mapping[str, object] | None = N
     ]
 
 
-def _behind(session: Session, tenants: Collection[UUID]) -> Collection[UUID]:
+def _behind(session: UnitOfWork, tenants: Collection[UUID]) -> Collection[UUID]:
     shipped = witness.of(session)
     return shipped.behind(session, tenants) if shipped else ()

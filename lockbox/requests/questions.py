@@ -7,13 +7,12 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, TextClause, text
-from sqlmodel import Session
 
 from lockbox import database
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import AlreadyAnswered, InvalidMove, NotFound, NotYours, OwnRequest, TooLate, TooManyQuestions
 from lockbox.identity import row_security, tenants
 from lockbox.identity.roles import Caller, Role, Side
@@ -102,7 +101,7 @@ class Conversation:
     may_answer: bool = False
 
 
-def of_request(session: Session, caller: Caller, request_id: UUID) -> list[Exchange]:
+def of_request(session: UnitOfWork, caller: Caller, request_id: UUID) -> list[Exchange]:
     """Return what was asked about a request and answered, the oldest first; the words are for who reads comments.
 
     Raises:
@@ -111,13 +110,13 @@ def of_request(session: Session, caller: Caller, request_id: UUID) -> list[Excha
     return read(session, caller, queries.find(session, caller, request_id).request)
 
 
-def unanswered(session: Session, request_ids: Sequence[UUID]) -> dict[UUID, int]:
+def unanswered(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict[UUID, int]:
     """Return for each of these requests how many questions about it wait for an answer, if any do."""
-    rows = session.connection().execute(UNANSWERED, {"ids": list(request_ids)}) if request_ids else ()
+    rows = session.execute(UNANSWERED, {"ids": list(request_ids)}) if request_ids else ()
     return {row.request_id: row.number for row in rows}
 
 
-def conversation(session: Session, caller: Caller, entry: RequestEntry) -> Conversation:
+def conversation(session: UnitOfWork, caller: Caller, entry: RequestEntry) -> Conversation:
     """Return the same of a request that the caller looks at, and what they may add to it."""
     items, request, at = read(session, caller, entry.request), entry.request, now(session)
     is_own = request.requester_id == caller.person_id
@@ -127,11 +126,11 @@ def conversation(session: Session, caller: Caller, entry: RequestEntry) -> Conve
     return Conversation(items, asks, is_own and any(one.answered_at is None for one in items))
 
 
-def read(session: Session, caller: Caller, request: AccessRequest) -> list[Exchange]:
+def read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> list[Exchange]:
     """Return the exchanges about a request that the caller knows of, the oldest first."""
     held = visibility.reader_roles(caller, request.requester_id, request.tenant_id)
     reads = visibility.may_read(ProtectedField.COMMENT, held)
-    rows = session.connection().execute(READ, {"request_id": request.id})
+    rows = session.execute(READ, {"request_id": request.id})
     return [_exchange_in_list(row, reads=reads) for row in rows if _is_for(row, caller)]
 
 
@@ -146,7 +145,7 @@ def _exchange_in_list(row: Row[Any], *, reads: bool) -> Exchange:
     return Exchange(**facts if reads else facts | {"question": None, "answer": None})
 
 
-def _capacities(session: Session, caller: Caller, request: AccessRequest, at: datetime) -> list[Party]:
+def _capacities(session: UnitOfWork, caller: Caller, request: AccessRequest, at: datetime) -> list[Party]:
     if caller.side is Side.VENDOR:
         return among(caller, request, is_delegate=False)
     known = recipients.look_up(session, {request.tenant_id}, at)
@@ -200,7 +199,7 @@ class QuestionMove:
     principals: Mapping[str, str | None] = field(default_factory=dict)
 
 
-def ask(session: Session, caller: Caller, origin: Origin, request_id: UUID, words: str) -> Exchange:
+def ask(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, words: str) -> Exchange:
     """Ask the engineer something, as a manager during the review, and as an approver or their delegate after it.
 
     Where the policy says so, the approval clock stands from now on until all such questions are answered.
@@ -216,7 +215,7 @@ def ask(session: Session, caller: Caller, origin: Origin, request_id: UUID, word
     if request.requester_id == caller.person_id:
         raise OwnRequest("You asked for this access; somebody else asks about it.")
     party, stands_for = _asker(scene)
-    if len(session.connection().execute(ASKED, {"request_id": request.id}).all()) >= MOST:
+    if len(session.execute(ASKED, {"request_id": request.id}).all()) >= MOST:
         raise TooManyQuestions(f"{MOST} questions were asked about this request; decide by what was answered.")
     people = sorted(stands_for, key=str)
     clock, waits = _stopped(scene)
@@ -236,7 +235,7 @@ def ask(session: Session, caller: Caller, origin: Origin, request_id: UUID, word
 
 
 def answer(  # noqa: PLR0917 - as many things name a question
-    session: Session, caller: Caller, origin: Origin, request_id: UUID, question_id: UUID, words: str
+    session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, question_id: UUID, words: str
 ) -> Exchange:
     """Answer a question, as whoever asked for the access; the clock goes on once none waits for which it stands.
 
@@ -248,7 +247,7 @@ def answer(  # noqa: PLR0917 - as many things name a question
     """
     scene = _enter(session, caller, origin, request_id)
     request = scene.request
-    so_far = {row.id: row for row in session.connection().execute(ASKED, {"request_id": request.id})}
+    so_far = {row.id: row for row in session.execute(ASKED, {"request_id": request.id})}
     asked = so_far.pop(question_id, None)
     if asked is None:
         raise NotFound("There is no such question about this request.")
@@ -271,7 +270,7 @@ def answer(  # noqa: PLR0917 - as many things name a question
     return _exchange(session, scene, question_id)
 
 
-def _enter(session: Session, caller: Caller, origin: Origin, request_id: UUID) -> QuestionContext:
+def _enter(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID) -> QuestionContext:
     row_security.enter(session, caller)
     request = decide.locked(session, caller, request_id)
     caller = tenants.as_of_now(session, caller)
@@ -309,7 +308,7 @@ def _stopped(scene: QuestionContext) -> tuple[RequestClock, bool]:
     return clock, clock.stopped_at is not None
 
 
-def _write(session: Session, statement: TextClause, scene: QuestionContext, saying: QuestionMove) -> None:
+def _write(session: UnitOfWork, statement: TextClause, scene: QuestionContext, saying: QuestionMove) -> None:
     clocked = _set_clock(session, scene, saying.clock)
     happening = _audit_event(scene, saying)
     parameters = {
@@ -327,13 +326,13 @@ def _write(session: Session, statement: TextClause, scene: QuestionContext, sayi
             session, scene.known, _question_notification(scene, saying, happening)
         ),
     }
-    session.connection().execute(statement, parameters)
+    session.execute(statement, parameters)
     # What is asked in a review stays inside the vendor, and so does that something was.
     side = Side.VENDOR.value if saying.state is State.REVIEWING else None
     database.publish_after_commit(session, [scene.request.id], side)
 
 
-def _set_clock(session: Session, scene: QuestionContext, clock: RequestClock) -> dict[str, Any]:
+def _set_clock(session: UnitOfWork, scene: QuestionContext, clock: RequestClock) -> dict[str, Any]:
     """Turn the row's clock into what it is after this, and note on the session what to arm where it has moved."""
     request = scene.request
     moves = clock != timers.clock_of(request)
@@ -384,6 +383,6 @@ def _question_notification(
     )
 
 
-def _exchange(session: Session, scene: QuestionContext, question_id: UUID) -> Exchange:
+def _exchange(session: UnitOfWork, scene: QuestionContext, question_id: UUID) -> Exchange:
     found = read(session, scene.caller, scene.request)
     return next(one for one in found if one.id == question_id)

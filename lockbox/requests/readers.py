@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import Session
 
 from lockbox.audit import events
 from lockbox.audit.events import Actor, AuditEvent
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.requests.models import AccessRequest
@@ -33,7 +32,7 @@ SELECT reader FROM readers_of(CAST(:ids AS uuid[]), CAST(:people AS uuid[]), CAS
 """)
 
 
-def record_read(session: Session, caller: Caller, origin: Origin, request: AccessRequest) -> None:
+def record_read(session: UnitOfWork, caller: Caller, origin: Origin, request: AccessRequest) -> None:
     """Write that somebody of the vendor has read a request, unless it is their own or they did so in this hour.
 
     The event is in the tenant's log once the customer was asked, and in the vendor's own before that. It is written
@@ -43,7 +42,7 @@ def record_read(session: Session, caller: Caller, origin: Origin, request: Acces
         return
     at = now(session)
     values = {"person_id": caller.person_id, "request_id": request.id, "at": at}
-    if session.connection().execute(FIRST, values).scalar() is None:
+    if session.execute(FIRST, values).scalar() is None:
         return
     known = request.asked_at is not None
     role = Role.MANAGER if caller.holds(Role.MANAGER) else Role.VENDOR_AUDITOR
@@ -56,7 +55,7 @@ def record_read(session: Session, caller: Caller, origin: Origin, request: Acces
         tenant_id=request.tenant_id if known else None,
         facts={"request": request.id},
     )
-    session.connection().execute(RECORD, events.append([happening]))
+    session.execute(RECORD, events.append([happening]))
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class LiveReader:
     only_at: UUID | None = None
 
 
-def concerned(session: Session, ids: Collection[UUID], readers: Sequence[LiveReader]) -> frozenset[LiveReader]:
+def concerned(session: UnitOfWork, ids: Collection[UUID], readers: Sequence[LiveReader]) -> frozenset[LiveReader]:
     """Return which of these may know of any of these requests, by their roles as they are now, in one query."""
     if not ids or not readers:
         return frozenset()
@@ -78,4 +77,4 @@ def concerned(session: Session, ids: Collection[UUID], readers: Sequence[LiveRea
         "reach_all": sorted(role.value for role in SEE_ALL),
         "reach_theirs": sorted(role.value for role in SEE_THEIR_TENANTS),
     }
-    return frozenset(readers[number - 1] for number in session.connection().execute(CONCERNED, values).scalars())
+    return frozenset(readers[number - 1] for number in session.execute(CONCERNED, values).scalars())

@@ -9,10 +9,10 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
-from sqlmodel import Session
 
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK, AuditEvent
+from lockbox.database import UnitOfWork
 from lockbox.notifications import announcements, delivery_status, recipients
 from lockbox.notifications.account_mail import NOBODY_NOTIFIED, REVIEW_UNREACHED
 from lockbox.notifications.audience import ASKING, Reminder
@@ -42,17 +42,17 @@ class UndeliveredRequest:
     is_said: bool
 
 
-def undelivered_requests(session: Session, rows: Sequence[Row[Any]]) -> dict[UUID, UndeliveredRequest]:
+def undelivered_requests(session: UnitOfWork, rows: Sequence[Row[Any]]) -> dict[UUID, UndeliveredRequest]:
     """Return those of these locked requests that wait for an answer and of which nobody could be told."""
     found = reaches(session, rows)
     untold = [one for one, reached in found.items() if reached.nobody]
     if not untold:
         return {}
-    said = set(session.connection().execute(KNOWN, {"ids": untold, "action": Reminder.UNREACHED.value}).scalars())
+    said = set(session.execute(KNOWN, {"ids": untold, "action": Reminder.UNREACHED.value}).scalars())
     return {one: UndeliveredRequest(found[one].people, one in said) for one in untold}
 
 
-def reaches(session: Session, rows: Iterable[Row[Any]]) -> dict[UUID, DeliveryReach]:
+def reaches(session: UnitOfWork, rows: Iterable[Row[Any]]) -> dict[UUID, DeliveryReach]:
     """Return how many were told, for those of these requests that wait for an answer."""
     return delivery_status.of_requests(session, {row.id: row.state for row in rows if row.state in ASKING})
 
@@ -74,7 +74,7 @@ def last_resort(
 
 
 def notify_undelivered(
-    session: Session, rows: Iterable[Row[Any]], told: Mapping[UUID, DeliveryReach], at: datetime
+    session: UnitOfWork, rows: Iterable[Row[Any]], told: Mapping[UUID, DeliveryReach], at: datetime
 ) -> None:
     """Tell the operators which of these requests, whose time is over, nobody had been told of."""
     untold = [(row, told[row.id]) for row in rows if row.id in told and not told[row.id].reached]
@@ -86,7 +86,7 @@ def notify_undelivered(
 
 
 def notify_unreached_reviews(
-    session: Session, rows: Iterable[Row[Any]], silent: Mapping[UUID, UndeliveredRequest], at: datetime
+    session: UnitOfWork, rows: Iterable[Row[Any]], silent: Mapping[UUID, UndeliveredRequest], at: datetime
 ) -> None:
     """Tell the operators which of these requests, of which nobody could be told, wait for the vendor's managers."""
     waiting = [row for row in rows if row.state == State.REVIEWING]
@@ -97,12 +97,12 @@ def notify_unreached_reviews(
     _notify_operators(session, REVIEW_UNREACHED, lines, at)
 
 
-def _notify_operators(session: Session, action: str, lines: Mapping[UUID, tuple[UUID, str]], at: datetime) -> None:
+def _notify_operators(session: UnitOfWork, action: str, lines: Mapping[UUID, tuple[UUID, str]], at: datetime) -> None:
     """Tell the vendor's operators by one mail each; `lines` are, by request, its tenant and what to say."""
     if not lines:
         return
     tenants = list({tenant for tenant, _ in lines.values()})
-    names = {row.id: row.name for row in session.connection().execute(NAMES, {"ids": tenants})}
+    names = {row.id: row.name for row in session.execute(NAMES, {"ids": tenants})}
     changes = {str(one): f"{names[tenant]}: {said}" for one, (tenant, said) in list(lines.items())[:MOST_LINES]}
     if len(lines) > MOST_LINES:
         changes["and"] = f"{len(lines) - MOST_LINES} more"
@@ -110,7 +110,7 @@ def _notify_operators(session: Session, action: str, lines: Mapping[UUID, tuple[
     announcements.notify_operators(session, AuditEvent(at=at, action=action, actor=THE_CLOCK, facts=facts))
 
 
-def remind(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
+def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
     """Remind, widen and warn for these locked rows, whose clock is due and whose deadline is not; set their clocks.
 
     Where nobody who was asked could be told, the next tier is asked whenever its time would be. Policies, people,
@@ -120,7 +120,7 @@ def remind(session: Session, rows: Sequence[Row[Any]], at: datetime) -> None:
     requesters = {row.requester_id for row in rows}
     known = recipients.look_up(session, {row.tenant_id for row in rows}, at, also=requesters)
     voted = defaultdict[UUID, set[UUID]](set)
-    for vote in session.connection().execute(VOTED, {"ids": [row.id for row in rows]}):
+    for vote in session.execute(VOTED, {"ids": [row.id for row in rows]}):
         voted[vote.request_id].add(vote.person_id)
     silent = undelivered_requests(session, rows)
     updates = [

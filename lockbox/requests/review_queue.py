@@ -8,9 +8,9 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, or_, select
-from sqlmodel import Session, col
+from sqlmodel import col
 
-from lockbox.database import now
+from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError, NotYours, SignInAgain
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Role
@@ -79,7 +79,7 @@ class ReviewListing:
     weak: LockboxError | None
 
 
-def own_requests(session: Session, caller: Caller, *, cursor: str | None, most: int) -> OwnRequestListing:
+def own_requests(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> OwnRequestListing:
     """Return the caller's own requests, at most `most` of them, from the cursor on.
 
     Raises:
@@ -89,7 +89,7 @@ def own_requests(session: Session, caller: Caller, *, cursor: str | None, most: 
     row_security.enter(session, caller)
     own = col(AccessRequest.requester_id) == caller.person_id
     query = select(col(AccessRequest.id), IS_CLOSED).where(own, *([_beyond(cursor)] if cursor else []))
-    rows = session.execute(query.order_by(IS_CLOSED, col(AccessRequest.id).desc()).limit(most + 1)).all()
+    rows = session.orm.execute(query.order_by(IS_CLOSED, col(AccessRequest.id).desc()).limit(most + 1)).all()
     if not rows and not caller.holds(Role.ENGINEER):
         raise NotYours("Only an engineer asks for access.")
     shown = rows[:most]
@@ -98,7 +98,7 @@ def own_requests(session: Session, caller: Caller, *, cursor: str | None, most: 
     return OwnRequestListing(_told_of(session, caller, entries), last)
 
 
-def to_review(session: Session, caller: Caller, *, cursor: str | None, most: int) -> ReviewListing:
+def to_review(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> ReviewListing:
     """Return what waits for a review, at most `most` of it, from the cursor on.
 
     Raises:
@@ -124,7 +124,7 @@ def _beyond(cursor: str) -> ColumnElement[bool]:
     return and_(IS_CLOSED, follows) if read[1] == "closed" else or_(IS_CLOSED, and_(~IS_CLOSED, follows))
 
 
-def _told_of(session: Session, caller: Caller, entries: Sequence[RequestEntry]) -> list[OwnRequestEntry]:
+def _told_of(session: UnitOfWork, caller: Caller, entries: Sequence[RequestEntry]) -> list[OwnRequestEntry]:
     waiting = {entry.request.id: str(entry.request.state) for entry in entries if entry.request.state in ASKING}
     over = {
         entry.request.id: "pending" if entry.request.asked_at else "reviewing"
@@ -162,11 +162,11 @@ def _own_actions(caller: Caller, request: AccessRequest, at: datetime) -> tuple[
 
 
 def _awaited_names(
-    session: Session, entries: Sequence[RequestEntry], found: Mapping[UUID, DeliveryReach]
+    session: UnitOfWork, entries: Sequence[RequestEntry], found: Mapping[UUID, DeliveryReach]
 ) -> dict[UUID, tuple[str, ...]]:
     """Return the names of those who were asked and have not answered; of a customer's people tenant by tenant."""
     voted = defaultdict[UUID, set[UUID]](set)
-    for row in session.connection().execute(reminders.VOTED, {"ids": [entry.request.id for entry in entries]}):
+    for row in session.execute(reminders.VOTED, {"ids": [entry.request.id for entry in entries]}):
         voted[row.request_id].add(row.person_id)
     by_tenant = defaultdict[UUID, list[UUID]](list)
     for entry in entries:
@@ -181,7 +181,7 @@ def _awaited_names(
     return awaited
 
 
-def _todays(session: Session, entries: Sequence[RequestEntry]) -> dict[UUID, EffectivePolicy]:
+def _todays(session: UnitOfWork, entries: Sequence[RequestEntry]) -> dict[UUID, EffectivePolicy]:
     """Return the ruling on each of these, with today's policy of its tenant."""
     rulings = {}
     for entry in entries:

@@ -10,12 +10,13 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, select, text
-from sqlmodel import Session, col
+from sqlmodel import col
 
 from config.catalogue import Service
 from lockbox.audit.canonical import Plain, Value
 from lockbox.audit.events import Actor
 from lockbox.audit.verifier.approval_checks import SUBMISSION
+from lockbox.database import UnitOfWork
 from lockbox.errors import (
     AlreadyAskedAgain,
     KeyInUse,
@@ -98,13 +99,13 @@ def personal(request: AccessRequest) -> dict[str, str | None]:
     }
 
 
-def read(session: Session, request: AccessRequest) -> SubmissionFacts:
+def read(session: UnitOfWork, request: AccessRequest) -> SubmissionFacts:
     """Return what was submitted, of a row that was not moved yet, and the hashes of all that happened since.
 
     It is for the event by which the customer is asked or told, with which their log of the request begins.
     """
     values = {"id": request.id, "requester_id": request.requester_id}
-    earlier = session.connection().execute(EARLIER, values).all()
+    earlier = session.execute(EARLIER, values).all()
     first = next(row for row in earlier if row.seq == 1)
     said = facts(request) | {
         "event": first.id,
@@ -122,7 +123,7 @@ def read(session: Session, request: AccessRequest) -> SubmissionFacts:
     )
 
 
-def earlier_answer(session: Session, person_id: UUID, key: str, body: bytes) -> Mapping[str, Any] | None:
+def earlier_answer(session: UnitOfWork, person_id: UUID, key: str, body: bytes) -> Mapping[str, Any] | None:
     """Return the answer that this key got before, or None and hold the key until the transaction ends.
 
     Raises:
@@ -141,11 +142,9 @@ def earlier_answer(session: Session, person_id: UUID, key: str, body: bytes) -> 
     return answer
 
 
-def keep(session: Session, person_id: UUID, key: str, body: bytes, answer: str) -> None:
+def keep(session: UnitOfWork, person_id: UUID, key: str, body: bytes, answer: str) -> None:
     """Remember the answer, a JSON text, in the transaction that made it true: only successes are ever kept."""
-    session.connection().execute(
-        KEEP, {"person_id": person_id, "key": key, "body_hash": _hash(body), "answer": answer}
-    )
+    session.execute(KEEP, {"person_id": person_id, "key": key, "body_hash": _hash(body), "answer": answer})
 
 
 def _hash(body: bytes) -> bytes:
@@ -171,7 +170,7 @@ class SubmittedRequest:
 
 
 def submit(
-    session: Session,
+    session: UnitOfWork,
     caller: Caller,
     origin: Origin,
     filing: RequestInput,
@@ -221,9 +220,9 @@ def _meets(filing: RequestInput, judged: Evaluation) -> None:
     raise PolicyNotMet(sentence, field=lacks[0][0], errors=errors)
 
 
-def _within(session: Session, limits: SubmissionLimits, judged: Evaluation) -> None:
+def _within(session: UnitOfWork, limits: SubmissionLimits, judged: Evaluation) -> None:
     values = {"tenant_id": judged.tenant.id, "most_tenant": limits.for_tenant, "most_person": limits.by_person}
-    row = session.connection().execute(NTH_SUBMISSION, values).one()
+    row = session.execute(NTH_SUBMISSION, values).one()
     for submitted_at, most, whose in (
         (row.person_at, limits.by_person, "by you"),
         (row.tenant_at, limits.for_tenant, "for this tenant"),
@@ -298,7 +297,7 @@ def _submitted(request: AccessRequest, actor: Actor, asked: frozenset[UUID]) -> 
 
 
 def ask_again(
-    session: Session,
+    session: UnitOfWork,
     caller: Caller,
     origin: Origin,
     request_id: UUID,
@@ -319,7 +318,7 @@ def ask_again(
         and whatever else `filing.submit` raises.
     """
     row_security.enter(session, caller)
-    earlier = session.connection().execute(ASKED_BEFORE, {"id": request_id}).one_or_none()
+    earlier = session.execute(ASKED_BEFORE, {"id": request_id}).one_or_none()
     if earlier is None:
         queries.find(session, caller, request_id)
         raise NotYours("Only who asked may ask again.")
@@ -330,10 +329,12 @@ def ask_again(
     return submit(session, caller, origin, _same(earlier, request_id), services, limits=limits)
 
 
-def follower(session: Session, caller: Caller, request_id: UUID) -> UUID | None:
+def follower(session: UnitOfWork, caller: Caller, request_id: UUID) -> UUID | None:
     """Return the newest request by which this one was asked again, if the caller may know of one."""
     query = select(col(AccessRequest.id)).where(col(AccessRequest.follows) == request_id, queries.visible(caller))
-    found: UUID | None = session.execute(query.order_by(col(AccessRequest.id).desc()).limit(1)).scalar_one_or_none()
+    found: UUID | None = session.orm.execute(
+        query.order_by(col(AccessRequest.id).desc()).limit(1)
+    ).scalar_one_or_none()
     return found
 
 

@@ -13,12 +13,11 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Row, text
 from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlmodel import Session
 
 from lockbox import database as database_
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK
-from lockbox.database import Database, now
+from lockbox.database import Database, UnitOfWork, now
 from lockbox.failpoints import failpoint
 from lockbox.notifications import recipients
 from lockbox.notifications.delivery_status import DeliveryReach
@@ -117,9 +116,9 @@ def _moved(clock: RequestClock, at: datetime) -> int:
     return min(max(ceil((at - clock.stopped_at).total_seconds()), 0), most)
 
 
-def due(session: Session, *, grace: timedelta, most: int) -> list[UUID]:
+def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
     """Return the requests whose clock should have run that long ago, the oldest first."""
-    return list(session.connection().execute(DUE, {"grace": grace, "most": most}).scalars())
+    return list(session.execute(DUE, {"grace": grace, "most": most}).scalars())
 
 
 def run(database: Database, ids: Iterable[UUID]) -> Counter[str]:
@@ -150,7 +149,7 @@ def _wait_for(database: Database, ids: Collection[UUID]) -> None:
 
 
 def _in_halves(
-    database: Database, batch: Sequence[UUID], work: Callable[[Session, Sequence[UUID]], Counter[str]], fail: Fail
+    database: Database, batch: Sequence[UUID], work: Callable[[UnitOfWork, Sequence[UUID]], Counter[str]], fail: Fail
 ) -> Counter[str]:
     if not batch:
         return Counter()
@@ -177,14 +176,14 @@ def _leave_alone(database: Database, request_id: UUID, error: Exception) -> Coun
     """Let a request that cannot be nudged wait for its deadline: it is not to come up for ever before the others."""
     failed = _lost(request_id, error)
     with database.transaction() as session:
-        rows = session.connection().execute(LEFT_ALONE, {"id": request_id, "at": now(session)}).all()
+        rows = session.execute(LEFT_ALONE, {"id": request_id, "at": now(session)}).all()
         database_.arm_after_commit(session, CLOCK, [_entry(row, row.wake_at) for row in rows])
     return failed
 
 
-def _end(session: Session, ids: Sequence[UUID], *, early: set[UUID]) -> Counter[str]:
+def _end(session: UnitOfWork, ids: Sequence[UUID], *, early: set[UUID]) -> Counter[str]:
     """End what has reached its deadline; note what is due but has not in `early`, and leave it on lease."""
-    rows = session.connection().execute(LOCK, {"ids": list(ids)}).all()
+    rows = session.execute(LOCK, {"ids": list(ids)}).all()
     at = now(session)
     due = [row for row in rows if row.wake_at is not None and row.wake_at <= at]
     ready = [row for row in due if row.deadline_at <= at]
@@ -207,8 +206,8 @@ def _end(session: Session, ids: Sequence[UUID], *, early: set[UUID]) -> Counter[
     return ended
 
 
-def _remind(session: Session, ids: Sequence[UUID]) -> Counter[str]:
-    rows = session.connection().execute(LOCK_TO_REMIND, {"ids": list(ids)}).all()
+def _remind(session: UnitOfWork, ids: Sequence[UUID]) -> Counter[str]:
+    rows = session.execute(LOCK_TO_REMIND, {"ids": list(ids)}).all()
     at = now(session)
     ready = [row for row in rows if row.wake_at is not None and row.wake_at <= at < row.deadline_at]
     if ready:
@@ -248,7 +247,7 @@ def _by_the_clock(state: State) -> tuple[Action, MoveRule]:
     return action, taken
 
 
-def _settled(session: Session, ids: Sequence[UUID], rows: Sequence[Row[Any]], at: datetime) -> list[IndexEntry]:
+def _settled(session: UnitOfWork, ids: Sequence[UUID], rows: Sequence[Row[Any]], at: datetime) -> list[IndexEntry]:
     """Return what the index has to hold of every id that did not move: early ones again, strangers not at all."""
     promises = []
     for row in rows:
@@ -258,7 +257,7 @@ def _settled(session: Session, ids: Sequence[UUID], rows: Sequence[Row[Any]], at
             promises.append(_entry(row, row.wake_at - at))
     missing = set(ids) - {row.id for row in rows}
     if missing:
-        found = session.connection().execute(KNOWN, {"ids": list(missing)}).all()
+        found = session.execute(KNOWN, {"ids": list(missing)}).all()
         promises += [_entry(row, BUSY_ROW_AGAIN if row.wake_at else None) for row in found]
         unknown = missing - {row.id for row in found}
         promises += [IndexEntry(str(one), Action.EXPIRE.value, None) for one in sorted(unknown)]

@@ -9,13 +9,13 @@ from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy import Row, TextClause, text
-from sqlmodel import Session
 
 from lockbox import database, sql
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.audit.log.signing_keys import LIST_KEY
+from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications import outbox
 from lockbox.notifications.outbox import NotifiedMove
@@ -191,13 +191,13 @@ def actor_for(caller: Caller, party: Party, origin: Origin, on_behalf_of: UUID |
     )
 
 
-def insert(session: Session, request: AccessRequest, move: Move, known: RecipientDirectory) -> None:
+def insert(session: UnitOfWork, request: AccessRequest, move: Move, known: RecipientDirectory) -> None:
     """Write a new request with its first event and the notifications it promises."""
     _write(session, SUBMITTED, [move], known, request.model_dump())
 
 
 def update(  # noqa: PLR0917 - as many things are written
-    session: Session,
+    session: UnitOfWork,
     request: AccessRequest,
     move: Move,
     known: RecipientDirectory,
@@ -216,7 +216,7 @@ def update(  # noqa: PLR0917 - as many things are written
         _write(session, MOVED_BY_DECISION, [move], known, row | prefixed | {"approval_key": approval_key})
 
 
-def end(session: Session, moves: Sequence[Move], known: RecipientDirectory) -> None:
+def end(session: UnitOfWork, moves: Sequence[Move], known: RecipientDirectory) -> None:
     """Write the clock's moves, all of which end their request."""
     rows = {
         "id": array(move.request_id for move in moves),
@@ -228,7 +228,7 @@ def end(session: Session, moves: Sequence[Move], known: RecipientDirectory) -> N
     _write(session, ENDED_BY_CLOCK, moves, known, rows)
 
 
-def remind(session: Session, updates: Sequence[ReminderUpdate], known: RecipientDirectory) -> None:
+def remind(session: UnitOfWork, updates: Sequence[ReminderUpdate], known: RecipientDirectory) -> None:
     """Write what the clock does to requests that stay as they are: counters, wake-ups, events, notifications."""
     rows = {
         "id": array(one.request_id for one in updates),
@@ -242,7 +242,7 @@ def remind(session: Session, updates: Sequence[ReminderUpdate], known: Recipient
 
 
 def _write(  # noqa: PLR0917 - as many things are written
-    session: Session,
+    session: UnitOfWork,
     statement: TextClause,
     moves: Sequence[Move],
     known: RecipientDirectory,
@@ -254,7 +254,7 @@ def _write(  # noqa: PLR0917 - as many things are written
         **events.append(move.event() for move in moves),
         **outbox.queue_notifications(session, known, moves),
     }
-    session.connection().execute(statement, _plain(parameters))
+    session.execute(statement, _plain(parameters))
     database.arm_after_commit(session, CLOCK, promises or [move.promise() for move in moves])
 
 

@@ -10,12 +10,11 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Row, text
-from sqlmodel import Session
 
 from harness.people import HERE, SETTINGS, World, vouch_for
 from harness.stage import unbound
 from lockbox.audit.events import VENDORS_LOG
-from lockbox.database import Database
+from lockbox.database import NO_KEYS, Database, UnitOfWork, WarnedSession, postgres_clock
 from lockbox.errors import LockboxError, NoOpenWindow
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller
@@ -67,7 +66,8 @@ def as_caller(db: Database | Engine, caller: Caller, at: UUID | None = None) -> 
 
     `at` is the tenant that somebody of the vendor deals with.
     """
-    with Session(db.engine if isinstance(db, Database) else db) as session, session.begin():
+    with WarnedSession(db.engine if isinstance(db, Database) else db) as orm, orm.begin():
+        session = UnitOfWork(orm, postgres_clock, NO_KEYS)
         row_security.enter(session, caller)
         if at:
             row_security.turn_to(session, at)

@@ -51,7 +51,7 @@ def on_the_database(world: World, who: str, statement: str, **values: object) ->
     with world.db.transaction() as session:
         row_security.enter(session, world.people[who])
         row_security.turn_to(session, world.tenant.id)
-        session.connection().execute(text(statement), values)
+        session.execute(text(statement), values)
 
 
 def id_of(world: World, name: str) -> UUID:

@@ -225,7 +225,7 @@ def test_a_request_follows_what_it_followed_for_good(world: World, superuser: En
 
     for db in (world.db, worker):
         with pytest.raises(DBAPIError, match="permission denied"), db.transaction() as session:
-            session.connection().execute(text("UPDATE requests SET follows = NULL"))
+            session.execute(text("UPDATE requests SET follows = NULL"))
 
     assert read(worker, "SELECT follows FROM requests WHERE id = :id", id=second.id)[0].follows == first.id
 

@@ -7,11 +7,10 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 import pytest
-from sqlmodel import Session
 
 from harness.people import HERE, World
 from harness.stage import ShiftedClock
-from lockbox.database import Database, now
+from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import LockboxError, NotFound
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.requests import decide, queries
@@ -59,7 +58,7 @@ class UndoneError(Exception):
     """A move went well, and nothing of it stays."""
 
 
-def _everybody(world: World, session: Session) -> Iterator[tuple[str, Caller]]:
+def _everybody(world: World, session: UnitOfWork) -> Iterator[tuple[str, Caller]]:
     """Yield all people of a world as they have signed in, and an approver and a manager by every other sign-in."""
     at = now(session)
     yield from world.people.items()

@@ -12,13 +12,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlmodel import Session
 
 from harness.people import HERE, World
 from harness.stage import ShiftedClock, as_sender, setting
 from harness.wait import within
 from lockbox import reconcile
-from lockbox.database import Database
+from lockbox.database import NO_KEYS, Database, UnitOfWork, WarnedSession, postgres_clock
 from lockbox.identity.keyring import development
 from lockbox.notifications import delivery_status, results
 from lockbox.notifications.models import Outcome
@@ -258,7 +257,7 @@ def test_the_next_tier_is_asked_at_once_where_nobody_of_the_first_could_be_told(
 
 def test_with_no_tier_left_everybody_else_is_asked_and_the_admins_are_told_once(scene: DeadNotificationScene) -> None:
     with setting(scene.world.db).transaction() as session:
-        session.connection().execute(
+        session.execute(
             text("UPDATE people SET wants_prompts = false WHERE id = :id"),
             {"id": scene.world.people["amir"].person_id},
         )
@@ -338,7 +337,7 @@ def test_a_person_with_several_notifications_is_one_person_and_reached_by_any(
 def test_a_prompt_to_somebody_who_has_left_is_no_hope_either(scene: DeadNotificationScene) -> None:
     request = tiered(scene.world)
     with setting(scene.world.db).transaction() as session:
-        session.connection().execute(
+        session.execute(
             text("UPDATE people SET disabled_at = now() WHERE id = :id"), {"id": scene.world.people["abe"].person_id}
         )
 
@@ -369,10 +368,10 @@ def test_where_no_manager_could_be_told_the_operators_are_and_the_customer_hears
 def test_a_process_that_dies_before_the_record_leaves_it_to_the_next(scene: DeadNotificationScene) -> None:
     request = tiered(scene.world)
     scene.refuse("abe")
-    with Session(as_sender(scene.db).engine) as session:
-        session.info |= {"clock": scene.db.clock, "promises": {}}
+    with WarnedSession(as_sender(scene.db).engine) as orm:
+        session = UnitOfWork(orm, postgres_clock, NO_KEYS)
         results.record(session, dead_tries(scene, request))
-        session.rollback()
+        session.orm.rollback()
     untouched = scene.row(request).wake_at, scene.beside(request)
 
     scene.send()
@@ -483,11 +482,11 @@ def test_a_worker_sets_a_clock_forward_and_changes_nothing_else_by_it(
         pytest.raises(DBAPIError, match=r"one move at a time|permission denied"),
         as_sender(worker).transaction() as session,
     ):
-        session.connection().execute(text(f"{sooner}, {change}"))
+        session.execute(text(f"{sooner}, {change}"))
     with as_caller(api, scene.world.people["ann"]) as connection, pytest.raises(DBAPIError, match="one move"):
         connection.execute(text(sooner))
     with as_sender(worker).transaction() as session:
-        session.connection().execute(text(sooner))
+        session.execute(text(sooner))
 
     assert scene.row(request).wake_at == before.wake_at - timedelta(minutes=1)
 
@@ -497,7 +496,7 @@ def test_an_open_windows_clock_is_set_forward_by_nobody(scene: DeadNotificationS
     scene.world.act("ann", Action.APPROVE, request.id)
 
     with pytest.raises(DBAPIError, match="from active to active"), worker.transaction() as session:
-        session.connection().execute(text("UPDATE requests SET wake_at = wake_at - interval '1 minute'"))
+        session.execute(text("UPDATE requests SET wake_at = wake_at - interval '1 minute'"))
 
     assert scene.row(request).state == "active"
 
@@ -524,7 +523,7 @@ def test_whom_a_prompt_reached_and_who_has_left_since_is_no_hope_either(scene: D
     scene.send()
     with setting(scene.world.db).transaction() as session:
         gone = {"id": scene.world.people["abe"].person_id}
-        session.connection().execute(text("DELETE FROM memberships WHERE person_id = :id"), gone)
+        session.execute(text("DELETE FROM memberships WHERE person_id = :id"), gone)
     scene.refuse("amir")
     scene.db.clock.shift = timedelta(seconds=5)  # type: ignore[attr-defined]  # the shifted clock of these tests
 

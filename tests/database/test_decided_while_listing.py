@@ -5,9 +5,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlmodel import Session
 
 from harness.people import World
+from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Caller
 from lockbox.requests import inbox, review_queue
 from lockbox.requests.lifecycle import Action
@@ -16,15 +16,15 @@ from lockbox.requests.policy_rules import Policy
 REVIEWED = Policy(vendor_review=True)
 
 
-def _review(session: Session, caller: Caller) -> Sequence[Any]:
+def _review(session: UnitOfWork, caller: Caller) -> Sequence[Any]:
     return review_queue.to_review(session, caller, cursor=None, most=10).items
 
 
-def _waiting(session: Session, caller: Caller) -> Sequence[Any]:
+def _waiting(session: UnitOfWork, caller: Caller) -> Sequence[Any]:
     return inbox.pending_requests(session, caller)[0]
 
 
-def _inside(session: Session, caller: Caller) -> Sequence[Any]:
+def _inside(session: UnitOfWork, caller: Caller) -> Sequence[Any]:
     return inbox.open_windows(session, caller)[0]
 
 

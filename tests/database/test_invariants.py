@@ -344,8 +344,8 @@ def test_no_query_walks_through_a_large_table(worker: Database, query: TextClaus
     values = ScanPosition().values | {"page": 10}
 
     with setting(worker).transaction() as session:
-        session.connection().execute(text("SET LOCAL enable_seqscan = off"))
-        plan = session.connection().execute(text(f"EXPLAIN (FORMAT JSON) {query.text}"), values).scalar_one()
+        session.execute(text("SET LOCAL enable_seqscan = off"))
+        plan = session.execute(text(f"EXPLAIN (FORMAT JSON) {query.text}"), values).scalar_one()
 
     walked = {name for kind, name in _nodes(plan[0]["Plan"]) if kind == "Seq Scan"}
     assert walked & LARGE == set()

@@ -8,13 +8,12 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy.exc import DBAPIError
-from sqlmodel import Session
 
 from harness.people import HERE, World
 from harness.stage import ShiftedClock
 from harness.wait import within
 from lockbox.admin import vendor_staff
-from lockbox.database import Database
+from lockbox.database import Database, UnitOfWork
 from lockbox.errors import NotFound, NotYours
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Mode, Role
@@ -147,7 +146,7 @@ def test_a_change_that_fails_half_way_leaves_everything_as_it_was(world: World) 
     assert door(world, resource=_resource(world, requests[2])) is not None
 
 
-def _disable_and_stumble(session: Session, caller: Caller, origin: Origin, person_id: UUID) -> None:
+def _disable_and_stumble(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID) -> None:
     vendor_staff.disable(session, caller, origin, person_id)
     raise ZeroDivisionError
 
@@ -209,7 +208,7 @@ def test_the_database_lets_nobody_reach_the_requests_of_who_still_is_an_engineer
 def test_the_database_lets_an_operator_only_cancel_and_revoke_what_is_left(world: World, state: str) -> None:
     three(world)
 
-    def forge(session: Session, caller: Caller, _: Origin, person_id: UUID) -> None:
+    def forge(session: UnitOfWork, caller: Caller, _: Origin, person_id: UUID) -> None:
         row_security.enter(session, caller)
         row_security.see_off(session, person_id)
         session.connection().exec_driver_sql(

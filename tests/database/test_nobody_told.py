@@ -95,7 +95,7 @@ def test_a_prompt_does_not_say_of_it_later_that_nobody_answered(
 ) -> None:
     untold, told = world.submit(), world.submit()
     with setting(sender).transaction() as session:
-        session.connection().execute(SENT, {"id": told.id})
+        session.execute(SENT, {"id": told.id})
     later.shift = timedelta(hours=12)
     timers.run(sender, [untold.id, told.id])
 

@@ -401,7 +401,7 @@ def test_only_the_clock_nudges(world: World, api: Database, worker: Database) ->
     with as_caller(api, world.people["ann"]) as connection, pytest.raises(DBAPIError, match="one move at a time"):
         connection.execute(text(change), {"id": request.id})
     with worker.transaction() as session:
-        session.connection().execute(text(change), {"id": request.id})
+        session.execute(text(change), {"id": request.id})
 
     assert row_of(api, request.id).reminders == 1
     assert state_of(api, request.id) == State.PENDING

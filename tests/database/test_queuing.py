@@ -109,7 +109,7 @@ def test_no_login_queues_anything_itself(world: World, worker: Database, who: st
     db = {"api": world.db, "worker": worker}[who]
 
     with db.transaction() as session, pytest.raises(DBAPIError, match="permission denied"):
-        session.connection().execute(text("INSERT INTO unsealed VALUES (uuidv7())"))
+        session.execute(text("INSERT INTO unsealed VALUES (uuidv7())"))
 
 
 def test_what_is_queued_though_it_is_sealed_stops_no_sealing(world: World, worker: Database) -> None:
@@ -128,7 +128,7 @@ def test_what_is_queued_though_it_is_sealed_stops_no_sealing(world: World, worke
 def test_no_fact_that_is_counted_says_who_did_what_else(world: World, worker: Database) -> None:
     request = world.fresh()
     with world.db.transaction() as session:
-        session.connection().execute(
+        session.execute(
             text(
                 "SELECT count_refused(sha256('x'), now() - interval '5 minutes', 'decision_refused', NULL, :id, "
                 "CAST(:facts AS jsonb), CAST('{}' AS jsonb))"

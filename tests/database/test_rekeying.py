@@ -5,13 +5,12 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine
-from sqlmodel import Session
 
 from harness.people import World
 from harness.stage import Urls, setting
 from lockbox.admin import key_rotation
 from lockbox.admin.key_rotation import RotationResult
-from lockbox.database import Database, as_owner, now
+from lockbox.database import Database, ProcessKeys, UnitOfWork, as_owner, now
 from lockbox.errors import NotSignedIn
 from lockbox.identity import api_tokens, row_marks, row_security
 from lockbox.identity.keyring import Keyring
@@ -49,7 +48,7 @@ def rekey(urls: Urls) -> Rekey:
     """The owner's command, with these root keys."""
 
     def rekeyed(*roots: bytes, key_is_lost: bool = False) -> RotationResult:
-        with as_owner(urls.owner, Keyring(roots)) as session:
+        with as_owner(urls.owner, ProcessKeys(Keyring(roots))) as session:
             return key_rotation.rekey(session, key_is_lost=key_is_lost)
 
     return rekeyed
@@ -57,7 +56,7 @@ def rekey(urls: Urls) -> Rekey:
 
 def at(db: Database, *roots: bytes) -> Database:
     """Return the house of an API that has these root keys."""
-    return Database(db.engine, db.schedule, keyring=Keyring(roots))
+    return Database(db.engine, db.schedule, keys=ProcessKeys(Keyring(roots)))
 
 
 def recognised(db: Database, world: World, name: str) -> set[Role]:
@@ -122,7 +121,7 @@ def held(db: Database, world: World) -> tuple[int | None, bool]:
     """Return the quorum of the policy that holds by these keys, and whether Aude stands in for Ann."""
     with db.transaction() as session:
         row_security.enter(session, world.people["ann"])
-        tenant = session.get_one(Tenant, world.tenant.id)
+        tenant = session.orm.get_one(Tenant, world.tenant.id)
         policy = policy_store.verified(session, tenant)
         known = recipients.look_up(session, {tenant.id}, now(session))
     return policy.quorum if policy else None, world.people["aude"].person_id in known.delegates[tenant.id]
@@ -161,7 +160,7 @@ def test_after_a_lost_key_roles_are_taken_as_they_are_and_every_sign_in_is_over(
     assert len(done.unverified) == done.marked == len(old.people) + LAID_DOWN
     assert done.ended == len(old.tokens)
     assert read(old.db, "SELECT count(*) AS open FROM tokens WHERE revoked_at IS NULL")[0].open == 0
-    anew = Database(setting(db).engine, db.schedule, keyring=Keyring([NEW]))
+    anew = Database(setting(db).engine, db.schedule, keys=ProcessKeys(Keyring([NEW])))
     with anew.transaction() as session:
         old.tokens["ann"] = _issued(session, old.people["ann"].person_id)
     assert recognised(db, old, "ann") == {Role.APPROVER}
@@ -176,5 +175,5 @@ def test_a_newer_mark_does_not_give_way_to_the_one_before(old: World, rekey: Rek
         write(superuser, "UPDATE memberships SET mac = :mac WHERE person_id = :id", mac=was.mac, id=ann)
 
 
-def _issued(session: Session, person_id: UUID) -> str:
+def _issued(session: UnitOfWork, person_id: UUID) -> str:
     return api_tokens.issue(session, person_id, environment="test", lifetime=api_tokens.USE_NOTED_EVERY).text

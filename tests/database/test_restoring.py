@@ -26,7 +26,7 @@ from lockbox.admin.tenants import TenantInput
 from lockbox.audit.log import checkpoint, sealer
 from lockbox.audit.log.sealer import RollbackDetected, Signer
 from lockbox.audit.log.witness import WitnessCheck, WitnessFolder
-from lockbox.database import Database, as_owner, make_engine
+from lockbox.database import Database, ProcessKeys, as_owner, make_engine
 from lockbox.errors import NoOpenWindow
 from lockbox.monitoring import alerts, metrics, status
 from lockbox.monitoring.invariants import ScanPosition
@@ -94,7 +94,7 @@ class RestorableWorld:
         target = make_url(self.empty.owner)
         run("pg_restore", target, "--exit-on-error", f"--dbname={target.database}", str(self.dump))
         schedule = Schedule(self.empty.redis)
-        db = Database(make_engine(self.empty.api, role="restored"), schedule, shipped=self.believed())
+        db = Database(make_engine(self.empty.api, role="restored"), schedule, keys=ProcessKeys(self.believed()))
         worker = Database(make_engine(self.empty.worker, role="restored"), schedule)
         self.opened += [db, worker]
         world = World(db, self.world.tenant, self.world.people, self.world.tokens)
@@ -102,7 +102,7 @@ class RestorableWorld:
 
     def after_restore(self, *, anyway: bool = False) -> RestoreResult:
         """Do as the owner's command does."""
-        with as_owner(self.urls.owner) as session:
+        with as_owner(self.urls.owner, armed_by_reconcile=True) as session:
             done = restore.restore(session, self.believed(), anyway=anyway)
         for log_id in done.logs:
             self.folder.set_aside(log_id)
@@ -121,7 +121,7 @@ def plant(world: World, worker: Database, urls: Urls, tmp_path: Path) -> Iterato
         write(root, "ALTER SCHEMA public OWNER TO lockbox_owner")
         write(root, "GRANT USAGE ON SCHEMA public TO lockbox_api, lockbox_worker, lockbox_notifications")
         plant = RestorableWorld(world, worker, urls, shipped, tmp_path / "dump", empty)
-        world.db.shipped = plant.believed()
+        world.db.keys = ProcessKeys(plant.believed())
         yield plant
         for db in plant.opened:
             db.dispose()
@@ -340,7 +340,7 @@ def test_a_log_that_grew_since_it_was_shipped_is_believed_by_its_tiles_alone(pla
     with unbound_of(plant.urls).begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(text("UPDATE tiles SET hashes = overlay(hashes PLACING sha256('x') FROM 65 FOR 32)"))
-    plant.world.db.shipped = plant.believed()
+    plant.world.db.keys = ProcessKeys(plant.believed())
 
     assert (before, asked(plant.world)) == ("open", "audit-log-rolled-back")
 
@@ -350,7 +350,7 @@ def test_a_checkpoint_by_another_key_opens_nothing_wherever_it_is(plant: Restora
     plant.seal()
     before = asked(plant.world)
 
-    plant.world.db.shipped = WitnessCheck(plant.folder, {OTHER.public.id: OTHER.public}, known_seconds=0)
+    plant.world.db.keys = ProcessKeys(WitnessCheck(plant.folder, {OTHER.public.id: OTHER.public}, known_seconds=0))
 
     assert (before, asked(plant.world)) == ("open", "audit-log-rolled-back")
 
@@ -499,12 +499,12 @@ def test_sessions_of_the_older_state_end(plant: RestorableWorld) -> None:
 def test_what_was_found_is_believed_for_a_moment_and_no_longer(plant: RestorableWorld) -> None:
     plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
     plant.seal()
-    plant.world.db.shipped = plant.believed(known_seconds=60)
+    plant.world.db.keys = ProcessKeys(plant.believed(known_seconds=60))
     before = asked(plant.world)
     plant.shipped.rename(plant.shipped.with_name("unmounted"))
 
     assert (before, asked(plant.world)) == ("open", "open")
-    plant.world.db.shipped = plant.believed()
+    plant.world.db.keys = ProcessKeys(plant.believed())
     assert asked(plant.world) == "audit-log-rolled-back"
 
 

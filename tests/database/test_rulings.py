@@ -59,7 +59,7 @@ def submitted_at(world: World, caller: Caller, nth: int) -> datetime | None:
     values = {"tenant_id": world.tenant.id, "most_tenant": 1, "most_person": nth}
     with world.db.transaction() as session:
         row_security.enter(session, caller)
-        found: datetime | None = session.connection().execute(submit.NTH_SUBMISSION, values).one().person_at
+        found: datetime | None = session.execute(submit.NTH_SUBMISSION, values).one().person_at
         return found
 
 

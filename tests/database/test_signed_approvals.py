@@ -19,7 +19,7 @@ from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.log.signing_keys import ApprovalKeys, BadKey
 from lockbox.audit.verifier.approval_checks import signed_text
-from lockbox.database import Database
+from lockbox.database import Database, ProcessKeys
 from lockbox.identity import row_security
 from lockbox.identity.roles import Mode
 from lockbox.requests import queries
@@ -162,7 +162,7 @@ def test_a_signature_by_a_key_that_the_databases_owner_lists_opens_nothing(world
     as_owner_of_all(superuser, list_it, key=mine.public.text)
 
     assert door(world) is None
-    world.db = Database(world.db.engine, world.db.schedule, approvals=mine)
+    world.db = Database(world.db.engine, world.db.schedule, keys=ProcessKeys(mine))
     assert door(world) is not None
 
 
@@ -217,7 +217,7 @@ def test_keys_are_rotated_and_the_older_one_is_believed_as_long_as_it_is_listed(
     db = world.db
 
     def with_keys(*signing: Ed25519PrivateKey) -> World:
-        world.db = Database(db.engine, db.schedule, approvals=ApprovalKeys(signing))
+        world.db = Database(db.engine, db.schedule, keys=ProcessKeys(ApprovalKeys(signing)))
         return world
 
     first = opened(with_keys(old))

@@ -7,12 +7,11 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlmodel import Session
 
 from harness.people import HERE, World
 from harness.stage import setting
 from lockbox.admin import invitations
-from lockbox.database import Database
+from lockbox.database import Database, UnitOfWork
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import AuthMethod, Caller, Role, Side
 from lockbox.notifications import announcements
@@ -56,7 +55,7 @@ def test_the_transaction_is_that_of_who_accepted_with_the_new_roles(world: World
 
     with world.db.transaction() as session:
         nina = invitations.accept(session, invited.id, code)
-        settings = session.connection().execute(
+        settings = session.execute(
             text("SELECT at_person() AS person, at_tenants() AS tenants, at_administers() AS administers")
         )
         entered = settings.one()
@@ -76,7 +75,7 @@ def test_a_member_who_accepts_keeps_what_they_have(world: World, worker: Databas
     assert last_told(world.db).changes == {"roles": "auditor → approver, auditor"}
 
 
-def _offered(session: Session, world: World, whom: Caller) -> Invitation:
+def _offered(session: UnitOfWork, world: World, whom: Caller) -> Invitation:
     """Offer a place to a member, as could be when two invitations crossed."""
     at = read(world.db, "SELECT clock_timestamp() AS at")[0].at
     invitation = Invitation(
@@ -92,8 +91,8 @@ def _offered(session: Session, world: World, whom: Caller) -> Invitation:
     )
     until = at + timedelta(hours=1)
     invitations.sealed(session, invitation, until)
-    session.add(invitation)
-    session.flush()
+    session.orm.add(invitation)
+    session.orm.flush()
     announcements.write_to(
         session,
         invitation.id,
@@ -151,8 +150,8 @@ def test_who_accepts_gets_the_roles_offered_and_cannot_give_themselves_more(worl
 
     with world.db.transaction() as session:
         nina = invitations.accept(session, invited.id, code)
-        with pytest.raises(DBAPIError, match="row-level security"), session.begin_nested():
-            session.connection().execute(text(more), {"p": nina.person_id, "t": world.tenant.id})
+        with pytest.raises(DBAPIError, match="row-level security"), session.orm.begin_nested():
+            session.execute(text(more), {"p": nina.person_id, "t": world.tenant.id})
 
     assert {standing.role for standing in nina.standings} == {"auditor"}
 

@@ -473,8 +473,8 @@ def test_the_database_lets_nobody_else_repeat_a_call(
             with world.db.transaction() as session:
                 row_security.enter(session, caller)
                 values = {"delivery": row.id, "moment": datetime.now(UTC)}
-                answers = session.connection().execute(delivery_log.REOPEN, values).all()
-                session.rollback()
+                answers = session.execute(delivery_log.REOPEN, values).all()
+                session.orm.rollback()
             assert bool(answers) is (who == ("olga" if row.is_vendors else "tara")), who
 
 

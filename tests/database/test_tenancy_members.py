@@ -149,7 +149,7 @@ def test_an_invitation_that_is_over_may_be_written_again(world: World, worker: D
     invited = does(world, "tara", members.invite, **NEW)
     code_of(worker, invited.id)
     with setting(world.db).transaction() as session:
-        session.connection().execute(text("UPDATE invitations SET expires_at = clock_timestamp() - interval '1 s'"))
+        session.execute(text("UPDATE invitations SET expires_at = clock_timestamp() - interval '1 s'"))
 
     again = does(world, "tara", members.invite, **NEW)
 

@@ -3,14 +3,13 @@
 from datetime import timedelta
 
 import pytest
-from sqlmodel import Session
 
 from config.catalogue import Plan
 from harness.people import World
 from harness.stage import ShiftedClock
 from lockbox.admin import emergency_stop, members, policies, tenants
 from lockbox.admin.emergency_stop import ModeChangeResult
-from lockbox.database import Database
+from lockbox.database import Database, UnitOfWork
 from lockbox.errors import InvalidMove, LicenceRequired, NotFound, NotYours
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.requests import queries
@@ -96,7 +95,7 @@ def test_a_switch_that_fails_half_way_leaves_everything_as_it_was(api: Database)
     assert (state_of(api, alone), mode_of(world)) == ("active", Mode.OBSERVE)
 
 
-def _switch_and_stumble(session: Session, caller: Caller, origin: Origin, slug: str) -> None:
+def _switch_and_stumble(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
     emergency_stop.switch_mode(session, caller, origin, slug, Mode.ENFORCE, plans=PLANS)
     raise ZeroDivisionError
 

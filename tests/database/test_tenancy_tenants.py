@@ -175,7 +175,7 @@ def test_an_operator_reaches_the_windows_of_a_tenant_by_its_suspension_alone(wor
     with world.db.transaction() as session:
         row_security.enter(session, world.people["olga"])
         row_security.suspend(session, world.tenant.id)
-        found = session.connection().execute(text("SELECT FROM requests")).all()
+        found = session.execute(text("SELECT FROM requests")).all()
 
     assert found == []
     assert state_of(world.db, opened.id) == "active"

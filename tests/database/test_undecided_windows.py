@@ -7,11 +7,10 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
-from sqlmodel import Session
 
 from harness.people import World
 from harness.stage import Urls, unbound
-from lockbox.database import Database
+from lockbox.database import NO_KEYS, Database, UnitOfWork, WarnedSession, postgres_clock
 from lockbox.identity import row_security
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.requests.lifecycle import Action
@@ -156,7 +155,8 @@ def test_the_api_opens_a_window_with_its_decisions_each_given_by_whoever_may(
 ) -> None:
     world, request_id = _waiting(api, mode, quorum)
 
-    with Session(api.engine) as session, session.begin():
+    with WarnedSession(api.engine) as orm, orm.begin():
+        session = UnitOfWork(orm, postgres_clock, NO_KEYS)
         for decision in decisions:
             row_security.enter(session, world.people[decision[0]])
             _decide(world, session.connection(), decision)

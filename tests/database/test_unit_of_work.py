@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from harness.people import World
 from harness.stage import RETRIED, Urls
 from lockbox import database
-from lockbox.database import Database, make_engine
+from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.errors import WindowTooLong
 from lockbox.identity import keyring, row_security
 from lockbox.identity.keyring import Keyring
@@ -60,7 +60,7 @@ def test_a_move_changes_the_one_member_of_its_request(world: World) -> None:
 def test_the_connections_of_another_pool_have_the_keys_of_the_process(world: World) -> None:
     """Access checks and closing moves go by them, and know nobody without the keys that the others have."""
     ring = Keyring([b"r" * 32])
-    db = Database(world.db.engine, world.db.schedule, keyring=ring)
+    db = Database(world.db.engine, world.db.schedule, keys=ProcessKeys(ring))
 
     with db.beside(world.db.engine).transaction() as session:
         assert keyring.of(session) is ring
@@ -85,7 +85,7 @@ def test_a_transaction_that_is_rolled_back_writes_nothing_and_arms_nothing(world
         with world.db.transaction() as session:
             row_security.enter(session, world.people["olga"])
             database.arm_after_commit(session, CLOCK, [IndexEntry(str(new_id()), "expire", NOON)])
-            suspended = session.connection().execute(text("UPDATE tenants SET suspended = true"))
+            suspended = session.execute(text("UPDATE tenants SET suspended = true"))
             assert suspended.rowcount == 1
             raise ChangeOfMind
 
@@ -111,7 +111,7 @@ def test_a_commit_that_the_database_refuses_arms_nothing(world: World) -> None:
     def open_without_a_decision() -> None:
         with world.db.transaction() as session:
             row_security.enter(session, world.people["ann"])
-            session.connection().execute(
+            session.execute(
                 text(
                     "UPDATE requests SET state = 'active', opened_at = now(), version = version + 1,"
                     " deadline_at = now() + interval '1 minute', wake_at = now() + interval '1 minute'"

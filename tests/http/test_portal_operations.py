@@ -216,7 +216,7 @@ def test_which_webhooks_fail_is_for_operators_alone(portal: Portal) -> None:
     for who, caller in world.people.items():
         with portal.db.transaction() as session:
             row_security.enter(session, caller)
-            found[who] = len(session.connection().execute(status.FAILING, {"most": 50, "skipped": 0}).all())
+            found[who] = len(session.execute(status.FAILING, {"most": 50, "skipped": 0}).all())
 
     assert {who for who, number in found.items() if number} == {"olga"}
 

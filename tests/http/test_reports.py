@@ -49,7 +49,7 @@ def use(door: Door, request_id: str, method: str = "GET", count: int = 3, resour
             },
             personal={"resource": resource},
         )
-        session.connection().execute(WRITE, events.append([happening]))
+        session.execute(WRITE, events.append([happening]))
 
 
 def test_a_report_says_who_asked_who_decided_and_when_it_was_open(open_door: OpenDoor) -> None:

@@ -146,7 +146,7 @@ def test_a_sample_token_is_refused_in_production_and_one_of_the_persons_own_is_t
 def last_used(db: Database, token_id: UUID) -> datetime | None:
     """Return when a token was last used, as its row says."""
     with setting(db).transaction() as session:
-        found = session.get(Token, token_id)
+        found = session.orm.get(Token, token_id)
         assert found is not None
         return found.last_used_at
 

@@ -4,8 +4,8 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlmodel import Session
 
+from lockbox.database import NO_KEYS, UnitOfWork, WarnedSession, postgres_clock
 from lockbox.errors import NotSignedIn
 from lockbox.identity import api_tokens
 from lockbox.schedule import IndexEntry
@@ -100,7 +100,7 @@ def test_the_checksum_of_a_token_is_the_crc_32_of_all_that_stands_before_it() ->
     ],
 )
 def test_what_is_no_token_of_this_installation_never_reaches_the_database(shown: str) -> None:
-    unbound = Session()
+    unbound = UnitOfWork(WarnedSession(), postgres_clock, NO_KEYS)
 
     with pytest.raises(NotSignedIn, match="begin with lbx_test_"):
         api_tokens.authenticate(unbound, shown, environment="test")
@@ -117,7 +117,7 @@ def test_what_is_no_token_of_this_installation_never_reaches_the_database(shown:
     ],
 )
 def test_a_token_with_a_typo_is_told_by_its_checksum_and_never_reaches_the_database(mangled: str) -> None:
-    unbound = Session()
+    unbound = UnitOfWork(WarnedSession(), postgres_clock, NO_KEYS)
 
     with pytest.raises(NotSignedIn, match="checksum is wrong"):
         api_tokens.authenticate(unbound, mangled, environment="test")

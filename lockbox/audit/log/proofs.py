@@ -7,10 +7,10 @@ from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy import TextClause, text
-from sqlmodel import Session
 
 from lockbox.audit.log import merkle
 from lockbox.audit.log.merkle import HASH_BYTES, WIDTH, WIDTH_BITS, Place, Subtree
+from lockbox.database import UnitOfWork
 
 T = TypeVar("T")
 
@@ -51,24 +51,24 @@ class PublicKeyEntry:
     first_used_at: datetime
 
 
-def head(session: Session, log_id: UUID) -> LogHead | None:
+def head(session: UnitOfWork, log_id: UUID) -> LogHead | None:
     """Return a log with its newest checkpoint, or None before the first one."""
-    row = session.connection().execute(HEAD, {"log_id": log_id}).one_or_none()
+    row = session.execute(HEAD, {"log_id": log_id}).one_or_none()
     return LogHead(**(row._asdict() | {"root": bytes(row.root)})) if row else None
 
 
-def keys(session: Session) -> list[PublicKeyEntry]:
+def keys(session: UnitOfWork) -> list[PublicKeyEntry]:
     """Return every public key that has ever signed here, the oldest first."""
-    return [PublicKeyEntry(**row._asdict()) for row in session.connection().execute(KEYS)]
+    return [PublicKeyEntry(**row._asdict()) for row in session.execute(KEYS)]
 
 
-def number_of(session: Session, log: LogHead, event_id: UUID) -> int | None:
+def number_of(session: UnitOfWork, log: LogHead, event_id: UUID) -> int | None:
     """Return an event's number in the log, or None if the checkpoint does not cover it."""
-    number = session.connection().execute(PLACE, {"log_id": log.id, "event_id": event_id}).scalar()
+    number = session.execute(PLACE, {"log_id": log.id, "event_id": event_id}).scalar()
     return number if number is not None and number < log.size else None
 
 
-def inclusion(session: Session, log: LogHead, numbers: Iterable[int]) -> dict[int, list[bytes]]:
+def inclusion(session: UnitOfWork, log: LogHead, numbers: Iterable[int]) -> dict[int, list[bytes]]:
     """Return the audit paths of these events to the log's root."""
     wanted = list(numbers)
 
@@ -78,7 +78,7 @@ def inclusion(session: Session, log: LogHead, numbers: Iterable[int]) -> dict[in
     return proven(session, log.id, make)
 
 
-def consistency(session: Session, log_id: UUID, old: int, new: int) -> list[bytes]:
+def consistency(session: UnitOfWork, log_id: UUID, old: int, new: int) -> list[bytes]:
     """Return the proof that the log of size `new` extends that of size `old`.
 
     Raises:
@@ -87,7 +87,7 @@ def consistency(session: Session, log_id: UUID, old: int, new: int) -> list[byte
     return proven(session, log_id, lambda subtree: merkle.consistency(subtree, old, new))
 
 
-def tiled(session: Session, log: LogHead, numbers: Sequence[int]) -> dict[int, tuple[list[bytes], list[bytes]]]:
+def tiled(session: UnitOfWork, log: LogHead, numbers: Sequence[int]) -> dict[int, tuple[list[bytes], list[bytes]]]:
     """Return, for whole tiles of events by number, their leaf hashes and the path to the root."""
     count = (log.size + WIDTH - 1) // WIDTH
 
@@ -107,7 +107,7 @@ def tiled(session: Session, log: LogHead, numbers: Sequence[int]) -> dict[int, t
     return proven(session, log.id, make)
 
 
-def proven(session: Session, log_id: UUID, make: Callable[[Subtree], T], statement: TextClause = TILES) -> T:
+def proven(session: UnitOfWork, log_id: UUID, make: Callable[[Subtree], T], statement: TextClause = TILES) -> T:
     """Compute a value from hashes of complete subtrees, after reading the needed tiles in one statement.
 
     `statement` reads them as `TILES` does, for callers who may not read the table.
@@ -126,10 +126,12 @@ def proven(session: Session, log_id: UUID, make: Callable[[Subtree], T], stateme
     return make(lambda level, number: merkle.subtree(found, level, number))
 
 
-def _tiles(session: Session, log_id: UUID, wanted: Iterable[Place], statement: TextClause) -> Mapping[Place, bytes]:
+def _tiles(
+    session: UnitOfWork, log_id: UUID, wanted: Iterable[Place], statement: TextClause
+) -> Mapping[Place, bytes]:
     places = sorted(wanted)
     if not places:
         return {}
     values = {"log_id": log_id, "level": [level for level, _ in places], "number": [number for _, number in places]}
-    rows = session.connection().execute(statement, values)
+    rows = session.execute(statement, values)
     return {(row.level, row.number): bytes(row.hashes) for row in rows}

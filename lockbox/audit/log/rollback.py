@@ -8,11 +8,11 @@ from typing import Protocol
 from uuid import UUID
 
 from sqlalchemy import Row, TextClause, text
-from sqlmodel import Session
 
 from lockbox.audit.log import checkpoint, merkle, proofs
 from lockbox.audit.log.checkpoint import BadNote, Checkpoint, VerifierKey
 from lockbox.audit.log.merkle import EMPTY_ROOT, HASH_BYTES, BadProof, Edge, Place
+from lockbox.database import UnitOfWork
 from lockbox.sql import new_id
 
 OPEN = text("""
@@ -75,23 +75,25 @@ class LatestCheckpoint:
     grown: int = 0
 
 
-def begin(session: Session, origins: Mapping[UUID, str], vendor: UUID, at: datetime) -> None:
+def begin(session: UnitOfWork, origins: Mapping[UUID, str], vendor: UUID, at: datetime) -> None:
     """Create the missing logs; the vendor's own belongs to no tenant."""
     opened = {"ids": list(origins), "origins": list(origins.values()), "vendor": vendor, "root": EMPTY_ROOT, "at": at}
-    session.connection().execute(OPEN, opened)
+    session.execute(OPEN, opened)
 
 
-def edges(session: Session, sizes: Mapping[UUID, int]) -> dict[UUID, Edge]:
+def edges(session: UnitOfWork, sizes: Mapping[UUID, int]) -> dict[UUID, Edge]:
     """Return the growing edges of logs of these sizes."""
     wanted = [(log_id, *place) for log_id, size in sizes.items() for place in merkle.edge(size)]
     found: dict[UUID, dict[Place, bytes]] = {log_id: {} for log_id in sizes}
     if wanted:
-        for row in session.connection().execute(EDGES, _columns(("log_id", "level", "number"), wanted)):
+        for row in session.execute(EDGES, _columns(("log_id", "level", "number"), wanted)):
             found[row.log_id][row.level, row.number] = bytes(row.hashes)
     return {log_id: Edge(size, found[log_id]) for log_id, size in sizes.items()}
 
 
-def append(session: Session, edges: Mapping[UUID, Edge], fresh: Mapping[UUID, Sequence[tuple[UUID, bytes]]]) -> None:
+def append(
+    session: UnitOfWork, edges: Mapping[UUID, Edge], fresh: Mapping[UUID, Sequence[tuple[UUID, bytes]]]
+) -> None:
     """Append events with their leaf hashes to their logs, and write the changed parts of the trees."""
     places, changed = [], []
     for log_id, events in fresh.items():
@@ -99,23 +101,25 @@ def append(session: Session, edges: Mapping[UUID, Edge], fresh: Mapping[UUID, Se
         places += [(log_id, edge.size + offset, event) for offset, (event, _) in enumerate(events)]
         edge.extend([leaf for _, leaf in events])
         changed += [(log_id, *place, edge.tiles[place]) for place in sorted(edge.changed)]
-    session.connection().execute(SEAL, _columns(("log_id", "number", "event_id"), places))
-    session.connection().execute(TILE, _columns(("log_id", "level", "number", "hashes"), changed))
+    session.execute(SEAL, _columns(("log_id", "number", "event_id"), places))
+    session.execute(TILE, _columns(("log_id", "level", "number", "hashes"), changed))
 
 
-def note(session: Session, key: str, logs: Sequence[LatestCheckpoint], roots: Sequence[bytes], at: datetime) -> None:
+def note(
+    session: UnitOfWork, key: str, logs: Sequence[LatestCheckpoint], roots: Sequence[bytes], at: datetime
+) -> None:
     """Write the signed checkpoints of logs, and list the key that signed them."""
     grown = _columns(("id", "origin", "size", "note"), [(one.log_id, one.origin, one.size, one.note) for one in logs])
     if logs:
-        session.connection().execute(LIST_KEY, {"key": key, "at": at})
-    session.connection().execute(GROWN, grown | {"root": roots, "at": at})
+        session.execute(LIST_KEY, {"key": key, "at": at})
+    session.execute(GROWN, grown | {"root": roots, "at": at})
 
 
-def keep(session: Session, logs: Sequence[LatestCheckpoint], at: datetime) -> None:
+def keep(session: UnitOfWork, logs: Sequence[LatestCheckpoint], at: datetime) -> None:
     """Keep these checkpoints as the hourly ones."""
     kept = _columns(("id", "log_id", "size", "note"), [(new_id(), one.log_id, one.size, one.note) for one in logs])
-    session.connection().execute(KEEP, kept | {"at": at})
-    session.connection().execute(KEPT, {"ids": [one.log_id for one in logs], "at": at})
+    session.execute(KEEP, kept | {"at": at})
+    session.execute(KEPT, {"ids": [one.log_id for one in logs], "at": at})
 
 
 def _columns(names: Sequence[str], rows: Sequence[tuple[object, ...]]) -> dict[str, list[object]]:
@@ -192,7 +196,7 @@ def check_edge(claim: LogClaim, edge: Edge) -> None:
         raise LogMismatch("its root does not match its tiles")
 
 
-def check_root(session: Session, claim: LogClaim, statement: TextClause) -> None:
+def check_root(session: UnitOfWork, claim: LogClaim, statement: TextClause) -> None:
     """Check that a log's root follows from its tiles, which the statement reads.
 
     Raises:
@@ -207,7 +211,7 @@ def check_root(session: Session, claim: LogClaim, statement: TextClause) -> None
         raise LogMismatch("its root does not match its tiles")
 
 
-def extends(session: Session, claim: LogClaim, statement: TextClause = proofs.TILES) -> Extends:
+def extends(session: UnitOfWork, claim: LogClaim, statement: TextClause = proofs.TILES) -> Extends:
     """Return a function that checks by the tiles that a log extends an older state."""
 
     def by_tiles(old: Checkpoint) -> None:

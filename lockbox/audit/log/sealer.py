@@ -10,7 +10,6 @@ from uuid import UUID
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import Session
 
 from lockbox.audit.canonical import instant
 from lockbox.audit.events import VENDORS_LOG
@@ -18,7 +17,7 @@ from lockbox.audit.log import checkpoint, rollback
 from lockbox.audit.log.checkpoint import BadNote, Checkpoint, VerifierKey
 from lockbox.audit.log.merkle import Edge
 from lockbox.audit.log.rollback import CheckpointWitness, LatestCheckpoint, LogClaim, LogMismatch
-from lockbox.database import Database, now
+from lockbox.database import Database, UnitOfWork, now
 from lockbox.failpoints import failpoint
 
 MOST_EVENTS = 5_000
@@ -154,7 +153,7 @@ class SealPass:
             return
         with self.database.transaction() as session:
             at = now(session)
-            is_new = session.connection().execute(IS_NEW).scalar_one()
+            is_new = session.execute(IS_NEW).scalar_one()
         self.shipping.begin(is_new=is_new)
         since = self.shipping.seen - CLOCK_STEPS if self.shipping.seen else None
         began, after = self.shipping.unfinished or (at, None)
@@ -178,15 +177,15 @@ class SealPass:
             return self._batch()
         except IntegrityError:
             with self.database.transaction() as session:
-                if not session.connection().execute(SEALED_BEFORE).rowcount:
+                if not session.execute(SEALED_BEFORE).rowcount:
                     raise
             return []
 
     def _batch(self) -> list[LatestCheckpoint] | None:
         values = {"most": MOST_EVENTS, "held": list(self.held)}
         with suppress(_UnsealableLog), self.database.transaction() as session:
-            session.connection().execute(PLANNED_ANEW)
-            rows = session.connection().execute(TAKE, values).all()
+            session.execute(PLANNED_ANEW)
+            rows = session.execute(TAKE, values).all()
             if not rows:
                 return None
             failpoint("sealer.after_take")
@@ -201,7 +200,7 @@ class SealPass:
         with self.database.transaction() as session:
             at = now(session)
             values = {"since": at - HEARTBEAT, "most": MOST_HEARTBEATS, "held": list(self.held)}
-            claims = [LogClaim.of(row) for row in session.connection().execute(SILENT, values)]
+            claims = [LogClaim.of(row) for row in session.execute(SILENT, values)]
             if not claims:
                 return None
             good = self._good(session, claims)
@@ -233,9 +232,9 @@ class SealPass:
     def _signed(self, since: datetime | None, after: UUID | None) -> list[LogClaim]:
         with self.database.transaction() as session:
             values = {"since": since, "after": after, "most": MOST_EVENTS}
-            return [LogClaim.of(row) for row in session.connection().execute(NEWEST, values)]
+            return [LogClaim.of(row) for row in session.execute(NEWEST, values)]
 
-    def _grown(self, session: Session, fresh: Mapping[UUID, list[tuple[UUID, bytes]]]) -> list[LatestCheckpoint]:
+    def _grown(self, session: UnitOfWork, fresh: Mapping[UUID, list[tuple[UUID, bytes]]]) -> list[LatestCheckpoint]:
         """Append these events to their logs.
 
         Raises:
@@ -243,7 +242,7 @@ class SealPass:
         """
         at, ids = now(session), sorted(fresh)
         rollback.begin(session, {one: self.signer.origin(one) for one in ids}, VENDORS_LOG, at)
-        claims = [LogClaim.of(row) for row in session.connection().execute(LOCK, {"ids": ids})]
+        claims = [LogClaim.of(row) for row in session.execute(LOCK, {"ids": ids})]
         edges = self._good(session, claims)
         if len(edges) < len(claims):
             raise _UnsealableLog
@@ -256,7 +255,7 @@ class SealPass:
         noted = self._note(session, [(id_, named[id_], edge.size, edge.root) for id_, edge in edges.items()], at)
         return [replace(one, grown=len(fresh[one.log_id])) for one in noted]
 
-    def _good(self, session: Session, claims: Sequence[LogClaim]) -> dict[UUID, Edge]:
+    def _good(self, session: UnitOfWork, claims: Sequence[LogClaim]) -> dict[UUID, Edge]:
         """Return the edges of the logs that match what was signed and shipped; hold the others."""
         edges = rollback.edges(session, {one.id: one.size for one in claims})
         trusted = self.signer.trusted
@@ -271,7 +270,7 @@ class SealPass:
         return edges
 
     def _note(
-        self, session: Session, logs: Sequence[tuple[UUID, str, int, bytes]], at: datetime
+        self, session: UnitOfWork, logs: Sequence[tuple[UUID, str, int, bytes]], at: datetime
     ) -> list[LatestCheckpoint]:
         noted = [
             LatestCheckpoint(id_, origin, size, self.signer.note(origin, size, root, at))

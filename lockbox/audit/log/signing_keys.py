@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from sqlmodel import Session
 
 from lockbox.audit.canonical import decoded
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import NAME
+from lockbox.database import UnitOfWork
 
 LIST_KEY = """
 listed AS (
@@ -78,10 +78,9 @@ def ephemeral() -> ApprovalKeys:
     return ApprovalKeys([Ed25519PrivateKey.generate()])
 
 
-def of(session: Session) -> ApprovalKeys:
+def of(session: UnitOfWork) -> ApprovalKeys:
     """Return the approval keys of the session's process."""
-    found: ApprovalKeys | None = session.info.get("approvals")
-    return found or ephemeral()
+    return session.keys.get(ApprovalKeys) or ephemeral()
 
 
 class BadKey(Exception):  # noqa: N818 - it names what was found

@@ -12,7 +12,6 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import text
-from sqlmodel import Session
 
 from lockbox.audit.events import VENDORS_LOG
 from lockbox.audit.log import checkpoint, rollback
@@ -20,6 +19,7 @@ from lockbox.audit.log.checkpoint import BadNote, Checkpoint, VerifierKey
 from lockbox.audit.log.merkle import EMPTY_ROOT
 from lockbox.audit.log.rollback import LatestCheckpoint, LogClaim, LogMismatch
 from lockbox.audit.log.sealer import RollbackDetected
+from lockbox.database import UnitOfWork
 from lockbox.failpoints import failpoint
 
 LATEST = "latest.note"
@@ -156,7 +156,7 @@ class WitnessCheck:
         self._verified: dict[UUID, tuple[LogClaim | None, str]] = {}
         self._changing = threading.Lock()
 
-    def behind(self, session: Session, tenant_ids: Collection[UUID]) -> frozenset[UUID]:
+    def behind(self, session: UnitOfWork, tenant_ids: Collection[UUID]) -> frozenset[UUID]:
         """Return those of the tenants whose log, or the vendor's, differs in the database from what was shipped.
 
         A log that cannot be read counts as different. The vendor's counts for all tenants, because it records
@@ -167,7 +167,7 @@ class WitnessCheck:
         found = self._looked_up(session, {*tenant_ids, VENDORS_LOG})
         return frozenset(tenant_ids) if found[VENDORS_LOG] else frozenset(one for one in tenant_ids if found[one])
 
-    def all_doubts(self, session: Session) -> list[str]:
+    def all_doubts(self, session: UnitOfWork) -> list[str]:
         """Return a line for each log that differs from what was shipped, none if all match."""
         try:
             shipped = self.folder.logs()
@@ -185,11 +185,11 @@ class WitnessCheck:
         """
         return checkpoint.verify(self.folder.shipped(log_id) or "", self.trusted)[0]
 
-    def doubts(self, session: Session, log_ids: Collection[UUID]) -> dict[UUID, str]:
+    def doubts(self, session: UnitOfWork, log_ids: Collection[UUID]) -> dict[UUID, str]:
         """Return the logs that differ from what was shipped, each with the difference."""
         # The folder is read first: commits precede shipping, so the database is at least as new.
         notes = {one: self._note(one) for one in log_ids}
-        rows = session.connection().execute(HEADS, {"ids": list(log_ids)})
+        rows = session.execute(HEADS, {"ids": list(log_ids)})
         claims = {row.id: LogClaim.of(row) for row in rows}
         found = {}
         for one, note in notes.items():
@@ -199,7 +199,7 @@ class WitnessCheck:
                 found[one] = str(doubt)
         return found
 
-    def _looked_up(self, session: Session, log_ids: Collection[UUID]) -> dict[UUID, str]:
+    def _looked_up(self, session: UnitOfWork, log_ids: Collection[UUID]) -> dict[UUID, str]:
         """Return the difference of each log, empty if there is none."""
         at = time.monotonic()
         known = {one: answer for one in log_ids if (answer := self._still_known(one, at)) is not None}
@@ -224,7 +224,7 @@ class WitnessCheck:
         except OSError as error:
             return error
 
-    def _check(self, session: Session, log_id: UUID, claim: LogClaim | None, note: str | OSError | None) -> None:
+    def _check(self, session: UnitOfWork, log_id: UUID, claim: LogClaim | None, note: str | OSError | None) -> None:
         """Check one log, unless the same state was found good before.
 
         Raises:
@@ -252,7 +252,6 @@ class WitnessCheck:
                 del self._verified[next(iter(self._verified))]
 
 
-def of(session: Session) -> WitnessCheck | None:
+def of(session: UnitOfWork) -> WitnessCheck | None:
     """Return the witness check of the session's process, or None if it has no folder."""
-    found: WitnessCheck | None = session.info.get("shipped")
-    return found
+    return session.keys.get(WitnessCheck)
