@@ -1,9 +1,10 @@
-"""Hints through the real broker: made up, doubled, or with a timer; and what Flower shows and refuses."""
+"""Messages through the real broker: made up, doubled, or with a timer; and what Flower shows and refuses."""
 
 import re
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -47,7 +48,7 @@ def broker(stage: RunningStack) -> Celery:
     return Celery("stranger", broker=stage.urls.redis)
 
 
-def test_hints_made_by_hand_decide_nothing(stage: RunningStack) -> None:
+def test_messages_made_by_hand_decide_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=600)
     request = world.submit()
     prompts = len(stage.rows("SELECT 1 FROM notifications WHERE request_id = :id", id=str(request.id)))
@@ -102,8 +103,8 @@ def test_flower_shows_the_pages_of_both_workers_though_they_answer_questions_alo
 
     with httpx.Client(base_url=stage.plan.flower_url, trust_env=False, timeout=30) as flower:
 
-        def workers() -> dict[str, dict[str, object]]:
-            found: dict[str, dict[str, object]] = flower.get("/api/workers?refresh=1", auth=signed_in).json()
+        def workers() -> dict[str, dict[str, Any]]:
+            found: dict[str, dict[str, Any]] = flower.get("/api/workers?refresh=1", auth=signed_in).json()
             return {name.partition("@")[0]: {"name": name, **facts} for name, facts in found.items()}
 
         def told() -> bool:
@@ -111,6 +112,9 @@ def test_flower_shows_the_pages_of_both_workers_though_they_answer_questions_alo
             return all(asked <= workers().get(kind, {}).keys() for kind in ("core", "notifications"))
 
         wait_until(told, "both workers answer what their pages ask")
+        queues = {kind: {one["name"] for one in facts["active_queues"]} for kind, facts in workers().items()}
+        # Sealing takes the audit key, which the core worker alone has.
+        assert queues == {"core": {"core", "maintenance"}, "notifications": {"notify"}}
         for kind, facts in workers().items():
             page = flower.get(f"/worker/{facts['name']}", auth=signed_in)
             assert (page.status_code, kind in page.text) == (200, True)

@@ -1,4 +1,4 @@
-"""A hint carries ids and no authority: twice, late, early, out of order or made up, it does the work once or not."""
+"""A message carries ids and no authority: twice, late, early, in any order or forged, it does its work once or not."""
 
 import time
 from collections import Counter
@@ -42,7 +42,7 @@ def late(worker: Database, later: ShiftedClock) -> Database:
 
 
 def _lease(db: Database, ids: list[UUID], kind: str = "time_out") -> None:
-    """Have these ids claimed, as a poller does before it sends the hint."""
+    """Have these ids claimed, as a poller does before it sends the message."""
     db.schedule.arm(CLOCK, [IndexEntry(str(one), kind, LONG_AGO) for one in ids])
     assert set(db.schedule.claim(CLOCK).ids[kind]) == {str(one) for one in ids}
 
@@ -61,7 +61,7 @@ def _assert_clocks_are_held(db: Database) -> None:
     assert all(0 <= held[member] - due < TOLERATED_MS for member, due in promised.items())
 
 
-def test_a_hint_that_comes_twice_does_its_work_once(world: World, late: Database) -> None:
+def test_a_message_that_comes_twice_does_its_work_once(world: World, late: Database) -> None:
     request = world.submit()
 
     moved = [timers.run(late, [request.id]).total() for _ in range(2)]
@@ -71,14 +71,16 @@ def test_a_hint_that_comes_twice_does_its_work_once(world: World, late: Database
     assert read(late, "SELECT count(*) AS n FROM notifications WHERE template = 'timed_out'")[0].n == 4
 
 
-def test_an_id_that_stands_twice_in_a_hint_does_its_work_once(world: World, late: Database) -> None:
+def test_an_id_that_stands_twice_in_a_message_does_its_work_once(world: World, late: Database) -> None:
     request = world.submit()
 
     assert timers.run(late, [request.id, request.id]) == {"timed_out": 1}
     assert trail(late, request.id) == TIMED_OUT
 
 
-def test_a_hint_that_comes_days_late_still_does_its_work(world: World, late: Database, later: ShiftedClock) -> None:
+def test_a_message_that_comes_days_late_still_does_its_work(
+    world: World, late: Database, later: ShiftedClock
+) -> None:
     request = world.submit()
     later.shift = timedelta(days=9)
 
@@ -86,7 +88,7 @@ def test_a_hint_that_comes_days_late_still_does_its_work(world: World, late: Dat
     assert trail(late, request.id) == TIMED_OUT
 
 
-def test_a_hint_that_comes_early_does_nothing_and_its_deadline_is_not_lost(world: World, worker: Database) -> None:
+def test_a_message_that_comes_early_does_nothing_and_its_deadline_is_not_lost(world: World, worker: Database) -> None:
     request = world.submit()
     _lease(worker, [request.id])
     assert worker.schedule.members(CLOCK) == {}
@@ -98,7 +100,7 @@ def test_a_hint_that_comes_early_does_nothing_and_its_deadline_is_not_lost(world
     _assert_clocks_are_held(worker)
 
 
-def test_a_hint_of_the_answer_that_comes_after_it_leaves_the_window_its_own_end(
+def test_a_message_of_the_answer_that_comes_after_it_leaves_the_window_its_own_end(
     world: World, worker: Database
 ) -> None:
     request = world.submit()
@@ -113,7 +115,7 @@ def test_a_hint_of_the_answer_that_comes_after_it_leaves_the_window_its_own_end(
     _assert_clocks_are_held(worker)
 
 
-def test_hints_in_any_order_end_a_window_once(world: World, late: Database) -> None:
+def test_messages_in_any_order_end_a_window_once(world: World, late: Database) -> None:
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
 
@@ -176,7 +178,7 @@ def test_ids_of_nobody_are_dropped_from_the_index(world: World, late: Database) 
     assert _claimed_within(late, 0.4) == {}
 
 
-def test_hints_of_closed_requests_change_nothing_and_leave_the_index(world: World, late: Database) -> None:
+def test_messages_of_closed_requests_change_nothing_and_leave_the_index(world: World, late: Database) -> None:
     request = world.submit()
     world.act("erin", Action.CANCEL, request.id)
     late.schedule.arm(CLOCK, [IndexEntry(str(request.id), "time_out", LONG_AGO)])
@@ -188,7 +190,7 @@ def test_hints_of_closed_requests_change_nothing_and_leave_the_index(world: Worl
     assert [move for _, move, _ in trail(late, request.id)] == ["submit", "cancel"]
 
 
-def test_a_hint_of_nothing_does_nothing(late: Database) -> None:
+def test_a_message_of_nothing_does_nothing(late: Database) -> None:
     assert timers.run(late, []).total() == 0
 
 
