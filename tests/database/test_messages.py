@@ -1,4 +1,4 @@
-"""A message carries ids and no authority: twice, late, early, in any order or forged, it does its work once or not."""
+"""A message carries ids and no authority: doubled, late, early or forged, it does its work at most once."""
 
 import time
 from collections import Counter
