@@ -192,6 +192,7 @@ def _receipts() -> Mapping[str, Mapping[str, Any]]:
 def _request_mail(hand: WritingStyle, **facts: Any) -> RequestMail:  # noqa: ANN401 - whatever a specimen has of its own
     usual: dict[str, Any] = {
         "notification_id": UUID(int=99),
+        "until_at": AT + timedelta(hours=12),
         "now": AT + timedelta(seconds=30),
         "at": AT,
         "deadline_at": AT + timedelta(hours=12),

@@ -22,8 +22,7 @@ from lockbox.audit.report import ACTIVITY, Report, RequestRecord
 from lockbox.audit.verifier.signed_approvals import ApproverKey, ApproverKeys
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import Invalid, NotFound, NotYours
-from lockbox.identity import passkeys, row_marks, row_security
-from lockbox.identity import tenants as registry
+from lockbox.identity import authentication, passkeys, row_marks, row_security
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.models import EligibleDelegate, Membership
 from lockbox.identity.passkeys import RelyingParty
@@ -295,7 +294,7 @@ def pages(db: Database, who: AuditReader) -> Pages:
     def opened() -> Iterator[UnitOfWork]:
         with db.transaction() as session:
             row_security.enter(session, who.caller)
-            _reader(registry.as_of_now(session, who.caller), who.tenant_id)
+            _reader(authentication.as_of_now(session, who.caller), who.tenant_id)
             yield session
 
     return opened

@@ -278,7 +278,7 @@ def accept(
         person_id = registry.add_person(session, name, invitation.email, side).id
     caller = Caller(person_id, name, frozenset(), side=side, means=AuthMethod.MAIL, signed_in_at=at)
     row_security.enter(session, caller)
-    caller = registry.as_of_now(session, caller)
+    caller = authentication.as_of_now(session, caller)
     row_security.reenter(session, caller)
     is_bound = identities.is_bound(session, caller, issuers)
     if is_bound:
@@ -362,7 +362,7 @@ def _seated(session: UnitOfWork, caller: Caller, invitation: Invitation, origin:
     invitation.accepted_at, invitation.accepted_by = at, caller.person_id
     session.orm.add(invitation)
     session.orm.flush()
-    caller = registry.as_of_now(session, caller)
+    caller = authentication.as_of_now(session, caller)
     row_security.reenter(session, caller)
     deed = AdminChange(
         "member_added",

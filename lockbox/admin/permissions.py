@@ -13,7 +13,7 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import LicenceRequired, NotFound, NotYours
-from lockbox.identity import row_security, tenants
+from lockbox.identity import authentication, row_security, tenants
 from lockbox.identity import tenants as registry
 from lockbox.identity.models import PolicyVersion, Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role
@@ -81,7 +81,7 @@ def acting_as(
     place = tenant.id if tenant else None
     capacity(caller, roles, place)
     lock_members(session, place)
-    caller = registry.as_of_now(session, caller)
+    caller = authentication.as_of_now(session, caller)
     return AdminActor(caller, capacity(caller, roles, place), origin, place)
 
 
@@ -138,7 +138,7 @@ def operate(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> t
     # A concurrent removal of the operator's role waits, and then finds what the operator did at tenants.
     session.execute(SHARE, {"whose": VENDOR})
     lock_members(session, tenant.id)
-    caller = registry.as_of_now(session, caller)
+    caller = authentication.as_of_now(session, caller)
     role = capacity(caller, (Role.OPERATOR,))
     row_security.turn_to(session, tenant.id)
     return AdminActor(caller, role, origin, tenant.id), tenant

@@ -1,16 +1,18 @@
 """Look up who a credential belongs to: the one query that runs before a transaction has its caller."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
+from sqlmodel import col, select
 
 from lockbox.database import UnitOfWork, read_at
 from lockbox.identity import keyring, row_marks, row_security
+from lockbox.identity.models import Membership, Person
 from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
 from lockbox.identity.row_marks import MarkedRowKind
 
@@ -191,3 +193,18 @@ def _lookup(session: UnitOfWork, row: Row[Any], standings: frozenset[RoleGrant])
         by_terminal=row.proven_by is not None,
         at=read_at(session, row.at),
     )
+
+
+def as_of_now(session: UnitOfWork, caller: Caller) -> Caller:
+    """Return the caller with the roles held now: some may have been removed while a lock was awaited."""
+    held = (
+        select(Membership.id, Membership.role, Membership.tenant_id, Membership.mac)
+        .join(Person)
+        .where(col(Membership.person_id) == caller.person_id, col(Person.disabled_at).is_(None))
+    )
+    standings = frozenset(
+        RoleGrant(Role(role), at)
+        for row_id, role, at, mac in session.orm.exec(held)
+        if row_marks.holds(session, mac, row_marks.membership(row_id, caller.person_id, at, role), row_id)
+    )
+    return replace(caller, standings=standings).within(caller.only_at)

@@ -1,7 +1,6 @@
 """Look up and create tenants, people and roles."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,7 +11,7 @@ from sqlmodel import col, select
 from lockbox.database import UnitOfWork, now
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.models import Membership, Person, PolicyVersion, Tenant
-from lockbox.identity.roles import Caller, Mode, Role, RoleGrant, Side
+from lockbox.identity.roles import Mode, Role, Side
 from lockbox.sql import new_id
 
 FIRST_VERSION = 1
@@ -82,21 +81,6 @@ def add_person(session: UnitOfWork, name: str, email: str, side: Side) -> Person
     session.orm.add(person)
     session.orm.flush()
     return person
-
-
-def as_of_now(session: UnitOfWork, caller: Caller) -> Caller:
-    """Return the caller with the roles held now: some may have been removed while a lock was awaited."""
-    held = (
-        select(Membership.id, Membership.role, Membership.tenant_id, Membership.mac)
-        .join(Person)
-        .where(col(Membership.person_id) == caller.person_id, col(Person.disabled_at).is_(None))
-    )
-    standings = frozenset(
-        RoleGrant(Role(role), at)
-        for row_id, role, at, mac in session.orm.exec(held)
-        if row_marks.holds(session, mac, row_marks.membership(row_id, caller.person_id, at, role), row_id)
-    )
-    return replace(caller, standings=standings).within(caller.only_at)
 
 
 def give_role(session: UnitOfWork, person_id: UUID, role: Role, tenant_id: UUID | None = None) -> None:

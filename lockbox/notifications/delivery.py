@@ -5,26 +5,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import structlog
 from cryptography.fernet import InvalidToken
-from sqlalchemy import Row, text
+from sqlalchemy import text
 
 from lockbox.database import Database, UnitOfWork, async_commit
 from lockbox.failpoints import failpoint
 from lockbox.identity.keyring import CodeKeys
 from lockbox.notifications import account_mail, endpoints, load, queue, request_mail, results, webhook_payload
-from lockbox.notifications.audience import PROMPTS, REMINDERS, REPORT
 from lockbox.notifications.checkpoint_digest import Keys
 from lockbox.notifications.circuit_breaker import PeerResponse
 from lockbox.notifications.endpoints import SecretVault
-from lockbox.notifications.load import Item, Wordings
+from lockbox.notifications.load import AccountNotification, Wordings
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.outcome_events import DeliveryAttempt
 from lockbox.notifications.queue import NotificationClaim, ReturnedClaim, Slot
-from lockbox.notifications.request_mail import RequestMail
+from lockbox.notifications.request_mail import LoadedNotification, RequestMail
 from lockbox.notifications.results import LONGEST_ERROR, TOO_LATE, AttemptResult, ClaimResult, ResultRecorder
 from lockbox.notifications.senders.protocol import NOTHING, MailSender, Reply, SendFailed, WebhookCall, WebhookSender
 from lockbox.notifications.sending_pool import SendingPool
@@ -141,12 +139,12 @@ def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "_Di
             claimed = [one.notification_id for one in claims]
             if not claimed:
                 return _DispatchedBatch([], put_off)
-            items = {item[0].id: item for item in load.read(session, claimed, at, senders.wordings)}
+            loaded = {one.notification_id: one for one in load.read(session, claimed, at, senders.wordings)}
             targets = webhook_payload.targets(session, claimed)
         began = senders.sending_pool.clock()
         jobs = [
             _NotificationSendJob(
-                database_, senders, one, items[one.notification_id], targets.get(one.notification_id), at, began
+                database_, senders, one, loaded[one.notification_id], targets.get(one.notification_id), at, began
             )
             for one in claims
         ]
@@ -172,7 +170,7 @@ class _NotificationSendJob:
     database: Database
     senders: Senders
     claim: NotificationClaim
-    item: Item
+    loaded: LoadedNotification
     target: WebhookTarget | None
     at: datetime
     began: float
@@ -182,11 +180,12 @@ class _NotificationSendJob:
 
     def without_sending(self) -> ClaimResult | None:
         """Return how it ended, where nothing is to be sent, and give its slot back."""
-        (row, letter), slot = self.item, self.claim.slot
-        if row.recipient_disabled or row.endpoint_disabled or (self.target is None and _is_moot(row, letter)):
-            ended = AttemptResult(row.id, Outcome.MOOT, self.at)
+        one, slot = self.loaded, self.claim.slot
+        if one.is_unreachable or (self.target is None and one.is_moot):
+            ended = AttemptResult(one.notification_id, Outcome.MOOT, self.at)
         elif slot is None:
-            ended = AttemptResult(row.id, Outcome.DEAD, self.at, TOO_LATE if self.at >= row.until_at else NO_ROOM)
+            why = TOO_LATE if self.at >= one.until_at else NO_ROOM
+            ended = AttemptResult(one.notification_id, Outcome.DEAD, self.at, why)
         else:
             return None
         self.result = ended
@@ -228,25 +227,33 @@ class _NotificationSendJob:
         self.senders.mail.close()
 
     def _tried(self) -> tuple[AttemptResult, PeerResponse]:
-        row, letter = self.item
-        at = self._now()
-        if at >= row.until_at:
-            return AttemptResult(row.id, Outcome.DEAD, at, TOO_LATE), PeerResponse.NOTHING
-        kind = webhook_payload.event_type(row.template, letter.event_type if letter else None)
-        blank = DeliveryAttempt(row.id, self.target.endpoint_id if self.target else None, kind, at, timedelta(0))
+        one, at = self.loaded, self._now()
+        if at >= one.until_at:
+            return AttemptResult(one.notification_id, Outcome.DEAD, at, TOO_LATE), PeerResponse.NOTHING
+        endpoint_id = self.target.endpoint_id if self.target else None
+        blank = DeliveryAttempt(one.notification_id, endpoint_id, _event_type(one), at, timedelta(0))
         failpoint("notify.before_send")
         try:
-            if letter is None:
-                reply = _send_account_mail(self.database, row, self.target, at, self.senders)
-            else:
-                reply = _send(row, letter, self.target, self.senders)
+            reply = self._sent(at)
         except SendFailed as failure:
-            return _failed(row, self._now(), failure, blank), failure.said
+            return _failed(one, self._now(), failure, blank), failure.said
         except Exception as error:
-            log.exception("notification.failed", notification_id=str(row.id))
-            return _failed(row, self._now(), SendFailed(type(error).__name__), blank), PeerResponse.NOTHING
+            log.exception("notification.failed", notification_id=str(one.notification_id))
+            return _failed(one, self._now(), SendFailed(type(error).__name__), blank), PeerResponse.NOTHING
         sent = replace(blank, took=self._now() - at, status=reply.status, answer=reply.text)
-        return AttemptResult(row.id, Outcome.SENT, at, attempt=sent), PeerResponse.ANSWER
+        return AttemptResult(one.notification_id, Outcome.SENT, at, attempt=sent), PeerResponse.ANSWER
+
+    def _sent(self, at: datetime) -> Reply:
+        """Send it to its address or its endpoint.
+
+        Raises:
+            SendFailed: the server took it not.
+        """
+        if isinstance(self.loaded, RequestMail):
+            return _send(self.loaded, self.target, self.senders)
+        if isinstance(self.loaded, AccountNotification):
+            return _send_account_mail(self.database, self.loaded, self.target, at, self.senders)
+        raise TypeError(type(self.loaded).__name__)
 
     @property
     def standing(self) -> str:
@@ -268,17 +275,11 @@ class _NotificationSendJob:
         return self.at + timedelta(seconds=self.senders.sending_pool.clock() - self.began)
 
 
-def _is_moot(row: Row[Any], letter: RequestMail | None) -> bool:
-    if letter is None:
-        return bool(row.is_settled)
-    if row.template == REPORT:
-        return not (letter.wording.report and letter.closed)
-    if row.template in REMINDERS and row.has_decided:
-        return True
-    return row.template in PROMPTS and row.state != PROMPTS[row.template]
+def _event_type(one: LoadedNotification) -> str:
+    return webhook_payload.event_type(one.template, one.event_type if isinstance(one, RequestMail) else None)
 
 
-def _send(row: Row[Any], letter: RequestMail, target: WebhookTarget | None, senders: Senders) -> Reply:
+def _send(letter: RequestMail, target: WebhookTarget | None, senders: Senders) -> Reply:
     if target is None:
         written = request_mail.mail(
             letter, public_url=senders.public_url, services=senders.services, sender=senders.sender
@@ -286,15 +287,15 @@ def _send(row: Row[Any], letter: RequestMail, target: WebhookTarget | None, send
         senders.mail.send(written)
         return NOTHING
     body = webhook_payload.request_payload(letter, target, public_url=senders.public_url, services=senders.services)
-    return _call(row, target, body, senders)
+    return _call(letter, target, body, senders)
 
 
 def _send_account_mail(
-    database_: Database, row: Row[Any], target: WebhookTarget | None, at: datetime, senders: Senders
+    database_: Database, one: AccountNotification, target: WebhookTarget | None, at: datetime, senders: Senders
 ) -> Reply:
     memo = load.prepared(
         database_,
-        row,
+        one.row,
         at,
         senders.codes,
         senders.wordings,
@@ -304,26 +305,27 @@ def _send_account_mail(
     if target is None:
         senders.mail.send(account_mail.mail(memo, public_url=senders.public_url, sender=senders.sender))
         return NOTHING
-    return _call(row, target, webhook_payload.account_payload(memo, target, public_url=senders.public_url), senders)
+    return _call(one, target, webhook_payload.account_payload(memo, target, public_url=senders.public_url), senders)
 
 
-def _call(row: Row[Any], target: WebhookTarget, body: bytes, senders: Senders) -> Reply:
+def _call(one: LoadedNotification, target: WebhookTarget, body: bytes, senders: Senders) -> Reply:
     try:
         secrets = endpoints.signers(senders.vault, target.secret, target.old_secret)
     except InvalidToken:
         raise SendFailed("no key opens the endpoint's secret", kind="secret") from None
-    return senders.hooks.send(WebhookCall(hook_id=str(row.id), url=target.url, body=body, secrets=secrets))
+    hook_id = str(one.notification_id)
+    return senders.hooks.send(WebhookCall(hook_id=hook_id, url=target.url, body=body, secrets=secrets))
 
 
-def _failed(row: Row[Any], at: datetime, failure: SendFailed, attempt: DeliveryAttempt) -> AttemptResult:
+def _failed(one: LoadedNotification, at: datetime, failure: SendFailed, attempt: DeliveryAttempt) -> AttemptResult:
     log.warning(
         "notification.not_sent",
-        notification_id=str(row.id),
-        channel=row.channel,
-        attempts=row.attempts,
+        notification_id=str(one.notification_id),
+        channel=one.channel,
+        attempts=one.attempts,
         error=failure.reason,
     )
-    again = None if failure.permanent else results.retry_at(row.attempts, at, row.until_at, failure.wait)
+    again = None if failure.permanent else results.retry_at(one.attempts, at, one.until_at, failure.wait)
     logged = replace(
         attempt,
         took=at - attempt.at,
@@ -333,4 +335,4 @@ def _failed(row: Row[Any], at: datetime, failure: SendFailed, attempt: DeliveryA
         is_gone=failure.gone,
     )
     outcome = Outcome.DEAD if again is None else None
-    return AttemptResult(row.id, outcome, again or at, failure.reason[:LONGEST_ERROR], logged)
+    return AttemptResult(one.notification_id, outcome, again or at, failure.reason[:LONGEST_ERROR], logged)

@@ -3,7 +3,7 @@
 import hmac
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -30,14 +30,22 @@ from lockbox.notifications.account_mail import (
     DelegatedRequest,
     facts_of,
 )
-from lockbox.notifications.audience import PROMPTS, REPORT, type_of
+from lockbox.notifications.audience import PROMPTS, REMINDERS, REPORT, type_of
 from lockbox.notifications.checkpoint_digest import Keys
 from lockbox.notifications.models import Channel
-from lockbox.notifications.request_mail import EarlierRequest, MailWording, RequestMail
+from lockbox.notifications.request_mail import EarlierRequest, LoadedNotification, MailWording, RequestMail
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.notifications.window_report import ClosedWindow
 
 Wordings = Callable[[UnitOfWork, Sequence[UUID]], Mapping[UUID, MailWording]]
+FROM_ROW = (
+    *("notification_id", "template", "until_at", "channel", "attempts", "is_unreachable"),
+    *("at", "deadline_at", "action", "to_state", "actor_id", "actor_name", "actor_role", "comment"),
+    *("request_id", "tenant", "slug", "tenant_id", "requester", "requester_id", "service", "resources", "actions"),
+    *("reason_code", "justification", "case_ref", "access_window", "recipient_id", "recipient_name"),
+    *("recipient_address", "is_copy", "time_zone", "address", "user_agent"),
+)
+"""The fields of a `RequestMail` that are columns of READ."""
 MOST_WAITING = 50
 OURSELVES = "Lockbox"
 INVITED_FOR = timedelta(hours=72)
@@ -91,19 +99,17 @@ TRIED = text("""
 UPDATE sign_ins SET tries = tries + 1
 WHERE id = :id AND used_at IS NULL AND expires_at > :at AND tries < :most RETURNING email
 """)
-Item = tuple[Row[Any], RequestMail | None]
 READ = text("""
-SELECT n.id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at, e.action, e.from_state, e.to_state,
-    e.actor_id, e.actor_role, e.body, r.mode, coalesce(p.time_zone, 'UTC') AS time_zone,
+SELECT n.id AS notification_id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at, e.action,
+    e.from_state, e.to_state, e.actor_id, e.actor_role, e.body, r.mode, coalesce(p.time_zone, 'UTC') AS time_zone,
     r.id AS request_id, r.state, r.service, coalesce(r.granted_resources, r.resources) AS resources,
     coalesce(r.granted_actions, r.actions) AS actions, r.reason_code, r.justification, r.case_ref,
     r.access_window, r.requester_id, t.name AS tenant, t.slug, t.id AS tenant_id, q.name AS requester,
-    p.id AS recipient_id, coalesce(p.name, w.name) AS recipient_name,
-    coalesce(x.email, p.email, w.email) AS recipient_address, w.id IS NOT NULL AS is_copy,
+    p.id AS recipient_id, coalesce(p.name, w.name, '') AS recipient_name,
+    coalesce(x.email, p.email, w.email, '') AS recipient_address, w.id IS NOT NULL AS is_copy,
     p.disabled_at IS NOT NULL OR (p.id IS NOT NULL AND NOT EXISTS (SELECT FROM memberships m
         WHERE m.person_id = p.id AND (m.tenant_id IS NULL OR m.tenant_id = n.tenant_id)))
-        OR x.removed_at IS NOT NULL OR w.removed_at IS NOT NULL AS recipient_disabled,
-    h.url, h.secret, h.disabled_at AS endpoint_disabled,
+        OR x.removed_at IS NOT NULL OR w.removed_at IS NOT NULL OR h.disabled_at IS NOT NULL AS is_unreachable,
     EXISTS (SELECT FROM decisions d WHERE d.request_id = r.id AND d.person_id = p.id) AS has_decided,
     (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'name') AS actor_name,
     (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'comment') AS comment,
@@ -119,6 +125,16 @@ LEFT JOIN people a ON a.id = e.actor_id
 LEFT JOIN addresses x ON x.id = n.address_id LEFT JOIN observers w ON w.id = n.observer_id
 WHERE n.id = ANY(:ids) ORDER BY n.id
 """)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccountNotification(LoadedNotification):
+    """A loaded notification that is about no request; its mail is made from `row` when it is sent.
+
+    A code that it carries is made for that one mail and kept nowhere.
+    """
+
+    row: Row[Any]
 
 
 def read_account(session: UnitOfWork, ids: Sequence[UUID]) -> Sequence[Row[Any]]:
@@ -280,61 +296,57 @@ def redeem(session: UnitOfWork, stub: LoginStub, code: str) -> Caller:
     return found.caller(AuthMethod.MAIL, row.used_at)
 
 
-def read(session: UnitOfWork, claimed: Sequence[UUID], at: datetime, wordings: Wordings) -> Iterator[Item]:
-    """Read notifications: each with its letter where it is about a request, without one where it is a memo."""
+def read(
+    session: UnitOfWork, claimed: Sequence[UUID], at: datetime, wordings: Wordings
+) -> Iterator[RequestMail | AccountNotification]:
+    """Load the claimed notifications, those about requests first."""
     rows = session.execute(READ, {"ids": claimed}).all()
     worded = wordings(session, [row.request_id for row in rows])
-    prompts = [row.id for row in rows if row.template in PROMPTS and row.channel == Channel.MAIL]
+    prompts = [row.notification_id for row in rows if row.template in PROMPTS and row.channel == Channel.MAIL]
     before = request_mail.read(session, prompts)
     windows = window_report.read(session, list({row.request_id for row in rows if row.template == REPORT}))
     for row in rows:
         window = windows.get(row.request_id) if row.template == REPORT else None
-        yield row, _request_mail(row, at, worded[row.request_id], before.get(row.id, ()), window)
+        yield _request_mail(row, at, worded[row.request_id], before.get(row.notification_id, ()), window)
     if len(rows) < len(claimed):
-        yield from ((row, None) for row in read_account(session, claimed))
+        yield from map(_account_notification, read_account(session, claimed))
 
 
 def _request_mail(
     row: Row[Any], at: datetime, wording: MailWording, before: Sequence[EarlierRequest], window: ClosedWindow | None
 ) -> RequestMail:
     return RequestMail(
-        notification_id=row.id,
-        template=row.template,
+        **{name: getattr(row, name) for name in FROM_ROW},
         now=at,
-        at=row.at,
-        deadline_at=row.deadline_at,
-        action=row.action,
-        to_state=row.to_state,
-        actor_id=row.actor_id,
-        actor_name=row.actor_name,
-        actor_role=row.actor_role,
-        comment=row.comment,
-        event_type=type_of(row.action, row.from_state),
-        request_id=row.request_id,
-        tenant=row.tenant,
-        slug=row.slug,
-        tenant_id=row.tenant_id,
         mode=Mode(row.mode),
-        requester=row.requester,
-        requester_id=row.requester_id,
-        service=row.service,
-        resources=row.resources,
-        actions=row.actions,
-        reason_code=row.reason_code,
-        justification=row.justification,
-        case_ref=row.case_ref,
-        access_window=row.access_window,
-        recipient_id=row.recipient_id,
-        recipient_name=row.recipient_name or "",
-        recipient_address=row.recipient_address or "",
+        event_type=type_of(row.action, row.from_state),
         wording=replace(wording, link=False) if row.is_copy else wording,
-        is_copy=row.is_copy,
-        time_zone=row.time_zone,
-        address=row.address,
-        user_agent=row.user_agent,
         earlier=before,
         in_vain=_undelivered_count(row),
         closed=window,
+        is_moot=_is_moot(row, wording, window),
+    )
+
+
+def _is_moot(row: Row[Any], wording: MailWording, window: ClosedWindow | None) -> bool:
+    """Whether nobody needs it any more: the state that it asks about is over, or its person has decided."""
+    if row.template == REPORT:
+        return not (wording.report and window)
+    if row.template in REMINDERS and row.has_decided:
+        return True
+    return row.template in PROMPTS and row.state != PROMPTS[row.template]
+
+
+def _account_notification(row: Row[Any]) -> AccountNotification:
+    return AccountNotification(
+        notification_id=row.id,
+        template=row.template,
+        until_at=row.until_at,
+        channel=row.channel,
+        attempts=row.attempts,
+        is_unreachable=bool(row.recipient_disabled or row.endpoint_disabled),
+        is_moot=bool(row.is_settled),
+        row=row,
     )
 
 

@@ -26,6 +26,7 @@ from lockbox.notifications.mail_text import (
     prose,
     sender_domain,
 )
+from lockbox.notifications.models import Channel
 from lockbox.notifications.senders.protocol import OutgoingMail
 from lockbox.notifications.window_report import ClosedWindow
 from lockbox.text_rules import flagged
@@ -137,8 +138,21 @@ class EarlierRequest:
     actor: str | None
 
 
-@dataclass(frozen=True)
-class RequestMail:
+@dataclass(frozen=True, kw_only=True)
+class LoadedNotification:
+    """One claimed notification as it was loaded: how it is sent, until when, and whether anybody still needs it."""
+
+    notification_id: UUID
+    template: str
+    until_at: datetime
+    channel: str = Channel.MAIL
+    attempts: int = 0
+    is_unreachable: bool = False
+    is_moot: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestMail(LoadedNotification):
     """Everything that a notification may say: the event that caused it, and what never changes of its request.
 
     `tenant` is the tenant's present name, and `slug` what machines know it by. `now` is the moment of sending;
@@ -149,8 +163,6 @@ class RequestMail:
     `closed` is what a report is about.
     """
 
-    notification_id: UUID
-    template: str
     now: datetime
     at: datetime
     deadline_at: datetime | None

@@ -14,7 +14,7 @@ from lockbox.audit.log import signing_keys
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotYours
 from lockbox.failpoints import failpoint
-from lockbox.identity import keyring, row_security, tenants
+from lockbox.identity import authentication, keyring, row_security
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import AuthMethod, Caller, Side
@@ -163,7 +163,7 @@ def _evaluated(
     as_party: Party | None = None,
 ) -> tuple[DecisionContext, tuple[MoveRule, Party]]:
     """Return by what a verdict is judged, and the move that it makes as which party; its row is locked."""
-    caller = tenants.as_of_now(session, caller)
+    caller = authentication.as_of_now(session, caller)
     at = now(session)
     both = {request.requester_id, caller.person_id}
     known = recipients.look_up(session, {request.tenant_id}, at, also=both)

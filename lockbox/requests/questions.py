@@ -14,7 +14,7 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import AlreadyAnswered, InvalidMove, NotFound, NotYours, OwnRequest, TooLate, TooManyQuestions
-from lockbox.identity import row_security, tenants
+from lockbox.identity import authentication, row_security
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications import announcements, outbox, recipients
 from lockbox.notifications.announcements import QuestionNotification
@@ -273,7 +273,7 @@ def answer(  # noqa: PLR0917 - as many things name a question
 def _enter(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID) -> QuestionContext:
     row_security.enter(session, caller)
     request = decide.locked(session, caller, request_id)
-    caller = tenants.as_of_now(session, caller)
+    caller = authentication.as_of_now(session, caller)
     at = now(session)
     both = {request.requester_id, caller.person_id}
     known = recipients.look_up(session, {request.tenant_id}, at, also=both)

@@ -25,6 +25,7 @@ def letter(**changes: Any) -> RequestMail:
     asks = RequestMail(
         notification_id=UUID(int=99),
         template="pending",
+        until_at=AT + timedelta(hours=12),
         now=AT + timedelta(seconds=5),
         at=AT,
         deadline_at=AT + timedelta(hours=12),
