@@ -51,17 +51,18 @@ SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE usename = 'lockbox_worker' AND datname = current_database()
 """)
 
-RunAs = Callable[[Database, Postbag | None], None]
+RunAs = Callable[[Database, Postbag | None], Runtime]
 
 
 @pytest.fixture
 def run_as(monkeypatch: pytest.MonkeyPatch) -> RunAs:
     """Have the tasks of this process work with that database and these senders."""
 
-    def use(database: Database, post: Postbag | None) -> None:
+    def use(database: Database, post: Postbag | None) -> Runtime:
         sealing = SealingSettings(SIGNER, None, timedelta(days=1))
         tools = Runtime(database, post.senders if post else None, timedelta(days=90), sealing)
         monkeypatch.setattr(tasks, "runtime", lambda: tools)
+        return tools
 
     return use
 
@@ -202,7 +203,7 @@ def test_twenty_destinations_that_hang_hold_up_no_task_of_the_others(
         post = Postbag(calling=HttpWebhooks(allow_http=True), sending_pool=SendingPool())
         receiver = opened.enter_context(receiving())
         post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
-        run_as(as_sender(sender), post)
+        senders = run_as(as_sender(sender), post).senders
         world.submit()
         # Who has answered before is never behind those who have not.
         assert tasks.notify(ids(*open_notifications(sender)))["sent"] == len(receiver.calls) + 3
@@ -217,9 +218,13 @@ def test_twenty_destinations_that_hang_hold_up_no_task_of_the_others(
 
             assert within(SOON, lambda: len(receiver.calls) == 1 + FIRST_LOAD)
             results = [one.result(2 * SOON) for one in running]
+        took = time.monotonic() - began
 
+    assert senders
+    assert senders.sending_pool.stop(2 * SOON)
+    assert senders.recorder.finish(SOON)
     assert len(parts) > 2 * NOTIFY_THREADS
-    assert time.monotonic() - began < 2 * SOON
+    assert took < 2 * SOON
     assert sum(one.get("unfinished", 0) for one in results) > 0
     assert all("sent" in one for one in results)
 
