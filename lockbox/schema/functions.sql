@@ -135,9 +135,9 @@ BEGIN
     END CASE;
     IF only_at IS NOT NULL THEN
         PERFORM set_config('lockbox.tenants',
-                ARRAY(SELECT unnest(at_tenants()) INTERSECT SELECT bounds.only_at)::text, true),
+                ARRAY(SELECT unnest(at_tenants()) INTERSECT SELECT credential_scope.only_at)::text, true),
             set_config('lockbox.administers',
-                ARRAY(SELECT unnest(at_administers()) INTERSECT SELECT bounds.only_at)::text, true);
+                ARRAY(SELECT unnest(at_administers()) INTERSECT SELECT credential_scope.only_at)::text, true);
     END IF;
     RETURN NEXT;
 END $$;

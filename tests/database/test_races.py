@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -90,7 +91,7 @@ def _call(world: World, worker: Database, request_id: UUID, contender: Contender
 
 
 def _won(result: object) -> bool:
-    return isinstance(result, AccessRequest) or result == 1
+    return isinstance(result, AccessRequest) or (isinstance(result, Counter) and result.total() == 1)
 
 
 def _race(world: World, worker: Database, pool: ThreadPoolExecutor, race: tuple[Contender, ...], one: UUID) -> Action:
@@ -99,7 +100,9 @@ def _race(world: World, worker: Database, pool: ThreadPoolExecutor, race: tuple[
     winners = [action for (_, action), result in zip(race, results, strict=True) if _won(result)]
     losers = [result for result in results if not _won(result)]
     assert len(winners) == 1, results
-    assert all(loser == 0 or isinstance(loser, InvalidMove | TooLate | AlreadyDecided) for loser in losers), results
+    assert all(loser == Counter() or isinstance(loser, InvalidMove | TooLate | AlreadyDecided) for loser in losers), (
+        results
+    )
     return winners[0]
 
 
