@@ -4,22 +4,25 @@ import runpy
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
-from lockbox.requests import available_moves
-from lockbox.requests.available_moves import OPENING, Situation
+from lockbox.requests import available_moves, deadlines
+from lockbox.requests.available_moves import OPENING
 from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy import Terms
 
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def _late_yes() -> None:
-    """Let a yes count whose time has run out. Nothing but this one judgement refuses it: no trigger looks for it."""
-    ends = available_moves._ends  # noqa: SLF001 - the very place where the product judges it
+    """Let a yes count whose time has run out. Nothing but this one rule refuses it: no trigger looks for it."""
+    too_late_at = deadlines.too_late_at
 
-    def never_ends(here: Situation, action: Action) -> datetime:
-        return NEVER if action in OPENING else ends(here, action)
+    def never(action: Action, terms: Terms, **facts: Any) -> datetime:  # noqa: ANN401 - as the rule takes them
+        return NEVER if action in OPENING else too_late_at(action, terms, **facts)
 
-    available_moves._ends = never_ends  # noqa: SLF001 - likewise
+    # The one module that asks has its own name for the rule.
+    vars(available_moves)["too_late_at"] = never
 
 
 BUGS: dict[str, Callable[[], None]] = {"late-yes": _late_yes}

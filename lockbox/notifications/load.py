@@ -30,10 +30,10 @@ from lockbox.notifications.account_mail import (
     DelegatedRequest,
     facts_of,
 )
-from lockbox.notifications.audience import PROMPTS, REMINDERS, REPORT, type_of
+from lockbox.notifications.audience import PROMPTS, REPORT, type_of
 from lockbox.notifications.checkpoint_digest import Keys
 from lockbox.notifications.models import Channel
-from lockbox.notifications.request_mail import EarlierRequest, LoadedNotification, MailWording, RequestMail
+from lockbox.notifications.request_mail import EarlierRequest, LoadedNotification, MailWording, RequestMail, is_moot
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.notifications.window_report import ClosedWindow
 
@@ -315,6 +315,7 @@ def read(
 def _request_mail(
     row: Row[Any], at: datetime, wording: MailWording, before: Sequence[EarlierRequest], window: ClosedWindow | None
 ) -> RequestMail:
+    wants_report = bool(wording.report and window)
     return RequestMail(
         **{name: getattr(row, name) for name in FROM_ROW},
         now=at,
@@ -324,17 +325,8 @@ def _request_mail(
         earlier=before,
         in_vain=_undelivered_count(row),
         closed=window,
-        is_moot=_is_moot(row, wording, window),
+        is_moot=is_moot(row.template, row.state, has_decided=row.has_decided, wants_report=wants_report),
     )
-
-
-def _is_moot(row: Row[Any], wording: MailWording, window: ClosedWindow | None) -> bool:
-    """Whether nobody needs it any more: the state that it asks about is over, or its person has decided."""
-    if row.template == REPORT:
-        return not (wording.report and window)
-    if row.template in REMINDERS and row.has_decided:
-        return True
-    return row.template in PROMPTS and row.state != PROMPTS[row.template]
 
 
 def _account_notification(row: Row[Any]) -> AccountNotification:

@@ -21,6 +21,7 @@ from lockbox.errors import (
     TooLate,
 )
 from lockbox.identity.roles import AuthMethod, Caller, Role
+from lockbox.requests.deadlines import too_late_at
 from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, MoveRule, Party, State, move
 from lockbox.requests.policy import UNVERIFIED, Terms
 from lockbox.requests.policy_rules import stricter
@@ -122,7 +123,14 @@ def permitted(
     rule, party = _rule(here, action, parties_of(here) if parties is None else parties)
     if action is Action.REVOKE and party is not Party.OPERATOR:
         fresh_enough_to_revoke(here.caller, here.terms, here.at)
-    if here.at >= _ends(here, action):
+    if here.at >= too_late_at(
+        action,
+        here.terms,
+        deadline_at=here.deadline_at,
+        created_at=here.created_at,
+        asked_at=here.asked_at,
+        paused=here.paused,
+    ):
         raise TooLate("The time for this has run out.", **here.now_is())
     if action in OPENING:
         _may_open(here, action)
@@ -176,16 +184,6 @@ def _rule(here: Situation, action: Action, parties: AbstractSet[Party]) -> tuple
         return move(here.state, action, parties)
     except InvalidMove as refused:
         raise InvalidMove(refused.detail, **here.now_is()) from None
-
-
-def _ends(here: Situation, action: Action) -> datetime:
-    """Return until when a move counts; a policy that has become stricter since leaves less time for a yes."""
-    ends = here.deadline_at
-    if action is Action.APPROVE and here.asked_at:
-        ends = min(ends, here.asked_at + timedelta(seconds=here.terms.approval_window) + here.paused)
-    if action is Action.ENDORSE:
-        ends = min(ends, here.created_at + timedelta(seconds=here.terms.review_window))
-    return ends
 
 
 def _may_open(here: Situation, action: Action) -> None:

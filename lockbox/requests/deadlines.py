@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from lockbox.requests.lifecycle import FINAL_STATES, State
+from lockbox.requests.lifecycle import FINAL_STATES, Action, State
 from lockbox.requests.policy import Terms
 
 
@@ -37,6 +37,27 @@ def deadline(state: State, since: datetime, *, review: int, approval: int, acces
     """Return when the clock that starts with this state runs out; `since` itself for the states that end."""
     seconds = {State.REVIEWING: review, State.PENDING: approval, State.ACTIVE: access}.get(state, 0)
     return since.astimezone(UTC) + timedelta(seconds=seconds)
+
+
+def too_late_at(
+    action: Action,
+    terms: Terms,
+    *,
+    deadline_at: datetime,
+    created_at: datetime,
+    asked_at: datetime | None,
+    paused: timedelta,
+) -> datetime:
+    """Return the moment from which a move on a request is too late, whether or not the clock has ended it already.
+
+    A policy that has become stricter since leaves less time for a yes. `paused` is how long questions stopped the
+    clock.
+    """
+    if action is Action.APPROVE and asked_at:
+        return min(deadline_at, asked_at + timedelta(seconds=terms.approval_window) + paused)
+    if action is Action.ENDORSE:
+        return min(deadline_at, created_at + timedelta(seconds=terms.review_window))
+    return deadline_at
 
 
 def wake_at(stretch: Phase, terms: Terms, at: datetime) -> datetime | None:
