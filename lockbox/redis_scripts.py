@@ -12,7 +12,8 @@ local index, leases = KEYS[1], KEYS[2]
 local bell, name, only_missing, news, kind_count = ARGV[1], ARGV[2], ARGV[3] == '1', ARGV[4], tonumber(ARGV[5])
 local first = 6 + kind_count
 local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+-- Rounded up: what is armed by a delay is never due early.
+local now = clock[1] * 1000 + math.ceil(clock[2] / 1000)
 local head = redis.call('ZRANGE', index, 0, 0, 'WITHSCORES')
 local earliest = math.huge
 if head[2] and head[2] ~= 'inf' then earliest = tonumber(head[2]) end

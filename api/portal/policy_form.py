@@ -155,7 +155,7 @@ def checked(said: object) -> Policy:
     Raises:
         Invalid: with a sentence for each wrong part, named as in the form.
     """
-    return _policy(said, "This was not taken", _title)
+    return _policy(said, "Not accepted", _title)
 
 
 def read(said: object) -> Policy:
@@ -164,7 +164,7 @@ def read(said: object) -> Policy:
     Raises:
         Invalid: with a sentence for each wrong part, named as in the text.
     """
-    return _policy(said, "This is no policy", _place)
+    return _policy(said, "Not a valid policy", _place)
 
 
 def _policy(said: object, lead: str, called: Callable[[Place, str], str]) -> Policy:

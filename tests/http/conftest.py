@@ -31,7 +31,7 @@ def db_at(urls: Urls) -> Database:
 
 def root_at(urls: Urls) -> Engine:
     """Return an engine that may do everything."""
-    return create_engine(urls.superuser, isolation_level="AUTOCOMMIT")
+    return create_engine(urls.superuser, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
 
 
 @pytest.fixture(scope="session")
