@@ -9,6 +9,7 @@ import structlog
 from kombu.exceptions import BatchPublishError  # type: ignore[attr-defined]  # newer than the stubs
 from kombu.exceptions import OperationalError as BrokerAway
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from lockbox.schedule import RedisUnavailable
 from worker.fork_lock import ForkGate
@@ -38,7 +39,7 @@ class WorkerLoop(threading.Thread, ABC):
             self.lively_at = time.monotonic()
             try:
                 self.round()
-            except (DBAPIError, BrokerAway, BatchPublishError, RedisUnavailable) as error:
+            except (DBAPIError, PoolTimeout, BrokerAway, BatchPublishError, RedisUnavailable) as error:
                 log.warning("poller.waiting", poller=self.name, error=type(error).__name__)
                 self.stopping.wait(IDLE_SECONDS)
             except Exception:

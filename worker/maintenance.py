@@ -23,7 +23,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cache
-from uuid import NAMESPACE_DNS, uuid5
+from uuid import NAMESPACE_DNS, UUID, uuid5
 
 import structlog
 from celery import Celery
@@ -91,18 +91,18 @@ def _seal(tools: Runtime) -> Generator[Step, None, None]:
     own = tools.sealing
     if own is None:
         raise OSError(0, "set LOCKBOX_AUDIT_KEY_FILES: this worker cannot sign")
-    held: RollbackDetected | None = None
-    try:
-        with closing(sealer.seal(tools.database, own.signer, own.folder)) as signed:
-            for noted in signed:
-                tools.database.schedule.tell([str(one.log_id) for one in noted[:1]], OPERATORS)
-                yield "events", sum(one.grown for one in noted)
-                yield "checkpoints", len(noted)
-    except RollbackDetected as behind:
-        held = behind
+    held: dict[UUID, str] = {}
+    counted = 0
+    with suppress(RollbackDetected), closing(sealer.seal(tools.database, own.signer, own.folder, held)) as signed:
+        for noted in signed:
+            tools.database.schedule.tell([str(one.log_id) for one in noted[:1]], OPERATORS)
+            yield "events", sum(one.grown for one in noted)
+            yield "checkpoints", len(noted)
+            yield "held", len(held) - counted
+            counted = len(held)
     yield from checkpoint_digest.queue_due(tools.database, own.digest_every)
     if held:
-        raise held
+        raise RollbackDetected(sealer.held_logs(held))
 
 
 RECONCILE = MaintenanceJob(
@@ -149,6 +149,9 @@ def run(tools: Runtime, job: MaintenanceJob) -> dict[str, int]:
                 break
     if not has_begun:
         return {"skipped": 1}
+    if counts["held"]:
+        # Unrecorded, so that the thread makes the whole pass, and says which logs these are.
+        raise RollbackDetected(f"{counts['held']} so far, and the run was cut short")
     _record(tools, job)
     return {job.counts: 0} | +counts
 
@@ -183,6 +186,15 @@ class MaintenanceLoop(WorkerLoop):
         self._asked_at = time.monotonic() - 2 * job.interval
         self._shown_at = -math.inf
         self._silent_until = 0.0
+
+    def run(self) -> None:
+        """Warn once if Redis is away or unfit, then go round."""
+        if self._job is RECONCILE:
+            try:
+                self.tools.database.schedule.ping()
+            except RedisUnavailable as unfit:
+                log.warning("schedule.unfit", reason=str(unfit))
+        super().run()
 
     def poke(self) -> None:
         """Have the job done now, whenever it ran last."""

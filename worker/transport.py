@@ -9,7 +9,7 @@ ended would end again once it is back, its pollers with it. Here that is a conne
 waits and comes again, and the pollers act from Postgres meanwhile.
 
 What stands in Redis may be anybody's. An item that is no message of ours would end the worker, and the next one at
-its start; so each is admitted by `incoming` or dropped, and a key of another type than it has to be is deleted.
+its start; so each is admitted by `message_filter` or dropped, and a key of another type than it has to be is deleted.
 """
 
 import re

@@ -86,14 +86,14 @@ class ProcessPart(StrEnum):
 
 
 def age(database: Database, part: ProcessPart) -> float:
-    """Return how many seconds ago somebody last said that this part lives; infinity if nobody has.
+    """Return how many seconds ago this part last ran; infinity if it never did, or only by a clock that was set back.
 
     Raises:
         sqlalchemy.exc.DBAPIError: Postgres is away.
     """
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         seconds = connection.execute(AGE, {"role": part.value}).scalar_one()
-    return math.inf if seconds is None else float(seconds)
+    return math.inf if seconds is None or seconds < 0 else float(seconds)
 
 
 @dataclass(frozen=True)

@@ -676,7 +676,8 @@ $$;
 
 -- Operations
 
--- Record a heartbeat, only for the role of the login. Processes silent for an hour are removed.
+-- Record a heartbeat, only for a role of the login: workers act on what they read here. Processes silent for an hour
+-- are removed.
 CREATE FUNCTION record_heartbeat(of_role text, of_process uuid, of_node text, with_skew double precision,
     logs_behind integer DEFAULT NULL, why text DEFAULT NULL) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -685,6 +686,7 @@ LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
     INSERT INTO heartbeats (role, id, node, skew, beat_at, behind, doubt)
     SELECT of_role, of_process, left(of_node, 255), with_skew, clock_timestamp(), logs_behind, left(why, 300)
     WHERE (of_role = 'api') = (session_user = 'lockbox_api')
+        AND (session_user <> 'lockbox_notifications' OR of_role = 'notifications')
     ON CONFLICT (role, id) DO UPDATE SET skew = EXCLUDED.skew, beat_at = EXCLUDED.beat_at, behind = EXCLUDED.behind,
         doubt = EXCLUDED.doubt
 $$;

@@ -1,29 +1,32 @@
 """Sealing and reconciling where nobody takes messages: sent when due, and done here once no task has done them."""
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from celery import Celery
 from kombu import Queue
 from redis import Redis
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from harness.people import World
 from harness.stage import Urls
 from harness.wait import within
 from lockbox.audit.log import sealer
-from lockbox.database import Database
+from lockbox.audit.log.sealer import RollbackDetected
+from lockbox.database import Database, make_engine
 from lockbox.monitoring import heartbeats
 from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
+from lockbox.reconcile import Step
 from lockbox.schedule import Schedule
 from tests.database.scenes import set_back, state_of
 from tests.database.test_sealing import SIGNER
-from worker import tasks
+from worker import maintenance, tasks
 from worker.maintenance import MOST_WAITING, QUEUE, RECONCILE, SEAL, MaintenanceJob, MaintenanceLoop
 from worker.runtime import Runtime, SealingSettings
 
@@ -136,3 +139,45 @@ def test_with_redis_away_the_work_is_done_here_at_once(
     world.fresh()
 
     assert within(10, lambda: not sealer.is_due(worker))
+
+
+def test_the_notifications_login_records_no_run_of_another_part(worker: Database, urls: Urls) -> None:
+    theirs = Database(make_engine(urls.notifications, role="test-notifications"), worker.schedule)
+
+    for part in ProcessPart:
+        HeartbeatSender("notifications@here").beat(theirs, part)
+    theirs.engine.dispose()
+
+    assert [one for one in ProcessPart if heartbeats.age(worker, one) < math.inf] == [ProcessPart.NOTIFICATIONS]
+
+
+def test_a_run_recorded_before_the_clock_was_set_back_counts_as_none(worker: Database, superuser: Engine) -> None:
+    beat(worker, SEAL)
+    with superuser.begin() as connection:
+        connection.execute(text("UPDATE heartbeats SET beat_at = beat_at + interval '1 hour'"))
+
+    assert heartbeats.age(worker, ProcessPart.SEAL) == math.inf
+
+
+def test_a_run_that_is_cut_short_after_it_found_held_logs_fails_and_is_not_recorded(
+    worker: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "WORK_SECONDS", 0.0)
+
+    def steps(_: Runtime) -> Generator[Step, None, None]:
+        yield "held", 2
+        yield "events", 1
+
+    tools = Runtime(worker, None, timedelta(days=90), SealingSettings(SIGNER, None, timedelta(days=1)))
+
+    with pytest.raises(RollbackDetected, match="2 so far"):
+        maintenance.run(tools, replace(SEAL, steps=steps, gives_way=False))
+
+    assert heartbeats.age(worker, ProcessPart.SEAL) == math.inf
+
+
+def test_of_many_held_logs_the_first_five_are_named_and_the_others_counted() -> None:
+    said = sealer.held_logs({UUID(int=number): "it is not what was signed" for number in range(5_000)})
+
+    assert said.endswith("and 4995 more")
+    assert len(said) < 500

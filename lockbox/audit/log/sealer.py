@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,6 +23,7 @@ from lockbox.failpoints import failpoint
 
 MOST_EVENTS = 5_000
 MOST_HEARTBEATS = 500
+MOST_NAMED = 5
 MOST_SHIPPED = 100
 HEARTBEAT = timedelta(hours=1)
 CLOCK_STEPS = timedelta(seconds=10)
@@ -110,13 +112,17 @@ class _UnsealableLog(Exception):  # noqa: N818 - it ends a transaction, and is c
 
 
 def seal(
-    database: Database, signer: Signer, shipping: CheckpointWitness | None = None
+    database: Database,
+    signer: Signer,
+    shipping: CheckpointWitness | None = None,
+    held: dict[UUID, str] | None = None,
 ) -> Generator[list[LatestCheckpoint], None, None]:
     """Seal written events in batches; after each commit, ship and yield the new checkpoints.
 
     One process at a time seals, by advisory lock; others return at once. Should two run, each takes rows by deleting
     them, so no row is taken twice. An event waits in `unsealed` from the moment it is visible, whatever its id and
     time, so late commits are sealed late. Whoever begins ships what another process signed and may not have shipped.
+    `held` takes each log that is not signed, and why, as it is found.
 
     Raises:
         RollbackDetected: logs are not what was signed or shipped of them, or cannot be shipped; others are sealed.
@@ -126,13 +132,20 @@ def seal(
         if not alone:
             return
         yield []
-        turn = SealPass(database, signer, shipping)
+        turn = SealPass(database, signer, shipping, {} if held is None else held)
         yield from turn.left_over()
         for work in (turn.batch, turn.heartbeats):
             while (noted := work()) is not None:
                 yield from turn.ship_in_parts(noted)
         if turn.held:
-            raise RollbackDetected("; ".join(f"{log_id}: {why}" for log_id, why in turn.held.items()))
+            raise RollbackDetected(held_logs(turn.held))
+
+
+def held_logs(held: Mapping[UUID, str]) -> str:
+    """Name the first of the held logs, each with the reason, and count the others."""
+    named = [f"{log_id}: {why}" for log_id, why in islice(held.items(), MOST_NAMED)]
+    more = len(held) - len(named)
+    return "; ".join([*named, f"and {more} more"] if more else named)
 
 
 @dataclass
@@ -238,7 +251,7 @@ class SealPass:
         """Append these events to their logs.
 
         Raises:
-            _Held: one of the logs is not what was signed of it.
+            _UnsealableLog: one of the logs is not what was signed of it.
         """
         at, ids = now(session), sorted(fresh)
         rollback.begin(session, {one: self.signer.origin(one) for one in ids}, VENDORS_LOG, at)
