@@ -24,6 +24,7 @@ from worker.message_filter import TASKS
 # The proxies are cut off in the midst of what they carry: what asyncio says of their sockets is no fault.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 WORKERS = {"worker": "LOCKBOX_WORKER_DATABASE_URL", "notifications": "LOCKBOX_NOTIFICATIONS_DATABASE_URL"}
+STARTED = {"core", "notifications"}
 BROKER_AWAY_SECONDS = 12
 
 
@@ -139,6 +140,7 @@ def stage(
             proxies.postgres.append(proxy)
             found.processes.start(process)
             del own[name]
+        wait_until(lambda: {row.role for row in found.rows("SELECT role FROM heartbeats")} >= STARTED, "workers run")
         yield found
 
 
@@ -185,11 +187,12 @@ def test_each_task_fails_visibly_without_postgres_and_is_done_later(
 ) -> None:
     with listening(stage) as events:
         proxies.turn(ProxyMode.REFUSE, *proxies.postgres)
-        requests = one_of_each(stage)
-
-        wait_until(lambda: events.failed.keys() == TASKS.keys(), "each task has failed")
-        assert all("TaskFailed" in one for failures in events.failed.values() for one in failures)
-        proxies.turn(ProxyMode.PASS, *proxies.postgres)
+        try:
+            requests = one_of_each(stage)
+            wait_until(lambda: events.failed.keys() == TASKS.keys(), "each task has failed")
+            assert all("TaskFailed" in one for failures in events.failed.values() for one in failures)
+        finally:
+            proxies.turn(ProxyMode.PASS, *proxies.postgres)
 
         wait_until(lambda: is_done(stage, requests), "all is done")
         stage.events_are_whole()
