@@ -208,7 +208,7 @@ def _late(of: MetricSnapshot) -> list[tuple[str, bool]]:
         ),
         (f"the schedule lacks {missing:.0f} of what Postgres promises: is a worker running?", missing > 0),
         (
-            f"hints wait unacknowledged for {of.oldest_unacked_age() or 0:.0f} s",
+            f"messages of Celery are unacknowledged for {of.oldest_unacked_age() or 0:.0f} s",
             (of.oldest_unacked_age() or 0) > MOST_UNACKED_AGE,
         ),
     ]
