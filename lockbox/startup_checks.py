@@ -72,11 +72,12 @@ MAY_A_COLUMN = text("SELECT has_any_column_privilege(:table, :right)")
 LAGGING_STANDBY = """
 SELECT EXISTS (SELECT FROM pg_stat_replication) AND current_setting('synchronous_standby_names') = ''
 """
+MOST_CONNECTIONS = text("SELECT current_setting('max_connections')::int")
 WHOLE_ROWS = frozenset({"DELETE", "TRUNCATE"})
 
 
-def check(engine: Engine, server: ServerKind) -> None:
-    """Refuse to start with excess rights, or on a schema that this code was not built for.
+def check(engine: Engine, server: ServerKind, *, connections: int = 1) -> None:
+    """Refuse to start with excess rights, on another schema, or where Postgres has too few connections for it.
 
     Raises:
         StartupCheckFailed: with a line that says what to change.
@@ -84,6 +85,7 @@ def check(engine: Engine, server: ServerKind) -> None:
     """
     with engine.connect() as connection:
         _refuse_owner(connection, server)
+        _has_room(connection, connections)
         fits(connection)
         if has_lagging_standby(connection):
             log.critical("startup.standby_asynchronous", do=NAME_THE_STANDBY)
@@ -99,15 +101,15 @@ def check(engine: Engine, server: ServerKind) -> None:
                 )
 
 
-def wait_until_fit(engine: Engine, server: ServerKind) -> None:
-    """Check the login and the schema, waiting up to 30 seconds for a Postgres that is starting.
+def wait_until_fit(engine: Engine, server: ServerKind, *, connections: int = 1) -> None:
+    """Check the same, waiting up to 30 seconds for a Postgres that is starting.
 
     Raises:
         StartupCheckFailed: it must not serve, or Postgres did not come.
     """
     for second in range(WAIT_SECONDS, -1, -1):
         try:
-            check(engine, server)
+            check(engine, server, connections=connections)
         except OperationalError as error:
             if any(words in str(error.orig) for words in LOGIN_REFUSED):
                 raise StartupCheckFailed(f"{server}: Postgres refuses this login or knows no such database") from None
@@ -159,6 +161,14 @@ def _refuse_owner(connection: Connection, server: ServerKind) -> None:
     ]
     if excess:
         raise StartupCheckFailed(f"{server}: {row.name} is {' and '.join(excess)}; use a login without such rights")
+
+
+def _has_room(connection: Connection, wanted: int) -> None:
+    most = connection.execute(MOST_CONNECTIONS).scalar_one()
+    if most < wanted:
+        raise StartupCheckFailed(
+            f"this process opens up to {wanted} connections, and Postgres takes {most} in all: raise max_connections"
+        )
 
 
 def _may(connection: Connection, table: str, right: str) -> bool:

@@ -15,15 +15,16 @@ from lockbox import failpoints
 from lockbox.failpoints import UnknownFailpoint
 from lockbox.startup_checks import ServerKind, StartupCheckFailed, wait_until_fit
 from worker.app import CORE, MAINTENANCE, NOTIFY, app
-from worker.runtime import make, settings
-from worker.tasks import NOTIFY_THREADS
+from worker.maintenance import JOBS
+from worker.runtime import CONNECTIONS, NOTIFY_THREADS, make, settings
 
 KINDS: dict[str, dict[str, Any]] = {
     "core": {"pool_cls": "prefork", "queues": [CORE, MAINTENANCE]},
     "notifications": {"pool_cls": "threads", "queues": [NOTIFY]},
 }
+# Of each maintenance job one process does the work at a time, so the clock always finds a child that is free.
 # A task of notifications waits until their servers have answered; a thread that waits costs little.
-CONCURRENCY = {"core": 2, "notifications": NOTIFY_THREADS}
+CONCURRENCY = {"core": len(JOBS) + 1, "notifications": NOTIFY_THREADS}
 AUTOGROUP = Path("/proc/self/autogroup")
 AUTOGROUP_TRIES = 10
 CHANCE = random.SystemRandom()
@@ -82,7 +83,8 @@ def _wait_until_fit(kind: str) -> None:
             _is_the_core(settings())
         failpoints.arm(settings().failpoint)
         engine = make(settings()).database.engine
-        wait_until_fit(engine, ServerKind.NOTIFICATIONS if kind == "notifications" else ServerKind.WORKER)
+        server = ServerKind.NOTIFICATIONS if kind == "notifications" else ServerKind.WORKER
+        wait_until_fit(engine, server, connections=CONNECTIONS)
     except (UnsafeSettings, UnknownFailpoint, StartupCheckFailed) as refused:
         raise SystemExit(f"lockbox: {refused}") from None
     engine.dispose()

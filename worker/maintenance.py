@@ -84,6 +84,8 @@ def _reconcile(tools: Runtime) -> Generator[Step, None, None]:
 def _seal(tools: Runtime) -> Generator[Step, None, None]:
     """Seal what was written, ship what was signed, and promise who is to be told of it.
 
+    No step is taken while another process seals.
+
     Raises:
         RollbackDetected: of some logs the database does not hold what was shipped; the others are sealed and told of.
         OSError: nothing that was signed can be shipped.
@@ -92,14 +94,17 @@ def _seal(tools: Runtime) -> Generator[Step, None, None]:
     if own is None:
         raise OSError(0, "set LOCKBOX_AUDIT_KEY_FILES: this worker cannot sign")
     held: dict[UUID, str] = {}
-    counted = 0
+    counted, has_lock = 0, False
     with suppress(RollbackDetected), closing(sealer.seal(tools.database, own.signer, own.folder, held)) as signed:
         for noted in signed:
+            has_lock = True
             tools.database.schedule.tell([str(one.log_id) for one in noted[:1]], OPERATORS)
             yield "events", sum(one.grown for one in noted)
             yield "checkpoints", len(noted)
             yield "held", len(held) - counted
             counted = len(held)
+    if not has_lock:
+        return
     yield from checkpoint_digest.queue_due(tools.database, own.digest_every)
     if held:
         raise RollbackDetected(sealer.held_logs(held))
@@ -127,6 +132,7 @@ SEAL = MaintenanceJob(
     is_due=sealer.is_due,
     steps=_seal,
 )
+JOBS = (RECONCILE, SEAL)
 
 
 def run(tools: Runtime, job: MaintenanceJob) -> dict[str, int]:

@@ -25,6 +25,12 @@ from lockbox.notifications.senders.webhook import HttpWebhooks
 from lockbox.requests import policy_store
 from lockbox.schedule import Schedule
 
+CONNECTIONS = 20
+KEPT_CONNECTIONS = 4
+NOTIFY_THREADS = CONNECTIONS - 4
+"""How many notify tasks run at once. Each takes one of the process' connections to Postgres at a time; the rest are
+for the recorder of results, the reconciler, the heartbeat and mails that list what is pending."""
+
 _making = threading.Lock()
 
 
@@ -68,7 +74,7 @@ def make(chosen: Settings) -> Runtime:
         UnsafeSettings: a needed setting is missing.
     """
     url = chosen.require("notifications_database_url" if chosen.notifications_database_url else "worker_database_url")
-    engine = make_engine(url, role="worker", pool_size=4, overflow=12)
+    engine = make_engine(url, role="worker", pool_size=KEPT_CONNECTIONS, overflow=CONNECTIONS - KEPT_CONNECTIONS)
     db = Database(engine, Schedule(chosen.require("redis_url")), keys=ProcessKeys(Keyring([])))
     return Runtime(db, _senders(chosen), timedelta(days=chosen.deliveries_kept_days), _sealing(chosen))
 

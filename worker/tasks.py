@@ -21,13 +21,12 @@ from lockbox.requests import timers
 from lockbox.schedule import UUID_FORM
 from worker import maintenance
 from worker.maintenance import RECONCILE, SEAL, MaintenanceJob
-from worker.runtime import runtime
+from worker.runtime import NOTIFY_THREADS, runtime
 
 log = structlog.get_logger(__name__)
 
 MOST_IDS = 500
 MOST_NOTIFICATIONS = 50
-NOTIFY_THREADS = 32
 PATIENT_SECONDS = 6.0
 HURRIED_SECONDS = 0.5
 AWAY = (OperationalError, InterfaceError, PoolTimeout)

@@ -25,7 +25,7 @@ from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.reconcile import Step
 from lockbox.schedule import Schedule
 from tests.database.scenes import set_back, state_of
-from tests.database.test_sealing import SIGNER
+from tests.database.test_sealing import SIGNER, sealed
 from worker import maintenance, tasks
 from worker.maintenance import MOST_WAITING, QUEUE, RECONCILE, SEAL, MaintenanceJob, MaintenanceLoop
 from worker.runtime import Runtime, SealingSettings
@@ -172,6 +172,18 @@ def test_a_run_that_is_cut_short_after_it_found_held_logs_fails_and_is_not_recor
 
     with pytest.raises(RollbackDetected, match="2 so far"):
         maintenance.run(tools, replace(SEAL, steps=steps, gives_way=False))
+
+    assert heartbeats.age(worker, ProcessPart.SEAL) == math.inf
+
+
+def test_a_run_while_another_process_seals_is_skipped_and_not_recorded(world: World, worker: Database) -> None:
+    tools = Runtime(worker, None, timedelta(days=90), SealingSettings(SIGNER, None, timedelta(days=1)))
+    world.fresh()
+    assert sealed(worker)  # of which nobody was told yet
+
+    with worker.alone(sealer.LOCK_NUMBER) as alone:
+        assert alone
+        assert maintenance.run(tools, SEAL) == {"skipped": 1}
 
     assert heartbeats.age(worker, ProcessPart.SEAL) == math.inf
 

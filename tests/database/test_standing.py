@@ -90,6 +90,11 @@ def test_a_superuser_is_refused(urls: Urls, server: ServerKind) -> None:
     assert server in said
 
 
+def test_a_postgres_that_takes_too_few_connections_is_refused(urls: Urls) -> None:
+    with _engine(urls.worker) as engine, pytest.raises(StartupCheckFailed, match="raise max_connections"):
+        startup_checks.check(engine, ServerKind.WORKER, connections=1_000_000)
+
+
 @pytest.mark.parametrize("server", list(ServerKind))
 def test_the_owner_is_refused(urls: Urls, server: ServerKind) -> None:
     said = _complaint(urls.owner, server)

@@ -16,6 +16,7 @@ from redis import Redis
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
+from config.settings import Settings
 from harness.people import World
 from harness.ports import own_port
 from harness.sinks import receiving
@@ -40,8 +41,8 @@ from tests.database.test_sending_pool import black_hole
 from tests.each import each
 from worker import maintenance, tasks
 from worker.maintenance import SEAL
-from worker.runtime import Runtime, SealingSettings
-from worker.tasks import NOTIFY_THREADS, TaskFailed
+from worker.runtime import NOTIFY_THREADS, Runtime, SealingSettings, make
+from worker.tasks import TaskFailed
 
 HANGING, SOON = 20, 10.0
 # A pipe holds 64 KB, and a worker whose broker is away may have to keep the failures of all that it had taken.
@@ -227,6 +228,17 @@ def test_twenty_destinations_that_hang_hold_up_no_task_of_the_others(
     assert took < 2 * SOON
     assert sum(one.get("unfinished", 0) for one in results) > 0
     assert all("sent" in one for one in results)
+
+
+def test_each_task_thread_of_notifications_finds_a_connection_while_four_others_hold_one(urls: Urls) -> None:
+    chosen = Settings(environment="test", worker_database_url=urls.notifications, redis_url=urls.redis)
+    database = make(chosen).database
+
+    with ExitStack() as held:
+        for _ in range(NOTIFY_THREADS + 4):
+            held.enter_context(database.engine.connect())
+
+    database.dispose()
 
 
 @each("name", ["time_out", "expire", "remind", "notify", "reconcile", "seal"])

@@ -13,10 +13,12 @@ from uuid import UUID
 import psutil
 import pytest
 from celery import Celery
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from config.embedded import ServerAddresses
 from harness.network import EventLoopThread, Proxy, ProxyMode
+from harness.stage import superuser_at
 from lockbox.requests.lifecycle import Action
 from tests.whole.conftest import RunningStack, log_lines, stage_of, wait_until
 from worker.message_filter import TASKS
@@ -26,6 +28,19 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 WORKERS = {"worker": "LOCKBOX_WORKER_DATABASE_URL", "notifications": "LOCKBOX_NOTIFICATIONS_DATABASE_URL"}
 STARTED = {"core", "notifications"}
 BROKER_AWAY_SECONDS = 12
+MAINTENANCE = ("lockbox.seal", "lockbox.reconcile")
+HELD = 4711
+HELD_UP = text("""
+SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+WHERE d.datname = current_database() AND l.locktype = 'advisory' AND NOT l.granted
+""")
+# Each of the two jobs waits in the midst of its work, until the lock is free or its time limit ends it.
+HOLD_MAINTENANCE = (
+    f"""CREATE OR REPLACE FUNCTION held() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS
+    $$BEGIN PERFORM pg_advisory_xact_lock_shared({HELD}); RETURN NULL; END$$""",
+    "CREATE TRIGGER held AFTER DELETE ON unsealed EXECUTE FUNCTION held()",
+    "CREATE TRIGGER held AFTER DELETE ON idempotency_keys EXECUTE FUNCTION held()",
+)
 
 
 class TaskEvents:
@@ -144,6 +159,11 @@ def stage(
         yield found
 
 
+def children(stage: RunningStack) -> list[psutil.Process]:
+    """Return the processes in which the core worker runs its tasks."""
+    return psutil.Process(stage.processes.running["worker"].pid).children()
+
+
 def one_of_each(stage: RunningStack) -> dict[UUID, str]:
     """Have every task of the clock come due within seconds; return the requests and how they end."""
     reminding = stage.world(approval_window=6, approval_reminders=(40,)).submit()
@@ -199,23 +219,44 @@ def test_each_task_fails_visibly_without_postgres_and_is_done_later(
 
 
 def test_what_no_task_seals_the_worker_seals_by_itself(stage: RunningStack) -> None:
-    children = psutil.Process(stage.processes.running["worker"].pid).children()
+    held = children(stage)
     log = stage.processes.logs / "worker.log"
 
     def sealed_by_itself() -> int:
         return sum(line.get("event") == "maintenance.done_here" and line["job"] == "seal" for line in log_lines(log))
 
     before = sealed_by_itself()
-    for child in children:
+    for child in held:
         child.suspend()
     try:
         stage.world(approval_window=60).submit()
         wait_until(lambda: sealed_by_itself() > before, "the worker has sealed")
         wait_until(lambda: not stage.rows("SELECT 1 FROM unsealed"), "nothing is left to seal")
     finally:
-        for child in children:
+        for child in held:
             if child.is_running():
                 child.resume()
+
+
+def test_a_long_seal_and_a_long_reconcile_hold_up_no_time_out(stage: RunningStack) -> None:
+    before = children(stage)
+    with superuser_at(stage.urls.superuser) as engine, engine.connect() as holder, engine.connect() as looking:
+        holder.execute(text("SELECT pg_advisory_lock(:number)"), {"number": HELD})
+        for statement in HOLD_MAINTENANCE:
+            looking.execute(text(statement))
+        try:
+            with Celery("impatient", broker=stage.urls.redis, set_as_current=False) as app:
+                for task in MAINTENANCE:
+                    app.send_task(task, queue="maintenance")
+            wait_until(lambda: looking.execute(HELD_UP).scalar_one() == len(MAINTENANCE), "both jobs are at work")
+            request = stage.world(approval_window=1).submit()
+            stage.ends(request.id, "timed_out")
+            # The time limit ends a job that is held up for too long, and its child with it.
+            assert children(stage) == before
+        finally:
+            holder.execute(text("SELECT pg_advisory_unlock_all()"))
+            for table in ("unsealed", "idempotency_keys"):
+                looking.execute(text(f"DROP TRIGGER held ON {table}"))
 
 
 @pytest.mark.far
