@@ -71,7 +71,7 @@ soak: $(READY) ## the same for an hour (SECONDS=)
 explore: $(READY) ## go through the states of a request's life, further than the tests do; EXPLORE="--states N" says how far
 	@$(BIN)/python -m tests.model $(EXPLORE)
 
-stateful: $(READY) ## play 200 times 50 steps of people, clock, hints, Redis, mail and trail over a real database
+stateful: $(READY) ## play 200 times 50 steps of people, clock, hints, Redis, mail and audit log over a real database
 	@HYPOTHESIS_PROFILE=far $(BIN)/python -m pytest --timeout 0 tests/database/test_stateful.py
 
 failpoints: $(READY) ## end a process at every failpoint in turn, and see that nothing is lost, doubled or open

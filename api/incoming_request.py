@@ -65,7 +65,7 @@ def budget_of(method: str, path: str) -> Budget:
         return HEALTH
     if method in READING:
         return READS
-    if path == "/trail/verify":
+    if path == "/audit-log/verify":
         return UPLOADS
     return CLOSINGS if method == "POST" and CLOSES.fullmatch(path) else WRITES
 

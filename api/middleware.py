@@ -38,7 +38,7 @@ MOST_BODY_BYTES = 64 * 1024
 MOST_REPORT_BYTES = 256 * 1024
 MOST_UPLOAD_BYTES = 20 << 20
 REPORTS = "/activity"
-UPLOADS = frozenset({"/trail/verify"})
+UPLOADS = frozenset({"/audit-log/verify"})
 """Where a file is sent: it is passed on as it comes, and read by the route once that knows who sends it."""
 FORMS = frozenset({b"multipart/form-data", b"application/x-www-form-urlencoded"})
 CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})

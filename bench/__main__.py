@@ -13,7 +13,7 @@ import structlog
 from rich.console import Console
 from sqlalchemy.engine import make_url
 
-from bench import crowd, customers, doors, floor, least, measure, peering, pending, reach, readme, report, trail
+from bench import audit_log, crowd, customers, doors, floor, least, measure, peering, pending, reach, readme, report
 from bench.customers import Customers
 from bench.db import Bench, Site, running, site
 from bench.figures import medians
@@ -82,9 +82,11 @@ def _history(place: Site, size: Size) -> dict[str, Any]:
         beside = _stage(
             "submits beside a crowd", lambda: crowd.measure(superuser, api, plan.redis_url, people, lambda: None)
         )
-    with copied(superuser, trail.COPY):
-        kept = _stage("the trail", lambda: trail.measure(superuser, plan, people, place.folder, size.trail_events))
-    return {"crowd": beside, "trail": kept}
+    with copied(superuser, audit_log.COPY):
+        kept = _stage(
+            "the audit log", lambda: audit_log.measure(superuser, plan, people, place.folder, size.audit_log_events)
+        )
+    return {"crowd": beside, "audit_log": kept}
 
 
 def _quiet(place: Site, crowd_: Customers, size: Size) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Size:
     """One size. Storms are pairs: how many are due at one instant, and how often that is measured.
 
-    `has_history` is whether the trail of many events, the crowd of tenants and the reach of notifications are
+    `has_history` is whether the audit log of many events, the crowd of tenants and the reach of notifications are
     measured too.
     """
 
@@ -28,12 +28,12 @@ class Size:
     peer_storms: tuple[tuple[int, int], ...] = ()
     peer_lives: int = 0
     peer_pending: int = 0
-    trail_events: int = 0
+    audit_log_events: int = 0
 
     @property
     def has_history(self) -> bool:
-        """Whether trail, crowd and reach are measured."""
-        return self.trail_events > 0
+        """Whether audit log, crowd and reach are measured."""
+        return self.audit_log_events > 0
 
 
 QUICK = Size(
@@ -69,7 +69,7 @@ USUAL = Size(
     peer_storms=((2_000, 1), (10_000, 1)),
     peer_lives=300,
     peer_pending=2_000,
-    trail_events=300_000,
+    audit_log_events=300_000,
 )
 FULL = Size(
     name="full",
@@ -89,6 +89,6 @@ FULL = Size(
     peer_storms=((2_000, 3), (10_000, 1)),
     peer_lives=1_000,
     peer_pending=2_000,
-    trail_events=1_000_000,
+    audit_log_events=1_000_000,
 )
 SIZES = {size.name: size for size in (QUICK, USUAL, FULL)}

@@ -70,7 +70,7 @@ class BenchResults:
     reach: Measured = field(default_factory=dict)
     bare_lives: Measured = field(default_factory=dict)
     bare_told: Measured = field(default_factory=dict)
-    trail: Measured = field(default_factory=dict)
+    audit_log: Measured = field(default_factory=dict)
     flooded: Measured = field(default_factory=dict)
 
 
@@ -114,7 +114,7 @@ def targets(found: BenchResults) -> list[Figure]:
         *_deadlines(found),
         *_doors(found),
         *_waiting(found),
-        *(_history(found) if found.trail else ()),
+        *(_history(found) if found.audit_log else ()),
     ]
 
 
@@ -182,18 +182,18 @@ def _waiting(found: BenchResults) -> Iterator[Figure]:
 
 
 def _history(found: BenchResults) -> Iterator[Figure]:
-    crowd, reach, trail = found.crowd, found.reach, found.trail
+    crowd, reach, audit_log = found.crowd, found.reach, found.audit_log
     yield Figure("a submit among 10,000 tenants, 1,000 members, to one alone", crowd["ratio"], CROWD_RATIO, "times")
     hanging = "one domain and one endpoint hang: of the others' notifications left within 5 s"
     yield Figure(hanging, reach["in_time_percent"], IN_TIME_PERCENT, "%", more_is_better=True)
     for where, name in (("one domain", "one_domain"), ("500 domains", "many_domains")):
         what = f"mails a minute through one notifications worker, to {where}"
         yield Figure(what, reach[name], MAILS_A_MINUTE, "", more_is_better=True)
-    events = f"{trail['events']:,.0f} events"
-    limit = VERIFY_SECONDS_A_MILLION * trail["events"] / MILLION
-    yield Figure(f"{events} sealed a second", trail["sealed_a_second"], SEALED_A_SECOND, "", more_is_better=True)
-    yield Figure(f"{events} verified offline", trail["verify_seconds"], limit, "s")
-    yield Figure(f"an inclusion proof among {events}, p99", trail["proof_p99_ms"], PROOF_MS, "ms")
-    yield Figure("500 events a second: sealed after, p99", trail["lag_p99_seconds"], LAG_SECONDS, "s")
+    events = f"{audit_log['events']:,.0f} events"
+    limit = VERIFY_SECONDS_A_MILLION * audit_log["events"] / MILLION
+    yield Figure(f"{events} sealed a second", audit_log["sealed_a_second"], SEALED_A_SECOND, "", more_is_better=True)
+    yield Figure(f"{events} verified offline", audit_log["verify_seconds"], limit, "s")
+    yield Figure(f"an inclusion proof among {events}, p99", audit_log["proof_p99_ms"], PROOF_MS, "ms")
+    yield Figure("500 events a second: sealed after, p99", audit_log["lag_p99_seconds"], LAG_SECONDS, "s")
     beside = "submit, endorse, approve while a sealer runs, to without"
-    yield Figure(beside, trail["cost_ratio"], SEALING_RATIO, "times")
+    yield Figure(beside, audit_log["cost_ratio"], SEALING_RATIO, "times")

@@ -10,13 +10,13 @@ from uuid import UUID
 import httpx
 from sqlalchemy import text
 
-from chaos import trail
+from chaos import exports
 from chaos.crew import ProcessExit
+from chaos.exports import VerifiedExport
 from chaos.hints import QUEUES
 from chaos.journal import Journal
 from chaos.plan import AppliedFault
 from chaos.stage import ChaosStack
-from chaos.trail import VerifiedExport
 from cli.flower import Flower
 from harness.sinks import TakenMail
 from harness.wait import within
@@ -69,7 +69,7 @@ class ChaosEvidence:
     drift: Sequence[str]
     base: InfrastructureState
     plant: InfrastructureState
-    trails: Sequence[VerifiedExport]
+    exports: Sequence[VerifiedExport]
     told: Mapping[str, bool]
     struck: Sequence[AppliedFault]
     ended: Sequence[ProcessExit]
@@ -107,7 +107,7 @@ def gather(
     drifted: Sequence[str],
 ) -> ChaosEvidence:
     """Look at everything, once the drain is over."""
-    verified = trail.verified(stage)
+    verified = exports.verified(stage)
     told = _flower(stage)
     for path, holds in _places(stage):
         told[path] = holds

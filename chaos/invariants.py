@@ -115,8 +115,8 @@ def one_event_a_move(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
         not_sealed_for_long=questions.UNSEALED,
         alarmed_by_itself=questions.ALARMED,
     )
-    found = (f"the trail of {one.slug}: {line}" for one in seen.trails for line in one.found)
-    return f"{sum(one.events for one in seen.trails)} events verified", chain(_left(seen, *SEALS), off, found)
+    found = (f"the audit log of {one.slug}: {line}" for one in seen.exports for line in one.found)
+    return f"{sum(one.events for one in seen.exports)} events verified", chain(_left(seen, *SEALS), off, found)
 
 
 def told_once_or_more(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
@@ -232,7 +232,7 @@ def enough_happened(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
         "stories acknowledged": len(stories),
         "doors found open": len(journal.opened),
         "doors found shut": journal.checks[SHUT],
-        "events verified": sum(one.events for one in seen.trails),
+        "events verified": sum(one.events for one in seen.exports),
         "notifications arrived": len(seen.arrivals),
     }
     planned = seen.stage.faults

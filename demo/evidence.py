@@ -58,8 +58,8 @@ class DemoVerification:
 
 
 @dataclass(frozen=True)
-class DemoTrail:
-    """The trail: how many events the API shows, None where they were not sealed in time, and what a verifier says.
+class DemoAuditLog:
+    """How many events the API shows, None if they were not sealed in time, and what the verifier says.
 
     `line` is where a byte of the export was flipped before it was verified once more.
     """
@@ -89,5 +89,5 @@ class DemoEvidence:
     same_answer: bool = False
     tasks: dict[str, int] = field(default_factory=dict)
     control: dict[str, int] = field(default_factory=dict)
-    trail: DemoTrail = field(default_factory=DemoTrail)
+    audit_log: DemoAuditLog = field(default_factory=DemoAuditLog)
     surprises: list[str] = field(default_factory=list)

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from demo import arrivals, trail
+from demo import arrivals, audit_log
 from demo.evidence import DemoEvidence, DemoMail, DemoWebhookCall
 from demo.stage import DemoFailure, DemoStack, mailbox
 from demo.story import ACCESS_SECONDS, STORIES, TASKS, Cue, Story
@@ -92,7 +92,7 @@ class DemoRun:
         seen.mails, seen.hooks = self._mails(), self._hooks()
         seen.deliveries = self._log()
         seen.tasks, seen.control = self._stage.flower.tasks(TASKS), self._stage.flower.control()
-        seen.trail = trail.examine(self._people["tara"], self._stage.plan)
+        seen.audit_log = audit_log.examine(self._people["tara"], self._stage.plan)
         for client in self._people.values():
             client.close()
         return seen

@@ -10,7 +10,7 @@ from typing import Any
 
 from cli.flower import CONTROL_CALLS
 from cli.request_table import WORDS
-from demo.evidence import DemoEvidence, DemoTrail, DemoVerification, Probe
+from demo.evidence import DemoAuditLog, DemoEvidence, DemoVerification, Probe
 from demo.story import OUT_OF_ORDER, REMINDED, STATUSES, STORIES, TASKS, Story
 
 FORBIDDEN = 403
@@ -48,7 +48,7 @@ def of_evidence(seen: DemoEvidence) -> list[ProofLine]:
         *_doors(seen),
         _tasks(seen),
         _control(seen),
-        *_trail(seen.trail),
+        *_audit_log(seen.audit_log),
     ]
 
 
@@ -168,16 +168,16 @@ def _control(seen: DemoEvidence) -> ProofLine:
     return ProofLine("Flower's control calls", f"{len(CONTROL_CALLS)} x {FORBIDDEN}", statuses, off)
 
 
-def _trail(trail: DemoTrail) -> Iterator[ProofLine]:
-    """A verifier that calls nobody finds the whole trail good, and names the line in which a byte was flipped."""
-    whole, flipped = trail.verified or DemoVerification(-1), trail.flipped or DemoVerification(-1)
-    must = f"good, {trail.recorded} events" if trail.recorded else "sealed, and good"
+def _audit_log(audit_log: DemoAuditLog) -> Iterator[ProofLine]:
+    """A verifier that calls nobody finds the whole audit log good, and names the line in which a byte was flipped."""
+    whole, flipped = audit_log.verified or DemoVerification(-1), audit_log.flipped or DemoVerification(-1)
+    must = f"good, {audit_log.recorded} events" if audit_log.recorded else "sealed, and good"
     said = f"good, {whole.events} events" if whole.code == 0 else whole.found or "never sealed"
-    off = () if said == must else (f"the trail was {said}, not {must}: {_first_line(whole)}",)
-    yield ProofLine("trail verified offline", must, said, off)
-    must = f"edited: line {trail.line}"
+    off = () if said == must else (f"the audit log was {said}, not {must}: {_first_line(whole)}",)
+    yield ProofLine("audit log verified offline", must, said, off)
+    must = f"edited: line {audit_log.line}"
     said = "good" if flipped.code == 0 else flipped.found or "never tried"
-    off = () if said == must and flipped.code == 1 else (f"a byte flipped in line {trail.line} was found {said}",)
+    off = () if said == must and flipped.code == 1 else (f"a byte flipped in line {audit_log.line} was found {said}",)
     yield ProofLine("one byte of it flipped", must, said, off)
 
 

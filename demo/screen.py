@@ -102,8 +102,8 @@ def _asked(seen: DemoEvidence) -> list[str]:
             lines.append(f"  {story.number} {sent} {answered} {probe.status}")
     lines += ["", "Tasks in Flower", *(f"  {name} {times}" for name, times in sorted(seen.tasks.items()))]
     lines += ["", "Control calls to Flower", *(f"  {call} {status}" for call, status in seen.control.items())]
-    lines += ["", "Verifying the trail, as it is and with a byte flipped"]
-    for verified in (seen.trail.verified, seen.trail.flipped):
+    lines += ["", "Verifying the audit log, as it is and with a byte flipped"]
+    for verified in (seen.audit_log.verified, seen.audit_log.flipped):
         lines += [f"  {line}" for line in (verified.said if verified else "never").splitlines()]
     return lines
 

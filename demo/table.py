@@ -17,7 +17,7 @@ from demo.play import StoryRow
 from demo.story import STORIES
 
 WIDE = 110
-TRAIL = 28
+GUARD_WIDTH = 28
 LEGEND = "Guard: what the vendor's system answers the engineer now"
 MAILS = sum(len(step.letters) for story in STORIES for step in story.told)
 HOOKS = sum(len(step.hooks) for story in STORIES for step in story.steps)
@@ -100,11 +100,11 @@ class LiveTable:
         table.add_column("Left", width=6, justify="right", no_wrap=True)
         table.add_column("Guard", width=8, no_wrap=True)
         if wide:
-            table.add_column("Guard, the last few seconds", width=TRAIL, no_wrap=True)
+            table.add_column("Guard, the last few seconds", width=GUARD_WIDTH, no_wrap=True)
         for row in rows:
             left = "" if row.left is None else f"{row.left:.1f} s"
-            trail = (_trail(row.said),) if wide else ()
-            table.add_row(f"{row.story.number} {row.story.title}", _state(row), left, _guard(row.now), *trail)
+            guard_history = (_guard_history(row.said),) if wide else ()
+            table.add_row(f"{row.story.number} {row.story.title}", _state(row), left, _guard(row.now), *guard_history)
         self._live.update(table, refresh=True)
 
 
@@ -118,8 +118,8 @@ def _guard(now: str | None) -> Text:
     return Text(now or "", style="bold green" if now == "serves" else "red")
 
 
-def _trail(said: Iterable[str]) -> Text:
+def _guard_history(said: Iterable[str]) -> Text:
     marks = Text()
-    for word in list(said)[-TRAIL:]:
+    for word in list(said)[-GUARD_WIDTH:]:
         marks.append("█" if word == "serves" else "▁", style="green" if word == "serves" else "red")
     return marks

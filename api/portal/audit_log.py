@@ -34,7 +34,7 @@ from lockbox.identity import preferences, time_zones
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Role
 
-router = APIRouter(prefix="/trail", tags=[TAG], include_in_schema=False)
+router = APIRouter(prefix="/audit-log", tags=[TAG], include_in_schema=False)
 
 MOST = 50
 MOST_TENANTS = 200
@@ -239,7 +239,7 @@ def _shown(
 ) -> Response:
     return page(
         request,
-        "trail",
+        "audit_log",
         status_of(refused) if refused else 200,
         visitor=visitor,
         asked=what,

@@ -39,8 +39,8 @@ SECTIONS = (
     Section("/open", "Open now", _either(_customers, _vendor(Role.MANAGER, Role.VENDOR_AUDITOR))),
     Section("/requests", "History", _either(_customers, _vendor(Role.MANAGER, Role.VENDOR_AUDITOR))),
     Section(
-        "/trail",
-        "Audit trail",
+        "/audit-log",
+        "Audit log",
         _either(_customer(Role.AUDITOR, Role.TENANT_ADMIN), _vendor(Role.VENDOR_AUDITOR)),
     ),
     Section("/tenants", "Your organisation", _customer(*TENANT_ROLES)),

@@ -34,7 +34,7 @@ from lockbox.identity import rate_limit, row_security
 from lockbox.identity.rate_limit import AttemptLimits
 from lockbox.identity.roles import Caller, Role
 
-router = APIRouter(prefix="/trail/verify", tags=[TAG], include_in_schema=False)
+router = APIRouter(prefix="/audit-log/verify", tags=[TAG], include_in_schema=False)
 
 PATIENCE = 60.0
 MOST_KEYS = 50

@@ -1,9 +1,9 @@
-"""What must never be, as queries: windows without approval, without end, without sign-in, and trails with gaps.
+"""What must never be, as queries: windows without approval, without end, without sign-in, and audit logs with gaps.
 
 A window is open without approval, or without the signature that the policy demands (I1), or past its end (I2), a
-trail has a gap (I4), or somebody decided who had not signed in, or has a power that nobody on record gave (I12). Each
-looks at all windows that are open, at what changed in the last minutes, and at a part of everything that moves on
-from minute to minute; none at more rows than `MOST`.
+audit log has a gap (I4), or somebody decided who had not signed in, or has a power that nobody on record gave (I12).
+Each looks at all windows that are open, at what changed in the last minutes, and at a part of everything that moves
+on from minute to minute; none at more rows than `MOST`.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ TOO_LONG = text("""
 SELECT 'I2' AS rule, r.id, r.tenant_id, CASE
     WHEN r.deadline_at < clock_timestamp() - CAST(:overdue AS interval)
         THEN 'has not been ended, though its end is over a minute ago'
-    WHEN newest.to_state <> 'active' THEN 'is open, though its trail says that it ended'
+    WHEN newest.to_state <> 'active' THEN 'is open, though its audit log says that it ended'
     ELSE 'is open for longer than was approved' END AS what
 FROM (SELECT id, tenant_id, deadline_at FROM requests WHERE state = 'active' LIMIT :most) r
 LEFT JOIN LATERAL (SELECT e.deadline_at FROM events e WHERE e.request_id = r.id AND e.seq IS NOT NULL
@@ -158,7 +158,7 @@ WHERE s.kind IN ('passkey', 'identity') AND (s.was_removed OR (s.at > k.since
         AND e.at BETWEEN s.at - interval '1 minute' AND s.at + interval '1 minute')))
 """)
 # What an API that lives has found by the checkpoints that left the house; it answers no check of those logs.
-TRAIL_BEHIND = text("""
+AUDIT_LOG_BEHIND = text("""
 SELECT
     'audit-log-rolled-back' AS rule, CAST(:nobody AS uuid) AS id, CAST(NULL AS uuid) AS tenant_id, node, behind, doubt
 FROM heartbeats WHERE behind > 0 AND beat_at > clock_timestamp() - interval '1 minute'
@@ -242,7 +242,7 @@ def scan(session: UnitOfWork, rota: ScanPosition) -> set[InvariantViolation]:
     """Return everything that must never be and yet is, as far as this minute looks."""
     found = {
         InvariantViolation(row.rule, row.id, row.tenant_id, audit_log_rolled_back(row.behind, row.doubt))
-        for row in session.execute(TRAIL_BEHIND, {"nobody": NOBODY})
+        for row in session.execute(AUDIT_LOG_BEHIND, {"nobody": NOBODY})
     }
     found |= {
         InvariantViolation(row.rule, row.id, None, unverified(row.unverified, row.unverified_first))

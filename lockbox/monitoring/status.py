@@ -105,7 +105,7 @@ class Status:
             "access_open": of.one(MetricName.ACCESS_OPEN),
             "notifications": {channel.value: _of_channel(of, channel) for channel in Channel},
             "webhooks_failing": of.one(MetricName.WEBHOOKS_FAILING),
-            "trail": {
+            "audit_log": {
                 "unsealed": of.one(MetricName.UNSEALED),
                 "seal_lag_seconds": of.one(MetricName.SEAL_LAG),
                 "newest_checkpoint_seconds": of.one(MetricName.CHECKPOINT_AGE),

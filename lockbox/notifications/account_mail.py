@@ -60,7 +60,7 @@ TITLES = {
     NOBODY_NOTIFIED: "Requests timed out, and nobody could be told of them",
     REVIEW_UNREACHED: "Requests wait for review, and no manager could be reached",
     INVARIANT_BROKEN: "Alarm: an invariant check failed",
-    CHECKPOINT: "The trail of {tenant} has a new checkpoint",
+    CHECKPOINT: "The audit log of {tenant} has a new checkpoint",
     DIGEST: "The audit log of {tenant}: keep this checkpoint",
     DELEGATE_BEGINS: "You stand in for an approver of {tenant} from now on",
     INVITATION: "You are invited to {tenant}",
@@ -106,7 +106,7 @@ class AccountMail:
 
     `waiting` is what moves across to a delegate.
     `secret` is the code of an invitation or a sign-in: it is made for this one mail and kept nowhere.
-    `fingerprint` is that of the key by which the trail is signed, for whoever is invited.
+    `fingerprint` is that of the key by which the audit log is signed, for whoever is invited.
     """
 
     notification_id: UUID

@@ -27,7 +27,7 @@ ASKING = {"reviewing": ("reviewing", "review_reminder"), "pending": ("pending", 
 
 
 class Reminder(StrEnum):
-    """What the clock does to a request that stays as it is, as the audit trail names it."""
+    """What the clock does to a request that stays as it is, as the audit log names it."""
 
     REMIND = "remind"
     WIDEN = "widen"

@@ -118,7 +118,7 @@ def said(closed: ClosedWindow, to_state: str, as_of: datetime, time: Time) -> di
     Args:
         closed: the window.
         to_state: how it ended.
-        as_of: when the trail was read.
+        as_of: when the audit log was read.
         time: tells a moment to the reader.
     """
     late_until = closed.shut_at + LATE

@@ -1,4 +1,4 @@
-"""What was done inside a window: reported by the system that the engineer works in, and kept in the trail."""
+"""What was done inside a window: reported by the system that the engineer works in, and kept in the audit log."""
 
 import json
 from collections import defaultdict
@@ -48,7 +48,7 @@ class ActivityEntry:
 
 @dataclass(frozen=True)
 class RecordedActivity:
-    """Something that was done inside a window, as the trail has it; `resource` is None where it was erased.
+    """Something that was done inside a window, as the audit log has it; `resource` is None where it was erased.
 
     `as_asked` is whether that resource and action are what the request named.
     """

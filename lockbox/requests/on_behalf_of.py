@@ -19,7 +19,7 @@ PRINCIPAL = "principal_"
 
 @dataclass(frozen=True)
 class EventPerson:
-    """A person in the trail; the name is None where it was erased, or the reader may not know them."""
+    """A person in the audit log; the name is None where it was erased, or the reader may not know them."""
 
     id: UUID
     name: str | None

@@ -1,4 +1,4 @@
-"""What a new policy changes, as flat facts for the audit trail."""
+"""What a new policy changes, as flat facts for the audit log."""
 
 import json
 import re

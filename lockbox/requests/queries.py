@@ -49,8 +49,8 @@ MOST_A_PAGE = 200
 # Written out, for the index of open windows is of those alone, and a plan that takes any state cannot use it.
 IS_ACTIVE = col(AccessRequest.state) == literal_column("'active'", String)
 RESTORED = (
-    "The database was restored from a back-up and is behind its own trail: nobody gets in until whoever runs this "
-    "installation has run `lockbox operate after-restore`."
+    "The database was restored from a back-up and is behind its own audit log: no access is granted until the "
+    "operator of this installation has run `lockbox operate after-restore`."
 )
 
 
@@ -106,7 +106,8 @@ class RequestEntry:
     """A request as a reader sees it: the row, the requester's name, and whether it is open.
 
     `tenant` is the tenant's slug, and `tenant_name` what it is called now.
-    `is_behind` is whether it is shut for the one reason that the database is behind what was shipped of its trail.
+    `is_behind` is whether it is shut for the one reason that the database is behind what was shipped of its audit
+    log.
     """
 
     request: AccessRequest
@@ -250,7 +251,8 @@ def check(session: UnitOfWork, caller: Caller, question: AccessCheck) -> Request
     Raises:
         NotYours: a system asks without the scope or about a service it is not bound to, or a person about another.
         NoOpenWindow: the door is shut, for whatever reason.
-        AuditLogRolledBack: it is shut because the database was restored and is behind what was shipped of its trail.
+        AuditLogRolledBack: it is shut because the database was restored and is behind what was shipped of its audit
+            log.
     """
     row_security.enter(session, caller)
     _may_ask(caller, question)

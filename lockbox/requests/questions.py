@@ -1,4 +1,4 @@
-"""Questions about a request: whoever decides asks, the engineer answers, both stand in the trail and are told."""
+"""Questions about a request: whoever decides asks, the engineer answers, both stand in the audit log and are told."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -179,7 +179,7 @@ class ReminderUpdate:
 
 
 def actor_for(caller: Caller, party: Party, origin: Origin, on_behalf_of: UUID | None = None) -> Actor:
-    """Return the caller as the audit trail names who acted."""
+    """Return the caller as the audit log names who acted."""
     return Actor(
         person_id=caller.person_id,
         role=party,

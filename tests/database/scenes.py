@@ -113,7 +113,7 @@ def state_of(db: Database, request_id: UUID) -> str:
     return str(row.state)
 
 
-def trail(db: Database, request_id: UUID) -> list[tuple[int, str, str]]:
+def moves_of(db: Database, request_id: UUID) -> list[tuple[int, str, str]]:
     """Return seq, action and new state of each move of a request."""
     query = "SELECT seq, action, to_state FROM events WHERE request_id = :id AND seq IS NOT NULL ORDER BY seq"
     return [(row.seq, row.action, row.to_state) for row in read(db, query, id=request_id)]
@@ -143,7 +143,7 @@ def assert_indexes_are_true(db: Database) -> None:
     assert db.schedule.members(NOTIFICATIONS) == promised_notifications(db)
 
 
-def assert_trails_are_whole(db: Database) -> None:
+def assert_audit_logs_are_whole(db: Database) -> None:
     """Check every request: one event a move without a gap, the last is the row's state; never denied and open."""
     rows = read(
         db,

@@ -137,7 +137,7 @@ def test_what_a_table_says_that_was_asked_for_is_what_was_sealed(story: World, s
     assert before[1]["Item"] == "exchange-online mailbox:anna@contoso.example"
 
 
-def test_a_request_whose_row_says_that_nobody_was_asked_is_in_the_customers_trail(
+def test_a_request_whose_row_says_that_nobody_was_asked_is_in_the_customers_audit_log(
     story: World, superuser: Engine
 ) -> None:
     seen = note(story)

@@ -12,7 +12,7 @@ from harness.stage import Urls
 from lockbox.database import Database
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.database.scenes import as_caller, read, trail
+from tests.database.scenes import as_caller, moves_of, read
 
 TABLES = ("events", "decisions", "policies")
 EVERYTHING = "SELECT * FROM {table} t ORDER BY t::text"
@@ -67,7 +67,7 @@ def _refused(engine: Engine, statement: str, **parameters: object) -> str:
     return str(error.value.orig)
 
 
-def test_nobody_changes_removes_or_empties_the_trail_however_mighty(world: World, mighty: Engine) -> None:
+def test_nobody_changes_removes_or_empties_the_audit_log_however_mighty(world: World, mighty: Engine) -> None:
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
     before = [read(mighty, EVERYTHING.format(table=table)) for table in TABLES]
@@ -81,7 +81,7 @@ def test_nobody_changes_removes_or_empties_the_trail_however_mighty(world: World
 
 
 @pytest.mark.parametrize("who", ["ann", "tara", "max", "olga"])
-def test_no_server_has_the_right_to_change_remove_or_empty_the_trail_whoever_calls(
+def test_no_server_has_the_right_to_change_remove_or_empty_the_audit_log_whoever_calls(
     world: World, server: Database, who: str
 ) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
@@ -114,7 +114,7 @@ def test_a_request_cannot_be_deleted(world: World, mighty: Engine) -> None:
     said = [_refused(mighty, "DELETE FROM requests"), _refused(mighty, "TRUNCATE requests CASCADE")]
 
     assert all("append-only" in line for line in said)
-    assert len(trail(world.db, request.id)) == 1
+    assert len(moves_of(world.db, request.id)) == 1
 
 
 def test_a_closed_request_does_not_change_any_more(world: World, mighty: Engine) -> None:

@@ -19,7 +19,7 @@ from lockbox.requests import submit, timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
-from tests.database.scenes import as_caller, assert_trails_are_whole, at_once, read, set_back, write
+from tests.database.scenes import as_caller, assert_audit_logs_are_whole, at_once, read, set_back, write
 from tests.ruling import lay_down
 
 SAME = ("service", "resources", "actions", "reason_code", "justification", "case_ref", "access_window", "tenant_id")
@@ -63,7 +63,7 @@ def test_the_same_is_filed_anew_and_follows_the_first(world: World, superuser: E
     assert second.id != first.id
     (event,) = read(worker, "SELECT body FROM events WHERE request_id = :id", id=second.id)
     assert json.loads(event.body)["follows"] == str(first.id)
-    assert_trails_are_whole(worker)
+    assert_audit_logs_are_whole(worker)
 
 
 def test_it_is_judged_by_todays_policy(world: World, superuser: Engine, worker: Database) -> None:

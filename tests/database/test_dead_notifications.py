@@ -31,8 +31,8 @@ from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import (
     PATIENCE,
     as_caller,
+    assert_audit_logs_are_whole,
     assert_indexes_are_true,
-    assert_trails_are_whole,
     at_once,
     promised_clocks,
     read,
@@ -125,7 +125,7 @@ def test_each_dead_notification_leaves_an_event_that_holds_ids_and_words_alone(s
         assert "@" not in json.dumps(facts)
         assert "mailbox" not in json.dumps(facts)
         assert facts["personal"] == {}
-    assert_trails_are_whole(scene.db)
+    assert_audit_logs_are_whole(scene.db)
 
 
 def test_what_arrives_or_is_tried_again_leaves_no_event_of_its_own(scene: DeadNotificationScene) -> None:
@@ -278,7 +278,7 @@ def test_with_no_tier_left_everybody_else_is_asked_and_the_admins_are_told_once(
     assert (row.state, row.wake_at) == ("pending", row.asked_at + timedelta(hours=6))
     assert open_notifications(scene.db) == []
     assert scene.db.schedule.members(CLOCK).keys() == promised_clocks(scene.db).keys()
-    assert_trails_are_whole(scene.db)
+    assert_audit_logs_are_whole(scene.db)
 
 
 def test_without_tiers_the_admins_are_told_and_nobody_is_asked_twice(scene: DeadNotificationScene) -> None:
@@ -429,7 +429,7 @@ def test_a_dead_notification_and_an_approval_at_once_end_in_one_truth(
         assert "widen" not in scene.actions(request)
         scene.send()
     assert worker.schedule.members(CLOCK).keys() == promised_clocks(worker).keys()
-    assert_trails_are_whole(worker)
+    assert_audit_logs_are_whole(worker)
 
 
 def test_an_approval_that_is_being_made_is_waited_for_and_holds(

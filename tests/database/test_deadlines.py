@@ -15,7 +15,7 @@ from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from tests.database.scenes import door, many, read, set_back, state_of, trail
+from tests.database.scenes import door, many, moves_of, read, set_back, state_of
 
 WAITING_FOR_LOCKS = """
 SELECT count(*) AS number FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
@@ -63,7 +63,7 @@ def test_an_answer_that_waits_for_the_lock_past_the_deadline_is_too_late(
             answer.result()
     assert {state_of(hurried.db, one) for one in (first, second, third)} == {"pending"}
     assert not read(hurried.db, "SELECT FROM decisions")
-    assert all(len(trail(hurried.db, one)) == 1 for one in (first, second, third))
+    assert all(len(moves_of(hurried.db, one)) == 1 for one in (first, second, third))
 
 
 def test_an_answer_that_waits_for_the_lock_but_not_past_the_deadline_is_taken(

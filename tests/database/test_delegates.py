@@ -9,9 +9,9 @@ from harness.people import World
 from lockbox.admin import members
 from lockbox.database import Database
 from lockbox.errors import DelegationClash, Invalid, NotYours
+from tests.database.audit_logs import last_told
 from tests.database.scenes import at_once
 from tests.database.tenancy import does, id_of, names_delegate, with_delegates
-from tests.database.trails import last_told
 
 DAY = timedelta(days=1)
 

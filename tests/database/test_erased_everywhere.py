@@ -172,7 +172,7 @@ def _is_refused(world: World, who: str) -> None:
 
 
 def _is_looked_for(world: World) -> None:
-    """Be searched for in the trail by name, and by address."""
+    """Be searched for in the audit log by name, and by address."""
     tara = Actor(id_of(world, "tara"), "tenant_admin", "Tara")
     for word in (f"by {ANN}, or {ERIN}?", "annabelquist@home.example", "erasmusquist@home.example"):
         with world.db.transaction() as session:

@@ -24,6 +24,7 @@ from lockbox.errors import Conflict, NotFound
 from lockbox.identity import row_security
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
+from tests.database.audit_logs import changes_told
 from tests.database.furnished import furnish
 from tests.database.mentions import mentions
 from tests.database.postbag import Postbag, open_notifications
@@ -31,7 +32,6 @@ from tests.database.refusing import RefusingMail
 from tests.database.scenes import read, write
 from tests.database.tenancy import does, id_of, invites, names_delegate, with_delegates
 from tests.database.test_exports import exported, judged, vendors_log
-from tests.database.trails import changes_told
 from tests.logs import sealed
 from tests.ruling import stand_in
 

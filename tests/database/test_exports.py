@@ -1,4 +1,4 @@
-"""Exports of real trails: what was sealed is proven page by page, and what a database's owner does is found."""
+"""Exports of real audit logs: what was sealed is proven page by page, and what a database's owner does is found."""
 
 import csv
 import io
@@ -198,7 +198,7 @@ def test_whoever_may_read_no_more_gets_no_further_page(world: World, worker: Dat
 
 
 @pytest.mark.parametrize("who", READERS)
-def test_the_trail_is_for_admins_and_auditors_alone(story: World, who: str) -> None:
+def test_the_audit_log_is_for_admins_and_auditors_alone(story: World, who: str) -> None:
     if READERS[who]:
         assert judged(exported(story, who)).exit_code == GOOD
     else:

@@ -11,9 +11,9 @@ from lockbox.admin import recovery, tenants, vendor_staff
 from lockbox.admin.tenants import TenantInput
 from lockbox.errors import SignInAgain
 from lockbox.identity.roles import AuthMethod, Caller, Role
+from tests.database.audit_logs import changes_told
 from tests.database.scenes import write
 from tests.database.tenancy import colleagues_of, id_of
-from tests.database.trails import changes_told
 from tests.each import each
 from tests.ruling import signed_in
 

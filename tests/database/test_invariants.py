@@ -51,7 +51,7 @@ BREAKS: dict[str, tuple[str, str]] = {
     "wake_at = now() - interval '61 seconds' WHERE state = 'active'": ("I2", "over a minute ago"),
     "UPDATE requests SET deadline_at = deadline_at + interval '1 hour', access_window = access_window + 3600 "
     "WHERE state = 'active'": ("I2", "for longer than was approved"),
-    "UPDATE events SET to_state = 'revoked' WHERE action = 'approve'": ("I2", "its trail says that it ended"),
+    "UPDATE events SET to_state = 'revoked' WHERE action = 'approve'": ("I2", "its audit log says that it ended"),
     "DELETE FROM events WHERE action = 'submit'": ("I4", "one event for each of its moves"),
     "UPDATE requests SET version = version + 1": ("I4", "one event for each of its moves"),
     "UPDATE requests SET state = 'completed', closed_at = now(), wake_at = NULL WHERE state = 'active'": (
@@ -83,7 +83,7 @@ BREAKS: dict[str, tuple[str, str]] = {
 
 @pytest.fixture
 def lived(world: World, worker: Database) -> World:
-    """A tenant with a request that waits, a window that is open, one that has ended, and a sealed trail."""
+    """A tenant with a request that waits, a window that is open, one that has ended, and a sealed audit log."""
     world.fresh()
     for who in ("erin", "eve"):
         world.act("ann", Action.APPROVE, world.fresh(who).id)

@@ -18,9 +18,9 @@ from lockbox.audit.log.sealer import Signer
 from lockbox.database import Database, as_owner
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
+from tests.database.audit_logs import changes_told
 from tests.database.postbag import Postbag
 from tests.database.scenes import read
-from tests.database.trails import changes_told
 
 SIGNER = Signer("lockbox.test", [Ed25519PrivateKey.generate()])
 AGE = (

@@ -22,11 +22,12 @@ from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
+from tests.database.audit_logs import last_told
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import (
     PATIENCE,
+    assert_audit_logs_are_whole,
     assert_indexes_are_true,
-    assert_trails_are_whole,
     at_once,
     door,
     many,
@@ -34,7 +35,6 @@ from tests.database.scenes import (
     state_of,
 )
 from tests.database.tenancy import id_of, manages, on_the_database
-from tests.database.trails import last_told
 
 MOVES = """
 SELECT e.action, e.actor_role, e.actor_id, e.to_state, d.value AS comment FROM events e
@@ -90,7 +90,7 @@ def test_what_they_asked_for_and_have_open_ends_at_once_by_the_operators_hand(wo
         assert (move.action, move.actor_role, move.actor_id) == (action, "operator", id_of(world, "olga"))
         assert move.comment == LEFT
     assert sorted(last_told(world.db).facts["ended"]) == sorted(map(str, ends))
-    assert_trails_are_whole(world.db)
+    assert_audit_logs_are_whole(world.db)
     assert_indexes_are_true(world.db)
 
 
@@ -250,4 +250,4 @@ def test_leaving_beside_many_moves_at_once_ends_without_a_deadlock(
     )
 
     assert {state_of(api, one) for one in requests} <= {"cancelled", "revoked"}
-    assert_trails_are_whole(api)
+    assert_audit_logs_are_whole(api)

@@ -15,7 +15,7 @@ from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import CLOCK, NOTIFICATIONS
 from tests.database.relay import CommitLosingProxy
-from tests.database.scenes import read, state_of, trail
+from tests.database.scenes import moves_of, read, state_of
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_clock_that_never_heard_of_its_own_commit_runs_again_without_harm(
     assert worker_relay.lost == 1
     assert held.keys() == {f"remind:{request.id}"}
     assert moved == 0
-    assert trail(world.db, request.id) == [(1, "submit", "pending"), (2, "time_out", "timed_out")]
+    assert moves_of(world.db, request.id) == [(1, "submit", "pending"), (2, "time_out", "timed_out")]
     assert read(world.db, "SELECT count(*) AS n FROM notifications WHERE template = 'timed_out'")[0].n == 4
     assert world.db.schedule.members(CLOCK) == {}
 
@@ -71,7 +71,7 @@ def test_an_approver_who_never_heard_back_and_approves_again_is_told_that_it_is_
     db.engine.dispose()
     assert refused.value.facts["current_state"] == "active"
     assert state_of(world.db, request.id) == "active"
-    assert [move for _, move, _ in trail(world.db, request.id)] == ["submit", "approve"]
+    assert [move for _, move, _ in moves_of(world.db, request.id)] == ["submit", "approve"]
     assert read(world.db, "SELECT count(*) AS n FROM decisions")[0].n == 1
 
 

@@ -18,13 +18,13 @@ from lockbox.requests.lifecycle import Action
 from lockbox.schedule import CLOCK, IndexEntry
 from lockbox.sql import new_id
 from tests.database.scenes import (
-    assert_trails_are_whole,
+    assert_audit_logs_are_whole,
     at_once,
     many,
+    moves_of,
     promised_clocks,
     read,
     state_of,
-    trail,
     write,
 )
 
@@ -67,7 +67,7 @@ def test_a_message_that_comes_twice_does_its_work_once(world: World, late: Datab
     moved = [timers.run(late, [request.id]).total() for _ in range(2)]
 
     assert moved == [1, 0]
-    assert trail(late, request.id) == TIMED_OUT
+    assert moves_of(late, request.id) == TIMED_OUT
     assert read(late, "SELECT count(*) AS n FROM notifications WHERE template = 'timed_out'")[0].n == 4
 
 
@@ -75,7 +75,7 @@ def test_an_id_that_stands_twice_in_a_message_does_its_work_once(world: World, l
     request = world.submit()
 
     assert timers.run(late, [request.id, request.id]) == {"timed_out": 1}
-    assert trail(late, request.id) == TIMED_OUT
+    assert moves_of(late, request.id) == TIMED_OUT
 
 
 def test_a_message_that_comes_days_late_still_does_its_work(
@@ -85,7 +85,7 @@ def test_a_message_that_comes_days_late_still_does_its_work(
     later.shift = timedelta(days=9)
 
     assert timers.run(late, [request.id]) == {"timed_out": 1}
-    assert trail(late, request.id) == TIMED_OUT
+    assert moves_of(late, request.id) == TIMED_OUT
 
 
 def test_a_message_that_comes_early_does_nothing_and_its_deadline_is_not_lost(world: World, worker: Database) -> None:
@@ -122,7 +122,7 @@ def test_messages_in_any_order_end_a_window_once(world: World, late: Database) -
     moved = [timers.run(late, [request.id]).total() for _ in ("expire", "time_out", "expire")]
 
     assert moved == [1, 0, 0]
-    assert [move for _, move, _ in trail(late, request.id)] == ["submit", "approve", "expire"]
+    assert [move for _, move, _ in moves_of(late, request.id)] == ["submit", "approve", "expire"]
 
 
 def test_a_request_is_armed_as_a_reminder_until_its_deadline_is_next(
@@ -148,7 +148,7 @@ def test_a_reminder_that_comes_after_the_deadline_times_the_request_out(world: W
 
     timers.run(late, [request.id])
 
-    assert trail(late, request.id) == TIMED_OUT
+    assert moves_of(late, request.id) == TIMED_OUT
     assert late.schedule.members(CLOCK) == {}
 
 
@@ -187,7 +187,7 @@ def test_messages_of_closed_requests_change_nothing_and_leave_the_index(world: W
 
     assert moved.total() == 0
     assert late.schedule.members(CLOCK) == {}
-    assert [move for _, move, _ in trail(late, request.id)] == ["submit", "cancel"]
+    assert [move for _, move, _ in moves_of(late, request.id)] == ["submit", "cancel"]
 
 
 def test_a_message_of_nothing_does_nothing(late: Database) -> None:
@@ -204,7 +204,7 @@ def test_five_hundred_at_once_all_move_with_their_events_and_notifications(world
     assert read(late, "SELECT count(*) AS n FROM events WHERE action = 'time_out'")[0].n == 500
     assert read(late, "SELECT count(*) AS n FROM notifications WHERE template = 'timed_out'")[0].n == 500 * 4
     assert late.schedule.members(CLOCK) == {}
-    assert_trails_are_whole(late)
+    assert_audit_logs_are_whole(late)
 
 
 def test_two_workers_with_the_same_batch_share_it_and_double_nothing(
@@ -221,7 +221,7 @@ def test_two_workers_with_the_same_batch_share_it_and_double_nothing(
     move(requests)
 
     assert sum(moved, Counter()) == {"timed_out": 100}
-    assert all(trail(late, one) == TIMED_OUT for one in requests)
+    assert all(moves_of(late, one) == TIMED_OUT for one in requests)
     assert late.schedule.members(CLOCK) == {}
 
 
@@ -270,11 +270,11 @@ def test_one_bad_row_never_holds_the_others(world: World, late: Database, superu
 
     assert moved == {"timed_out": 39, "failed": 1}
     assert state_of(late, bad) == "pending"
-    assert len(trail(late, bad)) == 1
+    assert len(moves_of(late, bad)) == 1
     assert not read(late, "SELECT FROM notifications WHERE request_id = :id AND template = 'timed_out'", id=bad)
     write(superuser, "DROP TRIGGER bad_row ON requests")
     assert timers.run(late, requests) == {"timed_out": 1}
-    assert_trails_are_whole(late)
+    assert_audit_logs_are_whole(late)
 
 
 def _make_bad(superuser: Engine, request_id: UUID, timing: str) -> None:

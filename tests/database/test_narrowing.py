@@ -1,4 +1,4 @@
-"""Windows narrower than what was asked: whose yes leaves what, what is let in, and what trail and database say."""
+"""Windows narrower than requested: what each approval leaves, what the check allows, what log and database say."""
 
 import json
 import re
@@ -202,7 +202,7 @@ def test_what_the_triggers_ask_is_what_readers_ask_and_what_the_policy_demands(s
     assert demanded.sub("", asked["is_founded"]) == asked["is_decided"]
 
 
-def test_the_trail_of_a_narrowed_window_is_found_good_by_both_verifiers(api: Database, worker: Database) -> None:
+def test_the_audit_log_of_a_narrowed_window_is_found_good_by_both_verifiers(api: Database, worker: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request = world.submit(**WIDE)
     world.act("ann", Action.APPROVE, request.id, resources=[A, B], actions=["read"])

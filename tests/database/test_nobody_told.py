@@ -16,7 +16,7 @@ from lockbox.notifications.senders.protocol import OutgoingMail, SendFailed
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from tests.database.postbag import Postbag, address, open_notifications
-from tests.database.scenes import assert_trails_are_whole, many, read, state_of
+from tests.database.scenes import assert_audit_logs_are_whole, many, read, state_of
 from tests.ruling import lay_down
 
 LAST = "SELECT body FROM events WHERE request_id = :id AND seq IS NOT NULL ORDER BY seq DESC LIMIT 1"
@@ -87,7 +87,7 @@ def test_where_nobody_was_reached_event_mail_and_operators_say_that_nobody_could
     assert f"{request.id} {world.tenant.name}: none of three approvers could be reached" in told.text
     for secret in ("mailbox:anna", "does not open", "Erin", "CASE-1"):
         assert secret not in told.text
-    assert_trails_are_whole(sender)
+    assert_audit_logs_are_whole(sender)
 
 
 def test_a_prompt_does_not_say_of_it_later_that_nobody_answered(
@@ -183,7 +183,7 @@ def test_many_time_outs_at_mixed_reach_take_a_few_statements_and_one_mail_an_ope
     assert told.person_id == world.people["olga"].person_id
     (body,) = read(sender, "SELECT body FROM events WHERE action = 'nobody_told'")
     assert set(json.loads(body.body)["changes"]) == {str(one) for one in ids[::4]}
-    assert_trails_are_whole(sender)
+    assert_audit_logs_are_whole(sender)
 
 
 def test_a_mail_to_operators_names_fifty_requests_at_most_and_how_many_more(

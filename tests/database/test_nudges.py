@@ -20,12 +20,12 @@ from lockbox.requests.policy_rules import Policy
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import (
     as_caller,
+    assert_audit_logs_are_whole,
     assert_indexes_are_true,
-    assert_trails_are_whole,
     many,
+    moves_of,
     read,
     state_of,
-    trail,
     write,
 )
 from tests.ruling import group, lay_down, stand_in
@@ -81,7 +81,7 @@ def test_it_reminds_those_who_were_asked_and_have_not_answered(
     assert (row.state, row.version, row.reminders) == ("pending", 2, 1)
     assert row.wake_at == row.asked_at + 0.83 * timedelta(hours=12)
     assert_indexes_are_true(sender)
-    assert_trails_are_whole(sender)
+    assert_audit_logs_are_whole(sender)
 
 
 def test_nobody_is_reminded_where_everybody_who_was_asked_has_answered(
@@ -278,7 +278,7 @@ def test_who_heard_that_a_window_opened_hears_that_it_is_about_to_close(
     later.shift = timedelta(minutes=60)
     timers.run(sender, [request.id])
     assert state_of(sender, request.id) == "expired"
-    assert_trails_are_whole(sender)
+    assert_audit_logs_are_whole(sender)
 
 
 def test_a_reminder_says_how_much_time_is_left_and_reaches_nobody_who_has_answered(
@@ -344,7 +344,7 @@ def test_many_are_nudged_and_ended_together_with_as_few_statements_as_two(
     assert all(row_of(sender, one).reminders == 1 for one in waiting)
     assert len(said) <= 20
     assert_indexes_are_true(sender)
-    assert_trails_are_whole(sender)
+    assert_audit_logs_are_whole(sender)
 
 
 def test_a_policy_that_cannot_be_read_costs_its_own_reminders_and_nothing_else(
@@ -366,7 +366,7 @@ def test_a_policy_that_cannot_be_read_costs_its_own_reminders_and_nothing_else(
     later.shift = timedelta(hours=12)
     timers.run(sender, [broken.id, good.id])
     assert state_of(sender, broken.id) == state_of(sender, good.id) == "timed_out"
-    assert [step for _, step, _ in trail(sender, broken.id)] == ["submit", "time_out"]
+    assert [step for _, step, _ in moves_of(sender, broken.id)] == ["submit", "time_out"]
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,11 @@ from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import (
     at_once,
     many,
+    moves_of,
     promised_notifications,
     read,
     set_back,
     state_of,
-    trail,
     write,
 )
 
@@ -119,7 +119,7 @@ def test_many_who_reconcile_at_once_do_each_thing_once(world: World, worker: Dat
         at_once(pool, *[lambda: list(reconcile(worker, None))] * 3, partial(timers.run, worker, requests))
     list(reconcile(worker, None))
 
-    assert all(len(trail(worker, one)) == 2 for one in requests)
+    assert all(len(moves_of(worker, one)) == 2 for one in requests)
 
 
 def test_notifications_that_nobody_has_taken_are_handed_to_the_sender(

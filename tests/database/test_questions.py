@@ -31,7 +31,7 @@ from lockbox.requests.policy_rules import Policy
 from lockbox.requests.questions import Exchange
 from lockbox.sql import new_id
 from tests.database.postbag import Postbag, address, open_notifications
-from tests.database.scenes import as_caller, assert_indexes_are_true, at_once, read, state_of, trail
+from tests.database.scenes import as_caller, assert_indexes_are_true, at_once, moves_of, read, state_of
 from tests.ruling import lay_down, stand_in
 
 HOUR = 3600
@@ -111,7 +111,7 @@ def test_a_question_and_its_answer_stand_beside_the_moves_and_change_none(world:
     )
     assert (first.from_state, first.to_state) == ("pending", "pending")
     assert clock_of(world, request.id) == before
-    assert trail(world.db, request.id) == [(1, "submit", "pending")]
+    assert moves_of(world.db, request.id) == [(1, "submit", "pending")]
     assert_indexes_are_true(world.db)
 
 

@@ -19,7 +19,7 @@ from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from tests.database.scenes import assert_trails_are_whole, at_once, many, read, state_of, trail
+from tests.database.scenes import assert_audit_logs_are_whole, at_once, many, moves_of, read, state_of
 
 ROUNDS = 20
 Contender = tuple[str, Action]
@@ -115,8 +115,8 @@ def test_of_several_answers_at_once_exactly_one_wins(
     winners = [_race(world, hasty, pool, race, one) for one in requests]
 
     assert [state_of(world.db, one) for one in requests] == [AFTER[winner] for winner in winners]
-    assert all(len(trail(world.db, one)) == 2 for one in requests)
-    assert_trails_are_whole(world.db)
+    assert all(len(moves_of(world.db, one)) == 2 for one in requests)
+    assert_audit_logs_are_whole(world.db)
 
 
 @pytest.mark.parametrize("race", RACES_FOR_THE_END, ids=_named)
@@ -131,8 +131,8 @@ def test_of_several_ends_of_a_window_exactly_one_wins(
     winners = [_race(world, hasty, pool, race, one) for one in requests]
 
     assert [state_of(world.db, one) for one in requests] == [AFTER[winner] for winner in winners]
-    assert all(len(trail(world.db, one)) == 3 for one in requests)
-    assert_trails_are_whole(world.db)
+    assert all(len(moves_of(world.db, one)) == 3 for one in requests)
+    assert_audit_logs_are_whole(world.db)
 
 
 def test_the_loser_of_a_race_tells_nobody(world: World, hasty: Database, pool: ThreadPoolExecutor) -> None:
@@ -160,7 +160,7 @@ def test_two_votes_at_once_meet_a_quorum_of_two_once(api: Database, pool: Thread
         assert all(isinstance(result, AccessRequest) for result in results)
 
     states = [(1, "submit", "pending"), (2, "approve", "pending"), (3, "approve", "active")]
-    assert all(trail(api, one) == states for one in requests)
+    assert all(moves_of(api, one) == states for one in requests)
 
 
 def test_endorsing_and_denying_at_once_ends_in_one_of_them(api: Database, pool: ThreadPoolExecutor) -> None:
@@ -173,8 +173,8 @@ def test_endorsing_and_denying_at_once_ends_in_one_of_them(api: Database, pool: 
         )
         assert sum(_won(result) for result in results) == 1
 
-    assert all(len(trail(api, one)) == 2 for one in requests)
-    assert_trails_are_whole(api)
+    assert all(len(moves_of(api, one)) == 2 for one in requests)
+    assert_audit_logs_are_whole(api)
 
 
 def test_approvals_up_to_the_very_deadline_race_the_clock_and_each_request_ends_one_way(
@@ -202,4 +202,4 @@ def test_approvals_up_to_the_very_deadline_race_the_clock_and_each_request_ends_
         assert state_of(api, one) == ("active" if isinstance(answer, AccessRequest) else "timed_out")
     late = "SELECT FROM events e JOIN requests r ON r.id = e.request_id WHERE e.action = 'approve' AND e.at >= :last"
     assert not read(api, late, last=deadline)
-    assert_trails_are_whole(api)
+    assert_audit_logs_are_whole(api)

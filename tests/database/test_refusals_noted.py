@@ -1,4 +1,4 @@
-"""Refusals in the trail: counted by the minute, one event each, and told where they belong."""
+"""Refusals in the audit log: counted by the minute, one event each, and told where they belong."""
 
 import json
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ from lockbox.notifications.outcome_events import DeliveryAttempt
 from lockbox.notifications.results import AttemptResult
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
+from tests.database.audit_logs import LoggedChange, changes_told
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import read
-from tests.database.trails import TrailEvent, changes_told
 
 SENT = "SELECT body FROM events WHERE action = 'notifications_sent'"
 
@@ -38,7 +38,7 @@ def count(db: Database, times: int, **changes: Any) -> None:
             refusals_log.count(session, RefusalEntry(**(what | changes)))
 
 
-def settled(worker: Database, later: ShiftedClock) -> list[TrailEvent]:
+def settled(worker: Database, later: ShiftedClock) -> list[LoggedChange]:
     """Return the events of refusals, once their minutes are over."""
     worker.clock = later
     later.shift = timedelta(minutes=2, seconds=1)
@@ -183,7 +183,7 @@ def test_a_refusal_about_a_request_in_review_is_in_the_vendors_log(
     assert (told.facts["log"], told.facts["tenant_id"]) == (str(VENDORS_LOG), str(world.tenant.id))
 
 
-def test_whoever_reads_the_trail_is_in_it(world: World) -> None:
+def test_whoever_reads_the_audit_log_is_in_it(world: World) -> None:
     aude = world.people["aude"]
     with world.db.transaction() as session:
         row_security.enter(session, aude)

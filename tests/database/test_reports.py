@@ -1,4 +1,4 @@
-"""The report on a window: promised as it closes, made from the trail a minute later, and the customer's alone."""
+"""The report on a window: promised as it closes, made from the audit log a minute later, and the customer's alone."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -217,7 +217,7 @@ def test_a_report_says_who_did_what_and_what_was_done_inside_as_of_when_it_is_se
         f"GET {MAILBOX}: 3 times, done",
         "DELETE mailbox:bob@contoso.example: once, done - NOT WHAT WAS ASKED FOR",
         "reported by Ward",
-        "sealed in the audit trail, as numbers",
+        "sealed in the audit log, as numbers",
         "it may still be reported what was done before the end",
     ):
         assert line in text, line
@@ -235,7 +235,7 @@ def test_a_report_says_that_a_window_was_not_used(
     assert said["Aude"].subject.endswith("has closed, no use reported")
     assert NO_USE in said["Aude"].text
     assert NO_USE in said["Aude"].html
-    assert "Some steps are not sealed in the audit trail yet." in said["Aude"].text
+    assert "Some steps are not sealed in the audit log yet." in said["Aude"].text
 
 
 def test_a_report_is_bounded_and_shows_what_nobody_asked_for_first_of_all(
@@ -249,7 +249,7 @@ def test_a_report_is_bounded_and_shows_what_nobody_asked_for_first_of_all(
     text = reports(sender, later, post)["Tara"].text
 
     assert text.count("reported by Ward") == 20
-    assert "and 21 more: see the export of the trail." in text
+    assert "and 21 more: see the export of the audit log." in text
     assert "DELETE mailbox:bob@contoso.example: once, done - NOT WHAT WAS ASKED FOR" in text
     assert "81 actions were reported while it was open; 1 of them" in text
 

@@ -34,10 +34,10 @@ from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.queries import AccessCheck
 from lockbox.schedule import Schedule
+from tests.database.audit_logs import changes_told
 from tests.database.postbag import Postbag, open_notifications
-from tests.database.scenes import MAILBOX, assert_trails_are_whole, door, read, state_of, write
+from tests.database.scenes import MAILBOX, assert_audit_logs_are_whole, door, read, state_of, write
 from tests.database.tenancy import manages
-from tests.database.trails import changes_told
 
 SIGNER = Signer("lockbox.test", [Ed25519PrivateKey.generate()])
 OTHER = Signer("lockbox.test", [Ed25519PrivateKey.generate()])
@@ -360,7 +360,7 @@ def plant_seals(plant: RestorableWorld) -> None:
     plant.seal()
 
 
-def test_after_the_command_all_of_the_older_state_is_over_and_the_trail_goes_on(
+def test_after_the_command_all_of_the_older_state_is_over_and_the_audit_log_goes_on(
     plant: RestorableWorld, post: Postbag
 ) -> None:
     revoked_since(plant)
@@ -372,7 +372,7 @@ def test_after_the_command_all_of_the_older_state_is_over_and_the_trail_goes_on(
     assert (done.revoked, done.timed_out) == (1, 1)
     assert set(done.logs) == {world.tenant.id}
     assert {row.state for row in read(world.db, "SELECT state FROM requests")} == {"revoked", "timed_out"}
-    assert_trails_are_whole(world.db)
+    assert_audit_logs_are_whole(world.db)
     (event,) = [one for one in changes_told(world.db) if one.action == "restored"]
     assert event.role == "owner"
     assert event.facts["shipped_size"] > event.facts["size"]

@@ -17,7 +17,7 @@ from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.postbag import Postbag, address, open_notifications
-from tests.database.scenes import as_caller, assert_indexes_are_true, assert_trails_are_whole, state_of, write
+from tests.database.scenes import as_caller, assert_audit_logs_are_whole, assert_indexes_are_true, state_of, write
 from tests.database.tenancy import id_of, manages
 from tests.database.test_nudges import nudges, row_of, told
 from tests.ruling import group, lay_down, put_into_tiers
@@ -81,7 +81,7 @@ def test_a_tier_that_has_nobody_lets_the_next_one_in_and_everybody_who_was_asked
     timers.run(sender, [request.id])
     assert state_of(sender, request.id) == "timed_out"
     assert told(tiered, request.id, "timed_out") == {"max": 1, "mia": 1, "mo": 1, "erin": 1}
-    assert_trails_are_whole(sender)
+    assert_audit_logs_are_whole(sender)
 
 
 def test_who_asks_is_never_prompted_and_a_tier_of_them_alone_counts_as_nobody(

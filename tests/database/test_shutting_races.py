@@ -21,7 +21,7 @@ from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Consent, Policy
-from tests.database.scenes import PATIENCE, assert_trails_are_whole, at_once, door, many, read, state_of
+from tests.database.scenes import PATIENCE, assert_audit_logs_are_whole, at_once, door, many, read, state_of
 from tests.database.tenancy import does, id_of
 
 PLANS = {"standard": Plan()}
@@ -174,4 +174,4 @@ def test_switching_beside_many_moves_at_once_ends_without_a_deadlock(api: Databa
     states = {one: state_of(api, one) for one in requests}
     assert {one for one, state in states.items() if state == "revoked"} == closed
     assert set(states.values()) <= {"revoked", "pending"}
-    assert_trails_are_whole(api)
+    assert_audit_logs_are_whole(api)

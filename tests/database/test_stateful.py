@@ -1,4 +1,4 @@
-"""People, the clock, hints, Redis, mail and the trail in any order: rows, index, door and log are as they must be."""
+"""People, the clock, messages, Redis, mail and the log in any order: rows, index, access check and log agree."""
 
 import contextlib
 import os
@@ -39,8 +39,8 @@ from tests.database.conftest import SharedDatabase
 from tests.database.postbag import DyingMail, Postbag
 from tests.database.reference import APPROVERS, DECISIONS, ENGINEERS, EVERYBODY, ReferenceRules, Request
 from tests.database.scenes import (
+    assert_audit_logs_are_whole,
     assert_indexes_are_true,
-    assert_trails_are_whole,
     at_once,
     door,
     promised_clocks,
@@ -257,7 +257,7 @@ class Life(RuleBasedStateMachine):
     def let_claims_lapse(self) -> None:
         self.clock.at += LEASE + timedelta(seconds=1)
 
-    # The trail.
+    # The audit log.
 
     @rule()
     def seal(self) -> None:
@@ -303,8 +303,8 @@ class Life(RuleBasedStateMachine):
             assert not expected.is_open or rows[one].deadline_at == expected.deadline
 
     @invariant()
-    def the_trail_is_whole(self) -> None:
-        assert_trails_are_whole(self.plant.api)
+    def the_audit_log_is_whole(self) -> None:
+        assert_audit_logs_are_whole(self.plant.api)
         assert not read(self.plant.api, UNAPPROVED)
         assert not read(self.plant.api, TWICE_TOLD)
         assert not read(self.plant.api, SEALS)

@@ -13,7 +13,7 @@ from lockbox.errors import LockboxError
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.database.scenes import assert_trails_are_whole, read, set_back
+from tests.database.scenes import assert_audit_logs_are_whole, read, set_back
 
 NOBODY = None
 Told = tuple[int, str, str | None, str, str | None, str, bool]
@@ -99,7 +99,7 @@ def test_every_move_leaves_one_event_that_names_who_what_and_whether_a_clock_beg
     told = _story(careful, worker, superuser)
 
     assert told == EXPECTED
-    assert_trails_are_whole(worker)
+    assert_audit_logs_are_whole(worker)
 
 
 def test_an_event_holds_the_deadline_that_its_move_set(api: Database) -> None:

@@ -17,9 +17,9 @@ from lockbox.identity.roles import AuthMethod, Caller, Role, Side
 from lockbox.notifications import announcements
 from lockbox.requests.lifecycle import Action, State
 from lockbox.sql import new_id
+from tests.database.audit_logs import changes_told, last_told
 from tests.database.scenes import at_once, read
 from tests.database.tenancy import accepts, id_of, invites, joins
-from tests.database.trails import changes_told, last_told
 from tests.mailbox import code_of
 
 

@@ -12,10 +12,10 @@ from lockbox.database import Database
 from lockbox.errors import LicenceRequired, NotYours, OtherSide, SlugTaken, UnknownPlan
 from lockbox.identity.roles import Mode, Role
 from lockbox.requests.policy_rules import Policy
+from tests.database.audit_logs import changes_told, last_told
 from tests.database.postbag import address
 from tests.database.scenes import read
 from tests.database.tenancy import accepts, does, manages
-from tests.database.trails import changes_told, last_told
 from tests.mailbox import code_of
 
 PLANS = {"standard": Plan(), "basic": Plan(lockbox=False)}

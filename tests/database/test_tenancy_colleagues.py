@@ -9,9 +9,9 @@ from lockbox.admin import invitations, members, vendor_staff
 from lockbox.database import Database
 from lockbox.errors import AlreadyInvited, AlreadyMember, InvitationClosed, NotFound, NotYours
 from lockbox.identity.roles import Role, Side
+from tests.database.audit_logs import last_told
 from tests.database.postbag import address
 from tests.database.tenancy import accepts, colleagues_of, does, id_of, manages
-from tests.database.trails import last_told
 from tests.mailbox import code_of, sent_about
 
 NEW: dict[str, Any] = {

@@ -16,10 +16,10 @@ from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.reconcile import reconcile
 from lockbox.requests.policy_rules import Policy
+from tests.database.audit_logs import LoggedChange, changes_told
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import at_once, read, write
 from tests.database.tenancy import does, reads
-from tests.database.trails import TrailEvent, changes_told
 
 PLANS = {"standard": Plan()}
 HOUR = timedelta(hours=1)
@@ -45,7 +45,7 @@ def consents_to(world: World, until: datetime | None, mode: str = "observe", **t
     does(world, "tara", policies.change, policy)
 
 
-def ends(world: World) -> list[TrailEvent]:
+def ends(world: World) -> list[LoggedChange]:
     """Return what was told of ends of consent."""
     return [one for one in changes_told(world.db) if one.action == "consent_ended"]
 

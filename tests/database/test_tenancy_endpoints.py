@@ -29,9 +29,9 @@ from lockbox.identity import row_security
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.notifications.models import Format, Outcome
 from lockbox.requests.lifecycle import Action
+from tests.database.audit_logs import last_told
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import as_caller, at_once, read, write
-from tests.database.trails import last_told
 from tests.each import each
 from tests.mailbox import told
 from tests.ruling import signed_in

@@ -12,9 +12,9 @@ from lockbox.admin.tenants import TenantInput
 from lockbox.database import Database
 from lockbox.errors import LastAdmin, NotYours, SignInAgain
 from lockbox.identity.roles import AuthMethod, Role
+from tests.database.audit_logs import last_told
 from tests.database.scenes import read, write
 from tests.database.tenancy import accepts, does, manages, members_of, names_delegate, reads, with_delegates
-from tests.database.trails import last_told
 from tests.mailbox import code_of
 from tests.ruling import signed_in
 

@@ -8,9 +8,9 @@ from lockbox.admin import invitations
 from lockbox.database import Database
 from lockbox.errors import InvitationClosed, NotFound, NotYours
 from lockbox.identity.roles import Role
+from tests.database.audit_logs import last_told
 from tests.database.postbag import open_notifications
 from tests.database.tenancy import accepts, does, invites, joins, on_the_database, reads
-from tests.database.trails import last_told
 from tests.mailbox import code_of, sent_about
 
 

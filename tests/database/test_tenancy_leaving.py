@@ -13,9 +13,9 @@ from lockbox.admin.tenants import TenantInput
 from lockbox.database import Database
 from lockbox.errors import InvitationRefused, NotYours
 from lockbox.identity.roles import Role
+from tests.database.audit_logs import changes_told
 from tests.database.scenes import at_once, read
 from tests.database.tenancy import accepts, does, id_of, invites, manages
-from tests.database.trails import changes_told
 from tests.mailbox import code_of, sent_about
 
 RITA: dict[str, Any] = {"name": "Rita", "address": "rita@contoso.example"}

@@ -16,10 +16,10 @@ from lockbox.errors import AlreadyInvited, AlreadyMember, NotFound, NotYours, Ot
 from lockbox.identity.roles import AuthMethod, Role
 from lockbox.requests.lifecycle import Action, State
 from lockbox.sql import new_id
+from tests.database.audit_logs import changes_told, last_told
 from tests.database.postbag import address
 from tests.database.scenes import at_once, read
 from tests.database.tenancy import accepts, does, id_of, members_of, reads
-from tests.database.trails import changes_told, last_told
 from tests.mailbox import code_of
 
 EVERYBODY = {"Tara", "Ann", "Amir", "Abe"}

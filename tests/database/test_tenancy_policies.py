@@ -18,9 +18,9 @@ from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy import ApprovalStage, Overrides
 from lockbox.requests.policy_rules import Consent, Match, Policy, Rule
 from lockbox.sql import new_id
+from tests.database.audit_logs import changes_told, last_told
 from tests.database.scenes import at_once, read, state_of
 from tests.database.tenancy import does, id_of, on_the_database, reads
-from tests.database.trails import changes_told, last_told
 
 VENDOR = ["erin", "max", "olga", "vera", "gate"]
 STRICT = WITHOUT_REVIEW.model_copy(update={"quorum": 2})

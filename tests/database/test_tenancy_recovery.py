@@ -19,10 +19,10 @@ from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
 from lockbox.schedule import NOTIFICATIONS
 from lockbox.sql import new_id
+from tests.database.audit_logs import changes_told, last_told
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import at_once, milliseconds, read, write
 from tests.database.tenancy import accepts, does, id_of, manages, on_the_database, reads
-from tests.database.trails import changes_told, last_told
 from tests.mailbox import CODE, code_of, sent_about
 
 WHO: dict[str, Any] = {"name": "Rita", "address": "rita@contoso.example"}

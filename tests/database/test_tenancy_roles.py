@@ -15,9 +15,9 @@ from lockbox.errors import LastAdmin, NotYours
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy_rules import Policy
+from tests.database.audit_logs import changes_told, last_told
 from tests.database.scenes import at_once, read, write
 from tests.database.tenancy import does, id_of, members_of, on_the_database, reads
-from tests.database.trails import changes_told, last_told
 
 EVERYBODY = {"Tara", "Ann", "Amir", "Abe"}
 

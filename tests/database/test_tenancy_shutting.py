@@ -16,10 +16,10 @@ from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
+from tests.database.audit_logs import last_told
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import door, read, state_of
 from tests.database.tenancy import does, id_of, mode_of
-from tests.database.trails import last_told
 
 PLANS = {"standard": Plan(), "basic": Plan(lockbox=False)}
 EVERYBODY = {"Tara", "Ann", "Amir", "Abe"}

@@ -17,10 +17,10 @@ from lockbox.identity.time_zones import clock_time
 from lockbox.notifications import recipients
 from lockbox.requests.lifecycle import Action, State
 from lockbox.sql import new_id
+from tests.database.audit_logs import changes_told, last_told
 from tests.database.postbag import PUBLIC_URL
 from tests.database.scenes import read, write
 from tests.database.tenancy import does, id_of, names_delegate, reads, with_delegates
-from tests.database.trails import changes_told, last_told
 from tests.mailbox import sent_about
 from tests.ruling import lay_down
 

@@ -21,10 +21,10 @@ from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
+from tests.database.audit_logs import changes_told, last_told
 from tests.database.postbag import Postbag
 from tests.database.scenes import PATIENCE, door, read, state_of
 from tests.database.tenancy import does, id_of, manages, mode_of, on_the_database, reads
-from tests.database.trails import changes_told, last_told
 
 PLANS = {"standard": Plan(), "basic": Plan(lockbox=False)}
 FOUNDING = TenantInput("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")

@@ -14,10 +14,10 @@ from lockbox.identity import api_tokens
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
+from tests.database.audit_logs import changes_told
 from tests.database.postbag import address
 from tests.database.scenes import at_once, door, read
 from tests.database.tenancy import accepts, colleagues_of, id_of, manages
-from tests.database.trails import changes_told
 from tests.mailbox import code_of
 
 NEW: dict[str, Any] = {

@@ -248,8 +248,8 @@ async def _all(found: AsyncIterator[int]) -> list[int]:
         ("POST", "/v1/requests/x/approve", WRITES),
         ("POST", "/v1/requests/x/revoke/y", WRITES),
         ("POST", "/v1/requests", WRITES),
-        ("POST", "/trail/verify", UPLOADS),
-        ("GET", "/trail/verify", READS),
+        ("POST", "/audit-log/verify", UPLOADS),
+        ("GET", "/audit-log/verify", READS),
         ("DELETE", "/v1/tenants/contoso/members/x", WRITES),
     ],
 )

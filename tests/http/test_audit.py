@@ -1,4 +1,4 @@
-"""The trail over HTTP: who searches it, what they find, and exports and proofs that a verifier takes."""
+"""The audit log over HTTP: who searches it, what they find, and exports and proofs that a verifier takes."""
 
 import base64
 import csv
@@ -20,14 +20,14 @@ from lockbox.database import Database
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Role
 from tests.examples import examples
+from tests.http.audit_logs import one_event
 from tests.http.door import Door, OpenDoor, facts
-from tests.http.trails import one_event
 from tests.logs import public, sealed
 
 
 @pytest.fixture(scope="module")
-def trail(open_door: OpenDoor, worker: Database) -> Door:
-    """A tenant whose trail has an approved request, a denied one and one that waits."""
+def audit_log(open_door: OpenDoor, worker: Database) -> Door:
+    """A tenant whose audit log has an approved request, a denied one and one that waits."""
     return told(open_door(), worker)
 
 
@@ -54,7 +54,7 @@ def items_of(door: Door, who: str = "aude", **query: object) -> list[dict[str, A
     return [one for one in answer.json()["items"] if not one["action"].startswith("audit_log_")]
 
 
-def test_the_trail_shows_what_happened_the_newest_first_and_what_is_sealed(
+def test_the_audit_log_shows_what_happened_the_newest_first_and_what_is_sealed(
     fresh_door: Door, worker: Database
 ) -> None:
     items = told(fresh_door, worker).get("aude", "/v1/audit").json()["items"]
@@ -69,38 +69,44 @@ def test_the_trail_shows_what_happened_the_newest_first_and_what_is_sealed(
     assert items[3]["said"]["to_state"] == items[3]["to_state"] == "active"
 
 
-def test_it_is_searched_by_person_action_request_service_and_time(trail: Door) -> None:
-    items = items_of(trail)
-    ann, denied, at = trail.world.people["ann"].person_id, items[1]["request_id"], items[2]["at"]
+def test_it_is_searched_by_person_action_request_service_and_time(audit_log: Door) -> None:
+    items = items_of(audit_log)
+    ann, denied, at = audit_log.world.people["ann"].person_id, items[1]["request_id"], items[2]["at"]
 
-    assert found(trail, person=ann) == [("approve", "Ann")]
-    assert found(trail, action="deny") == [("deny", "Amir")]
-    assert found(trail, request=denied) == [("deny", "Amir"), ("submit", "Erin")]
-    assert len(found(trail, service="exchange-online")) == 5
-    assert found(trail, service="sharepoint-online") == []
-    assert len(found(trail, after=at)) == 3
-    assert len(found(trail, before=at)) == 2
+    assert found(audit_log, person=ann) == [("approve", "Ann")]
+    assert found(audit_log, action="deny") == [("deny", "Amir")]
+    assert found(audit_log, request=denied) == [("deny", "Amir"), ("submit", "Erin")]
+    assert len(found(audit_log, service="exchange-online")) == 5
+    assert found(audit_log, service="sharepoint-online") == []
+    assert len(found(audit_log, after=at)) == 3
+    assert len(found(audit_log, before=at)) == 2
 
 
 @pytest.mark.parametrize(
     ("text", "actions"), [("mailbox of", ["submit"]), ("quick_", ["approve"]), ("0% OF", ["submit"]), ("qu%", [])]
 )
-def test_text_is_found_in_any_case_and_taken_as_it_is(trail: Door, text: str, actions: list[str]) -> None:
-    assert [action for action, _ in found(trail, text=text)] == actions
+def test_text_is_found_in_any_case_and_taken_as_it_is(audit_log: Door, text: str, actions: list[str]) -> None:
+    assert [action for action, _ in found(audit_log, text=text)] == actions
 
 
-def test_the_vendors_auditors_cannot_search_in_what_they_may_not_read(trail: Door) -> None:
-    facts(trail.get("vera", "/v1/audit", tenant=trail.world.tenant.slug, text="quick"), 422, "invalid-request")
-    facts(trail.get("vera", "/v1/audit/export", tenant=trail.world.tenant.slug, text="q"), 422, "invalid-request")
+def test_the_vendors_auditors_cannot_search_in_what_they_may_not_read(audit_log: Door) -> None:
+    facts(
+        audit_log.get("vera", "/v1/audit", tenant=audit_log.world.tenant.slug, text="quick"), 422, "invalid-request"
+    )
+    facts(
+        audit_log.get("vera", "/v1/audit/export", tenant=audit_log.world.tenant.slug, text="q"),
+        422,
+        "invalid-request",
+    )
 
 
-def test_pages_follow_one_another_without_a_gap(trail: Door) -> None:
+def test_pages_follow_one_another_without_a_gap(audit_log: Door) -> None:
     ids: list[str] = []
     first: dict[str, Any] = {}
     cursor = None
     while True:
         query = {"limit": 2} | ({"cursor": cursor} if cursor else {})
-        page = trail.get("tara", "/v1/audit", **query).json()
+        page = audit_log.get("tara", "/v1/audit", **query).json()
         first = first or page["items"][0]
         ids += [one["id"] for one in page["items"]]
         cursor = page["next_cursor"]
@@ -108,13 +114,13 @@ def test_pages_follow_one_another_without_a_gap(trail: Door) -> None:
             break
 
     earlier = {"before": first["at"]}
-    assert ids[1:] == [one["id"] for one in trail.get("tara", "/v1/audit", **earlier).json()["items"]]
-    facts(trail.get("tara", "/v1/audit", cursor="no"), 422, "invalid-request")
+    assert ids[1:] == [one["id"] for one in audit_log.get("tara", "/v1/audit", **earlier).json()["items"]]
+    facts(audit_log.get("tara", "/v1/audit", cursor="no"), 422, "invalid-request")
 
 
-def test_each_side_reads_the_origin_of_its_own_people_alone(trail: Door) -> None:
-    theirs = trail.get("vera", "/v1/audit", tenant=trail.world.tenant.slug).json()["items"]
-    ours = trail.get("aude", "/v1/audit").json()["items"]
+def test_each_side_reads_the_origin_of_its_own_people_alone(audit_log: Door) -> None:
+    theirs = audit_log.get("vera", "/v1/audit", tenant=audit_log.world.tenant.slug).json()["items"]
+    ours = audit_log.get("aude", "/v1/audit").json()["items"]
 
     by_action = {one["action"]: one["personal"].keys() for one in theirs}
     assert by_action["submit"] >= {"address", "user_agent", "name"}
@@ -137,9 +143,9 @@ def test_whom_a_tenant_has_dealings_with_is_nobodys_business_at_the_vendor(fresh
     assert set(theirs["personal"]) == {"name"}
 
 
-def test_an_export_over_http_is_good_and_a_table_is_one(trail: Door) -> None:
-    answer = trail.get("aude", "/v1/audit/export", since=[1, 3])
-    table = trail.get("aude", "/v1/audit/export", format="csv", action="deny")
+def test_an_export_over_http_is_good_and_a_table_is_one(audit_log: Door) -> None:
+    answer = audit_log.get("aude", "/v1/audit/export", since=[1, 3])
+    table = audit_log.get("aude", "/v1/audit/export", format="csv", action="deny")
 
     assert answer.headers["content-type"] == "application/x-ndjson"
     assert answer.headers["cache-control"] == "no-store"
@@ -150,8 +156,8 @@ def test_an_export_over_http_is_good_and_a_table_is_one(trail: Door) -> None:
     assert [row["User"] for row in csv.DictReader(io.StringIO(table.text))] == ["Amir"]
 
 
-def test_a_filtered_export_says_by_what_and_proves_each_line(trail: Door) -> None:
-    answer = trail.get("vera", "/v1/audit/export", tenant=trail.world.tenant.slug, action="deny")
+def test_a_filtered_export_says_by_what_and_proves_each_line(audit_log: Door) -> None:
+    answer = audit_log.get("vera", "/v1/audit/export", tenant=audit_log.world.tenant.slug, action="deny")
 
     verdict = verify(answer.content.splitlines(keepends=True), [public()])
 
@@ -159,49 +165,49 @@ def test_a_filtered_export_says_by_what_and_proves_each_line(trail: Door) -> Non
     assert verdict.header.asked == {"action": "deny"}
 
 
-def test_a_checkpoint_is_signed_and_an_event_is_proven_to_be_in_it(trail: Door) -> None:
-    shown = trail.get("aude", "/v1/audit/checkpoint").json()
-    event = trail.get("aude", "/v1/audit", action="approve").json()["items"][0]["id"]
-    proven = trail.get("aude", "/v1/audit/proof/inclusion", event=event).json()
+def test_a_checkpoint_is_signed_and_an_event_is_proven_to_be_in_it(audit_log: Door) -> None:
+    shown = audit_log.get("aude", "/v1/audit/checkpoint").json()
+    event = audit_log.get("aude", "/v1/audit", action="approve").json()["items"][0]["id"]
+    proven = audit_log.get("aude", "/v1/audit/proof/inclusion", event=event).json()
 
     said, _ = checkpoint.verify(shown["note"], {public().id: public()})
     assert (said.size, base64.b64encode(said.root).decode()) == (shown["size"], shown["root"])
     assert proven["number"] == 1
-    body = next(one for one in export(trail) if f'"id\\":\\"{event}' in one)
+    body = next(one for one in export(audit_log) if f'"id\\":\\"{event}' in one)
     leaf = leaf_hash(body_of(body))
     path = [base64.b64decode(one) for one in proven["proof"]]
     merkle.check_inclusion(leaf, proven["number"], proven["size"], path, checkpoint.read(proven["note"]).root)
 
 
-def test_a_log_is_proven_to_have_only_grown(trail: Door) -> None:
-    leaves = [leaf_hash(body_of(line)) for line in export(trail) if line.startswith('{"number"')]
+def test_a_log_is_proven_to_have_only_grown(audit_log: Door) -> None:
+    leaves = [leaf_hash(body_of(line)) for line in export(audit_log) if line.startswith('{"number"')]
 
-    proven = trail.get("aude", "/v1/audit/proof/consistency", **{"from": 1, "to": 3}).json()
+    proven = audit_log.get("aude", "/v1/audit/proof/consistency", **{"from": 1, "to": 3}).json()
 
     path = [base64.b64decode(one) for one in proven["proof"]]
     merkle.check_consistency(1, 3, root_of(leaves[:1]), root_of(leaves[:3]), path)
 
 
 @pytest.mark.parametrize("query", [{"from": 2, "to": 1}, {"from": 0, "to": 10**9}, {"from": -1}, {"from": "x"}, {}])
-def test_sizes_that_the_log_never_had_are_refused(trail: Door, query: dict[str, object]) -> None:
-    facts(trail.get("aude", "/v1/audit/proof/consistency", **query), 422, "invalid-request")
+def test_sizes_that_the_log_never_had_are_refused(audit_log: Door, query: dict[str, object]) -> None:
+    facts(audit_log.get("aude", "/v1/audit/proof/consistency", **query), 422, "invalid-request")
 
 
 @pytest.mark.parametrize("since", [[10**9], [-1], ["x"], [1, 1, 1, 1, 1]])
-def test_an_export_since_what_never_was_is_refused(trail: Door, since: list[object]) -> None:
-    facts(trail.get("aude", "/v1/audit/export", since=since), 422, "invalid-request")
+def test_an_export_since_what_never_was_is_refused(audit_log: Door, since: list[object]) -> None:
+    facts(audit_log.get("aude", "/v1/audit/export", since=since), 422, "invalid-request")
 
 
 def test_events_of_another_tenant_or_that_nobody_sealed_are_unknown(
-    trail: Door, open_door: OpenDoor, worker: Database
+    audit_log: Door, open_door: OpenDoor, worker: Database
 ) -> None:
     elsewhere = open_door()
     elsewhere.pending()
     sealed(worker)
     not_sealed = elsewhere.pending() and elsewhere.get("tara", "/v1/audit").json()["items"][0]["id"]
 
-    theirs = trail.get("aude", "/v1/audit/proof/inclusion", event=one_event(elsewhere))
-    nobodys = trail.get("aude", "/v1/audit/proof/inclusion", event=UUID(int=1))
+    theirs = audit_log.get("aude", "/v1/audit/proof/inclusion", event=one_event(elsewhere))
+    nobodys = audit_log.get("aude", "/v1/audit/proof/inclusion", event=UUID(int=1))
     waiting = elsewhere.get("aude", "/v1/audit/proof/inclusion", event=not_sealed)
 
     facts(theirs, 404, "not-found")
@@ -209,12 +215,12 @@ def test_events_of_another_tenant_or_that_nobody_sealed_are_unknown(
 
 
 @pytest.mark.parametrize("path", ["", "/export", "/checkpoint", "/proof/consistency"])
-def test_another_tenants_log_is_as_unknown_as_none(trail: Door, open_door: OpenDoor, path: str) -> None:
+def test_another_tenants_log_is_as_unknown_as_none(audit_log: Door, open_door: OpenDoor, path: str) -> None:
     elsewhere = open_door()
     query = {"from": 0} if "proof" in path else {}
 
-    theirs = trail.get("aude", f"/v1/audit{path}", tenant=elsewhere.world.tenant.slug, **query)
-    nobodys = trail.get("aude", f"/v1/audit{path}", tenant="nobodys", **query)
+    theirs = audit_log.get("aude", f"/v1/audit{path}", tenant=elsewhere.world.tenant.slug, **query)
+    nobodys = audit_log.get("aude", f"/v1/audit{path}", tenant="nobodys", **query)
 
     facts(theirs, 404, "not-found")
     assert theirs.content == nobodys.content
@@ -247,8 +253,8 @@ def test_whoever_audits_two_tenants_says_which(fresh_door: Door, open_door: Open
     assert fresh_door.get("aude", "/v1/audit", tenant=elsewhere.slug).status_code == 200
 
 
-def test_keys_are_for_everybody_and_only_the_public_halves(trail: Door) -> None:
-    answer = trail.get(None, "/.well-known/lockbox-audit-keys")
+def test_keys_are_for_everybody_and_only_the_public_halves(audit_log: Door) -> None:
+    answer = audit_log.get(None, "/.well-known/lockbox-audit-keys")
 
     approval, key = sorted(answer.json()["items"], key=lambda one: one["purpose"])
     assert (key["key"], key["fingerprint"], key["purpose"]) == (public().text, public().fingerprint, "log")
@@ -262,11 +268,11 @@ def test_keys_are_for_everybody_and_only_the_public_halves(trail: Door) -> None:
         st.text(max_size=12),
     )
 )
-def test_any_query_is_answered_or_refused(trail: Door, query: dict[str, str]) -> None:
+def test_any_query_is_answered_or_refused(audit_log: Door, query: dict[str, str]) -> None:
     sendable = {name: value.encode(errors="replace") for name, value in query.items()}
 
     for path in ("/v1/audit", "/v1/audit/export"):
-        assert trail.call("aude", "GET", path, params=sendable).status_code in {200, 404, 422}
+        assert audit_log.call("aude", "GET", path, params=sendable).status_code in {200, 404, 422}
 
 
 def also(world: World, who: str, role: Role, tenant: Tenant) -> None:
@@ -285,7 +291,7 @@ def body_of(line: str) -> bytes:
     return body.encode()
 
 
-def test_that_the_trail_was_read_or_exported_is_in_the_trail_that_was_read(
+def test_that_the_audit_log_was_read_or_exported_is_in_the_audit_log_that_was_read(
     fresh_door: Door, worker: Database
 ) -> None:
     told(fresh_door, worker)

@@ -53,7 +53,7 @@ FORMS = [
     "/tenants/{slug}/endpoints/rotate",
     "/tenants/{slug}/endpoints/redeliver",
     "/tenants/{slug}/observers",
-    "/trail/verify",
+    "/audit-log/verify",
     "/requests/{id}/approve",
     "/requests/{id}/deny",
     "/requests/{id}/{id}",
@@ -125,9 +125,9 @@ PAGES = [
     "/requests/x",
     "/account",
     "/operations",
-    "/trail",
-    "/trail/export",
-    "/trail/checkpoint",
+    "/audit-log",
+    "/audit-log/export",
+    "/audit-log/checkpoint",
 ]
 NAMED = [
     "next",
@@ -199,11 +199,11 @@ def test_any_cookie_and_query_is_answered_by_a_page(
 
 @settings(max_examples=examples(60, near=10), deadline=None)
 @given(
-    st.sampled_from(["/trail", "/trail/export", "/trail/checkpoint"]),
+    st.sampled_from(["/audit-log", "/audit-log/export", "/audit-log/checkpoint"]),
     st.dictionaries(st.sampled_from(LOOKED_FOR), TEXTS | st.just("2026-02-30T10:00"), max_size=4),
     st.sampled_from(["aude", "vera", "erin"]),
 )
-def test_whatever_is_looked_for_in_the_trail_is_answered_by_a_page(
+def test_whatever_is_looked_for_in_the_audit_log_is_answered_by_a_page(
     shared: Portal, path: str, query: dict[str, str], who: str
 ) -> None:
     browser = Browser(shared)
@@ -222,7 +222,7 @@ def test_any_bytes_for_a_file_to_verify_are_answered_by_a_page(shared: Portal, b
     browser = Browser(shared)
     browser.enter("aude")
 
-    is_a_page(browser.call("POST", "/trail/verify", content=body, headers={"origin": HOME, "content-type": kind}))
+    is_a_page(browser.call("POST", "/audit-log/verify", content=body, headers={"origin": HOME, "content-type": kind}))
 
 
 @settings(max_examples=examples(30, near=10), deadline=None)

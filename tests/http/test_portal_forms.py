@@ -14,7 +14,7 @@ from tests.each import each
 from tests.http.portal import HOME, SETTINGS, Browser, OpenPortal, Portal, PortalPage, crawl
 
 NOWHERE = UUID("01a20e89-0294-736c-b49a-5a0327678385")
-SIGNED_IN = ("/account", "/tenants", "/terminal", "/proposals", "/trail")
+SIGNED_IN = ("/account", "/tenants", "/terminal", "/proposals", "/audit-log")
 FIELDS = {
     "version": "1",
     "id": str(NOWHERE),
@@ -197,9 +197,9 @@ def test_a_sign_in_leads_to_paths_of_ours_alone(lenient: Portal, path: str) -> N
     ("path", "to"),
     [
         ("/requests?state=denied&text=anna%40contoso.example", "/requests?state=denied&text=anna%40contoso.example"),
-        ("/trail/checkpoint?tenant=contoso", "/trail/checkpoint?tenant=contoso"),
+        ("/audit-log/checkpoint?tenant=contoso", "/audit-log/checkpoint?tenant=contoso"),
         ("/requests.csv?state=denied", "/requests"),
-        ("/trail/export?format=csv", "/trail"),
+        ("/audit-log/export?format=csv", "/audit-log"),
         ("/requests?text=" + "a" * 296, "/requests"),
         ("/requests?text=%0d%0aLocation:+x", "/requests?text=%0d%0aLocation:+x"),
         ("/requests?text=https://evil.test", "/requests"),

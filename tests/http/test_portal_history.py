@@ -252,13 +252,13 @@ def uncounted(portal: Portal) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("uncounted")
-def test_nobody_takes_more_than_sixty_tables_and_trails_in_ten_minutes(portal: Portal) -> None:
+def test_nobody_takes_more_than_sixty_tables_and_audit_logs_in_ten_minutes(portal: Portal) -> None:
     tara, ann = reader(portal, "tara"), reader(portal)
     token = {"authorization": f"Bearer {portal.world.tokens['tara']}"}
 
     first = tara.get("/requests.csv")
     portal.sql("UPDATE sign_in_counts SET count = 60")
-    refused = [tara.get(path) for path in ("/requests.csv", "/trail/export?format=csv")]
+    refused = [tara.get(path) for path in ("/requests.csv", "/audit-log/export?format=csv")]
     by_token = tara.call("GET", "/v1/audit/export", headers=token)
 
     assert first.status == 200

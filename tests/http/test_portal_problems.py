@@ -37,7 +37,7 @@ def names(page: PortalPage, who: str) -> bool:
         ("ann", "/tenants/Not-A-Slug", 422),
         ("ann", "/waiting?misspelt=yes", 422),
         ("ann", "/operations", 403),
-        ("olga", "/trail", 403),
+        ("olga", "/audit-log", 403),
         ("erin", "/tenants/nope", 404),
     ],
 )

@@ -117,11 +117,11 @@ MATRIX = {
     "GET /tenants/{slug}/observers": "sign-in 403 403 403 403 403 403 200 200 200 404",
     "POST /tenants/{slug}/observers": "sign-in 403 403 403 403 403 403 303 403 403 404",
     "POST /tenants/{slug}/observers/remove": "sign-in 403 403 403 403 403 403 303 403 403 404",
-    "GET /trail": "sign-in 403 403 403 403 200 403 200 403 200 403",
-    "GET /trail/export": "sign-in 403 403 403 403 200 403 200 403 200 403",
-    "GET /trail/checkpoint": "sign-in 403 403 403 403 200 403 200 403 200 403",
-    "GET /trail/verify": "sign-in 403 403 403 403 200 403 200 403 200 403",
-    "POST /trail/verify": "sign-in 403 403 403 403 422 403 422 403 422 403",
+    "GET /audit-log": "sign-in 403 403 403 403 200 403 200 403 200 403",
+    "GET /audit-log/export": "sign-in 403 403 403 403 200 403 200 403 200 403",
+    "GET /audit-log/checkpoint": "sign-in 403 403 403 403 200 403 200 403 200 403",
+    "GET /audit-log/verify": "sign-in 403 403 403 403 200 403 200 403 200 403",
+    "POST /audit-log/verify": "sign-in 403 403 403 403 422 403 422 403 422 403",
     "GET /static/{name}": "200 200 200 200 200 200 200 200 200 200 200",
 }
 # A form of one address may do several things: each has an entry of its own.
@@ -142,10 +142,11 @@ WITHOUT_SESSION = {
 APART = ("POST /review", "POST /tenants/{slug}/leave")
 # No page of ours has these: there is no sign-in service, and what is sent there is refused before it is read.
 NOWHERE = {"POST /account/identities/new"}
-# What is refused leaves a line in the trail at most: that the vendor was shown the request again, beside the refusal.
+# What is refused leaves a line in the audit log at most: that the vendor was shown the request again, beside the
+# refusal.
 ONLY_TOLD = {"events"}
-# That the trail was read is in the trail, and a challenge is kept for whoever asks for one.
-WRITING = {"GET /trail", "GET /trail/export"}
+# That the audit log was read is in the audit log, and a challenge is kept for whoever asks for one.
+WRITING = {"GET /audit-log", "GET /audit-log/export"}
 # So is that the vendor read a request on its page.
 SHOWING = {"GET /requests/{request_id}", "GET /requests/{request_id}/questions"}
 READERS = 2
@@ -157,11 +158,11 @@ WHERE NOT EXISTS (SELECT FROM memberships WHERE person_id = :p AND tenant_id = :
 
 
 def _stage(portal: Portal, elsewhere: Portal) -> Stage:
-    """Add Zoe, who approves for another tenant, and seal the trails of the tenant and the vendor."""
+    """Add Zoe, who approves for another tenant, and seal the audit logs of the tenant and the vendor."""
     portal.world.submit()
     portal.world.add("zoe", Role.APPROVER, elsewhere.world.tenant.id)
     stage = Stage.of(portal)
-    _signed_in(stage, "vera").get("/trail")
+    _signed_in(stage, "vera").get("/audit-log")
     sealed(portal.worker)
     return stage
 

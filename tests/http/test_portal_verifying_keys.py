@@ -11,7 +11,7 @@ from lockbox.audit.verifier import signed_approvals
 from lockbox.audit.verifier.signed_approvals import LONGEST_FILE
 from lockbox.database import Database
 from tests.http.portal import HOME, Browser, OpenPortal, PortalPage
-from tests.http.test_portal_trail import entered
+from tests.http.test_portal_audit_log import entered
 from tests.http.test_signed_approvals import answer, asked, signed_in
 from tests.logs import public, sealed
 from tests.signing import DEMANDED, enrol
@@ -30,12 +30,14 @@ class SignedExport:
 
     def verify(self, *files: bytes) -> PortalPage:
         """Send the export to be verified, with files of approvers' keys."""
-        form = self.browser.get("/trail/verify").form("/trail/verify")
+        form = self.browser.get("/audit-log/verify").form("/audit-log/verify")
         given = [("approver_keys", ("keys.json", file, "application/json")) for file in files]
         export = ("export", ("audit.ndjson", self.export, "application/x-ndjson"))
         sent = {"csrf": form.fields["csrf"], "keys": KEYS, "note": ""}
         ours = {"origin": HOME, "sec-fetch-site": "same-origin"}
-        return PortalPage(self.browser.call("POST", "/trail/verify", data=sent, files=[export, *given], headers=ours))
+        return PortalPage(
+            self.browser.call("POST", "/audit-log/verify", data=sent, files=[export, *given], headers=ours)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def signed(open_portal: OpenPortal, worker: Database) -> SignedExport:
     sealed(worker)
     keys = entered(portal, "tara").call("GET", f"/tenants/{portal.world.tenant.slug}/approver-keys/file").content
     auditor = entered(portal)
-    return SignedExport(auditor, auditor.call("GET", "/trail/export").content, keys)
+    return SignedExport(auditor, auditor.call("GET", "/audit-log/export").content, keys)
 
 
 def test_signatures_of_passkeys_are_checked_by_the_files_that_are_chosen(signed: SignedExport) -> None:
@@ -90,4 +92,4 @@ def test_what_is_no_file_of_approvers_keys_is_refused(signed: SignedExport, file
     page = signed.verify(*files)
 
     assert (page.status, says in html.unescape(page.words)) == (422, True), page.words
-    assert page.form("/trail/verify").fields["keys"].split() == KEYS.split()
+    assert page.form("/audit-log/verify").fields["keys"].split() == KEYS.split()

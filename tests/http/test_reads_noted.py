@@ -9,7 +9,7 @@ from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import read
 from tests.http.door import Door, OpenDoor
 from tests.http.portal import OpenPortal
-from tests.http.test_portal_trail import deeds
+from tests.http.test_portal_audit_log import deeds
 
 READS = """
 SELECT p.name, e.tenant_id, e.actor_role, convert_from(e.body, 'UTF8')::jsonb ->> 'request' AS request
@@ -93,4 +93,4 @@ def test_the_pages_of_a_request_count_as_a_read_and_the_customer_sees_who_read_i
     admin.enter("tara")
     assert manager.get(f"/requests/{request.id}{tail}").status == 200
 
-    assert "Max: read a request" in deeds(admin.get("/trail"))
+    assert "Max: read a request" in deeds(admin.get("/audit-log"))

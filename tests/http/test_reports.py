@@ -137,7 +137,7 @@ def test_what_people_wrote_is_no_markup_on_the_page(door: Door) -> None:
 
 
 @pytest.mark.parametrize("who", ["zara", "erin", "max", "ann", "olga", "eve"])
-def test_only_readers_of_the_trail_get_a_report(door: Door, open_door: OpenDoor, who: str) -> None:
+def test_only_readers_of_the_audit_log_get_a_report(door: Door, open_door: OpenDoor, who: str) -> None:
     request_id = door.pending()
     asks, name = (open_door(), "tara") if who == "zara" else (door, who)
 

@@ -10,11 +10,11 @@ from api.app import make_app, make_database
 from config.settings import Settings
 from lockbox.database import Database
 from lockbox.identity.roles import Role
+from tests.http.audit_logs import one_event
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.places import place_of
 from tests.http.places import question as question_about
 from tests.http.tokens import made
-from tests.http.trails import one_event
 from tests.logs import sealed
 from tests.ruling import stand_in
 
@@ -145,7 +145,7 @@ class Anything(dict[str, object]):
 
 @pytest.fixture(scope="module")
 def everybody(open_door: OpenDoor, worker: Database) -> Door:
-    """A world with an open window, whose trail is sealed, and people of other kinds."""
+    """A world with an open window, whose audit log is sealed, and people of other kinds."""
     door = open_door()
     _others(door, open_door())
     door.active()

@@ -360,7 +360,7 @@ def test_requests_on_one_connection_each_have_their_own_time(runner: asyncio.Run
     run(runner, test)
 
 
-@pytest.mark.parametrize("path", ["/v1/requests", "/trail/verify"])
+@pytest.mark.parametrize("path", ["/v1/requests", "/audit-log/verify"])
 def test_a_client_that_hangs_up_is_no_error(
     portal: Portal, path: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -106,7 +106,7 @@ def _story(came: dict[ModelWorld, tuple[ModelWorld, str] | None], last: ModelWor
         lines.append(f"{label}; {_stands(world)}" if world.row != previous.row else label)
         lines[-1] = f"at {previous.now}  {lines[-1]}"
         world = previous
-    lines.append(f"at 0  {NAMES[0]}: {ACTIONS[world.row.trail[0][1]]}; {_stands(world)}")
+    lines.append(f"at 0  {NAMES[0]}: {ACTIONS[world.row.events[0][1]]}; {_stands(world)}")
     return [f"{number:2}. {line}" for number, line in enumerate(reversed(lines), 1)]
 
 

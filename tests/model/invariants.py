@@ -18,29 +18,29 @@ Check = Callable[[ModelWorld, RuleModel], str | None]
 def one_event_a_move(world: ModelWorld, _: RuleModel) -> str | None:
     """I4: as many events as versions, and nothing after an end."""
     row = world.row
-    if row.version != len(row.trail):
-        return f"version {row.version} has {len(row.trail)} events"
-    if any(state in FINAL for *_, state in row.trail[:-1]):
+    if row.version != len(row.events):
+        return f"version {row.version} has {len(row.events)} events"
+    if any(state in FINAL for *_, state in row.events[:-1]):
         return "something happened after the end"
-    return "the row is not what its last event says" if row.trail[-1][3] != row.state else None
+    return "the row is not what its last event says" if row.events[-1][3] != row.state else None
 
 
 def opened_by_a_timely_yes(world: ModelWorld, db: RuleModel) -> str | None:
     """I1: whoever opens is another person, has the right, and is in time."""
-    opened = [event for event in world.row.trail if event[3] == ACTIVE]
+    opened = [event for event in world.row.events if event[3] == ACTIVE]
     if not opened:
         return None
-    trail, terms = world.row.trail, db.case.terms
-    if db.case.mode is not Mode.ENFORCE and not any(event[3] == PENDING for event in trail):
+    events, terms = world.row.events, db.case.terms
+    if db.case.mode is not Mode.ENFORCE and not any(event[3] == PENDING for event in events):
         good = opened[0][:2] == (MAX, ENDORSE) and opened[0][2] < terms.review_window
         return None if good else "it is open without a timely yes of a manager"
-    asked = next(event[2] for event in trail if event[3] == PENDING)
-    yes = {person for person, action, at, _ in trail if action == APPROVE and at < asked + terms.approval_window}
+    asked = next(event[2] for event in events if event[3] == PENDING)
+    yes = {person for person, action, at, _ in events if action == APPROVE and at < asked + terms.approval_window}
     if ERIN in yes:
         return "erin decided about her own request"
     if len(yes & {ANN, AMIR}) < terms.quorum or opened[0][2] >= asked + terms.approval_window:
         return "it is open without enough timely approvals"
-    reviewed = any(person == MAX and action == ENDORSE for person, action, *_ in trail)
+    reviewed = any(person == MAX and action == ENDORSE for person, action, *_ in events)
     return "it is open and was not reviewed" if terms.vendor_review and not reviewed else None
 
 
@@ -52,7 +52,7 @@ def asked_once_the_customer_decides(world: ModelWorld, db: RuleModel) -> str | N
     row = world.row
     if row.enforced == NEVER or not db.door(row, world.now) or row.deadline <= row.enforced:
         return None
-    yes = any(action == APPROVE for _, action, *_ in row.trail)
+    yes = any(action == APPROVE for _, action, *_ in row.events)
     return None if yes else "it is open without the customer, who decides by now"
 
 
@@ -60,14 +60,14 @@ def shut_after_the_end(world: ModelWorld, db: RuleModel) -> str | None:
     """I2: the door is never open at or after the end of what was granted."""
     if not db.door(world.row, world.now):
         return None
-    opened = next(event[2] for event in world.row.trail if event[3] == ACTIVE)
+    opened = next(event[2] for event in world.row.events if event[3] == ACTIVE)
     ends = opened + db.case.terms.access_ceiling
     return f"the door is open at {world.now}, and the window ended at {ends}" if world.now >= ends else None
 
 
 def never_denied_and_open(world: ModelWorld, _: RuleModel) -> str | None:
     """One denial outweighs any approvals."""
-    states, actions = {event[3] for event in world.row.trail}, {event[1] for event in world.row.trail}
+    states, actions = {event[3] for event in world.row.events}, {event[1] for event in world.row.events}
     return "it was denied, and it was open" if ACTIVE in states and DENY in actions else None
 
 
@@ -75,11 +75,11 @@ def not_ended_early(world: ModelWorld, db: RuleModel) -> str | None:
     """Silence has its whole time: the clock ends nothing before its deadline."""
     terms = db.case.terms
     windows = {PENDING: terms.approval_window, REVIEWING: terms.review_window, ACTIVE: terms.access_ceiling}
-    person, _, at, _ = world.row.trail[-1]
+    person, _, at, _ = world.row.events[-1]
     if person != CLOCK:
         return None
-    state = world.row.trail[-2][3]
-    since = next(event[2] for event in world.row.trail if event[3] == state)
+    state = world.row.events[-2][3]
+    since = next(event[2] for event in world.row.events if event[3] == state)
     return None if at >= since + windows[state] else f"the clock ended it at {at}, before its deadline"
 
 

@@ -157,7 +157,7 @@ def _handled(world: ModelWorld, worker: Worker, db: RuleModel) -> tuple[ModelRow
         if not seen.is_open:
             return world.row, _promise(world.row)
         after = db.ended(seen, worker.at)
-        after = after._replace(trail=(*world.row.trail, after.trail[-1]))
+        after = after._replace(events=(*world.row.events, after.events[-1]))
         return after, _promise(after)
     after = db.clocked(world.row, worker.at)
     if after is world.row and after.wake != NEVER:

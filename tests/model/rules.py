@@ -49,9 +49,9 @@ def acts_of(*people: int) -> tuple[tuple[int, Action], ...]:
 
 
 class ModelRow(NamedTuple):
-    """The row of one request and its trail, in numbers: states and actions by their place, times in ticks.
+    """The row of one request and its audit log, in numbers: states and actions by their place, times in ticks.
 
-    `trail` holds for each event who did what and when, and the state after it. `enforced` is when the tenant has
+    `events` holds for each event who did what and when, and the state after it. `enforced` is when the tenant has
     switched to `enforce` since.
     """
 
@@ -62,7 +62,7 @@ class ModelRow(NamedTuple):
     wake: int
     warned: int
     votes: tuple[tuple[int, int], ...]
-    trail: tuple[tuple[int, int, int, int], ...]
+    events: tuple[tuple[int, int, int, int], ...]
     enforced: int = NEVER
 
     @property
@@ -205,7 +205,7 @@ class RuleModel:
 
     def _moved(self, row: ModelRow, person: int, action: Action, to: State, at: int) -> ModelRow:
         event = (person, ACTIONS.index(action), at, STATES.index(to))
-        after = row._replace(version=row.version + 1, trail=(*row.trail, event))
+        after = row._replace(version=row.version + 1, events=(*row.events, event))
         if to is STATES[row.state]:
             return after
         if to in FINAL_STATES:

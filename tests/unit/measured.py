@@ -44,7 +44,7 @@ GOOD = BenchResults(
     peers={"celery_eta": PEER, "dramatiq_delay": replace(PEER, lives={"cpu_ms": 16.0})},
     crowd={"ratio": 1.01},
     reach={"in_time_percent": 100.0, "one_domain": 5_000.0, "many_domains": 5_000.0},
-    trail={
+    audit_log={
         "events": 1_000_000.0,
         "sealed_a_second": 25_000.0,
         "verify_seconds": 50.0,

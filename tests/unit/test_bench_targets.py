@@ -48,8 +48,8 @@ MISSED: list[tuple[str, Callable[[BenchResults], dict[str, Any]]]] = [
     ("100,000 pending: idle", lambda f: {"pending": {**f.pending, "core_percent": 1.1}}),
     ("100,000 waiting, Redis emptied", lambda f: {"rebuild": {**f.rebuild, "seconds": 11.1}}),
     ("what fell due meanwhile", lambda f: {"rebuild": {**f.rebuild, "worst_seconds": 10.1}}),
-    ("1,000,000 events sealed", lambda f: {"trail": {**f.trail, "sealed_a_second": 19_000.0}}),
-    ("1,000,000 events verified", lambda f: {"trail": {**f.trail, "verify_seconds": 61.0}}),
+    ("1,000,000 events sealed", lambda f: {"audit_log": {**f.audit_log, "sealed_a_second": 19_000.0}}),
+    ("1,000,000 events verified", lambda f: {"audit_log": {**f.audit_log, "verify_seconds": 61.0}}),
 ]
 
 
@@ -63,7 +63,7 @@ def test_a_worse_figure_misses_its_target(what: str, change: Callable[[BenchResu
 
 
 def test_what_a_size_leaves_out_is_no_target() -> None:
-    quick = replace(GOOD, peers={}, crowd={}, reach={}, trail={}, storms={10_000: GOOD.storms[10_000]})
+    quick = replace(GOOD, peers={}, crowd={}, reach={}, audit_log={}, storms={10_000: GOOD.storms[10_000]})
 
     whats = " ".join(row.what for row in targets(quick))
 

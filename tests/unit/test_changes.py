@@ -1,4 +1,4 @@
-"""What the audit trail says of a changed policy."""
+"""What the audit log says of a changed policy."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from chaos import __main__ as command
-from chaos import dead, enough, plan, report, trail
+from chaos import dead, enough, exports, plan, report
 from chaos.crew import ProcessExit
 from chaos.plan import AppliedFault, Fault
 from tests.each import each
@@ -144,9 +144,11 @@ def test_an_event_that_no_export_has_is_missed_though_sizes_agree() -> None:
     first, second = (EventExample(UUID(json.loads(one.body)["id"])) for one in log.events)
     never_sealed = EventExample(UUID(int=9))
 
-    assert list(trail.missed([first, second], log.whole())) == []
-    assert list(trail.missed([first, second, never_sealed], log.whole())) == [f"it lacks the event {never_sealed.id}"]
-    assert list(trail.missed([first], b"no line of an export\n")) == [f"it lacks the event {first.id}"]
+    assert list(exports.missed([first, second], log.whole())) == []
+    assert list(exports.missed([first, second, never_sealed], log.whole())) == [
+        f"it lacks the event {never_sealed.id}"
+    ]
+    assert list(exports.missed([first], b"no line of an export\n")) == [f"it lacks the event {first.id}"]
 
 
 def test_a_run_is_played_again_with_the_patience_that_it_was_given() -> None:

@@ -349,7 +349,7 @@ def test_keys_may_stand_in_the_environment_as_the_servers_have_them(folder: Path
 @pytest.mark.parametrize("encoding", ["8bit", "quoted-printable", "base64"])
 def test_the_mail_of_a_digest_is_given_as_it_was_saved(folder: Path, encoding: str) -> None:
     mail = EmailMessage()
-    text = f"On Monday the trail held 7 events.\n\n{LOG.note(7)}\nKey: {public().text}\nFingerprint: 12345678\n"
+    text = f"On Monday the audit log held 7 events.\n\n{LOG.note(7)}\nKey: {public().text}\nFingerprint: 12345678\n"
     mail.set_content(text, cte=encoding)
     mail.add_alternative("<p>On Monday</p>", subtype="html")
     (folder / "digest.eml").write_bytes(mail.as_bytes())
@@ -365,7 +365,7 @@ def test_the_mail_of_a_digest_is_given_as_it_was_saved(folder: Path, encoding: s
 def test_no_key_is_taken_from_a_name_in_the_mail_of_a_digest(folder: Path) -> None:
     forger = VerifierKey("lockbox.test", public(OTHER_KEY).public).text
     note = LOG.note(7)
-    text = f"On Monday the trail of {forger} Inc. held 7 events.\nKey: {forger}\n\n{note}\nKey: {public().text}\n"
+    text = f"On Monday the audit log of {forger} Inc. held 7 events.\nKey: {forger}\n\n{note}\nKey: {public().text}\n"
     (folder / "text.txt").write_text(text, encoding="utf-8")
     (folder / "export.ndjson").write_bytes(Log(LOG.events, key=OTHER_KEY).whole())
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from cli.flower import CONTROL_CALLS
 from demo import proofs
-from demo.evidence import DemoEvidence, DemoMail, DemoTrail, DemoVerification, DemoWebhookCall, Probe
+from demo.evidence import DemoAuditLog, DemoEvidence, DemoMail, DemoVerification, DemoWebhookCall, Probe
 from demo.story import OUT_OF_ORDER, STATUSES, STORIES, TASKS
 from tests.each import each
 
@@ -64,7 +64,7 @@ def good() -> DemoEvidence:
         same_answer=True,
         tasks=dict.fromkeys(TASKS, 1),
         control=dict.fromkeys(CONTROL_CALLS, 403),
-        trail=DemoTrail(
+        audit_log=DemoAuditLog(
             40,
             DemoVerification(0, 40, "", "Intact, as signed. 40 events"),
             23,
@@ -217,26 +217,26 @@ def leave_a_control_call_untried(seen: DemoEvidence) -> None:
 
 
 def never_seal(seen: DemoEvidence) -> None:
-    seen.trail = DemoTrail()
+    seen.audit_log = DemoAuditLog()
 
 
-def lose_an_event_of_the_trail(seen: DemoEvidence) -> None:
-    seen.trail = replace(seen.trail, verified=DemoVerification(0, 39))
+def lose_an_event_of_the_audit_log(seen: DemoEvidence) -> None:
+    seen.audit_log = replace(seen.audit_log, verified=DemoVerification(0, 39))
 
 
-def find_the_trail_edited(seen: DemoEvidence) -> None:
-    seen.trail = replace(seen.trail, verified=DemoVerification(1, 0, "edited: line 7"))
+def find_the_audit_log_edited(seen: DemoEvidence) -> None:
+    seen.audit_log = replace(seen.audit_log, verified=DemoVerification(1, 0, "edited: line 7"))
 
 
 def overlook_the_flipped_byte(seen: DemoEvidence) -> None:
-    seen.trail = replace(seen.trail, flipped=DemoVerification(0, 40))
+    seen.audit_log = replace(seen.audit_log, flipped=DemoVerification(0, 40))
 
 
 def name_another_line(seen: DemoEvidence) -> None:
-    seen.trail = replace(seen.trail, flipped=DemoVerification(1, 0, "edited: line 24"))
+    seen.audit_log = replace(seen.audit_log, flipped=DemoVerification(1, 0, "edited: line 24"))
 
 
-TRAIL, FLIPPED = "trail verified offline", "one byte of it flipped"
+AUDIT_LOG, FLIPPED = "audit log verified offline", "one byte of it flipped"
 OUTSIDE, RETRIED = "served outside a window", "a webhook that failed twice"
 TAMPERINGS: list[tuple[Callable[[DemoEvidence], None], set[str]]] = [
     (lose_a_mail, {"mails received"}),
@@ -267,9 +267,9 @@ TAMPERINGS: list[tuple[Callable[[DemoEvidence], None], set[str]]] = [
     (serve_after_it_was_closed, {OUTSIDE}),
     (see_no_task, {"tasks seen in Flower"}),
     (let_flower_act, {"Flower's control calls"}),
-    (never_seal, {TRAIL, FLIPPED}),
-    (lose_an_event_of_the_trail, {TRAIL}),
-    (find_the_trail_edited, {TRAIL}),
+    (never_seal, {AUDIT_LOG, FLIPPED}),
+    (lose_an_event_of_the_audit_log, {AUDIT_LOG}),
+    (find_the_audit_log_edited, {AUDIT_LOG}),
     (overlook_the_flipped_byte, {FLIPPED}),
     (name_another_line, {FLIPPED}),
     (leave_a_control_call_untried, {"Flower's control calls"}),

@@ -256,7 +256,7 @@ def test_a_removal_is_of_what_stands_before_it(start: Any, stop: Any, code: int)
 
 def test_only_the_word_for_it_makes_an_event_a_removal() -> None:
     said: dict[str, Any] = {"removed_from": 0, "removed_to": 1, "request_id": None, "seq": None}
-    log = Log([event(0), event(1), event(2, {}, action="trail_restored", **said)], removed=[range(1)])
+    log = Log([event(0), event(1), event(2, {}, action="log_restored", **said)], removed=[range(1)])
 
     assert judged(log.whole()).findings.kinds == {FindingKind.REMOVED}
 

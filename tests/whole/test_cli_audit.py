@@ -87,7 +87,7 @@ def test_a_table_is_printed(shell: Shell) -> None:
     assert [row["Activity"] for row in rows] == ["submit", "approve", "complete"]
 
 
-def test_the_trail_is_searched(shell: Shell) -> None:
+def test_the_audit_log_is_searched(shell: Shell) -> None:
     shown = shell.does("aude", "audit", "list", "--text", "be QUICK")
     found = shell.reads("aude", "audit", "list", "--action", "complete")
 
@@ -109,6 +109,6 @@ def test_a_report_is_shown_and_written_as_a_page(shell: Shell, tmp_path: Path) -
     assert "No use was recorded while it was open." in page.read_text(encoding="utf-8")
 
 
-def test_whoever_does_not_read_the_trail_is_refused(shell: Shell) -> None:
+def test_whoever_does_not_read_the_audit_log_is_refused(shell: Shell) -> None:
     for words in (("list",), ("export",), ("checkpoint",), ("report", the_request(shell))):
         shell.is_refused("ann", "wrong-role: ", "audit", *words)

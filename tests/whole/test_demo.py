@@ -33,7 +33,7 @@ PROOFS = {
     "doors of 2, 3, 5": "shut",
     "tasks seen in Flower": "notify time_out expire",
     "Flower's control calls": "14 x 403",
-    "trail verified offline": r"good, \d+ events",
+    "audit log verified offline": r"good, \d+ events",
     "one byte of it flipped": r"edited: line \d+",
 }
 

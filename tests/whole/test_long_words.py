@@ -55,7 +55,7 @@ PAGES = {
         "/tenants/{slug}/mode",
         "/tenants/{slug}/shut",
     ),
-    "aude": ("/trail", "/trail/checkpoint", "/trail/verify"),
+    "aude": ("/audit-log", "/audit-log/checkpoint", "/audit-log/verify"),
     "olga": ("/operations", "/tenants/nope"),
 }
 

@@ -17,7 +17,7 @@ PATIENCE = 40.0
 PAST_A_LEASE = 100.0
 SETTLED = {httpx.codes.OK, httpx.codes.CREATED, httpx.codes.CONFLICT}
 
-BROKEN_TRAILS = """
+BROKEN_AUDIT_LOGS = """
 SELECT r.id FROM requests r LEFT JOIN events e ON e.request_id = r.id AND e.seq IS NOT NULL
 WHERE r.tenant_id = :tenant GROUP BY r.id, r.version
 HAVING count(e.id) <> r.version OR max(e.seq) <> r.version OR min(e.seq) <> 1
@@ -66,7 +66,7 @@ def found(hall: FailpointStage, play: FailpointPlay) -> list[str]:
         _doubled,
         _mails,
         _index,
-        _trail,
+        _audit_log,
     ]
     return [f"{play.process}: {line}" for check in checks for line in check(hall)]
 
@@ -111,7 +111,7 @@ def _notifications(hall: FailpointStage) -> Found:
 
 
 def _doubled(hall: FailpointStage) -> Found:
-    yield from (f"{row.id} has not one event a move" for row in _rows(hall, BROKEN_TRAILS))
+    yield from (f"{row.id} has not one event a move" for row in _rows(hall, BROKEN_AUDIT_LOGS))
     yield from (f"{row.event_id} was told twice as {row.template}" for row in _rows(hall, TWICE_TOLD))
     yield from (f"{row.request_id} was reminded twice" for row in _rows(hall, REMINDED_TWICE))
 
@@ -134,7 +134,7 @@ def _index(hall: FailpointStage) -> Found:
         yield from (f"the index still holds {one}" for one in held())
 
 
-def _trail(hall: FailpointStage) -> Found:
+def _audit_log(hall: FailpointStage) -> Found:
     shipped = hall.checkpoints / hall.tenant / "latest.note"
 
     def is_shipped() -> bool:

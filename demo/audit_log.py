@@ -1,4 +1,4 @@
-"""The demo's ending: the trail is exported and verified offline, once as it is and once with a byte of it flipped."""
+"""Export the demo's audit log and verify it offline, once as it is and once with one byte flipped."""
 
 import re
 import shutil
@@ -12,10 +12,10 @@ import httpx
 from cli import stack
 from cli.stack import StackPlan
 from config.children import environment
-from demo.evidence import DemoTrail, DemoVerification
+from demo.evidence import DemoAuditLog, DemoVerification
 from harness.export import export_sealed
 
-FOLDER = stack.CHECKOUT / "var" / "demo-trail"
+FOLDER = stack.CHECKOUT / "var" / "demo-audit-log"
 SEALED_SECONDS = 15
 VERIFY_SECONDS = 60
 MOMENT = b'\\"at\\":\\"'
@@ -24,14 +24,16 @@ MOST = 200
 MEMORY = "verified"
 
 
-def examine(admin: httpx.Client, plan: StackPlan) -> DemoTrail:
-    """Export the trail of the admin's tenant once it is sealed, and let a process verify it that calls nobody."""
+def examine(admin: httpx.Client, plan: StackPlan) -> DemoAuditLog:
+    """Export the audit log of the admin's tenant once it is sealed, and let a process verify it that calls nobody."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    export, flipped, note, key = (FOLDER / name for name in ("trail.ndjson", "flipped.ndjson", "checkpoint", "key"))
+    export, flipped, note, key = (
+        FOLDER / name for name in ("audit-log.ndjson", "flipped.ndjson", "checkpoint", "key")
+    )
     events = [event.encode() for event in _listed(admin)]
     found = export_sealed(admin, SEALED_SECONDS, lambda content: all(event in content for event in events))
     if found is None or not found.agrees:
-        return DemoTrail()
+        return DemoAuditLog()
     export.write_bytes(found.content)
     note.write_text(found.note, encoding="utf-8")
     key.write_text(f"{plan.audit_key.text}\n{plan.approval_key.text}\n", encoding="utf-8")
@@ -39,7 +41,7 @@ def examine(admin: httpx.Client, plan: StackPlan) -> DemoTrail:
     lines = found.content.splitlines(keepends=True)
     line = _flip(lines)
     flipped.write_bytes(b"".join(lines))
-    return DemoTrail(found.size, _verified(export, note, key), line, _verified(flipped, note, key))
+    return DemoAuditLog(found.size, _verified(export, note, key), line, _verified(flipped, note, key))
 
 
 def _listed(admin: httpx.Client) -> Iterator[str]:

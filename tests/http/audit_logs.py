@@ -1,4 +1,4 @@
-"""What tests over HTTP need of a sealed trail."""
+"""What tests over HTTP need of a sealed audit log."""
 
 from sqlalchemy import text
 

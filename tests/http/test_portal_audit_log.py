@@ -1,4 +1,4 @@
-"""The trail in a browser: plain words, who may read whose, exports, the checkpoint, and verifying a file."""
+"""The audit log in a browser: plain words, who may read whose, exports, the checkpoint, and verifying a file."""
 
 import asyncio
 import csv
@@ -30,8 +30,8 @@ from tests.logs import OTHER_KEY, public, sealed
 
 
 @pytest.fixture(scope="module")
-def trail(open_portal: OpenPortal, worker: Database) -> Portal:
-    """A tenant whose trail has an approved request, a denied one and one that nobody sealed yet."""
+def audit_log(open_portal: OpenPortal, worker: Database) -> Portal:
+    """A tenant whose audit log has an approved request, a denied one and one that nobody sealed yet."""
     return told(open_portal(), worker)
 
 
@@ -55,13 +55,15 @@ def entered(portal: Portal, who: str = "aude") -> Browser:
 
 
 def deeds(page: PortalPage) -> list[str]:
-    """Return what a page says that was done, the newest first, but for sign-ins and readings of the trail."""
+    """Return what a page says that was done, the newest first, but for sign-ins and readings of the audit log."""
     found = re.findall(r"<p><b>([^<]*)</b>(?: <span class=\"quiet\">\(([^<]*)\)</span>)? ([^<]*)<br>", page.text)
-    return [f"{html.unescape(who)}: {deed}" for who, _, deed in found if not re.search("this trail|signed in", deed)]
+    return [
+        f"{html.unescape(who)}: {deed}" for who, _, deed in found if not re.search("this audit log|signed in", deed)
+    ]
 
 
 def readings(portal: Portal) -> int:
-    """Count what the trail says of being read and exported."""
+    """Count what the audit log says of being read and exported."""
     (found,) = portal.sql(
         "SELECT count(*) FROM events WHERE tenant_id = :t AND action LIKE 'audit_log_%'", t=portal.world.tenant.id
     )
@@ -69,17 +71,19 @@ def readings(portal: Portal) -> int:
 
 
 def looks(portal: Portal, who: str = "aude", **query: Any) -> PortalPage:
-    """Search the trail by the form's own fields."""
-    return PortalPage(entered(portal, who).call("GET", "/trail", params=query))
+    """Search the audit log by the form's own fields."""
+    return PortalPage(entered(portal, who).call("GET", "/audit-log", params=query))
 
 
 def upload(browser: Browser, file: bytes | None, **fields: str) -> PortalPage:
     """Send a file to be verified, from our page."""
-    page = browser.get("/trail/verify")
-    form = {name: value for name, value in page.form("/trail/verify").fields.items() if name in {"csrf", "keys"}}
+    page = browser.get("/audit-log/verify")
+    form = {name: value for name, value in page.form("/audit-log/verify").fields.items() if name in {"csrf", "keys"}}
     files = {} if file is None else {"export": ("audit.ndjson", file, "application/x-ndjson")}
     ours = {"origin": HOME, "sec-fetch-site": "same-origin"}
-    return PortalPage(browser.call("POST", "/trail/verify", data=form | fields, files=files or None, headers=ours))
+    return PortalPage(
+        browser.call("POST", "/audit-log/verify", data=form | fields, files=files or None, headers=ours)
+    )
 
 
 def test_what_happened_is_told_in_plain_words_with_its_time_number_and_request(
@@ -88,7 +92,7 @@ def test_what_happened_is_told_in_plain_words_with_its_time_number_and_request(
     portal = told(open_portal(), worker)
     portal.sql("UPDATE people SET time_zone = 'Asia/Tokyo' WHERE id = :id", id=id_of(portal.world, "aude"))
 
-    page = entered(portal).get("/trail")
+    page = entered(portal).get("/audit-log")
 
     assert deeds(page) == [
         "Erin: submitted a request for access",
@@ -106,22 +110,22 @@ def test_what_happened_is_told_in_plain_words_with_its_time_number_and_request(
     assert set(page.read.named) <= page.read.labels
 
 
-def test_it_is_searched_by_all_that_the_form_offers(trail: Portal) -> None:
-    ann = str(id_of(trail.world, "ann"))
-    (denied,) = trail.sql(
-        "SELECT request_id, at FROM events WHERE tenant_id = :t AND action = 'deny'", t=trail.world.tenant.id
+def test_it_is_searched_by_all_that_the_form_offers(audit_log: Portal) -> None:
+    ann = str(id_of(audit_log.world, "ann"))
+    (denied,) = audit_log.sql(
+        "SELECT request_id, at FROM events WHERE tenant_id = :t AND action = 'deny'", t=audit_log.world.tenant.id
     )
     minute = f"{denied.at.astimezone(UTC):%Y-%m-%dT%H:%M}"
 
-    assert deeds(looks(trail, action="deny")) == ["Amir: denied the request"]
-    assert deeds(looks(trail, person=ann)) == ["Ann: approved the request"]
-    assert len(deeds(looks(trail, request=str(denied.request_id)))) == 2
-    assert len(deeds(looks(trail, service="onedrive"))) == 2
-    assert deeds(looks(trail, text="quick")) == ["Ann: approved the request"]
-    assert deeds(looks(trail, before="2026-01-01T00:00")) == []
-    assert "Nothing that you could read matches." in looks(trail, after="2100-01-01T00:00").words
-    assert deeds(looks(trail, after=minute, action="deny"))
-    assert looks(trail, text="quick").form("/trail").fields["text"] == "quick"
+    assert deeds(looks(audit_log, action="deny")) == ["Amir: denied the request"]
+    assert deeds(looks(audit_log, person=ann)) == ["Ann: approved the request"]
+    assert len(deeds(looks(audit_log, request=str(denied.request_id)))) == 2
+    assert len(deeds(looks(audit_log, service="onedrive"))) == 2
+    assert deeds(looks(audit_log, text="quick")) == ["Ann: approved the request"]
+    assert deeds(looks(audit_log, before="2026-01-01T00:00")) == []
+    assert "Nothing that you could read matches." in looks(audit_log, after="2100-01-01T00:00").words
+    assert deeds(looks(audit_log, after=minute, action="deny"))
+    assert looks(audit_log, text="quick").form("/audit-log").fields["text"] == "quick"
 
 
 @each(
@@ -137,14 +141,14 @@ def test_it_is_searched_by_all_that_the_form_offers(trail: Portal) -> None:
         {"cursor": "x"},
     ],
 )
-def test_what_cannot_be_looked_for_is_said_and_still_there(trail: Portal, query: dict[str, str]) -> None:
-    before = readings(trail)
+def test_what_cannot_be_looked_for_is_said_and_still_there(audit_log: Portal, query: dict[str, str]) -> None:
+    before = readings(audit_log)
 
-    page = looks(trail, **{"text": "kept"} | query)
+    page = looks(audit_log, **{"text": "kept"} | query)
 
     assert page.status == 422
-    assert page.form("/trail").fields["text"].startswith("kept" if "text" not in query else "a")
-    assert readings(trail) == before
+    assert page.form("/audit-log").fields["text"].startswith("kept" if "text" not in query else "a")
+    assert readings(audit_log) == before
 
 
 @pytest.mark.parametrize(
@@ -169,7 +173,7 @@ def test_pages_follow_one_another_without_a_gap(open_portal: OpenPortal) -> None
         portal.world.submit(resources=[f"mailbox:{number}@contoso.example"])
     browser = entered(portal)
 
-    first = browser.get("/trail?action=submit")
+    first = browser.get("/audit-log?action=submit")
     (older,) = [link for link in first.read.links if "cursor=" in link]
     second = browser.get(older)
 
@@ -178,30 +182,32 @@ def test_pages_follow_one_another_without_a_gap(open_portal: OpenPortal) -> None
     assert "action=submit" in older
 
 
-def test_that_somebody_looked_is_in_the_trail_with_what_they_looked_for(trail: Portal) -> None:
-    browser = entered(trail)
+def test_that_somebody_looked_is_in_the_audit_log_with_what_they_looked_for(audit_log: Portal) -> None:
+    browser = entered(audit_log)
 
-    browser.get("/trail?action=deny")
-    browser.get("/trail/export?format=csv&action=deny")
+    browser.get("/audit-log?action=deny")
+    browser.get("/audit-log/export?format=csv&action=deny")
 
-    page = browser.get("/trail")
+    page = browser.get("/audit-log")
     assert "read this audit log" in page.words
     assert "exported this audit log" in page.words
     assert "{&#34;action&#34;: &#34;deny&#34;}" in page.text
 
 
-def test_to_open_the_page_of_the_checkpoint_or_of_verifying_is_no_reading(trail: Portal) -> None:
-    browser, before = entered(trail), readings(trail)
+def test_to_open_the_page_of_the_checkpoint_or_of_verifying_is_no_reading(audit_log: Portal) -> None:
+    browser, before = entered(audit_log), readings(audit_log)
 
-    for path in ("/trail/checkpoint", "/trail/verify"):
+    for path in ("/audit-log/checkpoint", "/audit-log/verify"):
         assert browser.get(path).status == 200
 
-    assert readings(trail) == before
+    assert readings(audit_log) == before
 
 
-@pytest.mark.parametrize("path", ["/trail", "/trail/export", "/trail/checkpoint"])
-def test_another_tenants_trail_is_as_unknown_as_none(trail: Portal, open_portal: OpenPortal, path: str) -> None:
-    elsewhere, browser = open_portal(), entered(trail)
+@pytest.mark.parametrize("path", ["/audit-log", "/audit-log/export", "/audit-log/checkpoint"])
+def test_another_tenants_audit_log_is_as_unknown_as_none(
+    audit_log: Portal, open_portal: OpenPortal, path: str
+) -> None:
+    elsewhere, browser = open_portal(), entered(audit_log)
 
     theirs = browser.get(f"{path}?tenant={elsewhere.world.tenant.slug}")
     nobodys = browser.get(f"{path}?tenant=nobodys")
@@ -211,28 +217,30 @@ def test_another_tenants_trail_is_as_unknown_as_none(trail: Portal, open_portal:
 
 
 @each("who", ["erin", "max", "olga", "gate", "ann"])
-@each("path", ["/trail", "/trail/export", "/trail/checkpoint", "/trail/verify"])
-def test_whoever_reads_no_audit_log_reads_none_here(trail: Portal, who: str, path: str) -> None:
-    page = entered(trail, who).get(path)
+@each("path", ["/audit-log", "/audit-log/export", "/audit-log/checkpoint", "/audit-log/verify"])
+def test_whoever_reads_no_audit_log_reads_none_here(audit_log: Portal, who: str, path: str) -> None:
+    page = entered(audit_log, who).get(path)
 
     assert page.status == 403
     assert "submitted a request for access" not in page.text
 
 
-def test_the_vendors_auditor_reads_the_vendors_own_and_a_tenants_without_what_is_not_theirs(trail: Portal) -> None:
-    own = looks(trail, "vera")
-    theirs = looks(trail, "vera", tenant=trail.world.tenant.slug, action="approve")
-    words = looks(trail, "vera", tenant=trail.world.tenant.slug, text="quick")
+def test_the_vendors_auditor_reads_the_vendors_own_and_a_tenants_without_what_is_not_theirs(
+    audit_log: Portal,
+) -> None:
+    own = looks(audit_log, "vera")
+    theirs = looks(audit_log, "vera", tenant=audit_log.world.tenant.slug, action="approve")
+    words = looks(audit_log, "vera", tenant=audit_log.world.tenant.slug, text="quick")
 
-    assert "Audit trail of the vendor itself" in own.words
+    assert "Audit log of the vendor itself" in own.words
     assert "submitted a request for access" not in deeds(own)
     assert "Ann: approved the request" in deeds(theirs)
     assert "QUICK" not in theirs.text
-    assert "The mailbox" not in looks(trail, "vera", tenant=trail.world.tenant.slug, action="submit").text
+    assert "The mailbox" not in looks(audit_log, "vera", tenant=audit_log.world.tenant.slug, action="submit").text
     assert (words.status, "Leave out `text`" in words.words) == (422, True)
 
 
-def test_who_reads_several_trails_chooses_one(open_portal: OpenPortal) -> None:
+def test_who_reads_several_audit_logs_chooses_one(open_portal: OpenPortal) -> None:
     first, second = open_portal(), open_portal()
     second.sql(
         "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (:id, :p, :t, 'auditor')",
@@ -250,11 +258,11 @@ def test_who_reads_several_trails_chooses_one(open_portal: OpenPortal) -> None:
     assert Role.AUDITOR in {one.role for one in first.world.people["aude"].standings}
 
 
-def test_an_export_is_good_and_a_table_is_one(trail: Portal) -> None:
-    browser = entered(trail)
+def test_an_export_is_good_and_a_table_is_one(audit_log: Portal) -> None:
+    browser = entered(audit_log)
 
-    whole = browser.call("GET", "/trail/export", params={"since": "2"})
-    table = browser.call("GET", "/trail/export", params={"format": "csv", "action": "deny", "text": ""})
+    whole = browser.call("GET", "/audit-log/export", params={"since": "2"})
+    table = browser.call("GET", "/audit-log/export", params={"format": "csv", "action": "deny", "text": ""})
 
     verdict = verify(whole.content.splitlines(keepends=True), [public(), signing_keys.ephemeral().public])
     assert (verdict.exit_code, set(verdict.header.consistency)) == (GOOD, {2})
@@ -264,39 +272,39 @@ def test_an_export_is_good_and_a_table_is_one(trail: Portal) -> None:
 
 
 @pytest.mark.parametrize("query", [{"since": "x"}, {"since": "9" * 12}, {"since": "9" * 30}, {"person": "x"}])
-def test_an_export_that_cannot_be_is_said_and_not_recorded(trail: Portal, query: dict[str, str]) -> None:
-    before = readings(trail)
+def test_an_export_that_cannot_be_is_said_and_not_recorded(audit_log: Portal, query: dict[str, str]) -> None:
+    before = readings(audit_log)
 
-    page = PortalPage(entered(trail).call("GET", "/trail/export", params=query))
+    page = PortalPage(entered(audit_log).call("GET", "/audit-log/export", params=query))
 
     assert (page.status, 'role="alert"' in page.text) == (422, True)
-    assert readings(trail) == before
+    assert readings(audit_log) == before
 
 
-def test_the_checkpoint_is_shown_with_the_keys_and_the_command_that_verifies(trail: Portal) -> None:
-    page = entered(trail).get("/trail/checkpoint")
+def test_the_checkpoint_is_shown_with_the_keys_and_the_command_that_verifies(audit_log: Portal) -> None:
+    page = entered(audit_log).get("/audit-log/checkpoint")
 
     text = html.unescape(page.text)
-    assert f"lockbox.test/audit/{trail.world.tenant.id}" in text
+    assert f"lockbox.test/audit/{audit_log.world.tenant.id}" in text
     assert public().text in text
     assert public().fingerprint in text
     assert "lockbox audit verify audit.ndjson --checkpoint checkpoint.txt" in text
-    assert {form.action for form in page.read.forms} == {"/sign-out", "/trail/export"}
+    assert {form.action for form in page.read.forms} == {"/sign-out", "/audit-log/export"}
 
 
 def test_before_anything_is_sealed_the_page_says_so(portal: Portal) -> None:
     browser = entered(portal)
 
-    shown, exported = browser.get("/trail/checkpoint"), browser.get("/trail/export")
+    shown, exported = browser.get("/audit-log/checkpoint"), browser.get("/audit-log/export")
 
     assert (shown.status, "This log has no sealed events yet" in shown.words) == (200, True)
     assert exported.status == 404
 
 
-def test_a_file_is_verified_and_the_page_says_whom_that_trusts(trail: Portal) -> None:
-    browser = entered(trail)
-    file = browser.call("GET", "/trail/export").content
-    before = trail.count()
+def test_a_file_is_verified_and_the_page_says_whom_that_trusts(audit_log: Portal) -> None:
+    browser = entered(audit_log)
+    file = browser.call("GET", "/audit-log/export").content
+    before = audit_log.count()
 
     keys = f"{public().text}\n{signing_keys.ephemeral().public.text}"
     good = upload(browser, file, keys=keys)
@@ -306,13 +314,15 @@ def test_a_file_is_verified_and_the_page_says_whom_that_trusts(trail: Portal) ->
     assert (good.status, intact in good.words, "This trusts the server." in good.words) == (200, True, True)
     assert (edited.status, "Tampered." in edited.words) == (200, True)
     assert "Edited line" in edited.words
-    assert trail.count() == before
+    assert audit_log.count() == before
 
 
-def test_a_checkpoint_of_ones_own_and_keys_of_ones_own_are_what_counts(trail: Portal) -> None:
-    browser = entered(trail)
-    file = browser.call("GET", "/trail/export").content
-    note = re.search(r"<pre tabindex=\"0\">(lockbox.test.*?)</pre>", browser.get("/trail/checkpoint").text, re.DOTALL)
+def test_a_checkpoint_of_ones_own_and_keys_of_ones_own_are_what_counts(audit_log: Portal) -> None:
+    browser = entered(audit_log)
+    file = browser.call("GET", "/audit-log/export").content
+    note = re.search(
+        r"<pre tabindex=\"0\">(lockbox.test.*?)</pre>", browser.get("/audit-log/checkpoint").text, re.DOTALL
+    )
     assert note
 
     keys = f"{public().text}\n{signing_keys.ephemeral().public.text}"
@@ -337,32 +347,34 @@ def test_a_checkpoint_of_ones_own_and_keys_of_ones_own_are_what_counts(trail: Po
     ],
 )
 def test_what_cannot_be_verified_is_said_and_what_was_written_is_still_there(
-    trail: Portal, file: bytes | None, fields: dict[str, str], says: str
+    audit_log: Portal, file: bytes | None, fields: dict[str, str], says: str
 ) -> None:
-    page = upload(entered(trail), file, **{"note": "my checkpoint", "keys": public().text} | fields)
+    page = upload(entered(audit_log), file, **{"note": "my checkpoint", "keys": public().text} | fields)
 
     assert (page.status, says in page.words) == (422, True)
-    assert page.form("/trail/verify").fields["note"].strip() == "my checkpoint"
+    assert page.form("/audit-log/verify").fields["note"].strip() == "my checkpoint"
 
 
-def test_a_file_without_the_forms_token_or_from_elsewhere_is_not_verified(trail: Portal) -> None:
-    browser = entered(trail)
-    file = browser.call("GET", "/trail/export").content
+def test_a_file_without_the_forms_token_or_from_elsewhere_is_not_verified(audit_log: Portal) -> None:
+    browser = entered(audit_log)
+    file = browser.call("GET", "/audit-log/export").content
     from_elsewhere = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
 
     forged = upload(browser, file, csrf="x")
-    foreign = browser.call("POST", "/trail/verify", files={"export": ("a", file)}, headers=from_elsewhere)
-    nobody = trail.browser().call("POST", "/trail/verify", files={"export": ("a", file)}, headers={"origin": HOME})
-    by_erin = entered(trail, "erin").call(
-        "POST", "/trail/verify", files={"export": ("a", file)}, headers={"origin": HOME}
+    foreign = browser.call("POST", "/audit-log/verify", files={"export": ("a", file)}, headers=from_elsewhere)
+    nobody = audit_log.browser().call(
+        "POST", "/audit-log/verify", files={"export": ("a", file)}, headers={"origin": HOME}
+    )
+    by_erin = entered(audit_log, "erin").call(
+        "POST", "/audit-log/verify", files={"export": ("a", file)}, headers={"origin": HOME}
     )
 
     assert (forged.status, foreign.status_code, by_erin.status_code) == (403, 403, 403)
     assert (nobody.status_code, nobody.headers["location"].partition("?")[0]) == (303, "/sign-in")
 
 
-def test_a_file_that_is_too_large_is_refused_before_it_is_read(trail: Portal) -> None:
-    browser = entered(trail)
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(audit_log: Portal) -> None:
+    browser = entered(audit_log)
     much = b"x" * (middleware.MOST_UPLOAD_BYTES + 1)
 
     def pieces() -> Any:
@@ -375,13 +387,13 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(trail: Portal) ->
 
     declared = upload(browser, much)
     headers = {"origin": HOME, "content-type": "multipart/form-data; boundary=b"}
-    counted = browser.call("POST", "/trail/verify", content=pieces(), headers=headers)
+    counted = browser.call("POST", "/audit-log/verify", content=pieces(), headers=headers)
 
     assert (declared.status, counted.status_code) == (413, 413)
 
 
-def test_files_that_are_slow_to_arrive_keep_no_more_than_a_few_places_from_others(trail: Portal) -> None:
-    browsers = [entered(trail), entered(trail), entered(trail, "vera")]
+def test_files_that_are_slow_to_arrive_keep_no_more_than_a_few_places_from_others(audit_log: Portal) -> None:
+    browsers = [entered(audit_log), entered(audit_log), entered(audit_log, "vera")]
     headers = {"origin": HOME, "content-type": "multipart/form-data; boundary=b"}
     first_part, rest = b"--b\r\n", b'content-disposition: form-data; name="csrf"\r\n\r\nx\r\n--b--\r\n'
 
@@ -395,7 +407,7 @@ def test_files_that_are_slow_to_arrive_keep_no_more_than_a_few_places_from_other
             yield rest
 
         def send(browser: Browser, content: bytes | AsyncIterator[bytes]) -> Any:
-            return browser.client.post("/trail/verify", content=content, headers=headers)
+            return browser.client.post("/audit-log/verify", content=content, headers=headers)
 
         first = asyncio.create_task(send(browsers[0], slowly()))
         await is_here.wait()
@@ -403,12 +415,12 @@ def test_files_that_are_slow_to_arrive_keep_no_more_than_a_few_places_from_other
         goes_on.set()
         return [(await first).status_code, *meanwhile, (await send(browsers[1], first_part + rest)).status_code]
 
-    assert trail.runner.run(sent()) == [403, 503, 403, 403]
+    assert audit_log.runner.run(sent()) == [403, 503, 403, 403]
 
 
-def test_a_tenants_files_are_refused_for_its_own_alone(trail: Portal) -> None:
-    trail.world.add("alma", Role.AUDITOR, trail.world.tenant.id)
-    browsers = [entered(trail, who) for who in ("aude", "tara", "alma", "vera")]
+def test_a_tenants_files_are_refused_for_its_own_alone(audit_log: Portal) -> None:
+    audit_log.world.add("alma", Role.AUDITOR, audit_log.world.tenant.id)
+    browsers = [entered(audit_log, who) for who in ("aude", "tara", "alma", "vera")]
     headers = {"origin": HOME, "content-type": "multipart/form-data; boundary=b"}
     first_part, rest = b"--b\r\n", b'content-disposition: form-data; name="csrf"\r\n\r\nx\r\n--b--\r\n'
 
@@ -422,7 +434,7 @@ def test_a_tenants_files_are_refused_for_its_own_alone(trail: Portal) -> None:
             yield rest
 
         def send(browser: Browser, content: bytes | AsyncIterator[bytes]) -> Any:
-            return browser.client.post("/trail/verify", content=content, headers=headers)
+            return browser.client.post("/audit-log/verify", content=content, headers=headers)
 
         held = []
         for browser in browsers[:2]:
@@ -433,12 +445,12 @@ def test_a_tenants_files_are_refused_for_its_own_alone(trail: Portal) -> None:
         goes_on.set()
         return meanwhile + [answer.status_code for answer in await asyncio.gather(*held)]
 
-    assert trail.runner.run(sent()) == [503, 403, 403, 403]
+    assert audit_log.runner.run(sent()) == [503, 403, 403, 403]
 
 
-def test_a_file_waits_for_those_of_others_and_is_not_refused(trail: Portal) -> None:
-    browser = entered(trail)
-    file = browser.call("GET", "/trail/export").content
+def test_a_file_waits_for_those_of_others_and_is_not_refused(audit_log: Portal) -> None:
+    browser = entered(audit_log)
+    file = browser.call("GET", "/audit-log/export").content
     waited, freeing = [], []
 
     async def hold() -> None:
@@ -447,21 +459,21 @@ def test_a_file_waits_for_those_of_others_and_is_not_refused(trail: Portal) -> N
 
         async def free() -> None:
             await asyncio.sleep(1)
-            waited.append(verify_export.ARRIVED.keys() & {trail.world.people["aude"].person_id})
+            waited.append(verify_export.ARRIVED.keys() & {audit_log.world.people["aude"].person_id})
             for _ in range(2):
                 verify_export.TURNS.release()
 
         freeing.append(asyncio.create_task(free()))
 
-    trail.runner.run(hold())
+    audit_log.runner.run(hold())
     page = upload(browser, file)
 
-    assert (page.status, waited) == (200, [{trail.world.people["aude"].person_id}])
+    assert (page.status, waited) == (200, [{audit_log.world.people["aude"].person_id}])
 
 
-def test_verifying_stops_where_enough_is_wrong(trail: Portal) -> None:
-    browser = entered(trail)
-    first, *_ = browser.call("GET", "/trail/export").content.splitlines(keepends=True)
+def test_verifying_stops_where_enough_is_wrong(audit_log: Portal) -> None:
+    browser = entered(audit_log)
+    first, *_ = browser.call("GET", "/audit-log/export").content.splitlines(keepends=True)
     file = first + b"what\n" * 5000
 
     page = upload(browser, file)
@@ -473,18 +485,18 @@ def test_verifying_stops_where_enough_is_wrong(trail: Portal) -> None:
     assert all_of_it.stopped_at is None
 
 
-def test_what_only_cannot_be_shown_stops_nothing(trail: Portal) -> None:
+def test_what_only_cannot_be_shown_stops_nothing(audit_log: Portal) -> None:
     """What is unsure may be followed by what is forged, which must be found."""
-    file = entered(trail).call("GET", "/trail/export").content.replace(b"deny", b"nope")
+    file = entered(audit_log).call("GET", "/audit-log/export").content.replace(b"deny", b"nope")
 
     found = verify(file.splitlines(keepends=True), [public(), signing_keys.ephemeral().public], most=0)
 
     assert "edited" in {kind.value for kind in found.findings.kinds}
 
 
-def test_verifying_has_a_deadline(trail: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
-    browser = entered(trail)
-    file = browser.call("GET", "/trail/export").content
+def test_verifying_has_a_deadline(audit_log: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser = entered(audit_log)
+    file = browser.call("GET", "/audit-log/export").content
     monkeypatch.setattr(verify_export, "DEADLINE", -1.0)
 
     page = upload(browser, file)
@@ -492,30 +504,30 @@ def test_verifying_has_a_deadline(trail: Portal, monkeypatch: pytest.MonkeyPatch
     assert (page.status, "takes too long here" in page.words) == (422, True)
 
 
-def test_files_are_counted_by_person(trail: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_counted_by_person(audit_log: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify_export, "LIMITS", AttemptLimits(2, 2))
     for name in ("cora", "cleo"):
-        trail.world.add(name, Role.AUDITOR, trail.world.tenant.id)
-    browser, other = entered(trail, "cora"), entered(trail, "cleo")
-    file = browser.call("GET", "/trail/export").content
+        audit_log.world.add(name, Role.AUDITOR, audit_log.world.tenant.id)
+    browser, other = entered(audit_log, "cora"), entered(audit_log, "cleo")
+    file = browser.call("GET", "/audit-log/export").content
 
     assert [upload(browser, file).status for _ in range(3)] == [200, 200, 429]
     assert upload(other, file).status == 200
 
 
-def test_other_forms_take_no_more_than_they_did(trail: Portal) -> None:
-    browser = entered(trail)
+def test_other_forms_take_no_more_than_they_did(audit_log: Portal) -> None:
+    browser = entered(audit_log)
     much = {"csrf": "x", "text": "x" * middleware.MOST_BODY_BYTES}
 
-    answer = browser.send(f"/tenants/{trail.world.tenant.slug}/policy", much)
+    answer = browser.send(f"/tenants/{audit_log.world.tenant.slug}/policy", much)
 
     assert answer.status_code == 413
 
 
-def test_an_export_ends_where_its_reader_signs_out(trail: Portal) -> None:
-    browser = entered(trail)
+def test_an_export_ends_where_its_reader_signs_out(audit_log: Portal) -> None:
+    browser = entered(audit_log)
     shown = Request({"type": "http", "headers": [(b"cookie", f"{SESSION}={browser.session}".encode())]})
-    opened = while_signed_in(trail.db.transaction, shown, trail.settings)
+    opened = while_signed_in(audit_log.db.transaction, shown, audit_log.settings)
 
     with opened():
         pass

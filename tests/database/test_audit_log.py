@@ -1,4 +1,4 @@
-"""What each move leaves in the audit trail: one event, canonical to the byte, with nothing personal in it."""
+"""What each move leaves in the audit log: one event, canonical to the byte, with nothing personal in it."""
 
 import hashlib
 import json

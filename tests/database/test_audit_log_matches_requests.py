@@ -1,4 +1,4 @@
-"""The trail and the requests agree, whoever writes: refused by the database itself, whatever our code does."""
+"""The audit log and the requests agree, whoever writes: refused by the database itself, whatever our code does."""
 
 from concurrent.futures import ThreadPoolExecutor
 

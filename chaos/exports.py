@@ -1,4 +1,4 @@
-"""The trail of every customer, exported through the API once it is sealed, and verified as anybody would offline."""
+"""Export every customer's audit log through the API once it is sealed, and verify it offline."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ class VerifiedExport:
 
 
 def verified(stage: ChaosStack) -> list[VerifiedExport]:
-    """Verify the trail of each customer, against the checkpoint of that moment.
+    """Verify the audit log of each customer, against the checkpoint of that moment.
 
     Whatever happened before must be in it: an event that is never sealed stands in no export, and none of its own
     accord says so. A customer who was never asked for anything may have no log yet.

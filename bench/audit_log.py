@@ -1,4 +1,4 @@
-"""The trail at a million events: sealing, exporting, verifying, proving; how far behind sealing is; what it costs."""
+"""Measure sealing, exporting and verifying an audit log of a million events, and how late sealing is."""
 
 import random
 import statistics
@@ -28,7 +28,7 @@ from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 
-COPY = "lockbox_trail"
+COPY = "lockbox_audit_log"
 A_LOAD = 50_000
 PROOFS = 300
 STEADY = 500
@@ -62,7 +62,7 @@ MISSED = text("SELECT count(*) FROM events WHERE tenant_id = :tenant AND at >= :
 
 
 @dataclass(frozen=True)
-class TrailBench:
+class AuditLogBench:
     """A database of its own with a sealer's tools, and where files go."""
 
     engine: Engine
@@ -99,47 +99,47 @@ def measure(superuser: URL, plan: StackPlan, world: World, folder: Path, events:
         with superuser_at(superuser.set(database=COPY)) as root:
             signer = Signer(plan.audit_key.name, signing_keys.read([plan.keys / AUDIT_KEY]))
             sealer = (worker, signer.name, str(plan.keys / AUDIT_KEY))
-            trail = TrailBench(root, db, signer, world.tenant.id, world.people["ann"].person_id, folder)
+            audit_log = AuditLogBench(root, db, signer, world.tenant.id, world.people["ann"].person_id, folder)
             cost = _cost(asking, world, sealer)
-            lag = _lag(trail, sealer)
+            lag = _lag(audit_log, sealer)
             for _ in range(events // A_LOAD):
-                _load(trail, A_LOAD)
-            sealed = _seal(trail, events)
-            return cost | lag | sealed | _verify(trail, plan) | _prove(trail)
+                _load(audit_log, A_LOAD)
+            sealed = _seal(audit_log, events)
+            return cost | lag | sealed | _verify(audit_log, plan) | _prove(audit_log)
     finally:
         asking.dispose()
         db.dispose()
 
 
-def _load(trail: TrailBench, count: int) -> list[UUID]:
-    with trail.engine.connect() as connection:
-        values = {"count": count, "tenant": trail.tenant, "person": trail.person}
+def _load(audit_log: AuditLogBench, count: int) -> list[UUID]:
+    with audit_log.engine.connect() as connection:
+        values = {"count": count, "tenant": audit_log.tenant, "person": audit_log.person}
         return list(connection.execute(LOAD, values).scalars())
 
 
-def _seal(trail: TrailBench, events: int) -> dict[str, float]:
-    with trail.engine.connect() as connection:
+def _seal(audit_log: AuditLogBench, events: int) -> dict[str, float]:
+    with audit_log.engine.connect() as connection:
         connection.execute(text("VACUUM ANALYZE"))
         connection.execute(text("CHECKPOINT"))
     began = time.monotonic()
-    for _ in sealer.seal(trail.worker, trail.signer):
+    for _ in sealer.seal(audit_log.worker, audit_log.signer):
         pass
     seconds = time.monotonic() - began
     return {"sealed_a_second": events / seconds, "seal_seconds": seconds}
 
 
-def _verify(trail: TrailBench, plan: StackPlan) -> dict[str, float]:
+def _verify(audit_log: AuditLogBench, plan: StackPlan) -> dict[str, float]:
     """Export the log and let the command verify the file that anybody would call."""
-    file, note, keys = (trail.folder / name for name in ("trail.ndjson", "checkpoint", "keys"))
-    keys.write_text(f"{trail.signer.public.text}\n{plan.approval_key.text}\n")
-    head = _head(trail)
+    file, note, keys = (audit_log.folder / name for name in ("audit-log.ndjson", "checkpoint", "keys"))
+    keys.write_text(f"{audit_log.signer.public.text}\n{plan.approval_key.text}\n")
+    head = _head(audit_log)
     note.write_text(head.note)
     whole = Export(head, EVERYTHING, EventFilter(), {}, {})
     began = time.monotonic()
     with file.open("wb") as out:
-        out.writelines(export.lines(trail.worker.transaction, whole))
+        out.writelines(export.lines(audit_log.worker.transaction, whole))
     exported = time.monotonic() - began
-    memory = ("--memory", str(trail.folder / "verified"))
+    memory = ("--memory", str(audit_log.folder / "verified"))
     words = ("audit", "verify", str(file), "--checkpoint", str(note), "--key", str(keys), *memory)
     began = time.monotonic()
     said = subprocess.run([sys.executable, "-m", "cli", *words], check=True, capture_output=True, text=True).stdout
@@ -148,38 +148,38 @@ def _verify(trail: TrailBench, plan: StackPlan) -> dict[str, float]:
     return {"verify_seconds": time.monotonic() - began, "export_seconds": exported, "events": head.size}
 
 
-def _prove(trail: TrailBench) -> dict[str, float]:
-    head, taken = _head(trail), []
+def _prove(audit_log: AuditLogBench) -> dict[str, float]:
+    head, taken = _head(audit_log), []
     for _ in range(PROOFS):
         number = random.randrange(head.size)  # noqa: S311 - a sample
         began = time.perf_counter()
-        with trail.worker.transaction() as session:
+        with audit_log.worker.transaction() as session:
             proofs.inclusion(session, head, [number])
         taken.append((time.perf_counter() - began) * 1000)
     return {"proof_ms": statistics.median(taken), "proof_p99_ms": sorted(taken)[int(PROOFS * 0.99)]}
 
 
-def _head(trail: TrailBench) -> LogHead:
-    with trail.worker.transaction() as session:
-        head = proofs.head(session, trail.tenant)
+def _head(audit_log: AuditLogBench) -> LogHead:
+    with audit_log.worker.transaction() as session:
+        head = proofs.head(session, audit_log.tenant)
     if head is None:
         raise RuntimeError("nothing was sealed")
     return head
 
 
-def _lag(trail: TrailBench, sealer: Sequence[str]) -> dict[str, float]:
+def _lag(audit_log: AuditLogBench, sealer: Sequence[str]) -> dict[str, float]:
     """Write 500 events a second while a sealer runs beside; return how long after each was seen to be sealed."""
     watch = SealWatch()
     with _sealer(sealer):
         began = time.monotonic()
         for step in range(STEADY_SECONDS * A_SECOND):
-            for event in _load(trail, STEADY // A_SECOND):
+            for event in _load(audit_log, STEADY // A_SECOND):
                 watch.written[event] = time.monotonic()
-            watch.look(trail.engine)
+            watch.look(audit_log.engine)
             time.sleep(max(0.0, began + (step + 1) / A_SECOND - time.monotonic()))
         until = time.monotonic() + STEADY_SECONDS
         while watch.written and time.monotonic() < until:
-            watch.look(trail.engine)
+            watch.look(audit_log.engine)
             time.sleep(1 / A_SECOND)
     if watch.written:
         raise RuntimeError(f"{len(watch.written)} events were never sealed")

@@ -1,4 +1,4 @@
-"""Scenes of auditors: searching the trail, taking it away, and verifying what was taken."""
+"""Scenes of auditors: searching the audit log, taking it away, and verifying what was taken."""
 
 import re
 
@@ -10,7 +10,7 @@ from tests.whole.scenes import scene
 
 
 def reads(book: Book, page: str) -> Page:
-    """Open a page of the trail of a tenant where something was asked, and sealed."""
+    """Open a page of the audit log of a tenant where something was asked, and sealed."""
     world = book.stage.world(approval_window=900)
     world.fresh()
     sealed = "SELECT count(*) AS them FROM events WHERE tenant_id = :id AND NOT EXISTS"
@@ -21,7 +21,7 @@ def reads(book: Book, page: str) -> Page:
 
 @scene
 def an_auditor_searches_and_takes_away_what_was_found(book: Book) -> None:
-    page = reads(book, "/trail")
+    page = reads(book, "/audit-log")
 
     page.get_by_label("Person, by id").fill("Erin")
     book.wrongly(page.get_by_role("button", name="Search"), "looked for by its id")
@@ -39,15 +39,15 @@ def an_auditor_searches_and_takes_away_what_was_found(book: Book) -> None:
 
 @scene
 def an_auditor_takes_all_away_and_verifies_it(book: Book) -> None:
-    page = reads(book, "/trail/checkpoint")
+    page = reads(book, "/audit-log/checkpoint")
     whole = page.get_by_role("button", name=re.compile(r"^Download \d+ events?$"))
 
     page.get_by_label("Size of an earlier checkpoint of yours").fill("one")
     book.wrongly(whole, "The size of an earlier checkpoint is")
-    book.open(page, "/trail/checkpoint")
+    book.open(page, "/audit-log/checkpoint")
     export = book.downloads(whole)
     assert b"submit" in book.downloads(page.get_by_role("button", name="Download CSV"))
-    book.open(page, "/trail/verify")
+    book.open(page, "/audit-log/verify")
     _attach(page.get_by_label("The export"), export)
     trusted = page.get_by_label("Keys that you trust")
     ours = trusted.input_value()

@@ -1,4 +1,4 @@
-"""What the trail says of changes at a tenant, and among the vendor's people."""
+"""What the audit log says of changes at a tenant, and among the vendor's people."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from tests.database.scenes import read
 
 
 @dataclass(frozen=True)
-class TrailEvent:
+class LoggedChange:
     """One event: who did it and as what, its facts and personal details, and who is told of it."""
 
     action: str
@@ -27,7 +27,7 @@ class TrailEvent:
         return changes
 
 
-def changes_told(db: Database) -> Sequence[TrailEvent]:
+def changes_told(db: Database) -> Sequence[LoggedChange]:
     """Return every event that is no move, and not of what notifications went out, the oldest first."""
     rows = read(
         db,
@@ -41,7 +41,7 @@ def changes_told(db: Database) -> Sequence[TrailEvent]:
         """,
     )
     return [
-        TrailEvent(
+        LoggedChange(
             row.action,
             (row.details or {}).get("name", row.actor_role),
             row.actor_role,
@@ -53,6 +53,6 @@ def changes_told(db: Database) -> Sequence[TrailEvent]:
     ]
 
 
-def last_told(db: Database) -> TrailEvent:
+def last_told(db: Database) -> LoggedChange:
     """Return the newest event that is no move."""
     return changes_told(db)[-1]
