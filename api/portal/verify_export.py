@@ -30,7 +30,7 @@ from lockbox.audit.verifier.signed_approvals import LONGEST_FILE, ApproverKeys, 
 from lockbox.audit.verifier.verify import VerificationResult, remarks, whole, word
 from lockbox.database import Database, UnitOfWork
 from lockbox.errors import Busy, Invalid, LockboxError, NotYours
-from lockbox.identity import rate_limit, row_security
+from lockbox.identity import authentication, rate_limit
 from lockbox.identity.rate_limit import AttemptLimits
 from lockbox.identity.roles import Caller, Role
 
@@ -244,7 +244,7 @@ def _shown(
     said: tuple[str, str] | None = None,
     refused: LockboxError | None = None,
 ) -> Response:
-    row_security.enter(session, visitor.caller)
+    authentication.enter(session, visitor.caller)
     keys, note = said or ("\n".join(key.key for key in proofs.keys(session)), "")
     return page(
         request,

@@ -22,7 +22,7 @@ from lockbox.audit.report import ACTIVITY, Report, RequestRecord
 from lockbox.audit.verifier.signed_approvals import ApproverKey, ApproverKeys
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import Invalid, NotFound, NotYours
-from lockbox.identity import authentication, passkeys, row_marks, row_security
+from lockbox.identity import authentication, passkeys, row_marks
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.models import EligibleDelegate, Membership
 from lockbox.identity.passkeys import RelyingParty
@@ -125,7 +125,7 @@ def audit_reader(session: UnitOfWork, caller: Caller, slug: str | None) -> Audit
         NotYours: they are neither an admin or auditor there nor an auditor of the vendor.
         Invalid: they have to say which tenant they mean.
     """
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     if slug is not None:
         return _reader(caller, permissions.known(session, caller, slug).id)
     if caller.holds(Role.VENDOR_AUDITOR):
@@ -152,7 +152,7 @@ def search(
     Raises:
         Invalid: it is looked for in what the reader may not read.
     """
-    row_security.enter(session, who.caller)
+    authentication.enter(session, who.caller)
     _check(who, wanted)
     events = event_search.page(session, [who.log_id], who.sight, wanted, before=before, most=most + 1)
     more = len(events) > most
@@ -165,7 +165,7 @@ def head(session: UnitOfWork, who: AuditReader) -> LogHead:
     Raises:
         NotFound: nothing was sealed yet.
     """
-    row_security.enter(session, who.caller)
+    authentication.enter(session, who.caller)
     found = proofs.head(session, who.log_id)
     if found is None:
         raise NotFound("This log has no sealed events yet. Events are sealed within seconds; try again.")
@@ -280,7 +280,7 @@ def record_read(
 ) -> None:
     """Record in a log that it was read or exported: by whom, with which search, and how many events they saw."""
     if who.caller.side is Side.VENDOR and who.tenant_id:
-        row_security.turn_to(session, who.tenant_id)
+        authentication.turn_to(session, who.tenant_id)
     roles = (*sorted(READERS), Role.VENDOR_AUDITOR)
     role = next(one for one in roles if who.caller.holds(one, tenant_id=who.tenant_id if one in READERS else None))
     actor = Actor(who.caller.person_id, role, who.caller.name, origin.channel, origin.address, origin.user_agent)
@@ -293,7 +293,7 @@ def pages(db: Database, who: AuditReader) -> Pages:
     @contextmanager
     def opened() -> Iterator[UnitOfWork]:
         with db.transaction() as session:
-            row_security.enter(session, who.caller)
+            authentication.enter(session, who.caller)
             _reader(authentication.as_of_now(session, who.caller), who.tenant_id)
             yield session
 

@@ -13,7 +13,7 @@ from lockbox.admin import permissions, webhooks
 from lockbox.admin.permissions import AdminChange
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import EndpointDisabled, NotFound, StillWaiting
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import announcements
 from lockbox.notifications import endpoints as kept
@@ -61,7 +61,7 @@ def page(session: UnitOfWork, caller: Caller, *, cursor: UUID | None, most: int)
     Raises:
         NotYours: the caller is no operator.
     """
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     permissions.capacity(caller, (Role.OPERATOR,))
     rows = session.execute(READ, {"before": cursor, "most": most + 1}).all()
     found = [
@@ -133,7 +133,7 @@ def delivery_states(
     session: UnitOfWork, caller: Caller, deliveries: Iterable[Delivery]
 ) -> Mapping[UUID, DeliveryState]:
     """Return the state of each attempt's notification, if the caller may know what it is about."""
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     query = select(Notification).where(col(Notification.id).in_({one.notification_id for one in deliveries}))
     return {
         one.id: DeliveryState(one.attempts, one.outcome, one.run_at if one.outcome is None else None)
@@ -150,7 +150,7 @@ def redeliver(session: UnitOfWork, caller: Caller, origin: Origin, delivery_id: 
         StillWaiting: it has not ended, and will be tried again by itself.
         TooMany: the endpoint was called by hand ten times in the last minute.
     """
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     delivery = session.orm.get(Delivery, delivery_id)
     if delivery is None or delivery.endpoint_id is None:
         raise NotFound("There is no such delivery.")

@@ -13,7 +13,7 @@ from lockbox.admin import permissions
 from lockbox.admin.permissions import AdminActor, AdminChange, change
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import TooLate
-from lockbox.identity import row_security, tenants
+from lockbox.identity import authentication, tenants
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.requests import decide, policy_store
@@ -45,8 +45,8 @@ def end_all_of(session: UnitOfWork, operator: Caller, origin: Origin, requester_
     held. A move that is about to be committed is waited for. A request that is filed at this very moment may be
     missed: it opens nothing, for whoever asks is no engineer, and its time runs out.
     """
-    row_security.enter(session, operator)
-    row_security.see_off(session, requester_id)
+    authentication.enter(session, operator)
+    authentication.see_off(session, requester_id)
     query = (
         select(AccessRequest)
         .where(col(AccessRequest.requester_id) == requester_id, col(AccessRequest.state).in_(WAYS_TO_LEAVE))
@@ -63,8 +63,8 @@ def end_windows_at(session: UnitOfWork, operator: Caller, origin: Origin, tenant
     The caller has judged the operator and has suspended the tenant. A move that is about to be committed is waited
     for: a row that leaves another state meanwhile would be passed over, so all that are open are locked first.
     """
-    row_security.enter(session, operator)
-    row_security.suspend(session, tenant_id)
+    authentication.enter(session, operator)
+    authentication.suspend(session, tenant_id)
     theirs = col(AccessRequest.tenant_id) == tenant_id
     ids = select(col(AccessRequest.id)).where(theirs, col(AccessRequest.state).in_(OPEN_STATES))
     session.orm.exec(ids.order_by(col(AccessRequest.id)).with_for_update()).all()
@@ -80,7 +80,7 @@ def _end(
     for request in requests:
         # As everywhere, moves are written by statements of our own.
         session.orm.expunge(request)
-        row_security.turn_to(session, request.tenant_id)
+        authentication.turn_to(session, request.tenant_id)
         verdict = DecisionInput(WAYS_TO_LEAVE[request.state], why)
         try:
             ended.append(decide.act_on(session, operator, origin, request, verdict, as_party=Party.OPERATOR))

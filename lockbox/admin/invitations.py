@@ -27,7 +27,7 @@ from lockbox.errors import (
     SignInAgain,
     TooMany,
 )
-from lockbox.identity import authentication, credentials, identities, keyring, row_marks, row_security
+from lockbox.identity import authentication, credentials, identities, keyring, row_marks
 from lockbox.identity import tenants as registry
 from lockbox.identity.authentication import CredentialKind, CredentialLookup
 from lockbox.identity.models import Invitation, Membership, Person
@@ -277,9 +277,9 @@ def accept(
     if person_id is None:
         person_id = registry.add_person(session, name, invitation.email, side).id
     caller = Caller(person_id, name, frozenset(), side=side, means=AuthMethod.MAIL, signed_in_at=at)
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     caller = authentication.as_of_now(session, caller)
-    row_security.reenter(session, caller)
+    authentication.reenter(session, caller)
     is_bound = identities.is_bound(session, caller, issuers)
     if is_bound:
         _signed_in_too(caller, visitor, at)
@@ -299,7 +299,7 @@ def _signed_in_too(caller: Caller, visitor: Caller | None, at: datetime) -> None
 def _narrowed(session: UnitOfWork, caller: Caller, tenant_id: UUID | None) -> Caller:
     """Narrow a person to the mailed code's tenant: mail grants nothing where their identity provider signs in."""
     narrow = caller.within(tenant_id)
-    row_security.reenter(session, narrow)
+    authentication.reenter(session, narrow)
     return narrow
 
 
@@ -363,7 +363,7 @@ def _seated(session: UnitOfWork, caller: Caller, invitation: Invitation, origin:
     session.orm.add(invitation)
     session.orm.flush()
     caller = authentication.as_of_now(session, caller)
-    row_security.reenter(session, caller)
+    authentication.reenter(session, caller)
     deed = AdminChange(
         "member_added",
         at,

@@ -13,7 +13,7 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import LicenceRequired, NotFound, NotYours
-from lockbox.identity import authentication, row_security, tenants
+from lockbox.identity import authentication, tenants
 from lockbox.identity import tenants as registry
 from lockbox.identity.models import PolicyVersion, Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Role
@@ -49,7 +49,7 @@ def known(session: UnitOfWork, caller: Caller, slug: str) -> Tenant:
     Raises:
         NotFound: there is none, or the caller has no business with it.
     """
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     tenant = registry.find(session, slug)
     if tenant is None:
         raise NotFound(NO_TENANT)
@@ -77,7 +77,7 @@ def acting_as(
     Raises:
         NotYours: the caller has none of the roles.
     """
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     place = tenant.id if tenant else None
     capacity(caller, roles, place)
     lock_members(session, place)
@@ -140,7 +140,7 @@ def operate(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> t
     lock_members(session, tenant.id)
     caller = authentication.as_of_now(session, caller)
     role = capacity(caller, (Role.OPERATOR,))
-    row_security.turn_to(session, tenant.id)
+    authentication.turn_to(session, tenant.id)
     return AdminActor(caller, role, origin, tenant.id), tenant
 
 

@@ -10,7 +10,7 @@ from lockbox.admin import invitations, permissions
 from lockbox.admin.invitations import InvitationOffer
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import RecoveryOpen
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.models import Invitation, Tenant
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests.transition import Origin
@@ -75,7 +75,7 @@ def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, inv
 
 def open_for(session: UnitOfWork, caller: Caller) -> list[AdminProposal]:
     """Return the proposals that the caller may object to, by the tenant's slug."""
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     mine = select(Tenant).where(col(Tenant.id).in_(caller.tenants(OBJECTORS)))
     known = {tenant.id: tenant for tenant in session.orm.exec(mine).all()}
     query = invitations.without_secret().where(

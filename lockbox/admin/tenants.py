@@ -16,7 +16,7 @@ from lockbox.admin.vendor_consent import ActiveConsent
 from lockbox.audit.canonical import Value
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotFound, PolicyUnverified, SlugTaken, UnknownPlan
-from lockbox.identity import row_marks, row_security
+from lockbox.identity import authentication, row_marks
 from lockbox.identity import tenants as registry
 from lockbox.identity.models import Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
@@ -99,7 +99,7 @@ def add(
             tenant = registry.add(session, founding.slug, founding.name, policy=policy, plan=founding.plan)
     except IntegrityError:
         raise SlugTaken(f"Another tenant is called {founding.slug}; choose another slug.", field="slug") from None
-    row_security.turn_to(session, tenant.id)
+    authentication.turn_to(session, tenant.id)
     started = {"mode": change(ABSENT, tenant.mode), "plan": change(ABSENT, tenant.plan)}
     first = InvitationOffer(
         name=founding.admin_name,
@@ -115,7 +115,7 @@ def add(
 
 def page(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> TenantListing:
     """Return a page of the tenants that the caller may see, by slug; none to a service account."""
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     if caller.holds(Role.SYSTEM):
         return TenantListing([], None)
     query = select(Tenant).order_by(col(Tenant.slug)).limit(most + 1)
@@ -128,7 +128,7 @@ def page(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) 
 
 def own(session: UnitOfWork, caller: Caller) -> Sequence[TenantOverview]:
     """Return the tenants that the caller is a member of, by slug."""
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     query = select(Tenant).where(col(Tenant.id).in_(caller.tenants())).order_by(col(Tenant.slug))
     return _seen(session, caller, session.orm.exec(query).all())
 

@@ -13,7 +13,7 @@ from lockbox.admin.permissions import AdminActor, AdminChange, change, listed
 from lockbox.audit.canonical import Value
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, NotFound, OwnRoles
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.models import Invitation, Person
 from lockbox.identity.roles import Caller, Role
 from lockbox.requests.models import AccessRequest
@@ -40,7 +40,7 @@ def withdraw_offers(session: UnitOfWork, seat: AdminActor, person_id: UUID) -> N
         permissions.lock_members(session, tenant_id)
     for tenant_id in tenants:
         assert tenant_id is not None  # noqa: S101 - the query says so
-        row_security.turn_to(session, tenant_id)
+        authentication.turn_to(session, tenant_id)
         invitations.end_those_by(session, AdminActor(seat.caller, seat.role, seat.origin, tenant_id), person_id)
 
 
@@ -192,7 +192,7 @@ def disable(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID
 
 
 def _may_read(session: UnitOfWork, caller: Caller, roles: Sequence[Role]) -> None:
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     permissions.capacity(caller, roles)
 
 

@@ -14,7 +14,7 @@ from lockbox.admin import permissions
 from lockbox.admin.permissions import AdminActor, AdminChange
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, NotFound, TooManyEndpoints
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import endpoints as kept
@@ -71,7 +71,7 @@ def listed(session: UnitOfWork, caller: Caller, slug: str | None) -> Sequence[En
         NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     if slug is None:
-        row_security.enter(session, caller)
+        authentication.enter(session, caller)
         permissions.capacity(caller, OPERATORS)
         return _of(session, None)
     return _of(session, permissions.readable(session, caller, slug, ADMINS).id)
@@ -238,7 +238,7 @@ def place(url: str) -> str:
 
 
 def _seen(session: UnitOfWork, caller: Caller, endpoint_id: UUID) -> Endpoint:
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     endpoint = session.orm.get(Endpoint, endpoint_id)
     if endpoint is None or endpoint.removed_at is not None:
         raise NotFound("There is no such webhook.")

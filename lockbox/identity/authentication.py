@@ -1,4 +1,4 @@
-"""Look up who a credential belongs to: the one query that runs before a transaction has its caller."""
+"""Look up who a credential belongs to, and tell row-level security for whom a transaction runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,15 +11,60 @@ from sqlalchemy import Row, text
 from sqlmodel import col, select
 
 from lockbox.database import UnitOfWork, read_at
-from lockbox.identity import keyring, row_marks, row_security
+from lockbox.identity import keyring, row_marks
 from lockbox.identity.models import Membership, Person
 from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
 from lockbox.identity.row_marks import MarkedRowKind
+from lockbox.sql import array
 
+ENTER = text("""
+SELECT set_config('lockbox.person', :person, true), set_config('lockbox.tenants', :tenants, true),
+    set_config('lockbox.administers', :administers, true), set_config('lockbox.roles', :roles, true)
+""")
+TURN_TO = text("SELECT set_config('lockbox.at', :tenant, true)")
+SEE_OFF = text("SELECT set_config('lockbox.leaving', :person, true)")
+SUSPEND = text("SELECT set_config('lockbox.suspending', :tenant, true)")
 LOOK_UP_CREDENTIAL = text("""
 SELECT r.*, b.only_at, b.proven_by, b.proven_at, clock_timestamp() AS at
 FROM authenticate(:kind, :shown, :hash) r CROSS JOIN LATERAL credential_scope(:kind, r.key_id) b
 """)
+
+
+def enter(session: UnitOfWork, caller: Caller) -> None:
+    """Make the transaction the caller's, unless it already is, as after authentication."""
+    if session.caller == (caller.person_id, caller.only_at):
+        return
+    session.execute(
+        ENTER,
+        {
+            "person": str(caller.person_id),
+            "tenants": array(sorted(caller.tenants())),
+            "administers": array(sorted(caller.tenants({Role.TENANT_ADMIN}))),
+            "roles": array(sorted(role.value for role in caller.vendor_roles())),
+        },
+    )
+    session.caller = (caller.person_id, caller.only_at)
+
+
+def reenter(session: UnitOfWork, caller: Caller) -> None:
+    """Make the transaction the caller's with their current roles, after these changed."""
+    session.caller = None
+    enter(session, caller)
+
+
+def turn_to(session: UnitOfWork, tenant_id: UUID) -> None:
+    """Let a vendor user act on one tenant in this transaction: its people, its policy, its webhooks."""
+    session.execute(TURN_TO, {"tenant": str(tenant_id)})
+
+
+def see_off(session: UnitOfWork, person_id: UUID) -> None:
+    """Let an operator reach the requests of a person who is no longer an engineer, in this transaction."""
+    session.execute(SEE_OFF, {"person": str(person_id)})
+
+
+def suspend(session: UnitOfWork, tenant_id: UUID) -> None:
+    """Let an operator reach the open windows of a suspended tenant, in this transaction."""
+    session.execute(SUSPEND, {"tenant": str(tenant_id)})
 
 
 class CredentialKind(StrEnum):
@@ -119,10 +164,10 @@ def _checked(
     standings = _held(session, row)
     found = _lookup(session, row, standings)
     if row.person_id is not None:
-        row_security.entered(session, row.person_id, row.only_at)
+        session.caller = (row.person_id, row.only_at)
         if len(standings) < len(row.roles or ()):
             # Postgres saw these roles too; they do not count.
-            row_security.reenter(session, found.caller())
+            reenter(session, found.caller())
     return found
 
 

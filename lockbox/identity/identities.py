@@ -10,7 +10,7 @@ from sqlmodel import col, select
 from config.issuers import IdentityProvider
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotFound, NotSignedIn, NotYours
-from lockbox.identity import authentication, credentials, keyring, row_marks, row_security, sessions, tenants
+from lockbox.identity import authentication, credentials, keyring, row_marks, sessions, tenants
 from lockbox.identity.authentication import CredentialKind
 from lockbox.identity.credentials import Identity
 from lockbox.identity.oidc import VerifiedIdentity
@@ -47,7 +47,7 @@ def caller_of(session: UnitOfWork, issuer: IdentityProvider, proven: VerifiedIde
     if proven.issuer != issuer.issuer or not speaks_for(session, issuer, caller):
         raise refusal
     caller = caller.within(_tenant_of(session, issuer))
-    row_security.reenter(session, caller)
+    authentication.reenter(session, caller)
     identity = _find(session, caller, proven.issuer, proven.subject)
     if identity is None or not row_marks.holds(
         session, identity.mac, row_marks.identity(identity), identity.person_id

@@ -19,7 +19,7 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotFound, NotSignedIn
-from lockbox.identity import authentication, keyring, row_marks, row_security
+from lockbox.identity import authentication, keyring, row_marks
 from lockbox.identity.authentication import CredentialKind, CredentialLookup
 from lockbox.identity.credentials import BrowserSession, PendingLogin
 from lockbox.identity.roles import AuthMethod, Caller
@@ -150,7 +150,7 @@ def begin(session: UnitOfWork, caller: Caller, place: ClientInfo, lasting: Sessi
 
     The browser's previous session has to be ended: no secret survives a sign-in.
     """
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     secret, at = secrets.token_urlsafe(32), now(session)
     row = BrowserSession(
         id=new_id(),

@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, cast, func
 from sqlmodel import col, select
 
 from lockbox.database import UnitOfWork, now
@@ -25,13 +24,6 @@ def find(session: UnitOfWork, slug: str) -> Tenant | None:
 def slugs(session: UnitOfWork, tenant_ids: Iterable[UUID]) -> dict[UUID, str]:
     """Return all tenants' slugs."""
     return dict(session.orm.exec(select(Tenant.id, Tenant.slug).where(col(Tenant.id).in_(tenant_ids))).all())
-
-
-def turn_to(session: UnitOfWork, slug: str) -> Tenant | None:
-    """Return the tenant with this slug, and let a vendor user act on it in this transaction."""
-    turned = func.set_config("lockbox.at", cast(col(Tenant.id), Text), True)
-    row = session.orm.exec(select(Tenant, turned).where(col(Tenant.slug) == slug)).one_or_none()
-    return row[0] if row else None
 
 
 def add(

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from lockbox import migrations, startup_checks
 from lockbox.admin import permissions
 from lockbox.database import Database, UnitOfWork
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role
 from lockbox.monitoring import metrics
 from lockbox.monitoring.heartbeats import ProcessPart
@@ -384,7 +384,7 @@ def _failing(database: Database, caller: Caller, number: int, in_all: int) -> Fa
     skipped = (number - 1) * MOST_FAILING
     try:
         with database.transaction() as session:
-            row_security.enter(session, caller)
+            authentication.enter(session, caller)
             rows = session.execute(FAILING, {"most": MOST_FAILING, "skipped": skipped}).all()
     except SQLAlchemyError:
         return None

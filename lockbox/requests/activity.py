@@ -16,7 +16,7 @@ from lockbox.audit.events import AuditEvent
 from lockbox.audit.report import ACTIVITY, LATE
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotFound, NotYours, OutsideWindow, TooLate
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.notifications import announcements
 from lockbox.requests import queries
@@ -78,7 +78,7 @@ def report(
         TooLate: the window ended more than an hour ago.
         OutsideWindow: it was never open, or not when something is said to have been done.
     """
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     window = _window(session, caller, request_id)
     at = now(session)
     if window.opened_at is None:
@@ -91,7 +91,7 @@ def report(
     if outside:
         errors = [{"field": f"entries.{place}.at", "message": "the window was not open then"} for place in outside]
         raise OutsideWindow("Something was done while the window was not open; nothing was taken.", errors=errors)
-    row_security.turn_to(session, window.tenant_id)
+    authentication.turn_to(session, window.tenant_id)
     happenings = _audit_events(caller, origin, window, entries, at)
     announcements.record(session, *happenings)
     database.publish_after_commit(session, [request_id])

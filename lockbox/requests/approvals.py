@@ -19,7 +19,7 @@ from lockbox.audit.verifier.approval_checks import APPROVAL_FORMAT, signed_text
 from lockbox.audit.verifier.passkey_assertion import ATTESTED, FORMAT, SIGNED, Assertion, BadAssertion
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import StaleVersion
-from lockbox.identity import passkeys, row_marks, row_security
+from lockbox.identity import passkeys, row_marks
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.passkeys import PasskeyChallenge, RelyingParty
 from lockbox.identity.roles import Caller
@@ -244,7 +244,7 @@ def _statement(request: AccessRequest, decision: DecisionRow, met: StatementCont
             "tenant_id": request.tenant_id,
             "version": met.version,
             "approver": decision.person_id,
-            "stands_for": row_security.ids(decision.stands_for),
+            "stands_for": sorted(map(str, decision.stands_for)),
             "engineer": request.requester_id,
             "service": request.service,
             "actions": list(kept),
@@ -287,7 +287,7 @@ def sign(session: UnitOfWork, request: AccessRequest, by: Iterable[UUID]) -> Map
 
     Resources are personal: the event holds the statement's SHA-256, and what else it says stands in the event.
     """
-    people = row_security.ids(by)
+    people = sorted(map(str, by))
     said = _hash_of(request, people)
     made = signing_keys.of(session).sign(_signed_text(request, people, said))
     return {

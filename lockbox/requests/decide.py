@@ -14,7 +14,7 @@ from lockbox.audit.log import signing_keys
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotYours
 from lockbox.failpoints import failpoint
-from lockbox.identity import authentication, keyring, row_security
+from lockbox.identity import authentication, keyring
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import AuthMethod, Caller, Side
@@ -97,7 +97,7 @@ def act_and_show(
         PolicyNotMet: what was asked no longer meets the customer's policy, or was not reviewed as it asks by now.
         PasskeyMustSign: the policy demands that a passkey signs the approval, and none has.
     """
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     entry = locked_entry(session, caller, request_id)
     request = act_on(session, caller, origin, entry.request, verdict)
     return replace(entry, request=request, open=request.state is State.ACTIVE)
@@ -145,7 +145,7 @@ def to_sign(
     Raises:
         As `act`, but for PasskeyMustSign; NotYours too where they have no passkey that can sign here.
     """
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     request = locked(session, caller, request_id)
     scene, (_, taken_as) = _evaluated(session, caller, origin, request, verdict)
     stands_for = scene.stands_for(request) if taken_as is Party.APPROVER else frozenset[UUID]()
@@ -259,7 +259,7 @@ def _facts(scene: DecisionContext, verdict: DecisionInput, stands_for: frozenset
     if verdict.access_window:
         facts["access_window"] = verdict.access_window
     if stands_for:
-        facts["stands_for"] = row_security.ids(stands_for)
+        facts["stands_for"] = sorted(map(str, stands_for))
     if verdict.action in DECISIONS:
         facts["means"] = "mail-only" if scene.caller.means is AuthMethod.MAIL else scene.caller.means.value
     return facts
@@ -284,7 +284,7 @@ def moves_of(session: UnitOfWork, caller: Caller, request: AccessRequest) -> tup
     """
     at = now(session)
     if caller.side is Side.VENDOR:
-        row_security.turn_to(session, request.tenant_id)
+        authentication.turn_to(session, request.tenant_id)
     known = recipients.look_up(session, {request.tenant_id}, at, also={request.requester_id, caller.person_id})
     ruling = policy_store.effective_policy(session, request)
     votes = decisions.votes_of(session, request, known, ruling.terms) if request.state in ASKED_STATES else ()
@@ -324,7 +324,7 @@ def locked_entry(session: UnitOfWork, caller: Caller, request_id: UUID) -> Reque
     # Moves are written by one statement of our own; the session is not to flush a second one.
     session.orm.expunge(request)
     if caller.side is Side.VENDOR:
-        row_security.turn_to(session, request.tenant_id)
+        authentication.turn_to(session, request.tenant_id)
     return RequestEntry(request, tenant, requester, open=False, tenant_name=tenant_name)
 
 

@@ -14,7 +14,7 @@ from sqlmodel import col, select
 from lockbox import database
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, NotYours
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications import recipients
@@ -130,7 +130,7 @@ def count(session: UnitOfWork, caller: Caller, request: AccessRequest) -> list[A
     people nothing but the numbers is told.
     """
     if caller.side is Side.VENDOR:
-        row_security.turn_to(session, request.tenant_id)
+        authentication.turn_to(session, request.tenant_id)
     known = recipients.look_up(session, {request.tenant_id}, now(session))
     return count_all(session, [request], known)[request.id]
 
@@ -149,7 +149,7 @@ def tallies_of(session: UnitOfWork, caller: Caller, requests: Iterable[AccessReq
     at, counted = now(session), dict[UUID, ApprovalTally]()
     for tenant_id, some in by_tenant.items():
         if caller.side is Side.VENDOR:
-            row_security.turn_to(session, tenant_id)
+            authentication.turn_to(session, tenant_id)
         known = recipients.look_up(session, {tenant_id}, at)
         counted |= {one: found[0] for one, found in count_all(session, some, known).items()}
     return counted
@@ -222,7 +222,7 @@ def pending_requests(
     Raises:
         Invalid: the cursor is not one that this call gave out.
     """
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     at = now(session)
     known = recipients.look_up(session, caller.tenants(), at)
     able = _able(caller, known)
@@ -255,7 +255,7 @@ def open_windows(
     Raises:
         Invalid: the cursor is not one that this call gave out.
     """
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     at = now(session)
     conditions = [
         queries.visible(caller),

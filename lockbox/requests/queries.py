@@ -33,7 +33,7 @@ from lockbox.audit.log import witness
 from lockbox.audit.models import Event
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import AuditLogRolledBack, Invalid, NoOpenWindow, NotFound, NotYours
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.models import Membership, Person, Tenant
 from lockbox.identity.roles import TENANT_ROLES, VENDOR_ROLES, Caller, Role, Scope
 from lockbox.requests import approvals
@@ -195,7 +195,7 @@ def find(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
     Raises:
         NotFound: there is none that the caller may know of.
     """
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     found = read(session, entries().where(col(AccessRequest.id) == request_id, visible(caller)))
     if not found:
         raise NotFound("There is no such request.")
@@ -204,7 +204,7 @@ def find(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
 
 def known(session: UnitOfWork, caller: Caller, ids: Collection[UUID]) -> frozenset[UUID]:
     """Return which of these are requests that the caller may know of."""
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     query = select(col(AccessRequest.id)).where(col(AccessRequest.id).in_(ids), visible(caller))
     return frozenset(session.orm.execute(query).scalars()) if ids else frozenset()
 
@@ -214,7 +214,7 @@ def some(session: UnitOfWork, caller: Caller, ids: Sequence[UUID], state: State 
 
     With a state those alone that are in it by now: somebody may have decided since their ids were looked up.
     """
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     some_ = read(session, entries().where(col(AccessRequest.id).in_(ids), visible(caller))) if ids else []
     found = {entry.request.id: entry for entry in some_ if state in {None, entry.request.state}}
     return [found[one] for one in ids if one in found]
@@ -231,7 +231,7 @@ def page(
     Raises:
         Invalid: the cursor is not one that this call gave out.
     """
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     newest = [visible(caller), *_among(wanted, cursor)]
     ids = select(col(AccessRequest.id)).where(*newest).order_by(col(AccessRequest.id).desc())
     if sought := conditions(caller, wanted.engineer, wanted.text):
@@ -254,7 +254,7 @@ def check(session: UnitOfWork, caller: Caller, question: AccessCheck) -> Request
         AuditLogRolledBack: it is shut because the database was restored and is behind what was shipped of its audit
             log.
     """
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     _may_ask(caller, question)
     found = read(session, _windows(), question.values)
     windows = [entry for entry in found if entry.open]

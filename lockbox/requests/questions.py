@@ -14,7 +14,7 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import AlreadyAnswered, InvalidMove, NotFound, NotYours, OwnRequest, TooLate, TooManyQuestions
-from lockbox.identity import authentication, row_security
+from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications import announcements, outbox, recipients
 from lockbox.notifications.announcements import QuestionNotification
@@ -227,7 +227,7 @@ def ask(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, w
         asker_id=caller.person_id,
         state=State(request.state),
         clock=clock,
-        facts={"stops_clock": waits} | ({"stands_for": row_security.ids(people)} if people else {}),
+        facts={"stops_clock": waits} | ({"stands_for": sorted(map(str, people))} if people else {}),
         principals=personal_names(people, names_of(session, people)),
     )
     _write(session, ASKS, scene, saying)
@@ -271,7 +271,7 @@ def answer(  # noqa: PLR0917 - as many things name a question
 
 
 def _enter(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID) -> QuestionContext:
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     request = decide.locked(session, caller, request_id)
     caller = authentication.as_of_now(session, caller)
     at = now(session)

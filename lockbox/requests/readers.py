@@ -9,7 +9,7 @@ from sqlalchemy import text
 from lockbox.audit import events
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import Origin
@@ -47,7 +47,7 @@ def record_read(session: UnitOfWork, caller: Caller, origin: Origin, request: Ac
     known = request.asked_at is not None
     role = Role.MANAGER if caller.holds(Role.MANAGER) else Role.VENDOR_AUDITOR
     if known:
-        row_security.turn_to(session, request.tenant_id)
+        authentication.turn_to(session, request.tenant_id)
     happening = AuditEvent(
         at=at,
         action=REQUEST_READ,

@@ -12,7 +12,7 @@ from sqlmodel import col
 
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError, NotYours, SignInAgain
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import ASKING
@@ -86,7 +86,7 @@ def own_requests(session: UnitOfWork, caller: Caller, *, cursor: str | None, mos
         NotYours: the caller is no engineer, and has never asked for anything.
         Invalid: the cursor is not one that this call gave out.
     """
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     own = col(AccessRequest.requester_id) == caller.person_id
     query = select(col(AccessRequest.id), IS_CLOSED).where(own, *([_beyond(cursor)] if cursor else []))
     rows = session.orm.execute(query.order_by(IS_CLOSED, col(AccessRequest.id).desc()).limit(most + 1)).all()
@@ -107,7 +107,7 @@ def to_review(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: 
     """
     if not caller.holds(Role.MANAGER):
         raise NotYours("Only a manager of the vendor reviews what is asked.")
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     ids, beyond = inbox.page_of_ids(session, [col(AccessRequest.state) == State.REVIEWING], cursor=cursor, most=most)
     entries = queries.some(session, caller, ids, State.REVIEWING)
     at = now(session)
@@ -173,7 +173,7 @@ def _awaited_names(
         by_tenant[entry.request.tenant_id].append(entry.request.id)
     awaited: dict[UUID, tuple[str, ...]] = {}
     for tenant_id, ids in by_tenant.items():
-        row_security.turn_to(session, tenant_id)
+        authentication.turn_to(session, tenant_id)
         names = names_of(session, {person for one in ids for person in found[one].people - voted[one]})
         for one in ids:
             left = found[one].people - voted[one]
@@ -185,7 +185,7 @@ def _todays(session: UnitOfWork, entries: Sequence[RequestEntry]) -> dict[UUID, 
     """Return the ruling on each of these, with today's policy of its tenant."""
     rulings = {}
     for entry in entries:
-        row_security.turn_to(session, entry.request.tenant_id)
+        authentication.turn_to(session, entry.request.tenant_id)
         rulings[entry.request.id] = policy_store.effective_policy(session, entry.request)
     return rulings
 

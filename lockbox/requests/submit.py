@@ -29,7 +29,7 @@ from lockbox.errors import (
     WindowTooLong,
 )
 from lockbox.failpoints import failpoint
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.requests import queries, tiers, transition
 from lockbox.requests.deadlines import deadline, wake_at
@@ -317,7 +317,7 @@ def ask_again(
         AlreadyAskedAgain: a request that asks again for it is still open; `request_id` is its id.
         and whatever else `filing.submit` raises.
     """
-    row_security.enter(session, caller)
+    authentication.enter(session, caller)
     earlier = session.execute(ASKED_BEFORE, {"id": request_id}).one_or_none()
     if earlier is None:
         queries.find(session, caller, request_id)

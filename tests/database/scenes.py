@@ -16,7 +16,7 @@ from harness.stage import unbound
 from lockbox.audit.events import VENDORS_LOG
 from lockbox.database import NO_KEYS, Database, UnitOfWork, WarnedSession, postgres_clock
 from lockbox.errors import LockboxError, NoOpenWindow
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.roles import Caller
 from lockbox.requests import queries, submit
 from lockbox.requests.lifecycle import State, clock_task
@@ -68,9 +68,9 @@ def as_caller(db: Database | Engine, caller: Caller, at: UUID | None = None) -> 
     """
     with WarnedSession(db.engine if isinstance(db, Database) else db) as orm, orm.begin():
         session = UnitOfWork(orm, postgres_clock, NO_KEYS)
-        row_security.enter(session, caller)
+        authentication.enter(session, caller)
         if at:
-            row_security.turn_to(session, at)
+            authentication.turn_to(session, at)
         yield session.connection()
 
 

@@ -12,7 +12,7 @@ from lockbox.admin import delegates, invitations, members, tenants, vendor_staff
 from lockbox.admin.delegates import DelegationInput, DelegationSummary
 from lockbox.admin.memberships import Member
 from lockbox.database import Database
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Caller, Mode, Role
 from tests.mailbox import code_of
@@ -49,8 +49,8 @@ def manages(world: World, who: str, call: Callable[..., T], *args: object, **nam
 def on_the_database(world: World, who: str, statement: str, **values: object) -> None:
     """Run a statement as the API's login in somebody's context, dealing with the world's tenant."""
     with world.db.transaction() as session:
-        row_security.enter(session, world.people[who])
-        row_security.turn_to(session, world.tenant.id)
+        authentication.enter(session, world.people[who])
+        authentication.turn_to(session, world.tenant.id)
         session.execute(text(statement), values)
 
 

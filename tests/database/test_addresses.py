@@ -12,7 +12,7 @@ from harness.stage import setting
 from lockbox.admin import tenants as tenancy
 from lockbox.database import Database
 from lockbox.errors import AddressTaken, Invalid, NotFound, SignInAgain, TooManyAddresses
-from lockbox.identity import row_security, tenants
+from lockbox.identity import authentication, tenants
 from lockbox.identity.models import Address
 from lockbox.identity.roles import AuthMethod, Side
 from lockbox.identity.sessions import ClientInfo
@@ -37,7 +37,7 @@ LEFT JOIN addresses x ON x.id = n.address_id WHERE n.template = :template ORDER 
 
 def _by(world: World, who: str, call: Callable[..., T], *args: object, **named: object) -> T:
     with world.db.transaction() as session:
-        row_security.enter(session, world.people[who])
+        authentication.enter(session, world.people[who])
         return call(session, world.people[who], AT_HOME, *args, **named)
 
 
@@ -269,7 +269,7 @@ def test_there_are_five_at_most_and_ten_new_ones_in_a_day(world: World) -> None:
 
 def _mine(world: World, who: str) -> list[UUID]:
     with world.db.transaction() as session:
-        row_security.enter(session, world.people[who])
+        authentication.enter(session, world.people[who])
         return [one.id for one in addresses.mine(session, world.people[who])]
 
 

@@ -13,7 +13,7 @@ from harness.people import HERE, SETTINGS, World
 from harness.stage import ShiftedClock
 from lockbox.database import Database
 from lockbox.errors import AlreadyAskedAgain, NobodyCanApprove, NotFound, NotTimedOut, NotYours, PolicyNotMet, TooMany
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role, Scope
 from lockbox.requests import submit, timers
 from lockbox.requests.lifecycle import Action
@@ -194,7 +194,7 @@ def test_the_customer_and_the_requester_find_what_followed_and_others_do_not(
 
     def found(who: str) -> UUID | None:
         with world.db.transaction() as session:
-            row_security.enter(session, world.people[who])
+            authentication.enter(session, world.people[who])
             return submit.follower(session, world.people[who], first.id)
 
     assert {who: found(who) for who in ("erin", "max", "ann", "eve")} == {

@@ -15,7 +15,7 @@ from lockbox.audit import events, refusals_log
 from lockbox.audit.events import AUDIT_LOG_READ, Actor
 from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, RefusalEntry
 from lockbox.database import Database
-from lockbox.identity import row_security, sessions, token_creation
+from lockbox.identity import authentication, sessions, token_creation
 from lockbox.identity.roles import AuthMethod, Role, Scope
 from lockbox.identity.sessions import ClientInfo, SessionLifetime
 from lockbox.identity.token_creation import TokenRules
@@ -128,7 +128,7 @@ def _works(world: World) -> None:
     answer = {"requester": {"id": str(id_of(world, "erasmusquist")), "name": ERIN}}
     for who in ("erasmusquist", "gate"):
         with world.db.transaction() as session:
-            row_security.enter(session, world.people[who])
+            authentication.enter(session, world.people[who])
             submit.keep(session, id_of(world, who), "key", b"body", json.dumps(answer))
 
 
@@ -142,11 +142,11 @@ def _signs_in(world: World, worker: Database, superuser: Engine, who: str) -> No
         sessions.begin(session, caller, THERE, SessionLifetime(timedelta(hours=1), timedelta(hours=8)))
         token_creation.make(session, caller, THERE, token_creation.TokenInput(f"{who} at work"), _rules())
     with world.db.transaction() as session:
-        row_security.enter(session, caller)
+        authentication.enter(session, caller)
         added = addresses.add(session, caller, THERE, f"{who}@home.example")
         addresses.add(session, caller, THERE, f"{who}@typo.example")
     with world.db.transaction() as session:
-        row_security.enter(session, caller)
+        authentication.enter(session, caller)
         addresses.confirm(session, caller, THERE, added.id, code_of(worker, added.id))
     name = caller.name
     for statement in ROWS:
@@ -176,7 +176,7 @@ def _is_looked_for(world: World) -> None:
     tara = Actor(id_of(world, "tara"), "tenant_admin", "Tara")
     for word in (f"by {ANN}, or {ERIN}?", "annabelquist@home.example", "erasmusquist@home.example"):
         with world.db.transaction() as session:
-            row_security.enter(session, world.people["tara"])
+            authentication.enter(session, world.people["tara"])
             wanted = {"text": word}
             events.record(session, tara, AUDIT_LOG_READ, logs=[world.tenant.id], wanted=wanted, count=0)
 

@@ -21,7 +21,7 @@ from lockbox.audit.refusals_log import DECISION_REFUSED, RefusalEntry
 from lockbox.audit.verifier.verify import GOOD
 from lockbox.database import Database, as_owner
 from lockbox.errors import Conflict, NotFound
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.audit_logs import changes_told
@@ -179,7 +179,7 @@ def test_whoever_is_looked_for_by_their_name_or_address_is_no_longer(
 def _look_for(world: World, word: str) -> None:
     tara = Actor(id_of(world, "tara"), "tenant_admin", "Tara")
     with world.db.transaction() as session:
-        row_security.enter(session, world.people["tara"])
+        authentication.enter(session, world.people["tara"])
         events.record(session, tara, AUDIT_LOG_READ, logs=[world.tenant.id], wanted={"text": word}, count=0)
 
 

@@ -15,7 +15,7 @@ from harness.wait import within
 from lockbox.admin import vendor_staff
 from lockbox.database import Database, UnitOfWork
 from lockbox.errors import NotFound, NotYours
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
@@ -194,9 +194,9 @@ def test_the_database_lets_nobody_reach_the_requests_of_who_still_is_an_engineer
     end = "UPDATE requests SET state = 'cancelled', version = version + 1 WHERE requester_id = :id"
 
     with world.db.transaction() as session:
-        row_security.enter(session, world.people[who])
-        row_security.see_off(session, id_of(world, "erin"))
-        row_security.turn_to(session, world.tenant.id)
+        authentication.enter(session, world.people[who])
+        authentication.see_off(session, id_of(world, "erin"))
+        authentication.turn_to(session, world.tenant.id)
         found = session.connection().exec_driver_sql("SELECT count(*) FROM requests").scalar_one()
     on_the_database(world, who, end, id=id_of(world, "erin"))
 
@@ -209,8 +209,8 @@ def test_the_database_lets_an_operator_only_cancel_and_revoke_what_is_left(world
     three(world)
 
     def forge(session: UnitOfWork, caller: Caller, _: Origin, person_id: UUID) -> None:
-        row_security.enter(session, caller)
-        row_security.see_off(session, person_id)
+        authentication.enter(session, caller)
+        authentication.see_off(session, person_id)
         session.connection().exec_driver_sql(
             "DELETE FROM memberships WHERE person_id = %(id)s AND role = 'engineer'", {"id": person_id}
         )

@@ -16,7 +16,7 @@ from lockbox.audit import events, refusals_log
 from lockbox.audit.events import VENDORS_LOG, Actor
 from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, RefusalEntry
 from lockbox.database import Database
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.notifications import results
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.outcome_events import DeliveryAttempt
@@ -186,7 +186,7 @@ def test_a_refusal_about_a_request_in_review_is_in_the_vendors_log(
 def test_whoever_reads_the_audit_log_is_in_it(world: World) -> None:
     aude = world.people["aude"]
     with world.db.transaction() as session:
-        row_security.enter(session, aude)
+        authentication.enter(session, aude)
         actor = Actor(aude.person_id, "auditor", aude.name)
         wanted = {"person": "Erin"}
         events.record(session, actor, events.AUDIT_LOG_READ, logs=[world.tenant.id], wanted=wanted, count=7)

@@ -12,7 +12,7 @@ from lockbox.admin import key_rotation
 from lockbox.admin.key_rotation import RotationResult
 from lockbox.database import Database, ProcessKeys, UnitOfWork, as_owner, now
 from lockbox.errors import NotSignedIn
-from lockbox.identity import api_tokens, row_marks, row_security
+from lockbox.identity import api_tokens, authentication, row_marks
 from lockbox.identity.keyring import Keyring
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Role
@@ -120,7 +120,7 @@ def test_policies_and_delegates_are_marked_anew_before_an_older_key_goes(
 def held(db: Database, world: World) -> tuple[int | None, bool]:
     """Return the quorum of the policy that holds by these keys, and whether Aude stands in for Ann."""
     with db.transaction() as session:
-        row_security.enter(session, world.people["ann"])
+        authentication.enter(session, world.people["ann"])
         tenant = session.orm.get_one(Tenant, world.tenant.id)
         policy = policy_store.verified(session, tenant)
         known = recipients.look_up(session, {tenant.id}, now(session))

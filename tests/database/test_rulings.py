@@ -23,7 +23,7 @@ from lockbox.errors import (
     TooMany,
     WindowTooLong,
 )
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.roles import AuthMethod, Caller, Mode, Role, RoleGrant, Scope
 from lockbox.requests import decide, submit
 from lockbox.requests.decisions import DecisionInput
@@ -58,7 +58,7 @@ def submitted_at(world: World, caller: Caller, nth: int) -> datetime | None:
     """Return when the caller filed the nth newest of their requests."""
     values = {"tenant_id": world.tenant.id, "most_tenant": 1, "most_person": nth}
     with world.db.transaction() as session:
-        row_security.enter(session, caller)
+        authentication.enter(session, caller)
         found: datetime | None = session.execute(submit.NTH_SUBMISSION, values).one().person_at
         return found
 

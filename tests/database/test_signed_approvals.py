@@ -20,7 +20,7 @@ from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.log.signing_keys import ApprovalKeys, BadKey
 from lockbox.audit.verifier.approval_checks import signed_text
 from lockbox.database import Database, ProcessKeys
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.roles import Mode
 from lockbox.requests import queries
 from lockbox.requests.approvals import statement
@@ -235,7 +235,7 @@ def test_checking_a_signature_costs_far_less_than_ten_milliseconds(world: World)
     opened(world)
     took = []
     with world.db.transaction() as session:
-        row_security.enter(session, world.people["gate"])
+        authentication.enter(session, world.people["gate"])
         for _ in range(200):
             began = time.perf_counter()
             assert signing_keys.of(session).has_signed(b"x", signing_keys.of(session).sign(b"x"))

@@ -25,7 +25,7 @@ from lockbox.errors import (
     TooMany,
     TooManyEndpoints,
 )
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.notifications.models import Format, Outcome
 from lockbox.requests.lifecycle import Action
@@ -471,7 +471,7 @@ def test_the_database_lets_nobody_else_repeat_a_call(
     for who, caller in world.people.items():
         for row in rows:
             with world.db.transaction() as session:
-                row_security.enter(session, caller)
+                authentication.enter(session, caller)
                 values = {"delivery": row.id, "moment": datetime.now(UTC)}
                 answers = session.execute(delivery_log.REOPEN, values).all()
                 session.orm.rollback()

@@ -11,7 +11,7 @@ from harness.stage import ShiftedClock
 from lockbox.admin import delegates, members
 from lockbox.database import Database
 from lockbox.errors import NotFound, NotYours
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.roles import Role
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications import recipients
@@ -37,7 +37,7 @@ def stands(world: World, db: Database | None = None, **shift: float) -> dict[str
     """Return who stands in for whom, by name, at a moment from now."""
     names = {caller.person_id: name for name, caller in world.people.items()}
     with (db or world.db).transaction() as session:
-        row_security.enter(session, world.people["tara"])
+        authentication.enter(session, world.people["tara"])
         at = datetime.now(UTC) + timedelta(**shift)
         found = recipients.look_up(session, {world.tenant.id}, at).delegates[world.tenant.id]
     return {names[delegate]: {names[one] for one in principals} for delegate, principals in found.items()}

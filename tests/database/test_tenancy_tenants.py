@@ -15,7 +15,7 @@ from lockbox.admin.emergency_stop import ModeChangeResult
 from lockbox.admin.tenants import TenantInput, TenantListing, TenantOverview
 from lockbox.database import Database
 from lockbox.errors import NotFound, NotYours, TenantSuspended, UnknownPlan
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.roles import Mode, Role
 from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
@@ -173,8 +173,8 @@ def test_an_operator_reaches_the_windows_of_a_tenant_by_its_suspension_alone(wor
     opened = world.act("ann", Action.APPROVE, world.submit().id)
 
     with world.db.transaction() as session:
-        row_security.enter(session, world.people["olga"])
-        row_security.suspend(session, world.tenant.id)
+        authentication.enter(session, world.people["olga"])
+        authentication.suspend(session, world.tenant.id)
         found = session.execute(text("SELECT FROM requests")).all()
 
     assert found == []

@@ -11,7 +11,7 @@ from sqlalchemy.pool import NullPool
 from harness.people import World
 from harness.stage import Urls, unbound
 from lockbox.database import NO_KEYS, Database, UnitOfWork, WarnedSession, postgres_clock
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
@@ -158,10 +158,10 @@ def test_the_api_opens_a_window_with_its_decisions_each_given_by_whoever_may(
     with WarnedSession(api.engine) as orm, orm.begin():
         session = UnitOfWork(orm, postgres_clock, NO_KEYS)
         for decision in decisions:
-            row_security.enter(session, world.people[decision[0]])
+            authentication.enter(session, world.people[decision[0]])
             _decide(world, session.connection(), decision)
-        row_security.enter(session, _opener(world))
-        row_security.turn_to(session, world.tenant.id)
+        authentication.enter(session, _opener(world))
+        authentication.turn_to(session, world.tenant.id)
         _open(world, session.connection())
 
     assert state_of(api, request_id) == "active"

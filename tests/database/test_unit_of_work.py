@@ -14,7 +14,7 @@ from harness.stage import RETRIED, Urls
 from lockbox import database
 from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.errors import WindowTooLong
-from lockbox.identity import keyring, row_security
+from lockbox.identity import authentication, keyring
 from lockbox.identity.keyring import Keyring
 from lockbox.reconcile import reconcile
 from lockbox.requests.lifecycle import Action, State
@@ -83,7 +83,7 @@ def test_a_transaction_that_is_rolled_back_writes_nothing_and_arms_nothing(world
 
     def submit_and_fail() -> None:
         with world.db.transaction() as session:
-            row_security.enter(session, world.people["olga"])
+            authentication.enter(session, world.people["olga"])
             database.arm_after_commit(session, CLOCK, [IndexEntry(str(new_id()), "expire", NOON)])
             suspended = session.execute(text("UPDATE tenants SET suspended = true"))
             assert suspended.rowcount == 1
@@ -110,7 +110,7 @@ def test_a_commit_that_the_database_refuses_arms_nothing(world: World) -> None:
 
     def open_without_a_decision() -> None:
         with world.db.transaction() as session:
-            row_security.enter(session, world.people["ann"])
+            authentication.enter(session, world.people["ann"])
             session.execute(
                 text(
                     "UPDATE requests SET state = 'active', opened_at = now(), version = version + 1,"

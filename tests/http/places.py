@@ -11,7 +11,7 @@ from harness.people import HERE, SETTINGS, WITHOUT_REVIEW
 from lockbox.admin import delegates, delivery_log, members, observers, recovery, vendor_staff, webhooks
 from lockbox.admin.delegates import DelegationInput
 from lockbox.admin.webhooks import WebhookUrlPolicy
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
 from lockbox.identity.sessions import ClientInfo as Spot
@@ -141,7 +141,7 @@ def address(door: Door) -> UUID:
     """Add a further address of Ann's, the only one that she has; what was added before is long ago."""
     door.run_sql(NO_ADDRESSES, p=id_of(door.world, "ann"))
     with door.db.transaction() as session:
-        row_security.enter(session, door.world.people["ann"])
+        authentication.enter(session, door.world.people["ann"])
         return addresses.add(session, door.world.people["ann"], Spot(None, None), somebody()["address"]).id
 
 

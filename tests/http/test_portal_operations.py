@@ -9,7 +9,7 @@ import pytest
 
 from harness.stage import unbound
 from lockbox.database import Database
-from lockbox.identity import row_security
+from lockbox.identity import authentication
 from lockbox.monitoring import status
 from lockbox.monitoring.status import MOST_UNSENT_AGE
 from lockbox.notifications.senders.protocol import SendFailed
@@ -215,7 +215,7 @@ def test_which_webhooks_fail_is_for_operators_alone(portal: Portal) -> None:
     found = {}
     for who, caller in world.people.items():
         with portal.db.transaction() as session:
-            row_security.enter(session, caller)
+            authentication.enter(session, caller)
             found[who] = len(session.execute(status.FAILING, {"most": 50, "skipped": 0}).all())
 
     assert {who for who, number in found.items() if number} == {"olga"}

@@ -8,7 +8,7 @@ import pytest
 from harness.stage import setting
 from lockbox.database import Database
 from lockbox.errors import NotSignedIn
-from lockbox.identity import api_tokens, row_security
+from lockbox.identity import api_tokens, authentication
 from lockbox.identity.api_tokens import IssuedToken
 from lockbox.identity.credentials import Token
 from lockbox.sql import new_id
@@ -28,7 +28,7 @@ def issued(door: Door, who: str = "erin", *, environment: str = "test", is_sampl
     """Make a token for somebody, in their own transaction."""
     caller = door.world.people[who]
     with door.db.transaction() as session:
-        row_security.enter(session, caller)
+        authentication.enter(session, caller)
         return api_tokens.issue(
             session,
             caller.person_id,
