@@ -7,11 +7,11 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import BaseRoute
 
 from api import document, playground, portal, problems
+from api.deps import RouteTable, known_alone
 from api.heartbeat import HeartbeatThread
 from api.incoming_request import MOST_COMMON, MOST_VITAL
 from api.live import LiveUpdates
 from api.middleware import HttpGuard
-from api.route_inputs import RouteTable, known_alone
 from api.routes import (
     access,
     activity,

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import browser, incoming_request
+from api.deps import NOT_READ_ALONE
 from api.incoming_request import (
     HEALTH,
     KNOWN,
@@ -28,7 +29,6 @@ from api.incoming_request import (
 )
 from api.portal.pages import early
 from api.problems import problem
-from api.route_inputs import NOT_READ_ALONE
 from config.settings import Settings
 from lockbox.identity.rate_limit import network
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from api import refusal_log, route_inputs
+from api import deps, refusal_log
 from api.schemas.parts import phrase
 from lockbox.errors import (
     Busy,
@@ -114,7 +114,7 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     detail = NOT_THERE.get(error.status_code, words) if error.detail == words else error.detail
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers = {"allow": ", ".join(route_inputs.allowed(request))}
+        headers = {"allow": ", ".join(deps.allowed(request))}
     return problem(error.status_code, words.lower().replace(" ", "-"), detail, headers=headers)
 
 

@@ -10,10 +10,9 @@ from fastapi.responses import RedirectResponse
 from api import browser, deps
 from api import refusal_log as note
 from api.browser import OAuthState, SignInPurpose
-from api.deps import DatabaseDep, IdentityProvidersDep, SettingsDep
+from api.deps import ANY_QUERY, DatabaseDep, IdentityProvidersDep, SettingsDep
 from api.portal import pages, sign_in_session
 from api.portal.pages import TAG, go
-from api.route_inputs import ANY_QUERY
 from config.issuers import IdentityProvider
 from config.settings import Settings
 from lockbox.database import Database, now

@@ -122,6 +122,11 @@ class RecipientDirectory:
     observers: dict[UUID, list[ObserverRecipient]] = field(default_factory=lambda: defaultdict(list))
     mailboxes: dict[UUID, list[MailboxRecipient]] = field(default_factory=lambda: defaultdict(list))
 
+    @property
+    def review_tiers(self) -> int:
+        """How many tiers the managers have: the number of the last one that has anybody."""
+        return max(self.managers.values(), default=0)
+
     def able(self, tenant_id: UUID) -> frozenset[UUID]:
         """Return everyone who could decide for the tenant now: its approvers and those who stand in for one."""
         return frozenset(self.approvers[tenant_id] | self.delegates[tenant_id].keys())

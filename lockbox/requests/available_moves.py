@@ -21,8 +21,17 @@ from lockbox.errors import (
     TooLate,
 )
 from lockbox.identity.roles import AuthMethod, Caller, Role
-from lockbox.requests.deadlines import too_late_at
-from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, MoveRule, Party, State, move
+from lockbox.requests.lifecycle import (
+    DECISIONS,
+    MOVES,
+    PEOPLES_ACTIONS,
+    Action,
+    MoveRule,
+    Party,
+    State,
+    move,
+    too_late_at,
+)
 from lockbox.requests.policy import UNVERIFIED, Terms
 from lockbox.requests.policy_rules import stricter
 from lockbox.requests.quorum import Vote

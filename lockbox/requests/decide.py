@@ -22,9 +22,8 @@ from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import approvals, decisions, policy_store, quorum, submit, tiers, transition
 from lockbox.requests.available_moves import OPENING, AvailableMove, Situation, available_moves, permitted
-from lockbox.requests.deadlines import deadline, wake_at
 from lockbox.requests.decisions import ASKED_STATES, DecisionInput, situation_of
-from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, MoveRule, Party, State
+from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, MoveRule, Party, State, deadline, wake_at
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy import customer_decides
@@ -367,4 +366,4 @@ def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: De
         request.granted_actions = quorum.granted(request.actions, (v.actions for v in counted), "actions")
     else:
         request.tiers_asked = scene.asked(request).tiers
-    request.wake_at = wake_at(tiers.phase_of(request, scene.known), terms, at)
+    request.wake_at = wake_at(transition.phase_of(request, scene.known), terms, at)

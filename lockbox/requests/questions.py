@@ -20,10 +20,9 @@ from lockbox.notifications import announcements, outbox, recipients
 from lockbox.notifications.announcements import QuestionNotification
 from lockbox.notifications.audience import ANSWER, QUESTION
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import decide, policy_store, queries, tiers, timers, visibility
+from lockbox.requests import decide, policy_store, queries, timers, transition, visibility
 from lockbox.requests.available_moves import now_is, parties
-from lockbox.requests.deadlines import wake_at
-from lockbox.requests.lifecycle import OPEN_STATES, Party, State, clock_task
+from lockbox.requests.lifecycle import OPEN_STATES, Party, State, clock_task, wake_at
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy_store import EffectivePolicy
@@ -339,7 +338,7 @@ def _set_clock(session: UnitOfWork, scene: QuestionContext, clock: RequestClock)
     if moves:
         for name, value in vars(clock).items():
             setattr(request, name, value)
-        request.wake_at = wake_at(tiers.phase_of(request, scene.known), scene.ruling.terms, scene.at)
+        request.wake_at = wake_at(transition.phase_of(request, scene.known), scene.ruling.terms, scene.at)
         kind = clock_task(State(request.state), request.wake_at, request.deadline_at)
         database.arm_after_commit(session, CLOCK, [IndexEntry(str(request.id), kind, request.wake_at)])
     return {**vars(clock), "wake_at": request.wake_at, "moves": moves}

@@ -19,8 +19,7 @@ from lockbox.notifications.audience import ASKING, Reminder
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import policy_store, tiers, transition
-from lockbox.requests.deadlines import DueReminders, due_reminders, wake_at
-from lockbox.requests.lifecycle import State
+from lockbox.requests.lifecycle import DueReminders, State, due_reminders, wake_at
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.tiers import PromptedApprovers
 from lockbox.requests.transition import Move, ReminderUpdate
@@ -144,7 +143,7 @@ def _reminded(
     voted: AbstractSet[UUID],
     silence: UndeliveredRequest | None,
 ) -> ReminderUpdate:
-    stretch = tiers.phase_of(row, known)
+    stretch = transition.phase_of(row, known)
     due = due_reminders(stretch, ruling.terms, row.wake_at, at)
     if silence and stretch.tiers_asked:
         due = replace(due, widen=max(due.widen, stretch.tiers_asked + 1))

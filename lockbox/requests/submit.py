@@ -31,10 +31,9 @@ from lockbox.errors import (
 from lockbox.failpoints import failpoint
 from lockbox.identity import authentication
 from lockbox.identity.roles import AuthMethod, Caller
-from lockbox.requests import queries, tiers, transition
-from lockbox.requests.deadlines import deadline, wake_at
+from lockbox.requests import queries, transition
 from lockbox.requests.evaluate import Evaluation, RequestInput, evaluate_request
-from lockbox.requests.lifecycle import Action, Party, State
+from lockbox.requests.lifecycle import Action, Party, State, deadline, wake_at
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import lacking
 from lockbox.requests.tiers import PromptedApprovers
@@ -266,7 +265,7 @@ def _new(caller: Caller, filing: RequestInput, judged: Evaluation) -> AccessRequ
         tiers_asked=_asked(judged).tiers,
         follows=filing.follows,
     )
-    request.wake_at = wake_at(tiers.phase_of(request, judged.known), terms, at)
+    request.wake_at = wake_at(transition.phase_of(request, judged.known), terms, at)
     return request
 
 

@@ -3,15 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
-
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests.deadlines import Phase
-from lockbox.requests.lifecycle import State
-from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import Terms
 from lockbox.requests.quorum import who_lacks
 
@@ -86,11 +80,6 @@ def _willing(
     return asked if list(who_lacks(terms.quorum, terms.stages, groups, seats)) else willing
 
 
-def count(known: RecipientDirectory) -> int:
-    """Return how many tiers the managers have: the number of the last one that has anybody."""
-    return max(known.managers.values(), default=0)
-
-
 def first_reviewers(known: RecipientDirectory, requester_id: UUID) -> PromptedApprovers:
     """Return whom to prompt first: the lowest tier that has anybody other than the requester."""
     return wider_reviewers(known, requester_id, heard=frozenset(), asked=0, to=1)
@@ -119,19 +108,9 @@ def wider_reviewers(
     A tier that adds nobody lets the next one in.
     """
     return added_by_tier(
-        lambda number: reviewers_so_far(known, requester_id, number), count(known), heard=heard, tiers=asked, to=to
-    )
-
-
-def phase_of(request: AccessRequest | Row[Any], known: RecipientDirectory) -> Phase:
-    """Return for how long a request stands in its present state, and how far its nudges have come."""
-    state = State(request.state)
-    begun = {State.REVIEWING: request.created_at, State.PENDING: request.asked_at, State.ACTIVE: request.opened_at}
-    return Phase(
-        state=state,
-        since=begun.get(state) or request.created_at,
-        deadline_at=request.deadline_at,
-        tiers_asked=request.tiers_asked,
-        review_tiers=count(known),
-        warned=request.warned,
+        lambda number: reviewers_so_far(known, requester_id, number),
+        known.review_tiers,
+        heard=heard,
+        tiers=asked,
+        to=to,
     )

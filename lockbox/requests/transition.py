@@ -20,7 +20,7 @@ from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications import outbox
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests.lifecycle import Party, State, clock_task
+from lockbox.requests.lifecycle import Party, Phase, State, clock_task
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.schedule import CLOCK, IndexEntry
 from lockbox.sql import array
@@ -157,6 +157,20 @@ class Move(NotifiedMove):
         """Return what the clock's index has to hold of the request from now on."""
         kind = clock_task(self.to_state, self.wake_at, self.deadline_at)
         return IndexEntry(str(self.request_id), kind, self.wake_at)
+
+
+def phase_of(row: AccessRequest | Row[Any], known: RecipientDirectory) -> Phase:
+    """Return for how long a request stands in its present state, and how far its reminders have come."""
+    state = State(row.state)
+    begun = {State.REVIEWING: row.created_at, State.PENDING: row.asked_at, State.ACTIVE: row.opened_at}
+    return Phase(
+        state=state,
+        since=begun.get(state) or row.created_at,
+        deadline_at=row.deadline_at,
+        tiers_asked=row.tiers_asked,
+        review_tiers=known.review_tiers,
+        warned=row.warned,
+    )
 
 
 @dataclass(frozen=True)

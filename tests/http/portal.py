@@ -18,7 +18,7 @@ from httpx import Response
 from sqlalchemy import Engine, text
 
 from api.app import make_app
-from api.route_inputs import form_fields
+from api.deps import form_fields
 from config.settings import Settings
 from harness.people import World, sign_in, vouch_for
 from harness.stage import ShiftedClock

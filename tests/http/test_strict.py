@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 import pytest
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from api import route_inputs
+from api import deps
 from api.app import make_app
 from harness.people import SETTINGS
 from lockbox.database import Database
@@ -98,7 +98,7 @@ def test_every_parameter_that_is_no_list_is_refused_twice(door: Door) -> None:
     for route in iter_route_contexts(make_app(SETTINGS, door.db).routes):
         if not isinstance(route.original_route, APIRoute):
             continue
-        for name in route_inputs.parameters(route.original_route).queries:
+        for name in deps.parameters(route.original_route).queries:
             method, path = min(route.methods or {"GET"}), str(route.path).replace("{number}", "1")
             answer = door.call("ann", method, path, params={name: ["1", "1"]})
             tried += 1

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lockbox.requests import deadlines, lifecycle
+from lockbox.requests import lifecycle
 from lockbox.requests.lifecycle import Action, MoveRule, State
 from lockbox.requests.quorum import Vote
 from tests.model.explorer import EVERYBODY, FEW, SILENCE, YES, Bound, explore
@@ -19,11 +19,11 @@ REAL = ModelRules()
 
 
 def _one_tick_short(*given: Any, **windows: Any) -> datetime:
-    return deadlines.deadline(*given, **windows) - timedelta(seconds=1)
+    return lifecycle.deadline(*given, **windows) - timedelta(seconds=1)
 
 
 def _one_tick_long(*given: Any, **windows: Any) -> datetime:
-    return deadlines.deadline(*given, **windows) + timedelta(seconds=1)
+    return lifecycle.deadline(*given, **windows) + timedelta(seconds=1)
 
 
 def _from_the_dead(state: State | None, action: Action, parties: Any) -> Any:
