@@ -33,11 +33,11 @@ from api.routes import (
 )
 from config.settings import Settings, UnsafeSettings
 from lockbox.audit.log import signing_keys
-from lockbox.audit.log.signing_keys import ApprovalKeys, BadKey
+from lockbox.audit.log.signing_keys import BadKey
 from lockbox.audit.log.witness import WitnessCheck, WitnessFolder
 from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.identity import keyring
-from lockbox.identity.keyring import Keyring
+from lockbox.identity.keyring import ApprovalKeys, Keyring
 from lockbox.identity.oidc_providers import IdentityProviders
 from lockbox.monitoring.metrics import MetricsExporter
 from lockbox.notifications.endpoints import SecretVault
@@ -80,7 +80,7 @@ def _shipped(settings: Settings) -> WitnessCheck | None:
 
 def _approvals(settings: Settings) -> ApprovalKeys:
     if not settings.approval_key_files:
-        return signing_keys.ephemeral()
+        return keyring.ephemeral()
     try:
         return ApprovalKeys(signing_keys.read(settings.approval_key_files))
     except BadKey as bad:

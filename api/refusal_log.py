@@ -27,17 +27,12 @@ UNREADABLE = "unknown"
 
 @dataclass(frozen=True)
 class AttemptedAction:
-    """An attempted action on a request."""
+    """An attempted action on a request; routes keep it in `request.state.tried`, for the error handler."""
 
     caller: Caller
     origin: Origin
     request_id: UUID
     action: Action
-
-
-def remember_attempt(request: Request, tried: AttemptedAction) -> None:
-    """Note what a call attempts, for the error handler."""
-    request.state.tried = tried
 
 
 def note(request: Request, refusal: LockboxError) -> None:

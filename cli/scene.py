@@ -10,9 +10,9 @@ from cli.stack import StackPlan
 from config.embedded.folder import write_private
 from config.settings import Settings
 from lockbox.audit.log import signing_keys
-from lockbox.audit.log.signing_keys import ApprovalKeys
 from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.identity import api_tokens
+from lockbox.identity.keyring import ApprovalKeys
 from lockbox.requests import decide, queries, submit
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.evaluate import RequestInput

@@ -27,8 +27,8 @@ from config.settings import Settings
 from harness.network import HOST
 from harness.ports import own_port, wait_until_listening
 from lockbox.audit.log import signing_keys
-from lockbox.audit.log.signing_keys import ApprovalKeys
 from lockbox.database import Database, ProcessKeys, UnitOfWork, make_engine, postgres_clock
+from lockbox.identity.keyring import ApprovalKeys
 from lockbox.schedule import Schedule
 
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from api.portal.account import AccountContext
 from api.portal.pages import origin
-from api.refusal_log import AttemptedAction, note, remember_attempt
+from api.refusal_log import AttemptedAction, note
 from api.schemas.requests import CommentInput
 from lockbox.errors import Conflict, Invalid, LockboxError, NotYours
 from lockbox.requests import decide, policy_diff
@@ -36,7 +36,7 @@ def do(work: AccountContext, request_id: UUID, action: Action, comment: str, ver
         verdict = DecisionInput(action, comment_of(comment), version=version)
         with work.open() as (session, visitor):
             came = origin(work.request)
-            remember_attempt(work.request, AttemptedAction(visitor.caller, came, request_id, action))
+            work.request.state.tried = AttemptedAction(visitor.caller, came, request_id, action)
             decide.act(session, visitor.caller, came, request_id, verdict)
     except (Conflict, NotYours, Invalid) as refused:
         note(work.request, refused)

@@ -19,7 +19,7 @@ from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.portal import navigation, signed_approvals
 from api.portal.pages import TAG, go, origin, page, status_of
 from api.portal.signed_approvals import NOTHING_SHOWN, ApprovalProofForm, shown_proof
-from api.refusal_log import AttemptedAction, note, remember_attempt
+from api.refusal_log import AttemptedAction, note
 from api.schemas.requests import ApprovalInput
 from config.settings import Settings
 from lockbox.audit import event_search
@@ -165,7 +165,7 @@ def act(
         with db.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
-            remember_attempt(request, AttemptedAction(visitor.caller, origin(request), one, verdict.action))
+            request.state.tried = AttemptedAction(visitor.caller, origin(request), one, verdict.action)
             decide.act(session, visitor.caller, origin(request), one, verdict)
     except (Conflict, NotYours, Invalid) as refused:
         note(request, refused)

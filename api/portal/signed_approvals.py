@@ -13,7 +13,7 @@ from api import browser, deps
 from api.browser import OAuthState, SignInPurpose
 from api.portal.pages import origin, page
 from api.portal.sign_in_passkey import LONGEST_ANSWER
-from api.refusal_log import AttemptedAction, remember_attempt
+from api.refusal_log import AttemptedAction
 from config.settings import Settings
 from lockbox.database import Database
 from lockbox.errors import Invalid, NotSignedIn
@@ -102,7 +102,7 @@ class SigningContext:
                 return None
             session.orm.expunge(row)
             who, came = visitor.caller, origin(self.request)
-            remember_attempt(self.request, AttemptedAction(who, came, request_id, verdict.action))
+            self.request.state.tried = AttemptedAction(who, came, request_id, verdict.action)
             asked = decide.to_sign(session, who, came, request_id, verdict, party=party)
             challenge = asked.question.challenge
             stub = sessions.begin_login(session, AuthMethod.PASSKEY, tied_to=who.key_id, challenge=challenge)

@@ -9,7 +9,6 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy import Row
 
-from api import refusal_log
 from api.deps import CurrentUser, DatabaseDep, IfMatch, RequestOrigin, SessionDep, SettingsDep, etag, relying_party
 from api.refusal_log import AttemptedAction
 from api.routes.timeline import ERASED, on_behalf_of_fields
@@ -196,8 +195,7 @@ def approve(
     verdict = DecisionInput(
         Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions, signed
     )
-    refusal_log.remember_attempt(request, AttemptedAction(who, came, request_id, verdict.action))
-    return _act(session, who, came, request_id, verdict, response)
+    return _act(request, session, who, came, request_id, verdict, response)
 
 
 @router.post("/{request_id}/approve/challenge", responses=problems(404, 409, 412))
@@ -218,7 +216,7 @@ def challenge(
     """
     said = body or ApprovalInput()
     verdict = DecisionInput(Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions)
-    refusal_log.remember_attempt(request, AttemptedAction(who, came, request_id, verdict.action))
+    request.state.tried = AttemptedAction(who, came, request_id, verdict.action)
     asked = decide.to_sign(session, who, came, request_id, verdict, party=partial(relying_party, chosen))
     stub = sessions.begin_login(session, AuthMethod.PASSKEY, tied_to=who.key_id, challenge=asked.question.challenge)
     response.headers["cache-control"] = "no-store"
@@ -245,8 +243,7 @@ def _closing(action: Action) -> Callable[..., RequestView]:
         body: CommentInput | None = None,
     ) -> RequestView:
         verdict = DecisionInput(action, body.comment if body else None, None, seen)
-        refusal_log.remember_attempt(request, AttemptedAction(who, came, request_id, verdict.action))
-        return _act(session, who, came, request_id, verdict, response)
+        return _act(request, session, who, came, request_id, verdict, response)
 
     act.__name__, act.__doc__ = action.value, ACTIONS[action]
     return act
@@ -278,9 +275,16 @@ def _signed(said: SignedApproval, who: Caller, chosen: Settings, db: Database) -
 
 
 def _act(
-    session: SessionDep, who: Caller, came: Origin, request_id: UUID, verdict: DecisionInput, response: Response
+    request: Request,
+    session: UnitOfWork,
+    who: Caller,
+    came: Origin,
+    request_id: UUID,
+    verdict: DecisionInput,
+    response: Response,
 ) -> RequestView:
-    """Make a move and answer from its record: nothing is read again."""
+    """Make a move and answer from its record: nothing is read again. What was tried is noted, lest it is refused."""
+    request.state.tried = AttemptedAction(who, came, request_id, verdict.action)
     entry = decide.act_and_show(session, who, came, request_id, verdict)
     response.headers.update(etag(entry.request.version))
     return RequestView(**_facts(entry, who))
@@ -294,7 +298,7 @@ def _facts(entry: RequestEntry, who: Caller, justification: str | None = None) -
         justification = request.justification
     named = PersonView(id=request.requester_id, name=entry.requester)
     own = {"tenant": entry.tenant, "requester": named, "open": entry.open, "justification": justification}
-    own["mixed_alphabets"] = text_rules.mixed(request.resources)
+    own["mixed_alphabets"] = [] if "".join(request.resources).isascii() else text_rules.mixed(request.resources)
     if request.opened_at is not None:
         own |= {"granted_resources": request.open_resources, "granted_actions": request.open_actions}
     return request.model_dump() | own

@@ -1,10 +1,10 @@
-"""Encode event bodies in the canonical JSON of RFC 8785 and make salted commitments."""
+"""Encode event bodies and signed approvals in the canonical JSON of RFC 8785, and make salted commitments; pure."""
 
 import base64
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from uuid import UUID
@@ -12,6 +12,7 @@ from uuid import UUID
 LARGEST_INTEGER = 2**53 - 1
 SALT_BYTES = 16
 INSTANTS_KEPT = 1024
+SIGNED_FORMAT = "lockbox signed approval 1"
 
 ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode
 AS_THEY_ARE = frozenset({str, bool, type(None)})
@@ -65,6 +66,27 @@ def _flat(value: Value) -> object:
     if isinstance(value, Mapping):
         raise TypeError("an object within an event holds no further one")
     return _plain(value)
+
+
+def signed_text(
+    request_id: Value, tenant_id: Value, opened_at: Value, until: Value, *, by: Iterable[str], statement: str
+) -> bytes:
+    """Return the canonical bytes that sign an approval: which window was opened, by whom, and the statement's hash.
+
+    The opening event holds all of it, so that the signature can be verified after personal values in the statement
+    were erased.
+    """
+    return canonical(
+        {
+            "format": SIGNED_FORMAT,
+            "request_id": request_id,
+            "tenant_id": tenant_id,
+            "opened_at": opened_at,
+            "until": until,
+            "by": sorted(by),
+            "statement": statement,
+        }
+    )
 
 
 def decoded(text: str) -> bytes:

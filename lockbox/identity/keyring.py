@@ -1,4 +1,4 @@
-"""Derive the keys that hash secrets, make mailed codes and mark rows that grant rights."""
+"""The keys of a process: they hash secrets, make mailed codes, mark rows that grant rights, and sign approvals."""
 
 import base64
 import binascii
@@ -8,15 +8,21 @@ import json
 import os
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from lockbox.audit.canonical import decoded
+from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.log.signing_keys import OWNER_ALONE, BadKey
+from lockbox.audit.verifier.approval_checks import NAME
 from lockbox.database import UnitOfWork
 
 ID_BYTES = 4
@@ -120,6 +126,55 @@ class Keyring:
         self.secrets = Keys([derived(root, KeyPurpose.SECRETS) for root in roots])
         self.powers = Keys([derived(root, KeyPurpose.POWERS) for root in roots])
         self.codes = CodeKeys([derived(root, KeyPurpose.CODES) for root in roots])
+
+
+@dataclass(frozen=True)
+class Ed25519Signature:
+    """An Ed25519 signature in base64, and the id in hex of its key."""
+
+    key: str
+    signature: str
+
+
+class ApprovalKeys:
+    """The approval keys of this installation: the newest signs, all are trusted.
+
+    `public` is the public half of the newest, and `listed` is that as `audit_keys` holds it, for others to verify
+    with. Only keys from this process' files are trusted: the database's owner could add a key to that table.
+    """
+
+    def __init__(self, keys: Sequence[Ed25519PrivateKey]) -> None:
+        publics = [VerifierKey(NAME, key.public_key().public_bytes_raw()) for key in keys]
+        self.public = publics[0]
+        self.listed = self.public.text
+        self._newest, self._newest_id = keys[0], self.public.id.hex()
+        self._known = {one.id.hex(): Ed25519PublicKey.from_public_bytes(one.public) for one in publics}
+
+    def sign(self, text: bytes) -> Ed25519Signature:
+        """Return the newest key's signature over an approval's signed text."""
+        return Ed25519Signature(self._newest_id, base64.b64encode(self._newest.sign(text)).decode())
+
+    def has_signed(self, text: bytes, signature: Ed25519Signature) -> bool:
+        """Return whether one of these keys signed exactly this."""
+        known = self._known.get(signature.key)
+        if known is None:
+            return False
+        try:
+            known.verify(decoded(signature.signature), text)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+
+@cache
+def ephemeral() -> ApprovalKeys:
+    """Return a key for the lifetime of this process: for development and tests without a configured key."""
+    return ApprovalKeys([Ed25519PrivateKey.generate()])
+
+
+def approval_keys(session: UnitOfWork) -> ApprovalKeys:
+    """Return the approval keys of the session's process."""
+    return session.keys.get(ApprovalKeys) or ephemeral()
 
 
 def derived(root: bytes, purpose: KeyPurpose) -> bytes:

@@ -11,16 +11,15 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from webauthn.helpers import bytes_to_base64url
 
-from lockbox.audit.canonical import Value, canonical, instant
-from lockbox.audit.log import signing_keys
-from lockbox.audit.log.signing_keys import Ed25519Signature
+from lockbox.audit.canonical import Value, canonical, instant, signed_text
 from lockbox.audit.verifier import passkey_assertion
-from lockbox.audit.verifier.approval_checks import APPROVAL_FORMAT, signed_text
+from lockbox.audit.verifier.approval_checks import APPROVAL_FORMAT
 from lockbox.audit.verifier.passkey_assertion import ATTESTED, FORMAT, SIGNED, Assertion, BadAssertion
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import StaleVersion
-from lockbox.identity import passkeys, row_marks
+from lockbox.identity import keyring, passkeys, row_marks
 from lockbox.identity.credentials import Passkey
+from lockbox.identity.keyring import Ed25519Signature
 from lockbox.identity.passkeys import PasskeyChallenge, RelyingParty
 from lockbox.identity.roles import Caller
 from lockbox.requests.models import AccessRequest, Decision
@@ -289,7 +288,7 @@ def sign(session: UnitOfWork, request: AccessRequest, by: Iterable[UUID]) -> Map
     """
     people = sorted(map(str, by))
     said = _hash_of(request, people)
-    made = signing_keys.of(session).sign(_signed_text(request, people, said))
+    made = keyring.approval_keys(session).sign(_signed_text(request, people, said))
     return {
         "approved_by": people,
         "approval": {
@@ -334,7 +333,7 @@ def is_signed(session: UnitOfWork, request: AccessRequest, body: bytes | None) -
         text = _signed_text(request, by, said)
     except (KeyError, TypeError, ValueError):
         return False
-    return bool(approval.get("statement") == said) and signing_keys.of(session).has_signed(text, signature)
+    return bool(approval.get("statement") == said) and keyring.approval_keys(session).has_signed(text, signature)
 
 
 def _hash_of(request: AccessRequest, by: Iterable[str]) -> str:

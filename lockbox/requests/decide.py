@@ -10,7 +10,6 @@ from sqlmodel import col
 
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor
-from lockbox.audit.log import signing_keys
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotYours
 from lockbox.failpoints import failpoint
@@ -122,7 +121,7 @@ def act_on(
     scene, taken = _evaluated(session, caller, origin, request, verdict, as_party=as_party)
     moved, decision = _moved(session, scene, request, verdict, taken)
     failpoint("decide.after_judging")
-    listed = signing_keys.of(session).public.text if decision else None
+    listed = keyring.approval_keys(session).listed if decision else None
     transition.update(session, request, moved, scene.known, decision, listed)
     failpoint("decide.after_update")
     return request

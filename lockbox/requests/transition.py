@@ -14,7 +14,6 @@ from lockbox import database, sql
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
-from lockbox.audit.log.signing_keys import LIST_KEY
 from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications import outbox
@@ -57,6 +56,14 @@ decided AS (
         CAST(:d_resources AS text[]), CAST(:d_actions AS text[]), :d_comment, :d_channel, :d_address, :d_user_agent,
         :d_decided_at, :d_statement, :d_signed_content, :d_assertion, :d_passkey_id, :d_mac)
 )"""
+
+LIST_KEY = """
+listed AS (
+    INSERT INTO audit_keys (key, purpose, first_used_at)
+        SELECT CAST(:approval_key AS text), 'approval', CAST(:d_decided_at AS timestamptz)
+    WHERE CAST(:approval_key AS text) IS NOT NULL ON CONFLICT DO NOTHING
+)"""
+"""The public half of the approval key is listed with its first use, so that others can verify."""
 
 ENDED = """
 ended AS (

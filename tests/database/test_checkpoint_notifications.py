@@ -10,11 +10,12 @@ from typer.testing import CliRunner, Result
 from cli.audit_group import app as auditing
 from harness.people import World
 from harness.stage import ShiftedClock, unbound
-from lockbox.audit.log import checkpoint, signing_keys
+from lockbox.audit.log import checkpoint
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import NAME
 from lockbox.audit.verifier.verify import CANNOT_TELL, GOOD
 from lockbox.database import Database
+from lockbox.identity import keyring
 from lockbox.notifications import checkpoint_digest
 from lockbox.notifications.senders.smtp import compose
 from lockbox.requests.lifecycle import Action
@@ -131,7 +132,7 @@ def test_the_saved_mail_of_a_digest_is_all_that_verifies_an_export_with_approval
         return CliRunner().invoke(auditing, [*verify, "--memory", str(tmp_path / str(len(post.approval_keys)))])
 
     unsure = verified()
-    post.approval_keys = (signing_keys.ephemeral().public.text,)
+    post.approval_keys = (keyring.ephemeral().public.text,)
     good = verified()
 
     assert (unsure.exit_code, "key of approvals" in unsure.output) == (CANNOT_TELL, True)

@@ -20,12 +20,13 @@ from lockbox.audit import export as tables
 from lockbox.audit.canonical import canonical
 from lockbox.audit.event_search import EventFilter
 from lockbox.audit.export import Export
-from lockbox.audit.log import checkpoint, merkle, signing_keys
+from lockbox.audit.log import checkpoint, merkle
 from lockbox.audit.log.merkle import leaf_hash
 from lockbox.audit.verifier.export_format import FindingKind
 from lockbox.audit.verifier.verify import GOOD, VerificationResult, verify
 from lockbox.database import Database
 from lockbox.errors import NotFound, NotYours
+from lockbox.identity import keyring
 from lockbox.identity.roles import Mode, Role
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
@@ -88,7 +89,7 @@ def exported(
 
 
 def judged(found: bytes, *seen: str) -> VerificationResult:
-    keys = [public(), signing_keys.ephemeral().public]
+    keys = [public(), keyring.ephemeral().public]
     verdict = verify(found.splitlines(keepends=True), keys, seen)
     if verdict.exit_code == GOOD:
         assert second_verifier.check(found, [key.text for key in keys], seen) == verdict.events

@@ -14,10 +14,10 @@ from harness.people import World
 from lockbox.admin import audit_access
 from lockbox.audit import export
 from lockbox.audit.event_search import EventFilter
-from lockbox.audit.log import signing_keys
 from lockbox.audit.verifier.verify import GOOD, verify
 from lockbox.database import Database
 from lockbox.errors import Invalid, NoOpenWindow, NothingLeft
+from lockbox.identity import keyring
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
@@ -214,7 +214,7 @@ def test_the_audit_log_of_a_narrowed_window_is_found_good_by_both_verifiers(api:
     with world.db.transaction() as session:
         begun = audit_access.export(session, reading, EventFilter(), {}, ())
     lines = list(export.lines(audit_access.pages(world.db, reading), begun))
-    keys = [public(), signing_keys.ephemeral().public]
+    keys = [public(), keyring.ephemeral().public]
 
     verdict = verify(lines, keys, ())
 

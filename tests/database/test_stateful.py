@@ -21,10 +21,10 @@ from sqlalchemy import Engine
 from harness.people import World
 from harness.stage import StoppedClock, unbound
 from lockbox import reconcile as repairing
-from lockbox.audit.log import signing_keys
 from lockbox.audit.verifier.verify import GOOD, VerificationResult
 from lockbox.database import Database
 from lockbox.errors import LockboxError
+from lockbox.identity import keyring
 from lockbox.identity.roles import Mode
 from lockbox.notifications.delivery import LEASE
 from lockbox.notifications.senders.protocol import SendFailed
@@ -356,7 +356,7 @@ class Life(RuleBasedStateMachine):
         self.notes += [row.note for row in read(unbound(self.plant.api), NOTES, id=self.world.tenant.id)]
 
     def _verdict(self, *seen: str) -> VerificationResult:
-        keys = [signing_keys.ephemeral().public]
+        keys = [keyring.ephemeral().public]
         return judged(exported(self.world), *seen, keys=keys)
 
     def _forge(self, event: UUID, old: str, new: str) -> None:

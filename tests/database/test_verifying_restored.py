@@ -1,8 +1,8 @@
 """What the verifier says of the export of a real log that began anew after a back-up was restored."""
 
-from lockbox.audit.log import signing_keys
 from lockbox.audit.verifier.export_format import FindingKind
 from lockbox.audit.verifier.verify import CANNOT_TELL, GOOD, VerificationResult, verify
+from lockbox.identity import keyring
 from lockbox.requests.lifecycle import Action
 from tests import second_verifier
 from tests.database import test_exports as exports
@@ -13,7 +13,7 @@ plant = scene.plant
 
 
 def judged(found: bytes, *seen: str) -> VerificationResult:
-    keys = [SIGNER.public, signing_keys.ephemeral().public]
+    keys = [SIGNER.public, keyring.ephemeral().public]
     verdict = verify(found.splitlines(keepends=True), keys, seen)
     if verdict.exit_code == GOOD:
         assert second_verifier.check(found, [key.text for key in keys], seen) == verdict.events

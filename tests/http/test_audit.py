@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.people import World
-from lockbox.audit.log import checkpoint, merkle, signing_keys
+from lockbox.audit.log import checkpoint, merkle
 from lockbox.audit.log.merkle import leaf_hash, root_of
 from lockbox.audit.verifier.verify import GOOD, verify
 from lockbox.database import Database
+from lockbox.identity import keyring
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Role
 from tests.examples import examples
@@ -150,7 +151,7 @@ def test_an_export_over_http_is_good_and_a_table_is_one(audit_log: Door) -> None
     assert answer.headers["content-type"] == "application/x-ndjson"
     assert answer.headers["cache-control"] == "no-store"
     assert "attachment" in answer.headers["content-disposition"]
-    verdict = verify(answer.content.splitlines(keepends=True), [public(), signing_keys.ephemeral().public])
+    verdict = verify(answer.content.splitlines(keepends=True), [public(), keyring.ephemeral().public])
     assert (verdict.exit_code, verdict.header.size) == (GOOD, verdict.events)
     assert set(verdict.header.consistency) == {1, 3}
     assert [row["User"] for row in csv.DictReader(io.StringIO(table.text))] == ["Amir"]

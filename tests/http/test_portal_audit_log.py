@@ -15,10 +15,10 @@ from starlette.requests import Request
 from api import middleware
 from api.portal import verify_export
 from api.portal.audit_log import while_signed_in
-from lockbox.audit.log import signing_keys
 from lockbox.audit.verifier.verify import GOOD, verify
 from lockbox.database import Database
 from lockbox.errors import NotSignedIn
+from lockbox.identity import keyring
 from lockbox.identity.rate_limit import AttemptLimits
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
@@ -264,7 +264,7 @@ def test_an_export_is_good_and_a_table_is_one(audit_log: Portal) -> None:
     whole = browser.call("GET", "/audit-log/export", params={"since": "2"})
     table = browser.call("GET", "/audit-log/export", params={"format": "csv", "action": "deny", "text": ""})
 
-    verdict = verify(whole.content.splitlines(keepends=True), [public(), signing_keys.ephemeral().public])
+    verdict = verify(whole.content.splitlines(keepends=True), [public(), keyring.ephemeral().public])
     assert (verdict.exit_code, set(verdict.header.consistency)) == (GOOD, {2})
     assert "attachment" in whole.headers["content-disposition"]
     assert (whole.headers["cache-control"], whole.headers["x-content-type-options"]) == ("no-store", "nosniff")
@@ -306,7 +306,7 @@ def test_a_file_is_verified_and_the_page_says_whom_that_trusts(audit_log: Portal
     file = browser.call("GET", "/audit-log/export").content
     before = audit_log.count()
 
-    keys = f"{public().text}\n{signing_keys.ephemeral().public.text}"
+    keys = f"{public().text}\n{keyring.ephemeral().public.text}"
     good = upload(browser, file, keys=keys)
     edited = upload(browser, file.replace(b"deny", b"nope"), keys=keys)
 
@@ -325,7 +325,7 @@ def test_a_checkpoint_of_ones_own_and_keys_of_ones_own_are_what_counts(audit_log
     )
     assert note
 
-    keys = f"{public().text}\n{signing_keys.ephemeral().public.text}"
+    keys = f"{public().text}\n{keyring.ephemeral().public.text}"
     own = upload(browser, file, keys=keys, note=html.unescape(note[1]).replace("\n", "\r\n"))
     other = upload(browser, file, keys=public(OTHER_KEY).text)
 
@@ -480,7 +480,7 @@ def test_verifying_stops_where_enough_is_wrong(audit_log: Portal) -> None:
 
     assert page.status == 200
     assert "Reading stopped at line 52" in page.words
-    all_of_it = verify(file.splitlines(keepends=True), [public(), signing_keys.ephemeral().public])
+    all_of_it = verify(file.splitlines(keepends=True), [public(), keyring.ephemeral().public])
     assert all_of_it.findings.count >= 5000
     assert all_of_it.stopped_at is None
 
@@ -489,7 +489,7 @@ def test_what_only_cannot_be_shown_stops_nothing(audit_log: Portal) -> None:
     """What is unsure may be followed by what is forged, which must be found."""
     file = entered(audit_log).call("GET", "/audit-log/export").content.replace(b"deny", b"nope")
 
-    found = verify(file.splitlines(keepends=True), [public(), signing_keys.ephemeral().public], most=0)
+    found = verify(file.splitlines(keepends=True), [public(), keyring.ephemeral().public], most=0)
 
     assert "edited" in {kind.value for kind in found.findings.kinds}
 

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 import pytest
 
-from lockbox.audit.log import signing_keys
 from lockbox.audit.verifier import signed_approvals
 from lockbox.audit.verifier.signed_approvals import LONGEST_FILE
 from lockbox.database import Database
+from lockbox.identity import keyring
 from tests.http.portal import HOME, Browser, OpenPortal, PortalPage
 from tests.http.test_portal_audit_log import entered
 from tests.http.test_signed_approvals import answer, asked, signed_in
 from tests.logs import public, sealed
 from tests.signing import DEMANDED, enrol
 
-KEYS = f"{public().text}\n{signing_keys.ephemeral().public.text}"
+KEYS = f"{public().text}\n{keyring.ephemeral().public.text}"
 INTACT = "Intact as signed by the vendor; not compared with a checkpoint of yours."
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lockbox.audit.canonical import canonical
+from lockbox.audit.canonical import canonical, signed_text
 from lockbox.audit.log.checkpoint import VerifierKey
-from lockbox.audit.verifier.approval_checks import NAME, ApprovalChecker, signed_text
+from lockbox.audit.verifier.approval_checks import NAME, ApprovalChecker
 from lockbox.audit.verifier.export_format import Finding, FindingKind, Findings
 from tests.each import each
 

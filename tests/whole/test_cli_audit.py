@@ -10,8 +10,8 @@ import pytest
 from cli.stack import APPROVAL_KEY
 from config.embedded import ServerAddresses
 from lockbox.audit.log import signing_keys
-from lockbox.audit.log.signing_keys import ApprovalKeys
 from lockbox.database import Database, make_engine
+from lockbox.identity.keyring import ApprovalKeys
 from lockbox.schedule import Schedule
 from tests.logs import public, sealed
 from tests.whole.conftest import RunningStack

@@ -8,8 +8,8 @@ from pydantic import SecretStr
 from config.settings import DEVELOPMENT_KEY, Settings
 from lockbox.audit.log import signing_keys
 from lockbox.audit.log.checkpoint import VerifierKey
-from lockbox.audit.log.signing_keys import ApprovalKeys
 from lockbox.identity import keyring
+from lockbox.identity.keyring import ApprovalKeys
 from tests.whole.compose import SCRIPTS, compose, ours
 from tests.whole.containers import SHELL
 

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeGuard
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from lockbox.audit.canonical import Value, canonical, decoded
+from lockbox.audit.canonical import canonical, decoded, signed_text
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.export_format import FindingKind, Findings
 from lockbox.audit.verifier.move_checks import OPEN
@@ -19,7 +19,6 @@ KEPT, GRANTED = "kept_resources", "granted_resources"
 ASKED_RESOURCES, ACTIONS, WINDOW = "resources", "actions", "access_window"
 NAME = "lockbox/approvals"
 APPROVAL_FORMAT = "lockbox approval 1"
-SIGNED_FORMAT = "lockbox signed approval 1"
 SUBMIT, SUBMISSION, RESOURCES = "submit", "submission", "resources"
 ACTIVE = "active"
 ENDORSE = "endorse"
@@ -170,27 +169,6 @@ class ApprovalChecker:
         except (InvalidSignature, KeyError, TypeError, ValueError, RecursionError):
             return False
         return True
-
-
-def signed_text(
-    request_id: Value, tenant_id: Value, opened_at: Value, until: Value, *, by: Iterable[str], statement: str
-) -> bytes:
-    """Return the signed canonical bytes: which window was opened, by whom, and the statement's hash.
-
-    The opening event holds all of it, so that the signature can be verified after personal values in the statement
-    were erased.
-    """
-    return canonical(
-        {
-            "format": SIGNED_FORMAT,
-            "request_id": request_id,
-            "tenant_id": tenant_id,
-            "opened_at": opened_at,
-            "until": until,
-            "by": sorted(by),
-            "statement": statement,
-        }
-    )
 
 
 def _asked(fields: Mapping[str, Any], shown: Mapping[str, str]) -> dict[str, Any] | None:
