@@ -29,7 +29,7 @@ from api.incoming_request import client_address
 from config.settings import Settings
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import Invalid, NotSignedIn, NotYours, VersionRequired
-from lockbox.identity import api_tokens, identities, oidc, sessions
+from lockbox.identity import authentication, identities, oidc, sessions
 from lockbox.identity.oidc_providers import IdentityProviders
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import Caller
@@ -249,7 +249,7 @@ def caller(request: Request, session: SessionDep) -> Caller:
     if scheme.lower() != "bearer" or not shown:
         raise NotSignedIn("Send a token: Authorization: Bearer lbx_…")
     if shown.startswith(OURS) or not chosen.issuers:
-        found = api_tokens.authenticate(session, shown, environment=chosen.environment)
+        found = authentication.authenticate_token(session, shown, environment=chosen.environment)
     else:
         found = _of_issuer(session, shown, database(request), issuers(request))
     incoming_request.vouch(request)

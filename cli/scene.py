@@ -11,7 +11,7 @@ from config.embedded.folder import write_private
 from config.settings import Settings
 from lockbox.audit.log import signing_keys
 from lockbox.database import Database, ProcessKeys, make_engine
-from lockbox.identity import api_tokens
+from lockbox.identity import authentication
 from lockbox.identity.keyring import ApprovalKeys
 from lockbox.requests import decide, queries, submit
 from lockbox.requests.decisions import DecisionInput
@@ -99,7 +99,7 @@ def write_playground(path: Path, plan: StackPlan, seeded: Sample) -> None:
 def _is_open(db: Database, plan: StackPlan, seeded: Sample) -> bool:
     for state in WAITING:
         with db.transaction() as session:
-            caller = api_tokens.authenticate(session, seeded.tokens["erin"], environment=plan.environment)
+            caller = authentication.authenticate_token(session, seeded.tokens["erin"], environment=plan.environment)
             if queries.page(session, caller, RequestFilter(state=state), cursor=None, most=1).entries:
                 return True
     return False
@@ -118,9 +118,9 @@ def _play(db: Database, plan: StackPlan, seeded: Sample, settings: Settings, sce
     )
     limits = SubmissionLimits(settings.submissions_per_person, settings.submissions_per_tenant)
     with db.transaction() as session:
-        caller = api_tokens.authenticate(session, seeded.tokens["erin"], environment=plan.environment)
+        caller = authentication.authenticate_token(session, seeded.tokens["erin"], environment=plan.environment)
         request = submit.submit(session, caller, HERE, asked, settings.services, limits=limits).request
     for who, action in scene.done:
         with db.transaction() as session:
-            caller = api_tokens.authenticate(session, seeded.tokens[who], environment=plan.environment)
+            caller = authentication.authenticate_token(session, seeded.tokens[who], environment=plan.environment)
             decide.act(session, caller, HERE, request.id, DecisionInput(action, scene.comments.get(who)))

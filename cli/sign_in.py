@@ -9,7 +9,7 @@ import typer
 from cli import saved_token
 from cli.client import at, call, chosen, stop, warn
 from cli.terminal import say
-from lockbox.identity.api_tokens import FORM
+from lockbox.identity.authentication import TOKEN_FORM
 
 ENDED = {
     "refused": "it was refused on the page",
@@ -53,7 +53,7 @@ def sign_out() -> None:
     except saved_token.TokenExposed:
         found = None
     saved_token.forget(where.kept_at)
-    parts = FORM.fullmatch(found.token) if found else None
+    parts = TOKEN_FORM.fullmatch(found.token) if found else None
     if found is None or parts is None:
         say("This terminal was not signed in.")
         return

@@ -8,7 +8,7 @@ import typer
 from cli import terminal
 from cli.client import at, call, shown, stop, warn
 from cli.terminal import Plain, as_json, moment, say
-from lockbox.identity.api_tokens import FORM
+from lockbox.identity.authentication import TOKEN_FORM
 
 app = typer.Typer(no_args_is_help=True, help="Your API tokens.")
 
@@ -72,7 +72,7 @@ def revoke(token: Annotated[UUID, typer.Argument(help="its id", show_default=Fal
 
 
 def _shown() -> UUID:
-    parts = FORM.fullmatch(shown())
+    parts = TOKEN_FORM.fullmatch(shown())
     if parts is None:
         raise stop("LOCKBOX_TOKEN holds no API token; name the id of the one to replace, as in `lockbox token list`")
     return UUID(parts["id"])

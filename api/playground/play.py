@@ -13,7 +13,7 @@ from api.portal import navigation, sign_in_session
 from api.portal.pages import TAG, go, page
 from lockbox.database import now
 from lockbox.errors import Invalid, NotFound, NotSignedIn, NotYours
-from lockbox.identity import api_tokens
+from lockbox.identity import authentication
 from lockbox.identity.roles import AuthMethod
 
 router = APIRouter(tags=[TAG], include_in_schema=False, dependencies=[Depends(here_alone)])
@@ -118,7 +118,7 @@ def switch(
     try:
         with db.transaction() as session:
             shown = part.token.get_secret_value()
-            caller = api_tokens.authenticate(session, shown, environment=chosen.environment)
+            caller = authentication.authenticate_token(session, shown, environment=chosen.environment)
             if caller.means is not AuthMethod.SAMPLE:
                 raise NotYours("Only demo users can be chosen. Choose one from the page.")
             played = replace(caller, key_id=None, signed_in_at=now(session))

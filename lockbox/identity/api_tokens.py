@@ -1,41 +1,24 @@
-"""Create, authenticate, rotate and revoke API tokens, which are stored as a keyed hash."""
+"""Create, rotate and revoke API tokens, which are stored as a keyed hash; `authentication` reads them."""
 
-import re
 import secrets
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from lockbox.database import UnitOfWork, now
-from lockbox.errors import NotFound, NotSignedIn
+from lockbox.errors import NotFound
 from lockbox.identity import authentication, keyring, row_marks
-from lockbox.identity.authentication import CredentialKind
 from lockbox.identity.credentials import Token
 from lockbox.identity.keyring import Keyring
-from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.roles import Caller
 from lockbox.identity.sessions import visible_to
 from lockbox.sql import new_id
 
-FORM = re.compile(
-    r"lbx_(?P<env>[a-z]{3,11})_(?P<id>[0-9a-f]{32})_(?P<secret>[A-Za-z0-9_-]{43})(?P<checksum>[0-9a-f]{8})"
-)
 MOST_TOKENS = 20
-USE_NOTED_EVERY = timedelta(minutes=1)
-UNKNOWN = "The token is unknown or revoked; make a new one."
-
-WHOSE = text("SELECT person_of_token(:id)")
-USED = text("""
-UPDATE tokens SET last_used_at = :at WHERE id = (
-    SELECT id FROM tokens WHERE id = :id
-    AND (last_used_at IS NULL OR last_used_at <= CAST(:at AS timestamptz) - interval '1 minute')
-    FOR NO KEY UPDATE SKIP LOCKED)
-""")
 
 
 @dataclass(frozen=True)
@@ -117,7 +100,7 @@ def draft(
         name=name,
         is_sample=is_sample,
         by_mail=by_mail,
-        secret_hash=hashes(ring, token_id, secret)[0],
+        secret_hash=authentication.token_hashes(ring, token_id, secret)[0],
         scopes=sorted(scopes),
         services=sorted(services),
         replaces=replaces,
@@ -132,52 +115,7 @@ def draft(
 def written(environment: str, token_id: UUID, secret: str) -> str:
     """Return a token's text."""
     body = f"lbx_{environment}_{token_id.hex}_{secret}"
-    return body + checksum(body)
-
-
-def checksum(body: str) -> str:
-    """Return the CRC-32 of a token's text in hex, which reveals mangled tokens and lets scanners confirm a leak."""
-    return f"{zlib.crc32(body.encode()):08x}"
-
-
-def authenticate(session: UnitOfWork, shown: str, *, environment: str) -> Caller:
-    """Return the caller of a token, and make the transaction the caller's.
-
-    Raises:
-        NotSignedIn: the token is malformed, of another environment, unknown, revoked or expired, or its person
-            is disabled. All but the expiry answer alike.
-    """
-    token_id, secret = read(shown, environment)
-    found = authentication.look_up_credential(
-        session, CredentialKind.TOKEN, str(token_id), hashes(keyring.of(session), token_id, secret)
-    )
-    if found is None:
-        whose = session.execute(WHOSE, {"id": token_id}).scalar_one()
-        raise NotSignedIn(UNKNOWN, person_id=whose)
-    if found.revoked or found.disabled:
-        raise NotSignedIn(UNKNOWN, person_id=found.person_id)
-    if found.means is AuthMethod.SAMPLE and environment == "production":
-        said = "Sample tokens are not taken in production; make a token of your own."
-        raise NotSignedIn(said, person_id=found.person_id)
-    if found.expires_at is None or found.at >= found.expires_at:
-        raise NotSignedIn("The token has expired; make a new one.", person_id=found.person_id)
-    if found.last_seen_at is None or found.at - found.last_seen_at >= USE_NOTED_EVERY:
-        session.execute(USED, {"id": found.key_id, "at": found.at})
-    return found.caller()
-
-
-def read(shown: str, environment: str) -> tuple[UUID, str]:
-    """Parse a token's text into its id and secret.
-
-    Raises:
-        NotSignedIn: it is malformed, or of another environment.
-    """
-    parts = FORM.fullmatch(shown)
-    if parts is None or parts["env"] != environment:
-        raise NotSignedIn(f"This is not a token of this installation: those begin with lbx_{environment}_.")
-    if checksum(shown[:-8]) != parts["checksum"]:
-        raise NotSignedIn("The token is not complete: its checksum is wrong. Copy it again.")
-    return UUID(parts["id"]), parts["secret"]
+    return body + authentication.token_checksum(body)
 
 
 def mine(session: UnitOfWork, caller: Caller) -> Sequence[Token]:
@@ -243,8 +181,3 @@ def _of(session: UnitOfWork, caller: Caller, token_id: UUID) -> Token:
 
 def _all_of(caller: Caller) -> SelectOfScalar[Token]:
     return select(Token).where(col(Token.person_id) == caller.person_id, visible_to(caller, col(Token.only_at)))
-
-
-def hashes(ring: Keyring, token_id: UUID, secret: str) -> list[bytes]:
-    """Return the hash of a token's secret under each key, the newest first."""
-    return ring.secrets.marks("token", token_id, secret)

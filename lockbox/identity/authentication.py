@@ -1,8 +1,10 @@
-"""Look up who a credential belongs to, and tell row-level security for whom a transaction runs."""
+"""Look up whose token or other credential was shown, and tell row-level security for whom a transaction runs."""
 
+import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -11,7 +13,9 @@ from sqlalchemy import Row, text
 from sqlmodel import col, select
 
 from lockbox.database import UnitOfWork, read_at
+from lockbox.errors import NotSignedIn
 from lockbox.identity import keyring, row_marks
+from lockbox.identity.keyring import Keyring
 from lockbox.identity.models import Membership, Person
 from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
 from lockbox.identity.row_marks import MarkedRowKind
@@ -27,6 +31,18 @@ SUSPEND = text("SELECT set_config('lockbox.suspending', :tenant, true)")
 LOOK_UP_CREDENTIAL = text("""
 SELECT r.*, b.only_at, b.proven_by, b.proven_at, clock_timestamp() AS at
 FROM authenticate(:kind, :shown, :hash) r CROSS JOIN LATERAL credential_scope(:kind, r.key_id) b
+""")
+TOKEN_FORM = re.compile(
+    r"lbx_(?P<env>[a-z]{3,11})_(?P<id>[0-9a-f]{32})_(?P<secret>[A-Za-z0-9_-]{43})(?P<checksum>[0-9a-f]{8})"
+)
+UNKNOWN_OR_REVOKED = "The token is unknown or revoked; make a new one."
+USE_NOTED_EVERY = timedelta(minutes=1)
+WHOSE = text("SELECT person_of_token(:id)")
+USED = text("""
+UPDATE tokens SET last_used_at = :at WHERE id = (
+    SELECT id FROM tokens WHERE id = :id
+    AND (last_used_at IS NULL OR last_used_at <= CAST(:at AS timestamptz) - interval '1 minute')
+    FOR NO KEY UPDATE SKIP LOCKED)
 """)
 
 
@@ -131,6 +147,56 @@ class CredentialLookup:
             signed_in_at or self.signed_in_at,
             by_terminal=self.by_terminal,
         ).within(self.only_at)
+
+
+def authenticate_token(session: UnitOfWork, shown: str, *, environment: str) -> Caller:
+    """Return the caller of a token, and make the transaction the caller's.
+
+    Raises:
+        NotSignedIn: the token is malformed, of another environment, unknown, revoked or expired, or its person
+            is disabled. All but the expiry answer alike.
+    """
+    token_id, secret = read_token(shown, environment)
+    found = look_up_credential(
+        session, CredentialKind.TOKEN, str(token_id), token_hashes(keyring.of(session), token_id, secret)
+    )
+    if found is None:
+        whose = session.execute(WHOSE, {"id": token_id}).scalar_one()
+        raise NotSignedIn(UNKNOWN_OR_REVOKED, person_id=whose)
+    if found.revoked or found.disabled:
+        raise NotSignedIn(UNKNOWN_OR_REVOKED, person_id=found.person_id)
+    if found.means is AuthMethod.SAMPLE and environment == "production":
+        said = "Sample tokens are not taken in production; make a token of your own."
+        raise NotSignedIn(said, person_id=found.person_id)
+    if found.expires_at is None or found.at >= found.expires_at:
+        raise NotSignedIn("The token has expired; make a new one.", person_id=found.person_id)
+    if found.last_seen_at is None or found.at - found.last_seen_at >= USE_NOTED_EVERY:
+        session.execute(USED, {"id": found.key_id, "at": found.at})
+    return found.caller()
+
+
+def read_token(shown: str, environment: str) -> tuple[UUID, str]:
+    """Parse a token's text into its id and secret.
+
+    Raises:
+        NotSignedIn: it is malformed, or of another environment.
+    """
+    parts = TOKEN_FORM.fullmatch(shown)
+    if parts is None or parts["env"] != environment:
+        raise NotSignedIn(f"This is not a token of this installation: those begin with lbx_{environment}_.")
+    if token_checksum(shown[:-8]) != parts["checksum"]:
+        raise NotSignedIn("The token is not complete: its token_checksum is wrong. Copy it again.")
+    return UUID(parts["id"]), parts["secret"]
+
+
+def token_checksum(body: str) -> str:
+    """Return the CRC-32 of a token's text in hex, which reveals mangled tokens and lets scanners confirm a leak."""
+    return f"{zlib.crc32(body.encode()):08x}"
+
+
+def token_hashes(ring: Keyring, token_id: UUID, secret: str) -> list[bytes]:
+    """Return the hash of a token's secret under each key, the newest first."""
+    return ring.secrets.marks("token", token_id, secret)
 
 
 def look_up_credential(

@@ -16,7 +16,7 @@ from sqlmodel import col, select
 
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, NotSignedIn, NotYours, SignInAgain
-from lockbox.identity import api_tokens, credentials, keyring, row_marks, sessions
+from lockbox.identity import api_tokens, authentication, credentials, keyring, row_marks, sessions
 from lockbox.identity.credentials import DeviceLogin, Token
 from lockbox.identity.roles import AuthMethod, Caller, Role
 from lockbox.identity.sessions import ClientInfo
@@ -58,7 +58,7 @@ def start(session: UnitOfWork, place: ClientInfo, *, environment: str) -> Device
     row_id, secret, at, ring = new_id(), secrets.token_urlsafe(32), now(session), keyring.of(session)
     row = DeviceLogin(
         id=row_id,
-        secret_hash=api_tokens.hashes(ring, row_id, secret)[0],
+        secret_hash=authentication.token_hashes(ring, row_id, secret)[0],
         code_hash=_codes(session, code)[0],
         address=place.address,
         user_agent=place.user_agent,
@@ -76,10 +76,10 @@ def state(session: UnitOfWork, shown: str, *, environment: str) -> DeviceLoginSt
     Raises:
         NotSignedIn: no terminal has it.
     """
-    row_id, secret = api_tokens.read(shown, environment)
-    row = _met(session, secrets_=api_tokens.hashes(keyring.of(session), row_id, secret))
+    row_id, secret = authentication.read_token(shown, environment)
+    row = _met(session, secrets_=authentication.token_hashes(keyring.of(session), row_id, secret))
     if row is None:
-        raise NotSignedIn(api_tokens.UNKNOWN)
+        raise NotSignedIn(authentication.UNKNOWN_OR_REVOKED)
     if row.answered_at is not None:
         return DeviceLoginState.ALLOWED if row.is_allowed else DeviceLoginState.REFUSED
     return DeviceLoginState.WAITING if now(session) < row.expires_at else DeviceLoginState.OVER

@@ -62,7 +62,7 @@ def at(db: Database, *roots: bytes) -> Database:
 def recognised(db: Database, world: World, name: str) -> set[Role]:
     """Show somebody's token and return the roles that they are taken to have."""
     with db.transaction() as session:
-        caller = api_tokens.authenticate(session, world.tokens[name], environment="test")
+        caller = authentication.authenticate_token(session, world.tokens[name], environment="test")
     return {one.role for one in caller.standings}
 
 
@@ -176,4 +176,4 @@ def test_a_newer_mark_does_not_give_way_to_the_one_before(old: World, rekey: Rek
 
 
 def _issued(session: UnitOfWork, person_id: UUID) -> str:
-    return api_tokens.issue(session, person_id, environment="test", lifetime=api_tokens.USE_NOTED_EVERY).text
+    return api_tokens.issue(session, person_id, environment="test", lifetime=authentication.USE_NOTED_EVERY).text

@@ -11,7 +11,7 @@ from harness.stage import ShiftedClock
 from lockbox.admin import vendor_staff
 from lockbox.database import Database
 from lockbox.errors import OwnRequest
-from lockbox.identity import api_tokens
+from lockbox.identity import authentication
 from lockbox.identity.roles import Mode, Role
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
@@ -41,7 +41,7 @@ def also_asks(world: World, who: str, *, tier: int) -> None:
     both = frozenset({Role.ENGINEER, Role.MANAGER})
     manages(world, "olga", vendor_staff.set_roles, id_of(world, who), both, review_tier=tier)
     with world.db.transaction() as session:
-        world.people[who] = api_tokens.authenticate(session, world.tokens[who], environment="test")
+        world.people[who] = authentication.authenticate_token(session, world.tokens[who], environment="test")
 
 
 def test_the_lowest_tier_is_asked_and_reminded_and_the_next_one_asked_as_the_review_window_goes_by(

@@ -10,7 +10,7 @@ from harness.people import World
 from lockbox.admin import vendor_staff
 from lockbox.database import Database
 from lockbox.errors import Invalid, InvitationRefused, NotFound, NotSignedIn, NotYours, OwnRoles
-from lockbox.identity import api_tokens
+from lockbox.identity import authentication
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
@@ -130,7 +130,7 @@ def test_roles_that_are_given_and_taken_hold_at_once(world: World) -> None:
 
     manages(world, "olga", vendor_staff.set_roles, id_of(world, "eve"), frozenset({Role.ENGINEER, Role.MANAGER}))
     with world.db.transaction() as session:
-        world.people["eve"] = api_tokens.authenticate(session, world.tokens["eve"], environment="test")
+        world.people["eve"] = authentication.authenticate_token(session, world.tokens["eve"], environment="test")
     revoked = world.act("eve", Action.REVOKE, window)
     was_open = door(world)
     manages(world, "olga", vendor_staff.remove, id_of(world, "erin"))
@@ -178,7 +178,7 @@ def test_who_is_disabled_is_shut_out_with_tokens_and_windows_at_once(world: Worl
     assert was_open is not None
     assert (member.is_disabled, door(world)) == (True, None)
     with pytest.raises(NotSignedIn), world.db.transaction() as session:
-        api_tokens.authenticate(session, world.tokens["erin"], environment="test")
+        authentication.authenticate_token(session, world.tokens["erin"], environment="test")
 
 
 def test_who_is_disabled_gets_no_roles_and_accepts_nothing(world: World, worker: Database) -> None:

@@ -10,7 +10,7 @@ from harness.people import SETTINGS as ORDINARY
 from harness.stage import ShiftedClock, setting
 from lockbox.audit import refusals_log
 from lockbox.database import Database
-from lockbox.identity import api_tokens
+from lockbox.identity import api_tokens, authentication
 from lockbox.sql import new_id
 from tests.authenticator import Authenticator
 from tests.http.door import Door
@@ -114,7 +114,7 @@ def shown(door: Door, token: str) -> int:
 def refusable(door: Door, how: str) -> str:
     """Return a token of Ann's that is no good."""
     good, ann = door.world.tokens["ann"], door.world.people["ann"]
-    token_id, _ = api_tokens.read(good, "test")
+    token_id, _ = authentication.read_token(good, "test")
     if how == "guessed":
         return api_tokens.written("test", token_id, "A" * 43)
     with setting(door.db).transaction() as session:

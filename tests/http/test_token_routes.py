@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from structlog.testing import capture_logs
 
-from lockbox.identity import api_tokens
+from lockbox.identity import api_tokens, authentication
 from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.tokens import asked, by, listed, made, works
@@ -93,7 +93,7 @@ def test_a_list_shows_the_own_tokens_without_text_or_hash(door: Door) -> None:
     assert set(shown[token["id"]]) == {
         *("id", "name", "scopes", "services", "created_at", "last_used_at", "expires_at", "replaces")
     }
-    parts = api_tokens.FORM.fullmatch(token["token"])
+    parts = authentication.TOKEN_FORM.fullmatch(token["token"])
     assert parts
     assert not [form for row in rows for form in (row.hash, row.raw) if form in answer.text]
     assert parts["secret"] not in answer.text
@@ -130,7 +130,7 @@ def test_a_revoked_token_is_worthless_from_the_next_call_on(door: Door) -> None:
 
     assert (revoked.status_code, revoked.content) == (204, b"")
     refused = by(token, door, "GET", "/v1/me")
-    assert facts(refused, 401, "invalid-token")["detail"] == api_tokens.UNKNOWN
+    assert facts(refused, 401, "invalid-token")["detail"] == authentication.UNKNOWN_OR_REVOKED
     assert token["id"] not in listed(door, "erin")
     assert works(other, door)
 
@@ -180,7 +180,7 @@ def mangled(text: str) -> dict[str, str]:
         "cut by the checksum": text[:-8],
         "cut in half": text[: len(text) // 2],
         "longer": text + "0",
-        "of another environment": body + api_tokens.checksum(body),
+        "of another environment": body + authentication.token_checksum(body),
         "of another environment, the checksum as it was": body + text[-8:],
     }
 

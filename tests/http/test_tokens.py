@@ -21,7 +21,7 @@ PATHS = ["/v1/requests", f"/v1/requests/{NOBODYS}", "/v1/access?tenant=a", "/v1/
 
 def whole(body: str) -> str:
     """Return a token with the checksum that belongs to what stands before it."""
-    return body + api_tokens.checksum(body)
+    return body + authentication.token_checksum(body)
 
 
 def issued(door: Door, who: str = "erin", *, environment: str = "test", is_sample: bool = False) -> IssuedToken:
@@ -102,7 +102,7 @@ def test_another_secret_with_the_same_id_is_unknown(door: Door, end: str) -> Non
 
     answer = door.call(None, "GET", "/v1/requests", headers={"authorization": f"Bearer {whole(changed)}"})
 
-    assert facts(answer, 401, "invalid-token")["detail"] == api_tokens.UNKNOWN
+    assert facts(answer, 401, "invalid-token")["detail"] == authentication.UNKNOWN_OR_REVOKED
 
 
 @pytest.mark.parametrize("at", [-1, -8, -9, -20, -60])
@@ -117,7 +117,7 @@ def test_a_token_with_one_wrong_character_is_told_as_such(door: Door, at: int) -
 
 
 def test_the_secret_of_one_token_does_not_go_with_the_id_of_another(door: Door) -> None:
-    mine, others = (api_tokens.FORM.fullmatch(door.world.tokens[who]) for who in ("erin", "ann"))
+    mine, others = (authentication.TOKEN_FORM.fullmatch(door.world.tokens[who]) for who in ("erin", "ann"))
     assert mine
     assert others
 
@@ -136,9 +136,9 @@ def test_a_sample_token_is_refused_in_production_and_one_of_the_persons_own_is_t
     own = issued(door, environment="production")
 
     with door.db.transaction() as session, pytest.raises(NotSignedIn, match="Sample tokens are not taken"):
-        api_tokens.authenticate(session, sample.text, environment="production")
+        authentication.authenticate_token(session, sample.text, environment="production")
     with door.db.transaction() as session:
-        caller = api_tokens.authenticate(session, own.text, environment="production")
+        caller = authentication.authenticate_token(session, own.text, environment="production")
 
     assert caller.person_id == door.world.people["erin"].person_id
 
@@ -157,7 +157,7 @@ def test_the_use_of_a_token_is_noted_at_most_once_a_minute(door: Door) -> None:
 
     def use(at: datetime) -> datetime | None:
         with door.at(at).db.transaction() as session:
-            api_tokens.authenticate(session, token.text, environment="test")
+            authentication.authenticate_token(session, token.text, environment="test")
         return last_used(door.db, token.token.id)
 
     assert last_used(door.db, token.token.id) is None
@@ -203,7 +203,7 @@ def test_revoked_disabled_and_unknown_answer_alike(fresh_door: Door, ending: str
 
     answer = fresh_door.get("erin", "/v1/requests")
 
-    assert facts(answer, 401, "invalid-token")["detail"] == api_tokens.UNKNOWN
+    assert facts(answer, 401, "invalid-token")["detail"] == authentication.UNKNOWN_OR_REVOKED
     assert answer.content == unknown.content
 
 
@@ -226,7 +226,7 @@ def test_a_person_without_any_role_is_somebody_who_may_nothing(fresh_door: Door)
 
 def test_no_token_is_ever_stored_or_echoed(door: Door) -> None:
     good = door.world.tokens["erin"]
-    parts = api_tokens.FORM.fullmatch(good)
+    parts = authentication.TOKEN_FORM.fullmatch(good)
     assert parts
 
     with door.root.connect() as connection:

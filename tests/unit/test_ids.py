@@ -7,7 +7,7 @@ import pytest
 
 from lockbox.database import NO_KEYS, UnitOfWork, WarnedSession, postgres_clock
 from lockbox.errors import NotSignedIn
-from lockbox.identity import api_tokens
+from lockbox.identity import authentication
 from lockbox.schedule import IndexEntry
 from lockbox.sql import new_id
 from tests.each import each
@@ -60,7 +60,7 @@ def test_a_score_is_never_before_the_instant_it_stands_for() -> None:
 
 
 def test_the_form_of_a_token_tells_its_environment_and_its_id() -> None:
-    parts = api_tokens.FORM.fullmatch(GOOD)
+    parts = authentication.TOKEN_FORM.fullmatch(GOOD)
 
     assert parts is not None
     assert parts["env"] == "test"
@@ -70,9 +70,9 @@ def test_the_form_of_a_token_tells_its_environment_and_its_id() -> None:
 
 
 def test_the_checksum_of_a_token_is_the_crc_32_of_all_that_stands_before_it() -> None:
-    assert api_tokens.checksum("123456789") == "cbf43926"
-    assert api_tokens.checksum("lbx_116023") == "00000465"
-    assert BODY + api_tokens.checksum(BODY) == GOOD
+    assert authentication.token_checksum("123456789") == "cbf43926"
+    assert authentication.token_checksum("lbx_116023") == "00000465"
+    assert BODY + authentication.token_checksum(BODY) == GOOD
 
 
 @each(
@@ -103,7 +103,7 @@ def test_what_is_no_token_of_this_installation_never_reaches_the_database(shown:
     unbound = UnitOfWork(WarnedSession(), postgres_clock, NO_KEYS)
 
     with pytest.raises(NotSignedIn, match="begin with lbx_test_"):
-        api_tokens.authenticate(unbound, shown, environment="test")
+        authentication.authenticate_token(unbound, shown, environment="test")
 
 
 @pytest.mark.parametrize(
@@ -120,4 +120,4 @@ def test_a_token_with_a_typo_is_told_by_its_checksum_and_never_reaches_the_datab
     unbound = UnitOfWork(WarnedSession(), postgres_clock, NO_KEYS)
 
     with pytest.raises(NotSignedIn, match="checksum is wrong"):
-        api_tokens.authenticate(unbound, mangled, environment="test")
+        authentication.authenticate_token(unbound, mangled, environment="test")

@@ -20,7 +20,7 @@ from cli.app import app
 from config.embedded import ServerAddresses
 from harness.stage import Urls, copied, on_database
 from lockbox.database import as_owner
-from lockbox.identity.api_tokens import FORM
+from lockbox.identity.authentication import TOKEN_FORM
 from lockbox.identity.keyring import development, make
 from tests.mailbox import CODE
 from tests.whole.conftest import RunningStack
@@ -63,7 +63,7 @@ def test_the_first_operator_gets_a_token_of_their_own_that_reads_and_opens_nothi
     token = made.stdout.removesuffix("\n")
     known = {"LOCKBOX_URL": address, "LOCKBOX_TOKEN": token}
     assert made.returncode == 0
-    assert FORM.fullmatch(token)
+    assert TOKEN_FORM.fullmatch(token)
     assert "shown once" in made.stderr
     assert f"LOCKBOX_URL={address}" in made.stderr
     assert token not in made.stderr
@@ -209,7 +209,7 @@ def test_it_is_the_first_event_of_the_vendors_log_and_holds_no_secret(urls: Urls
     assert UUID(body["person_id"]) == person.id
     assert told == {"name": "Olga Ortiz", "member": "Olga Ortiz <olga@vendor.example>"}
     assert unsealed == event.id
-    parts = FORM.fullmatch(token)
+    parts = TOKEN_FORM.fullmatch(token)
     assert parts
     assert parts["secret"] not in event.body
     assert "olga@" not in event.body

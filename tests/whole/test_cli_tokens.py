@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from config.embedded import ServerAddresses
-from lockbox.identity.api_tokens import FORM
+from lockbox.identity.authentication import TOKEN_FORM
 from tests.database.tenancy import id_of
 from tests.whole.conftest import RunningStack
 from tests.whole.shell import CommandResult, Shell, lockbox, opened
@@ -29,7 +29,7 @@ def printed(ended: CommandResult) -> str:
     assert ended.code == 0, ended
     assert ended.err.startswith("This is the only time that the token is shown")
     token = ended.out.removesuffix("\n")
-    assert FORM.fullmatch(token)
+    assert TOKEN_FORM.fullmatch(token)
     return token
 
 
@@ -50,7 +50,7 @@ def test_a_token_is_printed_once_and_by_itself_and_is_never_listed_or_logged(she
 
     assert "laptop" in listed
     assert one["id"] in listed
-    parts = FORM.fullmatch(token)
+    parts = TOKEN_FORM.fullmatch(token)
     assert parts
     for text in (listed, shell.does("erin", "token", "list", "--json"), shell.log()):
         assert parts["secret"] not in text
@@ -121,5 +121,5 @@ def test_a_token_that_is_piped_on_comes_alone(shell: Shell) -> None:
     made = lockbox(shell.token("max"), "token", "make", "laptop")
 
     assert made.returncode == 0
-    assert FORM.fullmatch(made.stdout.removesuffix("\n"))
+    assert TOKEN_FORM.fullmatch(made.stdout.removesuffix("\n"))
     assert made.stderr.count("\n") == 1
