@@ -18,9 +18,9 @@ from lockbox.identity.models import EligibleDelegate, Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.notifications import recipients
 from lockbox.requests import policy_store as versions
-from lockbox.requests.policy import Terms
+from lockbox.requests.policy import Terms, effective_mode
 from lockbox.requests.policy_diff import changes
-from lockbox.requests.policy_rules import Policy, effective_mode, stricter
+from lockbox.requests.policy_rules import Policy, stricter
 from lockbox.requests.quorum import who_lacks
 from lockbox.requests.transition import Origin
 
@@ -149,7 +149,7 @@ def takes_consent_back(tenant: Tenant, old: Policy, new: Policy, at: datetime) -
     return (
         new.consent is None
         or new.consent.until < old.consent.until
-        or effective_mode(tenant.mode, new, at) is Mode.ENFORCE
+        or effective_mode(tenant.mode, new.consent, at) is Mode.ENFORCE
     )
 
 

@@ -32,24 +32,14 @@ SELECT id, request_id, person_id, verdict, access_window, stands_for, means, res
 FROM decisions
 WHERE request_id = ANY(:request_ids)
 """)
-
-
 LATELY = text("SELECT * FROM decided_lately(:lately, :most)")
-
-
 DECIDED_FOR = timedelta(minutes=3)
-
-
 MOST_DECIDED = 1_000
-
-
 WHY = {
     Action.APPROVE: "This tenant's policy asks for a reason: say in a comment why you approve. Nothing was done yet.",
     Action.DENY: "Say in a comment why you deny: the engineer reads it, and it is on record. Nothing was done yet.",
     Action.REVOKE: "This tenant's policy asks for a reason: say in a comment why you revoke. Nothing was done yet.",
 }
-
-
 MUST_SIGN = (
     "This customer's policy requires each approval to be signed with a passkey of the approver: approve on the "
     "request's page, in a browser that has your passkey. If you have none yet, add one on your account page first."
@@ -214,8 +204,6 @@ def _kept(
 
 
 NONE = timedelta(0)
-
-
 ASKED_STATES = frozenset({State.REVIEWING, State.PENDING})
 
 

@@ -18,8 +18,8 @@ from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import policy_store, tiers
 from lockbox.requests.lifecycle import Action, Party, State, move
-from lockbox.requests.policy import Reason, Terms, customer_decides, reviewed_first
-from lockbox.requests.policy_rules import Policy, RequestFacts, effective_mode
+from lockbox.requests.policy import Reason, Terms, customer_decides, effective_mode, reviewed_first
+from lockbox.requests.policy_rules import Policy, RequestFacts
 from lockbox.requests.quorum import who_lacks
 from lockbox.requests.tiers import PromptedApprovers
 
@@ -180,7 +180,7 @@ def _evaluation(
         service=ask.service,
         policy=policy,
         terms=terms,
-        mode=effective_mode(tenant.mode, policy, at),
+        mode=effective_mode(tenant.mode, policy.consent, at),
         known=recipients.look_up(session, {tenant.id}, at),
         at=at,
         was_denied=_was_denied(session, tenant, ask),

@@ -28,8 +28,6 @@ class State(StrEnum):
 
 
 OPEN_STATES = frozenset({State.REVIEWING, State.PENDING, State.ACTIVE})
-
-
 FINAL_STATES = frozenset(State) - OPEN_STATES
 
 
@@ -99,14 +97,8 @@ MOVES: dict[tuple[State | None, Action], MoveRule] = {
     ),
     (State.ACTIVE, Action.EXPIRE): MoveRule(State.EXPIRED, _by(Party.CLOCK)),
 }
-
-
 DECISIONS = frozenset({Action.ENDORSE, Action.APPROVE, Action.DENY})
-
-
 PEOPLES_ACTIONS = frozenset({action for _, action in MOVES} - {Action.SUBMIT, Action.TIME_OUT, Action.EXPIRE})
-
-
 CLOCK_ACTIONS: dict[State, Action] = {
     state: action for (state, action), move in MOVES.items() if state and Party.CLOCK in move.by
 }

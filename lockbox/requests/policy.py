@@ -1,48 +1,36 @@
-"""What follows from terms and mode for the clock of one request."""
+"""What a policy can say: its terms and the consent for a time; and what follows from terms and mode; pure."""
 
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Protocol, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
 from lockbox.identity.roles import Mode
 from lockbox.notifications.mail_text import duration
+from lockbox.text_rules import Instant
 
 HOUR = 3600
-
-
 DAY = 24 * HOUR
-
-
 HARD_ACCESS_LIMIT = 7 * DAY
-
-
 HARD_ANSWER_LIMIT = 14 * DAY
-
-
 MOST_APPROVALS = 20
-
-
 MOST_TIERS = 5
-
-
 MOST_REMINDERS = 10
-
-
 T = TypeVar("T")
-
-
 Switch = Annotated[bool, Field(strict=True)]
-
-
 GroupName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*$")]
-
-
 STRICTNESS = (Mode.OFF, Mode.OBSERVE, Mode.ENFORCE)
-
-
 UNVERIFIED = (
     "What this customer laid down was changed in the database and not by Lockbox: nothing is asked, opened or "
     "loosened by it. An admin of the customer saves the whole policy again; who runs Lockbox looks into the alarm."
@@ -95,38 +83,16 @@ def _whole(value: object) -> object:
 
 
 IS_WHOLE = BeforeValidator(_whole)
-
-
 Once = Annotated[tuple[T, ...], Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_sorted_once)]
-
-
 Approvals = Annotated[int, Field(ge=1, le=MOST_APPROVALS, strict=True), IS_WHOLE]
-
-
 AnswerWindow = Annotated[int, Field(ge=1, le=HARD_ANSWER_LIMIT, strict=True), IS_WHOLE]
-
-
 AccessWindow = Annotated[int, Field(ge=1, le=HARD_ACCESS_LIMIT, strict=True), IS_WHOLE]
-
-
 SignInAge = Annotated[int, Field(ge=60, le=DAY, strict=True), IS_WHOLE]
-
-
 WarningTime = Annotated[int, Field(ge=0, le=DAY, strict=True), IS_WHOLE]
-
-
 Percent = Annotated[int, Field(ge=1, le=99, strict=True), IS_WHOLE]
-
-
 Moments = Once[Percent]
-
-
 Reminders = Annotated[Moments, Field(max_length=MOST_REMINDERS)]
-
-
 Widening = Annotated[Moments, Field(max_length=MOST_TIERS - 1)]
-
-
 Characters = Annotated[int, Field(ge=1, le=1000, strict=True), IS_WHOLE]
 
 
@@ -174,27 +140,15 @@ def _by_name(decisions: frozenset[ReasonedDecision]) -> list[ReasonedDecision]:
 
 
 Stages = Annotated[tuple[ApprovalStage, ...], AfterValidator(_by_group)]
-
-
 _Tiers = Annotated[tuple[tuple[GroupName, ...], ...], Field(max_length=MOST_TIERS), AfterValidator(_each_group_once)]
-
-
 Tiers = Annotated[_Tiers, AfterValidator(_without_an_empty_end)]
-
-
 ChosenTiers = Annotated[_Tiers, AfterValidator(_none_empty)]
-
-
 Reasons = Annotated[
     frozenset[Reason],
     BeforeValidator(_given_once),
     PlainSerializer(_in_order, return_type=list[Reason], when_used="json"),
 ]
-
-
 ChosenReasons = Annotated[Reasons, Field(min_length=1)]
-
-
 Comments = Annotated[
     frozenset[ReasonedDecision], PlainSerializer(_by_name, return_type=list[ReasonedDecision], when_used="json")
 ]
@@ -370,3 +324,26 @@ def customer_decides(mode: Mode) -> bool:
 def stricter_mode(one: Mode, other: Mode) -> Mode:
     """Return the mode of the two that leaves the vendor less: the customer decides, is told, or neither."""
     return max(one, other, key=STRICTNESS.index)
+
+
+def _relaxed(mode: Mode) -> Mode:
+    if mode is Mode.ENFORCE:
+        raise ValueError("choose observe or off; without consent the tenant decides anyway")
+    return mode
+
+
+class Consent(PolicyPart):
+    """Dated consent: until then the tenant is told, or not even that; then it decides again, by itself."""
+
+    mode: Annotated[Mode, AfterValidator(_relaxed), Field(json_schema_extra={"enum": [Mode.OBSERVE, Mode.OFF]})]
+    until: Instant
+
+
+def effective_mode(mode: Mode, consent: Consent | None, at: datetime) -> Mode:
+    """Return the mode that holds at an instant.
+
+    Dated consent relaxes `enforce` until its end, and is over at that very instant; other modes it leaves alone.
+    """
+    if mode is Mode.ENFORCE and consent is not None and at < consent.until:
+        return consent.mode
+    return mode

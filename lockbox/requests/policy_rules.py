@@ -4,18 +4,17 @@ import math
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import zip_longest
 from typing import Annotated, Any, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from lockbox.identity.roles import Mode
 from lockbox.requests.policy import (
     ApprovalStage,
     ChosenReasons,
     ChosenTiers,
+    Consent,
     GroupName,
     Once,
     Overrides,
@@ -24,7 +23,7 @@ from lockbox.requests.policy import (
     Reminders,
     Terms,
 )
-from lockbox.text_rules import Instant, check_line, check_resource_pattern
+from lockbox.text_rules import check_line, check_resource_pattern
 
 MOST_RULES = 100
 MOST_GROUPS = 50
@@ -38,6 +37,8 @@ Line = Annotated[
 ]
 Members = Annotated[Once[UUID], Field(max_length=MOST_MEMBERS)]
 NAMES_ALONE = {"additionalProperties": False, "propertyNames": {"maxLength": 63}}
+
+
 # False is less than True, so the same two words say "and" and "or".
 LESS_IS_STRICTER = (
     "review_window",
@@ -106,19 +107,11 @@ def _about_something(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [{"required": [name], "properties": {name: {"minItems": 1}}} for name in schema["properties"]]
 
 
-def _relaxed(mode: Mode) -> Mode:
-    if mode is Mode.ENFORCE:
-        raise ValueError("choose observe or off; without consent the tenant decides anyway")
-    return mode
-
-
 def _by_name(groups: dict[str, tuple[UUID, ...]]) -> dict[str, tuple[UUID, ...]]:
     return dict(sorted(groups.items()))
 
 
 Pattern = Annotated[str, Field(max_length=256), AfterValidator(_pattern)]
-
-
 Groups = Annotated[
     dict[GroupName, Members],
     Field(max_length=MOST_GROUPS, json_schema_extra=NAMES_ALONE),
@@ -158,13 +151,6 @@ class Rule(PolicyPart):
     name: Line
     match: Match
     terms: Overrides
-
-
-class Consent(PolicyPart):
-    """Dated consent: until then the tenant is told, or not even that; then it decides again, by itself."""
-
-    mode: Annotated[Mode, AfterValidator(_relaxed), Field(json_schema_extra={"enum": [Mode.OBSERVE, Mode.OFF]})]
-    until: Instant
 
 
 class Policy(Terms):
@@ -213,17 +199,6 @@ def _called(
     for tier in tiers:
         for group in tier:
             yield f"{prefix}tiers", group, 1
-
-
-def effective_mode(mode: Mode, policy: Policy, at: datetime) -> Mode:
-    """Return the mode that holds at an instant.
-
-    Dated consent relaxes `enforce` until its end, and is over at that very instant; other modes it leaves alone.
-    """
-    consent = policy.consent
-    if mode is Mode.ENFORCE and consent is not None and at < consent.until:
-        return consent.mode
-    return mode
 
 
 def stricter(a: Terms, b: Terms) -> Terms:

@@ -16,8 +16,8 @@ from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Mode
 from lockbox.notifications.request_mail import MailWording
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import UNVERIFIED, Reason, Terms, stricter_mode
-from lockbox.requests.policy_rules import Policy, RequestFacts, effective_mode, merged, stricter, terms_for
+from lockbox.requests.policy import UNVERIFIED, Reason, Terms, effective_mode, stricter_mode
+from lockbox.requests.policy_rules import Policy, RequestFacts, merged, stricter, terms_for
 
 MOST_KEPT = 1024
 MatchingRules = tuple[int, ...]
@@ -75,7 +75,7 @@ class EffectivePolicy:
         The mode is the stricter of the one at submit and today's. Consent on which the request rests and that has
         ended, or was taken back or shortened, leaves `enforce`.
         """
-        today = effective_mode(self.mode, self.today, at)
+        today = effective_mode(self.mode, self.today.consent, at)
         until, given = request.consent_until, self.today.consent.until if self.today.consent else None
         mode = stricter_mode(request.mode, today)
         if mode is Mode.ENFORCE or (until and (given is None or at >= min(until, given))):

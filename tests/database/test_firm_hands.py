@@ -15,7 +15,8 @@ from lockbox.database import Database
 from lockbox.errors import SignInAgain
 from lockbox.identity.roles import AuthMethod, Caller, Mode, Role
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.policy_rules import Consent, Policy
+from lockbox.requests.policy import Consent
+from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import state_of, write
 from tests.database.tenancy import does, id_of
 from tests.each import each

@@ -20,7 +20,8 @@ from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy_rules import Consent, Policy
+from lockbox.requests.policy import Consent
+from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import PATIENCE, assert_audit_logs_are_whole, at_once, door, many, read, state_of
 from tests.database.tenancy import does, id_of
 

@@ -15,12 +15,13 @@ from lockbox.requests.policy import (
     MOST_TIERS,
     ApprovalStage,
     ApproveMeans,
+    Consent,
     Overrides,
     Reason,
     ReasonedDecision,
     Terms,
 )
-from lockbox.requests.policy_rules import Consent, Match, Policy, RequestFacts, Rule
+from lockbox.requests.policy_rules import Match, Policy, RequestFacts, Rule
 
 PEOPLE = tuple(UUID(int=number) for number in range(1, 6))
 GROUPS = ("board", "legal", "ops")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from lockbox.identity.roles import Mode
-from lockbox.requests.policy import Overrides, Reason
-from lockbox.requests.policy_rules import Consent, Match, Policy, RequestFacts, Rule, effective_mode, fits
+from lockbox.requests.policy import Consent, Overrides, Reason, effective_mode
+from lockbox.requests.policy_rules import Match, Policy, RequestFacts, Rule, fits
 from tests.each import each
 from tests.examples import examples
 from tests.unit.policies import ASKS, MATCHES, PEOPLE, POLICIES
@@ -217,8 +217,8 @@ def test_stars_in_a_row_are_one_star() -> None:
 def test_dated_consent_relaxes_enforce_and_ends_by_itself(consent: Any, after: timedelta) -> None:
     policy = Policy(consent=Consent(mode=consent, until=NOON))
 
-    assert effective_mode(Mode.ENFORCE, policy, NOON - timedelta(microseconds=1)) is consent
-    assert effective_mode(Mode.ENFORCE, policy, NOON + after) is Mode.ENFORCE
+    assert effective_mode(Mode.ENFORCE, policy.consent, NOON - timedelta(microseconds=1)) is consent
+    assert effective_mode(Mode.ENFORCE, policy.consent, NOON + after) is Mode.ENFORCE
 
 
 @pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.OFF])
@@ -226,11 +226,11 @@ def test_dated_consent_relaxes_enforce_and_ends_by_itself(consent: Any, after: t
 def test_consent_has_no_say_in_other_modes(mode: Mode, consent: Any) -> None:
     policy = Policy(consent=consent and Consent(mode=consent, until=NOON))
 
-    assert effective_mode(mode, policy, NOON - timedelta(hours=1)) is mode
+    assert effective_mode(mode, policy.consent, NOON - timedelta(hours=1)) is mode
 
 
 def test_a_tenant_without_consent_decides() -> None:
-    assert effective_mode(Mode.ENFORCE, Policy(), NOON) is Mode.ENFORCE
+    assert effective_mode(Mode.ENFORCE, None, NOON) is Mode.ENFORCE
 
 
 def test_consent_until_the_same_instant_is_the_same_wherever_it_was_given() -> None:
