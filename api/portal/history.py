@@ -23,12 +23,11 @@ from lockbox.audit.export import row
 from lockbox.database import Database
 from lockbox.errors import Invalid
 from lockbox.identity import time_zones
-from lockbox.identity.roles import Caller
+from lockbox.identity.roles import Caller, ProtectedField, may_read, reader_roles
 from lockbox.notifications.mail_text import SAYINGS
 from lockbox.requests import inbox, queries
 from lockbox.requests.lifecycle import State
 from lockbox.requests.queries import RequestEntry, RequestFilter, RequestListing
-from lockbox.requests.visibility import ProtectedField, may_read, reader_roles
 
 TABLE_COLUMNS = (
     *("Request", "Customer", "State", "Engineer", "Service", "Resources", "Actions", "Reason", "Case"),

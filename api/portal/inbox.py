@@ -10,9 +10,10 @@ from api.portal.pages import TAG, page
 from api.portal.request import titles
 from lockbox.admin import recovery
 from lockbox.database import now
-from lockbox.requests import inbox, visibility
+from lockbox.identity import roles
+from lockbox.identity.roles import ProtectedField
+from lockbox.requests import inbox
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.visibility import ProtectedField
 
 router = APIRouter(tags=[TAG], include_in_schema=False)
 
@@ -25,8 +26,8 @@ def show_waiting(request: Request, chosen: SettingsDep, session: SessionDep, aft
     visitor = browser.visitor(request, session, chosen)
 
     def reads_why(asked: AccessRequest) -> bool:
-        held = visibility.reader_roles(visitor.caller, asked.requester_id, asked.tenant_id)
-        return visibility.may_read(ProtectedField.JUSTIFICATION, held)
+        held = roles.reader_roles(visitor.caller, asked.requester_id, asked.tenant_id)
+        return roles.may_read(ProtectedField.JUSTIFICATION, held)
 
     waiting, beyond = inbox.pending_requests(session, visitor.caller, cursor=after or None)
     return page(

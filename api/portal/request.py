@@ -37,7 +37,8 @@ from lockbox.errors import (
     TenantSuspended,
     TooMany,
 )
-from lockbox.identity.roles import Caller, Side
+from lockbox.identity import roles
+from lockbox.identity.roles import Caller, ProtectedField, Side
 from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import ASKING, knows_of
 from lockbox.requests import (
@@ -51,7 +52,6 @@ from lockbox.requests import (
     questions,
     readers,
     submit,
-    visibility,
 )
 from lockbox.requests.available_moves import AvailableMove
 from lockbox.requests.decisions import DecisionInput
@@ -60,7 +60,6 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf_of
 from lockbox.requests.policy import ReasonedDecision, Terms, customer_decides
 from lockbox.requests.submit import SubmissionLimits
-from lockbox.requests.visibility import ProtectedField
 
 router = APIRouter(prefix="/requests", tags=[TAG], include_in_schema=False)
 front = APIRouter(tags=[TAG], include_in_schema=False)
@@ -190,7 +189,7 @@ def _shown(
     seen: int | None = None,
 ) -> HTMLResponse:
     entry = queries.find(session, visitor.caller, request_id)
-    held = visibility.reader_roles(visitor.caller, entry.request.requester_id, entry.request.tenant_id)
+    held = roles.reader_roles(visitor.caller, entry.request.requester_id, entry.request.tenant_id)
     # A move made since the read is left to the next refresh: forms carry the version that was read.
     version = entry.request.version
     happened = [event for event in event_search.events(session, request_id) if (event.seq or 0) <= version]
@@ -211,8 +210,8 @@ def _shown(
         entry=entry,
         asked=entry.request,
         title=titles(chosen).get(entry.request.service, entry.request.service),
-        reads_why=visibility.may_read(ProtectedField.JUSTIFICATION, held),
-        reads_comments=visibility.may_read(ProtectedField.COMMENT, held),
+        reads_why=roles.may_read(ProtectedField.JUSTIFICATION, held),
+        reads_comments=roles.may_read(ProtectedField.COMMENT, held),
         happened=told_of,
         endorsed=next((move for move in moves if move.action == Action.ENDORSE), None),
         is_narrowed=any(one["kept"] for one in told_of if one["action"] == Action.APPROVE),

@@ -39,7 +39,7 @@ from lockbox.audit import event_search
 from lockbox.database import Database, UnitOfWork
 from lockbox.errors import Invalid, NotSignedIn
 from lockbox.identity import sessions
-from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity.roles import AuthMethod, Caller, ProtectedField, may_read, reader_roles
 from lockbox.identity.sessions import LoginStub
 from lockbox.notifications import delivery_status
 from lockbox.requests import decide, preview, queries, readers, submit
@@ -51,7 +51,6 @@ from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf
 from lockbox.requests.queries import RequestEntry, RequestFilter
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
 from lockbox.requests.transition import Origin
-from lockbox.requests.visibility import ProtectedField, may_read, reader_roles
 from lockbox.text_rules import Instant
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])

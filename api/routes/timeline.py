@@ -20,13 +20,13 @@ from api.schemas.requests import (
     UndeliveredNotificationView,
 )
 from lockbox.audit import event_search
+from lockbox.identity.roles import ProtectedField, ReaderRole, may_read, origin_of, reader_roles
 from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import knows_of
 from lockbox.notifications.delivery_status import NotificationStatus
 from lockbox.notifications.outcome_events import NOTIFICATION_DEAD
 from lockbox.requests import queries, readers
 from lockbox.requests.on_behalf_of import EventPerson, OnBehalfOf, on_behalf_of
-from lockbox.requests.visibility import ProtectedField, ReaderRole, may_read, origin_of, reader_roles
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 

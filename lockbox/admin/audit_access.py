@@ -26,11 +26,10 @@ from lockbox.identity import authentication, passkeys, row_marks
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.models import EligibleDelegate, Membership
 from lockbox.identity.passkeys import RelyingParty
-from lockbox.identity.roles import Caller, Role, Side
+from lockbox.identity.roles import CUSTOMERS_PARTIES, Caller, Role, Side
 from lockbox.requests import queries
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import Origin
-from lockbox.requests.visibility import CUSTOMERS_PARTIES
 
 KEYS = text("SELECT * FROM approver_keys(:tenant_id)")
 MOST_A_PAGE = 200

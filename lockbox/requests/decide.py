@@ -27,7 +27,7 @@ from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy import customer_decides
 from lockbox.requests.policy_store import EffectivePolicy
-from lockbox.requests.queries import RequestEntry, find, visible
+from lockbox.requests.queries import RequestEntry, find
 from lockbox.requests.quorum import Vote, granted_window, quorum_met
 from lockbox.requests.submit import SubmissionFacts
 from lockbox.requests.tiers import PromptedApprovers
@@ -312,7 +312,7 @@ def locked_entry(session: UnitOfWork, caller: Caller, request_id: UUID) -> Reque
         select(AccessRequest, col(Tenant.slug), col(Person.name), col(Tenant.name))
         .join(Tenant, col(Tenant.id) == col(AccessRequest.tenant_id))
         .join(Person, col(Person.id) == col(AccessRequest.requester_id))
-        .where(col(AccessRequest.id) == request_id, visible(caller))
+        .where(col(AccessRequest.id) == request_id, AccessRequest.visible_to(caller))
         .with_for_update(of=AccessRequest)
     ).one_or_none()
     if row is None:

@@ -227,7 +227,7 @@ def pending_requests(
     known = recipients.look_up(session, caller.tenants(), at)
     able = _able(caller, known)
     conditions = [
-        queries.visible(caller),
+        AccessRequest.visible_to(caller),
         col(AccessRequest.state) == State.PENDING,
         col(AccessRequest.deadline_at) > at,
         col(AccessRequest.requester_id) != caller.person_id,
@@ -258,7 +258,7 @@ def open_windows(
     authentication.enter(session, caller)
     at = now(session)
     conditions = [
-        queries.visible(caller),
+        AccessRequest.visible_to(caller),
         col(AccessRequest.state) == State.ACTIVE,
         col(AccessRequest.deadline_at) > at,
     ]
@@ -300,7 +300,7 @@ def earlier_requests(session: UnitOfWork, caller: Caller, request: AccessRequest
         .where(
             col(AccessRequest.tenant_id).between(request.tenant_id, request.tenant_id),
             col(AccessRequest.id) < request.id,
-            queries.visible(caller),
+            AccessRequest.visible_to(caller),
         )
         .order_by(col(AccessRequest.tenant_id).desc(), col(AccessRequest.id).desc())
         .limit(LOOKED_THROUGH)

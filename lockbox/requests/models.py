@@ -4,11 +4,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text
+from sqlalchemy import ColumnElement, Text, and_, or_, true
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field, SQLModel, col
 
-from lockbox.identity.roles import AuthMethod, Mode
+from lockbox.identity.roles import SEE_ALL, SEE_THEIR_TENANTS, AuthMethod, Caller, Mode
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy import ApproveMeans
 from lockbox.sql import Ids, Instant, Texts, words
@@ -79,6 +79,19 @@ class AccessRequest(SQLModel, table=True):
     def open_actions(self) -> list[str]:
         """The actions for which its window is, was or would be open."""
         return self.actions if self.granted_actions is None else self.granted_actions
+
+    @classmethod
+    def visible_to(cls, caller: Caller) -> ColumnElement[bool]:
+        """Return the condition for the requests that the caller may know of.
+
+        `VISIBILITY_SCOPES` says how far each role reaches. Requesters know of their own, whatever their role.
+        """
+        if caller.holds(*SEE_ALL):
+            return true()
+        own = col(cls.requester_id) == caller.person_id
+        if tenants := caller.tenants(SEE_THEIR_TENANTS):
+            return or_(own, and_(col(cls.tenant_id).in_(tenants), col(cls.asked_at).is_not(None)))
+        return own
 
 
 class Decision(SQLModel, table=True):

@@ -1,4 +1,4 @@
-"""Reading requests: who may see which, lists with a cursor, and whether a window is open."""
+"""Reading requests: one, some, lists with a cursor; and whether a window is open."""
 
 import base64
 import binascii
@@ -35,11 +35,19 @@ from lockbox.database import UnitOfWork, now
 from lockbox.errors import AuditLogRolledBack, Invalid, NoOpenWindow, NotFound, NotYours
 from lockbox.identity import authentication
 from lockbox.identity.models import Membership, Person, Tenant
-from lockbox.identity.roles import TENANT_ROLES, VENDOR_ROLES, Caller, Role, Scope
+from lockbox.identity.roles import (
+    READERS,
+    TENANT_ROLES,
+    VENDOR_ROLES,
+    Caller,
+    ProtectedField,
+    ReaderRole,
+    Role,
+    Scope,
+)
 from lockbox.requests import approvals
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
-from lockbox.requests.visibility import READERS, SEE_ALL, SEE_THEIR_TENANTS, ProtectedField, ReaderRole
 
 MOST_SCANNED = 20_000
 """How many of the newest requests one look for text goes through; the cursor leads on to those before them."""
@@ -61,7 +69,7 @@ def conditions(caller: Caller, engineer: str | None, words: str | None) -> list[
 
 
 def readable(caller: Caller, field: ProtectedField) -> ColumnElement[bool]:
-    """Return the condition for the requests of which the caller may read the field, by the table of `visibility`."""
+    """Return the condition for the requests of which the caller may read the field, by the table `READERS`."""
     readers = READERS[field]
     roles = {Role(one.value) for one in readers - {ReaderRole.REQUESTER}}
     if caller.holds(*(roles & VENDOR_ROLES)):
@@ -155,20 +163,6 @@ class AccessCheck:
         return {**asdict(self), "resource": [self.resource], "action": [self.action]}
 
 
-def visible(caller: Caller) -> ColumnElement[bool]:
-    """Return the condition for the requests that the caller may know of.
-
-    `VISIBILITY_SCOPES` says how far each role reaches. Requesters know of their own requests, whatever their role.
-    """
-    if caller.holds(*SEE_ALL):
-        return true()
-    conditions: list[ColumnElement[bool]] = [false(), col(AccessRequest.requester_id) == caller.person_id]
-    if tenants := caller.tenants(SEE_THEIR_TENANTS):
-        told = col(AccessRequest.asked_at).is_not(None)
-        conditions.append(and_(col(AccessRequest.tenant_id).in_(tenants), told))
-    return or_(*conditions)
-
-
 @cache
 def granted() -> ColumnElement[bool]:
     """Return the condition, all but the clock and the approval's signature, for a window to be open.
@@ -196,7 +190,7 @@ def find(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
         NotFound: there is none that the caller may know of.
     """
     authentication.enter(session, caller)
-    found = read(session, entries().where(col(AccessRequest.id) == request_id, visible(caller)))
+    found = read(session, entries().where(col(AccessRequest.id) == request_id, AccessRequest.visible_to(caller)))
     if not found:
         raise NotFound("There is no such request.")
     return found[0]
@@ -205,7 +199,7 @@ def find(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
 def known(session: UnitOfWork, caller: Caller, ids: Collection[UUID]) -> frozenset[UUID]:
     """Return which of these are requests that the caller may know of."""
     authentication.enter(session, caller)
-    query = select(col(AccessRequest.id)).where(col(AccessRequest.id).in_(ids), visible(caller))
+    query = select(col(AccessRequest.id)).where(col(AccessRequest.id).in_(ids), AccessRequest.visible_to(caller))
     return frozenset(session.orm.execute(query).scalars()) if ids else frozenset()
 
 
@@ -215,7 +209,8 @@ def some(session: UnitOfWork, caller: Caller, ids: Sequence[UUID], state: State 
     With a state those alone that are in it by now: somebody may have decided since their ids were looked up.
     """
     authentication.enter(session, caller)
-    some_ = read(session, entries().where(col(AccessRequest.id).in_(ids), visible(caller))) if ids else []
+    theirs = col(AccessRequest.id).in_(ids), AccessRequest.visible_to(caller)
+    some_ = read(session, entries().where(*theirs)) if ids else []
     found = {entry.request.id: entry for entry in some_ if state in {None, entry.request.state}}
     return [found[one] for one in ids if one in found]
 
@@ -232,7 +227,7 @@ def page(
         Invalid: the cursor is not one that this call gave out.
     """
     authentication.enter(session, caller)
-    newest = [visible(caller), *_among(wanted, cursor)]
+    newest = [AccessRequest.visible_to(caller), *_among(wanted, cursor)]
     ids = select(col(AccessRequest.id)).where(*newest).order_by(col(AccessRequest.id).desc())
     if sought := conditions(caller, wanted.engineer, wanted.text):
         newest = [col(AccessRequest.id).in_(ids.limit(MOST_SCANNED)), *sought]

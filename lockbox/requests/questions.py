@@ -14,13 +14,13 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import AlreadyAnswered, InvalidMove, NotFound, NotYours, OwnRequest, TooLate, TooManyQuestions
-from lockbox.identity import authentication
-from lockbox.identity.roles import Caller, Role, Side
+from lockbox.identity import authentication, roles
+from lockbox.identity.roles import Caller, ProtectedField, Role, Side
 from lockbox.notifications import announcements, outbox, recipients
 from lockbox.notifications.announcements import QuestionNotification
 from lockbox.notifications.audience import ANSWER, QUESTION
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import decide, policy_store, queries, timers, transition, visibility
+from lockbox.requests import decide, policy_store, queries, timers, transition
 from lockbox.requests.available_moves import now_is, parties
 from lockbox.requests.lifecycle import OPEN_STATES, Party, State, clock_task, wake_at
 from lockbox.requests.models import AccessRequest
@@ -29,7 +29,6 @@ from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.queries import RequestEntry
 from lockbox.requests.timers import RequestClock
 from lockbox.requests.transition import Origin, actor_for
-from lockbox.requests.visibility import ProtectedField
 from lockbox.schedule import CLOCK, IndexEntry
 from lockbox.sql import new_id
 
@@ -127,8 +126,8 @@ def conversation(session: UnitOfWork, caller: Caller, entry: RequestEntry) -> Co
 
 def read(session: UnitOfWork, caller: Caller, request: AccessRequest) -> list[Exchange]:
     """Return the exchanges about a request that the caller knows of, the oldest first."""
-    held = visibility.reader_roles(caller, request.requester_id, request.tenant_id)
-    reads = visibility.may_read(ProtectedField.COMMENT, held)
+    held = roles.reader_roles(caller, request.requester_id, request.tenant_id)
+    reads = roles.may_read(ProtectedField.COMMENT, held)
     rows = session.execute(READ, {"request_id": request.id})
     return [_exchange_in_list(row, reads=reads) for row in rows if _is_for(row, caller)]
 

@@ -10,10 +10,9 @@ from lockbox.audit import events
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now
 from lockbox.identity import authentication
-from lockbox.identity.roles import Caller, Role, Side
+from lockbox.identity.roles import SEE_ALL, SEE_THEIR_TENANTS, Caller, Role, Side
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import Origin
-from lockbox.requests.visibility import SEE_ALL, SEE_THEIR_TENANTS
 
 REQUEST_READ = "request_read"
 # The row is the first read of its hour or it is not written: whoever reads again and again leaves one event.

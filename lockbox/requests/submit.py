@@ -330,7 +330,9 @@ def ask_again(
 
 def follower(session: UnitOfWork, caller: Caller, request_id: UUID) -> UUID | None:
     """Return the newest request by which this one was asked again, if the caller may know of one."""
-    query = select(col(AccessRequest.id)).where(col(AccessRequest.follows) == request_id, queries.visible(caller))
+    query = select(col(AccessRequest.id)).where(
+        col(AccessRequest.follows) == request_id, AccessRequest.visible_to(caller)
+    )
     found: UUID | None = session.orm.execute(
         query.order_by(col(AccessRequest.id).desc()).limit(1)
     ).scalar_one_or_none()

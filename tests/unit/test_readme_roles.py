@@ -3,9 +3,8 @@
 import re
 from pathlib import Path
 
-from lockbox.identity.roles import TENANT_ROLES, Role, Side
+from lockbox.identity.roles import TENANT_ROLES, VISIBILITY_SCOPES, Role, Side
 from lockbox.requests.lifecycle import MOVES, Party
-from lockbox.requests.visibility import VISIBILITY_SCOPES
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 DASH = "\N{EN DASH}"

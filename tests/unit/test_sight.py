@@ -4,8 +4,16 @@ from uuid import UUID
 
 import pytest
 
-from lockbox.identity.roles import Caller, Role, RoleGrant
-from lockbox.requests.visibility import ProtectedField, ReaderRole, may_read, origin_of, reader_roles
+from lockbox.identity.roles import (
+    Caller,
+    ProtectedField,
+    ReaderRole,
+    Role,
+    RoleGrant,
+    may_read,
+    origin_of,
+    reader_roles,
+)
 from tests.each import each
 
 COLUMNS = ("requester", "manager", "vendor_auditor", "tenant_admin", "approver", "auditor")
