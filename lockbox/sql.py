@@ -1,15 +1,11 @@
-"""Write Postgres arrays as literals, for statements that write hundreds of rows at once."""
+"""What tables and statements share: ids, column types, and tallies."""
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable
-from datetime import datetime
+from collections.abc import Iterable
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any
-from uuid import UUID
 
-import uuid_utils
 from sqlalchemy import DateTime, Enum, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import SQLModel
@@ -50,8 +46,8 @@ Instant = DateTime(timezone=True)
 Texts = ARRAY(Text())
 Instants = ARRAY(Instant)
 Ids = ARRAY(Uuid())
-NULL = "NULL"
-WORDS_KEPT = 1024
+new_id = uuid7
+"""Return a fresh UUIDv7."""
 
 
 def lags(seconds: Iterable[float]) -> dict[str, Any]:
@@ -69,16 +65,6 @@ def lags(seconds: Iterable[float]) -> dict[str, Any]:
     }
 
 
-def new_id() -> UUID:
-    """Return a fresh UUIDv7."""
-    return uuid7()
-
-
-def new_id_text() -> str:
-    """Return a fresh UUIDv7 as text, without creating an object for each of thousands."""
-    return str(uuid_utils.uuid7())
-
-
 def words(kind: type[StrEnum]) -> Enum:
     """Return the column type of an enumeration: its values as text; a CHECK refuses others."""
     return Enum(
@@ -88,48 +74,3 @@ def words(kind: type[StrEnum]) -> Enum:
         length=24,
         values_callable=lambda members: [member.value for member in members],
     )
-
-
-def array(values: Iterable[UUID | datetime | int | str | None]) -> str:
-    """Return the literal of an array of ids, instants, numbers or our own plain words.
-
-    The driver quotes and escapes each element, which took half the time of a batch. Text that people wrote never goes
-    through here: anything but plain words is refused.
-
-    Raises:
-        ValueError: a text is not a plain word, or a value is of another type.
-    """
-    return "{" + ",".join([WRITTEN.get(type(value), _refuse)(value) for value in values]) + "}"
-
-
-def listed(ids: Iterable[str]) -> str:
-    """Return the literal of an array of ids that `lockbox.sql` made as text."""
-    return "{" + ",".join(ids) + "}"
-
-
-@lru_cache(WORDS_KEPT)
-def _word(value: str) -> str:
-    if not value.replace("_", "").isalnum():
-        raise ValueError("only plain words go into an array literal")
-    return str(value)
-
-
-@lru_cache(WORDS_KEPT)
-def _instant(value: datetime) -> str:
-    return f'"{value.isoformat()}"'
-
-
-def _refuse(value: object) -> str:
-    if isinstance(value, StrEnum):
-        return _word(value.value)
-    raise ValueError(f"no {type(value).__name__} goes into an array literal")
-
-
-WRITTEN: dict[type, Callable[..., str]] = {
-    type(None): lambda _: NULL,
-    UUID: lambda value: f"{value.int:032x}",
-    datetime: _instant,
-    int: str,
-    str: _word,
-}
-"""The literal form of each type."""

@@ -12,14 +12,13 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlmodel import col, select
 
-from lockbox.database import UnitOfWork, read_at
+from lockbox.database import UnitOfWork, array, read_at
 from lockbox.errors import NotSignedIn
 from lockbox.identity import keyring, row_marks
 from lockbox.identity.keyring import Keyring
 from lockbox.identity.models import Membership, Person
 from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
 from lockbox.identity.row_marks import MarkedRowKind
-from lockbox.sql import array
 
 ENTER = text("""
 SELECT set_config('lockbox.person', :person, true), set_config('lockbox.tenants', :tenants, true),
