@@ -12,6 +12,7 @@ from lockbox.admin import invitations
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now
 from lockbox.identity import api_tokens, tenants
+from lockbox.identity.api_tokens import TokenTerms
 from lockbox.identity.models import Invitation, Person
 from lockbox.identity.roles import Role, Side
 from lockbox.notifications import announcements
@@ -71,7 +72,8 @@ def first_operator(session: UnitOfWork, *, name: str, email: str, environment: s
         )
     person = tenants.add_person(session, name, email, Side.VENDOR)
     tenants.give_role(session, person.id, Role.OPERATOR)
-    issued = api_tokens.issue(session, person.id, environment=environment, lifetime=LIFETIME, name="first token")
+    terms = TokenTerms(environment=environment, lifetime=LIFETIME, name="first token")
+    issued = api_tokens.issue(session, person.id, terms)
     invitation_id, code = _invited(session, person)
     announcements.record(
         session,

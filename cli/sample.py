@@ -9,6 +9,7 @@ from sqlmodel import col, select
 
 from lockbox.database import UnitOfWork, now
 from lockbox.identity import api_tokens, tenants
+from lockbox.identity.api_tokens import TokenTerms
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Role, Scope, Side
 from lockbox.requests.policy_rules import Policy
@@ -61,9 +62,7 @@ def seed(session: UnitOfWork, *, tenant: str, policy: Policy, environment: str, 
     shown = {}
     for key, person_id in people.items():
         scopes, bound_to = bound.get(key, ([], []))
-        issued = api_tokens.issue(
-            session,
-            person_id,
+        terms = TokenTerms(
             environment=environment,
             lifetime=LIFETIME,
             name="sample",
@@ -71,7 +70,7 @@ def seed(session: UnitOfWork, *, tenant: str, policy: Policy, environment: str, 
             scopes=scopes,
             services=bound_to,
         )
-        shown[key] = issued.text
+        shown[key] = api_tokens.issue(session, person_id, terms).text
     return Sample(tenant, found.id, people, shown)
 
 

@@ -17,6 +17,7 @@ from config.settings import Settings
 from harness.stage import setting, unbound
 from lockbox.database import NO_KEYS, Database, UnitOfWork, WarnedSession, now, postgres_clock
 from lockbox.identity import api_tokens, keyring, row_marks, sessions, tenants
+from lockbox.identity.api_tokens import TokenTerms
 from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
 from lockbox.identity.models import (
     Delegation,
@@ -169,16 +170,14 @@ class Enrolment:
         side = Side.CUSTOMER if tenant_id else Side.VENDOR
         person = Person(id=new_id(), name=name.capitalize(), email=email, side=side, created_at=self._at)
         ours = keyring.of(self._session)
-        issued = api_tokens.draft(
-            person.id,
-            self._at,
-            ours,
+        terms = TokenTerms(
             environment=SETTINGS.environment,
             lifetime=self._lifetime,
             is_sample=True,
             scopes=scopes or (),
             services=services or (),
         )
+        issued = api_tokens.draft(person.id, self._at, ours, terms)
         row_id = new_id()
         mac = ours.powers.mark(*row_marks.membership(row_id, person.id, tenant_id, role))
         membership = Membership(id=row_id, person_id=person.id, tenant_id=tenant_id, role=role, mac=mac)

@@ -1,7 +1,7 @@
 """After a restore, end everything that was open and begin a new generation of each log that is behind."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,7 +9,6 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_OWNER, VENDORS_LOG, AuditEvent
 from lockbox.audit.log.checkpoint import Checkpoint
 from lockbox.audit.log.merkle import EMPTY_ROOT
@@ -17,7 +16,7 @@ from lockbox.audit.log.witness import WitnessCheck
 from lockbox.database import UnitOfWork, now
 from lockbox.notifications import announcements, recipients
 from lockbox.requests import transition
-from lockbox.requests.lifecycle import Action, Party, State, move
+from lockbox.requests.lifecycle import State
 from lockbox.requests.transition import Move
 
 RESTORED = "restored"
@@ -26,7 +25,6 @@ WHY = (
     "The database was restored from a back-up. Everything open or pending then has ended, because it may "
     "have been closed or decided since. Submit again what is still needed."
 )
-ENDS = {State.REVIEWING: Action.TIME_OUT, State.PENDING: Action.TIME_OUT, State.ACTIVE: Action.REVOKE}
 
 PATIENT = text("SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '30s', true)")
 OPEN = text("""
@@ -144,23 +142,6 @@ def _audit_event(log: DivergedLog, tenant_id: UUID | None, at: datetime) -> Audi
 def _end(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
     requesters, tenants = {row.requester_id for row in rows}, {row.tenant_id for row in rows}
     known = recipients.look_up(session, tenants, at, also=requesters)
-    transition.end(session, [_change(row, at) for row in rows], known)
-
-
-def _change(row: Row[Any], at: datetime) -> Move:
-    state = State(row.state)
-    action = ENDS[state]
-    taken, _ = move(state, action, {Party.OWNER})
-    facts: Mapping[str, Value] = {"restored": True}
-    return Move.of(
-        row,
-        action=action,
-        actor=THE_OWNER,
-        from_state=state,
-        to_state=taken.to,
-        version=row.version + 1,
-        at=at,
-        wake_at=None,
-        facts=facts,
-        personal={"comment": WHY},
-    )
+    facts = {"restored": True}
+    moves = [Move.ended(row, THE_OWNER, at, facts=facts, personal={"comment": WHY}) for row in rows]
+    transition.end(session, moves, known)

@@ -29,25 +29,11 @@ class IssuedToken:
     text: str
 
 
-def issue(
-    session: UnitOfWork,
-    person_id: UUID,
-    *,
-    environment: str,
-    lifetime: timedelta,
-    name: str = "token",
-    is_sample: bool = False,
-    by_mail: bool = False,
-    scopes: Iterable[str] = (),
-    services: Iterable[str] = (),
-    replaces: UUID | None = None,
-    only_at: UUID | None = None,
-) -> IssuedToken:
-    """Create a token of 256 random bits for a person and store a keyed hash of it.
+@dataclass(frozen=True, kw_only=True)
+class TokenTerms:
+    """What a new token is called, how long it lasts and what it may be used for.
 
     Args:
-        session: the open transaction; row-level security lets people create tokens only for themselves.
-        person_id: the owner.
         environment: part of the text, so that a token is refused in another kind of environment.
         lifetime: until it expires.
         name: the owner's name for it.
@@ -58,58 +44,48 @@ def issue(
         replaces: the token that it was rotated from.
         only_at: the one tenant at which it counts, or None for all.
     """
-    issued = draft(
-        person_id,
-        now(session),
-        keyring.of(session),
-        environment=environment,
-        lifetime=lifetime,
-        name=name,
-        is_sample=is_sample,
-        by_mail=by_mail,
-        scopes=scopes,
-        services=services,
-        replaces=replaces,
-        only_at=only_at,
-    )
+
+    environment: str
+    lifetime: timedelta
+    name: str = "token"
+    is_sample: bool = False
+    by_mail: bool = False
+    scopes: Iterable[str] = ()
+    services: Iterable[str] = ()
+    replaces: UUID | None = None
+    only_at: UUID | None = None
+
+
+def issue(session: UnitOfWork, person_id: UUID, terms: TokenTerms) -> IssuedToken:
+    """Create a token of 256 random bits for a person and store a keyed hash of it.
+
+    Row-level security lets people create tokens only for themselves.
+    """
+    issued = draft(person_id, now(session), keyring.of(session), terms)
     session.orm.add(issued.token)
     session.orm.flush()
     return issued
 
 
-def draft(
-    person_id: UUID,
-    at: datetime,
-    ring: Keyring,
-    *,
-    environment: str,
-    lifetime: timedelta,
-    name: str = "token",
-    is_sample: bool = False,
-    by_mail: bool = False,
-    scopes: Iterable[str] = (),
-    services: Iterable[str] = (),
-    replaces: UUID | None = None,
-    only_at: UUID | None = None,
-) -> IssuedToken:
-    """Return an unsaved token, marked with these keys; the other arguments are those of `issue`."""
+def draft(person_id: UUID, at: datetime, ring: Keyring, terms: TokenTerms) -> IssuedToken:
+    """Return an unsaved token, marked with these keys."""
     token_id, secret = new_id(), secrets.token_urlsafe(32)
     token = Token(
         id=token_id,
         person_id=person_id,
-        name=name,
-        is_sample=is_sample,
-        by_mail=by_mail,
+        name=terms.name,
+        is_sample=terms.is_sample,
+        by_mail=terms.by_mail,
         secret_hash=authentication.token_hashes(ring, token_id, secret)[0],
-        scopes=sorted(scopes),
-        services=sorted(services),
-        replaces=replaces,
-        only_at=only_at,
-        expires_at=at + lifetime,
+        scopes=sorted(terms.scopes),
+        services=sorted(terms.services),
+        replaces=terms.replaces,
+        only_at=terms.only_at,
+        expires_at=at + terms.lifetime,
         created_at=at,
     )
     token.mac = ring.powers.mark(*row_marks.of_token(token))
-    return IssuedToken(token, written(environment, token_id, secret))
+    return IssuedToken(token, written(terms.environment, token_id, secret))
 
 
 def written(environment: str, token_id: UUID, secret: str) -> str:
@@ -145,9 +121,7 @@ def rotate(
     old.expires_at = min(old.expires_at, now(session) + overlap)
     old.mac = keyring.of(session).powers.mark(*row_marks.of_token(old))
     session.orm.add(old)
-    return issue(
-        session,
-        caller.person_id,
+    terms = TokenTerms(
         environment=environment,
         lifetime=lifetime,
         name=old.name,
@@ -157,6 +131,7 @@ def rotate(
         replaces=old.id,
         only_at=old.only_at or caller.only_at,
     )
+    return issue(session, caller.person_id, terms)
 
 
 def revoke(session: UnitOfWork, caller: Caller, token_id: UUID) -> None:

@@ -12,7 +12,7 @@ from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, NotFound, NotYours, SignInAgain, TooMany, UnknownService
 from lockbox.identity import api_tokens, credentials
-from lockbox.identity.api_tokens import MOST_TOKENS, IssuedToken
+from lockbox.identity.api_tokens import MOST_TOKENS, IssuedToken, TokenTerms
 from lockbox.identity.credentials import Token
 from lockbox.identity.roles import AuthMethod, Caller, Role, Scope
 from lockbox.identity.sessions import ClientInfo
@@ -71,9 +71,7 @@ def make(
     lifetime = _allowed(wanted.lifetime or min(rules.usual, most), most)
     at = _hold(session, caller)
     _has_room(_good(session, caller, at))
-    issued = api_tokens.issue(
-        session,
-        caller.person_id,
+    terms = TokenTerms(
         environment=rules.environment,
         lifetime=lifetime,
         name=wanted.name,
@@ -82,6 +80,7 @@ def make(
         services=wanted.services,
         only_at=caller.only_at,
     )
+    issued = api_tokens.issue(session, caller.person_id, terms)
     _record(session, caller, place, "token_made", issued.token)
     return issued
 

@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cache
 
 from lockbox.errors import InvalidMove, NotYours
 from lockbox.requests.policy import Terms
@@ -120,6 +121,12 @@ def move(state: State | None, action: Action, parties: AbstractSet[Party]) -> tu
     if not may:
         raise NotYours(f"A request that is {state} is for {' or '.join(sorted(row.by))} to {action}.")
     return row, next(party for party in Party if party in may)
+
+
+@cache
+def end_by(party: Party, state: State) -> tuple[Action, State]:
+    """Return by which action the clock or the owner ends an open request, and the state that follows."""
+    return next((action, row.to) for (now, action), row in MOVES.items() if now is state and party in row.by)
 
 
 def clock_task(state: State, wake_at: datetime | None, deadline_at: datetime) -> str:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache, partial
+from functools import partial
 from math import ceil
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,7 @@ from lockbox.failpoints import failpoint
 from lockbox.notifications import recipients
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.requests import reminders, transition
-from lockbox.requests.lifecycle import CLOCK_ACTIONS, Action, MoveRule, Party, State, clock_task, move
+from lockbox.requests.lifecycle import Action, State, clock_task
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.transition import Move
 from lockbox.schedule import CLOCK, IndexEntry
@@ -192,11 +192,11 @@ def _end(session: UnitOfWork, ids: Sequence[UUID], *, early: set[UUID]) -> Count
     if ready:
         failpoint("clock.after_lock")
         told = reminders.reaches(session, ready)
-        changes = [_change(row, told.get(row.id), at) for row in ready]
+        moves = [_move(row, told.get(row.id), at) for row in ready]
         requesters = {row.requester_id for row in ready}
         known = recipients.look_up(session, {row.tenant_id for row in ready}, at, also=requesters)
-        transition.end(session, changes, known)
-        ended.update(change.to_state.value for change in changes)
+        transition.end(session, moves, known)
+        ended.update(move.to_state.value for move in moves)
         failpoint("clock.after_move")
         reminders.notify_undelivered(session, ready, told, at)
         lag = max(at - row.wake_at for row in ready)
@@ -220,31 +220,12 @@ def _remind(session: UnitOfWork, ids: Sequence[UUID]) -> Counter[str]:
     return Counter(reminded=len(ready))
 
 
-def _change(row: Row[Any], told: DeliveryReach | None, at: datetime) -> Move:
+def _move(row: Row[Any], told: DeliveryReach | None, at: datetime) -> Move:
     """Return the move; a time-out records how many people had been asked, and how many of them were reached."""
-    state = State(row.state)
     facts: dict[str, Value] = {"asked": told.asked, "reached": told.reached} if told else {}
     if told and not told.reached:
         facts["nobody_told"] = True
-    action, taken = _by_the_clock(state)
-    return Move.of(
-        row,
-        action=action,
-        actor=THE_CLOCK,
-        from_state=state,
-        to_state=taken.to,
-        version=row.version + 1,
-        at=at,
-        wake_at=None,
-        facts=facts,
-    )
-
-
-@cache
-def _by_the_clock(state: State) -> tuple[Action, MoveRule]:
-    action = CLOCK_ACTIONS[state]
-    taken, _ = move(state, action, {Party.CLOCK})
-    return action, taken
+    return Move.ended(row, THE_CLOCK, at, facts=facts)
 
 
 def _settled(session: UnitOfWork, ids: Sequence[UUID], rows: Sequence[Row[Any]], at: datetime) -> list[IndexEntry]:

@@ -19,7 +19,7 @@ from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications import outbox
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests.lifecycle import Party, Phase, State, clock_task
+from lockbox.requests.lifecycle import Party, Phase, State, clock_task, end_by
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.schedule import CLOCK, IndexEntry
 
@@ -134,6 +134,15 @@ class Move(NotifiedMove):
         """Return a move of the request in this row; `changes` are all that the row does not say, or not yet."""
         known = {name: read(row) for name, read in FROM_ROW.items() if name not in changes}
         return cls(**(known | changes))
+
+    @classmethod
+    def ended(cls, row: Row[Any], by: Actor, at: datetime, **changes: Any) -> Self:  # noqa: ANN401 - fields of a move
+        """Return the move by which the clock or the owner ends the request in this row."""
+        state = State(row.state)
+        action, to_state = end_by(Party(by.role), state)
+        version = row.version + 1
+        ended = {"action": action, "actor": by, "from_state": state, "to_state": to_state, "version": version}
+        return cls.of(row, at=at, wake_at=None, **ended, **changes)
 
     @property
     def starts_a_clock(self) -> bool:

@@ -13,6 +13,7 @@ from lockbox.admin.key_rotation import RotationResult
 from lockbox.database import Database, ProcessKeys, UnitOfWork, as_owner, now
 from lockbox.errors import NotSignedIn
 from lockbox.identity import api_tokens, authentication, row_marks
+from lockbox.identity.api_tokens import TokenTerms
 from lockbox.identity.keyring import Keyring
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Role
@@ -176,4 +177,5 @@ def test_a_newer_mark_does_not_give_way_to_the_one_before(old: World, rekey: Rek
 
 
 def _issued(session: UnitOfWork, person_id: UUID) -> str:
-    return api_tokens.issue(session, person_id, environment="test", lifetime=authentication.USE_NOTED_EVERY).text
+    terms = TokenTerms(environment="test", lifetime=authentication.USE_NOTED_EVERY)
+    return api_tokens.issue(session, person_id, terms).text

@@ -11,6 +11,7 @@ from harness.stage import ShiftedClock, setting
 from lockbox.audit import refusals_log
 from lockbox.database import Database
 from lockbox.identity import api_tokens, authentication
+from lockbox.identity.api_tokens import TokenTerms
 from lockbox.sql import new_id
 from tests.authenticator import Authenticator
 from tests.http.door import Door
@@ -119,7 +120,8 @@ def refusable(door: Door, how: str) -> str:
         return api_tokens.written("test", token_id, "A" * 43)
     with setting(door.db).transaction() as session:
         lifetime = timedelta(seconds=-1 if how == "expired" else 60)
-        made = api_tokens.issue(session, ann.person_id, environment=ORDINARY.environment, lifetime=lifetime)
+        terms = TokenTerms(environment=ORDINARY.environment, lifetime=lifetime)
+        made = api_tokens.issue(session, ann.person_id, terms)
         if how == "revoked":
             api_tokens.revoke(session, ann, made.token.id)
     return made.text

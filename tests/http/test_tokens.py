@@ -9,7 +9,7 @@ from harness.stage import setting
 from lockbox.database import Database
 from lockbox.errors import NotSignedIn
 from lockbox.identity import api_tokens, authentication
-from lockbox.identity.api_tokens import IssuedToken
+from lockbox.identity.api_tokens import IssuedToken, TokenTerms
 from lockbox.identity.credentials import Token
 from lockbox.sql import new_id
 from tests.each import each
@@ -27,15 +27,10 @@ def whole(body: str) -> str:
 def issued(door: Door, who: str = "erin", *, environment: str = "test", is_sample: bool = False) -> IssuedToken:
     """Make a token for somebody, in their own transaction."""
     caller = door.world.people[who]
+    terms = TokenTerms(environment=environment, lifetime=timedelta(minutes=10), is_sample=is_sample)
     with door.db.transaction() as session:
         authentication.enter(session, caller)
-        return api_tokens.issue(
-            session,
-            caller.person_id,
-            environment=environment,
-            lifetime=timedelta(minutes=10),
-            is_sample=is_sample,
-        )
+        return api_tokens.issue(session, caller.person_id, terms)
 
 
 def shown(door: Door, authorization: str | bytes, path: str = "/v1/requests") -> None:
