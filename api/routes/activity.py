@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from api.deps import CurrentUser, RequestOrigin, SessionDep
 from api.routes.requests import Key
-from api.schemas.activity import ActivityList, ActivityReceipt, ActivityView, NewActivity
+from api.schemas.activity import ActivityList, ActivityReceipt, NewActivity
 from api.schemas.parts import problems
 from lockbox.requests import activity, queries, readers, submit
 
@@ -40,6 +40,6 @@ def report(
 def show(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> ActivityList:
     """Show the reported activity inside the window; it is an empty list without reports."""
     entry = queries.find(session, who, request_id)
-    shown = ActivityList(items=[ActivityView(**vars(one)) for one in activity.read(session, who, request_id)])
+    shown = ActivityList(items=activity.read(session, who, request_id))
     readers.record_read(session, who, came, entry.request)
     return shown

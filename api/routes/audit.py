@@ -21,7 +21,6 @@ from api.schemas.audit import (
     InclusionView,
     ReportView,
     StepView,
-    UseView,
 )
 from api.schemas.parts import PersonView, Slug, Word, Words, problems
 from lockbox.admin import audit_access
@@ -162,9 +161,8 @@ def report(request: UUID, who: CurrentUser, came: RequestOrigin, session: Sessio
     facts = {name: getattr(found, name) for name in ReportView.model_fields if hasattr(found, name)}
     steps = [StepView.model_validate(step, from_attributes=True) for step in found.steps]
     asked = [StepView.model_validate(step, from_attributes=True) for step in found.questions]
-    uses = [UseView.model_validate(use, from_attributes=True) for use in found.uses]
     page = reports.page(found, made_at=now(session))
-    return ReportView(**facts | {"steps": steps, "questions": asked, "uses": uses, "page": page})
+    return ReportView(**facts | {"steps": steps, "questions": asked, "page": page})
 
 
 @known.get("/.well-known/lockbox-audit-keys")

@@ -8,9 +8,10 @@ from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
 from api.rate_limits import name_an_address
 from api.schemas.addresses import NewObserver, ObserverList, ObserverView
 from api.schemas.parts import PersonView, Slug, problems
-from api.schemas.requests import StageView, WhatIfInput, WhatIfView
+from api.schemas.requests import WhatIfInput
 from lockbox.admin import observers, what_if
 from lockbox.admin.observers import ObserverInput, ObserverSummary
+from lockbox.admin.what_if import WhatIfResult
 from lockbox.requests.policy_rules import RequestFacts
 
 router = APIRouter(prefix="/v1/tenants/{slug}/observers", tags=["tenants"])
@@ -41,12 +42,12 @@ def remove_observer(
 
 
 @what_if_router.post("", responses=problems(400, 404))
-def preview(slug: Slug, body: WhatIfInput, who: CurrentUser, session: SessionDep, chosen: SettingsDep) -> WhatIfView:
+def preview(
+    slug: Slug, body: WhatIfInput, who: CurrentUser, session: SessionDep, chosen: SettingsDep
+) -> WhatIfResult:
     """Show the tenant's members whom such a request would reach and where; nothing is written or sent."""
     ask = RequestFacts(body.service, tuple(body.actions), body.reason_code, tuple(body.resources))
-    found = what_if.preview_request(session, who, slug, ask, chosen.services)
-    stages = [StageView(group=one.name, approvals=one.approvals, people=list(one.people)) for one in found.stages]
-    return WhatIfView.model_validate({**vars(found), "stages": stages}, from_attributes=True)
+    return what_if.preview_request(session, who, slug, ask, chosen.services)
 
 
 def _view(listed: ObserverSummary) -> ObserverView:

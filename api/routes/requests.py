@@ -20,7 +20,6 @@ from api.schemas.requests import (
     CommentInput,
     DecisionView,
     DeliveryReachView,
-    MailboxesView,
     MissingField,
     NewRequest,
     NewRequestView,
@@ -31,7 +30,6 @@ from api.schemas.requests import (
     RequestView,
     RequestWithMoves,
     SignedApproval,
-    StageView,
 )
 from config.settings import Settings
 from lockbox import text_rules
@@ -113,22 +111,9 @@ def list_requests(
 def preview_request(body: NewRequest, who: CurrentUser, session: SessionDep, chosen: SettingsDep) -> PreviewView:
     """Show the policy, stages, windows and people that such a request would meet; nothing is written or sent."""
     found = preview.preview(session, who, RequestInput(**dict(body)), chosen.services)
-    return PreviewView(
-        can_be_submitted=not (found.lacks or found.obstacles),
-        policy_version=found.policy_version,
-        mode=found.mode,
-        first_state=found.first_state,
-        terms=found.terms,
-        reviewers=list(found.reviewers),
-        reviewers_asked_first=list(found.reviewers_asked_first),
-        asked_first=list(found.asked_first),
-        could_approve=list(found.could_approve),
-        told_first=[MailboxesView(name=one.name, mailboxes=one.mailboxes) for one in found.told_first],
-        endpoints=found.endpoints,
-        stages=[StageView(group=s.name, approvals=s.approvals, people=list(s.people)) for s in found.stages],
-        lacks=[MissingField(field=field, message=message) for field, message in found.lacks],
-        obstacles=list(found.obstacles),
-    )
+    lacks = [MissingField(field=field, message=message) for field, message in found.lacks]
+    can_be_submitted = not (found.lacks or found.obstacles)
+    return PreviewView.model_validate({**vars(found), "lacks": lacks, "can_be_submitted": can_be_submitted})
 
 
 @router.get("/{request_id}", responses=problems(404))

@@ -13,17 +13,14 @@ from api.schemas.parts import PersonView, problems
 from api.schemas.requests import (
     EventList,
     EventView,
-    LastAttemptView,
     NotificationCount,
     NotificationList,
-    NotificationView,
     UndeliveredNotificationView,
 )
 from lockbox.audit import event_search
 from lockbox.identity.roles import ProtectedField, ReaderRole, may_read, origin_of, reader_roles
 from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import knows_of
-from lockbox.notifications.delivery_status import NotificationStatus
 from lockbox.notifications.outcome_events import NOTIFICATION_DEAD
 from lockbox.requests import queries, readers
 from lockbox.requests.on_behalf_of import EventPerson, OnBehalfOf, on_behalf_of
@@ -55,12 +52,7 @@ def notifications(request_id: UUID, who: CurrentUser, session: SessionDep) -> No
     """Show a request's notifications and their state: by name on the reader's own side, else in numbers."""
     queries.find(session, who, request_id)
     found = delivery_status.of_request(session, request_id, who.side)
-    return NotificationList(own=[_notification(one) for one in found.own], other=NotificationCount(**found.other))
-
-
-def _notification(told: NotificationStatus) -> NotificationView:
-    facts = vars(told) | {"last_try": LastAttemptView(**vars(told.last_try)) if told.last_try else None}
-    return NotificationView(**facts)
+    return NotificationList(own=list(found.own), other=NotificationCount(**found.other))
 
 
 def on_behalf_of_fields(voice: OnBehalfOf) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from api.schemas.members import (
     NewColleague,
 )
 from api.schemas.parts import MUST_MATCH_TAG, problems
-from api.schemas.webhooks import DeadNotificationPage, DeadNotificationView
+from api.schemas.webhooks import DeadNotificationPage
 from lockbox.admin import delivery_log, memberships, vendor_staff
 from lockbox.admin.memberships import Member
 from lockbox.identity.roles import Role
@@ -105,9 +105,7 @@ def list_dead_notifications(
 ) -> DeadNotificationPage:
     """List undelivered notifications for operators: their subject, channel and error, without recipients."""
     page = delivery_log.page(session, who, cursor=cursor, most=limit)
-    return DeadNotificationPage(
-        items=[DeadNotificationView(**vars(one)) for one in page.notifications], next_cursor=page.next_cursor
-    )
+    return DeadNotificationPage(items=list(page.notifications), next_cursor=page.next_cursor)
 
 
 def _one(member: Member, response: Response) -> ColleagueView:

@@ -1,12 +1,11 @@
 """Bodies of activity reports."""
 
-from datetime import datetime
 from typing import Annotated
 
 from pydantic import BaseModel, Field
 
 from api.schemas.parts import RequestBody, Resource, Word
-from lockbox.requests.activity import ActivityEntry
+from lockbox.requests.activity import ActivityEntry, RecordedActivity
 from lockbox.requests.policy import IS_WHOLE
 from lockbox.text_rules import Instant
 
@@ -43,24 +42,7 @@ class ActivityReceipt(BaseModel):
     events: int
 
 
-class ActivityView(BaseModel):
-    """An activity, `count` times; `resource` is null if erased.
-
-    `as_asked` is whether the request names the resource and the action.
-    """
-
-    reported_at: datetime
-    first_at: datetime
-    last_at: datetime
-    method: str
-    resource: str | None
-    action: str | None
-    outcome: str
-    count: int
-    as_asked: bool
-
-
 class ActivityList(BaseModel):
     """The activity inside a window, the last report first; at most a thousand items."""
 
-    items: list[ActivityView]
+    items: list[RecordedActivity]

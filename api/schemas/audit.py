@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from api.schemas.parts import PersonView
+from lockbox.audit.report import ReportedUse
 
 
 class AuditEventView(BaseModel):
@@ -99,19 +100,6 @@ class StepView(BaseModel):
     number: int | None
 
 
-class UseView(BaseModel):
-    """An activity inside a window; `as_asked` is whether the request named it."""
-
-    first_at: datetime
-    last_at: datetime
-    method: str
-    resource: str | None
-    outcome: str
-    count: int
-    as_asked: bool
-    by: str
-
-
 class ReportView(BaseModel):
     """The report on a request; `use` says in a sentence whether there was activity, `ending` how it ended.
 
@@ -132,7 +120,7 @@ class ReportView(BaseModel):
     opened_at: datetime | None
     closed_at: datetime | None
     questions: list[StepView]
-    uses: list[UseView]
+    uses: list[ReportedUse]
     more: bool
     sealed: bool
     state: str

@@ -8,8 +8,10 @@ from pydantic import BaseModel, Field
 
 from api.schemas.parts import IS_LINE, IS_TEXT, PersonView, RequestBody, Resource, Seconds, Slug, Word
 from lockbox.identity.roles import Mode
+from lockbox.notifications.delivery_status import NotificationStatus
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy import Reason, Terms
+from lockbox.requests.preview import PreviewGroup, RecipientMailboxes
 
 
 class NewRequest(RequestBody):
@@ -98,40 +100,10 @@ class DeliveryReachView(BaseModel):
     sentence: str
 
 
-class LastAttemptView(BaseModel):
-    """The last attempt of a notification; `error` is null if it arrived."""
-
-    at: datetime
-    took_ms: int
-    status: int | None
-    error: str | None
-
-
-class NotificationView(BaseModel):
-    """A notification to someone on the reader's own side; `outcome` is `waiting`, `sent`, `moot` or `dead`.
-
-    `address` is where a mail goes, or null if unknown by now; `copied` is whether the recipient is an observer.
-    """
-
-    id: UUID
-    recipient: str
-    address: str | None
-    copied: bool
-    channel: str
-    template: str
-    event_at: datetime
-    outcome: str
-    attempts: int
-    next_try_at: datetime | None
-    closed_at: datetime | None
-    last_error: str | None
-    last_try: LastAttemptView | None
-
-
 class NotificationList(BaseModel):
     """A request's notifications to the reader's side, the oldest first, and the state of those to the other side."""
 
-    own: list[NotificationView]
+    own: list[NotificationStatus]
     other: NotificationCount
 
 
@@ -301,26 +273,11 @@ class AccessView(BaseModel):
     deadline_at: datetime
 
 
-class StageView(BaseModel):
-    """A stage: a group that must also agree, how many of it, and who could."""
-
-    group: str
-    approvals: int
-    people: list[str]
-
-
 class MissingField(BaseModel):
     """A field of the submission and what it lacks under the tenant's policy."""
 
     field: str
     message: str
-
-
-class MailboxesView(BaseModel):
-    """A person who would be notified, and at how many addresses."""
-
-    name: str
-    mailboxes: int
 
 
 class PreviewView(BaseModel):
@@ -339,9 +296,9 @@ class PreviewView(BaseModel):
     reviewers_asked_first: list[str]
     asked_first: list[str]
     could_approve: list[str]
-    told_first: list[MailboxesView]
+    told_first: list[RecipientMailboxes]
     endpoints: int
-    stages: list[StageView]
+    stages: list[PreviewGroup]
     lacks: list[MissingField]
     obstacles: list[str]
 
@@ -353,32 +310,3 @@ class WhatIfInput(RequestBody):
     resources: list[Resource] = Field(min_length=1, max_length=50)
     actions: list[Word] = Field(default=["read"], min_length=1, max_length=20)
     reason_code: Reason
-
-
-class MailRecipientView(BaseModel):
-    """A person who would be notified by mail, and their addresses."""
-
-    name: str
-    addresses: list[str]
-
-
-class WhatIfView(BaseModel):
-    """What a request would meet, for the tenant's own people; nothing was written or sent.
-
-    `reviewers` is how many of the vendor could endorse it. `told_first` are asked, or notified of a window opened
-    without them; `quiet` could decide but declined prompts; `copied` cannot decide. `endpoints` are described, or
-    else named by their host. `warnings` say why nobody would be asked.
-    """
-
-    policy_version: int
-    mode: Mode
-    first_state: State
-    terms: Terms
-    reviewers: int
-    told_first: list[MailRecipientView]
-    could_approve: list[str]
-    quiet: list[str]
-    stages: list[StageView]
-    endpoints: list[str]
-    copied: list[MailRecipientView]
-    warnings: list[str]

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from api.schemas.parts import IS_LINE, Absent, RequestBody, TextRule, absent
+from lockbox.admin.delivery_log import DeadNotification
 from lockbox.admin.webhooks import OF_REQUESTS, OF_TENANTS
 from lockbox.notifications.account_mail import CHECKPOINT_TYPE, INVARIANT_TYPE
 from lockbox.notifications.models import Format
@@ -136,26 +137,8 @@ class DeliveryPage(BaseModel):
     next_cursor: UUID | None
 
 
-class DeadNotificationView(BaseModel):
-    """An undelivered notification, without its content or recipient; `error` is a word.
-
-    `request_id` and `tenant` are null if it was about none. `delivery_id` is the last attempt if a webhook of the
-    vendor was called: it can be repeated.
-    """
-
-    id: UUID
-    request_id: UUID | None
-    tenant: str | None
-    template: str
-    channel: str
-    died_at: datetime
-    attempts: int
-    error: str
-    delivery_id: UUID | None
-
-
 class DeadNotificationPage(BaseModel):
     """A page of dead notifications, the latest first; `next_cursor` leads to the next page."""
 
-    items: list[DeadNotificationView]
+    items: list[DeadNotification]
     next_cursor: UUID | None

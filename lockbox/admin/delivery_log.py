@@ -31,9 +31,10 @@ REOPEN = text("SELECT notification, answer FROM reopen(:delivery, :moment)")
 
 @dataclass(frozen=True)
 class DeadNotification:
-    """A notification that was not delivered; `error` is a word.
+    """An undelivered notification, without its content or recipient; `error` is a word.
 
-    `delivery_id` is its last attempt if a webhook of the vendor was called, which operators may repeat.
+    `request_id` and `tenant` are null if it was about none. `delivery_id` is the last attempt if a webhook of the
+    vendor was called: it can be repeated.
     """
 
     id: UUID

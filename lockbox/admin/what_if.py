@@ -46,9 +46,11 @@ class MailRecipient:
 
 @dataclass(frozen=True)
 class WhatIfResult:
-    """What a request would meet now, with the addresses of the tenant's own people; of the vendor only a number.
+    """What a request would meet, for the tenant's own people; nothing was written or sent.
 
-    `quiet` could decide but declined prompts. `warnings` say why nobody would be asked.
+    `reviewers` is how many of the vendor could endorse it. `told_first` are asked, or notified of a window opened
+    without them; `quiet` could decide but declined prompts; `copied` cannot decide. `endpoints` are described, or
+    else named by their host. `warnings` say why nobody would be asked.
     """
 
     policy_version: int

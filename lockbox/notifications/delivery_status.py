@@ -151,7 +151,7 @@ def reach_of_request(session: UnitOfWork, request_id: UUID, state: str, *, custo
 
 @dataclass(frozen=True)
 class LastAttempt:
-    """How the last try of a notification went; `error` is a word, None where it arrived."""
+    """The last attempt of a notification; `error` is a word, null if it arrived."""
 
     at: datetime
     took_ms: int
@@ -161,9 +161,9 @@ class LastAttempt:
 
 @dataclass(frozen=True)
 class NotificationStatus:
-    """One notification to somebody on the reader's own side; `outcome` is `waiting` while it has none.
+    """A notification to someone on the reader's own side; `outcome` is `waiting`, `sent`, `moot` or `dead`.
 
-    `address` is where a mail goes; `copied` is whether it is an observer's.
+    `address` is where a mail goes, or null if unknown by now; `copied` is whether the recipient is an observer.
     """
 
     id: UUID

@@ -48,9 +48,9 @@ class ActivityEntry:
 
 @dataclass(frozen=True)
 class RecordedActivity:
-    """Something that was done inside a window, as the audit log has it; `resource` is None where it was erased.
+    """An activity inside a window, `count` times; `resource` is null if erased.
 
-    `as_asked` is whether that resource and action are what the request named.
+    `as_asked` is whether the request names the resource and the action.
     """
 
     reported_at: datetime

@@ -159,9 +159,9 @@ def _groups(ruling: EffectivePolicy) -> dict[str, tuple[UUID, ...]]:
 
 @dataclass(frozen=True)
 class PreviewGroup:
-    """Some of the customer's people who would be asked or could decide: names and how many, never an address."""
+    """A stage: a group that must also agree, how many of it, and who could."""
 
-    name: str
+    group: str
     approvals: int
     people: tuple[str, ...]
 
@@ -177,7 +177,7 @@ class PreviewRecipients:
 
 @dataclass(frozen=True)
 class RecipientMailboxes:
-    """Somebody who would be told, and at how many addresses."""
+    """A person who would be notified, and at how many addresses."""
 
     name: str
     mailboxes: int

@@ -26,6 +26,7 @@ from lockbox.requests.on_behalf_of import names_of
 from lockbox.requests.policy import Terms
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.queries import RequestEntry
+from lockbox.requests.quorum import ApprovalTally
 
 CURSOR = re.compile(r"(open|closed)-([0-9a-f]{32})")
 IS_CLOSED = col(AccessRequest.closed_at).is_not(None)
@@ -49,10 +50,14 @@ class OwnRequestEntry:
 
 @dataclass(frozen=True)
 class OwnRequestListing:
-    """Some of one's own requests, the open ones first and then the newest, and the cursor of those that follow."""
+    """Some of one's own requests, the open ones first and then the newest, and the cursor of those that follow.
+
+    `tallies` say how far the votes on those have come about which the customer decides.
+    """
 
     items: Sequence[OwnRequestEntry]
     next_cursor: str | None
+    tallies: Mapping[UUID, ApprovalTally]
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ def own_requests(session: UnitOfWork, caller: Caller, *, cursor: str | None, mos
     shown = rows[:most]
     entries = queries.some(session, caller, [one for one, _ in shown])
     last = f"{'closed' if shown[-1][1] else 'open'}-{shown[-1][0].hex}" if len(rows) > most else None
-    return OwnRequestListing(_told_of(session, caller, entries), last)
+    told = _told_of(session, caller, entries)
+    return OwnRequestListing(told, last, inbox.tallies_of(session, caller, [one.request for one in entries]))
 
 
 def to_review(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> ReviewListing:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.portal.review_queue import MOST
+from api.portal.request_lists import MOST_TO_REVIEW as MOST
 from config.embedded import ServerAddresses
 from harness.people import World
 from harness.stage import fresh_database

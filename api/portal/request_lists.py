@@ -1,0 +1,157 @@
+"""The list pages that act: a person's own requests, and the requests in the vendor's review."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi.responses import HTMLResponse
+from pydantic import ValidationError
+
+from api import browser
+from api.browser import Visitor
+from api.deps import SessionDep, SettingsDep
+from api.portal.account import AccountContext, AccountContextDep
+from api.portal.pages import TAG, go, origin, page, status_of
+from api.portal.request import titles
+from api.refusal_log import AttemptedAction, note
+from api.schemas.requests import CommentInput
+from config.settings import Settings
+from lockbox.database import UnitOfWork, now
+from lockbox.errors import Conflict, Invalid, LockboxError, NotYours, SignInAgain
+from lockbox.requests import decide, policy_diff, review_queue
+from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.lifecycle import Action
+
+router = APIRouter(tags=[TAG], include_in_schema=False)
+
+MOST_OWN, MOST_TO_REVIEW = 20, 50
+
+Cursor = Annotated[str, Query(max_length=60)]
+Version = Annotated[int, Form(ge=1, le=999_999_999)]
+
+
+@dataclass(frozen=True)
+class RefusedListAction:
+    """A refused action on a request of a list, and the content of its form."""
+
+    request_id: UUID
+    action: str
+    why: LockboxError
+    comment: str
+
+
+@dataclass(frozen=True)
+class RequestListPage:
+    """A page, at most `most` requests long, with forms to act on each; `read` returns its listing."""
+
+    template: str
+    most: int
+    read: Callable[..., Any]
+
+    def show(
+        self,
+        request: Request,
+        session: UnitOfWork,
+        visitor: Visitor,
+        chosen: Settings,
+        after: str = "",
+        refused: RefusedListAction | None = None,
+    ) -> HTMLResponse:
+        """Show the listing from the cursor on, with the refusal beside its request."""
+        found = self.read(session, visitor.caller, cursor=after or None, most=self.most)
+        return page(
+            request,
+            self.template,
+            status_of(refused.why) if refused else 200,
+            visitor=visitor,
+            at=now(session),
+            found=found,
+            is_first=not after,
+            most=self.most,
+            titles=titles(chosen),
+            refused=refused,
+            needs_sign_in=refused is not None and isinstance(refused.why, SignInAgain),
+            is_listed=refused is not None and refused.request_id in {one.entry.request.id for one in found.items},
+        )
+
+    def act(self, work: AccountContext, request_id: UUID, action: Action, comment: str, version: int) -> Response:
+        """Act on a request; a refusal is shown beside it, with the form as sent."""
+        refused = do(work, request_id, action, comment, version)
+        if refused is None:
+            return go(work.request, f"/{self.template}")
+        said = RefusedListAction(request_id, action, refused, comment)
+        with work.open() as (session, visitor):
+            return self.show(work.request, session, visitor, work.chosen, refused=said)
+
+
+OWN = RequestListPage("mine", MOST_OWN, review_queue.own_requests)
+TO_REVIEW = RequestListPage("review", MOST_TO_REVIEW, review_queue.to_review)
+
+
+@router.get("/mine")
+def show_own(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
+    """Show the person's own requests, the open ones first."""
+    return OWN.show(request, session, browser.visitor(request, session, chosen), chosen, after)
+
+
+@router.post("/mine/{request_id}/{action}")
+def end_own(
+    work: AccountContextDep,
+    request_id: UUID,
+    action: Literal["cancel", "complete"],
+    version: Version,
+    comment: Annotated[str, Form()] = "",
+) -> Response:
+    """Cancel or complete a request."""
+    return OWN.act(work, request_id, Action(action), comment, version)
+
+
+@router.get("/review")
+def show_to_review(request: Request, chosen: SettingsDep, session: SessionDep, after: Cursor = "") -> Response:
+    """Show a manager the requests in review, the nearest deadline first."""
+    return TO_REVIEW.show(request, session, browser.visitor(request, session, chosen), chosen, after)
+
+
+@router.post("/review/{request_id}/{action}")
+def review(
+    work: AccountContextDep,
+    request_id: UUID,
+    action: Literal["endorse", "deny"],
+    version: Version,
+    comment: Annotated[str, Form()] = "",
+) -> Response:
+    """Endorse or deny a request."""
+    return TO_REVIEW.act(work, request_id, Action(action), comment, version)
+
+
+def do(work: AccountContext, request_id: UUID, action: Action, comment: str, version: int) -> LockboxError | None:
+    """Act on a request for the sender of a form; return the refusal, if any.
+
+    Raises:
+        NotFound: there is no such request that they may see.
+        NotSignedIn: nobody is signed in.
+    """
+    try:
+        verdict = DecisionInput(action, comment_of(comment), version=version)
+        with work.open() as (session, visitor):
+            came = origin(work.request)
+            work.request.state.tried = AttemptedAction(visitor.caller, came, request_id, action)
+            decide.act(session, visitor.caller, came, request_id, verdict)
+    except (Conflict, NotYours, Invalid) as refused:
+        note(work.request, refused)
+        return refused
+    return None
+
+
+def comment_of(typed: str) -> str | None:
+    """Return the comment of an action, or nothing.
+
+    Raises:
+        Invalid: the API would refuse it.
+    """
+    try:
+        return CommentInput(comment=typed.replace("\r\n", "\n").strip() or None).comment
+    except ValidationError as error:
+        raise Invalid(f"Not accepted: {policy_diff.advice(error)}.", field="comment") from None
