@@ -29,6 +29,7 @@ from api.app import make_app
 from bench.db import Site, site
 from cli.signals import end_on_signals
 from harness.people import SETTINGS
+from harness.sinks import MemoryMail, MemoryWebhooks
 from lockbox.audit.log import sealer, signing_keys
 from lockbox.audit.log.sealer import Signer
 from lockbox.database import Database, ProcessKeys, UnitOfWork, make_engine, postgres_clock
@@ -37,7 +38,6 @@ from lockbox.identity.keyring import Keyring
 from lockbox.notifications import delivery
 from lockbox.notifications.delivery import Senders
 from lockbox.notifications.endpoints import SecretVault
-from lockbox.notifications.senders.protocol import MemoryMail, MemoryWebhooks
 from lockbox.requests import policy_store, timers
 from lockbox.schedule import Schedule
 

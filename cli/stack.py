@@ -279,11 +279,6 @@ class Processes:
         """Return the exit codes of processes that ended by themselves."""
         return {name: code for name, child in self.running.items() if (code := child.poll()) is not None}
 
-    def start_all(self) -> None:
-        """Start everything that the Procfile names."""
-        for process in commands():
-            self.start(process)
-
     def wait_until_ready(self) -> None:
         """Wait until the API serves.
 

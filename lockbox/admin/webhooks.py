@@ -26,7 +26,6 @@ from lockbox.requests.transition import Origin
 from lockbox.safe_http import FetchFailed
 
 MOST_ENDPOINTS = 50
-LONGEST_OVERLAP = timedelta(days=7)
 BY_HAND = "by_hand"
 ADMINS = (Role.TENANT_ADMIN,)
 OPERATORS = (Role.OPERATOR,)

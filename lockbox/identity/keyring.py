@@ -28,7 +28,6 @@ from lockbox.database import UnitOfWork
 ID_BYTES = 4
 KEY_BYTES = 32
 NONCE_BYTES = 16
-MARK_BYTES = ID_BYTES + hashlib.sha256().digest_size
 LONG_BYTES = 20
 GROUP = 4
 CODE_DIGITS = 8

@@ -9,6 +9,7 @@ from uuid import UUID
 from cryptography.fernet import Fernet
 
 from harness.people import World
+from harness.sinks import MemoryMail, MemoryWebhooks
 from harness.stage import as_sender, setting
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.database import Database
@@ -17,7 +18,7 @@ from lockbox.notifications import delivery, endpoints
 from lockbox.notifications.delivery import Senders
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.results import AttemptResult
-from lockbox.notifications.senders.protocol import MailSender, MemoryMail, MemoryWebhooks, OutgoingMail, WebhookSender
+from lockbox.notifications.senders.protocol import MailSender, OutgoingMail, WebhookSender
 from lockbox.notifications.sending_pool import SendingPool
 from lockbox.requests import policy_store
 from lockbox.schedule import NOTIFICATIONS

@@ -1,6 +1,7 @@
 """A mail relay that knows nobody, and says so as Postfix does."""
 
-from lockbox.notifications.senders.protocol import MemoryMail, OutgoingMail, Reply, SendFailed
+from harness.sinks import MemoryMail
+from lockbox.notifications.senders.protocol import OutgoingMail, Reply, SendFailed
 
 
 class RefusingMail(MemoryMail):

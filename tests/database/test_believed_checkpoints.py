@@ -25,7 +25,6 @@ from tests.logs import KEY, NAME, OTHER_KEY, public, sealed
 
 KEYS = {public().id: public()}
 TELLING = "SELECT id FROM notifications WHERE closed_at IS NULL AND checkpoint_id IS NOT NULL ORDER BY id"
-INVITING = "SELECT id FROM notifications WHERE template = 'invitation'"
 
 
 @pytest.fixture

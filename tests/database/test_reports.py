@@ -25,7 +25,6 @@ from tests.ruling import lay_down, stand_in
 WAITING = (
     "SELECT id, person_id, run_at, request_id FROM notifications WHERE template = 'report' AND closed_at IS NULL"
 )
-CLOSED_AT = "SELECT closed_at FROM requests WHERE id = :id"
 EVIL = "<script>alert(1)</script>\u202eevil"
 NO_USE = "No use was reported while it was open."
 

@@ -54,31 +54,27 @@ def test_what_a_good_server_says_is_returned(issuer: LocalIssuer) -> None:
     assert issuer.heard[-1]["accept-encoding"] == "identity"
 
 
-@pytest.mark.parametrize("address", INNER)
-def test_an_address_that_is_not_public_is_never_called(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    resolve_to(monkeypatch, [address])
+ON_LOOPBACK = ("127.", "::1")
+INWARD = {
+    **{f"a name at {address}": ("https://sso.example/jwks", False, [address]) for address in INNER},
+    **{
+        f"a name at {address} where loopback is allowed": ("https://sso.example/jwks", True, [address])
+        for address in INNER
+        if not address.startswith(ON_LOOPBACK)
+    },
+    "a name at a public address and an inner one": ("https://sso.example/jwks", False, ["8.8.8.8", "10.0.0.1"]),
+    "plain HTTP to a public address": ("http://sso.example/jwks", True, ["8.8.8.8"]),
+}
 
-    with pytest.raises(FetchFailed, match="not a public one"):
-        fetch("https://sso.example/jwks")
 
-
-@pytest.mark.parametrize(
-    "address", [address for address in INNER if not address.startswith("127.") and address != "::1"]
-)
-def test_what_is_allowed_on_loopback_does_not_open_the_inner_network(
-    monkeypatch: pytest.MonkeyPatch, address: str
+@pytest.mark.parametrize(("url", "allow_loopback", "addresses"), INWARD.values(), ids=INWARD)
+def test_only_public_addresses_are_called_and_others_on_loopback_where_that_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, url: str, addresses: list[str], *, allow_loopback: bool
 ) -> None:
-    resolve_to(monkeypatch, [address])
+    resolve_to(monkeypatch, addresses)
 
     with pytest.raises(FetchFailed, match="not a public one"):
-        fetch("https://sso.example/jwks", allow_loopback=True)
-
-
-def test_one_inner_address_among_public_ones_is_enough_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
-    resolve_to(monkeypatch, ["8.8.8.8", "10.0.0.1"])
-
-    with pytest.raises(FetchFailed, match="not a public one"):
-        fetch("https://sso.example/jwks")
+        fetch(url, allow_loopback=allow_loopback)
 
 
 @pytest.mark.parametrize(
@@ -115,13 +111,6 @@ def test_an_address_of_another_form_is_refused_before_its_name_is_looked_up(
         fetch(url)
 
     assert asked == []
-
-
-def test_plain_http_is_for_loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    resolve_to(monkeypatch, ["8.8.8.8"])
-
-    with pytest.raises(FetchFailed, match="not a public one"):
-        fetch("http://sso.example/jwks", allow_loopback=True)
 
 
 def test_a_name_is_looked_up_once_so_that_a_second_answer_changes_nothing(

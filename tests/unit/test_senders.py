@@ -9,9 +9,10 @@ import pytest
 from cryptography.fernet import Fernet, InvalidToken
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from harness.sinks import MemoryMail
 from lockbox.notifications.endpoints import SecretVault, new_secret
 from lockbox.notifications.results import next_try
-from lockbox.notifications.senders.protocol import MemoryMail, OutgoingMail, SendFailed, WebhookCall
+from lockbox.notifications.senders.protocol import OutgoingMail, SendFailed, WebhookCall
 from lockbox.notifications.senders.smtp import SmtpMail, compose
 from lockbox.notifications.senders.webhook import HttpWebhooks, signed
 from tests.each import each

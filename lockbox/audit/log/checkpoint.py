@@ -13,7 +13,6 @@ from lockbox.audit.canonical import decoded as exact
 ED25519 = b"\x01"
 ID_BYTES = 4
 KEY_BYTES = 32
-SIGNATURE_BYTES = 64
 HASH_BYTES = 32
 LONGEST_NOTE = 4096
 DASH = "\N{EM DASH} "
