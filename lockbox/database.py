@@ -12,7 +12,10 @@ from uuid import UUID
 
 import psycopg
 import structlog
+from psycopg._preparing import Key as StatementKey
+from psycopg._preparing import Prepare, PrepareManager
 from psycopg.errors import Diagnostic
+from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection, CursorResult, Engine, Executable, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import InvalidatePoolError
@@ -97,8 +100,32 @@ def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -
     return engine
 
 
+class KeptStatements(PrepareManager):
+    """Prepared statements that outlive a ROLLBACK, as they do in Postgres.
+
+    psycopg drops them all, because a rolled back change of the schema could have made them wrong; no process of ours
+    goes on after it changed the schema. Each refusal is a ROLLBACK, and without this its connection would plan every
+    statement anew. This leans on a private part of psycopg: a test names the version for which that was read.
+    """
+
+    def clear(self) -> bool:
+        """Keep them, and have nothing sent to the server."""
+        return False
+
+    def validate(self, key: StatementKey, prep: Prepare, name: bytes, results: Sequence[PGresult]) -> None:
+        """Keep what is prepared though it failed; have the server drop what failed while it was being prepared."""
+        failed = not self._check_results(results)
+        if failed and prep is Prepare.YES:
+            return
+        if failed and prep is Prepare.SHOULD:
+            self._to_flush.append(name)
+        super().validate(key, prep, name, results)
+
+
 def _keep_prepared(connection: psycopg.Connection[Any], _: object) -> None:
-    connection.prepared_max = MOST_PREPARED
+    kept = KeptStatements()
+    kept.prepare_threshold, kept.prepared_max = PREPARED_AFTER, MOST_PREPARED
+    connection._prepared = kept  # noqa: SLF001 - psycopg offers no setting
 
 
 def _collect_warnings(connection: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:

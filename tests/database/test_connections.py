@@ -1,16 +1,21 @@
-"""Connections that Postgres has ended: whoever takes one that lay idle gets another, and all go with the first."""
+"""Connections: whoever takes one that Postgres has ended gets another, and what one has prepared it keeps."""
 
 import time
+from contextlib import suppress
 
+import psycopg
 import pytest
-from sqlalchemy import Engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Engine, TextClause, text
+from sqlalchemy.exc import DataError, OperationalError
 
 from harness.stage import Urls
 from harness.wait import within
 from lockbox import database
 from lockbox.database import make_engine
 
+KEPT_BY_NAME = text("SELECT name, statement FROM pg_prepared_statements")
+READ = text("SELECT count(*) FROM people WHERE name = :name")
+LETS_DIVIDE = text("SELECT 1 / CAST(:number AS integer)")
 PID = text("SELECT pg_backend_pid()")
 
 
@@ -69,3 +74,58 @@ def test_one_that_was_just_used_fails_once_and_takes_the_others_along(urls: Urls
     with engine.connect() as one, engine.connect() as other:
         assert not {int(each.execute(PID).scalar_one()) for each in (one, other)} & set(pids)
     engine.dispose()
+
+
+def _refused(engine: Engine, statement: TextClause, **values: object) -> None:
+    with engine.connect() as connection:
+        with suppress(DataError):
+            connection.execute(statement, values)
+        connection.rollback()
+
+
+def _prepared(engine: Engine) -> dict[str, str]:
+    with engine.connect() as connection:
+        return {statement: name for name, statement in connection.execute(KEPT_BY_NAME)}
+
+
+def test_what_a_connection_has_prepared_outlives_a_refusal(urls: Urls) -> None:
+    engine = make_engine(urls.api, role="test", pool_size=1, overflow=0)
+    for _ in range(3):
+        _refused(engine, READ, name="Erin")
+    names = {name for statement, name in _prepared(engine).items() if "FROM people" in statement}
+
+    for _ in range(3):
+        _refused(engine, READ, name="Erin")
+
+    assert len(names) == 1
+    assert {name for statement, name in _prepared(engine).items() if "FROM people" in statement} == names
+    engine.dispose()
+
+
+def test_a_statement_that_fails_stays_prepared_and_goes_on(urls: Urls) -> None:
+    engine = make_engine(urls.api, role="test", pool_size=1, overflow=0)
+    for number in (1, 1, 0, 0):
+        _refused(engine, LETS_DIVIDE, number=number)
+
+    with engine.connect() as connection:
+        assert connection.execute(LETS_DIVIDE, {"number": 1}).scalar_one() == 1
+    assert sum("1 / CAST" in statement for statement in _prepared(engine)) == 1
+    engine.dispose()
+
+
+def test_statements_that_always_fail_pile_up_nowhere(urls: Urls) -> None:
+    engine = make_engine(urls.api, role="test", pool_size=1, overflow=0)
+
+    for _ in range(20):
+        _refused(engine, LETS_DIVIDE, number=0)
+
+    with engine.connect() as connection:
+        found = connection.execute(KEPT_BY_NAME).all()
+    assert sum("1 / CAST" in statement for _, statement in found) <= 1
+    engine.dispose()
+
+
+def test_the_private_part_of_psycopg_was_read_for_this_version() -> None:
+    read = "read psycopg/_preparing.py anew, see that KeptStatements still does what it says, then change this line"
+
+    assert psycopg.__version__ == "3.3.9", read
