@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from pydantic import SecretStr
 from redis import Redis
-from sqlalchemy import URL, Engine, create_engine, text
+from sqlalchemy import URL, Connection, Engine, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
@@ -127,6 +127,8 @@ def setting(db: Database) -> Database:
 NUMBERS = itertools.count(1)
 # What is not armed in time is found by others later: whoever acts on a stage lets a busy machine take its time.
 ARM_SECONDS = 2.0
+MEMORY = Path("/dev/shm")  # noqa: S108 - the folder made in it is this process' own
+MEMORY_BYTES = 6 << 30
 TABLES = text("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'")
 # For the whole connection: each change throws away all plans, and to plan what empties every table takes longest.
 NO_TRIGGERS = "-c session_replication_role=replica"
@@ -147,6 +149,16 @@ def run_as_superuser(url: str | URL, *statements: str) -> None:
     with superuser_at(url) as engine, engine.connect() as connection:
         for statement in statements:
             connection.execute(text(statement))
+
+
+def delete_all_rows(connection: Connection) -> None:
+    """Delete what is in every table of ours; most are empty, and to truncate one takes longer than to look.
+
+    The connection has to be made with NO_TRIGGERS.
+    """
+    names = connection.execute(TABLES).scalars()
+    deleting = (f"_{name} AS (DELETE FROM {name})" for name in names)  # noqa: S608 - our own tables
+    connection.execute(text(f"WITH {', '.join(deleting)} SELECT 1"))
 
 
 @contextmanager
@@ -189,9 +201,9 @@ def empty_database(urls: Urls) -> Iterator[Urls]:
 
 
 @contextmanager
-def own_folder(name: str) -> Iterator[Path]:
+def own_folder(name: str, place: Path | None = None) -> Iterator[Path]:
     """Make a folder that every user can reach, for as root the servers run as nobody, and remove it at the end."""
-    folder = Path(tempfile.mkdtemp(prefix=f"lockbox-{name}-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"lockbox-{name}-", dir=place))
     folder.chmod(0o755)
     try:
         yield folder
@@ -199,10 +211,18 @@ def own_folder(name: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _roomy_memory() -> Path | None:
+    roomy = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > MEMORY_BYTES
+    return MEMORY if roomy else None
+
+
 @contextmanager
 def own_servers(name: str, only: Collection[str] = NAMES) -> Iterator[ServerAddresses]:
-    """Start servers from nothing, in the folder `servers` of a folder of their own; nothing of ours is in them."""
-    with own_folder(name) as folder:
+    """Start servers from nothing, in the folder `servers` of a folder of their own; nothing of ours is in them.
+
+    Their files lie in memory where there is room: to copy a database then takes a fifth of the time.
+    """
+    with own_folder(name, _roomy_memory()) as folder:
         servers = embedded.start(folder / "servers", environment="test", only=only)
         try:
             yield servers

@@ -16,11 +16,11 @@ import pytest
 import structlog
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import Engine, TextClause, create_engine, text
+from sqlalchemy import Engine, create_engine, text
 
 from config.embedded import ServerAddresses
 from harness.ports import own_port
-from harness.stage import NO_TRIGGERS, TABLES, ShiftedClock, StoppedClock, Urls, fresh_database
+from harness.stage import NO_TRIGGERS, ShiftedClock, StoppedClock, Urls, delete_all_rows, fresh_database
 from lockbox import database as database_module
 from lockbox import schedule as schedule_module
 from lockbox.database import Database, make_engine
@@ -71,14 +71,13 @@ class SharedDatabase:
     api: Engine
     worker: Engine
     root: Engine
-    empty: TextClause
     schema: str
 
     def clear(self) -> None:
         """Take away whatever the last test has left there: connections at work, rows, and all of Redis."""
         with self.root.begin() as connection:
             connection.execute(END_OTHERS)
-            connection.execute(self.empty)
+            delete_all_rows(connection)
         with Redis.from_url(self.urls.redis) as redis:
             redis.flushall()
 
@@ -96,15 +95,12 @@ def shared(template: ServerAddresses) -> Iterator[SharedDatabase]:
     with fresh_database(template) as urls:
         root = create_engine(urls.superuser, pool_size=1, pool_pre_ping=True, connect_args={"options": NO_TRIGGERS})
         with root.connect() as connection:
-            names = list(connection.execute(TABLES).scalars())
             schema = connection.execute(SCHEMA).scalar_one()
-        deleting = (f"_{name} AS (DELETE FROM {name})" for name in names)  # noqa: S608 - our own tables
         shared = SharedDatabase(
             urls=urls,
             api=make_engine(urls.api, role="test-api", pool_size=4, overflow=16),
             worker=make_engine(urls.worker, role="test-worker", pool_size=4, overflow=16),
             root=root,
-            empty=text(f"WITH {', '.join(deleting)} SELECT 1"),
             schema=schema,
         )
         yield shared

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 import pytest
 import structlog
 from redis import Redis
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 from structlog.typing import Processor
 
 from config.embedded import ServerAddresses
 from config.settings import Settings
 from harness.people import WITHOUT_REVIEW, World
-from harness.stage import NO_TRIGGERS, TABLES, Urls, fresh_database
+from harness.stage import NO_TRIGGERS, Urls, delete_all_rows, fresh_database
 from lockbox.database import Database, make_engine
 from lockbox.identity.roles import Mode
 from lockbox.requests.policy_rules import Policy
@@ -74,8 +74,7 @@ def _emptied(urls: Urls) -> None:
     """
     everything = create_engine(urls.superuser, poolclass=NullPool, connect_args={"options": NO_TRIGGERS})
     with everything.begin() as connection:
-        names = ", ".join(connection.execute(TABLES).scalars())
-        connection.execute(text(f"TRUNCATE {names}"))
+        delete_all_rows(connection)
     with Redis.from_url(urls.redis) as redis:
         redis.flushall()
 

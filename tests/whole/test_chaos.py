@@ -17,7 +17,8 @@ PATIENCE = 2
 # The proxies are cut off in the midst of what they carry: what asyncio says of their sockets is no fault.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seed", [3, pytest.param(11, marks=pytest.mark.far)])
+@pytest.mark.far
+@pytest.mark.parametrize("seed", [3, 11])
 def test_every_invariant_holds_after_the_faults_of_a_seed(
     seed: int, template: ServerAddresses, tmp_path: Path
 ) -> None:
