@@ -23,7 +23,6 @@ KILLS_SERVERS = frozenset({"test_embedded.py"})
 SECONDS = {
     "whole/hostile_redis": 35,
     "whole/never": 27,
-    "whole/chaos": 25,
     "whole/redis_away": 17,
     "whole/failpoints": 14,
     "whole/portal": 13,
