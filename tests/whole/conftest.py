@@ -105,10 +105,9 @@ def stage_of(
 def stage(
     template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[RunningStack]:
-    """The whole stack, for the tests of one file; with Flower where the file says `WATCHED = True`."""
-    logs = tmp_path_factory.mktemp("logs")
-    watching = ("flower",) if getattr(request.module, "WATCHED", False) else ()
-    with stage_of(template, logs, names=("api", "worker", "notifications", *watching)) as found:
+    """The API and the workers, or what else the file names as its `PROCESSES`, for the tests of one file."""
+    names = getattr(request.module, "PROCESSES", ("api", "worker", "notifications"))
+    with stage_of(template, tmp_path_factory.mktemp("logs"), names=names) as found:
         yield found
 
 

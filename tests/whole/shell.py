@@ -2,18 +2,14 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from typer.testing import CliRunner
 
 from cli.app import app
-from config.embedded import ServerAddresses
 from harness.people import World
-from tests.whole.conftest import RunningStack, stage_of
+from tests.whole.conftest import RunningStack
 from tests.whole.warm import warm
 
 WIDE = "200"
@@ -80,10 +76,3 @@ def at_once(variables: dict[str, str], *words: str) -> "subprocess.CompletedProc
 def lockbox(variables: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
     """Run the command as a process of its own."""
     return warm().run({"COLUMNS": WIDE} | variables, module="cli", options=words)
-
-
-@contextmanager
-def opened(servers: ServerAddresses, logs: Path) -> Iterator[RunningStack]:
-    """An API over a database of its own."""
-    with stage_of(servers, logs, names=("api",)) as stage:
-        yield stage

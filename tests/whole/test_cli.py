@@ -2,13 +2,11 @@
 
 import re
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from uuid import UUID
 
 import pytest
 
-from config.embedded import ServerAddresses
 from harness.stage import setting, unbound
 from lockbox.identity.roles import Role
 from lockbox.requests import timers
@@ -17,16 +15,11 @@ from tests.database.scenes import set_back, write
 from tests.database.tenancy import id_of
 from tests.ruling import stand_in
 from tests.whole.conftest import RunningStack
-from tests.whole.shell import Shell, lockbox, opened
+from tests.whole.shell import Shell, lockbox
+
+PROCESSES = ("api",)
 
 UNREACHED = "UPDATE notifications SET outcome = 'dead', closed_at = now() WHERE request_id = :id"
-
-
-@pytest.fixture(scope="module")
-def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """An API for the tests of this file."""
-    with opened(template, tmp_path_factory.mktemp("logs")) as stage:
-        yield stage
 
 
 @pytest.fixture

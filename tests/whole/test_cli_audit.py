@@ -2,27 +2,20 @@
 
 import csv
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cli.stack import APPROVAL_KEY
-from config.embedded import ServerAddresses
 from lockbox.audit.log import signing_keys
 from lockbox.database import Database, make_engine
 from lockbox.identity.keyring import ApprovalKeys
 from lockbox.schedule import Schedule
 from tests.logs import public, sealed
 from tests.whole.conftest import RunningStack
-from tests.whole.shell import Shell, opened
+from tests.whole.shell import Shell
 
-
-@pytest.fixture(scope="module")
-def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """An API for the tests of this file."""
-    with opened(template, tmp_path_factory.mktemp("logs")) as stage:
-        yield stage
+PROCESSES = ("api",)
 
 
 @pytest.fixture

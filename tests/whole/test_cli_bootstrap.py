@@ -23,8 +23,8 @@ from lockbox.database import as_owner
 from lockbox.identity.authentication import TOKEN_FORM
 from lockbox.identity.keyring import development, make
 from tests.mailbox import CODE
-from tests.whole.conftest import RunningStack
-from tests.whole.shell import at_once, lockbox, opened
+from tests.whole.conftest import RunningStack, stage_of
+from tests.whole.shell import at_once, lockbox
 
 OLGA = ("bootstrap", "--name", "Olga Ortiz", "--email", "olga@vendor.example")
 ADMIN = ("--name", "Contoso", "--admin-name", "Tara Todd", "--admin-email", "tara@contoso.example")
@@ -51,7 +51,7 @@ def count(superuser: Engine) -> tuple[int, int]:
 @pytest.fixture
 def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """An API over an empty database."""
-    with opened(template, tmp_path_factory.mktemp("logs")) as stage:
+    with stage_of(template, tmp_path_factory.mktemp("logs"), names=("api",)) as stage:
         yield stage
 
 

@@ -1,21 +1,13 @@
 """`lockbox endpoint`: webhooks are added, changed and tried out; a secret is printed once and by itself."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from config.embedded import ServerAddresses
 from tests.whole.conftest import RunningStack
-from tests.whole.shell import CommandResult, Shell, opened
+from tests.whole.shell import CommandResult, Shell
+
+PROCESSES = ("api",)
 
 URL = "https://hooks.contoso.example/lockbox"
-
-
-@pytest.fixture(scope="module")
-def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """An API for the tests of this file."""
-    with opened(template, tmp_path_factory.mktemp("logs")) as stage:
-        yield stage
 
 
 @pytest.fixture

@@ -5,20 +5,14 @@ from uuid import uuid4
 
 import pytest
 
-from config.embedded import ServerAddresses
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
 from tests.database.tenancy import id_of
 from tests.mailbox import code_of
 from tests.whole.conftest import RunningStack
-from tests.whole.shell import Shell, opened
+from tests.whole.shell import Shell
 
-
-@pytest.fixture(scope="module")
-def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """An API for the tests of this file."""
-    with opened(template, tmp_path_factory.mktemp("logs")) as stage:
-        yield stage
+PROCESSES = ("api",)
 
 
 @pytest.fixture

@@ -1,21 +1,13 @@
 """`lockbox observer` and `lockbox tenant preview`: who is copied, and whom a request would reach and where."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from config.embedded import ServerAddresses
 from tests.whole.conftest import RunningStack
-from tests.whole.shell import Shell, opened
+from tests.whole.shell import Shell
+
+PROCESSES = ("api",)
 
 WHAT_IF = ("--service", "exchange-online", "--resource", "mailbox:anna@contoso.example")
-
-
-@pytest.fixture(scope="module")
-def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """An API for the tests of this file."""
-    with opened(template, tmp_path_factory.mktemp("logs")) as stage:
-        yield stage
 
 
 @pytest.fixture

@@ -1,24 +1,17 @@
 """`lockbox policy`: a file is shown, compared, and put in place of the version that it was made from."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from config.embedded import ServerAddresses
 from lockbox.requests.policy_rules import Policy
 from tests.database.tenancy import id_of
 from tests.whole.conftest import RunningStack
-from tests.whole.shell import Shell, opened
+from tests.whole.shell import Shell
 
-
-@pytest.fixture(scope="module")
-def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """An API for the tests of this file."""
-    with opened(template, tmp_path_factory.mktemp("logs")) as stage:
-        yield stage
+PROCESSES = ("api",)
 
 
 @pytest.fixture

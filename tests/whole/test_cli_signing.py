@@ -18,8 +18,8 @@ from config.embedded import ServerAddresses
 from tests.authenticator import Authenticator
 from tests.http.portal import Form, PortalPage
 from tests.mailbox import CODE
-from tests.whole.conftest import RunningStack, wait_until
-from tests.whole.shell import lockbox, opened
+from tests.whole.conftest import RunningStack, stage_of, wait_until
+from tests.whole.shell import lockbox
 
 OLGA = ("bootstrap", "--name", "Olga Ortiz", "--email", "olga@vendor.example")
 MAX = ("--name", "Max", "--email", "max@vendor.example", "--role", "manager")
@@ -32,7 +32,7 @@ PATIENCE = 20
 @pytest.fixture
 def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """An API over an empty database."""
-    with opened(template, tmp_path_factory.mktemp("logs")) as stage:
+    with stage_of(template, tmp_path_factory.mktemp("logs"), names=("api",)) as stage:
         yield stage
 
 

@@ -1,20 +1,12 @@
 """`lockbox tenant`: operators add, suspend and recover customers, whose admins switch, rename and shut them."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from config.embedded import ServerAddresses
 from lockbox.requests.lifecycle import Action
 from tests.whole.conftest import RunningStack, short
-from tests.whole.shell import Shell, opened
+from tests.whole.shell import Shell
 
-
-@pytest.fixture(scope="module")
-def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """An API for the tests of this file."""
-    with opened(template, tmp_path_factory.mktemp("logs")) as stage:
-        yield stage
+PROCESSES = ("api",)
 
 
 @pytest.fixture

@@ -1,21 +1,13 @@
 """`lockbox token` and `lockbox me`: one's own tokens, each printed once and by itself."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from config.embedded import ServerAddresses
 from lockbox.identity.authentication import TOKEN_FORM
 from tests.database.tenancy import id_of
 from tests.whole.conftest import RunningStack
-from tests.whole.shell import CommandResult, Shell, lockbox, opened
+from tests.whole.shell import CommandResult, Shell, lockbox
 
-
-@pytest.fixture(scope="module")
-def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """An API for the tests of this file."""
-    with opened(template, tmp_path_factory.mktemp("logs")) as stage:
-        yield stage
+PROCESSES = ("api",)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from lockbox.sql import new_id
 from tests.whole.conftest import RunningStack, stage_of, wait_until
 from worker.message_filter import QUEUES
 
-WATCHED = True
+PROCESSES = ("api", "worker", "notifications", "flower")
 SEP = "\x06\x16"
 LISTS = [queue + step for queue in sorted(QUEUES) for step in ("", f"{SEP}3", f"{SEP}6", f"{SEP}9")]
 SETS = [f"_kombu.binding.{name}" for name in ("celery.pidbox", "reply.celery.pidbox", "celeryev")]

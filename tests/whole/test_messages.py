@@ -40,7 +40,7 @@ print(*(task.soft_time_limit for name, task in app.tasks.items() if name.startsw
 """
 
 
-WATCHED = True
+PROCESSES = ("api", "worker", "notifications", "flower")
 
 
 def broker(stage: RunningStack) -> Celery:
