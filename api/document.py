@@ -12,7 +12,7 @@ BEARER = {
     "scheme": "bearer",
     "description": "A Lockbox token (`lbx_…`), or a token of a configured identity provider.",
 }
-UNSIGNED = ("/.well-known/", "/livez", "/readyz", "/metrics", "/v1/terminals")
+UNSIGNED = ("/.well-known/", "/livez", "/readyz", "/metrics", "/v1/device-logins")
 """Routes that need no credential."""
 OPEN = ("/.well-known/", "/livez", "/readyz")
 """Routes that never refuse."""

@@ -15,7 +15,7 @@ HEALTH_PATHS = frozenset({"/readyz", "/metrics"})
 CLOSES = re.compile(
     r"/v1/requests/[^/]+/(?:revoke|deny|cancel|complete)"
     r"|/(?:requests|mine|review)/[^/]+/(?:revoke|deny|cancel|complete)"
-    r"|(?:/v1)?/tenants/[^/]+/shut"
+    r"|(?:/v1)?/tenants/[^/]+/emergency-stop"
     r"|/v1/tenants/[^/]+/suspend"
     r"|/v1/vendor/members/[^/]+/disable"
 )

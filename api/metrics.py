@@ -27,7 +27,7 @@ STANDBY = (
     "Whether a standby follows Postgres to which commits do not wait: a failover may lose what was acknowledged."
 )
 OLDEST = "oldest_unsent_notification_age_seconds"
-BEHIND = "Logs that are not what was shipped of them: their checks are refused."
+ROLLED_BACK = "Logs that are not what was shipped of them: their checks are refused."
 UNVERIFIED = "Rows that would give power and carry no mark of our keys."
 SKEW = "The clock furthest from Postgres' in this role; ahead is positive."
 DROPPED = "Items in Redis that were no messages of ours, by where they stood."
@@ -54,7 +54,7 @@ FIGURES = (
     ),
     ShownFigure(MetricName.OLDEST_UNSENT, OLDEST, "Age of the oldest of them, 0 where there is none.", CHANNEL),
     ShownFigure(MetricName.DEAD, "deadletters", "Mails and webhook calls that were given up.", CHANNEL),
-    ShownFigure(MetricName.BEHIND, "audit_logs_behind", BEHIND, ROLE),
+    ShownFigure(MetricName.ROLLED_BACK, "audit_logs_rolled_back", ROLLED_BACK, ROLE),
     ShownFigure(MetricName.UNVERIFIED, "powers_unverified", UNVERIFIED, ROLE),
     ShownFigure(
         MetricName.PENDING, "deadlines_pending", "Requests whose clock runs, by what it is to do.", ("kind",)

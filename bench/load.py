@@ -31,8 +31,8 @@ WITH new_requests AS (
         CASE CAST(:state AS text) WHEN 'active' THEN now() END
     FROM requests p, generate_series(1, :count) AS n WHERE p.id = :pattern RETURNING id, deadline_at
 ), new_decisions AS (
-    INSERT INTO decisions (id, request_id, person_id, stands_for, verdict, means, channel, decided_at)
-    SELECT uuidv7(), r.id, d.person_id, d.stands_for, d.verdict, d.means, d.channel, now()
+    INSERT INTO decisions (id, request_id, person_id, principals, decision, means, channel, decided_at)
+    SELECT uuidv7(), r.id, d.person_id, d.principals, d.decision, d.means, d.channel, now()
     FROM new_requests r, decisions d WHERE d.request_id = :pattern AND CAST(:state AS text) = 'active'
 ), moves AS MATERIALIZED (
     SELECT uuidv7() AS new_id, r.id AS new_request, e.* FROM new_requests r, events e

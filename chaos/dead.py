@@ -48,13 +48,13 @@ def unexplained(
             yield f"{name} was given up {row.until_at - row.closed_at:.1f} s before it stopped mattering"
         else:
             late[sink] += 1
-            if not any(_delays(one, sink, row.told_at, row.until_at) for one in outages):
+            if not any(_delays(one, sink, row.notified_at, row.until_at) for one in outages):
                 yield f"{name} was late, and no fault was on its way"
     for sink, count in late.items():
         if count > FEW + MOST_LATE * (count + told[sink]):
             yield f"{count} prompts by {sink} were late, and {told[sink]} were not"
 
 
-def _delays(one: AppliedFault, sink: str, told_at: float, until_at: float) -> bool:
+def _delays(one: AppliedFault, sink: str, notified_at: float, until_at: float) -> bool:
     lies_there = one.fault.target in {*ON_THE_WAY, sink}
-    return lies_there and one.began <= until_at and one.ended + RECOVERS_SECONDS >= told_at
+    return lies_there and one.began <= until_at and one.ended + RECOVERS_SECONDS >= notified_at

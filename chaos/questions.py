@@ -68,7 +68,7 @@ GROUP BY event_id, person_id, address_id, observer_id, endpoint_id, template HAV
 NOTIFICATIONS = """
 SELECT n.id, n.outcome, n.last_error, n.template, n.attempts, coalesce(h.url, p.email) AS to,
     coalesce(n.until_at < e.at + interval '1 hour', false) AS is_prompt,
-    extract(epoch FROM coalesce(e.at, n.run_at))::float AS told_at,
+    extract(epoch FROM coalesce(e.at, n.run_at))::float AS notified_at,
     extract(epoch FROM n.until_at)::float AS until_at, extract(epoch FROM n.closed_at)::float AS closed_at
 FROM notifications n LEFT JOIN endpoints h ON h.id = n.endpoint_id LEFT JOIN people p ON p.id = n.person_id
 LEFT JOIN events e ON e.id = n.event_id

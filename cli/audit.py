@@ -177,7 +177,7 @@ def _show(found: Mapping[str, Any]) -> None:
 
 
 def _who(step: Mapping[str, Any]) -> str:
-    others = f" for {', '.join(step['stands_for'])}" if step["stands_for"] else ""
+    others = f" for {', '.join(step['principals'])}" if step["principals"] else ""
     return step["who"] if step["role"] == "clock" else f"{step['who']} ({words(step['role'])}{others})"
 
 

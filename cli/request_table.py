@@ -98,12 +98,12 @@ def _granted(item: Mapping[str, Any]) -> str:
 def _answer(decision: Mapping[str, Any]) -> str:
     """Return who gave an answer, for whom else, and by what means."""
     who = f"{decision['by']['name']} ({words(decision['role'])}){_for_others(decision)}"
-    return f"{decision['verdict']}{_by_means(decision)}: {who}"
+    return f"{decision['decision']}{_by_means(decision)}: {who}"
 
 
 def _for_others(item: Mapping[str, Any]) -> str:
     """Return for whom a delegate or a system acted."""
-    people = [one["name"] for one in item["stands_for"] or [item["on_behalf_of"]] if one]
+    people = [one["name"] for one in item["principals"] or [item["on_behalf_of"]] if one]
     return f" for {', '.join(people)}" if people else ""
 
 
@@ -140,7 +140,7 @@ def _beside(item: Mapping[str, Any]) -> str:
     if dead := item["notification"]:
         whom = dead["recipient"] or "somebody of the other side"
         return f"{words(dead['template'])} by {dead['channel']} to {whom}: {words(dead['error'])}"
-    if item["nobody_told"]:
+    if item["nobody_notified"]:
         return f"nobody could be told: none of {item['asked']} was reached"
     if item["asked"] is not None:
         return f"{item['reached']} of {item['asked']} were reached"
@@ -201,7 +201,7 @@ def show_preview(found: Mapping[str, Any]) -> None:
             "Reviewers asked first": ", ".join(found["reviewers_asked_first"]),
             "Asked first": ", ".join(found["asked_first"]),
             "Could approve": ", ".join(found["could_approve"]),
-            "Notified first": ", ".join(_counted(one["name"], one["mailboxes"]) for one in found["told_first"]),
+            "Notified first": ", ".join(_counted(one["name"], one["mailboxes"]) for one in found["notified_first"]),
             "Webhooks": found["endpoints"],
             "Approvals": terms["quorum"],
             "Also needed": "\n".join(stages),
@@ -223,7 +223,7 @@ def show_what_if(found: Mapping[str, Any]) -> None:
             "Mode": found["mode"],
             "Policy": f"version {found['policy_version']}",
             "Reviewed by": f"{found['reviewers']} of the vendor" if found["reviewers"] else "",
-            "Notified first": "\n".join(map(_mailed, found["told_first"])),
+            "Notified first": "\n".join(map(_mailed, found["notified_first"])),
             "Could approve": ", ".join(found["could_approve"]),
             "Want no prompts": ", ".join(found["quiet"]),
             "Copied": "\n".join(map(_mailed, found["copied"])),

@@ -29,7 +29,9 @@ def sign_in(printed: Printed = False) -> None:
     you, with the strength of that sign-in; they cannot approve.
     """
     where = chosen()
-    asked = call("POST", at("terminals"), headers={"user-agent": f"lockbox on {platform.node()}"}, is_anonymous=True)
+    asked = call(
+        "POST", at("device-logins"), headers={"user-agent": f"lockbox on {platform.node()}"}, is_anonymous=True
+    )
     warn(f"Open {asked['verification_uri']} and type this code, in a browser of yours:")
     warn(f"\n    {asked['user_code']}\n")
     _wait(asked)
@@ -68,6 +70,6 @@ def _wait(asked: dict[str, Any]) -> None:
     while state == "waiting":
         time.sleep(asked["interval"])
         body = {"token": asked["token"]}
-        state = call("POST", at("terminals", "state"), body=body, is_anonymous=True)["state"]
+        state = call("POST", at("device-logins", "state"), body=body, is_anonymous=True)["state"]
     if state != "allowed":
         raise stop(ENDED[state])

@@ -149,7 +149,7 @@ def preview(
 
 
 @app.command()
-def shut(
+def emergency_stop(
     tenant: Tenant,
     comment: Annotated[str | None, typer.Option(help="why; kept in the audit log")] = None,
     plain: Plain = False,
@@ -158,7 +158,7 @@ def shut(
 
     As a tenant admin. Requests that are still in the vendor's review are denied too.
     """
-    done = call("POST", at("tenants", tenant, "shut"), body={"comment": comment})
+    done = call("POST", at("tenants", tenant, "emergency-stop"), body={"comment": comment})
     if plain:
         as_json(done)
         return

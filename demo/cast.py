@@ -27,7 +27,7 @@ from lockbox.schedule import Schedule
 GUARDED = Rule(
     name="Anna's mailbox", match=Match(resources=("mailbox:anna*",)), terms=Overrides(vendor_review=True, quorum=2)
 )
-ASKED_IN_TURN = Overrides(tiers=(("first",), ("second",)), widening=(60,), approval_reminders=(40,))
+ASKED_IN_TURN = Overrides(tiers=(("first",), ("second",)), escalation=(60,), approval_reminders=(40,))
 IN_TURN = Rule(name="Carla's mailbox", match=Match(resources=("mailbox:carla*",)), terms=ASKED_IN_TURN)
 POLICY = Policy(
     vendor_review=False,

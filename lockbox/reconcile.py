@@ -70,7 +70,7 @@ FORGET_SIGN_INS = tuple(
     text(statement)
     for statement in (
         "DELETE FROM sign_ins WHERE expires_at < clock_timestamp() - interval '1 day'",
-        "DELETE FROM terminals WHERE expires_at < clock_timestamp() - interval '1 day'",
+        "DELETE FROM device_logins WHERE expires_at < clock_timestamp() - interval '1 day'",
         "DELETE FROM sign_in_counts WHERE since < clock_timestamp() - interval '1 hour'",
         "DELETE FROM sessions WHERE expires_at < clock_timestamp() - interval '30 days'",
     )

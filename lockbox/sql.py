@@ -1,4 +1,4 @@
-"""What tables and statements share: ids, column types, and tallies."""
+"""What tables and statements share: ids, column types, and counters."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -19,20 +19,20 @@ LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60
 MOST_ROWS = 200
 ADD_LAGS = """
 lags AS (
-    INSERT INTO tallies (name, label, count, total)
+    INSERT INTO counters (name, label, count, total)
     SELECT 'deadline_lag', * FROM unnest(CAST(:lag_label AS text[]), CAST(:lag_count AS bigint[]),
         CAST(:lag_total AS double precision[]))
 )"""
 ADD_DROPPED = text("""
-INSERT INTO tallies (name, label, count, total)
+INSERT INTO counters (name, label, count, total)
 SELECT 'dropped', d.label, d.number, 0
 FROM unnest(CAST(:labels AS text[]), CAST(:numbers AS bigint[])) AS d (label, number)
 """)
 FOLD = text("""
 WITH gone AS (
-    DELETE FROM tallies WHERE (SELECT count(*) FROM tallies) > :most RETURNING name, label, count, total
+    DELETE FROM counters WHERE (SELECT count(*) FROM counters) > :most RETURNING name, label, count, total
 )
-INSERT INTO tallies (name, label, count, total)
+INSERT INTO counters (name, label, count, total)
 SELECT name, label, sum(count), sum(total) FROM gone GROUP BY name, label
 """)
 SQLModel.metadata.naming_convention = {

@@ -105,7 +105,7 @@ def _signed(
         "tenant_id": fields["tenant_id"],
         "version": fields["seq"] - 1,
         "approver": fields["actor_id"],
-        "stands_for": fields.get("stands_for", []),
+        "principals": fields.get("principals", []),
         "policy_version": fields["policy_version"],
     }
     if submitted:

@@ -68,7 +68,7 @@ NO_REQUEST = "There is no such request."
 MINUTE, HOUR = 60, 3600
 SHORTER = (5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, 24 * HOUR)
 
-BESIDE = frozenset({"widen", "unreached", "question", "answer"})
+BESIDE = frozenset({"escalate", "unreached", "question", "answer"})
 """The events shown beside the moves of a request."""
 
 SHOWN_REFUSALS = (SignInAgain, PolicyNotMet, PolicyUnverified, TenantSuspended)
@@ -155,24 +155,24 @@ def act(
     kept = (resources or (), actions or ()) if narrow else (None, None)
     one, said = _id(request_id), DecisionForm(action, comment, window, *kept)
     try:
-        verdict = _verdict(said, version)
-        if verdict.action is Action.APPROVE:
+        decision_input = _decision_input(said, version)
+        if decision_input.action is Action.APPROVE:
             desk = signed_approvals.SigningContext(request, chosen, db, csrf)
-            if not proof.is_final and (asked := desk.ask(one, verdict, said)):
+            if not proof.is_final and (asked := desk.ask(one, decision_input, said)):
                 return asked
-            verdict = replace(verdict, signed=desk.taken(proof))
+            decision_input = replace(decision_input, signed=desk.taken(proof))
         with db.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             browser.check_form(visitor, csrf)
-            request.state.tried = AttemptedAction(visitor.caller, origin(request), one, verdict.action)
-            decide.act(session, visitor.caller, origin(request), one, verdict)
+            request.state.tried = AttemptedAction(visitor.caller, origin(request), one, decision_input.action)
+            decide.act(session, visitor.caller, origin(request), one, decision_input)
     except (Conflict, NotYours, Invalid) as refused:
         note(request, refused)
         with db.transaction() as session:
             visitor = browser.visitor(request, session, chosen)
             return _shown(request, session, chosen, visitor, one, refused=refused, said=said, seen=version)
     answer = go(request, f"/requests/{one}")
-    if verdict.signed:
+    if decision_input.signed:
         browser.drop_oauth_state(answer, chosen)
     return answer
 
@@ -219,7 +219,7 @@ def _shown(
         voices=on_behalf_of(session, moves),
         unheard=OnBehalfOf(),
         reach=told.sentence() if entry.request.state in {*ASKING, State.TIMED_OUT} else "",
-        nobody_told=entry.request.state == State.TIMED_OUT and not told.reached,
+        nobody_notified=entry.request.state == State.TIMED_OUT and not told.reached,
         is_own=entry.request.requester_id == visitor.caller.person_id,
         follower=submit.follower(session, visitor.caller, request_id),
         before=before,
@@ -259,7 +259,11 @@ def _told_of(happened: Iterable[Row[Any]], side: Side) -> Iterator[dict[str, Any
     """Yield the events of the page: the moves, and escalations with their reason."""
     for event in happened:
         said = json.loads(event.body) if event.body else {}
-        why = "_untold" if said.get("nobody_told") or (event.action == "widen" and "unreached" in said) else ""
+        why = (
+            "_undelivered"
+            if said.get("nobody_notified") or (event.action == "escalate" and "unreached" in said)
+            else ""
+        )
         beside = event.action in BESIDE and knows_of(side, event.to_state, None)
         if event.seq is not None or beside:
             kept = approval_limits(event)
@@ -281,7 +285,7 @@ def _required(session: UnitOfWork, caller: Caller, asked: AccessRequest) -> froz
     return decisions.needing_reasons(terms, by_the_vendor=is_vendors)
 
 
-def _verdict(said: DecisionForm, version: int) -> DecisionInput:
+def _decision_input(said: DecisionForm, version: int) -> DecisionInput:
     """Validate a form with the API's own bodies."""
     try:
         window = int(said.window.encode("ascii")) if said.window else None

@@ -134,11 +134,11 @@ def do(work: AccountContext, request_id: UUID, action: Action, comment: str, ver
         NotSignedIn: nobody is signed in.
     """
     try:
-        verdict = DecisionInput(action, comment_of(comment), version=version)
+        decision_input = DecisionInput(action, comment_of(comment), version=version)
         with work.open() as (session, visitor):
             came = origin(work.request)
             work.request.state.tried = AttemptedAction(visitor.caller, came, request_id, action)
-            decide.act(session, visitor.caller, came, request_id, verdict)
+            decide.act(session, visitor.caller, came, request_id, decision_input)
     except (Conflict, NotYours, Invalid) as refused:
         note(work.request, refused)
         return refused

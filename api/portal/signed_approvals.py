@@ -85,7 +85,7 @@ class SigningContext:
     db: Database
     csrf: str
 
-    def ask(self, request_id: UUID, verdict: DecisionInput, filled: ApprovalForm) -> Response | None:
+    def ask(self, request_id: UUID, decision_input: DecisionInput, filled: ApprovalForm) -> Response | None:
         """Return the page whose script has a passkey sign the approval; None if the approver has none that can.
 
         Raises:
@@ -102,8 +102,8 @@ class SigningContext:
                 return None
             session.orm.expunge(row)
             who, came = visitor.caller, origin(self.request)
-            self.request.state.tried = AttemptedAction(who, came, request_id, verdict.action)
-            asked = decide.to_sign(session, who, came, request_id, verdict, party=party)
+            self.request.state.tried = AttemptedAction(who, came, request_id, decision_input.action)
+            asked = decide.to_sign(session, who, came, request_id, decision_input, party=party)
             challenge = asked.question.challenge
             stub = sessions.begin_login(session, AuthMethod.PASSKEY, tied_to=who.key_id, challenge=challenge)
             entry = queries.find(session, who, request_id)
@@ -117,7 +117,7 @@ class SigningContext:
             asked=asked,
             signs=json.loads(asked.statement),
             holds=json.loads(asked.content),
-            fields=list(_fields(filled, row.version if verdict.version is None else verdict.version)),
+            fields=list(_fields(filled, row.version if decision_input.version is None else decision_input.version)),
         )
         browser.keep_oauth_state(
             answer, self.chosen, OAuthState(stub, SignInPurpose.APPROVE, f"/requests/{request_id}")

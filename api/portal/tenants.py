@@ -47,22 +47,22 @@ def rename(work: AccountContextDep, slug: Slug, name: Annotated[str, Form(max_le
     return done(work, slug, deed, lambda at, refused: _shown(at, refused, name), f"/tenants/{slug}")
 
 
-@router.get("/{slug}/shut")
-def ask_to_shut(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
+@router.get("/{slug}/emergency-stop")
+def preview_emergency_stop(request: Request, slug: Slug, chosen: SettingsDep, session: SessionDep) -> Response:
     """Show an admin what an emergency stop would end."""
     visitor = browser.visitor(request, session, chosen)
-    return _about_to_shut(tenant_admin_page(request, session, visitor, slug, Role.TENANT_ADMIN))
+    return _emergency_stop_page(tenant_admin_page(request, session, visitor, slug, Role.TENANT_ADMIN))
 
 
-@router.post("/{slug}/shut")
-def shut(work: AccountContextDep, slug: Slug, comment: Annotated[str, Form(max_length=5000)] = "") -> Response:
+@router.post("/{slug}/emergency-stop")
+def stop(work: AccountContextDep, slug: Slug, comment: Annotated[str, Form(max_length=5000)] = "") -> Response:
     """Revoke all open windows and deny all pending requests and those in review."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         said = read(CommentInput, comment=comment.replace("\r\n", "\n").strip() or None).comment
         emergency_stop.stop_all(session, caller, origin, slug, said)
 
-    return done(work, slug, deed, lambda at, refused: _about_to_shut(at, refused, comment), f"/tenants/{slug}")
+    return done(work, slug, deed, lambda at, refused: _emergency_stop_page(at, refused, comment), f"/tenants/{slug}")
 
 
 @router.post("/{slug}/leave")
@@ -88,6 +88,6 @@ def _shown(at: TenantAdminPage, refused: LockboxError | None = None, name: str |
     )
 
 
-def _about_to_shut(at: TenantAdminPage, refused: LockboxError | None = None, comment: str = "") -> Response:
+def _emergency_stop_page(at: TenantAdminPage, refused: LockboxError | None = None, comment: str = "") -> Response:
     active, pending, in_review = what_if.open_and_waiting(at.session, at.caller, at.tenant.slug)
-    return at.page("shut", refused, active=active, pending=pending, in_review=in_review, comment=comment)
+    return at.page("emergency_stop", refused, active=active, pending=pending, in_review=in_review, comment=comment)

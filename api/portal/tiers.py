@@ -47,7 +47,7 @@ class TierForm:
     """The form: a row for each group, the last for a new one, and when the later tiers are asked, in percent."""
 
     rows: Sequence[TierRow]
-    widening: str
+    escalation: str
 
     @classmethod
     def of(cls, policy: Policy) -> "TierForm":
@@ -58,7 +58,7 @@ class TierForm:
             TierRow(name, frozenset(map(str, people)), str(tiers.get(name, 0)), str(quorums.get(name, 0)))
             for name, people in policy.groups.items()
         ]
-        return cls([*rows, TierRow()], ", ".join(map(str, policy.widening)))
+        return cls([*rows, TierRow()], ", ".join(map(str, policy.escalation)))
 
     def onto(self, policy: Policy) -> Policy:
         """Return a policy with these groups, tiers and stages; a group without a name is ignored.
@@ -75,7 +75,11 @@ class TierForm:
         for name in names:
             _can_be_a_name(name)
         try:
-            said = policy.model_dump(mode="json") | _said(named) | {"widening": percents("widening", self.widening)}
+            said = (
+                policy.model_dump(mode="json")
+                | _said(named)
+                | {"escalation": percents("escalation", self.escalation)}
+            )
         except ValueError as error:
             raise Invalid(f"Not accepted: {error}.") from None
         return checked(said)
@@ -119,7 +123,7 @@ async def tier_form(
     quorum: Column = [],  # noqa: B006 - likewise
     people: Places = [],  # noqa: B006 - likewise
     gone: Column = [],  # noqa: B006 - likewise
-    widening: Annotated[str, Form(max_length=200)] = "",
+    escalation: Annotated[str, Form(max_length=200)] = "",
 ) -> TierForm:
     """Return the content of the form: columns whose entries of one index form a group; people as `number:id`."""
     inside: dict[str, set[str]] = {}
@@ -131,7 +135,7 @@ async def tier_form(
         for number, name in enumerate(group)
         if str(number) not in gone
     ]
-    return TierForm(rows, widening)
+    return TierForm(rows, escalation)
 
 
 TierFormDep = Annotated[TierForm, Depends(tier_form)]

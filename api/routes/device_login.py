@@ -9,9 +9,9 @@ from api.schemas.parts import problems
 from lockbox.identity import device_login, rate_limit
 from lockbox.identity.rate_limit import AttemptLimits
 
-router = APIRouter(prefix="/v1/terminals", tags=["tokens"])
+router = APIRouter(prefix="/v1/device-logins", tags=["tokens"])
 
-PAGE = "/terminal"
+PAGE = "/device"
 EVERY_SECONDS = 2
 
 

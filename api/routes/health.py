@@ -67,7 +67,7 @@ def _audit_log(db: Database) -> str:
     try:
         with db.transaction() as session:
             shipped = witness.of(session)
-            return "behind" if shipped and shipped.all_doubts(session) else "ok"
+            return "rolled_back" if shipped and shipped.all_doubts(session) else "ok"
     except SQLAlchemyError:
         return "unknown"
 

@@ -176,10 +176,10 @@ def approve(
     """
     said = body or ApprovalInput()
     signed = _signed(said.signed, who, chosen, db) if said.signed else None
-    verdict = DecisionInput(
+    decision_input = DecisionInput(
         Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions, signed
     )
-    return _act(request, session, who, came, request_id, verdict, response)
+    return _act(request, session, who, came, request_id, decision_input, response)
 
 
 @router.post("/{request_id}/approve/challenge", responses=problems(404, 409, 412))
@@ -199,9 +199,11 @@ def challenge(
     Passkeys only answer pages of this server's own origin. Send the answer with the same body to `approve`.
     """
     said = body or ApprovalInput()
-    verdict = DecisionInput(Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions)
-    request.state.tried = AttemptedAction(who, came, request_id, verdict.action)
-    asked = decide.to_sign(session, who, came, request_id, verdict, party=partial(relying_party, chosen))
+    decision_input = DecisionInput(
+        Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions
+    )
+    request.state.tried = AttemptedAction(who, came, request_id, decision_input.action)
+    asked = decide.to_sign(session, who, came, request_id, decision_input, party=partial(relying_party, chosen))
     stub = sessions.begin_login(session, AuthMethod.PASSKEY, tied_to=who.key_id, challenge=asked.question.challenge)
     response.headers["cache-control"] = "no-store"
     return ChallengeView(
@@ -226,8 +228,8 @@ def _closing(action: Action) -> Callable[..., RequestView]:
         response: Response,
         body: CommentInput | None = None,
     ) -> RequestView:
-        verdict = DecisionInput(action, body.comment if body else None, None, seen)
-        return _act(request, session, who, came, request_id, verdict, response)
+        decision_input = DecisionInput(action, body.comment if body else None, None, seen)
+        return _act(request, session, who, came, request_id, decision_input, response)
 
     act.__name__, act.__doc__ = action.value, ACTIONS[action]
     return act
@@ -264,12 +266,12 @@ def _act(
     who: Caller,
     came: Origin,
     request_id: UUID,
-    verdict: DecisionInput,
+    decision_input: DecisionInput,
     response: Response,
 ) -> RequestView:
     """Make a move and answer from its record: nothing is read again. What was tried is noted, lest it is refused."""
-    request.state.tried = AttemptedAction(who, came, request_id, verdict.action)
-    entry = decide.act_and_show(session, who, came, request_id, verdict)
+    request.state.tried = AttemptedAction(who, came, request_id, decision_input.action)
+    entry = decide.act_and_show(session, who, came, request_id, decision_input)
     response.headers.update(etag(entry.request.version))
     return RequestView(**_facts(entry, who))
 
@@ -309,7 +311,7 @@ def _decision(row: Row[Any], voice: OnBehalfOf) -> DecisionView:
     by = PersonView(id=row.actor_id, name=row.actor_name or ERASED)
     kept = approval_limits(row)
     return DecisionView(
-        verdict=row.action, by=by, role=row.actor_role, at=row.at, **on_behalf_of_fields(voice), **vars(kept)
+        decision=row.action, by=by, role=row.actor_role, at=row.at, **on_behalf_of_fields(voice), **vars(kept)
     )
 
 

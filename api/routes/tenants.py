@@ -114,8 +114,8 @@ def rename(slug: Slug, body: NewName, who: CurrentUser, came: RequestOrigin, ses
     return _tenant(tenants.rename(session, who, came, slug, body.name))
 
 
-@router.post("/{slug}/shut", responses=problems(400, 404))
-def shut(
+@router.post("/{slug}/emergency-stop", responses=problems(400, 404))
+def stop(
     slug: Slug, who: CurrentUser, came: RequestOrigin, session: SessionDep, body: CommentInput | None = None
 ) -> EmergencyStopView:
     """Revoke all open windows and deny all pending requests and those in review, as a tenant admin."""

@@ -59,7 +59,7 @@ def on_behalf_of_fields(voice: OnBehalfOf) -> dict[str, Any]:
     """Return on whose behalf a move was made, and with which sign-in method."""
     return {
         "on_behalf_of": _named(voice.on_behalf_of) if voice.on_behalf_of else None,
-        "stands_for": [_named(one) for one in voice.stands_for],
+        "principals": [_named(one) for one in voice.principals],
         "means": voice.means,
         "proof": voice.proof,
     }
@@ -87,7 +87,7 @@ def _event(row: Row[Any], voice: OnBehalfOf, held: frozenset[ReaderRole], names:
             recipient=names.get(said["notification_id"]), **_plain(said)
         )
     return EventView(
-        **{"notification": None} | facts, actor=actor, role=row.actor_role, nobody_told="nobody_told" in said
+        **{"notification": None} | facts, actor=actor, role=row.actor_role, nobody_notified="nobody_notified" in said
     )
 
 

@@ -95,7 +95,7 @@ class StepView(BaseModel):
     to_state: str | None
     who: str
     role: str
-    stands_for: list[str]
+    principals: list[str]
     comment: str | None
     number: int | None
 

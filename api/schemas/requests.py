@@ -156,11 +156,11 @@ class DecisionView(BaseModel):
     means as asked.
     """
 
-    verdict: str
+    decision: str
     by: PersonView
     role: str
     on_behalf_of: PersonView | None
-    stands_for: list[PersonView]
+    principals: list[PersonView]
     means: str | None
     proof: str | None
     at: datetime
@@ -220,9 +220,9 @@ class UndeliveredNotificationView(BaseModel):
 class EventView(BaseModel):
     """An event of a request's timeline; the actor is a person, or null for the clock.
 
-    Moves are numbered by `seq` without a gap; other events have none: `remind`, `widen`, `warn`, `unreached`,
+    Moves are numbered by `seq` without a gap; other events have none: `remind`, `escalate`, `warn`, `unreached`,
     `notification_dead`, `decision_refused`, `question` and `answer`, whose text is in `comment`. `on_behalf_of` is
-    for whom a service account or a delegate acted, `stands_for` all principals of a delegate, `means` how the decider
+    for whom a service account or a delegate acted, `principals` all principals of a delegate, `means` how the decider
     had signed in: `mail-only` is a mailed code. Address and user agent are shown to the actor's own side, comments to
     both parties; others get null. A time-out says how many people were `asked` and `reached`; `unreached` is how many
     could not be, if that caused an escalation.
@@ -234,7 +234,7 @@ class EventView(BaseModel):
     actor: PersonView | None
     role: str
     on_behalf_of: PersonView | None
-    stands_for: list[PersonView]
+    principals: list[PersonView]
     means: str | None
     proof: str | None
     address: str | None
@@ -247,7 +247,7 @@ class EventView(BaseModel):
     asked: int | None
     reached: int | None
     unreached: int | None
-    nobody_told: bool
+    nobody_notified: bool
     notification: UndeliveredNotificationView | None
 
 
@@ -283,7 +283,7 @@ class MissingField(BaseModel):
 class PreviewView(BaseModel):
     """What a request would meet and whom it would reach: names and counts, no addresses; nothing was written.
 
-    `can_be_submitted` is whether it would be accepted. `told_first` are the people of the customer whom it would
+    `can_be_submitted` is whether it would be accepted. `notified_first` are the people of the customer whom it would
     reach first, asked or notified of a window opened without them; `endpoints` is how many of its webhooks.
     """
 
@@ -296,7 +296,7 @@ class PreviewView(BaseModel):
     reviewers_asked_first: list[str]
     asked_first: list[str]
     could_approve: list[str]
-    told_first: list[RecipientMailboxes]
+    notified_first: list[RecipientMailboxes]
     endpoints: int
     stages: list[PreviewGroup]
     lacks: list[MissingField]

@@ -37,7 +37,7 @@ EVENT = UUID("0197f3a0-a0a0-7a0a-8a0a-0a0a0a0a0a0b")
 FINGERPRINT = "1a2b3c4d 5e6f7a8b 9c0d1e2f 3a4b5c6d 7e8f9a0b 1c2d3e4f 5a6b7c8d 9e0f1a2b"
 MINUTE = timedelta(minutes=1)
 COPY: Mapping[str, Any] = {"is_copy": True, "recipient_id": None}
-BEHIND = "1204 events of it were shipped, and 1180 are here"
+ROLLED_BACK = "1204 events of it were shipped, and 1180 are here"
 OF_A_STOP = {
     "tenant_suspended": {"suspended": "no \u2192 yes"},
     "emergency_stop": {
@@ -167,7 +167,7 @@ def _request_mails(hand: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
     yield "unreached", _request_mail(hand, template="unreached", to_state="pending", in_vain=IN_VAIN, comment=None)
     for name, reader in (("the-customer", ANN), ("who-asked", ERIN)):
         untold = _request_mail(hand, template="timed_out", to_state="timed_out", in_vain=IN_VAIN, recipient_id=reader)
-        yield f"nobody-told-{name}", replace(untold, comment=None)
+        yield f"nobody-notified-{name}", replace(untold, comment=None)
     yield "reviewing-observe", _request_mail(hand, template="reviewing", to_state="reviewing", mode=Mode.OBSERVE)
     yield "pending-first", _request_mail(hand, template="pending", to_state="pending", earlier=())
     for name, closed in windows(hand.requester, hand.actor, hand.words, hand.resources):
@@ -227,7 +227,7 @@ def _request_mail(hand: WritingStyle, **facts: Any) -> RequestMail:  # noqa: ANN
 
 
 def _earlier(hand: WritingStyle) -> tuple[EarlierRequest, ...]:
-    states = ("denied", "timed_out", "nobody_told", "expired", "active")
+    states = ("denied", "timed_out", "nobody_notified", "expired", "active")
     return tuple(
         EarlierRequest(UUID(int=NUMBER.int - days), hand.requester, state, AT - timedelta(days=days), hand.actor)
         for days, state in enumerate(states, start=1)
@@ -284,7 +284,7 @@ def _changes(template: str, hand: WritingStyle) -> dict[str, str]:
     if template == INVARIANT_BROKEN:
         return {
             str(NUMBER): "I1 at contoso: it is open without the approval that it needs",
-            str(UUID(int=0)): f"audit-log-rolled-back at the vendor: {audit_log_rolled_back(1, BEHIND)}",
+            str(UUID(int=0)): f"audit-log-rolled-back at the vendor: {audit_log_rolled_back(1, ROLLED_BACK)}",
         }
     return {"quorum": "1 \u2192 2", "rules.0.name": f'none \u2192 "{hand.words}"'}
 

@@ -81,9 +81,9 @@ def _end(
         # As everywhere, moves are written by statements of our own.
         session.orm.expunge(request)
         authentication.turn_to(session, request.tenant_id)
-        verdict = DecisionInput(WAYS_TO_LEAVE[request.state], why)
+        decision_input = DecisionInput(WAYS_TO_LEAVE[request.state], why)
         try:
-            ended.append(decide.act_on(session, operator, origin, request, verdict, as_party=Party.OPERATOR))
+            ended.append(decide.act_on(session, operator, origin, request, decision_input, as_party=Party.OPERATOR))
         except TooLate:
             # Its time has run out, and the clock is on its way to say so.
             continue
@@ -220,10 +220,10 @@ def _close(
     done = []
     for request in _settled(session, tenant, states, *which):
         session.orm.expunge(request)
-        verdict = DecisionInput(STOP_ACTIONS[request.state], comment)
+        decision_input = DecisionInput(STOP_ACTIONS[request.state], comment)
         try:
             done.append(
-                decide.act_on(session, seat.caller, seat.origin, request, verdict, as_party=Party.TENANT_ADMIN)
+                decide.act_on(session, seat.caller, seat.origin, request, decision_input, as_party=Party.TENANT_ADMIN)
             )
         except TooLate:
             # Its deadline has passed, and the clock will end it.

@@ -21,7 +21,9 @@ from lockbox.errors import Conflict, NotFound
 from lockbox.identity.models import Person
 from lockbox.notifications import announcements
 
-RETENTION = text("SELECT set_config('lockbox.errand', 'retain', true), set_config('statement_timeout', '0', true)")
+RETENTION = text(
+    "SELECT set_config('lockbox.owner_command', 'retain', true), set_config('statement_timeout', '0', true)"
+)
 # The sealer locks a log in the same way while it grows.
 LOGS = text("SELECT id, tenant_id, size, kept_from FROM logs WHERE size > kept_from ORDER BY id FOR NO KEY UPDATE")
 FIRST_TO_STAY = text("""
@@ -56,7 +58,7 @@ DOMAIN = "erased.invalid"
 # Postgres regular expressions: the whole address but no longer one around it, and whole words.
 ADDRESS = "(?<![[:alnum:]._%+-]){}(?![[:alnum:]_-]|[.][[:alnum:]])"
 WORDS = "(?<![[:alnum:]]){}(?![[:alnum:]])"
-PURPOSE = text("SELECT set_config('lockbox.errand', 'erase', true)")
+PURPOSE = text("SELECT set_config('lockbox.owner_command', 'erase', true)")
 OPEN_REQUESTS = text("SELECT count(*) FROM requests WHERE requester_id = :id AND wake_at IS NOT NULL")
 # An unconfirmed address may be anyone's, and one that someone else uses too stays theirs.
 ADDRESSES = text("""
@@ -89,7 +91,7 @@ WITH said AS MATERIALIZED (
         WHEN s.field = 'engineer' THEN s.body -> 'submission' ->> 'engineer' = CAST(:id AS text)
         WHEN s.field IN ('principal', 'delegate') THEN s.body ->> (s.field || '_id') = CAST(:id AS text)
         WHEN starts_with(s.field, 'principal_')
-            THEN s.body -> 'stands_for' ->> (substr(s.field, 11)::integer - 1) = CAST(:id AS text)
+            THEN s.body -> 'principals' ->> (substr(s.field, 11)::integer - 1) = CAST(:id AS text)
         WHEN s.field = 'wanted' THEN s.value ~ ANY(:mentions)
         WHEN s.field IN ('member', 'observer') THEN s.body ->> 'person_id' = CAST(:id AS text)
             OR substring(s.value FROM '<([^<>]*)>$') = ANY(:addresses)
@@ -134,7 +136,7 @@ ROWS = tuple(
         *MAILS,
         "UPDATE decisions SET address = NULL, user_agent = NULL WHERE person_id = :id",
         "DELETE FROM sessions WHERE person_id = :id",
-        "DELETE FROM terminals WHERE answered_by = :id",
+        "DELETE FROM device_logins WHERE answered_by = :id",
         "DELETE FROM identities WHERE person_id = :id",
         "DELETE FROM passkeys WHERE person_id = :id",
         "DELETE FROM idempotency_keys WHERE person_id = :id OR position(CAST(:id AS text) IN answer::text) > 0",

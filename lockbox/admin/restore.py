@@ -73,7 +73,7 @@ def restore(session: UnitOfWork, shipped: WitnessCheck | None, *, anyway: bool =
     """
     connection = session.connection()
     connection.execute(PATIENT)
-    logs = _behind(session, shipped) if shipped else []
+    logs = _rolled_back(session, shipped) if shipped else []
     if not (logs or anyway):
         return RestoreResult((), 0, 0)
     at = now(session)
@@ -92,7 +92,7 @@ def restore(session: UnitOfWork, shipped: WitnessCheck | None, *, anyway: bool =
     return RestoreResult([log.id for log in logs], revoked, len(ended) - revoked)
 
 
-def _behind(session: UnitOfWork, shipped: WitnessCheck) -> list[DivergedLog]:
+def _rolled_back(session: UnitOfWork, shipped: WitnessCheck) -> list[DivergedLog]:
     heads = {row.id: row for row in session.execute(LOGS)}
     # Signatures are checked first: under a wrong key every log would seem to be behind.
     notes = {one: shipped.verified(one) for one in shipped.folder.logs()}

@@ -48,7 +48,7 @@ class MailRecipient:
 class WhatIfResult:
     """What a request would meet, for the tenant's own people; nothing was written or sent.
 
-    `reviewers` is how many of the vendor could endorse it. `told_first` are asked, or notified of a window opened
+    `reviewers` is how many of the vendor could endorse it. `notified_first` are asked, or notified of a window opened
     without them; `quiet` could decide but declined prompts; `copied` cannot decide. `endpoints` are described, or
     else named by their host. `warnings` say why nobody would be asked.
     """
@@ -58,7 +58,7 @@ class WhatIfResult:
     first_state: State
     terms: Terms
     reviewers: int
-    told_first: tuple[MailRecipient, ...]
+    notified_first: tuple[MailRecipient, ...]
     could_approve: tuple[str, ...]
     quiet: tuple[str, ...]
     stages: tuple[PreviewGroup, ...]
@@ -87,7 +87,7 @@ def preview_request(
         first_state=judged.first_state,
         terms=judged.terms,
         reviewers=len(judged.managers) if judged.first_state is State.REVIEWING else 0,
-        told_first=_mailed(session, reached, people, names),
+        notified_first=_mailed(session, reached, people, names),
         could_approve=names(judged.able) if decides else (),
         quiet=names(quiet) if decides else (),
         stages=preview.stages(judged, names) if decides else (),

@@ -105,7 +105,7 @@ class Tile(SQLModel, table=True):
 
 
 class HourlyCheckpoint(SQLModel, table=True):
-    """A checkpoint of each hour, even without events; `told_at` is when webhooks were promised it."""
+    """A checkpoint of each hour, even without events; `notified_at` is when webhooks were promised it."""
 
     __tablename__ = "checkpoints"
 
@@ -114,7 +114,7 @@ class HourlyCheckpoint(SQLModel, table=True):
     size: int = Field(sa_type=BigInteger)
     at: datetime = Field(sa_type=Instant)
     note: str = Field(sa_type=Text)
-    told_at: datetime | None = Field(default=None, sa_type=Instant)
+    notified_at: datetime | None = Field(default=None, sa_type=Instant)
 
 
 class AuditKey(SQLModel, table=True):

@@ -61,7 +61,7 @@ class ReportStep:
     to_state: str | None
     who: str
     role: str
-    stands_for: tuple[str, ...]
+    principals: tuple[str, ...]
     comment: str | None
     number: int | None
 
@@ -244,7 +244,7 @@ def _submitted(first: RecordedEvent | None) -> Iterator[ReportStep]:
         to_state="reviewing",
         who=first.value("engineer") or ERASED,
         role="engineer",
-        stands_for=(),
+        principals=(),
         comment=None,
         number=first.number,
     )
@@ -293,7 +293,7 @@ def step(event: RecordedEvent) -> ReportStep:
         to_state=event.to_state,
         who=(event.value("name") or ERASED) if event.actor_id else NOBODY.get(event.actor_role, ERASED),
         role=event.actor_role,
-        stands_for=tuple(others),
+        principals=tuple(others),
         comment=event.value("comment"),
         number=event.number,
     )

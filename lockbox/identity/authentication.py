@@ -108,8 +108,8 @@ class CredentialLookup:
 
     `person_id` is None if the credential is valid but belongs to nobody (yet). An invitation's standings are those
     that it offers. `revoked` also means that a pending login or invitation was used. `only_at` is the one tenant at
-    which the credential counts, or None for all. `by_terminal` is whether it is a device login's token, which has the
-    means and sign-in time of the session that allowed it.
+    which the credential counts, or None for all. `by_device_login` is whether it is a device login's token, which has
+    the means and sign-in time of the session that allowed it.
     """
 
     key_id: UUID | None
@@ -126,7 +126,7 @@ class CredentialLookup:
     scopes: frozenset[str]
     services: frozenset[str]
     only_at: UUID | None
-    by_terminal: bool
+    by_device_login: bool
     at: datetime
 
     def caller(self, means: AuthMethod | None = None, signed_in_at: datetime | None = None) -> Caller:
@@ -144,7 +144,7 @@ class CredentialLookup:
             means or self.means or AuthMethod.TOKEN,
             self.key_id,
             signed_in_at or self.signed_in_at,
-            by_terminal=self.by_terminal,
+            by_device_login=self.by_device_login,
         ).within(self.only_at)
 
 
@@ -300,7 +300,7 @@ def _lookup(session: UnitOfWork, row: Row[Any], standings: frozenset[RoleGrant])
         scopes=frozenset(row.scopes or ()),
         services=frozenset(row.services or ()),
         only_at=row.only_at,
-        by_terminal=row.proven_by is not None,
+        by_device_login=row.proven_by is not None,
         at=read_at(session, row.at),
     )
 

@@ -35,7 +35,7 @@ def check(session: UnitOfWork, caller: Caller) -> None:
     Raises:
         SignInAgain: it is no browser session, its sign-in is too old, or it was too weak.
     """
-    by_browser = caller.means in STRONG | {AuthMethod.MAIL} and not caller.by_terminal
+    by_browser = caller.means in STRONG | {AuthMethod.MAIL} and not caller.by_device_login
     if caller.key_id is None or caller.signed_in_at is None or not by_browser:
         raise SignInAgain("Sign in with a browser to change how you sign in.")
     _fresh_and_strong(session, caller)
@@ -128,7 +128,7 @@ class DeviceLogin(SQLModel, table=True):
     Its id is that of the token that it gets when allowed.
     """
 
-    __tablename__ = "terminals"
+    __tablename__ = "device_logins"
 
     id: UUID = Field(primary_key=True)
     secret_hash: bytes

@@ -96,7 +96,7 @@ def pending_for_code(session: UnitOfWork, caller: Caller, code: str) -> DeviceLo
     if caller.holds(Role.SYSTEM):
         raise NotYours("A system of the vendor has tokens of its own; nobody signs a terminal in for it.")
     at = now(session)
-    if caller.by_terminal or caller.means is AuthMethod.TOKEN or caller.signed_in_at is None:
+    if caller.by_device_login or caller.means is AuthMethod.TOKEN or caller.signed_in_at is None:
         raise SignInAgain("Sign in with a browser to sign a terminal in.")
     if at - caller.signed_in_at >= credentials.FRESH:
         seconds = int(credentials.FRESH.total_seconds())
@@ -126,7 +126,7 @@ def answer(session: UnitOfWork, caller: Caller, place: ClientInfo, code: str, *,
         session.orm.add(token)
         session.orm.flush()
     sessions.record(
-        session, caller, place, "terminal_allowed" if allowed else "terminal_refused", token_id=str(row.id)
+        session, caller, place, "device_login_allowed" if allowed else "device_login_refused", token_id=str(row.id)
     )
 
 
@@ -157,4 +157,4 @@ def _met(session: UnitOfWork, *, secrets_: Sequence[bytes] = (), codes: Sequence
 
 
 def _codes(session: UnitOfWork, code: str) -> list[bytes]:
-    return keyring.of(session).secrets.marks("terminal code", code)
+    return keyring.of(session).secrets.marks("device code", code)

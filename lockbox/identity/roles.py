@@ -76,8 +76,8 @@ class Caller:
 
     `scopes` and `services` bind tokens of role *system* only; people are bound by their roles. `key_id` is the token
     or the browser session; `signed_in_at` is when the person last signed in. If `only_at` is set, the sign-in counts
-    at that tenant only, and the standings are those there. `by_terminal` is whether this is a device login, which may
-    administer but not approve.
+    at that tenant only, and the standings are those there. `by_device_login` is whether this is a device login, which
+    may administer but not approve.
     """
 
     person_id: UUID
@@ -90,7 +90,7 @@ class Caller:
     key_id: UUID | None = None
     signed_in_at: datetime | None = None
     only_at: UUID | None = None
-    by_terminal: bool = False
+    by_device_login: bool = False
 
     def within(self, tenant_id: UUID | None) -> "Caller":
         """Return the person as far as one tenant goes, or as they are for None; a narrow scope stays narrow."""

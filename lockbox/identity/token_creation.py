@@ -157,7 +157,7 @@ def revoke(session: UnitOfWork, caller: Caller, place: ClientInfo, token_id: UUI
 def _signed_in_just_now(session: UnitOfWork, caller: Caller) -> None:
     if caller.means is AuthMethod.SAMPLE:
         return
-    if caller.means is AuthMethod.TOKEN or caller.by_terminal or caller.signed_in_at is None:
+    if caller.means is AuthMethod.TOKEN or caller.by_device_login or caller.signed_in_at is None:
         raise SignInAgain("A token makes no other: sign in with a browser, or send one of your sign-in service.")
     if now(session) - caller.signed_in_at >= credentials.FRESH:
         minutes = credentials.FRESH // timedelta(minutes=1)

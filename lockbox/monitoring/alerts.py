@@ -39,7 +39,7 @@ SLUGS = text("SELECT id, slug FROM tenants WHERE id = ANY(:ids)")
 def is_due(database: Database) -> bool:
     """Whether no worker has checked the invariants for a minute."""
     with database.transaction() as session:
-        values = {"part": ProcessPart.WATCH.value, "every": EVERY}
+        values = {"part": ProcessPart.INVARIANTS.value, "every": EVERY}
         return bool(session.execute(IS_DUE, values).scalar_one())
 
 

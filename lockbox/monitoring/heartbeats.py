@@ -17,15 +17,15 @@ from lockbox.sql import Instant, new_id
 BEAT_SECONDS = 10.0
 CLOCK = text("SELECT clock_timestamp()")
 AGE = text("SELECT extract(epoch FROM clock_timestamp() - max(beat_at)) FROM heartbeats WHERE role = :role")
-BEAT = text("SELECT record_heartbeat(:role, :id, :node, :skew, :behind, :doubt)")
+BEAT = text("SELECT record_heartbeat(:role, :id, :node, :skew, :rolled_back, :doubt)")
 
 
 class Heartbeat(SQLModel, table=True):
     """A process in one role, its last heartbeat, and by how many seconds its clock is ahead.
 
-    `behind` is in how many logs the database does not hold what was shipped of them, and `doubt` what is wrong with
-    the first of these; None where the process does not look. Likewise `unverified` is how many rows that would give
-    power carry no mark of its keys.
+    `rolled_back` is in how many logs the database does not hold what was shipped of them, and `doubt` what is wrong
+    with the first of these; None where the process does not look. Likewise `unverified` is how many rows that would
+    give power carry no mark of its keys.
     """
 
     __tablename__ = "heartbeats"
@@ -35,7 +35,7 @@ class Heartbeat(SQLModel, table=True):
     node: str = Field(max_length=255)
     skew: float
     beat_at: datetime = Field(sa_type=Instant)
-    behind: int | None = None
+    rolled_back: int | None = None
     doubt: str | None = Field(default=None, max_length=300)
     unverified: int | None = None
     unverified_first: str | None = Field(default=None, max_length=300)
@@ -44,7 +44,7 @@ class Heartbeat(SQLModel, table=True):
 class CounterTotal(SQLModel, table=True):
     """A count, to be added to all others of its name and label; `total` is the sum of what was counted."""
 
-    __tablename__ = "tallies"
+    __tablename__ = "counters"
 
     id: UUID = Field(default_factory=new_id, primary_key=True)
     name: str = Field(max_length=24)
@@ -82,7 +82,7 @@ class ProcessPart(StrEnum):
     NOTIFICATIONS = "notifications"
     RECONCILE = "reconcile"
     SEAL = "seal"
-    WATCH = "watch"
+    INVARIANTS = "invariants"
 
 
 def age(database: Database, part: ProcessPart) -> float:
@@ -119,5 +119,5 @@ class HeartbeatSender:
             at = connection.execute(CLOCK).scalar_one()
             skew = (before + time.time()) / 2 - at.timestamp()
             values = {"role": part.value, "id": self.id, "node": self.node, "skew": skew}
-            found = {"behind": None if doubts is None else len(doubts), "doubt": doubts[0] if doubts else None}
+            found = {"rolled_back": None if doubts is None else len(doubts), "doubt": doubts[0] if doubts else None}
             connection.execute(BEAT, values | found)

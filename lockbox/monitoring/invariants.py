@@ -36,20 +36,20 @@ WITH looked AS MATERIALIZED (
 SELECT 'I1' AS rule, r.id, r.tenant_id, 'is or was open without the approval that it needs' AS what
 FROM looked l JOIN requests r ON r.id = l.id
 WHERE NOT CASE WHEN r.mode = 'enforce' THEN
-    NOT EXISTS (SELECT FROM decisions d WHERE d.request_id = r.id AND d.verdict = 'deny')
+    NOT EXISTS (SELECT FROM decisions d WHERE d.request_id = r.id AND d.decision = 'deny')
     AND r.quorum <= (SELECT count(DISTINCT d.person_id) FROM decisions d JOIN people p ON p.id = d.person_id
-        WHERE d.request_id = r.id AND d.verdict = 'approve' AND d.person_id <> r.requester_id AND p.side = 'customer'
+        WHERE d.request_id = r.id AND d.decision = 'approve' AND d.person_id <> r.requester_id AND p.side = 'customer'
             AND d.decided_at BETWEEN r.created_at AND r.opened_at
             AND (d.assertion IS NOT NULL OR NOT (r.approve_means = 'passkey-signed' OR EXISTS (
                 SELECT FROM policies p WHERE p.tenant_id = r.tenant_id AND p.version = r.policy_version
                 AND demands_passkeys(p.body, r.service, r.actions, r.reason_code, r.resources))))
             AND EXISTS (SELECT FROM events e WHERE e.request_id = r.id AND e.seq IS NOT NULL
                 AND e.action = 'approve' AND e.actor_id = d.person_id)
-            AND NOT EXISTS (SELECT FROM decisions o WHERE o.request_id = r.id AND o.verdict = 'endorse'
+            AND NOT EXISTS (SELECT FROM decisions o WHERE o.request_id = r.id AND o.decision = 'endorse'
                 AND o.person_id = d.person_id))
 ELSE
     EXISTS (SELECT FROM decisions d JOIN people p ON p.id = d.person_id
-        WHERE d.request_id = r.id AND d.verdict = 'endorse' AND d.person_id <> r.requester_id AND p.side = 'vendor'
+        WHERE d.request_id = r.id AND d.decision = 'endorse' AND d.person_id <> r.requester_id AND p.side = 'vendor'
             AND d.decided_at BETWEEN r.created_at AND r.opened_at)
 END
 """)
@@ -160,9 +160,10 @@ WHERE s.kind IN ('passkey', 'identity') AND (s.was_removed OR (s.at > k.since
 # What an API that lives has found by the checkpoints that left the house; it answers no check of those logs.
 AUDIT_LOG_BEHIND = text("""
 SELECT
-    'audit-log-rolled-back' AS rule, CAST(:nobody AS uuid) AS id, CAST(NULL AS uuid) AS tenant_id, node, behind, doubt
-FROM heartbeats WHERE behind > 0 AND beat_at > clock_timestamp() - interval '1 minute'
-ORDER BY behind DESC, node LIMIT 1
+    'audit-log-rolled-back' AS rule, CAST(:nobody AS uuid) AS id, CAST(NULL AS uuid) AS tenant_id, node,
+    rolled_back, doubt
+FROM heartbeats WHERE rolled_back > 0 AND beat_at > clock_timestamp() - interval '1 minute'
+ORDER BY rolled_back DESC, node LIMIT 1
 """)
 # Likewise by the keys that only an API has.
 UNVERIFIED = text("""
@@ -241,7 +242,7 @@ def unverified(rows: int, first: str) -> str:
 def scan(session: UnitOfWork, rota: ScanPosition) -> set[InvariantViolation]:
     """Return everything that must never be and yet is, as far as this minute looks."""
     found = {
-        InvariantViolation(row.rule, row.id, row.tenant_id, audit_log_rolled_back(row.behind, row.doubt))
+        InvariantViolation(row.rule, row.id, row.tenant_id, audit_log_rolled_back(row.rolled_back, row.doubt))
         for row in session.execute(AUDIT_LOG_BEHIND, {"nobody": NOBODY})
     }
     found |= {

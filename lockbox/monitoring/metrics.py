@@ -22,7 +22,7 @@ KEPT = timedelta(hours=25)
 SAMPLE = text("""
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at),
 so_far AS MATERIALIZED (
-    SELECT coalesce(sum(count), 0) AS ended, coalesce(sum(total), 0) AS late FROM tallies
+    SELECT coalesce(sum(count), 0) AS ended, coalesce(sum(total), 0) AS late FROM counters
     WHERE name = 'deadline_lag'),
 before AS MATERIALIZED (SELECT ended, late FROM lag_samples ORDER BY at DESC LIMIT 1),
 oldest AS MATERIALIZED (SELECT wake_at FROM requests WHERE wake_at IS NOT NULL ORDER BY wake_at LIMIT 1)
@@ -70,7 +70,7 @@ class MetricName(StrEnum):
     HEARTBEAT = "heartbeat"
     PROCESSES = "processes"
     SKEW = "skew"
-    BEHIND = "behind"
+    ROLLED_BACK = "rolled_back"
     UNVERIFIED = "unverified"
     LAGGING_STANDBY = "lagging_standby"
     ATTEMPT = sql.ATTEMPT

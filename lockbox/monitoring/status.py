@@ -26,14 +26,14 @@ from lockbox.startup_checks import StartupCheckFailed
 log = structlog.get_logger(__name__)
 STATES = text("SELECT state, number FROM operating_states()")
 PROCESSES = text("""
-SELECT role AS part, node, age, skew, behind, doubt, unverified, unverified_first FROM operating_processes()
+SELECT role AS part, node, age, skew, rolled_back, doubt, unverified, unverified_first FROM operating_processes()
 """)
 MOST_SEAL_LAG = 60.0
 MOST_UNSENT_AGE = 300.0
 MOST_SKEW = 5.0
 MOST_UNACKED_AGE = 300.0
 MOST_CHECKPOINT_AGE = 2 * 3600.0
-NEEDED = (ProcessPart.API, ProcessPart.CORE, ProcessPart.NOTIFICATIONS, ProcessPart.RECONCILE, ProcessPart.WATCH)
+NEEDED = (ProcessPart.API, ProcessPart.CORE, ProcessPart.NOTIFICATIONS, ProcessPart.RECONCILE, ProcessPart.INVARIANTS)
 ALIVE = {
     ProcessPart.API: "API processes",
     ProcessPart.CORE: "Core workers",
@@ -50,15 +50,15 @@ FINDINGS = text("SELECT rule, about, raised_at FROM operating_findings()")
 class ProcessHeartbeat:
     """How many seconds ago a process sent its last heartbeat, and by how many its clock is ahead.
 
-    `behind` is in how many logs it finds the database behind what was shipped of them, `doubt` what is wrong with
-    the first; likewise `unverified` is how many rows that give power carry no mark of our keys.
+    `rolled_back` is in how many logs it finds the database behind what was shipped of them, `doubt` what is wrong
+    with the first; likewise `unverified` is how many rows that give power carry no mark of our keys.
     """
 
     part: str
     node: str
     age: float
     skew: float
-    behind: int | None = None
+    rolled_back: int | None = None
     doubt: str | None = None
     unverified: int | None = None
     unverified_first: str | None = None
@@ -116,7 +116,7 @@ class Status:
             },
             "messages_dropped": of.labelled(MetricName.DROPPED),
             "last_reconcile_seconds": of.one(MetricName.HEARTBEAT, ProcessPart.RECONCILE),
-            "last_watch_seconds": of.one(MetricName.HEARTBEAT, ProcessPart.WATCH),
+            "last_invariant_check_seconds": of.one(MetricName.HEARTBEAT, ProcessPart.INVARIANTS),
             "processes": [vars(beat) for beat in self.beats],
         }
 
@@ -165,9 +165,9 @@ def _heartbeats(session: UnitOfWork) -> tuple[ProcessHeartbeat, ...]:
 def _doubts(beats: Iterable[ProcessHeartbeat]) -> Iterator[str]:
     """Say what living processes find that the database should not hold; of each kind one that finds the most."""
     alive = [beat for beat in beats if beat.age <= MOST_SILENT]
-    behind = max(alive, key=lambda beat: beat.behind or 0, default=None)
-    if behind and behind.behind:
-        yield f"{behind.node} finds {audit_log_rolled_back(behind.behind, behind.doubt or '')}"
+    rolled_back = max(alive, key=lambda beat: beat.rolled_back or 0, default=None)
+    if rolled_back and rolled_back.rolled_back:
+        yield f"{rolled_back.node} finds {audit_log_rolled_back(rolled_back.rolled_back, rolled_back.doubt or '')}"
     doubting = max(alive, key=lambda beat: beat.unverified or 0, default=None)
     if doubting and doubting.unverified:
         yield f"{doubting.node} finds that {unverified(doubting.unverified, doubting.unverified_first or '')}"
@@ -219,7 +219,7 @@ def _silent(of: MetricSnapshot) -> list[str]:
     found = [
         f"{part}: nobody has said for a minute that it lives" if part in ages else f"{part}: nobody lives"
         for part in NEEDED
-        if ages.get(part, float("inf")) > MOST_SILENT * (2 if part is ProcessPart.WATCH else 1)
+        if ages.get(part, float("inf")) > MOST_SILENT * (2 if part is ProcessPart.INVARIANTS else 1)
     ]
     return found + [
         f"{part}: a clock is off by {skew:+.1f} s: set it right (NTP)"
@@ -252,7 +252,7 @@ def lines(found: Status, schedule_lag: float | None = None) -> Iterator[StatusLi
     yield StatusLine("Events to seal", _count(of.one(MetricName.UNSEALED)))
     yield _within("Seal lag", of.one(MetricName.SEAL_LAG), MOST_SEAL_LAG)
     yield StatusLine("Newest checkpoint", _ago(of.one(MetricName.CHECKPOINT_AGE)))
-    yield StatusLine("Last invariant check", _ago(of.one(MetricName.HEARTBEAT, ProcessPart.WATCH)))
+    yield StatusLine("Last invariant check", _ago(of.one(MetricName.HEARTBEAT, ProcessPart.INVARIANTS)))
     alive = of.labelled(MetricName.PROCESSES)
     for part, name in ALIVE.items():
         yield StatusLine(f"{name} alive", _count(alive.get(part, 0.0)), bool(alive.get(part)))

@@ -30,7 +30,7 @@ class Reminder(StrEnum):
     """What the clock does to a request that stays as it is, as the audit log names it."""
 
     REMIND = "remind"
-    WIDEN = "widen"
+    ESCALATE = "escalate"
     WARN = "warn"
     UNREACHED = "unreached"
 
@@ -38,8 +38,8 @@ class Reminder(StrEnum):
 REMINDER_TEMPLATES = {
     (Reminder.REMIND, "reviewing"): "review_reminder",
     (Reminder.REMIND, "pending"): "answer_reminder",
-    (Reminder.WIDEN, "reviewing"): "reviewing",
-    (Reminder.WIDEN, "pending"): "pending",
+    (Reminder.ESCALATE, "reviewing"): "reviewing",
+    (Reminder.ESCALATE, "pending"): "pending",
     (Reminder.WARN, "active"): "closing",
     (Reminder.UNREACHED, "pending"): "unreached",
     (Reminder.UNREACHED, "reviewing"): "review_unreached",
@@ -67,7 +67,7 @@ EVENTS = {
     "revoke": "revoked",
     "expire": "expired",
     Reminder.REMIND: "reminded",
-    Reminder.WIDEN: "escalated",
+    Reminder.ESCALATE: "escalated",
     Reminder.WARN: "closing",
     Reminder.UNREACHED: "unreached",
     QUESTION: "question",

@@ -28,10 +28,10 @@ UNTOLD = text("""
 SELECT c.id, l.tenant_id, ARRAY(SELECT h.id FROM endpoints h
     WHERE h.tenant_id IS NOT DISTINCT FROM l.tenant_id AND h.disabled_at IS NULL AND h.removed_at IS NULL
         AND (h.event_types = '{}' OR :type = ANY (h.event_types)) ORDER BY h.id) AS endpoints
-FROM checkpoints c JOIN logs l ON l.id = c.log_id WHERE c.told_at IS NULL ORDER BY c.at LIMIT :most
+FROM checkpoints c JOIN logs l ON l.id = c.log_id WHERE c.notified_at IS NULL ORDER BY c.at LIMIT :most
 FOR NO KEY UPDATE OF c SKIP LOCKED
 """)
-TOLD = text("UPDATE checkpoints SET told_at = :at WHERE id = ANY(:ids)")
+TOLD = text("UPDATE checkpoints SET notified_at = :at WHERE id = ANY(:ids)")
 DUE = text("""
 SELECT l.id, l.tenant_id, (SELECT c.id FROM checkpoints c WHERE c.log_id = l.id ORDER BY c.at DESC LIMIT 1) AS newest,
     ARRAY(SELECT DISTINCT m.person_id FROM memberships m JOIN people p ON p.id = m.person_id

@@ -31,7 +31,7 @@ WITH q AS (
         ON k.template = n.template AND k.stage = q.stage
     UNION ALL
     SELECT q.id, d.person_id, 'sent' FROM q JOIN decisions d ON d.request_id = q.id
-        AND d.verdict = CASE q.stage WHEN 'pending' THEN 'approve' ELSE 'endorse' END
+        AND d.decision = CASE q.stage WHEN 'pending' THEN 'approve' ELSE 'endorse' END
 ), people AS (
     SELECT t.id, t.person_id, bool_or(t.outcome = 'sent') AND is_still_there(t.person_id, r.tenant_id, q.stage)
         AS is_reached, bool_or(t.outcome = 'open') AS is_open, bool_or(t.outcome = 'dead') AS is_dead

@@ -347,4 +347,6 @@ def _undelivered_count(row: Row[Any]) -> str:
     facts = json.loads(row.body)
     if row.template == "unreached":
         return delivery_status.undelivered_sentence(row.from_state, facts["unreached"])
-    return delivery_status.undelivered_sentence(row.from_state, facts["asked"]) if facts.get("nobody_told") else ""
+    return (
+        delivery_status.undelivered_sentence(row.from_state, facts["asked"]) if facts.get("nobody_notified") else ""
+    )

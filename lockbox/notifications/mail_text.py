@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from lockbox.identity.roles import Side
 from lockbox.text_rules import visible
 
-NOBODY_NOTIFIED = "nobody_told"
+NOBODY_NOTIFIED = "nobody_notified"
 """The key of a request that timed out before anybody could be notified."""
 LONGEST_NAME = 100
 LONGEST_SUBJECT = 200

@@ -25,7 +25,7 @@ CROSS JOIN LATERAL (
     WHERE n.request_id = r.id AND n.template IN ('pending', 'answer_reminder', 'active')
         AND n.person_id IS NOT NULL
     UNION ALL
-    SELECT d.person_id FROM decisions d WHERE d.request_id = r.id AND d.verdict <> 'endorse'
+    SELECT d.person_id FROM decisions d WHERE d.request_id = r.id AND d.decision <> 'endorse'
     UNION ALL
     SELECT g.delegate_id FROM delegations g WHERE g.tenant_id = r.tenant_id
         AND greatest(g.starts_at, g.created_at) BETWEEN r.asked_at AND coalesce(r.opened_at, clock_timestamp())

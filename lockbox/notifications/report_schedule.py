@@ -26,7 +26,7 @@ FROM taken t LEFT JOIN events e ON e.id = t.event_id AND e.seq IS NOT NULL AND e
     AND e.to_state <> 'active'
     AND NOT EXISTS (SELECT FROM notifications n WHERE n.event_id = e.id AND n.template = 'report')
 LEFT JOIN LATERAL (SELECT array_agg(DISTINCT d.person_id) AS voters FROM decisions d
-    WHERE d.request_id = e.request_id AND d.verdict <> 'endorse' AND EXISTS (SELECT FROM memberships m
+    WHERE d.request_id = e.request_id AND d.decision <> 'endorse' AND EXISTS (SELECT FROM memberships m
         WHERE m.person_id = d.person_id AND m.tenant_id = e.tenant_id)) v ON true
 """)
 WRITE = text(f"WITH {outbox.ADDRESSED} SELECT 1")

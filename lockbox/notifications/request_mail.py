@@ -74,7 +74,8 @@ LOOKED_THROUGH = 500
 # of one, for which Postgres takes the index of the tenant, however many requests others have.
 EARLIER = text("""
 SELECT n.id AS notification_id, o.id AS request_id, q.name AS requester, v.at, d.value AS actor,
-    CASE WHEN v.to_state = 'timed_out' AND convert_from(v.body, 'UTF8') LIKE '%"nobody_told"%' THEN 'nobody_told'
+    CASE WHEN v.to_state = 'timed_out' AND convert_from(v.body, 'UTF8') LIKE '%"nobody_notified"%' THEN
+    'nobody_notified'
         ELSE v.to_state END AS state
 FROM notifications n
 JOIN events e ON e.id = n.event_id JOIN requests r ON r.id = n.request_id JOIN people p ON p.id = n.person_id
@@ -200,7 +201,7 @@ class RequestMail(LoadedNotification):
     closed: ClosedWindow | None = None
 
     @property
-    def nobody_told(self) -> bool:
+    def nobody_notified(self) -> bool:
         """Whether the request timed out without anybody having been notified."""
         return self.template == "timed_out" and bool(self.in_vain)
 
@@ -264,7 +265,7 @@ def mail(letter: RequestMail, *, public_url: str, services: Mapping[str, str], s
 def _subject(letter: RequestMail, said: Mapping[str, Any]) -> str:
     words = {name: said[name] for name in ("requester", "service", "tenant", "left", "decided")}
     found = window_report.summary(letter.closed) if letter.closed else ""
-    subject = NOBODY_NOTIFIED if letter.nobody_told else SUBJECTS[letter.template]
+    subject = NOBODY_NOTIFIED if letter.nobody_notified else SUBJECTS[letter.template]
     return subject.format(**words, actor=said["actor"] or "Somebody", found=found)[:LONGEST_SUBJECT]
 
 

@@ -43,7 +43,7 @@ WITH recorded AS (
     RETURNING n.id, n.tenant_id, n.request_id, n.event_id, n.about_id, n.person_id, n.endpoint_id, n.template,
         n.channel, n.attempts, n.outcome
 ), counted AS (
-    INSERT INTO tallies (name, label, count, total)
+    INSERT INTO counters (name, label, count, total)
     SELECT 'attempt', channel || ' ' || coalesce(outcome, 'again'), count(*), 0 FROM recorded GROUP BY 2
 )
 SELECT r.*, EXISTS (SELECT FROM events e WHERE e.id = r.event_id AND e.internal)

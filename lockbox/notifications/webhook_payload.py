@@ -125,7 +125,7 @@ def payload(letter: RequestMail, *, public_url: str) -> bytes:
                 "tenant_id": str(letter.tenant_id),
                 "state": letter.to_state,
                 **({"mixed_alphabets": True} if mixed(letter.resources) else {}),
-                **({"nobody_told": letter.nobody_told} if letter.template == "timed_out" else {}),
+                **({"nobody_notified": letter.nobody_notified} if letter.template == "timed_out" else {}),
                 "answer_by": _deadline(letter, "reviewing", "pending"),
                 "open_until": _deadline(letter, "active"),
                 "url": portal_address(public_url, letter.request_id),
@@ -174,7 +174,7 @@ def _slack_of(letter: RequestMail, justification: str | None, public_url: str, s
 
 
 def _sentence(letter: RequestMail) -> str:
-    if letter.nobody_told:
+    if letter.nobody_notified:
         return NOBODY_NOTIFIED
     if letter.event_type == "request.approved" and letter.to_state == "pending":
         return VOTE

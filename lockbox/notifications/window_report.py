@@ -162,7 +162,7 @@ def _step(one: ReportStep, time: Time) -> dict[str, str]:
         "when": time(one.at),
         "who": one_line(one.who),
         "role": "" if one.role in NOBODY else one.role.replace("_", " "),
-        "principals": ", ".join(map(one_line, one.stands_for[:MOST_PRINCIPALS])),
+        "principals": ", ".join(map(one_line, one.principals[:MOST_PRINCIPALS])),
         "deed": one.deed,
         "comment": _cut(prose(one.comment)) if one.comment else "",
     }

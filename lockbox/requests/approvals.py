@@ -243,7 +243,7 @@ def _statement(request: AccessRequest, decision: DecisionRow, met: StatementCont
             "tenant_id": request.tenant_id,
             "version": met.version,
             "approver": decision.person_id,
-            "stands_for": sorted(map(str, decision.stands_for)),
+            "principals": sorted(map(str, decision.principals)),
             "engineer": request.requester_id,
             "service": request.service,
             "actions": list(kept),

@@ -60,7 +60,7 @@ class Situation:
 
     `paused` is for how long questions have stopped the approval clock, `terms` the request's own terms and today's
     merged to the strictest, `lacks` what the request no longer meets by them (field and sentence), `votes` those
-    given so far, and `stands_for` the approvers for whom the caller stands in. Whoever makes a move has read all of
+    given so far, and `principals` the approvers for whom the caller stands in. Whoever makes a move has read all of
     it after the request's row was locked.
     """
 
@@ -77,7 +77,7 @@ class Situation:
     paused: timedelta = timedelta(0)
     lacks: Sequence[tuple[str, str]] = ()
     votes: Sequence[Vote] = ()
-    stands_for: AbstractSet[UUID] = frozenset()
+    principals: AbstractSet[UUID] = frozenset()
     is_suspended: bool = False
     is_verified: bool = True
 
@@ -150,7 +150,7 @@ def permitted(
 
 def parties_of(here: Situation) -> frozenset[Party]:
     """Return as which parties the caller acts on the request."""
-    return parties(here.caller, here.requester_id, here.tenant_id, here.state, is_delegate=bool(here.stands_for))
+    return parties(here.caller, here.requester_id, here.tenant_id, here.state, is_delegate=bool(here.principals))
 
 
 def parties(
@@ -207,14 +207,14 @@ def _may_open(here: Situation, action: Action) -> None:
         errors = [{"field": field, "message": message} for field, message in here.lacks]
         said = " ".join(message for _, message in here.lacks)
         raise PolicyNotMet(f"{STRICTER_SINCE} {said} Deny it, or have it cancelled and filed anew.", errors=errors)
-    endorsed = any(vote.verdict is Action.ENDORSE for vote in here.votes)
+    endorsed = any(vote.decision is Action.ENDORSE for vote in here.votes)
     if action is Action.APPROVE and here.terms.vendor_review and not endorsed:
         raise PolicyNotMet(UNREVIEWED)
 
 
 def _first_answer(here: Situation, action: Action) -> None:
     """Check that the person has not given this answer before, and approves nothing that they endorsed."""
-    mine = {vote.verdict: vote for vote in here.votes if vote.person_id == here.caller.person_id}
+    mine = {vote.decision: vote for vote in here.votes if vote.person_id == here.caller.person_id}
     if action in mine:
         in_vain = action is Action.APPROVE and not mine[action].seats
         raise AlreadyDecided(IN_VAIN if in_vain else COUNTS_ONCE, **here.now_is())
@@ -225,7 +225,7 @@ def _first_answer(here: Situation, action: Action) -> None:
 def sign_in_obstacle(caller: Caller, action: Action, terms: Terms, at: datetime) -> LockboxError | None:
     """Return why by this sign-in the person cannot open anything by that action; None where they can."""
     try:
-        if caller.by_terminal:
+        if caller.by_device_login:
             raise SignInAgain(
                 "A terminal opens nothing: decide in the browser, or with a token of your sign-in service."
             )

@@ -49,9 +49,9 @@ class DecisionContext:
 
     def situation(self, request: AccessRequest) -> Situation:
         """Return what decides which moves the caller may make on the request."""
-        return situation_of(request, self.caller, self.at, self.ruling, self.votes, self.stands_for(request))
+        return situation_of(request, self.caller, self.at, self.ruling, self.votes, self.principals(request))
 
-    def stands_for(self, request: AccessRequest) -> frozenset[UUID]:
+    def principals(self, request: AccessRequest) -> frozenset[UUID]:
         """Return the approvers for whom the caller stands in now."""
         return self.known.delegates[request.tenant_id].get(self.caller.person_id, frozenset())
 
@@ -65,18 +65,18 @@ class DecisionContext:
 
 
 def act(
-    session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, verdict: DecisionInput
+    session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, decision_input: DecisionInput
 ) -> AccessRequest:
     """Let a person endorse, approve, deny, cancel, complete or revoke a request; return its row as it is after that.
 
     Raises:
         As `act_and_show`.
     """
-    return act_and_show(session, caller, origin, request_id, verdict).request
+    return act_and_show(session, caller, origin, request_id, decision_input).request
 
 
 def act_and_show(
-    session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, verdict: DecisionInput
+    session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, decision_input: DecisionInput
 ) -> RequestEntry:
     """Let a person endorse, approve, deny, cancel, complete or revoke a request; return it without reading it again.
 
@@ -97,7 +97,7 @@ def act_and_show(
     """
     authentication.enter(session, caller)
     entry = locked_entry(session, caller, request_id)
-    request = act_on(session, caller, origin, entry.request, verdict)
+    request = act_on(session, caller, origin, entry.request, decision_input)
     return replace(entry, request=request, open=request.state is State.ACTIVE)
 
 
@@ -106,7 +106,7 @@ def act_on(
     caller: Caller,
     origin: Origin,
     request: AccessRequest,
-    verdict: DecisionInput,
+    decision_input: DecisionInput,
     *,
     as_party: Party | None = None,
 ) -> AccessRequest:
@@ -118,8 +118,8 @@ def act_on(
         As `act`, but for Unknown.
     """
     failpoint("decide.after_lock")
-    scene, taken = _evaluated(session, caller, origin, request, verdict, as_party=as_party)
-    moved, decision = _moved(session, scene, request, verdict, taken)
+    scene, taken = _evaluated(session, caller, origin, request, decision_input, as_party=as_party)
+    moved, decision = _moved(session, scene, request, decision_input, taken)
     failpoint("decide.after_judging")
     listed = keyring.approval_keys(session).listed if decision else None
     transition.update(session, request, moved, scene.known, decision, listed)
@@ -132,7 +132,7 @@ def to_sign(
     caller: Caller,
     origin: Origin,
     request_id: UUID,
-    verdict: DecisionInput,
+    decision_input: DecisionInput,
     *,
     party: Callable[[], RelyingParty],
 ) -> approvals.ApprovalChallenge:
@@ -145,9 +145,9 @@ def to_sign(
     """
     authentication.enter(session, caller)
     request = locked(session, caller, request_id)
-    scene, (_, taken_as) = _evaluated(session, caller, origin, request, verdict)
-    stands_for = scene.stands_for(request) if taken_as is Party.APPROVER else frozenset[UUID]()
-    decision = _decided(scene, request, verdict, stands_for)
+    scene, (_, taken_as) = _evaluated(session, caller, origin, request, decision_input)
+    principals = scene.principals(request) if taken_as is Party.APPROVER else frozenset[UUID]()
+    decision = _decided(scene, request, decision_input, principals)
     return approvals.issue_challenge(session, scene.caller, request, decision, party=party(), ruling=scene.ruling)
 
 
@@ -156,31 +156,31 @@ def _evaluated(
     caller: Caller,
     origin: Origin,
     request: AccessRequest,
-    verdict: DecisionInput,
+    decision_input: DecisionInput,
     *,
     as_party: Party | None = None,
 ) -> tuple[DecisionContext, tuple[MoveRule, Party]]:
-    """Return by what a verdict is judged, and the move that it makes as which party; its row is locked."""
+    """Return by what a decision is judged, and the move that it makes as which party; its row is locked."""
     caller = authentication.as_of_now(session, caller)
     at = now(session)
     both = {request.requester_id, caller.person_id}
     known = recipients.look_up(session, {request.tenant_id}, at, also=both)
     ruling = policy_store.effective_policy(session, request)
-    votes = decisions.votes_of(session, request, known, ruling.terms) if verdict.action in DECISIONS else ()
+    votes = decisions.votes_of(session, request, known, ruling.terms) if decision_input.action in DECISIONS else ()
     scene = DecisionContext(caller, origin, known, ruling, at, votes)
     parties = None if as_party is None else {as_party}
-    taken = permitted(scene.situation(request), verdict.action, parties=parties, seen=verdict.version)
+    taken = permitted(scene.situation(request), decision_input.action, parties=parties, seen=decision_input.version)
     if as_party is None:
-        decisions.reasoned(verdict, ruling.terms, by_the_vendor=taken[1] is Party.MANAGER)
+        decisions.reasoned(decision_input, ruling.terms, by_the_vendor=taken[1] is Party.MANAGER)
     return scene, taken
 
 
 def _decided(
-    scene: DecisionContext, request: AccessRequest, verdict: DecisionInput, stands_for: frozenset[UUID]
+    scene: DecisionContext, request: AccessRequest, decision_input: DecisionInput, principals: frozenset[UUID]
 ) -> Decision:
-    """Return the decision that a verdict makes, signed by nobody yet."""
+    """Return the decision that a decision makes, signed by nobody yet."""
     return decisions.decide(
-        scene.caller, scene.origin, request, verdict, votes=scene.votes, stands_for=stands_for, at=scene.at
+        scene.caller, scene.origin, request, decision_input, votes=scene.votes, principals=principals, at=scene.at
     )
 
 
@@ -188,28 +188,28 @@ def _moved(
     session: UnitOfWork,
     scene: DecisionContext,
     request: AccessRequest,
-    verdict: DecisionInput,
+    decision_input: DecisionInput,
     taken: tuple[MoveRule, Party],
 ) -> tuple[Move, Decision | None]:
     """Turn the row into what it is after the move; return the move and the decision, if it is one."""
     row, party = taken
-    action, before, mode = verdict.action, request.state, request.mode
+    action, before, mode = decision_input.action, request.state, request.mode
     votes: tuple[Vote, ...] = ()
     decision = None
-    stands_for = scene.stands_for(request) if party is Party.APPROVER else frozenset[UUID]()
+    principals = scene.principals(request) if party is Party.APPROVER else frozenset[UUID]()
     proof: approvals.Proof = approvals.NO_PROOF
     submitted = submit.read(session, request) if action is Action.ENDORSE else UNSAID
     if action in DECISIONS:
-        decision = _decided(scene, request, verdict, stands_for)
+        decision = _decided(scene, request, decision_input, principals)
         if action is Action.APPROVE:
-            decisions.signed_where_demanded(verdict, scene.ruling.terms)
+            decisions.signed_where_demanded(decision_input, scene.ruling.terms)
             proof = approvals.check_signature(
-                session, scene.caller, request, decision, signed=verdict.signed, ruling=scene.ruling
+                session, scene.caller, request, decision, signed=decision_input.signed, ruling=scene.ruling
             )
         decision.mac = keyring.of(session).powers.mark(*decisions.marked(decision))
         if action is Action.ENDORSE:
             request.mode, request.consent_until = scene.ruling.mode_for(request, scene.at)
-        given = (verdict.access_window, scene.seats(request), decision.resources, decision.actions)
+        given = (decision_input.access_window, scene.seats(request), decision.resources, decision.actions)
         votes = (*scene.votes, Vote(scene.caller.person_id, action, *given))
     to = _next_state(row, request, votes, action, scene.ruling)
     _advance(request, to, votes, scene)
@@ -218,14 +218,14 @@ def _moved(
     moved = Move.of(
         request,
         action=action,
-        actor=_actor(scene, party, stands_for),
+        actor=_actor(scene, party, principals),
         from_state=before,
         at=scene.at,
         policy_version=scene.ruling.version,
         asked=_asked(scene, request) if request.state is State.PENDING else frozenset(),
         facts={
             **submitted.facts,
-            **_facts(scene, verdict, stands_for),
+            **_facts(scene, decision_input, principals),
             **({} if request.mode is mode else {"mode": request.mode.value}),
             **approvals.kept(decision, request),
             **signed,
@@ -233,10 +233,10 @@ def _moved(
         },
         personal={
             **submitted.personal,
-            "comment": verdict.comment,
+            "comment": decision_input.comment,
             **approvals.kept_resources(decision, request),
             **proof.personal,
-            **_principals(session, stands_for),
+            **_principals(session, principals),
         },
         salts=submitted.salts,
     )
@@ -245,34 +245,34 @@ def _moved(
 
 def _who_opened(votes: Sequence[Vote], action: Action) -> set[UUID]:
     """Return whose votes count: the approvers' who still may approve, or the manager's where the vendor opens."""
-    return {vote.person_id for vote in votes if vote.verdict is action and (vote.seats or action is Action.ENDORSE)}
+    return {vote.person_id for vote in votes if vote.decision is action and (vote.seats or action is Action.ENDORSE)}
 
 
 def _asked(scene: DecisionContext, request: AccessRequest) -> frozenset[UUID]:
     return scene.asked(request).people - {request.requester_id}
 
 
-def _facts(scene: DecisionContext, verdict: DecisionInput, stands_for: frozenset[UUID]) -> Mapping[str, Value]:
+def _facts(scene: DecisionContext, decision_input: DecisionInput, principals: frozenset[UUID]) -> Mapping[str, Value]:
     facts: dict[str, Value] = {}
-    if verdict.access_window:
-        facts["access_window"] = verdict.access_window
-    if stands_for:
-        facts["stands_for"] = sorted(map(str, stands_for))
-    if verdict.action in DECISIONS:
+    if decision_input.access_window:
+        facts["access_window"] = decision_input.access_window
+    if principals:
+        facts["principals"] = sorted(map(str, principals))
+    if decision_input.action in DECISIONS:
         facts["means"] = "mail-only" if scene.caller.means is AuthMethod.MAIL else scene.caller.means.value
     return facts
 
 
-def _principals(session: UnitOfWork, stands_for: frozenset[UUID]) -> Mapping[str, str | None]:
-    if not stands_for:
+def _principals(session: UnitOfWork, principals: frozenset[UUID]) -> Mapping[str, str | None]:
+    if not principals:
         return {}
-    people = sorted(stands_for, key=str)
+    people = sorted(principals, key=str)
     return personal_names(people, names_of(session, people))
 
 
-def _actor(scene: DecisionContext, party: Party, stands_for: frozenset[UUID]) -> Actor:
+def _actor(scene: DecisionContext, party: Party, principals: frozenset[UUID]) -> Actor:
     """Name both where a delegate acts, also one who approves too; all whom they stand for are in the facts."""
-    return actor_for(scene.caller, party, scene.origin, on_behalf_of=min(stands_for, key=str, default=None))
+    return actor_for(scene.caller, party, scene.origin, on_behalf_of=min(principals, key=str, default=None))
 
 
 def moves_of(session: UnitOfWork, caller: Caller, request: AccessRequest) -> tuple[AvailableMove, ...]:
@@ -350,7 +350,7 @@ def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: De
         request.closed_at, request.wake_at = at, None
         return
     access = granted_window(
-        min(request.access_window, terms.access_ceiling), (v for v in votes if v.verdict is Action.APPROVE)
+        min(request.access_window, terms.access_ceiling), (v for v in votes if v.decision is Action.APPROVE)
     )
     approval = min(request.approval_window, terms.approval_window)
     ends = deadline(to, at, review=0, approval=approval, access=access)
@@ -360,7 +360,7 @@ def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: De
     request.reminders = 0
     if to is State.ACTIVE:
         request.opened_at = at
-        counted = [vote for vote in votes if vote.verdict is Action.APPROVE and vote.seats]
+        counted = [vote for vote in votes if vote.decision is Action.APPROVE and vote.seats]
         request.granted_resources = quorum.granted(request.resources, (v.resources for v in counted), "resources")
         request.granted_actions = quorum.granted(request.actions, (v.actions for v in counted), "actions")
     else:

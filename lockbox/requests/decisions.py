@@ -28,7 +28,7 @@ from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
 VOTES = text("""
-SELECT id, request_id, person_id, verdict, access_window, stands_for, means, resources, actions, assertion, mac
+SELECT id, request_id, person_id, decision, access_window, principals, means, resources, actions, assertion, mac
 FROM decisions
 WHERE request_id = ANY(:request_ids)
 """)
@@ -82,9 +82,9 @@ def all_votes(
     votes: dict[UUID, tuple[Vote, ...]] = dict.fromkeys(seats, ())
     for row in session.execute(VOTES, {"request_ids": list(seats)}):
         filled = seats[row.request_id].get(row.person_id, frozenset()) & _spoke_for(row, terms[row.request_id])
-        if filled and row.verdict == Action.APPROVE and not row_marks.is_held(session, row.mac, marked(row), row.id):
+        if filled and row.decision == Action.APPROVE and not row_marks.is_held(session, row.mac, marked(row), row.id):
             filled = frozenset()
-        vote = Vote(row.person_id, Action(row.verdict), row.access_window, filled, row.resources, row.actions)
+        vote = Vote(row.person_id, Action(row.decision), row.access_window, filled, row.resources, row.actions)
         votes[row.request_id] = (*votes[row.request_id], vote)
     return votes
 
@@ -95,9 +95,9 @@ def marked(row: Decision | Row[Any]) -> Sequence[Part]:
         row.id,
         row.request_id,
         row.person_id,
-        row.verdict,
+        row.decision,
         means=row.means,
-        stands_for=row.stands_for,
+        principals=row.principals,
         access_window=row.access_window,
         resources=row.resources,
         actions=row.actions,
@@ -116,30 +116,30 @@ def unverified(session: UnitOfWork) -> list[UnverifiedRow]:
 
 def _spoke_for(row: Row[Any], terms: Terms) -> frozenset[UUID]:
     in_vain = row.means == AuthMethod.MAIL and not terms.mail_suffices
-    if row.verdict == Action.APPROVE and terms.approve_means is ApproveMeans.PASSKEY_SIGNED:
+    if row.decision == Action.APPROVE and terms.approve_means is ApproveMeans.PASSKEY_SIGNED:
         in_vain = in_vain or row.assertion is None
-    return frozenset() if in_vain else frozenset({row.person_id, *row.stands_for})
+    return frozenset() if in_vain else frozenset({row.person_id, *row.principals})
 
 
-def signed_where_demanded(verdict: DecisionInput, terms: Terms) -> None:
+def signed_where_demanded(decision_input: DecisionInput, terms: Terms) -> None:
     """Check that an approval comes with a signature where the policy demands one.
 
     Raises:
         PasskeyMustSign: it does not.
     """
-    if terms.approve_means is ApproveMeans.PASSKEY_SIGNED and verdict.signed is None:
+    if terms.approve_means is ApproveMeans.PASSKEY_SIGNED and decision_input.signed is None:
         raise PasskeyMustSign(MUST_SIGN)
 
 
-def reasoned(verdict: DecisionInput, terms: Terms, *, by_the_vendor: bool) -> None:
+def reasoned(decision_input: DecisionInput, terms: Terms, *, by_the_vendor: bool) -> None:
     """Check that the person said why where the policy asks for a reason; a manager always says why they deny.
 
     Raises:
         CommentRequired: they did not.
     """
-    said = verdict.comment and verdict.comment.strip()
-    if not said and verdict.action.value in needing_reasons(terms, by_the_vendor=by_the_vendor):
-        raise CommentRequired(WHY[verdict.action], field="comment")
+    said = decision_input.comment and decision_input.comment.strip()
+    if not said and decision_input.action.value in needing_reasons(terms, by_the_vendor=by_the_vendor):
+        raise CommentRequired(WHY[decision_input.action], field="comment")
 
 
 def needing_reasons(terms: Terms, *, by_the_vendor: bool) -> frozenset[ReasonedDecision]:
@@ -151,37 +151,37 @@ def decide(
     caller: Caller,
     origin: Origin,
     request: AccessRequest,
-    verdict: DecisionInput,
+    decision_input: DecisionInput,
     *,
     votes: Sequence[Vote],
-    stands_for: frozenset[UUID],
+    principals: frozenset[UUID],
     at: datetime,
 ) -> Decision:
-    """Return the decision that a verdict makes.
+    """Return the decision that a decision makes.
 
     Raises:
         WindowTooLong: the window would be longer than what was asked.
         Invalid: something is kept that was not asked, or nothing is.
         NothingLeft: what is kept has nothing in common with what the others keep whose approval counts.
     """
-    if verdict.access_window is not None and verdict.access_window > request.access_window:
+    if decision_input.access_window is not None and decision_input.access_window > request.access_window:
         raise WindowTooLong(
             f"You may shorten the window, not lengthen it: {request.access_window} seconds were asked.",
             field="access_window",
             limit_seconds=request.access_window,
         )
-    resources, actions = _kept(request, verdict, votes)
+    resources, actions = _kept(request, decision_input, votes)
     return Decision(
         id=new_id(),
         request_id=request.id,
         person_id=caller.person_id,
-        stands_for=sorted(stands_for),
+        principals=sorted(principals),
         means=caller.means,
-        verdict=verdict.action,
-        access_window=verdict.access_window,
+        decision=decision_input.action,
+        access_window=decision_input.access_window,
         resources=resources,
         actions=actions,
-        comment=verdict.comment,
+        comment=decision_input.comment,
         channel=origin.channel,
         address=origin.address,
         user_agent=origin.user_agent,
@@ -190,14 +190,14 @@ def decide(
 
 
 def _kept(
-    request: AccessRequest, verdict: DecisionInput, votes: Sequence[Vote]
+    request: AccessRequest, decision_input: DecisionInput, votes: Sequence[Vote]
 ) -> tuple[list[str] | None, list[str] | None]:
     """Return the resources and the actions that an approval keeps, None for all; others keep nothing apart."""
-    if verdict.action is not Action.APPROVE:
+    if decision_input.action is not Action.APPROVE:
         return None, None
-    resources = quorum.kept(request.resources, verdict.resources, "resources")
-    actions = quorum.kept(request.actions, verdict.actions, "actions")
-    counting = [vote for vote in votes if vote.verdict is Action.APPROVE and vote.seats]
+    resources = quorum.kept(request.resources, decision_input.resources, "resources")
+    actions = quorum.kept(request.actions, decision_input.actions, "actions")
+    counting = [vote for vote in votes if vote.decision is Action.APPROVE and vote.seats]
     quorum.granted(request.resources, [*(vote.resources for vote in counting), resources], "resources")
     quorum.granted(request.actions, [*(vote.actions for vote in counting), actions], "actions")
     return resources, actions
@@ -213,7 +213,7 @@ def situation_of(  # noqa: PLR0917 - as many things decide
     at: datetime,
     ruling: EffectivePolicy,
     votes: Sequence[Vote] = (),
-    stands_for: frozenset[UUID] = frozenset(),
+    principals: frozenset[UUID] = frozenset(),
 ) -> Situation:
     """Return what decides which moves a person may make on a request, from what was read of it."""
     terms = ruling.terms
@@ -231,7 +231,7 @@ def situation_of(  # noqa: PLR0917 - as many things decide
         paused=timers.stood(clock_of(request), at) if terms.questions_stop_clock else NONE,
         lacks=lacking_today(request, terms) if request.state in ASKED_STATES else (),
         votes=votes,
-        stands_for=stands_for,
+        principals=principals,
         is_suspended=ruling.is_suspended,
         is_verified=ruling.is_verified,
     )

@@ -39,7 +39,8 @@ LOOKED_THROUGH = 2000
 # range of one, for which Postgres takes the index of tenants, however many newer requests others have.
 EARLIER = text("""
 SELECT r.id, q.name AS requester, v.at, d.value AS actor,
-    CASE WHEN v.to_state = 'timed_out' AND convert_from(v.body, 'UTF8') LIKE '%"nobody_told"%' THEN 'nobody_told'
+    CASE WHEN v.to_state = 'timed_out' AND convert_from(v.body, 'UTF8') LIKE '%"nobody_notified"%' THEN
+    'nobody_notified'
         ELSE v.to_state END AS state
 FROM requests r JOIN people q ON q.id = r.requester_id
 JOIN events v ON v.request_id = r.id AND v.seq = r.version
@@ -293,7 +294,7 @@ def earlier_requests(session: UnitOfWork, caller: Caller, request: AccessRequest
     """Return the newest earlier requests of the tenant for the same case or resource, five at most.
 
     Each row has its id, requester, state, when that began, and who brought it about. What timed out before anybody
-    could be told has `nobody_told` for a state.
+    could be told has `nobody_notified` for a state.
     """
     newest = (
         select(AccessRequest)

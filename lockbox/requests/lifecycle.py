@@ -159,10 +159,10 @@ class Phase:
 
 @dataclass(frozen=True)
 class DueReminders:
-    """What is due of all that the clock does to a request that stays as it is; `widen` is the tiers to be asked."""
+    """What the clock has to do to a request that stays in its state; `escalate` is how many tiers to ask."""
 
     remind: bool
-    widen: int
+    escalate: int
     warn: bool
 
 
@@ -196,14 +196,14 @@ def too_late_at(
 def wake_at(stretch: Phase, terms: Terms, at: datetime) -> datetime | None:
     """Return the next moment after `at` at which the clock has something to do for this request, if any.
 
-    It is the earliest of the next reminder, the next widening, the warning and the deadline. What would come at the
+    It is the earliest of the next reminder, the next escalation, the warning and the deadline. What would come at the
     deadline or after it never comes.
     """
     if stretch.state in FINAL_STATES:
         return None
     stretch, at = _in_utc(stretch), at.astimezone(UTC)
     moments = [*_reminders(stretch, terms), *_warnings(stretch, terms)]
-    moments += _widenings(stretch, terms)[stretch.tiers_asked - 1 :] if stretch.tiers_asked else []
+    moments += _escalations(stretch, terms)[stretch.tiers_asked - 1 :] if stretch.tiers_asked else []
     return min((moment for moment in moments if at < moment < stretch.deadline_at), default=stretch.deadline_at)
 
 
@@ -214,11 +214,11 @@ def due_reminders(stretch: Phase, terms: Terms, woken_at: datetime, at: datetime
     """
     stretch, at, asked = _in_utc(stretch), at.astimezone(UTC), stretch.tiers_asked
     if stretch.state in FINAL_STATES or at >= stretch.deadline_at:
-        return DueReminders(remind=False, widen=asked, warn=False)
-    passed = sum(moment <= at for moment in _widenings(stretch, terms))
+        return DueReminders(remind=False, escalate=asked, warn=False)
+    passed = sum(moment <= at for moment in _escalations(stretch, terms))
     return DueReminders(
         remind=any(woken_at <= moment <= at for moment in _reminders(stretch, terms)),
-        widen=max(asked, passed + 1) if asked else 0,
+        escalate=max(asked, passed + 1) if asked else 0,
         warn=any(moment <= at for moment in _warnings(stretch, terms)),
     )
 
@@ -228,11 +228,11 @@ def _reminders(stretch: Phase, terms: Terms) -> list[datetime]:
     return list(_moments(stretch, percents.get(stretch.state, ())))
 
 
-def _widenings(stretch: Phase, terms: Terms) -> list[datetime]:
+def _escalations(stretch: Phase, terms: Terms) -> list[datetime]:
     """Return when the second tier, the third and so on are to be asked."""
     further = {
-        State.REVIEWING: terms.review_widening[: max(stretch.review_tiers - 1, 0)],
-        State.PENDING: terms.widening[: max(len(terms.tiers) - 1, 0)],
+        State.REVIEWING: terms.review_escalation[: max(stretch.review_tiers - 1, 0)],
+        State.PENDING: terms.escalation[: max(len(terms.tiers) - 1, 0)],
     }
     return list(_moments(stretch, further.get(stretch.state, ())))
 

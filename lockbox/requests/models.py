@@ -95,10 +95,10 @@ class AccessRequest(SQLModel, table=True):
 
 
 class Decision(SQLModel, table=True):
-    """One person's verdict on one request; never changed. `access_window` in seconds, if it was shortened.
+    """One person's decision on one request; never changed. `access_window` in seconds, if it was shortened.
 
     `resources` and `actions` are what an approver keeps of those that were asked, None where that is all.
-    `stands_for` are the approvers whose delegate the person was, `means` by what they had shown who they are.
+    `principals` are the approvers whose delegate the person was, `means` by what they had shown who they are.
     `statement`, `signed_content` and `assertion` are what the person signed with the passkey `passkey_id`; all are
     None where the vendor's server alone attests the decision. See `signing`. `mac` is the mark of `powers`.
     """
@@ -108,8 +108,8 @@ class Decision(SQLModel, table=True):
     id: UUID = Field(primary_key=True)
     request_id: UUID = Field(foreign_key="requests.id")
     person_id: UUID = Field(foreign_key="people.id")
-    verdict: Action = Field(sa_type=words(Action))
-    stands_for: list[UUID] = Field(default_factory=list, sa_type=Ids)
+    decision: Action = Field(sa_type=words(Action))
+    principals: list[UUID] = Field(default_factory=list, sa_type=Ids)
     means: AuthMethod = Field(sa_type=words(AuthMethod))
     access_window: int | None = None
     resources: list[str] | None = Field(default=None, sa_type=Texts)

@@ -33,14 +33,14 @@ class OnBehalfOf:
     """
 
     on_behalf_of: EventPerson | None = None
-    stands_for: tuple[EventPerson, ...] = ()
+    principals: tuple[EventPerson, ...] = ()
     means: str | None = None
     proof: str | None = None
 
     @property
     def others(self) -> tuple[EventPerson, ...]:
         """Everybody for whom it was made."""
-        return self.stands_for or ((self.on_behalf_of,) if self.on_behalf_of else ())
+        return self.principals or ((self.on_behalf_of,) if self.on_behalf_of else ())
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,14 @@ def on_behalf_of(session: UnitOfWork, moves: Sequence[Row[Any]]) -> dict[int, On
 
 
 def _on_behalf_of(body: Mapping[str, Any], principals: Mapping[str, str], known: Mapping[UUID, str]) -> OnBehalfOf:
-    stood_for = [UUID(one) for one in body.get("stands_for", ())]
+    stood_for = [UUID(one) for one in body.get("principals", ())]
     names = dict(known)
     if _holds_names(body):
         names = {one: principals[field] for one, field in _fields(stood_for) if field in principals}
     named = body.get("on_behalf_of")
     return OnBehalfOf(
         on_behalf_of=EventPerson(UUID(named), names.get(UUID(named))) if named else None,
-        stands_for=tuple(EventPerson(one, names.get(one)) for one in stood_for),
+        principals=tuple(EventPerson(one, names.get(one)) for one in stood_for),
         means=body.get("means"),
         proof=body.get("proof"),
     )
@@ -110,5 +110,5 @@ def _holds_names(body: Mapping[str, Any]) -> bool:
 
 
 def _people(body: Mapping[str, Any]) -> set[UUID]:
-    named = [body.get("on_behalf_of"), *body.get("stands_for", ())]
+    named = [body.get("on_behalf_of"), *body.get("principals", ())]
     return {UUID(one) for one in named if one}

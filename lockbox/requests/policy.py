@@ -92,7 +92,7 @@ WarningTime = Annotated[int, Field(ge=0, le=DAY, strict=True), IS_WHOLE]
 Percent = Annotated[int, Field(ge=1, le=99, strict=True), IS_WHOLE]
 Moments = Once[Percent]
 Reminders = Annotated[Moments, Field(max_length=MOST_REMINDERS)]
-Widening = Annotated[Moments, Field(max_length=MOST_TIERS - 1)]
+EscalationMoments = Annotated[Moments, Field(max_length=MOST_TIERS - 1)]
 Characters = Annotated[int, Field(ge=1, le=1000, strict=True), IS_WHOLE]
 
 
@@ -169,10 +169,10 @@ class Terms(PolicyPart):
         quorum: how many approvers' seats must say yes, each filled by the approver or a delegate, one person a seat.
         stages: groups that must also agree.
         tiers: groups to prompt first, next, and so on; empty prompts all approvers at once.
-        widening: when to prompt the second tier, the third, and so on, in percent of the approval window.
+        escalation: when to prompt the second tier, the third, and so on, in percent of the approval window.
         approval_reminders: when to remind those who were asked and have not answered, in percent of that window.
         review_reminders: the same for the vendor's managers, in percent of the review window.
-        review_widening: when to prompt the managers of the second review tier, the third, and so on, the same way.
+        review_escalation: when to prompt the managers of the second review tier, the third, and so on, the same way.
         closing_warning: how long before an open window closes to say so; 0 is never.
         report_on_close: a report on each window is mailed to the customer a minute after it has closed.
         reasons: the reasons that may be given.
@@ -196,10 +196,10 @@ class Terms(PolicyPart):
     quorum: Approvals = 1
     stages: Stages = ()
     tiers: Tiers = ()
-    widening: Widening = (50, 67, 75, 80)
+    escalation: EscalationMoments = (50, 67, 75, 80)
     approval_reminders: Moments = (50, 83)
     review_reminders: Moments = (50, 83)
-    review_widening: Widening = (50, 67, 75, 80)
+    review_escalation: EscalationMoments = (50, 67, 75, 80)
     closing_warning: WarningTime = 600
     report_on_close: Switch = True
     reasons: Reasons = frozenset(Reason)
@@ -225,10 +225,10 @@ class Overrides(PolicyPart):
     quorum: Approvals | None = None
     stages: Annotated[Stages, Field(min_length=1)] | None = None
     tiers: Annotated[ChosenTiers, Field(min_length=1)] | None = None
-    widening: Annotated[Widening, Field(min_length=1)] | None = None
+    escalation: Annotated[EscalationMoments, Field(min_length=1)] | None = None
     approval_reminders: Annotated[Reminders, Field(min_length=1)] | None = None
     review_reminders: Annotated[Reminders, Field(min_length=1)] | None = None
-    review_widening: Annotated[Widening, Field(min_length=1)] | None = None
+    review_escalation: Annotated[EscalationMoments, Field(min_length=1)] | None = None
     closing_warning: WarningTime | None = None
     report_on_close: Switch | None = None
     reasons: ChosenReasons | None = None

@@ -31,10 +31,10 @@ TERMS = {
     "quorum": "Approvals needed",
     "stages": "Must also agree",
     "tiers": "Asked in tier",
-    "widening": "When the next tiers are asked, in percent",
+    "escalation": "When the next tiers are asked, in percent",
     "approval_reminders": "Reminders to approvers, in percent",
     "review_reminders": "Reminders to the vendor's managers, in percent",
-    "review_widening": "When the vendor's next tiers are asked, in percent",
+    "review_escalation": "When the vendor's next tiers are asked, in percent",
     "closing_warning": "Warning before a window closes",
     "report_on_close": "A report on each window",
     "reasons": "Accepted reasons",
@@ -131,7 +131,7 @@ def _terms(prefix: str, terms: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield f"{prefix}reasons", _listed(sorted(value))
             case "comment_required":
                 yield f"{prefix}{name}", _listed(sorted(value)) or ABSENT
-            case "widening" | "review_widening" | "approval_reminders" | "review_reminders":
+            case "escalation" | "review_escalation" | "approval_reminders" | "review_reminders":
                 yield f"{prefix}{name}", _listed(value) or "never"
             case _:
                 yield f"{prefix}{name}", str(value).lower()

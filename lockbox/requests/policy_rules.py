@@ -52,7 +52,7 @@ LESS_IS_STRICTER = (
     "questions_stop_clock",
 )
 EITHER_SAYS = ("approval_reminders", "review_reminders")
-EARLIEST = ("widening", "review_widening")
+EARLIEST = ("escalation", "review_escalation")
 MORE_IS_STRICTER = (
     *("vendor_review", "quorum", "require_case", "justification_least", "report_on_close"),
     "approve_means",
@@ -224,7 +224,7 @@ def stricter(a: Terms, b: Terms) -> Terms:
 def loosens(old: Terms, new: Terms) -> bool:
     """Whether anything is let through under the new terms that the old ones would have held back.
 
-    Tiers, widening, reminders and warnings play no part: they say who hears when, never who must agree. To have
+    Tiers, escalation, reminders and warnings play no part: they say who hears when, never who must agree. To have
     windows reported no longer is loosening: whoever is about to misuse one would like that.
     """
     quorums = {stage.group: stage.quorum for stage in new.stages}

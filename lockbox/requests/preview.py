@@ -101,7 +101,7 @@ def _shuts(scene: PreviewContext) -> Iterator[str]:
         for field, sentence in lacking_today(scene.request, after)
         if (field, sentence) not in lacked
     )
-    endorsed = any(vote.verdict is Action.ENDORSE for vote in scene.votes)
+    endorsed = any(vote.decision is Action.ENDORSE for vote in scene.votes)
     if after.vendor_review and not before.vendor_review and not endorsed:
         yield UNREVIEWED
 
@@ -149,7 +149,7 @@ def _rest(scene: PreviewContext) -> Iterator[str]:
 
 
 def _asks(terms: Terms) -> object:
-    return (terms.tiers, terms.widening if terms.tiers else ())
+    return (terms.tiers, terms.escalation if terms.tiers else ())
 
 
 def _groups(ruling: EffectivePolicy) -> dict[str, tuple[UUID, ...]]:
@@ -187,7 +187,7 @@ class RecipientMailboxes:
 class Preview:
     """What a filing would meet now. `obstacles` say why nobody could approve it, `lacks` what the filing misses.
 
-    `told_first` are those of the customer whom it would reach first, `endpoints` how many of its webhooks.
+    `notified_first` are those of the customer whom it would reach first, `endpoints` how many of its webhooks.
     """
 
     tenant_name: str
@@ -200,7 +200,7 @@ class Preview:
     stages: tuple[PreviewGroup, ...]
     asked_first: tuple[str, ...]
     could_approve: tuple[str, ...]
-    told_first: tuple[RecipientMailboxes, ...]
+    notified_first: tuple[RecipientMailboxes, ...]
     endpoints: int
     lacks: tuple[tuple[str, str], ...]
     obstacles: tuple[str, ...]
@@ -227,7 +227,9 @@ def preview(session: UnitOfWork, caller: Caller, filing: RequestInput, services:
         stages=stages(judged, names) if decides else (),
         asked_first=names(judged.prompted) if decides else (),
         could_approve=names(judged.able) if decides else (),
-        told_first=tuple(RecipientMailboxes(name, len(found.people[one])) for one, name in names.of(found.people)),
+        notified_first=tuple(
+            RecipientMailboxes(name, len(found.people[one])) for one, name in names.of(found.people)
+        ),
         endpoints=len(found.endpoints),
         lacks=tuple(lacking(filing, judged.terms)),
         obstacles=tuple(judged.obstacles()),

@@ -114,15 +114,15 @@ class RequestEntry:
     """A request as a reader sees it: the row, the requester's name, and whether it is open.
 
     `tenant` is the tenant's slug, and `tenant_name` what it is called now.
-    `is_behind` is whether it is shut for the one reason that the database is behind what was shipped of its audit
-    log.
+    `is_rolled_back` is whether it is shut for the one reason that the database is behind what was shipped of its
+    audit log.
     """
 
     request: AccessRequest
     tenant: str
     requester: str
     open: bool
-    is_behind: bool = False
+    is_rolled_back: bool = False
     tenant_name: str = ""
 
 
@@ -253,7 +253,7 @@ def check(session: UnitOfWork, caller: Caller, question: AccessCheck) -> Request
     _may_ask(caller, question)
     found = read(session, _windows(), question.values)
     windows = [entry for entry in found if entry.open]
-    if any(entry.is_behind for entry in found):
+    if any(entry.is_rolled_back for entry in found):
         raise AuditLogRolledBack(RESTORED, reason="restored")
     if not windows:
         raise NoOpenWindow("No window is open for this engineer, tenant, service, resource and action.")
@@ -341,20 +341,20 @@ def read(session: UnitOfWork, query: Query, values: Mapping[str, object] | None 
         for request, _, _, _, is_granted, _ in rows
         if is_granted and at < request.deadline_at and request.id in held
     }
-    behind_ = _behind(session, {request.tenant_id for request, *_ in rows if request.id in good})
+    rolled_back = _rolled_back(session, {request.tenant_id for request, *_ in rows if request.id in good})
     return [
         RequestEntry(
             request,
             tenant,
             requester,
-            open=request.id in good and request.tenant_id not in behind_,
-            is_behind=request.id in good and request.tenant_id in behind_,
+            open=request.id in good and request.tenant_id not in rolled_back,
+            is_rolled_back=request.id in good and request.tenant_id in rolled_back,
             tenant_name=name,
         )
         for request, tenant, requester, name, _, _ in rows
     ]
 
 
-def _behind(session: UnitOfWork, tenants: Collection[UUID]) -> Collection[UUID]:
+def _rolled_back(session: UnitOfWork, tenants: Collection[UUID]) -> Collection[UUID]:
     shipped = witness.of(session)
-    return shipped.behind(session, tenants) if shipped else ()
+    return shipped.rolled_back(session, tenants) if shipped else ()

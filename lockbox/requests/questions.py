@@ -212,10 +212,10 @@ def ask(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, w
     request, caller = scene.request, scene.caller
     if request.requester_id == caller.person_id:
         raise OwnRequest("You asked for this access; somebody else asks about it.")
-    party, stands_for = _asker(scene)
+    party, principals = _asker(scene)
     if len(session.execute(ASKED, {"request_id": request.id}).all()) >= MOST:
         raise TooManyQuestions(f"{MOST} questions were asked about this request; decide by what was answered.")
-    people = sorted(stands_for, key=str)
+    people = sorted(principals, key=str)
     clock, waits = _stopped(scene)
     saying = QuestionMove(
         question_id=new_id(),
@@ -225,7 +225,7 @@ def ask(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, w
         asker_id=caller.person_id,
         state=State(request.state),
         clock=clock,
-        facts={"stops_clock": waits} | ({"stands_for": sorted(map(str, people))} if people else {}),
+        facts={"stops_clock": waits} | ({"principals": sorted(map(str, people))} if people else {}),
         principals=personal_names(people, names_of(session, people)),
     )
     _write(session, ASKS, scene, saying)
@@ -288,12 +288,12 @@ def _enter(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID
 def _asker(scene: QuestionContext) -> tuple[Party, frozenset[UUID]]:
     """Return in which capacity somebody asks, and for whom they stand in with that."""
     request, caller = scene.request, scene.caller
-    stands_for = scene.known.delegates[request.tenant_id].get(caller.person_id, frozenset())
-    asks = among(caller, request, is_delegate=bool(stands_for))
+    principals = scene.known.delegates[request.tenant_id].get(caller.person_id, frozenset())
+    asks = among(caller, request, is_delegate=bool(principals))
     if not asks or caller.holds(Role.SYSTEM):
         who = " or ".join(ASKERS[State(request.state)])
         raise NotYours(f"About a request that is {request.state}, only {who} asks.")
-    return asks[0], stands_for if asks[0] is Party.APPROVER else frozenset()
+    return asks[0], principals if asks[0] is Party.APPROVER else frozenset()
 
 
 def _stopped(scene: QuestionContext) -> tuple[RequestClock, bool]:

@@ -53,7 +53,7 @@ def granted(asked: Sequence[str], votes: Iterable[Collection[str] | None], field
 
 @dataclass(frozen=True)
 class Vote:
-    """One person's verdict on a request that waits for the customer; the window in seconds, if narrowed.
+    """One person's decision on a request that waits for the customer; the window in seconds, if narrowed.
 
     `resources` and `actions` are what the person keeps of those that were asked, None where that is all.
     `seats` are the approvers whose seat the person could fill: an approver's own, and those of whom the person is the
@@ -61,7 +61,7 @@ class Vote:
     """
 
     person_id: UUID
-    verdict: Action
+    decision: Action
     access_window: int | None
     seats: frozenset[UUID]
     resources: Sequence[str] | None = None
@@ -77,7 +77,7 @@ def quorum_met(
     delegate are one voice. In a stage, the members of its group count; a group that is gone has none.
     """
     votes = tuple(votes)
-    denied = any(vote.verdict is Action.DENY for vote in votes)
+    denied = any(vote.decision is Action.DENY for vote in votes)
     return not denied and not missing(votes, terms_quorum, stages, groups)
 
 
@@ -107,7 +107,7 @@ def tallies(
     """Count the approvals, for None by the seats that they fill and for each stage by the voices of its group."""
     seats: dict[UUID, frozenset[UUID]] = {}
     for vote in votes:
-        if vote.verdict is Action.APPROVE:
+        if vote.decision is Action.APPROVE:
             seats[vote.person_id] = seats.get(vote.person_id, frozenset()) | vote.seats
     counted = [ApprovalTally(None, _filled(seats.values()), terms_quorum)]
     counted += [

@@ -66,7 +66,7 @@ def last_resort(
     told: dict[Reminder, frozenset[UUID]] = {}
     rest = known.able(row.tenant_id) - silence.asked - voted - {row.requester_id}
     if row.state == State.PENDING and rest:
-        told[Reminder.WIDEN] = rest
+        told[Reminder.ESCALATE] = rest
     if not silence.is_said:
         told[Reminder.UNREACHED] = frozenset()
     return told
@@ -110,7 +110,7 @@ def _notify_operators(session: UnitOfWork, action: str, lines: Mapping[UUID, tup
 
 
 def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
-    """Remind, widen and warn for these locked rows, whose clock is due and whose deadline is not; set their clocks.
+    """Remind, escalate and warn for these locked rows whose clock is due before the deadline; set their clocks.
 
     Where nobody who was asked could be told, the next tier is asked whenever its time would be. Policies, people,
     votes and how notifications fared are read once for all of them.
@@ -146,9 +146,9 @@ def _reminded(
     stretch = transition.phase_of(row, known)
     due = due_reminders(stretch, ruling.terms, row.wake_at, at)
     if silence and stretch.tiers_asked:
-        due = replace(due, widen=max(due.widen, stretch.tiers_asked + 1))
+        due = replace(due, escalate=max(due.escalate, stretch.tiers_asked + 1))
     told, tiers_asked = _recipients(row, due, ruling, known, voted)
-    if silence and Reminder.WIDEN not in told:
+    if silence and Reminder.ESCALATE not in told:
         told |= last_resort(row, silence, known, voted)
     after = replace(stretch, tiers_asked=tiers_asked, warned=row.warned or due.warn)
     reminded = row.reminders + (Reminder.REMIND in told)
@@ -186,7 +186,7 @@ def _facts(
     unreached: dict[str, Value] = {"unreached": len(silence.asked)} if silence else {}
     return {
         Reminder.REMIND: {"reminders": reminders},
-        Reminder.WIDEN: {"tiers_asked": tiers_asked, **unreached},
+        Reminder.ESCALATE: {"tiers_asked": tiers_asked, **unreached},
         Reminder.UNREACHED: unreached,
     }
 
@@ -199,11 +199,11 @@ def _recipients(
     tiers_asked: int = row.tiers_asked
     if due.remind and (waited_for := _still_needed(row, ruling, known, voted)):
         told[Reminder.REMIND] = waited_for
-    if due.widen > tiers_asked:
-        asked = _wider(row, ruling, known, heard=_so_far(row, ruling, known) | voted, to=due.widen)
+    if due.escalate > tiers_asked:
+        asked = _wider(row, ruling, known, heard=_so_far(row, ruling, known) | voted, to=due.escalate)
         tiers_asked = asked.tiers
         if asked.people:
-            told[Reminder.WIDEN] = asked.people
+            told[Reminder.ESCALATE] = asked.people
     if due.warn:
         told[Reminder.WARN] = frozenset()
     return told, tiers_asked

@@ -278,7 +278,7 @@ def _consent_until(judged: Evaluation) -> datetime | None:
 def _token(caller: Caller) -> UUID | None:
     # A browser that plays a sample person has signed in at some time; a sample token never did.
     is_sample = caller.means is AuthMethod.SAMPLE and caller.signed_in_at is None
-    return caller.key_id if caller.means is AuthMethod.TOKEN or is_sample or caller.by_terminal else None
+    return caller.key_id if caller.means is AuthMethod.TOKEN or is_sample or caller.by_device_login else None
 
 
 def _submitted(request: AccessRequest, actor: Actor, asked: frozenset[UUID]) -> Move:

@@ -224,7 +224,7 @@ def _move(row: Row[Any], told: DeliveryReach | None, at: datetime) -> Move:
     """Return the move; a time-out records how many people had been asked, and how many of them were reached."""
     facts: dict[str, Value] = {"asked": told.asked, "reached": told.reached} if told else {}
     if told and not told.reached:
-        facts["nobody_told"] = True
+        facts["nobody_notified"] = True
     return Move.ended(row, THE_CLOCK, at, facts=facts)
 
 

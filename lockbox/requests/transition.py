@@ -48,10 +48,11 @@ moved AS (
 
 DECIDED = """
 decided AS (
-    INSERT INTO decisions (id, request_id, person_id, stands_for, verdict, means, access_window, resources, actions,
+    INSERT INTO decisions (id, request_id, person_id, principals, decision, means, access_window, resources, actions,
         comment, channel, address, user_agent, decided_at, statement, signed_content, assertion, passkey_id,
         mac)
-    VALUES (:d_id, :d_request_id, :d_person_id, CAST(:d_stands_for AS uuid[]), :d_verdict, :d_means, :d_access_window,
+    VALUES (:d_id, :d_request_id, :d_person_id, CAST(:d_principals AS uuid[]), :d_decision, :d_means,
+    :d_access_window,
         CAST(:d_resources AS text[]), CAST(:d_actions AS text[]), :d_comment, :d_channel, :d_address, :d_user_agent,
         :d_decided_at, :d_statement, :d_signed_content, :d_assertion, :d_passkey_id, :d_mac)
 )"""

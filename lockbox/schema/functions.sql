@@ -36,8 +36,8 @@ CREATE FUNCTION at_invitation() RETURNS uuid LANGUAGE sql STABLE
 CREATE FUNCTION at_sign_in() RETURNS uuid LANGUAGE sql STABLE
     AS $$ SELECT nullif(current_setting('lockbox.sign_in', true), '')::uuid $$;
 
-CREATE FUNCTION at_terminal() RETURNS uuid LANGUAGE sql STABLE
-    AS $$ SELECT nullif(current_setting('lockbox.terminal', true), '')::uuid $$;
+CREATE FUNCTION at_device_login() RETURNS uuid LANGUAGE sql STABLE
+    AS $$ SELECT nullif(current_setting('lockbox.device_login', true), '')::uuid $$;
 
 -- A person who is no longer an engineer, and a tenant that was just suspended: an operator ends their requests.
 CREATE FUNCTION at_leaving() RETURNS uuid LANGUAGE sql STABLE
@@ -48,7 +48,7 @@ CREATE FUNCTION at_suspending() RETURNS uuid LANGUAGE sql STABLE
 
 -- A command of the database's owner sets this first, and no server can: `session_user` is the login.
 CREATE FUNCTION is_owner_command(what text) RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT session_user = 'lockbox_owner' AND coalesce(current_setting('lockbox.errand', true), '') = what
+    SELECT session_user = 'lockbox_owner' AND coalesce(current_setting('lockbox.owner_command', true), '') = what
 $$;
 
 CREATE FUNCTION enter_as(who uuid) RETURNS void LANGUAGE sql SET search_path = public, pg_temp AS $$
@@ -147,9 +147,9 @@ CREATE FUNCTION find_device_login(secret bytea, code bytea) RETURNS uuid
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE found uuid;
 BEGIN
-    SELECT t.id INTO found FROM terminals t WHERE t.secret_hash = secret
+    SELECT t.id INTO found FROM device_logins t WHERE t.secret_hash = secret
         OR (t.code_hash = code AND t.answered_at IS NULL AND at_person() IS NOT NULL);
-    PERFORM set_config('lockbox.terminal', coalesce(found::text, ''), true);
+    PERFORM set_config('lockbox.device_login', coalesce(found::text, ''), true);
     RETURN found;
 END $$;
 
@@ -250,18 +250,18 @@ DO $$
 DECLARE
     rule CONSTANT text := $rule$
     SELECT CASE WHEN request.mode = 'enforce' THEN
-        NOT EXISTS (SELECT FROM decisions d WHERE d.request_id = request.id AND d.verdict = 'deny')
+        NOT EXISTS (SELECT FROM decisions d WHERE d.request_id = request.id AND d.decision = 'deny')
         AND request.quorum <= (
             SELECT count(*) FROM decisions d
-            WHERE d.request_id = request.id AND d.verdict = 'approve' AND d.person_id <> request.requester_id
+            WHERE d.request_id = request.id AND d.decision = 'approve' AND d.person_id <> request.requester_id
             AND (d.assertion IS NOT NULL OR NOT (%s))
             AND (d.resources IS NULL OR coalesce(request.granted_resources, request.resources) <@ d.resources)
             AND (d.actions IS NULL OR coalesce(request.granted_actions, request.actions) <@ d.actions)
             AND NOT EXISTS (SELECT FROM decisions e WHERE e.request_id = request.id
-                AND e.verdict = 'endorse' AND e.person_id = d.person_id))
+                AND e.decision = 'endorse' AND e.person_id = d.person_id))
     ELSE
         EXISTS (SELECT FROM decisions d WHERE d.request_id = request.id
-            AND d.verdict = 'endorse' AND d.person_id <> request.requester_id)
+            AND d.decision = 'endorse' AND d.person_id <> request.requester_id)
     END
 $rule$;
     by_the_row CONSTANT text := $rule$request.approve_means = 'passkey-signed'$rule$;
@@ -353,15 +353,15 @@ $$;
 
 -- The access check sees neither the deciders nor their passkeys: it gets what it needs to verify a window.
 CREATE FUNCTION signed_decisions(of_requests uuid[]) RETURNS TABLE (
-    request_id uuid, person_id uuid, stands_for uuid[], access_window integer, resources text[],
+    request_id uuid, person_id uuid, principals uuid[], access_window integer, resources text[],
     actions text[], comment text, statement text, signed_content text, assertion text, passkey_id uuid,
     credential_id bytea, public_key bytea, created_at timestamptz, trusted_at timestamptz, only_at uuid,
     mac bytea
 ) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-    SELECT d.request_id, d.person_id, d.stands_for, d.access_window, d.resources, d.actions, d.comment,
+    SELECT d.request_id, d.person_id, d.principals, d.access_window, d.resources, d.actions, d.comment,
         d.statement, d.signed_content, d.assertion, k.id, k.credential_id, k.public_key, k.created_at, k.trusted_at,
         k.only_at, k.mac
-    FROM requests r JOIN decisions d ON d.request_id = r.id AND d.verdict = 'approve'
+    FROM requests r JOIN decisions d ON d.request_id = r.id AND d.decision = 'approve'
     JOIN passkeys k ON k.id = d.passkey_id AND k.person_id = d.person_id
     WHERE r.id = ANY (of_requests) AND r.state = 'active'
         AND (r.tenant_id = ANY (at_reach()) OR cardinality(at_roles()) > 0)
@@ -679,15 +679,15 @@ $$;
 -- Record a heartbeat, only for a role of the login: workers act on what they read here. Processes silent for an hour
 -- are removed.
 CREATE FUNCTION record_heartbeat(of_role text, of_process uuid, of_node text, with_skew double precision,
-    logs_behind integer DEFAULT NULL, why text DEFAULT NULL) RETURNS void
+    logs_rolled_back integer DEFAULT NULL, why text DEFAULT NULL) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
     DELETE FROM heartbeats WHERE (role, id) IN (SELECT role, id FROM heartbeats
         WHERE beat_at < clock_timestamp() - interval '1 hour' FOR UPDATE SKIP LOCKED);
-    INSERT INTO heartbeats (role, id, node, skew, beat_at, behind, doubt)
-    SELECT of_role, of_process, left(of_node, 255), with_skew, clock_timestamp(), logs_behind, left(why, 300)
+    INSERT INTO heartbeats (role, id, node, skew, beat_at, rolled_back, doubt)
+    SELECT of_role, of_process, left(of_node, 255), with_skew, clock_timestamp(), logs_rolled_back, left(why, 300)
     WHERE (of_role = 'api') = (session_user = 'lockbox_api')
         AND (session_user <> 'lockbox_notifications' OR of_role = 'notifications')
-    ON CONFLICT (role, id) DO UPDATE SET skew = EXCLUDED.skew, beat_at = EXCLUDED.beat_at, behind = EXCLUDED.behind,
+    ON CONFLICT (role, id) DO UPDATE SET skew = EXCLUDED.skew, beat_at = EXCLUDED.beat_at, rolled_back = EXCLUDED.rolled_back,
         doubt = EXCLUDED.doubt
 $$;
 
@@ -698,10 +698,10 @@ LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 $$;
 
 CREATE FUNCTION operating_processes() RETURNS TABLE (
-    role text, node text, age double precision, skew double precision, behind integer, doubt text,
+    role text, node text, age double precision, skew double precision, rolled_back integer, doubt text,
     unverified integer, unverified_first text
 ) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-    SELECT h.role, h.node, greatest(0, extract(epoch FROM clock_timestamp() - h.beat_at)), h.skew, h.behind, h.doubt,
+    SELECT h.role, h.node, greatest(0, extract(epoch FROM clock_timestamp() - h.beat_at)), h.skew, h.rolled_back, h.doubt,
         h.unverified, h.unverified_first
     FROM heartbeats h ORDER BY h.role, h.beat_at DESC LIMIT 200
 $$;
@@ -763,12 +763,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     UNION ALL SELECT 'skew', role, CASE WHEN max(skew) > -min(skew) THEN max(skew) ELSE min(skew) END FROM heartbeats
         WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) AND role IN ('api', 'core', 'notifications')
         GROUP BY role
-    UNION ALL SELECT 'behind', role, max(behind) FROM heartbeats
+    UNION ALL SELECT 'rolled_back', role, max(rolled_back) FROM heartbeats
         WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) GROUP BY role
     UNION ALL SELECT 'unverified', role, max(unverified) FROM heartbeats
         WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) GROUP BY role
-    UNION ALL SELECT t.name, t.label, sum(t.count) FROM tallies t GROUP BY t.name, t.label
-    UNION ALL SELECT 'deadline_lag_total', '', sum(t.total) FROM tallies t
+    UNION ALL SELECT t.name, t.label, sum(t.count) FROM counters t GROUP BY t.name, t.label
+    UNION ALL SELECT 'deadline_lag_total', '', sum(t.total) FROM counters t
         WHERE t.name = 'deadline_lag' HAVING count(*) > 0
 $$;
 

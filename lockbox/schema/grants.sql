@@ -6,7 +6,7 @@
 -- The API
 
 GRANT SELECT, INSERT ON people, tenants, policies, memberships, eligible_delegates, delegations, passkeys, identities,
-    tokens, sessions, sign_ins, sign_in_counts, terminals, requests, decisions, questions, request_reads,
+    tokens, sessions, sign_ins, sign_in_counts, device_logins, requests, decisions, questions, request_reads,
     idempotency_keys, events, event_details, addresses, observers, endpoints, notifications TO lockbox_api;
 GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries TO lockbox_api;
 GRANT INSERT ON invitations, audit_keys, reports_due TO lockbox_api;
@@ -25,7 +25,7 @@ GRANT UPDATE (name, sign_count, last_used_at) ON passkeys TO lockbox_api;
 GRANT UPDATE (name, expires_at, last_used_at, revoked_at, mac) ON tokens TO lockbox_api;
 GRANT UPDATE (last_seen_at, revoked_at) ON sessions TO lockbox_api;
 GRANT UPDATE (tries, proven_at, used_at) ON sign_ins TO lockbox_api;
-GRANT UPDATE (answered_by, answered_at, is_allowed) ON terminals TO lockbox_api;
+GRANT UPDATE (answered_by, answered_at, is_allowed) ON device_logins TO lockbox_api;
 
 GRANT UPDATE (mode, consent_until, quorum, approve_means, state, version, granted_resources, granted_actions,
     asked_at, opened_at, closed_at, deadline_at, wake_at, reminders, tiers_asked, warned, stopped_at,
@@ -44,25 +44,25 @@ GRANT UPDATE (url, description, event_types, format, with_justification, secret,
 
 GRANT SELECT ON people, tenants, policies, memberships, eligible_delegates, delegations, requests, decisions,
     idempotency_keys, events, event_details, unsealed, refused, logs, seals, tiles, checkpoints, audit_keys, observers,
-    endpoints, notifications, reports_due, heartbeats, tallies, lag_samples, alarms TO lockbox_worker;
-GRANT INSERT ON events, event_details, logs, seals, tiles, checkpoints, audit_keys, notifications, reports_due, tallies,
+    endpoints, notifications, reports_due, heartbeats, counters, lag_samples, alarms TO lockbox_worker;
+GRANT INSERT ON events, event_details, logs, seals, tiles, checkpoints, audit_keys, notifications, reports_due, counters,
     lag_samples, alarms TO lockbox_worker;
-GRANT DELETE ON sessions, sign_ins, sign_in_counts, terminals, idempotency_keys, unsealed, refused, deliveries,
-    reports_due, tallies, lag_samples, alarms TO lockbox_worker;
+GRANT DELETE ON sessions, sign_ins, sign_in_counts, device_logins, idempotency_keys, unsealed, refused, deliveries,
+    reports_due, counters, lag_samples, alarms TO lockbox_worker;
 
 GRANT SELECT (id, tenant_id, email, name, roles, is_recovery, invited_by, created_at, takes_effect_at, expires_at,
     accepted_at, withdrawn_at) ON invitations TO lockbox_worker;
 GRANT SELECT (id, means, email, created_at, expires_at, proven_at, used_at) ON sign_ins TO lockbox_worker;
 GRANT SELECT (id, person_id, email, created_at, expires_at, confirmed_at, removed_at) ON addresses TO lockbox_worker;
 -- To forget what is old takes to see when it was.
-GRANT SELECT (id, expires_at) ON sessions, terminals TO lockbox_worker;
+GRANT SELECT (id, expires_at) ON sessions, device_logins TO lockbox_worker;
 GRANT SELECT (key, since) ON sign_in_counts TO lockbox_worker;
 GRANT SELECT (id, at) ON deliveries TO lockbox_worker;
 
 GRANT UPDATE (state, version, closed_at, wake_at, reminders, tiers_asked, warned) ON requests TO lockbox_worker;
 GRANT UPDATE (origin, size, root, note, noted_at, kept_at, digest_at) ON logs TO lockbox_worker;
 GRANT UPDATE (hashes) ON tiles TO lockbox_worker;
-GRANT UPDATE (told_at) ON checkpoints TO lockbox_worker;
+GRANT UPDATE (notified_at) ON checkpoints TO lockbox_worker;
 GRANT UPDATE (raised_at) ON alarms TO lockbox_worker;
 
 
@@ -70,8 +70,8 @@ GRANT UPDATE (raised_at) ON alarms TO lockbox_worker;
 -- nonce.
 
 GRANT SELECT ON people, memberships, eligible_delegates, delegations, requests, events, event_details, logs, seals,
-    checkpoints, observers, endpoints, notifications, tallies TO lockbox_notifications;
-GRANT INSERT ON events, event_details, notifications, deliveries, tallies TO lockbox_notifications;
+    checkpoints, observers, endpoints, notifications, counters TO lockbox_notifications;
+GRANT INSERT ON events, event_details, notifications, deliveries, counters TO lockbox_notifications;
 
 GRANT SELECT (id, slug, name, plan, mode, suspended, policy_version, created_at) ON tenants TO lockbox_notifications;
 GRANT SELECT (tenant_id, version, body, author_id, created_at) ON policies TO lockbox_notifications;
@@ -81,7 +81,7 @@ GRANT SELECT (id, means, email, code_nonce, created_at, expires_at, proven_at, u
     TO lockbox_notifications;
 GRANT SELECT (id, person_id, email, code_nonce, created_at, expires_at, confirmed_at, removed_at) ON addresses
     TO lockbox_notifications;
-GRANT SELECT (id, request_id, person_id, stands_for, verdict, access_window, resources, actions, comment, means,
+GRANT SELECT (id, request_id, person_id, principals, decision, access_window, resources, actions, comment, means,
     channel, address, user_agent, decided_at) ON decisions TO lockbox_notifications;
 GRANT SELECT (id, at) ON deliveries TO lockbox_notifications;
 
@@ -95,7 +95,7 @@ GRANT UPDATE (attempts, run_at, last_error, closed_at, outcome) ON notifications
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION at_person, at_tenants, at_administers, at_roles, at_tenant, at_reach, at_invitation,
-    at_sign_in, at_terminal, at_leaving, at_suspending, is_owner_command, at_decides, strictness, leads_to, fits,
+    at_sign_in, at_device_login, at_leaving, at_suspending, is_owner_command, at_decides, strictness, leads_to, fits,
     demands_passkeys, is_decided, webhook_receivers, mail_addresses, observers_of, is_still_there, record_heartbeat
     TO lockbox_api, lockbox_worker, lockbox_notifications;
 

@@ -21,8 +21,8 @@ DECLARE
     seen text;
     for_both CONSTANT text[] := '{people,tenants,policies,memberships,invitations,eligible_delegates,delegations,
         sign_ins,requests,decisions,events,event_details,logs,seals,checkpoints,addresses,observers,endpoints,notifications,
-        deliveries,tallies}';
-    for_one CONSTANT text[] := '{sessions,sign_in_counts,terminals,idempotency_keys,unsealed,refused,tiles,audit_keys,
+        deliveries,counters}';
+    for_one CONSTANT text[] := '{sessions,sign_in_counts,device_logins,idempotency_keys,unsealed,refused,tiles,audit_keys,
         reports_due,lag_samples,alarms}';
 BEGIN
     FOREACH seen IN ARRAY for_both || for_one LOOP
@@ -147,7 +147,7 @@ END $$;
 -- The token of a terminal is as good as the session that allowed it, and no better.
 CREATE POLICY api_insert ON tokens FOR INSERT TO lockbox_api
     WITH CHECK (person_id = (SELECT at_person()) AND (means IS NULL
-        OR (id = (SELECT at_terminal()) AND EXISTS (SELECT FROM sessions s WHERE s.person_id = tokens.person_id
+        OR (id = (SELECT at_device_login()) AND EXISTS (SELECT FROM sessions s WHERE s.person_id = tokens.person_id
             AND s.means = tokens.means AND s.signed_in_at = tokens.signed_in_at AND s.revoked_at IS NULL
             AND s.only_at IS NOT DISTINCT FROM tokens.only_at))));
 
@@ -161,10 +161,10 @@ CREATE POLICY api_insert ON sign_in_counts FOR INSERT TO lockbox_api WITH CHECK 
 CREATE POLICY api_update ON sign_in_counts FOR UPDATE TO lockbox_api USING (true);
 CREATE POLICY api_delete ON sign_in_counts FOR DELETE TO lockbox_api USING (true);
 
-CREATE POLICY api_select ON terminals FOR SELECT TO lockbox_api USING (id = (SELECT at_terminal()));
-CREATE POLICY api_insert ON terminals FOR INSERT TO lockbox_api WITH CHECK (answered_at IS NULL);
-CREATE POLICY api_update ON terminals FOR UPDATE TO lockbox_api
-    USING (id = (SELECT at_terminal()) AND answered_at IS NULL AND (SELECT at_person()) IS NOT NULL)
+CREATE POLICY api_select ON device_logins FOR SELECT TO lockbox_api USING (id = (SELECT at_device_login()));
+CREATE POLICY api_insert ON device_logins FOR INSERT TO lockbox_api WITH CHECK (answered_at IS NULL);
+CREATE POLICY api_update ON device_logins FOR UPDATE TO lockbox_api
+    USING (id = (SELECT at_device_login()) AND answered_at IS NULL AND (SELECT at_person()) IS NOT NULL)
     WITH CHECK (answered_by = (SELECT at_person()));
 
 
@@ -215,7 +215,7 @@ BEGIN
     -- Nobody decides about their own request or in another's name.
     EXECUTE format($policy$CREATE POLICY api_insert ON decisions FOR INSERT TO lockbox_api
         WITH CHECK (person_id = (SELECT at_person()) AND EXISTS (SELECT FROM requests r
-            WHERE r.id = request_id AND r.requester_id <> (SELECT at_person()) AND CASE verdict
+            WHERE r.id = request_id AND r.requester_id <> (SELECT at_person()) AND CASE decision
                 WHEN 'endorse' THEN r.state = 'reviewing' AND (SELECT at_roles()) && '{manager}'::text[]
                 WHEN 'approve' THEN r.state = 'pending' AND (%1$s)
                 ELSE (r.state = 'reviewing' AND (SELECT at_roles()) && '{manager}'::text[])

@@ -174,7 +174,7 @@ CREATE TABLE tokens (
     revoked_at timestamptz,
     mac bytea,
     CONSTRAINT ck_tokens_signed_in_at CHECK ((means IS NULL) = (signed_in_at IS NULL)),
-    CONSTRAINT ck_tokens_terminal CHECK (means IS NULL
+    CONSTRAINT ck_tokens_device_login CHECK (means IS NULL
         OR (expires_at - created_at <= interval '15 minutes' AND replaces IS NULL AND NOT is_sample))
 );
 CREATE INDEX ix_tokens_person_id ON tokens (person_id);
@@ -224,22 +224,22 @@ CREATE TABLE sign_in_counts (
 CREATE INDEX ix_sign_in_counts_since ON sign_in_counts (since);
 
 -- A terminal asks for a code; who types it into a page lets it act for a quarter of an hour, as that session could.
-CREATE TABLE terminals (
-    id uuid CONSTRAINT pk_terminals PRIMARY KEY,
-    secret_hash bytea NOT NULL CONSTRAINT uq_terminals_secret_hash UNIQUE
-        CONSTRAINT ck_terminals_secret_hash CHECK (length(secret_hash) = 36),
-    code_hash bytea NOT NULL CONSTRAINT uq_terminals_code_hash UNIQUE
-        CONSTRAINT ck_terminals_code_hash CHECK (length(code_hash) = 36),
+CREATE TABLE device_logins (
+    id uuid CONSTRAINT pk_device_logins PRIMARY KEY,
+    secret_hash bytea NOT NULL CONSTRAINT uq_device_logins_secret_hash UNIQUE
+        CONSTRAINT ck_device_logins_secret_hash CHECK (length(secret_hash) = 36),
+    code_hash bytea NOT NULL CONSTRAINT uq_device_logins_code_hash UNIQUE
+        CONSTRAINT ck_device_logins_code_hash CHECK (length(code_hash) = 36),
     address varchar(45),
     user_agent varchar(256),
     created_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
-    answered_by uuid CONSTRAINT fk_terminals_answered_by REFERENCES people (id),
+    answered_by uuid CONSTRAINT fk_device_logins_answered_by REFERENCES people (id),
     answered_at timestamptz,
     is_allowed boolean,
-    CONSTRAINT ck_terminals_answer CHECK (num_nulls(answered_by, answered_at, is_allowed) IN (0, 3))
+    CONSTRAINT ck_device_logins_answer CHECK (num_nulls(answered_by, answered_at, is_allowed) IN (0, 3))
 );
-CREATE INDEX ix_terminals_expires_at ON terminals (expires_at);
+CREATE INDEX ix_device_logins_expires_at ON device_logins (expires_at);
 
 -- The marks of rows that were removed or marked anew: such a row does not come back.
 CREATE TABLE ended_powers (
@@ -331,13 +331,13 @@ CREATE INDEX ix_requests_follows ON requests (follows) WHERE follows IS NOT NULL
 CREATE UNIQUE INDEX uq_requests_follows_open ON requests (follows) WHERE follows IS NOT NULL AND closed_at IS NULL;
 
 -- `access_window`, `resources` and `actions` are what an approval allows, null where that is all that was asked for.
--- `stands_for` names those for whom a delegate decided.
+-- `principals` names those for whom a delegate decided.
 CREATE TABLE decisions (
     id uuid CONSTRAINT pk_decisions PRIMARY KEY,
     request_id uuid NOT NULL CONSTRAINT fk_decisions_request_id REFERENCES requests (id),
     person_id uuid NOT NULL CONSTRAINT fk_decisions_person_id REFERENCES people (id),
-    stands_for uuid[] NOT NULL,
-    verdict varchar(24) NOT NULL CONSTRAINT ck_decisions_verdict CHECK (verdict IN ('endorse', 'approve', 'deny')),
+    principals uuid[] NOT NULL,
+    decision varchar(24) NOT NULL CONSTRAINT ck_decisions_decision CHECK (decision IN ('endorse', 'approve', 'deny')),
     access_window integer CONSTRAINT ck_decisions_access_window CHECK (access_window >= 1),
     resources text[] CONSTRAINT ck_decisions_resources CHECK (cardinality(resources) >= 1),
     actions text[] CONSTRAINT ck_decisions_actions CHECK (cardinality(actions) >= 1),
@@ -353,10 +353,10 @@ CREATE TABLE decisions (
     assertion text,
     passkey_id uuid,
     mac bytea,
-    CONSTRAINT uq_decisions_request_id_person_id_verdict UNIQUE (request_id, person_id, verdict),
-    CONSTRAINT ck_decisions_kept CHECK (verdict = 'approve' OR (resources IS NULL AND actions IS NULL)),
+    CONSTRAINT uq_decisions_request_id_person_id_decision UNIQUE (request_id, person_id, decision),
+    CONSTRAINT ck_decisions_kept CHECK (decision = 'approve' OR (resources IS NULL AND actions IS NULL)),
     CONSTRAINT ck_decisions_signed CHECK (num_nulls(statement, signed_content, assertion, passkey_id) IN (0, 4)
-        AND (verdict = 'approve' OR statement IS NULL))
+        AND (decision = 'approve' OR statement IS NULL))
 );
 
 CREATE TABLE questions (
@@ -504,10 +504,10 @@ CREATE TABLE checkpoints (
     size bigint NOT NULL,
     at timestamptz NOT NULL,
     note text NOT NULL,
-    told_at timestamptz
+    notified_at timestamptz
 );
 CREATE INDEX ix_checkpoints_log_id_at ON checkpoints (log_id, at);
-CREATE INDEX ix_checkpoints_untold ON checkpoints (at) WHERE told_at IS NULL;
+CREATE INDEX ix_checkpoints_not_notified ON checkpoints (at) WHERE notified_at IS NULL;
 
 -- Every public key that ever signed a log or an approval.
 CREATE TABLE audit_keys (
@@ -615,7 +615,7 @@ CREATE TABLE notifications (
 CREATE INDEX ix_notifications_run_at ON notifications (run_at) WHERE closed_at IS NULL;
 CREATE INDEX ix_notifications_dead ON notifications (id) WHERE outcome = 'dead';
 -- Who was notified of a request is also notified of its end.
-CREATE INDEX ix_notifications_heard ON notifications (request_id) INCLUDE (person_id)
+CREATE INDEX ix_notifications_notified ON notifications (request_id) INCLUDE (person_id)
     WHERE template IN ('pending', 'answer_reminder', 'active') AND person_id IS NOT NULL;
 
 -- Each attempt to send a notification. `answer` is the beginning of what a webhook answered.
@@ -644,16 +644,16 @@ CREATE INDEX ix_reports_due_due_at ON reports_due (due_at);
 
 -- What an operator watches
 
--- A process says that it lives. `behind` is in how many logs the database is behind what was shipped of them,
+-- A process says that it lives. `rolled_back` is in how many logs the database is behind what was shipped of them,
 -- `unverified` how many rows carry no valid mark.
 CREATE TABLE heartbeats (
     id uuid NOT NULL,
     role varchar(24) NOT NULL
-        CONSTRAINT ck_heartbeats_role CHECK (role IN ('api', 'core', 'notifications', 'reconcile', 'seal', 'watch')),
+        CONSTRAINT ck_heartbeats_role CHECK (role IN ('api', 'core', 'notifications', 'reconcile', 'seal', 'invariants')),
     node varchar(255) NOT NULL,
     skew double precision NOT NULL,
     beat_at timestamptz NOT NULL,
-    behind integer CONSTRAINT ck_heartbeats_behind CHECK (behind >= 0),
+    rolled_back integer CONSTRAINT ck_heartbeats_rolled_back CHECK (rolled_back >= 0),
     doubt varchar(300),
     unverified integer CONSTRAINT ck_heartbeats_unverified CHECK (unverified >= 0),
     unverified_first varchar(300),
@@ -661,15 +661,15 @@ CREATE TABLE heartbeats (
 );
 
 -- Counters. Rows are added and folded now and then: their sums are what counts, and nobody waits for a lock.
-CREATE TABLE tallies (
-    id uuid CONSTRAINT pk_tallies PRIMARY KEY DEFAULT uuidv7(),
-    name varchar(24) NOT NULL CONSTRAINT ck_tallies_name CHECK (name IN ('deadline_lag', 'attempt', 'dropped')),
+CREATE TABLE counters (
+    id uuid CONSTRAINT pk_counters PRIMARY KEY DEFAULT uuidv7(),
+    name varchar(24) NOT NULL CONSTRAINT ck_counters_name CHECK (name IN ('deadline_lag', 'attempt', 'dropped')),
     label varchar(48) NOT NULL,
-    count bigint NOT NULL CONSTRAINT ck_tallies_count CHECK (count >= 0),
+    count bigint NOT NULL CONSTRAINT ck_counters_count CHECK (count >= 0),
     total double precision NOT NULL
 );
 
--- How late the schedule and the sealing were; `ended` and `late` are what the tallies said by then: how many
+-- How late the schedule and the sealing were; `ended` and `late` are what the counters said by then: how many
 -- deadlines the clock had ended, and how late in all.
 CREATE TABLE lag_samples (
     at timestamptz CONSTRAINT pk_lag_samples PRIMARY KEY,

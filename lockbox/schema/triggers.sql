@@ -441,7 +441,7 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON seals FOR EACH ROW
 CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON seals FOR EACH STATEMENT
     EXECUTE FUNCTION refuse('seals is append-only');
 CREATE TRIGGER append_only BEFORE UPDATE ON checkpoints FOR EACH ROW
-    WHEN (to_jsonb(NEW) - 'told_at' <> to_jsonb(OLD) - 'told_at')
+    WHEN (to_jsonb(NEW) - 'notified_at' <> to_jsonb(OLD) - 'notified_at')
     EXECUTE FUNCTION refuse('checkpoints is append-only');
 CREATE TRIGGER never_goes BEFORE DELETE ON checkpoints FOR EACH ROW
     EXECUTE FUNCTION refuse('checkpoints is append-only');

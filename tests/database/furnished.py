@@ -70,7 +70,7 @@ THE_REST = (
     INSERT INTO ended_powers (mac, ended_at) VALUES ('test'::bytea || sha256(uuid_send(:tenant)), now())
     """,
     """
-    INSERT INTO terminals (id, secret_hash, code_hash, created_at, expires_at)
+    INSERT INTO device_logins (id, secret_hash, code_hash, created_at, expires_at)
     VALUES (uuidv7(), 'test'::bytea || sha256(uuid_send(:tenant)), 'test'::bytea || sha256(uuid_send(:tenant)), now(),
         now() + interval '10 minutes')
     """,
@@ -132,7 +132,7 @@ THE_REST = (
     VALUES ('lockbox.test+' || CAST(:tenant AS text), 'log', now())
     """,
     "INSERT INTO heartbeats (role, id, node, skew, beat_at) VALUES ('core', :tenant, 'core@here', 0, now())",
-    "INSERT INTO tallies (name, label, count, total) VALUES ('attempt', 'mail sent', 1, 0)",
+    "INSERT INTO counters (name, label, count, total) VALUES ('attempt', 'mail sent', 1, 0)",
     "INSERT INTO lag_samples (at, schedule_lag, seal_lag, ended, late) VALUES (clock_timestamp(), 0, 0, 0, 0)",
     "INSERT INTO alarms (key, raised_at) VALUES ('I1:' || CAST(:tenant AS text), now())",
 )
@@ -165,7 +165,7 @@ Row = dict[str, Any]
 # Tables whose new rows are anybody's to write: to begin a sign-in there is nobody yet, and what is more to an event
 # cannot be held against the event while one statement writes both.
 # The key that signs approvals is listed by whoever opens the first window, and a window that closes by who closes it.
-FREE = frozenset({"sign_ins", "sign_in_counts", "terminals", "event_details", "audit_keys", "reports_due"})
+FREE = frozenset({"sign_ins", "sign_in_counts", "device_logins", "event_details", "audit_keys", "reports_due"})
 # Rows that everybody with a context may see: the vendor's own people and what they hear of.
 PUBLIC = {"people": "side = 'vendor'", "memberships": "tenant_id IS NULL", "endpoints": "tenant_id IS NULL"}
 PUBLIC["deliveries"] = "endpoint_id IN (SELECT id FROM endpoints WHERE tenant_id IS NULL)"

@@ -33,8 +33,8 @@ REOPENINGS = (
 SAME = {"events": "id", "decisions": "id", "policies": "version"}
 STEPS = ("version", "version + 2", "version - 1", "1")
 AGAIN = """
-INSERT INTO decisions (id, request_id, person_id, stands_for, means, verdict, channel, decided_at)
-SELECT uuidv7(), request_id, person_id, stands_for, means, verdict, channel, decided_at FROM decisions
+INSERT INTO decisions (id, request_id, person_id, principals, means, decision, channel, decided_at)
+SELECT uuidv7(), request_id, person_id, principals, means, decision, channel, decided_at FROM decisions
 """
 
 
@@ -184,7 +184,7 @@ def test_nobody_gives_the_same_verdict_twice(api: Database) -> None:
     world.act("ann", Action.APPROVE, world.submit().id)
 
     with (
-        pytest.raises(DBAPIError, match="uq_decisions_request_id_person_id_verdict"),
+        pytest.raises(DBAPIError, match="uq_decisions_request_id_person_id_decision"),
         as_caller(api, world.people["ann"]) as connection,
     ):
         connection.execute(text(AGAIN))

@@ -174,7 +174,7 @@ def test_a_decision_is_a_row_with_who_what_and_from_where(told_all: World) -> No
     rows = read(told_all.db, "SELECT * FROM decisions ORDER BY decided_at")
 
     people = [told_all.people[name].person_id for name in ("max", "ann", "amir")]
-    assert [(row.person_id, row.verdict, row.access_window) for row in rows] == [
+    assert [(row.person_id, row.decision, row.access_window) for row in rows] == [
         (people[0], "endorse", None),
         (people[1], "approve", 60),
         (people[2], "approve", None),

@@ -71,7 +71,7 @@ def _everybody(world: World, session: UnitOfWork) -> Iterator[tuple[str, Caller]
             f"{name} by a passkey of yesterday",
             replace(one, means=AuthMethod.PASSKEY, signed_in_at=at - timedelta(days=1)),
         )
-        yield f"{name} at a terminal", replace(one, by_terminal=True)
+        yield f"{name} at a terminal", replace(one, by_device_login=True)
 
 
 def _tried(db: Database, caller: Caller, request_id: UUID, action: Action) -> LockboxError | None:

@@ -41,7 +41,7 @@ class WaitingStage:
 
 
 REVIEW = WaitingStage(
-    {"vendor_review": True, "review_window": WINDOW, "review_reminders": [25, 75], "review_widening": [50]},
+    {"vendor_review": True, "review_window": WINDOW, "review_reminders": [25, 75], "review_escalation": [50]},
     ("max", "mia"),
     "reviewing",
     "review_reminder",
@@ -51,7 +51,7 @@ APPROVAL = WaitingStage(
         "approval_window": WINDOW,
         "approval_reminders": [25, 75],
         "tiers": [["first"], ["second"]],
-        "widening": [50],
+        "escalation": [50],
     },
     ("abe", "ann"),
     "pending",
@@ -104,7 +104,7 @@ def test_reminders_the_next_tier_and_the_deadline_come_at_their_shares_of_the_ti
     row = row_of(worker, request.id)
     last = reached(worker, night, request.id, there + 4 * HOUR)
 
-    assert done == [["remind"], ["remind", "widen"], ["remind", "widen", "remind"]]
+    assert done == [["remind"], ["remind", "escalate"], ["remind", "escalate", "remind"]]
     assert last == done[-1]
     assert (row.created_at, row.wake_at, row.deadline_at) == (there, there + 4 * HOUR, there + 4 * HOUR)
     assert told(world, request.id, stage.prompt) == {first: 1, second: 1}

@@ -99,7 +99,7 @@ def test_a_result_that_is_written_again_though_it_stands_is_counted_and_logged_o
     assert losing.lost > 0
     assert len([one for one in tries if one and one.outcome is None]) == 1
     assert read(worker, "SELECT count(*) AS n FROM deliveries")[0].n == 3
-    assert read(worker, "SELECT sum(count) AS n FROM tallies WHERE name = 'attempt'")[0].n == 3
+    assert read(worker, "SELECT sum(count) AS n FROM counters WHERE name = 'attempt'")[0].n == 3
     assert [notification(worker, one)[1] for one in ids] == [1, 1, 1]
 
 

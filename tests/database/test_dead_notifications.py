@@ -244,14 +244,14 @@ def test_the_next_tier_is_asked_at_once_where_nobody_of_the_first_could_be_told(
     assert held == {f"remind:{request.id}": pytest.approx(woken.wake_at.timestamp() * 1000, abs=1)}
     assert ran == 1
     assert scene.told(request) == ["Abe", "Ann"]
-    (widened,) = [facts for action, facts in scene.beside(request) if action == "widen"]
+    (widened,) = [facts for action, facts in scene.beside(request) if action == "escalate"]
     assert (widened["tiers_asked"], widened["unreached"]) == (2, 1)
     row = scene.row(request)
     assert (row.state, row.version, row.tiers_asked, row.reminders) == ("pending", 1, 2, 0)
     assert row.wake_at == row.asked_at + timedelta(hours=6)
     later.shift = timedelta(hours=6)
     scene.run(request)
-    assert scene.actions(request) == ["widen", "remind"]
+    assert scene.actions(request) == ["escalate", "remind"]
     assert_indexes_are_true(scene.db)
 
 
@@ -270,7 +270,7 @@ def test_with_no_tier_left_everybody_else_is_asked_and_the_admins_are_told_once(
 
     assert scene.told(request) == ["Abe", "Amir", "Ann"]
     assert scene.told(request, "unreached") == ["Tara"]
-    assert scene.actions(request) == ["widen", "widen", "unreached"]
+    assert scene.actions(request) == ["escalate", "escalate", "unreached"]
     (mail,) = [mail for mail in scene.post.mail.sent if mail.to_address == address(scene.db, scene.world, "tara")]
     assert mail.subject.startswith("No approver could be reached, ")
     assert "none of two approvers could be reached" in mail.text
@@ -426,7 +426,7 @@ def test_a_dead_notification_and_an_approval_at_once_end_in_one_truth(
         scene.run(request)
 
         assert state_of(worker, request.id) == "active"
-        assert "widen" not in scene.actions(request)
+        assert "escalate" not in scene.actions(request)
         scene.send()
     assert worker.schedule.members(CLOCK).keys() == promised_clocks(worker).keys()
     assert_audit_logs_are_whole(worker)

@@ -54,7 +54,7 @@ ROWS = (
         (uuidv7(), :other, uuid_send(:other), 'key', 0, 'Shared with ' || :name, now(), now())
     """,
     """
-    INSERT INTO terminals (id, secret_hash, code_hash, address, user_agent, created_at, expires_at, answered_by,
+    INSERT INTO device_logins (id, secret_hash, code_hash, address, user_agent, created_at, expires_at, answered_by,
         answered_at, is_allowed)
     VALUES (uuidv7(), 'test'::bytea || sha256(uuid_send(:id)), 'test'::bytea || sha256(uuid_send(:id)),
         '203.0.113.9', 'lockbox of ' || :name, now(),
@@ -197,7 +197,7 @@ def test_their_name_stands_in_what_people_wrote_and_nowhere_else(
     assert before[name] - WRITTEN >= {
         *("people.name", "people.email", "addresses.email", "identities.subject", "tokens.name", "sign_ins.email"),
         *("event_details.name", "event_details.account", "event_details.wanted", "event_details.mailbox"),
-        *("deliveries.answer", "notifications.last_error", "refused.personal", "terminals.user_agent"),
+        *("deliveries.answer", "notifications.last_error", "refused.personal", "device_logins.user_agent"),
     }
     assert mentions(world.db, name) <= WRITTEN
     other = {ANN: ERIN, ERIN: ANN}[name]

@@ -86,7 +86,7 @@ def test_what_they_did_stays_under_a_name_that_says_nothing(world: World, urls: 
     (person,) = read(world.db, "SELECT name, side, disabled_at FROM people WHERE id = :id", id=ann)
     assert (person.name, person.side) == (erased.pseudonym, "customer")
     assert person.disabled_at is not None
-    (decision,) = read(world.db, "SELECT verdict, address, user_agent FROM decisions")
+    (decision,) = read(world.db, "SELECT decision, address, user_agent FROM decisions")
     assert tuple(decision) == ("deny", None, None)
     assert request.closed_at is not None
 
@@ -286,14 +286,14 @@ def test_no_server_erases_whatever_it_says_that_it_is_about(
     engine = create_engine(getattr(urls, login), poolclass=NullPool)
 
     with engine.begin() as connection:
-        connection.execute(text("SELECT set_config('lockbox.errand', :errand, true)"), {"errand": errand})
+        connection.execute(text("SELECT set_config('lockbox.owner_command', :errand, true)"), {"errand": errand})
         with pytest.raises(DBAPIError, match="permission denied"):
             connection.execute(text(statement))
 
 
 @pytest.mark.parametrize(
     "statement",
-    ["UPDATE decisions SET verdict = 'approve'", "UPDATE decisions SET comment = 'x'", "DELETE FROM decisions"],
+    ["UPDATE decisions SET decision = 'approve'", "UPDATE decisions SET comment = 'x'", "DELETE FROM decisions"],
 )
 def test_even_an_erasing_owner_changes_nothing_that_was_decided(world: World, urls: Urls, statement: str) -> None:
     world.act("ann", Action.DENY, world.submit().id)

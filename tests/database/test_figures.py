@@ -104,7 +104,7 @@ def test_folding_keeps_every_sum(
     after = shown(read(api))
     rows = unbound(worker).connect()
     with rows as connection:
-        left = connection.exec_driver_sql("SELECT count FROM tallies WHERE name = 'deadline_lag'").scalars().all()
+        left = connection.exec_driver_sql("SELECT count FROM counters WHERE name = 'deadline_lag'").scalars().all()
     assert left == [9]
     for name in ("deadline_lag_seconds_count", "deadline_lag_seconds_sum"):
         assert after[name, ()] == pytest.approx(before[name, ()])
@@ -205,7 +205,7 @@ def test_a_process_beats_again_in_its_own_row_and_who_was_silent_for_long_is_for
 
 
 def test_no_login_says_that_another_kind_of_process_lives(api: Database, worker: Database) -> None:
-    HeartbeatSender("x").beat(api, ProcessPart.WATCH)
+    HeartbeatSender("x").beat(api, ProcessPart.INVARIANTS)
     HeartbeatSender("x").beat(worker, ProcessPart.API)
 
     with unbound(worker).connect() as connection:

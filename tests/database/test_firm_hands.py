@@ -47,7 +47,7 @@ LOOSENING: dict[str, Callable[[World, Caller], object]] = {
 }
 TIGHTENING: dict[str, Callable[[World, Caller], object]] = {
     "switch to enforce": lambda w, c: _as(w, c, emergency_stop.switch_mode, Mode.ENFORCE, plans=PLANS),
-    "shut": lambda w, c: _as(w, c, emergency_stop.stop_all),
+    "stop": lambda w, c: _as(w, c, emergency_stop.stop_all),
     "take a role": lambda w, c: _as(w, c, members.set_roles, id_of(w, "abe"), roles=frozenset({Role.AUDITOR})),
     "remove": lambda w, c: _as(w, c, members.remove, id_of(w, "abe")),
 }

@@ -23,8 +23,8 @@ from tests.database.furnished import furnish, in_context
 from tests.database.scenes import as_caller, read, state_of, telling, write
 
 DECIDE = """
-INSERT INTO decisions (id, request_id, person_id, stands_for, means, verdict, channel, decided_at)
-VALUES (uuidv7(), :request, :me, '{}', 'oidc', :verdict, 'api', now())
+INSERT INTO decisions (id, request_id, person_id, principals, means, decision, channel, decided_at)
+VALUES (uuidv7(), :request, :me, '{}', 'oidc', :decision, 'api', now())
 """
 MOVED = telling(
     "uuidv7(), tenant_id, id, version + 1, now(), 'move', CAST(:me AS uuid), 'approver', state, CAST(:to AS text) "
@@ -88,7 +88,7 @@ SEES = {
     "events": "SELECT FROM events WHERE request_id = :id",
     "notifications": "SELECT FROM notifications WHERE request_id = :id",
 }
-APPROVALS = "SELECT FROM decisions WHERE request_id = :id AND verdict = 'approve'"
+APPROVALS = "SELECT FROM decisions WHERE request_id = :id AND decision = 'approve'"
 EVENTS = "SELECT FROM events WHERE request_id = :id"
 REMOVE = "DELETE FROM memberships WHERE person_id = :who AND role = 'tenant_admin'"
 WAITS = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -169,14 +169,14 @@ def test_nobody_but_its_approvers_writes_an_approval_for_a_tenant(world: World) 
     request_id = _request(world, "pending")
 
     for who in ("mia", "max", "vera", "ada", "tara", "erin", "olga"):
-        _vain(world, who, DECIDE, request=request_id, verdict="approve")
+        _vain(world, who, DECIDE, request=request_id, decision="approve")
 
     assert not read(world.db, APPROVALS, id=request_id)
 
 
 def test_a_manager_alone_opens_no_window_at_a_tenant_that_decides(world: World) -> None:
     request_id = _request(world, "pending")
-    _vain(world, "mia", DECIDE, request=request_id, verdict="approve")
+    _vain(world, "mia", DECIDE, request=request_id, decision="approve")
 
     said = _vain(world, "mia", OPEN, at=world.tenant.id, request=request_id, to="active")
 
@@ -192,7 +192,7 @@ def test_nobody_of_the_vendor_approves_as_the_delegate_of_an_approver(world: Wor
     _vain(world, "tara", DELEGATE, by=world.people["tara"].person_id, **pair)
     _past_triggers(world, "INSERT INTO eligible_delegates SELECT tenant_id, :mia FROM eligible_delegates", mia=mia)
     _past_triggers(world, DELEGATE, by=world.people["tara"].person_id, **pair)
-    _vain(world, "mia", DECIDE, at=world.tenant.id, request=request_id, verdict="approve")
+    _vain(world, "mia", DECIDE, at=world.tenant.id, request=request_id, decision="approve")
 
     assert not read(world.db, APPROVALS, id=request_id)
 
@@ -218,7 +218,7 @@ def test_nobody_who_does_not_manage_writes_an_endorsement(world: World) -> None:
     request_id = _request(world, "reviewing")
 
     for who in ("vera", "ada", "ann", "tara", "erin", "olga"):
-        _vain(world, who, DECIDE, request=request_id, verdict="endorse")
+        _vain(world, who, DECIDE, request=request_id, decision="endorse")
 
     assert not read(world.db, "SELECT FROM decisions WHERE request_id = :id", id=request_id)
 

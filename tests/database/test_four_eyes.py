@@ -128,8 +128,10 @@ def test_no_sequence_of_actions_lets_one_person_both_ask_and_decide(
 
 def _nobody_did_both(db: Database, request_id: UUID) -> None:
     (request,) = read(db, "SELECT requester_id, opened_at, quorum FROM requests WHERE id = :id", id=request_id)
-    rows = read(db, "SELECT person_id, verdict FROM decisions WHERE request_id = :id", id=request_id)
-    said = {verdict: {row.person_id for row in rows if row.verdict == verdict} for verdict in ("endorse", "approve")}
+    rows = read(db, "SELECT person_id, decision FROM decisions WHERE request_id = :id", id=request_id)
+    said = {
+        decision: {row.person_id for row in rows if row.decision == decision} for decision in ("endorse", "approve")
+    }
     assert request.requester_id not in {row.person_id for row in rows}
     assert not said["endorse"] & said["approve"]
     if request.opened_at is not None:

@@ -34,7 +34,7 @@ LARGE = {"requests", "events", "decisions", "seals", "notifications", "unsealed"
 BREAKS: dict[str, tuple[str, str]] = {
     "UPDATE requests SET state = 'active', opened_at = now(), deadline_at = now() + interval '1 hour', "
     "wake_at = now() WHERE state = 'pending'": ("I1", "without the approval"),
-    "DELETE FROM decisions WHERE verdict = 'approve'": ("I1", "without the approval"),
+    "DELETE FROM decisions WHERE decision = 'approve'": ("I1", "without the approval"),
     "UPDATE decisions SET person_id = requester_id FROM requests": ("I1", "without the approval"),
     "UPDATE decisions SET person_id = (SELECT person_id FROM memberships WHERE role = 'manager' LIMIT 1)": (
         "I1",
@@ -42,7 +42,7 @@ BREAKS: dict[str, tuple[str, str]] = {
     ),
     "UPDATE decisions SET decided_at = decided_at + interval '1 minute'": ("I1", "without the approval"),
     "UPDATE requests SET quorum = 2 WHERE state = 'active'": ("I1", "without the approval"),
-    "INSERT INTO decisions (id, request_id, person_id, stands_for, means, verdict, channel, decided_at) "
+    "INSERT INTO decisions (id, request_id, person_id, principals, means, decision, channel, decided_at) "
     "SELECT uuidv7(), request_id, person_id, '{}', 'oidc', 'deny', 'api', decided_at FROM decisions": (
         "I1",
         "without the approval",
@@ -200,7 +200,7 @@ def test_it_is_an_event_of_the_vendors_a_mail_to_operators_and_a_call_of_the_ven
     post.endpoint(lived, HOOK, tenant_id=None, event_types=["request.approved"])
     post.endpoint(lived, "https://contoso.example/hook", tenant_id=lived.tenant.id)
     post.mail.sent.clear()
-    freely(superuser, "DELETE FROM decisions WHERE verdict = 'approve'")
+    freely(superuser, "DELETE FROM decisions WHERE decision = 'approve'")
 
     said = raised(worker)
     post.deliver(worker, open_notifications(worker))
@@ -229,7 +229,7 @@ def test_it_is_an_event_of_the_vendors_a_mail_to_operators_and_a_call_of_the_ven
 def test_the_same_is_said_once_an_hour_and_what_is_new_at_once(
     lived: World, sender: Database, later: ShiftedClock, superuser: Engine
 ) -> None:
-    freely(superuser, "DELETE FROM decisions WHERE verdict = 'approve'")
+    freely(superuser, "DELETE FROM decisions WHERE decision = 'approve'")
     first = raised(sender)
     assert {one.rule for one in first} == {"I1"}
     later.shift = timedelta(minutes=59)
@@ -334,7 +334,7 @@ def test_what_retention_removed_is_no_gap(lived: World, worker: Database, superu
 def test_each_minute_one_worker_looks(worker: Database) -> None:
     assert alerts.is_due(worker)
 
-    write(worker.engine, "SELECT record_heartbeat('watch', uuidv7(), 'core@here', 0)")
+    write(worker.engine, "SELECT record_heartbeat('invariants', uuidv7(), 'core@here', 0)")
 
     assert not alerts.is_due(worker)
 

@@ -34,7 +34,7 @@ def facts(db: Database, request_id: UUID) -> dict[str, Any]:
 def reached(db: Database, request_id: UUID) -> tuple[int, int, bool]:
     """Return how many were asked and reached by the event of a time-out, and whether it says that nobody was."""
     said = facts(db, request_id)
-    return said["asked"], said["reached"], said.get("nobody_told", False)
+    return said["asked"], said["reached"], said.get("nobody_notified", False)
 
 
 def mails_to(post: Postbag, db: Database, world: World, name: str) -> Sequence[OutgoingMail]:
@@ -157,7 +157,7 @@ def test_an_expiry_says_nothing_of_it(world: World, sender: Database, later: Shi
 
     said = facts(sender, request.id)
     assert said["action"] == "expire"
-    assert not {"asked", "reached", "nobody_told"} & said.keys()
+    assert not {"asked", "reached", "nobody_notified"} & said.keys()
 
 
 def test_many_time_outs_at_mixed_reach_take_a_few_statements_and_one_mail_an_operator(
@@ -179,9 +179,9 @@ def test_many_time_outs_at_mixed_reach_take_a_few_statements_and_one_mail_an_ope
 
     assert [reached(sender, one) for one in ids] == [(3, place % 4, place % 4 == 0) for place in range(80)]
     assert len(said) < 15
-    (told,) = read(sender, "SELECT person_id FROM notifications WHERE template = 'nobody_told'")
+    (told,) = read(sender, "SELECT person_id FROM notifications WHERE template = 'nobody_notified'")
     assert told.person_id == world.people["olga"].person_id
-    (body,) = read(sender, "SELECT body FROM events WHERE action = 'nobody_told'")
+    (body,) = read(sender, "SELECT body FROM events WHERE action = 'nobody_notified'")
     assert set(json.loads(body.body)["changes"]) == {str(one) for one in ids[::4]}
     assert_audit_logs_are_whole(sender)
 
@@ -194,6 +194,6 @@ def test_a_mail_to_operators_names_fifty_requests_at_most_and_how_many_more(
 
     timers.run(sender, ids)
 
-    (body,) = read(sender, "SELECT body FROM events WHERE action = 'nobody_told'")
+    (body,) = read(sender, "SELECT body FROM events WHERE action = 'nobody_notified'")
     said = json.loads(body.body)
     assert (said["requests"], len(said["changes"]), said["changes"]["and"]) == (53, 51, "3 more")

@@ -87,7 +87,7 @@ def test_it_reminds_those_who_were_asked_and_have_not_answered(
 def test_nobody_is_reminded_where_everybody_who_was_asked_has_answered(
     world: World, sender: Database, later: ShiftedClock
 ) -> None:
-    request = tiered(world, quorum=2, widening=[60])
+    request = tiered(world, quorum=2, escalation=[60])
     world.act("abe", Action.APPROVE, request.id)
 
     later.shift = timedelta(hours=6)
@@ -174,7 +174,7 @@ def test_the_next_tier_is_asked_and_the_first_reminded_when_half_of_the_time_is_
     assert before == {"abe": 1}
     assert told(world, request.id, "pending") == {"abe": 1, "ann": 1}
     assert told(world, request.id, "answer_reminder") == {"abe": 1}
-    assert nudges(sender, request.id) == ["remind", "widen"]
+    assert nudges(sender, request.id) == ["remind", "escalate"]
     assert (request.tiers_asked, row_of(sender, request.id).tiers_asked) == (1, 2)
 
     later.shift = timedelta(hours=10)

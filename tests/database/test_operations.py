@@ -19,7 +19,7 @@ from tests.database.scenes import read, set_back, write
 from tests.database.test_exports import freely
 
 SAMPLES = "SELECT schedule_lag, seal_lag, ended, late FROM lag_samples ORDER BY at"
-LATE = "INSERT INTO tallies (name, label, count, total) VALUES ('deadline_lag', '1.0', :count, :total)"
+LATE = "INSERT INTO counters (name, label, count, total) VALUES ('deadline_lag', '1.0', :count, :total)"
 AGO = "INSERT INTO lag_samples (at, schedule_lag, seal_lag, ended, late) VALUES (now() - :ago, :lag, :lag, 0, 0)"
 SET_BACK = text("UPDATE events SET at = at - CAST(:by AS interval) WHERE request_id = :id")
 

@@ -159,7 +159,7 @@ def test_a_delegate_asks_in_the_name_of_both(world: World) -> None:
     (event,) = read(world.db, EVENTS, id=request.id)
     body = json.loads(bytes(event.body))
     assert (asked.asker, asked.role) == ("Aude", "approver")
-    assert body["stands_for"] == [str(world.people["ann"].person_id)]
+    assert body["principals"] == [str(world.people["ann"].person_id)]
     assert body["on_behalf_of"] == str(world.people["ann"].person_id)
 
 

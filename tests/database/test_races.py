@@ -144,7 +144,7 @@ def test_the_loser_of_a_race_tells_nobody(world: World, hasty: Database, pool: T
     outcomes = read(
         world.db,
         "SELECT request_id, count(DISTINCT event_id) AS events, count(DISTINCT template) AS templates "
-        "FROM notifications WHERE template NOT IN ('pending', 'receipt', 'nobody_told') GROUP BY request_id",
+        "FROM notifications WHERE template NOT IN ('pending', 'receipt', 'nobody_notified') GROUP BY request_id",
     )
     assert [(row.events, row.templates) for row in outcomes] == [(1, 1)] * ROUNDS
 

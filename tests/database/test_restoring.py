@@ -162,7 +162,7 @@ def test_a_window_that_was_revoked_since_the_back_up_stays_shut_after_a_restore(
     assert asked(restored.world) == "audit-log-rolled-back"
     with restored.world.db.transaction() as session:
         entry = queries.find(session, restored.world.people["ann"], request_id)
-    assert (entry.open, entry.is_behind) == (False, True)
+    assert (entry.open, entry.is_rolled_back) == (False, True)
     with pytest.raises(RollbackDetected):
         plant_seals(restored)
 
@@ -180,7 +180,7 @@ def test_a_log_behind_what_was_shipped_of_it_is_in_status_metrics_and_an_alarm_w
     (said,) = [trouble for trouble in status.read(db, with_redis=True).troubles if "audit-log-rolled-back" in trouble]
     assert str(plant.world.tenant.id) in said
     assert "lockbox operate after-restore" in said
-    assert b'lockbox_audit_logs_behind{role="api"} 1.0' in exposition(metrics.read(db))
+    assert b'lockbox_audit_logs_rolled_back{role="api"} 1.0' in exposition(metrics.read(db))
     found = alerts.find_violations(restored.worker, ScanPosition())[0]
     assert "audit-log-rolled-back" in {one.rule for one in found}
     assert alerts.confirm(restored.worker, found, ScanPosition())
@@ -206,7 +206,7 @@ def test_a_log_that_is_as_it_was_shipped_is_no_trouble(plant: RestorableWorld) -
     assert not any(
         "audit-log-rolled-back" in trouble for trouble in status.read(plant.world.db, with_redis=True).troubles
     )
-    assert b'lockbox_audit_logs_behind{role="api"} 0.0' in exposition(metrics.read(plant.world.db))
+    assert b'lockbox_audit_logs_rolled_back{role="api"} 0.0' in exposition(metrics.read(plant.world.db))
 
 
 def test_a_back_up_of_an_earlier_generation_opens_nothing_however_it_is_sealed(plant: RestorableWorld) -> None:

@@ -58,7 +58,7 @@ def test_the_lowest_tier_is_asked_and_reminded_and_the_next_one_asked_as_the_rev
     assert request.wake_at == request.created_at + timedelta(hours=2)
     assert told(tiered, request.id, "reviewing") == {"max": 1, "mia": 1}
     assert told(tiered, request.id, "review_reminder") == {"max": 1}
-    assert nudges(sender, request.id) == ["remind", "widen"]
+    assert nudges(sender, request.id) == ["remind", "escalate"]
     row = row_of(sender, request.id)
     assert (row.state, row.version, row.reminders, row.tiers_asked) == ("reviewing", 1, 1, 2)
     assert row.wake_at == row.created_at + 0.67 * timedelta(hours=4)
@@ -153,7 +153,7 @@ def test_a_review_without_the_customers_yes_has_tiers_too(
 
 
 def test_a_policy_says_when_the_next_managers_are_asked(tiered: World, sender: Database, later: ShiftedClock) -> None:
-    lay_down(tiered, vendor_review=True, review_widening=[10, 20, 30], review_reminders=[], review_window=36_000)
+    lay_down(tiered, vendor_review=True, review_escalation=[10, 20, 30], review_reminders=[], review_window=36_000)
     request = tiered.submit()
 
     asked = []
@@ -193,7 +193,7 @@ def test_a_manager_who_was_removed_is_neither_asked_nor_reminded(
     later.shift = timedelta(hours=2)
     timers.run(sender, [request.id])
 
-    assert nudges(sender, request.id) == ["widen"]
+    assert nudges(sender, request.id) == ["escalate"]
     assert told(tiered, request.id, "reviewing") == {"max": 1, "mo": 1}
     assert tiered.submit().tiers_asked == 4
 

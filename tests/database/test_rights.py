@@ -14,7 +14,7 @@ from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import as_caller, read
 
 DECIDE = (
-    "INSERT INTO decisions (id, request_id, person_id, stands_for, means, verdict, channel, decided_at) "
+    "INSERT INTO decisions (id, request_id, person_id, principals, means, decision, channel, decided_at) "
     "SELECT uuidv7(), id, requester_id, '{}', 'oidc', 'approve', 'api', now() FROM requests"
 )
 DELEGATE = (
@@ -58,7 +58,7 @@ NOT_THE_WORKERS = [
     "UPDATE addresses SET email = 'x@y.example'",
     "DELETE FROM addresses",
     "UPDATE reports_due SET due_at = 'infinity'",
-    "UPDATE tallies SET count = 0",
+    "UPDATE counters SET count = 0",
     "DELETE FROM heartbeats",
     "INSERT INTO heartbeats SELECT * FROM heartbeats",
     "UPDATE alarms SET key = 'x'",
@@ -69,8 +69,8 @@ NOT_THE_WORKERS = [
     "INSERT INTO observers SELECT * FROM observers",
     "UPDATE observers SET email = 'x@y.example'",
     "DELETE FROM observers",
-    "SELECT code_hash FROM terminals",
-    "UPDATE terminals SET is_allowed = true",
+    "SELECT code_hash FROM device_logins",
+    "UPDATE device_logins SET is_allowed = true",
     "SELECT find_device_login('', '')",
     "SELECT authenticate('passkey', '', '')",
     "SELECT enter_as(uuidv7())",
@@ -118,7 +118,7 @@ NOT_THE_WORKERS = [
 ]
 NOT_THE_APIS = [
     "UPDATE events SET body = ''",
-    "UPDATE decisions SET verdict = 'approve'",
+    "UPDATE decisions SET decision = 'approve'",
     "UPDATE requests SET requester_id = requester_id, version = version + 1",
     "UPDATE requests SET policy_version = 1, version = version + 1",
     "UPDATE requests SET access_window = 604800, version = version + 1",
@@ -175,9 +175,9 @@ NOT_THE_APIS = [
     "DELETE FROM addresses",
     "UPDATE observers SET email = 'x@y.example'",
     "DELETE FROM observers",
-    "UPDATE terminals SET secret_hash = ''",
-    "UPDATE terminals SET expires_at = 'infinity'",
-    "DELETE FROM terminals",
+    "UPDATE device_logins SET secret_hash = ''",
+    "UPDATE device_logins SET expires_at = 'infinity'",
+    "DELETE FROM device_logins",
     "UPDATE tokens SET means = 'passkey'",
     "UPDATE tokens SET only_at = NULL",
     "UPDATE endpoints SET tenant_id = NULL",
@@ -264,7 +264,7 @@ BROKEN_OTHERS = {
     "UPDATE notifications SET closed_at = now()": "ck_notifications_closed",
     "UPDATE notifications SET person_id = NULL": "ck_notifications_recipient",
     "UPDATE notifications SET channel = 'pigeon'": "ck_notifications_recipient",
-    DECIDE.replace("approve", "maybe"): "ck_decisions_verdict",
+    DECIDE.replace("approve", "maybe"): "ck_decisions_decision",
     DECIDE.replace("oidc", "guess"): "ck_decisions_means",
     "INSERT INTO events (id, at, action, actor_role, body) VALUES (uuidv7(), now(), 'x', 'manager', '')": (
         "ck_events_actor"

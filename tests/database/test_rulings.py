@@ -232,9 +232,9 @@ def test_a_delegate_is_prompted_in_the_place_of_the_approver_and_decides_in_the_
 
     assert opened.state is State.ACTIVE
     assert prompted(world, request.id) == {"amir", "abe", "dora"}
-    (decision,) = read(world.db, "SELECT person_id, stands_for FROM decisions")
+    (decision,) = read(world.db, "SELECT person_id, principals FROM decisions")
     assert decision.person_id == world.people["dora"].person_id
-    assert decision.stands_for == [world.people["ann"].person_id]
+    assert decision.principals == [world.people["ann"].person_id]
     (event,) = read(world.db, "SELECT actor_id, convert_from(body, 'utf8') AS body FROM events WHERE seq = 2")
     assert event.actor_id == world.people["dora"].person_id
     assert f'"on_behalf_of":"{world.people["ann"].person_id}"' in event.body

@@ -39,7 +39,7 @@ SELECT uuidv7(), r.tenant_id, r.id, r.version, now(), 'approve', :by, 'approver'
     r.deadline_at, CAST(:body AS bytea) FROM requests r WHERE r.id = :id
 """
 FORGED_DECISION = """
-INSERT INTO decisions (id, request_id, person_id, stands_for, means, verdict, channel, decided_at)
+INSERT INTO decisions (id, request_id, person_id, principals, means, decision, channel, decided_at)
 VALUES (uuidv7(), :id, :by, '{}', 'passkey', 'approve', 'portal', now())
 """
 FORGED_WINDOW = """

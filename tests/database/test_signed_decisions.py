@@ -266,7 +266,7 @@ def test_what_the_vendor_opens_alone_needs_no_passkey_of_the_customers(api: Data
         "UPDATE decisions SET resources = ARRAY['mailbox:boss@contoso.example']",
         "UPDATE decisions SET access_window = 60",
         "UPDATE decisions SET comment = 'Another'",
-        "UPDATE decisions SET stands_for = ARRAY[person_id]",
+        "UPDATE decisions SET principals = ARRAY[person_id]",
         "UPDATE decisions SET statement = NULL, signed_content = NULL, assertion = NULL, passkey_id = NULL",
         "UPDATE passkeys SET public_key = :key",
         "DELETE FROM passkeys",
@@ -338,7 +338,7 @@ def test_the_trigger_lets_no_login_open_a_window_by_an_unsigned_vote(
     if later:
         lay_down(demanding, **later.model_dump(mode="json"))
     decision = """
-    INSERT INTO decisions (id, request_id, person_id, stands_for, means, verdict, channel, decided_at)
+    INSERT INTO decisions (id, request_id, person_id, principals, means, decision, channel, decided_at)
     VALUES (uuidv7(), :id, :by, '{}', 'passkey', 'approve', 'portal', now())
     """
     event = telling(
@@ -429,7 +429,7 @@ def test_a_vote_that_a_login_of_the_database_wrote_fills_no_seat(api: Database) 
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     request, ann = world.submit(), world.people["ann"]
     vote = """
-    INSERT INTO decisions (id, request_id, person_id, stands_for, means, verdict, channel, decided_at, mac)
+    INSERT INTO decisions (id, request_id, person_id, principals, means, decision, channel, decided_at, mac)
     VALUES (uuidv7(), :id, :by, '{}', 'oidc', 'approve', 'api', now(), :mac)
     """
     other = world.submit()

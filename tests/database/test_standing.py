@@ -26,7 +26,7 @@ FOR_GOOD = (
     "UPDATE (body) ON events",
     "DELETE ON events",
     "TRUNCATE ON events",
-    "UPDATE (verdict) ON decisions",
+    "UPDATE (decision) ON decisions",
     "DELETE ON decisions",
     "TRUNCATE ON decisions",
 )

@@ -70,7 +70,7 @@ ROWS = "SELECT id, state, version, deadline_at FROM requests"
 UNAPPROVED = """
 SELECT e.request_id FROM events e WHERE e.to_state = 'active' AND e.from_state = 'pending' AND NOT EXISTS (
     SELECT FROM decisions d JOIN requests r ON r.id = d.request_id
-    WHERE r.id = e.request_id AND d.verdict = 'approve' AND d.person_id <> r.requester_id AND d.decided_at <= e.at)
+    WHERE r.id = e.request_id AND d.decision = 'approve' AND d.person_id <> r.requester_id AND d.decided_at <= e.at)
 """
 TWICE_TOLD = """
 SELECT event_id FROM notifications WHERE event_id IS NOT NULL

@@ -127,7 +127,7 @@ def test_shutting_revokes_all_windows_and_denies_all_that_waits_in_one_call(api:
     assert done.denied_in_review == 1
     states = [state_of(api, one) for one in (first, second, waiting, in_review, theirs)]
     assert states == ["revoked", "revoked", "denied", "denied", "active"]
-    (decision,) = read(api, "SELECT comment FROM decisions WHERE request_id = :id AND verdict = 'deny'", id=waiting)
+    (decision,) = read(api, "SELECT comment FROM decisions WHERE request_id = :id AND decision = 'deny'", id=waiting)
     assert decision.comment == "We are under attack"
 
 

@@ -64,7 +64,7 @@ def test_a_delegate_decides_in_the_own_name(world: World) -> None:
     decided = world.act("aude", Action.APPROVE, waiting)
 
     assert decided.state is State.ACTIVE
-    (decision,) = read(world.db, "SELECT person_id, stands_for FROM decisions WHERE request_id = :id", id=waiting)
+    (decision,) = read(world.db, "SELECT person_id, principals FROM decisions WHERE request_id = :id", id=waiting)
     assert tuple(decision) == (id_of(world, "aude"), [id_of(world, "ann")])
 
 

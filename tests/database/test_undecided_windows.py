@@ -18,8 +18,8 @@ from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import as_caller, read, state_of, telling, write
 
 DECIDE = """
-INSERT INTO decisions (id, request_id, person_id, stands_for, means, verdict, channel, decided_at)
-SELECT uuidv7(), id, :person, '{}', 'oidc', :verdict, 'api', now() FROM requests
+INSERT INTO decisions (id, request_id, person_id, principals, means, decision, channel, decided_at)
+SELECT uuidv7(), id, :person, '{}', 'oidc', :decision, 'api', now() FROM requests
 """
 TOLD = telling(
     "uuidv7(), tenant_id, id, version + 1, now(), 'open', CAST(:opener AS uuid), 'opener', state, 'active' "
@@ -34,8 +34,8 @@ Decision = tuple[str, str]
 
 
 def _decide(world: World, connection: Connection, decision: Decision) -> None:
-    who, verdict = decision
-    decided = connection.execute(text(DECIDE), {"person": world.people[who].person_id, "verdict": verdict})
+    who, action = decision
+    decided = connection.execute(text(DECIDE), {"person": world.people[who].person_id, "decision": action})
     assert decided.rowcount == 1
 
 

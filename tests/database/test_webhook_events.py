@@ -88,7 +88,7 @@ def test_reminders_and_escalations_are_called_on_both_sides(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     both(world, post)
-    request = tiered(world, widening=[60])
+    request = tiered(world, escalation=[60])
 
     for shift in (timedelta(hours=6, minutes=1), timedelta(hours=7, minutes=30)):
         later.shift = shift

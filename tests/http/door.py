@@ -143,7 +143,7 @@ class Door:
         vouch_for(self.root, statement)
 
     def prolong_tokens(self, **more: Any) -> None:
-        """Let tokens last that much longer, but those of terminals, with the marks that they would have by then."""
+        """Prolong all tokens but those of device logins, with the marks that they would have then."""
         longer = "UPDATE tokens SET expires_at = expires_at + :more, mac = NULL WHERE means IS NULL"
         self.run_sql(longer, more=timedelta(**more))
         vouch(self.root)

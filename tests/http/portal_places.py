@@ -109,7 +109,7 @@ def _own_token(stage: Stage, who: str) -> Errand:
 
 def _terminal(**fields: str) -> Placed:
     def placed(stage: Stage, _: str) -> Errand:
-        answer = stage.portal.browser().call("POST", "/v1/terminals")
+        answer = stage.portal.browser().call("POST", "/v1/device-logins")
         return Errand(fields={"code": answer.json()["user_code"]} | fields)
 
     return placed
@@ -209,10 +209,10 @@ PLACES: dict[str, Placed] = {
     "POST /account/addresses/prompts": _address(prompts="no"),
     "POST /account/addresses/remove": _address(),
     "POST /proposals/object": _proposed,
-    "POST /terminal": _terminal(),
-    "POST /terminal/answer": _terminal(said="allow"),
+    "POST /device": _terminal(),
+    "POST /device/answer": _terminal(said="allow"),
     "POST /tenants/{slug}/name": _holding(name="Contoso"),
-    "POST /tenants/{slug}/shut": _holding(comment="Because of the audit"),
+    "POST /tenants/{slug}/emergency-stop": _holding(comment="Because of the audit"),
     "POST /tenants/{slug}/mode": _holding(mode="enforce"),
     "POST /tenants/{slug}/mode/save": _holding(mode="enforce"),
     "POST /tenants/{slug}/mode/consent": _consent,

@@ -240,10 +240,10 @@ async def _all(found: AsyncIterator[int]) -> list[int]:
         ("POST", "/requests/x/revoke", CLOSINGS),
         ("POST", "/mine/x/cancel", CLOSINGS),
         ("POST", "/review/x/deny", CLOSINGS),
-        ("POST", "/tenants/contoso/shut", CLOSINGS),
-        ("POST", "/v1/tenants/contoso/shut", CLOSINGS),
+        ("POST", "/tenants/contoso/emergency-stop", CLOSINGS),
+        ("POST", "/v1/tenants/contoso/emergency-stop", CLOSINGS),
         ("POST", "/v1/tenants/contoso/suspend", CLOSINGS),
-        ("GET", "/tenants/contoso/shut", READS),
+        ("GET", "/tenants/contoso/emergency-stop", READS),
         ("GET", "/requests/x", READS),
         ("POST", "/v1/requests/x/approve", WRITES),
         ("POST", "/v1/requests/x/revoke/y", WRITES),
@@ -261,7 +261,7 @@ def test_every_closing_route_of_the_api_has_the_budget_for_it(door: Door) -> Non
     """A route that moves elsewhere would leave its budget without a word."""
     paths = make_app(SETTINGS, door.db).openapi()["paths"]
 
-    assert {"/v1/access", "/v1/requests/{request_id}/revoke", "/v1/tenants/{slug}/shut"} <= set(paths)
+    assert {"/v1/access", "/v1/requests/{request_id}/revoke", "/v1/tenants/{slug}/emergency-stop"} <= set(paths)
     assert {"/v1/tenants/{slug}/suspend", "/v1/vendor/members/{person_id}/disable", "/readyz", "/metrics"} <= set(
         paths
     )
@@ -320,7 +320,7 @@ def _vital(door: Door) -> list[tuple[str, str, str, dict[str, Any]]]:
         ("gate", "GET", "/v1/access", {"params": question}),
         ("ann", "POST", f"/v1/requests/{denied}/deny", said),
         ("ann", "POST", f"/v1/requests/{open_}/revoke", said),
-        ("tara", "POST", f"/v1/tenants/{door.world.tenant.slug}/shut", said),
+        ("tara", "POST", f"/v1/tenants/{door.world.tenant.slug}/emergency-stop", said),
     ]
 
 

@@ -47,7 +47,7 @@ CALLS = [
     ("olga", "PUT", "/v1/tenants/{slug}/plan"),
     ("tara", "PUT", "/v1/tenants/{slug}/mode"),
     ("tara", "PUT", "/v1/tenants/{slug}/name"),
-    ("tara", "POST", "/v1/tenants/{slug}/shut"),
+    ("tara", "POST", "/v1/tenants/{slug}/emergency-stop"),
     ("tara", "PUT", "/v1/tenants/{slug}/policy"),
     ("tara", "POST", "/v1/tenants/{slug}/members"),
     ("tara", "PUT", "/v1/tenants/{slug}/members/{person_id}"),

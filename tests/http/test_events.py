@@ -74,7 +74,7 @@ def test_where_a_decision_came_from_is_on_record(door: Door) -> None:
 
     with door.root.connect() as connection:
         row = connection.exec_driver_sql(
-            "SELECT person_id, verdict, comment, channel, address, user_agent FROM decisions WHERE request_id = %s",
+            "SELECT person_id, decision, comment, channel, address, user_agent FROM decisions WHERE request_id = %s",
             (request_id,),
         ).one()
     assert row[:5] == (door.world.people["ann"].person_id, "approve", "Yes", "api", "203.0.113.7")

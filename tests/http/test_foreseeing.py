@@ -48,7 +48,7 @@ def test_members_see_who_is_told_first_where_who_could_decide_who_is_quiet_and_w
     found = foresee(fresh_door, who)
 
     anns = address(world.db, world, "ann")
-    assert found["told_first"] == [{"name": "Ann", "addresses": [anns, DESK]}]
+    assert found["notified_first"] == [{"name": "Ann", "addresses": [anns, DESK]}]
     assert (found["could_approve"], found["quiet"]) == (["Abe", "Amir", "Ann"], ["Amir"])
     assert found["copied"] == [{"name": "Watch", "addresses": ["watch@contoso.example"]}]
     assert found["endpoints"] == ["hooks.contoso.example"]
@@ -64,7 +64,7 @@ def test_an_engineer_sees_how_many_mailboxes_and_endpoints_and_no_address(fresh_
     answer = fresh_door.call("erin", "POST", "/v1/requests/preview", json=world.body())
 
     found = answer.json()
-    assert found["told_first"] == [
+    assert found["notified_first"] == [
         {"name": "Abe", "mailboxes": 1},
         {"name": "Amir", "mailboxes": 1},
         {"name": "Ann", "mailboxes": 2},
@@ -82,7 +82,7 @@ def test_it_warns_where_nobody_could_decide_or_be_asked(fresh_door: Door) -> Non
 
     assert len(few) == 1
     assert any("Nobody would be asked" in one for one in nobody["warnings"])
-    assert nobody["told_first"] == []
+    assert nobody["notified_first"] == []
 
 
 @pytest.mark.parametrize(("mode", "expected"), [(Mode.OBSERVE, ["Abe", "Amir", "Ann", "Tara"]), (Mode.OFF, ["Tara"])])
@@ -93,7 +93,7 @@ def test_where_the_vendor_opens_alone_it_names_those_who_hear_of_that(
 
     found = foresee(fresh_door)
 
-    assert [one["name"] for one in found["told_first"]] == expected
+    assert [one["name"] for one in found["notified_first"]] == expected
     assert (found["could_approve"], found["mode"]) == ([], mode.value)
 
 

@@ -14,7 +14,7 @@ from tests.each import each
 from tests.http.portal import HOME, SETTINGS, Browser, OpenPortal, Portal, PortalPage, crawl
 
 NOWHERE = UUID("01a20e89-0294-736c-b49a-5a0327678385")
-SIGNED_IN = ("/account", "/tenants", "/terminal", "/proposals", "/audit-log")
+SIGNED_IN = ("/account", "/tenants", "/device", "/proposals", "/audit-log")
 FIELDS = {
     "version": "1",
     "id": str(NOWHERE),

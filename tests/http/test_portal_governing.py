@@ -18,7 +18,7 @@ from tests.ruling import lay_down
 URL = "https://hooks.contoso.example/lockbox"
 FORMS = {
     "/name": {"name": "Fabrikam"},
-    "/shut": {},
+    "/emergency-stop": {},
     "/mode/save": {"mode": "off"},
     "/members": {"name": "Nina", "address": "nina@contoso.example", "roles": "approver"},
     "/members/eligible": {"eligible": "yes"},
@@ -109,7 +109,16 @@ def test_another_tenants_pages_are_as_unknown_as_none(portal: Portal, open_porta
 def test_the_overview_leads_to_all_that_is_governed(portal: Portal) -> None:
     page = entered(portal).get(here(portal))
 
-    for tail in ("/mode", "/policy", "/members", "/tiers", "/delegates", "/endpoints", "/observers", "/shut"):
+    for tail in (
+        "/mode",
+        "/policy",
+        "/members",
+        "/tiers",
+        "/delegates",
+        "/endpoints",
+        "/observers",
+        "/emergency-stop",
+    ):
         assert here(portal, tail) in page.read.links
     assert "1 approval within 12 h, access for at most 4 h" in page.words
     assert "Nobody stands in for anybody" in page.words
@@ -133,8 +142,8 @@ def test_shutting_shows_what_it_would_end_and_ends_it(portal: Portal) -> None:
     in_review = portal.world.submit(resources=["mailbox:c@contoso.example"])
     browser = entered(portal)
 
-    page = browser.get(here(portal, "/shut"))
-    done = browser.submit(page, "/shut", comment="We are being attacked")
+    page = browser.get(here(portal, "/emergency-stop"))
+    done = browser.submit(page, "/emergency-stop", comment="We are being attacked")
 
     assert "Open windows: 1" in page.words
     assert "Waiting for your approval: 1" in page.words
@@ -150,10 +159,10 @@ def test_a_comment_that_cannot_be_shuts_nothing_and_is_still_there(portal: Porta
     request = portal.world.submit()
     browser = entered(portal)
 
-    page = browser.submit(browser.get(here(portal, "/shut")), "/shut", comment="a\u202eb")
+    page = browser.submit(browser.get(here(portal, "/emergency-stop")), "/emergency-stop", comment="a\u202eb")
 
     assert (page.status, "Not accepted: Why" in page.words) == (422, True)
-    assert "a\u202eb" in page.form("/shut").fields["comment"]
+    assert "a\u202eb" in page.form("/emergency-stop").fields["comment"]
     assert {row.id: row.state for row in portal.states()}[request.id] == "pending"
 
 

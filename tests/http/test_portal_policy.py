@@ -54,7 +54,7 @@ def table(portal: Portal, browser: Browser, **changes: str | list[str]) -> Fille
         "tier": ["1", "2"],
         "quorum": ["0", "1"],
         "people": [f"0:{ann}", f"1:{amir}"],
-        "widening": "40",
+        "escalation": "40",
     }
     return fields | changes
 
@@ -214,7 +214,7 @@ def test_groups_tiers_and_who_must_agree_are_laid_down_by_a_form(portal: Portal)
     assert held(portal).tiers == (("desk",), ("legal",))
     assert held(portal).stages == (ApprovalStage(group="legal", quorum=1),)
     assert held(portal).groups == {"desk": (id_of(portal.world, "ann"),), "legal": (id_of(portal.world, "amir"),)}
-    assert held(portal).widening == (40,)
+    assert held(portal).escalation == (40,)
     assert "At once desk : Ann After 4 h 48 min (40 %) legal : Amir Must also agree legal : 1 of Amir" in shown.words
 
 
@@ -241,8 +241,8 @@ def test_a_group_is_taken_away_and_the_tiers_behind_it_move_up(portal: Portal) -
         ({"quorum": ["0", "2"]}, "Not accepted: Must also agree: the group legal cannot give 2 approvals"),
         ({"people": ["0:x"]}, "The group desk: write an id as it was given to you"),
         ({"people": []}, "the group legal is empty"),
-        ({"widening": "x"}, "write whole numbers"),
-        ({"widening": "100"}, "When the next tiers are asked, in percent: write 99 or less."),
+        ({"escalation": "x"}, "write whole numbers"),
+        ({"escalation": "100"}, "When the next tiers are asked, in percent: write 99 or less."),
     ],
 )
 def test_groups_that_cannot_be_are_said_and_what_was_written_is_still_there(

@@ -159,7 +159,7 @@ def test_the_api_answers_in_json_whatever_is_asked_for(shared: Portal, path: str
 @pytest.mark.parametrize(
     ("who", "path", "says"),
     [
-        ("aude", "/tenants/{slug}/shut", "This is for admins of this tenant."),
+        ("aude", "/tenants/{slug}/emergency-stop", "This is for admins of this tenant."),
         ("max", "/tenants/{slug}", "This is for admins, approvers or auditors of this tenant."),
     ],
 )

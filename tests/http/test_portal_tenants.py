@@ -69,7 +69,7 @@ def test_only_admins_see_forms_that_change_anything(portal: Portal, who: str) ->
     assert {page.status for page in pages} == {200}
     actions = {form.action for page in pages for form in page.read.forms}
     assert actions == {"/sign-out", here(portal, "/leave")}
-    assert [browser.get(here(portal, tail)).status for tail in ("/shut", "/endpoints")] == [403, 403]
+    assert [browser.get(here(portal, tail)).status for tail in ("/emergency-stop", "/endpoints")] == [403, 403]
 
 
 def test_an_admin_invites_and_withdraws(portal: Portal) -> None:
@@ -255,8 +255,18 @@ def test_every_field_of_the_pages_has_a_label(portal: Portal) -> None:
     lay_down(portal.world, groups={"legal": group(portal.world, "ann")}, tiers=[["legal"]])
     (hook,) = reads(portal.world, "tara", webhooks.listed)
 
-    tails = ("", "/policy", "/mode", "/members", "/tiers", "/delegates", "/observers", "/shut", "/endpoints")
-    for path in (*(here(portal, tail) for tail in tails), here(portal, f"/endpoints/{hook.id}"), "/terminal"):
+    tails = (
+        "",
+        "/policy",
+        "/mode",
+        "/members",
+        "/tiers",
+        "/delegates",
+        "/observers",
+        "/emergency-stop",
+        "/endpoints",
+    )
+    for path in (*(here(portal, tail) for tail in tails), here(portal, f"/endpoints/{hook.id}"), "/device"):
         page = browser.get(path)
         assert page.status == 200
         assert set(page.read.named) <= page.read.labels

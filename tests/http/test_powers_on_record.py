@@ -30,7 +30,7 @@ from tests.http.test_sign_in_passkeys import add
 from tests.ruling import stand_in
 
 VOTE = """
-INSERT INTO decisions (id, request_id, person_id, stands_for, verdict, means, channel, decided_at)
+INSERT INTO decisions (id, request_id, person_id, principals, decision, means, channel, decided_at)
 VALUES (:id, :request, :who, '{}', 'approve', 'passkey', 'api', now())
 """
 SEAT = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (:id, :who, :tenant, 'approver')"

@@ -124,7 +124,7 @@ def test_a_time_out_says_in_the_timeline_how_many_were_reached(door: Door, worke
         run_out(worker, one)
 
     last = [door.get("erin", f"/v1/requests/{one}/events").json()["items"][-1] for one in (some, nobody)]
-    assert [(e["action"], e["asked"], e["reached"], e["nobody_told"]) for e in last] == [
+    assert [(e["action"], e["asked"], e["reached"], e["nobody_notified"]) for e in last] == [
         ("time_out", 3, 2, False),
         ("time_out", 3, 0, True),
     ]

@@ -36,8 +36,8 @@ WITHOUT_TOKEN = {
     "GET /metrics": 403,
     "GET /openapi.json": 200,
     "GET /.well-known/lockbox-audit-keys": 200,
-    "POST /v1/terminals": 201,
-    "POST /v1/terminals/state": 422,
+    "POST /v1/device-logins": 201,
+    "POST /v1/device-logins/state": 422,
 }
 WHO = ("erin", "eve", "max", "olga", "vera", "gate", "tara", "ann", "aude", "zoe", "dora")
 # what each gets at best: of a request by Erin that waits for Ann's tenant, and of a window that is open for Erin
@@ -70,7 +70,7 @@ MATRIX = {
     "PUT /v1/tenants/{slug}/plan": "403 403 403 200 403 403 403 403 403 404 403",
     "PUT /v1/tenants/{slug}/mode": "403 403 403 403 403 403 200 403 403 404 403",
     "PUT /v1/tenants/{slug}/name": "403 403 403 403 403 403 200 403 403 404 403",
-    "POST /v1/tenants/{slug}/shut": "403 403 403 403 403 403 200 403 403 404 403",
+    "POST /v1/tenants/{slug}/emergency-stop": "403 403 403 403 403 403 200 403 403 404 403",
     "GET /v1/tenants/{slug}/policy": "403 403 403 403 403 403 200 200 200 404 200",
     "PUT /v1/tenants/{slug}/policy": "403 403 403 403 403 403 200 403 403 404 403",
     "GET /v1/tenants/{slug}/policy/versions": "403 403 403 403 403 403 200 200 200 404 200",

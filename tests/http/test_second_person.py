@@ -60,9 +60,9 @@ def test_all_who_see_a_decision_see_for_whom_a_delegate_gave_it(fresh_door: Door
     (decision,) = fresh_door.get(who, f"/v1/requests/{request_id}").json()["decisions"]
 
     both = named(world, "ann", "amir")
-    assert (event["stands_for"], event["on_behalf_of"], event["means"]) == (both, both[0], "sample")
-    assert (decision["verdict"], decision["by"]["name"], decision["role"]) == ("approve", "Dora", "approver")
-    assert (decision["stands_for"], decision["on_behalf_of"], decision["means"]) == (both, both[0], "sample")
+    assert (event["principals"], event["on_behalf_of"], event["means"]) == (both, both[0], "sample")
+    assert (decision["decision"], decision["by"]["name"], decision["role"]) == ("approve", "Dora", "approver")
+    assert (decision["principals"], decision["on_behalf_of"], decision["means"]) == (both, both[0], "sample")
     assert decision["at"] == event["at"]
 
 
@@ -74,7 +74,7 @@ def test_an_approver_who_is_a_delegate_too_has_the_principal_named_as_well(fresh
     fresh_door.act("amir", "approve", request_id)
 
     event = last(fresh_door, "ann", request_id)
-    assert (event["actor"]["name"], event["stands_for"]) == ("Amir", named(world, "ann"))
+    assert (event["actor"]["name"], event["principals"]) == ("Amir", named(world, "ann"))
     assert event["on_behalf_of"] == named(world, "ann")[0]
 
 
@@ -83,7 +83,7 @@ def test_who_decides_for_nobody_else_has_nobody_named(fresh_door: Door) -> None:
 
     event = last(fresh_door, "ann", request_id)
 
-    assert (event["on_behalf_of"], event["stands_for"]) == (None, [])
+    assert (event["on_behalf_of"], event["principals"]) == (None, [])
 
 
 def test_an_engineer_for_whom_a_system_filed_is_named(fresh_door: Door) -> None:
@@ -105,7 +105,7 @@ def test_a_principals_name_that_was_erased_leaves_the_id(fresh_door: Door) -> No
 
     event = last(fresh_door, "ann", request_id)
 
-    assert event["stands_for"] == [{"id": str(world.people["ann"].person_id), "name": "erased"}]
+    assert event["principals"] == [{"id": str(world.people["ann"].person_id), "name": "erased"}]
 
 
 def test_an_event_from_before_names_were_kept_names_whom_the_reader_may_know(fresh_door: Door) -> None:
@@ -118,8 +118,8 @@ def test_an_event_from_before_names_were_kept_names_whom_the_reader_may_know(fre
         connection.execute(text(FORGET), {"id": request_id})
     fresh_door.run_sql("DELETE FROM event_details WHERE field LIKE 'principal%'")
 
-    assert last(fresh_door, "tara", request_id)["stands_for"] == named(world, "ann")
-    assert [one["name"] for one in last(fresh_door, "erin", request_id)["stands_for"]] == ["erased"]
+    assert last(fresh_door, "tara", request_id)["principals"] == named(world, "ann")
+    assert [one["name"] for one in last(fresh_door, "erin", request_id)["principals"]] == ["erased"]
 
 
 def shown(portal: Portal, who: str, request_id: object) -> str:

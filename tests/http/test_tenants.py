@@ -251,14 +251,14 @@ def test_an_admin_shuts_everything_in_one_call(open_door: OpenDoor) -> None:
     door = open_door()
     opened, waiting = door.active(), door.pending()
 
-    answer = door.call("tara", "POST", at(door, "/shut"), json={"comment": "We are under attack"})
+    answer = door.call("tara", "POST", at(door, "/emergency-stop"), json={"comment": "We are under attack"})
 
     body = answer.json()
     assert [one["id"] for one in body["revoked"]] == [opened]
     assert [one["id"] for one in body["denied"]] == [waiting]
     facts(door.ask("gate"), 403, "no-open-window")
     nothing: dict[str, Any] = {"revoked": [], "denied": [], "denied_in_review": 0}
-    assert door.call("tara", "POST", at(door, "/shut")).json() == nothing
+    assert door.call("tara", "POST", at(door, "/emergency-stop")).json() == nothing
 
 
 def test_of_what_was_in_review_an_admin_learns_the_number_alone(fresh_door: Door) -> None:
@@ -266,7 +266,7 @@ def test_of_what_was_in_review_an_admin_learns_the_number_alone(fresh_door: Door
     in_review = fresh_door.pending()
 
     switched = fresh_door.call("tara", "PUT", at(fresh_door, "/mode"), json={"mode": "enforce"}).json()
-    stopped = fresh_door.call("tara", "POST", at(fresh_door, "/shut")).json()
+    stopped = fresh_door.call("tara", "POST", at(fresh_door, "/emergency-stop")).json()
 
     assert switched == {"mode": "enforce", "closed": [], "in_review": 1}
     assert stopped == {"revoked": [], "denied": [], "denied_in_review": 1}

@@ -33,7 +33,7 @@ INSERT INTO tokens (id, person_id, name, is_sample, by_mail, secret_hash, scopes
     mac) VALUES (:id, :ann, 'mine', true, false, :hash, '{}', '{}', now() + interval '1 hour', now(), :mac)
 """
 VOTE = """
-INSERT INTO decisions (id, request_id, person_id, stands_for, verdict, means, channel, decided_at, mac)
+INSERT INTO decisions (id, request_id, person_id, principals, decision, means, channel, decided_at, mac)
 VALUES (:id, :request, :ann, '{}', 'approve', 'passkey', 'portal', now(), :mac)
 """
 POLICY = """
@@ -102,9 +102,9 @@ def test_a_token_that_the_apis_login_inserts_is_nobodys(at_door: Door) -> None:
 
 def test_a_terminals_hash_under_somebody_elses_name_is_nobodys(at_door: Door) -> None:
     """The hash of a terminal's secret is by our own key, and the row that it is copied into is not marked."""
-    asked = at_door.call(None, "POST", "/v1/terminals").json()["token"]
+    asked = at_door.call(None, "POST", "/v1/device-logins").json()["token"]
     token_id = UUID(hex=asked.split("_")[2])
-    (row,) = read(at_door.root, "SELECT secret_hash FROM terminals WHERE id = :id", id=token_id)
+    (row,) = read(at_door.root, "SELECT secret_hash FROM device_logins WHERE id = :id", id=token_id)
     ann = at_door.world.people["ann"]
     through_the_api(at_door.db, ann, ISSUE, id=token_id, ann=ann.person_id, hash=row.secret_hash, mac=b"")
     at_door.world.tokens["forged"] = asked

@@ -41,7 +41,7 @@ def _one_vote_of_several(state: State | None, action: Action, parties: Any) -> A
 
 
 def _any_yes(votes: list[Vote], *_: object) -> bool:
-    return any(vote.verdict is Action.APPROVE for vote in votes)
+    return any(vote.decision is Action.APPROVE for vote in votes)
 
 
 BROKEN: dict[str, tuple[Case, ModelRules, str]] = {

@@ -73,7 +73,7 @@ PLAIN: dict[str, st.SearchStrategy[Any]] = {
     "questions_stop_clock": st.booleans(),
 }
 PERCENTS = st.lists(st.integers(1, 99), max_size=MOST_TIERS - 1, unique=True).map(tuple)
-TIMED = dict.fromkeys(("widening", "approval_reminders", "review_reminders", "review_widening"), PERCENTS)
+TIMED = dict.fromkeys(("escalation", "approval_reminders", "review_reminders", "review_escalation"), PERCENTS)
 COMMENTS = st.frozensets(st.sampled_from(ReasonedDecision))
 MERGED = {
     "comment_required": COMMENTS,

@@ -30,7 +30,7 @@ class NotificationRow:
     template: str = "pending"
     to: str = RELAY
     is_prompt: bool = True
-    told_at: float = AT
+    notified_at: float = AT
     until_at: float = AT + 4
     closed_at: float = AT + 4
 

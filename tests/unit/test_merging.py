@@ -46,10 +46,10 @@ ORDER = [
 
 WHO_HEARS_WHEN = {
     "tiers",
-    "widening",
+    "escalation",
     "approval_reminders",
     "review_reminders",
-    "review_widening",
+    "review_escalation",
     "closing_warning",
 }
 
@@ -81,7 +81,7 @@ def test_merging_reminds_whenever_either_side_says_and_widens_and_warns_as_early
 
     for name in ("approval_reminders", "review_reminders"):
         assert getattr(merged, name) == tuple(sorted({*getattr(a, name), *getattr(b, name)}))
-    for name in ("widening", "review_widening"):
+    for name in ("escalation", "review_escalation"):
         of_both, one, other = (getattr(side, name) for side in (merged, a, b))
         for number, percent in enumerate(of_both):
             assert percent == min(side[number] for side in (one, other) if len(side) > number)

@@ -1,4 +1,4 @@
-"""When the clock of a request wakes, and what is due then: reminders, widening, warnings, and the end above all."""
+"""When the clock of a request wakes, and what is due then: reminders, escalation, warnings, and the end above all."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -29,8 +29,8 @@ CHANGES = [datetime(2026, 3, 29, 0, 30, tzinfo=BERLIN), datetime(2026, 10, 25, 0
 CHANGED = ["an hour missing", "an hour twice"]
 HOUR = timedelta(hours=1)
 TIERED = Terms(tiers=(("one",), ("two",), ("three",)))
-QUIET = Terms(approval_reminders=(), review_reminders=(), widening=(), closing_warning=0)
-NOTHING = DueReminders(remind=False, widen=0, warn=False)
+QUIET = Terms(approval_reminders=(), review_reminders=(), escalation=(), closing_warning=0)
+NOTHING = DueReminders(remind=False, escalate=0, warn=False)
 
 STRETCHES = st.builds(
     Phase,
@@ -62,7 +62,7 @@ def run(stretch: Phase, terms: Terms, late: timedelta = timedelta(0)) -> list[tu
         at = woken_at + late
         due = due_reminders(stretch, terms, woken_at, at)
         seen.append((at, due))
-        stretch = replace(stretch, tiers_asked=due.widen, warned=stretch.warned or due.warn)
+        stretch = replace(stretch, tiers_asked=due.escalate, warned=stretch.warned or due.warn)
         woken_at = wake_at(stretch, terms, at)
     return seen
 
@@ -82,23 +82,23 @@ def test_a_review_has_reminders_of_its_own() -> None:
 
 
 def test_it_widens_tier_by_tier_and_no_further_than_there_are_tiers() -> None:
-    terms = TIERED.model_copy(update={"approval_reminders": (), "widening": (25, 50, 75)})
+    terms = TIERED.model_copy(update={"approval_reminders": (), "escalation": (25, 50, 75)})
 
-    assert [(at, due.widen) for at, due in run(pending(tiers_asked=1), terms)] == [
+    assert [(at, due.escalate) for at, due in run(pending(tiers_asked=1), terms)] == [
         (NOON + 3 * HOUR, 2),
         (NOON + 6 * HOUR, 3),
     ]
 
 
 def test_who_was_asked_at_once_is_not_widened() -> None:
-    assert [due.widen for _, due in run(pending(tiers_asked=0), TIERED)] == [0, 0]
-    assert [due.widen for _, due in run(reviewing(tiers_asked=0, review_tiers=3), Terms())] == [0, 0]
+    assert [due.escalate for _, due in run(pending(tiers_asked=0), TIERED)] == [0, 0]
+    assert [due.escalate for _, due in run(reviewing(tiers_asked=0, review_tiers=3), Terms())] == [0, 0]
 
 
 def test_a_review_widens_by_its_own_shares_of_its_own_window_and_no_further_than_there_are_tiers() -> None:
-    terms = TIERED.model_copy(update={"review_reminders": (), "widening": (10,), "review_widening": (25, 50, 75)})
+    terms = TIERED.model_copy(update={"review_reminders": (), "escalation": (10,), "review_escalation": (25, 50, 75)})
 
-    assert [(at, due.widen) for at, due in run(reviewing(tiers_asked=1, review_tiers=3), terms)] == [
+    assert [(at, due.escalate) for at, due in run(reviewing(tiers_asked=1, review_tiers=3), terms)] == [
         (NOON + HOUR, 2),
         (NOON + 2 * HOUR, 3),
     ]
@@ -110,14 +110,14 @@ def test_a_clock_that_comes_late_in_a_review_reminds_once_and_widens_as_far_as_i
     late = run(reviewing(tiers_asked=1, review_tiers=5), Terms(), late=HOUR)
 
     assert late == [
-        (NOON + 3 * HOUR, DueReminders(remind=True, widen=4, warn=False)),
-        (NOON + 4.2 * HOUR, DueReminders(remind=False, widen=4, warn=False)),
+        (NOON + 3 * HOUR, DueReminders(remind=True, escalate=4, warn=False)),
+        (NOON + 4.2 * HOUR, DueReminders(remind=False, escalate=4, warn=False)),
     ]
 
 
 def test_a_window_is_announced_to_close_once_and_not_where_it_is_shorter_than_that() -> None:
     assert run(pending(4, state=State.ACTIVE), Terms()) == [
-        (NOON + 4 * HOUR - timedelta(minutes=10), DueReminders(remind=False, widen=0, warn=True))
+        (NOON + 4 * HOUR - timedelta(minutes=10), DueReminders(remind=False, escalate=0, warn=True))
     ]
     assert run(pending(1 / 6, state=State.ACTIVE), Terms()) == []
 
@@ -134,13 +134,13 @@ def test_all_of_it_stops_once_it_is_settled(state: State) -> None:
     stretch = pending(state=state, tiers_asked=1)
 
     assert wake_at(stretch, TIERED, NOON) is None
-    assert due_reminders(stretch, TIERED, NOON, NOON + 7 * HOUR) == DueReminders(remind=False, widen=1, warn=False)
+    assert due_reminders(stretch, TIERED, NOON, NOON + 7 * HOUR) == DueReminders(remind=False, escalate=1, warn=False)
 
 
 def test_a_clock_that_comes_late_reminds_once_and_widens_as_far_as_is_due() -> None:
     late = run(pending(tiers_asked=1), TIERED, late=5 * HOUR)
 
-    assert late == [(NOON + 11 * HOUR, DueReminders(remind=True, widen=3, warn=False))]
+    assert late == [(NOON + 11 * HOUR, DueReminders(remind=True, escalate=3, warn=False))]
 
 
 def test_whatever_comes_after_the_deadline_is_nothing_but_the_end() -> None:
@@ -172,7 +172,7 @@ def test_however_late_it_comes_it_ends_and_sends_no_more_than_it_should(
     assert sum(due.remind for _, due in seen) <= most
     assert sum(due.warn for _, due in seen) <= 1
     assert not any(due != replace(due, remind=False, warn=False) for at, due in seen if at >= stretch.deadline_at)
-    widened = [due.widen for _, due in seen]
+    widened = [due.escalate for _, due in seen]
     assert widened == sorted(widened)
     tiers = stretch.review_tiers if stretch.state is State.REVIEWING else len(terms.tiers)
     assert not widened or widened[-1] <= max(stretch.tiers_asked, tiers)
@@ -216,12 +216,12 @@ def test_where_the_clocks_are_changed_a_deadline_is_as_far_away_as_ever(here: da
 def test_where_the_clocks_are_changed_the_next_tiers_are_asked_at_their_shares(here: datetime, state: State) -> None:
     there = here.astimezone(UTC)
     ends = there + 4 * HOUR
-    shares = dict.fromkeys(("widening", "review_widening"), (25, 50))
+    shares = dict.fromkeys(("escalation", "review_escalation"), (25, 50))
     terms = QUIET.model_copy(update=shares | {"tiers": TIERED.tiers})
 
     local = run(Phase(state, here, ends.astimezone(BERLIN), tiers_asked=1, review_tiers=3), terms)
 
-    assert [(at, due.widen) for at, due in local] == [(there + HOUR, 2), (there + 2 * HOUR, 3)]
+    assert [(at, due.escalate) for at, due in local] == [(there + HOUR, 2), (there + 2 * HOUR, 3)]
     assert local == run(Phase(state, there, ends, tiers_asked=1, review_tiers=3), terms)
 
 

@@ -23,7 +23,7 @@ GROUPS = {"board": (), "legal": (LEA, LOU), "ops": (ANN, LEA)}
 
 def vote(
     person: UUID,
-    verdict: Action = Action.APPROVE,
+    decision: Action = Action.APPROVE,
     window: int | None = None,
     *,
     may: bool = True,
@@ -31,7 +31,7 @@ def vote(
     for_: Iterable[UUID] = (),
 ) -> Vote:
     """Return a vote of an approver, or of a mere delegate, who has no seat of the own."""
-    return Vote(person, verdict, window, frozenset([*([person] if own else []), *for_]) if may else frozenset())
+    return Vote(person, decision, window, frozenset([*([person] if own else []), *for_]) if may else frozenset())
 
 
 PERSONS = st.sampled_from(PEOPLE)

@@ -34,10 +34,10 @@ def test_the_defaults_are_safe() -> None:
         "quorum": 1,
         "stages": [],
         "tiers": [],
-        "widening": [50, 67, 75, 80],
+        "escalation": [50, 67, 75, 80],
         "approval_reminders": [50, 83],
         "review_reminders": [50, 83],
-        "review_widening": [50, 67, 75, 80],
+        "review_escalation": [50, 67, 75, 80],
         "closing_warning": 600,
         "report_on_close": True,
         "reasons": ["legal_demand", "other", "support_case", "vendor_alert", "vendor_review"],
@@ -106,7 +106,7 @@ def test_terms_that_make_no_sense_are_refused(model: type[Terms] | type[Override
             "name each only once: legal, ops",
         ),
         ({"tiers": [["legal"], ["ops", "legal"]]}, "name each only once: legal"),
-        ({"widening": [50, 60, 50]}, "name each only once: 50"),
+        ({"escalation": [50, 60, 50]}, "name each only once: 50"),
     ],
 )
 @pytest.mark.parametrize("model", [Terms, Overrides])

@@ -84,7 +84,7 @@ class SignedApprovalExample:
             "tenant_id": str(TENANT),
             "version": 1,
             "approver": ANN,
-            "stands_for": [],
+            "principals": [],
             "engineer": ENGINEER,
             "content": hashlib.sha256(self.text).hexdigest(),
             "issued_at": "2026-01-01T00:00:00.500000Z",
@@ -150,7 +150,7 @@ def said_of(verdict: VerificationResult) -> str:
             shown={"kept_actions": ["read"], "granted_actions": ["read"], "access_window": 600},
             until=TEN_MINUTES,
         ),
-        SignedApprovalExample(said={"stands_for": [BEN]}, shown={"stands_for": [BEN], "on_behalf_of": BEN}),
+        SignedApprovalExample(said={"principals": [BEN]}, shown={"principals": [BEN], "on_behalf_of": BEN}),
     ],
 )
 def test_a_genuine_signature_is_good_by_the_customers_own_key_also_once_values_are_erased(
@@ -191,7 +191,7 @@ FORGED: list[tuple[SignedApprovalExample, str]] = [
     (SignedApprovalExample(said={"actions": ["read"]}), "another actions"),
     (SignedApprovalExample(said={"access_window": 600}), "another access_window"),
     (SignedApprovalExample(said={"policy_version": 2}), "another policy_version"),
-    (SignedApprovalExample(said={"stands_for": [BEN]}), "another stands_for"),
+    (SignedApprovalExample(said={"principals": [BEN]}), "another principals"),
     (SignedApprovalExample(said={"action": "deny"}), "another action"),
     (SignedApprovalExample(said={"format": "lockbox decision 2"}), "another format"),
     (SignedApprovalExample(said={"more": "x"}), "malformed"),

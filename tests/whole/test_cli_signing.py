@@ -66,8 +66,8 @@ class PasskeyVisitor:
 
     def answer(self, code: str, said: str) -> PortalPage:
         """Type a terminal's code and answer."""
-        asks = self.submit(self.get("/terminal"), "/terminal", code=code)
-        return self.submit(asks, "/terminal/answer", said=said)
+        asks = self.submit(self.get("/device"), "/device", code=code)
+        return self.submit(asks, "/device/answer", said=said)
 
 
 @pytest.fixture

@@ -128,13 +128,13 @@ def test_an_admin_shuts_everything_in_one_call(shell: Shell) -> None:
     slug = shell.world.tenant.slug
     waiting, opened_ = shell.world.submit(), shell.world.submit()
     shell.world.act("ann", Action.APPROVE, opened_.id)
-    shell.is_refused("ann", "wrong-role: ", "tenant", "shut", slug)
+    shell.is_refused("ann", "wrong-role: ", "tenant", "emergency-stop", slug)
 
-    done = shell.does("tara", "tenant", "shut", slug, "--comment", "Go home")
+    done = shell.does("tara", "tenant", "emergency-stop", slug, "--comment", "Go home")
 
     assert "1 open windows revoked, 1 pending requests denied, 0 denied in the vendor's review." in done
     assert done.index("Revoked:") < done.index(str(opened_.id)) < done.index("Denied:") < done.index(str(waiting.id))
-    assert shell.reads("tara", "tenant", "shut", slug) == {
+    assert shell.reads("tara", "tenant", "emergency-stop", slug) == {
         "revoked": [],
         "denied": [],
         "denied_in_review": 0,
@@ -164,7 +164,7 @@ def test_an_operator_proposes_an_admin_and_the_tenant_objects(shell: Shell) -> N
 
 @pytest.mark.parametrize("slug", ["../requests", "no-such", "a/b", "x?y=z", "%2e%2e"])
 def test_whatever_a_tenant_is_called_it_stays_one_part_of_the_path(shell: Shell, slug: str) -> None:
-    for command in ("show", "suspend", "shut"):
+    for command in ("show", "suspend", "emergency-stop"):
         ended = shell.run("olga", "tenant", command, slug)
 
         assert (ended.code, ended.out) == (1, "")

@@ -149,7 +149,7 @@ def test_garbage_of_every_kind_everywhere_is_dropped_counted_and_ends_no_worker(
     works(living)
     wait_until(lambda: not any(redis.llen(key) for key in LISTS), "all lists are empty")
     wait_until(lambda: not redis.hlen("unacked"), "nothing of it is unacknowledged")
-    query = "SELECT label, sum(count) AS n FROM tallies WHERE name = 'dropped' GROUP BY label"
+    query = "SELECT label, sum(count) AS n FROM counters WHERE name = 'dropped' GROUP BY label"
     wait_until(lambda: {row.label for row in living.rows(query)} >= QUEUES, "what was dropped is counted")
     living.events_are_whole()
 

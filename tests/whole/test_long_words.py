@@ -40,7 +40,7 @@ WITH named AS (UPDATE people SET name = :word || left(name, 1) WHERE id = ANY(:i
 UPDATE tenants SET name = :word WHERE id = :tenant RETURNING (SELECT count(*) FROM named)
 """
 PAGES = {
-    "erin": ("/ask", "/ask?from={request}", "/mine", "/account", "/terminal", "/requests/{request}", "/nope"),
+    "erin": ("/ask", "/ask?from={request}", "/mine", "/account", "/device", "/requests/{request}", "/nope"),
     "max": ("/review", "/open", "/requests", "/requests/{reviewed}"),
     "ann": (
         *("/waiting", "/open", "/requests", "/requests/{request}", "/requests/{denied}"),
@@ -53,7 +53,7 @@ PAGES = {
             for page in ("policy", "tiers", "members", "delegates", "endpoints", "endpoints/{endpoint}", "observers")
         ),
         "/tenants/{slug}/mode",
-        "/tenants/{slug}/shut",
+        "/tenants/{slug}/emergency-stop",
     ),
     "aude": ("/audit-log", "/audit-log/checkpoint", "/audit-log/verify"),
     "olga": ("/operations", "/tenants/nope"),

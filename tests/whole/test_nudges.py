@@ -34,7 +34,7 @@ def test_who_was_asked_is_reminded_then_the_next_tier_is_asked_and_silence_still
         approval_window=WINDOW,
         approval_reminders=[20, 60],
         tiers=[["first"], ["second"]],
-        widening=[40],
+        escalation=[40],
         groups={"first": group(world, "abe"), "second": group(world, "ann")},
     )
     request = world.submit()

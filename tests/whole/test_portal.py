@@ -329,7 +329,7 @@ def test_no_page_is_shown_in_a_frame_of_somebody_else(stage: RunningStack, desk:
 
 ON_A_PHONE = ("/waiting", "/operations")
 PAGES = {
-    "erin": ("/ask", "/mine", "/account", "/terminal", "/sign-in", "/requests/{request}"),
+    "erin": ("/ask", "/mine", "/account", "/device", "/sign-in", "/requests/{request}"),
     "max": ("/review", "/open", "/requests", "/requests/{reviewed}"),
     "ann": (
         "/waiting",
@@ -350,7 +350,7 @@ PAGES = {
         "/tenants/{slug}/endpoints",
         "/tenants/{slug}/observers",
         "/tenants/{slug}/mode",
-        "/tenants/{slug}/shut",
+        "/tenants/{slug}/emergency-stop",
     ),
     "aude": ("/audit-log", "/audit-log/checkpoint", "/audit-log/verify"),
     "olga": ("/operations",),

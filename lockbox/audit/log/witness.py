@@ -156,7 +156,7 @@ class WitnessCheck:
         self._verified: dict[UUID, tuple[LogClaim | None, str]] = {}
         self._changing = threading.Lock()
 
-    def behind(self, session: UnitOfWork, tenant_ids: Collection[UUID]) -> frozenset[UUID]:
+    def rolled_back(self, session: UnitOfWork, tenant_ids: Collection[UUID]) -> frozenset[UUID]:
         """Return those of the tenants whose log, or the vendor's, differs in the database from what was shipped.
 
         A log that cannot be read counts as different. The vendor's counts for all tenants, because it records

@@ -310,7 +310,7 @@ def _check_said(said: Mapping[str, Any], fields: Mapping[str, Any], asked: Mappi
         "tenant_id": fields.get("tenant_id"),
         "version": fields["seq"] - 1,
         "approver": fields.get("actor_id"),
-        "stands_for": fields.get("stands_for", []),
+        "principals": fields.get("principals", []),
         "policy_version": fields.get("policy_version"),
     }
     if asked is not None:

@@ -25,7 +25,7 @@ HAVING count(e.id) <> r.version OR max(e.seq) <> r.version OR min(e.seq) <> 1
 UNAPPROVED = """
 SELECT e.request_id FROM events e JOIN requests r ON r.id = e.request_id
 WHERE e.tenant_id = :tenant AND e.to_state = 'active' AND e.from_state = 'pending' AND NOT EXISTS (
-    SELECT FROM decisions d WHERE d.request_id = r.id AND d.verdict = 'approve' AND d.person_id <> r.requester_id
+    SELECT FROM decisions d WHERE d.request_id = r.id AND d.decision = 'approve' AND d.person_id <> r.requester_id
         AND d.decided_at <= e.at)
 """
 TWICE_TOLD = """

@@ -10,7 +10,7 @@ from tests.whole.scenes import scene
 TWO = ["mailbox:anna@contoso.example", "mailbox:bob@contoso.example"]
 NEWER = "has changed since you saw it"
 SLOW = {"approval_window": 900, "review_window": 900}
-SIGNED = "SELECT assertion IS NOT NULL AS is_signed FROM decisions WHERE request_id = :id AND verdict = 'approve'"
+SIGNED = "SELECT assertion IS NOT NULL AS is_signed FROM decisions WHERE request_id = :id AND decision = 'approve'"
 
 
 @scene

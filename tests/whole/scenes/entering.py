@@ -56,15 +56,15 @@ def somebody_accepts_an_invitation(book: Book) -> None:
 @scene
 def somebody_lets_a_terminal_in(book: Book) -> None:
     world = book.stage.world()
-    asked = httpx.post(f"{book.desk.home}/v1/terminals", trust_env=False).json()
-    page = book.at("/terminal", world, "olga")
+    asked = httpx.post(f"{book.desk.home}/v1/device-logins", trust_env=False).json()
+    page = book.at("/device", world, "olga")
 
     page.get_by_label("Code in the terminal").fill("ABCD-EFGH")
     book.wrongly(page.get_by_role("button", name="Go on"), "code")
     page.get_by_label("Code in the terminal").fill(asked["user_code"])
     book.rightly(page.get_by_role("button", name="Go on"), "A terminal asks to act as you")
     book.rightly(page.get_by_role("button", name="Allow this terminal"), "The terminal is signed in")
-    said = httpx.post(f"{book.desk.home}/v1/terminals/state", json={"token": asked["token"]}, trust_env=False)
+    said = httpx.post(f"{book.desk.home}/v1/device-logins/state", json={"token": asked["token"]}, trust_env=False)
 
     assert said.json()["state"] == "allowed"
 

@@ -48,7 +48,7 @@ def an_admin_renames_the_tenant_and_leaves_it(book: Book) -> None:
 def an_admin_shuts_everything(book: Book) -> None:
     world = book.stage.world(approval_window=900)
     request = world.fresh()
-    page = book.at(f"/tenants/{world.tenant.slug}/shut", world, "tara")
+    page = book.at(f"/tenants/{world.tenant.slug}/emergency-stop", world, "tara")
 
     page.get_by_label("Why").fill("It is\u202e over")
     book.wrongly(page.get_by_role("button", name="Revoke and deny everything"), "readers would not see it")

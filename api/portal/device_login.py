@@ -12,7 +12,7 @@ from api.portal.pages import TAG, page, status_of
 from lockbox.errors import Invalid, NotYours, SignInAgain
 from lockbox.identity import device_login
 
-router = APIRouter(prefix="/terminal", tags=[TAG], include_in_schema=False)
+router = APIRouter(prefix="/device", tags=[TAG], include_in_schema=False)
 
 Code = Annotated[str, Form(max_length=100)]
 Answer = Annotated[Literal["allow", "refuse"], Form()]
@@ -22,7 +22,7 @@ Answer = Annotated[Literal["allow", "refuse"], Form()]
 def show(request: Request, chosen: SettingsDep, session: SessionDep) -> Response:
     """Show the form for the code; a person types it, no link contains it."""
     visitor = browser.visitor(request, session, chosen)
-    return page(request, "terminal", visitor=visitor, refused=None, needs_sign_in=False, code="")
+    return page(request, "device_login", visitor=visitor, refused=None, needs_sign_in=False, code="")
 
 
 @router.post("")
@@ -35,7 +35,7 @@ def look(work: AccountContextDep, code: Code = "") -> Response:
             found = device_login.pending_for_code(session, visitor.caller, code)
             return page(
                 work.request,
-                "terminal_asks",
+                "device_login_asks",
                 visitor=visitor,
                 asks=found,
                 called_from=here,
@@ -55,7 +55,7 @@ def answer(work: AccountContextDep, said: Annotated[Literal["allow", "refuse"], 
     try:
         with work.open() as (session, visitor):
             device_login.answer(session, visitor.caller, work.place, code, allowed=allowed)
-            return page(work.request, "terminal_done", visitor=visitor, allowed=allowed)
+            return page(work.request, "device_login_done", visitor=visitor, allowed=allowed)
     except (Invalid, NotYours) as refused:
         return _refused(work, refused, code)
 
@@ -63,7 +63,7 @@ def answer(work: AccountContextDep, said: Annotated[Literal["allow", "refuse"], 
 def _count(work: AccountContext) -> None:
     """Count an attempt at a code by person and by network."""
     with work.open() as (_, visitor):
-        account = f"terminal of {visitor.caller.person_id}"
+        account = f"device login of {visitor.caller.person_id}"
     sign_in_session.count(work.request, work.chosen, work.db, account=account)
 
 
@@ -71,7 +71,7 @@ def _refused(work: AccountContext, refused: Invalid | NotYours, code: str) -> Re
     with work.open() as (_, visitor):
         return page(
             work.request,
-            "terminal",
+            "device_login",
             status_of(refused),
             visitor=visitor,
             refused=refused,

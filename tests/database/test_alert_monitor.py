@@ -15,12 +15,12 @@ from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.requests.lifecycle import Action
 from tests.database.scenes import read
 from tests.database.test_exports import freely
+from worker import alert_monitor as watchers
 from worker import heartbeat as hearts
-from worker import watcher as watchers
+from worker.alert_monitor import AlertMonitor
 from worker.heartbeat import HeartbeatLoop
 from worker.loop import WorkerLoop
 from worker.runtime import Runtime
-from worker.watcher import AlertMonitor
 
 ALARMS = "SELECT FROM events WHERE action = 'invariant_broken'"
 BEATS = "SELECT role, beat_at FROM heartbeats"
@@ -56,14 +56,14 @@ def test_it_looks_by_itself_twice_and_raises_the_alarm_once(
     world: World, worker: Database, superuser: Engine, tools: Runtime
 ) -> None:
     world.act("ann", Action.APPROVE, world.fresh().id)
-    freely(superuser, "DELETE FROM decisions WHERE verdict = 'approve'")
+    freely(superuser, "DELETE FROM decisions WHERE decision = 'approve'")
     watching = [AlertMonitor(tools, HeartbeatSender(f"core@{number}")) for number in range(2)]
 
     for one in watching:
         one.start()
 
     assert within(10, lambda: read(worker, ALARMS))
-    assert within(10, lambda: read(worker, f"{BEATS} WHERE role = 'watch'"))
+    assert within(10, lambda: read(worker, f"{BEATS} WHERE role = 'invariants'"))
     time.sleep(0.3)
     for one in watching:
         one.stop()

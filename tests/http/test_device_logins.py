@@ -13,9 +13,9 @@ from lockbox.requests.policy_rules import Policy
 from tests.http.door import facts
 from tests.http.portal import SETTINGS, Browser, OpenPortal, Portal, PortalPage
 
-ASK, STATE = "/v1/terminals", "/v1/terminals/state"
+ASK, STATE = "/v1/device-logins", "/v1/device-logins/state"
 KEPT = """
-SELECT (SELECT string_agg(t::text, ' ') FROM terminals t) || (SELECT string_agg(t::text, ' ') FROM tokens t)
+SELECT (SELECT string_agg(t::text, ' ') FROM device_logins t) || (SELECT string_agg(t::text, ' ') FROM tokens t)
     || (SELECT string_agg(convert_from(body, 'UTF8'), ' ') FROM events) AS text
 """
 NINA = {"name": "Nina", "address": "nina@contoso.example", "roles": ["auditor"]}
@@ -47,12 +47,12 @@ class AskingTerminal:
 
 def types(browser: Browser, code: str) -> PortalPage:
     """Type a code into the page."""
-    return browser.submit(browser.get("/terminal"), "/terminal", code=code)
+    return browser.submit(browser.get("/device"), "/device", code=code)
 
 
 def allows(browser: Browser, terminal: AskingTerminal, said: str = "allow") -> PortalPage:
     """Type its code and allow it."""
-    return browser.submit(types(browser, terminal.code), "/terminal/answer", said=said)
+    return browser.submit(types(browser, terminal.code), "/device/answer", said=said)
 
 
 def entered(portal: Portal, who: str, means: AuthMethod = AuthMethod.PASSKEY) -> Browser:
@@ -68,13 +68,13 @@ def test_a_terminal_acts_as_the_person_who_typed_its_code_for_a_quarter_of_an_ho
     before = (terminal.state, terminal.call("GET", "/v1/me"))
 
     asks = types(tara, terminal.code.lower().replace("-", " "))
-    done = tara.submit(asks, "/terminal/answer", said="allow")
+    done = tara.submit(asks, "/device/answer", said="allow")
     me = terminal.call("GET", "/v1/me").json()
     invited = terminal.call("POST", f"/v1/tenants/{slug}/members", json=NINA)
     portal.wait(minutes=15)
     after = terminal.call("GET", "/v1/me")
 
-    assert terminal.told["verification_uri"] == f"{portal.settings.public_url}/terminal"
+    assert terminal.told["verification_uri"] == f"{portal.settings.public_url}/device"
     assert re.fullmatch("[BCDFGHJKLMNPQRSTVWXZ]{4}-[BCDFGHJKLMNPQRSTVWXZ]{4}", terminal.code)
     assert before[0] == "waiting"
     facts(before[1], 401, "invalid-token")
@@ -164,7 +164,7 @@ def test_a_code_is_answered_once(portal: Portal, said: str) -> None:
     asks = types(amir, terminal.code)
 
     allows(ann, terminal, said)
-    late = amir.submit(asks, "/terminal/answer", said="allow")
+    late = amir.submit(asks, "/device/answer", said="allow")
 
     assert (late.status, "No terminal waits with this code" in late.words) == (422, True)
     if said == "refuse":
@@ -191,7 +191,7 @@ def test_an_old_sign_in_signs_no_terminal_in(portal: Portal) -> None:
     page = types(ann, again.code)
 
     assert (page.status, "sign in again" in page.words) == (403, True)
-    assert "/sign-in?next=/terminal" in page.read.links
+    assert "/sign-in?next=/device" in page.read.links
     assert again.state == "waiting"
     assert terminal.state == "over"
 
@@ -203,13 +203,13 @@ def test_a_machine_signs_no_terminal_in(portal: Portal) -> None:
 def test_no_link_fills_in_a_code_and_no_page_takes_one_from_another_site(portal: Portal) -> None:
     terminal, ann = AskingTerminal(portal), entered(portal, "ann")
 
-    link = ann.get(f"/terminal?code={terminal.code}&user_code={terminal.code}")
-    page = ann.get("/terminal")
-    foreign = ann.send("/terminal/answer", {"code": terminal.code, "said": "allow"}, {"origin": "https://evil.test"})
-    without = ann.post("/terminal/answer", {"code": terminal.code, "said": "allow"})
+    link = ann.get(f"/device?code={terminal.code}&user_code={terminal.code}")
+    page = ann.get("/device")
+    foreign = ann.send("/device/answer", {"code": terminal.code, "said": "allow"}, {"origin": "https://evil.test"})
+    without = ann.post("/device/answer", {"code": terminal.code, "said": "allow"})
 
     assert (link.status, terminal.code in link.text) == (422, False)
-    assert page.form("/terminal").fields["code"] == ""
+    assert page.form("/device").fields["code"] == ""
     assert (foreign.status_code, without.status, terminal.state) == (403, 403, "waiting")
 
 

@@ -45,5 +45,5 @@ class AlertMonitor(WorkerLoop):
             with self.gate:
                 alerts.confirm(database, found, self._rota)
         with self.gate:
-            self._heart.beat(database, ProcessPart.WATCH)
+            self._heart.beat(database, ProcessPart.INVARIANTS)
         self._rota = turned
