@@ -23,7 +23,7 @@ from lockbox.sql import new_id
 TABLE = "bare_requests"
 LATER = timedelta(hours=12)
 ASKED, OPENED = 1, 4
-"""How many are told of a filing, and of an approval and what comes after it, in a life as Lockbox tells it."""
+"""How many are told of a submission, and of an approval and what comes after it, in a life as Lockbox tells it."""
 MAIL = """From: Lockbox <lockbox@vendor.example>\r
 To: Ann Archer <ann@customer.example>\r
 Subject: A request for access\r

@@ -24,13 +24,13 @@ class Customers:
     approver_tokens: list[str]
 
     def filings(self, access_window: int) -> Iterator[dict[str, object]]:
-        """Yield a filing of each engineer at a tenant, as a call of `harness.load`."""
+        """Yield a submission of each engineer at a tenant, as a call of `harness.load`."""
         for number, (slug, token) in enumerate(zip(self.slugs, self.engineer_tokens, strict=True)):
             body = filing(slug, resources=[resource(number)], access_window=access_window)
             yield {"method": "POST", "path": "/v1/requests", "token": token, "body": body, "status": 201}
 
     def lives(self, access_window: int) -> Iterator[list[dict[str, object]]]:
-        """Yield stories of `harness.load`: a filing and its approval."""
+        """Yield stories of `harness.load`: a submission and its approval."""
         for submission, token in zip(self.filings(access_window), self.approver_tokens, strict=True):
             path = "/v1/requests/{id}/approve"
             yield [submission, {"method": "POST", "path": path, "token": token, "body": {}, "status": 200}]

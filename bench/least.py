@@ -41,7 +41,7 @@ class BareStack:
         }
 
     def lives(self, customers: Customers, count: int) -> Measured:
-        """Return the CPU of a filing, an approval and five mails; that it ends by itself is not even counted."""
+        """Return the CPU of a submission, an approval and five mails; that it ends by itself is not even counted."""
         stories = [
             [_plain(filing, "/told"), _plain(approval, "/{id}/approve")]
             for filing, approval in islice(cycle(customers.lives(3600)), count)

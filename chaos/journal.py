@@ -12,7 +12,7 @@ CONFLICT = 409
 
 @dataclass(frozen=True)
 class AcknowledgedAct:
-    """Something that was answered with 200 or 201: a filing, or an act by somebody; moments of the wall clock."""
+    """Something that was answered with 200 or 201: a submission, or an act by somebody; moments of the wall clock."""
 
     request_id: UUID
     tenant_id: UUID
@@ -38,7 +38,8 @@ class AttemptedAct:
     """A try to file or to act that was answered, or after which nobody tried again: `status` is 0 without an answer.
 
     `sent`, `answered` and `deadline` are moments of the wall clock; the deadline is that of the state in which the
-    client last saw the request, and infinite for a filing. `late` is whether it was refused because time had run out.
+    client last saw the request, and infinite for a submission. `late` is whether it was refused because time had run
+    out.
     """
 
     request_id: UUID

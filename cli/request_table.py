@@ -7,7 +7,7 @@ from rich.text import Text
 
 from cli import terminal
 from cli.terminal import NOTHING, duration, moment, words
-from lockbox.notifications.mail_text import NOBODY_NOTIFIED, SAYINGS, Tone
+from lockbox.notifications.mail_text import NOBODY_NOTIFIED, STATE_WORDINGS, Tone
 from lockbox.text_rules import flagged
 
 NOBODYS = {"owner": "the installation's owner"}
@@ -19,7 +19,9 @@ COLOURS = {
     Tone.LAPSED: "bright_black",
 }
 WORDS = {
-    name: (saying.customers, COLOURS[saying.tone]) for name, saying in SAYINGS.items() if name != NOBODY_NOTIFIED
+    name: (wording.customers, COLOURS[wording.tone])
+    for name, wording in STATE_WORDINGS.items()
+    if name != NOBODY_NOTIFIED
 }
 """The words for each state and their colour; a terminal does not know who reads it."""
 

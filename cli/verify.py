@@ -95,11 +95,11 @@ def verify(
         with file.open("rb") as opened:
             by = Approvers(files, require_signed)
             size, accepted = file.stat().st_size, None
-            verdict, trusted = _judged(opened, size, folder, keys, given, approvers=by)
+            verdict, trusted = _verified(opened, size, folder, keys, given, approvers=by)
             if accept_restore is not None and _restore(verdict, trusted.last) == accept_restore:
                 accepted = trusted.last
                 opened.seek(0)
-                verdict, trusted = _judged(opened, size, folder, keys, given, approvers=by, compares_last=False)
+                verdict, trusted = _verified(opened, size, folder, keys, given, approvers=by, compares_last=False)
     except OSError as error:
         raise _cannot(paper, f"{error.filename} cannot be read: {error.strerror}") from None
     except (Unreadable, BadNote, BadKeys, UnreadableMemory, UnicodeDecodeError) as error:
@@ -119,7 +119,7 @@ def verify(
     raise typer.Exit(code)
 
 
-def _judged(
+def _verified(
     opened: BinaryIO,
     size: int,
     folder: Path,

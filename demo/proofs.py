@@ -106,10 +106,10 @@ def _events(seen: DemoEvidence) -> ProofLine:
 
 
 def _reminders(seen: DemoEvidence) -> ProofLine:
-    counts = (seen.requests[s.number] for s in STORIES if s.nudges)
+    counts = (seen.requests[s.number] for s in STORIES if s.reminders)
     said = " / ".join(f"{one['reminders']} reminder, {one['tiers_asked']} tiers" for one in counts)
-    off = () if said == REMINDED else (f"the clock's nudges were {said}, not {REMINDED}",)
-    return ProofLine("nudges while 3 waited", REMINDED, said, off)
+    off = () if said == REMINDED else (f"the clock's reminders were {said}, not {REMINDED}",)
+    return ProofLine("reminders while 3 waited", REMINDED, said, off)
 
 
 def _twice(seen: DemoEvidence) -> ProofLine:

@@ -53,14 +53,14 @@ class StoryStep:
 
 @dataclass(frozen=True)
 class Story:
-    """One request, from what is asked to how it must end; `nudges` are what the clock does in between."""
+    """One request, from what is asked to how it must end; `reminders` are what the clock does in between."""
 
     number: int
     title: str
     mailbox: str
     cues: tuple[Cue, ...]
     steps: tuple[StoryStep, ...]
-    nudges: tuple[StoryStep, ...] = ()
+    reminders: tuple[StoryStep, ...] = ()
     twice: bool = False
 
     @property
@@ -71,7 +71,7 @@ class Story:
     @property
     def told(self) -> tuple[StoryStep, ...]:
         """All of which somebody must hear."""
-        return (*self.steps, *self.nudges)
+        return (*self.steps, *self.reminders)
 
     @property
     def opens(self) -> bool:
@@ -112,7 +112,7 @@ STORIES = (
             StoryStep("pending", "erin", "ann", event="submitted"),
             StoryStep("timed_out", "the clock", "ann amir erin"),
         ),
-        nudges=(
+        reminders=(
             StoryStep("answer_reminder", "the clock", "ann", event="reminded"),
             StoryStep("pending", "the clock", "amir", event="escalated"),
         ),

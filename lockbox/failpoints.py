@@ -7,10 +7,10 @@ KILLED = 137
 """The exit code of a process that ended at its failpoint, as if killed."""
 
 POINTS = {
-    "intake.after_judging": "a submission was judged, and nothing is written",
+    "intake.after_evaluation": "a submission was judged, and nothing is written",
     "intake.after_insert": "request, event and notifications are written, and nothing is committed",
     "decide.after_lock": "a person's request is locked, and nothing is judged",
-    "decide.after_judging": "a person's move is judged, and nothing is written",
+    "decide.after_evaluation": "a person's move is judged, and nothing is written",
     "decide.after_update": "request, decision, event and notifications are written, and nothing is committed",
     "transaction.before_arm": "a transaction is committed, and an index does not know of it",
     "transaction.after_arm": "an index knows what a transaction promised; the next one, or the caller, does not",
@@ -27,7 +27,7 @@ POINTS = {
     "clock.after_move": "requests, events and notifications of the clock's moves are written, what follows is not",
     "clock.before_commit": "all that the clock does to what has ended is written, and nothing is committed",
     "clock.after_commit": "what has ended is committed, and nobody was reminded yet",
-    "clock.after_nudge": "a reminder is written, and nothing is committed",
+    "clock.after_reminder": "a reminder is written, and nothing is committed",
     "reconcile.after_overdue": "what was overdue has run from Postgres, and the indexes are not looked at",
     "reconcile.epoch_changed": "an index was found lost, and nothing of it is rebuilt",
     "reconcile.mid_rebuild": "a page of a lost index is rebuilt",

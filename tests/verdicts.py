@@ -14,7 +14,7 @@ from tests.logs import public
 WRONG = (second_verifier.VerificationFailed, KeyError, ValueError, TypeError)
 
 
-def judged(
+def verified(
     export: bytes, *seen: str, keys: Sequence[VerifierKey] = (), approvers: Approvers = NO_APPROVERS
 ) -> VerificationResult:
     """Return the verdict; the second verifier agrees on whether anything is wrong."""

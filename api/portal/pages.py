@@ -25,7 +25,7 @@ from api.problems import problem as plain_problem
 from lockbox.errors import Conflict, Invalid, LockboxError, NotSignedIn, NotYours, SignInAgain, TooMany
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Side
-from lockbox.notifications.mail_text import SAYINGS, StateWording, approved, duration
+from lockbox.notifications.mail_text import STATE_WORDINGS, StateWording, approved, duration
 from lockbox.requests.transition import Origin
 from lockbox.text_rules import alphabets, flagged, warning
 
@@ -110,7 +110,7 @@ TEMPLATES.filters["browser"] = agents.known_as
 TEMPLATES.filters["seconds"] = lambda count: timedelta(seconds=count)
 TEMPLATES.tests["mixed"] = alphabets
 TEMPLATES.tests["long"] = lambda text: len(text) > MOST_SHOWN or text.count("\n") >= MOST_LINES
-TEMPLATES.globals["states"] = SAYINGS
+TEMPLATES.globals["states"] = STATE_WORDINGS
 TEMPLATES.globals["approved"] = approved
 TEMPLATES.globals["sections"] = navigation.of
 

@@ -63,10 +63,10 @@ def add_delegation(
     principal_id = wanted.principal_id or caller.person_id
     mine = principal_id == caller.person_id
     roles = (Role.APPROVER, Role.TENANT_ADMIN) if mine else (Role.TENANT_ADMIN, Role.APPROVER)
-    seat = permissions.acting_as(session, caller, origin, roles, tenant)
-    if not mine and seat.role != Role.TENANT_ADMIN:
+    actor = permissions.acting_as(session, caller, origin, roles, tenant)
+    if not mine and actor.role != Role.TENANT_ADMIN:
         raise NotYours("You can name only your own delegate. Ask an admin to name one for someone else.")
-    permissions.require_fresh_admin(session, seat, tenant)
+    permissions.require_fresh_admin(session, actor, tenant)
     at = now(session)
     starts_at = max(wanted.starts_at or at, at)
     principal, delegate = _pair(session, tenant, principal_id, wanted.delegate_id)
@@ -87,7 +87,7 @@ def add_delegation(
     session.orm.flush()
     period = change(ABSENT, _period(delegation))
     permissions.record_change(
-        session, seat, _admin_change("delegate_named", delegation, at, period, principal.name, delegate.name)
+        session, actor, _admin_change("delegate_named", delegation, at, period, principal.name, delegate.name)
     )
     _notify_delegate(session, delegation)
     return DelegationSummary(delegation, principal.name, delegate.name, counts=starts_at == at)
@@ -100,28 +100,28 @@ def end(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, delegati
         NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN, Role.APPROVER), tenant)
+    actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN, Role.APPROVER), tenant)
     query = select(Delegation).where(col(Delegation.id) == delegation_id, col(Delegation.tenant_id) == tenant.id)
     delegation = session.orm.exec(query).one_or_none()
     if delegation is None:
         raise NotFound("There is no such delegation.")
-    if seat.role != Role.TENANT_ADMIN and delegation.principal_id != caller.person_id:
+    if actor.role != Role.TENANT_ADMIN and delegation.principal_id != caller.person_id:
         raise NotYours("Only the approver or an admin of this tenant can end this delegation.")
-    _end(session, seat, [delegation])
+    _end(session, actor, [delegation])
 
 
 def end_those_of(
-    session: UnitOfWork, seat: AdminActor, person_id: UUID, *, as_principal: bool, as_delegate: bool
+    session: UnitOfWork, actor: AdminActor, person_id: UUID, *, as_principal: bool, as_delegate: bool
 ) -> None:
     """End the delegations of a person who will no longer be an approver or a delegate."""
-    assert seat.tenant_id is not None  # noqa: S101 - there are no delegates at the vendor
+    assert actor.tenant_id is not None  # noqa: S101 - there are no delegates at the vendor
     either = []
     if as_principal:
         either.append(col(Delegation.principal_id) == person_id)
     if as_delegate:
         either.append(col(Delegation.delegate_id) == person_id)
-    query = select(Delegation).where(col(Delegation.tenant_id) == seat.tenant_id, or_(*either))
-    _end(session, seat, session.orm.exec(query.order_by(col(Delegation.id))).all())
+    query = select(Delegation).where(col(Delegation.tenant_id) == actor.tenant_id, or_(*either))
+    _end(session, actor, session.orm.exec(query.order_by(col(Delegation.id))).all())
 
 
 def current(session: UnitOfWork, caller: Caller, slug: str) -> Sequence[DelegationSummary]:
@@ -210,7 +210,7 @@ def _no_clash(  # noqa: PLR0917 - what one delegation is made of
         )
 
 
-def _end(session: UnitOfWork, seat: AdminActor, delegations: Iterable[Delegation]) -> None:
+def _end(session: UnitOfWork, actor: AdminActor, delegations: Iterable[Delegation]) -> None:
     at = now(session)
     running = [one for one in delegations if one.ended_at is None and one.ends_at > at]
     names = _names(session, running)
@@ -220,7 +220,7 @@ def _end(session: UnitOfWork, seat: AdminActor, delegations: Iterable[Delegation
         session.orm.flush()
         names_of_both = (names.get(one.principal_id, GONE), names.get(one.delegate_id, GONE))
         permissions.record_change(
-            session, seat, _admin_change("delegate_ended", one, at, change(_period(one), ABSENT), *names_of_both)
+            session, actor, _admin_change("delegate_ended", one, at, change(_period(one), ABSENT), *names_of_both)
         )
 
 

@@ -107,13 +107,13 @@ def try_out(session: UnitOfWork, caller: Caller, origin: Origin, endpoint_id: UU
         EndpointDisabled: it is called no more.
         TooMany: it was called by hand ten times in the last minute.
     """
-    seat, endpoint, _ = webhooks.locked(session, caller, origin, endpoint_id)
+    actor, endpoint, _ = webhooks.locked(session, caller, origin, endpoint_id)
     if endpoint.disabled_at is not None:
         raise EndpointDisabled("The webhook is disabled; enable it first.")
     at = now(session)
     _count(session, endpoint, at)
-    deed = AdminChange(TEST, at, {}, facts={"endpoint_id": endpoint.id})
-    return announcements.try_out(session, permissions.audit_event_of(seat, deed), endpoint.id)
+    admin_change = AdminChange(TEST, at, {}, facts={"endpoint_id": endpoint.id})
+    return announcements.try_out(session, permissions.audit_event_of(actor, admin_change), endpoint.id)
 
 
 def log(session: UnitOfWork, caller: Caller, endpoint_id: UUID, *, cursor: UUID | None, most: int) -> DeliveryListing:
@@ -155,7 +155,7 @@ def redeliver(session: UnitOfWork, caller: Caller, origin: Origin, delivery_id: 
     delivery = session.orm.get(Delivery, delivery_id)
     if delivery is None or delivery.endpoint_id is None:
         raise NotFound("There is no such delivery.")
-    seat, endpoint, _ = webhooks.locked(session, caller, origin, delivery.endpoint_id)
+    actor, endpoint, _ = webhooks.locked(session, caller, origin, delivery.endpoint_id)
     at = now(session)
     notification, answer = session.execute(REOPEN, {"delivery": delivery_id, "moment": at}).one()
     if answer == "disabled":
@@ -164,10 +164,10 @@ def redeliver(session: UnitOfWork, caller: Caller, origin: Origin, delivery_id: 
         raise StillWaiting("The notification is still being retried. Wait until it has ended.")
     _count(session, endpoint, at)
     database.arm_after_commit(session, NOTIFICATIONS, [IndexEntry(str(notification), KIND, at)])
-    deed = AdminChange(
+    admin_change = AdminChange(
         "delivery_repeated", at, {}, facts={"endpoint_id": endpoint.id, "notification_id": notification}
     )
-    announcements.record(session, permissions.audit_event_of(seat, deed))
+    announcements.record(session, permissions.audit_event_of(actor, admin_change))
     return UUID(str(notification))
 
 

@@ -127,31 +127,31 @@ def switch_mode(
         PolicyUnverified: the policy or the tenant's row has no mark that holds; it counts as `enforce` until mended.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.acting_as(session, caller, origin, ADMINS, tenant)
+    actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     tenant = permissions.locked(session, tenant)
     policy = policy_store.current(session, tenant)
     ends_consent = mode is Mode.ENFORCE and policy.consent is not None
     if mode is tenant.mode and not ends_consent:
         return ModeChangeResult(mode)
     if mode is not Mode.ENFORCE:
-        _firmly_loosened(session, seat, tenant)
+        _firmly_loosened(session, actor, tenant)
     elif mode is not tenant.mode:
         permissions.entitled(tenant.plan, plans)
     changes = {"mode": change(tenant.mode, mode)} if mode is not tenant.mode else {}
     tenant.mode = mode
     if ends_consent:
         without = policy.model_copy(update={"consent": None})
-        permissions.revise_policy(session, seat, tenant, without, now(session))
+        permissions.revise_policy(session, actor, tenant, without, now(session))
         changes |= policy_changes(policy, without)
     else:
         tenants.mark(session, tenant)
     closed: list[AccessRequest] = []
     waiting = 0
     if mode is Mode.ENFORCE:
-        closed = close_vendor_opened_windows(session, seat, tenant)
+        closed = close_vendor_opened_windows(session, actor, tenant)
         waiting = in_review(session, tenant, now(session))
     facts = {"closed": [str(request.id) for request in closed]}
-    permissions.record_change(session, seat, AdminChange("mode_switched", now(session), changes, facts=facts))
+    permissions.record_change(session, actor, AdminChange("mode_switched", now(session), changes, facts=facts))
     return ModeChangeResult(mode, closed, waiting)
 
 
@@ -166,8 +166,8 @@ def stop_all(
         NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.acting_as(session, caller, origin, ADMINS, tenant)
-    done = _close(session, seat, tenant, comment, STOP_ACTIONS)
+    actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
+    done = _close(session, actor, tenant, comment, STOP_ACTIONS)
     ended = EmergencyStopResult(
         [request for request in done if request.state is State.REVOKED],
         [request for request in done if request.state is State.DENIED and request.asked_at],
@@ -179,7 +179,7 @@ def stop_all(
         "requests in the vendor's review": change(ended.denied_in_review, 0),
     }
     permissions.record_change(
-        session, seat, AdminChange(STOPPED, now(session), changes, personal={"comment": comment})
+        session, actor, AdminChange(STOPPED, now(session), changes, personal={"comment": comment})
     )
     return ended
 
@@ -194,23 +194,23 @@ def in_review(session: UnitOfWork, tenant: Tenant, at: datetime) -> int:
     return session.orm.exec(query).one()
 
 
-def close_vendor_opened_windows(session: UnitOfWork, seat: AdminActor, tenant: Tenant) -> list[AccessRequest]:
+def close_vendor_opened_windows(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> list[AccessRequest]:
     """Revoke every open window that the vendor opened without the customer, as the tenant's admin; return them.
 
     Windows of concurrent transactions are included.
     """
     alone = col(AccessRequest.mode) != Mode.ENFORCE
-    return _close(session, seat, tenant, VENDOR_OPENED, {State.ACTIVE}, alone)
+    return _close(session, actor, tenant, VENDOR_OPENED, {State.ACTIVE}, alone)
 
 
-def _firmly_loosened(session: UnitOfWork, seat: AdminActor, tenant: Tenant) -> None:
+def _firmly_loosened(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> None:
     """Require a strong sign-in to hand over the decision, even while nobody could approve yet."""
-    strong_enough(seat.caller, strictest(policy_store.current(session, tenant)), now(session))
+    strong_enough(actor.caller, strictest(policy_store.current(session, tenant)), now(session))
 
 
 def _close(
     session: UnitOfWork,
-    seat: AdminActor,
+    actor: AdminActor,
     tenant: Tenant,
     comment: str | None,
     states: Collection[State],
@@ -223,7 +223,9 @@ def _close(
         decision_input = DecisionInput(STOP_ACTIONS[request.state], comment)
         try:
             done.append(
-                decide.act_on(session, seat.caller, seat.origin, request, decision_input, as_party=Party.TENANT_ADMIN)
+                decide.act_on(
+                    session, actor.caller, actor.origin, request, decision_input, as_party=Party.TENANT_ADMIN
+                )
             )
         except TooLate:
             # Its deadline has passed, and the clock will end it.

@@ -68,39 +68,39 @@ class InvitationOffer:
     facts: Mapping[str, Value] = field(default_factory=dict)
 
 
-def make(session: UnitOfWork, seat: AdminActor, wanted: InvitationOffer, at: datetime) -> Invitation:
+def make(session: UnitOfWork, actor: AdminActor, wanted: InvitationOffer, at: datetime) -> Invitation:
     """Create an invitation and promise its mail; only the sender of the mail makes the code.
 
     The inviter does not learn whether the person is on the other side, who could not accept.
     """
     invitation = Invitation(
         id=new_id(),
-        tenant_id=seat.tenant_id,
+        tenant_id=actor.tenant_id,
         email=wanted.address,
         name=wanted.name,
         roles=memberships.words(wanted.roles),
         is_recovery=wanted.is_recovery,
-        invited_by=seat.caller.person_id,
+        invited_by=actor.caller.person_id,
         created_at=at,
         takes_effect_at=wanted.takes_effect_at or at,
     )
     sealed(session, invitation, invitation.takes_effect_at + load.INVITED_FOR)
     session.orm.add(invitation)
     session.orm.flush()
-    deed = AdminChange(
+    admin_change = AdminChange(
         wanted.action,
         at,
         {**wanted.changes, "roles": change(permissions.ABSENT, listed(invitation.roles))},
         {"member": permissions.person(wanted.name, wanted.address)},
         {**wanted.facts, "invitation_id": invitation.id},
     )
-    event_id = permissions.record_change(session, seat, deed)
+    event_id = permissions.record_change(session, actor, admin_change)
     sent_at = invitation.takes_effect_at
     announcements.write_to(
         session,
         invitation.id,
         template=INVITATION,
-        tenant_id=seat.tenant_id,
+        tenant_id=actor.tenant_id,
         event_id=event_id,
         at=sent_at,
         until=sent_at + MATTERS_FOR,
@@ -216,28 +216,28 @@ def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, inv
     end(session, permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant), invitation_id)
 
 
-def end(session: UnitOfWork, seat: AdminActor, invitation_id: UUID, *, only_recovery: bool = False) -> None:
+def end(session: UnitOfWork, actor: AdminActor, invitation_id: UUID, *, only_recovery: bool = False) -> None:
     """Withdraw an invitation in the given role; for a recovery it is an objection.
 
     Raises:
         NotFound: there is none, or none of that kind.
         InvitationClosed: it has been accepted or withdrawn.
     """
-    query = without_secret().where(col(Invitation.id) == invitation_id, at_place(seat.tenant_id))
+    query = without_secret().where(col(Invitation.id) == invitation_id, at_place(actor.tenant_id))
     invitation = session.orm.exec(query.with_for_update()).one_or_none()
     if invitation is None or (only_recovery and not invitation.is_recovery):
         raise NotFound("There is no such invitation.")
     if invitation.accepted_at or invitation.withdrawn_at:
         raise InvitationClosed("This invitation was accepted or withdrawn already.")
-    _end(session, seat, invitation)
+    _end(session, actor, invitation)
 
 
-def end_those_by(session: UnitOfWork, seat: AdminActor, person_id: UUID) -> None:
+def end_those_by(session: UnitOfWork, actor: AdminActor, person_id: UUID) -> None:
     """Withdraw the invitations by a person who lost the role to make them, at one tenant or at the vendor."""
-    theirs = (col(Invitation.invited_by) == person_id, at_place(seat.tenant_id), is_open(now(session)))
+    theirs = (col(Invitation.invited_by) == person_id, at_place(actor.tenant_id), is_open(now(session)))
     query = without_secret().where(*theirs).order_by(col(Invitation.id)).with_for_update()
     for invitation in session.orm.exec(query).all():
-        _end(session, seat, invitation)
+        _end(session, actor, invitation)
 
 
 def accept(
@@ -303,25 +303,25 @@ def _narrowed(session: UnitOfWork, caller: Caller, tenant_id: UUID | None) -> Ca
     return narrow
 
 
-def _end(session: UnitOfWork, seat: AdminActor, invitation: Invitation) -> None:
+def _end(session: UnitOfWork, actor: AdminActor, invitation: Invitation) -> None:
     at = now(session)
-    invitation.withdrawn_at, invitation.withdrawn_by = at, seat.caller.person_id
+    invitation.withdrawn_at, invitation.withdrawn_by = at, actor.caller.person_id
     session.orm.add(invitation)
     session.orm.flush()
-    deed = AdminChange(
-        _ending(seat, invitation),
+    admin_change = AdminChange(
+        _ending(actor, invitation),
         at,
         {"roles": change(listed(invitation.roles), permissions.ABSENT)},
         {"member": permissions.person(invitation.name, invitation.email)},
         {"invitation_id": invitation.id},
     )
-    permissions.record_change(session, seat, deed)
+    permissions.record_change(session, actor, admin_change)
 
 
-def _ending(seat: AdminActor, invitation: Invitation) -> str:
+def _ending(actor: AdminActor, invitation: Invitation) -> str:
     if not invitation.is_recovery:
         return "invitation_withdrawn"
-    return "recovery_withdrawn" if seat.role == Role.OPERATOR else "recovery_objected"
+    return "recovery_withdrawn" if actor.role == Role.OPERATOR else "recovery_objected"
 
 
 def _locked(session: UnitOfWork, invitation_id: UUID, code: str) -> Invitation:
@@ -364,14 +364,14 @@ def _seated(session: UnitOfWork, caller: Caller, invitation: Invitation, origin:
     session.orm.flush()
     caller = authentication.as_of_now(session, caller)
     authentication.reenter(session, caller)
-    deed = AdminChange(
+    admin_change = AdminChange(
         "member_added",
         at,
         {"roles": change(listed(before), listed(_roles_at(caller, place)))},
         {"member": permissions.person(caller.name, invitation.email)},
         {"invitation_id": invitation.id, "person_id": caller.person_id},
     )
-    permissions.record_change(session, AdminActor(caller, INVITED, origin, place), deed)
+    permissions.record_change(session, AdminActor(caller, INVITED, origin, place), admin_change)
     return caller
 
 

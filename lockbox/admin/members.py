@@ -57,12 +57,12 @@ def invite(
         TooMany: as many were invited to this tenant within 24 hours as `a_day` lets through.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.acting_as(session, caller, origin, ADMINS, tenant)
-    permissions.require_fresh_admin(session, seat, tenant)
+    actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
+    permissions.require_fresh_admin(session, actor, tenant)
     at = now(session)
     invitations.only_one(session, tenant.id, address, at)
     invitations.few_enough(session, tenant.id, at, a_day)
-    return invitations.make(session, seat, InvitationOffer(name, address, roles), at)
+    return invitations.make(session, actor, InvitationOffer(name, address, roles), at)
 
 
 def set_roles(
@@ -85,16 +85,16 @@ def set_roles(
         StaleVersion: the member was changed since then.
         LastAdmin: the tenant would be left without an admin.
     """
-    seat, member = _member(session, caller, origin, slug, person_id)
+    actor, member = _member(session, caller, origin, slug, person_id)
     member.check_seen(seen)
     if roles != member.roles:
-        if roles - member.roles - {Role.AUDITOR} or _weakens(session, seat, member, roles):
-            permissions.require_fresh_admin(session, seat, permissions.known(session, caller, slug))
-        _not_the_last_admin(session, seat, member, roles)
-        _end_what_roles_carried(session, seat, member, roles)
-        _replace(session, seat, member, roles)
-        _record_change(session, seat, member, "member_changed", roles)
-    return _again(session, seat, person_id)
+        if roles - member.roles - {Role.AUDITOR} or _weakens(session, actor, member, roles):
+            permissions.require_fresh_admin(session, actor, permissions.known(session, caller, slug))
+        _not_the_last_admin(session, actor, member, roles)
+        _end_what_roles_carried(session, actor, member, roles)
+        _replace(session, actor, member, roles)
+        _record_change(session, actor, member, "member_changed", roles)
+    return _again(session, actor, person_id)
 
 
 def remove(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, person_id: UUID) -> None:
@@ -105,12 +105,12 @@ def remove(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, perso
         SignInAgain: it is an admin or the last approver, and the caller's sign-in is too weak or too old for that.
         LastAdmin: the tenant would be left without an admin.
     """
-    seat, member = _member(session, caller, origin, slug, person_id)
+    actor, member = _member(session, caller, origin, slug, person_id)
     nothing = frozenset[Role]()
-    if _weakens(session, seat, member, nothing):
-        permissions.require_fresh_admin(session, seat, permissions.known(session, caller, slug))
-    _not_the_last_admin(session, seat, member, nothing)
-    _let_go(session, seat, member)
+    if _weakens(session, actor, member, nothing):
+        permissions.require_fresh_admin(session, actor, permissions.known(session, caller, slug))
+    _not_the_last_admin(session, actor, member, nothing)
+    _let_go(session, actor, member)
 
 
 def leave(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> None:
@@ -125,14 +125,14 @@ def leave(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> Non
         LastAdmin: others would be left without an admin.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.acting_as(session, caller, origin, sorted(TENANT_ROLES), tenant)
-    member = _again(session, seat, caller.person_id)
+    actor = permissions.acting_as(session, caller, origin, sorted(TENANT_ROLES), tenant)
+    member = _again(session, actor, caller.person_id)
     nothing = frozenset[Role]()
-    if _weakens(session, seat, member, nothing):
-        permissions.require_fresh_admin(session, seat, tenant)
-    if Role.TENANT_ADMIN in member.roles and not _is_alone(session, seat, permissions.locked(session, tenant)):
-        _not_the_last_admin(session, seat, member, nothing)
-    _let_go(session, seat, member)
+    if _weakens(session, actor, member, nothing):
+        permissions.require_fresh_admin(session, actor, tenant)
+    if Role.TENANT_ADMIN in member.roles and not _is_alone(session, actor, permissions.locked(session, tenant)):
+        _not_the_last_admin(session, actor, member, nothing)
+    _let_go(session, actor, member)
 
 
 def set_eligible(
@@ -143,14 +143,14 @@ def set_eligible(
     Raises:
         NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
-    seat, member = _member(session, caller, origin, slug, person_id)
+    actor, member = _member(session, caller, origin, slug, person_id)
     if eligible != member.is_eligible:
         if eligible:
-            permissions.require_fresh_admin(session, seat, permissions.known(session, caller, slug))
+            permissions.require_fresh_admin(session, actor, permissions.known(session, caller, slug))
         if not eligible:
-            delegates.end_those_of(session, seat, person_id, as_principal=False, as_delegate=True)
-        _mark(session, seat, person_id, eligible=eligible)
-        deed = AdminChange(
+            delegates.end_those_of(session, actor, person_id, as_principal=False, as_delegate=True)
+        _mark(session, actor, person_id, eligible=eligible)
+        admin_change = AdminChange(
             "eligible_changed",
             now(session),
             {"eligible": change(_yes(member.is_eligible), _yes(eligible))},
@@ -158,33 +158,33 @@ def set_eligible(
             {"person_id": person_id},
             frozenset({person_id}),
         )
-        permissions.record_change(session, seat, deed)
-    return _again(session, seat, person_id)
+        permissions.record_change(session, actor, admin_change)
+    return _again(session, actor, person_id)
 
 
-def _let_go(session: UnitOfWork, seat: AdminActor, member: Member) -> None:
-    delegates.end_those_of(session, seat, member.person_id, as_principal=True, as_delegate=True)
-    invitations.end_those_by(session, seat, member.person_id)
+def _let_go(session: UnitOfWork, actor: AdminActor, member: Member) -> None:
+    delegates.end_those_of(session, actor, member.person_id, as_principal=True, as_delegate=True)
+    invitations.end_those_by(session, actor, member.person_id)
     if member.is_eligible:
-        _mark(session, seat, member.person_id, eligible=False)
-    _replace(session, seat, member, frozenset())
-    _record_change(session, seat, member, "member_removed", frozenset())
+        _mark(session, actor, member.person_id, eligible=False)
+    _replace(session, actor, member, frozenset())
+    _record_change(session, actor, member, "member_removed", frozenset())
 
 
-def _is_alone(session: UnitOfWork, seat: AdminActor, tenant: Tenant) -> bool:
+def _is_alone(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> bool:
     page = memberships.page(session, tenant.id, cursor=None, most=2)
     joined = select(Invitation.accepted_by).where(
         col(Invitation.tenant_id) == tenant.id, col(Invitation.accepted_at).is_not(None)
     )
-    is_first = set(session.orm.exec(joined)) == {seat.caller.person_id}
+    is_first = set(session.orm.exec(joined)) == {actor.caller.person_id}
     return tenant.mode is Mode.ENFORCE and is_first and len(page.members) == 1
 
 
-def _weakens(session: UnitOfWork, seat: AdminActor, member: Member, roles: frozenset[Role]) -> bool:
+def _weakens(session: UnitOfWork, actor: AdminActor, member: Member, roles: frozenset[Role]) -> bool:
     """Return whether an admin or the last approver would go, who could object to changes."""
     gone = member.roles - roles
     return Role.TENANT_ADMIN in gone or (
-        Role.APPROVER in gone and permissions.is_last_approver(session, seat, member.person_id)
+        Role.APPROVER in gone and permissions.is_last_approver(session, actor, member.person_id)
     )
 
 
@@ -192,12 +192,12 @@ def _member(
     session: UnitOfWork, caller: Caller, origin: Origin, slug: str, person_id: UUID
 ) -> tuple[AdminActor, Member]:
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.acting_as(session, caller, origin, ADMINS, tenant)
-    return seat, _again(session, seat, person_id)
+    actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
+    return actor, _again(session, actor, person_id)
 
 
-def _again(session: UnitOfWork, seat: AdminActor, person_id: UUID) -> Member:
-    return _at(session, seat.tenant_id, person_id)
+def _again(session: UnitOfWork, actor: AdminActor, person_id: UUID) -> Member:
+    return _at(session, actor.tenant_id, person_id)
 
 
 def _at(session: UnitOfWork, tenant_id: UUID | None, person_id: UUID) -> Member:
@@ -207,43 +207,43 @@ def _at(session: UnitOfWork, tenant_id: UUID | None, person_id: UUID) -> Member:
     return member
 
 
-def _not_the_last_admin(session: UnitOfWork, seat: AdminActor, member: Member, roles: frozenset[Role]) -> None:
-    assert seat.tenant_id is not None  # noqa: S101 - a member is one of a tenant
+def _not_the_last_admin(session: UnitOfWork, actor: AdminActor, member: Member, roles: frozenset[Role]) -> None:
+    assert actor.tenant_id is not None  # noqa: S101 - a member is one of a tenant
     loses = Role.TENANT_ADMIN in member.roles - roles
-    if loses and not memberships.other_admins(session, seat.tenant_id, member.person_id):
+    if loses and not memberships.other_admins(session, actor.tenant_id, member.person_id):
         raise LastAdmin("This is the tenant's last admin. Make someone else an admin first.")
 
 
-def _end_what_roles_carried(session: UnitOfWork, seat: AdminActor, member: Member, roles: frozenset[Role]) -> None:
+def _end_what_roles_carried(session: UnitOfWork, actor: AdminActor, member: Member, roles: frozenset[Role]) -> None:
     gone = member.roles - roles
     if Role.APPROVER in gone:
-        delegates.end_those_of(session, seat, member.person_id, as_principal=True, as_delegate=False)
+        delegates.end_those_of(session, actor, member.person_id, as_principal=True, as_delegate=False)
     if Role.TENANT_ADMIN in gone:
-        invitations.end_those_by(session, seat, member.person_id)
+        invitations.end_those_by(session, actor, member.person_id)
 
 
-def _replace(session: UnitOfWork, seat: AdminActor, member: Member, roles: frozenset[Role]) -> None:
-    memberships.give(session, member.person_id, seat.tenant_id, roles - member.roles)
-    memberships.take_away(session, member.person_id, seat.tenant_id, member.roles - roles)
+def _replace(session: UnitOfWork, actor: AdminActor, member: Member, roles: frozenset[Role]) -> None:
+    memberships.give(session, member.person_id, actor.tenant_id, roles - member.roles)
+    memberships.take_away(session, member.person_id, actor.tenant_id, member.roles - roles)
 
 
-def _mark(session: UnitOfWork, seat: AdminActor, person_id: UUID, *, eligible: bool) -> None:
-    assert seat.tenant_id is not None  # noqa: S101 - likewise
+def _mark(session: UnitOfWork, actor: AdminActor, person_id: UUID, *, eligible: bool) -> None:
+    assert actor.tenant_id is not None  # noqa: S101 - likewise
     # A row without a valid mark counts for nothing and is replaced.
-    if there := session.orm.get(EligibleDelegate, (seat.tenant_id, person_id)):
+    if there := session.orm.get(EligibleDelegate, (actor.tenant_id, person_id)):
         session.orm.delete(there)
         session.orm.flush()
     if eligible:
-        row = EligibleDelegate(tenant_id=seat.tenant_id, person_id=person_id)
+        row = EligibleDelegate(tenant_id=actor.tenant_id, person_id=person_id)
         row.mac = row_marks.mark(session, row_marks.eligible_delegate(row))
         session.orm.add(row)
     session.orm.flush()
 
 
 def _record_change(
-    session: UnitOfWork, seat: AdminActor, member: Member, action: str, roles: frozenset[Role]
+    session: UnitOfWork, actor: AdminActor, member: Member, action: str, roles: frozenset[Role]
 ) -> None:
-    deed = AdminChange(
+    admin_change = AdminChange(
         action,
         now(session),
         {"roles": change(listed(memberships.words(member.roles)), listed(memberships.words(roles)))},
@@ -251,7 +251,7 @@ def _record_change(
         {"person_id": member.person_id},
         frozenset({member.person_id}),
     )
-    permissions.record_change(session, seat, deed)
+    permissions.record_change(session, actor, admin_change)
 
 
 def _yes(value: bool) -> str:  # noqa: FBT001 - the one word that it turns into text

@@ -66,8 +66,8 @@ def add(
         TooManyObservers: the most that there may be are there.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.acting_as(session, caller, origin, ADMINS, tenant)
-    permissions.require_fresh_admin(session, seat, tenant)
+    actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
+    permissions.require_fresh_admin(session, actor, tenant)
     if wanted.service is not None and wanted.service not in services:
         raise Invalid(f"Choose one of the services {', '.join(sorted(services))}.", field="service")
     _addressable(session, tenant.id, wanted)
@@ -85,7 +85,7 @@ def add(
     session.orm.add(observer)
     session.orm.flush()
     copied = {"copied on": permissions.change(permissions.ABSENT, observer.service or EVERY_SERVICE)}
-    _record_change(session, seat, observer, "observer_added", copied, at=observer.created_at)
+    _record_change(session, actor, observer, "observer_added", copied, at=observer.created_at)
     return ObserverSummary(observer, caller.name)
 
 
@@ -96,7 +96,7 @@ def remove(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, obser
         NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.acting_as(session, caller, origin, ADMINS, tenant)
+    actor = permissions.acting_as(session, caller, origin, ADMINS, tenant)
     observer = session.orm.get(Observer, observer_id)
     if observer is None or observer.tenant_id != tenant.id or observer.removed_at is not None:
         raise NotFound("There is no such observer.")
@@ -104,7 +104,7 @@ def remove(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, obser
     session.orm.add(observer)
     session.orm.flush()
     copied = {"copied on": permissions.change(observer.service or EVERY_SERVICE, permissions.ABSENT)}
-    _record_change(session, seat, observer, "observer_removed", copied, at=observer.removed_at)
+    _record_change(session, actor, observer, "observer_removed", copied, at=observer.removed_at)
 
 
 def _of(session: UnitOfWork, tenant_id: UUID) -> Sequence[Observer]:
@@ -135,7 +135,7 @@ def _addressable(session: UnitOfWork, tenant_id: UUID, wanted: ObserverInput) ->
 
 def _record_change(
     session: UnitOfWork,
-    seat: AdminActor,
+    actor: AdminActor,
     observer: Observer,
     action: str,
     changes: Mapping[str, str],
@@ -144,5 +144,5 @@ def _record_change(
 ) -> None:
     named = {"observer": permissions.person(observer.name, observer.email)}
     permissions.record_change(
-        session, seat, AdminChange(action, at, changes, personal=named, facts={"observer_id": observer.id})
+        session, actor, AdminChange(action, at, changes, personal=named, facts={"observer_id": observer.id})
     )

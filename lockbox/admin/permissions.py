@@ -85,7 +85,7 @@ def acting_as(
     return AdminActor(caller, capacity(caller, roles, place), origin, place)
 
 
-def require_fresh_admin(session: UnitOfWork, seat: AdminActor, tenant: Tenant) -> None:
+def require_fresh_admin(session: UnitOfWork, actor: AdminActor, tenant: Tenant) -> None:
     """Check that a caller who could loosen something at a tenant has the sign-in that an approval needs.
 
     The strictest of all rules counts, because the change may loosen that one; if the policy has no valid mark, the
@@ -98,16 +98,16 @@ def require_fresh_admin(session: UnitOfWork, seat: AdminActor, tenant: Tenant) -
     """
     at = now(session)
     if recipients.look_up(session, {tenant.id}, at).approvers[tenant.id]:
-        strong_enough(seat.caller, strictest(policy_store.verified(session, tenant) or Policy()), at)
+        strong_enough(actor.caller, strictest(policy_store.verified(session, tenant) or Policy()), at)
 
 
-def require_fresh_operator(session: UnitOfWork, seat: AdminActor) -> None:
+def require_fresh_operator(session: UnitOfWork, actor: AdminActor) -> None:
     """Check that an operator who opens something, at the vendor or a tenant, has a fresh and strong sign-in.
 
     Raises:
         SignInAgain: an API token or a mailed code was shown, or it is too long ago.
     """
-    strong_enough(seat.caller, Policy(), now(session))
+    strong_enough(actor.caller, Policy(), now(session))
 
 
 def entitled(plan: str, plans: Mapping[str, Plan]) -> None:
@@ -121,10 +121,10 @@ def entitled(plan: str, plans: Mapping[str, Plan]) -> None:
         raise LicenceRequired(f"The plan {plan} does not include the lockbox; it takes one that does.")
 
 
-def is_last_approver(session: UnitOfWork, seat: AdminActor, person_id: UUID) -> bool:
+def is_last_approver(session: UnitOfWork, actor: AdminActor, person_id: UUID) -> bool:
     """Return whether nobody else approves for the acting person's tenant."""
-    assert seat.tenant_id is not None  # noqa: S101 - members are those of a tenant
-    return recipients.look_up(session, {seat.tenant_id}, now(session)).approvers[seat.tenant_id] <= {person_id}
+    assert actor.tenant_id is not None  # noqa: S101 - members are those of a tenant
+    return recipients.look_up(session, {actor.tenant_id}, now(session)).approvers[actor.tenant_id] <= {person_id}
 
 
 def operate(session: UnitOfWork, caller: Caller, origin: Origin, slug: str) -> tuple[AdminActor, Tenant]:
@@ -181,32 +181,32 @@ class AdminChange:
     also: frozenset[UUID] = frozenset()
 
 
-def record_change(session: UnitOfWork, seat: AdminActor, deed: AdminChange) -> UUID:
+def record_change(session: UnitOfWork, actor: AdminActor, admin_change: AdminChange) -> UUID:
     """Write the event, create its notifications (the vendor's own go to operators), and return its id."""
-    happening = audit_event_of(seat, deed)
-    if seat.tenant_id is None:
-        announcements.notify_operators(session, happening)
+    audit_event = audit_event_of(actor, admin_change)
+    if actor.tenant_id is None:
+        announcements.notify_operators(session, audit_event)
     else:
-        announcements.announce(session, happening, also=deed.also)
-    return happening.id
+        announcements.announce(session, audit_event, also=admin_change.also)
+    return audit_event.id
 
 
-def audit_event_of(seat: AdminActor, deed: AdminChange) -> AuditEvent:
+def audit_event_of(actor: AdminActor, admin_change: AdminChange) -> AuditEvent:
     """Return the audit event of a change."""
     return AuditEvent(
-        at=deed.at,
-        action=deed.action,
+        at=admin_change.at,
+        action=admin_change.action,
         actor=Actor(
-            person_id=seat.caller.person_id,
-            role=seat.role,
-            name=seat.caller.name,
-            channel=seat.origin.channel,
-            address=seat.origin.address,
-            user_agent=seat.origin.user_agent,
+            person_id=actor.caller.person_id,
+            role=actor.role,
+            name=actor.caller.name,
+            channel=actor.origin.channel,
+            address=actor.origin.address,
+            user_agent=actor.origin.user_agent,
         ),
-        tenant_id=seat.tenant_id,
-        facts={**deed.facts, "changes": deed.changes},
-        personal=deed.personal,
+        tenant_id=actor.tenant_id,
+        facts={**admin_change.facts, "changes": admin_change.changes},
+        personal=admin_change.personal,
     )
 
 
@@ -225,12 +225,12 @@ def person(name: str, address: str) -> str:
     return f"{name} <{address}>"
 
 
-def revise_policy(session: UnitOfWork, seat: AdminActor, tenant: Tenant, policy: Policy, at: datetime) -> int:
+def revise_policy(session: UnitOfWork, actor: AdminActor, tenant: Tenant, policy: Policy, at: datetime) -> int:
     """Put a policy in force as its author's, mark the tenant, and return the version."""
     newest = session.orm.exec(
         select(func.max(PolicyVersion.version)).where(col(PolicyVersion.tenant_id) == tenant.id)
     ).one()
     tenant.policy_version = (newest or 0) + 1
-    tenants.add_policy(session, tenant, policy.model_dump(mode="json"), at, seat.caller.person_id)
+    tenants.add_policy(session, tenant, policy.model_dump(mode="json"), at, actor.caller.person_id)
     tenants.mark(session, tenant)
     return tenant.policy_version

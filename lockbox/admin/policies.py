@@ -98,7 +98,7 @@ def change(
         NobodyCanApprove: too few people could approve under it; `reasons` says why.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
+    actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
     tenant = permissions.locked(session, tenant)
     if seen is not None and seen != tenant.policy_version:
         raise StaleVersion(
@@ -110,18 +110,18 @@ def change(
     if not (differences or is_anew):
         return held
     if is_anew or policy != held.policy.model_copy(update={"consent": None}):
-        permissions.require_fresh_admin(session, seat, tenant)
+        permissions.require_fresh_admin(session, actor, tenant)
     at = now(session)
     check(session, tenant, policy, at)
     takes_back = is_anew or takes_consent_back(tenant, held.policy, policy, at)
     if is_anew:
         differences |= _begun_anew(tenant)
-    version = permissions.revise_policy(session, seat, tenant, policy, at)
-    edition = PolicyEdition(version, seat.caller.person_id, seat.caller.name, at)
+    version = permissions.revise_policy(session, actor, tenant, policy, at)
+    edition = PolicyEdition(version, actor.caller.person_id, actor.caller.name, at)
     facts: dict[str, Value] = {"version": edition.version}
     if takes_back:
-        facts["closed"] = [str(request.id) for request in close_vendor_opened_windows(session, seat, tenant)]
-    permissions.record_change(session, seat, AdminChange("policy_changed", at, differences, facts=facts))
+        facts["closed"] = [str(request.id) for request in close_vendor_opened_windows(session, actor, tenant)]
+    permissions.record_change(session, actor, AdminChange("policy_changed", at, differences, facts=facts))
     return VersionedPolicy(edition, policy)
 
 

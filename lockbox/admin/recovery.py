@@ -39,8 +39,8 @@ def propose(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, *, n
         RecoveryOpen: another proposal is open.
         OtherSide: the address belongs to somebody at the vendor.
     """
-    seat, tenant = permissions.operate(session, caller, origin, slug)
-    permissions.require_fresh_operator(session, seat)
+    actor, tenant = permissions.operate(session, caller, origin, slug)
+    permissions.require_fresh_operator(session, actor)
     at = now(session)
     proposed = select(Invitation.id).where(
         col(Invitation.tenant_id) == tenant.id, col(Invitation.is_recovery), invitations.is_open(at)
@@ -59,7 +59,7 @@ def propose(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, *, n
         takes_effect_at=at + WAIT,
         facts={"takes_effect_at": at + WAIT},
     )
-    return invitations.make(session, seat, wanted, at)
+    return invitations.make(session, actor, wanted, at)
 
 
 def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, invitation_id: UUID) -> None:
@@ -69,8 +69,8 @@ def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, inv
         NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
         InvitationClosed: it has been accepted, objected to or withdrawn.
     """
-    seat, _ = permissions.operate(session, caller, origin, slug)
-    invitations.end(session, seat, invitation_id, only_recovery=True)
+    actor, _ = permissions.operate(session, caller, origin, slug)
+    invitations.end(session, actor, invitation_id, only_recovery=True)
 
 
 def open_for(session: UnitOfWork, caller: Caller) -> list[AdminProposal]:
@@ -95,5 +95,5 @@ def object_to(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, in
         InvitationClosed: it has been accepted or withdrawn.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.acting_as(session, caller, origin, OBJECTORS, tenant)
-    invitations.end(session, seat, invitation_id, only_recovery=True)
+    actor = permissions.acting_as(session, caller, origin, OBJECTORS, tenant)
+    invitations.end(session, actor, invitation_id, only_recovery=True)

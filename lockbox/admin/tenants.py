@@ -88,8 +88,8 @@ def add(
         LicenceRequired: the plan does not include the lockbox, so the tenant could not stay in `enforce`.
         OtherSide: the address belongs to somebody at the vendor.
     """
-    seat = permissions.acting_as(session, caller, origin, (Role.OPERATOR,))
-    permissions.require_fresh_operator(session, seat)
+    actor = permissions.acting_as(session, caller, origin, (Role.OPERATOR,))
+    permissions.require_fresh_operator(session, actor)
     _is_a_plan(founding.plan, plans)
     permissions.entitled(founding.plan, plans)
     invitations.not_of_the_vendor(session, founding.admin_address)
@@ -108,7 +108,7 @@ def add(
         action="tenant_added",
         changes=started,
     )
-    at_the_tenant = AdminActor(seat.caller, seat.role, origin, tenant.id)
+    at_the_tenant = AdminActor(actor.caller, actor.role, origin, tenant.id)
     invitations.make(session, at_the_tenant, first, now(session))
     return _to_the_vendor(session, tenant)
 
@@ -177,14 +177,14 @@ def set_plan(
         NotFound, NotYours, UnknownPlan: no such tenant or plan, or the caller is no operator.
         SignInAgain: the operator's sign-in is too weak or too old; a plan that lapses keeps a tenant from `enforce`.
     """
-    seat, tenant = permissions.operate(session, caller, origin, slug)
+    actor, tenant = permissions.operate(session, caller, origin, slug)
     _is_a_plan(plan, plans)
     tenant = permissions.locked(session, tenant)
     if plan != tenant.plan:
-        permissions.require_fresh_operator(session, seat)
+        permissions.require_fresh_operator(session, actor)
         changes = {"plan": change(tenant.plan, plan)}
         _change(session, tenant, "plan", plan)
-        _record_change(session, seat, "plan_changed", changes)
+        _record_change(session, actor, "plan_changed", changes)
     return _to_the_vendor(session, tenant)
 
 
@@ -196,34 +196,34 @@ def rename(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, name:
         SignInAgain: the admin's sign-in is too weak or too old; mails call the tenant by its name.
     """
     tenant = permissions.known(session, caller, slug)
-    seat = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
+    actor = permissions.acting_as(session, caller, origin, (Role.TENANT_ADMIN,), tenant)
     tenant = permissions.locked(session, tenant)
     if name != tenant.name:
-        permissions.require_fresh_admin(session, seat, tenant)
+        permissions.require_fresh_admin(session, actor, tenant)
         changes = {"name": change(tenant.name, name)}
         tenant.name = name
         session.orm.add(tenant)
         session.orm.flush()
-        _record_change(session, seat, "tenant_renamed", changes)
+        _record_change(session, actor, "tenant_renamed", changes)
     return show(session, caller, slug)
 
 
 def _suspended(session: UnitOfWork, caller: Caller, origin: Origin, slug: str, *, suspended: bool) -> TenantOverview:
-    seat, tenant = permissions.operate(session, caller, origin, slug)
+    actor, tenant = permissions.operate(session, caller, origin, slug)
     tenant = permissions.locked(session, tenant)
     if suspended != tenant.suspended:
         if not suspended:
-            permissions.require_fresh_operator(session, seat)
+            permissions.require_fresh_operator(session, actor)
         words = ("no", "yes") if suspended else ("yes", "no")
         _change(session, tenant, "suspended", suspended, closes=suspended)
-        closed = emergency_stop.end_windows_at(session, seat.caller, origin, tenant.id) if suspended else []
+        closed = emergency_stop.end_windows_at(session, actor.caller, origin, tenant.id) if suspended else []
         changes = {"suspended": change(*words)}
         facts: dict[str, Value] = {}
         if closed:
             changes["open windows"] = change(len(closed), 0)
             facts["closed"] = [str(request.id) for request in closed]
         action = "tenant_suspended" if suspended else "tenant_resumed"
-        permissions.record_change(session, seat, AdminChange(action, now(session), changes, facts=facts))
+        permissions.record_change(session, actor, AdminChange(action, now(session), changes, facts=facts))
     return _to_the_vendor(session, tenant)
 
 
@@ -244,8 +244,8 @@ def _change(session: UnitOfWork, tenant: Tenant, name: str, value: object, *, cl
     session.orm.flush()
 
 
-def _record_change(session: UnitOfWork, seat: AdminActor, action: str, changes: Mapping[str, str]) -> None:
-    permissions.record_change(session, seat, AdminChange(action, now(session), changes))
+def _record_change(session: UnitOfWork, actor: AdminActor, action: str, changes: Mapping[str, str]) -> None:
+    permissions.record_change(session, actor, AdminChange(action, now(session), changes))
 
 
 def _to_the_vendor(session: UnitOfWork, tenant: Tenant) -> TenantOverview:

@@ -90,7 +90,7 @@ def _record_expiry(session: UnitOfWork, row: Row[Any]) -> bool:
         return False
     relaxed = f"{row.consented} until {instant(row.until_at)}"
     decides_again = row.mode == Mode.ENFORCE
-    happening = AuditEvent(
+    audit_event = AuditEvent(
         at=now(session),
         action=CONSENT_ENDED,
         actor=THE_CLOCK,
@@ -100,5 +100,5 @@ def _record_expiry(session: UnitOfWork, row: Row[Any]) -> bool:
             "changes": {"mode": change(relaxed, row.mode)} if decides_again else {"consent": change(relaxed, ABSENT)}
         },
     )
-    announcements.announce(session, happening)
+    announcements.announce(session, audit_event)
     return True

@@ -24,12 +24,12 @@ READERS = (Role.OPERATOR, Role.VENDOR_AUDITOR)
 FIRST_TIER = 1
 
 
-def withdraw_offers(session: UnitOfWork, seat: AdminActor, person_id: UUID) -> None:
+def withdraw_offers(session: UnitOfWork, actor: AdminActor, person_id: UUID) -> None:
     """Withdraw every open invitation and proposal by a person of the vendor, wherever they made it.
 
     The vendor's people are locked already; those of the tenants are locked here, by id. Each withdrawal is notified.
     """
-    invitations.end_those_by(session, seat, person_id)
+    invitations.end_those_by(session, actor, person_id)
     made = select(Invitation.tenant_id).where(
         col(Invitation.invited_by) == person_id,
         col(Invitation.tenant_id).is_not(None),
@@ -41,7 +41,7 @@ def withdraw_offers(session: UnitOfWork, seat: AdminActor, person_id: UUID) -> N
     for tenant_id in tenants:
         assert tenant_id is not None  # noqa: S101 - the query says so
         authentication.turn_to(session, tenant_id)
-        invitations.end_those_by(session, AdminActor(seat.caller, seat.role, seat.origin, tenant_id), person_id)
+        invitations.end_those_by(session, AdminActor(actor.caller, actor.role, actor.origin, tenant_id), person_id)
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,12 @@ def invite(
         AlreadyMember, AlreadyInvited: the person has a place or an open invitation.
         TooMany: as many were invited to the vendor within 24 hours as `a_day` lets through.
     """
-    seat = permissions.acting_as(session, caller, origin, OPERATORS)
-    permissions.require_fresh_operator(session, seat)
+    actor = permissions.acting_as(session, caller, origin, OPERATORS)
+    permissions.require_fresh_operator(session, actor)
     at = now(session)
     invitations.only_one(session, None, address, at)
     invitations.few_enough(session, None, at, a_day)
-    return invitations.make(session, seat, InvitationOffer(name, address, roles), at)
+    return invitations.make(session, actor, InvitationOffer(name, address, roles), at)
 
 
 def withdraw(session: UnitOfWork, caller: Caller, origin: Origin, invitation_id: UUID) -> None:
@@ -143,7 +143,7 @@ def set_roles(
         Invalid: the person is disabled, or no manager and to be in a tier.
         SignInAgain: it is a new role, and the operator's sign-in is too weak or too old.
     """
-    seat, member = _colleague(session, caller, origin, person_id)
+    actor, member = _colleague(session, caller, origin, person_id)
     member.check_seen(seen)
     if member.is_disabled:
         raise Invalid("This person is disabled and cannot get roles.", field="person_id")
@@ -155,8 +155,8 @@ def set_roles(
     if review_tier and Role.MANAGER not in roles:
         raise Invalid("Only managers have a review tier. Leave it out.", field="review_tier")
     if roles - member.roles:
-        permissions.require_fresh_operator(session, seat)
-    _replace(session, seat, member, StaffRoles(roles, review_tier), "member_changed")
+        permissions.require_fresh_operator(session, actor)
+    _replace(session, actor, member, StaffRoles(roles, review_tier), "member_changed")
     return _again(session, person_id)
 
 
@@ -166,8 +166,8 @@ def remove(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID)
     Raises:
         NotYours, NotFound, OwnRoles: the caller is no operator, or it is nobody or the caller.
     """
-    seat, member = _colleague(session, caller, origin, person_id)
-    _replace(session, seat, member, StaffRoles(frozenset()), "member_removed")
+    actor, member = _colleague(session, caller, origin, person_id)
+    _replace(session, actor, member, StaffRoles(frozenset()), "member_removed")
 
 
 def disable(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID) -> Member:
@@ -178,16 +178,16 @@ def disable(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID
     Raises:
         NotYours, NotFound, OwnRoles: the caller is no operator, or it is nobody or the caller.
     """
-    seat, member = _colleague(session, caller, origin, person_id)
+    actor, member = _colleague(session, caller, origin, person_id)
     if not member.is_disabled:
-        withdraw_offers(session, seat, person_id)
+        withdraw_offers(session, actor, person_id)
         person = session.orm.get_one(Person, person_id)
         person.disabled_at = now(session)
         session.orm.add(person)
         session.orm.flush()
-        ended = emergency_stop.end_all_of(session, seat.caller, origin, person_id)
-        deed = _admin_change(session, "person_disabled", member, {"disabled": change("no", "yes")}, ended)
-        permissions.record_change(session, seat, deed)
+        ended = emergency_stop.end_all_of(session, actor.caller, origin, person_id)
+        admin_change = _admin_change(session, "person_disabled", member, {"disabled": change("no", "yes")}, ended)
+        permissions.record_change(session, actor, admin_change)
     return _again(session, person_id)
 
 
@@ -197,10 +197,10 @@ def _may_read(session: UnitOfWork, caller: Caller, roles: Sequence[Role]) -> Non
 
 
 def _colleague(session: UnitOfWork, caller: Caller, origin: Origin, person_id: UUID) -> tuple[AdminActor, Member]:
-    seat = permissions.acting_as(session, caller, origin, OPERATORS)
+    actor = permissions.acting_as(session, caller, origin, OPERATORS)
     if person_id == caller.person_id:
         raise OwnRoles("You cannot change your own roles. Ask another operator.")
-    return seat, _again(session, person_id)
+    return actor, _again(session, person_id)
 
 
 def _again(session: UnitOfWork, person_id: UUID) -> Member:
@@ -210,10 +210,10 @@ def _again(session: UnitOfWork, person_id: UUID) -> Member:
     return member
 
 
-def _replace(session: UnitOfWork, seat: AdminActor, member: Member, place: StaffRoles, action: str) -> None:
+def _replace(session: UnitOfWork, actor: AdminActor, member: Member, place: StaffRoles, action: str) -> None:
     lost = member.roles - place.roles
     if Role.OPERATOR in lost:
-        withdraw_offers(session, seat, member.person_id)
+        withdraw_offers(session, actor, member.person_id)
     diff = {}
     if place.roles != member.roles:
         memberships.give(session, member.person_id, None, place.roles - member.roles)
@@ -225,9 +225,9 @@ def _replace(session: UnitOfWork, seat: AdminActor, member: Member, place: Staff
         diff["review_tier"] = change(before, place.review_tier)
     ended: list[AccessRequest] = []
     if Role.ENGINEER in lost:
-        ended = emergency_stop.end_all_of(session, seat.caller, seat.origin, member.person_id)
+        ended = emergency_stop.end_all_of(session, actor.caller, actor.origin, member.person_id)
     if diff:
-        permissions.record_change(session, seat, _admin_change(session, action, member, diff, ended))
+        permissions.record_change(session, actor, _admin_change(session, action, member, diff, ended))
 
 
 def _admin_change(

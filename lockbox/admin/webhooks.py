@@ -104,18 +104,18 @@ def add(
         TooManyEndpoints: the most that there may be are there.
     """
     tenant = None if slug is None else permissions.known(session, caller, slug)
-    seat = permissions.acting_as(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
-    _firmly(session, seat, tenant)
-    _good(wanted.url, wanted.event_types, seat.tenant_id, reach)
-    _may_show_justification(seat.tenant_id, is_told=wanted.with_justification)
-    if len(_of(session, seat.tenant_id)) >= MOST_ENDPOINTS:
+    actor = permissions.acting_as(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
+    _firmly(session, actor, tenant)
+    _good(wanted.url, wanted.event_types, actor.tenant_id, reach)
+    _may_show_justification(actor.tenant_id, is_told=wanted.with_justification)
+    if len(_of(session, actor.tenant_id)) >= MOST_ENDPOINTS:
         raise TooManyEndpoints(f"There may be {MOST_ENDPOINTS} webhooks; remove one.")
     at = now(session)
     signing = kept.new_signing(reach.vault)
     endpoint = kept.made(
         signing,
         wanted.url,
-        tenant_id=seat.tenant_id,
+        tenant_id=actor.tenant_id,
         at=at,
         event_types=wanted.event_types,
         description=wanted.description,
@@ -124,7 +124,7 @@ def add(
     )
     session.orm.add(endpoint)
     session.orm.flush()
-    _record_change(session, seat, endpoint, "endpoint_added", _diff({}, _facts(endpoint)), at=at)
+    _record_change(session, actor, endpoint, "endpoint_added", _diff({}, _facts(endpoint)), at=at)
     return WebhookWithSecret(endpoint, signing.secret)
 
 
@@ -142,7 +142,7 @@ def change(
     Raises:
         NotFound, NotYours, SignInAgain, Invalid: there is none, no right, no fresh sign-in, or a bad value.
     """
-    seat, endpoint, tenant = locked(session, caller, origin, endpoint_id)
+    actor, endpoint, tenant = locked(session, caller, origin, endpoint_id)
     before = _facts(endpoint)
     values = {name: value for name, value in wanted.items() if name != "enabled"}
     changed = {name for name, value in values.items() if getattr(endpoint, name) != value}
@@ -151,7 +151,7 @@ def change(
     if not changed and not turns:
         return endpoint
     if changed - HARMLESS or (turns and enabled):
-        _firmly(session, seat, tenant)
+        _firmly(session, actor, tenant)
     _good(wanted.get("url", endpoint.url), wanted.get("event_types", ()), endpoint.tenant_id, reach)
     _may_show_justification(endpoint.tenant_id, is_told=wanted.get("with_justification", False))
     at = now(session)
@@ -164,7 +164,7 @@ def change(
     differences = _diff(before, _facts(endpoint))
     for name in changed & {"url", "description"}:
         differences.setdefault(name, "changed")
-    _record_change(session, seat, endpoint, "endpoint_changed", differences, at=at)
+    _record_change(session, actor, endpoint, "endpoint_changed", differences, at=at)
     return endpoint
 
 
@@ -174,7 +174,7 @@ def remove(session: UnitOfWork, caller: Caller, origin: Origin, endpoint_id: UUI
     Raises:
         NotFound, NotYours: there is no such tenant or row, or the caller lacks the role.
     """
-    seat, endpoint, _ = locked(session, caller, origin, endpoint_id)
+    actor, endpoint, _ = locked(session, caller, origin, endpoint_id)
     at = now(session)
     if endpoint.disabled_at is None:
         _turn(endpoint, at)
@@ -182,7 +182,7 @@ def remove(session: UnitOfWork, caller: Caller, origin: Origin, endpoint_id: UUI
     endpoint.secret, endpoint.public_key, endpoint.old_secret, endpoint.old_secret_until = b"", None, None, None
     session.orm.add(endpoint)
     session.orm.flush()
-    _record_change(session, seat, endpoint, "endpoint_removed", {"url": place(endpoint.url)}, at=at)
+    _record_change(session, actor, endpoint, "endpoint_removed", {"url": place(endpoint.url)}, at=at)
 
 
 def rotate(
@@ -199,8 +199,8 @@ def rotate(
     Raises:
         NotFound, NotYours, SignInAgain: there is none, or the caller lacks the role or a fresh sign-in.
     """
-    seat, endpoint, tenant = locked(session, caller, origin, endpoint_id)
-    _firmly(session, seat, tenant)
+    actor, endpoint, tenant = locked(session, caller, origin, endpoint_id)
+    _firmly(session, actor, tenant)
     at = now(session)
     signing = kept.new_signing(vault)
     kept.rotate(endpoint, signing, at, overlap)
@@ -208,7 +208,7 @@ def rotate(
     session.orm.flush()
     hours = round(overlap.total_seconds() / 3600)
     _record_change(
-        session, seat, endpoint, "endpoint_rotated", {"secret": f"replaced; both sign for {hours} h"}, at=at
+        session, actor, endpoint, "endpoint_rotated", {"secret": f"replaced; both sign for {hours} h"}, at=at
     )
     return WebhookWithSecret(endpoint, signing.secret)
 
@@ -223,11 +223,11 @@ def locked(
     """
     endpoint = _seen(session, caller, endpoint_id)
     tenant = session.orm.get(Tenant, endpoint.tenant_id) if endpoint.tenant_id else None
-    seat = permissions.acting_as(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
+    actor = permissions.acting_as(session, caller, origin, ADMINS if tenant else OPERATORS, tenant)
     session.orm.refresh(endpoint, with_for_update={"key_share": True})
     if endpoint.removed_at is not None:
         raise NotFound("There is no such webhook.")
-    return seat, endpoint, tenant
+    return actor, endpoint, tenant
 
 
 def place(url: str) -> str:
@@ -250,11 +250,11 @@ def _of(session: UnitOfWork, tenant_id: UUID | None) -> Sequence[Endpoint]:
     return session.orm.exec(query.order_by(col(Endpoint.id))).all()
 
 
-def _firmly(session: UnitOfWork, seat: AdminActor, tenant: Tenant | None) -> None:
+def _firmly(session: UnitOfWork, actor: AdminActor, tenant: Tenant | None) -> None:
     if tenant is not None:
-        permissions.require_fresh_admin(session, seat, tenant)
+        permissions.require_fresh_admin(session, actor, tenant)
     else:
-        permissions.require_fresh_operator(session, seat)
+        permissions.require_fresh_operator(session, actor)
 
 
 def _good(url: str, event_types: Iterable[str], tenant_id: UUID | None, reach: WebhookUrlPolicy) -> None:
@@ -300,7 +300,7 @@ def _diff(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str]
 
 def _record_change(
     session: UnitOfWork,
-    seat: AdminActor,
+    actor: AdminActor,
     endpoint: Endpoint,
     action: str,
     changes: Mapping[str, str],
@@ -309,5 +309,5 @@ def _record_change(
 ) -> None:
     named = {"endpoint": endpoint.description or None}
     permissions.record_change(
-        session, seat, AdminChange(action, at, changes, personal=named, facts={"endpoint_id": endpoint.id})
+        session, actor, AdminChange(action, at, changes, personal=named, facts={"endpoint_id": endpoint.id})
     )

@@ -76,31 +76,31 @@ def preview_request(
         NotFound, NotYours, UnknownService: no such tenant or service, or the caller is no member.
     """
     tenant = permissions.readable(session, caller, slug)
-    judged = evaluate.evaluate_what_if(session, tenant, ask, services)
-    decides, reached = customer_decides(judged.mode), preview.first_recipients(judged)
-    people = _people(session, judged.able | reached.people.keys())
+    evaluation = evaluate.evaluate_what_if(session, tenant, ask, services)
+    decides, reached = customer_decides(evaluation.mode), preview.first_recipients(evaluation)
+    people = _people(session, evaluation.able | reached.people.keys())
     names = PreviewNames({one.id: one.name for one in people.values()})
-    quiet = judged.able & judged.known.quiet - reached.people.keys()
+    quiet = evaluation.able & evaluation.known.quiet - reached.people.keys()
     return WhatIfResult(
         policy_version=tenant.policy_version,
-        mode=judged.mode,
-        first_state=judged.first_state,
-        terms=judged.terms,
-        reviewers=len(judged.managers) if judged.first_state is State.REVIEWING else 0,
+        mode=evaluation.mode,
+        first_state=evaluation.first_state,
+        terms=evaluation.terms,
+        reviewers=len(evaluation.managers) if evaluation.first_state is State.REVIEWING else 0,
         notified_first=_mailed(session, reached, people, names),
-        could_approve=names(judged.able) if decides else (),
+        could_approve=names(evaluation.able) if decides else (),
         quiet=names(quiet) if decides else (),
-        stages=preview.stages(judged, names) if decides else (),
+        stages=preview.stages(evaluation, names) if decides else (),
         endpoints=_endpoints(session, reached.endpoints),
         copied=_copied(session, reached.observers),
-        warnings=tuple(_warnings(judged, reached, decides=decides)),
+        warnings=tuple(_warnings(evaluation, reached, decides=decides)),
     )
 
 
-def _warnings(judged: Evaluation, reached: PreviewRecipients, *, decides: bool) -> Iterable[str]:
-    if judged.tenant.suspended:
+def _warnings(evaluation: Evaluation, reached: PreviewRecipients, *, decides: bool) -> Iterable[str]:
+    if evaluation.tenant.suspended:
         yield SUSPENDED
-    yield from judged.obstacles()
+    yield from evaluation.obstacles()
     if not reached.people:
         yield NOBODY_ASKED if decides else NOBODY_NOTIFIED
 

@@ -118,9 +118,9 @@ class AuditEvent:
         return VENDORS_LOG if self.internal or self.tenant_id is None else self.tenant_id
 
 
-def append(happenings: Iterable[AuditEvent]) -> dict[str, Any]:
+def append(audit_events: Iterable[AuditEvent]) -> dict[str, Any]:
     """Return the parameters of APPEND, a set of CTEs for the statement that makes the change."""
-    rows = tuple(happenings)
+    rows = tuple(audit_events)
     details: list[tuple[UUID, str, bytes, str]] = []
     bodies = []
     for row in rows:
@@ -207,10 +207,10 @@ def record(
     """
     at = now(session)
     sought = json.dumps(dict(wanted), ensure_ascii=False, sort_keys=True) if wanted else None
-    happenings = [
+    audit_events = [
         AuditEvent(
             at=at, action=action, actor=actor, tenant_id=one, facts={"count": count}, personal={"wanted": sought}
         )
         for one in logs
     ]
-    session.execute(RECORD, append(happenings))
+    session.execute(RECORD, append(audit_events))

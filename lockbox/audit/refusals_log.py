@@ -91,7 +91,7 @@ def record_finished_minutes(database: Database) -> int:
         asked = [row.request_id for row in rows if row.request_id]
         requests = {row.id: row for row in session.execute(REQUESTS, {"ids": asked})}
         places = _places(session, rows, requests)
-        happenings = [
+        audit_events = [
             AuditEvent(
                 at=at,
                 action=row.kind,
@@ -112,7 +112,7 @@ def record_finished_minutes(database: Database) -> int:
             for row, where in zip(rows, places, strict=True)
             for person_id, tenant_id in where
         ]
-        session.execute(RECORD, events.append(happenings))
+        session.execute(RECORD, events.append(audit_events))
         return len(rows)
 
 

@@ -270,12 +270,12 @@ def record(
         user_agent=place.user_agent,
     )
     places: list[UUID | None] = [*sorted(caller.tenants())] or [None]
-    happenings = [
+    audit_events = [
         AuditEvent(at=at, action=action, actor=actor, tenant_id=one, facts=facts, personal=personal or {})
         for one in places
     ]
-    session.execute(RECORDED, events.append(happenings))
-    return happenings[0]
+    session.execute(RECORDED, events.append(audit_events))
+    return audit_events[0]
 
 
 def _revoke(session: UnitOfWork, row: BrowserSession) -> None:

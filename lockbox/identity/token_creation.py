@@ -208,5 +208,5 @@ def _record(session: UnitOfWork, caller: Caller, place: ClientInfo, action: str,
     facts = {"token_id": token.id, "replaces": token.replaces, "expires_at": token.expires_at}
     at = now(session)
     places: list[UUID | None] = [*sorted(caller.tenants())] or [None]
-    happenings = [AuditEvent(at=at, action=action, actor=actor, tenant_id=one, facts=facts) for one in places]
-    session.execute(RECORDED, events.append(happenings))
+    audit_events = [AuditEvent(at=at, action=action, actor=actor, tenant_id=one, facts=facts) for one in places]
+    session.execute(RECORDED, events.append(audit_events))

@@ -158,8 +158,8 @@ def _record_change(
     session: UnitOfWork, caller: Caller, place: ClientInfo, address: Address, action: str, **facts: Value
 ) -> None:
     told = {"mailbox": address.email}
-    happening = sessions.record(session, caller, place, action, personal=told, address_id=address.id, **facts)
-    announcements.notify_person(session, happening, caller.person_id)
+    audit_event = sessions.record(session, caller, place, action, personal=told, address_id=address.id, **facts)
+    announcements.notify_person(session, audit_event, caller.person_id)
 
 
 def _kept(session: UnitOfWork, address: Address) -> Address:

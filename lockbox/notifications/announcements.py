@@ -133,56 +133,60 @@ class Announcement:
     checkpoint_id: UUID | None = None
 
 
-def record(session: UnitOfWork, *happenings: AuditEvent) -> None:
+def record(session: UnitOfWork, *audit_events: AuditEvent) -> None:
     """Write events that nobody is told of."""
-    session.execute(RECORDED, events.append(happenings))
+    session.execute(RECORDED, events.append(audit_events))
 
 
-def announce(session: UnitOfWork, happening: AuditEvent, *, also: AbstractSet[UUID] = frozenset()) -> None:
+def announce(session: UnitOfWork, audit_event: AuditEvent, *, also: AbstractSet[UUID] = frozenset()) -> None:
     """Write an event of a tenant and tell it to all of its admins and approvers and to its endpoints.
 
     The template is the event's action; `also` are further people who hear of it. An endpoint hears of what it wants,
     and of a recovery whatever it wants.
     """
-    assert happening.tenant_id is not None  # noqa: S101 - what concerns no tenant is recorded, not announced
-    record(session, happening)
-    known = recipients.look_up(session, {happening.tenant_id}, happening.at, also=also)
-    everybody = known.admins[happening.tenant_id] | known.approvers[happening.tenant_id] | also
-    _notify(session, happening, known, everybody, _endpoints(known, happening))
+    assert audit_event.tenant_id is not None  # noqa: S101 - what concerns no tenant is recorded, not announced
+    record(session, audit_event)
+    known = recipients.look_up(session, {audit_event.tenant_id}, audit_event.at, also=also)
+    everybody = known.admins[audit_event.tenant_id] | known.approvers[audit_event.tenant_id] | also
+    _notify(session, audit_event, known, everybody, _endpoints(known, audit_event))
 
 
-def try_out(session: UnitOfWork, happening: AuditEvent, endpoint_id: UUID) -> UUID:
+def try_out(session: UnitOfWork, audit_event: AuditEvent, endpoint_id: UUID) -> UUID:
     """Write an event and call one endpoint with it, whatever that wants to hear of; return the notification's id."""
-    record(session, happening)
+    record(session, audit_event)
     occasion = Announcement(
-        str(happening.action), happening.tenant_id, happening.id, happening.at, happening.at + TEST_MATTERS_FOR
+        str(audit_event.action),
+        audit_event.tenant_id,
+        audit_event.id,
+        audit_event.at,
+        audit_event.at + TEST_MATTERS_FOR,
     )
     return queue_notifications(session, [AnnouncementRecipient(endpoint_id=endpoint_id)], occasion)[0]
 
 
-def notify_operators(session: UnitOfWork, happening: AuditEvent) -> None:
+def notify_operators(session: UnitOfWork, audit_event: AuditEvent) -> None:
     """Write an event of the vendor's own and tell it to the operators by mail."""
-    record(session, happening)
+    record(session, audit_event)
     operators = set(session.execute(OPERATORS).scalars())
-    known = recipients.look_up(session, frozenset(), happening.at, also=operators)
-    _notify(session, happening, known, operators, ())
+    known = recipients.look_up(session, frozenset(), audit_event.at, also=operators)
+    _notify(session, audit_event, known, operators, ())
 
 
-def alarm(session: UnitOfWork, happening: AuditEvent) -> None:
+def alarm(session: UnitOfWork, audit_event: AuditEvent) -> None:
     """Write an event of the vendor's own, tell the operators by mail, and call all of the vendor's endpoints.
 
     They hear of it whatever they want: whoever breaks in must not be able to choose beforehand who hears of it.
     """
-    record(session, happening)
+    record(session, audit_event)
     operators = set(session.execute(OPERATORS).scalars())
-    known = recipients.look_up(session, frozenset(), happening.at, also=operators)
-    _notify(session, happening, known, operators, [one.id for one in known.receivers[None]])
+    known = recipients.look_up(session, frozenset(), audit_event.at, also=operators)
+    _notify(session, audit_event, known, operators, [one.id for one in known.receivers[None]])
 
 
-def notify_person(session: UnitOfWork, happening: AuditEvent, person_id: UUID) -> None:
+def notify_person(session: UnitOfWork, audit_event: AuditEvent, person_id: UUID) -> None:
     """Tell one person, at all of the addresses that are theirs as yet, of an event that is written already."""
-    known = recipients.look_up(session, frozenset(), happening.at, also=frozenset({person_id}))
-    _notify(session, happening, known, {person_id}, ())
+    known = recipients.look_up(session, frozenset(), audit_event.at, also=frozenset({person_id}))
+    _notify(session, audit_event, known, {person_id}, ())
 
 
 def write_to(
@@ -213,7 +217,7 @@ def write_to(
 
 def _notify(
     session: UnitOfWork,
-    happening: AuditEvent,
+    audit_event: AuditEvent,
     known: RecipientDirectory,
     people: AbstractSet[UUID],
     endpoints: Iterable[UUID],
@@ -223,9 +227,9 @@ def _notify(
         AnnouncementRecipient(person, box.id) for person in sorted(people) for box in known.mailboxes.get(person, ())
     ]
     told += [AnnouncementRecipient(endpoint_id=endpoint) for endpoint in endpoints]
-    at, until = happening.at, happening.at + MATTERS_FOR
+    at, until = audit_event.at, audit_event.at + MATTERS_FOR
     queue_notifications(
-        session, told, Announcement(str(happening.action), happening.tenant_id, happening.id, at, until)
+        session, told, Announcement(str(audit_event.action), audit_event.tenant_id, audit_event.id, at, until)
     )
 
 
@@ -262,6 +266,6 @@ def _turn(occasion: Announcement) -> datetime:
     return occasion.at - BEFORE_OTHERS if hurries else occasion.at
 
 
-def _endpoints(known: RecipientDirectory, happening: AuditEvent) -> list[UUID]:
-    event_type, wanted = f"tenant.{happening.action}", happening.action in UNFILTERED
-    return [one.id for one in known.receivers[happening.tenant_id] if wanted or one.wants(event_type)]
+def _endpoints(known: RecipientDirectory, audit_event: AuditEvent) -> list[UUID]:
+    event_type, wanted = f"tenant.{audit_event.action}", audit_event.action in UNFILTERED
+    return [one.id for one in known.receivers[audit_event.tenant_id] if wanted or one.wants(event_type)]

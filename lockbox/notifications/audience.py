@@ -156,16 +156,16 @@ def endpoints_to_notify(*, customer_knows: bool) -> frozenset[AudienceGroup]:
     return ENDPOINTS if customer_knows else frozenset({AudienceGroup.VENDOR_ENDPOINTS})
 
 
-def people_to_remind(nudge: Reminder, state: str, mode: Mode) -> frozenset[AudienceGroup]:
-    """Return which people hear of a nudge.
+def people_to_remind(reminder: Reminder, state: str, mode: Mode) -> frozenset[AudienceGroup]:
+    """Return which people hear of a reminder.
 
     Of managers and approvers it is those who are asked and have not answered; that a window is about to close is for
     the people who heard that it opened. That no approver could be reached is for the tenant's admins; of a review the
     vendor's operators hear, by a memo.
     """
-    if nudge is Reminder.UNREACHED:
+    if reminder is Reminder.UNREACHED:
         return frozenset({AudienceGroup.ADMINS}) if state == "pending" else frozenset()
-    if nudge is Reminder.WARN:
+    if reminder is Reminder.WARN:
         return (AFTERWARDS[mode] - COPIES) | {AudienceGroup.REQUESTER}
     return frozenset({AudienceGroup.ASKED})
 

@@ -53,7 +53,7 @@ def _alike(words: str, tone: Tone) -> StateWording:
     return StateWording(words, words, tone)
 
 
-SAYINGS: Mapping[str, StateWording] = {
+STATE_WORDINGS: Mapping[str, StateWording] = {
     "reviewing": _alike("In vendor review", Tone.WAITS),
     "pending": StateWording("Waiting for your answer", "Waiting for the customer's answer", Tone.WAITS),
     "active": _alike("Open", Tone.OPEN),

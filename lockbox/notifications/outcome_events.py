@@ -141,7 +141,7 @@ def _judge(session: UnitOfWork, called: Iterable[DeliveryAttempt], at: datetime)
 
 def _notify_disabled(session: UnitOfWork, row: Row[Any], at: datetime) -> None:
     said = {GONE: "it answered 410 Gone", FAILING: f"it failed for {FAILS_TOO_LONG.days} days"}[row.why_disabled]
-    happening = AuditEvent(
+    audit_event = AuditEvent(
         at=at,
         action="endpoint_disabled",
         actor=THE_CLOCK,
@@ -150,9 +150,9 @@ def _notify_disabled(session: UnitOfWork, row: Row[Any], at: datetime) -> None:
         personal={"endpoint": row.description or None},
     )
     if row.tenant_id is None:
-        announcements.notify_operators(session, happening)
+        announcements.notify_operators(session, audit_event)
     else:
-        announcements.announce(session, happening)
+        announcements.announce(session, audit_event)
 
 
 def lock_concerned(session: UnitOfWork, ended: Mapping[UUID, Outcome]) -> Mapping[UUID, str]:
@@ -177,9 +177,9 @@ def record_dead(
     session: UnitOfWork, rows: Sequence[Row[Any]], words: Mapping[UUID, str | None], at: datetime
 ) -> None:
     """Write an event for each of these dead notifications: its kind, the recipient's id, and why as a word."""
-    happenings = [_audit_event(row, words.get(row.id), at) for row in rows if row.template not in UNTOLD]
-    if happenings:
-        announcements.record(session, *happenings)
+    audit_events = [_audit_event(row, words.get(row.id), at) for row in rows if row.template not in UNTOLD]
+    if audit_events:
+        announcements.record(session, *audit_events)
 
 
 def wake_undelivered(session: UnitOfWork, states: Mapping[UUID, str], at: datetime) -> None:
@@ -222,7 +222,7 @@ def record_sent(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> 
         for row in rows
         if row.template not in SILENT
     )
-    happenings = [
+    audit_events = [
         AuditEvent(
             at=at,
             action=NOTIFICATIONS_SENT,
@@ -234,5 +234,5 @@ def record_sent(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> 
         )
         for (tenant_id, request_id, event_id, template, channel, is_internal), count in told.items()
     ]
-    if happenings:
-        announcements.record(session, *happenings)
+    if audit_events:
+        announcements.record(session, *audit_events)

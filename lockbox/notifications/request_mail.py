@@ -18,7 +18,7 @@ from lockbox.notifications import mail_text, window_report
 from lockbox.notifications.audience import CONVERSED, COPIED, PROMPTS, RECEIPT, REMINDERS, REPORT
 from lockbox.notifications.mail_text import (
     LONGEST_SUBJECT,
-    SAYINGS,
+    STATE_WORDINGS,
     TEMPLATES,
     duration,
     one_line,
@@ -47,9 +47,9 @@ SUBJECTS = {
     "answer": "Your question was answered: access to {service} at {tenant}",
     "review_answer": "Your question was answered: access to {service} at {tenant}",
     RECEIPT: "Receipt: {actor} {decided} access to {service} at {tenant}",
-    **{name: f"{SAYINGS[name].others}: access to {{service}} at {{tenant}}" for name in ENDINGS},
+    **{name: f"{STATE_WORDINGS[name].others}: access to {{service}} at {{tenant}}" for name in ENDINGS},
 }
-NOBODY_NOTIFIED = f"{SAYINGS[mail_text.NOBODY_NOTIFIED].others}: access to {{service}} at {{tenant}}"
+NOBODY_NOTIFIED = f"{STATE_WORDINGS[mail_text.NOBODY_NOTIFIED].others}: access to {{service}} at {{tenant}}"
 LONG = 600
 LONGEST_AGENT = 256
 LONGEST_RESOURCE = 256
@@ -65,7 +65,7 @@ REMEDIES = {
     "denied": "Let the vendor know: the engineer can ask again.",
 }
 NAMED_BY = frozenset({"active", "denied", "revoked"})
-ENDED = {name: saying.others[0].lower() + saying.others[1:] for name, saying in SAYINGS.items()}
+ENDED = {name: saying.others[0].lower() + saying.others[1:] for name, saying in STATE_WORDINGS.items()}
 FILES = {"review_reminder": "reminder", "answer_reminder": "reminder"}
 MOST = 5
 LOOKED_THROUGH = 500

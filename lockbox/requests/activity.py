@@ -92,10 +92,10 @@ def report(
         errors = [{"field": f"entries.{place}.at", "message": "the window was not open then"} for place in outside]
         raise OutsideWindow("Something was done while the window was not open; nothing was taken.", errors=errors)
     authentication.turn_to(session, window.tenant_id)
-    happenings = _audit_events(caller, origin, window, entries, at)
-    announcements.record(session, *happenings)
+    audit_events = _audit_events(caller, origin, window, entries, at)
+    announcements.record(session, *audit_events)
     database.publish_after_commit(session, [request_id])
-    return len(happenings)
+    return len(audit_events)
 
 
 def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> list[RecordedActivity]:

@@ -120,7 +120,7 @@ def act_on(
     failpoint("decide.after_lock")
     scene, taken = _evaluated(session, caller, origin, request, decision_input, as_party=as_party)
     moved, decision = _moved(session, scene, request, decision_input, taken)
-    failpoint("decide.after_judging")
+    failpoint("decide.after_evaluation")
     listed = keyring.approval_keys(session).listed if decision else None
     transition.update(session, request, moved, scene.known, decision, listed)
     failpoint("decide.after_update")

@@ -54,7 +54,7 @@ class RequestInput:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a filing meets at this moment. `mode` is the one that holds, dated consent and all.
+    """What a submission meets at this moment. `mode` is the one that holds, dated consent and all.
 
     `was_denied` is whether the customer's last word about one of the resources was no.
     """
@@ -118,9 +118,9 @@ class Evaluation:
 
 
 def evaluate_request(
-    session: UnitOfWork, caller: Caller, filing: RequestInput, services: Mapping[str, Service]
+    session: UnitOfWork, caller: Caller, submission: RequestInput, services: Mapping[str, Service]
 ) -> Evaluation:
-    """Judge a filing against the tenant's policy, as of now.
+    """Judge a submission against the tenant's policy, as of now.
 
     Raises:
         NotYours: the caller is neither an engineer nor a system that may file for one.
@@ -128,14 +128,14 @@ def evaluate_request(
     """
     authentication.enter(session, caller)
     _, party = move(None, Action.SUBMIT, _submitting_parties(caller))
-    requester_id, requester = _requester(session, caller, party, filing)
-    tenant = _turn_to_tenant(session, filing.tenant)
+    requester_id, requester = _requester(session, caller, party, submission)
+    tenant = _turn_to_tenant(session, submission.tenant)
     if tenant is None:
-        raise UnknownTenant(f"No tenant is called {filing.tenant!r}.", field="tenant")
+        raise UnknownTenant(f"No tenant is called {submission.tenant!r}.", field="tenant")
     if tenant.suspended:
         raise TenantSuspended("The tenant is suspended. Requests can be submitted once it is resumed.")
-    _in_catalogue(caller, party, filing, services)
-    return _evaluation(session, tenant, party, (requester_id, requester), request_facts(filing))
+    _in_catalogue(caller, party, submission, services)
+    return _evaluation(session, tenant, party, (requester_id, requester), request_facts(submission))
 
 
 def _turn_to_tenant(session: UnitOfWork, slug: str) -> Tenant | None:
@@ -187,9 +187,11 @@ def _evaluation(
     )
 
 
-def request_facts(filing: RequestInput) -> RequestFacts:
-    """Return the part of a filing that rules look at."""
-    return RequestFacts(filing.service, tuple(filing.actions), Reason(filing.reason_code), tuple(filing.resources))
+def request_facts(submission: RequestInput) -> RequestFacts:
+    """Return the part of a submission that rules look at."""
+    return RequestFacts(
+        submission.service, tuple(submission.actions), Reason(submission.reason_code), tuple(submission.resources)
+    )
 
 
 def _was_denied(session: UnitOfWork, tenant: Tenant, ask: RequestFacts) -> bool:
@@ -207,21 +209,21 @@ def _submitting_parties(caller: Caller) -> set[Party]:
     return {Party.SYSTEM}
 
 
-def _requester(session: UnitOfWork, caller: Caller, party: Party, filing: RequestInput) -> tuple[UUID, str]:
+def _requester(session: UnitOfWork, caller: Caller, party: Party, submission: RequestInput) -> tuple[UUID, str]:
     if party is Party.ENGINEER:
-        if filing.engineer not in {None, caller.person_id}:
+        if submission.engineer not in {None, caller.person_id}:
             raise NotYours("An engineer files in the own name; leave the engineer out.")
         return caller.person_id, caller.name
-    name = session.execute(GOOD_ENGINEER, {"id": filing.engineer}).scalar_one_or_none()
-    if filing.engineer is None or name is None:
+    name = session.execute(GOOD_ENGINEER, {"id": submission.engineer}).scalar_one_or_none()
+    if submission.engineer is None or name is None:
         raise UnknownEngineer("Name the engineer, in good standing, for whom this is filed.", field="engineer")
-    return filing.engineer, name
+    return submission.engineer, name
 
 
-def _in_catalogue(caller: Caller, party: Party, filing: RequestInput, services: Mapping[str, Service]) -> None:
-    if party is Party.SYSTEM and filing.service in services and filing.service not in caller.services:
+def _in_catalogue(caller: Caller, party: Party, submission: RequestInput, services: Mapping[str, Service]) -> None:
+    if party is Party.SYSTEM and submission.service in services and submission.service not in caller.services:
         raise NotYours("This token is not bound to the service.")
-    _in_services(filing.service, filing.actions, services)
+    _in_services(submission.service, submission.actions, services)
 
 
 def _in_services(named: str, actions: Collection[str], services: Mapping[str, Service]) -> None:

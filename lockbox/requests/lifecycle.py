@@ -143,7 +143,7 @@ def _names(action: Action) -> str:
 
 @dataclass(frozen=True)
 class Phase:
-    """The stretch of time for which a request stands in one state, and how far the clock's nudges have come in it.
+    """The stretch of time for which a request stands in one state, and how far the clock's reminders have come in it.
 
     `since` is when it was asked or opened, `tiers_asked` how many tiers of those who can answer were asked so far:
     0 where there are none, and everybody was asked at once. `review_tiers` is how many the vendor's managers have.
@@ -193,62 +193,62 @@ def too_late_at(
     return deadline_at
 
 
-def wake_at(stretch: Phase, terms: Terms, at: datetime) -> datetime | None:
+def wake_at(phase: Phase, terms: Terms, at: datetime) -> datetime | None:
     """Return the next moment after `at` at which the clock has something to do for this request, if any.
 
     It is the earliest of the next reminder, the next escalation, the warning and the deadline. What would come at the
     deadline or after it never comes.
     """
-    if stretch.state in FINAL_STATES:
+    if phase.state in FINAL_STATES:
         return None
-    stretch, at = _in_utc(stretch), at.astimezone(UTC)
-    moments = [*_reminders(stretch, terms), *_warnings(stretch, terms)]
-    moments += _escalations(stretch, terms)[stretch.tiers_asked - 1 :] if stretch.tiers_asked else []
-    return min((moment for moment in moments if at < moment < stretch.deadline_at), default=stretch.deadline_at)
+    phase, at = _in_utc(phase), at.astimezone(UTC)
+    moments = [*_reminders(phase, terms), *_warnings(phase, terms)]
+    moments += _escalations(phase, terms)[phase.tiers_asked - 1 :] if phase.tiers_asked else []
+    return min((moment for moment in moments if at < moment < phase.deadline_at), default=phase.deadline_at)
 
 
-def due_reminders(stretch: Phase, terms: Terms, woken_at: datetime, at: datetime) -> DueReminders:
+def due_reminders(phase: Phase, terms: Terms, woken_at: datetime, at: datetime) -> DueReminders:
     """Return what is due at `at` for a request whose clock was set to `woken_at`.
 
     However late it is, that is one reminder at most; at the deadline it is nothing at all.
     """
-    stretch, at, asked = _in_utc(stretch), at.astimezone(UTC), stretch.tiers_asked
-    if stretch.state in FINAL_STATES or at >= stretch.deadline_at:
+    phase, at, asked = _in_utc(phase), at.astimezone(UTC), phase.tiers_asked
+    if phase.state in FINAL_STATES or at >= phase.deadline_at:
         return DueReminders(remind=False, escalate=asked, warn=False)
-    passed = sum(moment <= at for moment in _escalations(stretch, terms))
+    passed = sum(moment <= at for moment in _escalations(phase, terms))
     return DueReminders(
-        remind=any(woken_at <= moment <= at for moment in _reminders(stretch, terms)),
+        remind=any(woken_at <= moment <= at for moment in _reminders(phase, terms)),
         escalate=max(asked, passed + 1) if asked else 0,
-        warn=any(moment <= at for moment in _warnings(stretch, terms)),
+        warn=any(moment <= at for moment in _warnings(phase, terms)),
     )
 
 
-def _reminders(stretch: Phase, terms: Terms) -> list[datetime]:
+def _reminders(phase: Phase, terms: Terms) -> list[datetime]:
     percents = {State.REVIEWING: terms.review_reminders, State.PENDING: terms.approval_reminders}
-    return list(_moments(stretch, percents.get(stretch.state, ())))
+    return list(_moments(phase, percents.get(phase.state, ())))
 
 
-def _escalations(stretch: Phase, terms: Terms) -> list[datetime]:
+def _escalations(phase: Phase, terms: Terms) -> list[datetime]:
     """Return when the second tier, the third and so on are to be asked."""
     further = {
-        State.REVIEWING: terms.review_escalation[: max(stretch.review_tiers - 1, 0)],
+        State.REVIEWING: terms.review_escalation[: max(phase.review_tiers - 1, 0)],
         State.PENDING: terms.escalation[: max(len(terms.tiers) - 1, 0)],
     }
-    return list(_moments(stretch, further.get(stretch.state, ())))
+    return list(_moments(phase, further.get(phase.state, ())))
 
 
-def _warnings(stretch: Phase, terms: Terms) -> Iterator[datetime]:
+def _warnings(phase: Phase, terms: Terms) -> Iterator[datetime]:
     before = timedelta(seconds=terms.closing_warning)
-    opened = stretch.state is State.ACTIVE and not stretch.warned
-    if opened and before and stretch.deadline_at - before > stretch.since:
-        yield stretch.deadline_at - before
+    opened = phase.state is State.ACTIVE and not phase.warned
+    if opened and before and phase.deadline_at - before > phase.since:
+        yield phase.deadline_at - before
 
 
-def _moments(stretch: Phase, percents: tuple[int, ...]) -> Iterator[datetime]:
-    return (stretch.since + (stretch.deadline_at - stretch.since) * percent / 100 for percent in percents)
+def _moments(phase: Phase, percents: tuple[int, ...]) -> Iterator[datetime]:
+    return (phase.since + (phase.deadline_at - phase.since) * percent / 100 for percent in percents)
 
 
-def _in_utc(stretch: Phase) -> Phase:
+def _in_utc(phase: Phase) -> Phase:
     # Between two readings of a clock on a wall, an hour may be missing or come twice.
-    since, until = stretch.since.astimezone(UTC), stretch.deadline_at.astimezone(UTC)
-    return replace(stretch, since=since, deadline_at=until)
+    since, until = phase.since.astimezone(UTC), phase.deadline_at.astimezone(UTC)
+    return replace(phase, since=since, deadline_at=until)

@@ -20,16 +20,16 @@ class AccessRequest(SQLModel, table=True):
     `version` is the seq of the last move. `deadline_at` is what decisions and access checks compare with;
     `wake_at` is when the clock next has something to do, null once the request is closed. `asked_at` is when the
     customer was asked, or told where the vendor opens alone; null while only the vendor knows of it.
-    `reminders`, `tiers_asked` and `warned` say how far the clock's nudges have come in the present state: reminders
-    sent, tiers of approvers asked (0 where there are none), and whether the end of the open window was announced.
-    `policy_version` is the version of the tenant's policy that judged it, `token_id` the token it was filed with,
-    `submitted_by` whoever filed it: the requester, or a system for them; null for what is older than that is known.
-    `consent_until` is set where only dated consent lets the vendor open alone: no window outlives it.
-    `follows` is the request that got no answer in time and is asked again by this one.
-    `granted_resources` and `granted_actions` are what a window was opened for where that is less than was asked.
-    `approve_means` is whether approvals must be signed with passkeys, which only gets stricter.
-    `stopped_at` is since when the clock stands for a question that waits, `stopped_deadline` the deadline that held
-    until then, and `stopped_for` for how many seconds it stood before: see `stopping`.
+    `reminders`, `tiers_asked` and `warned` say how far the clock's reminders have come in the present state:
+    reminders sent, tiers of approvers asked (0 where there are none), and whether the end of the open window was
+    announced. `policy_version` is the version of the tenant's policy that judged it, `token_id` the token it was
+    filed with, `submitted_by` whoever filed it: the requester, or a system for them; null for what is older than that
+    is known. `consent_until` is set where only dated consent lets the vendor open alone: no window outlives it.
+    `follows` is the request that got no answer in time and is asked again by this one. `granted_resources` and
+    `granted_actions` are what a window was opened for where that is less than was asked. `approve_means` is whether
+    approvals must be signed with passkeys, which only gets stricter. `stopped_at` is since when the clock stands for
+    a question that waits, `stopped_deadline` the deadline that held until then, and `stopped_for` for how many
+    seconds it stood before: see `stopping`.
     """
 
     __tablename__ = "requests"

@@ -176,7 +176,7 @@ class Terms(PolicyPart):
         closing_warning: how long before an open window closes to say so; 0 is never.
         report_on_close: a report on each window is mailed to the customer a minute after it has closed.
         reasons: the reasons that may be given.
-        require_case: a filing must name a support case.
+        require_case: a submission must name a support case.
         justification_least: the fewest characters of a justification.
         mail_link: mails link to the request.
         mail_justification: mails quote the justification.
@@ -257,7 +257,7 @@ class Overrides(PolicyPart):
 def defects(
     terms: Terms, *, reason: Reason, justification: str, case_ref: str | None, access_window: int
 ) -> Iterator[tuple[str, str]]:
-    """Say what a filing lacks under the terms: the field, and a sentence for the engineer; the window in seconds."""
+    """Say what a submission lacks under the terms: the field and a sentence for the engineer; window in seconds."""
     if not terms.reasons:
         yield "reason_code", "The rules of this tenant leave no reason for which this could be asked."
     elif reason not in terms.reasons:

@@ -82,11 +82,11 @@ def fits(pattern: str, resource: str) -> bool:
     at, end = len(first), len(resource) - len(last)
     if at > end or not (resource.startswith(first) and resource.endswith(last)):
         return False
-    for stretch in between:
-        found = resource.find(stretch, at, end)
+    for phase in between:
+        found = resource.find(phase, at, end)
         if found < 0:
             return False
-        at = found + len(stretch)
+        at = found + len(phase)
     return True
 
 

@@ -154,17 +154,17 @@ def effective_policies(session: UnitOfWork, request_ids: Sequence[UUID]) -> dict
         for row in found
         if not (_is_verified(session, row) and _holds(session, row.id, row.version, row.body, row.policys_mac))
     }
-    judged: dict[tuple[object, ...], EffectivePolicy] = {}
+    answered: dict[tuple[object, ...], EffectivePolicy] = {}
     answers = {}
     for row in rows:
         ask = (row.service, tuple(row.actions), row.reason_code, tuple(row.resources))
         key = (row.tenant_id, row.policy_version, row.todays, ask)
-        if key not in judged:
+        if key not in answered:
             own, today = (bodies[row.tenant_id, version] for version in (row.policy_version, row.todays))
             ruled = _effective_for_row(own, today, row.todays, modes[row.tenant_id], row)
             is_doubted = not doubted.isdisjoint((row.tenant_id, one) for one in (row.policy_version, row.todays))
-            judged[key] = _unverified(ruled) if is_doubted else ruled
-        answers[row.id] = judged[key]
+            answered[key] = _unverified(ruled) if is_doubted else ruled
+        answers[row.id] = answered[key]
     return answers
 
 

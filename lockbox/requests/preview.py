@@ -185,7 +185,7 @@ class RecipientMailboxes:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a filing would meet now. `obstacles` say why nobody could approve it, `lacks` what the filing misses.
+    """What a submission would meet now: `obstacles` say why nobody could approve it, `lacks` what it misses.
 
     `notified_first` are those of the customer whom it would reach first, `endpoints` how many of its webhooks.
     """
@@ -206,60 +206,62 @@ class Preview:
     obstacles: tuple[str, ...]
 
 
-def preview(session: UnitOfWork, caller: Caller, filing: RequestInput, services: Mapping[str, Service]) -> Preview:
-    """Say which policy, stages, windows and people a filing would meet; nothing is written and nobody is told.
+def preview(
+    session: UnitOfWork, caller: Caller, submission: RequestInput, services: Mapping[str, Service]
+) -> Preview:
+    """Say which policy, stages, windows and people a submission would meet; nothing is written and nobody is told.
 
     Raises:
         NotYours, UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer: as when it is filed.
     """
-    judged = evaluate_request(session, caller, filing, services)
-    decides = customer_decides(judged.mode)
-    reviewing = judged.first_state is State.REVIEWING
-    names, found = _names(session, judged), first_recipients(judged)
+    evaluation = evaluate_request(session, caller, submission, services)
+    decides = customer_decides(evaluation.mode)
+    reviewing = evaluation.first_state is State.REVIEWING
+    names, found = _names(session, evaluation), first_recipients(evaluation)
     return Preview(
-        tenant_name=judged.tenant.name,
-        policy_version=judged.tenant.policy_version,
-        mode=judged.mode,
-        first_state=judged.first_state,
-        terms=judged.terms,
-        reviewers=names(judged.managers) if reviewing else (),
-        reviewers_asked_first=names(judged.first_reviewers.people) if reviewing else (),
-        stages=stages(judged, names) if decides else (),
-        asked_first=names(judged.prompted) if decides else (),
-        could_approve=names(judged.able) if decides else (),
+        tenant_name=evaluation.tenant.name,
+        policy_version=evaluation.tenant.policy_version,
+        mode=evaluation.mode,
+        first_state=evaluation.first_state,
+        terms=evaluation.terms,
+        reviewers=names(evaluation.managers) if reviewing else (),
+        reviewers_asked_first=names(evaluation.first_reviewers.people) if reviewing else (),
+        stages=stages(evaluation, names) if decides else (),
+        asked_first=names(evaluation.prompted) if decides else (),
+        could_approve=names(evaluation.able) if decides else (),
         notified_first=tuple(
             RecipientMailboxes(name, len(found.people[one])) for one, name in names.of(found.people)
         ),
         endpoints=len(found.endpoints),
-        lacks=tuple(lacking(filing, judged.terms)),
-        obstacles=tuple(judged.obstacles()),
+        lacks=tuple(lacking(submission, evaluation.terms)),
+        obstacles=tuple(evaluation.obstacles()),
     )
 
 
-def first_recipients(judged: Evaluation) -> PreviewRecipients:
+def first_recipients(evaluation: Evaluation) -> PreviewRecipients:
     """Return whom of the customer it would reach first: by asking, or by saying that the vendor opened it alone."""
-    asks = customer_decides(judged.mode)
+    asks = customer_decides(evaluation.mode)
     move = NotifiedMove(
         request_id=NOBODY,
-        tenant_id=judged.tenant.id,
-        requester_id=judged.requester_id,
+        tenant_id=evaluation.tenant.id,
+        requester_id=evaluation.requester_id,
         actor=Actor(None, Party.ENGINEER if asks else Party.MANAGER),
         action=Action.SUBMIT if asks else Action.ENDORSE,
-        mode=judged.mode,
-        service=judged.service,
+        mode=evaluation.mode,
+        service=evaluation.service,
         from_state=None if asks else State.REVIEWING,
         to_state=State.PENDING if asks else State.ACTIVE,
-        asked_at=judged.at,
-        at=judged.at,
-        deadline_at=judged.at,
-        asked=judged.prompted,
+        asked_at=evaluation.at,
+        at=evaluation.at,
+        deadline_at=evaluation.at,
+        asked=evaluation.prompted,
     )
-    told = outbox.preview_recipients(judged.known, move)
+    told = outbox.preview_recipients(evaluation.known, move)
     people: dict[UUID, tuple[UUID | None, ...]] = {}
     for one in told:
-        if one.person_id and one.person_id != judged.requester_id:
+        if one.person_id and one.person_id != evaluation.requester_id:
             people[one.person_id] = (*people.get(one.person_id, ()), one.address_id)
-    own = {receiver.id for receiver in judged.known.receivers[judged.tenant.id]}
+    own = {receiver.id for receiver in evaluation.known.receivers[evaluation.tenant.id]}
     return PreviewRecipients(
         people,
         frozenset(one.observer_id for one in told if one.observer_id),
@@ -283,18 +285,18 @@ class PreviewNames:
         return sorted(named, key=lambda pair: (pair[1], pair[0]))
 
 
-def _names(session: UnitOfWork, judged: Evaluation) -> PreviewNames:
-    everybody = judged.managers | judged.able | judged.known.admins[judged.tenant.id]
+def _names(session: UnitOfWork, evaluation: Evaluation) -> PreviewNames:
+    everybody = evaluation.managers | evaluation.able | evaluation.known.admins[evaluation.tenant.id]
     rows = session.orm.exec(select(Person.id, Person.name).where(col(Person.id).in_(everybody)))
     return PreviewNames(dict(rows.all()))
 
 
-def stages(judged: Evaluation, names: PreviewNames) -> tuple[PreviewGroup, ...]:
+def stages(evaluation: Evaluation, names: PreviewNames) -> tuple[PreviewGroup, ...]:
     """Return the groups that must also agree, each with who of it could."""
-    standing_in = judged.known.delegates[judged.tenant.id]
+    standing_in = evaluation.known.delegates[evaluation.tenant.id]
     groups = []
-    for stage in judged.terms.stages:
-        members = frozenset(judged.policy.groups.get(stage.group, ()))
+    for stage in evaluation.terms.stages:
+        members = frozenset(evaluation.policy.groups.get(stage.group, ()))
         delegates = {delegate for delegate, principals in standing_in.items() if principals & members}
-        groups.append(PreviewGroup(stage.group, stage.quorum, names(judged.able & (members | delegates))))
+        groups.append(PreviewGroup(stage.group, stage.quorum, names(evaluation.able & (members | delegates))))
     return tuple(groups)

@@ -308,7 +308,7 @@ def _stopped(scene: QuestionContext) -> tuple[RequestClock, bool]:
 
 def _write(session: UnitOfWork, statement: TextClause, scene: QuestionContext, saying: QuestionMove) -> None:
     clocked = _set_clock(session, scene, saying.clock)
-    happening = _audit_event(scene, saying)
+    audit_event = _audit_event(scene, saying)
     parameters = {
         **clocked,
         "id": saying.question_id,
@@ -318,10 +318,10 @@ def _write(session: UnitOfWork, statement: TextClause, scene: QuestionContext, s
         "stops_clock": saying.facts.get("stops_clock"),
         "person_id": scene.caller.person_id,
         "at": scene.at,
-        "event_id": happening.id,
-        **events.append([happening]),
+        "event_id": audit_event.id,
+        **events.append([audit_event]),
         **announcements.queue_question_notifications(
-            session, scene.known, _question_notification(scene, saying, happening)
+            session, scene.known, _question_notification(scene, saying, audit_event)
         ),
     }
     session.execute(statement, parameters)
@@ -363,11 +363,11 @@ def _audit_event(scene: QuestionContext, saying: QuestionMove) -> AuditEvent:
 
 
 def _question_notification(
-    scene: QuestionContext, saying: QuestionMove, happening: AuditEvent
+    scene: QuestionContext, saying: QuestionMove, audit_event: AuditEvent
 ) -> QuestionNotification:
     request = scene.request
     return QuestionNotification(
-        event_id=happening.id,
+        event_id=audit_event.id,
         request_id=request.id,
         tenant_id=request.tenant_id,
         requester_id=request.requester_id,

@@ -47,14 +47,14 @@ def record_read(session: UnitOfWork, caller: Caller, origin: Origin, request: Ac
     role = Role.MANAGER if caller.holds(Role.MANAGER) else Role.VENDOR_AUDITOR
     if known:
         authentication.turn_to(session, request.tenant_id)
-    happening = AuditEvent(
+    audit_event = AuditEvent(
         at=at,
         action=REQUEST_READ,
         actor=Actor(caller.person_id, role, caller.name, origin.channel, origin.address, origin.user_agent),
         tenant_id=request.tenant_id if known else None,
         facts={"request": request.id},
     )
-    session.execute(RECORD, events.append([happening]))
+    session.execute(RECORD, events.append([audit_event]))
 
 
 @dataclass(frozen=True)

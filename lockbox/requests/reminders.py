@@ -143,14 +143,14 @@ def _reminded(
     voted: AbstractSet[UUID],
     silence: UndeliveredRequest | None,
 ) -> ReminderUpdate:
-    stretch = transition.phase_of(row, known)
-    due = due_reminders(stretch, ruling.terms, row.wake_at, at)
-    if silence and stretch.tiers_asked:
-        due = replace(due, escalate=max(due.escalate, stretch.tiers_asked + 1))
+    phase = transition.phase_of(row, known)
+    due = due_reminders(phase, ruling.terms, row.wake_at, at)
+    if silence and phase.tiers_asked:
+        due = replace(due, escalate=max(due.escalate, phase.tiers_asked + 1))
     told, tiers_asked = _recipients(row, due, ruling, known, voted)
     if silence and Reminder.ESCALATE not in told:
         told |= last_resort(row, silence, known, voted)
-    after = replace(stretch, tiers_asked=tiers_asked, warned=row.warned or due.warn)
+    after = replace(phase, tiers_asked=tiers_asked, warned=row.warned or due.warn)
     reminded = row.reminders + (Reminder.REMIND in told)
     facts = _facts(reminded, tiers_asked, silence)
     moves = [
@@ -158,7 +158,7 @@ def _reminded(
             row,
             action=reminder,
             actor=THE_CLOCK,
-            from_state=stretch.state,
+            from_state=phase.state,
             at=at,
             asked=asked,
             reminder=reminder,
@@ -169,7 +169,7 @@ def _reminded(
     ]
     return ReminderUpdate(
         request_id=row.id,
-        state=stretch.state,
+        state=phase.state,
         deadline_at=row.deadline_at,
         wake_at=wake_at(after, ruling.terms, at) or row.deadline_at,
         reminders=reminded,

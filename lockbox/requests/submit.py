@@ -172,7 +172,7 @@ def submit(
     session: UnitOfWork,
     caller: Caller,
     origin: Origin,
-    filing: RequestInput,
+    submission: RequestInput,
     services: Mapping[str, Service],
     *,
     limits: SubmissionLimits | None = None,
@@ -186,93 +186,93 @@ def submit(
         NobodyCanApprove: too few people could ever approve it; the sentence says why.
         TooMany: more was filed in the last minute than the limits let through.
     """
-    judged = evaluate_request(session, caller, filing, services)
-    _meets(filing, judged)
-    if obstacles := list(judged.obstacles()):
+    evaluation = evaluate_request(session, caller, submission, services)
+    _meets(submission, evaluation)
+    if obstacles := list(evaluation.obstacles()):
         raise NobodyCanApprove(" ".join(obstacles))
     if limits:
-        _within(session, limits, judged)
-    failpoint("intake.after_judging")
-    request = _new(caller, filing, judged)
-    on_behalf_of = judged.requester_id if judged.party is Party.SYSTEM else None
-    actor = actor_for(caller, judged.party, origin, on_behalf_of=on_behalf_of)
-    asked = _asked(judged)
-    transition.insert(session, request, _submitted(request, actor, asked.people), judged.known)
+        _within(session, limits, evaluation)
+    failpoint("intake.after_evaluation")
+    request = _new(caller, submission, evaluation)
+    on_behalf_of = evaluation.requester_id if evaluation.party is Party.SYSTEM else None
+    actor = actor_for(caller, evaluation.party, origin, on_behalf_of=on_behalf_of)
+    asked = _asked(evaluation)
+    transition.insert(session, request, _submitted(request, actor, asked.people), evaluation.known)
     failpoint("intake.after_insert")
-    return SubmittedRequest(request, judged.tenant.slug, judged.requester, len(asked.people))
+    return SubmittedRequest(request, evaluation.tenant.slug, evaluation.requester, len(asked.people))
 
 
-def _asked(judged: Evaluation) -> PromptedApprovers:
-    if judged.first_state is State.REVIEWING:
-        return judged.first_reviewers
-    return PromptedApprovers(judged.first_asked.tiers, judged.prompted)
+def _asked(evaluation: Evaluation) -> PromptedApprovers:
+    if evaluation.first_state is State.REVIEWING:
+        return evaluation.first_reviewers
+    return PromptedApprovers(evaluation.first_asked.tiers, evaluation.prompted)
 
 
-def _meets(filing: RequestInput, judged: Evaluation) -> None:
-    lacks = lacking(filing, judged.terms)
+def _meets(submission: RequestInput, evaluation: Evaluation) -> None:
+    lacks = lacking(submission, evaluation.terms)
     if not lacks:
         return
     sentence = " ".join(said for _, said in lacks)
     if [field for field, _ in lacks] == ["access_window"]:
-        raise WindowTooLong(sentence, field="access_window", limit_seconds=judged.terms.access_ceiling)
+        raise WindowTooLong(sentence, field="access_window", limit_seconds=evaluation.terms.access_ceiling)
     errors = [{"field": field, "message": said} for field, said in lacks]
     raise PolicyNotMet(sentence, field=lacks[0][0], errors=errors)
 
 
-def _within(session: UnitOfWork, limits: SubmissionLimits, judged: Evaluation) -> None:
-    values = {"tenant_id": judged.tenant.id, "most_tenant": limits.for_tenant, "most_person": limits.by_person}
+def _within(session: UnitOfWork, limits: SubmissionLimits, evaluation: Evaluation) -> None:
+    values = {"tenant_id": evaluation.tenant.id, "most_tenant": limits.for_tenant, "most_person": limits.by_person}
     row = session.execute(NTH_SUBMISSION, values).one()
     for submitted_at, most, whose in (
         (row.person_at, limits.by_person, "by you"),
         (row.tenant_at, limits.for_tenant, "for this tenant"),
     ):
-        wait = submitted_at + MINUTE - judged.at if submitted_at else timedelta(0)
+        wait = submitted_at + MINUTE - evaluation.at if submitted_at else timedelta(0)
         if wait > timedelta(0):
             seconds = ceil(wait.total_seconds())
             raise TooMany(f"At most {most} requests a minute are taken {whose}; wait.", retry_after=seconds)
 
 
-def _new(caller: Caller, filing: RequestInput, judged: Evaluation) -> AccessRequest:
-    terms, state, at = judged.terms, judged.first_state, judged.at
-    until = _consent_until(judged)
+def _new(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> AccessRequest:
+    terms, state, at = evaluation.terms, evaluation.first_state, evaluation.at
+    until = _consent_until(evaluation)
     ends = deadline(
-        state, at, review=terms.review_window, approval=terms.approval_window, access=filing.access_window
+        state, at, review=terms.review_window, approval=terms.approval_window, access=submission.access_window
     )
     ends = min(ends, until) if until else ends
     request = AccessRequest(
         id=new_id(),
-        tenant_id=judged.tenant.id,
-        requester_id=judged.requester_id,
-        service=filing.service,
-        resources=list(dict.fromkeys(filing.resources)),
-        actions=list(dict.fromkeys(filing.actions)),
-        reason_code=filing.reason_code,
-        justification=filing.justification,
-        case_ref=filing.case_ref,
-        mode=judged.mode,
-        policy_version=judged.tenant.policy_version,
+        tenant_id=evaluation.tenant.id,
+        requester_id=evaluation.requester_id,
+        service=submission.service,
+        resources=list(dict.fromkeys(submission.resources)),
+        actions=list(dict.fromkeys(submission.actions)),
+        reason_code=submission.reason_code,
+        justification=submission.justification,
+        case_ref=submission.case_ref,
+        mode=evaluation.mode,
+        policy_version=evaluation.tenant.policy_version,
         token_id=_token(caller),
         submitted_by=caller.person_id,
         consent_until=until,
         quorum=terms.quorum,
         approval_window=terms.approval_window,
-        access_window=filing.access_window,
+        access_window=submission.access_window,
         state=state,
         version=1,
         deadline_at=ends,
         created_at=at,
         asked_at=at if state is State.PENDING else None,
-        tiers_asked=_asked(judged).tiers,
-        follows=filing.follows,
+        tiers_asked=_asked(evaluation).tiers,
+        follows=submission.follows,
     )
-    request.wake_at = wake_at(transition.phase_of(request, judged.known), terms, at)
+    request.wake_at = wake_at(transition.phase_of(request, evaluation.known), terms, at)
     return request
 
 
-def _consent_until(judged: Evaluation) -> datetime | None:
+def _consent_until(evaluation: Evaluation) -> datetime | None:
     """Return until when the vendor may open alone, where only dated consent lets it."""
-    consent = judged.policy.consent
-    return consent.until if consent and judged.mode is not judged.tenant.mode else None
+    consent = evaluation.policy.consent
+    return consent.until if consent and evaluation.mode is not evaluation.tenant.mode else None
 
 
 def _token(caller: Caller) -> UUID | None:

@@ -1,4 +1,4 @@
-"""The clock: time-outs and expiries in batches, by the same rules as every move; after them what it nudges."""
+"""The clock: time-outs and expiries in batches, by the same rules as every move; after them what it reminders."""
 
 import time
 from collections import Counter
@@ -212,8 +212,8 @@ def _remind(session: UnitOfWork, ids: Sequence[UUID]) -> Counter[str]:
     ready = [row for row in rows if row.wake_at is not None and row.wake_at <= at < row.deadline_at]
     if ready:
         reminders.remind(session, ready, at)
-        failpoint("clock.after_nudge")
-        log.info("clock.nudged", nudged=len(ready), of=len(ids))
+        failpoint("clock.after_reminder")
+        log.info("clock.nudged", reminded=len(ready), of=len(ids))
     over = [row for row in rows if row.wake_at is not None and row.deadline_at <= at]
     promises = [_entry(row, row.wake_at) for row in over]
     database_.arm_after_commit(session, CLOCK, [*promises, *_settled(session, ids, rows, at)])

@@ -163,7 +163,7 @@ END $$;
 -- the worker's clock reminds, escalates and warns, and only ever counts upwards.
 CREATE FUNCTION refuse_wrong_way() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    nudges CONSTANT text[] := '{wake_at,reminders,tiers_asked,warned}';
+    reminder_columns CONSTANT text[] := '{wake_at,reminders,tiers_asked,warned}';
     clock CONSTANT text[] := '{deadline_at,wake_at,stopped_at,stopped_deadline,stopped_for}';
     moved CONSTANT interval := make_interval(secs => NEW.stopped_for - OLD.stopped_for);
 BEGIN
@@ -183,7 +183,7 @@ BEGIN
     END IF;
     IF NEW.version = OLD.version AND NEW.wake_at > OLD.wake_at
         AND current_user NOT IN ('lockbox_api', 'lockbox_notifications')
-        AND to_jsonb(NEW) - nudges = to_jsonb(OLD) - nudges THEN
+        AND to_jsonb(NEW) - reminder_columns = to_jsonb(OLD) - reminder_columns THEN
         IF NEW.reminders NOT BETWEEN OLD.reminders AND OLD.reminders + 1
             OR NEW.tiers_asked < OLD.tiers_asked OR (OLD.warned AND NOT NEW.warned) THEN
             RAISE EXCEPTION 'the counts of request % only go up', OLD.id USING ERRCODE = 'insufficient_privilege';

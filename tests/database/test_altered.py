@@ -21,7 +21,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
 from tests.database.scenes import read
-from tests.database.test_exports import begun, exported, freely, judged, note, reads, story
+from tests.database.test_exports import begun, exported, freely, note, reads, story, verified
 from tests.database.test_keeping import age, denied, retain
 from tests.logs import sealed
 
@@ -119,7 +119,7 @@ def test_whatever_stands_in_the_place_of_a_body_everybody_is_told_which_event_it
 
     freely(superuser, SPOILT.format(body.hex(), seq))
 
-    verdict = judged(exported(story), seen)
+    verdict = verified(exported(story), seen)
     edited, gap = verdict.findings.first
     assert (edited.kind, edited.number, gap.kind) == (FindingKind.EDITED, spoilt.number, FindingKind.GAP_IN_MOVES)
     found, page = reported(story)
@@ -144,7 +144,7 @@ def test_a_request_whose_row_says_that_nobody_was_asked_is_in_the_customers_audi
 
     freely(superuser, ASKED)
 
-    verdict = judged(exported(story), seen)
+    verdict = verified(exported(story), seen)
     assert (verdict.exit_code, verdict.events) == (GOOD, 3), verdict.findings
     assert len([event for event in listed(story) if event.request_id]) == 3
     assert len([event for event in listed(story, "aude") if event.request_id]) == 3
@@ -169,7 +169,7 @@ def test_what_the_owner_hides_is_missing_from_an_export(
     freely(superuser, ASKED)
     freely(superuser, further)
 
-    assert judged(exported(world)).exit_code != GOOD
+    assert verified(exported(world)).exit_code != GOOD
 
 
 def test_a_report_on_what_retention_removed_says_so(

@@ -14,7 +14,7 @@ from lockbox.database import Database
 from lockbox.requests import timers
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import read, state_of, write
-from tests.database.test_nudges import nudges, row_of, told
+from tests.database.test_reminders import reminders, row_of, told
 from tests.ruling import group, lay_down, put_into_tiers
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -70,13 +70,13 @@ def night(superuser: Engine, api: Database, worker: Database) -> StoppedClock:
 
 def reached(worker: Database, night: StoppedClock, request_id: Any, at: datetime) -> list[str]:
     """Let the clock come a second too early, which does nothing, then in time; return all that it has done so far."""
-    before = nudges(worker, request_id)
+    before = reminders(worker, request_id)
     night.at = (at - timedelta(seconds=1)).astimezone(BERLIN)
     assert timers.run(worker, [request_id]).total() == 0
-    assert nudges(worker, request_id) == before
+    assert reminders(worker, request_id) == before
     night.at = at.astimezone(BERLIN)
     assert timers.run(worker, [request_id]).total() == 1
-    return nudges(worker, request_id)
+    return reminders(worker, request_id)
 
 
 @BOTH

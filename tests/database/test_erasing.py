@@ -31,7 +31,7 @@ from tests.database.postbag import Postbag, open_notifications
 from tests.database.refusing import RefusingMail
 from tests.database.scenes import read, write
 from tests.database.tenancy import does, id_of, invites, names_delegate, with_delegates
-from tests.database.test_exports import exported, judged, vendors_log
+from tests.database.test_exports import exported, vendors_log, verified
 from tests.logs import sealed
 from tests.ruling import stand_in
 
@@ -323,5 +323,5 @@ def test_an_engineers_name_goes_from_the_customers_log_and_from_the_vendors(
     told = read(api, "SELECT log_id, tenant_id FROM events WHERE action = 'person_erased' ORDER BY log_id")
     assert [tuple(row) for row in told] == [(VENDORS_LOG, None), (world.tenant.id, world.tenant.id)]
     for export in (exported(world), vendors_log(world)):
-        verdict = judged(export)
+        verdict = verified(export)
         assert verdict.exit_code == GOOD, verdict.findings

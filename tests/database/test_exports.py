@@ -88,7 +88,7 @@ def exported(
     return b"".join(export.lines(pages, begun(world, who, wanted, since)))
 
 
-def judged(found: bytes, *seen: str) -> VerificationResult:
+def verified(found: bytes, *seen: str) -> VerificationResult:
     keys = [public(), keyring.ephemeral().public]
     verdict = verify(found.splitlines(keepends=True), keys, seen)
     if verdict.exit_code == GOOD:
@@ -119,7 +119,7 @@ def write(world: World, count: int, body: str = BODY) -> None:
 
 
 def test_what_happened_is_exported_whole_and_both_verifiers_find_it_good(story: World) -> None:
-    verdict = judged(exported(story), note(story))
+    verdict = verified(exported(story), note(story))
 
     assert (verdict.exit_code, verdict.events) == (GOOD, 3), verdict.findings
     assert (verdict.approvals, verdict.approvals_by_hash, verdict.unchecked_approvals) == (1, 0, 0)
@@ -133,8 +133,8 @@ def test_logs_longer_than_a_tile_and_a_page_are_whole(world: World, worker: Data
     write(world, count - 100)
     sealed(worker)
 
-    whole, proven = judged(exported(world), before), judged(exported(world, since=(100,)), before)
-    filtered = judged(exported(world, wanted=EventFilter(action="tested"), since=(100,)), before)
+    whole, proven = verified(exported(world), before), verified(exported(world, since=(100,)), before)
+    filtered = verified(exported(world, wanted=EventFilter(action="tested"), since=(100,)), before)
 
     for verdict in (whole, proven, filtered):
         assert (verdict.exit_code, verdict.events, verdict.seen) == (GOOD, count, [100]), verdict.findings
@@ -149,7 +149,7 @@ def test_what_is_sealed_while_an_export_runs_is_not_in_it(world: World, worker: 
     write(world, 700)
     sealed(worker)
 
-    verdict = judged(first + b"".join(lines))
+    verdict = verified(first + b"".join(lines))
     assert (verdict.exit_code, verdict.events) == (GOOD, 1_500), verdict.findings
 
 
@@ -195,13 +195,13 @@ def test_whoever_may_read_no_more_gets_no_further_page(world: World, worker: Dat
     with pytest.raises(NotYours):
         got.extend(lines)
 
-    assert judged(b"".join(got)).findings.first[0].kind is FindingKind.TRUNCATED
+    assert verified(b"".join(got)).findings.first[0].kind is FindingKind.TRUNCATED
 
 
 @pytest.mark.parametrize("who", READERS)
 def test_the_audit_log_is_for_admins_and_auditors_alone(story: World, who: str) -> None:
     if READERS[who]:
-        assert judged(exported(story, who)).exit_code == GOOD
+        assert verified(exported(story, who)).exit_code == GOOD
     else:
         with pytest.raises(NotYours):
             reads(story, who)
@@ -235,7 +235,7 @@ def test_a_customers_log_begins_where_the_customer_is_asked(api: Database, worke
     sealed(worker)
 
     own = exported(world)
-    verdict = judged(own, note(world))
+    verdict = verified(own, note(world))
     assert (verdict.exit_code, verdict.events, verdict.approvals) == (GOOD, 2, 1), verdict.findings
     assert verdict.approvals_by_hash == 0
     asked, approved = bodies(own)
@@ -255,7 +255,7 @@ def test_both_sides_can_compare_what_happened_before_the_customer_was_asked(api:
     (asked,) = bodies(exported(world))
     theirs = vendors_log(world)
 
-    verdict = judged(theirs)
+    verdict = verified(theirs)
     assert verdict.exit_code == GOOD, verdict.findings
     (submitted,) = [one for one in bodies(theirs) if one["request_id"] == str(request.id)]
     leaf = leaf_hash(canonical(submitted)).hex()
@@ -280,7 +280,7 @@ def test_a_window_that_the_vendor_opened_alone_begins_the_customers_log(
     world.act("erin", Action.COMPLETE, request.id)
     sealed(worker)
 
-    verdict = judged(exported(world))
+    verdict = verified(exported(world))
 
     assert (verdict.exit_code, verdict.events, verdict.approvals) == (GOOD, 2, 1), verdict.findings
 
@@ -296,7 +296,7 @@ def test_what_ends_before_the_customer_is_asked_is_in_the_vendors_log_alone(
 
     theirs = vendors_log(world)
 
-    assert judged(theirs).exit_code == GOOD
+    assert verified(theirs).exit_code == GOOD
     ours = [one for one in bodies(theirs) if one["request_id"] == str(request.id)]
     assert [one["action"] for one in ours] == ["submit", action.value]
     assert {one["tenant_id"] for one in ours} == {str(world.tenant.id)}
@@ -324,8 +324,8 @@ def test_events_of_another_tenant_are_in_no_export(story: World, api: Database, 
     other.submit()
     sealed(worker)
 
-    assert judged(exported(story)).events == 3
-    assert judged(exported(other)).events == 1
+    assert verified(exported(story)).events == 3
+    assert verified(exported(other)).events == 1
 
 
 def test_what_was_erased_is_left_out_and_the_proof_stands(story: World) -> None:
@@ -333,7 +333,7 @@ def test_what_was_erased_is_left_out_and_the_proof_stands(story: World) -> None:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(text("DELETE FROM event_details WHERE field = 'name'"))
 
-    verdict = judged(exported(story), note(story))
+    verdict = verified(exported(story), note(story))
 
     assert verdict.exit_code == GOOD
     assert verdict.left_out > 3
@@ -403,11 +403,11 @@ SECOND = "(SELECT event_id FROM seals WHERE number = 1)"
 def test_whatever_the_owner_of_the_database_does_is_named(story: World, superuser: Engine, name: str) -> None:
     statement, kind = TAMPERINGS[name]
     seen = note(story)
-    assert judged(exported(story), seen).exit_code == GOOD
+    assert verified(exported(story), seen).exit_code == GOOD
 
     freely(superuser, statement.replace("second()", SECOND))
 
-    verdict = judged(exported(story), seen)
+    verdict = verified(exported(story), seen)
     assert verdict.findings.first[0].kind is kind, verdict.findings
 
 
@@ -415,7 +415,7 @@ def test_events_that_change_places_are_named(story: World, superuser: Engine) ->
     freely(superuser, "UPDATE seals SET number = number + 10 WHERE number > 0")
     freely(superuser, "UPDATE seals SET number = 13 - number WHERE number > 0")
 
-    assert judged(exported(story)).findings.first[0].kind is FindingKind.REORDERED
+    assert verified(exported(story)).findings.first[0].kind is FindingKind.REORDERED
 
 
 def test_a_database_that_was_put_back_is_older_than_what_left_the_house(story: World, worker: Database) -> None:
@@ -423,7 +423,7 @@ def test_a_database_that_was_put_back_is_older_than_what_left_the_house(story: W
     story.submit()
     sealed(worker)
 
-    assert judged(dump, note(story)).findings.first[0].kind is FindingKind.OLDER
+    assert verified(dump, note(story)).findings.first[0].kind is FindingKind.OLDER
 
 
 @pytest.mark.parametrize("end", [20, 256, 300, 512, 700])
@@ -434,12 +434,12 @@ def test_what_retention_removed_is_told_apart_from_what_is_missing(
     sealed(worker)
     before = note(world)
     freely(superuser, DELETE.replace("END", str(end)))
-    silent = judged(exported(world), before)
+    silent = verified(exported(world), before)
 
     write(world, 1, REMOVED.replace("END", str(end)))
     sealed(worker)
 
-    said = judged(exported(world, since=(700,)), before)
+    said = verified(exported(world, since=(700,)), before)
     assert silent.findings.first[0].kind is FindingKind.REMOVED
     assert (said.exit_code, said.removed, said.events) == (GOOD, [(0, end)], 701 - end), said.findings
 

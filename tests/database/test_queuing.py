@@ -19,7 +19,7 @@ from lockbox.database import Database
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.database.scenes import as_caller, read
-from tests.database.test_exports import exported, judged
+from tests.database.test_exports import exported, verified
 from tests.database.test_signed_approvals import as_owner_of_all
 from tests.logs import sealed
 
@@ -72,7 +72,7 @@ def test_an_event_that_nobody_has_queued_is_sealed_all_the_same(world: World, wo
     sealed(worker)
 
     assert len(read(worker, SEALED, id=event_id)) == 1
-    assert judged(exported(world)).exit_code == GOOD
+    assert verified(exported(world)).exit_code == GOOD
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from lockbox.requests.policy_rules import Policy
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import as_caller, assert_audit_logs_are_whole, assert_indexes_are_true, state_of, write
 from tests.database.tenancy import id_of, manages
-from tests.database.test_nudges import nudges, row_of, told
+from tests.database.test_reminders import reminders, row_of, told
 from tests.ruling import group, lay_down, put_into_tiers
 
 QUIET = "UPDATE people SET wants_prompts = false WHERE id = :id"
@@ -58,7 +58,7 @@ def test_the_lowest_tier_is_asked_and_reminded_and_the_next_one_asked_as_the_rev
     assert request.wake_at == request.created_at + timedelta(hours=2)
     assert told(tiered, request.id, "reviewing") == {"max": 1, "mia": 1}
     assert told(tiered, request.id, "review_reminder") == {"max": 1}
-    assert nudges(sender, request.id) == ["remind", "escalate"]
+    assert reminders(sender, request.id) == ["remind", "escalate"]
     row = row_of(sender, request.id)
     assert (row.state, row.version, row.reminders, row.tiers_asked) == ("reviewing", 1, 1, 2)
     assert row.wake_at == row.created_at + 0.67 * timedelta(hours=4)
@@ -180,7 +180,7 @@ def test_a_manager_who_wants_no_prompts_gets_none_unless_nobody_else_is_left(
 
     assert told(tiered, alone.id, "reviewing") == {"max": 1}
     assert told(tiered, spared.id, "reviewing") == told(tiered, spared.id, "review_reminder") == {"mo": 1}
-    assert nudges(sender, spared.id) == ["remind"]
+    assert reminders(sender, spared.id) == ["remind"]
 
 
 def test_a_manager_who_was_removed_is_neither_asked_nor_reminded(
@@ -193,7 +193,7 @@ def test_a_manager_who_was_removed_is_neither_asked_nor_reminded(
     later.shift = timedelta(hours=2)
     timers.run(sender, [request.id])
 
-    assert nudges(sender, request.id) == ["escalate"]
+    assert reminders(sender, request.id) == ["escalate"]
     assert told(tiered, request.id, "reviewing") == {"max": 1, "mo": 1}
     assert tiered.submit().tiers_asked == 4
 

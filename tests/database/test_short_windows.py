@@ -18,7 +18,7 @@ from lockbox.requests import timers
 from lockbox.requests.policy_rules import Policy
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import read, state_of
-from tests.database.test_nudges import nudges
+from tests.database.test_reminders import reminders
 
 SECOND = timedelta(seconds=1)
 NEXT = "SELECT min(run_at) AS at FROM notifications WHERE closed_at IS NULL"
@@ -89,7 +89,7 @@ def test_reminders_come_and_end_with_a_window_of_two_seconds(
     for wait in (0.9, 1, 1.66, 1.9, 2):
         still.at = begun + wait * SECOND
         timers.run(worker, [request.id])
-        seen.append(len(nudges(worker, request.id)))
+        seen.append(len(reminders(worker, request.id)))
         deliver_all(worker, post, still)
 
     assert seen == [0, 1, 2, 2, 2]

@@ -367,7 +367,7 @@ def test_whoever_approves_unsigned_while_the_policy_gets_stricter_is_told_to_try
     request = world.submit()
 
     def meanwhile(point: str) -> None:
-        if point == "decide.after_judging":
+        if point == "decide.after_evaluation":
             lay_down(world, **DEMANDED.model_dump(mode="json"))
 
     monkeypatch.setattr(decide, "failpoint", meanwhile)

@@ -50,7 +50,7 @@ from tests.database.scenes import (
 from tests.database.test_exports import exported
 from tests.examples import FAR
 from tests.logs import sealed
-from tests.verdicts import judged
+from tests.verdicts import verified
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 # Nearby a play that fails is shown as it is: to shorten it takes longer than the tests have time for.
@@ -357,7 +357,7 @@ class Life(RuleBasedStateMachine):
 
     def _verdict(self, *seen: str) -> VerificationResult:
         keys = [keyring.ephemeral().public]
-        return judged(exported(self.world), *seen, keys=keys)
+        return verified(exported(self.world), *seen, keys=keys)
 
     def _forge(self, event: UUID, old: str, new: str) -> None:
         forged = BODY.replace(":old", f"'{old}'").replace(":new", f"'{new}'").replace(":id", f"'{event}'")

@@ -12,7 +12,7 @@ from tests.database.test_restoring import SIGNER, RestorableWorld
 plant = scene.plant
 
 
-def judged(found: bytes, *seen: str) -> VerificationResult:
+def verified(found: bytes, *seen: str) -> VerificationResult:
     keys = [SIGNER.public, keyring.ephemeral().public]
     verdict = verify(found.splitlines(keepends=True), keys, seen)
     if verdict.exit_code == GOOD:
@@ -40,7 +40,7 @@ def test_after_a_restore_the_common_part_is_proven_and_the_rest_is_said_to_be_gi
     restored.seal()
 
     export = exports.exported(restored.world)
-    good, unsure = judged(export, common, shipped(restored)), judged(export, common, given_up)
+    good, unsure = verified(export, common, shipped(restored)), verified(export, common, given_up)
 
     assert (good.exit_code, len(good.seen)) == (GOOD, 2), good.findings
     assert (unsure.exit_code, unsure.findings.kinds) == (CANNOT_TELL, {FindingKind.RESTORED}), unsure.findings

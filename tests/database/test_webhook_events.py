@@ -18,7 +18,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import read, write
-from tests.database.test_nudges import tiered
+from tests.database.test_reminders import tiered
 
 CUSTOMERS, VENDORS = "https://customer.example/", "https://vendor.example/"
 

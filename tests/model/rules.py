@@ -113,7 +113,7 @@ class ModelRules:
     move: Callable[..., Any] = lifecycle.move
     deadline: Callable[..., datetime] = lifecycle.deadline
     wake_at: Callable[..., datetime | None] = lifecycle.wake_at
-    nudges: Callable[..., Any] = lifecycle.due_reminders
+    reminders: Callable[..., Any] = lifecycle.due_reminders
     quorum_met: Callable[..., bool] = quorum.quorum_met
     stricter_mode: Callable[..., Mode] = policy.stricter_mode
     is_late: Callable[[int, int], bool] = _late
@@ -234,14 +234,14 @@ class RuleModel:
             return row
         if self.rules.is_due(at, row.deadline):
             return self.ended(row, at)
-        due = self.rules.nudges(self._stretch(row), self.case.terms, instant(row.wake), instant(at))
-        nudged = row._replace(warned=int(row.warned or due.warn))
-        return nudged._replace(wake=self._wake(nudged, at))
+        due = self.rules.reminders(self._phase(row), self.case.terms, instant(row.wake), instant(at))
+        reminded = row._replace(warned=int(row.warned or due.warn))
+        return reminded._replace(wake=self._wake(reminded, at))
 
     def _wake(self, row: ModelRow, at: int) -> int:
-        return ticks(self.rules.wake_at(self._stretch(row), self.case.terms, instant(at)))
+        return ticks(self.rules.wake_at(self._phase(row), self.case.terms, instant(at)))
 
-    def _stretch(self, row: ModelRow) -> Phase:
+    def _phase(self, row: ModelRow) -> Phase:
         return Phase(STATES[row.state], instant(row.since), instant(row.deadline), 0, 1, bool(row.warned))
 
 

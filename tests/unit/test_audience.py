@@ -120,13 +120,13 @@ def test_a_prompt_matters_until_the_answer_is_due_and_an_outcome_for_a_day(state
     ],
 )
 def test_who_hears_of_what_the_clock_does_to_a_request_that_stays_as_it_is(
-    nudge: Reminder, state: str, mode: Mode, told: set[str]
+    reminder: Reminder, state: str, mode: Mode, told: set[str]
 ) -> None:
-    assert people_to_remind(nudge, state, mode) == told
+    assert people_to_remind(reminder, state, mode) == told
 
 
-def test_every_nudge_has_a_text_that_stops_mattering_with_the_state_that_it_is_about() -> None:
-    assert {nudge for nudge, _ in REMINDER_TEMPLATES} == set(Reminder)
+def test_every_reminder_has_a_text_that_stops_mattering_with_the_state_that_it_is_about() -> None:
+    assert {reminder for reminder, _ in REMINDER_TEMPLATES} == set(Reminder)
     assert all(PROMPTS[template] == state for (_, state), template in REMINDER_TEMPLATES.items())
 
 
@@ -210,13 +210,13 @@ EVENT_TYPES = {
 }
 
 
-def test_every_move_nudge_question_and_answer_has_an_event_type_and_there_is_no_other() -> None:
+def test_every_move_reminder_question_and_answer_has_an_event_type_and_there_is_no_other() -> None:
     moves = {(action.value, state and state.value) for state, action in MOVES}
-    nudges = {(nudge.value, state) for nudge, state in REMINDER_TEMPLATES}
+    reminders = {(reminder.value, state) for reminder, state in REMINDER_TEMPLATES}
 
     assert {
         (action, state) for action, state in EVENT_TYPES if action not in {"question", "answer"}
-    } == moves | nudges
+    } == moves | reminders
     assert {key: type_of(*key) for key in EVENT_TYPES} == EVENT_TYPES
     assert set(EVENT_TYPES.values()) == TYPES
 

@@ -257,7 +257,7 @@ TAMPERINGS: list[tuple[Callable[[DemoEvidence], None], set[str]]] = [
     (file_twice, {"sent twice with one key"}),
     (answer_the_twin_differently, {"sent twice with one key"}),
     (end_otherwise, {"3 left unanswered"}),
-    (remind_nobody, {"nudges while 3 waited"}),
+    (remind_nobody, {"reminders while 3 waited"}),
     (be_refused_an_action, {"2 denied"}),
     (never_open, {"doors of 1 and 4"}),
     (flicker, {"doors of 1 and 4"}),

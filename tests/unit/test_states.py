@@ -4,7 +4,7 @@ import pytest
 
 from cli.request_table import COLOURS, WORDS
 from lockbox.identity.roles import Side
-from lockbox.notifications.mail_text import NOBODY_NOTIFIED, SAYINGS, Tone, approved
+from lockbox.notifications.mail_text import NOBODY_NOTIFIED, STATE_WORDINGS, Tone, approved
 from lockbox.notifications.request_mail import SUBJECTS
 from lockbox.requests.lifecycle import State
 
@@ -22,13 +22,13 @@ PRODUCT = {
 
 
 def test_every_state_has_its_words_and_its_tone() -> None:
-    assert SAYINGS.keys() == {*State, NOBODY_NOTIFIED}
-    assert {name: SAYINGS[name].to(Side.CUSTOMER) for name in PRODUCT} == PRODUCT
-    assert {saying.tone for saying in SAYINGS.values()} == set(Tone) == set(COLOURS)
+    assert STATE_WORDINGS.keys() == {*State, NOBODY_NOTIFIED}
+    assert {name: STATE_WORDINGS[name].to(Side.CUSTOMER) for name in PRODUCT} == PRODUCT
+    assert {saying.tone for saying in STATE_WORDINGS.values()} == set(Tone) == set(COLOURS)
 
 
 def test_the_vendors_people_are_not_told_that_they_are_the_customer() -> None:
-    for saying in SAYINGS.values():
+    for saying in STATE_WORDINGS.values():
         words = saying.to(Side.VENDOR)
         assert "you" not in words.lower().split()
         assert "your" not in words.lower().split()
@@ -40,7 +40,7 @@ def test_a_terminal_has_the_same_words() -> None:
 
 @pytest.mark.parametrize("name", ["denied", "cancelled", "timed_out", "completed", "revoked", "expired"])
 def test_the_subject_of_a_mail_begins_with_the_words_for_the_end(name: str) -> None:
-    assert SUBJECTS[name].startswith(f"{SAYINGS[name].others}: ")
+    assert SUBJECTS[name].startswith(f"{STATE_WORDINGS[name].others}: ")
 
 
 def test_votes_are_counted_behind_the_words() -> None:

@@ -1,4 +1,4 @@
-"""Which terms can be chosen, and what a filing lacks under them."""
+"""Which terms can be chosen, and what a submission lacks under them."""
 
 from typing import Any
 

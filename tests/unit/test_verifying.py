@@ -15,7 +15,7 @@ from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, VerificationRe
 from tests.each import each
 from tests.examples import examples
 from tests.logs import OTHER_KEY, TENANT, Log, SealedEvent, event, line, public
-from tests.verdicts import judged
+from tests.verdicts import verified
 
 LOG = Log([event(number) for number in range(600)])
 EXPORT = LOG.whole()
@@ -41,7 +41,7 @@ def changed(row: bytes, **members: object) -> bytes:
 
 
 def test_a_whole_and_a_filtered_export_of_an_honest_log_are_good() -> None:
-    whole, filtered = judged(EXPORT, LOG.note(), LOG.note(257)), judged(FILTERED, LOG.note())
+    whole, filtered = verified(EXPORT, LOG.note(), LOG.note(257)), verified(FILTERED, LOG.note())
 
     assert (whole.exit_code, whole.events, whole.details, sorted(whole.seen)) == (GOOD, 600, 600, [257, 600])
     assert (filtered.exit_code, filtered.events, filtered.seen) == (GOOD, 12, [600])
@@ -52,8 +52,8 @@ def test_logs_of_every_shape_are_good_and_extend_what_they_were(size: int) -> No
     log = Log(LOG.events[:size])
     older = sorted({0, 1, size // 2, size - 1, size})
 
-    whole = judged(log.whole(), *map(log.note, older))
-    filtered = judged(log.filtered(lambda number: number == size - 1, since=older), *map(log.note, older))
+    whole = verified(log.whole(), *map(log.note, older))
+    filtered = verified(log.filtered(lambda number: number == size - 1, since=older), *map(log.note, older))
 
     assert (whole.exit_code, filtered.exit_code) == (GOOD, GOOD)
     assert sorted(whole.seen) == sorted(filtered.seen) == older
@@ -181,14 +181,14 @@ def test_whatever_is_done_to_a_file_is_named_and_placed(
 
     tamper(rows)
 
-    first = found(judged(b"".join(rows), LOG.note()))[0]
+    first = found(verified(b"".join(rows), LOG.note()))[0]
     assert (first.kind, first.number) == (kind, number), first
 
 
 def test_a_file_that_was_cut_off_says_from_which_event_on() -> None:
     rows = rows_of(EXPORT)[: row_of(300)]
 
-    said = {finding.message for finding in found(judged(b"".join(rows)))}
+    said = {finding.message for finding in found(verified(b"".join(rows)))}
 
     assert "the events from 300 on are missing: the file has been cut off" in said
 
@@ -197,7 +197,7 @@ def test_an_edited_event_is_placed_by_its_line() -> None:
     rows = rows_of(EXPORT)
     edit(rows)
 
-    (only,) = found(judged(b"".join(rows)))
+    (only,) = found(verified(b"".join(rows)))
 
     assert only.place == f"line {row_of(300) + 1}, number 300"
 
@@ -220,7 +220,7 @@ def test_whatever_is_done_to_a_filtered_file_is_named(
 
     tamper(rows)
 
-    assert found(judged(b"".join(rows), LOG.note()))[0].kind is kind
+    assert found(verified(b"".join(rows), LOG.note()))[0].kind is kind
 
 
 def rewritten(number: int) -> Log:
@@ -231,34 +231,34 @@ def rewritten(number: int) -> Log:
 
 
 def test_another_root_at_a_size_seen_before_is_a_fork() -> None:
-    (only,) = found(judged(rewritten(3).whole(), LOG.note()))
+    (only,) = found(verified(rewritten(3).whole(), LOG.note()))
 
     assert only.kind is FindingKind.FORKED
 
 
 @pytest.mark.parametrize("since", [(), (500,)])
 def test_a_log_that_does_not_extend_what_was_seen_is_a_fork(since: tuple[int, ...]) -> None:
-    (only,) = found(judged(rewritten(3).whole(since), LOG.note(500)))
+    (only,) = found(verified(rewritten(3).whole(since), LOG.note(500)))
 
     assert only.kind is FindingKind.FORKED
 
 
 def test_a_filtered_export_shows_that_the_log_has_grown_only_if_it_has_the_proof() -> None:
-    shown = judged(LOG.filtered(lambda number: number == 3, since=[500]), LOG.note(500))
-    not_shown = judged(FILTERED, LOG.note(500))
+    shown = verified(LOG.filtered(lambda number: number == 3, since=[500]), LOG.note(500))
+    not_shown = verified(FILTERED, LOG.note(500))
 
     assert (shown.exit_code, shown.seen) == (GOOD, [500])
     assert (not_shown.exit_code, not_shown.findings.first[0].kind) == (CANNOT_TELL, FindingKind.UNPROVEN)
 
 
 def test_what_is_missing_is_named_beside_what_could_not_be_shown() -> None:
-    verdict = judged(FILTERED.replace(b'{"events":', b'{"events":9'), LOG.note(500))
+    verdict = verified(FILTERED.replace(b'{"events":', b'{"events":9'), LOG.note(500))
 
     assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.UNPROVEN, FindingKind.REMOVED})
 
 
 def test_what_ends_before_a_checkpoint_that_was_seen_is_older() -> None:
-    (only,) = found(judged(Log(LOG.events[:400]).whole(), LOG.note(500)))
+    (only,) = found(verified(Log(LOG.events[:400]).whole(), LOG.note(500)))
 
     assert only.kind is FindingKind.OLDER
 
@@ -266,14 +266,14 @@ def test_what_ends_before_a_checkpoint_that_was_seen_is_older() -> None:
 def test_a_checkpoint_of_another_log_proves_nothing() -> None:
     other = Log(LOG.events, whose="vendor")
 
-    assert found(judged(EXPORT, other.note()))[0].kind is FindingKind.ANOTHER_LOG
+    assert found(verified(EXPORT, other.note()))[0].kind is FindingKind.ANOTHER_LOG
 
 
 def test_a_key_that_nobody_trusts_is_unknown() -> None:
     forged = Log(LOG.events, key=OTHER_KEY)
 
-    assert found(judged(forged.whole()))[0].kind is FindingKind.UNKNOWN_KEY
-    assert found(judged(EXPORT, forged.note()))[0].kind is FindingKind.UNKNOWN_KEY
+    assert found(verified(forged.whole()))[0].kind is FindingKind.UNKNOWN_KEY
+    assert found(verified(EXPORT, forged.note()))[0].kind is FindingKind.UNKNOWN_KEY
 
 
 def test_a_signature_of_another_text_is_wrong() -> None:
@@ -281,14 +281,14 @@ def test_a_signature_of_another_text_is_wrong() -> None:
     note = json.loads(rows[0])["checkpoint"].replace("\n600\n", "\n599\n")
     rows[0] = changed(rows[0], checkpoint=note, size=599)
 
-    assert found(judged(b"".join(rows)))[0].kind is FindingKind.WRONG_SIGNATURE
+    assert found(verified(b"".join(rows)))[0].kind is FindingKind.WRONG_SIGNATURE
 
 
 @pytest.mark.parametrize("owner", [None, "00000000-0000-0000-0000-000000000009"])
 def test_an_event_of_somebody_else_does_not_belong_in_the_log(owner: str | None) -> None:
     log = Log([*LOG.events[:10], event(10, tenant_id=owner)])
 
-    (only,) = found(judged(log.whole()))
+    (only,) = found(verified(log.whole()))
 
     assert (only.kind, only.number, only.event) == (FindingKind.FOREIGN, 10, "00000000-0000-0000-0000-0000000003f2")
 
@@ -311,7 +311,7 @@ def test_a_body_that_is_not_canonical_is_named(spoil: Callable[[bytes], bytes]) 
     good = event(10, {})
     log = Log([*LOG.events[:10], SealedEvent(spoil(good.body), {})])
 
-    (only,) = found(judged(log.whole()))
+    (only,) = found(verified(log.whole()))
 
     assert (only.kind, only.number) == (FindingKind.NOT_CANONICAL, 10)
 
@@ -320,7 +320,7 @@ def test_a_body_that_is_not_canonical_is_named(spoil: Callable[[bytes], bytes]) 
 def test_a_move_that_is_missing_or_there_twice_is_named(seqs: list[int]) -> None:
     log = Log([event(number, seq=seq, request_id=TENANT) for number, seq in enumerate(seqs)])
 
-    assert found(judged(log.whole()))[0].kind is FindingKind.GAP_IN_MOVES
+    assert found(verified(log.whole()))[0].kind is FindingKind.GAP_IN_MOVES
 
 
 OVER = [(1, "pending"), (2, "denied")]
@@ -339,7 +339,7 @@ OVER = [(1, "pending"), (2, "denied")]
 def test_a_request_that_is_over_does_not_go_on_and_has_no_second_life(moves: list[tuple[int, str]]) -> None:
     log = Log([event(n, seq=seq, to_state=state, request_id=TENANT) for n, (seq, state) in enumerate(moves)])
 
-    assert found(judged(log.whole()))[0].kind is FindingKind.GAP_IN_MOVES
+    assert found(verified(log.whole()))[0].kind is FindingKind.GAP_IN_MOVES
 
 
 def test_a_request_whose_beginning_was_removed_has_no_gap_and_no_move_twice_all_the_same() -> None:
@@ -347,10 +347,10 @@ def test_a_request_whose_beginning_was_removed_has_no_gap_and_no_move_twice_all_
     moves = [event(600 + n, seq=seq, to_state=state, request_id=TENANT) for n, (seq, state) in enumerate(later)]
     told = event(700, {}, action="audit_events_removed", seq=None, request_id=None, removed_from=0, removed_to=300)
 
-    good = judged(Log([*LOG.events, *moves, told], removed=[range(300)]).whole())
+    good = verified(Log([*LOG.events, *moves, told], removed=[range(300)]).whole())
     again = event(900, seq=3, to_state="pending", request_id=TENANT)
-    twice = judged(Log([*LOG.events, *moves, again, told], removed=[range(300)]).whole())
-    gap = judged(Log([*LOG.events, moves[2], moves[1], told], removed=[range(300)]).whole())
+    twice = verified(Log([*LOG.events, *moves, again, told], removed=[range(300)]).whole())
+    gap = verified(Log([*LOG.events, moves[2], moves[1], told], removed=[range(300)]).whole())
 
     assert good.exit_code == GOOD
     assert found(twice)[0].kind is found(gap)[0].kind is FindingKind.GAP_IN_MOVES
@@ -360,13 +360,13 @@ def test_moves_that_were_sealed_late_are_no_gap() -> None:
     moves = [(1, "reviewing"), (3, "denied"), (2, "pending")]
     log = Log([event(n, seq=seq, to_state=state, request_id=TENANT) for n, (seq, state) in enumerate(moves)])
 
-    assert judged(log.whole()).exit_code == GOOD
+    assert verified(log.whole()).exit_code == GOOD
 
 
 def test_details_that_are_left_out_are_counted_and_no_fault() -> None:
     log = Log([SealedEvent(one.body, {}) for one in LOG.events[:5]])
 
-    verdict = judged(log.whole())
+    verdict = verified(log.whole())
 
     assert (verdict.exit_code, verdict.details, verdict.left_out) == (GOOD, 0, 5)
 
@@ -375,14 +375,14 @@ def test_details_that_are_left_out_are_counted_and_no_fault() -> None:
 def test_what_retention_removed_is_good_where_the_log_says_so(gone: range) -> None:
     log = pruned(gone, gone.start, gone.stop)
 
-    verdict = judged(log.whole(since=[300]), log.note(), log.note(300))
+    verdict = verified(log.whole(since=[300]), log.note(), log.note(300))
 
     assert (verdict.exit_code, verdict.removed) == (GOOD, [(gone.start, gone.stop)])
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 511), (1, 512), (600, 700)])
 def test_what_was_removed_beyond_what_the_log_says_is_named(start: int, stop: int) -> None:
-    (only,) = found(judged(pruned(range(512), start, stop).whole()))
+    (only,) = found(verified(pruned(range(512), start, stop).whole()))
 
     assert only.kind is FindingKind.REMOVED
 
@@ -390,7 +390,7 @@ def test_what_was_removed_beyond_what_the_log_says_is_named(start: int, stop: in
 @pytest.mark.parametrize("gone", [range(250, 520), range(10, 20), range(300, 301), range(256, 512)])
 def test_nothing_but_the_beginning_of_a_log_is_ever_removed(gone: range) -> None:
     for start in (0, gone.start):
-        (only,) = found(judged(pruned(gone, start, gone.stop).whole()))
+        (only,) = found(verified(pruned(gone, start, gone.stop).whole()))
 
         assert (only.kind, only.number) == (FindingKind.REMOVED, gone.start)
 
@@ -399,7 +399,7 @@ def test_a_removal_says_nothing_of_what_comes_after_it() -> None:
     told = event(0, {}, action="audit_events_removed", seq=None, request_id=None, removed_from=0, removed_to=2**40)
     log = Log([told, *(event(number) for number in range(1, 5))], removed=[range(2, 5)])
 
-    assert found(judged(log.whole()))[0].kind is FindingKind.REMOVED
+    assert found(verified(log.whole()))[0].kind is FindingKind.REMOVED
 
 
 def test_hashes_of_what_was_removed_must_lead_to_the_root() -> None:
@@ -461,7 +461,7 @@ def logs(draw: st.DrawFn) -> Log:
 def test_any_history_is_good_and_any_byte_that_is_flipped_in_it_is_found(log: Log, data: st.DataObject) -> None:
     export = log.whole()
     before = data.draw(st.integers(0, len(log.events)))
-    assert judged(export, log.note(before)).exit_code == GOOD
+    assert verified(export, log.note(before)).exit_code == GOOD
 
     place = data.draw(st.integers(len(rows_of(export)[0]), len(export) - 1))
     flipped = bytearray(export)
@@ -483,4 +483,4 @@ def said(export: bytes) -> object:
 def test_the_canonical_form_of_events_is_what_the_verifier_takes_for_it() -> None:
     body = canonical({"text": '\u007f\u2028é\U0001f512"\\\n', "number": -(2**53 - 1), "list": ["a"], "none": None})
 
-    assert judged(Log([SealedEvent(event(0, {}, said=body.decode()).body, {})]).whole()).exit_code == GOOD
+    assert verified(Log([SealedEvent(event(0, {}, said=body.decode()).body, {})]).whole()).exit_code == GOOD

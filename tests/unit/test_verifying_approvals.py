@@ -15,7 +15,7 @@ from lockbox.audit.verifier.export_format import FindingKind
 from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, VerificationResult
 from tests.each import each
 from tests.logs import KEY, OTHER_KEY, TENANT, Log, SealedEvent, event
-from tests.verdicts import judged
+from tests.verdicts import verified
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
 REQUEST, ENGINEER, ANN = (f"00000000-0000-0000-0000-00000000000{digit}" for digit in "abc")
@@ -80,7 +80,7 @@ def history(given: Any, *, by: str | None = None) -> list[SealedEvent]:
 
 
 def verdict_on(events: list[SealedEvent], *keys: Ed25519PrivateKey) -> VerificationResult:
-    return judged(Log(events).whole(), keys=[named(key) for key in keys])
+    return verified(Log(events).whole(), keys=[named(key) for key in keys])
 
 
 @pytest.mark.parametrize("by", [None, TENANT])
@@ -91,7 +91,7 @@ def test_an_approval_of_what_was_asked_for_is_checked(by: str | None) -> None:
 
 
 def test_a_filtered_export_shows_approvals_too() -> None:
-    verdict = judged(Log(history(approval())).filtered(lambda _: True), keys=[named(SIGNER)])
+    verdict = verified(Log(history(approval())).filtered(lambda _: True), keys=[named(SIGNER)])
 
     assert (verdict.exit_code, verdict.approvals) == (GOOD, 1)
 
@@ -174,7 +174,7 @@ def test_a_window_that_was_opened_without_an_approval_is_found_by_both(action: s
 def test_a_key_of_approvals_signs_no_log() -> None:
     log = Log(history(approval()), key=SIGNER, name=NAME)
 
-    verdict = judged(log.whole(), keys=[named(SIGNER), named(KEY)])
+    verdict = verified(log.whole(), keys=[named(SIGNER), named(KEY)])
 
     assert verdict.findings.kinds == {FindingKind.UNKNOWN_KEY}
 

@@ -13,7 +13,7 @@ from lockbox.audit.verifier.export_format import FindingKind
 from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD
 from tests.each import each
 from tests.logs import SALT, TENANT, Log, SealedEvent, event, text
-from tests.verdicts import judged, told
+from tests.verdicts import told, verified
 
 ID = "00000000-0000-0000-0000-0000000003e9"
 PLACE: dict[str, Any] = {"at": "2026-01-01T00:00:00.000000Z", "log": str(TENANT), "tenant_id": str(TENANT)}
@@ -93,7 +93,7 @@ def test_what_rfc_8785_writes_in_another_way_is_not_read(body: bytes) -> None:
 def test_a_body_that_is_not_canonical_is_named_once_and_no_more_said_of_it() -> None:
     log = bodies_with(b'{"seq": 1}')
 
-    assert told(judged(log.whole())) == [
+    assert told(verified(log.whole())) == [
         "not canonical: line 4, number 1: the body is not in the canonical form of RFC 8785"
     ]
 
@@ -120,12 +120,12 @@ ODD: list[tuple[str, Any]] = [
     ],
 )
 def test_the_first_member_of_another_form_is_named(log: Log, name: str) -> None:
-    assert told(judged(log.whole())) == [f"malformed: {WHERE}: the body's {name} is missing or malformed"]
+    assert told(verified(log.whole())) == [f"malformed: {WHERE}: the body's {name} is missing or malformed"]
 
 
 @pytest.mark.parametrize(("id_", "said"), [(None, "None"), (7, "7"), (["a"], "['a']")])
 def test_an_event_whose_id_is_none_is_named_as_it_says(id_: object, said: str) -> None:
-    verdict = judged(with_members(id=id_).whole())
+    verdict = verified(with_members(id=id_).whole())
 
     assert told(verdict) == [f"malformed: line 4, number 1, event {said}: the body's id is missing or malformed"]
 
@@ -140,7 +140,7 @@ def test_an_event_whose_id_is_none_is_named_as_it_says(id_: object, said: str) -
     ],
 )
 def test_a_move_and_what_is_none_are_both_of_their_form(log: Log) -> None:
-    assert told(judged(log.whole())) == []
+    assert told(verified(log.whole())) == []
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_move_and_what_is_none_are_both_of_their_form(log: Log) -> None:
 def test_an_event_of_somebody_else_is_named_with_whose_it_is(whose: str, tenant: str | None, said: str) -> None:
     log = Log([event(0), event(1, tenant_id=tenant)], whose=whose)
 
-    assert told(judged(log.whole())) == [f"foreign event: {WHERE}: this event is of {said}"]
+    assert told(verified(log.whole())) == [f"foreign event: {WHERE}: this event is of {said}"]
 
 
 def vendors(*events: SealedEvent) -> bytes:
@@ -165,12 +165,12 @@ def vendors(*events: SealedEvent) -> bytes:
 def test_the_vendors_log_holds_events_of_tenants_too() -> None:
     export = vendors(event(0, log=UUID(int=0)), event(1, log=UUID(int=0), tenant_id=None, seq=None, request_id=None))
 
-    assert told(judged(export)) == []
+    assert told(verified(export)) == []
 
 
 def test_an_event_that_was_sealed_in_another_log_is_named() -> None:
-    own = judged(Log([event(0), event(1, log=UUID(int=0))]).whole())
-    theirs = judged(vendors(event(0, log=UUID(int=0)), event(1)))
+    own = verified(Log([event(0), event(1, log=UUID(int=0))]).whole())
+    theirs = verified(vendors(event(0, log=UUID(int=0)), event(1)))
 
     for verdict, log in ((own, UUID(int=0)), (theirs, TENANT)):
         assert told(verdict) == [f"foreign event: {WHERE}: this event belongs to another log, {log}"]
@@ -183,11 +183,11 @@ def test_every_value_that_is_not_the_one_committed_to_is_named() -> None:
     edited = export.replace(b'"Hello"', b'"Hallo"').replace(salted, salted_anew)
     unasked = export.replace(b'"reason":{"salt"', b'"cause":{"salt"')
 
-    assert told(judged(edited)) == [
+    assert told(verified(edited)) == [
         f"commitment: {WHERE}: the value shown as {name} is not the one that the event commits to"
         for name in ("comment", "reason")
     ]
-    assert told(judged(unasked)) == [
+    assert told(verified(unasked)) == [
         f"commitment: {WHERE}: the value shown as cause is not the one that the event commits to"
     ]
 
@@ -196,13 +196,13 @@ def test_values_that_are_shown_and_those_that_are_not_are_counted() -> None:
     bare = event(1, {"name": "Erin", "comment": "Hello", "reason": "None"})
     log = Log([event(0), SealedEvent(bare.body, {"name": "Erin"}), SealedEvent(event(2).body, {}), event(3, {})])
 
-    verdict = judged(log.whole())
+    verdict = verified(log.whole())
 
     assert (told(verdict), verdict.details, verdict.left_out) == ([], 2, 3)
 
 
 def test_a_value_in_any_script_is_held_against_its_commitment() -> None:
-    verdict = judged(Log([event(0, {"name": "Zoë \U0001f512"})]).whole())
+    verdict = verified(Log([event(0, {"name": "Zoë \U0001f512"})]).whole())
 
     assert (told(verdict), verdict.details) == ([], 1)
 
@@ -218,13 +218,13 @@ def test_only_a_whole_export_shows_that_a_move_is_missing(export: str, says: lis
     log = Log([event(0), event(1, seq=2), event(2)])
     file = log.whole() if export == "whole" else log.filtered(lambda _: True)
 
-    assert told(judged(file)) == [f"gap in moves: {one}" for one in says]
+    assert told(verified(file)) == [f"gap in moves: {one}" for one in says]
 
 
 def test_a_move_that_is_there_twice_is_named_with_its_place() -> None:
     log = Log([event(0), event(1, request_id=UUID(int=100_000)), event(2)])
 
-    assert told(judged(log.whole())) == [
+    assert told(verified(log.whole())) == [
         f"gap in moves: {WHERE}: request 00000000-0000-0000-0000-0000000186a0 has its move 1 twice"
     ]
 
@@ -251,14 +251,14 @@ def removal(number: int, start: Any, stop: Any) -> SealedEvent:
 def test_a_removal_is_of_what_stands_before_it(start: Any, stop: Any, code: int) -> None:
     log = Log([*(event(number) for number in range(4)), removal(4, start, stop)], removed=[range(1)])
 
-    assert judged(log.whole()).exit_code == code
+    assert verified(log.whole()).exit_code == code
 
 
 def test_only_the_word_for_it_makes_an_event_a_removal() -> None:
     said: dict[str, Any] = {"removed_from": 0, "removed_to": 1, "request_id": None, "seq": None}
     log = Log([event(0), event(1), event(2, {}, action="log_restored", **said)], removed=[range(1)])
 
-    assert judged(log.whole()).findings.kinds == {FindingKind.REMOVED}
+    assert verified(log.whole()).findings.kinds == {FindingKind.REMOVED}
 
 
 BEFORE = Log([event(number) for number in range(5)])
@@ -294,7 +294,7 @@ def test_a_restore_is_heard_only_if_it_says_all_and_goes_on_from_what_is_before_
 ) -> None:
     log = Log([*BEFORE.events[:3], restored(3, size, **changes)], generation=2)
 
-    verdict = judged(log.whole(), BEFORE.note())
+    verdict = verified(log.whole(), BEFORE.note())
 
     assert verdict.findings.kinds == {kind}
     assert verdict.exit_code == (CANNOT_TELL if kind is FindingKind.RESTORED else BAD)
@@ -303,7 +303,7 @@ def test_a_restore_is_heard_only_if_it_says_all_and_goes_on_from_what_is_before_
 def test_a_restore_is_told_with_its_time_its_size_and_its_number() -> None:
     log = Log([*BEFORE.events[:3], restored(3, 2)], generation=2)
 
-    (only,) = told(judged(log.whole(), BEFORE.note()))
+    (only,) = told(verified(log.whole(), BEFORE.note()))
 
     assert only.startswith(
         "restored: number 3: a back-up was restored at 2026-01-01T00:00:03.000000Z: the log went on from its first "

@@ -13,7 +13,7 @@ from lockbox.audit.verifier.verify import BAD, GOOD, verify
 from tests.each import each
 from tests.examples import examples
 from tests.logs import Log, SealedEvent, event, line, public
-from tests.verdicts import judged
+from tests.verdicts import verified
 
 SAYS_SO: dict[str, Any] = {
     "action": "audit_events_removed",
@@ -55,7 +55,7 @@ def with_row(place: int, row: bytes) -> bytes:
 def test_what_nobody_describes_in_a_line_is_damage(place: int, old: bytes, new: bytes) -> None:
     assert old in ROWS[place]
 
-    verdict = judged(with_row(place, ROWS[place].replace(old, new, 1)))
+    verdict = verified(with_row(place, ROWS[place].replace(old, new, 1)))
 
     assert (verdict.exit_code, verdict.findings.first[0].kind) == (BAD, FindingKind.DAMAGED)
 
@@ -89,7 +89,7 @@ def test_nothing_comes_behind_the_last_line_not_even_half_a_line(behind: bytes) 
 def test_a_log_of_the_vendors_whose_id_is_none_is_not_its() -> None:
     log = Log([event(0, tenant_id=None)], whose="vendor")
 
-    verdict = judged(log.whole())
+    verdict = verified(log.whole())
 
     assert (verdict.exit_code, verdict.findings.first[0].kind) == (BAD, FindingKind.EDITED)
 
@@ -116,14 +116,14 @@ def test_a_member_of_another_form_is_found_and_no_crash(name: str, odd: object) 
     body = json.dumps(fields, separators=(",", ":"), sort_keys=True).encode()
     log = Log([event(0), SealedEvent(body, {}), event(2)])
 
-    verdict = judged(log.whole())
+    verdict = verified(log.whole())
 
     assert [(one.kind, one.number) for one in verdict.findings.first] == [(FindingKind.MALFORMED, 1)]
 
 
 @pytest.mark.parametrize("plain", [{"a": None, "b": True, "c": 1, "d": "e", "f": ["g", "h"]}, ["a"], [], {}])
 def test_an_object_in_a_body_may_hold_anything_but_objects(plain: Any) -> None:
-    assert judged(Log([event(0, changes=plain)]).whole()).exit_code == GOOD
+    assert verified(Log([event(0, changes=plain)]).whole()).exit_code == GOOD
 
 
 @pytest.mark.parametrize("name", ["id", "log", "tenant_id", "at", "action", "seq", "personal"])
@@ -132,14 +132,14 @@ def test_a_member_that_every_event_has_is_missed(name: str) -> None:
     del fields[name]
     log = Log([event(0), SealedEvent(json.dumps(fields, separators=(",", ":"), sort_keys=True).encode(), {})])
 
-    assert judged(log.whole()).exit_code == BAD
+    assert verified(log.whole()).exit_code == BAD
 
 
 def test_two_events_with_one_id_are_found() -> None:
     log = Log([event(0), event(1), event(2, id=UUID(int=1_000)), event(3, id="none"), event(4, id="none")])
 
     for export in (log.whole(), log.filtered(lambda _: True)):
-        verdict = judged(export)
+        verdict = verified(export)
         assert [(one.kind, one.number) for one in verdict.findings.first] == [
             (FindingKind.DOUBLED, 2),
             (FindingKind.DOUBLED, 4),
@@ -149,7 +149,7 @@ def test_two_events_with_one_id_are_found() -> None:
 
 def test_a_file_that_was_saved_with_other_line_ends_is_the_same_export() -> None:
     for export in (b"".join(ROWS), Log(LOG.events[:3]).filtered(lambda _: True)):
-        verdict = judged(export.replace(b"\n", b"\r\n"))
+        verdict = verified(export.replace(b"\n", b"\r\n"))
 
         assert (verdict.exit_code, verdict.findings.first) == (GOOD, [])
 
@@ -158,7 +158,7 @@ def test_no_order_follows_from_times() -> None:
     times = ("2026-01-01T00:00:05.000000Z", "2026-01-01T00:00:03.000000Z")
     moves = [event(n, seq=n + 1, at=at, request_id=UUID(int=5)) for n, at in enumerate(times)]
 
-    assert judged(Log(moves).whole()).exit_code == GOOD
+    assert verified(Log(moves).whole()).exit_code == GOOD
 
 
 def test_findings_beyond_those_that_are_shown_count_for_the_exit_code() -> None:
@@ -166,7 +166,7 @@ def test_findings_beyond_those_that_are_shown_count_for_the_exit_code() -> None:
     rows = Log(LOG.events).filtered(lambda number: number < 2).splitlines(keepends=True)
     rows[1] = rows[1].replace(b"Erin 0", b"Eric 0")
 
-    assert judged(b"".join(rows), *seen).exit_code == BAD
+    assert verified(b"".join(rows), *seen).exit_code == BAD
 
 
 json_values = st.recursive(
@@ -229,4 +229,4 @@ def test_whatever_stands_in_any_place_of_a_body_it_is_judged(data: st.DataObject
     except UnicodeEncodeError:
         return
 
-    judged(Log([event(0), SealedEvent(body, {}), event(2)], generation=2).whole(), LOG.note(2))
+    verified(Log([event(0), SealedEvent(body, {}), event(2)], generation=2).whole(), LOG.note(2))

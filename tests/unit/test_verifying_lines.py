@@ -12,7 +12,7 @@ from lockbox.audit.verifier.export_format import LONGEST_LINE, Unreadable
 from lockbox.audit.verifier.verify import BAD, GOOD, VerificationResult, verify
 from tests.each import each
 from tests.logs import KEY, OTHER_KEY, TENANT, Log, SealedEvent, event, line, public
-from tests.verdicts import judged, told
+from tests.verdicts import told, verified
 
 VENDORS_ID = "00000000-0000-0000-0000-000000000000"
 LOG = Log([event(number) for number in range(6)])
@@ -44,7 +44,7 @@ def end(events: int) -> bytes:
 
 
 def verdict_on(rows: list[bytes], *seen: str) -> VerificationResult:
-    return judged(b"".join(rows), *seen)
+    return verified(b"".join(rows), *seen)
 
 
 WHOLE_FILES: list[tuple[list[bytes], list[str]]] = [
@@ -139,7 +139,7 @@ def test_what_is_wrong_with_the_lines_of_a_filtered_export_is_said(rows: list[by
 
 
 def test_a_filtered_export_may_begin_with_the_first_event() -> None:
-    verdict = judged(LOG.filtered(lambda number: number == 0))
+    verdict = verified(LOG.filtered(lambda number: number == 0))
 
     assert (told(verdict), verdict.events, verdict.said, verdict.details) == ([], 1, 1, 1)
 
@@ -177,9 +177,9 @@ def test_a_log_is_named_by_its_origin_in_one_way(log: Log, says: list[str]) -> N
 
 
 def test_a_log_that_began_anew_has_an_event_that_says_so() -> None:
-    silent = judged(Log([event(0)], generation=2).whole())
-    of_another = judged(Log([event(0), restored(1, log_id=VENDORS_ID)], generation=2).whole())
-    filtered = judged(Log([event(0)], generation=2).filtered(lambda _: True))
+    silent = verified(Log([event(0)], generation=2).whole())
+    of_another = verified(Log([event(0), restored(1, log_id=VENDORS_ID)], generation=2).whole())
+    filtered = verified(Log([event(0)], generation=2).filtered(lambda _: True))
 
     message = f"forked: the log began anew, as {LOG.origin}/2, but no event of it records a restored back-up"
     assert told(silent) == told(of_another) == [message]
@@ -223,15 +223,15 @@ def test_a_checkpoint_by_a_key_that_is_not_trusted_is_named_with_whose_it_is() -
     forged = Log(LOG.events, key=OTHER_KEY)
     by = f"signed by {OF_ANOTHER_KEY}, which you do not trust"
 
-    assert told(judged(forged.whole())) == [f"unknown key: the export's checkpoint is {by}"]
-    assert told(judged(LOG.whole(), forged.note(2))) == [f"unknown key: a checkpoint that you gave is {by}"]
+    assert told(verified(forged.whole())) == [f"unknown key: the export's checkpoint is {by}"]
+    assert told(verified(LOG.whole(), forged.note(2))) == [f"unknown key: a checkpoint that you gave is {by}"]
 
 
 def test_a_checkpoint_that_was_changed_is_named_with_whose_it_is() -> None:
     note = LOG.note(3).replace("\n3\n", "\n2\n")
     said = f"the signature by {IDENTITY} is wrong"
 
-    given = judged(LOG.whole(), note)
+    given = verified(LOG.whole(), note)
     own = verdict_on([changed(WHOLE[0], checkpoint=note, size=2), *WHOLE[1:]])
 
     assert told(given) == [f"wrong signature: a checkpoint that you gave: {said}"]
@@ -239,7 +239,7 @@ def test_a_checkpoint_that_was_changed_is_named_with_whose_it_is() -> None:
 
 
 def test_the_next_checkpoint_is_judged_though_one_before_it_was_bad() -> None:
-    verdict = judged(LOG.whole(), Log(LOG.events, key=OTHER_KEY).note(2), LOG.note(3))
+    verdict = verified(LOG.whole(), Log(LOG.events, key=OTHER_KEY).note(2), LOG.note(3))
 
     assert (len(told(verdict)), verdict.seen) == (1, [3])
 
@@ -269,7 +269,7 @@ def test_what_cannot_be_read_says_why(rows: list[bytes], seen: list[str], why: s
 
 
 def test_a_verdict_says_what_it_saw() -> None:
-    verdict = judged(LOG.whole(), LOG.note(2), keys=[public(OTHER_KEY)])
+    verdict = verified(LOG.whole(), LOG.note(2), keys=[public(OTHER_KEY)])
 
     assert (verdict.exit_code, verdict.at, verdict.signer) == (GOOD, "2026-01-01T00:00:00.000000Z", public(KEY))
     assert (verdict.seen, verdict.events, verdict.said, verdict.details, verdict.left_out) == ([2], 6, 6, 6, 0)

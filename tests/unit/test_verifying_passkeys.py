@@ -22,7 +22,7 @@ from tests.authenticator import Authenticator, decoded
 from tests.each import each
 from tests.logs import TENANT, Log, SealedEvent, event
 from tests.unit.test_verifying_approvals import ANN, ENGINEER, OPENED, REQUEST, SIGNER, UNTIL, approval, named
-from tests.verdicts import judged
+from tests.verdicts import verified
 
 BEN = "00000000-0000-0000-0000-00000000000d"
 OTHER = "00000000-0000-0000-0000-00000000000e"
@@ -130,7 +130,7 @@ class SignedApprovalExample:
 
 
 def verdict_on(events: list[SealedEvent], *, approvers: Approvers | None = None) -> VerificationResult:
-    return judged(Log(events).whole(), keys=[named(SIGNER)], approvers=approvers or Approvers((FILE,)))
+    return verified(Log(events).whole(), keys=[named(SIGNER)], approvers=approvers or Approvers((FILE,)))
 
 
 def said_of(verdict: VerificationResult) -> str:
@@ -345,7 +345,7 @@ def test_a_window_without_a_beginning_is_opened_by_an_approval_though_something_
     )
     export = Log([gone, says, opened_by_the_vendor()], removed=[range(1)]).whole()
 
-    verdict = judged(export, keys=[named(SIGNER)], approvers=Approvers((FILE,)))
+    verdict = verified(export, keys=[named(SIGNER)], approvers=Approvers((FILE,)))
 
     assert verdict.exit_code == BAD
     assert "no approver of the customer approved" in said_of(verdict)

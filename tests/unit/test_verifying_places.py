@@ -10,7 +10,7 @@ from lockbox.audit.verifier.export_format import FindingKind, parts
 from lockbox.audit.verifier.verify import BAD, GOOD, VerificationResult, verify
 from tests.each import each
 from tests.logs import Log, SealedEvent, event, line, public, subtree_of, text
-from tests.verdicts import judged, told
+from tests.verdicts import told, verified
 
 SIZE = 700
 EVENTS = [event(number) for number in range(SIZE)]
@@ -144,7 +144,7 @@ MISPLACED: list[tuple[list[bytes], list[str]]] = [
 
 @each(("rows", "says"), MISPLACED)
 def test_what_is_not_in_its_place_in_a_tile_is_said(rows: list[bytes], says: list[str]) -> None:
-    verdict = judged(b"".join(rows))
+    verdict = verified(b"".join(rows))
 
     assert (told(verdict), verdict.exit_code) == (says, BAD if says else GOOD)
 
@@ -310,7 +310,7 @@ def test_a_gap_that_does_not_belong_where_it_stands_is_said(rows: list[bytes], s
 def test_what_is_not_there_is_said_in_its_order_and_once(rows: list[bytes]) -> None:
     events = sum(b'"number"' in row for row in rows)
 
-    assert judged(b"".join([HEAD, TILE, *rows, end(events)])).exit_code == BAD
+    assert verified(b"".join([HEAD, TILE, *rows, end(events)])).exit_code == BAD
 
 
 def pruned(removed: list[range], *said: range, size: int = SIZE) -> Log:

@@ -4,7 +4,7 @@ from lockbox.audit.log import checkpoint
 from lockbox.audit.verifier.export_format import FindingKind
 from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD
 from tests.logs import TENANT, Log, SealedEvent, event
-from tests.verdicts import judged
+from tests.verdicts import verified
 
 COMMON, SHIPPED = 300, 320
 BEFORE = Log([event(number) for number in range(SHIPPED)])
@@ -29,15 +29,15 @@ AFTER = gone_on(BEFORE, COMMON, 2)
 
 
 def test_checkpoints_from_before_what_was_given_up_are_still_extended() -> None:
-    whole = judged(AFTER.whole(), BEFORE.note(0), BEFORE.note(100), BEFORE.note(COMMON), AFTER.note())
-    filtered = judged(AFTER.filtered(lambda n: n == 3, since=[100]), BEFORE.note(100))
+    whole = verified(AFTER.whole(), BEFORE.note(0), BEFORE.note(100), BEFORE.note(COMMON), AFTER.note())
+    filtered = verified(AFTER.filtered(lambda n: n == 3, since=[100]), BEFORE.note(100))
 
     assert (whole.exit_code, sorted(whole.seen)) == (GOOD, [0, 100, COMMON, len(AFTER.events)])
     assert (filtered.exit_code, filtered.seen) == (GOOD, [100])
 
 
 def test_a_checkpoint_of_what_was_given_up_cannot_be_shown_and_says_from_where_the_log_went_on() -> None:
-    verdict = judged(AFTER.whole(), BEFORE.note())
+    verdict = verified(AFTER.whole(), BEFORE.note())
 
     (only,) = verdict.findings.first
     assert (verdict.exit_code, only.kind, only.number) == (CANNOT_TELL, FindingKind.RESTORED, COMMON)
@@ -46,7 +46,7 @@ def test_a_checkpoint_of_what_was_given_up_cannot_be_shown_and_says_from_where_t
 
 
 def test_what_is_common_is_said_to_be_shown_as_far_as_another_checkpoint_shows_it() -> None:
-    verdict = judged(AFTER.whole(), BEFORE.note(), BEFORE.note(250))
+    verdict = verified(AFTER.whole(), BEFORE.note(), BEFORE.note(250))
 
     (only,) = verdict.findings.first
     assert "that the first 250 are the same is shown" in only.message
@@ -55,14 +55,14 @@ def test_what_is_common_is_said_to_be_shown_as_far_as_another_checkpoint_shows_i
 def test_a_log_that_lost_more_events_than_it_has_since_is_not_called_older() -> None:
     short = gone_on(BEFORE, 10, 2)
 
-    assert judged(short.whole(), BEFORE.note()).findings.kinds == {FindingKind.RESTORED}
+    assert verified(short.whole(), BEFORE.note()).findings.kinds == {FindingKind.RESTORED}
 
 
 def test_what_stands_before_the_restore_was_not_to_change() -> None:
     events = list(AFTER.events)
     events[3] = event(3, {"name": "Somebody else"})
 
-    verdict = judged(Log(events, generation=2).whole(), BEFORE.note(100))
+    verdict = verified(Log(events, generation=2).whole(), BEFORE.note(100))
 
     assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.FORKED})
 
@@ -73,20 +73,20 @@ def test_a_log_that_began_anew_and_says_nothing_of_it_is_forked() -> None:
     beyond_itself = gone_on(BEFORE, COMMON, 2, restored(20_000, BEFORE, COMMON + 1))
 
     for log in (silent, of_another, beyond_itself):
-        verdict = judged(log.whole(), BEFORE.note())
+        verdict = verified(log.whole(), BEFORE.note())
         assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.FORKED})
 
 
 def test_a_restore_that_names_another_root_than_was_seen_is_a_fork() -> None:
     log = gone_on(BEFORE, COMMON, 2, restored(20_000, BEFORE, COMMON, shipped_root="A" * 43 + "="))
 
-    assert judged(log.whole(), BEFORE.note()).findings.kinds == {FindingKind.FORKED}
+    assert verified(log.whole(), BEFORE.note()).findings.kinds == {FindingKind.FORKED}
 
 
 def test_of_two_restores_the_one_that_gave_up_more_counts() -> None:
     third = gone_on(AFTER, 200, 3)
 
-    verdict = judged(third.whole(), BEFORE.note(250), BEFORE.note(200), AFTER.note(250))
+    verdict = verified(third.whole(), BEFORE.note(250), BEFORE.note(200), AFTER.note(250))
 
     assert (verdict.exit_code, verdict.seen, verdict.findings.kinds) == (CANNOT_TELL, [200], {FindingKind.RESTORED})
 
@@ -94,7 +94,7 @@ def test_of_two_restores_the_one_that_gave_up_more_counts() -> None:
 def test_what_an_earlier_restore_gave_up_no_later_one_brings_back() -> None:
     third = gone_on(AFTER, COMMON + 2, 3)
 
-    verdict = judged(third.whole(), BEFORE.note(COMMON + 1), AFTER.note(COMMON + 2))
+    verdict = verified(third.whole(), BEFORE.note(COMMON + 1), AFTER.note(COMMON + 2))
 
     assert (verdict.exit_code, verdict.seen, verdict.findings.kinds) == (
         CANNOT_TELL,
@@ -104,12 +104,12 @@ def test_what_an_earlier_restore_gave_up_no_later_one_brings_back() -> None:
 
 
 def test_only_a_whole_export_shows_how_a_log_follows_on_an_earlier_generation() -> None:
-    verdict = judged(AFTER.filtered(lambda n: n == 3), BEFORE.note(100))
+    verdict = verified(AFTER.filtered(lambda n: n == 3), BEFORE.note(100))
 
     assert (verdict.exit_code, verdict.findings.kinds) == (CANNOT_TELL, {FindingKind.UNPROVEN})
 
 
 def test_an_export_from_before_a_restore_that_was_seen_is_older() -> None:
-    verdict = judged(BEFORE.whole(), AFTER.note(100))
+    verdict = verified(BEFORE.whole(), AFTER.note(100))
 
     assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.OLDER})

@@ -258,21 +258,21 @@ class EventChecker:
     def finish(self) -> None:
         """Report the moves that never came."""
         for move in self._in_order.rest():
-            self._judge(move)
+            self._check(move)
         self.requests.finish()
         self.signed.finish()
 
     def _take(self, fields: dict[str, Any], shown: dict[str, str], where: dict[str, Any]) -> None:
         move, request, seq = (fields, shown, where), fields["request_id"], fields["seq"]
         if not self.whole:
-            self._judge(move)
+            self._check(move)
             return
         begins = seq == 1 or SUBMISSION in fields
         self.requests.take(request, seq, fields["to_state"], where, begins=begins)
         for due in self._in_order.take(request, seq, move, begins=begins):
-            self._judge(due)
+            self._check(due)
 
-    def _judge(self, move: Taken) -> None:
+    def _check(self, move: Taken) -> None:
         fields, shown, where = move
         is_all_there = self.whole and not self.requests.removed_before
         self.approved.take(fields, shown, where)

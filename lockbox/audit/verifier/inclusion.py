@@ -129,7 +129,7 @@ class InclusionChecker:
         if [(row.entry.number, row.leaf) for row in rows] == [(number, leaves[number]) for number in due]:
             good = rows
         else:
-            good = list(_TileMismatch(leaves, due, self._findings, is_cut=is_cut).judge(rows))
+            good = list(_TileMismatch(leaves, due, self._findings, is_cut=is_cut).check(rows))
         for row in good:
             self._bodies.check(row.line, row.entry)
         self._grow(tile)
@@ -184,7 +184,7 @@ class _TileMismatch:
         self._findings = findings
         self._is_cut = is_cut
 
-    def judge(self, rows: list[EventRow]) -> Iterator[EventRow]:
+    def check(self, rows: list[EventRow]) -> Iterator[EventRow]:
         """Note what is wrong, and yield the unchanged events."""
         before = self._findings.count
         found: dict[int, EventRow] = {}

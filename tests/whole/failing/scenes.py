@@ -20,7 +20,7 @@ ONCE_MORE = 6.0
 
 PLAYED = {
     FILE: (
-        "intake.after_judging",
+        "intake.after_evaluation",
         "intake.after_insert",
         "transaction.before_arm",
         "transaction.before_arm:2",
@@ -29,7 +29,7 @@ PLAYED = {
     ),
     DECIDE: (
         "decide.after_lock",
-        "decide.after_judging",
+        "decide.after_evaluation",
         "decide.after_update",
         "transaction.before_arm",
         "transaction.after_arm",
@@ -55,7 +55,7 @@ PLAYED = {
         "transaction.after_arm",
         "schedule.after_part",
     ),
-    REMIND: ("clock.after_nudge",),
+    REMIND: ("clock.after_reminder",),
     REBUILD: (
         "reconcile.epoch_changed",
         "reconcile.mid_rebuild",

@@ -54,16 +54,16 @@ def reviewing(hours: float = 4, **changes: Any) -> Phase:
     return pending(hours, state=State.REVIEWING, **changes)
 
 
-def run(stretch: Phase, terms: Terms, late: timedelta = timedelta(0)) -> list[tuple[datetime, DueReminders]]:
+def run(phase: Phase, terms: Terms, late: timedelta = timedelta(0)) -> list[tuple[datetime, DueReminders]]:
     """Let the clock run to the deadline, each time woken that late; return what was due when."""
     seen = []
-    woken_at = wake_at(stretch, terms, stretch.since)
-    while woken_at and woken_at < stretch.deadline_at:
+    woken_at = wake_at(phase, terms, phase.since)
+    while woken_at and woken_at < phase.deadline_at:
         at = woken_at + late
-        due = due_reminders(stretch, terms, woken_at, at)
+        due = due_reminders(phase, terms, woken_at, at)
         seen.append((at, due))
-        stretch = replace(stretch, tiers_asked=due.escalate, warned=stretch.warned or due.warn)
-        woken_at = wake_at(stretch, terms, at)
+        phase = replace(phase, tiers_asked=due.escalate, warned=phase.warned or due.warn)
+        woken_at = wake_at(phase, terms, at)
     return seen
 
 
@@ -123,18 +123,18 @@ def test_a_window_is_announced_to_close_once_and_not_where_it_is_shorter_than_th
 
 
 @pytest.mark.parametrize("state", OPEN_STATES)
-def test_a_policy_that_wants_no_nudges_wakes_the_clock_at_the_deadline_alone(state: State) -> None:
-    stretch = pending(state=state, tiers_asked=1)
+def test_a_policy_that_wants_no_reminders_wakes_the_clock_at_the_deadline_alone(state: State) -> None:
+    phase = pending(state=state, tiers_asked=1)
 
-    assert wake_at(stretch, QUIET.model_copy(update={"tiers": TIERED.tiers}), NOON) == stretch.deadline_at
+    assert wake_at(phase, QUIET.model_copy(update={"tiers": TIERED.tiers}), NOON) == phase.deadline_at
 
 
 @pytest.mark.parametrize("state", FINAL_STATES)
 def test_all_of_it_stops_once_it_is_settled(state: State) -> None:
-    stretch = pending(state=state, tiers_asked=1)
+    phase = pending(state=state, tiers_asked=1)
 
-    assert wake_at(stretch, TIERED, NOON) is None
-    assert due_reminders(stretch, TIERED, NOON, NOON + 7 * HOUR) == DueReminders(remind=False, escalate=1, warn=False)
+    assert wake_at(phase, TIERED, NOON) is None
+    assert due_reminders(phase, TIERED, NOON, NOON + 7 * HOUR) == DueReminders(remind=False, escalate=1, warn=False)
 
 
 def test_a_clock_that_comes_late_reminds_once_and_widens_as_far_as_is_due() -> None:
@@ -144,49 +144,49 @@ def test_a_clock_that_comes_late_reminds_once_and_widens_as_far_as_is_due() -> N
 
 
 def test_whatever_comes_after_the_deadline_is_nothing_but_the_end() -> None:
-    stretch = pending()
+    phase = pending()
 
-    assert due_reminders(stretch, Terms(), NOON + 6 * HOUR, stretch.deadline_at) == NOTHING
+    assert due_reminders(phase, Terms(), NOON + 6 * HOUR, phase.deadline_at) == NOTHING
 
 
 @settings(max_examples=examples(300), deadline=None)
 @given(STRETCHES, TERMS, AT)
-def test_the_clock_never_wakes_after_the_deadline_nor_in_the_past(stretch: Phase, terms: Terms, share: float) -> None:
-    at = stretch.since + (stretch.deadline_at - stretch.since) * share
-    woken_at = wake_at(stretch, terms, at)
+def test_the_clock_never_wakes_after_the_deadline_nor_in_the_past(phase: Phase, terms: Terms, share: float) -> None:
+    at = phase.since + (phase.deadline_at - phase.since) * share
+    woken_at = wake_at(phase, terms, at)
 
     assert woken_at is not None
-    assert woken_at <= stretch.deadline_at
-    assert woken_at > at or woken_at == stretch.deadline_at
+    assert woken_at <= phase.deadline_at
+    assert woken_at > at or woken_at == phase.deadline_at
 
 
 @settings(max_examples=examples(300), deadline=None)
 @given(STRETCHES, TERMS, st.integers(0, 10**12))
 def test_however_late_it_comes_it_ends_and_sends_no_more_than_it_should(
-    stretch: Phase, terms: Terms, late: int
+    phase: Phase, terms: Terms, late: int
 ) -> None:
-    seen = run(stretch, terms, timedelta(microseconds=late))
+    seen = run(phase, terms, timedelta(microseconds=late))
 
     percents = {State.REVIEWING: terms.review_reminders, State.PENDING: terms.approval_reminders}
-    most = len(percents.get(stretch.state, ()))
+    most = len(percents.get(phase.state, ()))
     assert sum(due.remind for _, due in seen) <= most
     assert sum(due.warn for _, due in seen) <= 1
-    assert not any(due != replace(due, remind=False, warn=False) for at, due in seen if at >= stretch.deadline_at)
+    assert not any(due != replace(due, remind=False, warn=False) for at, due in seen if at >= phase.deadline_at)
     widened = [due.escalate for _, due in seen]
     assert widened == sorted(widened)
-    tiers = stretch.review_tiers if stretch.state is State.REVIEWING else len(terms.tiers)
-    assert not widened or widened[-1] <= max(stretch.tiers_asked, tiers)
+    tiers = phase.review_tiers if phase.state is State.REVIEWING else len(terms.tiers)
+    assert not widened or widened[-1] <= max(phase.tiers_asked, tiers)
 
 
 @settings(max_examples=examples(200), deadline=None)
 @given(STRETCHES, TERMS)
-def test_on_time_every_share_of_the_window_is_a_reminder(stretch: Phase, terms: Terms) -> None:
+def test_on_time_every_share_of_the_window_is_a_reminder(phase: Phase, terms: Terms) -> None:
     percents = {State.REVIEWING: terms.review_reminders, State.PENDING: terms.approval_reminders}
 
-    reminded = [at for at, due in run(stretch, terms) if due.remind]
+    reminded = [at for at, due in run(phase, terms) if due.remind]
 
-    window = stretch.deadline_at - stretch.since
-    assert reminded == sorted({stretch.since + window * percent / 100 for percent in percents.get(stretch.state, ())})
+    window = phase.deadline_at - phase.since
+    assert reminded == sorted({phase.since + window * percent / 100 for percent in percents.get(phase.state, ())})
 
 
 @pytest.mark.parametrize("here", CHANGES, ids=CHANGED)

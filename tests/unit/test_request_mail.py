@@ -63,7 +63,7 @@ def test_every_state_has_a_letter_with_a_text_part_and_a_subject(state: State) -
 
 @pytest.mark.parametrize("template", [*REMINDERS, "closing"])
 @pytest.mark.parametrize("part", ["text", "html"])
-def test_a_nudge_says_what_it_is_about_and_how_much_time_is_left(template: str, part: str) -> None:
+def test_a_reminder_says_what_it_is_about_and_how_much_time_is_left(template: str, part: str) -> None:
     made = mail(template=template, now=AT + timedelta(hours=6, minutes=1))
 
     body = made.text if part == "text" else seen(made.html)
@@ -91,7 +91,7 @@ def test_a_requester_is_told_that_the_own_window_is_about_to_close() -> None:
 
 
 @pytest.mark.parametrize("template", [*REMINDERS, "closing"])
-def test_a_nudge_is_as_tight_lipped_as_every_mail(template: str) -> None:
+def test_a_reminder_is_as_tight_lipped_as_every_mail(template: str) -> None:
     made = mail(template=template, wording=MailWording(link=False, justification=False))
 
     for body in (made.text, seen(made.html)):

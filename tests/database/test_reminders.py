@@ -30,11 +30,11 @@ from tests.database.scenes import (
 )
 from tests.ruling import group, lay_down, stand_in
 
-NUDGES = """
+REMINDERS = """
 SELECT action, actor_role, seq, to_state FROM events
 WHERE request_id = :id AND seq IS NULL AND action <> 'notifications_sent' ORDER BY at, id
 """
-NUDGE = "UPDATE requests SET {change} WHERE id = :id"
+REMINDER = "UPDATE requests SET {change} WHERE id = :id"
 LATER = "wake_at = wake_at + interval '1 second'"
 
 
@@ -51,9 +51,9 @@ def row_of(db: Database, request_id: UUID) -> Any:
     return row
 
 
-def nudges(db: Database, request_id: UUID) -> list[str]:
+def reminders(db: Database, request_id: UUID) -> list[str]:
     """Return what the clock did to a request as it stayed as it was; no such event has a number."""
-    rows = read(db, NUDGES, id=request_id)
+    rows = read(db, REMINDERS, id=request_id)
     assert all(row.actor_role == "clock" for row in rows)
     return [row.action for row in rows]
 
@@ -76,7 +76,7 @@ def test_it_reminds_those_who_were_asked_and_have_not_answered(
     timers.run(sender, [request.id])
 
     assert told(world, request.id, "answer_reminder") == {"amir": 1, "abe": 1}
-    assert nudges(sender, request.id) == ["remind"]
+    assert reminders(sender, request.id) == ["remind"]
     row = row_of(sender, request.id)
     assert (row.state, row.version, row.reminders) == ("pending", 2, 1)
     assert row.wake_at == row.asked_at + 0.83 * timedelta(hours=12)
@@ -94,7 +94,7 @@ def test_nobody_is_reminded_where_everybody_who_was_asked_has_answered(
     timers.run(sender, [request.id])
 
     row = row_of(sender, request.id)
-    assert nudges(sender, request.id) == []
+    assert reminders(sender, request.id) == []
     assert (row.reminders, row.wake_at) == (0, row.asked_at + 0.6 * timedelta(hours=12))
 
 
@@ -103,7 +103,7 @@ def test_a_hint_that_comes_twice_reminds_once(world: World, sender: Database, la
     later.shift = timedelta(hours=6)
 
     assert [timers.run(sender, [request.id]).total() for _ in range(3)] == [1, 0, 0]
-    assert nudges(sender, request.id) == ["remind"]
+    assert reminders(sender, request.id) == ["remind"]
 
 
 def test_a_clock_that_comes_late_sends_one_reminder(world: World, sender: Database, later: ShiftedClock) -> None:
@@ -125,7 +125,7 @@ def test_a_clock_that_comes_after_the_deadline_ends_the_request_and_reminds_nobo
     timers.run(sender, [request.id])
 
     assert state_of(sender, request.id) == "timed_out"
-    assert nudges(sender, request.id) == []
+    assert reminders(sender, request.id) == []
     assert row_of(sender, request.id).reminders == 0
 
 
@@ -139,7 +139,7 @@ def test_all_of_it_stops_the_moment_it_is_settled(
     later.shift = timedelta(hours=6)
     timers.run(sender, [request.id])
 
-    assert nudges(sender, request.id) == []
+    assert reminders(sender, request.id) == []
     assert_indexes_are_true(sender)
 
 
@@ -174,7 +174,7 @@ def test_the_next_tier_is_asked_and_the_first_reminded_when_half_of_the_time_is_
     assert before == {"abe": 1}
     assert told(world, request.id, "pending") == {"abe": 1, "ann": 1}
     assert told(world, request.id, "answer_reminder") == {"abe": 1}
-    assert nudges(sender, request.id) == ["remind", "escalate"]
+    assert reminders(sender, request.id) == ["remind", "escalate"]
     assert (request.tiers_asked, row_of(sender, request.id).tiers_asked) == (1, 2)
 
     later.shift = timedelta(hours=10)
@@ -204,7 +204,7 @@ def test_who_has_answered_before_the_own_tier_came_in_is_not_asked_again(
     timers.run(sender, [request.id])
 
     assert told(world, request.id, "pending") == {"abe": 1}
-    assert nudges(sender, request.id) == ["remind"]
+    assert reminders(sender, request.id) == ["remind"]
     assert row_of(sender, request.id).tiers_asked == 3
 
 
@@ -214,7 +214,7 @@ def test_a_last_tier_that_adds_nobody_is_no_event(world: World, sender: Database
     later.shift = timedelta(hours=6)
     timers.run(sender, [request.id])
 
-    assert nudges(sender, request.id) == []
+    assert reminders(sender, request.id) == []
     assert row_of(sender, request.id).wake_at == request.deadline_at
 
 
@@ -231,7 +231,7 @@ def test_who_wants_no_prompts_is_neither_reminded_nor_asked_with_the_own_tier(
     timers.run(sender, [needed.id])
 
     assert told(world, spared.id, "pending") == told(world, spared.id, "answer_reminder") == {"abe": 1}
-    assert nudges(sender, spared.id) == ["remind"]
+    assert reminders(sender, spared.id) == ["remind"]
     assert told(world, needed.id, "pending") == {"abe": 1, "amir": 1, "ann": 1}
     assert told(world, needed.id, "answer_reminder") == {"abe": 1, "amir": 1}
 
@@ -360,8 +360,8 @@ def test_a_policy_that_cannot_be_read_costs_its_own_reminders_and_nothing_else(
     later.shift = timedelta(hours=6)
     timers.run(sender, [broken.id, good.id])
 
-    assert nudges(sender, good.id) == ["remind"]
-    assert nudges(sender, broken.id) == []
+    assert reminders(sender, good.id) == ["remind"]
+    assert reminders(sender, broken.id) == []
     assert row_of(sender, broken.id).wake_at == broken.deadline_at
     later.shift = timedelta(hours=12)
     timers.run(sender, [broken.id, good.id])
@@ -384,19 +384,19 @@ def test_a_policy_that_cannot_be_read_costs_its_own_reminders_and_nothing_else(
         "version = version + 1, warned = true",
     ],
 )
-def test_a_nudge_changes_the_clock_and_counts_upwards_and_nothing_else(
+def test_a_reminder_changes_the_clock_and_counts_upwards_and_nothing_else(
     world: World, superuser: Engine, change: str
 ) -> None:
     request = tiered(world)
 
     with pytest.raises(DBAPIError, match=r"one move at a time|only go up|reminds nobody"):
-        write(superuser, NUDGE.format(change=change), id=request.id)
-    write(superuser, NUDGE.format(change=f"{LATER}, reminders = reminders + 1"), id=request.id)
+        write(superuser, REMINDER.format(change=change), id=request.id)
+    write(superuser, REMINDER.format(change=f"{LATER}, reminders = reminders + 1"), id=request.id)
 
 
-def test_only_the_clock_nudges(world: World, api: Database, worker: Database) -> None:
+def test_only_the_clock_reminders(world: World, api: Database, worker: Database) -> None:
     request = world.submit()
-    change = NUDGE.format(change=f"{LATER}, reminders = reminders + 1")
+    change = REMINDER.format(change=f"{LATER}, reminders = reminders + 1")
 
     with as_caller(api, world.people["ann"]) as connection, pytest.raises(DBAPIError, match="one move at a time"):
         connection.execute(text(change), {"id": request.id})
