@@ -164,7 +164,7 @@ def test_no_broadcast_changes_a_worker(living: RunningStack) -> None:
         pools = stranger.control.inspect(timeout=5).stats() or {}
 
     assert replies == [[]] * len(COMMANDS)
-    assert {len(stats["pool"]["processes"]) for name, stats in pools.items() if name.startswith("core")} == {2}
+    assert {len(stats["pool"]["processes"]) for name, stats in pools.items() if name.startswith("core")} == {3}
     works(living)
 
 
