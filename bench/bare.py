@@ -82,10 +82,10 @@ def make_app(engine: Engine, relay: Relay) -> FastAPI:
 
     @app.post("/", status_code=201)
     def file(body: BareRequest) -> BareReceipt:
-        filed = BareReceipt(id=new_id())
+        submitted = BareReceipt(id=new_id())
         row = {
             **body.model_dump(exclude={"tenant"}),
-            "id": filed.id,
+            "id": submitted.id,
             "tenant_id": tenant,
             "requester_id": requester,
             "submitted_by": requester,
@@ -99,13 +99,13 @@ def make_app(engine: Engine, relay: Relay) -> FastAPI:
         }
         with engine.begin() as connection:
             connection.execute(insert, row)
-        return filed
+        return submitted
 
     @app.post("/told", status_code=201)
     def file_and_tell(body: BareRequest) -> BareReceipt:
-        filed = file(body)
-        relay.tell(filed.id, ASKED)
-        return filed
+        submitted = file(body)
+        relay.tell(submitted.id, ASKED)
+        return submitted
 
     @app.post("/{id_}/approve")
     def approve(id_: UUID) -> BareReceipt:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from cli.stack import StackPlan
-from harness.people import WITHOUT_REVIEW, Enrolment, filing
+from harness.people import WITHOUT_REVIEW, Enrolment, submission
 from lockbox.database import as_owner
 from lockbox.identity import tenants
 from lockbox.identity.roles import Role
@@ -26,14 +26,14 @@ class Customers:
     def filings(self, access_window: int) -> Iterator[dict[str, object]]:
         """Yield a submission of each engineer at a tenant, as a call of `harness.load`."""
         for number, (slug, token) in enumerate(zip(self.slugs, self.engineer_tokens, strict=True)):
-            body = filing(slug, resources=[resource(number)], access_window=access_window)
+            body = submission(slug, resources=[resource(number)], access_window=access_window)
             yield {"method": "POST", "path": "/v1/requests", "token": token, "body": body, "status": 201}
 
     def lives(self, access_window: int) -> Iterator[list[dict[str, object]]]:
         """Yield stories of `harness.load`: a submission and its approval."""
-        for submission, token in zip(self.filings(access_window), self.approver_tokens, strict=True):
+        for call, token in zip(self.filings(access_window), self.approver_tokens, strict=True):
             path = "/v1/requests/{id}/approve"
-            yield [submission, {"method": "POST", "path": path, "token": token, "body": {}, "status": 200}]
+            yield [call, {"method": "POST", "path": path, "token": token, "body": {}, "status": 200}]
 
 
 def resource(number: int) -> str:

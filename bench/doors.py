@@ -41,7 +41,7 @@ SELECT (SELECT count(*) FROM requests WHERE wake_at IS NOT NULL AND id = ANY(:id
     (SELECT count(*) FROM notifications WHERE closed_at IS NULL AND request_id = ANY(:ids)) AS waiting
 """)
 MOVES = text("SELECT count(*) FROM events WHERE request_id = ANY(:ids) AND seq IS NOT NULL")
-FILED = text("SELECT count(*) FROM requests WHERE id = ANY(:ids)")
+SUBMITTED = text("SELECT count(*) FROM requests WHERE id = ANY(:ids)")
 
 
 def intake(bench: Bench, customers: Customers, seconds: float, rounds: int) -> dict[int, dict[str, float]]:
@@ -68,7 +68,7 @@ def lives(bench: Bench, customers: Customers, count: int) -> dict[str, float]:
     stories = list(islice(cycle(customers.lives(LIFE_SECONDS)), count))
     port = bench.processes.plan.api_port
     spent, began = costs.each(bench), time.monotonic()
-    ids = play(port, [[filing] for filing, _ in stories], LIVING, None)["ids"]
+    ids = play(port, [[submission] for submission, _ in stories], LIVING, None)["ids"]
     # An answer that comes before its question has left would make the mail moot.
     _until_told(bench, ids)
     play(port, [_said(approval, one) for (_, approval), one in zip(stories, ids, strict=True)], LIVING, None)
@@ -140,7 +140,7 @@ def _accepted(
 ) -> dict[str, float]:
     played = play(port, stories, clients, seconds)
     with bench.superuser.connect() as connection:
-        there = connection.execute(FILED, {"ids": played["ids"]}).scalar_one()
+        there = connection.execute(SUBMITTED, {"ids": played["ids"]}).scalar_one()
     accepted = len(played["taken"][0])
     if not there == accepted == len(played["ids"]):
         raise RuntimeError(f"{accepted} were accepted and {there} are there")

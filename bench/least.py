@@ -43,8 +43,8 @@ class BareStack:
     def lives(self, customers: Customers, count: int) -> Measured:
         """Return the CPU of a submission, an approval and five mails; that it ends by itself is not even counted."""
         stories = [
-            [_plain(filing, "/told"), _plain(approval, "/{id}/approve")]
-            for filing, approval in islice(cycle(customers.lives(3600)), count)
+            [_plain(submission, "/told"), _plain(approval, "/{id}/approve")]
+            for submission, approval in islice(cycle(customers.lives(3600)), count)
         ]
         play(self.port, stories[:LIVING], LIVING, None)
         spent = costs.cpu_seconds(self.processes)

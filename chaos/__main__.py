@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if asked.bug:
             return max(_hunted(planned, asked.bug, asked.logs, console) for planned in plans)
-        return _judged([_played(planned, asked.patience, asked.logs, console) for planned in plans], console)
+        return _checked([_played(planned, asked.patience, asked.logs, console) for planned in plans], console)
     except (NotHealed, EmbeddedRefused, OSError, RuntimeError) as failure:
         console.print(f"chaos: {type(failure).__name__} {failure}; logs are in {asked.logs}")
         return 1
@@ -67,7 +67,7 @@ def patience(word: str) -> float:
     return seconds
 
 
-def _judged(results: Sequence[run.Result], console: Console) -> int:
+def _checked(results: Sequence[run.Result], console: Console) -> int:
     """Print what happened sometimes over all seeds; return 0 where all is well."""
     total = {name: sum(one.sometimes[name] for one in results) for name in sometimes.NAMES}
     never = report.show_sometimes(console, total)

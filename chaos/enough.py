@@ -6,7 +6,7 @@ from chaos.crew import ProcessExit
 from chaos.plan import AppliedFault
 
 LEAST_A_SECOND = {
-    "requests filed": 0.3,
+    "requests submitted": 0.3,
     "windows opened": 0.05,
     "stories acknowledged": 0.3,
     "doors found open": 0.05,

@@ -50,10 +50,10 @@ def _of(stage: ChaosStack, customer: ChaosCustomer, trusted: Sequence[VerifierKe
         found = export_sealed(admin, SEALED_SECONDS, lambda exported: not any(missed(happened, exported)))
     if found is None:
         return VerifiedExport(customer.slug, 0, ("it was never sealed",))
-    verdict = verify.verify(_lines(found.content), trusted, [found.note])
-    wrong = [f"{one.kind}: {one.message}" for one in verdict.findings.first]
+    result = verify.verify(_lines(found.content), trusted, [found.note])
+    wrong = [f"{one.kind}: {one.message}" for one in result.findings.first]
     if found.agrees:
-        return VerifiedExport(customer.slug, verdict.events, tuple(wrong))
+        return VerifiedExport(customer.slug, result.events, tuple(wrong))
     missing = [*missed(happened, found.content)] or ["it never agreed with its checkpoint"]
     return VerifiedExport(customer.slug, 0, (*wrong, *missing))
 

@@ -101,7 +101,7 @@ def all_final(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     """I3: after the drain every request is final."""
     off = [f"{row.id} is {row.state}" for row in seen.rows(questions.OPEN)]
     left = _left(seen, *(seen.left.keys() - {*SEALS, *TOLD}))
-    return f"{len(seen.rows(questions.FILED))} requests", [*off, *left]
+    return f"{len(seen.rows(questions.SUBMITTED))} requests", [*off, *left]
 
 
 def one_event_a_move(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
@@ -158,8 +158,8 @@ def _strange(seen: ChaosEvidence) -> Iterator[str]:
 
 def acknowledged_is_kept(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     """I6: what was acknowledged is there, whatever was asked for is there once, and no answer was wrong."""
-    filed = seen.rows(questions.FILED)
-    requests = {row.id: row for row in filed}
+    submitted = seen.rows(questions.SUBMITTED)
+    requests = {row.id: row for row in submitted}
     moves = {(row.request_id, row.seq, row.action, row.actor_id) for row in seen.rows(questions.MOVES)}
     off = [
         f"{one.action} of {one.request_id} was acknowledged and is not there"
@@ -167,16 +167,16 @@ def acknowledged_is_kept(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
         if (one.request_id, one.version, one.action, one.by) not in moves
         or requests[one.request_id].tenant_id != one.tenant_id
     ]
-    twice = [name for name, count in Counter(row.resource for row in filed).items() if count > 1]
-    off += [f"{name} was filed twice" for name in twice]
+    twice = [name for name, count in Counter(row.resource for row in submitted).items() if count > 1]
+    off += [f"{name} was submitted twice" for name in twice]
     return f"{len(seen.journal.acknowledged)} acknowledged", [*off, *seen.journal.surprises]
 
 
 def nothing_foreign(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
     """I7: nobody was shown a row of another customer."""
     wrong = [
-        f"{row.id} is filed for another customer than it was asked of"
-        for row in seen.rows(questions.FILED)
+        f"{row.id} is submitted for another customer than it was asked of"
+        for row in seen.rows(questions.SUBMITTED)
         if seen.journal.resources.get(row.resource) != row.tenant_id
     ]
     return f"{seen.journal.statuses.total()} answers", [*seen.journal.foreign, *wrong]
@@ -223,11 +223,11 @@ def acts_in_stories(seen: ChaosEvidence) -> list[AttemptedAct]:
 
 
 def enough_happened(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
-    """Run: that much was filed, opened, told and struck that the others show something."""
+    """Run: that much was submitted, opened, told and struck that the others show something."""
     journal = seen.journal
     stories = in_stories(seen)
     happened = {
-        "requests filed": len(seen.rows(questions.FILED)),
+        "requests submitted": len(seen.rows(questions.SUBMITTED)),
         "windows opened": len(seen.rows(questions.WINDOWS)),
         "stories acknowledged": len(stories),
         "doors found open": len(journal.opened),

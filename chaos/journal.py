@@ -73,7 +73,7 @@ class ClosedAnswer:
 
 @dataclass
 class Journal:
-    """All of it. `resources` are what was asked for, each once, whether or not anybody ever heard that it was filed.
+    """All of it. `resources` are what was asked for, each once, whether or not a client saw that it was submitted.
 
     `statuses` counts every answer to the load, `surprises` are those that nobody should ever get, and `foreign` are
     places in which somebody was shown something of another customer. `checks` counts the prober's questions by their

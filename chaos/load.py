@@ -12,7 +12,7 @@ from chaos.clients import Clients, deadline
 from chaos.journal import Journal
 from chaos.people import ACCESS_SECONDS, COMMENT, REASON, ChaosCustomer, ChaosPeople
 from chaos.prober import Prober
-from harness.people import filing
+from harness.people import submission
 
 STORY_SECONDS, BREATH = 0.6, 1.0
 """Seconds from one story to the next, and how many acts' time more: a slow API is not to be buried."""
@@ -69,9 +69,9 @@ class Load:
     async def settle_in(self) -> None:
         """File what stays open all along."""
         for _ in range(CALM_REQUESTS):
-            filed = await self._file(self._cast.calm, uuid4().hex)
-            if filed:
-                self.calm.append(filed)
+            submitted = await self._file(self._cast.calm, uuid4().hex)
+            if submitted:
+                self.calm.append(submitted)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Begin a story every so often, until told to stop; then let all of them end."""
@@ -103,17 +103,17 @@ class Load:
         answers = await asyncio.gather(*(self._file(customer, key) for _ in range(times)))
         ids = {one["id"] for one in answers if one}
         if len(ids) > 1:
-            self._journal.surprises.append(f"one key filed {len(ids)} requests")
+            self._journal.surprises.append(f"one key submitted {len(ids)} requests")
         if request := next(filter(None, answers), None):
             await self._endings[ending](customer, request)
             self._prober.cool(request["resources"][0])
 
     async def _file(self, customer: ChaosCustomer, key: str) -> Request | None:
         resource = f"mailbox:{key}@{customer.slug}.example"
-        body = filing(customer.slug, resources=[resource], justification=REASON, access_window=ACCESS_SECONDS)
-        filed = await self._clients.file(customer, resource, body, key)
+        body = submission(customer.slug, resources=[resource], justification=REASON, access_window=ACCESS_SECONDS)
+        submitted = await self._clients.file(customer, resource, body, key)
         self._prober.follow(customer, resource)
-        return filed
+        return submitted
 
     async def _left(self, _: ChaosCustomer, __: Request) -> None:
         await asyncio.sleep(0)

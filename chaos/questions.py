@@ -74,7 +74,7 @@ FROM notifications n LEFT JOIN endpoints h ON h.id = n.endpoint_id LEFT JOIN peo
 LEFT JOIN events e ON e.id = n.event_id
 """
 ALARMED = "SELECT id FROM events WHERE action = 'invariant_broken'"
-FILED = "SELECT id, tenant_id, resources[1] AS resource FROM requests"
+SUBMITTED = "SELECT id, tenant_id, resources[1] AS resource FROM requests"
 MOVES = "SELECT request_id, seq, action, actor_id FROM events WHERE seq IS NOT NULL"
 COUNTS = """
 SELECT (SELECT count(*) FROM requests) AS requests, (SELECT count(*) FROM events WHERE seq IS NOT NULL) AS moves,

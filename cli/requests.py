@@ -52,10 +52,10 @@ def submit(
 ) -> None:
     """Submit a request."""
     body = _request_input(tenant, service, resource, action, reason, justification, case, seconds, engineer)
-    filed = call("POST", at("requests"), body=body, headers={"idempotency-key": key} if key else None)
+    submitted = call("POST", at("requests"), body=body, headers={"idempotency-key": key} if key else None)
     if not plain:
-        say(f"Submitted; {filed['asked']} people are asked.")
-    _show(filed, plain=plain)
+        say(f"Submitted; {submitted['asked']} people are asked.")
+    _show(submitted, plain=plain)
 
 
 @app.command()
@@ -65,10 +65,10 @@ def again(
     plain: Plain = False,
 ) -> None:
     """Submit a timed-out request again."""
-    filed = call("POST", at("requests", request, "ask-again"), headers={"idempotency-key": key} if key else None)
+    submitted = call("POST", at("requests", request, "ask-again"), headers={"idempotency-key": key} if key else None)
     if not plain:
-        say(f"Submitted; {filed['asked']} people are asked.")
-    _show(filed, plain=plain)
+        say(f"Submitted; {submitted['asked']} people are asked.")
+    _show(submitted, plain=plain)
 
 
 @app.command()

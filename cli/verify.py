@@ -95,27 +95,27 @@ def verify(
         with file.open("rb") as opened:
             by = Approvers(files, require_signed)
             size, accepted = file.stat().st_size, None
-            verdict, trusted = _verified(opened, size, folder, keys, given, approvers=by)
-            if accept_restore is not None and _restore(verdict, trusted.last) == accept_restore:
+            result, trusted = _verified(opened, size, folder, keys, given, approvers=by)
+            if accept_restore is not None and _restore(result, trusted.last) == accept_restore:
                 accepted = trusted.last
                 opened.seek(0)
-                verdict, trusted = _verified(opened, size, folder, keys, given, approvers=by, compares_last=False)
+                result, trusted = _verified(opened, size, folder, keys, given, approvers=by, compares_last=False)
     except OSError as error:
         raise _cannot(paper, f"{error.filename} cannot be read: {error.strerror}") from None
     except (Unreadable, BadNote, BadKeys, UnreadableMemory, UnicodeDecodeError) as error:
         raise _cannot(paper, str(error)) from None
-    code = verdict.exit_code
-    if require_checkpoint and code == GOOD and not verdict.continues:
+    code = result.exit_code
+    if require_checkpoint and code == GOOD and not result.continues:
         code = CANNOT_TELL
-    _show(paper, verdict, COLOURS[code])
+    _show(paper, result, COLOURS[code])
     if accepted:
         lost = notes.read(accepted.note).size
         said = f"  restore accepted (event number {accept_restore}): your checkpoint of {lost} events is not compared"
         paper.print(said, soft_wrap=True)
-    elif (restore := _restore(verdict, trusted.last)) is not None:
+    elif (restore := _restore(result, trusted.last)) is not None:
         paper.print(f"  once you have asked, and accept that: --accept-restore {restore}", soft_wrap=True)
     if code == GOOD:
-        _remember(folder, verdict, trusted)
+        _remember(folder, result, trusted)
     raise typer.Exit(code)
 
 
@@ -141,19 +141,19 @@ def _verified(
     lines = _followed(chain([first], export_format.lines_of(opened)), size)
     now = datetime.fromtimestamp(time.time(), UTC)
     before = last.note if last and compares_last else None
-    verdict = verifier.verify(lines, known, trusted.seen, last=before, now=now, approvers=approvers)
-    return verdict, trusted
+    result = verifier.verify(lines, known, trusted.seen, last=before, now=now, approvers=approvers)
+    return result, trusted
 
 
-def _restore(verdict: VerificationResult, last: VerifiedCheckpoint | None) -> int | None:
+def _restore(result: VerificationResult, last: VerifiedCheckpoint | None) -> int | None:
     """Return the number of the restore event, if the restore is all that parts an export from the one before.
 
     A log that began anew without such an event was forked.
     """
-    numbers = {one.number for one in verdict.findings.first}
-    if last is None or verdict.findings.kinds != {FindingKind.RESTORED} or len(numbers) != 1:
+    numbers = {one.number for one in result.findings.first}
+    if last is None or result.findings.kinds != {FindingKind.RESTORED} or len(numbers) != 1:
         return None
-    is_from_before = notes.named(notes.read(last.note).origin)[1] < verdict.header.generation
+    is_from_before = notes.named(notes.read(last.note).origin)[1] < result.header.generation
     return numbers.pop() if is_from_before else None
 
 
@@ -182,13 +182,13 @@ def _start(path: Path) -> bytes:
         return file.read(consistency.LARGEST)
 
 
-def _remember(folder: Path, verdict: VerificationResult, trusted: TrustAnchors) -> None:
+def _remember(folder: Path, result: VerificationResult, trusted: TrustAnchors) -> None:
     """Save the checkpoint for the next time; if that fails, say so and keep the verdict."""
     of_approvals = [key for key in trusted.keys if key.name == NAME]
-    signer = [verdict.signer] if verdict.signer else []
-    log = notes.named(verdict.header.origin)[0]
+    signer = [result.signer] if result.signer else []
+    log = notes.named(result.header.origin)[0]
     try:
-        verify_memory.keep(folder, log, verdict.header.checkpoint, [*signer, *of_approvals])
+        verify_memory.keep(folder, log, result.header.checkpoint, [*signer, *of_approvals])
     except OSError as error:
         Console(stderr=True).print(f"The checkpoint could not be remembered: {error.strerror}", soft_wrap=True)
 
@@ -208,15 +208,15 @@ def _cannot(paper: Console, why: str) -> typer.Exit:
     return typer.Exit(NO_EXPORT)
 
 
-def _show(paper: Console, verdict: VerificationResult, colour: str) -> None:
-    paper.print(Text.assemble((word(verdict), colour), _plain(f" {whole(verdict)}")), soft_wrap=True)
-    for finding in verdict.findings.first:
+def _show(paper: Console, result: VerificationResult, colour: str) -> None:
+    paper.print(Text.assemble((word(result), colour), _plain(f" {whole(result)}")), soft_wrap=True)
+    for finding in result.findings.first:
         place = f"{finding.place}: " if finding.place else ""
         said = Text.assemble((f"  {finding.kind}: ", colour), _plain(place + finding.message))
         paper.print(said, soft_wrap=True)
-    if verdict.findings.count > len(verdict.findings.first):
-        paper.print(f"  and {verdict.findings.count - len(verdict.findings.first)} more", soft_wrap=True)
-    for line in remarks(verdict):
+    if result.findings.count > len(result.findings.first):
+        paper.print(f"  and {result.findings.count - len(result.findings.first)} more", soft_wrap=True)
+    for line in remarks(result):
         paper.print(Text(_plain(f"  {line}")), soft_wrap=True)
 
 

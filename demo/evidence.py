@@ -85,7 +85,7 @@ class DemoEvidence:
     mails: Sequence[DemoMail] = ()
     hooks: Sequence[DemoWebhookCall] = ()
     deliveries: Sequence[Mapping[str, Any]] = ()
-    filed: int = 0
+    submitted: int = 0
     same_answer: bool = False
     tasks: dict[str, int] = field(default_factory=dict)
     control: dict[str, int] = field(default_factory=dict)

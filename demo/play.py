@@ -13,7 +13,7 @@ from demo import arrivals, audit_log
 from demo.evidence import DemoEvidence, DemoMail, DemoWebhookCall
 from demo.stage import DemoFailure, DemoStack, mailbox
 from demo.story import ACCESS_SECONDS, STORIES, TASKS, Cue, Story
-from harness.people import client_of, filing
+from harness.people import client_of, submission
 from lockbox.requests.lifecycle import FINAL_STATES
 
 TICK_SECONDS = 0.2
@@ -88,7 +88,7 @@ class DemoRun:
         for number, request in seen.requests.items():
             items = self._get("ann", f"/v1/requests/{request['id']}/events")["items"]
             seen.events[number] = [item for item in items if item["seq"]]
-        seen.filed = len(self._get("ann", "/v1/requests", limit=200)["items"])
+        seen.submitted = len(self._get("ann", "/v1/requests", limit=200)["items"])
         seen.mails, seen.hooks = self._mails(), self._hooks()
         seen.deliveries = self._log()
         seen.tasks, seen.control = self._stage.flower.tasks(TASKS), self._stage.flower.control()
@@ -108,7 +108,7 @@ class DemoRun:
         return not any(self._get("ann", f"/v1/requests/{one['id']}")["notifications"]["waiting"] for one in requests)
 
     def _submit(self, story: Story) -> Mapping[str, Any]:
-        body = filing(
+        body = submission(
             self._cast.tenant,
             resources=[f"mailbox:{mailbox(story.number, self._cast.tenant)}"],
             justification=f"Mails to {story.mailbox} bounce since this morning.",
@@ -119,11 +119,11 @@ class DemoRun:
         answers = [self._post("erin", "/v1/requests", body, headers) for _ in range(2 if story.twice else 1)]
         for answer in answers:
             if answer.status_code != httpx.codes.CREATED:
-                raise DemoFailure(f"story {story.number} was not filed: {answer.status_code} {answer.text[:300]}")
+                raise DemoFailure(f"story {story.number} was not submitted: {answer.status_code} {answer.text[:300]}")
         if story.twice:
             self.evidence.same_answer = answers[0].json() == answers[1].json()
-        filed: Mapping[str, Any] = answers[0].json()
-        return filed
+        submitted: Mapping[str, Any] = answers[0].json()
+        return submitted
 
     def _look(self) -> None:
         # The manager, too: what the vendor is still reviewing no customer sees.

@@ -114,11 +114,13 @@ def _reminders(seen: DemoEvidence) -> ProofLine:
 
 def _twice(seen: DemoEvidence) -> ProofLine:
     off = [] if seen.same_answer else ["the same Idempotency-Key got two answers"]
-    if seen.filed != len(STORIES):
-        off.append(f"{seen.filed} requests were filed instead of {len(STORIES)}")
-    extra = seen.filed - len(STORIES) + 1
+    if seen.submitted != len(STORIES):
+        off.append(f"{seen.submitted} requests were submitted instead of {len(STORIES)}")
+    extra = seen.submitted - len(STORIES) + 1
     answer = "same answer" if seen.same_answer else "two answers"
-    return ProofLine("sent twice with one key", "1 filed, same answer", f"{extra} filed, {answer}", tuple(off))
+    return ProofLine(
+        "sent twice with one key", "1 submitted, same answer", f"{extra} submitted, {answer}", tuple(off)
+    )
 
 
 def _doors(seen: DemoEvidence) -> Iterator[ProofLine]:

@@ -54,7 +54,7 @@ SERVICE = "exchange-online"
 MAILBOX = "mailbox:anna@contoso.example"
 
 
-def filing(tenant: str, /, **changes: Any) -> dict[str, Any]:
+def submission(tenant: str, /, **changes: Any) -> dict[str, Any]:
     """Return a good body for POST /v1/requests, with changes."""
     facts = {
         "tenant": tenant,
@@ -287,13 +287,13 @@ class World:
             )
         vouch(unbound(self.db))
 
-    def filing(self, **changes: Any) -> RequestInput:
-        """Return a good filing, with changes."""
-        return RequestInput(**filing(self.tenant.slug, **changes))
+    def submission(self, **changes: Any) -> RequestInput:
+        """Return a good submission, with changes."""
+        return RequestInput(**submission(self.tenant.slug, **changes))
 
     def body(self, **changes: Any) -> dict[str, Any]:
         """Return a good body for POST /v1/requests, with changes."""
-        return filing(self.tenant.slug, **changes)
+        return submission(self.tenant.slug, **changes)
 
     def question(self, engineer: str = "erin", resource: str = MAILBOX) -> dict[str, str]:
         """Return what a guarded system asks about an engineer."""
@@ -310,7 +310,7 @@ class World:
     def submitted(self, who: str = "erin", db: Database | None = None, **changes: Any) -> SubmittedRequest:
         """File a request and return all that is said of it."""
         with (db or self.db).transaction() as session:
-            return submit.submit(session, self.people[who], HERE, self.filing(**changes), SETTINGS.services)
+            return submit.submit(session, self.people[who], HERE, self.submission(**changes), SETTINGS.services)
 
     def act(
         self, who: str, action: Action, request_id: UUID, db: Database | None = None, **changes: Any

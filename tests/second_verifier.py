@@ -286,19 +286,19 @@ def _details(shown: dict[str, Any], committed: dict[str, Any]) -> None:
         must(committed[name] == sha256(salt + detail["value"].encode()).hexdigest(), "a value does not fit")
 
 
-def _file(filed: dict[str, Any], line: dict[str, Any], fields: dict[str, Any]) -> None:
+def _file(submitted: dict[str, Any], line: dict[str, Any], fields: dict[str, Any]) -> None:
     """Note what a request asks for, and the stricter mode in which it goes on once it is endorsed."""
     request = str(fields.get("request_id"))
     begins = "submission" in fields or (fields["action"], fields["seq"]) == ("submit", 1)
     if "resources" in line["personal"] and begins:
         engineer = fields.get("on_behalf_of") or fields.get("actor_id")
         said = fields.get("submission", fields | {"engineer": engineer})
-        filed[request] = said, json.loads(line["personal"]["resources"]["value"])
-    if fields["action"] == "endorse" and "mode" in fields and request in filed:
+        submitted[request] = said, json.loads(line["personal"]["resources"]["value"])
+    if fields["action"] == "endorse" and "mode" in fields and request in submitted:
         order = ["off", "observe", "enforce"]
-        submitted, resources = filed[request]
+        submitted, resources = submitted[request]
         must(order.index(submitted["mode"]) < order.index(fields["mode"]), "a mode got looser")
-        filed[request] = submitted | {"mode": fields["mode"]}, resources
+        submitted[request] = submitted | {"mode": fields["mode"]}, resources
 
 
 def _approvals(lines: list[dict[str, Any]], keys: list[str]) -> None:
@@ -306,11 +306,11 @@ def _approvals(lines: list[dict[str, Any]], keys: list[str]) -> None:
     for key in keys:
         _, id_, encoded = key.split("+", 2)
         trusted[id_] = Ed25519PublicKey.from_public_bytes(exact(encoded)[1:])
-    filed: dict[str, Any] = {}
+    submitted: dict[str, Any] = {}
     for line in lines:
         fields = json.loads(line["body"])
         request = fields.get("request_id")
-        _file(filed, line, fields)
+        _file(submitted, line, fields)
         opens = fields["seq"] is not None and fields["to_state"] == "active"
         must(not opens or "approval" in fields, "a window is opened without an approval")
         if "approval" not in fields:
@@ -324,8 +324,8 @@ def _approvals(lines: list[dict[str, Any]], keys: list[str]) -> None:
         }
         approval = fields["approval"]
         hidden = "granted_resources" in fields["personal"] and "granted_resources" not in line["personal"]
-        if request in filed and not hidden:
-            said = window | _stated(line, fields, *filed[request])
+        if request in submitted and not hidden:
+            said = window | _stated(line, fields, *submitted[request])
             must(sha256(rfc8785.dumps(said)).hexdigest() == approval["statement"], "something else was approved")
         signed = window | {"format": "lockbox signed approval 1", "statement": approval["statement"]}
         must(trusted, "no key of approvals checks an approval")

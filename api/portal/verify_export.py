@@ -135,12 +135,12 @@ async def verify(
         except TimeoutError:
             raise Busy("Other files are being verified; try again in a moment.") from None
         try:
-            verdict = await run_in_threadpool(_verdict, what)
+            result = await run_in_threadpool(_result, what)
         finally:
             TURNS.release()
     except REFUSED as refused:
         return await run_in_threadpool(_again, request, db, chosen, form, refused)
-    return await run_in_threadpool(_told, request, db, chosen, what, verdict)
+    return await run_in_threadpool(_told, request, db, chosen, what, result)
 
 
 async def _given(form: FormData) -> VerificationInput:
@@ -174,7 +174,7 @@ async def _approver_keys(form: FormData) -> AsyncIterator[ApproverKeys]:
             raise Invalid(f"It cannot be read: {error}.", field="approver_keys") from None
 
 
-def _verdict(what: VerificationInput) -> VerificationResult:
+def _result(what: VerificationInput) -> VerificationResult:
     try:
         keys = list(_keys(what.keys))
         seen = [consistency.read(what.checkpoint).note] if what.checkpoint.strip() else []
@@ -259,18 +259,18 @@ def _shown(
 
 
 def _told(
-    request: Request, db: Database, chosen: Settings, what: VerificationInput, verdict: VerificationResult
+    request: Request, db: Database, chosen: Settings, what: VerificationInput, result: VerificationResult
 ) -> Response:
     with db.transaction() as session:
         visitor = browser.visitor(request, session, chosen)
         return page(
             request,
-            "verdict",
+            "verification_result",
             visitor=visitor,
-            verdict=verdict,
-            word=word(verdict),
-            colour=COLOURS[verdict.exit_code],
-            whole=whole(verdict),
-            remarks=list(remarks(verdict)),
+            result=result,
+            word=word(result),
+            colour=COLOURS[result.exit_code],
+            whole=whole(result),
+            remarks=list(remarks(result)),
             name=what.file.filename or "the file",
         )

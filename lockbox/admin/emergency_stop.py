@@ -42,7 +42,7 @@ def end_all_of(session: UnitOfWork, operator: Caller, origin: Origin, requester_
     """Cancel what somebody of the vendor waits for and revoke their open windows, as an operator; return them, by id.
 
     The caller has judged the operator and has taken the role or the good standing away, and the vendor's people are
-    held. A move that is about to be committed is waited for. A request that is filed at this very moment may be
+    held. A move that is about to be committed is waited for. A request that is submitted at this very moment may be
     missed: it opens nothing, for whoever asks is no engineer, and its time runs out.
     """
     authentication.enter(session, operator)

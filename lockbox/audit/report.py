@@ -178,7 +178,7 @@ def report(
     """
     events = list(moves)
     first = next((event for event in events if event.from_state is None or SUBMISSION in event.said), None)
-    filed = _asked(first) if first else None
+    asked_for = _asked(first) if first else None
     steps = (*_submitted(first), *map(step, events))
     lost = _lost(events, kept)
     known = kept if kept and lost else None
@@ -186,7 +186,7 @@ def report(
     ended = next(
         (one.at for one in steps if one.from_state == OPEN != one.to_state), known.closed_at if known else None
     )
-    facts = filed or (vars(kept) if kept else {})
+    facts = asked_for or (vars(kept) if kept else {})
     opening = next((event for event in events if event.to_state == OPEN), None)
     return Report(
         tenant=tenant,

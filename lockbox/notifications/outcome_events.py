@@ -185,7 +185,7 @@ def record_dead(
 def wake_undelivered(session: UnitOfWork, states: Mapping[UUID, str], at: datetime) -> None:
     """Set the clocks of those requests to now that wait for an answer and of which nobody could be told.
 
-    They are locked, and their notifications have ended; what the clock does then is `nudging`'s to say.
+    They are locked, and their notifications have ended; what the clock does then is decided in `reminders`.
     """
     asking = {one: state for one, state in states.items() if state in ASKING}
     untold = [one for one, found in delivery_status.of_requests(session, asking).items() if found.nobody]

@@ -206,7 +206,9 @@ def _may_open(here: Situation, action: Action) -> None:
     if here.lacks:
         errors = [{"field": field, "message": message} for field, message in here.lacks]
         said = " ".join(message for _, message in here.lacks)
-        raise PolicyNotMet(f"{STRICTER_SINCE} {said} Deny it, or have it cancelled and filed anew.", errors=errors)
+        raise PolicyNotMet(
+            f"{STRICTER_SINCE} {said} Deny it, or have it cancelled and submitted anew.", errors=errors
+        )
     endorsed = any(vote.decision is Action.ENDORSE for vote in here.votes)
     if action is Action.APPROVE and here.terms.vendor_review and not endorsed:
         raise PolicyNotMet(UNREVIEWED)

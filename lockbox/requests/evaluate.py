@@ -216,7 +216,7 @@ def _requester(session: UnitOfWork, caller: Caller, party: Party, submission: Re
         return caller.person_id, caller.name
     name = session.execute(GOOD_ENGINEER, {"id": submission.engineer}).scalar_one_or_none()
     if submission.engineer is None or name is None:
-        raise UnknownEngineer("Name the engineer, in good standing, for whom this is filed.", field="engineer")
+        raise UnknownEngineer("Name the engineer, in good standing, for whom this is submitted.", field="engineer")
     return submission.engineer, name
 
 

@@ -23,9 +23,9 @@ class AccessRequest(SQLModel, table=True):
     `reminders`, `tiers_asked` and `warned` say how far the clock's reminders have come in the present state:
     reminders sent, tiers of approvers asked (0 where there are none), and whether the end of the open window was
     announced. `policy_version` is the version of the tenant's policy that judged it, `token_id` the token it was
-    filed with, `submitted_by` whoever filed it: the requester, or a system for them; null for what is older than that
-    is known. `consent_until` is set where only dated consent lets the vendor open alone: no window outlives it.
-    `follows` is the request that got no answer in time and is asked again by this one. `granted_resources` and
+    submitted with, `submitted_by` whoever submitted it: the requester, or a system for them; null for what is older
+    than that is known. `consent_until` is set where only dated consent lets the vendor open alone: no window outlives
+    it. `follows` is the request that got no answer in time and is asked again by this one. `granted_resources` and
     `granted_actions` are what a window was opened for where that is less than was asked. `approve_means` is whether
     approvals must be signed with passkeys, which only gets stricter. `stopped_at` is since when the clock stands for
     a question that waits, `stopped_deadline` the deadline that held until then, and `stopped_for` for how many

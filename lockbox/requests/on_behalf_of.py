@@ -78,8 +78,8 @@ def personal_names(people: Sequence[UUID], names: Mapping[UUID, str]) -> dict[st
 def on_behalf_of(session: UnitOfWork, moves: Sequence[Row[Any]]) -> dict[int, OnBehalfOf]:
     """Return the voice of each move of a timeline, by its seq.
 
-    A name is what the event holds; where it never held one, as with an engineer for whom a system filed, it is the
-    person's of today, as far as the reader may know them.
+    A name is what the event holds; where it never held one, as with an engineer for whom a system submitted, it is
+    the person's of today, as far as the reader may know them.
     """
     bodies = {move.seq: json.loads(move.body) if move.body else {} for move in moves}
     unnamed = {person for body in bodies.values() if not _holds_names(body) for person in _people(body)}

@@ -212,7 +212,7 @@ def preview(
     """Say which policy, stages, windows and people a submission would meet; nothing is written and nobody is told.
 
     Raises:
-        NotYours, UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer: as when it is filed.
+        NotYours, UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer: as when it is submitted.
     """
     evaluation = evaluate_request(session, caller, submission, services)
     decides = customer_decides(evaluation.mode)

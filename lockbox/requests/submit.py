@@ -1,4 +1,4 @@
-"""Filing a request: what is asked is judged, held against the limits, and written with its first event."""
+"""Submit a request: evaluate it, check it against the limits, and write it with its first event."""
 
 import hashlib
 import json
@@ -184,7 +184,7 @@ def submit(
         UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer: as named.
         PolicyNotMet, WindowTooLong: the tenant's policy asks for something else; `errors` says what.
         NobodyCanApprove: too few people could ever approve it; the sentence says why.
-        TooMany: more was filed in the last minute than the limits let through.
+        TooMany: more was submitted in the last minute than the limits let through.
     """
     evaluation = evaluate_request(session, caller, submission, services)
     _meets(submission, evaluation)
@@ -304,7 +304,7 @@ def ask_again(
     *,
     limits: SubmissionLimits | None = None,
 ) -> SubmittedRequest:
-    """File the same once more, as the engineer who asked or the system that filed it for them.
+    """File the same once more, as the engineer who asked or the system that submitted it for them.
 
     Today's policy, people and limits judge it. The earlier row is locked first, so that of two who ask again at once
     one files and the other is told by which request.
@@ -312,9 +312,9 @@ def ask_again(
     Raises:
         NotFound: there is no such request that the caller may know of.
         NotYours: somebody else asked.
-        NotTimedOut: it is open, or has ended otherwise; what was denied, say, is filed like anything new.
+        NotTimedOut: it is open, or has ended otherwise; what was denied, say, is submitted like anything new.
         AlreadyAskedAgain: a request that asks again for it is still open; `request_id` is its id.
-        and whatever else `filing.submit` raises.
+        and whatever else `submit.submit` raises.
     """
     authentication.enter(session, caller)
     earlier = session.execute(ASKED_BEFORE, {"id": request_id}).one_or_none()

@@ -173,7 +173,7 @@ def _lost(request_id: UUID, error: Exception) -> Counter[str]:
 
 
 def _leave_alone(database: Database, request_id: UUID, error: Exception) -> Counter[str]:
-    """Let a request that cannot be nudged wait for its deadline: it is not to come up for ever before the others."""
+    """Set the clock of a request that cannot be reminded to its deadline, so that it does not block the others."""
     failed = _lost(request_id, error)
     with database.transaction() as session:
         rows = session.execute(LEFT_ALONE, {"id": request_id, "at": now(session)}).all()
@@ -213,7 +213,7 @@ def _remind(session: UnitOfWork, ids: Sequence[UUID]) -> Counter[str]:
     if ready:
         reminders.remind(session, ready, at)
         failpoint("clock.after_reminder")
-        log.info("clock.nudged", reminded=len(ready), of=len(ids))
+        log.info("clock.reminded", reminded=len(ready), of=len(ids))
     over = [row for row in rows if row.wake_at is not None and row.deadline_at <= at]
     promises = [_entry(row, row.wake_at) for row in over]
     database_.arm_after_commit(session, CLOCK, [*promises, *_settled(session, ids, rows, at)])

@@ -27,7 +27,7 @@ class LoggedChange:
         return changes
 
 
-def changes_told(db: Database) -> Sequence[LoggedChange]:
+def recorded_changes(db: Database) -> Sequence[LoggedChange]:
     """Return every event that is no move, and not of what notifications went out, the oldest first."""
     rows = read(
         db,
@@ -53,6 +53,6 @@ def changes_told(db: Database) -> Sequence[LoggedChange]:
     ]
 
 
-def last_told(db: Database) -> LoggedChange:
+def last_change(db: Database) -> LoggedChange:
     """Return the newest event that is no move."""
-    return changes_told(db)[-1]
+    return recorded_changes(db)[-1]

@@ -67,7 +67,7 @@ class ReferenceAct:
     at: datetime
 
 
-def filed(rules: ReferenceRules, who: str, access: int, at: datetime) -> Request | None:
+def submitted(rules: ReferenceRules, who: str, access: int, at: datetime) -> Request | None:
     """Return a new request, None where it has to be refused: nobody could ever open it."""
     if rules.enforce and len(rules.able) < rules.quorum:
         return None

@@ -51,13 +51,13 @@ def asks_again(
         return submit.ask_again(session, caller, HERE, request_id, SETTINGS.services, limits=limits)
 
 
-def test_the_same_is_filed_anew_and_follows_the_first(world: World, superuser: Engine, worker: Database) -> None:
+def test_the_same_is_submitted_anew_and_follows_the_first(world: World, superuser: Engine, worker: Database) -> None:
     first = timed_out(world, superuser, worker)
 
-    filed = asks_again(world, "erin", first.id)
+    submitted = asks_again(world, "erin", first.id)
 
-    second = filed.request
-    assert filed.asked == 3
+    second = submitted.request
+    assert submitted.asked == 3
     assert {name: getattr(second, name) for name in SAME} == {name: getattr(first, name) for name in SAME}
     assert (second.follows, second.state, second.version) == (first.id, "pending", 1)
     assert second.id != first.id
@@ -66,7 +66,7 @@ def test_the_same_is_filed_anew_and_follows_the_first(world: World, superuser: E
     assert_audit_logs_are_whole(worker)
 
 
-def test_it_is_judged_by_todays_policy(world: World, superuser: Engine, worker: Database) -> None:
+def test_it_is_checked_by_todays_policy(world: World, superuser: Engine, worker: Database) -> None:
     first = timed_out(world, superuser, worker)
     lay_down(world, vendor_review=True, quorum=2)
     second = asks_again(world, "erin", first.id).request
@@ -79,7 +79,7 @@ def test_it_is_judged_by_todays_policy(world: World, superuser: Engine, worker: 
     assert (second.state, second.quorum) == ("reviewing", 2)
 
 
-def test_limits_on_filing_hold(world: World, superuser: Engine, worker: Database) -> None:
+def test_limits_on_submission_hold(world: World, superuser: Engine, worker: Database) -> None:
     first = timed_out(world, superuser, worker)
 
     with pytest.raises(TooMany):
@@ -155,29 +155,29 @@ def test_of_many_who_ask_again_at_once_one_files(
 
         results = at_once(pool, *[lambda one=first: asks_again(world, "erin", one.id) for _ in range(6)])
 
-        filed = [one for one in results if isinstance(one, SubmittedRequest)]
+        submitted = [one for one in results if isinstance(one, SubmittedRequest)]
         refused = [one for one in results if isinstance(one, AlreadyAskedAgain)]
-        assert (len(filed), len(refused)) == (1, 5)
-        assert {one.facts["request_id"] for one in refused} == {str(filed[0].request.id)}
+        assert (len(submitted), len(refused)) == (1, 5)
+        assert {one.facts["request_id"] for one in refused} == {str(submitted[0].request.id)}
 
 
-def test_a_system_asks_again_for_what_it_has_filed_itself_and_for_nothing_else(
+def test_a_system_asks_again_for_what_it_has_submitted_itself_and_for_nothing_else(
     world: World, superuser: Engine, worker: Database
 ) -> None:
-    filers = [
+    submitters = [
         world.add(name, Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services={"exchange-online"})
         for name in ("filer", "other")
     ]
     erin = world.people["erin"].person_id
     with world.db.transaction() as session:
-        wanted = world.filing(engineer=erin)
-        first = submit.submit(session, filers[0], HERE, wanted, SETTINGS.services).request
+        wanted = world.submission(engineer=erin)
+        first = submit.submit(session, submitters[0], HERE, wanted, SETTINGS.services).request
     set_back(superuser, [first.id], 1)
     timers.run(worker, [first.id])
 
     with pytest.raises(NotFound):
-        asks_again(world, filers[1], first.id)
-    second = asks_again(world, filers[0], first.id).request
+        asks_again(world, submitters[1], first.id)
+    second = asks_again(world, submitters[0], first.id).request
 
     assert (second.requester_id, second.follows) == (erin, first.id)
 

@@ -104,7 +104,7 @@ def test_personal_values_stand_in_an_event_as_salted_commitments(told_all: World
     ]
 
 
-def test_each_event_says_on_which_side_and_by_which_policy_it_was_judged(
+def test_each_event_says_on_which_side_and_by_which_policy_it_was_checked(
     careful: World, worker: Database, superuser: Engine
 ) -> None:
     request = careful.submit()

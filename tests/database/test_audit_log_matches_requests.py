@@ -27,14 +27,14 @@ def _write(world: World, db: Database, statement: str, **values: str) -> None:
 
 @pytest.mark.parametrize("login", ["api", "worker"])
 def test_no_login_moves_a_request_without_an_event(world: World, login: str, request: pytest.FixtureRequest) -> None:
-    filed = world.submit()
+    submitted = world.submit()
     db: Database = request.getfixturevalue(login)
     ended = "UPDATE requests SET state = 'timed_out', version = version + 1, wake_at = NULL, closed_at = now()"
 
     with pytest.raises(DBAPIError, match="moved without an event"):
         _write(world, db, ended)
 
-    assert state_of(db, filed.id) == "pending"
+    assert state_of(db, submitted.id) == "pending"
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ def test_a_worker_cannot_send_a_notification_to_somebody_else(world: World, work
 def test_an_approver_who_is_removed_while_waiting_for_the_lock_no_longer_approves(
     world: World, superuser: Engine
 ) -> None:
-    filed = world.submit()
+    submitted = world.submit()
     with superuser.connect() as holder, ThreadPoolExecutor(1) as pool:
         holder.execute(text("BEGIN"))
         holder.execute(text("SELECT FROM requests FOR UPDATE"))
-        waiting = pool.submit(world.act, "ann", Action.APPROVE, filed.id)
+        waiting = pool.submit(world.act, "ann", Action.APPROVE, submitted.id)
         waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         while not read(superuser, waits):
             assert not waiting.done()
@@ -94,4 +94,4 @@ def test_an_approver_who_is_removed_while_waiting_for_the_lock_no_longer_approve
         with pytest.raises(NotYours):
             waiting.result()
 
-    assert state_of(world.db, filed.id) == "pending"
+    assert state_of(world.db, submitted.id) == "pending"

@@ -122,17 +122,17 @@ def test_each_clock_starts_when_its_state_begins(api: Database) -> None:
     windows = {"review_window": 100, "approval_window": 200, "access_ceiling": 300}
     world = World.make(api, quiet.model_copy(update=windows))
 
-    filed = world.submit(access_window=300)
-    asked = world.act("max", Action.ENDORSE, filed.id)
-    opened = world.act("ann", Action.APPROVE, filed.id)
+    submitted = world.submit(access_window=300)
+    asked = world.act("max", Action.ENDORSE, submitted.id)
+    opened = world.act("ann", Action.APPROVE, submitted.id)
 
-    assert filed.state is State.REVIEWING
-    assert filed.deadline_at == filed.created_at + timedelta(seconds=100)
+    assert submitted.state is State.REVIEWING
+    assert submitted.deadline_at == submitted.created_at + timedelta(seconds=100)
     assert asked.asked_at is not None
     assert asked.deadline_at == asked.asked_at + timedelta(seconds=200)
     assert opened.opened_at is not None
     assert opened.deadline_at == opened.opened_at + timedelta(seconds=300)
-    assert filed.wake_at == filed.deadline_at
+    assert submitted.wake_at == submitted.deadline_at
     assert asked.wake_at == asked.deadline_at
 
 

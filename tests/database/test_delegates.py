@@ -9,7 +9,7 @@ from harness.people import World
 from lockbox.admin import members
 from lockbox.database import Database
 from lockbox.errors import DelegationClash, Invalid, NotYours
-from tests.database.audit_logs import last_told
+from tests.database.audit_logs import last_change
 from tests.database.scenes import at_once
 from tests.database.tenancy import does, id_of, names_delegate, with_delegates
 
@@ -25,7 +25,7 @@ def world(api: Database) -> World:
 def test_naming_is_one_event_with_the_period_and_both_names(world: World) -> None:
     entry = names_delegate(world)
 
-    told = last_told(world.db)
+    told = last_change(world.db)
 
     assert (told.action, told.actor, told.role) == ("delegate_named", "Ann", "approver")
     assert (told.details["principal"], told.details["delegate"]) == ("Ann", "Aude")
@@ -38,7 +38,7 @@ def test_an_admin_names_a_delegate_for_somebody_who_is_absent(world: World) -> N
     entry = names_delegate(world, "tara", principal="amir")
 
     assert (entry.principal, entry.delegate, entry.counts) == ("Amir", "Aude", True)
-    assert (last_told(world.db).actor, last_told(world.db).role) == ("Tara", "tenant_admin")
+    assert (last_change(world.db).actor, last_change(world.db).role) == ("Tara", "tenant_admin")
 
 
 @pytest.mark.parametrize("who", ["erin", "max", "olga", "vera", "gate", "aude"])

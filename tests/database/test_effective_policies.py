@@ -63,7 +63,7 @@ def submitted_at(world: World, caller: Caller, nth: int) -> datetime | None:
         return found
 
 
-def test_a_request_keeps_the_version_that_judged_it(world: World) -> None:
+def test_a_request_keeps_the_version_that_checked_it(world: World) -> None:
     first = world.submit()
 
     lay_down(world, quorum=2)
@@ -430,7 +430,7 @@ def test_the_database_refuses_a_window_that_outlives_consent(world: World) -> No
         ({"reasons": ["vendor_alert"]}, {}, "reason_code"),
     ],
 )
-def test_a_filing_that_lacks_what_the_policy_asks_for_is_refused_by_field(
+def test_a_submission_that_lacks_what_the_policy_asks_for_is_refused_by_field(
     world: World, policy: dict[str, Any], changes: dict[str, Any], code: str
 ) -> None:
     lay_down(world, **policy)
@@ -496,10 +496,10 @@ def test_more_than_the_limit_in_a_minute_is_refused_until_it_is_over(
     shifted = Database(world.db.engine, world.db.schedule, later)
 
     with pytest.raises(TooMany) as refused, world.db.transaction() as session:
-        submit.submit(session, world.people[who], HERE, world.filing(), SETTINGS.services, limits=limits)
+        submit.submit(session, world.people[who], HERE, world.submission(), SETTINGS.services, limits=limits)
     later.shift = timedelta(seconds=61)
     with shifted.transaction() as session:
-        taken = submit.submit(session, world.people[who], HERE, world.filing(), SETTINGS.services, limits=limits)
+        taken = submit.submit(session, world.people[who], HERE, world.submission(), SETTINGS.services, limits=limits)
 
     assert 1 <= refused.value.facts["retry_after"] <= 60
     assert taken.request.state is State.PENDING
@@ -511,7 +511,12 @@ def test_a_limit_by_person_does_not_bind_another_person(world: World) -> None:
 
     with world.db.transaction() as session:
         taken = submit.submit(
-            session, world.people["eve"], HERE, world.filing(), SETTINGS.services, limits=SubmissionLimits(3, 1000)
+            session,
+            world.people["eve"],
+            HERE,
+            world.submission(),
+            SETTINGS.services,
+            limits=SubmissionLimits(3, 1000),
         )
 
     assert taken.request.version == 1
@@ -524,7 +529,7 @@ def test_a_limit_by_person_binds_them_whatever_they_show(world: World, means: Au
     another = replace(world.people["erin"], means=means, key_id=new_id() if means is not AuthMethod.OIDC else None)
 
     with pytest.raises(TooMany), world.db.transaction() as session:
-        submit.submit(session, another, HERE, world.filing(), SETTINGS.services, limits=SubmissionLimits(3, 1000))
+        submit.submit(session, another, HERE, world.submission(), SETTINGS.services, limits=SubmissionLimits(3, 1000))
 
 
 def test_what_a_system_files_counts_as_the_systems_own_and_not_as_the_engineers(world: World) -> None:
@@ -534,14 +539,19 @@ def test_what_a_system_files_counts_as_the_systems_own_and_not_as_the_engineers(
 
     with world.db.transaction() as session:
         submit.submit(
-            session, world.people["erin"], HERE, world.filing(), SETTINGS.services, limits=SubmissionLimits(3, 1000)
+            session,
+            world.people["erin"],
+            HERE,
+            world.submission(),
+            SETTINGS.services,
+            limits=SubmissionLimits(3, 1000),
         )
-    named = world.filing(engineer=world.people["eve"].person_id)
+    named = world.submission(engineer=world.people["eve"].person_id)
     with pytest.raises(TooMany), world.db.transaction() as session:
         submit.submit(session, bot, HERE, named, SETTINGS.services, limits=SubmissionLimits(3, 1000))
 
 
-def test_filings_are_counted_by_indexes_whoever_filed_them(world: World) -> None:
+def test_submissions_are_counted_by_indexes_whoever_submitted_them(world: World) -> None:
     world.submit("erin")
 
     with unbound(world.db).begin() as connection:
@@ -563,7 +573,9 @@ def test_filings_are_counted_by_indexes_whoever_filed_them(world: World) -> None
     assert plan.count("Sort Key") == 1
 
 
-def test_of_what_somebody_filed_the_nth_newest_counts_and_nothing_that_others_filed_for_them(world: World) -> None:
+def test_of_what_somebody_submitted_the_nth_newest_counts_and_nothing_that_others_submitted_for_them(
+    world: World,
+) -> None:
     bot = world.add("bot", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services=set(SETTINGS.services))
     erin = world.people["erin"]
     own = [world.submit("erin"), world.submit("erin")]

@@ -24,7 +24,7 @@ from lockbox.errors import Conflict, NotFound
 from lockbox.identity import authentication
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.database.audit_logs import changes_told
+from tests.database.audit_logs import recorded_changes
 from tests.database.furnished import furnish
 from tests.database.mentions import mentions
 from tests.database.postbag import Postbag, open_notifications
@@ -249,7 +249,7 @@ def test_the_event_says_who_in_an_id_and_each_of_their_tenants_reads_it(world: W
 
     erase(urls, ann)
 
-    (told,) = [one for one in changes_told(world.db) if one.action == "person_erased"]
+    (told,) = [one for one in recorded_changes(world.db) if one.action == "person_erased"]
     assert (told.role, told.facts["person_id"]) == ("owner", str(ann))
     assert told.facts["tenant_id"] == str(world.tenant.id)
     assert told.details == {}

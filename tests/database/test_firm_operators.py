@@ -11,7 +11,7 @@ from lockbox.admin import recovery, tenants, vendor_staff
 from lockbox.admin.tenants import TenantInput
 from lockbox.errors import SignInAgain
 from lockbox.identity.roles import AuthMethod, Caller, Role
-from tests.database.audit_logs import changes_told
+from tests.database.audit_logs import recorded_changes
 from tests.database.scenes import write
 from tests.database.tenancy import colleagues_of, id_of
 from tests.each import each
@@ -56,12 +56,12 @@ def suspended(world: World) -> World:
 def test_an_operators_token_or_mailbox_opens_nothing(
     suspended: World, what: str, means: AuthMethod, minutes_ago: float
 ) -> None:
-    before = (colleagues_of(suspended), len(changes_told(suspended.db)))
+    before = (colleagues_of(suspended), len(recorded_changes(suspended.db)))
 
     with pytest.raises(SignInAgain):
         OPENING[what](suspended, signed_in(suspended, "olga", means, minutes_ago=minutes_ago))
 
-    assert (colleagues_of(suspended), len(changes_told(suspended.db))) == before
+    assert (colleagues_of(suspended), len(recorded_changes(suspended.db))) == before
 
 
 @pytest.mark.parametrize("means", [AuthMethod.PASSKEY, AuthMethod.OIDC])
@@ -73,8 +73,8 @@ def test_an_operator_who_has_just_signed_in_strongly_may(suspended: World, what:
 @pytest.mark.parametrize("means", [AuthMethod.TOKEN, AuthMethod.MAIL])
 @pytest.mark.parametrize("what", CLOSING)
 def test_what_only_closes_is_done_by_any_sign_in_of_an_operator(world: World, what: str, means: AuthMethod) -> None:
-    before = len(changes_told(world.db))
+    before = len(recorded_changes(world.db))
 
     CLOSING[what](world, signed_in(world, "olga", means, minutes_ago=60))
 
-    assert len(changes_told(world.db)) == before + 1
+    assert len(recorded_changes(world.db)) == before + 1

@@ -37,17 +37,17 @@ OPEN = MOVE.format(
 )
 HIDE = MOVE.format(change="asked_at = NULL")
 DENY = MOVE.format(change="state = 'denied', closed_at = now(), wake_at = NULL")
-FILED = telling(
+SUBMITTED = telling(
     "uuidv7(), CAST(:tenant AS uuid), CAST(:request AS uuid), 1, now(), 'submit', CAST(:me AS uuid), 'engineer', "
     "CAST(NULL AS text), 'reviewing'"
 )
 FILE = f"""
-WITH told AS ({FILED})
+WITH told AS ({SUBMITTED})
 INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification, mode,
     policy_version, submitted_by, quorum, approval_window, access_window, state, version, deadline_at, wake_at,
     created_at)
-VALUES (:request, :tenant, :me, 'exchange-online', '{{mailbox:a}}', '{{read}}', 'support_case', 'x', :mode, 1, :filer,
-    1, 3600, 3600, 'reviewing', 1, now() + interval '1 hour', now() + interval '1 hour', now())
+VALUES (:request, :tenant, :me, 'exchange-online', '{{mailbox:a}}', '{{read}}', 'support_case', 'x', :mode, 1,
+    :submitter, 1, 3600, 3600, 'reviewing', 1, now() + interval '1 hour', now() + interval '1 hour', now())
 """  # noqa: S608 - our own SQL
 TELL = telling(
     "uuidv7(), CAST(:tenant AS uuid), CAST(:request AS uuid), CAST(NULL AS integer), now(), 'deny', "
@@ -134,9 +134,9 @@ def _vain(world: World, who: str | Caller | None, statement: str, at: UUID | Non
     return NOTHING
 
 
-def _files_in_vain(world: World, filer: UUID | None, mode: str) -> str:
+def _files_in_vain(world: World, submitter: UUID | None, mode: str) -> str:
     """Check that Erin cannot file in that mode on the count of that person, and return what was said."""
-    values = {"tenant": world.tenant.id, "request": new_id(), "mode": mode, "filer": filer}
+    values = {"tenant": world.tenant.id, "request": new_id(), "mode": mode, "submitter": submitter}
     return _vain(world, "erin", FILE, at=world.tenant.id, **values)
 
 
@@ -232,14 +232,14 @@ def test_an_engineer_files_nothing_in_a_mode_that_the_tenant_has_not_chosen(worl
 
 def test_nobody_files_on_the_count_of_another_or_of_nobody(world: World) -> None:
     erin, eve = (world.people[name].person_id for name in ("erin", "eve"))
-    filing = {"tenant": world.tenant.id, "request": new_id(), "mode": "enforce", "me": erin, "filer": erin}
+    submission = {"tenant": world.tenant.id, "request": new_id(), "mode": "enforce", "me": erin, "submitter": erin}
 
-    said = [_files_in_vain(world, filer, "enforce") for filer in (eve, None)]
+    said = [_files_in_vain(world, submitter, "enforce") for submitter in (eve, None)]
     with as_caller(world.db, world.people["erin"], world.tenant.id) as connection:
-        filed = connection.execute(text(FILE), filing).rowcount
+        submitted = connection.execute(text(FILE), submission).rowcount
 
     assert all("row-level security policy" in one for one in said)
-    assert filed == 1
+    assert submitted == 1
 
 
 def test_nobody_hides_a_request_again_from_the_customer_who_was_asked(world: World) -> None:
@@ -476,8 +476,8 @@ def test_no_function_that_sees_everything_tells_a_stranger_of_a_request(world: W
 
     with as_caller(world.db, stranger) as connection:
         decided = connection.execute(text(IS_DECIDED), {"request": str(request_id), "me": str(stranger.person_id)})
-        filed = connection.execute(text("SELECT tenant_at FROM nth_submission(:t, 1, 1)"), {"t": world.tenant.id})
-        told = decided.scalar_one(), filed.scalar_one()
+        submitted = connection.execute(text("SELECT tenant_at FROM nth_submission(:t, 1, 1)"), {"t": world.tenant.id})
+        told = decided.scalar_one(), submitted.scalar_one()
 
     assert told == (False, None)
 

@@ -95,8 +95,8 @@ class FourEyesStory:
 
     def _submit(self, caller: Caller) -> None:
         with self.world.db.transaction() as session:
-            filed = submit.submit(session, caller, HERE, self.world.filing(), SETTINGS.services)
-        self.requests.append(filed.request.id)
+            submitted = submit.submit(session, caller, HERE, self.world.submission(), SETTINGS.services)
+        self.requests.append(submitted.request.id)
 
 
 @settings(

@@ -18,7 +18,7 @@ from lockbox.audit.log.sealer import Signer
 from lockbox.database import Database, as_owner
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
-from tests.database.audit_logs import changes_told
+from tests.database.audit_logs import recorded_changes
 from tests.database.postbag import Postbag
 from tests.database.scenes import read
 
@@ -114,7 +114,7 @@ def test_an_event_says_what_is_gone_and_what_the_root_over_it_was(
 
     retain(urls)
 
-    one, other = [told for told in changes_told(worker) if told.action == "audit_events_removed"]
+    one, other = [told for told in recorded_changes(worker) if told.action == "audit_events_removed"]
     assert (one.facts["removed_from"], one.facts["removed_to"]) == (0, 2)
     assert (other.facts["removed_from"], other.facts["removed_to"]) == (0, 4)
     assert b64decode(one.facts["removed_root"]) == bytes(first.root)

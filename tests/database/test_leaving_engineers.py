@@ -22,7 +22,7 @@ from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
-from tests.database.audit_logs import last_told
+from tests.database.audit_logs import last_change
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import (
     PATIENCE,
@@ -89,7 +89,7 @@ def test_what_they_asked_for_and_have_open_ends_at_once_by_the_operators_hand(wo
         action = "revoke" if state == "revoked" else "cancel"
         assert (move.action, move.actor_role, move.actor_id) == (action, "operator", id_of(world, "olga"))
         assert move.comment == LEFT
-    assert sorted(last_told(world.db).facts["ended"]) == sorted(map(str, ends))
+    assert sorted(last_change(world.db).facts["ended"]) == sorted(map(str, ends))
     assert_audit_logs_are_whole(world.db)
     assert_indexes_are_true(world.db)
 

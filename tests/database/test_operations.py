@@ -42,7 +42,7 @@ def _set_back_events(db: Database, request_id: UUID, by: str) -> None:
         connection.execute(SET_BACK, {"id": request_id, "by": by})
 
 
-def test_what_was_filed_decided_and_left_unanswered_is_counted_once_each(
+def test_what_was_submitted_decided_and_left_unanswered_is_counted_once_each(
     world: World, api: Database, superuser: Engine
 ) -> None:
     before = today(api)

@@ -23,7 +23,7 @@ from lockbox.notifications.outcome_events import DeliveryAttempt
 from lockbox.notifications.results import AttemptResult
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.database.audit_logs import LoggedChange, changes_told
+from tests.database.audit_logs import LoggedChange, recorded_changes
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import read
 
@@ -44,7 +44,7 @@ def settled(worker: Database, later: ShiftedClock) -> list[LoggedChange]:
     later.shift = timedelta(minutes=2, seconds=1)
     while refusals_log.record_finished_minutes(worker):
         pass
-    return [one for one in changes_told(worker) if one.action.endswith("_refused")]
+    return [one for one in recorded_changes(worker) if one.action.endswith("_refused")]
 
 
 def test_a_flood_from_one_place_is_one_event_a_minute_with_a_count(
@@ -191,7 +191,7 @@ def test_whoever_reads_the_audit_log_is_in_it(world: World) -> None:
         wanted = {"person": "Erin"}
         events.record(session, actor, events.AUDIT_LOG_READ, logs=[world.tenant.id], wanted=wanted, count=7)
 
-    (told,) = [one for one in changes_told(world.db) if one.action == "audit_log_read"]
+    (told,) = [one for one in recorded_changes(world.db) if one.action == "audit_log_read"]
 
     assert (told.actor, told.facts["count"]) == ("Aude", 7)
     assert told.details["wanted"] == '{"person": "Erin"}'

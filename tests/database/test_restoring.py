@@ -34,7 +34,7 @@ from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.queries import AccessCheck
 from lockbox.schedule import Schedule
-from tests.database.audit_logs import changes_told
+from tests.database.audit_logs import recorded_changes
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import MAILBOX, assert_audit_logs_are_whole, door, read, state_of, write
 from tests.database.tenancy import manages
@@ -373,7 +373,7 @@ def test_after_the_command_all_of_the_older_state_is_over_and_the_audit_log_goes
     assert set(done.logs) == {world.tenant.id}
     assert {row.state for row in read(world.db, "SELECT state FROM requests")} == {"revoked", "timed_out"}
     assert_audit_logs_are_whole(world.db)
-    (event,) = [one for one in changes_told(world.db) if one.action == "restored"]
+    (event,) = [one for one in recorded_changes(world.db) if one.action == "restored"]
     assert event.role == "owner"
     assert event.facts["shipped_size"] > event.facts["size"]
     assert asked(world) == "no-open-window"

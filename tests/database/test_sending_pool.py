@@ -138,7 +138,7 @@ def test_a_relay_that_greets_slowly_delays_no_webhook_and_mails_flow_side_by_sid
     assert time.monotonic() - began < 3 * 1.5 + 1
 
 
-def test_a_shut_lane_costs_no_try_and_no_line_in_the_log_and_loses_nothing(
+def test_a_shut_breaker_costs_no_try_and_no_line_in_the_log_and_loses_nothing(
     world: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
     post = sending(clock=clock)
@@ -183,7 +183,7 @@ def test_what_was_let_in_and_given_back_keeps_its_attempt(world: World, worker: 
     assert_notifications_are_held(worker)
 
 
-def test_a_full_lane_puts_the_rest_off_and_all_of_it_arrives_in_the_end(world: World, worker: Database) -> None:
+def test_a_full_breaker_puts_the_rest_off_and_all_of_it_arrives_in_the_end(world: World, worker: Database) -> None:
     post = sending()
     with receiving() as receiver:
         post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
@@ -209,7 +209,7 @@ def short(api: Database) -> World:
     return World.make(api, Policy(vendor_review=False, approval_window=60))
 
 
-def test_a_call_whose_lane_is_shut_until_after_its_end_is_dead_and_says_so(
+def test_a_call_whose_breaker_is_shut_until_after_its_end_is_dead_and_says_so(
     short: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
     post = sending(clock=clock)
@@ -232,7 +232,7 @@ def test_a_call_whose_lane_is_shut_until_after_its_end_is_dead_and_says_so(
     assert f"notify:{row.id}" not in sender.schedule.members(NOTIFICATIONS)
 
 
-def test_a_prompt_in_a_shut_lane_that_is_answered_meanwhile_is_moot_and_not_dead(
+def test_a_prompt_in_a_shut_breaker_that_is_answered_meanwhile_is_moot_and_not_dead(
     short: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
     sending_pool = SendingPool(clock=clock)
@@ -252,7 +252,7 @@ def test_a_prompt_in_a_shut_lane_that_is_answered_meanwhile_is_moot_and_not_dead
     assert one.outcome is Outcome.MOOT
 
 
-def test_two_workers_whose_lanes_know_nothing_of_each_other_send_each_notification_once(
+def test_two_workers_whose_breakers_know_nothing_of_each_other_send_each_notification_once(
     world: World, worker: Database, pool: ThreadPoolExecutor
 ) -> None:
     with receiving() as receiver, black_hole() as hole:

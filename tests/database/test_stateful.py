@@ -124,7 +124,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(target=requests, who=st.sampled_from(ENGINEERS), access=st.sampled_from((60, 3600)))
     def submit(self, who: str, access: int) -> UUID | None:
-        expected = reference.filed(self.laid_down, who, access, self.clock.at)
+        expected = reference.submitted(self.laid_down, who, access, self.clock.at)
         row: AccessRequest | None = self._tried(partial(self.world.fresh, who, access_window=access))
         assert (row is None) == (expected is None)
         if row is None or expected is None:

@@ -104,14 +104,14 @@ def test_every_move_leaves_one_event_that_names_who_what_and_whether_a_clock_beg
 
 def test_an_event_holds_the_deadline_that_its_move_set(api: Database) -> None:
     world = World.make(api, Policy(review_window=100, approval_window=200))
-    filed = world.submit(access_window=300)
-    asked = world.act("max", Action.ENDORSE, filed.id)
-    opened = world.act("ann", Action.APPROVE, filed.id, access_window=60)
-    world.act("erin", Action.COMPLETE, filed.id)
+    submitted = world.submit(access_window=300)
+    asked = world.act("max", Action.ENDORSE, submitted.id)
+    opened = world.act("ann", Action.APPROVE, submitted.id, access_window=60)
+    world.act("erin", Action.COMPLETE, submitted.id)
 
-    rows = _events(api, filed.id)
+    rows = _events(api, submitted.id)
 
-    assert [row.deadline_at for row in rows] == [filed.deadline_at, asked.deadline_at, opened.deadline_at, None]
+    assert [row.deadline_at for row in rows] == [submitted.deadline_at, asked.deadline_at, opened.deadline_at, None]
     assert [row.deadline_at - row.at for row in rows[:3]] == [timedelta(seconds=n) for n in (100, 200, 60)]
 
 

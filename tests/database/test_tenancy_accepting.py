@@ -17,7 +17,7 @@ from lockbox.identity.roles import AuthMethod, Caller, Role, Side
 from lockbox.notifications import announcements
 from lockbox.requests.lifecycle import Action, State
 from lockbox.sql import new_id
-from tests.database.audit_logs import changes_told, last_told
+from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.scenes import at_once, read
 from tests.database.tenancy import accepts, id_of, invites, joins
 from tests.mailbox import code_of
@@ -40,7 +40,7 @@ def test_accepting_is_one_event_in_the_own_name_from_where_it_was_done(world: Wo
     with world.db.transaction() as session:
         nina = invitations.accept(session, invited.id, code, origin=HERE)
 
-    told = last_told(world.db)
+    told = last_change(world.db)
 
     assert (told.action, told.actor, told.role) == ("member_added", "Nina", "invited")
     assert (told.changes, told.told) == ({"roles": "none → approver"}, {"Tara", "Ann", "Amir", "Abe", "Nina"})
@@ -72,7 +72,7 @@ def test_a_member_who_accepts_keeps_what_they_have(world: World, worker: Databas
 
     assert more.person_id == nina.person_id
     assert {standing.role for standing in more.standings} == {"approver", "auditor"}
-    assert last_told(world.db).changes == {"roles": "auditor → approver, auditor"}
+    assert last_change(world.db).changes == {"roles": "auditor → approver, auditor"}
 
 
 def _offered(session: UnitOfWork, world: World, whom: Caller) -> Invitation:
@@ -123,7 +123,7 @@ def test_two_who_accept_at_once_are_one(world: World, worker: Database, pool: Th
     assert sorted(type(answer).__name__ for answer in answers) == ["Caller", *["InvitationRefused"] * 3]
     (row,) = read(world.db, "SELECT count(*) AS number FROM people WHERE email = 'nina@contoso.example'")
     assert row.number == 1
-    assert [told.action for told in changes_told(world.db)].count("member_added") == 1
+    assert [told.action for told in recorded_changes(world.db)].count("member_added") == 1
 
 
 def test_one_new_address_that_two_tenants_invite_becomes_one_person(

@@ -12,7 +12,7 @@ from lockbox.database import Database
 from lockbox.errors import LicenceRequired, NotYours, OtherSide, SlugTaken, UnknownPlan
 from lockbox.identity.roles import Mode, Role
 from lockbox.requests.policy_rules import Policy
-from tests.database.audit_logs import changes_told, last_told
+from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.postbag import address
 from tests.database.scenes import read
 from tests.database.tenancy import accepts, does, manages
@@ -75,7 +75,7 @@ def test_whoever_accepts_is_the_admin_and_the_tenant_is_its_own_from_then_on(wor
 def test_adding_is_one_event_with_what_the_tenant_begins_with(world: World) -> None:
     add(world)
 
-    told = last_told(world.db)
+    told = last_change(world.db)
 
     assert (told.action, told.actor, told.role) == ("tenant_added", "Olga", "operator")
     assert told.changes == {"mode": "none → enforce", "plan": "none → standard", "roles": "none → tenant_admin"}
@@ -91,12 +91,12 @@ def test_only_operators_add_tenants(world: World, who: str) -> None:
 
 def test_a_slug_that_is_taken_is_refused_and_nothing_is_written(world: World) -> None:
     add(world)
-    before = len(changes_told(world.db))
+    before = len(recorded_changes(world.db))
 
     with pytest.raises(SlugTaken):
         add(world, founding=TenantInput("fabrikam", "Another", "standard", "Fred", "fred@fabrikam.example"))
 
-    assert len(changes_told(world.db)) == before
+    assert len(recorded_changes(world.db)) == before
     assert read(world.db, "SELECT count(*) AS number FROM invitations")[0].number == 1
 
 

@@ -9,7 +9,7 @@ from lockbox.admin import invitations, members, vendor_staff
 from lockbox.database import Database
 from lockbox.errors import AlreadyInvited, AlreadyMember, InvitationClosed, NotFound, NotYours
 from lockbox.identity.roles import Role, Side
-from tests.database.audit_logs import last_told
+from tests.database.audit_logs import last_change
 from tests.database.postbag import address
 from tests.database.tenancy import accepts, colleagues_of, does, id_of, manages
 from tests.mailbox import code_of, sent_about
@@ -89,7 +89,7 @@ def test_invitations_to_the_vendor_are_listed_and_withdrawn(world: World, worker
     manages(world, "olga", vendor_staff.withdraw, invited.id)
 
     assert [one.id for one in listed_] == [invited.id]
-    assert last_told(world.db).action == "invitation_withdrawn"
+    assert last_change(world.db).action == "invitation_withdrawn"
     assert sent_about(worker, invited.id) == []
     with pytest.raises(InvitationClosed):
         manages(world, "olga", vendor_staff.withdraw, invited.id)

@@ -16,7 +16,7 @@ from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.reconcile import reconcile
 from lockbox.requests.policy_rules import Policy
-from tests.database.audit_logs import LoggedChange, changes_told
+from tests.database.audit_logs import LoggedChange, recorded_changes
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import at_once, read, write
 from tests.database.tenancy import does, reads
@@ -47,7 +47,7 @@ def consents_to(world: World, until: datetime | None, mode: str = "observe", **t
 
 def ends(world: World) -> list[LoggedChange]:
     """Return what was told of ends of consent."""
-    return [one for one in changes_told(world.db) if one.action == "consent_ended"]
+    return [one for one in recorded_changes(world.db) if one.action == "consent_ended"]
 
 
 @pytest.mark.parametrize("who", ["tara", "aude", "erin", "olga"])

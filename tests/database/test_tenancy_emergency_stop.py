@@ -16,7 +16,7 @@ from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
-from tests.database.audit_logs import last_told
+from tests.database.audit_logs import last_change
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import door, read, state_of
 from tests.database.tenancy import does, id_of, mode_of
@@ -38,7 +38,7 @@ def test_every_switch_is_an_event_that_all_admins_approvers_and_endpoints_hear_o
 
     switch(world, mode)
 
-    told = last_told(world.db)
+    told = last_change(world.db)
     assert (told.action, told.role, told.changes) == ("mode_switched", "tenant_admin", {"mode": f"enforce → {mode}"})
     assert told.told == EVERYBODY | {"https://hooks.contoso.example/"}
 
@@ -79,7 +79,7 @@ def test_switching_to_enforce_closes_what_the_vendor_opened_alone_and_nothing_el
     assert [(request.id, request.state) for request in switched.closed] == [(alone, "revoked")]
     assert door(world) is None
     assert [state_of(api, one) for one in (decided, in_review, theirs)] == ["active", "reviewing", "active"]
-    told = last_told(api)
+    told = last_change(api)
     assert (told.changes, told.facts["closed"]) == ({"mode": f"{mode} → enforce"}, [str(alone)])
     (event,) = read(api, "SELECT actor_role FROM events WHERE request_id = :id AND action = 'revoke'", id=alone)
     assert event.actor_role == "tenant_admin"
@@ -162,7 +162,7 @@ def test_an_emergency_stop_is_an_event_that_says_how_many_requests_it_ended(api:
 
     does(world, "tara", emergency_stop.stop_all)
 
-    told = last_told(api)
+    told = last_change(api)
     assert (told.action, told.role, told.told) == ("emergency_stop", "tenant_admin", EVERYBODY)
     assert set(told.changes.values()) == {"1 → 0"}
     assert len(told.changes) == 3

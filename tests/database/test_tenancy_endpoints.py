@@ -29,7 +29,7 @@ from lockbox.identity import authentication
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.notifications.models import Format, Outcome
 from lockbox.requests.lifecycle import Action
-from tests.database.audit_logs import last_told
+from tests.database.audit_logs import last_change
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import as_caller, at_once, read, write
 from tests.each import each
@@ -87,14 +87,14 @@ def test_each_change_is_told_to_the_admins_and_approvers_without_what_may_be_a_s
 ) -> None:
     everybody = {"Tara", "Ann", "Amir", "Abe"}
     shown = added(world, reach, description="Our channel")
-    assert last_told(world.db).changes["url"] == "none → https://hooks.contoso.example"
-    assert last_told(world.db).details["endpoint"] == "Our channel"
+    assert last_change(world.db).changes["url"] == "none → https://hooks.contoso.example"
+    assert last_change(world.db).details["endpoint"] == "Our channel"
     acts(world, "tara", webhooks.change, shown.endpoint.id, {"event_types": ["request.approved"]}, reach=reach)
-    assert last_told(world.db).changes == {"events": "all → request.approved"}
+    assert last_change(world.db).changes == {"events": "all → request.approved"}
     acts(world, "tara", webhooks.change, shown.endpoint.id, {"url": URL + "-2"}, reach=reach)
-    assert last_told(world.db).changes == {"url": "changed"}
+    assert last_change(world.db).changes == {"url": "changed"}
     acts(world, "tara", webhooks.rotate, shown.endpoint.id, vault=reach.vault)
-    assert last_told(world.db).changes == {"secret": "replaced; both sign for 24 h"}
+    assert last_change(world.db).changes == {"secret": "replaced; both sign for 24 h"}
     acts(world, "tara", webhooks.remove, shown.endpoint.id)
 
     post.deliver(worker, open_notifications(worker))
@@ -412,7 +412,7 @@ def test_a_call_is_repeated_under_its_id_as_often_as_somebody_asks(
     assert again == one.notification_id
     assert {hook.hook_id for hook in post.hooks.sent} == {str(one.notification_id)}
     assert len(post.hooks.sent) == len(tries(world, who, shown)) == 3
-    assert last_told(world.db).action == "delivery_repeated"
+    assert last_change(world.db).action == "delivery_repeated"
 
 
 def test_a_dead_notification_comes_back_to_life_with_time_enough(

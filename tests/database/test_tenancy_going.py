@@ -12,7 +12,7 @@ from lockbox.admin.tenants import TenantInput
 from lockbox.database import Database
 from lockbox.errors import LastAdmin, NotYours, SignInAgain
 from lockbox.identity.roles import AuthMethod, Role
-from tests.database.audit_logs import last_told
+from tests.database.audit_logs import last_change
 from tests.database.scenes import read, write
 from tests.database.tenancy import accepts, does, manages, members_of, names_delegate, reads, with_delegates
 from tests.mailbox import code_of
@@ -37,7 +37,7 @@ def test_a_member_leaves_by_any_sign_in_and_all_are_told(world: World, who: str,
 
     does(world, who, members.leave)
 
-    told = last_told(world.db)
+    told = last_change(world.db)
     assert who.capitalize() not in members_of(world)
     assert (told.action, told.actor) == ("member_removed", who.capitalize())
     assert told.told == {"Tara", "Ann", "Amir", "Abe", who.capitalize()}

@@ -8,7 +8,7 @@ from lockbox.admin import invitations
 from lockbox.database import Database
 from lockbox.errors import InvitationClosed, NotFound, NotYours
 from lockbox.identity.roles import Role
-from tests.database.audit_logs import last_told
+from tests.database.audit_logs import last_change
 from tests.database.postbag import open_notifications
 from tests.database.tenancy import accepts, does, invites, joins, on_the_database, reads
 from tests.mailbox import code_of, sent_about
@@ -58,7 +58,7 @@ def test_withdrawing_is_told_and_the_mail_that_waits_is_never_sent(world: World,
 
     does(world, "tara", invitations.withdraw, invited.id)
 
-    told = last_told(world.db)
+    told = last_change(world.db)
     assert (told.action, told.changes) == ("invitation_withdrawn", {"roles": "approver → none"})
     assert told.details["member"] == "Nina <nina@contoso.example>"
     assert told.told == {"Tara", "Ann", "Amir", "Abe"}

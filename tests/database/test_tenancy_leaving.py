@@ -13,7 +13,7 @@ from lockbox.admin.tenants import TenantInput
 from lockbox.database import Database
 from lockbox.errors import InvitationRefused, NotYours
 from lockbox.identity.roles import Role
-from tests.database.audit_logs import changes_told
+from tests.database.audit_logs import recorded_changes
 from tests.database.scenes import at_once, read
 from tests.database.tenancy import accepts, does, id_of, invites, manages
 from tests.mailbox import code_of, sent_about
@@ -66,7 +66,7 @@ def test_what_an_admin_has_offered_ends_when_they_are_none_any_more(world: World
     assert sent_about(worker, invited.id) == []
     with pytest.raises(InvitationRefused):
         accepts(world, "nora", mailed.id, code)
-    ended = [one for one in changes_told(world.db) if one.action == "invitation_withdrawn"]
+    ended = [one for one in recorded_changes(world.db) if one.action == "invitation_withdrawn"]
     assert [one.details["member"].partition(" <")[0] for one in ended] == ["Nina", "Nora"]
     assert {one.role for one in ended} == {"tenant_admin"}
     assert all({"Theo", "Ann", "Amir", "Abe"} <= one.told for one in ended)
@@ -100,7 +100,7 @@ def test_what_an_operator_has_offered_and_proposed_ends_when_they_are_none_any_m
     assert still_open(world) == ["nick@vendor.example", "nina@contoso.example"]
     ended = {
         one.details["member"].partition(" <")[0]: (one.action, one.actor, one.role, one.told)
-        for one in changes_told(world.db)
+        for one in recorded_changes(world.db)
         if one.action in {"invitation_withdrawn", "recovery_withdrawn"}
     }
     assert ended == {

@@ -16,7 +16,7 @@ from lockbox.errors import AlreadyInvited, AlreadyMember, NotFound, NotYours, Ot
 from lockbox.identity.roles import AuthMethod, Role
 from lockbox.requests.lifecycle import Action, State
 from lockbox.sql import new_id
-from tests.database.audit_logs import changes_told, last_told
+from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.postbag import address
 from tests.database.scenes import at_once, read
 from tests.database.tenancy import accepts, does, id_of, members_of, reads
@@ -83,7 +83,7 @@ def test_somebody_invited_is_no_member_until_they_accept_and_may_decide_at_once_
 def test_inviting_is_one_event_and_the_address_is_erasable(world: World) -> None:
     invited = does(world, "tara", members.invite, **NEW)
 
-    told = last_told(world.db)
+    told = last_change(world.db)
 
     assert (told.action, told.actor, told.role) == ("member_invited", "Tara", "tenant_admin")
     assert (told.changes, told.told) == ({"roles": "none → approver"}, EVERYBODY)
@@ -158,7 +158,7 @@ def test_an_invitation_that_is_over_may_be_written_again(world: World, worker: D
 
 @pytest.mark.parametrize("who", [*VENDOR, "ann", "aude"])
 def test_only_admins_change_members(world: World, who: str) -> None:
-    before = (members_of(world), len(changes_told(world.db)))
+    before = (members_of(world), len(recorded_changes(world.db)))
     calls = (
         lambda: does(world, who, members.invite, **NEW),
         lambda: does(world, who, members.set_roles, id_of(world, "aude"), roles=frozenset({Role.APPROVER})),
@@ -170,7 +170,7 @@ def test_only_admins_change_members(world: World, who: str) -> None:
         with pytest.raises(NotYours):
             call()
 
-    assert (members_of(world), len(changes_told(world.db))) == before
+    assert (members_of(world), len(recorded_changes(world.db))) == before
 
 
 def test_somebody_who_is_no_member_here_is_not_there(world: World, api: Database) -> None:

@@ -18,7 +18,7 @@ from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy import ApprovalStage, Consent, Overrides
 from lockbox.requests.policy_rules import Match, Policy, Rule
 from lockbox.sql import new_id
-from tests.database.audit_logs import changes_told, last_told
+from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.scenes import at_once, read, state_of
 from tests.database.tenancy import does, id_of, on_the_database, reads
 
@@ -50,7 +50,7 @@ def test_a_change_is_a_new_version_that_holds_at_once_and_the_old_one_stays(worl
 def test_a_change_is_one_event_with_a_diff_that_all_admins_and_approvers_hear_of(world: World) -> None:
     change(world, STRICT)
 
-    told = last_told(world.db)
+    told = last_change(world.db)
 
     assert (told.action, told.actor, told.role) == ("policy_changed", "Tara", "tenant_admin")
     assert (told.changes, told.facts["version"]) == ({"quorum": "1 → 2"}, 2)
@@ -58,12 +58,12 @@ def test_a_change_is_one_event_with_a_diff_that_all_admins_and_approvers_hear_of
 
 
 def test_an_equal_policy_is_no_new_version(world: World) -> None:
-    before = len(changes_told(world.db))
+    before = len(recorded_changes(world.db))
 
     held = change(world, Policy.model_validate(WITHOUT_REVIEW.model_dump(mode="json")), seen=1)
 
     assert held.edition.version == 1
-    assert len(changes_told(world.db)) == before
+    assert len(recorded_changes(world.db)) == before
     assert read(world.db, "SELECT count(*) AS number FROM policies")[0].number == 1
 
 
@@ -88,12 +88,12 @@ def test_of_two_who_replace_the_same_version_at_once_one_is_told(world: World, p
     assert [one.version for one in reads(world, "ann", policies.editions, before=None, most=9)] == [2, 1]
 
 
-def test_requests_are_filed_while_a_policy_is_being_changed(world: World) -> None:
+def test_requests_are_submitted_while_a_policy_is_being_changed(world: World) -> None:
     with world.db.transaction() as session:
         policies.change(session, world.people["tara"], HERE, world.tenant.slug, STRICT)
-        filed = world.submit()
+        submitted = world.submit()
 
-    assert (filed.policy_version, filed.quorum) == (1, 1)
+    assert (submitted.policy_version, submitted.quorum) == (1, 1)
 
 
 @pytest.mark.parametrize("who", ["tara", "ann", "aude"])
@@ -171,7 +171,7 @@ def test_a_rule_under_which_nobody_could_approve_is_refused_by_its_name(world: W
     ]
 
 
-def test_a_rule_is_judged_together_with_the_terms_that_hold_for_all(world: World) -> None:
+def test_a_rule_is_checked_together_with_the_terms_that_hold_for_all(world: World) -> None:
     does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
     groups = {"legal": (id_of(world, "aude"),), "board": (id_of(world, "ann"),)}
     rule = Rule(
@@ -239,9 +239,9 @@ def test_dated_consent_is_a_part_of_the_policy_and_ends_by_itself(world: World) 
 
     change(world, Policy(consent=Consent(mode=Mode.OBSERVE, until=until)))
 
-    assert last_told(world.db).changes["consent"].startswith("none → observe until ")
-    filed = world.submit()
-    assert (filed.mode, filed.state) == (Mode.OBSERVE, State.REVIEWING)
+    assert last_change(world.db).changes["consent"].startswith("none → observe until ")
+    submitted = world.submit()
+    assert (submitted.mode, submitted.state) == (Mode.OBSERVE, State.REVIEWING)
 
 
 def test_taking_consent_back_closes_what_the_vendor_opened_under_it(world: World) -> None:
@@ -254,7 +254,7 @@ def test_taking_consent_back_closes_what_the_vendor_opened_under_it(world: World
     change(world, Policy(quorum=2))
 
     assert (while_it_held, state_of(world.db, opened.id)) == ("active", "revoked")
-    assert last_told(world.db).facts["closed"] == [str(opened.id)]
+    assert last_change(world.db).facts["closed"] == [str(opened.id)]
 
 
 def test_the_database_itself_lets_nobody_of_the_vendor_write_a_version(world: World) -> None:

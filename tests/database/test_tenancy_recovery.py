@@ -19,7 +19,7 @@ from lockbox.identity.models import Invitation
 from lockbox.identity.roles import Role
 from lockbox.schedule import NOTIFICATIONS
 from lockbox.sql import new_id
-from tests.database.audit_logs import changes_told, last_told
+from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import at_once, milliseconds, read, write
 from tests.database.tenancy import accepts, does, id_of, manages, on_the_database, reads
@@ -56,7 +56,7 @@ def test_all_admins_and_approvers_and_endpoints_are_told_at_once_what_to_do(
 
     post.deliver(worker, open_notifications(worker))
 
-    told = last_told(world.db)
+    told = last_change(world.db)
     assert (told.action, told.actor, told.role) == ("recovery_proposed", "Olga", "operator")
     assert told.changes == {"roles": "none → tenant_admin"}
     assert told.told == {"Tara", "Ann", "Amir", "Abe", "https://hooks.contoso.example/"}
@@ -79,7 +79,7 @@ def test_endpoints_that_want_to_hear_of_something_else_hear_of_a_recovery_all_th
     does(world, "tara", invitations.withdraw, again.id)
     does(world, "tara", tenants.rename, "Contoso Ltd")
 
-    heard = [(one.action, hook in one.told) for one in changes_told(world.db)]
+    heard = [(one.action, hook in one.told) for one in recorded_changes(world.db)]
     assert heard == [
         ("recovery_proposed", True),
         ("recovery_objected", True),
@@ -109,7 +109,7 @@ def test_a_recovery_takes_effect_after_72_hours_unless_somebody_objects(
         with late.transaction() as session:
             rita = invitations.accept(session, proposed.id, code)
         assert rita.holds(Role.TENANT_ADMIN, tenant_id=world.tenant.id)
-        assert last_told(world.db).told == {"Tara", "Ann", "Amir", "Abe", "Rita"}
+        assert last_change(world.db).told == {"Tara", "Ann", "Amir", "Abe", "Rita"}
 
 
 def test_the_promised_mail_is_held_by_the_schedule_for_its_time(world: World) -> None:
@@ -158,7 +158,7 @@ def test_one_objection_stops_it_for_good_even_for_who_has_the_code(  # noqa: PLR
 
     does(world, who, recovery.object_to, proposed.id, db=late)
 
-    told = last_told(world.db)
+    told = last_change(world.db)
     assert (told.action, told.role, told.told) == ("recovery_objected", role, {"Tara", "Ann", "Amir", "Abe"})
     assert told.changes == {"roles": "tenant_admin → none"}
     with pytest.raises(InvitationRefused), late.transaction() as session:
@@ -170,7 +170,7 @@ def test_an_admin_who_withdraws_it_like_any_invitation_has_objected(world: World
 
     does(world, "tara", invitations.withdraw, proposed.id)
 
-    assert last_told(world.db).action == "recovery_objected"
+    assert last_change(world.db).action == "recovery_objected"
 
 
 def test_what_was_objected_to_can_be_objected_to_no_more(world: World) -> None:
@@ -221,7 +221,7 @@ def test_an_operator_takes_a_mistyped_proposal_back_and_all_who_heard_of_it_hear
     does(world, who, recovery.withdraw, proposed.id)
     post.deliver(worker, open_notifications(worker))
 
-    told = last_told(world.db)
+    told = last_change(world.db)
     assert (told.action, told.actor, told.role) == ("recovery_withdrawn", who.capitalize(), "operator")
     assert told.changes == {"roles": "tenant_admin → none"}
     assert told.details["member"] == "Rita <rita@contoso.example>"

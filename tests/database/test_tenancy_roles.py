@@ -15,7 +15,7 @@ from lockbox.errors import LastAdmin, NotYours
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy_rules import Policy
-from tests.database.audit_logs import changes_told, last_told
+from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.scenes import at_once, read, write
 from tests.database.tenancy import does, id_of, members_of, on_the_database, reads
 
@@ -27,7 +27,7 @@ def test_roles_are_set_in_full_and_told_as_a_diff_to_the_member_too(world: World
         world, "tara", members.set_roles, id_of(world, "aude"), roles=frozenset({Role.APPROVER, Role.TENANT_ADMIN})
     )
 
-    told = last_told(world.db)
+    told = last_change(world.db)
     assert member.roles == {"approver", "tenant_admin"}
     assert (told.action, told.changes) == ("member_changed", {"roles": "auditor → approver, tenant_admin"})
     assert told.details["member"] == f"Aude <{member.address}>"
@@ -35,12 +35,12 @@ def test_roles_are_set_in_full_and_told_as_a_diff_to_the_member_too(world: World
 
 
 def test_the_same_roles_again_are_no_change(world: World) -> None:
-    before = len(changes_told(world.db))
+    before = len(recorded_changes(world.db))
 
     does(world, "tara", members.set_roles, id_of(world, "ann"), roles=frozenset({Role.APPROVER}))
     does(world, "tara", members.set_eligible, id_of(world, "ann"), eligible=False)
 
-    assert len(changes_told(world.db)) == before
+    assert len(recorded_changes(world.db)) == before
 
 
 def test_an_approver_who_is_one_no_longer_decides_no_longer(world: World) -> None:
@@ -79,7 +79,7 @@ def test_removing_takes_every_role_and_mark_and_is_told_to_the_member_too(world:
 
     does(world, "tara", members.remove, id_of(world, "ann"))
 
-    told = last_told(world.db)
+    told = last_change(world.db)
     assert (told.action, told.changes) == ("member_removed", {"roles": "approver, auditor → none"})
     assert told.told == {"Tara", "Amir", "Abe", "Ann"}
     assert "Ann" not in members_of(world)
@@ -109,7 +109,7 @@ def test_one_of_two_admins_may_go(world: World) -> None:
     does(world, "tara", members.remove, id_of(world, "tara"))
 
     assert set(members_of(world, "tom")) == {"Tom", "Ann", "Amir", "Abe", "Aude"}
-    assert last_told(world.db).told == {"Tom", "Ann", "Amir", "Abe", "Tara"}
+    assert last_change(world.db).told == {"Tom", "Ann", "Amir", "Abe", "Tara"}
 
 
 def test_two_admins_who_remove_each_other_at_once_leave_one(world: World, pool: ThreadPoolExecutor) -> None:
@@ -134,7 +134,7 @@ def test_the_database_itself_keeps_the_last_admin(world: World) -> None:
 def test_who_may_be_a_delegate_is_told_as_a_diff(world: World) -> None:
     member = does(world, "tara", members.set_eligible, id_of(world, "aude"), eligible=True)
 
-    told = last_told(world.db)
+    told = last_change(world.db)
     assert member.is_eligible
     assert (told.action, told.changes) == ("eligible_changed", {"eligible": "no → yes"})
     assert (told.details["member"], told.told) == (f"Aude <{member.address}>", EVERYBODY | {"Aude"})
@@ -157,6 +157,6 @@ def test_what_somebody_stands_in_for_ends_with_what_it_rests_on(world: World, en
         case _:
             does(world, "tara", members.set_roles, ann, roles=frozenset({Role.AUDITOR}))
 
-    ended = [told for told in changes_told(world.db) if told.action == "delegate_ended"]
+    ended = [told for told in recorded_changes(world.db) if told.action == "delegate_ended"]
     assert [(told.details["principal"], told.details["delegate"]) for told in ended] == [("Ann", "Aude")]
     assert reads(world, "tara", delegates.current) == []

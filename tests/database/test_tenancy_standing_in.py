@@ -17,7 +17,7 @@ from lockbox.identity.time_zones import clock_time
 from lockbox.notifications import recipients
 from lockbox.requests.lifecycle import Action, State
 from lockbox.sql import new_id
-from tests.database.audit_logs import changes_told, last_told
+from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.postbag import PUBLIC_URL
 from tests.database.scenes import read, write
 from tests.database.tenancy import does, id_of, names_delegate, reads, with_delegates
@@ -84,7 +84,7 @@ def test_a_delegation_is_ended_by_its_principal_or_an_admin_and_holds_no_longer(
 
     does(world, who, delegates.end, entry.delegation.id)
 
-    told = last_told(world.db)
+    told = last_change(world.db)
     assert (told.action, told.role) == ("delegate_ended", role)
     assert told.changes["period"].endswith(" → none")
     assert "Aude" in told.told
@@ -97,11 +97,11 @@ def test_a_delegation_is_ended_by_its_principal_or_an_admin_and_holds_no_longer(
 def test_what_is_over_is_ended_once(world: World) -> None:
     entry = names_delegate(world)
     does(world, "ann", delegates.end, entry.delegation.id)
-    before = len(changes_told(world.db))
+    before = len(recorded_changes(world.db))
 
     does(world, "ann", delegates.end, entry.delegation.id)
 
-    assert len(changes_told(world.db)) == before
+    assert len(recorded_changes(world.db)) == before
 
 
 @pytest.mark.parametrize("who", ["erin", "max", "olga", "vera", "gate", "aude", "amir"])

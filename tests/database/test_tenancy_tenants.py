@@ -21,7 +21,7 @@ from lockbox.requests import decide
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
-from tests.database.audit_logs import changes_told, last_told
+from tests.database.audit_logs import last_change, recorded_changes
 from tests.database.postbag import Postbag
 from tests.database.scenes import PATIENCE, door, read, state_of
 from tests.database.tenancy import does, id_of, manages, mode_of, on_the_database, reads
@@ -122,7 +122,7 @@ def test_suspending_ends_every_window_and_resuming_opens_none_again(world: World
     foreseen = reads(world, "olga", tenants.show).open_windows
 
     does(world, "olga", tenants.suspend)
-    shut, suspended, counted = door(world), last_told(world.db), reads(world, "ann", tenants.show).open_windows
+    shut, suspended, counted = door(world), last_change(world.db), reads(world, "ann", tenants.show).open_windows
     does(world, "olga", tenants.resume)
 
     assert (foreseen, shut, counted, door(world)) == (1, None, 0, None)
@@ -138,7 +138,7 @@ def test_suspending_ends_every_window_and_resuming_opens_none_again(world: World
     told = read(world.db, "SELECT person_id, endpoint_id FROM notifications WHERE template = 'revoked'")
     assert {id_of(world, name) for name in ("erin", "ann")} <= {row.person_id for row in told}
     assert any(row.endpoint_id for row in told)
-    resumed = last_told(world.db)
+    resumed = last_change(world.db)
     assert (resumed.action, resumed.changes) == ("tenant_resumed", {"suspended": "yes → no"})
     assert suspended.told >= resumed.told >= EVERYBODY
 
@@ -182,7 +182,7 @@ def test_an_operator_reaches_the_windows_of_a_tenant_by_its_suspension_alone(wor
 
 
 def test_what_is_so_already_is_answered_without_an_event(world: World) -> None:
-    before = len(changes_told(world.db))
+    before = len(recorded_changes(world.db))
 
     does(world, "olga", tenants.resume)
     does(world, "olga", tenants.set_plan, "standard", plans=PLANS)
@@ -190,7 +190,7 @@ def test_what_is_so_already_is_answered_without_an_event(world: World) -> None:
     switched = does(world, "tara", emergency_stop.switch_mode, Mode.ENFORCE, plans=PLANS)
 
     assert switched == ModeChangeResult(Mode.ENFORCE)
-    assert len(changes_told(world.db)) == before
+    assert len(recorded_changes(world.db)) == before
 
 
 @pytest.mark.parametrize("who", ["erin", "max", "vera", "gate", "tara", "ann", "aude"])
@@ -206,7 +206,7 @@ def test_only_operators_suspend_resume_and_set_plans(world: World, who: str) -> 
 def test_a_plan_is_set_with_an_event_and_only_to_one_that_there_is(world: World) -> None:
     does(world, "olga", tenants.set_plan, "basic", plans=PLANS)
 
-    told = last_told(world.db)
+    told = last_change(world.db)
     assert (told.action, told.changes, told.told) == ("plan_changed", {"plan": "standard → basic"}, EVERYBODY)
     with pytest.raises(UnknownPlan):
         does(world, "olga", tenants.set_plan, "golden", plans=PLANS)
@@ -214,7 +214,7 @@ def test_a_plan_is_set_with_an_event_and_only_to_one_that_there_is(world: World)
 
 @pytest.mark.parametrize("who", ["erin", "max", "olga", "vera", "gate", "ann", "aude"])
 def test_only_admins_rename_switch_and_shut(world: World, who: str) -> None:
-    before = len(changes_told(world.db))
+    before = len(recorded_changes(world.db))
 
     with pytest.raises(NotYours):
         does(world, who, tenants.rename, "Mine")
@@ -223,14 +223,14 @@ def test_only_admins_rename_switch_and_shut(world: World, who: str) -> None:
     with pytest.raises(NotYours):
         does(world, who, emergency_stop.stop_all)
 
-    assert len(changes_told(world.db)) == before
+    assert len(recorded_changes(world.db)) == before
     assert mode_of(world) is Mode.ENFORCE
 
 
 def test_a_new_name_is_told_with_the_old_one(world: World) -> None:
     does(world, "tara", tenants.rename, "Contoso AG")
 
-    told = last_told(world.db)
+    told = last_change(world.db)
     assert (told.action, told.actor, told.role) == ("tenant_renamed", "Tara", "tenant_admin")
     assert told.changes == {"name": "Contoso → Contoso AG"}
 

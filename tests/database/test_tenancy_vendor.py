@@ -14,7 +14,7 @@ from lockbox.identity import authentication
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
-from tests.database.audit_logs import changes_told
+from tests.database.audit_logs import recorded_changes
 from tests.database.postbag import address
 from tests.database.scenes import at_once, door, read
 from tests.database.tenancy import accepts, colleagues_of, id_of, manages
@@ -36,7 +36,7 @@ def test_changes_at_the_vendor_are_in_its_own_log_and_told_to_all_operators(worl
     manages(world, "olga", vendor_staff.remove, id_of(world, "nils"))
     manages(world, "olga", vendor_staff.disable, id_of(world, "nils"))
 
-    told = changes_told(world.db)
+    told = recorded_changes(world.db)
 
     assert [(one.action, one.actor, one.role, one.changes) for one in told] == [
         ("member_invited", "Olga", "operator", {"roles": "none → engineer, manager"}),
@@ -52,7 +52,7 @@ def test_changes_at_the_vendor_are_in_its_own_log_and_told_to_all_operators(worl
 
 def test_an_operator_puts_a_manager_into_a_tier_of_the_review_and_it_is_in_the_vendors_log(world: World) -> None:
     mia, manager, both = id_of(world, "mia"), frozenset({Role.MANAGER}), frozenset({Role.MANAGER, Role.ENGINEER})
-    before = len(changes_told(world.db))
+    before = len(recorded_changes(world.db))
 
     tiers = [
         manages(world, "olga", vendor_staff.set_roles, mia, roles, review_tier=tier).review_tier
@@ -62,7 +62,7 @@ def test_an_operator_puts_a_manager_into_a_tier_of_the_review_and_it_is_in_the_v
 
     assert tiers == [1, 3, 3, 2, None]
     assert back.review_tier == 1
-    assert [(one.action, one.actor, one.changes) for one in changes_told(world.db)[before:]] == [
+    assert [(one.action, one.actor, one.changes) for one in recorded_changes(world.db)[before:]] == [
         ("member_changed", "Olga", {"review_tier": "1 → 3"}),
         ("member_changed", "Olga", {"roles": "manager → engineer, manager"}),
         ("member_changed", "Olga", {"review_tier": "3 → 2"}),
@@ -83,7 +83,7 @@ def test_who_is_no_manager_is_in_no_tier_of_the_review(world: World) -> None:
 @pytest.mark.parametrize("who", OTHERS)
 def test_only_operators_change_the_vendors_people(world: World, who: str) -> None:
     invited = manages(world, "olga", vendor_staff.invite, **NEW)
-    before = (colleagues_of(world), len(changes_told(world.db)))
+    before = (colleagues_of(world), len(recorded_changes(world.db)))
     eve = id_of(world, "eve")
     calls = (
         lambda: manages(world, who, vendor_staff.invite, **NEW),
@@ -97,7 +97,7 @@ def test_only_operators_change_the_vendors_people(world: World, who: str) -> Non
         with pytest.raises(NotYours):
             call()
 
-    assert (colleagues_of(world), len(changes_told(world.db))) == before
+    assert (colleagues_of(world), len(recorded_changes(world.db))) == before
 
 
 def test_an_operator_changes_nothing_about_themselves(world: World) -> None:
@@ -149,24 +149,24 @@ def test_somebody_without_roles_gets_them_back_without_an_invitation(world: Worl
 
 @pytest.mark.parametrize(("who", "roles"), [("gate", {Role.MANAGER}), ("eve", {Role.SYSTEM})])
 def test_a_person_becomes_no_system_nor_a_system_a_person(world: World, who: str, roles: set[Role]) -> None:
-    before = len(changes_told(world.db))
+    before = len(recorded_changes(world.db))
 
     with pytest.raises(Invalid, match="cannot become a service account"):
         manages(world, "olga", vendor_staff.set_roles, id_of(world, who), frozenset(roles))
 
-    assert len(changes_told(world.db)) == before
+    assert len(recorded_changes(world.db)) == before
 
 
 def test_the_same_again_is_no_change(world: World) -> None:
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
     manages(world, "olga", vendor_staff.disable, id_of(world, "eve"))
-    before = len(changes_told(world.db))
+    before = len(recorded_changes(world.db))
 
     manages(world, "olga", vendor_staff.set_roles, id_of(world, "max"), frozenset({Role.MANAGER}))
     manages(world, "olga", vendor_staff.remove, id_of(world, "eve"))
     manages(world, "olga", vendor_staff.disable, id_of(world, "eve"))
 
-    assert len(changes_told(world.db)) == before
+    assert len(recorded_changes(world.db)) == before
 
 
 def test_who_is_disabled_is_shut_out_with_tokens_and_windows_at_once(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Asking again over HTTP: one call, an answer like any filing's, and a clear code where it is not for that."""
+"""Asking again over HTTP: one call, an answer like any submission's, and a clear code where it is not for that."""
 
 from uuid import uuid4
 
@@ -24,7 +24,7 @@ def timed_out(door: Door, worker: Database) -> str:
     return request_id
 
 
-def test_the_answer_is_that_of_a_filing_and_both_name_each_other(door: Door, worker: Database) -> None:
+def test_the_answer_is_that_of_a_submission_and_both_name_each_other(door: Door, worker: Database) -> None:
     first = timed_out(door, worker)
 
     answer = again(door, "erin", first)

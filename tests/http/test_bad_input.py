@@ -229,7 +229,7 @@ def test_what_is_no_id_is_refused(door: Door, method: str, tail: str, shown: str
     facts(answer, answer.status_code, {404: "not-found", 422: "invalid-request"}[answer.status_code])
 
 
-def test_the_same_field_twice_counts_as_the_last_and_is_judged(door: Door) -> None:
+def test_the_same_field_twice_counts_as_the_last_and_is_checked(door: Door) -> None:
     plain = json.dumps(door.world.body())[:-1] + ', "access_window": 99999999}'
 
     answer = door.call("erin", "POST", "/v1/requests", content=plain, headers={"content-type": "application/json"})

@@ -16,7 +16,7 @@ def key() -> dict[str, str]:
     return {"idempotency-key": f"key-{new_id()}"}
 
 
-def filed(door: Door) -> int:
+def submitted(door: Door) -> int:
     """Count the requests that stand."""
     return door.rows()["requests"]
 
@@ -66,21 +66,21 @@ def test_the_same_key_with_another_body_is_refused(door: Door, change: dict[str,
 
 def test_a_twin_that_is_still_running_is_told_so(door: Door) -> None:
     header = key()
-    before = filed(door)
+    before = submitted(door)
     name = f"{door.world.people['erin'].person_id}:{header['idempotency-key']}"
 
     with door.root.connect().execution_options(isolation_level="READ COMMITTED") as twin, twin.begin():
         twin.execute(LOCK, {"name": name})
         facts(door.file(headers=header), 409, "key-in-use")
 
-    assert filed(door) == before
+    assert submitted(door) == before
     assert door.file(headers=header).status_code == 201
-    assert filed(door) == before + 1
+    assert submitted(door) == before + 1
 
 
-def test_twins_sent_at_once_are_filed_once(door: Door) -> None:
+def test_twins_sent_at_once_are_submitted_once(door: Door) -> None:
     for _ in range(3):
-        header, before = key(), filed(door)
+        header, before = key(), submitted(door)
 
         answers = door.together(
             *(door.coming("erin", "POST", "/v1/requests", json=door.world.body(), headers=header) for _ in range(6))
@@ -91,7 +91,7 @@ def test_twins_sent_at_once_are_filed_once(door: Door) -> None:
         for answer in answers:
             if answer.status_code == 409:
                 facts(answer, 409, "key-in-use")
-        assert filed(door) == before + 1
+        assert submitted(door) == before + 1
 
 
 def test_a_failure_is_not_kept(door: Door) -> None:

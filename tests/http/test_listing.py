@@ -19,11 +19,11 @@ def ids(door: Door, who: str, **query: Any) -> list[str]:
 
 
 def test_a_list_is_newest_first_and_shows_what_a_single_look_shows(fresh_door: Door) -> None:
-    filed = [fresh_door.pending(), fresh_door.active(), fresh_door.pending()]
+    submitted = [fresh_door.pending(), fresh_door.active(), fresh_door.pending()]
 
     page = fresh_door.get("erin", "/v1/requests").json()
 
-    assert [item["id"] for item in page["items"]] == filed[::-1]
+    assert [item["id"] for item in page["items"]] == submitted[::-1]
     assert page["next_cursor"] is None
     for item in page["items"]:
         shown = fresh_door.get("erin", f"/v1/requests/{item['id']}").json()
@@ -38,8 +38,8 @@ def test_an_empty_list_is_a_list(fresh_door: Door) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 10])
-def test_pages_lose_nothing_and_show_nothing_twice_while_more_is_filed(fresh_door: Door, size: int) -> None:
-    filed = [fresh_door.pending() for _ in range(7)]
+def test_pages_lose_nothing_and_show_nothing_twice_while_more_is_submitted(fresh_door: Door, size: int) -> None:
+    submitted = [fresh_door.pending() for _ in range(7)]
     seen: list[str] = []
     cursor: dict[str, str] = {}
 
@@ -52,7 +52,7 @@ def test_pages_lose_nothing_and_show_nothing_twice_while_more_is_filed(fresh_doo
         fresh_door.pending()
         cursor = {"cursor": page["next_cursor"]}
 
-    assert seen == filed[::-1]
+    assert seen == submitted[::-1]
 
 
 def test_filters_narrow_and_combine(fresh_door: Door) -> None:

@@ -189,7 +189,7 @@ def test_a_window_whose_time_runs_out_is_not_said_to_be_closed_by_somebody(live:
         clock.shift = timedelta(0)
 
 
-def test_a_request_that_is_filed_meanwhile_comes_to_whoever_reviews(reviewed: LiveWorld) -> None:
+def test_a_request_that_is_submitted_meanwhile_comes_to_whoever_reviews(reviewed: LiveWorld) -> None:
     first = reviewed.world.fresh()
     page = reviewed.opened("max", "/review")
     reason = _row(page, first).get_by_label("Reason (required)")

@@ -44,7 +44,7 @@ def previewed(browser: Browser, portal: Portal, **changes: str) -> PortalPage:
     return browser.submit(browser.get("/ask"), "/ask/preview", **written(portal, **changes))
 
 
-def filed(portal: Portal) -> list[Any]:
+def submitted(portal: Portal) -> list[Any]:
     """Return what was asked of the world's tenant."""
     return portal.sql(NEW, t=portal.world.tenant.id)
 
@@ -79,12 +79,12 @@ def test_a_look_tells_whom_it_would_reach_by_when_and_files_nothing(open_portal:
     assert portal.count() == before
 
 
-def test_what_is_sent_is_filed_as_it_was_written_and_shown(portal: Portal) -> None:
+def test_what_is_sent_is_submitted_as_it_was_written_and_shown(portal: Portal) -> None:
     browser = asks(portal)
 
     page = browser.submit(previewed(browser, portal), "/ask")
 
-    (request,) = filed(portal)
+    (request,) = submitted(portal)
     assert page.path == f"/requests/{request.id}"
     assert request.resources == [ANNA, "mailbox:bob@contoso.example"]
     assert request.justification == "It does not <b>open</b>\nat all"
@@ -100,20 +100,20 @@ def test_several_actions_are_sent_as_they_were_chosen(portal: Portal) -> None:
     answer = browser.send("/ask", chosen)
 
     assert answer.status_code == 303
-    assert filed(portal)[0].actions == ["read", "export"]
+    assert submitted(portal)[0].actions == ["read", "export"]
 
 
-def test_the_same_form_sent_twice_is_filed_once(portal: Portal) -> None:
+def test_the_same_form_sent_twice_is_submitted_once(portal: Portal) -> None:
     browser = asks(portal)
     page = previewed(browser, portal)
 
     first, second = (browser.submit(page, "/ask") for _ in range(2))
 
-    assert len(filed(portal)) == 1
+    assert len(submitted(portal)) == 1
     assert first.path == second.path
     again = previewed(browser, portal)
     browser.submit(again, "/ask")
-    assert len(filed(portal)) == 2
+    assert len(submitted(portal)) == 2
 
 
 def test_a_key_that_came_with_something_else_files_nothing_more(portal: Portal) -> None:
@@ -125,7 +125,7 @@ def test_a_key_that_came_with_something_else_files_nothing_more(portal: Portal) 
 
     assert refused.status == 422
     assert "Something else" in refused.text
-    assert len(filed(portal)) == 1
+    assert len(submitted(portal)) == 1
 
 
 @pytest.mark.parametrize("where", ["/ask/preview", "/ask"])
@@ -145,7 +145,7 @@ def test_what_is_not_understood_is_said_beside_it_and_nothing_is_lost(portal: Po
     kept = page.form("/ask/preview").fields
     assert "mailbox:*" in kept["resources"]
     assert (kept["case_ref"], kept["tenant"]) == ("CASE-7", portal.world.tenant.slug)
-    assert filed(portal) == []
+    assert submitted(portal) == []
 
 
 def test_what_the_policy_lacks_is_said_beside_the_field_and_cannot_be_sent(open_portal: OpenPortal) -> None:
@@ -171,7 +171,7 @@ def test_what_became_stricter_meanwhile_is_refused_with_all_that_was_written(por
     assert refused.status == 422
     assert "The access window may be at most 10 min here." in refused.words
     assert ANNA in refused.form("/ask/preview").fields["resources"]
-    assert filed(portal) == []
+    assert submitted(portal) == []
 
 
 def test_a_customer_that_decides_nothing_is_shown_as_such(portal: Portal) -> None:
@@ -216,7 +216,7 @@ def test_a_form_of_another_session_files_nothing(portal: Portal) -> None:
     answer = mine.post("/ask", form.fields)
 
     assert answer.status == 403
-    assert filed(portal) == []
+    assert submitted(portal) == []
 
 
 def test_too_much_of_something_is_said_in_the_words_of_the_form(portal: Portal) -> None:

@@ -12,7 +12,7 @@ PREVIEW = "/v1/requests/preview"
 
 
 def preview(door: Door, who: str = "erin", **changes: Any) -> dict[str, Any]:
-    """Preview a good filing with changes."""
+    """Preview a good submission with changes."""
     answer = door.call(who, "POST", PREVIEW, json=door.world.body(**changes))
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
@@ -72,7 +72,7 @@ def test_a_preview_writes_nothing(fresh_door: Door) -> None:
     assert fresh_door.rows() == before
 
 
-def test_a_preview_says_what_the_filing_lacks_and_why_nobody_could_approve(fresh_door: Door) -> None:
+def test_a_preview_says_what_the_submission_lacks_and_why_nobody_could_approve(fresh_door: Door) -> None:
     lay_down(fresh_door.world, quorum=9, require_case=True)
     body = {name: value for name, value in fresh_door.world.body().items() if name != "case_ref"}
 

@@ -24,9 +24,9 @@ def asked(fresh_door: Door) -> Iterator[list[str]]:
 
 
 def test_what_is_asked_most_often_takes_few_round_trips(fresh_door: Door, asked: list[str]) -> None:
-    filed = fresh_door.file()
+    submitted = fresh_door.file()
     of_submission = len(asked)
-    fresh_door.act("ann", "approve", filed.json()["id"])
+    fresh_door.act("ann", "approve", submitted.json()["id"])
     of_approval = len(asked) - of_submission
     answer = fresh_door.ask("gate")
     of_check = len(asked) - of_submission - of_approval

@@ -86,12 +86,12 @@ def test_who_decides_for_nobody_else_has_nobody_named(fresh_door: Door) -> None:
     assert (event["on_behalf_of"], event["principals"]) == (None, [])
 
 
-def test_an_engineer_for_whom_a_system_filed_is_named(fresh_door: Door) -> None:
+def test_an_engineer_for_whom_a_system_submitted_is_named(fresh_door: Door) -> None:
     world = fresh_door.world
     world.add("bot", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services=set(SETTINGS.services))
-    filed = fresh_door.file("bot", engineer=str(world.people["erin"].person_id)).json()
+    submitted = fresh_door.file("bot", engineer=str(world.people["erin"].person_id)).json()
 
-    event = last(fresh_door, "ann", filed["id"])
+    event = last(fresh_door, "ann", submitted["id"])
 
     assert (event["actor"]["name"], event["on_behalf_of"]) == ("Bot", named(world, "erin")[0])
 

@@ -12,7 +12,7 @@ from lockbox.sql import new_id
 from tests.http.door import Door, OpenDoor, facts
 
 
-def test_a_request_is_filed_and_says_where_it_is_and_how_many_were_asked(door: Door) -> None:
+def test_a_request_is_submitted_and_says_where_it_is_and_how_many_were_asked(door: Door) -> None:
     answer = door.file()
 
     assert answer.status_code == 201
@@ -31,12 +31,12 @@ def test_a_request_is_filed_and_says_where_it_is_and_how_many_were_asked(door: D
     assert view["tenant"] == door.world.tenant.slug
 
 
-def test_what_was_filed_is_what_can_be_read(own_door: Door) -> None:
-    filed = own_door.file(actions=["read", "export"], case_ref="  CASE-7  ").json()
+def test_what_was_submitted_is_what_can_be_read(own_door: Door) -> None:
+    submitted = own_door.file(actions=["read", "export"], case_ref="  CASE-7  ").json()
 
-    shown = own_door.get("erin", f"/v1/requests/{filed['id']}").json()
+    shown = own_door.get("erin", f"/v1/requests/{submitted['id']}").json()
 
-    assert filed.pop("asked") == 3
+    assert submitted.pop("asked") == 3
     assert shown.pop("notifications") == {"waiting": 3, "sent": 0, "moot": 0, "dead": 0}
     assert shown.pop("reach") == {
         "stage": "pending",
@@ -49,7 +49,7 @@ def test_what_was_filed_is_what_can_be_read(own_door: Door) -> None:
     assert shown.pop("followed_by") is None
     assert shown.pop("decisions") == []
     assert [one["action"] for one in shown.pop("available_moves") if one["allowed"]] == ["cancel"]
-    assert shown == filed
+    assert shown == submitted
     assert shown["actions"] == ["read", "export"]
     assert shown["case_ref"] == "CASE-7"
 

@@ -252,12 +252,12 @@ def test_a_mode_that_the_apis_login_sets_opens_nothing_until_an_admin_says_anew_
     through_the_api(at_door.db, tara, "UPDATE tenants SET mode = 'observe' WHERE id = :id", id=tenant.id)
 
     endorsed = at_door.act("max", "endorse", request_id)
-    filed = at_door.file()
+    submitted = at_door.file()
     loosened = at_door.call("tara", "PUT", f"/v1/tenants/{tenant.slug}/mode", json={"mode": "off"})
     resumed = at_door.call("olga", "POST", f"/v1/tenants/{tenant.slug}/suspend", json={})
     opened = at_door.call("olga", "POST", f"/v1/tenants/{tenant.slug}/resume", json={})
 
-    refused = [(one.status_code, one.json()["code"]) for one in (endorsed, filed, loosened, opened)]
+    refused = [(one.status_code, one.json()["code"]) for one in (endorsed, submitted, loosened, opened)]
     assert refused == [(403, "policy-unverified")] * 4
     assert resumed.status_code == 200
     assert at_door.get("max", f"/v1/requests/{request_id}").json()["state"] == "reviewing"
@@ -272,11 +272,13 @@ def test_a_policy_that_the_apis_login_lays_down_opens_nothing_and_closing_stays(
     through_the_api(at_door.db, tara, LAXER, **values)
 
     approved = at_door.act("ann", "approve", request_id)
-    filed = at_door.file()
+    submitted = at_door.file()
     denied = at_door.act("ann", "deny", other, comment="not now")
     listed = at_door.get("ann", "/v1/requests")
 
-    assert [(one.status_code, one.json()["code"]) for one in (approved, filed)] == [(403, "policy-unverified")] * 2
+    assert [(one.status_code, one.json()["code"]) for one in (approved, submitted)] == [
+        (403, "policy-unverified")
+    ] * 2
     assert (denied.status_code, listed.status_code) == (200, 200)
 
     said = {"vendor_review": False, "quorum": 2}

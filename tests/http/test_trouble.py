@@ -106,10 +106,10 @@ def test_a_connection_that_postgres_closed_while_it_lay_idle_is_replaced(
 def test_with_redis_away_requests_are_taken_and_decided_and_nobody_waits(without_redis: Door) -> None:
     began = time.monotonic()
 
-    filed = without_redis.file()
-    decided = without_redis.act("ann", "approve", filed.json()["id"])
+    submitted = without_redis.file()
+    decided = without_redis.act("ann", "approve", submitted.json()["id"])
 
-    assert (filed.status_code, decided.status_code) == (201, 200)
+    assert (submitted.status_code, decided.status_code) == (201, 200)
     assert without_redis.ask("gate").status_code == 200
     assert time.monotonic() - began < RETRIED
 

@@ -59,7 +59,7 @@ RESTING = (Worker(), Worker())
 
 def begin(db: RuleModel) -> ModelWorld:
     """Return the world just after a request was filed, which Redis has not heard of."""
-    row = db.filed()
+    row = db.submitted()
     return ModelWorld(0, 0, row, (_promise(row),), (), (), 1, (), RESTING, db.faults)
 
 

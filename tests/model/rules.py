@@ -143,7 +143,7 @@ class RuleModel:
     faults: int = 1
     said: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
-    def filed(self) -> ModelRow:
+    def submitted(self) -> ModelRow:
         """Return the row of a request that was filed at tick 0."""
         self.rules.move(None, Action.SUBMIT, {Party.ENGINEER})
         submitted = (ERIN, ACTIONS.index(Action.SUBMIT), 0, STATES.index(self.case.first))
@@ -153,7 +153,7 @@ class RuleModel:
         """Return the row after a person's act, None if it is refused."""
         key = (row, person, action, at)
         if key not in self.said:
-            self.said[key] = self._judged(row, person, action, at)
+            self.said[key] = self._checked(row, person, action, at)
         found: ModelRow | None = self.said[key]
         return found
 
@@ -182,7 +182,7 @@ class RuleModel:
         """Whether the guarded system would let the engineer in at this moment."""
         return STATES[row.state] is State.ACTIVE and not self.rules.is_shut(now, row.deadline)
 
-    def _judged(self, row: ModelRow, person: int, action: Action, at: int) -> ModelRow | None:
+    def _checked(self, row: ModelRow, person: int, action: Action, at: int) -> ModelRow | None:
         if person == ERIN and action in DECISIONS and self.rules.own_is_refused:
             return None
         state = STATES[row.state]

@@ -30,7 +30,7 @@ STATEMENT: dict[str, Any] = {
     "until": "later",
     "by": ["ann", "bill"],
 }
-FILED: dict[str, Any] = {
+SUBMITTED: dict[str, Any] = {
     "request_id": "A",
     "seq": 1,
     "action": "submit",
@@ -66,7 +66,7 @@ def approval(key: Ed25519PrivateKey = KEY, **changes: Any) -> dict[str, Any]:
 
 
 def taken(
-    filed: dict[str, Any],
+    submitted: dict[str, Any],
     opened: dict[str, Any],
     *,
     keys: tuple[Ed25519PrivateKey, ...] = (KEY,),
@@ -76,7 +76,7 @@ def taken(
     """Return how many approvals were checked and how many not, and what is found."""
     findings = Findings()
     approved = ApprovalChecker([named(key) for key in keys], findings)
-    approved.take(FILED | filed, {} if resources is None else {"resources": resources}, {"line": 3})
+    approved.take(SUBMITTED | submitted, {} if resources is None else {"resources": resources}, {"line": 3})
     approved.take(OPENED | opened, {} if granted is None else {"granted_resources": granted}, WHERE)
     return approved.checked, approved.unchecked, findings.first
 
@@ -93,8 +93,8 @@ FORGED = found(FindingKind.WRONG_SIGNATURE, "the signature of the approval is wr
 @pytest.mark.parametrize(
     "filed", [{}, {"on_behalf_of": "E", "actor_id": "system"}, {"on_behalf_of": None}, {"to_state": "reviewing"}]
 )
-def test_an_approval_is_checked_against_what_the_engineer_asked_for(filed: dict[str, Any]) -> None:
-    assert taken(filed, {"approval": approval()}) == CHECKED
+def test_an_approval_is_checked_against_what_the_engineer_asked_for(submitted: dict[str, Any]) -> None:
+    assert taken(submitted, {"approval": approval()}) == CHECKED
 
 
 @each(
@@ -109,8 +109,10 @@ def test_an_approval_is_checked_against_what_the_engineer_asked_for(filed: dict[
     ],
 )
 @each("keys", [(), (KEY,)])
-def test_an_approval_of_anything_else_is_found(filed: dict[str, Any], keys: tuple[Ed25519PrivateKey, ...]) -> None:
-    assert taken(filed, {"approval": approval()}, keys=keys) == found(FindingKind.APPROVAL, OTHERWISE)
+def test_an_approval_of_anything_else_is_found(
+    submitted: dict[str, Any], keys: tuple[Ed25519PrivateKey, ...]
+) -> None:
+    assert taken(submitted, {"approval": approval()}, keys=keys) == found(FindingKind.APPROVAL, OTHERWISE)
 
 
 @pytest.mark.parametrize(
@@ -183,9 +185,12 @@ def test_a_signature_that_is_none_is_wrong(signature: str) -> None:
 )
 @each(("changes", "expected"), [({}, CHECKED), ({"deadline_at": "never"}, FORGED)])
 def test_an_approval_of_what_is_not_shown_is_checked_by_its_hash(
-    filed: dict[str, Any], resources: str | None, changes: dict[str, Any], expected: tuple[int, int, list[Finding]]
+    submitted: dict[str, Any],
+    resources: str | None,
+    changes: dict[str, Any],
+    expected: tuple[int, int, list[Finding]],
 ) -> None:
-    assert taken(filed, {"approval": approval()} | changes, resources=resources) == expected
+    assert taken(submitted, {"approval": approval()} | changes, resources=resources) == expected
 
 
 @pytest.mark.parametrize("name", ["statement", "signature"])
@@ -204,8 +209,8 @@ def test_an_approval_counts_as_not_checked_without_a_key() -> None:
 def test_nothing_is_held_against_what_a_request_asked_that_is_over() -> None:
     approved = ApprovalChecker([named(KEY)], Findings())
 
-    approved.take(FILED, {"resources": json.dumps(RESOURCES)}, {})
-    approved.take(FILED | {"action": "cancel", "to_state": "cancelled"}, {}, {})
+    approved.take(SUBMITTED, {"resources": json.dumps(RESOURCES)}, {})
+    approved.take(SUBMITTED | {"action": "cancel", "to_state": "cancelled"}, {}, {})
     approved.take(OPENED | {"approval": approval()}, {}, {})
 
     assert (approved.checked, approved.by_hash, approved.unchecked) == (1, 1, 0)
@@ -272,8 +277,8 @@ def test_each_approval_is_counted() -> None:
     approved, keyless = ApprovalChecker([named(KEY)], findings), ApprovalChecker([], findings)
 
     for one in (approved, keyless):
-        one.take(FILED, {"resources": json.dumps(RESOURCES)}, {})
-        one.take(FILED | {"request_id": "B"}, {}, {})
+        one.take(SUBMITTED, {"resources": json.dumps(RESOURCES)}, {})
+        one.take(SUBMITTED | {"request_id": "B"}, {}, {})
         for request in ("A", "A", "B", "B"):
             signed = OPENED | {"request_id": request, "approval": approval(request_id=request)}
             one.take(signed, {}, {})

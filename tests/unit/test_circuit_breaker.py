@@ -49,7 +49,7 @@ def fill(breaker: CircuitBreaker[str], now: float = NOON) -> int:
     return number
 
 
-def test_a_lane_that_has_not_proven_to_answer_lets_few_in(breaker: CircuitBreaker[str]) -> None:
+def test_a_breaker_that_has_not_proven_to_answer_lets_few_in(breaker: CircuitBreaker[str]) -> None:
     assert fill(breaker) == FIRST_LOAD
 
 
@@ -112,7 +112,7 @@ def test_a_crowd_is_spread_over_two_minutes_at_most(breaker: CircuitBreaker[str]
     assert fullest < 600
 
 
-def test_three_silences_in_a_row_shut_a_lane_and_two_do_not(breaker: CircuitBreaker[str]) -> None:
+def test_three_silences_in_a_row_shut_a_breaker_and_two_do_not(breaker: CircuitBreaker[str]) -> None:
     for said in (
         PeerResponse.SILENCE,
         PeerResponse.SILENCE,
@@ -130,7 +130,7 @@ def test_three_silences_in_a_row_shut_a_lane_and_two_do_not(breaker: CircuitBrea
     assert breaker.load == 0
 
 
-def test_our_own_trouble_neither_shuts_a_lane_nor_opens_it(breaker: CircuitBreaker[str]) -> None:
+def test_our_own_trouble_neither_shuts_a_breaker_nor_opens_it(breaker: CircuitBreaker[str]) -> None:
     for _ in range(5):
         send(breaker, NOON, PeerResponse.NOTHING)
     assert not breaker.is_shut(NOON)
@@ -142,7 +142,7 @@ def test_our_own_trouble_neither_shuts_a_lane_nor_opens_it(breaker: CircuitBreak
     assert breaker.enter(NOON + FIRST_SHUT + 1) == 0.0
 
 
-def test_a_shut_lane_lets_exactly_one_try_through_once_its_time_is_over(breaker: CircuitBreaker[str]) -> None:
+def test_a_shut_breaker_lets_exactly_one_try_through_once_its_time_is_over(breaker: CircuitBreaker[str]) -> None:
     shut(breaker)
     later = NOON + FIRST_SHUT
 
@@ -156,7 +156,7 @@ def test_a_shut_lane_lets_exactly_one_try_through_once_its_time_is_over(breaker:
     assert not breaker.is_ready(later)
 
 
-def test_a_try_that_is_answered_opens_the_lane_as_if_it_were_new(breaker: CircuitBreaker[str]) -> None:
+def test_a_try_that_is_answered_opens_the_breaker_as_if_it_were_new(breaker: CircuitBreaker[str]) -> None:
     shut(breaker)
 
     send(breaker, NOON + FIRST_SHUT, PeerResponse.ANSWER)

@@ -60,7 +60,7 @@ def good() -> DemoEvidence:
             {"webhook_id": late.hook_id, "event_type": late.type, "status": status, "at": f"2026-01-01T00:00:0{n}Z"}
             for n, status in reversed(list(enumerate(STATUSES)))
         ],
-        filed=len(STORIES),
+        submitted=len(STORIES),
         same_answer=True,
         tasks=dict.fromkeys(TASKS, 1),
         control=dict.fromkeys(CONTROL_CALLS, 403),
@@ -159,7 +159,7 @@ def name_somebody_else(seen: DemoEvidence) -> None:
 
 
 def file_twice(seen: DemoEvidence) -> None:
-    seen.filed += 1
+    seen.submitted += 1
 
 
 def answer_the_twin_differently(seen: DemoEvidence) -> None:

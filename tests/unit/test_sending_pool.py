@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lockbox.notifications import sending_pool as lanes_module
+from lockbox.notifications import sending_pool as breakers_module
 from lockbox.notifications.circuit_breaker import FIRST_SHUT, PeerResponse
 from lockbox.notifications.sending_pool import (
     FORGOTTEN_SECONDS,
@@ -101,7 +101,7 @@ def prove(way: ChannelPool, destination: str) -> None:
     assert send(way, destination, quick()).over.wait(PATIENCE)
 
 
-def test_a_lane_runs_four_at_once_and_another_lane_is_not_delayed(way: ChannelPool) -> None:
+def test_a_breaker_runs_four_at_once_and_another_breaker_is_not_delayed(way: ChannelPool) -> None:
     hanging = [send(way, "slow:443", HangingJob()) for _ in range(6)]
 
     good = send(way, "good:443", quick())
@@ -128,7 +128,7 @@ def test_however_many_hang_those_that_have_proven_to_answer_go_on(way: ChannelPo
     assert all(one.over.wait(PATIENCE) for one in hanging)
 
 
-def test_lanes_that_wait_for_a_thread_have_their_turns(way: ChannelPool) -> None:
+def test_breakers_that_wait_for_a_thread_have_their_turns(way: ChannelPool) -> None:
     order: list[str] = []
     blocking = [send(way, f"slow-{number}:443", HangingJob()) for number in (1, 2) for _ in range(4)]
     assert wait(lambda: sum(one.begun.is_set() for one in blocking) == 6)
@@ -152,7 +152,7 @@ def test_lanes_that_wait_for_a_thread_have_their_turns(way: ChannelPool) -> None
     assert order.index("few:1") < 3
 
 
-def test_when_a_lane_shuts_what_waits_in_it_comes_back_and_what_was_promised_a_place_too(
+def test_when_a_breaker_shuts_what_waits_in_it_comes_back_and_what_was_promised_a_place_too(
     way: ChannelPool, clock: HandClock
 ) -> None:
     trying = [send(way, "dead:443", HangingJob(PeerResponse.SILENCE)) for _ in range(4)]
@@ -230,7 +230,7 @@ def test_stopping_gives_back_what_waits_takes_nothing_more_and_waits_for_what_ru
 def test_threads_are_made_when_they_are_needed_and_end_when_they_are_not(
     way: ChannelPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes_module, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(breakers_module, "IDLE_SECONDS", 0.05)
     assert way.size == (0, 0)
 
     last = send(way, "good:443", quick())
@@ -240,7 +240,7 @@ def test_threads_are_made_when_they_are_needed_and_end_when_they_are_not(
     prove(way, "good:443")
 
 
-def test_no_thread_of_a_lane_keeps_the_process_alive(way: ChannelPool) -> None:
+def test_no_thread_of_a_breaker_keeps_the_process_alive(way: ChannelPool) -> None:
     hanging = send(way, "slow:443", HangingJob())
     assert hanging.begun.wait(PATIENCE)
 
@@ -251,7 +251,7 @@ def test_no_thread_of_a_lane_keeps_the_process_alive(way: ChannelPool) -> None:
     hanging.let_go.set()
 
 
-def test_lanes_that_nobody_came_to_for_long_are_forgotten(way: ChannelPool, clock: HandClock) -> None:
+def test_breakers_that_nobody_came_to_for_long_are_forgotten(way: ChannelPool, clock: HandClock) -> None:
     for number in range(100):
         prove(way, f"host-{number}:443")
     used = send(way, "slow:443", HangingJob())
@@ -284,10 +284,10 @@ def test_mails_and_webhooks_share_no_thread() -> None:
         ("https://hooks.example:99999/", ":0"),
     ],
 )
-def test_the_lane_of_a_webhook_is_its_host_and_port(url: str, destination: str) -> None:
+def test_the_breaker_of_a_webhook_is_its_host_and_port(url: str, destination: str) -> None:
     assert host_of(url) == destination
 
 
-def test_the_lane_of_a_mail_is_the_domain_it_goes_to() -> None:
+def test_the_breaker_of_a_mail_is_the_domain_it_goes_to() -> None:
     assert domain_of("Ann@Contoso.Example") == "contoso.example"
     assert domain_of("") == ""

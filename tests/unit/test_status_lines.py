@@ -28,7 +28,7 @@ def test_what_is_late_is_wrong_and_what_is_in_time_is_well() -> None:
     assert found["Oldest mail to send"] == StatusLine("Oldest mail to send", "5 min", is_well=True)
 
 
-def test_a_webhook_is_its_owners_to_mend_and_not_judged() -> None:
+def test_a_webhook_is_its_owners_to_mend_and_not_checked() -> None:
     dead: dict[tuple[str, str], float] = {(MetricName.DEAD_LATELY, channel): 3.0 for channel in ("mail", "webhook")}
 
     found = shown(dead, HELD)

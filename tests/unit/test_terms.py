@@ -15,14 +15,14 @@ NO_CASE = "Name the support case; this tenant asks for one."
 
 
 def lacking(terms: Terms, **changes: Any) -> list[tuple[str, str]]:
-    """Return what a good filing, with changes, lacks under the terms."""
-    filing: dict[str, Any] = {
+    """Return what a good submission, with changes, lacks under the terms."""
+    submission: dict[str, Any] = {
         "reason": Reason.SUPPORT_CASE,
         "justification": "The index is broken",
         "case_ref": "C-1",
         "access_window": 3600,
     }
-    return list(defects(terms, **(filing | changes)))
+    return list(defects(terms, **(submission | changes)))
 
 
 def test_the_defaults_are_safe() -> None:
@@ -173,7 +173,7 @@ def test_any_terms_merged_ones_too_survive_the_way_through_json(terms: Terms) ->
     assert written["reasons"] == sorted(written["reasons"])
 
 
-def test_a_filing_that_meets_the_terms_lacks_nothing() -> None:
+def test_a_submission_that_meets_the_terms_lacks_nothing() -> None:
     terms = Terms(require_case=True, justification_least=19, access_ceiling=3600)
 
     assert lacking(terms) == []
@@ -211,13 +211,13 @@ def test_a_filing_that_meets_the_terms_lacks_nothing() -> None:
         ),
     ],
 )
-def test_a_filing_is_told_what_it_lacks(
+def test_a_submission_is_told_what_it_lacks(
     terms: dict[str, Any], changes: dict[str, Any], field: str, says: str
 ) -> None:
     assert lacking(Terms.model_validate(terms), **changes) == [(field, says)]
 
 
-def test_everything_that_a_filing_lacks_is_said_at_once() -> None:
+def test_everything_that_a_submission_lacks_is_said_at_once() -> None:
     terms = Terms(reasons=frozenset({Reason.OTHER}), require_case=True, justification_least=1000, access_ceiling=1)
 
     fields = [field for field, _ in lacking(terms, case_ref=None)]

@@ -22,7 +22,7 @@ REQUEST, ENGINEER, ANN = (f"00000000-0000-0000-0000-00000000000{digit}" for digi
 OPENED, UNTIL = "2026-01-01T00:00:01.000000Z", "2026-01-01T08:00:00.000000Z"
 RESOURCES = ["mailbox:anna@contoso.example"]
 WIDE: dict[str, Any] = {"resources": [*RESOURCES, "mailbox:bob@contoso.example"], "actions": ["read", "export"]}
-FILED: dict[str, Any] = {"actor_id": ENGINEER, "on_behalf_of": None}
+SUBMITTED: dict[str, Any] = {"actor_id": ENGINEER, "on_behalf_of": None}
 OPENING: dict[str, Any] = {
     "action": "approve",
     "to_state": "active",
@@ -64,17 +64,17 @@ def approval(signer: Ed25519PrivateKey = SIGNER, **changes: Any) -> dict[str, st
 def narrowed(given: Any, resources: Any, actions: Any) -> list[SealedEvent]:
     """Return a request that asks for two resources and two actions, and was opened for what is said."""
     wide = {"resources": json.dumps(WIDE["resources"])}
-    filed = event(0, wide, request_id=REQUEST, seq=1, **(ASKED | {"actions": WIDE["actions"]}), **FILED)
+    submitted = event(0, wide, request_id=REQUEST, seq=1, **(ASKED | {"actions": WIDE["actions"]}), **SUBMITTED)
     granted = {"granted_resources": json.dumps(resources)} if resources is not None else {}
     facts: dict[str, Any] = {"granted_actions": actions} if actions is not None else {}
-    return [filed, event(1, granted, request_id=REQUEST, seq=2, approval=given, **OPENING, **facts)]
+    return [submitted, event(1, granted, request_id=REQUEST, seq=2, approval=given, **OPENING, **facts)]
 
 
 def history(given: Any, *, by: str | None = None) -> list[SealedEvent]:
     """Return a request that was filed, by the engineer or by a system for them, and approved."""
-    filed = {"actor_id": by, "on_behalf_of": ENGINEER} if by else {"actor_id": ENGINEER, "on_behalf_of": None}
+    submitted = {"actor_id": by, "on_behalf_of": ENGINEER} if by else {"actor_id": ENGINEER, "on_behalf_of": None}
     return [
-        event(0, {"resources": json.dumps(RESOURCES)}, request_id=REQUEST, seq=1, **ASKED, **filed),
+        event(0, {"resources": json.dumps(RESOURCES)}, request_id=REQUEST, seq=1, **ASKED, **submitted),
         event(1, {}, request_id=REQUEST, seq=2, approval=given, **OPENING),
     ]
 
@@ -162,10 +162,10 @@ def test_an_approval_of_another_form_is_found(given: object) -> None:
 
 @pytest.mark.parametrize("action", ["approve", "endorse"])
 def test_a_window_that_was_opened_without_an_approval_is_found_by_both(action: str) -> None:
-    filed = history(None)[0]
+    submitted = history(None)[0]
     opened = event(1, {}, request_id=REQUEST, seq=2, **OPENING | {"action": action})
 
-    verdict = verdict_on([filed, opened], SIGNER)
+    verdict = verdict_on([submitted, opened], SIGNER)
 
     assert verdict.exit_code == BAD
     assert FindingKind.APPROVAL in verdict.findings.kinds

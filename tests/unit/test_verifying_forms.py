@@ -193,7 +193,7 @@ def put(value: Any, way: tuple[Any, ...], new: object) -> Any:
 
 @settings(max_examples=examples(300), deadline=None)
 @given(st.data())
-def test_whatever_stands_in_any_place_of_a_file_it_is_judged(data: st.DataObject) -> None:
+def test_whatever_stands_in_any_place_of_a_file_it_is_checked(data: st.DataObject) -> None:
     number = data.draw(st.integers(0, len(ROWS) - 1))
     said = json.loads(ROWS[number])
     changed = put(said, data.draw(st.sampled_from(places(said))), data.draw(json_values))
@@ -216,7 +216,7 @@ def only_remarks(changed: Any, said: Any) -> bool:
 
 @settings(max_examples=examples(300), deadline=None)
 @given(st.data())
-def test_whatever_stands_in_any_place_of_a_body_it_is_judged(data: st.DataObject) -> None:
+def test_whatever_stands_in_any_place_of_a_body_it_is_checked(data: st.DataObject) -> None:
     said = json.loads(
         event(1, {}, action=data.draw(st.sampled_from(["submit", "audit_events_removed", "restored"]))).body
     )

@@ -238,7 +238,7 @@ def test_a_checkpoint_that_was_changed_is_named_with_whose_it_is() -> None:
     assert told(own)[0] == f"wrong signature: the export's checkpoint: {said}"
 
 
-def test_the_next_checkpoint_is_judged_though_one_before_it_was_bad() -> None:
+def test_the_next_checkpoint_is_checked_though_one_before_it_was_bad() -> None:
     verdict = verified(LOG.whole(), Log(LOG.events, key=OTHER_KEY).note(2), LOG.note(3))
 
     assert (len(told(verdict)), verdict.seen) == (1, [3])

@@ -28,8 +28,8 @@ def shell(stage: RunningStack) -> Shell:
     return Shell(stage, stage.world(approval_window=600))
 
 
-def filing(shell: Shell) -> list[str]:
-    """Return the options of a good filing."""
+def submission(shell: Shell) -> list[str]:
+    """Return the options of a good submission."""
     asked = ["--tenant", shell.world.tenant.slug, "--service", "exchange-online", "--seconds", "600"]
     return [*asked, "--resource", "mailbox:anna@contoso.example", "--justification", "It does not open [bold]now[/]"]
 
@@ -40,15 +40,15 @@ def door(shell: Shell) -> list[str]:
     return [*asked, "--resource", "mailbox:anna@contoso.example", "--engineer", str(id_of(shell.world, "erin"))]
 
 
-def test_a_request_is_filed_approved_and_revoked_from_a_terminal(shell: Shell) -> None:
-    filed = shell.reads("erin", "request", "submit", *filing(shell))
+def test_a_request_is_submitted_approved_and_revoked_from_a_terminal(shell: Shell) -> None:
+    submitted = shell.reads("erin", "request", "submit", *submission(shell))
 
-    approved = shell.does("ann", "request", "approve", filed["id"], "--comment", "Go", "--seconds", "60")
+    approved = shell.does("ann", "request", "approve", submitted["id"], "--comment", "Go", "--seconds", "60")
     served = shell.does("gate", *door(shell))
-    revoked = shell.does("ann", "request", "revoke", filed["id"], "--version", "2")
+    revoked = shell.does("ann", "request", "revoke", submitted["id"], "--version", "2")
     shell.is_refused("gate", "no-open-window: ", *door(shell))
-    timeline = shell.does("erin", "request", "events", filed["id"])
-    told = shell.does("ann", "request", "notifications", filed["id"])
+    timeline = shell.does("erin", "request", "events", submitted["id"])
+    told = shell.does("ann", "request", "notifications", submitted["id"])
 
     assert "Amir" in told
     assert "The other side: " in told
@@ -62,14 +62,14 @@ def test_a_request_is_filed_approved_and_revoked_from_a_terminal(shell: Shell) -
 def test_an_approver_keeps_less_than_was_asked(shell: Shell) -> None:
     other = "mailbox:bob@contoso.example"
     more = ["--resource", other, "--action", "read", "--action", "export"]
-    filed = shell.reads("erin", "request", "submit", *filing(shell), *more)
+    submitted = shell.reads("erin", "request", "submit", *submission(shell), *more)
     kept = ["--resource", "mailbox:anna@contoso.example", "--action", "read"]
 
     shell.is_refused(
-        "ann", "invalid-request: You may leave out", "request", "approve", filed["id"], "--action", "delete"
+        "ann", "invalid-request: You may leave out", "request", "approve", submitted["id"], "--action", "delete"
     )
-    approved = shell.does("ann", "request", "approve", filed["id"], *kept)
-    read = shell.reads("erin", "request", "show", filed["id"])
+    approved = shell.does("ann", "request", "approve", submitted["id"], *kept)
+    read = shell.reads("erin", "request", "show", submitted["id"])
 
     assert " ".join(approved.split()).count("Granted read in mailbox:anna@contoso.example") == 1
     assert (read["granted_resources"], read["granted_actions"]) == (["mailbox:anna@contoso.example"], ["read"])
@@ -79,24 +79,24 @@ def test_an_approver_keeps_less_than_was_asked(shell: Shell) -> None:
 
 
 def test_who_could_not_be_reached_is_said_and_what_timed_out_is_asked_again(shell: Shell) -> None:
-    filed = shell.reads("erin", "request", "submit", *filing(shell))
-    shell.is_refused("erin", "not-timed-out: ", "request", "again", filed["id"])
+    submitted = shell.reads("erin", "request", "submit", *submission(shell))
+    shell.is_refused("erin", "not-timed-out: ", "request", "again", submitted["id"])
     root = unbound(shell.world.db).execution_options(isolation_level="AUTOCOMMIT")
-    write(root, UNREACHED, id=filed["id"])
-    set_back(root, [UUID(filed["id"])], 1)
-    timers.run(setting(shell.world.db), [UUID(filed["id"])])
+    write(root, UNREACHED, id=submitted["id"])
+    set_back(root, [UUID(submitted["id"])], 1)
+    timers.run(setting(shell.world.db), [UUID(submitted["id"])])
 
-    shown = shell.does("erin", "request", "show", filed["id"])
-    timeline = shell.does("erin", "request", "events", filed["id"])
+    shown = shell.does("erin", "request", "show", submitted["id"])
+    timeline = shell.does("erin", "request", "events", submitted["id"])
     listed = shell.does("olga", "vendor", "undelivered")
-    asked = shell.reads("erin", "request", "again", filed["id"])
+    asked = shell.reads("erin", "request", "again", submitted["id"])
 
     assert "None of three approvers could be reached." in shown
     assert "none of 3 was reached" in " ".join(timeline.split())
-    assert filed["id"] in listed
+    assert submitted["id"] in listed
     assert shell.world.tenant.slug in listed
     assert "Ann" not in listed
-    assert asked["follows"] == filed["id"]
+    assert asked["follows"] == submitted["id"]
 
 
 def test_a_question_is_asked_and_answered_from_a_terminal(shell: Shell) -> None:
@@ -121,13 +121,13 @@ def test_a_system_files_for_a_named_engineer(shell: Shell) -> None:
         *("gate", "token", "make", "filer", "--scope", "requests:file", "--service", "exchange-online")
     ).out.strip()
 
-    filed = shell.reads(token, "request", "submit", *filing(shell), "--engineer", id_of(shell.world, "erin"))
+    submitted = shell.reads(token, "request", "submit", *submission(shell), "--engineer", id_of(shell.world, "erin"))
 
-    assert filed["requester"]["name"] == "Erin"
+    assert submitted["requester"]["name"] == "Erin"
 
 
 def test_what_people_wrote_is_shown_as_they_wrote_it(shell: Shell) -> None:
-    shown = shell.does("erin", "request", "submit", *filing(shell))
+    shown = shell.does("erin", "request", "submit", *submission(shell))
 
     assert "It does not open [bold]now[/]" in shown
     assert "3 people are asked" in shown
@@ -167,20 +167,20 @@ def test_the_list_goes_on_from_where_it_ended(shell: Shell) -> None:
     assert "There are more: --cursor" in shell.does("erin", "request", "list", "--limit", "2")
 
 
-def test_what_a_request_would_meet_is_shown_and_nothing_is_filed(shell: Shell) -> None:
-    found = shell.reads("erin", "request", "preview", *filing(shell))
-    shown = shell.does("erin", "request", "preview", *filing(shell))
+def test_what_a_request_would_meet_is_shown_and_nothing_is_submitted(shell: Shell) -> None:
+    found = shell.reads("erin", "request", "preview", *submission(shell))
+    shown = shell.does("erin", "request", "preview", *submission(shell))
 
     assert (found["can_be_submitted"], found["first_state"], found["terms"]["quorum"]) == (True, "pending", 1)
     assert re.search(r"^Can be submitted +yes", shown)
     assert "Abe, Amir, Ann" in shown
     assert "@" not in shown
     assert shell.reads("erin", "request", "list")["items"] == []
-    shell.is_refused("ann", "wrong-role: ", "request", "preview", *filing(shell))
+    shell.is_refused("ann", "wrong-role: ", "request", "preview", *submission(shell))
 
 
 def test_a_preview_ends_with_one_where_the_request_would_not_be_taken(shell: Shell) -> None:
-    too_long = ["86400" if word == "600" else word for word in filing(shell)]
+    too_long = ["86400" if word == "600" else word for word in submission(shell)]
 
     ended = shell.run("erin", "request", "preview", *too_long)
 

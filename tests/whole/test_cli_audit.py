@@ -22,9 +22,9 @@ PROCESSES = ("api",)
 def shell(stage: RunningStack) -> Shell:
     """A terminal of a world of the test's own, in which a request was approved and given back, and sealed."""
     shell = Shell(stage, stage.world(approval_window=600))
-    filing = ("--tenant", shell.world.tenant.slug, "--service", "exchange-online", "--seconds", "600")
+    submission = ("--tenant", shell.world.tenant.slug, "--service", "exchange-online", "--seconds", "600")
     what = ("--resource", "mailbox:anna@contoso.example", "--justification", "It is broken")
-    shell.does("erin", "request", "submit", *filing, *what)
+    shell.does("erin", "request", "submit", *submission, *what)
     request = the_request(shell)
     shell.does("ann", "request", "approve", request, "--comment", "Be quick")
     shell.does("erin", "request", "complete", request)

@@ -173,8 +173,8 @@ def test_whatever_a_tenant_is_called_it_stays_one_part_of_the_path(shell: Shell,
 
 def test_windows_are_told_as_durations(stage: RunningStack) -> None:
     shell = Shell(stage, stage.world(**short(approval_window=5400, access_ceiling=7200).model_dump()))
-    filed = shell.world.submit(access_window=7200)
+    submitted = shell.world.submit(access_window=7200)
 
-    shown = shell.does("ann", "request", "show", filed.id)
+    shown = shell.does("ann", "request", "show", submitted.id)
 
     assert "Window     2 h" in shown

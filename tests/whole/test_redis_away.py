@@ -40,12 +40,12 @@ def test_with_redis_away_from_the_start_people_are_prompted_and_time_runs_out(
         world = stage.world(approval_window=8)
         began = time.monotonic()
         with stage.as_(world, "erin") as erin, stage.as_(world, "ann") as ann:
-            filed = erin.post("/v1/requests", json=world.body())
+            submitted = erin.post("/v1/requests", json=world.body())
             took = time.monotonic() - began
 
-            assert filed.status_code == 201
+            assert submitted.status_code == 201
             assert took < 4
-            request = filed.json()["id"]
+            request = submitted.json()["id"]
             wait_until(lambda: any(request in mail for mail in stage.caught.texts()), "the approvers are prompted", 8)
             stage.ends(request, "timed_out")
 

@@ -33,7 +33,7 @@ Numbered = Iterator[tuple[int, bytes]]
 
 @dataclass
 class VerificationResult:
-    """The verdict on a file: the findings, and counts of what was checked.
+    """The result of verifying a file: the findings, and counts of what was checked.
 
     `signer` is the trusted key that signed, `extended` the other checkpoints that the log extends. `events` are those
     in the file, `said` the number in its last line. `details` are personal values shown, `left_out` those erased or
@@ -91,7 +91,7 @@ def verify(
     most: int | None = None,
     approvers: Approvers = NO_APPROVERS,
 ) -> VerificationResult:
-    """Return the verdict on an export; memory grows with its events by no more than the id of each.
+    """Return the result of verifying an export; memory grows with its events by no more than the id of each.
 
     Args:
         lines: of the file, each with its line break.
@@ -109,15 +109,15 @@ def verify(
     header = export_format.read(next(following, b""))
     if not isinstance(header, ExportHeader):
         raise Unreadable("the file is no export: its first line does not say what it is")
-    verdict = VerificationResult(header)
-    numbered = _until_enough(enumerate(following, 2), verdict, most)
+    result = VerificationResult(header)
+    numbered = _until_enough(enumerate(following, 2), result, most)
     trusted = {key.id: key for key in keys if key.name != NAME}
     own = _own(header.checkpoint)
-    holding = ConsistencyChecker(header, own, verdict.findings)
+    holding = ConsistencyChecker(header, own, result.findings)
     for note in seen:
-        if before := _signed(verdict, note, trusted, "a checkpoint that you gave"):
+        if before := _signed(result, note, trusted, "a checkpoint that you gave"):
             holding.take(before)
-    _check_signature(verdict, own, trusted)
+    _check_signature(result, own, trusted)
     if last:
         holding.take_last(_own(last))
     of_approvals = [key for key in keys if key.name == NAME]
@@ -125,34 +125,34 @@ def verify(
         _tenant_of(header),
         _tenant_of(header) or VENDORS_ID,
         header.whole,
-        verdict.findings,
+        result.findings,
         of_approvals,
         approvers=approvers,
     )
     roots: Mapping[int, bytes] = {}
     if header.whole:
-        roots = _whole(verdict, numbered, bodies, own, holding.sizes)
+        roots = _whole(result, numbered, bodies, own, holding.sizes)
     else:
-        _filtered(verdict, numbered, bodies, own)
+        _filtered(result, numbered, bodies, own)
     holding.finish(roots, bodies.restores)
     bodies.finish()
-    _check_generation(verdict, bodies)
+    _check_generation(result, bodies)
     if now:
-        _check_times(verdict, [own, *holding.extended], now)
-    _conclude(verdict, bodies, holding)
-    return verdict
+        _check_times(result, [own, *holding.extended], now)
+    _conclude(result, bodies, holding)
+    return result
 
 
-def _check_generation(verdict: VerificationResult, bodies: EventChecker) -> None:
+def _check_generation(result: VerificationResult, bodies: EventChecker) -> None:
     """Report a log that began anew without saying why: a whole export has the event, unless retention removed it."""
-    header = verdict.header
-    is_later = header.generation > 1 and not verdict.findings.is_contradicted
-    if header.whole and is_later and not bodies.restores and not verdict.removed:
+    header = result.header
+    is_later = header.generation > 1 and not result.findings.is_contradicted
+    if header.whole and is_later and not bodies.restores and not result.removed:
         message = f"the log began anew, as {header.origin}, but no event of it records a restored back-up"
-        verdict.findings.add(FindingKind.FORKED, message)
+        result.findings.add(FindingKind.FORKED, message)
 
 
-def _check_times(verdict: VerificationResult, signed: Iterable[Checkpoint], now: datetime) -> None:
+def _check_times(result: VerificationResult, signed: Iterable[Checkpoint], now: datetime) -> None:
     """Report checkpoints signed in the future: one of the clocks is wrong."""
     for one in signed:
         try:
@@ -160,44 +160,44 @@ def _check_times(verdict: VerificationResult, signed: Iterable[Checkpoint], now:
             is_later = at > now + CLOCKS_DIFFER
         except (TypeError, ValueError):
             message = f"the checkpoint of {one.size} events does not say in the right form when it was signed"
-            verdict.findings.add(FindingKind.FUTURE, message)
+            result.findings.add(FindingKind.FUTURE, message)
         else:
             if is_later:
                 message = (
                     f"the checkpoint of {one.size} events was signed at {one.at}, later than now: check the clocks"
                 )
-                verdict.findings.add(FindingKind.FUTURE, message)
+                result.findings.add(FindingKind.FUTURE, message)
 
 
-def _conclude(verdict: VerificationResult, bodies: EventChecker, holding: ConsistencyChecker) -> None:
+def _conclude(result: VerificationResult, bodies: EventChecker, holding: ConsistencyChecker) -> None:
     """Count, and report what could not be checked."""
-    findings = verdict.findings
-    if verdict.said is not None and verdict.said != verdict.events and not findings.is_contradicted:
-        kind = FindingKind.REMOVED if verdict.said > verdict.events else FindingKind.INSERTED
-        findings.add(kind, f"there are {verdict.events} events, and the last line says {verdict.said}")
-    verdict.extended = holding.extended
-    verdict.details, verdict.left_out = bodies.details, bodies.left_out
+    findings = result.findings
+    if result.said is not None and result.said != result.events and not findings.is_contradicted:
+        kind = FindingKind.REMOVED if result.said > result.events else FindingKind.INSERTED
+        findings.add(kind, f"there are {result.events} events, and the last line says {result.said}")
+    result.extended = holding.extended
+    result.details, result.left_out = bodies.details, bodies.left_out
     approved = bodies.approved
     if approved.unchecked:
         message = f"not checked without the key of approvals, {NAME}+…: {approved.unchecked} of the approvals"
         findings.add(FindingKind.UNPROVEN, message)
-    verdict.approvals, verdict.approvals_by_hash = approved.checked, approved.by_hash
-    verdict.unchecked_approvals = approved.unchecked
-    verdict.signed_approvals, verdict.unchecked_signatures = bodies.signed.signed, bodies.signed.unchecked
-    verdict.hidden_signatures = bodies.signed.hidden
-    verdict.attested, verdict.opened_alone = bodies.signed.attested, bodies.signed.alone
+    result.approvals, result.approvals_by_hash = approved.checked, approved.by_hash
+    result.unchecked_approvals = approved.unchecked
+    result.signed_approvals, result.unchecked_signatures = bodies.signed.signed, bodies.signed.unchecked
+    result.hidden_signatures = bodies.signed.hidden
+    result.attested, result.opened_alone = bodies.signed.attested, bodies.signed.alone
 
 
 def _signed(
-    verdict: VerificationResult, note: str, keys: Mapping[bytes, VerifierKey], whose: str
+    result: VerificationResult, note: str, keys: Mapping[bytes, VerifierKey], whose: str
 ) -> Checkpoint | None:
     """Return a checkpoint that a trusted key signed, or report why not and return None."""
     try:
-        said, verdict.signer = checkpoint.verify(note, keys)
+        said, result.signer = checkpoint.verify(note, keys)
     except UnknownKey as error:
-        verdict.findings.add(FindingKind.UNKNOWN_KEY, f"{whose} is {error}")
+        result.findings.add(FindingKind.UNKNOWN_KEY, f"{whose} is {error}")
     except WrongSignature as error:
-        verdict.findings.add(FindingKind.WRONG_SIGNATURE, f"{whose}: {error}")
+        result.findings.add(FindingKind.WRONG_SIGNATURE, f"{whose}: {error}")
     except BadNote as error:
         raise Unreadable(f"{whose}: {error}") from None
     else:
@@ -205,13 +205,13 @@ def _signed(
     return None
 
 
-def _check_signature(verdict: VerificationResult, own: Checkpoint, keys: Mapping[bytes, VerifierKey]) -> None:
-    header = verdict.header
-    _signed(verdict, header.checkpoint, keys, "the export's checkpoint")
+def _check_signature(result: VerificationResult, own: Checkpoint, keys: Mapping[bytes, VerifierKey]) -> None:
+    header = result.header
+    _signed(result, header.checkpoint, keys, "the export's checkpoint")
     if (own.origin, own.size) != (header.origin, header.size) or not _names_its_log(header):
         message = "the first line and its checkpoint name different logs or sizes"
-        verdict.findings.add(FindingKind.EDITED, message, line=1)
-    verdict.at = own.at
+        result.findings.add(FindingKind.EDITED, message, line=1)
+    result.at = own.at
 
 
 def _log_of(origin: str) -> str:
@@ -239,47 +239,47 @@ def _own(note: str) -> Checkpoint:
         raise Unreadable("what the export has for a checkpoint is none") from None
 
 
-def _until_enough(numbered: Numbered, verdict: VerificationResult, most: int | None) -> Numbered:
+def _until_enough(numbered: Numbered, result: VerificationResult, most: int | None) -> Numbered:
     for line, raw in numbered:
-        findings = verdict.findings
+        findings = result.findings
         if most is not None and findings.count >= most and findings.is_contradicted:
-            verdict.stopped_at = line
+            result.stopped_at = line
             return
         yield line, raw
 
 
-def _read(verdict: VerificationResult, numbered: Numbered) -> Iterator[tuple[int, TileLine | EventLine | GapLine]]:
+def _read(result: VerificationResult, numbered: Numbered) -> Iterator[tuple[int, TileLine | EventLine | GapLine]]:
     """Yield the lines up to the last one, and report malformed ones."""
     end = None
     for line, raw in numbered:
         if end:
-            verdict.findings.add(FindingKind.INSERTED, "nothing comes behind the last line of an export", line=line)
+            result.findings.add(FindingKind.INSERTED, "nothing comes behind the last line of an export", line=line)
             continue
         try:
             said = export_format.read(raw)
         except Unreadable as error:
             if raw.endswith(b"\n") or len(raw) == export_format.LONGEST_LINE:
-                verdict.findings.add(FindingKind.DAMAGED, str(error), line=line)
+                result.findings.add(FindingKind.DAMAGED, str(error), line=line)
             continue
         match said:
             case ExportHeader():
-                verdict.findings.add(FindingKind.INSERTED, "this is a first line, and not the first", line=line)
+                result.findings.add(FindingKind.INSERTED, "this is a first line, and not the first", line=line)
             case EndLine():
                 end = said
             case _:
-                verdict.events += isinstance(said, EventLine)
+                result.events += isinstance(said, EventLine)
                 yield line, said
-    if end is None and verdict.stopped_at is None:
-        verdict.findings.add(FindingKind.TRUNCATED, "the last line is missing: the file has been cut off")
-    verdict.said = end.events if end else None
+    if end is None and result.stopped_at is None:
+        result.findings.add(FindingKind.TRUNCATED, "the last line is missing: the file has been cut off")
+    result.said = end.events if end else None
 
 
 def _whole(
-    verdict: VerificationResult, numbered: Numbered, bodies: EventChecker, own: Checkpoint, sizes: Iterable[int]
+    result: VerificationResult, numbered: Numbered, bodies: EventChecker, own: Checkpoint, sizes: Iterable[int]
 ) -> Mapping[int, bytes]:
     """Check a whole export, and return the log's roots at some sizes."""
-    placing = InclusionChecker(own.size, own.root, bodies, verdict.findings, sizes)
-    for line, said in _read(verdict, numbered):
+    placing = InclusionChecker(own.size, own.root, bodies, result.findings, sizes)
+    for line, said in _read(result, numbered):
         match said:
             case TileLine():
                 placing.tile(line, said)
@@ -288,43 +288,43 @@ def _whole(
             case EventLine(proof=None):
                 placing.event(line, said)
             case EventLine():
-                verdict.findings.add(
+                result.findings.add(
                     FindingKind.DAMAGED, "an event of a whole export has no proof of its own", line=line
                 )
-    placing.finish(is_cut=FindingKind.TRUNCATED in verdict.findings.kinds)
-    verdict.removed = placing.removed
+    placing.finish(is_cut=FindingKind.TRUNCATED in result.findings.kinds)
+    result.removed = placing.removed
     return placing.roots
 
 
-def _filtered(verdict: VerificationResult, numbered: Numbered, bodies: EventChecker, own: Checkpoint) -> None:
+def _filtered(result: VerificationResult, numbered: Numbered, bodies: EventChecker, own: Checkpoint) -> None:
     last = -1
-    for line, said in _read(verdict, numbered):
+    for line, said in _read(result, numbered):
         if not isinstance(said, EventLine) or said.proof is None:
-            verdict.findings.add(FindingKind.DAMAGED, "this is no event with its proof", line=line)
+            result.findings.add(FindingKind.DAMAGED, "this is no event with its proof", line=line)
             continue
         if said.number <= last:
             kind = FindingKind.INSERTED if said.number == last else FindingKind.REORDERED
             message = f"the event {said.number} comes behind the event {last}"
-            verdict.findings.add(kind, message, line=line, number=said.number)
+            result.findings.add(kind, message, line=line, number=said.number)
         is_next, last = said.number > last, max(last, said.number)
         try:
             check_inclusion(leaf_hash(said.body), said.number, own.size, said.proof, own.root)
         except BadProof:
             message = "this event is not in the log as it was signed, not in this place and form"
-            verdict.findings.add(FindingKind.EDITED, message, line=line, number=said.number)
+            result.findings.add(FindingKind.EDITED, message, line=line, number=said.number)
         else:
             if is_next:
                 bodies.check(line, said)
 
 
-def word(verdict: VerificationResult) -> str:
-    """Return the verdict as a sentence."""
-    if verdict.exit_code == BAD:
+def word(result: VerificationResult) -> str:
+    """Return the result as a sentence."""
+    if result.exit_code == BAD:
         return "Tampered."
-    if verdict.exit_code == CANNOT_TELL:
+    if result.exit_code == CANNOT_TELL:
         return "Not fully verified."
-    if verdict.continues:
-        return f"Intact, continues your checkpoint of {day(verdict.continues.at)}."
+    if result.continues:
+        return f"Intact, continues your checkpoint of {day(result.continues.at)}."
     return "Intact as signed by the vendor; not compared with a checkpoint of yours."
 
 
@@ -333,11 +333,11 @@ def day(at: str) -> str:
     return f"{at[:10]} {at[11:16]} UTC"
 
 
-def whole(verdict: VerificationResult) -> str:
+def whole(result: VerificationResult) -> str:
     """Describe the file."""
-    kind = "whole" if verdict.header.whole else "filtered"
-    events = counted(verdict.events, "event")
-    return f"{events}, a {kind} export of {verdict.header.origin} at size {verdict.header.size}"
+    kind = "whole" if result.header.whole else "filtered"
+    events = counted(result.events, "event")
+    return f"{events}, a {kind} export of {result.header.origin} at size {result.header.size}"
 
 
 def counted(number: int, thing: str) -> str:
@@ -345,25 +345,25 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def remarks(verdict: VerificationResult) -> Iterator[str]:
+def remarks(result: VerificationResult) -> Iterator[str]:
     """Yield remarks on what was and was not shown, a line each."""
-    if verdict.signer:
-        yield f"signed by {verdict.signer.name}+{verdict.signer.id.hex()} at {verdict.at}"
-        yield f"its fingerprint: {verdict.signer.fingerprint}; compare it over another channel"
-        yield from _of_name(verdict.header.origin, verdict.signer.name)
-    for size, at in sorted({(one.size, one.at) for one in verdict.extended}):
+    if result.signer:
+        yield f"signed by {result.signer.name}+{result.signer.id.hex()} at {result.at}"
+        yield f"its fingerprint: {result.signer.fingerprint}; compare it over another channel"
+        yield from _of_name(result.header.origin, result.signer.name)
+    for size, at in sorted({(one.size, one.at) for one in result.extended}):
         yield f"it extends your checkpoint of {counted(size, 'event')}, signed at {day(at)}"
-    if not verdict.extended:
+    if not result.extended:
         yield "not compared with a checkpoint of yours: someone with the vendor's key could have signed another log"
-    if not verdict.header.whole:
+    if not result.header.whole:
         yield "it was filtered: each event is proven, but others may match the filter too"
-    for start, end in verdict.removed:
+    for start, end in result.removed:
         yield f"the events {start} to {end - 1} were removed by retention"
-    if verdict.left_out:
-        details = counted(verdict.left_out, "personal detail")
+    if result.left_out:
+        details = counted(result.left_out, "personal detail")
         yield f"not in the file: {details}, erased or not visible to the person who exported it"
-    yield from _of_approvals(verdict)
-    yield from _of_passkeys(verdict)
+    yield from _of_approvals(result)
+    yield from _of_passkeys(result)
 
 
 def _of_name(origin: str, name: str) -> Iterator[str]:
@@ -371,24 +371,24 @@ def _of_name(origin: str, name: str) -> Iterator[str]:
         yield f"the log is of another name than the key: give no --key but those of whoever keeps {origin}"
 
 
-def _of_passkeys(verdict: VerificationResult) -> Iterator[str]:
-    if verdict.signed_approvals:
-        yield f"signed by a passkey of your approvers: {counted(verdict.signed_approvals, 'approval')}"
-    if verdict.hidden_signatures:
-        yield f"{verdict.hidden_signatures} of these over resources that the file does not show: not compared"
-    if verdict.unchecked_signatures:
-        approvals = counted(verdict.unchecked_signatures, "approval")
+def _of_passkeys(result: VerificationResult) -> Iterator[str]:
+    if result.signed_approvals:
+        yield f"signed by a passkey of your approvers: {counted(result.signed_approvals, 'approval')}"
+    if result.hidden_signatures:
+        yield f"{result.hidden_signatures} of these over resources that the file does not show: not compared"
+    if result.unchecked_signatures:
+        approvals = counted(result.unchecked_signatures, "approval")
         yield f"signed by a passkey, not checked without the file of your approvers' keys: {approvals}"
-    if verdict.attested:
-        people = ", ".join(f"{name} ({count})" for name, count in sorted(verdict.attested.items()))
-        total = sum(verdict.attested.values())
+    if result.attested:
+        people = ", ".join(f"{name} ({count})" for name, count in sorted(result.attested.items()))
+        total = sum(result.attested.values())
         yield f"attested by the vendor's server alone: {counted(total, 'approval')}, of {people}"
-    if verdict.opened_alone:
-        yield f"opened by the vendor without asking you: {counted(verdict.opened_alone, 'window')}"
+    if result.opened_alone:
+        yield f"opened by the vendor without asking you: {counted(result.opened_alone, 'window')}"
 
 
-def _of_approvals(verdict: VerificationResult) -> Iterator[str]:
-    if verdict.approvals:
-        yield f"signed by the vendor's key of approvals: {counted(verdict.approvals, 'approval')}"
-    if verdict.approvals_by_hash:
-        yield f"{verdict.approvals_by_hash} of these by their hash alone: the file does not show what was asked for"
+def _of_approvals(result: VerificationResult) -> Iterator[str]:
+    if result.approvals:
+        yield f"signed by the vendor's key of approvals: {counted(result.approvals, 'approval')}"
+    if result.approvals_by_hash:
+        yield f"{result.approvals_by_hash} of these by their hash alone: the file does not show what was asked for"
