@@ -12,7 +12,6 @@ from redis.exceptions import RedisError
 
 LASTS = timedelta(minutes=5)
 log = structlog.get_logger(__name__)
-CHANNEL = "{lockbox}:news"
 SIDES = ("customer", "vendor")
 OPERATORS = "operators"
 """The channel for changes of metrics only, such as finished notifications and new seals."""
@@ -77,9 +76,18 @@ def _instant(said: bytes) -> datetime | None:
         return None
 
 
-def channel_of(side: str | None) -> str:
-    """Return the channel for one side or the operators, or for everyone for None."""
-    return f"{CHANNEL}:{side}" if side else CHANNEL
+def database_number(client: "Redis") -> int:
+    """Return the number of the database that a client works in.
+
+    Each channel carries it: Redis tells keys of two databases apart, but not their channels.
+    """
+    return int(client.get_connection_kwargs().get("db") or 0)
+
+
+def channel_of(number: int, side: str | None = None) -> str:
+    """Return the channel of a database for one side or the operators, or for everyone for None."""
+    channel = f"{{lockbox}}:{number}:news"
+    return f"{channel}:{side}" if side else channel
 
 
 def publish(client: "Redis", ids: Iterable[str], side: str | None) -> None:
@@ -88,7 +96,7 @@ def publish(client: "Redis", ids: Iterable[str], side: str | None) -> None:
     Raises:
         redis.exceptions.RedisError: it can't be reached.
     """
-    client.publish(channel_of(side), " ".join(ids))
+    client.publish(channel_of(database_number(client), side), " ".join(ids))
 
 
 class Listener(threading.Thread):
@@ -105,7 +113,10 @@ class Listener(threading.Thread):
         self._heard = heard
         self._turned = turned
         self._stopping = threading.Event()
-        self._sides: dict[bytes, str | None] = {channel_of(one).encode(): one for one in (None, *SIDES, OPERATORS)}
+        number = database_number(client)
+        self._sides: dict[bytes, str | None] = {
+            channel_of(number, one).encode(): one for one in (None, *SIDES, OPERATORS)
+        }
 
     def run(self) -> None:
         """Listen; after a failure pause and listen again."""

@@ -24,7 +24,6 @@ from lockbox.redis_scripts import ARM, CLAIM, MARK, QueueDepth
 
 log = structlog.get_logger(__name__)
 
-BELL = "{lockbox}:bell"
 EPOCH, BEGUN = "epoch", "begun"
 UUID_FORM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MOST_A_CALL = 500
@@ -49,7 +48,7 @@ class ScheduleIndex:
     claimed, because the way to the worker takes about as long. A claim is leased for `lease`; `budget` is how many
     members may be leased at once, so that a backlog waits here and not in a queue. While due members of the index
     that it `yields_to` wait too long, only a few of this one are claimed, and none while more than one batch of the
-    other is leased. Armed ids are published on the channel `news`, if there is one.
+    other is leased. Armed ids are published if it `publishes`.
     """
 
     name: str
@@ -58,7 +57,7 @@ class ScheduleIndex:
     budget: int
     yields_to: "ScheduleIndex | None" = None
     lead: timedelta = timedelta(0)
-    news: str = ""
+    publishes: bool = False
 
     @property
     def keys(self) -> tuple[str, str]:
@@ -72,10 +71,15 @@ CLOCK = ScheduleIndex(
     lease=timedelta(seconds=10),
     budget=5000,
     lead=timedelta(milliseconds=8),
-    news=pubsub.CHANNEL,
+    publishes=True,
 )
 NOTIFICATIONS = ScheduleIndex("notifications", ("notify",), lease=timedelta(seconds=60), budget=2000, yields_to=CLOCK)
 INDEXES = (CLOCK, NOTIFICATIONS)
+
+
+def bell_of(number: int) -> str:
+    """Return the channel on which something sooner is told to the pollers of a Redis database."""
+    return f"{{lockbox}}:{number}:bell"
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,8 @@ class Schedule:
         self._arm = self._arming.register_script(ARM)
         self._claim = self._polling.register_script(CLAIM)
         self._mark = self._polling.register_script(MARK)
+        number = pubsub.database_number(self._arming)
+        self._bell, self._news = bell_of(number), pubsub.channel_of(number)
         self._skip_until = 0.0
 
     def arm(self, index: ScheduleIndex, promises: Sequence[IndexEntry], *, only_missing: bool = False) -> bool:
@@ -130,8 +136,9 @@ class Schedule:
             return False
         try:
             for part in _parts(promises):
-                told = "" if only_missing else index.news
-                words: list[str | int] = [BELL, index.name, int(only_missing), told, len(index.kinds), *index.kinds]
+                news = self._news if index.publishes and not only_missing else ""
+                words: list[str | int] = [self._bell, index.name, int(only_missing), news]
+                words += [len(index.kinds), *index.kinds]
                 for (kind, score), alike in groupby(part, key=lambda one: (one.kind, one.score)):
                     words += [kind, score, " ".join(one.id for one in alike)]
                 self._arm(keys=index.keys, args=words)
@@ -336,6 +343,7 @@ class Bell:
 
     def __init__(self, client: "Redis", index: ScheduleIndex) -> None:
         self._index = index
+        self._channel = bell_of(pubsub.database_number(client))
         self._pubsub = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
         self._listening = False
 
@@ -354,7 +362,7 @@ class Bell:
         if self._listening:
             return
         with _redis_errors():
-            self._pubsub.subscribe(BELL)
+            self._pubsub.subscribe(self._channel)
         self._listening = True
 
     def wait(self, seconds: float) -> None:

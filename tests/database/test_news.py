@@ -16,7 +16,7 @@ from lockbox.identity.roles import Role
 from lockbox.notifications import results
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.results import AttemptResult
-from lockbox.pubsub import CHANNEL, OPERATORS
+from lockbox.pubsub import OPERATORS, channel_of, database_number
 from lockbox.requests import activity, questions, readers
 from lockbox.requests.activity import ActivityEntry
 from lockbox.requests.lifecycle import Action
@@ -36,7 +36,8 @@ class ChannelListener:
     def __init__(self, url: str) -> None:
         self.redis = Redis.from_url(url, protocol=2)
         self.pubsub = self.redis.pubsub()  # type: ignore[no-untyped-call]
-        self.pubsub.psubscribe(f"{CHANNEL}*")
+        self.everyone = channel_of(database_number(self.redis))
+        self.pubsub.psubscribe(f"{self.everyone}*")
         assert self.pubsub.get_message(timeout=5)
 
     def heard(self) -> list[tuple[str, set[str]]]:
@@ -75,13 +76,13 @@ def test_every_move_is_told_once_it_is_committed(ear: ChannelListener, world: Wo
     world.act("ann", Action.APPROVE, request.id)
     world.act("erin", Action.COMPLETE, request.id)
 
-    assert ear.heard() == [(CHANNEL, {str(request.id)})] * 3
+    assert ear.heard() == [(ear.everyone, {str(request.id)})] * 3
 
 
 def test_what_is_committed_together_is_told_in_one_message(ear: ChannelListener, world: World) -> None:
     ids = many(world, 20)
 
-    assert ear.heard() == [(CHANNEL, set(map(str, ids)))]
+    assert ear.heard() == [(ear.everyone, set(map(str, ids)))]
 
 
 def test_nothing_is_told_of_what_is_rolled_back(ear: ChannelListener, world: World) -> None:
@@ -98,7 +99,7 @@ def test_nothing_is_told_before_the_commit(ear: ChannelListener, world: World) -
         database.publish_after_commit(session, [one])
         before = ear.heard()
 
-    assert (before, ear.heard()) == ([], [(CHANNEL, {str(one)})])
+    assert (before, ear.heard()) == ([], [(ear.everyone, {str(one)})])
 
 
 def test_rebuilding_and_notifications_are_no_news(ear: ChannelListener, world: World) -> None:
@@ -120,7 +121,7 @@ def test_a_notification_that_has_ended_is_news_to_operators_alone(
     with as_sender(worker).transaction() as session:
         results.record(session, [AttemptResult(notification.id, outcome, now(session))])
 
-    assert ear.heard() == ([(f"{CHANNEL}:{OPERATORS}", {str(notification.id)})] if outcome else [])
+    assert ear.heard() == ([(f"{ear.everyone}:{OPERATORS}", {str(notification.id)})] if outcome else [])
 
 
 def test_a_listener_that_fails_at_what_it_hears_goes_on(urls: Urls) -> None:
@@ -157,7 +158,7 @@ def test_what_concerns_one_side_is_told_on_its_channel(ear: ChannelListener, wor
     with world.db.transaction() as session:
         database.publish_after_commit(session, [one, other, one], "customer")
 
-    assert ear.heard() == [(f"{CHANNEL}:customer", {str(one), str(other)})]
+    assert ear.heard() == [(f"{ear.everyone}:customer", {str(one), str(other)})]
 
 
 def test_what_was_done_inside_a_window_is_news(ear: ChannelListener, world: World) -> None:
@@ -171,7 +172,7 @@ def test_what_was_done_inside_a_window_is_news(ear: ChannelListener, world: Worl
         entry = ActivityEntry(opened.opened_at, "read", request.resources[0], "ok")
         activity.report(session, gate, HERE, request.id, [entry])
 
-    assert ear.heard() == [(CHANNEL, {str(request.id)})]
+    assert ear.heard() == [(ear.everyone, {str(request.id)})]
 
 
 def test_a_question_is_news_to_both_sides_and_one_of_a_review_to_the_vendor_alone(
@@ -186,7 +187,7 @@ def test_a_question_is_news_to_both_sides_and_one_of_a_review_to_the_vendor_alon
         with world.db.transaction() as session:
             questions.ask(session, world.people[who], HERE, request.id, "Which folder?")
 
-    assert ear.heard() == [(CHANNEL, {str(pending.id)}), (f"{CHANNEL}:vendor", {str(reviewed.id)})]
+    assert ear.heard() == [(ear.everyone, {str(pending.id)}), (f"{ear.everyone}:vendor", {str(reviewed.id)})]
 
 
 def test_a_redis_that_is_away_costs_news_and_never_the_commit(world: World) -> None:

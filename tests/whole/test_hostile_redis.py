@@ -13,7 +13,8 @@ from redis import Redis
 from sqlalchemy.engine import make_url
 
 from config.embedded import ServerAddresses
-from lockbox.schedule import BELL, INDEXES
+from lockbox.pubsub import OPERATORS, SIDES, channel_of
+from lockbox.schedule import INDEXES, bell_of
 from lockbox.sql import new_id
 from tests.whole.conftest import RunningStack, stage_of, wait_until
 from worker.message_filter import QUEUES
@@ -23,7 +24,6 @@ SEP = "\x06\x16"
 LISTS = [queue + step for queue in sorted(QUEUES) for step in ("", f"{SEP}3", f"{SEP}6", f"{SEP}9")]
 SETS = [f"_kombu.binding.{name}" for name in ("celery.pidbox", "reply.celery.pidbox", "celeryev")]
 ZSETS = [key for index in INDEXES for key in index.keys] + ["unacked_index", "_kombu.binding_deadlines"]
-NEWS = ["{lockbox}:news", "{lockbox}:news:customer", "{lockbox}:news:vendor", "{lockbox}:news:operators"]
 COMMANDS: dict[str, dict[str, Any]] = {
     "shutdown": {},
     "pool_grow": {"n": 50},
@@ -106,7 +106,8 @@ def litter(redis: "Redis", number: int) -> None:
         for key in ZSETS:
             member = item[:1000]
             redis.zadd(key, {member: 0, b"i" + member: math.inf, b"n" + member: -math.inf})
-        for channel in (f"/{number}.celery.pidbox", BELL, *NEWS):
+        news = [channel_of(number, side) for side in (None, *SIDES, OPERATORS)]
+        for channel in (f"/{number}.celery.pidbox", bell_of(number), *news):
             redis.publish(channel, item)
 
 
