@@ -1,4 +1,4 @@
-"""Publish ids of changed rows on Redis channels, listen to them, and mark who looks at a request."""
+"""Publish ids of changed rows on Redis channels, listen to them, and record who is viewing a request."""
 
 import threading
 import time

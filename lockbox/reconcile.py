@@ -1,4 +1,4 @@
-"""Repairing the schedule from Postgres: arm what is missing, rebuild what was lost, act where nobody has acted."""
+"""Repair the schedule from Postgres: arm missing entries, rebuild lost indexes, and do overdue work."""
 
 from collections.abc import Callable, Generator, Iterator
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""What tables and statements share: ids, column types, and counters."""
+"""Shared parts of tables and statements: ids, column types, and counters."""
 
 from bisect import bisect_left
 from collections import Counter

@@ -1,1 +1,1 @@
-"""The door for the clock: Celery in, nothing else."""
+"""The worker: Celery tasks and the threads that run timers, notifications, sealing and reconciliation."""

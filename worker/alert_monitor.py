@@ -1,4 +1,4 @@
-"""The watcher: a thread that looks every minute for what must never be, and how late all is; one of all does."""
+"""Check the invariants and measure the lag once a minute, in one thread of all workers."""
 
 from lockbox.monitoring import alerts, metrics
 from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart

@@ -1,4 +1,4 @@
-"""Send notifications beside Celery: what nobody else takes goes from Postgres straight to the sending pool."""
+"""Send notifications without Celery when no task takes them: straight from Postgres to the sending pool."""
 
 import threading
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Starts Flower: on loopback unless told otherwise, with credentials, and read-only."""
+"""Start Flower: read-only, with credentials, and on loopback unless configured otherwise."""
 
 import gc
 

@@ -1,4 +1,4 @@
-"""Who reaches Flower: wrong passwords are slowed, and its figures need the password too, but for this machine."""
+"""Control access to Flower: slow down wrong passwords; its metrics need the password too, except on this machine."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Asks the worker of this machine whether it answers: `python -m worker.health core`; 0 if it does, else 1.
+"""Ask this machine's worker whether it answers: `python -m worker.health core` exits with 0 if it does, else 1.
 
 It answers through Redis. With Redis away it may work on, from Postgres, and yet not answer: treat a 1 as "look here",
 never as "kill it".

@@ -1,4 +1,4 @@
-"""The heart of a worker: a thread that says each ten seconds that its process lives, and no thread of it hangs."""
+"""Send a heartbeat every ten seconds while no thread of the worker hangs."""
 
 import time
 from collections.abc import Sequence

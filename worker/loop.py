@@ -1,4 +1,4 @@
-"""Threads of a worker that go round until they are told to stop, in small steps behind a gate; nothing ends them."""
+"""Run a worker's threads in small steps until they are told to stop."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Seal the audit log and reconcile the schedule: as tasks that are sent when they are due, or else right here.
+"""Seal the audit log and reconcile the schedule: as tasks when they are due, or in this process as a fallback.
 
 What a worker does by itself, without a Celery message, and when. This is the one list of it:
 

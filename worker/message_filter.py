@@ -1,4 +1,4 @@
-"""Admit what comes from the broker: each message is made anew from the few facts that are believed, or dropped."""
+"""Rebuild each message from the broker out of the few facts that are trusted, or drop it."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Send Celery messages: many in one go, and none into a queue that nobody empties."""
+"""Send Celery messages in batches, and none into a queue that no worker empties."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager

@@ -1,4 +1,4 @@
-"""The pollers: threads that sleep until something is due, claim it and send tasks, or act without Redis."""
+"""Run the pollers: threads that sleep until ids are due, claim them and send tasks, or act without Redis."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What a worker process works with: its own engine, schedule and senders, one set a process, made after the fork."""
+"""Hold what a worker process uses: its engine, schedule and senders, created once per process after the fork."""
 
 import gc
 import os

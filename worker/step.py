@@ -1,4 +1,4 @@
-"""The step of the worker blueprint that starts the pollers: after the pool, whether or not the broker answers."""
+"""Start the pollers as a step of the worker's blueprint: after the pool, whether or not the broker answers."""
 
 import socket
 from typing import Any

@@ -1,4 +1,4 @@
-"""The Celery tasks: each does the work on the rows whose ids it carries, after it has read these rows again.
+"""Define the Celery tasks: each reads the rows of its ids again and does the work on them.
 
 A task ends when its work is recorded, and returns what it did as counts, which Flower shows as its result. It fails
 where the work could not be done; what is to be done stays promised in Postgres, so the schedule sends it again.

@@ -1,4 +1,4 @@
-"""Kombu's Redis transport, where a channel whose connection was taken apart says so.
+"""Kombu's Redis transport, extended so that a channel whose connection was closed reports it.
 
 Kombu asks such a channel to give back or to acknowledge a message that was in hand when the broker went away, and the
 channel fails with an AttributeError where a connection error is meant (kombu 5.7). Celery takes it for a fault of its

@@ -1,4 +1,4 @@
-"""The schema's revisions, and what a server asks of them: bring the database up to date, and is it the one I need?"""
+"""Migrate the database, and check that a server finds the revision it needs."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection it is handed."""
+"""Run the migrations on the connection that Alembic is given."""
 
 from alembic import context
 from sqlalchemy import text

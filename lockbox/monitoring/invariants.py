@@ -1,4 +1,4 @@
-"""What must never be, as queries: windows without approval, without end, without sign-in, and audit logs with gaps.
+"""Check invariants by queries: no window without approval, end or sign-in, and no gap in an audit log.
 
 A window is open without approval, or without the signature that the policy demands (I1), or past its end (I2), a
 audit log has a gap (I4), or somebody decided who had not signed in, or has a power that nobody on record gave (I12).

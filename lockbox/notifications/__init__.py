@@ -1,1 +1,1 @@
-"""Who must hear of a move, and how it reaches them."""
+"""Notifications: who is notified of a move, and how the mails and webhook calls are sent."""

@@ -1,4 +1,4 @@
-"""Further addresses of a person: added by themselves, used once confirmed by a mailed code, and taken away."""
+"""Add, confirm and remove a person's further mail addresses."""
 
 from collections.abc import Sequence
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Announcing what is no move of a request: one event told to people and endpoints, and mail to strangers."""
+"""Notify people and endpoints of events that are no moves of a request, and mail people without an account."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet

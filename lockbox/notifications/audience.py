@@ -1,4 +1,4 @@
-"""Who hears of a move and who gets a receipt: pure tables, from the move and the tenant's mode to those told."""
+"""Tables of who is notified of a move and who gets a receipt, by the move and the tenant's mode; pure."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum

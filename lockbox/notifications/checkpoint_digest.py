@@ -1,4 +1,4 @@
-"""Checkpoints that leave the house by notifications: to webhooks each hour, and to people in a digest."""
+"""Send checkpoints outside: to webhooks each hour, and to people in a digest."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Deliver notifications: claim those that find room, write what each has to say, send it, and record the result."""
+"""Deliver notifications: claim those that find a free slot, render them, send them, and record the results."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

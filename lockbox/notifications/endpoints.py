@@ -1,4 +1,4 @@
-"""Webhook endpoints: adding one; its secret is shown once and stored encrypted."""
+"""Add webhook endpoints; the secret is shown once and stored encrypted."""
 
 import base64
 import math

@@ -1,4 +1,4 @@
-"""Tables of the notifications wing: notifications, what came of each try, and webhook endpoints."""
+"""Tables of the notifications package: notifications, delivery attempts, and webhook endpoints."""
 
 from datetime import datetime
 from enum import StrEnum

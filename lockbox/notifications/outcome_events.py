@@ -1,4 +1,4 @@
-"""Events of sent notifications: one for each cause, channel and batch, with their number."""
+"""Write events of sent notifications: one for each cause, channel and batch, with their number."""
 
 import unicodedata
 from collections import Counter

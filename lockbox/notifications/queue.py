@@ -1,4 +1,4 @@
-"""Claiming notifications: those that are due and find a slot; the others are put off, which is no attempt."""
+"""Claim due notifications that find a free slot, and defer the others without counting an attempt."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence

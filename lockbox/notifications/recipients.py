@@ -1,4 +1,4 @@
-"""Who there is to be told at some tenants: approvers, admins, auditors, delegates, managers, endpoints, observers."""
+"""Look up who can be notified at some tenants: approvers, admins, delegates, managers, endpoints, observers."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

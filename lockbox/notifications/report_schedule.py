@@ -1,4 +1,4 @@
-"""Promising the reports on windows that have closed: to those who are to have one when it is due, many at once."""
+"""Schedule the reports on closed windows for everyone who gets one, many at once."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What comes of a try: sent, moot, dead, or tried again later; the record of it, and when that is."""
+"""Record the result of each delivery attempt: sent, moot, dead, or when to try again."""
 
 import random
 import threading

@@ -1,4 +1,4 @@
-"""Calling webhooks: where each goes, by what it is signed, and its body in the form that the endpoint takes."""
+"""Build webhook calls: the URL, the signing secret, and the body in the endpoint's format."""
 
 import json
 from collections.abc import Mapping, Sequence

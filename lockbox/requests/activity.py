@@ -1,4 +1,4 @@
-"""What was done inside a window: reported by the system that the engineer works in, and kept in the audit log."""
+"""Record and list what was done inside a window, as the system that the engineer works in reports it."""
 
 import json
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""What an approval says, and whether it was signed: the statement that is rebuilt from the row at every check."""
+"""Build the statement of an approval from its row, and check at every access that it was signed."""
 
 import hashlib
 import json

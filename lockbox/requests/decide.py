@@ -1,4 +1,4 @@
-"""Acting on a request: a person endorses, approves, denies, cancels, completes or revokes; judged under the lock."""
+"""Make a person's move on a request (endorse, approve, deny, cancel, complete, revoke) under the row's lock."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Decisions on a request: what a person says with one, what the votes so far count, and the row that it makes."""
+"""Validate a decision, build its row, and read the votes that a request has so far."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

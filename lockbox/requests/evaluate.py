@@ -1,4 +1,4 @@
-"""Judging what an engineer asks for, without writing: what it meets, who is asked, and what stands in its way."""
+"""Evaluate a request against the policy without writing: its terms, who is asked, and what prevents it."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass

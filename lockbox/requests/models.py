@@ -1,4 +1,4 @@
-"""Tables of the requests wing: requests with their clock, decisions, idempotency keys."""
+"""Tables of the requests package: requests with their clock, decisions, idempotency keys."""
 
 from datetime import datetime
 from typing import Any

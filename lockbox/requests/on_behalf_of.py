@@ -1,4 +1,4 @@
-"""For whom else a move was made: whom a system named, whose delegate a person was, and what they showed."""
+"""Look up on whose behalf each move was made: a system's engineer, or a delegate's principals."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

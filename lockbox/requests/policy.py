@@ -1,4 +1,4 @@
-"""What a policy can say: its terms and the consent for a time; and what follows from terms and mode; pure."""
+"""Define the terms and dated consent of a policy, and what follows from terms and mode; pure."""
 
 from collections import Counter
 from collections.abc import Iterator

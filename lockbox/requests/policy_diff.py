@@ -1,4 +1,4 @@
-"""What a new policy changes, as flat facts for the audit log."""
+"""Describe the changes of a new policy as flat facts for the audit log."""
 
 import json
 import re

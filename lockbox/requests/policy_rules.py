@@ -1,4 +1,4 @@
-"""What a tenant has laid down: terms for everything, rules for what is asked, groups of people, dated consent."""
+"""Define a tenant's policy: default terms, rules by request, groups of approvers, and dated consent."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""The versions of tenants' policies: the one that holds, the one that judged a request, and the stricter of both."""
+"""Read a tenant's policy versions, and the effective policy: the stricter of a request's version and today's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

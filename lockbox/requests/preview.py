@@ -1,4 +1,4 @@
-"""Previewing a request: what it would meet and whom it would reach, without a trace."""
+"""Preview a request without writing: the terms it would get and the people it would reach."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Reading requests: one, some, lists with a cursor; and whether a window is open."""
+"""Read requests, one or a list with a cursor, and check whether a window is open."""
 
 import base64
 import binascii

@@ -1,4 +1,4 @@
-"""Questions about a request: whoever decides asks, the engineer answers, both stand in the audit log and are told."""
+"""Ask and answer questions about a request; both are recorded as events and the other side is notified."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Who could approve, and whether the votes suffice."""
+"""Count votes against the quorum, and say who could still approve."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet

@@ -1,4 +1,4 @@
-"""Readers of requests: which open pages a change concerns, and the log of reads by the vendor's people."""
+"""Find the open pages that a change concerns, and log what the vendor's people read."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the clock does to requests that stay as they are: reminders, the next tier of those asked, a window's end."""
+"""Send reminders, escalate to the next tier, and warn of a window's end, for requests that stay in their state."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What somebody at the vendor has to see to: the own requests, open ones first, and what waits for a review."""
+"""List a vendor user's own requests, open ones first, and the requests to review."""
 
 import re
 from collections import defaultdict

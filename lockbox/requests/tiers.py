@@ -1,4 +1,4 @@
-"""Whom of the customer to ask first, and whom next: the tiers of a policy, as the people who can decide now."""
+"""Compute which approvers or reviewers are asked first and which next, from the policy's tiers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet

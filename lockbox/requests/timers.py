@@ -1,4 +1,4 @@
-"""The clock: time-outs and expiries in batches, by the same rules as every move; after them what it reminders."""
+"""Time out and expire requests in batches, and run the reminders that are due."""
 
 import time
 from collections import Counter

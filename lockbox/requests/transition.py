@@ -1,4 +1,4 @@
-"""The one writer of moves: request rows, decisions, events and notifications, many moves in one statement."""
+"""Write moves: request rows, decisions, events and notifications of many moves in one statement."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
