@@ -91,14 +91,14 @@ FORGED = found(FindingKind.WRONG_SIGNATURE, "the signature of the approval is wr
 
 
 @pytest.mark.parametrize(
-    "filed", [{}, {"on_behalf_of": "E", "actor_id": "system"}, {"on_behalf_of": None}, {"to_state": "reviewing"}]
+    "submitted", [{}, {"on_behalf_of": "E", "actor_id": "system"}, {"on_behalf_of": None}, {"to_state": "reviewing"}]
 )
 def test_an_approval_is_checked_against_what_the_engineer_asked_for(submitted: dict[str, Any]) -> None:
     assert taken(submitted, {"approval": approval()}) == CHECKED
 
 
 @each(
-    "filed",
+    "submitted",
     [
         {"service": "teams"},
         {"actions": ["read"]},
@@ -175,7 +175,7 @@ def test_a_signature_that_is_none_is_wrong(signature: str) -> None:
 
 
 @each(
-    ("filed", "resources"),
+    ("submitted", "resources"),
     [
         ({}, None),
         ({"action": "comment"}, json.dumps(RESOURCES)),

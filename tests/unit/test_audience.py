@@ -105,7 +105,7 @@ def test_a_prompt_matters_until_the_answer_is_due_and_an_outcome_for_a_day(state
 
 
 @each(
-    ("nudge", "state", "mode", "told"),
+    ("reminder", "state", "mode", "told"),
     [
         (Reminder.REMIND, "reviewing", Mode.ENFORCE, {"asked"}),
         (Reminder.REMIND, "reviewing", Mode.OBSERVE, {"asked"}),
