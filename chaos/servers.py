@@ -50,9 +50,9 @@ def lose_key(stage: ChaosStack, fault: Fault) -> None:
 
 
 def flush(stage: ChaosStack, _: Fault) -> None:
-    """Delete everything that Redis holds."""
+    """Delete everything that the stack keeps in Redis."""
     with stage.redis() as redis:
-        redis.flushall()
+        redis.flushdb()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The stage: servers, a database of one's own on them, and the database as each login sees it."""
 
+import fcntl
 import itertools
 import os
 import shutil
@@ -26,9 +27,11 @@ from config.embedded.servers import NAMES
 from config.settings import Settings
 from harness.network import HOST
 from harness.ports import own_port, wait_until_listening
+from lockbox import migrations
 from lockbox.audit.log import signing_keys
 from lockbox.database import Database, ProcessKeys, UnitOfWork, make_engine, postgres_clock
 from lockbox.identity.keyring import ApprovalKeys
+from lockbox.pubsub import database_number
 from lockbox.schedule import Schedule
 
 
@@ -129,6 +132,9 @@ NUMBERS = itertools.count(1)
 ARM_SECONDS = 2.0
 MEMORY = Path("/dev/shm")  # noqa: S108 - the folder made in it is this process' own
 MEMORY_BYTES = 6 << 30
+REDIS_DATABASES = 16
+"""So many there are on a Redis or Valkey that was not told otherwise."""
+SERVERS, MIGRATED = "servers", "migrated"
 TABLES = text("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'")
 # For the whole connection: each change throws away all plans, and to plan what empties every table takes longest.
 NO_TRIGGERS = "-c session_replication_role=replica"
@@ -171,6 +177,14 @@ def copied(superuser: str | URL, name: str, template: str = "lockbox") -> Iterat
         run_as_superuser(superuser, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+def hang_up_on_listeners(redis_url: str) -> None:
+    """End each connection that listens to the channels of a Redis database."""
+    with Redis.from_url(redis_url, protocol=2) as redis:
+        for client in redis.client_list(_type="pubsub"):
+            if int(client["db"]) == database_number(redis):
+                redis.client_kill_filter(_id=client["id"])
+
+
 @contextmanager
 def fresh_database(template: ServerAddresses, *, flushes: bool = True) -> Iterator[Urls]:
     """A database that nobody else uses, copied from the template; and, unless told otherwise, an emptied Redis."""
@@ -188,7 +202,7 @@ def fresh_database(template: ServerAddresses, *, flushes: bool = True) -> Iterat
     with copied(template.superuser_url, name), all_rights(urls.superuser, urls.notifications):
         if flushes:
             with Redis.from_url(template.redis_url) as redis:
-                redis.flushall()
+                redis.flushdb()
         yield urls
 
 
@@ -223,11 +237,60 @@ def own_servers(name: str, only: Collection[str] = NAMES) -> Iterator[ServerAddr
     Their files lie in memory where there is room: to copy a database then takes a fifth of the time.
     """
     with own_folder(name, _roomy_memory()) as folder:
-        servers = embedded.start(folder / "servers", environment="test", only=only)
+        servers = embedded.start(folder / SERVERS, environment="test", only=only)
         try:
             yield servers
         finally:
             servers.stop()
+
+
+@contextmanager
+def migrated_servers(name: str) -> Iterator[ServerAddresses]:
+    """Start servers from nothing with a migrated database that others are copied from."""
+    with own_servers(name) as servers:
+        _migrate(servers)
+        yield servers
+
+
+def _migrate(servers: ServerAddresses) -> None:
+    # Nobody waits for the disk: a killed server loses nothing by it, and the machine is not unplugged.
+    off = [f"ALTER SYSTEM SET {setting} = off" for setting in ("fsync", "full_page_writes")]
+    run_as_superuser(servers.superuser_url, *off, "SELECT pg_reload_conf()")
+    migrations.upgrade(servers.owner_database_url)
+
+
+@contextmanager
+def shared_folder(name: str) -> Iterator[Path]:
+    """Make a folder for servers that several processes share, and stop at the end those that any of them started."""
+    with own_folder(name, _roomy_memory()) as folder:
+        try:
+            yield folder
+        finally:
+            if (folder / SERVERS).exists():
+                embedded.find(folder / SERVERS).stop()
+
+
+@contextmanager
+def shared_servers(folder: Path, number: int) -> Iterator[ServerAddresses]:
+    """Start the Postgres and Redis of a shared folder, unless another process did, with a migrated database.
+
+    Each process, by its number from 0 on, has a Redis database and a mail catcher of its own; one for whom no Redis
+    database is left has servers of its own.
+    """
+    if number >= REDIS_DATABASES:
+        with migrated_servers("tests") as servers:
+            yield servers
+        return
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        servers = embedded.start(folder / SERVERS, environment="test", only=("postgres", "redis"))
+        # Who looked into the database for its revision would keep others from copying it.
+        if not (folder / MIGRATED).exists():
+            _migrate(servers)
+            (folder / MIGRATED).touch()
+    redis_url = on_database(servers.redis_url, str(number))
+    with own_servers("mail", ("mail",)) as mail:
+        yield replace(servers, redis_url=redis_url, smtp_url=mail.smtp_url, maildir=mail.maildir)
 
 
 @contextmanager

@@ -1,22 +1,24 @@
-"""Real servers for every test that wants them: started once, from nothing, and a fresh database for each test."""
+"""Real servers for the tests that want them: started once a run, from nothing, and for each test a fresh database."""
 
 import gc
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
 from config.embedded import ServerAddresses
 from harness.people import World
-from harness.stage import Urls, fresh_database, own_servers, run_as_superuser, superuser_at
-from lockbox import migrations
+from harness.stage import Urls, fresh_database, migrated_servers, shared_folder, shared_servers, superuser_at
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
 from tests.programs import left_out
 
+FOLDER = pytest.StashKey[str]()
 LATE = 0.85
 KILLS_SERVERS = frozenset({"test_embedded.py"})
 # How long the longest files take, of those that `make test` runs: seconds, of a processor where they compute.
@@ -110,26 +112,32 @@ def _starts_servers(path: Path) -> bool:
     return "whole" in path.parts and path.name not in KILLS_SERVERS
 
 
-@pytest.fixture(scope="session")
-def servers() -> Iterator[ServerAddresses]:
-    """Postgres, Valkey and a mail catcher, from nothing, for this run of the tests."""
-    with own_servers("tests") as running:
-        # Nobody waits for the disk: a killed server loses nothing by it, and the machine is not unplugged.
-        off = [f"ALTER SYSTEM SET {setting} = off" for setting in ("fsync", "full_page_writes")]
-        run_as_superuser(running.superuser_url, *off, "SELECT pg_reload_conf()")
-        yield running
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell each process of a run where the servers are that they share; the first that needs them starts them."""
+    config = node.config
+    if FOLDER not in config.stash:
+        ends = ExitStack()
+        config.stash[FOLDER] = str(ends.enter_context(shared_folder("tests")))
+        config.add_cleanup(ends.close)
+    node.workerinput["servers"] = config.stash[FOLDER]
 
 
 @pytest.fixture(scope="session")
-def template(servers: ServerAddresses) -> ServerAddresses:
-    """The servers with a migrated database that others are cloned from."""
-    migrations.upgrade(servers.owner_database_url)
-    return servers
+def template(request: pytest.FixtureRequest) -> Iterator[ServerAddresses]:
+    """Servers with a migrated database that others are cloned from, for this process or for all of this run."""
+    given = getattr(request.config, "workerinput", None)
+    if given:
+        opened = shared_servers(Path(given["servers"]), int(given["workerid"].removeprefix("gw")))
+    else:
+        opened = migrated_servers("tests")
+    with opened as servers:
+        yield servers
 
 
 @pytest.fixture
 def urls(template: ServerAddresses) -> Iterator[Urls]:
-    """A database of this test alone, and an emptied Redis."""
+    """A database of this test alone, and an emptied Redis database."""
     with fresh_database(template) as found:
         yield found
 

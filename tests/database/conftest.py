@@ -20,7 +20,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from config.embedded import ServerAddresses
 from harness.ports import own_port
-from harness.stage import NO_TRIGGERS, ShiftedClock, StoppedClock, Urls, delete_all_rows, fresh_database
+from harness.stage import NO_TRIGGERS, ShiftedClock, StoppedClock, Urls, delete_all_rows, fresh_database, own_servers
 from lockbox import database as database_module
 from lockbox import schedule as schedule_module
 from lockbox.database import Database, make_engine
@@ -74,12 +74,12 @@ class SharedDatabase:
     schema: str
 
     def clear(self) -> None:
-        """Take away whatever the last test has left there: connections at work, rows, and all of Redis."""
+        """Take away whatever the last test has left there: connections at work, rows, and its Redis database."""
         with self.root.begin() as connection:
             connection.execute(END_OTHERS)
             delete_all_rows(connection)
         with Redis.from_url(self.urls.redis) as redis:
-            redis.flushall()
+            redis.flushdb()
 
     def check(self) -> None:
         """Fail the test that changed more than rows, and no other for it."""
@@ -191,6 +191,13 @@ def sender(worker: Database, later: ShiftedClock) -> Database:
 
 
 @pytest.fixture(scope="session")
+def own_valkey() -> Iterator[str]:
+    """A Valkey of this process alone, whose settings its tests may change; its URL."""
+    with own_servers("valkey", ("redis",)) as servers:
+        yield servers.redis_url
+
+
+@pytest.fixture(scope="session")
 def real_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Redis itself, where it is installed, with a password; its URL."""
     if REDIS_SERVER is None:
@@ -215,11 +222,7 @@ def real_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(params=KINDS)
 def redis_url(request: pytest.FixtureRequest) -> str:
     """The URL of an emptied Valkey, then of an emptied Redis if there is one."""
-    if request.param == "valkey":
-        servers: ServerAddresses = request.getfixturevalue("servers")
-        url = servers.redis_url
-    else:
-        url = request.getfixturevalue("real_redis")
+    url: str = request.getfixturevalue("own_valkey" if request.param == "valkey" else "real_redis")
     with Redis.from_url(url) as client:
         client.flushall()
     return url

@@ -47,8 +47,9 @@ def test_a_connection_that_lay_idle_is_asked_first(
 
 
 def test_no_setting_of_the_role_ends_a_connection_that_lies_idle(urls: Urls, superuser: Engine) -> None:
+    alter = f"ALTER ROLE lockbox_api IN DATABASE {superuser.url.database}"
     with superuser.connect() as connection:
-        connection.execute(text("ALTER ROLE lockbox_api SET idle_session_timeout = '100ms'"))
+        connection.execute(text(f"{alter} SET idle_session_timeout = '100ms'"))
     try:
         engine = make_engine(urls.api, role="test", pool_size=1, overflow=0)
         first = _use(engine)
@@ -57,7 +58,7 @@ def test_no_setting_of_the_role_ends_a_connection_that_lies_idle(urls: Urls, sup
         assert _use(engine) == first
     finally:
         with superuser.connect() as connection:
-            connection.execute(text("ALTER ROLE lockbox_api RESET idle_session_timeout"))
+            connection.execute(text(f"{alter} RESET idle_session_timeout"))
     engine.dispose()
 
 

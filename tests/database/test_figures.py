@@ -146,7 +146,7 @@ def test_a_whole_schedule_does_not_drift_and_a_broken_one_says_in_which_directio
     ids = many(world, 4)
     set_back(superuser, ids, -600)
     assert shown(read(api))["index_drift", ("missing", "clock")] == 4
-    redis.flushall()
+    redis.flushdb()
     list(reconcile(Database(unbound(api), api.schedule), None))
     drift = {labels: n for (name, labels), n in shown(read(api)).items() if name == "index_drift"}
     assert drift == {(way, index): 0 for index in ("clock", "notifications") for way in ("missing", "extra")}

@@ -135,7 +135,7 @@ def test_notifications_that_nobody_has_taken_are_handed_to_the_sender(
     )
     write(superuser, "UPDATE notifications SET run_at = now() WHERE id = :last", last=notifications[-1])
     handed: list[UUID] = []
-    redis.flushall()
+    redis.flushdb()
 
     list(reconcile(worker, handed.extend))
     delivery.deliver(as_sender(worker), handed, post.senders)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -27,6 +28,14 @@ LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 KINDS = {CLOCK: "expire", NOTIFICATIONS: "notify"}
 
 Polling = Callable[[ScheduleIndex], None]
+
+
+@pytest.fixture
+def urls(urls: Urls, own_valkey: str) -> Urls:
+    """The same database, beside a Redis whose settings a test may change."""
+    with Redis.from_url(own_valkey) as redis:
+        redis.flushdb()
+    return replace(urls, redis=own_valkey)
 
 
 @pytest.fixture

@@ -66,9 +66,9 @@ def test_a_schedule_that_nothing_happened_to_stays_as_it_is(soon: World, worker:
     assert_indexes_are_true(worker)
 
 
-def test_after_flushall_one_round_makes_both_indexes_true(world: World, worker: Database, redis: "Redis") -> None:
+def test_after_a_flush_one_round_makes_both_indexes_true(world: World, worker: Database, redis: "Redis") -> None:
     _some_of_each(world)
-    redis.flushall()
+    redis.flushdb()
     whole_before = worker.schedule.claim(CLOCK).whole
 
     list(reconcile(worker, None))
@@ -159,7 +159,7 @@ def test_a_single_lost_member_that_is_due_within_a_minute_is_armed_again(
 ) -> None:
     waiting, *_ = many(soon, 3)
     write(superuser, SET_BACK_NOTIFICATIONS, seconds=-30)
-    redis.flushall()
+    redis.flushdb()
     list(reconcile(worker, None))
     assert redis.zrem(CLOCK.keys[0], f"remind:{waiting}") == 1
     assert redis.zremrangebyrank(NOTIFICATIONS.keys[0], 0, 0) == 1
@@ -201,7 +201,7 @@ def test_a_large_index_is_rebuilt_in_pages(world: World, worker: Database, super
         """,
         number=BULK,
     )
-    redis.flushall()
+    redis.flushdb()
 
     steps = list(reconcile(worker, None))
 
@@ -214,7 +214,7 @@ def test_moves_that_go_on_during_a_rebuild_are_in_the_index_after_it(
     world: World, worker: Database, redis: "Redis"
 ) -> None:
     requests = many(world, 20)
-    redis.flushall()
+    redis.flushdb()
     over = threading.Event()
 
     def approve_all() -> None:

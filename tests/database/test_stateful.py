@@ -227,7 +227,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def flush_redis(self) -> None:
         with Redis.from_url(self.plant.shared.urls.redis) as redis:
-            redis.flushall()
+            redis.flushdb()
         list(repairing.reconcile(self.plant.worker, None))
         assert_indexes_are_true(self.plant.api)
 

@@ -276,7 +276,7 @@ def test_reconcile_and_seal_count_what_they_did_and_record_that_they_ran(
     overdue, _ = many(world, 2)
     set_back(superuser, [overdue], 4)
     with Redis.from_url(urls.redis) as redis:
-        redis.flushall()
+        redis.flushdb()
     run_as(worker, None)
 
     repaired = tasks.reconcile()

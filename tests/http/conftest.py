@@ -76,7 +76,7 @@ def _emptied(urls: Urls) -> None:
     with everything.begin() as connection:
         delete_all_rows(connection)
     with Redis.from_url(urls.redis) as redis:
-        redis.flushall()
+        redis.flushdb()
 
 
 @pytest.fixture(autouse=True)

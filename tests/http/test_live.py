@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from redis import Redis
 from starlette.types import Message
 
 from api.__main__ import SHUTDOWN_SECONDS
@@ -20,7 +19,7 @@ from api.portal import live as door
 from api.subscription import Subscription
 from config.settings import Settings
 from harness.ports import own_port
-from harness.stage import Urls
+from harness.stage import Urls, hang_up_on_listeners
 from lockbox.database import Database
 from lockbox.errors import TooMany
 from lockbox.identity.roles import Role
@@ -413,8 +412,7 @@ def test_who_takes_nothing_of_what_is_written_is_dropped(
 def test_while_redis_is_away_pages_are_told_and_afterwards_look_again(live: Live, urls: Urls) -> None:
     stream = live.settled(live.secret("ann"), "list")
 
-    with Redis.from_url(urls.redis, protocol=2) as redis:
-        redis.client_kill_filter(_type="pubsub")
+    hang_up_on_listeners(urls.redis)
 
     stream.until("away")
     stream.until("again")

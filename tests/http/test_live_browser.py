@@ -5,12 +5,11 @@ from uuid import UUID
 
 import pytest
 from playwright.sync_api import Page, expect
-from redis import Redis
 
 from config.settings import Settings
 from harness.people import HERE, World
 from harness.ports import own_port
-from harness.stage import Urls
+from harness.stage import Urls, hang_up_on_listeners
 from lockbox.identity.roles import Role
 from lockbox.requests import inbox, questions
 from lockbox.requests.lifecycle import Action
@@ -230,8 +229,7 @@ def test_a_page_whose_session_is_over_says_so(live: Live, desk: BrowserDesk) -> 
 def test_while_redis_is_away_a_page_comes_back_by_itself(live: Live, desk: BrowserDesk, urls: Urls) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
-    with Redis.from_url(urls.redis, protocol=2) as redis:
-        redis.client_kill_filter(_type="pubsub")
+    hang_up_on_listeners(urls.redis)
 
     live.portal.world.act("amir", Action.DENY, request.id)
 

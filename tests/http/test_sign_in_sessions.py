@@ -159,7 +159,7 @@ def test_flushing_redis_signs_nobody_in_or_out(portal: Portal, urls: Urls) -> No
     code = stranger.code()
 
     with Redis.from_url(urls.redis) as redis:
-        redis.flushall()
+        redis.flushdb()
 
     assert is_in(browser)
     assert not is_in(stranger)

@@ -1,17 +1,25 @@
 """Chaos in small: the faults of two seeds strike the real stack under load, and every invariant holds afterwards."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from chaos import plan, run, stage
 from config.embedded import ServerAddresses
-from harness.stage import fresh_database, plan_for
+from harness.stage import fresh_database, migrated_servers, plan_for
 
 SECONDS = (6, 15, 40)
 """How long it plays: on a busy machine too little happens in a few seconds to show anything, so it plays longer."""
 ENOUGH = "run: "
 PATIENCE = 2
+
+
+@pytest.fixture(scope="module")
+def template() -> Iterator[ServerAddresses]:
+    """Servers of this file's own, which its tests kill and change."""
+    with migrated_servers("chaos") as servers:
+        yield servers
 
 
 # The proxies are cut off in the midst of what they carry: what asyncio says of their sockets is no fault.

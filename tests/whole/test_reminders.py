@@ -74,7 +74,7 @@ def test_a_lost_index_reminds_all_the_same(stage: RunningStack) -> None:
     lay_down(world, approval_window=WINDOW, approval_reminders=[60])
     request = world.submit()
     with stage.redis() as redis:
-        redis.flushall()
+        redis.flushdb()
 
     stage.ends(request.id, "timed_out")
 

@@ -2,17 +2,14 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import pytest
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from config.embedded import ServerAddresses
-from harness.stage import own_servers
-from lockbox import migrations
+from harness.stage import migrated_servers
 from lockbox.failpoints import POINTS
 from tests.whole.failing.scenes import SCENES, FailpointScene, Theatre, theatre
 
@@ -25,8 +22,8 @@ def main() -> int:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     played: list[tuple[FailpointScene, float, list[str]]] = []
     with (
-        own_servers("failpoints") as servers,
-        _theatre(servers) as open_theatre,
+        migrated_servers("failpoints") as servers,
+        theatre(servers, servers.folder.parent / "logs") as open_theatre,
         Progress(*columns, console=OUT) as bar,
     ):
         task = bar.add_task("failpoints", total=len(chosen))
@@ -38,13 +35,6 @@ def main() -> int:
             bar.advance(task)
     _show(played)
     return 1 if any(wrong for *_, wrong in played) else 0
-
-
-@contextmanager
-def _theatre(servers: ServerAddresses) -> Iterator[Theatre]:
-    migrations.upgrade(servers.owner_database_url)
-    with theatre(servers, servers.folder.parent / "logs") as found:
-        yield found
 
 
 def _wrong(open_theatre: Theatre, scene: FailpointScene) -> list[str]:

@@ -69,7 +69,7 @@ def _open(hall: FailpointStage) -> None:
 def _flushed(hall: FailpointStage) -> None:
     hall.submit()
     with hall.stage.redis() as redis:
-        redis.flushall()
+        redis.flushdb()
 
 
 def _hooked(hall: FailpointStage) -> None:
