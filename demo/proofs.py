@@ -119,7 +119,10 @@ def _twice(seen: DemoEvidence) -> ProofLine:
     extra = seen.submitted - len(STORIES) + 1
     answer = "same answer" if seen.same_answer else "two answers"
     return ProofLine(
-        "sent twice with one key", "1 submitted, same answer", f"{extra} submitted, {answer}", tuple(off)
+        "sent twice with one key",
+        "1 request, same answer",
+        f"{extra} request{'s' if extra != 1 else ''}, {answer}",
+        tuple(off),
     )
 
 

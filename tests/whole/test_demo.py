@@ -28,7 +28,7 @@ PROOFS = {
     "a webhook that failed twice": "503 503 204, 1 id",
     "events, one a move, no gap": "14",
     "reminders while 3 waited": "1 reminder, 2 tiers",
-    "sent twice with one key": "1 submitted, same answer",
+    "sent twice with one key": "1 request, same answer",
     "doors of 1 and 4": "shut, open, shut",
     "doors of 2, 3, 5": "shut",
     "tasks seen in Flower": "notify time_out expire",
