@@ -134,7 +134,7 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - the folder made in it is this process'
 MEMORY_BYTES = 6 << 30
 REDIS_DATABASES = 16
 """So many there are on a Redis or Valkey that was not told otherwise."""
-SERVERS, MIGRATED = "servers", "migrated"
+SERVERS = "servers"
 TABLES = text("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'")
 # For the whole connection: each change throws away all plans, and to plan what empties every table takes longest.
 NO_TRIGGERS = "-c session_replication_role=replica"
@@ -261,36 +261,33 @@ def _migrate(servers: ServerAddresses) -> None:
 
 @contextmanager
 def shared_folder(name: str) -> Iterator[Path]:
-    """Make a folder for servers that several processes share, and stop at the end those that any of them started."""
+    """Make a folder for servers that several processes share, and stop at the end all that any of them started."""
     with own_folder(name, _roomy_memory()) as folder:
         try:
             yield folder
         finally:
-            if (folder / SERVERS).exists():
-                embedded.find(folder / SERVERS).stop()
+            for started in filter(Path.is_dir, folder.iterdir()):
+                embedded.find(started).stop()
 
 
-@contextmanager
-def shared_servers(folder: Path, number: int) -> Iterator[ServerAddresses]:
+def shared_servers(folder: Path, number: int) -> ServerAddresses:
     """Start the Postgres and Redis of a shared folder, unless another process did, with a migrated database.
 
     Each process, by its number from 0 on, has a Redis database and a mail catcher of its own; one for whom no Redis
-    database is left has servers of its own.
+    database is left shares nothing.
     """
-    if number >= REDIS_DATABASES:
-        with migrated_servers("tests") as servers:
-            yield servers
-        return
+    place = folder / SERVERS if number < REDIS_DATABASES else folder / f"{SERVERS}-{number}"
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        servers = embedded.start(folder / SERVERS, environment="test", only=("postgres", "redis"))
+        servers = embedded.start(place, environment="test", only=("postgres", "redis"))
         # Who looked into the database for its revision would keep others from copying it.
-        if not (folder / MIGRATED).exists():
+        migrated = folder / f"{place.name}.migrated"
+        if not migrated.exists():
             _migrate(servers)
-            (folder / MIGRATED).touch()
-    redis_url = on_database(servers.redis_url, str(number))
-    with own_servers("mail", ("mail",)) as mail:
-        yield replace(servers, redis_url=redis_url, smtp_url=mail.smtp_url, maildir=mail.maildir)
+            migrated.touch()
+    mail = embedded.start(folder / f"mail-{number}", environment="test", only=("mail",))
+    redis_url = on_database(servers.redis_url, str(number % REDIS_DATABASES))
+    return replace(servers, redis_url=redis_url, smtp_url=mail.smtp_url, maildir=mail.maildir)
 
 
 @contextmanager

@@ -128,11 +128,10 @@ def template(request: pytest.FixtureRequest) -> Iterator[ServerAddresses]:
     """Servers with a migrated database that others are cloned from, for this process or for all of this run."""
     given = getattr(request.config, "workerinput", None)
     if given:
-        opened = shared_servers(Path(given["servers"]), int(given["workerid"].removeprefix("gw")))
+        yield shared_servers(Path(given["servers"]), int(given["workerid"].removeprefix("gw")))
     else:
-        opened = migrated_servers("tests")
-    with opened as servers:
-        yield servers
+        with migrated_servers("tests") as servers:
+            yield servers
 
 
 @pytest.fixture

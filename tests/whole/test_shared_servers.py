@@ -1,0 +1,28 @@
+"""The servers that the processes of a run share: however the run ends, they end with it."""
+
+import pytest
+
+from config import embedded
+from config.embedded.processes import alive
+from harness.stage import shared_folder
+
+MAIL = ("mail",)
+
+
+def test_whatever_a_process_has_started_in_the_folder_is_stopped_by_whoever_made_it() -> None:
+    started = []
+
+    def run() -> None:
+        with shared_folder("shared") as folder:
+            for number in range(2):
+                servers = embedded.start(folder / f"mail-{number}", environment="test", only=MAIL)
+                started.append((servers.folder, servers.pids["mail"]))
+            (folder / "lock").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+
+    assert len({pid for _, pid in started}) == 2
+    assert not [pid for _, pid in started if alive(pid)]
+    assert not [folder for folder, _ in started if folder.parent.exists()]
