@@ -84,6 +84,11 @@ def database_number(client: "Redis") -> int:
     return int(client.get_connection_kwargs().get("db") or 0)
 
 
+def bell_of(number: int) -> str:
+    """Return the channel on which the pollers of a Redis database learn that something is due sooner."""
+    return f"{{lockbox}}:{number}:bell"
+
+
 def channel_of(number: int, side: str | None = None) -> str:
     """Return the channel of a database for one side or the operators, or for everyone for None."""
     channel = f"{{lockbox}}:{number}:news"

@@ -77,11 +77,6 @@ NOTIFICATIONS = ScheduleIndex("notifications", ("notify",), lease=timedelta(seco
 INDEXES = (CLOCK, NOTIFICATIONS)
 
 
-def bell_of(number: int) -> str:
-    """Return the channel on which something sooner is told to the pollers of a Redis database."""
-    return f"{{lockbox}}:{number}:bell"
-
-
 @dataclass(frozen=True)
 class IndexEntry:
     """What an index should hold for an id: due at an instant, due after a delay, or nothing."""
@@ -119,7 +114,7 @@ class Schedule:
         self._claim = self._polling.register_script(CLAIM)
         self._mark = self._polling.register_script(MARK)
         number = pubsub.database_number(self._arming)
-        self._bell, self._news = bell_of(number), pubsub.channel_of(number)
+        self._bell, self._news = pubsub.bell_of(number), pubsub.channel_of(number)
         self._skip_until = 0.0
 
     def arm(self, index: ScheduleIndex, promises: Sequence[IndexEntry], *, only_missing: bool = False) -> bool:
@@ -135,8 +130,9 @@ class Schedule:
         if time.monotonic() < self._skip_until:
             return False
         try:
-            for part in _parts(promises):
-                news = self._news if index.publishes and not only_missing else ""
+            news = self._news if index.publishes and not only_missing else ""
+            for start in range(0, len(promises), MOST_A_CALL):
+                part = promises[start : start + MOST_A_CALL]
                 words: list[str | int] = [self._bell, index.name, int(only_missing), news]
                 words += [len(index.kinds), *index.kinds]
                 for (kind, score), alike in groupby(part, key=lambda one: (one.kind, one.score)):
@@ -343,7 +339,7 @@ class Bell:
 
     def __init__(self, client: "Redis", index: ScheduleIndex) -> None:
         self._index = index
-        self._channel = bell_of(pubsub.database_number(client))
+        self._channel = pubsub.bell_of(pubsub.database_number(client))
         self._pubsub = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
         self._listening = False
 
@@ -400,7 +396,3 @@ def _client(url: str, *, timeout: float) -> "Redis":
         socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),
     )
-
-
-def _parts(promises: Sequence[IndexEntry]) -> Iterator[Iterable[IndexEntry]]:
-    return (promises[start : start + MOST_A_CALL] for start in range(0, len(promises), MOST_A_CALL))

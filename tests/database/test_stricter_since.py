@@ -96,7 +96,7 @@ def test_what_no_longer_meets_the_policy_is_not_endorsed(
     request = world.submit(case_ref=None)
     lay_down(world, vendor_review=True, **since)
 
-    with pytest.raises(PolicyNotMet, match="filed anew") as refused:
+    with pytest.raises(PolicyNotMet, match="submitted anew") as refused:
         world.act("max", Action.ENDORSE, request.id)
 
     assert [error["field"] for error in refused.value.facts["errors"]] == [field]
@@ -108,7 +108,7 @@ def test_what_no_longer_meets_the_policy_is_not_approved(world: World, since: di
     request = world.submit(case_ref=None)
     lay_down(world, **since)
 
-    with pytest.raises(PolicyNotMet, match="filed anew") as refused:
+    with pytest.raises(PolicyNotMet, match="submitted anew") as refused:
         world.act("ann", Action.APPROVE, request.id)
 
     assert [error["field"] for error in refused.value.facts["errors"]] == [field]

@@ -13,8 +13,8 @@ from redis import Redis
 from sqlalchemy.engine import make_url
 
 from config.embedded import ServerAddresses
-from lockbox.pubsub import OPERATORS, SIDES, channel_of
-from lockbox.schedule import INDEXES, bell_of
+from lockbox.pubsub import OPERATORS, SIDES, bell_of, channel_of
+from lockbox.schedule import INDEXES
 from lockbox.sql import new_id
 from tests.whole.conftest import RunningStack, stage_of, wait_until
 from worker.message_filter import QUEUES
