@@ -64,7 +64,7 @@ def found(seen: ChaosEvidence) -> Mapping[str, tuple[str, ...]]:
 def test_a_run_in_which_nothing_happened_shows_nothing(nothing: ChaosEvidence) -> None:
     assert found(nothing) == {
         "run": (
-            "only 0 requests filed, of at least 12",
+            "only 0 requests submitted, of at least 12",
             "only 0 windows opened, of at least 2",
             "only 0 stories acknowledged, of at least 12",
             "only 0 doors found open, of at least 2",

@@ -61,7 +61,7 @@ def test_all_admins_and_approvers_and_endpoints_are_told_at_once_what_to_do(
     assert told.changes == {"roles": "none → tenant_admin"}
     assert told.told == {"Tara", "Ann", "Amir", "Abe", "https://hooks.contoso.example/"}
     assert {mail.to_name for mail in post.mail.sent} == {"Tara", "Ann", "Amir", "Abe"}
-    effect = proposed.takes_effect_at.strftime("%d %B %Y, %H:%M")
+    effect = f"{proposed.takes_effect_at.day} {proposed.takes_effect_at:%B %Y, %H:%M}"
     assert all(effect in mail.text and "Rita <rita@contoso.example>" in mail.text for mail in post.mail.sent)
     assert all("/proposals and sign in" in mail.text and "/proposals" in mail.html for mail in post.mail.sent)
     assert len(post.hooks.sent) == 1
