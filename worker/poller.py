@@ -13,10 +13,10 @@ from lockbox import reconcile
 from lockbox.failpoints import failpoint
 from lockbox.schedule import CLOCK, NOTIFICATIONS, Bell, RedisUnavailable, ScheduleIndex
 from worker import messages
-from worker.direct_sender import DirectSender
 from worker.loop import IDLE_SECONDS, WorkerLoop
 from worker.runtime import Runtime
 from worker.tasks import MOST_IDS, MOST_NOTIFICATIONS
+from worker.without_redis import DirectSender
 
 AWAY_SECONDS = 0.5
 FULL_SECONDS = {CLOCK: 0.005, NOTIFICATIONS: 0.05}

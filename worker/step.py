@@ -8,12 +8,12 @@ from celery import Celery, bootsteps
 from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.schedule import CLOCK, NOTIFICATIONS
 from worker.alert_monitor import AlertMonitor
-from worker.direct_sender import DirectSender, NotificationReconciler
 from worker.heartbeat import HeartbeatLoop
 from worker.loop import WorkerLoop
 from worker.maintenance import RECONCILE, SEAL, MaintenanceLoop
 from worker.poller import QUEUES, Poller
 from worker.runtime import Runtime, runtime
+from worker.without_redis import DirectSender, NotificationReconciler
 
 STOP_SECONDS = 5.0
 

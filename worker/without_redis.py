@@ -1,4 +1,18 @@
-"""Send notifications without Celery when no task takes them: straight from Postgres to the sending pool."""
+"""Go on without Redis: send notifications straight from Postgres, and list all that a worker does by itself.
+
+What a worker does by itself, without a Celery message, and when. This is the one list of it:
+
+- The poller of the clock (core worker), while Redis is away or takes no writes: it runs the clock on due requests.
+- The poller of notifications (notifications worker), while Redis is away or takes no writes: it sends due ones.
+- `MaintenanceLoop` (core worker), where a task cannot be sent, or where the last recorded run is older than twice
+  the interval though one was sent: it seals or reconciles. So nothing waits for the queue that reconciling repairs.
+- `NotificationReconciler` (notifications worker), every five seconds: it sends what is overdue by three seconds and
+  arms what is due soon. Reconciling as a whole is not for that worker's login.
+- Heartbeats, and the alert monitor, always: they watch the workers and are nobody's task.
+
+All of it goes by the same functions as the tasks, straight from Postgres, where rows are claimed or locked; so it
+does not matter who does a thing, or whether two try.
+"""
 
 import threading
 from uuid import UUID
