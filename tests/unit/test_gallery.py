@@ -15,7 +15,6 @@ from lockbox.notifications.account_mail import TITLES
 from lockbox.notifications.request_mail import SUBJECTS
 from lockbox.notifications.senders.smtp import compose
 
-ALL = list(specimens())
 HAND_NAMES = [hand.name for hand in HANDS]
 LARGEST = 64 * 1024
 # What a mail may be made of: anything else could run, load or send.
@@ -85,6 +84,12 @@ class MarkupParser(HTMLParser):
 
 
 @cache
+def every_mail() -> list[Specimen]:
+    """Return all of them; not when this file is imported, which every process of a run of the tests does."""
+    return list(specimens())
+
+
+@cache
 def raw(one: Specimen) -> bytes:
     """Return the mail as it is sent."""
     return compose(one.mail, SENDER).as_bytes()
@@ -92,7 +97,7 @@ def raw(one: Specimen) -> bytes:
 
 def by(hand: str) -> list[Specimen]:
     """Return the mails that repeat what one hand has written."""
-    return [one for one in ALL if one.name.removesuffix("-no-link").endswith(f"-{hand}")]
+    return [one for one in every_mail() if one.name.removesuffix("-no-link").endswith(f"-{hand}")]
 
 
 @pytest.mark.parametrize("hand", HAND_NAMES)
@@ -142,11 +147,11 @@ def test_every_mail_says_from_where_those_of_ours_come(hand: str) -> None:
 
 
 def test_every_template_is_there_by_every_hand_and_with_and_without_a_link() -> None:
-    names = {one.name for one in ALL}
+    names = {one.name for one in every_mail()}
     by_hand = [one.name for hand in HAND_NAMES for one in by(hand)]
 
     assert sorted(by_hand) == sorted(names)
-    assert len(names) == len(ALL)
+    assert len(names) == len(every_mail())
     for hand in HANDS:
         for state in SUBJECTS.keys() - {"receipt"}:
             assert {f"{state}-{hand.name}", f"{state}-{hand.name}-no-link"} <= names
@@ -158,8 +163,8 @@ def test_the_gallery_is_written_as_pages_texts_and_mails_with_an_index(tmp_path:
     count = gallery.write(tmp_path / "deep" / "mails")
 
     written = {path.name for path in (tmp_path / "deep" / "mails").iterdir()}
-    assert count == len(ALL)
-    assert written == {"index.html"} | {f"{one.name}.{end}" for one in ALL for end in ("html", "txt", "eml")}
+    assert count == len(every_mail())
+    assert written == {"index.html"} | {f"{one.name}.{end}" for one in every_mail() for end in ("html", "txt", "eml")}
     index = (tmp_path / "deep" / "mails" / "index.html").read_text()
     assert set(re.findall(r'href="([^"]+)"', index)) == written - {"index.html"}
     assert "<script" not in index
