@@ -105,6 +105,8 @@ def set_back(superuser: Engine, ids: Sequence[UUID], seconds: float) -> None:
             """),
             {"ids": list(ids), "seconds": seconds},
         )
+        # The connection may serve other tests, in which triggers are to hold.
+        connection.execute(text("RESET session_replication_role"))
 
 
 def state_of(db: Database, request_id: UUID) -> str:
