@@ -28,8 +28,8 @@ from sqlalchemy import Connection, Engine, event
 from api.app import make_app
 from bench.db import Site, site
 from cli.signals import end_on_signals
+from harness.memory_senders import MemoryMail, MemoryWebhooks
 from harness.people import SETTINGS
-from harness.sinks import MemoryMail, MemoryWebhooks
 from lockbox.audit.log import sealer, signing_keys
 from lockbox.audit.log.sealer import Signer
 from lockbox.database import Database, ProcessKeys, UnitOfWork, make_engine, postgres_clock

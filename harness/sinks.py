@@ -23,7 +23,6 @@ from typing import Any
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from harness.network import LocalServer, abort, serving
-from lockbox.notifications.senders.protocol import OutgoingMail, Reply, SendFailed, WebhookCall
 
 HANGING_DOMAIN = "hangs.example"
 STARTTLS = "250-STARTTLS\r\n"
@@ -384,35 +383,3 @@ async def main() -> None:
 
 if __name__ == "__main__":
     asyncio.run(main())
-
-
-class MemoryMail:
-    """Keeps mails; addresses in `refused` fail."""
-
-    def __init__(self) -> None:
-        self.sent: list[OutgoingMail] = []
-        self.refused: dict[str, SendFailed] = {}
-
-    def send(self, mail: OutgoingMail) -> None:
-        """Keep the mail, or fail as told."""
-        if failure := self.refused.get(mail.to_address):
-            raise failure
-        self.sent.append(mail)
-
-    def close(self) -> None:
-        """Hold nothing open."""
-
-
-class MemoryWebhooks:
-    """Keeps webhook calls; URLs in `refused` fail."""
-
-    def __init__(self) -> None:
-        self.sent: list[WebhookCall] = []
-        self.refused: dict[str, SendFailed] = {}
-
-    def send(self, hook: WebhookCall) -> Reply:
-        """Keep the call, or fail as told."""
-        if failure := self.refused.get(hook.url):
-            raise failure
-        self.sent.append(hook)
-        return Reply(204)

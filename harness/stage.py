@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,7 +28,7 @@ from harness.network import HOST
 from harness.ports import own_port, wait_until_listening
 from lockbox import migrations
 from lockbox.audit.log import signing_keys
-from lockbox.database import Database, ProcessKeys, UnitOfWork, make_engine, postgres_clock
+from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.identity.keyring import ApprovalKeys
 from lockbox.pubsub import database_number
 from lockbox.schedule import Schedule
@@ -63,28 +62,6 @@ class Urls:
             worker=on_database(self.worker, name),
             notifications=on_database(self.notifications, name),
         )
-
-
-class ShiftedClock:
-    """The database's clock, moved by as much as a test likes."""
-
-    def __init__(self) -> None:
-        self.shift = timedelta(0)
-
-    def __call__(self, session: UnitOfWork) -> datetime:
-        """Read the shifted clock."""
-        return postgres_clock(session) + self.shift
-
-
-class StoppedClock:
-    """The database's clock, standing at a moment until the test moves it."""
-
-    def __init__(self, at: datetime) -> None:
-        self.at = at
-
-    def __call__(self, _: UnitOfWork) -> datetime:
-        """Read the clock."""
-        return self.at
 
 
 RETRIED = 4.0

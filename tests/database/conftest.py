@@ -19,8 +19,9 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine, create_engine, text
 
 from config.embedded import ServerAddresses
+from harness.clocks import ShiftedClock, StoppedClock
 from harness.ports import own_port
-from harness.stage import NO_TRIGGERS, ShiftedClock, StoppedClock, Urls, delete_all_rows, fresh_database, own_servers
+from harness.stage import NO_TRIGGERS, Urls, delete_all_rows, fresh_database, own_servers
 from lockbox import database as database_module
 from lockbox import schedule as schedule_module
 from lockbox.database import Database, make_engine

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from cryptography.fernet import Fernet
 
+from harness.memory_senders import MemoryMail, MemoryWebhooks
 from harness.people import World
-from harness.sinks import MemoryMail, MemoryWebhooks
 from harness.stage import as_sender, setting
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.database import Database

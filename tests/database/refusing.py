@@ -1,6 +1,6 @@
 """A mail relay that knows nobody, and says so as Postfix does."""
 
-from harness.sinks import MemoryMail
+from harness.memory_senders import MemoryMail
 from lockbox.notifications.senders.protocol import OutgoingMail, Reply, SendFailed
 
 

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from harness.clocks import ShiftedClock
 from harness.people import HERE, SETTINGS, World
-from harness.stage import ShiftedClock
 from lockbox.database import Database
 from lockbox.errors import AlreadyAskedAgain, NobodyCanApprove, NotFound, NotTimedOut, NotYours, PolicyNotMet, TooMany
 from lockbox.identity import authentication

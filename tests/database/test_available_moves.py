@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
+from harness.clocks import ShiftedClock
 from harness.people import HERE, World
-from harness.stage import ShiftedClock
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import LockboxError, NotFound
 from lockbox.identity.roles import AuthMethod, Caller

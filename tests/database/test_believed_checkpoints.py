@@ -10,8 +10,9 @@ from sqlalchemy import Engine, text
 from structlog.testing import capture_logs
 
 from config.catalogue import Plan
+from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import ShiftedClock, unbound
+from harness.stage import unbound
 from lockbox.admin import tenants
 from lockbox.admin.tenants import TenantInput
 from lockbox.audit.log import checkpoint

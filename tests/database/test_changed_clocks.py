@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Engine
 
+from harness.clocks import StoppedClock
 from harness.people import World
-from harness.stage import StoppedClock
 from lockbox.database import Database
 from lockbox.requests import timers
 from tests.database.postbag import Postbag, address, open_notifications

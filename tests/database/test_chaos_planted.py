@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from chaos import planted, questions
+from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import ShiftedClock
 from lockbox.database import Database
 from lockbox.errors import TooLate
 from lockbox.requests import available_moves, lifecycle

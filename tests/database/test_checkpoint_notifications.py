@@ -8,8 +8,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.audit_group import app as auditing
+from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import ShiftedClock, unbound
+from harness.stage import unbound
 from lockbox.audit.log import checkpoint
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import NAME

@@ -11,11 +11,12 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
+from harness.clocks import ShiftedClock
 from harness.network import serving
 from harness.people import World
 from harness.ports import own_port
 from harness.sinks import relaying
-from harness.stage import ShiftedClock, Urls, unbound
+from harness.stage import Urls, unbound
 from lockbox.database import Database, make_engine
 from lockbox.notifications import delivery, queue
 from lockbox.notifications.models import Outcome

@@ -13,8 +13,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from harness.clocks import ShiftedClock
 from harness.people import HERE, World
-from harness.stage import ShiftedClock, as_sender, setting
+from harness.stage import as_sender, setting
 from harness.wait import within
 from lockbox import reconcile
 from lockbox.database import NO_KEYS, Database, UnitOfWork, WarnedSession, postgres_clock

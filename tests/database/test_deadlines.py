@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import Engine, text
 
+from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import ShiftedClock, Urls
+from harness.stage import Urls
 from lockbox.database import Database, make_engine, now
 from lockbox.errors import Conflict, TooLate
 from lockbox.requests import queries

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
+from harness.clocks import ShiftedClock, StoppedClock
 from harness.people import World
-from harness.stage import ShiftedClock, StoppedClock
 from lockbox.database import Database
 from lockbox.notifications.delivery import LEASE
 from lockbox.notifications.models import Outcome

@@ -7,9 +7,10 @@ from uuid import UUID
 
 import pytest
 
+from harness.clocks import ShiftedClock
 from harness.people import World
 from harness.sinks import ScriptedAnswer, WebhookReceiver, receiving
-from harness.stage import ShiftedClock, unbound
+from harness.stage import unbound
 from lockbox.database import Database
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications import delivery, outcome_events, results

@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import text
 
 from config.catalogue import Plan
+from harness.clocks import ShiftedClock
 from harness.people import HERE, SETTINGS, World
-from harness.stage import ShiftedClock, setting, unbound
+from harness.stage import setting, unbound
 from lockbox.admin import emergency_stop
 from lockbox.database import Database
 from lockbox.errors import (

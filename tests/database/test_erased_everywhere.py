@@ -7,8 +7,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
+from harness.clocks import ShiftedClock
 from harness.people import HERE, SETTINGS, World
-from harness.stage import ShiftedClock, Urls
+from harness.stage import Urls
 from lockbox.admin import delegates, invitations, members, observers, policies
 from lockbox.admin.observers import ObserverInput
 from lockbox.audit import events, refusals_log

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from config.catalogue import Plan
+from harness.clocks import ShiftedClock
 from harness.people import HERE, World
-from harness.stage import ShiftedClock, unbound
+from harness.stage import unbound
 from lockbox.admin import delegates, emergency_stop, members, policies, tenants
 from lockbox.admin.delegates import DelegationInput
 from lockbox.database import Database

@@ -11,9 +11,10 @@ from typing import Any
 import psutil
 import pytest
 
+from harness.clocks import ShiftedClock
 from harness.people import World
 from harness.sinks import MailRelay, ScriptedAnswer, receiving, relaying
-from harness.stage import ShiftedClock, as_sender
+from harness.stage import as_sender
 from lockbox.database import Database
 from lockbox.notifications import delivery, results
 from lockbox.notifications.senders.smtp import SmtpMail

@@ -8,8 +8,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, TextClause, text
 
+from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import ShiftedClock, setting
+from harness.stage import setting
 from lockbox.database import Database, now
 from lockbox.identity import sessions
 from lockbox.identity.roles import AuthMethod, Mode

@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from harness.clocks import ShiftedClock
 from harness.people import HERE, World
-from harness.stage import ShiftedClock
 from harness.wait import within
 from lockbox.admin import vendor_staff
 from lockbox.database import Database, UnitOfWork

@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 
+from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import ShiftedClock, Urls
+from harness.stage import Urls
 from lockbox.database import Database, make_engine
 from lockbox.errors import TooLate
 from lockbox.requests import timers

@@ -6,9 +6,10 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from harness.clocks import ShiftedClock
 from harness.network import serving
 from harness.people import World
-from harness.stage import ShiftedClock, Urls
+from harness.stage import Urls
 from lockbox.database import Database, make_engine
 from lockbox.errors import InvalidMove
 from lockbox.requests import timers

@@ -10,8 +10,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
+from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import ShiftedClock
 from lockbox.database import Database
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import ShiftedClock, setting
+from harness.stage import setting
 from lockbox.admin import observers
 from lockbox.admin.observers import ObserverInput, ObserverSummary
 from lockbox.database import Database

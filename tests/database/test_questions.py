@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from harness.clocks import ShiftedClock
 from harness.people import HERE, World
-from harness.stage import ShiftedClock, Urls
+from harness.stage import Urls
 from lockbox.admin import erasure
 from lockbox.database import Database, as_owner
 from lockbox.errors import (

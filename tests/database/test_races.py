@@ -11,8 +11,8 @@ from uuid import UUID
 
 import pytest
 
+from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import ShiftedClock
 from lockbox.database import Database, now
 from lockbox.errors import AlreadyDecided, InvalidMove, TooLate
 from lockbox.requests import timers

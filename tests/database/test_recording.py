@@ -8,8 +8,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import ShiftedClock, as_sender, unbound
+from harness.stage import as_sender, unbound
 from lockbox.database import Database
 from lockbox.notifications import queue
 from lockbox.notifications.models import Outcome

@@ -9,8 +9,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from harness.clocks import ShiftedClock, StoppedClock
 from harness.people import World
-from harness.stage import ShiftedClock, StoppedClock, as_sender
+from harness.stage import as_sender
 from lockbox import reconcile
 from lockbox.audit import events, refusals_log
 from lockbox.audit.events import VENDORS_LOG, Actor

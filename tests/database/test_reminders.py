@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
+from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import ShiftedClock
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.requests import policy_store, timers

@@ -6,8 +6,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
+from harness.clocks import ShiftedClock
 from harness.people import HERE, World
-from harness.stage import ShiftedClock, Urls, unbound
+from harness.stage import Urls, unbound
 from lockbox.admin import erasure
 from lockbox.database import Database, as_owner, now
 from lockbox.identity.roles import Mode, Role, Scope

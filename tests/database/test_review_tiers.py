@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import ShiftedClock
 from lockbox.admin import vendor_staff
 from lockbox.database import Database
 from lockbox.errors import OwnRequest

@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine
 
 from config.catalogue import Plan
+from harness.clocks import ShiftedClock
 from harness.people import HERE, SETTINGS, World
-from harness.stage import ShiftedClock, unbound
+from harness.stage import unbound
 from lockbox.admin import tenants
 from lockbox.admin.tenants import TenantInput
 from lockbox.audit.events import VENDORS_LOG

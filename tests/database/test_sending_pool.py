@@ -10,9 +10,10 @@ from uuid import UUID
 
 import pytest
 
+from harness.clocks import ShiftedClock
 from harness.people import World
 from harness.sinks import MailRelay, receiving, relaying
-from harness.stage import ShiftedClock, as_sender, unbound
+from harness.stage import as_sender, unbound
 from harness.wait import within
 from lockbox.database import Database, now
 from lockbox.notifications import delivery

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from harness.clocks import StoppedClock
 from harness.people import World
 from harness.sinks import ScriptedAnswer, WebhookReceiver, receiving
-from harness.stage import StoppedClock
 from lockbox.database import Database
 from lockbox.notifications.results import FIRST_BACK_OFF
 from lockbox.notifications.senders.protocol import SendFailed

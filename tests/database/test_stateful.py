@@ -18,8 +18,9 @@ from hypothesis.stateful import run_state_machine_as_test as play
 from redis import Redis
 from sqlalchemy import Engine
 
+from harness.clocks import StoppedClock
 from harness.people import World
-from harness.stage import StoppedClock, unbound
+from harness.stage import unbound
 from lockbox import reconcile as repairing
 from lockbox.audit.verifier.verify import GOOD, VerificationResult
 from lockbox.database import Database

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from harness.clocks import ShiftedClock
 from harness.people import HERE, World
-from harness.stage import ShiftedClock
 from lockbox.database import Database
 from lockbox.errors import AlreadyDecided, PolicyNotMet, SignInAgain, TooLate
 from lockbox.identity.roles import AuthMethod, Caller, Mode

@@ -17,10 +17,11 @@ from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
 from config.settings import Settings
+from harness.clocks import ShiftedClock
 from harness.people import World
 from harness.ports import own_port
 from harness.sinks import receiving
-from harness.stage import ShiftedClock, Urls, as_sender, unbound
+from harness.stage import Urls, as_sender, unbound
 from harness.wait import within
 from lockbox import reconcile
 from lockbox.audit.log import sealer

@@ -8,8 +8,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from config.catalogue import Plan
+from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import ShiftedClock, unbound
+from harness.stage import unbound
 from lockbox.admin import emergency_stop, policies, tenants, vendor_consent
 from lockbox.audit.canonical import instant
 from lockbox.database import Database

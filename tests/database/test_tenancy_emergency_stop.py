@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from config.catalogue import Plan
+from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import ShiftedClock
 from lockbox.admin import emergency_stop, members, policies, tenants
 from lockbox.admin.emergency_stop import ModeChangeResult
 from lockbox.database import Database, UnitOfWork

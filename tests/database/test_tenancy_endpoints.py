@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from harness.clocks import ShiftedClock
 from harness.people import HERE, World
-from harness.stage import ShiftedClock, unbound
+from harness.stage import unbound
 from lockbox.admin import delivery_log, webhooks
 from lockbox.admin.webhooks import WebhookInput, WebhookUrlPolicy, WebhookWithSecret
 from lockbox.database import Database

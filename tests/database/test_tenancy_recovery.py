@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from config.catalogue import Plan
+from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import ShiftedClock
 from lockbox.admin import invitations, members, recovery, tenants
 from lockbox.admin.tenants import TenantInput
 from lockbox.database import Database

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine
 
+from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import ShiftedClock
 from lockbox.admin import invitations, vendor_staff
 from lockbox.database import Database
 from lockbox.errors import InvitationExpired, InvitationRefused, LockboxError, OtherSide

@@ -9,8 +9,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import event, text
 
+from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import ShiftedClock, setting
+from harness.stage import setting
 from lockbox.database import Database
 from lockbox.notifications.senders.protocol import OutgoingMail, SendFailed
 from lockbox.requests import timers

@@ -8,8 +8,9 @@ from uuid import UUID
 
 import pytest
 
+from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import ShiftedClock, unbound
+from harness.stage import unbound
 from lockbox.database import Database
 from lockbox.identity.roles import Mode
 from lockbox.notifications.models import Format

@@ -15,8 +15,8 @@ from sqlalchemy import Engine, text
 
 from api.app import make_app
 from config.settings import Settings
+from harness.clocks import ShiftedClock
 from harness.people import SETTINGS, World, vouch, vouch_for
-from harness.stage import ShiftedClock
 from lockbox.database import Database
 from lockbox.requests.lifecycle import Action
 

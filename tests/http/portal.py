@@ -20,8 +20,8 @@ from sqlalchemy import Engine, text
 from api.app import make_app
 from api.deps import form_fields
 from config.settings import Settings
+from harness.clocks import ShiftedClock
 from harness.people import World, sign_in, vouch_for
-from harness.stage import ShiftedClock
 from lockbox.database import Database
 from lockbox.identity.roles import AuthMethod
 from lockbox.identity.sessions import ClientInfo

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from uuid import UUID
 
-from harness.stage import ShiftedClock
+from harness.clocks import ShiftedClock
 from lockbox.database import Database
 from lockbox.requests import timers
 from lockbox.requests.policy_rules import Policy

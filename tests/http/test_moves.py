@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
+from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.stage import ShiftedClock
 from lockbox.database import Database
 from lockbox.identity.roles import Mode, Role
 from lockbox.requests import timers

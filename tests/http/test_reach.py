@@ -9,7 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from harness.stage import ShiftedClock, setting
+from harness.clocks import ShiftedClock
+from harness.stage import setting
 from lockbox.database import Database
 from lockbox.notifications import endpoints
 from lockbox.notifications.senders.protocol import SendFailed

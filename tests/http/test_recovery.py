@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from harness.stage import ShiftedClock
+from harness.clocks import ShiftedClock
 from lockbox.admin import invitations
 from lockbox.database import Database
 from lockbox.errors import InvitationRefused

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from harness.clocks import ShiftedClock
 from harness.people import SETTINGS as ORDINARY
-from harness.stage import ShiftedClock, setting
+from harness.stage import setting
 from lockbox.audit import refusals_log
 from lockbox.database import Database
 from lockbox.identity import api_tokens, authentication

@@ -9,7 +9,7 @@ import pytest
 from cryptography.fernet import Fernet, InvalidToken
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from harness.sinks import MemoryMail
+from harness.memory_senders import MemoryMail
 from lockbox.notifications.endpoints import SecretVault, new_secret
 from lockbox.notifications.results import next_try
 from lockbox.notifications.senders.protocol import OutgoingMail, SendFailed, WebhookCall
