@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from lockbox.requests import available_moves, lifecycle
+from lockbox.requests import available_moves, deadlines
 from lockbox.requests.available_moves import OPENING
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy import Terms
@@ -16,7 +16,7 @@ NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 def _late_yes() -> None:
     """Let a yes count whose time has run out. Nothing but this one rule refuses it: no trigger looks for it."""
-    too_late_at = lifecycle.too_late_at
+    too_late_at = deadlines.too_late_at
 
     def never(action: Action, terms: Terms, **facts: Any) -> datetime:  # noqa: ANN401 - as the rule takes them
         return NEVER if action in OPENING else too_late_at(action, terms, **facts)

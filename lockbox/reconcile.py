@@ -16,7 +16,8 @@ from lockbox.failpoints import failpoint
 from lockbox.notifications import delivery, report_schedule
 from lockbox.notifications.outbox import KIND
 from lockbox.requests import policy_store, timers
-from lockbox.requests.lifecycle import State, clock_task
+from lockbox.requests.deadlines import clock_task
+from lockbox.requests.lifecycle import State
 from lockbox.schedule import CLOCK, INDEXES, NOTIFICATIONS, IndexEntry, RedisUnavailable, ScheduleIndex
 
 log = structlog.get_logger(__name__)

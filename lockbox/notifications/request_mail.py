@@ -15,7 +15,7 @@ from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Mode
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications import mail_text, window_report
-from lockbox.notifications.audience import CONVERSED, COPIED, PROMPTS, RECEIPT, REMINDERS, REPORT
+from lockbox.notifications.audience import CONVERSED, COPIED, RECEIPT, REPORT
 from lockbox.notifications.mail_text import (
     LONGEST_SUBJECT,
     STATE_WORDINGS,
@@ -215,22 +215,6 @@ class RequestMail(LoadedNotification):
         """How long it is until the deadline, in whole minutes where it is more than ten."""
         left = int((self.deadline_at - self.now).total_seconds()) if self.deadline_at else 0
         return max(left - left % 60 if left > LONG else left, 1)
-
-
-def is_moot(template: str, state: str, *, has_decided: bool, wants_report: bool) -> bool:
-    """Whether nobody needs a mail any more: the state that it asks about is over, or its recipient has decided.
-
-    Args:
-        template: of the mail.
-        state: in which the request is now.
-        has_decided: whether the recipient has.
-        wants_report: whether the policy wants a report and there is a window to report on.
-    """
-    if template == REPORT:
-        return not wants_report
-    if template in REMINDERS and has_decided:
-        return True
-    return template in PROMPTS and state != PROMPTS[template]
 
 
 def mail(letter: RequestMail, *, public_url: str, services: Mapping[str, str], sender: str) -> OutgoingMail:

@@ -21,17 +21,8 @@ from lockbox.errors import (
     TooLate,
 )
 from lockbox.identity.roles import AuthMethod, Caller, Role
-from lockbox.requests.lifecycle import (
-    DECISIONS,
-    MOVES,
-    PEOPLES_ACTIONS,
-    Action,
-    MoveRule,
-    Party,
-    State,
-    move,
-    too_late_at,
-)
+from lockbox.requests.deadlines import too_late_at
+from lockbox.requests.lifecycle import DECISIONS, MOVES, PEOPLES_ACTIONS, Action, MoveRule, Party, State
 from lockbox.requests.policy import UNVERIFIED, Terms
 from lockbox.requests.policy_rules import stricter
 from lockbox.requests.quorum import Vote
@@ -148,6 +139,24 @@ def permitted(
     return rule, party
 
 
+def move(state: State | None, action: Action, parties: AbstractSet[Party]) -> tuple[MoveRule, Party]:
+    """Return the row of the table and the capacity in which the caller takes it.
+
+    Raises:
+        NotYours: no row with this action is open to any of the parties, whatever the state.
+        InvalidMove: the request is in a state from which this action does not lead anywhere for them.
+    """
+    if not any(row.by & parties for (_, taken), row in MOVES.items() if taken is action):
+        raise NotYours(f"Only {_names(action)} may {action} a request.")
+    row = MOVES.get((state, action))
+    if row is None:
+        raise InvalidMove(f"A request that is {state} cannot be changed by {action}.", current_state=state)
+    may = row.by & parties
+    if not may:
+        raise NotYours(f"A request that is {state} is for {' or '.join(sorted(row.by))} to {action}.")
+    return row, next(party for party in Party if party in may)
+
+
 def parties_of(here: Situation) -> frozenset[Party]:
     """Return as which parties the caller acts on the request."""
     return parties(here.caller, here.requester_id, here.tenant_id, here.state, is_delegate=bool(here.principals))
@@ -193,6 +202,11 @@ def _rule(here: Situation, action: Action, parties: AbstractSet[Party]) -> tuple
         return move(here.state, action, parties)
     except InvalidMove as refused:
         raise InvalidMove(refused.detail, **here.now_is()) from None
+
+
+def _names(action: Action) -> str:
+    parties = {party for (_, taken), row in MOVES.items() if taken is action for party in row.by}
+    return " or ".join(sorted(parties))
 
 
 def _may_open(here: Situation, action: Action) -> None:

@@ -15,7 +15,7 @@ from lockbox.identity.keyring import Part
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.identity.row_marks import MarkedRowKind, UnverifiedRow
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import quorum, timers
+from lockbox.requests import deadlines, quorum
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.available_moves import Situation
 from lockbox.requests.lifecycle import Action, State
@@ -23,7 +23,6 @@ from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.policy import ApproveMeans, ReasonedDecision, Terms, lacking_today
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import Vote
-from lockbox.requests.timers import clock_of
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
@@ -228,7 +227,7 @@ def situation_of(  # noqa: PLR0917 - as many things decide
         deadline_at=request.deadline_at,
         at=at,
         terms=terms,
-        paused=timers.stood(clock_of(request), at) if terms.questions_stop_clock else NONE,
+        paused=deadlines.stood(request.clock, at) if terms.questions_stop_clock else NONE,
         lacks=lacking_today(request, terms) if request.state in ASKED_STATES else (),
         votes=votes,
         principals=principals,

@@ -16,12 +16,13 @@ from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Mode, Role, Scope
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import policy_store, tiers
-from lockbox.requests.lifecycle import Action, Party, State, move
+from lockbox.requests import policy_store, prompt_order
+from lockbox.requests.available_moves import move
+from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.policy import Reason, Terms, customer_decides, effective_mode, reviewed_first
 from lockbox.requests.policy_rules import Policy, RequestFacts
+from lockbox.requests.prompt_order import PromptedApprovers
 from lockbox.requests.quorum import who_lacks
-from lockbox.requests.tiers import PromptedApprovers
 
 GOOD_ENGINEER = text("""
 SELECT p.name FROM memberships m JOIN people p ON p.id = m.person_id
@@ -91,7 +92,7 @@ class Evaluation:
     @property
     def first_reviewers(self) -> PromptedApprovers:
         """Whom of the vendor to ask first, and how many tiers that makes."""
-        return tiers.first_reviewers(self.known, self.requester_id)
+        return prompt_order.first_reviewers(self.known, self.requester_id)
 
     @property
     def prompted(self) -> frozenset[UUID]:
@@ -101,7 +102,7 @@ class Evaluation:
     @property
     def first_asked(self) -> PromptedApprovers:
         """Whom of the customer to ask first, and how many tiers that makes."""
-        return tiers.first(self.terms, self.policy.groups, self.known, self.tenant.id)
+        return prompt_order.first(self.terms, self.policy.groups, self.known, self.tenant.id)
 
     def obstacles(self) -> Iterator[str]:
         """Say why nobody could approve it; nothing to say means that it could be approved."""

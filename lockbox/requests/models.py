@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel, col
 
 from lockbox.identity.roles import SEE_ALL, SEE_THEIR_TENANTS, AuthMethod, Caller, Mode
+from lockbox.requests.deadlines import RequestClock
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.policy import ApproveMeans
 from lockbox.sql import Ids, Instant, Texts, words
@@ -79,6 +80,11 @@ class AccessRequest(SQLModel, table=True):
     def open_actions(self) -> list[str]:
         """The actions for which its window is, was or would be open."""
         return self.actions if self.granted_actions is None else self.granted_actions
+
+    @property
+    def clock(self) -> RequestClock:
+        """Its clock as it stands or runs."""
+        return RequestClock(self.deadline_at, self.stopped_at, self.stopped_deadline, self.stopped_for)
 
     @classmethod
     def visible_to(cls, caller: Caller) -> ColumnElement[bool]:

@@ -16,7 +16,7 @@ from lockbox.notifications import outbox
 from lockbox.notifications.mail_text import duration
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import decisions, policy_store, timers
+from lockbox.requests import deadlines, decisions, policy_store
 from lockbox.requests.evaluate import NOBODY, Evaluation, RequestInput, evaluate_request
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
@@ -89,7 +89,7 @@ def _time(scene: PreviewContext) -> Iterator[str]:
 
 def _approvable(scene: PreviewContext, terms: Terms) -> timedelta:
     """Return for how long it can be approved; the time for which the clock stood counts where it may stand."""
-    stood = timers.stood(timers.clock_of(scene.request), scene.at) if terms.questions_stop_clock else timedelta(0)
+    stood = deadlines.stood(scene.request.clock, scene.at) if terms.questions_stop_clock else timedelta(0)
     return timedelta(seconds=terms.approval_window) + stood
 
 

@@ -20,14 +20,14 @@ from lockbox.notifications import announcements, outbox, recipients
 from lockbox.notifications.announcements import QuestionNotification
 from lockbox.notifications.audience import ANSWER, QUESTION
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import decide, policy_store, queries, timers, transition
+from lockbox.requests import deadlines, decide, policy_store, queries, transition
 from lockbox.requests.available_moves import now_is, parties
-from lockbox.requests.lifecycle import OPEN_STATES, Party, State, clock_task, wake_at
+from lockbox.requests.deadlines import RequestClock, clock_task, wake_at
+from lockbox.requests.lifecycle import OPEN_STATES, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.queries import RequestEntry
-from lockbox.requests.timers import RequestClock
 from lockbox.requests.transition import Origin, actor_for
 from lockbox.schedule import CLOCK, IndexEntry
 from lockbox.sql import new_id
@@ -254,7 +254,7 @@ def answer(  # noqa: PLR0917 - as many things name a question
     if asked.answered_at is not None:
         raise AlreadyAnswered("This question has its answer; what is missing can be asked again.")
     still_stands = any(row.stops_clock and row.answered_at is None for row in so_far.values())
-    clock = timers.clock_of(request)
+    clock = request.clock
     saying = QuestionMove(
         question_id=question_id,
         said=ANSWER,
@@ -262,7 +262,7 @@ def answer(  # noqa: PLR0917 - as many things name a question
         actor=actor_for(scene.caller, Party.REQUESTER, origin),
         asker_id=asked.asked_by,
         state=State(asked.state),
-        clock=clock if still_stands or request.state is not State.PENDING else timers.resumed(clock, scene.at),
+        clock=clock if still_stands or request.state is not State.PENDING else deadlines.resumed(clock, scene.at),
     )
     _write(session, ANSWERS, scene, saying)
     return _exchange(session, scene, question_id)
@@ -299,10 +299,10 @@ def _asker(scene: QuestionContext) -> tuple[Party, frozenset[UUID]]:
 def _stopped(scene: QuestionContext) -> tuple[RequestClock, bool]:
     """Return the clock with a question more, and whether it stands for this one."""
     request, terms = scene.request, scene.ruling.terms
-    clock = timers.clock_of(request)
+    clock = request.clock
     if request.state is not State.PENDING or not terms.questions_stop_clock:
         return clock, False
-    clock = timers.stopped(clock, min(request.approval_window, terms.approval_window), scene.at)
+    clock = deadlines.stopped(clock, min(request.approval_window, terms.approval_window), scene.at)
     return clock, clock.stopped_at is not None
 
 
@@ -333,7 +333,7 @@ def _write(session: UnitOfWork, statement: TextClause, scene: QuestionContext, s
 def _set_clock(session: UnitOfWork, scene: QuestionContext, clock: RequestClock) -> dict[str, Any]:
     """Turn the row's clock into what it is after this, and note on the session what to arm where it has moved."""
     request = scene.request
-    moves = clock != timers.clock_of(request)
+    moves = clock != request.clock
     if moves:
         for name, value in vars(clock).items():
             setattr(request, name, value)

@@ -18,10 +18,11 @@ from lockbox.notifications.account_mail import NOBODY_NOTIFIED, REVIEW_UNREACHED
 from lockbox.notifications.audience import ASKING, Reminder
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import policy_store, tiers, transition
-from lockbox.requests.lifecycle import DueReminders, State, due_reminders, wake_at
+from lockbox.requests import policy_store, prompt_order, transition
+from lockbox.requests.deadlines import DueReminders, due_reminders, wake_at
+from lockbox.requests.lifecycle import State
 from lockbox.requests.policy_store import EffectivePolicy
-from lockbox.requests.tiers import PromptedApprovers
+from lockbox.requests.prompt_order import PromptedApprovers
 from lockbox.requests.transition import Move, ReminderUpdate
 
 MOST_LINES = 50
@@ -221,14 +222,14 @@ def _still_needed(
 
 def _so_far(row: Row[Any], ruling: EffectivePolicy, known: RecipientDirectory) -> frozenset[UUID]:
     if row.state == State.REVIEWING:
-        return tiers.reviewers_so_far(known, row.requester_id, row.tiers_asked)
-    return tiers.so_far(ruling.terms, ruling.groups, known, row.tenant_id, row.tiers_asked)
+        return prompt_order.reviewers_so_far(known, row.requester_id, row.tiers_asked)
+    return prompt_order.so_far(ruling.terms, ruling.groups, known, row.tenant_id, row.tiers_asked)
 
 
 def _wider(
     row: Row[Any], ruling: EffectivePolicy, known: RecipientDirectory, *, heard: AbstractSet[UUID], to: int
 ) -> PromptedApprovers:
     if row.state == State.REVIEWING:
-        return tiers.wider_reviewers(known, row.requester_id, heard=heard, asked=row.tiers_asked, to=to)
+        return prompt_order.wider_reviewers(known, row.requester_id, heard=heard, asked=row.tiers_asked, to=to)
     terms, groups = ruling.terms, ruling.groups
-    return tiers.wider(terms, groups, known, row.tenant_id, heard=heard, tiers=row.tiers_asked, to=to)
+    return prompt_order.wider(terms, groups, known, row.tenant_id, heard=heard, tiers=row.tiers_asked, to=to)

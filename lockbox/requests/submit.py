@@ -32,11 +32,12 @@ from lockbox.failpoints import failpoint
 from lockbox.identity import authentication
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.requests import queries, transition
+from lockbox.requests.deadlines import deadline, wake_at
 from lockbox.requests.evaluate import Evaluation, RequestInput, evaluate_request
-from lockbox.requests.lifecycle import Action, Party, State, deadline, wake_at
+from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import lacking
-from lockbox.requests.tiers import PromptedApprovers
+from lockbox.requests.prompt_order import PromptedApprovers
 from lockbox.requests.transition import Move, Origin, actor_for
 from lockbox.sql import new_id
 

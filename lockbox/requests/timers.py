@@ -3,10 +3,8 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from math import ceil
 from typing import Any
 from uuid import UUID
 
@@ -22,8 +20,8 @@ from lockbox.failpoints import failpoint
 from lockbox.notifications import recipients
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.requests import reminders, transition
-from lockbox.requests.lifecycle import Action, State, clock_task
-from lockbox.requests.models import AccessRequest
+from lockbox.requests.deadlines import clock_task
+from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.transition import Move
 from lockbox.schedule import CLOCK, IndexEntry
 
@@ -69,51 +67,6 @@ DUE = text("""
 SELECT id FROM requests WHERE wake_at <= (SELECT clock_timestamp()) - CAST(:grace AS interval)
 ORDER BY wake_at LIMIT :most
 """)
-
-
-@dataclass(frozen=True)
-class RequestClock:
-    """The clock of a request that waits for the customer.
-
-    While it stands, `stopped_at` is since when, `stopped_deadline` the deadline that held until then, and
-    `deadline_at` the last that this one may become. `stopped_for` is for how many seconds it stood before that.
-    """
-
-    deadline_at: datetime
-    stopped_at: datetime | None = None
-    stopped_deadline: datetime | None = None
-    stopped_for: int = 0
-
-
-def stopped(clock: RequestClock, window: int, at: datetime) -> RequestClock:
-    """Return a clock that stands from now on, for at most one further window of so many seconds in all.
-
-    One that stands already, or has stood for that long, is left as it is.
-    """
-    left = window - clock.stopped_for
-    if clock.stopped_at is not None or left <= 0:
-        return clock
-    return RequestClock(clock.deadline_at + timedelta(seconds=left), at, clock.deadline_at, clock.stopped_for)
-
-
-def resumed(clock: RequestClock, at: datetime) -> RequestClock:
-    """Return a clock that goes on: its deadline has moved by the time that it stood, in whole seconds, rounded up."""
-    if clock.stopped_at is None or clock.stopped_deadline is None:
-        return clock
-    moved = _moved(clock, at)
-    return RequestClock(clock.stopped_deadline + timedelta(seconds=moved), stopped_for=clock.stopped_for + moved)
-
-
-def stood(clock: RequestClock, at: datetime) -> timedelta:
-    """Return for how long the clock has stood by now, all told."""
-    return timedelta(seconds=clock.stopped_for + _moved(clock, at))
-
-
-def _moved(clock: RequestClock, at: datetime) -> int:
-    if clock.stopped_at is None or clock.stopped_deadline is None:
-        return 0
-    most = (clock.deadline_at - clock.stopped_deadline) // timedelta(seconds=1)
-    return min(max(ceil((at - clock.stopped_at).total_seconds()), 0), most)
 
 
 def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
@@ -247,8 +200,3 @@ def _settled(session: UnitOfWork, ids: Sequence[UUID], rows: Sequence[Row[Any]],
 
 def _entry(row: Row[Any], due: datetime | timedelta | None) -> IndexEntry:
     return IndexEntry(str(row.id), clock_task(State(row.state), row.wake_at, row.deadline_at), due)
-
-
-def clock_of(request: AccessRequest) -> RequestClock:
-    """Return the clock of a request as it stands or runs."""
-    return RequestClock(request.deadline_at, request.stopped_at, request.stopped_deadline, request.stopped_for)

@@ -19,7 +19,8 @@ from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications import outbox
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests.lifecycle import Party, Phase, State, clock_task, end_by
+from lockbox.requests.deadlines import Phase, clock_task
+from lockbox.requests.lifecycle import Party, State, end_by
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.schedule import CLOCK, IndexEntry
 

@@ -19,7 +19,8 @@ from lockbox.errors import LockboxError, NoOpenWindow
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller
 from lockbox.requests import queries, submit
-from lockbox.requests.lifecycle import State, clock_task
+from lockbox.requests.deadlines import clock_task
+from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.queries import AccessCheck
 from lockbox.schedule import CLOCK, NOTIFICATIONS

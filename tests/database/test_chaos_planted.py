@@ -9,7 +9,7 @@ from harness.clocks import ShiftedClock
 from harness.people import World
 from lockbox.database import Database
 from lockbox.errors import TooLate
-from lockbox.requests import available_moves, lifecycle
+from lockbox.requests import available_moves, deadlines
 from lockbox.requests.lifecycle import Action, State
 from tests.database.scenes import read
 
@@ -20,7 +20,7 @@ def test_a_late_yes_counts_where_the_bug_is_planted_and_is_found(
     api.clock = later
     approved, denied = world.submit(), world.submit()
     later.shift = timedelta(hours=13)
-    monkeypatch.setitem(vars(available_moves), "too_late_at", lifecycle.too_late_at)
+    monkeypatch.setitem(vars(available_moves), "too_late_at", deadlines.too_late_at)
     with pytest.raises(TooLate):
         world.act("ann", Action.APPROVE, approved.id)
 

@@ -8,17 +8,9 @@ from uuid import UUID
 
 from lockbox.errors import LockboxError
 from lockbox.identity.roles import Mode
-from lockbox.requests import lifecycle, policy, quorum
-from lockbox.requests.lifecycle import (
-    CLOCK_ACTIONS,
-    DECISIONS,
-    FINAL_STATES,
-    OPEN_STATES,
-    Action,
-    Party,
-    Phase,
-    State,
-)
+from lockbox.requests import available_moves, deadlines, policy, quorum
+from lockbox.requests.deadlines import Phase
+from lockbox.requests.lifecycle import CLOCK_ACTIONS, DECISIONS, FINAL_STATES, OPEN_STATES, Action, Party, State
 from lockbox.requests.policy import Terms
 from lockbox.requests.quorum import Vote, granted_window
 
@@ -110,10 +102,10 @@ class ModelRules:
     decides about the own request, `overdue_runs` whether reconciling acts on what is overdue.
     """
 
-    move: Callable[..., Any] = lifecycle.move
-    deadline: Callable[..., datetime] = lifecycle.deadline
-    wake_at: Callable[..., datetime | None] = lifecycle.wake_at
-    reminders: Callable[..., Any] = lifecycle.due_reminders
+    move: Callable[..., Any] = available_moves.move
+    deadline: Callable[..., datetime] = deadlines.deadline
+    wake_at: Callable[..., datetime | None] = deadlines.wake_at
+    reminders: Callable[..., Any] = deadlines.due_reminders
     quorum_met: Callable[..., bool] = quorum.quorum_met
     stricter_mode: Callable[..., Mode] = policy.stricter_mode
     is_late: Callable[[int, int], bool] = _late

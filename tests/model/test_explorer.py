@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lockbox.requests import lifecycle
+from lockbox.requests import available_moves, deadlines
 from lockbox.requests.lifecycle import Action, MoveRule, State
 from lockbox.requests.quorum import Vote
 from tests.model.explorer import EVERYBODY, FEW, SILENCE, YES, Bound, explore
@@ -19,25 +19,25 @@ REAL = ModelRules()
 
 
 def _one_tick_short(*given: Any, **windows: Any) -> datetime:
-    return lifecycle.deadline(*given, **windows) - timedelta(seconds=1)
+    return deadlines.deadline(*given, **windows) - timedelta(seconds=1)
 
 
 def _one_tick_long(*given: Any, **windows: Any) -> datetime:
-    return lifecycle.deadline(*given, **windows) + timedelta(seconds=1)
+    return deadlines.deadline(*given, **windows) + timedelta(seconds=1)
 
 
 def _from_the_dead(state: State | None, action: Action, parties: Any) -> Any:
     """A table of moves with one row too many."""
     if (state, action) == (State.DENIED, Action.REVOKE):
         return MoveRule(State.ACTIVE, frozenset()), None
-    return lifecycle.move(state, action, parties)
+    return available_moves.move(state, action, parties)
 
 
 def _one_vote_of_several(state: State | None, action: Action, parties: Any) -> Any:
     """A table of moves in which a denial is one vote of several."""
     if (state, action) == (State.PENDING, Action.DENY):
         return MoveRule(State.DENIED, frozenset(), State.PENDING), None
-    return lifecycle.move(state, action, parties)
+    return available_moves.move(state, action, parties)
 
 
 def _any_yes(votes: list[Vote], *_: object) -> bool:

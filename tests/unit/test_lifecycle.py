@@ -6,18 +6,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lockbox.errors import InvalidMove, NotYours
+from lockbox.requests.available_moves import move
+from lockbox.requests.deadlines import REMIND, clock_task
 from lockbox.requests.lifecycle import (
     CLOCK_ACTIONS,
     DECISIONS,
     FINAL_STATES,
     OPEN_STATES,
     PEOPLES_ACTIONS,
-    REMIND,
     Action,
     Party,
     State,
-    clock_task,
-    move,
 )
 from lockbox.schedule import CLOCK
 from tests.each import each

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockbox.requests.timers import RequestClock, resumed, stood, stopped
+from lockbox.requests.deadlines import RequestClock, resumed, stood, stopped
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 HOUR = 3600

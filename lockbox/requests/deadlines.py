@@ -1,0 +1,177 @@
+"""Until when a request can be answered or used, when an answer is too late, and when its clock wakes next; pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from math import ceil
+
+from lockbox.requests.lifecycle import CLOCK_ACTIONS, FINAL_STATES, Action, State
+from lockbox.requests.policy import Terms
+
+REMIND = "remind"
+"""What the clock does to a request before its deadline; the request stays in its state."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The stretch of time for which a request stands in one state, and how far the clock's reminders have come in it.
+
+    `since` is when it was asked or opened, `tiers_asked` how many tiers of those who can answer were asked so far:
+    0 where there are none, and everybody was asked at once. `review_tiers` is how many the vendor's managers have.
+    """
+
+    state: State
+    since: datetime
+    deadline_at: datetime
+    tiers_asked: int = 0
+    review_tiers: int = 1
+    warned: bool = False
+
+
+@dataclass(frozen=True)
+class DueReminders:
+    """What the clock has to do to a request that stays in its state; `escalate` is how many tiers to ask."""
+
+    remind: bool
+    escalate: int
+    warn: bool
+
+
+def deadline(state: State, since: datetime, *, review: int, approval: int, access: int) -> datetime:
+    """Return when the clock that starts with this state runs out; `since` itself for the states that end."""
+    seconds = {State.REVIEWING: review, State.PENDING: approval, State.ACTIVE: access}.get(state, 0)
+    return since.astimezone(UTC) + timedelta(seconds=seconds)
+
+
+def too_late_at(
+    action: Action,
+    terms: Terms,
+    *,
+    deadline_at: datetime,
+    created_at: datetime,
+    asked_at: datetime | None,
+    paused: timedelta,
+) -> datetime:
+    """Return the moment from which a move on a request is too late, whether or not the clock has ended it already.
+
+    A policy that has become stricter since leaves less time for a yes. `paused` is how long questions stopped the
+    clock.
+    """
+    if action is Action.APPROVE and asked_at:
+        return min(deadline_at, asked_at + timedelta(seconds=terms.approval_window) + paused)
+    if action is Action.ENDORSE:
+        return min(deadline_at, created_at + timedelta(seconds=terms.review_window))
+    return deadline_at
+
+
+def wake_at(phase: Phase, terms: Terms, at: datetime) -> datetime | None:
+    """Return the next moment after `at` at which the clock has something to do for this request, if any.
+
+    It is the earliest of the next reminder, the next escalation, the warning and the deadline. What would come at the
+    deadline or after it never comes.
+    """
+    if phase.state in FINAL_STATES:
+        return None
+    phase, at = _in_utc(phase), at.astimezone(UTC)
+    moments = [*_reminders(phase, terms), *_warnings(phase, terms)]
+    moments += _escalations(phase, terms)[phase.tiers_asked - 1 :] if phase.tiers_asked else []
+    return min((moment for moment in moments if at < moment < phase.deadline_at), default=phase.deadline_at)
+
+
+def due_reminders(phase: Phase, terms: Terms, woken_at: datetime, at: datetime) -> DueReminders:
+    """Return what is due at `at` for a request whose clock was set to `woken_at`.
+
+    However late it is, that is one reminder at most; at the deadline it is nothing at all.
+    """
+    phase, at, asked = _in_utc(phase), at.astimezone(UTC), phase.tiers_asked
+    if phase.state in FINAL_STATES or at >= phase.deadline_at:
+        return DueReminders(remind=False, escalate=asked, warn=False)
+    passed = sum(moment <= at for moment in _escalations(phase, terms))
+    return DueReminders(
+        remind=any(woken_at <= moment <= at for moment in _reminders(phase, terms)),
+        escalate=max(asked, passed + 1) if asked else 0,
+        warn=any(moment <= at for moment in _warnings(phase, terms)),
+    )
+
+
+def clock_task(state: State, wake_at: datetime | None, deadline_at: datetime) -> str:
+    """Return what the clock is to do to a request when it wakes: end it, or before its deadline remind people."""
+    if wake_at is not None and wake_at < deadline_at:
+        return REMIND
+    return CLOCK_ACTIONS.get(state, Action.EXPIRE).value
+
+
+def _reminders(phase: Phase, terms: Terms) -> list[datetime]:
+    percents = {State.REVIEWING: terms.review_reminders, State.PENDING: terms.approval_reminders}
+    return list(_moments(phase, percents.get(phase.state, ())))
+
+
+def _escalations(phase: Phase, terms: Terms) -> list[datetime]:
+    """Return when the second tier, the third and so on are to be asked."""
+    further = {
+        State.REVIEWING: terms.review_escalation[: max(phase.review_tiers - 1, 0)],
+        State.PENDING: terms.escalation[: max(len(terms.tiers) - 1, 0)],
+    }
+    return list(_moments(phase, further.get(phase.state, ())))
+
+
+def _warnings(phase: Phase, terms: Terms) -> Iterator[datetime]:
+    before = timedelta(seconds=terms.closing_warning)
+    opened = phase.state is State.ACTIVE and not phase.warned
+    if opened and before and phase.deadline_at - before > phase.since:
+        yield phase.deadline_at - before
+
+
+def _moments(phase: Phase, percents: tuple[int, ...]) -> Iterator[datetime]:
+    return (phase.since + (phase.deadline_at - phase.since) * percent / 100 for percent in percents)
+
+
+def _in_utc(phase: Phase) -> Phase:
+    # Between two readings of a clock on a wall, an hour may be missing or come twice.
+    since, until = phase.since.astimezone(UTC), phase.deadline_at.astimezone(UTC)
+    return replace(phase, since=since, deadline_at=until)
+
+
+@dataclass(frozen=True)
+class RequestClock:
+    """The clock of a request that waits for the customer.
+
+    While it stands, `stopped_at` is since when, `stopped_deadline` the deadline that held until then, and
+    `deadline_at` the last that this one may become. `stopped_for` is for how many seconds it stood before that.
+    """
+
+    deadline_at: datetime
+    stopped_at: datetime | None = None
+    stopped_deadline: datetime | None = None
+    stopped_for: int = 0
+
+
+def stopped(clock: RequestClock, window: int, at: datetime) -> RequestClock:
+    """Return a clock that stands from now on, for at most one further window of so many seconds in all.
+
+    One that stands already, or has stood for that long, is left as it is.
+    """
+    left = window - clock.stopped_for
+    if clock.stopped_at is not None or left <= 0:
+        return clock
+    return RequestClock(clock.deadline_at + timedelta(seconds=left), at, clock.deadline_at, clock.stopped_for)
+
+
+def resumed(clock: RequestClock, at: datetime) -> RequestClock:
+    """Return a clock that goes on: its deadline has moved by the time that it stood, in whole seconds, rounded up."""
+    if clock.stopped_at is None or clock.stopped_deadline is None:
+        return clock
+    moved = _moved(clock, at)
+    return RequestClock(clock.stopped_deadline + timedelta(seconds=moved), stopped_for=clock.stopped_for + moved)
+
+
+def stood(clock: RequestClock, at: datetime) -> timedelta:
+    """Return for how long the clock has stood by now, all told."""
+    return timedelta(seconds=clock.stopped_for + _moved(clock, at))
+
+
+def _moved(clock: RequestClock, at: datetime) -> int:
+    if clock.stopped_at is None or clock.stopped_deadline is None:
+        return 0
+    most = (clock.deadline_at - clock.stopped_deadline) // timedelta(seconds=1)
+    return min(max(ceil((at - clock.stopped_at).total_seconds()), 0), most)
