@@ -75,7 +75,7 @@ stateful: $(READY) ## play 200 times 50 steps of people, clock, hints, Redis, ma
 	@HYPOTHESIS_PROFILE=far $(BIN)/python -m pytest --timeout 0 tests/database/test_stateful.py
 
 failpoints: $(READY) ## end a process at every failpoint in turn, and see that nothing is lost, doubled or open
-	@$(BIN)/python -m tests.whole.failing $(POINTS)
+	@$(BIN)/python -m tests.whole.failpoints $(POINTS)
 
 mutants: $(MUTANTS_READY) ## change the rules and the audit's code line by line, and count which changes the unit tests see
 	@$(MUTANTS_VENV)/bin/python -m tests.mutants $(MUTANTS)

@@ -13,7 +13,7 @@ import structlog
 from rich.console import Console
 from sqlalchemy.engine import make_url
 
-from bench import audit_log, crowd, customers, doors, floor, least, measure, peering, pending, reach, readme, report
+from bench import audit_log, crowd, customers, doors, floor, least, measure, peer_runs, pending, reach, readme, report
 from bench.customers import Customers
 from bench.db import Bench, Site, running, site
 from bench.figures import medians
@@ -54,7 +54,7 @@ def main() -> int:
     if size is USUAL:
         readme.write(report.read(written))
     if size.peers:
-        peering.plot(written)
+        peer_runs.plot(written)
     OUT.print(f"Written to {written.with_suffix('.md')} after {time.monotonic() - STARTED:.0f} s.")
     return 0 if all(row.is_met for row in limits) else 1
 
@@ -71,7 +71,7 @@ def measure_all(size: Size) -> BenchResults:
             found["rebuild"] = _stage("a schedule that is lost", lambda: pending.rebuild(bench))
             if size.has_history:
                 found["reach"] = _stage("notifications", lambda: reach.measure(bench))
-        found["peers"] = {name: _stage(name, partial(peering.measure, place, name, size)) for name in size.peers}
+        found["peers"] = {name: _stage(name, partial(peer_runs.measure, place, name, size)) for name in size.peers}
     return BenchResults(**found)
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 from bench.db import Bench
 from bench.figures import quantile
 from bench.load import LoadedRows, clock, load_ahead
-from bench.watching import ended_at
+from bench.storm_monitor import ended_at
 
 PATIENCE = 300.0
 LOOK_SECONDS = 0.002

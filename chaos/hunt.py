@@ -13,7 +13,7 @@ from chaos.invariants import late_and_counted
 from chaos.journal import Journal
 from chaos.run import Tell
 from chaos.stage import ChaosStack
-from chaos.striking import Striker
+from chaos.striker import Striker
 
 LOOK_SECONDS = 0.5
 

@@ -12,7 +12,7 @@ from chaos.crowd import Crowd
 from chaos.invariants import InvariantResult
 from chaos.plan import AppliedFault, FaultPlan
 from chaos.stage import ChaosStack
-from chaos.striking import Striker
+from chaos.striker import Striker
 
 Tell = Callable[[str, float], object]
 

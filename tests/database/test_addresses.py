@@ -24,7 +24,7 @@ from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import read, write
 from tests.database.tenancy import does
 from tests.mailbox import code_of, sent_about
-from tests.ruling import signed_in
+from tests.policy_setup import signed_in
 
 AT_HOME = ClientInfo("192.0.2.7", "Firefox")
 DESK = "desk@contoso.example"

@@ -22,7 +22,7 @@ from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
 from tests.database.scenes import read
 from tests.database.test_exports import begun, exported, freely, note, reads, story, verified
-from tests.database.test_keeping import age, denied, retain
+from tests.database.test_retention import age, denied, retain
 from tests.logs import sealed
 
 __all__ = ["story"]

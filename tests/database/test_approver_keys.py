@@ -25,7 +25,7 @@ from lockbox.sql import new_id
 from tests.database.scenes import read
 from tests.database.tenancy import reads
 from tests.logs import public, sealed
-from tests.signing import DEMANDED, PARTY, approve, cose_bytes, enrol
+from tests.passkey_approvals import DEMANDED, PARTY, approve, cose_bytes, enrol
 
 
 def keys_of(world: World, who: str = "tara") -> ApproverKeys:

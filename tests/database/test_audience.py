@@ -14,7 +14,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import read, set_back, write
-from tests.ruling import group, lay_down
+from tests.policy_setup import group, lay_down
 
 MANAGERS = {"max", "mia"}
 APPROVERS = {"ann", "amir", "abe"}

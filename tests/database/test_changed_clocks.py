@@ -15,7 +15,7 @@ from lockbox.requests import timers
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import read, state_of, write
 from tests.database.test_reminders import reminders, row_of, told
-from tests.ruling import group, lay_down, put_into_tiers
+from tests.policy_setup import group, lay_down, put_into_tiers
 
 pytestmark = pytest.mark.usefixtures("alone")
 

@@ -40,7 +40,7 @@ from tests.database.scenes import (
     state_of,
     write,
 )
-from tests.ruling import group, lay_down
+from tests.policy_setup import group, lay_down
 
 BESIDE = """
 SELECT action, actor_role, body, at FROM events WHERE request_id = :id AND seq IS NULL ORDER BY at, id

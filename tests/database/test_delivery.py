@@ -26,7 +26,7 @@ from tests.database.postbag import (
     open_notifications,
 )
 from tests.database.scenes import at_once, read, write
-from tests.ruling import lay_down
+from tests.policy_setup import lay_down
 
 
 def test_notifications_are_sent_closed_and_leave_the_index(world: World, worker: Database, post: Postbag) -> None:

@@ -35,7 +35,7 @@ from lockbox.requests.submit import SubmissionLimits
 from lockbox.sql import new_id
 from tests.database.scenes import read, write
 from tests.database.tenancy import does
-from tests.ruling import group, lay_down, signed_in, stand_in
+from tests.policy_setup import group, lay_down, signed_in, stand_in
 
 
 def approve(world: World, caller: Caller, request: AccessRequest, **changes: Any) -> AccessRequest:

@@ -27,12 +27,12 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.mentions import mentions
 from tests.database.postbag import Postbag, open_notifications
-from tests.database.refusing import RefusingMail
+from tests.database.rejecting_relay import RefusingMail
 from tests.database.scenes import read, write
 from tests.database.tenancy import does, id_of, invites, joins, names_delegate, with_delegates
-from tests.database.test_erasing import erase
+from tests.database.test_erasure import erase
 from tests.mailbox import code_of
-from tests.ruling import signed_in
+from tests.policy_setup import signed_in
 
 ANN = "Annabelquist"
 ERIN = "Erasmusquist"

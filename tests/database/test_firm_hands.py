@@ -21,7 +21,7 @@ from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import state_of, write
 from tests.database.tenancy import does, id_of
 from tests.each import each
-from tests.ruling import lay_down, signed_in
+from tests.policy_setup import lay_down, signed_in
 
 DAY = timedelta(days=1)
 PLANS = {"standard": Plan()}

@@ -15,7 +15,7 @@ from tests.database.audit_logs import recorded_changes
 from tests.database.scenes import write
 from tests.database.tenancy import colleagues_of, id_of
 from tests.each import each
-from tests.ruling import signed_in
+from tests.policy_setup import signed_in
 
 PLANS = {"standard": Plan(), "basic": Plan(lockbox=False)}
 NILS = {"name": "Nils", "address": "nils@vendor.example"}

@@ -17,7 +17,7 @@ from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from tests.database.scenes import read
 from tests.examples import examples
-from tests.ruling import lay_down, stand_in
+from tests.policy_setup import lay_down, stand_in
 
 PEOPLE = ("una", "ugo", "ulla")
 ROLES = (Role.ENGINEER, Role.MANAGER, Role.APPROVER, Role.TENANT_ADMIN)

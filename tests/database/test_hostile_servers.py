@@ -21,7 +21,7 @@ from lockbox.notifications.senders.smtp import SmtpMail
 from lockbox.notifications.senders.webhook import HttpWebhooks
 from tests.database.postbag import SENDER, Postbag, address, assert_notifications_are_held, open_notifications
 from tests.database.scenes import read
-from tests.unit.test_fetching import certified
+from tests.unit.test_safe_http import certified
 
 QUICKLY = 0.4
 PATIENTLY = 10.0

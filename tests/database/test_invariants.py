@@ -27,7 +27,7 @@ from tests.database.scenes import many, read, set_back, write
 from tests.database.test_exports import freely
 from tests.database.test_signed_decisions import BY_A_RULE, past_all_triggers
 from tests.logs import sealed
-from tests.signing import approve, enrol
+from tests.passkey_approvals import approve, enrol
 
 HOOK = "https://vendor.example/alarms"
 LARGE = {"requests", "events", "decisions", "seals", "notifications", "unsealed", "people", "memberships"}

@@ -25,7 +25,7 @@ from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.reconcile import Step
 from lockbox.schedule import Schedule
 from tests.database.scenes import set_back, state_of
-from tests.database.test_sealing import SIGNER, sealed
+from tests.database.test_sealer import SIGNER, sealed
 from worker import maintenance, tasks
 from worker.maintenance import MOST_WAITING, QUEUE, RECONCILE, SEAL, MaintenanceJob, MaintenanceLoop
 from worker.runtime import Runtime, SealingSettings

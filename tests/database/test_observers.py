@@ -25,7 +25,7 @@ from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import as_caller, read
 from tests.database.tenancy import does, reads
 from tests.mailbox import told
-from tests.ruling import lay_down, signed_in
+from tests.policy_setup import lay_down, signed_in
 
 DESK = ObserverInput("Service desk", "desk@contoso.example")
 SERVICES = ("exchange-online", "sharepoint-online")

@@ -13,7 +13,7 @@ from lockbox.identity.roles import Role
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action, State
 from tests.database.scenes import read
-from tests.ruling import lay_down, stand_in
+from tests.policy_setup import lay_down, stand_in
 
 TOLD = "SELECT person_id FROM notifications WHERE request_id = :id AND template = :template"
 

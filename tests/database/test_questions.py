@@ -33,7 +33,7 @@ from lockbox.requests.questions import Exchange
 from lockbox.sql import new_id
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import as_caller, assert_indexes_are_true, at_once, moves_of, read, state_of
-from tests.ruling import lay_down, stand_in
+from tests.policy_setup import lay_down, stand_in
 
 HOUR = 3600
 EVENTS = """

@@ -12,7 +12,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import read, state_of
 from tests.database.tenancy import does, id_of, manages
-from tests.ruling import lay_down
+from tests.policy_setup import lay_down
 
 
 @pytest.mark.parametrize("comment", [None, "", "  "])

@@ -28,7 +28,7 @@ from tests.database.scenes import (
     state_of,
     write,
 )
-from tests.ruling import group, lay_down, stand_in
+from tests.policy_setup import group, lay_down, stand_in
 
 REMINDERS = """
 SELECT action, actor_role, seq, to_state FROM events

@@ -21,7 +21,7 @@ from lockbox.requests.policy_rules import Policy
 from tests.database.postbag import Postbag
 from tests.database.scenes import MAILBOX, assert_indexes_are_true, read, set_back, write
 from tests.logs import sealed
-from tests.ruling import lay_down, stand_in
+from tests.policy_setup import lay_down, stand_in
 
 WAITING = (
     "SELECT id, person_id, run_at, request_id FROM notifications WHERE template = 'report' AND closed_at IS NULL"

@@ -20,7 +20,7 @@ from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import as_caller, assert_audit_logs_are_whole, assert_indexes_are_true, state_of, write
 from tests.database.tenancy import id_of, manages
 from tests.database.test_reminders import reminders, row_of, told
-from tests.ruling import group, lay_down, put_into_tiers
+from tests.policy_setup import group, lay_down, put_into_tiers
 
 QUIET = "UPDATE people SET wants_prompts = false WHERE id = :id"
 MOVE = "UPDATE requests SET version = version + 1, {change} WHERE id = :id"

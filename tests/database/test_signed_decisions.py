@@ -25,8 +25,8 @@ from lockbox.requests.policy import ApproveMeans, Reason
 from lockbox.requests.policy_rules import Policy, RequestFacts, fits, terms_for
 from tests.authenticator import Authenticator
 from tests.database.scenes import as_caller, door, read, telling
-from tests.ruling import lay_down
-from tests.signing import DEMANDED, approve, asked, cose_bytes, enrol, signed
+from tests.passkey_approvals import DEMANDED, approve, asked, cose_bytes, enrol, signed
+from tests.policy_setup import lay_down
 
 OTHER = "mailbox:boss@contoso.example"
 TWO: dict[str, Any] = {"resources": ["mailbox:anna@contoso.example", OTHER], "actions": ["read", "export"]}

@@ -26,8 +26,8 @@ COMPOSED = {
     "lockbox.audit.event_search._conditions": "two conditions of an ORM's SELECT: tests/database/test_audit_log.py",
     "lockbox.identity.row_marks.unverified": "a function for each kind of row: tests/http/test_powers_on_record.py",
     MIGRATING: "how long a migration waits for a lock",
-    "lockbox.startup_checks.fits": "whether the database has revisions: tests/database/test_standing.py",
-    "lockbox.startup_checks.has_lagging_standby": "what a server asks at its start: tests/database/test_standing.py",
+    "lockbox.startup_checks.fits": "whether the database has revisions: tests/database/test_startup_checks.py",
+    "lockbox.startup_checks.has_lagging_standby": "what a server asks: tests/database/test_startup_checks.py",
     "lockbox.requests.questions._statement": "makes the statements at the top of its module, prepared here",
     "lockbox.requests.transition._statement": "makes the statements at the top of its module, prepared here",
 }

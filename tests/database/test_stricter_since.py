@@ -15,7 +15,7 @@ from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from tests.ruling import lay_down, signed_in
+from tests.policy_setup import lay_down, signed_in
 
 
 def acts(world: World, caller: Caller, action: Action, request: AccessRequest) -> State:

@@ -37,7 +37,7 @@ from lockbox.schedule import Schedule
 from lockbox.sql import new_id
 from tests.database.postbag import Postbag, SlowMail, address, open_notifications
 from tests.database.scenes import many, read, set_back, state_of, write
-from tests.database.test_sealing import SIGNER
+from tests.database.test_sealer import SIGNER
 from tests.database.test_sending_pool import black_hole
 from tests.each import each
 from worker import maintenance, tasks

@@ -35,7 +35,7 @@ from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import as_caller, at_once, read, write
 from tests.each import each
 from tests.mailbox import told
-from tests.ruling import signed_in
+from tests.policy_setup import signed_in
 
 URL = "https://hooks.contoso.example/services/T000/a-secret"
 

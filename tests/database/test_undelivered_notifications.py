@@ -18,7 +18,7 @@ from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import assert_audit_logs_are_whole, many, read, state_of
-from tests.ruling import lay_down
+from tests.policy_setup import lay_down
 
 LAST = "SELECT body FROM events WHERE request_id = :id AND seq IS NOT NULL ORDER BY seq DESC LIMIT 1"
 

@@ -13,7 +13,7 @@ from tests.database.tenancy import id_of
 from tests.http import places
 from tests.http.door import Door
 from tests.http.portal import Browser, Filled, Portal
-from tests.http.test_reach import run_out
+from tests.http.test_delivery_reach import run_out
 from tests.http.tokens import made
 
 NUMBERS = itertools.count(1)

@@ -8,7 +8,7 @@ import pytest
 
 from api.playground import mailbox
 from api.playground.mailbox import Envelope, MailFolder
-from tests.http.playing import HOME, here, playground, put, put_raw
+from tests.http.playground_world import HOME, here, playground, put, put_raw
 from tests.http.portal import OpenPortal, Portal
 
 NASTY = "<script>alert(1)</script><img src=x onerror=alert(1)>"

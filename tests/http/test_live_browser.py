@@ -15,10 +15,10 @@ from lockbox.requests import inbox, questions
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from tests.http.browsing import browser, desk
+from tests.http.page_browser import browser, desk
 from tests.http.portal import OpenPortal
 from tests.http.streams import Live, serving
-from tests.ruling import lay_down
+from tests.policy_setup import lay_down
 from tests.whole import people
 from tests.whole.people import BrowserDesk, violations
 

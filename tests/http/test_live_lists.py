@@ -14,7 +14,7 @@ from lockbox.identity.roles import AuthMethod
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from tests.http.browsing import browser, desk
+from tests.http.page_browser import browser, desk
 from tests.http.portal import OpenPortal, Portal
 from tests.http.streams import Live, serving
 from tests.whole import people

@@ -11,7 +11,7 @@ from api.app import make_app
 from config.settings import UnsafeSettings
 from lockbox.identity.roles import AuthMethod, Role
 from tests.each import each
-from tests.http.playing import HERE, HOME, PARTS, here, playground
+from tests.http.playground_world import HERE, HOME, PARTS, here, playground
 from tests.http.portal import SETTINGS, Browser, OpenPortal, Portal
 
 PLACES = ("/play", "/inbox", "/inbox/0123456789abcdef", "/inbox/0123456789abcdef/page")

@@ -11,7 +11,7 @@ from lockbox.sql import new_id
 from tests.authenticator import Authenticator
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage, code_in
 from tests.http.test_sign_in_passkeys import options
-from tests.signing import PARTY, cose_bytes
+from tests.passkey_approvals import PARTY, cose_bytes
 
 LOST = """
 INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)

@@ -14,7 +14,7 @@ from lockbox.requests.policy import ApprovalStage, Reason
 from lockbox.requests.policy_rules import Policy
 from tests.database.tenancy import id_of, reads
 from tests.http.portal import Browser, Filled, OpenPortal, Portal, PortalPage
-from tests.ruling import group, lay_down
+from tests.policy_setup import group, lay_down
 
 SWITCHED = ["report_on_close", "mail_link", "mail_justification"]
 

@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.middleware import PER_ADDRESS, HttpGuard
 from tests.each import each
-from tests.http.playing import here, playground
+from tests.http.playground_world import here, playground
 from tests.http.portal import HOME, Browser, OpenPortal, Portal, PortalPage
 
 

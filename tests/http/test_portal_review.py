@@ -17,7 +17,7 @@ from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import many
 from tests.http.conftest import db_at, root_at
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
-from tests.ruling import lay_down
+from tests.policy_setup import lay_down
 
 ROLE = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :p, NULL, :r)"
 

@@ -13,7 +13,7 @@ from lockbox.sql import new_id
 from tests.database.tenancy import does, id_of, members_of, reads
 from tests.http.places import REACH, SENT, TRIED
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
-from tests.ruling import lay_down
+from tests.policy_setup import lay_down
 
 URL = "https://hooks.contoso.example/lockbox"
 FORMS = {

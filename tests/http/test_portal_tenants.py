@@ -13,7 +13,7 @@ from lockbox.sql import new_id
 from tests.database.tenancy import does, id_of, members_of, mode_of, reads
 from tests.http.places import REACH
 from tests.http.portal import Browser, Portal, PortalPage
-from tests.ruling import group, lay_down
+from tests.policy_setup import group, lay_down
 
 WEAK = [(AuthMethod.MAIL, 0), (AuthMethod.PASSKEY, 16)]
 

@@ -27,7 +27,7 @@ from tests.database.test_exports import freely
 from tests.http.portal import Browser, OpenPortal, Portal
 from tests.http.test_portal_invitations import Newcomer, invite
 from tests.http.test_sign_in_passkeys import add
-from tests.ruling import stand_in
+from tests.policy_setup import stand_in
 
 VOTE = """
 INSERT INTO decisions (id, request_id, person_id, principals, decision, means, channel, decided_at)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.http.door import Door, facts
-from tests.ruling import group, lay_down, put_into_tiers, stand_in
+from tests.policy_setup import group, lay_down, put_into_tiers, stand_in
 
 PREVIEW = "/v1/requests/preview"
 

@@ -16,7 +16,7 @@ from tests.http.places import place_of
 from tests.http.places import question as question_about
 from tests.http.tokens import made
 from tests.logs import sealed
-from tests.ruling import stand_in
+from tests.policy_setup import stand_in
 
 NOWHERE = Settings(environment="test", database_url="postgresql://nobody@localhost/x", redis_url="redis://localhost")
 APP = make_app(NOWHERE, make_database(NOWHERE))

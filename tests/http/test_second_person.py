@@ -15,7 +15,7 @@ from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
 from tests.http.door import Door
 from tests.http.portal import Browser, OpenPortal, Portal
-from tests.ruling import signed_in, stand_in
+from tests.policy_setup import signed_in, stand_in
 
 FORGET = """
 UPDATE events SET body = convert_to((convert_from(body, 'utf8')::jsonb #- '{personal,principal_1}')::text, 'utf8')

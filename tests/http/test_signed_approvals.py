@@ -16,7 +16,7 @@ from lockbox.requests.policy_rules import Policy
 from tests.authenticator import Authenticator
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 from tests.http.test_sign_in_passkeys import options
-from tests.signing import DEMANDED, cose_bytes, enrol
+from tests.passkey_approvals import DEMANDED, cose_bytes, enrol
 
 WITHOUT_REVIEW = Policy(vendor_review=False)
 UNSIGNED = "Approve without a signature"

@@ -18,7 +18,7 @@ from tests.each import each
 from tests.http.door import Door, OpenDoor, client, facts
 from tests.http.places import somebody
 from tests.mailbox import code_of
-from tests.ruling import lay_down
+from tests.policy_setup import lay_down
 
 
 def at(door: Door, tail: str = "", slug: str | None = None) -> str:

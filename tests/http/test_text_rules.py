@@ -9,7 +9,7 @@ from lockbox.requests.policy_rules import Policy
 from tests.each import each
 from tests.http.door import Door, OpenDoor, facts
 from tests.http.portal import Browser, Portal
-from tests.signing import enrol
+from tests.passkey_approvals import enrol
 
 LOOKALIKE = "mailbox:\u0430nna@contoso.example"
 WARNING = "mixed alphabets: Cyrillic and Latin; check each letter"

@@ -13,7 +13,7 @@ from tests.database.tenancy import does
 from tests.http.door import Door, facts
 from tests.http.places import REACH, WHAT_IF
 from tests.mailbox import code_of
-from tests.ruling import group, lay_down
+from tests.policy_setup import group, lay_down
 
 DESK = "desk@contoso.example"
 

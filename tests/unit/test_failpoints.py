@@ -13,7 +13,7 @@ from cli.stack import CHECKOUT
 from config.settings import UnsafeSettings, load
 from lockbox import failpoints
 from lockbox.failpoints import KILLED, POINTS, UnknownFailpoint, failpoint, mark
-from tests.whole.failing.scenes import SCENES
+from tests.whole.failpoints.scenes import SCENES
 
 PLACES = ("api", "lockbox", "worker")
 SCRIPT = """

@@ -12,7 +12,7 @@ from harness.sinks import MailRelay, relaying
 from lockbox.notifications.circuit_breaker import PeerResponse
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.notifications.senders.smtp import SmtpMail
-from tests.unit.test_fetching import certified
+from tests.unit.test_safe_http import certified
 from tests.unit.test_senders import FROM, MAIL
 
 QUICKLY = 0.4

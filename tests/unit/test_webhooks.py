@@ -23,7 +23,7 @@ from lockbox.notifications.senders.protocol import SEND_SECONDS, SendFailed, Web
 from lockbox.notifications.senders.webhook import HttpWebhooks, signed
 from lockbox.safe_http import FetchFailed
 from tests.each import each
-from tests.unit.test_fetching import certified, resolve_to
+from tests.unit.test_safe_http import certified, resolve_to
 
 NOON = datetime(2026, 12, 31, 12, tzinfo=UTC)
 GIGABYTE = 1 << 30

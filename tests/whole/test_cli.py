@@ -13,7 +13,7 @@ from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from tests.database.scenes import set_back, write
 from tests.database.tenancy import id_of
-from tests.ruling import stand_in
+from tests.policy_setup import stand_in
 from tests.whole.conftest import RunningStack
 from tests.whole.shell import Shell, lockbox
 

@@ -16,7 +16,7 @@ from tests.whole.conftest import RunningStack, stage_of
 from tests.whole.forms import Book
 from tests.whole.people import desk_of
 from tests.whole.post import address_of
-from tests.whole.scenes import SCENES, Scene, asking, audit_log, entering, governing, own
+from tests.whole.scenes import SCENES, Scene, audit_log, own, requests, sign_in, tenant_admin
 from tests.whole.warm import WarmProcesses
 
 pytestmark = [
@@ -35,7 +35,7 @@ COMMENTS_ALONE = {
     ("post", "/inbox"),
 }
 SERVICE = "the sign-in of the vendor"
-MODULES = (asking, entering, governing, own, audit_log)
+MODULES = (requests, sign_in, tenant_admin, own, audit_log)
 
 
 def playground(stage: RunningStack, world: World, folder: Path) -> Path:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from config.embedded import ServerAddresses
-from tests.whole.failing.scenes import SCENES, Theatre, theatre
+from tests.whole.failpoints.scenes import SCENES, Theatre, theatre
 
 QUICK = {
     "api transaction.before_arm",

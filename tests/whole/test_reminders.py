@@ -5,7 +5,7 @@ import pytest
 from harness.people import World
 from lockbox.requests.lifecycle import Action
 from tests.database.postbag import address
-from tests.ruling import group, lay_down
+from tests.policy_setup import group, lay_down
 from tests.whole.conftest import RunningStack, wait_until
 
 WINDOW = 10

@@ -21,7 +21,7 @@ from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, VerificationRe
 from tests.authenticator import Authenticator, decoded
 from tests.each import each
 from tests.logs import TENANT, Log, SealedEvent, event
-from tests.unit.test_verifying_approvals import ANN, ENGINEER, OPENED, REQUEST, SIGNER, UNTIL, approval, named
+from tests.unit.test_verifier_approvals import ANN, ENGINEER, OPENED, REQUEST, SIGNER, UNTIL, approval, named
 from tests.verdicts import verified
 
 BEN = "00000000-0000-0000-0000-00000000000d"

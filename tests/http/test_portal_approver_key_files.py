@@ -14,7 +14,7 @@ from tests.http.portal import HOME, Browser, OpenPortal, PortalPage
 from tests.http.test_portal_audit_log import entered
 from tests.http.test_signed_approvals import answer, asked, signed_in
 from tests.logs import public, sealed
-from tests.signing import DEMANDED, enrol
+from tests.passkey_approvals import DEMANDED, enrol
 
 KEYS = f"{public().text}\n{keyring.ephemeral().public.text}"
 INTACT = "Intact as signed by the vendor; not compared with a checkpoint of yours."

@@ -22,7 +22,7 @@ from tests.database.postbag import PUBLIC_URL
 from tests.database.scenes import read, write
 from tests.database.tenancy import does, id_of, names_delegate, reads, with_delegates
 from tests.mailbox import sent_about
-from tests.ruling import lay_down
+from tests.policy_setup import lay_down
 
 DAY = timedelta(days=1)
 

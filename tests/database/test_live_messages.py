@@ -25,7 +25,7 @@ from lockbox.requests.readers import LiveReader
 from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, Schedule
 from lockbox.sql import new_id
 from tests.database.scenes import many, read, write
-from tests.ruling import lay_down
+from tests.policy_setup import lay_down
 
 QUIET = 0.3
 

@@ -10,9 +10,20 @@ from harness.sinks import WebhookReceiver, receiving
 from harness.wait import within
 from lockbox.failpoints import mark
 from tests.whole.conftest import RunningStack, stage_of
-from tests.whole.failing import checks
-from tests.whole.failing.hall import CHECKPOINTS, FailpointStage, kill
-from tests.whole.failing.plays import DECIDE, EXPIRE, FILE, HOOK, MAIL, REBUILD, REMIND, SEAL, TIME_OUT, FailpointPlay
+from tests.whole.failpoints import checks
+from tests.whole.failpoints.hall import CHECKPOINTS, FailpointStage, kill
+from tests.whole.failpoints.plays import (
+    DECIDE,
+    EXPIRE,
+    FILE,
+    HOOK,
+    MAIL,
+    REBUILD,
+    REMIND,
+    SEAL,
+    TIME_OUT,
+    FailpointPlay,
+)
 
 PROCESSES = ("api", "worker", "notifications")
 DIES_WITHIN = 30.0

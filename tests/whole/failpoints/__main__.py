@@ -11,7 +11,7 @@ from rich.table import Table
 
 from harness.stage import migrated_servers
 from lockbox.failpoints import POINTS
-from tests.whole.failing.scenes import SCENES, FailpointScene, Theatre, theatre
+from tests.whole.failpoints.scenes import SCENES, FailpointScene, Theatre, theatre
 
 OUT = Console()
 

@@ -9,8 +9,8 @@ import httpx
 from harness.wait import within
 from lockbox.audit.log.merkle import leaf_hash, root_of
 from lockbox.schedule import CLOCK, NOTIFICATIONS
-from tests.whole.failing.hall import FailpointStage
-from tests.whole.failing.plays import FailpointPlay
+from tests.whole.failpoints.hall import FailpointStage
+from tests.whole.failpoints.plays import FailpointPlay
 
 PATIENCE = 40.0
 # What was armed from a row that was closed meanwhile goes when it comes up: after the lease of a claim.

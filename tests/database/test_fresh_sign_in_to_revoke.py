@@ -13,7 +13,7 @@ from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from tests.database.scenes import state_of
 from tests.each import each
-from tests.ruling import lay_down, signed_in
+from tests.policy_setup import lay_down, signed_in
 
 STALE = [(AuthMethod.TOKEN, 0), (AuthMethod.PASSKEY, 6), (AuthMethod.MAIL, 6), (AuthMethod.OIDC, 6)]
 

@@ -16,7 +16,7 @@ from tests.database.audit_logs import last_change
 from tests.database.scenes import read, write
 from tests.database.tenancy import accepts, does, manages, members_of, names_delegate, reads, with_delegates
 from tests.mailbox import code_of
-from tests.ruling import signed_in
+from tests.policy_setup import signed_in
 
 LEFT = "SELECT FROM memberships m JOIN tenants t ON t.id = m.tenant_id WHERE t.slug = 'fabrikam'"
 FOUNDING = TenantInput("fabrikam", "Fabrikam", "standard", "Fay", "fay@fabrikam.example")

@@ -20,7 +20,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
 from tests.database.scenes import as_caller, assert_audit_logs_are_whole, at_once, read, set_back, write
-from tests.ruling import lay_down
+from tests.policy_setup import lay_down
 
 SAME = ("service", "resources", "actions", "reason_code", "justification", "case_ref", "access_window", "tenant_id")
 FORGED = """

@@ -8,7 +8,7 @@ from httpx import Response
 from lockbox.database import Database
 from lockbox.requests.policy_rules import Policy
 from tests.http.door import Door, OpenDoor, facts
-from tests.http.test_reach import run_out
+from tests.http.test_delivery_reach import run_out
 
 
 def again(door: Door, who: str, request_id: str, key: str | None = None) -> Response:

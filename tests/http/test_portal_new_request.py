@@ -11,7 +11,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.sql import new_id
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
-from tests.ruling import lay_down
+from tests.policy_setup import lay_down
 
 ANNA = "mailbox:anna@contoso.example"
 NEW = "SELECT * FROM requests WHERE tenant_id = :t ORDER BY id"

@@ -28,12 +28,12 @@ from tests.database.audit_logs import recorded_changes
 from tests.database.furnished import furnish
 from tests.database.mentions import mentions
 from tests.database.postbag import Postbag, open_notifications
-from tests.database.refusing import RefusingMail
+from tests.database.rejecting_relay import RefusingMail
 from tests.database.scenes import read, write
 from tests.database.tenancy import does, id_of, invites, names_delegate, with_delegates
 from tests.database.test_exports import exported, vendors_log, verified
 from tests.logs import sealed
-from tests.ruling import stand_in
+from tests.policy_setup import stand_in
 
 EMAIL = "SELECT email FROM people WHERE id = :id"
 NAMED = """

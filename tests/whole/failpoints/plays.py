@@ -8,7 +8,7 @@ from uuid import UUID
 import httpx
 
 from lockbox.requests.lifecycle import Action
-from tests.whole.failing.hall import FailpointStage
+from tests.whole.failpoints.hall import FailpointStage
 
 # Longer than a play takes, and shorter than its end waits for the index: what Redis was too busy to drop stays there
 # until its time.

@@ -11,7 +11,7 @@ from lockbox.requests.inbox import MOST
 from lockbox.requests.lifecycle import Action
 from tests.database.scenes import many
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
-from tests.ruling import lay_down, stand_in
+from tests.policy_setup import lay_down, stand_in
 
 PAGE_BYTES = 60_000
 HOSTILE = "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"

@@ -16,8 +16,8 @@ from bench.figures import medians
 from bench.load import clock
 from bench.rivals import PYTHON, PeerProcesses, running
 from bench.sizes import Size
+from bench.storm_monitor import ended_at
 from bench.targets import Peer
-from bench.watching import ended_at
 from cli import stack
 
 LEAST_SECONDS = 4.0

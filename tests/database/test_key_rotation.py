@@ -20,7 +20,7 @@ from lockbox.identity.roles import Role
 from lockbox.notifications import recipients
 from lockbox.requests import policy_store
 from tests.database.scenes import read, write
-from tests.ruling import lay_down, stand_in
+from tests.policy_setup import lay_down, stand_in
 
 OLD, NEW = b"o" * 32, b"n" * 32
 MARKS = """

@@ -11,7 +11,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 from tests.http.test_portal_requests import offered
-from tests.ruling import lay_down
+from tests.policy_setup import lay_down
 
 A, B = "mailbox:anna@contoso.example", "mailbox:bob@contoso.example"
 WIDE: dict[str, Any] = {"resources": [A, B], "actions": ["read", "export"]}

@@ -6,8 +6,8 @@ from lockbox.identity import keyring
 from lockbox.requests.lifecycle import Action
 from tests import second_verifier
 from tests.database import test_exports as exports
-from tests.database import test_restoring as scene
-from tests.database.test_restoring import SIGNER, RestorableWorld
+from tests.database import test_restore as scene
+from tests.database.test_restore import SIGNER, RestorableWorld
 
 plant = scene.plant
 

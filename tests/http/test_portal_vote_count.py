@@ -6,7 +6,7 @@ from lockbox.identity.roles import AuthMethod
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.http.portal import OpenPortal, Portal, PortalPage
-from tests.ruling import group, lay_down, stand_in
+from tests.policy_setup import group, lay_down, stand_in
 
 
 def seen(portal: Portal, who: str, request_id: object) -> PortalPage:
