@@ -16,10 +16,11 @@ from lockbox.failpoints import UnknownFailpoint
 from lockbox.startup_checks import ServerKind, StartupCheckFailed, wait_until_fit
 from worker.app import CORE, MAINTENANCE, NOTIFY, app
 from worker.maintenance import JOBS
+from worker.prefork import PreforkPool
 from worker.runtime import CONNECTIONS, NOTIFY_THREADS, make, settings
 
 KINDS: dict[str, dict[str, Any]] = {
-    "core": {"pool_cls": "prefork", "queues": [CORE, MAINTENANCE]},
+    "core": {"pool_cls": PreforkPool, "queues": [CORE, MAINTENANCE]},
     "notifications": {"pool_cls": "threads", "queues": [NOTIFY]},
 }
 # Of each maintenance job one process does the work at a time, so the clock always finds a child that is free.

@@ -196,6 +196,10 @@ def test_a_pool_child_killed_again_and_again_hangs_nothing(stage: RunningStack) 
     wait_until(lambda: not stage.open_requests(world), "every request has ended")
     assert stage.processes.running["worker"].poll() is None
     wait_until(lambda: len(parent.children()) >= 3, "the pool is whole again")
+    with stage.redis() as redis:
+        redis.client_kill_filter(_type="normal", skipme=True)
+    wait_until(lambda: stage.python(ANSWERS).returncode == 0, "the worker serves again")
+    assert stage.processes.ended() == {}
     stage.events_are_whole()
 
 
