@@ -6,8 +6,8 @@ from typing import TypeVar
 from anyio import CapacityLimiter, to_thread
 
 from lockbox.database import Database
-from lockbox.identity import rate_limit
-from lockbox.identity.rate_limit import AttemptLimits
+from lockbox.identity import attempt_limits
+from lockbox.identity.attempt_limits import AttemptLimits
 from lockbox.identity.roles import Caller
 
 MOST = 60
@@ -25,7 +25,7 @@ def count(db: Database, who: Caller) -> None:
         TooMany: they have made sixty in the last ten minutes.
     """
     with db.transaction() as session:
-        counted = rate_limit.count(session, LIMITS, taking=who.person_id)
+        counted = attempt_limits.count(session, LIMITS, taking=who.person_id)
     counted.check("take something away")
 
 

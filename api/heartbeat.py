@@ -9,8 +9,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lockbox.audit.log import witness
 from lockbox.database import Database
-from lockbox.identity import row_marks
-from lockbox.identity.row_marks import MarkScans
+from lockbox.identity import row_macs
+from lockbox.identity.row_macs import MarkScans
 from lockbox.monitoring.heartbeats import BEAT_SECONDS, HeartbeatSender, ProcessPart
 from lockbox.requests import decisions
 
@@ -55,7 +55,7 @@ class HeartbeatThread(threading.Thread):
         if is_due:
             with self._database.transaction() as session:
                 found = [*decisions.unverified(session), *self._rounds.look(session)]
-                row_marks.report(session, self._heart.id, found)
+                row_macs.report(session, self._heart.id, found)
             self._look_at = time.monotonic() + LOOK_SECONDS
 
     def stop(self) -> None:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from api.problems import problem
-from lockbox.identity.rate_limit import network
+from lockbox.identity.attempt_limits import network
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,34 @@ from urllib.parse import urlsplit
 
 from fastapi import Request
 
+from config.settings import LOOPBACK
+from lockbox.errors import NotYours
+
 FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
 
+PLAYGROUND_CLOSED = (
+    "The playground works only on the machine that runs it. Open the address that `make run` printed there."
+)
 
-def is_from_here(request: Request) -> bool:
-    """Return whether the peer is on this machine and is no proxy."""
+
+async def require_loopback(request: Request) -> None:
+    """Check that a browser on this machine calls, under a name of this machine.
+
+    A foreign name that resolves to this machine (DNS rebinding) is refused.
+
+    Raises:
+        NotYours: it does not.
+    """
+    if not is_local(request):
+        raise NotYours(PLAYGROUND_CLOSED)
+
+
+def is_local(request: Request) -> bool:
+    """Return whether this machine calls under its own name: a silent proxy passes on another name."""
+    return _is_from_here(request) and _name_of(request) in LOOPBACK
+
+
+def _is_from_here(request: Request) -> bool:
     if request.client is None or any(name in request.headers for name in FORWARDED):
         return False
     try:
@@ -18,8 +41,7 @@ def is_from_here(request: Request) -> bool:
         return False
 
 
-def name_of(request: Request) -> str | None:
-    """Return the host that a call names, without its port; None if there is none."""
+def _name_of(request: Request) -> str | None:
     try:
         return urlsplit(f"//{request.headers.get('host', '')}").hostname
     except ValueError:

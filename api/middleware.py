@@ -30,7 +30,7 @@ from api.incoming_request import (
 from api.portal.pages import early
 from api.problems import problem
 from config.settings import Settings
-from lockbox.identity.rate_limit import network
+from lockbox.identity.attempt_limits import network
 
 log = structlog.get_logger("api")
 

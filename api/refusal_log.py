@@ -12,7 +12,7 @@ from lockbox.audit import refusals_log
 from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, RefusalEntry
 from lockbox.database import Database
 from lockbox.errors import Conflict, ForeignForm, LockboxError, NotSignedIn, NotYours, PolicyNotMet
-from lockbox.identity import rate_limit
+from lockbox.identity import attempt_limits
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.identity.sessions import LoginStub
 from lockbox.notifications import load
@@ -92,7 +92,7 @@ def sign_in(
         log.warning("refusal.account_unknown", error=type(error).__name__)
     personal = {"account": account, "from_address": address}
     first = {"means": means, "code": refusal.code}
-    network = rate_limit.network(address) if address else UNREADABLE
+    network = attempt_limits.network(address) if address else UNREADABLE
     of = f"account {account.lower()}" if account else f"address {network}"
     what = RefusalEntry(SIGN_IN_REFUSED, {}, person_id, of="" if person_id else of, first=first, personal=personal)
     _count(db, what)

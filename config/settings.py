@@ -17,9 +17,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
-from config.catalogue import Plan, Service, _sample_plans, _sample_services
 from config.issuers import IssuerList
 from config.public_keys import ApprovalKey, PublicKey
+from config.service_catalogue import Plan, Service, _sample_plans, _sample_services
 
 SECRETS_FOLDER = Path("/run/secrets")
 

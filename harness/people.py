@@ -16,7 +16,7 @@ from cli.stack import StackPlan
 from config.settings import Settings
 from harness.stage import setting, unbound
 from lockbox.database import NO_KEYS, Database, UnitOfWork, WarnedSession, now, postgres_clock
-from lockbox.identity import api_tokens, keyring, row_marks, sessions, tenants
+from lockbox.identity import api_tokens, keyring, row_macs, sessions, tenants
 from lockbox.identity.api_tokens import TokenTerms
 from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
 from lockbox.identity.models import (
@@ -104,34 +104,34 @@ def vouch(engine: Engine) -> None:
         session.execute(text("SET LOCAL session_replication_role = replica"))
         mark = keyring.of(session).powers.mark
         for one in session.orm.exec(select(Membership).where(col(Membership.mac).is_(None))):
-            one.mac = mark(*row_marks.membership(one.id, one.person_id, one.tenant_id, one.role))
+            one.mac = mark(*row_macs.membership(one.id, one.person_id, one.tenant_id, one.role))
         for passkey in session.orm.exec(select(Passkey).where(col(Passkey.mac).is_(None))):
-            passkey.mac = mark(*row_marks.passkey(passkey))
+            passkey.mac = mark(*row_macs.passkey(passkey))
         for identity in session.orm.exec(select(Identity).where(col(Identity.mac).is_(None))):
-            identity.mac = mark(*row_marks.identity(identity))
+            identity.mac = mark(*row_macs.identity(identity))
         for token in session.orm.exec(select(Token).where(col(Token.mac).is_(None))):
-            token.mac = mark(*row_marks.of_token(token))
+            token.mac = mark(*row_macs.of_token(token))
         for opened in session.orm.exec(select(BrowserSession).where(col(BrowserSession.mac).is_(None))):
-            opened.mac = mark(*row_marks.of_session(opened))
+            opened.mac = mark(*row_macs.of_session(opened))
         for offer in session.orm.exec(select(Invitation).where(col(Invitation.mac).is_(None))):
-            offer.mac = mark(*row_marks.invitation(offer))
+            offer.mac = mark(*row_macs.invitation(offer))
         _vouch_for_tenants(session)
 
 
 def _vouch_for_tenants(session: UnitOfWork) -> None:
     ours = keyring.of(session).powers
     for tenant in session.orm.exec(select(Tenant)):
-        if not ours.is_mark(tenant.mac, *row_marks.tenant(tenant)):
+        if not ours.is_mark(tenant.mac, *row_macs.tenant(tenant)):
             tenants.mark(session, tenant)
     for policy in session.orm.exec(select(PolicyVersion)):
-        parts = row_marks.policy(policy.tenant_id, policy.version, policy.body)
+        parts = row_macs.policy(policy.tenant_id, policy.version, policy.body)
         if not ours.is_mark(policy.mac, *parts):
             policy.mac = ours.mark(*parts)
     for delegation in session.orm.exec(select(Delegation)):
-        if not ours.is_mark(delegation.mac, *row_marks.delegation(delegation)):
-            delegation.mac = ours.mark(*row_marks.delegation(delegation))
+        if not ours.is_mark(delegation.mac, *row_macs.delegation(delegation)):
+            delegation.mac = ours.mark(*row_macs.delegation(delegation))
     for eligible in session.orm.exec(select(EligibleDelegate).where(col(EligibleDelegate.mac).is_(None))):
-        eligible.mac = ours.mark(*row_marks.eligible_delegate(eligible))
+        eligible.mac = ours.mark(*row_macs.eligible_delegate(eligible))
 
 
 GIVES_POWER = re.compile(
@@ -179,7 +179,7 @@ class Enrolment:
         )
         issued = api_tokens.draft(person.id, self._at, ours, terms)
         row_id = new_id()
-        mac = ours.powers.mark(*row_marks.membership(row_id, person.id, tenant_id, role))
+        mac = ours.powers.mark(*row_macs.membership(row_id, person.id, tenant_id, role))
         membership = Membership(id=row_id, person_id=person.id, tenant_id=tenant_id, role=role, mac=mac)
         self._entered += [person, membership, issued.token]
         limits = (frozenset(scopes or ()), frozenset(services or ()))

@@ -9,7 +9,7 @@ import cbor2
 from harness.people import HERE, World
 from harness.stage import setting
 from lockbox.database import now
-from lockbox.identity import keyring, row_marks
+from lockbox.identity import keyring, row_macs
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.requests import decide
@@ -44,7 +44,7 @@ def enrol(world: World, name: str) -> Authenticator:
             created_at=at,
             trusted_at=at,
         )
-        key.mac = keyring.of(session).powers.mark(*row_marks.passkey(key))
+        key.mac = keyring.of(session).powers.mark(*row_macs.passkey(key))
         session.orm.add(key)
     return authenticator
 

@@ -8,7 +8,7 @@ from harness.people import World
 from harness.stage import setting
 from lockbox.admin import memberships
 from lockbox.database import now
-from lockbox.identity import row_marks, tenants
+from lockbox.identity import row_macs, tenants
 from lockbox.identity.models import Delegation, EligibleDelegate, Tenant
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.requests.policy_rules import Policy
@@ -45,7 +45,7 @@ def stand_in(world: World, delegate: str, principal: str, *, starts: float = -1,
         person = world.people[delegate].person_id
         if session.orm.get(EligibleDelegate, (world.tenant.id, person)) is None:
             eligible = EligibleDelegate(tenant_id=world.tenant.id, person_id=person)
-            eligible.mac = row_marks.mark(session, row_marks.eligible_delegate(eligible))
+            eligible.mac = row_macs.mark(session, row_macs.eligible_delegate(eligible))
             session.orm.add(eligible)
         delegation = Delegation(
             id=new_id(),
@@ -57,7 +57,7 @@ def stand_in(world: World, delegate: str, principal: str, *, starts: float = -1,
             made_by=world.people["tara"].person_id,
             created_at=at,
         )
-        delegation.mac = row_marks.mark(session, row_marks.delegation(delegation))
+        delegation.mac = row_macs.mark(session, row_macs.delegation(delegation))
         session.orm.add(delegation)
 
 

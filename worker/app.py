@@ -10,9 +10,9 @@ from kombu import Queue
 
 from config import logging as lockbox_logging
 from config.settings import Settings, UnsafeSettings
+from worker.bootstep import Pollers
 from worker.message_filter import INSPECTION, TASKS
 from worker.runtime import settings
-from worker.step import Pollers
 from worker.transport import register
 
 CORE, NOTIFY, MAINTENANCE = "core", "notify", "maintenance"

@@ -10,7 +10,7 @@ from flower.views import BaseHandler
 from tornado.httputil import HTTPServerRequest
 from tornado.web import HTTPError, StaticFileHandler, url
 
-from lockbox.identity.rate_limit import network
+from lockbox.identity.attempt_limits import network
 
 WRONG_SECONDS = 1.0
 MOST_WAITING = 20

@@ -2,8 +2,8 @@
 
 from fastapi import FastAPI
 
-from api.playground import cast, inbox, play
-from api.playground.cast import DemoUsers
+from api.playground import demo_users, inbox, play
+from api.playground.demo_users import DemoUsers
 from config.settings import Settings
 
 
@@ -15,7 +15,7 @@ def install(app: FastAPI, settings: Settings) -> None:
     """
     if settings.playground is None or settings.environment == "production":
         return
-    found: DemoUsers = cast.read(settings.playground)
+    found: DemoUsers = demo_users.read(settings.playground)
     app.state.playground = found
     app.include_router(play.router)
     app.include_router(inbox.router)

@@ -8,15 +8,15 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
 from api.deps import SessionDep, SettingsDep
-from api.playground.cast import DemoUsers
-from api.playground.door import here_alone
+from api.loopback import require_loopback
+from api.playground.demo_users import DemoUsers
 from api.playground.mailbox import OpenedMail
 from api.playground.play import DemoUsersDep
 from api.portal import sign_in_session
 from api.portal.pages import LOCAL_PATH, POLICY, TAG, page, protect
 from lockbox.errors import NotFound
 
-router = APIRouter(prefix="/inbox", tags=[TAG], include_in_schema=False, dependencies=[Depends(here_alone)])
+router = APIRouter(prefix="/inbox", tags=[TAG], include_in_schema=False, dependencies=[Depends(require_loopback)])
 
 LONGEST_ADDRESS = 320
 # A mail's page runs, fetches and sends nothing and is framed only by our pages. Its links, when followed,
@@ -34,28 +34,28 @@ def show(
     request: Request,
     chosen: SettingsDep,
     session: SessionDep,
-    cast: DemoUsersDep,
+    demo_users: DemoUsersDep,
     to: Annotated[str, Query(max_length=LONGEST_ADDRESS)] = "",
 ) -> Response:
     """Show the newest mails, to everyone or to one address."""
     # Before the database is queried, which would wait for the disk.
-    letters, recipients = cast.mailbox.newest(to), cast.mailbox.recipients()
+    mails, recipients = demo_users.mailbox.newest(to), demo_users.mailbox.recipients()
     visitor = sign_in_session.visitor(request, session, chosen)
-    return page(request, "inbox", visitor=visitor, letters=letters, recipients=recipients, to=to)
+    return page(request, "inbox", visitor=visitor, mails=mails, recipients=recipients, to=to)
 
 
 @router.get("/{key}")
-def read(request: Request, key: str, chosen: SettingsDep, session: SessionDep, cast: DemoUsersDep) -> Response:
+def read(request: Request, key: str, chosen: SettingsDep, session: SessionDep, demo_users: DemoUsersDep) -> Response:
     """Show one mail: its text with links to our pages, its codes to copy, and its HTML."""
-    letter = _find(cast, key)
-    pieces = list(letter.pieces(chosen.origin))
+    mail = _find(demo_users, key)
+    pieces = list(mail.pieces(chosen.origin))
     answer = page(
         request,
         "mail",
         visitor=sign_in_session.visitor(request, session, chosen),
-        letter=letter,
+        mail=mail,
         pieces=pieces,
-        reader=cast.at(letter.to),
+        reader=demo_users.at(mail.to),
         leads_to=_leads_to(pieces, chosen.origin),
         sandbox=SANDBOX,
     )
@@ -64,9 +64,9 @@ def read(request: Request, key: str, chosen: SettingsDep, session: SessionDep, c
 
 
 @router.get("/{key}/page")
-def look(request: Request, key: str, cast: DemoUsersDep) -> Response:
+def look(request: Request, key: str, demo_users: DemoUsersDep) -> Response:
     """Return a mail's original HTML, for a sandboxed frame."""
-    html = _find(cast, key).html
+    html = _find(demo_users, key).html
     answer = HTMLResponse(HEAD.sub(r'\g<0><base target="_top">', html, count=1))
     protect(request, answer)
     answer.headers["content-security-policy"] = POLICY_OF_A_MAIL
@@ -80,8 +80,8 @@ def _leads_to(pieces: Sequence[tuple[str, str | None]], origin: str) -> str | No
     return next((path for path in paths if LOCAL_PATH.fullmatch(path)), None)
 
 
-def _find(cast: DemoUsers, key: str) -> OpenedMail:
-    letter = cast.mailbox.find(key)
-    if letter is None:
+def _find(demo_users: DemoUsers, key: str) -> OpenedMail:
+    mail = demo_users.mailbox.find(key)
+    if mail is None:
         raise NotFound("There is no such mail.")
-    return letter
+    return mail

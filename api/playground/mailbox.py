@@ -66,27 +66,27 @@ class MailFolder:
     def newest(self, to: str = "") -> Sequence[Envelope]:
         """Return the newest mails, the last first: all of them, or those to one address."""
         found: list[Envelope] = []
-        for letter in self._letters():
-            if not to or to.casefold() == letter.to.casefold():
-                found.append(letter)
+        for mail in self._mails():
+            if not to or to.casefold() == mail.to.casefold():
+                found.append(mail)
             if len(found) == MOST_LISTED:
                 break
         return found
 
     def recipients(self) -> Sequence[str]:
         """Return the recipients of the newest mails."""
-        return sorted({letter.to for letter in self._letters()})
+        return sorted({mail.to for mail in self._mails()})
 
     def find(self, key: str) -> OpenedMail | None:
         """Return one mail."""
         name = next((name for name in self._names() if _key(name) == key), None)
         return _opened(self.folder / "new" / name) if name else None
 
-    def _letters(self) -> Iterator[Envelope]:
+    def _mails(self) -> Iterator[Envelope]:
         for name in self._names():
-            letter = _seen(self.folder / "new" / name)
-            if letter is not None:
-                yield letter
+            mail = _seen(self.folder / "new" / name)
+            if mail is not None:
+                yield mail
 
     def _names(self) -> Sequence[str]:
         try:

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 
 from api import browser
 from api.deps import DatabaseDep, SessionDep, SettingsDep, without_thread
-from api.playground.cast import DemoUsers
-from api.playground.door import here_alone
+from api.loopback import require_loopback
+from api.playground.demo_users import DemoUsers
 from api.portal import navigation, sign_in_session
 from api.portal.pages import TAG, go, page
 from lockbox.database import now
@@ -16,7 +16,7 @@ from lockbox.errors import Invalid, NotFound, NotSignedIn, NotYours
 from lockbox.identity import authentication
 from lockbox.identity.roles import AuthMethod
 
-router = APIRouter(tags=[TAG], include_in_schema=False, dependencies=[Depends(here_alone)])
+router = APIRouter(tags=[TAG], include_in_schema=False, dependencies=[Depends(require_loopback)])
 
 OLD = "The demo users' tokens have expired after a day. Stop `make run` and start it again."
 
@@ -88,7 +88,7 @@ DemoUsersDep = Annotated[DemoUsers, Depends(without_thread(cast_of))]
 
 
 @router.get("/play")
-def show(request: Request, chosen: SettingsDep, session: SessionDep, cast: DemoUsersDep) -> Response:
+def show(request: Request, chosen: SettingsDep, session: SessionDep, demo_users: DemoUsersDep) -> Response:
     """Show the demo users, and the first step; under the URL from which forms are sent."""
     if request.headers.get("host", "").lower() != chosen.origin.partition("//")[2]:
         return go(request, f"{chosen.origin}/play")
@@ -96,9 +96,9 @@ def show(request: Request, chosen: SettingsDep, session: SessionDep, cast: DemoU
         request,
         "play",
         visitor=sign_in_session.visitor(request, session, chosen),
-        cast=cast,
+        demo_users=demo_users,
         story=STORY,
-        addresses={part.key: part.email for part in cast.people},
+        addresses={part.key: part.email for part in demo_users.people},
     )
 
 

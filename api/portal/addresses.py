@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Form, Response
 from pydantic import TypeAdapter, ValidationError
 
-from api import rate_limits
+from api import address_limits
 from api.browser import Visitor
 from api.portal.account import AccountContextDep, done
 from api.portal.pages import TAG
@@ -29,7 +29,7 @@ def add(work: AccountContextDep, email: Annotated[str, Form(max_length=320)] = "
     def deed(session: UnitOfWork, visitor: Visitor) -> None:
         addresses.add(session, visitor.caller, work.place, _address(email))
 
-    return done(work, "address", deed, email, first=lambda who: rate_limits.count(work.db, who))
+    return done(work, "address", deed, email, first=lambda who: address_limits.count(work.db, who))
 
 
 @router.post("/confirm")

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Form, Request, Response
 
-from api import browser, rate_limits
+from api import address_limits, browser
 from api.deps import SessionDep, SettingsDep
 from api.portal.account import AccountContextDep
 from api.portal.pages import TAG
@@ -58,7 +58,7 @@ def add(
         return _shown(at, refused, written)
 
     return done(
-        work, slug, deed, shown, f"/tenants/{slug}/observers", first=lambda who: rate_limits.count(work.db, who)
+        work, slug, deed, shown, f"/tenants/{slug}/observers", first=lambda who: address_limits.count(work.db, who)
     )
 
 

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api import browser
 from api.deps import DatabaseDep, SettingsDep
-from api.portal import plots
+from api.portal import charts
+from api.portal.charts import Chart, Series
 from api.portal.pages import TAG, page
-from api.portal.plots import Plot, Series
 from lockbox.database import now
 from lockbox.monitoring import status
 from lockbox.monitoring.metrics import MOST_SILENT, HourlyCounts
@@ -28,7 +28,7 @@ def show(
     db: DatabaseDep,
     failing: Annotated[int, Query(ge=1, le=MOST_PAGES)] = 1,
 ) -> Response:
-    """Show what `lockbox operate status` and the metrics show, and plots of 24 hours."""
+    """Show what `lockbox operate status` and the metrics show, and charts of 24 hours."""
     with db.transaction() as session:
         visitor, at = browser.visitor(request, session, chosen), now(session)
     found = status.read_operations(db, visitor.caller, failing_page=failing)
@@ -46,7 +46,7 @@ def show(
         failing=found.failing,
         failing_page=failing,
         lag=status.lag,
-        plots=_plots(found.day) if found.day else [],
+        charts=_charts(found.day) if found.day else [],
         day=found.day,
         flower_url=chosen.flower_url,
     )
@@ -56,7 +56,7 @@ def _life(beat: ProcessHeartbeat) -> tuple[ProcessHeartbeat, str, str]:
     return beat, status.lag(beat.age), f"{round(beat.skew * 1000):+d} ms"
 
 
-def _plots(day: HourlyCounts) -> Sequence[Plot]:
+def _charts(day: HourlyCounts) -> Sequence[Chart]:
     submitted = [
         Series("Submitted", "submitted", day.counts("submitted")),
         Series("Decided", "decided", day.counts("decided")),
@@ -66,8 +66,8 @@ def _plots(day: HourlyCounts) -> Sequence[Plot]:
     schedule = [Series("Schedule lag", "schedule", day.worst("schedule_lag"))]
     seal = [Series("Seal lag", "seal", day.worst("seal_lag"))]
     return (
-        Plot("requests", "Requests", day.hours, submitted, plots.count),
-        Plot("notifications", "Notifications", day.hours, told, plots.count),
-        Plot("schedule", "Worst schedule lag", day.hours, schedule, status.lag),
-        Plot("seal", "Worst seal lag", day.hours, seal, status.lag),
+        Chart("requests", "Requests", day.hours, submitted, charts.count),
+        Chart("notifications", "Notifications", day.hours, told, charts.count),
+        Chart("schedule", "Worst schedule lag", day.hours, schedule, status.lag),
+        Chart("seal", "Worst seal lag", day.hours, seal, status.lag),
     )

@@ -15,8 +15,8 @@ from config.issuers import IdentityProvider
 from config.settings import Settings
 from lockbox.database import Database, UnitOfWork
 from lockbox.errors import NotSignedIn, TooMany
-from lockbox.identity import rate_limit, sessions
-from lockbox.identity.rate_limit import AttemptLimits
+from lockbox.identity import attempt_limits, sessions
+from lockbox.identity.attempt_limits import AttemptLimits
 from lockbox.identity.roles import Caller
 from lockbox.identity.sessions import OVER
 
@@ -37,7 +37,7 @@ def count(request: Request, chosen: Settings, db: Database, account: str | None 
         TooMany: the limit was met.
     """
     with db.transaction() as session:
-        counted = rate_limit.count(session, limits(chosen), address=deps.address(request), account=account)
+        counted = attempt_limits.count(session, limits(chosen), address=deps.address(request), account=account)
     try:
         counted.check()
     except TooMany as too_many:

@@ -30,8 +30,8 @@ from lockbox.audit.verifier.signed_approvals import LONGEST_FILE, ApproverKeys, 
 from lockbox.audit.verifier.verify import VerificationResult, remarks, whole, word
 from lockbox.database import Database, UnitOfWork
 from lockbox.errors import Busy, Invalid, LockboxError, NotYours
-from lockbox.identity import authentication, rate_limit
-from lockbox.identity.rate_limit import AttemptLimits
+from lockbox.identity import attempt_limits, authentication
+from lockbox.identity.attempt_limits import AttemptLimits
 from lockbox.identity.roles import Caller, Role
 
 router = APIRouter(prefix="/audit-log/verify", tags=[TAG], include_in_schema=False)
@@ -118,7 +118,7 @@ def _only_file_of(caller: Caller) -> Iterator[None]:
 
 def _count(db: Database, caller: Caller) -> None:
     with db.transaction() as session:
-        counted = rate_limit.count(session, LIMITS, verifying=caller.person_id)
+        counted = attempt_limits.count(session, LIMITS, verifying=caller.person_id)
     counted.check("verify a file")
 
 

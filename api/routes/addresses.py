@@ -4,8 +4,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Response
 
+from api.address_limits import name_an_address
 from api.deps import ClientInfoDep, CurrentUser, SessionDep
-from api.rate_limits import name_an_address
 from api.schemas.addresses import AddressChange, AddressList, AddressView, ConfirmationCode, NewAddress
 from api.schemas.parts import problems
 from lockbox.identity.models import Address

@@ -6,8 +6,8 @@ from api import deps
 from api.deps import ClientInfoDep, DatabaseDep, SessionDep, SettingsDep
 from api.schemas.device_login import DeviceAuthorizationView, DeviceLoginStateView, DeviceToken
 from api.schemas.parts import problems
-from lockbox.identity import device_login, rate_limit
-from lockbox.identity.rate_limit import AttemptLimits
+from lockbox.identity import attempt_limits, device_login
+from lockbox.identity.attempt_limits import AttemptLimits
 
 router = APIRouter(prefix="/v1/device-logins", tags=["tokens"])
 
@@ -22,7 +22,7 @@ def ask(
     """Request a code that a person types into the page; needs no token, and is counted like a sign-in attempt."""
     with db.transaction() as session:
         limits = AttemptLimits(chosen.sign_ins_per_account, chosen.sign_ins_per_address)
-        counted = rate_limit.count(session, limits, address=deps.address(request))
+        counted = attempt_limits.count(session, limits, address=deps.address(request))
     counted.check()
     with db.transaction() as session:
         asked = device_login.start(session, came, environment=chosen.environment)

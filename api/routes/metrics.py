@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from api import loopback, metrics
 from api.deps import SettingsDep
-from config.settings import LOOPBACK, Settings
+from config.settings import Settings
 from lockbox.errors import MetricsClosed
 from lockbox.monitoring.metrics import MetricsExporter
 
@@ -24,18 +24,13 @@ async def exporter(request: Request) -> MetricsExporter:
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 def show(request: Request, chosen: SettingsDep, source: Annotated[MetricsExporter, Depends(exporter)]) -> Response:
     """Return the metrics in Prometheus' text form; without Redis or Postgres, those of the other."""
-    if not (_has_token(request, chosen) or _is_from_here(request)):
+    if not (_has_token(request, chosen) or loopback.is_local(request)):
         raise MetricsClosed(
             "Metrics are served to this machine only. From elsewhere, send LOCKBOX_METRICS_TOKEN as a bearer token."
         )
     return Response(
         metrics.exposition(source.read()), media_type=CONTENT_TYPE_LATEST, headers={"cache-control": "no-store"}
     )
-
-
-def _is_from_here(request: Request) -> bool:
-    """Return whether this machine calls under its own name: a silent proxy passes on another name."""
-    return loopback.is_from_here(request) and loopback.name_of(request) in LOOPBACK
 
 
 def _has_token(request: Request, chosen: Settings) -> bool:

@@ -4,8 +4,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends
 
+from api.address_limits import name_an_address
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
-from api.rate_limits import name_an_address
 from api.schemas.addresses import NewObserver, ObserverList, ObserverView
 from api.schemas.parts import PersonView, Slug, problems
 from api.schemas.requests import WhatIfInput

@@ -22,7 +22,7 @@ from lockbox.audit.report import ACTIVITY, Report, RequestRecord
 from lockbox.audit.verifier.signed_approvals import ApproverKey, ApproverKeys
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import Invalid, NotFound, NotYours
-from lockbox.identity import authentication, passkeys, row_marks
+from lockbox.identity import authentication, passkeys, row_macs
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.models import EligibleDelegate, Membership
 from lockbox.identity.passkeys import RelyingParty
@@ -70,7 +70,7 @@ def export_approver_keys(
     for row in session.execute(KEYS, {"tenant_id": tenant.id}):
         covered = {name: getattr(row, name) for name in ("person_id", "credential_id", "public_key", "created_at")}
         key = Passkey(id=row.passkey_id, trusted_at=row.trusted_at, only_at=row.only_at, **covered)
-        if row.person_id in people and row_marks.is_held(session, row.mac, row_marks.passkey(key), key.id):
+        if row.person_id in people and row_macs.is_held(session, row.mac, row_macs.passkey(key), key.id):
             with suppress(ValueError):  # an unreadable key signs nothing
                 public = passkeys.public_key(row.public_key)
                 found.append(ApproverKey(str(row.person_id), row.name, public, instant(row.created_at)))
@@ -82,14 +82,14 @@ def _could_approve(session: UnitOfWork, tenant_id: UUID) -> frozenset[UUID]:
     eligible = {
         one.person_id
         for one in session.orm.exec(select(EligibleDelegate).where(col(EligibleDelegate.tenant_id) == tenant_id))
-        if row_marks.is_held(session, one.mac, row_marks.eligible_delegate(one), one.person_id)
+        if row_macs.is_held(session, one.mac, row_macs.eligible_delegate(one), one.person_id)
     }
     return frozenset(
         one.person_id
         for one in session.orm.exec(select(Membership).where(col(Membership.tenant_id) == tenant_id))
         if (one.role is Role.APPROVER or one.person_id in eligible)
-        and row_marks.is_held(
-            session, one.mac, row_marks.membership(one.id, one.person_id, tenant_id, one.role), one.id
+        and row_macs.is_held(
+            session, one.mac, row_macs.membership(one.id, one.person_id, tenant_id, one.role), one.id
         )
     )
 

@@ -14,7 +14,7 @@ from lockbox.admin.permissions import ABSENT, AdminActor, AdminChange, change
 from lockbox.audit.canonical import instant
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import DelegationClash, Invalid, NotFound, NotYours
-from lockbox.identity import row_marks
+from lockbox.identity import row_macs
 from lockbox.identity.models import Delegation, Person, Tenant
 from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import announcements, recipients
@@ -82,7 +82,7 @@ def add_delegation(
         made_by=caller.person_id,
         created_at=at,
     )
-    delegation.mac = row_marks.mark(session, row_marks.delegation(delegation))
+    delegation.mac = row_macs.mark(session, row_macs.delegation(delegation))
     session.orm.add(delegation)
     session.orm.flush()
     period = change(ABSENT, _period(delegation))

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func
 from sqlmodel import col, select
 
-from config.catalogue import Plan
+from config.service_catalogue import Plan
 from lockbox.admin import permissions
 from lockbox.admin.permissions import AdminActor, AdminChange, change
 from lockbox.database import UnitOfWork, now

@@ -27,7 +27,7 @@ from lockbox.errors import (
     SignInAgain,
     TooMany,
 )
-from lockbox.identity import authentication, credentials, identities, keyring, row_marks
+from lockbox.identity import authentication, credentials, identities, keyring, row_macs
 from lockbox.identity import tenants as registry
 from lockbox.identity.authentication import CredentialKind, CredentialLookup
 from lockbox.identity.models import Invitation, Membership, Person
@@ -114,7 +114,7 @@ def sealed(session: UnitOfWork, invitation: Invitation, until: datetime) -> str:
     invitation.code_nonce, invitation.expires_at = ring.codes.nonce(), until
     code = load.code_of(ring.codes, INVITATION, invitation.id, invitation.code_nonce, invitation.email)
     invitation.secret_hash = load.hashes(session, invitation.id, code)[0]
-    invitation.mac = ring.powers.mark(*row_marks.invitation(invitation))
+    invitation.mac = ring.powers.mark(*row_macs.invitation(invitation))
     return code
 
 
@@ -333,7 +333,7 @@ def _locked(session: UnitOfWork, invitation_id: UUID, code: str) -> Invitation:
     permissions.lock_members(session, next(iter(found.standings)).tenant_id)
     query = without_secret().where(col(Invitation.id) == invitation_id).with_for_update()
     invitation = session.orm.exec(query.execution_options(populate_existing=True)).one()
-    if not row_marks.is_held(session, invitation.mac, row_marks.invitation(invitation), invitation.id):
+    if not row_macs.is_held(session, invitation.mac, row_macs.invitation(invitation), invitation.id):
         raise InvitationRefused(REFUSED)
     # Two invitations to one new address must not create two people.
     session.execute(HOLD_ADDRESS, {"address": invitation.email})

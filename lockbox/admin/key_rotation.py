@@ -9,7 +9,7 @@ from sqlmodel import col, select
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_OWNER, AuditEvent
 from lockbox.database import UnitOfWork, now
-from lockbox.identity import keyring, row_marks
+from lockbox.identity import keyring, row_macs
 from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
 from lockbox.identity.keyring import Keyring, Part
 from lockbox.identity.models import Delegation, EligibleDelegate, Invitation, Membership, PolicyVersion, Tenant
@@ -49,7 +49,7 @@ def rekey(session: UnitOfWork, *, key_is_lost: bool = False) -> RotationResult:
         elif secret.mac is not None and not ring.powers.is_newest(secret.mac):
             done.waiting += 1
     for invitation in _open(session, at):
-        if not ring.powers.is_mark(invitation.mac, *row_marks.invitation(invitation)):
+        if not ring.powers.is_mark(invitation.mac, *row_macs.invitation(invitation)):
             done.ended += 1
             if key_is_lost:
                 invitation.withdrawn_at, invitation.withdrawn_by = at, invitation.invited_by
@@ -77,21 +77,21 @@ def _mark(ring: Keyring, row: Row, parts: Sequence[Part], done: RotationResult, 
 
 def _rows(session: UnitOfWork) -> Iterator[tuple[Row, Sequence[Part]]]:
     for one in session.orm.exec(select(Membership).order_by(col(Membership.id))):
-        yield one, row_marks.membership(one.id, one.person_id, one.tenant_id, one.role)
+        yield one, row_macs.membership(one.id, one.person_id, one.tenant_id, one.role)
     for key in session.orm.exec(select(Passkey).order_by(col(Passkey.id))):
-        yield key, row_marks.passkey(key)
+        yield key, row_macs.passkey(key)
     for identity in session.orm.exec(select(Identity).order_by(col(Identity.issuer), col(Identity.subject))):
-        yield identity, row_marks.identity(identity)
+        yield identity, row_macs.identity(identity)
     for tenant in session.orm.exec(select(Tenant).order_by(col(Tenant.id))):
-        yield tenant, row_marks.tenant(tenant)
+        yield tenant, row_macs.tenant(tenant)
     for policy in session.orm.exec(
         select(PolicyVersion).order_by(col(PolicyVersion.tenant_id), col(PolicyVersion.version))
     ):
-        yield policy, row_marks.policy(policy.tenant_id, policy.version, policy.body)
+        yield policy, row_macs.policy(policy.tenant_id, policy.version, policy.body)
     for delegation in session.orm.exec(select(Delegation).order_by(col(Delegation.id))):
-        yield delegation, row_marks.delegation(delegation)
+        yield delegation, row_macs.delegation(delegation)
     for eligible in session.orm.exec(select(EligibleDelegate).order_by(col(EligibleDelegate.id))):
-        yield eligible, row_marks.eligible_delegate(eligible)
+        yield eligible, row_macs.eligible_delegate(eligible)
 
 
 def _named(row: Row) -> str:
@@ -117,7 +117,7 @@ def _secrets(session: UnitOfWork, at: datetime) -> Iterator[Token | BrowserSessi
 
 
 def _is_ours(ring: Keyring, row: Token | BrowserSession) -> bool:
-    parts = row_marks.of_token(row) if isinstance(row, Token) else row_marks.of_session(row)
+    parts = row_macs.of_token(row) if isinstance(row, Token) else row_macs.of_session(row)
     return ring.powers.is_mark(row.mac, *parts)
 
 

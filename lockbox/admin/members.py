@@ -10,7 +10,7 @@ from lockbox.admin.memberships import Member, MemberListing
 from lockbox.admin.permissions import AdminActor, AdminChange, change, listed
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import LastAdmin, NotFound
-from lockbox.identity import row_marks
+from lockbox.identity import row_macs
 from lockbox.identity.models import EligibleDelegate, Invitation, Tenant
 from lockbox.identity.roles import TENANT_ROLES, Caller, Mode, Role
 from lockbox.requests.transition import Origin
@@ -235,7 +235,7 @@ def _mark(session: UnitOfWork, actor: AdminActor, person_id: UUID, *, eligible: 
         session.orm.flush()
     if eligible:
         row = EligibleDelegate(tenant_id=actor.tenant_id, person_id=person_id)
-        row.mac = row_marks.mark(session, row_marks.eligible_delegate(row))
+        row.mac = row_macs.mark(session, row_macs.eligible_delegate(row))
         session.orm.add(row)
     session.orm.flush()
 

@@ -13,7 +13,7 @@ from sqlalchemy import Row, text
 
 from lockbox.database import UnitOfWork
 from lockbox.errors import StaleVersion
-from lockbox.identity import keyring, row_marks
+from lockbox.identity import keyring, row_macs
 from lockbox.identity.models import EligibleDelegate
 from lockbox.identity.roles import Role
 from lockbox.sql import new_id
@@ -122,7 +122,7 @@ def give(session: UnitOfWork, person_id: UUID, tenant_id: UUID | None, roles: Ab
             "people": [person_id] * count,
             "tenants": [tenant_id] * count,
             "roles": [role.value for _, role in given],
-            "macs": [key.mark(*row_marks.membership(row_id, person_id, tenant_id, role)) for row_id, role in given],
+            "macs": [key.mark(*row_macs.membership(row_id, person_id, tenant_id, role)) for row_id, role in given],
         }
         session.execute(GIVE, values)
 
@@ -154,7 +154,7 @@ def _is_eligible(session: UnitOfWork, tenant_id: UUID | None, row: Row[Any]) -> 
     if tenant_id is None or row.eligible_id is None:
         return False
     leave = EligibleDelegate(tenant_id=tenant_id, person_id=row.id, id=row.eligible_id)
-    return row_marks.is_held(session, row.eligible_mac, row_marks.eligible_delegate(leave), row.id)
+    return row_macs.is_held(session, row.eligible_mac, row_macs.eligible_delegate(leave), row.id)
 
 
 def _member(session: UnitOfWork, tenant_id: UUID | None, row: Row[Any]) -> Member:

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import func, text
 from sqlmodel import col, select
 
-from config.catalogue import Plan
+from config.service_catalogue import Plan
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now

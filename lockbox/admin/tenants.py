@@ -8,7 +8,7 @@ from sqlalchemy import func, text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 
-from config.catalogue import Plan
+from config.service_catalogue import Plan
 from lockbox.admin import emergency_stop, invitations, permissions, vendor_consent
 from lockbox.admin.invitations import InvitationOffer
 from lockbox.admin.permissions import ABSENT, AdminActor, AdminChange, change
@@ -16,7 +16,7 @@ from lockbox.admin.vendor_consent import ActiveConsent
 from lockbox.audit.canonical import Value
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotFound, PolicyUnverified, SlugTaken, UnknownPlan
-from lockbox.identity import authentication, row_marks
+from lockbox.identity import authentication, row_macs
 from lockbox.identity import tenants as registry
 from lockbox.identity.models import Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
@@ -234,7 +234,7 @@ def _is_a_plan(plan: str, plans: Mapping[str, Plan]) -> None:
 
 def _change(session: UnitOfWork, tenant: Tenant, name: str, value: object, *, closes: bool = False) -> None:
     """Write marked columns; a row without a valid mark gets only changes that close, and stays without one."""
-    is_ours = row_marks.is_held(session, tenant.mac, row_marks.tenant(tenant), tenant.id)
+    is_ours = row_macs.is_held(session, tenant.mac, row_macs.tenant(tenant), tenant.id)
     if not (is_ours or closes):
         raise PolicyUnverified(UNVERIFIED)
     setattr(tenant, name, value)

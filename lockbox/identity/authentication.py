@@ -14,11 +14,11 @@ from sqlmodel import col, select
 
 from lockbox.database import UnitOfWork, array, read_at
 from lockbox.errors import NotSignedIn
-from lockbox.identity import keyring, row_marks
+from lockbox.identity import keyring, row_macs
 from lockbox.identity.keyring import Keyring
 from lockbox.identity.models import Membership, Person
 from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
-from lockbox.identity.row_marks import MarkedRowKind
+from lockbox.identity.row_macs import MarkedRowKind
 
 ENTER = text("""
 SELECT set_config('lockbox.person', :person, true), set_config('lockbox.tenants', :tenants, true),
@@ -239,17 +239,17 @@ def _checked(
 def _is_marked(session: UnitOfWork, kind: CredentialKind, row: Row[Any], hash_: bytes, newest: bytes) -> bool:
     """Return whether a token or session has a valid mark; one under an older key is marked again."""
     ring, parts = keyring.of(session), _parts(kind, row, hash_)
-    if not row_marks.is_held(session, row.mac, parts, row.key_id):
+    if not row_macs.is_held(session, row.mac, parts, row.key_id):
         return False
     if hash_ != newest or not ring.powers.is_newest(row.mac):
         mac = ring.powers.mark(*_parts(kind, row, newest))
-        row_marks.remark(session, MARKED[kind], row.key_id, old=row.mac, new=mac, new_hash=newest)
+        row_macs.remark(session, MARKED[kind], row.key_id, old=row.mac, new=mac, new_hash=newest)
     return True
 
 
 def _parts(kind: CredentialKind, row: Row[Any], hash_: bytes) -> Sequence[keyring.Part]:
     if kind is CredentialKind.SESSION:
-        return row_marks.browser_session(
+        return row_macs.browser_session(
             row.key_id,
             row.person_id,
             hash_,
@@ -258,7 +258,7 @@ def _parts(kind: CredentialKind, row: Row[Any], hash_: bytes) -> Sequence[keyrin
             expires_at=row.expires_at,
             only_at=row.only_at,
         )
-    return row_marks.token(
+    return row_macs.token(
         row.key_id,
         row.person_id,
         hash_,
@@ -280,7 +280,7 @@ def _held(session: UnitOfWork, row: Row[Any]) -> frozenset[RoleGrant]:
     return frozenset(
         RoleGrant(Role(role), tenant_id)
         for row_id, role, tenant_id, mac in rows
-        if row_marks.holds(session, mac, row_marks.membership(row_id, row.person_id, tenant_id, role), row_id)
+        if row_macs.holds(session, mac, row_macs.membership(row_id, row.person_id, tenant_id, role), row_id)
     )
 
 
@@ -315,6 +315,6 @@ def as_of_now(session: UnitOfWork, caller: Caller) -> Caller:
     standings = frozenset(
         RoleGrant(Role(role), at)
         for row_id, role, at, mac in session.orm.exec(held)
-        if row_marks.holds(session, mac, row_marks.membership(row_id, caller.person_id, at, role), row_id)
+        if row_macs.holds(session, mac, row_macs.membership(row_id, caller.person_id, at, role), row_id)
     )
     return replace(caller, standings=standings).within(caller.only_at)

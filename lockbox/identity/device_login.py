@@ -16,7 +16,7 @@ from sqlmodel import col, select
 
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Invalid, NotSignedIn, NotYours, SignInAgain
-from lockbox.identity import api_tokens, authentication, credentials, keyring, row_marks, sessions
+from lockbox.identity import api_tokens, authentication, credentials, keyring, row_macs, sessions
 from lockbox.identity.credentials import DeviceLogin, Token
 from lockbox.identity.roles import AuthMethod, Caller, Role
 from lockbox.identity.sessions import ClientInfo
@@ -122,7 +122,7 @@ def answer(session: UnitOfWork, caller: Caller, place: ClientInfo, code: str, *,
     session.orm.flush()
     if allowed:
         token = _token(row, caller)
-        token.mac = keyring.of(session).powers.mark(*row_marks.of_token(token))
+        token.mac = keyring.of(session).powers.mark(*row_macs.of_token(token))
         session.orm.add(token)
         session.orm.flush()
     sessions.record(

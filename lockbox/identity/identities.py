@@ -10,7 +10,7 @@ from sqlmodel import col, select
 from config.issuers import IdentityProvider
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotFound, NotSignedIn, NotYours
-from lockbox.identity import authentication, credentials, keyring, row_marks, sessions, tenants
+from lockbox.identity import authentication, credentials, keyring, row_macs, sessions, tenants
 from lockbox.identity.authentication import CredentialKind
 from lockbox.identity.credentials import Identity
 from lockbox.identity.oidc import VerifiedIdentity
@@ -49,9 +49,7 @@ def caller_of(session: UnitOfWork, issuer: IdentityProvider, proven: VerifiedIde
     caller = caller.within(_tenant_of(session, issuer))
     authentication.reenter(session, caller)
     identity = _find(session, caller, proven.issuer, proven.subject)
-    if identity is None or not row_marks.holds(
-        session, identity.mac, row_marks.identity(identity), identity.person_id
-    ):
+    if identity is None or not row_macs.holds(session, identity.mac, row_macs.identity(identity), identity.person_id):
         raise refusal
     return caller if now(session) >= identity.trusted_at else replace(caller, means=AuthMethod.MAIL)
 
@@ -103,7 +101,7 @@ def bind(
         created_at=now(session),
         trusted_at=credentials.trusted_from(session, caller),
     )
-    row.mac = keyring.of(session).powers.mark(*row_marks.identity(row))
+    row.mac = keyring.of(session).powers.mark(*row_macs.identity(row))
     if session.execute(BOUND, row.model_dump()).one_or_none() is None:
         if _find(session, caller, proven.issuer, proven.subject) is None:
             raise Conflict("That sign-in belongs to somebody else here.")

@@ -15,7 +15,7 @@ from lockbox.sql import Instant, Texts, new_id, words
 class Tenant(SQLModel, table=True):
     """A customer. `policy_version` is the version of its policy in force.
 
-    `mac` is the mark of everything but the name (see `row_marks`); each change of that raises `revision`, so that no
+    `mac` is the mark of everything but the name (see `row_macs`); each change of that raises `revision`, so that no
     mark is made twice.
     """
 

@@ -39,7 +39,7 @@ from webauthn.registration.verify_registration_response import VerifiedRegistrat
 from lockbox.audit.verifier.passkey_assertion import Assertion, fingerprint
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, NotFound, NotSignedIn, NotYours, TooMany
-from lockbox.identity import authentication, credentials, keyring, row_marks, sessions
+from lockbox.identity import authentication, credentials, keyring, row_macs, sessions
 from lockbox.identity.authentication import CredentialKind
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.roles import AuthMethod, Caller
@@ -165,7 +165,7 @@ def add(
         trusted_at=credentials.trusted_from(session, caller),
         only_at=caller.only_at,
     )
-    row.mac = keyring.of(session).powers.mark(*row_marks.passkey(row))
+    row.mac = keyring.of(session).powers.mark(*row_macs.passkey(row))
     if session.execute(ADDED, row.model_dump(exclude={"last_used_at"})).one_or_none() is None:
         raise Conflict("This passkey is known here already.")
     sessions.record(session, caller, place, "passkey_added")
@@ -201,7 +201,7 @@ def caller_of(session: UnitOfWork, party: RelyingParty, *, challenge: bytes, sho
     if found.disabled or answer.response.user_handle not in {None, b"", found.person_id.bytes}:
         raise refusal
     key = session.orm.exec(select(Passkey).where(col(Passkey.id) == found.key_id).with_for_update()).one()
-    if not row_marks.holds(session, key.mac, row_marks.passkey(key), key.id):
+    if not row_macs.holds(session, key.mac, row_macs.passkey(key), key.id):
         raise refusal
     try:
         used_at = _use(session, key, answer, party, challenge)
@@ -248,7 +248,7 @@ def signed(
         _in_our_window(answer.response.client_data_json)
         query = _signers(session, caller, tenant_id).where(col(Passkey.credential_id) == answer.raw_id)
         key = session.orm.exec(query.with_for_update()).one_or_none()
-        if key is None or not row_marks.holds(session, key.mac, row_marks.passkey(key), key.id):
+        if key is None or not row_macs.holds(session, key.mac, row_macs.passkey(key), key.id):
             raise Invalid(NOT_SIGNED)
         _use(session, key, answer, party, challenge)
         said = answer.response

@@ -19,7 +19,7 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotFound, NotSignedIn
-from lockbox.identity import authentication, keyring, row_marks
+from lockbox.identity import authentication, keyring, row_macs
 from lockbox.identity.authentication import CredentialKind, CredentialLookup
 from lockbox.identity.credentials import BrowserSession, PendingLogin
 from lockbox.identity.roles import AuthMethod, Caller
@@ -164,7 +164,7 @@ def begin(session: UnitOfWork, caller: Caller, place: ClientInfo, lasting: Sessi
         user_agent=place.user_agent,
         only_at=caller.only_at,
     )
-    row.mac = keyring.of(session).powers.mark(*row_marks.of_session(row))
+    row.mac = keyring.of(session).powers.mark(*row_macs.of_session(row))
     session.orm.add(row)
     session.orm.flush()
     record(session, caller, place, "signed_in", means=caller.means.value)

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlmodel import col, select
 
 from lockbox.database import UnitOfWork, now
-from lockbox.identity import keyring, row_marks
+from lockbox.identity import keyring, row_macs
 from lockbox.identity.models import Membership, Person, PolicyVersion, Tenant
 from lockbox.identity.roles import Mode, Role, Side
 from lockbox.sql import new_id
@@ -40,7 +40,7 @@ def add(
     tenant = Tenant(
         id=new_id(), slug=slug, name=name, mode=mode, plan=plan, policy_version=FIRST_VERSION, created_at=at
     )
-    tenant.mac = row_marks.mark(session, row_marks.tenant(tenant))
+    tenant.mac = row_macs.mark(session, row_macs.tenant(tenant))
     session.orm.add(tenant)
     session.orm.flush()
     add_policy(session, tenant, policy, at)
@@ -52,7 +52,7 @@ def add_policy(
 ) -> None:
     """Write and mark the policy version that the tenant's row names, in its JSON form."""
     version = tenant.policy_version
-    mac = row_marks.mark(session, row_marks.policy(tenant.id, version, body))
+    mac = row_macs.mark(session, row_macs.policy(tenant.id, version, body))
     session.orm.add(
         PolicyVersion(tenant_id=tenant.id, version=version, body=body, author_id=author_id, created_at=at, mac=mac)
     )
@@ -62,7 +62,7 @@ def add_policy(
 def mark(session: UnitOfWork, tenant: Tenant) -> None:
     """Write and mark a tenant as it is now; the caller has checked the previous mark."""
     tenant.revision += 1
-    tenant.mac = row_marks.mark(session, row_marks.tenant(tenant))
+    tenant.mac = row_macs.mark(session, row_macs.tenant(tenant))
     session.orm.add(tenant)
     session.orm.flush()
 
@@ -78,6 +78,6 @@ def add_person(session: UnitOfWork, name: str, email: str, side: Side) -> Person
 def give_role(session: UnitOfWork, person_id: UUID, role: Role, tenant_id: UUID | None = None) -> None:
     """Grant a person a role at a tenant, or at the vendor for None; the database refuses roles of the other side."""
     row_id = new_id()
-    mac = keyring.of(session).powers.mark(*row_marks.membership(row_id, person_id, tenant_id, role))
+    mac = keyring.of(session).powers.mark(*row_macs.membership(row_id, person_id, tenant_id, role))
     session.orm.add(Membership(id=row_id, person_id=person_id, tenant_id=tenant_id, role=role, mac=mac))
     session.orm.flush()

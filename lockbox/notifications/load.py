@@ -13,11 +13,11 @@ from sqlalchemy import Row, text
 from lockbox.audit.events import CLOCK
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import NotSignedIn
-from lockbox.identity import keyring, rate_limit, sessions
+from lockbox.identity import attempt_limits, keyring, sessions
+from lockbox.identity.attempt_limits import AttemptCount, AttemptLimits
 from lockbox.identity.credentials import PendingLogin
 from lockbox.identity.keyring import GROUP, CodeKeys
 from lockbox.identity.models import Address
-from lockbox.identity.rate_limit import AttemptCount, AttemptLimits
 from lockbox.identity.roles import AuthMethod, Caller, Mode
 from lockbox.identity.sessions import OVER, LoginStub
 from lockbox.notifications import announcements, checkpoint_digest, delivery_status, request_mail, window_report
@@ -262,7 +262,7 @@ def count_try(
     email = session.execute(TRIED, values).scalar_one_or_none()
     if email is None:
         raise NotSignedIn(OVER)
-    return rate_limit.count(session, limits, code_of=email, tried_from=address)
+    return attempt_limits.count(session, limits, code_of=email, tried_from=address)
 
 
 def address_of(database: Database, stub: LoginStub) -> str | None:

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from lockbox.database import UnitOfWork
-from lockbox.identity import row_marks
+from lockbox.identity import row_macs
 from lockbox.identity.roles import Role
 
 # A look-up by index for each request: joined the other way, a batch would read whole tables. Whose time as a delegate
@@ -197,8 +197,8 @@ def _principal(session: UnitOfWork, row: Row[Any]) -> UUID | None:
         created_at=created_at,
     )
     leave = SimpleNamespace(tenant_id=row.tenant_id, person_id=row.id, id=eligible_id)
-    is_named = row_marks.is_believed(session, delegated, row_marks.delegation(delegation), id_)
-    is_eligible = row_marks.is_believed(session, eligible, row_marks.eligible_delegate(leave), row.id)
+    is_named = row_macs.is_believed(session, delegated, row_macs.delegation(delegation), id_)
+    is_eligible = row_macs.is_believed(session, eligible, row_macs.eligible_delegate(leave), row.id)
     return principal_id if is_named and is_eligible else None
 
 

@@ -17,7 +17,7 @@ from lockbox.audit.verifier.approval_checks import APPROVAL_FORMAT
 from lockbox.audit.verifier.passkey_assertion import ATTESTED, FORMAT, SIGNED, Assertion, BadAssertion
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import StaleVersion
-from lockbox.identity import keyring, passkeys, row_marks
+from lockbox.identity import keyring, passkeys, row_macs
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.keyring import Ed25519Signature
 from lockbox.identity.passkeys import PasskeyChallenge, RelyingParty
@@ -185,7 +185,7 @@ def _is_marked(session: UnitOfWork, row: Row[Any]) -> bool:
     """Whether the passkey is one that this installation has added, and not one that a database's login wrote."""
     covered = {name: getattr(row, name) for name in ("person_id", "credential_id", "public_key", "created_at")}
     key = Passkey(id=row.passkey_id, trusted_at=row.trusted_at, only_at=row.only_at, **covered)
-    return row_marks.is_held(session, row.mac, row_marks.passkey(key), key.id)
+    return row_macs.is_held(session, row.mac, row_macs.passkey(key), key.id)
 
 
 def _is_good(request: AccessRequest, row: Row[Any]) -> bool:

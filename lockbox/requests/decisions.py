@@ -10,10 +10,10 @@ from sqlalchemy import Row, text
 
 from lockbox.database import UnitOfWork
 from lockbox.errors import CommentRequired, PasskeyMustSign, WindowTooLong
-from lockbox.identity import keyring, row_marks
+from lockbox.identity import keyring, row_macs
 from lockbox.identity.keyring import Part
 from lockbox.identity.roles import AuthMethod, Caller
-from lockbox.identity.row_marks import MarkedRowKind, UnverifiedRow
+from lockbox.identity.row_macs import MarkedRowKind, UnverifiedRow
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import deadlines, quorum
 from lockbox.requests.approvals import SignedStatement
@@ -81,7 +81,7 @@ def all_votes(
     votes: dict[UUID, tuple[Vote, ...]] = dict.fromkeys(seats, ())
     for row in session.execute(VOTES, {"request_ids": list(seats)}):
         filled = seats[row.request_id].get(row.person_id, frozenset()) & _spoke_for(row, terms[row.request_id])
-        if filled and row.decision == Action.APPROVE and not row_marks.is_held(session, row.mac, marked(row), row.id):
+        if filled and row.decision == Action.APPROVE and not row_macs.is_held(session, row.mac, marked(row), row.id):
             filled = frozenset()
         vote = Vote(row.person_id, Action(row.decision), row.access_window, filled, row.resources, row.actions)
         votes[row.request_id] = (*votes[row.request_id], vote)
@@ -90,7 +90,7 @@ def all_votes(
 
 def marked(row: Decision | Row[Any]) -> Sequence[Part]:
     """Return what the mark of a decision covers."""
-    return row_marks.decision(
+    return row_macs.decision(
         row.id,
         row.request_id,
         row.person_id,

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Text, cast, func, text
 from sqlmodel import col, select
 
-from config.catalogue import Service
+from config.service_catalogue import Service
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotYours, TenantSuspended, UnknownEngineer, UnknownService, UnknownTenant
 from lockbox.identity import authentication

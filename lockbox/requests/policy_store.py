@@ -11,7 +11,7 @@ from sqlalchemy import Row, text
 
 from lockbox.database import UnitOfWork
 from lockbox.errors import PolicyUnverified
-from lockbox.identity import row_marks
+from lockbox.identity import row_macs
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Mode
 from lockbox.notifications.request_mail import MailWording
@@ -217,11 +217,11 @@ def _verified(session: UnitOfWork, tenant: Tenant) -> str:
 
 
 def _is_verified(session: UnitOfWork, tenant: Tenant | Row[Any]) -> bool:
-    return row_marks.is_believed(session, tenant.mac, row_marks.tenant(tenant), tenant.id)
+    return row_macs.is_believed(session, tenant.mac, row_macs.tenant(tenant), tenant.id)
 
 
 def _holds(session: UnitOfWork, tenant_id: UUID, version: int, body: str, mac: bytes | None) -> bool:
-    return row_marks.is_believed(session, mac, row_marks.policy(tenant_id, version, body), tenant_id)
+    return row_macs.is_believed(session, mac, row_macs.policy(tenant_id, version, body), tenant_id)
 
 
 def _unverified(ruled: EffectivePolicy) -> EffectivePolicy:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlmodel import col, select
 
-from config.catalogue import Service
+from config.service_catalogue import Service
 from lockbox.audit.events import Actor
 from lockbox.database import UnitOfWork
 from lockbox.identity.models import Person, Tenant

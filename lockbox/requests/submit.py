@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Row, select, text
 from sqlmodel import col
 
-from config.catalogue import Service
+from config.service_catalogue import Service
 from lockbox.audit.canonical import Plain, Value
 from lockbox.audit.events import Actor
 from lockbox.audit.verifier.approval_checks import SUBMISSION

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-FILES = ("tables", "functions", "policies", "triggers", "grants")
+FILES = ("tables", "functions", "row_security", "triggers", "grants")
 COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from config.catalogue import Plan
+from config.service_catalogue import Plan
 from harness.clocks import ShiftedClock
 from harness.people import HERE, SETTINGS, World
 from harness.stage import setting, unbound

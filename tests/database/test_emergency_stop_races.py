@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from config.catalogue import Plan
+from config.service_catalogue import Plan
 from harness.people import HERE, World
 from harness.wait import within
 from lockbox.admin import emergency_stop, policies

@@ -12,7 +12,7 @@ from lockbox.admin import key_rotation
 from lockbox.admin.key_rotation import RotationResult
 from lockbox.database import Database, ProcessKeys, UnitOfWork, as_owner, now
 from lockbox.errors import NotSignedIn
-from lockbox.identity import api_tokens, authentication, row_marks
+from lockbox.identity import api_tokens, authentication, row_macs
 from lockbox.identity.api_tokens import TokenTerms
 from lockbox.identity.keyring import Keyring
 from lockbox.identity.models import Tenant
@@ -136,7 +136,7 @@ def test_a_worker_without_keys_believes_what_it_reads_and_takes_nothing_as_proof
 
     assert held(worker, old) == (2, True)
     with worker.transaction() as session:
-        assert not row_marks.is_held(session, b"", row_marks.policy(old.tenant.id, 1, "{}"), old.tenant.id)
+        assert not row_macs.is_held(session, b"", row_macs.policy(old.tenant.id, 1, "{}"), old.tenant.id)
     with pytest.raises(NotSignedIn):
         recognised(worker, old, "ann")
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from api.heartbeat import HeartbeatThread
 from api.metrics import exposition
 from cli.operate import app as operate
-from config.catalogue import Plan as SoldPlan
+from config.service_catalogue import Plan as SoldPlan
 from harness.people import World
 from harness.stage import ALL_RIGHTS, Urls, all_rights, empty_database
 from lockbox.admin import restore, tenants

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine
 
-from config.catalogue import Plan
+from config.service_catalogue import Plan
 from harness.clocks import ShiftedClock
 from harness.people import HERE, SETTINGS, World
 from harness.stage import unbound

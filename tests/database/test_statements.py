@@ -24,7 +24,7 @@ MIGRATING = "lockbox.migrations.env"
 # What is no whole statement, or put together where it runs; each with the tests that run it.
 COMPOSED = {
     "lockbox.audit.event_search._conditions": "two conditions of an ORM's SELECT: tests/database/test_audit_log.py",
-    "lockbox.identity.row_marks.unverified": "a function for each kind of row: tests/http/test_powers_on_record.py",
+    "lockbox.identity.row_macs.unverified": "a function for each kind of row: tests/http/test_powers_on_record.py",
     MIGRATING: "how long a migration waits for a lock",
     "lockbox.startup_checks.fits": "whether the database has revisions: tests/database/test_startup_checks.py",
     "lockbox.startup_checks.has_lagging_standby": "what a server asks: tests/database/test_startup_checks.py",

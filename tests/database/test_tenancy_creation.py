@@ -4,7 +4,7 @@ from hashlib import sha256
 
 import pytest
 
-from config.catalogue import Plan
+from config.service_catalogue import Plan
 from harness.people import World
 from lockbox.admin import tenants
 from lockbox.admin.tenants import TenantInput, TenantOverview

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from config.catalogue import Plan
+from config.service_catalogue import Plan
 from harness.people import World
 from lockbox.admin import delegates, emergency_stop, invitations, members, policies, recovery, tenants
 from lockbox.admin.delegates import DelegationInput

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from config.catalogue import Plan
+from config.service_catalogue import Plan
 from harness.people import HERE, World
 from harness.stage import unbound
 from lockbox.admin import delegates, members, tenants

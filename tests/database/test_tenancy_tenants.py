@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from config.catalogue import Plan
+from config.service_catalogue import Plan
 from harness.people import HERE, World
 from harness.wait import within
 from lockbox.admin import emergency_stop, tenants, vendor_staff

@@ -19,7 +19,7 @@ from lockbox.audit.verifier.verify import GOOD, verify
 from lockbox.database import Database
 from lockbox.errors import NotSignedIn
 from lockbox.identity import keyring
-from lockbox.identity.rate_limit import AttemptLimits
+from lockbox.identity.attempt_limits import AttemptLimits
 from lockbox.identity.roles import Role
 from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id

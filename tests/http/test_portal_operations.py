@@ -1,4 +1,4 @@
-"""The operators' page: the figures of the status, plots with the same numbers in a table, and nobody's content."""
+"""The operators' page: the figures of the status, charts with the same numbers in a table, and nobody's content."""
 
 import re
 from collections.abc import Iterator

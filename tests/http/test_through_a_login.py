@@ -229,7 +229,7 @@ def test_a_row_without_a_mark_is_told_to_whoever_runs_the_installation(
 ) -> None:
     said: list[dict[str, Any]] = []
     monkeypatch.setattr(
-        "lockbox.identity.row_marks.log",
+        "lockbox.identity.row_macs.log",
         type("Log", (), {"critical": staticmethod(lambda _, **facts: said.append(facts))}),
     )
     abe = at_door.world.people["abe"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from config.catalogue import Plan
+from config.service_catalogue import Plan
 from config.settings import Settings, UnsafeSettings, load
 
 

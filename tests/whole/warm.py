@@ -25,7 +25,7 @@ import gc, json, os, runpy, select, signal, sys
 import api.app, api.server, uvicorn
 import celery.app.control, celery.apps.worker, celery.concurrency.prefork, celery.concurrency.thread
 import celery.worker.components, celery.worker.consumer, kombu.transport.redis
-import celery.bin.celery, flower.command, lockbox.audit.log.sealer, lockbox.reconcile, worker.runtime, worker.step
+import celery.bin.celery, flower.command, lockbox.audit.log.sealer, lockbox.reconcile, worker.runtime, worker.bootstep
 import cli.app, cli.access, cli.bootstrap, cli.commands, cli.operate, cli.owner, cli.requests, cli.sign_in
 import cli.tenants
 

@@ -1,4 +1,4 @@
-"""Plots: bars that stand where they should, the same numbers in words and in a table, and what is not known."""
+"""Charts: bars that stand where they should, the same numbers in words and in a table, and what is not known."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from api.portal.plots import BOTTOM, HEIGHT, LEAST, LEFT, RIGHT, TOP, WIDTH, Plot, Series, count
+from api.portal.charts import BOTTOM, HEIGHT, LEAST, LEFT, RIGHT, TOP, WIDTH, Chart, Series, count
 from lockbox.monitoring.metrics import HOUR, HourlyCounts
 from lockbox.monitoring.status import lag
 
@@ -14,17 +14,17 @@ NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 HOURS = tuple(NOON + timedelta(hours=number) for number in range(24))
 
 
-def plot(*values: Mapping[int, float | None]) -> Plot:
-    """Return a plot of some series, each given by its hours that are not zero."""
+def chart(*values: Mapping[int, float | None]) -> Chart:
+    """Return a chart of some series, each given by its hours that are not zero."""
     series = [
         Series(f"Series {number}", f"kind-{number}", [one.get(hour, 0.0) for hour in range(24)])
         for number, one in enumerate(values)
     ]
-    return Plot("requests", "Requests", HOURS, series, count)
+    return Chart("requests", "Requests", HOURS, series, count)
 
 
 def test_the_highest_bar_reaches_the_top_and_the_others_stand_in_proportion() -> None:
-    low, high = plot({3: 5.0, 20: 10.0}).bars
+    low, high = chart({3: 5.0, 20: 10.0}).bars
 
     room = HEIGHT - TOP - BOTTOM
     assert (high.height, high.y) == (room, TOP)
@@ -33,7 +33,7 @@ def test_the_highest_bar_reaches_the_top_and_the_others_stand_in_proportion() ->
 
 
 def test_no_bar_leaves_the_drawing_or_meets_another() -> None:
-    drawn = list(plot(*[dict.fromkeys(range(24), 7.0)] * 3).bars)
+    drawn = list(chart(*[dict.fromkeys(range(24), 7.0)] * 3).bars)
 
     drawn.sort(key=lambda bar: bar.x)
     assert len(drawn) == 72
@@ -44,29 +44,29 @@ def test_no_bar_leaves_the_drawing_or_meets_another() -> None:
 
 
 def test_one_among_a_million_is_still_seen() -> None:
-    bars = list(plot({0: 1_000_000.0}, {0: 1.0}).bars)
+    bars = list(chart({0: 1_000_000.0}, {0: 1.0}).bars)
 
     assert min(bar.height for bar in bars) == LEAST
 
 
 def test_where_there_is_nothing_it_says_whether_that_is_known() -> None:
-    unknown = plot(dict.fromkeys(range(24)))
+    unknown = chart(dict.fromkeys(range(24)))
 
-    assert (list(plot({}).bars), plot({}).nothing) == ([], "0 throughout")
+    assert (list(chart({}).bars), chart({}).nothing) == ([], "0 throughout")
     assert (list(unknown.bars), unknown.nothing) == ([], "not known yet")
-    assert plot({1: 1.0}).nothing == ""
+    assert chart({1: 1.0}).nothing == ""
     assert unknown.words == "Series 0: not known."
-    assert plot({}).words == "Series 0: 0 throughout."
+    assert chart({}).words == "Series 0: 0 throughout."
 
 
 def test_the_words_name_the_most_and_when_it_was() -> None:
-    assert plot({2: 1500.0, 3: 4.0}, {5: 1.0}).words == (
+    assert chart({2: 1500.0, 3: 4.0}, {5: 1.0}).words == (
         "Series 0: at most 1,500, in the hour from 14:00 UTC. Series 1: at most 1, in the hour from 17:00 UTC."
     )
 
 
 def test_the_table_holds_all_numbers_the_newest_hour_first() -> None:
-    rows = list(plot({0: 3.0, 23: 4.0}, {0: None}).rows)
+    rows = list(chart({0: 3.0, 23: 4.0}, {0: None}).rows)
 
     assert len(rows) == 24
     assert rows[0] == (HOURS[23], ["4", "0"])
@@ -74,7 +74,7 @@ def test_the_table_holds_all_numbers_the_newest_hour_first() -> None:
 
 
 def test_every_sixth_hour_is_named() -> None:
-    assert [tick.words for tick in plot({}).ticks] == ["12:00", "18:00", "00:00", "06:00"]
+    assert [tick.words for tick in chart({}).ticks] == ["12:00", "18:00", "00:00", "06:00"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Draw plots as SVG without script or style, with the same numbers in words."""
+"""Draw charts as SVG without script or style, with the same numbers in words."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class Plot:
+class Chart:
     """Some series over the same hours; `say` formats a number with its unit."""
 
     id: str
@@ -101,7 +101,7 @@ class Plot:
 
     @property
     def words(self) -> str:
-        """The plot in sentences."""
+        """The chart in sentences."""
         return " ".join(self._sentence(one) for one in self.series)
 
     def _sentence(self, one: Series) -> str:

@@ -2,8 +2,8 @@
 
 from api.deps import CurrentUser, DatabaseDep
 from lockbox.database import Database
-from lockbox.identity import rate_limit
-from lockbox.identity.rate_limit import AttemptLimits
+from lockbox.identity import attempt_limits
+from lockbox.identity.attempt_limits import AttemptLimits
 from lockbox.identity.roles import Caller
 
 MOST = 20
@@ -26,5 +26,5 @@ def count(db: Database, who: Caller) -> None:
         TooMany: they have named twenty in the last ten minutes.
     """
     with db.transaction() as session:
-        counted = rate_limit.count(session, LIMITS, naming=who.person_id)
+        counted = attempt_limits.count(session, LIMITS, naming=who.person_id)
     counted.check("name an address")
