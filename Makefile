@@ -55,7 +55,7 @@ bench: $(READY) $(BENCH_READY) ## measure Lockbox beside a bare floor, Celery an
 bench-quick: $(READY) ## measure Lockbox beside a bare floor (under three minutes)
 	@$(BIN)/python -m bench quick
 
-bench-full: $(READY) $(BENCH_READY) ## measure with RedBeat, DBOS and 1,000,000 pending too (most of an hour)
+bench-full: $(READY) $(BENCH_READY) ## measure with RedBeat, DBOS, a million pending and ten million closed (most of an hour)
 	@$(BIN)/python -m bench full
 
 trace: $(READY) ## print the files, statements and rows of each trip through Lockbox (TRACE="--files --statements")

@@ -1,11 +1,15 @@
-"""`make bench`: one run on one machine; ratios and targets as tables, and all of it in bench/results/."""
+"""`make bench`: one run on one machine; ratios and targets as tables, and all of it in bench/results/.
+
+`python -m bench SIZE PART…` measures some parts only, prints them and writes nothing.
+"""
 
 import argparse
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,21 +17,37 @@ import structlog
 from rich.console import Console
 from sqlalchemy.engine import make_url
 
-from bench import audit_log, crowd, customers, doors, floor, least, measure, peer_runs, pending, reach, readme, report
+from bench import (
+    audit_log,
+    backlog,
+    bare_stack,
+    crowd,
+    customers,
+    deadlines,
+    floor,
+    http_load,
+    lists,
+    mails,
+    peer_runs,
+    pending,
+    readme,
+    report,
+)
 from bench.customers import Customers
 from bench.db import Bench, Site, running, site
 from bench.figures import medians
-from bench.sizes import SIZES, USUAL, Size
+from bench.http_load import Subject
+from bench.sizes import OF_STACK, PARTS, SIZES, USUAL, Size
 from bench.targets import BenchResults, comparisons, targets
 from cli.signals import end_on_signals
 from harness.stage import copied
 
 CUSTOMERS = 200
 A_SECOND = 200
-TELLING = 8
 WARM_UP = 500
 BEHIND = 10_000
 MOST_OF_FLOOR = 100_000
+WITH_FLOOR = ("storms", "submits", "lives", "notified", "checks")
 OUT = Console()
 STARTED = time.monotonic()
 TOOK: dict[str, float] = {}
@@ -38,7 +58,14 @@ def main() -> int:
     """Measure, print, write it down, the usual size in the README too; 0 if every target is met, else 1."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("size", nargs="?", choices=SIZES, default=USUAL.name)
-    size = SIZES[parser.parse_args().size]
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; by default what the size has"
+    )
+    asked = parser.parse_args()
+    if unknown := set(asked.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    size = SIZES[asked.size]
+    size = replace(size, parts=tuple(asked.parts) or size.parts)
     end_on_signals()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     others = report.busy()
@@ -50,103 +77,154 @@ def main() -> int:
     report.show(OUT, title, report.beside(ratios))
     report.show(OUT, title, report.held(limits))
     report.show(OUT, "Time", report.times(TOOK, time.monotonic() - STARTED))
-    written = report.write(size.name, f"{title}; others took {others:.0f} % of it", found, ratios, limits)
-    if size is USUAL:
-        readme.write(report.read(written))
-    if size.peers:
-        peer_runs.plot(written)
-    OUT.print(f"Written to {written.with_suffix('.md')} after {time.monotonic() - STARTED:.0f} s.")
+    if asked.parts:
+        report.show(OUT, title, report.everything(found))
+    else:
+        _write(size, f"{title}; others took {others:.0f} % of it", found)
     return 0 if all(row.is_met for row in limits) else 1
 
 
+def _write(size: Size, title: str, found: BenchResults) -> None:
+    written = report.write(size.name, title, found)
+    if size is USUAL:
+        readme.write(report.read(written))
+    if size.peers:
+        peer_runs.draw(written)
+    OUT.print(f"Written to {written.with_suffix('.md')} after {time.monotonic() - STARTED:.0f} s.")
+
+
 def measure_all(size: Size) -> BenchResults:
-    """Measure all that a size names: first what needs quiet servers, then the running stack, then the others."""
+    """Measure all that a size names: first what needs quiet servers, then the running stack, then the peers."""
     with _entered("servers and people", site()) as place:
-        found = _history(place, size) if size.has_history else {}
         crowd_ = _stage("customers", lambda: customers.settle_in(place.plan, CUSTOMERS))
-        found |= _quiet(place, crowd_, size)
-        with _entered("the stack", running(place)) as bench:
-            found |= _deadlines(bench, size)
-            found |= _doors(bench, crowd_, size)
-            found["rebuild"] = _stage("a schedule that is lost", lambda: pending.rebuild(bench))
-            if size.has_history:
-                found["reach"] = _stage("notifications", lambda: reach.measure(bench))
-        found["peers"] = {name: _stage(name, partial(peer_runs.measure, place, name, size)) for name in size.peers}
+        found = _history(place, crowd_, size)
+        if size.has(*WITH_FLOOR):
+            found |= _floor(place, crowd_, size)
+        if size.has(*OF_STACK):
+            with _entered("the stack", running(place)) as bench:
+                found |= _deadlines(bench, size)
+                found |= _over_http(bench, crowd_, size)
+        if size.has("peers"):
+            found["peers"] = {
+                name: _stage(name, partial(peer_runs.measure, place, crowd_, name, size)) for name in size.peers
+            }
     return BenchResults(**found)
 
 
-def _history(place: Site, size: Size) -> dict[str, Any]:
+def _history(place: Site, crowd_: Customers, size: Size) -> dict[str, Any]:
     superuser, plan, people = place.superuser, place.plan, place.reviewed
-    api = make_url(plan.database_url)
-    with crowd.copies(superuser):
-        beside = _stage(
-            "submits beside a crowd", lambda: crowd.measure(superuser, api, plan.redis_url, people, lambda: None)
-        )
-    with copied(superuser, audit_log.COPY):
-        kept = _stage(
-            "the audit log", lambda: audit_log.measure(superuser, plan, people, place.folder, size.audit_log_events)
-        )
-    return {"crowd": beside, "audit_log": kept}
-
-
-def _quiet(place: Site, crowd_: Customers, size: Size) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    with _entered("a copy of the database", copied(place.superuser, least.DATABASE)):
-        floor.prepare(place)
-        counts = [count for count, _ in size.storms if count <= MOST_OF_FLOOR]
-        counts.sort(key=lambda count: abs(count - BEHIND))
-        found["floor"] = _stage(
-            "the floor of storms", lambda: floor.storms(place, counts, size.floor_batches, size.floor_rounds)
+    if size.has("crowd"):
+        api = make_url(plan.database_url)
+        found["crowd"] = _stage("crowd", lambda: crowd.measure(superuser, api, plan.redis_url, people))
+    if size.has("audit_log"):
+        with copied(superuser, audit_log.COPY):
+            found["audit_log"] = _stage(
+                "audit_log", lambda: audit_log.measure(superuser, plan, people, place.folder, size.audit_log_events)
+            )
+    if size.has("lists"):
+        found["lists"] = _stage("lists", lambda: lists.measure(place, crowd_, size.closed))
+    if size.has("sorted_set"):
+        found["sorted_set"] = _stage("sorted_set", lambda: floor.sorted_set(place.plan.redis_url))
+    return found
+
+
+def _floor(place: Site, crowd_: Customers, size: Size) -> dict[str, Any]:
+    """Measure the floor of each part that has one, on a copy of the database."""
+    found: dict[str, Any] = {}
+    with _entered("a copy of the database", copied(place.superuser, bare_stack.DATABASE)):
+        if size.has("storms"):
+            counts = [count for count, _ in size.storms if count <= MOST_OF_FLOOR]
+            counts.sort(key=lambda count: abs(count - BEHIND))
+            found["floor_storms"] = _stage(
+                "storms: floor", lambda: floor.storms(place, counts, size.floor_batches, size.floor_rounds)
+            )
+        if size.has(*WITH_FLOOR[1:]):
+            with _entered("a bare endpoint", bare_stack.serving(place)) as bare:
+                found |= _bare(bare, crowd_, place.world.tokens["gate"], size)
+    return found
+
+
+def _bare(bare: Subject, crowd_: Customers, gate: str, size: Size) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    seconds, rounds = size.http_seconds, size.http_rounds
+    if size.has("submits"):
+        rows = bare.under("/rows")
+        found["floor_submits"] = _stage("submits: floor", lambda: http_load.submits(bare, crowd_, seconds, rounds))
+        found["floor_rows"] = _stage("submits: same rows", lambda: http_load.submits(rows, crowd_, seconds, rounds))
+        found["floor_paced_submits"] = _stage(
+            "paced submits: floor", lambda: http_load.paced_submits(bare, crowd_, 2 * seconds)
         )
-        with _entered("a bare endpoint", least.serving(place)) as bare:
-            found["bare"] = _stage("its intake", lambda: bare.intake(crowd_, size.intake_seconds, size.intake_rounds))
-            found["bare_lives"] = _stage("its lives", lambda: bare.lives(crowd_, size.lives))
-            found["bare_told"] = _stage("its mails", lambda: bare.told(crowd_, TELLING, size.told))
-    found["sorted_set"] = _stage("sorted sets", lambda: floor.sorted_set(place.plan.redis_url))
+    with_mails = bare.under("/mail")
+    if size.has("lives"):
+        found["floor_lives"] = _stage("lives: floor", lambda: http_load.lives(with_mails, crowd_, size.lives))
+    if size.has("notified"):
+        found["floor_notified"] = _stage(
+            "notified: floor", lambda: http_load.notified(with_mails, crowd_, size.notified)
+        )
+    if size.has("checks"):
+        found["floor_checks"] = _stage("checks: floor", lambda: http_load.idle_checks(bare, crowd_, gate, seconds))
     return found
 
 
 def _deadlines(bench: Bench, size: Size) -> dict[str, Any]:
-    def storms() -> dict[int, dict[str, float]]:
-        measure.storm(bench, WARM_UP)
-        seen = {}
-        for count, rounds in size.storms:
-            runs = []
-            for _ in range(rounds):
-                measure.settle(bench)
-                runs.append(measure.storm(bench, count))
-            seen[count] = medians(runs)
-        return seen
-
-    def behind() -> dict[str, float]:
-        """Let ten thousand more be due while as many have unsent notifications, of the last storm if it was such."""
-        if size.storms[-1][0] != BEHIND:
-            measure.settle(bench)
-            measure.storm(bench, BEHIND)
-        return measure.storm(bench, BEHIND)
-
-    waiting = _stage(f"{size.pending:,} pending", lambda: pending.wait(bench, size.pending, size.idle_seconds))
-    found: dict[str, Any] = {"pending": {"count": float(size.pending), **waiting}}
-    found["lone"] = _stage("lone deadlines", lambda: measure.lone(bench, size.lone_rounds))
-    found["storms"] = _stage("storms", storms)
-    found["storm_behind"] = _stage("a storm behind a storm", behind)
-    _rest(bench)
-    found["steady"] = _stage("steady deadlines", lambda: measure.steady(bench, A_SECOND, size.steady_seconds))
-    return found
-
-
-def _doors(bench: Bench, crowd_: Customers, size: Size) -> dict[str, Any]:
-    gate = bench.world.tokens["gate"]
     found: dict[str, Any] = {}
-    _rest(bench)
-    found["access"] = _stage("access checks", lambda: doors.access(bench, crowd_, gate, size.access_seconds))
-    found["flooded"] = _stage("a flood", lambda: doors.flooded(bench, crowd_, gate, size.access_seconds))
-    found["intake"] = _stage("intake", lambda: doors.intake(bench, crowd_, size.intake_seconds, size.intake_rounds))
-    _rest(bench)
-    found["lives"] = _stage("whole lives", lambda: doors.lives(bench, crowd_, size.lives))
-    _rest(bench)
-    found["told"] = _stage("filed and told of", lambda: doors.told(bench, crowd_, TELLING, size.told))
+    if size.has("pending"):
+        found["pending"] = _stage("pending", lambda: pending.wait(bench, size.pending, size.idle_seconds))
+    if size.has("lone", "steady"):
+        found["lone"] = _stage("lone", lambda: deadlines.lone(bench, size.lone_rounds))
+    if size.has("storms"):
+        found["storms"] = _stage("storms", lambda: _storms(bench, size))
+        found["storm_behind"] = _stage("a storm behind a storm", lambda: _behind(bench, size))
+    if size.has("steady"):
+        _rest(bench)
+        found["steady"] = _stage("steady", lambda: deadlines.steady(bench, A_SECOND, size.steady_seconds))
     return found
+
+
+def _storms(bench: Bench, size: Size) -> dict[int, dict[str, float]]:
+    deadlines.storm(bench, WARM_UP)
+    seen = {}
+    for count, rounds in size.storms:
+        runs = []
+        for _ in range(rounds):
+            backlog.give_up(bench.superuser)
+            runs.append(deadlines.storm(bench, count))
+        seen[count] = medians(runs)
+    return seen
+
+
+def _behind(bench: Bench, size: Size) -> dict[str, float]:
+    """Let ten thousand more be due while as many have unsent notifications, of the last storm if it was such."""
+    if size.storms[-1][0] != BEHIND:
+        backlog.give_up(bench.superuser)
+        deadlines.storm(bench, BEHIND)
+    return deadlines.storm(bench, BEHIND)
+
+
+def _over_http(bench: Bench, crowd_: Customers, size: Size) -> dict[str, Any]:
+    gate, seconds, subject = bench.world.tokens["gate"], size.http_seconds, bench.subject
+    loads: Sequence[tuple[str, str, Callable[[], Any]]] = (
+        ("checks", "checks", lambda: _checks(bench, crowd_, size)),
+        ("flooded", "flooded", lambda: http_load.flooded_checks(subject, crowd_, gate, seconds)),
+        ("submits", "submits", lambda: http_load.submits(subject, crowd_, seconds, size.http_rounds)),
+        ("submits", "paced_submits", lambda: http_load.paced_submits(subject, crowd_, 2 * seconds)),
+        ("lives", "lives", lambda: http_load.lives(subject, crowd_, size.lives)),
+        ("notified", "notified", lambda: http_load.notified(subject, crowd_, size.notified)),
+        ("pending", "rebuild", lambda: pending.rebuild(bench)),
+        ("mails", "mails", lambda: mails.measure(bench)),
+    )
+    found = {}
+    for part, name, load in loads:
+        if size.has(part):
+            _rest(bench)
+            found[name] = _stage(name, load)
+    return found
+
+
+def _checks(bench: Bench, crowd_: Customers, size: Size) -> dict[str, dict[str, float]]:
+    http_load.open_doors(bench.subject, crowd_)
+    return http_load.checks(bench.subject, crowd_, bench.world.tokens["gate"], size.http_seconds)
 
 
 @contextmanager
@@ -166,7 +244,7 @@ def _stage(name: str, work: Callable[[], Found]) -> Found:
 
 
 def _rest(bench: Bench) -> None:
-    _stage("rests", lambda: measure.settle(bench))
+    _stage("rests", lambda: backlog.give_up(bench.superuser))
 
 
 if __name__ == "__main__":

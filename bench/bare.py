@@ -1,12 +1,15 @@
-"""The floor of what comes over HTTP: `python -m bench.bare PORT SMTP` serves, on the URL that it reads.
+"""The floor of what comes over HTTP: `python -m bench.bare PORT SMTP` serves what its standard input says, as JSON.
 
-Each call is one statement and a commit, and nothing is judged or kept on record; some hand mails to the relay at the
-port SMTP within the call.
+Each call is one statement and a commit, and nothing is judged. Under `/v1` a submission is one row, under `/rows` the
+very rows that Lockbox writes, under `/mail` one row and mails, handed to the relay at the port SMTP within the call.
+The access check does nothing at all.
 """
 
+import json
 import smtplib
 import sys
 import threading
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -22,8 +25,6 @@ from lockbox.sql import new_id
 
 TABLE = "bare_requests"
 LATER = timedelta(hours=12)
-ASKED, OPENED = 1, 4
-"""How many are told of a submission, and of an approval and what comes after it, in a life as Lockbox tells it."""
 MAIL = """From: Lockbox <lockbox@vendor.example>\r
 To: Ann Archer <ann@customer.example>\r
 Subject: A request for access\r
@@ -52,6 +53,12 @@ class BareReceipt(BaseModel):
     id: UUID
 
 
+class BareAnswer(BaseModel):
+    """What a route answers that does nothing."""
+
+    open: bool = True
+
+
 class Relay:
     """Hands over mails, by one connection a thread that is kept."""
 
@@ -67,10 +74,21 @@ class Relay:
             self._kept.relay.sendmail("lockbox@vendor.example", ["ann@customer.example"], MAIL.format(id=id_))
 
 
-def make_app(engine: Engine, relay: Relay) -> FastAPI:
+@dataclass(frozen=True)
+class Floor:
+    """What is served: the statement that writes all rows of a submission, where, and how many mails a move takes."""
+
+    engine: Engine
+    rows_engine: Engine
+    rows: str
+    submitted_mails: int
+    other_mails: int
+
+
+def make_app(floor: Floor, relay: Relay) -> FastAPI:
     """Return the app: a table like that of requests, one Core statement a call."""
     app = FastAPI(docs_url=None, redoc_url=None)
-    table = Table(TABLE, MetaData(), autoload_with=engine)
+    table = Table(TABLE, MetaData(), autoload_with=floor.engine)
     tenant, requester = new_id(), new_id()
     insert = table.insert().values(
         created_at=func.now(),
@@ -80,7 +98,11 @@ def make_app(engine: Engine, relay: Relay) -> FastAPI:
     )
     update = table.update().where(table.c.id == bindparam("id_")).values(state="active", version=2)
 
-    @app.post("/", status_code=201)
+    @app.get("/v1/access")
+    async def check() -> BareAnswer:
+        return BareAnswer()
+
+    @app.post("/v1/requests", status_code=201)
     def file(body: BareRequest) -> BareReceipt:
         submitted = BareReceipt(id=new_id())
         row = {
@@ -97,21 +119,28 @@ def make_app(engine: Engine, relay: Relay) -> FastAPI:
             "state": "pending",
             "version": 1,
         }
-        with engine.begin() as connection:
+        with floor.engine.begin() as connection:
             connection.execute(insert, row)
         return submitted
 
-    @app.post("/told", status_code=201)
-    def file_and_tell(body: BareRequest) -> BareReceipt:
-        submitted = file(body)
-        relay.tell(submitted.id, ASKED)
+    @app.post("/rows/v1/requests", status_code=201)
+    def file_rows(body: BareRequest) -> BareReceipt:
+        submitted = BareReceipt(id=new_id())
+        with floor.rows_engine.begin() as connection:
+            connection.exec_driver_sql(floor.rows, {"id": submitted.id, "justification": body.justification})
         return submitted
 
-    @app.post("/{id_}/approve")
+    @app.post("/mail/v1/requests", status_code=201)
+    def file_and_tell(body: BareRequest) -> BareReceipt:
+        submitted = file(body)
+        relay.tell(submitted.id, floor.submitted_mails)
+        return submitted
+
+    @app.post("/mail/v1/requests/{id_}/approve")
     def approve(id_: UUID) -> BareReceipt:
-        with engine.begin() as connection:
+        with floor.engine.begin() as connection:
             connection.execute(update, {"id_": id_})
-        relay.tell(id_, OPENED)
+        relay.tell(id_, floor.other_mails)
         return BareReceipt(id=id_)
 
     return app
@@ -119,9 +148,13 @@ def make_app(engine: Engine, relay: Relay) -> FastAPI:
 
 def main() -> None:
     """Serve as the API is served."""
-    engine = make_engine(sys.stdin.read(), role="bare", pool_size=MOST_COMMON, overflow=OVERFLOW)
+    told: dict[str, str] = json.load(sys.stdin)
     port, smtp = map(int, sys.argv[1:])
-    app = make_app(engine, Relay(smtp))
+    engine, rows_engine = (
+        make_engine(told[url], role="bare", pool_size=MOST_COMMON, overflow=OVERFLOW) for url in ("url", "rows_url")
+    )
+    mails = int(told["submitted_mails"]), int(told["other_mails"])
+    app = make_app(Floor(engine, rows_engine, told["rows"], *mails), Relay(smtp))
     uvicorn.run(app, port=port, log_config=None, access_log=False, server_header=False, proxy_headers=False)
 
 

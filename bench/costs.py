@@ -5,29 +5,22 @@ from contextlib import suppress
 
 import psutil
 
-from bench.db import Bench
-from cli.stack import StackPlan
+from cli.stack import Processes, StackPlan
 from harness.stage import servers_of
 
 SERVERS = ("postgres", "redis")
 OURS = ("api", "worker", "notifications")
 
 
-def ours(bench: Bench, *names: str) -> list[psutil.Process]:
-    """Return the processes of the stack with these names."""
-    return [psutil.Process(bench.processes.running[name].pid) for name in names]
+def ours(processes: Processes, *names: str) -> dict[str, psutil.Process]:
+    """Return the processes of the stack with these names, by default all of Lockbox's own."""
+    return {name: psutil.Process(processes.running[name].pid) for name in names or OURS}
 
 
-def servers(plan: StackPlan) -> list[psutil.Process]:
+def servers(plan: StackPlan) -> dict[str, psutil.Process]:
     """Return Postgres' and Redis' first processes."""
     pids = servers_of(plan).pids
-    return [psutil.Process(pids[name]) for name in SERVERS]
-
-
-def each(bench: Bench) -> dict[str, float]:
-    """Return the CPU seconds that each of the processes and servers has taken, with all of its descendants."""
-    roots = [*zip(OURS, ours(bench, *OURS), strict=True), *zip(SERVERS, servers(bench.processes.plan), strict=True)]
-    return {name: cpu_seconds([root]) for name, root in roots}
+    return {name: psutil.Process(pids[name]) for name in SERVERS}
 
 
 def cpu_seconds(roots: Iterable[psutil.Process]) -> float:

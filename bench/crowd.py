@@ -2,8 +2,6 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL
@@ -48,19 +46,16 @@ INSERT INTO memberships (id, person_id, tenant_id, role) SELECT uuidv7(), id, :t
 """
 
 
-@contextmanager
-def copies(superuser: URL) -> Iterator[None]:
-    """Copy the database twice while nobody uses it, and drop the copies at the end."""
+def measure(superuser: URL, api: URL, redis_url: str, world: World) -> dict[str, float]:
+    """Submit by turns in two copies of the database; return the median milliseconds of each and their ratio."""
     with copied(superuser, ALONE), copied(superuser, CROWDED):
-        yield
+        return _measure(superuser, api, redis_url, world)
 
 
-def measure(superuser: URL, api: URL, redis_url: str, world: World, tick: Callable[[], object]) -> dict[str, float]:
-    """File by turns in both databases; return the median milliseconds of each and their ratio."""
+def _measure(superuser: URL, api: URL, redis_url: str, world: World) -> dict[str, float]:
     for name, members, tenants in ((ALONE, 0, 0), (CROWDED, MEMBERS - APPROVERS, TENANTS)):
         with superuser_at(superuser.set(database=name)) as engine:
             _fill(engine, world, members, tenants)
-    tick()
     dbs = {name: _db(api.set(database=name), redis_url) for name in (ALONE, CROWDED)}
     taken: dict[str, list[float]] = {name: [] for name in dbs}
     for number in range(WARM_UP + ROUNDS):
@@ -70,7 +65,6 @@ def measure(superuser: URL, api: URL, redis_url: str, world: World, tick: Callab
                 taken[name].append(seconds)
     for db in dbs.values():
         db.dispose()
-    tick()
     alone, crowded = (statistics.median(taken[name]) * 1000 for name in (ALONE, CROWDED))
     return {"alone_ms": alone, "crowded_ms": crowded, "ratio": crowded / alone}
 

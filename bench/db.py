@@ -5,16 +5,20 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from uuid import UUID
 
+import psutil
 from sqlalchemy import URL
 from sqlalchemy.engine import make_url
 
+from bench import backlog, costs
+from bench.http_load import Subject, counter
 from bench.load import Pace
+from bench.rows import Footprint
+from bench.sinks import SinkPorts, start_sinks
 from cli.stack import Processes, StackPlan
 from harness import stage
 from harness.people import WITHOUT_REVIEW, World
-from harness.stage import Stack, all_rights, own_stack, servers_of, start_sinks, superuser_url
+from harness.stage import Stack, all_rights, own_stack, servers_of, superuser_at, superuser_url
 from lockbox.database import Database, make_engine
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
@@ -34,14 +38,17 @@ A_DAY = timedelta(days=1)
 class Site:
     """Where everything is before any process runs: the plan, people, a real request, a folder of its own.
 
-    The requests of the world `reviewed` a manager of the vendor reviews first, those of `world` nobody.
+    The requests of the world `reviewed` a manager of the vendor reviews first, those of `world` nobody. `submitted`
+    is what the real request left when it was submitted, `pattern` what it had left when it was approved and all
+    notifications were sent.
     """
 
     plan: StackPlan
     superuser: URL
     world: World
     reviewed: World
-    pattern: UUID
+    submitted: Footprint
+    pattern: Footprint
     folder: Path
 
     def copied(self, url: str, database: str) -> URL:
@@ -54,8 +61,18 @@ class Bench(Stack):
     """What is measured: a running stack, the people in it and the request to copy."""
 
     world: World
-    pattern: UUID
+    pattern: Footprint
+    sinks: SinkPorts
     pace: Pace = field(default_factory=Pace)
+
+    @property
+    def subject(self) -> Subject:
+        """The stack as loads over HTTP see it."""
+
+        def parts() -> dict[str, psutil.Process]:
+            return costs.ours(self.processes) | costs.servers(self.plan)
+
+        return Subject(self.plan.api_port, parts, self.sinks, counter(self.superuser, "requests"))
 
 
 @contextmanager
@@ -65,10 +82,19 @@ def site() -> Iterator[Site]:
         db = Database(make_engine(plan.database_url, role="bench"), nowhere)
         reviewed, world = (add_world(plan, db, policy) for policy in (Policy(), WITHOUT_REVIEW))
         # The schedule hears of it when it is repaired.
-        pattern = world.act("ann", Action.APPROVE, world.submit().id).id
+        submitted, pattern = _footprints(plan, world)
         db.engine.dispose()
         superuser = make_url(servers_of(plan).superuser_url)
-        yield Site(plan, superuser, world, reviewed, pattern, plan.keys.parent)
+        yield Site(plan, superuser, world, reviewed, submitted, pattern, plan.keys.parent)
+
+
+def _footprints(plan: StackPlan, world: World) -> tuple[Footprint, Footprint]:
+    request = world.submit().id
+    with superuser_at(superuser_url(plan)) as engine, engine.connect() as connection:
+        submitted = Footprint.of(connection, request)
+        world.act("ann", Action.APPROVE, request)
+        backlog.mark_sent(engine)
+        return submitted, Footprint.of(connection, request)
 
 
 @contextmanager
@@ -76,8 +102,8 @@ def running(site: Site) -> Iterator[Bench]:
     """Start API, worker, notifications worker and the sinks for mails on a site."""
     processes = Processes(site.plan, site.folder / "log", UNLIMITED)
     with stage.running(site.plan, processes, ("api", "worker", "notifications")) as found:
-        start_sinks(processes, make_url(site.plan.smtp_url).port)
-        yield Bench(**vars(found), world=site.world, pattern=site.pattern)
+        sinks = start_sinks(processes, make_url(site.plan.smtp_url).port)
+        yield Bench(**vars(found), world=site.world, pattern=site.pattern, sinks=sinks)
 
 
 def add_world(plan: StackPlan, db: Database, policy: Policy) -> World:

@@ -7,19 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import psycopg
 from redis import Redis
 from sqlalchemy import URL, Engine, text
 
+from bench.bare_stack import DATABASE
 from bench.db import NOWHERE, Site
 from bench.figures import medians
-from bench.least import DATABASE
 from bench.load import clock, load
+from bench.rows import Footprint
 from harness.stage import on_database, superuser_at
 from lockbox.database import Database, array, make_engine
-from lockbox.requests import timers as clock_
+from lockbox.requests import timers
 from lockbox.schedule import CLOCK, MOST_A_CALL, IndexEntry, Schedule
 from lockbox.sql import new_id
 
@@ -27,62 +27,19 @@ CONNECTIONS = (1, 2)
 ROUNDS = 3
 MEMBERS = 10_000
 
-BARE = text("""
-CREATE TABLE bare_requests (LIKE requests INCLUDING DEFAULTS, PRIMARY KEY (id));
-GRANT SELECT, INSERT, UPDATE ON bare_requests TO lockbox_api;
-""")
-MOVE = text("SELECT * FROM events WHERE request_id = :id AND to_state = 'expired'")
-NOTIFICATIONS = text("SELECT * FROM notifications WHERE event_id = :id")
-REPORTS = text("SELECT * FROM reports_due WHERE event_id = :id")
-ROWS = text("""
-SELECT (SELECT count(*) FROM requests WHERE state = 'expired') AS requests,
-    (SELECT count(*) FROM events WHERE to_state = 'expired') AS events, (SELECT count(*) FROM unsealed) AS unsealed,
-    (SELECT count(*) FROM notifications WHERE template = 'expired') AS notifications,
-    (SELECT count(*) FROM reports_due) AS reports
-""")
-WRITE = """
-WITH ended AS (
-    UPDATE requests r SET state = 'expired', version = %(seq)s, wake_at = NULL, closed_at = %(at)s
-    FROM unnest(%(ids)s::uuid[]) AS e (id) WHERE r.id = e.id
-), new_events AS (
-    INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_role, from_state, to_state, body)
-    SELECT e.id, %(tenant_id)s, e.request_id, %(seq)s, %(at)s, %(action)s, %(actor_role)s, %(from_state)s,
-        %(to_state)s, convert_to(e.body, 'UTF8')
-    FROM unnest(%(events)s::uuid[], %(ids)s::uuid[], %(bodies)s::text[]) AS e (id, request_id, body)
-), new_reports AS (
-    INSERT INTO reports_due (event_id, due_at) SELECT id, %(report_at)s FROM unnest(%(reported)s::uuid[]) AS id
-)
-INSERT INTO notifications (id, tenant_id, request_id, event_id, person_id, endpoint_id, channel, template, run_at,
-until_at,
-    attempts)
-SELECT n.id, %(tenant_id)s, n.request_id, n.event_id, t.person_id, t.endpoint_id, t.channel, t.template, t.run_at,
-    t.until_at, 0
-FROM unnest(%(notifications)s::uuid[], %(notification_requests)s::uuid[], %(notification_events)s::uuid[],
-%(notification_told)s::int[])
-    AS n (id, request_id, event_id, told)
-JOIN unnest(%(person_id)s::uuid[], %(endpoint_id)s::uuid[], %(channel)s::text[], %(template)s::text[],
-    %(run_at)s::timestamptz[], %(until_at)s::timestamptz[])
-    WITH ORDINALITY AS t (person_id, endpoint_id, channel, template, run_at, until_at, number) ON t.number = n.told
-"""
-
-
-@dataclass(frozen=True)
-class Pattern:
-    """The rows that Lockbox's own clock left of one request whose window ended."""
-
-    event: Mapping[str, Any]
-    notifications: Sequence[Mapping[str, Any]]
-    reports: Sequence[Mapping[str, Any]]
-
 
 @dataclass(frozen=True)
 class WriteMethod:
-    """One way of writing on the copy: how many requests a batch ends, on how many connections at once."""
+    """One way of writing on the copy: how many requests a batch ends, on how many connections at once.
+
+    `rows` says how many rows of each table the statement adds for one request.
+    """
 
     engine: Engine
     worker: URL
-    like: UUID
-    pattern: Pattern
+    like: Footprint
+    statement: str
+    rows: Mapping[str, int]
     batch: int
     connections: int
 
@@ -93,27 +50,29 @@ class WriteMethod:
             RuntimeError: other rows were written than Lockbox writes.
         """
         ids = load(self.engine, None, self.like, state="active", count=count, due=clock(self.engine)).ids
-        batches = [_rows(self.pattern, ids[start : start + self.batch]) for start in range(0, count, self.batch)]
-        before = _counted(self.engine)
+        batches = [array(ids[start : start + self.batch]) for start in range(0, count, self.batch)]
+        before = _counted(self.engine, self.rows)
         seconds = self._seconds(batches)
-        made = {name: value - before[name] for name, value in _counted(self.engine).items()}
-        once = dict.fromkeys(("requests", "events", "unsealed"), 1)
-        each = {**once, "notifications": len(self.pattern.notifications), "reports": len(self.pattern.reports)}
-        if made != {name: count * number for name, number in each.items()}:
+        made = {name: value - before[name] for name, value in _counted(self.engine, self.rows).items()}
+        if made != {name: count * number for name, number in self.rows.items()}:
             raise RuntimeError(f"the floor wrote other rows than Lockbox does: {made} of {count}")
         return {"a_second": count / seconds, "last_seconds": seconds}
 
-    def _seconds(self, batches: Sequence[dict[str, Any]]) -> float:
+    def _seconds(self, batches: Sequence[str]) -> float:
         shares = [batches[number :: self.connections] for number in range(self.connections)]
         login = self.worker.set(drivername="postgresql").render_as_string(hide_password=False)
         opened = [psycopg.connect(login, autocommit=True, prepare_threshold=0) for _ in shares]
         with ThreadPoolExecutor(self.connections) as pool:
             began = time.perf_counter()
-            list(pool.map(_write, opened, shares))
+            list(pool.map(self._write, opened, shares))
             seconds = time.perf_counter() - began
         for connection in opened:
             connection.close()
         return seconds
+
+    def _write(self, connection: psycopg.Connection, batches: Iterable[str]) -> None:
+        for ids in batches:
+            connection.execute(self.statement, {"ids": ids})
 
 
 def storms(site: Site, counts: Iterable[int], batches: Iterable[int], rounds: int) -> dict[int, dict[str, float]]:
@@ -126,23 +85,17 @@ def storms(site: Site, counts: Iterable[int], batches: Iterable[int], rounds: in
         RuntimeError: other rows were written than Lockbox writes.
     """
     with superuser_at(site.superuser.set(database=DATABASE)) as engine:
-        pattern = _pattern(site, engine)
+        statement, rows = _ending(site, engine)
         worker = site.copied(site.plan.worker_database_url, DATABASE)
         first, *others = counts
         ways = [
-            WriteMethod(engine, worker, site.pattern, pattern, *way)
+            WriteMethod(engine, worker, site.pattern, statement, rows, *way)
             for way in itertools.product(batches, CONNECTIONS)
         ]
         best = max(ways, key=lambda way: way.run(first)["a_second"])
         found = {first: medians([best.run(first) for _ in range(rounds)])}
         found |= {count: best.run(count) for count in others}
     return {count: {**one, "batch": best.batch, "connections": best.connections} for count, one in found.items()}
-
-
-def prepare(site: Site) -> None:
-    """Add the table of the bare endpoint to the copy."""
-    with superuser_at(site.superuser.set(database=DATABASE)) as engine, engine.connect() as connection:
-        connection.execute(BARE)
 
 
 def sorted_set(redis_url: str) -> dict[str, dict[str, float]]:
@@ -189,57 +142,28 @@ def _due(raw: Redis) -> list[bytes]:
     return list(found)
 
 
-def _pattern(site: Site, engine: Engine) -> Pattern:
-    """Let Lockbox's own clock end one request on the copy, and return what it wrote."""
-    one = load(engine, None, site.pattern, state="active", count=1, due=clock(engine))
+def _ending(site: Site, engine: Engine) -> tuple[str, Mapping[str, int]]:
+    """Let Lockbox's own clock end one request on the copy; return what writes the same rows, and how many of each."""
+    (one,) = load(engine, None, site.pattern, state="active", count=1, due=clock(engine)).ids
     worker = site.copied(site.plan.worker_database_url, DATABASE)
     db = Database(make_engine(worker.render_as_string(hide_password=False), role="bench"), Schedule(NOWHERE))
-    try:
-        clock_.run(db, one.ids)
-    finally:
-        db.dispose()
     with engine.connect() as connection:
-        event = dict(connection.execute(MOVE, {"id": one.ids[0]}).mappings().one())
-        found = [
-            connection.execute(query, {"id": event["id"]}).mappings().all() for query in (NOTIFICATIONS, REPORTS)
-        ]
-    return Pattern(event, [dict(row) for row in found[0]], [dict(row) for row in found[1]])
+        before = Footprint.of(connection, one)
+        try:
+            timers.run(db, [one])
+        finally:
+            db.dispose()
+        after = Footprint.of(connection, one)
+    added = after.since(before)
+    changed = ", ".join(f"{name} = {value}" for name, value in after.changed(before).items())
+    n = f"SELECT id AS request_id, {added.fresh()} FROM unnest(%(ids)s::uuid[]) AS id"
+    update = f"UPDATE requests r SET {changed} FROM n WHERE r.id = n.request_id"
+    inserts = ", ".join(f"{table}_rows AS ({insert})" for table, insert in added.inserts({}))
+    statement = f"WITH n AS MATERIALIZED ({n}), ended AS ({update}), {inserts} SELECT"
+    return statement, {table: len(rows) for table, rows in added.tables.items()}
 
 
-def _write(connection: psycopg.Connection, batches: Iterable[dict[str, Any]]) -> None:
-    for batch in batches:
-        connection.execute(WRITE, batch)
-
-
-def _counted(engine: Engine) -> dict[str, int]:
+def _counted(engine: Engine, tables: Iterable[str]) -> dict[str, int]:
+    counts = ", ".join(f"(SELECT count(*) FROM {table}) AS {table}" for table in tables)
     with engine.connect() as connection:
-        return dict(connection.execute(ROWS).mappings().one())
-
-
-def _rows(pattern: Pattern, ids: Sequence[UUID]) -> dict[str, Any]:
-    """Return the parameters that write one batch: what Python has to do is done before the clock starts."""
-    event = pattern.event
-    events = [new_id() for _ in ids]
-    told = range(1, len(pattern.notifications) + 1)
-    pairs = [(request, one, number) for request, one in zip(ids, events, strict=True) for number in told]
-    body = bytes(event["body"]).decode()
-    bodies = [
-        body.replace(str(event["id"]), str(one)).replace(str(event["request_id"]), str(request))
-        for request, one in zip(ids, events, strict=True)
-    ]
-    columns = ("person_id", "endpoint_id", "channel", "template", "run_at", "until_at")
-    return {
-        **{
-            name: event[name] for name in ("tenant_id", "seq", "at", "action", "actor_role", "from_state", "to_state")
-        },
-        "ids": array(ids),
-        "events": array(events),
-        "bodies": bodies,
-        "reported": array(events if pattern.reports else ()),
-        "report_at": pattern.reports[0]["due_at"] if pattern.reports else None,
-        "notifications": array(new_id() for _ in pairs),
-        "notification_requests": array(request for request, _, _ in pairs),
-        "notification_events": array(one for _, one, _ in pairs),
-        "notification_told": array(number for _, _, number in pairs),
-        **{name: array(notification[name] for notification in pattern.notifications) for name in columns},
-    }
+        return dict(connection.execute(text(f"SELECT {counts}")).mappings().one())

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine, Row, text
 
+from bench.rows import REQUESTS, Footprint
 from lockbox.schedule import CLOCK, MOST_A_CALL, IndexEntry, Schedule
 
 A_LOAD = 20_000
@@ -18,51 +19,20 @@ WARY = 1.5
 TRIES = 5
 MISSED_SECONDS = 3
 
-LOAD = text("""
-WITH new_requests AS (
-    INSERT INTO requests (id, tenant_id, requester_id, service, resources, actions, reason_code, justification,
-        case_ref, mode, policy_version, token_id, submitted_by, quorum, approval_window, access_window, state,
-        version, deadline_at, wake_at, created_at, asked_at, opened_at)
-    SELECT uuidv7(), p.tenant_id, p.requester_id, p.service, p.resources, p.actions, p.reason_code, p.justification,
-        'CASE-' || lpad(CAST(:first + n AS text), 8, '0'), p.mode, p.policy_version, p.token_id, p.submitted_by,
-        p.quorum, p.approval_window, p.access_window,
-        CAST(:state AS text), :version, CAST(:due AS timestamptz) + (n - 1) * CAST(:step AS interval),
-        CAST(:due AS timestamptz) + (n - 1) * CAST(:step AS interval), now(), now(),
-        CASE CAST(:state AS text) WHEN 'active' THEN now() END
-    FROM requests p, generate_series(1, :count) AS n WHERE p.id = :pattern RETURNING id, deadline_at
-), new_decisions AS (
-    INSERT INTO decisions (id, request_id, person_id, principals, decision, means, channel, decided_at)
-    SELECT uuidv7(), r.id, d.person_id, d.principals, d.decision, d.means, d.channel, now()
-    FROM new_requests r, decisions d WHERE d.request_id = :pattern AND CAST(:state AS text) = 'active'
-), moves AS MATERIALIZED (
-    SELECT uuidv7() AS new_id, r.id AS new_request, e.* FROM new_requests r, events e
-    WHERE e.request_id = :pattern AND e.seq <= :version
-), new_events AS (
-    INSERT INTO events (id, tenant_id, request_id, seq, at, action, actor_id, actor_role, from_state, to_state,
-        deadline_at, internal, body)
-    SELECT new_id, tenant_id, new_request, seq, at, action, actor_id, actor_role, from_state, to_state, deadline_at,
-        internal,
-        convert_to(replace(replace(convert_from(body, 'UTF8'), id::text, new_id::text), request_id::text,
-            new_request::text), 'UTF8')
-    FROM moves
-), new_details AS (
-    INSERT INTO event_details (event_id, field, salt, value)
-    SELECT m.new_id, d.field, d.salt, d.value FROM moves m JOIN event_details d ON d.event_id = m.id
-), new_notifications AS (
-    INSERT INTO notifications (id, tenant_id, request_id, event_id, person_id, channel, template, run_at, until_at,
-        attempts, closed_at, outcome)
-    SELECT uuidv7(), n.tenant_id, m.new_request, m.new_id, n.person_id, n.channel, n.template, n.run_at, n.until_at,
-        1, now(), 'sent'
-    FROM moves m JOIN notifications n ON n.event_id = m.id
-)
-SELECT id, deadline_at FROM new_requests
-""")
 # What is copied was checked when it was written: triggers and foreign keys are left out while it is.
 UNCHECKED = text("SET session_replication_role = replica")
 CHECKED = text("RESET session_replication_role")
-ANALYZE = text("ANALYZE requests, events, notifications, decisions, event_details")
+ANALYZE = text("ANALYZE")
 KINDS = {"active": "expire", "pending": "time_out"}
 VERSIONS = {"active": 2, "pending": 1}
+OF_EACH = {
+    "case_ref": "'CASE-' || lpad((%(first)s + n.number)::text, 8, '0')",
+    "deadline_at": "n.due",
+    "wake_at": "n.due",
+    "created_at": "now()",
+    "asked_at": "now()",
+}
+OPENED = {"active": "now()", "pending": "NULL::timestamptz"}
 
 
 @dataclass
@@ -103,7 +73,7 @@ def clock(engine: Engine) -> datetime:
 def load(
     engine: Engine,
     schedule: Schedule | None,
-    pattern: UUID,
+    pattern: Footprint,
     *,
     state: str,
     count: int,
@@ -115,7 +85,7 @@ def load(
     Args:
         engine: with every right.
         schedule: what is armed.
-        pattern: a request that was filed and approved: its rows are copied.
+        pattern: the rows of a request that was submitted and approved.
         state: `pending` or `active`.
         count: how many.
         due: when the first is due.
@@ -127,17 +97,15 @@ def load(
     rows: list[Row[Any]] = []
     with engine.connect() as connection:
         connection.execute(UNCHECKED)
+        statement = _statement(pattern, state)
         for start in range(0, count, A_LOAD):
             values = {
-                "pattern": pattern,
-                "state": state,
-                "version": VERSIONS[state],
                 "due": due + start * step,
                 "step": step,
                 "first": start,
                 "count": min(A_LOAD, count - start),
             }
-            rows += connection.execute(LOAD, values).all()
+            rows += connection.exec_driver_sql(statement, values).all()
         connection.execute(CHECKED)
         if count > 1:
             connection.execute(ANALYZE)
@@ -150,6 +118,17 @@ def load(
     return LoadedRows([row.id for row in rows], [row.deadline_at for row in rows])
 
 
+def _statement(pattern: Footprint, state: str) -> str:
+    """Return what copies the rows of a request that was submitted, or approved too, so many times."""
+    wanted = pattern.until(VERSIONS[state])
+    row = {"state": f"'{state}'", "version": str(VERSIONS[state]), "opened_at": OPENED[state], **OF_EACH}
+    inserts = [f"{table}_rows AS ({insert})" for table, insert in wanted.inserts({REQUESTS: row})]
+    due = "%(due)s::timestamptz + (number - 1) * %(step)s::interval AS due"
+    numbers = "generate_series(1, %(count)s) AS number"
+    made = f"SELECT uuidv7() AS request_id, {wanted.fresh()}, number, {due} FROM {numbers}"
+    return f"WITH n AS MATERIALIZED ({made}), {', '.join(inserts)} SELECT request_id AS id, due AS deadline_at FROM n"
+
+
 def _arm(schedule: Schedule, part: list[IndexEntry]) -> None:
     for _ in range(TRIES):
         if schedule.arm(CLOCK, part):
@@ -159,7 +138,7 @@ def _arm(schedule: Schedule, part: list[IndexEntry]) -> None:
 
 
 def load_ahead(
-    engine: Engine, schedule: Schedule, pattern: UUID, pace: Pace, *, state: str, count: int, step: timedelta
+    engine: Engine, schedule: Schedule, pattern: Footprint, pace: Pace, *, state: str, count: int, step: timedelta
 ) -> LoadedRows:
     """Load what falls due soon, as far ahead as loading takes, and learn from how long it took.
 

@@ -1,8 +1,7 @@
-"""Putting the other ways to work on the same servers, one after the other, while Lockbox itself is stopped."""
+"""Loads for the peers on the same servers, one after the other, while Lockbox itself is stopped."""
 
 import subprocess
 import time
-from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,33 +9,33 @@ from typing import Any
 from redis import Redis
 from sqlalchemy import text
 
-from bench import costs
+from bench import costs, http_load
+from bench.customers import Customers
 from bench.db import Site
+from bench.deadlines import ended_at
 from bench.figures import medians
 from bench.load import clock
-from bench.rivals import PYTHON, PeerProcesses, running
+from bench.peer_stack import PYTHON, PeerProcesses, running
 from bench.sizes import Size
-from bench.storm_monitor import ended_at
 from bench.targets import Peer
 from cli import stack
 
 LEAST_SECONDS = 4.0
-SECONDS_EACH = 0.003
+SECONDS_EACH = 0.0015
 TRIES = 4
 PATIENCE = 180.0
-LOOK_SECONDS = 0.25
 WARM_UP = 50
 WARM_UPS = 8
-LIFE_SECONDS = 5
 REST_SECONDS = 4
 MOST = {"dbos_delay": 2_000}
 """More than these a peer is spared: it would take minutes."""
 
 LOAD = text("""
-INSERT INTO requests (id, requester, service, resources, actions, justification, state, version, deadline_at,
-    created_at)
+INSERT INTO requests (id, requester, service, resources, actions, justification, access_window, state, version,
+    deadline_at, created_at)
 SELECT uuidv7(), 'erin@vendor.example', 'exchange-online', ARRAY['mailbox:anna@contoso.example'], ARRAY['read'],
-    'The mailbox does not open on the phone', 'active', 1, :due, now() FROM generate_series(1, :count) RETURNING id
+    'The mailbox does not open on the phone', 3600, 'active', 1, :due, now()
+FROM generate_series(1, :count) RETURNING id
 """)
 FRESH = text("SELECT uuidv7() FROM generate_series(1, :count)")
 LEFT = text("""
@@ -51,13 +50,9 @@ SELECT count(closed_at) AS ended, count(*) - count(closed_at) AS missing,
         WITHIN GROUP (ORDER BY extract(epoch FROM closed_at - deadline_at) * 1000) AS late
 FROM requests WHERE deadline_at = :due
 """)
-LIVED = text("""
-SELECT (SELECT count(*) FROM requests WHERE id = ANY(CAST(:ids AS uuid[])) AND closed_at IS NULL) AS open,
-    (SELECT count(*) FROM notifications WHERE request_id = ANY(CAST(:ids AS uuid[]))) AS told
-""")
 
 
-def measure(site: Site, name: str, size: Size) -> Peer:
+def measure(site: Site, customers: Customers, name: str, size: Size) -> Peer:
     """Return what one peer gives and takes."""
     with running(site, name) as peer:
         _warm_up(peer)
@@ -66,8 +61,9 @@ def measure(site: Site, name: str, size: Size) -> Peer:
             for count, rounds in size.peer_storms
             if count <= MOST.get(name, count)
         }
-        lives, told = _lives(peer, size.peer_lives), _told(peer, size.peer_lives)
-        return Peer(storms, lives, told, _pending(peer, size.peer_pending))
+        lives = http_load.lives(peer.subject, customers, size.peer_lives)
+        notified = http_load.notified(peer.subject, customers, size.peer_lives)
+        return Peer(storms, lives, notified, _pending(peer, size.peer_pending))
 
 
 def _warm_up(peer: PeerProcesses) -> None:
@@ -115,7 +111,7 @@ def _armed(peer: PeerProcesses, count: int) -> tuple[datetime, float]:
         due = clock(peer.engine) + timedelta(seconds=ahead)
         with peer.engine.connect() as connection:
             ids = [str(one) for one in connection.execute(LOAD, {"due": due, "count": count}).scalars()]
-        took = peer.drive("arm", ids, 2, due=due.timestamp())["seconds"]
+        took = peer.arm(ids, due.timestamp())
         if clock(peer.engine) < due:
             return due, took
         ahead = 2 * (ahead + took)
@@ -123,28 +119,11 @@ def _armed(peer: PeerProcesses, count: int) -> tuple[datetime, float]:
     raise RuntimeError(f"{peer.name}: arming {count} deadlines takes ever longer")
 
 
-def _lives(peer: PeerProcesses, count: int) -> dict[str, float]:
-    ids = _fresh(peer, count)
-    everyone = [*peer.family, *costs.servers(peer.site.plan)]
-    spent = costs.cpu_seconds(everyone)
-    driven = peer.drive("live", ids, window=LIFE_SECONDS)
-    lived = _until(peer, ids, lambda row: row["open"] == 0 and row["told"] >= 2 * count)
-    spent = costs.cpu_seconds(everyone) - spent + driven["cpu_seconds"]
-    return {"cpu_ms": 1000 * spent / count, "stuck": float(lived["open"]), "notifications": lived["told"] / count}
-
-
-def _told(peer: PeerProcesses, count: int) -> dict[str, float]:
-    ids, began = _fresh(peer, count), time.monotonic()
-    peer.drive("tell", ids)
-    lived = _until(peer, ids, lambda row: row["told"] >= count)
-    return {"a_second": lived["told"] / (time.monotonic() - began)}
-
-
 def _pending(peer: PeerProcesses, count: int) -> dict[str, float]:
     """Arm what is due in an hour; return the bytes that each takes in Redis, in the workers and in Postgres."""
     time.sleep(REST_SECONDS)
     before = _sizes(peer)
-    peer.drive("arm", _fresh(peer, count), 2, due=clock(peer.engine).timestamp() + 3600)
+    peer.arm(_fresh(peer, count), clock(peer.engine).timestamp() + 3600)
     time.sleep(REST_SECONDS)
     after = _sizes(peer)
     return {name: max(0.0, after[name] - before[name]) / count for name in before}
@@ -157,7 +136,7 @@ def _sizes(peer: PeerProcesses) -> dict[str, float]:
         postgres = connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()
     return {
         "redis_bytes": float(memory["used_memory"]),
-        "worker_bytes": float(costs.resident(peer.family)),
+        "worker_bytes": float(costs.resident(peer.workers)),
         "postgres_bytes": float(postgres),
     }
 
@@ -167,17 +146,6 @@ def _fresh(peer: PeerProcesses, count: int) -> list[str]:
         return [str(one) for one in connection.execute(FRESH, {"count": count}).scalars()]
 
 
-def _until(peer: PeerProcesses, ids: list[str], met: Callable[[Mapping[str, int]], bool]) -> Mapping[str, int]:
-    """Look until it is met, or three minutes are over; return what was seen last."""
-    until = time.monotonic() + PATIENCE
-    with peer.engine.connect() as connection:
-        while True:
-            row = dict(connection.execute(LIVED, {"ids": ids}).mappings().one())
-            if met(row) or time.monotonic() > until:
-                return row
-            time.sleep(LOOK_SECONDS)
-
-
-def plot(run: Path) -> None:
+def draw(run: Path) -> None:
     """Draw a run that was written down, by the peers' environment: the product has no library for it."""
-    subprocess.run([PYTHON, "-m", "bench.plots", str(run)], check=True, cwd=stack.CHECKOUT)
+    subprocess.run([PYTHON, "-m", "bench.charts", str(run)], check=True, cwd=stack.CHECKOUT)

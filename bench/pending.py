@@ -19,10 +19,7 @@ REST_SECONDS = 6
 APART = timedelta(milliseconds=10)
 PATIENCE = 300.0
 OVERDUE = 200
-SIZES = {
-    **{name: name for name in ("requests", "events", "event_details", "notifications")},
-    "postgres": "ix_requests_wake_at",
-}
+INDEX = "ix_requests_wake_at"
 SIZE = text("SELECT pg_total_relation_size(CAST(:name AS regclass))")
 OPEN = text("SELECT count(*) FROM requests WHERE wake_at IS NOT NULL")
 LATE = text("SELECT extract(epoch FROM closed_at - deadline_at) FROM requests WHERE id = ANY(:ids)")
@@ -34,19 +31,20 @@ def wait(bench: Bench, count: int, seconds: float) -> dict[str, float]:
     `postgres_bytes` is what a deadline takes in Postgres beside the row of its request: its place in the index.
     """
     time.sleep(2)
-    workers = costs.ours(bench, "worker", "notifications")
+    workers = list(costs.ours(bench.processes, "worker", "notifications").values())
     memory, before = costs.resident(workers), _bytes(bench)
     due = clock(bench.superuser) + timedelta(days=1)
     # Each at an instant of its own, as people ask: an index keeps what is alike but once.
     load(bench.superuser, bench.db.schedule, bench.pattern, state="pending", count=count, due=due, step=APART)
     after = _bytes(bench)
     time.sleep(REST_SECONDS)
-    everyone = [*costs.ours(bench, *costs.OURS), *costs.servers(bench.processes.plan)]
+    everyone = bench.subject.processes().values()
     spent, of_all, began = costs.cpu_seconds(workers), costs.cpu_seconds(everyone), time.monotonic()
     time.sleep(seconds)
     took = time.monotonic() - began
     each = {f"{name}_bytes": (after[name] - before[name]) / count for name in before}
     return {
+        "count": float(count),
         **each,
         "grown_mib": (costs.resident(workers) - memory) / 2**20,
         "worker_bytes": (costs.resident(workers) - memory) / count,
@@ -89,9 +87,11 @@ def _late(bench: Bench, ids: Sequence[UUID]) -> list[float]:
 
 
 def _bytes(bench: Bench) -> Mapping[str, float]:
+    relations = {name: name for name in bench.pattern.tables} | {"postgres": INDEX}
     with bench.superuser.connect() as connection:
         sizes = {
-            name: float(connection.execute(SIZE, {"name": relation}).scalar_one()) for name, relation in SIZES.items()
+            name: float(connection.execute(SIZE, {"name": relation}).scalar_one())
+            for name, relation in relations.items()
         }
     with Redis.from_url(bench.processes.plan.redis_url) as redis:
         return {**sizes, "redis": float(redis.info("memory")["used_memory"])}

@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.figures import Comparison, Figure
-from bench.targets import BenchResults, Measured, Peer
+from bench.targets import BenchResults, Measured, Peer, comparisons, targets
 
 RESULTS = Path(__file__).parent / "results"
 CPUINFO = Path("/proc/cpuinfo")
 BUSY_PERCENT = 20
 SMALL = 100
+COUNTED = ("storms", "floor_storms", "submits", "floor_submits", "floor_rows")
+"""What is by a number: JSON knows only names."""
 NONE = "-"
 
 
@@ -114,10 +116,15 @@ def show(console: Console, title: str, rows: Sequence[Sequence[str]]) -> None:
     console.print(table)
 
 
-def write(name: str, title: str, found: BenchResults, ratios: list[Comparison], limits: list[Figure]) -> Path:
+def write(name: str, title: str, found: BenchResults) -> Path:
     """Write a run down as NAME.json and NAME.md; return the path of the JSON."""
+    ratios, limits = comparisons(found), targets(found)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    tables = (("Beside the others", beside(ratios)), ("Targets", held(limits)), ("All figures", everything(found)))
+    tables = (
+        ("Beside floor and peers", beside(ratios)),
+        ("Targets", held(limits)),
+        ("All figures", everything(found)),
+    )
     (RESULTS / f"{name}.md").write_text(markdown(title, tables))
     path = RESULTS / f"{name}.json"
     held_to = [{**asdict(row), "ratio": row.ratio} for row in limits]
@@ -128,7 +135,7 @@ def write(name: str, title: str, found: BenchResults, ratios: list[Comparison], 
 def read(path: Path) -> BenchResults:
     """Return what a run found that was written down."""
     found = json.loads(path.read_text())["measured"]
-    for part in ("storms", "intake", "bare", "floor"):
+    for part in COUNTED:
         found[part] = _counted(found[part])
     for name, peer in found["peers"].items():
         found["peers"][name] = Peer(**{**peer, "storms": _counted(peer["storms"])})

@@ -2,38 +2,38 @@
 
 from dataclasses import dataclass
 
+OF_STACK = ("pending", "lone", "storms", "steady", "checks", "flooded", "submits", "lives", "notified", "mails")
+PARTS = (*OF_STACK, "lists", "sorted_set", "crowd", "audit_log", "peers")
+"""What can be measured by itself, with the floor of each; what needs the running stack comes first."""
+
 
 @dataclass(frozen=True)
 class Size:
-    """One size. Storms are pairs: how many are due at one instant, and how often that is measured.
-
-    `has_history` is whether the audit log of many events, the crowd of tenants and the reach of notifications are
-    measured too.
-    """
+    """One size. Storms are pairs: how many are due at one instant, and how often that is measured."""
 
     name: str
     storms: tuple[tuple[int, int], ...]
     lone_rounds: int
     steady_seconds: int
     lives: int
-    told: int
+    notified: int
     pending: int
+    closed: int
     idle_seconds: int
-    intake_seconds: float
-    intake_rounds: int
-    access_seconds: float
+    http_seconds: float
+    http_rounds: int
     floor_batches: tuple[int, ...]
     floor_rounds: int
     peers: tuple[str, ...] = ()
     peer_storms: tuple[tuple[int, int], ...] = ()
-    peer_lives: int = 0
-    peer_pending: int = 0
-    audit_log_events: int = 0
+    peer_lives: int = 300
+    peer_pending: int = 2_000
+    audit_log_events: int = 300_000
+    parts: tuple[str, ...] = PARTS
 
-    @property
-    def has_history(self) -> bool:
-        """Whether audit log, crowd and reach are measured."""
-        return self.audit_log_events > 0
+    def has(self, *parts: str) -> bool:
+        """Whether one of these parts is measured."""
+        return not set(parts).isdisjoint(self.parts)
 
 
 QUICK = Size(
@@ -42,34 +42,32 @@ QUICK = Size(
     lone_rounds=5,
     steady_seconds=8,
     lives=100,
-    told=200,
+    notified=200,
     pending=20_000,
+    closed=100_000,
     idle_seconds=5,
-    intake_seconds=2,
-    intake_rounds=1,
-    access_seconds=2,
+    http_seconds=2,
+    http_rounds=1,
     floor_batches=(1_000,),
     floor_rounds=1,
+    parts=(*OF_STACK[:-1], "lists", "sorted_set"),
 )
 USUAL = Size(
     name="bench",
     storms=((1_000, 3), (2_000, 3), (10_000, 5), (100_000, 1)),
     lone_rounds=30,
-    steady_seconds=120,
+    steady_seconds=60,
     lives=1_000,
-    told=400,
+    notified=400,
     pending=100_000,
+    closed=1_000_000,
     idle_seconds=15,
-    intake_seconds=3,
-    intake_rounds=3,
-    access_seconds=5,
+    http_seconds=4,
+    http_rounds=3,
     floor_batches=(500, 1_000, 2_000, 5_000),
     floor_rounds=3,
     peers=("celery_eta", "dramatiq_delay"),
     peer_storms=((2_000, 1), (10_000, 1)),
-    peer_lives=300,
-    peer_pending=2_000,
-    audit_log_events=300_000,
 )
 FULL = Size(
     name="full",
@@ -77,18 +75,17 @@ FULL = Size(
     lone_rounds=30,
     steady_seconds=120,
     lives=1_000,
-    told=400,
+    notified=400,
     pending=1_000_000,
+    closed=10_000_000,
     idle_seconds=30,
-    intake_seconds=3,
-    intake_rounds=5,
-    access_seconds=5,
+    http_seconds=4,
+    http_rounds=5,
     floor_batches=(500, 1_000, 2_000, 5_000),
     floor_rounds=3,
     peers=("celery_eta", "dramatiq_delay", "redbeat_entries", "dbos_delay"),
     peer_storms=((2_000, 3), (10_000, 1)),
     peer_lives=1_000,
-    peer_pending=2_000,
     audit_log_events=1_000_000,
 )
 SIZES = {size.name: size for size in (QUICK, USUAL, FULL)}

@@ -3,7 +3,9 @@
 `python -m harness.load` plays a script from its standard input; `play` has it do so.
 
 A script is JSON: `port`, `clients`, `stories` (each a list of calls, which a client makes one after the other on a
-connection that is kept) and `seconds`, during which stories are played over and over, or null to play each once. A
+connection that is kept) and `seconds`, during which stories are played over and over, or null to play each once. With
+a `rate` so many stories a second begin, whether those before have ended or not, and the time of a first call counts
+from the instant at which it was to be made; `clients` is then of no account. A
 call is `method`, `path`, `token`, `body` and `status`, the one that is expected; `{id}` in a path is the id that the
 story's first answer gave. While stories are played over and over, one that is answered 503 ends there, and is counted
 as such without its time; any other answer ends it all. What comes out is `StoryTimes`, as JSON.
@@ -15,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -90,15 +92,15 @@ class StoryTimes:
         self.ids: dict[int, str] = {}
         self.busy = 0
 
-    async def story(self, connection: HttpConnection, number: int, story: Story) -> None:
-        """Play one story, by its number.
+    async def story(self, connection: HttpConnection, number: int, story: Story, at: float | None = None) -> None:
+        """Play one story, by its number; `at` is when it was to begin.
 
         Raises:
             UnexpectedAnswer: an answer has another status than expected.
         """
         found = ""
         for place, call in enumerate(story):
-            began = time.perf_counter()
+            began = time.perf_counter() if at is None or place else at
             status, body = await connection.call(call, found)
             took = time.perf_counter() - began
             if status == BUSY and self.may_be_busy:
@@ -116,11 +118,21 @@ class StoryTimes:
 async def perform(script: Mapping[str, Any]) -> dict[str, Any]:
     """Play a script; return what was seen."""
     stories: list[Story] = script["stories"]
-    seconds: float | None = script["seconds"]
-    played = StoryTimes(max(map(len, stories)), may_be_busy=seconds is not None)
+    played = StoryTimes(max(map(len, stories)), may_be_busy=script["seconds"] is not None)
     began = time.perf_counter()
-    until = None if seconds is None else began + seconds
-    waiting = enumerate(stories if until is None else cycle(stories))
+    await (_paced if script.get("rate") else _in_turn)(script, played, began)
+    return {
+        "seconds": time.perf_counter() - began,
+        "taken": played.taken,
+        "busy": played.busy,
+        "ids": [played.ids[number] for number in sorted(played.ids)],
+    }
+
+
+async def _in_turn(script: Mapping[str, Any], played: StoryTimes, began: float) -> None:
+    """Let each client play one story after the other."""
+    until = None if script["seconds"] is None else began + script["seconds"]
+    waiting = enumerate(script["stories"] if until is None else cycle(script["stories"]))
 
     async def client() -> None:
         connection = HttpConnection(script["port"])
@@ -136,21 +148,37 @@ async def perform(script: Mapping[str, Any]) -> dict[str, Any]:
     async with asyncio.TaskGroup() as clients:
         for _ in range(script["clients"]):
             clients.create_task(client())
-    return {
-        "seconds": time.perf_counter() - began,
-        "taken": played.taken,
-        "busy": played.busy,
-        "ids": [played.ids[number] for number in sorted(played.ids)],
-    }
 
 
-def play(port: int, stories: Iterable[object], clients: int, seconds: float | None) -> dict[str, Any]:
+async def _paced(script: Mapping[str, Any], played: StoryTimes, began: float) -> None:
+    """Begin a story at each tick, on a connection that nobody uses."""
+    idle: list[HttpConnection] = []
+
+    async def tick(number: int, story: Story, at: float) -> None:
+        connection = idle.pop() if idle else HttpConnection(script["port"])
+        async with asyncio.timeout(PATIENCE):
+            await played.story(connection, number, story, at)
+        idle.append(connection)
+
+    async with asyncio.TaskGroup() as ticks:
+        for number, story in islice(enumerate(cycle(script["stories"])), int(script["seconds"] * script["rate"])):
+            at = began + number / script["rate"]
+            await asyncio.sleep(max(0.0, at - time.perf_counter()))
+            ticks.create_task(tick(number, story, at))
+    for connection in idle:
+        connection.close()
+
+
+def play(
+    port: int, stories: Iterable[object], clients: int, seconds: float | None, rate: float | None = None
+) -> dict[str, Any]:
     """Play stories in a process of its own; return what was seen.
 
     Raises:
         RuntimeError: an answer was not the expected one.
     """
-    script = json.dumps({"port": port, "clients": clients, "stories": list(stories), "seconds": seconds})
+    told = {"port": port, "clients": clients, "stories": list(stories), "seconds": seconds, "rate": rate}
+    script = json.dumps(told)
     command = [sys.executable, "-m", "harness.load"]
     done = subprocess.run(command, input=script, capture_output=True, text=True, check=False, cwd=CHECKOUT)  # noqa: S603 - ours
     if done.returncode:

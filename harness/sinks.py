@@ -1,13 +1,8 @@
-"""Sinks: a mail relay and a webhook receiver on loopback, which take, remember and misbehave as they are asked to.
-
-`python -m harness.sinks HOLE HTTP… SMTP` serves at these ports until it is ended: one at which nobody answers,
-receivers, and a relay that waits for the mails to one domain for ever; none of them remembers anything.
-"""
+"""Sinks: a mail relay and a webhook receiver on loopback, which take, remember and misbehave as they are asked to."""
 
 import asyncio
 import json
 import ssl
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +19,6 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from harness.network import LocalServer, abort, serving
 
-HANGING_DOMAIN = "hangs.example"
 STARTTLS = "250-STARTTLS\r\n"
 END_OF_MAIL = b"\r\n.\r\n"
 DRIP_SECONDS = 0.02
@@ -99,7 +93,7 @@ class TakenMail:
 class MailRelay(Sink):
     """A relay for every recipient, which talks SMTP (RFC 5321) as far as a client of ours does.
 
-    `refused` counts how often it has said for good that there is nobody of a name.
+    `refused` counts how often it has said for good that there is nobody of a name, `count` the mails that it took.
 
     Args:
         greeting: what it says first, `greets_after` so many seconds.
@@ -139,6 +133,7 @@ class MailRelay(Sink):
         self.cuts = cuts
         self.starttls = None if tls_at_once else tls
         self.taken: list[TakenMail] = []
+        self.count = 0
         self.refused: Counter[str] = Counter()
         self._keeps = keeps
 
@@ -185,7 +180,9 @@ class MailRelay(Sink):
 
     async def _take(self, recipient: str, raw: bytes, writer: asyncio.StreamWriter) -> bool:
         """Take a mail, and say whether the talk goes on."""
-        if self._keeps and self.to_body.startswith("250"):
+        is_taken = self.to_body.startswith("250")
+        self.count += is_taken
+        if self._keeps and is_taken:
             self.taken.append(TakenMail(recipient, raw))
         if self.manner is Manner.CUT:
             abort(writer)
@@ -369,17 +366,3 @@ class CaughtMails:
 
     def _names(self) -> list[str]:
         return sorted(path.name for path in self._folder.iterdir()) if self._folder.is_dir() else []
-
-
-async def main() -> None:
-    """Serve until the process is ended."""
-    hole, *calls, mail = map(int, sys.argv[1:])
-    sinks: list[tuple[Sink, int]] = [(Hole(), hole), *((WebhookReceiver(keeps=False), port) for port in calls)]
-    # Once the last one listens, all do.
-    for sink, port in [*sinks, (MailRelay(hangs_for=HANGING_DOMAIN, keeps=False), mail)]:
-        await sink.open(port)
-    await asyncio.Event().wait()
-
-
-if __name__ == "__main__":
-    asyncio.run(main())

@@ -4,7 +4,6 @@ import fcntl
 import itertools
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from config.embedded import ServerAddresses
 from config.embedded.servers import NAMES
 from config.settings import Settings
 from harness.network import HOST
-from harness.ports import own_port, wait_until_listening
+from harness.ports import own_port
 from lockbox import migrations
 from lockbox.audit.log import signing_keys
 from lockbox.database import Database, ProcessKeys, make_engine
@@ -363,25 +362,3 @@ def running(plan: StackPlan, processes: Processes, names: Iterable[str]) -> Iter
         processes.stop()
         db.dispose()
         superuser.dispose()
-
-
-@dataclass(frozen=True)
-class SinkPorts:
-    """Where the sinks of a process listen: for mail, a port at which nobody answers, and for webhook calls."""
-
-    mail: int
-    hole: int
-    calls: list[int]
-
-    def url(self, port: int) -> str:
-        """Return the address of a webhook."""
-        return f"http://{HOST}:{port}/"
-
-
-def start_sinks(processes: Processes, mail: int | None = None, *, calls: int = 0) -> SinkPorts:
-    """Start sinks as a process beside others, with a port for mail that may be known already."""
-    found = SinkPorts(mail or own_port(), own_port(), [own_port() for _ in range(calls)])
-    ports = [found.hole, *found.calls, found.mail]
-    processes.launch("sinks", [sys.executable, "-m", "harness.sinks", *map(str, ports)])
-    wait_until_listening(found.mail)
-    return found

@@ -22,9 +22,11 @@ app.conf.update(
 
 
 @app.task(name="end")
-def end(id_: str) -> None:
-    """End a request that is due."""
+def end(id_: str, mails: int) -> None:
+    """End a request that is due, and have so many mails sent."""
     work.end(id_)
+    for _ in range(mails):
+        notify(id_, "expired")
 
 
 @app.task(name="tell")
@@ -33,9 +35,9 @@ def tell(id_: str, template: str) -> None:
     work.tell(id_, template)
 
 
-def arm(id_: str, due: float) -> None:
-    """Have a request ended at an instant, in seconds since 1970."""
-    end.apply_async((id_,), eta=datetime.fromtimestamp(due, UTC))
+def arm(id_: str, due: float, mails: int) -> None:
+    """Have a request ended at an instant, in seconds since 1970, and so many mails sent then."""
+    end.apply_async((id_, mails), eta=datetime.fromtimestamp(due, UTC))
 
 
 def notify(id_: str, template: str) -> None:

@@ -26,9 +26,11 @@ def tell_step(id_: str, template: str) -> None:
 
 
 @DBOS.workflow(name="end")
-def end(id_: str) -> None:
-    """End a request that is due, durably."""
+def end(id_: str, mails: int) -> None:
+    """End a request that is due, durably, and have so many mails sent."""
     end_step(id_)
+    for _ in range(mails):
+        DBOS.enqueue_workflow(QUEUE, tell, id_, "expired")
 
 
 @DBOS.workflow(name="tell")
@@ -37,10 +39,10 @@ def tell(id_: str, template: str) -> None:
     tell_step(id_, template)
 
 
-def arm(id_: str, due: float) -> None:
-    """Have a request ended at an instant, in seconds since 1970."""
+def arm(id_: str, due: float, mails: int) -> None:
+    """Have a request ended at an instant, in seconds since 1970, and so many mails sent then."""
     delay = max(0.0, due - time.time())
-    _client().enqueue({"workflow_name": "end", "queue_name": QUEUE, "delay_seconds": delay}, id_)
+    _client().enqueue({"workflow_name": "end", "queue_name": QUEUE, "delay_seconds": delay}, id_, mails)
 
 
 def notify(id_: str, template: str) -> None:

@@ -11,9 +11,11 @@ dramatiq.set_broker(RedisBroker(url=work.REDIS_URL))
 
 
 @dramatiq.actor(max_retries=3)
-def end(id_: str) -> None:
-    """End a request that is due."""
+def end(id_: str, mails: int) -> None:
+    """End a request that is due, and have so many mails sent."""
     work.end(id_)
+    for _ in range(mails):
+        notify(id_, "expired")
 
 
 @dramatiq.actor(max_retries=3)
@@ -22,9 +24,9 @@ def tell(id_: str, template: str) -> None:
     work.tell(id_, template)
 
 
-def arm(id_: str, due: float) -> None:
-    """Have a request ended at an instant, in seconds since 1970."""
-    end.send_with_options(args=(id_,), delay=max(0, round(1000 * (due - time.time()))))
+def arm(id_: str, due: float, mails: int) -> None:
+    """Have a request ended at an instant, in seconds since 1970, and so many mails sent then."""
+    end.send_with_options(args=(id_, mails), delay=max(0, round(1000 * (due - time.time()))))
 
 
 def notify(id_: str, template: str) -> None:

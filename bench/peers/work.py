@@ -3,7 +3,7 @@
 import os
 import smtplib
 import threading
-from datetime import datetime
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import psycopg
@@ -11,24 +11,28 @@ import psycopg
 DATABASE_URL = os.environ["BENCH_DATABASE_URL"]
 REDIS_URL = os.environ["BENCH_REDIS_URL"]
 SMTP_URL = os.environ["BENCH_SMTP_URL"]
+SUBMITTED_MAILS, APPROVED_MAILS, ENDED_MAILS = map(int, os.environ["BENCH_MAILS"].split())
 KEPT = threading.local()
 
-FILE = """
-WITH filed AS (
-    INSERT INTO requests (id, requester, service, resources, actions, justification, state, version, deadline_at,
-        created_at)
-    VALUES (%(id)s, 'erin@vendor.example', 'exchange-online', ARRAY['mailbox:anna@contoso.example'], ARRAY['read'],
-        'The mailbox does not open on the phone', 'pending', 1, now() + interval '12 hours', now())
+SUBMIT = """
+WITH submitted AS (
+    INSERT INTO requests (id, requester, service, resources, actions, justification, access_window, state, version,
+        deadline_at, created_at)
+    VALUES (%(id)s, 'erin@vendor.example', %(service)s, %(resources)s, %(actions)s, %(justification)s,
+        %(access_window)s, 'pending', 1, now() + interval '12 hours', now())
     RETURNING id, version, state
 )
-INSERT INTO audit (request_id, seq, at, action, to_state) SELECT id, version, now(), 'submit', state FROM filed
+INSERT INTO audit (request_id, seq, at, action, to_state) SELECT id, version, now(), 'submit', state FROM submitted
 """
 APPROVE = """
 WITH moved AS (
-    UPDATE requests SET state = 'active', version = version + 1, deadline_at = %(until)s
-    WHERE id = %(id)s AND state = 'pending' RETURNING id, version, state
+    UPDATE requests SET state = 'active', version = version + 1,
+        deadline_at = now() + make_interval(secs => access_window)
+    WHERE id = %(id)s AND state = 'pending' RETURNING id, version, state, deadline_at
+), audited AS (
+    INSERT INTO audit (request_id, seq, at, action, to_state) SELECT id, version, now(), 'approve', state FROM moved
 )
-INSERT INTO audit (request_id, seq, at, action, to_state) SELECT id, version, now(), 'approve', state FROM moved
+SELECT extract(epoch FROM deadline_at) FROM moved
 """
 END = """
 WITH moved AS (
@@ -48,14 +52,15 @@ The request is {id}.\r
 """
 
 
-def file(id_: str) -> None:
-    """File a request."""
-    _connection().execute(FILE, {"id": id_})
+def submit(id_: str, asked: Mapping[str, object]) -> None:
+    """Submit a request for what is asked."""
+    _connection().execute(SUBMIT, {"id": id_, **asked})
 
 
-def approve(id_: str, until: datetime) -> None:
-    """Open its window."""
-    _connection().execute(APPROVE, {"id": id_, "until": until})
+def approve(id_: str) -> float:
+    """Open its window, and return when that ends, in seconds since 1970."""
+    ((until,),) = _connection().execute(APPROVE, {"id": id_}).fetchall()
+    return float(until)
 
 
 def end(id_: str) -> None:
@@ -65,9 +70,7 @@ def end(id_: str) -> None:
 
 def tell(id_: str, template: str) -> None:
     """Send one mail and note that it was sent."""
-    place = urlsplit(SMTP_URL)
-    with smtplib.SMTP(place.hostname or "", place.port or 0, timeout=10) as relay:
-        relay.sendmail("lockbox@vendor.example", ["ann@customer.example"], MAIL.format(id=id_, template=template))
+    _relay().sendmail("lockbox@vendor.example", ["ann@customer.example"], MAIL.format(id=id_, template=template))
     _connection().execute(TOLD, {"id": id_, "template": template})
 
 
@@ -77,4 +80,14 @@ def _connection() -> psycopg.Connection:
         KEPT.process = os.getpid()
         KEPT.connection = psycopg.connect(DATABASE_URL, autocommit=True, prepare_threshold=1)
     found: psycopg.Connection = KEPT.connection
+    return found
+
+
+def _relay() -> smtplib.SMTP:
+    """Return this thread's connection to the relay, likewise."""
+    if getattr(KEPT, "sender", None) != os.getpid():
+        KEPT.sender = os.getpid()
+        place = urlsplit(SMTP_URL)
+        KEPT.relay = smtplib.SMTP(place.hostname or "", place.port or 0, timeout=10)
+    found: smtplib.SMTP = KEPT.relay
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.load import LEAST_SECONDS, Pace
-from bench.sizes import FULL, QUICK, SIZES, USUAL
+from bench.sizes import FULL, PARTS, QUICK, SIZES, USUAL
 from harness.load import UnexpectedAnswer, length, written
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +65,7 @@ def test_sizes_grow_and_only_the_quick_one_does_without_peers() -> None:
     assert SIZES == {"quick": QUICK, "bench": USUAL, "full": FULL}
     assert QUICK.pending < USUAL.pending < FULL.pending == 1_000_000
     assert (QUICK.peers, set(USUAL.peers) < set(FULL.peers)) == ((), True)
+    assert set(QUICK.parts) < set(PARTS) == set(USUAL.parts) == set(FULL.parts)
     assert all((10_000 in dict(size.storms)) for size in SIZES.values())
 
 

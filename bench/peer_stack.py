@@ -1,8 +1,8 @@
-"""The other ways as processes on the same servers: how each is run, and a database of its own for all of them."""
+"""The peers as processes on the same servers: how each is run, and a database of its own for all of them."""
 
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,18 +10,20 @@ import psutil
 from redis import Redis
 from sqlalchemy import Engine, text
 
+from bench import costs
 from bench.db import Site
+from bench.http_load import MAILS, Subject, counter
+from bench.sinks import SinkPorts, start_sinks
 from cli import stack
 from cli.stack import Processes
 from config.children import environment
-from harness.ports import own_port
-from harness.stage import on_database, run_as_superuser, start_sinks, superuser_at
+from harness.ports import own_port, wait_until_listening
+from harness.stage import on_database, run_as_superuser, superuser_at
 
 VENV = stack.CHECKOUT / ".venv-bench"
 PYTHON = str(VENV / "bin" / "python")
 DATABASE = "lockbox_peers"
 REDIS_DATABASE = "2"
-LIVING = 8
 
 WORKER = ("worker", "--concurrency", "2", "--without-gossip", "--without-mingle", "--loglevel", "WARNING")
 BEAT = ("beat", "--scheduler", "redbeat.RedBeatScheduler", "--loglevel", "WARNING", "--schedule", "unused")
@@ -37,8 +39,9 @@ COMMANDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 
 SCHEMA = text("""
 CREATE TABLE requests (id uuid PRIMARY KEY, requester text NOT NULL, service text NOT NULL, resources text[] NOT NULL,
-    actions text[] NOT NULL, justification text NOT NULL, state text NOT NULL, version integer NOT NULL,
-    deadline_at timestamptz NOT NULL, created_at timestamptz NOT NULL, closed_at timestamptz);
+    actions text[] NOT NULL, justification text NOT NULL, access_window integer NOT NULL, state text NOT NULL,
+    version integer NOT NULL, deadline_at timestamptz NOT NULL, created_at timestamptz NOT NULL,
+    closed_at timestamptz);
 CREATE INDEX ON requests (deadline_at) WHERE closed_at IS NULL;
 CREATE TABLE audit (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, request_id uuid NOT NULL REFERENCES requests,
     seq integer NOT NULL, at timestamptz NOT NULL, action text NOT NULL, to_state text NOT NULL,
@@ -57,22 +60,35 @@ class PeerProcesses:
     site: Site
     engine: Engine
     processes: Processes
+    port: int
+    sinks: SinkPorts
     variables: Mapping[str, str]
 
     @property
-    def family(self) -> list[psutil.Process]:
-        """Its workers."""
-        return [psutil.Process(child.pid) for name, child in self.processes.running.items() if name != "sinks"]
+    def subject(self) -> Subject:
+        """The peer as loads over HTTP see it: what takes calls, its workers and the servers."""
+        return Subject(self.port, self._parts, self.sinks, counter(self.engine, "requests"))
 
-    def drive(self, job: str, ids: list[str], clients: int = LIVING, **more: float) -> dict[str, float]:
-        """Have something done for each id; return the seconds that it took, and the CPU's.
+    @property
+    def workers(self) -> list[psutil.Process]:
+        """Its workers."""
+        return [one for name, one in self._parts().items() if name.startswith(self.name)]
+
+    def _parts(self) -> dict[str, psutil.Process]:
+        running = self.processes.running
+        return {name: psutil.Process(running[name].pid) for name in running if name != "sinks"} | costs.servers(
+            self.site.plan
+        )
+
+    def arm(self, ids: Sequence[str], due: float) -> float:
+        """Have requests ended at an instant, in seconds since 1970; return the seconds that arming took.
 
         Raises:
             RuntimeError: it failed.
         """
         done = subprocess.run(
-            [PYTHON, "-m", "bench.peers.drive", self.name],
-            input=json.dumps({"do": job, "ids": ids, "clients": clients, **more}),
+            [PYTHON, "-m", "bench.peers.arm", self.name],
+            input=json.dumps({"ids": ids, "due": due}),
             env=environment(self.variables),
             capture_output=True,
             text=True,
@@ -81,8 +97,8 @@ class PeerProcesses:
         )
         if done.returncode:
             raise RuntimeError(f"{self.name}: {done.stderr[-2000:]}")
-        said: dict[str, float] = json.loads(done.stdout)
-        return said
+        seconds: float = json.loads(done.stdout)
+        return seconds
 
 
 @contextmanager
@@ -90,23 +106,26 @@ def running(site: Site, name: str) -> Iterator[PeerProcesses]:
     """Run a peer on an empty database of its own and an empty part of Redis; end it and remove them at the end."""
     redis_url = on_database(site.plan.redis_url, REDIS_DATABASE)
     url = site.copied(site.plan.worker_database_url, DATABASE).set(drivername="postgresql")
-    mail = own_port()
+    port, mail = own_port(), own_port()
     variables = {
         "BENCH_DATABASE_URL": url.render_as_string(hide_password=False),
         "BENCH_REDIS_URL": redis_url,
         "BENCH_SMTP_URL": f"smtp://127.0.0.1:{mail}",
+        "BENCH_MAILS": " ".join(map(str, MAILS)),
     }
     processes = Processes(site.plan, site.folder / "log")
     run_as_superuser(site.superuser, f"CREATE DATABASE {DATABASE} OWNER lockbox_worker")
     try:
-        start_sinks(processes, mail)
+        sinks = start_sinks(processes, mail)
         with Redis.from_url(redis_url) as redis, superuser_at(site.superuser.set(database=DATABASE)) as engine:
             redis.flushdb()
             with engine.connect() as connection:
                 connection.execute(SCHEMA)
             for number, command in enumerate(COMMANDS[name]):
                 processes.launch(f"{name}-{number}", [PYTHON, "-m", *command], variables)
-            yield PeerProcesses(name, site, engine, processes, variables)
+            processes.launch("api", [PYTHON, "-m", "bench.peers.serve", name, str(port)], variables)
+            wait_until_listening(port)
+            yield PeerProcesses(name, site, engine, processes, port, sinks, variables)
             redis.flushdb()
     finally:
         processes.stop()

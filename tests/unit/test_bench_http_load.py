@@ -7,19 +7,20 @@ from typing import Any
 
 import pytest
 
-from bench.doors import rate, several
+from bench.http_load import rate, several
 from harness.load import perform
 
 CALL = {"method": "GET", "path": "/", "status": 200}
 
 
-def played(seconds: float | None, *statuses: int) -> dict[str, Any]:
-    """Return what a client sees of a server that gives these answers over and over."""
+def played(seconds: float | None, *statuses: int, rate: float | None = None, pause: float = 0.0) -> dict[str, Any]:
+    """Return what a client sees of a server that gives these answers over and over, each after a pause."""
     turns, ended = cycle(statuses), asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readline():
             await reader.readuntil(b"\r\n\r\n")
+            await asyncio.sleep(pause)
             writer.write(f"HTTP/1.1 {next(turns)} Said\r\ncontent-length: 0\r\n\r\n".encode())
         writer.close()
         await writer.wait_closed()
@@ -29,7 +30,9 @@ def played(seconds: float | None, *statuses: int) -> dict[str, Any]:
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             try:
-                return await perform({"port": port, "clients": 1, "stories": [[CALL]], "seconds": seconds})
+                return await perform(
+                    {"port": port, "clients": 1, "stories": [[CALL]], "seconds": seconds, "rate": rate}
+                )
             finally:
                 await ended.wait()
 
@@ -49,6 +52,19 @@ def test_no_call_may_be_turned_away_where_each_story_is_played_once() -> None:
         played(None, 503)
 
     assert "GET /: 503" in str(failed.value.exceptions[0])
+
+
+def test_calls_at_a_rate_begin_whether_those_before_were_answered_or_not() -> None:
+    found = played(0.3, 200, rate=50, pause=0.2)
+
+    assert len(found["taken"][0]) == 15
+    assert found["seconds"] < 0.2 * 15
+
+
+def test_a_call_at_a_rate_is_timed_from_the_instant_at_which_it_was_to_be_made() -> None:
+    found = played(0.3, 200, rate=50, pause=0.1)
+
+    assert min(found["taken"][0]) >= 0.1
 
 
 def test_a_rate_is_of_accepted_calls() -> None:

@@ -5,16 +5,15 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, TextClause, text
 
 from bench.db import Bench
 from bench.figures import quantile
 from bench.load import LoadedRows, clock, load_ahead
-from bench.storm_monitor import ended_at
 
 PATIENCE = 300.0
 LOOK_SECONDS = 0.002
-SETTLE_SECONDS = 3
+LAST_LOOK_SECONDS = 0.01
 AT_ONCE = timedelta(0)
 LEFT = text("""
 SELECT NOT EXISTS (SELECT FROM requests WHERE wake_at <= :due) AS ended, clock_timestamp() AS at
@@ -23,13 +22,7 @@ WAITING = text("SELECT id FROM requests WHERE wake_at <= :last")
 STATE = text("SELECT wake_at IS NULL AS ended, clock_timestamp() AS at FROM requests WHERE id = :id")
 ROWS = text("""
 SELECT (SELECT count(*) FROM events WHERE to_state = 'expired' AND request_id = ANY(:ids)) AS events,
-    (SELECT count(*) FROM notifications WHERE template = 'expired' AND request_id = ANY(:ids)) AS notifications,
     (SELECT count(*) FROM requests WHERE state = 'expired' AND id = ANY(:ids)) AS requests
-""")
-NO_REPORTS = text("DELETE FROM reports_due")
-GIVE_UP = text("""
-UPDATE notifications SET closed_at = now(), outcome = 'moot'
-WHERE id IN (SELECT id FROM notifications WHERE closed_at IS NULL FOR UPDATE SKIP LOCKED)
 """)
 LATE = text("""
 SELECT percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM closed_at - deadline_at) * 1000)
@@ -52,7 +45,7 @@ def storm(bench: Bench, count: int) -> dict[str, float]:
     has_ended, last = ended_at(bench.superuser, LEFT, loaded.due, PATIENCE)
     if not has_ended:
         raise RuntimeError(f"some of {count} requests never ended")
-    told = _check(bench, loaded)
+    _check(bench, loaded)
     seconds = (last - loaded.due).total_seconds()
     with bench.superuser.connect() as connection:
         half, most = connection.execute(LATE, {"due": loaded.due}).scalar_one()
@@ -61,17 +54,26 @@ def storm(bench: Bench, count: int) -> dict[str, float]:
         "a_second": count / seconds,
         "late_p50_ms": float(half),
         "late_p99_ms": float(most),
-        "notifications": told,
     }
 
 
-def settle(bench: Bench) -> None:
-    """Give up what is still to be sent, so that the next measurement begins on an idle system."""
-    with bench.superuser.connect() as connection:
-        connection.execute(NO_REPORTS)
-        while connection.execute(GIVE_UP).rowcount:
-            time.sleep(LOOK_SECONDS)
-    time.sleep(SETTLE_SECONDS)
+def ended_at(engine: Engine, left: TextClause, due: datetime, patience: float) -> tuple[bool, datetime]:
+    """Look until all that was due at one instant has ended; return whether it has, and when that was seen.
+
+    Rarely, and not before the time: each look takes the processor from what is measured.
+
+    Args:
+        engine: with every right.
+        left: a query by `due` that says whether all has `ended`, and `at` what time by the database's clock.
+        due: when it all falls due.
+        patience: how many seconds later to give up.
+    """
+    time.sleep(max(0.0, (due - clock(engine)).total_seconds()))
+    until = time.monotonic() + patience
+    with engine.connect() as connection:
+        while not (row := connection.execute(left, {"due": due}).one()).ended and time.monotonic() < until:
+            time.sleep(LAST_LOOK_SECONDS)
+    return row.ended, row.at
 
 
 def lone(bench: Bench, rounds: int) -> dict[str, float]:
@@ -131,15 +133,13 @@ def _watch(engine: Engine, loaded: LoadedRows) -> list[float]:
     return late
 
 
-def _check(bench: Bench, loaded: LoadedRows) -> int:
-    """Count the notifications for each, and see that none is missing and none is there twice."""
+def _check(bench: Bench, loaded: LoadedRows) -> None:
+    """See that none has not ended and that each has ended once."""
     with bench.superuser.connect() as connection:
         made = dict(connection.execute(ROWS, {"ids": loaded.ids}).mappings().one())
-        one = dict(connection.execute(ROWS, {"ids": loaded.ids[:1]}).mappings().one())
-    count, each = len(loaded.ids), int(one["notifications"])
-    if made != {"events": count, "requests": count, "notifications": count * each} or not each:
-        raise RuntimeError(f"rows of {count} requests with {each} notifications each are missing or doubled: {made}")
-    return each
+    count = len(loaded.ids)
+    if made != {"events": count, "requests": count}:
+        raise RuntimeError(f"rows of {count} requests are missing or doubled: {made}")
 
 
 def _ended(row: object) -> tuple[bool, datetime]:

@@ -1,0 +1,33 @@
+"""What is still to be sent: marked as sent or given up, so that nothing of it disturbs what is measured next."""
+
+import time
+
+from sqlalchemy import Engine, text
+
+PAUSE_SECONDS = 0.002
+REST_SECONDS = 3
+NO_REPORTS = text("DELETE FROM reports_due")
+GIVE_UP = text("""
+UPDATE notifications SET closed_at = now(), outcome = :outcome
+WHERE id IN (SELECT id FROM notifications WHERE closed_at IS NULL FOR UPDATE SKIP LOCKED)
+""")
+
+
+def give_up(engine: Engine) -> None:
+    """Give up what is still to be sent, and let the workers come to rest."""
+    _close(engine, "moot")
+    time.sleep(REST_SECONDS)
+
+
+def mark_sent(engine: Engine) -> None:
+    """Mark all that is to be sent as sent, where no worker runs."""
+    with engine.connect() as connection:
+        connection.execute(text("SET session_replication_role = replica"))
+        connection.execute(GIVE_UP, {"outcome": "sent"})
+
+
+def _close(engine: Engine, outcome: str) -> None:
+    with engine.connect() as connection:
+        connection.execute(NO_REPORTS)
+        while connection.execute(GIVE_UP, {"outcome": outcome}).rowcount:
+            time.sleep(PAUSE_SECONDS)
