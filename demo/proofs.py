@@ -61,7 +61,7 @@ def _ended(story: Story, seen: DemoEvidence) -> ProofLine:
 
 def _mails(seen: DemoEvidence) -> ProofLine:
     numbers = _numbers(seen)
-    must = Counter((s.number, of, who) for s in STORIES for step in s.told for of, who in step.letters)
+    must = Counter((s.number, of, who) for s in STORIES for step in s.told for of, who in step.all_mails)
     once = {mail.message_id: (numbers.get(mail.request_id, 0), mail.state, mail.to) for mail in seen.mails}
     off = _differences("mail", must, Counter(once.values()))
     return ProofLine("mails received", str(must.total()), str(len(once)), off)

@@ -45,7 +45,7 @@ class StoryStep:
         return f"request.{self.event or self.state}"
 
     @property
-    def letters(self) -> list[tuple[str, str]]:
+    def all_mails(self) -> list[tuple[str, str]]:
         """Every mail about it: what it tells of, and to whom."""
         outcomes = [(self.state, who) for who in self.mails.split()]
         return outcomes + [(RECEIPT, who) for who in self.receipts.split()]

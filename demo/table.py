@@ -19,7 +19,7 @@ from demo.story import STORIES
 WIDE = 110
 GUARD_WIDTH = 28
 LEGEND = "Guard: what the vendor's system answers the engineer now"
-MAILS = sum(len(step.letters) for story in STORIES for step in story.told)
+MAILS = sum(len(step.all_mails) for story in STORIES for step in story.told)
 HOOKS = sum(len(step.hooks) for story in STORIES for step in story.steps)
 
 

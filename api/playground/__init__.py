@@ -2,7 +2,7 @@
 
 from fastapi import FastAPI
 
-from api.playground import demo_users, inbox, play
+from api.playground import demo_users, mails, play
 from api.playground.demo_users import DemoUsers
 from config.settings import Settings
 
@@ -18,4 +18,4 @@ def install(app: FastAPI, settings: Settings) -> None:
     found: DemoUsers = demo_users.read(settings.playground)
     app.state.playground = found
     app.include_router(play.router)
-    app.include_router(inbox.router)
+    app.include_router(mails.router)

@@ -225,7 +225,7 @@ def ask_issuer(work: AccountContextDep, known: IdentityProvidersDep, number: Ann
     url, errand = sign_in_oidc.begin(
         work.db, known, work.chosen, issuer, path=HERE, is_again=True, tied_to=visitor.caller.key_id
     )
-    answer = page(work.request, "leaving", visitor=visitor, url=url, title=issuer.title, back=HERE)
+    answer = page(work.request, "provider_redirect", visitor=visitor, url=url, title=issuer.title, back=HERE)
     browser.keep_oauth_state(answer, work.chosen, errand)
     return answer
 

@@ -29,7 +29,7 @@ def make(
         wanted = TokenInput(line(name, "token") or UNNAMED)
         issued = token_creation.make(session, visitor.caller, work.place, wanted, laid_down)
         return page(
-            work.request, "token", visitor=visitor, issued=issued, public_url=work.chosen.public_url, back=HERE
+            work.request, "api_token", visitor=visitor, issued=issued, public_url=work.chosen.public_url, back=HERE
         )
 
     return done(work, "tokens", deed, name)

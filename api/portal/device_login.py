@@ -35,7 +35,7 @@ def look(work: AccountContextDep, code: Code = "") -> Response:
             found = device_login.pending_for_code(session, visitor.caller, code)
             return page(
                 work.request,
-                "device_login_asks",
+                "device_login_confirmation",
                 visitor=visitor,
                 asks=found,
                 called_from=here,

@@ -32,7 +32,7 @@ def show_waiting(request: Request, chosen: SettingsDep, session: SessionDep, aft
     waiting, beyond = inbox.pending_requests(session, visitor.caller, cursor=after or None)
     return page(
         request,
-        "waiting",
+        "inbox",
         visitor=visitor,
         waiting=waiting,
         next_cursor=beyond,
@@ -51,7 +51,7 @@ def show_open(request: Request, chosen: SettingsDep, session: SessionDep, after:
     inside, beyond = inbox.open_windows(session, visitor.caller, cursor=after or None)
     return page(
         request,
-        "open",
+        "open_windows",
         visitor=visitor,
         inside=inside,
         next_cursor=beyond,

@@ -98,7 +98,7 @@ def _shown(
 
 def _confirmation_page(at: TenantAdminPage, mode: Mode) -> Response:
     return at.page(
-        "mode_asks",
+        "mode_confirmation",
         mode=mode,
         switch=what_if.preview_mode_change(at.session, at.caller, at.tenant.slug, mode),
         overview=tenants.show(at.session, at.caller, at.tenant.slug),

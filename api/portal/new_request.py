@@ -174,7 +174,7 @@ def _shown(
     wrong = _wrong(refused, found)
     return page(
         request,
-        "ask",
+        "new_request",
         status_of(refused) if refused else 200,
         visitor=visitor,
         at=now(session),

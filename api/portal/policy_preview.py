@@ -23,7 +23,7 @@ def page(at: TenantAdminPage, policy: Policy, seen: int) -> Response:
     if found.refusal:
         raise found.refusal
     return at.page(
-        "policy_asks",
+        "policy_preview",
         lines=list(policy_diff.lines(found.changes, found.names)),
         found=found,
         text=policy.model_dump_json(indent=2),

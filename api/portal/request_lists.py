@@ -46,6 +46,7 @@ class RefusedListAction:
 class RequestListPage:
     """A page, at most `most` requests long, with forms to act on each; `read` returns its listing."""
 
+    path: str
     template: str
     most: int
     read: Callable[..., Any]
@@ -80,14 +81,14 @@ class RequestListPage:
         """Act on a request; a refusal is shown beside it, with the form as sent."""
         refused = do(work, request_id, action, comment, version)
         if refused is None:
-            return go(work.request, f"/{self.template}")
+            return go(work.request, self.path)
         said = RefusedListAction(request_id, action, refused, comment)
         with work.open() as (session, visitor):
             return self.show(work.request, session, visitor, work.chosen, refused=said)
 
 
-OWN = RequestListPage("mine", MOST_OWN, review_queue.own_requests)
-TO_REVIEW = RequestListPage("review", MOST_TO_REVIEW, review_queue.to_review)
+OWN = RequestListPage("/mine", "own_requests", MOST_OWN, review_queue.own_requests)
+TO_REVIEW = RequestListPage("/review", "review_queue", MOST_TO_REVIEW, review_queue.to_review)
 
 
 @router.get("/mine")

@@ -70,7 +70,7 @@ def show_code(request: Request, chosen: SettingsDep) -> Response:
     """Show the form for the code."""
     if browser.oauth_state(request, chosen) is None:
         return go(request, pages.SIGN_IN)
-    return page(request, "code", error=None, is_over=False, code="")
+    return page(request, "sign_in_code", error=None, is_over=False, code="")
 
 
 @router.post("/sign-in/code")
@@ -95,7 +95,7 @@ def redeem(
         if isinstance(refusal, TooMany):
             raise
         is_over = refusal.detail in {OVER, BY_ISSUER}
-        return page(request, "code", 401, error=refusal.detail, is_over=is_over, code=code)
+        return page(request, "sign_in_code", 401, error=refusal.detail, is_over=is_over, code=code)
     return sign_in_session.signed_in(request, chosen, secret, errand.path)
 
 

@@ -234,7 +234,7 @@ def _with_secret(
         with work.open() as (session, visitor):
             found = made(session, visitor.caller)
             at = tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN)
-            return at.page("secret", endpoint=found.endpoint, secret=found.secret)
+            return at.page("webhook_secret", endpoint=found.endpoint, secret=found.secret)
     except REFUSED as refused:
         with work.open() as (session, visitor):
             return shown(tenant_admin_page(work.request, session, visitor, slug, Role.TENANT_ADMIN), refused)
@@ -242,7 +242,7 @@ def _with_secret(
 
 def _listed(at: TenantAdminPage, refused: LockboxError | None = None, written: WebhookForm | None = None) -> Response:
     return at.page(
-        "endpoints",
+        "webhooks",
         refused,
         endpoints=webhooks.listed(at.session, at.caller, at.tenant.slug),
         written=written or WebhookForm(),
@@ -263,7 +263,7 @@ def _one(
     endpoint = _of_this(at.session, at.caller, at.tenant.slug, one)
     log = delivery_log.log(at.session, at.caller, one, cursor=after, most=MOST_TRIES)
     return at.page(
-        "endpoint",
+        "webhook",
         refused,
         endpoint=endpoint,
         log=log,

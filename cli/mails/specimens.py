@@ -140,18 +140,18 @@ class Specimen:
 def specimens() -> Iterator[Specimen]:
     """Yield every mail: each template, by every writing style, with and without a link."""
     for hand in HANDS:
-        for name, letter in _request_mails(hand):
+        for name, mail in _request_mails(hand):
             for wording, tail in ((MailWording(), ""), (MailWording(link=False, justification=False), "-no-link")):
-                said = replace(wording, link=wording.link and not letter.is_copy)
-                yield Specimen(f"{name}-{hand.name}{tail}", _mail(replace(letter, wording=said)))
+                said = replace(wording, link=wording.link and not mail.is_copy)
+                yield Specimen(f"{name}-{hand.name}{tail}", _mail(replace(mail, wording=said)))
         for template in TITLES:
-            memo = account_mail.mail(_account_mail(template, hand), public_url=PUBLIC_URL, sender=SENDER)
-            yield Specimen(f"{template}-{hand.name}", memo)
+            rendered = account_mail.render(_account_mail(template, hand), public_url=PUBLIC_URL, sender=SENDER)
+            yield Specimen(f"{template}-{hand.name}", rendered)
         for name, waiting in (("-no-link", _waiting(hand, link=False)), ("", ())):
             alone = replace(_account_mail(DELEGATE_BEGINS, hand), waiting=waiting)
             kind = DELEGATE_BEGINS if waiting else f"{DELEGATE_BEGINS}-idle"
-            memo = account_mail.mail(alone, public_url=PUBLIC_URL, sender=SENDER)
-            yield Specimen(f"{kind}-{hand.name}{name}", memo)
+            rendered = account_mail.render(alone, public_url=PUBLIC_URL, sender=SENDER)
+            yield Specimen(f"{kind}-{hand.name}{name}", rendered)
 
 
 def _request_mails(hand: WritingStyle) -> Iterator[tuple[str, RequestMail]]:
@@ -301,5 +301,5 @@ def _named(template: str, hand: WritingStyle) -> dict[str, str]:
     return {"member": f"{hand.requester} <erin@contoso.example>", "comment": hand.words}
 
 
-def _mail(letter: RequestMail) -> OutgoingMail:
-    return request_mail.mail(letter, public_url=PUBLIC_URL, services=SERVICES, sender=SENDER)
+def _mail(mail: RequestMail) -> OutgoingMail:
+    return request_mail.render(mail, public_url=PUBLIC_URL, services=SERVICES, sender=SENDER)

@@ -102,7 +102,7 @@ class DelegatedRequest:
 
 @dataclass(frozen=True)
 class AccountMail:
-    """Everything that a memo may say. `changes` are lines of a diff, `named` the people it is about, by label.
+    """The content of an account mail. `changes` are lines of a diff, `named` the people it is about, by label.
 
     `waiting` is what moves across to a delegate.
     `secret` is the code of an invitation or a sign-in: it is made for this one mail and kept nowhere.
@@ -139,46 +139,46 @@ def facts_of(body: bytes | None) -> tuple[str, dict[str, str]]:
     return str(facts["actor_role"]), {str(name): str(value) for name, value in changes.items()}
 
 
-def mail(memo: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
+def render(mail: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
     """Return the mail. A code in it works only where the person typed their address, or on the invitation's page."""
-    title = TITLES[memo.template].format(tenant=one_line(memo.tenant or CUSTOMERS_WORDS))
+    title = TITLES[mail.template].format(tenant=one_line(mail.tenant or CUSTOMERS_WORDS))
     domain = urlsplit(public_url).hostname
     said = {
-        "memo": memo,
+        "mail": mail,
         "sender_domain": sender_domain(sender),
         "message_domain": domain,
         "title": title,
-        "tenant": one_line(memo.tenant) if memo.tenant else None,
-        "actor": one_line(memo.actor) if memo.actor else None,
-        "named": [(LABELS.get(label, label), one_line(value)) for label, value in memo.named.items()],
-        "changes": {one_line(name): prose(change) for name, change in memo.changes.items()},
-        "principal": one_line(memo.named.get("principal", SOMEBODY)),
-        "waiting": [_said_of(one, memo.time_zone, public_url) for one in memo.waiting],
-        "link": _link(memo, public_url),
-        "time": partial(clock_time, zone=memo.time_zone),
+        "tenant": one_line(mail.tenant) if mail.tenant else None,
+        "actor": one_line(mail.actor) if mail.actor else None,
+        "named": [(LABELS.get(label, label), one_line(value)) for label, value in mail.named.items()],
+        "changes": {one_line(name): prose(change) for name, change in mail.changes.items()},
+        "principal": one_line(mail.named.get("principal", SOMEBODY)),
+        "waiting": [_said_of(one, mail.time_zone, public_url) for one in mail.waiting],
+        "link": _link(mail, public_url),
+        "time": partial(clock_time, zone=mail.time_zone),
     }
     return OutgoingMail(
-        message_id=f"<{memo.notification_id}@{domain}>",
-        thread_id=f"<{memo.event_id or memo.about_id or memo.notification_id}@{domain}>",
-        to_name=one_line(memo.recipient_name),
-        to_address=memo.recipient_address,
+        message_id=f"<{mail.notification_id}@{domain}>",
+        thread_id=f"<{mail.event_id or mail.about_id or mail.notification_id}@{domain}>",
+        to_name=one_line(mail.recipient_name),
+        to_address=mail.recipient_address,
         subject=title[:LONGEST_SUBJECT],
-        text=TEMPLATES.get_template("memo.txt").render(said),
-        html=TEMPLATES.get_template("memo.html").render(said),
+        text=TEMPLATES.get_template("account_mail.txt").render(said),
+        html=TEMPLATES.get_template("account_mail.html").render(said),
     )
 
 
-def payload(memo: AccountMail) -> bytes:
+def payload(mail: AccountMail) -> bytes:
     """Return the thin body of a webhook: ids, the kind of change and its diff; no names."""
     return json.dumps(
         {
-            "id": str(memo.notification_id),
-            "type": type_of(memo.template),
-            "timestamp": instant(memo.at),
+            "id": str(mail.notification_id),
+            "type": type_of(mail.template),
+            "timestamp": instant(mail.at),
             "data": {
-                "tenant": memo.slug,
-                "tenant_id": memo.tenant_id and str(memo.tenant_id),
-                "changes": dict(memo.changes),
+                "tenant": mail.slug,
+                "tenant_id": mail.tenant_id and str(mail.tenant_id),
+                "changes": dict(mail.changes),
             },
         },
         separators=(",", ":"),
@@ -200,10 +200,10 @@ def _said_of(one: DelegatedRequest, zone: str, public_url: str) -> dict[str, str
     }
 
 
-def _link(memo: AccountMail, public_url: str) -> str:
+def _link(mail: AccountMail, public_url: str) -> str:
     base = public_url.rstrip("/")
-    if memo.template == ADDRESS_CODE:
+    if mail.template == ADDRESS_CODE:
         return f"{base}/account"
-    if memo.template == INVITATION:
-        return f"{base}/invitations/{memo.about_id}"
-    return f"{base}/proposals" if memo.template == "recovery_proposed" else f"{base}/sign-in"
+    if mail.template == INVITATION:
+        return f"{base}/invitations/{mail.about_id}"
+    return f"{base}/proposals" if mail.template == "recovery_proposed" else f"{base}/sign-in"

@@ -161,7 +161,7 @@ def people_to_remind(reminder: Reminder, state: str, mode: Mode) -> frozenset[Au
 
     Of managers and approvers it is those who are asked and have not answered; that a window is about to close is for
     the people who heard that it opened. That no approver could be reached is for the tenant's admins; of a review the
-    vendor's operators hear, by a memo.
+    vendor's operators are told, by an account mail.
     """
     if reminder is Reminder.UNREACHED:
         return frozenset({AudienceGroup.ADMINS}) if state == "pending" else frozenset()

@@ -281,7 +281,7 @@ def _event_type(one: LoadedNotification) -> str:
 
 def _send(letter: RequestMail, target: WebhookTarget | None, senders: Senders) -> Reply:
     if target is None:
-        written = request_mail.mail(
+        written = request_mail.render(
             letter, public_url=senders.public_url, services=senders.services, sender=senders.sender
         )
         senders.mail.send(written)
@@ -303,7 +303,7 @@ def _send_account_mail(
         approval_keys=senders.approval_keys,
     )
     if target is None:
-        senders.mail.send(account_mail.mail(memo, public_url=senders.public_url, sender=senders.sender))
+        senders.mail.send(account_mail.render(memo, public_url=senders.public_url, sender=senders.sender))
         return NOTHING
     return _call(one, target, webhook_payload.account_payload(memo, target, public_url=senders.public_url), senders)
 

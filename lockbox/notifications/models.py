@@ -35,8 +35,8 @@ class Notification(SQLModel, table=True):
     """One recipient on one channel, told of one event.
 
     `run_at` is the next try; a claim moves it past its lease, a failure past its back-off. `until_at` is when it
-    stops mattering. `template` says which text: a prompt to review or answer, an outcome, or a memo where it is about
-    no request. `about_id` is the invitation, begun sign-in, delegate or unconfirmed address that is written to.
+    stops mattering. `template` says which text: a prompt to review or answer, an outcome, or an account mail where
+    it is about no request. `about_id` is the invitation, begun sign-in, delegate or unconfirmed address of the mail.
     `address_id` is the person's further address that it goes to, None where it is the one to sign in with.
     """
 

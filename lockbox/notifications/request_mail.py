@@ -65,8 +65,15 @@ REMEDIES = {
     "denied": "Let the vendor know: the engineer can ask again.",
 }
 NAMED_BY = frozenset({"active", "denied", "revoked"})
-ENDED = {name: saying.others[0].lower() + saying.others[1:] for name, saying in STATE_WORDINGS.items()}
-FILES = {"review_reminder": "reminder", "answer_reminder": "reminder"}
+ENDED = {name: saying.others[0].lower() + saying.others[1:] for name, saying in STATE_WORDINGS.items()} | {
+    "active": "opened"
+}
+TEMPLATE_FILES = {
+    **{name: name for name in ("closing", "unreached", RECEIPT, REPORT)},
+    **dict.fromkeys(("review_reminder", "answer_reminder"), "reminder"),
+    **dict.fromkeys(CONVERSED.values(), "question"),
+}
+"""The template files that differ from `state_change`, which says what became of a request."""
 MOST = 5
 LOOKED_THROUGH = 500
 # A reader of the customer hears of what the customer was asked or told, a manager of everything, anybody else of the
@@ -105,15 +112,6 @@ JOIN LATERAL (
 LEFT JOIN event_details d ON d.event_id = v.id AND d.field = 'name'
 WHERE n.id = ANY(:ids) ORDER BY n.id, o.id DESC
 """)
-
-
-ENDED |= {"active": "opened"}
-
-
-FILES |= {name: name for name in ("closing", "unreached", RECEIPT, REPORT)}
-
-
-FILES |= dict.fromkeys(CONVERSED.values(), "question")
 
 
 @dataclass(frozen=True)
@@ -217,94 +215,94 @@ class RequestMail(LoadedNotification):
         return max(left - left % 60 if left > LONG else left, 1)
 
 
-def mail(letter: RequestMail, *, public_url: str, services: Mapping[str, str], sender: str) -> OutgoingMail:
+def render(mail: RequestMail, *, public_url: str, services: Mapping[str, str], sender: str) -> OutgoingMail:
     """Return the mail; its link only leads to a page that asks to sign in.
 
     Args:
-        letter: what it says.
+        mail: what it says.
         public_url: of the portal; its host is the domain of every Message-ID.
         services: the names of services by their keys.
         sender: the From header; its domain is what the mail says of itself.
     """
     domain = urlsplit(public_url).hostname
-    said = _said(letter, services) | {
-        "link": portal_address(public_url, letter.request_id),
-        "left": duration(letter.seconds_left),
+    said = _said(mail, services) | {
+        "link": portal_address(public_url, mail.request_id),
+        "left": duration(mail.seconds_left),
         "account": f"{public_url.rstrip('/')}/account",
         "sender_domain": sender_domain(sender),
         "message_domain": domain,
     }
-    file = FILES.get(letter.template, "notification")
+    file = TEMPLATE_FILES.get(mail.template, "state_change")
     return OutgoingMail(
-        message_id=f"<{letter.notification_id}@{domain}>",
-        thread_id=f"<{letter.request_id}@{domain}>",
-        to_name=one_line(letter.recipient_name),
-        to_address=letter.recipient_address,
-        subject=_subject(letter, said),
+        message_id=f"<{mail.notification_id}@{domain}>",
+        thread_id=f"<{mail.request_id}@{domain}>",
+        to_name=one_line(mail.recipient_name),
+        to_address=mail.recipient_address,
+        subject=_subject(mail, said),
         text=TEMPLATES.get_template(f"{file}.txt").render(said),
         html=TEMPLATES.get_template(f"{file}.html").render(said),
     )
 
 
-def _subject(letter: RequestMail, said: Mapping[str, Any]) -> str:
+def _subject(mail: RequestMail, said: Mapping[str, Any]) -> str:
     words = {name: said[name] for name in ("requester", "service", "tenant", "left", "decided")}
-    found = window_report.summary(letter.closed) if letter.closed else ""
-    subject = NOBODY_NOTIFIED if letter.nobody_notified else SUBJECTS[letter.template]
+    found = window_report.summary(mail.closed) if mail.closed else ""
+    subject = NOBODY_NOTIFIED if mail.nobody_notified else SUBJECTS[mail.template]
     return subject.format(**words, actor=said["actor"] or "Somebody", found=found)[:LONGEST_SUBJECT]
 
 
-def _said(letter: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
+def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
     """Return the variables of the templates, except links and domains."""
-    time = partial(clock_time, zone=letter.time_zone)
+    time = partial(clock_time, zone=mail.time_zone)
     return {
-        "letter": letter,
-        "service": services.get(letter.service, letter.service),
-        "requester": one_line(letter.requester),
-        "actor": one_line(letter.actor_name) if letter.actor_name else None,
-        "tenant": one_line(letter.tenant),
-        "resources": [flagged(one_line(resource, LONGEST_RESOURCE)) for resource in letter.resources],
-        "justification": prose(letter.justification),
-        "case_ref": one_line(letter.case_ref) if letter.case_ref else None,
-        "comment": prose(letter.comment) if letter.comment else None,
-        "opened": "approved" if letter.actor_role == "approver" else "opened for the vendor",
-        "decided": DECIDED.get(letter.action, ""),
-        "mine": letter.recipient_id == letter.requester_id,
-        "own": letter.recipient_id == letter.actor_id,
-        "asks": letter.template in ("reviewing", "pending"),
-        "duration": duration(letter.access_window),
+        "mail": mail,
+        "service": services.get(mail.service, mail.service),
+        "requester": one_line(mail.requester),
+        "actor": one_line(mail.actor_name) if mail.actor_name else None,
+        "tenant": one_line(mail.tenant),
+        "resources": [flagged(one_line(resource, LONGEST_RESOURCE)) for resource in mail.resources],
+        "justification": prose(mail.justification),
+        "case_ref": one_line(mail.case_ref) if mail.case_ref else None,
+        "comment": prose(mail.comment) if mail.comment else None,
+        "opened": "approved" if mail.actor_role == "approver" else "opened for the vendor",
+        "decided": DECIDED.get(mail.action, ""),
+        "mine": mail.recipient_id == mail.requester_id,
+        "own": mail.recipient_id == mail.actor_id,
+        "asks": mail.template in ("reviewing", "pending"),
+        "duration": duration(mail.access_window),
         "time": time,
-        "yes": _yes(letter, services.get(letter.service, letter.service)),
-        "outcome": OUTCOMES.get(letter.to_state, ""),
-        "remedy": _remedy(letter),
-        "earlier": [_before(one, time(one.at)) for one in letter.earlier],
-        "address": one_line(letter.address) if letter.address else "not known",
-        "user_agent": one_line(letter.user_agent, LONGEST_AGENT) if letter.user_agent else "not known",
-        "knows_origin": bool(letter.address or letter.user_agent),
-        **(window_report.said(letter.closed, letter.to_state, letter.now, time) if letter.closed else {}),
+        "yes": _yes(mail, services.get(mail.service, mail.service)),
+        "outcome": OUTCOMES.get(mail.to_state, ""),
+        "remedy": _remedy(mail),
+        "earlier": [_before(one, time(one.at)) for one in mail.earlier],
+        "address": one_line(mail.address) if mail.address else "not known",
+        "user_agent": one_line(mail.user_agent, LONGEST_AGENT) if mail.user_agent else "not known",
+        "knows_origin": bool(mail.address or mail.user_agent),
+        **(window_report.said(mail.closed, mail.to_state, mail.now, time) if mail.closed else {}),
     }
 
 
-def _yes(letter: RequestMail, service: str) -> tuple[str, str]:
+def _yes(mail: RequestMail, service: str) -> tuple[str, str]:
     """Return what approving or endorsing does, and the access that it opens."""
     opens = (
-        f"exactly this and nothing else: whoever asks may {', '.join(letter.actions)} in these resources of "
-        f"{service} for at most {duration(letter.access_window)}, then it shuts by itself. "
+        f"exactly this and nothing else: whoever asks may {', '.join(mail.actions)} in these resources of "
+        f"{service} for at most {duration(mail.access_window)}, then it shuts by itself. "
         "It can be closed at any moment before."
     )
-    if letter.template == "pending":
+    if mail.template == "pending":
         return "Approving opens", opens
-    if letter.mode is Mode.ENFORCE:
+    if mail.mode is Mode.ENFORCE:
         return "Endorsing asks the customer", f"to open {opens}"
     return "Endorsing opens", opens
 
 
-def _remedy(letter: RequestMail) -> str:
+def _remedy(mail: RequestMail) -> str:
     """Return what the reader can do about an unexpected decision."""
-    if letter.to_state == "pending" and letter.action == "endorse":
+    if mail.to_state == "pending" and mail.action == "endorse":
         remedy = "Tell the customer not to answer, and revoke it on the request's page should it open."
     else:
-        remedy = REMEDIES.get(letter.to_state, "")
-    if letter.recipient_id != letter.actor_id:
+        remedy = REMEDIES.get(mail.to_state, "")
+    if mail.recipient_id != mail.actor_id:
         return remedy
     return f"{remedy} Then end your sessions, and take away passkeys and tokens that are not yours, in your account."
 

@@ -95,13 +95,13 @@ def event_type(template: str, of_request: str | None) -> str:
 
 
 def request_payload(
-    letter: RequestMail, target: WebhookTarget, *, public_url: str, services: Mapping[str, str]
+    mail: RequestMail, target: WebhookTarget, *, public_url: str, services: Mapping[str, str]
 ) -> bytes:
     """Return the body about a request: thin, with the justification only where endpoint and policy let it out."""
-    justification = letter.justification if target.is_told_why and letter.wording.justification else None
+    justification = mail.justification if target.is_told_why and mail.wording.justification else None
     if target.format is Format.SLACK:
-        return _slack_of(letter, justification, public_url, services)
-    body = payload(letter, public_url=public_url)
+        return _slack_of(mail, justification, public_url, services)
+    body = payload(mail, public_url=public_url)
     if justification is None:
         return body
     told: dict[str, Any] = json.loads(body)
@@ -109,77 +109,77 @@ def request_payload(
     return _json(told)
 
 
-def payload(letter: RequestMail, *, public_url: str) -> bytes:
+def payload(mail: RequestMail, *, public_url: str) -> bytes:
     """Return the thin body of a webhook: ids, states and clocks; no reason, no names.
 
     `mixed_alphabets` is there, and true, where the id of a resource mixes alphabets.
     """
     return json.dumps(
         {
-            "id": str(letter.notification_id),
-            "type": letter.event_type,
-            "timestamp": instant(letter.at),
+            "id": str(mail.notification_id),
+            "type": mail.event_type,
+            "timestamp": instant(mail.at),
             "data": {
-                "request_id": str(letter.request_id),
-                "tenant": letter.slug,
-                "tenant_id": str(letter.tenant_id),
-                "state": letter.to_state,
-                **({"mixed_alphabets": True} if mixed(letter.resources) else {}),
-                **({"nobody_notified": letter.nobody_notified} if letter.template == "timed_out" else {}),
-                "answer_by": _deadline(letter, "reviewing", "pending"),
-                "open_until": _deadline(letter, "active"),
-                "url": portal_address(public_url, letter.request_id),
+                "request_id": str(mail.request_id),
+                "tenant": mail.slug,
+                "tenant_id": str(mail.tenant_id),
+                "state": mail.to_state,
+                **({"mixed_alphabets": True} if mixed(mail.resources) else {}),
+                **({"nobody_notified": mail.nobody_notified} if mail.template == "timed_out" else {}),
+                "answer_by": _deadline(mail, "reviewing", "pending"),
+                "open_until": _deadline(mail, "active"),
+                "url": portal_address(public_url, mail.request_id),
             },
         },
         separators=(",", ":"),
     ).encode()
 
 
-def account_payload(memo: AccountMail, target: WebhookTarget, *, public_url: str) -> bytes:
+def account_payload(mail: AccountMail, target: WebhookTarget, *, public_url: str) -> bytes:
     """Return the body about anything else: ids, the kind of change and its diff."""
-    if memo.template == TEST:
-        return _test(memo, target)
+    if mail.template == TEST:
+        return _test(mail, target)
     if target.format is Format.JSON:
-        return account_mail.payload(memo)
-    title = TITLES[memo.template].format(tenant=one_line(memo.tenant or "")).strip()
-    lines = [f"{_plain(name)}: {_plain(change)}" for name, change in memo.changes.items()]
+        return account_mail.payload(mail)
+    title = TITLES[mail.template].format(tenant=one_line(mail.tenant or "")).strip()
+    lines = [f"{_plain(name)}: {_plain(change)}" for name, change in mail.changes.items()]
     text_ = "\n".join([f"*{_plain(title)}*", *lines])[:MOST_WORDS]
     return _message(title, text_, f"{public_url.rstrip('/')}/sign-in", "Sign in")
 
 
-def _test(memo: AccountMail, target: WebhookTarget) -> bytes:
+def _test(mail: AccountMail, target: WebhookTarget) -> bytes:
     if target.format is Format.SLACK:
         said = "This is a test: notifications of Lockbox arrive here."
         return _json({"text": said, "blocks": [_section(said)]})
-    data = {"endpoint_id": str(target.endpoint_id), "tenant": memo.slug}
+    data = {"endpoint_id": str(target.endpoint_id), "tenant": mail.slug}
     return _json(
-        {"id": str(memo.notification_id), "type": TEST_TYPE, "timestamp": instant(memo.at), "data": data},
+        {"id": str(mail.notification_id), "type": TEST_TYPE, "timestamp": instant(mail.at), "data": data},
     )
 
 
-def _slack_of(letter: RequestMail, justification: str | None, public_url: str, services: Mapping[str, str]) -> bytes:
-    service = services.get(letter.service, letter.service)
-    said = _sentence(letter).format(service=_plain(one_line(service)), tenant=_plain(one_line(letter.tenant)))
+def _slack_of(mail: RequestMail, justification: str | None, public_url: str, services: Mapping[str, str]) -> bytes:
+    service = services.get(mail.service, mail.service)
+    said = _sentence(mail).format(service=_plain(one_line(service)), tenant=_plain(one_line(mail.tenant)))
     lines = [said]
-    if letter.event_type in BY and letter.actor_name:
-        lines.append(f"{BY[letter.event_type]} {_plain(one_line(letter.actor_name))}")
-    if letter.to_state in DEADLINES and letter.deadline_at:
-        lines.append(f"{DEADLINES[letter.to_state]} {clock_time(letter.deadline_at)}")
-    if mixed(letter.resources):
+    if mail.event_type in BY and mail.actor_name:
+        lines.append(f"{BY[mail.event_type]} {_plain(one_line(mail.actor_name))}")
+    if mail.to_state in DEADLINES and mail.deadline_at:
+        lines.append(f"{DEADLINES[mail.to_state]} {clock_time(mail.deadline_at)}")
+    if mixed(mail.resources):
         lines.append("Careful: the name of a resource mixes alphabets. Check each letter before you decide.")
     if justification is not None:
         lines.append(f"Why: {_plain(' '.join(justification.split()))}"[:MOST_WORDS])
-    lines.append(f"As of {clock_time(letter.at)}. Request {letter.request_id}")
-    return _message(said, "\n".join(lines), portal_address(public_url, letter.request_id), "Open the request")
+    lines.append(f"As of {clock_time(mail.at)}. Request {mail.request_id}")
+    return _message(said, "\n".join(lines), portal_address(public_url, mail.request_id), "Open the request")
 
 
-def _sentence(letter: RequestMail) -> str:
-    if letter.nobody_notified:
+def _sentence(mail: RequestMail) -> str:
+    if mail.nobody_notified:
         return NOBODY_NOTIFIED
-    if letter.event_type == "request.approved" and letter.to_state == "pending":
+    if mail.event_type == "request.approved" and mail.to_state == "pending":
         return VOTE
-    said = SENTENCES.get(letter.event_type) or STATES[letter.to_state]
-    return STARTS.get(letter.event_type, "") + said
+    said = SENTENCES.get(mail.event_type) or STATES[mail.to_state]
+    return STARTS.get(mail.event_type, "") + said
 
 
 def _message(summary: str, words: str, address: str, label: str) -> bytes:
@@ -201,5 +201,5 @@ def _json(told: Mapping[str, Any]) -> bytes:
     return json.dumps(told, separators=(",", ":")).encode()
 
 
-def _deadline(letter: RequestMail, *states: str) -> str | None:
-    return instant(letter.deadline_at) if letter.to_state in states and letter.deadline_at else None
+def _deadline(mail: RequestMail, *states: str) -> str | None:
+    return instant(mail.deadline_at) if mail.to_state in states and mail.deadline_at else None

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from cli import client, request_table, terminal
 from cli.app import app
-from lockbox.notifications.account_mail import DIGEST, AccountMail, mail
+from lockbox.notifications import account_mail
+from lockbox.notifications.account_mail import DIGEST, AccountMail
 from lockbox.requests.lifecycle import State
 from tests.each import each
 
@@ -92,7 +93,7 @@ def test_the_commands_come_in_the_order_in_which_they_are_met() -> None:
 
 
 def test_the_commands_in_a_digest_are_commands_that_there_are() -> None:
-    memo = AccountMail(
+    content = AccountMail(
         notification_id=UUID(int=1),
         template=DIGEST,
         at=datetime(2026, 1, 1, tzinfo=UTC),
@@ -111,7 +112,7 @@ def test_the_commands_in_a_digest_are_commands_that_there_are() -> None:
         time_zone="UTC",
     )
 
-    said = mail(memo, public_url="https://lockbox.example", sender="lockbox@lockbox.example").text
+    said = account_mail.render(content, public_url="https://lockbox.example", sender="lockbox@lockbox.example").text
     assert "Approvals are signed by another key" in said
     commands = re.findall(r"^ +lockbox (\S+) (\S+) (.*?)(?: > \S+)?$", said, re.MULTILINE)
 

@@ -40,7 +40,7 @@ def answers(story: int) -> list[Probe]:
 def good() -> DemoEvidence:
     """Evidence of a run in which all was as it must be."""
     steps = [(story, step) for story in STORIES for step in story.told]
-    told = [(story, of, who) for story in STORIES for step in story.told for of, who in step.letters]
+    told = [(story, of, who) for story in STORIES for step in story.told for of, who in step.all_mails]
     called = [(story, step, endpoint) for story, step in steps for endpoint in step.hooks]
     hooks = [
         DemoWebhookCall(f"h{n}", to, step.event_type, f"r{s.number}", verified=True)

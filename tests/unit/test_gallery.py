@@ -155,7 +155,7 @@ def test_every_template_is_there_by_every_hand_and_with_and_without_a_link() -> 
     for hand in HANDS:
         for state in SUBJECTS.keys() - {"receipt"}:
             assert {f"{state}-{hand.name}", f"{state}-{hand.name}-no-link"} <= names
-        assert {f"{memo}-{hand.name}" for memo in TITLES} <= names
+        assert {f"{template}-{hand.name}" for template in TITLES} <= names
         assert {name for name in names if name.startswith("receipt-") and f"-{hand.name}" in name}
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lockbox.notifications.senders import smtp
 from lockbox.notifications.senders.smtp import compose
 from tests.examples import examples
-from tests.unit.letter import mail
+from tests.unit.sample_mail import mail
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=60)
 HARD = st.sampled_from('abc XYZ 09 éß漢 ,;:"<>()[]@.=?_-!\t')

@@ -9,13 +9,13 @@ from lockbox.notifications import webhook_payload
 from lockbox.notifications.models import Format
 from lockbox.requests.lifecycle import State
 from tests.each import each
-from tests.unit.letter import ERIN, NUMBER, PAGE, PUBLIC, letter
+from tests.unit.sample_mail import ERIN, NUMBER, PAGE, PUBLIC, sample_mail
 
 
 @each("template", State)
 def test_a_webhook_body_is_thin(template: State) -> None:
     secret = "s3cret words " * 300
-    full = letter(
+    full = sample_mail(
         template=template.value,
         to_state=template.value,
         justification=secret,
@@ -48,7 +48,7 @@ def test_a_webhook_body_is_thin(template: State) -> None:
 def test_a_webhook_body_holds_ids_state_and_both_clocks(
     template: str, answer_by: str | None, open_until: str | None
 ) -> None:
-    body = webhook_payload.payload(letter(template=template, to_state=template), public_url=PUBLIC)
+    body = webhook_payload.payload(sample_mail(template=template, to_state=template), public_url=PUBLIC)
 
     assert json.loads(body) == {
         "id": str(UUID(int=99)),
@@ -67,10 +67,10 @@ def test_a_webhook_body_holds_ids_state_and_both_clocks(
 
 
 def test_a_webhook_and_a_chat_message_flag_a_resource_of_mixed_alphabets() -> None:
-    mixed = letter(resources=["mailbox:\u0430nna@contoso.example"])
+    mixed = sample_mail(resources=["mailbox:\u0430nna@contoso.example"])
 
     assert json.loads(webhook_payload.payload(mixed, public_url=PUBLIC))["data"]["mixed_alphabets"] is True
-    assert "mixed_alphabets" not in json.loads(webhook_payload.payload(letter(), public_url=PUBLIC))["data"]
+    assert "mixed_alphabets" not in json.loads(webhook_payload.payload(sample_mail(), public_url=PUBLIC))["data"]
     target = webhook_payload.WebhookTarget(UUID(int=3), "https://chat.example", Format.SLACK, False, b"", None)
     said = webhook_payload.request_payload(mixed, target, public_url=PUBLIC, services={})
     assert "mixes alphabets" in json.loads(said)["blocks"][0]["text"]["text"]

@@ -14,7 +14,7 @@ from lockbox.notifications.audience import CONVERSED, COPIED, RECEIPT, REMINDERS
 from lockbox.notifications.request_mail import SUBJECTS, EarlierRequest, MailWording
 from lockbox.requests.lifecycle import State
 from tests.each import each
-from tests.unit.letter import ANN, AT, ERIN, NUMBER, PAGE, mail
+from tests.unit.sample_mail import ANN, AT, ERIN, NUMBER, PAGE, mail
 
 URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+")
 PROMPTS = ["reviewing", "pending"]

@@ -16,7 +16,7 @@ def address_of(stage: RunningStack, world: World, name: str) -> str:
 
 def mails_to(stage: RunningStack, address: str) -> list[str]:
     """Return the texts of all mails to an address, the newest last."""
-    bodies = [letter.get_body(("plain",)) for letter in stage.caught.all() if address in str(letter["to"])]
+    bodies = [caught.get_body(("plain",)) for caught in stage.caught.all() if address in str(caught["to"])]
     return [str(body.get_content()) for body in bodies if body]
 
 

@@ -69,8 +69,8 @@ def play(said: str, who: str, path: str) -> tuple[str, str]:
         assert browser.post("/play", data={"who": who, "next": path}).headers["location"] == path
         wait_until(lambda: "Your answer is needed" in browser.get("/inbox?to=ann@contoso.example").text, "a mail")
         inbox = browser.get("/inbox?to=ann@contoso.example").text
-        (letter,) = re.findall(r'href="(/inbox/\w+)"><b>Your answer is needed', inbox)
-        return browser.get("/account").text, browser.get(letter).text
+        (mail,) = re.findall(r'href="(/inbox/\w+)"><b>Your answer is needed', inbox)
+        return browser.get("/account").text, browser.get(mail).text
 
 
 @pytest.mark.far
@@ -81,7 +81,7 @@ def test_what_it_prints_works_and_ctrl_c_stops_all(fresh: ModuleRunner) -> None:
         flower = re.search(r"Flower +(\S+).*\n.*user (\S+), password (\S+)", said)
         assert flower
         workers = httpx.get(f"{flower[1]}/api/workers", auth=(flower[2], flower[3]), trust_env=False)
-        account, letter = play(said, "ann", "/account")
+        account, mail = play(said, "ann", "/account")
         stands = subprocess.run(
             [sys.executable, "-m", "cli", "operate", "status", "--json", "--folder", str(fresh.folder)],
             env=environment({}), cwd=terminal.CHECKOUT, capture_output=True, text=True, check=False,
@@ -100,7 +100,7 @@ def test_what_it_prints_works_and_ctrl_c_stops_all(fresh: ModuleRunner) -> None:
     assert (found["postgres"], found["redis"]) == ("ok", "ok"), stands.stderr
     assert workers.status_code == 200
     assert "You are playing <b>Ann Archer</b> (approver)" in account
-    assert re.search(r'href="http://localhost:\d+/requests/[0-9a-f-]{36}"', letter)
+    assert re.search(r'href="http://localhost:\d+/requests/[0-9a-f-]{36}"', mail)
     assert elsewhere.status_code == 403
     assert stat.S_IMODE((fresh.place / "playground.json").stat().st_mode) == 0o600
     assert stat.S_IMODE(tokens.stat().st_mode) == 0o600

@@ -1,4 +1,4 @@
-"""A builder of letters: what a notification says, with whatever a test changes of it."""
+"""Builders of mails: what a notification says, with whatever a test changes of it."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,8 +20,8 @@ ERIN = UUID(int=1)
 ANN = UUID(int=2)
 
 
-def letter(**changes: Any) -> RequestMail:
-    """Return a letter that asks Ann for an answer, with changes."""
+def sample_mail(**changes: Any) -> RequestMail:
+    """Return a mail that asks Ann for an answer, with changes."""
     asks = RequestMail(
         notification_id=UUID(int=99),
         template="pending",
@@ -60,5 +60,5 @@ def letter(**changes: Any) -> RequestMail:
 
 
 def mail(**changes: Any) -> OutgoingMail:
-    """Return the mail of such a letter."""
-    return request_mail.mail(letter(**changes), public_url=PUBLIC, services=SERVICES, sender=SENDER)
+    """Return the mail as it is sent."""
+    return request_mail.render(sample_mail(**changes), public_url=PUBLIC, services=SERVICES, sender=SENDER)

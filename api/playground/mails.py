@@ -41,7 +41,7 @@ def show(
     # Before the database is queried, which would wait for the disk.
     mails, recipients = demo_users.mailbox.newest(to), demo_users.mailbox.recipients()
     visitor = sign_in_session.visitor(request, session, chosen)
-    return page(request, "inbox", visitor=visitor, mails=mails, recipients=recipients, to=to)
+    return page(request, "mails", visitor=visitor, mails=mails, recipients=recipients, to=to)
 
 
 @router.get("/{key}")
