@@ -52,6 +52,22 @@ ALTER ROLE lockbox_worker WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLI
 ALTER ROLE lockbox_notifications WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS NOINHERIT
   PASSWORD :'notifications_password';
 
+-- What holds for each statement of the servers; each checks it before it serves. A pooler passes on nothing that a
+-- client sets for its session, so the login has it.
+SELECT format('ALTER ROLE %I SET %I TO %L', login.name, bound.name, bound.value)
+FROM (VALUES ('lockbox_api'), ('lockbox_worker'), ('lockbox_notifications')) AS login (name)
+CROSS JOIN (VALUES
+  ('lock_timeout', '2s'),
+  ('statement_timeout', '10s'),
+  ('idle_in_transaction_session_timeout', '15s'),
+  ('idle_session_timeout', '0'),
+  ('TimeZone', 'UTC'),
+  ('synchronous_commit', 'on'),
+  ('plan_cache_mode', 'force_generic_plan'),
+  ('jit', 'off')
+) AS bound (name, value)
+\gexec
+
 SELECT 'CREATE DATABASE lockbox OWNER lockbox_owner'
 WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'lockbox')
 \gexec

@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     worker_database_url: SecretStr | None = None
     notifications_database_url: SecretStr | None = None
     owner_database_url: SecretStr | None = None
+    database_direct_url: SecretStr | None = None
     redis_url: SecretStr | None = None
 
     smtp_url: SecretStr | None = None
@@ -121,7 +122,13 @@ class Settings(BaseSettings):
     services: dict[ServiceName, Service] = Field(default_factory=_sample_services)
     plans: dict[PlanName, Plan] = Field(default_factory=_sample_plans)
 
-    @field_validator("database_url", "worker_database_url", "notifications_database_url", "owner_database_url")
+    @field_validator(
+        "database_url",
+        "worker_database_url",
+        "notifications_database_url",
+        "owner_database_url",
+        "database_direct_url",
+    )
     @classmethod
     def _postgres_by_psycopg(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
@@ -310,6 +317,7 @@ class Settings(BaseSettings):
                     ("LOCKBOX_DATABASE_URL", self.database_url),
                     ("LOCKBOX_WORKER_DATABASE_URL", self.worker_database_url),
                     ("LOCKBOX_NOTIFICATIONS_DATABASE_URL", self.notifications_database_url),
+                    ("LOCKBOX_DATABASE_DIRECT_URL", self.database_direct_url),
                 )
             ),
         ]

@@ -35,14 +35,21 @@ Values = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 STILL_THERE = {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3, "tcp_user_timeout": 15_000}
 """A silent network is noticed within twenty seconds; in seconds, the last in milliseconds."""
 
-OPTIONS = (
-    "-c lock_timeout=2s -c statement_timeout=10s -c idle_in_transaction_session_timeout=15s -c timezone=UTC "
-    "-c idle_session_timeout=0 -c synchronous_commit=on "
-    "-c plan_cache_mode=force_generic_plan -c jit=off"
-)
-"""Planning takes longer than running here, for every table has its row policies: a statement is planned once.
+BOUNDS = {
+    "lock_timeout": "2s",
+    "statement_timeout": "10s",
+    "idle_in_transaction_session_timeout": "15s",
+    "idle_session_timeout": "0",
+    "TimeZone": "UTC",
+    "synchronous_commit": "on",
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+}
+"""What holds for each statement of ours. `config/roles.sql` gives it to the logins, for a pooler passes on nothing
+that a client sets for its session; a process checks it before it serves.
 
-A commit returns when it is on disk, and on the standby where `synchronous_standby_names` names one.
+Planning takes longer than running here, for every table has its row policies: a statement is planned once. A commit
+returns when it is on disk, and on the standby where `synchronous_standby_names` names one.
 """
 
 PREPARED_AFTER = 1
@@ -59,6 +66,9 @@ ASKED_AFTER = 1.0
 
 CLOCK_TIME = "SELECT clock_timestamp()"
 TRY_LOCK = text("SELECT pg_try_advisory_lock(:number)")
+BIND = text("""
+SELECT set_config(name, value, true) FROM unnest(CAST(:names AS text[]), CAST(:values AS text[])) AS b (name, value)
+""")
 LAZILY = text("SET LOCAL synchronous_commit = off")
 UNLOCK = text("SELECT pg_advisory_unlock(:number)")
 
@@ -67,7 +77,7 @@ WORDS_KEPT = 1024
 
 
 def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -> Engine:
-    """Return an engine whose connections give up rather than wait: limits are set on the server's side.
+    """Return an engine whose connections give up rather than wait: `BOUNDS` are set on the server's side.
 
     But for one: a network that drops a connection without a word would have us wait for two hours, were the other
     side not asked every few seconds whether it is still there.
@@ -87,7 +97,6 @@ def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -
         hide_parameters=True,
         connect_args={
             "application_name": f"lockbox-{role}",
-            "options": OPTIONS,
             "prepare_threshold": PREPARED_AFTER,
             "connect_timeout": 3,
             **STILL_THERE,
@@ -215,12 +224,22 @@ def postgres_clock(session: UnitOfWork) -> datetime:
 
 
 class Database:
-    """An engine, the schedule that mirrors it, the clock that decides, and the keys of the process."""
+    """An engine, the schedule that mirrors it, the clock that decides, and the keys of the process.
+
+    `direct` makes the connections that keep their session between two transactions; None where those of `engine` do.
+    """
 
     def __init__(
-        self, engine: Engine, schedule: Schedule, clock: Clock = postgres_clock, *, keys: ProcessKeys = NO_KEYS
+        self,
+        engine: Engine,
+        schedule: Schedule,
+        clock: Clock = postgres_clock,
+        *,
+        keys: ProcessKeys = NO_KEYS,
+        direct: Engine | None = None,
     ) -> None:
         self.engine = engine
+        self.direct = direct or engine
         self.schedule = schedule
         self.clock = clock
         self.keys = keys
@@ -255,7 +274,7 @@ class Database:
     @contextmanager
     def alone(self, number: int) -> Iterator[bool]:
         """Say whether nobody else holds the advisory lock with this number, and hold it until the end."""
-        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with self.direct.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             alone = bool(connection.execute(TRY_LOCK, {"number": number}).scalar())
             try:
                 yield alone
@@ -270,6 +289,7 @@ class Database:
     def dispose(self) -> None:
         """Close every connection to Postgres and Redis."""
         self.engine.dispose()
+        self.direct.dispose()
         self.schedule.close()
 
 
@@ -288,6 +308,7 @@ def as_owner(url: str, keys: ProcessKeys = NO_KEYS, *, armed_by_reconcile: bool 
         with WarnedSession(engine, expire_on_commit=False) as orm:
             work = UnitOfWork(orm, postgres_clock, keys)
             with orm.begin():
+                work.execute(BIND, {"names": list(BOUNDS), "values": list(BOUNDS.values())})
                 yield work
                 if work.promises and not armed_by_reconcile:
                     raise RuntimeError("a promise was made where nobody keeps it")

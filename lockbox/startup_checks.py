@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
 from lockbox import migrations
+from lockbox.database import BOUNDS
 
 log = structlog.get_logger(__name__)
 
@@ -73,11 +74,22 @@ LAGGING_STANDBY = """
 SELECT EXISTS (SELECT FROM pg_stat_replication) AND current_setting('synchronous_standby_names') = ''
 """
 MOST_CONNECTIONS = text("SELECT current_setting('max_connections')::int")
+SETTINGS = text("SELECT name, current_setting(name) AS value FROM unnest(CAST(:names AS text[])) AS b (name)")
+BACKEND = text("SELECT pg_backend_pid()")
+SERVER = text("""
+SELECT pg_postmaster_start_time() AS started, current_database() AS database, current_user AS login
+""")
+OWN_NAME = "SELECT name FROM pg_prepared_statements WHERE statement LIKE '%lockbox: by what name%'"
+SENT_NAME = "_pg3_"
+"""How the names begin by which psycopg prepares statements; a pooler that keeps track of them gives others."""
+DIRECT = "LOCKBOX_DATABASE_DIRECT_URL"
 WHOLE_ROWS = frozenset({"DELETE", "TRUNCATE"})
 
 
-def check(engine: Engine, server: ServerKind, *, connections: int = 1) -> None:
-    """Refuse to start with excess rights, on another schema, or where Postgres has too few connections for it.
+def check(engine: Engine, server: ServerKind, *, connections: int = 1, direct: Engine | None = None) -> None:
+    """Refuse to start with excess rights, without our bounds, on another schema, or with too few connections.
+
+    `direct` makes the connections whose locks outlive a transaction; None where the process takes no such lock.
 
     Raises:
         StartupCheckFailed: with a line that says what to change.
@@ -87,6 +99,11 @@ def check(engine: Engine, server: ServerKind, *, connections: int = 1) -> None:
         _refuse_owner(connection, server)
         _has_room(connection, connections)
         fits(connection)
+        _is_bound(connection, server)
+        if is_pooled(connection):
+            _has_own_statements(connection, server)
+            if direct is not None:
+                _is_direct(connection, direct)
         if has_lagging_standby(connection):
             log.critical("startup.standby_asynchronous", do=NAME_THE_STANDBY)
         for table, right in FORBIDDEN[server]:
@@ -101,7 +118,7 @@ def check(engine: Engine, server: ServerKind, *, connections: int = 1) -> None:
                 )
 
 
-def wait_until_fit(engine: Engine, server: ServerKind, *, connections: int = 1) -> None:
+def wait_until_fit(engine: Engine, server: ServerKind, *, connections: int = 1, direct: Engine | None = None) -> None:
     """Check the same, waiting up to 30 seconds for a Postgres that is starting.
 
     Raises:
@@ -109,7 +126,7 @@ def wait_until_fit(engine: Engine, server: ServerKind, *, connections: int = 1) 
     """
     for second in range(WAIT_SECONDS, -1, -1):
         try:
-            check(engine, server, connections=connections)
+            check(engine, server, connections=connections, direct=direct)
         except OperationalError as error:
             if any(words in str(error.orig) for words in LOGIN_REFUSED):
                 raise StartupCheckFailed(f"{server}: Postgres refuses this login or knows no such database") from None
@@ -144,6 +161,42 @@ def fits(connection: Connection) -> None:
 def has_lagging_standby(connection: Connection) -> bool:
     """Return whether a standby follows this Postgres without commits waiting for it."""
     return bool(connection.execute(text(LAGGING_STANDBY)).scalar_one())
+
+
+def is_pooled(connection: Connection) -> bool:
+    """Return whether a pooler hands out the connections of Postgres: it shows another process than the one behind."""
+    met = connection.connection.driver_connection
+    return bool(met and met.info.backend_pid != connection.execute(BACKEND).scalar_one())
+
+
+def _is_bound(connection: Connection, server: ServerKind) -> None:
+    for name, value in connection.execute(SETTINGS, {"names": list(BOUNDS)}):
+        if value != BOUNDS[name]:
+            raise StartupCheckFailed(
+                f"{server}: {name} of this login is {value} and has to be {BOUNDS[name]}: run config/roles.sql "
+                "again, and take away what the database or the server sets instead"
+            )
+
+
+def _has_own_statements(connection: Connection, server: ServerKind) -> None:
+    """Refuse a pooler by which one client would run what another one has prepared."""
+    driver = connection.connection.driver_connection
+    rows = driver.execute(f"{OWN_NAME} -- lockbox: by what name", prepare=True).fetchall() if driver else []
+    if not rows or any(name.startswith(SENT_NAME) for (name,) in rows):
+        raise StartupCheckFailed(
+            f"{server}: the pooler does not keep track of prepared statements: use PgBouncer 1.21 or later, and set "
+            "max_prepared_statements to 500"
+        )
+
+
+def _is_direct(connection: Connection, direct: Engine) -> None:
+    """Refuse to take a lock in a session that the pooler keeps, with the lock, when its client has gone."""
+    with direct.connect() as own:
+        if is_pooled(own) or own.execute(SERVER).one() != connection.execute(SERVER).one():
+            raise StartupCheckFailed(
+                f"{ServerKind.WORKER} leads through a pooler, which keeps a lock after its holder has gone: set "
+                f"{DIRECT} to the same login and database on Postgres itself"
+            )
 
 
 def _refuse_owner(connection: Connection, server: ServerKind) -> None:

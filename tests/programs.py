@@ -21,6 +21,7 @@ class Program:
 NEEDED = (
     Program(("chromium-headless-shell", "chromium"), "the pages in a browser"),
     Program(("redis-server",), "Redis itself beside Valkey"),
+    Program(("pgbouncer",), "PgBouncer before Postgres"),
 )
 
 

@@ -83,12 +83,13 @@ def _wait_until_fit(kind: str) -> None:
             _can_seal(settings())
             _is_the_core(settings())
         failpoints.arm(settings().failpoint)
-        engine = make(settings()).database.engine
+        database = make(settings()).database
         server = ServerKind.NOTIFICATIONS if kind == "notifications" else ServerKind.WORKER
-        wait_until_fit(engine, server, connections=CONNECTIONS)
+        direct = database.direct if kind == "core" else None
+        wait_until_fit(database.engine, server, connections=CONNECTIONS, direct=direct)
     except (UnsafeSettings, UnknownFailpoint, StartupCheckFailed) as refused:
         raise SystemExit(f"lockbox: {refused}") from None
-    engine.dispose()
+    database.dispose()
 
 
 def _is_the_core(chosen: Settings) -> None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import cache
 
 from celery.signals import worker_process_init
+from sqlalchemy import Engine
 
 from config.settings import Settings, UnsafeSettings, load
 from lockbox.audit.log import signing_keys
@@ -27,6 +28,8 @@ from lockbox.schedule import Schedule
 
 CONNECTIONS = 20
 KEPT_CONNECTIONS = 4
+LOCKS = 3
+"""How many locks the core worker may hold at once: to reconcile, to seal, and to check the invariants."""
 NOTIFY_THREADS = CONNECTIONS - 4
 """How many notify tasks run at once. Each takes one of the process' connections to Postgres at a time; the rest are
 for the recorder of results, the reconciler, the heartbeat and mails that list what is pending."""
@@ -75,8 +78,17 @@ def make(chosen: Settings) -> Runtime:
     """
     url = chosen.require("notifications_database_url" if chosen.notifications_database_url else "worker_database_url")
     engine = make_engine(url, role="worker", pool_size=KEPT_CONNECTIONS, overflow=CONNECTIONS - KEPT_CONNECTIONS)
-    db = Database(engine, Schedule(chosen.require("redis_url")), keys=ProcessKeys(Keyring([])))
+    db = Database(
+        engine, Schedule(chosen.require("redis_url")), keys=ProcessKeys(Keyring([])), direct=_direct(chosen)
+    )
     return Runtime(db, _senders(chosen), timedelta(days=chosen.deliveries_kept_days), _sealing(chosen))
+
+
+def _direct(chosen: Settings) -> Engine | None:
+    """Return the engine for locks that outlive a transaction, where the other connections lead through a pooler."""
+    if chosen.database_direct_url is None:
+        return None
+    return make_engine(chosen.require("database_direct_url"), role="worker-direct", pool_size=1, overflow=LOCKS - 1)
 
 
 def runtime() -> Runtime:

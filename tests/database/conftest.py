@@ -11,18 +11,19 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 import structlog
 from redis import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, event, text
 
 from config.embedded import ServerAddresses
 from harness.clocks import ShiftedClock, StoppedClock
 from harness.ports import own_port
 from harness.stage import NO_TRIGGERS, Urls, delete_all_rows, fresh_database, own_servers
-from lockbox import database as database_module
 from lockbox import schedule as schedule_module
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
@@ -49,8 +50,19 @@ SELECT count(*) || ' ' || sum(hash_record_extended((oid, xmin), 0)) FROM (
 ) AS parts
 """)
 
-# Who loses a race waits for who wins it, and on a busy machine for longer than a server would.
-database_module.OPTIONS = database_module.OPTIONS.replace("lock_timeout=2s", "lock_timeout=9s")
+
+@event.listens_for(Engine, "connect")
+def _wait_longer(connection: psycopg.Connection[Any], _: object) -> None:
+    """Who loses a race waits for who wins it, and on a busy machine for longer than a server would.
+
+    A pooler would give the setting to whoever has the connection next.
+    """
+    name = connection.info.get_parameters().get("application_name", "")
+    if name.startswith("lockbox-") and name != "lockbox-pooled":
+        connection.autocommit = True
+        connection.execute("SET lock_timeout = '9s'")
+        connection.autocommit = False
+
 
 BRIEF = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
 

@@ -1,6 +1,5 @@
 """Connections: whoever takes one that Postgres has ended gets another, and what one has prepared it keeps."""
 
-import time
 from contextlib import suppress
 
 import psycopg
@@ -43,22 +42,6 @@ def test_a_connection_that_lay_idle_is_asked_first(
 
     assert second != first
     assert _use(engine) == second
-    engine.dispose()
-
-
-def test_no_setting_of_the_role_ends_a_connection_that_lies_idle(urls: Urls, superuser: Engine) -> None:
-    alter = f"ALTER ROLE lockbox_api IN DATABASE {superuser.url.database}"
-    with superuser.connect() as connection:
-        connection.execute(text(f"{alter} SET idle_session_timeout = '100ms'"))
-    try:
-        engine = make_engine(urls.api, role="test", pool_size=1, overflow=0)
-        first = _use(engine)
-        time.sleep(0.5)
-
-        assert _use(engine) == first
-    finally:
-        with superuser.connect() as connection:
-            connection.execute(text(f"{alter} RESET idle_session_timeout"))
     engine.dispose()
 
 

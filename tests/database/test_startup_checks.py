@@ -11,6 +11,7 @@ from sqlalchemy.pool import NullPool
 
 from harness.stage import Urls, empty_database
 from lockbox import migrations, startup_checks
+from lockbox.database import BOUNDS
 from lockbox.startup_checks import ServerKind, StartupCheckFailed
 from tests.database.scenes import write
 
@@ -24,6 +25,16 @@ EXCESS_OF_ROLES = {
     f"ALTER ROLE {LOGIN} CREATEROLE": (f"ALTER ROLE {LOGIN} NOCREATEROLE", "allowed to make roles"),
     f"ALTER ROLE {LOGIN} CREATEDB": (f"ALTER ROLE {LOGIN} NOCREATEDB", "allowed to make databases"),
     f"ALTER ROLE {LOGIN} BYPASSRLS": (f"ALTER ROLE {LOGIN} NOBYPASSRLS", "exempt from row security"),
+}
+OTHER = {
+    "lock_timeout": "0",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "'100ms'",
+    "TimeZone": "'Europe/Berlin'",
+    "synchronous_commit": "off",
+    "plan_cache_mode": "auto",
+    "jit": "on",
 }
 FOR_GOOD = (
     "UPDATE ON events",
@@ -119,6 +130,8 @@ def test_an_api_with_the_workers_login_is_refused(urls: Urls) -> None:
 def another_worker(urls: Urls, superuser: Engine) -> Iterator[str]:
     """The URL of a login that may do what the worker's may, as a member of it."""
     write(superuser, f"CREATE ROLE {LOGIN} LOGIN PASSWORD '{PASSWORD}' IN ROLE lockbox_worker")
+    for name, value in BOUNDS.items():
+        write(superuser, f"ALTER ROLE {LOGIN} SET {name} TO '{value}'")
     yield make_url(urls.worker).set(username=LOGIN, password=PASSWORD).render_as_string(hide_password=False)
     write(superuser, f"DROP ROLE {LOGIN}")
 
@@ -132,6 +145,23 @@ def test_a_login_that_could_turn_into_another_counts_as_that_one(another_worker:
 
     assert {change: line for change, line in said.items() if EXCESS_OF_ROLES[change][1] not in line} == {}
     assert _is_fit(another_worker, ServerKind.WORKER)
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_login_that_lacks_one_of_our_bounds_is_refused(another_worker: str, superuser: Engine, name: str) -> None:
+    write(superuser, f"ALTER ROLE {LOGIN} SET {name} TO {OTHER[name]}")
+
+    said = _complaint(another_worker, ServerKind.WORKER)
+
+    assert f"{name} of this login is" in said
+    assert "run config/roles.sql again" in said
+
+
+def test_what_a_database_sets_past_our_bounds_is_found(urls: Urls, superuser: Engine) -> None:
+    write(superuser, f"ALTER ROLE lockbox_api IN DATABASE {superuser.url.database} SET synchronous_commit = off")
+
+    assert "synchronous_commit of this login is off and has to be on" in _complaint(urls.api, ServerKind.API)
+    write(superuser, f"ALTER ROLE lockbox_api IN DATABASE {superuser.url.database} RESET synchronous_commit")
 
 
 @pytest.mark.parametrize("server", list(ServerKind))

@@ -13,8 +13,8 @@ def test_one_browser_is_as_good_as_the_other() -> None:
 
 def test_what_is_missing_is_named_with_how_to_install_it() -> None:
     assert left_out(lambda _: None) == (
-        "Not tested here: the pages in a browser and Redis itself beside Valkey. "
-        "Install it: apt-get install chromium-headless-shell redis-server"
+        "Not tested here: the pages in a browser and Redis itself beside Valkey and PgBouncer before Postgres. "
+        "Install it: apt-get install chromium-headless-shell redis-server pgbouncer"
     )
     assert left_out(lambda name: None if name == "redis-server" else f"/usr/bin/{name}") == (
         "Not tested here: Redis itself beside Valkey. Install it: apt-get install redis-server"

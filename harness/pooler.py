@@ -1,0 +1,90 @@
+"""PgBouncer between processes and a Postgres, by the file that docs/scaling.md shows."""
+
+import getpass
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+
+from cli.stack import CHECKOUT
+from harness.network import HOST
+from harness.ports import own_port, wait_until_listening
+from harness.stage import own_folder
+
+EXAMPLE = CHECKOUT / "deploy" / "examples" / "pgbouncer.ini"
+PROGRAM = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
+STOP_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Pooler:
+    """A running PgBouncer."""
+
+    port: int
+    process: "subprocess.Popen[bytes]"
+
+    def through(self, url: str) -> str:
+        """Return the address of the same login and database by way of the pooler."""
+        return make_url(url).set(host=HOST, port=self.port).render_as_string(hide_password=False)
+
+
+@contextmanager
+def pooler(*urls: str, **changes: str) -> Iterator[Pooler]:
+    """Run the example before the Postgres of these logins, with some of its settings changed.
+
+    Each transaction gets another connection than the one before where two are free.
+
+    Raises:
+        RuntimeError: PgBouncer is not installed.
+    """
+    if PROGRAM is None:
+        raise RuntimeError("install pgbouncer")
+    with own_folder("pooler") as folder:
+        port = own_port()
+        (folder / "users").write_text("".join(_user(url) for url in urls))
+        own = {
+            "listen_port": str(port),
+            "auth_file": str(folder / "users"),
+            "logfile": str(folder / "log"),
+            "pidfile": str(folder / "pid"),
+            "server_round_robin": "1",
+        }
+        postgres = make_url(urls[0])
+        text = _changed(EXAMPLE.read_text(), own | changes)
+        text = re.sub("(?m)^lockbox = .*$", f"* = host={HOST} port={postgres.port}", text)
+        (folder / "ini").write_text(text)
+        account = "nobody" if getpass.getuser() == "root" else None
+        if account:
+            shutil.chown(folder, account)
+        process = subprocess.Popen([PROGRAM, "--quiet", str(folder / "ini")], user=account)  # noqa: S603 - our own
+        try:
+            wait_until_listening(port)
+            yield Pooler(port, process)
+        finally:
+            # By SIGTERM it would wait for its clients to leave.
+            process.send_signal(signal.SIGQUIT)
+            process.wait(STOP_SECONDS)
+
+
+def _user(url: str) -> str:
+    login = make_url(url)
+    return f'"{login.username}" "{login.password}"\n'
+
+
+def _changed(text: str, settings: dict[str, str]) -> str:
+    """Return the file with other values; a setting that it lacks is added at its end."""
+    for name, value in settings.items():
+        text, count = re.subn(rf"(?m)^{name} =.*$", f"{name} = {value}", text)
+        text = text if count else f"{text}{name} = {value}\n"
+    return text
+
+
+def example_settings(path: Path = EXAMPLE) -> dict[str, str]:
+    """Return the settings of the example."""
+    return dict(re.findall(r"(?m)^(\w+) = ?(.*)$", path.read_text()))

@@ -1,0 +1,118 @@
+"""PgBouncer in transaction mode: what a process finds out before it serves, and that clients do not mix."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import repeat
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
+
+from harness.people import World
+from harness.pooler import PROGRAM, Pooler, example_settings, pooler
+from harness.stage import Urls
+from lockbox import startup_checks
+from lockbox.database import BOUNDS, MOST_PREPARED, Database, make_engine
+from lockbox.requests.lifecycle import Action
+from lockbox.schedule import Schedule
+from lockbox.startup_checks import ServerKind, StartupCheckFailed
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="install pgbouncer")
+
+NUMBER = 77
+LONGEST = 10
+SETTINGS = text("SELECT name, current_setting(name) FROM unnest(CAST(:names AS text[])) AS b (name)")
+CONTEXT = text("SELECT current_setting('lockbox.person', true), current_setting('lock_timeout')")
+
+
+@pytest.fixture
+def between(urls: Urls) -> Iterator[Pooler]:
+    """A PgBouncer before the Postgres of the tests."""
+    with pooler(urls.api, urls.worker, urls.notifications) as found:
+        yield found
+
+
+@contextmanager
+def _engine(url: str, size: int = 1) -> Iterator[Engine]:
+    engine = make_engine(url, role="pooled", pool_size=size, overflow=0)
+    yield engine
+    engine.dispose()
+
+
+def _check(url: str, server: ServerKind, direct: str | None = None) -> str:
+    """Return why a process must not serve; nothing where it may."""
+    with _engine(url) as engine, _engine(direct or url) as own:
+        try:
+            startup_checks.check(engine, server, direct=own if direct else None)
+        except StartupCheckFailed as refused:
+            return str(refused)
+    return ""
+
+
+def test_a_server_that_takes_no_lock_of_a_session_starts_behind_the_pooler(urls: Urls, between: Pooler) -> None:
+    assert not _check(between.through(urls.api), ServerKind.API)
+    assert not _check(between.through(urls.notifications), ServerKind.NOTIFICATIONS)
+
+
+def test_the_core_worker_needs_a_direct_way_to_the_database_by_its_login(urls: Urls, between: Pooler) -> None:
+    pooled = between.through(urls.worker)
+
+    assert "set LOCKBOX_DATABASE_DIRECT_URL" in _check(pooled, ServerKind.WORKER, pooled)
+    assert "set LOCKBOX_DATABASE_DIRECT_URL" in _check(pooled, ServerKind.WORKER, urls.api)
+    assert not _check(pooled, ServerKind.WORKER, urls.worker)
+    assert not _check(urls.worker, ServerKind.WORKER, urls.worker)
+
+
+def test_a_pooler_that_keeps_no_track_of_prepared_statements_is_refused(urls: Urls) -> None:
+    with pooler(urls.api, max_prepared_statements="0") as careless:
+        said = _check(careless.through(urls.api), ServerKind.API)
+
+    assert "set max_prepared_statements to 500" in said
+    assert int(example_settings()["max_prepared_statements"]) == MOST_PREPARED
+
+
+def test_our_bounds_hold_through_the_pooler(urls: Urls, between: Pooler) -> None:
+    with _engine(between.through(urls.api)) as engine, engine.connect() as connection:
+        found: dict[str, str] = dict(connection.execute(SETTINGS, {"names": list(BOUNDS)}).all())
+
+    assert found == BOUNDS
+
+
+def test_a_request_is_submitted_and_approved_through_the_pooler(urls: Urls, world: World, between: Pooler) -> None:
+    with _engine(between.through(urls.api), size=4) as engine:
+        pooled = World(**vars(world) | {"db": Database(engine, world.db.schedule, keys=world.db.keys)})
+
+        with ThreadPoolExecutor(4) as threads:
+            submitted = list(threads.map(lambda _: pooled.submit(), repeat(None, 12)))
+            list(threads.map(lambda one: pooled.act("ann", Action.APPROVE, one.id), submitted))
+
+        left = set()
+        for _ in range(8):
+            with engine.connect() as connection:
+                left.add(tuple(connection.execute(CONTEXT).one()))
+    assert {(person or None, timeout) for person, timeout in left} == {(None, "2s")}, "a transaction left a setting"
+
+
+def test_a_lock_is_held_by_the_direct_connection(urls: Urls, between: Pooler) -> None:
+    with _engine(between.through(urls.worker)) as engine, _engine(urls.worker) as one, _engine(urls.worker) as two:
+        schedule = Schedule(urls.redis)
+        holder, other = (Database(engine, schedule, direct=direct) for direct in (one, two))
+
+        with holder.alone(NUMBER) as first, other.alone(NUMBER) as second:
+            assert (first, second) == (True, False)
+        with other.alone(NUMBER) as third:
+            assert third
+        schedule.close()
+
+
+def test_a_client_for_whom_no_connection_is_free_is_refused_soon(urls: Urls) -> None:
+    with pooler(urls.api, default_pool_size="1", query_wait_timeout="1") as narrow:
+        url = narrow.through(urls.api)
+        with _engine(url) as one, _engine(url) as other, one.connect() as holding:
+            holding.execute(text("SELECT 1"))
+            began = time.monotonic()
+            with pytest.raises(OperationalError, match="query_wait_timeout"), other.connect() as waiting:
+                waiting.execute(text("SELECT 1"))
+        assert time.monotonic() - began < LONGEST
