@@ -13,10 +13,13 @@ WHERE id IN (SELECT id FROM notifications WHERE closed_at IS NULL FOR UPDATE SKI
 """)
 
 
-def give_up(engine: Engine) -> None:
+def give_up(engine: Engine, rest_seconds: float = REST_SECONDS) -> None:
     """Give up what is still to be sent, and let the workers come to rest."""
-    _close(engine, "moot")
-    time.sleep(REST_SECONDS)
+    with engine.connect() as connection:
+        connection.execute(NO_REPORTS)
+        while connection.execute(GIVE_UP, {"outcome": "moot"}).rowcount:
+            time.sleep(PAUSE_SECONDS)
+    time.sleep(rest_seconds)
 
 
 def mark_sent(engine: Engine) -> None:
@@ -24,10 +27,3 @@ def mark_sent(engine: Engine) -> None:
     with engine.connect() as connection:
         connection.execute(text("SET session_replication_role = replica"))
         connection.execute(GIVE_UP, {"outcome": "sent"})
-
-
-def _close(engine: Engine, outcome: str) -> None:
-    with engine.connect() as connection:
-        connection.execute(NO_REPORTS)
-        while connection.execute(GIVE_UP, {"outcome": outcome}).rowcount:
-            time.sleep(PAUSE_SECONDS)

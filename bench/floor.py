@@ -85,8 +85,8 @@ def storms(site: Site, counts: Iterable[int], batches: Iterable[int], rounds: in
         RuntimeError: other rows were written than Lockbox writes.
     """
     with superuser_at(site.superuser.set(database=DATABASE)) as engine:
-        statement, rows = _ending(site, engine)
         worker = site.copied(site.plan.worker_database_url, DATABASE)
+        statement, rows = _of_lockbox(site, engine, worker)
         first, *others = counts
         ways = [
             WriteMethod(engine, worker, site.pattern, statement, rows, *way)
@@ -142,10 +142,9 @@ def _due(raw: Redis) -> list[bytes]:
     return list(found)
 
 
-def _ending(site: Site, engine: Engine) -> tuple[str, Mapping[str, int]]:
+def _of_lockbox(site: Site, engine: Engine, worker: URL) -> tuple[str, Mapping[str, int]]:
     """Let Lockbox's own clock end one request on the copy; return what writes the same rows, and how many of each."""
     (one,) = load(engine, None, site.pattern, state="active", count=1, due=clock(engine)).ids
-    worker = site.copied(site.plan.worker_database_url, DATABASE)
     db = Database(make_engine(worker.render_as_string(hide_password=False), role="bench"), Schedule(NOWHERE))
     with engine.connect() as connection:
         before = Footprint.of(connection, one)
@@ -153,7 +152,11 @@ def _ending(site: Site, engine: Engine) -> tuple[str, Mapping[str, int]]:
             timers.run(db, [one])
         finally:
             db.dispose()
-        after = Footprint.of(connection, one)
+        return rows_of_end(before, Footprint.of(connection, one))
+
+
+def rows_of_end(before: Footprint, after: Footprint) -> tuple[str, Mapping[str, int]]:
+    """Return the statement that ends some `ids` as one request was, and how many rows it adds to a table each."""
     added = after.since(before)
     changed = ", ".join(f"{name} = {value}" for name, value in after.changed(before).items())
     n = f"SELECT id AS request_id, {added.fresh()} FROM unnest(%(ids)s::uuid[]) AS id"

@@ -18,7 +18,7 @@ from bench.customers import Customers
 from bench.db import A_DAY, NOWHERE, UNLIMITED, Site
 from bench.figures import quantile
 from bench.load import clock, load
-from bench.rows import REQUESTS
+from bench.rows import REQUESTS, Footprint
 from cli.stack import Processes, StackPlan
 from harness.people import sign_in
 from harness.ports import own_port
@@ -87,7 +87,7 @@ def _add_closed(engine: Engine, place: Site, customers: Customers, count: int) -
     with engine.connect() as connection:
         connection.execute(UNCHECKED)
         tenants = connection.execute(TENANTS, {"slugs": customers.slugs}).scalars().all()
-        statement = _statement(place, tenants, customers.engineers)
+        statement = closed_rows(place.pattern, tenants, customers.engineers)
         for start in range(0, count, A_LOAD):
             connection.exec_driver_sql(
                 statement, {"first": start, "last": min(start + A_LOAD, count), "count": count}
@@ -96,8 +96,9 @@ def _add_closed(engine: Engine, place: Site, customers: Customers, count: int) -
     return time.monotonic() - began
 
 
-def _statement(place: Site, tenants: Sequence[UUID], engineers: Sequence[UUID]) -> str:
-    (own,) = place.pattern.tables[REQUESTS]
+def closed_rows(pattern: Footprint, tenants: Sequence[UUID], engineers: Sequence[UUID]) -> str:
+    """Return the statement that writes closed requests with the numbers from `first` to `last` of a `count`."""
+    (own,) = pattern.tables[REQUESTS]
     row = {
         "tenant_id": _half(own["tenant_id"], tenants),
         "requester_id": _half(own["requester_id"], engineers),
@@ -113,7 +114,7 @@ def _statement(place: Site, tenants: Sequence[UUID], engineers: Sequence[UUID]) 
         "wake_at": "NULL::timestamptz",
         "closed_at": f"now() - {AGO}",
     }
-    wanted = replace(place.pattern, tables={name: place.pattern.tables[name] for name in (REQUESTS, "decisions")})
+    wanted = replace(pattern, tables={name: pattern.tables[name] for name in (REQUESTS, "decisions")})
     inserts = ", ".join(f"{table}_rows AS ({insert})" for table, insert in wanted.inserts({REQUESTS: row}))
     numbers = "generate_series(%(first)s::int + 1, %(last)s) AS number"
     made = f"SELECT uuidv7(-{AGO.replace('n.number', 'number')}) AS request_id, number FROM {numbers}"

@@ -1,0 +1,113 @@
+"""The rows that the benchmark writes by SQL are those that Lockbox writes, whatever the schema."""
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, text
+
+from bench import backlog
+from bench.bare_stack import rows_of_submit
+from bench.floor import rows_of_end
+from bench.lists import closed_rows
+from bench.load import clock, load
+from bench.rows import Footprint
+from harness.people import World
+from lockbox.database import Database
+from lockbox.requests import timers
+from lockbox.requests.lifecycle import Action
+from lockbox.sql import new_id
+
+
+@pytest.fixture
+def root(superuser: Engine) -> Engine:
+    """A login with every right, each statement of which stands by itself."""
+    return superuser.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def footprint(root: Engine, request: UUID) -> Footprint:
+    """Return the rows of a request."""
+    with root.connect() as connection:
+        return Footprint.of(connection, request)
+
+
+def counted(found: Footprint) -> dict[str, int]:
+    """Return how many rows a request has in each table."""
+    return {table: len(rows) for table, rows in found.tables.items()}
+
+
+def approved(world: World, root: Engine) -> Footprint:
+    """Return the rows of a request that was approved and whose notifications were sent."""
+    request = world.submit().id
+    world.act("ann", Action.APPROVE, request)
+    backlog.mark_sent(root)
+    return footprint(root, request)
+
+
+def test_one_statement_writes_all_rows_of_a_submit(world: World, root: Engine) -> None:
+    real = footprint(root, world.submit().id)
+    one = new_id()
+
+    with root.connect() as connection:
+        connection.exec_driver_sql(rows_of_submit(real), {"id": one, "justification": "100 % sure"})
+
+    assert {"requests", "events", "event_details"} <= counted(real).keys()
+    assert counted(footprint(root, one)) == counted(real)
+    with root.connect() as connection:
+        body = connection.execute(text("SELECT body FROM events WHERE request_id = :id"), {"id": one}).scalar_one()
+    assert str(one) in bytes(body).decode()
+
+
+@pytest.mark.parametrize(("state", "moves"), [("active", 2), ("pending", 1)])
+def test_what_is_loaded_has_the_rows_of_a_real_request(world: World, root: Engine, state: str, moves: int) -> None:
+    pattern = approved(world, root)
+    due = clock(root) + timedelta(minutes=30)
+
+    loaded = load(root, None, pattern, state=state, count=3, due=due, step=timedelta(seconds=1))
+
+    found = [footprint(root, one) for one in loaded.ids]
+    assert [counted(one) for one in found] == 3 * [counted(pattern.until(moves))]
+    assert loaded.dues == [due, due + timedelta(seconds=1), due + timedelta(seconds=2)]
+    assert {one.tables["requests"][0]["state"] for one in found} == {f"'{state}'::character varying"}
+
+
+def test_the_floor_ends_requests_by_the_rows_of_the_clock(world: World, root: Engine, worker: Database) -> None:
+    pattern = approved(world, root)
+    real, *others = load(root, None, pattern, state="active", count=3, due=clock(root)).ids
+    before = footprint(root, real)
+    timers.run(worker, [real])
+    after = footprint(root, real)
+
+    statement, rows = rows_of_end(before, after)
+    with worker.engine.begin() as connection:
+        connection.exec_driver_sql(statement, {"ids": others})
+
+    assert rows["events"] == 1
+    for one in others:
+        assert counted(footprint(root, one)) == counted(after)
+        assert footprint(root, one).tables["requests"][0]["state"] == "'expired'::character varying"
+
+
+def test_closed_requests_of_a_year_are_written_by_one_statement(world: World, root: Engine) -> None:
+    pattern = approved(world, root)
+    statement = closed_rows(pattern, [world.tenant.id], [world.people["eve"].person_id])
+
+    with root.connect() as connection:
+        connection.exec_driver_sql("SET session_replication_role = replica")
+        connection.exec_driver_sql(statement, {"first": 0, "last": 20, "count": 20})
+        closed, oldest = connection.execute(
+            text("SELECT count(*), now() - min(closed_at) FROM requests WHERE closed_at IS NOT NULL")
+        ).one()
+        connection.exec_driver_sql("RESET session_replication_role")
+
+    assert closed == 20
+    assert oldest > timedelta(days=300)
+
+
+def test_nothing_is_left_to_send_once_it_was_given_up(world: World, root: Engine) -> None:
+    world.submit()
+
+    backlog.give_up(root, rest_seconds=0)
+
+    with root.connect() as connection:
+        assert not connection.execute(backlog.GIVE_UP, {"outcome": "moot"}).rowcount
