@@ -34,9 +34,9 @@ from bench import (
     report,
 )
 from bench.customers import Customers
-from bench.db import Bench, Site, running, site
 from bench.figures import medians
 from bench.http_load import Subject
+from bench.lockbox_stack import Bench, Site, running, site
 from bench.sizes import OF_STACK, PARTS, SIZES, USUAL, Size
 from bench.targets import BenchResults, comparisons, targets
 from cli.signals import end_on_signals

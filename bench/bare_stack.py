@@ -1,4 +1,4 @@
-"""The floor of what comes over HTTP, as running processes; see `bench.bare`."""
+"""The floor of what comes over HTTP, as running processes; see `bench.bare_api`."""
 
 import json
 import subprocess
@@ -10,8 +10,8 @@ import psutil
 from sqlalchemy import text
 
 from bench import costs
-from bench.db import Site
 from bench.http_load import MAILS, Subject, counter
+from bench.lockbox_stack import Site
 from bench.rows import Footprint
 from bench.sinks import start_sinks
 from cli import stack
@@ -62,7 +62,7 @@ def rows_of_submit(submitted: Footprint) -> str:
 
 @contextmanager
 def _bare(port: int, mail: int, told: dict[str, object]) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "bench.bare", str(port), str(mail)]
+    command = [sys.executable, "-m", "bench.bare_api", str(port), str(mail)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, cwd=stack.CHECKOUT) as child:
         assert child.stdin is not None  # noqa: S101 - it is a pipe
         json.dump(told, child.stdin)

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from sqlalchemy import Engine, TextClause, text
 
-from bench.db import Bench
 from bench.figures import quantile
-from bench.load import LoadedRows, clock, load_ahead
+from bench.lockbox_stack import Bench
+from bench.rows import LoadedRows, clock, load_ahead
 
 PATIENCE = 300.0
 LOOK_SECONDS = 0.002

@@ -13,10 +13,9 @@ from redis import Redis
 from sqlalchemy import URL, Engine, text
 
 from bench.bare_stack import DATABASE
-from bench.db import NOWHERE, Site
 from bench.figures import medians
-from bench.load import clock, load
-from bench.rows import Footprint
+from bench.lockbox_stack import NOWHERE, Site
+from bench.rows import Footprint, clock, load
 from harness.stage import on_database, superuser_at
 from lockbox.database import Database, array, make_engine
 from lockbox.requests import timers

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from bench import backlog
-from bench.bare import MAIL
-from bench.db import A_DAY, Bench, add_world
+from bench.bare_api import MAIL
+from bench.lockbox_stack import A_DAY, Bench, add_world
 from bench.sinks import HANGING_DOMAIN, SinkPorts, start_sinks
 from cli import stack
 from harness.network import HOST

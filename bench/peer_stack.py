@@ -11,8 +11,8 @@ from redis import Redis
 from sqlalchemy import Engine, text
 
 from bench import costs
-from bench.db import Site
 from bench.http_load import MAILS, Subject, counter
+from bench.lockbox_stack import Site
 from bench.sinks import SinkPorts, start_sinks
 from cli import stack
 from cli.stack import Processes

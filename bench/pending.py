@@ -9,9 +9,9 @@ from redis import Redis
 from sqlalchemy import text
 
 from bench import costs
-from bench.db import Bench
 from bench.figures import quantile
-from bench.load import clock, load
+from bench.lockbox_stack import Bench
+from bench.rows import clock, load
 from harness.wait import wait_for
 from lockbox.schedule import CLOCK
 

@@ -38,7 +38,7 @@ class Size:
 
 QUICK = Size(
     name="quick",
-    storms=((2_000, 1), (10_000, 1)),
+    storms=((10_000, 1),),
     lone_rounds=5,
     steady_seconds=8,
     lives=100,
@@ -54,24 +54,25 @@ QUICK = Size(
 )
 USUAL = Size(
     name="bench",
-    storms=((1_000, 3), (2_000, 3), (10_000, 5), (100_000, 1)),
-    lone_rounds=30,
-    steady_seconds=60,
-    lives=1_000,
+    storms=((1_000, 1), (10_000, 3), (100_000, 1)),
+    lone_rounds=20,
+    steady_seconds=30,
+    lives=500,
     notified=400,
     pending=100_000,
     closed=1_000_000,
     idle_seconds=15,
-    http_seconds=4,
-    http_rounds=3,
-    floor_batches=(500, 1_000, 2_000, 5_000),
+    http_seconds=3,
+    http_rounds=2,
+    floor_batches=(500, 2_000),
     floor_rounds=3,
     peers=("celery_eta", "dramatiq_delay"),
-    peer_storms=((2_000, 1), (10_000, 1)),
+    peer_storms=((1_000, 1), (10_000, 1)),
+    audit_log_events=100_000,
 )
 FULL = Size(
     name="full",
-    storms=((1_000, 3), (2_000, 3), (10_000, 5), (100_000, 3), (1_000_000, 1)),
+    storms=((1_000, 3), (10_000, 5), (100_000, 3), (1_000_000, 1)),
     lone_rounds=30,
     steady_seconds=120,
     lives=1_000,
@@ -84,7 +85,7 @@ FULL = Size(
     floor_batches=(500, 1_000, 2_000, 5_000),
     floor_rounds=3,
     peers=("celery_eta", "dramatiq_delay", "redbeat_entries", "dbos_delay"),
-    peer_storms=((2_000, 3), (10_000, 1)),
+    peer_storms=((1_000, 3), (10_000, 1)),
     peer_lives=1_000,
     audit_log_events=1_000_000,
 )

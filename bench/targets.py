@@ -17,6 +17,7 @@ NOTIFIED_PERCENT = 45
 SUBMIT_PERCENT = {1: 25, 8: 40, 64: 50}
 CHECK_P99_MS = 10
 CHECK_PERCENT = 60
+CLOSED_OF_OPEN = 1.1
 FLOODED_P99_MS = 100
 LISTS_OF_EMPTY = 1.5
 MAILS_A_SECOND = 600
@@ -206,6 +207,9 @@ def _checks(found: BenchResults) -> Iterator[Figure]:
         if paced := found.checks.get(f"{door}_paced"):
             what = f"200 access checks a second, {door}: p99"
             yield Figure(what, paced["p99_ms"], CHECK_P99_MS, "ms", refused=paced["busy"])
+    if found.checks:
+        of_open = found.checks["closed"]["postgres_cpu_ms"] / found.checks["open"]["postgres_cpu_ms"]
+        yield Figure("a closed door: Postgres' CPU", of_open, CLOSED_OF_OPEN, "times an open one")
     if found.checks and found.floor_checks:
         ours = found.checks["open"]
         share = 100 * ours["a_second"] / found.floor_checks["open"]["a_second"]

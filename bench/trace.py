@@ -26,7 +26,7 @@ from rich.table import Table
 from sqlalchemy import Connection, Engine, event
 
 from api.app import make_app
-from bench.db import Site, site
+from bench.lockbox_stack import Site, site
 from cli.signals import end_on_signals
 from harness.memory_senders import MemoryMail, MemoryWebhooks
 from harness.people import SETTINGS

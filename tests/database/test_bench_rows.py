@@ -10,8 +10,7 @@ from bench import backlog
 from bench.bare_stack import rows_of_submit
 from bench.floor import rows_of_end
 from bench.lists import closed_rows
-from bench.load import clock, load
-from bench.rows import Footprint
+from bench.rows import Footprint, clock, load
 from harness.people import World
 from lockbox.database import Database
 from lockbox.requests import timers

@@ -10,7 +10,7 @@ PEER = Peer(
     notified={"a_second": 400.0},
     pending={"redis_bytes": 1_200.0, "worker_bytes": 10_000.0, "postgres_bytes": 0.0},
 )
-CHECK = {"a_second": 700.0, "busy": 0.0, "p50_ms": 1.5, "p99_ms": 4.0}
+CHECK = {"postgres_cpu_ms": 0.3, "a_second": 700.0, "busy": 0.0, "p50_ms": 1.5, "p99_ms": 4.0}
 GOOD = BenchResults(
     storms={
         10_000: {"a_second": 20_000.0, "last_seconds": 0.5},

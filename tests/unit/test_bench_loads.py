@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.load import LEAST_SECONDS, Pace
+from bench.rows import LEAST_SECONDS, Pace
 from bench.sizes import FULL, PARTS, QUICK, SIZES, USUAL
 from harness.load import UnexpectedAnswer, length, written
 

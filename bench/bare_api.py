@@ -1,4 +1,4 @@
-"""The floor of what comes over HTTP: `python -m bench.bare PORT SMTP` serves what its standard input says, as JSON.
+"""The floor of calls over HTTP: `python -m bench.bare_api PORT SMTP` serves what its standard input says as JSON.
 
 Each call is one statement and a commit, and nothing is judged. Under `/v1` a submission is one row, under `/rows` the
 very rows that Lockbox writes, under `/mail` one row and mails, handed to the relay at the port SMTP within the call.

@@ -12,8 +12,7 @@ from sqlalchemy.engine import make_url
 
 from bench import backlog, costs
 from bench.http_load import Subject, counter
-from bench.load import Pace
-from bench.rows import Footprint
+from bench.rows import Footprint, Pace
 from bench.sinks import SinkPorts, start_sinks
 from cli.stack import Processes, StackPlan
 from harness import stage
