@@ -22,7 +22,6 @@ MISSED_SECONDS = 3
 # What is copied was checked when it was written: triggers and foreign keys are left out while it is.
 UNCHECKED = text("SET session_replication_role = replica")
 CHECKED = text("RESET session_replication_role")
-ANALYZE = text("ANALYZE")
 KINDS = {"active": "expire", "pending": "time_out"}
 VERSIONS = {"active": 2, "pending": 1}
 OF_EACH = {
@@ -230,7 +229,7 @@ def load(
             rows += connection.exec_driver_sql(statement, values).all()
         connection.execute(CHECKED)
         if count > 1:
-            connection.execute(ANALYZE)
+            connection.execute(text(f"ANALYZE {', '.join(pattern.tables)}"))
             connection.execute(text("CHECKPOINT"))
     rows.sort(key=lambda row: row.deadline_at)
     for start in range(0, len(rows), MOST_A_CALL) if schedule else ():
@@ -264,14 +263,14 @@ def load_ahead(
 ) -> LoadedRows:
     """Load what falls due soon, as far ahead as loading takes, and learn from how long it took.
 
-    What was due before the last of it was armed is left to end, and another load is tried.
+    What was due before the last of it was armed is left to end, and another load is tried, twice as far ahead.
 
     Raises:
         RuntimeError: it took too long each time.
     """
-    for _ in range(TRIES):
+    for tried in range(TRIES):
         began = time.monotonic()
-        due = clock(engine) + pace.ahead(count)
+        due = clock(engine) + pace.ahead(count) * 2**tried
         loaded = load(engine, schedule, pattern, state=state, count=count, due=due, step=step)
         pace.learn(count, time.monotonic() - began)
         if clock(engine) < loaded.due:
