@@ -13,11 +13,11 @@ from lockbox.audit.log import signing_keys
 from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.identity import authentication
 from lockbox.identity.keyring import ApprovalKeys
-from lockbox.requests import decide, queries, submit
+from lockbox.requests import decide, request_list, submit
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.lifecycle import Action, State
-from lockbox.requests.queries import RequestFilter
+from lockbox.requests.request_list import RequestFilter
 from lockbox.requests.submit import SubmissionLimits
 from lockbox.requests.transition import Origin
 from lockbox.schedule import Schedule
@@ -100,7 +100,7 @@ def _is_open(db: Database, plan: StackPlan, seeded: Sample) -> bool:
     for state in WAITING:
         with db.transaction() as session:
             caller = authentication.authenticate_token(session, seeded.tokens["erin"], environment=plan.environment)
-            if queries.page(session, caller, RequestFilter(state=state), cursor=None, most=1).entries:
+            if request_list.page(session, caller, RequestFilter(state=state), cursor=None, most=1).entries:
                 return True
     return False
 

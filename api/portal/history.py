@@ -25,9 +25,10 @@ from lockbox.errors import Invalid
 from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller, ProtectedField, may_read, reader_roles
 from lockbox.notifications.mail_text import STATE_WORDINGS
-from lockbox.requests import inbox, queries
+from lockbox.requests import inbox, request_list
 from lockbox.requests.lifecycle import State
-from lockbox.requests.queries import RequestEntry, RequestFilter, RequestListing
+from lockbox.requests.queries import RequestEntry
+from lockbox.requests.request_list import RequestFilter, RequestListing
 
 TABLE_COLUMNS = (
     *("Request", "Customer", "State", "Engineer", "Service", "Resources", "Actions", "Reason", "Case"),
@@ -110,7 +111,7 @@ def list_all(
     found, refused = RequestListing((), None), None
     try:
         wanted = _filter(sought, titles(chosen), visitor.time_zone)
-        found = queries.page(session, visitor.caller, wanted, cursor=cursor or None, most=MOST)
+        found = request_list.page(session, visitor.caller, wanted, cursor=cursor or None, most=MOST)
     except Invalid as error:
         refused = error
     return page(
@@ -140,12 +141,12 @@ def list_as_table(
     visitor = browser.visitor(request, session, chosen)
     wanted = _filter(sought, titles(chosen), visitor.time_zone)
     export_limits.count(db, visitor.caller)
-    first = queries.page(session, visitor.caller, wanted, cursor=None, most=ROWS_AT_ONCE)
+    first = request_list.page(session, visitor.caller, wanted, cursor=None, most=ROWS_AT_ONCE)
     begun = [table_head(), *table_rows(visitor.caller, first.entries)]
 
     def lines() -> Iterator[bytes]:
         yield from begun
-        yield from _further(request, chosen, db, wanted, first.next_cursor)
+        yield from _further(request, chosen, db, wanted, first.next_cursor, len(first.entries))
 
     headers = {"content-disposition": 'attachment; filename="requests.csv"'}
     answer = StreamingResponse(export_limits.streamed(lines()), media_type="text/csv; charset=utf-8", headers=headers)
@@ -154,16 +155,16 @@ def list_as_table(
 
 
 def _further(
-    request: Request, chosen: Settings, db: Database, wanted: RequestFilter, cursor: str | None
+    request: Request, chosen: Settings, db: Database, wanted: RequestFilter, cursor: str | None, count: int
 ) -> Iterator[bytes]:
-    count = ROWS_AT_ONCE
+    """Yield the rows behind the cursor, until `MOST_ROWS` are shown; a look for text finds few of many."""
     while cursor and count < MOST_ROWS:
         with db.transaction() as session:
             caller = browser.visitor(request, session, chosen).caller
-            found = queries.page(session, caller, wanted, cursor=cursor, most=ROWS_AT_ONCE)
+            found = request_list.page(session, caller, wanted, cursor=cursor, most=ROWS_AT_ONCE)
             lines = list(table_rows(caller, found.entries))
         yield from lines
-        cursor, count = found.next_cursor, count + ROWS_AT_ONCE
+        cursor, count = found.next_cursor, count + len(found.entries)
 
 
 def _filter(sought: HistorySearchForm, services: Mapping[str, str], zone: str) -> RequestFilter:

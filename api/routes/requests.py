@@ -40,13 +40,14 @@ from lockbox.identity import sessions
 from lockbox.identity.roles import AuthMethod, Caller, ProtectedField, may_read, reader_roles
 from lockbox.identity.sessions import LoginStub
 from lockbox.notifications import delivery_status
-from lockbox.requests import decide, preview, queries, readers, submit
+from lockbox.requests import decide, preview, queries, readers, request_list, submit
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.evaluate import RequestInput
 from lockbox.requests.lifecycle import DECISIONS, Action, State
 from lockbox.requests.on_behalf_of import OnBehalfOf, approval_limits, on_behalf_of
-from lockbox.requests.queries import RequestEntry, RequestFilter
+from lockbox.requests.queries import RequestEntry
+from lockbox.requests.request_list import RequestFilter
 from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
 from lockbox.requests.transition import Origin
 from lockbox.text_rules import Instant
@@ -93,16 +94,16 @@ def list_requests(
     engineer: Words | None = None,
     text: Words | None = None,
     cursor: Annotated[str | None, Query(max_length=100)] = None,
-    limit: Annotated[int, Query(ge=1, le=queries.MOST_A_PAGE)] = 50,
+    limit: Annotated[int, Query(ge=1, le=request_list.MOST_A_PAGE)] = 50,
 ) -> RequestPage:
     """List the requests that the caller may see, the newest first.
 
     `engineer` is part of a name. `text` is searched case-insensitively in case references, names of resources, ids
-    and the justifications that the caller may read. Both search the newest 20,000 at a time: a page may hold fewer
-    matches, and its cursor goes on.
+    and the justifications that the caller may read. Open states and `requester` are looked up. Any other filter is
+    searched in the newest 1,000 at a time: a page may hold fewer matches, or none, and its cursor goes on.
     """
     wanted = RequestFilter(state, service, requester, created_after, created_before, engineer, text)
-    page = queries.page(session, who, wanted, cursor=cursor, most=limit)
+    page = request_list.page(session, who, wanted, cursor=cursor, most=limit)
     items = [RequestView(**_facts(entry, who)) for entry in page.entries]
     return RequestPage(items=items, next_cursor=page.next_cursor)
 

@@ -1,25 +1,24 @@
 """The inbox: pending requests that a person can answer, open windows, and earlier requests like one of them."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, and_, exists, literal, or_, text, tuple_
+from sqlalchemy import Row, and_, exists, or_, text
 from sqlmodel import col, select
 
 from lockbox import database
 from lockbox.database import UnitOfWork, now
-from lockbox.errors import Invalid, NotYours
+from lockbox.errors import NotYours
 from lockbox.identity import authentication
 from lockbox.identity.models import Person
 from lockbox.identity.roles import Caller, Role, Side
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import decisions, policy_store, queries
+from lockbox.requests import decisions, policy_store, queries, request_list
 from lockbox.requests.available_moves import is_open_to, parties
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest, Decision
@@ -28,13 +27,8 @@ from lockbox.requests.queries import RequestEntry
 from lockbox.requests.quorum import ApprovalTally, tallies
 from lockbox.schedule import Schedule
 
-FORM = re.compile(r"([0-9]{1,16})-([0-9a-f]{32})")
-NO_PAGE = "This page is not one of ours; begin again with the first."
-EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
-ORDER: Final = col(AccessRequest.deadline_at), col(AccessRequest.id)
 MOST = 30
 MOST_EARLIER = 5
-LOOKED_THROUGH = 2000
 # Row-level security lets no index help with arrays: the newest of the tenant are looked through, and no more, by a
 # range of one, for which Postgres takes the index of tenants, however many newer requests others have.
 EARLIER = text("""
@@ -170,28 +164,6 @@ def count_all(
     return counted
 
 
-def page_of_ids(
-    session: UnitOfWork, conditions: Sequence[ColumnElement[bool]], *, cursor: str | None, most: int
-) -> tuple[list[UUID], str | None]:
-    """Return the ids of requests that match, at most `most`, from the cursor on, and the cursor of those that follow.
-
-    Raises:
-        Invalid: the cursor is not one that this call gave out.
-    """
-    wanted = [*conditions, *([_later(cursor)] if cursor else [])]
-    rows = session.orm.exec(select(*ORDER).where(*wanted).order_by(*ORDER).limit(most + 1)).all()
-    at, last = rows[most - 1] if len(rows) > most else (None, None)
-    beyond = f"{(at - EPOCH) // MICROSECOND}-{last.hex}" if at and last else None
-    return [one for _, one in rows[:most]], beyond
-
-
-def _later(cursor: str) -> ColumnElement[Any]:
-    read = FORM.fullmatch(cursor)
-    if read is None:
-        raise Invalid(NO_PAGE, field="after")
-    return tuple_(*ORDER) > tuple_(literal(EPOCH + int(read[1]) * MICROSECOND), literal(UUID(hex=read[2])))
-
-
 @dataclass(frozen=True)
 class PendingRequest:
     """A request that somebody may still answer, and how far the votes have come; admins may say no alone."""
@@ -227,17 +199,15 @@ def pending_requests(
     at = now(session)
     known = recipients.look_up(session, caller.tenants(), at)
     able = _able(caller, known)
+    branches = [request_list.of_tenant(one) for one in sorted(able | caller.tenants({Role.TENANT_ADMIN}))]
+    decided = col(Decision.request_id) == col(AccessRequest.id), col(Decision.person_id) == caller.person_id
     conditions = [
         AccessRequest.visible_to(caller),
-        col(AccessRequest.state) == State.PENDING,
         col(AccessRequest.deadline_at) > at,
         col(AccessRequest.requester_id) != caller.person_id,
-        col(AccessRequest.tenant_id).in_(able | caller.tenants({Role.TENANT_ADMIN})),
-        ~exists().where(
-            col(Decision.request_id) == col(AccessRequest.id), col(Decision.person_id) == caller.person_id
-        ),
+        ~exists().where(*decided),
     ]
-    ids, beyond = page_of_ids(session, conditions, cursor=cursor, most=most)
+    ids, beyond = request_list.soonest(session, branches, State.PENDING, conditions, cursor=cursor, most=most)
     found = queries.some(session, caller, ids, State.PENDING)
     counted = count_all(session, [entry.request for entry in found], known)
     return [
@@ -258,12 +228,9 @@ def open_windows(
     """
     authentication.enter(session, caller)
     at = now(session)
-    conditions = [
-        AccessRequest.visible_to(caller),
-        col(AccessRequest.state) == State.ACTIVE,
-        col(AccessRequest.deadline_at) > at,
-    ]
-    ids, beyond = page_of_ids(session, conditions, cursor=cursor, most=most)
+    branches = request_list.visible_branches(caller)
+    conditions = [col(AccessRequest.deadline_at) > at]
+    ids, beyond = request_list.soonest(session, branches, State.ACTIVE, conditions, cursor=cursor, most=most)
     found = queries.some(session, caller, ids, State.ACTIVE)
     able = _able(caller, recipients.look_up(session, caller.tenants(), at))
     rulings = policy_store.effective_policies(session, ids) if caller.side is Side.CUSTOMER and found else {}
@@ -304,7 +271,7 @@ def earlier_requests(session: UnitOfWork, caller: Caller, request: AccessRequest
             AccessRequest.visible_to(caller),
         )
         .order_by(col(AccessRequest.tenant_id).desc(), col(AccessRequest.id).desc())
-        .limit(LOOKED_THROUGH)
+        .limit(request_list.written(request_list.LOOKED_THROUGH))
         .subquery()
     )
     alike = and_(newest.c.service == request.service, newest.c.resources.overlap(request.resources))

@@ -1,10 +1,7 @@
-"""Read requests, one or a list with a cursor, and check whether a window is open."""
+"""Read requests, and check whether a window is open."""
 
-import base64
-import binascii
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from functools import cache
 from uuid import UUID
 
@@ -16,15 +13,13 @@ from sqlalchemy import (
     String,
     Text,
     and_,
+    any_,
     bindparam,
-    cast,
     exists,
-    false,
-    func,
+    literal,
     literal_column,
     or_,
     select,
-    true,
 )
 from sqlalchemy.orm import aliased
 from sqlmodel import col
@@ -32,81 +27,27 @@ from sqlmodel import col
 from lockbox.audit.log import witness
 from lockbox.audit.models import Event
 from lockbox.database import UnitOfWork, now
-from lockbox.errors import AuditLogRolledBack, Invalid, NoOpenWindow, NotFound, NotYours
+from lockbox.errors import AuditLogRolledBack, NoOpenWindow, NotFound, NotYours
 from lockbox.identity import authentication
 from lockbox.identity.models import Membership, Person, Tenant
 from lockbox.identity.roles import (
-    READERS,
-    TENANT_ROLES,
-    VENDOR_ROLES,
     Caller,
-    ProtectedField,
-    ReaderRole,
     Role,
     Scope,
 )
 from lockbox.requests import approvals
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
+from lockbox.sql import Ids
 
-MOST_SCANNED = 20_000
-"""How many of the newest requests one look for text goes through; the cursor leads on to those before them."""
 Query = Select[AccessRequest, str, str, str, bool, bytes | None]
 NAMES = ARRAY(Text)
-MOST_A_PAGE = 200
 # Written out, for the index of open windows is of those alone, and a plan that takes any state cannot use it.
 IS_ACTIVE = col(AccessRequest.state) == literal_column("'active'", String)
 RESTORED = (
     "The database was restored from a back-up and is behind its own audit log: no access is granted until the "
     "operator of this installation has run `lockbox operate after-restore`."
 )
-
-
-def conditions(caller: Caller, engineer: str | None, words: str | None) -> list[ColumnElement[bool]]:
-    """Return the conditions for which each request has to be looked through: part of a name, and words in it."""
-    named = [] if engineer is None else [col(Person.name).icontains(engineer, autoescape=True)]
-    return named if words is None else [*named, holds(caller, words)]
-
-
-def readable(caller: Caller, field: ProtectedField) -> ColumnElement[bool]:
-    """Return the condition for the requests of which the caller may read the field, by the table `READERS`."""
-    readers = READERS[field]
-    roles = {Role(one.value) for one in readers - {ReaderRole.REQUESTER}}
-    if caller.holds(*(roles & VENDOR_ROLES)):
-        return true()
-    own = col(AccessRequest.requester_id) == caller.person_id if ReaderRole.REQUESTER in readers else false()
-    return or_(own, col(AccessRequest.tenant_id).in_(caller.tenants(roles & TENANT_ROLES)))
-
-
-def holds(caller: Caller, words: str) -> ColumnElement[bool]:
-    """Return the condition for the requests that hold these words, in any case, in what the caller may read.
-
-    They are looked for in the case reference, the names of resources, the id, and the justification.
-    """
-    return or_(
-        col(AccessRequest.case_ref).icontains(words, autoescape=True),
-        func.array_to_string(col(AccessRequest.resources), "\n").icontains(words, autoescape=True),
-        cast(col(AccessRequest.id), String).icontains(words, autoescape=True),
-        readable(caller, ProtectedField.JUSTIFICATION)
-        & col(AccessRequest.justification).icontains(words, autoescape=True),
-    )
-
-
-def cursor_after(last: UUID) -> str:
-    """Return the cursor of what follows this request in a list, the newest first."""
-    return base64.urlsafe_b64encode(last.bytes).rstrip(b"=").decode()
-
-
-def read_cursor(given: str) -> UUID:
-    """Return the request that a cursor stands for.
-
-    Raises:
-        Invalid: it is not one of ours.
-    """
-    try:
-        return UUID(bytes=base64.urlsafe_b64decode(given + "=="))
-    except (ValueError, binascii.Error):
-        raise Invalid("The cursor is invalid. Start again without it.", field="cursor") from None
 
 
 @dataclass(frozen=True)
@@ -124,27 +65,6 @@ class RequestEntry:
     open: bool
     is_rolled_back: bool = False
     tenant_name: str = ""
-
-
-@dataclass(frozen=True)
-class RequestFilter:
-    """What a reader looks for; None is anything. `engineer` is part of a name, `text` of what the reader may read."""
-
-    state: State | None = None
-    service: str | None = None
-    requester: UUID | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    engineer: str | None = None
-    text: str | None = None
-
-
-@dataclass(frozen=True)
-class RequestListing:
-    """Some entries, newest first, and the cursor of those that follow."""
-
-    entries: Sequence[RequestEntry]
-    next_cursor: str | None
 
 
 @dataclass(frozen=True)
@@ -199,7 +119,8 @@ def find(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
 def known(session: UnitOfWork, caller: Caller, ids: Collection[UUID]) -> frozenset[UUID]:
     """Return which of these are requests that the caller may know of."""
     authentication.enter(session, caller)
-    query = select(col(AccessRequest.id)).where(col(AccessRequest.id).in_(ids), AccessRequest.visible_to(caller))
+    among = col(AccessRequest.id) == any_(literal(list(ids), Ids))
+    query = select(col(AccessRequest.id)).where(among, AccessRequest.visible_to(caller))
     return frozenset(session.orm.execute(query).scalars()) if ids else frozenset()
 
 
@@ -209,33 +130,10 @@ def some(session: UnitOfWork, caller: Caller, ids: Sequence[UUID], state: State 
     With a state those alone that are in it by now: somebody may have decided since their ids were looked up.
     """
     authentication.enter(session, caller)
-    theirs = col(AccessRequest.id).in_(ids), AccessRequest.visible_to(caller)
+    theirs = col(AccessRequest.id) == any_(literal(list(ids), Ids)), AccessRequest.visible_to(caller)
     some_ = read(session, entries().where(*theirs)) if ids else []
     found = {entry.request.id: entry for entry in some_ if state in {None, entry.request.state}}
     return [found[one] for one in ids if one in found]
-
-
-def page(
-    session: UnitOfWork, caller: Caller, wanted: RequestFilter, *, cursor: str | None, most: int
-) -> RequestListing:
-    """Return the newest requests that match, at most `most` of them, from the cursor on.
-
-    A look for text or part of a name goes through a bounded number of requests: it may find fewer, and say by its
-    cursor that there are more to look through.
-
-    Raises:
-        Invalid: the cursor is not one that this call gave out.
-    """
-    authentication.enter(session, caller)
-    newest = [AccessRequest.visible_to(caller), *_among(wanted, cursor)]
-    ids = select(col(AccessRequest.id)).where(*newest).order_by(col(AccessRequest.id).desc())
-    if sought := conditions(caller, wanted.engineer, wanted.text):
-        newest = [col(AccessRequest.id).in_(ids.limit(MOST_SCANNED)), *sought]
-    found = read(session, entries().where(*newest).order_by(col(AccessRequest.id).desc()).limit(most + 1))
-    last: UUID | None = found[most - 1].request.id if len(found) > most else None
-    if sought and last is None:
-        last = session.orm.execute(ids.offset(MOST_SCANNED - 1).limit(1)).scalar_one_or_none()
-    return RequestListing(found[:most], cursor_after(last) if last else None)
 
 
 def check(session: UnitOfWork, caller: Caller, question: AccessCheck) -> RequestEntry:
@@ -276,19 +174,6 @@ def _windows() -> Query:
 def _open_for(granted: list[str] | None, asked: list[str], name: str) -> ColumnElement[bool]:
     named = bindparam(name, type_=NAMES)
     return or_(col(granted).contains(named), and_(col(granted).is_(None), col(asked).contains(named)))
-
-
-def _among(wanted: RequestFilter, cursor: str | None) -> list[ColumnElement[bool]]:
-    """Return the conditions that are cheap to judge."""
-    conditions = (
-        None if wanted.state is None else col(AccessRequest.state) == wanted.state,
-        None if wanted.service is None else col(AccessRequest.service) == wanted.service,
-        None if wanted.requester is None else col(AccessRequest.requester_id) == wanted.requester,
-        None if wanted.created_after is None else col(AccessRequest.created_at) > wanted.created_after,
-        None if wanted.created_before is None else col(AccessRequest.created_at) < wanted.created_before,
-        None if cursor is None else col(AccessRequest.id) < read_cursor(cursor),
-    )
-    return [condition for condition in conditions if condition is not None]
 
 
 def _may_ask(caller: Caller, question: AccessCheck) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, or_, select
 from sqlmodel import col
 
 from lockbox.database import UnitOfWork, now
@@ -17,7 +16,7 @@ from lockbox.identity.roles import Caller, Role
 from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import ASKING
 from lockbox.notifications.delivery_status import DeliveryReach
-from lockbox.requests import inbox, policy_store, queries, questions, reminders
+from lockbox.requests import inbox, policy_store, queries, questions, reminders, request_list
 from lockbox.requests.available_moves import available_moves, is_open_to, parties, sign_in_obstacle
 from lockbox.requests.decisions import situation_of
 from lockbox.requests.lifecycle import OPEN_STATES, Action, Party, State
@@ -29,6 +28,7 @@ from lockbox.requests.queries import RequestEntry
 from lockbox.requests.quorum import ApprovalTally
 
 CURSOR = re.compile(r"(open|closed)-([0-9a-f]{32})")
+LATEST = UUID(int=2**128 - 1)
 IS_CLOSED = col(AccessRequest.closed_at).is_not(None)
 
 
@@ -92,14 +92,12 @@ def own_requests(session: UnitOfWork, caller: Caller, *, cursor: str | None, mos
         Invalid: the cursor is not one that this call gave out.
     """
     authentication.enter(session, caller)
-    own = col(AccessRequest.requester_id) == caller.person_id
-    query = select(col(AccessRequest.id), IS_CLOSED).where(own, *([_beyond(cursor)] if cursor else []))
-    rows = session.orm.execute(query.order_by(IS_CLOSED, col(AccessRequest.id).desc()).limit(most + 1)).all()
+    rows = _own(session, caller.person_id, cursor, most)
     if not rows and not caller.holds(Role.ENGINEER):
         raise NotYours("Only an engineer asks for access.")
     shown = rows[:most]
-    entries = queries.some(session, caller, [one for one, _ in shown])
-    last = f"{'closed' if shown[-1][1] else 'open'}-{shown[-1][0].hex}" if len(rows) > most else None
+    entries = queries.some(session, caller, [one for _, one in shown])
+    last = f"{shown[-1][0]}-{shown[-1][1].hex}" if len(rows) > most else None
     told = _told_of(session, caller, entries)
     return OwnRequestListing(told, last, inbox.tallies_of(session, caller, [one.request for one in entries]))
 
@@ -114,7 +112,8 @@ def to_review(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: 
     if not caller.holds(Role.MANAGER):
         raise NotYours("Only a manager of the vendor reviews what is asked.")
     authentication.enter(session, caller)
-    ids, beyond = inbox.page_of_ids(session, [col(AccessRequest.state) == State.REVIEWING], cursor=cursor, most=most)
+    everybody = [request_list.Branch()]
+    ids, beyond = request_list.soonest(session, everybody, State.REVIEWING, [], cursor=cursor, most=most)
     entries = queries.some(session, caller, ids, State.REVIEWING)
     at = now(session)
     todays = _todays(session, entries)
@@ -122,12 +121,20 @@ def to_review(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: 
     return ReviewListing(items, beyond, sign_in_obstacle(caller, Action.ENDORSE, Terms(), at))
 
 
-def _beyond(cursor: str) -> ColumnElement[bool]:
-    read = CURSOR.fullmatch(cursor)
+def _own(session: UnitOfWork, person_id: UUID, cursor: str | None, most: int) -> list[tuple[str, UUID]]:
+    """Return the ids of somebody's requests, `open` ones first, then `closed`: more than `most` if there are more."""
+    read = CURSOR.fullmatch(cursor or f"open-{LATEST.hex}")
     if read is None:
-        raise Invalid(inbox.NO_PAGE, field="after")
-    follows = col(AccessRequest.id) < UUID(hex=read[2])
-    return and_(IS_CLOSED, follows) if read[1] == "closed" else or_(IS_CLOSED, and_(~IS_CLOSED, follows))
+        raise Invalid(request_list.NO_PAGE, field="after")
+    mine, before = request_list.of_requester(person_id), col(AccessRequest.id) < UUID(hex=read[2])
+    rows = list[tuple[str, UUID]]()
+    if read[1] == "open":
+        parts = [mine.open_in(state) for state in sorted(OPEN_STATES)]
+        rows += [("open", one) for one in request_list.newest(session, parts, [before], most=most)]
+    if len(rows) <= most:
+        bounds = [IS_CLOSED, *([before] if read[1] == "closed" else [])]
+        rows += [("closed", one) for one in request_list.newest(session, [mine], bounds, most=most)]
+    return rows
 
 
 def _told_of(session: UnitOfWork, caller: Caller, entries: Sequence[RequestEntry]) -> list[OwnRequestEntry]:

@@ -324,7 +324,13 @@ CREATE INDEX ix_requests_tenant_id_id ON requests (tenant_id, id);
 CREATE INDEX ix_requests_requester_id_id ON requests (requester_id, id);
 -- Nearly everybody submits for themselves; this is for the requests that a system submits for somebody.
 CREATE INDEX ix_requests_submitted_by_id ON requests (submitted_by, id) WHERE submitted_by <> requester_id;
-CREATE INDEX ix_requests_open_windows ON requests (requester_id, tenant_id) WHERE state = 'active';
+-- Of what is open, by state: lists by the deadline and by the id, and the access check. What is closed has no entry.
+CREATE INDEX ix_requests_open_of_tenant ON requests (tenant_id, state, deadline_at, id)
+    WHERE state IN ('reviewing', 'pending', 'active');
+CREATE INDEX ix_requests_open_of_requester ON requests (requester_id, state, id)
+    WHERE state IN ('reviewing', 'pending', 'active');
+CREATE INDEX ix_requests_open_by_id ON requests (state, id) WHERE state IN ('reviewing', 'pending', 'active');
+CREATE INDEX ix_requests_open_by_deadline ON requests (state, deadline_at, id) WHERE state IN ('reviewing', 'active');
 CREATE INDEX ix_requests_denied ON requests (tenant_id, service) WHERE state = 'denied' AND asked_at IS NOT NULL;
 CREATE INDEX ix_requests_tenant_id_case_ref ON requests (tenant_id, case_ref) WHERE case_ref IS NOT NULL;
 CREATE INDEX ix_requests_follows ON requests (follows) WHERE follows IS NOT NULL;

@@ -12,7 +12,7 @@ from harness.people import World
 from harness.stage import Urls
 from lockbox.database import Database, make_engine, now
 from lockbox.errors import Conflict, TooLate
-from lockbox.requests import queries
+from lockbox.requests import queries, request_list
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
@@ -155,5 +155,5 @@ def test_an_answer_is_refused_at_the_deadline_and_taken_just_before_it(
 
 def _entries(world: World) -> list[queries.RequestEntry]:
     with world.db.transaction() as session:
-        page = queries.page(session, world.people["max"], queries.RequestFilter(), cursor=None, most=100)
+        page = request_list.page(session, world.people["max"], request_list.RequestFilter(), cursor=None, most=100)
         return list(page.entries)

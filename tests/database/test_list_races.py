@@ -9,7 +9,7 @@ import pytest
 from harness.people import World
 from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Caller
-from lockbox.requests import inbox, review_queue
+from lockbox.requests import inbox, request_list, review_queue
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 
@@ -46,14 +46,14 @@ def test_what_is_decided_between_the_two_readings_is_not_listed(
     for request_id in (kept, decided):
         for name, action in before:
             reviewed.act(name, action, request_id)
-    some = inbox.page_of_ids
+    some = request_list.soonest
 
     def and_then(*given: Any, **named: Any) -> tuple[list[UUID], str | None]:
         found = some(*given, **named)
         reviewed.act(*last, decided)
         return found
 
-    monkeypatch.setattr(inbox, "page_of_ids", and_then)
+    monkeypatch.setattr(request_list, "soonest", and_then)
     with reviewed.db.transaction() as session:
         listed = looking(session, reviewed.people[who])
 

@@ -23,12 +23,12 @@ from lockbox.database import Database, ProcessKeys
 from lockbox.identity import authentication, keyring
 from lockbox.identity.keyring import ApprovalKeys
 from lockbox.identity.roles import Mode
-from lockbox.requests import queries
+from lockbox.requests import request_list
 from lockbox.requests.approvals import statement
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy_rules import Policy
-from lockbox.requests.queries import RequestFilter
+from lockbox.requests.request_list import RequestFilter
 from tests.database.scenes import door, read
 
 OTHER = "mailbox:boss@contoso.example"
@@ -142,7 +142,7 @@ def test_a_window_opens_nothing_whose_decisions_and_events_the_databases_owner_i
     assert read(superuser, "SELECT is_decided(r) AS decided FROM requests r")[0].decided
     assert door(world) is None
     with world.db.transaction() as session:
-        (entry,) = queries.page(session, world.people["erin"], RequestFilter(), cursor=None, most=1).entries
+        (entry,) = request_list.page(session, world.people["erin"], RequestFilter(), cursor=None, most=1).entries
     assert not entry.open
 
 

@@ -5,10 +5,10 @@ from uuid import UUID
 
 import pytest
 
-from lockbox.requests import queries
+from lockbox.requests import request_list
 from lockbox.sql import new_id
 from tests.each import each
-from tests.http.door import Door, facts
+from tests.http.door import Door, OpenDoor, facts
 
 
 def ids(door: Door, who: str, **query: Any) -> list[str]:
@@ -166,7 +166,7 @@ def test_looking_for_text_goes_on_behind_what_was_looked_through(
     wanted = fresh_door.pending(case_ref="CASE-7")
     for _ in range(4):
         fresh_door.pending(case_ref=None)
-    monkeypatch.setattr(queries, "MOST_SCANNED", 3)
+    monkeypatch.setattr(request_list, "LOOKED_THROUGH", 3)
 
     first = fresh_door.get("ann", "/v1/requests", text="case-7").json()
     second = fresh_door.get("ann", "/v1/requests", text="case-7", cursor=first["next_cursor"]).json()
@@ -174,3 +174,45 @@ def test_looking_for_text_goes_on_behind_what_was_looked_through(
     assert first["items"] == []
     assert [item["id"] for item in second["items"]] == [wanted]
     assert second["next_cursor"] is None
+
+
+@pytest.mark.parametrize("who", ["ann", "max", "erin"])
+@pytest.mark.parametrize("size", [1, 2, 50])
+def test_what_no_index_answers_is_looked_through_to_the_end(
+    fresh_door: Door, monkeypatch: pytest.MonkeyPatch, who: str, size: int
+) -> None:
+    services = ["onedrive", None, None, "onedrive", "onedrive", None, None, None, "onedrive"]
+    submitted = [fresh_door.pending(**({"service": one} if one else {})) for one in services]
+    monkeypatch.setattr(request_list, "LOOKED_THROUGH", 2)
+
+    seen = [one for one in _all(fresh_door, who, service="onedrive", limit=size) if one in submitted]
+
+    assert seen == [submitted[place] for place in (8, 4, 3, 0)]
+
+
+@pytest.mark.parametrize("most", [1, 4])
+def test_a_member_of_several_tenants_sees_all_of_them_in_one_order(
+    fresh_door: Door, open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    other = open_door()
+    fresh_door.run_sql(
+        "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :who, :tenant, 'auditor')",
+        who=fresh_door.world.people["ann"].person_id,
+        tenant=other.world.tenant.id,
+    )
+    submitted = [door.pending() for door in (fresh_door, other, other, fresh_door, other)]
+    monkeypatch.setattr(request_list, "LOOKED_THROUGH", most)
+
+    assert ids(fresh_door, "ann") == ids(fresh_door, "ann", state="pending") == submitted[::-1]
+    assert _all(fresh_door, "ann", text="mailbox") == _all(fresh_door, "ann") == submitted[::-1]
+
+
+def _all(door: Door, who: str, **query: Any) -> list[str]:
+    """Return the ids of all pages."""
+    seen, cursor = list[str](), dict[str, str]()
+    while True:
+        page = door.get(who, "/v1/requests", **query, **cursor).json()
+        seen += [item["id"] for item in page["items"]]
+        if page["next_cursor"] is None:
+            return seen
+        cursor = {"cursor": page["next_cursor"]}

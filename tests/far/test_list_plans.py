@@ -1,0 +1,130 @@
+"""Beside a million closed requests no list, search or count reads what does not belong to its page."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from config.embedded import ServerAddresses
+from harness import history
+from harness.history import Pattern
+from harness.people import World, add_endpoint
+from harness.stage import fresh_database, setting
+from lockbox.database import Database, make_engine
+from lockbox.identity.roles import Role
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy_rules import Policy
+from lockbox.requests.request_list import cursor_after
+from lockbox.schedule import Schedule
+from tests.http.portal import Browser, Portal
+from tests.list_plans import MOST_READ, PlanLog, growing_tables, note_plans, plans_of
+
+REQUESTS = 1_000_000
+ENDPOINT = text("SELECT id FROM endpoints")
+OPEN = 2_000
+LATER = datetime.now(UTC) - timedelta(days=180)
+STATES = ("reviewing", "pending", "active", "denied", "cancelled", "timed_out", "completed", "revoked", "expired")
+FILTERS = (
+    {},
+    *({"state": state} for state in STATES),
+    {"service": "onedrive"},
+    {"text": "nowhere to be found"},
+    {"text": "CASE-0000"},
+    {"engineer": "Erin"},
+    {"engineer": "nobody"},
+    {"state": "denied", "text": "mailbox"},
+)
+SINCE = ({"created_after": "2026-01-01T00:00:00Z"}, {"created_before": "2020-01-01T00:00:00Z"})
+READERS = ("erin", "rare", "max", "vera", "ann", "tara", "aude", "small", "olga")
+PAGES = {
+    "/requests": READERS,
+    "/requests?text=nowhere": READERS,
+    "/requests?state=denied": READERS,
+    "/requests?from=2026-03-01&to=2026-03-02": READERS,
+    "/waiting": ("ann", "tara", "small"),
+    "/open": ("ann", "tara", "small", "max", "erin"),
+    "/mine": ("erin", "rare"),
+    "/review": ("max",),
+}
+
+
+@dataclass
+class Archive:
+    """A portal beside a million closed requests, somebody's browser each, and the plans of what they read."""
+
+    portal: Portal
+    log: PlanLog
+    growing: frozenset[str]
+    browsers: dict[str, Browser]
+
+    def check(self, who: str, path: str, query: Mapping[str, str] | None = None, most_read: int = MOST_READ) -> None:
+        """Fail where a statement of a call reads more the more there is."""
+        with self.log.kept() as plans:
+            answer = self.browsers[who].client.get(path, params=query)
+            found = self.portal.runner.run(answer)
+        assert found.status_code < 400, found.text
+        assert plans
+        if faults := [f"{said}: {one}" for one in plans for said in one.faults(self.growing, most_read)]:
+            pytest.fail("\n\n".join(faults), pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def archive(template: ServerAddresses) -> Iterator[Archive]:
+    """A year of closed requests of three tenants, and some thousand open ones."""
+    with fresh_database(template) as urls, asyncio.Runner() as runner:
+        note_plans(urls.superuser)
+        engine = make_engine(urls.api, role="test-lists")
+        log, db = plans_of(engine), Database(engine, Schedule(urls.redis))
+        world = World.make(db, Policy())
+        second, third = (World.make(db) for _ in range(2))
+        world.add("rare", Role.ENGINEER)
+        world.people["small"], world.tokens["small"] = third.people["ann"], third.tokens["ann"]
+        root = create_engine(urls.superuser, isolation_level="AUTOCOMMIT")
+        worker = Database(make_engine(urls.worker, role="test-worker"), Schedule(urls.redis))
+        pattern = _pattern(world, (second, third))
+        history.write_history(urls.superuser, pattern, REQUESTS)
+        history.write_open(urls.superuser, pattern, OPEN)
+        portal = Portal(world, db, worker, root, runner)
+        browsers = {name: portal.browser() for name in READERS}
+        for name, browser in browsers.items():
+            browser.enter(name)
+            browser.client.headers["authorization"] = f"Bearer {world.tokens[name]}"
+        yield Archive(portal, log, growing_tables(root), browsers)
+        for one in (engine, root, worker.engine):
+            one.dispose()
+
+
+def _pattern(world: World, others: tuple[World, World]) -> Pattern:
+    request = world.submit()
+    world.act("max", Action.ENDORSE, request.id)
+    world.act("ann", Action.APPROVE, request.id)
+    world.act("ann", Action.REVOKE, request.id, comment="It is over")
+    with setting(world.db).transaction() as session:
+        add_endpoint(session, "https://hooks.example.test/", world.tenant.id)
+    with setting(world.db).transaction() as session:
+        endpoint = session.execute(ENDPOINT).scalar_one()
+    erin, eve, rare = (world.people[name].person_id for name in ("erin", "eve", "rare"))
+    tenants = world.tenant.id, others[0].tenant.id, others[1].tenant.id
+    return Pattern(request.id, tenants, (erin, eve, rare), endpoint)
+
+
+@pytest.mark.parametrize("who", READERS)
+@pytest.mark.parametrize("query", [*FILTERS, *SINCE], ids=str)
+def test_a_list_of_the_api_reads_no_more_than_its_page(archive: Archive, who: str, query: dict[str, str]) -> None:
+    archive.check(who, "/v1/requests", query)
+
+
+@pytest.mark.parametrize("who", READERS)
+def test_a_later_page_reads_no_more_than_the_first(archive: Archive, who: str) -> None:
+    later = {"cursor": cursor_after(UUID(int=int(LATER.timestamp() * 1000) << 80)), "limit": "200"}
+
+    archive.check(who, "/v1/requests", later)
+
+
+@pytest.mark.parametrize(("path", "who"), [(path, who) for path, people in PAGES.items() for who in people])
+def test_a_page_reads_no_more_than_it_shows(archive: Archive, path: str, who: str) -> None:
+    archive.check(who, path)
