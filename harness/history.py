@@ -120,7 +120,7 @@ OPEN = {
 
 
 @dataclass(frozen=True)
-class Pattern:
+class HistoryPattern:
     """Whose history it is: a real request, what it left, and three tenants and requesters.
 
     The first of either has most of it, the second a quarter, and the third twenty requests of a year ago.
@@ -132,7 +132,7 @@ class Pattern:
     endpoint: UUID
 
 
-def write_history(url: str, pattern: Pattern, requests: int) -> None:
+def write_history(url: str, pattern: HistoryPattern, requests: int) -> None:
     """Write that many closed requests, with as many events, a tenth of the mails and calls, and what is read.
 
     Args:
@@ -163,7 +163,7 @@ def write_history(url: str, pattern: Pattern, requests: int) -> None:
     run_as_superuser(url, "VACUUM ANALYZE")
 
 
-def write_open(url: str, pattern: Pattern, each: int) -> None:
+def write_open(url: str, pattern: HistoryPattern, each: int) -> None:
     """Write that many requests in each open state, due in an hour, of the tenant and requester of the pattern."""
     source = "requests p, generate_series(1, :count) AS n WHERE p.id = :pattern"
     with _unchecked(url) as connection:

@@ -1,13 +1,33 @@
-"""Shared parts of tables and statements: ids, column types, and counters."""
+"""Shared parts of tables and statements: ids, column types, bounded searches, and counters."""
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import DateTime, Enum, Text, Uuid, text
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Enum,
+    Integer,
+    Select,
+    Text,
+    Uuid,
+    any_,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    text,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import aliased
+from sqlalchemy.sql.elements import SQLCoreOperations
 from sqlmodel import SQLModel
 from uuid_utils.compat import uuid7
 
@@ -46,6 +66,9 @@ Instant = DateTime(timezone=True)
 Texts = ARRAY(Text())
 Instants = ARRAY(Instant)
 Ids = ARRAY(Uuid())
+SKEW = timedelta(minutes=10)
+"""By how much the clock of whoever makes an id may differ from the database's."""
+EPOCH, LAST_MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), 2**48 - 1
 new_id = uuid7
 """Return a fresh UUIDv7."""
 
@@ -63,6 +86,60 @@ def lags(seconds: Iterable[float]) -> dict[str, Any]:
         "lag_count": list(counts.values()),
         "lag_total": [totals[bound] for bound in counts],
     }
+
+
+def id_at(moment: datetime, further: timedelta) -> UUID:
+    """Return the first of the ids that are made at a moment, or so much later."""
+    milliseconds = (moment - EPOCH + further) // timedelta(milliseconds=1)
+    return UUID(int=min(max(milliseconds, 0), LAST_MILLISECOND) << 80)
+
+
+def written(number: int) -> ColumnElement[int]:
+    """Return a number that is part of the statement: a plan takes an unknown limit for a tenth of all."""
+    return literal_column(str(number), Integer)
+
+
+def among(column: SQLCoreOperations[Any], one: UUID | None) -> ColumnElement[bool]:
+    """Return the condition for a column to be one id, as an array of one.
+
+    Where such a statement also orders by the column, Postgres reads the index that begins with it, and not one that
+    has the same order for everybody's rows.
+    """
+    return column == any_(literal([one], Ids))
+
+
+def look_through(
+    kind: type[Any],
+    branches: Sequence[Select[Any]],
+    filters: Callable[[type[Any]], Sequence[ColumnElement[bool]]],
+    *,
+    most_looked: int,
+    limit: int,
+) -> Select[UUID | None, UUID | None]:
+    """Return the query for the newest ids that match, each beside that of the last row which was looked through.
+
+    The latter is null where no more are left; its row is there also where nothing matches. A row is looked at in an
+    index's order and no further than the limit: to look for a filter, Postgres would else read whatever there is.
+
+    Args:
+        kind: the rows' class, with an `id`.
+        branches: queries for rows of it, each the newest first; no row is in two.
+        filters: gives the conditions on such rows, in the table of the class or in another by its name.
+        most_looked: how many rows are looked through, in all branches together.
+        limit: how many ids are wanted.
+    """
+    each = most_looked // len(branches) or 1
+    ids = [one.with_only_columns(one.selected_columns.id) for one in branches]
+    ends = [one.offset(written(each - 1)).limit(written(1)).scalar_subquery() for one in ids]
+    end = select(func.greatest(*ends).label("id")).offset(written(0)).cte("end_of_look")
+    parts = []
+    for branch in branches:
+        rows = aliased(kind, branch.limit(written(each)).subquery(kind.__tablename__))
+        parts.append(select(rows.id).where(*filters(rows)).order_by(rows.id.desc()).limit(written(limit)))
+    found = union_all(*parts).subquery("found")
+    is_looked_at = or_(end.c.id.is_(None), found.c.id >= end.c.id)
+    query = select(end.c.id, found.c.id).select_from(end.outerjoin(found, is_looked_at))
+    return query.order_by(found.c.id.desc()).limit(written(limit))
 
 
 def words(kind: type[StrEnum]) -> Enum:

@@ -20,9 +20,9 @@ from api.routes.audit import LARGEST, NAMES, asked_for
 from api.schemas.parts import Line, Slug, Word
 from config.settings import Settings
 from lockbox.admin import audit_access, tenants
-from lockbox.admin.audit_access import READERS, AuditReader, EventListing
+from lockbox.admin.audit_access import READERS, AuditReader
 from lockbox.audit import export as exports
-from lockbox.audit.event_search import EventFilter
+from lockbox.audit.event_search import EventFilter, FoundEvents
 from lockbox.audit.events import AUDIT_LOG_EXPORTED, AUDIT_LOG_READ
 from lockbox.audit.export import Pages, table
 from lockbox.audit.log import proofs
@@ -234,7 +234,7 @@ def _shown(
     readable: Mapping[UUID, Tenant],
     *,
     who: AuditReader | None = None,
-    found: EventListing | None = None,
+    found: FoundEvents | None = None,
     refused: LockboxError | None = None,
 ) -> Response:
     return page(

@@ -1,6 +1,6 @@
 """Search, export and prove the audit log for the people who may read it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from lockbox.admin import permissions
 from lockbox.audit import event_search, events
 from lockbox.audit import report as reports
 from lockbox.audit.canonical import instant
-from lockbox.audit.event_search import EventFilter, EventScope, RecordedEvent
+from lockbox.audit.event_search import EventFilter, EventScope, FoundEvents, RecordedEvent
 from lockbox.audit.events import VENDORS_LOG, Actor
 from lockbox.audit.export import Export, Pages
 from lockbox.audit.log import proofs
@@ -108,14 +108,6 @@ class AuditReader:
         return self.tenant_id or VENDORS_LOG
 
 
-@dataclass(frozen=True)
-class EventListing:
-    """A page of events, newest first, and the id that the next page starts from."""
-
-    events: Sequence[RecordedEvent]
-    before: UUID | None
-
-
 def audit_reader(session: UnitOfWork, caller: Caller, slug: str | None) -> AuditReader:
     """Return the caller as a reader of a tenant's log; without a tenant, of the vendor's or of their only tenant's.
 
@@ -145,17 +137,15 @@ def _reader(caller: Caller, tenant_id: UUID | None) -> AuditReader:
 
 def search(
     session: UnitOfWork, who: AuditReader, wanted: EventFilter, *, before: UUID | None, most: int
-) -> EventListing:
-    """Return the newest matching events, at most `most` of them, from an id on.
+) -> FoundEvents:
+    """Return the newest matching events, at most `most` of them, from an id on; fewer where many do not match.
 
     Raises:
         Invalid: it is looked for in what the reader may not read.
     """
     authentication.enter(session, who.caller)
     _check(who, wanted)
-    events = event_search.page(session, [who.log_id], who.sight, wanted, before=before, most=most + 1)
-    more = len(events) > most
-    return EventListing(events[:most], events[most - 1].id if more else None)
+    return event_search.page(session, who.log_id, who.sight, wanted, before=before, most=most)
 
 
 def head(session: UnitOfWork, who: AuditReader) -> LogHead:
@@ -270,7 +260,7 @@ def _kept(request: AccessRequest) -> RequestRecord:
 def _events(session: UnitOfWork, who: AuditReader, wanted: EventFilter, most: int) -> list[RecordedEvent]:
     """Return the newest matching events, including the vendor's log if the reader may see it, the oldest first."""
     logs = [who.log_id, VENDORS_LOG] if who.sight == VENDORS else [who.log_id]
-    found = event_search.page(session, logs, who.sight, wanted, before=None, most=most)
+    found = event_search.of_request(session, logs, who.sight, wanted, most=most)
     return sorted(found, key=lambda event: (event.at, event.id))
 
 

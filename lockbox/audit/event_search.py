@@ -1,17 +1,19 @@
 """Search the audit log and return only what the reader may see."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, literal_column, select, text
+from sqlalchemy import ColumnElement, Row, Select, and_, any_, func, literal, literal_column, select, text
 from sqlmodel import col
 
 from lockbox.audit.models import Event, Seal
 from lockbox.audit.verifier import event_checks
 from lockbox.database import UnitOfWork
+from lockbox.sql import SKEW, Ids, among, id_at, look_through
 
 EVENTS = text("""
 SELECT e.seq, e.at, e.action, e.actor_id, e.actor_role, e.from_state, e.to_state, e.deadline_at,
@@ -27,6 +29,8 @@ SELECT e.seq, e.at, e.action, e.actor_id, e.actor_role, e.from_state, e.to_state
 FROM events e WHERE e.request_id = :request_id AND e.action NOT IN ('activity', 'notifications_sent')
 ORDER BY e.at, e.seq NULLS LAST, e.id
 """)
+LOOKED_THROUGH = 1000
+"""So many of a log's newest events one page goes through for what is searched."""
 WORDS = ("comment", "justification")
 UNREAD = frozenset({"deadline_at", "internal", "log_id"})
 DETAILS: ColumnElement[Any] = literal_column(
@@ -141,22 +145,58 @@ class EventScope:
         )
 
 
+@dataclass(frozen=True)
+class FoundEvents:
+    """Matching events, newest first, and the id before which the search goes on; None at the end of the log."""
+
+    events: Sequence[RecordedEvent]
+    before: UUID | None
+
+
 def page(
     session: UnitOfWork,
-    logs: Sequence[UUID],
+    log_id: UUID,
     sight: EventScope,
     wanted: EventFilter,
     *,
     before: UUID | None,
     most: int,
+) -> FoundEvents:
+    """Return the newest matching events of a log, sealed or not, at most `most` of them, from the id on.
+
+    Events are looked through, so many at a time: fewer may be found though there are more.
+    """
+    newest = select(Event).where(among(col(Event.log_id), log_id))
+    bounds = [before, id_at(wanted.before, SKEW) if wanted.before else None]
+    if latest := min((one for one in bounds if one), default=None):
+        newest = newest.where(col(Event.id) < latest)
+    if wanted.request:
+        newest = newest.where(among(col(Event.request_id), wanted.request)).order_by(col(Event.id).desc())
+    else:
+        newest = newest.order_by(col(Event.log_id).desc(), col(Event.id).desc())
+    filters = partial(_filters, sight, wanted)
+    query = look_through(Event, [newest], filters, most_looked=LOOKED_THROUGH, limit=most + 1)
+    rows = session.orm.execute(query).all()
+    ids = [one for _, one in rows if one]
+    events = _events(session, sight, col(Event.id) == any_(literal(ids[:most], Ids))) if ids else []
+    end = rows[0][0]
+    is_over = end is None or (wanted.after is not None and end < id_at(wanted.after, -SKEW))
+    return FoundEvents(events, ids[most - 1] if len(ids) > most else None if is_over else end)
+
+
+def of_request(
+    session: UnitOfWork, logs: Sequence[UUID], sight: EventScope, wanted: EventFilter, *, most: int
 ) -> list[RecordedEvent]:
-    """Return the newest matching events, sealed or not, at most `most` of them, from the id on."""
-    query = _matching(logs, sight, wanted, IN_PLACE.label("in_place"))
-    query = query.outerjoin(Seal, col(Seal.event_id) == col(Event.id))
-    if before:
-        query = query.where(col(Event.id) < before)
-    rows = session.execute(query.order_by(col(Event.id).desc()).limit(most))
-    return [_seen(checked(row._asdict()), sight) for row in rows]
+    """Return the newest matching events of one request in some logs, at most `most` of them."""
+    return _events(session, sight, *_conditions(logs, sight, wanted), most=most)
+
+
+def _events(
+    session: UnitOfWork, sight: EventScope, *conditions: ColumnElement[bool], most: int | None = None
+) -> list[RecordedEvent]:
+    query = _selected(IN_PLACE.label("in_place")).where(*conditions)
+    query = query.outerjoin(Seal, col(Seal.event_id) == col(Event.id)).order_by(col(Event.id).desc())
+    return [_seen(checked(row._asdict()), sight) for row in session.execute(query.limit(most))]
 
 
 def span(
@@ -202,33 +242,35 @@ def _between(query: Select[Any], log_id: UUID, start: int, end: int) -> Select[A
 def _matching(
     logs: Sequence[UUID], sight: EventScope, wanted: EventFilter, *further: ColumnElement[Any]
 ) -> Select[Any]:
+    return _selected(*further).where(*_conditions(logs, sight, wanted))
+
+
+def _selected(*further: ColumnElement[Any]) -> Select[Any]:
     table = Event.__table__  # type: ignore[attr-defined]
     columns = [column for column in table.columns if column.name not in UNREAD]
     query: Select[Any] = select(*columns, col(Seal.number).label("number"), DETAILS.label("details"), *further)
-    return query.select_from(Event).where(*_conditions(logs, sight, wanted))
+    return query.select_from(Event)
 
 
-def _conditions(logs: Sequence[UUID], sight: EventScope, wanted: EventFilter) -> Iterator[ColumnElement[bool]]:
-    yield col(Event.log_id) == logs[0] if len(logs) == 1 else col(Event.log_id).in_(logs)
-    if wanted.person:
-        yield col(Event.actor_id) == wanted.person
-    if wanted.action:
-        yield col(Event.action) == wanted.action
-    if wanted.request:
-        yield col(Event.request_id) == wanted.request
-    if wanted.moves:
-        yield col(Event.seq).is_not(None)
-    if wanted.after:
-        yield col(Event.at) >= wanted.after
-    if wanted.before:
-        yield col(Event.at) < wanted.before
-    if wanted.service:
-        yield text(OF_SERVICE).bindparams(service=wanted.service)  # type: ignore[misc]
-    if wanted.words:
-        if sight.of_tenants:
-            yield col(Event.tenant_id).is_(None)
-        words = [name for name in WORDS if name not in sight.hidden]
-        yield text(SAYS).bindparams(words=words, pattern=_pattern(wanted.words))  # type: ignore[misc]
+def _conditions(logs: Sequence[UUID], sight: EventScope, wanted: EventFilter) -> list[ColumnElement[bool]]:
+    return [col(Event.log_id) == any_(literal(list(logs), Ids)), *_filters(sight, wanted, Event)]
+
+
+def _filters(sight: EventScope, wanted: EventFilter, rows: type[Event]) -> list[ColumnElement[bool]]:
+    words = [name for name in WORDS if name not in sight.hidden]
+    says = text(SAYS).bindparams(words=words, pattern=_pattern(wanted.words or ""))
+    filters = (
+        None if wanted.person is None else col(rows.actor_id) == wanted.person,
+        None if wanted.action is None else col(rows.action) == wanted.action,
+        None if wanted.request is None else col(rows.request_id) == wanted.request,
+        col(rows.seq).is_not(None) if wanted.moves else None,
+        None if wanted.after is None else col(rows.at) >= wanted.after,
+        None if wanted.before is None else col(rows.at) < wanted.before,
+        None if wanted.service is None else text(OF_SERVICE).bindparams(service=wanted.service),
+        col(rows.tenant_id).is_(None) if wanted.words and sight.of_tenants else None,
+        says if wanted.words else None,
+    )
+    return [one for one in filters if one is not None]  # type: ignore[misc]
 
 
 def _pattern(words: str) -> str:

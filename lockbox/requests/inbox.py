@@ -26,6 +26,7 @@ from lockbox.requests.policy import ReasonedDecision, customer_decides
 from lockbox.requests.queries import RequestEntry
 from lockbox.requests.quorum import ApprovalTally, tallies
 from lockbox.schedule import Schedule
+from lockbox.sql import written
 
 MOST = 30
 MOST_EARLIER = 5
@@ -271,7 +272,7 @@ def earlier_requests(session: UnitOfWork, caller: Caller, request: AccessRequest
             AccessRequest.visible_to(caller),
         )
         .order_by(col(AccessRequest.tenant_id).desc(), col(AccessRequest.id).desc())
-        .limit(request_list.written(request_list.LOOKED_THROUGH))
+        .limit(written(request_list.LOOKED_THROUGH))
         .subquery()
     )
     alike = and_(newest.c.service == request.service, newest.c.resources.overlap(request.resources))

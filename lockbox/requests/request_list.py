@@ -6,14 +6,13 @@ answers goes through so many of the newest at a time, and the cursor leads on to
 
 Limits are written out: a plan that does not know one takes few of many for a reason to sort all. An array of one has
 Postgres order by the tenant, requester or state too, which only their own index does: else it would read the index of
-everybody, where a reader's requests may be few. A bound is a column that was looked up, and no expression, which
-would be judged row by row, after row-level security.
+everybody, where a reader's requests may be few.
 """
 
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -23,10 +22,8 @@ from uuid import UUID
 from sqlalchemy import (
     Boolean,
     ColumnElement,
-    Integer,
     Select,
     String,
-    Uuid,
     any_,
     cast,
     false,
@@ -39,7 +36,8 @@ from sqlalchemy import (
     tuple_,
     union_all,
 )
-from sqlalchemy.orm import Mapped, aliased
+from sqlalchemy.orm import aliased
+from sqlalchemy.sql.elements import SQLCoreOperations
 from sqlmodel import col
 
 from lockbox.database import UnitOfWork
@@ -62,24 +60,20 @@ from lockbox.requests import queries
 from lockbox.requests.lifecycle import OPEN_STATES, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.queries import RequestEntry
-from lockbox.sql import Ids
+from lockbox.sql import SKEW, Ids, among, id_at, look_through, written
 
 MOST_A_PAGE = 200
 LOOKED_THROUGH = 1000
 """So many of the newest requests one page goes through for a filter that no index answers."""
 SIZES: Final = (6, 32, 64, MOST_A_PAGE + 1)
 """The limits that a branch is read with: one statement each, however many a page is to hold."""
-SKEW = timedelta(minutes=10)
-"""By how much the clock of whoever makes an id may differ from the one that says when a request was submitted."""
 FORM = re.compile(r"([0-9]{1,16})-([0-9a-f]{32})")
 NO_PAGE = "This page is not one of ours; begin again with the first."
 EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
-LAST_MILLISECOND = 2**48 - 1
 NIL = UUID(int=0)
 ID, TENANT, REQUESTER = col(AccessRequest.id), col(AccessRequest.tenant_id), col(AccessRequest.requester_id)
 STATE, DEADLINE = col(AccessRequest.state), col(AccessRequest.deadline_at)
 Conditions = Sequence[ColumnElement[bool]]
-FoundIds = Select[UUID | None, UUID | None]
 
 
 @dataclass(frozen=True)
@@ -94,11 +88,6 @@ class RequestFilter:
     engineer: str | None = None
     text: str | None = None
 
-    @property
-    def open_state(self) -> State | None:
-        """The state, if requests in it are open."""
-        return self.state if self.state in OPEN_STATES else None
-
 
 @dataclass(frozen=True)
 class RequestListing:
@@ -110,57 +99,62 @@ class RequestListing:
 
 @dataclass(frozen=True)
 class Branch:
-    """Requests that share a tenant, a requester or a state, or all: conditions, and the columns that these fix.
+    """Requests that share a tenant or a requester, by the column and its value, or all; and maybe an open state."""
 
-    `is_fenced` is whether they are few and read whole, in no index's order: what a tenant has open.
-    """
-
+    column: SQLCoreOperations[UUID] | None = None
+    value: UUID | None = None
     conditions: tuple[ColumnElement[bool], ...] = ()
-    fixed: tuple[Mapped[Any], ...] = ()
-    is_fenced: bool = False
-
-    def is_of(self, column: Mapped[UUID]) -> bool:
-        """Return whether a column is the same in all of it."""
-        return any(one is column for one in self.fixed)
+    state: State | None = None
 
     def within(self, *conditions: ColumnElement[bool]) -> "Branch":
         """Return the part of it that also meets these conditions."""
         return replace(self, conditions=(*self.conditions, *conditions))
 
-    def open_in(self, state: State) -> "Branch":
-        """Return what of it is open in a state."""
-        if self.is_of(TENANT):
-            return replace(self.within(_is_in(state)), is_fenced=True)
-        among = literal_column(f"requests.state = ANY (ARRAY['{state.value}'])", Boolean)
-        return replace(self.within(among), fixed=(*self.fixed, STATE))
+    def open_in(self, state: State | None) -> "Branch":
+        """Return what of it is open in a state; all of it for None."""
+        return replace(self, state=state)
 
     def newest(self, *conditions: ColumnElement[bool]) -> Select[AccessRequest]:
-        """Return the query for its requests, the newest first."""
-        found = select(AccessRequest).where(*self.conditions, *conditions)
-        if self.is_fenced:
-            part = aliased(AccessRequest, found.offset(written(0)).subquery())
+        """Return the query for its requests, the newest first.
+
+        What a tenant has open in one state is few and read whole, in no index's order, behind a fence.
+        """
+        wanted, order = [*self.conditions, *conditions], list[ColumnElement[Any]]()
+        if self.state and self.column is TENANT:
+            is_its = col(AccessRequest.tenant_id) == self.value
+            few = select(AccessRequest).where(is_its, _is_in(self.state), *wanted)
+            part = aliased(AccessRequest, few.offset(written(0)).subquery())
             return select(part).order_by(col(part.id).desc())
-        return found.order_by(*(column.desc() for column in self.fixed), ID.desc())
+        if self.column is not None:
+            wanted, order = [among(self.column, self.value), *wanted], [self.column.desc()]
+        if self.state:
+            wanted.append(literal_column(f"requests.state = ANY (ARRAY['{self.state.value}'])", Boolean))
+            order.append(STATE.desc())
+        return select(AccessRequest).where(*wanted).order_by(*order, ID.desc())
 
     def ids(self, *conditions: ColumnElement[bool]) -> Select[UUID]:
         """Return the query for their ids."""
         query = self.newest(*conditions)
         return query.with_only_columns(query.selected_columns.id)
 
-    def soonest(self, state: State, *conditions: ColumnElement[bool]) -> Select[datetime, UUID]:
-        """Return the query for deadlines and ids of those that are open in a state, the first deadline first."""
+    def soonest(self, *conditions: ColumnElement[bool]) -> Select[datetime, UUID]:
+        """Return the query for deadlines and ids of those that are open in its state, the first deadline first."""
+        order: list[SQLCoreOperations[Any]] = [DEADLINE, ID]
+        wanted = [_is_in(self.state), *self.conditions, *conditions]
+        if self.column is not None:
+            wanted, order = [among(self.column, self.value), *wanted], [self.column, *order]
         found: Select[datetime, UUID] = select(DEADLINE.label("deadline_at"), ID.label("id"))
-        return found.where(*self.conditions, _is_in(state), *conditions).order_by(*self.fixed, DEADLINE, ID)
+        return found.where(*wanted).order_by(*order)
 
 
 def of_tenant(tenant_id: UUID) -> Branch:
     """Return the requests about a tenant."""
-    return Branch((_among(TENANT, tenant_id),), (TENANT,))
+    return Branch(TENANT, tenant_id)
 
 
 def of_requester(person_id: UUID) -> Branch:
     """Return the requests of one requester."""
-    return Branch((_among(REQUESTER, person_id),), (REQUESTER,))
+    return Branch(REQUESTER, person_id)
 
 
 def visible_branches(caller: Caller) -> list[Branch]:
@@ -184,18 +178,18 @@ def page(
         Invalid: the cursor is not one that this call gave out.
     """
     authentication.enter(session, caller)
-    bounds = [*_between(wanted), *([] if cursor is None else [col(AccessRequest.id) < read_cursor(cursor)])]
-    state, branches = wanted.open_state, _branches(caller, wanted)
+    before = [] if (latest := _latest(wanted, cursor)) is None else [col(AccessRequest.id) < latest]
+    state = wanted.state if wanted.state in OPEN_STATES else None
+    branches = [one.open_in(state) for one in _branches(caller, wanted)]
     if not branches:
         return RequestListing((), None)
-    parts = [one.open_in(state) if state else one for one in branches]
-    fixed = wanted.requester if branches[0].is_of(REQUESTER) else None
-    if wanted == RequestFilter(state, requester=fixed):
-        ids, end = newest(session, parts, bounds, most=most), None
+    if wanted == RequestFilter(state, requester=wanted.requester if branches[0].column is REQUESTER else None):
+        ids, end = newest(session, branches, before, most=most), None
     else:
-        query = _looked_through(parts, bounds, partial(_filters, caller, wanted), limit(most))
+        looked, filters = [one.newest(*before) for one in branches], partial(_filters, caller, wanted)
+        query = look_through(AccessRequest, looked, filters, most_looked=LOOKED_THROUGH, limit=limit(most))
         rows = session.orm.execute(query).all()
-        ids, end = [one for _, one in rows if one], rows[0][0]
+        ids, end = [one for _, one in rows if one], _beyond(wanted, rows[0][0])
     last = ids[most - 1] if len(ids) > most else end
     entries = queries.some(session, caller, ids[:most], state)
     return RequestListing(entries, cursor_after(last) if last else None)
@@ -226,17 +220,12 @@ def soonest(
         return [], None
     further = [*conditions, *([_later(cursor)] if cursor else [])]
     within = limit(most)
-    found = union_all(*(one.soonest(state, *further).limit(within) for one in branches)).subquery()
-    query = select(found.c.deadline_at, found.c.id).order_by(found.c.deadline_at, found.c.id).limit(within)
+    found = union_all(*(one.open_in(state).soonest(*further).limit(written(within)) for one in branches)).subquery()
+    query = select(found.c.deadline_at, found.c.id).order_by(found.c.deadline_at, found.c.id).limit(written(within))
     rows = session.orm.execute(query).all()
     at, last = rows[most - 1] if len(rows) > most else (None, None)
     beyond = f"{(at - EPOCH) // MICROSECOND}-{last.hex}" if at and last else None
     return [one for _, one in rows[:most]], beyond
-
-
-def written(number: int) -> ColumnElement[int]:
-    """Return a number that is part of the statement."""
-    return literal_column(str(number), Integer)
 
 
 def cursor_after(last: UUID) -> str:
@@ -256,37 +245,34 @@ def read_cursor(given: str) -> UUID:
         raise Invalid("The cursor is invalid. Start again without it.", field="cursor") from None
 
 
-def holds(caller: Caller, words: str, among: type[AccessRequest] = AccessRequest) -> ColumnElement[bool]:
+def holds(caller: Caller, words: str, rows: type[AccessRequest]) -> ColumnElement[bool]:
     """Return the condition for the requests that hold these words, in any case, in what the caller may read.
 
     They are looked for in the case reference, the names of resources, the id, and the justification.
     """
     readers = READERS[ProtectedField.JUSTIFICATION]
     roles = {Role(one.value) for one in readers - {ReaderRole.REQUESTER}}
-    own = col(among.requester_id) == caller.person_id if ReaderRole.REQUESTER in readers else false()
-    is_theirs = col(among.tenant_id) == any_(literal(sorted(caller.tenants(roles & TENANT_ROLES)), Ids))
+    own = col(rows.requester_id) == caller.person_id if ReaderRole.REQUESTER in readers else false()
+    is_theirs = col(rows.tenant_id) == any_(literal(sorted(caller.tenants(roles & TENANT_ROLES)), Ids))
     readable = true() if caller.holds(*(roles & VENDOR_ROLES)) else or_(own, is_theirs)
     return or_(
-        col(among.case_ref).icontains(words, autoescape=True),
-        func.array_to_string(col(among.resources), "\n").icontains(words, autoescape=True),
-        cast(col(among.id), String).icontains(words, autoescape=True),
-        readable & col(among.justification).icontains(words, autoescape=True),
+        col(rows.case_ref).icontains(words, autoescape=True),
+        func.array_to_string(col(rows.resources), "\n").icontains(words, autoescape=True),
+        cast(col(rows.id), String).icontains(words, autoescape=True),
+        readable & col(rows.justification).icontains(words, autoescape=True),
     )
 
 
-def _is_in(state: State) -> ColumnElement[bool]:
+def _is_in(state: State | None) -> ColumnElement[bool]:
     """Return the condition for a state, written out, for indexes are of single states."""
+    if state is None:
+        return true()
     return col(AccessRequest.state) == literal_column(f"'{state.value}'", String)
 
 
-def _among(column: Mapped[UUID], one: UUID) -> ColumnElement[bool]:
-    """Return the condition for a column to be among an array of one."""
-    return column == any_(literal([one], Ids))
-
-
-def limit(most: int) -> ColumnElement[int]:
-    """Return the smallest limit that shows whether there are more than `most`, written out."""
-    return written(next(size for size in SIZES if size > most))
+def limit(most: int) -> int:
+    """Return the smallest limit that shows whether there are more than `most`."""
+    return next(size for size in SIZES if size > most)
 
 
 def _branches(caller: Caller, wanted: RequestFilter) -> list[Branch]:
@@ -298,68 +284,46 @@ def _branches(caller: Caller, wanted: RequestFilter) -> list[Branch]:
         return [of_requester(wanted.requester)]
     branches = visible_branches(caller)
     if wanted.requester:
-        branches = [one for one in branches if not one.is_of(REQUESTER)]
-    return [one for one in branches if not one.is_of(TENANT) or wanted.state is not State.REVIEWING]
+        branches = [one for one in branches if one.column is not REQUESTER]
+    return [one for one in branches if one.column is not TENANT or wanted.state is not State.REVIEWING]
 
 
-def _filters(caller: Caller, wanted: RequestFilter, among: type[AccessRequest]) -> list[ColumnElement[bool]]:
+def _filters(caller: Caller, wanted: RequestFilter, rows: type[AccessRequest]) -> list[ColumnElement[bool]]:
     """Return the conditions for which each request has to be looked through."""
     named = select(col(Person.id)).where(col(Person.name).icontains(wanted.engineer or "", autoescape=True))
     filters = (
-        None if wanted.requester is None else col(among.requester_id) == wanted.requester,
-        None if wanted.state is None or wanted.open_state else col(among.state) == wanted.state,
-        None if wanted.service is None else col(among.service) == wanted.service,
-        None if wanted.created_after is None else col(among.created_at) > wanted.created_after,
-        None if wanted.created_before is None else col(among.created_at) < wanted.created_before,
-        None if wanted.engineer is None else col(among.requester_id).in_(named),
-        None if wanted.text is None else holds(caller, wanted.text, among),
+        None if wanted.requester is None else col(rows.requester_id) == wanted.requester,
+        None if wanted.state is None or wanted.state in OPEN_STATES else col(rows.state) == wanted.state,
+        None if wanted.service is None else col(rows.service) == wanted.service,
+        None if wanted.created_after is None else col(rows.created_at) > wanted.created_after,
+        None if wanted.created_before is None else col(rows.created_at) < wanted.created_before,
+        None if wanted.engineer is None else col(rows.requester_id).in_(named),
+        None if wanted.text is None else holds(caller, wanted.text, rows),
     )
     return [one for one in filters if one is not None]
 
 
-def _looked_through(
-    branches: Sequence[Branch],
-    bounds: Conditions,
-    filters: Callable[[type[AccessRequest]], Conditions],
-    size: ColumnElement[int],
-) -> FoundIds:
-    """Return the query for the newest ids that match, each beside that of the last request which was looked through.
-
-    The latter is null where no more are left; its row is there also where nothing matches.
-    """
-    each = LOOKED_THROUGH // len(branches) or 1
-    ends = [one.ids(*bounds).offset(written(each - 1)).limit(written(1)).scalar_subquery() for one in branches]
-    end = select(func.greatest(*ends).label("id")).cte("end_of_look")
-    looked = select(end.c.id, func.coalesce(end.c.id, literal(NIL, Uuid)).label("since")).cte("looked")
-    parts = []
-    for branch in branches:
-        since = col(AccessRequest.id) >= select(looked.c.since).scalar_subquery()
-        rows = branch.newest(*bounds, since).limit(written(each)).subquery()
-        among = aliased(AccessRequest, rows)
-        parts.append(select(col(among.id)).where(*filters(among)).order_by(col(among.id).desc()).limit(size))
-    found = union_all(*parts).subquery()
-    query = select(looked.c.id, found.c.id).select_from(looked.outerjoin(found, true()))
-    return query.order_by(found.c.id.desc()).limit(size)
-
-
-def _newest(branches: Sequence[Branch], bounds: Conditions, size: ColumnElement[int]) -> Select[UUID]:
+def _newest(branches: Sequence[Branch], bounds: Conditions, size: int) -> Select[UUID]:
     """Return the query for the newest ids of several branches."""
-    found = union_all(*(one.ids(*bounds).limit(size) for one in branches)).subquery()
-    return select(found.c.id).order_by(found.c.id.desc()).limit(size)
+    found = union_all(*(one.ids(*bounds).limit(written(size)) for one in branches)).subquery()
+    return select(found.c.id).order_by(found.c.id.desc()).limit(written(size))
 
 
-def _between(wanted: RequestFilter) -> Iterator[ColumnElement[bool]]:
-    """Yield bounds of the ids of requests of a time: they are made as time goes."""
-    if wanted.created_after is not None:
-        yield col(AccessRequest.id) >= _id_at(wanted.created_after, -SKEW)
+def _latest(wanted: RequestFilter, cursor: str | None) -> UUID | None:
+    """Return the id before which to look: ids are made as time goes."""
+    bounds = [] if cursor is None else [read_cursor(cursor)]
     if wanted.created_before is not None:
-        yield col(AccessRequest.id) <= _id_at(wanted.created_before, SKEW)
+        bounds.append(id_at(wanted.created_before, SKEW))
+    return min(bounds, default=None)
 
 
-def _id_at(moment: datetime, further: timedelta) -> UUID:
-    """Return an id like those that are made then."""
-    milliseconds = (moment - EPOCH + further) // timedelta(milliseconds=1)
-    return UUID(int=min(max(milliseconds, 0), LAST_MILLISECOND) << 80)
+def _beyond(wanted: RequestFilter, end: UUID | None) -> UUID | None:
+    """Return where the look goes on behind this id, None where all that follows is older than what is wanted.
+
+    It is no bound of the statement: one to either side has Postgres read everybody's requests of that time.
+    """
+    is_over = wanted.created_after is not None and end is not None and end < id_at(wanted.created_after, -SKEW)
+    return None if is_over else end
 
 
 def _later(cursor: str) -> ColumnElement[Any]:

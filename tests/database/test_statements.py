@@ -23,7 +23,7 @@ PACKAGES = (api, cli, config, lockbox, worker)
 MIGRATING = "lockbox.migrations.env"
 # What is no whole statement, or put together where it runs; each with the tests that run it.
 COMPOSED = {
-    "lockbox.audit.event_search._conditions": "two conditions of an ORM's SELECT: tests/database/test_audit_log.py",
+    "lockbox.audit.event_search._filters": "two conditions of an ORM's SELECT: tests/database/test_audit_log.py",
     "lockbox.identity.row_macs.unverified": "a function for each kind of row: tests/http/test_powers_on_record.py",
     MIGRATING: "how long a migration waits for a lock",
     "lockbox.startup_checks.fits": "whether the database has revisions: tests/database/test_startup_checks.py",

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 
 from config.embedded import ServerAddresses
 from harness import history
-from harness.history import Pattern
+from harness.history import HistoryPattern
 from harness.people import World, add_endpoint
 from harness.stage import fresh_database, setting
 from lockbox.database import Database, make_engine
@@ -34,11 +34,23 @@ FILTERS = (
     {"service": "onedrive"},
     {"text": "nowhere to be found"},
     {"text": "CASE-0000"},
+    {"created_after": "2026-03-01T00:00:00Z", "created_before": "2026-03-02T00:00:00Z"},
     {"engineer": "Erin"},
     {"engineer": "nobody"},
     {"state": "denied", "text": "mailbox"},
 )
 SINCE = ({"created_after": "2026-01-01T00:00:00Z"}, {"created_before": "2020-01-01T00:00:00Z"})
+AUDITORS = ("tara", "aude", "vera", "small-auditor")
+SEARCHES: tuple[dict[str, str], ...] = (
+    {},
+    {"action": "expire"},
+    {"action": "policy_changed"},
+    {"person": str(UUID(int=1))},
+    {"service": "onedrive"},
+    {"text": "nowhere to be found"},
+    {"after": "2026-03-01T00:00:00Z", "before": "2026-03-02T00:00:00Z"},
+    {"before": "2020-01-01T00:00:00Z"},
+)
 READERS = ("erin", "rare", "max", "vera", "ann", "tara", "aude", "small", "olga")
 PAGES = {
     "/requests": READERS,
@@ -82,14 +94,15 @@ def archive(template: ServerAddresses) -> Iterator[Archive]:
         world = World.make(db, Policy())
         second, third = (World.make(db) for _ in range(2))
         world.add("rare", Role.ENGINEER)
-        world.people["small"], world.tokens["small"] = third.people["ann"], third.tokens["ann"]
+        for name, whose in (("small", "ann"), ("small-auditor", "aude")):
+            world.people[name], world.tokens[name] = third.people[whose], third.tokens[whose]
         root = create_engine(urls.superuser, isolation_level="AUTOCOMMIT")
         worker = Database(make_engine(urls.worker, role="test-worker"), Schedule(urls.redis))
         pattern = _pattern(world, (second, third))
         history.write_history(urls.superuser, pattern, REQUESTS)
         history.write_open(urls.superuser, pattern, OPEN)
         portal = Portal(world, db, worker, root, runner)
-        browsers = {name: portal.browser() for name in READERS}
+        browsers = {name: portal.browser() for name in {*READERS, *AUDITORS}}
         for name, browser in browsers.items():
             browser.enter(name)
             browser.client.headers["authorization"] = f"Bearer {world.tokens[name]}"
@@ -98,7 +111,7 @@ def archive(template: ServerAddresses) -> Iterator[Archive]:
             one.dispose()
 
 
-def _pattern(world: World, others: tuple[World, World]) -> Pattern:
+def _pattern(world: World, others: tuple[World, World]) -> HistoryPattern:
     request = world.submit()
     world.act("max", Action.ENDORSE, request.id)
     world.act("ann", Action.APPROVE, request.id)
@@ -109,13 +122,21 @@ def _pattern(world: World, others: tuple[World, World]) -> Pattern:
         endpoint = session.execute(ENDPOINT).scalar_one()
     erin, eve, rare = (world.people[name].person_id for name in ("erin", "eve", "rare"))
     tenants = world.tenant.id, others[0].tenant.id, others[1].tenant.id
-    return Pattern(request.id, tenants, (erin, eve, rare), endpoint)
+    return HistoryPattern(request.id, tenants, (erin, eve, rare), endpoint)
 
 
 @pytest.mark.parametrize("who", READERS)
 @pytest.mark.parametrize("query", [*FILTERS, *SINCE], ids=str)
 def test_a_list_of_the_api_reads_no_more_than_its_page(archive: Archive, who: str, query: dict[str, str]) -> None:
     archive.check(who, "/v1/requests", query)
+
+
+@pytest.mark.parametrize("who", AUDITORS)
+@pytest.mark.parametrize("query", SEARCHES, ids=str)
+def test_a_search_of_the_audit_log_reads_no_more_than_its_page(
+    archive: Archive, who: str, query: dict[str, str]
+) -> None:
+    archive.check(who, "/v1/audit", query)
 
 
 @pytest.mark.parametrize("who", READERS)
