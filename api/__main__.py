@@ -2,13 +2,19 @@
 
 import argparse
 import gc
+import socket
+import sys
 from contextlib import suppress
+from functools import partial
 
 import uvicorn
+from fastapi import FastAPI
 
 from api.app import make_app, make_database, make_vital
+from api.client_counts import ClientCounts
 from api.http_protocol import ClientBounds, bounded
 from api.server import ApiServer
+from api.supervisor import NOT_STARTED, Supervisor
 from config import logging as lockbox_logging
 from config.settings import LOOPBACK, Settings, UnsafeSettings, load
 from lockbox import failpoints, startup_checks
@@ -16,11 +22,10 @@ from lockbox.failpoints import UnknownFailpoint
 
 MOST_KEPT_OPEN_SECONDS = 5
 SHUTDOWN_SECONDS = 10
-NOT_STARTED = 3
 
 
 def main() -> None:
-    """Check the settings and the login, then serve."""
+    """Check the settings and the login, then serve, in this process or in several others."""
     # Imported objects stay for ever, so the garbage collector need not scan them again, also not at exit.
     gc.freeze()
     parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
@@ -30,17 +35,42 @@ def main() -> None:
     try:
         settings = _for(load(), where.host)
         failpoints.arm(settings.failpoint)
+    except (UnsafeSettings, UnknownFailpoint) as refused:
+        raise SystemExit(f"lockbox: {refused}") from None
+    counts = ClientCounts(settings.api_processes)
+    app = _checked_app(settings, counts)
+    config = _config(settings, counts, where.host, where.port)
+    if settings.api_processes == 1:
+        _serve(config, app)
+        return
+    # Each process makes its own: this one only found out that it can be made.
+    app.state.database.dispose()
+    app.state.vital.engine.dispose()
+    listener = config.bind_socket()
+    supervisor = Supervisor(counts, partial(_serve_beside_others, settings, config, counts, listener))
+    sys.exit(supervisor.run(settings.api_processes))
+
+
+def _checked_app(settings: Settings, counts: ClientCounts) -> FastAPI:
+    try:
         database = make_database(settings)
         lockbox_logging.configure(settings)
-        app = make_app(settings, database, make_vital(settings, database))
+        app = make_app(settings, database, make_vital(settings, database), counts)
         startup_checks.wait_until_fit(database.engine, startup_checks.ServerKind.API)
-    except (UnsafeSettings, UnknownFailpoint, startup_checks.StartupCheckFailed) as refused:
+    except (UnsafeSettings, startup_checks.StartupCheckFailed) as refused:
         raise SystemExit(f"lockbox: {refused}") from None
-    config = uvicorn.Config(
-        app,
-        host=where.host,
-        port=where.port,
-        http=bounded(ClientBounds(per_address=settings.connections_per_address, trusted=settings.trusted_proxies)),
+    return app
+
+
+def _config(settings: Settings, counts: ClientCounts, host: str, port: int) -> uvicorn.Config:
+    bounds = ClientBounds(
+        per_address=settings.connections_per_address, trusted=settings.trusted_proxies, counts=counts
+    )
+    return uvicorn.Config(
+        "",
+        host=host,
+        port=port,
+        http=bounded(bounds),
         ws="none",
         log_config=None,
         access_log=False,
@@ -49,12 +79,24 @@ def main() -> None:
         timeout_keep_alive=MOST_KEPT_OPEN_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    server = ApiServer(config, app.state.live_updates)
+
+
+def _serve_beside_others(
+    settings: Settings, config: uvicorn.Config, counts: ClientCounts, listener: socket.socket, lifeline: int
+) -> None:
+    _serve(config, _checked_app(settings, counts), listener, lifeline)
+
+
+def _serve(
+    config: uvicorn.Config, app: FastAPI, listener: socket.socket | None = None, lifeline: int | None = None
+) -> None:
+    config.app = app
+    server = ApiServer(config, app.state.live_updates, lifeline)
     # Collecting everything created so far takes a tenth of a second, in which no request is answered.
     gc.collect()
     gc.freeze()
     with suppress(KeyboardInterrupt):
-        server.run()
+        server.run([listener] if listener else None)
     if not server.started:
         raise SystemExit(NOT_STARTED)
 

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import BaseRoute
 
 from api import document, playground, portal, problems
+from api.client_counts import ClientCounts
 from api.deps import RouteTable, known_alone
 from api.heartbeat import HeartbeatThread
 from api.incoming_request import MOST_COMMON, MOST_VITAL
@@ -39,7 +40,6 @@ from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.identity import keyring
 from lockbox.identity.keyring import ApprovalKeys, Keyring
 from lockbox.identity.oidc_providers import IdentityProviders
-from lockbox.monitoring.metrics import MetricsExporter
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.schedule import Schedule
 
@@ -128,8 +128,13 @@ ROUTES = _routes()
 """Made once: what FastAPI works out at a route's first call, which takes longer than the call, serves every app."""
 
 
-def make_app(settings: Settings, database: Database, vital: Database | None = None) -> FastAPI:
-    """Return the app over a database, which it closes when it ends; `vital` is the same by connections of its own."""
+def make_app(
+    settings: Settings, database: Database, vital: Database | None = None, counts: ClientCounts | None = None
+) -> FastAPI:
+    """Return the app over a database, which it closes when it ends; `vital` is the same by connections of its own.
+
+    `counts` are of what clients hold in all processes of the server; None where there is one process.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -154,8 +159,8 @@ def make_app(settings: Settings, database: Database, vital: Database | None = No
     app.state.settings = settings
     app.state.database = database
     app.state.vital = vital or database
-    app.state.live_updates = LiveUpdates(database, settings)
-    app.state.exporter = MetricsExporter(database)
+    app.state.counts = counts or ClientCounts()
+    app.state.live_updates = LiveUpdates(database, settings, app.state.counts)
     app.state.issuers = IdentityProviders(settings.issuers)
     app.state.vault = SecretVault([key.get_secret_value() for key in settings.secret_keys])
     problems.install(app)

@@ -2,7 +2,6 @@
 
 import asyncio
 from asyncio import TimerHandle
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -11,6 +10,7 @@ from typing import Any, ClassVar
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from api.client_counts import ClientCounts
 from api.problems import problem
 from lockbox.identity.attempt_limits import network
 
@@ -22,7 +22,7 @@ class ClientBounds:
     A head (request line and headers) has to be whole within `head_seconds`. Of a body, `body_bytes` have to come
     within each `body_seconds` until it is whole, unless it is the server that does not read. An answer of which
     nothing was taken for `unread_seconds` is given up. Connections are counted by address, where an IPv6 network of
-    64 bits is one; those from `trusted` networks are not.
+    64 bits is one, over all processes of the server; those from `trusted` networks are not.
     """
 
     head_bytes: int = 32 * 1024
@@ -34,7 +34,7 @@ class ClientBounds:
     pipelined: int = 16
     per_address: int = 100
     trusted: Sequence[IPv4Network | IPv6Network] = ()
-    connected: Counter[str] = field(default_factory=Counter, compare=False)
+    counts: ClientCounts = field(default_factory=ClientCounts, compare=False)
 
 
 class BoundExceeded(Exception):  # noqa: N818 - it names what was found, and ends the parsing
@@ -63,11 +63,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Count the connection, and expect a head."""
         super().connection_made(transport)
         if self.client and not self._is_trusted(self.client[0]):
-            self._address = network(self.client[0].partition("%")[0])
-            self.bounds.connected[self._address] += 1
-            if self.bounds.connected[self._address] > self.bounds.per_address:
+            address = f"connections of {network(self.client[0].partition('%')[0])}"
+            if not self.bounds.counts.take(address, self.bounds.per_address):
                 self._refuse(problem(429, "too-many-connections", "Close some of your connections, then try again."))
                 return
+            self._address = address
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -75,9 +75,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_waiting()
         self._stop_unread()
         if self._address is not None:
-            self.bounds.connected[self._address] -= 1
-            if not self.bounds.connected[self._address]:
-                del self.bounds.connected[self._address]
+            self.bounds.counts.give_back(self._address)
             self._address = None
         super().connection_lost(exc)
 

@@ -1,7 +1,6 @@
 """Live updates: one Redis listener for each process tells the open pages what changed."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.client_counts import ClientCounts
 from api.replay import Replay
 from api.subscription import LIST, OPERATIONS, Subscription
 from config.settings import Settings
@@ -28,6 +28,7 @@ from lockbox.schedule import UUID_FORM
 log = structlog.get_logger(__name__)
 
 MOST_A_SESSION, MOST_A_PERSON = 4, 12
+TOO_MANY = "You have too many pages open. This page refreshes by itself."
 BEAT_SECONDS = 15.0
 UNVERIFIED_SECONDS = 60.0
 COALESCE_SECONDS = 1.0
@@ -47,8 +48,15 @@ class LiveUpdates:
     """
 
     def __init__(
-        self, database: Database, settings: Settings, *, beat: float = BEAT_SECONDS, pause: float = COALESCE_SECONDS
+        self,
+        database: Database,
+        settings: Settings,
+        counts: ClientCounts | None = None,
+        *,
+        beat: float = BEAT_SECONDS,
+        pause: float = COALESCE_SECONDS,
     ) -> None:
+        self._counts = counts or ClientCounts()
         self.beat = beat
         self._pause = pause
         self._database = database
@@ -85,15 +93,17 @@ class LiveUpdates:
         """Subscribe a page from a position on; it must call `leave`, whatever happens.
 
         Raises:
-            TooMany: the session, or the person, has the maximum number of streams.
+            TooMany: the session, or the person, has the maximum number of streams, over all processes of the server.
             Busy: the process has the maximum number, or is about to end.
         """
-        person = seat.caller.person_id
-        theirs = Counter(one.secret for one in self._seats if one.caller.person_id == person)
         if self._is_shut or len(self._seats) >= self._most:
             raise Busy("Too many pages are open on this server. This page refreshes by itself.", retry_after=60)
-        if theirs[seat.secret] >= MOST_A_SESSION or theirs.total() >= MOST_A_PERSON:
-            raise TooMany("You have too many pages open. This page refreshes by itself.", retry_after=60)
+        session, person = _clients(seat)
+        if not self._counts.take(session, MOST_A_SESSION):
+            raise TooMany(TOO_MANY, retry_after=60)
+        if not self._counts.take(person, MOST_A_PERSON):
+            self._counts.give_back(session)
+            raise TooMany(TOO_MANY, retry_after=60)
         loop = asyncio.get_running_loop()
         seat.verified_at = loop.time()
         self._seats[seat] = None
@@ -110,7 +120,10 @@ class LiveUpdates:
 
     def leave(self, seat: Subscription) -> None:
         """Unsubscribe a page."""
-        self._seats.pop(seat, None)
+        if seat in self._seats:
+            del self._seats[seat]
+            for client in _clients(seat):
+                self._counts.give_back(client)
         if not self._seats:
             for task in self._running:
                 task.cancel()
@@ -249,6 +262,11 @@ class LiveUpdates:
         except SQLAlchemyError as error:
             log.warning("live_updates.database_away", error=type(error).__name__)
             return None
+
+
+def _clients(seat: Subscription) -> tuple[str, str]:
+    """Return by whom streams are counted: the session, and the person."""
+    return f"streams of session {seat.secret}", f"streams of person {seat.caller.person_id}"
 
 
 def _lost(before: Caller, after: Caller) -> bool:

@@ -1,5 +1,6 @@
-"""A uvicorn server that ends live streams before it shuts down."""
+"""A uvicorn server that ends live streams before it shuts down, and ends when its parent has gone."""
 
+import asyncio
 import socket
 
 import uvicorn
@@ -8,11 +9,24 @@ from api.live import LiveUpdates
 
 
 class ApiServer(uvicorn.Server):
-    """End the streams when told to stop: they would go on until the timeout."""
+    """End the streams when told to stop: they would go on until the timeout.
 
-    def __init__(self, config: uvicorn.Config, live_updates: LiveUpdates) -> None:
+    `lifeline` is a descriptor that becomes readable when the parent has gone; None where there is no parent.
+    """
+
+    def __init__(self, config: uvicorn.Config, live_updates: LiveUpdates, lifeline: int | None = None) -> None:
         super().__init__(config)
         self._live_updates = live_updates
+        self._lifeline = lifeline
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to serve, and to watch the parent."""
+        await super().startup(sockets)
+        if self._lifeline is not None:
+            asyncio.get_running_loop().add_reader(self._lifeline, self._end)
+
+    def _end(self) -> None:
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, then everything else."""

@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     mail_from: str = "Lockbox <lockbox@localhost>"
 
     public_url: str = "http://127.0.0.1:8000"
+    api_processes: int = Field(default=1, ge=1, le=64)
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
     webhooks_allow_http: bool = False
     secret_keys: tuple[SecretStr, ...] = (DEVELOPMENT_KEY,)

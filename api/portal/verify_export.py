@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
@@ -16,6 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from api import browser
 from api.browser import Visitor
+from api.client_counts import ClientCounts
 from api.deps import DatabaseDep, SessionDep, SettingsDep
 from api.middleware import MOST_UPLOAD_BYTES
 from api.portal.pages import REFUSED, TAG, page, status_of
@@ -48,8 +48,7 @@ DEADLINE, QUEUING = 30.0, 90.0
 LIMITS = AttemptLimits(per_account=30, per_address=30)
 """How many files one person may verify in ten minutes."""
 MOST_OF_A_TENANT = 2
-ARRIVED = dict[UUID, frozenset[UUID | None]]()
-"""The people whose files are in progress, and their tenants: one of a person, two of a tenant."""
+"""How many files of a tenant are in progress at once; of a person it is one."""
 TURNS = asyncio.Semaphore(2)
 """Two files at a time in a process: each takes a thread. Others wait, so that tenants do not block each other."""
 
@@ -87,7 +86,7 @@ async def verification_input(request: Request, chosen: SettingsDep, db: Database
     browser.check_same_site(request, chosen)
     visitor = await run_in_threadpool(_visitor, request, db, chosen)
     _reads(visitor)
-    with _only_file_of(visitor.caller):
+    with _only_file_of(visitor.caller, request.app.state.counts):
         await run_in_threadpool(_count, db, visitor.caller)
         try:
             async with asyncio.timeout(PATIENCE):
@@ -102,18 +101,27 @@ async def verification_input(request: Request, chosen: SettingsDep, db: Database
 
 
 @contextmanager
-def _only_file_of(caller: Caller) -> Iterator[None]:
-    tenants: frozenset[UUID | None] = frozenset(caller.tenants(READERS) or (None,))
-    here = Counter(tenant for others in ARRIVED.values() for tenant in others)
-    if caller.person_id in ARRIVED:
-        raise Busy("One of your files is being verified. Wait until it is done, then send the next one.")
-    if any(here[tenant] >= MOST_OF_A_TENANT for tenant in tenants):
-        raise Busy("Your colleagues' files are being verified. Try again in a moment.")
-    ARRIVED[caller.person_id] = tenants
-    try:
+def _only_file_of(caller: Caller, counts: ClientCounts) -> Iterator[None]:
+    """Hold the one place of a person, and one of each of their tenants, in all processes of the server."""
+    tenants = sorted(map(str, caller.tenants(READERS))) or ["of the vendor"]
+    with ExitStack() as held:
+        if not _takes(held, counts, file_of(caller.person_id), 1):
+            raise Busy("One of your files is being verified. Wait until it is done, then send the next one.")
+        if not all(_takes(held, counts, f"files of tenant {one}", MOST_OF_A_TENANT) for one in tenants):
+            raise Busy("Your colleagues' files are being verified. Try again in a moment.")
         yield
-    finally:
-        del ARRIVED[caller.person_id]
+
+
+def file_of(person_id: UUID) -> str:
+    """Return under what the files of a person are counted."""
+    return f"files of person {person_id}"
+
+
+def _takes(held: ExitStack, counts: ClientCounts, client: str, most: int) -> bool:
+    is_held = counts.take(client, most)
+    if is_held:
+        held.callback(counts.give_back, client)
+    return is_held
 
 
 def _count(db: Database, caller: Caller) -> None:

@@ -1,35 +1,31 @@
 """The route for Prometheus: from this machine, or with the metrics token."""
 
 import hmac
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from api import loopback, metrics
-from api.deps import SettingsDep
+from api.deps import DatabaseDep, SettingsDep
 from config.settings import Settings
 from lockbox.errors import MetricsClosed
-from lockbox.monitoring.metrics import MetricsExporter
+from lockbox.monitoring.metrics import read
 
 router = APIRouter(tags=["health"])
 
 
-async def exporter(request: Request) -> MetricsExporter:
-    """Return this process' exporter."""
-    found: MetricsExporter = request.app.state.exporter
-    return found
-
-
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-def show(request: Request, chosen: SettingsDep, source: Annotated[MetricsExporter, Depends(exporter)]) -> Response:
-    """Return the metrics in Prometheus' text form; without Redis or Postgres, those of the other."""
+def show(request: Request, chosen: SettingsDep, db: DatabaseDep) -> Response:
+    """Return the metrics in Prometheus' text form; without Redis or Postgres, those of the other.
+
+    They are read at each call: whichever process answers, no counter goes back.
+    """
     if not (_has_token(request, chosen) or loopback.is_local(request)):
         raise MetricsClosed(
             "Metrics are served to this machine only. From elsewhere, send LOCKBOX_METRICS_TOKEN as a bearer token."
         )
     return Response(
-        metrics.exposition(source.read()), media_type=CONTENT_TYPE_LATEST, headers={"cache-control": "no-store"}
+        metrics.exposition(read(db)), media_type=CONTENT_TYPE_LATEST, headers={"cache-control": "no-store"}
     )
 
 

@@ -1,8 +1,6 @@
-"""Metrics of an installation, read from Postgres and Redis at most once in five seconds."""
+"""Metrics of an installation, read from Postgres and Redis."""
 
-import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -35,7 +33,6 @@ FROM clock c CROSS JOIN so_far s LEFT JOIN before b ON true
 """)
 PRUNE = text("DELETE FROM lag_samples WHERE at < clock_timestamp() - CAST(:kept AS interval)")
 log = structlog.get_logger(__name__)
-KEPT_SECONDS = 5.0
 MOST_SILENT = 60.0
 """For how many seconds a process is taken to live after it said so."""
 MOST_COUNTED = 100_000
@@ -130,24 +127,6 @@ class MetricSnapshot:
             return None
         oldest = self.redis.oldest_unacked_at
         return max(0.0, self.redis.now - oldest) if oldest is not None else 0.0
-
-
-class MetricsExporter:
-    """Reads the figures and keeps them for five seconds; concurrent callers wait for one read."""
-
-    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
-        self._database = database
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._kept: tuple[float, MetricSnapshot] | None = None
-
-    def read(self) -> MetricSnapshot:
-        """Return the figures, at most five seconds old; those of a server that is away are missing."""
-        with self._lock:
-            if self._kept is None or self._clock() >= self._kept[0]:
-                found = read(self._database)
-                self._kept = (self._clock() + KEPT_SECONDS, found)
-            return self._kept[1]
 
 
 def read(database: Database) -> MetricSnapshot:

@@ -17,7 +17,7 @@ from harness.wait import within
 from lockbox import sql
 from lockbox.database import Database, make_engine
 from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
-from lockbox.monitoring.metrics import KEPT_SECONDS, MetricName, MetricsExporter, MetricSnapshot, read
+from lockbox.monitoring.metrics import MetricName, MetricSnapshot, read
 from lockbox.reconcile import reconcile
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
@@ -235,19 +235,6 @@ def test_without_postgres_the_figures_of_redis_remain(api: Database) -> None:
         "redis_oldest_unacked_age_seconds",
     }
     assert (found["postgres_up", ()], found["redis_up", ()]) == (0, 1)
-
-
-def test_whoever_asks_within_five_seconds_gets_the_same(world: World, api: Database) -> None:
-    now = [100.0]
-    exporter = MetricsExporter(api, lambda: now[0])
-    first = exporter.read()
-    many(world, 1)
-
-    now[0] += KEPT_SECONDS - 0.1
-    assert exporter.read() is first
-
-    now[0] += 0.2
-    assert exporter.read().one(MetricName.PENDING, "time_out") == 1
 
 
 def test_no_figure_names_anybody(world: World, api: Database, worker: Database, post: Postbag) -> None:

@@ -43,11 +43,13 @@ class LiveStream:
     _connection: http.client.HTTPConnection | None = None
 
     @classmethod
-    def open(cls, url: str, cookie: str | None, last: str | None = None, **query: str) -> Self:
+    def open(
+        cls, url: str, cookie: str | None, last: str | None = None, *, named: str = SESSION, **query: str
+    ) -> Self:
         """Open a stream, and read it in a thread."""
         there = urlsplit(url)
         connection = http.client.HTTPConnection(there.hostname or "", there.port, timeout=60)
-        headers = {"sec-fetch-site": "same-origin"} | ({"cookie": f"{SESSION}={cookie}"} if cookie else {})
+        headers = {"sec-fetch-site": "same-origin"} | ({"cookie": f"{named}={cookie}"} if cookie else {})
         connection.request(
             "GET", f"/live?{urlencode(query)}", headers=headers | ({"last-event-id": last} if last else {})
         )

@@ -451,6 +451,7 @@ def test_a_tenants_files_are_refused_for_its_own_alone(audit_log: Portal) -> Non
 def test_a_file_waits_for_those_of_others_and_is_not_refused(audit_log: Portal) -> None:
     browser = entered(audit_log)
     file = browser.call("GET", "/audit-log/export").content
+    aude = audit_log.world.people["aude"].person_id
     waited, freeing = [], []
 
     async def hold() -> None:
@@ -459,7 +460,7 @@ def test_a_file_waits_for_those_of_others_and_is_not_refused(audit_log: Portal) 
 
         async def free() -> None:
             await asyncio.sleep(1)
-            waited.append(verify_export.ARRIVED.keys() & {audit_log.world.people["aude"].person_id})
+            waited.append(audit_log.app.state.counts.held(verify_export.file_of(aude)))
             for _ in range(2):
                 verify_export.TURNS.release()
 
@@ -468,7 +469,7 @@ def test_a_file_waits_for_those_of_others_and_is_not_refused(audit_log: Portal) 
     audit_log.runner.run(hold())
     page = upload(browser, file)
 
-    assert (page.status, waited) == (200, [{audit_log.world.people["aude"].person_id}])
+    assert (page.status, waited) == (200, [1])
 
 
 def test_verifying_stops_where_enough_is_wrong(audit_log: Portal) -> None:

@@ -1,0 +1,81 @@
+"""Run several API processes on one socket, and start one again that has ended."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
+
+from api.client_counts import ClientCounts
+
+log = structlog.get_logger(__name__)
+
+NOT_STARTED = 3
+AGAIN_SECONDS = 1.0
+ENDS = (signal.SIGTERM, signal.SIGINT)
+
+Serve = Callable[[int], None]
+
+
+class Supervisor:
+    """The parent of the processes: it serves nothing, and ends them when it is told to end.
+
+    `serve` runs in each child, with a descriptor that becomes readable when the parent has gone. A child that ends by
+    itself is started again a second later, but for one that says NOT_STARTED: then all end.
+    """
+
+    def __init__(self, counts: ClientCounts, serve: Serve) -> None:
+        self._counts = counts
+        self._serve = serve
+        self._numbers: dict[int, int] = {}
+        self._is_ending = False
+        self._code = 0
+
+    def run(self, processes: int) -> int:
+        """Run so many processes until told to end; return the exit code."""
+        lifeline, held = os.pipe()
+        for name in ENDS:
+            signal.signal(name, lambda *_: self._end())
+        for number in range(processes):
+            self._start(number, lifeline, held)
+        while self._numbers:
+            pid, status = os.wait()
+            if pid in self._numbers:
+                number = self._numbers.pop(pid)
+                self._counts.forget(number)
+                if self._goes_on(pid, os.waitstatus_to_exitcode(status)):
+                    self._start(number, lifeline, held)
+        return self._code
+
+    def _goes_on(self, pid: int, code: int) -> bool:
+        """Return whether another process is to take the place of one that has ended."""
+        if code == NOT_STARTED:
+            self._code = code
+            self._end()
+        if not self._is_ending:
+            log.critical(
+                "api.process_ended", pid=pid, code=code, do="look at what it logged last; another one starts"
+            )
+            time.sleep(AGAIN_SECONDS)
+        return not self._is_ending
+
+    def _start(self, number: int, lifeline: int, held: int) -> None:
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            os.close(held)
+            self._counts.begin(number)
+            self._serve(lifeline)
+            raise SystemExit
+        self._numbers[pid] = number
+        if self._is_ending:
+            os.kill(pid, signal.SIGTERM)
+
+    def _end(self) -> None:
+        self._is_ending = True
+        for pid in list(self._numbers):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)

@@ -1,0 +1,66 @@
+"""What clients hold is counted over all processes of a server, and a process that ended holds nothing."""
+
+from copy import copy
+
+import pytest
+
+from api.client_counts import ClientCounts
+
+
+@pytest.fixture
+def two() -> tuple[ClientCounts, ClientCounts]:
+    """The counts as two processes see them after the fork."""
+    first = ClientCounts(2)
+    second = copy(first)
+    first.begin(0)
+    second.begin(1)
+    return first, second
+
+
+def test_what_one_process_holds_counts_in_the_other(two: tuple[ClientCounts, ClientCounts]) -> None:
+    first, second = two
+
+    taken = [first.take("a", 3), second.take("a", 3), first.take("a", 3), second.take("a", 3), first.take("a", 3)]
+
+    assert taken == [True, True, True, False, False]
+    assert first.held("a") == second.held("a") == 3
+    assert second.take("b", 1)
+
+
+def test_what_is_given_back_is_free_in_both(two: tuple[ClientCounts, ClientCounts]) -> None:
+    first, second = two
+    assert first.take("a", 1)
+    assert not second.take("a", 1)
+
+    first.give_back("a")
+
+    assert second.take("a", 1)
+    assert first.held("a") == 1
+
+
+def test_a_process_that_ended_holds_nothing(two: tuple[ClientCounts, ClientCounts]) -> None:
+    first, second = two
+    for _ in range(5):
+        assert second.take("a", 9)
+    assert first.take("a", 9)
+
+    first.forget(1)
+
+    assert first.held("a") == 1
+
+
+def test_one_that_begins_in_its_place_holds_nothing_either(two: tuple[ClientCounts, ClientCounts]) -> None:
+    first, second = two
+    assert second.take("a", 9)
+
+    second.begin(1)
+
+    assert first.held("a") == 0
+
+
+def test_many_clients_are_told_apart() -> None:
+    counts = ClientCounts()
+    for number in range(2000):
+        assert counts.take(f"client {number}", 1)
+
+    assert sum(counts.held(f"client {number}") for number in range(2000)) == 2000

@@ -1,0 +1,169 @@
+"""Several API processes on one port: limits and metrics are those of one, and one that ends is replaced."""
+
+import re
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import psutil
+import pytest
+
+from config.embedded import ServerAddresses
+from harness.network import HOST
+from harness.people import sign_in
+from harness.sinks import CaughtMails
+from harness.stage import fresh_database, plan_for, running
+from tests.http.streams import LiveStream
+from tests.whole.conftest import RunningStack, log_lines, wait_until
+from tests.whole.warm import WarmProcesses
+
+PROCESSES = 3
+MOST = 30
+SETTINGS = {
+    "LOCKBOX_API_PROCESSES": str(PROCESSES),
+    "LOCKBOX_CONNECTIONS_PER_ADDRESS": str(MOST),
+    "LOCKBOX_SHUTDOWN_SECONDS": "1",
+}
+COOKIE = "lockbox"
+ALIVE = "SELECT 1 FROM heartbeats WHERE role = 'api'"
+ADD = """
+INSERT INTO counters (id, name, label, count, total) VALUES (gen_random_uuid(), 'attempt', 'mail sent', 1, 0)
+RETURNING 1
+"""
+TRIED = re.compile(r'^lockbox_notify_attempts_total\{channel="mail",outcome="sent"\} (\S+)$', re.MULTILINE)
+
+
+@pytest.fixture
+def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """An API of three processes, for one test."""
+    logs = tmp_path_factory.mktemp("logs")
+    with fresh_database(template) as urls:
+        plan = plan_for(urls, template, logs / "keys")
+        with running(plan, WarmProcesses(plan, logs, SETTINGS), ("api",)) as found:
+            stack = RunningStack(**vars(found), urls=urls, servers=template, caught=CaughtMails(urls.maildir))
+            wait_until(lambda: len(stack.rows(ALIVE)) == PROCESSES, "each process has said that it lives")
+            yield stack
+
+
+def children(stage: RunningStack) -> list[psutil.Process]:
+    """Return the processes that serve."""
+    return psutil.Process(stage.processes.running["api"].pid).children()
+
+
+def connections(stage: RunningStack) -> Counter[int]:
+    """Return how many connections of clients each process holds."""
+    held = Counter[int]()
+    for child in children(stage):
+        here = [one for one in child.net_connections("tcp") if one.status == psutil.CONN_ESTABLISHED]
+        held[child.pid] = sum(one.laddr.port == stage.plan.api_port for one in here)
+    return +held
+
+
+def asked(held: ExitStack, stage: RunningStack) -> tuple[int, socket.socket]:
+    """Open a connection, ask on it, and return the answer's status and the connection, which stays open."""
+    opened = held.enter_context(socket.create_connection((HOST, stage.plan.api_port), timeout=10))
+    opened.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    return int(opened.recv(4096).split()[1]), opened
+
+
+def answers(stage: RunningStack) -> bool:
+    """Return whether the API answers a new connection."""
+    try:
+        return httpx.get(f"{stage.plan.public_url}/livez", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def test_one_address_holds_as_many_connections_as_of_one_process(stage: RunningStack) -> None:
+    with ExitStack() as held:
+        found = [asked(held, stage)[0] for _ in range(MOST + 5)]
+        spread = connections(stage)
+
+        assert found == [200] * MOST + [429] * 5
+        assert spread.total() >= MOST
+        assert len(spread) > 1, "one process took them all"
+    wait_until(lambda: not connections(stage), "the connections are closed")
+    assert answers(stage)
+
+
+def test_streams_of_a_session_and_of_a_person_are_counted_over_all_processes(stage: RunningStack) -> None:
+    ann = stage.world().people["ann"]
+    sessions = [sign_in(stage.db, ann) for _ in range(4)]
+    streams: list[LiveStream] = []
+
+    def listen(secret: str) -> int:
+        streams.append(LiveStream.open(stage.plan.public_url, secret, named=COOKIE, topics="list"))
+        return streams[-1].status
+
+    found = [[listen(secret) for _ in range(5)] for secret in sessions]
+    spread = connections(stage)
+
+    assert found[:3] == [[200, 200, 200, 200, 429]] * 3, "four of a session"
+    assert found[3] == [429] * 5, "twelve of a person"
+    assert len(spread) > 1, "one process took them all"
+    streams[0].close()
+    wait_until(lambda: listen(sessions[0]) == 200, "what is closed is free again")
+    for stream in streams:
+        stream.close()
+
+
+def test_no_metric_goes_back_whichever_process_answers(stage: RunningStack) -> None:
+    seen: list[float] = []
+
+    for number in range(30):
+        stage.rows(ADD)
+        # A connection each: any process may answer.
+        page = httpx.get(f"http://127.0.0.1:{stage.plan.api_port}/metrics", timeout=20).text
+        tried = TRIED.search(page)
+        assert tried, page
+        seen.append(float(tried[1]))
+        assert seen[-1] == number + 1
+
+
+def test_a_process_that_ends_is_replaced_and_what_its_clients_held_is_free(stage: RunningStack) -> None:
+    with ExitStack() as held:
+        assert [asked(held, stage)[0] for _ in range(MOST)] == [200] * MOST
+        (killed, its), *_ = connections(stage).most_common()
+        before = {child.pid for child in children(stage)}
+
+        psutil.Process(killed).kill()
+
+        wait_until(lambda: len({child.pid for child in children(stage)} - before) == 1, "another one takes its place")
+        wait_until(lambda: len(connections(stage)) <= PROCESSES and answers(stage), "the API answers")
+        again = [asked(held, stage)[0] for _ in range(its)]
+    assert again == [200] * its
+    log = log_lines(stage.processes.logs / "api.log")
+    assert [line["code"] for line in log if line["event"] == "api.process_ended"] == [-signal.SIGKILL]
+    assert stage.processes.ended() == {}
+
+
+def test_all_end_when_told_and_answer_what_was_begun(stage: RunningStack) -> None:
+    family = children(stage)
+    api = stage.processes.running["api"]
+
+    api.send_signal(signal.SIGTERM)
+
+    assert api.wait(20) == 0
+    assert not any(child.is_running() for child in family)
+
+
+def test_none_outlives_its_parent(stage: RunningStack) -> None:
+    family = children(stage)
+
+    stage.processes.kill("api")
+
+    wait_until(lambda: not any(child.is_running() for child in family), "every process has ended")
+    with pytest.raises(ConnectionRefusedError), socket.create_connection((HOST, stage.plan.api_port)):
+        time.sleep(0)
+
+
+def test_a_port_that_is_taken_ends_the_start(stage: RunningStack) -> None:
+    second = stage.processes.start("api", name="second")
+
+    assert second.wait(30) == 3
+    assert answers(stage)
+    stage.processes.running.pop("second")
