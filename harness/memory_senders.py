@@ -10,13 +10,13 @@ class MemoryMail:
         self.sent: list[OutgoingMail] = []
         self.refused: dict[str, SendFailed] = {}
 
-    def send(self, mail: OutgoingMail) -> None:
+    async def send(self, mail: OutgoingMail) -> None:
         """Keep the mail, or fail as told."""
         if failure := self.refused.get(mail.to_address):
             raise failure
         self.sent.append(mail)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Hold nothing open."""
 
 
@@ -27,7 +27,7 @@ class MemoryWebhooks:
         self.sent: list[WebhookCall] = []
         self.refused: dict[str, SendFailed] = {}
 
-    def send(self, hook: WebhookCall) -> Reply:
+    async def send(self, hook: WebhookCall) -> Reply:
         """Keep the call, or fail as told."""
         if failure := self.refused.get(hook.url):
             raise failure

@@ -4,7 +4,7 @@ import asyncio
 import json
 import ssl
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, message_from_string
@@ -20,7 +20,8 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from harness.network import LocalServer, abort, serving
 
 STARTTLS = "250-STARTTLS\r\n"
-END_OF_MAIL = b"\r\n.\r\n"
+PIPELINING = "250-PIPELINING\r\n"
+END_OF_MAIL = b".\r\n"
 DRIP_SECONDS = 0.02
 MOST_DRIPS = 10_000
 A_PART = 65_536
@@ -93,7 +94,8 @@ class TakenMail:
 class MailRelay(Sink):
     """A relay for every recipient, which talks SMTP (RFC 5321) as far as a client of ours does.
 
-    `refused` counts how often it has said for good that there is nobody of a name, `count` the mails that it took.
+    `refused` counts how often it has said for good that there is nobody of a name, `count` the mails that it took;
+    `said` is what callers said. The first `ended` callers hear 421 at their next mail.
 
     Args:
         greeting: what it says first, `greets_after` so many seconds.
@@ -104,6 +106,10 @@ class MailRelay(Sink):
         to_body: what it says to a mail; taken is what gets 250.
         cuts: "before" or "after" it has said so to a mail it hangs up.
         tls: for STARTTLS, or from the first byte on where it is `tls_at_once`.
+        injects: what it says in the clear together with its answer to STARTTLS.
+        pipelines: whether it offers PIPELINING.
+        is_lax: whether it wants to hear a mail though it has refused its recipient.
+        offers: further lines of its answer to EHLO, such as "AUTH PLAIN".
         keeps: whether it remembers what it took.
     """
 
@@ -120,9 +126,19 @@ class MailRelay(Sink):
         cuts: str = "",
         tls: ssl.SSLContext | None = None,
         tls_at_once: bool = False,
+        injects: str = "",
+        pipelines: bool = True,
+        is_lax: bool = False,
+        offers: Sequence[str] = (),
         keeps: bool = True,
     ) -> None:
         super().__init__(tls if tls_at_once else None)
+        self.injects = injects.encode()
+        self.pipelines = pipelines
+        self.is_lax = is_lax
+        self.offers = offers
+        self.said: list[str] = []
+        self.ended = 0
         self.greeting = greeting
         self.greets_after = greets_after
         self.hangs_at = hangs_at
@@ -145,29 +161,52 @@ class MailRelay(Sink):
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take mails until the caller says QUIT, or it is cut off."""
         self.callers += 1
+        number = self.callers
         await asyncio.sleep(self.greets_after)
         recipient = ""
         await self._tell(writer, self.greeting, "GREETING")
         while line := await reader.readline():
+            self._note(line)
             verb, _, rest = line.decode(errors="replace").strip().partition(" ")
             verb = verb.upper()
-            if verb == "RCPT":
-                recipient = rest.partition("<")[2].partition(">")[0]
-                await self._tell(writer, await self._to_recipient(recipient), verb)
+            if verb == "MAIL" and number <= self.ended:
+                await self._tell(writer, "421 come again", verb)
+                return
+            if verb == "AUTH":
+                await self._log_in(rest, reader, writer)
+            elif verb == "RCPT":
+                said = await self._to_recipient(rest.partition("<")[2].partition(">")[0])
+                recipient = rest.partition("<")[2].partition(">")[0] if said.startswith("250") else ""
+                await self._tell(writer, said, verb)
             elif verb == "DATA":
-                await self._tell(writer, "354 go on", verb)
-                if not await self._take(recipient, await reader.readuntil(END_OF_MAIL), writer):
+                if not await self._data(recipient, reader, writer):
                     return
             elif verb == "STARTTLS" and self.starttls:
-                await self._tell(writer, "220 go ahead", verb)
+                await self.say(writer, b"220 go ahead\r\n" + self.injects)
                 await writer.start_tls(self.starttls)
             elif verb == "EHLO":
-                offered = self.starttls and not writer.get_extra_info("ssl_object")
-                await self._tell(writer, f"250-relay.example\r\n{STARTTLS if offered else ''}250 8BITMIME", verb)
+                await self._tell(writer, self._features(writer), verb)
             else:
                 await self._tell(writer, "221 bye" if verb == "QUIT" else "250 fine", verb)
                 if verb == "QUIT":
                     return
+
+    async def _log_in(self, means: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take any login, after it was asked once more where its means wants that."""
+        if not means.startswith("PLAIN"):
+            await self.say(writer, b"334 UGFzc3dvcmQ6\r\n")
+            self._note(await reader.readline())
+        await self.say(writer, b"235 welcome\r\n")
+
+    def _features(self, writer: asyncio.StreamWriter) -> str:
+        is_plain = self.starttls and not writer.get_extra_info("ssl_object")
+        lines = [STARTTLS if is_plain else "", PIPELINING if self.pipelines else ""]
+        lines += [f"250-{one}\r\n" for one in self.offers]
+        return f"250-relay.example\r\n{''.join(lines)}250 8BITMIME"
+
+    def _note(self, line: bytes) -> None:
+        if self._keeps:
+            self.said.append(line.decode(errors="replace").strip())
 
     async def _to_recipient(self, recipient: str) -> str:
         domain = recipient.rpartition("@")[2]
@@ -177,6 +216,22 @@ class MailRelay(Sink):
         answers = {Manner.BUSY: "451 come again", Manner.NO: "550 nobody of that name"}
         said = self.answers.get(recipient) or self.answers.get(domain) or "250 fine"
         return answers.get(self.manner, said)
+
+    async def _data(self, recipient: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Take a mail to somebody, and say whether the talk goes on."""
+        if not recipient and not self.is_lax:
+            await self._tell(writer, "554 no valid recipients", "DATA")
+            return True
+        await self._tell(writer, "354 go on", "DATA")
+        lines: list[bytes] = []
+        while (line := await reader.readline()) != END_OF_MAIL:
+            if not line.endswith(b"\n"):
+                return False
+            lines.append(line)
+        if not recipient:
+            await self._tell(writer, "554 no valid recipients", "BODY")
+            return True
+        return await self._take(recipient, b"".join(lines), writer)
 
     async def _take(self, recipient: str, raw: bytes, writer: asyncio.StreamWriter) -> bool:
         """Take a mail, and say whether the talk goes on."""

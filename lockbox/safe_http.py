@@ -112,10 +112,11 @@ def fetch(
         headers["content-type"] = "application/x-www-form-urlencoded"
         content = urlencode(form).encode()
     request = _request(target, headers, content)
-    return _guarded(request, functools.partial(_read, most_bytes=most_bytes), seconds, tls, allow=allow_loopback)
+    read = functools.partial(_read, most_bytes=most_bytes)
+    return asyncio.run(_guarded(request, read, seconds, tls, allow=allow_loopback))
 
 
-def post(
+async def post(
     url: str,
     body: bytes,
     headers: Mapping[str, str],
@@ -143,7 +144,8 @@ def post(
     """
     target = _target(url, allow_loopback=allow_loopback)
     request = _request(target, {**headers, "content-type": "application/json"}, body)
-    return _guarded(request, functools.partial(_begin, most_bytes=most_bytes), seconds, tls, allow=allow_loopback)
+    read = functools.partial(_begin, most_bytes=most_bytes)
+    return await _guarded(request, read, seconds, tls, allow=allow_loopback)
 
 
 def check(url: str, *, allow_loopback: bool = False) -> None:
@@ -163,7 +165,7 @@ def check(url: str, *, allow_loopback: bool = False) -> None:
     _check(address, plain=target.scheme == "http", allow_loopback=allow_loopback)
 
 
-def _guarded(
+async def _guarded(
     request: httpx.Request,
     read: Callable[[httpx.Response], Awaitable[T]],
     seconds: float,
@@ -172,12 +174,12 @@ def _guarded(
     allow: bool,
 ) -> T:
     until = time.monotonic() + seconds
-    addresses = _look_up(request.url.raw_host.decode("ascii"), min(seconds, LOOK_UP_SECONDS))
+    addresses = await _look_up(request.url.raw_host.decode("ascii"), min(seconds, LOOK_UP_SECONDS))
     for address in addresses:
         _check(address, plain=request.url.scheme == "http", allow_loopback=allow)
     try:
-        calling = _call(request, addresses[:MOST_ADDRESSES], tls or _system_trust(), read, seconds)
-        return asyncio.run(asyncio.wait_for(calling, max(0.0, until - time.monotonic())))
+        async with asyncio.timeout(max(0.0, until - time.monotonic())):
+            return await _call(request, addresses[:MOST_ADDRESSES], tls or _system_trust(), read, seconds)
     except (TimeoutError, httpx.TimeoutException):
         raise FetchFailed("it took too long", trouble=FetchFailure.TIME) from None
     except (httpx.HTTPError, OSError, ValueError) as error:
@@ -206,10 +208,11 @@ def _target(url: str, *, allow_loopback: bool) -> httpx.URL:
     return target
 
 
-def _look_up(host: str, seconds: float) -> Sequence[Address]:
+async def _look_up(host: str, seconds: float) -> Sequence[Address]:
     """Resolve a name with a time limit, which the system's resolver lacks."""
     try:
-        addresses = _asked(host).result(timeout=seconds)
+        async with asyncio.timeout(seconds):
+            addresses = await asyncio.wrap_future(_asked(host))
     except TimeoutError:
         raise FetchFailed("the name could not be looked up in time", trouble=FetchFailure.NAME) from None
     except (OSError, ValueError):
@@ -227,6 +230,8 @@ def _asked(host: str) -> "Future[Sequence[Address]]":
         if not LOOK_UPS.acquire(blocking=False):
             raise FetchFailed("too many names are being looked up", trouble=FetchFailure.BUSY)
         answer: Future[Sequence[Address]] = Future()
+        # Several may wait for it: whoever gives up first is not to cancel it for the others.
+        answer.set_running_or_notify_cancel()
         try:
             threading.Thread(target=_ask, args=(host, answer), name="look-up", daemon=True).start()
         except RuntimeError:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from lockbox.audit.log.sealer import RollbackDetected
 from lockbox.notifications import delivery
+from lockbox.notifications.senders.protocol import SEND_SECONDS
 from lockbox.requests import timers
 from lockbox.schedule import UUID_FORM
 from worker import maintenance
@@ -26,8 +27,7 @@ from worker.runtime import NOTIFY_THREADS, runtime
 log = structlog.get_logger(__name__)
 
 MOST_IDS = 500
-MOST_NOTIFICATIONS = 50
-PATIENT_SECONDS = 6.0
+MOST_NOTIFICATIONS = 200
 HURRIED_SECONDS = 0.5
 AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
@@ -104,19 +104,19 @@ def _notify(ids: list[UUID]) -> Mapping[str, int]:
     tools = runtime()
     if tools.senders is None:
         raise TaskFailed("set LOCKBOX_SMTP_URL: this worker cannot send notifications")
-    with _patience() as seconds:
+    with _patience() as stall:
         try:
-            return {"sent": 0} | delivery.notify(tools.database, ids, tools.senders, seconds)
+            return {"sent": 0} | delivery.notify(tools.database, ids, tools.senders, stall)
         except delivery.NotRecorded as error:
             raise TaskFailed(str(error)) from None
 
 
 @contextmanager
 def _patience() -> Iterator[float]:
-    """Yield how long to wait for results: where half of the threads wait already, the others go on to send."""
+    """Yield how long to wait for one more result: less where half of the threads wait already."""
     is_patient = _patient.acquire(blocking=False)
     try:
-        yield PATIENT_SECONDS if is_patient else HURRIED_SECONDS
+        yield SEND_SECONDS if is_patient else HURRIED_SECONDS
     finally:
         if is_patient:
             _patient.release()

@@ -1,7 +1,8 @@
 """Deliver notifications: claim those that find a free slot, render them, send them, and record the results."""
 
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -24,8 +25,17 @@ from lockbox.notifications.outcome_events import DeliveryAttempt
 from lockbox.notifications.queue import NotificationClaim, ReturnedClaim, Slot
 from lockbox.notifications.request_mail import LoadedNotification, RequestMail
 from lockbox.notifications.results import LONGEST_ERROR, TOO_LATE, AttemptResult, ClaimResult, ResultRecorder
-from lockbox.notifications.senders.protocol import NOTHING, MailSender, Reply, SendFailed, WebhookCall, WebhookSender
-from lockbox.notifications.sending_pool import SendingPool
+from lockbox.notifications.senders.protocol import (
+    NOTHING,
+    SEND_SECONDS,
+    MailSender,
+    OutgoingMail,
+    Reply,
+    SendFailed,
+    WebhookCall,
+    WebhookSender,
+)
+from lockbox.notifications.sending_pool import LONGEST_IN_QUEUE, ChannelPool, SendingPool
 from lockbox.notifications.webhook_payload import WebhookTarget
 
 log = structlog.get_logger(__name__)
@@ -84,8 +94,11 @@ def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[
     return [one for one in results if one]
 
 
-def notify(database_: Database, ids: Sequence[UUID], senders: Senders, seconds: float) -> Counter[str]:
-    """Dispatch these notifications and wait, for so many seconds at most, until how each went is recorded.
+def notify(database_: Database, ids: Sequence[UUID], senders: Senders, stall: float = SEND_SECONDS) -> Counter[str]:
+    """Dispatch these notifications and wait, for fifteen seconds at most, until how each went is recorded.
+
+    What is not begun after four seconds, or once nothing has ended for so long as `stall` says, in seconds, is given
+    back; with a short one what is on its way by then is not waited for.
 
     Returns:
         How many were `sent`, `moot` (nobody needs them any more), `dead` (given up) and `deferred` (their next try is
@@ -96,8 +109,11 @@ def notify(database_: Database, ids: Sequence[UUID], senders: Senders, seconds: 
         sqlalchemy.exc.OperationalError: Postgres is away; nothing was sent.
     """
     batch = _dispatched(database_, ids, senders)
-    wait([job.told for job in batch.jobs], seconds)
-    wait([job.told for job in batch.jobs if job.result], RECORD_SECONDS)
+    goes_on = batch.wait(LONGEST_IN_QUEUE, stall)
+    batch.withdraw()
+    if goes_on:
+        batch.wait(SEND_SECONDS, stall)
+    wait([job.told for job in batch.jobs if job.is_over], RECORD_SECONDS)
     counts = Counter(job.standing for job in batch.jobs)
     counts.update(deferred=batch.put_off, skipped=len(set(ids)) - len(batch.jobs) - batch.put_off)
     if unrecorded := counts["unrecorded"]:
@@ -112,7 +128,7 @@ def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "lis
 
     A claim is a commit of its own that moves the next try past a lease; so nobody else sends meanwhile, and a
     process that dies leaves the notification to the next one. Nothing is locked while sending. At least once: the
-    same Message-ID or webhook-id each time. Nobody waits here for a server: the threads of the sending pool do.
+    same Message-ID or webhook-id each time. Nobody waits here for a server: the loop of the sending pool does.
 
     Returns:
         For each notification that was claimed how it went, once that is recorded: None if it was given back untried.
@@ -124,6 +140,7 @@ def _dispatched(database_: Database, ids: Iterable[UUID], senders: Senders) -> "
     failpoint("notify.before_claim")
     batch = _claimed(database_, ids, senders)
     failpoint("notify.after_claim")
+    senders.recorder.expect(len(batch.jobs))
     senders.recorder.record([ended for job in batch.jobs if (ended := job.without_sending())])
     for job in batch.jobs:
         job.set_out()
@@ -162,6 +179,26 @@ class _DispatchedBatch:
     jobs: "list[_NotificationSendJob]"
     put_off: int
 
+    def wait(self, seconds: float, stall: float) -> bool:
+        """Wait that long until all is recorded; return False as soon as nothing has ended for as long as `stall`."""
+        until, over = time.monotonic() + seconds, 0
+        while (left := until - time.monotonic()) > 0:
+            if not wait([job.told for job in self.jobs], min(left, stall)).not_done:
+                break
+            before, over = over, sum(job.is_over for job in self.jobs)
+            if over == before and left > stall:
+                return False
+        return True
+
+    def withdraw(self) -> None:
+        """Give back what is not begun."""
+        by_pool: dict[ChannelPool, list[_NotificationSendJob]] = {}
+        for job in self.jobs:
+            if job.claim.slot and not job.told.done():
+                by_pool.setdefault(job.claim.slot.pool, []).append(job)
+        for pool, jobs in by_pool.items():
+            pool.withdraw(jobs)
+
 
 @dataclass
 class _NotificationSendJob:
@@ -175,8 +212,11 @@ class _NotificationSendJob:
     at: datetime
     began: float
     told: "Future[AttemptResult | None]" = field(default_factory=Future)
+    parcel: OutgoingMail | WebhookCall | None = None
+    fault: Exception | None = None
     result: AttemptResult | None = None
     died: BaseException | None = None
+    is_returned: bool = False
 
     def without_sending(self) -> ClaimResult | None:
         """Return how it ended, where nothing is to be sent, and give its slot back."""
@@ -194,39 +234,48 @@ class _NotificationSendJob:
         return ClaimResult(self.database, ended, self.told, self.lease_ends)
 
     def set_out(self) -> None:
-        """Queue what is to be sent."""
-        if self.claim.slot and self.result is None:
-            self.claim.slot.pool.send(self.claim.slot.destination, self)
+        """Write what is to be sent, and queue it."""
+        if self.claim.slot is None or self.result is not None:
+            return
+        try:
+            self.parcel = _parcel(self.database, self.loaded, self.target, self._now(), self.senders)
+        except Exception as error:  # noqa: BLE001 - it is a failed try of this one alone
+            self.fault = error
+        self.claim.slot.pool.send(self.claim.slot.destination, self)
 
-    def run(self) -> PeerResponse:
+    async def run(self) -> PeerResponse:
         """Send it."""
         try:
-            self.result, said = self._tried()
-        except BaseException as error:  # noqa: BLE001 - a thread of the pool serves others after this
+            self.result, said = await self._tried()
+        except BaseException as error:  # noqa: BLE001 - the loop serves others after this
             self.died = error
             return PeerResponse.NOTHING
         return said
 
-    def finish(self) -> None:
+    def finish(self, recorded: Callable[[], None]) -> None:
         """Record how it went; what died half-way is left to its lease."""
+        self.told.add_done_callback(lambda _: recorded())
         if self.result:
             self.senders.recorder.record([ClaimResult(self.database, self.result, self.told, self.lease_ends)])
         elif self.died:
+            self.senders.recorder.drop()
             self.told.set_exception(self.died)
 
     def give_back(self, seconds: float, others: Sequence["_NotificationSendJob"] = ()) -> None:
         """Give up the claim, and those of others with it; the attempts do not count."""
         wait = timedelta(seconds=seconds)
+        for one in (self, *others):
+            one.is_returned = True
         back = [(one, ReturnedClaim(one.claim.notification_id, one.claim.lease, wait)) for one in (self, *others)]
         self.senders.recorder.record(
             [ClaimResult(one.database, returned, one.told, one.lease_ends) for one, returned in back]
         )
 
-    def rest(self) -> None:
-        """Close this thread's connection to the mail relay."""
-        self.senders.mail.close()
+    async def rest(self) -> None:
+        """Close the connections to the mail relay."""
+        await self.senders.mail.close()
 
-    def _tried(self) -> tuple[AttemptResult, PeerResponse]:
+    async def _tried(self) -> tuple[AttemptResult, PeerResponse]:
         one, at = self.loaded, self._now()
         if at >= one.until_at:
             return AttemptResult(one.notification_id, Outcome.DEAD, at, TOO_LATE), PeerResponse.NOTHING
@@ -234,7 +283,7 @@ class _NotificationSendJob:
         blank = DeliveryAttempt(one.notification_id, endpoint_id, _event_type(one), at, timedelta(0))
         failpoint("notify.before_send")
         try:
-            reply = self._sent(at)
+            reply = await self._sent()
         except SendFailed as failure:
             return _failed(one, self._now(), failure, blank), failure.said
         except Exception as error:
@@ -243,23 +292,30 @@ class _NotificationSendJob:
         sent = replace(blank, took=self._now() - at, status=reply.status, answer=reply.text)
         return AttemptResult(one.notification_id, Outcome.SENT, at, attempt=sent), PeerResponse.ANSWER
 
-    def _sent(self, at: datetime) -> Reply:
+    async def _sent(self) -> Reply:
         """Send it to its address or its endpoint.
 
         Raises:
             SendFailed: the server took it not.
         """
-        if isinstance(self.loaded, RequestMail):
-            return _send(self.loaded, self.target, self.senders)
-        if isinstance(self.loaded, AccountNotification):
-            return _send_account_mail(self.database, self.loaded, self.target, at, self.senders)
-        raise TypeError(type(self.loaded).__name__)
+        if self.fault:
+            raise self.fault
+        if isinstance(self.parcel, WebhookCall):
+            return await self.senders.hooks.send(self.parcel)
+        if isinstance(self.parcel, OutgoingMail):
+            await self.senders.mail.send(self.parcel)
+        return NOTHING
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, though it need not be recorded yet."""
+        return self.result is not None or self.is_returned or self.told.done()
 
     @property
     def standing(self) -> str:
         """How it stands, as `notify` counts it."""
         if not self.told.done():
-            return "unrecorded" if self.result else "unfinished"
+            return "unrecorded" if self.result or self.is_returned else "unfinished"
         if self.told.exception():
             return "unrecorded"
         result = self.told.result()
@@ -279,20 +335,18 @@ def _event_type(one: LoadedNotification) -> str:
     return webhook_payload.event_type(one.template, one.event_type if isinstance(one, RequestMail) else None)
 
 
-def _send(letter: RequestMail, target: WebhookTarget | None, senders: Senders) -> Reply:
-    if target is None:
-        written = request_mail.render(
-            letter, public_url=senders.public_url, services=senders.services, sender=senders.sender
-        )
-        senders.mail.send(written)
-        return NOTHING
-    body = webhook_payload.request_payload(letter, target, public_url=senders.public_url, services=senders.services)
-    return _call(letter, target, body, senders)
+def _parcel(
+    database_: Database, one: LoadedNotification, target: WebhookTarget | None, at: datetime, senders: Senders
+) -> OutgoingMail | WebhookCall:
+    """Return the mail or the call that a notification is.
 
-
-def _send_account_mail(
-    database_: Database, one: AccountNotification, target: WebhookTarget | None, at: datetime, senders: Senders
-) -> Reply:
+    Raises:
+        SendFailed: it cannot be made.
+    """
+    if isinstance(one, RequestMail):
+        return _request_parcel(one, target, senders)
+    if not isinstance(one, AccountNotification):
+        raise TypeError(type(one).__name__)
     memo = load.prepared(
         database_,
         one.row,
@@ -303,18 +357,26 @@ def _send_account_mail(
         approval_keys=senders.approval_keys,
     )
     if target is None:
-        senders.mail.send(account_mail.render(memo, public_url=senders.public_url, sender=senders.sender))
-        return NOTHING
+        return account_mail.render(memo, public_url=senders.public_url, sender=senders.sender)
     return _call(one, target, webhook_payload.account_payload(memo, target, public_url=senders.public_url), senders)
 
 
-def _call(one: LoadedNotification, target: WebhookTarget, body: bytes, senders: Senders) -> Reply:
+def _request_parcel(
+    letter: RequestMail, target: WebhookTarget | None, senders: Senders
+) -> OutgoingMail | WebhookCall:
+    url, services = senders.public_url, senders.services
+    if target is None:
+        return request_mail.render(letter, public_url=url, services=services, sender=senders.sender)
+    body = webhook_payload.request_payload(letter, target, public_url=url, services=services)
+    return _call(letter, target, body, senders)
+
+
+def _call(one: LoadedNotification, target: WebhookTarget, body: bytes, senders: Senders) -> WebhookCall:
     try:
         secrets = endpoints.signers(senders.vault, target.secret, target.old_secret)
     except InvalidToken:
         raise SendFailed("no key opens the endpoint's secret", kind="secret") from None
-    hook_id = str(one.notification_id)
-    return senders.hooks.send(WebhookCall(hook_id=hook_id, url=target.url, body=body, secrets=secrets))
+    return WebhookCall(hook_id=str(one.notification_id), url=target.url, body=body, secrets=secrets)
 
 
 def _failed(one: LoadedNotification, at: datetime, failure: SendFailed, attempt: DeliveryAttempt) -> AttemptResult:

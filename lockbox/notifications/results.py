@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -53,7 +54,9 @@ FROM recorded r
 """)
 log = structlog.get_logger(__name__)
 MOST_A_TRANSACTION = 100
-GATHER_SECONDS = 0.03
+ENOUGH = 25
+LONGEST_UNRECORDED = 0.5
+IDLE_SECONDS = 2.0
 AGAIN_SECONDS = 0.5
 MOST_KEPT = 10_000
 AWAY = (OperationalError, InterfaceError, PoolTimeout)
@@ -153,51 +156,86 @@ class ClaimResult:
 
 
 class ResultRecorder:
-    """Writes down what ended. Whoever comes while somebody writes leaves it to them: no thread waits for another.
+    """Writes down what ended, in a thread that lives while there is something to write and seconds longer.
 
-    What could not be written because Postgres was away is kept, at most 10,000 results, and written again every half
-    second until its lease ends: what has arrived and is not recorded by then is sent again.
+    It writes as soon as there are 25 results, the first of them is half a second old, or all that `expect` announced
+    has come. What could not be written because Postgres was away is kept, at most 10,000 results, and written again
+    every half second until its lease ends: what has arrived and is not recorded by then is sent again.
     """
 
     def __init__(self) -> None:
-        self._pending: list[ClaimResult] = []
-        self._kept: list[ClaimResult] = []
-        self._changing = threading.Lock()
-        self._writing = threading.Lock()
-        self._again: threading.Thread | None = None
+        self._change = threading.Condition()
+        self._pending: deque[ClaimResult] = deque()
+        self._expected = 0
+        self._since = 0.0
+        self._not_before = 0.0
+        self._is_writing = False
+        self._thread: threading.Thread | None = None
+
+    def expect(self, number: int) -> None:
+        """Announce that so many results, which belong together, will come: the last of them need not wait."""
+        with self._change:
+            self._expected += number
 
     def record(self, ended: Sequence[ClaimResult]) -> None:
-        """Write these, now or with what another thread is about to write."""
-        with self._changing:
-            self._pending += ended
-        # Looked at again after the lock is free: somebody may have come in between and left it to us.
-        while self._pending and self._writing.acquire(blocking=False):
-            try:
-                time.sleep(GATHER_SECONDS)
-                for part in _arrived_first(self._taken()):
-                    self._write(part)
-            finally:
-                self._writing.release()
+        """Have these written; never waits."""
+        with self._change:
+            self._expected = max(0, self._expected - len(ended))
+            self._add(ended)
+
+    def drop(self) -> None:
+        """Expect one result less: it will not come."""
+        with self._change:
+            self._expected = max(0, self._expected - 1)
+            self._change.notify_all()
 
     def finish(self, seconds: float) -> bool:
         """Wait at most that long until everything is written; return whether it is."""
-        until = time.monotonic() + seconds
-        while not (is_done := self._is_done()) and time.monotonic() < until:
-            time.sleep(GATHER_SECONDS)
-        return is_done
+        with self._change:
+            return self._change.wait_for(lambda: not (self._pending or self._is_writing), seconds)
 
-    def _is_done(self) -> bool:
-        with self._changing:
-            return not (self._pending or self._kept or self._again or self._writing.locked())
+    def _add(self, ended: Sequence[ClaimResult]) -> None:
+        if not ended:
+            return
+        if not self._pending:
+            self._since = time.monotonic()
+        self._pending += ended
+        self._change.notify_all()
+        if not self._thread:
+            self._thread = threading.Thread(target=self._live, name="recorder", daemon=True)
+            self._thread.start()
+
+    def _live(self) -> None:
+        while batch := self._next():
+            for part in _arrived_first(batch):
+                self._write(part)
+            with self._change:
+                self._is_writing = False
+                self._change.notify_all()
+
+    def _next(self) -> list[ClaimResult]:
+        """Wait until there is something to write, and take it; nothing where none has come for long."""
+        with self._change:
+            until = time.monotonic() + IDLE_SECONDS
+            while (left := (self._due() if self._pending else until) - time.monotonic()) > 0:
+                self._change.wait(left)
+            if not self._pending:
+                self._thread = None
+                return []
+            self._is_writing = True
+            return self._taken()
+
+    def _due(self) -> float:
+        """Return when what is pending is to be written, by the monotonic clock."""
+        is_enough = len(self._pending) >= ENOUGH or not self._expected
+        return max(self._not_before, self._since + (0.0 if is_enough else LONGEST_UNRECORDED))
 
     def _taken(self) -> list[ClaimResult]:
-        with self._changing:
-            taken: list[ClaimResult] = []
-            kept: list[ClaimResult] = []
-            for one in self._pending:
-                fits = one.database is self._pending[0].database and len(taken) < MOST_A_TRANSACTION
-                (taken if fits else kept).append(one)
-            self._pending = kept
+        taken: list[ClaimResult] = []
+        for _ in range(len(self._pending)):
+            one = self._pending.popleft()
+            fits = len(taken) < MOST_A_TRANSACTION and one.database is (taken or [one])[0].database
+            (taken if fits else self._pending).append(one)
         return taken
 
     def _write(self, batch: Sequence[ClaimResult]) -> None:
@@ -225,27 +263,15 @@ class ResultRecorder:
                 one.told.set_result(one.result if isinstance(one.result, AttemptResult) else None)
 
     def _keep(self, batch: Sequence[ClaimResult], error: Exception) -> None:
-        with self._changing:
-            ours = [one for one in batch if time.monotonic() < one.lease_ends][: MOST_KEPT - len(self._kept)]
-            self._kept += ours
-            if ours and not self._again:
-                self._again = threading.Thread(target=self._write_again, name="recorder", daemon=True)
-                self._again.start()
+        with self._change:
+            ours = [one for one in batch if time.monotonic() < one.lease_ends][: MOST_KEPT - len(self._pending)]
+            self._not_before = time.monotonic() + AGAIN_SECONDS
+            self._add(ours)
         kept = {id(one) for one in ours}
         lost = [one for one in batch if id(one) not in kept]
         if lost:
             log.error("notifications.given_up", count=len(lost), arrived=sum(one.has_arrived for one in lost))
             _tell(lost, error)
-
-    def _write_again(self) -> None:
-        while True:
-            time.sleep(AGAIN_SECONDS)
-            with self._changing:
-                kept, self._kept = self._kept, []
-                if not kept:
-                    self._again = None
-                    return
-            self.record(kept)
 
 
 def _arrived_first(batch: Sequence[ClaimResult]) -> tuple[Sequence[ClaimResult], Sequence[ClaimResult]]:

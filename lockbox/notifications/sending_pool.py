@@ -1,10 +1,12 @@
-"""The sending pool: threads that serve each destination in turn, mails and webhooks apart; no database."""
+"""The sending pool: one asyncio loop that serves each destination in turn, mails and webhooks apart; no database."""
 
+import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import structlog
@@ -13,33 +15,37 @@ from lockbox.notifications.circuit_breaker import FIRST_LOAD, CircuitBreaker, Pe
 
 log = structlog.get_logger(__name__)
 
-MAIL_THREADS = 16
-HOOK_THREADS = 32
+MAILS_AT_ONCE = 16
+HOOKS_AT_ONCE = 32
 UNPROVEN_SHARE = 0.75
-LONGEST_IN_QUEUE = 10.0
+MOST_UNRECORDED = 50
+"""How many of a channel are being sent, or sent and not recorded: what a process that is killed sends twice."""
+LONGEST_IN_QUEUE = 4.0
 IDLE_SECONDS = 2.0
+TICK_SECONDS = 0.25
 FORGOTTEN_SECONDS = 600.0
 SWEEP_SECONDS = 60.0
 STOPPED_WAIT = 1.0
+WITHDRAWN_WAIT = 1.0
 PORTS = {"http": 80, "https": 443}
 
 Clock = Callable[[], float]
 
 
 class SendJob(Protocol):
-    """One thing to send. Its calls come from a thread of the pool, but for `give_back`, and raise nothing."""
+    """One thing to send. `run` and `rest` are awaited in the loop, which nothing here blocks; none raises."""
 
-    def run(self) -> PeerResponse:
+    async def run(self) -> PeerResponse:
         """Send it, within a deadline of its own."""
 
-    def finish(self) -> None:
-        """Record how it went; its slot is free by now."""
+    def finish(self, recorded: Callable[[], None]) -> None:
+        """Have it recorded how it went, and call back once it is; its slot is free by now."""
 
     def give_back(self, seconds: float, others: Sequence[Any] = ()) -> None:
         """Take it back, and others of its kind with it: they were not tried, and there is no room for so long."""
 
-    def rest(self) -> None:
-        """Close what this thread holds open, for it has nothing more to do."""
+    async def rest(self) -> None:
+        """Close what sending holds open, for there is nothing more to send."""
 
 
 @dataclass(frozen=True)
@@ -50,28 +56,101 @@ class QueuedJob:
     since: float
 
 
-class ChannelPool:
-    """All destinations of one channel, and the threads that serve them in turn.
+class StartedSend(NamedTuple):
+    """A job that is being sent, and whether its destination had proven to answer by then."""
 
-    Lanes that have not proven to answer get three quarters of the threads at most, all together: however many of
+    breaker: CircuitBreaker[QueuedJob]
+    job: SendJob
+    was_proven: bool
+
+
+class SendingLoop:
+    """An asyncio loop in a thread of its own, which lives while there is something to send and seconds longer.
+
+    It is started by the first send, so in the process that sends and never before a fork.
+    """
+
+    def __init__(self) -> None:
+        self.channels: list[ChannelPool] = []
+        self.last: SendJob | None = None
+        self._changing = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def call(self, work: Callable[[], object]) -> None:
+        """Have the loop call this; start it where it does not run.
+
+        Raises:
+            RuntimeError: there is no thread for it.
+        """
+        with self._changing:
+            if self._loop is None:
+                loop = asyncio.new_event_loop()
+                try:
+                    threading.Thread(target=self._run, args=(loop,), name="sending-loop", daemon=True).start()
+                except RuntimeError:
+                    loop.close()
+                    raise
+                self._loop = loop
+            self._loop.call_soon_threadsafe(work)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its thread lives."""
+        with self._changing:
+            return self._loop is not None
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(self._live())
+
+    async def _live(self) -> None:
+        busy_at = time.monotonic()
+        while True:
+            await asyncio.sleep(min(TICK_SECONDS, IDLE_SECONDS))
+            for channel in self.channels:
+                channel.give_back_old()
+            with self._changing:
+                if any(channel.is_busy for channel in self.channels):
+                    busy_at = time.monotonic()
+                elif time.monotonic() - busy_at > IDLE_SECONDS:
+                    self._loop = None
+                    break
+        if self.last:
+            await self.last.rest()
+
+
+class ChannelPool:
+    """All destinations of one channel, which are served in turn, so many sends at once.
+
+    Destinations that have not proven to answer get three quarters of the sends at most, all together: however many of
     them hang, the others go on.
     """
 
     def __init__(
-        self, channel: str, threads: int, clock: Clock = time.monotonic, *, first_load: int = FIRST_LOAD
+        self,
+        channel: str,
+        at_once: int,
+        clock: Clock = time.monotonic,
+        *,
+        first_load: int = FIRST_LOAD,
+        loop: SendingLoop | None = None,
     ) -> None:
         self._channel = channel
-        self._most = threads
-        self._most_unproven = max(1, int(threads * UNPROVEN_SHARE))
+        self._most = at_once
+        self._most_unproven = max(1, int(at_once * UNPROVEN_SHARE))
         self._clock = clock
         self._first_load = first_load
+        self._loop = loop or SendingLoop()
+        self._loop.channels.append(self)
         self._change = threading.Condition()
         self._breakers: dict[str, CircuitBreaker[QueuedJob]] = {}
         self._waiting: dict[str, CircuitBreaker[QueuedJob]] = {}
-        self._threads = 0
-        self._idle = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running = 0
         self._unproven = 0
+        self._unrecorded = 0
         self._swept_at = clock()
+        self._is_woken = False
         self._stopping = False
 
     def enter(self, name: str) -> float:
@@ -104,90 +183,106 @@ class ChannelPool:
             wait = 0.0 if self._stopping else breaker.wait(now)
         job.give_back(wait)
 
+    def withdraw(self, jobs: Collection[SendJob]) -> None:
+        """Give back those of these jobs that still wait."""
+        wanted = {id(one) for one in jobs}
+        with self._change:
+            left = [one for breaker in self._waiting.values() for one in _taken(breaker, wanted)]
+            self._forget_empty()
+        _give_back(left, WITHDRAWN_WAIT)
+
+    def give_back_old(self) -> None:
+        """Give back what has waited for too long to be sent as it was true then."""
+        with self._change:
+            oldest = self._clock() - LONGEST_IN_QUEUE
+            left = [one for breaker in self._waiting.values() for one in _older(breaker, oldest)]
+            self._forget_empty()
+        _give_back(left, 0.0)
+
     def stop(self, seconds: float) -> bool:
         """Take nothing more and give back what waits; return whether what runs has ended within that time."""
         with self._change:
             self._stopping = True
             left = [one for breaker in self._waiting.values() for one in self._emptied(breaker)]
             self._waiting.clear()
-            self._change.notify_all()
         _give_back(left, 0.0)
         with self._change:
-            return self._change.wait_for(lambda: self._threads == self._idle, seconds)
+            return self._change.wait_for(lambda: not self._running, seconds)
 
     @property
-    def size(self) -> tuple[int, int]:
-        """How many destinations are remembered, and how many threads there are."""
+    def is_busy(self) -> bool:
+        """Whether anything is being sent, or waits to be."""
         with self._change:
-            return len(self._breakers), self._threads
+            return bool(self._tasks or self._waiting)
 
-    def _work(self) -> None:
-        last: SendJob | None = None
-        while found := self._next():
-            breaker, queued, unproven, waited = found
-            last = queued.job
-            if waited > LONGEST_IN_QUEUE:
-                self._end(breaker, 0.0, PeerResponse.NOTHING, unproven=unproven)
-                last.give_back(0.0)
-            else:
-                began = self._clock()
-                said = last.run()
-                self._end(breaker, self._clock() - began, said, unproven=unproven)
-                last.finish()
+    @property
+    def remembered(self) -> int:
+        """How many destinations are remembered."""
+        with self._change:
+            return len(self._breakers)
+
+    def _wake(self) -> None:
+        """Have the loop look for something to send."""
+        if self._is_woken or len(self._tasks) >= self._most or not self._ready():
+            return
+        try:
+            self._loop.call(self._begin)
+        except RuntimeError:
+            log.warning("sending_pool.no_thread", channel=self._channel)
+        else:
+            self._is_woken = True
+
+    def _begin(self) -> None:
+        """Begin as many sends as there are jobs and room for; called in the loop."""
+        with self._change:
+            self._is_woken = False
+            while len(self._tasks) < self._most and (started := self._next()):
+                task = asyncio.get_running_loop().create_task(self._work(started))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _work(self, started: StartedSend | None) -> None:
+        """Send this, and what comes after it, as long as there is something."""
+        while started:
+            job = self._loop.last = started.job
+            began = self._clock()
+            said = await job.run()
+            self._end(started, self._clock() - began, said)
+            job.finish(self._note_recorded)
             with self._change:
-                self._idle += 1
+                self._running -= 1
                 if self._stopping:
                     self._change.notify_all()
-        if last:
-            last.rest()
+                started = self._next()
 
-    def _next(self) -> tuple[CircuitBreaker[QueuedJob], QueuedJob, bool, float] | None:
-        """Return what to send next; None where nothing has come for a while, or nothing more will."""
-        until = time.monotonic() + IDLE_SECONDS
-        with self._change:
-            while not (breaker := self._ready()):
-                left = until - time.monotonic()
-                if self._stopping or left <= 0:
-                    self._threads -= 1
-                    self._idle -= 1
-                    return None
-                self._change.wait(left)
-            queued = breaker.queue.popleft()
-            # Whoever had its turn goes to the end of the row.
-            del self._waiting[breaker.name]
-            if breaker.queue:
-                self._waiting[breaker.name] = breaker
-            breaker.running += 1
-            unproven = not breaker.proven
-            self._unproven += unproven
-            self._idle -= 1
-            self._wake()
-            return breaker, queued, unproven, self._clock() - queued.since
+    def _next(self) -> StartedSend | None:
+        """Return what to send next, if there is anything and room for it."""
+        breaker = self._ready()
+        if breaker is None:
+            return None
+        queued = breaker.queue.popleft()
+        # Whoever had its turn goes to the end of the row.
+        del self._waiting[breaker.name]
+        if breaker.queue:
+            self._waiting[breaker.name] = breaker
+        breaker.running += 1
+        self._running += 1
+        self._unrecorded += 1
+        self._unproven += not breaker.proven
+        return StartedSend(breaker, queued.job, breaker.proven)
 
     def _ready(self) -> CircuitBreaker[QueuedJob] | None:
+        if self._unrecorded >= MOST_UNRECORDED:
+            return None
         now, full = self._clock(), self._unproven >= self._most_unproven
         return next((one for one in self._waiting.values() if one.is_ready(now) and (one.proven or not full)), None)
 
-    def _wake(self) -> None:
-        """Have one thread more look, if there is something for it."""
-        if not self._ready():
-            return
-        if self._idle:
-            self._change.notify()
-        elif self._threads < self._most:
-            try:
-                threading.Thread(target=self._work, name=f"{self._channel}-sender", daemon=True).start()
-            except RuntimeError:
-                log.warning("sending_pool.no_thread", channel=self._channel, threads=self._threads)
-            else:
-                self._threads += 1
-                self._idle += 1
-
-    def _end(self, breaker: CircuitBreaker[QueuedJob], seconds: float, said: PeerResponse, *, unproven: bool) -> None:
+    def _end(self, started: StartedSend, seconds: float, said: PeerResponse) -> None:
+        breaker = started.breaker
         with self._change:
             now, was_shut = self._clock(), breaker.shut_until
             breaker.end(now, seconds, said)
-            self._unproven -= unproven
+            self._unproven -= not started.was_proven
             is_shut = breaker.is_shut(now)
             left = self._emptied(breaker) if is_shut else []
             if left:
@@ -202,11 +297,20 @@ class ChannelPool:
             log.info("circuit_breaker.closed", channel=self._channel, destination=breaker.name)
         _give_back(left, wait)
 
+    def _note_recorded(self) -> None:
+        with self._change:
+            self._unrecorded -= 1
+            self._wake()
+
     def _emptied(self, breaker: CircuitBreaker[QueuedJob]) -> list[QueuedJob]:
         left = list(breaker.queue)
         breaker.queue.clear()
         breaker.load -= len(left)
         return left
+
+    def _forget_empty(self) -> None:
+        for name in [name for name, breaker in self._waiting.items() if not breaker.queue]:
+            del self._waiting[name]
 
     def _sweep(self, now: float) -> None:
         if now - self._swept_at < SWEEP_SECONDS:
@@ -217,7 +321,7 @@ class ChannelPool:
 
 
 class SendingPool:
-    """Both ways out, which share nothing: neither can starve the other. Threads are started as they are needed.
+    """Both ways out, which share the loop and no slot: neither can starve the other.
 
     `first_load` is how many a destination lets in before it has proven to answer, and `clock` tells the time.
     """
@@ -225,14 +329,15 @@ class SendingPool:
     def __init__(
         self,
         *,
-        mail_threads: int = MAIL_THREADS,
-        hook_threads: int = HOOK_THREADS,
+        mails_at_once: int = MAILS_AT_ONCE,
+        hooks_at_once: int = HOOKS_AT_ONCE,
         clock: Clock = time.monotonic,
         first_load: int = FIRST_LOAD,
     ) -> None:
         self.clock = clock
-        self.mail = ChannelPool("mail", mail_threads, clock, first_load=first_load)
-        self.hooks = ChannelPool("webhook", hook_threads, clock, first_load=first_load)
+        self.loop = SendingLoop()
+        self.mail = ChannelPool("mail", mails_at_once, clock, first_load=first_load, loop=self.loop)
+        self.hooks = ChannelPool("webhook", hooks_at_once, clock, first_load=first_load, loop=self.loop)
 
     def stop(self, seconds: float) -> bool:
         """Take nothing more, give back what waits, and wait that long for what runs; return whether it has ended."""
@@ -254,6 +359,23 @@ def host_of(url: str) -> str:
 def domain_of(address: str) -> str:
     """Return the destination of a mail: its domain, in small letters."""
     return address.rpartition("@")[2].strip().lower()
+
+
+def _taken(breaker: CircuitBreaker[QueuedJob], wanted: Collection[int]) -> list[QueuedJob]:
+    """Take these jobs out of the queue of a destination."""
+    left = [one for one in breaker.queue if id(one.job) in wanted]
+    breaker.queue = deque(one for one in breaker.queue if id(one.job) not in wanted)
+    breaker.load -= len(left)
+    return left
+
+
+def _older(breaker: CircuitBreaker[QueuedJob], oldest: float) -> list[QueuedJob]:
+    """Take out of the queue of a destination what came before that moment."""
+    left = []
+    while breaker.queue and breaker.queue[0].since < oldest:
+        left.append(breaker.queue.popleft())
+    breaker.load -= len(left)
+    return left
 
 
 def _give_back(left: Sequence[QueuedJob], seconds: float) -> None:

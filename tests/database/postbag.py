@@ -1,5 +1,6 @@
 """Sending in tests: the memory senders with what they need, and senders that stop or die half-way."""
 
+import asyncio
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -65,7 +66,7 @@ class Postbag:
             self.audit_keys,
             keyring.development_codes(),
             self.approval_keys,
-            self.sending_pool or SendingPool(mail_threads=1, hook_threads=1, clock=lambda: 0.0, first_load=10_000),
+            self.sending_pool or SendingPool(mails_at_once=1, hooks_at_once=1, clock=lambda: 0.0, first_load=10_000),
         )
 
     def deliver(self, db: Database, ids: Iterable[UUID]) -> list[AttemptResult]:
@@ -83,9 +84,9 @@ class Postbag:
 class DyingMail(MemoryMail):
     """Its process dies right after the relay took the mail, before anybody could note it."""
 
-    def send(self, mail: OutgoingMail) -> None:
+    async def send(self, mail: OutgoingMail) -> None:
         """Send, and die."""
-        super().send(mail)
+        await super().send(mail)
         raise SystemExit(137)
 
 
@@ -97,11 +98,11 @@ class SlowMail(MemoryMail):
         self.sending = threading.Event()
         self.let_go = threading.Event()
 
-    def send(self, mail: OutgoingMail) -> None:
+    async def send(self, mail: OutgoingMail) -> None:
         """Send once let go."""
         self.sending.set()
-        self.let_go.wait(10)
-        super().send(mail)
+        await asyncio.to_thread(self.let_go.wait, 10)
+        await super().send(mail)
 
 
 def open_notifications(db: Database) -> list[UUID]:

@@ -7,7 +7,7 @@ from lockbox.notifications.senders.protocol import OutgoingMail, Reply, SendFail
 class RefusingMail(MemoryMail):
     """Answers each mail with the address that it went to."""
 
-    def send(self, mail: OutgoingMail) -> None:
+    async def send(self, mail: OutgoingMail) -> None:
         """Refuse."""
         said = f"5.1.1 <{mail.to_address}>: Recipient address rejected: User unknown"
         raise SendFailed(

@@ -1,7 +1,8 @@
 """Records of sends: many in one transaction, a bad one alone, and a claim given back only by whoever holds it."""
 
+import time
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from datetime import timedelta
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from lockbox.notifications import queue
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.outcome_events import DeliveryAttempt
 from lockbox.notifications.queue import ReturnedClaim
-from lockbox.notifications.results import AttemptResult, ClaimResult, ResultRecorder
+from lockbox.notifications.results import ENOUGH, LONGEST_UNRECORDED, AttemptResult, ClaimResult, ResultRecorder
 from lockbox.notifications.sending_pool import SendingPool
 from tests.database.postbag import assert_notifications_are_held, notification, open_notifications
 from tests.database.scenes import many, read, write
@@ -26,7 +27,7 @@ def claim(db: Database, ids: Sequence[UUID]) -> list[ClaimResult]:
     """Claim notifications, and say that all were sent but the last, which was given back."""
     db = as_sender(db)
     with db.transaction() as session:
-        claims, at, _ = queue.claim(session, ids, SendingPool(), [])
+        claims, at, _ = queue.claim(session, ids, SendingPool(first_load=1000), [])
     *sent, back = claims
     results: list[AttemptResult | ReturnedClaim] = [
         AttemptResult(
@@ -41,12 +42,19 @@ def claim(db: Database, ids: Sequence[UUID]) -> list[ClaimResult]:
     return [ClaimResult(db, result, Future()) for result in results]
 
 
+def write_down(ended: Sequence[ClaimResult]) -> None:
+    """Have these recorded, and wait for that."""
+    recorder = ResultRecorder()
+    recorder.record(ended)
+    assert recorder.finish(10)
+
+
 def test_what_arrived_is_written_in_one_transaction_and_the_rest_in_another(world: World, worker: Database) -> None:
     many(world, 4)
     notifications = open_notifications(worker)
     ended = claim(worker, notifications)
 
-    ResultRecorder().record(ended)
+    write_down(ended)
 
     assert len(read(worker, "SELECT DISTINCT xmin::text FROM notifications WHERE outcome = 'sent'")) == 1
     assert len(read(worker, "SELECT DISTINCT xmin::text FROM notifications")) == 2
@@ -63,7 +71,7 @@ def test_one_that_cannot_be_written_takes_no_other_along(world: World, worker: D
     rule = f"CHECK (id <> '{notifications[2]}' OR outcome IS NULL) NOT VALID"
     write(unbound(worker), f"ALTER TABLE notifications ADD CONSTRAINT one_is_bad {rule}")
     try:
-        ResultRecorder().record(ended)
+        write_down(ended)
     finally:
         write(unbound(worker), "ALTER TABLE notifications DROP CONSTRAINT one_is_bad")
 
@@ -81,7 +89,30 @@ def test_a_claim_that_somebody_else_holds_by_now_is_not_given_back(
     claim(sender, notifications)
     before = read(sender, "SELECT id, run_at, attempts FROM notifications ORDER BY id")
 
-    ResultRecorder().record([back])
+    write_down([back])
 
     assert back.told.result(0) is None
     assert read(sender, "SELECT id, run_at, attempts FROM notifications ORDER BY id") == before
+
+
+def test_results_are_written_25_at_a_time_after_half_a_second_or_as_the_last_of_a_batch(
+    world: World, worker: Database
+) -> None:
+    many(world, 9)
+    ended = claim(worker, open_notifications(worker))
+    recorder = ResultRecorder()
+    recorder.expect(len(ended) + 2)
+    recorder.drop()
+
+    recorder.record(ended[:ENOUGH])
+    wait([one.told for one in ended[:ENOUGH]], 10)
+    began = time.monotonic()
+    recorder.record(ended[ENOUGH:-1])
+    ended[-2].told.result(10)
+    late = time.monotonic() - began
+    recorder.drop()
+    recorder.record(ended[-1:])
+    ended[-1].told.result(10)
+
+    assert late >= LONGEST_UNRECORDED
+    assert len(read(worker, "SELECT DISTINCT xmin::text FROM notifications")) == 3

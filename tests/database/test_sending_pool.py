@@ -294,12 +294,14 @@ def test_a_worker_that_stops_gives_back_what_waits_and_the_next_sends_it_at_once
     assert slow.mail.sending.wait(10)
 
     assert not senders.sending_pool.stop(0.05)
+    assert within(10, lambda: sum(one.done() for one in futures) >= 9 - 4)
     given_back = [one for one in futures if one.done()]
     sent = following.deliver(worker, notifications)
     slow.mail.let_go.set()
 
     assert len(given_back) == len(sent) >= 9 - 4
     assert senders.sending_pool.stop(10)
+    assert senders.recorder.finish(10)
     assert len(slow.mail.sent) == 9 - len(sent)
     assert open_notifications(worker) == []
     assert {row.attempts for row in read(worker, "SELECT attempts FROM notifications")} == {1}

@@ -1,5 +1,6 @@
 """The form of what is sent: headers of a mail, the signature of a webhook, and when to try again."""
 
+import asyncio
 import email
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -74,7 +75,7 @@ def test_a_line_break_in_a_header_is_refused_for_good(change: dict[str, str]) ->
     hostile = replace(MAIL, **change)
 
     with pytest.raises(SendFailed) as failed:
-        SmtpMail("smtp://127.0.0.1:1", sender=FROM).send(hostile)
+        asyncio.run(SmtpMail("smtp://127.0.0.1:1", sender=FROM).send(hostile))
 
     assert failed.value.permanent
 
@@ -126,7 +127,7 @@ def test_a_webhook_signed_with_another_secret_is_refused_by_it() -> None:
 @pytest.mark.parametrize("url", ["http://hooks.example/", "ftp://hooks.example/", "file:///etc/passwd", "", "hooks"])
 def test_an_address_that_is_not_https_is_never_called(url: str) -> None:
     with pytest.raises(SendFailed) as failed:
-        HttpWebhooks().send(replace(HOOK, url=url))
+        asyncio.run(HttpWebhooks().send(replace(HOOK, url=url)))
 
     assert failed.value.permanent
 
@@ -183,10 +184,10 @@ def test_tries_end_before_the_notification_stops_mattering(minutes: int) -> None
 
 def test_the_sender_in_memory_keeps_what_it_takes_and_fails_as_told() -> None:
     sender = MemoryMail()
-    sender.send(MAIL)
+    asyncio.run(sender.send(MAIL))
     sender.refused[MAIL.to_address] = SendFailed("no such mailbox", permanent=True)
 
     with pytest.raises(SendFailed, match="no such mailbox"):
-        sender.send(MAIL)
+        asyncio.run(sender.send(MAIL))
 
     assert sender.sent == [MAIL]

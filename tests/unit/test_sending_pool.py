@@ -1,5 +1,6 @@
-"""Lanes and their threads: who hangs takes nobody along, what was let in and not sent comes back, all of it ends."""
+"""Destinations and their loop: who hangs takes nobody along, what was not sent comes back, all of it ends."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,10 @@ from lockbox.notifications.circuit_breaker import FIRST_SHUT, PeerResponse
 from lockbox.notifications.sending_pool import (
     FORGOTTEN_SECONDS,
     LONGEST_IN_QUEUE,
+    MOST_UNRECORDED,
+    WITHDRAWN_WAIT,
     ChannelPool,
+    SendingLoop,
     SendingPool,
     domain_of,
     host_of,
@@ -42,16 +46,22 @@ class HangingJob:
     over: threading.Event = field(default_factory=threading.Event)
     returned: list[float] = field(default_factory=list)
     company: int = 0
+    is_unrecorded: bool = False
+    recorded: Callable[[], None] = lambda: None
     rested: threading.Event = field(default_factory=threading.Event)
 
-    def run(self) -> PeerResponse:
+    async def run(self) -> PeerResponse:
         """Wait to be let go."""
         self.begun.set()
-        self.let_go.wait(PATIENCE)
+        while not self.let_go.is_set():  # noqa: ASYNC110 - a test sets it from its own thread
+            await asyncio.sleep(0.002)
         return self.said
 
-    def finish(self) -> None:
-        """Note that it is over."""
+    def finish(self, recorded: Callable[[], None]) -> None:
+        """Note that it is over, and that this was recorded, unless that is left to the test."""
+        self.recorded = recorded
+        if not self.is_unrecorded:
+            recorded()
         self.over.set()
 
     def give_back(self, seconds: float, others: "Sequence[HangingJob]" = ()) -> None:
@@ -60,8 +70,8 @@ class HangingJob:
             one.returned.append(seconds)
             one.company = len(others)
 
-    def rest(self) -> None:
-        """Note that its thread has nothing more to do."""
+    async def rest(self) -> None:
+        """Note that there is nothing more to do."""
         self.rested.set()
 
 
@@ -134,7 +144,7 @@ def test_breakers_that_wait_for_a_thread_have_their_turns(way: ChannelPool) -> N
     assert wait(lambda: sum(one.begun.is_set() for one in blocking) == 6)
 
     class RecordingJob(HangingJob):
-        def run(self) -> PeerResponse:
+        async def run(self) -> PeerResponse:
             order.append(self.destination)
             return PeerResponse.ANSWER
 
@@ -201,10 +211,11 @@ def test_what_has_waited_for_too_long_comes_back_rather_than_tell_what_was_true_
     late = send(way, "slow:443", quick())
 
     clock.now += LONGEST_IN_QUEUE + 1
-    for one in trying:
-        one.let_go.set()
 
     assert wait(lambda: late.returned == [0.0])
+    for one in trying:
+        one.let_go.set()
+    assert all(one.over.wait(PATIENCE) for one in trying)
     assert not late.begun.is_set()
 
 
@@ -227,24 +238,60 @@ def test_stopping_gives_back_what_waits_takes_nothing_more_and_waits_for_what_ru
     assert all(one.over.is_set() for one in running)
 
 
-def test_threads_are_made_when_they_are_needed_and_end_when_they_are_not(
-    way: ChannelPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_withdrawn_comes_back_and_what_runs_goes_on(way: ChannelPool) -> None:
+    running = [send(way, "slow:443", HangingJob()) for _ in range(4)]
+    assert wait(lambda: all(one.begun.is_set() for one in running))
+    mine, another = send(way, "slow:443", quick()), send(way, "slow:443", quick())
+
+    way.withdraw([*running, mine])
+
+    assert mine.returned == [WITHDRAWN_WAIT]
+    for one in running:
+        one.let_go.set()
+    assert all(one.over.wait(PATIENCE) for one in (*running, another))
+    assert not mine.begun.is_set()
+    assert not any(one.returned for one in (*running, another))
+
+
+def test_no_more_than_fifty_are_on_their_way_or_unrecorded(way: ChannelPool) -> None:
+    jobs = [quick() for _ in range(MOST_UNRECORDED + 20)]
+    for number, job in enumerate(jobs):
+        job.is_unrecorded = True
+        send(way, f"host-{number}:443", job)
+
+    assert wait(lambda: sum(one.over.is_set() for one in jobs) == MOST_UNRECORDED)
+    time.sleep(0.05)
+    assert sum(one.begun.is_set() for one in jobs) == MOST_UNRECORDED
+    for one in jobs[:5]:
+        one.recorded()
+    assert wait(lambda: sum(one.over.is_set() for one in jobs) == MOST_UNRECORDED + 5)
+    for one in jobs:
+        one.is_unrecorded = False
+    for one in jobs[5:MOST_UNRECORDED]:
+        one.recorded()
+    assert all(one.over.wait(PATIENCE) for one in jobs)
+
+
+def test_the_loop_is_started_when_it_is_needed_and_ends_when_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(breakers_module, "IDLE_SECONDS", 0.05)
-    assert way.size == (0, 0)
+    loop = SendingLoop()
+    way = ChannelPool("webhook", 8, loop=loop)
+    assert wait(lambda: not loop.is_running)
 
     last = send(way, "good:443", quick())
 
     assert last.rested.wait(PATIENCE)
-    assert wait(lambda: way.size == (1, 0))
+    assert wait(lambda: not loop.is_running)
     prove(way, "good:443")
+    assert wait(lambda: loop.is_running)
+    way.stop(PATIENCE)
 
 
-def test_no_thread_of_a_breaker_keeps_the_process_alive(way: ChannelPool) -> None:
+def test_the_loop_does_not_keep_the_process_alive(way: ChannelPool) -> None:
     hanging = send(way, "slow:443", HangingJob())
     assert hanging.begun.wait(PATIENCE)
 
-    threads = [one for one in threading.enumerate() if one.name == "webhook-sender"]
+    threads = [one for one in threading.enumerate() if one.name == "sending-loop"]
 
     assert threads
     assert all(one.daemon for one in threads)
@@ -259,12 +306,12 @@ def test_breakers_that_nobody_came_to_for_long_are_forgotten(way: ChannelPool, c
     clock.now += FORGOTTEN_SECONDS + 1
     prove(way, "new:443")
 
-    assert way.size[0] == 2
+    assert way.remembered == 2
     used.let_go.set()
 
 
-def test_mails_and_webhooks_share_no_thread() -> None:
-    sending_pool = SendingPool(mail_threads=2, hook_threads=2)
+def test_mails_and_webhooks_share_no_slot() -> None:
+    sending_pool = SendingPool(mails_at_once=2, hooks_at_once=2)
     hanging = [send(sending_pool.hooks, f"slow-{number}:443", HangingJob()) for number in range(4)]
 
     assert send(sending_pool.mail, "contoso.example", quick()).over.wait(PATIENCE)

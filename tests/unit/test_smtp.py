@@ -1,28 +1,72 @@
 """Mail through a real relay that misbehaves: each trouble has its name, and none takes longer than it may."""
 
+import asyncio
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.sinks import MailRelay, relaying
 from lockbox.notifications.circuit_breaker import PeerResponse
-from lockbox.notifications.senders.protocol import SendFailed
+from lockbox.notifications.senders import smtp_client
+from lockbox.notifications.senders.protocol import OutgoingMail, SendFailed
 from lockbox.notifications.senders.smtp import SmtpMail
+from lockbox.notifications.senders.smtp_client import MailEnvelope
 from tests.unit.test_safe_http import certified
 from tests.unit.test_senders import FROM, MAIL
 
 QUICKLY = 0.4
+NOBODY = {MAIL.to_address: "550 5.1.1 nobody"}
 
 
-def mailing(relay: MailRelay, scheme: str = "smtp", host: str = "127.0.0.1", **more: object) -> SmtpMail:
-    return SmtpMail(f"{scheme}://{host}:{relay.port}", sender=FROM, **more)  # type: ignore[arg-type]
+class Mailing:
+    """Sends one mail after the other in a loop of its own, until it is closed."""
+
+    def __init__(self, mail: SmtpMail) -> None:
+        self.mail = mail
+        self._runner = asyncio.Runner()
+        OPEN.append(self)
+
+    def send(self, *mails: OutgoingMail) -> list[BaseException | None]:
+        """Send these at once, and return how each has failed; of one alone raise it."""
+
+        async def send_all() -> list[BaseException | None]:
+            return await asyncio.gather(*(self.mail.send(one) for one in mails), return_exceptions=True)
+
+        results = self._runner.run(send_all())
+        if len(mails) == 1 and results[0]:
+            raise results[0]
+        return results
+
+    def close(self) -> None:
+        """Close the connections, and end the loop."""
+        OPEN.remove(self)
+        self._runner.run(self.mail.close())
+        self._runner.close()
 
 
-def refused(mail: SmtpMail) -> SendFailed:
+OPEN: list[Mailing] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """Close what a test has left open."""
+    yield
+    for one in OPEN:
+        one.close()
+
+
+def mailing(
+    relay: MailRelay, scheme: str = "smtp", host: str = "127.0.0.1", login: str = "", **more: object
+) -> Mailing:
+    return Mailing(SmtpMail(f"{scheme}://{login}{host}:{relay.port}", sender=FROM, **more))  # type: ignore[arg-type]
+
+
+def refused(mail: Mailing) -> SendFailed:
     """Send, and return how that failed."""
     with pytest.raises(SendFailed) as failed:
         mail.send(MAIL)
@@ -44,7 +88,7 @@ def test_a_relay_that_is_well_takes_each_mail_once_over_one_connection() -> None
 def test_nobody_listening_is_said_at_once() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        failure = refused(SmtpMail(f"smtp://127.0.0.1:{taken.getsockname()[1]}", sender=FROM))
+        failure = refused(Mailing(SmtpMail(f"smtp://127.0.0.1:{taken.getsockname()[1]}", sender=FROM)))
 
     assert (failure.kind, failure.permanent, failure.said) == ("connection", False, PeerResponse.SILENCE)
 
@@ -191,17 +235,155 @@ def test_a_greeting_in_another_language_is_no_mail_relay() -> None:
     assert (failure.kind, failure.reply.status) == ("connection", None)
 
 
-def test_each_thread_has_a_connection_of_its_own_and_one_that_hangs_holds_up_no_other() -> None:
-    with relaying(hangs_for="hangs.example") as relay, ThreadPoolExecutor(2) as pool:
+def test_one_that_hangs_holds_up_no_other() -> None:
+    with relaying(hangs_for="hangs.example") as relay:
         mail = mailing(relay, seconds=1.5)
         began = time.monotonic()
-        hanging = pool.submit(mail.send, replace(MAIL, to_address="ann@hangs.example"))
-        for _ in range(5):
-            pool.submit(mail.send, MAIL).result(10)
-        pool.submit(mail.close).result(10)
+        hanging, *others = mail.send(replace(MAIL, to_address="ann@hangs.example"), *[MAIL] * 5)
         took = time.monotonic() - began
-        with pytest.raises(SendFailed):
-            hanging.result(10)
+        mail.send(MAIL)
+        mail.close()
 
-    assert took < 1.4
-    assert len(relay.taken) == 5
+    assert isinstance(hanging, SendFailed)
+    assert others == [None] * 5
+    assert 1.4 < took < 3
+    assert len(relay.taken) == 6
+    assert relay.callers == 6
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said"),
+    [
+        ({}, ["MAIL", "RCPT", "DATA", "MAIL"]),
+        ({"pipelines": False}, ["MAIL", "RCPT", "DATA", "MAIL"]),
+        ({"answers": {MAIL.to_address: "550 5.1.1 nobody"}}, ["MAIL", "RCPT", "DATA", "RSET", "MAIL"]),
+        (
+            {"answers": {MAIL.to_address: "550 5.1.1 nobody"}, "is_lax": True},
+            ["MAIL", "RCPT", "DATA", "RSET", "MAIL"],
+        ),
+        ({"answers": {MAIL.to_address: "550 5.1.1 nobody"}, "pipelines": False}, ["MAIL", "RCPT", "RSET", "MAIL"]),
+    ],
+    ids=["begun in one go", "one by one", "refused", "refused, and waited for", "refused one by one"],
+)
+def test_a_mail_is_begun_in_one_go_where_the_relay_offers_that(behaviour: dict[str, Any], said: list[str]) -> None:
+    with relaying(**behaviour) as relay:
+        mail = mailing(relay)
+        failed = refused(mail).reply.status if "answers" in behaviour else mail.send(MAIL)[0]
+        others = [replace(MAIL, to_address=f"a{number}@contoso.example") for number in range(3)]
+        for one in others:
+            mail.send(one)
+        mail.close()
+
+    assert [one.partition(" ")[0] for one in relay.said][1 : 1 + len(said)] == said
+    assert failed == (550 if "answers" in behaviour else None)
+    assert [one.recipient for one in relay.taken][-3:] == [one.to_address for one in others]
+    assert len(relay.taken) == (3 if failed else 4)
+    assert relay.callers == 1
+
+
+def test_lines_of_dots_arrive_as_they_were() -> None:
+    text = ".\n..\n. end\n"
+    with relaying() as relay:
+        mail = mailing(relay)
+        mail.send(replace(MAIL, text=text), replace(MAIL, text=text))
+        mail.close()
+
+    for taken in relay.taken:
+        part = taken.message.get_body(("plain",))
+        assert part is not None
+        assert part.get_content().splitlines() == text.splitlines()
+
+
+def test_no_line_break_of_another_kind_ends_a_mail() -> None:
+    envelope = MailEnvelope("a@v.example", "b@c.example", b"one\n.\r\nMAIL FROM:<x@y.example>\r.\r\n\n.\n")
+
+    async def send(port: int) -> None:
+        client = await smtp_client.connect("127.0.0.1", port, None)
+        await client.send(envelope)
+        client.close()
+
+    with relaying() as relay:
+        asyncio.run(send(relay.port))
+
+    (taken,) = relay.taken
+    assert taken.raw == b"one\r\n..\r\nMAIL FROM:<x@y.example>\r\n..\r\n\r\n..\r\n"
+    assert [one.partition(" ")[0] for one in relay.said][:4] == ["EHLO", "MAIL", "RCPT", "DATA"]
+
+
+def test_what_is_said_in_the_clear_after_starttls_is_no_answer_under_tls(tmp_path: Path) -> None:
+    serving, _ = certified(tmp_path, "localhost")
+
+    with relaying(tls=serving, injects="250-relay.example\r\n250 AUTH PLAIN\r\n") as relay:
+        failure = refused(
+            mailing(relay, "smtp+starttls", "me:secret@localhost", ca_file=tmp_path / "certificate.pem")
+        )
+
+    assert (failure.kind, failure.permanent) == ("connection", False)
+    assert relay.taken == []
+    assert not any("AUTH" in one for one in relay.said)
+
+
+def test_what_a_relay_offers_in_the_clear_is_forgotten_under_tls(tmp_path: Path) -> None:
+    serving, _ = certified(tmp_path, "localhost")
+
+    with relaying(tls=serving) as relay:
+        mail = mailing(relay, "smtp+starttls", "localhost", ca_file=tmp_path / "certificate.pem")
+        mail.send(MAIL)
+        mail.close()
+
+    assert [one.partition(" ")[0] for one in relay.said[:4]] == ["EHLO", "STARTTLS", "EHLO", "MAIL"]
+
+
+@pytest.mark.parametrize(
+    ("offered", "said"),
+    [
+        ("AUTH PLAIN LOGIN", ["AUTH PLAIN AG1lAHMzY3JldA=="]),
+        ("AUTH=LOGIN", ["AUTH LOGIN bWU=", "czNjcmV0"]),
+        ("AUTH CRAM-MD5", ["AUTH CRAM-MD5", "bWUgNzM1YWQ3OTQ4NzNmMjE1MGMxNDFlNWRkZjc3MTIzMGM="]),
+    ],
+)
+def test_a_login_is_by_the_best_means_that_is_offered(offered: str, said: list[str]) -> None:
+    with relaying(offers=[offered, "SIZE 1000000"]) as relay:
+        mail = mailing(relay, host="me:s3cret@127.0.0.1")
+        mail.send(MAIL)
+        mail.close()
+
+    assert relay.said[1 : 1 + len(said)] == said
+    assert [" SIZE=" in one for one in relay.said if one.startswith("MAIL")] == [True]
+    assert len(relay.taken) == 1
+
+
+def test_an_address_that_is_not_ascii_goes_only_where_that_is_offered() -> None:
+    international = replace(MAIL, to_address="änne@contoso.example")
+    with relaying() as relay:
+        mail = mailing(relay)
+        with pytest.raises(SendFailed) as failed:
+            mail.send(international)
+        relay.offers = ["SMTPUTF8"]
+        mail.close()
+        mail = mailing(relay)
+        mail.send(international)
+        mail.close()
+
+    assert (failed.value.kind, failed.value.permanent) == ("unsupported", False)
+    assert next(one for one in relay.said if one.startswith("MAIL")).endswith("SMTPUTF8 BODY=8BITMIME")
+    assert [one.recipient for one in relay.taken] == ["änne@contoso.example"]
+
+
+def test_a_connection_that_the_relay_ended_meanwhile_costs_no_try() -> None:
+    with relaying() as relay:
+        mail = mailing(relay)
+        mail.send(MAIL, MAIL, MAIL)
+        relay.ended = relay.callers
+        mail.send(MAIL)
+        mail.close()
+
+    assert len(relay.taken) == 4
+
+
+@pytest.mark.parametrize("greeting", ["220-" + "x" * 10_000, "\r\n".join(["220-on and on"] * 200)])
+def test_an_answer_without_an_end_is_no_answer(greeting: str) -> None:
+    with relaying(greeting=greeting) as relay:
+        failure = refused(mailing(relay))
+
+    assert (failure.kind, failure.reply.status) == ("connection", None)

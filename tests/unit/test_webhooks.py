@@ -1,5 +1,6 @@
 """Webhooks against a real receiver: 2xx alone is a yes, nothing leads anywhere else, and all of it is bounded."""
 
+import asyncio
 import base64
 import gzip
 import socket
@@ -44,7 +45,7 @@ def hook(receiver: WebhookReceiver) -> WebhookCall:
 
 def refused(hook: WebhookCall, seconds: float = SEND_SECONDS) -> SendFailed:
     with pytest.raises(SendFailed) as failed:
-        HttpWebhooks(allow_http=True, seconds=seconds).send(hook)
+        asyncio.run(HttpWebhooks(allow_http=True, seconds=seconds).send(hook))
     return failed.value
 
 
@@ -53,7 +54,7 @@ def test_a_call_arrives_as_json_that_the_published_library_verifies(
 ) -> None:
     receiver.answers = [ScriptedAnswer(status=202, body=b"thank you")]
 
-    reply = HttpWebhooks(allow_http=True).send(hook)
+    reply = asyncio.run(HttpWebhooks(allow_http=True).send(hook))
 
     (call,) = receiver.calls
     assert (reply.status, reply.text) == (202, "thank you")
@@ -130,7 +131,7 @@ def test_of_a_long_answer_a_kilobyte_is_read_as_it_came(
     receiver.answers = [answer]
     started = time.monotonic()
 
-    reply = HttpWebhooks(allow_http=True).send(hook)
+    reply = asyncio.run(HttpWebhooks(allow_http=True).send(hook))
 
     assert reply.status == 200
     assert len(reply.text) <= webhook.MOST_ANSWER_BYTES
@@ -175,10 +176,10 @@ def test_only_a_good_certificate_for_the_name_is_called(tmp_path: Path, name: st
     with receiving(name="localhost", tls=serving) as receiver:
         hook = WebhookCall("n-1", receiver.url, b"{}", (new_secret(),))
         if (name, is_trusted) == ("localhost", True):
-            assert hooks.send(hook).status == 204
+            assert asyncio.run(hooks.send(hook)).status == 204
         else:
             with pytest.raises(SendFailed) as failed:
-                hooks.send(hook)
+                asyncio.run(hooks.send(hook))
             assert failed.value.kind == "certificate"
 
     assert len(receiver.calls) == ((name, is_trusted) == ("localhost", True))
@@ -191,7 +192,7 @@ def test_a_name_that_leads_inside_is_not_called_and_may_be_mended(
     resolve_to(monkeypatch, [address])
 
     with pytest.raises(SendFailed) as failed:
-        HttpWebhooks().send(replace(hook, url="https://hooks.example/"))
+        asyncio.run(HttpWebhooks().send(replace(hook, url="https://hooks.example/")))
 
     assert (failed.value.kind, failed.value.permanent) == ("not_public", False)
 
@@ -201,7 +202,8 @@ def test_a_resolver_that_changes_its_answer_is_asked_once_a_call(
 ) -> None:
     asked = resolve_to(monkeypatch, ["127.0.0.1"], ["10.0.0.1"])
 
-    HttpWebhooks(allow_http=True).send(replace(hook, url=receiver.url.replace("127.0.0.1", "hooks.example")))
+    call = replace(hook, url=receiver.url.replace("127.0.0.1", "hooks.example"))
+    asyncio.run(HttpWebhooks(allow_http=True).send(call))
 
     assert asked == ["hooks.example"]
     assert len(receiver.calls) == 1

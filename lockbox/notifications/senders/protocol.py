@@ -78,17 +78,17 @@ class WebhookCall:
 
 
 class MailSender(Protocol):
-    """Sends mail, from several threads at once; every call ends within SEND_SECONDS."""
+    """Sends mail, several at once in one event loop; every call ends within SEND_SECONDS."""
 
-    def send(self, mail: OutgoingMail) -> None:
+    async def send(self, mail: OutgoingMail) -> None:
         """Hand the mail over, or raise SendFailed."""
 
-    def close(self) -> None:
-        """Close this thread's connections."""
+    async def close(self) -> None:
+        """Close the connections that are kept."""
 
 
 class WebhookSender(Protocol):
-    """Calls webhooks, from several threads at once; every call ends within SEND_SECONDS."""
+    """Calls webhooks, several at once in one event loop; every call ends within SEND_SECONDS."""
 
-    def send(self, hook: WebhookCall) -> Reply:
+    async def send(self, hook: WebhookCall) -> Reply:
         """Deliver the call and return what was answered, or raise SendFailed."""

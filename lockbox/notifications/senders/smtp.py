@@ -1,34 +1,34 @@
 """Mail over SMTP: plain, STARTTLS or SMTPS, with or without login, within a total deadline."""
 
+import asyncio
 import base64
-import contextlib
+import io
 import quopri
 import re
 import secrets
 import smtplib
-import socket
 import ssl
-import threading
 from collections.abc import Iterator
+from email.generator import BytesGenerator
 from email.headerregistry import Address, BaseHeader, HeaderRegistry
 from email.message import EmailMessage
 from email.policy import SMTP, EmailPolicy
-from email.utils import formatdate
+from email.utils import formatdate, getaddresses
 from functools import lru_cache
 from pathlib import Path
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from lockbox.failpoints import failpoint
+from lockbox.notifications.senders import smtp_client
 from lockbox.notifications.senders.protocol import SEND_SECONDS, OutgoingMail, Reply, SendFailed
+from lockbox.notifications.senders.smtp_client import FIRST_REFUSAL, ConnectionUsedUp, MailEnvelope, SmtpClient
 
 PLAIN = re.compile(r"[!-~]+(?: [!-~]+)*")
 ENCODED = "=?"
 LONGEST_LINE = 78
 MOST_RECIPIENTS = 4096
 WORD_BYTES = 45
-READY = 220
-FIRST_REFUSAL = 400
 PERMANENT = 500
 DEFAULT_PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 
@@ -48,6 +48,7 @@ class CachedHeaderRegistry(HeaderRegistry):
 
 
 POLICY = SMTP.clone(header_factory=CachedHeaderRegistry())
+UTF8_POLICY = POLICY.clone(utf8=True)
 
 
 class RawHeader(str):
@@ -179,76 +180,10 @@ def _part(kind: RawHeader, body: str) -> EmailMessage:
     return part
 
 
-class SmtpConnection(smtplib.SMTP):
-    """SMTP with a total deadline: smtplib's own time-out restarts with every received byte.
-
-    Args:
-        seconds: for all that happens in one `deadline`.
-        tls: where the relay speaks TLS from the first byte.
-    """
-
-    def __init__(self, seconds: float, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(timeout=seconds)
-        self.is_late = False
-        self._seconds = seconds
-        self._tls_at_once = tls
-        self._line: socket.socket | None = None
-
-    def open(self, host: str, port: int) -> None:
-        """Connect and read the greeting.
-
-        Raises:
-            SMTPConnectError: it greets with a refusal.
-        """
-        # connect() alone does not note the name that the certificate has to bear.
-        self._host = host
-        code, said = self.connect(host, port)
-        if code != READY:
-            raise smtplib.SMTPConnectError(code, said)
-
-    def close(self) -> None:
-        """Hang up."""
-        line, self._line = self._line, None
-        if line is not None:
-            line.close()
-        super().close()
-
-    @contextlib.contextmanager
-    def deadline(self) -> Iterator[None]:
-        """Cut the connection if the block takes longer than it may, and note that in `is_late`.
-
-        Raises:
-            TimeoutError: it took longer, and has not failed: smtplib takes half an answer for a whole one.
-        """
-        self.is_late = False
-        watchdog = threading.Timer(self._seconds, self._cut)
-        watchdog.daemon = True
-        watchdog.start()
-        try:
-            yield
-        finally:
-            watchdog.cancel()
-        if self.is_late:
-            raise TimeoutError
-
-    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        # Half of the time for each of the addresses that most names have, one of either family.
-        plain = socket.create_connection((host, port), timeout / 2)
-        plain.settimeout(timeout)
-        # TLS takes the socket away while it shakes hands; a second handle on the same line can still cut it.
-        self._line = plain.dup()
-        return self._tls_at_once.wrap_socket(plain, server_hostname=host) if self._tls_at_once else plain
-
-    def _cut(self) -> None:
-        self.is_late = True
-        line = self._line
-        if line is not None:
-            with contextlib.suppress(OSError):
-                line.shutdown(socket.SHUT_RDWR)
-
-
 class SmtpMail:
-    """Sends through one relay. Each thread keeps its connection until `close`, or until something goes wrong.
+    """Sends through one relay, by connections that are kept until `close` or until something goes wrong.
+
+    As many are open as there are mails on their way. All of it belongs to one event loop between two `close`.
 
     Args:
         url: `smtp+starttls://user:password@host:587`, `smtps://…` or `smtp://…`; the login is optional.
@@ -262,63 +197,95 @@ class SmtpMail:
         self._url = urlsplit(url)
         self._sender = sender
         self._tls = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-        self._kept = threading.local()
+        self._idle: list[SmtpClient] = []
 
-    def send(self, mail: OutgoingMail) -> None:
+    async def send(self, mail: OutgoingMail) -> None:
         """Hand the mail to the relay.
 
         Raises:
             SendFailed: it was not taken; permanent if the relay refused the recipient or the content for good.
         """
         try:
-            message = compose(mail, self._sender)
+            envelope = enveloped(compose(mail, self._sender))
         except ValueError as error:
             raise SendFailed("the address cannot be written into a mail", permanent=True, kind="form") from error
-        client = self._client()
         try:
-            with client.deadline():
-                self._ready(client)
-                failpoint("smtp.after_connect")
-                client.send_message(message)
-                failpoint("smtp.after_data")
+            async with asyncio.timeout(self._seconds):
+                await self._hand_over(envelope)
         except smtplib.SMTPRecipientsRefused as error:
             code, said = next(iter(error.recipients.values()))
             raise _refused(code, said, permanent=code >= PERMANENT) from error
         except (smtplib.SMTPException, OSError) as error:
-            self.close()
-            raise _failed(error, is_late=client.is_late) from error
+            raise _failed(error) from error
 
-    def close(self) -> None:
-        """Close this thread's connection to the relay."""
-        client: SmtpConnection | None = getattr(self._kept, "client", None)
-        self._kept.client = None
-        if client is not None:
-            client.close()
+    async def close(self) -> None:
+        """Close the connections that are kept."""
+        while self._idle:
+            self._idle.pop().close()
 
-    def _client(self) -> SmtpConnection:
-        client: SmtpConnection | None = getattr(self._kept, "client", None)
-        if client is None:
-            client = SmtpConnection(self._seconds, self._tls if self._url.scheme == "smtps" else None)
-            self._kept.client = client
+    async def _hand_over(self, envelope: MailEnvelope) -> None:
+        while True:
+            client = await self._client()
+            try:
+                failpoint("smtp.after_connect")
+                await client.send(envelope)
+                failpoint("smtp.after_data")
+            except ConnectionUsedUp:
+                client.abort()
+                continue
+            except (smtplib.SMTPRecipientsRefused, smtplib.SMTPSenderRefused, smtplib.SMTPDataError):
+                self._keep(client)
+                raise
+            except BaseException:
+                client.abort()
+                raise
+            self._keep(client)
+            return
+
+    def _keep(self, client: SmtpClient) -> None:
+        if client.is_fit:
+            self._idle.append(client)
+        else:
+            client.abort()
+
+    async def _client(self) -> SmtpClient:
+        while self._idle:
+            client = self._idle.pop()
+            if client.is_fit:
+                return client
+            client.abort()
+        host = self._url.hostname or "localhost"
+        at_once = self._tls if self._url.scheme == "smtps" else None
+        client = await smtp_client.connect(host, self._url.port or DEFAULT_PORTS[self._url.scheme], at_once)
+        try:
+            if self._url.scheme == "smtp+starttls":
+                await client.start_tls(self._tls, host)
+            if self._url.username:
+                await client.log_in(unquote(self._url.username), unquote(self._url.password or ""))
+        except BaseException:
+            client.abort()
+            raise
         return client
 
-    def _ready(self, client: SmtpConnection) -> None:
-        if client.sock is not None:
-            with contextlib.suppress(smtplib.SMTPServerDisconnected, OSError):
-                if client.noop()[0] < PERMANENT:
-                    return
-            client.close()
-        client.open(self._url.hostname or "localhost", self._url.port or DEFAULT_PORTS[self._url.scheme])
-        if self._url.scheme == "smtp+starttls":
-            client.starttls(context=self._tls)
-        if self._url.username:
-            client.login(unquote(self._url.username), unquote(self._url.password or ""))
+
+def enveloped(message: EmailMessage) -> MailEnvelope:
+    """Return the message as it is handed to a relay.
+
+    Raises:
+        ValueError: it goes to none or to several addresses.
+    """
+    (sender,) = getaddresses([str(message["From"])])
+    (recipient,) = getaddresses([str(message["To"])])
+    is_utf8 = not (sender[1] + recipient[1]).isascii()
+    lines = io.BytesIO()
+    BytesGenerator(lines, policy=UTF8_POLICY if is_utf8 else POLICY).flatten(message)
+    return MailEnvelope(sender[1], recipient[1], lines.getvalue(), is_utf8)
 
 
-def _failed(error: BaseException, *, is_late: bool) -> SendFailed:
+def _failed(error: BaseException) -> SendFailed:
     """Return what went wrong with the relay; only a refusal of the content itself is permanent."""
     causes = list(_causes(error))
-    if is_late or any(isinstance(one, TimeoutError) for one in causes):
+    if any(isinstance(one, TimeoutError) for one in causes):
         return SendFailed("the mail relay took too long", kind="time")
     if any(isinstance(one, ssl.SSLCertVerificationError) for one in causes):
         return SendFailed("the mail relay's certificate was not accepted", kind="certificate")

@@ -32,7 +32,7 @@ class HttpWebhooks:
         self._allow_http = allow_http
         self._tls = tls
 
-    def send(self, hook: WebhookCall) -> Reply:
+    async def send(self, hook: WebhookCall) -> Reply:
         """Deliver the call; only a 2xx answer counts, and redirects are not followed.
 
         Raises:
@@ -41,7 +41,7 @@ class HttpWebhooks:
         at = datetime.fromtimestamp(int(time.time()), tz=UTC)
         failpoint("webhook.before_call")
         try:
-            answer = safe_http.post(
+            answer = await safe_http.post(
                 hook.url,
                 hook.body,
                 signed(hook, at),
