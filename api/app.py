@@ -7,10 +7,11 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import BaseRoute
 
 from api import document, playground, portal, problems
+from api.call_groups import CallGroups
 from api.client_counts import ClientCounts
 from api.deps import RouteTable, known_alone
 from api.heartbeat import HeartbeatThread
-from api.incoming_request import MOST_COMMON, MOST_VITAL
+from api.incoming_request import CHECKS, MOST_COMMON, MOST_VITAL
 from api.live import LiveUpdates
 from api.middleware import HttpGuard
 from api.routes import (
@@ -99,11 +100,11 @@ def _keyring(settings: Settings) -> Keyring:
 def _routes() -> list[BaseRoute]:
     every = APIRouter(dependencies=[Depends(known_alone)])
     for router in (
+        access.router,
+        requests.router,
         activity.router,
         questions.router,
-        requests.router,
         timeline.router,
-        access.router,
         tenants.router,
         members.router,
         vendor.router,
@@ -161,6 +162,7 @@ def make_app(
     app.state.vital = vital or database
     app.state.counts = counts or ClientCounts()
     app.state.live_updates = LiveUpdates(database, settings, app.state.counts)
+    app.state.checks = CallGroups(app.state.vital, places_alone=CHECKS.alone, in_one_round=True)
     app.state.issuers = IdentityProviders(settings.issuers)
     app.state.vault = SecretVault([key.get_secret_value() for key in settings.secret_keys])
     problems.install(app)

@@ -269,6 +269,7 @@ def _of_browser(request: Request, session: UnitOfWork, chosen: Settings) -> Call
 
 def _of_issuer(session: UnitOfWork, shown: str, db: Database, known: IdentityProviders) -> Caller:
     # A transaction of its own: an issuer's keys may have to be fetched, and no connection waits for that.
+    session.wait()
     with db.transaction() as brief:
         at = now(brief)
     proven = oidc.verify(shown, known, at)

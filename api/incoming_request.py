@@ -26,16 +26,23 @@ CLOSES = re.compile(
 class Budget:
     """How many requests of one kind are worked on at once, and how many seconds another one queues.
 
-    A `vital` request has a database connection of a pool of its own.
+    A `vital` request has a database connection of a pool of its own. Requests that run in groups on the event loop
+    have no thread and no connection each: `alone` is how many of those at once may leave their group for one.
     """
 
     name: str
     most: int
     seconds: float = SHORT
     vital: bool = False
+    alone: int = 0
+
+    @property
+    def connections(self) -> int:
+        """How many database connections of a pool it takes at most, and threads."""
+        return self.alone or self.most
 
 
-CHECKS = Budget("checks", 8, LONG, vital=True)
+CHECKS = Budget("checks", 32, LONG, vital=True, alone=4)
 CLOSINGS = Budget("closings", 4, LONG, vital=True)
 HEALTH = Budget("health", 2, LONG, vital=True)
 READS = Budget("reads", 10)
@@ -45,8 +52,8 @@ KNOWN = (CHECKS, CLOSINGS, HEALTH, READS, WRITES, UPLOADS)
 STRANGERS = Budget("strangers", 6)
 VITAL_STRANGERS = Budget("vital strangers", 4, LONG, vital=True)
 """Strangers show no credential, or one that this process has not seen to be good: they take no other places."""
-MOST_VITAL = sum(budget.most for budget in (*KNOWN, VITAL_STRANGERS) if budget.vital)
-MOST_COMMON = sum(budget.most for budget in (*KNOWN, STRANGERS) if not budget.vital)
+MOST_VITAL = sum(budget.connections for budget in (*KNOWN, VITAL_STRANGERS) if budget.vital)
+MOST_COMMON = sum(budget.connections for budget in (*KNOWN, STRANGERS) if not budget.vital)
 
 
 @dataclass

@@ -35,18 +35,22 @@ class AttemptedAction:
     action: Action
 
 
-def note(request: Request, refusal: LockboxError) -> None:
-    """Record a refused call: a decision about a request that its caller may see, or a token.
+def is_noted(request: Request, refusal: LockboxError) -> bool:
+    """Return whether a refused call may be recorded: a decision about a request, or somebody's token.
 
     A token that never existed is not recorded: anyone could invent any number of them.
     """
     if isinstance(refusal, NotSignedIn):
-        if refusal.person_id is not None:
-            sign_in(request, deps.database(request), AuthMethod.TOKEN, refusal)
-        return
-    tried: AttemptedAction | None = getattr(request.state, "tried", None)
-    if tried is not None:
-        decision(deps.database(request), tried, refusal)
+        return refusal.person_id is not None
+    return hasattr(request.state, "tried")
+
+
+def note(request: Request, refusal: LockboxError) -> None:
+    """Record a refused call that `is_noted`."""
+    if isinstance(refusal, NotSignedIn):
+        sign_in(request, deps.database(request), AuthMethod.TOKEN, refusal)
+    else:
+        decision(deps.database(request), request.state.tried, refusal)
 
 
 def decision(db: Database, tried: AttemptedAction, refusal: LockboxError) -> None:

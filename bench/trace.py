@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 import httpx
 import structlog
 from cryptography.fernet import Fernet
+from psycopg import AsyncCursor
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection, Engine, event
@@ -43,7 +44,7 @@ from lockbox.schedule import Schedule
 
 HERE = Path(__file__).resolve().parent.parent
 OURS: Final = tuple(str(HERE / name) + "/" for name in ("api", "worker", "cli", "config", "lockbox"))
-CONTEXT = "set_config("
+CONTEXT = ("set_config(", "current_setting(")
 WRITTEN = "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::int FROM pg_stat_xact_user_tables"
 LATER = timedelta(hours=5)
 MAILS = 8
@@ -68,9 +69,12 @@ class Recorder:
     def __init__(self) -> None:
         self._trip: Trip | None = None
         self._before = 0
+        self._counts: list[AsyncCursor[Any]] = []
         event.listen(Engine, "before_cursor_execute", self._statement)
         event.listen(Engine, "begin", self._begin)
         event.listen(Engine, "commit", self._commit)
+        self._execute = AsyncCursor.execute
+        AsyncCursor.execute = self._pipelined()  # type: ignore[method-assign] # psycopg tells nobody of statements
         threading.setprofile(self._call)
         sys.setprofile(self._call)
 
@@ -82,16 +86,38 @@ class Recorder:
             yield trip
         finally:
             self._trip = None
+        for before, after in zip(self._counts[::2], self._counts[1::2], strict=True):
+            trip.rows += _count(after) - _count(before)
+        self._counts.clear()
 
     def _call(self, frame: FrameType, what: str, _: object) -> None:
         if self._trip is not None and what == "call" and frame.f_code.co_filename.startswith(OURS):
             self._trip.files.setdefault(str(Path(frame.f_code.co_filename).relative_to(HERE)))
 
     def _statement(self, _connection: Connection, _cursor: object, statement: str, *_: object) -> None:
-        if self._trip is not None and CONTEXT in statement:
+        if self._trip is not None and statement.startswith("SELECT") and any(one in statement for one in CONTEXT):
             self._trip.further += 1
         elif self._trip is not None:
             self._trip.statements.append(" ".join(statement.split()))
+
+    def _pipelined(self) -> Callable[..., Any]:
+        """Return what psycopg runs a statement of the event loop's pipelines by, and records it."""
+
+        async def execute(cursor: AsyncCursor[Any], query: bytes, values: Mapping[str, Any]) -> AsyncCursor[Any]:
+            if self._trip is None:
+                return await self._execute(cursor, query, values)
+            if query == b"COMMIT":
+                self._counts.append(await self._execute(cursor.connection.cursor(), WRITTEN))
+            if query in {b"BEGIN", b"COMMIT"}:
+                self._trip.further += 1
+            else:
+                self._statement(cast("Connection", None), None, query.decode())
+            done = await self._execute(cursor, query, values)
+            if query == b"BEGIN":
+                self._counts.append(await self._execute(cursor.connection.cursor(), WRITTEN))
+            return done
+
+        return execute
 
     def _begin(self, connection: Connection) -> None:
         if self._trip is not None:
@@ -111,6 +137,11 @@ def _written(connection: Connection) -> int:
     (rows,) = cursor.fetchone() or (0,)
     cursor.close()
     return int(rows)
+
+
+def _count(cursor: AsyncCursor[Any]) -> int:
+    result = cursor.pgresult
+    return int((result.get_value(0, 0) if result else None) or 0)
 
 
 class Tracer:

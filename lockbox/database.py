@@ -16,7 +16,7 @@ from psycopg._preparing import Key as StatementKey
 from psycopg._preparing import Prepare, PrepareManager
 from psycopg.errors import Diagnostic
 from psycopg.pq.abc import PGresult
-from sqlalchemy import Connection, CursorResult, Engine, Executable, create_engine, event, text
+from sqlalchemy import Connection, Engine, Executable, Result, TextClause, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -31,6 +31,9 @@ log = structlog.get_logger(__name__)
 Clock = Callable[["UnitOfWork"], datetime]
 Key = TypeVar("Key")
 Values = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+Query = tuple[TextClause, Mapping[str, Any]]
+Promises = Mapping[ScheduleIndex, Sequence[IndexEntry]]
+News = Mapping[str | None, Iterable[str]]
 
 STILL_THERE = {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3, "tcp_user_timeout": 15_000}
 """A silent network is noticed within twenty seconds; in seconds, the last in milliseconds."""
@@ -56,6 +59,8 @@ PREPARED_AFTER = 1
 MOST_PREPARED = 500
 """How often a statement is sent before it is kept prepared, and how many a connection keeps."""
 
+CONNECT_ARGS: Mapping[str, Any] = {"prepare_threshold": PREPARED_AFTER, "connect_timeout": 3, **STILL_THERE}
+
 WARNED = "warned"
 NOT_REPLICATED = ("WARNING", "01000")
 """How Postgres says that it gave up waiting for the standby: the commit itself is reported as done all the same."""
@@ -64,7 +69,7 @@ USED_AT = "used_at"
 ASKED_AFTER = 1.0
 """A connection that was used within so many seconds is not asked first whether it is still there."""
 
-CLOCK_TIME = "SELECT clock_timestamp()"
+CLOCK_TIME = text("SELECT clock_timestamp()")
 TRY_LOCK = text("SELECT pg_try_advisory_lock(:number)")
 BIND = text("""
 SELECT set_config(name, value, true) FROM unnest(CAST(:names AS text[]), CAST(:values AS text[])) AS b (name, value)
@@ -95,14 +100,9 @@ def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -
         max_overflow=overflow,
         pool_timeout=5,
         hide_parameters=True,
-        connect_args={
-            "application_name": f"lockbox-{role}",
-            "prepare_threshold": PREPARED_AFTER,
-            "connect_timeout": 3,
-            **STILL_THERE,
-        },
+        connect_args={"application_name": f"lockbox-{role}", **CONNECT_ARGS},
     )
-    event.listen(engine, "connect", _keep_prepared)
+    event.listen(engine, "connect", keep_prepared)
     event.listen(engine, "connect", _collect_warnings)
     event.listen(engine, "checkout", partial(_see_if_there, engine))
     event.listen(engine, "checkin", _note_use)
@@ -131,7 +131,8 @@ class KeptStatements(PrepareManager):
         super().validate(key, prep, name, results)
 
 
-def _keep_prepared(connection: psycopg.Connection[Any], _: object) -> None:
+def keep_prepared(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], _: object = None) -> None:
+    """Let a connection keep its prepared statements over a ROLLBACK."""
     kept = KeptStatements()
     kept.prepare_threshold, kept.prepared_max = PREPARED_AFTER, MOST_PREPARED
     connection._prepared = kept  # noqa: SLF001 - psycopg offers no setting
@@ -139,18 +140,19 @@ def _keep_prepared(connection: psycopg.Connection[Any], _: object) -> None:
 
 def _collect_warnings(connection: psycopg.Connection[Any], record: ConnectionPoolEntry) -> None:
     """Put a warning of the server that it did not wait for the standby into the list of the open transaction."""
+    connection.add_notice_handler(lambda said: note_warning(said, record.info.get(WARNED, [])))
 
-    def collect(said: Diagnostic) -> None:
-        if (said.severity_nonlocalized, said.sqlstate) == NOT_REPLICATED:
-            record.info.get(WARNED, []).append(said.message_primary)
 
-    connection.add_notice_handler(collect)
+def note_warning(said: Diagnostic, warnings: list[str | None]) -> None:
+    """Keep a notice of the server if it warns that a commit is not on the standby."""
+    if (said.severity_nonlocalized, said.sqlstate) == NOT_REPLICATED:
+        warnings.append(said.message_primary)
 
 
 class WarnedSession(Session):
     """A session that keeps what the server warned of in its transaction."""
 
-    warnings: list[str]
+    warnings: list[str | None]
 
 
 @event.listens_for(WarnedSession, "after_begin")
@@ -194,10 +196,10 @@ NO_KEYS = ProcessKeys()
 class UnitOfWork:
     """One transaction: its connection, its clock, the keys of the process, its caller, and what follows its commit.
 
-    Statements of our own go through `execute`, which any connection can offer; `orm` reads and writes rows as
-    objects. `promises` is what the schedule holds once this is committed, `news` the requests that then look
-    different, by the side that may know, None for both. `caller` is the person, and the one tenant, that row-level
-    security was told.
+    Statements of our own go through `execute` and `write`, which any connection can offer; `orm` reads and writes
+    rows as objects. `pipelines` has a transaction that shares its round trips with others. `promises` is what the
+    schedule holds once this is committed, `news` the requests that then look different, by the side that may know,
+    None for both. `caller` is the person, and the one tenant, that row-level security was told.
     """
 
     def __init__(self, orm: WarnedSession, clock: Clock, keys: ProcessKeys) -> None:
@@ -208,9 +210,19 @@ class UnitOfWork:
         self.promises: dict[ScheduleIndex, list[IndexEntry]] = {}
         self.news: dict[str | None, dict[str, None]] = {}
 
-    def execute(self, statement: Executable, values: Values = None) -> CursorResult[*tuple[Any, ...]]:
+    def execute(self, statement: Executable, values: Values = None) -> Result[*tuple[Any, ...]]:
         """Run one statement on the connection of the transaction."""
         return self.orm.connection().execute(statement, values)
+
+    def write(self, statement: TextClause, values: Values) -> None:
+        """Run a statement before the commit; nobody reads what it returns."""
+        self.execute(statement, values)
+
+    def foresee(self, queries: Iterable[Query]) -> None:
+        """Name what will be read after the next statement, in that order; reading it ahead may save round trips."""
+
+    def wait(self) -> None:
+        """Say that what follows may wait: for a lock that somebody holds, or for something beside Postgres."""
 
     def connection(self) -> Connection:
         """Return the connection of the transaction."""
@@ -219,7 +231,7 @@ class UnitOfWork:
 
 def postgres_clock(session: UnitOfWork) -> datetime:
     """Read the database's clock, in a statement of its own: inside another one it may be read before a lock wait."""
-    instant: datetime = session.connection().exec_driver_sql(CLOCK_TIME).scalar_one()
+    instant: datetime = session.execute(CLOCK_TIME).scalar_one()
     return instant
 
 
@@ -258,18 +270,18 @@ class Database:
             work = UnitOfWork(orm, self.clock, self.keys)
             with orm.begin():
                 yield work
-        for index, promised in work.promises.items():
+        self.follow(work.promises, work.news)
+        if getattr(orm, "warnings", None):
+            raise not_replicated()
+
+    def follow(self, promises: Promises, news: News) -> None:
+        """Arm what was promised and publish what is new, now that it is committed."""
+        for index, promised in promises.items():
             failpoint("transaction.before_arm")
             self.schedule.arm(index, promised)
             failpoint("transaction.after_arm")
-        for side, ids in work.news.items():
+        for side, ids in news.items():
             self.schedule.tell(ids, side)
-        if getattr(orm, "warnings", None):
-            log.critical("database.not_replicated", do="look at the standby; see synchronous_standby_names")
-            raise NotReplicated(
-                "This was done, but the standby of the database has not confirmed it: a failover could undo it. "
-                "Look at the result again before you rely on it."
-            )
 
     @contextmanager
     def alone(self, number: int) -> Iterator[bool]:
@@ -291,6 +303,15 @@ class Database:
         self.engine.dispose()
         self.direct.dispose()
         self.schedule.close()
+
+
+def not_replicated() -> NotReplicated:
+    """Log that a commit is not on the standby, and return the error to raise."""
+    log.critical("database.not_replicated", do="look at the standby; see synchronous_standby_names")
+    return NotReplicated(
+        "This was done, but the standby of the database has not confirmed it: a failover could undo it. "
+        "Look at the result again before you rely on it."
+    )
 
 
 @contextmanager

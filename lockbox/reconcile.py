@@ -109,7 +109,7 @@ def reconcile(
             for forget in FORGET_SIGN_INS:
                 session.execute(forget)
             session.execute(sql.FOLD, {"most": sql.MOST_ROWS})
-            gone = session.execute(FORGET_DELIVERIES, {"kept": deliveries_kept, "most": PAGE}).rowcount
+            gone = session.connection().execute(FORGET_DELIVERIES, {"kept": deliveries_kept, "most": PAGE}).rowcount
         yield "forgotten", gone
         while settled := refusals_log.record_finished_minutes(database):
             yield "refusals", settled

@@ -2,15 +2,17 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from inspect import iscoroutinefunction
+from inspect import isawaitable
 from typing import Any
 from urllib.parse import urlencode
 
+from anyio import to_thread
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import WebSocketRequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from sqlalchemy.exc import DBAPIError
@@ -198,24 +200,29 @@ def _wanted(request: Request) -> str:
 def install(app: FastAPI) -> None:
     """Render refusals of pages as pages; the mapping from errors to statuses stays in `problems`."""
     for kind, handler in list(app.exception_handlers.items()):
-        if not iscoroutinefunction(handler):
+        if kind is not WebSocketRequestValidationError:
             app.exception_handlers[kind] = _dressed(handler)
 
 
-def _dressed(handler: Callable[..., Any]) -> Callable[[Request, Exception], Response]:
-    def answer(request: Request, error: Exception) -> Response:
-        plain: Response = handler(request, error)
-        if not _is_for_people(request):
-            return plain
-        if isinstance(error, NotSignedIn):
-            ended = {} if request.method == "GET" else {"ended": "yes"}
-            return go(request, SIGN_IN, next=_wanted(request), **ended)
-        told = json.loads(bytes(plain.body))
-        shown = problem(request, plain.status_code, told["detail"], needs_sign_in=isinstance(error, SignInAgain))
-        shown.headers.update({name: plain.headers[name] for name in KEPT if name in plain.headers})
-        return shown
+def _dressed(handler: Callable[..., Any]) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Return a handler that answers on the loop, and makes a page in a thread."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        made = handler(request, error)
+        plain: Response = await made if isawaitable(made) else made
+        return await to_thread.run_sync(_page_of, request, error, plain) if _is_for_people(request) else plain
 
     return answer
+
+
+def _page_of(request: Request, error: Exception, plain: Response) -> Response:
+    if isinstance(error, NotSignedIn):
+        ended = {} if request.method == "GET" else {"ended": "yes"}
+        return go(request, SIGN_IN, next=_wanted(request), **ended)
+    told = json.loads(bytes(plain.body))
+    shown = problem(request, plain.status_code, told["detail"], needs_sign_in=isinstance(error, SignInAgain))
+    shown.headers.update({name: plain.headers[name] for name in KEPT if name in plain.headers})
+    return shown
 
 
 def _is_for_people(request: Request) -> bool:

@@ -3,21 +3,23 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
-from api.deps import CurrentUser, SessionDep
+from api.call_groups import ChecksDep, GroupedRoute
+from api.deps import caller
 from api.schemas.parts import Resource, Slug, Word, problems
 from api.schemas.requests import AccessView
+from lockbox.database import UnitOfWork
 from lockbox.requests import queries
-from lockbox.requests.queries import AccessCheck
+from lockbox.requests.queries import AccessCheck, RequestEntry
 
-router = APIRouter(tags=["access"])
+router = APIRouter(tags=["access"], route_class=GroupedRoute)
 
 
 @router.get("/v1/access", responses=problems())
-def check(
-    who: CurrentUser,
-    session: SessionDep,
+async def check(
+    request: Request,
+    checks: ChecksDep,
     response: Response,
     tenant: Slug,
     service: Word,
@@ -30,6 +32,11 @@ def check(
     The answer repeats the parameters. A repeated parameter is answered with 422.
     """
     asked = AccessCheck(tenant, service, resource, action, engineer)
-    window = queries.check(session, who, asked)
+
+    def judge(session: UnitOfWork) -> RequestEntry:
+        session.foresee(queries.ahead_of_check(asked))
+        return queries.check(session, caller(request, session), asked)
+
+    window = await checks.run(judge)
     response.headers["cache-control"] = "no-store"
     return AccessView(**vars(asked), request_id=window.request.id, deadline_at=window.request.deadline_at)

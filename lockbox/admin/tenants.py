@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import func, text
+from sqlalchemy import Boolean, func, literal_column, text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select
 
@@ -314,7 +314,7 @@ def _open_windows(session: UnitOfWork, tenant_ids: frozenset[UUID]) -> dict[UUID
         .join(Tenant, col(Tenant.id) == col(AccessRequest.tenant_id))
         .join(Person, col(Person.id) == col(AccessRequest.requester_id))
         .where(
-            queries.granted(),
+            literal_column(queries.GRANTED, Boolean),
             col(AccessRequest.tenant_id).in_(tenant_ids),
             col(AccessRequest.deadline_at) > now(session),
         )

@@ -170,7 +170,7 @@ def authenticate_token(session: UnitOfWork, shown: str, *, environment: str) -> 
     if found.expires_at is None or found.at >= found.expires_at:
         raise NotSignedIn("The token has expired; make a new one.", person_id=found.person_id)
     if found.last_seen_at is None or found.at - found.last_seen_at >= USE_NOTED_EVERY:
-        session.execute(USED, {"id": found.key_id, "at": found.at})
+        session.write(USED, {"id": found.key_id, "at": found.at})
     return found.caller()
 
 

@@ -258,7 +258,7 @@ def remark(
 ) -> None:
     """Give a row the newest key's mark, and its secret the newest key's hash, unless another process was faster."""
     values = {"kind": kind.value, "which": which, "old": old, "new": new, "new_hash": new_hash}
-    session.execute(REMARK, values)
+    session.write(REMARK, values)
 
 
 def _covered(kind: MarkedRowKind, row: object) -> Sequence[Part]:

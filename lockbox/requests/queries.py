@@ -3,47 +3,63 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     Boolean,
-    ColumnElement,
+    LargeBinary,
+    Row,
     Select,
-    String,
-    Text,
-    and_,
     any_,
-    bindparam,
-    exists,
     literal,
     literal_column,
-    or_,
     select,
+    text,
 )
-from sqlalchemy.orm import aliased
 from sqlmodel import col
 
-from lockbox.audit.log import witness
-from lockbox.audit.models import Event
-from lockbox.database import UnitOfWork, now
+from lockbox.audit.log.witness import WitnessCheck
+from lockbox.database import CLOCK_TIME, Query, UnitOfWork, now
 from lockbox.errors import AuditLogRolledBack, NoOpenWindow, NotFound, NotYours
 from lockbox.identity import authentication
-from lockbox.identity.models import Membership, Person, Tenant
+from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import (
     Caller,
+    Mode,
     Role,
     Scope,
 )
 from lockbox.requests import approvals
 from lockbox.requests.lifecycle import State
 from lockbox.requests.models import AccessRequest
+from lockbox.requests.policy import ApproveMeans
 from lockbox.sql import Ids
 
-Query = Select[AccessRequest, str, str, str, bool, bytes | None]
-NAMES = ARRAY(Text)
-# Written out, for the index of open windows is of those alone, and a plan that takes any state cannot use it.
-IS_ACTIVE = col(AccessRequest.state) == literal_column("'active'", String)
+RequestQuery = Select[AccessRequest, str, str, str, bool, bytes | None]
+# The state is written out, for the index of open windows is of those alone, and a plan that takes any state cannot
+# use it. The state alone is not believed: the decisions must be there, and engineer and tenant in good standing.
+GRANTED = """
+(requests.state = 'active' AND is_decided(requests) AND NOT tenants.suspended AND people.disabled_at IS NULL
+    AND EXISTS (SELECT FROM memberships m
+        WHERE m.person_id = requests.requester_id AND m.tenant_id IS NULL AND m.role = 'engineer'))
+"""
+# The event that opened the window is that of the last move as long as it is open.
+OPENING = """
+(SELECT e.body FROM events e
+    WHERE requests.state = 'active' AND e.request_id = requests.id AND e.seq = requests.version)
+"""
+WINDOWS = text(f"""
+SELECT requests.*, tenants.slug AS tenant, people.name AS requester, tenants.name AS tenant_name,
+    {GRANTED} AS is_granted, {OPENING} AS opening
+FROM requests JOIN tenants ON tenants.id = requests.tenant_id JOIN people ON people.id = requests.requester_id
+WHERE requests.requester_id = :engineer AND requests.state = 'active' AND requests.service = :service
+    AND (requests.granted_resources @> CAST(:resource AS text[])
+        OR requests.granted_resources IS NULL AND requests.resources @> CAST(:resource AS text[]))
+    AND (requests.granted_actions @> CAST(:action AS text[])
+        OR requests.granted_actions IS NULL AND requests.actions @> CAST(:action AS text[]))
+    AND tenants.slug = :tenant
+""")  # noqa: S608 - ours
 RESTORED = (
     "The database was restored from a back-up and is behind its own audit log: no access is granted until the "
     "operator of this installation has run `lockbox operate after-restore`."
@@ -83,26 +99,6 @@ class AccessCheck:
         return {**asdict(self), "resource": [self.resource], "action": [self.action]}
 
 
-@cache
-def granted() -> ColumnElement[bool]:
-    """Return the condition, all but the clock and the approval's signature, for a window to be open.
-
-    The state alone is not believed: the decisions must be there, and engineer and tenant in good standing.
-    """
-    holds = aliased(Membership)
-    return and_(
-        IS_ACTIVE,
-        literal_column("is_decided(requests)", Boolean),
-        ~col(Tenant.suspended),
-        col(Person.disabled_at).is_(None),
-        exists().where(
-            col(holds.person_id) == col(AccessRequest.requester_id),
-            col(holds.tenant_id).is_(None),
-            col(holds.role) == Role.ENGINEER,
-        ),
-    )
-
-
 def find(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
     """Return one request.
 
@@ -136,6 +132,11 @@ def some(session: UnitOfWork, caller: Caller, ids: Sequence[UUID], state: State 
     return [found[one] for one in ids if one in found]
 
 
+def ahead_of_check(question: AccessCheck) -> list[Query]:
+    """Return what `check` reads once it is known who asks."""
+    return [(WINDOWS, question.values), (CLOCK_TIME, {})]
+
+
 def check(session: UnitOfWork, caller: Caller, question: AccessCheck) -> RequestEntry:
     """Return the open window that lets the engineer in; of several the one that lasts longest.
 
@@ -149,31 +150,13 @@ def check(session: UnitOfWork, caller: Caller, question: AccessCheck) -> Request
     """
     authentication.enter(session, caller)
     _may_ask(caller, question)
-    found = read(session, _windows(), question.values)
+    found = _judged(session, [RequestRow.of(row) for row in session.execute(WINDOWS, question.values)])
     windows = [entry for entry in found if entry.open]
     if any(entry.is_rolled_back for entry in found):
         raise AuditLogRolledBack(RESTORED, reason="restored")
     if not windows:
         raise NoOpenWindow("No window is open for this engineer, tenant, service, resource and action.")
     return max(windows, key=lambda entry: entry.request.deadline_at)
-
-
-@cache
-def _windows() -> Query:
-    """Return the query for what may be a window that answers a question, whose fields are its parameters."""
-    return entries().where(
-        col(AccessRequest.requester_id) == bindparam("engineer"),
-        IS_ACTIVE,
-        col(AccessRequest.service) == bindparam("service"),
-        _open_for(AccessRequest.granted_resources, AccessRequest.resources, "resource"),
-        _open_for(AccessRequest.granted_actions, AccessRequest.actions, "action"),
-        col(Tenant.slug) == bindparam("tenant"),
-    )
-
-
-def _open_for(granted: list[str] | None, asked: list[str], name: str) -> ColumnElement[bool]:
-    named = bindparam(name, type_=NAMES)
-    return or_(col(granted).contains(named), and_(col(granted).is_(None), col(asked).contains(named)))
 
 
 def _may_ask(caller: Caller, question: AccessCheck) -> None:
@@ -189,57 +172,63 @@ def _may_ask(caller: Caller, question: AccessCheck) -> None:
 
 
 @cache
-def entries() -> Query:
+def entries() -> RequestQuery:
     """Return the query for requests, with all that `read` judges them by."""
+    granted, opening = literal_column(GRANTED, Boolean), literal_column(OPENING, LargeBinary)
     return (
-        select(AccessRequest, col(Tenant.slug), col(Person.name), col(Tenant.name), granted(), _opening())
+        select(AccessRequest, col(Tenant.slug), col(Person.name), col(Tenant.name), granted, opening)
         .join(Tenant, col(Tenant.id) == col(AccessRequest.tenant_id))
         .join(Person, col(Person.id) == col(AccessRequest.requester_id))
     )
 
 
-def _opening() -> ColumnElement[bytes | None]:
-    """Return the body of the event that opened the window, which is the last move as long as it is open."""
-    return (
-        select(col(Event.body))
-        .where(
-            IS_ACTIVE,
-            col(Event.request_id) == col(AccessRequest.id),
-            col(Event.seq) == col(AccessRequest.version),
-        )
-        .correlate(AccessRequest)
-        .scalar_subquery()
-    )
+@dataclass(frozen=True)
+class RequestRow:
+    """A row of such a query: `opening` is the body of the event that opened the window."""
+
+    request: AccessRequest
+    tenant: str
+    requester: str
+    tenant_name: str
+    is_granted: bool
+    opening: bytes | None
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> Self:
+        """Return a row of `WINDOWS`."""
+        request = AccessRequest(**{name: getattr(row, name) for name in AccessRequest.model_fields})
+        request.state, request.mode = State(row.state), Mode(row.mode)
+        request.approve_means = ApproveMeans(row.approve_means)
+        return cls(request, row.tenant, row.requester, row.tenant_name, row.is_granted, row.opening)
 
 
-def read(session: UnitOfWork, query: Query, values: Mapping[str, object] | None = None) -> list[RequestEntry]:
-    """Return what such a query finds by these values, each judged on the database's clock."""
-    rows = session.orm.execute(query, params=values).all()
-    signed = {
-        request.id: (request, body) for request, *_, body in rows if approvals.is_signed(session, request, body)
-    }
-    held = approvals.hold_by_signatures(session, signed.values())
+def read(session: UnitOfWork, query: RequestQuery) -> list[RequestEntry]:
+    """Return what such a query finds, each judged on the database's clock."""
+    return _judged(session, [RequestRow(*row) for row in session.orm.execute(query)])
+
+
+def _judged(session: UnitOfWork, rows: Sequence[RequestRow]) -> list[RequestEntry]:
+    signed = [row for row in rows if approvals.is_signed(session, row.request, row.opening)]
+    held = approvals.hold_by_signatures(session, [(row.request, row.opening) for row in signed])
     # The clock is read last: an answer may not be older than the clock that it was judged by.
     at = now(session)
     good = {
-        request.id
-        for request, _, _, _, is_granted, _ in rows
-        if is_granted and at < request.deadline_at and request.id in held
+        row.request.id for row in signed if row.is_granted and at < row.request.deadline_at and row.request.id in held
     }
-    rolled_back = _rolled_back(session, {request.tenant_id for request, *_ in rows if request.id in good})
+    rolled_back = _rolled_back(session, {row.request.tenant_id for row in rows if row.request.id in good})
     return [
         RequestEntry(
-            request,
-            tenant,
-            requester,
-            open=request.id in good and request.tenant_id not in rolled_back,
-            is_rolled_back=request.id in good and request.tenant_id in rolled_back,
-            tenant_name=name,
+            row.request,
+            row.tenant,
+            row.requester,
+            open=row.request.id in good and row.request.tenant_id not in rolled_back,
+            is_rolled_back=row.request.id in good and row.request.tenant_id in rolled_back,
+            tenant_name=row.tenant_name,
         )
-        for request, tenant, requester, name, _, _ in rows
+        for row in rows
     ]
 
 
 def _rolled_back(session: UnitOfWork, tenants: Collection[UUID]) -> Collection[UUID]:
-    shipped = witness.of(session)
+    shipped = session.keys.get(WitnessCheck)
     return shipped.rolled_back(session, tenants) if shipped else ()

@@ -85,6 +85,6 @@ def test_the_workers_login_wipes_nothing_of_the_last_day_and_reads_no_answer(
     fill(superuser, 5, "1 day 1 second")
 
     with worker.transaction() as session:
-        gone = session.execute(WIPE)
+        gone = session.connection().execute(WIPE)
 
     assert (gone.rowcount, left(worker)) == (5, 8)

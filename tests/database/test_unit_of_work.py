@@ -85,7 +85,7 @@ def test_a_transaction_that_is_rolled_back_writes_nothing_and_arms_nothing(world
         with world.db.transaction() as session:
             authentication.enter(session, world.people["olga"])
             database.arm_after_commit(session, CLOCK, [IndexEntry(str(new_id()), "expire", NOON)])
-            suspended = session.execute(text("UPDATE tenants SET suspended = true"))
+            suspended = session.connection().execute(text("UPDATE tenants SET suspended = true"))
             assert suspended.rowcount == 1
             raise ChangeOfMind
 

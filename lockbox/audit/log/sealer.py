@@ -190,7 +190,7 @@ class SealPass:
             return self._batch()
         except IntegrityError:
             with self.database.transaction() as session:
-                if not session.execute(SEALED_BEFORE).rowcount:
+                if not session.connection().execute(SEALED_BEFORE).rowcount:
                     raise
             return []
 

@@ -206,6 +206,8 @@ class WitnessCheck:
         wanted = [one for one in log_ids if one not in known]
         if not wanted:
             return known
+        # The folder may be on another machine.
+        session.wait()
         doubts = self.doubts(session, wanted)
         for one, doubt in doubts.items():
             log.critical("audit.differs_from_shipped", log=str(one), reason=doubt)

@@ -1,0 +1,346 @@
+"""Run use cases on the event loop: those that arrive together share one transaction and its round trips to Postgres.
+
+A use case is the same function that `Database.transaction` serves in a thread. Here each runs in a greenlet of its
+own, which rests whenever it needs rows; what all of a group need is then sent in one pipeline. Each member's
+statements run under its own session variables, so that row-level security knows no groups.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any, Generic, TypeVar, cast
+
+import psycopg
+from anyio import CapacityLimiter, to_thread
+from greenlet import getcurrent, greenlet
+from psycopg import AsyncConnection, AsyncCursor
+from sqlalchemy import Connection, Executable, Result, TextClause, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
+from sqlalchemy.exc import OperationalError
+
+from lockbox import database
+from lockbox.database import MOST_PREPARED, Database, Query, UnitOfWork, Values
+from lockbox.schedule import IndexEntry, ScheduleIndex
+
+Answer = TypeVar("Answer")
+
+VARIABLES = (
+    *("person", "tenants", "administers", "roles", "at", "invitation", "sign_in", "device_login"),
+    *("leaving", "suspending", "owner_command"),
+)
+"""The session variables that row-level security and its functions read."""
+BEGIN, COMMIT, ROLLBACK = "BEGIN", "COMMIT", "ROLLBACK"
+LOCK_WAIT = "SET LOCAL lock_timeout = '20ms'"
+"""How long a group waits for a lock that somebody holds; whoever needs it then waits for it alone."""
+READ_CONTEXT = text(
+    "SELECT ARRAY[" + ", ".join(f"current_setting('lockbox.{one}', true)" for one in VARIABLES) + "] AS context"
+)
+SET_CONTEXT = text(
+    "SELECT "
+    + ", ".join(
+        f"set_config('lockbox.{one}', coalesce((CAST(:context AS text[]))[{number}], ''), true)"
+        for number, one in enumerate(VARIABLES, 1)
+    )
+)
+COLUMNS: dict[TextClause | str, SimpleResultMetaData] = {}
+"""The names of the columns of each statement: the driver takes as long to name them as to read a row."""
+DIALECT = make_url("postgresql+psycopg://").get_dialect()()
+
+
+class AloneNeeded(Exception):  # noqa: N818 - a state of affairs
+    """The use case may wait, or needs the ORM: it has to run again in a transaction of its own, in a thread."""
+
+
+class SharedWork(UnitOfWork):
+    """A unit of work whose statements go to Postgres together with those of others.
+
+    What is written is sent with what is read next, or with the commit. What is read ahead is used only in the order
+    in which it was foreseen, so that nothing is judged by rows that another order of statements would not have read.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self.clock, self.keys, self.caller = db.clock, db.keys, None
+        self.promises, self.news = {}, {}
+        self.writes: list[Query] = []
+        self.reads: list[Query] = []
+        self.has_written = False
+        self._foreseen: list[Query] = []
+        self._ahead: deque[tuple[Query, Result[*tuple[Any, ...]]]] = deque()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - `orm`, which this has not
+        if name == "orm":
+            raise AloneNeeded
+        raise AttributeError(name)
+
+    def connection(self) -> Connection:
+        """Refuse: there is no connection that is this member's alone."""
+        raise AloneNeeded
+
+    def wait(self) -> None:
+        """Leave the group: nobody else is to wait too."""
+        raise AloneNeeded
+
+    def foresee(self, queries: Iterable[Query]) -> None:
+        """Have these sent along with the next statement."""
+        self._foreseen = list(queries)
+
+    def write(self, statement: TextClause, values: Values) -> None:
+        """Have this sent before what is read next, or before the commit."""
+        self.writes.append((statement, cast("Mapping[str, Any]", values or {})))
+
+    def execute(self, statement: Executable, values: Values = None) -> Result[*tuple[Any, ...]]:
+        """Return what was read ahead, or rest until this is read."""
+        if not isinstance(statement, TextClause):
+            raise AloneNeeded
+        wanted = (statement, cast("Mapping[str, Any]", values or {}))
+        if not self._ahead or not _is_same(self._ahead[0][0], wanted):
+            self.reads, self._foreseen = [wanted, *self._foreseen], []
+            self._ahead = deque(zip(self.reads, getcurrent().parent.switch(), strict=True))
+        return self._ahead.popleft()[1]
+
+    def taken(self) -> tuple[list[Query], list[Query]]:
+        """Return what is to be written and read in this round."""
+        writes, reads = self.writes, self.reads
+        self.writes, self.reads = [], []
+        self.has_written = self.has_written or bool(writes)
+        return writes, reads
+
+
+def _is_same(foreseen: Query, wanted: Query) -> bool:
+    return foreseen[0] is wanted[0] and foreseen[1] == wanted[1]
+
+
+class GroupMember(Generic[Answer]):
+    """One call in a group: the use case, its work in the present attempt, and who waits for the answer.
+
+    `key` is what no two members may share, if anything. `needs_alone` is whether it has to leave the group.
+    """
+
+    def __init__(self, use_case: Callable[[UnitOfWork], Answer], key: str | None) -> None:
+        self.use_case = use_case
+        self.key = key
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.needs_alone = False
+
+    def begin(self, db: Database) -> None:
+        """Run the use case, from its beginning, until it needs rows."""
+        self.work = SharedWork(db)
+        self.context: Sequence[str | None] = ()
+        self._outcome: list[Answer] = []
+        self._error: Exception | None = None
+        self._fiber = greenlet(self.use_case)
+        self.go_on(self.work)
+
+    def go_on(self, handed: object) -> None:
+        """Run it until it needs further rows: `handed` are those that it needed."""
+        try:
+            came = self._fiber.switch(handed)
+        except AloneNeeded:
+            self.needs_alone = True
+        except Exception as error:  # noqa: BLE001 - it is the caller's
+            self._error = error
+        else:
+            self._outcome = [came] if self._fiber.dead else []
+
+    @property
+    def rests(self) -> bool:
+        """Whether it needs rows."""
+        return not self._fiber.dead
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it came to an error, or can come to nothing in a group."""
+        return self.needs_alone or self._error is not None
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether it is done and writes nothing, so that its answer holds whatever becomes of the group."""
+        unwritten = self._error is not None or not self.work.writes
+        return not (self.rests or self.needs_alone or self.work.has_written) and unwritten
+
+    def tell(self) -> None:
+        """Give what it came to, to who waits for it."""
+        if self._error is not None:
+            self.fail(self._error)
+        else:
+            self.answered(*self._outcome)
+
+    def answered(self, answer: Answer) -> None:
+        """Give an answer to who waits for it."""
+        if not self.answer.done():
+            self.answer.set_result(answer)
+
+    def fail(self, error: Exception) -> None:
+        """Give an error to who waits for the answer."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+class MemberFailed(Exception):  # noqa: N818 - it names what was found
+    """A statement of this member was refused, or it may not go on in this group; None where the group itself was."""
+
+    def __init__(self, member: GroupMember[Any] | None) -> None:
+        super().__init__()
+        self.member = member
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A statement of a round: whose it is, and whether its rows are for the member, or are its session variables."""
+
+    member: GroupMember[Any] | None
+    statement: TextClause | str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    is_read: bool = False
+
+
+class SharedTransaction:
+    """One transaction for several members: rounds of their statements, each round one pipeline.
+
+    With `in_one_round` the commit is sent with the first round, for use cases that as a rule only read.
+    """
+
+    def __init__(self, db: Database, connection: AsyncConnection[Any], *, in_one_round: bool) -> None:
+        self._db = db
+        self._connection = connection
+        self._in_one_round = in_one_round
+        self._is_committing = False
+        self._is_shared = False
+
+    async def run(self, members: Sequence[GroupMember[Any]]) -> None:
+        """Run the members to their end; whoever has to be run again alone is marked so.
+
+        Raises:
+            OperationalError: the connection was lost during the commit; nobody knows what became of it.
+        """
+        while members:
+            try:
+                await self._attempt(members)
+            except MemberFailed as failed:
+                members = await self._without(failed, [one for one in members if not one.answer.done()])
+            else:
+                return
+
+    async def _without(self, failed: MemberFailed, left: Sequence[GroupMember[Any]]) -> Sequence[GroupMember[Any]]:
+        """End what failed, and return who may try again together."""
+        is_lost = self._connection.closed
+        if is_lost and self._is_committing:
+            raise OperationalError("COMMIT", None, failed.__cause__ or failed) from failed
+        for one in left if is_lost or failed.member is None else [failed.member]:
+            one.needs_alone = True
+        if not is_lost:
+            await self._connection.execute(ROLLBACK)
+        return [one for one in left if not one.needs_alone]
+
+    async def _attempt(self, members: Sequence[GroupMember[Any]]) -> None:
+        self._is_committing, self._is_shared = False, len(members) > 1
+        for one in members:
+            one.begin(self._db)
+        rounds = 0
+        while (resting := _resting(members)) and not (rounds and self._in_one_round):
+            await self._round(resting, is_first=not rounds)
+            rounds += 1
+        left = [one for one in members if not (one.needs_alone or one.answer.done())]
+        if rounds and not self._in_one_round:
+            await self._commit(left)
+        for one in left:
+            one.needs_alone = not one.answer.done()
+
+    async def _round(self, members: Sequence[GroupMember[Any]], *, is_first: bool) -> None:
+        """Read what these need, and let them go on."""
+        sent = [Sent(None, BEGIN)] if is_first else []
+        sent += [Sent(None, LOCK_WAIT)] if is_first and not self._in_one_round else []
+        for one in members:
+            writes, reads = one.work.taken()
+            sent += [*self._own(one, writes), *(Sent(one, *query, is_read=True) for query in reads)]
+            if self._is_shared and not self._in_one_round:
+                sent.append(Sent(one, READ_CONTEXT))
+        sent += [Sent(None, COMMIT)] if self._in_one_round else []
+        found = await self._send(sent)
+        for one in members:
+            theirs = [(told, cursor) for told, cursor in found if told.member is one]
+            results = [await _result(told.statement, cursor) for told, cursor in theirs if told.is_read]
+            if theirs[-1][0].statement is READ_CONTEXT:
+                ((one.context,),) = await theirs[-1][1].fetchall()
+            one.go_on(results)
+
+    async def _commit(self, members: Sequence[GroupMember[Any]]) -> None:
+        """Write what these wrote, commit it, arm what they promised, and answer them."""
+        sent = [one for member in members for one in self._own(member, member.work.taken()[0])]
+        self._is_committing = bool(members)
+        warnings: list[str | None] = []
+        collect = partial(database.note_warning, warnings=warnings)
+        self._connection.add_notice_handler(collect)
+        await self._send([*sent, Sent(None, COMMIT)])
+        self._connection.remove_notice_handler(collect)
+        await _follow(self._db, members)
+        for one in members:
+            if warnings:
+                one.fail(database.not_replicated())
+            one.tell()
+
+    def _own(self, member: GroupMember[Any], queries: Sequence[Query]) -> list[Sent]:
+        """Return these statements of a member under its own session variables."""
+        context = [Sent(member, SET_CONTEXT, {"context": list(member.context)})] if self._is_shared else []
+        return [*context, *(Sent(member, *query) for query in queries)]
+
+    async def _send(self, sent: Sequence[Sent]) -> list[tuple[Sent, AsyncCursor[Any]]]:
+        """Send these in one pipeline and return their cursors.
+
+        Raises:
+            MemberFailed: one was refused, and with it all after it; the transaction has failed.
+        """
+        found: list[tuple[Sent, AsyncCursor[Any]]] = []
+        try:
+            async with self._connection.pipeline():
+                for one in sent:
+                    found.append((one, self._connection.cursor()))
+                    await found[-1][1].execute(_compiled(one.statement), one.values)
+        except psycopg.Error as error:
+            failed = next((one for one, cursor in found if cursor.pgresult is None), None)
+            raise MemberFailed(failed.member if failed else None) from error
+        return found
+
+
+def _resting(members: Sequence[GroupMember[Any]]) -> list[GroupMember[Any]]:
+    """Answer those whose answer holds already, and return those that need rows.
+
+    Raises:
+        MemberFailed: one was refused after it had written.
+    """
+    for one in members:
+        if one.changes_nothing:
+            one.tell()
+        elif one.is_refused and one.work.has_written:
+            raise MemberFailed(one)
+    return [one for one in members if one.rests]
+
+
+async def _follow(db: Database, members: Sequence[GroupMember[Any]]) -> None:
+    """Arm and publish in a thread: Redis may be slow."""
+    promises: dict[ScheduleIndex, list[IndexEntry]] = {}
+    news: dict[str | None, dict[str, None]] = {}
+    for one in members:
+        for index, entries in one.work.promises.items():
+            promises.setdefault(index, []).extend(entries)
+        for side, ids in one.work.news.items():
+            news.setdefault(side, {}).update(ids)
+    if promises or news:
+        await to_thread.run_sync(db.follow, promises, news, limiter=CapacityLimiter(1))
+
+
+async def _result(statement: TextClause | str, cursor: AsyncCursor[Any]) -> Result[*tuple[Any, ...]]:
+    """Return the rows that a statement found, as SQLAlchemy would."""
+    columns = COLUMNS.get(statement)
+    if columns is None:
+        columns = COLUMNS[statement] = SimpleResultMetaData([one.name for one in cursor.description or ()])
+    return IteratorResult(columns, iter(await cursor.fetchall()))
+
+
+@lru_cache(maxsize=MOST_PREPARED)
+def _compiled(statement: TextClause | str) -> bytes:
+    """Return a statement as the driver takes it."""
+    return (statement if isinstance(statement, str) else str(statement.compile(dialect=DIALECT)).strip()).encode()
