@@ -46,7 +46,9 @@ def is_noted(request: Request, refusal: LockboxError) -> bool:
 
 
 def note(request: Request, refusal: LockboxError) -> None:
-    """Record a refused call that `is_noted`."""
+    """Record a refused call if it `is_noted`."""
+    if not is_noted(request, refusal):
+        return
     if isinstance(refusal, NotSignedIn):
         sign_in(request, deps.database(request), AuthMethod.TOKEN, refusal)
     else:

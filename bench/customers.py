@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+from cli.owner_transaction import as_owner
 from cli.stack import StackPlan
 from harness.people import WITHOUT_REVIEW, Enrolment, submission
-from lockbox.database import as_owner
 from lockbox.identity import tenants
 from lockbox.identity.roles import Role
 

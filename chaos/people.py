@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from cli import sample
+from cli.owner_transaction import as_owner
 from cli.stack import StackPlan
 from config.settings import Settings
 from harness.network import EventLoopThread
 from harness.people import add_endpoint
 from harness.sinks import WebhookReceiver
-from lockbox.database import as_owner
 from lockbox.identity import tenants
 from lockbox.identity.roles import Mode
 from lockbox.requests.policy_rules import Policy

@@ -9,10 +9,11 @@ from sqlalchemy.exc import DBAPIError
 
 from cli import bootstrap, credentials, sample
 from cli.client import stop, warn
+from cli.owner_transaction import as_owner
 from cli.terminal import say
 from config.settings import Settings, UnsafeSettings, load
 from lockbox import migrations, startup_checks
-from lockbox.database import ProcessKeys, UnitOfWork, as_owner
+from lockbox.database import ProcessKeys, UnitOfWork
 from lockbox.errors import LockboxError
 from lockbox.requests.policy_rules import Policy
 from lockbox.startup_checks import StartupCheckFailed

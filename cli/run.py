@@ -19,6 +19,7 @@ from rich.console import Console
 
 from cli import sample, scene, stack, welcome
 from cli.flower import Flower
+from cli.owner_transaction import as_owner
 from cli.sample import Sample
 from cli.signals import end_on_signals, ignore_signals, unbroken
 from cli.stack import StackPlan
@@ -26,7 +27,6 @@ from config.children import environment
 from config.embedded import EmbeddedRefused
 from config.settings import Settings, UnsafeSettings, load
 from lockbox import migrations
-from lockbox.database import as_owner
 from lockbox.requests.policy_rules import Policy
 
 TENANT = "contoso"

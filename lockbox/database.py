@@ -71,9 +71,6 @@ ASKED_AFTER = 1.0
 
 CLOCK_TIME = text("SELECT clock_timestamp()")
 TRY_LOCK = text("SELECT pg_try_advisory_lock(:number)")
-BIND = text("""
-SELECT set_config(name, value, true) FROM unnest(CAST(:names AS text[]), CAST(:values AS text[])) AS b (name, value)
-""")
 LAZILY = text("SET LOCAL synchronous_commit = off")
 UNLOCK = text("SELECT pg_advisory_unlock(:number)")
 
@@ -312,29 +309,6 @@ def not_replicated() -> NotReplicated:
         "This was done, but the standby of the database has not confirmed it: a failover could undo it. "
         "Look at the result again before you rely on it."
     )
-
-
-@contextmanager
-def as_owner(url: str, keys: ProcessKeys = NO_KEYS, *, armed_by_reconcile: bool = False) -> Iterator[UnitOfWork]:
-    """Open one transaction past row-level security, for what is set up by hand.
-
-    Nothing in it may be promised, unless it is left to reconcile, which arms from Postgres what the schedule lacks.
-    Adding people or tokens needs the API's keyring.
-
-    Raises:
-        RuntimeError: something was promised that nobody arms.
-    """
-    engine = make_engine(url, role="owner")
-    try:
-        with WarnedSession(engine, expire_on_commit=False) as orm:
-            work = UnitOfWork(orm, postgres_clock, keys)
-            with orm.begin():
-                work.execute(BIND, {"names": list(BOUNDS), "values": list(BOUNDS.values())})
-                yield work
-                if work.promises and not armed_by_reconcile:
-                    raise RuntimeError("a promise was made where nobody keeps it")
-    finally:
-        engine.dispose()
 
 
 def now(session: UnitOfWork) -> datetime:

@@ -259,7 +259,7 @@ class SharedTransaction:
             if self._is_shared and not self._in_one_round:
                 sent.append(Sent(one, READ_CONTEXT))
         sent += [Sent(None, COMMIT)] if self._in_one_round else []
-        found = await self._send(sent)
+        found = await self.send(sent)
         for one in members:
             theirs = [(told, cursor) for told, cursor in found if told.member is one]
             results = [await _result(told.statement, cursor) for told, cursor in theirs if told.is_read]
@@ -274,7 +274,7 @@ class SharedTransaction:
         warnings: list[str | None] = []
         collect = partial(database.note_warning, warnings=warnings)
         self._connection.add_notice_handler(collect)
-        await self._send([*sent, Sent(None, COMMIT)])
+        await self.send([*sent, Sent(None, COMMIT)])
         self._connection.remove_notice_handler(collect)
         await _follow(self._db, members)
         for one in members:
@@ -287,7 +287,7 @@ class SharedTransaction:
         context = [Sent(member, SET_CONTEXT, {"context": list(member.context)})] if self._is_shared else []
         return [*context, *(Sent(member, *query) for query in queries)]
 
-    async def _send(self, sent: Sequence[Sent]) -> list[tuple[Sent, AsyncCursor[Any]]]:
+    async def send(self, sent: Sequence[Sent]) -> list[tuple[Sent, AsyncCursor[Any]]]:
         """Send these in one pipeline and return their cursors.
 
         Raises:

@@ -6,6 +6,7 @@ import json
 import pytest
 from sqlalchemy import Engine, text
 
+from cli.owner_transaction import as_owner
 from harness.people import World
 from harness.stage import Urls
 from lockbox.admin import audit_access, erasure
@@ -16,7 +17,7 @@ from lockbox.audit.verifier import signed_approvals as files
 from lockbox.audit.verifier.export_format import FindingKind
 from lockbox.audit.verifier.signed_approvals import ApproverKeys, Approvers
 from lockbox.audit.verifier.verify import BAD, VerificationResult, verify
-from lockbox.database import Database, as_owner
+from lockbox.database import Database
 from lockbox.errors import NotYours
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy import ApproveMeans

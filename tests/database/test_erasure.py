@@ -9,6 +9,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from cli.owner_transaction import as_owner
 from harness.people import SETTINGS, World
 from harness.stage import Urls
 from lockbox.admin import erasure, members, observers
@@ -19,7 +20,7 @@ from lockbox.audit.events import AUDIT_LOG_READ, VENDORS_LOG, Actor
 from lockbox.audit.log.merkle import leaf_hash, root_of
 from lockbox.audit.refusals_log import DECISION_REFUSED, RefusalEntry
 from lockbox.audit.verifier.verify import GOOD
-from lockbox.database import Database, as_owner
+from lockbox.database import Database
 from lockbox.errors import Conflict, NotFound
 from lockbox.identity import authentication
 from lockbox.requests.lifecycle import Action

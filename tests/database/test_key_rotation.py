@@ -6,11 +6,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
+from cli.owner_transaction import as_owner
 from harness.people import World
 from harness.stage import Urls, setting
 from lockbox.admin import key_rotation
 from lockbox.admin.key_rotation import RotationResult
-from lockbox.database import Database, ProcessKeys, UnitOfWork, as_owner, now
+from lockbox.database import Database, ProcessKeys, UnitOfWork, now
 from lockbox.errors import NotSignedIn
 from lockbox.identity import api_tokens, authentication, row_macs
 from lockbox.identity.api_tokens import TokenTerms

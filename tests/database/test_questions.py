@@ -10,11 +10,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from cli.owner_transaction import as_owner
 from harness.clocks import ShiftedClock
 from harness.people import HERE, World
 from harness.stage import Urls
 from lockbox.admin import erasure
-from lockbox.database import Database, as_owner
+from lockbox.database import Database
 from lockbox.errors import (
     AlreadyAnswered,
     InvalidMove,

@@ -6,11 +6,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
+from cli.owner_transaction import as_owner
 from harness.clocks import ShiftedClock
 from harness.people import HERE, World
 from harness.stage import Urls, unbound
 from lockbox.admin import erasure
-from lockbox.database import Database, as_owner, now
+from lockbox.database import Database, now
 from lockbox.identity.roles import Mode, Role, Scope
 from lockbox.notifications import report_schedule
 from lockbox.notifications.senders.protocol import OutgoingMail

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from api.heartbeat import HeartbeatThread
 from api.metrics import exposition
 from cli.operate import app as operate
+from cli.owner_transaction import as_owner
 from config.service_catalogue import Plan as SoldPlan
 from harness.people import World
 from harness.stage import ALL_RIGHTS, Urls, all_rights, empty_database
@@ -26,7 +27,7 @@ from lockbox.admin.tenants import TenantInput
 from lockbox.audit.log import checkpoint, sealer
 from lockbox.audit.log.sealer import RollbackDetected, Signer
 from lockbox.audit.log.witness import WitnessCheck, WitnessFolder
-from lockbox.database import Database, ProcessKeys, as_owner, make_engine
+from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.errors import NoOpenWindow
 from lockbox.monitoring import alerts, metrics, status
 from lockbox.monitoring.invariants import ScanPosition

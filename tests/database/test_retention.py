@@ -8,6 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine, text
 
+from cli.owner_transaction import as_owner
 from harness.people import World
 from harness.stage import Urls
 from lockbox.admin import erasure, vendor_consent
@@ -15,7 +16,7 @@ from lockbox.admin.erasure import RemovedRange
 from lockbox.audit.log import merkle, sealer
 from lockbox.audit.log.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash
 from lockbox.audit.log.sealer import Signer
-from lockbox.database import Database, as_owner
+from lockbox.database import Database
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
 from tests.database.audit_logs import recorded_changes

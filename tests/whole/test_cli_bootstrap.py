@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from cli import bootstrap
 from cli.app import app
+from cli.owner_transaction import as_owner
 from config.embedded import ServerAddresses
 from harness.stage import Urls, copied, on_database
-from lockbox.database import as_owner
 from lockbox.identity.authentication import TOKEN_FORM
 from lockbox.identity.keyring import development, make
 from tests.mailbox import CODE

@@ -100,8 +100,8 @@ def test_the_wheel_holds_what_is_not_python_and_nothing_of_the_tests(wheel: Path
         "lockbox/migrations/script.py.mako",
         "lockbox/migrations/versions/0001_schema.py",
         *(f"lockbox/schema/{name}.sql" for name in schema.FILES),
-        "lockbox/notifications/templates/notification.html",
-        "lockbox/notifications/templates/notification.txt",
+        "lockbox/notifications/templates/state_change.html",
+        "lockbox/notifications/templates/state_change.txt",
     ):
         assert (wheel / path).is_file()
     assert {path.name for path in wheel.iterdir() if path.suffix != ".dist-info"} == {
