@@ -205,7 +205,7 @@ def _behind(bench: Bench, size: Size) -> dict[str, float]:
 def _over_http(bench: Bench, crowd_: Customers, size: Size) -> dict[str, Any]:
     gate, seconds, subject = bench.world.tokens["gate"], size.http_seconds, bench.subject
     loads: Sequence[tuple[str, str, Callable[[], Any]]] = (
-        ("checks", "checks", lambda: _checks(bench, crowd_, size)),
+        ("checks", "checks", lambda: http_load.checks(subject, crowd_, gate, seconds)),
         ("flooded", "flooded", lambda: http_load.flooded_checks(subject, crowd_, gate, seconds)),
         ("submits", "submits", lambda: http_load.submits(subject, crowd_, seconds, size.http_rounds)),
         ("submits", "paced_submits", lambda: http_load.paced_submits(subject, crowd_, 2 * seconds)),
@@ -220,11 +220,6 @@ def _over_http(bench: Bench, crowd_: Customers, size: Size) -> dict[str, Any]:
             _rest(bench)
             found[name] = _stage(name, load)
     return found
-
-
-def _checks(bench: Bench, crowd_: Customers, size: Size) -> dict[str, dict[str, float]]:
-    http_load.open_doors(bench.subject, crowd_)
-    return http_load.checks(bench.subject, crowd_, bench.world.tokens["gate"], size.http_seconds)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ SHOWN = (
         "submitted and notified, 8 clients",
     ),
     ("CPU of a whole life over HTTP, {mails} mails", "CPU of a life", "CPU of a life"),
-    ("submitted by 8 clients", "submitted by 8, to a bare endpoint with one row", "submitted by 8 clients"),
+    ("submitted by 8 clients", "submitted by 8 clients, to a bare endpoint with one row", "submitted by 8 clients:"),
     (
         "200 access checks a second, open: p99",
         "200 access checks a second: p99, open",

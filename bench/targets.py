@@ -118,11 +118,15 @@ def _of_submits(found: BenchResults) -> Iterator[Comparison]:
     for clients, run in found.submits.items():
         for floor, name in ((found.floor_submits, "one row"), (found.floor_rows, "the same rows")):
             if clients in floor:
-                what = f"submitted by {clients}, to a bare endpoint with {name}"
+                what = f"submitted by {_clients(clients)}, to a bare endpoint with {name}"
                 yield Comparison(what, "/s", run["a_second"], floor[clients]["a_second"])
     if found.paced_submits and found.floor_paced_submits:
         ours, floor_p99 = found.paced_submits["p99_ms"], found.floor_paced_submits["p99_ms"]
         yield Comparison("40 submits a second: p99", "ms", ours, floor_p99, more_is_better=False)
+
+
+def _clients(count: int) -> str:
+    return "1 client" if count == 1 else f"{count} clients"
 
 
 def _of_checks(found: BenchResults, clients: str, what: str) -> Iterator[Comparison]:
@@ -189,7 +193,7 @@ def _over_http(found: BenchResults) -> Iterator[Figure]:
     for clients, run in found.submits.items():
         if clients in found.floor_submits:
             share = 100 * run["a_second"] / found.floor_submits[clients]["a_second"]
-            what = f"submitted by {clients} clients: of a bare endpoint"
+            what = f"submitted by {_clients(clients)}: of a bare endpoint"
             yield Figure(what, share, SUBMIT_PERCENT[clients], "%", more_is_better=True, refused=run["busy"])
     if found.notified and found.floor_notified:
         share = 100 * found.notified["a_second"] / found.floor_notified["a_second"]

@@ -30,10 +30,10 @@ MISSED: list[tuple[str, Callable[[BenchResults], dict[str, Any]]]] = [
     ("one of 100,000", of("storms", 100_000, last_seconds=6.5)),
     ("200 deadlines", of("steady", None, late_p99_ms=18.1)),
     ("200 deadlines", of("lone", None, median_ms=4.9)),
-    ("submitted by 1 clients", of("submits", 1, a_second=249.0)),
+    ("submitted by 1 client:", of("submits", 1, a_second=249.0)),
     ("submitted by 8 clients", of("submits", 8, a_second=399.0)),
     ("submitted by 64 clients", of("floor_submits", 64, a_second=1_201.0)),
-    ("submitted by 1 clients", of("submits", 1, busy=1.0)),
+    ("submitted by 1 client:", of("submits", 1, busy=1.0)),
     ("submitted and notified", of("notified", None, a_second=449.0)),
     ("CPU of a life", of("lives", None, cpu_ms=13.1)),
     ("200 access checks a second, open", of("checks", "open_paced", p99_ms=10.1)),
@@ -91,11 +91,11 @@ def test_ratios_come_before_the_figures_and_each_peer_has_a_column() -> None:
 
 
 def test_a_submit_is_held_against_one_row_and_against_all_rows_that_it_writes() -> None:
-    shares = {row.what: row.of_floor for row in comparisons(GOOD) if row.what.startswith("submitted by 8,")}
+    shares = {row.what: row.of_floor for row in comparisons(GOOD) if row.what.startswith("submitted by 8 clients, ")}
 
     assert shares == {
-        "submitted by 8, to a bare endpoint with one row": 0.6,
-        "submitted by 8, to a bare endpoint with the same rows": 0.75,
+        "submitted by 8 clients, to a bare endpoint with one row": 0.6,
+        "submitted by 8 clients, to a bare endpoint with the same rows": 0.75,
     }
 
 
