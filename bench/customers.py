@@ -18,6 +18,7 @@ LIFETIME = timedelta(days=1)
 class Customers:
     """Tenants, each with one approver who shows a token, and as many engineers as tenants."""
 
+    tenants: list[UUID]
     slugs: list[str]
     engineers: list[UUID]
     engineer_tokens: list[str]
@@ -45,11 +46,12 @@ def settle_in(plan: StackPlan, count: int) -> Customers:
     """Add that many customers and engineers."""
     policy = WITHOUT_REVIEW.model_dump(mode="json")
     with as_owner(plan.owner_database_url) as session:
-        enrolment, found = Enrolment(session, LIFETIME), Customers([], [], [], [])
+        enrolment, found = Enrolment(session, LIFETIME), Customers([], [], [], [], [])
         for number in range(1, count + 1):
             tenant = tenants.add(session, f"customer-{number}", f"Customer {number}", policy=policy)
             engineer, engineers_token = enrolment.enter(f"engineer-{number}", Role.ENGINEER)
             _, approvers_token = enrolment.enter(f"approver-{number}", Role.APPROVER, tenant.id)
+            found.tenants.append(tenant.id)
             found.slugs.append(tenant.slug)
             found.engineers.append(engineer.person_id)
             found.engineer_tokens.append(engineers_token)

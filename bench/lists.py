@@ -1,36 +1,31 @@
-"""Lists, searches and pages beside millions of closed requests, to those of a table that holds a few pages.
-
-Half of the closed requests are of one tenant and one engineer, the others of two hundred more; each is a row of
-`requests` with its decisions, spread over the last year: lists read no other table by how much is in it.
-"""
+"""Lists, searches and pages beside a year of closed requests, to those of a table that holds a few pages of them."""
 
 import http.client
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from http import HTTPStatus
 from uuid import UUID
 
-from sqlalchemy import Engine, text
-
 from bench.customers import Customers
 from bench.figures import quantile
-from bench.lockbox_stack import A_DAY, NOWHERE, UNLIMITED, Site
-from bench.rows import REQUESTS, Footprint, clock, load
+from bench.lockbox_stack import NOWHERE, UNLIMITED, Site
 from cli.stack import Processes, StackPlan
-from harness.people import sign_in
+from harness.history import HistoryPattern, write_history, write_open
+from harness.people import World, sign_in
 from harness.ports import own_port
-from harness.stage import copied, on_database, running, superuser_at
-from lockbox.database import Database, make_engine
+from harness.stage import approval_keys, copied, on_database, running
+from lockbox.database import Database, ProcessKeys, make_engine
+from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
+from lockbox.sql import new_id
 
 DATABASE = "lockbox_lists"
-A_PAGE, OPEN = 200, 30
-A_LOAD = 100_000
-BYTES_EACH = 4_000
-"""What a closed request takes on disk, with its indexes, and as much again for the write-ahead log and others."""
+FEW, OPEN = 500, 30
+BYTES_EACH = 8_000
+"""What a closed request takes on disk with what it left, and what sorting and the write-ahead log take meanwhile."""
 WARM_UP, TIMES = 3, 15
 COLD_TIMES = 3
 SLOW_SECONDS = 2.0
@@ -40,99 +35,59 @@ PAGES: Mapping[str, tuple[str, ...]] = {
     "ann": (*EVERYBODYS, "/waiting", "/open", "/requests?text=nothing", "/requests?state=denied"),
     "max": (*EVERYBODYS, "/review", "/open"),
     "erin": (*EVERYBODYS, "/mine", "/ask"),
+    "aude": ("/requests", "/audit-log"),
 }
 CALLS: Mapping[str, tuple[str, ...]] = {
     "ann": ("/v1/requests", "/v1/requests?state=pending", "/v1/requests?state=denied", "/v1/requests?text=nothing"),
     "max": ("/v1/requests", "/v1/requests?state=reviewing"),
     "erin": ("/v1/requests", "/v1/requests?state=active"),
 }
-"""The pages and calls by whose they are: ann approves, max manages, erin asks."""
+"""The pages and calls by whose they are: ann approves, max manages, erin asks, aude audits."""
 
-# As they lie after a year: old ids are small ones.
-AGO = "(1 - n.number / %(count)s::float) * interval '1 year'"
-UNCHECKED = text("SET session_replication_role = replica")
-TENANTS = text("SELECT id FROM tenants WHERE slug = ANY(:slugs)")
-VACUUM = text("VACUUM (ANALYZE)")
+Lists = dict[str, dict[str, float]]
 
 
-def measure(place: Site, customers: Customers, wanted: int) -> dict[str, dict[str, float]]:
-    """Return the milliseconds of each list by its name, and those before the closed requests were there.
+def measure(place: Site, customers: Customers, wanted: int) -> Lists:
+    """Return the milliseconds of each list by its name, and those beside a few closed requests.
 
     There are as many closed requests as are wanted, or fewer where the disk has no room for them; `count` says so.
     """
     count = min(wanted, shutil.disk_usage(place.folder).free // BYTES_EACH)
+    few, many = (_beside(place, customers, closed) for closed in (FEW, count))
+    return {
+        name: {"count": float(count), **figures, **{f"empty_{one}": value for one, value in few[name].items()}}
+        for name, figures in many.items()
+    }
+
+
+def _beside(place: Site, customers: Customers, closed: int) -> Lists:
+    """Measure on a copy of the database with so many closed requests, and a few open ones."""
     plan = replace(
         place.plan,
         database_url=on_database(place.plan.database_url, DATABASE),
         owner_database_url=on_database(place.plan.owner_database_url, DATABASE),
         api_port=own_port(),
     )
-    with copied(place.superuser, DATABASE), superuser_at(place.superuser.set(database=DATABASE)) as engine:
-        due = clock(engine) + A_DAY
-        (shown, *_) = load(engine, None, place.pattern, state="pending", count=OPEN, due=due).ids
-        _add_closed(engine, place, customers, A_PAGE)
-        secrets = _sign_in(place, plan)
+    superuser = on_database(place.superuser.render_as_string(hide_password=False), DATABASE)
+    with copied(place.superuser, DATABASE):
+        pattern, secrets = _prepare(place, customers, plan)
+        write_history(superuser, pattern, closed)
+        write_open(superuser, pattern, OPEN)
         with _api(place, plan):
-            before = _measure_all(plan.api_port, place, secrets, shown)
-            seconds = _add_closed(engine, place, customers, count)
-            after = _measure_all(plan.api_port, place, secrets, shown)
-    return {
-        name: {
-            "count": float(count),
-            "load_seconds": seconds,
-            **after[name],
-            **{f"empty_{figure}": value for figure, value in before[name].items()},
-        }
-        for name in after
-    }
+            return _measure_all(plan.api_port, place.world, secrets, pattern.request)
 
 
-def _add_closed(engine: Engine, place: Site, customers: Customers, count: int) -> float:
-    """Write closed requests; return how many seconds that took, with the VACUUM after it."""
-    began = time.monotonic()
-    with engine.connect() as connection:
-        connection.execute(UNCHECKED)
-        tenants = connection.execute(TENANTS, {"slugs": customers.slugs}).scalars().all()
-        statement = closed_rows(place.pattern, tenants, customers.engineers)
-        for start in range(0, count, A_LOAD):
-            connection.exec_driver_sql(
-                statement, {"first": start, "last": min(start + A_LOAD, count), "count": count}
-            )
-        connection.execute(VACUUM)
-    return time.monotonic() - began
-
-
-def closed_rows(pattern: Footprint, tenants: Sequence[UUID], engineers: Sequence[UUID]) -> str:
-    """Return the statement that writes closed requests with the numbers from `first` to `last` of a `count`."""
-    (own,) = pattern.tables[REQUESTS]
-    row = {
-        "tenant_id": _half(own["tenant_id"], tenants),
-        "requester_id": _half(own["requester_id"], engineers),
-        "submitted_by": _half(own["requester_id"], engineers),
-        "case_ref": "'CASE-' || lpad(n.number::text, 8, '0')",
-        "resources": "ARRAY['mailbox:' || n.number || '@contoso.example']",
-        "state": "(ARRAY['expired', 'expired', 'completed', 'denied', 'timed_out'])[1 + n.number %% 5]",
-        "version": "3",
-        "created_at": f"now() - {AGO}",
-        "asked_at": f"now() - {AGO}",
-        "opened_at": f"now() - {AGO}",
-        "deadline_at": f"now() - {AGO}",
-        "wake_at": "NULL::timestamptz",
-        "closed_at": f"now() - {AGO}",
-    }
-    wanted = replace(pattern, tables={name: pattern.tables[name] for name in (REQUESTS, "decisions")})
-    inserts = ", ".join(f"{table}_rows AS ({insert})" for table, insert in wanted.inserts({REQUESTS: row}))
-    numbers = "generate_series(%(first)s::int + 1, %(last)s) AS number"
-    made = f"SELECT uuidv7(-{AGO.replace('n.number', 'number')}) AS request_id, number FROM {numbers}"
-    return f"WITH n AS MATERIALIZED ({made}), {inserts} SELECT"
-
-
-def _half(own: str, others: Sequence[UUID]) -> str:
-    """Return an expression that is one value for every second row, and one of the others for the rest."""
-    listed = ", ".join(f"'{one}'" for one in others)
-    return (
-        f"CASE n.number %% 2 WHEN 0 THEN {own} ELSE (ARRAY[{listed}]::uuid[])[1 + n.number / 2 %% {len(others)}] END"
-    )
+def _prepare(place: Site, customers: Customers, plan: StackPlan) -> tuple[HistoryPattern, dict[str, str]]:
+    """End the one request and sign everybody in; return whose history is written, and the secrets."""
+    engine = make_engine(plan.database_url, role="bench")
+    db = Database(engine, Schedule(NOWHERE), keys=ProcessKeys(approval_keys(plan)))
+    world, other, request = place.world, place.reviewed, place.pattern.request
+    world.act("ann", Action.REVOKE, request, db, comment="It is over")
+    secrets = {name: sign_in(db, world.people[name]) for name in PAGES}
+    db.dispose()
+    tenants = world.tenant.id, other.tenant.id, customers.tenants[0]
+    requesters = world.people["erin"].person_id, other.people["erin"].person_id, customers.engineers[0]
+    return HistoryPattern(request, tenants, requesters, new_id()), secrets
 
 
 @contextmanager
@@ -141,27 +96,21 @@ def _api(place: Site, plan: StackPlan) -> Iterator[None]:
         yield
 
 
-def _sign_in(place: Site, plan: StackPlan) -> dict[str, str]:
-    """Begin a session for one of each role, and return the secrets."""
-    db = Database(make_engine(plan.database_url, role="bench"), Schedule(NOWHERE))
-    secrets = {name: sign_in(db, place.world.people[name]) for name in PAGES}
-    db.dispose()
-    return secrets
-
-
-def _measure_all(port: int, place: Site, secrets: Mapping[str, str], shown: UUID) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+def _measure_all(port: int, world: World, secrets: Mapping[str, str], shown: UUID) -> Lists:
+    found: Lists = {}
     for who, paths in PAGES.items():
         headers = {"cookie": f"lockbox={secrets[who]}", "accept": "text/html"}
         found |= {f"{who} {path}": _measure(port, path.format(id=shown), headers) for path in paths}
     for who, paths in CALLS.items():
-        headers = {"authorization": f"Bearer {place.world.tokens[who]}"}
+        headers = {"authorization": f"Bearer {world.tokens[who]}"}
         found |= {f"{who} {path}": _measure(port, path, headers) for path in paths}
     return found
 
 
 def _measure(port: int, path: str, headers: Mapping[str, str]) -> dict[str, float]:
     """Return how many milliseconds the answers took after the first few; one that takes seconds is asked less often.
+
+    A list that is answered 503 because it takes too long counts by the time until that answer.
 
     Raises:
         RuntimeError: the answer is another one than the list.

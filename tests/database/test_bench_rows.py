@@ -9,7 +9,6 @@ from sqlalchemy import Engine, text
 from bench import backlog
 from bench.bare_stack import rows_of_submit
 from bench.floor import rows_of_end
-from bench.lists import closed_rows
 from bench.rows import Footprint, clock, load
 from harness.people import World
 from lockbox.database import Database
@@ -85,22 +84,6 @@ def test_the_floor_ends_requests_by_the_rows_of_the_clock(world: World, root: En
     for one in others:
         assert counted(footprint(root, one)) == counted(after)
         assert footprint(root, one).tables["requests"][0]["state"] == "'expired'::character varying"
-
-
-def test_closed_requests_of_a_year_are_written_by_one_statement(world: World, root: Engine) -> None:
-    pattern = approved(world, root)
-    statement = closed_rows(pattern, [world.tenant.id], [world.people["eve"].person_id])
-
-    with root.connect() as connection:
-        connection.exec_driver_sql("SET session_replication_role = replica")
-        connection.exec_driver_sql(statement, {"first": 0, "last": 20, "count": 20})
-        closed, oldest = connection.execute(
-            text("SELECT count(*), now() - min(closed_at) FROM requests WHERE closed_at IS NOT NULL")
-        ).one()
-        connection.exec_driver_sql("RESET session_replication_role")
-
-    assert closed == 20
-    assert oldest > timedelta(days=300)
 
 
 def test_nothing_is_left_to_send_once_it_was_given_up(world: World, root: Engine) -> None:
