@@ -1,6 +1,5 @@
 """Beside a million closed requests no list, search or count reads what does not belong to its page."""
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.request_list import cursor_after
 from lockbox.schedule import Schedule
+from tests.http.door import LoopThread
 from tests.http.portal import Browser, Portal
 from tests.list_plans import MOST_READ, PlanLog, growing_tables, note_plans, plans_of
 
@@ -87,7 +87,7 @@ class Archive:
 @pytest.fixture(scope="module")
 def archive(template: ServerAddresses) -> Iterator[Archive]:
     """A year of closed requests of three tenants, and some thousand open ones."""
-    with fresh_database(template) as urls, asyncio.Runner() as runner:
+    with fresh_database(template) as urls, LoopThread.open() as runner:
         note_plans(urls.superuser)
         engine = make_engine(urls.api, role="test-lists")
         log, db = plans_of(engine), Database(engine, Schedule(urls.redis))

@@ -1,6 +1,5 @@
 """One database for all tests over HTTP, each in a world of its own; those that break it get one to break."""
 
-import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -18,7 +17,7 @@ from lockbox.database import Database, make_engine
 from lockbox.identity.roles import Mode
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
-from tests.http.door import Door, OpenDoor
+from tests.http.door import Door, LoopThread, OpenDoor
 from tests.http.portal import SETTINGS, OpenPortal, Portal
 
 
@@ -90,14 +89,14 @@ def plain_logs() -> None:
 
 
 @pytest.fixture(scope="session")
-def runner() -> Iterator[asyncio.Runner]:
+def runner() -> Iterator[LoopThread]:
     """The loop that the app runs on."""
-    with asyncio.Runner() as runner:
+    with LoopThread.open() as runner:
         yield runner
 
 
 @pytest.fixture(scope="session")
-def open_door(api: Database, root: Engine, runner: asyncio.Runner) -> OpenDoor:
+def open_door(api: Database, root: Engine, runner: LoopThread) -> OpenDoor:
     """Return what makes a new world with a policy and a mode, and its door."""
 
     def opened(policy: Policy = WITHOUT_REVIEW, mode: Mode = Mode.ENFORCE) -> Door:
@@ -119,7 +118,7 @@ def fresh_door(open_door: OpenDoor) -> Door:
 
 
 @pytest.fixture
-def own_door(template: ServerAddresses, runner: asyncio.Runner) -> Iterator[Door]:
+def own_door(template: ServerAddresses, runner: LoopThread) -> Iterator[Door]:
     """A world in a database of its own, which the test may break, and its door."""
     with fresh_database(template, flushes=False) as urls:
         db, root = db_at(urls), root_at(urls)
@@ -129,7 +128,7 @@ def own_door(template: ServerAddresses, runner: asyncio.Runner) -> Iterator[Door
 
 
 @pytest.fixture(scope="session")
-def open_portal(api: Database, worker: Database, root: Engine, runner: asyncio.Runner) -> OpenPortal:
+def open_portal(api: Database, worker: Database, root: Engine, runner: LoopThread) -> OpenPortal:
     """Return what makes a new world with a policy, and its pages."""
 
     def opened(policy: Policy = WITHOUT_REVIEW, settings: Settings = SETTINGS) -> Portal:

@@ -2,13 +2,15 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from uuid import UUID
 
 import httpx
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from fastapi import FastAPI
 from httpx import Response
 from sqlalchemy import Engine, text
@@ -31,6 +33,34 @@ AS_PYDANTIC_SAYS = re.compile(
     r"\b(?:Input|String|List|Value|Tuple|Set|Dictionary|Datetime) should\b|Value error|Extra inputs"
 )
 """What no answer and no page says: it is meant for whoever writes the code."""
+
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class LoopThread:
+    """An event loop in a thread of its own, which keeps its helpers between calls, as a server's does.
+
+    `asyncio.Runner` ends them with each call, and to start threads anew takes as long as the call itself.
+    """
+
+    portal: BlockingPortal
+
+    @classmethod
+    @contextmanager
+    def open(cls) -> Iterator[Self]:
+        """Start the loop, and end it on the way out."""
+        with start_blocking_portal() as portal:
+            yield cls(portal)
+
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """Wait for a coroutine, and return what it returns."""
+
+        async def awaited() -> Result:
+            return await coroutine
+
+        return self.portal.call(awaited)
 
 
 def client(app: FastAPI) -> httpx.AsyncClient:
@@ -60,7 +90,7 @@ class Door:
     world: World
     db: Database
     root: Engine
-    runner: asyncio.Runner
+    runner: LoopThread
     settings: Settings = SETTINGS
 
     def __post_init__(self) -> None:

@@ -1,6 +1,5 @@
 """The pages as people find them: browsers with cookies, forms filled in, and the post that brings the codes."""
 
-import asyncio
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +26,7 @@ from lockbox.identity.roles import AuthMethod
 from lockbox.identity.sessions import ClientInfo
 from lockbox.notifications.senders.protocol import OutgoingMail
 from tests.database.postbag import Postbag
-from tests.http.door import AS_PYDANTIC_SAYS
+from tests.http.door import AS_PYDANTIC_SAYS, LoopThread
 
 HOME = "https://lockbox.example"
 SETTINGS = Settings(environment="test", public_url=HOME, sign_ins_per_account=500, sign_ins_per_address=500)
@@ -170,7 +169,7 @@ class Portal:
     db: Database
     worker: Database
     root: Engine
-    runner: asyncio.Runner
+    runner: LoopThread
     settings: Settings = SETTINGS
 
     def __post_init__(self) -> None:

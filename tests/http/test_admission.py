@@ -27,7 +27,7 @@ from api.middleware import PER_ADDRESS, HttpGuard
 from harness.people import SETTINGS, World
 from lockbox.database import Database, make_engine
 from tests.each import each
-from tests.http.door import Door, client
+from tests.http.door import Door, LoopThread, client
 
 CROWD = 120
 LIVENESS_SECONDS = 60
@@ -101,7 +101,7 @@ async def known(app: HttpGuard, slow: SlowApp) -> None:
     slow.most_inside = 0
 
 
-def test_whoever_waits_too_long_is_turned_away_and_nobody_else(slow: SlowApp, runner: asyncio.Runner) -> None:
+def test_whoever_waits_too_long_is_turned_away_and_nobody_else(slow: SlowApp, runner: LoopThread) -> None:
     app = HttpGuard(slow, settings=SETTINGS)
 
     async def told() -> list[int]:
@@ -118,7 +118,7 @@ def test_whoever_waits_too_long_is_turned_away_and_nobody_else(slow: SlowApp, ru
     assert slow.most_inside == READS.most
 
 
-def test_a_place_is_free_as_soon_as_the_answer_begins(slow: SlowApp, runner: asyncio.Runner) -> None:
+def test_a_place_is_free_as_soon_as_the_answer_begins(slow: SlowApp, runner: LoopThread) -> None:
     app = HttpGuard(slow, settings=SETTINGS)
 
     async def told() -> list[int]:
@@ -135,7 +135,7 @@ def test_a_place_is_free_as_soon_as_the_answer_begins(slow: SlowApp, runner: asy
     assert slow.most_inside <= READS.most
 
 
-def test_whether_it_lives_is_answered_whatever_else_waits(slow: SlowApp, runner: asyncio.Runner) -> None:
+def test_whether_it_lives_is_answered_whatever_else_waits(slow: SlowApp, runner: LoopThread) -> None:
     app = HttpGuard(slow, settings=SETTINGS)
 
     async def told() -> list[int]:
@@ -150,7 +150,7 @@ def test_whether_it_lives_is_answered_whatever_else_waits(slow: SlowApp, runner:
 
 
 def test_wrong_credentials_take_two_places_of_an_address_and_none_of_known_ones(
-    slow: SlowApp, runner: asyncio.Runner
+    slow: SlowApp, runner: LoopThread
 ) -> None:
     app = HttpGuard(slow, settings=SETTINGS)
 
@@ -172,7 +172,7 @@ def test_wrong_credentials_take_two_places_of_an_address_and_none_of_known_ones(
     assert runner.run(asyncio.wait_for(told(), LIVENESS_SECONDS)) == (STRANGERS.most, [200] * READS.most)
 
 
-def test_a_network_of_ipv6_counts_as_one_address(slow: SlowApp, runner: asyncio.Runner) -> None:
+def test_a_network_of_ipv6_counts_as_one_address(slow: SlowApp, runner: LoopThread) -> None:
     """Whoever has one has 2^64 addresses in it."""
     app = HttpGuard(slow, settings=SETTINGS)
 
@@ -188,7 +188,7 @@ def test_a_network_of_ipv6_counts_as_one_address(slow: SlowApp, runner: asyncio.
     assert runner.run(asyncio.wait_for(told(), LIVENESS_SECONDS)) == PER_ADDRESS
 
 
-def test_a_credential_that_is_good_no_more_is_a_strangers_again(slow: SlowApp, runner: asyncio.Runner) -> None:
+def test_a_credential_that_is_good_no_more_is_a_strangers_again(slow: SlowApp, runner: LoopThread) -> None:
     app = HttpGuard(slow, settings=SETTINGS)
 
     async def told() -> int:

@@ -29,6 +29,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
 from lockbox.sql import new_id
+from tests.http.door import LoopThread
 from tests.http.portal import HOME, SESSION, OpenPortal, Portal
 from tests.http.streams import Live, LiveStream, serving
 
@@ -352,7 +353,7 @@ def test_a_session_listens_four_times_and_all_together_as_often_as_is_set(live: 
     assert live.open(first, "list").status == 200
 
 
-def test_more_sessions_let_nobody_take_the_seats_of_others(portal: Portal, runner: asyncio.Runner) -> None:
+def test_more_sessions_let_nobody_take_the_seats_of_others(portal: Portal, runner: LoopThread) -> None:
     room = LiveUpdates(portal.db, portal.settings)
     ann, amir = portal.world.people["ann"], portal.world.people["amir"]
     hers = [Subscription(ann, f"secret {number % 3}", lists=True) for number in range(12)]
@@ -389,7 +390,7 @@ def test_streams_hold_no_connection_and_no_place(live: Live) -> None:
 
 
 def test_who_takes_nothing_of_what_is_written_is_dropped(
-    portal: Portal, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
+    portal: Portal, runner: LoopThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(door, "SLOW_SECONDS", 0.2)
     room = LiveUpdates(portal.db, SETTINGS)

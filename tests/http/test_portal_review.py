@@ -1,6 +1,5 @@
 """The review queue on a page: soonest first, who, what and why; what a manager may not endorse is shown as such."""
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import many
 from tests.http.conftest import db_at, root_at
+from tests.http.door import LoopThread
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 from tests.policy_setup import lay_down
 
@@ -23,7 +23,7 @@ ROLE = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(
 
 
 @contextmanager
-def alone(template: ServerAddresses, runner: asyncio.Runner) -> Iterator[OpenPortal]:
+def alone(template: ServerAddresses, runner: LoopThread) -> Iterator[OpenPortal]:
     """Make worlds in a database of their own: the vendor's queue holds what was asked of any tenant."""
     with fresh_database(template, flushes=False) as urls:
         db, root = db_at(urls), root_at(urls)
@@ -33,7 +33,7 @@ def alone(template: ServerAddresses, runner: asyncio.Runner) -> Iterator[OpenPor
 
 
 @pytest.fixture(scope="module")
-def open_alone(template: ServerAddresses, runner: asyncio.Runner) -> Iterator[OpenPortal]:
+def open_alone(template: ServerAddresses, runner: LoopThread) -> Iterator[OpenPortal]:
     """What makes worlds in a database of this file's own."""
     with alone(template, runner) as opened:
         yield opened
@@ -63,7 +63,7 @@ def forms(page: PortalPage, request_id: Any) -> set[str]:
     return {form.action.removeprefix(prefix) for form in page.read.forms if form.action.startswith(prefix)}
 
 
-def test_an_empty_queue_says_what_will_stand_there(template: ServerAddresses, runner: asyncio.Runner) -> None:
+def test_an_empty_queue_says_what_will_stand_there(template: ServerAddresses, runner: LoopThread) -> None:
     with alone(template, runner) as opened:
         page = signed_in(opened(Policy())).get("/review")
 
@@ -194,7 +194,7 @@ def test_the_queue_is_for_managers_alone(reviewed: Portal, who: str) -> None:
     assert str(request.id) not in page.text
 
 
-def test_what_does_not_fit_on_a_page_is_on_the_next(template: ServerAddresses, runner: asyncio.Runner) -> None:
+def test_what_does_not_fit_on_a_page_is_on_the_next(template: ServerAddresses, runner: LoopThread) -> None:
     with alone(template, runner) as opened:
         portal = opened(Policy())
         asked = [str(one) for one in many(portal.world, MOST + 3)]

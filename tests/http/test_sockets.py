@@ -16,6 +16,7 @@ from uvicorn.server import ServerState
 
 from api.app import make_app
 from api.http_protocol import ClientBounds, bounded
+from tests.http.door import LoopThread
 from tests.http.portal import SESSION, Portal
 
 LIVENESS_SECONDS = 60
@@ -107,7 +108,7 @@ async def poured(writer: Writer, part: bytes, most: int) -> int:
     return taken
 
 
-def run(runner: asyncio.Runner, test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def run(runner: LoopThread, test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a test, which ends."""
     runner.run(asyncio.wait_for(test(), LIVENESS_SECONDS))
 
@@ -126,9 +127,7 @@ def run(runner: asyncio.Runner, test: Callable[[], Coroutine[Any, Any, None]]) -
     ],
     ids=["long", "many", "one value", "one name", "target", "empty lines", "trailers", "one trailer"],
 )
-def test_of_300_mb_of_headers_no_more_is_taken_than_the_bound(
-    runner: asyncio.Runner, begun: bytes, part: bytes
-) -> None:
+def test_of_300_mb_of_headers_no_more_is_taken_than_the_bound(runner: LoopThread, begun: bytes, part: bytes) -> None:
     async def test() -> None:
         async with serving() as connect:
             reader, writer = await connect()
@@ -147,7 +146,7 @@ def test_of_300_mb_of_headers_no_more_is_taken_than_the_bound(
     ("count", "size", "status"), [(100, 8, 200), (101, 8, 431), (4, 10_000, 200), (5, 10_000, 431)]
 )
 def test_a_head_may_have_a_hundred_headers_and_32_kib_of_them(
-    runner: asyncio.Runner, count: int, size: int, status: int
+    runner: LoopThread, count: int, size: int, status: int
 ) -> None:
     headers = b"".join(b"x-%d: %s\r\n" % (number, b"a" * size) for number in range(count - 1))
 
@@ -178,7 +177,7 @@ def test_a_head_may_have_a_hundred_headers_and_32_kib_of_them(
         (POST % 10 + b"12", 408),
     ],
 )
-def test_a_half_open_request_is_closed_in_time(runner: asyncio.Runner, begun: bytes, status: int | None) -> None:
+def test_a_half_open_request_is_closed_in_time(runner: LoopThread, begun: bytes, status: int | None) -> None:
     async def test() -> None:
         async with serving(head_seconds=0.2, body_seconds=0.2) as connect:
             reader, writer = await connect()
@@ -190,7 +189,7 @@ def test_a_half_open_request_is_closed_in_time(runner: asyncio.Runner, begun: by
     run(runner, test)
 
 
-def test_900_half_open_requests_are_closed_in_time(runner: asyncio.Runner) -> None:
+def test_900_half_open_requests_are_closed_in_time(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(head_seconds=0.5, trusted=[ip_network("127.0.0.0/8")]) as connect:
             half = [await connect() for _ in range(900)]
@@ -204,7 +203,7 @@ def test_900_half_open_requests_are_closed_in_time(runner: asyncio.Runner) -> No
 
 
 @pytest.mark.parametrize("begun", [HEAD + b"x-one: ", POST % 100_000])
-def test_a_request_that_drips_is_closed_in_time(runner: asyncio.Runner, begun: bytes) -> None:
+def test_a_request_that_drips_is_closed_in_time(runner: LoopThread, begun: bytes) -> None:
     async def test() -> None:
         async with serving(head_seconds=0.5, body_seconds=0.5, body_bytes=100) as connect:
             reader, writer = await connect()
@@ -224,7 +223,7 @@ def test_a_request_that_drips_is_closed_in_time(runner: asyncio.Runner, begun: b
     run(runner, test)
 
 
-def test_a_slow_but_honest_upload_goes_on(runner: asyncio.Runner) -> None:
+def test_a_slow_but_honest_upload_goes_on(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(head_seconds=0.3, body_seconds=0.3, body_bytes=50) as connect:
             reader, writer = await connect()
@@ -240,7 +239,7 @@ def test_a_slow_but_honest_upload_goes_on(runner: asyncio.Runner) -> None:
     run(runner, test)
 
 
-def test_a_body_that_we_do_not_read_costs_its_sender_nothing(runner: asyncio.Runner) -> None:
+def test_a_body_that_we_do_not_read_costs_its_sender_nothing(runner: LoopThread) -> None:
     async def late(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(1)
         await reading(scope, receive, send)
@@ -257,7 +256,7 @@ def test_a_body_that_we_do_not_read_costs_its_sender_nothing(runner: asyncio.Run
     run(runner, test)
 
 
-def test_a_stream_goes_on_for_longer_than_any_request_may_take(runner: asyncio.Runner) -> None:
+def test_a_stream_goes_on_for_longer_than_any_request_may_take(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(streaming, head_seconds=0.2, body_seconds=0.2, unread_seconds=0.2) as connect:
             reader, writer = await connect()
@@ -268,7 +267,7 @@ def test_a_stream_goes_on_for_longer_than_any_request_may_take(runner: asyncio.R
     run(runner, test)
 
 
-def test_who_never_reads_the_answer_is_given_up(runner: asyncio.Runner) -> None:
+def test_who_never_reads_the_answer_is_given_up(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(pouring, unread_seconds=0.3) as connect:
             reader, writer = await connect()
@@ -282,7 +281,7 @@ def test_who_never_reads_the_answer_is_given_up(runner: asyncio.Runner) -> None:
     run(runner, test)
 
 
-def test_an_address_holds_only_so_many_connections_and_a_trusted_proxy_any_number(runner: asyncio.Runner) -> None:
+def test_an_address_holds_only_so_many_connections_and_a_trusted_proxy_any_number(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(per_address=3) as connect:
             held = [await connect() for _ in range(3)]
@@ -320,7 +319,7 @@ class ForeignTransport(asyncio.Transport):
         return self.is_closed
 
 
-def test_the_addresses_of_a_network_of_ipv6_hold_connections_together(runner: asyncio.Runner) -> None:
+def test_the_addresses_of_a_network_of_ipv6_hold_connections_together(runner: LoopThread) -> None:
     async def test() -> None:
         config = uvicorn.Config(reading, ws="none", lifespan="off", log_config=None)
         config.load()
@@ -334,7 +333,7 @@ def test_the_addresses_of_a_network_of_ipv6_hold_connections_together(runner: as
     run(runner, test)
 
 
-def test_requests_that_are_sent_ahead_are_answered_in_order_up_to_a_bound(runner: asyncio.Runner) -> None:
+def test_requests_that_are_sent_ahead_are_answered_in_order_up_to_a_bound(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving() as connect:
             reader, writer = await connect()
@@ -347,7 +346,7 @@ def test_requests_that_are_sent_ahead_are_answered_in_order_up_to_a_bound(runner
     run(runner, test)
 
 
-def test_requests_on_one_connection_each_have_their_own_time(runner: asyncio.Runner) -> None:
+def test_requests_on_one_connection_each_have_their_own_time(runner: LoopThread) -> None:
     async def test() -> None:
         async with serving(head_seconds=0.3, body_seconds=0.3) as connect:
             reader, writer = await connect()
