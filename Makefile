@@ -50,13 +50,13 @@ migrate: $(READY) ## bring the schema of LOCKBOX_OWNER_DATABASE_URL up to date
 	@$(BIN)/lockbox migrate
 
 bench: $(READY) $(BENCH_READY) ## measure Lockbox beside a bare floor, Celery and dramatiq (ten minutes)
-	@$(BIN)/python -m bench
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m bench
 
 bench-quick: $(READY) ## measure Lockbox beside a bare floor (under three minutes)
-	@$(BIN)/python -m bench quick
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m bench quick
 
 bench-full: $(READY) $(BENCH_READY) ## measure with RedBeat, DBOS, a million pending and ten million closed (most of an hour)
-	@$(BIN)/python -m bench full
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m bench full
 
 trace: $(READY) ## print the files, statements and rows of each trip through Lockbox (TRACE="--files --statements")
 	@$(BIN)/python -m bench.trace $(TRACE)

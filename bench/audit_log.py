@@ -1,10 +1,6 @@
-"""Measure sealing, exporting and verifying an audit log of a million events, and how late sealing is.
-
-`python -m bench.audit_log URL NAME KEY` is the sealer that runs beside: it seals each second until its input ends.
-"""
+"""Measure sealing, exporting and verifying an audit log of a million events, and how late sealing is."""
 
 import random
-import select
 import statistics
 import subprocess
 import sys
@@ -19,7 +15,6 @@ from uuid import UUID
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import URL
 
-from bench.lockbox_stack import NOWHERE
 from cli.stack import AUDIT_KEY, StackPlan
 from harness.people import World
 from harness.stage import approval_keys, on_database, superuser_at
@@ -41,7 +36,6 @@ STEADY_SECONDS = 20
 A_SECOND = 20
 ROUNDS = 16
 A_ROUND = 40
-REST_SECONDS = 1.0
 EVERYTHING = EventScope()
 
 # Sign-ins, one personal value each; the bodies are as `lockbox.audit.events` writes them.
@@ -223,7 +217,7 @@ def _moves(db: Database, world: World) -> float:
 @contextmanager
 def _sealer(sealer: Sequence[str]) -> Iterator[None]:
     """Run a sealer as a process beside this one."""
-    command = [sys.executable, "-m", "bench.audit_log", *sealer]
+    command = [sys.executable, "-m", "bench.sealer", *sealer]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin is not None  # noqa: S101 - they are pipes
         assert child.stdout is not None  # noqa: S101
@@ -233,17 +227,3 @@ def _sealer(sealer: Sequence[str]) -> Iterator[None]:
         finally:
             child.stdin.close()
             child.wait(30)
-
-
-def main() -> None:
-    """Seal, rest, and again."""
-    db = Database(make_engine(sys.argv[1], role="bench"), Schedule(NOWHERE))
-    signer = Signer(sys.argv[2], signing_keys.read([Path(sys.argv[3])]))
-    print("ready", flush=True)
-    while not select.select([sys.stdin], [], [], REST_SECONDS)[0]:
-        for _ in sealer.seal(db, signer):
-            pass
-
-
-if __name__ == "__main__":
-    main()
