@@ -10,7 +10,7 @@ from functools import partial
 import uvicorn
 from fastapi import FastAPI
 
-from api.app import make_app, make_database, make_vital
+from api.app import CONNECTIONS, make_app, make_database, make_vital
 from api.client_counts import ClientCounts
 from api.http_protocol import ClientBounds, bounded
 from api.server import ApiServer
@@ -56,7 +56,8 @@ def _checked_app(settings: Settings, counts: ClientCounts) -> FastAPI:
         database = make_database(settings)
         lockbox_logging.configure(settings)
         app = make_app(settings, database, make_vital(settings, database), counts)
-        startup_checks.wait_until_fit(database.engine, startup_checks.ServerKind.API)
+        most = CONNECTIONS * settings.api_processes
+        startup_checks.wait_until_fit(database.engine, startup_checks.ServerKind.API, connections=most)
     except (UnsafeSettings, startup_checks.StartupCheckFailed) as refused:
         raise SystemExit(f"lockbox: {refused}") from None
     return app

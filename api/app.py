@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import BaseRoute
 
 from api import document, playground, portal, problems
-from api.call_groups import CallGroups
+from api.call_groups import GROUPS, CallGroups
 from api.client_counts import ClientCounts
 from api.deps import RouteTable, known_alone
 from api.heartbeat import HeartbeatThread
@@ -46,6 +46,10 @@ from lockbox.schedule import Schedule
 
 OVERFLOW, VITAL_OVERFLOW = 10, 2
 """Some requests need a second connection for a moment; exports, live pages and heartbeats have one of their own."""
+KINDS_IN_GROUPS = 1
+"""How many kinds of calls run in groups, each with connections of its own: access checks."""
+CONNECTIONS = sum((MOST_COMMON, OVERFLOW, MOST_VITAL, VITAL_OVERFLOW, KINDS_IN_GROUPS * GROUPS))
+"""How many connections a process opens at most: those of all of its pools, and of the groups."""
 
 
 def make_database(settings: Settings) -> Database:
@@ -139,7 +143,7 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        heart = HeartbeatThread(database)
+        heart = HeartbeatThread(database, CONNECTIONS)
         heart.start()
         yield
         heart.stop()

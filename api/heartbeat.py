@@ -22,10 +22,10 @@ log = structlog.get_logger(__name__)
 class HeartbeatThread(threading.Thread):
     """Send heartbeats until stopped; without Postgres it keeps trying."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, connections: int | None = None) -> None:
         super().__init__(name="heart", daemon=True)
         self._database = database
-        self._heart = HeartbeatSender(f"api@{socket.gethostname()}")
+        self._heart = HeartbeatSender(f"api@{socket.gethostname()}", connections=connections)
         self._stopping = threading.Event()
         self._look_at = 0.0
         self._doubted: list[str] | None = None

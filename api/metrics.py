@@ -26,6 +26,7 @@ class ShownFigure:
 STANDBY = (
     "Whether a standby follows Postgres to which commits do not wait: a failover may lose what was acknowledged."
 )
+PROMISED = "How many connections to Postgres the living processes of this role open at most."
 OLDEST = "oldest_unsent_notification_age_seconds"
 ROLLED_BACK = "Logs that are not what was shipped of them: their checks are refused."
 UNVERIFIED = "Rows that would give power and carry no mark of our keys."
@@ -63,6 +64,12 @@ FIGURES = (
         MetricName.HEARTBEAT, "heartbeat_age_seconds", "Since anything in this role said that it lives.", ROLE
     ),
     ShownFigure(MetricName.PROCESSES, "processes", "How many said within a minute that they live.", ROLE),
+    ShownFigure(MetricName.CONNECTIONS_PROMISED, "connections_promised", PROMISED, ROLE),
+    ShownFigure(
+        MetricName.CONNECTIONS_ALLOWED,
+        "connections_allowed",
+        "Connections that Postgres gives to all logins together.",
+    ),
     ShownFigure(MetricName.SKEW, "clock_skew_seconds", SKEW, ROLE),
     ShownFigure(MetricName.ATTEMPT, "notify_attempts", ATTEMPTS, ("channel", "outcome"), COUNTER),
     ShownFigure(MetricName.DROPPED, "messages_dropped", DROPPED, ("where",), COUNTER),

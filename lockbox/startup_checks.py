@@ -1,5 +1,6 @@
 """Check before a server process starts that its database login has no excess rights and that the schema matches."""
 
+import socket
 import time
 from enum import StrEnum
 
@@ -34,6 +35,8 @@ class ServerKind(StrEnum):
     NOTIFICATIONS = "LOCKBOX_NOTIFICATIONS_DATABASE_URL"
 
 
+ROLES = {ServerKind.API: "api", ServerKind.WORKER: "core", ServerKind.NOTIFICATIONS: "notifications"}
+"""As what each sends heartbeats, from a node named so before its machine."""
 FINAL = tuple((table, right) for table in ("events", "decisions") for right in ("UPDATE", "DELETE", "TRUNCATE"))
 FORBIDDEN = {
     ServerKind.API: FINAL,
@@ -73,7 +76,7 @@ MAY_A_COLUMN = text("SELECT has_any_column_privilege(:table, :right)")
 LAGGING_STANDBY = """
 SELECT EXISTS (SELECT FROM pg_stat_replication) AND current_setting('synchronous_standby_names') = ''
 """
-MOST_CONNECTIONS = text("SELECT current_setting('max_connections')::int")
+BUDGET = text("SELECT allowed, of_login, promised FROM connection_budget(:role, :node)")
 SETTINGS = text("SELECT name, current_setting(name) AS value FROM unnest(CAST(:names AS text[])) AS b (name)")
 BACKEND = text("SELECT pg_backend_pid()")
 SERVER = text("""
@@ -97,8 +100,8 @@ def check(engine: Engine, server: ServerKind, *, connections: int = 1, direct: E
     """
     with engine.connect() as connection:
         _refuse_owner(connection, server)
-        _has_room(connection, connections)
         fits(connection)
+        _has_room(connection, server, connections)
         _is_bound(connection, server)
         if is_pooled(connection):
             _has_own_statements(connection, server)
@@ -216,11 +219,25 @@ def _refuse_owner(connection: Connection, server: ServerKind) -> None:
         raise StartupCheckFailed(f"{server}: {row.name} is {' and '.join(excess)}; use a login without such rights")
 
 
-def _has_room(connection: Connection, wanted: int) -> None:
-    most = connection.execute(MOST_CONNECTIONS).scalar_one()
-    if most < wanted:
+def _has_room(connection: Connection, server: ServerKind, wanted: int) -> None:
+    """Refuse where Postgres gives fewer connections than this process opens; warn where all together open more."""
+    if is_pooled(connection):
+        return
+    role = ROLES[server]
+    found = connection.execute(BUDGET, {"role": role, "node": f"{role}@{socket.gethostname()}"}).one()
+    given = found.allowed if found.of_login is None else min(found.allowed, found.of_login)
+    if given < wanted:
         raise StartupCheckFailed(
-            f"this process opens up to {wanted} connections, and Postgres takes {most} in all: raise max_connections"
+            f"{server}: this process opens up to {wanted} connections, and Postgres gives this login {given}: raise "
+            "max_connections, or what limits the login or the database"
+        )
+    if found.allowed < found.promised + wanted:
+        log.critical(
+            "startup.too_few_connections",
+            wanted=wanted,
+            promised_to_others=found.promised,
+            allowed=found.allowed,
+            do="raise max_connections, run fewer processes, or put PgBouncer before Postgres; see docs/scaling.md",
         )
 
 

@@ -15,17 +15,15 @@ from lockbox import failpoints
 from lockbox.failpoints import UnknownFailpoint
 from lockbox.startup_checks import ServerKind, StartupCheckFailed, wait_until_fit
 from worker.app import CORE, MAINTENANCE, NOTIFY, app
-from worker.maintenance import JOBS
 from worker.prefork import PreforkPool
-from worker.runtime import CONNECTIONS, NOTIFY_THREADS, make, settings
+from worker.runtime import CONNECTIONS, CORE_CHILDREN, NOTIFY_THREADS, make, settings
 
 KINDS: dict[str, dict[str, Any]] = {
     "core": {"pool_cls": PreforkPool, "queues": [CORE, MAINTENANCE]},
     "notifications": {"pool_cls": "threads", "queues": [NOTIFY]},
 }
-# Of each maintenance job one process does the work at a time, so the clock always finds a child that is free.
 # A task of notifications waits until their servers have answered; a thread that waits costs little.
-CONCURRENCY = {"core": len(JOBS) + 1, "notifications": NOTIFY_THREADS}
+CONCURRENCY = {"core": CORE_CHILDREN, "notifications": NOTIFY_THREADS}
 AUTOGROUP = Path("/proc/self/autogroup")
 AUTOGROUP_TRIES = 10
 CHANCE = random.SystemRandom()
@@ -86,7 +84,7 @@ def _wait_until_fit(kind: str) -> None:
         database = make(settings()).database
         server = ServerKind.NOTIFICATIONS if kind == "notifications" else ServerKind.WORKER
         direct = database.direct if kind == "core" else None
-        wait_until_fit(database.engine, server, connections=CONNECTIONS, direct=direct)
+        wait_until_fit(database.engine, server, connections=CONNECTIONS[kind], direct=direct)
     except (UnsafeSettings, UnknownFailpoint, StartupCheckFailed) as refused:
         raise SystemExit(f"lockbox: {refused}") from None
     database.dispose()

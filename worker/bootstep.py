@@ -12,7 +12,7 @@ from worker.heartbeat import HeartbeatLoop
 from worker.loop import WorkerLoop
 from worker.maintenance import RECONCILE, SEAL, MaintenanceLoop
 from worker.poller import QUEUES, Poller
-from worker.runtime import Runtime, runtime
+from worker.runtime import CONNECTIONS, Runtime, runtime
 from worker.without_redis import DirectSender, NotificationReconciler
 
 STOP_SECONDS = 5.0
@@ -36,7 +36,7 @@ class Pollers(bootsteps.StartStopStep):
         tools = runtime()
         is_core = QUEUES[CLOCK] in parent.app.amqp.queues.consume_from
         part = ProcessPart.CORE if is_core else ProcessPart.NOTIFICATIONS
-        heart = HeartbeatSender(f"{part}@{socket.gethostname()}")
+        heart = HeartbeatSender(f"{part}@{socket.gethostname()}", connections=CONNECTIONS[part])
         working = self._core(parent.app, tools, heart) if is_core else self._notifications(parent.app, tools)
         self.loops = [*working, HeartbeatLoop(tools, heart, part, working)]
         for loop in self.loops:

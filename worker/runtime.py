@@ -26,15 +26,24 @@ from lockbox.notifications.senders.webhook import HttpWebhooks
 from lockbox.requests import policy_store
 from lockbox.schedule import Schedule
 
-CONNECTIONS = 20
 KEPT_CONNECTIONS = 4
+NOTIFY_CONNECTIONS = 20
+CORE_CONNECTIONS = 8
+"""Each of its five threads takes one at a time, and three of them one more for a lock."""
+CHILD_CONNECTIONS = 4
+"""A child does one task at a time, which may hold a lock besides."""
+CORE_CHILDREN = 3
+"""Of two maintenance jobs one process each does the work at a time: the clock always finds a child that is free."""
+CONNECTIONS = {"core": CORE_CONNECTIONS + CORE_CHILDREN * CHILD_CONNECTIONS, "notifications": NOTIFY_CONNECTIONS}
+"""How many connections a worker of each kind opens at most."""
 LOCKS = 3
-"""How many locks the core worker may hold at once: to reconcile, to seal, and to check the invariants."""
-NOTIFY_THREADS = CONNECTIONS - 4
+"""How many locks a core worker's threads may hold at once: to reconcile, to seal, and to check the invariants."""
+NOTIFY_THREADS = NOTIFY_CONNECTIONS - 4
 """How many notify tasks run at once. Each takes one of the process' connections to Postgres at a time; the rest are
 for the recorder of results, the reconciler, the heartbeat and mails that list what is pending."""
 
 _making = threading.Lock()
+_is_child = threading.Event()
 
 
 @cache
@@ -77,18 +86,26 @@ def make(chosen: Settings) -> Runtime:
         UnsafeSettings: a needed setting is missing.
     """
     url = chosen.require("notifications_database_url" if chosen.notifications_database_url else "worker_database_url")
-    engine = make_engine(url, role="worker", pool_size=KEPT_CONNECTIONS, overflow=CONNECTIONS - KEPT_CONNECTIONS)
+    most = _most_connections(chosen)
+    engine = make_engine(url, role="worker", pool_size=KEPT_CONNECTIONS, overflow=most - KEPT_CONNECTIONS)
     db = Database(
         engine, Schedule(chosen.require("redis_url")), keys=ProcessKeys(Keyring([])), direct=_direct(chosen)
     )
     return Runtime(db, _senders(chosen), timedelta(days=chosen.deliveries_kept_days), _sealing(chosen))
 
 
+def _most_connections(chosen: Settings) -> int:
+    if chosen.notifications_database_url:
+        return NOTIFY_CONNECTIONS
+    return CHILD_CONNECTIONS if _is_child.is_set() else CORE_CONNECTIONS
+
+
 def _direct(chosen: Settings) -> Engine | None:
     """Return the engine for locks that outlive a transaction, where the other connections lead through a pooler."""
     if chosen.database_direct_url is None:
         return None
-    return make_engine(chosen.require("database_direct_url"), role="worker-direct", pool_size=1, overflow=LOCKS - 1)
+    more = 0 if _is_child.is_set() else LOCKS - 1
+    return make_engine(chosen.require("database_direct_url"), role="worker-direct", pool_size=1, overflow=more)
 
 
 def runtime() -> Runtime:
@@ -146,6 +163,7 @@ def _codes(chosen: Settings) -> CodeKeys:
 
 @worker_process_init.connect(weak=False)
 def _warm(**_: object) -> None:
+    _is_child.set()
     runtime()
     # A full collection walks every imported module and takes as long as a batch; what is there by now stays.
     gc.collect()

@@ -13,11 +13,12 @@ from sqlmodel import Field, SQLModel
 
 from lockbox.database import Database
 from lockbox.sql import Instant, new_id
+from lockbox.startup_checks import is_pooled
 
 BEAT_SECONDS = 10.0
 CLOCK = text("SELECT clock_timestamp()")
 AGE = text("SELECT extract(epoch FROM clock_timestamp() - max(beat_at)) FROM heartbeats WHERE role = :role")
-BEAT = text("SELECT record_heartbeat(:role, :id, :node, :skew, :rolled_back, :doubt)")
+BEAT = text("SELECT record_heartbeat(:role, :id, :node, :skew, :rolled_back, :doubt, :connections)")
 
 
 class Heartbeat(SQLModel, table=True):
@@ -25,7 +26,7 @@ class Heartbeat(SQLModel, table=True):
 
     `rolled_back` is in how many logs the database does not hold what was shipped of them, and `doubt` what is wrong
     with the first of these; None where the process does not look. Likewise `unverified` is how many rows that would
-    give power carry no mark of its keys.
+    give power carry no mark of its keys. `connections` is how many it opens to Postgres itself at most.
     """
 
     __tablename__ = "heartbeats"
@@ -39,6 +40,7 @@ class Heartbeat(SQLModel, table=True):
     doubt: str | None = Field(default=None, max_length=300)
     unverified: int | None = None
     unverified_first: str | None = Field(default=None, max_length=300)
+    connections: int | None = None
 
 
 class CounterTotal(SQLModel, table=True):
@@ -98,9 +100,13 @@ def age(database: Database, part: ProcessPart) -> float:
 
 @dataclass(frozen=True)
 class HeartbeatSender:
-    """One process, by the name of its machine; `id` changes with each start."""
+    """One process, by the name of its machine; `id` changes with each start.
+
+    `connections` is how many it opens to Postgres at most; behind a pooler these are the pooler's.
+    """
 
     node: str
+    connections: int | None = field(default=None, kw_only=True)
     id: UUID = field(default_factory=new_id)
 
     def beat(self, database: Database, part: ProcessPart, doubts: Sequence[str] | None = None) -> None:
@@ -120,4 +126,5 @@ class HeartbeatSender:
             skew = (before + time.time()) / 2 - at.timestamp()
             values = {"role": part.value, "id": self.id, "node": self.node, "skew": skew}
             found = {"rolled_back": None if doubts is None else len(doubts), "doubt": doubts[0] if doubts else None}
-            connection.execute(BEAT, values | found)
+            most = {"connections": 0 if is_pooled(connection) else self.connections}
+            connection.execute(BEAT, values | found | most)

@@ -69,6 +69,8 @@ class MetricName(StrEnum):
     SKEW = "skew"
     ROLLED_BACK = "rolled_back"
     UNVERIFIED = "unverified"
+    CONNECTIONS_PROMISED = "connections_promised"
+    CONNECTIONS_ALLOWED = "connections_allowed"
     LAGGING_STANDBY = "lagging_standby"
     ATTEMPT = sql.ATTEMPT
     DROPPED = sql.DROPPED

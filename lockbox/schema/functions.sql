@@ -679,16 +679,30 @@ $$;
 -- Record a heartbeat, only for a role of the login: workers act on what they read here. Processes silent for an hour
 -- are removed.
 CREATE FUNCTION record_heartbeat(of_role text, of_process uuid, of_node text, with_skew double precision,
-    logs_rolled_back integer DEFAULT NULL, why text DEFAULT NULL) RETURNS void
+    logs_rolled_back integer DEFAULT NULL, why text DEFAULT NULL, most_connections integer DEFAULT NULL) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
     DELETE FROM heartbeats WHERE (role, id) IN (SELECT role, id FROM heartbeats
         WHERE beat_at < clock_timestamp() - interval '1 hour' FOR UPDATE SKIP LOCKED);
-    INSERT INTO heartbeats (role, id, node, skew, beat_at, rolled_back, doubt)
-    SELECT of_role, of_process, left(of_node, 255), with_skew, clock_timestamp(), logs_rolled_back, left(why, 300)
+    INSERT INTO heartbeats (role, id, node, skew, beat_at, rolled_back, doubt, connections)
+    SELECT of_role, of_process, left(of_node, 255), with_skew, clock_timestamp(), logs_rolled_back, left(why, 300),
+        most_connections
     WHERE (of_role = 'api') = (session_user = 'lockbox_api')
         AND (session_user <> 'lockbox_notifications' OR of_role = 'notifications')
     ON CONFLICT (role, id) DO UPDATE SET skew = EXCLUDED.skew, beat_at = EXCLUDED.beat_at, rolled_back = EXCLUDED.rolled_back,
-        doubt = EXCLUDED.doubt
+        doubt = EXCLUDED.doubt, connections = EXCLUDED.connections
+$$;
+
+-- How many connections Postgres gives to all logins together, how many to this one, and how many the living processes
+-- open at most, but for those of one role on one machine.
+CREATE FUNCTION connection_budget(but_role text, but_node text)
+RETURNS TABLE (allowed integer, of_login integer, promised bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT least(current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer
+            - current_setting('reserved_connections')::integer,
+            (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database())),
+        (SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = session_user),
+        (SELECT coalesce(sum(connections), 0) FROM heartbeats
+            WHERE beat_at > clock_timestamp() - interval '1 minute' AND (role, node) <> (but_role, but_node))
 $$;
 
 CREATE FUNCTION report_unverified(of_process uuid, number integer, first text) RETURNS void
@@ -767,6 +781,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) GROUP BY role
     UNION ALL SELECT 'unverified', role, max(unverified) FROM heartbeats
         WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) GROUP BY role
+    UNION ALL SELECT 'connections_promised', role, sum(connections) FROM heartbeats
+        WHERE beat_at > (SELECT at - interval '1 minute' FROM clock) AND connections > 0 GROUP BY role
+    UNION ALL SELECT 'connections_allowed', '', allowed FROM connection_budget('', '')
     UNION ALL SELECT t.name, t.label, sum(t.count) FROM counters t GROUP BY t.name, t.label
     UNION ALL SELECT 'deadline_lag_total', '', sum(t.total) FROM counters t
         WHERE t.name = 'deadline_lag' HAVING count(*) > 0

@@ -651,7 +651,7 @@ CREATE INDEX ix_reports_due_due_at ON reports_due (due_at);
 -- What an operator watches
 
 -- A process says that it lives. `rolled_back` is in how many logs the database is behind what was shipped of them,
--- `unverified` how many rows carry no valid mark.
+-- `unverified` how many rows carry no valid mark, `connections` how many it opens to Postgres at most.
 CREATE TABLE heartbeats (
     id uuid NOT NULL,
     role varchar(24) NOT NULL
@@ -663,6 +663,7 @@ CREATE TABLE heartbeats (
     doubt varchar(300),
     unverified integer CONSTRAINT ck_heartbeats_unverified CHECK (unverified >= 0),
     unverified_first varchar(300),
+    connections integer CONSTRAINT ck_heartbeats_connections CHECK (connections >= 0),
     CONSTRAINT pk_heartbeats PRIMARY KEY (role, id)
 );
 

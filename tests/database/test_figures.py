@@ -188,6 +188,20 @@ def test_heartbeats_age_and_say_how_far_a_clock_is_off(api: Database, worker: Da
     assert 0 <= found["heartbeat_age_seconds", ("core",)] < 30
 
 
+def test_what_the_living_processes_may_open_is_added_up_beside_what_there_is(api: Database, worker: Database) -> None:
+    for node in ("api@here", "api@there", "api@gone"):
+        HeartbeatSender(node, connections=58).beat(api, ProcessPart.API)
+    HeartbeatSender("core@here", connections=20).beat(worker, ProcessPart.CORE)
+    HeartbeatSender("core@here").beat(worker, ProcessPart.SEAL)
+    write(unbound(worker), "UPDATE heartbeats SET beat_at = beat_at - interval '61 seconds' WHERE node = 'api@gone'")
+
+    found = shown(read(api))
+
+    assert (found["connections_promised", ("api",)], found["connections_promised", ("core",)]) == (116, 20)
+    assert ("connections_promised", ("seal",)) not in found
+    assert found["connections_allowed", ()] > 20
+
+
 def test_a_process_beats_again_in_its_own_row_and_who_was_silent_for_long_is_forgotten(worker: Database) -> None:
     heart = HeartbeatSender("core@here")
     heart.beat(worker, ProcessPart.CORE)

@@ -12,9 +12,10 @@ from sqlalchemy.exc import OperationalError
 
 from harness.people import World
 from harness.pooler import PROGRAM, Pooler, example_settings, pooler
-from harness.stage import Urls
+from harness.stage import Urls, superuser_at
 from lockbox import startup_checks
 from lockbox.database import BOUNDS, MOST_PREPARED, Database, make_engine
+from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from lockbox.startup_checks import ServerKind, StartupCheckFailed
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="install pgbouncer")
 NUMBER = 77
 LONGEST = 10
 SETTINGS = text("SELECT name, current_setting(name) FROM unnest(CAST(:names AS text[])) AS b (name)")
+PROMISED = text("SELECT promised FROM connection_budget('', '')")
 CONTEXT = text("SELECT current_setting('lockbox.person', true), current_setting('lock_timeout')")
 
 
@@ -93,6 +95,18 @@ def test_a_request_is_submitted_and_approved_through_the_pooler(urls: Urls, worl
             with engine.connect() as connection:
                 left.add(tuple(connection.execute(CONTEXT).one()))
     assert {(person or None, timeout) for person, timeout in left} == {(None, "2s")}, "a transaction left a setting"
+
+
+def test_who_comes_through_the_pooler_opens_no_connection_of_its_own(urls: Urls, between: Pooler) -> None:
+    schedule = Schedule(urls.redis)
+    for url, most in ((urls.api, 58), (between.through(urls.api), 0)):
+        with _engine(url) as engine:
+            HeartbeatSender("api@here", connections=58).beat(Database(engine, schedule), ProcessPart.API)
+            with engine.connect() as connection:
+                assert connection.execute(PROMISED).scalar_one() == most
+        with superuser_at(urls.superuser) as root, root.connect() as connection:
+            connection.execute(text("DELETE FROM heartbeats"))
+    schedule.close()
 
 
 def test_a_lock_is_held_by_the_direct_connection(urls: Urls, between: Pooler) -> None:

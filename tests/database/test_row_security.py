@@ -137,6 +137,7 @@ def test_what_sees_past_row_security_is_not_for_everybody_and_looks_nowhere_else
     assert {row.name for row in rows if row.api} >= {"authenticate", "nth_submission", "webhook_receivers"}
     workers = {
         "record_heartbeat",
+        "connection_budget",
         "webhook_receivers",
         "mail_addresses",
         "observers_of",

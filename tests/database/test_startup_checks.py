@@ -1,6 +1,7 @@
 """What a server process finds out about its login and its schema before it serves."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,10 +9,12 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
+from structlog.testing import capture_logs
 
 from harness.stage import Urls, empty_database
 from lockbox import migrations, startup_checks
-from lockbox.database import BOUNDS
+from lockbox.database import BOUNDS, Database
+from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.startup_checks import ServerKind, StartupCheckFailed
 from tests.database.scenes import write
 
@@ -108,6 +111,39 @@ def test_a_superuser_is_refused(urls: Urls, server: ServerKind) -> None:
 def test_a_postgres_that_takes_too_few_connections_is_refused(urls: Urls) -> None:
     with _engine(urls.worker) as engine, pytest.raises(StartupCheckFailed, match="raise max_connections"):
         startup_checks.check(engine, ServerKind.WORKER, connections=1_000_000)
+
+
+def test_a_login_that_gets_too_few_connections_is_refused(another_worker: str, superuser: Engine) -> None:
+    write(superuser, f"ALTER ROLE {LOGIN} CONNECTION LIMIT 3")
+
+    with _engine(another_worker) as engine:
+        startup_checks.check(engine, ServerKind.WORKER, connections=3)
+        with pytest.raises(StartupCheckFailed, match="up to 4 connections, and Postgres gives this login 3"):
+            startup_checks.check(engine, ServerKind.WORKER, connections=4)
+
+
+def test_where_all_processes_together_open_more_than_there_are_each_says_so(
+    urls: Urls, api: Database, worker: Database
+) -> None:
+    here = socket.gethostname()
+    HeartbeatSender("api@elsewhere", connections=58).beat(api, ProcessPart.API)
+    HeartbeatSender(f"core@{here}", connections=20).beat(worker, ProcessPart.CORE)
+    with _engine(urls.worker) as engine:
+        allowed = _allowed(engine)
+        with capture_logs() as few:
+            startup_checks.check(engine, ServerKind.WORKER, connections=allowed - 58)
+        with capture_logs() as many:
+            startup_checks.check(engine, ServerKind.WORKER, connections=allowed - 57)
+
+    assert few == [], "what this worker opened before it was started again is not counted"
+    (said,) = many
+    assert (said["event"], said["log_level"]) == ("startup.too_few_connections", "critical")
+    assert (said["promised_to_others"], said["allowed"]) == (58, allowed)
+
+
+def _allowed(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(text("SELECT allowed FROM connection_budget('', '')")).scalar_one())
 
 
 @pytest.mark.parametrize("server", list(ServerKind))

@@ -1,10 +1,21 @@
 """What a worker process works with comes from its settings, and nothing is connected to make it."""
 
+import threading
+
+import pytest
+from sqlalchemy.pool import QueuePool
+
+from api.app import CONNECTIONS, KINDS_IN_GROUPS, make_app, make_database, make_vital
+from api.call_groups import GROUPS, CallGroups
 from config.settings import Settings
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import NAME
+from lockbox.database import Database
 from tests.logs import KEY, OTHER_KEY, public
 from worker import runtime
+from worker.maintenance import JOBS
+
+NOWHERE = "postgresql+psycopg://worker@127.0.0.1:1/nothing"
 
 
 def test_senders_believe_checkpoints_by_the_keys_of_the_settings_the_newest_first() -> None:
@@ -24,3 +35,39 @@ def test_senders_believe_checkpoints_by_the_keys_of_the_settings_the_newest_firs
     assert senders is not None
     assert list(senders.audit_keys.values()) == keys
     assert senders.approval_keys == (of_approvals,)
+
+
+def test_the_pools_of_a_worker_open_as_many_connections_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = _settings(worker_database_url=NOWHERE)
+    parent = _most(runtime.make(core).database)
+    in_child = threading.Event()
+    in_child.set()
+    monkeypatch.setattr(runtime, "_is_child", in_child)
+    child = _most(runtime.make(core).database)
+
+    assert parent + runtime.CORE_CHILDREN * child == runtime.CONNECTIONS["core"]
+    notifications = runtime.make(_settings(notifications_database_url=NOWHERE))
+    assert _most(notifications.database) == runtime.CONNECTIONS["notifications"]
+    assert len(JOBS) < runtime.CORE_CHILDREN, "the clock finds a child that is free"
+
+
+def test_the_pools_of_an_api_process_open_as_many_connections_as_it_says() -> None:
+    chosen = _settings(database_url=NOWHERE)
+    database = make_database(chosen)
+
+    vital = make_vital(chosen, database)
+    state = vars(make_app(chosen, database, vital).state)["_state"]
+    kinds = sum(isinstance(one, CallGroups) for one in state.values())
+
+    assert kinds == KINDS_IN_GROUPS
+    assert _most(database) + _most(vital) + kinds * GROUPS == CONNECTIONS
+
+
+def _settings(**urls: str) -> Settings:
+    return Settings.model_validate({"environment": "test", "redis_url": "redis://127.0.0.1:1/0"} | urls)
+
+
+def _most(db: Database) -> int:
+    pool = db.engine.pool
+    assert isinstance(pool, QueuePool)
+    return pool.size() + pool._max_overflow  # noqa: SLF001 - it has no public name

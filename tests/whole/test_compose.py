@@ -11,11 +11,18 @@ from ipaddress import ip_network
 
 import pytest
 
+from api.app import CONNECTIONS
+from api.live import BEAT_SECONDS
+from api.middleware import MOST_UPLOAD_BYTES
 from cli.app import CommandGroup
 from cli.stack import CHECKOUT, prepare
 from config.settings import Settings
-from tests.whole.compose import FILE, IMAGE, compose, option, ours, seconds, services
+from tests.whole.compose import FILE, IMAGE, SCRIPTS, compose, option, ours, seconds, services
+from worker import runtime
 
+SCALED = ("api", "worker", "notifications")
+RESERVED = 3
+"""Connections that Postgres keeps for superusers."""
 LASTING = sorted(set(services()) - {"migrate"})
 HOLDERS = {
     "postgres": {
@@ -51,6 +58,7 @@ HOLDERS = {
         "lockbox_approval_public_keys",
     },
     "flower": {"lockbox_flower_password", "lockbox_redis_url"},
+    "proxy": set(),
 }
 
 CHECKPOINTS = "/var/lib/lockbox/checkpoints"
@@ -144,7 +152,7 @@ def test_only_loopback_hears_and_the_ports_are_those_of_the_code() -> None:
     api_port = inspect.signature(prepare).parameters["api_port"].default
 
     assert published == {
-        "api": [f"127.0.0.1:{api_port}:{api_port}"],
+        "proxy": [f"127.0.0.1:{api_port}:{api_port}"],
         "flower": [f"127.0.0.1:{default('flower_port')}:{default('flower_port')}"],
         "mailpit": ["127.0.0.1:8025:8025"],
     }
@@ -153,10 +161,39 @@ def test_only_loopback_hears_and_the_ports_are_those_of_the_code() -> None:
     assert services()["api"]["environment"]["LOCKBOX_PUBLIC_URL"] == default("public_url")
 
 
-def test_workers_can_be_scaled() -> None:
-    for name in ("worker", "notifications"):
+def test_the_api_and_the_workers_can_be_scaled() -> None:
+    for name in SCALED:
         assert not {"ports", "container_name", "hostname"} & set(services()[name])
     assert all("container_name" not in service for service in services().values())
+
+
+def test_two_apis_and_three_core_workers_open_no_more_connections_than_postgres_takes() -> None:
+    (most,) = re.findall(r"max_connections=(\d+)", " ".join(services()["postgres"]["command"]))
+    opened = 2 * CONNECTIONS + 3 * runtime.CONNECTIONS["core"] + runtime.CONNECTIONS["notifications"]
+
+    assert opened <= int(most) - RESERVED
+
+
+def test_the_guide_counts_the_connections_that_processes_open() -> None:
+    guide = (CHECKOUT / "docs" / "scaling.md").read_text()
+
+    assert f"| API process | {CONNECTIONS} |" in guide
+    assert f"| core worker | {runtime.CONNECTIONS['core']} |" in guide
+    assert f"| notifications worker | {runtime.CONNECTIONS['notifications']} |" in guide
+    assert re.search(rf"`N . {CONNECTIONS} \+ M . {runtime.CONNECTIONS['core']}`", guide)
+
+
+def test_the_proxy_leads_to_every_api_container_and_believes_no_client() -> None:
+    text = (SCRIPTS / "proxy.conf").read_text()
+    port = option(services()["api"], "--port")
+
+    assert f"set $api http://api:{port};" in text, "a name in a variable is looked up again"
+    assert re.search(r"resolver 127\.0\.0\.11 valid=\d+s", text)
+    assert "proxy_set_header X-Forwarded-For $remote_addr;" in text
+    assert "proxy_set_header Host $http_host;" in text
+    assert "proxy_buffering off;" in text
+    assert int(re.findall(r"proxy_read_timeout (\d+)s", text)[0]) > BEAT_SECONDS
+    assert int(re.findall(r"client_max_body_size (\d+)m", text)[0]) << 20 > MOST_UPLOAD_BYTES
 
 
 def test_a_stop_leaves_time_for_the_soft_shutdown() -> None:

@@ -59,6 +59,8 @@ def test_a_request_runs_its_whole_life_behind_the_pooler(stage: RunningStack) ->
         left = erin.post("/v1/requests", json=world.body()).json()
         opened = erin.post("/v1/requests", json=world.body(access_window=2)).json()
         assert ann.post(f"/v1/requests/{opened['id']}/approve", json={}).status_code == 200
+        with stage.as_(world, "gate") as gate:
+            assert gate.get("/v1/access", params=world.question()).status_code == 200
 
     stage.ends(left["id"], "timed_out")
     stage.ends(opened["id"], "expired")
