@@ -11,7 +11,7 @@ import typer
 from cli import credentials
 from cli import status as shown
 from cli.client import stop
-from cli.owner import owner_session
+from cli.owner import owner_session, owner_transactions
 from cli.terminal import Plain, as_json, say
 from config.settings import Settings, UnsafeSettings, load
 from lockbox.admin import erasure, key_rotation, restore
@@ -179,15 +179,17 @@ def retain(
 
     As the database's owner. Without this command everything is kept for ever.
     A log goes from its beginning up to the first event that is younger, or of
-    a request that was open since; what was sealed over it stays.
+    a request that was open since; what was sealed over it stays. It goes in
+    small steps, which may be interrupted: run it again to go on.
     """
     if not yes:
         typer.confirm(f"Remove what is older than {older_than} days? This cannot be undone", abort=True)
-    with owner_session() as (session, _):
-        removed = erasure.retain(session, timedelta(days=older_than))
-    for one in removed:
-        say(f"Log {one.log_id}: events {one.start} to {one.end - 1} were removed.")
-    say(f"{sum(one.end - one.start for one in removed)} events were removed.")
+    count = 0
+    with owner_transactions() as (transactions, _):
+        for one in erasure.retain(transactions, timedelta(days=older_than)):
+            say(f"Log {one.log_id}: events {one.start} to {one.end - 1} were removed.")
+            count += one.end - one.start
+    say(f"{count} events were removed.")
 
 
 @app.command("after-restore")

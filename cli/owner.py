@@ -1,7 +1,8 @@
 """Commands of the database's owner: its migrations, and what fills an empty database."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -30,6 +31,7 @@ Next, with LOCKBOX_URL={url}:
   lockbox vendor invite --name "Erin Engel" --email erin@vendor.example --role engineer
 """
 
+OwnerTransactions = Callable[..., AbstractContextManager[UnitOfWork]]
 app = typer.Typer()
 
 
@@ -93,13 +95,17 @@ def owner_session(
 
     `refusals` are further errors that say why. With `armed_by_reconcile` it may promise what the servers then arm.
     """
+    with owner_transactions(*refusals) as (transactions, settings), transactions(armed_by_reconcile) as session:
+        yield session, settings
+
+
+@contextmanager
+def owner_transactions(*refusals: type[Exception]) -> Iterator[tuple[OwnerTransactions, Settings]]:
+    """Give what opens transactions as the database's owner; exit with a message if one is refused."""
     try:
         settings = load()
         keys = ProcessKeys(credentials.keyring_of(settings))
-        url = settings.require("owner_database_url")
-        with as_owner(url, keys, armed_by_reconcile=armed_by_reconcile) as session:
-            startup_checks.fits(session.connection())
-            yield session, settings
+        yield partial(_transaction, settings.require("owner_database_url"), keys), settings
     except (UnsafeSettings, StartupCheckFailed) as refused:
         raise stop(str(refused)) from None
     except refusals as refused:
@@ -108,6 +114,13 @@ def owner_session(
         raise stop(refused.detail) from None
     except DBAPIError as error:
         raise stop(_refused(error)) from None
+
+
+@contextmanager
+def _transaction(url: str, keys: ProcessKeys, armed_by_reconcile: bool = False) -> Iterator[UnitOfWork]:  # noqa: FBT001 - given by place
+    with as_owner(url, keys, armed_by_reconcile=armed_by_reconcile) as session:
+        startup_checks.fits(session.connection())
+        yield session
 
 
 def _refused(error: DBAPIError) -> str:

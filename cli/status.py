@@ -13,7 +13,7 @@ from config import embedded
 from config.embedded import EmbeddedRefused, ServerAddresses
 from config.settings import Settings, UnsafeSettings
 from lockbox.database import Database, make_engine
-from lockbox.monitoring import status
+from lockbox.monitoring import metrics, status
 from lockbox.monitoring.heartbeats import ProcessPart
 from lockbox.monitoring.metrics import MOST_SILENT
 from lockbox.monitoring.status import Status
@@ -83,7 +83,7 @@ def _servers(found: Status) -> Iterator[Line]:
 def _figures(found: Status) -> Iterator[Line]:
     if found.figures.postgres is None:
         return
-    yield "Requests", ", ".join(f"{state} {n}" for state, n in sorted(found.states.items())) or "none", None
+    yield "Open requests", ", ".join(f"{state} {metrics.at_most(n)}" for state, n in found.states.items()), None
     for line in status.lines(found):
         yield line.name, line.value, line.is_well
 

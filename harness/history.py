@@ -179,7 +179,7 @@ def _copy(
     columns = connection.execute(COLUMNS, {"name": table}).scalars().all()
     written = ", ".join(changed.get(name, f"p.{name}") for name in columns)
     # All of it is our own.
-    statement = f"INSERT INTO {table} ({', '.join(columns)}) SELECT {written} FROM {source}"  # noqa: S608
+    statement = f"INSERT INTO {table} ({', '.join(columns)}) SELECT {written} FROM {source} ON CONFLICT DO NOTHING"  # noqa: S608
     named = {name: value for name, value in values.items() if f":{name}" in statement}
     connection.execute(text(statement), named)
 

@@ -11,10 +11,9 @@ from api.portal import charts
 from api.portal.charts import Chart, Series
 from api.portal.pages import TAG, page
 from lockbox.database import now
-from lockbox.monitoring import status
+from lockbox.monitoring import metrics, status
 from lockbox.monitoring.metrics import MOST_SILENT, HourlyCounts
 from lockbox.monitoring.status import ProcessHeartbeat
-from lockbox.requests.lifecycle import State
 
 router = APIRouter(prefix="/operations", tags=[TAG], include_in_schema=False)
 
@@ -38,7 +37,7 @@ def show(
         visitor=visitor,
         at=at,
         stands=found.status,
-        states=[(state.value, found.status.states.get(state.value, 0)) for state in State],
+        states=[(state, metrics.at_most(number)) for state, number in found.status.states.items()],
         lines=list(status.lines(found.status, found.day.schedule_lag if found.day else None)),
         living=[_life(one) for one in found.status.beats if one.age <= MOST_SILENT],
         silent=[_life(one) for one in found.status.beats if one.age > MOST_SILENT],

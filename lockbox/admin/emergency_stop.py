@@ -19,8 +19,8 @@ from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.requests import decide, policy_store
 from lockbox.requests.available_moves import strong_enough
 from lockbox.requests.decisions import DecisionInput
-from lockbox.requests.lifecycle import OPEN_STATES, Action, Party, State
-from lockbox.requests.models import AccessRequest
+from lockbox.requests.lifecycle import Action, Party, State
+from lockbox.requests.models import IS_OPEN, AccessRequest
 from lockbox.requests.policy_diff import changes as policy_changes
 from lockbox.requests.policy_rules import strictest
 from lockbox.requests.transition import Origin
@@ -49,7 +49,7 @@ def end_all_of(session: UnitOfWork, operator: Caller, origin: Origin, requester_
     authentication.see_off(session, requester_id)
     query = (
         select(AccessRequest)
-        .where(col(AccessRequest.requester_id) == requester_id, col(AccessRequest.state).in_(WAYS_TO_LEAVE))
+        .where(col(AccessRequest.requester_id) == requester_id, IS_OPEN)
         .order_by(col(AccessRequest.id))
         .with_for_update()
     )
@@ -65,10 +65,10 @@ def end_windows_at(session: UnitOfWork, operator: Caller, origin: Origin, tenant
     """
     authentication.enter(session, operator)
     authentication.suspend(session, tenant_id)
-    theirs = col(AccessRequest.tenant_id) == tenant_id
-    ids = select(col(AccessRequest.id)).where(theirs, col(AccessRequest.state).in_(OPEN_STATES))
+    theirs = col(AccessRequest.tenant_id) == tenant_id, IS_OPEN
+    ids = select(col(AccessRequest.id)).where(*theirs)
     session.orm.exec(ids.order_by(col(AccessRequest.id)).with_for_update()).all()
-    windows = select(AccessRequest).where(theirs, col(AccessRequest.state) == State.ACTIVE)
+    windows = select(AccessRequest).where(*theirs, col(AccessRequest.state) == State.ACTIVE)
     found = session.orm.exec(windows.order_by(col(AccessRequest.id)).with_for_update()).all()
     return _end(session, operator, origin, found, SUSPENDED)
 
@@ -188,6 +188,7 @@ def in_review(session: UnitOfWork, tenant: Tenant, at: datetime) -> int:
     """Return how many requests to a tenant are in the vendor's review: the customer learns only the number."""
     query = select(func.count()).where(
         col(AccessRequest.tenant_id) == tenant.id,
+        IS_OPEN,
         col(AccessRequest.state) == State.REVIEWING,
         col(AccessRequest.deadline_at) > at,
     )
@@ -241,8 +242,8 @@ def _settled(
     A filter on the state would skip a row that an open transaction is moving into it. So all requests that are not
     closed are locked first, and read again.
     """
-    theirs = col(AccessRequest.tenant_id) == tenant.id, *which
-    ids = select(AccessRequest.id).where(*theirs, col(AccessRequest.state).in_(OPEN_STATES))
+    theirs = col(AccessRequest.tenant_id) == tenant.id, IS_OPEN, *which
+    ids = select(AccessRequest.id).where(*theirs)
     session.orm.exec(ids.order_by(col(AccessRequest.id)).with_for_update()).all()
     settled = select(AccessRequest).where(*theirs, col(AccessRequest.state).in_(states))
     return session.orm.exec(settled.order_by(col(AccessRequest.id)).with_for_update()).all()

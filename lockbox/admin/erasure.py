@@ -3,13 +3,15 @@
 import base64
 import json
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_OWNER, VENDORS_LOG, AuditEvent
@@ -21,14 +23,11 @@ from lockbox.errors import Conflict, NotFound
 from lockbox.identity.models import Person
 from lockbox.notifications import announcements
 
-RETENTION = text(
-    "SELECT set_config('lockbox.owner_command', 'retain', true), set_config('statement_timeout', '0', true)"
-)
-# The sealer locks a log in the same way while it grows.
-LOGS = text("SELECT id, tenant_id, size, kept_from FROM logs WHERE size > kept_from ORDER BY id FOR NO KEY UPDATE")
+RETENTION = text("SELECT set_config('lockbox.owner_command', 'retain', true)")
+LOGS = text("SELECT id, tenant_id, size, kept_from, cleared_to FROM logs WHERE size > cleared_to ORDER BY id")
 FIRST_TO_STAY = text("""
 SELECT s.number FROM seals s JOIN events e ON e.id = s.event_id LEFT JOIN requests r ON r.id = e.request_id
-WHERE s.log_id = :log_id AND s.number >= :kept_from
+WHERE s.log_id = :log_id AND s.number >= :start AND s.number < :end
     AND (e.at >= :since OR (r.id IS NOT NULL AND (r.closed_at IS NULL OR r.closed_at >= :since)))
 ORDER BY s.number LIMIT 1
 """)
@@ -52,14 +51,30 @@ REMOVE = tuple(
         "DELETE FROM events e USING gone g WHERE e.id = g.event_id",
     )
 )
-KEPT = text("UPDATE logs SET kept_from = :end, kept_since = :since WHERE id = :log_id")
+# The sealer locks a log in the same way while it grows.
+KEPT = text("""
+UPDATE logs SET kept_from = :end, kept_since = :since WHERE id = :log_id AND kept_from < :end RETURNING true
+""")
+CLEARED = text("""
+UPDATE logs SET cleared_to = :end WHERE id = :log_id AND cleared_to = :start AND kept_from >= :end RETURNING true
+""")
+IS_OVERDUE = text("""
+SELECT EXISTS (SELECT FROM requests WHERE wake_at <= clock_timestamp() - interval '1 second')
+""")
+A_LOOK, A_STEP = 10_000, 1_000
+"""How many events one transaction looks through for the first that stays, and how many one removes."""
+YIELDED = 1.0
+"""For how many seconds retention waits before a step while deadlines are overdue."""
+Transactions = Callable[[], AbstractContextManager[UnitOfWork]]
 PERSON_ERASED = "person_erased"
 DOMAIN = "erased.invalid"
 # Postgres regular expressions: the whole address but no longer one around it, and whole words.
 ADDRESS = "(?<![[:alnum:]._%+-]){}(?![[:alnum:]_-]|[.][[:alnum:]])"
 WORDS = "(?<![[:alnum:]]){}(?![[:alnum:]])"
 PURPOSE = text("SELECT set_config('lockbox.owner_command', 'erase', true)")
-OPEN_REQUESTS = text("SELECT count(*) FROM requests WHERE requester_id = :id AND wake_at IS NOT NULL")
+OPEN_REQUESTS = text("""
+SELECT count(*) FROM requests WHERE requester_id = :id AND state IN ('reviewing', 'pending', 'active')
+""")
 # An unconfirmed address may be anyone's, and one that someone else uses too stays theirs.
 ADDRESSES = text("""
 SELECT lower(email) FROM people WHERE id = :id
@@ -179,29 +194,53 @@ class RemovedRange:
     end: int
 
 
-def retain(session: UnitOfWork, keep: timedelta) -> list[RemovedRange]:
-    """Remove the sealed events older than that, in each log from its beginning without a gap.
+def retain(transactions: Transactions, keep: timedelta) -> Iterator[RemovedRange]:
+    """Remove the sealed events older than that, in each log from its beginning without a gap; yield what is gone.
 
     The range ends at the first event that is younger, or whose request was still open then. Seals, tiles and
     checkpoints stay, so that proofs of the rest stay valid. An event records the whole removed range each time, and
-    its root.
+    its root, before the first of it is removed.
+
+    A transaction removes a thousand events and no more; while deadlines are overdue, each waits for a second. What
+    was interrupted goes on when it is called again.
     """
-    connection = session.connection()
-    connection.execute(RETENTION)
-    since = now(session) - keep
-    removed = []
-    for log in connection.execute(LOGS).all():
-        values = {"log_id": log.id, "kept_from": log.kept_from, "since": since}
-        stays = connection.execute(FIRST_TO_STAY, values).scalar_one_or_none()
-        end = log.size if stays is None else stays
-        if end == log.kept_from:
-            continue
-        for statement in REMOVE:
-            connection.execute(statement, {"log_id": log.id, "start": log.kept_from, "end": end})
-        connection.execute(KEPT, {"log_id": log.id, "end": end, "since": since})
-        announcements.record(session, _audit_event(session, log.id, log.tenant_id, end))
-        removed.append(RemovedRange(log.id, log.kept_from, end))
-    return removed
+    with transactions() as session:
+        since, logs = now(session) - keep, session.execute(LOGS).all()
+    for log in logs:
+        end = _first_to_stay(transactions, log, since)
+        with transactions() as session:
+            kept = {"log_id": log.id, "end": end, "since": since}
+            if end > log.kept_from and session.execute(KEPT, kept).scalar():
+                announcements.record(session, _audit_event(session, log.id, log.tenant_id, end))
+        if end > log.cleared_to:
+            _clear(transactions, log.id, log.cleared_to, end)
+            yield RemovedRange(log.id, log.cleared_to, end)
+
+
+def _first_to_stay(transactions: Transactions, log: Row[Any], since: datetime) -> int:
+    """Return the number of the first event that stays: what may go now may also go later, so no lock is needed."""
+    for start in range(log.kept_from, log.size, A_LOOK):
+        with transactions() as session:
+            values = {"log_id": log.id, "start": start, "end": min(log.size, start + A_LOOK), "since": since}
+            stays = session.execute(FIRST_TO_STAY, values).scalar()
+        if stays is not None:
+            return int(stays)
+    return int(log.size)
+
+
+def _clear(transactions: Transactions, log_id: UUID, start: int, end: int) -> None:
+    """Remove the events of a range that are recorded as removed, step by step."""
+    for at in range(start, end, A_STEP):
+        with transactions() as session:
+            if session.execute(IS_OVERDUE).scalar_one():
+                time.sleep(YIELDED)
+        with transactions() as session:
+            step = {"log_id": log_id, "start": at, "end": min(end, at + A_STEP)}
+            session.execute(RETENTION)
+            if not session.execute(CLEARED, step).scalar():
+                raise Conflict("Another command is removing events of this log. Let it end, and run this one again.")
+            for statement in REMOVE:
+                session.execute(statement, step)
 
 
 def _audit_event(session: UnitOfWork, log_id: UUID, tenant_id: UUID | None, end: int) -> AuditEvent:

@@ -22,7 +22,7 @@ from lockbox.identity.models import Membership, Person, Tenant
 from lockbox.identity.roles import Caller, Mode, Role
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import State
-from lockbox.requests.models import AccessRequest
+from lockbox.requests.models import IS_OPEN, AccessRequest
 from lockbox.requests.policy import UNVERIFIED
 from lockbox.requests.policy_rules import Policy
 from lockbox.requests.transition import Origin
@@ -315,6 +315,7 @@ def _open_windows(session: UnitOfWork, tenant_ids: frozenset[UUID]) -> dict[UUID
         .join(Person, col(Person.id) == col(AccessRequest.requester_id))
         .where(
             literal_column(queries.GRANTED, Boolean),
+            IS_OPEN,
             col(AccessRequest.tenant_id).in_(tenant_ids),
             col(AccessRequest.deadline_at) > now(session),
         )
@@ -324,6 +325,6 @@ def _open_windows(session: UnitOfWork, tenant_ids: frozenset[UUID]) -> dict[UUID
 
 def _in_review(session: UnitOfWork, tenant_ids: frozenset[UUID]) -> dict[UUID, int]:
     query = select(col(AccessRequest.tenant_id), func.count()).where(
-        col(AccessRequest.tenant_id).in_(tenant_ids), col(AccessRequest.state) == State.REVIEWING
+        col(AccessRequest.tenant_id).in_(tenant_ids), IS_OPEN, col(AccessRequest.state) == State.REVIEWING
     )
     return dict(session.orm.exec(query.group_by(col(AccessRequest.tenant_id))).all())

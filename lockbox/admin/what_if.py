@@ -21,7 +21,7 @@ from lockbox.requests import evaluate, preview
 from lockbox.requests import policy_store as versions
 from lockbox.requests.evaluate import Evaluation
 from lockbox.requests.lifecycle import State
-from lockbox.requests.models import AccessRequest
+from lockbox.requests.models import IS_OPEN, AccessRequest
 from lockbox.requests.policy import Terms, customer_decides
 from lockbox.requests.policy_diff import changes
 from lockbox.requests.policy_rules import Policy, RequestFacts
@@ -240,6 +240,7 @@ def _of(
     """Return the requests in a state before their deadline, the nearest first."""
     conditions = (
         col(AccessRequest.tenant_id) == tenant.id,
+        IS_OPEN,
         col(AccessRequest.state) == state,
         col(AccessRequest.deadline_at) > at,
         *which,

@@ -63,7 +63,7 @@ class AuditLog(SQLModel, table=True):
     `note` is the newest checkpoint. `generation` counts the restores of back-ups older than what had been shipped;
     each has its own `origin`. The first `unproven` events predate sealing: they are only known to have existed when
     it began. `kept_at` is when a checkpoint was last kept, `digest_at` when the tenant last got a digest. The events
-    before `kept_from` have been removed; all of them were older than `kept_since`.
+    before `kept_from` are recorded as removed, and older than `kept_since`; those before `cleared_to` are gone.
     """
 
     __tablename__ = "logs"
@@ -76,6 +76,7 @@ class AuditLog(SQLModel, table=True):
     root: bytes
     unproven: int = Field(sa_type=BigInteger)
     kept_from: int = Field(default=0, sa_type=BigInteger)
+    cleared_to: int = Field(default=0, sa_type=BigInteger)
     kept_since: datetime | None = Field(default=None, sa_type=Instant)
     note: str = Field(sa_type=Text)
     noted_at: datetime = Field(sa_type=Instant)

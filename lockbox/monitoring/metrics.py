@@ -37,6 +37,8 @@ MOST_SILENT = 60.0
 """For how many seconds a process is taken to live after it said so."""
 MOST_COUNTED = 100_000
 """No count goes further (see operating_figures() in lockbox/schema/functions.sql)."""
+MOST_SHOWN = 1000
+"""So many requests of an open state are shown; one more is counted (see operating_states() there)."""
 LIMITS = text("SELECT set_config('statement_timeout', '3s', true), set_config('lock_timeout', '500ms', true)")
 READ = text(f"""
 SELECT name, label, value FROM operating_figures()
@@ -129,6 +131,11 @@ class MetricSnapshot:
             return None
         oldest = self.redis.oldest_unacked_at
         return max(0.0, self.redis.now - oldest) if oldest is not None else 0.0
+
+
+def at_most(number: int) -> str:
+    """Return a number that was counted no further than one more than is shown."""
+    return f"{MOST_SHOWN:,}+" if number > MOST_SHOWN else f"{number:,}"
 
 
 def read(database: Database) -> MetricSnapshot:

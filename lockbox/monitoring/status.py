@@ -96,7 +96,7 @@ class Status:
             "postgres": self.postgres,
             "redis": self.redis,
             "migration": {"database": self.migration, "code": self.wanted},
-            "requests": self.states,
+            "requests": {state: min(number, metrics.MOST_SHOWN) for state, number in self.states.items()},
             "deadlines": {
                 "pending": of.labelled(MetricName.PENDING),
                 "overdue": of.one(MetricName.OVERDUE),

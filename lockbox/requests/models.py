@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, and_, or_, true
+from sqlalchemy import Boolean, ColumnElement, Text, and_, literal_column, or_, true
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel, col
 
@@ -98,6 +98,10 @@ class AccessRequest(SQLModel, table=True):
         if tenants := caller.tenants(SEE_THEIR_TENANTS):
             return or_(own, and_(col(cls.tenant_id).in_(tenants), col(cls.asked_at).is_not(None)))
         return own
+
+
+IS_OPEN: ColumnElement[bool] = literal_column("requests.state IN ('reviewing', 'pending', 'active')", Boolean)
+"""The condition for requests that are not closed, written out, for the indexes of what is open are of those alone."""
 
 
 class Decision(SQLModel, table=True):

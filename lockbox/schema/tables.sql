@@ -466,7 +466,8 @@ CREATE TABLE refused (
 CREATE INDEX ix_refused_minute ON refused (minute);
 
 -- A Merkle tree over each tenant's events and over the vendor's own. A tenant's log has the tenant's id. The signed
--- `note` is what counts; `size` and `root` beside it are held against it. Events before `kept_from` were removed.
+-- `note` is what counts; `size` and `root` beside it are held against it. Events before `kept_from` are recorded
+-- as removed, and those before `cleared_to` are gone.
 CREATE TABLE logs (
     id uuid CONSTRAINT pk_logs PRIMARY KEY,
     tenant_id uuid CONSTRAINT fk_logs_tenant_id REFERENCES tenants (id),
@@ -480,6 +481,7 @@ CREATE TABLE logs (
     kept_at timestamptz NOT NULL,
     digest_at timestamptz NOT NULL,
     kept_from bigint NOT NULL DEFAULT 0 CONSTRAINT ck_logs_kept_from CHECK (kept_from BETWEEN 0 AND size),
+    cleared_to bigint NOT NULL DEFAULT 0 CONSTRAINT ck_logs_cleared_to CHECK (cleared_to BETWEEN 0 AND kept_from),
     kept_since timestamptz,
     CONSTRAINT ck_logs_id CHECK (id = coalesce(tenant_id, '00000000-0000-0000-0000-000000000000'))
 );

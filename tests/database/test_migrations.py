@@ -34,6 +34,7 @@ MODELS = (
 ONLY_IN_THE_SCHEMA = {
     "modify_default eligible_delegates.id",
     "modify_default events.internal",
+    "modify_default logs.cleared_to",
     "modify_default logs.kept_from",
     "modify_default memberships.review_tier",
     "modify_default people.time_zone",

@@ -21,6 +21,10 @@ from tests.database.test_exports import freely
 SAMPLES = "SELECT schedule_lag, seal_lag, ended, late FROM lag_samples ORDER BY at"
 LATE = "INSERT INTO counters (name, label, count, total) VALUES ('deadline_lag', '1.0', :count, :total)"
 AGO = "INSERT INTO lag_samples (at, schedule_lag, seal_lag, ended, late) VALUES (now() - :ago, :lag, :lag, 0, 0)"
+COPIES = """
+INSERT INTO requests SELECT (jsonb_populate_record(r, jsonb_build_object('id', uuidv7()))).*
+FROM requests r, generate_series(1, {number}) WHERE r.id = '{id}'
+"""
 SET_BACK = text("UPDATE events SET at = at - CAST(:by AS interval) WHERE request_id = :id")
 
 
@@ -144,3 +148,18 @@ def test_where_postgres_is_away_nothing_is_known_and_nothing_raised(world: World
 
     assert (found.day, found.findings, found.status.figures.postgres) == (None, None, None)
     assert found.status.redis == "ok"
+
+
+def test_open_requests_are_counted_up_to_a_thousand_and_closed_ones_are_not(world: World, superuser: Engine) -> None:
+    first = world.fresh()
+    world.act("ann", Action.DENY, world.fresh().id)
+    freely(superuser, COPIES.format(id=first.id, number=metrics.MOST_SHOWN))
+
+    found = status.read(world.db, with_redis=False)
+
+    assert {state: metrics.at_most(number) for state, number in found.states.items()} == {
+        "reviewing": "0",
+        "pending": "1,000+",
+        "active": "0",
+    }
+    assert found.as_facts()["requests"]["pending"] == metrics.MOST_SHOWN

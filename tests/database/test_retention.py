@@ -1,7 +1,10 @@
 """Retention: what is old goes by a command of the owner's, what remains is proven as before, what was open stays."""
 
 from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -16,7 +19,7 @@ from lockbox.admin.erasure import RemovedRange
 from lockbox.audit.log import merkle, sealer
 from lockbox.audit.log.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash
 from lockbox.audit.log.sealer import Signer
-from lockbox.database import Database
+from lockbox.database import Database, UnitOfWork
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
 from tests.database.audit_logs import recorded_changes
@@ -65,8 +68,7 @@ def as_long_ago(superuser: Engine, *statements: str, **values: object) -> None:
 
 def retain(urls: Urls, days: int = 30) -> list[RemovedRange]:
     """Remove what is older than that, as the owner."""
-    with as_owner(urls.owner) as session:
-        return erasure.retain(session, timedelta(days=days))
+    return list(erasure.retain(partial(as_owner, urls.owner), timedelta(days=days)))
 
 
 def left(world: World, request_id: UUID) -> int:
@@ -177,3 +179,59 @@ def test_the_end_of_a_consent_that_was_told_and_removed_is_not_told_again(
     assert len(told) == 1
     assert removed.end == 1
     assert again == []
+
+
+@pytest.fixture
+def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(erasure, "A_STEP", 2)
+    monkeypatch.setattr(erasure, "A_LOOK", 3)
+
+
+@pytest.mark.usefixtures("_small_steps")
+@pytest.mark.parametrize("ended_at", range(1, 14))
+def test_what_was_interrupted_at_any_transaction_goes_on_and_is_recorded_before_it_goes(
+    world: World, worker: Database, urls: Urls, superuser: Engine, ended_at: int
+) -> None:
+    old = [denied(world, superuser) for _ in range(3)]
+    sealed(worker)
+    opened = 0
+
+    @contextmanager
+    def interrupted() -> Iterator[UnitOfWork]:
+        nonlocal opened
+        opened += 1
+        with as_owner(urls.owner) as session:
+            yield session
+            if opened == ended_at:
+                raise KeyboardInterrupt
+
+    try:
+        list(erasure.retain(interrupted, timedelta(days=30)))
+    except KeyboardInterrupt:
+        (log,) = read(worker, "SELECT kept_from, cleared_to FROM logs WHERE tenant_id IS NOT NULL")
+        gone = 6 - sum(left(world, one) for one in old)
+        told = [one for one in recorded_changes(worker) if one.action == "audit_events_removed"]
+        assert gone == log.cleared_to <= log.kept_from
+        assert len(told) == (log.kept_from > 0)
+    retain(urls)
+
+    assert [left(world, one) for one in old] == [0, 0, 0]
+    assert [one.action for one in recorded_changes(worker)].count("audit_events_removed") == 1
+    assert retain(urls) == []
+
+
+def test_retention_waits_a_little_before_each_step_while_deadlines_are_overdue(
+    world: World, worker: Database, urls: Urls, superuser: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasure, "A_STEP", 1)
+    slept = list[float]()
+    monkeypatch.setattr("lockbox.admin.erasure.time.sleep", slept.append)
+    denied(world, superuser)
+    sealed(worker)
+    waiting = world.fresh()
+    overdue = "UPDATE requests SET wake_at = now() - interval '2 seconds' WHERE id = :id"
+    as_long_ago(superuser, overdue, id=waiting.id)
+
+    (removed,) = retain(urls)
+
+    assert (removed.end, slept) == (2, [erasure.YIELDED, erasure.YIELDED])
