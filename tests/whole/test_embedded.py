@@ -206,6 +206,7 @@ def test_second_start_finds_the_running_servers(servers: ServerAddresses) -> Non
     assert again.pids == before
 
 
+@pytest.mark.far
 def test_state_survives_a_restart(servers: ServerAddresses) -> None:
     query(servers.owner_database_url, "CREATE TABLE kept AS SELECT 7 AS number")
     with redis.Redis.from_url(servers.redis_url) as client:
@@ -222,6 +223,7 @@ def test_state_survives_a_restart(servers: ServerAddresses) -> None:
         assert client.get("kept") == b"seven"
 
 
+@pytest.mark.far
 def test_servers_that_were_all_killed_start_again_even_where_a_backend_is_busy(servers: ServerAddresses) -> None:
     before = servers.pids
     with closing(psycopg.connect(servers.database_url.replace("+psycopg", ""))) as busy:
@@ -236,6 +238,7 @@ def test_servers_that_were_all_killed_start_again_even_where_a_backend_is_busy(s
     assert not set(again.pids.values()) & set(before.values())
 
 
+@pytest.mark.far
 def test_running_server_whose_pid_was_never_noted_is_found(servers: ServerAddresses) -> None:
     before, state = servers.pids, servers.folder / "state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "pids": {}}))
@@ -264,6 +267,7 @@ def test_pid_that_went_to_another_process_is_neither_believed_nor_touched(server
         stranger.kill()
 
 
+@pytest.mark.far
 def test_killed_server_comes_back_on_its_port_and_redis_empty_if_asked(servers: ServerAddresses) -> None:
     with redis.Redis.from_url(servers.redis_url) as client:
         client.set("lost", "soon")
@@ -308,6 +312,7 @@ def test_child_that_a_server_has_just_forked_is_not_taken_for_the_server(monkeyp
         process.stdin.close()
 
 
+@pytest.mark.far
 def test_frozen_server_can_be_stopped(servers: ServerAddresses) -> None:
     os.kill(servers.pids["mail"], signal.SIGSTOP)
 
@@ -317,6 +322,7 @@ def test_frozen_server_can_be_stopped(servers: ServerAddresses) -> None:
     assert answering(start(servers.folder))
 
 
+@pytest.mark.far
 def test_two_folders_run_side_by_side(servers: ServerAddresses, place: Path) -> None:
     other = start(place / "with a space", only=("postgres", "redis"))
 
@@ -329,6 +335,7 @@ def test_two_folders_run_side_by_side(servers: ServerAddresses, place: Path) -> 
     assert answering(servers)
 
 
+@pytest.mark.far
 def test_starts_at_the_same_moment_start_one_server(place: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: start(place / "raced", only=("redis",)), range(4)))
@@ -339,6 +346,7 @@ def test_starts_at_the_same_moment_start_one_server(place: Path) -> None:
     found[0].stop()
 
 
+@pytest.mark.far
 def test_servers_outlive_their_starter_and_a_later_process_stops_them(place: Path) -> None:
     def call(action: str) -> str:
         command = [sys.executable, "-m", "config.embedded", action, "--folder", str(place / "cli")]
@@ -356,6 +364,7 @@ def test_servers_outlive_their_starter_and_a_later_process_stops_them(place: Pat
     assert not servers.pids
 
 
+@pytest.mark.far
 def test_server_that_does_not_come_up_is_refused_with_the_end_of_its_log(place: Path) -> None:
     broken = start(place / "broken", only=("redis", "mail"))
     broken.stop()
@@ -404,6 +413,7 @@ def test_folder_behind_a_closed_one_is_refused_for_root(place: Path) -> None:
     assert not list(closed.iterdir())
 
 
+@pytest.mark.far
 def test_everything_works_without_root(place: Path) -> None:
     mine = place / "unprivileged"
     mine.mkdir()

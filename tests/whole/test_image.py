@@ -94,6 +94,7 @@ def test_the_part_of_the_lock_is_whole_and_holds_nothing_for_development() -> No
     )
 
 
+@pytest.mark.far
 def test_the_wheel_holds_what_is_not_python_and_nothing_of_the_tests(wheel: Path) -> None:
     for path in (
         "config/roles.sql",
@@ -114,6 +115,7 @@ def test_the_wheel_holds_what_is_not_python_and_nothing_of_the_tests(wheel: Path
     assert "lockbox = cli.app:main" in next(wheel.glob("*.dist-info/entry_points.txt")).read_text()
 
 
+@pytest.mark.far
 def test_the_servers_need_no_package_that_is_not_in_the_image(wheel: Path) -> None:
     inside = part() | {"lockbox"}
     outside = [

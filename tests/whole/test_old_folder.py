@@ -12,6 +12,8 @@ from lockbox import migrations
 from tests.whole import terminal
 from tests.whole.terminal import ModuleRunner
 
+pytestmark = pytest.mark.far
+
 SECONDS = 120
 
 
@@ -28,7 +30,7 @@ def here() -> Iterator[ModuleRunner]:
         yield opened
 
 
-@pytest.mark.parametrize("module", ["demo", pytest.param("cli.run", marks=pytest.mark.far)])
+@pytest.mark.parametrize("module", ["demo", "cli.run"])
 def test_a_folder_of_another_version_is_named_with_what_to_do(here: ModuleRunner, module: str) -> None:
     program = module.removeprefix("cli.")
     ports = ("--port", str(own_port()), "--flower-port", str(own_port())) if program == "run" else ()

@@ -151,6 +151,7 @@ def test_of_two_who_race_the_loser_is_told_who_won(stage: RunningStack, desk: Br
     assert stage.state(request.id) == "denied"
 
 
+@pytest.mark.far
 def test_a_page_that_is_open_says_that_the_time_is_over(stage: RunningStack, desk: BrowserDesk) -> None:
     told(stage, stage.world(approval_window=900))
     world = stage.world(approval_window=10)
@@ -253,6 +254,7 @@ def test_on_a_phone_somebody_signs_in_by_a_mailed_code_and_says_no(stage: Runnin
     assert stage.state(request.id) == "denied"
 
 
+@pytest.mark.far
 def test_what_somebody_writes_is_text_and_nothing_else(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     erin, ann = desk.person(world, "erin"), desk.person(world, "ann")
@@ -265,6 +267,7 @@ def test_what_somebody_writes_is_text_and_nothing_else(stage: RunningStack, desk
     assert ann.locator("main img").count() == 0
 
 
+@pytest.mark.far
 def test_a_form_counts_for_its_own_session_and_once(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900, quorum=2)
     request = world.submit()
@@ -306,6 +309,7 @@ class Frame(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+@pytest.mark.far
 def test_no_page_is_shown_in_a_frame_of_somebody_else(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
