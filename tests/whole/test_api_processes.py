@@ -37,16 +37,26 @@ RETURNING 1
 TRIED = re.compile(r'^lockbox_notify_attempts_total\{channel="mail",outcome="sent"\} (\S+)$', re.MULTILINE)
 
 
-@pytest.fixture
-def stage(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """An API of three processes, for one test."""
+@pytest.fixture(scope="module")
+def apis(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """An API of three processes, for the tests of this file."""
     logs = tmp_path_factory.mktemp("logs")
     with fresh_database(template) as urls:
         plan = plan_for(urls, template, logs / "keys")
         with running(plan, WarmProcesses(plan, logs, SETTINGS), ("api",)) as found:
-            stack = RunningStack(**vars(found), urls=urls, servers=template, caught=CaughtMails(urls.maildir))
-            wait_until(lambda: len(stack.rows(ALIVE)) == PROCESSES, "each process has said that it lives")
-            yield stack
+            yield RunningStack(**vars(found), urls=urls, servers=template, caught=CaughtMails(urls.maildir))
+
+
+@pytest.fixture
+def stage(apis: RunningStack) -> RunningStack:
+    """The same, started again where the test before has ended it; each process serves, and nobody is connected."""
+    if not apis.processes.running:
+        apis.rows("DELETE FROM heartbeats RETURNING 1")
+        apis.processes.start("api")
+        apis.processes.wait_until_ready()
+    wait_until(lambda: len(apis.rows(ALIVE)) >= PROCESSES == len(children(apis)), "each process serves")
+    wait_until(lambda: not connections(apis), "nobody is connected")
+    return apis
 
 
 def children(stage: RunningStack) -> list[psutil.Process]:
@@ -114,14 +124,14 @@ def test_streams_of_a_session_and_of_a_person_are_counted_over_all_processes(sta
 def test_no_metric_goes_back_whichever_process_answers(stage: RunningStack) -> None:
     seen: list[float] = []
 
-    for number in range(30):
+    for _ in range(30):
         stage.rows(ADD)
         # A connection each: any process may answer.
         page = httpx.get(f"http://127.0.0.1:{stage.plan.api_port}/metrics", timeout=20).text
         tried = TRIED.search(page)
         assert tried, page
         seen.append(float(tried[1]))
-        assert seen[-1] == number + 1
+    assert seen == [float(number + 1) for number in range(30)]
 
 
 def test_a_process_that_ends_is_replaced_and_what_its_clients_held_is_free(stage: RunningStack) -> None:
@@ -149,6 +159,7 @@ def test_all_end_when_told_and_answer_what_was_begun(stage: RunningStack) -> Non
 
     assert api.wait(20) == 0
     assert not any(child.is_running() for child in family)
+    stage.processes.running.clear()
 
 
 def test_none_outlives_its_parent(stage: RunningStack) -> None:
