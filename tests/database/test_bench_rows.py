@@ -12,6 +12,8 @@ from bench.floor import rows_of_end
 from bench.rows import Footprint, clock, load
 from harness.people import World
 from lockbox.database import Database
+from lockbox.monitoring import invariants
+from lockbox.monitoring.invariants import ScanPosition
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
@@ -67,6 +69,16 @@ def test_what_is_loaded_has_the_rows_of_a_real_request(world: World, root: Engin
     assert [counted(one) for one in found] == 3 * [counted(pattern.until(moves))]
     assert loaded.dues == [due, due + timedelta(seconds=1), due + timedelta(seconds=2)]
     assert {one.tables["requests"][0]["state"] for one in found} == {f"'{state}'::character varying"}
+
+
+def test_no_invariant_is_broken_by_what_is_loaded(world: World, root: Engine, worker: Database) -> None:
+    pattern = approved(world, root)
+    loaded = load(root, None, pattern, state="active", count=3, due=clock(root) + timedelta(minutes=30))
+
+    with worker.transaction() as session:
+        found = invariants.scan(session, ScanPosition())
+
+    assert [one for one in found if one.id in loaded.ids] == []
 
 
 def test_the_floor_ends_requests_by_the_rows_of_the_clock(world: World, root: Engine, worker: Database) -> None:
