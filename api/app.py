@@ -154,7 +154,7 @@ def make_app(
     app = FastAPI(
         title="Lockbox",
         version="1",
-        summary="An open Customer Lockbox: nobody at the vendor gets in without a yes.",
+        summary="An open Customer Lockbox: no access for the vendor without the customer's approval.",
         lifespan=lifespan,
         dependencies=[Depends(known_alone)],
         docs_url=None,

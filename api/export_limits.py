@@ -26,7 +26,7 @@ def count(db: Database, who: Caller) -> None:
     """
     with db.transaction() as session:
         counted = attempt_limits.count(session, LIMITS, taking=who.person_id)
-    counted.check("take something away")
+    counted.check("export")
 
 
 async def streamed(parts: Iterable[Part]) -> AsyncIterator[Part]:

@@ -55,7 +55,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body = False
         self._has_begun = False
         self._headers = self._header_bytes = 0
-        # How many bytes have come since the parser told us of something: it keeps what is not whole.
+        # How many bytes have come since the parser last reported something: it keeps what is not whole.
         self._kept = 0
         self._body_bytes = 0
 

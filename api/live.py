@@ -63,7 +63,7 @@ class LiveUpdates:
         self._most = settings.live_streams
         self._idle = timedelta(seconds=settings.session_idle_seconds)
         self._recent = Replay()
-        self._told = self._recent.here
+        self._sent_position = self._recent.here
         self._seats: dict[Subscription, None] = {}
         self._fresh = dict[str | None, set[str]]()
         self._listed: dict[str, None] = {}
@@ -80,9 +80,9 @@ class LiveUpdates:
         """The position of a page that is rendered now."""
         return self._recent.settled
 
-    def told(self) -> str:
-        """Return the position after everything that pages were told."""
-        return self._told
+    def sent_position(self) -> str:
+        """Return the position after everything that was sent to pages."""
+        return self._sent_position
 
     @property
     def count(self) -> int:
@@ -143,7 +143,7 @@ class LiveUpdates:
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._running:
-            self._told = self._recent.here
+            self._sent_position = self._recent.here
             work = (self._report_for_ever(), self._report_operations_for_ever(), self._verify_for_ever())
             self._running = [loop.create_task(one) for one in work]
         if self._listener is None:
@@ -166,7 +166,7 @@ class LiveUpdates:
         if hears:
             self._recent.begin_anew()
             self._fresh.clear()
-            self._told = self._recent.here
+            self._sent_position = self._recent.here
             self._signal("again")
         elif self._hears is not False:
             self._signal("away")
@@ -180,7 +180,7 @@ class LiveUpdates:
         while True:
             await self._rung.wait()
             self._rung.clear()
-            fresh, self._fresh, self._told = self._fresh, {}, self._recent.here
+            fresh, self._fresh, self._sent_position = self._fresh, {}, self._recent.here
             self._report(list(self._seats), fresh)
             await self._report_lists()
             await asyncio.sleep(self._pause)
@@ -274,9 +274,9 @@ def _lost(before: Caller, after: Caller) -> bool:
     return bool(before.standings - after.standings)
 
 
-def _by_side(told: Iterable[tuple[str | None, AbstractSet[str]]]) -> dict[str | None, set[str]]:
+def _by_side(news: Iterable[tuple[str | None, AbstractSet[str]]]) -> dict[str | None, set[str]]:
     found = dict[str | None, set[str]]()
-    for side, ids in told:
+    for side, ids in news:
         found.setdefault(side, set()).update(ids)
     return found
 

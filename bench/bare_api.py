@@ -29,7 +29,7 @@ MAIL = """From: Lockbox <lockbox@vendor.example>\r
 To: Ann Archer <ann@customer.example>\r
 Subject: A request for access\r
 \r
-Somebody at your vendor asks for access to a mailbox of yours.\r
+Somebody at your vendor requests access to a mailbox of yours.\r
 The request is {id}.\r
 """
 

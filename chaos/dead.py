@@ -11,7 +11,7 @@ LAST_MOMENT = 1.5
 RECOVERS_SECONDS = 30.0
 FEW, MOST_LATE = 5, 0.8
 HOOK = "://"
-ON_THE_WAY = frozenset({*CORE, "notifications", "redis", "postgres", "hints"})
+ON_THE_WAY = frozenset({*CORE, "notifications", "redis", "postgres", "messages"})
 """What every notification passes, whatever it is for."""
 
 

@@ -52,7 +52,7 @@ def heal(stage: ChaosStack) -> None:
     with stage.redis() as redis:
         redis.replicaof(*NO_ONE)
         redis.config_set("maxmemory", 0)
-        stage.hints.release(redis, 0)
+        stage.messages.release(redis, 0)
     with stage.superuser.connect() as connection:
         for login in LOGINS:
             connection.execute(text(f"ALTER ROLE {login} CONNECTION LIMIT -1"))

@@ -10,7 +10,7 @@ LEAST_A_SECOND = {
     "windows opened": 0.05,
     "stories acknowledged": 0.3,
     "doors found open": 0.05,
-    "doors found shut": 2.0,
+    "doors found closed": 2.0,
     "events verified": 1.0,
     "notifications arrived": 2.0,
 }

@@ -11,9 +11,9 @@ import httpx
 from sqlalchemy import text
 
 from chaos import exports
+from chaos.celery_messages import QUEUES
 from chaos.crew import ProcessExit
 from chaos.exports import VerifiedExport
-from chaos.hints import QUEUES
 from chaos.journal import Journal
 from chaos.plan import AppliedFault
 from chaos.stage import ChaosStack
@@ -30,7 +30,7 @@ METRICS = "/metrics"
 
 @dataclass(frozen=True)
 class InfrastructureState:
-    """What the plant itself looks like: keys of Redis, hints in queues, memory, what killed processes left behind."""
+    """The state of the plant: keys of Redis, messages in queues, memory, what killed processes left behind."""
 
     keys: frozenset[str]
     waiting: int
@@ -111,7 +111,7 @@ def gather(
     told = _flower(stage)
     for path, holds in _places(stage):
         told[path] = holds
-    if stage.hints.leaks:
+    if stage.messages.leaks:
         told["Redis"] = True
     by_now = plant(stage)
     return ChaosEvidence(stage, journal, left, drifted, base, by_now, verified, told, struck, tuple(stage.crew.ended))

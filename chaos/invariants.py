@@ -16,7 +16,7 @@ ENOUGH = 10
 MOST_KEYS = 60
 MOST_GROWN = 96 << 20
 MOST_GROWN_REDIS = 32 << 20
-FORBIDDEN = SHUT = 403
+FORBIDDEN = CLOSED = 403
 ENDING = ("complete", "revoke")
 OPENING = ("endorse", "approve")
 SEALS, TOLD = ("unsealed",), ("notifications", "reports")
@@ -197,11 +197,11 @@ def nothing_told(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
 
 
 def back_to_base(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
-    """I10: memory and keys are back where they were, no hint is left, and nothing of a killed process runs."""
+    """I10: memory and keys are back where they were, no message is left, and nothing of a killed process runs."""
     plant, base = seen.plant, seen.base
     off = [f"a key of nobody's: {key}" for key in sorted(plant.keys) if not OURS.match(key)]
     off += [f"{len(plant.keys)} keys in Redis"] if len(plant.keys) > MOST_KEYS else []
-    off += [f"{plant.waiting} hints still wait"] if plant.waiting else []
+    off += [f"{plant.waiting} messages still wait"] if plant.waiting else []
     off += [f"still runs: {one}" for one in plant.orphans]
     for name, size in plant.memory.items():
         if size - base.memory[name] > MOST_GROWN:
@@ -231,7 +231,7 @@ def enough_happened(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
         "windows opened": len(seen.rows(questions.WINDOWS)),
         "stories acknowledged": len(stories),
         "doors found open": len(journal.opened),
-        "doors found shut": journal.checks[SHUT],
+        "doors found closed": journal.checks[CLOSED],
         "events verified": sum(one.events for one in seen.exports),
         "notifications arrived": len(seen.arrivals),
     }

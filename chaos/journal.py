@@ -64,7 +64,7 @@ class AttemptedAct:
 
 @dataclass(frozen=True)
 class ClosedAnswer:
-    """An answer of the prober's that a door is shut that was open before."""
+    """An answer of the prober's that a door is closed that was open before."""
 
     resource: str
     sent: float
@@ -77,7 +77,7 @@ class Journal:
 
     `statuses` counts every answer to the load, `surprises` are those that nobody should ever get, and `foreign` are
     places in which somebody was shown something of another customer. `checks` counts the prober's questions by their
-    answer; 0 is none at all. `acts` are all that people did, and `shut` the doors that had been open.
+    answer; 0 is none at all. `acts` are all that people did, and `closed` the doors that had been open.
     """
 
     acknowledged: list[AcknowledgedAct] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Journal:
     foreign: list[str] = field(default_factory=list)
     acts: list[AttemptedAct] = field(default_factory=list)
     opened: list[OpenAnswer] = field(default_factory=list)
-    shut: list[ClosedAnswer] = field(default_factory=list)
+    closed: list[ClosedAnswer] = field(default_factory=list)
     checks: Counter[int] = field(default_factory=Counter)
 
     def closed_at(self, actions: Iterable[str]) -> dict[UUID, float]:

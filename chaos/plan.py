@@ -45,11 +45,11 @@ KINDS = (
     FaultKind("busy", SINKS, (2, 6)),
     FaultKind("cut", SINKS, (2, 5)),
     FaultKind("no", ("mail",), (1, 3)),
-    FaultKind("triple", ("hints",), (3, 8)),
-    FaultKind("shuffle", ("hints",), (2, 6)),
-    FaultKind("drop", ("hints",), (2, 6)),
-    FaultKind("forge", ("hints",)),
-    FaultKind("replay", ("hints",)),
+    FaultKind("triple", ("messages",), (3, 8)),
+    FaultKind("shuffle", ("messages",), (2, 6)),
+    FaultKind("drop", ("messages",), (2, 6)),
+    FaultKind("forge", ("messages",)),
+    FaultKind("replay", ("messages",)),
     FaultKind("control", ("flower",)),
 )
 

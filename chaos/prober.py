@@ -16,7 +16,7 @@ HOT_SECONDS = ANSWER_SECONDS + ACCESS_SECONDS + 2.0
 AFTER_SECONDS = ACCESS_SECONDS + 1.5
 MOST_AT_ONCE = 6
 MOST_AT_A_DOOR = 2
-OPEN, SHUT = 200, 403
+OPEN, CLOSED = 200, 403
 
 
 @dataclass
@@ -92,7 +92,7 @@ class Prober:
             door.was_open = True
             found = UUID(json.loads(said)["request_id"])
             self._journal.opened.append(OpenAnswer(door.resource, found, sent, time.time()))
-        elif status == SHUT and door.was_open:
-            self._journal.shut.append(ClosedAnswer(door.resource, sent, time.time()))
-        elif status not in {0, SHUT, UNAVAILABLE}:
+        elif status == CLOSED and door.was_open:
+            self._journal.closed.append(ClosedAnswer(door.resource, sent, time.time()))
+        elif status not in {0, CLOSED, UNAVAILABLE}:
             self._journal.surprises.append(f"GET /v1/access: {status} {said[:200]}")

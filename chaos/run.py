@@ -114,6 +114,6 @@ def _counts(seen: evidence.ChaosEvidence, stage: ChaosStack) -> dict[str, int]:
         "acknowledged in stories": len(invariants.in_stories(seen)),
         "stories": stories,
         "stories within 100 ms of a deadline or of each other": close,
-        "hints published": stage.hints.published,
+        "messages published": stage.messages.published,
         "processes started again": stage.crew.restarts,
     }

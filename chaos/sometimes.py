@@ -10,7 +10,11 @@ from chaos.journal import AttemptedAct, Journal
 NEAR = 0.1
 """Seconds: how close to a deadline, or to each other, is close."""
 
-CHECKS = ("door open in the last 100 ms", "door shut within 100 ms of the end", "door shut within 100 ms of a revoke")
+CHECKS = (
+    "door open in the last 100 ms",
+    "door closed within 100 ms of the end",
+    "door closed within 100 ms of a revoke",
+)
 NAMES = (
     *(f"{action} in the last 100 ms counted" for action in ("approve", "endorse", "deny", "cancel")),
     *(f"late {action} lost" for action in ("approve", "endorse", "deny", "cancel")),
@@ -97,9 +101,9 @@ def _at_doors(journal: Journal, windows: Mapping[UUID, float]) -> Iterator[str]:
     for one in journal.opened:
         if meets(one.sent, one.answered, windows.get(one.request_id, 0.0)):
             yield last
-    for shut in journal.shut:
-        request_id = opened[shut.resource]
+    for closed in journal.closed:
+        request_id = opened[closed.resource]
         if request_id in revokes:
-            yield from [revoked] * meets(shut.sent, shut.answered, revokes[request_id])
-        elif meets(shut.sent, shut.answered, windows.get(request_id, 0.0)):
+            yield from [revoked] * meets(closed.sent, closed.answered, revokes[request_id])
+        elif meets(closed.sent, closed.answered, windows.get(request_id, 0.0)):
             yield past

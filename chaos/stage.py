@@ -10,8 +10,8 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 
 from chaos import people
+from chaos.celery_messages import MessageFate, MessageLog
 from chaos.crew import Crew
-from chaos.hints import MessageFate, MessageLog
 from chaos.people import ChaosPeople
 from chaos.plan import FaultPlan as Faults
 from cli.stack import StackPlan
@@ -37,7 +37,7 @@ class ChaosStack:
     loop: EventLoopThread
     proxies: dict[str, Proxy]
     mail: MailRelay
-    hints: MessageLog
+    messages: MessageLog
     cast: ChaosPeople
     crew: Crew
     controls: list[int] = field(default_factory=list)
@@ -56,7 +56,7 @@ class ChaosStack:
             self.loop.do(proxy.turn(ProxyMode.PASS))
         for sink in (*self.sinks("mail"), *self.sinks("webhooks")):
             self.loop.do(sink.turn(Manner.TAKE))
-        self.hints.fate = MessageFate.PASS
+        self.messages.fate = MessageFate.PASS
 
 
 @contextmanager
@@ -69,9 +69,9 @@ def built(plan: StackPlan, faults: Faults, logs: Path, *, bug: str = "") -> Iter
         servers = servers_of(plan)
         loop = EventLoopThread()
         ends.callback(loop.close)
-        hints = MessageLog()
+        messages = MessageLog()
         proxies = {
-            "redis": Proxy(_port(servers.redis_url), hints.line),
+            "redis": Proxy(_port(servers.redis_url), messages.line),
             "postgres": Proxy(_port(plan.database_url)),
         }
         mail = MailRelay()
@@ -81,12 +81,12 @@ def built(plan: StackPlan, faults: Faults, logs: Path, *, bug: str = "") -> Iter
         cast = people.gather(plan, loop)
         for hook in cast.hooks:
             ends.callback(_shut, loop, hook)
-        hints.forbid(cast.private())
+        messages.forbid(cast.private())
         behind = _behind(plan, proxies, mail)
         superuser = ends.enter_context(superuser_at(superuser_url(plan)))
         crew = Crew(behind, faults, logs, bug)
         ends.callback(crew.stop)
-        stage = ChaosStack(faults, behind, servers, superuser, loop, proxies, mail, hints, cast, crew)
+        stage = ChaosStack(faults, behind, servers, superuser, loop, proxies, mail, messages, cast, crew)
         ends.callback(stage.calm)
         crew.start()
         yield stage

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 
 from chaos import servers
-from chaos.hints import MessageFate
+from chaos.celery_messages import MessageFate
 from chaos.plan import Fault
 from chaos.stage import ChaosStack
 from cli.flower import Flower
@@ -85,33 +85,33 @@ def reset(stage: ChaosStack, fault: Fault) -> None:
 
 @contextmanager
 def triple(stage: ChaosStack, _: Fault) -> Iterator[None]:
-    """Deliver every hint three times."""
-    stage.hints.fate = MessageFate.TRIPLE
+    """Deliver every message three times."""
+    stage.messages.fate = MessageFate.TRIPLE
     yield
-    stage.hints.fate = MessageFate.PASS
+    stage.messages.fate = MessageFate.PASS
 
 
 @contextmanager
 def shuffle(stage: ChaosStack, fault: Fault) -> Iterator[None]:
-    """Hold hints back and deliver them in any order, or never."""
-    stage.hints.fate = MessageFate.HOLD if fault.kind == "shuffle" else MessageFate.LOSE
+    """Hold messages back and deliver them in any order, or never."""
+    stage.messages.fate = MessageFate.HOLD if fault.kind == "shuffle" else MessageFate.LOSE
     try:
         yield
     finally:
-        stage.hints.fate = MessageFate.PASS
+        stage.messages.fate = MessageFate.PASS
         # Where Redis is away by now they are released as all is healed.
         with contextlib.suppress(RedisError), stage.redis() as redis:
-            stage.hints.release(redis, fault.dice)
+            stage.messages.release(redis, fault.dice)
 
 
 def replay(stage: ChaosStack, fault: Fault) -> None:
-    """Deliver hints that were sent before once more."""
+    """Deliver messages that were sent before once more."""
     with stage.redis() as redis:
-        stage.hints.replay(redis, fault.dice)
+        stage.messages.replay(redis, fault.dice)
 
 
 def forge(stage: ChaosStack, fault: Fault) -> None:
-    """Send hints by hand: about what is open and not due, about nothing, of a wrong form, of tasks that are none."""
+    """Send forged messages: about what is open and not due, about nothing, malformed, of unknown tasks."""
     with stage.superuser.connect() as connection:
         open_ = [str(one) for one in connection.execute(text(SOME_OPEN)).scalars()]
     with Celery("stranger", broker=stage.servers.redis_url) as stranger:

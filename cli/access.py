@@ -26,8 +26,8 @@ def me(plain: Plain = False) -> None:
             "Side": found["side"],
             "At the vendor": found["roles"],
             **{f"At {slug}": roles for slug, roles in found["tenants"].items()},
-            "Shown": words(found["means"]),
-            "Signed in": moment(found["signed_in_at"]),
+            "Signed in with": words(found["means"]),
+            "Signed in at": moment(found["signed_in_at"]),
         }
     )
 

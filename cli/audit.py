@@ -49,7 +49,7 @@ class EventTable(TableOf):
         """Print it."""
         super().show(answer, given)
         if altered := [one for one in answer["items"] if one["altered"]]:
-            warn(f"Do not rely on this: {len(altered)} of these events are not what was sealed; verify an export.")
+            warn(f"Do not rely on this list: {len(altered)} events differ from what was sealed. Verify an export.")
 
 
 SEARCH = RouteCommand(
@@ -57,8 +57,8 @@ SEARCH = RouteCommand(
     (*FILTERS, *PAGE),
     EventTable(
         {
-            "When": moment_of("at"),
-            "What": words_of("action"),
+            "Time": moment_of("at"),
+            "Action": words_of("action"),
             "Who": lambda one: one["actor"]["name"] if one["actor"] else words(one["role"]),
             "Request": "request_id",
             "Number": lambda one: one["number"] if one["sealed"] else "not sealed yet",
@@ -156,24 +156,24 @@ def _show(found: Mapping[str, Any]) -> None:
             **{f"Granted {name}": kept for name in ("resources", "actions") if (kept := found[f"granted_{name}"])},
             "Reason": words(found["reason_code"]),
             "Case": found["case_ref"],
-            "Because": found["justification"],
+            "Justification": found["justification"],
             "Open": window if found["opened_at"] else "never",
             "Ended": found["ending"],
-            "Use": found["use"],
+            "Activity": found["use"],
             "Not in the audit log": found["lost"] and f"moves {', '.join(map(str, found['lost']))}",
             "Not as sealed": found["altered"],
         }
     )
     say("")
     steps = ((moment(one["at"]), _who(one), one["deed"], one["comment"], one["number"]) for one in found["steps"])
-    terminal.table(("When", "Who", "What", "Comment", "Number"), steps)
+    terminal.table(("Time", "Who", "Action", "Comment", "Number"), steps)
     if found["uses"]:
         say("")
         uses = (
             (_span(one), one["method"], one["resource"] or "erased", one["count"], one["outcome"], one["as_asked"])
             for one in found["uses"]
         )
-        terminal.table(("When", "Done inside", "Resource", "Times", "Outcome", "As asked"), uses)
+        terminal.table(("Time", "Activity", "Resource", "Times", "Outcome", "As requested"), uses)
 
 
 def _who(step: Mapping[str, Any]) -> str:

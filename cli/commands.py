@@ -158,7 +158,7 @@ DELEGATION_COMMANDS = {
 }
 
 
-# Observers, who get copies of what a tenant is asked and told
+# Observers, who get copies of the mails about requests
 
 OBSERVERS = "/v1/tenants/{slug}/observers"
 OBSERVER: Mapping[str, Field] = {
@@ -185,7 +185,7 @@ OBSERVER_COMMANDS = {
     "remove": RouteCommand(
         f"DELETE {OBSERVERS}/{{observer_id}}",
         (TENANT, argument("observer_id", "observer", "its id")),
-        Sentence("Removed: no more copies are mailed there."),
+        Sentence("Removed. This observer gets no more copies."),
         "Remove an observer, as a tenant admin.",
     ),
 }
@@ -281,7 +281,9 @@ ENDPOINT_COMMANDS = {
     "test": RouteCommand(
         f"POST {ENDPOINT_PATH}/test",
         (ENDPOINT,),
-        Sentence("It is called with webhook-id {webhook_id}; see: lockbox endpoint deliveries {endpoint_id}"),
+        Sentence(
+            "Test queued with webhook-id {webhook_id}. To see the result: lockbox endpoint deliveries {endpoint_id}"
+        ),
         "Send a test event to a webhook.",
     ),
     "deliveries": RouteCommand(
@@ -303,7 +305,7 @@ ENDPOINT_COMMANDS = {
     "redeliver": RouteCommand(
         "POST /v1/deliveries/{delivery_id}/redeliver",
         (argument("delivery_id", "delivery", "the id of a delivery"),),
-        Sentence("It is called again with webhook-id {webhook_id}."),
+        Sentence("Call queued again with webhook-id {webhook_id}."),
         "Repeat a finished delivery under the same webhook-id.",
     ),
 }
@@ -343,7 +345,7 @@ VENDOR_COMMANDS = {
     "remove": RouteCommand(
         f"DELETE {COLLEAGUE}",
         (PERSON,),
-        Sentence("Removed: they have no role here now."),
+        Sentence("Removed. They have no role at the vendor."),
         "Remove all roles of somebody else, as an operator.",
     ),
     "disable": RouteCommand(
@@ -365,10 +367,10 @@ VENDOR_COMMANDS = {
             {
                 "Request": "request_id",
                 "Customer": "tenant",
-                "Of": words_of("template"),
-                "By": "channel",
-                "When": moment_of("died_at"),
-                "Why": words_of("error"),
+                "Template": words_of("template"),
+                "Channel": "channel",
+                "Time": moment_of("died_at"),
+                "Error": words_of("error"),
                 "Delivery": "delivery_id",
             }
         ),

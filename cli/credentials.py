@@ -38,7 +38,7 @@ def code_key(
     """Derive the key of mailed codes into a file.
 
     From a credential key, for LOCKBOX_CODE_KEY_FILES, which the notifications
-    worker is told. It makes codes, and nothing else can be made by it.
+    worker has. It makes codes, and nothing else can be made by it.
     """
     try:
         keyring.make_codes(root, file)

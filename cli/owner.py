@@ -20,8 +20,8 @@ from lockbox.requests.policy_rules import Policy
 from lockbox.startup_checks import StartupCheckFailed
 
 NEXT = """
-It reads and closes. Opening takes a passkey, or your sign-in service. To add one, start the API and enter this code,
-which works once and for 24 hours, at {url}/invitations/{invitation}
+The token can read and revoke. Approving takes a passkey or your identity provider. To add one, start the API and
+enter this code, which works once and for 24 hours, at {url}/invitations/{invitation}
 
     {code}
 

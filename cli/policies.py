@@ -137,7 +137,7 @@ def _show_changes(found: Mapping[str, str]) -> None:
 
 
 def _facts(value: object, name: str = "") -> Iterator[tuple[str, object]]:
-    """Yield a policy's settings by dotted names, as its changes are told; lists of things are counted from 0."""
+    """Yield a policy's settings by dotted names, as its changes list them; lists of things are counted from 0."""
     match value:
         case dict():
             for key, part in value.items():

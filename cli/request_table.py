@@ -19,7 +19,7 @@ COLOURS = {
     Tone.LAPSED: "bright_black",
 }
 WORDS = {
-    name: (wording.customers, COLOURS[wording.tone])
+    name: (wording.others, COLOURS[wording.tone])
     for name, wording in STATE_WORDINGS.items()
     if name != NOBODY_NOTIFIED
 }
@@ -45,7 +45,7 @@ def show_list(items: Iterable[Mapping[str, Any]]) -> None:
         )
         for item in items
     )
-    terminal.table(("Request", "State", "To", "Asked by", "Deadline"), rows)
+    terminal.table(("Request", "State", "Service", "Requester", "Deadline"), rows)
 
 
 def show_one(item: Mapping[str, Any]) -> None:
@@ -55,12 +55,12 @@ def show_one(item: Mapping[str, Any]) -> None:
         {
             "Request": item["id"],
             "State": state(item),
-            "Asked by": item["requester"]["name"],
+            "Requester": item["requester"]["name"],
             "Customer": item["tenant"],
             "Service": item["service"],
             "Resources": ", ".join(map(flagged, item["resources"])),
             "Actions": ", ".join(item["actions"]),
-            "Why": f"{why}: {item['justification']}" if item["justification"] else why,
+            "Reason": f"{why}: {item['justification']}" if item["justification"] else why,
             "Case": item["case_ref"],
             "Window": duration(item["access_window"]),
             "Deadline": moment(item["deadline_at"]),
@@ -79,11 +79,11 @@ def _shown_where_there(item: Mapping[str, Any]) -> dict[str, str]:
     """Return what only some requests have: answers, who could not be reached, and what asks again for what."""
     found = {
         "Granted": _granted(item),
-        "Answers": "\n".join(map(_answer, item.get("decisions") or ())),
+        "Decisions": "\n".join(map(_answer, item.get("decisions") or ())),
         "Reached": (item.get("reach") or {}).get("sentence"),
-        "Asks again for": item["follows"],
-        "Asked again by": item.get("followed_by"),
-        "You may": _moves(item.get("available_moves") or ()),
+        "Resubmits": item["follows"],
+        "Resubmitted as": item.get("followed_by"),
+        "Your actions": _moves(item.get("available_moves") or ()),
     }
     return {name: value for name, value in found.items() if value}
 
@@ -129,7 +129,7 @@ def show_events(items: Iterable[Mapping[str, Any]]) -> None:
         )
         for item in items
     )
-    terminal.table(("#", "When", "Who", "As", "What", "State", "Deadline", "Comment"), rows)
+    terminal.table(("#", "Time", "Who", "Role", "Action", "State", "Deadline", "Comment"), rows)
 
 
 def _actor(item: Mapping[str, Any]) -> str:
@@ -138,12 +138,12 @@ def _actor(item: Mapping[str, Any]) -> str:
 
 
 def _beside(item: Mapping[str, Any]) -> str:
-    """Return what an entry says of how notifications fared."""
+    """Return what an entry says about the delivery of notifications."""
     if dead := item["notification"]:
         whom = dead["recipient"] or "somebody of the other side"
         return f"{words(dead['template'])} by {dead['channel']} to {whom}: {words(dead['error'])}"
     if item["nobody_notified"]:
-        return f"nobody could be told: none of {item['asked']} was reached"
+        return f"nobody could be notified: none of {item['asked']} was reached"
     if item["asked"] is not None:
         return f"{item['reached']} of {item['asked']} were reached"
     return f"none of {item['unreached']} could be reached" if item["unreached"] is not None else ""
@@ -152,7 +152,7 @@ def _beside(item: Mapping[str, Any]) -> str:
 def show_activity(items: Sequence[Mapping[str, Any]]) -> None:
     """Print the activity during access."""
     if not items:
-        terminal.say("Nothing was reported.")
+        terminal.say("No activity was reported.")
         return
     rows = (
         (
@@ -162,7 +162,7 @@ def show_activity(items: Sequence[Mapping[str, Any]]) -> None:
             item["method"],
             item["resource"] or "erased",
             item["outcome"],
-            "" if item["as_asked"] else "not what was asked for",
+            "" if item["as_asked"] else "outside the request",
         )
         for item in items
     )
@@ -172,7 +172,7 @@ def show_activity(items: Sequence[Mapping[str, Any]]) -> None:
 def show_questions(items: Sequence[Mapping[str, Any]]) -> None:
     """Print questions, each with its answer."""
     if not items:
-        terminal.say("Nothing was asked.")
+        terminal.say("There are no questions.")
         return
     rows = (
         (
@@ -185,7 +185,7 @@ def show_questions(items: Sequence[Mapping[str, Any]]) -> None:
         )
         for item in items
     )
-    terminal.table(("Question", "When", "Who", "Asks", "Answered", "Answer"), rows)
+    terminal.table(("Id", "Time", "Who", "Question", "Answered", "Answer"), rows)
 
 
 def show_preview(found: Mapping[str, Any]) -> None:
@@ -195,8 +195,8 @@ def show_preview(found: Mapping[str, Any]) -> None:
     terminal.facts(
         {
             "Can be submitted": found["can_be_submitted"],
-            "In the way": "\n".join([*found["obstacles"], *(lack["message"] for lack in found["lacks"])]),
-            "It begins as": WORDS[found["first_state"]][0],
+            "Obstacles": "\n".join([*found["obstacles"], *(lack["message"] for lack in found["lacks"])]),
+            "First state": WORDS[found["first_state"]][0],
             "Mode": found["mode"],
             "Policy": f"version {found['policy_version']}",
             "Reviewed by": ", ".join(found["reviewers"]),
@@ -206,7 +206,7 @@ def show_preview(found: Mapping[str, Any]) -> None:
             "Notified first": ", ".join(_counted(one["name"], one["mailboxes"]) for one in found["notified_first"]),
             "Webhooks": found["endpoints"],
             "Approvals": terms["quorum"],
-            "Also needed": "\n".join(stages),
+            "Also required": "\n".join(stages),
             "Time to review": duration(terms["review_window"]),
             "Time to answer": duration(terms["approval_window"]),
             "Longest window": duration(terms["access_ceiling"]),
@@ -221,17 +221,17 @@ def show_what_if(found: Mapping[str, Any]) -> None:
     terminal.facts(
         {
             "Warnings": "\n".join(found["warnings"]),
-            "It begins as": WORDS[found["first_state"]][0],
+            "First state": WORDS[found["first_state"]][0],
             "Mode": found["mode"],
             "Policy": f"version {found['policy_version']}",
             "Reviewed by": f"{found['reviewers']} of the vendor" if found["reviewers"] else "",
             "Notified first": "\n".join(map(_mailed, found["notified_first"])),
             "Could approve": ", ".join(found["could_approve"]),
-            "Want no prompts": ", ".join(found["quiet"]),
-            "Copied": "\n".join(map(_mailed, found["copied"])),
+            "Prompts turned off": ", ".join(found["quiet"]),
+            "Observers": "\n".join(map(_mailed, found["copied"])),
             "Webhooks": ", ".join(found["endpoints"]),
             "Approvals": terms["quorum"],
-            "Also needed": "\n".join(stages),
+            "Also required": "\n".join(stages),
             "Time to answer": duration(terms["approval_window"]),
         }
     )
@@ -259,5 +259,5 @@ def show_notifications(found: Mapping[str, Any]) -> None:
         )
         for one in found["own"]
     )
-    terminal.table(("Who", "Where", "By", "Of", "Outcome", "Tries", "Last error"), rows)
+    terminal.table(("Recipient", "Address", "Channel", "Template", "Outcome", "Attempts", "Last error"), rows)
     terminal.say("The other side: " + ", ".join(f"{number} {outcome}" for outcome, number in found["other"].items()))

@@ -110,7 +110,7 @@ def _kept_up(plan: StackPlan, seeded: Sample, tokens: Path) -> int:
         words = shlex.split(Template(command).substitute(own))
         if process != API:
             words = [sys.executable, "-m", "cli.restart", *words]
-        # exec: the pid that is told and signalled is that of the process itself, not of a shell around it.
+        # exec: the pid that is reported and signalled is that of the process itself, not of a shell around it.
         manager.add_process(process, f"exec {shlex.join(words)}", env=environment(own), cwd=str(stack.CHECKOUT))
     signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     manager.loop()
@@ -148,7 +148,7 @@ class _PatientManager(honcho.manager.Manager):  # type: ignore[misc] # honcho ha
 
 
 class _TeePrinter(honcho.printer.Printer):  # type: ignore[misc] # honcho has no types
-    """honcho's printer; what honcho itself says is also told to somebody."""
+    """honcho's printer; what honcho itself says is also passed on."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         super().__init__(sys.stdout)

@@ -27,7 +27,7 @@ def list_tokens(plain: Plain = False) -> None:
         (one["id"], one["name"], moment(one["last_used_at"]), moment(one["expires_at"]), one["created_at"][:10])
         for one in found["items"]
     )
-    terminal.table(("Token", "Name", "Last used", "Expires", "Made"), rows)
+    terminal.table(("Token", "Name", "Last used", "Expires", "Created"), rows)
 
 
 @app.command()

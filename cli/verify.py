@@ -85,7 +85,7 @@ def verify(
     Trusts the keys that you give, those in a mail that you give, and those by which you verified the same log
     before; approvals are checked by keys named lockbox/approvals. The checkpoint is remembered, and the next export
     has to continue it. If a back-up was restored, the command says what that gave up, and how to accept it. Ends with
-    0 if the export is intact, 1 if it was tampered with, 2 if that cannot be told, and 3 if it is no export.
+    0 if the export is intact, 1 if it was tampered with, 2 if that cannot be verified, and 3 if it is no export.
     """
     paper, folder = Console(highlight=False), memory.expanduser()
     try:
@@ -183,7 +183,7 @@ def _start(path: Path) -> bytes:
 
 
 def _remember(folder: Path, result: VerificationResult, trusted: TrustAnchors) -> None:
-    """Save the checkpoint for the next time; if that fails, say so and keep the verdict."""
+    """Save the checkpoint for the next time; if that fails, say so and keep the result."""
     of_approvals = [key for key in trusted.keys if key.name == NAME]
     signer = [result.signer] if result.signer else []
     log = notes.named(result.header.origin)[0]

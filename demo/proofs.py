@@ -127,7 +127,10 @@ def _twice(seen: DemoEvidence) -> ProofLine:
 
 
 def _doors(seen: DemoEvidence) -> Iterator[ProofLine]:
-    for opens, title, must in ((True, "doors of 1 and 4", "shut, open, shut"), (False, "doors of 2, 3, 5", "shut")):
+    for opens, title, must in (
+        (True, "doors of 1 and 4", "closed, open, closed"),
+        (False, "doors of 2, 3, 5", "closed"),
+    ):
         phases = {s.number: _phases(seen.probes[s.number]) for s in STORIES if s.opens is opens}
         off = tuple(f"the door of story {n} was {said}, not {must}" for n, said in phases.items() if said != must)
         yield ProofLine(title, must, " / ".join(sorted(set(phases.values()))), off)
@@ -139,7 +142,7 @@ def _doors(seen: DemoEvidence) -> Iterator[ProofLine]:
 
 
 def _phases(probes: Iterable[Probe]) -> str:
-    words = {"serves": "open", "refuses": "shut"}
+    words = {"serves": "open", "refuses": "closed"}
     return ", ".join(words.get(said, said) for said, _ in groupby(probe.said for probe in probes)) or "never tried"
 
 

@@ -119,7 +119,7 @@ STORIES = (
     ),
     Story(
         4,
-        "approved, then closed early",
+        "approved, then revoked",
         "dimitri",
         (Cue(2.0, "amir", "approve"), Cue(4.5, "tara", "revoke")),
         (
@@ -143,14 +143,14 @@ STORIES = (
 
 SUBJECTS = {
     "reviewing": "Review needed",
-    "pending": "Your answer is needed",
+    "pending": "Approval needed",
     "answer_reminder": "Reminder",
     "active": "Access to ",
     "denied": "Denied",
-    "cancelled": "Withdrawn by vendor",
-    "timed_out": "No answer in time",
-    "revoked": "Closed early",
-    "expired": "Time over",
+    "cancelled": "Cancelled by vendor",
+    "timed_out": "Timed out",
+    "revoked": "Revoked",
+    "expired": "Expired",
     RECEIPT: "Receipt",
 }
 """How the subject of a mail begins, by the state that it tells of."""

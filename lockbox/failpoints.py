@@ -48,9 +48,9 @@ POINTS = {
     "sealer.after_sign": "a checkpoint is signed, and nothing is committed",
     "sealer.before_ship": "a checkpoint is committed, and not shipped",
     "shipping.before_replace": "a checkpoint is written beside the one that it replaces",
-    "sealer.after_ship": "a checkpoint is shipped, and nobody is told of it",
+    "sealer.after_ship": "a checkpoint is shipped, and nobody is notified of it",
     "sealer.after_heartbeat": "the checkpoint of the hour is signed and kept, and nothing is committed",
-    "sealer.after_promise": "those who are told of a checkpoint have their notifications, and nothing is committed",
+    "sealer.after_promise": "notifications of a checkpoint are written, and nothing is committed",
 }
 
 

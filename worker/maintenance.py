@@ -71,7 +71,7 @@ def _reconcile(tools: Runtime) -> Generator[Step, None, None]:
 
 
 def _seal(tools: Runtime) -> Generator[Step, None, None]:
-    """Seal what was written, ship what was signed, and promise who is to be told of it.
+    """Seal what was written, ship what was signed, and promise who is to be notified of it.
 
     No step is taken while another process seals.
 

@@ -12,13 +12,13 @@ from config.settings import UnsafeSettings
 from lockbox.identity.roles import VENDOR_ROLES, Role
 
 CAN: Mapping[Role, str] = {
-    Role.ENGINEER: "Asks for access to a customer's data, and gives it back.",
-    Role.MANAGER: "Reviews for the vendor what engineers ask for, before the customer hears of it.",
-    Role.OPERATOR: "Keeps the installation running: sees counts and delays, and nothing of what is asked.",
-    Role.VENDOR_AUDITOR: "Reads the vendor's audit log, and decides nothing.",
-    Role.TENANT_ADMIN: "Runs the customer's side: people, policy, webhooks. Can shut access, and never open it.",
-    Role.APPROVER: "Says yes or no to a request, and closes access again.",
-    Role.AUDITOR: "Reads the customer's audit log, checks and exports it, and decides nothing.",
+    Role.ENGINEER: "Requests access to a customer's data.",
+    Role.MANAGER: "Reviews engineers' requests for the vendor before the customer is asked.",
+    Role.OPERATOR: "Operates the installation: sees counts and delays, but no content of requests.",
+    Role.VENDOR_AUDITOR: "Reads the vendor's audit log. Cannot decide.",
+    Role.TENANT_ADMIN: "Administers people, policy and webhooks for the customer. Can revoke access, not open it.",
+    Role.APPROVER: "Approves or denies requests, and revokes access.",
+    Role.AUDITOR: "Reads, verifies and exports the customer's audit log. Cannot decide.",
 }
 
 

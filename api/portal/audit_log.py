@@ -279,7 +279,7 @@ def _id(text: str, which: str) -> UUID | None:
     try:
         return UUID(text) if text else None
     except ValueError:
-        raise Invalid(f"A {which} is looked for by its id: copy it from an event.", field=which) from None
+        raise Invalid(f"Search for a {which} by its id: copy it from an event.", field=which) from None
 
 
 def _word(text: str, which: str) -> str | None:

@@ -56,8 +56,8 @@ class EventStream(Response):
             wait = AGAIN_AFTER_MS + secrets.randbelow(SPREAD_MS)
             await _write(send, f"retry: {wait}\n\n".encode())
             while not self._seat.is_over:
-                await _write(send, await self._seat.next(self._room.beat, self._room.told))
-            await _write(send, await self._seat.next(0, self._room.told), is_last=True)
+                await _write(send, await self._seat.next(self._room.beat, self._room.sent_position))
+            await _write(send, await self._seat.next(0, self._room.sent_position), is_last=True)
         except (TimeoutError, OSError) as error:
             log.info("live_updates.client_dropped", error=type(error).__name__)
         finally:

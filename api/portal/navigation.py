@@ -32,11 +32,11 @@ def _customers(caller: Caller) -> bool:
 
 
 SECTIONS = (
-    Section("/waiting", "Waiting for you", _customers),
-    Section("/review", "To review", _vendor(Role.MANAGER)),
-    Section("/ask", "Ask", _vendor(Role.ENGINEER)),
+    Section("/waiting", "Approvals", _customers),
+    Section("/review", "Reviews", _vendor(Role.MANAGER)),
+    Section("/ask", "Request access", _vendor(Role.ENGINEER)),
     Section("/mine", "My requests", _vendor(Role.ENGINEER)),
-    Section("/open", "Open now", _either(_customers, _vendor(Role.MANAGER, Role.VENDOR_AUDITOR))),
+    Section("/open", "Open windows", _either(_customers, _vendor(Role.MANAGER, Role.VENDOR_AUDITOR))),
     Section("/requests", "History", _either(_customers, _vendor(Role.MANAGER, Role.VENDOR_AUDITOR))),
     Section(
         "/audit-log",

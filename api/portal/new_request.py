@@ -41,7 +41,7 @@ SAID = {
     "service": "Choose a service.",
     "actions": "Choose at least one action.",
     "reason_code": "Choose a reason.",
-    "access_window": "Choose for how long.",
+    "access_window": "Choose a duration.",
 }
 
 FormFields = dict[str, list[str]]
@@ -277,10 +277,10 @@ def _wrong(refused: LockboxError | None, found: Preview | None) -> FormFields:
     """Return the errors by field: validation errors, or what the customer's policy requires."""
     said = defaultdict[str, list[str]](list)
     facts = refused.facts if refused else {}
-    told = [(one["field"], one["message"]) for one in facts.get("errors", ())]
-    if refused and not told and "field" in facts:
-        told = [(facts["field"], refused.detail)]
-    for field, message in (*told, *(found.lacks if found else ())):
+    mistakes = [(one["field"], one["message"]) for one in facts.get("errors", ())]
+    if refused and not mistakes and "field" in facts:
+        mistakes = [(facts["field"], refused.detail)]
+    for field, message in (*mistakes, *(found.lacks if found else ())):
         said[field].append(message)
     return dict(said)
 

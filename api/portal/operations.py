@@ -59,14 +59,14 @@ def _charts(day: HourlyCounts) -> Sequence[Chart]:
     submitted = [
         Series("Submitted", "submitted", day.counts("submitted")),
         Series("Decided", "decided", day.counts("decided")),
-        Series("No answer in time", "timed-out", day.counts("timed_out")),
+        Series("Timed out", "timed-out", day.counts("timed_out")),
     ]
-    told = [Series("Sent", "sent", day.counts("sent")), Series("Dead", "dead", day.counts("dead"))]
+    notifications = [Series("Sent", "sent", day.counts("sent")), Series("Dead", "dead", day.counts("dead"))]
     schedule = [Series("Schedule lag", "schedule", day.worst("schedule_lag"))]
     seal = [Series("Seal lag", "seal", day.worst("seal_lag"))]
     return (
         Chart("requests", "Requests", day.hours, submitted, charts.count),
-        Chart("notifications", "Notifications", day.hours, told, charts.count),
+        Chart("notifications", "Notifications", day.hours, notifications, charts.count),
         Chart("schedule", "Worst schedule lag", day.hours, schedule, status.lag),
         Chart("seal", "Worst seal lag", day.hours, seal, status.lag),
     )

@@ -64,7 +64,7 @@ HEADERS = {
 KEPT = ("retry-after", "allow", "connection")
 TITLES = {
     403: "You do not have access to this",
-    404: "There is nothing here",
+    404: "Page not found",
     413: "That is too large",
     415: "This request is not valid",
     429: "Too many attempts",
@@ -90,11 +90,11 @@ TEMPLATES = Environment(
 def _here(tell: Callable[[datetime, str], str]) -> Callable[..., str]:
     """Return the template filter that formats a time in the reader's time zone."""
 
-    def told(moment: datetime, zone: str | None = None) -> str:
+    def formatted(moment: datetime, zone: str | None = None) -> str:
         reader = READER.get()
         return tell(moment, zone or (reader.time_zone if reader else time_zones.DEFAULT))
 
-    return told
+    return formatted
 
 
 def _state_words(saying: StateWording) -> str:
@@ -123,7 +123,7 @@ def page(
     status: int = 200,
     *,
     visitor: Visitor | None = None,
-    **said: Any,  # noqa: ANN401 - a template is told whatever it says
+    **said: Any,  # noqa: ANN401 - a template takes any variables
 ) -> HTMLResponse:
     """Return a page.
 
@@ -219,8 +219,8 @@ def _page_of(request: Request, error: Exception, plain: Response) -> Response:
     if isinstance(error, NotSignedIn):
         ended = {} if request.method == "GET" else {"ended": "yes"}
         return go(request, SIGN_IN, next=_wanted(request), **ended)
-    told = json.loads(bytes(plain.body))
-    shown = problem(request, plain.status_code, told["detail"], needs_sign_in=isinstance(error, SignInAgain))
+    said = json.loads(bytes(plain.body))
+    shown = problem(request, plain.status_code, said["detail"], needs_sign_in=isinstance(error, SignInAgain))
     shown.headers.update({name: plain.headers[name] for name in KEPT if name in plain.headers})
     return shown
 
@@ -268,7 +268,7 @@ def _problem(
         "problem",
         status,
         visitor=visitor,
-        title=TITLES.get(status, "That did not work"),
+        title=TITLES.get(status, "Something went wrong"),
         detail=detail,
         back=back or (origin_page[0] if origin_page else None),
         onward=navigation.first(visitor.caller) if visitor else None,

@@ -194,8 +194,8 @@ def _shown(
     version = entry.request.version
     happened = [event for event in event_search.events(session, request_id) if (event.seq or 0) <= version]
     moves = event_search.moves(happened)
-    told_of = list(_told_of(happened, visitor.caller.side))
-    told = delivery_status.reach_of_request(
+    timeline = list(_timeline(happened, visitor.caller.side))
+    reach = delivery_status.reach_of_request(
         session, request_id, entry.request.state, customer_knows=entry.request.asked_at is not None
     )
     before = inbox.earlier_requests(session, visitor.caller, entry.request)
@@ -212,21 +212,21 @@ def _shown(
         title=titles(chosen).get(entry.request.service, entry.request.service),
         reads_why=roles.may_read(ProtectedField.JUSTIFICATION, held),
         reads_comments=roles.may_read(ProtectedField.COMMENT, held),
-        happened=told_of,
+        happened=timeline,
         endorsed=next((move for move in moves if move.action == Action.ENDORSE), None),
-        is_narrowed=any(one["kept"] for one in told_of if one["action"] == Action.APPROVE),
+        is_narrowed=any(one["kept"] for one in timeline if one["action"] == Action.APPROVE),
         inside=activity.read(session, visitor.caller, request_id) if entry.request.opened_at else [],
         voices=on_behalf_of(session, moves),
         unheard=OnBehalfOf(),
-        reach=told.sentence() if entry.request.state in {*ASKING, State.TIMED_OUT} else "",
-        nobody_notified=entry.request.state == State.TIMED_OUT and not told.reached,
+        reach=reach.sentence() if entry.request.state in {*ASKING, State.TIMED_OUT} else "",
+        nobody_notified=entry.request.state == State.TIMED_OUT and not reach.reached,
         is_own=entry.request.requester_id == visitor.caller.person_id,
         follower=submit.follower(session, visitor.caller, request_id),
         before=before,
         waiting=inbox.tallies_of(session, visitor.caller, _pending(session, before)),
         tallies=inbox.count(session, visitor.caller, entry.request) if _is_asked(entry.request) else [],
         talk=questions.conversation(session, visitor.caller, entry),
-        since=[one for one in told_of if seen is not None and (one["seq"] or 0) > seen] if refused else [],
+        since=[one for one in timeline if seen is not None and (one["seq"] or 0) > seen] if refused else [],
         offered=offered,
         obstacle=next((one for one in offered.values() if one), None),
         required=_required(session, visitor.caller, entry.request) if offered else frozenset(),
@@ -255,7 +255,7 @@ def _pending(session: UnitOfWork, rows: Iterable[Row[Any]]) -> list[AccessReques
     return list(session.orm.exec(select(AccessRequest).where(col(AccessRequest.id).in_(ids)))) if ids else []
 
 
-def _told_of(happened: Iterable[Row[Any]], side: Side) -> Iterator[dict[str, Any]]:
+def _timeline(happened: Iterable[Row[Any]], side: Side) -> Iterator[dict[str, Any]]:
     """Yield the events of the page: the moves, and escalations with their reason."""
     for event in happened:
         said = json.loads(event.body) if event.body else {}

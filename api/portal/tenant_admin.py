@@ -33,7 +33,7 @@ LABELS = {
     "description": "What it is",
     "format": "Form",
     "event_types": "Events",
-    "overlap_hours": "Hours in which the old one signs too",
+    "overlap_hours": "Hours in which the old secret also signs",
     "mode": "Who decides",
     "service": "On",
     "comment": "Why",
@@ -75,7 +75,7 @@ class TenantAdminPage:
         template: str,
         refused: LockboxError | None = None,
         status: int = 200,
-        **said: Any,  # noqa: ANN401 - a template is told whatever it says
+        **said: Any,  # noqa: ANN401 - a template takes any variables
     ) -> HTMLResponse:
         """Return a page, with a refusal if there was one."""
         return page(
@@ -156,5 +156,7 @@ def read(kind: type[Body], **fields: object) -> Body:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        told = "; ".join(f"{LABELS.get(str(where[0]), where[0])}: {what}" for where, what in policy_diff.of(error))
-        raise Invalid(f"Not accepted: {told}.") from None
+        mistakes = "; ".join(
+            f"{LABELS.get(str(where[0]), where[0])}: {what}" for where, what in policy_diff.of(error)
+        )
+        raise Invalid(f"Not accepted: {mistakes}.") from None

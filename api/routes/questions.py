@@ -29,12 +29,12 @@ def ask(
     plain = f"ask {request_id} {body.model_dump_json()}".encode()
     answer = submit.earlier_answer(session, who.person_id, key, plain) if key else None
     if answer is None:
-        told = _view(questions.ask(session, who, came, request_id, body.text)).model_dump_json()
+        answered = _view(questions.ask(session, who, came, request_id, body.text)).model_dump_json()
         if key:
-            submit.keep(session, who.person_id, key, plain, told)
+            submit.keep(session, who.person_id, key, plain, answered)
     else:
-        told = QuestionView.model_validate(answer).model_dump_json()
-    return Response(told, 201, media_type="application/json")
+        answered = QuestionView.model_validate(answer).model_dump_json()
+    return Response(answered, 201, media_type="application/json")
 
 
 @router.get("/{request_id}/questions", responses=problems(404))

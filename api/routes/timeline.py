@@ -39,7 +39,7 @@ def events(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: Ses
     rows = event_search.events(session, request_id)
     are_dead = any(row.action == NOTIFICATION_DEAD for row in rows)
     own = delivery_status.of_request(session, request_id, who.side).own if are_dead else ()
-    names = {str(told.id): told.recipient for told in own}
+    names = {str(one.id): one.recipient for one in own}
     said = on_behalf_of(session, event_search.moves(rows))
     seen = [row for row in rows if row.seq is not None or knows_of(who.side, row.to_state, row.template)]
     shown = EventList(items=[_event(row, said.get(row.seq, OnBehalfOf()), held, names) for row in seen])

@@ -13,7 +13,7 @@ Switch = Annotated[bool, Field(strict=True)]
 
 
 class NewAddress(RequestBody):
-    """A further address; without `prompts` it gets only receipts and notices of changes."""
+    """A further address; without `prompts` it gets only receipts and notifications of changes."""
 
     email: Address
     prompts: Switch = True

@@ -47,7 +47,7 @@ MAIL = """From: Lockbox <lockbox@vendor.example>\r
 To: Ann Archer <ann@customer.example>\r
 Subject: A request for access is {template}\r
 \r
-Somebody at your vendor asks for access to a mailbox of yours, or has been given it, or it has ended.\r
+Somebody at your vendor requests access to a mailbox of yours, or has been given it, or it has ended.\r
 The request is {id}.\r
 """
 

@@ -274,7 +274,7 @@ def _account_mail(template: str, hand: WritingStyle) -> AccountMail:
 
 def _changes(template: str, hand: WritingStyle) -> dict[str, str]:
     if template.startswith("address_"):
-        return {"prompts": "told \u2192 not told"} if template == "address_changed" else {}
+        return {"prompts": "sent \u2192 not sent"} if template == "address_changed" else {}
     if template in {CHECKPOINT, DIGEST}:
         return SIGNED
     if template.startswith("observer_"):

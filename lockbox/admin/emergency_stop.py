@@ -25,8 +25,8 @@ from lockbox.requests.policy_diff import changes as policy_changes
 from lockbox.requests.policy_rules import strictest
 from lockbox.requests.transition import Origin
 
-LEFT = "Whoever asked is no engineer of the vendor any more."
-SUSPENDED = "The vendor has suspended the customer: its open windows end, and none opens again by itself."
+LEFT = "The requester is no longer an engineer of the vendor."
+SUSPENDED = "The vendor has suspended the customer. Its open windows ended."
 WAYS_TO_LEAVE = {
     State.REVIEWING: Action.CANCEL,
     State.PENDING: Action.CANCEL,
@@ -34,7 +34,7 @@ WAYS_TO_LEAVE = {
 }
 ADMINS = (Role.TENANT_ADMIN,)
 STOPPED = "emergency_stop"
-VENDOR_OPENED = "The tenant decides again: what the vendor opened alone is closed."
+VENDOR_OPENED = "The tenant decides again. Windows that the vendor opened alone were revoked."
 STOP_ACTIONS = {State.ACTIVE: Action.REVOKE, State.PENDING: Action.DENY, State.REVIEWING: Action.DENY}
 
 

@@ -69,13 +69,13 @@ def record_expired_consents(database: Database) -> Iterator[str]:
     for row in ended:
         try:
             with database.transaction() as session:
-                told = _record_expiry(session, row)
+                recorded = _record_expiry(session, row)
         except (OperationalError, InterfaceError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others go on
             _failed(row.tenant_id, error)
         else:
-            if told:
+            if recorded:
                 yield "consent"
 
 

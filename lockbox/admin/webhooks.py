@@ -100,7 +100,7 @@ def add(
 
     Raises:
         NotFound, NotYours, SignInAgain: there is none, or the caller lacks the role or a fresh sign-in.
-        Invalid: the address would never be called, there is no such event, or the vendor's is to be told why.
+        Invalid: the address is not allowed, there is no such event, or the vendor's is to include the justification.
         TooManyEndpoints: the most that there may be are there.
     """
     tenant = None if slug is None else permissions.known(session, caller, slug)
@@ -285,7 +285,7 @@ def _facts(endpoint: Endpoint) -> dict[str, str]:
         "url": place(endpoint.url),
         "events": permissions.listed(endpoint.event_types) if endpoint.event_types else "all",
         "format": endpoint.format,
-        "justification": "told" if endpoint.with_justification else "not told",
+        "justification": "included" if endpoint.with_justification else "left out",
         "enabled": "no" if endpoint.disabled_at else "yes",
     }
 

@@ -26,7 +26,7 @@ ENDS = {
     "timed_out": "timed out",
     "completed": "completed",
     "revoked": "revoked",
-    "expired": "time over",
+    "expired": "expired",
 }
 DEEDS = {
     "submit": "submitted it",
@@ -146,7 +146,7 @@ class Report:
     @property
     def ending(self) -> str:
         """The outcome, in words."""
-        return ENDS.get(self.state or "", "not over yet")
+        return ENDS.get(self.state or "", "not ended yet")
 
     @property
     def use(self) -> str:
@@ -156,7 +156,11 @@ class Report:
         if not self.uses and self.lost:
             return "It was open; its activity may be missing from the audit log, as its moves are."
         if not self.uses:
-            return "No use was recorded while it was open." if self.closed_at else "No use has been recorded so far."
+            return (
+                "No activity was recorded while it was open."
+                if self.closed_at
+                else "No activity has been recorded so far."
+            )
         times = sum(one.count for one in self.uses)
         counted = f"{'At least ' if self.more else ''}{times} {'action' if times == 1 else 'actions'}"
         return f"{counted} {'was' if times == 1 else 'were'} recorded while it was open."

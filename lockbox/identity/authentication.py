@@ -34,7 +34,7 @@ FROM authenticate(:kind, :shown, :hash) r CROSS JOIN LATERAL credential_scope(:k
 TOKEN_FORM = re.compile(
     r"lbx_(?P<env>[a-z]{3,11})_(?P<id>[0-9a-f]{32})_(?P<secret>[A-Za-z0-9_-]{43})(?P<checksum>[0-9a-f]{8})"
 )
-UNKNOWN_OR_REVOKED = "The token is unknown or revoked; make a new one."
+UNKNOWN_OR_REVOKED = "The token is unknown or revoked. Create a new one."
 USE_NOTED_EVERY = timedelta(minutes=1)
 WHOSE = text("SELECT person_of_token(:id)")
 USED = text("""
@@ -165,10 +165,10 @@ def authenticate_token(session: UnitOfWork, shown: str, *, environment: str) -> 
     if found.revoked or found.disabled:
         raise NotSignedIn(UNKNOWN_OR_REVOKED, person_id=found.person_id)
     if found.means is AuthMethod.SAMPLE and environment == "production":
-        said = "Sample tokens are not taken in production; make a token of your own."
+        said = "Demo tokens do not work in production. Create a token of your own."
         raise NotSignedIn(said, person_id=found.person_id)
     if found.expires_at is None or found.at >= found.expires_at:
-        raise NotSignedIn("The token has expired; make a new one.", person_id=found.person_id)
+        raise NotSignedIn("The token has expired. Create a new one.", person_id=found.person_id)
     if found.last_seen_at is None or found.at - found.last_seen_at >= USE_NOTED_EVERY:
         session.write(USED, {"id": found.key_id, "at": found.at})
     return found.caller()
@@ -182,7 +182,7 @@ def read_token(shown: str, environment: str) -> tuple[UUID, str]:
     """
     parts = TOKEN_FORM.fullmatch(shown)
     if parts is None or parts["env"] != environment:
-        raise NotSignedIn(f"This is not a token of this installation: those begin with lbx_{environment}_.")
+        raise NotSignedIn(f"This is not a token of this installation. Its tokens begin with lbx_{environment}_.")
     if token_checksum(shown[:-8]) != parts["checksum"]:
         raise NotSignedIn("The token is not complete: its token_checksum is wrong. Copy it again.")
     return UUID(parts["id"]), parts["secret"]

@@ -50,7 +50,7 @@ def check_address_change(session: UnitOfWork, caller: Caller) -> None:
     if caller.means is AuthMethod.SAMPLE:
         return
     if caller.means is AuthMethod.TOKEN:
-        raise SignInAgain("An API token changes nothing of this: sign in with a browser, or by your sign-in service.")
+        raise SignInAgain("An API token cannot change this. Sign in with a browser or your identity provider.")
     _fresh_and_strong(session, caller)
 
 
@@ -58,13 +58,13 @@ def _fresh_and_strong(session: UnitOfWork, caller: Caller) -> None:
     if caller.signed_in_at is None or now(session) - caller.signed_in_at >= FRESH:
         minutes = FRESH // timedelta(minutes=1)
         raise SignInAgain(
-            f"Your sign-in is older than {minutes} minutes: sign in again.", max_age=int(FRESH.total_seconds())
+            f"Your sign-in is older than {minutes} minutes. Sign in again.", max_age=int(FRESH.total_seconds())
         )
     if caller.means in STRONG or not session.execute(HAS_ANY, {"id": caller.person_id}).scalar_one():
         return
     if not _just_invited(session, caller):
         raise SignInAgain(
-            "A code from a mail is not enough to change this: sign in with a passkey or your sign-in service."
+            "A code from a mail is not enough to change this. Sign in with a passkey or your identity provider."
         )
 
 

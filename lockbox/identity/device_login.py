@@ -28,8 +28,8 @@ LENGTH = 8
 LASTS = timedelta(minutes=10)
 SIGNED_IN_FOR = timedelta(minutes=15)
 NAME = "command line"
-NO_CODE = "No terminal waits with this code: it was mistyped, used, or has run out. Run `lockbox sign-in` again."
-OLD = "Your sign-in is older than {minutes} minutes, and the terminal would be signed in no better: sign in again."
+NO_CODE = "This code is wrong, was used, or has expired. Run `lockbox sign-in` again."
+OLD = "Your sign-in is older than {minutes} minutes, too old to sign in a terminal. Sign in again."
 
 MEET = text("SELECT find_device_login(:secret, :code)")
 
@@ -94,10 +94,10 @@ def pending_for_code(session: UnitOfWork, caller: Caller, code: str) -> DeviceLo
         Invalid: none waits with it.
     """
     if caller.holds(Role.SYSTEM):
-        raise NotYours("A system of the vendor has tokens of its own; nobody signs a terminal in for it.")
+        raise NotYours("A service account cannot use a device login. Use one of its API tokens.")
     at = now(session)
     if caller.by_device_login or caller.means is AuthMethod.TOKEN or caller.signed_in_at is None:
-        raise SignInAgain("Sign in with a browser to sign a terminal in.")
+        raise SignInAgain("Sign in with a browser to sign in a terminal.")
     if at - caller.signed_in_at >= credentials.FRESH:
         seconds = int(credentials.FRESH.total_seconds())
         raise SignInAgain(OLD.format(minutes=seconds // 60), max_age=seconds)

@@ -17,7 +17,7 @@ from lockbox.identity.oidc import VerifiedIdentity
 from lockbox.identity.roles import AuthMethod, Caller, Side
 from lockbox.identity.sessions import ClientInfo
 
-NOBODY = "Nobody here is known by that sign-in; sign in another way and add it to your account."
+NOBODY = "This sign-in is not linked to an account. Sign in another way, then add it in your account."
 
 BOUND = text("""
 INSERT INTO identities (issuer, subject, person_id, created_at, trusted_at, mac)
@@ -93,7 +93,7 @@ def bind(
     """
     credentials.check(session, caller)
     if not speaks_for(session, issuer, caller):
-        raise NotYours("That sign-in service is not meant for you here.")
+        raise NotYours("You cannot use this identity provider here.")
     row = Identity(
         issuer=proven.issuer,
         subject=proven.subject,
@@ -104,7 +104,7 @@ def bind(
     row.mac = keyring.of(session).powers.mark(*row_macs.identity(row))
     if session.execute(BOUND, row.model_dump()).one_or_none() is None:
         if _find(session, caller, proven.issuer, proven.subject) is None:
-            raise Conflict("That sign-in belongs to somebody else here.")
+            raise Conflict("That sign-in belongs to another account.")
         return
     sessions.record(session, caller, place, "identity_bound", issuer=proven.issuer)
 

@@ -51,7 +51,7 @@ NOT_ACCEPTED = "The token was not accepted; sign in again and use the new one."
 TOO_LONG = "The token lasts longer than 24 hours; have the identity provider issue shorter ones."
 EXPIRED = "The token has expired; sign in again."
 NOT_COMPLETED = "The sign-in was not completed; start it again."
-NO_BROWSER = "This sign-in service is not set up for browsers; use another way to sign in."
+NO_BROWSER = "This identity provider is not set up for browsers; use another way to sign in."
 
 # The key of this id may have been replaced, so the signature is tried with newer keys.
 OTHER_KEY = (BadSignatureError, InvalidKeyIdError, InvalidKeyTypeError, InvalidKeyCurveError)

@@ -38,7 +38,7 @@ MOST_WAITING = 4
 WAIT_SECONDS = 2.0
 """How long a call waits for them; the fetch continues for the next one."""
 DISCOVERY = "/.well-known/openid-configuration"
-UNREACHABLE = "The sign-in service cannot be reached; try again in a moment."
+UNREACHABLE = "The identity provider cannot be reached; try again in a moment."
 PUBLIC_MEMBERS = ("kty", "kid", "use", "alg", "key_ops", "n", "e", "crv", "x", "y")
 CURVES = {"EC": {"P-256", "P-384", "P-521"}, "OKP": {"Ed25519"}}
 RSA_BITS = range(2048, 8193)

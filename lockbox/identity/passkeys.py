@@ -55,7 +55,7 @@ NOT_ADDED = "The passkey could not be added; try again."
 NOT_SIGNED = "The signature of your passkey was not accepted, so nothing was decided. Try again."
 NO_PASSKEY = (
     "You have no passkey that can sign an approval here. Add one on your account page, signed in with a passkey or a "
-    "sign-in service; one that was added by a mailed code alone can sign after 72 hours."
+    "identity provider; one that was added by a mailed code alone can sign after 72 hours."
 )
 
 # py_webauthn 3.0 raises these for malformed input, besides its own errors.

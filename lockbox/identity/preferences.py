@@ -17,7 +17,7 @@ def choose_time_zone(session: UnitOfWork, caller: Caller, name: str) -> None:
     """Set the time zone that mails to the caller give beside UTC.
 
     Raises:
-        SignInAgain: an API token was shown, which may not change what its person is told.
+        SignInAgain: an API token was shown, which may not change the preferences of its person.
         Invalid: there is no such zone.
     """
     person = _signed_in(session, caller)
@@ -34,7 +34,7 @@ def choose_prompts(session: UnitOfWork, caller: Caller, place: ClientInfo, *, wa
     A person who declined prompts is still asked if the others are too few to decide. The change is an event.
 
     Raises:
-        SignInAgain: an API token was shown, which may not change what its person is told.
+        SignInAgain: an API token was shown, which may not change the preferences of its person.
     """
     person = _signed_in(session, caller)
     if person.wants_prompts is wanted:
@@ -47,5 +47,5 @@ def choose_prompts(session: UnitOfWork, caller: Caller, place: ClientInfo, *, wa
 
 def _signed_in(session: UnitOfWork, caller: Caller) -> Person:
     if caller.means is AuthMethod.TOKEN:
-        raise SignInAgain("An API token changes nothing of this: sign in with a browser, or by your sign-in service.")
+        raise SignInAgain("An API token cannot change this. Sign in with a browser or your identity provider.")
     return session.orm.get_one(Person, caller.person_id, with_for_update=True)

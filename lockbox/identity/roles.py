@@ -114,7 +114,7 @@ class Caller:
 
 
 class VisibilityScope(StrEnum):
-    """Which requests somebody may know of by a role: none, the own, their tenant's once it was told, or all."""
+    """Which requests somebody may know of by a role: none, the own, their tenant's once it was notified, or all."""
 
     NONE = "none"
     OWN = "own"

@@ -84,7 +84,7 @@ def find(
     """Return this browser's pending login, locked, if it is neither used nor expired.
 
     Raises:
-        NotSignedIn: there is none; why is not told.
+        NotSignedIn: there is none; the reason is not given.
     """
     found = look_up_login(session, stub, tied_to) if stub else None
     if stub is None or found is None or found.means is not means:

@@ -158,11 +158,11 @@ def _signed_in_just_now(session: UnitOfWork, caller: Caller) -> None:
     if caller.means is AuthMethod.SAMPLE:
         return
     if caller.means is AuthMethod.TOKEN or caller.by_device_login or caller.signed_in_at is None:
-        raise SignInAgain("A token makes no other: sign in with a browser, or send one of your sign-in service.")
+        raise SignInAgain("A token makes no other: sign in with a browser, or send one of your identity provider.")
     if now(session) - caller.signed_in_at >= credentials.FRESH:
         minutes = credentials.FRESH // timedelta(minutes=1)
         seconds = int(credentials.FRESH.total_seconds())
-        raise SignInAgain(f"Your sign-in is older than {minutes} minutes: sign in again.", max_age=seconds)
+        raise SignInAgain(f"Your sign-in is older than {minutes} minutes. Sign in again.", max_age=seconds)
     if caller.means is AuthMethod.MAIL:
         credentials.check(session, caller)
 

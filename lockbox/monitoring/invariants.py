@@ -103,8 +103,8 @@ WITH page AS MATERIALIZED (
 )
 SELECT 'I4' AS rule, id, tenant_id, 'has a gap in its seals' AS what FROM logs WHERE id IN (SELECT log_id FROM gaps)
 """)
-# A session lasts a week at most; a bearer token of a sign-in service begins none. What retention has removed of the
-# logs proves nothing any more.
+# A session lasts a week at most; a bearer token of an identity provider begins none. Events that retention has
+# removed prove nothing any more.
 UNSIGNED = text("""
 WITH looked AS MATERIALIZED (
     (SELECT id FROM requests WHERE state = 'active' LIMIT :most)
@@ -148,7 +148,7 @@ OR (g.at > k.since
             convert_from(e.body, 'UTF8')::jsonb #>> '{changes,roles}', ' → ', 2), ', ')))
     AND NOT EXISTS (SELECT FROM credentials_of(m.person_id) s WHERE s.kind = 'sample'))
 UNION ALL
-SELECT 'I12', l.id, NULL, 'somebody has a ' || replace(s.kind, 'identity', 'sign-in service') || CASE
+SELECT 'I12', l.id, NULL, 'somebody has a ' || replace(s.kind, 'identity', 'identity provider') || CASE
     WHEN s.was_removed THEN ' that was taken away' ELSE ' that no event says they added' END
 FROM looked l CROSS JOIN kept k CROSS JOIN LATERAL credentials_of(l.id) s
 WHERE s.kind IN ('passkey', 'identity') AND (s.was_removed OR (s.at > k.since

@@ -40,32 +40,32 @@ TITLES = {
     "member_invited": "Somebody was invited to {tenant}",
     "invitation_withdrawn": "An invitation to {tenant} was withdrawn",
     "recovery_proposed": "The vendor proposes a new admin for {tenant}: object if this is wrong",
-    "recovery_withdrawn": "The vendor no longer proposes an admin for {tenant}",
-    "recovery_objected": "The proposed admin for {tenant} was objected to",
+    "recovery_withdrawn": "The vendor withdrew the proposed admin for {tenant}",
+    "recovery_objected": "Somebody objected to the proposed admin for {tenant}",
     "delegate_named": "A delegate was named at {tenant}",
-    "delegate_ended": "A delegate's time at {tenant} was ended",
+    "delegate_ended": "A delegation at {tenant} was ended",
     "endpoint_added": "A webhook of {tenant} was added",
     "endpoint_changed": "A webhook of {tenant} was changed",
     "endpoint_rotated": "The secret of a webhook of {tenant} was replaced",
     "endpoint_removed": "A webhook of {tenant} was removed",
-    "endpoint_disabled": "A webhook of {tenant} is called no more",
-    "eligible_changed": "Who may be a delegate at {tenant} was changed",
-    "observer_added": "Somebody is copied on requests to {tenant}",
-    "observer_removed": "Somebody is no longer copied on requests to {tenant}",
+    "endpoint_disabled": "A webhook of {tenant} was disabled",
+    "eligible_changed": "The eligible delegates at {tenant} were changed",
+    "observer_added": "An observer of requests to {tenant} was added",
+    "observer_removed": "An observer of requests to {tenant} was removed",
     "address_added": "An address for mails to you was added",
-    "address_confirmed": "An address for mails to you is used from now on",
-    "address_changed": "What one of your addresses receives was changed",
+    "address_confirmed": "An address for mails to you was confirmed",
+    "address_changed": "The mails to one of your addresses were changed",
     "address_removed": "An address for mails to you was removed",
-    "person_disabled": "Somebody at {tenant} was shut out",
-    NOBODY_NOTIFIED: "Requests timed out, and nobody could be told of them",
-    REVIEW_UNREACHED: "Requests wait for review, and no manager could be reached",
+    "person_disabled": "A person at {tenant} was disabled",
+    NOBODY_NOTIFIED: "Requests timed out, and nobody could be notified",
+    REVIEW_UNREACHED: "Requests are waiting for review, and no manager could be reached",
     INVARIANT_BROKEN: "Alarm: an invariant check failed",
     CHECKPOINT: "The audit log of {tenant} has a new checkpoint",
     DIGEST: "The audit log of {tenant}: keep this checkpoint",
-    DELEGATE_BEGINS: "You stand in for an approver of {tenant} from now on",
+    DELEGATE_BEGINS: "You are now the delegate of an approver of {tenant}",
     INVITATION: "You are invited to {tenant}",
     SIGN_IN_CODE: "Your code to sign in",
-    ADDRESS_CODE: "Confirm that mails to you may come here",
+    ADDRESS_CODE: "Confirm this address for mails to you",
 }
 PERSONAL = frozenset(
     {
@@ -74,7 +74,7 @@ PERSONAL = frozenset(
         *("person_disabled", NOBODY_NOTIFIED, REVIEW_UNREACHED, INVARIANT_BROKEN, CHECKPOINT, DIGEST),
     }
 )
-"""What is told to people alone, or to an endpoint under a type of its own."""
+"""Notifications for people only, or for endpoints under a type of their own."""
 OWN_TYPES = {CHECKPOINT: CHECKPOINT_TYPE, INVARIANT_BROKEN: INVARIANT_TYPE}
 LABELS = {
     "member": "Who",
@@ -193,7 +193,7 @@ def type_of(template: str) -> str:
 def _said_of(one: DelegatedRequest, zone: str, public_url: str) -> dict[str, str | None]:
     """Return a pending request for the template: in words, its number, and its page if links are allowed."""
     return {
-        "asks": f"{one_line(one.requester)} asks for {one_line(one.service)}",
+        "asks": f"{one_line(one.requester)} requests access to {one_line(one.service)}",
         "until": clock_time(one.deadline_at, zone),
         "number": str(one.request_id),
         "address": portal_address(public_url, one.request_id) if one.link else None,

@@ -37,7 +37,7 @@ def mine(session: UnitOfWork, caller: Caller) -> Sequence[Address]:
 def add(session: UnitOfWork, caller: Caller, place: ClientInfo, email: str, *, prompts: bool = True) -> Address:
     """Add an address and mail a code there; nothing else is sent to it before that has come back.
 
-    The change is an event, and told to the addresses that were there before.
+    The change is an event, and the earlier addresses are notified.
 
     Raises:
         SignInAgain: the sign-in is none to change this with.
@@ -106,7 +106,7 @@ def choose(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: U
     address = _locked(session, caller, address_id)
     if address.prompts is prompts:
         return address
-    words = {True: "told", False: "not told"}
+    words = {True: "sent", False: "not sent"}
     _record_change(
         session,
         caller,
@@ -157,8 +157,8 @@ def _locked(session: UnitOfWork, caller: Caller, address_id: UUID) -> Address:
 def _record_change(
     session: UnitOfWork, caller: Caller, place: ClientInfo, address: Address, action: str, **facts: Value
 ) -> None:
-    told = {"mailbox": address.email}
-    audit_event = sessions.record(session, caller, place, action, personal=told, address_id=address.id, **facts)
+    details = {"mailbox": address.email}
+    audit_event = sessions.record(session, caller, place, action, personal=details, address_id=address.id, **facts)
     announcements.notify_person(session, audit_event, caller.person_id)
 
 

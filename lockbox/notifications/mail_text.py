@@ -55,15 +55,15 @@ def _alike(words: str, tone: Tone) -> StateWording:
 
 STATE_WORDINGS: Mapping[str, StateWording] = {
     "reviewing": _alike("In vendor review", Tone.WAITS),
-    "pending": StateWording("Waiting for your answer", "Waiting for the customer's answer", Tone.WAITS),
+    "pending": StateWording("Waiting for your approval", "Waiting for the customer's approval", Tone.WAITS),
     "active": _alike("Open", Tone.OPEN),
     "denied": _alike("Denied", Tone.REFUSED),
-    "cancelled": _alike("Withdrawn by vendor", Tone.LAPSED),
-    "timed_out": _alike("No answer in time", Tone.LAPSED),
-    "completed": _alike("Given back", Tone.GIVEN_BACK),
-    "revoked": StateWording("Closed by you", "Closed early", Tone.REFUSED),
-    "expired": _alike("Time over", Tone.GIVEN_BACK),
-    NOBODY_NOTIFIED: _alike("Nobody could be told", Tone.LAPSED),
+    "cancelled": _alike("Cancelled by vendor", Tone.LAPSED),
+    "timed_out": _alike("Timed out", Tone.LAPSED),
+    "completed": _alike("Completed", Tone.GIVEN_BACK),
+    "revoked": _alike("Revoked", Tone.REFUSED),
+    "expired": _alike("Expired", Tone.GIVEN_BACK),
+    NOBODY_NOTIFIED: _alike("Nobody could be notified", Tone.LAPSED),
 }
 
 

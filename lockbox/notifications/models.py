@@ -32,7 +32,7 @@ class Format(StrEnum):
 
 
 class Notification(SQLModel, table=True):
-    """One recipient on one channel, told of one event.
+    """A notification of one event to one recipient on one channel.
 
     `run_at` is the next try; a claim moves it past its lease, a failure past its back-off. `until_at` is when it
     stops mattering. `template` says which text: a prompt to review or answer, an outcome, or an account mail where
@@ -82,7 +82,7 @@ class Delivery(SQLModel, table=True):
 
 
 class Observer(SQLModel, table=True):
-    """Somebody who is copied on what a tenant is asked and told, about one service or all for None."""
+    """Somebody who gets copies of the mails about requests to a tenant, of one service or all for None."""
 
     __tablename__ = "observers"
 
@@ -102,7 +102,7 @@ class Endpoint(SQLModel, table=True):
     `secret` holds the HMAC secret and perhaps the private key, encrypted; those before the last rotation go on
     signing until `old_secret_until`. `why_disabled` says who or what did it. A removed one is kept for its log alone.
     `called_by_hand` is when somebody lately had it tested or a call repeated.
-    `with_justification` is for a tenant's own: the vendor's are never told why access is asked.
+    `with_justification` is for a tenant's own: the vendor's never get the justification.
     """
 
     __tablename__ = "endpoints"

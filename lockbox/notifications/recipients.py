@@ -79,7 +79,7 @@ class EndpointRecipient:
     event_types: tuple[str, ...]
 
     def wants(self, event_type: str) -> bool:
-        """Whether the endpoint is to be told of this type."""
+        """Whether the endpoint is to be notified of this type."""
         return not self.event_types or event_type in self.event_types
 
 
@@ -105,7 +105,7 @@ class ObserverRecipient:
 
 @dataclass
 class RecipientDirectory:
-    """Everyone who could be told at some tenants, and the vendor's managers; auditors only where they were looked up.
+    """The possible recipients at some tenants, and the vendor's managers; auditors only where they were looked up.
 
     `managers` are these with the tier in which each is asked. `delegates` are those who stand in for approvers now,
     each with the approvers. `quiet` are those of all of them who want no prompts. `mailboxes` are where else
@@ -155,7 +155,7 @@ def look_up(
     also: AbstractSet[UUID] = frozenset(),
     with_auditors: bool = False,
 ) -> RecipientDirectory:
-    """Look up everyone in good standing who could be told at these tenants at this moment, in one query.
+    """Look up everyone in good standing who could be notified at these tenants at this moment, in one query.
 
     `also` are further people whose addresses are looked up, such as a requester. Auditors, of whom there may be many,
     are looked up where that is asked. A delegate counts where the marks of the delegation and of their being eligible

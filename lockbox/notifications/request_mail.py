@@ -33,19 +33,19 @@ from lockbox.text_rules import flagged
 
 ENDINGS = ("denied", "cancelled", "timed_out", "completed", "revoked", "expired")
 SUBJECTS = {
-    "reviewing": "Review needed: {requester} asks for {service} at {tenant}",
-    "pending": "Your answer is needed: access to {service} asked by {requester}",
-    COPIED: "Copy: access to {service} at {tenant} asked by {requester}",
+    "reviewing": "Review needed: {requester} requests access to {service} at {tenant}",
+    "pending": "Approval needed: {requester} requests access to {service}",
+    COPIED: "Copy: {requester} requests access to {service} at {tenant}",
     "active": "Access to {service} at {tenant} is open",
-    "review_reminder": "Reminder, {left} left: {requester} asks for {service} at {tenant}",
-    "answer_reminder": "Reminder, {left} left: access to {service} asked by {requester}",
-    "closing": "Closes in {left}: access to {service} at {tenant}",
-    "unreached": "No approver could be reached, {left} left: access to {service} asked by {requester}",
-    REPORT: "Report: access to {service} at {tenant} has closed, {found}",
-    "question": "A question to you: access to {service} at {tenant}",
-    "review_question": "A question to you: access to {service} at {tenant}",
-    "answer": "Your question was answered: access to {service} at {tenant}",
-    "review_answer": "Your question was answered: access to {service} at {tenant}",
+    "review_reminder": "Reminder, {left} left: {requester} requests access to {service} at {tenant}",
+    "answer_reminder": "Reminder, {left} left: {requester} requests access to {service}",
+    "closing": "Ends in {left}: access to {service} at {tenant}",
+    "unreached": "No approver could be reached, {left} left: {requester} requests access to {service}",
+    REPORT: "Report: access to {service} at {tenant} has ended, {found}",
+    "question": "Question: access to {service} at {tenant}",
+    "review_question": "Question: access to {service} at {tenant}",
+    "answer": "Answer: access to {service} at {tenant}",
+    "review_answer": "Answer: access to {service} at {tenant}",
     RECEIPT: "Receipt: {actor} {decided} access to {service} at {tenant}",
     **{name: f"{STATE_WORDINGS[name].others}: access to {{service}} at {{tenant}}" for name in ENDINGS},
 }
@@ -55,14 +55,14 @@ LONGEST_AGENT = 256
 LONGEST_RESOURCE = 256
 DECIDED = {"endorse": "endorsed", "approve": "approved", "deny": "denied"}
 OUTCOMES = {
-    "pending": "Nobody is in yet: it waits for the customer's answer, or for more of it.",
-    "active": "Access is open, and closes by itself.",
-    "denied": "Nobody got in.",
+    "pending": "Access is not open yet: it needs the customer's approval, or more approvals.",
+    "active": "Access is open. It ends automatically.",
+    "denied": "Access was not opened.",
 }
 REMEDIES = {
-    "pending": "Deny it on the request's page, or let a colleague do so: one denial outweighs every yes.",
-    "active": "Revoke it on the request's page: the access ends at once.",
-    "denied": "Let the vendor know: the engineer can ask again.",
+    "pending": "Deny the request on its page, or have a colleague do so: a single denial ends it.",
+    "active": "Revoke the access on the request's page: it ends immediately.",
+    "denied": "Inform the vendor: the engineer can submit the request again.",
 }
 NAMED_BY = frozenset({"active", "denied", "revoked"})
 ENDED = {name: saying.others[0].lower() + saying.others[1:] for name, saying in STATE_WORDINGS.items()} | {
@@ -76,8 +76,8 @@ TEMPLATE_FILES = {
 """The template files that differ from `state_change`, which says what became of a request."""
 MOST = 5
 LOOKED_THROUGH = 500
-# A reader of the customer hears of what the customer was asked or told, a manager of everything, anybody else of the
-# vendor of their own. So many of the case and so many of the tenant's newest are looked through, by ranges
+# The customer's people see requests of which the customer was asked or notified, managers all, anybody else of the
+# vendor their own. So many of the case and so many of the tenant's newest are looked through, by ranges
 # of one, for which Postgres takes the index of the tenant, however many requests others have.
 EARLIER = text("""
 SELECT n.id AS notification_id, o.id AS request_id, q.name AS requester, v.at, d.value AS actor,
@@ -158,7 +158,7 @@ class RequestMail(LoadedNotification):
     `opened_until` is when the window would close if it were approved at that moment.
     `action`, `to_state` and `actor_id` are the event's; `address` and `user_agent` are from where it was done, None
     where the recipient is not of the same side. `time_zone` is the recipient's. `is_copy` is whether the recipient is
-    copied, decides nothing and cannot sign in. `in_vain` says how many were asked where none of them could be told.
+    an observer, who cannot decide or sign in. `in_vain` says how many were asked if none of them could be notified.
     `closed` is what a report is about.
     """
 
@@ -285,9 +285,8 @@ def _said(mail: RequestMail, services: Mapping[str, str]) -> dict[str, Any]:
 def _yes(mail: RequestMail, service: str) -> tuple[str, str]:
     """Return what approving or endorsing does, and the access that it opens."""
     opens = (
-        f"exactly this and nothing else: whoever asks may {', '.join(mail.actions)} in these resources of "
-        f"{service} for at most {duration(mail.access_window)}, then it shuts by itself. "
-        "It can be closed at any moment before."
+        f"exactly this access: the engineer may {' and '.join(mail.actions)} these resources of {service} "
+        f"for at most {duration(mail.access_window)}. It can be revoked at any time."
     )
     if mail.template == "pending":
         return "Approving opens", opens
@@ -299,12 +298,12 @@ def _yes(mail: RequestMail, service: str) -> tuple[str, str]:
 def _remedy(mail: RequestMail) -> str:
     """Return what the reader can do about an unexpected decision."""
     if mail.to_state == "pending" and mail.action == "endorse":
-        remedy = "Tell the customer not to answer, and revoke it on the request's page should it open."
+        remedy = "Ask the customer to deny the request, and revoke the access on its page if it was opened."
     else:
         remedy = REMEDIES.get(mail.to_state, "")
     if mail.recipient_id != mail.actor_id:
         return remedy
-    return f"{remedy} Then end your sessions, and take away passkeys and tokens that are not yours, in your account."
+    return f"{remedy} Then end your sessions and remove unknown passkeys and tokens in your account."
 
 
 def _before(one: EarlierRequest, when: str) -> dict[str, str]:

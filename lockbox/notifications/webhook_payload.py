@@ -25,39 +25,39 @@ ACCESS = "Access to *{service}* at {tenant}"
 SENTENCES = {
     "request.review_denied": f"{REQUEST} was denied in the vendor's review.",
     "request.denied": f"{REQUEST} was denied.",
-    "request.cancelled": f"{REQUEST} was withdrawn.",
-    "request.timed_out": f"{REQUEST} got no answer in time.",
-    "request.completed": f"{ACCESS} was given back.",
-    "request.revoked": f"{ACCESS} was closed early.",
-    "request.expired": f"{ACCESS} is over.",
+    "request.cancelled": f"{REQUEST} was cancelled.",
+    "request.timed_out": f"{REQUEST} timed out.",
+    "request.completed": f"{ACCESS} was completed.",
+    "request.revoked": f"{ACCESS} was revoked.",
+    "request.expired": f"{ACCESS} has expired.",
     "request.closing": f"{ACCESS} ends soon.",
-    "request.unreached": f"{REQUEST} waits for an answer, and nobody who was asked could be told.",
+    "request.unreached": f"{REQUEST} is waiting for an answer, and none of the approvers could be notified.",
     "request.question": "A question was asked about access to *{service}* at {tenant}.",
     "request.answer": "A question about access to *{service}* at {tenant} was answered.",
 }
-"""What a chat is told, by the event type; all other events by the state that they led to."""
+"""The sentence for a chat, by the event type; all other events by the state that they led to."""
 STATES = {
-    "reviewing": f"{REQUEST} waits for the vendor's review.",
-    "pending": f"{REQUEST} waits for your answer.",
+    "reviewing": f"{REQUEST} is waiting for the vendor's review.",
+    "pending": f"{REQUEST} is waiting for your approval.",
     "active": f"{ACCESS} is open.",
 }
 STARTS = {
     "request.reminded": "Reminder: ",
-    "request.escalated": "More people were asked: ",
+    "request.escalated": "Escalated: ",
 }
-VOTE = f"{REQUEST} was approved, and waits for more approvals."
+VOTE = f"{REQUEST} was approved and needs more approvals."
 BY = {
     "request.approved": "Approved by",
     "request.denied": "Denied by",
-    "request.revoked": "Closed by",
+    "request.revoked": "Revoked by",
 }
-NOBODY_NOTIFIED = f"{REQUEST} timed out: nobody could be told of it."
+NOBODY_NOTIFIED = f"{REQUEST} timed out: nobody could be notified."
 DEADLINES = {"reviewing": "Review it by", "pending": "Answer by", "active": "Open until"}
 MOST_WORDS = 1500
 
 READ = text("""
-SELECT n.id, h.id AS endpoint_id, h.url, h.format, h.tenant_id IS NOT NULL AND h.with_justification AS is_told_why,
-    h.secret,
+SELECT n.id, h.id AS endpoint_id, h.url, h.format, h.secret,
+    h.tenant_id IS NOT NULL AND h.with_justification AS with_justification,
     CASE WHEN h.old_secret_until > clock_timestamp() THEN h.old_secret END AS old_secret
 FROM notifications n JOIN endpoints h ON h.id = n.endpoint_id WHERE n.id = ANY(:ids)
 """)
@@ -67,13 +67,13 @@ FROM notifications n JOIN endpoints h ON h.id = n.endpoint_id WHERE n.id = ANY(:
 class WebhookTarget:
     """Where a notification is called, and what signs it, encrypted.
 
-    `is_told_why` is whether a tenant wants its own endpoint to be told the justification; the vendor's never are.
+    `with_justification` is whether a tenant wants its own endpoint to get the justification; the vendor's never do.
     """
 
     endpoint_id: UUID
     url: str
     format: Format
-    is_told_why: bool
+    with_justification: bool
     secret: bytes
     old_secret: bytes | None
 
@@ -83,7 +83,7 @@ def targets(session: UnitOfWork, ids: Sequence[UUID]) -> Mapping[UUID, WebhookTa
     rows = session.execute(READ, {"ids": list(ids)})
     return {
         row.id: WebhookTarget(
-            row.endpoint_id, row.url, Format(row.format), row.is_told_why, row.secret, row.old_secret
+            row.endpoint_id, row.url, Format(row.format), row.with_justification, row.secret, row.old_secret
         )
         for row in rows
     }
@@ -98,15 +98,15 @@ def request_payload(
     mail: RequestMail, target: WebhookTarget, *, public_url: str, services: Mapping[str, str]
 ) -> bytes:
     """Return the body about a request: thin, with the justification only where endpoint and policy let it out."""
-    justification = mail.justification if target.is_told_why and mail.wording.justification else None
+    justification = mail.justification if target.with_justification and mail.wording.justification else None
     if target.format is Format.SLACK:
         return _slack_of(mail, justification, public_url, services)
     body = payload(mail, public_url=public_url)
     if justification is None:
         return body
-    told: dict[str, Any] = json.loads(body)
-    told["data"]["justification"] = justification
-    return _json(told)
+    content: dict[str, Any] = json.loads(body)
+    content["data"]["justification"] = justification
+    return _json(content)
 
 
 def payload(mail: RequestMail, *, public_url: str) -> bytes:
@@ -197,8 +197,8 @@ def _plain(words: str) -> str:
     return words.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _json(told: Mapping[str, Any]) -> bytes:
-    return json.dumps(told, separators=(",", ":")).encode()
+def _json(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode()
 
 
 def _deadline(mail: RequestMail, *states: str) -> str | None:

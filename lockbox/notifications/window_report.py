@@ -103,13 +103,13 @@ def _recorded(row: Row[Any]) -> RecordedEvent:
 
 
 def summary(closed: ClosedWindow) -> str:
-    """Return the activity in a few words, such as `12 actions, 3 of them not asked for`."""
+    """Return the activity in a few words, such as `12 actions, 3 of them outside the request`."""
     if not closed.times:
-        return "no use reported"
+        return "no activity reported"
     said = _actions(closed.times)
     if closed.astray == closed.times:
-        return f"{said}, not asked for"
-    return f"{said}, {closed.astray:,} of them not asked for" if closed.astray else said
+        return f"{said}, outside the request"
+    return f"{said}, {closed.astray:,} of them outside the request" if closed.astray else said
 
 
 def said(closed: ClosedWindow, to_state: str, as_of: datetime, time: Time) -> dict[str, Any]:
@@ -140,17 +140,17 @@ def said(closed: ClosedWindow, to_state: str, as_of: datetime, time: Time) -> di
 
 def _use(closed: ClosedWindow) -> str:
     if not closed.times:
-        return "No use was reported while it was open."
+        return "No activity was reported while it was open."
     was = "was" if closed.times == 1 else "were"
     return f"{_actions(closed.times)} {was} reported while it was open{_beside(closed)}."
 
 
 def _beside(closed: ClosedWindow) -> str:
     if not closed.astray:
-        return ", as it was asked for"
+        return ", as requested"
     if closed.astray == closed.times:
-        return ", and not as it was asked for"
-    return f"; {closed.astray:,} of them not as it was asked for"
+        return ", outside the request"
+    return f"; {closed.astray:,} of them outside the request"
 
 
 def _actions(times: int) -> str:

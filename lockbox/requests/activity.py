@@ -82,15 +82,17 @@ def report(
     window = _window(session, caller, request_id)
     at = now(session)
     if window.opened_at is None:
-        raise OutsideWindow("This request was never open: nothing can have been done by it.")
+        raise OutsideWindow("This request was never open, so no activity can be reported.")
     end = min(window.deadline_at, window.closed_at or window.deadline_at)
     if at > end + LATE:
-        raise TooLate("The window ended more than an hour ago; what was done in it is no longer taken.")
+        raise TooLate("The window ended more than an hour ago. Its activity can no longer be reported.")
     since, until = window.opened_at - CLOCKS_DIFFER, min(end, at) + CLOCKS_DIFFER
     outside = [place for place, one in enumerate(entries) if not since <= one.at <= until]
     if outside:
         errors = [{"field": f"entries.{place}.at", "message": "the window was not open then"} for place in outside]
-        raise OutsideWindow("Something was done while the window was not open; nothing was taken.", errors=errors)
+        raise OutsideWindow(
+            "Some activity is outside the window. Nothing was recorded; leave these entries out.", errors=errors
+        )
     authentication.turn_to(session, window.tenant_id)
     audit_events = _audit_events(caller, origin, window, entries, at)
     announcements.record(session, *audit_events)
@@ -111,7 +113,7 @@ def read(session: UnitOfWork, caller: Caller, request_id: UUID) -> list[Recorded
 def _window(session: UnitOfWork, caller: Caller, request_id: UUID) -> Row[Any]:
     if not caller.holds(Role.SYSTEM):
         queries.find(session, caller, request_id)
-        raise NotYours("Only the system that an engineer works in reports what was done there.")
+        raise NotYours("Only a service account of the vendor can report activity.")
     if Scope.ACTIVITY_REPORT not in caller.scopes:
         raise NotYours(f"This token needs the scope {Scope.ACTIVITY_REPORT}: make one that has it.")
     window = session.execute(WINDOW, {"id": request_id}).one_or_none()

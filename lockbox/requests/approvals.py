@@ -87,7 +87,7 @@ def issue_challenge(
     decision: Decision,
     *,
     party: RelyingParty,
-    ruling: EffectivePolicy,
+    effective: EffectivePolicy,
 ) -> ApprovalChallenge:
     """Return what to ask a passkey of the caller's so that it signs this decision about the request as it stands.
 
@@ -95,12 +95,12 @@ def issue_challenge(
         NotYours: they have none that can sign here.
     """
     salt = secrets.token_bytes(SALT_BYTES).hex()
-    met = StatementContext(request.version, ruling.version, instant(now(session)), salt)
+    met = StatementContext(request.version, effective.version, instant(now(session)), salt)
     content = _content(request, decision, met)
     said = _statement(request, decision, met, content)
     challenge = passkey_assertion.challenge(said)
     question = passkeys.signing_challenge(session, caller, party, request.tenant_id, challenge)
-    is_demanded = ruling.terms.approve_means is ApproveMeans.PASSKEY_SIGNED
+    is_demanded = effective.terms.approve_means is ApproveMeans.PASSKEY_SIGNED
     return ApprovalChallenge(said.decode(), content.decode(), question, is_demanded)
 
 
@@ -111,7 +111,7 @@ def check_signature(
     decision: Decision,
     *,
     signed: SignedStatement | None,
-    ruling: EffectivePolicy,
+    effective: EffectivePolicy,
 ) -> Proof:
     """Check what was signed with an approval, keep it in the decision, and return what the event says of it.
 
@@ -119,10 +119,10 @@ def check_signature(
         StaleVersion: what was signed is another decision than this one.
         Invalid: the passkey's signature is no good.
     """
-    demanded = ruling.terms.approve_means.value
+    demanded = effective.terms.approve_means.value
     if signed is None:
         return Proof({"approve_means": demanded, "proof": ATTESTED})
-    content, said = _rebuilt(request, decision, signed, ruling.version)
+    content, said = _rebuilt(request, decision, signed, effective.version)
     if said != signed.statement.encode() or passkey_assertion.challenge(said) != signed.challenge:
         raise StaleVersion(ANOTHER, current_state=request.state.value, current_version=request.version)
     made = passkeys.signed(

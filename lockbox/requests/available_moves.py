@@ -28,20 +28,20 @@ from lockbox.requests.policy_rules import stricter
 from lockbox.requests.quorum import Vote
 
 OPENING = frozenset({Action.ENDORSE, Action.APPROVE})
-COUNTS_ONCE = "You have given this answer before; it counts once."
+COUNTS_ONCE = "You have already made this decision. It counts once."
 IN_VAIN = (
-    "You have given this answer before, and it no longer counts: it was by a code from a mail, which no longer "
-    "suffices here, was not signed with a passkey, which is required by now, or was for somebody for whom you no "
-    "longer speak. Somebody else has to answer."
+    "You have already approved, but your approval no longer counts: a code from a mail is no longer enough, or a "
+    "signature with a passkey is now required, or you are no longer a delegate of the approver. Another approver "
+    "has to decide."
 )
 SUSPENDED = (
-    "The vendor has suspended this tenant: nothing is opened until it is resumed. Until then it can be denied or "
-    "withdrawn."
+    "The vendor has suspended this tenant. Requests can be approved once it is resumed. Until then they can be "
+    "denied or cancelled."
 )
-STRICTER_SINCE = "The customer's policy has become stricter since this was asked, and it no longer meets it."
+STRICTER_SINCE = "The customer's policy has become stricter, and this request no longer meets it."
 UNREVIEWED = (
-    "The customer's policy asks by now that the vendor reviews what is asked, and nobody has reviewed this: the "
-    "vendor cancels it and files it anew, so that it is reviewed."
+    "The customer's policy now requires a review by the vendor, and this request was not reviewed. The vendor has to "
+    "cancel it and submit a new one."
 )
 
 
@@ -115,11 +115,11 @@ def permitted(
         TenantSuspended, PolicyUnverified, PolicyNotMet: nothing may be opened, or not this.
     """
     if action in DECISIONS and here.caller.holds(Role.SYSTEM):
-        raise NotYours("A system of the vendor decides nothing.")
+        raise NotYours("A service account cannot decide.")
     if action in DECISIONS and here.requester_id == here.caller.person_id:
-        raise OwnRequest("You asked for this access; somebody else decides about it.")
+        raise OwnRequest("This is your own request. Somebody else has to decide.")
     if seen is not None and seen != here.version:
-        raise StaleVersion("The request has changed since you saw it; look again.", **here.now_is())
+        raise StaleVersion("The request has changed since you read it. Read it again.", **here.now_is())
     rule, party = _rule(here, action, parties_of(here) if parties is None else parties)
     if action is Action.REVOKE and party is not Party.OPERATOR:
         fresh_enough_to_revoke(here.caller, here.terms, here.at)
@@ -131,7 +131,7 @@ def permitted(
         asked_at=here.asked_at,
         paused=here.paused,
     ):
-        raise TooLate("The time for this has run out.", **here.now_is())
+        raise TooLate("The deadline has passed.", **here.now_is())
     if action in OPENING:
         _may_open(here, action)
     if action in DECISIONS:
@@ -153,7 +153,7 @@ def move(state: State | None, action: Action, parties: AbstractSet[Party]) -> tu
         raise InvalidMove(f"A request that is {state} cannot be changed by {action}.", current_state=state)
     may = row.by & parties
     if not may:
-        raise NotYours(f"A request that is {state} is for {' or '.join(sorted(row.by))} to {action}.")
+        raise NotYours(f"Only {' or '.join(sorted(row.by))} may {action} a request that is {state}.")
     return row, next(party for party in Party if party in may)
 
 
@@ -235,7 +235,7 @@ def _first_answer(here: Situation, action: Action) -> None:
         in_vain = action is Action.APPROVE and not mine[action].seats
         raise AlreadyDecided(IN_VAIN if in_vain else COUNTS_ONCE, **here.now_is())
     if action is Action.APPROVE and Action.ENDORSE in mine:
-        raise AlreadyEndorsed("You endorsed this request for the vendor; somebody else approves it.")
+        raise AlreadyEndorsed("You endorsed this request for the vendor. Somebody else has to approve it.")
 
 
 def sign_in_obstacle(caller: Caller, action: Action, terms: Terms, at: datetime) -> LockboxError | None:
@@ -243,7 +243,7 @@ def sign_in_obstacle(caller: Caller, action: Action, terms: Terms, at: datetime)
     try:
         if caller.by_device_login:
             raise SignInAgain(
-                "A terminal opens nothing: decide in the browser, or with a token of your sign-in service."
+                "A device login cannot approve or endorse. Use the browser or a token of your identity provider."
             )
         # A manager's sign-in meets any policy of ours, and the customer's, if that is stricter.
         strong_enough(caller, stricter(Terms(), terms) if action is Action.ENDORSE else terms, at)
@@ -260,19 +260,21 @@ def strong_enough(caller: Caller, terms: Terms, at: datetime) -> None:
         SignInAgain: an API token was shown, or a mailed code where the policy asks for more, or it is too long ago.
     """
     if caller.holds(Role.SYSTEM):
-        raise NotYours("A system of the vendor decides nothing.")
+        raise NotYours("A service account cannot decide.")
     if caller.means is AuthMethod.SAMPLE:
         return
     if caller.means is AuthMethod.TOKEN or caller.signed_in_at is None:
-        raise SignInAgain("An API token opens nothing: sign in with a browser, or send one of your sign-in service.")
+        raise SignInAgain(
+            "An API token cannot approve. Sign in with a browser or use a token of your identity provider."
+        )
     if caller.means is AuthMethod.MAIL and not terms.mail_suffices:
         raise SignInAgain(
-            "A code from a mail opens nothing here, nor does a passkey or a sign-in service that one has added in "
-            "the last 72 hours: sign in with a passkey or a sign-in service that you had before."
+            "A code from a mail is not enough here, and neither is a passkey or an identity provider that was added "
+            "in the last 72 hours. Sign in with an older passkey or identity provider."
         )
     if at - caller.signed_in_at > timedelta(seconds=terms.sign_in_age):
         minutes = terms.sign_in_age // 60
-        raise SignInAgain(f"Your sign-in is older than {minutes} minutes: sign in again.", max_age=terms.sign_in_age)
+        raise SignInAgain(f"Your sign-in is older than {minutes} minutes. Sign in again.", max_age=terms.sign_in_age)
 
 
 def fresh_enough_to_revoke(caller: Caller, terms: Terms, at: datetime) -> None:
@@ -285,10 +287,12 @@ def fresh_enough_to_revoke(caller: Caller, terms: Terms, at: datetime) -> None:
     if age is None or caller.means is AuthMethod.SAMPLE:
         return
     if caller.means is AuthMethod.TOKEN or caller.signed_in_at is None:
-        raise SignInAgain("The policy wants a fresh sign-in to close a window: an API token is none.", max_age=age)
+        raise SignInAgain(
+            "The policy requires a recent sign-in to revoke. Sign in with a browser; an API token is not enough.",
+            max_age=age,
+        )
     if at - caller.signed_in_at > timedelta(seconds=age):
         raise SignInAgain(
-            f"Your sign-in is older than the {age // 60} minutes in which the policy lets one close a window: "
-            "sign in again.",
+            f"Your sign-in is older than {age // 60} minutes, the limit of the policy for revoking. Sign in again.",
             max_age=age,
         )

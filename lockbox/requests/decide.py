@@ -149,7 +149,7 @@ def to_sign(
     scene, (_, taken_as) = _evaluated(session, caller, origin, request, decision_input)
     principals = scene.principals(request) if taken_as is Party.APPROVER else frozenset[UUID]()
     decision = _decided(scene, request, decision_input, principals)
-    return approvals.issue_challenge(session, scene.caller, request, decision, party=party(), ruling=scene.ruling)
+    return approvals.issue_challenge(session, scene.caller, request, decision, party=party(), effective=scene.ruling)
 
 
 def _evaluated(
@@ -205,7 +205,7 @@ def _moved(
         if action is Action.APPROVE:
             decisions.signed_where_demanded(decision_input, scene.ruling.terms)
             proof = approvals.check_signature(
-                session, scene.caller, request, decision, signed=decision_input.signed, ruling=scene.ruling
+                session, scene.caller, request, decision, signed=decision_input.signed, effective=scene.ruling
             )
         decision.mac = keyring.of(session).powers.mark(*decisions.marked(decision))
         if action is Action.ENDORSE:
@@ -318,7 +318,7 @@ def locked_entry(session: UnitOfWork, caller: Caller, request_id: UUID) -> Reque
     ).one_or_none()
     if row is None:
         find(session, caller, request_id)
-        raise NotYours("You may look at this request and do nothing to it.")
+        raise NotYours("You have read-only access to this request.")
     request, tenant, requester, tenant_name = row
     # Moves are written by one statement of our own; the session is not to flush a second one.
     session.orm.expunge(request)

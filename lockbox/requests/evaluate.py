@@ -107,7 +107,7 @@ class Evaluation:
     def obstacles(self) -> Iterator[str]:
         """Say why nobody could approve it; nothing to say means that it could be approved."""
         if self.first_state is State.REVIEWING and not self.managers:
-            yield "The vendor has no manager who could endorse this."
+            yield "The vendor has no manager who could endorse this request."
         if customer_decides(self.mode):
             requester = {self.requester_id}
             seats = {
@@ -153,7 +153,7 @@ def check_engineer(caller: Caller) -> None:
         NotYours: they are no engineer.
     """
     if not caller.holds(Role.ENGINEER):
-        raise NotYours("Only an engineer of the vendor asks for access.")
+        raise NotYours("Only engineers of the vendor can request access.")
 
 
 def evaluate_what_if(
@@ -213,11 +213,11 @@ def _submitting_parties(caller: Caller) -> set[Party]:
 def _requester(session: UnitOfWork, caller: Caller, party: Party, submission: RequestInput) -> tuple[UUID, str]:
     if party is Party.ENGINEER:
         if submission.engineer not in {None, caller.person_id}:
-            raise NotYours("An engineer files in the own name; leave the engineer out.")
+            raise NotYours("Engineers can only submit requests for themselves. Remove the `engineer` field.")
         return caller.person_id, caller.name
     name = session.execute(GOOD_ENGINEER, {"id": submission.engineer}).scalar_one_or_none()
     if submission.engineer is None or name is None:
-        raise UnknownEngineer("Name the engineer, in good standing, for whom this is submitted.", field="engineer")
+        raise UnknownEngineer("Name an active engineer in `engineer`.", field="engineer")
     return submission.engineer, name
 
 

@@ -77,7 +77,7 @@ def begin(session: UnitOfWork, schedule: Schedule, caller: Caller, request_id: U
     if able is None:
         return
     if caller.person_id not in able:
-        raise NotYours("Only who may answer a request says that they are looking at it.")
+        raise NotYours("Only people who can decide a request can mark it as being reviewed.")
     if schedule.mark_looking(str(request_id), str(caller.person_id), now(session)):
         database.publish_after_commit(session, [request_id], caller.side.value)
 

@@ -20,7 +20,7 @@ class AccessRequest(SQLModel, table=True):
 
     `version` is the seq of the last move. `deadline_at` is what decisions and access checks compare with;
     `wake_at` is when the clock next has something to do, null once the request is closed. `asked_at` is when the
-    customer was asked, or told where the vendor opens alone; null while only the vendor knows of it.
+    customer was asked, or notified where the vendor opens alone; null while only the vendor knows of it.
     `reminders`, `tiers_asked` and `warned` say how far the clock's reminders have come in the present state:
     reminders sent, tiers of approvers asked (0 where there are none), and whether the end of the open window was
     announced. `policy_version` is the version of the tenant's policy that judged it, `token_id` the token it was

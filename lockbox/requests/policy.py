@@ -259,18 +259,18 @@ def defects(
 ) -> Iterator[tuple[str, str]]:
     """Say what a submission lacks under the terms: the field and a sentence for the engineer; window in seconds."""
     if not terms.reasons:
-        yield "reason_code", "The rules of this tenant leave no reason for which this could be asked."
+        yield "reason_code", "The rules of this tenant accept no reason for this request."
     elif reason not in terms.reasons:
         yield (
             "reason_code",
-            f"The reason {reason} is not accepted here; choose from {', '.join(sorted(terms.reasons))}.",
+            f"The reason {reason} is not accepted here. Choose one of {', '.join(sorted(terms.reasons))}.",
         )
     if terms.require_case and not (case_ref and case_ref.strip()):
-        yield "case_ref", "Name the support case; this tenant asks for one."
+        yield "case_ref", "This tenant requires a support case. Name it."
     if len(justification.strip()) < terms.justification_least:
         yield "justification", f"Write at least {terms.justification_least} characters of justification."
     if access_window > terms.access_ceiling:
-        yield "access_window", f"The access window may be at most {duration(terms.access_ceiling)} here."
+        yield "access_window", f"The access window may be at most {duration(terms.access_ceiling)}."
 
 
 class AskedAccess(Protocol):
@@ -322,7 +322,7 @@ def customer_decides(mode: Mode) -> bool:
 
 
 def stricter_mode(one: Mode, other: Mode) -> Mode:
-    """Return the mode of the two that leaves the vendor less: the customer decides, is told, or neither."""
+    """Return the mode of the two that leaves the vendor less: the customer decides, is notified, or neither."""
     return max(one, other, key=STRICTNESS.index)
 
 
@@ -333,7 +333,7 @@ def _relaxed(mode: Mode) -> Mode:
 
 
 class Consent(PolicyPart):
-    """Dated consent: until then the tenant is told, or not even that; then it decides again, by itself."""
+    """Dated consent: until then the vendor decides, and the tenant is notified or not; then the tenant decides."""
 
     mode: Annotated[Mode, AfterValidator(_relaxed), Field(json_schema_extra={"enum": [Mode.OBSERVE, Mode.OFF]})]
     until: Instant

@@ -25,13 +25,11 @@ from lockbox.requests.policy_rules import Policy
 from lockbox.requests.policy_store import EffectivePolicy
 from lockbox.requests.quorum import Vote, missing, who_lacks
 
-OVER = "Nobody can approve it any more: its time to be approved is over under the new policy."
-UNREVIEWED = "Nobody can approve it: no manager of the vendor has reviewed it. The vendor has to file it anew."
-NO_MAIL = "A code from a mail is no longer enough to approve it, nor are approvals that were given by one."
-NOT_SIGNED = (
-    "Only approvals that are signed with a passkey count for it; those that were given otherwise no longer do."
-)
-OTHERS = "Who is asked next, and when, follows the new tiers."
+OVER = "It times out: under the new policy, its approval deadline has passed."
+UNREVIEWED = "Nobody can approve it: no manager of the vendor has reviewed it. The vendor has to submit it again."
+NO_MAIL = "A code from a mail is no longer enough to approve it. Approvals already given with one no longer count."
+NOT_SIGNED = "Only approvals signed with a passkey count. Other approvals already given no longer count."
+OTHERS = "It is escalated by the new tiers."
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def _time(scene: PreviewContext) -> Iterator[str]:
     if scene.at >= asked_at + lasts:
         yield OVER
     elif then < was:
-        yield f"It can be approved within {duration(then)} of when it came, and no longer within {duration(was)}."
+        yield f"The time to approve it becomes {duration(then)} after submission instead of {duration(was)}."
 
 
 def _approvable(scene: PreviewContext, terms: Terms) -> timedelta:
@@ -113,37 +111,39 @@ def _answers(scene: PreviewContext) -> Iterator[str]:
         if number != was.get(group, 0):
             whose = f" of the group {group}" if group else ""
             still = f"{number} more {'approval' if number == 1 else 'approvals'}"
-            yield f"It needs {still}{whose}, and needs {was.get(group, 0)} today."
+            yield f"It needs {still}{whose} instead of {was.get(group, 0)}."
     seats = {
         person: options - {scene.request.requester_id}
         for person, options in scene.known.seats(scene.request.tenant_id).items()
         if person != scene.request.requester_id
     }
     could, can = (
-        who_lacks(max(scene.request.quorum, ruling.terms.quorum), ruling.terms.stages, ruling.groups, seats)
-        for ruling in (scene.before, scene.after)
+        who_lacks(max(scene.request.quorum, effective.terms.quorum), effective.terms.stages, effective.groups, seats)
+        for effective in (scene.before, scene.after)
     )
     yield from (f"Nobody could approve it: {reason}" for reason in can if reason not in could)
 
 
-def _still_missing(request: AccessRequest, ruling: EffectivePolicy, votes: tuple[Vote, ...]) -> dict[str | None, int]:
-    quorum = max(request.quorum, ruling.terms.quorum)
-    return dict(missing(votes, quorum, ruling.terms.stages, ruling.groups))
+def _still_missing(
+    request: AccessRequest, effective: EffectivePolicy, votes: tuple[Vote, ...]
+) -> dict[str | None, int]:
+    quorum = max(request.quorum, effective.terms.quorum)
+    return dict(missing(votes, quorum, effective.terms.stages, effective.groups))
 
 
 def _rest(scene: PreviewContext) -> Iterator[str]:
     before, after = scene.before.terms, scene.after.terms
     was, then = (min(scene.request.access_window, terms.access_ceiling) for terms in (before, after))
     if then < was:
-        yield f"It opens for {duration(then)} at most, and no longer for {duration(was)}."
+        yield f"Its access window becomes at most {duration(then)} instead of {duration(was)}."
     if before.mail_suffices and not after.mail_suffices:
         yield NO_MAIL
     for decision in sorted(after.comment_required - before.comment_required - {ReasonedDecision.REVOKE}):
-        yield f"Whoever wants to {decision} it must say why."
+        yield f"A reason is required to {decision} it."
     if after.approve_means > before.approve_means:
         yield NOT_SIGNED
     if after.sign_in_age < before.sign_in_age:
-        yield f"Whoever approves it must have signed in within the last {duration(after.sign_in_age)}."
+        yield f"Approvers must have signed in within the last {duration(after.sign_in_age)}."
     if _asks(before) != _asks(after) or _groups(scene.before) != _groups(scene.after):
         yield OTHERS
 
@@ -152,9 +152,9 @@ def _asks(terms: Terms) -> object:
     return (terms.tiers, terms.escalation if terms.tiers else ())
 
 
-def _groups(ruling: EffectivePolicy) -> dict[str, tuple[UUID, ...]]:
-    named = {group for tier in ruling.terms.tiers for group in tier}
-    return {group: ruling.groups.get(group, ()) for group in named}
+def _groups(effective: EffectivePolicy) -> dict[str, tuple[UUID, ...]]:
+    named = {group for tier in effective.terms.tiers for group in tier}
+    return {group: effective.groups.get(group, ()) for group in named}
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class Preview:
 def preview(
     session: UnitOfWork, caller: Caller, submission: RequestInput, services: Mapping[str, Service]
 ) -> Preview:
-    """Say which policy, stages, windows and people a submission would meet; nothing is written and nobody is told.
+    """Say which policy, stages, windows and people a submission would meet; nothing is written or sent.
 
     Raises:
         NotYours, UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer: as when it is submitted.
@@ -256,16 +256,16 @@ def first_recipients(evaluation: Evaluation) -> PreviewRecipients:
         deadline_at=evaluation.at,
         asked=evaluation.prompted,
     )
-    told = outbox.preview_recipients(evaluation.known, move)
+    notified = outbox.preview_recipients(evaluation.known, move)
     people: dict[UUID, tuple[UUID | None, ...]] = {}
-    for one in told:
+    for one in notified:
         if one.person_id and one.person_id != evaluation.requester_id:
             people[one.person_id] = (*people.get(one.person_id, ()), one.address_id)
     own = {receiver.id for receiver in evaluation.known.receivers[evaluation.tenant.id]}
     return PreviewRecipients(
         people,
-        frozenset(one.observer_id for one in told if one.observer_id),
-        frozenset(one.endpoint_id for one in told if one.endpoint_id in own),
+        frozenset(one.observer_id for one in notified if one.observer_id),
+        frozenset(one.endpoint_id for one in notified if one.endpoint_id in own),
     )
 
 

@@ -175,7 +175,7 @@ class QuestionContext:
     origin: Origin
     request: AccessRequest
     known: RecipientDirectory
-    ruling: EffectivePolicy
+    effective: EffectivePolicy
     at: datetime
 
 
@@ -211,10 +211,10 @@ def ask(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID, w
     scene = _enter(session, caller, origin, request_id)
     request, caller = scene.request, scene.caller
     if request.requester_id == caller.person_id:
-        raise OwnRequest("You asked for this access; somebody else asks about it.")
+        raise OwnRequest("This is your own request. Only reviewers and approvers can ask questions.")
     party, principals = _asker(scene)
     if len(session.execute(ASKED, {"request_id": request.id}).all()) >= MOST:
-        raise TooManyQuestions(f"{MOST} questions were asked about this request; decide by what was answered.")
+        raise TooManyQuestions(f"This request already has {MOST} questions, the most allowed. Decide, or deny it.")
     people = sorted(principals, key=str)
     clock, waits = _stopped(scene)
     saying = QuestionMove(
@@ -250,9 +250,9 @@ def answer(  # noqa: PLR0917 - as many things name a question
     if asked is None:
         raise NotFound("There is no such question about this request.")
     if request.requester_id != scene.caller.person_id:
-        raise NotYours("Whoever asked for the access answers.")
+        raise NotYours("Only the requester can answer.")
     if asked.answered_at is not None:
-        raise AlreadyAnswered("This question has its answer; what is missing can be asked again.")
+        raise AlreadyAnswered("This question was already answered. Ask a new question instead.")
     still_stands = any(row.stops_clock and row.answered_at is None for row in so_far.values())
     clock = request.clock
     saying = QuestionMove(
@@ -277,11 +277,11 @@ def _enter(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID
     known = recipients.look_up(session, {request.tenant_id}, at, also=both)
     if request.state not in OPEN_STATES:
         raise InvalidMove(
-            f"A request that is {request.state} is over: nothing more is asked.",
+            f"This request is {request.state}. Questions can no longer be asked or answered.",
             **now_is(State(request.state), request.version),
         )
     if at >= request.deadline_at:
-        raise TooLate("The time for this has run out.", **now_is(State(request.state), request.version))
+        raise TooLate("The deadline has passed.", **now_is(State(request.state), request.version))
     return QuestionContext(caller, origin, request, known, policy_store.effective_policy(session, request), at)
 
 
@@ -292,13 +292,13 @@ def _asker(scene: QuestionContext) -> tuple[Party, frozenset[UUID]]:
     asks = among(caller, request, is_delegate=bool(principals))
     if not asks or caller.holds(Role.SYSTEM):
         who = " or ".join(ASKERS[State(request.state)])
-        raise NotYours(f"About a request that is {request.state}, only {who} asks.")
+        raise NotYours(f"Only {who} can ask questions about a request that is {request.state}.")
     return asks[0], principals if asks[0] is Party.APPROVER else frozenset()
 
 
 def _stopped(scene: QuestionContext) -> tuple[RequestClock, bool]:
     """Return the clock with a question more, and whether it stands for this one."""
-    request, terms = scene.request, scene.ruling.terms
+    request, terms = scene.request, scene.effective.terms
     clock = request.clock
     if request.state is not State.PENDING or not terms.questions_stop_clock:
         return clock, False
@@ -337,7 +337,7 @@ def _set_clock(session: UnitOfWork, scene: QuestionContext, clock: RequestClock)
     if moves:
         for name, value in vars(clock).items():
             setattr(request, name, value)
-        request.wake_at = wake_at(transition.phase_of(request, scene.known), scene.ruling.terms, scene.at)
+        request.wake_at = wake_at(transition.phase_of(request, scene.known), scene.effective.terms, scene.at)
         kind = clock_task(State(request.state), request.wake_at, request.deadline_at)
         database.arm_after_commit(session, CLOCK, [IndexEntry(str(request.id), kind, request.wake_at)])
     return {**vars(clock), "wake_at": request.wake_at, "moves": moves}
@@ -356,7 +356,7 @@ def _audit_event(scene: QuestionContext, saying: QuestionMove) -> AuditEvent:
         from_state=state,
         to_state=state,
         deadline_at=request.deadline_at,
-        policy_version=scene.ruling.version,
+        policy_version=scene.effective.version,
         facts={"question_id": saying.question_id, **saying.facts},
         personal={"comment": saying.words, **saying.principals},
     )

@@ -26,7 +26,9 @@ def kept(asked: Sequence[str], wanted: Collection[str] | None, field: str) -> li
     if wanted is None:
         return None
     if beyond := sorted(set(wanted) - set(asked)):
-        raise Invalid(f"You may leave out {field}, not add any: {beyond[0][:SHOWN]} was not asked.", field=field)
+        raise Invalid(
+            f"You can leave out {field} but not add any: {beyond[0][:SHOWN]} was not requested.", field=field
+        )
     if not wanted:
         raise Invalid(f"Keep at least one of the {field}, or deny the request.", field=field)
     found = [one for one in asked if one in wanted]
@@ -44,8 +46,8 @@ def granted(asked: Sequence[str], votes: Iterable[Collection[str] | None], field
         found = found if one is None else [name for name in found if name in one]
     if not found:
         raise NothingLeft(
-            f"The approvals so far and yours have none of the {field} in common, so nothing would be opened: "
-            "keep one that the others kept, or deny the request.",
+            f"Your approval and the earlier ones have none of the {field} in common, so no access would open. "
+            "Keep one that the others kept, or deny the request.",
             field=field,
         )
     return None if len(found) == len(asked) else found
@@ -135,7 +137,9 @@ def who_lacks(
     reasons = []
     everybody = _filled(seats.values())
     if everybody < quorum:
-        reasons.append(f"The tenant asks for {_approvals(quorum)} and has {_people(everybody)} who could give one.")
+        reasons.append(
+            f"The policy requires {_approvals(quorum)}, and the tenant has {_people(everybody)} who could approve."
+        )
     for stage in stages:
         voices = _represented(seats, groups.get(stage.group, ()))
         if voices < stage.quorum:

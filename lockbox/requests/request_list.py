@@ -68,7 +68,7 @@ LOOKED_THROUGH = 1000
 SIZES: Final = (6, 32, 64, MOST_A_PAGE + 1)
 """The limits that a branch is read with: one statement each, however many a page is to hold."""
 FORM = re.compile(r"([0-9]{1,16})-([0-9a-f]{32})")
-NO_PAGE = "This page is not one of ours; begin again with the first."
+NO_PAGE = "The cursor is invalid. Start again with the first page."
 EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 NIL = UUID(int=0)
 ID, TENANT, REQUESTER = col(AccessRequest.id), col(AccessRequest.tenant_id), col(AccessRequest.requester_id)

@@ -94,7 +94,7 @@ def own_requests(session: UnitOfWork, caller: Caller, *, cursor: str | None, mos
     authentication.enter(session, caller)
     rows = _own(session, caller.person_id, cursor, most)
     if not rows and not caller.holds(Role.ENGINEER):
-        raise NotYours("Only an engineer asks for access.")
+        raise NotYours("Only engineers can request access.")
     shown = rows[:most]
     entries = queries.some(session, caller, [one for _, one in shown])
     last = f"{shown[-1][0]}-{shown[-1][1].hex}" if len(rows) > most else None
@@ -110,7 +110,7 @@ def to_review(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: 
         Invalid: the cursor is not one that this call gave out.
     """
     if not caller.holds(Role.MANAGER):
-        raise NotYours("Only a manager of the vendor reviews what is asked.")
+        raise NotYours("Only managers of the vendor can review requests.")
     authentication.enter(session, caller)
     everybody = [request_list.Branch()]
     ids, beyond = request_list.soonest(session, everybody, State.REVIEWING, [], cursor=cursor, most=most)

@@ -153,7 +153,7 @@ BEGIN
     RETURN found;
 END $$;
 
--- The owner of a token whose id came with a wrong secret, who is told of the attempt.
+-- The owner of a token whose id came with a wrong secret, who is notified of the attempt.
 CREATE FUNCTION person_of_token(of_token uuid) RETURNS uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT t.person_id FROM tokens t WHERE t.id = of_token
@@ -406,7 +406,7 @@ RETURNS TABLE (
     reader integer
 ) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     WITH changed AS MATERIALIZED (
-        SELECT DISTINCT r.tenant_id, r.requester_id, r.asked_at IS NOT NULL AS told
+        SELECT DISTINCT r.tenant_id, r.requester_id, r.asked_at IS NOT NULL AS asked
         FROM requests r WHERE r.id = ANY (ids)
     )
     SELECT l.number::integer
@@ -416,7 +416,7 @@ RETURNS TABLE (
         OR EXISTS (SELECT FROM memberships m WHERE m.person_id = l.person_id AND (
             (m.tenant_id IS NULL AND l.only_at IS NULL AND m.role = ANY (reach_all) AND EXISTS (SELECT FROM changed))
             OR (m.role = ANY (reach_theirs) AND (l.only_at IS NULL OR l.only_at = m.tenant_id)
-                AND EXISTS (SELECT FROM changed c WHERE c.tenant_id = m.tenant_id AND c.told))))
+                AND EXISTS (SELECT FROM changed c WHERE c.tenant_id = m.tenant_id AND c.asked))))
 $$;
 
 
@@ -809,12 +809,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enabl
             AS kind
         FROM events e WHERE e.id >= (SELECT uuidv7(interval '-25 hours')) AND e.seq IS NOT NULL
         ORDER BY e.id DESC LIMIT 100000),
-    told AS MATERIALIZED (SELECT n.id, n.closed_at, n.outcome FROM notifications n
+    ended AS MATERIALIZED (SELECT n.id, n.closed_at, n.outcome FROM notifications n
         WHERE n.id >= (SELECT uuidv7(interval '-4 days')) ORDER BY n.id DESC LIMIT 100000)
     SELECT 'begins', begins, NULL::double precision FROM span
     UNION ALL SELECT kind, date_trunc('hour', at, 'UTC'), count(*) FROM moved, span
         WHERE kind IS NOT NULL AND at >= begins GROUP BY 1, 2
-    UNION ALL SELECT outcome, date_trunc('hour', closed_at, 'UTC'), count(*) FROM told, span
+    UNION ALL SELECT outcome, date_trunc('hour', closed_at, 'UTC'), count(*) FROM ended, span
         WHERE outcome IN ('sent', 'dead') AND closed_at >= begins GROUP BY 1, 2
     UNION ALL SELECT 'schedule_lag', date_trunc('hour', at, 'UTC'), max(schedule_lag) FROM lag_samples, span
         WHERE at >= begins GROUP BY 2
@@ -822,8 +822,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enabl
         WHERE at >= begins GROUP BY 2
     UNION ALL (SELECT 'schedule_lag_now', at, schedule_lag FROM lag_samples ORDER BY at DESC LIMIT 1)
     UNION ALL SELECT 'moves_from', min(at), count(*) FROM moved HAVING count(*) >= 100000
-    UNION ALL SELECT 'notifications_from', uuid_extract_timestamp((SELECT id FROM told ORDER BY id LIMIT 1)), count(*)
-        FROM told HAVING count(*) >= 100000
+    UNION ALL SELECT 'notifications_from', uuid_extract_timestamp((SELECT id FROM ended ORDER BY id LIMIT 1)), count(*)
+        FROM ended HAVING count(*) >= 100000
 $$;
 
 CREATE FUNCTION operating_findings() RETURNS TABLE (rule text, about uuid, raised_at timestamptz)

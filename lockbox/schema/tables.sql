@@ -405,7 +405,7 @@ CREATE INDEX ix_idempotency_keys_created_at ON idempotency_keys (created_at);
 
 -- `body` is what is sealed; the columns beside it say the same. `seq` is the number of the move, null for an event
 -- that is none. A tenant's log holds what the tenant may see, and all of it: the moves of a request belong there from
--- the one on by which the customer is first asked or told, and until then, as all that is `internal`, in the vendor's
+-- the one on by which the customer is first asked or notified, and until then, as all that is `internal`, in the vendor's
 -- log, whose id is zeros.
 CREATE TABLE events (
     id uuid CONSTRAINT pk_events PRIMARY KEY,
@@ -434,7 +434,7 @@ CREATE INDEX ix_events_activity ON events (request_id, at) WHERE action = 'activ
 CREATE INDEX ix_events_signing_in ON events (actor_id, at)
     WHERE action IN ('signed_in', 'identity_bound', 'passkey_added');
 CREATE INDEX ix_events_seating ON events (at) WHERE action IN ('member_added', 'member_changed');
--- The event is itself the record that a consent's end was told: one for each tenant and end, whoever writes it.
+-- The event is itself the record that a consent's end was announced: one for each tenant and end, whoever writes it.
 CREATE UNIQUE INDEX uq_events_consent_ended ON events (tenant_id, deadline_at) WHERE action = 'consent_ended';
 
 -- Personal details stand beside an event, which holds their salted hash: they can be erased without breaking the
@@ -560,7 +560,7 @@ CREATE UNIQUE INDEX uq_observers_tenant_id_service_email ON observers (tenant_id
     NULLS NOT DISTINCT WHERE removed_at IS NULL;
 CREATE INDEX ix_observers_email ON observers (lower(email)) WHERE removed_at IS NULL;
 
--- A webhook of a tenant, or of the vendor where there is no tenant: the vendor's are not told the justification.
+-- A webhook of a tenant, or of the vendor where there is no tenant: the vendor's do not get the justification.
 CREATE TABLE endpoints (
     id uuid CONSTRAINT pk_endpoints PRIMARY KEY,
     tenant_id uuid CONSTRAINT fk_endpoints_tenant_id REFERENCES tenants (id),

@@ -277,7 +277,7 @@ CREATE TRIGGER never_unasked BEFORE UPDATE ON requests FOR EACH ROW
     EXECUTE FUNCTION refuse('who was asked about request %s was asked');
 
 -- What the row says it is judged by, from then on: so it says that approvals are signed before it opens, where the
--- policy of submit or today's demands it. Somebody who approves while the policy gets stricter is told to try again,
+-- policy of submit or today's demands it. Somebody who approves while the policy gets stricter has to try again,
 -- as the state of this error has it, and then to sign.
 CREATE FUNCTION refuse_unsigned() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$

@@ -61,7 +61,7 @@ def test_an_address_is_mailed_a_code_and_nothing_else_before_that_has_come_back(
 
     post.deliver(worker, open_notifications(worker))
 
-    assert (code.to_address, code.subject) == (DESK, "Confirm that mails to you may come here")
+    assert (code.to_address, code.subject) == (DESK, "Confirm this address for mails to you")
     assert added.confirmed_at is None
     assert DESK not in {mail.to_address for mail in post.mail.sent}
 
@@ -283,7 +283,7 @@ def test_one_bad_address_never_repeats_the_others(world: World, worker: Database
         post.deliver(worker, open_notifications(worker))
         write(superuser, "UPDATE notifications SET run_at = now() WHERE closed_at IS NULL")
 
-    prompts = [mail.to_address for mail in post.mail.sent if mail.subject.startswith("Your answer is needed")]
+    prompts = [mail.to_address for mail in post.mail.sent if mail.subject.startswith("Approval needed")]
     assert prompts.count(address(world.db, world, "ann")) == 1
     (desk,) = read(
         world.db, "SELECT attempts FROM notifications WHERE template = 'pending' AND address_id IS NOT NULL"

@@ -119,8 +119,8 @@ def test_whatever_stands_in_the_place_of_a_body_everybody_is_told_which_event_it
 
     freely(superuser, SPOILT.format(body.hex(), seq))
 
-    verdict = verified(exported(story), seen)
-    edited, gap = verdict.findings.first
+    result = verified(exported(story), seen)
+    edited, gap = result.findings.first
     assert (edited.kind, edited.number, gap.kind) == (FindingKind.EDITED, spoilt.number, FindingKind.GAP_IN_MOVES)
     found, page = reported(story)
     assert (found.altered, found.service) == ((spoilt.id,), "exchange-online")
@@ -144,8 +144,8 @@ def test_a_request_whose_row_says_that_nobody_was_asked_is_in_the_customers_audi
 
     freely(superuser, ASKED)
 
-    verdict = verified(exported(story), seen)
-    assert (verdict.exit_code, verdict.events) == (GOOD, 3), verdict.findings
+    result = verified(exported(story), seen)
+    assert (result.exit_code, result.events) == (GOOD, 3), result.findings
     assert len([event for event in listed(story) if event.request_id]) == 3
     assert len([event for event in listed(story, "aude") if event.request_id]) == 3
 

@@ -179,7 +179,7 @@ def test_two_events_of_one_request_never_have_the_same_number(world: World, migh
     assert "uq_events_request_id_seq" in said
 
 
-def test_nobody_gives_the_same_verdict_twice(api: Database) -> None:
+def test_nobody_gives_the_same_decision_twice(api: Database) -> None:
     world = World.make(api, Policy(vendor_review=False, quorum=2))
     world.act("ann", Action.APPROVE, world.submit().id)
 

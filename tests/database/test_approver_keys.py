@@ -35,8 +35,8 @@ def keys_of(world: World, who: str = "tara") -> ApproverKeys:
     return files.read(json.dumps(files.document(given)))
 
 
-def verdict_on(world: World, worker: Database, *given: ApproverKeys) -> VerificationResult:
-    """Return the verdict on a whole export of the tenant's log."""
+def result_of(world: World, worker: Database, *given: ApproverKeys) -> VerificationResult:
+    """Return the result on a whole export of the tenant's log."""
     sealed(worker)
     with world.db.transaction() as session:
         reading = audit_access.audit_reader(session, world.people["tara"], world.tenant.slug)
@@ -102,10 +102,10 @@ def test_a_real_log_is_checked_by_the_customers_own_keys(api: Database, worker: 
     request = world.submit()
     approve(world, "ann", request.id, enrol(world, "ann"), comment="For the case")
 
-    verdict = verdict_on(world, worker, keys_of(world))
+    result = result_of(world, worker, keys_of(world))
 
-    assert FindingKind.PASSKEY not in verdict.findings.kinds
-    assert (verdict.signed_approvals, verdict.attested) == (1, {})
+    assert FindingKind.PASSKEY not in result.findings.kinds
+    assert (result.signed_approvals, result.attested) == (1, {})
 
 
 def test_a_passkey_that_the_vendor_enrolled_for_an_approver_later_is_named(api: Database, worker: Database) -> None:
@@ -115,10 +115,10 @@ def test_a_passkey_that_the_vendor_enrolled_for_an_approver_later_is_named(api: 
     forged = enrol(world, "ann")
     approve(world, "ann", world.submit().id, forged)
 
-    verdict = verdict_on(world, worker, before)
+    result = result_of(world, worker, before)
 
-    assert verdict.exit_code == BAD
-    assert FindingKind.PASSKEY in verdict.findings.kinds
+    assert result.exit_code == BAD
+    assert FindingKind.PASSKEY in result.findings.kinds
 
 
 def test_the_signature_of_somebody_erased_is_checked_by_the_file_that_the_customer_kept(
@@ -130,10 +130,10 @@ def test_the_signature_of_somebody_erased_is_checked_by_the_file_that_the_custom
     with as_owner(urls.owner) as session:
         erasure.erase(session, world.people["ann"].person_id)
 
-    verdict = verdict_on(world, worker, kept)
+    result = result_of(world, worker, kept)
 
-    assert FindingKind.PASSKEY not in verdict.findings.kinds
-    assert verdict.signed_approvals == 1
+    assert FindingKind.PASSKEY not in result.findings.kinds
+    assert result.signed_approvals == 1
     assert keys_of(world).keys == ()
     assert not read(api, "SELECT FROM event_details WHERE field = 'credential'")
 
@@ -146,7 +146,7 @@ def test_what_the_vendor_reviewed_first_is_checked_by_the_customers_log_alone(
     world.act("max", Action.ENDORSE, request.id)
     approve(world, "ann", request.id, enrol(world, "ann"), actions=["read"])
 
-    verdict = verdict_on(world, worker, keys_of(world))
+    result = result_of(world, worker, keys_of(world))
 
-    assert FindingKind.PASSKEY not in verdict.findings.kinds
-    assert verdict.signed_approvals == 1
+    assert FindingKind.PASSKEY not in result.findings.kinds
+    assert result.signed_approvals == 1

@@ -23,7 +23,7 @@ from lockbox.requests.policy_rules import Policy
 SHIFTS = (timedelta(0), timedelta(hours=13))
 LEAST = 600
 """Far more cases than states and actions: nobody and nothing was left out unseen."""
-ONLY_LOOKS = "You may look at this request and do nothing to it."
+ONLY_LOOKS = "You have read-only access to this request."
 STORIES: dict[State, tuple[tuple[str, Action], ...]] = {
     State.REVIEWING: (),
     State.PENDING: (("max", Action.ENDORSE),),

@@ -11,9 +11,9 @@ from redis.exceptions import ReadOnlyError
 from sqlalchemy import Engine
 
 from chaos import invariants, plan
+from chaos.celery_messages import MessageLog
 from chaos.crew import Crew, ProcessExit
 from chaos.evidence import ChaosEvidence, InfrastructureState
-from chaos.hints import MessageLog
 from chaos.journal import Journal
 from chaos.people import ChaosCustomer, ChaosPeople
 from chaos.plan import Fault
@@ -68,7 +68,7 @@ def test_a_run_in_which_nothing_happened_shows_nothing(nothing: ChaosEvidence) -
             "only 0 windows opened, of at least 2",
             "only 0 stories acknowledged, of at least 12",
             "only 0 doors found open, of at least 2",
-            "only 0 doors found shut, of at least 80",
+            "only 0 doors found closed, of at least 80",
             "only 0 events verified, of at least 40",
             "only 0 notifications arrived, of at least 80",
             f"only 0 of {len(nothing.stage.faults.faults)} faults were done",

@@ -72,7 +72,7 @@ def test_a_mail_says_no_more_than_the_policy_that_matches_lets_it(
             assert str(request.id) in body
 
 
-def test_a_hint_that_comes_twice_sends_once(world: World, worker: Database, post: Postbag) -> None:
+def test_a_message_that_comes_twice_sends_once(world: World, worker: Database, post: Postbag) -> None:
     world.submit()
     notifications = open_notifications(worker)
 
@@ -160,7 +160,7 @@ def test_nothing_is_locked_and_nobody_else_sends_while_one_sends(
     assert f"notify:{notifications[0]}" not in worker.schedule.members(NOTIFICATIONS)
 
 
-def test_a_hint_that_comes_early_sends_nothing_and_the_next_try_is_not_lost(
+def test_a_message_that_comes_early_sends_nothing_and_the_next_try_is_not_lost(
     world: World, worker: Database, post: Postbag
 ) -> None:
     world.submit()

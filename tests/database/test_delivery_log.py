@@ -126,7 +126,7 @@ def test_an_endpoint_that_is_gone_is_disabled_and_its_admins_are_told(
     assert len(receiver.calls) == 1
     assert list(told(worker, "endpoint_disabled").values()) == [{"Tara", "Ann", "Amir", "Abe"}]
     post.deliver(worker, open_notifications(worker))
-    (mail, *_) = [mail for mail in post.mail.sent if "is called no more" in mail.subject]
+    (mail, *_) = [mail for mail in post.mail.sent if "was disabled" in mail.subject]
     assert "Lockbox (clock) did this" in mail.text
     assert "it answered 410 Gone" in mail.text
 

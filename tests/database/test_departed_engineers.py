@@ -46,7 +46,7 @@ SELECT p.name FROM notifications n JOIN people p ON p.id = n.person_id
 WHERE n.request_id = :id AND n.template = :template ORDER BY p.name
 """
 WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-LEFT = "Whoever asked is no engineer of the vendor any more."
+LEFT = "The requester is no longer an engineer of the vendor."
 WAYS: dict[str, Callable[[World], object]] = {
     "disabled": lambda w: manages(w, "olga", vendor_staff.disable, id_of(w, "erin")),
     "removed": lambda w: manages(w, "olga", vendor_staff.remove, id_of(w, "erin")),
@@ -112,9 +112,9 @@ def test_each_hears_of_it_who_hears_of_any_such_end(world: World, worker: Databa
         window: ["Abe", "Amir", "Ann", "Erin"],
     }
     to_ann = {mail.subject.partition(":")[0]: mail.text for mail in post.mail.sent if mail.to_name == "Ann"}
-    assert to_ann.keys() == {"Withdrawn by vendor", "Closed early"}
-    assert "The vendor withdrew the request. Nobody got in." in to_ann["Withdrawn by vendor"]
-    assert "Access was closed early by Olga." in to_ann["Closed early"]
+    assert to_ann.keys() == {"Cancelled by vendor", "Revoked"}
+    assert "The vendor cancelled the request. Access was not opened." in to_ann["Cancelled by vendor"]
+    assert "Access was revoked by Olga." in to_ann["Revoked"]
     assert all(LEFT in text for text in to_ann.values())
 
 

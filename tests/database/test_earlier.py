@@ -55,7 +55,7 @@ def test_a_prompt_says_how_a_request_for_the_same_case_or_resource_ended(
 
     assert prompts.keys() == {"Ann", "Amir", "Abe"}
     for text in prompts.values():
-        assert "Asked before for the same case or resource:\n  - Erin: denied by Ann, " in text
+        assert "Earlier requests for the same case or resource:\n  - Erin: denied by Ann, " in text
         assert _mentions(text, before)
 
 
@@ -65,7 +65,7 @@ def test_what_is_alike_in_nothing_or_in_another_service_alone_is_not_mentioned(
     world.submit(**OTHER)
     request = world.submit()
 
-    assert all("Asked before" not in text for text in _prompts(worker, request).values())
+    assert all("Earlier requests" not in text for text in _prompts(worker, request).values())
 
 
 def test_at_most_five_are_mentioned_and_the_newest_first(world: World, worker: Database) -> None:
@@ -95,7 +95,7 @@ def test_the_customer_never_hears_of_what_ended_inside_the_vendors_review_and_ma
     assert all(_mentions(text, withheld) and "denied by Max" in text for text in to_managers.values())
     assert all(_mentions(text, reviewing) for text in to_managers.values())
     assert to_approvers.keys() == {"Ann", "Amir", "Abe"}
-    assert not [text for text in to_approvers.values() if "Asked before" in text or str(withheld.id) in text]
+    assert not [text for text in to_approvers.values() if "Earlier requests" in text or str(withheld.id) in text]
 
 
 def test_what_was_asked_after_the_event_is_not_part_of_a_prompt_about_it(reviewed: World, worker: Database) -> None:
@@ -115,7 +115,7 @@ def test_what_became_of_it_is_told_as_of_the_event_not_of_the_sending(world: Wor
 
     prompts = _prompts(worker, request)
 
-    assert all("  - Erin: waiting for the customer's answer, " in text for text in prompts.values())
+    assert all("  - Erin: waiting for the customer's approval, " in text for text in prompts.values())
     assert not [text for text in prompts.values() if "denied by" in text]
 
 
@@ -131,4 +131,4 @@ def test_a_case_that_is_not_named_is_no_case_that_is_the_same(world: World, work
     world.submit(case_ref=None, resources=[f"mailbox:{new_id()}"])
     request = world.submit(case_ref=None)
 
-    assert not [text for text in _prompts(worker, request).values() if "Asked before" in text]
+    assert not [text for text in _prompts(worker, request).values() if "Earlier requests" in text]

@@ -324,5 +324,5 @@ def test_an_engineers_name_goes_from_the_customers_log_and_from_the_vendors(
     told = read(api, "SELECT log_id, tenant_id FROM events WHERE action = 'person_erased' ORDER BY log_id")
     assert [tuple(row) for row in told] == [(VENDORS_LOG, None), (world.tenant.id, world.tenant.id)]
     for export in (exported(world), vendors_log(world)):
-        verdict = verified(export)
-        assert verdict.exit_code == GOOD, verdict.findings
+        result = verified(export)
+        assert result.exit_code == GOOD, result.findings

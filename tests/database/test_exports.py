@@ -90,10 +90,10 @@ def exported(
 
 def verified(found: bytes, *seen: str) -> VerificationResult:
     keys = [public(), keyring.ephemeral().public]
-    verdict = verify(found.splitlines(keepends=True), keys, seen)
-    if verdict.exit_code == GOOD:
-        assert second_verifier.check(found, [key.text for key in keys], seen) == verdict.events
-    return verdict
+    result = verify(found.splitlines(keepends=True), keys, seen)
+    if result.exit_code == GOOD:
+        assert second_verifier.check(found, [key.text for key in keys], seen) == result.events
+    return result
 
 
 def note(world: World) -> str:
@@ -119,10 +119,10 @@ def write(world: World, count: int, body: str = BODY) -> None:
 
 
 def test_what_happened_is_exported_whole_and_both_verifiers_find_it_good(story: World) -> None:
-    verdict = verified(exported(story), note(story))
+    result = verified(exported(story), note(story))
 
-    assert (verdict.exit_code, verdict.events) == (GOOD, 3), verdict.findings
-    assert (verdict.approvals, verdict.approvals_by_hash, verdict.unchecked_approvals) == (1, 0, 0)
+    assert (result.exit_code, result.events) == (GOOD, 3), result.findings
+    assert (result.approvals, result.approvals_by_hash, result.unchecked_approvals) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("count", [255, 256, 257, 3_000])
@@ -136,8 +136,8 @@ def test_logs_longer_than_a_tile_and_a_page_are_whole(world: World, worker: Data
     whole, proven = verified(exported(world), before), verified(exported(world, since=(100,)), before)
     filtered = verified(exported(world, wanted=EventFilter(action="tested"), since=(100,)), before)
 
-    for verdict in (whole, proven, filtered):
-        assert (verdict.exit_code, verdict.events, verdict.seen) == (GOOD, count, [100]), verdict.findings
+    for result in (whole, proven, filtered):
+        assert (result.exit_code, result.events, result.seen) == (GOOD, count, [100]), result.findings
 
 
 def test_what_is_sealed_while_an_export_runs_is_not_in_it(world: World, worker: Database) -> None:
@@ -149,8 +149,8 @@ def test_what_is_sealed_while_an_export_runs_is_not_in_it(world: World, worker: 
     write(world, 700)
     sealed(worker)
 
-    verdict = verified(first + b"".join(lines))
-    assert (verdict.exit_code, verdict.events) == (GOOD, 1_500), verdict.findings
+    result = verified(first + b"".join(lines))
+    assert (result.exit_code, result.events) == (GOOD, 1_500), result.findings
 
 
 def test_no_transaction_is_open_between_two_pages(world: World, worker: Database) -> None:
@@ -235,9 +235,9 @@ def test_a_customers_log_begins_where_the_customer_is_asked(api: Database, worke
     sealed(worker)
 
     own = exported(world)
-    verdict = verified(own, note(world))
-    assert (verdict.exit_code, verdict.events, verdict.approvals) == (GOOD, 2, 1), verdict.findings
-    assert verdict.approvals_by_hash == 0
+    result = verified(own, note(world))
+    assert (result.exit_code, result.events, result.approvals) == (GOOD, 2, 1), result.findings
+    assert result.approvals_by_hash == 0
     asked, approved = bodies(own)
     assert [asked["action"], asked["seq"], approved["action"], approved["seq"]] == ["endorse", 2, "approve", 3]
     said = next(json.loads(line)["personal"] for line in own.splitlines() if b'"body"' in line)
@@ -255,8 +255,8 @@ def test_both_sides_can_compare_what_happened_before_the_customer_was_asked(api:
     (asked,) = bodies(exported(world))
     theirs = vendors_log(world)
 
-    verdict = verified(theirs)
-    assert verdict.exit_code == GOOD, verdict.findings
+    result = verified(theirs)
+    assert result.exit_code == GOOD, result.findings
     (submitted,) = [one for one in bodies(theirs) if one["request_id"] == str(request.id)]
     leaf = leaf_hash(canonical(submitted)).hex()
     assert asked["earlier"] == {submitted["id"]: leaf}
@@ -280,9 +280,9 @@ def test_a_window_that_the_vendor_opened_alone_begins_the_customers_log(
     world.act("erin", Action.COMPLETE, request.id)
     sealed(worker)
 
-    verdict = verified(exported(world))
+    result = verified(exported(world))
 
-    assert (verdict.exit_code, verdict.events, verdict.approvals) == (GOOD, 2, 1), verdict.findings
+    assert (result.exit_code, result.events, result.approvals) == (GOOD, 2, 1), result.findings
 
 
 @pytest.mark.parametrize("action", [Action.DENY, Action.CANCEL])
@@ -333,10 +333,10 @@ def test_what_was_erased_is_left_out_and_the_proof_stands(story: World) -> None:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(text("DELETE FROM event_details WHERE field = 'name'"))
 
-    verdict = verified(exported(story), note(story))
+    result = verified(exported(story), note(story))
 
-    assert verdict.exit_code == GOOD
-    assert verdict.left_out > 3
+    assert result.exit_code == GOOD
+    assert result.left_out > 3
 
 
 def test_a_single_event_is_proven_by_a_few_tiles(world: World, worker: Database, superuser: Engine) -> None:
@@ -407,8 +407,8 @@ def test_whatever_the_owner_of_the_database_does_is_named(story: World, superuse
 
     freely(superuser, statement.replace("second()", SECOND))
 
-    verdict = verified(exported(story), seen)
-    assert verdict.findings.first[0].kind is kind, verdict.findings
+    result = verified(exported(story), seen)
+    assert result.findings.first[0].kind is kind, result.findings
 
 
 def test_events_that_change_places_are_named(story: World, superuser: Engine) -> None:

@@ -160,7 +160,7 @@ def test_a_whole_schedule_does_not_drift_and_a_broken_one_says_in_which_directio
     assert (drift["extra", "clock"], drift["missing", "notifications"]) == (1, 1)
 
 
-def test_hints_that_nobody_acknowledged_are_counted_and_age(api: Database, redis: "Redis") -> None:
+def test_messages_that_nobody_acknowledged_are_counted_and_age(api: Database, redis: "Redis") -> None:
     assert shown(read(api))["redis_oldest_unacked_age_seconds", ()] == 0
     seconds = int(redis.time()[0])
     redis.hset("unacked", mapping={"a": "x", "b": "y"})

@@ -73,7 +73,7 @@ BREAKS: dict[str, tuple[str, str]] = {
     "INSERT INTO identities (issuer, subject, person_id, created_at, trusted_at) "
     "SELECT 'https://idp.example', 'ann', id, now(), now() FROM people LIMIT 1": (
         "I12",
-        "a sign-in service that no event",
+        "an identity provider that no event",
     ),
     "INSERT INTO ended_powers (mac, ended_at) SELECT mac, now() FROM memberships WHERE role = 'approver'": (
         "I12",

@@ -216,10 +216,10 @@ def test_the_audit_log_of_a_narrowed_window_is_found_good_by_both_verifiers(api:
     lines = list(export.lines(audit_access.pages(world.db, reading), begun))
     keys = [public(), keyring.ephemeral().public]
 
-    verdict = verify(lines, keys, ())
+    result = verify(lines, keys, ())
 
-    assert (verdict.exit_code, verdict.approvals, verdict.unchecked_approvals) == (GOOD, 1, 0), verdict.findings
-    assert second_verifier.check(b"".join(lines), [key.text for key in keys], ()) == verdict.events
+    assert (result.exit_code, result.approvals, result.unchecked_approvals) == (GOOD, 1, 0), result.findings
+    assert second_verifier.check(b"".join(lines), [key.text for key in keys], ()) == result.events
 
 
 def test_mails_about_an_open_window_name_what_it_is_open_for(world: World, worker: Database) -> None:

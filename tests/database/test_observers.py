@@ -156,9 +156,9 @@ def test_adding_and_removing_are_events_told_as_other_changes_are(
     assert list(told(world.db, "observer_added").values()) == [everybody]
     assert list(told(world.db, "observer_removed").values()) == [everybody]
     anns = {mail.subject: mail.text for mail in post.mail.sent if mail.to_name == "Ann"}
-    assert "none → exchange-online" in anns["Somebody is copied on requests to Contoso"]
-    assert "Service desk <desk@contoso.example>" in anns["Somebody is copied on requests to Contoso"]
-    assert "exchange-online → none" in anns["Somebody is no longer copied on requests to Contoso"]
+    assert "none → exchange-online" in anns["An observer of requests to Contoso was added"]
+    assert "Service desk <desk@contoso.example>" in anns["An observer of requests to Contoso was added"]
+    assert "exchange-online → none" in anns["An observer of requests to Contoso was removed"]
     assert not [hook for hook in post.hooks.sent if b"desk@" in hook.body or b"Service desk" in hook.body]
 
 

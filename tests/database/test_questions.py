@@ -275,7 +275,7 @@ def test_the_engineer_is_told_of_a_question_the_asker_of_the_answer_and_endpoint
     _, reply = post.mail.sent
 
     assert (question.to_address, reply.to_address) == (address(worker, world, "erin"), address(worker, world, "ann"))
-    assert "Ann has a question about the access that you asked for." in question.text
+    assert "Ann has a question about your request for access." in question.text
     assert "Question: Which <mails>?" in question.text
     assert "Which &lt;mails&gt;?" in question.html
     assert "Answer: Those of May" in reply.text
@@ -300,9 +300,9 @@ def test_a_policy_that_lets_mails_say_nothing_keeps_the_words_out(
     ask(world, "ann", request.id, "A secret word")
     post.deliver(worker, open_notifications(worker))
 
-    (mail,) = [one for one in post.mail.sent if one.subject.startswith("A question to you")]
+    (mail,) = [one for one in post.mail.sent if one.subject.startswith("Question: ")]
     assert "secret" not in mail.text + mail.html
-    assert "What was asked stands on the request's page." in mail.text
+    assert "The question is on the request's page." in mail.text
     assert "https://" not in mail.text
 
 

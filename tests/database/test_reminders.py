@@ -98,7 +98,7 @@ def test_nobody_is_reminded_where_everybody_who_was_asked_has_answered(
     assert (row.reminders, row.wake_at) == (0, row.asked_at + 0.6 * timedelta(hours=12))
 
 
-def test_a_hint_that_comes_twice_reminds_once(world: World, sender: Database, later: ShiftedClock) -> None:
+def test_a_message_that_comes_twice_reminds_once(world: World, sender: Database, later: ShiftedClock) -> None:
     request = world.submit()
     later.shift = timedelta(hours=6)
 
@@ -299,8 +299,8 @@ def test_a_reminder_says_how_much_time_is_left_and_reaches_nobody_who_has_answer
     assert outcomes == {"sent": 4, "moot": 1}
     assert {mail.to_address for mail in reminders} == {address(sender, world, who) for who in ("amir", "abe")}
     for mail in reminders:
-        assert mail.subject == "Reminder, 5 h left: access to Exchange Online asked by Erin"
-        assert "5 h left: Erin still waits for an answer" in mail.text
+        assert mail.subject == "Reminder, 5 h left: Erin requests access to Exchange Online"
+        assert "5 h left: Erin is still waiting for an answer" in mail.text
 
 
 def test_a_reminder_that_was_promised_before_it_was_settled_is_not_sent(

@@ -28,7 +28,7 @@ WAITING = (
     "SELECT id, person_id, run_at, request_id FROM notifications WHERE template = 'report' AND closed_at IS NULL"
 )
 EVIL = "<script>alert(1)</script>\u202eevil"
-NO_USE = "No use was reported while it was open."
+NO_USE = "No activity was reported while it was open."
 
 
 def promised(world: World, sender: Database, later: ShiftedClock, request_id: UUID, *, after: int = 61) -> set[str]:
@@ -208,21 +208,21 @@ def test_a_report_says_who_did_what_and_what_was_done_inside_as_of_when_it_is_se
     assert early == {}
     assert set(said) == {"Tara", "Aude", "Ann"}
     text = " ".join(said["Tara"].text.split())
-    assert said["Tara"].subject.endswith("has closed, 4 actions, 1 of them not asked for")
-    assert "4 actions were reported while it was open; 1 of them not as it was asked for." in text
+    assert said["Tara"].subject.endswith("has ended, 4 actions, 1 of them outside the request")
+    assert "4 actions were reported while it was open; 1 of them outside the request." in text
     for line in (
         "Erin (engineer) submitted it",
         "Ann (approver) approved it",
         '"Be quick"',
         "Erin (requester) completed it",
         f"GET {MAILBOX}: 3 times, done",
-        "DELETE mailbox:bob@contoso.example: once, done - NOT WHAT WAS ASKED FOR",
+        "DELETE mailbox:bob@contoso.example: once, done - OUTSIDE THE REQUEST",
         "reported by Ward",
         "sealed in the audit log, as numbers",
-        "it may still be reported what was done before the end",
+        "Activity before the end can still be reported until",
     ):
         assert line in text, line
-    assert "not what was asked for" in said["Tara"].html
+    assert "outside the request" in said["Tara"].html
 
 
 def test_a_report_says_that_a_window_was_not_used(
@@ -233,7 +233,7 @@ def test_a_report_says_that_a_window_was_not_used(
 
     said = reports(sender, later, post)
 
-    assert said["Aude"].subject.endswith("has closed, no use reported")
+    assert said["Aude"].subject.endswith("has ended, no activity reported")
     assert NO_USE in said["Aude"].text
     assert NO_USE in said["Aude"].html
     assert "Some steps are not sealed in the audit log yet." in said["Aude"].text
@@ -251,7 +251,7 @@ def test_a_report_is_bounded_and_shows_what_nobody_asked_for_first_of_all(
 
     assert text.count("reported by Ward") == 20
     assert "and 21 more: see the export of the audit log." in text
-    assert "DELETE mailbox:bob@contoso.example: once, done - NOT WHAT WAS ASKED FOR" in text
+    assert "DELETE mailbox:bob@contoso.example: once, done - OUTSIDE THE REQUEST" in text
     assert "81 actions were reported while it was open; 1 of them" in text
 
 

@@ -51,7 +51,7 @@ from tests.database.scenes import (
 from tests.database.test_exports import exported
 from tests.examples import FAR
 from tests.logs import sealed
-from tests.verdicts import verified
+from tests.verification_results import verified
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 # Nearby a play that fails is shown as it is: to shorten it takes longer than the tests have time for.
@@ -110,7 +110,7 @@ class Life(RuleBasedStateMachine):
         self.plant.api.clock = self.plant.worker.clock = self.clock
         self.known: dict[UUID, Request] = {}
         self.rows: dict[UUID, AccessRequest] = {}
-        self.hints: list[list[UUID]] = []
+        self.messages: list[list[UUID]] = []
         self.old: list[list[UUID]] = []
         self.post = Postbag()
         self.notes: list[str] = []
@@ -131,7 +131,7 @@ class Life(RuleBasedStateMachine):
         if row is None or expected is None:
             return None
         self.known[row.id], self.rows[row.id] = expected, row
-        self._hint([row.id])
+        self._send([row.id])
         return row.id
 
     @rule(request=requests, who=st.sampled_from(EVERYBODY), action=st.sampled_from(ACTIONS), window=WINDOWS)
@@ -172,25 +172,25 @@ class Life(RuleBasedStateMachine):
     def step_back(self) -> None:
         self.clock.at -= timedelta(milliseconds=1)
 
-    # Hints.
+    # Messages.
 
-    @precondition(lambda self: self.hints)
+    @precondition(lambda self: self.messages)
     @rule(choice=st.randoms(use_true_random=False))
     def deliver(self, choice: Any) -> None:
-        self._run(self.hints.pop(choice.randrange(len(self.hints))))
+        self._run(self.messages.pop(choice.randrange(len(self.messages))))
 
-    @precondition(lambda self: self.hints)
+    @precondition(lambda self: self.messages)
     @rule()
     def deliver_twice_at_once(self) -> None:
-        ids = self.hints.pop()
+        ids = self.messages.pop()
         at_once(self.plant.pool, *[partial(timers.run, self.plant.worker, ids)] * 2)
         # What one of them held, the other has left alone.
         self._run(ids)
 
-    @precondition(lambda self: self.hints)
+    @precondition(lambda self: self.messages)
     @rule()
     def drop(self) -> None:
-        self.hints.pop(0)
+        self.messages.pop(0)
 
     @precondition(lambda self: self.old)
     @rule(choice=st.randoms(use_true_random=False))
@@ -221,7 +221,7 @@ class Life(RuleBasedStateMachine):
                 redis.zadd(CLOCK.keys[1], {member: 1})
         again = schedule.claim(CLOCK)
         assert {name for ids in again.ids.values() for name in ids} >= set(claimed)
-        self._hint([row.id for row in due])
+        self._send([row.id for row in due])
         for row in due:
             self._run([row.id])
 
@@ -274,9 +274,9 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.notes)
     @rule()
     def verify(self) -> None:
-        verdict = self._verdict(self.notes[0], self.notes[-1])
+        result = self._result(self.notes[0], self.notes[-1])
 
-        assert verdict.exit_code == GOOD, verdict.findings
+        assert result.exit_code == GOOD, result.findings
 
     @precondition(lambda self: self.notes)
     @rule(choice=st.randoms(use_true_random=False))
@@ -288,7 +288,7 @@ class Life(RuleBasedStateMachine):
         there, back = f'"action":"{victim.action}"', '"action":"nothing"'
         self._forge(victim.id, there, back)
 
-        found = self._verdict(self.notes[-1])
+        found = self._result(self.notes[-1])
 
         assert found.exit_code != GOOD, victim.action
         self._forge(victim.id, back, there)
@@ -332,7 +332,7 @@ class Life(RuleBasedStateMachine):
         accepted = reference.acted(self.laid_down, self.known[request], said)
         assert (found is not None) == accepted, (who, action, action in DECISIONS)
         if accepted:
-            self._hint([request])
+            self._send([request])
 
     def _tried(self, call: Callable[[], Any]) -> Any:
         try:
@@ -340,8 +340,8 @@ class Life(RuleBasedStateMachine):
         except LockboxError:
             return None
 
-    def _hint(self, ids: list[UUID]) -> None:
-        self.hints.append(ids)
+    def _send(self, ids: list[UUID]) -> None:
+        self.messages.append(ids)
         self.old.append(ids)
 
     def _run(self, ids: list[UUID]) -> None:
@@ -356,7 +356,7 @@ class Life(RuleBasedStateMachine):
     def _note(self) -> None:
         self.notes += [row.note for row in read(unbound(self.plant.api), NOTES, id=self.world.tenant.id)]
 
-    def _verdict(self, *seen: str) -> VerificationResult:
+    def _result(self, *seen: str) -> VerificationResult:
         keys = [keyring.ephemeral().public]
         return verified(exported(self.world), *seen, keys=keys)
 

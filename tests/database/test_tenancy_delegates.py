@@ -192,12 +192,12 @@ def test_a_delegate_is_mailed_what_waits_when_the_time_begins(
     (mail,) = sent_about(sender, entry.delegation.id)
 
     assert before == []
-    assert (mail.to_name, mail.subject) == ("Aude", "You stand in for an approver of Contoso from now on")
+    assert (mail.to_name, mail.subject) == ("Aude", "You are now the delegate of an approver of Contoso")
     until = clock_time(start + DAY)
     for said in (mail.text, mail.html):
         words = " ".join(re.sub(r"<[^>]+>", "", said).split())
-        assert f"You stand in for Ann at Contoso from now until {until}" in words
-        assert "Erin asks for exchange-online" in words
+        assert f"You are the delegate of Ann at Contoso from now until {until}" in words
+        assert "Erin requests access to exchange-online" in words
         assert "did this on" not in said
         assert "/sign-in" not in said
         assert f"{PUBLIC_URL}/requests/{waiting.id}" in said
@@ -219,7 +219,7 @@ def test_a_delegate_is_mailed_no_link_to_what_a_policy_wants_none_to(
     for said in (mail.text, mail.html):
         assert re.findall(r"https?://[^\s\"<]+", said) == [f"{PUBLIC_URL}/requests/{linked.id}"]
         assert str(without.id) in said
-        assert "by your policy" in " ".join(said.split())
+        assert "By your policy" in " ".join(said.split())
 
 
 def test_a_delegate_is_told_where_nothing_waits(world: World, sender: Database, later: ShiftedClock) -> None:
@@ -228,7 +228,7 @@ def test_a_delegate_is_told_where_nothing_waits(world: World, sender: Database, 
 
     (mail,) = sent_about(sender, entry.delegation.id)
 
-    assert "Nothing waits for an answer at the moment" in mail.text
+    assert "No requests are waiting for an answer" in mail.text
     assert "http" not in mail.text + mail.html
 
 

@@ -53,15 +53,15 @@ def test_an_approver_is_mailed_every_change_with_who_what_and_from_what_to_what(
         "Contoso AG was renamed": ("Tara", "Contoso → Contoso AG"),
         "The lockbox of Contoso AG was switched": ("Tara", "enforce → observe"),
         "The policy of Contoso AG was changed": ("Tara", "1 → 2"),
-        "Who may be a delegate at Contoso AG was changed": ("Tara", "Aude"),
+        "The eligible delegates at Contoso AG were changed": ("Tara", "Aude"),
         "A delegate was named at Contoso AG": ("Ann", "Aude"),
-        "A delegate's time at Contoso AG was ended": ("Ann", "Aude"),
+        "A delegation at Contoso AG was ended": ("Ann", "Aude"),
         "Somebody was invited to Contoso AG": ("Tara", "Nina <nina@contoso.example>"),
         "An invitation to Contoso AG was withdrawn": ("Tara", "approver → none"),
         "The roles of a member of Contoso AG were changed": ("Tara", "approver → auditor"),
         "A member of Contoso AG was removed": ("Tara", "auditor → none"),
         "The vendor proposes a new admin for Contoso AG: object if this is wrong": ("Olga", "Rita"),
-        "The proposed admin for Contoso AG was objected to": ("Tara", "tenant_admin → none"),
+        "Somebody objected to the proposed admin for Contoso AG": ("Tara", "tenant_admin → none"),
     }
     assert said.keys() == lines.keys()
     for subject, words in lines.items():

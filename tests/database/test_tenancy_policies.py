@@ -153,7 +153,9 @@ def test_more_approvals_than_there_are_approvers_are_refused_with_the_reason(wor
     with pytest.raises(NobodyCanApprove) as refused:
         change(world, Policy(quorum=4))
 
-    assert refused.value.facts["reasons"] == ["The tenant asks for 4 approvals and has 3 people who could give one."]
+    assert refused.value.facts["reasons"] == [
+        "The policy requires 4 approvals, and the tenant has 3 people who could approve."
+    ]
     assert reads(world, "tara", policies.read).edition.version == 1
 
 
@@ -167,7 +169,7 @@ def test_a_rule_under_which_nobody_could_approve_is_refused_by_its_name(world: W
         change(world, Policy(rules=rules))
 
     assert refused.value.facts["reasons"] == [
-        'Under the rule "Mail": The tenant asks for 4 approvals and has 3 people who could give one.'
+        'Under the rule "Mail": The policy requires 4 approvals, and the tenant has 3 people who could approve.'
     ]
 
 

@@ -226,7 +226,7 @@ def test_an_operator_takes_a_mistyped_proposal_back_and_all_who_heard_of_it_hear
     assert told.changes == {"roles": "tenant_admin → none"}
     assert told.details["member"] == "Rita <rita@contoso.example>"
     assert told.told == {"Tara", "Ann", "Amir", "Abe", "https://hooks.contoso.example/"}
-    assert "The vendor no longer proposes an admin for Contoso" in {mail.subject for mail in post.mail.sent}
+    assert "The vendor withdrew the proposed admin for Contoso" in {mail.subject for mail in post.mail.sent}
     later.shift = timedelta(hours=72, minutes=1)
     with pytest.raises(InvitationRefused), late.transaction() as session:
         invitations.accept(session, proposed.id, code)

@@ -147,7 +147,7 @@ def test_what_waits_while_a_tenant_is_suspended_may_be_denied_and_is_opened_only
     waiting, denied = world.submit(), world.submit()
     does(world, "olga", tenants.suspend)
 
-    with pytest.raises(TenantSuspended, match="until it is resumed"):
+    with pytest.raises(TenantSuspended, match="once it is resumed"):
         world.act("ann", Action.APPROVE, waiting.id)
     no = world.act("ann", Action.DENY, denied.id)
     does(world, "olga", tenants.resume)

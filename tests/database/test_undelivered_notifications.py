@@ -62,7 +62,7 @@ def test_a_time_out_says_how_many_people_had_been_reached(
     post.deliver(sender, open_notifications(sender))
 
     assert reached(sender, request.id) == (3, 3 - len(refused), False)
-    assert mails_to(post, sender, world, "erin")[-1].subject.startswith("No answer in time: ")
+    assert mails_to(post, sender, world, "erin")[-1].subject.startswith("Timed out: ")
     assert mails_to(post, sender, world, "olga") == []
 
 
@@ -79,12 +79,12 @@ def test_where_nobody_was_reached_event_mail_and_operators_say_that_nobody_could
 
     assert (state_of(sender, request.id), reached(sender, request.id)) == ("timed_out", (3, 0, True))
     (mine,) = mails_to(post, sender, world, "erin")
-    assert mine.subject == f"Nobody could be told: access to Exchange Online at {world.tenant.name}"
-    assert "Nobody could be told: none of three approvers could be reached." in mine.text
+    assert mine.subject == f"Nobody could be notified: access to Exchange Online at {world.tenant.name}"
+    assert "Nobody could be notified: none of three approvers could be reached." in mine.text
     assert f"lockbox request again {request.id}" in mine.text
     assert "in time" not in mine.text
     (told,) = mails_to(post, sender, world, "olga")
-    assert told.subject == "Requests timed out, and nobody could be told of them"
+    assert told.subject == "Requests timed out, and nobody could be notified"
     assert f"{request.id} {world.tenant.name}: none of three approvers could be reached" in told.text
     for secret in ("mailbox:anna", "does not open", "Erin", "CASE-1"):
         assert secret not in told.text
@@ -105,7 +105,7 @@ def test_a_prompt_does_not_say_of_it_later_that_nobody_answered(
     post.deliver(sender, open_notifications(sender))
 
     (prompt,) = [mail for mail in mails_to(post, sender, world, "ann") if str(asked.id) in mail.thread_id]
-    assert prompt.text.index("Erin: no answer in time") < prompt.text.index("Erin: nobody could be told")
+    assert prompt.text.index("Erin: timed out") < prompt.text.index("Erin: nobody could be notified")
 
 
 def test_a_mail_server_that_was_away_all_the_time_told_nobody(

@@ -14,10 +14,10 @@ plant = scene.plant
 
 def verified(found: bytes, *seen: str) -> VerificationResult:
     keys = [SIGNER.public, keyring.ephemeral().public]
-    verdict = verify(found.splitlines(keepends=True), keys, seen)
-    if verdict.exit_code == GOOD:
-        assert second_verifier.check(found, [key.text for key in keys], seen) == verdict.events
-    return verdict
+    result = verify(found.splitlines(keepends=True), keys, seen)
+    if result.exit_code == GOOD:
+        assert second_verifier.check(found, [key.text for key in keys], seen) == result.events
+    return result
 
 
 def shipped(plant: RestorableWorld) -> str:

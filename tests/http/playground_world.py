@@ -44,7 +44,7 @@ def put(folder: Path, name: str = "1.M1P1Q1.vm", *, to: str = "ann@contoso.examp
     message = EmailMessage(policy=SMTP)
     message["From"] = "Lockbox <lockbox@localhost>"
     message["To"] = to
-    message["Subject"] = parts.get("subject", "Your answer is needed")
+    message["Subject"] = parts.get("subject", "Approval needed")
     message.set_content(parts.get("text", "Erin asks."))
     if "html" in parts:
         message.add_alternative(parts["html"], subtype="html")

@@ -12,8 +12,8 @@ from tests.http.door import Door, OpenDoor, facts
 ERIN = "erin"
 
 
-def shut(door: Door, who: str = "gate", **changes: str) -> None:
-    """Check that the door is shut."""
+def refused(door: Door, who: str = "gate", **changes: str) -> None:
+    """Check that access is refused."""
     facts(door.ask(who, **changes), 403, "no-open-window")
 
 
@@ -48,12 +48,12 @@ def test_an_open_window_is_answered_with_its_request_and_its_end(door: Door) -> 
 
 def test_an_engineer_may_ask_about_the_own_windows(opened: Door) -> None:
     assert opened.ask("erin").status_code == 200
-    shut(opened, "eve", engineer="eve")
+    refused(opened, "eve", engineer="eve")
 
 
 def test_the_window_of_one_is_not_the_window_of_another(opened: Door) -> None:
-    shut(opened, engineer="eve")
-    shut(opened, engineer="max")
+    refused(opened, engineer="eve")
+    refused(opened, engineer="max")
 
 
 @pytest.mark.parametrize("who", ["eve", "max", "olga", "vera", "ann", "tara", "aude"])
@@ -69,7 +69,7 @@ def test_a_system_needs_the_scope_and_the_service(opened: Door) -> None:
     for who in ("filer", "drive", "bare"):
         lacks = "the scope access:check" if who == "filer" else "to be bound to exchange-online"
         assert f"needs {lacks}: make one" in facts(opened.ask(who), 403, "wrong-role")["detail"]
-    shut(opened, "drive", service="onedrive")
+    refused(opened, "drive", service="onedrive")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_system_needs_the_scope_and_the_service(opened: Door) -> None:
 def test_names_are_compared_exactly(opened: Door, change: dict[str, str]) -> None:
     assert opened.ask("gate", resource="site:HR", action="export").status_code == 200
 
-    shut(opened, **change)
+    refused(opened, **change)
 
 
 @pytest.mark.parametrize("change", [{"resource": "mailbox:*"}, {"resource": "*"}, {"action": "*"}, {"tenant": "%"}])
@@ -100,40 +100,40 @@ def test_there_are_no_wildcards(opened: Door, change: dict[str, str]) -> None:
 
 
 def test_a_window_at_one_tenant_is_none_at_another(opened: Door, open_door: OpenDoor) -> None:
-    shut(opened, tenant=open_door().world.tenant.slug)
+    refused(opened, tenant=open_door().world.tenant.slug)
 
 
 @pytest.mark.parametrize("ending", [("erin", "complete"), ("ann", "revoke"), ("tara", "revoke"), ("max", "revoke")])
-def test_a_window_that_is_ended_is_shut_at_once(door: Door, ending: tuple[str, str]) -> None:
+def test_a_window_that_is_ended_is_refused_at_once(door: Door, ending: tuple[str, str]) -> None:
     request_id = door.active(resources=["site:ended"])
     assert door.ask("gate", resource="site:ended").status_code == 200
 
     door.act(*ending, request_id)
 
-    shut(door, resource="site:ended")
+    refused(door, resource="site:ended")
 
 
 def test_a_request_that_nobody_has_approved_opens_nothing(door: Door) -> None:
     door.pending(resources=["site:waiting"])
 
-    shut(door, resource="site:waiting")
+    refused(door, resource="site:waiting")
 
 
 def test_a_window_shuts_at_its_deadline_with_no_worker_running(door: Door) -> None:
     request_id = door.active(access_window=60, resources=["site:timed"])
 
     assert door.later(seconds=59).ask("gate", resource="site:timed").status_code == 200
-    shut(door.later(seconds=60), resource="site:timed")
+    refused(door.later(seconds=60), resource="site:timed")
     view = door.later(seconds=60).get("erin", f"/v1/requests/{request_id}").json()
     assert (view["state"], view["open"]) == ("active", False)
 
 
-def test_the_deadline_itself_is_shut_and_a_microsecond_before_is_open(door: Door) -> None:
+def test_the_deadline_itself_is_refused_and_a_microsecond_before_is_open(door: Door) -> None:
     door.active(access_window=60, resources=["site:edge"])
     due = datetime.fromisoformat(door.ask("gate", resource="site:edge").json()["deadline_at"])
 
     assert door.at(due - timedelta(microseconds=1)).ask("gate", resource="site:edge").status_code == 200
-    shut(door.at(due), resource="site:edge")
+    refused(door.at(due), resource="site:edge")
 
 
 def test_windows_are_independent_and_one_that_ends_shuts_no_other(fresh_door: Door) -> None:
@@ -144,7 +144,7 @@ def test_windows_are_independent_and_one_that_ends_shuts_no_other(fresh_door: Do
     assert fresh_door.later(seconds=61).ask("gate").json()["request_id"] == long
     fresh_door.act("ann", "revoke", long)
     assert fresh_door.ask("gate").json()["request_id"] == short
-    shut(fresh_door.later(seconds=61))
+    refused(fresh_door.later(seconds=61))
 
 
 def test_windows_do_not_add_up_resource_of_one_and_action_of_another(fresh_door: Door) -> None:
@@ -152,7 +152,7 @@ def test_windows_do_not_add_up_resource_of_one_and_action_of_another(fresh_door:
     fresh_door.active(resources=["site:b"], actions=["export"])
 
     assert fresh_door.ask("gate", resource="site:a", action="read").status_code == 200
-    shut(fresh_door, resource="site:a", action="export")
+    refused(fresh_door, resource="site:a", action="export")
 
 
 @pytest.mark.parametrize(
@@ -169,14 +169,14 @@ def test_windows_do_not_add_up_resource_of_one_and_action_of_another(fresh_door:
         ),
     ],
 )
-def test_a_window_is_shut_while_tenant_or_engineer_is_not_in_good_standing(
+def test_a_window_grants_nothing_while_tenant_or_engineer_is_not_in_good_standing(
     opened: Door, undo: str, redo: str
 ) -> None:
     world = opened.world
     who = {"t": world.tenant.id} if ":t" in undo else {"p": world.people[ERIN].person_id}
 
     opened.run_sql(undo, **who)
-    shut(opened)
+    refused(opened)
     (view,) = opened.get("ann", "/v1/requests").json()["items"]
     assert (view["state"], view["open"]) == ("active", False)
 
@@ -188,7 +188,7 @@ def test_the_state_alone_is_not_believed(own_door: Door) -> None:
     request_id = own_door.active()
     own_door.run_sql("SET session_replication_role = replica; DELETE FROM decisions")
 
-    shut(own_door)
+    refused(own_door)
     view = own_door.get("erin", f"/v1/requests/{request_id}").json()
     assert (view["state"], view["open"]) == ("active", False)
 

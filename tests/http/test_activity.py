@@ -1,4 +1,4 @@
-"""What was done inside a window: reported by the system that guards it, bound to its request, read by both sides."""
+"""Activity during a window: reported by the system that guards it, bound to its request, read by both sides."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -151,19 +151,19 @@ def test_an_export_over_http_is_good_and_a_table_is_one(audit_log: Door) -> None
     assert answer.headers["content-type"] == "application/x-ndjson"
     assert answer.headers["cache-control"] == "no-store"
     assert "attachment" in answer.headers["content-disposition"]
-    verdict = verify(answer.content.splitlines(keepends=True), [public(), keyring.ephemeral().public])
-    assert (verdict.exit_code, verdict.header.size) == (GOOD, verdict.events)
-    assert set(verdict.header.consistency) == {1, 3}
+    result = verify(answer.content.splitlines(keepends=True), [public(), keyring.ephemeral().public])
+    assert (result.exit_code, result.header.size) == (GOOD, result.events)
+    assert set(result.header.consistency) == {1, 3}
     assert [row["User"] for row in csv.DictReader(io.StringIO(table.text))] == ["Amir"]
 
 
 def test_a_filtered_export_says_by_what_and_proves_each_line(audit_log: Door) -> None:
     answer = audit_log.get("vera", "/v1/audit/export", tenant=audit_log.world.tenant.slug, action="deny")
 
-    verdict = verify(answer.content.splitlines(keepends=True), [public()])
+    result = verify(answer.content.splitlines(keepends=True), [public()])
 
-    assert (verdict.exit_code, verdict.events, verdict.header.whole) == (GOOD, 1, False)
-    assert verdict.header.asked == {"action": "deny"}
+    assert (result.exit_code, result.events, result.header.whole) == (GOOD, 1, False)
+    assert result.header.asked == {"action": "deny"}
 
 
 def test_a_checkpoint_is_signed_and_an_event_is_proven_to_be_in_it(audit_log: Door) -> None:
@@ -242,8 +242,8 @@ def test_the_vendors_auditors_read_the_vendors_own_log(open_door: OpenDoor, work
     answer = door.get("vera", "/v1/audit/export")
 
     assert items[0]["actor"]["name"] == "Olga"
-    verdict = verify(answer.content.splitlines(keepends=True), [public()])
-    assert (verdict.exit_code, verdict.header.origin) == (GOOD, "lockbox.test/audit/vendor")
+    result = verify(answer.content.splitlines(keepends=True), [public()])
+    assert (result.exit_code, result.header.origin) == (GOOD, "lockbox.test/audit/vendor")
 
 
 def test_whoever_audits_two_tenants_says_which(fresh_door: Door, open_door: OpenDoor) -> None:

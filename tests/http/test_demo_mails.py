@@ -33,29 +33,29 @@ def only(playing: Portal, path: str = "/inbox") -> str:
 
 
 def test_an_empty_inbox_says_what_to_do(playing: Portal) -> None:
-    assert "There is none yet. Ask for something" in here(playing).get("/inbox").words
+    assert "There are no mails yet. Submit a request" in here(playing).get("/inbox").words
 
 
 def test_the_newest_is_the_first_with_its_recipient_and_time(playing: Portal, tmp_path: Path) -> None:
     put(tmp_path, "9.old", to="max@vendor.example", subject="Review needed")
-    put(tmp_path, "1.new", to="ann@contoso.example", subject="Your answer is needed")
+    put(tmp_path, "1.new", to="ann@contoso.example", subject="Approval needed")
 
     words = here(playing).get("/inbox").words
 
-    assert words.index("Your answer is needed to ann@contoso.example") < words.index("Review needed to max@vendor")
+    assert words.index("Approval needed to ann@contoso.example") < words.index("Review needed to max@vendor")
     assert "March 2030" in words
 
 
 def test_mails_to_one_address_are_shown_alone(playing: Portal, tmp_path: Path) -> None:
     put(tmp_path, "1", to="max@vendor.example", subject="Review needed")
-    put(tmp_path, "2", to="ann@contoso.example", subject="Your answer is needed")
+    put(tmp_path, "2", to="ann@contoso.example", subject="Approval needed")
 
     page = here(playing).get("/inbox?to=Ann@contoso.example")
     none = here(playing).get("/inbox?to=tara@contoso.example")
 
     assert "Review needed" not in page.words
-    assert "Your answer is needed" in page.words
-    assert "There is none to tara@contoso.example yet" in none.words
+    assert "Approval needed" in page.words
+    assert "There are no mails to tara@contoso.example yet" in none.words
     assert 'value="max@vendor.example"' in none.text
 
 
@@ -83,7 +83,7 @@ def test_whoever_was_written_to_can_be_played_from_the_mail(playing: Portal, tmp
 
 
 def test_a_code_can_be_copied(playing: Portal, tmp_path: Path) -> None:
-    put(tmp_path, text="Enter this code where you asked for it:\n\n    1234 5678\n\nIt works once.")
+    put(tmp_path, text="Enter this code where you requested it:\n\n    1234 5678\n\nIt works once.")
 
     assert 'readonly value="1234 5678"' in here(playing).get(only(playing)).text
 
@@ -179,7 +179,7 @@ def test_what_is_not_there_is_not_found(playing: Portal, key: str) -> None:
 def test_without_a_folder_the_inbox_is_empty(playing: Portal, tmp_path: Path) -> None:
     (tmp_path / "mail" / "new").rmdir()
 
-    assert "There is none yet" in here(playing).get("/inbox").words
+    assert "There are no mails yet" in here(playing).get("/inbox").words
 
 
 def test_no_more_than_a_hundred_are_listed(playing: Portal, tmp_path: Path) -> None:

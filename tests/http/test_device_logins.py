@@ -116,7 +116,7 @@ def test_a_terminal_approves_and_endorses_nothing_and_may_close(open_portal: Ope
     approved = approver.call("POST", f"/v1/requests/{waiting.id}/approve")
     denied = approver.call("POST", f"/v1/requests/{waiting.id}/deny", json={"comment": "No"})
 
-    assert "A terminal opens nothing" in facts(approved, 403, "fresh-sign-in-needed")["detail"]
+    assert "A device login cannot approve" in facts(approved, 403, "fresh-sign-in-needed")["detail"]
     assert denied.json()["state"] == "denied"
     assert manager.call("GET", "/v1/me").json()["means"] == "passkey"
 
@@ -129,7 +129,7 @@ def test_a_terminal_endorses_nothing(open_portal: OpenPortal) -> None:
 
     answer = manager.call("POST", f"/v1/requests/{reviewing.id}/endorse")
 
-    assert "A terminal opens nothing" in facts(answer, 403, "fresh-sign-in-needed")["detail"]
+    assert "A device login cannot approve" in facts(answer, 403, "fresh-sign-in-needed")["detail"]
 
 
 def test_a_terminals_token_makes_nothing_that_outlasts_it(portal: Portal) -> None:
@@ -166,7 +166,7 @@ def test_a_code_is_answered_once(portal: Portal, said: str) -> None:
     allows(ann, terminal, said)
     late = amir.submit(asks, "/device/answer", said="allow")
 
-    assert (late.status, "No terminal waits with this code" in late.words) == (422, True)
+    assert (late.status, "This code is wrong, was used, or has expired" in late.words) == (422, True)
     if said == "refuse":
         assert terminal.state == "refused"
         facts(terminal.call("GET", "/v1/me"), 401, "invalid-token")
@@ -190,7 +190,7 @@ def test_an_old_sign_in_signs_no_terminal_in(portal: Portal) -> None:
     again = AskingTerminal(portal)
     page = types(ann, again.code)
 
-    assert (page.status, "sign in again" in page.words) == (403, True)
+    assert (page.status, "Sign in again" in page.words) == (403, True)
     assert "/sign-in?next=/device" in page.read.links
     assert again.state == "waiting"
     assert terminal.state == "over"

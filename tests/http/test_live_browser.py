@@ -71,7 +71,7 @@ def test_what_may_still_be_decided_gets_the_version_that_the_page_shows(live: Li
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
 
     live.portal.world.act("amir", Action.APPROVE, request.id)
-    expect(page.locator("#told")).to_contain_text("Amir approved it")
+    expect(page.locator("#announcement")).to_contain_text("Amir approved it")
     page.locator("#deny-comment").fill("No need")
     page.get_by_role("button", name="Deny", exact=True).click()
 
@@ -88,7 +88,7 @@ def test_what_the_clock_alone_moves_is_no_news(live: Live, desk: BrowserDesk) ->
     live.portal.db.schedule.tell([str(request.id)], None)
 
     expect(until).not_to_have_attribute("datetime", was)
-    expect(page.locator("#told")).to_have_text("")
+    expect(page.locator("#announcement")).to_have_text("")
 
 
 def test_a_look_of_somebody_else_appears_and_goes(live: Live, desk: BrowserDesk) -> None:
@@ -98,17 +98,17 @@ def test_a_look_of_somebody_else_appears_and_goes(live: Live, desk: BrowserDesk)
 
     with db.transaction() as session:
         inbox.begin(session, db.schedule, amir, request.id)
-    expect(page.locator("#looks")).to_contain_text("Amir is looking at it")
+    expect(page.locator("#presence")).to_contain_text("Amir is reviewing this")
     with db.transaction() as session:
         inbox.end(session, db.schedule, amir, request.id)
 
-    expect(page.locator("#looks")).not_to_contain_text("Amir is looking at it")
+    expect(page.locator("#presence")).not_to_contain_text("Amir is reviewing this")
 
 
 def test_what_was_refused_stays_where_news_come(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
-    question = page.get_by_label("Ask Erin something")
+    question = page.get_by_label("Your question to Erin")
     question.fill("\u202eWhich folder?")
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.get_by_role("alert")).to_be_focused()
@@ -126,7 +126,7 @@ def test_an_answer_is_shown_while_another_question_is_being_written(live: Live, 
     request = world.fresh()
     question = _asked(world, "ann", request, "Which folder?")
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
-    talk, next_question = page.get_by_role("region", name="Questions"), page.get_by_label("Ask Erin something")
+    talk, next_question = page.get_by_role("region", name="Questions"), page.get_by_label("Your question to Erin")
     expect(talk).to_contain_text("There is no answer yet.")
     next_question.fill("And until")
 
@@ -166,7 +166,7 @@ def test_a_question_that_is_being_written_cannot_be_sent_once_the_request_is_den
 ) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "ann", f"/requests/{request.id}")
-    question, ask = page.get_by_label("Ask Erin something"), page.get_by_role("button", name="Ask", exact=True)
+    question, ask = page.get_by_label("Your question to Erin"), page.get_by_role("button", name="Ask", exact=True)
     question.fill("Which folder")
 
     live.portal.world.act("amir", Action.DENY, request.id)
@@ -189,7 +189,7 @@ def test_whoever_loses_their_role_has_nothing_left_but_their_own_words(live: Liv
 
     live.portal.sql("DELETE FROM memberships WHERE person_id = :p", p=world.people["art"].person_id)
 
-    expect(page.locator("#told")).to_contain_text("This page is no longer open to you.")
+    expect(page.locator("#announcement")).to_contain_text("This page is no longer open to you.")
     expect(main.get_by_role("heading", level=1)).to_have_text("No longer open to you")
     expect(main.get_by_role("heading", level=1)).to_be_focused()
     expect(main).not_to_contain_text("The mailbox does not open")
@@ -209,20 +209,20 @@ def test_figures_of_operations_come_by_themselves(live: Live, desk: BrowserDesk)
     live.portal.world.fresh()
 
     expect(waiting).to_have_text(f"{before + 1:,}")
-    expect(page.locator("#told")).to_have_text("")
+    expect(page.locator("#announcement")).to_have_text("")
 
 
 def test_a_page_whose_session_is_over_says_so(live: Live, desk: BrowserDesk) -> None:
     request = live.portal.world.fresh()
     page = _opened(live, desk, "abe", f"/requests/{request.id}")
-    expect(page.locator("#told")).to_have_text("")
+    expect(page.locator("#announcement")).to_have_text("")
 
     live.portal.sql(
         "UPDATE sessions SET revoked_at = now() WHERE person_id = :p", p=live.portal.world.people["abe"].person_id
     )
 
-    expect(page.locator("#told")).to_contain_text("You are no longer signed in.", timeout=20_000)
-    expect(page.locator("#told a")).to_have_attribute("href", f"/sign-in?next=%2Frequests%2F{request.id}")
+    expect(page.locator("#announcement")).to_contain_text("You are no longer signed in.", timeout=20_000)
+    expect(page.locator("#announcement a")).to_have_attribute("href", f"/sign-in?next=%2Frequests%2F{request.id}")
     expect(page.locator("main form, main button")).to_have_count(0)
     expect(page.locator("main")).not_to_contain_text("The mailbox does not open")
 
@@ -234,7 +234,7 @@ def test_while_redis_is_away_a_page_comes_back_by_itself(live: Live, desk: Brows
 
     live.portal.world.act("amir", Action.DENY, request.id)
 
-    expect(page.locator("#told")).to_contain_text("Amir denied it", timeout=20_000)
+    expect(page.locator("#announcement")).to_contain_text("Amir denied it", timeout=20_000)
 
 
 # The stream breaks off several times before the page looks, by the browser's own time.
@@ -247,7 +247,7 @@ def test_a_stream_that_breaks_off_again_and_again_puts_off_no_look(live: Live, d
 
     live.portal.world.act("amir", Action.DENY, request.id)
 
-    expect(page.locator("#told")).to_contain_text("Amir denied it", timeout=40_000)
+    expect(page.locator("#announcement")).to_contain_text("Amir denied it", timeout=40_000)
 
 
 def test_a_page_that_may_not_listen_looks_again_every_fifteen_seconds(
@@ -266,7 +266,7 @@ def test_a_page_that_may_not_listen_looks_again_every_fifteen_seconds(
         live.portal.world.act("amir", Action.DENY, request.id)
         page.clock.fast_forward(FIFTEEN_SECONDS)
 
-        expect(page.locator("#told")).to_contain_text("Amir denied it", timeout=30_000)
+        expect(page.locator("#announcement")).to_contain_text("Amir denied it", timeout=30_000)
         desk.leave()
 
 
@@ -276,7 +276,7 @@ def test_the_form_to_ask_follows_the_chosen_customer_with_the_windows_that_it_of
     strict, generous = World.make(live.portal.db), live.portal.world
     lay_down(strict, access_ceiling=1200)
     page = _opened(live, desk, "erin", f"/ask?tenant={generous.tenant.slug}")
-    customer, windows = page.get_by_label("Customer", exact=True), page.get_by_label("For how long")
+    customer, windows = page.get_by_label("Customer", exact=True), page.get_by_label("Duration")
     windows.select_option("14400")
 
     customer.select_option(strict.tenant.slug)

@@ -83,14 +83,14 @@ def _order(page: Page) -> list[str | None]:
 
 def test_a_window_that_is_opened_meanwhile_comes_where_nobody_was_inside(place: LiveWorld) -> None:
     page = place.opened("ann", "/open")
-    expect(page.locator("main")).to_contain_text("Nobody is inside")
+    expect(page.locator("main")).to_contain_text("There are no open windows")
 
     request = place.inside()
 
-    expect(_row(page, request).locator("h2")).to_have_text("Erin in Exchange Online")
+    expect(_row(page, request).locator("h2")).to_have_text("Erin's access to Exchange Online")
     expect(_row(page, request).get_by_role("button")).to_be_enabled()
-    expect(page.locator("main")).not_to_contain_text("Nobody is inside")
-    expect(page.get_by_role("status")).to_have_text("New here: Erin in Exchange Online.")
+    expect(page.locator("main")).not_to_contain_text("There are no open windows")
+    expect(page.get_by_role("status")).to_have_text("New here: Erin's access to Exchange Online.")
 
 
 def test_a_window_comes_at_its_place_beside_a_comment_that_is_being_written(place: LiveWorld) -> None:
@@ -102,7 +102,7 @@ def test_a_window_comes_at_its_place_beside_a_comment_that_is_being_written(plac
 
     between = place.inside("eve", access_window=1800)
 
-    expect(_row(page, between)).to_contain_text("Eve in Exchange Online")
+    expect(_row(page, between)).to_contain_text("Eve's access to Exchange Online")
     assert _order(page) == [str(one.id) for one in (first, between, last)]
     expect(comment).to_have_value("They are done, says")
     expect(comment).to_be_focused()
@@ -118,9 +118,9 @@ def test_a_window_that_is_closed_elsewhere_goes_with_a_word_about_who_did_it(pla
 
     place.world.act("amir", Action.REVOKE, request.id)
 
-    expect(page.locator("main")).to_contain_text("Nobody is inside")
+    expect(page.locator("main")).to_contain_text("There are no open windows")
     expect(_row(page, request)).to_have_count(0)
-    expect(page.get_by_role("status")).to_contain_text("Erin in Exchange Online: Amir closed the access early.")
+    expect(page.get_by_role("status")).to_contain_text("Erin's access to Exchange Online: Amir revoked the access.")
     expect(page.get_by_role("status").get_by_role("link")).to_have_attribute("href", f"/requests/{request.id}")
 
 
@@ -136,7 +136,7 @@ def test_of_many_that_are_closed_at_once_three_are_named(place: LiveWorld) -> No
         place.world.act("amir", Action.REVOKE, one.id)
 
     expect(page.get_by_role("status")).to_contain_text("2 more are no longer here.", timeout=30_000)
-    assert page.get_by_role("status").inner_text().count("Amir closed the access early") == 3
+    assert page.get_by_role("status").inner_text().count("Amir revoked the access") == 3
 
 
 def test_a_card_whose_comment_is_being_written_stays_and_says_who_closed_the_window(place: LiveWorld) -> None:
@@ -147,19 +147,19 @@ def test_a_card_whose_comment_is_being_written_stays_and_says_who_closed_the_win
 
     place.world.act("amir", Action.REVOKE, request.id)
 
-    expect(row.locator(".alert")).to_contain_text("Amir closed the access early.")
-    expect(row.locator("h2")).to_have_text("Erin in Exchange Online")
+    expect(row.locator(".alert")).to_contain_text("Amir revoked the access.")
+    expect(row.locator("h2")).to_have_text("Erin's access to Exchange Online")
     expect(row.get_by_role("button")).to_be_disabled()
     expect(row.get_by_label("Comment")).to_have_value("Enough of")
     expect(row.get_by_label("Comment")).to_be_focused()
     expect(row).not_to_contain_text("Open until")
     expect(_row(page, other).get_by_role("button")).to_be_enabled()
-    expect(page.get_by_role("status")).to_contain_text("Amir closed the access early")
+    expect(page.get_by_role("status")).to_contain_text("Amir revoked the access")
     assert violations(page) == []
     row.get_by_label("Comment").fill("")
     row.get_by_label("Comment").evaluate("(field) => field.blur()")
     place.world.act("amir", Action.REVOKE, other.id)
-    expect(page.locator("main")).to_contain_text("Nobody is inside")
+    expect(page.locator("main")).to_contain_text("There are no open windows")
     expect(page.locator("[data-row]")).to_have_count(0)
 
 
@@ -170,8 +170,8 @@ def test_the_last_card_stays_beside_the_word_that_nobody_is_inside(place: LiveWo
 
     place.world.act("erin", Action.COMPLETE, request.id)
 
-    expect(page.locator("main")).to_contain_text("Nobody is inside")
-    expect(_row(page, request).locator(".alert")).to_contain_text("Erin gave the access back.")
+    expect(page.locator("main")).to_contain_text("There are no open windows")
+    expect(_row(page, request).locator(".alert")).to_contain_text("Erin completed the access.")
     expect(_row(page, request).get_by_label("Comment")).to_have_value("Enough of")
 
 
@@ -184,7 +184,7 @@ def test_a_window_whose_time_runs_out_is_not_said_to_be_closed_by_somebody(live:
     place.portal.db.schedule.tell([str(request.id)], None)
 
     try:
-        expect(page.get_by_role("status")).to_contain_text("Erin in Exchange Online: Time over.")
+        expect(page.get_by_role("status")).to_contain_text("Erin's access to Exchange Online: Expired.")
     finally:
         clock.shift = timedelta(0)
 
@@ -197,11 +197,11 @@ def test_a_request_that_is_submitted_meanwhile_comes_to_whoever_reviews(reviewed
 
     second = reviewed.world.fresh("eve")
 
-    expect(_row(page, second)).to_contain_text("Eve asks for Exchange Online")
+    expect(_row(page, second)).to_contain_text("Eve requests access to Exchange Online")
     expect(_row(page, second).get_by_role("button", name="Deny")).to_be_enabled()
     expect(reason).to_have_value("Which mailbox is")
     expect(reason).to_be_focused()
-    expect(page.get_by_role("status")).to_contain_text("New here: Eve asks for Exchange Online")
+    expect(page.get_by_role("status")).to_contain_text("New here: Eve requests access to Exchange Online")
 
 
 def test_a_review_that_is_done_elsewhere_says_who_did_it(reviewed: LiveWorld) -> None:
@@ -211,12 +211,12 @@ def test_a_review_that_is_done_elsewhere_says_who_did_it(reviewed: LiveWorld) ->
     reason.fill("Which mailbox is")
 
     reviewed.world.act("mia", Action.ENDORSE, written.id)
-    expect(_row(page, written).locator(".alert")).to_contain_text("Mia endorsed it for the vendor.")
+    expect(_row(page, written).locator(".alert")).to_contain_text("Mia endorsed the request for the vendor.")
     reviewed.world.act("mia", Action.DENY, other.id, comment="No case")
 
     expect(page.get_by_role("status")).to_contain_text(": Mia denied it.")
     expect(_row(page, other)).to_have_count(0)
-    expect(_row(page, written).locator("h2")).to_contain_text("Erin asks for Exchange Online")
+    expect(_row(page, written).locator("h2")).to_contain_text("Erin requests access to Exchange Online")
     expect(_row(page, written).get_by_role("button", name="Deny")).to_be_disabled()
     expect(_row(page, written).get_by_role("button", name="Endorse")).to_have_count(0)
     expect(reason).to_have_value("Which mailbox is")
@@ -243,30 +243,30 @@ def test_what_was_refused_stays_beside_its_form_while_others_come(reviewed: Live
 
 def test_what_one_has_asked_for_elsewhere_comes_and_what_becomes_of_it_is_shown(place: LiveWorld) -> None:
     page = place.opened("erin", "/mine")
-    expect(page.locator("main")).to_contain_text("You have asked for nothing yet")
+    expect(page.locator("main")).to_contain_text("You have no requests yet")
 
     first = place.world.fresh()
-    expect(_row(page, first)).to_contain_text("Waiting for the customer's answer")
+    expect(_row(page, first)).to_contain_text("Waiting for the customer's approval")
     _row(page, first).locator("summary").click()
     comment = page.locator(f"#cancel-{first.id}")
     comment.fill("No longer")
     second = place.world.fresh()
-    expect(_row(page, second)).to_contain_text("Waiting for the customer's answer")
+    expect(_row(page, second)).to_contain_text("Waiting for the customer's approval")
     place.world.act("ann", Action.APPROVE, first.id)
 
     expect(_row(page, first).locator(".state")).to_have_text("Open")
     expect(comment).to_have_value("No longer")
     expect(comment).to_be_focused()
-    expect(_row(page, first).get_by_role("button", name="Withdraw the request")).to_be_disabled()
-    expect(_row(page, first).locator("summary")).to_have_text(["Withdraw it", "Give it back"])
-    expect(page.locator("main")).not_to_contain_text("You have asked for nothing yet")
+    expect(_row(page, first).get_by_role("button", name="Cancel the request")).to_be_disabled()
+    expect(_row(page, first).locator("summary")).to_have_text(["Cancel", "Complete"])
+    expect(page.locator("main")).not_to_contain_text("You have no requests yet")
 
 
 def test_a_form_that_was_unfolded_stays_unfolded(place: LiveWorld) -> None:
     first = place.world.fresh()
     page = place.opened("erin", "/mine")
     _row(page, first).locator("summary").click()
-    button = _row(page, first).get_by_role("button", name="Withdraw the request")
+    button = _row(page, first).get_by_role("button", name="Cancel the request")
     expect(button).to_be_visible()
 
     second = place.world.fresh()
@@ -286,7 +286,7 @@ def test_what_falls_to_the_next_page_is_not_said_to_be_over(place: LiveWorld) ->
 
     expect(_row(page, newest)).to_be_visible()
     expect(_row(page, oldest)).to_have_count(0)
-    expect(page.get_by_role("link", name="Older ones")).to_be_visible()
+    expect(page.get_by_role("link", name="Older requests")).to_be_visible()
     expect(page.get_by_role("status")).to_contain_text("What comes after these is on the next page now.")
 
 
@@ -299,6 +299,6 @@ def test_a_page_that_cannot_add_around_a_form_says_that_there_is_more(place: Liv
 
     place.inside("eve")
 
-    expect(page.get_by_role("status")).to_contain_text("Load it again to go on.")
+    expect(page.get_by_role("status")).to_contain_text("Reload it to continue.")
     expect(page.get_by_role("status").get_by_role("link")).to_have_attribute("href", "/open")
     expect(_row(page, first).get_by_label("Comment")).to_have_value("Enough of")

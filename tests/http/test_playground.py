@@ -44,7 +44,7 @@ def test_the_page_lets_nobody_miss_a_sample_person_and_says_what_to_do_first(pla
         "/operations",
     ]
     assert f"/inbox?to={playing.address('ann')}" in page.read.links
-    assert "Be Erin, and ask for access" in page.words
+    assert "Be Erin, and request access" in page.words
     assert "You are nobody yet" in page.words
 
 

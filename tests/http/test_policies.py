@@ -135,7 +135,7 @@ def test_a_policy_under_which_nobody_could_approve_is_refused_with_the_reasons(d
     answer = put(door, quorum=4)
 
     body = facts(answer, 422, "nobody-can-approve")
-    assert body["reasons"] == ["The tenant asks for 4 approvals and has 3 people who could give one."]
+    assert body["reasons"] == ["The policy requires 4 approvals, and the tenant has 3 people who could approve."]
 
 
 def test_a_stranger_in_a_group_is_named(door: Door, open_door: OpenDoor) -> None:

@@ -123,7 +123,7 @@ def test_it_is_searched_by_all_that_the_form_offers(audit_log: Portal) -> None:
     assert len(deeds(looks(audit_log, service="onedrive"))) == 2
     assert deeds(looks(audit_log, text="quick")) == ["Ann: approved the request"]
     assert deeds(looks(audit_log, before="2026-01-01T00:00")) == []
-    assert "Nothing that you could read matches." in looks(audit_log, after="2100-01-01T00:00").words
+    assert "No event that you can read matches." in looks(audit_log, after="2100-01-01T00:00").words
     assert deeds(looks(audit_log, after=minute, action="deny"))
     assert looks(audit_log, text="quick").form("/audit-log").fields["text"] == "quick"
 
@@ -264,8 +264,8 @@ def test_an_export_is_good_and_a_table_is_one(audit_log: Portal) -> None:
     whole = browser.call("GET", "/audit-log/export", params={"since": "2"})
     table = browser.call("GET", "/audit-log/export", params={"format": "csv", "action": "deny", "text": ""})
 
-    verdict = verify(whole.content.splitlines(keepends=True), [public(), keyring.ephemeral().public])
-    assert (verdict.exit_code, set(verdict.header.consistency)) == (GOOD, {2})
+    result = verify(whole.content.splitlines(keepends=True), [public(), keyring.ephemeral().public])
+    assert (result.exit_code, set(result.header.consistency)) == (GOOD, {2})
     assert "attachment" in whole.headers["content-disposition"]
     assert (whole.headers["cache-control"], whole.headers["x-content-type-options"]) == ("no-store", "nosniff")
     assert [row["User"] for row in csv.DictReader(io.StringIO(table.text))] == ["Amir"]

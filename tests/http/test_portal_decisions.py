@@ -108,7 +108,7 @@ def test_a_second_approver_hears_that_the_first_keeps_less_and_opens_what_both_k
     refused = send(second, seen, "/approve", resources=[B])
     after = send(second, refused, "/approve", resources=[A, B])
 
-    assert "Somebody who approved before you keeps less" in seen.words
+    assert "Somebody who approved before you allowed less" in seen.words
     assert "(1 of 2 approved)" in seen.words
     assert (refused.status, "none of the resources in common" in refused.words) == (422, True)
     assert f"{B} (left out)" in after.words
@@ -134,10 +134,10 @@ def test_the_page_says_who_endorsed_which_policy_and_what_happens_otherwise(open
     _, page = opened(portal, "ann", request.id)
 
     for words in (
-        "Who asks Erin, endorsed for the vendor by Max",
-        "Policy version 1, which held when this was asked; where a later one is stricter by now, the stricter counts",
-        "If nobody answers, the answer is no.",
-        "Waiting for your answer (0 of 1 approved)",
+        "Requester Erin, endorsed for the vendor by Max",
+        "Policy version 1, in force when this was submitted; the stricter terms of a later version also apply",
+        "If nobody answers in time, access is refused.",
+        "Waiting for your approval (0 of 1 approved)",
     ):
         assert words in page.words
 
@@ -183,10 +183,10 @@ def test_closing_leads_to_a_new_sign_in_where_the_policy_asks_for_it_and_keeps_t
     again = browser.get(f"/requests/{request.id}")
     after = send(browser, again, "/revoke", comment="Enough")
 
-    assert (refused.status, "sign in again" in refused.words) == (403, True)
+    assert (refused.status, "minutes. Sign in again" in refused.words) == (403, True)
     assert f"/sign-in?next=/requests/{request.id}" in refused.read.links
     assert refused.form("/revoke").fields["comment"] == "Enough"
-    assert "Closed by you" in after.words
+    assert "Revoked" in after.words
 
 
 def test_a_weak_sign_in_is_said_before_anything_is_written_and_leaves_the_denial(open_portal: OpenPortal) -> None:
@@ -197,11 +197,11 @@ def test_a_weak_sign_in_is_said_before_anything_is_written_and_leaves_the_denial
     browser.enter("ann", AuthMethod.PASSKEY)
     strong = browser.get(f"/requests/{request.id}")
 
-    assert "A code from a mail opens nothing here" in page.words
-    assert "By this sign-in you can deny, and not approve." in page.words
+    assert "A code from a mail is not enough here" in page.words
+    assert "With this sign-in you can deny, but not approve." in page.words
     assert f"/sign-in?next=/requests/{request.id}" in page.read.links
     assert offered(page) == {"deny"}
-    assert "By this sign-in" not in strong.words
+    assert "With this sign-in" not in strong.words
     assert offered(strong) == {"approve", "deny"}
 
 
@@ -214,8 +214,9 @@ def test_a_manager_whose_sign_in_is_too_old_is_told_so_on_the_page(open_portal: 
     old = browser.get(f"/requests/{request.id}")
 
     assert offered(fresh) == {"endorse", "deny"}
-    assert "Your sign-in is older than 15 minutes: sign in again. By this sign-in you can deny, and not endorse." in (
-        old.words
+    assert (
+        "Your sign-in is older than 15 minutes. Sign in again. With this sign-in you can deny, but not endorse."
+        in (old.words)
     )
     assert offered(old) == {"deny"}
 
@@ -227,7 +228,7 @@ def test_what_was_written_while_the_sign_in_grew_old_is_still_there(open_portal:
 
     refused = send(browser, page, "/approve", comment="Only the inbox")
 
-    assert (refused.status, "sign in again" in refused.words) == (403, True)
+    assert (refused.status, "minutes. Sign in again" in refused.words) == (403, True)
     assert refused.form("/approve").fields["comment"] == "Only the inbox"
 
 
@@ -236,5 +237,5 @@ def test_where_a_mailed_code_is_enough_nothing_is_said_of_it(open_portal: OpenPo
 
     _, page = opened(portal, "ann", portal.world.fresh().id, AuthMethod.MAIL)
 
-    assert "By this sign-in" not in page.words
+    assert "With this sign-in" not in page.words
     assert offered(page) == {"approve", "deny"}

@@ -35,10 +35,10 @@ def test_a_time_out_of_which_nobody_was_told_is_shown_as_such(portal: Portal) ->
 
     _, page = opened(portal, "erin", request.id)
 
-    assert "Nobody could be told" in page.words
-    assert "No answer in time" not in page.words
+    assert "Nobody could be notified" in page.words
+    assert "Timed out" not in page.words
     assert "None of three approvers could be reached." in page.words
-    assert "The time was over, and nobody could be told" in page.words
+    assert "The request timed out, and nobody could be notified" in page.words
 
 
 def test_who_asked_asks_again_by_a_button_and_lands_on_the_new_request(portal: Portal) -> None:
@@ -50,8 +50,8 @@ def test_who_asked_asks_again_by_a_button_and_lands_on_the_new_request(portal: P
     assert landed.status == 200
     assert landed.path != f"/requests/{request.id}"
     assert f"/requests/{request.id}" in landed.read.links
-    assert "Nobody could be told" in landed.words
-    assert "No answer in time" not in landed.words
+    assert "Nobody could be notified" in landed.words
+    assert "Timed out" not in landed.words
     first = browser.get(f"/requests/{request.id}")
     assert landed.path in first.read.links
     assert not [form for form in first.read.forms if form.action.endswith("/ask-again")]

@@ -204,7 +204,7 @@ def test_the_same_selection_is_a_table_whose_cells_are_no_formulas(portal: Porta
     assert "frame-ancestors 'none'" in page.answer.headers["content-security-policy"]
     assert rows[str(formula.id)]["Justification"] == "'=HYPERLINK(1)"
     assert rows[str(formula.id)]["Case"] == "'@SUM(1)"
-    assert rows[str(formula.id)]["State"] == "Waiting for your answer"
+    assert rows[str(formula.id)]["State"] == "Waiting for your approval"
     assert str(other.id) not in rows
     (odd,) = (row for row in table(browser.get("/requests.csv")) if row["Request"] == str(other.id))
     assert odd["Justification"] == 'A "quoted", odd\nreason'
@@ -240,7 +240,7 @@ def test_what_was_looked_for_is_text_and_nothing_else(portal: Portal) -> None:
 def test_an_empty_history_says_what_will_be_here(open_portal: OpenPortal) -> None:
     page = reader(open_portal()).get("/requests")
 
-    assert "There are none that you could see" in page.words
+    assert "There are no requests yet" in page.words
 
 
 @pytest.fixture
@@ -263,6 +263,6 @@ def test_nobody_takes_more_than_sixty_tables_and_audit_logs_in_ten_minutes(porta
 
     assert first.status == 200
     assert [page.status for page in refused] == [429, 429]
-    assert "Too many attempts to take something away; try again in" in refused[0].words
+    assert "Too many attempts to export; try again in" in refused[0].words
     assert (by_token.status_code, by_token.json()["code"]) == (429, "too-many")
     assert ann.get("/requests.csv").status == 200

@@ -75,12 +75,11 @@ def test_it_says_who_what_why_until_when_and_what_happens_otherwise(open_portal:
     page = reader(portal, "ann").get("/waiting")
 
     for words in (
-        "Erin asks for access to Exchange Online",
-        "Waiting for your answer (1 of 2 approved)",
+        "Erin requests access to Exchange Online",
+        "Waiting for your approval (1 of 2 approved)",
         "read in mailbox:a@contoso.example and 1 more of Exchange Online, for 1 h 30 min",
         "support case, case CASE-1: The mailbox does not open",
         clock_time(request.deadline_at),
-        "If nobody answers by then, the answer is no",
     ):
         assert words in page.words
     assert f'data-until="{request.deadline_at.isoformat()}"' in page.text
@@ -106,14 +105,17 @@ def test_what_one_has_answered_or_what_is_over_waits_no_longer(open_portal: Open
 def test_an_admin_is_told_that_approving_is_for_others(portal: Portal) -> None:
     portal.world.fresh()
 
-    assert "As an admin you may deny it; approvers approve." in reader(portal, "tara").get("/waiting").words
+    assert (
+        "As an admin you can deny this request. Only approvers can approve it."
+        in reader(portal, "tara").get("/waiting").words
+    )
     assert "As an admin" not in reader(portal, "ann").get("/waiting").words
 
 
 def test_where_nothing_waits_it_says_where_to_look(open_portal: OpenPortal) -> None:
     page = reader(open_portal(), "ann").get("/waiting")
 
-    assert "Nothing waits for your answer" in page.words
+    assert "There are no pending requests" in page.words
     assert {"/open", "/requests"} <= set(page.read.links)
 
 
@@ -143,7 +145,7 @@ def test_who_is_inside_is_shown_with_the_first_to_close_first(open_portal: OpenP
     assert shown == dict.fromkeys(seen, ids) | {"olga": []}
     closing = {name for name, of in seen.items() if any(f"/requests/{short.id}/revoke" in one.text for one in of)}
     assert closing == {"ann", "tara", "max"}
-    assert "Eve in Exchange Online" in seen["ann"][0].words
+    assert "Eve's access to Exchange Online" in seen["ann"][0].words
     assert "Open until" in seen["ann"][0].words
 
 
@@ -158,7 +160,7 @@ def test_one_click_closes_a_window_and_leads_to_what_happened(portal: Portal, na
     after = browser.post(form.action, form.fields | {"comment": "Enough"})
 
     assert after.path == f"/requests/{request.id}"
-    assert "closed the access early" in after.words
+    assert "revoked the access" in after.words
     assert "Enough" in after.words
     assert not any(str(request.id) in page.text for page in pages(browser, "/open"))
 
@@ -181,11 +183,11 @@ def test_a_window_that_something_else_has_shut_says_so(open_portal: OpenPortal) 
     portal.world.act("ann", Action.APPROVE, request.id)
     portal.sql("UPDATE people SET disabled_at = now() WHERE id = :p", p=portal.world.people["erin"].person_id)
 
-    assert "It is shut all the same" in reader(portal, "ann").get("/open").words
+    assert "Access is refused all the same" in reader(portal, "ann").get("/open").words
 
 
 def test_where_nobody_is_inside_it_says_so(open_portal: OpenPortal) -> None:
-    assert "Nobody is inside" in reader(open_portal(), "ann").get("/open").words
+    assert "There are no open windows" in reader(open_portal(), "ann").get("/open").words
 
 
 def test_what_somebody_wrote_is_text_and_nothing_else(open_portal: OpenPortal) -> None:
@@ -230,7 +232,7 @@ def test_a_page_that_is_none_is_refused(portal: Portal, path: str, after: str) -
     page = reader(portal, "ann").get(f"{path}?after={after}")
 
     assert page.status == 422
-    assert "begin again with the first" in page.words
+    assert "Start again with the first" in page.words
 
 
 def test_beyond_the_last_there_is_a_way_back(portal: Portal) -> None:

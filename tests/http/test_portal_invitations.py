@@ -116,7 +116,7 @@ def test_a_passkey_that_a_mailbox_adds_later_opens_nothing_for_three_days(nora: 
     early = approve()
     nora.portal.wait(minutes=72 * 60)
 
-    assert "opens nothing here" in early.words
+    assert "is not enough here" in early.words
     assert "Nora (approver) approved" in approve().words
 
 

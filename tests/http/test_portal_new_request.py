@@ -74,8 +74,8 @@ def test_a_look_tells_whom_it_would_reach_by_when_and_files_nothing(open_portal:
     assert page.status == 200
     for said in ("Max", "Mia", "Ann", "Amir", "Abe", "Approvals needed 2", "4 h", "12 h", "30 min", "at most 4 h"):
         assert said in page.words
-    assert "the answer is no" in page.words
-    assert "Send it" in page.words
+    assert "access is refused" in page.words
+    assert "Submit" in page.words
     assert portal.count() == before
 
 
@@ -141,7 +141,7 @@ def test_what_is_not_understood_is_said_beside_it_and_nothing_is_lost(portal: Po
     assert "Line 2: name each resource; wildcards are not allowed." in page.words
     assert "Choose a service." in page.words
     assert "Say something." in page.words
-    assert "Choose for how long." in page.words
+    assert "Choose a duration." in page.words
     kept = page.form("/ask/preview").fields
     assert "mailbox:*" in kept["resources"]
     assert (kept["case_ref"], kept["tenant"]) == ("CASE-7", portal.world.tenant.slug)
@@ -155,7 +155,7 @@ def test_what_the_policy_lacks_is_said_beside_the_field_and_cannot_be_sent(open_
     page = previewed(browser, portal, case_ref="")
 
     assert "This request would be rejected:" in page.words
-    assert "Name the support case; this tenant asks for one." in page.words
+    assert "This tenant requires a support case. Name it." in page.words
     assert "Write at least 200 characters of justification." in page.words
     assert [form for form in page.read.forms if form.action == "/ask"] == []
     assert page.text.count("aria-invalid") == 3
@@ -169,7 +169,7 @@ def test_what_became_stricter_meanwhile_is_refused_with_all_that_was_written(por
     refused = browser.submit(page, "/ask")
 
     assert refused.status == 422
-    assert "The access window may be at most 10 min here." in refused.words
+    assert "The access window may be at most 10 min." in refused.words
     assert ANNA in refused.form("/ask/preview").fields["resources"]
     assert submitted(portal) == []
 
@@ -179,7 +179,7 @@ def test_a_customer_that_decides_nothing_is_shown_as_such(portal: Portal) -> Non
 
     page = previewed(asks(portal), portal)
 
-    assert "has left this to the vendor: a manager opens it" in page.words
+    assert "has left this decision to the vendor: a manager opens access" in page.words
 
 
 def test_asking_again_begins_with_what_was_asked_before(portal: Portal) -> None:

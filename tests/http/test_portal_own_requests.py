@@ -43,7 +43,7 @@ def form_of(page: PortalPage, action: str) -> Any:
 def test_whoever_asked_for_nothing_yet_is_told_what_to_do(portal: Portal) -> None:
     page = signed_in(portal).get("/mine")
 
-    assert "You have asked for nothing yet" in page.words
+    assert "You have no requests yet" in page.words
     assert "/ask" in page.read.links
 
 
@@ -92,8 +92,8 @@ def test_who_has_yet_to_answer_is_named_as_the_preview_names_them(open_portal: O
 
     after = signed_in(portal).get("/mine")
 
-    assert "Still to answer: Abe, Amir, Ann." in before.words
-    assert "Still to answer: Abe, Ann." in after.words
+    assert "Waiting for: Abe, Amir, Ann." in before.words
+    assert "Waiting for: Abe, Ann." in after.words
 
 
 def test_while_the_vendor_reviews_its_managers_are_who_has_to_answer(open_portal: OpenPortal) -> None:
@@ -103,7 +103,7 @@ def test_while_the_vendor_reviews_its_managers_are_who_has_to_answer(open_portal
     words = signed_in(portal).get("/mine").words
 
     # Others of the vendor, and of other tests, review too: that those who could have are named is what counts.
-    named = re.search(r"Still to answer: ([^.]+)\.", words)
+    named = re.search(r"Waiting for: ([^.]+)\.", words)
     assert named
     assert {"Max", "Mia"} & set(named[1].replace(" and ", ", ").split(", "))
 
@@ -133,7 +133,7 @@ def test_questions_that_wait_for_an_answer_are_told(portal: Portal) -> None:
 
     page = signed_in(portal).get("/mine")
 
-    assert "A question waits for your answer ." in page.words
+    assert "A question is waiting for your answer ." in page.words
     assert f"/requests/{request.id}/questions" in page.read.links
 
 
@@ -159,7 +159,7 @@ def test_what_was_decided_meanwhile_is_said_beside_it_with_what_was_written(port
     refused = browser.submit(page, f"/mine/{request.id}/cancel", comment="Too late & <so>")
 
     assert refused.status == 412
-    assert "The request has changed since you saw it" in refused.words
+    assert "The request has changed since you read it" in refused.words
     assert form_of(refused, f"/mine/{request.id}/complete").fields["comment"] == "Too late & <so>"
     assert portal.states()[-1].state == "active"
 

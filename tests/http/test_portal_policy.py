@@ -110,7 +110,7 @@ def test_seconds_and_all_that_the_form_has_no_field_for_stay(portal: Portal) -> 
     [
         ({"quorum": "many"}, "Approvals needed: write a whole number"),
         ({"quorum": "0"}, "Not accepted: Approvals needed: write 1 or more."),
-        ({"quorum": "9"}, "has 3 people who could give one"),
+        ({"quorum": "9"}, "has 3 people who could approve"),
         ({"approval_window_hours": "9999"}, "Time to answer: this may be 336 h (1209600 seconds) at most."),
         ({"approval_reminders": "soon"}, "Reminders to approvers"),
         ({"reasons": []}, "Accepted reasons: choose at least one."),
@@ -145,10 +145,10 @@ def test_what_waits_is_said_with_what_would_change_for_it(portal: Portal) -> Non
     )
 
     assert f"/requests/{request.id}" in page.read.links
-    assert "Nobody can approve it any more: its time to be approved is over" in page.words
+    assert "It times out: under the new policy, its approval deadline has passed" in page.words
     assert "Nobody can approve it: Write at least 500 characters" in page.words
     assert "no manager of the vendor has reviewed it" in page.words
-    assert "It needs 2 more approvals, and needs 1 today" in page.words
+    assert "It needs 2 more approvals instead of 1" in page.words
     assert "It opens for 10 min at most, and no longer for 1 h" in page.words
 
 
@@ -163,9 +163,9 @@ def test_the_time_that_the_clock_stood_for_a_question_is_no_time_that_passed(ope
     stands = terms(portal, entered(portal), **shorter, switched=[*SWITCHED, "questions_stop_clock"])
     stands_no_more = terms(portal, entered(portal), **shorter)
 
-    assert "It can be approved within 30 min" in stands.words
-    assert "its time to be approved is over" not in stands.words
-    assert "its time to be approved is over" in stands_no_more.words
+    assert "The time to approve it becomes 30 min" in stands.words
+    assert "its approval deadline has passed" not in stands.words
+    assert "its approval deadline has passed" in stands_no_more.words
 
 
 def test_what_the_page_says_of_a_request_that_waits_is_what_happens_to_it(portal: Portal) -> None:
@@ -215,7 +215,7 @@ def test_groups_tiers_and_who_must_agree_are_laid_down_by_a_form(portal: Portal)
     assert held(portal).stages == (ApprovalStage(group="legal", quorum=1),)
     assert held(portal).groups == {"desk": (id_of(portal.world, "ann"),), "legal": (id_of(portal.world, "amir"),)}
     assert held(portal).escalation == (40,)
-    assert "At once desk : Ann After 4 h 48 min (40 %) legal : Amir Must also agree legal : 1 of Amir" in shown.words
+    assert "At once desk : Ann After 4 h 48 min (40 %) legal : Amir Also required legal : 1 of Amir" in shown.words
 
 
 def test_a_group_is_taken_away_and_the_tiers_behind_it_move_up(portal: Portal) -> None:

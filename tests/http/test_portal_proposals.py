@@ -47,7 +47,7 @@ def test_an_admin_or_approver_objects_by_a_form_however_they_signed_in(proposed:
     page = objects(browser)
 
     assert (page.status, page.path) == (200, "/proposals")
-    assert "proposes nobody" in page.words
+    assert "no pending admin proposals" in page.words
     tenant = proposed.world.tenant.id
     (event,) = proposed.sql(
         "SELECT actor_id, action, body FROM events WHERE tenant_id = :t AND seq IS NULL ORDER BY id DESC LIMIT 1",
@@ -86,7 +86,7 @@ def test_nobody_else_sees_it_or_can_object_to_it(proposed: Portal, open_portal: 
     page = browser.get("/proposals")
     forced = browser.post("/proposals/object", form.fields | {"csrf": csrf})
 
-    assert "proposes nobody" in page.words
+    assert "no pending admin proposals" in page.words
     assert forced.status in {403, 404}
     assert proposed.sql(WITHDRAWN, id=form.fields["id"])[0].withdrawn_at is None
 

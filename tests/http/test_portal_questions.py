@@ -99,7 +99,7 @@ def test_the_page_says_that_the_clock_stands(open_portal: OpenPortal) -> None:
 
     page = browser.submit(browser.get(here), "/questions", text="Which?")
 
-    assert "The time to decide stands meanwhile." in page.words
+    assert "The time to decide is paused meanwhile." in page.words
 
 
 def test_a_form_of_another_session_asks_nothing(portal: Portal) -> None:

@@ -50,16 +50,16 @@ def test_the_page_says_who_what_why_and_both_clocks(easy: Portal) -> None:
     _, page = opened(easy, "ann", request.id)
 
     for words in (
-        "Erin asks for access to Exchange Online",
+        "Erin requests access to Exchange Online",
         request.resources[0],
         "support case: It does not open. Since Monday.",
         "CASE-1",
         "1 h 30 min",
         "Answer by",
         clock_time(request.deadline_at),
-        "if opened now",
+        "if approved now",
         "0 of 1",
-        "Erin (engineer) asked for access",
+        "Erin (engineer) requested access",
         str(request.id),
     ):
         assert words in page.words
@@ -82,7 +82,7 @@ def test_an_approver_approves_for_a_shorter_time_with_a_comment(easy: Portal) ->
 
 @pytest.mark.parametrize(
     ("name", "action", "words"),
-    [("ann", "deny", "Ann (approver) denied"), ("erin", "cancel", "Erin (requester) withdrew it")],
+    [("ann", "deny", "Ann (approver) denied"), ("erin", "cancel", "Erin (requester) cancelled the request")],
 )
 def test_a_request_that_waits_is_ended(easy: Portal, name: str, action: str, words: str) -> None:
     request = easy.world.fresh()
@@ -91,7 +91,7 @@ def test_a_request_that_waits_is_ended(easy: Portal, name: str, action: str, wor
     after = browser.submit(page, f"/{action}", comment="No longer needed")
 
     assert words in after.words
-    assert "Nobody gets in by it any more" in after.words
+    assert "This request no longer grants access" in after.words
     assert "No longer needed" in after.words
     assert offered(after) == set()
 
@@ -107,7 +107,7 @@ def test_an_open_window_is_closed(easy: Portal, name: str, action: str) -> None:
 
     after = browser.submit(page, f"/{action}")
 
-    assert "Nobody gets in by it any more" in after.words
+    assert "This request no longer grants access" in after.words
     assert easy.sql("SELECT state FROM requests WHERE id = :r", r=request.id)[0].state in {"revoked", "completed"}
 
 
@@ -151,7 +151,7 @@ def test_what_is_sent_all_the_same_is_refused_in_a_sentence(easy: Portal) -> Non
     answer = browser.post(f"/requests/{request.id}/approve", fields)
 
     assert answer.status == 403
-    assert "You may look at this request and do nothing to it" in answer.words
+    assert "You have read-only access to this request" in answer.words
     assert easy.count() == before
 
 
@@ -163,10 +163,10 @@ def test_a_vote_of_several_is_shown_and_the_own_one_is_not_asked_again(open_port
     after = browser.submit(page, "/approve", comment="One")
     again = browser.post(f"/requests/{request.id}/approve", page.form("/approve").fields | {"version": "2"})
 
-    assert "Nobody gets in unless 2 approvers say yes" in page.words
+    assert "Access opens only if 2 approvers approve" in page.words
     assert "1 of 2" in after.words
     assert offered(after) == {"deny"}
-    assert (again.status, "it counts once" in again.words) == (409, True)
+    assert (again.status, "It counts once" in again.words) == (409, True)
 
 
 def test_a_delegate_is_offered_what_the_principal_would_be_and_decides_in_the_own_name(
@@ -191,7 +191,7 @@ def test_a_delegate_is_offered_what_the_principal_would_be_and_decides_in_the_ow
     after = browser.submit(page, "/approve")
 
     assert offered(page) == {"approve", "deny"}
-    assert "Aude (approver, standing in for Ann) approved" in after.words
+    assert "Aude (approver, on behalf of Ann) approved" in after.words
 
 
 def test_somebody_who_looked_too_long_ago_is_told_what_changed(open_portal: OpenPortal) -> None:
@@ -203,7 +203,7 @@ def test_somebody_who_looked_too_long_ago_is_told_what_changed(open_portal: Open
     answer = browser.submit(page, "/deny", comment="My long thoughts")
 
     assert answer.status == 412
-    assert "The request has changed since you saw it" in answer.words
+    assert "The request has changed since you read it" in answer.words
     assert re.search(r"Since you looked: Amir \(approver\) approved .* Looks fine", answer.words)
     assert answer.form("/deny").fields["comment"] == "My long thoughts"
     assert answer.form("/deny").fields["version"] == "2"
@@ -219,9 +219,9 @@ def test_an_answer_that_comes_too_late_changes_nothing(easy: Portal) -> None:
 
     answer = browser.post(f"/requests/{request.id}/approve", fields)
 
-    assert (answer.status, "run out" in answer.words) == (409, True)
+    assert (answer.status, "The deadline has passed" in answer.words) == (409, True)
     assert offered(answer) == set()
-    assert "the answer is no" in answer.words
+    assert "access is refused" in answer.words
 
 
 @pytest.mark.parametrize(
@@ -363,7 +363,7 @@ def test_the_page_says_how_earlier_requests_for_the_same_case_or_resource_ended(
 
     _, page = opened(portal, "amir", request.id)
 
-    assert re.fullmatch(r"Asked before for the same case or resource Erin Denied by Ann \S+ .* UTC", before(page))
+    assert re.fullmatch(r"Earlier requests for the same case or resource Erin Denied by Ann \S+ .* UTC", before(page))
     assert f"/requests/{denied.id}" in page.read.links
     assert before(opened(portal, "amir", denied.id)[1]) == ""
     assert before(opened(portal, "amir", unlike.id)[1]) == ""

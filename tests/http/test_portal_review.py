@@ -67,7 +67,7 @@ def test_an_empty_queue_says_what_will_stand_there(template: ServerAddresses, ru
     with alone(template, runner) as opened:
         page = signed_in(opened(Policy())).get("/review")
 
-    assert "Nothing waits for a review." in page.words
+    assert "There are no requests to review." in page.words
 
 
 def test_what_waits_is_listed_with_who_what_and_why(reviewed: Portal) -> None:
@@ -76,7 +76,13 @@ def test_what_waits_is_listed_with_who_what_and_why(reviewed: Portal) -> None:
     page = signed_in(reviewed).get("/review")
 
     assert str(request.id) in order(page)
-    for said in ("Erin asks for Exchange Online at", "CASE-5", "read in mailbox:", "for 1 h", "Support case:"):
+    for said in (
+        "Erin requests access to Exchange Online at",
+        "CASE-5",
+        "read in mailbox:",
+        "for 1 h",
+        "Support case:",
+    ):
         assert said in page.words
     assert "The &lt;b&gt;disk&lt;/b&gt; is full" in page.text
     assert f'data-until="{request.deadline_at.isoformat()}"' in page.text
@@ -145,10 +151,10 @@ def test_own_requests_are_shown_as_such_and_have_no_forms(reviewed: Portal) -> N
     page = browser.get("/review")
     refused = browser.post(f"/review/{own}/endorse", {"csrf": csrf, "version": "1"})
 
-    assert "You asked for this access" in page.words
+    assert "This is your own request" in page.words
     assert forms(page, own) == set()
     assert refused.status == 403
-    assert "somebody else decides about it" in refused.words
+    assert "Somebody else has to decide" in refused.words
     assert forms(signed_in(reviewed, "mia").get("/review"), own) == {"endorse", "deny"}
 
 
@@ -158,7 +164,7 @@ def test_what_meets_the_policy_no_longer_can_only_be_denied(reviewed: Portal) ->
 
     page = signed_in(reviewed).get("/review")
 
-    assert "policy has become stricter since this was asked" in page.words
+    assert "policy has become stricter, and this request" in page.words
     assert forms(page, request.id) == {"deny"}
 
 
@@ -167,7 +173,7 @@ def test_a_weak_sign_in_is_said_once_and_leaves_the_denial(reviewed: Portal) -> 
 
     page = signed_in(reviewed, means=AuthMethod.MAIL).get("/review")
 
-    assert "By this sign-in you can deny, and not endorse." in page.words
+    assert "With this sign-in you can deny, but not endorse." in page.words
     assert "/sign-in?next=/review" in page.read.links
     assert forms(page, request.id) == {"deny"}
 
@@ -180,7 +186,7 @@ def test_what_a_colleague_did_meanwhile_is_said(reviewed: Portal) -> None:
     refused = browser.submit(page, f"/review/{request.id}/deny", comment="Too slow")
 
     assert refused.status == 412
-    assert "The request has changed since you saw it" in refused.words
+    assert "The request has changed since you read it" in refused.words
     assert f"/requests/{request.id}" in refused.read.links
 
 
@@ -205,7 +211,7 @@ def test_what_does_not_fit_on_a_page_is_on_the_next(template: ServerAddresses, r
         rest = browser.get(link)
 
     assert (order(first), order(rest)) == (asked[:MOST], asked[MOST:])
-    assert f"These are {MOST}, the soonest deadline first; more wait." in first.words
+    assert f"The {MOST} most urgent are listed; there are more." in first.words
     assert "/review" in rest.read.links
 
 
@@ -214,4 +220,4 @@ def test_a_page_of_reviews_that_is_none_is_refused(reviewed: Portal, after: str)
     page = signed_in(reviewed).get(f"/review?after={after}")
 
     assert page.status == 422
-    assert "begin again with the first" in page.words
+    assert "Start again with the first" in page.words

@@ -140,7 +140,7 @@ WITHOUT_SESSION = {
 }
 # Of requests that the vendor reviews first, at a tenant whose people may leave it: who left has no token any more.
 APART = ("POST /review", "POST /tenants/{slug}/leave")
-# No page of ours has these: there is no sign-in service, and what is sent there is refused before it is read.
+# No page of ours has these: there is no identity provider, and what is sent there is refused before it is read.
 NOWHERE = {"POST /account/identities/new"}
 # What is refused leaves a line in the audit log at most: that the vendor was shown the request again, beside the
 # refusal.

@@ -144,7 +144,7 @@ def test_the_mode_is_switched(portal: Portal) -> None:
     assert "enforce → observe" in asked.words
     assert before is Mode.ENFORCE
     assert (page.status, page.path) == (200, here(portal, "/mode"))
-    assert "Now: observe , the vendor decides, and you are told" in page.words
+    assert "Now: observe , the vendor decides, and you are notified" in page.words
     assert mode_of(portal.world) is Mode.OBSERVE
 
 

@@ -32,9 +32,9 @@ def test_an_approver_and_their_delegate_are_counted_as_one(open_portal: OpenPort
     assert "Approvals 1 of 2" in first.words
     assert "Approvals 1 of 2" in both.words
     assert "Ann (approver) approved" in both.words
-    assert "Aude (approver, standing in for Ann) approved" in both.words
-    assert "It closes by itself" in opened.words
-    assert "Approvals" not in opened.words
+    assert "Aude (approver, on behalf of Ann) approved" in both.words
+    assert "ends automatically" in opened.words
+    assert "Approvals 2 of" not in opened.words
 
 
 def test_a_vote_of_somebody_who_approves_no_longer_is_not_counted(open_portal: OpenPortal) -> None:
@@ -60,11 +60,11 @@ def test_what_is_needed_is_the_stricter_of_then_and_today_and_names_each_group(o
     portal.world.act("amir", Action.APPROVE, request.id)
     voted = seen(portal, "ann", request.id)
 
-    assert "Nobody gets in unless somebody approves." in before.words
-    assert "Nobody gets in unless 2 approvers say yes, and 1 of legal." in after.words
+    assert "Access opens only if an approver approves." in before.words
+    assert "Access opens only if 2 approvers approve, and 1 of legal." in after.words
     assert "Approvals 0 of 2 Approvals of legal 0 of 1" in after.words
     assert "Approvals 1 of 2 Approvals of legal 1 of 1" in voted.words
-    assert "Policy version 1, which held when this was asked; where a later one is stricter by now" in after.words
+    assert "Policy version 1, in force when this was submitted; the stricter terms of a later version" in after.words
 
 
 def test_the_vendor_is_told_the_same_numbers_and_no_names(open_portal: OpenPortal) -> None:
@@ -94,8 +94,8 @@ def test_every_list_says_of_what_waits_how_far_the_votes_have_come(open_portal: 
     earlier = portal.world.submit(case_ref="CASE-2")
     portal.world.act("ann", Action.APPROVE, earlier.id)
     later = portal.world.submit("eve", case_ref="CASE-2")
-    to_customer = "Waiting for your answer (1 of 2 approved)"
-    to_vendor = "Waiting for the customer's answer (1 of 2 approved)"
+    to_customer = "Waiting for your approval (1 of 2 approved)"
+    to_vendor = "Waiting for the customer's approval (1 of 2 approved)"
 
     def words(who: str, path: str) -> str:
         browser = portal.browser()
@@ -104,7 +104,7 @@ def test_every_list_says_of_what_waits_how_far_the_votes_have_come(open_portal: 
 
     for who in ("ann", "amir", "tara", "aude"):
         assert to_customer in words(who, "/requests")
-        assert "Waiting for your answer (0 of 2 approved)" in words(who, "/requests")
+        assert "Waiting for your approval (0 of 2 approved)" in words(who, "/requests")
         assert to_customer in words(who, f"/requests/{earlier.id}/questions")
         assert to_customer in words(who, f"/requests/{later.id}")
     for who in ("max", "vera"):
@@ -127,6 +127,6 @@ def test_lists_count_each_tenants_votes_for_the_vendor_and_none_where_the_vendor
 
     page = html.unescape(browser.get("/requests").words)
 
-    assert "Waiting for the customer's answer (0 of 2 approved)" in page
-    assert "Waiting for the customer's answer (0 of 3 approved)" in page
+    assert "Waiting for the customer's approval (0 of 2 approved)" in page
+    assert "Waiting for the customer's approval (0 of 3 approved)" in page
     assert "In vendor review (" not in page

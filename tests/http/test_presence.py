@@ -1,4 +1,4 @@
-"""'I am looking at it': others on the same side see it for five minutes, and it blocks nobody."""
+"""'I'm reviewing this': others on the same side see it for five minutes, and it blocks nobody."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +15,7 @@ from lockbox.sql import new_id
 from tests.http.portal import Browser, OpenPortal, Portal, PortalPage
 
 BY_MAIL = Policy(vendor_review=False, mail_suffices=True)
-LOOK = "Tell the others that I am looking at it"
+LOOK = "I'm reviewing this"
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +54,9 @@ def test_the_others_see_who_looks_and_since_when(portal: Portal) -> None:
     own = _look(portal, "ann", request)
 
     _, others = _open(portal, "amir", request)
-    assert "You are looking at it, since" in own.words
-    assert "I no longer look at it" in own.words
-    assert "Ann is looking at it, since" in others.words
+    assert "You are reviewing this, since" in own.words
+    assert "I'm no longer reviewing this" in own.words
+    assert "Ann is reviewing this, since" in others.words
     assert LOOK in others.words
 
 
@@ -72,7 +72,7 @@ def test_a_look_blocks_nobody_and_is_no_move(portal: Portal) -> None:
 
     assert meanwhile == before
     assert "Denied" in after.words
-    assert "looking at it" not in after.words
+    assert "reviewing this" not in after.words
 
 
 @pytest.mark.parametrize("who", ["erin", "max", "vera"])
@@ -83,7 +83,7 @@ def test_the_other_side_sees_no_look(portal: Portal, who: str) -> None:
     _, page = _open(portal, who, request)
 
     assert page.status == 200
-    assert "looking at it" not in page.words
+    assert "reviewing this" not in page.words
 
 
 def test_the_vendors_managers_see_each_other_and_the_customer_sees_nothing_of_it(open_portal: OpenPortal) -> None:
@@ -96,9 +96,9 @@ def test_the_vendors_managers_see_each_other_and_the_customer_sees_nothing_of_it
     _, customer = _open(portal, "ann", request)
     _, later = _open(portal, "mia", request)
 
-    assert "Max is looking at it" in colleague.words
+    assert "Max is reviewing this" in colleague.words
     assert "Max is looking" not in customer.words
-    assert "looking at it" not in later.words
+    assert "reviewing this" not in later.words
 
 
 @pytest.mark.parametrize("who", ["erin", "vera", "aude"])
@@ -111,7 +111,7 @@ def test_who_cannot_answer_cannot_say_that_they_look(portal: Portal, who: str) -
 
     assert LOOK not in page.words
     assert answer.status in {403, 200}
-    assert "looking at it, since" not in _open(portal, "amir", request)[1].words
+    assert "reviewing this, since" not in _open(portal, "amir", request)[1].words
 
 
 def test_a_request_of_others_is_not_looked_at(portal: Portal, open_portal: OpenPortal) -> None:
@@ -135,7 +135,7 @@ def test_a_form_from_elsewhere_lets_nobody_look(portal: Portal) -> None:
     forged = browser.send(f"/requests/{request.id}/look", fields | {"csrf": "x"})
 
     assert (foreign.status_code, forged.status_code) == (403, 403)
-    assert "looking at it, since" not in browser.get(f"/requests/{request.id}").words
+    assert "reviewing this, since" not in browser.get(f"/requests/{request.id}").words
 
 
 def test_who_looks_may_stop(portal: Portal) -> None:
@@ -145,7 +145,7 @@ def test_who_looks_may_stop(portal: Portal) -> None:
 
     after = browser.submit(looking, "/look")
 
-    assert "looking at it, since" not in after.words
+    assert "reviewing this, since" not in after.words
     assert LOOK in after.words
 
 
@@ -165,7 +165,7 @@ def test_a_look_ends_by_itself_after_five_minutes_and_is_renewed_since_the_same_
     assert 290 <= left <= 300
     assert (redis.get(key), int(redis.ttl(key)) > 290) == (since, True)
     redis.delete(key)
-    assert "looking at it, since" not in browser.get(f"/requests/{request.id}").words
+    assert "reviewing this, since" not in browser.get(f"/requests/{request.id}").words
 
 
 @pytest.mark.parametrize(
@@ -180,8 +180,8 @@ def test_a_look_is_gone_with_the_role(portal: Portal, gone: str) -> None:
 
     portal.sql(gone, p=world.people["art"].person_id)
 
-    assert "Art is looking at it" in before
-    assert "looking at it, since" not in _open(portal, "ann", request)[1].words
+    assert "Art is reviewing this" in before
+    assert "reviewing this, since" not in _open(portal, "ann", request)[1].words
 
 
 def test_without_redis_nobody_looks_and_the_page_is_there(portal: Portal) -> None:
@@ -194,7 +194,7 @@ def test_without_redis_nobody_looks_and_the_page_is_there(portal: Portal) -> Non
 
     portal.db.schedule, portal.app.state.database.schedule = kept, before
     assert answer.status == 200
-    assert "looking at it, since" not in answer.words
+    assert "reviewing this, since" not in answer.words
 
 
 def test_an_erased_or_hostile_name_is_text(open_portal: OpenPortal) -> None:
@@ -204,4 +204,4 @@ def test_an_erased_or_hostile_name_is_text(open_portal: OpenPortal) -> None:
 
     _look(portal, "ann", request)
 
-    assert "&lt;img src=x&gt; is looking at it" in _open(portal, "amir", request)[1].text
+    assert "&lt;img src=x&gt; is reviewing this" in _open(portal, "amir", request)[1].text

@@ -81,11 +81,11 @@ def test_that_nothing_was_done_is_said(door: Door) -> None:
     pending, opened = door.pending(), door.active()
 
     assert reported(door, pending)["use"] == "It was never open: nobody had access."
-    assert reported(door, opened)["use"] == "No use has been recorded so far."
+    assert reported(door, opened)["use"] == "No activity has been recorded so far."
 
     door.act("erin", "complete", opened)
 
-    assert reported(door, opened)["use"] == "No use was recorded while it was open."
+    assert reported(door, opened)["use"] == "No activity was recorded while it was open."
 
 
 def test_what_was_done_inside_is_listed_and_counted(door: Door) -> None:
@@ -98,7 +98,7 @@ def test_what_was_done_inside_is_listed_and_counted(door: Door) -> None:
     assert found["use"] == "4 actions were recorded while it was open."
     uses = [(one["method"], one["count"], one["resource"], one["as_asked"], one["by"]) for one in found["uses"]]
     assert uses == [("GET", 3, "mailbox:anna", False, "Gate"), ("DELETE", 1, "mailbox:anna", False, "Gate")]
-    assert "not what was asked for" in found["page"]
+    assert "outside the request" in found["page"]
 
 
 def test_a_report_says_whether_it_is_sealed(door: Door, worker: Database) -> None:

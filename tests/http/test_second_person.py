@@ -139,5 +139,5 @@ def test_the_page_says_for_whom_a_delegate_decided_and_by_what(open_portal: Open
     for who in ("ann", "tara", "erin"):
         page = shown(portal, who, request.id)
         both = ", ".join(one["name"] for one in named(world, "ann", "amir"))
-        assert f"Dora (approver, standing in for {both}) approved" in page
+        assert f"Dora (approver, on behalf of {both}) approved" in page
         assert "signed in by a code from a mail alone" in page

@@ -44,7 +44,7 @@ def test_a_person_signs_in_by_the_code_and_comes_back_to_where_they_wanted_to_go
 
     assert first.path == "/sign-in"
     assert (page.status, page.path) == (200, f"/requests/{request_id}")
-    assert "Erin asks for access to Exchange Online" in page.words
+    assert "Erin requests access to Exchange Online" in page.words
     assert "Ann" in page.words
 
 

@@ -27,7 +27,7 @@ INSERT INTO invitations (id, tenant_id, email, name, roles, is_recovery, invited
     accepted_at, accepted_by)
 VALUES (uuidv7(), :t, :e, 'Ann', '{approver}', false, :p, now(), now(), now() - interval '1 day', :p)
 """
-NOBODY = "Nobody here is known by that sign-in"
+NOBODY = "This sign-in is not linked to an account"
 NOT_COMPLETED = "The sign-in was not completed"
 OVER = "was begun in another browser"
 
@@ -141,7 +141,7 @@ def test_a_person_signs_in_by_their_issuer_and_comes_back_to_where_they_wanted_t
     approved = browser.submit(page, "/approve")
 
     assert (page.status, page.path) == (200, f"/requests/{request_id}")
-    assert "It closes by itself" in approved.words
+    assert "ends automatically" in approved.words
     (session,) = scene.portal.sql(
         "SELECT means, signed_in_at FROM sessions WHERE person_id = :p",
         p=scene.portal.world.people["ann"].person_id,
@@ -499,7 +499,10 @@ def test_an_identity_that_a_mailbox_adds_later_opens_nothing_for_three_days(scen
     late = approve()
 
     assert "counts as a code from a mail until" in added.words
-    assert (early.status, "nor does a passkey or a sign-in service that one has added" in early.words) == (403, True)
+    assert (early.status, "nor does a passkey or an identity provider that one has added" in early.words) == (
+        403,
+        True,
+    )
     assert "You signed in by a code from a mail" in account.words
     assert "Ann (approver) approved" in late.words
     assert "counts as a code from a mail" not in browser.get("/account").words
@@ -525,7 +528,7 @@ def test_a_token_of_an_issuer_opens_nothing_while_a_mailbox_alone_vouches_for_th
     scene.wait(minutes=2)
     late = answer("approve")
 
-    assert "sign-in service that one has added" in facts(early, 403, "fresh-sign-in-needed")["detail"]
+    assert "identity provider that one has added" in facts(early, 403, "fresh-sign-in-needed")["detail"]
     facts(made, 403, "fresh-sign-in-needed")
     facts(just, 403, "fresh-sign-in-needed")
     assert (denied.status_code, late.status_code) == (200, 200)
@@ -602,7 +605,7 @@ def test_an_identity_of_somebody_else_is_not_added(scene: IssuerScene) -> None:
 
     page = scene.come_back(browser, url)
 
-    assert (page.status, "belongs to somebody else" in page.words) == (409, True)
+    assert (page.status, "belongs to another account" in page.words) == (409, True)
 
 
 def test_an_issuer_is_not_offered_to_those_whom_it_may_not_speak_for(scene: IssuerScene) -> None:

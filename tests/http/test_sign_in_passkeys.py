@@ -105,8 +105,8 @@ def test_an_approval_by_passkey_counts_where_one_by_mail_does_not(portal: Portal
     asked = by_passkey.submit(by_passkey.get(f"/requests/{request_id}"), "/approve")
     strong = by_passkey.submit_first(asked, "/approve", credential=enrolled.get(options(asked)))
 
-    assert (weak.status, "sign in with a passkey" in weak.words) == (403, True)
-    assert "It closes by itself" in strong.words
+    assert (weak.status, "Sign in with an older passkey" in weak.words) == (403, True)
+    assert "ends automatically" in strong.words
     assert portal.sql("SELECT means FROM decisions WHERE request_id = :r", r=request_id)[0].means == "passkey"
 
 
@@ -284,7 +284,7 @@ def test_adding_needs_a_sign_in_younger_than_a_quarter_of_an_hour(portal: Portal
 
     page = asked_to_add(browser)
 
-    assert (page.status, "sign in again" in page.words) == (403, True)
+    assert (page.status, "minutes. Sign in again" in page.words) == (403, True)
     assert "/sign-in?next=/account" in page.text.replace("%2F", "/")
 
 

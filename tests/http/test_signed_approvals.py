@@ -73,7 +73,7 @@ def test_whoever_has_a_passkey_signs_what_the_page_shows(demanding: Portal) -> N
     assert re.search(r"Access window 5 min\w* at most", page.words)
     assert UNSIGNED not in page.words
     assert page.read.scripts[-1] == "/static/passkey.js"
-    assert "It closes by itself" in done.words
+    assert "ends automatically" in done.words
     assert "signed with a passkey" in done.words
     assert proofs(demanding) == ["passkey-signed"]
 

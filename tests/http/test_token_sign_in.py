@@ -160,7 +160,7 @@ def test_an_installation_lays_down_how_long_tokens_last(open_portal: OpenPortal)
 
 @pytest.fixture(scope="module")
 def issuer() -> Iterator[LocalIssuer]:
-    """A sign-in service of the vendor's."""
+    """An identity provider of the vendor's."""
     with local_issuer() as running:
         yield running
 

@@ -130,7 +130,7 @@ def test_a_sample_token_is_refused_in_production_and_one_of_the_persons_own_is_t
     sample = issued(door, environment="production", is_sample=True)
     own = issued(door, environment="production")
 
-    with door.db.transaction() as session, pytest.raises(NotSignedIn, match="Sample tokens are not taken"):
+    with door.db.transaction() as session, pytest.raises(NotSignedIn, match="Demo tokens do not work"):
         authentication.authenticate_token(session, sample.text, environment="production")
     with door.db.transaction() as session:
         caller = authentication.authenticate_token(session, own.text, environment="production")

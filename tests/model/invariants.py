@@ -87,19 +87,19 @@ def ends_in_the_end(world: ModelWorld, db: RuleModel) -> str | None:
     """Liveness: whatever was lost, with reconciling at work the request becomes final."""
     key = ("ends", world.now, world.row)
     if key not in db.said:
-        lost = world._replace(workers=RESTING, held=(), lease=(), hints=(), arms=(), whole=0)
+        lost = world._replace(workers=RESTING, held=(), lease=(), messages=(), arms=(), whole=0)
         db.said[key] = _ends(lost, lambda at: [after for _, after in reconciles(at, db)])
     return None if db.said[key] else "it never ends, though all heals and reconciling works"
 
 
 def hints_suffice(world: ModelWorld, db: RuleModel) -> str | None:
-    """Liveness without repair: where nothing went wrong, hints alone end it."""
+    """Liveness without repair: where nothing went wrong, messages alone end it."""
     if world.faults < db.faults:
         return None
-    key = ("hints", world)
+    key = ("messages", world)
     if key not in db.said:
         db.said[key] = _ends(world, lambda at: [after for _, after in hinting(at, db)])
-    return None if db.said[key] else "it never ends by hints alone, though nothing went wrong"
+    return None if db.said[key] else "it never ends by messages alone, though nothing went wrong"
 
 
 def _ends(world: ModelWorld, after: Callable[[ModelWorld], list[ModelWorld]]) -> bool:

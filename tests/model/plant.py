@@ -1,4 +1,4 @@
-"""The plant around one request: Postgres' lock, Redis' index, hints, two workers; and every step that can come."""
+"""The plant around one request: Postgres' lock, Redis' index, messages, two workers; and every step that can come."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,7 +10,7 @@ IDLE, HAS, HOLDS, SETTLES = range(4)
 LEASE = 1
 GRACE = 1
 SOON = 2
-MOST_HINTS = 2
+MOST_MESSAGES = 2
 MOST_ARMS = 2
 KINDS = tuple(ACTIONS.index(action) for action in (Action.TIME_OUT, Action.EXPIRE))
 
@@ -43,7 +43,7 @@ class ModelWorld(NamedTuple):
     held: tuple[int, ...]
     lease: tuple[int, ...]
     whole: int
-    hints: tuple[int, ...]
+    messages: tuple[int, ...]
     workers: tuple[Worker, Worker]
     faults: int
 
@@ -58,7 +58,7 @@ RESTING = (Worker(), Worker())
 
 
 def begin(db: RuleModel) -> ModelWorld:
-    """Return the world just after a request was filed, which Redis has not heard of."""
+    """Return the world just after a request was submitted, which Redis has not heard of."""
     row = db.submitted()
     return ModelWorld(0, 0, row, (_promise(row),), (), (), 1, (), RESTING, db.faults)
 
@@ -75,7 +75,7 @@ def steps(world: ModelWorld, db: RuleModel, horizon: int) -> Iterator[Step]:
 
 
 def hinting(world: ModelWorld, db: RuleModel) -> Iterator[Step]:
-    """Yield what is done by hints: arming, claiming, and what a worker does step by step."""
+    """Yield what is done by messages: arming, claiming, and what a worker does step by step."""
     for arm in world.arms:
         left = list(world.arms)
         left.remove(arm)
@@ -113,24 +113,27 @@ def _acts(world: ModelWorld, db: RuleModel) -> Iterator[Step]:
 
 
 def _claims(world: ModelWorld) -> Iterator[Step]:
-    """Yield a poller's claim, of what is due or of what was leased for too long, and its hint."""
+    """Yield a poller's claim, of what is due or of what was leased for too long, and its message."""
     at = world.now + world.skew
     for held in (world.held, world.lease):
-        if held and held[1] <= at and len(world.hints) < MOST_HINTS:
-            hints = tuple(sorted((*world.hints, held[0])))
-            claimed = world._replace(held=(), lease=(held[0], at + LEASE), hints=hints)
-            yield f"a poller claims it and hints {ACTIONS[held[0]]}", claimed
+        if held and held[1] <= at and len(world.messages) < MOST_MESSAGES:
+            messages = tuple(sorted((*world.messages, held[0])))
+            claimed = world._replace(held=(), lease=(held[0], at + LEASE), messages=messages)
+            yield f"a poller claims it and sends {ACTIONS[held[0]]}", claimed
 
 
 def _works(world: ModelWorld, number: int, db: RuleModel) -> Iterator[Step]:
     worker, name = world.workers[number], f"worker {number + 1}"
     if worker.step == IDLE:
-        for kind in sorted(set(world.hints)):
-            hints = list(world.hints)
-            hints.remove(kind)
+        for kind in sorted(set(world.messages)):
+            messages = list(world.messages)
+            messages.remove(kind)
             seen = () if db.rules.rechecks else tuple(world.row)
             taken = Worker(HAS, kind, world.now if seen else NEVER, (), seen)
-            yield f"{name} takes the hint {ACTIONS[kind]}", _with(world._replace(hints=tuple(hints)), number, taken)
+            yield (
+                f"{name} takes the message {ACTIONS[kind]}",
+                _with(world._replace(messages=tuple(messages)), number, taken),
+            )
     elif worker.step == HAS:
         if world.is_locked:
             again = Worker(SETTLES, promise=ModelEntry(worker.kind, 1, 1))
@@ -152,7 +155,7 @@ def _works(world: ModelWorld, number: int, db: RuleModel) -> Iterator[Step]:
 def _handled(world: ModelWorld, worker: Worker, db: RuleModel) -> tuple[ModelRow, ModelEntry]:
     """Return the row after a handler and what it settles: the row's present truth, early ones as a delay."""
     if worker.seen:
-        # A handler that believes the hint and what it read before the lock.
+        # A handler that believes the message and what it read before the lock.
         seen = ModelRow(*worker.seen)  # type: ignore[arg-type]
         if not seen.is_open:
             return world.row, _promise(world.row)
@@ -168,13 +171,13 @@ def _handled(world: ModelWorld, worker: Worker, db: RuleModel) -> tuple[ModelRow
 def _faults(world: ModelWorld) -> Iterator[Step]:
     """Yield what goes wrong; the fault is already counted."""
     for kind in KINDS:
-        if len(world.hints) < MOST_HINTS:
-            word = "a hint is doubled:" if kind in world.hints else "somebody makes up a hint:"
-            yield f"{word} {ACTIONS[kind]}", world._replace(hints=tuple(sorted((*world.hints, kind))))
-    if world.hints:
-        yield "a hint is dropped", world._replace(hints=world.hints[1:])
-        yield "a hint is dropped", world._replace(hints=world.hints[:-1])
-    yield "Redis is flushed", world._replace(held=(), lease=(), hints=(), whole=0)
+        if len(world.messages) < MOST_MESSAGES:
+            word = "a message is doubled:" if kind in world.messages else "somebody forges a message:"
+            yield f"{word} {ACTIONS[kind]}", world._replace(messages=tuple(sorted((*world.messages, kind))))
+    if world.messages:
+        yield "a message is dropped", world._replace(messages=world.messages[1:])
+        yield "a message is dropped", world._replace(messages=world.messages[:-1])
+    yield "Redis is flushed", world._replace(held=(), lease=(), messages=(), whole=0)
     if world.arms:
         yield "Redis does not hear of what is promised", world._replace(arms=world.arms[1:])
     if world.now:

@@ -136,7 +136,7 @@ class RuleModel:
     said: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
     def submitted(self) -> ModelRow:
-        """Return the row of a request that was filed at tick 0."""
+        """Return the row of a request that was submitted at tick 0."""
         self.rules.move(None, Action.SUBMIT, {Party.ENGINEER})
         submitted = (ERIN, ACTIONS.index(Action.SUBMIT), 0, STATES.index(self.case.first))
         return self._begun(ModelRow(0, 1, 0, 0, 0, 0, (), (submitted,)), self.case.first, 0)

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 
 import pytest
 
+from chaos.celery_messages import MessageFate, MessageLog, written
 from chaos.crew import SHIFTED
-from chaos.hints import MessageFate, MessageLog, written
 from harness.network import EventLoopThread, Proxy, ProxyMode
 
 PATIENCE = 10.0
-HINT = json.dumps({"body": "b", "properties": {"delivery_tag": "first"}}).encode()
+MESSAGE = json.dumps({"body": "b", "properties": {"delivery_tag": "first"}}).encode()
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def commands(data: bytes) -> list[list[bytes]]:
 
 
 def test_commands_pass_as_they_are_however_they_are_cut() -> None:
-    data = written([b"SET", b"key", b"a\r\nb"]) + written([b"LPUSH", b"core", HINT]) + written([b"PING"])
+    data = written([b"SET", b"key", b"a\r\nb"]) + written([b"LPUSH", b"core", MESSAGE]) + written([b"PING"])
     line, _ = MessageLog().line()
 
     passed = b"".join(line(data[at : at + 3]) for at in range(0, len(data), 3))
@@ -160,41 +160,41 @@ def test_commands_pass_as_they_are_however_they_are_cut() -> None:
     assert passed == data
 
 
-def test_a_tripled_hint_is_three_deliveries_of_one_message() -> None:
-    hints = MessageLog()
-    hints.fate = MessageFate.TRIPLE
+def test_a_tripled_message_is_three_deliveries_of_one_message() -> None:
+    messages = MessageLog()
+    messages.fate = MessageFate.TRIPLE
 
-    (command,) = commands(hints.line()[0](written([b"LPUSH", b"notify", HINT])))
+    (command,) = commands(messages.line()[0](written([b"LPUSH", b"notify", MESSAGE])))
 
-    messages = [json.loads(word) for word in command[2:]]
+    deliveries = [json.loads(word) for word in command[2:]]
     assert command[:2] == [b"LPUSH", b"notify"]
-    assert {one["body"] for one in messages} == {"b"}
-    assert len({one["properties"]["delivery_tag"] for one in messages}) == 3
+    assert {one["body"] for one in deliveries} == {"b"}
+    assert len({one["properties"]["delivery_tag"] for one in deliveries}) == 3
 
 
 @pytest.mark.parametrize("fate", [MessageFate.HOLD, MessageFate.LOSE])
-def test_a_hint_that_is_held_or_lost_goes_where_no_worker_looks_and_nothing_else_does(fate: MessageFate) -> None:
-    hints = MessageLog()
-    hints.fate = fate
-    line, _ = hints.line()
+def test_a_message_that_is_held_or_lost_goes_where_no_worker_looks_and_nothing_else_does(fate: MessageFate) -> None:
+    messages = MessageLog()
+    messages.fate = fate
+    line, _ = messages.line()
 
-    (held,) = commands(line(written([b"LPUSH", b"core", HINT])))
-    (other,) = commands(line(written([b"LPUSH", b"unknown", HINT])))
+    (held,) = commands(line(written([b"LPUSH", b"core", MESSAGE])))
+    (other,) = commands(line(written([b"LPUSH", b"unknown", MESSAGE])))
 
-    assert held == [b"LPUSH", f"chaos:{fate}:core".encode(), HINT]
+    assert held == [b"LPUSH", f"chaos:{fate}:core".encode(), MESSAGE]
     assert other[1] == b"unknown"
 
 
 def test_what_redis_must_never_be_told_is_seen_and_passwords_of_its_own_are_not() -> None:
-    hints = MessageLog()
-    hints.forbid(["anna@contoso.example"])
-    line, _ = hints.line()
+    messages = MessageLog()
+    messages.forbid(["anna@contoso.example"])
+    line, _ = messages.line()
 
     line(written([b"AUTH", b"anna@contoso.example"]))
-    assert hints.leaks == []
+    assert messages.leaks == []
 
     line(written([b"SET", b"k", b"to anna@contoso.example"]))
-    assert hints.leaks == ["SET"]
+    assert messages.leaks == ["SET"]
 
 
 @pytest.mark.parametrize("shift", [-300, 300])

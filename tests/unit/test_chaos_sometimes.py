@@ -23,9 +23,9 @@ def lost(action: str, sent: float = END) -> AttemptedAct:
 
 
 def happened(
-    *acts: AttemptedAct, opened: tuple[OpenAnswer, ...] = (), shut: tuple[ClosedAnswer, ...] = ()
+    *acts: AttemptedAct, opened: tuple[OpenAnswer, ...] = (), closed: tuple[ClosedAnswer, ...] = ()
 ) -> dict[str, int]:
-    journal = Journal(acts=list(acts), opened=list(opened), shut=list(shut))
+    journal = Journal(acts=list(acts), opened=list(opened), closed=list(closed))
     return {name: count for name, count in sometimes.counted(journal, {ONE: END}).items() if count}
 
 
@@ -71,17 +71,17 @@ def test_what_is_far_from_a_deadline_and_from_each_other_is_not_counted(name: st
     assert happened(*apart) == {}
 
 
-def test_a_door_is_seen_open_to_the_end_and_shut_behind_it() -> None:
+def test_a_door_is_seen_open_to_the_end_and_closed_behind_it() -> None:
     behind = ClosedAnswer(DOOR, END + 0.09, END + 0.1)
 
-    assert happened(opened=(OPEN,), shut=(behind,)) == dict.fromkeys(sometimes.CHECKS[:2], 1)
+    assert happened(opened=(OPEN,), closed=(behind,)) == dict.fromkeys(sometimes.CHECKS[:2], 1)
 
 
-def test_a_door_is_seen_shut_behind_a_revoke() -> None:
+def test_a_door_is_seen_closed_behind_a_revoke() -> None:
     revoked = act("revoke", END - 3)
     early = replace(OPEN, sent=END - 3.1, answered=END - 3.05)
 
-    assert happened(revoked, opened=(early,), shut=(ClosedAnswer(DOOR, END - 2.95, END - 2.9),)) == {
+    assert happened(revoked, opened=(early,), closed=(ClosedAnswer(DOOR, END - 2.95, END - 2.9),)) == {
         sometimes.CHECKS[2]: 1
     }
 

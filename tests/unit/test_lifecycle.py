@@ -163,7 +163,7 @@ def test_the_clock_ends_what_is_open_and_people_do_the_rest() -> None:
             Action.DENY,
             {Party.MANAGER},
             NotYours,
-            "A request that is pending is for approver or tenant_admin to deny.",
+            "Only approver or tenant_admin may deny a request that is pending.",
         ),
     ],
 )

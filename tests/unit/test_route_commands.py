@@ -245,7 +245,7 @@ def test_a_sentence_names_what_was_given_and_what_was_answered(api: RecordingApi
 
     shown = api.run("endpoint", "test", ID)
 
-    assert shown.stdout == f"It is called with webhook-id msg_1; see: lockbox endpoint deliveries {ID}\n"
+    assert shown.stdout == f"Test queued with webhook-id msg_1. To see the result: lockbox endpoint deliveries {ID}\n"
 
 
 def test_marking_a_delegate_keeps_their_roles_at_the_version_that_was_read(api: RecordingApi) -> None:

@@ -10,14 +10,14 @@ from lockbox.requests.lifecycle import State
 
 PRODUCT = {
     "reviewing": "In vendor review",
-    "pending": "Waiting for your answer",
+    "pending": "Waiting for your approval",
     "active": "Open",
     "denied": "Denied",
-    "cancelled": "Withdrawn by vendor",
-    "timed_out": "No answer in time",
-    "completed": "Given back",
-    "revoked": "Closed by you",
-    "expired": "Time over",
+    "cancelled": "Cancelled by vendor",
+    "timed_out": "Timed out",
+    "completed": "Completed",
+    "revoked": "Revoked",
+    "expired": "Expired",
 }
 
 
@@ -35,7 +35,7 @@ def test_the_vendors_people_are_not_told_that_they_are_the_customer() -> None:
 
 
 def test_a_terminal_has_the_same_words() -> None:
-    assert {name: WORDS[name][0] for name in PRODUCT} == PRODUCT
+    assert {name: WORDS[name][0] for name in PRODUCT} == PRODUCT | {"pending": "Waiting for the customer's approval"}
 
 
 @pytest.mark.parametrize("name", ["denied", "cancelled", "timed_out", "completed", "revoked", "expired"])

@@ -11,7 +11,7 @@ from tests.each import each
 from tests.examples import examples
 from tests.unit.policies import TERMS
 
-NO_CASE = "Name the support case; this tenant asks for one."
+NO_CASE = "This tenant requires a support case. Name it."
 
 
 def lacking(terms: Terms, **changes: Any) -> list[tuple[str, str]]:
@@ -186,13 +186,13 @@ def test_a_submission_that_meets_the_terms_lacks_nothing() -> None:
             {"reasons": ["other", "vendor_alert"]},
             {},
             "reason_code",
-            "The reason support_case is not accepted here; choose from other, vendor_alert.",
+            "The reason support_case is not accepted here. Choose one of other, vendor_alert.",
         ),
         (
             {"reasons": []},
             {},
             "reason_code",
-            "The rules of this tenant leave no reason for which this could be asked.",
+            "The rules of this tenant accept no reason for this request.",
         ),
         ({"require_case": True}, {"case_ref": None}, "case_ref", NO_CASE),
         ({"require_case": True}, {"case_ref": " "}, "case_ref", NO_CASE),
@@ -207,7 +207,7 @@ def test_a_submission_that_meets_the_terms_lacks_nothing() -> None:
             {"access_ceiling": 3599},
             {},
             "access_window",
-            "The access window may be at most 59 min 59 s here.",
+            "The access window may be at most 59 min 59 s.",
         ),
     ],
 )

@@ -15,16 +15,16 @@ from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, VerificationRe
 from tests.each import each
 from tests.examples import examples
 from tests.logs import OTHER_KEY, TENANT, Log, SealedEvent, event, line, public
-from tests.verdicts import verified
+from tests.verification_results import verified
 
 LOG = Log([event(number) for number in range(600)])
 EXPORT = LOG.whole()
 FILTERED = LOG.filtered(lambda number: number % 50 == 0)
 
 
-def found(verdict: VerificationResult) -> list[Finding]:
-    assert verdict.exit_code == BAD
-    return verdict.findings.first
+def found(result: VerificationResult) -> list[Finding]:
+    assert result.exit_code == BAD
+    return result.findings.first
 
 
 def rows_of(export: bytes) -> list[bytes]:
@@ -252,9 +252,9 @@ def test_a_filtered_export_shows_that_the_log_has_grown_only_if_it_has_the_proof
 
 
 def test_what_is_missing_is_named_beside_what_could_not_be_shown() -> None:
-    verdict = verified(FILTERED.replace(b'{"events":', b'{"events":9'), LOG.note(500))
+    result = verified(FILTERED.replace(b'{"events":', b'{"events":9'), LOG.note(500))
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.UNPROVEN, FindingKind.REMOVED})
+    assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.UNPROVEN, FindingKind.REMOVED})
 
 
 def test_what_ends_before_a_checkpoint_that_was_seen_is_older() -> None:
@@ -366,18 +366,18 @@ def test_moves_that_were_sealed_late_are_no_gap() -> None:
 def test_details_that_are_left_out_are_counted_and_no_fault() -> None:
     log = Log([SealedEvent(one.body, {}) for one in LOG.events[:5]])
 
-    verdict = verified(log.whole())
+    result = verified(log.whole())
 
-    assert (verdict.exit_code, verdict.details, verdict.left_out) == (GOOD, 0, 5)
+    assert (result.exit_code, result.details, result.left_out) == (GOOD, 0, 5)
 
 
 @pytest.mark.parametrize("gone", [range(100), range(256), range(512), range(300), range(1)])
 def test_what_retention_removed_is_good_where_the_log_says_so(gone: range) -> None:
     log = pruned(gone, gone.start, gone.stop)
 
-    verdict = verified(log.whole(since=[300]), log.note(), log.note(300))
+    result = verified(log.whole(since=[300]), log.note(), log.note(300))
 
-    assert (verdict.exit_code, verdict.removed) == (GOOD, [(gone.start, gone.stop)])
+    assert (result.exit_code, result.removed) == (GOOD, [(gone.start, gone.stop)])
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 511), (1, 512), (600, 700)])
@@ -406,9 +406,9 @@ def test_hashes_of_what_was_removed_must_lead_to_the_root() -> None:
     rows = rows_of(pruned(range(512), 0, 512).whole())
     rows[1] = line({"removed": {"from": 0, "to": 512, "hashes": ["A" * 43 + "="]}})
 
-    verdict = verify(rows, [public()])
+    result = verify(rows, [public()])
 
-    assert found(verdict)[0].kind is FindingKind.EDITED
+    assert found(result)[0].kind is FindingKind.EDITED
 
 
 def pruned(gone: range, start: int, stop: int) -> Log:
@@ -433,9 +433,9 @@ def test_a_checkpoint_that_is_none_is_not_read() -> None:
 def test_memory_does_not_grow_with_the_length_of_what_is_wrong() -> None:
     garbage = [rows_of(EXPORT)[0], *[b"garbage\n"] * 1_000]
 
-    verdict = verify(garbage, [public()])
+    result = verify(garbage, [public()])
 
-    assert (len(verdict.findings.first), verdict.findings.count) == (50, 1_002)
+    assert (len(result.findings.first), result.findings.count) == (50, 1_002)
 
 
 histories = st.lists(
@@ -468,8 +468,8 @@ def test_any_history_is_good_and_any_byte_that_is_flipped_in_it_is_found(log: Lo
     flipped[place] ^= 1 << data.draw(st.integers(0, 7))
 
     if said(bytes(flipped)) != said(export):
-        verdict = verify(export_format.lines_of(io.BytesIO(bytes(flipped))), [public()], [log.note(before)])
-        assert verdict.exit_code == BAD
+        result = verify(export_format.lines_of(io.BytesIO(bytes(flipped))), [public()], [log.note(before)])
+        assert result.exit_code == BAD
 
 
 def said(export: bytes) -> object:

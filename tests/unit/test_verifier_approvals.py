@@ -15,7 +15,7 @@ from lockbox.audit.verifier.export_format import FindingKind
 from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD, VerificationResult
 from tests.each import each
 from tests.logs import KEY, OTHER_KEY, TENANT, Log, SealedEvent, event
-from tests.verdicts import verified
+from tests.verification_results import verified
 
 SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
 REQUEST, ENGINEER, ANN = (f"00000000-0000-0000-0000-00000000000{digit}" for digit in "abc")
@@ -71,7 +71,7 @@ def narrowed(given: Any, resources: Any, actions: Any) -> list[SealedEvent]:
 
 
 def history(given: Any, *, by: str | None = None) -> list[SealedEvent]:
-    """Return a request that was filed, by the engineer or by a system for them, and approved."""
+    """Return a request that was submitted, by the engineer or by a system for them, and approved."""
     submitted = {"actor_id": by, "on_behalf_of": ENGINEER} if by else {"actor_id": ENGINEER, "on_behalf_of": None}
     return [
         event(0, {"resources": json.dumps(RESOURCES)}, request_id=REQUEST, seq=1, **ASKED, **submitted),
@@ -79,46 +79,46 @@ def history(given: Any, *, by: str | None = None) -> list[SealedEvent]:
     ]
 
 
-def verdict_on(events: list[SealedEvent], *keys: Ed25519PrivateKey) -> VerificationResult:
+def result_of(events: list[SealedEvent], *keys: Ed25519PrivateKey) -> VerificationResult:
     return verified(Log(events).whole(), keys=[named(key) for key in keys])
 
 
 @pytest.mark.parametrize("by", [None, TENANT])
 def test_an_approval_of_what_was_asked_for_is_checked(by: str | None) -> None:
-    verdict = verdict_on(history(approval(), by=by and str(by)), OTHER_KEY, SIGNER)
+    result = result_of(history(approval(), by=by and str(by)), OTHER_KEY, SIGNER)
 
-    assert (verdict.exit_code, verdict.approvals, verdict.unchecked_approvals) == (GOOD, 1, 0)
+    assert (result.exit_code, result.approvals, result.unchecked_approvals) == (GOOD, 1, 0)
 
 
 def test_a_filtered_export_shows_approvals_too() -> None:
-    verdict = verified(Log(history(approval())).filtered(lambda _: True), keys=[named(SIGNER)])
+    result = verified(Log(history(approval())).filtered(lambda _: True), keys=[named(SIGNER)])
 
-    assert (verdict.exit_code, verdict.approvals) == (GOOD, 1)
+    assert (result.exit_code, result.approvals) == (GOOD, 1)
 
 
 def test_an_approval_whose_resources_were_erased_is_checked_by_its_hash() -> None:
     asked, opened = history(approval())
 
-    verdict = verdict_on([SealedEvent(asked.body, {}), opened], SIGNER)
+    result = result_of([SealedEvent(asked.body, {}), opened], SIGNER)
 
-    assert (verdict.exit_code, verdict.approvals, verdict.approvals_by_hash) == (GOOD, 1, 1)
-    assert verdict.unchecked_approvals == 0
+    assert (result.exit_code, result.approvals, result.approvals_by_hash) == (GOOD, 1, 1)
+    assert result.unchecked_approvals == 0
 
 
 @pytest.mark.parametrize("changes", [{"request_id": ANN}, {"until": OPENED}, {"by": [ENGINEER]}, {"tenant_id": ANN}])
 def test_an_approval_of_another_window_is_forged_though_the_resources_were_erased(changes: dict[str, Any]) -> None:
     asked, opened = history(approval(**changes))
 
-    verdict = verdict_on([SealedEvent(asked.body, {}), opened], SIGNER)
+    result = result_of([SealedEvent(asked.body, {}), opened], SIGNER)
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.WRONG_SIGNATURE})
+    assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.WRONG_SIGNATURE})
 
 
 def test_an_approval_that_no_key_can_check_is_not_shown_to_be_good() -> None:
-    verdict = verdict_on(history(approval()))
+    result = result_of(history(approval()))
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (CANNOT_TELL, {FindingKind.UNPROVEN})
-    assert (verdict.approvals, verdict.unchecked_approvals) == (0, 1)
+    assert (result.exit_code, result.findings.kinds) == (CANNOT_TELL, {FindingKind.UNPROVEN})
+    assert (result.approvals, result.unchecked_approvals) == (0, 1)
 
 
 @each("keys", [(), (SIGNER,)])
@@ -136,28 +136,28 @@ def test_an_approval_that_no_key_can_check_is_not_shown_to_be_good() -> None:
 def test_an_approval_of_something_else_is_found_with_a_key_and_without(
     changes: dict[str, Any], keys: tuple[Ed25519PrivateKey, ...]
 ) -> None:
-    verdict = verdict_on(history(approval(**changes)), *keys)
+    result = result_of(history(approval(**changes)), *keys)
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.APPROVAL})
-    assert verdict.findings.first[0].number == 1
+    assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.APPROVAL})
+    assert result.findings.first[0].number == 1
 
 
 def test_an_approval_by_a_key_that_nobody_trusts_is_found() -> None:
-    verdict = verdict_on(history(approval(OTHER_KEY)), SIGNER)
+    result = result_of(history(approval(OTHER_KEY)), SIGNER)
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.UNKNOWN_KEY})
+    assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.UNKNOWN_KEY})
 
 
 @pytest.mark.parametrize("signature", ["", "AAAA", "no base64", base64.b64encode(bytes(64)).decode()])
 def test_a_signature_that_is_none_is_wrong(signature: str) -> None:
-    verdict = verdict_on(history(approval() | {"signature": signature}), SIGNER)
+    result = result_of(history(approval() | {"signature": signature}), SIGNER)
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.WRONG_SIGNATURE})
+    assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.WRONG_SIGNATURE})
 
 
 @pytest.mark.parametrize("given", [None, "yes", {}, {"statement": "a", "signature": "b"}])
 def test_an_approval_of_another_form_is_found(given: object) -> None:
-    assert verdict_on(history(given), SIGNER).findings.kinds == {FindingKind.APPROVAL}
+    assert result_of(history(given), SIGNER).findings.kinds == {FindingKind.APPROVAL}
 
 
 @pytest.mark.parametrize("action", ["approve", "endorse"])
@@ -165,18 +165,18 @@ def test_a_window_that_was_opened_without_an_approval_is_found_by_both(action: s
     submitted = history(None)[0]
     opened = event(1, {}, request_id=REQUEST, seq=2, **OPENING | {"action": action})
 
-    verdict = verdict_on([submitted, opened], SIGNER)
+    result = result_of([submitted, opened], SIGNER)
 
-    assert verdict.exit_code == BAD
-    assert FindingKind.APPROVAL in verdict.findings.kinds
+    assert result.exit_code == BAD
+    assert FindingKind.APPROVAL in result.findings.kinds
 
 
 def test_a_key_of_approvals_signs_no_log() -> None:
     log = Log(history(approval()), key=SIGNER, name=NAME)
 
-    verdict = verified(log.whole(), keys=[named(SIGNER), named(KEY)])
+    result = verified(log.whole(), keys=[named(SIGNER), named(KEY)])
 
-    assert verdict.findings.kinds == {FindingKind.UNKNOWN_KEY}
+    assert result.findings.kinds == {FindingKind.UNKNOWN_KEY}
 
 
 @pytest.mark.parametrize(
@@ -188,8 +188,8 @@ def test_an_approval_of_less_than_was_asked_for_is_held_against_what_was_granted
 ) -> None:
     granted: dict[str, Any] = {"resources": resources or WIDE["resources"], "actions": actions or WIDE["actions"]}
 
-    good = verdict_on(narrowed(approval(**granted), resources, actions), SIGNER)
-    widened = verdict_on(narrowed(approval(**granted, mode="off"), resources, actions), SIGNER)
+    good = result_of(narrowed(approval(**granted), resources, actions), SIGNER)
+    widened = result_of(narrowed(approval(**granted, mode="off"), resources, actions), SIGNER)
 
     assert (good.exit_code, good.approvals) == (GOOD, 1), good.findings
     assert widened.findings.kinds == {FindingKind.APPROVAL}
@@ -209,14 +209,14 @@ def test_an_approval_of_less_than_was_asked_for_is_held_against_what_was_granted
 def test_an_approval_of_what_was_never_asked_for_is_named_whoever_signed_it(resources: Any, actions: Any) -> None:
     granted: dict[str, Any] = {"resources": resources or WIDE["resources"], "actions": actions or WIDE["actions"]}
 
-    verdict = verdict_on(narrowed(approval(**granted), resources, actions), SIGNER)
+    result = result_of(narrowed(approval(**granted), resources, actions), SIGNER)
 
-    assert verdict.findings.kinds == {FindingKind.APPROVAL}
+    assert result.findings.kinds == {FindingKind.APPROVAL}
 
 
 def test_an_approval_is_checked_by_its_hash_where_what_was_granted_is_not_shown() -> None:
     asked, opened = narrowed(approval(resources=RESOURCES, actions=WIDE["actions"]), RESOURCES, None)
 
-    verdict = verdict_on([asked, SealedEvent(opened.body, {})], SIGNER)
+    result = result_of([asked, SealedEvent(opened.body, {})], SIGNER)
 
-    assert (verdict.exit_code, verdict.approvals, verdict.approvals_by_hash) == (GOOD, 1, 1)
+    assert (result.exit_code, result.approvals, result.approvals_by_hash) == (GOOD, 1, 1)

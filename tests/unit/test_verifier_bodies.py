@@ -13,7 +13,7 @@ from lockbox.audit.verifier.export_format import FindingKind
 from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD
 from tests.each import each
 from tests.logs import SALT, TENANT, Log, SealedEvent, event, text
-from tests.verdicts import told, verified
+from tests.verification_results import told, verified
 
 ID = "00000000-0000-0000-0000-0000000003e9"
 PLACE: dict[str, Any] = {"at": "2026-01-01T00:00:00.000000Z", "log": str(TENANT), "tenant_id": str(TENANT)}
@@ -125,9 +125,9 @@ def test_the_first_member_of_another_form_is_named(log: Log, name: str) -> None:
 
 @pytest.mark.parametrize(("id_", "said"), [(None, "None"), (7, "7"), (["a"], "['a']")])
 def test_an_event_whose_id_is_none_is_named_as_it_says(id_: object, said: str) -> None:
-    verdict = verified(with_members(id=id_).whole())
+    result = verified(with_members(id=id_).whole())
 
-    assert told(verdict) == [f"malformed: line 4, number 1, event {said}: the body's id is missing or malformed"]
+    assert told(result) == [f"malformed: line 4, number 1, event {said}: the body's id is missing or malformed"]
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def test_an_event_that_was_sealed_in_another_log_is_named() -> None:
     own = verified(Log([event(0), event(1, log=UUID(int=0))]).whole())
     theirs = verified(vendors(event(0, log=UUID(int=0)), event(1)))
 
-    for verdict, log in ((own, UUID(int=0)), (theirs, TENANT)):
-        assert told(verdict) == [f"foreign event: {WHERE}: this event belongs to another log, {log}"]
+    for result, log in ((own, UUID(int=0)), (theirs, TENANT)):
+        assert told(result) == [f"foreign event: {WHERE}: this event belongs to another log, {log}"]
 
 
 def test_every_value_that_is_not_the_one_committed_to_is_named() -> None:
@@ -196,15 +196,15 @@ def test_values_that_are_shown_and_those_that_are_not_are_counted() -> None:
     bare = event(1, {"name": "Erin", "comment": "Hello", "reason": "None"})
     log = Log([event(0), SealedEvent(bare.body, {"name": "Erin"}), SealedEvent(event(2).body, {}), event(3, {})])
 
-    verdict = verified(log.whole())
+    result = verified(log.whole())
 
-    assert (told(verdict), verdict.details, verdict.left_out) == ([], 2, 3)
+    assert (told(result), result.details, result.left_out) == ([], 2, 3)
 
 
 def test_a_value_in_any_script_is_held_against_its_commitment() -> None:
-    verdict = verified(Log([event(0, {"name": "Zoë \U0001f512"})]).whole())
+    result = verified(Log([event(0, {"name": "Zoë \U0001f512"})]).whole())
 
-    assert (told(verdict), verdict.details) == ([], 1)
+    assert (told(result), result.details) == ([], 1)
 
 
 @pytest.mark.parametrize(
@@ -294,10 +294,10 @@ def test_a_restore_is_heard_only_if_it_says_all_and_goes_on_from_what_is_before_
 ) -> None:
     log = Log([*BEFORE.events[:3], restored(3, size, **changes)], generation=2)
 
-    verdict = verified(log.whole(), BEFORE.note())
+    result = verified(log.whole(), BEFORE.note())
 
-    assert verdict.findings.kinds == {kind}
-    assert verdict.exit_code == (CANNOT_TELL if kind is FindingKind.RESTORED else BAD)
+    assert result.findings.kinds == {kind}
+    assert result.exit_code == (CANNOT_TELL if kind is FindingKind.RESTORED else BAD)
 
 
 def test_a_restore_is_told_with_its_time_its_size_and_its_number() -> None:

@@ -13,7 +13,7 @@ from lockbox.audit.verifier.verify import BAD, GOOD, verify
 from tests.each import each
 from tests.examples import examples
 from tests.logs import Log, SealedEvent, event, line, public
-from tests.verdicts import verified
+from tests.verification_results import verified
 
 SAYS_SO: dict[str, Any] = {
     "action": "audit_events_removed",
@@ -55,9 +55,9 @@ def with_row(place: int, row: bytes) -> bytes:
 def test_what_nobody_describes_in_a_line_is_damage(place: int, old: bytes, new: bytes) -> None:
     assert old in ROWS[place]
 
-    verdict = verified(with_row(place, ROWS[place].replace(old, new, 1)))
+    result = verified(with_row(place, ROWS[place].replace(old, new, 1)))
 
-    assert (verdict.exit_code, verdict.findings.first[0].kind) == (BAD, FindingKind.DAMAGED)
+    assert (result.exit_code, result.findings.first[0].kind) == (BAD, FindingKind.DAMAGED)
 
 
 @pytest.mark.parametrize(
@@ -81,17 +81,17 @@ def test_a_first_line_of_another_form_is_not_read(old: bytes, new: bytes) -> Non
 
 @pytest.mark.parametrize("behind", [b'{"number":4,"body":"approve"', b"\n", b"}", ROWS[EVENT]])
 def test_nothing_comes_behind_the_last_line_not_even_half_a_line(behind: bytes) -> None:
-    verdict = verify([*ROWS, behind], [public()])
+    result = verify([*ROWS, behind], [public()])
 
-    assert (verdict.exit_code, verdict.findings.first[0].kind) == (BAD, FindingKind.INSERTED)
+    assert (result.exit_code, result.findings.first[0].kind) == (BAD, FindingKind.INSERTED)
 
 
 def test_a_log_of_the_vendors_whose_id_is_none_is_not_its() -> None:
     log = Log([event(0, tenant_id=None)], whose="vendor")
 
-    verdict = verified(log.whole())
+    result = verified(log.whole())
 
-    assert (verdict.exit_code, verdict.findings.first[0].kind) == (BAD, FindingKind.EDITED)
+    assert (result.exit_code, result.findings.first[0].kind) == (BAD, FindingKind.EDITED)
 
 
 ODD_COMMITMENTS: list[Any] = [["a"], None, "a", {"name": {}}, {"name": 1}]
@@ -116,9 +116,9 @@ def test_a_member_of_another_form_is_found_and_no_crash(name: str, odd: object) 
     body = json.dumps(fields, separators=(",", ":"), sort_keys=True).encode()
     log = Log([event(0), SealedEvent(body, {}), event(2)])
 
-    verdict = verified(log.whole())
+    result = verified(log.whole())
 
-    assert [(one.kind, one.number) for one in verdict.findings.first] == [(FindingKind.MALFORMED, 1)]
+    assert [(one.kind, one.number) for one in result.findings.first] == [(FindingKind.MALFORMED, 1)]
 
 
 @pytest.mark.parametrize("plain", [{"a": None, "b": True, "c": 1, "d": "e", "f": ["g", "h"]}, ["a"], [], {}])
@@ -139,19 +139,19 @@ def test_two_events_with_one_id_are_found() -> None:
     log = Log([event(0), event(1), event(2, id=UUID(int=1_000)), event(3, id="none"), event(4, id="none")])
 
     for export in (log.whole(), log.filtered(lambda _: True)):
-        verdict = verified(export)
-        assert [(one.kind, one.number) for one in verdict.findings.first] == [
+        result = verified(export)
+        assert [(one.kind, one.number) for one in result.findings.first] == [
             (FindingKind.DOUBLED, 2),
             (FindingKind.DOUBLED, 4),
         ]
-        assert verdict.exit_code == BAD
+        assert result.exit_code == BAD
 
 
 def test_a_file_that_was_saved_with_other_line_ends_is_the_same_export() -> None:
     for export in (b"".join(ROWS), Log(LOG.events[:3]).filtered(lambda _: True)):
-        verdict = verified(export.replace(b"\n", b"\r\n"))
+        result = verified(export.replace(b"\n", b"\r\n"))
 
-        assert (verdict.exit_code, verdict.findings.first) == (GOOD, [])
+        assert (result.exit_code, result.findings.first) == (GOOD, [])
 
 
 def test_no_order_follows_from_times() -> None:
@@ -200,15 +200,15 @@ def test_whatever_stands_in_any_place_of_a_file_it_is_checked(data: st.DataObjec
     row = json.dumps(changed).encode() + b"\n"
 
     try:
-        verdict = verify([*ROWS[:number], row, *ROWS[number + 1 :]], [public()], [LOG.note(2)])
+        result = verify([*ROWS[:number], row, *ROWS[number + 1 :]], [public()], [LOG.note(2)])
     except Unreadable:
         return
 
-    assert verdict.exit_code != GOOD or line(changed) == line(said) or only_remarks(changed, said)
+    assert result.exit_code != GOOD or line(changed) == line(said) or only_remarks(changed, said)
 
 
 def only_remarks(changed: Any, said: Any) -> bool:
-    """Whether a line differs in no more than what is unsigned and changes no verdict."""
+    """Whether a line differs in no more than what is unsigned and changes no result."""
     return isinstance(changed, dict) and all(
         changed.get(name) == said[name] for name in said if name not in {"asked", "personal"}
     )

@@ -12,7 +12,7 @@ from lockbox.audit.verifier.export_format import LONGEST_LINE, Unreadable
 from lockbox.audit.verifier.verify import BAD, GOOD, VerificationResult, verify
 from tests.each import each
 from tests.logs import KEY, OTHER_KEY, TENANT, Log, SealedEvent, event, line, public
-from tests.verdicts import told, verified
+from tests.verification_results import told, verified
 
 VENDORS_ID = "00000000-0000-0000-0000-000000000000"
 LOG = Log([event(number) for number in range(6)])
@@ -43,7 +43,7 @@ def end(events: int) -> bytes:
     return line({"end": {"events": events}})
 
 
-def verdict_on(rows: list[bytes], *seen: str) -> VerificationResult:
+def result_of(rows: list[bytes], *seen: str) -> VerificationResult:
     return verified(b"".join(rows), *seen)
 
 
@@ -74,9 +74,9 @@ WHOLE_FILES: list[tuple[list[bytes], list[str]]] = [
 
 @each(("rows", "says"), WHOLE_FILES)
 def test_what_is_wrong_with_the_lines_of_a_whole_export_is_said(rows: list[bytes], says: list[str]) -> None:
-    verdict = verdict_on(rows)
+    result = result_of(rows)
 
-    assert (told(verdict), verdict.exit_code) == (says, BAD if says else GOOD)
+    assert (told(result), result.exit_code) == (says, BAD if says else GOOD)
 
 
 def test_a_line_that_is_longer_than_any_is_damage_where_it_was_cut() -> None:
@@ -86,7 +86,7 @@ def test_a_line_that_is_longer_than_any_is_damage_where_it_was_cut() -> None:
 
 
 def test_a_line_that_the_end_of_the_file_cut_is_no_damage_beside_it() -> None:
-    assert told(verdict_on([*WHOLE[:-2], WHOLE[-2][:-2]])) == [
+    assert told(result_of([*WHOLE[:-2], WHOLE[-2][:-2]])) == [
         CUT_OFF,
         "truncated: number 5: the events from 5 on are missing: the file has been cut off",
     ]
@@ -133,15 +133,15 @@ FILTERED_FILES: list[tuple[list[bytes], list[str]]] = [
 
 @each(("rows", "says"), FILTERED_FILES)
 def test_what_is_wrong_with_the_lines_of_a_filtered_export_is_said(rows: list[bytes], says: list[str]) -> None:
-    verdict = verdict_on(rows)
+    result = result_of(rows)
 
-    assert (told(verdict), verdict.exit_code) == (says, BAD if says else GOOD)
+    assert (told(result), result.exit_code) == (says, BAD if says else GOOD)
 
 
 def test_a_filtered_export_may_begin_with_the_first_event() -> None:
-    verdict = verified(LOG.filtered(lambda number: number == 0))
+    result = verified(LOG.filtered(lambda number: number == 0))
 
-    assert (told(verdict), verdict.events, verdict.said, verdict.details) == ([], 1, 1, 1)
+    assert (told(result), result.events, result.said, result.details) == ([], 1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,9 @@ def test_a_filtered_export_may_begin_with_the_first_event() -> None:
     ],
 )
 def test_a_first_line_that_its_checkpoint_does_not_bear_out_is_edited(spoil: dict[str, object]) -> None:
-    verdict = verdict_on([changed(WHOLE[0], **spoil), *WHOLE[1:]])
+    result = result_of([changed(WHOLE[0], **spoil), *WHOLE[1:]])
 
-    assert told(verdict) == [FIRST_DIFFERS]
+    assert told(result) == [FIRST_DIFFERS]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_log_is_named_by_its_origin_in_one_way(log: Log, says: list[str]) -> N
     header, *rest = log.whole().splitlines(keepends=True)
     named = changed(header, log=str(TENANT), generation=2 if log.whose.endswith("/02") else log.generation)
 
-    assert told(verdict_on([named, *rest])) == says
+    assert told(result_of([named, *rest])) == says
 
 
 def test_a_log_that_began_anew_has_an_event_that_says_so() -> None:
@@ -187,16 +187,16 @@ def test_a_log_that_began_anew_has_an_event_that_says_so() -> None:
 
 
 def test_the_first_generation_is_counted_as_1() -> None:
-    verdict = verify([changed(WHOLE[0], generation=0), *WHOLE[1:]], [public()])
+    result = verify([changed(WHOLE[0], generation=0), *WHOLE[1:]], [public()])
 
-    assert told(verdict) == [FIRST_DIFFERS]
+    assert told(result) == [FIRST_DIFFERS]
 
 
 @pytest.mark.parametrize(("id_", "says"), [(VENDORS_ID, []), (str(TENANT), [FIRST_DIFFERS])])
 def test_the_log_of_the_vendor_has_no_id(id_: str, says: list[str]) -> None:
     first, *rest = Log([event(0, tenant_id=None, log=VENDORS_ID)], whose="vendor").whole().splitlines(keepends=True)
 
-    assert told(verdict_on([changed(first, log=id_), *rest])) == says
+    assert told(result_of([changed(first, log=id_), *rest])) == says
 
 
 def test_a_house_may_be_named_like_a_log() -> None:
@@ -211,12 +211,12 @@ def test_an_origin_without_the_word_audit_names_no_log() -> None:
     strange = Log([event(0)])
     note = strange.note().replace("/audit/", "/log/")
 
-    verdict = verify(
+    result = verify(
         [changed(first, origin=strange.origin.replace("/audit/", "/log/"), checkpoint=note), *rest], [public()]
     )
 
-    assert f"wrong signature: the export's checkpoint: the signature by {IDENTITY} is wrong" in told(verdict)
-    assert FIRST_DIFFERS in told(verdict)
+    assert f"wrong signature: the export's checkpoint: the signature by {IDENTITY} is wrong" in told(result)
+    assert FIRST_DIFFERS in told(result)
 
 
 def test_a_checkpoint_by_a_key_that_is_not_trusted_is_named_with_whose_it_is() -> None:
@@ -232,16 +232,16 @@ def test_a_checkpoint_that_was_changed_is_named_with_whose_it_is() -> None:
     said = f"the signature by {IDENTITY} is wrong"
 
     given = verified(LOG.whole(), note)
-    own = verdict_on([changed(WHOLE[0], checkpoint=note, size=2), *WHOLE[1:]])
+    own = result_of([changed(WHOLE[0], checkpoint=note, size=2), *WHOLE[1:]])
 
     assert told(given) == [f"wrong signature: a checkpoint that you gave: {said}"]
     assert told(own)[0] == f"wrong signature: the export's checkpoint: {said}"
 
 
 def test_the_next_checkpoint_is_checked_though_one_before_it_was_bad() -> None:
-    verdict = verified(LOG.whole(), Log(LOG.events, key=OTHER_KEY).note(2), LOG.note(3))
+    result = verified(LOG.whole(), Log(LOG.events, key=OTHER_KEY).note(2), LOG.note(3))
 
-    assert (len(told(verdict)), verdict.seen) == (1, [3])
+    assert (len(told(result)), result.seen) == (1, [3])
 
 
 @pytest.mark.parametrize(
@@ -268,16 +268,16 @@ def test_what_cannot_be_read_says_why(rows: list[bytes], seen: list[str], why: s
     assert str(caught.value) == why
 
 
-def test_a_verdict_says_what_it_saw() -> None:
-    verdict = verified(LOG.whole(), LOG.note(2), keys=[public(OTHER_KEY)])
+def test_a_result_says_what_was_seen() -> None:
+    result = verified(LOG.whole(), LOG.note(2), keys=[public(OTHER_KEY)])
 
-    assert (verdict.exit_code, verdict.at, verdict.signer) == (GOOD, "2026-01-01T00:00:00.000000Z", public(KEY))
-    assert (verdict.seen, verdict.events, verdict.said, verdict.details, verdict.left_out) == ([2], 6, 6, 6, 0)
-    assert (verdict.removed, verdict.approvals, verdict.unchecked_approvals) == ([], 0, 0)
+    assert (result.exit_code, result.at, result.signer) == (GOOD, "2026-01-01T00:00:00.000000Z", public(KEY))
+    assert (result.seen, result.events, result.said, result.details, result.left_out) == ([2], 6, 6, 6, 0)
+    assert (result.removed, result.approvals, result.unchecked_approvals) == ([], 0, 0)
 
 
 def test_a_file_without_its_end_says_nothing_of_how_many_events_there_are() -> None:
-    assert verdict_on(WHOLE[:-1]).said is None
+    assert result_of(WHOLE[:-1]).said is None
 
 
 Spoil = Callable[[list[bytes]], object]
@@ -295,4 +295,4 @@ def test_what_is_wrong_with_an_event_is_said_once_and_not_in_the_count_too(spoil
 
     spoil(rows)
 
-    assert len(told(verdict_on(rows))) == 1
+    assert len(told(result_of(rows))) == 1

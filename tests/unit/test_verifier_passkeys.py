@@ -22,7 +22,7 @@ from tests.authenticator import Authenticator, decoded
 from tests.each import each
 from tests.logs import TENANT, Log, SealedEvent, event
 from tests.unit.test_verifier_approvals import ANN, ENGINEER, OPENED, REQUEST, SIGNER, UNTIL, approval, named
-from tests.verdicts import verified
+from tests.verification_results import verified
 
 BEN = "00000000-0000-0000-0000-00000000000d"
 OTHER = "00000000-0000-0000-0000-00000000000e"
@@ -129,12 +129,12 @@ class SignedApprovalExample:
         return [SealedEvent(one.body, {}) for one in (first, second)] if self.is_erased else [first, second]
 
 
-def verdict_on(events: list[SealedEvent], *, approvers: Approvers | None = None) -> VerificationResult:
+def result_of(events: list[SealedEvent], *, approvers: Approvers | None = None) -> VerificationResult:
     return verified(Log(events).whole(), keys=[named(SIGNER)], approvers=approvers or Approvers((FILE,)))
 
 
-def said_of(verdict: VerificationResult) -> str:
-    return "\n".join(one.message for one in verdict.findings.first)
+def said_of(result: VerificationResult) -> str:
+    return "\n".join(one.message for one in result.findings.first)
 
 
 @pytest.mark.parametrize(
@@ -156,11 +156,11 @@ def said_of(verdict: VerificationResult) -> str:
 def test_a_genuine_signature_is_good_by_the_customers_own_key_also_once_values_are_erased(
     approval_: SignedApprovalExample,
 ) -> None:
-    verdict = verdict_on(approval_.events())
+    result = result_of(approval_.events())
 
-    assert (verdict.exit_code, said_of(verdict)) == (GOOD, "")
-    assert (verdict.signed_approvals, verdict.attested) == (1, {})
-    assert "signed by a passkey of your approvers: 1 approval" in [*remarks(verdict)]
+    assert (result.exit_code, said_of(result)) == (GOOD, "")
+    assert (result.signed_approvals, result.attested) == (1, {})
+    assert "signed by a passkey of your approvers: 1 approval" in [*remarks(result)]
 
 
 SMALLER = {"resources": RESOURCES[:1]}
@@ -235,11 +235,11 @@ FORGED_VALUES: list[tuple[SignedApprovalExample, str]] = [
 
 
 def assert_named(forged: SignedApprovalExample, said: str) -> None:
-    verdict = verdict_on(forged.events())
+    result = result_of(forged.events())
 
-    assert verdict.exit_code == BAD
-    assert FindingKind.PASSKEY in verdict.findings.kinds
-    assert said in said_of(verdict)
+    assert result.exit_code == BAD
+    assert FindingKind.PASSKEY in result.findings.kinds
+    assert said in said_of(result)
 
 
 @each(("forged", "said"), FORGED)
@@ -291,17 +291,17 @@ def opened_by_the_vendor(**changes: Any) -> SealedEvent:
 def test_what_was_signed_is_compared_though_the_log_hides_what_was_asked(lacking: str) -> None:
     first, second = SignedApprovalExample().events()
 
-    verdict = verdict_on([SealedEvent(changed(first, lacking).body, {}), SealedEvent(second.body, {})])
+    result = result_of([SealedEvent(changed(first, lacking).body, {}), SealedEvent(second.body, {})])
 
-    assert (verdict.exit_code, verdict.signed_approvals) == (BAD, 0)
-    assert "does not say what was asked for" in said_of(verdict)
+    assert (result.exit_code, result.signed_approvals) == (BAD, 0)
+    assert "does not say what was asked for" in said_of(result)
 
 
 def test_what_was_signed_is_compared_though_the_approval_stands_before_what_was_asked() -> None:
     first, second = (SealedEvent(one.body, {}) for one in SignedApprovalExample().events())
 
-    honest = verdict_on([second, first])
-    forged = verdict_on([second, changed(first, service="files")])
+    honest = result_of([second, first])
+    forged = result_of([second, changed(first, service="files")])
 
     assert (honest.exit_code, honest.signed_approvals) == (GOOD, 1)
     assert (forged.exit_code, forged.signed_approvals) == (BAD, 0)
@@ -311,31 +311,31 @@ def test_what_was_signed_is_compared_though_the_approval_stands_before_what_was_
 def test_who_asks_is_who_submitted_whatever_else_the_submission_names() -> None:
     first, second = (SealedEvent(one.body, {}) for one in SignedApprovalExample().events())
 
-    verdict = verdict_on([changed(first, actor_id=OTHER, engineer=ENGINEER), second])
+    result = result_of([changed(first, actor_id=OTHER, engineer=ENGINEER), second])
 
-    assert (verdict.exit_code, verdict.signed_approvals) == (BAD, 0)
-    assert "another engineer" in said_of(verdict)
+    assert (result.exit_code, result.signed_approvals) == (BAD, 0)
+    assert "another engineer" in said_of(result)
 
 
 def test_a_signature_over_what_the_file_does_not_show_is_counted_apart() -> None:
     first, second = SignedApprovalExample(content={"resources": ["mailbox:other"]}).events()
     hidden = {name: value for name, value in second.personal.items() if name != "signed_content"}
 
-    verdict = verdict_on([first, SealedEvent(second.body, hidden)])
+    result = result_of([first, SealedEvent(second.body, hidden)])
 
-    assert (verdict.exit_code, verdict.signed_approvals, verdict.hidden_signatures) == (GOOD, 1, 1)
+    assert (result.exit_code, result.signed_approvals, result.hidden_signatures) == (GOOD, 1, 1)
     said = "1 of these over resources that the file does not show: not compared"
-    assert said in [*remarks(verdict)]
+    assert said in [*remarks(result)]
 
 
 def test_a_later_move_changes_nothing_of_what_was_asked() -> None:
     first, _ = SignedApprovalExample().events()
     between = event(2, {}, request_id=REQUEST, seq=2, action="note", actor_id=ENGINEER, **LOOSE)
 
-    verdict = verdict_on([first, between, opened_by_the_vendor(seq=3)])
+    result = result_of([first, between, opened_by_the_vendor(seq=3)])
 
-    assert verdict.exit_code == BAD
-    assert "no approver of the customer approved" in said_of(verdict)
+    assert result.exit_code == BAD
+    assert "no approver of the customer approved" in said_of(result)
 
 
 def test_a_window_without_a_beginning_is_opened_by_an_approval_though_something_was_removed() -> None:
@@ -345,38 +345,38 @@ def test_a_window_without_a_beginning_is_opened_by_an_approval_though_something_
     )
     export = Log([gone, says, opened_by_the_vendor()], removed=[range(1)]).whole()
 
-    verdict = verified(export, keys=[named(SIGNER)], approvers=Approvers((FILE,)))
+    result = verified(export, keys=[named(SIGNER)], approvers=Approvers((FILE,)))
 
-    assert verdict.exit_code == BAD
-    assert "no approver of the customer approved" in said_of(verdict)
+    assert result.exit_code == BAD
+    assert "no approver of the customer approved" in said_of(result)
 
 
 def test_signatures_that_must_be_there_are_not_believed_without_the_customers_keys() -> None:
     forged = SignedApprovalExample(authenticator=MALLORYS).events()
 
-    verdict = verdict_on(forged, approvers=Approvers((), is_required=True))
+    result = result_of(forged, approvers=Approvers((), is_required=True))
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (CANNOT_TELL, {FindingKind.UNPROVEN})
+    assert (result.exit_code, result.findings.kinds) == (CANNOT_TELL, {FindingKind.UNPROVEN})
 
 
 def test_an_approval_that_calls_itself_signed_and_is_not_is_named() -> None:
-    verdict = verdict_on(without(SignedApprovalExample(), "assertion", "decision", approve_means="attested"))
+    result = result_of(without(SignedApprovalExample(), "assertion", "decision", approve_means="attested"))
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.PASSKEY})
+    assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.PASSKEY})
 
 
 def test_an_approval_without_a_signature_where_the_policy_demanded_one_is_named() -> None:
-    verdict = verdict_on(without(SignedApprovalExample(), "assertion", "decision"))
+    result = result_of(without(SignedApprovalExample(), "assertion", "decision"))
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.PASSKEY})
-    assert "must be signed with a passkey" in said_of(verdict)
+    assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.PASSKEY})
+    assert "must be signed with a passkey" in said_of(result)
 
 
 def test_an_approval_by_the_servers_word_is_counted_and_named_and_refused_where_each_must_be_signed() -> None:
     attested = without(SignedApprovalExample(), "assertion", "decision", approve_means="attested", proof="attested")
 
-    lenient = verdict_on(attested)
-    strict = verdict_on(attested, approvers=Approvers((FILE,), is_required=True))
+    lenient = result_of(attested)
+    strict = result_of(attested, approvers=Approvers((FILE,), is_required=True))
 
     assert (lenient.exit_code, lenient.attested, lenient.signed_approvals) == (GOOD, {"Ann": 1}, 0)
     assert "attested by the vendor's server alone: 1 approval, of Ann (1)" in [*remarks(lenient)]
@@ -398,8 +398,8 @@ def opened_alone(**changes: Any) -> list[SealedEvent]:
 
 
 def test_a_window_that_the_vendor_opened_alone_is_counted_and_refused_where_each_must_be_signed() -> None:
-    lenient = verdict_on(opened_alone(mode="observe"))
-    strict = verdict_on(opened_alone(mode="observe"), approvers=Approvers((FILE,), is_required=True))
+    lenient = result_of(opened_alone(mode="observe"))
+    strict = result_of(opened_alone(mode="observe"), approvers=Approvers((FILE,), is_required=True))
 
     assert (lenient.exit_code, lenient.opened_alone) == (GOOD, 1)
     assert any("opened by the vendor without asking you: 1 window" in one for one in remarks(lenient))
@@ -407,31 +407,31 @@ def test_a_window_that_the_vendor_opened_alone_is_counted_and_refused_where_each
 
 
 def test_a_window_of_a_request_that_does_not_say_what_it_asks_is_named() -> None:
-    verdict = verdict_on(opened_alone(access_window=None))
+    result = result_of(opened_alone(access_window=None))
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.PASSKEY})
-    assert "lacks the submission" in said_of(verdict)
+    assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.PASSKEY})
+    assert "lacks the submission" in said_of(result)
 
 
 def test_without_the_customers_keys_nothing_is_said_to_be_checked() -> None:
-    verdict = verdict_on(SignedApprovalExample(authenticator=MALLORYS).events(), approvers=Approvers())
+    result = result_of(SignedApprovalExample(authenticator=MALLORYS).events(), approvers=Approvers())
 
-    assert (verdict.exit_code, verdict.signed_approvals, verdict.unchecked_signatures) == (GOOD, 0, 1)
-    assert any("not checked without the file of your approvers' keys" in one for one in remarks(verdict))
+    assert (result.exit_code, result.signed_approvals, result.unchecked_signatures) == (GOOD, 0, 1)
+    assert any("not checked without the file of your approvers' keys" in one for one in remarks(result))
 
 
 def test_the_keys_of_another_tenant_vouch_for_nobody() -> None:
-    verdict = verdict_on(SignedApprovalExample().events(), approvers=Approvers((replace(FILE, tenant_id=OTHER),)))
+    result = result_of(SignedApprovalExample().events(), approvers=Approvers((replace(FILE, tenant_id=OTHER),)))
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.PASSKEY})
+    assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.PASSKEY})
 
 
 def test_an_older_file_vouches_for_a_key_that_is_gone() -> None:
     newer = replace(FILE, keys=())
 
-    verdict = verdict_on(SignedApprovalExample().events(), approvers=Approvers((newer, FILE)))
+    result = result_of(SignedApprovalExample().events(), approvers=Approvers((newer, FILE)))
 
-    assert (verdict.exit_code, verdict.signed_approvals) == (GOOD, 1)
+    assert (result.exit_code, result.signed_approvals) == (GOOD, 1)
 
 
 def test_a_file_of_keys_is_read_as_it_was_written() -> None:

@@ -10,7 +10,7 @@ from lockbox.audit.verifier.export_format import FindingKind, parts
 from lockbox.audit.verifier.verify import BAD, GOOD, VerificationResult, verify
 from tests.each import each
 from tests.logs import Log, SealedEvent, event, line, public, subtree_of, text
-from tests.verdicts import told, verified
+from tests.verification_results import told, verified
 
 SIZE = 700
 EVENTS = [event(number) for number in range(SIZE)]
@@ -45,13 +45,13 @@ def stranger(number: int) -> bytes:
     return line({"number": number, "body": event(5_000).body.decode(), "personal": {}})
 
 
-def verdict_on(rows: Iterable[bytes], *seen: str) -> VerificationResult:
-    """Return the verdict of our verifier alone: the second one is slow, and holds no hashes of what was removed."""
+def result_of(rows: Iterable[bytes], *seen: str) -> VerificationResult:
+    """Return the result of our verifier alone: the second one is slow, and holds no hashes of what was removed."""
     return verify(rows, [public()], seen)
 
 
 def verdict_of(log: Log, *seen: str) -> VerificationResult:
-    return verdict_on(log.whole().splitlines(keepends=True), *seen)
+    return result_of(log.whole().splitlines(keepends=True), *seen)
 
 
 MISPLACED: list[tuple[list[bytes], list[str]]] = [
@@ -144,16 +144,16 @@ MISPLACED: list[tuple[list[bytes], list[str]]] = [
 
 @each(("rows", "says"), MISPLACED)
 def test_what_is_not_in_its_place_in_a_tile_is_said(rows: list[bytes], says: list[str]) -> None:
-    verdict = verified(b"".join(rows))
+    result = verified(b"".join(rows))
 
-    assert (told(verdict), verdict.exit_code) == (says, BAD if says else GOOD)
+    assert (told(result), result.exit_code) == (says, BAD if says else GOOD)
 
 
 def test_what_is_good_beside_what_is_not_is_checked_all_the_same() -> None:
     foreign = Log([event(0), event(1, tenant_id=None), event(2)])
     head, tile, _, there, *rest = foreign.whole().splitlines(keepends=True)
 
-    assert told(verdict_on([head, tile, there, *rest])) == [
+    assert told(result_of([head, tile, there, *rest])) == [
         "removed: number 0: the event 0 is missing",
         "foreign event: line 3, number 1, event 00000000-0000-0000-0000-0000000003e9: this event is of the vendor",
     ]
@@ -196,24 +196,24 @@ TILED: list[tuple[list[bytes], list[str]]] = [
 
 @each(("rows", "says"), TILED)
 def test_what_is_wrong_with_the_tiles_is_said(rows: list[bytes], says: list[str]) -> None:
-    verdict = verdict_on(rows)
+    result = result_of(rows)
 
-    assert (told(verdict), verdict.exit_code) == (says, BAD if says else GOOD)
+    assert (told(result), result.exit_code) == (says, BAD if says else GOOD)
 
 
 def test_nothing_comes_behind_the_last_tile_where_that_is_a_full_one() -> None:
     first, *rows, _ = Log(EVENTS[:256]).whole().splitlines(keepends=True)
     another = changed(rows[0], tile=1)
 
-    assert told(verdict_on([first, *rows, another, end(256)])) == [
+    assert told(result_of([first, *rows, another, end(256)])) == [
         "inserted: line 259: the tile 1 is in the wrong place"
     ]
 
 
 def test_a_log_that_is_removed_to_its_end_has_no_event_that_says_so() -> None:
-    verdict = verdict_of(Log(EVENTS[:512], removed=[range(256, 512)]))
+    result = verdict_of(Log(EVENTS[:512], removed=[range(256, 512)]))
 
-    assert told(verdict) == [
+    assert told(result) == [
         "removed: number 256: the events 256 to 511 are reported as removed, but only a log's beginning can be"
     ]
 
@@ -224,22 +224,22 @@ def test_a_tile_has_as_many_hashes_as_there_are_events() -> None:
     halves = [subtree_of(leaves)(1, number) for number in range(2)]
     tile = line({"tile": 0, "leaves": [*map(text, halves)], "proof": []})
 
-    verdict = verdict_on([HEAD, tile, TAIL.replace(b"4", b"0")])
+    result = result_of([HEAD, tile, TAIL.replace(b"4", b"0")])
 
-    assert told(verdict)[0] == "edited: line 2: the hashes of the events 0 to 3 do not lead to the signed root"
+    assert told(result)[0] == "edited: line 2: the hashes of the events 0 to 3 do not lead to the signed root"
 
 
 def test_no_more_events_are_kept_than_four_tiles_have() -> None:
     rows = [HEAD, TILE, *[ONE] * 1_026, *(TWO, THREE, FOUR), end(1_029)]
 
-    verdict = verdict_on(rows)
+    result = result_of(rows)
 
-    assert told(verdict)[:5] == [
+    assert told(result)[:5] == [
         *(f"inserted: line {row}, number 0: more events than a tile has" for row in (1_027, 1_028)),
         *(f"inserted: line {1_028 + number}, number {number}: more events than a tile has" for number in range(1, 4)),
     ]
-    assert told(verdict)[5] == "inserted: line 4, number 0: this is the event 0 a second time"
-    assert verdict.findings.count == 5 + 1_023 + 3
+    assert told(result)[5] == "inserted: line 4, number 0: this is the event 0 a second time"
+    assert result.findings.count == 5 + 1_023 + 3
 
 
 MISSING = "are reported as missing in the wrong place"
@@ -294,7 +294,7 @@ GAPS: list[tuple[list[bytes], list[str]]] = [
 def test_a_gap_that_does_not_belong_where_it_stands_is_said(rows: list[bytes], says: list[str]) -> None:
     count = sum(row.startswith(b'{"number"') for row in rows)
 
-    assert told(verdict_on([FIRST, *rows, end(count)])) == says
+    assert told(result_of([FIRST, *rows, end(count)])) == says
 
 
 @pytest.mark.parametrize(
@@ -335,9 +335,9 @@ def _removal(number: int, gone: range) -> SealedEvent:
     ],
 )
 def test_what_the_log_says_was_removed_may_be_missing(gone: list[range], said: list[range]) -> None:
-    verdict = verdict_of(pruned(gone, *said))
+    result = verdict_of(pruned(gone, *said))
 
-    assert (told(verdict), verdict.removed) == ([], [(one.start, one.stop) for one in gone])
+    assert (told(result), result.removed) == ([], [(one.start, one.stop) for one in gone])
 
 
 @pytest.mark.parametrize(
@@ -376,10 +376,10 @@ def test_what_the_log_says_was_removed_may_be_missing(gone: list[range], said: l
 def test_what_is_removed_beyond_what_the_log_says_is_named(
     gone: list[range], said: list[range], says: list[str]
 ) -> None:
-    verdict = verdict_of(pruned(gone, *said))
+    result = verdict_of(pruned(gone, *said))
 
-    assert told(verdict) == [f"removed: {one}" for one in says]
-    assert verdict.removed == [(one.start, one.stop) for one in gone]
+    assert told(result) == [f"removed: {one}" for one in says]
+    assert result.removed == [(one.start, one.stop) for one in gone]
 
 
 GONE = range(768)
@@ -398,28 +398,28 @@ def test_hashes_of_removed_tiles_must_be_as_many_and_in_their_order() -> None:
         ([nine, eight, eight], [not_those]),
         ([eight, nine], [no_root]),
     ):
-        assert told(verdict_on([first, gap(0, 768, hashes), *rest])) == says
+        assert told(result_of([first, gap(0, 768, hashes), *rest])) == says
 
 
 def test_a_log_of_which_all_but_what_says_so_is_gone_is_good() -> None:
     log = Log([*EVENTS[:256], _removal(256, range(256))], removed=[range(256)])
 
-    verdict = verdict_of(log, log.note(256))
+    result = verdict_of(log, log.note(256))
 
-    assert (told(verdict), verdict.removed, verdict.seen, verdict.events) == ([], [(0, 256)], [256], 1)
+    assert (told(result), result.removed, result.seen, result.events) == ([], [(0, 256)], [256], 1)
 
 
 @each("size", [0, 1, 255, 256, 257, 511, 512, 513, 640, 699, 700])
 def test_older_sizes_are_shown_at_every_place_of_a_tile(size: int) -> None:
-    assert verdict_on(ROWS, LOG.note(size)).seen == [size]
+    assert result_of(ROWS, LOG.note(size)).seen == [size]
     if size:
-        assert verdict_on(ROWS, FORGED.note(size)).findings.kinds == {FindingKind.FORKED}
+        assert result_of(ROWS, FORGED.note(size)).findings.kinds == {FindingKind.FORKED}
 
 
 def test_several_older_sizes_within_one_tile_are_all_shown() -> None:
-    verdict = verdict_on(ROWS, *map(LOG.note, (20, 10, 300, 600, 599)))
+    result = result_of(ROWS, *map(LOG.note, (20, 10, 300, 600, 599)))
 
-    assert (told(verdict), verdict.seen) == ([], [20, 10, 300, 600, 599])
+    assert (told(result), result.seen) == ([], [20, 10, 300, 600, 599])
 
 
 def test_older_sizes_are_shown_where_removed_subtrees_end_and_in_no_place_between() -> None:

@@ -4,7 +4,7 @@ from lockbox.audit.log import checkpoint
 from lockbox.audit.verifier.export_format import FindingKind
 from lockbox.audit.verifier.verify import BAD, CANNOT_TELL, GOOD
 from tests.logs import TENANT, Log, SealedEvent, event
-from tests.verdicts import verified
+from tests.verification_results import verified
 
 COMMON, SHIPPED = 300, 320
 BEFORE = Log([event(number) for number in range(SHIPPED)])
@@ -37,18 +37,18 @@ def test_checkpoints_from_before_what_was_given_up_are_still_extended() -> None:
 
 
 def test_a_checkpoint_of_what_was_given_up_cannot_be_shown_and_says_from_where_the_log_went_on() -> None:
-    verdict = verified(AFTER.whole(), BEFORE.note())
+    result = verified(AFTER.whole(), BEFORE.note())
 
-    (only,) = verdict.findings.first
-    assert (verdict.exit_code, only.kind, only.number) == (CANNOT_TELL, FindingKind.RESTORED, COMMON)
+    (only,) = result.findings.first
+    assert (result.exit_code, only.kind, only.number) == (CANNOT_TELL, FindingKind.RESTORED, COMMON)
     assert f"went on from its first {COMMON} events" in only.message
     assert "that they are the same is not shown" in only.message
 
 
 def test_what_is_common_is_said_to_be_shown_as_far_as_another_checkpoint_shows_it() -> None:
-    verdict = verified(AFTER.whole(), BEFORE.note(), BEFORE.note(250))
+    result = verified(AFTER.whole(), BEFORE.note(), BEFORE.note(250))
 
-    (only,) = verdict.findings.first
+    (only,) = result.findings.first
     assert "that the first 250 are the same is shown" in only.message
 
 
@@ -62,9 +62,9 @@ def test_what_stands_before_the_restore_was_not_to_change() -> None:
     events = list(AFTER.events)
     events[3] = event(3, {"name": "Somebody else"})
 
-    verdict = verified(Log(events, generation=2).whole(), BEFORE.note(100))
+    result = verified(Log(events, generation=2).whole(), BEFORE.note(100))
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.FORKED})
+    assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.FORKED})
 
 
 def test_a_log_that_began_anew_and_says_nothing_of_it_is_forked() -> None:
@@ -73,8 +73,8 @@ def test_a_log_that_began_anew_and_says_nothing_of_it_is_forked() -> None:
     beyond_itself = gone_on(BEFORE, COMMON, 2, restored(20_000, BEFORE, COMMON + 1))
 
     for log in (silent, of_another, beyond_itself):
-        verdict = verified(log.whole(), BEFORE.note())
-        assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.FORKED})
+        result = verified(log.whole(), BEFORE.note())
+        assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.FORKED})
 
 
 def test_a_restore_that_names_another_root_than_was_seen_is_a_fork() -> None:
@@ -86,17 +86,17 @@ def test_a_restore_that_names_another_root_than_was_seen_is_a_fork() -> None:
 def test_of_two_restores_the_one_that_gave_up_more_counts() -> None:
     third = gone_on(AFTER, 200, 3)
 
-    verdict = verified(third.whole(), BEFORE.note(250), BEFORE.note(200), AFTER.note(250))
+    result = verified(third.whole(), BEFORE.note(250), BEFORE.note(200), AFTER.note(250))
 
-    assert (verdict.exit_code, verdict.seen, verdict.findings.kinds) == (CANNOT_TELL, [200], {FindingKind.RESTORED})
+    assert (result.exit_code, result.seen, result.findings.kinds) == (CANNOT_TELL, [200], {FindingKind.RESTORED})
 
 
 def test_what_an_earlier_restore_gave_up_no_later_one_brings_back() -> None:
     third = gone_on(AFTER, COMMON + 2, 3)
 
-    verdict = verified(third.whole(), BEFORE.note(COMMON + 1), AFTER.note(COMMON + 2))
+    result = verified(third.whole(), BEFORE.note(COMMON + 1), AFTER.note(COMMON + 2))
 
-    assert (verdict.exit_code, verdict.seen, verdict.findings.kinds) == (
+    assert (result.exit_code, result.seen, result.findings.kinds) == (
         CANNOT_TELL,
         [COMMON + 2],
         {FindingKind.RESTORED},
@@ -104,12 +104,12 @@ def test_what_an_earlier_restore_gave_up_no_later_one_brings_back() -> None:
 
 
 def test_only_a_whole_export_shows_how_a_log_follows_on_an_earlier_generation() -> None:
-    verdict = verified(AFTER.filtered(lambda n: n == 3), BEFORE.note(100))
+    result = verified(AFTER.filtered(lambda n: n == 3), BEFORE.note(100))
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (CANNOT_TELL, {FindingKind.UNPROVEN})
+    assert (result.exit_code, result.findings.kinds) == (CANNOT_TELL, {FindingKind.UNPROVEN})
 
 
 def test_an_export_from_before_a_restore_that_was_seen_is_older() -> None:
-    verdict = verified(BEFORE.whole(), AFTER.note(100))
+    result = verified(BEFORE.whole(), AFTER.note(100))
 
-    assert (verdict.exit_code, verdict.findings.kinds) == (BAD, {FindingKind.OLDER})
+    assert (result.exit_code, result.findings.kinds) == (BAD, {FindingKind.OLDER})

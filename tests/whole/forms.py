@@ -79,7 +79,7 @@ def way(method: str, path: str) -> Way:
 class Book:
     """What is known of forms so far: all that were `seen`, with whether one writes in them, and what was sent.
 
-    `issuer` is the vendor's sign-in service, `reader` the address of the sample person whose mails can be read.
+    `issuer` is the vendor's identity provider, `reader` the address of the sample person whose mails can be read.
     """
 
     stage: RunningStack

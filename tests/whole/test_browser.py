@@ -23,8 +23,8 @@ def test_somebody_signs_in_by_code_adds_a_passkey_and_approves_with_it(stage: Ru
         page.get_by_role("button", name="Mail me a code").click()
         page.get_by_label("Code from the mail").fill(code_to(stage, address))
         page.get_by_role("button", name="Sign in", exact=True).click()
-        expect(page.locator("h1")).to_have_text("Erin asks for access to Exchange Online")
-        expect(page.locator("#answer")).to_contain_text("A code from a mail opens nothing here")
+        expect(page.locator("h1")).to_have_text("Erin requests access to Exchange Online")
+        expect(page.locator("#answer")).to_contain_text("A code from a mail is not enough here")
         expect(page.get_by_role("button", name="Approve")).to_have_count(0)
 
         with_authenticator(page)
@@ -38,7 +38,7 @@ def test_somebody_signs_in_by_code_adds_a_passkey_and_approves_with_it(stage: Ru
         page.wait_for_url(f"**/requests/{request.id}")
         page.get_by_role("button", name="Approve").click()
         page.wait_for_url(f"**/requests/{request.id}")
-        expect(page.locator("#state")).to_contain_text("It closes by itself.")
+        expect(page.locator("#state")).to_contain_text("ends automatically")
 
     assert stage.state(request.id) == "active"
     query = "SELECT means, assertion IS NOT NULL AS is_signed FROM decisions WHERE request_id = :id"

@@ -55,7 +55,7 @@ def test_a_request_is_submitted_approved_and_revoked_from_a_terminal(shell: Shel
     assert "Erin" not in told
     assert "Open until" in approved
     assert "Open until" in served
-    assert "Closed by you" in revoked
+    assert "Revoked" in revoked
     assert re.findall(r"submit|approve |revoke ", timeline) == ["submit", "approve ", "revoke "]
 
 
@@ -66,7 +66,7 @@ def test_an_approver_keeps_less_than_was_asked(shell: Shell) -> None:
     kept = ["--resource", "mailbox:anna@contoso.example", "--action", "read"]
 
     shell.is_refused(
-        "ann", "invalid-request: You may leave out", "request", "approve", submitted["id"], "--action", "delete"
+        "ann", "invalid-request: You can leave out", "request", "approve", submitted["id"], "--action", "delete"
     )
     approved = shell.does("ann", "request", "approve", submitted["id"], *kept)
     read = shell.reads("erin", "request", "show", submitted["id"])
@@ -108,7 +108,7 @@ def test_a_question_is_asked_and_answered_from_a_terminal(shell: Shell) -> None:
     answered = shell.does("erin", "request", "answer", request.id, asked["id"], "Those of May")
     timeline = shell.does("ann", "request", "events", request.id)
 
-    assert "Nothing was asked." in nothing
+    assert "There are no questions." in nothing
     assert "Which [bold]mails[/]?" in waits
     assert "not yet" in waits
     assert "Those of May" in answered
@@ -131,7 +131,7 @@ def test_what_people_wrote_is_shown_as_they_wrote_it(shell: Shell) -> None:
 
     assert "It does not open [bold]now[/]" in shown
     assert "3 people are asked" in shown
-    assert "Waiting for your answer" in shell.does("erin", "request", "list", "--state", "pending")
+    assert "Waiting for the customer's approval" in shell.does("erin", "request", "list", "--state", "pending")
 
 
 def test_an_auditor_of_the_vendor_reads_a_request_without_what_is_not_for_them(shell: Shell) -> None:
@@ -152,7 +152,7 @@ def test_who_stood_in_for_whom_and_by_what_is_shown(shell: Shell) -> None:
     shown = shell.does("erin", "request", "show", request.id)
     events = shell.does("erin", "request", "events", request.id)
 
-    assert re.search(r"^Answers +approve by sample: Dora \(approver\) for Ann$", shown, re.MULTILINE)
+    assert re.search(r"^Decisions +approve by sample: Dora \(approver\) for Ann$", shown, re.MULTILINE)
     assert re.search(r"Dora for Ann +approver +approve by sample", events)
 
 
@@ -185,7 +185,7 @@ def test_a_preview_ends_with_one_where_the_request_would_not_be_taken(shell: She
     ended = shell.run("erin", "request", "preview", *too_long)
 
     assert ended.code == 1
-    assert "at most 4 h here" in ended.out
+    assert "at most 4 h" in ended.out
     assert '"can_be_submitted": false' in shell.run("erin", "request", "preview", *too_long, "--json").out
 
 

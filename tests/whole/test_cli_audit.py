@@ -96,10 +96,10 @@ def test_a_report_is_shown_and_written_as_a_page(shell: Shell, tmp_path: Path) -
     shown = shell.does("aude", "audit", "report", the_request(shell))
     written = shell.run("aude", "audit", "report", the_request(shell), "--html", "-o", page)
 
-    assert "No use was recorded while it was open." in shown
+    assert "No activity was recorded while it was open." in shown
     assert "Ann (approver)" in shown
     assert written.code == 0
-    assert "No use was recorded while it was open." in page.read_text(encoding="utf-8")
+    assert "No activity was recorded while it was open." in page.read_text(encoding="utf-8")
 
 
 def test_whoever_does_not_read_the_audit_log_is_refused(shell: Shell) -> None:

@@ -52,7 +52,7 @@ def test_a_test_is_called_and_the_log_is_empty_until_a_worker_has_been_there(she
 
     called = shell.does("tara", "endpoint", "test", known)
 
-    assert called.startswith("It is called with webhook-id ")
+    assert called.startswith("Test queued with webhook-id ")
     assert shell.does("tara", "endpoint", "deliveries", known) == "None.\n"
     assert shell.reads("tara", "endpoint", "deliveries", known) == {"items": [], "next_cursor": None}
     shell.is_refused("tara", "not-found: ", "endpoint", "redeliver", known)

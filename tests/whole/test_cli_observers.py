@@ -30,7 +30,7 @@ def test_a_observer_is_added_listed_foreseen_and_removed(shell: Shell) -> None:
     assert one["id"] in listed
     assert "Service desk (desk@contoso.example)" in foreseen
     assert "Ann (" in foreseen
-    assert removed == "Removed: no more copies are mailed there.\n"
+    assert removed == "Removed. This observer gets no more copies.\n"
     assert shell.does("ann", "observer", "list", slug) == "None.\n"
 
 

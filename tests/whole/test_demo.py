@@ -16,11 +16,11 @@ from tests.whole.terminal import ModuleRunner
 PATIENCE = 240
 pytestmark = pytest.mark.far
 STORIES = {
-    "1 endorsed, approved by two": "Time over",
+    "1 endorsed, approved by two": "Expired",
     "2 denied": "Denied",
-    "3 left unanswered": "No answer in time",
-    "4 approved, then closed early": "Closed by you",
-    "5 sent twice, then withdrawn": "Withdrawn by vendor",
+    "3 left unanswered": "Timed out",
+    "4 approved, then revoked": "Revoked",
+    "5 sent twice, then withdrawn": "Cancelled by vendor",
 }
 PROOFS = {
     "mails received": "39",
@@ -29,8 +29,8 @@ PROOFS = {
     "events, one a move, no gap": "14",
     "reminders while 3 waited": "1 reminder, 2 tiers",
     "sent twice with one key": "1 request, same answer",
-    "doors of 1 and 4": "shut, open, shut",
-    "doors of 2, 3, 5": "shut",
+    "doors of 1 and 4": "closed, open, closed",
+    "doors of 2, 3, 5": "closed",
     "tasks seen in Flower": "notify time_out expire",
     "Flower's control calls": "14 x 403",
     "audit log verified offline": r"good, \d+ events",

@@ -64,7 +64,7 @@ def world() -> list[World]:
 
 @pytest.fixture(scope="module")
 def book(template: ServerAddresses, tmp_path_factory: pytest.TempPathFactory, world: list[World]) -> Iterator[Book]:
-    """One stack for all scenes, whose playground is on and whose vendor has a sign-in service."""
+    """One stack for all scenes, whose playground is on and whose vendor has an identity provider."""
     logs = tmp_path_factory.mktemp("logs")
     with stage_of(template, logs, names=()) as found, local_issuer() as issuer:
         world.append(furnished(found))

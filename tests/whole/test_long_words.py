@@ -153,7 +153,7 @@ def test_a_long_reason_hides_neither_the_clocks_nor_the_answer(
     assert clock is not None
     assert clock["y"] < size["height"]
     assert top(ann, "#answer") < 2.5 * size["height"]
-    jump = ann.get_by_role("link", name="What you can do")
+    jump = ann.get_by_role("link", name="Your decision")
     expect(jump).to_be_in_viewport()
     jump.click()
     expect(ann.locator("#answer-title")).to_be_in_viewport()

@@ -102,7 +102,7 @@ def test_redis_restarted_empty_loses_nothing(stage: RunningStack) -> None:
     stage.events_are_whole()
 
 
-def test_redis_restarted_with_a_hint_in_hand_ends_no_worker(stage: RunningStack) -> None:
+def test_redis_restarted_with_a_message_in_hand_ends_no_worker(stage: RunningStack) -> None:
     world = stage.world()
     stage.processes.kill("notifications")
     world.submit()
@@ -111,7 +111,7 @@ def test_redis_restarted_with_a_hint_in_hand_ends_no_worker(stage: RunningStack)
         blocker.execute(text("LOCK TABLE notifications IN ACCESS EXCLUSIVE MODE"))
         stage.processes.start("notifications")
         with stage.redis() as redis:
-            wait_until(lambda: redis.hlen("unacked"), "the worker has a hint in hand")
+            wait_until(lambda: redis.hlen("unacked"), "the worker has a message in hand")
 
         stage.servers.kill("redis")
         time.sleep(1)

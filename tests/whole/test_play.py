@@ -42,7 +42,7 @@ def test_a_newcomer_plays_everybody_from_asking_to_operating(page: Page) -> None
     page.get_by_label("Resources").fill("mailbox:zoe@contoso.example")
     page.get_by_label("Justification").fill("It will not open at all")
     page.get_by_role("button", name="Preview").click()
-    page.get_by_role("button", name="Send it").click()
+    page.get_by_role("button", name="Submit").click()
     page.wait_for_url(re.compile(r"/requests/[0-9a-f-]{36}$"))
     asked = page.url
     step(page, 2).click()
@@ -50,7 +50,7 @@ def test_a_newcomer_plays_everybody_from_asking_to_operating(page: Page) -> None
     mine.get_by_role("button", name="Endorse").click()
     step(page, 3).click()
     page.wait_for_url(re.compile("/inbox"))
-    mail = page.get_by_role("link", name="Your answer is needed: access to Exchange Online").first
+    mail = page.get_by_role("link", name="Approval needed: access to Exchange Online").first
     expect(mail).to_be_visible()
     wrong += violations(page)
     picture(page, "inbox")
@@ -60,7 +60,7 @@ def test_a_newcomer_plays_everybody_from_asking_to_operating(page: Page) -> None
     expect(page.locator("#state")).to_contain_text("Open until")
     step(page, 5).click()
     page.get_by_role("button", name=re.compile("Revoke")).first.click()
-    expect(page.locator("#state")).to_contain_text("Closed by you")
+    expect(page.locator("#state")).to_contain_text("Revoked")
     step(page, 6).click()
     expect(page.get_by_role("heading", name="Operations")).to_be_visible()
     expect(page.locator(".playing")).to_contain_text("You are playing Olga")

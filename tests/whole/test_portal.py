@@ -66,9 +66,9 @@ def ask(page: Page, world: World, resources: str = "mailbox:anna@contoso.example
     page.get_by_label("Resources").fill(resources)
     page.get_by_label("Justification").fill(why)
     page.get_by_role("button", name="Preview").click()
-    expect(page.get_by_text("If nobody answers by then, the answer is no.")).to_be_visible()
+    expect(page.get_by_text("If nobody answers by then, access is refused.")).to_be_visible()
     picture(page, "ask")
-    page.get_by_role("button", name="Send it").click()
+    page.get_by_role("button", name="Submit").click()
     page.wait_for_url(re.compile(r"/requests/[0-9a-f-]{36}$"))
     return page.url.rsplit("/", 1)[1]
 
@@ -85,14 +85,14 @@ def test_three_people_play_the_whole_story(stage: RunningStack, desk: BrowserDes
     wait_until(lambda: mails_to(stage, address), "Ann is prompted")
     ann.goto("/waiting")
     picture(ann, "waiting")
-    ann.get_by_role("link", name="Look at it and decide").click()
+    ann.get_by_role("link", name="Review and decide").click()
     picture(ann, "request")
     before = door(stage, world)
     ann.get_by_label("mailbox:bob@contoso.example").uncheck()
-    ann.get_by_label("For how long").select_option("300")
+    ann.get_by_label("Duration").select_option("300")
     ann.locator("#approve-comment").fill("Only this one")
     ann.get_by_role("button", name="Approve").click()
-    expect(ann.get_by_text("It closes by itself.")).to_be_visible()
+    expect(ann.get_by_text("ends automatically")).to_be_visible()
     while_open = door(stage, world)
     # The requester's page was open all along, and says so by itself.
     expect(erin.locator("#state")).to_contain_text("Open until")
@@ -101,13 +101,13 @@ def test_three_people_play_the_whole_story(stage: RunningStack, desk: BrowserDes
     ann.goto("/open")
     picture(ann, "open")
     ann.get_by_role("button", name=re.compile("Revoke")).click()
-    expect(ann.locator("#state")).to_contain_text("Closed by you")
+    expect(ann.locator("#state")).to_contain_text("Revoked")
     after = door(stage, world)
     ann.goto("/requests")
     picture(ann, "history")
 
     assert (before, while_open, after) == (403, 200, 403)
-    expect(ann.locator("main")).to_contain_text("Closed by you")
+    expect(ann.locator("main")).to_contain_text("Revoked")
     assert stage.state(one) == "revoked"
     (kept,) = stage.rows("SELECT granted_resources AS kept FROM requests WHERE id = :id", id=one)
     assert kept.kept == ["mailbox:anna@contoso.example"]
@@ -143,7 +143,7 @@ def test_of_two_who_race_the_loser_is_told_who_won(stage: RunningStack, desk: Br
 
     world.act("abe", Action.DENY, request.id)
 
-    expect(ann.locator("#told")).to_contain_text("Abe denied it")
+    expect(ann.locator("#announcement")).to_contain_text("Abe denied it")
     expect(ann.get_by_role("button", name="Approve")).to_be_disabled()
     assert ann.locator("#deny-comment").input_value() == "I am still writing"
     amir.get_by_role("button", name="Approve").click()
@@ -160,7 +160,7 @@ def test_a_page_that_is_open_says_that_the_time_is_over(stage: RunningStack, des
 
     ann.goto(f"/requests/{request.id}")
 
-    expect(ann.locator("#state")).to_contain_text("No answer in time", timeout=30_000)
+    expect(ann.locator("#state")).to_contain_text("Timed out", timeout=30_000)
     expect(ann.get_by_role("button", name="Approve")).to_be_disabled()
     stage.ends(request.id, "timed_out")
 
@@ -177,13 +177,13 @@ def test_a_window_that_moves_to_the_next_page_is_not_taken_for_one_that_has_clos
     ann.goto("/open")
     card = ann.locator(f"li:has(#open-{last.id})")
     expect(card).to_contain_text("Open until")
-    expect(ann.locator("#later")).not_to_contain_text("Later ones")
+    expect(ann.locator("#later")).not_to_contain_text("Next page")
 
     for _ in range(2):
         world.act("amir", Action.APPROVE, world.fresh("eve", access_window=600).id)
 
-    expect(ann.locator("#later")).to_contain_text("Later ones")
-    expect(ann.locator("#told")).to_contain_text("What comes after these is on the next page now.")
+    expect(ann.locator("#later")).to_contain_text("Next page")
+    expect(ann.locator("#announcement")).to_contain_text("What comes after these is on the next page now.")
     expect(card).to_have_count(0)
     written = ann.locator(f"li:has(#open-{opened[-3].id})")
     written.get_by_label("Comment").fill("Enough")
@@ -193,12 +193,12 @@ def test_a_window_that_moves_to_the_next_page_is_not_taken_for_one_that_has_clos
     expect(written).to_contain_text("Open until")
     expect(written.get_by_role("button")).to_be_enabled()
     world.act("abe", Action.REVOKE, opened[0].id)
-    expect(ann.locator("#told")).to_contain_text("Abe closed the access early")
+    expect(ann.locator("#announcement")).to_contain_text("Abe revoked the access")
     expect(ann.locator(f"#open-{opened[0].id}")).to_have_count(0)
-    ann.get_by_role("link", name="Later ones").click()
+    ann.get_by_role("link", name="Next page").click()
     expect(ann.locator(f"#open-{last.id}")).to_contain_text("Open until")
     world.act("abe", Action.REVOKE, last.id)
-    expect(ann.locator("#told")).to_contain_text("Abe closed the access early")
+    expect(ann.locator("#announcement")).to_contain_text("Abe revoked the access")
     expect(ann.locator(f"#open-{last.id}")).to_have_count(0)
 
 
@@ -221,7 +221,7 @@ def test_without_script_everything_can_be_done(stage: RunningStack, desk: Browse
     opened = door(stage, world)
     erin.goto("/mine")
     erin.locator("summary").first.click()
-    erin.get_by_role("button", name="Give the access back").click()
+    erin.get_by_role("button", name="End my access").click()
 
     assert opened == 200
     assert stage.state(one) == "completed"
@@ -243,7 +243,7 @@ def test_on_a_phone_somebody_signs_in_by_a_mailed_code_and_says_no(stage: Runnin
     phone.get_by_role("button", name="Sign in", exact=True).tap()
     phone.wait_for_url(re.compile(f"/requests/{request.id}$"))
     wider = overflow(phone)
-    expect(phone.locator("#answer")).to_contain_text("opens nothing here")
+    expect(phone.locator("#answer")).to_contain_text("is not enough here")
     expect(phone.get_by_role("button", name="Approve")).to_have_count(0)
     expect(phone.get_by_role("link", name="Sign in again")).to_be_visible()
     phone.locator("#deny-comment").fill("Call me first")

@@ -64,7 +64,7 @@ def test_a_yes_ends_the_reminders_and_the_window_says_when_it_is_about_to_close(
 
     assert opened.deadline_at > request.created_at
     for who in ("erin", "ann", "amir"):
-        assert [word for word in subjects(stage, world, who) if word in {"Closes", "Reminder"}] == ["Closes"]
+        assert [word for word in subjects(stage, world, who) if word in {"Ends", "Reminder"}] == ["Ends"]
     assert {who for who in world.people if "Report" in subjects(stage, world, who)} == REPORTED
     stage.events_are_whole()
 

@@ -65,11 +65,11 @@ def play(said: str, who: str, path: str) -> tuple[str, str]:
     """Open the printed address, be somebody, and wait for the mail that asks Ann; return the page and the mail."""
     url = playground(said)
     with httpx.Client(base_url=url, headers={"origin": url}, trust_env=False) as browser:
-        assert "Be Erin, and ask for access" in browser.get("/play").text
+        assert "Be Erin, and request access" in browser.get("/play").text
         assert browser.post("/play", data={"who": who, "next": path}).headers["location"] == path
-        wait_until(lambda: "Your answer is needed" in browser.get("/inbox?to=ann@contoso.example").text, "a mail")
+        wait_until(lambda: "Approval needed" in browser.get("/inbox?to=ann@contoso.example").text, "a mail")
         inbox = browser.get("/inbox?to=ann@contoso.example").text
-        (mail,) = re.findall(r'href="(/inbox/\w+)"><b>Your answer is needed', inbox)
+        (mail,) = re.findall(r'href="(/inbox/\w+)"><b>Approval needed', inbox)
         return browser.get("/account").text, browser.get(mail).text
 
 

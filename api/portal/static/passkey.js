@@ -44,13 +44,13 @@
       form.submit();
     } catch (error) {
       const known = error.name === "InvalidStateError";
-      status.textContent = known ? "This device has a passkey for you already." : "That did not work, or was stopped.";
+      status.textContent = known ? "This device has a passkey for you already." : "That failed or was cancelled.";
       again.hidden = false;
     }
   };
 
   if (!window.PublicKeyCredential) {
-    status.textContent = "This browser knows no passkeys. Go back and choose another way.";
+    status.textContent = "This browser does not support passkeys. Go back and choose another way to sign in.";
     return;
   }
   again.addEventListener("click", run);

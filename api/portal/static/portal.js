@@ -70,14 +70,14 @@
     return;
   }
 
-  const told = document.getElementById("told");
+  const announcement = document.getElementById("announcement");
   const say = (text, link, path) => {
-    told.textContent = text;
+    announcement.textContent = text;
     if (link) {
       const way = document.createElement("a");
       way.href = path;
       way.textContent = link;
-      told.append(" ", way);
+      announcement.append(" ", way);
     }
   };
 
@@ -160,8 +160,8 @@
     const gone = rowsOf(document).filter((row) => !rowIn(fresh, row.dataset.row) && !row.matches("[data-over]")
       && !mayHaveMovedOn(row, fresh));
     gone.sort((one, other) => isHeldRow(other) - isHeldRow(one));
-    const told = gone.slice(0, MOST_NAMED).map(async (row) => [row.dataset.row, await fateOf(row)]);
-    return new Map([...await Promise.all(told), ...gone.slice(MOST_NAMED).map((row) => [row.dataset.row, GONE])]);
+    const fates = gone.slice(0, MOST_NAMED).map(async (row) => [row.dataset.row, await fateOf(row)]);
+    return new Map([...await Promise.all(fates), ...gone.slice(MOST_NAMED).map((row) => [row.dataset.row, GONE])]);
   };
 
   // What remains of a row whose request is over, while somebody is in the midst of it.
@@ -170,7 +170,7 @@
     const said = document.createElement("p"), way = document.createElement("a");
     said.className = "alert";
     way.href = `/requests/${row.dataset.row}`;
-    way.textContent = "See what has become of it";
+    way.textContent = "See the request";
     said.append(`${fate}. `, way);
     first.append(row.querySelector("h2").cloneNode(true), said);
     rest.dataset.over = "";
@@ -300,12 +300,12 @@
     const last = changed.includes("last") ? document.getElementById("last").textContent.trim() : "";
     if (last) {
       say(`${last}.`, isMore && "Load the page again to go on.", again);
-    } else if (changed.length === 1 && changed[0] === "looks") {
-      say([...document.querySelectorAll("#looks p:not([hidden])")].map((one) => one.textContent).join(" "));
+    } else if (changed.length === 1 && changed[0] === "presence") {
+      say([...document.querySelectorAll("#presence p:not([hidden])")].map((one) => one.textContent).join(" "));
     } else if (changed.length && words && !isMore) {
-      say(words, fates.size === 1 && "See what has become of it", `/requests/${[...fates.keys()][0]}`);
+      say(words, fates.size === 1 && "See the request", `/requests/${[...fates.keys()][0]}`);
     } else if (changed.length) {
-      say("This page was brought up to date.", isMore && "Load it again to go on.", again);
+      say("This page was updated.", isMore && "Reload it to continue.", again);
     }
   };
 
@@ -351,7 +351,7 @@
         const way = `/sign-in?next=${encodeURIComponent(again)}`;
         end("Signed out", "You are no longer signed in.", "Sign in again", way);
       } else if (answer.status === 403 || answer.status === 404) {
-        end("No longer open to you", "This page is no longer open to you.", "Go on from your first page", "/");
+        end("No longer open to you", "This page is no longer open to you.", "Go to your first page", "/");
       } else if (answer.ok) {
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
         show(fresh, await fatesIn(fresh));

@@ -1,7 +1,7 @@
 """Create the whole schema from the files of lockbox/schema.
 
 There has been no release, so a change of the schema is a change of those files. Its fingerprint is part of the
-revision: a database that was made from other files is at a revision that nobody knows, and is told so.
+revision: a database that was made from other files is at a revision that is unknown, and is refused.
 """
 
 from contextlib import closing

@@ -86,7 +86,7 @@ def _lost(hall: FailpointStage) -> Found:
     if hall.answers and hall.answers[-1].status_code not in SETTLED:
         yield f"the API answered {hall.answers[-1].status_code} once it was back"
     if len(there) != len(hall.asked):
-        yield f"{len(hall.asked)} requests were filed, and {len(there)} are there"
+        yield f"{len(hall.asked)} requests were submitted, and {len(there)} are there"
 
 
 def _unfinished(hall: FailpointStage) -> Found:

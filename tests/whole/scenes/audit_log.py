@@ -24,14 +24,14 @@ def an_auditor_searches_and_takes_away_what_was_found(book: Book) -> None:
     page = reads(book, "/audit-log")
 
     page.get_by_label("Person, by id").fill("Erin")
-    book.wrongly(page.get_by_role("button", name="Search"), "looked for by its id")
+    book.wrongly(page.get_by_role("button", name="Search"), "by its id")
     page.get_by_label("Person, by id").fill("Erin")
-    book.wrongly(page.get_by_role("button", name="These as a table"), "looked for by its id")
+    book.wrongly(page.get_by_role("button", name="Export as CSV"), "by its id")
     page.get_by_label("Person, by id").fill("")
     page.get_by_label("What").select_option("submit")
     book.rightly(page.get_by_role("button", name="Search"), "Erin")
-    table = book.downloads(page.get_by_role("button", name="These as a table"))
-    proofs = book.downloads(page.get_by_role("button", name="These with proofs"))
+    table = book.downloads(page.get_by_role("button", name="Export as CSV"))
+    proofs = book.downloads(page.get_by_role("button", name="Export with proofs"))
 
     assert b"submit" in table
     assert proofs.startswith(b"{")

@@ -22,7 +22,7 @@ def somebody_adds_a_passkey_signs_in_by_it_and_removes_it(book: Book) -> None:
     book.sees(page, "my laptop", at="/account")
     book.open(page, "/sign-in")
     page.get_by_role("button", name="Sign in with a passkey").click()
-    book.sees(page, "Waiting for you", at="/requests")
+    book.sees(page, "Approvals", at="/requests")
     book.open(page, "/account")
     book.rightly(page.get_by_role("button", name="Remove the passkey my laptop"))
 
@@ -41,12 +41,12 @@ def somebody_adds_a_sign_in_service_and_removes_it(book: Book) -> None:
 @scene
 def somebody_makes_a_token_and_revokes_it(book: Book) -> None:
     page = book.at("/account", book.stage.world(), "mia")
-    button = page.get_by_role("button", name="Make a token")
+    button = page.get_by_role("button", name="Create a token")
 
     page.get_by_label("Name of the new token").fill(TURNED)
     book.wrongly(button, "Choose a name for the token")
     page.get_by_label("Name of the new token").fill("my script")
-    book.rightly(button, "It is shown here and never again")
+    book.rightly(button, "It is shown only once")
     page.get_by_role("link", name="Back to your account").click()
     book.rightly(page.get_by_role("button", name="Revoke the token my script"))
 
@@ -58,9 +58,9 @@ def somebody_says_where_and_when_mails_are_to_come(book: Book) -> None:
     page = book.at("/account", world, "ann")
 
     page.get_by_label("Time zone").fill("Atlantis/Center")
-    book.wrongly(page.get_by_role("button", name="Choose it"), "Choose a time zone by its name")
+    book.wrongly(page.get_by_role("button", name="Save"), "Choose a time zone by its name")
     page.get_by_label("Time zone").fill("Europe/Berlin")
-    book.rightly(page.get_by_role("button", name="Choose it"), "Your time zone is Europe/Berlin")
+    book.rightly(page.get_by_role("button", name="Save"), "Your time zone is Europe/Berlin")
     book.rightly(page.get_by_role("button", name="Do not ask me by mail"), "You get a mail only when")
     book.unsendable(page.get_by_role("button", name="Mail a code there"), page.get_by_label("A further address"))
     page.get_by_label("A further address").fill(further)
@@ -72,7 +72,7 @@ def somebody_says_where_and_when_mails_are_to_come(book: Book) -> None:
     book.wrongly(page.get_by_role("button", name=f"Confirm {further}"), "code")
     page.get_by_label("Code from the mail").fill(code)
     book.rightly(page.get_by_role("button", name=f"Confirm {further}"), "gets all mails to you")
-    book.rightly(page.get_by_role("button", name=f"Receipts alone to {further}"), "gets only receipts")
+    book.rightly(page.get_by_role("button", name=f"Receipts only to {further}"), "gets only receipts")
     book.rightly(page.get_by_role("button", name=f"Remove {further}"), "and to no other address")
 
 

@@ -8,7 +8,7 @@ from tests.whole.people import with_authenticator
 from tests.whole.scenes import scene
 
 TWO = ["mailbox:anna@contoso.example", "mailbox:bob@contoso.example"]
-NEWER = "has changed since you saw it"
+NEWER = "has changed since you read it"
 SLOW = {"approval_window": 900, "review_window": 900}
 SIGNED = "SELECT assertion IS NOT NULL AS is_signed FROM decisions WHERE request_id = :id AND decision = 'approve'"
 
@@ -26,8 +26,8 @@ def an_engineer_asks(book: Book) -> None:
     page.get_by_label("Justification").fill("Her mailbox does not open")
     book.wrongly(preview, "Correct the fields that are marked below")
     page.get_by_label("Resources").fill(TWO[0])
-    book.rightly(page.get_by_role("button", name="Preview"), "If nobody answers by then, the answer is no.")
-    book.rightly(page.get_by_role("button", name="Send it"), "Waiting")
+    book.rightly(page.get_by_role("button", name="Preview"), "If nobody answers by then, access is refused.")
+    book.rightly(page.get_by_role("button", name="Submit"), "Waiting")
 
 
 @scene
@@ -37,7 +37,7 @@ def an_engineer_asks_again_for_what_got_no_answer(book: Book) -> None:
     book.stage.ends(request.id, "timed_out")
     page = book.at(f"/requests/{request.id}", world, "erin")
 
-    book.rightly(page.get_by_role("button", name="Ask again"), "This asks again for")
+    book.rightly(page.get_by_role("button", name="Resubmit"), "This resubmits")
 
 
 @scene
@@ -49,8 +49,8 @@ def an_engineer_withdraws_and_gives_back_on_the_list(book: Book) -> None:
     page.get_by_label("Comment").fill("Somebody else has done it")
     world.act("ann", Action.APPROVE, waiting.id)
 
-    book.wrongly(page.get_by_role("button", name="Withdraw the request"), NEWER)
-    book.rightly(page.get_by_role("button", name="Withdraw the request"), "Withdrawn by vendor")
+    book.wrongly(page.get_by_role("button", name="Cancel the request"), NEWER)
+    book.rightly(page.get_by_role("button", name="Cancel the request"), "Cancelled by vendor")
     inside = world.fresh()
     for name in ("ann", "amir"):
         world.act(name, Action.APPROVE, inside.id)
@@ -58,13 +58,13 @@ def an_engineer_withdraws_and_gives_back_on_the_list(book: Book) -> None:
     page.locator("summary").first.click()
     page.get_by_label("Comment").fill("Done")
     world.act("abe", Action.REVOKE, inside.id)
-    book.wrongly(page.get_by_role("button", name="Give the access back"), NEWER, keeps=False)
+    book.wrongly(page.get_by_role("button", name="End my access"), NEWER, keeps=False)
     again = world.fresh()
     for name in ("ann", "amir"):
         world.act(name, Action.APPROVE, again.id)
     book.open(page, "/mine")
     page.locator("summary").first.click()
-    book.rightly(page.get_by_role("button", name="Give the access back"), "Given back")
+    book.rightly(page.get_by_role("button", name="End my access"), "Completed")
 
 
 @scene
@@ -75,14 +75,14 @@ def an_engineer_withdraws_and_gives_back_on_the_page(book: Book) -> None:
     page.locator("#cancel-comment").fill("Somebody else has done it")
     world.act("ann", Action.APPROVE, request.id)
 
-    book.wrongly(page.get_by_role("button", name="Withdraw the request"), NEWER)
-    book.rightly(page.get_by_role("button", name="Withdraw the request"), "Withdrawn by vendor")
+    book.wrongly(page.get_by_role("button", name="Cancel the request"), NEWER)
+    book.rightly(page.get_by_role("button", name="Cancel the request"), "Cancelled by vendor")
     inside = world.fresh()
     for name in ("ann", "amir"):
         world.act(name, Action.APPROVE, inside.id)
     book.open(page, f"/requests/{inside.id}")
     page.locator("#complete-comment").fill("Done")
-    book.rightly(page.get_by_role("button", name="Give the access back"), "Given back")
+    book.rightly(page.get_by_role("button", name="End my access"), "Completed")
 
 
 @scene
@@ -126,16 +126,16 @@ def an_approver_looks_approves_and_closes(book: Book) -> None:
     request = world.submit(resources=TWO)
     page = book.at(f"/requests/{request.id}", world, "ann")
 
-    book.rightly(page.get_by_role("button", name="Tell the others that I am looking"), "You are looking at it")
+    book.rightly(page.get_by_role("button", name="I'm reviewing this"), "You are reviewing this")
     for one in TWO:
         page.get_by_label(one).uncheck()
     page.locator("#approve-comment").fill("Nothing, then")
-    page.get_by_label("For how long").select_option("300")
+    page.get_by_label("Duration").select_option("300")
     book.wrongly(page.get_by_role("button", name="Approve"), "Keep at least one of the resources")
     page.get_by_label(TWO[0]).check()
-    book.rightly(page.get_by_role("button", name="Approve"), "It closes by itself.")
+    book.rightly(page.get_by_role("button", name="Approve"), "ends automatically")
     page.locator("#revoke-comment").fill("That was enough")
-    book.rightly(page.get_by_role("button", name="Close the access"), "That was enough")
+    book.rightly(page.get_by_role("button", name="Revoke access"), "That was enough")
 
     assert book.stage.state(request.id) == "revoked"
 
@@ -152,11 +152,11 @@ def an_approver_with_a_passkey_signs_or_approves_without_a_signature(book: Book)
 
     book.open(page, f"/requests/{signed.id}")
     page.get_by_role("button", name="Approve").click()
-    expect(page.locator("#state")).to_contain_text("It closes by itself.")
+    expect(page.locator("#state")).to_contain_text("ends automatically")
     plain = book.at(f"/requests/{unsigned.id}", world, "abe", java_script_enabled=False)
     without = plain.get_by_role("button", name="Approve without a signature")
     book.rightly(plain.get_by_role("button", name="Approve"), "Nothing is approved until your passkey has signed.")
-    book.rightly(without, "It closes by itself.")
+    book.rightly(without, "ends automatically")
     book.open(plain, f"/requests/{withdrawn.id}")
     book.rightly(plain.get_by_role("button", name="Approve"), "Nothing is approved until your passkey has signed.")
     world.act("erin", Action.CANCEL, withdrawn.id)
@@ -184,9 +184,9 @@ def an_approver_asks_something_and_says_no(book: Book) -> None:
     request = world.fresh()
     ann = book.at(f"/requests/{request.id}", world, "ann")
 
-    ann.get_by_label("Ask Erin something").fill("   ")
+    ann.get_by_label("Your question to Erin").fill("   ")
     book.wrongly(ann.get_by_role("button", name="Ask", exact=True), "say something")
-    ann.get_by_label("Ask Erin something").fill("Which folder?")
+    ann.get_by_label("Your question to Erin").fill("Which folder?")
     book.rightly(ann.get_by_role("button", name="Ask", exact=True), "Which folder?")
     erin = book.at(f"/requests/{request.id}/questions", world, "erin")
     erin.get_by_label("Your answer").fill("  ")
@@ -207,10 +207,10 @@ def somebody_looks_for_an_earlier_request(book: Book) -> None:
     world.fresh()
     page = book.at("/requests", world, "abe")
 
-    page.get_by_label("Asked from").fill("2026-11-02")
-    page.get_by_label("Asked until").fill("2026-11-01")
+    page.get_by_label("Submitted from").fill("2026-11-02")
+    page.get_by_label("Submitted until").fill("2026-11-01")
     book.wrongly(page.get_by_role("button", name="Show", exact=True), "The first day is after the last day")
-    for name in ("Asked from", "Asked until"):
+    for name in ("Submitted from", "Submitted until"):
         page.get_by_label(name).fill("")
     page.get_by_label("Engineer").fill("eri")
     book.rightly(page.get_by_role("button", name="Show", exact=True), "for Erin")

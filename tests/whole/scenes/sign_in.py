@@ -29,7 +29,7 @@ def somebody_signs_in_by_a_mailed_code_and_out_again(book: Book) -> None:
     page.get_by_label("Code from the mail").fill("0000 0000")
     book.wrongly(page.get_by_role("button", name="Sign in"), "code")
     page.get_by_label("Code from the mail").fill(code)
-    book.rightly(page.get_by_role("button", name="Sign in"), "Waiting for you")
+    book.rightly(page.get_by_role("button", name="Sign in"), "Waiting for your approval")
     book.rightly(page.get_by_role("button", name="Sign out"), "Sign in")
 
     assert page.url.endswith("/sign-in")
@@ -60,9 +60,9 @@ def somebody_lets_a_terminal_in(book: Book) -> None:
     page = book.at("/device", world, "olga")
 
     page.get_by_label("Code in the terminal").fill("ABCD-EFGH")
-    book.wrongly(page.get_by_role("button", name="Go on"), "code")
+    book.wrongly(page.get_by_role("button", name="Continue"), "code")
     page.get_by_label("Code in the terminal").fill(asked["user_code"])
-    book.rightly(page.get_by_role("button", name="Go on"), "A terminal asks to act as you")
+    book.rightly(page.get_by_role("button", name="Continue"), "A terminal wants to act as you")
     book.rightly(page.get_by_role("button", name="Allow this terminal"), "The terminal is signed in")
     said = httpx.post(f"{book.desk.home}/v1/device-logins/state", json={"token": asked["token"]}, trust_env=False)
 
@@ -73,12 +73,12 @@ def somebody_lets_a_terminal_in(book: Book) -> None:
 def a_newcomer_plays_somebody_and_reads_their_mails(book: Book) -> None:
     page = book.at("/play")
 
-    book.rightly(page.get_by_role("button", name="Be Erin").first, "Ask for access")
+    book.rightly(page.get_by_role("button", name="Be Erin").first, "Request access")
     expect(page.locator(".playing")).to_contain_text("You are playing Erin")
     book.open(page, "/inbox")
-    page.get_by_label("To whom").select_option(book.reader)
-    book.rightly(page.get_by_role("button", name="Show these"), "Your answer is needed")
-    page.get_by_role("link", name=re.compile("Your answer is needed")).first.click()
-    book.rightly(page.get_by_role("button", name="Be Ann, and follow the link"), "asks for access")
+    page.get_by_label("Recipient").select_option(book.reader)
+    book.rightly(page.get_by_role("button", name="Show these"), "Approval needed")
+    page.get_by_role("link", name=re.compile("Approval needed")).first.click()
+    book.rightly(page.get_by_role("button", name="Be Ann, and follow the link"), "requests access")
 
     expect(page.locator(".playing")).to_contain_text("You are playing Ann")

@@ -31,7 +31,7 @@ def governs(book: Book, page: str, who: str = "tara") -> Page:
 @scene
 def an_admin_renames_the_tenant_and_leaves_it(book: Book) -> None:
     page = governs(book, "")
-    named = page.get_by_label("What the organisation is called")
+    named = page.get_by_label("Name of the organisation")
 
     named.fill(" ")
     book.wrongly(page.get_by_role("button", name="Rename"), "Name: ")
@@ -69,7 +69,7 @@ def an_admin_lets_the_vendor_decide(book: Book) -> None:
     book.rightly(page.get_by_role("button", name=SHOW).last, "What that means")
     book.rightly(page.get_by_role("button", name="Save the policy"))
     page.goto(mode)
-    book.rightly(page.get_by_role("button", name="Take it back"), "What that means")
+    book.rightly(page.get_by_role("button", name="Withdraw consent"), "What that means")
     page.goto(mode)
     page.get_by_label("Who decides").select_option("observe")
     book.rightly(page.get_by_role("button", name=SHOW), "The vendor's managers open windows")
@@ -121,7 +121,7 @@ def an_admin_sees_to_the_members(book: Book) -> None:
     theirs.get_by_label("auditor", exact=True).check()
     book.rightly(page.get_by_role("button", name="Save the roles of Nils"))
     page.get_by_label("Change Nils").click()
-    book.rightly(page.get_by_role("button", name="Let approvers name Nils as delegate"), "may be a delegate")
+    book.rightly(page.get_by_role("button", name="Allow Nils as a delegate"), "eligible as a delegate")
     page.get_by_label("Change Nils").click()
     book.rightly(page.get_by_role("button", name="Remove Nils"))
 
@@ -132,7 +132,7 @@ def an_admin_sees_to_the_members(book: Book) -> None:
 def an_admin_names_a_delegate(book: Book) -> None:
     page = governs(book, "/members")
     page.get_by_label("Change Nils").click()
-    book.rightly(page.get_by_role("button", name="Let approvers name Nils as delegate"))
+    book.rightly(page.get_by_role("button", name="Allow Nils as a delegate"))
     page.get_by_role("link", name="Delegates").first.click()
     book.look(page)
     button = page.get_by_role("button", name="Name the delegate")
@@ -142,20 +142,20 @@ def an_admin_names_a_delegate(book: Book) -> None:
     page.get_by_label("Until").fill(local(book, days=1))
     book.wrongly(button, "must end after it starts")
     page.get_by_label("From").fill("")
-    book.rightly(button, "stands in for Ann")
-    book.rightly(page.get_by_role("button", name="End that Nils stands in for Ann"), "Nobody stands in")
+    book.rightly(button, "for Ann")
+    book.rightly(page.get_by_role("button", name="End the delegation of Nils for Ann"), "There are no delegates")
 
 
 @scene
 def an_admin_has_a_system_told(book: Book) -> None:
     with receiving() as receiver:
         page = governs(book, "/endpoints")
-        book.unsendable(page.get_by_role("button", name="Add it"), page.get_by_label("Address"))
+        book.unsendable(page.get_by_role("button", name="Add webhook"), page.get_by_label("Address"))
         page.get_by_label("Address").fill("ftp://hooks.contoso.example")
-        page.get_by_label("What it is").fill("the desk")
-        book.wrongly(page.get_by_role("button", name="Add it"), "This URL cannot be called")
+        page.get_by_label("Description").fill("the desk")
+        book.wrongly(page.get_by_role("button", name="Add webhook"), "This URL cannot be called")
         page.get_by_label("Address").fill(receiver.url)
-        book.rightly(page.get_by_role("button", name="Add it"), "It is shown here and never again")
+        book.rightly(page.get_by_role("button", name="Add webhook"), "It is shown only once")
         page.get_by_role("link", name="I have copied it").click()
         changed_and_tried(book, page, receiver)
         replaced_and_removed(book, page)
@@ -171,31 +171,31 @@ def changed_and_tried(book: Book, page: Page, receiver: WebhookReceiver) -> None
     wait_until(lambda: "/hook/other" in {call.path for call in receiver.calls}, "a call")
     again = page.get_by_role("button", name=re.compile("^Send .* again$")).first
     wait_until(lambda: page.reload() and again.count(), "the call in the log")
-    book.rightly(again, "arrived")
+    book.rightly(again, "delivered")
 
 
 def replaced_and_removed(book: Book, page: Page) -> None:
     """Pause a webhook, replace its secret, and remove it."""
-    book.rightly(page.get_by_role("button", name="Pause it"), "somebody has paused it")
-    page.get_by_label("Hours in which the old one").fill("999")
+    book.rightly(page.get_by_role("button", name="Disable"), "by hand")
+    page.get_by_label("Hours in which the old secret").fill("999")
     book.wrongly(page.get_by_role("button", name="Replace the secret"), "168")
-    page.get_by_label("Hours in which the old one").fill("1")
-    book.rightly(page.get_by_role("button", name="Replace the secret"), "It is shown here and never again")
+    page.get_by_label("Hours in which the old secret").fill("1")
+    book.rightly(page.get_by_role("button", name="Replace the secret"), "It is shown only once")
     page.get_by_role("link", name="I have copied it").click()
-    book.rightly(page.get_by_role("button", name="Remove the webhook"), "There are none")
+    book.rightly(page.get_by_role("button", name="Remove the webhook"), "There are no webhooks")
 
 
 @scene
 def an_admin_has_somebody_copied(book: Book) -> None:
     page = governs(book, "/observers")
-    button = page.get_by_role("button", name="Copy them")
+    button = page.get_by_role("button", name="Add observer")
 
     page.get_by_label("Name").fill("The\u202e desk")
     page.get_by_label("Mail address").fill("desk@contoso.example")
     book.wrongly(button, "Name: ")
     page.get_by_label("Name").fill("The desk")
     book.rightly(button, "desk@contoso.example")
-    book.rightly(page.get_by_role("button", name="Remove The desk"), "Nobody is copied")
+    book.rightly(page.get_by_role("button", name="Remove The desk"), "There are no observers")
 
 
 @scene
@@ -204,4 +204,4 @@ def an_approver_objects_to_an_admin_whom_the_vendor_proposes(book: Book) -> None
     does(world, "olga", recovery.propose, name="Rita", address=f"rita-{world.tenant.slug}@contoso.example")
     page = book.at("/proposals", world, "ann")
 
-    book.rightly(page.get_by_role("button", name="Object"), "proposes nobody")
+    book.rightly(page.get_by_role("button", name="Object"), "no pending admin proposals")

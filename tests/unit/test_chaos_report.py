@@ -114,7 +114,7 @@ def test_a_process_that_ends_by_itself_is_excused_by_a_strike_of_its_own_once() 
 
 def test_most_of_the_faults_have_to_be_done() -> None:
     done = [struck("kill", "worker", AT)] * 6
-    missed = [struck("forge", "hints", AT, failed="ConnectionError")] * 4
+    missed = [struck("forge", "messages", AT, failed="ConnectionError")] * 4
 
     assert list(enough.too_calm(10, [*done, *missed])) == []
     assert list(enough.too_calm(10, [*done[:5], *missed])) == ["only 5 of 10 faults were done"]
@@ -127,7 +127,7 @@ def test_enough_is_by_the_seconds_of_load() -> None:
     assert list(enough.too_little(happened, 40)) == []
     assert list(enough.too_little(happened | {"windows opened": 0}, 6)) == ["only 0 windows opened, of at least 1"]
     assert list(enough.too_little(happened, 75)) == [
-        "only 100 doors found shut, of at least 150",
+        "only 100 doors found closed, of at least 150",
         "only 100 notifications arrived, of at least 150",
     ]
 

@@ -1,4 +1,4 @@
-"""The hints between Lockbox and Redis: seen as they are published, and tripled, held back or lost on the way."""
+"""The messages between Lockbox and Redis: seen as they are published, and tripled, held back or lost on the way."""
 
 import json
 import random
@@ -21,7 +21,7 @@ END = b"\r\n"
 
 
 class MessageFate(StrEnum):
-    """What becomes of a hint."""
+    """What becomes of a message."""
 
     PASS = "pass"  # noqa: S105 - a way, not a word
     TRIPLE = "triple"
@@ -30,7 +30,7 @@ class MessageFate(StrEnum):
 
 
 class MessageLog:
-    """All hints of one run. `leaks` are the places in which something was seen that Redis must never be told."""
+    """All messages of one run. `leaks` are the places in which something was seen that Redis must never be told."""
 
     def __init__(self) -> None:
         self.fate = MessageFate.PASS
@@ -60,13 +60,17 @@ class MessageLog:
         return written(words)
 
     def _fated(self, words: list[bytes]) -> list[bytes]:
-        command, queue, *hints = words
-        self._recent += [(queue, hint) for hint in hints]
+        command, queue, *messages = words
+        self._recent += [(queue, message) for message in messages]
         if self.fate is MessageFate.TRIPLE:
-            return [command, queue, *(copy for hint in hints for copy in (hint, _again(hint), _again(hint)))]
+            return [
+                command,
+                queue,
+                *(copy for message in messages for copy in (message, _again(message), _again(message))),
+            ]
         if self.fate is MessageFate.PASS:
             return words
-        return [command, _key(self.fate, queue.decode()).encode(), *hints]
+        return [command, _key(self.fate, queue.decode()).encode(), *messages]
 
     def release(self, redis: Redis, dice: int) -> int:
         """Deliver what was held back, in any order, throw away what was lost, and return how many those were."""
@@ -74,11 +78,11 @@ class MessageLog:
         count = 0
         for queue in QUEUES:
             held = _key(MessageFate.HOLD, queue)
-            hints: list[bytes] = redis.lrange(held, 0, -1)  # type: ignore[assignment]
-            chance.shuffle(hints)
-            for hint in hints:
-                redis.lpush(queue, hint)
-            count += len(hints)
+            messages: list[bytes] = redis.lrange(held, 0, -1)  # type: ignore[assignment]
+            chance.shuffle(messages)
+            for message in messages:
+                redis.lpush(queue, message)
+            count += len(messages)
             redis.delete(held, _key(MessageFate.LOSE, queue))
         return count
 
@@ -86,16 +90,16 @@ class MessageLog:
         """Send some that were sent before once more, and return how many."""
         chance = random.Random(dice)  # noqa: S311 - it replays
         known: Sequence[tuple[bytes, bytes]] = list(self._recent)
-        for queue, hint in chance.sample(known, min(REPLAYED, len(known))):
-            redis.lpush(queue.decode(), _again(hint))
+        for queue, message in chance.sample(known, min(REPLAYED, len(known))):
+            redis.lpush(queue.decode(), _again(message))
         return min(REPLAYED, len(known))
 
 
 class CommandParser:
     """One connection's requests, cut into commands (RESP, arrays of bulk strings)."""
 
-    def __init__(self, hints: MessageLog) -> None:
-        self._hints = hints
+    def __init__(self, messages: MessageLog) -> None:
+        self._messages = messages
         self._rest = b""
 
     def __call__(self, data: bytes) -> bytes:
@@ -104,7 +108,7 @@ class CommandParser:
         out = []
         while (taken := _command(self._rest)) is not None:
             words, length = taken
-            out.append(self._hints.pass_on(words) if words else b"")
+            out.append(self._messages.pass_on(words) if words else b"")
             self._rest = self._rest[length:]
         return b"".join(out)
 
@@ -141,9 +145,9 @@ def _number(data: bytes, at: int, mark: bytes) -> tuple[int, int] | None:
     return int(data[at + 1 : end]), end + len(END)
 
 
-def _again(hint: bytes) -> bytes:
-    """Return a hint once more, as a delivery of its own."""
-    message = json.loads(hint)
+def _again(raw: bytes) -> bytes:
+    """Return a message once more, as a delivery of its own."""
+    message = json.loads(raw)
     message["properties"]["delivery_tag"] = secrets.token_hex(16)
     return json.dumps(message).encode()
 

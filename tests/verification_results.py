@@ -1,4 +1,4 @@
-"""The verdicts of both verifiers on one file, which have to agree."""
+"""The results of both verifiers on one file, which have to agree."""
 
 import io
 import json
@@ -17,9 +17,9 @@ WRONG = (second_verifier.VerificationFailed, KeyError, ValueError, TypeError)
 def verified(
     export: bytes, *seen: str, keys: Sequence[VerifierKey] = (), approvers: Approvers = NO_APPROVERS
 ) -> VerificationResult:
-    """Return the verdict; the second verifier agrees on whether anything is wrong."""
+    """Return the result; the second verifier agrees on whether anything is wrong."""
     trusted = [public(), *keys]
-    verdict = verify(export_format.lines_of(io.BytesIO(export)), trusted, seen, approvers=approvers)
+    result = verify(export_format.lines_of(io.BytesIO(export)), trusted, seen, approvers=approvers)
     try:
         second_verifier.check(export, [key.text for key in trusted], seen)
         _, *lines = (json.loads(one) for one in export.splitlines())
@@ -27,13 +27,13 @@ def verified(
         whole, is_required = json.loads(export.splitlines()[0])["whole"], approvers.is_required
         second_passkeys.check(lines, files, whole=whole, is_required=is_required)
     except WRONG:
-        agrees = verdict.exit_code != GOOD
+        agrees = result.exit_code != GOOD
     else:
-        agrees = verdict.exit_code == GOOD
-    assert agrees, verdict.findings
-    return verdict
+        agrees = result.exit_code == GOOD
+    assert agrees, result.findings
+    return result
 
 
-def told(verdict: VerificationResult) -> list[str]:
-    """Return what a verdict says is wrong, a line each, as it is printed."""
-    return [": ".join(filter(None, (one.kind, one.place, one.message))) for one in verdict.findings.first]
+def told(result: VerificationResult) -> list[str]:
+    """Return what a result says is wrong, a line each, as it is printed."""
+    return [": ".join(filter(None, (one.kind, one.place, one.message))) for one in result.findings.first]
