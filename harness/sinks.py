@@ -70,6 +70,15 @@ class Sink(LocalServer):
         await writer.drain()
 
 
+async def _secure(writer: asyncio.StreamWriter, tls: ssl.SSLContext) -> None:
+    """Encrypt a connection, unless the caller hangs up."""
+    plain = writer.transport
+    await writer.start_tls(tls)
+    if not writer.transport:
+        # CPython 3.11 leaves the writer without a transport then, and stumbles over that at its end.
+        vars(writer)["_transport"] = plain
+
+
 async def drip(writer: asyncio.StreamWriter, drops: bytes) -> None:
     """Say these bytes one at a time, over and over."""
     for number in range(MOST_DRIPS):
@@ -183,7 +192,7 @@ class MailRelay(Sink):
                     return
             elif verb == "STARTTLS" and self.starttls:
                 await self.say(writer, b"220 go ahead\r\n" + self.injects)
-                await writer.start_tls(self.starttls)
+                await _secure(writer, self.starttls)
             elif verb == "EHLO":
                 await self._tell(writer, self._features(writer), verb)
             else:

@@ -56,8 +56,8 @@ OPEN: list[Mailing] = []
 def _closed() -> Iterator[None]:
     """Close what a test has left open."""
     yield
-    for one in OPEN:
-        one.close()
+    while OPEN:
+        OPEN[-1].close()
 
 
 def mailing(
