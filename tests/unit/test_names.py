@@ -4,6 +4,8 @@ import ast
 from collections import defaultdict
 from pathlib import Path
 
+from tests.conftest import SECONDS
+
 HOME = Path(__file__).parents[2]
 EVERYWHERE = ("api", "bench", "chaos", "cli", "config", "demo", "deploy", "harness", "lockbox", "tests", "worker")
 PRODUCT = ("api", "cli", "config", "lockbox", "worker")
@@ -49,3 +51,11 @@ def test_a_file_has_at_most_four_hundred_lines() -> None:
     }
 
     assert long == set()
+
+
+def test_the_files_of_tests_that_take_longest_are_called_so() -> None:
+    gone = [
+        name for name in SECONDS if not (HOME / "tests" / name.replace("/", "/test_")).with_suffix(".py").exists()
+    ]
+
+    assert gone == []
