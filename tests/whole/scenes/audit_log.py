@@ -28,7 +28,7 @@ def an_auditor_searches_and_takes_away_what_was_found(book: Book) -> None:
     page.get_by_label("Person, by id").fill("Erin")
     book.wrongly(page.get_by_role("button", name="Export as CSV"), "by its id")
     page.get_by_label("Person, by id").fill("")
-    page.get_by_label("What").select_option("submit")
+    page.get_by_label("Action", exact=True).select_option("submit")
     book.rightly(page.get_by_role("button", name="Search"), "Erin")
     table = book.downloads(page.get_by_role("button", name="Export as CSV"))
     proofs = book.downloads(page.get_by_role("button", name="Export with proofs"))
