@@ -62,12 +62,13 @@ class SeenPlan:
         """Return how many rows it read of tables that grow."""
         return sum(_rows(node) for node in self.nodes if node["Node Type"] in READERS and _table(node) in growing)
 
-    def faults(self, growing: frozenset[str], most_read: int = MOST_READ) -> Iterator[str]:
-        """Say what in it takes longer the more there is."""
+    def faults(self, growing: frozenset[str], most_counted: int = 0) -> Iterator[str]:
+        """Say what in it takes longer the more there is; `most_counted` is what counts may go through, if more."""
+        most_read, most_removed = max(MOST_READ, most_counted), max(MOST_REMOVED, most_counted)
         for node in self.nodes:
             if node["Node Type"] == "Seq Scan" and _table(node) in growing:
                 yield f"a sequential scan of {_table(node)}"
-            if (removed := _removed(node)) > MOST_REMOVED:
+            if (removed := _removed(node)) > most_removed:
                 yield f"{removed} rows removed by a filter: {node['Node Type']} of {_table(node)}"
         if (count := self.read(growing)) > most_read:
             yield f"{count} rows read"
