@@ -55,7 +55,8 @@ WITH fresh AS MATERIALIZED (
         || CAST(:tenant AS text) || '","to_state"\\:null}', 'UTF8')
     FROM fresh
 )
-INSERT INTO event_details (event_id, field, salt, value) SELECT id, 'name', salt, name FROM fresh RETURNING event_id
+INSERT INTO event_details (event_id, fields)
+SELECT id, jsonb_build_object('name', jsonb_build_array(encode(salt, 'base64'), name)) FROM fresh RETURNING event_id
 """)
 UNSEALED = text("SELECT event_id FROM unsealed")
 MISSED = text("SELECT count(*) FROM events WHERE tenant_id = :tenant AND at >= :since")

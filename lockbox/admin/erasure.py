@@ -90,16 +90,15 @@ PLACES = text("SELECT DISTINCT tenant_id FROM memberships WHERE person_id = :id"
 # with the account that it was for.
 DETAILS = text("""
 WITH said AS MATERIALIZED (
-    SELECT d.event_id, d.field, lower(coalesce(a.value, d.value)) AS value, e.log_id, e.actor_id,
-        nullif(convert_from(e.body, 'UTF8'), '')::jsonb AS body
-    FROM event_details d JOIN events e ON e.id = d.event_id
-    LEFT JOIN event_details a ON a.event_id = d.event_id AND a.field = 'account' AND d.field = 'from_address'
-    WHERE d.field IN ('name', 'address', 'user_agent', 'member', 'mailbox', 'observer', 'account', 'from_address',
-        'wanted', 'principal', 'delegate', 'engineer', 'credential') OR starts_with(d.field, 'principal_')
-        OR (d.field = 'comment' AND e.action IN ('question', 'answer'))
-), gone AS (
-    DELETE FROM event_details d USING said s
-    WHERE d.event_id = s.event_id AND d.field = s.field AND CASE
+    SELECT d.event_id, f.field, e.log_id, e.actor_id, nullif(convert_from(e.body, 'UTF8'), '')::jsonb AS body,
+        lower(coalesce(CASE WHEN f.field = 'from_address' THEN d.fields #>> '{account,1}' END, f.said ->> 1)) AS value
+    FROM event_details d JOIN events e ON e.id = d.event_id CROSS JOIN jsonb_each(d.fields) AS f (field, said)
+    WHERE f.field IN ('name', 'address', 'user_agent', 'member', 'mailbox', 'observer', 'account', 'from_address',
+        'wanted', 'principal', 'delegate', 'engineer', 'credential') OR starts_with(f.field, 'principal_')
+        OR (f.field = 'comment' AND e.action IN ('question', 'answer'))
+), theirs AS (
+    SELECT s.event_id, s.log_id, array_agg(s.field) AS fields FROM said s
+    WHERE CASE
         WHEN s.field IN ('address', 'user_agent', 'comment', 'credential') THEN s.actor_id = :id
         WHEN s.field = 'name'
             THEN s.actor_id = :id OR (s.actor_id IS NULL AND s.body ->> 'person_id' = CAST(:id AS text))
@@ -113,9 +112,12 @@ WITH said AS MATERIALIZED (
         ELSE s.body ->> 'person_id' = CAST(:id AS text) OR (s.actor_id = :id AND s.field = 'mailbox')
             OR s.value = ANY(:addresses)
         END
-    RETURNING s.log_id
+    GROUP BY s.event_id, s.log_id
+), gone AS (
+    UPDATE event_details d SET fields = d.fields - t.fields FROM theirs t WHERE d.event_id = t.event_id
+    RETURNING t.log_id, cardinality(t.fields) AS number
 )
-SELECT nullif(log_id, :vendor) AS tenant_id, count(*) AS details FROM gone GROUP BY log_id
+SELECT nullif(log_id, :vendor) AS tenant_id, sum(number) AS details FROM gone GROUP BY log_id
 """)
 # Mails to them: the server's answer may hold anything. Other people's answers may contain their address.
 TO_THEM = """

@@ -17,26 +17,22 @@ from lockbox.sql import SKEW, Ids, among, id_at, look_through
 
 EVENTS = text("""
 SELECT e.seq, e.at, e.action, e.actor_id, e.actor_role, e.from_state, e.to_state, e.deadline_at,
-    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'name') AS actor_name,
-    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'comment') AS comment,
-    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'address') AS address,
-    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'user_agent') AS user_agent,
-    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'kept_resources') AS kept_resources,
-    (SELECT jsonb_object_agg(d.field, d.value) FROM event_details d
-        WHERE d.event_id = e.id AND starts_with(d.field, 'principal_')) AS principals,
+    d.fields #>> '{name,1}' AS actor_name, d.fields #>> '{comment,1}' AS comment,
+    d.fields #>> '{address,1}' AS address, d.fields #>> '{user_agent,1}' AS user_agent,
+    d.fields #>> '{kept_resources,1}' AS kept_resources,
+    (SELECT jsonb_object_agg(f.key, f.value ->> 1) FROM jsonb_each(d.fields) f
+        WHERE starts_with(f.key, 'principal_')) AS principals,
     CASE WHEN e.action = 'notification_dead' THEN convert_from(e.body, 'UTF8')::jsonb ->> 'template' END AS template,
     e.body
-FROM events e WHERE e.request_id = :request_id AND e.action NOT IN ('activity', 'notifications_sent')
+FROM events e LEFT JOIN event_details d ON d.event_id = e.id
+WHERE e.request_id = :request_id AND e.action NOT IN ('activity', 'notifications_sent')
 ORDER BY e.at, e.seq NULLS LAST, e.id
 """)
 LOOKED_THROUGH = 1000
 """So many of a log's newest events one page goes through for what is searched."""
 WORDS = ("comment", "justification")
 UNREAD = frozenset({"deadline_at", "internal", "log_id"})
-DETAILS: ColumnElement[Any] = literal_column(
-    "(SELECT jsonb_object_agg(d.field, jsonb_build_array(encode(d.salt, 'base64'), d.value)) "
-    "FROM event_details d WHERE d.event_id = events.id)"
-)
+DETAILS: ColumnElement[Any] = literal_column("(SELECT d.fields FROM event_details d WHERE d.event_id = events.id)")
 # Whether the leaf at the event's number is the hash of its body; null while it is not sealed.
 IN_PLACE: ColumnElement[Any] = literal_column(
     "(SELECT substr(t.hashes, CAST(seals.number % 256 * 32 + 1 AS integer), 32) "
@@ -44,8 +40,8 @@ IN_PLACE: ColumnElement[Any] = literal_column(
     "WHERE t.log_id = seals.log_id AND t.level = 0 AND t.number = seals.number / 256)"
 )
 OF_SERVICE = "EXISTS (SELECT FROM requests r WHERE r.id = events.request_id AND r.service = :service)"
-SAYS = """EXISTS (SELECT FROM event_details d WHERE d.event_id = events.id AND d.field = ANY (:words)
-    AND d.value ILIKE :pattern)"""
+SAYS = """EXISTS (SELECT FROM event_details d, jsonb_each(d.fields) f
+    WHERE d.event_id = events.id AND f.key = ANY (:words) AND f.value ->> 1 ILIKE :pattern)"""
 
 
 def events(session: UnitOfWork, request_id: UUID) -> Sequence[Row[Any]]:

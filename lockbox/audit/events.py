@@ -1,5 +1,6 @@
 """Append events to the audit log, any number in one statement."""
 
+import base64
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -32,9 +33,8 @@ new_events AS (
         CAST(:e_to_state AS text[]), CAST(:e_deadline_at AS timestamptz[]), CAST(:e_internal AS boolean[]),
         CAST(:e_body AS bytea[]))
 ), new_details AS (
-    INSERT INTO event_details (event_id, field, salt, value)
-    SELECT * FROM unnest(CAST(:d_event_id AS uuid[]), CAST(:d_field AS text[]), CAST(:d_salt AS bytea[]),
-        CAST(:d_value AS text[]))
+    INSERT INTO event_details (event_id, fields)
+    SELECT * FROM unnest(CAST(:d_event_id AS uuid[]), CAST(:d_fields AS jsonb[]))
 )"""
 AUDIT_LOG_READ = "audit_log_read"
 AUDIT_LOG_EXPORTED = "audit_log_exported"
@@ -121,13 +121,14 @@ class AuditEvent:
 def append(audit_events: Iterable[AuditEvent]) -> dict[str, Any]:
     """Return the parameters of APPEND, a set of CTEs for the statement that makes the change."""
     rows = tuple(audit_events)
-    details: list[tuple[UUID, str, bytes, str]] = []
+    details: list[tuple[UUID, str]] = []
     bodies = []
     for row in rows:
         salted = {
             name: (row.salts.get(name) or new_salt(), value) for name, value in _personal(row) if value is not None
         }
-        details += [(row.id, name, salt, value) for name, (salt, value) in salted.items()]
+        if salted:
+            details.append((row.id, _fields(salted)))
         bodies.append(_body(row, {name: commitment(salt, value) for name, (salt, value) in salted.items()}))
     return {
         "e_id": array(row.id for row in rows),
@@ -144,9 +145,7 @@ def append(audit_events: Iterable[AuditEvent]) -> dict[str, Any]:
         "e_internal": array(str(row.internal).lower() for row in rows),
         "e_body": bodies,
         "d_event_id": array(detail[0] for detail in details),
-        "d_field": [detail[1] for detail in details],
-        "d_salt": [detail[2] for detail in details],
-        "d_value": [detail[3] for detail in details],
+        "d_fields": [detail[1] for detail in details],
     }
 
 
@@ -157,6 +156,11 @@ def _personal(row: AuditEvent) -> Iterable[tuple[str, str | None]]:
         ("user_agent", row.actor.user_agent),
         *row.personal.items(),
     )
+
+
+def _fields(salted: Mapping[str, tuple[bytes, str]]) -> str:
+    fields = {name: (base64.b64encode(salt).decode(), value) for name, (salt, value) in salted.items()}
+    return json.dumps(fields, ensure_ascii=False)
 
 
 def _body(row: AuditEvent, commitments: Mapping[str, str]) -> bytes:

@@ -39,14 +39,15 @@ class Event(SQLModel, table=True):
 
 
 class EventDetail(SQLModel, table=True):
-    """A personal field of an event: the event's body holds SHA-256(salt ‖ value) in its place."""
+    """The personal fields of an event; its body holds SHA-256(salt ‖ value) of each.
+
+    `fields` maps a field's name to its salt, in base64, and its value.
+    """
 
     __tablename__ = "event_details"
 
     event_id: UUID = Field(primary_key=True, foreign_key="events.id")
-    field: str = Field(primary_key=True, max_length=24)
-    salt: bytes
-    value: str = Field(sa_type=Text)
+    fields: dict[str, tuple[str, str]] = Field(sa_type=JSONB)
 
 
 class UnsealedEvent(SQLModel, table=True):

@@ -62,7 +62,8 @@ SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.abou
     coalesce(s.code_nonce, i.code_nonce, f.code_nonce) AS code_nonce,
     coalesce(s.email, i.email, f.email) AS coded_for,
     {IS_SETTLED} AS is_settled,
-    (SELECT jsonb_object_agg(d.field, d.value) FROM event_details d WHERE d.event_id = e.id) AS details,
+    (SELECT jsonb_object_agg(v.key, v.value ->> 1) FROM event_details d, jsonb_each(d.fields) v
+        WHERE d.event_id = e.id) AS details,
     c.note
 FROM notifications n
 LEFT JOIN events e ON e.id = n.event_id LEFT JOIN tenants t ON t.id = n.tenant_id
@@ -106,17 +107,14 @@ SELECT n.id AS notification_id, n.channel, n.template, n.until_at, n.attempts, e
         WHERE m.person_id = p.id AND (m.tenant_id IS NULL OR m.tenant_id = n.tenant_id)))
         OR x.removed_at IS NOT NULL OR w.removed_at IS NOT NULL OR h.disabled_at IS NOT NULL AS is_unreachable,
     EXISTS (SELECT FROM decisions d WHERE d.request_id = r.id AND d.person_id = p.id) AS has_decided,
-    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'name') AS actor_name,
-    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'comment') AS comment,
-    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'address' AND a.side = p.side)
-        AS address,
-    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'user_agent' AND a.side = p.side)
-        AS user_agent
+    d.fields #>> '{name,1}' AS actor_name, d.fields #>> '{comment,1}' AS comment,
+    CASE WHEN a.side = p.side THEN d.fields #>> '{address,1}' END AS address,
+    CASE WHEN a.side = p.side THEN d.fields #>> '{user_agent,1}' END AS user_agent
 FROM notifications n
 JOIN events e ON e.id = n.event_id JOIN requests r ON r.id = n.request_id JOIN tenants t ON t.id = n.tenant_id
 JOIN people q ON q.id = r.requester_id
 LEFT JOIN people p ON p.id = n.person_id LEFT JOIN endpoints h ON h.id = n.endpoint_id
-LEFT JOIN people a ON a.id = e.actor_id
+LEFT JOIN people a ON a.id = e.actor_id LEFT JOIN event_details d ON d.event_id = e.id
 LEFT JOIN addresses x ON x.id = n.address_id LEFT JOIN observers w ON w.id = n.observer_id
 WHERE n.id = ANY(:ids) ORDER BY n.id
 """)

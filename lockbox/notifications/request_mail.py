@@ -80,7 +80,7 @@ LOOKED_THROUGH = 500
 # vendor their own. So many of the case and so many of the tenant's newest are looked through, by ranges
 # of one, for which Postgres takes the index of the tenant, however many requests others have.
 EARLIER = text("""
-SELECT n.id AS notification_id, o.id AS request_id, q.name AS requester, v.at, d.value AS actor,
+SELECT n.id AS notification_id, o.id AS request_id, q.name AS requester, v.at, d.fields #>> '{name,1}' AS actor,
     CASE WHEN v.to_state = 'timed_out' AND convert_from(v.body, 'UTF8') LIKE '%"nobody_notified"%' THEN
     'nobody_notified'
         ELSE v.to_state END AS state
@@ -109,7 +109,7 @@ JOIN LATERAL (
     SELECT x.id, x.to_state, x.at, x.actor_id, x.body FROM events x
     WHERE x.request_id = o.id AND x.seq IS NOT NULL AND x.at <= e.at ORDER BY x.seq DESC LIMIT 1
 ) v ON true
-LEFT JOIN event_details d ON d.event_id = v.id AND d.field = 'name'
+LEFT JOIN event_details d ON d.event_id = v.id
 WHERE n.id = ANY(:ids) ORDER BY n.id, o.id DESC
 """)
 

@@ -21,8 +21,7 @@ WANTED = frozenset({*MEMBERS, "number", "body", "details"})
 MOVES = text("""
 SELECT e.id, s.number, e.tenant_id, e.request_id, e.seq, e.at, e.action, e.actor_id, e.actor_role, e.from_state,
     e.to_state, e.body, e.deadline_at,
-    (SELECT jsonb_object_agg(d.field, jsonb_build_array(encode(d.salt, 'base64'), d.value)) FROM event_details d
-        WHERE d.event_id = e.id AND (d.field IN ('name', 'comment') OR starts_with(d.field, 'principal_'))) AS details
+    (SELECT d.fields - '{address,user_agent}'::text[] FROM event_details d WHERE d.event_id = e.id) AS details
 FROM events e LEFT JOIN seals s ON s.event_id = e.id
 WHERE e.request_id = ANY(:ids) AND e.seq IS NOT NULL ORDER BY e.request_id, e.seq
 """)
@@ -30,8 +29,7 @@ WHERE e.request_id = ANY(:ids) AND e.seq IS NOT NULL ORDER BY e.request_id, e.se
 USES = text("""
 SELECT e.id, NULL AS number, e.tenant_id, e.request_id, e.seq, e.at, e.action, e.actor_id, e.actor_role, e.from_state,
     e.to_state, e.body, e.entries, e.times, e.astray,
-    (SELECT jsonb_object_agg(d.field, jsonb_build_array(encode(d.salt, 'base64'), d.value)) FROM event_details d
-        WHERE d.event_id = e.id AND d.field IN ('name', 'resource')) AS details
+    (SELECT d.fields - '{address,user_agent}'::text[] FROM event_details d WHERE d.event_id = e.id) AS details
 FROM unnest(CAST(:ids AS uuid[])) AS i (id) CROSS JOIN LATERAL (
     SELECT a.*, said ->> 'as_asked' AS as_asked, count(*) OVER () AS entries,
         sum(CAST(said ->> 'count' AS numeric)) OVER () AS times,

@@ -28,8 +28,8 @@ MOST_SHOWN = 1000
 
 WINDOW = text("SELECT * FROM reported_window(:id)")
 READ = text("""
-SELECT e.id, e.at, e.body, (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'resource')
-    AS resource
+SELECT e.id, e.at, e.body,
+    (SELECT d.fields #>> '{resource,1}' FROM event_details d WHERE d.event_id = e.id) AS resource
 FROM events e WHERE e.request_id = :id AND e.action = 'activity' ORDER BY e.at DESC, e.id DESC LIMIT :most
 """)
 

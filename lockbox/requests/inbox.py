@@ -33,13 +33,13 @@ MOST_EARLIER = 5
 # Row-level security lets no index help with arrays: the newest of the tenant are looked through, and no more, by a
 # range of one, for which Postgres takes the index of tenants, however many newer requests others have.
 EARLIER = text("""
-SELECT r.id, q.name AS requester, v.at, d.value AS actor,
+SELECT r.id, q.name AS requester, v.at, d.fields #>> '{name,1}' AS actor,
     CASE WHEN v.to_state = 'timed_out' AND convert_from(v.body, 'UTF8') LIKE '%"nobody_notified"%' THEN
     'nobody_notified'
         ELSE v.to_state END AS state
 FROM requests r JOIN people q ON q.id = r.requester_id
 JOIN events v ON v.request_id = r.id AND v.seq = r.version
-LEFT JOIN event_details d ON d.event_id = v.id AND d.field = 'name'
+LEFT JOIN event_details d ON d.event_id = v.id
 WHERE r.id = ANY(:ids) ORDER BY r.id DESC
 """)
 

@@ -45,10 +45,10 @@ SELECT request_id, count(*) AS number FROM questions WHERE request_id = ANY(:ids
 """)
 READ = text("""
 SELECT q.id, q.state, q.stops_clock, q.asked_by, q.asked_at, q.answered_by, q.answered_at, e.actor_role AS role,
-    (SELECT d.value FROM event_details d WHERE d.event_id = q.asked_event AND d.field = 'name') AS asker,
-    (SELECT d.value FROM event_details d WHERE d.event_id = q.asked_event AND d.field = 'comment') AS question,
-    (SELECT d.value FROM event_details d WHERE d.event_id = q.answer_event AND d.field = 'name') AS answerer,
-    (SELECT d.value FROM event_details d WHERE d.event_id = q.answer_event AND d.field = 'comment') AS answer
+    (SELECT d.fields #>> '{name,1}' FROM event_details d WHERE d.event_id = q.asked_event) AS asker,
+    (SELECT d.fields #>> '{comment,1}' FROM event_details d WHERE d.event_id = q.asked_event) AS question,
+    (SELECT d.fields #>> '{name,1}' FROM event_details d WHERE d.event_id = q.answer_event) AS answerer,
+    (SELECT d.fields #>> '{comment,1}' FROM event_details d WHERE d.event_id = q.answer_event) AS answer
 FROM questions q LEFT JOIN events e ON e.id = q.asked_event WHERE q.request_id = :request_id ORDER BY q.id
 """)
 CLOCKED = """

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -44,8 +45,7 @@ from lockbox.sql import new_id
 # The vendor's log holds them; by their hashes both sides can compare later. Mails about them are left out.
 EARLIER = text("""
 SELECT e.id, e.seq, e.actor_id, encode(sha256('\\x00'::bytea || e.body), 'hex') AS leaf,
-    CASE WHEN e.seq = 1 THEN (SELECT jsonb_object_agg(d.field, encode(d.salt, 'hex')) FROM event_details d
-        WHERE d.event_id = e.id) END AS salts,
+    CASE WHEN e.seq = 1 THEN (SELECT d.fields FROM event_details d WHERE d.event_id = e.id) END AS fields,
     (SELECT p.name FROM people p WHERE p.id = :requester_id) AS engineer
 FROM events e WHERE e.request_id = :id AND e.internal AND e.action NOT IN ('notifications_sent', 'notification_dead')
 ORDER BY e.at, e.id
@@ -115,7 +115,7 @@ def read(session: UnitOfWork, request: AccessRequest) -> SubmissionFacts:
         "policy_version": request.policy_version,
     }
     values_now = personal(request)
-    salts = {field: bytes.fromhex(salt) for field, salt in (first.salts or {}).items() if field in values_now}
+    salts = {name: b64decode(salt) for name, (salt, _) in (first.fields or {}).items() if name in values_now}
     return SubmissionFacts(
         facts={SUBMISSION: said, "earlier": {str(row.id): row.leaf for row in earlier}},
         personal=values_now | {"engineer": first.engineer},

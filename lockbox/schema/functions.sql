@@ -51,6 +51,11 @@ CREATE FUNCTION is_owner_command(what text) RETURNS boolean LANGUAGE sql STABLE 
     SELECT session_user = 'lockbox_owner' AND coalesce(current_setting('lockbox.owner_command', true), '') = what
 $$;
 
+-- Whether `new` is `old` without some of its keys, and nothing else.
+CREATE FUNCTION only_removes(old jsonb, new jsonb) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT new = old - ARRAY(SELECT key FROM jsonb_object_keys(old) AS key WHERE NOT jsonb_exists(new, key))
+$$;
+
 CREATE FUNCTION enter_as(who uuid) RETURNS void LANGUAGE sql SET search_path = public, pg_temp AS $$
     SELECT set_config('lockbox.person', who::text, true),
         set_config('lockbox.tenants', coalesce(array_agg(DISTINCT m.tenant_id)

@@ -438,13 +438,10 @@ CREATE INDEX ix_events_seating ON events (at) WHERE action IN ('member_added', '
 CREATE UNIQUE INDEX uq_events_consent_ended ON events (tenant_id, deadline_at) WHERE action = 'consent_ended';
 
 -- Personal details stand beside an event, which holds their salted hash: they can be erased without breaking the
--- seal.
+-- seal. `fields` maps a field's name to its salt, in base64, and its value.
 CREATE TABLE event_details (
-    event_id uuid NOT NULL CONSTRAINT fk_event_details_event_id REFERENCES events (id),
-    field varchar(24) NOT NULL,
-    salt bytea NOT NULL,
-    value text NOT NULL,
-    CONSTRAINT pk_event_details PRIMARY KEY (event_id, field)
+    event_id uuid CONSTRAINT pk_event_details PRIMARY KEY CONSTRAINT fk_event_details_event_id REFERENCES events (id),
+    fields jsonb NOT NULL CONSTRAINT ck_event_details_fields CHECK (jsonb_typeof(fields) = 'object')
 );
 
 -- Events that wait to be sealed. A trigger adds them.

@@ -358,6 +358,15 @@ CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON events FOR EACH STATEMENT
 CREATE TRIGGER never_goes BEFORE DELETE ON events FOR EACH ROW
     WHEN (NOT is_owner_command('retain')) EXECUTE FUNCTION refuse('events is append-only');
 
+-- Personal values are erased one by one, and go with their event; none is ever changed or added.
+CREATE TRIGGER append_only BEFORE UPDATE ON event_details FOR EACH ROW
+    WHEN (NOT (is_owner_command('erase') AND NEW.event_id = OLD.event_id AND only_removes(OLD.fields, NEW.fields)))
+    EXECUTE FUNCTION refuse('event_details is append-only');
+CREATE TRIGGER append_only_whole BEFORE TRUNCATE ON event_details FOR EACH STATEMENT
+    EXECUTE FUNCTION refuse('event_details is append-only');
+CREATE TRIGGER never_goes BEFORE DELETE ON event_details FOR EACH ROW
+    WHEN (NOT is_owner_command('retain')) EXECUTE FUNCTION refuse('event_details is append-only');
+
 CREATE TRIGGER workers_speak_for_the_clock BEFORE INSERT ON events FOR EACH ROW
     WHEN ((current_user = 'lockbox_worker' AND (NEW.actor_role <> 'clock' OR (NEW.seq IS NOT NULL
             AND NEW.to_state NOT IN ('timed_out', 'expired'))))

@@ -33,7 +33,8 @@ def recorded_changes(db: Database) -> Sequence[LoggedChange]:
         db,
         """
         SELECT e.action, e.actor_role, e.body,
-            (SELECT jsonb_object_agg(d.field, d.value) FROM event_details d WHERE d.event_id = e.id) AS details,
+            (SELECT jsonb_object_agg(f.key, f.value ->> 1) FROM event_details d, jsonb_each(d.fields) f
+                WHERE d.event_id = e.id) AS details,
             (SELECT array_agg(coalesce(p.name, h.url)) FROM notifications n LEFT JOIN people p ON p.id = n.person_id
                 LEFT JOIN endpoints h ON h.id = n.endpoint_id
                 WHERE n.event_id = e.id AND n.about_id IS NULL) AS told

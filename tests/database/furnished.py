@@ -90,14 +90,14 @@ THE_REST = (
     SELECT p.id, r.id, date_trunc('hour', now()) FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
     CROSS JOIN LATERAL (SELECT id FROM requests WHERE tenant_id = :tenant ORDER BY id LIMIT 1) r
     """,
-    """
+    r"""
     WITH told AS (
         INSERT INTO events (id, tenant_id, at, action, actor_id, actor_role, body)
         VALUES (uuidv7(), :tenant, now(), 'policy_changed', :tara, 'tenant_admin', '{}'),
             (uuidv7(), NULL, now(), 'member_changed', :olga, 'operator', '{}')
         RETURNING id, tenant_id
     ), details AS (
-        INSERT INTO event_details (event_id, field, salt, value) SELECT id, 'member', 'salt', 'Somebody' FROM told
+        INSERT INTO event_details (event_id, fields) SELECT id, '{"member"\: ["c2FsdA==", "Somebody"]}' FROM told
     )
     INSERT INTO notifications (id, tenant_id, event_id, person_id, channel, template, run_at, until_at, attempts)
     SELECT uuidv7(), tenant_id, id, :ann, 'mail', 'policy_changed', now(), now() + interval '1 day', 0 FROM told

@@ -9,6 +9,10 @@ FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
 """
 IN_TEXT = "position(lower(:word) IN lower(t.{name}::text)) > 0"
+IN_FIELDS = """
+SELECT DISTINCT f.key AS name FROM event_details d, jsonb_each(d.fields) f
+WHERE position(lower(:word) IN lower(f.value ->> 1)) > 0
+"""
 IN_BYTES = "position(convert_to(:word, 'UTF8') IN t.{name}) > 0"
 
 
@@ -16,8 +20,9 @@ def mentions(db: Database, word: str) -> set[str]:
     """Return the columns in which a word stands, and of event details the fields; bytes hold it as it is written."""
     found = set()
     for column in read(db, COLUMNS):
-        named = "t.field" if (column.of_table, column.name) == ("event_details", "value") else f"'{column.name}'"
         where = (IN_BYTES if column.is_bytes else IN_TEXT).format(name=column.name)
-        query = f"SELECT DISTINCT {named} AS name FROM {column.of_table} t WHERE {where}"  # noqa: S608 - ours
+        query = f"SELECT DISTINCT '{column.name}' AS name FROM {column.of_table} t WHERE {where}"  # noqa: S608 - ours
+        if (column.of_table, column.name) == ("event_details", "fields"):
+            query = IN_FIELDS
         found |= {f"{column.of_table}.{row.name}" for row in read(db, query, word=word)}
     return found

@@ -150,8 +150,8 @@ def test_each_change_is_an_event_that_holds_no_address_in_its_body(world: World,
 
     rows = read(
         world.db,
-        "SELECT e.action, convert_from(e.body, 'UTF8') AS body, d.value FROM events e JOIN event_details d "
-        "ON d.event_id = e.id AND d.field = 'mailbox' WHERE e.request_id IS NULL ORDER BY e.id",
+        "SELECT e.action, convert_from(e.body, 'UTF8') AS body, d.fields #>> '{mailbox,1}' AS value FROM events e "
+        "JOIN event_details d ON d.event_id = e.id AND d.fields ? 'mailbox' WHERE e.request_id IS NULL ORDER BY e.id",
     )
     assert [(row.action, row.value) for row in rows] == [
         ("address_added", DESK),

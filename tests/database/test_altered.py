@@ -29,7 +29,9 @@ __all__ = ["story"]
 HERE = Origin("api")
 BODY = "UPDATE events SET body = convert_to(replace(convert_from(body, 'UTF8'), '{}', '{}'), 'UTF8')"
 SPOILT = "UPDATE events SET body = decode('{}', 'hex') WHERE seq = {}"
-NAME = "UPDATE event_details SET value = 'Mallory' WHERE field = 'name' AND value = 'Ann'"
+NAME = """
+UPDATE event_details SET fields = jsonb_set(fields, '{name,1}', '"Mallory"') WHERE fields #>> '{name,1}' = 'Ann'
+"""
 ASKED = "UPDATE requests SET asked_at = NULL"
 COLUMNS = {
     "action": "UPDATE events SET action = 'deny' WHERE seq = 2",

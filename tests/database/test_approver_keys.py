@@ -135,7 +135,7 @@ def test_the_signature_of_somebody_erased_is_checked_by_the_file_that_the_custom
     assert FindingKind.PASSKEY not in result.findings.kinds
     assert result.signed_approvals == 1
     assert keys_of(world).keys == ()
-    assert not read(api, "SELECT FROM event_details WHERE field = 'credential'")
+    assert not read(api, "SELECT FROM event_details WHERE fields ? 'credential'")
 
 
 def test_what_the_vendor_reviewed_first_is_checked_by_the_customers_log_alone(

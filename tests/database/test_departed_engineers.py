@@ -37,8 +37,8 @@ from tests.database.scenes import (
 from tests.database.tenancy import id_of, manages, on_the_database
 
 MOVES = """
-SELECT e.action, e.actor_role, e.actor_id, e.to_state, d.value AS comment FROM events e
-LEFT JOIN event_details d ON d.event_id = e.id AND d.field = 'comment'
+SELECT e.action, e.actor_role, e.actor_id, e.to_state, d.fields #>> '{comment,1}' AS comment FROM events e
+LEFT JOIN event_details d ON d.event_id = e.id
 WHERE e.request_id = :id AND e.seq IS NOT NULL ORDER BY e.seq DESC LIMIT 1
 """
 TOLD = """

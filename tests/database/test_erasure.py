@@ -30,7 +30,7 @@ from tests.database.furnished import furnish
 from tests.database.mentions import mentions
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.rejecting_relay import RefusingMail
-from tests.database.scenes import read, write
+from tests.database.scenes import read, write, write_unchecked
 from tests.database.tenancy import does, id_of, invites, names_delegate, with_delegates
 from tests.database.test_exports import exported, vendors_log, verified
 from tests.logs import sealed
@@ -42,9 +42,14 @@ INSERT INTO addresses (id, person_id, email, prompts, created_at, expires_at, co
 SELECT uuidv7(), :person, 'lynn@contoso.example', true, now(), now() + interval '1 day',
     CASE WHEN :confirmed THEN now() END
 """
+RENAMED = """
+UPDATE event_details SET fields = jsonb_set(fields, '{name,1}', '"Annabel Unheard-of"')
+WHERE fields #>> '{name,1}' = 'Ann'
+"""
 BODIES = "SELECT body FROM events ORDER BY id"
 FIELDS = """
-SELECT d.field, d.value, e.action FROM event_details d JOIN events e ON e.id = d.event_id ORDER BY d.event_id, d.field
+SELECT f.key AS field, f.value ->> 1 AS value, e.action FROM event_details d JOIN events e ON e.id = d.event_id
+CROSS JOIN jsonb_each(d.fields) f ORDER BY d.event_id, f.key
 """
 
 
@@ -61,7 +66,7 @@ def test_nothing_names_them_any_more_and_what_was_hashed_is_untouched(
     ann = world.people["ann"].person_id
     (person,) = read(api, "SELECT email FROM people WHERE id = :id", id=ann)
     write(superuser, "UPDATE people SET name = 'Annabel Unheard-of' WHERE id = :id", id=ann)
-    write(superuser, "UPDATE event_details SET value = 'Annabel Unheard-of' WHERE value = 'Ann'")
+    write_unchecked(superuser, RENAMED)
     before = [bytes(row.body) for row in read(api, BODIES)]
 
     erased = erase(urls, ann)
@@ -82,8 +87,8 @@ def test_what_they_did_stays_under_a_name_that_says_nothing(world: World, urls: 
 
     (event,) = read(world.db, "SELECT id, actor_id, actor_role FROM events WHERE seq = 2")
     assert (event.actor_id, event.actor_role) == (ann, "approver")
-    details = read(world.db, "SELECT field, value FROM event_details WHERE event_id = :id", id=event.id)
-    assert {row.field: row.value for row in details} == {"comment": "Not today"}
+    ((fields,),) = read(world.db, "SELECT fields FROM event_details WHERE event_id = :id", id=event.id)
+    assert {name: value for name, (_, value) in fields.items()} == {"comment": "Not today"}
     (person,) = read(world.db, "SELECT name, side, disabled_at FROM people WHERE id = :id", id=ann)
     assert (person.name, person.side) == (erased.pseudonym, "customer")
     assert person.disabled_at is not None
@@ -99,8 +104,8 @@ def test_others_keep_their_names(world: World, urls: Urls) -> None:
 
     erase(urls, world.people["ann"].person_id)
 
-    names = {row.value for row in read(world.db, "SELECT value FROM event_details WHERE field = 'name'")}
-    assert names == {"Erin", "Amir"}
+    named = read(world.db, "SELECT fields #>> '{name,1}' AS name FROM event_details WHERE fields ? 'name'")
+    assert {row.name for row in named} == {"Erin", "Amir"}
     assert [row.name for row in read(world.db, "SELECT name FROM people WHERE name = 'Joanna'")] == ["Joanna"]
 
 
@@ -117,11 +122,8 @@ def test_whoever_is_named_by_a_delegate_is_named_no_longer(api: Database, urls: 
 
     erase(urls, world.people["ann"].person_id)
 
-    named = {
-        row.field: row.value
-        for row in read(api, "SELECT field, value FROM event_details WHERE starts_with(field, 'principal_')")
-    }
-    assert list(named.values()) == ["Amir"]
+    named = [row.value for row in read(api, FIELDS) if row.field.startswith("principal_")]
+    assert named == ["Amir"]
 
 
 @pytest.mark.parametrize("who", ["ann", "aude"])
@@ -272,6 +274,7 @@ def test_whoever_still_waits_or_is_gone_or_was_never_there_is_not_erased(world: 
     "statement",
     [
         "DELETE FROM event_details",
+        "UPDATE event_details SET fields = '{}'",
         "DELETE FROM events",
         "UPDATE decisions SET address = NULL",
         "DELETE FROM decisions",
@@ -306,6 +309,40 @@ def test_even_an_erasing_owner_changes_nothing_that_was_decided(world: World, ur
             connection.execute(text(statement))
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE event_details SET fields = jsonb_set(fields, '{name,1}', '\"Bill\"')",
+        "UPDATE event_details SET fields = jsonb_set(fields, '{name}', '[]')",
+        "UPDATE event_details SET fields = fields #- '{name,1}'",
+        'UPDATE event_details SET fields = fields || \'{"remark"\\: ["", "forged"]}\'',
+        "UPDATE event_details SET event_id = uuidv7()",
+        "DELETE FROM event_details",
+        "TRUNCATE event_details",
+    ],
+)
+def test_even_an_erasing_owner_only_removes_whole_fields(world: World, urls: Urls, statement: str) -> None:
+    world.act("ann", Action.DENY, world.submit().id)
+
+    engine = create_engine(urls.owner, poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.execute(erasure.PURPOSE)
+        connection.execute(text("UPDATE event_details SET fields = fields - 'address'"))
+        with pytest.raises(DBAPIError, match="append-only"):
+            connection.execute(text(statement))
+
+
+@pytest.mark.parametrize(
+    "statement", ["UPDATE event_details SET fields = fields - 'name'", "DELETE FROM event_details"]
+)
+def test_an_owner_who_does_not_erase_removes_no_field(world: World, urls: Urls, statement: str) -> None:
+    world.submit()
+
+    engine = create_engine(urls.owner, poolclass=NullPool)
+    with engine.connect() as connection, pytest.raises(DBAPIError, match="append-only"):
+        connection.execute(text(statement))
+
+
 def test_an_engineers_name_goes_from_the_customers_log_and_from_the_vendors(
     api: Database, worker: Database, urls: Urls
 ) -> None:
@@ -314,7 +351,10 @@ def test_an_engineers_name_goes_from_the_customers_log_and_from_the_vendors(
     world.act("max", Action.ENDORSE, request.id)
     world.act("ann", Action.DENY, request.id)
     sealed(worker)
-    named = "SELECT e.internal FROM event_details d JOIN events e ON e.id = d.event_id WHERE d.value = 'Erin'"
+    named = """
+    SELECT e.internal FROM event_details d JOIN events e ON e.id = d.event_id
+    WHERE 'Erin' IN (d.fields #>> '{name,1}', d.fields #>> '{engineer,1}')
+    """
     assert {row.internal for row in read(api, named)} == {True, False}
 
     erase(urls, world.people["erin"].person_id)

@@ -331,7 +331,7 @@ def test_events_of_another_tenant_are_in_no_export(story: World, api: Database, 
 def test_what_was_erased_is_left_out_and_the_proof_stands(story: World) -> None:
     with unbound(story.db).begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
-        connection.execute(text("DELETE FROM event_details WHERE field = 'name'"))
+        connection.execute(text("UPDATE event_details SET fields = fields - 'name'"))
 
     result = verified(exported(story), note(story))
 
@@ -384,7 +384,7 @@ EDIT = "UPDATE events SET body = convert_to(replace(convert_from(body, 'UTF8'), 
 TAMPERINGS = {
     "edits an event": (EDIT.format("WHERE id = second()"), FindingKind.EDITED),
     "edits a value": (
-        "UPDATE event_details SET value = 'Bill' WHERE field = 'name' AND event_id = second()",
+        "UPDATE event_details SET fields = jsonb_set(fields, '{name,1}', '\"Bill\"') WHERE event_id = second()",
         FindingKind.COMMITMENT,
     ),
     "deletes an event": ("DELETE FROM events WHERE id = second()", FindingKind.REMOVED),

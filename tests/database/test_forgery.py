@@ -53,7 +53,9 @@ TELL = telling(
     "uuidv7(), CAST(:tenant AS uuid), CAST(:request AS uuid), CAST(NULL AS integer), now(), 'deny', "
     "CAST(:actor AS uuid), 'approver', CAST(NULL AS text), CAST(NULL AS text)"
 )
-ADD_DETAIL = "INSERT INTO event_details (event_id, field, salt, value) VALUES (:event, 'remark', '', 'forged')"
+ADD_DETAIL = """
+INSERT INTO event_details (event_id, fields) VALUES (:event, '{"remark"\\: ["", "forged"]}')
+"""
 NOTIFY = """
 INSERT INTO notifications (id, tenant_id, request_id, event_id, person_id, channel, template, run_at, until_at,
 attempts)
@@ -314,7 +316,7 @@ def test_nothing_is_added_to_an_event_once_it_stands(world: World) -> None:
     for who in (stranger, "ann", "erin"):
         _vain(world, who, ADD_DETAIL, event=event_id)
 
-    assert not read(world.db, "SELECT FROM event_details WHERE field = 'remark'")
+    assert not read(world.db, "SELECT FROM event_details WHERE fields ? 'remark'")
 
 
 def test_no_notification_tells_a_stranger_of_a_request(world: World) -> None:

@@ -91,8 +91,9 @@ def test_two_approvers_open_what_both_keep(api: Database) -> None:
     _, one, other = bodies(world.db, request.id)
     assert "granted_actions" not in one
     assert (other["kept_actions"], other["granted_actions"]) == (["read"], ["read"])
-    details = "SELECT d.field, d.value FROM event_details d JOIN events e ON e.id = d.event_id WHERE e.seq = 3"
-    told = {row.field: row.value for row in read(world.db, details)}
+    details = "SELECT d.fields FROM event_details d JOIN events e ON e.id = d.event_id WHERE e.seq = 3"
+    ((fields,),) = read(world.db, details)
+    told = {name: value for name, (_, value) in fields.items()}
     assert (json.loads(told["kept_resources"]), json.loads(told["granted_resources"])) == ([B, C], [B])
     assert B not in json.dumps([one, other])
 

@@ -39,7 +39,7 @@ from tests.policy_setup import lay_down, stand_in
 HOUR = 3600
 EVENTS = """
 SELECT e.id, e.action, e.actor_role, e.seq, e.from_state, e.to_state, e.deadline_at, e.body,
-    (SELECT d.value FROM event_details d WHERE d.event_id = e.id AND d.field = 'comment') AS words
+    (SELECT d.fields #>> '{comment,1}' FROM event_details d WHERE d.event_id = e.id) AS words
 FROM events e WHERE e.request_id = :id AND e.action IN ('question', 'answer') ORDER BY e.at, e.id
 """
 CLOCK = "SELECT deadline_at, wake_at, stopped_at, stopped_deadline, stopped_for, version FROM requests WHERE id = :id"
@@ -481,7 +481,7 @@ def test_erasing_somebody_takes_their_words_and_leaves_those_of_others(world: Wo
 
     (one,) = listed(world, "amir", request.id)
     assert (one.asker, one.question, one.answerer, one.answer) == (None, None, "Erin", "Those of May")
-    comments = read(world.db, "SELECT value FROM event_details WHERE field = 'comment'")
+    comments = read(world.db, "SELECT fields #>> '{comment,1}' AS value FROM event_details WHERE fields ? 'comment'")
     assert {row.value for row in comments} == {"Stays", "Those of May"}
 
 

@@ -45,7 +45,7 @@ OF_REQUESTS = {
     "decisions": "SELECT d.id FROM decisions d JOIN requests r ON r.id = d.request_id WHERE {sight}",
     "events": "SELECT e.id FROM events e JOIN requests r ON r.id = e.request_id WHERE {sight}",
     "event_details": (
-        "SELECT d.event_id, d.field FROM event_details d JOIN events e ON e.id = d.event_id "
+        "SELECT d.event_id FROM event_details d JOIN events e ON e.id = d.event_id "
         "JOIN requests r ON r.id = e.request_id WHERE {sight}"
     ),
     "notifications": "SELECT n.id FROM notifications n JOIN requests r ON r.id = n.request_id WHERE {sight}",

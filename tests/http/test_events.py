@@ -7,6 +7,7 @@ from harness.clocks import ShiftedClock
 from lockbox.database import Database
 from lockbox.requests import timers
 from lockbox.requests.policy_rules import Policy
+from tests.database.scenes import write_unchecked
 from tests.http.door import Door, OpenDoor
 
 
@@ -58,8 +59,10 @@ def test_a_refused_move_leaves_no_entry(door: Door) -> None:
 
 def test_a_name_that_was_erased_leaves_the_entry_standing(door: Door) -> None:
     request_id = door.active()
-    door.run_sql(
-        "DELETE FROM event_details WHERE event_id IN (SELECT id FROM events WHERE request_id = :id)", id=request_id
+    write_unchecked(
+        door.root,
+        "UPDATE event_details SET fields = fields - 'name' FROM events WHERE id = event_id AND request_id = :id",
+        id=request_id,
     )
 
     items = door.get("erin", f"/v1/requests/{request_id}/events").json()["items"]
