@@ -51,7 +51,10 @@ FIGURES = (
         MetricName.CHECKPOINT_AGE, "audit_checkpoint_age_seconds", "Age of the newest checkpoint of any log."
     ),
     ShownFigure(
-        MetricName.UNSENT, "notifications_unsent", "Mails and webhook calls that are still to be sent.", CHANNEL
+        MetricName.UNSENT,
+        "notifications_unsent",
+        "Mails and webhook calls that are still to be sent, and events that nobody was told of.",
+        CHANNEL,
     ),
     ShownFigure(MetricName.OLDEST_UNSENT, OLDEST, "Age of the oldest of them, 0 where there is none.", CHANNEL),
     ShownFigure(MetricName.DEAD, "deadletters", "Mails and webhook calls that were given up.", CHANNEL),

@@ -6,7 +6,7 @@ from sqlalchemy import Engine, text
 
 PAUSE_SECONDS = 0.002
 REST_SECONDS = 3
-NO_REPORTS = text("DELETE FROM reports_due")
+NOTHING_MORE = text("WITH reports AS (DELETE FROM reports_due) DELETE FROM outbox")
 GIVE_UP = text("""
 UPDATE notifications SET closed_at = now(), outcome = :outcome
 WHERE id IN (SELECT id FROM notifications WHERE closed_at IS NULL FOR UPDATE SKIP LOCKED)
@@ -16,7 +16,7 @@ WHERE id IN (SELECT id FROM notifications WHERE closed_at IS NULL FOR UPDATE SKI
 def give_up(engine: Engine, rest_seconds: float = REST_SECONDS) -> None:
     """Give up what is still to be sent, and let the workers come to rest."""
     with engine.connect() as connection:
-        connection.execute(NO_REPORTS)
+        connection.execute(NOTHING_MORE)
         while connection.execute(GIVE_UP, {"outcome": "moot"}).rowcount:
             time.sleep(PAUSE_SECONDS)
     time.sleep(rest_seconds)

@@ -16,6 +16,7 @@ from bench.rows import Footprint, Pace
 from bench.sinks import SinkPorts, start_sinks
 from cli.stack import Processes, StackPlan
 from harness import stage
+from harness.outbox import fan_out_all
 from harness.people import WITHOUT_REVIEW, World
 from harness.stage import Stack, all_rights, own_stack, servers_of, superuser_at, superuser_url
 from lockbox.database import Database, make_engine
@@ -81,17 +82,20 @@ def site() -> Iterator[Site]:
         db = Database(make_engine(plan.database_url, role="bench"), nowhere)
         reviewed, world = (add_world(plan, db, policy) for policy in (Policy(), WITHOUT_REVIEW))
         # The schedule hears of it when it is repaired.
-        submitted, pattern = _footprints(plan, world)
+        sender = Database(make_engine(plan.notifications_database_url, role="bench"), nowhere)
+        submitted, pattern = _footprints(plan, world, sender)
+        sender.engine.dispose()
         db.engine.dispose()
         superuser = make_url(servers_of(plan).superuser_url)
         yield Site(plan, superuser, world, reviewed, submitted, pattern, plan.keys.parent)
 
 
-def _footprints(plan: StackPlan, world: World) -> tuple[Footprint, Footprint]:
+def _footprints(plan: StackPlan, world: World, sender: Database) -> tuple[Footprint, Footprint]:
     request = world.submit().id
     with superuser_at(superuser_url(plan)) as engine, engine.connect() as connection:
         submitted = Footprint.of(connection, request)
         world.act("ann", Action.APPROVE, request)
+        fan_out_all(sender)
         backlog.mark_sent(engine)
         return submitted, Footprint.of(connection, request)
 

@@ -36,7 +36,7 @@ from lockbox.audit.log.sealer import Signer
 from lockbox.database import Database, ProcessKeys, UnitOfWork, make_engine, postgres_clock
 from lockbox.identity import keyring
 from lockbox.identity.keyring import Keyring
-from lockbox.notifications import delivery
+from lockbox.notifications import delivery, queue
 from lockbox.notifications.delivery import Senders
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.requests import policy_store, timers
@@ -217,7 +217,7 @@ class Tracer:
 
     def _notify(self) -> None:
         with self._notifications.transaction() as session:
-            ids = delivery.due(session, grace=timedelta(0), most=100)
+            ids = queue.due(session, grace=timedelta(0), most=100)
         delivery.deliver(self._notifications, ids, self._senders)
 
     def _approved(self) -> UUID:

@@ -13,7 +13,7 @@ from lockbox.admin import vendor_consent
 from lockbox.audit import refusals_log
 from lockbox.database import Database
 from lockbox.failpoints import failpoint
-from lockbox.notifications import delivery, report_schedule
+from lockbox.notifications import fan_out, queue
 from lockbox.notifications.outbox import KIND
 from lockbox.requests import policy_store, timers
 from lockbox.requests.deadlines import clock_task
@@ -41,7 +41,11 @@ SELECT id, state, deadline_at, wake_at AS due FROM requests
 WHERE wake_at IS NOT NULL AND id > :after ORDER BY id LIMIT :most
 """)
 OPEN_NOTIFICATIONS = text("""
-SELECT id, run_at AS due FROM notifications WHERE closed_at IS NULL AND id > :after ORDER BY id LIMIT :most
+SELECT id, due FROM (
+    (SELECT event_id AS id, run_at AS due FROM outbox WHERE event_id > :after ORDER BY event_id LIMIT :most)
+    UNION ALL
+    (SELECT id, run_at FROM notifications WHERE closed_at IS NULL AND id > :after ORDER BY id LIMIT :most)
+) promised ORDER BY id LIMIT :most
 """)
 # A clock that is read once, and not for each row, lets an index find what is due.
 SOON_CLOCKS = text("""
@@ -51,11 +55,14 @@ WHERE wake_at BETWEEN (SELECT clock_timestamp()) - CAST(:recent AS interval)
 ORDER BY wake_at LIMIT :most
 """)
 SOON_NOTIFICATIONS = text("""
-SELECT id, run_at AS due FROM notifications
+(SELECT event_id AS id, run_at AS due FROM outbox
+WHERE at >= (SELECT clock_timestamp()) - CAST(:recent AS interval) ORDER BY event_id LIMIT :most)
+UNION ALL
+(SELECT id, run_at FROM notifications
 WHERE closed_at IS NULL
 AND run_at BETWEEN (SELECT clock_timestamp()) - CAST(:recent AS interval)
     AND (SELECT clock_timestamp()) + CAST(:soon AS interval)
-ORDER BY run_at LIMIT :most
+ORDER BY run_at LIMIT :most)
 """)
 PAGES = {CLOCK: OPEN_CLOCKS, NOTIFICATIONS: OPEN_NOTIFICATIONS}
 SOONS = {CLOCK: SOON_CLOCKS, NOTIFICATIONS: SOON_NOTIFICATIONS}
@@ -94,7 +101,7 @@ def reconcile(
         failpoint("reconcile.after_overdue")
         for _ in vendor_consent.record_expired_consents(database):
             yield "consents", 1
-        for count in report_schedule.promise_due(database, policy_store.wordings):
+        for count in fan_out.promise_reports(database, policy_store.wordings):
             yield "reports", count
         try:
             for index in INDEXES:
@@ -144,7 +151,7 @@ def act_on_overdue_clock(database: Database, *, grace: timedelta) -> Iterator[St
 
 def act_on_overdue_notifications(database: Database, send: Send, *, grace: timedelta) -> Iterator[Step]:
     """Hand over notifications that are overdue by that much."""
-    if ids := _overdue(database, delivery.due, grace):
+    if ids := _overdue(database, queue.due, grace):
         send(ids)
         yield "overdue", len(ids)
 

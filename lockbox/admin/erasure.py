@@ -47,6 +47,7 @@ REMOVE = tuple(
         = n.id
         """,
         "DELETE FROM notifications n USING gone g WHERE n.event_id = g.event_id",
+        "DELETE FROM outbox o USING gone g WHERE o.event_id = g.event_id",
         "DELETE FROM event_details d USING gone g WHERE d.event_id = g.event_id",
         "DELETE FROM events e USING gone g WHERE e.id = g.event_id",
     )

@@ -14,7 +14,7 @@ from lockbox.audit.log.checkpoint import Checkpoint
 from lockbox.audit.log.merkle import EMPTY_ROOT
 from lockbox.audit.log.witness import WitnessCheck
 from lockbox.database import UnitOfWork, now
-from lockbox.notifications import announcements, recipients
+from lockbox.notifications import announcements
 from lockbox.requests import transition
 from lockbox.requests.lifecycle import State
 from lockbox.requests.transition import Move
@@ -140,8 +140,6 @@ def _audit_event(log: DivergedLog, tenant_id: UUID | None, at: datetime) -> Audi
 
 
 def _end(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
-    requesters, tenants = {row.requester_id for row in rows}, {row.tenant_id for row in rows}
-    known = recipients.look_up(session, tenants, at, also=requesters)
     facts = {"restored": True}
     moves = [Move.ended(row, THE_OWNER, at, facts=facts, personal={"comment": WHY}) for row in rows]
-    transition.end(session, moves, known)
+    transition.end(session, moves)

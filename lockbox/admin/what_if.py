@@ -77,7 +77,7 @@ def preview_request(
     """
     tenant = permissions.readable(session, caller, slug)
     evaluation = evaluate.evaluate_what_if(session, tenant, ask, services)
-    decides, reached = customer_decides(evaluation.mode), preview.first_recipients(evaluation)
+    decides, reached = customer_decides(evaluation.mode), preview.first_recipients(session, evaluation)
     people = _people(session, evaluation.able | reached.people.keys())
     names = PreviewNames({one.id: one.name for one in people.values()})
     quiet = evaluation.able & evaluation.known.quiet - reached.people.keys()

@@ -30,6 +30,7 @@ SELECT role AS part, node, age, skew, rolled_back, doubt, unverified, unverified
 """)
 MOST_SEAL_LAG = 60.0
 MOST_UNSENT_AGE = 300.0
+OUTBOX = "outbox"
 MOST_SKEW = 5.0
 MOST_UNACKED_AGE = 300.0
 MOST_CHECKPOINT_AGE = 2 * 3600.0
@@ -188,7 +189,7 @@ def _late(of: MetricSnapshot) -> list[tuple[str, bool]]:
     # A webhook is a customer's to mend: one that is dead is no trouble of this installation's.
     dead, oldest = (
         of.one(MetricName.DEAD_LATELY, Channel.MAIL) or 0,
-        of.one(MetricName.OLDEST_UNSENT, Channel.MAIL) or 0,
+        max(of.one(MetricName.OLDEST_UNSENT, label) or 0 for label in (Channel.MAIL, OUTBOX)),
     )
     return [
         (startup_checks.NAME_THE_STANDBY, of.one(MetricName.LAGGING_STANDBY) == 1),

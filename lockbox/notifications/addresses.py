@@ -120,7 +120,7 @@ def choose(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: U
 
 
 def remove(session: UnitOfWork, caller: Caller, place: ClientInfo, address_id: UUID) -> None:
-    """Take an address away: nothing goes there but the news of this, not even what waits to be sent.
+    """Take an address away: of changes to accounts it is told this one and those before, of requests nothing more.
 
     Raises:
         SignInAgain, Unknown: as named.

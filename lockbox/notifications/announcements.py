@@ -1,10 +1,9 @@
 """Notify people and endpoints of events that are no moves of a request, and mail people without an account."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -13,23 +12,8 @@ from lockbox import database
 from lockbox.audit import events
 from lockbox.audit.events import AuditEvent
 from lockbox.database import UnitOfWork, array
-from lockbox.identity.roles import Mode
 from lockbox.notifications import recipients
-from lockbox.notifications.audience import (
-    CALLED_FOR,
-    CONVERSED,
-    AudienceGroup,
-    matters_until,
-    question_groups,
-    type_of,
-)
-from lockbox.notifications.outbox import (
-    KIND,
-    NotificationRecipient,
-    ScheduledNotification,
-    addressed,
-    at_each_address,
-)
+from lockbox.notifications.outbox import BEFORE_OTHERS, KIND
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
 from lockbox.sql import new_id
@@ -37,7 +21,6 @@ from lockbox.sql import new_id
 MATTERS_FOR = timedelta(hours=72)
 TEST_MATTERS_FOR = timedelta(minutes=10)
 HURRIED = timedelta(minutes=15)
-BEFORE_OTHERS = timedelta(hours=1)
 # Whoever takes a tenant over must not be able to choose beforehand who hears of it.
 UNFILTERED = frozenset({"recovery_proposed", "recovery_objected"})
 OPERATORS = text("""
@@ -57,58 +40,6 @@ told AS (
 )"""
 RECORDED = text(f"WITH {events.APPEND} SELECT 1")
 TOLD = text(f"WITH {TELL} SELECT 1")
-
-
-@dataclass(frozen=True)
-class QuestionNotification:
-    """A question or an answer, `said`, as those who are told of it see it.
-
-    `state` is that of the request when the question was asked, `to_state` that of the request now.
-    """
-
-    event_id: UUID
-    request_id: UUID
-    tenant_id: UUID
-    requester_id: UUID
-    asker_id: UUID
-    mode: Mode
-    said: str
-    state: str
-    to_state: str
-    at: datetime
-    deadline_at: datetime
-
-    @property
-    def template(self) -> str:
-        """Which text tells of it."""
-        return CONVERSED[self.said, self.state]
-
-
-def queue_question_notifications(
-    session: UnitOfWork, known: RecipientDirectory, remark: QuestionNotification
-) -> dict[str, Any]:
-    """Return the parameters of `outbox.ADDRESSED`, and note on the session what to arm after the commit."""
-    until = matters_until(remark.template, remark.at, remark.deadline_at)
-    called_until = remark.at + CALLED_FOR
-    due = [
-        ScheduledNotification(told, remark.at, called_until if told.endpoint_id else until)
-        for told in _recipients(known, remark)
-    ]
-    return addressed(session, [remark], [range(1, len(due) + 1)], due)
-
-
-def _recipients(known: RecipientDirectory, remark: QuestionNotification) -> Iterator[NotificationRecipient]:
-    hearers = question_groups(remark.said, remark.state)
-    people = {AudienceGroup.REQUESTER: remark.requester_id, AudienceGroup.ASKER: remark.asker_id}
-    for hearer in sorted(hearers & people.keys()):
-        yield from at_each_address(known, people[hearer], remark.template)
-    receivers = known.receivers[None] if AudienceGroup.VENDOR_ENDPOINTS in hearers else []
-    if AudienceGroup.TENANT_ENDPOINTS in hearers:
-        receivers = [*receivers, *known.receivers[remark.tenant_id]]
-    event_type = type_of(remark.said, remark.to_state)
-    yield from (
-        NotificationRecipient(remark.template, endpoint_id=one.id) for one in receivers if one.wants(event_type)
-    )
 
 
 @dataclass(frozen=True)
@@ -146,7 +77,7 @@ def announce(session: UnitOfWork, audit_event: AuditEvent, *, also: AbstractSet[
     """
     assert audit_event.tenant_id is not None  # noqa: S101 - what concerns no tenant is recorded, not announced
     record(session, audit_event)
-    known = recipients.look_up(session, {audit_event.tenant_id}, audit_event.at, also=also)
+    known = _directory(session, {audit_event.tenant_id}, audit_event.at, also)
     everybody = known.admins[audit_event.tenant_id] | known.approvers[audit_event.tenant_id] | also
     _notify(session, audit_event, known, everybody, _endpoints(known, audit_event))
 
@@ -168,7 +99,7 @@ def notify_operators(session: UnitOfWork, audit_event: AuditEvent) -> None:
     """Write an event of the vendor's own and tell it to the operators by mail."""
     record(session, audit_event)
     operators = set(session.execute(OPERATORS).scalars())
-    known = recipients.look_up(session, frozenset(), audit_event.at, also=operators)
+    known = _directory(session, frozenset(), audit_event.at, operators)
     _notify(session, audit_event, known, operators, ())
 
 
@@ -179,13 +110,13 @@ def alarm(session: UnitOfWork, audit_event: AuditEvent) -> None:
     """
     record(session, audit_event)
     operators = set(session.execute(OPERATORS).scalars())
-    known = recipients.look_up(session, frozenset(), audit_event.at, also=operators)
+    known = _directory(session, frozenset(), audit_event.at, operators)
     _notify(session, audit_event, known, operators, [one.id for one in known.receivers[None]])
 
 
 def notify_person(session: UnitOfWork, audit_event: AuditEvent, person_id: UUID) -> None:
     """Tell one person, at all of the addresses that are theirs as yet, of an event that is written already."""
-    known = recipients.look_up(session, frozenset(), audit_event.at, also=frozenset({person_id}))
+    known = _directory(session, frozenset(), audit_event.at, frozenset({person_id}))
     _notify(session, audit_event, known, {person_id}, ())
 
 
@@ -213,6 +144,12 @@ def write_to(
     queue_notifications(
         session, [AnnouncementRecipient(about_id=about_id)], Announcement(template, tenant_id, event_id, at, until)
     )
+
+
+def _directory(
+    session: UnitOfWork, tenants: AbstractSet[UUID], at: datetime, also: AbstractSet[UUID]
+) -> RecipientDirectory:
+    return recipients.with_places(session, recipients.look_up(session, tenants, at), tenants, also=also)
 
 
 def _notify(
@@ -261,9 +198,9 @@ def queue_notifications(
 
 
 def _turn(occasion: Announcement) -> datetime:
-    """Return when it is due, or a while before, so that it goes first, where it matters for minutes: codes."""
+    """Return when it is due, or before even what asks somebody, where it matters for minutes: codes."""
     hurries = occasion.until - occasion.at <= HURRIED
-    return occasion.at - BEFORE_OTHERS if hurries else occasion.at
+    return occasion.at - 2 * BEFORE_OTHERS if hurries else occasion.at
 
 
 def _endpoints(known: RecipientDirectory, audit_event: AuditEvent) -> list[UUID]:

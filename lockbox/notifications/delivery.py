@@ -10,12 +10,22 @@ from uuid import UUID
 
 import structlog
 from cryptography.fernet import InvalidToken
-from sqlalchemy import text
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from lockbox.database import Database, UnitOfWork, async_commit
+from lockbox.database import Database, async_commit
 from lockbox.failpoints import failpoint
 from lockbox.identity.keyring import CodeKeys
-from lockbox.notifications import account_mail, endpoints, load, queue, request_mail, results, webhook_payload
+from lockbox.notifications import (
+    account_mail,
+    endpoints,
+    fan_out,
+    load,
+    queue,
+    request_mail,
+    results,
+    webhook_payload,
+)
 from lockbox.notifications.checkpoint_digest import Keys
 from lockbox.notifications.circuit_breaker import PeerResponse
 from lockbox.notifications.endpoints import SecretVault
@@ -44,15 +54,9 @@ LEASE = queue.LEASE
 RECORD_SECONDS = 1.0
 NO_ROOM = "not tried in time: its server does not answer, or takes too long"
 
-DUE = text("""
-SELECT id FROM notifications WHERE closed_at IS NULL AND run_at <= (SELECT clock_timestamp()) - CAST(:grace AS
-interval)
-ORDER BY run_at LIMIT :most
-""")
-
 
 class NotRecorded(Exception):  # noqa: N818 - a state of affairs that callers plan for
-    """It could not be written how sends went; the claims on these notifications stand until their leases end."""
+    """It could not be written how sends went, or what to send; the claims on these stand until their leases end."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,6 @@ class Senders:
     approval_keys: tuple[str, ...] = ()
     sending_pool: SendingPool = field(default_factory=SendingPool)
     recorder: ResultRecorder = field(default_factory=ResultRecorder)
-
-
-def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
-    """Return the open notifications whose next try is overdue by that much, the oldest first."""
-    return list(session.execute(DUE, {"grace": grace, "most": most}).scalars())
 
 
 def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[AttemptResult]:
@@ -115,7 +114,9 @@ def notify(database_: Database, ids: Sequence[UUID], senders: Senders, stall: fl
         batch.wait(SEND_SECONDS, stall)
     wait([job.told for job in batch.jobs if job.is_over], RECORD_SECONDS)
     counts = Counter(job.standing for job in batch.jobs)
-    counts.update(deferred=batch.put_off, skipped=len(set(ids)) - len(batch.jobs) - batch.put_off)
+    counts.update(deferred=batch.put_off, skipped=batch.skipped)
+    if batch.failed:
+        raise NotRecorded(f"{batch.failed} of {len(ids)} could not be claimed; they come again")
     if unrecorded := counts["unrecorded"]:
         raise NotRecorded(
             f"{unrecorded} of {len(ids)} results are not recorded; these are sent again after their lease"
@@ -138,7 +139,7 @@ def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "lis
 
 def _dispatched(database_: Database, ids: Iterable[UUID], senders: Senders) -> "_DispatchedBatch":
     failpoint("notify.before_claim")
-    batch = _claimed(database_, ids, senders)
+    batch = _claimed_apart(database_, sorted(set(ids)), senders)
     failpoint("notify.after_claim")
     senders.recorder.expect(len(batch.jobs))
     senders.recorder.record([ended for job in batch.jobs if (ended := job.without_sending())])
@@ -147,15 +148,35 @@ def _dispatched(database_: Database, ids: Iterable[UUID], senders: Senders) -> "
     return batch
 
 
-def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "_DispatchedBatch":
+def _claimed_apart(database_: Database, ids: Sequence[UUID], senders: Senders) -> "_DispatchedBatch":
+    """Claim these; where that fails for a fault of ours, in halves, so that one bad row never holds the others."""
+    try:
+        return _claimed(database_, ids, senders)
+    except (OperationalError, InterfaceError, PoolTimeout):
+        raise
+    except Exception as error:
+        if len(ids) <= 1:
+            log.exception("notification.not_claimed", ids=[str(one) for one in ids], error=type(error).__name__)
+            return _DispatchedBatch([], failed=len(ids))
+    middle = len(ids) // 2
+    first, second = (_claimed_apart(database_, half, senders) for half in (ids[:middle], ids[middle:]))
+    return _DispatchedBatch(
+        first.jobs + second.jobs,
+        first.put_off + second.put_off,
+        first.skipped + second.skipped,
+        first.failed + second.failed,
+    )
+
+
+def _claimed(database_: Database, ids: Sequence[UUID], senders: Senders) -> "_DispatchedBatch":
     promised: list[Slot] = []
     try:
         with database_.transaction() as session:
             async_commit(session)
-            claims, at, put_off = queue.claim(session, sorted(set(ids)), senders.sending_pool, promised)
+            claims, at, put_off, skipped = fan_out.claim(session, ids, senders.sending_pool, promised)
             claimed = [one.notification_id for one in claims]
             if not claimed:
-                return _DispatchedBatch([], put_off)
+                return _DispatchedBatch([], put_off, skipped)
             loaded = {one.notification_id: one for one in load.read(session, claimed, at, senders.wordings)}
             targets = webhook_payload.targets(session, claimed)
         began = senders.sending_pool.clock()
@@ -165,7 +186,7 @@ def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "_Di
             )
             for one in claims
         ]
-        return _DispatchedBatch(jobs, put_off)
+        return _DispatchedBatch(jobs, put_off, skipped)
     except BaseException:
         for slot in promised:
             slot.leave()
@@ -174,10 +195,12 @@ def _claimed(database_: Database, ids: Iterable[UUID], senders: Senders) -> "_Di
 
 @dataclass(frozen=True)
 class _DispatchedBatch:
-    """What was claimed of one message, and how many found no room and were put off."""
+    """What was claimed of one message; how many found no room, were not due, or could not be claimed for a fault."""
 
     jobs: "list[_NotificationSendJob]"
-    put_off: int
+    put_off: int = 0
+    skipped: int = 0
+    failed: int = 0
 
     def wait(self, seconds: float, stall: float) -> bool:
         """Wait that long until all is recorded; return False as soon as nothing has ended for as long as `stall`."""

@@ -30,6 +30,11 @@ WITH q AS (
     JOIN unnest(CAST(:templates AS text[]), CAST(:asking AS text[])) AS k (template, stage)
         ON k.template = n.template AND k.stage = q.stage
     UNION ALL
+    SELECT q.id, a.person_id, 'open' FROM q JOIN outbox o ON o.request_id = q.id
+    JOIN unnest(CAST(:templates AS text[]), CAST(:asking AS text[])) AS k (template, stage)
+        ON k.template = o.template AND k.stage = q.stage
+    CROSS JOIN unnest(o.asked) AS a (person_id)
+    UNION ALL
     SELECT q.id, d.person_id, 'sent' FROM q JOIN decisions d ON d.request_id = q.id
         AND d.decision = CASE q.stage WHEN 'pending' THEN 'approve' ELSE 'endorse' END
 ), people AS (
@@ -45,8 +50,12 @@ SELECT q.id, count(p.person_id) AS asked, count(*) FILTER (WHERE p.is_reached) A
 FROM q LEFT JOIN people p ON p.id = q.id GROUP BY q.id
 """)
 COUNT = text("""
-SELECT coalesce(n.outcome, 'waiting') AS outcome, count(*) AS number
-FROM events e JOIN notifications n ON n.event_id = e.id WHERE e.request_id = :request_id GROUP BY 1
+SELECT t.outcome, sum(t.number) AS number FROM (
+    SELECT coalesce(n.outcome, 'waiting') AS outcome, count(*) AS number
+    FROM events e JOIN notifications n ON n.event_id = e.id WHERE e.request_id = :request_id GROUP BY 1
+    UNION ALL
+    SELECT 'waiting', greatest(cardinality(o.asked), 1) FROM outbox o WHERE o.request_id = :request_id
+) t GROUP BY 1
 """)
 # Row-level security leaves out people, endpoints, addresses and observers of the other side, but for the vendor's
 # people.
@@ -190,9 +199,12 @@ class NotificationProgress:
 
 
 def count(session: UnitOfWork, request_id: UUID) -> dict[str, int]:
-    """Return how many notifications are waiting, sent, moot and dead."""
+    """Return how many notifications are waiting, sent, moot and dead.
+
+    Of an event of which nobody was told yet those wait whom it asks, or one.
+    """
     rows = session.execute(COUNT, {"request_id": request_id})
-    return {row.outcome: row.number for row in rows}
+    return {row.outcome: int(row.number) for row in rows}
 
 
 def unreached_people(session: UnitOfWork, request_ids: Sequence[UUID], side: Side) -> dict[UUID, list[str]]:

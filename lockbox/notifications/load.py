@@ -57,7 +57,7 @@ SELECT n.id, n.request_id, n.channel, n.template, n.until_at, n.attempts, n.abou
     coalesce(x.email, p.email, i.email, w.email, g.email, f.email) AS recipient_address,
     coalesce(p.time_zone, w.time_zone, g.time_zone, f.time_zone, 'UTC') AS time_zone,
     coalesce(p.disabled_at, g.disabled_at, f.disabled_at,
-        CASE WHEN n.template <> 'address_removed' THEN x.removed_at END) AS recipient_disabled,
+        CASE WHEN x.removed_at < e.at THEN x.removed_at END) AS recipient_disabled,
     coalesce(s.expires_at, i.expires_at, r.takes_effect_at, g.ends_at, f.expires_at) AS bound_at, g.principal,
     coalesce(s.code_nonce, i.code_nonce, f.code_nonce) AS code_nonce,
     coalesce(s.email, i.email, f.email) AS coded_for,

@@ -4,9 +4,10 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from sqlalchemy import BigInteger, Column, Identity
 from sqlmodel import Field, SQLModel
 
-from lockbox.sql import Instant, Instants, Texts, words
+from lockbox.sql import Ids, Instant, Instants, Texts, words
 
 
 class Channel(StrEnum):
@@ -60,6 +61,26 @@ class Notification(SQLModel, table=True):
     closed_at: datetime | None = Field(default=None, sa_type=Instant)
     outcome: Outcome | None = Field(default=None, sa_type=words(Outcome))
     last_error: str | None = Field(default=None, max_length=200)
+
+
+class OutboxEvent(SQLModel, table=True):
+    """An event of a request of which nobody was told yet; the row goes once those who are told are worked out.
+
+    `number` orders the events of a request, `run_at` is the place in the schedule. `asked` are the people whom the
+    event asks, `mode` is the request's when it happened.
+    """
+
+    __tablename__ = "outbox"
+
+    event_id: UUID = Field(primary_key=True)
+    tenant_id: UUID
+    request_id: UUID = Field(index=True)
+    number: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), nullable=False))
+    at: datetime = Field(sa_type=Instant)
+    run_at: datetime = Field(sa_type=Instant)
+    template: str = Field(max_length=24)
+    mode: str = Field(max_length=24)
+    asked: list[UUID] = Field(default_factory=list, sa_type=Ids)
 
 
 class Delivery(SQLModel, table=True):

@@ -1,13 +1,13 @@
 """Claim due notifications that find a free slot, and defer the others without counting an attempt."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 
 from lockbox import database
 from lockbox.database import UnitOfWork, now
@@ -26,6 +26,15 @@ CHANCE = random.SystemRandom()
 LOCK = text("""
 SELECT id, run_at, until_at, closed_at, attempts, channel FROM notifications
 WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
+""")
+DUE = text("""
+WITH clock AS MATERIALIZED (SELECT clock_timestamp() - CAST(:grace AS interval) AS at), queued AS (
+    SELECT event_id AS id, at AS due FROM outbox WHERE at <= (SELECT at FROM clock) ORDER BY event_id LIMIT :most
+), open AS (
+    SELECT id, run_at AS due FROM notifications WHERE closed_at IS NULL AND run_at <= (SELECT at FROM clock)
+    ORDER BY run_at LIMIT :most
+)
+SELECT id FROM (SELECT * FROM queued UNION ALL SELECT * FROM open) promised ORDER BY due LIMIT :most
 """)
 KNOWN = text("SELECT id FROM notifications WHERE id = ANY(:ids)")
 LEADS_TO = text("""
@@ -67,6 +76,16 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class ReadyNotification:
+    """A notification that is due, written or about to be."""
+
+    id: UUID
+    channel: Channel
+    until_at: datetime
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
 class NotificationClaim:
     """A notification that nobody else sends before `lease`; without a slot its time is over, and it is not sent."""
 
@@ -75,12 +94,19 @@ class NotificationClaim:
     slot: Slot | None
 
 
+LetIn = Callable[
+    [Sequence[ReadyNotification], Mapping[UUID, str], datetime], tuple[list[NotificationClaim], dict[UUID, datetime]]
+]
+"""Decides which notifications, each leading to an address or a URL, are claimed at a moment: see `let_in`."""
+
+
 class ClaimedBatch(NamedTuple):
-    """What was claimed, the moment as of which that stands, and how many found no room and were put off."""
+    """What was claimed, as of which moment; how many found no room and were put off, and how many were not due."""
 
     claims: list[NotificationClaim]
     at: datetime
     put_off: int
+    skipped: int
 
 
 @dataclass(frozen=True)
@@ -90,6 +116,11 @@ class ReturnedClaim:
     notification_id: UUID
     lease: datetime
     wait: timedelta
+
+
+def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
+    """Return the events in the outbox and the open notifications that are overdue by that much, the oldest first."""
+    return list(session.execute(DUE, {"grace": grace, "most": most}).scalars())
 
 
 def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, at_once: list[Slot]) -> ClaimedBatch:
@@ -108,7 +139,15 @@ def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, a
     rows = session.execute(LOCK, {"ids": list(ids)}).all()
     at = now(session)
     ready = [row for row in rows if row.closed_at is None and row.run_at <= at]
-    claims, put_off = _let_in(session, ready, at, sending_pool, at_once)
+    found = session.execute(LEADS_TO, {"ids": [row.id for row in ready]}) if ready else ()
+    leads_to = {row.id: row.place or "" for row in found}
+    claims, put_off = let_in(
+        sending_pool,
+        at_once,
+        [ReadyNotification(row.id, Channel(row.channel), row.until_at, row.attempts) for row in ready],
+        leads_to,
+        at,
+    )
     if claims:
         values = {"ids": [one.notification_id for one in claims], "run_at": [one.lease for one in claims]}
         session.execute(CLAIM, values)
@@ -123,7 +162,7 @@ def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, a
     ]
     settled += _strangers(session, set(ids) - {row.id for row in rows})
     database.arm_after_commit(session, NOTIFICATIONS, settled)
-    return ClaimedBatch(claims, at, len(put_off))
+    return ClaimedBatch(claims, at, len(put_off), len(ids) - len(claims) - len(put_off))
 
 
 def give_back(session: UnitOfWork, returned: Sequence[ReturnedClaim]) -> None:
@@ -142,11 +181,22 @@ def give_back(session: UnitOfWork, returned: Sequence[ReturnedClaim]) -> None:
     )
 
 
-def _let_in(
-    session: UnitOfWork, ready: Sequence[Row[Any]], at: datetime, sending_pool: SendingPool, at_once: list[Slot]
-) -> tuple[list[NotificationClaim], Mapping[UUID, datetime]]:
-    found = session.execute(LEADS_TO, {"ids": [row.id for row in ready]}) if ready else ()
-    leads_to = {row.id: row.place or "" for row in found}
+def let_in(
+    sending_pool: SendingPool,
+    at_once: list[Slot],
+    ready: Sequence[ReadyNotification],
+    leads_to: Mapping[UUID, str],
+    at: datetime,
+) -> tuple[list[NotificationClaim], dict[UUID, datetime]]:
+    """Return claims on those that find a slot where they lead to, and when the others come again.
+
+    Args:
+        sending_pool: where there is room or not.
+        at_once: takes each slot as it is promised, for the case that the transaction fails.
+        ready: notifications that are due.
+        leads_to: the address or URL of each.
+        at: the moment as of which they are claimed.
+    """
     claims, put_off = [], {}
     for row in ready:
         slot = _slot(row, leads_to[row.id], sending_pool)
@@ -162,7 +212,7 @@ def _let_in(
     return claims, put_off
 
 
-def _slot(row: Row[Any], leads_to: str, sending_pool: SendingPool) -> Slot:
+def _slot(row: ReadyNotification, leads_to: str, sending_pool: SendingPool) -> Slot:
     if row.channel == Channel.WEBHOOK:
         return Slot(sending_pool.hooks, host_of(leads_to))
     return Slot(sending_pool.mail, domain_of(leads_to))

@@ -1,7 +1,7 @@
-"""Look up who can be notified at some tenants: approvers, admins, delegates, managers, endpoints, observers."""
+"""Look up who can be notified at some tenants, and choose from them who is told of an event of a request."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +14,23 @@ from sqlalchemy import Row, text
 from lockbox.database import UnitOfWork
 from lockbox.identity import row_macs
 from lockbox.identity.roles import Role
+from lockbox.notifications.audience import (
+    ANSWER,
+    CALLED_FOR,
+    COPIED,
+    PROMPTS,
+    QUESTION,
+    RECEIPT,
+    AudienceGroup,
+    endpoints_to_notify,
+    matters_until,
+    people_to_notify,
+    people_to_remind,
+    question_groups,
+    receipt_groups,
+    type_of,
+)
+from lockbox.notifications.outbox import NotifiedMove
 
 # A look-up by index for each request: joined the other way, a batch would read whole tables. Whose time as a delegate
 # began while a request waited has a mail that lists it.
@@ -34,6 +51,7 @@ CROSS JOIN LATERAL (
 WHERE EXISTS (SELECT FROM memberships m WHERE m.person_id = h.person_id AND m.tenant_id = r.tenant_id)
 """)
 NOBODY = frozenset[UUID]()
+CONVERSATION = frozenset({QUESTION, ANSWER})
 ASKED = [Role.APPROVER, Role.TENANT_ADMIN]
 LOOK_UP = text("""
 SELECT m.role AS role, m.tenant_id, p.id, NULL::text[] AS more, p.wants_prompts
@@ -53,8 +71,10 @@ AND p.disabled_at IS NULL
 AND EXISTS (SELECT FROM memberships m WHERE m.tenant_id = d.tenant_id AND m.person_id = d.delegate_id)
 AND EXISTS (SELECT FROM memberships m JOIN people q ON q.id = m.person_id AND q.disabled_at IS NULL
     WHERE m.tenant_id = d.tenant_id AND m.person_id = d.principal_id AND m.role = 'approver')
-UNION ALL
-SELECT 'endpoint', r.tenant_id, r.id, r.event_types, true FROM webhook_receivers(:tenants) r
+""")
+PLACES = text("""
+SELECT 'endpoint' AS role, r.tenant_id, r.id, r.event_types AS more, true AS prompts
+FROM webhook_receivers(:tenants) r
 UNION ALL
 SELECT 'observer', w.tenant_id, w.id, ARRAY[w.service], true FROM observers_of(:tenants) w
 UNION ALL
@@ -108,8 +128,8 @@ class RecipientDirectory:
     """The possible recipients at some tenants, and the vendor's managers; auditors only where they were looked up.
 
     `managers` are these with the tier in which each is asked. `delegates` are those who stand in for approvers now,
-    each with the approvers. `quiet` are those of all of them who want no prompts. `mailboxes` are where else
-    somebody's mails go.
+    each with the approvers. `quiet` are those of all of them who want no prompts. `receivers`, `observers` and
+    `mailboxes` (where else somebody's mails go) are empty unless they were looked up: see `with_places`.
     """
 
     managers: dict[UUID, int] = field(default_factory=dict)
@@ -152,26 +172,18 @@ def look_up(
     tenant_ids: AbstractSet[UUID],
     at: datetime,
     *,
-    also: AbstractSet[UUID] = frozenset(),
     with_auditors: bool = False,
 ) -> RecipientDirectory:
     """Look up everyone in good standing who could be notified at these tenants at this moment, in one query.
 
-    `also` are further people whose addresses are looked up, such as a requester. Auditors, of whom there may be many,
-    are looked up where that is asked. A delegate counts where the marks of the delegation and of their being eligible
+    Auditors, of whom there may be many, are looked up where that is asked. Endpoints, observers and further addresses
+    are left to `with_places`. A delegate counts where the marks of the delegation and of their being eligible
     hold; a worker, which has no keys, believes the rows, and only writes to whom it finds.
     """
     found = RecipientDirectory()
     roles = [*ASKED, Role.AUDITOR] if with_auditors else ASKED
-    values = {"tenants": list(tenant_ids), "at": at, "also": list(also), "roles": roles}
-    for row in session.execute(LOOK_UP, values):
-        if row.role == "endpoint":
-            found.receivers[row.tenant_id].append(EndpointRecipient(row.id, tuple(row.more)))
-        elif row.role == "observer":
-            found.observers[row.tenant_id].append(ObserverRecipient(row.id, row.more[0]))
-        elif row.role == "mailbox":
-            found.mailboxes[row.id].append(MailboxRecipient(UUID(row.more[0]), row.wants_prompts))
-        elif row.role != "delegate":
+    for row in session.execute(LOOK_UP, {"tenants": list(tenant_ids), "at": at, "roles": roles}):
+        if row.role != "delegate":
             _seat(found, row)
         elif principal := _principal(session, row):
             theirs = found.delegates[row.tenant_id]
@@ -179,6 +191,23 @@ def look_up(
             if not row.wants_prompts:
                 found.quiet.add(row.id)
     return found
+
+
+def with_places(
+    session: UnitOfWork, known: RecipientDirectory, tenant_ids: AbstractSet[UUID], *, also: AbstractSet[UUID]
+) -> RecipientDirectory:
+    """Add to a directory the endpoints and observers of its tenants, and the further addresses of everybody in it.
+
+    `also` are further people whose addresses are looked up, such as a requester.
+    """
+    for row in session.execute(PLACES, {"tenants": list(tenant_ids), "also": list(also)}):
+        if row.role == "endpoint":
+            known.receivers[row.tenant_id].append(EndpointRecipient(row.id, tuple(row.more)))
+        elif row.role == "observer":
+            known.observers[row.tenant_id].append(ObserverRecipient(row.id, row.more[0]))
+        else:
+            known.mailboxes[row.id].append(MailboxRecipient(UUID(row.more[0]), row.prompts))
+    return known
 
 
 def _principal(session: UnitOfWork, row: Row[Any]) -> UUID | None:
@@ -213,3 +242,136 @@ def _seat(found: RecipientDirectory, row: Row[Any]) -> None:
         found.auditors[row.tenant_id].add(row.id)
     else:
         found.admins[row.tenant_id].add(row.id)
+
+
+@dataclass(frozen=True)
+class NotificationRecipient:
+    """Somebody who is told, and by which template: a person, at a further address if one is given, or another."""
+
+    template: str
+    person_id: UUID | None = None
+    address_id: UUID | None = None
+    observer_id: UUID | None = None
+    endpoint_id: UUID | None = None
+
+    @property
+    def place_id(self) -> UUID | None:
+        """The row that says where it goes."""
+        return self.address_id or self.person_id or self.observer_id or self.endpoint_id
+
+
+@dataclass(frozen=True)
+class AudienceMember:
+    """Somebody who is told, and until when it matters."""
+
+    told: NotificationRecipient
+    until_at: datetime
+
+
+def hearers(move: NotifiedMove) -> frozenset[AudienceGroup]:
+    """Return which groups of people are notified."""
+    if move.action in CONVERSATION:
+        return question_groups(move.action, move.to_state)
+    if move.reminder:
+        return people_to_remind(move.reminder, move.to_state, move.mode)
+    return people_to_notify(move.from_state, move.to_state, move.mode, customer_knows=move.customer_knows)
+
+
+class AudienceCache:
+    """Who is told of events, worked out once for those that are alike in all that it depends on.
+
+    `due` are all who are told of any of them; an audience is the numbers of some of them, counted from one.
+    """
+
+    def __init__(self, known: RecipientDirectory) -> None:
+        self.due: list[AudienceMember] = []
+        self._known = known
+        self._found: dict[object, range] = {}
+
+    def of(self, move: NotifiedMove, heard: frozenset[UUID]) -> range:
+        """Return the numbers of those who are told of an event."""
+        alike = (_likeness(move), heard)
+        numbers = self._found.get(alike)
+        if numbers is None:
+            first = len(self.due) + 1
+            for one in _recipients(self._known, move, heard):
+                is_called = one.endpoint_id is not None
+                until = move.at + CALLED_FOR if is_called else matters_until(one.template, move.at, move.deadline_at)
+                self.due.append(AudienceMember(one, until))
+            numbers = self._found[alike] = range(first, len(self.due) + 1)
+        return numbers
+
+
+def _likeness(move: NotifiedMove) -> tuple[object, ...]:
+    """Return all of an event that its audience and the times of its notifications depend on."""
+    who = move.tenant_id, move.requester_id, move.actor.person_id, move.actor.role, move.asked, move.customer_knows
+    what = move.action, move.mode, move.service, move.from_state, move.to_state, move.reminder, move.at
+    return (*who, *what, move.deadline_at if move.reminder or move.to_state in PROMPTS else None)
+
+
+def preview_recipients(known: RecipientDirectory, item: NotifiedMove) -> list[NotificationRecipient]:
+    """Return who would be told of a move that nobody has made, and where."""
+    return list(_recipients(known, item, NOBODY))
+
+
+def _recipients(
+    known: RecipientDirectory, item: NotifiedMove, heard: frozenset[UUID]
+) -> Iterator[NotificationRecipient]:
+    """Yield everybody who is told of an event, once at each address: a receipt says all that the outcome would."""
+    receipts = _receipted(known, item)
+    for person in sorted(receipts):
+        yield from at_each_address(known, person, RECEIPT)
+    for person in sorted(_people(known, item, heard) - receipts):
+        yield from at_each_address(known, person, item.template)
+    event_type = type_of(item.action, item.from_state)
+    receivers = [receiver for receiver in _receivers(known, item) if receiver.wants(event_type)]
+    yield from (NotificationRecipient(item.template, endpoint_id=receiver.id) for receiver in receivers)
+    if AudienceGroup.OBSERVERS in hearers(item):
+        copy = COPIED if item.to_state == "pending" else item.template
+        observers = [one for one in known.observers[item.tenant_id] if one.watches(item.service)]
+        yield from (NotificationRecipient(copy, observer_id=observer.id) for observer in observers)
+
+
+def at_each_address(known: RecipientDirectory, person: UUID, template: str) -> Iterator[NotificationRecipient]:
+    """Yield a person at the address to sign in with, and at those others at which they want this to arrive."""
+    yield NotificationRecipient(template, person)
+    for box in known.mailboxes.get(person, ()):
+        if box.prompts or template == RECEIPT:
+            yield NotificationRecipient(template, person, box.id)
+
+
+def _receipted(known: RecipientDirectory, item: NotifiedMove) -> set[UUID]:
+    told = receipt_groups(item.action, item.actor.role, customer_knows=item.customer_knows)
+    people = set(known.admins[item.tenant_id]) if AudienceGroup.ADMINS in told else set[UUID]()
+    if AudienceGroup.DECIDER in told and item.actor.person_id:
+        people.add(item.actor.person_id)
+    return people
+
+
+def _people(known: RecipientDirectory, item: NotifiedMove, heard: frozenset[UUID]) -> set[UUID]:
+    if item.action in CONVERSATION:
+        return set(item.asked)
+    told = hearers(item)
+    people: set[UUID] = set()
+    if AudienceGroup.MANAGERS in told:
+        people |= known.managers.keys()
+    if AudienceGroup.ASKED in told:
+        people |= item.asked
+    if AudienceGroup.HEARD in told:
+        people |= heard
+    if AudienceGroup.APPROVERS in told:
+        people |= known.able(item.tenant_id) - known.quiet
+    if AudienceGroup.ADMINS in told:
+        people |= known.admins[item.tenant_id]
+    people -= {item.actor.person_id, item.requester_id}
+    if AudienceGroup.REQUESTER in told:
+        people.add(item.requester_id)
+    return people
+
+
+def _receivers(known: RecipientDirectory, item: NotifiedMove) -> list[EndpointRecipient]:
+    receivers = list(known.receivers[None])
+    knows = item.to_state != "reviewing" if item.action in CONVERSATION else item.customer_knows
+    if AudienceGroup.TENANT_ENDPOINTS in endpoints_to_notify(customer_knows=knows):
+        receivers += known.receivers[item.tenant_id]
+    return receivers

@@ -123,7 +123,7 @@ def act_on(
     moved, decision = _moved(session, scene, request, decision_input, taken)
     failpoint("decide.after_evaluation")
     listed = keyring.approval_keys(session).listed if decision else None
-    transition.update(session, request, moved, scene.known, decision, listed)
+    transition.update(session, request, moved, decision, listed)
     failpoint("decide.after_update")
     return request
 
@@ -164,8 +164,7 @@ def _evaluated(
     """Return by what a decision is judged, and the move that it makes as which party; its row is locked."""
     caller = authentication.as_of_now(session, caller)
     at = now(session)
-    both = {request.requester_id, caller.person_id}
-    known = recipients.look_up(session, {request.tenant_id}, at, also=both)
+    known = recipients.look_up(session, {request.tenant_id}, at)
     ruling = policy_store.effective_policy(session, request)
     votes = decisions.votes_of(session, request, known, ruling.terms) if decision_input.action in DECISIONS else ()
     scene = DecisionContext(caller, origin, known, ruling, at, votes)
@@ -284,7 +283,7 @@ def moves_of(session: UnitOfWork, caller: Caller, request: AccessRequest) -> tup
     at = now(session)
     if caller.side is Side.VENDOR:
         authentication.turn_to(session, request.tenant_id)
-    known = recipients.look_up(session, {request.tenant_id}, at, also={request.requester_id, caller.person_id})
+    known = recipients.look_up(session, {request.tenant_id}, at)
     ruling = policy_store.effective_policy(session, request)
     votes = decisions.votes_of(session, request, known, ruling.terms) if request.state in ASKED_STATES else ()
     return available_moves(DecisionContext(caller, Origin(""), known, ruling, at, votes).situation(request))

@@ -12,7 +12,7 @@ from lockbox.audit.events import Actor
 from lockbox.database import UnitOfWork
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import Caller, Mode
-from lockbox.notifications import outbox
+from lockbox.notifications import recipients
 from lockbox.notifications.mail_text import duration
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
@@ -217,7 +217,7 @@ def preview(
     evaluation = evaluate_request(session, caller, submission, services)
     decides = customer_decides(evaluation.mode)
     reviewing = evaluation.first_state is State.REVIEWING
-    names, found = _names(session, evaluation), first_recipients(evaluation)
+    names, found = _names(session, evaluation), first_recipients(session, evaluation)
     return Preview(
         tenant_name=evaluation.tenant.name,
         policy_version=evaluation.tenant.policy_version,
@@ -238,7 +238,7 @@ def preview(
     )
 
 
-def first_recipients(evaluation: Evaluation) -> PreviewRecipients:
+def first_recipients(session: UnitOfWork, evaluation: Evaluation) -> PreviewRecipients:
     """Return whom of the customer it would reach first: by asking, or by saying that the vendor opened it alone."""
     asks = customer_decides(evaluation.mode)
     move = NotifiedMove(
@@ -256,7 +256,8 @@ def first_recipients(evaluation: Evaluation) -> PreviewRecipients:
         deadline_at=evaluation.at,
         asked=evaluation.prompted,
     )
-    notified = outbox.preview_recipients(evaluation.known, move)
+    known = recipients.with_places(session, evaluation.known, {evaluation.tenant.id}, also=frozenset())
+    notified = recipients.preview_recipients(known, move)
     people: dict[UUID, tuple[UUID | None, ...]] = {}
     for one in notified:
         if one.person_id and one.person_id != evaluation.requester_id:

@@ -16,9 +16,9 @@ from lockbox.database import UnitOfWork, now
 from lockbox.errors import AlreadyAnswered, InvalidMove, NotFound, NotYours, OwnRequest, TooLate, TooManyQuestions
 from lockbox.identity import authentication, roles
 from lockbox.identity.roles import Caller, ProtectedField, Role, Side
-from lockbox.notifications import announcements, outbox, recipients
-from lockbox.notifications.announcements import QuestionNotification
+from lockbox.notifications import outbox, recipients
 from lockbox.notifications.audience import ANSWER, QUESTION
+from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.requests import deadlines, decide, policy_store, queries, transition
 from lockbox.requests.available_moves import now_is, parties
@@ -161,10 +161,10 @@ def _statement(*parts: str) -> TextClause:
     return text("WITH " + ",".join(parts[:-1]) + parts[-1])
 
 
-ASKS = _statement(events.APPEND, outbox.ADDRESSED, CLOCKED, NEW_QUESTION)
+ASKS = _statement(events.APPEND, outbox.QUEUE, CLOCKED, NEW_QUESTION)
 
 
-ANSWERS = _statement(events.APPEND, outbox.ADDRESSED, CLOCKED, NEW_ANSWER)
+ANSWERS = _statement(events.APPEND, outbox.QUEUE, CLOCKED, NEW_ANSWER)
 
 
 @dataclass(frozen=True)
@@ -273,8 +273,7 @@ def _enter(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID
     request = decide.locked(session, caller, request_id)
     caller = authentication.as_of_now(session, caller)
     at = now(session)
-    both = {request.requester_id, caller.person_id}
-    known = recipients.look_up(session, {request.tenant_id}, at, also=both)
+    known = recipients.look_up(session, {request.tenant_id}, at)
     if request.state not in OPEN_STATES:
         raise InvalidMove(
             f"This request is {request.state}. Questions can no longer be asked or answered.",
@@ -320,9 +319,7 @@ def _write(session: UnitOfWork, statement: TextClause, scene: QuestionContext, s
         "at": scene.at,
         "event_id": audit_event.id,
         **events.append([audit_event]),
-        **announcements.queue_question_notifications(
-            session, scene.known, _question_notification(scene, saying, audit_event)
-        ),
+        **outbox.queue(session, [_notified(scene, saying, audit_event)]),
     }
     session.execute(statement, parameters)
     # What is asked in a review stays inside the vendor, and so does that something was.
@@ -362,22 +359,24 @@ def _audit_event(scene: QuestionContext, saying: QuestionMove) -> AuditEvent:
     )
 
 
-def _question_notification(
-    scene: QuestionContext, saying: QuestionMove, audit_event: AuditEvent
-) -> QuestionNotification:
+def _notified(scene: QuestionContext, saying: QuestionMove, audit_event: AuditEvent) -> NotifiedMove:
+    """Return what is told of it: a question to the engineer, an answer to who has asked."""
     request = scene.request
-    return QuestionNotification(
+    return NotifiedMove(
         event_id=audit_event.id,
         request_id=request.id,
         tenant_id=request.tenant_id,
         requester_id=request.requester_id,
-        asker_id=saying.asker_id,
         mode=request.mode,
-        said=saying.said,
-        state=saying.state.value,
-        to_state=request.state.value,
+        service=request.service,
+        action=saying.said,
+        actor=saying.actor,
+        from_state=audit_event.from_state,
+        to_state=str(audit_event.to_state),
         at=scene.at,
         deadline_at=request.deadline_at,
+        asked_at=request.asked_at,
+        asked=frozenset({request.requester_id if saying.said == QUESTION else saying.asker_id}),
     )
 
 

@@ -117,8 +117,7 @@ def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
     votes and how notifications fared are read once for all of them.
     """
     rulings = policy_store.effective_policies(session, [row.id for row in rows])
-    requesters = {row.requester_id for row in rows}
-    known = recipients.look_up(session, {row.tenant_id for row in rows}, at, also=requesters)
+    known = recipients.look_up(session, {row.tenant_id for row in rows}, at)
     voted = defaultdict[UUID, set[UUID]](set)
     for vote in session.execute(VOTED, {"ids": [row.id for row in rows]}):
         voted[vote.request_id].add(vote.person_id)
@@ -126,7 +125,7 @@ def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
     updates = [
         _reminded(row, rulings[row.id], known, at, voted=voted[row.id], silence=silent.get(row.id)) for row in rows
     ]
-    transition.remind(session, updates, known)
+    transition.remind(session, updates)
     unreviewed = [
         row
         for row, one in zip(rows, updates, strict=True)

@@ -198,7 +198,7 @@ def submit(
     on_behalf_of = evaluation.requester_id if evaluation.party is Party.SYSTEM else None
     actor = actor_for(caller, evaluation.party, origin, on_behalf_of=on_behalf_of)
     asked = _asked(evaluation)
-    transition.insert(session, request, _submitted(request, actor, asked.people), evaluation.known)
+    transition.insert(session, request, _submitted(request, actor, asked.people))
     failpoint("intake.after_insert")
     return SubmittedRequest(request, evaluation.tenant.slug, evaluation.requester, len(asked.people))
 

@@ -17,7 +17,6 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_CLOCK
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.failpoints import failpoint
-from lockbox.notifications import recipients
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.requests import reminders, transition
 from lockbox.requests.deadlines import clock_task
@@ -146,9 +145,7 @@ def _end(session: UnitOfWork, ids: Sequence[UUID], *, early: set[UUID]) -> Count
         failpoint("clock.after_lock")
         told = reminders.reaches(session, ready)
         moves = [_move(row, told.get(row.id), at) for row in ready]
-        requesters = {row.requester_id for row in ready}
-        known = recipients.look_up(session, {row.tenant_id for row in ready}, at, also=requesters)
-        transition.end(session, moves, known)
+        transition.end(session, moves)
         ended.update(move.to_state.value for move in moves)
         failpoint("clock.after_move")
         reminders.notify_undelivered(session, ready, told, at)

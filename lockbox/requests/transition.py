@@ -1,4 +1,4 @@
-"""Write moves: request rows, decisions, events and notifications of many moves in one statement."""
+"""Write moves: request rows, decisions, events and rows of the outbox, of many moves in one statement."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,7 +86,7 @@ reminded AS (
 
 
 def _statement(*parts: str) -> TextClause:
-    return text("WITH " + ",".join((*parts, events.APPEND, outbox.PROMISE)) + " SELECT 1")
+    return text("WITH " + ",".join((*parts, events.APPEND, outbox.QUEUE)) + " SELECT 1")
 
 
 SUBMITTED = _statement(NEW_REQUEST)
@@ -222,32 +222,31 @@ def actor_for(caller: Caller, party: Party, origin: Origin, on_behalf_of: UUID |
     )
 
 
-def insert(session: UnitOfWork, request: AccessRequest, move: Move, known: RecipientDirectory) -> None:
-    """Write a new request with its first event and the notifications it promises."""
-    _write(session, SUBMITTED, [move], known, request.model_dump())
+def insert(session: UnitOfWork, request: AccessRequest, move: Move) -> None:
+    """Write a new request with its first event and its row in the outbox."""
+    _write(session, SUBMITTED, [move], request.model_dump())
 
 
-def update(  # noqa: PLR0917 - as many things are written
+def update(
     session: UnitOfWork,
     request: AccessRequest,
     move: Move,
-    known: RecipientDirectory,
     decision: Decision | None = None,
     approval_key: str | None = None,
 ) -> None:
-    """Write a person's move: the request as it is now, the decision if it is one, the event, the notifications.
+    """Write a person's move: the request as it is now, the decision if it is one, the event, its row in the outbox.
 
     `approval_key` is the public key that signs approvals; it is listed with the first decision made by it.
     """
     row = request.model_dump()
     if decision is None:
-        _write(session, MOVED_ALONE, [move], known, row)
+        _write(session, MOVED_ALONE, [move], row)
     else:
         prefixed = {f"d_{name}": value for name, value in decision.model_dump().items()}
-        _write(session, MOVED_BY_DECISION, [move], known, row | prefixed | {"approval_key": approval_key})
+        _write(session, MOVED_BY_DECISION, [move], row | prefixed | {"approval_key": approval_key})
 
 
-def end(session: UnitOfWork, moves: Sequence[Move], known: RecipientDirectory) -> None:
+def end(session: UnitOfWork, moves: Sequence[Move]) -> None:
     """Write the clock's moves, all of which end their request."""
     rows = {
         "id": array(move.request_id for move in moves),
@@ -256,11 +255,11 @@ def end(session: UnitOfWork, moves: Sequence[Move], known: RecipientDirectory) -
         "closed_at": array(move.at for move in moves),
         **sql.lags((one.at - one.deadline_at).total_seconds() for one in moves if one.at >= one.deadline_at),
     }
-    _write(session, ENDED_BY_CLOCK, moves, known, rows)
+    _write(session, ENDED_BY_CLOCK, moves, rows)
 
 
-def remind(session: UnitOfWork, updates: Sequence[ReminderUpdate], known: RecipientDirectory) -> None:
-    """Write what the clock does to requests that stay as they are: counters, wake-ups, events, notifications."""
+def remind(session: UnitOfWork, updates: Sequence[ReminderUpdate]) -> None:
+    """Write what the clock does to requests that stay as they are: counters, wake-ups, events, the outbox."""
     rows = {
         "id": array(one.request_id for one in updates),
         "wake_at": array(one.wake_at for one in updates),
@@ -269,21 +268,20 @@ def remind(session: UnitOfWork, updates: Sequence[ReminderUpdate], known: Recipi
         "warned": array(str(one.warned).lower() for one in updates),
     }
     moves = [move for one in updates for move in one.moves]
-    _write(session, REMINDED_BY_CLOCK, moves, known, rows, promises=[one.promise() for one in updates])
+    _write(session, REMINDED_BY_CLOCK, moves, rows, promises=[one.promise() for one in updates])
 
 
-def _write(  # noqa: PLR0917 - as many things are written
+def _write(
     session: UnitOfWork,
     statement: TextClause,
     moves: Sequence[Move],
-    known: RecipientDirectory,
     row: Mapping[str, Any],
     promises: Sequence[IndexEntry] | None = None,
 ) -> None:
     parameters = {
         **row,
         **events.append(move.event() for move in moves),
-        **outbox.queue_notifications(session, known, moves),
+        **outbox.queue(session, moves),
     }
     session.execute(statement, _plain(parameters))
     database.arm_after_commit(session, CLOCK, promises or [move.promise() for move in moves])

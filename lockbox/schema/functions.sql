@@ -751,7 +751,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
         ELSE max(due) - 1 END AS upper FROM soon),
     unsent AS MATERIALIZED (SELECT u.* FROM (VALUES ('mail'), ('webhook')) c (channel) CROSS JOIN LATERAL (
         SELECT n.id, n.run_at, n.channel FROM notifications n WHERE n.closed_at IS NULL AND n.channel = c.channel
-        ORDER BY n.run_at LIMIT 100000) u)
+        ORDER BY n.run_at LIMIT 100000) u
+        UNION ALL (SELECT event_id, run_at, 'outbox' FROM outbox ORDER BY event_id LIMIT 100000))
     SELECT 'pending', 'expire', count(*) FROM windows
     UNION ALL SELECT 'pending', 'time_out', greatest(0, number - (SELECT count(*) FROM windows)) FROM pending
     UNION ALL SELECT 'access_open', '', count(*) FROM windows, clock WHERE deadline_at > at

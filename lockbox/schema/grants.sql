@@ -7,9 +7,9 @@
 
 GRANT SELECT, INSERT ON people, tenants, policies, memberships, eligible_delegates, delegations, passkeys, identities,
     tokens, sessions, sign_ins, sign_in_counts, device_logins, requests, decisions, questions, request_reads,
-    idempotency_keys, events, event_details, addresses, observers, endpoints, notifications TO lockbox_api;
+    idempotency_keys, events, event_details, addresses, observers, endpoints, notifications, outbox TO lockbox_api;
 GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries TO lockbox_api;
-GRANT INSERT ON invitations, audit_keys, reports_due TO lockbox_api;
+GRANT INSERT ON invitations, audit_keys TO lockbox_api;
 GRANT DELETE ON memberships, eligible_delegates, passkeys, identities, sign_in_counts, idempotency_keys TO lockbox_api;
 GRANT UPDATE ON sign_in_counts, idempotency_keys TO lockbox_api;
 
@@ -44,8 +44,8 @@ GRANT UPDATE (url, description, event_types, format, with_justification, secret,
 
 GRANT SELECT ON people, tenants, policies, memberships, eligible_delegates, delegations, requests, decisions,
     idempotency_keys, events, event_details, unsealed, refused, logs, seals, tiles, checkpoints, audit_keys, observers,
-    endpoints, notifications, reports_due, heartbeats, counters, lag_samples, alarms TO lockbox_worker;
-GRANT INSERT ON events, event_details, logs, seals, tiles, checkpoints, audit_keys, notifications, reports_due, counters,
+    endpoints, notifications, outbox, reports_due, heartbeats, counters, lag_samples, alarms TO lockbox_worker;
+GRANT INSERT ON events, event_details, logs, seals, tiles, checkpoints, audit_keys, notifications, outbox, counters,
     lag_samples, alarms TO lockbox_worker;
 GRANT DELETE ON sessions, sign_ins, sign_in_counts, device_logins, idempotency_keys, unsealed, refused, deliveries,
     reports_due, counters, lag_samples, alarms TO lockbox_worker;
@@ -70,8 +70,9 @@ GRANT UPDATE (raised_at) ON alarms TO lockbox_worker;
 -- nonce.
 
 GRANT SELECT ON people, memberships, eligible_delegates, delegations, requests, events, event_details, logs, seals,
-    checkpoints, observers, endpoints, notifications, counters TO lockbox_notifications;
-GRANT INSERT ON events, event_details, notifications, deliveries, counters TO lockbox_notifications;
+    checkpoints, observers, endpoints, notifications, outbox, counters TO lockbox_notifications;
+GRANT INSERT ON events, event_details, notifications, reports_due, deliveries, counters TO lockbox_notifications;
+GRANT DELETE ON outbox TO lockbox_notifications;
 
 GRANT SELECT (id, slug, name, plan, mode, suspended, policy_version, created_at) ON tenants TO lockbox_notifications;
 GRANT SELECT (tenant_id, version, body, author_id, created_at) ON policies TO lockbox_notifications;

@@ -22,9 +22,9 @@ DECLARE
     seen text;
     for_both CONSTANT text[] := '{people,tenants,policies,memberships,invitations,eligible_delegates,delegations,
         sign_ins,requests,decisions,events,event_details,logs,seals,checkpoints,addresses,observers,endpoints,notifications,
-        deliveries,counters}';
+        outbox,reports_due,deliveries,counters}';
     for_one CONSTANT text[] := '{sessions,sign_in_counts,device_logins,idempotency_keys,unsealed,refused,tiles,audit_keys,
-        reports_due,lag_samples,alarms}';
+        lag_samples,alarms}';
 BEGIN
     FOREACH seen IN ARRAY for_both || for_one LOOP
         EXECUTE format('CREATE POLICY worker ON %I FOR ALL TO lockbox_worker USING (true)', seen);
@@ -326,18 +326,22 @@ CREATE POLICY api_update ON endpoints FOR UPDATE TO lockbox_api
 CREATE POLICY api_select ON notifications FOR SELECT TO lockbox_api
     USING (CASE WHEN request_id IS NOT NULL THEN EXISTS (SELECT FROM requests r WHERE r.id = request_id OFFSET 0)
         ELSE tenant_id = ANY ((SELECT at_tenants())::uuid[]) END);
--- A code to sign in with is mailed for somebody who is nobody yet, and names nobody.
+-- A code to sign in with is mailed for somebody who is nobody yet, and names nobody. Of requests people are told by way
+-- of the outbox alone.
 CREATE POLICY api_insert ON notifications FOR INSERT TO lockbox_api
-    WITH CHECK (CASE WHEN template = 'sign_in_code'
-        THEN request_id IS NULL AND event_id IS NULL AND tenant_id IS NULL AND person_id IS NULL
-            AND endpoint_id IS NULL
+    WITH CHECK (request_id IS NULL AND CASE WHEN template = 'sign_in_code'
+        THEN event_id IS NULL AND tenant_id IS NULL AND person_id IS NULL AND endpoint_id IS NULL
         ELSE (SELECT at_person()) IS NOT NULL
-            AND (tenant_id IS NULL OR tenant_id = ANY ((SELECT at_reach())::uuid[]))
-            AND (request_id IS NULL OR person_id IS NULL
-                OR EXISTS (SELECT FROM memberships m WHERE m.person_id = notifications.person_id
-                    AND (m.tenant_id IS NULL OR m.tenant_id = notifications.tenant_id))
-                OR EXISTS (SELECT FROM requests r
-                    WHERE r.id = request_id AND r.requester_id = notifications.person_id)) END);
+            AND (tenant_id IS NULL OR tenant_id = ANY ((SELECT at_reach())::uuid[])) END);
+
+-- A row comes with its event, and asks nobody who has no part in such a request.
+CREATE POLICY api_select ON outbox FOR SELECT TO lockbox_api
+    USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id));
+CREATE POLICY api_insert ON outbox FOR INSERT TO lockbox_api
+    WITH CHECK ((SELECT at_person()) IS NOT NULL AND tenant_id = ANY ((SELECT at_reach())::uuid[])
+        AND NOT event_exists(event_id)
+        AND NOT EXISTS (SELECT FROM unnest(asked) AS a (id) WHERE NOT EXISTS (SELECT FROM memberships m
+            WHERE m.person_id = a.id AND (m.tenant_id IS NULL OR m.tenant_id = outbox.tenant_id))));
 
 -- What was answered is for the side that was called. The inner tables are seen through their own policies.
 CREATE POLICY api_select ON deliveries FOR SELECT TO lockbox_api
@@ -348,5 +352,3 @@ CREATE POLICY api_select ON deliveries FOR SELECT TO lockbox_api
             OR EXISTS (SELECT FROM notifications n JOIN observers w ON w.id = n.observer_id
                 WHERE n.id = notification_id OFFSET 0) END);
 
--- A row for another's event comes to nothing: it is looked up as the end of a window that has no report yet.
-CREATE POLICY api_insert ON reports_due FOR INSERT TO lockbox_api WITH CHECK (true);

@@ -584,8 +584,25 @@ CREATE TABLE endpoints (
 );
 CREATE INDEX ix_endpoints_tenant_id ON endpoints (tenant_id);
 
--- The outbox: what is to be sent to whom, because of an event, a checkpoint or `about_id` (a sign-in, an invitation
--- or an address to confirm). It is due at `run_at` and pointless from `until_at` on. A notification to a further address
+-- The outbox: an event of a request of which nobody was told yet. Whoever fans it out works out who is, and deletes
+-- the row with the same commit that writes their notifications. `number` is given under the lock of the request and
+-- says in which order its events are told. `run_at` is its place in the schedule: what asks somebody goes before the
+-- rest. `asked` are those whom the event asks, `mode` is that of the request when it happened.
+CREATE TABLE outbox (
+    event_id uuid CONSTRAINT pk_outbox PRIMARY KEY,
+    tenant_id uuid NOT NULL,
+    request_id uuid NOT NULL,
+    number bigint GENERATED ALWAYS AS IDENTITY,
+    at timestamptz NOT NULL,
+    run_at timestamptz NOT NULL,
+    template varchar(24) NOT NULL,
+    mode varchar(24) NOT NULL,
+    asked uuid[] NOT NULL
+);
+CREATE INDEX ix_outbox_request_id ON outbox (request_id);
+
+-- What is to be sent to whom, because of an event, a checkpoint or `about_id` (a sign-in, an invitation or an address
+-- to confirm). It is due at `run_at` and pointless from `until_at` on. A notification to a further address
 -- names its person too, one to an observer nobody.
 CREATE TABLE notifications (
     id uuid CONSTRAINT pk_notifications PRIMARY KEY,

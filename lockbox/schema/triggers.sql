@@ -419,7 +419,7 @@ END $$;
 CREATE TRIGGER batches_are_true AFTER INSERT ON events REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT
     WHEN (current_user = 'lockbox_worker') EXECUTE FUNCTION refuse_invented_batch();
 
--- Events and notifications are of the tenant of their request.
+-- Events are of the tenant of their request.
 CREATE FUNCTION refuse_foreign() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
@@ -431,8 +431,19 @@ BEGIN
 END $$;
 CREATE CONSTRAINT TRIGGER of_its_tenant AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     WHEN (current_user = 'lockbox_api' AND NEW.request_id IS NOT NULL) EXECUTE FUNCTION refuse_foreign();
-CREATE CONSTRAINT TRIGGER of_its_tenant AFTER INSERT ON notifications DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
-    WHEN (current_user = 'lockbox_api' AND NEW.request_id IS NOT NULL) EXECUTE FUNCTION refuse_foreign();
+
+-- What is told of an event is told of that one: whoever queues it writes both at once.
+CREATE FUNCTION refuse_unfounded_outbox() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM events e WHERE e.id = NEW.event_id AND e.request_id = NEW.request_id
+            AND e.tenant_id = NEW.tenant_id AND e.at = NEW.at) THEN
+        RAISE EXCEPTION 'the outbox names another event than %', NEW.event_id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER of_its_event AFTER INSERT ON outbox DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (current_user = 'lockbox_api') EXECUTE FUNCTION refuse_unfounded_outbox();
 
 -- Whoever writes an event queues nothing and leaves nothing out: the table does it, for a whole statement at once.
 CREATE FUNCTION queue_for_sealing() RETURNS trigger

@@ -11,8 +11,9 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from harness.outbox import fan_out_all
 from harness.people import HERE, World
-from harness.stage import unbound
+from harness.stage import as_sender, unbound
 from lockbox.database import Database
 from lockbox.identity.roles import Caller, Mode
 from lockbox.requests import questions
@@ -104,6 +105,11 @@ THE_REST = (
     WHERE tenant_id IS NOT NULL
     """,
     """
+    INSERT INTO outbox (event_id, tenant_id, request_id, at, run_at, template, mode, asked)
+    SELECT id, tenant_id, request_id, at, at, 'reviewing', 'enforce', '{}' FROM events
+    WHERE tenant_id = :tenant AND seq = 1 ORDER BY id LIMIT 1
+    """,
+    """
     INSERT INTO deliveries (id, notification_id, endpoint_id, event_type, at, took_ms, status, answer)
     SELECT uuidv7(), n.id, n.endpoint_id, 'request.submitted', now(), 7, 204, 'thanks' FROM notifications n
     WHERE n.tenant_id = :tenant
@@ -152,6 +158,7 @@ def furnish(db: Database, mode: Mode = Mode.ENFORCE) -> World:
             world.act("ann", answer, request.id, comment="Go ahead")
         with db.transaction() as session:
             questions.ask(session, world.people["ann"], HERE, request.id, "Which mails?")
+    fan_out_all(as_sender(db))
     values: dict[str, UUID | list[UUID]] = {name: caller.person_id for name, caller in world.people.items()}
     values |= {"tenant": world.tenant.id, "everybody": [caller.person_id for caller in world.people.values()]}
     with unbound(db).begin() as connection:
@@ -173,7 +180,8 @@ PUBLIC["deliveries"] = "endpoint_id IN (SELECT id FROM endpoints WHERE tenant_id
 TABLES = text("""
 SELECT c.relname AS name,
     (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
-        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '') AS columns,
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+        AND a.attidentity = '') AS columns,
     (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum = ANY(i.indkey)) AS key,
     (SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}') FROM pg_attribute a

@@ -11,8 +11,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Row, text
 
+from harness.outbox import fan_out_all
 from harness.people import HERE, SETTINGS, World, vouch_for
-from harness.stage import unbound
+from harness.stage import as_sender, unbound
 from lockbox.audit.events import VENDORS_LOG
 from lockbox.database import NO_KEYS, Database, UnitOfWork, WarnedSession, postgres_clock
 from lockbox.errors import LockboxError, NoOpenWindow
@@ -55,7 +56,14 @@ def at_once(pool: ThreadPoolExecutor, *calls: Callable[[], object]) -> list[obje
 
 
 def read(source: Database | Engine, query: str, **parameters: object) -> Sequence[Row[Any]]:
-    """Return the rows of a query."""
+    """Return the rows of a query; where it is about notifications, what is in the outbox is fanned out first."""
+    if isinstance(source, Database) and "notifications" in query:
+        fan_out_all(as_sender(source))
+    return read_as_is(source, query, **parameters)
+
+
+def read_as_is(source: Database | Engine, query: str, **parameters: object) -> Sequence[Row[Any]]:
+    """Return the rows of a query, and leave the outbox alone."""
     engine = unbound(source) if isinstance(source, Database) else source
     with engine.connect() as connection:
         return connection.execute(text(query), parameters).all()
@@ -143,7 +151,12 @@ def promised_clocks(db: Database) -> dict[str, float]:
 
 def promised_notifications(db: Database) -> dict[str, float]:
     """Return what the notifications' index has to hold, by the rows."""
-    rows = read(db, "SELECT id, run_at FROM notifications WHERE closed_at IS NULL")
+    rows = read_as_is(
+        db,
+        """
+        SELECT id, run_at FROM notifications WHERE closed_at IS NULL UNION ALL SELECT event_id, run_at FROM outbox
+        """,
+    )
     return {f"notify:{row.id}": milliseconds(row.run_at) for row in rows}
 
 

@@ -9,12 +9,13 @@ from sqlalchemy import Engine
 
 from harness.people import World
 from harness.stage import setting
+from lockbox.admin import members
 from lockbox.admin import tenants as tenancy
 from lockbox.database import Database
 from lockbox.errors import AddressTaken, Invalid, NotFound, SignInAgain, TooManyAddresses
 from lockbox.identity import authentication, tenants
 from lockbox.identity.models import Address
-from lockbox.identity.roles import AuthMethod, Side
+from lockbox.identity.roles import AuthMethod, Role, Side
 from lockbox.identity.sessions import ClientInfo
 from lockbox.notifications import addresses
 from lockbox.notifications.models import Outcome
@@ -122,6 +123,21 @@ def test_what_waits_for_an_address_that_was_removed_is_not_sent(
     (one,) = post.deliver(worker, [waits.id])
 
     assert (one.outcome, post.mail.sent) == (Outcome.MOOT, [])
+
+
+def test_who_takes_a_tenant_over_while_nothing_is_sent_keeps_the_news_from_nobody(
+    world: World, worker: Database, post: Postbag
+) -> None:
+    desk = _confirmed(world, worker, "tara")
+    world.add("nell", Role.TENANT_ADMIN, world.tenant.id)
+
+    does(world, "nell", tenancy.rename, "Contoso AG")
+    _by(world, "tara", addresses.remove, desk.id)
+    does(world, "nell", members.remove, world.people["tara"].person_id)
+    post.deliver(worker, open_notifications(worker))
+
+    told = {mail.to_address for mail in post.mail.sent if "Contoso AG" in mail.text}
+    assert told >= {DESK, address(world.db, world, "tara")}
 
 
 def test_adding_confirming_choosing_and_removing_are_told_to_the_addresses_that_were_there_before(

@@ -1,10 +1,13 @@
 """Who is told of each move, counted from the notifications that it left."""
 
+from datetime import timedelta
+
 import pytest
 from sqlalchemy import Engine
 
+from harness.outbox import fan_out_all
 from harness.people import HERE, World
-from harness.stage import setting
+from harness.stage import as_sender, setting
 from lockbox.database import Database
 from lockbox.errors import TenantSuspended
 from lockbox.identity import tenants
@@ -184,10 +187,15 @@ def test_each_move_leaves_its_notifications_due_at_once_and_prompts_matter_until
     request = world.submit()
     opened = world.act("ann", Action.APPROVE, request.id)
 
-    prompts = read(world.db, "SELECT DISTINCT run_at, until_at FROM notifications WHERE template = 'pending'")
-    outcomes = read(world.db, "SELECT DISTINCT run_at FROM notifications WHERE template = 'active'")
-    assert [tuple(row) for row in prompts] == [(request.created_at, request.deadline_at)]
-    assert [row.run_at for row in outcomes] == [opened.opened_at]
+    prompts = read(
+        world.db, "SELECT run_at <= now() AS is_due, until_at FROM notifications WHERE template = 'pending'"
+    )
+    outcomes = read(
+        world.db, "SELECT run_at <= now() AS is_due, until_at FROM notifications WHERE template = 'active'"
+    )
+    assert opened.opened_at
+    assert {tuple(row) for row in prompts} == {(True, request.deadline_at)}
+    assert {tuple(row) for row in outcomes} == {(True, opened.opened_at + timedelta(hours=24))}
 
 
 DISABLE_ANN = "UPDATE people SET disabled_at = now() WHERE name = 'Ann'"
@@ -338,6 +346,7 @@ def test_who_joins_after_the_window_opened_does_not_hear_that_it_closed(
     write(superuser, QUIET, names=["Ann"])
     request = world.submit()
     world.act("max", Action.ENDORSE, request.id)
+    fan_out_all(as_sender(api))
     world.add("late", Role.APPROVER, world.tenant.id)
     set_back(superuser, [request.id], 1)
 

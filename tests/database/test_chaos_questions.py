@@ -5,8 +5,9 @@ from sqlalchemy import text
 
 from chaos import questions
 from config.settings import DEVELOPMENT_KEY
+from harness.outbox import fan_out_all
 from harness.people import World
-from harness.stage import setting, unbound
+from harness.stage import as_sender, setting, unbound
 from lockbox.database import Database
 from lockbox.notifications import endpoints
 from lockbox.notifications.endpoints import SecretVault
@@ -62,6 +63,7 @@ def honest(world: World, worker: Database) -> World:
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
     world.act("erin", Action.COMPLETE, request.id)
+    fan_out_all(as_sender(world.db))
     sealed(worker)
     return world
 

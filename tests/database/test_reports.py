@@ -8,12 +8,13 @@ from sqlalchemy import Engine
 
 from cli.owner_transaction import as_owner
 from harness.clocks import ShiftedClock
+from harness.outbox import fan_out_all
 from harness.people import HERE, World
-from harness.stage import Urls, unbound
+from harness.stage import Urls, as_sender, unbound
 from lockbox.admin import erasure
 from lockbox.database import Database, now
 from lockbox.identity.roles import Mode, Role, Scope
-from lockbox.notifications import report_schedule
+from lockbox.notifications import fan_out
 from lockbox.notifications.senders.protocol import OutgoingMail
 from lockbox.requests import activity, policy_store, timers
 from lockbox.requests.activity import ActivityEntry
@@ -43,7 +44,8 @@ def promised(world: World, sender: Database, later: ShiftedClock, request_id: UU
 def promise(sender: Database, later: ShiftedClock, after: int) -> None:
     """Let reports be promised that are due so many seconds later."""
     later.shift += timedelta(seconds=after)
-    for _ in report_schedule.promise_due(sender, policy_store.wordings):
+    fan_out_all(as_sender(sender))
+    for _ in fan_out.promise_reports(sender, policy_store.wordings):
         pass
 
 
@@ -149,7 +151,9 @@ def test_a_stranger_among_what_is_due_comes_to_nothing(world: World, sender: Dat
     request_id = opened(world)
     world.act("erin", Action.COMPLETE, request_id)
     first = promised(world, sender, later, request_id)
-    strange = "INSERT INTO reports_due SELECT id, now() FROM events UNION SELECT uuidv7(), now()"
+    strange = """
+    INSERT INTO reports_due SELECT id, now() FROM events UNION SELECT uuidv7(), now() ON CONFLICT DO NOTHING
+    """
     write(unbound(world.db), strange)
 
     again = promised(world, sender, later, request_id)

@@ -7,8 +7,9 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from harness.outbox import fan_out_all
 from harness.people import World
-from harness.stage import Urls
+from harness.stage import Urls, as_sender
 from lockbox.database import Database
 from lockbox.requests.policy_rules import Policy
 from tests.database.scenes import as_caller, read
@@ -400,6 +401,7 @@ def test_the_tables_refuse_a_request_that_cannot_be(world: World, behind_trigger
 
 def test_the_tables_refuse_what_else_cannot_be(world: World, superuser: Engine) -> None:
     world.submit()
+    fan_out_all(as_sender(world.db))
 
     said = {statement: _refused(superuser, statement) for statement in BROKEN_OTHERS}
 

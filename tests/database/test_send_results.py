@@ -27,7 +27,7 @@ def claim(db: Database, ids: Sequence[UUID]) -> list[ClaimResult]:
     """Claim notifications, and say that all were sent but the last, which was given back."""
     db = as_sender(db)
     with db.transaction() as session:
-        claims, at, _ = queue.claim(session, ids, SendingPool(first_load=1000), [])
+        claims, at, _, _ = queue.claim(session, ids, SendingPool(first_load=1000), [])
     *sent, back = claims
     results: list[AttemptResult | ReturnedClaim] = [
         AttemptResult(

@@ -36,7 +36,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from lockbox.sql import new_id
 from tests.database.postbag import Postbag, SlowMail, address, open_notifications
-from tests.database.scenes import many, read, set_back, state_of, write
+from tests.database.scenes import many, promised_notifications, read, set_back, state_of, write
 from tests.database.test_sealer import SIGNER
 from tests.database.test_sending_pool import black_hole
 from tests.each import each
@@ -287,7 +287,7 @@ def test_reconcile_and_seal_count_what_they_did_and_record_that_they_ran(
     assert repaired == {
         "overdue": 1,
         "rebuilt_clock": 1,
-        "rebuilt_notifications": len(open_notifications(worker)),
+        "rebuilt_notifications": len(promised_notifications(worker)),
         "whole": 2,
     }
     assert sealed["events"] == read(worker, "SELECT count(*) AS n FROM events")[0].n

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from harness.clocks import ShiftedClock
+from harness.outbox import fan_out_all
 from harness.people import HERE, World
-from harness.stage import unbound
+from harness.stage import as_sender, unbound
 from lockbox.admin import delivery_log, webhooks
 from lockbox.admin.webhooks import WebhookInput, WebhookUrlPolicy, WebhookWithSecret
 from lockbox.database import Database
@@ -422,6 +423,7 @@ def test_a_dead_notification_comes_back_to_life_with_time_enough(
     shown = added(world, reach)
     request = world.submit()
     world.act("ann", Action.APPROVE, request.id)
+    fan_out_all(as_sender(world.db))
     write(unbound(world.db), "UPDATE notifications SET closed_at = now(), outcome = 'dead', attempts = 40, "
           "until_at = now() WHERE endpoint_id IS NOT NULL AND template = 'active'")  # fmt: skip
     write(

@@ -24,7 +24,7 @@ from tests.database.furnished import (
     tables,
     versions,
 )
-from tests.database.scenes import as_caller, read, write
+from tests.database.scenes import as_caller, read, read_as_is, write
 
 ELSEWHERE = {"zack": Role.TENANT_ADMIN, "zoe": Role.APPROVER, "zara": Role.AUDITOR}
 CUSTOMERS = {"tara", "ann", "amir", "abe", "aude"}
@@ -49,6 +49,7 @@ OF_REQUESTS = {
         "JOIN requests r ON r.id = e.request_id WHERE {sight}"
     ),
     "notifications": "SELECT n.id FROM notifications n JOIN requests r ON r.id = n.request_id WHERE {sight}",
+    "outbox": "SELECT o.event_id FROM outbox o JOIN requests r ON r.id = o.request_id WHERE {sight}",
 }
 WITH_A_REQUEST = {
     "events": "request_id IS NOT NULL",
@@ -202,7 +203,7 @@ def _sees_of_requests(world: World, caller: Caller) -> dict[str, Keys]:
 def _is_to_see(world: World, who: str) -> dict[str, Keys]:
     me = world.people[who].person_id
     return {
-        name: {tuple(row) for row in read(world.db, query.format(sight=SIGHT[who]), me=me)}
+        name: {tuple(row) for row in read_as_is(world.db, query.format(sight=SIGHT[who]), me=me)}
         for name, query in OF_REQUESTS.items()
     }
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from harness.outbox import fan_out_all
 from harness.people import World
 from harness.stage import Urls
 from lockbox.database import Database, make_engine
@@ -77,6 +78,7 @@ def test_the_notifications_workers_login_moves_nothing_and_seals_nothing(
 
 def test_nothing_is_sent_without_its_delivery(world: World, notifications: Database) -> None:
     world.submit()
+    fan_out_all(notifications)
 
     with pytest.raises(DBAPIError, match="was sent without a delivery"):
         write(notifications.engine, "UPDATE notifications SET outcome = 'sent', closed_at = now()")

@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import event, text
 
 from harness.clocks import ShiftedClock
+from harness.outbox import fan_out_all
 from harness.people import World
-from harness.stage import setting
+from harness.stage import as_sender, setting
 from lockbox.database import Database
 from lockbox.notifications.senders.protocol import OutgoingMail, SendFailed
 from lockbox.requests import timers
@@ -95,6 +96,7 @@ def test_a_prompt_does_not_say_of_it_later_that_nobody_answered(
     world: World, sender: Database, later: ShiftedClock, post: Postbag
 ) -> None:
     untold, told = world.submit(), world.submit()
+    fan_out_all(as_sender(sender))
     with setting(sender).transaction() as session:
         session.execute(SENT, {"id": told.id})
     later.shift = timedelta(hours=12)

@@ -164,7 +164,7 @@ def test_with_redis_away_the_intake_answers_within_a_second_and_stands(world: Wo
     assert second < RETRIED
     assert state_of(world.db, request.id) == "pending"
     assert len(promised_clocks(world.db)) == 4
-    assert len(promised_notifications(world.db)) == 12
+    assert len(promised_notifications(world.db)) == 4
 
 
 def test_with_redis_away_decisions_are_taken_as_ever(world: World, away_url: str) -> None:
@@ -186,7 +186,7 @@ def test_what_could_not_be_armed_is_healed_by_reconciling(
     request = world.submit(db=db)
     db.schedule.close()
     missing = worker.schedule.members(NOTIFICATIONS)
-    write(superuser, "UPDATE notifications SET run_at = run_at - interval '4 seconds'")
+    write(superuser, "UPDATE outbox SET at = at - interval '4 seconds'")
     handed: list[UUID] = []
 
     list(reconcile(worker, handed.extend))

@@ -20,7 +20,9 @@ from api.app import make_app
 from api.deps import form_fields
 from config.settings import Settings
 from harness.clocks import ShiftedClock
+from harness.outbox import fan_out_all
 from harness.people import World, sign_in, vouch_for
+from harness.stage import as_sender
 from lockbox.database import Database
 from lockbox.identity.roles import AuthMethod
 from lockbox.identity.sessions import ClientInfo
@@ -36,7 +38,8 @@ HOSTS = itertools.count(1)
 APPS: dict[Engine, tuple[FastAPI, ShiftedClock]] = {}
 COUNT = """
 SELECT (SELECT count(*) FROM requests) AS requests, (SELECT count(*) FROM decisions) AS decisions,
-    (SELECT count(*) FROM events) AS events, (SELECT count(*) FROM notifications) AS notifications,
+    (SELECT count(*) FROM events) AS events,
+    (SELECT count(*) FROM notifications) + (SELECT count(*) FROM outbox) AS notifications,
     (SELECT count(*) FROM passkeys) AS passkeys, (SELECT count(*) FROM identities) AS identities,
     (SELECT count(*) FROM sessions) AS sessions, (SELECT count(*) FROM sign_ins) AS sign_ins,
     (SELECT count(*) FROM memberships) AS memberships, (SELECT count(*) FROM people) AS people
@@ -203,7 +206,12 @@ class Portal:
         return {name: value for name, value in fields.items() if name in known}
 
     def sql(self, statement: str, **values: Any) -> list[Any]:
-        """Look at the database, or set a scene in it, with every right."""
+        """Look at the database, or set a scene in it, with every right.
+
+        Where it is about notifications, what is in the outbox is fanned out first.
+        """
+        if "notifications" in statement and statement != COUNT:
+            fan_out_all(as_sender(self.db))
         with self.root.connect() as connection:
             found = connection.execute(text(statement), values)
             rows = list(found.all()) if found.returns_rows else []

@@ -110,6 +110,7 @@ def test_the_log_of_notifications_shows_each_address_to_the_own_side_alone(
         json={"name": "Watching desk", "address": "watch@contoso.example"},
     )
     request = fresh_door.pending()
+    fresh_door.fan_out()
 
     own = fresh_door.get("aude", f"/v1/requests/{request}/notifications").json()["own"]
     other = fresh_door.get("erin", f"/v1/requests/{request}/notifications")

@@ -26,6 +26,7 @@ def deliver(door: Door, worker: Database, request_id: str, *, refused: Iterable[
     for name in refused:
         failure = SendFailed("550 no such mailbox here", permanent=True, kind="status")
         post.mail.refused[address(door.db, door.world, name)] = failure
+    door.fan_out()
     with door.root.connect() as connection:
         rows = connection.exec_driver_sql(
             "SELECT id FROM notifications WHERE request_id = %s AND closed_at IS NULL", (request_id,)

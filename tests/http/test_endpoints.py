@@ -175,6 +175,7 @@ def test_who_was_told_is_shown_by_name_on_ones_own_side_and_counted_on_the_other
     add(fresh_door, description="Contoso's channel")
     add(fresh_door, "olga", url="https://hooks.vendor.example/secret-path")
     request = fresh_door.active()
+    fresh_door.fan_out()
 
     answers = {
         who: fresh_door.get(who, f"/v1/requests/{request}/notifications").json()

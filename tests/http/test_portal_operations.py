@@ -7,7 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from harness.stage import unbound
+from harness.outbox import fan_out_all
+from harness.stage import as_sender, unbound
 from lockbox.database import Database
 from lockbox.identity import authentication
 from lockbox.monitoring import status
@@ -229,6 +230,7 @@ def calm_down(portal: Portal) -> None:
 
 def age(portal: Portal, request_id: UUID, channel: str) -> None:
     """Let the notifications of a request by one channel have waited for ten minutes."""
+    fan_out_all(as_sender(portal.db))
     write(unbound(portal.db), "DELETE FROM deliveries")
     write(unbound(portal.db), AGED, request_id=request_id, channel=channel)
 

@@ -57,9 +57,13 @@ class RunningStack(Stack):
         wait_until(lambda: self.state(request_id) == state, f"{request_id} is {state}")
 
     def open_notifications(self, world: World) -> list[Any]:
-        """Return the notifications of a tenant that are neither sent nor given up."""
+        """Return what of a tenant is still to be sent: open notifications, and events in the outbox."""
         return self.rows(
-            "SELECT id FROM notifications WHERE closed_at IS NULL AND tenant_id = :id", id=str(world.tenant.id)
+            """
+            SELECT id FROM notifications WHERE closed_at IS NULL AND tenant_id = :id
+            UNION ALL SELECT event_id FROM outbox WHERE tenant_id = :id
+            """,
+            id=str(world.tenant.id),
         )
 
     def open_requests(self, world: World) -> list[Any]:

@@ -78,6 +78,8 @@ PLAYED = {
         "broker.after_pop",
         "broker.before_ack",
         "notify.before_claim",
+        "fan_out.after_take",
+        "fan_out.after_write",
         "transaction.before_arm",
         "notify.after_claim",
         "notify.before_send",

@@ -1,0 +1,329 @@
+"""Fan events of requests out: work out who is told of each, and write their notifications, claimed already.
+
+A row of the outbox is deleted by the transaction that writes what it promised. The rows of one request are fanned
+out in order: who hears of an end depends on who was asked.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from lockbox import database
+from lockbox.audit.events import Actor
+from lockbox.database import Database, UnitOfWork, array, listed, now
+from lockbox.failpoints import failpoint
+from lockbox.identity.roles import Mode
+from lockbox.notifications import queue, recipients
+from lockbox.notifications.audience import (
+    REPORT,
+    REPORTED_AFTER,
+    AudienceGroup,
+    Reminder,
+    is_reported,
+    matters_until,
+)
+from lockbox.notifications.load import Wordings
+from lockbox.notifications.models import Channel
+from lockbox.notifications.outbox import KIND, NotifiedMove
+from lockbox.notifications.queue import ClaimedBatch, LetIn, NotificationClaim, ReadyNotification, Slot
+from lockbox.notifications.recipients import AudienceCache, AudienceMember, NotificationRecipient, RecipientDirectory
+from lockbox.notifications.sending_pool import SendingPool
+from lockbox.schedule import NOTIFICATIONS, IndexEntry
+
+BUSY_AGAIN = timedelta(milliseconds=250)
+MOST_REPORTS = 500
+REMINDERS = frozenset(Reminder)
+
+AS_IN_ROW = (
+    *("event_id", "request_id", "tenant_id", "requester_id", "service", "action", "from_state", "to_state"),
+    *("at", "deadline_at", "asked_at"),
+)
+
+# One process at a time fans a request out; a lock that does not wait says which.
+FIND = text("""
+SELECT event_id, request_id, pg_try_advisory_xact_lock(hashtextextended('fan out ' || request_id, 0)) AS is_ours
+FROM outbox WHERE event_id = ANY(:ids)
+""")
+TAKE = text("""
+WITH taken AS (DELETE FROM outbox WHERE request_id = ANY(:ids) RETURNING *)
+SELECT o.event_id, o.request_id, o.tenant_id, o.at, o.mode, o.asked, e.action, e.actor_id, e.actor_role, e.from_state,
+    e.to_state, coalesce(e.deadline_at, o.at) AS deadline_at, r.requester_id, r.service,
+    CASE WHEN r.asked_at <= o.at THEN r.asked_at END AS asked_at
+FROM taken o JOIN events e ON e.id = o.event_id JOIN requests r ON r.id = o.request_id
+ORDER BY o.request_id, o.number
+""")
+PLACES = text("""
+SELECT id, email AS place FROM people WHERE id = ANY(:ids)
+UNION ALL SELECT id, email FROM addresses WHERE id = ANY(:ids)
+UNION ALL SELECT id, email FROM observers WHERE id = ANY(:ids)
+UNION ALL SELECT id, url FROM endpoints WHERE id = ANY(:ids)
+""")
+# Of a thousand events many are told to the same people: each audience is written once, each notification as two
+# numbers.
+ADDRESSED = """
+addressed AS (
+    INSERT INTO notifications (id, tenant_id, request_id, event_id, person_id, address_id, observer_id, endpoint_id,
+        channel, template, run_at, until_at, attempts)
+    SELECT n.id, c.tenant_id, c.request_id, c.event_id, t.person_id, t.address_id, t.observer_id, t.endpoint_id,
+        CASE WHEN t.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, t.template, n.run_at, t.until_at, n.attempts
+    FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_cause AS integer[]), CAST(:n_told AS integer[]),
+        CAST(:n_run_at AS timestamptz[]), CAST(:n_attempts AS integer[])) AS n (id, cause, told, run_at, attempts)
+    JOIN unnest(CAST(:c_event_id AS uuid[]), CAST(:c_tenant_id AS uuid[]), CAST(:c_request_id AS uuid[]))
+        WITH ORDINALITY AS c (event_id, tenant_id, request_id, number) ON c.number = n.cause
+    JOIN unnest(CAST(:t_person_id AS uuid[]), CAST(:t_address_id AS uuid[]), CAST(:t_observer_id AS uuid[]),
+        CAST(:t_endpoint_id AS uuid[]), CAST(:t_template AS text[]), CAST(:t_until_at AS timestamptz[]))
+        WITH ORDINALITY AS t (person_id, address_id, observer_id, endpoint_id, template, until_at, number)
+        ON t.number = n.told
+    ON CONFLICT DO NOTHING RETURNING id
+)"""
+# Who gets the report on a window is asked when it is due: a row now, and not one for each of them.
+REPORTED = """
+reported AS (
+    INSERT INTO reports_due (event_id, due_at)
+    SELECT * FROM unnest(CAST(:r_event_id AS uuid[]), CAST(:r_due_at AS timestamptz[])) ON CONFLICT DO NOTHING
+)"""
+WRITE = text(f"WITH {ADDRESSED},{REPORTED} SELECT id FROM addressed")  # noqa: S608 - our own SQL
+WRITE_REPORTS = text(f"WITH {ADDRESSED} SELECT id FROM addressed")  # noqa: S608 - our own SQL
+TAKE_REPORTS = text("""
+WITH taken AS (
+    DELETE FROM reports_due WHERE event_id IN (SELECT event_id FROM reports_due WHERE due_at <= :at
+        ORDER BY due_at LIMIT :most)
+    RETURNING event_id
+)
+SELECT t.event_id, e.tenant_id, e.request_id, v.voters
+FROM taken t LEFT JOIN events e ON e.id = t.event_id AND e.seq IS NOT NULL AND e.from_state = 'active'
+    AND e.to_state <> 'active'
+    AND NOT EXISTS (SELECT FROM notifications n WHERE n.event_id = e.id AND n.template = 'report')
+LEFT JOIN LATERAL (SELECT array_agg(DISTINCT d.person_id) AS voters FROM decisions d
+    WHERE d.request_id = e.request_id AND d.decision <> 'endorse' AND EXISTS (SELECT FROM memberships m
+        WHERE m.person_id = d.person_id AND m.tenant_id = e.tenant_id)) v ON true
+""")
+
+
+@dataclass
+class FannedBatch:
+    """What became of ids: `known` were in the outbox. Of their notifications some are claimed.
+
+    `put_off` counts those that found no room, and events that another process is at.
+    """
+
+    known: set[UUID]
+    claims: list[NotificationClaim] = field(default_factory=list)
+    put_off: int = 0
+
+
+def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, at_once: list[Slot]) -> ClaimedBatch:
+    """Fan out what of these is an event in the outbox, and claim what of them is a notification that is due.
+
+    It takes what `queue.claim` takes, and ids of events too.
+    """
+    fanned = fan_out(session, ids, partial(queue.let_in, sending_pool, at_once))
+    due = queue.claim(session, sorted(set(ids) - fanned.known), sending_pool, at_once)
+    return due._replace(claims=[*fanned.claims, *due.claims], put_off=fanned.put_off + due.put_off)
+
+
+def fan_out(session: UnitOfWork, ids: Sequence[UUID], let_in: LetIn) -> FannedBatch:
+    """Fan out the events with these ids that are in the outbox, and all others of their requests.
+
+    What another process is at comes again. The schedule is settled for all of them.
+
+    Args:
+        session: of a transaction that is committed before anything is sent.
+        ids: of events; others are left alone.
+        let_in: decides which notifications are claimed now, and when the others come again.
+    """
+    found = session.execute(FIND, {"ids": list(ids)}).all()
+    settled = [IndexEntry(str(row.event_id), KIND, BUSY_AGAIN) for row in found if not row.is_ours]
+    batch = FannedBatch({row.event_id for row in found}, put_off=len(settled))
+    ours = {row.request_id for row in found if row.is_ours}
+    if ours:
+        rows = session.execute(TAKE, {"ids": sorted(ours)}).all()
+        failpoint("fan_out.after_take")
+        batch.known |= {row.event_id for row in rows}
+        settled += [IndexEntry(str(row.event_id), KIND, None) for row in rows]
+        at, moves = now(session), [_move(row) for row in rows]
+        known = _directory(session, moves, at)
+        for alike in _rounds(moves):
+            _write(session, alike, known, at, let_in, batch)
+        failpoint("fan_out.after_write")
+    database.arm_after_commit(session, NOTIFICATIONS, settled)
+    return batch
+
+
+def _move(row: Row[Any]) -> NotifiedMove:
+    return NotifiedMove(
+        **{name: getattr(row, name) for name in AS_IN_ROW},
+        mode=Mode(row.mode),
+        actor=Actor(row.actor_id, row.actor_role),
+        asked=frozenset(row.asked),
+        reminder=Reminder(row.action) if row.action in REMINDERS else None,
+    )
+
+
+def _directory(session: UnitOfWork, moves: Sequence[NotifiedMove], at: datetime) -> RecipientDirectory:
+    tenants = {move.tenant_id for move in moves}
+    known = recipients.look_up(session, tenants, at)
+    also = {move.requester_id for move in moves}.union(*(move.asked for move in moves))
+    also |= {move.actor.person_id for move in moves if move.actor.person_id}
+    return recipients.with_places(session, known, tenants, also=also)
+
+
+def _rounds(moves: Sequence[NotifiedMove]) -> Iterator[list[NotifiedMove]]:
+    """Yield the first event of each request, then the second of each, and so on."""
+    rounds: list[list[NotifiedMove]] = []
+    seen = defaultdict[UUID, int](int)
+    for move in moves:
+        number = seen[move.request_id]
+        if number == len(rounds):
+            rounds.append([])
+        rounds[number].append(move)
+        seen[move.request_id] += 1
+    yield from rounds
+
+
+def _write(  # noqa: PLR0917 - as many things meet here
+    session: UnitOfWork,
+    moves: Sequence[NotifiedMove],
+    known: RecipientDirectory,
+    at: datetime,
+    let_in: LetIn,
+    batch: FannedBatch,
+) -> None:
+    heard = recipients.prompted(
+        session, [move.request_id for move in moves if AudienceGroup.HEARD in recipients.hearers(move)]
+    )
+    audiences = AudienceCache(known)
+    told = [audiences.of(move, heard[move.request_id]) for move in moves]
+    pairs = list(_pairs(moves, told, audiences.due))
+    claims, put_off = let_in(*_ready(session, pairs, audiences.due), at)
+    leases = {claim.notification_id: claim.lease for claim in claims}
+    closed = [move for move in moves if is_reported(move.from_state, move.to_state)]
+    reports = {
+        "r_event_id": array(move.event_id for move in closed),
+        "r_due_at": array(move.at + REPORTED_AFTER for move in closed),
+    }
+    due = put_off | leases
+    values = _addressed(moves, pairs, audiences.due, [due.get(one.id, at) for one in pairs], leases)
+    written = set(session.execute(WRITE, values | reports).scalars())
+    batch.claims += [claim for claim in claims if claim.notification_id in written]
+    for claim in claims:
+        if claim.slot and claim.notification_id not in written:
+            claim.slot.leave()
+    batch.put_off += len(put_off)
+    database.arm_after_commit(
+        session, NOTIFICATIONS, [IndexEntry(str(one), KIND, due[one] - at if one in due else at) for one in written]
+    )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A notification: which cause, told to which member of all audiences; both are counted from one."""
+
+    id: UUID
+    cause: int
+    member: int
+
+
+def _pairs(causes: Sequence[Any], told: Sequence[Iterable[int]], due: Sequence[AudienceMember]) -> Iterator[_Pair]:
+    for number, (cause, audience) in enumerate(zip(causes, told, strict=True), 1):
+        for one in audience:
+            yield _Pair(notification_id(cause.event_id, due[one - 1].told), number, one)
+
+
+def notification_id(event_id: UUID, told: NotificationRecipient) -> UUID:
+    """Return the id under which somebody is told of an event, the same each time; it sorts like the event's."""
+    ids = (told.person_id, told.address_id, told.observer_id, told.endpoint_id)
+    named = b"".join(one.bytes if one else bytes(16) for one in (event_id, *ids)) + told.template.encode()
+    bits = int.from_bytes(event_id.bytes[:6] + hashlib.sha256(named).digest()[:10])
+    return UUID(int=bits & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
+
+
+def _ready(
+    session: UnitOfWork, pairs: Sequence[_Pair], due: Sequence[AudienceMember]
+) -> tuple[list[ReadyNotification], Mapping[UUID, str]]:
+    """Return the new notifications as they are let in or put off, and where each leads to."""
+    ids = {one.told.place_id for one in due}
+    places = {row.id: row.place for row in session.execute(PLACES, {"ids": list(ids)})} if ids else {}
+    ready, leads_to = [], {}
+    for pair in pairs:
+        member = due[pair.member - 1]
+        channel = Channel.MAIL if member.told.endpoint_id is None else Channel.WEBHOOK
+        ready.append(ReadyNotification(pair.id, channel, member.until_at))
+        leads_to[pair.id] = places.get(member.told.place_id, "")
+    return ready, leads_to
+
+
+def _addressed(
+    causes: Sequence[Any],
+    pairs: Sequence[_Pair],
+    due: Sequence[AudienceMember],
+    run_at: Sequence[datetime],
+    claimed: Container[UUID] = (),
+) -> dict[str, Any]:
+    """Return the parameters of ADDRESSED."""
+    return {
+        "n_id": listed(str(one.id) for one in pairs),
+        "n_cause": array(one.cause for one in pairs),
+        "n_told": array(one.member for one in pairs),
+        "n_run_at": array(run_at),
+        "n_attempts": array(int(one.id in claimed) for one in pairs),
+        "c_event_id": array(cause.event_id for cause in causes),
+        "c_tenant_id": array(cause.tenant_id for cause in causes),
+        "c_request_id": array(cause.request_id for cause in causes),
+        "t_person_id": array(one.told.person_id for one in due),
+        "t_address_id": array(one.told.address_id for one in due),
+        "t_observer_id": array(one.told.observer_id for one in due),
+        "t_endpoint_id": array(one.told.endpoint_id for one in due),
+        "t_template": array(one.told.template for one in due),
+        "t_until_at": array(one.until_at for one in due),
+    }
+
+
+def promise_reports(database_: Database, wordings: Wordings) -> Iterator[int]:
+    """Promise the reports that are due, batch by batch, where the policy that is laid down by now wants one."""
+    while taken := _report_batch(database_, wordings):
+        yield taken
+
+
+def _report_batch(database_: Database, wordings: Wordings) -> int:
+    with database_.transaction() as session:
+        at = now(session)
+        rows = session.execute(TAKE_REPORTS, {"at": at, "most": MOST_REPORTS}).all()
+        ended = [row for row in rows if row.request_id]
+        worded = wordings(session, [row.request_id for row in ended]) if ended else {}
+        wanted = [row for row in ended if worded[row.request_id].report]
+        if wanted:
+            _promise_reports(session, wanted, at)
+        return len(rows)
+
+
+def _promise_reports(session: UnitOfWork, ended: Sequence[Row[Any]], at: datetime) -> None:
+    tenants, voters = {row.tenant_id for row in ended}, {person for row in ended for person in row.voters or ()}
+    known = recipients.look_up(session, tenants, at, with_auditors=True)
+    recipients.with_places(session, known, tenants, also=voters)
+    due: list[AudienceMember] = []
+    audiences: dict[tuple[UUID, frozenset[UUID]], range] = {}
+    told = []
+    for row in ended:
+        key = row.tenant_id, frozenset(row.voters or ())
+        if key not in audiences:
+            first, until = len(due) + 1, matters_until(REPORT, at, at)
+            for person in sorted(_readers(known, *key)):
+                due += [AudienceMember(one, until) for one in recipients.at_each_address(known, person, REPORT)]
+            audiences[key] = range(first, len(due) + 1)
+        told.append(audiences[key])
+    pairs = list(_pairs(ended, told, due))
+    session.execute(WRITE_REPORTS, _addressed(ended, pairs, due, [at] * len(pairs)))
+    database.arm_after_commit(session, NOTIFICATIONS, [IndexEntry(str(one.id), KIND, at) for one in pairs])
+
+
+def _readers(known: RecipientDirectory, tenant_id: UUID, voters: frozenset[UUID]) -> frozenset[UUID]:
+    """Return who gets the report: those who have approved or denied, the tenant's admins and its auditors."""
+    return voters | known.admins[tenant_id] | known.auditors[tenant_id]

@@ -1,0 +1,223 @@
+"""Events are fanned out: in order, once, under the same ids, and nobody whom an event concerns is forgotten."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, Row, text
+
+from harness.clocks import ShiftedClock
+from harness.outbox import fan_out_all
+from harness.people import World
+from harness.stage import as_sender
+from lockbox.database import Database
+from lockbox.identity.roles import Role
+from lockbox.notifications import delivery, fan_out
+from lockbox.notifications.delivery import NotRecorded
+from lockbox.notifications.recipients import NotificationRecipient
+from lockbox.requests import timers
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy_rules import Policy
+from lockbox.schedule import NOTIFICATIONS
+from lockbox.sql import new_id
+from tests.database.postbag import Postbag
+from tests.database.scenes import at_once, many, read_as_is, set_back, write
+
+ALL = "SELECT id, event_id, template, person_id, attempts, run_at > now() AS is_leased FROM notifications ORDER BY id"
+QUEUED = "SELECT event_id, number FROM outbox ORDER BY number"
+
+
+@pytest.fixture
+def world(api: Database) -> World:
+    """A tenant whose approvers are asked at once."""
+    return World.make(api, Policy(vendor_review=False))
+
+
+def queued(db: Database) -> list[UUID]:
+    """Return the events in the outbox, in order."""
+    return [row.event_id for row in read_as_is(db, QUEUED)]
+
+
+def written(db: Database) -> Sequence[Row[Any]]:
+    """Return all notifications, without fanning out anything."""
+    return read_as_is(db, ALL)
+
+
+def test_a_move_leaves_one_row_whoever_is_told(world: World) -> None:
+    world.act("ann", Action.APPROVE, world.submit().id)
+
+    assert len(queued(world.db)) == 2
+    assert written(world.db) == []
+
+
+def test_what_is_fanned_out_is_claimed_sent_and_gone_from_the_outbox(
+    world: World, worker: Database, post: Postbag
+) -> None:
+    world.submit()
+
+    sent = post.deliver(worker, queued(world.db))
+
+    assert len(sent) == len(post.mail.sent) == 3
+    assert queued(world.db) == []
+    assert {row.attempts for row in written(world.db)} == {1}
+    assert worker.schedule.members(NOTIFICATIONS) == {}
+
+
+def test_what_is_claimed_by_the_fan_out_stands_in_the_index_at_the_end_of_its_lease(
+    world: World, worker: Database, post: Postbag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.submit()
+    monkeypatch.setattr(delivery, "failpoint", _die_after_claim)
+
+    with pytest.raises(SystemExit):
+        post.deliver(worker, queued(world.db))
+
+    rows = written(world.db)
+    assert [(row.attempts, row.is_leased) for row in rows] == [(1, True)] * 3
+    assert worker.schedule.members(NOTIFICATIONS).keys() == {f"notify:{row.id}" for row in rows}
+
+
+def _die_after_claim(name: str) -> None:
+    if name == "notify.after_claim":
+        raise SystemExit(137)
+
+
+def test_whoever_is_told_again_after_a_crash_is_told_under_the_same_id(world: World) -> None:
+    world.submit()
+    sender = as_sender(world.db)
+    ids, first = queued(world.db), set[UUID]()
+
+    def crash() -> None:
+        with sender.transaction() as session:
+            fan_out.fan_out(session, ids, lambda *_: ([], {}))
+            first.update(session.execute(text("SELECT id FROM notifications")).scalars())
+            raise SystemExit(137)
+
+    with pytest.raises(SystemExit):
+        crash()
+    assert queued(world.db) == ids
+
+    fan_out_all(sender)
+
+    assert {row.id for row in written(world.db)} == first
+
+
+def test_the_id_of_a_notification_sorts_like_its_event_and_differs_by_recipient() -> None:
+    event_id, ann, amir = new_id(), new_id(), new_id()
+
+    ids = [
+        fan_out.notification_id(event_id, told)
+        for told in (
+            NotificationRecipient("pending", ann),
+            NotificationRecipient("pending", amir),
+            NotificationRecipient("receipt", ann),
+            NotificationRecipient("pending", ann, amir),
+            NotificationRecipient("pending", endpoint_id=ann),
+        )
+    ]
+
+    assert len(set(ids)) == len(ids)
+    assert {one.bytes[:6] for one in ids} == {event_id.bytes[:6]}
+    assert {(one.version, one.variant) for one in ids} == {(7, event_id.variant)}
+    assert ids[0] == fan_out.notification_id(event_id, NotificationRecipient("pending", ann))
+
+
+def test_events_of_one_request_are_fanned_out_together_and_in_order(world: World, worker: Database) -> None:
+    request = world.submit()
+    world.act("ann", Action.DENY, request.id)
+    _, last = queued(world.db)
+
+    with as_sender(worker).transaction() as session:
+        fan_out.fan_out(session, [last], lambda *_: ([], {}))
+
+    told = {(row.template, row.person_id) for row in written(world.db)}
+    amir, abe = (world.people[name].person_id for name in ("amir", "abe"))
+    # Who is told of the end are those who were asked, as the rows before it say.
+    assert {("pending", amir), ("pending", abe), ("denied", amir), ("denied", abe)} <= told
+
+
+def test_what_another_process_is_at_comes_again(world: World, worker: Database) -> None:
+    first, second = world.submit(), world.submit()
+    world.act("ann", Action.DENY, first.id)
+    sender = as_sender(worker)
+    ids = queued(world.db)
+
+    with sender.transaction() as session:
+        fan_out.fan_out(session, ids[:1], lambda *_: ([], {}))
+        with sender.transaction() as other:
+            batch = fan_out.fan_out(other, ids[1:], lambda *_: ([], {}))
+
+    assert batch.put_off == 1
+    assert {row.event_id for row in written(world.db)} == set(ids)
+    assert second.id
+
+
+def test_many_who_fan_out_at_once_write_each_notification_once(
+    world: World, worker: Database, pool: ThreadPoolExecutor
+) -> None:
+    many(world, 20)
+    sender, ids = as_sender(worker), queued(world.db)
+
+    def fan() -> int:
+        with sender.transaction() as session:
+            return len(fan_out.fan_out(session, ids, lambda *_: ([], {})).claims)
+
+    at_once(pool, *[fan] * 6)
+    fan_out_all(sender)
+
+    assert len(written(world.db)) == 60
+    assert queued(world.db) == []
+
+
+def test_one_bad_row_holds_no_other(world: World, worker: Database, post: Postbag, superuser: Engine) -> None:
+    many(world, 5)
+    ids = queued(world.db)
+    write(superuser, "UPDATE outbox SET mode = 'unheard-of' WHERE event_id = :id", id=ids[2])
+
+    with pytest.raises(NotRecorded, match="1 of 5 could not be claimed"):
+        delivery.notify(as_sender(worker), ids, post.senders, 10)
+
+    assert len(post.mail.sent) == 12
+    assert queued(world.db) == [ids[2]]
+
+
+def test_a_time_out_whose_prompts_were_never_fanned_out_says_that_nobody_was_notified(
+    world: World, worker: Database, superuser: Engine, post: Postbag
+) -> None:
+    request = world.submit()
+    set_back(superuser, [request.id], 1)
+
+    timers.run(worker, [request.id])
+
+    (event,) = read_as_is(
+        world.db,
+        "SELECT convert_from(body, 'UTF8')::jsonb AS body FROM events WHERE to_state = 'timed_out'",
+    )
+    assert (event.body["asked"], event.body["reached"], event.body["nobody_notified"]) == (3, 0, True)
+    post.deliver(worker, queued(world.db))
+    told = {mail.to_name for mail in post.mail.sent if mail.subject.startswith("Nobody could be told")}
+    assert told >= {"Erin", "Ann", "Amir", "Abe"}
+
+
+def test_who_becomes_an_admin_before_it_is_fanned_out_gets_the_receipt(world: World, worker: Database) -> None:
+    world.act("ann", Action.DENY, world.submit().id)
+
+    admin = world.add("nell", Role.TENANT_ADMIN, world.tenant.id)
+    fan_out_all(as_sender(worker))
+
+    assert ("receipt", admin.person_id) in {(row.template, row.person_id) for row in written(world.db)}
+
+
+def test_nobody_waits_for_an_escalation_because_nothing_was_fanned_out(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    request = world.submit()
+    later.shift = timedelta(hours=6)
+
+    timers.run(sender, [request.id])
+
+    actions = [row.action for row in read_as_is(sender, "SELECT action FROM events ORDER BY at")]
+    assert actions == ["submit", "remind"]
