@@ -42,7 +42,7 @@ def write(folder: Path) -> int:
 def _write(folder: Path, one: Specimen) -> None:
     (folder / f"{one.name}.html").write_text(one.mail.html, encoding="utf-8")
     (folder / f"{one.name}.txt").write_text(one.mail.text, encoding="utf-8")
-    (folder / f"{one.name}.eml").write_bytes(compose(one.mail, SENDER).as_bytes())
+    (folder / f"{one.name}.eml").write_bytes(compose(one.mail, SENDER).content)
 
 
 def _index(shown: Sequence[Specimen]) -> str:

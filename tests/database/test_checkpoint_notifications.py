@@ -129,7 +129,7 @@ def test_the_saved_mail_of_a_digest_is_all_that_verifies_an_export_with_approval
             "UPDATE notifications SET closed_at = NULL, outcome = NULL WHERE template = 'audit_digest'",
         )
         post.deliver(sender, [row.id for row in read(unbound(sender), OPEN)])
-        (tmp_path / "digest.eml").write_bytes(compose(post.mail.sent[0], SENDER).as_bytes())
+        (tmp_path / "digest.eml").write_bytes(compose(post.mail.sent[0], SENDER).content)
         return CliRunner().invoke(auditing, [*verify, "--memory", str(tmp_path / str(len(post.approval_keys)))])
 
     unsure = verified()

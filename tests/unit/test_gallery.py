@@ -92,7 +92,7 @@ def every_mail() -> list[Specimen]:
 @cache
 def raw(one: Specimen) -> bytes:
     """Return the mail as it is sent."""
-    return compose(one.mail, SENDER).as_bytes()
+    return compose(one.mail, SENDER).content
 
 
 def by(hand: str) -> list[Specimen]:

@@ -25,7 +25,7 @@ SENDERS = ["Lockbox <lockbox@vendor.example>", "lockbox@vendor.example", "Änne,
 def test_any_text_makes_a_mail_with_one_of_each_header(name: str, why: str, comment: str) -> None:
     made = mail(requester=name, recipient_name=name, justification=why, case_ref=why, comment=comment)
 
-    raw = compose(made, "Lockbox <lockbox@vendor.example>").as_bytes()
+    raw = compose(made, "Lockbox <lockbox@vendor.example>").content
 
     read = email.message_from_bytes(raw, policy=default)
     assert sorted(read.keys()) == sorted(
@@ -51,7 +51,7 @@ def test_any_text_makes_a_mail_with_one_of_each_header(name: str, why: str, comm
 @settings(max_examples=examples(60), deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(exclude_categories=["Cs"])))
 def test_a_body_is_read_as_it_was_written_line_by_line(text: str, html: str) -> None:
-    raw = compose(replace(mail(), text=text, html=html), "Lockbox <lockbox@vendor.example>").as_bytes()
+    raw = compose(replace(mail(), text=text, html=html), "Lockbox <lockbox@vendor.example>").content
 
     read = email.message_from_bytes(raw, policy=default)
 
@@ -69,7 +69,7 @@ def test_headers_are_as_the_email_package_writes_them(subject: str, sender: str)
     plain["From"], plain["Subject"] = sender, subject
     plain["Message-ID"], plain["In-Reply-To"], plain["References"] = made.message_id, made.thread_id, made.thread_id
 
-    written = fields(compose(made, sender).as_bytes())
+    written = fields(compose(made, sender).content)
 
     assert {one: written[one] for one in fields(plain.as_bytes())} == fields(plain.as_bytes())
 
@@ -80,7 +80,7 @@ def test_headers_are_as_the_email_package_writes_them(subject: str, sender: str)
 @example('"Ann" <everyone@contoso.example>, ' + "Äpfel " * 10)
 @example("=?utf-8?q?Ann?= <everyone@contoso.example>")
 def test_whatever_a_name_holds_it_is_the_name_of_the_one_recipient(name: str) -> None:
-    written = fields(compose(replace(mail(), to_name=name), SENDERS[0]).as_bytes())[b"To"]
+    written = fields(compose(replace(mail(), to_name=name), SENDERS[0]).content)[b"To"]
 
     (read,) = email.message_from_bytes(written + b"\r\n\r\n", policy=default)["To"].addresses
     assert read.addr_spec == "ann@contoso.example"
@@ -98,7 +98,7 @@ def test_whatever_the_name_of_the_sender_holds_it_is_the_name_of_the_one_sender(
     quoted = re.sub(r'(["\\])', r"\\\1", name).replace("\t", " ")
     sender = f'"{quoted}" <lockbox@vendor.example>'
 
-    written = fields(compose(mail(), sender).as_bytes())[b"From"]
+    written = fields(compose(mail(), sender).content)[b"From"]
 
     (read,) = email.message_from_bytes(written + b"\r\n\r\n", policy=default)["From"].addresses
     assert read.addr_spec == "lockbox@vendor.example"
@@ -118,7 +118,7 @@ def test_nothing_that_is_written_ends_its_part(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(smtp, "_boundary", lambda: "=_known")
     hostile = "Before\n--=_known--\n--=_known\nContent-Type: text/html\n\n<b>forged</b>\n.\n"
 
-    raw = compose(replace(mail(), text=hostile), "Lockbox <lockbox@vendor.example>").as_bytes()
+    raw = compose(replace(mail(), text=hostile), "Lockbox <lockbox@vendor.example>").content
 
     read = email.message_from_bytes(raw, policy=default)
     assert [part.get_content_type() for part in read.iter_parts()] == ["text/plain", "text/html"]
@@ -127,12 +127,12 @@ def test_nothing_that_is_written_ends_its_part(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_nobody_can_know_what_ends_a_part() -> None:
-    sent = [compose(mail(), "Lockbox <lockbox@vendor.example>") for _ in range(3)]
+    sent = [compose(mail(), "Lockbox <lockbox@vendor.example>").content for _ in range(3)]
 
-    assert len({one.get_boundary() for one in sent}) == 3
+    assert len({email.message_from_bytes(one).get_boundary() for one in sent}) == 3
 
 
 def test_no_line_is_longer_than_servers_take() -> None:
-    raw = compose(replace(mail(), text="x" * 5_000, html="é" * 5_000), "Lockbox <lockbox@vendor.example>").as_bytes()
+    raw = compose(replace(mail(), text="x" * 5_000, html="é" * 5_000), "Lockbox <lockbox@vendor.example>").content
 
     assert max(len(line) for line in raw.splitlines()) <= 78
