@@ -1,0 +1,49 @@
+"""A notifications worker that is killed in the midst of a batch: no mail is lost, and few are sent twice."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from cli.stack import Processes
+from config.embedded import ServerAddresses
+from harness.people import World
+from harness.sinks import relaying
+from harness.stage import Urls, plan_for
+from harness.wait import within
+from lockbox.notifications.sending_pool import MOST_UNRECORDED
+from tests.database.scenes import many, read
+
+REQUESTS = 120
+LEASE_AND_MORE = 150.0
+OPEN = "SELECT count(*) AS n FROM notifications WHERE closed_at IS NULL"
+TRIES = "SELECT count(*) AS n, count(DISTINCT notification_id) AS mails FROM deliveries"
+
+
+@pytest.mark.parametrize("taken", [40, 170])
+def test_a_worker_that_is_killed_within_a_batch_loses_no_mail_and_doubles_fifty_at_most(
+    world: World, urls: Urls, template: ServerAddresses, superuser: Engine, tmp_path: Path, *, taken: int
+) -> None:
+    many(world, REQUESTS)
+    with relaying() as relay:
+        plan = replace(plan_for(urls, template, tmp_path / "keys"), smtp_url=f"smtp://127.0.0.1:{relay.port}")
+        processes = Processes(plan, tmp_path / "log")
+        try:
+            processes.start("notifications")
+            assert within(60, lambda: relay.count >= taken, 0.001)
+            processes.kill("notifications")
+            left = read(superuser, OPEN)[0].n
+            processes.start("notifications")
+            assert within(LEASE_AND_MORE, lambda: read(superuser, OPEN)[0].n == 0, 0.5)
+        finally:
+            processes.stop()
+
+    sent = Counter(relay.message_ids)
+    ids = {f"<{row.id}@" for row in read(superuser, "SELECT id FROM notifications")}
+    assert 0 < left < len(ids)
+    assert {one.partition("@")[0] + "@" for one in sent} == ids
+    assert sum(sent.values()) - len(sent) <= MOST_UNRECORDED
+    assert max(sent.values()) <= 2
+    assert read(superuser, TRIES)[0].mails == len(ids)
