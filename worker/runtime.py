@@ -22,7 +22,7 @@ from lockbox.identity.keyring import CodeKeys, Keyring
 from lockbox.notifications.delivery import Senders
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.senders.smtp import SmtpMail
-from lockbox.notifications.senders.webhook import HttpWebhooks
+from lockbox.notifications.webhook import HttpWebhooks
 from lockbox.requests import policy_store
 from lockbox.schedule import Schedule
 

@@ -20,7 +20,7 @@ from lockbox.notifications import endpoints as kept
 from lockbox.notifications.models import Delivery, Endpoint, Notification, Outcome
 from lockbox.notifications.outbox import KIND
 from lockbox.notifications.outcome_events import TOO_LATE
-from lockbox.notifications.webhook_payload import TEST
+from lockbox.notifications.webhook import TEST
 from lockbox.requests.transition import Origin
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
 

@@ -24,7 +24,7 @@ from lockbox.notifications import (
     queue,
     request_mail,
     results,
-    webhook_payload,
+    webhook,
 )
 from lockbox.notifications.checkpoint_digest import Keys
 from lockbox.notifications.circuit_breaker import PeerResponse
@@ -46,7 +46,7 @@ from lockbox.notifications.senders.protocol import (
     WebhookSender,
 )
 from lockbox.notifications.sending_pool import LONGEST_IN_QUEUE, ChannelPool, SendingPool
-from lockbox.notifications.webhook_payload import WebhookTarget
+from lockbox.notifications.webhook import WebhookTarget
 
 log = structlog.get_logger(__name__)
 
@@ -178,7 +178,7 @@ def _claimed(database_: Database, ids: Sequence[UUID], senders: Senders) -> "_Di
             if not claimed:
                 return _DispatchedBatch([], put_off, skipped)
             loaded = {one.notification_id: one for one in load.read(session, claimed, at, senders.wordings)}
-            targets = webhook_payload.targets(session, claimed)
+            targets = webhook.targets(session, claimed)
         began = senders.sending_pool.clock()
         jobs = [
             _NotificationSendJob(
@@ -355,7 +355,7 @@ class _NotificationSendJob:
 
 
 def _event_type(one: LoadedNotification) -> str:
-    return webhook_payload.event_type(one.template, one.event_type if isinstance(one, RequestMail) else None)
+    return webhook.event_type(one.template, one.event_type if isinstance(one, RequestMail) else None)
 
 
 def _parcel(
@@ -381,7 +381,7 @@ def _parcel(
     )
     if target is None:
         return account_mail.render(memo, public_url=senders.public_url, sender=senders.sender)
-    return _call(one, target, webhook_payload.account_payload(memo, target, public_url=senders.public_url), senders)
+    return _call(one, target, webhook.account_payload(memo, target, public_url=senders.public_url), senders)
 
 
 def _request_parcel(
@@ -390,7 +390,7 @@ def _request_parcel(
     url, services = senders.public_url, senders.services
     if target is None:
         return request_mail.render(letter, public_url=url, services=services, sender=senders.sender)
-    body = webhook_payload.request_payload(letter, target, public_url=url, services=services)
+    body = webhook.request_payload(letter, target, public_url=url, services=services)
     return _call(letter, target, body, senders)
 
 

@@ -17,7 +17,7 @@ from lockbox.notifications import delivery, outcome_events, results
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.outcome_events import FAILS_TOO_LONG, MOST_ANSWER
 from lockbox.notifications.senders.protocol import Reply, SendFailed
-from lockbox.notifications.senders.webhook import HttpWebhooks
+from lockbox.notifications.webhook import HttpWebhooks
 from lockbox.requests.policy_rules import Policy
 from tests.database.postbag import Postbag, address, open_notifications
 from tests.database.scenes import read, write

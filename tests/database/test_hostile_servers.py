@@ -18,7 +18,7 @@ from harness.stage import as_sender
 from lockbox.database import Database
 from lockbox.notifications import delivery, results
 from lockbox.notifications.senders.smtp import SmtpMail
-from lockbox.notifications.senders.webhook import HttpWebhooks
+from lockbox.notifications.webhook import HttpWebhooks
 from tests.database.postbag import SENDER, Postbag, address, assert_notifications_are_held, open_notifications
 from tests.database.scenes import read
 from tests.unit.test_safe_http import certified

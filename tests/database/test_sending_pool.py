@@ -23,8 +23,8 @@ from lockbox.notifications.models import Outcome
 from lockbox.notifications.results import AttemptResult
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.notifications.senders.smtp import SmtpMail
-from lockbox.notifications.senders.webhook import HttpWebhooks
 from lockbox.notifications.sending_pool import SendingPool, domain_of
+from lockbox.notifications.webhook import HttpWebhooks
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import NOTIFICATIONS

@@ -13,7 +13,7 @@ from harness.sinks import ScriptedAnswer, WebhookReceiver, receiving
 from lockbox.database import Database
 from lockbox.notifications.results import FIRST_BACK_OFF
 from lockbox.notifications.senders.protocol import SendFailed
-from lockbox.notifications.senders.webhook import HttpWebhooks
+from lockbox.notifications.webhook import HttpWebhooks
 from lockbox.requests import timers
 from lockbox.requests.policy_rules import Policy
 from tests.database.postbag import Postbag, address, open_notifications

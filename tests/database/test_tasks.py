@@ -30,8 +30,8 @@ from lockbox.monitoring import heartbeats
 from lockbox.monitoring.heartbeats import ProcessPart
 from lockbox.notifications.circuit_breaker import FIRST_LOAD
 from lockbox.notifications.senders.protocol import SendFailed
-from lockbox.notifications.senders.webhook import HttpWebhooks
 from lockbox.notifications.sending_pool import SendingPool
+from lockbox.notifications.webhook import HttpWebhooks
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from lockbox.sql import new_id

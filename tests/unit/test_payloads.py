@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from lockbox.notifications import webhook_payload
+from lockbox.notifications import webhook
 from lockbox.notifications.models import Format
 from lockbox.requests.lifecycle import State
 from tests.each import each
@@ -28,7 +28,7 @@ def test_a_webhook_body_is_thin(template: State) -> None:
         resources=[secret] * 50,
     )
 
-    body = webhook_payload.payload(full, public_url=PUBLIC)
+    body = webhook.payload(full, public_url=PUBLIC)
 
     assert len(body) < 20_000
     assert b"s3cret" not in body
@@ -48,7 +48,7 @@ def test_a_webhook_body_is_thin(template: State) -> None:
 def test_a_webhook_body_holds_ids_state_and_both_clocks(
     template: str, answer_by: str | None, open_until: str | None
 ) -> None:
-    body = webhook_payload.payload(sample_mail(template=template, to_state=template), public_url=PUBLIC)
+    body = webhook.payload(sample_mail(template=template, to_state=template), public_url=PUBLIC)
 
     assert json.loads(body) == {
         "id": str(UUID(int=99)),
@@ -69,8 +69,8 @@ def test_a_webhook_body_holds_ids_state_and_both_clocks(
 def test_a_webhook_and_a_chat_message_flag_a_resource_of_mixed_alphabets() -> None:
     mixed = sample_mail(resources=["mailbox:\u0430nna@contoso.example"])
 
-    assert json.loads(webhook_payload.payload(mixed, public_url=PUBLIC))["data"]["mixed_alphabets"] is True
-    assert "mixed_alphabets" not in json.loads(webhook_payload.payload(sample_mail(), public_url=PUBLIC))["data"]
-    target = webhook_payload.WebhookTarget(UUID(int=3), "https://chat.example", Format.SLACK, False, b"", None)
-    said = webhook_payload.request_payload(mixed, target, public_url=PUBLIC, services={})
+    assert json.loads(webhook.payload(mixed, public_url=PUBLIC))["data"]["mixed_alphabets"] is True
+    assert "mixed_alphabets" not in json.loads(webhook.payload(sample_mail(), public_url=PUBLIC))["data"]
+    target = webhook.WebhookTarget(UUID(int=3), "https://chat.example", Format.SLACK, False, b"", None)
+    said = webhook.request_payload(mixed, target, public_url=PUBLIC, services={})
     assert "mixes alphabets" in json.loads(said)["blocks"][0]["text"]["text"]

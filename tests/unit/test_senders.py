@@ -15,7 +15,7 @@ from lockbox.notifications.endpoints import SecretVault, new_secret
 from lockbox.notifications.results import next_try
 from lockbox.notifications.senders.protocol import OutgoingMail, SendFailed, WebhookCall
 from lockbox.notifications.senders.smtp import SmtpMail, compose
-from lockbox.notifications.senders.webhook import HttpWebhooks, signed
+from lockbox.notifications.webhook import HttpWebhooks, signed
 from tests.each import each
 
 NOON = datetime(2026, 12, 31, 12, tzinfo=UTC)

@@ -18,10 +18,10 @@ from standardwebhooks import Webhook
 
 from harness.sinks import ScriptedAnswer, WebhookReceiver, receiving
 from lockbox import safe_http
+from lockbox.notifications import webhook
 from lockbox.notifications.endpoints import PRIVATE_KEY, PUBLIC_KEY, new_key, new_secret
-from lockbox.notifications.senders import webhook
 from lockbox.notifications.senders.protocol import SEND_SECONDS, SendFailed, WebhookCall
-from lockbox.notifications.senders.webhook import HttpWebhooks, signed
+from lockbox.notifications.webhook import HttpWebhooks, signed
 from lockbox.safe_http import FetchFailed
 from tests.each import each
 from tests.unit.test_safe_http import certified, resolve_to
