@@ -7,11 +7,10 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import BaseRoute
 
 from api import document, playground, portal, problems
-from api.call_groups import GROUPS, CallGroups
 from api.client_counts import ClientCounts
 from api.deps import RouteTable, known_alone
 from api.heartbeat import HeartbeatThread
-from api.incoming_request import CHECKS, MOST_COMMON, MOST_VITAL
+from api.incoming_request import CHECKS, GROUPS, MOST_COMMON, MOST_VITAL, SUBMITS, CallGroups
 from api.live import LiveUpdates
 from api.middleware import HttpGuard
 from api.routes import (
@@ -46,7 +45,7 @@ from lockbox.schedule import Schedule
 
 OVERFLOW, VITAL_OVERFLOW = 10, 2
 """Some requests need a second connection for a moment; exports, live pages and heartbeats have one of their own."""
-KINDS_IN_GROUPS = 1
+KINDS_IN_GROUPS = 2
 """How many kinds of calls run in groups, each with connections of its own: access checks."""
 CONNECTIONS = sum((MOST_COMMON, OVERFLOW, MOST_VITAL, VITAL_OVERFLOW, KINDS_IN_GROUPS * GROUPS))
 """How many connections a process opens at most: those of all of its pools, and of the groups."""
@@ -105,6 +104,7 @@ def _routes() -> list[BaseRoute]:
     every = APIRouter(dependencies=[Depends(known_alone)])
     for router in (
         access.router,
+        requests.grouped,
         requests.router,
         activity.router,
         questions.router,
@@ -166,7 +166,10 @@ def make_app(
     app.state.vital = vital or database
     app.state.counts = counts or ClientCounts()
     app.state.live_updates = LiveUpdates(database, settings, app.state.counts)
-    app.state.checks = CallGroups(app.state.vital, places_alone=CHECKS.alone, in_one_round=True)
+    app.state.groups = {
+        SUBMITS: CallGroups(database, places_alone=SUBMITS.alone),
+        CHECKS: CallGroups(app.state.vital, places_alone=CHECKS.alone, in_one_round=True),
+    }
     app.state.issuers = IdentityProviders(settings.issuers)
     app.state.vault = SecretVault([key.get_secret_value() for key in settings.secret_keys])
     problems.install(app)

@@ -7,7 +7,7 @@ FastAPI goes through the dependencies of a dependency at every mention of it, al
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Annotated, Any, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, to_thread
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, HTTPException, Request, Response
 from fastapi._compat import ModelField, field_annotation_is_sequence
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_flat_params
@@ -25,7 +25,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import BaseRoute
 
 from api import browser, incoming_request
-from api.incoming_request import client_address
+from api.incoming_request import CallGroups, client_address
 from config.settings import Settings
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import Invalid, NotSignedIn, NotYours, VersionRequired
@@ -195,14 +195,8 @@ def vault(request: Request) -> SecretVault:
 
 
 SettingsDep = Annotated[Settings, Depends(without_thread(settings))]
-
-
 DatabaseDep = Annotated[Database, Depends(without_thread(database))]
-
-
 IdentityProvidersDep = Annotated[IdentityProviders, Depends(without_thread(issuers))]
-
-
 VaultDep = Annotated[SecretVault, Depends(without_thread(vault))]
 
 
@@ -257,6 +251,32 @@ def caller(request: Request, session: SessionDep) -> Caller:
 
 
 CurrentUser = Annotated[Caller, Depends(caller)]
+
+
+def groups(request: Request) -> CallGroups:
+    """Return what runs the calls of this kind together."""
+    found: CallGroups = request.app.state.groups[incoming_request.budget_of(request.method, request.url.path)]
+    return found
+
+
+CallGroupsDep = Annotated[CallGroups, Depends(without_thread(groups))]
+
+
+class GroupedRoute(APIRoute):
+    """A route whose calls run in groups: who shows no good credential is told that, and not what else is wrong."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler that looks at the credential of a call that is not valid."""
+        handle = super().get_route_handler()
+
+        async def handled(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError:
+                await groups(request).run(partial(caller, request))
+                raise
+
+        return handled
 
 
 def _of_browser(request: Request, session: UnitOfWork, chosen: Settings) -> Caller:
@@ -351,17 +371,9 @@ def _has_if_match(request: Request) -> None:
 
 
 RequestOrigin = Annotated[Origin, Depends(without_thread(origin))]
-
-
 ClientInfoDep = Annotated[sessions.ClientInfo, Depends(without_thread(place))]
-
-
 IfMatch = Annotated[int | None, Depends(without_thread(if_match))]
-
-
 RequiredIfMatch = Annotated[int | None, Depends(without_thread(must_match))]
-
-
 RequiredIfMatchTag = Annotated[str | None, Depends(without_thread(must_match_tag))]
 
 

@@ -12,6 +12,8 @@ POINTS = {
     "decide.after_lock": "a person's request is locked, and nothing is judged",
     "decide.after_evaluation": "a person's move is judged, and nothing is written",
     "decide.after_update": "request, decision, event and its row in the outbox are written, and nothing is committed",
+    "pipeline.before_commit": "a group of calls is judged, and what it writes is not sent",
+    "pipeline.after_commit": "a group of calls is committed, and nothing of it is armed or answered",
     "transaction.before_arm": "a transaction is committed, and an index does not know of it",
     "transaction.after_arm": "an index knows what a transaction promised; the next one, or the caller, does not",
     "schedule.after_part": "some hundred of all that was promised are armed",

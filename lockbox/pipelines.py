@@ -23,6 +23,7 @@ from sqlalchemy.exc import OperationalError
 
 from lockbox import database
 from lockbox.database import MOST_PREPARED, Database, Query, UnitOfWork, Values
+from lockbox.failpoints import failpoint
 from lockbox.schedule import IndexEntry, ScheduleIndex
 
 Answer = TypeVar("Answer")
@@ -33,7 +34,7 @@ VARIABLES = (
 )
 """The session variables that row-level security and its functions read."""
 BEGIN, COMMIT, ROLLBACK = "BEGIN", "COMMIT", "ROLLBACK"
-LOCK_WAIT = "SET LOCAL lock_timeout = '20ms'"
+LOCK_WAIT = "SELECT set_config('lock_timeout', '20ms', true)"
 """How long a group waits for a lock that somebody holds; whoever needs it then waits for it alone."""
 READ_CONTEXT = text(
     "SELECT ARRAY[" + ", ".join(f"current_setting('lockbox.{one}', true)" for one in VARIABLES) + "] AS context"
@@ -216,13 +217,19 @@ class SharedTransaction:
         Raises:
             OperationalError: the connection was lost during the commit; nobody knows what became of it.
         """
-        while members:
-            try:
-                await self._attempt(members)
-            except MemberFailed as failed:
-                members = await self._without(failed, [one for one in members if not one.answer.done()])
-            else:
-                return
+        left = members
+        try:
+            while left:
+                try:
+                    await self._attempt(left)
+                except MemberFailed as failed:
+                    left = await self._without(failed, [one for one in left if not one.changes_nothing])
+                else:
+                    return
+        finally:
+            for one in members:
+                if one.changes_nothing:
+                    one.tell()
 
     async def _without(self, failed: MemberFailed, left: Sequence[GroupMember[Any]]) -> Sequence[GroupMember[Any]]:
         """End what failed, and return who may try again together."""
@@ -243,7 +250,7 @@ class SharedTransaction:
         while (resting := _resting(members)) and not (rounds and self._in_one_round):
             await self._round(resting, is_first=not rounds)
             rounds += 1
-        left = [one for one in members if not (one.needs_alone or one.answer.done())]
+        left = [one for one in members if not (one.needs_alone or one.changes_nothing)]
         if rounds and not self._in_one_round:
             await self._commit(left)
         for one in left:
@@ -274,7 +281,9 @@ class SharedTransaction:
         warnings: list[str | None] = []
         collect = partial(database.note_warning, warnings=warnings)
         self._connection.add_notice_handler(collect)
+        failpoint("pipeline.before_commit")
         await self.send([*sent, Sent(None, COMMIT)])
+        failpoint("pipeline.after_commit")
         self._connection.remove_notice_handler(collect)
         await _follow(self._db, members)
         for one in members:
@@ -306,15 +315,13 @@ class SharedTransaction:
 
 
 def _resting(members: Sequence[GroupMember[Any]]) -> list[GroupMember[Any]]:
-    """Answer those whose answer holds already, and return those that need rows.
+    """Return those that need rows.
 
     Raises:
         MemberFailed: one was refused after it had written.
     """
     for one in members:
-        if one.changes_nothing:
-            one.tell()
-        elif one.is_refused and one.work.has_written:
+        if one.is_refused and one.work.has_written:
             raise MemberFailed(one)
     return [one for one in members if one.rests]
 

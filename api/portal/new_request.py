@@ -144,7 +144,7 @@ def _file(work: AccountContextDep, session: UnitOfWork, visitor: Visitor, body: 
     """Submit under the form's key; return the request's id, the first one if it is repeated."""
     evaluate.check_engineer(visitor.caller)
     person, plain = visitor.caller.person_id, b"ask " + body.model_dump_json().encode()
-    answer = submit.earlier_answer(session, person, f"ask-{key}", plain)
+    answer = submit.earlier_answer(session, f"ask-{key}", plain)
     if answer is not None:
         return str(UUID(answer["id"]))
     limits = SubmissionLimits(work.chosen.submissions_per_person, work.chosen.submissions_per_tenant)

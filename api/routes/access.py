@@ -5,8 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api.call_groups import ChecksDep, GroupedRoute
-from api.deps import caller
+from api.deps import CallGroupsDep, GroupedRoute, caller
 from api.schemas.parts import Resource, Slug, Word, problems
 from api.schemas.requests import AccessView
 from lockbox.database import UnitOfWork
@@ -19,7 +18,7 @@ router = APIRouter(tags=["access"], route_class=GroupedRoute)
 @router.get("/v1/access", responses=problems())
 async def check(
     request: Request,
-    checks: ChecksDep,
+    groups: CallGroupsDep,
     response: Response,
     tenant: Slug,
     service: Word,
@@ -37,6 +36,6 @@ async def check(
         session.foresee(queries.ahead_of_check(asked))
         return queries.check(session, caller(request, session), asked)
 
-    window = await checks.run(judge)
+    window = await groups.run(judge)
     response.headers["cache-control"] = "no-store"
     return AccessView(**vars(asked), request_id=window.request.id, deadline_at=window.request.deadline_at)

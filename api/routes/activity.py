@@ -25,7 +25,7 @@ def report(
     be repeated safely for 24 hours.
     """
     plain = f"activity {request_id} {body.model_dump_json()}".encode()
-    answer = submit.earlier_answer(session, who.person_id, key, plain) if key else None
+    answer = submit.earlier_answer(session, key, plain) if key else None
     if answer is None:
         taken = activity.report(session, who, came, request_id, [one.entry() for one in body.entries])
         text = ActivityReceipt(events=taken).model_dump_json()

@@ -27,7 +27,7 @@ def ask(
     answered, for at most one further approval window. An Idempotency-Key works as for a submission.
     """
     plain = f"ask {request_id} {body.model_dump_json()}".encode()
-    answer = submit.earlier_answer(session, who.person_id, key, plain) if key else None
+    answer = submit.earlier_answer(session, key, plain) if key else None
     if answer is None:
         answered = _view(questions.ask(session, who, came, request_id, body.text)).model_dump_json()
         if key:

@@ -9,7 +9,19 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Request, Response
 from sqlalchemy import Row
 
-from api.deps import CurrentUser, DatabaseDep, IfMatch, RequestOrigin, SessionDep, SettingsDep, etag, relying_party
+from api.deps import (
+    CallGroupsDep,
+    CurrentUser,
+    DatabaseDep,
+    GroupedRoute,
+    IfMatch,
+    RequestOrigin,
+    SessionDep,
+    SettingsDep,
+    caller,
+    etag,
+    relying_party,
+)
 from api.refusal_log import AttemptedAction
 from api.routes.timeline import ERASED, on_behalf_of_fields
 from api.schemas.parts import PersonView, Word, Words, problems
@@ -52,6 +64,7 @@ from lockbox.requests.submit import SubmissionLimits, SubmittedRequest
 from lockbox.requests.transition import Origin
 from lockbox.text_rules import Instant
 
+grouped = APIRouter(prefix="/v1/requests", tags=["requests"], route_class=GroupedRoute)
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 
 OVER = "This challenge was used, has expired, or belongs to someone else. Request a new one and sign that."
@@ -64,22 +77,26 @@ Key = Annotated[
 ]
 
 
-@router.post("", status_code=201, response_model=NewRequestView, responses=problems(400, 409))
-def submit_request(
+@grouped.post("", status_code=201, response_model=NewRequestView, responses=problems(400, 409))
+async def submit_request(
+    request: Request,
     body: NewRequest,
-    who: CurrentUser,
     came: RequestOrigin,
-    session: SessionDep,
+    groups: CallGroupsDep,
     chosen: SettingsDep,
     key: Key = None,
 ) -> Response:
     """Submit a request for access; with an Idempotency-Key it can be repeated safely for 24 hours."""
     limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
+    submission = RequestInput(**dict(body))
 
-    def file() -> SubmittedRequest:
-        return submit.submit(session, who, came, RequestInput(**dict(body)), chosen.services, limits=limits)
+    def judge(session: UnitOfWork) -> Response:
+        session.foresee(submit.ahead_of_submit(submission, limits, key))
+        who = caller(request, session)
+        file = partial(submit.submit, session, who, came, submission, chosen.services, limits=limits)
+        return _submitted(session, who, key, body.model_dump_json().encode(), file)
 
-    return _submitted(session, who, key, body.model_dump_json().encode(), file)
+    return await groups.run(judge, key=key)
 
 
 @router.get("", responses=problems())
@@ -320,7 +337,7 @@ def _submitted(
     session: UnitOfWork, who: Caller, key: str | None, plain: bytes, file: Callable[[], SubmittedRequest]
 ) -> Response:
     """Answer with the submitted request, or with the earlier answer to the same key."""
-    answer = submit.earlier_answer(session, who.person_id, key, plain) if key else None
+    answer = submit.earlier_answer(session, key, plain) if key else None
     if answer is None:
         submitted = file()
         entry = RequestEntry(submitted.request, submitted.tenant, submitted.requester, open=False)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from lockbox.database import UnitOfWork
+from lockbox.database import Query, UnitOfWork
 from lockbox.identity import row_macs
 from lockbox.identity.roles import Role
 from lockbox.notifications.audience import (
@@ -53,10 +53,13 @@ WHERE EXISTS (SELECT FROM memberships m WHERE m.person_id = h.person_id AND m.te
 NOBODY = frozenset[UUID]()
 CONVERSATION = frozenset({QUESTION, ANSWER})
 ASKED = [Role.APPROVER, Role.TENANT_ADMIN]
-LOOK_UP = text("""
+# By default the one tenant that the transaction has turned to, and this very moment.
+TENANTS = "coalesce(CAST(:tenants AS uuid[]), ARRAY[at_tenant()])"
+AT = "coalesce(CAST(:at AS timestamptz), clock_timestamp())"
+LOOK_UP = text(f"""
 SELECT m.role AS role, m.tenant_id, p.id, NULL::text[] AS more, p.wants_prompts
 FROM memberships m JOIN people p ON p.id = m.person_id
-WHERE p.disabled_at IS NULL AND m.tenant_id = ANY(:tenants) AND m.role = ANY(:roles)
+WHERE p.disabled_at IS NULL AND m.tenant_id = ANY({TENANTS}) AND m.role = ANY(:roles)
 UNION ALL
 SELECT m.role, NULL, p.id, ARRAY[m.review_tier::text], p.wants_prompts
 FROM memberships m JOIN people p ON p.id = m.person_id
@@ -66,12 +69,12 @@ SELECT 'delegate', d.tenant_id, d.delegate_id, ARRAY[d.id, d.principal_id, d.mad
     d.created_at, encode(d.mac, 'hex'), encode(l.mac, 'hex')]::text[], p.wants_prompts
 FROM delegations d JOIN people p ON p.id = d.delegate_id
 JOIN eligible_delegates l ON l.tenant_id = d.tenant_id AND l.person_id = d.delegate_id
-WHERE d.tenant_id = ANY(:tenants) AND d.starts_at <= :at AND d.ends_at > :at AND d.ended_at IS NULL
+WHERE d.tenant_id = ANY({TENANTS}) AND d.starts_at <= {AT} AND d.ends_at > {AT} AND d.ended_at IS NULL
 AND p.disabled_at IS NULL
 AND EXISTS (SELECT FROM memberships m WHERE m.tenant_id = d.tenant_id AND m.person_id = d.delegate_id)
 AND EXISTS (SELECT FROM memberships m JOIN people q ON q.id = m.person_id AND q.disabled_at IS NULL
     WHERE m.tenant_id = d.tenant_id AND m.person_id = d.principal_id AND m.role = 'approver')
-""")
+""")  # noqa: S608 - ours
 PLACES = text("""
 SELECT 'endpoint' AS role, r.tenant_id, r.id, r.event_types AS more, true AS prompts
 FROM webhook_receivers(:tenants) r
@@ -167,22 +170,29 @@ class RecipientDirectory:
         return frozenset((approvers - away) | delegates)
 
 
+def ahead_of_look_up() -> Query:
+    """Return what `look_up` reads without tenants and a moment."""
+    return LOOK_UP, {"tenants": None, "at": None, "roles": ASKED}
+
+
 def look_up(
     session: UnitOfWork,
-    tenant_ids: AbstractSet[UUID],
-    at: datetime,
+    tenant_ids: AbstractSet[UUID] | None,
+    at: datetime | None,
     *,
     with_auditors: bool = False,
 ) -> RecipientDirectory:
     """Look up everyone in good standing who could be notified at these tenants at this moment, in one query.
 
+    Without tenants it is the one that the transaction has turned to, without a moment this one by Postgres' clock.
     Auditors, of whom there may be many, are looked up where that is asked. Endpoints, observers and further addresses
     are left to `with_places`. A delegate counts where the marks of the delegation and of their being eligible
     hold; a worker, which has no keys, believes the rows, and only writes to whom it finds.
     """
     found = RecipientDirectory()
     roles = [*ASKED, Role.AUDITOR] if with_auditors else ASKED
-    for row in session.execute(LOOK_UP, {"tenants": list(tenant_ids), "at": at, "roles": roles}):
+    tenants = None if tenant_ids is None else list(tenant_ids)
+    for row in session.execute(LOOK_UP, {"tenants": tenants, "at": at, "roles": roles}):
         if row.role != "delegate":
             _seat(found, row)
         elif principal := _principal(session, row):

@@ -19,16 +19,16 @@ from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import AuthMethod, Caller, Side
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import approvals, decisions, policy_store, prompt_order, quorum, submit, transition
+from lockbox.requests import approvals, decisions, evaluate, policy_store, quorum, submit, transition
 from lockbox.requests.available_moves import OPENING, AvailableMove, Situation, available_moves, permitted
 from lockbox.requests.deadlines import deadline, wake_at
 from lockbox.requests.decisions import ASKED_STATES, DecisionInput, situation_of
+from lockbox.requests.evaluate import PromptedApprovers
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, MoveRule, Party, State
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy import customer_decides
 from lockbox.requests.policy_store import EffectivePolicy
-from lockbox.requests.prompt_order import PromptedApprovers
 from lockbox.requests.queries import RequestEntry, find
 from lockbox.requests.quorum import Vote, granted_window, quorum_met
 from lockbox.requests.submit import SubmissionFacts
@@ -62,7 +62,7 @@ class DecisionContext:
 
     def asked(self, request: AccessRequest) -> PromptedApprovers:
         """Return whom of the customer to ask first, and how many tiers that makes."""
-        return prompt_order.first(self.ruling.terms, self.ruling.groups, self.known, request.tenant_id)
+        return evaluate.first_approvers(self.ruling.terms, self.ruling.groups, self.known, request.tenant_id)
 
 
 def act(

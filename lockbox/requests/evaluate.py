@@ -1,27 +1,27 @@
 """Evaluate a request against the policy without writing: its terms, who is asked, and what prevents it."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, cast, func, text
-from sqlmodel import col, select
+from sqlalchemy import Row, text
 
 from config.service_catalogue import Service
-from lockbox.database import UnitOfWork, now
+from lockbox.database import Query, UnitOfWork, read_at
 from lockbox.errors import NotYours, TenantSuspended, UnknownEngineer, UnknownService, UnknownTenant
 from lockbox.identity import authentication
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Caller, Mode, Role, Scope
 from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import policy_store, prompt_order
+from lockbox.requests import policy_store
 from lockbox.requests.available_moves import move
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.policy import Reason, Terms, customer_decides, effective_mode, reviewed_first
 from lockbox.requests.policy_rules import Policy, RequestFacts
-from lockbox.requests.prompt_order import PromptedApprovers
 from lockbox.requests.quorum import who_lacks
 
 GOOD_ENGINEER = text("""
@@ -31,7 +31,25 @@ WHERE p.id = :id AND m.tenant_id IS NULL AND m.role = 'engineer' AND p.disabled_
 
 
 NOBODY = UUID(int=0)
-WAS_DENIED = text("SELECT was_denied(:tenant_id, :service, CAST(:resources AS text[]))")
+TURN_TO = text("SELECT set_config('lockbox.at', t.id::text, true) FROM tenants t WHERE t.slug = :slug")
+# The tenant's row and its policy in one snapshot: a new version may be laid down at any moment.
+RULES = text("""
+SELECT t.*, p.body::text AS body, p.mac AS policys_mac, clock_timestamp() AS at,
+    was_denied(t.id, :service, CAST(:resources AS text[])) AS was_denied
+FROM tenants t JOIN policies p ON p.tenant_id = t.id AND p.version = t.policy_version
+WHERE t.id = coalesce(CAST(:tenant_id AS uuid), at_tenant())
+""")
+
+
+Groups = Mapping[str, Sequence[UUID]]
+
+
+@dataclass(frozen=True)
+class PromptedApprovers:
+    """Who is asked, and how many tiers that makes; 0 where everybody is, since no tier has anybody who can decide."""
+
+    tiers: int
+    people: frozenset[UUID]
 
 
 @dataclass(frozen=True)
@@ -92,7 +110,7 @@ class Evaluation:
     @property
     def first_reviewers(self) -> PromptedApprovers:
         """Whom of the vendor to ask first, and how many tiers that makes."""
-        return prompt_order.first_reviewers(self.known, self.requester_id)
+        return first_reviewers(self.known, self.requester_id)
 
     @property
     def prompted(self) -> frozenset[UUID]:
@@ -102,7 +120,7 @@ class Evaluation:
     @property
     def first_asked(self) -> PromptedApprovers:
         """Whom of the customer to ask first, and how many tiers that makes."""
-        return prompt_order.first(self.terms, self.policy.groups, self.known, self.tenant.id)
+        return first_approvers(self.terms, self.policy.groups, self.known, self.tenant.id)
 
     def obstacles(self) -> Iterator[str]:
         """Say why nobody could approve it; nothing to say means that it could be approved."""
@@ -130,20 +148,26 @@ def evaluate_request(
     authentication.enter(session, caller)
     _, party = move(None, Action.SUBMIT, _submitting_parties(caller))
     requester_id, requester = _requester(session, caller, party, submission)
-    tenant = _turn_to_tenant(session, submission.tenant)
-    if tenant is None:
+    ask = request_facts(submission)
+    if session.execute(TURN_TO, {"slug": submission.tenant}).one_or_none() is None:
         raise UnknownTenant(f"No tenant is called {submission.tenant!r}.", field="tenant")
-    if tenant.suspended:
+    rules = session.execute(RULES, _values(ask)).one()
+    if rules.suspended:
         raise TenantSuspended("The tenant is suspended. Requests can be submitted once it is resumed.")
     _in_catalogue(caller, party, submission, services)
-    return _evaluation(session, tenant, party, (requester_id, requester), request_facts(submission))
+    return _evaluation(session, rules, party, (requester_id, requester), ask)
 
 
-def _turn_to_tenant(session: UnitOfWork, slug: str) -> Tenant | None:
-    """Return the tenant with this slug, and let a vendor user act on it in this transaction."""
-    turned = func.set_config("lockbox.at", cast(col(Tenant.id), Text), True)
-    row = session.orm.exec(select(Tenant, turned).where(col(Tenant.slug) == slug)).one_or_none()
-    return row[0] if row else None
+def ahead_of_evaluation(submission: RequestInput) -> list[Query]:
+    """Return what `evaluate_request` reads once it is known who asks."""
+    engineer: list[Query] = [(GOOD_ENGINEER, {"id": submission.engineer})] if submission.engineer else []
+    turn, rules = (TURN_TO, {"slug": submission.tenant}), (RULES, _values(request_facts(submission)))
+    return [*engineer, turn, rules, recipients.ahead_of_look_up()]
+
+
+def _values(ask: RequestFacts, tenant_id: UUID | None = None) -> Mapping[str, Any]:
+    """Return the parameters of `RULES`; without a tenant it is the one that the transaction has turned to."""
+    return {"tenant_id": tenant_id, "service": ask.service, "resources": list(ask.resources)}
 
 
 def check_engineer(caller: Caller) -> None:
@@ -165,14 +189,18 @@ def evaluate_what_if(
         UnknownService, PolicyUnverified: as named.
     """
     _in_services(ask.service, ask.actions, services)
-    return _evaluation(session, tenant, Party.ENGINEER, (NOBODY, ""), ask)
+    rules = session.execute(RULES, _values(ask, tenant.id)).one()
+    return _evaluation(session, rules, Party.ENGINEER, (NOBODY, ""), ask)
 
 
 def _evaluation(
-    session: UnitOfWork, tenant: Tenant, party: Party, requester: tuple[UUID, str], ask: RequestFacts
+    session: UnitOfWork, rules: Row[Any], party: Party, requester: tuple[UUID, str], ask: RequestFacts
 ) -> Evaluation:
-    policy, terms = policy_store.todays(session, tenant, ask)
-    at = now(session)
+    tenant = Tenant(**{name: getattr(rules, name) for name in Tenant.model_fields})
+    tenant.mode = Mode(rules.mode)
+    policy, terms = policy_store.todays(session, tenant, rules.body, rules.policys_mac, ask)
+    at = read_at(session, rules.at)
+    tenants, moment = {tenant.id} if requester[0] == NOBODY else None, None if at is rules.at else at
     return Evaluation(
         party=party,
         requester_id=requester[0],
@@ -182,9 +210,9 @@ def _evaluation(
         policy=policy,
         terms=terms,
         mode=effective_mode(tenant.mode, policy.consent, at),
-        known=recipients.look_up(session, {tenant.id}, at),
+        known=recipients.look_up(session, tenants, moment),
         at=at,
-        was_denied=_was_denied(session, tenant, ask),
+        was_denied=rules.was_denied,
     )
 
 
@@ -193,11 +221,6 @@ def request_facts(submission: RequestInput) -> RequestFacts:
     return RequestFacts(
         submission.service, tuple(submission.actions), Reason(submission.reason_code), tuple(submission.resources)
     )
-
-
-def _was_denied(session: UnitOfWork, tenant: Tenant, ask: RequestFacts) -> bool:
-    values = {"tenant_id": tenant.id, "service": ask.service, "resources": list(ask.resources)}
-    return bool(session.execute(WAS_DENIED, values).scalar_one())
 
 
 def _submitting_parties(caller: Caller) -> set[Party]:
@@ -236,3 +259,101 @@ def _in_services(named: str, actions: Collection[str], services: Mapping[str, Se
             f"{named} has no action {', '.join(unknown)}; choose from {', '.join(service.actions)}.",
             field="actions",
         )
+
+
+def first_approvers(terms: Terms, groups: Groups, known: RecipientDirectory, tenant_id: UUID) -> PromptedApprovers:
+    """Return whom to prompt first: the earliest tier in which anybody can decide, else every approver."""
+    for count in range(1, len(terms.tiers) + 1):
+        if prompted := approvers_so_far(terms, groups, known, tenant_id, count):
+            return PromptedApprovers(count, prompted)
+    return PromptedApprovers(0, approvers_so_far(terms, groups, known, tenant_id, 0))
+
+
+def approvers_so_far(
+    terms: Terms, groups: Groups, known: RecipientDirectory, tenant_id: UUID, tiers: int
+) -> frozenset[UUID]:
+    """Return who of the first so many tiers can decide now, delegates in place of who is away; 0 is everybody.
+
+    Who wants no prompts gets none, unless the others of these could not decide without them.
+    """
+    members = {person for tier in terms.tiers[:tiers] for group in tier for person in groups.get(group, ())}
+    return _willing(known.prompted(tenant_id, members if tiers else None), terms, groups, known, tenant_id)
+
+
+def wider_approvers(
+    terms: Terms,
+    groups: Groups,
+    known: RecipientDirectory,
+    tenant_id: UUID,
+    *,
+    heard: AbstractSet[UUID],
+    tiers: int,
+    to: int,
+) -> PromptedApprovers:
+    """Return who is added to those who have `heard` of it as the audience goes from `tiers` tiers to `to`.
+
+    A tier that adds nobody lets the next one in.
+    """
+
+    def asked(count: int) -> frozenset[UUID]:
+        return approvers_so_far(terms, groups, known, tenant_id, count)
+
+    return added_by_tier(asked, len(terms.tiers), heard=heard, tiers=tiers, to=to)
+
+
+def added_by_tier(
+    asked: Callable[[int], frozenset[UUID]], most: int, *, heard: AbstractSet[UUID], tiers: int, to: int
+) -> PromptedApprovers:
+    """Return who is added from one tier to another of so many, by who is asked with each count of them.
+
+    A tier that adds nobody lets the next one in.
+    """
+    added: frozenset[UUID] = frozenset()
+    while tiers < min(to, most) or (not added and tiers < most):
+        tiers += 1
+        added = asked(tiers) - heard
+    return PromptedApprovers(tiers, added)
+
+
+def _willing(
+    asked: frozenset[UUID], terms: Terms, groups: Groups, known: RecipientDirectory, tenant_id: UUID
+) -> frozenset[UUID]:
+    willing = asked - known.quiet
+    seats = {person: seats for person, seats in known.seats(tenant_id).items() if person in willing}
+    return asked if list(who_lacks(terms.quorum, terms.stages, groups, seats)) else willing
+
+
+def first_reviewers(known: RecipientDirectory, requester_id: UUID) -> PromptedApprovers:
+    """Return whom to prompt first: the lowest tier that has anybody other than the requester."""
+    return wider_reviewers(known, requester_id, heard=frozenset(), asked=0, to=1)
+
+
+def reviewers_so_far(known: RecipientDirectory, requester_id: UUID, asked: int) -> frozenset[UUID]:
+    """Return who of the first so many tiers is asked, the requester never; 0 is everybody.
+
+    Who wants no prompts gets none, unless nobody else would be asked.
+    """
+    if not asked:
+        others = frozenset(known.managers.keys() - {requester_id})
+        return others - known.quiet or others
+    people = frozenset[UUID]()
+    for tier in range(1, asked + 1):
+        members = {person for person, theirs in known.managers.items() if theirs == tier} - {requester_id}
+        people |= (members - known.quiet) if people else (members - known.quiet or members)
+    return people
+
+
+def wider_reviewers(
+    known: RecipientDirectory, requester_id: UUID, *, heard: AbstractSet[UUID], asked: int, to: int
+) -> PromptedApprovers:
+    """Return who is added to those who have `heard` of it as the audience goes from `asked` tiers to `to`.
+
+    A tier that adds nobody lets the next one in.
+    """
+    return added_by_tier(
+        lambda number: reviewers_so_far(known, requester_id, number),
+        known.review_tiers,
+        heard=heard,
+        tiers=asked,
+        to=to,
+    )

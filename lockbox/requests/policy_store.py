@@ -105,13 +105,16 @@ def at_version(session: UnitOfWork, tenant_id: UUID, version: int) -> Policy:
     return parsed(_read(session, tenant_id, version).body)
 
 
-def todays(session: UnitOfWork, tenant: Tenant, ask: RequestFacts) -> tuple[Policy, Terms]:
-    """Return the policy that holds for a tenant, and the terms that an ask meets under it.
+def todays(
+    session: UnitOfWork, tenant: Tenant, body: str, mac: bytes | None, ask: RequestFacts
+) -> tuple[Policy, Terms]:
+    """Return the policy that holds for a tenant, as its JSON text says, and the terms that an ask meets under it.
 
     Raises:
         PolicyUnverified: it, or the tenant's row, has no mark that holds.
     """
-    body = _verified(session, tenant)
+    if not (_is_verified(session, tenant) and _holds(session, tenant.id, tenant.policy_version, body, mac)):
+        raise PolicyUnverified(UNVERIFIED)
     return parsed(body), _terms(body, _matching_rules(body, ask))
 
 

@@ -18,11 +18,11 @@ from lockbox.notifications.account_mail import NOBODY_NOTIFIED, REVIEW_UNREACHED
 from lockbox.notifications.audience import ASKING, Reminder
 from lockbox.notifications.delivery_status import DeliveryReach
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import policy_store, prompt_order, transition
+from lockbox.requests import evaluate, policy_store, transition
 from lockbox.requests.deadlines import DueReminders, due_reminders, wake_at
+from lockbox.requests.evaluate import PromptedApprovers
 from lockbox.requests.lifecycle import State
 from lockbox.requests.policy_store import EffectivePolicy
-from lockbox.requests.prompt_order import PromptedApprovers
 from lockbox.requests.transition import Move, ReminderUpdate
 
 MOST_LINES = 50
@@ -221,14 +221,14 @@ def _still_needed(
 
 def _so_far(row: Row[Any], ruling: EffectivePolicy, known: RecipientDirectory) -> frozenset[UUID]:
     if row.state == State.REVIEWING:
-        return prompt_order.reviewers_so_far(known, row.requester_id, row.tiers_asked)
-    return prompt_order.so_far(ruling.terms, ruling.groups, known, row.tenant_id, row.tiers_asked)
+        return evaluate.reviewers_so_far(known, row.requester_id, row.tiers_asked)
+    return evaluate.approvers_so_far(ruling.terms, ruling.groups, known, row.tenant_id, row.tiers_asked)
 
 
 def _wider(
     row: Row[Any], ruling: EffectivePolicy, known: RecipientDirectory, *, heard: AbstractSet[UUID], to: int
 ) -> PromptedApprovers:
     if row.state == State.REVIEWING:
-        return prompt_order.wider_reviewers(known, row.requester_id, heard=heard, asked=row.tiers_asked, to=to)
+        return evaluate.wider_reviewers(known, row.requester_id, heard=heard, asked=row.tiers_asked, to=to)
     terms, groups = ruling.terms, ruling.groups
-    return prompt_order.wider(terms, groups, known, row.tenant_id, heard=heard, tiers=row.tiers_asked, to=to)
+    return evaluate.wider_approvers(terms, groups, known, row.tenant_id, heard=heard, tiers=row.tiers_asked, to=to)

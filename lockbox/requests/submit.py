@@ -17,7 +17,7 @@ from config.service_catalogue import Service
 from lockbox.audit.canonical import Plain, Value
 from lockbox.audit.events import Actor
 from lockbox.audit.verifier.approval_checks import SUBMISSION
-from lockbox.database import UnitOfWork
+from lockbox.database import Query, UnitOfWork
 from lockbox.errors import (
     AlreadyAskedAgain,
     KeyInUse,
@@ -34,11 +34,16 @@ from lockbox.identity import authentication
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.requests import queries, transition
 from lockbox.requests.deadlines import deadline, wake_at
-from lockbox.requests.evaluate import Evaluation, RequestInput, evaluate_request
+from lockbox.requests.evaluate import (
+    Evaluation,
+    PromptedApprovers,
+    RequestInput,
+    ahead_of_evaluation,
+    evaluate_request,
+)
 from lockbox.requests.lifecycle import Action, Party, State
 from lockbox.requests.models import AccessRequest
 from lockbox.requests.policy import lacking
-from lockbox.requests.prompt_order import PromptedApprovers
 from lockbox.requests.transition import Move, Origin, actor_for
 from lockbox.sql import new_id
 
@@ -51,10 +56,10 @@ FROM events e WHERE e.request_id = :id AND e.internal AND e.action NOT IN ('noti
 ORDER BY e.at, e.id
 """)
 KEPT = timedelta(hours=24)
-LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
+LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended(at_person()::text || ':' || :key, 0))")
 FIND = text("""
 SELECT body_hash, answer FROM idempotency_keys
-WHERE person_id = :person_id AND key = :key AND created_at > clock_timestamp() - CAST(:kept AS interval)
+WHERE person_id = at_person() AND key = :key AND created_at > clock_timestamp() - CAST(:kept AS interval)
 """)
 KEEP = text("""
 INSERT INTO idempotency_keys (person_id, key, body_hash, answer, created_at)
@@ -63,7 +68,13 @@ ON CONFLICT (person_id, key) DO UPDATE
 SET body_hash = excluded.body_hash, answer = excluded.answer, created_at = excluded.created_at
 """)
 MINUTE = timedelta(minutes=1)
-NTH_SUBMISSION = text("SELECT tenant_at, person_at FROM nth_submission(:tenant_id, :most_tenant, :most_person)")
+NTH_SUBMISSION = text("SELECT tenant_at, person_at FROM nth_submission(at_tenant(), :most_tenant, :most_person)")
+MOST_UNSEEN = 24
+"""How many submissions may be under way that a count does not see yet; `api.incoming_request` admits no more."""
+COUNT_ALONE = text("""
+SELECT pg_advisory_xact_lock(hashtextextended('submissions by ' || at_person(), 0)),
+    pg_advisory_xact_lock(hashtextextended('submissions to ' || at_tenant(), 0))
+""")
 ASKED_BEFORE = text("SELECT * FROM lock_earlier_request(:id)")
 
 
@@ -123,17 +134,17 @@ def read(session: UnitOfWork, request: AccessRequest) -> SubmissionFacts:
     )
 
 
-def earlier_answer(session: UnitOfWork, person_id: UUID, key: str, body: bytes) -> Mapping[str, Any] | None:
-    """Return the answer that this key got before, or None and hold the key until the transaction ends.
+def earlier_answer(session: UnitOfWork, key: str, body: bytes) -> Mapping[str, Any] | None:
+    """Return the answer that this key of the caller's got before, or None and hold it until the transaction ends.
 
     Raises:
         KeyInUse: a twin is being handled at this moment.
         KeyReused: the key came with another body.
     """
-    connection = session.connection()
-    if not connection.execute(LOCK, {"name": f"{person_id}:{key}"}).scalar_one():
+    lock, find = _ahead_of_answer(key)
+    if not session.execute(*lock).scalar_one():
         raise KeyInUse("A request with this Idempotency-Key is being handled; ask again in a moment.")
-    row = connection.execute(FIND, {"person_id": person_id, "key": key, "kept": KEPT}).one_or_none()
+    row = session.execute(*find).one_or_none()
     if row is None:
         return None
     if row.body_hash != _hash(body):
@@ -142,9 +153,13 @@ def earlier_answer(session: UnitOfWork, person_id: UUID, key: str, body: bytes) 
     return answer
 
 
+def _ahead_of_answer(key: str) -> tuple[Query, Query]:
+    return (LOCK, {"key": key}), (FIND, {"key": key, "kept": KEPT})
+
+
 def keep(session: UnitOfWork, person_id: UUID, key: str, body: bytes, answer: str) -> None:
     """Remember the answer, a JSON text, in the transaction that made it true: only successes are ever kept."""
-    session.execute(KEEP, {"person_id": person_id, "key": key, "body_hash": _hash(body), "answer": answer})
+    session.write(KEEP, {"person_id": person_id, "key": key, "body_hash": _hash(body), "answer": answer})
 
 
 def _hash(body: bytes) -> bytes:
@@ -167,6 +182,12 @@ class SubmittedRequest:
     tenant: str
     requester: str
     asked: int
+
+
+def ahead_of_submit(submission: RequestInput, limits: SubmissionLimits, key: str | None) -> list[Query]:
+    """Return what a submission under an Idempotency-Key reads once it is known who asks."""
+    answer = _ahead_of_answer(key) if key else ()
+    return [*answer, *ahead_of_evaluation(submission), _nth_submission(limits, MOST_UNSEEN)]
 
 
 def submit(
@@ -221,8 +242,18 @@ def _meets(submission: RequestInput, evaluation: Evaluation) -> None:
 
 
 def _within(session: UnitOfWork, limits: SubmissionLimits, evaluation: Evaluation) -> None:
-    values = {"tenant_id": evaluation.tenant.id, "most_tenant": limits.for_tenant, "most_person": limits.by_person}
-    row = session.execute(NTH_SUBMISSION, values).one()
+    """Check the limits: exactly, and one after the other, where so few are left that those under way may count.
+
+    Raises:
+        TooMany: one is met.
+    """
+    row = session.execute(*_nth_submission(limits, MOST_UNSEEN)).one()
+    seen = [at for at in (row.tenant_at, row.person_at) if at is not None and at + MINUTE > evaluation.at]
+    if not seen and min(limits.by_person, limits.for_tenant) > MOST_UNSEEN:
+        return
+    session.wait()
+    session.execute(COUNT_ALONE)
+    row = session.execute(*_nth_submission(limits)).one()
     for submitted_at, most, whose in (
         (row.person_at, limits.by_person, "by you"),
         (row.tenant_at, limits.for_tenant, "for this tenant"),
@@ -231,6 +262,11 @@ def _within(session: UnitOfWork, limits: SubmissionLimits, evaluation: Evaluatio
         if wait > timedelta(0):
             seconds = ceil(wait.total_seconds())
             raise TooMany(f"At most {most} requests a minute are taken {whose}; wait.", retry_after=seconds)
+
+
+def _nth_submission(limits: SubmissionLimits, less: int = 0) -> Query:
+    most = {"most_tenant": max(1, limits.for_tenant - less), "most_person": max(1, limits.by_person - less)}
+    return NTH_SUBMISSION, most
 
 
 def _new(caller: Caller, submission: RequestInput, evaluation: Evaluation) -> AccessRequest:

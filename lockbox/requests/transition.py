@@ -283,7 +283,7 @@ def _write(
         **events.append(move.event() for move in moves),
         **outbox.queue(session, moves),
     }
-    session.execute(statement, _plain(parameters))
+    session.write(statement, _plain(parameters))
     database.arm_after_commit(session, CLOCK, promises or [move.promise() for move in moves])
 
 

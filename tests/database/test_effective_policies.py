@@ -57,7 +57,7 @@ def prompted(world: World, request_id: UUID) -> set[str]:
 
 def submitted_at(world: World, caller: Caller, nth: int) -> datetime | None:
     """Return when the caller submitted the nth newest of their requests."""
-    values = {"tenant_id": world.tenant.id, "most_tenant": 1, "most_person": nth}
+    values = {"most_tenant": 1, "most_person": nth}
     with world.db.transaction() as session:
         authentication.enter(session, caller)
         found: datetime | None = session.execute(submit.NTH_SUBMISSION, values).one().person_at

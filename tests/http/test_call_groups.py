@@ -2,17 +2,30 @@
 
 import asyncio
 import re
+import time
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from itertools import permutations
+from typing import Any
 
 import pytest
 from httpx import Response
+from sqlalchemy import text
 
 from harness.people import World
+from lockbox import pipelines
 from lockbox.pipelines import SET_CONTEXT, VARIABLES
-from tests.http.door import Door, OpenDoor
+from tests.http.door import Door, OpenDoor, facts
 
+KEY = {"idempotency-key": "twins"}
+CUT = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE application_name = 'lockbox-loop' AND datname = current_database()
+"""
+SLACK = 0.1
+"""Seconds by which a call may take longer than the slowest one before it, on a machine that does other things too."""
 SETTING = re.compile(r"(?:current_setting|set_config)\('lockbox\.(\w+)'")
 
 
@@ -55,6 +68,125 @@ def test_neighbours_in_a_group_are_answered_as_if_each_came_alone(door: Door, ot
             )
         )
         assert codes(answers) == [calls[name][2] for name in order]
+
+
+def test_neighbours_of_two_tenants_submit_each_to_the_own(door: Door, other: World) -> None:
+    """In both orders, and beside those who are refused; what each may read is that of the own tenant."""
+    theirs = replace(door, world=other)
+    door.file()
+    theirs.file()
+    kinds: list[tuple[Door, str, dict[str, Any]]] = [
+        (door, "erin", {}),
+        (theirs, "erin", {}),
+        (door, "ann", {}),
+        (theirs, "erin", {"tenant": "nobody-of-that-name"}),
+    ]
+
+    for order in permutations(kinds):
+        answers = door.together(*(_file(one, who, **changes) for one, who, changes in order))
+        for (one, who, changes), answer in zip(order, answers, strict=True):
+            refused = {"ann": "wrong-role"}.get(who) or ("unknown-tenant" if changes else None)
+            assert answer.json().get("code") == refused, answer.text
+            if refused is None:
+                view, erin = answer.json(), str(one.world.people["erin"].person_id)
+                assert (view["tenant"], view["requester"]["id"]) == (one.world.tenant.slug, erin)
+
+
+def test_twins_that_come_at_once_submit_once(door: Door) -> None:
+    before = door.rows()["requests"]
+
+    answers = door.together(*(_file(door, "erin", key="twins") for _ in range(24)))
+
+    assert door.rows()["requests"] == before + 1
+    assert {one.status_code for one in answers} <= {201, 409}
+    assert len({one.json()["id"] for one in answers if one.status_code == 201}) == 1
+    assert {one.json()["code"] for one in answers if one.status_code == 409} <= {"key-in-use"}
+    assert door.call("erin", "POST", "/v1/requests", json=door.world.body(), headers=KEY).status_code == 201
+    assert door.rows()["requests"] == before + 1
+
+
+def test_a_limit_is_met_exactly_by_those_who_come_at_once(door: Door, other: World) -> None:
+    narrow = replace(door, world=other).with_settings(submissions_per_person=10)
+
+    came, left = Counter[int](), 64
+    while left:
+        # A machine that does other things too may answer 503 to some.
+        codes = [one.status_code for one in narrow.together(*(_file(narrow, "erin") for _ in range(left)))]
+        left = codes.count(503)
+        came += Counter(code for code in codes if code != 503)
+
+    assert came == {201: 10, 429: 54}
+
+
+def test_a_row_that_somebody_holds_delays_nobody_who_does_not_need_it(door: Door, other: World) -> None:
+    """Its tenant is locked as a change of its mode would: submissions to it wait, those to others do not."""
+    theirs = replace(door, world=other)
+    for one in (door, theirs):
+        one.file()
+    usual = max(_seconds(theirs) for _ in range(5))
+
+    with door.root.connect().execution_options(isolation_level="READ COMMITTED") as holder:
+        holder.execute(text("SELECT FROM tenants WHERE id = :id FOR UPDATE"), {"id": door.world.tenant.id})
+        held, others = door.runner.run(_beside(door, theirs))
+        holder.rollback()
+
+    assert [one.status_code for one in held] == [503] * len(held), held[0].text
+    assert max(others) < usual + 0.05 + SLACK
+
+
+def test_a_connection_that_is_cut_at_the_commit_is_answered_and_never_tried_again(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door.file()
+    sent = pipelines.SharedTransaction.send
+    cut: list[object] = []
+
+    async def cutting(shared: pipelines.SharedTransaction, statements: Any) -> Any:
+        if statements[-1].statement == pipelines.COMMIT and not cut:
+            cut.append(await sent(shared, statements))
+            door.run_sql("SELECT pg_terminate_backend(:pid)", pid=shared._connection.info.backend_pid)  # noqa: SLF001
+            return await sent(shared, statements)
+        return await sent(shared, statements)
+
+    monkeypatch.setattr(pipelines.SharedTransaction, "send", cutting)
+    before = door.rows()["requests"]
+    answer = door.file()
+
+    assert facts(answer, 503, "unavailable")
+    assert door.rows()["requests"] == before + 1
+    assert door.file().status_code == 201
+    assert door.rows()["requests"] == before + 2
+
+
+def test_a_connection_that_is_cut_before_the_commit_is_tried_again_alone(door: Door) -> None:
+    door.file()
+    before = door.rows()["requests"]
+    door.run_sql(CUT)
+
+    assert door.file().status_code == 201
+    assert door.rows()["requests"] == before + 1
+
+
+async def _file(door: Door, who: str, key: str | None = None, **changes: Any) -> Response:
+    headers = {"idempotency-key": key} if key else {}
+    return await door.coming(who, "POST", "/v1/requests", json=door.world.body(**changes), headers=headers)
+
+
+def _seconds(door: Door) -> float:
+    began = time.monotonic()
+    assert door.file().status_code == 201
+    return time.monotonic() - began
+
+
+async def _beside(held: Door, others: Door) -> tuple[list[Response], list[float]]:
+    """Submit to a tenant that is held, and meanwhile again and again to another one; return how long those took."""
+    waiting = [asyncio.create_task(_file(held, "erin")) for _ in range(3)]
+    took = []
+    for _ in range(10):
+        began = time.monotonic()
+        assert (await _file(others, "erin")).status_code == 201
+        took.append(time.monotonic() - began)
+    return list(await asyncio.gather(*waiting)), took
 
 
 def test_who_hangs_up_takes_only_the_own_answer_away(door: Door) -> None:

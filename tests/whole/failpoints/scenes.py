@@ -33,6 +33,8 @@ PLAYED = {
     FILE: (
         "intake.after_evaluation",
         "intake.after_insert",
+        "pipeline.before_commit",
+        "pipeline.after_commit",
         "transaction.before_arm",
         "transaction.before_arm:2",
         "schedule.after_part",
