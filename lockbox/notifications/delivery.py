@@ -9,23 +9,13 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
-from cryptography.fernet import InvalidToken
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from lockbox.database import Database, async_commit
 from lockbox.failpoints import failpoint
 from lockbox.identity.keyring import CodeKeys
-from lockbox.notifications import (
-    account_mail,
-    endpoints,
-    fan_out,
-    load,
-    queue,
-    request_mail,
-    results,
-    webhook,
-)
+from lockbox.notifications import account_mail, fan_out, load, queue, request_mail, results, webhook
 from lockbox.notifications.checkpoint_digest import Keys
 from lockbox.notifications.circuit_breaker import PeerResponse
 from lockbox.notifications.endpoints import SecretVault
@@ -84,11 +74,7 @@ class Senders:
 
 
 def deliver(database_: Database, ids: Iterable[UUID], senders: Senders) -> list[AttemptResult]:
-    """Dispatch these notifications and wait until how each went is recorded.
-
-    Returns:
-        One Try for each notification that was claimed and not given back.
-    """
+    """Dispatch these notifications, wait until it is recorded, and return how each went that was not given back."""
     results = [one.result() for one in dispatch(database_, ids, senders)]
     return [one for one in results if one]
 
@@ -303,7 +289,8 @@ class _NotificationSendJob:
         if at >= one.until_at:
             return AttemptResult(one.notification_id, Outcome.DEAD, at, TOO_LATE), PeerResponse.NOTHING
         endpoint_id = self.target.endpoint_id if self.target else None
-        blank = DeliveryAttempt(one.notification_id, endpoint_id, _event_type(one), at, timedelta(0))
+        event_type = webhook.event_type(one.template, one.event_type if isinstance(one, RequestMail) else None)
+        blank = DeliveryAttempt(one.notification_id, endpoint_id, event_type, at, timedelta(0))
         failpoint("notify.before_send")
         try:
             reply = await self._sent()
@@ -354,10 +341,6 @@ class _NotificationSendJob:
         return self.at + timedelta(seconds=self.senders.sending_pool.clock() - self.began)
 
 
-def _event_type(one: LoadedNotification) -> str:
-    return webhook.event_type(one.template, one.event_type if isinstance(one, RequestMail) else None)
-
-
 def _parcel(
     database_: Database, one: LoadedNotification, target: WebhookTarget | None, at: datetime, senders: Senders
 ) -> OutgoingMail | WebhookCall:
@@ -381,7 +364,8 @@ def _parcel(
     )
     if target is None:
         return account_mail.render(memo, public_url=senders.public_url, sender=senders.sender)
-    return _call(one, target, webhook.account_payload(memo, target, public_url=senders.public_url), senders)
+    body = webhook.account_payload(memo, target, public_url=senders.public_url)
+    return webhook.call(one.notification_id, target, body, senders.vault)
 
 
 def _request_parcel(
@@ -391,15 +375,7 @@ def _request_parcel(
     if target is None:
         return request_mail.render(letter, public_url=url, services=services, sender=senders.sender)
     body = webhook.request_payload(letter, target, public_url=url, services=services)
-    return _call(letter, target, body, senders)
-
-
-def _call(one: LoadedNotification, target: WebhookTarget, body: bytes, senders: Senders) -> WebhookCall:
-    try:
-        secrets = endpoints.signers(senders.vault, target.secret, target.old_secret)
-    except InvalidToken:
-        raise SendFailed("no key opens the endpoint's secret", kind="secret") from None
-    return WebhookCall(hook_id=str(one.notification_id), url=target.url, body=body, secrets=secrets)
+    return webhook.call(letter.notification_id, target, body, senders.vault)
 
 
 def _failed(one: LoadedNotification, at: datetime, failure: SendFailed, attempt: DeliveryAttempt) -> AttemptResult:

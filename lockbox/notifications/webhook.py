@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+from cryptography.fernet import InvalidToken
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import text
 from standardwebhooks import Webhook
@@ -23,7 +24,7 @@ from lockbox.failpoints import failpoint
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications import account_mail
 from lockbox.notifications.account_mail import TITLES, AccountMail
-from lockbox.notifications.endpoints import PRIVATE_KEY
+from lockbox.notifications.endpoints import PRIVATE_KEY, SecretVault, signers
 from lockbox.notifications.mail_text import one_line, portal_address
 from lockbox.notifications.models import Format
 from lockbox.notifications.request_mail import RequestMail
@@ -109,6 +110,19 @@ def targets(session: UnitOfWork, ids: Sequence[UUID]) -> Mapping[UUID, WebhookTa
 def event_type(template: str, of_request: str | None) -> str:
     """Return the type by which a receiver knows what a call is about; that of a request's event is known before."""
     return TEST_TYPE if template == TEST else of_request or account_mail.type_of(template)
+
+
+def call(notification_id: UUID, target: WebhookTarget, body: bytes, vault: SecretVault) -> WebhookCall:
+    """Return the call of a notification, with the secrets that sign it.
+
+    Raises:
+        SendFailed: no key opens the endpoint's secret.
+    """
+    try:
+        secrets = signers(vault, target.secret, target.old_secret)
+    except InvalidToken:
+        raise SendFailed("no key opens the endpoint's secret", kind="secret") from None
+    return WebhookCall(hook_id=str(notification_id), url=target.url, body=body, secrets=secrets)
 
 
 def request_payload(
