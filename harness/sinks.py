@@ -115,7 +115,7 @@ class MailRelay(Sink):
         to_body: what it says to a mail; taken is what gets 250.
         cuts: "before" or "after" it has said so to a mail it hangs up.
         tls: for STARTTLS, or from the first byte on where it is `tls_at_once`.
-        injects: what it says in the clear together with its answer to STARTTLS.
+        injects: what it says in the clear together with its answer to STARTTLS, after which it speaks no TLS.
         pipelines: whether it offers PIPELINING.
         is_lax: whether it wants to hear a mail though it has refused its recipient.
         offers: further lines of its answer to EHLO, such as "AUTH PLAIN".
@@ -191,14 +191,18 @@ class MailRelay(Sink):
                 if not await self._data(recipient, reader, writer):
                     return
             elif verb == "STARTTLS" and self.starttls:
-                await self.say(writer, b"220 go ahead\r\n" + self.injects)
-                await _secure(writer, self.starttls)
+                await self._start_tls(writer, self.starttls)
             elif verb == "EHLO":
                 await self._tell(writer, self._features(writer), verb)
             else:
                 await self._tell(writer, "221 bye" if verb == "QUIT" else "250 fine", verb)
                 if verb == "QUIT":
                     return
+
+    async def _start_tls(self, writer: asyncio.StreamWriter, tls: ssl.SSLContext) -> None:
+        await self.say(writer, b"220 go ahead\r\n" + self.injects)
+        if not self.injects:
+            await _secure(writer, tls)
 
     async def _log_in(self, means: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take any login, after it was asked once more where its means wants that."""

@@ -20,6 +20,7 @@ SOON = 4
 LEAST_DEFERRAL = 0.25
 LONGEST_DEFERRAL = 120.0
 LONGEST_GAP = 0.001
+SHUT_GAP = 0.02
 
 T = TypeVar("T")
 
@@ -79,7 +80,8 @@ class CircuitBreaker(Generic[T]):
             self.load += 1
             return 0.0
         first = now + wait
-        self.next_return = max(self.next_return + min(self.pace / WIDTH, LONGEST_GAP), first)
+        gap = min(self.pace / WIDTH, LONGEST_GAP) if self.shut_until is None else SHUT_GAP
+        self.next_return = max(self.next_return + gap, first)
         if self.next_return > now + LONGEST_DEFERRAL:
             self.next_return = first
         return self.next_return - now

@@ -98,6 +98,7 @@ def notify(database_: Database, ids: Sequence[UUID], senders: Senders, stall: fl
     batch.withdraw()
     if goes_on:
         batch.wait(SEND_SECONDS, stall)
+    senders.recorder.hasten()
     wait([job.told for job in batch.jobs if job.is_over], RECORD_SECONDS)
     counts = Counter(job.standing for job in batch.jobs)
     counts.update(deferred=batch.put_off, skipped=batch.skipped)
@@ -350,7 +351,7 @@ def _parcel(
         SendFailed: it cannot be made.
     """
     if isinstance(one, RequestMail):
-        return _request_parcel(one, target, senders)
+        return _of_request(one, target, senders)
     if not isinstance(one, AccountNotification):
         raise TypeError(type(one).__name__)
     memo = load.prepared(
@@ -368,9 +369,7 @@ def _parcel(
     return webhook.call(one.notification_id, target, body, senders.vault)
 
 
-def _request_parcel(
-    letter: RequestMail, target: WebhookTarget | None, senders: Senders
-) -> OutgoingMail | WebhookCall:
+def _of_request(letter: RequestMail, target: WebhookTarget | None, senders: Senders) -> OutgoingMail | WebhookCall:
     url, services = senders.public_url, senders.services
     if target is None:
         return request_mail.render(letter, public_url=url, services=services, sender=senders.sender)

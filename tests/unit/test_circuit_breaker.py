@@ -112,6 +112,14 @@ def test_a_crowd_is_spread_over_two_minutes_at_most(breaker: CircuitBreaker[str]
     assert fullest < 1_600
 
 
+def test_a_crowd_at_a_destination_that_may_be_quick_comes_back_within_seconds(breaker: CircuitBreaker[str]) -> None:
+    fill(breaker)
+
+    told = [breaker.enter(NOON) for _ in range(2_000)]
+
+    assert max(told) - min(told) == pytest.approx(2.0, rel=0.1)
+
+
 def test_three_silences_in_a_row_shut_a_breaker_and_two_do_not(breaker: CircuitBreaker[str]) -> None:
     for said in (
         PeerResponse.SILENCE,
