@@ -12,7 +12,8 @@ from redis import Redis
 
 from harness.network import Filter
 
-QUEUES = ("core", "notify", "maintenance")
+QUEUES = ("core", "notify", "notify\x06\x166", "maintenance")
+"""The lists of messages in Redis; that of messages with a lower priority has a name of its own."""
 REMEMBERED = 300
 REPLAYED = 40
 PUBLISH = b"LPUSH"

@@ -1,9 +1,11 @@
-"""Lua scripts of the schedule, a few milliseconds a call, and the count of what Redis holds."""
+"""Lua scripts of the schedule, a few milliseconds a call, the client for them, and the count of what Redis holds."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 UNACKED = "unacked"
 UNACKED_INDEX = "unacked_index"
@@ -66,7 +68,7 @@ CLAIM = """
 local index, leases = KEYS[1], KEYS[2]
 local most, lease, budget, lead = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local first_busy, first_lease = tonumber(ARGV[5]), tonumber(ARGV[6])
-local first_late, trickle = tonumber(ARGV[7]), tonumber(ARGV[8])
+local first_late, trickle, urgent = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 if KEYS[3] then
@@ -75,11 +77,17 @@ if KEYS[3] then
   local is_busy = redis.call('ZCOUNT', KEYS[4], now, now + first_lease) > first_busy
   if is_busy then most = 0 elseif is_late then most = trickle end
 end
-local taken = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, most)
+local taken, upto = {}, now + lead
+if urgent > 0 then
+  -- What goes before all others, by the years that its score lies back, waits for nobody's budget.
+  budget, upto = budget + most, now - urgent
+else
+  taken = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, most)
+end
 local room = math.min(most - #taken, budget - redis.call('ZCARD', leases))
 local held_back = room < most - #taken
 if room > 0 then
-  local due = redis.call('ZRANGEBYSCORE', index, '-inf', now + lead, 'LIMIT', 0, room)
+  local due = redis.call('ZRANGEBYSCORE', index, '-inf', upto, 'LIMIT', 0, room)
   if #due > 0 then redis.call('ZREM', index, unpack(due)) end
   for _, member in ipairs(due) do taken[#taken + 1] = member end
 end
@@ -141,4 +149,16 @@ def measure(client: "Redis", clock: str, notifications: tuple[str, str], span: t
         unacked=int(unacked),
         oldest_unacked_at=float(oldest[0][1]) if oldest else None,
         now=int(seconds) + int(micros) / 1_000_000,
+    )
+
+
+def connect(url: str, *, timeout: float) -> "Redis":
+    """Return a client that tries each call once, for that many seconds."""
+    return Redis.from_url(
+        url,
+        protocol=2,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
     )

@@ -13,9 +13,7 @@ from uuid import UUID, uuid4
 
 import structlog
 from redis import Redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
-from redis.retry import Retry
 
 from lockbox import pubsub, redis_scripts
 from lockbox.failpoints import failpoint
@@ -27,6 +25,9 @@ log = structlog.get_logger(__name__)
 EPOCH, BEGUN = "epoch", "begun"
 UUID_FORM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MOST_A_CALL = 500
+BEFORE_OTHERS = timedelta(days=3650)
+"""How much earlier than it is due something stands in an index that is to go before all that is merely late."""
+URGENT_FROM = BEFORE_OTHERS / 2
 LATE_MS = 30
 TRICKLE = 10
 ARM_TIMEOUT = 0.1
@@ -48,7 +49,8 @@ class ScheduleIndex:
     claimed, because the way to the worker takes about as long. A claim is leased for `lease`; `budget` is how many
     members may be leased at once, so that a backlog waits here and not in a queue. While due members of the index
     that it `yields_to` wait too long, only a few of this one are claimed, and none while more than one batch of the
-    other is leased. Armed ids are published if it `publishes`.
+    other is leased. Armed ids are published if it `publishes`. In one that `has_urgent` members some stand
+    `BEFORE_OTHERS`, and are claimed before the rest.
     """
 
     name: str
@@ -58,6 +60,7 @@ class ScheduleIndex:
     yields_to: "ScheduleIndex | None" = None
     lead: timedelta = timedelta(0)
     publishes: bool = False
+    has_urgent: bool = False
 
     @property
     def keys(self) -> tuple[str, str]:
@@ -73,7 +76,9 @@ CLOCK = ScheduleIndex(
     lead=timedelta(milliseconds=8),
     publishes=True,
 )
-NOTIFICATIONS = ScheduleIndex("notifications", ("notify",), lease=timedelta(seconds=60), budget=2000, yields_to=CLOCK)
+NOTIFICATIONS = ScheduleIndex(
+    "notifications", ("notify",), lease=timedelta(seconds=60), budget=2000, yields_to=CLOCK, has_urgent=True
+)
 INDEXES = (CLOCK, NOTIFICATIONS)
 
 
@@ -108,8 +113,8 @@ class Schedule:
     """The two sorted sets of one Lockbox on one Redis or Valkey; `patience` is how many seconds arming may take."""
 
     def __init__(self, url: str, *, patience: float | None = None) -> None:
-        self._arming = _client(url, timeout=patience or ARM_TIMEOUT)
-        self._polling = _client(url, timeout=POLL_TIMEOUT)
+        self._arming = redis_scripts.connect(url, timeout=patience or ARM_TIMEOUT)
+        self._polling = redis_scripts.connect(url, timeout=POLL_TIMEOUT)
         self._arm = self._arming.register_script(ARM)
         self._claim = self._polling.register_script(CLAIM)
         self._mark = self._polling.register_script(MARK)
@@ -179,17 +184,21 @@ class Schedule:
             log.warning("schedule.call_skipped", call=what, error=type(error).__name__)
             return None
 
-    def claim(self, index: ScheduleIndex, most: int = MOST_A_CALL) -> ScheduleClaim:
+    def claim(self, index: ScheduleIndex, most: int = MOST_A_CALL, *, urgent: bool = False) -> ScheduleClaim:
         """Move due members to the lease set, and offer expired leases again.
+
+        With `urgent` only what goes before all others is claimed, for which no budget and no other index matters.
 
         Raises:
             RedisUnavailable: Redis can't be reached.
         """
-        first = index.yields_to or index
+        yields_to = None if urgent else index.yields_to
+        first = yields_to or index
         lease, lead, of_first = (int(span.total_seconds() * 1000) for span in (index.lease, index.lead, first.lease))
         try:
-            args = [most, lease, index.budget, lead, MOST_A_CALL, of_first, LATE_MS, TRICKLE]
-            keys = [*index.keys, *(first.keys if index.yields_to else ())]
+            back = int(URGENT_FROM.total_seconds() * 1000) if urgent else 0
+            args = [most, lease, index.budget, lead, MOST_A_CALL, of_first, LATE_MS, TRICKLE, back]
+            keys = [*index.keys, *(first.keys if yields_to else ())]
             members, idle, last = self._claim(keys=keys, args=args)
         except RedisError as error:
             self._delete_strange_keys(error)
@@ -385,14 +394,3 @@ def _redis_errors() -> Iterator[None]:
         yield
     except RedisError as error:
         raise RedisUnavailable(type(error).__name__) from error
-
-
-def _client(url: str, *, timeout: float) -> "Redis":
-    return Redis.from_url(
-        url,
-        protocol=2,
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        socket_keepalive=True,
-        retry=Retry(NoBackoff(), 0),
-    )

@@ -8,10 +8,12 @@ from celery import Celery
 from kombu.exceptions import OperationalError as BrokerAway
 
 ACQUIRE_SECONDS = 5
+FIRST, LATER = 0, 6
+"""Priorities, as kombu's queues on Redis have them."""
 
 
-def send(app: Celery, task: str, messages: Iterable[Sequence[object]]) -> None:
-    """Send a task once for each of these lists of arguments, in one pipeline.
+def send(app: Celery, task: str, messages: Iterable[Sequence[object]], *, priority: int = FIRST) -> None:
+    """Send a task once for each of these lists of arguments, in one pipeline; a lower `priority` is taken first.
 
     Raises:
         kombu.exceptions.OperationalError, kombu.exceptions.BatchPublishError: the broker is away.
@@ -19,7 +21,7 @@ def send(app: Celery, task: str, messages: Iterable[Sequence[object]]) -> None:
     found = app.tasks[f"lockbox.{task}"]
     with app.producer_pool.acquire(block=True, timeout=ACQUIRE_SECONDS) as producer, _batch(producer):
         for arguments in messages:
-            found.apply_async(tuple(arguments), producer=producer, retry=False)
+            found.apply_async(tuple(arguments), producer=producer, retry=False, priority=priority)
 
 
 def waiting(app: Celery, queue: str) -> int:

@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError as BrokerAway
 
 from lockbox import reconcile
 from lockbox.failpoints import failpoint
-from lockbox.schedule import CLOCK, NOTIFICATIONS, Bell, RedisUnavailable, ScheduleIndex
+from lockbox.schedule import CLOCK, NOTIFICATIONS, Bell, RedisUnavailable, ScheduleClaim, ScheduleIndex
 from worker import messages
 from worker.loop import IDLE_SECONDS, WorkerLoop
 from worker.runtime import Runtime
@@ -72,6 +72,8 @@ class Poller(WorkerLoop):
         """Return how long there is nothing to do, in seconds."""
         schedule = self.tools.database.schedule
         self.bell.listen()
+        if self.index.has_urgent:
+            self._send(schedule.claim(self.index, urgent=True), messages.FIRST)
         if self.busy and self._is_full():
             return FULL_SECONDS[self.index]
         claim = schedule.claim(self.index)
@@ -79,13 +81,16 @@ class Poller(WorkerLoop):
         self.busy = bool(claim.ids)
         if not claim.whole:
             self._poke()
-        for kind, ids in claim.ids.items():
-            failpoint("poller.before_send")
-            messages.send(self.app, kind, _parts(ids, IDS_A_MESSAGE[self.index]))
-            failpoint("poller.after_send")
+        self._send(claim, messages.LATER if self.index.has_urgent else messages.FIRST)
         if claim.ids:
             self.stopping.wait(GATHER_SECONDS[self.index])
         return min(claim.idle, IDLE_SECONDS)
+
+    def _send(self, claim: ScheduleClaim, priority: int) -> None:
+        for kind, ids in claim.ids.items():
+            failpoint("poller.before_send")
+            messages.send(self.app, kind, _parts(ids, IDS_A_MESSAGE[self.index]), priority=priority)
+            failpoint("poller.after_send")
 
     def _is_full(self) -> bool:
         """Whether messages enough wait, as far as it goes: a Redis that takes no writes says so to a claim alone."""

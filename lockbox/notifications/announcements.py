@@ -13,9 +13,9 @@ from lockbox.audit import events
 from lockbox.audit.events import AuditEvent
 from lockbox.database import UnitOfWork, array
 from lockbox.notifications import recipients
-from lockbox.notifications.outbox import BEFORE_OTHERS, KIND
+from lockbox.notifications.outbox import KIND
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.schedule import NOTIFICATIONS, IndexEntry
+from lockbox.schedule import BEFORE_OTHERS, NOTIFICATIONS, IndexEntry
 from lockbox.sql import new_id
 
 MATTERS_FOR = timedelta(hours=72)

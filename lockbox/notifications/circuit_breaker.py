@@ -11,6 +11,7 @@ LEAST_PACE = 0.01
 NEWEST_COUNTS = 0.2
 LONGEST_WAIT = 3.0
 MOST_LOAD = 200
+MOST_URGENT = 50
 FIRST_LOAD = 16
 MOST_SILENCES = 3
 FIRST_SHUT = 5.0
@@ -56,26 +57,28 @@ class CircuitBreaker(Generic[T]):
     next_return: float = 0.0
     used_at: float = 0.0
 
-    def wait(self, now: float) -> float:
+    def wait(self, now: float, *, urgent: bool = False) -> float:
         """Return for how long there is no room for one more, in seconds; 0.0 where there is."""
         if self.shut_until is not None:
             if now < self.shut_until:
                 return self.shut_until - now
             return max(self.pace, LEAST_DEFERRAL) if self.load else 0.0
+        if urgent and self.load < MOST_LOAD + MOST_URGENT:
+            return 0.0
         expected = max(0, self.load + 1 - WIDTH) / WIDTH * self.pace
         has_room = self.load < MOST_LOAD and expected <= LONGEST_WAIT if self.proven else self.load < self.first_load
         # A quick one may have been slow for a moment, on a busy machine: all may be gone long before they should be.
         sooner = SOON if self.proven and self.pace <= QUICK_PACE else 1
         return 0.0 if has_room else max(min(expected, LONGEST_WAIT) / sooner, LEAST_DEFERRAL)
 
-    def enter(self, now: float) -> float:
+    def enter(self, now: float, *, urgent: bool = False) -> float:
         """Promise a place and return 0.0; or, where there is none, return in how many seconds to come again.
 
         Those who are turned away are told moments one after the other, as fast as it may go: a crowd that
         came back at once would only be in the way of everybody else.
         """
         self.used_at = now
-        wait = self.wait(now)
+        wait = self.wait(now, urgent=urgent)
         if not wait:
             self.load += 1
             return 0.0

@@ -245,13 +245,14 @@ class _NotificationSendJob:
 
     def set_out(self) -> None:
         """Write what is to be sent, and queue it."""
-        if self.claim.slot is None or self.result is not None:
+        slot = self.claim.slot
+        if slot is None or self.result is not None:
             return
         try:
             self.parcel = _parcel(self.database, self.loaded, self.target, self._now(), self.senders)
         except Exception as error:  # noqa: BLE001 - it is a failed try of this one alone
             self.fault = error
-        self.claim.slot.pool.send(self.claim.slot.destination, self)
+        slot.pool.send(slot.destination, self, urgent=slot.is_urgent)
 
     async def run(self) -> PeerResponse:
         """Send it."""

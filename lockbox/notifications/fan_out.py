@@ -255,7 +255,7 @@ def _ready(
     for pair in pairs:
         member = due[pair.member - 1]
         channel = Channel.MAIL if member.told.endpoint_id is None else Channel.WEBHOOK
-        ready.append(ReadyNotification(pair.id, channel, member.until_at))
+        ready.append(ReadyNotification(pair.id, channel, member.until_at, member.told.template))
         leads_to[pair.id] = places.get(member.told.place_id, "")
     return ready, leads_to
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,12 +11,10 @@ from lockbox.audit.events import Actor
 from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Mode
 from lockbox.notifications.audience import CONVERSED, PROMPTS, REMINDER_TEMPLATES, Reminder
-from lockbox.schedule import NOTIFICATIONS, IndexEntry
+from lockbox.schedule import BEFORE_OTHERS, NOTIFICATIONS, IndexEntry
 from lockbox.sql import new_id
 
 KIND = NOTIFICATIONS.kinds[0]
-BEFORE_OTHERS = timedelta(hours=1)
-"""How much earlier than it is due something stands in the index that is to go before what only informs."""
 
 # Beside `audit.events.APPEND`, whose parameters it shares: a row for each of its events.
 QUEUE = """

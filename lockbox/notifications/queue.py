@@ -11,6 +11,8 @@ from sqlalchemy import text
 
 from lockbox import database
 from lockbox.database import UnitOfWork, now
+from lockbox.notifications.account_mail import SIGN_IN_CODE
+from lockbox.notifications.audience import PROMPTS
 from lockbox.notifications.models import Channel
 from lockbox.notifications.outbox import KIND
 from lockbox.notifications.sending_pool import ChannelPool, SendingPool, domain_of, host_of
@@ -21,10 +23,13 @@ LONGEST_LEASE = timedelta(hours=1)
 LAST_MOMENT = timedelta(seconds=1)
 MOST_JITTER = 0.2
 
+URGENT = frozenset({*PROMPTS, SIGN_IN_CODE})
+"""The templates of mails that somebody waits for, or by whose deadline they have to answer."""
+
 CHANCE = random.SystemRandom()
 
 LOCK = text("""
-SELECT id, run_at, until_at, closed_at, attempts, channel FROM notifications
+SELECT id, run_at, until_at, closed_at, attempts, channel, template FROM notifications
 WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
 """)
 DUE = text("""
@@ -65,10 +70,11 @@ WHERE n.id = c.id AND n.run_at = c.lease AND n.closed_at IS NULL RETURNING n.id,
 
 @dataclass(frozen=True)
 class Slot:
-    """A slot of a destination that was promised to one notification."""
+    """A slot of a destination that was promised to one notification; what is urgent goes before what waits there."""
 
     pool: ChannelPool
     destination: str
+    is_urgent: bool = False
 
     def leave(self) -> None:
         """Give it back unused."""
@@ -82,6 +88,7 @@ class ReadyNotification:
     id: UUID
     channel: Channel
     until_at: datetime
+    template: str
     attempts: int = 0
 
 
@@ -144,7 +151,7 @@ def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, a
     claims, put_off = let_in(
         sending_pool,
         at_once,
-        [ReadyNotification(row.id, Channel(row.channel), row.until_at, row.attempts) for row in ready],
+        [ReadyNotification(row.id, Channel(row.channel), row.until_at, row.template, row.attempts) for row in ready],
         leads_to,
         at,
     )
@@ -200,7 +207,7 @@ def let_in(
     claims, put_off = [], {}
     for row in ready:
         slot = _slot(row, leads_to[row.id], sending_pool)
-        wait = slot.pool.enter(slot.destination) if at < row.until_at else 0.0
+        wait = slot.pool.enter(slot.destination, urgent=slot.is_urgent) if at < row.until_at else 0.0
         if not wait and at < row.until_at:
             at_once.append(slot)
         last = row.until_at - LAST_MOMENT
@@ -215,7 +222,7 @@ def let_in(
 def _slot(row: ReadyNotification, leads_to: str, sending_pool: SendingPool) -> Slot:
     if row.channel == Channel.WEBHOOK:
         return Slot(sending_pool.hooks, host_of(leads_to))
-    return Slot(sending_pool.mail, domain_of(leads_to))
+    return Slot(sending_pool.mail, domain_of(leads_to), is_urgent=row.template in URGENT)
 
 
 def _strangers(session: UnitOfWork, missing: set[UUID]) -> Iterator[IndexEntry]:

@@ -153,8 +153,11 @@ class ChannelPool:
         self._is_woken = False
         self._stopping = False
 
-    def enter(self, name: str) -> float:
-        """Promise a slot of a destination and return 0.0, or return in how many seconds to come again."""
+    def enter(self, name: str, *, urgent: bool = False) -> float:
+        """Promise a slot of a destination and return 0.0, or return in how many seconds to come again.
+
+        What is `urgent` finds room also where others do not.
+        """
         with self._change:
             if self._stopping:
                 return STOPPED_WAIT
@@ -163,19 +166,19 @@ class ChannelPool:
             breaker = self._breakers.get(name) or self._breakers.setdefault(
                 name, CircuitBreaker(name, self._first_load)
             )
-            return breaker.enter(now)
+            return breaker.enter(now, urgent=urgent)
 
     def leave(self, name: str) -> None:
         """Give back a slot that was promised and is not needed."""
         with self._change:
             self._breakers[name].load -= 1
 
-    def send(self, name: str, job: SendJob) -> None:
-        """Queue a job in the slot that was promised to it."""
+    def send(self, name: str, job: SendJob, *, urgent: bool = False) -> None:
+        """Queue a job in the slot that was promised to it, before the others if it is urgent."""
         with self._change:
             breaker, now = self._breakers[name], self._clock()
             if not self._stopping and not breaker.is_shut(now):
-                breaker.queue.append(QueuedJob(job, now))
+                (breaker.queue.appendleft if urgent else breaker.queue.append)(QueuedJob(job, now))
                 self._waiting.setdefault(name, breaker)
                 self._wake()
                 return

@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from celery import Celery
 from kombu import Queue
+from kombu.transport.redis import Channel
 from redis import Redis
 from sqlalchemy import Engine
 
@@ -17,16 +18,18 @@ from harness.people import World
 from harness.stage import Urls
 from harness.wait import within
 from lockbox.database import Database
-from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, ScheduleIndex
+from lockbox.schedule import BEFORE_OTHERS, CLOCK, NOTIFICATIONS, IndexEntry, ScheduleIndex
 from lockbox.sql import new_id
 from tests.database.scenes import set_back, state_of
 from worker import poller
+from worker.messages import LATER
 from worker.poller import MOST_WAITING, QUEUES, Poller
 from worker.runtime import Runtime
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 KINDS = {CLOCK: "expire", NOTIFICATIONS: "notify"}
 
+LATER_LIST = f"notify{Channel.sep}{LATER}"
 Polling = Callable[[ScheduleIndex], None]
 
 
@@ -96,7 +99,24 @@ def test_notifications_that_are_promised_one_after_the_other_go_out_together(
     _arm_one_by_one(worker, NOTIFICATIONS, 60)
 
     assert within(5, lambda: worker.schedule.members(NOTIFICATIONS) == {})
-    assert within(5, lambda: 2 <= broker.llen("notify") <= 15)
+    assert within(5, lambda: 2 <= broker.llen(LATER_LIST) <= 15)
+
+
+def test_what_is_urgent_goes_out_first_also_where_messages_enough_wait(
+    worker: Database, broker: "Redis", polling: Polling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poller, "LONGEST_FULL", 600)
+    monkeypatch.setitem(poller.GATHER_SECONDS, NOTIFICATIONS, 0.0)
+    polling(NOTIFICATIONS)
+    _arm_one_by_one(worker, NOTIFICATIONS, 3 * MOST_WAITING[NOTIFICATIONS])
+    waiting = worker.schedule.members(NOTIFICATIONS)
+
+    worker.schedule.arm(NOTIFICATIONS, [IndexEntry(str(new_id()), "notify", LONG_AGO - BEFORE_OTHERS)])
+
+    assert waiting
+    assert within(5, lambda: broker.llen("notify") == 1)
+    assert broker.llen(LATER_LIST) >= MOST_WAITING[NOTIFICATIONS]
+    assert worker.schedule.members(NOTIFICATIONS).keys() >= waiting.keys()
 
 
 @pytest.fixture(params=["replica", "full"])

@@ -1,12 +1,13 @@
 """The sorted sets on a real Valkey and, where there is one, a real Redis: arm, claim, settle, and leases."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from redis import Redis
 
 from harness.wait import within
-from lockbox.schedule import CLOCK, EPOCH, NOTIFICATIONS, IndexEntry, Schedule, ScheduleIndex
+from lockbox.schedule import BEFORE_OTHERS, CLOCK, EPOCH, NOTIFICATIONS, IndexEntry, Schedule, ScheduleIndex
 from lockbox.sql import new_id
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -53,6 +54,19 @@ def test_what_is_due_longest_is_claimed_first_and_a_call_brings_at_most_what_was
     claims = [schedule.claim(CLOCK, most=4).ids for _ in range(4)]
 
     assert [set(claim.get("expire", [])) for claim in claims] == [set(ids[:4]), set(ids[4:8]), {ids[8]}, set()]
+
+
+def test_what_goes_before_all_others_waits_for_no_budget_and_is_claimed_alone(schedule: Schedule) -> None:
+    index = replace(NOTIFICATIONS, budget=2)
+    late, urgent = _ids(6), _ids(2)
+    schedule.arm(index, [IndexEntry(one, "notify", LONG_AGO) for one in late])
+    full = schedule.claim(index)
+    schedule.arm(index, [IndexEntry(one, "notify", LONG_AGO - BEFORE_OTHERS) for one in urgent])
+
+    claims = [schedule.claim(index, urgent=it_is).ids for it_is in (False, True, True)]
+
+    assert len(full.ids["notify"]) == 2
+    assert [set(claim.get("notify", [])) for claim in claims] == [set(), set(urgent), set()]
 
 
 def test_an_id_has_one_member_whatever_it_is_due_for(schedule: Schedule) -> None:

@@ -109,6 +109,19 @@ def test_the_notifications_worker_speaks_of_no_move(world: World, notifications:
         write(notifications.engine, told, tenant=world.tenant.id, id=request.id)
 
 
+@each("action", ["remind", "question", "activity", "member_changed", "consent_ended"])
+def test_the_notifications_worker_speaks_of_nothing_but_what_it_sends(
+    world: World, notifications: Database, action: str
+) -> None:
+    told = """
+        INSERT INTO events (id, tenant_id, at, action, actor_role, body)
+        VALUES (uuidv7(), :tenant, now(), :action, 'clock', '{}')
+    """
+
+    with pytest.raises(DBAPIError, match="a worker speaks for the clock alone"):
+        write(notifications.engine, told, tenant=world.tenant.id, action=action)
+
+
 def test_the_notifications_worker_puts_no_deadline_off(world: World, notifications: Database) -> None:
     request = world.submit()
 

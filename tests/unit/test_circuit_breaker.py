@@ -10,6 +10,7 @@ from lockbox.notifications.circuit_breaker import (
     LONGEST_SHUT,
     LONGEST_WAIT,
     MOST_LOAD,
+    MOST_URGENT,
     SOON,
     WIDTH,
     CircuitBreaker,
@@ -61,6 +62,28 @@ def test_the_slower_the_other_side_the_fewer_may_wait_for_it(
         send(breaker, NOON, PeerResponse.ANSWER, seconds)
 
     assert fill(breaker) == pytest.approx(most, abs=1)
+
+
+def test_what_is_urgent_finds_room_where_others_do_not_but_not_behind_a_shut_breaker(
+    breaker: CircuitBreaker[str],
+) -> None:
+    fill(breaker)
+
+    let_in = breaker.enter(NOON, urgent=True)
+    load = breaker.load
+    breaker.load = 0
+    shut(breaker)
+
+    assert (let_in, load) == (0.0, FIRST_LOAD + 1)
+    assert breaker.enter(NOON, urgent=True) > 0
+
+
+def test_no_more_of_what_is_urgent_is_let_in_than_a_lane_holds(breaker: CircuitBreaker[str]) -> None:
+    number = 0
+    while not breaker.enter(NOON, urgent=True):
+        number += 1
+
+    assert number == MOST_LOAD + MOST_URGENT
 
 
 def test_a_pace_is_mostly_that_of_the_last_few(breaker: CircuitBreaker[str]) -> None:

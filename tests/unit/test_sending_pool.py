@@ -111,6 +111,23 @@ def prove(way: ChannelPool, destination: str) -> None:
     assert send(way, destination, quick()).over.wait(PATIENCE)
 
 
+def test_what_is_urgent_is_sent_before_what_waits(way: ChannelPool) -> None:
+    prove(way, "slow:443")
+    hanging = [send(way, "slow:443", HangingJob()) for _ in range(4)]
+    assert wait(lambda: all(one.begun.is_set() for one in hanging))
+    waiting = [send(way, "slow:443", HangingJob()) for _ in range(3)]
+    urgent = HangingJob()
+
+    assert way.enter("slow:443", urgent=True) == 0.0
+    way.send("slow:443", urgent, urgent=True)
+    hanging[0].let_go.set()
+
+    assert urgent.begun.wait(PATIENCE)
+    assert not [one for one in waiting if one.begun.is_set()]
+    for one in (*hanging, *waiting, urgent):
+        one.let_go.set()
+
+
 def test_a_breaker_runs_four_at_once_and_another_breaker_is_not_delayed(way: ChannelPool) -> None:
     hanging = [send(way, "slow:443", HangingJob()) for _ in range(6)]
 

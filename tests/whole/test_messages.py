@@ -10,6 +10,7 @@ import httpx
 import pytest
 from celery import Celery
 
+from chaos import hints as chaos_hints
 from lockbox.sql import new_id
 from tests.whole.conftest import RunningStack, wait_until
 
@@ -65,7 +66,7 @@ def test_messages_made_by_hand_decide_nothing(stage: RunningStack) -> None:
 
     control = world.fresh(access_window=1, case_ref="CASE-2")
     stage.rows("UPDATE tenants SET suspended = suspended WHERE id = :id RETURNING id", id=str(world.tenant.id))
-    wait_until(lambda: stage.redis().llen("core") == 0 and stage.redis().llen("notify") == 0, "the queues are empty")
+    wait_until(lambda: not any(stage.redis().llen(one) for one in chaos_hints.QUEUES), "the queues are empty")
     assert stage.state(request.id) == "pending"
     assert stage.state(control.id) == "pending"
     assert len(stage.rows("SELECT 1 FROM events WHERE request_id = :id AND seq IS NOT NULL", id=str(request.id))) == 1
