@@ -43,10 +43,10 @@ from lockbox.identity.oidc_providers import IdentityProviders
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.schedule import Schedule
 
-OVERFLOW, VITAL_OVERFLOW = 10, 2
+OVERFLOW, VITAL_OVERFLOW = 7, 2
 """Some requests need a second connection for a moment; exports, live pages and heartbeats have one of their own."""
 KINDS_IN_GROUPS = 2
-"""How many kinds of calls run in groups, each with connections of its own: access checks."""
+"""How many kinds of calls run in groups, each with connections of its own: submissions and access checks."""
 CONNECTIONS = sum((MOST_COMMON, OVERFLOW, MOST_VITAL, VITAL_OVERFLOW, KINDS_IN_GROUPS * GROUPS))
 """How many connections a process opens at most: those of all of its pools, and of the groups."""
 

@@ -61,11 +61,11 @@ class Budget:
         return self.alone or self.most
 
 
-CHECKS = Budget("checks", 32, LONG, vital=True, alone=4)
+CHECKS = Budget("checks", 32, LONG, vital=True, alone=3)
 CLOSINGS = Budget("closings", 4, LONG, vital=True)
 HEALTH = Budget("health", 2, LONG, vital=True)
 READS = Budget("reads", 10)
-SUBMITS = Budget("submits", 24, alone=4)
+SUBMITS = Budget("submits", 24, alone=2)
 WRITES = Budget("writes", 4)
 UPLOADS = Budget("uploads", 8)
 KNOWN = (CHECKS, CLOSINGS, HEALTH, READS, SUBMITS, WRITES, UPLOADS)

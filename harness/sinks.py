@@ -107,7 +107,7 @@ class MailRelay(Sink):
     `said` is what callers said. The first `ended` callers hear 421 at their next mail.
 
     Args:
-        greeting: what it says first, `greets_after` so many seconds.
+        greeting: what it says first, `greets_after` so many seconds; it takes a mail `takes_after` so many.
         hangs_at: the verb after which it says nothing more, or GREETING, or BODY for after DATA.
         drips_at: the same, where it says one byte after the other without an end.
         hangs_for: the domain for whose recipients it waits for ever.
@@ -127,6 +127,7 @@ class MailRelay(Sink):
         *,
         greeting: str = "220 relay.example ESMTP",
         greets_after: float = 0.0,
+        takes_after: float = 0.0,
         hangs_at: str = "",
         drips_at: str = "",
         hangs_for: str = "",
@@ -150,6 +151,7 @@ class MailRelay(Sink):
         self.ended = 0
         self.greeting = greeting
         self.greets_after = greets_after
+        self.takes_after = takes_after
         self.hangs_at = hangs_at
         self.drips_at = drips_at
         self.hangs_for = hangs_for
@@ -244,6 +246,7 @@ class MailRelay(Sink):
         if not recipient:
             await self._tell(writer, "554 no valid recipients", "BODY")
             return True
+        await asyncio.sleep(self.takes_after)
         return await self._take(recipient, b"".join(lines), writer)
 
     async def _take(self, recipient: str, raw: bytes, writer: asyncio.StreamWriter) -> bool:

@@ -1,4 +1,4 @@
-"""A notifications worker that is killed in the midst of a batch: no mail is lost, and few are sent twice."""
+"""A notifications worker that ends in the midst of a batch: no mail is lost, and few or none are sent twice."""
 
 from collections import Counter
 from dataclasses import replace
@@ -17,8 +17,10 @@ from lockbox.notifications.sending_pool import MOST_UNRECORDED
 from tests.database.scenes import many, read
 
 REQUESTS = 120
+MORE_REQUESTS = 300
 LEASE_AND_MORE = 150.0
 OPEN = "SELECT count(*) AS n FROM notifications WHERE closed_at IS NULL"
+CLAIMED = "SELECT count(*) AS n FROM notifications WHERE closed_at IS NULL AND attempts > 0"
 TRIES = "SELECT count(*) AS n, count(DISTINCT notification_id) AS mails FROM deliveries"
 
 
@@ -47,3 +49,28 @@ def test_a_worker_that_is_killed_within_a_batch_loses_no_mail_and_doubles_fifty_
     assert sum(sent.values()) - len(sent) <= MOST_UNRECORDED
     assert max(sent.values()) <= 2
     assert read(superuser, TRIES)[0].mails == len(ids)
+
+
+def test_a_worker_that_is_stopped_within_a_batch_doubles_none_and_leaves_the_rest_to_the_next_at_once(
+    world: World, urls: Urls, template: ServerAddresses, superuser: Engine, tmp_path: Path
+) -> None:
+    many(world, MORE_REQUESTS)
+    with relaying(takes_after=0.05) as relay:
+        plan = replace(plan_for(urls, template, tmp_path / "keys"), smtp_url=f"smtp://127.0.0.1:{relay.port}")
+        first, second = (Processes(plan, tmp_path / name) for name in ("first", "second"))
+        try:
+            first.start("notifications")
+            assert within(60, lambda: relay.count >= 60, 0.001)
+            first.stop()
+            left, claimed = read(superuser, OPEN)[0].n, read(superuser, CLAIMED)[0].n
+            second.start("notifications")
+            assert within(LEASE_AND_MORE, lambda: read(superuser, OPEN)[0].n == 0, 0.5)
+        finally:
+            first.stop()
+            second.stop()
+
+    sent = Counter(relay.message_ids)
+    assert left > 0
+    assert claimed == 0
+    assert set(sent.values()) == {1}
+    assert len(sent) == read(superuser, TRIES)[0].mails == 3 * MORE_REQUESTS

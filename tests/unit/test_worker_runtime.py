@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.pool import QueuePool
 
 from api.app import CONNECTIONS, KINDS_IN_GROUPS, make_app, make_database, make_vital
-from api.call_groups import GROUPS, CallGroups
+from api.incoming_request import GROUPS
 from config.settings import Settings
 from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.verifier.approval_checks import NAME
@@ -35,6 +35,7 @@ def test_senders_believe_checkpoints_by_the_keys_of_the_settings_the_newest_firs
     assert senders is not None
     assert list(senders.audit_keys.values()) == keys
     assert senders.approval_keys == (of_approvals,)
+    assert not senders.sending_pool.loop.is_running, "it starts with the first send, never before a fork"
 
 
 def test_the_pools_of_a_worker_open_as_many_connections_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,8 +57,7 @@ def test_the_pools_of_an_api_process_open_as_many_connections_as_it_says() -> No
     database = make_database(chosen)
 
     vital = make_vital(chosen, database)
-    state = vars(make_app(chosen, database, vital).state)["_state"]
-    kinds = sum(isinstance(one, CallGroups) for one in state.values())
+    kinds = len(make_app(chosen, database, vital).state.groups)
 
     assert kinds == KINDS_IN_GROUPS
     assert _most(database) + _most(vital) + kinds * GROUPS == CONNECTIONS
