@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -50,10 +51,11 @@ class SendJob(Protocol):
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job in its queue, and since when it is there."""
+    """A job in its queue, and since when it is there; what is urgent stands before all that is not."""
 
     job: SendJob
     since: float
+    is_urgent: bool = False
 
 
 class StartedSend(NamedTuple):
@@ -178,7 +180,7 @@ class ChannelPool:
         with self._change:
             breaker, now = self._breakers[name], self._clock()
             if not self._stopping and not breaker.is_shut(now):
-                (breaker.queue.appendleft if urgent else breaker.queue.append)(QueuedJob(job, now))
+                _queue(breaker, QueuedJob(job, now, is_urgent=urgent))
                 self._waiting.setdefault(name, breaker)
                 self._wake()
                 return
@@ -364,6 +366,11 @@ def domain_of(address: str) -> str:
     return address.rpartition("@")[2].strip().lower()
 
 
+def _queue(breaker: CircuitBreaker[QueuedJob], one: QueuedJob) -> None:
+    before = takewhile(lambda other: other.is_urgent, breaker.queue)
+    breaker.queue.insert(sum(1 for _ in before) if one.is_urgent else len(breaker.queue), one)
+
+
 def _taken(breaker: CircuitBreaker[QueuedJob], wanted: Collection[int]) -> list[QueuedJob]:
     """Take these jobs out of the queue of a destination."""
     left = [one for one in breaker.queue if id(one.job) in wanted]
@@ -374,9 +381,8 @@ def _taken(breaker: CircuitBreaker[QueuedJob], wanted: Collection[int]) -> list[
 
 def _older(breaker: CircuitBreaker[QueuedJob], oldest: float) -> list[QueuedJob]:
     """Take out of the queue of a destination what came before that moment."""
-    left = []
-    while breaker.queue and breaker.queue[0].since < oldest:
-        left.append(breaker.queue.popleft())
+    left = [one for one in breaker.queue if one.since < oldest]
+    breaker.queue = deque(one for one in breaker.queue if one.since >= oldest)
     breaker.load -= len(left)
     return left
 

@@ -38,6 +38,7 @@ SELECT request_id FROM events WHERE tenant_id = :tenant AND action = 'remind' GR
 UNTOLD = """
 SELECT e.id FROM events e WHERE e.tenant_id = :tenant AND e.seq IS NOT NULL
     AND NOT EXISTS (SELECT FROM notifications n WHERE n.event_id = e.id)
+    AND NOT EXISTS (SELECT FROM outbox o WHERE o.event_id = e.id)
 """
 NOT_SENT = "SELECT id, outcome FROM notifications WHERE tenant_id = :tenant AND outcome = 'dead'"
 OPEN_NOTIFICATIONS = "SELECT id FROM notifications WHERE tenant_id = :tenant AND closed_at IS NULL"
