@@ -318,8 +318,7 @@ def test_a_claim_that_could_not_be_committed_leaves_no_place_taken(world: World,
     write(unbound(worker), f"ALTER TABLE notifications ADD CONSTRAINT nobody_claims {rule}")
     try:
         for _ in range(FIRST_LOAD):
-            with pytest.raises(Exception, match="nobody_claims"):
-                delivery.dispatch(as_sender(worker), notifications, senders)
+            assert delivery.dispatch(as_sender(worker), notifications, senders) == []
     finally:
         write(unbound(worker), "ALTER TABLE notifications DROP CONSTRAINT nobody_claims")
 

@@ -157,14 +157,18 @@ def test_notify_ends_when_all_is_recorded_and_counts_how_each_went(
 
 
 def test_notify_puts_off_what_finds_no_room(world: World, sender: Database, run_as: RunAs) -> None:
-    many(world, FIRST_LOAD)
+    several = many(world, FIRST_LOAD)
+    Postbag().deliver(sender, open_notifications(sender))
+    for one in several:
+        world.act("abe", Action.DENY, one)
     run_as(as_sender(sender), Postbag(sending_pool=SendingPool(mails_at_once=1)))
+    news = open_notifications(sender)
 
-    counts = tasks.notify(ids(*open_notifications(sender)))
+    counts = tasks.notify(ids(*news))
 
     assert counts["sent"] >= FIRST_LOAD
     assert counts.keys() == {"sent", "deferred"}
-    assert counts["sent"] + counts["deferred"] == 3 * FIRST_LOAD
+    assert counts["sent"] + counts["deferred"] == len(news) > 2 * FIRST_LOAD
 
 
 def test_notify_gives_back_what_it_has_not_begun_and_leaves_what_is_being_sent_to_its_lease(
@@ -233,7 +237,7 @@ def test_twenty_destinations_that_hang_hold_up_no_task_of_the_others(
 
 
 def test_each_task_thread_of_notifications_finds_a_connection_while_four_others_hold_one(urls: Urls) -> None:
-    chosen = Settings(environment="test", worker_database_url=urls.notifications, redis_url=urls.redis)
+    chosen = Settings(environment="test", notifications_database_url=urls.notifications, redis_url=urls.redis)
     database = make(chosen).database
 
     with ExitStack() as held:

@@ -7,7 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from harness.stage import setting, unbound
+from harness.outbox import fan_out_all
+from harness.stage import as_sender, setting, unbound
 from lockbox.identity.roles import Role
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
@@ -48,6 +49,7 @@ def test_a_request_is_submitted_approved_and_revoked_from_a_terminal(shell: Shel
     revoked = shell.does("ann", "request", "revoke", submitted["id"], "--version", "2")
     shell.is_refused("gate", "no-open-window: ", *door(shell))
     timeline = shell.does("erin", "request", "events", submitted["id"])
+    fan_out_all(as_sender(shell.world.db))
     told = shell.does("ann", "request", "notifications", submitted["id"])
 
     assert "Amir" in told
@@ -82,6 +84,7 @@ def test_who_could_not_be_reached_is_said_and_what_timed_out_is_asked_again(shel
     submitted = shell.reads("erin", "request", "submit", *submission(shell))
     shell.is_refused("erin", "not-timed-out: ", "request", "again", submitted["id"])
     root = unbound(shell.world.db).execution_options(isolation_level="AUTOCOMMIT")
+    fan_out_all(as_sender(shell.world.db))
     write(root, UNREACHED, id=submitted["id"])
     set_back(root, [UUID(submitted["id"])], 1)
     timers.run(setting(shell.world.db), [UUID(submitted["id"])])

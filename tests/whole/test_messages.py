@@ -10,7 +10,7 @@ import httpx
 import pytest
 from celery import Celery
 
-from chaos import hints as chaos_hints
+from chaos import celery_messages
 from lockbox.sql import new_id
 from tests.whole.conftest import RunningStack, wait_until
 
@@ -53,8 +53,8 @@ def broker(stage: RunningStack) -> Celery:
 def test_messages_made_by_hand_decide_nothing(stage: RunningStack) -> None:
     world = stage.world(approval_window=600)
     request = world.submit()
-    prompts = len(stage.rows("SELECT 1 FROM notifications WHERE request_id = :id", id=str(request.id)))
     wait_until(lambda: not stage.open_notifications(world), "the prompts are sent")
+    prompts = len(stage.rows("SELECT 1 FROM notifications WHERE request_id = :id", id=str(request.id)))
 
     with broker(stage) as stranger:
         for task in TASKS:
@@ -66,7 +66,7 @@ def test_messages_made_by_hand_decide_nothing(stage: RunningStack) -> None:
 
     control = world.fresh(access_window=1, case_ref="CASE-2")
     stage.rows("UPDATE tenants SET suspended = suspended WHERE id = :id RETURNING id", id=str(world.tenant.id))
-    wait_until(lambda: not any(stage.redis().llen(one) for one in chaos_hints.QUEUES), "the queues are empty")
+    wait_until(lambda: not any(stage.redis().llen(one) for one in celery_messages.QUEUES), "the queues are empty")
     assert stage.state(request.id) == "pending"
     assert stage.state(control.id) == "pending"
     assert len(stage.rows("SELECT 1 FROM events WHERE request_id = :id AND seq IS NOT NULL", id=str(request.id))) == 1
