@@ -366,7 +366,7 @@ def test_a_machine_decides_nothing_whatever_its_roles(world: World) -> None:
     gate = world.people["gate"]
     both = replace(gate, standings=gate.standings | {RoleGrant(Role.MANAGER)})
 
-    with pytest.raises(NotYours, match="decides nothing"), world.db.transaction() as session:
+    with pytest.raises(NotYours, match="cannot decide"), world.db.transaction() as session:
         decide.act(session, both, HERE, request.id, DecisionInput(Action.ENDORSE))
 
 
@@ -455,7 +455,7 @@ def test_a_window_above_the_ceiling_of_a_rule_is_refused_with_its_limit(world: W
 def test_what_nobody_could_approve_is_refused_with_the_reason(world: World) -> None:
     lay_down(world, quorum=4)
 
-    with pytest.raises(NobodyCanApprove, match="asks for 4 approvals and has 3 people"):
+    with pytest.raises(NobodyCanApprove, match="requires 4 approvals, and the tenant has 3 people"):
         world.submit()
 
 

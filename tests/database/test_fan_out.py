@@ -198,7 +198,7 @@ def test_a_time_out_whose_prompts_were_never_fanned_out_says_that_nobody_was_not
     )
     assert (event.body["asked"], event.body["reached"], event.body["nobody_notified"]) == (3, 0, True)
     post.deliver(worker, queued(world.db))
-    told = {mail.to_name for mail in post.mail.sent if mail.subject.startswith("Nobody could be told")}
+    told = {mail.to_name for mail in post.mail.sent if mail.subject.startswith("Nobody could be notified")}
     assert told >= {"Erin", "Ann", "Amir", "Abe"}
 
 
