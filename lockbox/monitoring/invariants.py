@@ -148,8 +148,8 @@ OR (g.at > k.since
             convert_from(e.body, 'UTF8')::jsonb #>> '{changes,roles}', ' → ', 2), ', ')))
     AND NOT EXISTS (SELECT FROM credentials_of(m.person_id) s WHERE s.kind = 'sample'))
 UNION ALL
-SELECT 'I12', l.id, NULL, 'somebody has a ' || replace(s.kind, 'identity', 'identity provider') || CASE
-    WHEN s.was_removed THEN ' that was taken away' ELSE ' that no event says they added' END
+SELECT 'I12', l.id, NULL, 'somebody has ' || CASE s.kind WHEN 'identity' THEN 'an identity provider' ELSE 'a passkey'
+    END || CASE WHEN s.was_removed THEN ' that was taken away' ELSE ' that no event says they added' END
 FROM looked l CROSS JOIN kept k CROSS JOIN LATERAL credentials_of(l.id) s
 WHERE s.kind IN ('passkey', 'identity') AND (s.was_removed OR (s.at > k.since
     AND NOT EXISTS (SELECT FROM events e WHERE e.actor_id = l.id

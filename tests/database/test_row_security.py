@@ -148,7 +148,10 @@ def test_what_sees_past_row_security_is_not_for_everybody_and_looks_nowhere_else
     assert {row.name for row in rows if row.worker} == workers
     assert {row.name for row in rows if row.anybody} == set()
     assert {row.config[0] for row in rows} == {"search_path=public, pg_temp"}
-    assert {entry for row in rows for entry in row.config[1:]} <= {"plan_cache_mode=force_generic_plan"}
+    assert {entry for row in rows for entry in row.config[1:]} <= {
+        "plan_cache_mode=force_generic_plan",
+        "enable_seqscan=off",
+    }
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,9 @@ def test_what_is_left_ticked_is_what_opens_and_what_was_asked_stays_readable(por
     [
         ({"resources": None}, "Keep at least one of the resources, or deny the request."),
         ({"actions": None}, "Keep at least one of the actions, or deny the request."),
-        ({"resources": [A, "mailbox:boss@contoso.example"]}, "mailbox:boss@contoso.example was not asked"),
-        ({"actions": ["delete"]}, "delete was not asked"),
-        ({"resources": ["\x00<script>"]}, "was not asked"),
+        ({"resources": [A, "mailbox:boss@contoso.example"]}, "mailbox:boss@contoso.example was not requested"),
+        ({"actions": ["delete"]}, "delete was not requested"),
+        ({"resources": ["\x00<script>"]}, "was not requested"),
     ],
 )
 def test_a_forged_or_an_empty_choice_is_refused_and_the_ticks_are_kept(
@@ -183,7 +183,7 @@ def test_closing_leads_to_a_new_sign_in_where_the_policy_asks_for_it_and_keeps_t
     again = browser.get(f"/requests/{request.id}")
     after = send(browser, again, "/revoke", comment="Enough")
 
-    assert (refused.status, "minutes. Sign in again" in refused.words) == (403, True)
+    assert (refused.status, "the limit of the policy for revoking. Sign in again" in refused.words) == (403, True)
     assert f"/sign-in?next=/requests/{request.id}" in refused.read.links
     assert refused.form("/revoke").fields["comment"] == "Enough"
     assert "Revoked" in after.words
@@ -228,7 +228,7 @@ def test_what_was_written_while_the_sign_in_grew_old_is_still_there(open_portal:
 
     refused = send(browser, page, "/approve", comment="Only the inbox")
 
-    assert (refused.status, "minutes. Sign in again" in refused.words) == (403, True)
+    assert (refused.status, "the limit of the policy for revoking. Sign in again" in refused.words) == (403, True)
     assert refused.form("/approve").fields["comment"] == "Only the inbox"
 
 

@@ -149,7 +149,7 @@ def test_what_waits_is_said_with_what_would_change_for_it(portal: Portal) -> Non
     assert "Nobody can approve it: Write at least 500 characters" in page.words
     assert "no manager of the vendor has reviewed it" in page.words
     assert "It needs 2 more approvals instead of 1" in page.words
-    assert "It opens for 10 min at most, and no longer for 1 h" in page.words
+    assert "Its access window becomes at most 10 min instead of 1 h" in page.words
 
 
 def test_the_time_that_the_clock_stood_for_a_question_is_no_time_that_passed(open_portal: OpenPortal) -> None:

@@ -89,7 +89,7 @@ def test_what_ended_meanwhile_takes_no_question_and_says_so(portal: Portal) -> N
     refused = browser.submit(page, "/questions", text="Too late?")
 
     assert refused.status == 409
-    assert "A request that is denied is over" in refused.words
+    assert "This request is denied. Questions can no longer be asked" in refused.words
 
 
 def test_the_page_says_that_the_clock_stands(open_portal: OpenPortal) -> None:
