@@ -63,7 +63,7 @@ class CircuitBreaker(Generic[T]):
             if now < self.shut_until:
                 return self.shut_until - now
             return max(self.pace, LEAST_DEFERRAL) if self.load else 0.0
-        if urgent and self.load < MOST_LOAD + MOST_URGENT:
+        if urgent and self.proven and self.load < MOST_LOAD + MOST_URGENT:
             return 0.0
         expected = max(0, self.load + 1 - WIDTH) / WIDTH * self.pace
         has_room = self.load < MOST_LOAD and expected <= LONGEST_WAIT if self.proven else self.load < self.first_load

@@ -68,17 +68,22 @@ def test_what_is_urgent_finds_room_where_others_do_not_but_not_behind_a_shut_bre
     breaker: CircuitBreaker[str],
 ) -> None:
     fill(breaker)
+    unproven = breaker.enter(NOON, urgent=True)
+    breaker.load = 0
+    send(breaker, NOON, PeerResponse.ANSWER)
+    number = fill(breaker)
 
-    let_in = breaker.enter(NOON, urgent=True)
-    load = breaker.load
+    let_in, load = breaker.enter(NOON, urgent=True), breaker.load
     breaker.load = 0
     shut(breaker)
 
-    assert (let_in, load) == (0.0, FIRST_LOAD + 1)
+    assert unproven > 0
+    assert (let_in, load) == (0.0, number + 1)
     assert breaker.enter(NOON, urgent=True) > 0
 
 
 def test_no_more_of_what_is_urgent_is_let_in_than_a_lane_holds(breaker: CircuitBreaker[str]) -> None:
+    send(breaker, NOON, PeerResponse.ANSWER)
     number = 0
     while not breaker.enter(NOON, urgent=True):
         number += 1
@@ -127,12 +132,12 @@ def test_who_has_not_proven_to_be_quick_is_not_taken_for_it(breaker: CircuitBrea
 def test_a_crowd_is_spread_over_two_minutes_at_most(breaker: CircuitBreaker[str]) -> None:
     shut(breaker)
 
-    told = [breaker.enter(NOON) for _ in range(115_500)]
+    told = [breaker.enter(NOON) for _ in range(50_000)]
 
     assert min(told) >= FIRST_SHUT
     assert LONGEST_DEFERRAL - 1 < max(told) <= LONGEST_DEFERRAL
     fullest = max(sum(1 for one in told if second <= one < second + 1) for second in range(5, 120, 5))
-    assert fullest < 1_600
+    assert fullest < 600
 
 
 def test_a_crowd_at_a_destination_that_may_be_quick_comes_back_within_seconds(breaker: CircuitBreaker[str]) -> None:
