@@ -228,7 +228,7 @@ def test_what_was_written_while_the_sign_in_grew_old_is_still_there(open_portal:
 
     refused = send(browser, page, "/approve", comment="Only the inbox")
 
-    assert (refused.status, "the limit of the policy for revoking. Sign in again" in refused.words) == (403, True)
+    assert (refused.status, "older than 15 minutes. Sign in again" in refused.words) == (403, True)
     assert refused.form("/approve").fields["comment"] == "Only the inbox"
 
 
