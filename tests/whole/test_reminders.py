@@ -42,8 +42,8 @@ def test_who_was_asked_is_reminded_then_the_next_tier_is_asked_and_silence_still
     stage.ends(request.id, "timed_out")
     wait_until(lambda: not stage.open_notifications(world), "every notification is closed")
 
-    assert sorted(subjects(stage, world, "abe")) == ["No", "Reminder", "Reminder", "Your"]
-    assert sorted(subjects(stage, world, "ann")) == ["No", "Reminder", "Your"]
+    assert sorted(subjects(stage, world, "abe")) == ["Approval", "Reminder", "Reminder", "Timed"]
+    assert sorted(subjects(stage, world, "ann")) == ["Approval", "Reminder", "Timed"]
     with stage.as_(world, "ann") as ann:
         shown = ann.get(f"/v1/requests/{request.id}").json()
     assert (shown["state"], shown["reminders"], shown["tiers_asked"], shown["version"]) == ("timed_out", 2, 2, 2)
@@ -58,7 +58,7 @@ def test_a_yes_ends_the_reminders_and_the_window_says_when_it_is_about_to_close(
     opened = world.act("ann", Action.APPROVE, request.id)
 
     stage.ends(request.id, "expired")
-    stage.rows(A_MINUTE_AGO, tenant=str(world.tenant.id))
+    wait_until(lambda: stage.rows(A_MINUTE_AGO, tenant=str(world.tenant.id)), "the reports are noted")
     wait_until(lambda: stage.rows(REPORTS, tenant=str(world.tenant.id)), "the reports are promised")
     wait_until(lambda: not stage.open_notifications(world), "every notification is closed")
 
