@@ -133,7 +133,7 @@ def db(primary: ServerAddresses, standby: Standby) -> Iterator[Database]:
     """The database as the API sees it; it ends before the standby does."""
     assert standby.sync_state() == "async"
     superuser = on_database(primary.superuser_url, "lockbox")
-    engine = make_engine(primary.database_url, role="test-api", pool_size=8, overflow=8)
+    engine = make_engine(primary.database_url, role="pooled", pool_size=8, overflow=8)
     with all_rights(superuser), closing(Schedule(primary.redis_url)) as schedule:
         yield Database(engine, schedule)
         engine.dispose()
