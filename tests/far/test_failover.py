@@ -86,8 +86,9 @@ class Standby:
     @contextmanager
     def lagging(self) -> Iterator[None]:
         """Let nothing reach it of what the primary writes."""
-        postmaster = psutil.Process(self.primary.pids["postgres"])
-        (sender,) = [one for one in postmaster.children() if "walsender" in " ".join(one.cmdline())]
+        with psycopg.connect(self.primary.superuser_url.replace("+psycopg", "")) as connection:
+            ((pid,),) = connection.execute("SELECT pid FROM pg_stat_replication").fetchall()
+        sender = psutil.Process(pid)
         sender.suspend()
         try:
             yield
