@@ -30,7 +30,7 @@ class Replay:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._heard: deque[LiveEvent] = deque()
+        self._recent: deque[LiveEvent] = deque()
         self._held = 0
         self._number = 0
         self._epoch = secrets.token_hex(6)
@@ -39,15 +39,15 @@ class Replay:
         """Add an update, and drop the oldest if there are too many."""
         with self._lock:
             self._number += 1
-            self._heard.append(LiveEvent(self._number, time.monotonic(), ids, side))
+            self._recent.append(LiveEvent(self._number, time.monotonic(), ids, side))
             self._held += len(ids)
             while self._held > MOST_IDS:
-                self._held -= len(self._heard.popleft().ids)
+                self._held -= len(self._recent.popleft().ids)
 
     def begin_anew(self) -> None:
         """Drop everything: something may have been missed."""
         with self._lock:
-            self._heard.clear()
+            self._recent.clear()
             self._held = 0
             self._epoch = secrets.token_hex(6)
 
@@ -62,7 +62,7 @@ class Replay:
         """A position from some seconds ago: a page rendered now has read everything before it."""
         before = time.monotonic() - SETTLED_AFTER
         with self._lock:
-            later = sum(1 for _ in takewhile(lambda one: one.at > before, reversed(self._heard)))
+            later = sum(1 for _ in takewhile(lambda one: one.at > before, reversed(self._recent)))
             return f"{self._epoch}-{self._number - later}"
 
     def since(self, position: str) -> list[LiveEvent] | None:
@@ -71,7 +71,7 @@ class Replay:
         with self._lock:
             if epoch != self._epoch or not number.isascii() or not number.isdigit() or len(number) > 15:  # noqa: PLR2004
                 return None
-            first = self._heard[0].number if self._heard else self._number + 1
+            first = self._recent[0].number if self._recent else self._number + 1
             if not first - 1 <= int(number) <= self._number:
                 return None
-            return [one for one in self._heard if one.number > int(number)]
+            return [one for one in self._recent if one.number > int(number)]

@@ -268,8 +268,8 @@ class SharedTransaction:
         sent += [Sent(None, COMMIT)] if self._in_one_round else []
         found = await self.send(sent)
         for one in members:
-            theirs = [(told, cursor) for told, cursor in found if told.member is one]
-            results = [await _result(told.statement, cursor) for told, cursor in theirs if told.is_read]
+            theirs = [(asked, cursor) for asked, cursor in found if asked.member is one]
+            results = [await _result(asked.statement, cursor) for asked, cursor in theirs if asked.is_read]
             if theirs[-1][0].statement is READ_CONTEXT:
                 ((one.context,),) = await theirs[-1][1].fetchall()
             one.go_on(results)

@@ -107,16 +107,16 @@ def publish(client: "Redis", ids: Iterable[str], side: str | None) -> None:
 class Listener(threading.Thread):
     """Listen on one connection until stopped, and reconnect after Redis was away.
 
-    It calls, from its own thread, `heard` with ids and the side that they are for, and `turned` with True when it
-    starts to listen (earlier messages were missed) and False when it cannot. Any failure, also in these, is logged,
-    and it goes on.
+    It calls, from its own thread, `on_message` with ids and the side that they are for, and `on_connection` with True
+    when it starts to listen (earlier messages were missed) and False when it cannot. Any failure,
+    also in these, is logged, and it goes on.
     """
 
-    def __init__(self, client: "Redis", heard: OnMessage, turned: OnConnection) -> None:
+    def __init__(self, client: "Redis", on_message: OnMessage, on_connection: OnConnection) -> None:
         super().__init__(name="news", daemon=True)
         self._client = client
-        self._heard = heard
-        self._turned = turned
+        self._on_message = on_message
+        self._on_connection = on_connection
         self._stopping = threading.Event()
         number = database_number(client)
         self._sides: dict[bytes, str | None] = {
@@ -138,7 +138,7 @@ class Listener(threading.Thread):
 
     def _turn_away(self) -> None:
         try:
-            self._turned(False)
+            self._on_connection(False)
         except Exception:
             log.exception("live_updates.failed")
         self._stopping.wait(REST)
@@ -170,11 +170,11 @@ class Listener(threading.Thread):
                     self._tell(message["channel"], message["data"])
                 elif message["type"] == "subscribe" and message["data"] == len(self._sides) and not began:
                     began = True
-                    self._turned(True)
+                    self._on_connection(True)
         finally:
             pubsub.close()
 
     def _tell(self, channel: bytes, said: bytes) -> None:
         ids = frozenset(said.decode("ascii", errors="replace").split())
         if channel in self._sides and ids:
-            self._heard(ids, self._sides[channel])
+            self._on_message(ids, self._sides[channel])

@@ -157,9 +157,9 @@ class Schedule:
         """
         self._tried("tell", lambda: pubsub.publish(self._arming, ids, side))
 
-    def listener(self, heard: OnMessage, turned: OnConnection) -> Listener:
+    def listener(self, on_message: OnMessage, on_connection: OnConnection) -> Listener:
         """Return a thread, not yet started, that calls these with published ids."""
-        return Listener(self._polling, heard, turned)
+        return Listener(self._polling, on_message, on_connection)
 
     def mark_looking(self, of: str, person: str, since: datetime) -> bool:
         """Mark for five minutes that a person is looking at a request; return whether that is new. Never raises."""

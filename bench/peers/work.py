@@ -42,7 +42,7 @@ WITH moved AS (
 )
 INSERT INTO audit (request_id, seq, at, action, to_state) SELECT id, version, now(), 'end', state FROM moved
 """
-TOLD = "INSERT INTO notifications (request_id, template, sent_at) VALUES (%(id)s, %(template)s, now())"
+RECORD = "INSERT INTO notifications (request_id, template, sent_at) VALUES (%(id)s, %(template)s, now())"
 MAIL = """From: Lockbox <lockbox@vendor.example>\r
 To: Ann Archer <ann@customer.example>\r
 Subject: A request for access is {template}\r
@@ -71,7 +71,7 @@ def end(id_: str) -> None:
 def tell(id_: str, template: str) -> None:
     """Send one mail and note that it was sent."""
     _relay().sendmail("lockbox@vendor.example", ["ann@customer.example"], MAIL.format(id=id_, template=template))
-    _connection().execute(TOLD, {"id": id_, "template": template})
+    _connection().execute(RECORD, {"id": id_, "template": template})
 
 
 def _connection() -> psycopg.Connection:

@@ -37,7 +37,7 @@ WHERE p.body -> 'consent' ->> 'until' IS NOT NULL AND c.until_at > p.created_at 
 ORDER BY c.until_at LIMIT :most
 """)
 HOLD = text("SELECT pg_advisory_xact_lock(hashtextextended('lockbox consent of ' || :tenant, 0))")
-TOLD = text("""
+IS_KNOWN = text("""
 SELECT EXISTS (SELECT FROM events WHERE action = 'consent_ended' AND tenant_id = :tenant AND deadline_at = :until)
 """)
 
@@ -86,7 +86,7 @@ def _failed(tenant_id: UUID, error: Exception) -> None:
 
 def _record_expiry(session: UnitOfWork, row: Row[Any]) -> bool:
     session.execute(HOLD, {"tenant": str(row.tenant_id)})
-    if session.execute(TOLD, {"tenant": row.tenant_id, "until": row.until_at}).scalar_one():
+    if session.execute(IS_KNOWN, {"tenant": row.tenant_id, "until": row.until_at}).scalar_one():
         return False
     relaxed = f"{row.consented} until {instant(row.until_at)}"
     decides_again = row.mode == Mode.ENFORCE

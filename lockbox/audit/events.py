@@ -20,7 +20,7 @@ OWNER = "owner"
 VENDOR, CUSTOMER = "vendor", "customer"
 VENDORS_LOG = UUID(int=0)
 REVIEWING = "reviewing"
-TOLD = frozenset({"pending", "active"})
+SHOWN = frozenset({"pending", "active"})
 NOBODYS = frozenset({CLOCK, OWNER})
 CUSTOMERS = frozenset({CUSTOMER, "tenant_admin", "approver", "auditor"})
 APPEND = """
@@ -77,7 +77,7 @@ def is_internal(from_state: str | None, to_state: str | None) -> bool:
     Such a move is sealed in the vendor's log. The move that first asks or notifies the customer is the first in
     theirs.
     """
-    return to_state == REVIEWING or (from_state == REVIEWING and to_state not in TOLD)
+    return to_state == REVIEWING or (from_state == REVIEWING and to_state not in SHOWN)
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ OPERATORS = text("""
 SELECT m.person_id FROM memberships m JOIN people p ON p.id = m.person_id
 WHERE m.tenant_id IS NULL AND m.role = 'operator' AND p.disabled_at IS NULL
 """)
-TELL = """
-told AS (
+ANNOUNCE = """
+written AS (
     INSERT INTO notifications (id, tenant_id, event_id, checkpoint_id, person_id, address_id, endpoint_id, about_id,
         channel, template, run_at, until_at, attempts)
     SELECT n.id, CAST(:t_tenant_id AS uuid), CAST(:t_event_id AS uuid), CAST(:t_checkpoint_id AS uuid), n.person_id,
@@ -39,7 +39,7 @@ told AS (
         AS n (id, person_id, address_id, endpoint_id, about_id)
 )"""
 RECORDED = text(f"WITH {events.APPEND} SELECT 1")
-TOLD = text(f"WITH {TELL} SELECT 1")
+ANNOUNCED = text(f"WITH {ANNOUNCE} SELECT 1")
 
 
 @dataclass(frozen=True)
@@ -159,26 +159,26 @@ def _notify(
     people: AbstractSet[UUID],
     endpoints: Iterable[UUID],
 ) -> None:
-    told = [AnnouncementRecipient(person_id=person) for person in sorted(people)]
-    told += [
+    chosen = [AnnouncementRecipient(person_id=person) for person in sorted(people)]
+    chosen += [
         AnnouncementRecipient(person, box.id) for person in sorted(people) for box in known.mailboxes.get(person, ())
     ]
-    told += [AnnouncementRecipient(endpoint_id=endpoint) for endpoint in endpoints]
+    chosen += [AnnouncementRecipient(endpoint_id=endpoint) for endpoint in endpoints]
     at, until = audit_event.at, audit_event.at + MATTERS_FOR
     queue_notifications(
-        session, told, Announcement(str(audit_event.action), audit_event.tenant_id, audit_event.id, at, until)
+        session, chosen, Announcement(str(audit_event.action), audit_event.tenant_id, audit_event.id, at, until)
     )
 
 
 def queue_notifications(
-    session: UnitOfWork, told: Sequence[AnnouncementRecipient], occasion: Announcement
+    session: UnitOfWork, chosen: Sequence[AnnouncementRecipient], occasion: Announcement
 ) -> list[UUID]:
     """Promise a notification to each of these, and return their ids."""
-    if not told:
+    if not chosen:
         return []
-    ids = [new_id() for _ in told]
+    ids = [new_id() for _ in chosen]
     session.execute(
-        TOLD,
+        ANNOUNCED,
         {
             "t_tenant_id": occasion.tenant_id,
             "t_event_id": occasion.event_id,
@@ -187,10 +187,10 @@ def queue_notifications(
             "t_run_at": occasion.at,
             "t_until_at": occasion.until,
             "n_id": array(ids),
-            "n_person_id": array(one.person_id for one in told),
-            "n_address_id": array(one.address_id for one in told),
-            "n_endpoint_id": array(one.endpoint_id for one in told),
-            "n_about_id": array(one.about_id for one in told),
+            "n_person_id": array(one.person_id for one in chosen),
+            "n_address_id": array(one.address_id for one in chosen),
+            "n_endpoint_id": array(one.endpoint_id for one in chosen),
+            "n_about_id": array(one.about_id for one in chosen),
         },
     )
     database.arm_after_commit(session, NOTIFICATIONS, [IndexEntry(str(one), KIND, _turn(occasion)) for one in ids])

@@ -91,7 +91,7 @@ class AudienceGroup(StrEnum):
     """A group that can be told, by mail or by webhook.
 
     `asked` are those whom this very event asks: managers for a review, else people of the customer. Of the customer,
-    `heard` are those who were asked about the request, or told that its window is open, or answered unasked;
+    `informed` are those who were asked about the request, or told that its window is open, or answered unasked;
     `approvers` are all who could decide and want prompts.
     `observers` are copied and cannot decide. `asker` is who asked a question.
     """
@@ -100,7 +100,7 @@ class AudienceGroup(StrEnum):
     DECIDER = "decider"
     MANAGERS = "managers"
     ASKED = "asked"
-    HEARD = "heard"
+    INFORMED = "informed"
     APPROVERS = "approvers"
     ADMINS = "admins"
     OBSERVERS = "observers"
@@ -120,9 +120,9 @@ OPENED_ALONE = {
     Mode.OFF: frozenset({AudienceGroup.ADMINS}),
 }
 AFTERWARDS = {
-    Mode.ENFORCE: frozenset({AudienceGroup.HEARD}) | COPIES,
-    Mode.OBSERVE: frozenset({AudienceGroup.HEARD}) | COPIES,
-    Mode.OFF: frozenset({AudienceGroup.HEARD}),
+    Mode.ENFORCE: frozenset({AudienceGroup.INFORMED}) | COPIES,
+    Mode.OBSERVE: frozenset({AudienceGroup.INFORMED}) | COPIES,
+    Mode.OFF: frozenset({AudienceGroup.INFORMED}),
 }
 
 
@@ -133,7 +133,7 @@ def people_to_notify(
 
     A vote that leaves the state as it was is no news; its receipts are. `customer_knows` is whether the customer has
     been asked, or is being told by this very move; what begins and ends inside the vendor stays there. What comes of
-    a request, or of a window that the vendor opened alone, is for those of the customer who heard of that one.
+    a request, or of a window that the vendor opened alone, is for those of the customer who were told of that one.
     """
     if from_state == to_state:
         return frozenset()
@@ -148,20 +148,20 @@ def people_to_notify(
 
 
 def endpoints_to_notify(*, customer_knows: bool) -> frozenset[AudienceGroup]:
-    """Return whose webhooks hear of what happens to a request: of all of it, the customer's once it was asked.
+    """Return whose webhooks are called for what happens to a request: of all of it, the customer's once it was asked.
 
-    They hear of each vote, reminder and escalation too, in every mode: what a machine does not want it does not
-    subscribe to.
+    They are called for each vote, reminder and escalation too, in every mode: a machine does not subscribe to what it
+    does not want.
     """
     return ENDPOINTS if customer_knows else frozenset({AudienceGroup.VENDOR_ENDPOINTS})
 
 
 def people_to_remind(reminder: Reminder, state: str, mode: Mode) -> frozenset[AudienceGroup]:
-    """Return which people hear of a reminder.
+    """Return which people get a reminder.
 
     Of managers and approvers it is those who are asked and have not answered; that a window is about to close is for
-    the people who heard that it opened. That no approver could be reached is for the tenant's admins; of a review the
-    vendor's operators are told, by an account mail.
+    the people who were told that it opened. That no approver could be reached is for the tenant's admins; that no
+    manager could be, for the vendor's operators, by an account mail.
     """
     if reminder is Reminder.UNREACHED:
         return frozenset({AudienceGroup.ADMINS}) if state == "pending" else frozenset()

@@ -24,14 +24,14 @@ Keys = Mapping[bytes, VerifierKey]
 NOT_VERIFIED = "its checkpoint is not signed by a key of LOCKBOX_AUDIT_PUBLIC_KEYS; nothing was sent"
 MOST = 200
 MATTERS_FOR = timedelta(hours=24)
-UNTOLD = text("""
+UNANNOUNCED = text("""
 SELECT c.id, l.tenant_id, ARRAY(SELECT h.id FROM endpoints h
     WHERE h.tenant_id IS NOT DISTINCT FROM l.tenant_id AND h.disabled_at IS NULL AND h.removed_at IS NULL
         AND (h.event_types = '{}' OR :type = ANY (h.event_types)) ORDER BY h.id) AS endpoints
 FROM checkpoints c JOIN logs l ON l.id = c.log_id WHERE c.notified_at IS NULL ORDER BY c.at LIMIT :most
 FOR NO KEY UPDATE OF c SKIP LOCKED
 """)
-TOLD = text("UPDATE checkpoints SET notified_at = :at WHERE id = ANY(:ids)")
+ANNOUNCED = text("UPDATE checkpoints SET notified_at = :at WHERE id = ANY(:ids)")
 DUE = text("""
 SELECT l.id, l.tenant_id, (SELECT c.id FROM checkpoints c WHERE c.log_id = l.id ORDER BY c.at DESC LIMIT 1) AS newest,
     ARRAY(SELECT DISTINCT m.person_id FROM memberships m JOIN people p ON p.id = m.person_id
@@ -85,8 +85,8 @@ def _checked(said: Checkpoint, row: Row[Any]) -> datetime:
 
 def queue_due(database: Database, digest_every: timedelta) -> Iterator[tuple[str, int]]:
     """Promise what is due of both, page by page; a digest every zero seconds is none at all."""
-    while told := _page(database, _notify_endpoints):
-        yield "webhooks", told
+    while announced := _page(database, _notify_endpoints):
+        yield "webhooks", announced
     while digest_every and (mailed := _page(database, lambda session, at: _mail(session, at - digest_every, at))):
         yield "digests", mailed
 
@@ -97,24 +97,24 @@ def _page(database: Database, work: Callable[[UnitOfWork, datetime], int]) -> in
 
 
 def _notify_endpoints(session: UnitOfWork, at: datetime) -> int:
-    rows = session.execute(UNTOLD, {"type": CHECKPOINT_TYPE, "most": MOST}).all()
+    rows = session.execute(UNANNOUNCED, {"type": CHECKPOINT_TYPE, "most": MOST}).all()
     for row in rows:
-        told = [AnnouncementRecipient(endpoint_id=one) for one in row.endpoints]
+        recipients = [AnnouncementRecipient(endpoint_id=one) for one in row.endpoints]
         announcements.queue_notifications(
-            session, told, Announcement(CHECKPOINT, row.tenant_id, None, at, at + MATTERS_FOR, row.id)
+            session, recipients, Announcement(CHECKPOINT, row.tenant_id, None, at, at + MATTERS_FOR, row.id)
         )
     if rows:
         failpoint("sealer.after_promise")
-        session.execute(TOLD, {"ids": [row.id for row in rows], "at": at})
+        session.execute(ANNOUNCED, {"ids": [row.id for row in rows], "at": at})
     return len(rows)
 
 
 def _mail(session: UnitOfWork, since: datetime, at: datetime) -> int:
     rows = session.execute(DUE, {"since": since, "most": MOST}).all()
     for row in rows:
-        told = [AnnouncementRecipient(person_id=one) for one in row.readers] if row.newest else []
+        recipients = [AnnouncementRecipient(person_id=one) for one in row.readers] if row.newest else []
         announcements.queue_notifications(
-            session, told, Announcement(DIGEST, row.tenant_id, None, at, at + MATTERS_FOR, row.newest)
+            session, recipients, Announcement(DIGEST, row.tenant_id, None, at, at + MATTERS_FOR, row.newest)
         )
     if rows:
         session.execute(MAILED, {"ids": [row.id for row in rows], "at": at})

@@ -14,14 +14,14 @@ MOST_LOAD = 200
 MOST_URGENT = 50
 FIRST_LOAD = 16
 MOST_SILENCES = 3
-FIRST_SHUT = 5.0
-LONGEST_SHUT = 60.0
+FIRST_OPEN = 5.0
+LONGEST_OPEN = 60.0
 QUICK_PACE = 0.2
 SOON = 4
 LEAST_DEFERRAL = 0.25
 LONGEST_DEFERRAL = 120.0
 LONGEST_GAP = 0.001
-SHUT_GAP = 0.02
+OPEN_GAP = 0.02
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class CircuitBreaker(Generic[T]):
 
     `load` is all that was let in and has not ended: what waits in `queue`, what is `running`, and what was promised
     a slot and has not come yet. A destination is `proven` while the newest word from it was an answer, and lets
-    in no more than `first_load` until it is. It is shut up to `shut_until`; after that it is half open: one send at
+    in no more than `first_load` until it is. It is open up to `open_until`; after that it is half open: one send at
     a time, until one is answered.
     """
 
@@ -52,16 +52,16 @@ class CircuitBreaker(Generic[T]):
     pace: float = FIRST_PACE
     proven: bool = False
     silences: int = 0
-    shut_until: float | None = None
-    shut_for: float = FIRST_SHUT
+    open_until: float | None = None
+    open_for: float = FIRST_OPEN
     next_return: float = 0.0
     used_at: float = 0.0
 
     def wait(self, now: float, *, urgent: bool = False) -> float:
         """Return for how long there is no room for one more, in seconds; 0.0 where there is."""
-        if self.shut_until is not None:
-            if now < self.shut_until:
-                return self.shut_until - now
+        if self.open_until is not None:
+            if now < self.open_until:
+                return self.open_until - now
             return max(self.pace, LEAST_DEFERRAL) if self.load else 0.0
         if urgent and self.proven and self.load < MOST_LOAD + MOST_URGENT:
             return 0.0
@@ -74,7 +74,7 @@ class CircuitBreaker(Generic[T]):
     def enter(self, now: float, *, urgent: bool = False) -> float:
         """Promise a place and return 0.0; or, where there is none, return in how many seconds to come again.
 
-        Those who are turned away are told moments one after the other, as fast as it may go: a crowd that
+        Those who are turned away are given moments one after the other, as fast as it may go: a crowd that
         came back at once would only be in the way of everybody else.
         """
         self.used_at = now
@@ -83,7 +83,7 @@ class CircuitBreaker(Generic[T]):
             self.load += 1
             return 0.0
         first = now + wait
-        gap = min(self.pace / WIDTH, LONGEST_GAP) if self.shut_until is None else SHUT_GAP
+        gap = min(self.pace / WIDTH, LONGEST_GAP) if self.open_until is None else OPEN_GAP
         self.next_return = max(self.next_return + gap, first)
         if self.next_return > now + LONGEST_DEFERRAL:
             self.next_return = first
@@ -91,15 +91,15 @@ class CircuitBreaker(Generic[T]):
 
     def is_ready(self, now: float) -> bool:
         """Whether something waits that may be sent now."""
-        return bool(self.queue) and self.running < (WIDTH if self.shut_until is None else 1) and not self.is_shut(now)
+        return bool(self.queue) and self.running < (WIDTH if self.open_until is None else 1) and not self.is_open(now)
 
-    def is_shut(self, now: float) -> bool:
+    def is_open(self, now: float) -> bool:
         """Whether nothing may be sent at all."""
-        return self.shut_until is not None and now < self.shut_until
+        return self.open_until is not None and now < self.open_until
 
     def is_forgettable(self, now: float, after: float) -> bool:
-        """Whether nothing is on its way, it is not shut, and nobody has come for that long."""
-        return not self.load and not self.is_shut(now) and now - self.used_at > after
+        """Whether nothing is on its way, it is not open, and nobody has come for that long."""
+        return not self.load and not self.is_open(now) and now - self.used_at > after
 
     def end(self, now: float, seconds: float, said: PeerResponse) -> None:
         """Note how a send went that took so long; it may open or close the breaker."""
@@ -111,20 +111,20 @@ class CircuitBreaker(Generic[T]):
         self.pace = max(LEAST_PACE, self.pace + NEWEST_COUNTS * (seconds - self.pace))
         self.proven = said is PeerResponse.ANSWER
         if said is PeerResponse.ANSWER:
-            self._open()
+            self._close()
         else:
             self._count_silence(now)
 
-    def _open(self) -> None:
+    def _close(self) -> None:
         self.silences = 0
-        if self.shut_until is not None:
-            self.shut_until, self.shut_for, self.pace, self.next_return = None, FIRST_SHUT, FIRST_PACE, 0.0
+        if self.open_until is not None:
+            self.open_until, self.open_for, self.pace, self.next_return = None, FIRST_OPEN, FIRST_PACE, 0.0
 
     def _count_silence(self, now: float) -> None:
         self.silences += 1
-        if self.shut_until is None:
+        if self.open_until is None:
             if self.silences >= MOST_SILENCES:
-                self.shut_until = now + self.shut_for
-        elif now >= self.shut_until:
-            self.shut_for = min(self.shut_for * 2, LONGEST_SHUT)
-            self.shut_until = now + self.shut_for
+                self.open_until = now + self.open_for
+        elif now >= self.open_until:
+            self.open_for = min(self.open_for * 2, LONGEST_OPEN)
+            self.open_until = now + self.open_for

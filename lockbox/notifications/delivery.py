@@ -99,7 +99,7 @@ def notify(database_: Database, ids: Sequence[UUID], senders: Senders, stall: fl
     if goes_on:
         batch.wait(SEND_SECONDS, stall)
     senders.recorder.hasten()
-    wait([job.told for job in batch.jobs if job.is_over], RECORD_SECONDS)
+    wait([job.recorded for job in batch.jobs if job.is_over], RECORD_SECONDS)
     counts = Counter(job.standing for job in batch.jobs)
     counts.update(deferred=batch.put_off, skipped=batch.skipped)
     if batch.failed:
@@ -121,7 +121,7 @@ def dispatch(database_: Database, ids: Iterable[UUID], senders: Senders) -> "lis
     Returns:
         For each notification that was claimed how it went, once that is recorded: None if it was given back untried.
     """
-    return [job.told for job in _dispatched(database_, ids, senders).jobs]
+    return [job.recorded for job in _dispatched(database_, ids, senders).jobs]
 
 
 def _dispatched(database_: Database, ids: Iterable[UUID], senders: Senders) -> "_DispatchedBatch":
@@ -193,7 +193,7 @@ class _DispatchedBatch:
         """Wait that long until all is recorded; return False as soon as nothing has ended for as long as `stall`."""
         until, over = time.monotonic() + seconds, 0
         while (left := until - time.monotonic()) > 0:
-            if not wait([job.told for job in self.jobs], min(left, stall)).not_done:
+            if not wait([job.recorded for job in self.jobs], min(left, stall)).not_done:
                 break
             before, over = over, sum(job.is_over for job in self.jobs)
             if over == before and left > stall:
@@ -204,7 +204,7 @@ class _DispatchedBatch:
         """Give back what is not begun."""
         by_pool: dict[ChannelPool, list[_NotificationSendJob]] = {}
         for job in self.jobs:
-            if job.claim.slot and not job.told.done():
+            if job.claim.slot and not job.recorded.done():
                 by_pool.setdefault(job.claim.slot.pool, []).append(job)
         for pool, jobs in by_pool.items():
             pool.withdraw(jobs)
@@ -221,7 +221,7 @@ class _NotificationSendJob:
     target: WebhookTarget | None
     at: datetime
     began: float
-    told: "Future[AttemptResult | None]" = field(default_factory=Future)
+    recorded: "Future[AttemptResult | None]" = field(default_factory=Future)
     parcel: OutgoingMail | WebhookCall | None = None
     fault: Exception | None = None
     result: AttemptResult | None = None
@@ -241,7 +241,7 @@ class _NotificationSendJob:
         self.result = ended
         if slot:
             slot.leave()
-        return ClaimResult(self.database, ended, self.told, self.lease_ends)
+        return ClaimResult(self.database, ended, self.recorded, self.lease_ends)
 
     def set_out(self) -> None:
         """Write what is to be sent, and queue it."""
@@ -263,14 +263,14 @@ class _NotificationSendJob:
             return PeerResponse.NOTHING
         return said
 
-    def finish(self, recorded: Callable[[], None]) -> None:
+    def finish(self, then: Callable[[], None]) -> None:
         """Record how it went; what died half-way is left to its lease."""
-        self.told.add_done_callback(lambda _: recorded())
+        self.recorded.add_done_callback(lambda _: then())
         if self.result:
-            self.senders.recorder.record([ClaimResult(self.database, self.result, self.told, self.lease_ends)])
+            self.senders.recorder.record([ClaimResult(self.database, self.result, self.recorded, self.lease_ends)])
         elif self.died:
             self.senders.recorder.drop()
-            self.told.set_exception(self.died)
+            self.recorded.set_exception(self.died)
 
     def give_back(self, seconds: float, others: Sequence["_NotificationSendJob"] = ()) -> None:
         """Give up the claim, and those of others with it; the attempts do not count."""
@@ -279,7 +279,7 @@ class _NotificationSendJob:
             one.is_returned = True
         back = [(one, ReturnedClaim(one.claim.notification_id, one.claim.lease, wait)) for one in (self, *others)]
         self.senders.recorder.record(
-            [ClaimResult(one.database, returned, one.told, one.lease_ends) for one, returned in back]
+            [ClaimResult(one.database, returned, one.recorded, one.lease_ends) for one, returned in back]
         )
 
     async def rest(self) -> None:
@@ -321,16 +321,16 @@ class _NotificationSendJob:
     @property
     def is_over(self) -> bool:
         """Whether it has ended, though it need not be recorded yet."""
-        return self.result is not None or self.is_returned or self.told.done()
+        return self.result is not None or self.is_returned or self.recorded.done()
 
     @property
     def standing(self) -> str:
         """How it stands, as `notify` counts it."""
-        if not self.told.done():
+        if not self.recorded.done():
             return "unrecorded" if self.result or self.is_returned else "unfinished"
-        if self.told.exception():
+        if self.recorded.exception():
             return "unrecorded"
-        result = self.told.result()
+        result = self.recorded.result()
         return result.outcome.value if result and result.outcome else "deferred"
 
     @property
@@ -355,7 +355,7 @@ def _parcel(
         return _of_request(one, target, senders)
     if not isinstance(one, AccountNotification):
         raise TypeError(type(one).__name__)
-    memo = load.prepared(
+    prepared = load.prepared(
         database_,
         one.row,
         at,
@@ -365,17 +365,17 @@ def _parcel(
         approval_keys=senders.approval_keys,
     )
     if target is None:
-        return account_mail.render(memo, public_url=senders.public_url, sender=senders.sender)
-    body = webhook.account_payload(memo, target, public_url=senders.public_url)
+        return account_mail.render(prepared, public_url=senders.public_url, sender=senders.sender)
+    body = webhook.account_payload(prepared, target, public_url=senders.public_url)
     return webhook.call(one.notification_id, target, body, senders.vault)
 
 
-def _of_request(letter: RequestMail, target: WebhookTarget | None, senders: Senders) -> OutgoingMail | WebhookCall:
+def _of_request(mail: RequestMail, target: WebhookTarget | None, senders: Senders) -> OutgoingMail | WebhookCall:
     url, services = senders.public_url, senders.services
     if target is None:
-        return request_mail.render(letter, public_url=url, services=services, sender=senders.sender)
-    body = webhook.request_payload(letter, target, public_url=url, services=services)
-    return webhook.call(letter.notification_id, target, body, senders.vault)
+        return request_mail.render(mail, public_url=url, services=services, sender=senders.sender)
+    body = webhook.request_payload(mail, target, public_url=url, services=services)
+    return webhook.call(mail.notification_id, target, body, senders.vault)
 
 
 def _failed(one: LoadedNotification, at: datetime, failure: SendFailed, attempt: DeliveryAttempt) -> AttemptResult:

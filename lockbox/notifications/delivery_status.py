@@ -22,7 +22,7 @@ WHOM = {"reviewing": "manager", "pending": "approver"}
 OF_REQUESTS = text("""
 WITH q AS (
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:stages AS text[])) AS q (id, stage)
-), told AS (
+), notified AS (
     SELECT q.id, n.person_id, coalesce(n.outcome, 'open') AS outcome
     FROM q CROSS JOIN LATERAL (SELECT e.id FROM events e WHERE e.request_id = q.id OFFSET 0) e
     CROSS JOIN LATERAL (SELECT n.person_id, n.template, n.outcome FROM notifications n
@@ -40,7 +40,7 @@ WITH q AS (
 ), people AS (
     SELECT t.id, t.person_id, bool_or(t.outcome = 'sent') AND is_still_there(t.person_id, r.tenant_id, q.stage)
         AS is_reached, bool_or(t.outcome = 'open') AS is_open, bool_or(t.outcome = 'dead') AS is_dead
-    FROM told t JOIN q ON q.id = t.id JOIN requests r ON r.id = t.id
+    FROM notified t JOIN q ON q.id = t.id JOIN requests r ON r.id = t.id
     GROUP BY t.id, t.person_id, r.tenant_id, q.stage
 )
 SELECT q.id, count(p.person_id) AS asked, count(*) FILTER (WHERE p.is_reached) AS reached,

@@ -73,14 +73,14 @@ addressed AS (
         channel, template, run_at, until_at, attempts)
     SELECT n.id, c.tenant_id, c.request_id, c.event_id, t.person_id, t.address_id, t.observer_id, t.endpoint_id,
         CASE WHEN t.endpoint_id IS NULL THEN 'mail' ELSE 'webhook' END, t.template, n.run_at, t.until_at, n.attempts
-    FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_cause AS integer[]), CAST(:n_told AS integer[]),
-        CAST(:n_run_at AS timestamptz[]), CAST(:n_attempts AS integer[])) AS n (id, cause, told, run_at, attempts)
+    FROM unnest(CAST(:n_id AS uuid[]), CAST(:n_cause AS integer[]), CAST(:n_member AS integer[]),
+        CAST(:n_run_at AS timestamptz[]), CAST(:n_attempts AS integer[])) AS n (id, cause, member, run_at, attempts)
     JOIN unnest(CAST(:c_event_id AS uuid[]), CAST(:c_tenant_id AS uuid[]), CAST(:c_request_id AS uuid[]))
         WITH ORDINALITY AS c (event_id, tenant_id, request_id, number) ON c.number = n.cause
     JOIN unnest(CAST(:t_person_id AS uuid[]), CAST(:t_address_id AS uuid[]), CAST(:t_observer_id AS uuid[]),
         CAST(:t_endpoint_id AS uuid[]), CAST(:t_template AS text[]), CAST(:t_until_at AS timestamptz[]))
         WITH ORDINALITY AS t (person_id, address_id, observer_id, endpoint_id, template, until_at, number)
-        ON t.number = n.told
+        ON t.number = n.member
     ON CONFLICT DO NOTHING RETURNING id
 )"""
 # Who gets the report on a window is asked when it is due: a row now, and not one for each of them.
@@ -196,12 +196,12 @@ def _write(  # noqa: PLR0917 - as many things meet here
     let_in: LetIn,
     batch: FannedBatch,
 ) -> None:
-    heard = recipients.prompted(
-        session, [move.request_id for move in moves if AudienceGroup.HEARD in recipients.hearers(move)]
+    informed = recipients.prompted(
+        session, [move.request_id for move in moves if AudienceGroup.INFORMED in recipients.notified_groups(move)]
     )
     audiences = AudienceCache(known)
-    told = [audiences.of(move, heard[move.request_id]) for move in moves]
-    pairs = list(_pairs(moves, told, audiences.due))
+    chosen = [audiences.of(move, informed[move.request_id]) for move in moves]
+    pairs = list(_pairs(moves, chosen, audiences.due))
     claims, put_off = let_in(*_ready(session, pairs, audiences.due), at)
     leases = {claim.notification_id: claim.lease for claim in claims}
     closed = [move for move in moves if is_reported(move.from_state, move.to_state)]
@@ -231,16 +231,16 @@ class _Pair:
     member: int
 
 
-def _pairs(causes: Sequence[Any], told: Sequence[Iterable[int]], due: Sequence[AudienceMember]) -> Iterator[_Pair]:
-    for number, (cause, audience) in enumerate(zip(causes, told, strict=True), 1):
+def _pairs(causes: Sequence[Any], chosen: Sequence[Iterable[int]], due: Sequence[AudienceMember]) -> Iterator[_Pair]:
+    for number, (cause, audience) in enumerate(zip(causes, chosen, strict=True), 1):
         for one in audience:
-            yield _Pair(notification_id(cause.event_id, due[one - 1].told), number, one)
+            yield _Pair(notification_id(cause.event_id, due[one - 1].recipient), number, one)
 
 
-def notification_id(event_id: UUID, told: NotificationRecipient) -> UUID:
+def notification_id(event_id: UUID, recipient: NotificationRecipient) -> UUID:
     """Return the id under which somebody is told of an event, the same each time; it sorts like the event's."""
-    ids = (told.person_id, told.address_id, told.observer_id, told.endpoint_id)
-    named = b"".join(one.bytes if one else bytes(16) for one in (event_id, *ids)) + told.template.encode()
+    ids = (recipient.person_id, recipient.address_id, recipient.observer_id, recipient.endpoint_id)
+    named = b"".join(one.bytes if one else bytes(16) for one in (event_id, *ids)) + recipient.template.encode()
     bits = int.from_bytes(event_id.bytes[:6] + hashlib.sha256(named).digest()[:10])
     return UUID(int=bits & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
 
@@ -249,14 +249,14 @@ def _ready(
     session: UnitOfWork, pairs: Sequence[_Pair], due: Sequence[AudienceMember]
 ) -> tuple[list[ReadyNotification], Mapping[UUID, str]]:
     """Return the new notifications as they are let in or put off, and where each leads to."""
-    ids = {one.told.place_id for one in due}
+    ids = {one.recipient.place_id for one in due}
     places = {row.id: row.place for row in session.execute(PLACES, {"ids": list(ids)})} if ids else {}
     ready, leads_to = [], {}
     for pair in pairs:
         member = due[pair.member - 1]
-        channel = Channel.MAIL if member.told.endpoint_id is None else Channel.WEBHOOK
-        ready.append(ReadyNotification(pair.id, channel, member.until_at, member.told.template))
-        leads_to[pair.id] = places.get(member.told.place_id, "")
+        channel = Channel.MAIL if member.recipient.endpoint_id is None else Channel.WEBHOOK
+        ready.append(ReadyNotification(pair.id, channel, member.until_at, member.recipient.template))
+        leads_to[pair.id] = places.get(member.recipient.place_id, "")
     return ready, leads_to
 
 
@@ -271,17 +271,17 @@ def _addressed(
     return {
         "n_id": listed(str(one.id) for one in pairs),
         "n_cause": array(one.cause for one in pairs),
-        "n_told": array(one.member for one in pairs),
+        "n_member": array(one.member for one in pairs),
         "n_run_at": array(run_at),
         "n_attempts": array(int(one.id in claimed) for one in pairs),
         "c_event_id": array(cause.event_id for cause in causes),
         "c_tenant_id": array(cause.tenant_id for cause in causes),
         "c_request_id": array(cause.request_id for cause in causes),
-        "t_person_id": array(one.told.person_id for one in due),
-        "t_address_id": array(one.told.address_id for one in due),
-        "t_observer_id": array(one.told.observer_id for one in due),
-        "t_endpoint_id": array(one.told.endpoint_id for one in due),
-        "t_template": array(one.told.template for one in due),
+        "t_person_id": array(one.recipient.person_id for one in due),
+        "t_address_id": array(one.recipient.address_id for one in due),
+        "t_observer_id": array(one.recipient.observer_id for one in due),
+        "t_endpoint_id": array(one.recipient.endpoint_id for one in due),
+        "t_template": array(one.recipient.template for one in due),
         "t_until_at": array(one.until_at for one in due),
     }
 
@@ -310,7 +310,7 @@ def _promise_reports(session: UnitOfWork, ended: Sequence[Row[Any]], at: datetim
     recipients.with_places(session, known, tenants, also=voters)
     due: list[AudienceMember] = []
     audiences: dict[tuple[UUID, frozenset[UUID]], range] = {}
-    told = []
+    chosen = []
     for row in ended:
         key = row.tenant_id, frozenset(row.voters or ())
         if key not in audiences:
@@ -318,8 +318,8 @@ def _promise_reports(session: UnitOfWork, ended: Sequence[Row[Any]], at: datetim
             for person in sorted(_readers(known, *key)):
                 due += [AudienceMember(one, until) for one in recipients.at_each_address(known, person, REPORT)]
             audiences[key] = range(first, len(due) + 1)
-        told.append(audiences[key])
-    pairs = list(_pairs(ended, told, due))
+        chosen.append(audiences[key])
+    pairs = list(_pairs(ended, chosen, due))
     session.execute(WRITE_REPORTS, _addressed(ended, pairs, due, [at] * len(pairs)))
     database.arm_after_commit(session, NOTIFICATIONS, [IndexEntry(str(one.id), KIND, at) for one in pairs])
 

@@ -145,7 +145,7 @@ def prepared(
     audit_keys: Keys,
     approval_keys: Sequence[str],
 ) -> AccountMail:
-    """Return the memo; where it carries a code, every try carries the same one.
+    """Return what the notification says; where it carries a code, every try carries the same one.
 
     `wordings` says which requests a mail may link to, `audit_keys` whose checkpoints are told, `approval_keys` are
     the public keys of approvals.

@@ -52,7 +52,7 @@ RETURNING id, tenant_id, description, why_disabled
 """)
 NOTIFICATION_DEAD = "notification_dead"
 TOO_LATE = "too_late"
-UNTOLD = (SIGN_IN_CODE,)
+UNRECORDED = (SIGN_IN_CODE,)
 """The templates of which a dead notification is no event: whom it was for nobody has shown yet."""
 # An open request whose question to somebody has ended without arriving; and any request of a notification that is
 # dead.
@@ -70,7 +70,7 @@ UPDATE requests SET wake_at = :at WHERE id = ANY(:ids) AND wake_at > :at AND dea
 """)
 REMIND = "remind"
 NOTIFICATIONS_SENT = "notifications_sent"
-SILENT = (*UNTOLD, CHECKPOINT, DIGEST)
+SILENT = (*UNRECORDED, CHECKPOINT, DIGEST)
 """The templates of which nothing is said once they are sent: to say that the log has not grown must not grow it."""
 
 
@@ -79,7 +79,7 @@ class DeliveryAttempt:
     """How one try went; `error` is a word, None where it arrived. `is_gone` is an endpoint that wants no more.
 
     What was not sent because it is not to be believed is no fault of its endpoint's. `id` is that of the row: a write
-    that is repeated, since nobody heard whether it stands, adds no second one.
+    that is repeated, since nobody was answered whether it stands, adds no second one.
     """
 
     notification_id: UUID
@@ -177,7 +177,7 @@ def record_dead(
     session: UnitOfWork, rows: Sequence[Row[Any]], words: Mapping[UUID, str | None], at: datetime
 ) -> None:
     """Write an event for each of these dead notifications: its kind, the recipient's id, and why as a word."""
-    audit_events = [_audit_event(row, words.get(row.id), at) for row in rows if row.template not in UNTOLD]
+    audit_events = [_audit_event(row, words.get(row.id), at) for row in rows if row.template not in UNRECORDED]
     if audit_events:
         announcements.record(session, *audit_events)
 
@@ -188,9 +188,9 @@ def wake_undelivered(session: UnitOfWork, states: Mapping[UUID, str], at: dateti
     They are locked, and their notifications have ended; what the clock does then is decided in `reminders`.
     """
     asking = {one: state for one, state in states.items() if state in ASKING}
-    untold = [one for one, found in delivery_status.of_requests(session, asking).items() if found.nobody]
-    if untold:
-        woken = session.execute(WAKE, {"ids": untold, "at": at}).scalars()
+    unreached = [one for one, found in delivery_status.of_requests(session, asking).items() if found.nobody]
+    if unreached:
+        woken = session.execute(WAKE, {"ids": unreached, "at": at}).scalars()
         database.arm_after_commit(session, CLOCK, [IndexEntry(str(one), REMIND, at) for one in woken])
 
 
@@ -217,7 +217,7 @@ def _audit_event(row: Row[Any], word: str | None, at: datetime) -> AuditEvent:
 
 def record_sent(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
     """Write the events of these notifications, which their servers took: of what, by which channel, how many."""
-    told = Counter(
+    counts = Counter(
         (row.tenant_id, row.request_id, row.event_id, row.template, row.channel, row.is_internal)
         for row in rows
         if row.template not in SILENT
@@ -232,7 +232,7 @@ def record_sent(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> 
             stays_inside=is_internal,
             facts={"of_event": event_id, "template": template, "count": count},
         )
-        for (tenant_id, request_id, event_id, template, channel, is_internal), count in told.items()
+        for (tenant_id, request_id, event_id, template, channel, is_internal), count in counts.items()
     ]
     if audit_events:
         announcements.record(session, *audit_events)

@@ -86,7 +86,7 @@ SELECT 'mailbox', NULL, b.person_id, ARRAY[b.id::text], b.prompts FROM mail_addr
 
 
 def prompted(session: UnitOfWork, request_ids: Sequence[UUID]) -> Mapping[UUID, frozenset[UUID]]:
-    """Return for each of these requests who has heard of it and is still a member; for any other nobody."""
+    """Return for each of these requests who was told of it and is still a member; for any other nobody."""
     found = defaultdict[UUID, set[UUID]](set)
     if request_ids:
         for row in session.execute(PROMPTED, {"ids": list(request_ids)}):
@@ -274,11 +274,11 @@ class NotificationRecipient:
 class AudienceMember:
     """Somebody who is told, and until when it matters."""
 
-    told: NotificationRecipient
+    recipient: NotificationRecipient
     until_at: datetime
 
 
-def hearers(move: NotifiedMove) -> frozenset[AudienceGroup]:
+def notified_groups(move: NotifiedMove) -> frozenset[AudienceGroup]:
     """Return which groups of people are notified."""
     if move.action in CONVERSATION:
         return question_groups(move.action, move.to_state)
@@ -298,13 +298,13 @@ class AudienceCache:
         self._known = known
         self._found: dict[object, range] = {}
 
-    def of(self, move: NotifiedMove, heard: frozenset[UUID]) -> range:
+    def of(self, move: NotifiedMove, informed: frozenset[UUID]) -> range:
         """Return the numbers of those who are told of an event."""
-        alike = (_likeness(move), heard)
+        alike = (_likeness(move), informed)
         numbers = self._found.get(alike)
         if numbers is None:
             first = len(self.due) + 1
-            for one in _recipients(self._known, move, heard):
+            for one in _recipients(self._known, move, informed):
                 is_called = one.endpoint_id is not None
                 until = move.at + CALLED_FOR if is_called else matters_until(one.template, move.at, move.deadline_at)
                 self.due.append(AudienceMember(one, until))
@@ -325,18 +325,18 @@ def preview_recipients(known: RecipientDirectory, item: NotifiedMove) -> list[No
 
 
 def _recipients(
-    known: RecipientDirectory, item: NotifiedMove, heard: frozenset[UUID]
+    known: RecipientDirectory, item: NotifiedMove, informed: frozenset[UUID]
 ) -> Iterator[NotificationRecipient]:
     """Yield everybody who is told of an event, once at each address: a receipt says all that the outcome would."""
     receipts = _receipted(known, item)
     for person in sorted(receipts):
         yield from at_each_address(known, person, RECEIPT)
-    for person in sorted(_people(known, item, heard) - receipts):
+    for person in sorted(_people(known, item, informed) - receipts):
         yield from at_each_address(known, person, item.template)
     event_type = type_of(item.action, item.from_state)
     receivers = [receiver for receiver in _receivers(known, item) if receiver.wants(event_type)]
     yield from (NotificationRecipient(item.template, endpoint_id=receiver.id) for receiver in receivers)
-    if AudienceGroup.OBSERVERS in hearers(item):
+    if AudienceGroup.OBSERVERS in notified_groups(item):
         copy = COPIED if item.to_state == "pending" else item.template
         observers = [one for one in known.observers[item.tenant_id] if one.watches(item.service)]
         yield from (NotificationRecipient(copy, observer_id=observer.id) for observer in observers)
@@ -351,30 +351,30 @@ def at_each_address(known: RecipientDirectory, person: UUID, template: str) -> I
 
 
 def _receipted(known: RecipientDirectory, item: NotifiedMove) -> set[UUID]:
-    told = receipt_groups(item.action, item.actor.role, customer_knows=item.customer_knows)
-    people = set(known.admins[item.tenant_id]) if AudienceGroup.ADMINS in told else set[UUID]()
-    if AudienceGroup.DECIDER in told and item.actor.person_id:
+    groups = receipt_groups(item.action, item.actor.role, customer_knows=item.customer_knows)
+    people = set(known.admins[item.tenant_id]) if AudienceGroup.ADMINS in groups else set[UUID]()
+    if AudienceGroup.DECIDER in groups and item.actor.person_id:
         people.add(item.actor.person_id)
     return people
 
 
-def _people(known: RecipientDirectory, item: NotifiedMove, heard: frozenset[UUID]) -> set[UUID]:
+def _people(known: RecipientDirectory, item: NotifiedMove, informed: frozenset[UUID]) -> set[UUID]:
     if item.action in CONVERSATION:
         return set(item.asked)
-    told = hearers(item)
+    groups = notified_groups(item)
     people: set[UUID] = set()
-    if AudienceGroup.MANAGERS in told:
+    if AudienceGroup.MANAGERS in groups:
         people |= known.managers.keys()
-    if AudienceGroup.ASKED in told:
+    if AudienceGroup.ASKED in groups:
         people |= item.asked
-    if AudienceGroup.HEARD in told:
-        people |= heard
-    if AudienceGroup.APPROVERS in told:
+    if AudienceGroup.INFORMED in groups:
+        people |= informed
+    if AudienceGroup.APPROVERS in groups:
         people |= known.able(item.tenant_id) - known.quiet
-    if AudienceGroup.ADMINS in told:
+    if AudienceGroup.ADMINS in groups:
         people |= known.admins[item.tenant_id]
     people -= {item.actor.person_id, item.requester_id}
-    if AudienceGroup.REQUESTER in told:
+    if AudienceGroup.REQUESTER in groups:
         people.add(item.requester_id)
     return people
 

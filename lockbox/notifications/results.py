@@ -95,9 +95,9 @@ def next_try(attempts: int, at: datetime, until: datetime) -> datetime | None:
 def record(session: UnitOfWork, tries: Sequence[AttemptResult]) -> None:
     """Write how these tries ended, with a row of the delivery log for each that left the house.
 
-    What has arrived is an event for each thing that was told, and what is dead is one of its own; where that was the
-    last hope to tell anybody of a request, its clock is set to now. Written again, nothing is told or counted twice.
-    What ran out of time keeps why it had failed.
+    What has arrived is an event for each thing that was sent, and what is dead is one of its own; where that was the
+    last hope to tell anybody of a request, its clock is set to now. A result that is recorded again
+    changes nothing. What ran out of time keeps why it had failed.
     """
     concerned = outcome_events.lock_concerned(
         session, {one.notification_id: one.outcome for one in tries if one.outcome}
@@ -139,14 +139,14 @@ def _end_of_lease() -> float:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """What became of a claim: a try, or nothing at all; `told` is set once it is written.
+    """What became of a claim: a try, or nothing at all; `recorded` is set once it is written.
 
     Until `lease_ends`, by this process' monotonic clock, nobody else sends it.
     """
 
     database: Database
     result: AttemptResult | ReturnedClaim
-    told: "Future[AttemptResult | None]"
+    recorded: "Future[AttemptResult | None]"
     lease_ends: float = field(default_factory=_end_of_lease)
 
     @property
@@ -261,12 +261,12 @@ class ResultRecorder:
                 self._write(batch[middle:])
                 return
             log.exception("notification.not_recorded", notification_id=str(batch[0].result.notification_id))
-            _tell(batch, error)
+            _fail(batch, error)
         except BaseException as error:  # noqa: BLE001 - this process ends: whoever waits is to know
-            _tell(batch, error)
+            _fail(batch, error)
         else:
             for one in batch:
-                one.told.set_result(one.result if isinstance(one.result, AttemptResult) else None)
+                one.recorded.set_result(one.result if isinstance(one.result, AttemptResult) else None)
 
     def _keep(self, batch: Sequence[ClaimResult], error: Exception) -> None:
         with self._change:
@@ -277,7 +277,7 @@ class ResultRecorder:
         lost = [one for one in batch if id(one) not in kept]
         if lost:
             log.error("notifications.given_up", count=len(lost), arrived=sum(one.has_arrived for one in lost))
-            _tell(lost, error)
+            _fail(lost, error)
 
 
 def _arrived_first(batch: Sequence[ClaimResult]) -> tuple[Sequence[ClaimResult], Sequence[ClaimResult]]:
@@ -303,6 +303,6 @@ def _write_at_once(batch: Sequence[ClaimResult]) -> None:
     failpoint("notify.after_record")
 
 
-def _tell(batch: Sequence[ClaimResult], error: BaseException) -> None:
+def _fail(batch: Sequence[ClaimResult], error: BaseException) -> None:
     for one in batch:
-        one.told.set_exception(error)
+        one.recorded.set_exception(error)

@@ -179,7 +179,7 @@ class ChannelPool:
         """Queue a job in the slot that was promised to it, before the others if it is urgent."""
         with self._change:
             breaker, now = self._breakers[name], self._clock()
-            if not self._stopping and not breaker.is_shut(now):
+            if not self._stopping and not breaker.is_open(now):
                 _queue(breaker, QueuedJob(job, now, is_urgent=urgent))
                 self._waiting.setdefault(name, breaker)
                 self._wake()
@@ -285,20 +285,20 @@ class ChannelPool:
     def _end(self, started: StartedSend, seconds: float, said: PeerResponse) -> None:
         breaker = started.breaker
         with self._change:
-            now, was_shut = self._clock(), breaker.shut_until
+            now, was_shut = self._clock(), breaker.open_until
             breaker.end(now, seconds, said)
             self._unproven -= not started.was_proven
-            is_shut = breaker.is_shut(now)
-            left = self._emptied(breaker) if is_shut else []
+            is_open = breaker.is_open(now)
+            left = self._emptied(breaker) if is_open else []
             if left:
                 self._waiting.pop(breaker.name, None)
             wait = breaker.wait(now)
             self._wake()
-        if is_shut and breaker.shut_until != was_shut:
+        if is_open and breaker.open_until != was_shut:
             log.warning(
                 "circuit_breaker.opened", channel=self._channel, destination=breaker.name, seconds=round(wait)
             )
-        elif was_shut and breaker.shut_until is None:
+        elif was_shut and breaker.open_until is None:
             log.info("circuit_breaker.closed", channel=self._channel, destination=breaker.name)
         _give_back(left, wait)
 

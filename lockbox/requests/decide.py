@@ -44,13 +44,13 @@ class DecisionContext:
     caller: Caller
     origin: Origin
     known: RecipientDirectory
-    ruling: EffectivePolicy
+    effective: EffectivePolicy
     at: datetime
     votes: tuple[Vote, ...] = ()
 
     def situation(self, request: AccessRequest) -> Situation:
         """Return what decides which moves the caller may make on the request."""
-        return situation_of(request, self.caller, self.at, self.ruling, self.votes, self.principals(request))
+        return situation_of(request, self.caller, self.at, self.effective, self.votes, self.principals(request))
 
     def principals(self, request: AccessRequest) -> frozenset[UUID]:
         """Return the approvers for whom the caller stands in now."""
@@ -62,7 +62,7 @@ class DecisionContext:
 
     def asked(self, request: AccessRequest) -> PromptedApprovers:
         """Return whom of the customer to ask first, and how many tiers that makes."""
-        return evaluate.first_approvers(self.ruling.terms, self.ruling.groups, self.known, request.tenant_id)
+        return evaluate.first_approvers(self.effective.terms, self.effective.groups, self.known, request.tenant_id)
 
 
 def act(
@@ -149,7 +149,9 @@ def to_sign(
     scene, (_, taken_as) = _evaluated(session, caller, origin, request, decision_input)
     principals = scene.principals(request) if taken_as is Party.APPROVER else frozenset[UUID]()
     decision = _decided(scene, request, decision_input, principals)
-    return approvals.issue_challenge(session, scene.caller, request, decision, party=party(), effective=scene.ruling)
+    return approvals.issue_challenge(
+        session, scene.caller, request, decision, party=party(), effective=scene.effective
+    )
 
 
 def _evaluated(
@@ -165,13 +167,13 @@ def _evaluated(
     caller = authentication.as_of_now(session, caller)
     at = now(session)
     known = recipients.look_up(session, {request.tenant_id}, at)
-    ruling = policy_store.effective_policy(session, request)
-    votes = decisions.votes_of(session, request, known, ruling.terms) if decision_input.action in DECISIONS else ()
-    scene = DecisionContext(caller, origin, known, ruling, at, votes)
+    effective = policy_store.effective_policy(session, request)
+    votes = decisions.votes_of(session, request, known, effective.terms) if decision_input.action in DECISIONS else ()
+    scene = DecisionContext(caller, origin, known, effective, at, votes)
     parties = None if as_party is None else {as_party}
     taken = permitted(scene.situation(request), decision_input.action, parties=parties, seen=decision_input.version)
     if as_party is None:
-        decisions.reasoned(decision_input, ruling.terms, by_the_vendor=taken[1] is Party.MANAGER)
+        decisions.reasoned(decision_input, effective.terms, by_the_vendor=taken[1] is Party.MANAGER)
     return scene, taken
 
 
@@ -202,16 +204,16 @@ def _moved(
     if action in DECISIONS:
         decision = _decided(scene, request, decision_input, principals)
         if action is Action.APPROVE:
-            decisions.signed_where_demanded(decision_input, scene.ruling.terms)
+            decisions.signed_where_demanded(decision_input, scene.effective.terms)
             proof = approvals.check_signature(
-                session, scene.caller, request, decision, signed=decision_input.signed, effective=scene.ruling
+                session, scene.caller, request, decision, signed=decision_input.signed, effective=scene.effective
             )
         decision.mac = keyring.of(session).powers.mark(*decisions.marked(decision))
         if action is Action.ENDORSE:
-            request.mode, request.consent_until = scene.ruling.mode_for(request, scene.at)
+            request.mode, request.consent_until = scene.effective.mode_for(request, scene.at)
         given = (decision_input.access_window, scene.seats(request), decision.resources, decision.actions)
         votes = (*scene.votes, Vote(scene.caller.person_id, action, *given))
-    to = _next_state(row, request, votes, action, scene.ruling)
+    to = _next_state(row, request, votes, action, scene.effective)
     _advance(request, to, votes, scene)
     opens = action in OPENING and request.state is State.ACTIVE
     signed = approvals.sign(session, request, _who_opened(votes, action)) if opens else {}
@@ -221,7 +223,7 @@ def _moved(
         actor=_actor(scene, party, principals),
         from_state=before,
         at=scene.at,
-        policy_version=scene.ruling.version,
+        policy_version=scene.effective.version,
         asked=_asked(scene, request) if request.state is State.PENDING else frozenset(),
         facts={
             **submitted.facts,
@@ -284,9 +286,9 @@ def moves_of(session: UnitOfWork, caller: Caller, request: AccessRequest) -> tup
     if caller.side is Side.VENDOR:
         authentication.turn_to(session, request.tenant_id)
     known = recipients.look_up(session, {request.tenant_id}, at)
-    ruling = policy_store.effective_policy(session, request)
-    votes = decisions.votes_of(session, request, known, ruling.terms) if request.state in ASKED_STATES else ()
-    return available_moves(DecisionContext(caller, Origin(""), known, ruling, at, votes).situation(request))
+    effective = policy_store.effective_policy(session, request)
+    votes = decisions.votes_of(session, request, known, effective.terms) if request.state in ASKED_STATES else ()
+    return available_moves(DecisionContext(caller, Origin(""), known, effective, at, votes).situation(request))
 
 
 def locked(session: UnitOfWork, caller: Caller, request_id: UUID) -> AccessRequest:
@@ -327,19 +329,19 @@ def locked_entry(session: UnitOfWork, caller: Caller, request_id: UUID) -> Reque
 
 
 def _next_state(
-    row: MoveRule, request: AccessRequest, votes: Sequence[Vote], action: Action, ruling: EffectivePolicy
+    row: MoveRule, request: AccessRequest, votes: Sequence[Vote], action: Action, effective: EffectivePolicy
 ) -> State:
     if row.instead is None:
         return row.to
     if action is Action.ENDORSE:
         return row.to if customer_decides(request.mode) else row.instead
-    quorum = max(request.quorum, ruling.terms.quorum)
-    return row.to if quorum_met(votes, quorum, ruling.terms.stages, ruling.groups) else row.instead
+    quorum = max(request.quorum, effective.terms.quorum)
+    return row.to if quorum_met(votes, quorum, effective.terms.stages, effective.groups) else row.instead
 
 
 def _advance(request: AccessRequest, to: State, votes: Sequence[Vote], scene: DecisionContext) -> None:
     """Turn the row into what it is after the move; what was asked only ever gets stricter."""
-    terms, at = scene.ruling.terms, scene.at
+    terms, at = scene.effective.terms, scene.at
     request.version += 1
     request.quorum = max(request.quorum, terms.quorum)
     request.approve_means = max(request.approve_means, terms.approve_means)

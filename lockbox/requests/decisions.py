@@ -210,12 +210,12 @@ def situation_of(  # noqa: PLR0917 - as many things decide
     request: AccessRequest,
     caller: Caller,
     at: datetime,
-    ruling: EffectivePolicy,
+    effective: EffectivePolicy,
     votes: Sequence[Vote] = (),
     principals: frozenset[UUID] = frozenset(),
 ) -> Situation:
     """Return what decides which moves a person may make on a request, from what was read of it."""
-    terms = ruling.terms
+    terms = effective.terms
     return Situation(
         caller=caller,
         tenant_id=request.tenant_id,
@@ -231,6 +231,6 @@ def situation_of(  # noqa: PLR0917 - as many things decide
         lacks=lacking_today(request, terms) if request.state in ASKED_STATES else (),
         votes=votes,
         principals=principals,
-        is_suspended=ruling.is_suspended,
-        is_verified=ruling.is_verified,
+        is_suspended=effective.is_suspended,
+        is_verified=effective.is_verified,
     )

@@ -286,11 +286,11 @@ def wider_approvers(
     known: RecipientDirectory,
     tenant_id: UUID,
     *,
-    heard: AbstractSet[UUID],
+    informed: AbstractSet[UUID],
     tiers: int,
     to: int,
 ) -> PromptedApprovers:
-    """Return who is added to those who have `heard` of it as the audience goes from `tiers` tiers to `to`.
+    """Return who is added to those who have been `informed` as the audience goes from `tiers` tiers to `to`.
 
     A tier that adds nobody lets the next one in.
     """
@@ -298,11 +298,11 @@ def wider_approvers(
     def asked(count: int) -> frozenset[UUID]:
         return approvers_so_far(terms, groups, known, tenant_id, count)
 
-    return added_by_tier(asked, len(terms.tiers), heard=heard, tiers=tiers, to=to)
+    return added_by_tier(asked, len(terms.tiers), informed=informed, tiers=tiers, to=to)
 
 
 def added_by_tier(
-    asked: Callable[[int], frozenset[UUID]], most: int, *, heard: AbstractSet[UUID], tiers: int, to: int
+    asked: Callable[[int], frozenset[UUID]], most: int, *, informed: AbstractSet[UUID], tiers: int, to: int
 ) -> PromptedApprovers:
     """Return who is added from one tier to another of so many, by who is asked with each count of them.
 
@@ -311,7 +311,7 @@ def added_by_tier(
     added: frozenset[UUID] = frozenset()
     while tiers < min(to, most) or (not added and tiers < most):
         tiers += 1
-        added = asked(tiers) - heard
+        added = asked(tiers) - informed
     return PromptedApprovers(tiers, added)
 
 
@@ -325,7 +325,7 @@ def _willing(
 
 def first_reviewers(known: RecipientDirectory, requester_id: UUID) -> PromptedApprovers:
     """Return whom to prompt first: the lowest tier that has anybody other than the requester."""
-    return wider_reviewers(known, requester_id, heard=frozenset(), asked=0, to=1)
+    return wider_reviewers(known, requester_id, informed=frozenset(), asked=0, to=1)
 
 
 def reviewers_so_far(known: RecipientDirectory, requester_id: UUID, asked: int) -> frozenset[UUID]:
@@ -344,16 +344,16 @@ def reviewers_so_far(known: RecipientDirectory, requester_id: UUID, asked: int) 
 
 
 def wider_reviewers(
-    known: RecipientDirectory, requester_id: UUID, *, heard: AbstractSet[UUID], asked: int, to: int
+    known: RecipientDirectory, requester_id: UUID, *, informed: AbstractSet[UUID], asked: int, to: int
 ) -> PromptedApprovers:
-    """Return who is added to those who have `heard` of it as the audience goes from `asked` tiers to `to`.
+    """Return who is added to those who have been `informed` as the audience goes from `asked` tiers to `to`.
 
     A tier that adds nobody lets the next one in.
     """
     return added_by_tier(
         lambda number: reviewers_so_far(known, requester_id, number),
         known.review_tiers,
-        heard=heard,
+        informed=informed,
         tiers=asked,
         to=to,
     )

@@ -155,13 +155,15 @@ def count_all(
     session: UnitOfWork, requests: Sequence[AccessRequest], known: RecipientDirectory
 ) -> dict[UUID, list[ApprovalTally]]:
     """Return the same for each of these requests, to people of the tenants that `known` knows."""
-    rulings = policy_store.effective_policies(session, [request.id for request in requests])
-    votes = decisions.all_votes(session, requests, known, {one: ruling.terms for one, ruling in rulings.items()})
+    policies = policy_store.effective_policies(session, [request.id for request in requests])
+    votes = decisions.all_votes(
+        session, requests, known, {one: effective.terms for one, effective in policies.items()}
+    )
     counted = {}
     for request in requests:
-        ruling = rulings[request.id]
-        needed = max(request.quorum, ruling.terms.quorum)
-        counted[request.id] = tallies(votes[request.id], needed, ruling.terms.stages, ruling.groups)
+        effective = policies[request.id]
+        needed = max(request.quorum, effective.terms.quorum)
+        counted[request.id] = tallies(votes[request.id], needed, effective.terms.stages, effective.groups)
     return counted
 
 
@@ -234,12 +236,12 @@ def open_windows(
     ids, beyond = request_list.soonest(session, branches, State.ACTIVE, conditions, cursor=cursor, most=most)
     found = queries.some(session, caller, ids, State.ACTIVE)
     able = _able(caller, recipients.look_up(session, caller.tenants(), at))
-    rulings = policy_store.effective_policies(session, ids) if caller.side is Side.CUSTOMER and found else {}
+    policies = policy_store.effective_policies(session, ids) if caller.side is Side.CUSTOMER and found else {}
     return [
         OpenWindow(
             entry,
             _may(caller, entry.request, Action.REVOKE, able),
-            ReasonedDecision.REVOKE in rulings[entry.request.id].terms.comment_required if rulings else None,
+            ReasonedDecision.REVOKE in policies[entry.request.id].terms.comment_required if policies else None,
         )
         for entry in found
     ], beyond

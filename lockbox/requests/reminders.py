@@ -45,11 +45,11 @@ class UndeliveredRequest:
 def undelivered_requests(session: UnitOfWork, rows: Sequence[Row[Any]]) -> dict[UUID, UndeliveredRequest]:
     """Return those of these locked requests that wait for an answer and of which nobody could be told."""
     found = reaches(session, rows)
-    untold = [one for one, reached in found.items() if reached.nobody]
-    if not untold:
+    unreached = [one for one, reached in found.items() if reached.nobody]
+    if not unreached:
         return {}
-    said = set(session.execute(KNOWN, {"ids": untold, "action": Reminder.UNREACHED.value}).scalars())
-    return {one: UndeliveredRequest(found[one].people, one in said) for one in untold}
+    said = set(session.execute(KNOWN, {"ids": unreached, "action": Reminder.UNREACHED.value}).scalars())
+    return {one: UndeliveredRequest(found[one].people, one in said) for one in unreached}
 
 
 def reaches(session: UnitOfWork, rows: Iterable[Row[Any]]) -> dict[UUID, DeliveryReach]:
@@ -64,23 +64,23 @@ def last_resort(
 
     Who wants no prompts is asked too. A review has nobody else: all managers were asked.
     """
-    told: dict[Reminder, frozenset[UUID]] = {}
+    prompts: dict[Reminder, frozenset[UUID]] = {}
     rest = known.able(row.tenant_id) - silence.asked - voted - {row.requester_id}
     if row.state == State.PENDING and rest:
-        told[Reminder.ESCALATE] = rest
+        prompts[Reminder.ESCALATE] = rest
     if not silence.is_said:
-        told[Reminder.UNREACHED] = frozenset()
-    return told
+        prompts[Reminder.UNREACHED] = frozenset()
+    return prompts
 
 
 def notify_undelivered(
-    session: UnitOfWork, rows: Iterable[Row[Any]], told: Mapping[UUID, DeliveryReach], at: datetime
+    session: UnitOfWork, rows: Iterable[Row[Any]], found: Mapping[UUID, DeliveryReach], at: datetime
 ) -> None:
     """Tell the operators which of these requests, whose time is over, nobody had been told of."""
-    untold = [(row, told[row.id]) for row in rows if row.id in told and not told[row.id].reached]
+    unreached = [(row, found[row.id]) for row in rows if row.id in found and not found[row.id].reached]
     lines = {
-        row.id: (row.tenant_id, delivery_status.undelivered_sentence(found.stage, found.asked))
-        for row, found in untold
+        row.id: (row.tenant_id, delivery_status.undelivered_sentence(reach.stage, reach.asked))
+        for row, reach in unreached
     }
     _notify_operators(session, NOBODY_NOTIFIED, lines, at)
 
@@ -116,14 +116,14 @@ def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
     Where nobody who was asked could be told, the next tier is asked whenever its time would be. Policies, people,
     votes and how notifications fared are read once for all of them.
     """
-    rulings = policy_store.effective_policies(session, [row.id for row in rows])
+    policies = policy_store.effective_policies(session, [row.id for row in rows])
     known = recipients.look_up(session, {row.tenant_id for row in rows}, at)
     voted = defaultdict[UUID, set[UUID]](set)
     for vote in session.execute(VOTED, {"ids": [row.id for row in rows]}):
         voted[vote.request_id].add(vote.person_id)
     silent = undelivered_requests(session, rows)
     updates = [
-        _reminded(row, rulings[row.id], known, at, voted=voted[row.id], silence=silent.get(row.id)) for row in rows
+        _reminded(row, policies[row.id], known, at, voted=voted[row.id], silence=silent.get(row.id)) for row in rows
     ]
     transition.remind(session, updates)
     unreviewed = [
@@ -136,7 +136,7 @@ def remind(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
 
 def _reminded(
     row: Row[Any],
-    ruling: EffectivePolicy,
+    effective: EffectivePolicy,
     known: RecipientDirectory,
     at: datetime,
     *,
@@ -144,14 +144,14 @@ def _reminded(
     silence: UndeliveredRequest | None,
 ) -> ReminderUpdate:
     phase = transition.phase_of(row, known)
-    due = due_reminders(phase, ruling.terms, row.wake_at, at)
+    due = due_reminders(phase, effective.terms, row.wake_at, at)
     if silence and phase.tiers_asked:
         due = replace(due, escalate=max(due.escalate, phase.tiers_asked + 1))
-    told, tiers_asked = _recipients(row, due, ruling, known, voted)
-    if silence and Reminder.ESCALATE not in told:
-        told |= last_resort(row, silence, known, voted)
+    prompts, tiers_asked = _recipients(row, due, effective, known, voted)
+    if silence and Reminder.ESCALATE not in prompts:
+        prompts |= last_resort(row, silence, known, voted)
     after = replace(phase, tiers_asked=tiers_asked, warned=row.warned or due.warn)
-    reminded = row.reminders + (Reminder.REMIND in told)
+    reminded = row.reminders + (Reminder.REMIND in prompts)
     facts = _facts(reminded, tiers_asked, silence)
     moves = [
         Move.of(
@@ -162,16 +162,16 @@ def _reminded(
             at=at,
             asked=asked,
             reminder=reminder,
-            policy_version=ruling.version,
+            policy_version=effective.version,
             facts=facts.get(reminder, {}),
         )
-        for reminder, asked in told.items()
+        for reminder, asked in prompts.items()
     ]
     return ReminderUpdate(
         request_id=row.id,
         state=phase.state,
         deadline_at=row.deadline_at,
-        wake_at=wake_at(after, ruling.terms, at) or row.deadline_at,
+        wake_at=wake_at(after, effective.terms, at) or row.deadline_at,
         reminders=reminded,
         tiers_asked=tiers_asked,
         warned=after.warned,
@@ -192,43 +192,45 @@ def _facts(
 
 
 def _recipients(
-    row: Row[Any], due: DueReminders, ruling: EffectivePolicy, known: RecipientDirectory, voted: AbstractSet[UUID]
+    row: Row[Any], due: DueReminders, effective: EffectivePolicy, known: RecipientDirectory, voted: AbstractSet[UUID]
 ) -> tuple[dict[Reminder, frozenset[UUID]], int]:
     """Return who is asked by what, and how many tiers are asked after it."""
-    told: dict[Reminder, frozenset[UUID]] = {}
+    prompts: dict[Reminder, frozenset[UUID]] = {}
     tiers_asked: int = row.tiers_asked
-    if due.remind and (waited_for := _still_needed(row, ruling, known, voted)):
-        told[Reminder.REMIND] = waited_for
+    if due.remind and (waited_for := _still_needed(row, effective, known, voted)):
+        prompts[Reminder.REMIND] = waited_for
     if due.escalate > tiers_asked:
-        asked = _wider(row, ruling, known, heard=_so_far(row, ruling, known) | voted, to=due.escalate)
+        asked = _wider(row, effective, known, informed=_so_far(row, effective, known) | voted, to=due.escalate)
         tiers_asked = asked.tiers
         if asked.people:
-            told[Reminder.ESCALATE] = asked.people
+            prompts[Reminder.ESCALATE] = asked.people
     if due.warn:
-        told[Reminder.WARN] = frozenset()
-    return told, tiers_asked
+        prompts[Reminder.WARN] = frozenset()
+    return prompts, tiers_asked
 
 
 def _still_needed(
-    row: Row[Any], ruling: EffectivePolicy, known: RecipientDirectory, voted: AbstractSet[UUID]
+    row: Row[Any], effective: EffectivePolicy, known: RecipientDirectory, voted: AbstractSet[UUID]
 ) -> frozenset[UUID]:
     """Return whose answer is still of use: not that of a delegate of those alone who have answered themselves."""
     seats = known.seats(row.tenant_id) if row.state == State.PENDING else {}
     return frozenset(
-        one for one in _so_far(row, ruling, known) - voted if one not in seats or not seats[one] <= voted
+        one for one in _so_far(row, effective, known) - voted if one not in seats or not seats[one] <= voted
     )
 
 
-def _so_far(row: Row[Any], ruling: EffectivePolicy, known: RecipientDirectory) -> frozenset[UUID]:
+def _so_far(row: Row[Any], effective: EffectivePolicy, known: RecipientDirectory) -> frozenset[UUID]:
     if row.state == State.REVIEWING:
         return evaluate.reviewers_so_far(known, row.requester_id, row.tiers_asked)
-    return evaluate.approvers_so_far(ruling.terms, ruling.groups, known, row.tenant_id, row.tiers_asked)
+    return evaluate.approvers_so_far(effective.terms, effective.groups, known, row.tenant_id, row.tiers_asked)
 
 
 def _wider(
-    row: Row[Any], ruling: EffectivePolicy, known: RecipientDirectory, *, heard: AbstractSet[UUID], to: int
+    row: Row[Any], effective: EffectivePolicy, known: RecipientDirectory, *, informed: AbstractSet[UUID], to: int
 ) -> PromptedApprovers:
     if row.state == State.REVIEWING:
-        return evaluate.wider_reviewers(known, row.requester_id, heard=heard, asked=row.tiers_asked, to=to)
-    terms, groups = ruling.terms, ruling.groups
-    return evaluate.wider_approvers(terms, groups, known, row.tenant_id, heard=heard, tiers=row.tiers_asked, to=to)
+        return evaluate.wider_reviewers(known, row.requester_id, informed=informed, asked=row.tiers_asked, to=to)
+    terms, groups = effective.terms, effective.groups
+    return evaluate.wider_approvers(
+        terms, groups, known, row.tenant_id, informed=informed, tiers=row.tiers_asked, to=to
+    )

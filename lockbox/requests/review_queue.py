@@ -37,13 +37,13 @@ class OwnRequestEntry:
     """A request of one's own: who has yet to answer, who could not be told, and what its requester can do.
 
     `waits_for` are names of those who were asked and have not answered; `reach` is a sentence where somebody could
-    not be told, `unheard` are the colleagues whose mail did not arrive. `unanswered` questions wait for an answer.
+    not be told, `unreached` are the colleagues whose mail did not arrive. `unanswered` questions wait for an answer.
     """
 
     entry: RequestEntry
     waits_for: tuple[str, ...] = ()
     reach: str = ""
-    unheard: tuple[str, ...] = ()
+    unreached: tuple[str, ...] = ()
     unanswered: int = 0
     actions: tuple[Action, ...] = ()
 
@@ -98,8 +98,8 @@ def own_requests(session: UnitOfWork, caller: Caller, *, cursor: str | None, mos
     shown = rows[:most]
     entries = queries.some(session, caller, [one for _, one in shown])
     last = f"{shown[-1][0]}-{shown[-1][1].hex}" if len(rows) > most else None
-    told = _told_of(session, caller, entries)
-    return OwnRequestListing(told, last, inbox.tallies_of(session, caller, [one.request for one in entries]))
+    items = _own_entries(session, caller, entries)
+    return OwnRequestListing(items, last, inbox.tallies_of(session, caller, [one.request for one in entries]))
 
 
 def to_review(session: UnitOfWork, caller: Caller, *, cursor: str | None, most: int) -> ReviewListing:
@@ -137,7 +137,7 @@ def _own(session: UnitOfWork, person_id: UUID, cursor: str | None, most: int) ->
     return rows
 
 
-def _told_of(session: UnitOfWork, caller: Caller, entries: Sequence[RequestEntry]) -> list[OwnRequestEntry]:
+def _own_entries(session: UnitOfWork, caller: Caller, entries: Sequence[RequestEntry]) -> list[OwnRequestEntry]:
     waiting = {entry.request.id: str(entry.request.state) for entry in entries if entry.request.state in ASKING}
     over = {
         entry.request.id: "pending" if entry.request.asked_at else "reviewing"
@@ -145,8 +145,8 @@ def _told_of(session: UnitOfWork, caller: Caller, entries: Sequence[RequestEntry
         if entry.request.state is State.TIMED_OUT
     }
     found = delivery_status.of_requests(session, waiting | over)
-    told = {one: asked.of_the_past() if one in over else asked for one, asked in found.items()}
-    unheard = delivery_status.unreached_people(session, list(waiting | over), caller.side)
+    reaches = {one: asked.of_the_past() if one in over else asked for one, asked in found.items()}
+    unreached = delivery_status.unreached_people(session, list(waiting | over), caller.side)
     asked = questions.unanswered(
         session, [entry.request.id for entry in entries if entry.request.state in OPEN_STATES]
     )
@@ -156,8 +156,8 @@ def _told_of(session: UnitOfWork, caller: Caller, entries: Sequence[RequestEntry
         OwnRequestEntry(
             entry,
             names.get(entry.request.id, ()),
-            told[entry.request.id].sentence() if entry.request.id in told else "",
-            tuple(unheard.get(entry.request.id, ())),
+            reaches[entry.request.id].sentence() if entry.request.id in reaches else "",
+            tuple(unreached.get(entry.request.id, ())),
             asked.get(entry.request.id, 0),
             _own_actions(caller, entry.request, at),
         )
@@ -195,16 +195,16 @@ def _awaited_names(
 
 
 def _todays(session: UnitOfWork, entries: Sequence[RequestEntry]) -> dict[UUID, EffectivePolicy]:
-    """Return the ruling on each of these, with today's policy of its tenant."""
-    rulings = {}
+    """Return the effective on each of these, with today's policy of its tenant."""
+    effective_policies = {}
     for entry in entries:
         authentication.turn_to(session, entry.request.tenant_id)
-        rulings[entry.request.id] = policy_store.effective_policy(session, entry.request)
-    return rulings
+        effective_policies[entry.request.id] = policy_store.effective_policy(session, entry.request)
+    return effective_policies
 
 
-def _to_review(caller: Caller, entry: RequestEntry, at: datetime, ruling: EffectivePolicy) -> ReviewEntry:
-    here = situation_of(entry.request, caller, at, ruling)
+def _to_review(caller: Caller, entry: RequestEntry, at: datetime, effective: EffectivePolicy) -> ReviewEntry:
+    here = situation_of(entry.request, caller, at, effective)
     moves = {move.action: move for move in available_moves(here)}
     obstacle = moves[Action.ENDORSE].refusal
     # How the manager signed in is the same for all of them, and is said once.

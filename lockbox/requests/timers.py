@@ -143,12 +143,12 @@ def _end(session: UnitOfWork, ids: Sequence[UUID], *, early: set[UUID]) -> Count
     ended = Counter[str]()
     if ready:
         failpoint("clock.after_lock")
-        told = reminders.reaches(session, ready)
-        moves = [_move(row, told.get(row.id), at) for row in ready]
+        reaches = reminders.reaches(session, ready)
+        moves = [_move(row, reaches.get(row.id), at) for row in ready]
         transition.end(session, moves)
         ended.update(move.to_state.value for move in moves)
         failpoint("clock.after_move")
-        reminders.notify_undelivered(session, ready, told, at)
+        reminders.notify_undelivered(session, ready, reaches, at)
         lag = max(at - row.wake_at for row in ready)
         failpoint("clock.before_commit")
         log.info("clock.ran", moved=len(ready), of=len(ids), lag_ms=round(lag.total_seconds() * 1000))
@@ -170,10 +170,10 @@ def _remind(session: UnitOfWork, ids: Sequence[UUID]) -> Counter[str]:
     return Counter(reminded=len(ready))
 
 
-def _move(row: Row[Any], told: DeliveryReach | None, at: datetime) -> Move:
+def _move(row: Row[Any], reach: DeliveryReach | None, at: datetime) -> Move:
     """Return the move; a time-out records how many people had been asked, and how many of them were reached."""
-    facts: dict[str, Value] = {"asked": told.asked, "reached": told.reached} if told else {}
-    if told and not told.reached:
+    facts: dict[str, Value] = {"asked": reach.asked, "reached": reach.reached} if reach else {}
+    if reach and not reach.reached:
         facts["nobody_notified"] = True
     return Move.ended(row, THE_CLOCK, at, facts=facts)
 

@@ -159,7 +159,7 @@ def test_what_cannot_be_written_is_kept_until_its_lease_ends_and_no_longer(
         assert not is_done
         assert recorder.finish(PATIENCE)
         db.engine.dispose()
-    assert ended.told.result(0) == ended.result
-    assert isinstance(too_late.told.exception(0), OperationalError)
+    assert ended.recorded.result(0) == ended.result
+    assert isinstance(too_late.recorded.exception(0), OperationalError)
     assert [notification(worker, one)[0] for one in (kept, late)] == ["sent", None]
     assert [row.notification_id for row in read(worker, "SELECT notification_id FROM deliveries")] == [kept]

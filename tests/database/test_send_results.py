@@ -58,7 +58,7 @@ def test_what_arrived_is_written_in_one_transaction_and_the_rest_in_another(worl
 
     assert len(read(worker, "SELECT DISTINCT xmin::text FROM notifications WHERE outcome = 'sent'")) == 1
     assert len(read(worker, "SELECT DISTINCT xmin::text FROM notifications")) == 2
-    assert [one.told.result(0) is None for one in ended] == [False] * 11 + [True]
+    assert [one.recorded.result(0) is None for one in ended] == [False] * 11 + [True]
     assert notification(worker, notifications[-1]) == (None, 0, None)
     assert_notifications_are_held(worker)
 
@@ -76,7 +76,7 @@ def test_one_that_cannot_be_written_takes_no_other_along(world: World, worker: D
         write(unbound(worker), "ALTER TABLE notifications DROP CONSTRAINT one_is_bad")
 
     assert [notification(worker, one)[0] for one in notifications] == ["sent", "sent", None, "sent", "sent", None]
-    assert [type(one.told.exception(0)) for one in ended].count(IntegrityError) == 1
+    assert [type(one.recorded.exception(0)) for one in ended].count(IntegrityError) == 1
 
 
 def test_a_claim_that_somebody_else_holds_by_now_is_not_given_back(
@@ -91,7 +91,7 @@ def test_a_claim_that_somebody_else_holds_by_now_is_not_given_back(
 
     write_down([back])
 
-    assert back.told.result(0) is None
+    assert back.recorded.result(0) is None
     assert read(sender, "SELECT id, run_at, attempts FROM notifications ORDER BY id") == before
 
 
@@ -105,14 +105,14 @@ def test_results_are_written_25_at_a_time_after_half_a_second_or_as_the_last_of_
     recorder.drop()
 
     recorder.record(ended[:ENOUGH])
-    wait([one.told for one in ended[:ENOUGH]], 10)
+    wait([one.recorded for one in ended[:ENOUGH]], 10)
     began = time.monotonic()
     recorder.record(ended[ENOUGH:-1])
-    ended[-2].told.result(10)
+    ended[-2].recorded.result(10)
     late = time.monotonic() - began
     recorder.drop()
     recorder.record(ended[-1:])
-    ended[-1].told.result(10)
+    ended[-1].recorded.result(10)
 
     assert late >= LONGEST_UNRECORDED
     assert len(read(worker, "SELECT DISTINCT xmin::text FROM notifications")) == 3

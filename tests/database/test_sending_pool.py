@@ -17,7 +17,7 @@ from harness.stage import as_sender, unbound
 from harness.wait import within
 from lockbox.database import Database, now
 from lockbox.notifications import delivery
-from lockbox.notifications.circuit_breaker import FIRST_LOAD, FIRST_SHUT, MOST_SILENCES
+from lockbox.notifications.circuit_breaker import FIRST_LOAD, FIRST_OPEN, MOST_SILENCES
 from lockbox.notifications.delivery import Senders
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.results import AttemptResult
@@ -155,11 +155,11 @@ def test_a_shut_breaker_costs_no_try_and_no_line_in_the_log_and_loses_nothing(
     with sender.transaction() as session:
         waits = (row.run_at - now(session)).total_seconds()
     assert (row.attempts, row.closed_at, row.last_error) == (0, None, None)
-    assert FIRST_SHUT - 1 < waits < FIRST_SHUT * 1.3
+    assert FIRST_OPEN - 1 < waits < FIRST_OPEN * 1.3
     assert number(sender, LOGGED) == logged
     assert_notifications_are_held(sender)
 
-    clock.now += FIRST_SHUT
+    clock.now += FIRST_OPEN
     later.shift += timedelta(seconds=10)
     with receiving() as receiver:
         write(unbound(sender), "UPDATE endpoints SET url = :url", url=receiver.url)

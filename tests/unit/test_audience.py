@@ -34,9 +34,9 @@ VENDOR = {"managers"}
 OUTCOMES = ["active", "denied", "cancelled", "timed_out", "completed", "revoked", "expired"]
 COPIES = {"observers"}
 AFTERWARDS = {
-    "enforce": {"requester", "heard"} | COPIES,
-    "observe": {"requester", "heard"} | COPIES,
-    "off": {"requester", "heard"},
+    "enforce": {"requester", "informed"} | COPIES,
+    "observe": {"requester", "informed"} | COPIES,
+    "off": {"requester", "informed"},
 }
 OPENED_ALONE = {
     "observe": {"requester", "approvers", "admins"} | COPIES,
@@ -112,9 +112,9 @@ def test_a_prompt_matters_until_the_answer_is_due_and_an_outcome_for_a_day(state
         (Reminder.REMIND, "pending", Mode.ENFORCE, {"asked"}),
         (Reminder.ESCALATE, "reviewing", Mode.ENFORCE, {"asked"}),
         (Reminder.ESCALATE, "pending", Mode.ENFORCE, {"asked"}),
-        (Reminder.WARN, "active", Mode.ENFORCE, {"heard", "requester"}),
-        (Reminder.WARN, "active", Mode.OBSERVE, {"heard", "requester"}),
-        (Reminder.WARN, "active", Mode.OFF, {"heard", "requester"}),
+        (Reminder.WARN, "active", Mode.ENFORCE, {"informed", "requester"}),
+        (Reminder.WARN, "active", Mode.OBSERVE, {"informed", "requester"}),
+        (Reminder.WARN, "active", Mode.OFF, {"informed", "requester"}),
         (Reminder.UNREACHED, "pending", Mode.ENFORCE, {"admins"}),
         (Reminder.UNREACHED, "reviewing", Mode.ENFORCE, set()),
     ],

@@ -4,10 +4,10 @@ import pytest
 
 from lockbox.notifications.circuit_breaker import (
     FIRST_LOAD,
-    FIRST_SHUT,
+    FIRST_OPEN,
     LEAST_DEFERRAL,
     LONGEST_DEFERRAL,
-    LONGEST_SHUT,
+    LONGEST_OPEN,
     LONGEST_WAIT,
     MOST_LOAD,
     MOST_URGENT,
@@ -39,7 +39,7 @@ def begin(breaker: CircuitBreaker[str]) -> None:
 def shut(breaker: CircuitBreaker[str], now: float = NOON) -> None:
     for _ in range(3):
         send(breaker, now, PeerResponse.SILENCE, 0.0)
-    assert breaker.is_shut(now)
+    assert breaker.is_open(now)
 
 
 def fill(breaker: CircuitBreaker[str], now: float = NOON) -> int:
@@ -134,7 +134,7 @@ def test_a_crowd_is_spread_over_two_minutes_at_most(breaker: CircuitBreaker[str]
 
     told = [breaker.enter(NOON) for _ in range(50_000)]
 
-    assert min(told) >= FIRST_SHUT
+    assert min(told) >= FIRST_OPEN
     assert LONGEST_DEFERRAL - 1 < max(told) <= LONGEST_DEFERRAL
     fullest = max(sum(1 for one in told if second <= one < second + 1) for second in range(5, 120, 5))
     assert fullest < 600
@@ -157,30 +157,30 @@ def test_three_silences_in_a_row_shut_a_breaker_and_two_do_not(breaker: CircuitB
         PeerResponse.SILENCE,
     ):
         send(breaker, NOON, said, 0.0)
-    assert not breaker.is_shut(NOON)
+    assert not breaker.is_open(NOON)
 
     send(breaker, NOON, PeerResponse.SILENCE, 0.0)
 
-    assert breaker.wait(NOON) == FIRST_SHUT
-    assert breaker.enter(NOON) >= FIRST_SHUT
+    assert breaker.wait(NOON) == FIRST_OPEN
+    assert breaker.enter(NOON) >= FIRST_OPEN
     assert breaker.load == 0
 
 
 def test_our_own_trouble_neither_shuts_a_breaker_nor_opens_it(breaker: CircuitBreaker[str]) -> None:
     for _ in range(5):
         send(breaker, NOON, PeerResponse.NOTHING)
-    assert not breaker.is_shut(NOON)
+    assert not breaker.is_open(NOON)
     shut(breaker)
 
-    send(breaker, NOON + FIRST_SHUT, PeerResponse.NOTHING)
+    send(breaker, NOON + FIRST_OPEN, PeerResponse.NOTHING)
 
-    assert breaker.shut_until is not None
-    assert breaker.enter(NOON + FIRST_SHUT + 1) == 0.0
+    assert breaker.open_until is not None
+    assert breaker.enter(NOON + FIRST_OPEN + 1) == 0.0
 
 
 def test_a_shut_breaker_lets_exactly_one_try_through_once_its_time_is_over(breaker: CircuitBreaker[str]) -> None:
     shut(breaker)
-    later = NOON + FIRST_SHUT
+    later = NOON + FIRST_OPEN
 
     assert breaker.enter(later - 0.1) > 0
     assert breaker.enter(later) == 0.0
@@ -195,9 +195,9 @@ def test_a_shut_breaker_lets_exactly_one_try_through_once_its_time_is_over(break
 def test_a_try_that_is_answered_opens_the_breaker_as_if_it_were_new(breaker: CircuitBreaker[str]) -> None:
     shut(breaker)
 
-    send(breaker, NOON + FIRST_SHUT, PeerResponse.ANSWER)
+    send(breaker, NOON + FIRST_OPEN, PeerResponse.ANSWER)
 
-    assert breaker.shut_until is None
+    assert breaker.open_until is None
     assert fill(breaker, NOON + 6) > WIDTH
 
 
@@ -210,7 +210,7 @@ def test_each_try_that_is_not_answered_doubles_the_time_up_to_a_minute(breaker: 
         now += waits[-1]
         send(breaker, now, PeerResponse.SILENCE, 0.0)
 
-    assert waits == [5, 10, 20, 40, LONGEST_SHUT, LONGEST_SHUT]
+    assert waits == [5, 10, 20, 40, LONGEST_OPEN, LONGEST_OPEN]
 
 
 def test_sends_that_began_before_it_shut_shut_it_no_longer(breaker: CircuitBreaker[str]) -> None:
@@ -221,7 +221,7 @@ def test_sends_that_began_before_it_shut_shut_it_no_longer(breaker: CircuitBreak
     for number in range(WIDTH):
         breaker.end(NOON + 10 + number / 10, 10.0, PeerResponse.SILENCE)
 
-    assert breaker.shut_for == FIRST_SHUT
+    assert breaker.open_for == FIRST_OPEN
     assert breaker.load == breaker.running == 0
 
 

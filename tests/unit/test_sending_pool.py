@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from lockbox.notifications import sending_pool as breakers_module
-from lockbox.notifications.circuit_breaker import FIRST_SHUT, PeerResponse
+from lockbox.notifications.circuit_breaker import FIRST_OPEN, PeerResponse
 from lockbox.notifications.sending_pool import (
     FORGOTTEN_SECONDS,
     LONGEST_IN_QUEUE,
@@ -198,15 +198,15 @@ def test_when_a_breaker_shuts_what_waits_in_it_comes_back_and_what_was_promised_
     way.send("dead:443", promised)
 
     # The first two of the three silences let the next two begin.
-    assert wait(lambda: sum(one.returned == [FIRST_SHUT] for one in waiting) >= 5)
-    assert promised.returned == [FIRST_SHUT]
+    assert wait(lambda: sum(one.returned == [FIRST_OPEN] for one in waiting) >= 5)
+    assert promised.returned == [FIRST_OPEN]
     assert max(one.company for one in waiting) >= 4, "they came back in one call"
     assert not any(one.begun.is_set() for one in waiting if one.returned)
-    assert way.enter("dead:443") >= FIRST_SHUT
+    assert way.enter("dead:443") >= FIRST_OPEN
     for one in waiting:
         one.let_go.set()
     assert wait(lambda: all(one.returned or one.over.is_set() for one in waiting))
-    clock.now += FIRST_SHUT
+    clock.now += FIRST_OPEN
     prove(way, "dead:443")
     assert way.enter("dead:443") == 0.0
 

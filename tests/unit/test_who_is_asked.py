@@ -27,7 +27,7 @@ def vendor(managers: dict[UUID, int], quiet: AbstractSet[UUID] = frozenset()) ->
 
 def next_of(known: RecipientDirectory, asked: int, to: int) -> PromptedApprovers:
     """Return who is added, past those who were asked so far; E asks."""
-    return evaluate.wider_reviewers(known, E, heard=evaluate.reviewers_so_far(known, E, asked), asked=asked, to=to)
+    return evaluate.wider_reviewers(known, E, informed=evaluate.reviewers_so_far(known, E, asked), asked=asked, to=to)
 
 
 def test_the_lowest_tier_that_has_anybody_other_than_the_requester_is_asked_first() -> None:
