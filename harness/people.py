@@ -110,9 +110,9 @@ def vouch(engine: Engine) -> None:
         for identity in session.orm.exec(select(Identity).where(col(Identity.mac).is_(None))):
             identity.mac = mark(*row_macs.identity(identity))
         for token in session.orm.exec(select(Token).where(col(Token.mac).is_(None))):
-            token.mac = mark(*row_macs.of_token(token))
+            token.mac = mark(*row_macs.token(token))
         for opened in session.orm.exec(select(BrowserSession).where(col(BrowserSession.mac).is_(None))):
-            opened.mac = mark(*row_macs.of_session(opened))
+            opened.mac = mark(*row_macs.browser_session(opened))
         for offer in session.orm.exec(select(Invitation).where(col(Invitation.mac).is_(None))):
             offer.mac = mark(*row_macs.invitation(offer))
         _vouch_for_tenants(session)

@@ -117,7 +117,7 @@ def _secrets(session: UnitOfWork, at: datetime) -> Iterator[Token | BrowserSessi
 
 
 def _is_ours(ring: Keyring, row: Token | BrowserSession) -> bool:
-    parts = row_macs.of_token(row) if isinstance(row, Token) else row_macs.of_session(row)
+    parts = row_macs.token(row) if isinstance(row, Token) else row_macs.browser_session(row)
     return ring.powers.is_mark(row.mac, *parts)
 
 

@@ -84,7 +84,7 @@ def draft(person_id: UUID, at: datetime, ring: Keyring, terms: TokenTerms) -> Is
         expires_at=at + terms.lifetime,
         created_at=at,
     )
-    token.mac = ring.powers.mark(*row_macs.of_token(token))
+    token.mac = ring.powers.mark(*row_macs.token(token))
     return IssuedToken(token, written(terms.environment, token_id, secret))
 
 
@@ -116,10 +116,10 @@ def rotate(
         NotFound: the caller has no such token.
     """
     old = _of(session, caller, token_id)
-    if not row_macs.is_held(session, old.mac, row_macs.of_token(old), old.id):
+    if not row_macs.is_held(session, old.mac, row_macs.token(old), old.id):
         raise NotFound("There is no such token.")
     old.expires_at = min(old.expires_at, now(session) + overlap)
-    old.mac = keyring.of(session).powers.mark(*row_macs.of_token(old))
+    old.mac = keyring.of(session).powers.mark(*row_macs.token(old))
     session.orm.add(old)
     terms = TokenTerms(
         environment=environment,

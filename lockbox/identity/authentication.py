@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -250,27 +251,31 @@ def _is_marked(session: UnitOfWork, kind: CredentialKind, row: Row[Any], hash_: 
 def _parts(kind: CredentialKind, row: Row[Any], hash_: bytes) -> Sequence[keyring.Part]:
     if kind is CredentialKind.SESSION:
         return row_macs.browser_session(
-            row.key_id,
-            row.person_id,
-            hash_,
-            means=row.means,
-            signed_in_at=row.signed_in_at,
-            expires_at=row.expires_at,
-            only_at=row.only_at,
+            SimpleNamespace(
+                id=row.key_id,
+                person_id=row.person_id,
+                secret_hash=hash_,
+                means=row.means,
+                signed_in_at=row.signed_in_at,
+                expires_at=row.expires_at,
+                only_at=row.only_at,
+            )
         )
     return row_macs.token(
-        row.key_id,
-        row.person_id,
-        hash_,
-        is_sample=row.means == AuthMethod.SAMPLE,
-        by_mail=row.by_mail,
-        scopes=row.scopes,
-        services=row.services,
-        only_at=row.only_at,
-        means=row.proven_by,
-        signed_in_at=row.proven_at,
-        created_at=row.signed_in_at,
-        expires_at=row.expires_at,
+        SimpleNamespace(
+            id=row.key_id,
+            person_id=row.person_id,
+            secret_hash=hash_,
+            is_sample=row.means == AuthMethod.SAMPLE,
+            by_mail=row.by_mail,
+            scopes=row.scopes,
+            services=row.services,
+            only_at=row.only_at,
+            means=row.proven_by,
+            signed_in_at=row.proven_at,
+            created_at=row.signed_in_at,
+            expires_at=row.expires_at,
+        )
     )
 
 

@@ -122,7 +122,7 @@ def answer(session: UnitOfWork, caller: Caller, place: ClientInfo, code: str, *,
     session.orm.flush()
     if allowed:
         token = _token(row, caller)
-        token.mac = keyring.of(session).powers.mark(*row_macs.of_token(token))
+        token.mac = keyring.of(session).powers.mark(*row_macs.token(token))
         session.orm.add(token)
         session.orm.flush()
     sessions.record(

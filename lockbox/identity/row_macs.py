@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from functools import lru_cache
 from operator import attrgetter
@@ -53,6 +53,33 @@ class MarkedRowKind(StrEnum):
 COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
     MarkedRowKind.PASSKEY: ["id", "person_id", "credential_id", "public_key", "created_at", "trusted_at", "only_at"],
     MarkedRowKind.IDENTITY: ["issuer", "subject", "person_id", "created_at", "trusted_at"],
+    MarkedRowKind.SESSION: ["id", "person_id", "secret_hash", "means", "signed_in_at", "expires_at", "only_at"],
+    MarkedRowKind.TOKEN: [
+        "id",
+        "person_id",
+        "secret_hash",
+        "is_sample",
+        "by_mail",
+        "scopes",
+        "services",
+        "only_at",
+        "means",
+        "signed_in_at",
+        "created_at",
+        "expires_at",
+    ],
+    MarkedRowKind.DECISION: [
+        "id",
+        "request_id",
+        "person_id",
+        "decision",
+        "means",
+        "principals",
+        "access_window",
+        "resources",
+        "actions",
+        "assertion",
+    ],
     MarkedRowKind.INVITATION: (
         [
             "id",
@@ -81,6 +108,7 @@ COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
     MarkedRowKind.ELIGIBLE_DELEGATE: ["id", "tenant_id", "person_id"],
 }
 """For kinds that are marked by columns: the columns that a mark covers."""
+UNORDERED = frozenset({"scopes", "services", "principals"})
 
 
 def membership(row_id: UUID, person_id: UUID, tenant_id: UUID | None, role: str) -> Sequence[Part]:
@@ -118,102 +146,24 @@ def eligible_delegate(row: EligibleDelegate | SimpleNamespace) -> Sequence[Part]
     return _covered(MarkedRowKind.ELIGIBLE_DELEGATE, row)
 
 
-def browser_session(
-    row_id: UUID | None,
-    person_id: UUID | None,
-    secret_hash: bytes,
-    *,
-    means: str | None,
-    signed_in_at: datetime | None,
-    expires_at: datetime | None,
-    only_at: UUID | None,
-) -> Sequence[Part]:
+def browser_session(row: BrowserSession | SimpleNamespace) -> Sequence[Part]:
     """Return what a browser session's mark covers: everything but its place and last activity."""
-    return (MarkedRowKind.SESSION, row_id, person_id, secret_hash, means, signed_in_at, expires_at, only_at)
+    return _covered(MarkedRowKind.SESSION, row)
 
 
-def token(
-    row_id: UUID | None,
-    person_id: UUID | None,
-    secret_hash: bytes,
-    *,
-    is_sample: bool,
-    by_mail: bool,
-    scopes: Sequence[str],
-    services: Sequence[str],
-    only_at: UUID | None,
-    means: str | None,
-    signed_in_at: datetime | None,
-    created_at: datetime | None,
-    expires_at: datetime | None,
-) -> Sequence[Part]:
+def token(row: Token | SimpleNamespace) -> Sequence[Part]:
     """Return what a token's mark covers: everything but its name and last use."""
-    bounds = (is_sample, by_mail, sorted(scopes), sorted(services), only_at, means, signed_in_at)
-    return (MarkedRowKind.TOKEN, row_id, person_id, secret_hash, *bounds, created_at, expires_at)
-
-
-def of_session(row: BrowserSession) -> Sequence[Part]:
-    """Return what this browser session's mark covers."""
-    return browser_session(
-        row.id,
-        row.person_id,
-        row.secret_hash,
-        means=row.means,
-        signed_in_at=row.signed_in_at,
-        expires_at=row.expires_at,
-        only_at=row.only_at,
-    )
-
-
-def of_token(row: Token) -> Sequence[Part]:
-    """Return what this token's mark covers."""
-    return token(
-        row.id,
-        row.person_id,
-        row.secret_hash,
-        is_sample=row.is_sample,
-        by_mail=row.by_mail,
-        scopes=row.scopes,
-        services=row.services,
-        only_at=row.only_at,
-        means=row.means,
-        signed_in_at=row.signed_in_at,
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-    )
-
-
-def decision(
-    row_id: UUID,
-    request_id: UUID,
-    person_id: UUID,
-    decision: str,
-    *,
-    means: str,
-    principals: Sequence[UUID],
-    access_window: int | None,
-    resources: Sequence[str] | None,
-    actions: Sequence[str] | None,
-    assertion: str | None,
-) -> Sequence[Part]:
-    """Return what a decision's mark covers: everything by which it counts."""
-    kept = (access_window, resources, actions)
-    return (
-        MarkedRowKind.DECISION,
-        row_id,
-        request_id,
-        person_id,
-        decision,
-        means,
-        sorted(principals),
-        *kept,
-        assertion,
-    )
+    return _covered(MarkedRowKind.TOKEN, row)
 
 
 def invitation(row: Invitation) -> Sequence[Part]:
     """Return what an invitation's mark covers: who offers what to which address, and the period."""
     return _covered(MarkedRowKind.INVITATION, row)
+
+
+def decision(row: object) -> Sequence[Part]:
+    """Return what a decision's mark covers: everything by which it counts. The row is one of `decisions`."""
+    return _covered(MarkedRowKind.DECISION, row)
 
 
 def mark(session: UnitOfWork, parts: Sequence[Part]) -> bytes:
@@ -262,7 +212,12 @@ def remark(
 
 
 def _covered(kind: MarkedRowKind, row: object) -> Sequence[Part]:
-    return (kind, *(getattr(row, name) for name in COVERED[kind]))
+    return (kind, *(_part(row, name) for name in COVERED[kind]))
+
+
+def _part(row: object, name: str) -> Part:
+    value = getattr(row, name)
+    return sorted(value) if name in UNORDERED else value
 
 
 @lru_cache(maxsize=MOST_KEPT)
@@ -317,8 +272,8 @@ OF_PEOPLE = RowOwners(
         ),
         MarkedRowKind.PASSKEY: ("passkeys", PERSON_ID, passkey),
         MarkedRowKind.IDENTITY: ("identities", PERSON_ID, identity),
-        MarkedRowKind.SESSION: ("sessions", PERSON_ID, of_session),
-        MarkedRowKind.TOKEN: ("tokens", PERSON_ID, of_token),
+        MarkedRowKind.SESSION: ("sessions", PERSON_ID, browser_session),
+        MarkedRowKind.TOKEN: ("tokens", PERSON_ID, token),
     },
 )
 

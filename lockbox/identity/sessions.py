@@ -164,7 +164,7 @@ def begin(session: UnitOfWork, caller: Caller, place: ClientInfo, lasting: Sessi
         user_agent=place.user_agent,
         only_at=caller.only_at,
     )
-    row.mac = keyring.of(session).powers.mark(*row_macs.of_session(row))
+    row.mac = keyring.of(session).powers.mark(*row_macs.browser_session(row))
     session.orm.add(row)
     session.orm.flush()
     record(session, caller, place, "signed_in", means=caller.means.value)

@@ -13,7 +13,7 @@ from lockbox.audit.events import Actor
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import NotYours
 from lockbox.failpoints import failpoint
-from lockbox.identity import authentication, keyring
+from lockbox.identity import authentication, keyring, row_macs
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import AuthMethod, Caller, Side
@@ -208,7 +208,7 @@ def _moved(
             proof = approvals.check_signature(
                 session, scene.caller, request, decision, signed=decision_input.signed, effective=scene.effective
             )
-        decision.mac = keyring.of(session).powers.mark(*decisions.marked(decision))
+        decision.mac = keyring.of(session).powers.mark(*row_macs.decision(decision))
         if action is Action.ENDORSE:
             request.mode, request.consent_until = scene.effective.mode_for(request, scene.at)
         given = (decision_input.access_window, scene.seats(request), decision.resources, decision.actions)

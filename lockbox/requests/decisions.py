@@ -11,7 +11,6 @@ from sqlalchemy import Row, text
 from lockbox.database import UnitOfWork
 from lockbox.errors import CommentRequired, PasskeyMustSign, WindowTooLong
 from lockbox.identity import keyring, row_macs
-from lockbox.identity.keyring import Part
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.identity.row_macs import MarkedRowKind, UnverifiedRow
 from lockbox.notifications.recipients import RecipientDirectory
@@ -81,27 +80,15 @@ def all_votes(
     votes: dict[UUID, tuple[Vote, ...]] = dict.fromkeys(seats, ())
     for row in session.execute(VOTES, {"request_ids": list(seats)}):
         filled = seats[row.request_id].get(row.person_id, frozenset()) & _spoke_for(row, terms[row.request_id])
-        if filled and row.decision == Action.APPROVE and not row_macs.is_held(session, row.mac, marked(row), row.id):
+        if (
+            filled
+            and row.decision == Action.APPROVE
+            and not row_macs.is_held(session, row.mac, row_macs.decision(row), row.id)
+        ):
             filled = frozenset()
         vote = Vote(row.person_id, Action(row.decision), row.access_window, filled, row.resources, row.actions)
         votes[row.request_id] = (*votes[row.request_id], vote)
     return votes
-
-
-def marked(row: Decision | Row[Any]) -> Sequence[Part]:
-    """Return what the mark of a decision covers."""
-    return row_macs.decision(
-        row.id,
-        row.request_id,
-        row.person_id,
-        row.decision,
-        means=row.means,
-        principals=row.principals,
-        access_window=row.access_window,
-        resources=row.resources,
-        actions=row.actions,
-        assertion=row.assertion,
-    )
 
 
 def unverified(session: UnitOfWork) -> list[UnverifiedRow]:
@@ -109,7 +96,9 @@ def unverified(session: UnitOfWork) -> list[UnverifiedRow]:
     is_mark = keyring.of(session).powers.is_mark
     rows = session.execute(LATELY, {"lately": DECIDED_FOR, "most": MOST_DECIDED})
     return sorted(
-        UnverifiedRow(row.person_id, MarkedRowKind.DECISION) for row in rows if not is_mark(row.mac, *marked(row))
+        UnverifiedRow(row.person_id, MarkedRowKind.DECISION)
+        for row in rows
+        if not is_mark(row.mac, *row_macs.decision(row))
     )
 
 
