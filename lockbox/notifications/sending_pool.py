@@ -77,6 +77,7 @@ class SendingLoop:
         self.last: SendJob | None = None
         self._changing = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._was_called = False
 
     def call(self, work: Callable[[], object]) -> None:
         """Have the loop call this; start it where it does not run.
@@ -93,6 +94,7 @@ class SendingLoop:
                     loop.close()
                     raise
                 self._loop = loop
+            self._was_called = True
             self._loop.call_soon_threadsafe(work)
 
     @property
@@ -107,18 +109,23 @@ class SendingLoop:
 
     async def _live(self) -> None:
         busy_at = time.monotonic()
-        while True:
+        while time.monotonic() - busy_at <= IDLE_SECONDS or not await self._ended():
             await asyncio.sleep(min(TICK_SECONDS, IDLE_SECONDS))
+            with self._changing:
+                self._was_called = False
             for channel in self.channels:
                 channel.give_back_old()
-            with self._changing:
-                if any(channel.is_busy for channel in self.channels):
-                    busy_at = time.monotonic()
-                elif time.monotonic() - busy_at > IDLE_SECONDS:
-                    self._loop = None
-                    break
+            # Not under our own lock: whoever calls us holds that of a channel.
+            if any(channel.is_busy for channel in self.channels):
+                busy_at = time.monotonic()
+
+    async def _ended(self) -> bool:
+        """Close what sending holds open before another loop can take it; end, unless somebody called meanwhile."""
         if self.last:
             await self.last.rest()
+        with self._changing:
+            self._loop = self._loop if self._was_called else None
+            return self._loop is None
 
 
 class ChannelPool:

@@ -308,6 +308,61 @@ def test_the_loop_is_started_when_it_is_needed_and_ends_when_it_is_not(monkeypat
     way.stop(PATIENCE)
 
 
+def test_whoever_sends_while_the_loop_looks_whether_anything_is_left_holds_up_nobody() -> None:
+    looks, calls = threading.Event(), threading.Event()
+
+    class CalledLoop(SendingLoop):
+        def call(self, work: Callable[[], object]) -> None:
+            calls.set()
+            super().call(work)
+
+    class WatchedPool(ChannelPool):
+        @property
+        def is_busy(self) -> bool:
+            looks.set()
+            calls.wait(PATIENCE)
+            return super().is_busy
+
+    way = WatchedPool("webhook", 8, loop=CalledLoop())
+    prove(way, "good:443")
+    calls.clear()
+    looks.clear()
+    assert looks.wait(PATIENCE)
+    job = quick()
+
+    threading.Thread(target=send, args=(way, "good:443", job), daemon=True).start()
+
+    assert job.over.wait(PATIENCE)
+
+
+def test_what_is_kept_open_is_closed_before_another_loop_could_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breakers_module, "IDLE_SECONDS", 0.05)
+    loop = SendingLoop()
+    way = ChannelPool("webhook", 8, loop=loop)
+    threads: list[threading.Thread] = []
+
+    class LateJob(HangingJob):
+        async def rest(self) -> None:
+            threads.append(threading.current_thread())
+            if len(threads) == 1:
+                send(way, "good:443", another)
+            await super().rest()
+
+    class WatchingJob(HangingJob):
+        async def run(self) -> PeerResponse:
+            threads.append(threading.current_thread())
+            return PeerResponse.ANSWER
+
+    another, late = WatchingJob(), LateJob()
+    late.let_go.set()
+    send(way, "good:443", late)
+
+    assert another.over.wait(PATIENCE)
+    assert len(threads) == 2
+    assert threads[0] is threads[1]
+    assert wait(lambda: not loop.is_running)
+
+
 def test_the_loop_does_not_keep_the_process_alive(way: ChannelPool) -> None:
     hanging = send(way, "slow:443", HangingJob())
     assert hanging.begun.wait(PATIENCE)
