@@ -14,6 +14,7 @@ import psycopg
 import structlog
 from psycopg._preparing import Key as StatementKey
 from psycopg._preparing import Prepare, PrepareManager
+from psycopg._queries import PostgresQuery
 from psycopg.errors import Diagnostic
 from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection, Engine, Executable, Result, TextClause, create_engine, event, text
@@ -117,6 +118,11 @@ class KeptStatements(PrepareManager):
     def clear(self) -> bool:
         """Keep them, and have nothing sent to the server."""
         return False
+
+    def maybe_add_to_cache(self, query: PostgresQuery, prep: Prepare, name: bytes) -> StatementKey | None:
+        """Note a statement; one that is being prepared is validated too, for another one of its pipeline may fail."""
+        added = super().maybe_add_to_cache(query, prep, name)
+        return self.key(query) if prep is Prepare.SHOULD else added
 
     def validate(self, key: StatementKey, prep: Prepare, name: bytes, results: Sequence[PGresult]) -> None:
         """Keep what is prepared though it failed; have the server drop what failed while it was being prepared."""

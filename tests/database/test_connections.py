@@ -1,21 +1,27 @@
 """Connections: whoever takes one that Postgres has ended gets another, and what one has prepared it keeps."""
 
+import asyncio
 from contextlib import suppress
+from typing import Any
 
 import psycopg
 import pytest
+from psycopg import AsyncConnection
 from sqlalchemy import Engine, TextClause, text
 from sqlalchemy.exc import DataError, OperationalError
 
 from harness.stage import Urls
 from harness.wait import within
 from lockbox import database
-from lockbox.database import make_engine
+from lockbox.database import CONNECT_ARGS, keep_prepared, make_engine
 
 KEPT_BY_NAME = text("SELECT name, statement FROM pg_prepared_statements")
 READ = text("SELECT count(*) FROM people WHERE name = :name")
 LETS_DIVIDE = text("SELECT 1 / CAST(:number AS integer)")
 PID = text("SELECT pg_backend_pid()")
+GOOD = (b"BEGIN", b"SELECT count(*) FROM people", b"COMMIT")
+FAILING = (b"BEGIN", b"SELECT 1 / 0", *GOOD[1:])
+KEPT_OF = "SELECT count(*) FROM pg_prepared_statements WHERE statement = %s"
 
 
 def _use(engine: Engine) -> int:
@@ -107,6 +113,31 @@ def test_statements_that_always_fail_pile_up_nowhere(urls: Urls) -> None:
         found = connection.execute(KEPT_BY_NAME).all()
     assert sum("1 / CAST" in statement for _, statement in found) <= 1
     engine.dispose()
+
+
+def test_what_a_pipeline_was_to_prepare_and_did_not_reach_is_prepared_by_a_later_one(urls: Urls) -> None:
+    async def run() -> list[bool]:
+        async with await AsyncConnection.connect(
+            urls.api.replace("+psycopg", ""), autocommit=True, **CONNECT_ARGS
+        ) as connection:
+            keep_prepared(connection)
+            ends = [await _piped(connection, *statements) for statements in (GOOD, FAILING, GOOD, GOOD, GOOD)]
+            (kept,) = await (await connection.execute(KEPT_OF, [GOOD[1].decode()])).fetchall()
+            return [*ends, kept == (1,)]
+
+    assert asyncio.run(run()) == [True, False, True, True, True, True]
+
+
+async def _piped(connection: AsyncConnection[Any], *statements: bytes) -> bool:
+    """Send these in one pipeline and return whether all of it was done."""
+    try:
+        async with connection.pipeline():
+            for statement in statements:
+                await connection.execute(statement)
+    except psycopg.Error:
+        await connection.execute("ROLLBACK")
+        return False
+    return True
 
 
 def test_the_private_part_of_psycopg_was_read_for_this_version() -> None:
