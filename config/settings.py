@@ -118,7 +118,7 @@ class Settings(BaseSettings):
 
     deliveries_kept_days: int = Field(default=90, ge=2, le=3650)
 
-    failpoint: str | None = Field(default=None, pattern=r"^[a-z]+\.[a-z_]+(:[1-9][0-9]{0,5})?$")
+    failpoint: str | None = Field(default=None, pattern=r"^[a-z_]+\.[a-z_]+(:[1-9][0-9]{0,5})?$")
 
     services: dict[ServiceName, Service] = Field(default_factory=_sample_services)
     plans: dict[PlanName, Plan] = Field(default_factory=_sample_plans)

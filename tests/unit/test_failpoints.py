@@ -48,6 +48,12 @@ def test_each_failpoint_is_met_by_a_scene() -> None:
     assert len({scene.title for scene in SCENES}) >= len(POINTS)
 
 
+def test_each_scene_names_its_failpoint_as_the_settings_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for scene in SCENES:
+        monkeypatch.setenv("LOCKBOX_FAILPOINT", scene.point)
+        assert load().failpoint == scene.point
+
+
 def test_a_process_ends_at_its_failpoint_the_time_it_was_told() -> None:
     ended = subprocess.run([sys.executable, "-c", SCRIPT], cwd=CHECKOUT, capture_output=True, text=True, check=False)
 
