@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from harness.sinks import MailRelay, relaying
+from harness.network import serving
+from harness.sinks import MailRelay, Sink, relaying
 from lockbox.notifications.circuit_breaker import PeerResponse
 from lockbox.notifications.senders import smtp_client
 from lockbox.notifications.senders.protocol import OutgoingMail, SendFailed
@@ -379,6 +380,40 @@ def test_a_connection_that_the_relay_ended_meanwhile_costs_no_try() -> None:
         mail.close()
 
     assert len(relay.taken) == 4
+
+
+class TalkativeRelay(Sink):
+    """Says more than it was asked before it is given a mail, and then takes none."""
+
+    def __init__(self, more: bytes) -> None:
+        super().__init__()
+        self._more = more
+        self.heard = b""
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Talk."""
+        writer.write(b"220 relay\r\n")
+        await reader.readline()
+        writer.write(b"250-relay\r\n250 PIPELINING\r\n")
+        for _ in ("MAIL", "RCPT", "DATA"):
+            await reader.readline()
+        writer.write(b"250 ok\r\n250 ok\r\n354 go on\r\n" + self._more)
+        while line := await reader.readline():
+            self.heard += line
+            if line == b".\r\n":
+                writer.write(b"0 ok\r\n554 no\r\n")
+        writer.close()
+
+
+@pytest.mark.parametrize("more", [b"250 taken\r\n", b"25", b"250-taken\r\n"])
+def test_what_is_said_before_a_mail_was_given_is_no_answer_to_it(more: bytes) -> None:
+    with serving(TalkativeRelay(more)) as relay:
+        mail = Mailing(SmtpMail(f"smtp://127.0.0.1:{relay.port}", sender=FROM))
+        failure = refused(mail)
+        mail.close()
+
+    assert (failure.kind, failure.permanent) == ("connection", False)
+    assert relay.heard == b""
 
 
 @pytest.mark.parametrize("greeting", ["220-" + "x" * 10_000, "\r\n".join(["220-on and on"] * 200)])

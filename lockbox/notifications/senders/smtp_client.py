@@ -234,6 +234,8 @@ class SmtpClient(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if self._lost:
             raise self._lost
+        if not self.is_fit:
+            raise smtplib.SMTPResponseException(-1, b"something was said that nobody asked for")
         if self._transport is not None:
             self._transport.write(data)
 
