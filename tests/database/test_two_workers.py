@@ -8,9 +8,11 @@ from sqlalchemy.exc import DBAPIError
 from harness.outbox import fan_out_all
 from harness.people import World
 from harness.stage import Urls
+from lockbox.audit.canonical import Value, canonical
 from lockbox.database import Database, make_engine
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
+from lockbox.sql import new_id
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import read, write
 from tests.each import each
@@ -120,6 +122,29 @@ def test_the_notifications_worker_speaks_of_nothing_but_what_it_sends(
 
     with pytest.raises(DBAPIError, match="a worker speaks for the clock alone"):
         write(notifications.engine, told, tenant=world.tenant.id, action=action)
+
+
+@each("changes", [{"action": "revoke"}, {"actor_role": "approver"}, {"seq": 2}, {"action": "audit_events_removed"}])
+def test_no_body_by_the_notifications_worker_says_something_else_than_its_row(
+    world: World, notifications: Database, changes: dict[str, Value]
+) -> None:
+    request = world.submit()
+    columns: dict[str, Value] = {
+        "id": new_id(),
+        "tenant_id": world.tenant.id,
+        "request_id": request.id,
+        "at": request.created_at,
+    }
+    told = """
+        INSERT INTO events (id, tenant_id, request_id, at, action, actor_role, body)
+        VALUES (:id, :tenant_id, :request_id, :at, 'notified', 'clock', :body)
+    """
+    good = columns | {"log": world.tenant.id, "action": "notified", "actor_role": "clock"}
+
+    with pytest.raises(DBAPIError, match="says something else"):
+        write(notifications.engine, told, **columns, body=canonical(good | changes))
+
+    write(notifications.engine, told, **columns, body=canonical(good))
 
 
 def test_the_notifications_worker_puts_no_deadline_off(world: World, notifications: Database) -> None:
