@@ -374,8 +374,8 @@ CREATE TRIGGER workers_speak_for_the_clock BEFORE INSERT ON events FOR EACH ROW
             OR NEW.action NOT IN ('notified', 'notifications_sent', 'notification_dead', 'endpoint_disabled'))))
     EXECUTE FUNCTION refuse('a worker speaks for the clock alone');
 
--- The rules for rows bind the columns; what is sealed is the body. Only the owner removes what is old. The core worker
--- is left out: its batches would take a tenth longer, and it seals.
+-- The rules for rows bind the columns; what is sealed is the body. Only the owner removes what is old. The core
+-- worker is left out: its batches would take a tenth longer, and it seals.
 CREATE FUNCTION refuse_contradicting() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (
@@ -495,14 +495,15 @@ CREATE TRIGGER never_revived BEFORE UPDATE ON observers FOR EACH ROW
 CREATE TRIGGER never_revived BEFORE UPDATE ON endpoints FOR EACH ROW
     WHEN (OLD.removed_at IS NOT NULL) EXECUTE FUNCTION refuse('endpoint %s was removed');
 
+-- Of a request's event people are told by way of the outbox: a row that names one would stand in their way.
 CREATE FUNCTION refuse_misdirected() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     IF (NEW.event_id IS NOT NULL AND NOT EXISTS (SELECT FROM events e
-            WHERE e.id = NEW.event_id AND e.tenant_id IS NOT DISTINCT FROM NEW.tenant_id))
+            WHERE e.id = NEW.event_id AND e.tenant_id IS NOT DISTINCT FROM NEW.tenant_id AND e.request_id IS NULL))
         OR (NEW.endpoint_id IS NOT NULL AND NOT EXISTS (SELECT FROM endpoints h
             WHERE h.id = NEW.endpoint_id AND (h.tenant_id IS NULL OR h.tenant_id = NEW.tenant_id))) THEN
-        RAISE EXCEPTION 'notification % tells one tenant of what is another''s', NEW.id
+        RAISE EXCEPTION 'notification % tells of a request, or one tenant of what is another''s', NEW.id
             USING ERRCODE = 'insufficient_privilege';
     END IF;
     RETURN NULL;

@@ -329,6 +329,15 @@ def test_no_notification_tells_a_stranger_of_a_request(world: World) -> None:
     assert not read(world.db, "SELECT FROM notifications WHERE person_id = :id", id=stranger.person_id)
 
 
+def test_no_notification_stands_in_the_way_of_one_that_tells_of_a_request(world: World) -> None:
+    """Whoever wrote the row of a notification first would have it taken for written, and with it for sent."""
+    request_id, ann = _request(world, "active"), world.people["ann"].person_id
+    values = {"tenant": world.tenant.id, "request": None, "event": _event(world, request_id), "person": ann}
+
+    for who, at in (("ann", None), ("erin", world.tenant.id)):
+        assert "tells of a request" in _vain(world, who, NOTIFY, at=at, **values)
+
+
 def test_no_notification_tells_a_stranger_of_what_was_done_at_a_tenant_or_calls_its_endpoint(world: World) -> None:
     stranger = _stranger(world)
     here = {"tenant": next(iter(stranger.tenants())), "request": None}
