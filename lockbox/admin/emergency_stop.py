@@ -80,7 +80,6 @@ def _end(
     for request in requests:
         # As everywhere, moves are written by statements of our own.
         session.orm.expunge(request)
-        authentication.turn_to(session, request.tenant_id)
         decision_input = DecisionInput(WAYS_TO_LEAVE[request.state], why)
         try:
             ended.append(decide.act_on(session, operator, origin, request, decision_input, as_party=Party.OPERATOR))

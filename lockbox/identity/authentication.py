@@ -11,13 +11,11 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
-from sqlmodel import col, select
 
 from lockbox.database import UnitOfWork, array, read_at
 from lockbox.errors import NotSignedIn
 from lockbox.identity import keyring, row_macs
 from lockbox.identity.keyring import Keyring
-from lockbox.identity.models import Membership, Person
 from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
 from lockbox.identity.row_macs import MarkedRowKind
 
@@ -38,6 +36,15 @@ TOKEN_FORM = re.compile(
 UNKNOWN_OR_REVOKED = "The token is unknown or revoked. Create a new one."
 USE_NOTED_EVERY = timedelta(minutes=1)
 WHOSE = text("SELECT person_of_token(:id)")
+HELD = """
+held AS (
+    SELECT CAST(:person_id AS uuid) AS person_id, array_agg(m.id) AS membership_ids, array_agg(m.role) AS roles,
+        array_agg(m.tenant_id) AS tenant_ids, array_agg(m.mac) AS macs
+    FROM memberships m JOIN people p ON p.id = m.person_id
+    WHERE m.person_id = :person_id AND p.disabled_at IS NULL
+)"""
+"""The part of a statement that reads which roles somebody holds at this moment."""
+AS_OF_NOW = text(f"WITH {HELD} SELECT * FROM held")  # noqa: S608 - ours
 USED = text("""
 UPDATE tokens SET last_used_at = :at WHERE id = (
     SELECT id FROM tokens WHERE id = :id
@@ -312,14 +319,9 @@ def _lookup(session: UnitOfWork, row: Row[Any], standings: frozenset[RoleGrant])
 
 def as_of_now(session: UnitOfWork, caller: Caller) -> Caller:
     """Return the caller with the roles held now: some may have been removed while a lock was awaited."""
-    held = (
-        select(Membership.id, Membership.role, Membership.tenant_id, Membership.mac)
-        .join(Person)
-        .where(col(Membership.person_id) == caller.person_id, col(Person.disabled_at).is_(None))
-    )
-    standings = frozenset(
-        RoleGrant(Role(role), at)
-        for row_id, role, at, mac in session.orm.exec(held)
-        if row_macs.holds(session, mac, row_macs.membership(row_id, caller.person_id, at, role), row_id)
-    )
-    return replace(caller, standings=standings).within(caller.only_at)
+    return holding(session, caller, session.execute(AS_OF_NOW, {"person_id": caller.person_id}).one())
+
+
+def holding(session: UnitOfWork, caller: Caller, row: Row[Any]) -> Caller:
+    """Return the caller with the roles that a row of `HELD` says, as far as their marks hold."""
+    return replace(caller, standings=_held(session, row)).within(caller.only_at)

@@ -170,9 +170,9 @@ class RecipientDirectory:
         return frozenset((approvers - away) | delegates)
 
 
-def ahead_of_look_up() -> Query:
-    """Return what `look_up` reads without tenants and a moment."""
-    return LOOK_UP, {"tenants": None, "at": None, "roles": ASKED}
+def ahead_of_look_up(tenant_ids: AbstractSet[UUID] | None = None) -> Query:
+    """Return what `look_up` reads for these tenants, or without any, as of this very moment."""
+    return LOOK_UP, {"tenants": None if tenant_ids is None else list(tenant_ids), "at": None, "roles": ASKED}
 
 
 def look_up(

@@ -1,35 +1,30 @@
 """Make a person's move on a request (endorse, approve, deny, cancel, complete, revoke) under the row's lock."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 from uuid import UUID
 
-from sqlalchemy import select
-from sqlmodel import col
+from sqlalchemy import text
 
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor
-from lockbox.database import UnitOfWork, now
-from lockbox.errors import NotYours
+from lockbox.database import Query, UnitOfWork, now
+from lockbox.errors import NotFound, NotYours
 from lockbox.failpoints import failpoint
 from lockbox.identity import authentication, keyring, row_macs
-from lockbox.identity.models import Person, Tenant
 from lockbox.identity.passkeys import RelyingParty
 from lockbox.identity.roles import AuthMethod, Caller, Side
 from lockbox.notifications import recipients
-from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import approvals, decisions, evaluate, policy_store, quorum, submit, transition
-from lockbox.requests.available_moves import OPENING, AvailableMove, Situation, available_moves, permitted
+from lockbox.requests import approvals, decisions, policy_store, queries, quorum, submit, transition
+from lockbox.requests.available_moves import OPENING, AvailableMove, available_moves, permitted
 from lockbox.requests.deadlines import deadline, wake_at
-from lockbox.requests.decisions import ASKED_STATES, DecisionInput, situation_of
-from lockbox.requests.evaluate import PromptedApprovers
+from lockbox.requests.decisions import ASKED_STATES, DecisionContext, DecisionInput
 from lockbox.requests.lifecycle import DECISIONS, FINAL_STATES, Action, MoveRule, Party, State
-from lockbox.requests.models import AccessRequest, Decision
+from lockbox.requests.models import IS_VISIBLE, AccessRequest, Decision
 from lockbox.requests.on_behalf_of import names_of, personal_names
 from lockbox.requests.policy import customer_decides
 from lockbox.requests.policy_store import EffectivePolicy
-from lockbox.requests.queries import RequestEntry, find
+from lockbox.requests.queries import NOT_KNOWN, RequestEntry
 from lockbox.requests.quorum import Vote, granted_window, quorum_met
 from lockbox.requests.submit import SubmissionFacts
 from lockbox.requests.transition import Move, Origin, actor_for
@@ -37,32 +32,11 @@ from lockbox.requests.transition import Move, Origin, actor_for
 UNSAID = SubmissionFacts({}, {}, {})
 
 
-@dataclass(frozen=True)
-class DecisionContext:
-    """All that an act is judged by, read after the lock was held."""
-
-    caller: Caller
-    origin: Origin
-    known: RecipientDirectory
-    effective: EffectivePolicy
-    at: datetime
-    votes: tuple[Vote, ...] = ()
-
-    def situation(self, request: AccessRequest) -> Situation:
-        """Return what decides which moves the caller may make on the request."""
-        return situation_of(request, self.caller, self.at, self.effective, self.votes, self.principals(request))
-
-    def principals(self, request: AccessRequest) -> frozenset[UUID]:
-        """Return the approvers for whom the caller stands in now."""
-        return self.known.delegates[request.tenant_id].get(self.caller.person_id, frozenset())
-
-    def seats(self, request: AccessRequest) -> frozenset[UUID]:
-        """Return the approvers in whose place the caller could vote now, the own one too."""
-        return self.known.seats(request.tenant_id).get(self.caller.person_id, frozenset())
-
-    def asked(self, request: AccessRequest) -> PromptedApprovers:
-        """Return whom of the customer to ask first, and how many tiers that makes."""
-        return evaluate.first_approvers(self.effective.terms, self.effective.groups, self.known, request.tenant_id)
+LOCK = text(f"""
+SELECT requests.*, t.slug AS tenant, p.name AS requester, t.name AS tenant_name
+FROM requests JOIN tenants t ON t.id = requests.tenant_id JOIN people p ON p.id = requests.requester_id
+WHERE requests.id = :id AND {IS_VISIBLE} FOR UPDATE OF requests
+""")  # noqa: S608 - ours
 
 
 def act(
@@ -164,16 +138,12 @@ def _evaluated(
     as_party: Party | None = None,
 ) -> tuple[DecisionContext, tuple[MoveRule, Party]]:
     """Return by what a decision is judged, and the move that it makes as which party; its row is locked."""
-    caller = authentication.as_of_now(session, caller)
-    at = now(session)
-    known = recipients.look_up(session, {request.tenant_id}, at)
-    effective = policy_store.effective_policy(session, request)
-    votes = decisions.votes_of(session, request, known, effective.terms) if decision_input.action in DECISIONS else ()
-    scene = DecisionContext(caller, origin, known, effective, at, votes)
+    with_votes = decision_input.action in DECISIONS
+    scene = decisions.after_lock(session, caller, origin, request, with_votes=with_votes)
     parties = None if as_party is None else {as_party}
     taken = permitted(scene.situation(request), decision_input.action, parties=parties, seen=decision_input.version)
     if as_party is None:
-        decisions.reasoned(decision_input, effective.terms, by_the_vendor=taken[1] is Party.MANAGER)
+        decisions.reasoned(decision_input, scene.effective.terms, by_the_vendor=taken[1] is Party.MANAGER)
     return scene, taken
 
 
@@ -292,7 +262,7 @@ def moves_of(session: UnitOfWork, caller: Caller, request: AccessRequest) -> tup
 
 
 def locked(session: UnitOfWork, caller: Caller, request_id: UUID) -> AccessRequest:
-    """Lock a request's row and take it out of the session, as `locked_entry` does.
+    """Lock a request's row and return it, as `locked_entry` does.
 
     Raises:
         As `locked_entry`.
@@ -301,31 +271,23 @@ def locked(session: UnitOfWork, caller: Caller, request_id: UUID) -> AccessReque
 
 
 def locked_entry(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
-    """Lock a request's row and take it out of the session; somebody of the vendor deals with its tenant from here on.
-
-    Returns:
-        The request with the names of its tenant and requester; `open` is not judged.
+    """Lock a request's row and return it with the names of its tenant and requester; `open` is not judged.
 
     Raises:
         NotFound: there is no such request that the caller may know of.
         NotYours: they may look at it and do nothing to it.
     """
-    row = session.orm.execute(
-        select(AccessRequest, col(Tenant.slug), col(Person.name), col(Tenant.name))
-        .join(Tenant, col(Tenant.id) == col(AccessRequest.tenant_id))
-        .join(Person, col(Person.id) == col(AccessRequest.requester_id))
-        .where(col(AccessRequest.id) == request_id, AccessRequest.visible_to(caller))
-        .with_for_update(of=AccessRequest)
-    ).one_or_none()
+    row = session.execute(*ahead_of_act(request_id)).one_or_none()
     if row is None:
-        find(session, caller, request_id)
+        if not queries.known(session, caller, [request_id]):
+            raise NotFound(NOT_KNOWN)
         raise NotYours("You have read-only access to this request.")
-    request, tenant, requester, tenant_name = row
-    # Moves are written by one statement of our own; the session is not to flush a second one.
-    session.orm.expunge(request)
-    if caller.side is Side.VENDOR:
-        authentication.turn_to(session, request.tenant_id)
-    return RequestEntry(request, tenant, requester, open=False, tenant_name=tenant_name)
+    return RequestEntry(AccessRequest.of(row), row.tenant, row.requester, open=False, tenant_name=row.tenant_name)
+
+
+def ahead_of_act(request_id: UUID) -> Query:
+    """Return what is read, and locked, once it is known who acts."""
+    return LOCK, {"id": request_id}
 
 
 def _next_state(

@@ -1,4 +1,4 @@
-"""Validate a decision, build its row, and read the votes that a request has so far."""
+"""Read by what a decision is judged once its request is locked, validate it, and build its row."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,15 +8,17 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from lockbox.database import UnitOfWork
+from lockbox.database import Query, UnitOfWork, read_at
 from lockbox.errors import CommentRequired, PasskeyMustSign, WindowTooLong
-from lockbox.identity import keyring, row_macs
-from lockbox.identity.roles import AuthMethod, Caller
+from lockbox.identity import authentication, keyring, row_macs
+from lockbox.identity.roles import AuthMethod, Caller, Side
 from lockbox.identity.row_macs import MarkedRowKind, UnverifiedRow
+from lockbox.notifications import recipients
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import deadlines, quorum
+from lockbox.requests import deadlines, evaluate, policy_store, quorum
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.available_moves import Situation
+from lockbox.requests.evaluate import PromptedApprovers
 from lockbox.requests.lifecycle import Action, State
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.requests.policy import ApproveMeans, ReasonedDecision, Terms, lacking_today
@@ -25,6 +27,10 @@ from lockbox.requests.quorum import Vote
 from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
+AFTER_LOCK = text(f"""
+WITH {policy_store.RULED}, {authentication.HELD}
+SELECT ruled.*, held.*, clock_timestamp() AS at FROM ruled CROSS JOIN held
+""")  # noqa: S608 - ours
 VOTES = text("""
 SELECT id, request_id, person_id, decision, access_window, principals, means, resources, actions, assertion, mac
 FROM decisions
@@ -61,6 +67,56 @@ class DecisionInput:
     signed: SignedStatement | None = None
 
 
+@dataclass(frozen=True)
+class DecisionContext:
+    """All that an act is judged by, read after the lock was held."""
+
+    caller: Caller
+    origin: Origin
+    known: RecipientDirectory
+    effective: EffectivePolicy
+    at: datetime
+    votes: tuple[Vote, ...] = ()
+
+    def situation(self, request: AccessRequest) -> Situation:
+        """Return what decides which moves the caller may make on the request."""
+        return situation_of(request, self.caller, self.at, self.effective, self.votes, self.principals(request))
+
+    def principals(self, request: AccessRequest) -> frozenset[UUID]:
+        """Return the approvers for whom the caller stands in now."""
+        return self.known.delegates[request.tenant_id].get(self.caller.person_id, frozenset())
+
+    def seats(self, request: AccessRequest) -> frozenset[UUID]:
+        """Return the approvers in whose place the caller could vote now, the own one too."""
+        return self.known.seats(request.tenant_id).get(self.caller.person_id, frozenset())
+
+    def asked(self, request: AccessRequest) -> PromptedApprovers:
+        """Return whom of the customer to ask first, and how many tiers that makes."""
+        return evaluate.first_approvers(self.effective.terms, self.effective.groups, self.known, request.tenant_id)
+
+
+def after_lock(
+    session: UnitOfWork, caller: Caller, origin: Origin, request: AccessRequest, *, with_votes: bool = False
+) -> DecisionContext:
+    """Return by what an act on a request is judged, whose row is locked: the caller's roles, the policy, the clock.
+
+    Somebody of the vendor deals with the request's tenant from here on.
+    """
+    of_request = {"tenant_id": request.tenant_id, "version": request.policy_version, "person_id": caller.person_id}
+    judged: Query = AFTER_LOCK, of_request
+    votes = [_votes([request.id])] if with_votes else []
+    ahead = [recipients.ahead_of_look_up({request.tenant_id}), *votes]
+    session.foresee([judged, *ahead] if caller.side is Side.VENDOR else ahead)
+    if caller.side is Side.VENDOR:
+        authentication.turn_to(session, request.tenant_id)
+    row = session.execute(*judged).one()
+    at = read_at(session, row.at)
+    known = recipients.look_up(session, {request.tenant_id}, None if at is row.at else at)
+    effective = policy_store.effective_policy_in(session, row, request)
+    so_far = votes_of(session, request, known, effective.terms) if with_votes else ()
+    return DecisionContext(authentication.holding(session, caller, row), origin, known, effective, at, so_far)
+
+
 def votes_of(
     session: UnitOfWork, request: AccessRequest, known: RecipientDirectory, terms: Terms
 ) -> tuple[Vote, ...]:
@@ -78,7 +134,7 @@ def all_votes(
     """Return the votes so far on each of these requests, as `votes_of` does; the terms are by request."""
     seats = {request.id: known.seats(request.tenant_id) for request in requests}
     votes: dict[UUID, tuple[Vote, ...]] = dict.fromkeys(seats, ())
-    for row in session.execute(VOTES, {"request_ids": list(seats)}):
+    for row in session.execute(*_votes(list(seats))):
         filled = seats[row.request_id].get(row.person_id, frozenset()) & _spoke_for(row, terms[row.request_id])
         if (
             filled
@@ -89,6 +145,10 @@ def all_votes(
         vote = Vote(row.person_id, Action(row.decision), row.access_window, filled, row.resources, row.actions)
         votes[row.request_id] = (*votes[row.request_id], vote)
     return votes
+
+
+def _votes(request_ids: Sequence[UUID]) -> Query:
+    return VOTES, {"request_ids": request_ids}
 
 
 def unverified(session: UnitOfWork) -> list[UnverifiedRow]:

@@ -1,10 +1,10 @@
 """Tables of the requests package: requests with their clock, decisions, idempotency keys."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy import Boolean, ColumnElement, Text, and_, literal_column, or_, true
+from sqlalchemy import Boolean, ColumnElement, Row, Text, and_, literal_column, or_, true
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel, col
 
@@ -99,7 +99,21 @@ class AccessRequest(SQLModel, table=True):
             return or_(own, and_(col(cls.tenant_id).in_(tenants), col(cls.asked_at).is_not(None)))
         return own
 
+    @classmethod
+    def of(cls, row: Row[Any]) -> Self:
+        """Return what a row with all columns of the table says."""
+        request = cls(**{name: getattr(row, name) for name in cls.model_fields})
+        request.state, request.mode = State(row.state), Mode(row.mode)
+        request.approve_means = ApproveMeans(row.approve_means)
+        return request
 
+
+REACH_ALL = ",".join(sorted(SEE_ALL))
+IS_VISIBLE = f"""
+((SELECT at_roles()) && '{{{REACH_ALL}}}'::text[] OR requests.requester_id = (SELECT at_person())
+    OR requests.asked_at IS NOT NULL AND requests.tenant_id = ANY ((SELECT at_tenants())::uuid[]))
+"""
+"""`visible_to` for one request, and for whom the transaction was entered: a statement that names nobody."""
 IS_OPEN: ColumnElement[bool] = literal_column("requests.state IN ('reviewing', 'pending', 'active')", Boolean)
 """The condition for requests that are not closed, written out, for the indexes of what is open are of those alone."""
 

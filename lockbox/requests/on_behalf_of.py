@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
-from sqlmodel import col, select
+from sqlalchemy import Row, text
 
 from lockbox.database import UnitOfWork
-from lockbox.identity.models import Person
 from lockbox.requests.lifecycle import Action
 
+NAMES = text("SELECT id, name FROM people WHERE id = ANY(:ids)")
 PRINCIPAL = "principal_"
 """How the personal field begins that holds the name of whom a delegate stood in for, counted from 1 by their ids."""
 
@@ -65,9 +64,8 @@ def approval_limits(move: Row[Any]) -> ApprovalLimits:
 
 def names_of(session: UnitOfWork, people: Iterable[UUID]) -> dict[UUID, str]:
     """Return the names of these people, as far as whoever asks may know them."""
-    wanted = set(people)
-    query = select(Person.id, Person.name).where(col(Person.id).in_(wanted))
-    return dict(session.orm.exec(query).all()) if wanted else {}
+    wanted = list(set(people))
+    return {row.id: row.name for row in session.execute(NAMES, {"ids": wanted})} if wanted else {}
 
 
 def personal_names(people: Sequence[UUID], names: Mapping[UUID, str]) -> dict[str, str | None]:

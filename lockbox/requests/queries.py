@@ -26,14 +26,12 @@ from lockbox.identity import authentication
 from lockbox.identity.models import Person, Tenant
 from lockbox.identity.roles import (
     Caller,
-    Mode,
     Role,
     Scope,
 )
 from lockbox.requests import approvals
 from lockbox.requests.lifecycle import State
-from lockbox.requests.models import AccessRequest
-from lockbox.requests.policy import ApproveMeans
+from lockbox.requests.models import IS_VISIBLE, AccessRequest
 from lockbox.sql import Ids
 
 RequestQuery = Select[AccessRequest, str, str, str, bool, bytes | None]
@@ -60,6 +58,8 @@ WHERE requests.requester_id = :engineer AND requests.state = 'active' AND reques
         OR requests.granted_actions IS NULL AND requests.actions @> CAST(:action AS text[]))
     AND tenants.slug = :tenant
 """)  # noqa: S608 - ours
+KNOWN = text(f"SELECT id FROM requests WHERE id = ANY(:ids) AND {IS_VISIBLE}")  # noqa: S608 - ours
+NOT_KNOWN = "There is no such request."
 RESTORED = (
     "The database was restored from a back-up and is behind its own audit log: no access is granted until the "
     "operator of this installation has run `lockbox operate after-restore`."
@@ -108,16 +108,14 @@ def find(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:
     authentication.enter(session, caller)
     found = read(session, entries().where(col(AccessRequest.id) == request_id, AccessRequest.visible_to(caller)))
     if not found:
-        raise NotFound("There is no such request.")
+        raise NotFound(NOT_KNOWN)
     return found[0]
 
 
 def known(session: UnitOfWork, caller: Caller, ids: Collection[UUID]) -> frozenset[UUID]:
     """Return which of these are requests that the caller may know of."""
     authentication.enter(session, caller)
-    among = col(AccessRequest.id) == any_(literal(list(ids), Ids))
-    query = select(col(AccessRequest.id)).where(among, AccessRequest.visible_to(caller))
-    return frozenset(session.orm.execute(query).scalars()) if ids else frozenset()
+    return frozenset(session.execute(KNOWN, {"ids": list(ids)}).scalars()) if ids else frozenset()
 
 
 def some(session: UnitOfWork, caller: Caller, ids: Sequence[UUID], state: State | None = None) -> list[RequestEntry]:
@@ -196,10 +194,7 @@ class RequestRow:
     @classmethod
     def of(cls, row: Row[Any]) -> Self:
         """Return a row of `WINDOWS`."""
-        request = AccessRequest(**{name: getattr(row, name) for name in AccessRequest.model_fields})
-        request.state, request.mode = State(row.state), Mode(row.mode)
-        request.approve_means = ApproveMeans(row.approve_means)
-        return cls(request, row.tenant, row.requester, row.tenant_name, row.is_granted, row.opening)
+        return cls(AccessRequest.of(row), row.tenant, row.requester, row.tenant_name, row.is_granted, row.opening)
 
 
 def read(session: UnitOfWork, query: RequestQuery) -> list[RequestEntry]:

@@ -20,7 +20,7 @@ from lockbox.notifications import outbox, recipients
 from lockbox.notifications.audience import ANSWER, QUESTION
 from lockbox.notifications.outbox import NotifiedMove
 from lockbox.notifications.recipients import RecipientDirectory
-from lockbox.requests import deadlines, decide, policy_store, queries, transition
+from lockbox.requests import deadlines, decide, decisions, queries, transition
 from lockbox.requests.available_moves import now_is, parties
 from lockbox.requests.deadlines import RequestClock, clock_task, wake_at
 from lockbox.requests.lifecycle import OPEN_STATES, Party, State
@@ -271,17 +271,15 @@ def answer(  # noqa: PLR0917 - as many things name a question
 def _enter(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID) -> QuestionContext:
     authentication.enter(session, caller)
     request = decide.locked(session, caller, request_id)
-    caller = authentication.as_of_now(session, caller)
-    at = now(session)
-    known = recipients.look_up(session, {request.tenant_id}, at)
+    scene = decisions.after_lock(session, caller, origin, request)
     if request.state not in OPEN_STATES:
         raise InvalidMove(
             f"This request is {request.state}. Questions can no longer be asked or answered.",
             **now_is(State(request.state), request.version),
         )
-    if at >= request.deadline_at:
+    if scene.at >= request.deadline_at:
         raise TooLate("The deadline has passed.", **now_is(State(request.state), request.version))
-    return QuestionContext(caller, origin, request, known, policy_store.effective_policy(session, request), at)
+    return QuestionContext(scene.caller, origin, request, scene.known, scene.effective, scene.at)
 
 
 def _asker(scene: QuestionContext) -> tuple[Party, frozenset[UUID]]:

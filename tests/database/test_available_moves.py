@@ -133,6 +133,7 @@ def test_each_move_that_is_offered_can_be_made_and_each_other_is_refused_for_the
                 try:
                     moves = _told(api, caller, request.id)
                 except NotFound:
+                    assert isinstance(_tried(api, caller, request.id, Action.APPROVE), NotFound), (state, name)
                     continue
                 assert [one.action for one in moves] == [one for one in Action if one in PEOPLES_ACTIONS]
                 for one in moves:
