@@ -60,7 +60,7 @@ def migrate() -> None:
     """
     try:
         migrations.upgrade(load().require("owner_database_url"))
-    except (UnsafeSettings, migrations.UnknownRevision) as refused:
+    except (UnsafeSettings, migrations.UnknownRevision, migrations.PoolerFound) as refused:
         raise stop(str(refused)) from None
     except DBAPIError as error:
         raise stop(_refused(error)) from None
@@ -106,7 +106,7 @@ def owner_transactions(*refusals: type[Exception]) -> Iterator[tuple[OwnerTransa
         settings = load()
         keys = ProcessKeys(credentials.keyring_of(settings))
         yield partial(_transaction, settings.require("owner_database_url"), keys), settings
-    except (UnsafeSettings, StartupCheckFailed) as refused:
+    except (UnsafeSettings, StartupCheckFailed, migrations.PoolerFound) as refused:
         raise stop(str(refused)) from None
     except refusals as refused:
         raise stop(str(refused)) from None
@@ -119,6 +119,7 @@ def owner_transactions(*refusals: type[Exception]) -> Iterator[tuple[OwnerTransa
 @contextmanager
 def _transaction(url: str, keys: ProcessKeys, armed_by_reconcile: bool = False) -> Iterator[UnitOfWork]:  # noqa: FBT001 - given by place
     with as_owner(url, keys, armed_by_reconcile=armed_by_reconcile) as session:
+        migrations.refuse_pooler(session.connection())
         startup_checks.fits(session.connection())
         yield session
 

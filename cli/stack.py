@@ -173,6 +173,9 @@ def prepare(
     except migrations.UnknownRevision as unknown:
         release(plan)
         raise EmbeddedRefused(f"{unknown}{_how_to_empty(place, missing)}") from None
+    except migrations.PoolerFound as found_pooler:
+        release(plan)
+        raise EmbeddedRefused(str(found_pooler)) from None
     except BaseException:
         release(plan)
         raise

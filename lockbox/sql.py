@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
+    Connection,
     DateTime,
     Enum,
     Integer,
@@ -43,6 +44,7 @@ lags AS (
     SELECT 'deadline_lag', * FROM unnest(CAST(:lag_label AS text[]), CAST(:lag_count AS bigint[]),
         CAST(:lag_total AS double precision[]))
 )"""
+BACKEND = text("SELECT pg_backend_pid()")
 ADD_DROPPED = text("""
 INSERT INTO counters (name, label, count, total)
 SELECT 'dropped', d.label, d.number, 0
@@ -151,3 +153,9 @@ def words(kind: type[StrEnum]) -> Enum:
         length=24,
         values_callable=lambda members: [member.value for member in members],
     )
+
+
+def is_pooled(connection: Connection) -> bool:
+    """Return whether a pooler hands out the connections of Postgres: it shows another process than the one behind."""
+    met = connection.connection.driver_connection
+    return bool(met and met.info.backend_pid != connection.execute(BACKEND).scalar_one())

@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError
 
 from lockbox import migrations
 from lockbox.database import BOUNDS
+from lockbox.sql import is_pooled
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +79,6 @@ SELECT EXISTS (SELECT FROM pg_stat_replication) AND current_setting('synchronous
 """
 BUDGET = text("SELECT allowed, of_login, promised FROM connection_budget(:role, :node)")
 SETTINGS = text("SELECT name, current_setting(name) AS value FROM unnest(CAST(:names AS text[])) AS b (name)")
-BACKEND = text("SELECT pg_backend_pid()")
 SERVER = text("""
 SELECT pg_postmaster_start_time() AS started, current_database() AS database, current_user AS login
 """)
@@ -89,10 +89,19 @@ DIRECT = "LOCKBOX_DATABASE_DIRECT_URL"
 WHOLE_ROWS = frozenset({"DELETE", "TRUNCATE"})
 
 
-def check(engine: Engine, server: ServerKind, *, connections: int = 1, direct: Engine | None = None) -> None:
+def check(
+    engine: Engine,
+    server: ServerKind,
+    *,
+    connections: int = 1,
+    direct: Engine | None = None,
+    node: str | None = None,
+) -> None:
     """Refuse to start with excess rights, without our bounds, on another schema, or with too few connections.
 
     `direct` makes the connections whose locks outlive a transaction; None where the process takes no such lock.
+    `node` is the name in its heartbeats: what it opened before it was started again is not counted twice. By default
+    it is the kind of process at this machine.
 
     Raises:
         StartupCheckFailed: with a line that says what to change.
@@ -101,12 +110,12 @@ def check(engine: Engine, server: ServerKind, *, connections: int = 1, direct: E
     with engine.connect() as connection:
         _refuse_owner(connection, server)
         fits(connection)
-        _has_room(connection, server, connections)
+        _has_room(connection, server, connections, node or f"{ROLES[server]}@{socket.gethostname()}")
         _is_bound(connection, server)
         if is_pooled(connection):
             _has_own_statements(connection, server)
-            if direct is not None:
-                _is_direct(connection, direct)
+        if direct is not None and (direct is not engine or is_pooled(connection)):
+            _is_direct(connection, direct)
         if has_lagging_standby(connection):
             log.critical("startup.standby_asynchronous", do=NAME_THE_STANDBY)
         for table, right in FORBIDDEN[server]:
@@ -121,7 +130,14 @@ def check(engine: Engine, server: ServerKind, *, connections: int = 1, direct: E
                 )
 
 
-def wait_until_fit(engine: Engine, server: ServerKind, *, connections: int = 1, direct: Engine | None = None) -> None:
+def wait_until_fit(
+    engine: Engine,
+    server: ServerKind,
+    *,
+    connections: int = 1,
+    direct: Engine | None = None,
+    node: str | None = None,
+) -> None:
     """Check the same, waiting up to 30 seconds for a Postgres that is starting.
 
     Raises:
@@ -129,17 +145,22 @@ def wait_until_fit(engine: Engine, server: ServerKind, *, connections: int = 1, 
     """
     for second in range(WAIT_SECONDS, -1, -1):
         try:
-            check(engine, server, connections=connections, direct=direct)
+            check(engine, server, connections=connections, direct=direct, node=node)
         except OperationalError as error:
             if any(words in str(error.orig) for words in LOGIN_REFUSED):
                 raise StartupCheckFailed(f"{server}: Postgres refuses this login or knows no such database") from None
             if second == WAIT_SECONDS:
-                log.warning("startup.waiting_for_postgres", seconds=WAIT_SECONDS)
+                log.warning("startup.waiting_for_postgres", seconds=WAIT_SECONDS, why=_why(error))
             if second == 0:
-                raise StartupCheckFailed(f"Postgres cannot be reached at {server}") from None
+                raise StartupCheckFailed(f"Postgres cannot be reached at {server}: {_why(error)}") from None
             time.sleep(1)
         else:
             return
+
+
+def _why(error: OperationalError) -> str:
+    """Return the first line of what the driver says, in which no password stands."""
+    return next(iter(str(error.orig).splitlines()), type(error.orig).__name__)
 
 
 def fits(connection: Connection) -> None:
@@ -166,12 +187,6 @@ def has_lagging_standby(connection: Connection) -> bool:
     return bool(connection.execute(text(LAGGING_STANDBY)).scalar_one())
 
 
-def is_pooled(connection: Connection) -> bool:
-    """Return whether a pooler hands out the connections of Postgres: it shows another process than the one behind."""
-    met = connection.connection.driver_connection
-    return bool(met and met.info.backend_pid != connection.execute(BACKEND).scalar_one())
-
-
 def _is_bound(connection: Connection, server: ServerKind) -> None:
     for name, value in connection.execute(SETTINGS, {"names": list(BOUNDS)}):
         if value != BOUNDS[name]:
@@ -194,12 +209,18 @@ def _has_own_statements(connection: Connection, server: ServerKind) -> None:
 
 def _is_direct(connection: Connection, direct: Engine) -> None:
     """Refuse to take a lock in a session that the pooler keeps, with the lock, when its client has gone."""
-    with direct.connect() as own:
-        if is_pooled(own) or own.execute(SERVER).one() != connection.execute(SERVER).one():
-            raise StartupCheckFailed(
-                f"{ServerKind.WORKER} leads through a pooler, which keeps a lock after its holder has gone: set "
-                f"{DIRECT} to the same login and database on Postgres itself"
-            )
+    try:
+        with direct.connect() as own:
+            is_fit = not is_pooled(own) and own.execute(SERVER).one() == connection.execute(SERVER).one()
+    except OperationalError as error:
+        if direct.url == connection.engine.url:
+            raise
+        raise StartupCheckFailed(f"Postgres cannot be reached at {DIRECT}: {_why(error)}") from None
+    if not is_fit:
+        raise StartupCheckFailed(
+            "the core worker's locks need a connection without a pooler, which would keep a lock after its holder "
+            f"has gone: set {DIRECT} to the login and database of {ServerKind.WORKER}, on Postgres itself"
+        )
 
 
 def _refuse_owner(connection: Connection, server: ServerKind) -> None:
@@ -219,12 +240,11 @@ def _refuse_owner(connection: Connection, server: ServerKind) -> None:
         raise StartupCheckFailed(f"{server}: {row.name} is {' and '.join(excess)}; use a login without such rights")
 
 
-def _has_room(connection: Connection, server: ServerKind, wanted: int) -> None:
+def _has_room(connection: Connection, server: ServerKind, wanted: int, node: str) -> None:
     """Refuse where Postgres gives fewer connections than this process opens; warn where all together open more."""
     if is_pooled(connection):
         return
-    role = ROLES[server]
-    found = connection.execute(BUDGET, {"role": role, "node": f"{role}@{socket.gethostname()}"}).one()
+    found = connection.execute(BUDGET, {"role": ROLES[server], "node": node}).one()
     given = found.allowed if found.of_login is None else min(found.allowed, found.of_login)
     if given < wanted:
         raise StartupCheckFailed(

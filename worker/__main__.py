@@ -38,10 +38,11 @@ def main() -> None:
     parser.add_argument("kind", choices=sorted(KINDS))
     parser.add_argument("--name", help="node name, unique on this host")
     chosen = parser.parse_args()
-    _wait_until_fit(chosen.kind)
+    node = f"{chosen.name or chosen.kind}@{socket.gethostname()}"
+    _wait_until_fit(chosen.kind, node)
     _give_way(NICE[chosen.kind])
     worker = app.Worker(
-        hostname=f"{chosen.name or chosen.kind}@{socket.gethostname()}",
+        hostname=node,
         concurrency=CONCURRENCY[chosen.kind],
         loglevel=logging.INFO,
         without_gossip=True,
@@ -72,7 +73,7 @@ def _give_way(niceness: int) -> None:
             return
 
 
-def _wait_until_fit(kind: str) -> None:
+def _wait_until_fit(kind: str, node: str) -> None:
     try:
         if kind == "notifications":
             settings().require("smtp_url")
@@ -84,7 +85,7 @@ def _wait_until_fit(kind: str) -> None:
         database = make(settings()).database
         server = ServerKind.NOTIFICATIONS if kind == "notifications" else ServerKind.WORKER
         direct = database.direct if kind == "core" else None
-        wait_until_fit(database.engine, server, connections=CONNECTIONS[kind], direct=direct)
+        wait_until_fit(database.engine, server, connections=CONNECTIONS[kind], direct=direct, node=node)
     except (UnsafeSettings, UnknownFailpoint, StartupCheckFailed) as refused:
         raise SystemExit(f"lockbox: {refused}") from None
     database.dispose()

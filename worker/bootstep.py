@@ -1,6 +1,5 @@
 """Start the pollers as a step of the worker's blueprint: after the pool, whether or not the broker answers."""
 
-import socket
 from typing import Any
 
 from celery import Celery, bootsteps
@@ -36,7 +35,7 @@ class Pollers(bootsteps.StartStopStep):
         tools = runtime()
         is_core = QUEUES[CLOCK] in parent.app.amqp.queues.consume_from
         part = ProcessPart.CORE if is_core else ProcessPart.NOTIFICATIONS
-        heart = HeartbeatSender(f"{part}@{socket.gethostname()}", connections=CONNECTIONS[part])
+        heart = HeartbeatSender(parent.hostname, connections=CONNECTIONS[part])
         working = self._core(parent.app, tools, heart) if is_core else self._notifications(parent.app, tools)
         self.loops = [*working, HeartbeatLoop(tools, heart, part, working)]
         for loop in self.loops:

@@ -9,6 +9,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
+from lockbox.sql import is_pooled
+
 FOLDER = Path(__file__).parent
 FILLED = text("""
 SELECT string_agg(format('%I', relname), ', ' ORDER BY relname) FROM pg_class
@@ -26,6 +28,26 @@ class UnknownRevision(Exception):  # noqa: N818 - it names what was found
         )
 
 
+class PoolerFound(Exception):  # noqa: N818 - it names what was found
+    """The owner's URL leads to Postgres through a pooler."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "LOCKBOX_OWNER_DATABASE_URL leads through a pooler such as PgBouncer: set it to the address of Postgres "
+            "itself, for migrations and the owner's commands"
+        )
+
+
+def refuse_pooler(connection: Connection) -> None:
+    """Refuse the owner's work through a pooler, which may mix its statements with those of others.
+
+    Raises:
+        PoolerFound: the connection is a pooler's.
+    """
+    if is_pooled(connection):
+        raise PoolerFound
+
+
 def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
@@ -37,10 +59,12 @@ def upgrade(owner_url: str) -> None:
 
     Raises:
         UnknownRevision: another version made it.
+        PoolerFound: the URL names a pooler.
         sqlalchemy.exc.DBAPIError: the database is away, or the login may not.
     """
     engine = create_engine(owner_url, poolclass=NullPool)
     with engine.begin() as connection:
+        refuse_pooler(connection)
         _refuse_unknown(current(connection))
         config = _config()
         config.attributes["connection"] = connection

@@ -12,8 +12,7 @@ from sqlalchemy import BigInteger, text
 from sqlmodel import Field, SQLModel
 
 from lockbox.database import Database
-from lockbox.sql import Instant, new_id
-from lockbox.startup_checks import is_pooled
+from lockbox.sql import Instant, is_pooled, new_id
 
 BEAT_SECONDS = 10.0
 CLOCK = text("SELECT clock_timestamp()")
@@ -100,7 +99,7 @@ def age(database: Database, part: ProcessPart) -> float:
 
 @dataclass(frozen=True)
 class HeartbeatSender:
-    """One process, by the name of its machine; `id` changes with each start.
+    """One process, by its name and that of its machine; `id` changes with each start.
 
     `connections` is how many it opens to Postgres at most; behind a pooler these are the pooler's.
     """

@@ -8,8 +8,11 @@ from itertools import repeat
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
+from typer.testing import CliRunner
 
+from cli.app import app
 from harness.people import World
 from harness.pooler import PROGRAM, Pooler, example_settings, pooler
 from harness.stage import Urls, superuser_at
@@ -65,6 +68,28 @@ def test_the_core_worker_needs_a_direct_way_to_the_database_by_its_login(urls: U
     assert "set LOCKBOX_DATABASE_DIRECT_URL" in _check(pooled, ServerKind.WORKER, urls.api)
     assert not _check(pooled, ServerKind.WORKER, urls.worker)
     assert not _check(urls.worker, ServerKind.WORKER, urls.worker)
+
+
+def test_a_direct_address_that_does_not_fit_is_named_with_and_without_a_pooler(urls: Urls, between: Pooler) -> None:
+    nowhere = make_url(urls.worker).set(port=1).render_as_string(hide_password=False)
+
+    for usual in (urls.worker, between.through(urls.worker)):
+        said = _check(usual, ServerKind.WORKER, nowhere)
+        assert "cannot be reached at LOCKBOX_DATABASE_DIRECT_URL: " in said
+        assert "refused" in said
+        assert str(make_url(urls.worker).password) not in said
+        assert "set LOCKBOX_DATABASE_DIRECT_URL" in _check(usual, ServerKind.WORKER, urls.api)
+
+
+@pytest.mark.parametrize("command", [["migrate"], ["sample"], ["operate", "retain", "--older-than", "30", "--yes"]])
+def test_what_the_owner_does_is_refused_through_a_pooler_in_one_line(urls: Urls, command: list[str]) -> None:
+    with pooler(urls.owner) as between:
+        environment = {"LOCKBOX_OWNER_DATABASE_URL": between.through(urls.owner), "LOCKBOX_ENVIRONMENT": "test"}
+        refused = CliRunner(env=environment).invoke(app, command)
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr.count("\n") == 1
+    assert "LOCKBOX_OWNER_DATABASE_URL leads through a pooler" in refused.stderr
 
 
 def test_a_pooler_that_keeps_no_track_of_prepared_statements_is_refused(urls: Urls) -> None:

@@ -141,6 +141,28 @@ def test_where_all_processes_together_open_more_than_there_are_each_says_so(
     assert (said["promised_to_others"], said["allowed"]) == (58, allowed)
 
 
+def test_a_second_worker_of_a_machine_counts_the_connections_of_the_first(urls: Urls, worker: Database) -> None:
+    here = socket.gethostname()
+    HeartbeatSender(f"core@{here}", connections=20).beat(worker, ProcessPart.CORE)
+    with _engine(urls.worker) as engine, capture_logs() as logs:
+        startup_checks.check(engine, ServerKind.WORKER, connections=_allowed(engine), node=f"core@{here}")
+        startup_checks.check(engine, ServerKind.WORKER, connections=_allowed(engine), node=f"worker-2@{here}")
+
+    assert [one["promised_to_others"] for one in logs] == [20]
+
+
+def test_a_postgres_that_does_not_come_is_named_with_the_reason(urls: Urls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup_checks, "WAIT_SECONDS", 0)
+    nowhere = make_url(urls.worker).set(port=1)
+
+    with _engine(nowhere.render_as_string(hide_password=False)) as engine, pytest.raises(StartupCheckFailed) as said:
+        startup_checks.wait_until_fit(engine, ServerKind.WORKER)
+
+    assert "cannot be reached at LOCKBOX_WORKER_DATABASE_URL: " in str(said.value)
+    assert "refused" in str(said.value)
+    assert str(nowhere.password) not in str(said.value)
+
+
 def _allowed(engine: Engine) -> int:
     with engine.connect() as connection:
         return int(connection.execute(text("SELECT allowed FROM connection_budget('', '')")).scalar_one())
