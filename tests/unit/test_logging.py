@@ -24,7 +24,8 @@ def log_as_in_production() -> Iterator[Callable[[], None]]:
     yield lambda: lockbox_logging.configure(Settings(environment="test"))
     root.setLevel(level)
     root.handlers[:] = [one for one in root.handlers if not isinstance(one.formatter, ProcessorFormatter)]
-    logging.getLogger("httpx").setLevel(logging.NOTSET)
+    for chatty in ("httpx", "alembic.runtime.migration"):
+        logging.getLogger(chatty).setLevel(logging.NOTSET)
     structlog.configure(**kept)
 
 
@@ -94,3 +95,15 @@ def test_a_secret_inside_of_something_else_has_stars_too(
     structlog.get_logger("x").info("went", held=held)
 
     assert TOKEN not in capsys.readouterr().err
+
+
+def test_a_look_at_the_revision_of_the_database_is_no_line(
+    log_as_in_production: Callable[[], None], capsys: Logs
+) -> None:
+    log_as_in_production()
+
+    logging.getLogger("alembic.runtime.migration").info("Context impl %s.", "PostgresqlImpl")
+    logging.getLogger("alembic.runtime.migration").warning("something is wrong")
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["event"] == "something is wrong"
