@@ -208,6 +208,8 @@ def after_restore(
     if not yes:
         typer.confirm("End every open window and every request that waits", abort=True)
     with owner_session(armed_by_reconcile=True) as (session, settings):
+        if settings.checkpoint_folder is None and (not anyway or settings.environment == "production"):
+            raise stop("LOCKBOX_CHECKPOINT_FOLDER is not set; name the folder that the API has")
         folder = WitnessFolder(settings.checkpoint_folder) if settings.checkpoint_folder else None
         shipped = WitnessCheck(folder, signing_keys.trusted(settings.audit_public_keys)) if folder else None
         try:

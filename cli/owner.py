@@ -6,7 +6,7 @@ from functools import partial
 from typing import Annotated
 
 import typer
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from cli import bootstrap, credentials, sample
 from cli.client import stop, warn
@@ -60,7 +60,7 @@ def migrate() -> None:
     """
     try:
         migrations.upgrade(load().require("owner_database_url"))
-    except (UnsafeSettings, migrations.UnknownRevision, migrations.PoolerFound) as refused:
+    except (UnsafeSettings, migrations.UnknownRevision, migrations.OwnerRefused) as refused:
         raise stop(str(refused)) from None
     except DBAPIError as error:
         raise stop(_refused(error)) from None
@@ -106,7 +106,7 @@ def owner_transactions(*refusals: type[Exception]) -> Iterator[tuple[OwnerTransa
         settings = load()
         keys = ProcessKeys(credentials.keyring_of(settings))
         yield partial(_transaction, settings.require("owner_database_url"), keys), settings
-    except (UnsafeSettings, StartupCheckFailed, migrations.PoolerFound) as refused:
+    except (UnsafeSettings, StartupCheckFailed, migrations.OwnerRefused) as refused:
         raise stop(str(refused)) from None
     except refusals as refused:
         raise stop(str(refused)) from None
@@ -119,10 +119,13 @@ def owner_transactions(*refusals: type[Exception]) -> Iterator[tuple[OwnerTransa
 @contextmanager
 def _transaction(url: str, keys: ProcessKeys, armed_by_reconcile: bool = False) -> Iterator[UnitOfWork]:  # noqa: FBT001 - given by place
     with as_owner(url, keys, armed_by_reconcile=armed_by_reconcile) as session:
-        migrations.refuse_pooler(session.connection())
         startup_checks.fits(session.connection())
+        migrations.check_owner(session.connection())
         yield session
 
 
 def _refused(error: DBAPIError) -> str:
-    return f"the database refused: {type(error.orig).__name__}: {str(error.orig).splitlines()[0]}"
+    why = str(error.orig).splitlines()[0]
+    if getattr(error.orig, "sqlstate", None) is None and isinstance(error, OperationalError):
+        return f"Postgres cannot be reached at LOCKBOX_OWNER_DATABASE_URL: {why}"
+    return f"the database refused: {type(error.orig).__name__}: {why}"

@@ -173,9 +173,9 @@ def prepare(
     except migrations.UnknownRevision as unknown:
         release(plan)
         raise EmbeddedRefused(f"{unknown}{_how_to_empty(place, missing)}") from None
-    except migrations.PoolerFound as found_pooler:
+    except migrations.OwnerRefused as unfit:
         release(plan)
-        raise EmbeddedRefused(str(found_pooler)) from None
+        raise EmbeddedRefused(str(unfit)) from None
     except BaseException:
         release(plan)
         raise

@@ -16,6 +16,11 @@ FILLED = text("""
 SELECT string_agg(format('%I', relname), ', ' ORDER BY relname) FROM pg_class
 WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND pg_relation_size(oid) > 0
 """)
+LOGIN = text("""
+SELECT current_user AS name, r.rolbypassrls OR r.rolsuper AS passes,
+    pg_has_role(current_user, n.nspowner, 'USAGE') AS owns
+FROM pg_roles r, pg_namespace n WHERE r.rolname = current_user AND n.nspname = 'public'
+""")
 
 
 class UnknownRevision(Exception):  # noqa: N818 - it names what was found
@@ -28,24 +33,31 @@ class UnknownRevision(Exception):  # noqa: N818 - it names what was found
         )
 
 
-class PoolerFound(Exception):  # noqa: N818 - it names what was found
-    """The owner's URL leads to Postgres through a pooler."""
+class OwnerRefused(Exception):  # noqa: N818 - it names what was found
+    """The owner's URL is not fit for the owner's work; the message says what to change."""
 
-    def __init__(self) -> None:
-        super().__init__(
+
+def check_owner(connection: Connection) -> None:
+    """Refuse the owner's work through a pooler, or by a login from which row-level security hides the rows.
+
+    A pooler may mix the statements of one client with those of others. A login that is not the owner's would find
+    nothing to do, and say that it is done.
+
+    Raises:
+        OwnerRefused: the connection is a pooler's, or of another login.
+    """
+    if is_pooled(connection):
+        raise OwnerRefused(
             "LOCKBOX_OWNER_DATABASE_URL leads through a pooler such as PgBouncer: set it to the address of Postgres "
             "itself, for migrations and the owner's commands"
         )
-
-
-def refuse_pooler(connection: Connection) -> None:
-    """Refuse the owner's work through a pooler, which may mix its statements with those of others.
-
-    Raises:
-        PoolerFound: the connection is a pooler's.
-    """
-    if is_pooled(connection):
-        raise PoolerFound
+    login = connection.execute(LOGIN).one()
+    if not (login.owns and login.passes):
+        raise OwnerRefused(
+            f"LOCKBOX_OWNER_DATABASE_URL: the login {login.name} "
+            + ("is bound by row-level security" if login.owns else "does not own the tables")
+            + ": use lockbox_owner, as config/roles.sql makes it"
+        )
 
 
 def _config() -> Config:
@@ -59,12 +71,12 @@ def upgrade(owner_url: str) -> None:
 
     Raises:
         UnknownRevision: another version made it.
-        PoolerFound: the URL names a pooler.
+        OwnerRefused: the URL names a pooler, or another login than the owner's.
         sqlalchemy.exc.DBAPIError: the database is away, or the login may not.
     """
     engine = create_engine(owner_url, poolclass=NullPool)
     with engine.begin() as connection:
-        refuse_pooler(connection)
+        check_owner(connection)
         _refuse_unknown(current(connection))
         config = _config()
         config.attributes["connection"] = connection

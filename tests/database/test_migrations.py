@@ -1,5 +1,6 @@
 """The database that the migration makes is what the SQL files and the models say; an older one is refused."""
 
+import os
 import re
 from collections.abc import Iterator
 from importlib import import_module
@@ -10,6 +11,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 from sqlmodel import SQLModel
 from typer.testing import CliRunner
@@ -344,3 +346,29 @@ def test_a_change_of_the_schema_is_another_revision_and_a_comment_is_none(monkey
 
     assert fingerprint("-- Nothing new.\n") == before
     assert fingerprint("CREATE INDEX ix_people_side ON people (side);\n") != before
+
+
+@pytest.mark.parametrize(
+    "command", [["migrate"], ["operate", "retain", "--older-than", "30", "--yes"], ["operate", "re-key"], ["sample"]]
+)
+def test_another_login_than_the_owners_is_refused_in_one_line(urls: Urls, command: list[str]) -> None:
+    environment = {"LOCKBOX_ENVIRONMENT": "test", "LOCKBOX_OWNER_DATABASE_URL": urls.api}
+
+    refused = CliRunner(env=environment).invoke(app, command)
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr.count("\n") == 1
+    assert "the login lockbox_api does not own the tables: use lockbox_owner" in refused.stderr
+
+
+def test_an_owner_whom_row_security_binds_is_refused(urls: Urls, superuser: Engine) -> None:
+    login, password = f"bound_{os.getpid()}", "a password of a test"
+    write(superuser, f"CREATE ROLE {login} LOGIN PASSWORD '{password}' IN ROLE lockbox_owner")
+    url = make_url(urls.owner).set(username=login, password=password).render_as_string(hide_password=False)
+    try:
+        refused = CliRunner(env={"LOCKBOX_OWNER_DATABASE_URL": url}).invoke(app, ["migrate"])
+    finally:
+        write(superuser, f"DROP ROLE {login}")
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert f"the login {login} is bound by row-level security: use lockbox_owner" in refused.stderr

@@ -509,6 +509,21 @@ def test_what_was_found_is_believed_for_a_moment_and_no_longer(plant: Restorable
     assert asked(plant.world) == "audit-log-rolled-back"
 
 
+def test_the_command_compares_with_nothing_only_when_it_is_told_to(
+    plant: RestorableWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.world.act("ann", Action.APPROVE, plant.world.submit().id)
+    monkeypatch.setenv("LOCKBOX_OWNER_DATABASE_URL", plant.urls.owner)
+
+    refused = CliRunner().invoke(operate, ["after-restore", "--yes"])
+    before = asked(plant.world)
+    done = CliRunner().invoke(operate, ["after-restore", "--yes", "--anyway"])
+
+    assert (refused.exit_code, refused.stdout, before) == (1, "", "open")
+    assert refused.stderr == "LOCKBOX_CHECKPOINT_FOLDER is not set; name the folder that the API has\n"
+    assert (done.exit_code, "1 windows were revoked" in done.stdout) == (0, True)
+
+
 def test_the_command_asks_first_and_says_what_it_did(plant: RestorableWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     revoked_since(plant)
     restored = plant.restore()
