@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 
 from config.issuers import IssuerList
 from config.public_keys import ApprovalKey, PublicKey
+from config.server_urls import check_redis_url, check_smtp_url, has_password, postgres_url
 from config.service_catalogue import Plan, Service, _sample_plans, _sample_services
 
 SECRETS_FOLDER = Path("/run/secrets")
@@ -132,27 +133,20 @@ class Settings(BaseSettings):
     )
     @classmethod
     def _postgres_by_psycopg(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        scheme, _, rest = value.get_secret_value().partition("://")
-        if scheme not in {"postgresql", "postgres", "postgresql+psycopg"} or not rest:
-            raise ValueError("use a URL such as postgresql://user:password@host:5432/lockbox")
-        return SecretStr(f"postgresql+psycopg://{rest}")
+        return SecretStr(postgres_url(value.get_secret_value())) if value else None
 
     @field_validator("redis_url")
     @classmethod
     def _redis(cls, value: SecretStr | None) -> SecretStr | None:
-        if value and urlsplit(value.get_secret_value()).scheme not in {"redis", "rediss"}:
-            raise ValueError("use a URL such as redis://:password@host:6379/0, or rediss:// for TLS")
+        if value:
+            check_redis_url(value.get_secret_value())
         return value
 
     @field_validator("smtp_url")
     @classmethod
     def _smtp(cls, value: SecretStr | None) -> SecretStr | None:
-        if value and urlsplit(value.get_secret_value()).scheme not in {"smtp", "smtp+starttls", "smtps"}:
-            raise ValueError("use smtp+starttls://user:password@host:587, smtps://… or smtp://… (plain)")
-        if value and urlsplit(value.get_secret_value()).port == 0:
-            raise ValueError("name a port from 1 to 65535")
+        if value:
+            check_smtp_url(value.get_secret_value())
         return value
 
     @field_validator("mail_from")
@@ -312,7 +306,7 @@ class Settings(BaseSettings):
             *(
                 (
                     f"{name}: needs a password",
-                    url is not None and not urlsplit(url.get_secret_value()).password,
+                    url is not None and not has_password(url.get_secret_value()),
                 )
                 for name, url in (
                     ("LOCKBOX_DATABASE_URL", self.database_url),

@@ -1,0 +1,85 @@
+"""Check the URLs of Postgres, Redis and the mail relay; no message quotes what may be a part of a password."""
+
+import re
+from urllib.parse import SplitResult, urlsplit
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+DRIVER = "postgresql+psycopg"
+POSTGRES = frozenset({"postgresql", "postgres", DRIVER})
+REDIS = frozenset({"redis", "rediss"})
+SMTP = frozenset({"smtp", "smtp+starttls", "smtps"})
+MOST_PORT = 65535
+ENCODED = "write @ in a password as %40, / as %2F, # as %23 and : as %3A"
+
+
+def postgres_url(value: str) -> str:
+    """Return the URL of a database as SQLAlchemy takes it, for our driver.
+
+    Raises:
+        ValueError: it is none; the message says how to write it.
+    """
+    scheme, _, rest = value.partition("://")
+    if scheme not in POSTGRES or not rest:
+        raise ValueError("use a URL such as postgresql://user:password@host:5432/lockbox")
+    try:
+        found = make_url(f"{DRIVER}://{rest}")
+    except (ArgumentError, ValueError):
+        found = URL.create(DRIVER, port=0)
+    if not _is_server(found.host, found.port):
+        raise ValueError(f"name a host and a port from 1 to {MOST_PORT}; {ENCODED}")
+    return f"{DRIVER}://{rest}"
+
+
+def has_password(database_url: str) -> bool:
+    """Return whether the URL of a database has a password."""
+    return bool(make_url(database_url).password)
+
+
+def check_redis_url(value: str) -> None:
+    """Check the URL of Redis.
+
+    Raises:
+        ValueError: it is none; the message says how to write it.
+    """
+    parts = _parts(value)
+    if parts.scheme not in REDIS:
+        raise ValueError("use a URL such as redis://:password@host:6379/0, or rediss:// for TLS")
+    if not _is_server(parts.hostname, _port(parts)) or not re.fullmatch(r"/?\d{0,4}", parts.path):
+        raise ValueError(
+            f"name a host, a port from 1 to {MOST_PORT} and a database by its number, as in "
+            f"redis://:password@host:6379/0; {ENCODED}"
+        )
+
+
+def check_smtp_url(value: str) -> None:
+    """Check the URL of a mail relay.
+
+    Raises:
+        ValueError: it is none; the message says how to write it.
+    """
+    parts = _parts(value)
+    if parts.scheme not in SMTP:
+        raise ValueError("use smtp+starttls://user:password@host:587, smtps://… or smtp://… (plain)")
+    if not _is_server(parts.hostname, _port(parts)):
+        raise ValueError(f"name a host and a port from 1 to {MOST_PORT}; {ENCODED}")
+
+
+def _parts(value: str) -> SplitResult:
+    try:
+        return urlsplit(value)
+    except ValueError:
+        return urlsplit("")
+
+
+def _port(parts: SplitResult) -> int | None:
+    try:
+        return parts.port
+    except ValueError:
+        return 0
+
+
+def _is_server(host: str | None, port: int | None) -> bool:
+    """Whether a server may be there; a host may be missing, for libpq has others."""
+    return (port is None or 1 <= port <= MOST_PORT) and "@" not in (host or "")
