@@ -16,6 +16,7 @@ from api.http_protocol import ClientBounds, bounded
 from api.server import ApiServer
 from api.supervisor import NOT_STARTED, Supervisor
 from config import logging as lockbox_logging
+from config.server_urls import MOST_PORT
 from config.settings import LOOPBACK, Settings, UnsafeSettings, load
 from lockbox import failpoints, startup_checks
 from lockbox.failpoints import UnknownFailpoint
@@ -30,7 +31,7 @@ def main() -> None:
     gc.freeze()
     parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--port", type=_port, default=8000)
     where = parser.parse_args()
     try:
         settings = _for(load(), where.host)
@@ -39,16 +40,44 @@ def main() -> None:
         raise SystemExit(f"lockbox: {refused}") from None
     counts = ClientCounts(settings.api_processes)
     app = _checked_app(settings, counts)
-    config = _config(settings, counts, where.host, where.port)
+    listener = _listener(where.host, where.port)
+    config = _config(settings, counts)
     if settings.api_processes == 1:
-        _serve(config, app)
+        _serve(config, app, listener)
         return
     # Each process makes its own: this one only found out that it can be made.
     app.state.database.dispose()
     app.state.vital.engine.dispose()
-    listener = config.bind_socket()
     supervisor = Supervisor(counts, partial(_serve_beside_others, settings, config, counts, listener))
     sys.exit(supervisor.run(settings.api_processes))
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= MOST_PORT):
+        raise argparse.ArgumentTypeError(f"name a port from 1 to {MOST_PORT}")
+    return int(text)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """Return a socket bound to the address that is served.
+
+    Raises:
+        SystemExit: it cannot be had, as when another process has it.
+    """
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, number)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # Else clients by IPv4 would have addresses that no network of LOCKBOX_TRUSTED_PROXIES holds.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise SystemExit(
+            f"lockbox: cannot listen on {host}, port {port}: {error.strerror}. Free the port, "
+            "or choose another --host or --port"
+        ) from None
+    return listener
 
 
 def _checked_app(settings: Settings, counts: ClientCounts) -> FastAPI:
@@ -63,14 +92,12 @@ def _checked_app(settings: Settings, counts: ClientCounts) -> FastAPI:
     return app
 
 
-def _config(settings: Settings, counts: ClientCounts, host: str, port: int) -> uvicorn.Config:
+def _config(settings: Settings, counts: ClientCounts) -> uvicorn.Config:
     bounds = ClientBounds(
         per_address=settings.connections_per_address, trusted=settings.trusted_proxies, counts=counts
     )
     return uvicorn.Config(
         "",
-        host=host,
-        port=port,
         http=bounded(bounds),
         ws="none",
         log_config=None,
@@ -88,16 +115,14 @@ def _serve_beside_others(
     _serve(config, _checked_app(settings, counts), listener, lifeline)
 
 
-def _serve(
-    config: uvicorn.Config, app: FastAPI, listener: socket.socket | None = None, lifeline: int | None = None
-) -> None:
+def _serve(config: uvicorn.Config, app: FastAPI, listener: socket.socket, lifeline: int | None = None) -> None:
     config.app = app
     server = ApiServer(config, app.state.live_updates, lifeline)
     # Collecting everything created so far takes a tenth of a second, in which no request is answered.
     gc.collect()
     gc.freeze()
     with suppress(KeyboardInterrupt):
-        server.run([listener] if listener else None)
+        server.run([listener])
     if not server.started:
         raise SystemExit(NOT_STARTED)
 

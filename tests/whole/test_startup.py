@@ -1,11 +1,13 @@
 """Starting up: what refuses to start, with which line, and the settings that each process really has."""
 
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
 
+from harness.network import HOST
 from harness.ports import own_port
 from harness.stage import Urls
 from tests.whole.warm import warm
@@ -163,3 +165,24 @@ def test_every_process_has_the_same_effective_celery_settings(urls: Urls, proces
     assert '"socket_timeout": 10' in shown
     assert '"acks_late": true, "reject": true, "prefetch": 1, "accept": ["json"], "backend": null' in shown
     assert '"beat": {}, "late_tasks": true' in shown
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_port_that_is_taken_is_named(urls: Urls, processes: str) -> None:
+    with socket.create_server((HOST, own_port())) as taken:
+        port = taken.getsockname()[1]
+        good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis, "LOCKBOX_API_PROCESSES": processes}
+        ended = warm().run(good, module="api", options=["--port", str(port)])
+
+    refused(ended, f"cannot listen on {HOST}, port {port}: Address already in use", "choose another")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "80000", "-1", "http"])
+def test_a_port_that_there_is_not_is_refused(urls: Urls, port: str) -> None:
+    good = {"LOCKBOX_DATABASE_URL": urls.api, "LOCKBOX_REDIS_URL": urls.redis}
+
+    ended = warm().run(good, module="api", options=[f"--port={port}"])
+
+    assert ended.returncode == 2
+    assert "name a port from 1 to 65535" in ended.stderr
