@@ -44,7 +44,13 @@ def main() -> None:
     options = arguments(chosen)
     lockbox_logging.configure(chosen)
     urls.handlers[:] = guarded(urls.handlers)
-    app.start(["flower", *options])
+    try:
+        app.start(["flower", *options])
+    except OSError as error:
+        raise SystemExit(
+            f"lockbox: Flower cannot listen on {chosen.flower_address}, port {chosen.flower_port}: {error.strerror}. "
+            "Free the port, or choose another LOCKBOX_FLOWER_PORT"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -186,3 +186,12 @@ def test_a_port_that_there_is_not_is_refused(urls: Urls, port: str) -> None:
 
     assert ended.returncode == 2
     assert "name a port from 1 to 65535" in ended.stderr
+
+
+def test_a_port_of_flower_that_is_taken_is_named(urls: Urls) -> None:
+    known = {"LOCKBOX_REDIS_URL": urls.redis, "LOCKBOX_FLOWER_USER": "olga", "LOCKBOX_FLOWER_PASSWORD": "a" * 16}
+    with socket.create_server((HOST, own_port())) as taken:
+        port = str(taken.getsockname()[1])
+        ended = warm().run(known | {"LOCKBOX_FLOWER_PORT": port}, module="worker.flower")
+
+    refused(ended, f"Flower cannot listen on {HOST}, port {port}: Address already in use", "LOCKBOX_FLOWER_PORT")
