@@ -104,14 +104,14 @@ class Status:
                 "drift": {f"{index} {way}": number for (index, way), number in of.drift().items()},
             },
             "access_open": of.one(MetricName.ACCESS_OPEN),
-            "notifications": {channel.value: _of_channel(of, channel) for channel in Channel},
+            "notifications": {str(channel): _of_channel(of, channel) for channel in (*Channel, OUTBOX)},
             "webhooks_failing": of.one(MetricName.WEBHOOKS_FAILING),
             "audit_log": {
                 "unsealed": of.one(MetricName.UNSEALED),
                 "seal_lag_seconds": of.one(MetricName.SEAL_LAG),
                 "newest_checkpoint_seconds": of.one(MetricName.CHECKPOINT_AGE),
             },
-            "hints": {
+            "messages": {
                 "unacked": of.redis.unacked if of.redis else None,
                 "oldest_unacked_seconds": of.oldest_unacked_age(),
             },
@@ -143,7 +143,7 @@ def read(database: Database, *, with_redis: bool) -> Status:
         return Status(str(unfit), redis, found, wanted, MetricSnapshot(None, None))
     except SQLAlchemyError as error:
         said = getattr(getattr(error, "orig", None), "sqlstate", None) or type(error).__name__
-        return Status(f"away or unwilling ({said})", redis, found, wanted, MetricSnapshot(None, None))
+        return Status(f"unavailable ({said})", redis, found, wanted, MetricSnapshot(None, None))
     return Status("ok", redis, found, wanted, metrics.read(database), states, beats)
 
 
@@ -174,8 +174,8 @@ def _doubts(beats: Iterable[ProcessHeartbeat]) -> Iterator[str]:
         yield f"{doubting.node} finds that {unverified(doubting.unverified, doubting.unverified_first or '')}"
 
 
-def _of_channel(of: MetricSnapshot, channel: Channel) -> dict[str, float | None]:
-    """Return how notifications by mail, or calls of webhooks, stand; None where Postgres is away."""
+def _of_channel(of: MetricSnapshot, channel: str) -> dict[str, float | None]:
+    """Return how mails, calls of webhooks, or events of the outbox stand; None where Postgres is away."""
     names: dict[str, MetricName] = {"unsent": MetricName.UNSENT, "oldest_unsent_seconds": MetricName.OLDEST_UNSENT}
     names |= {"dead": MetricName.DEAD, "dead_within_a_day": MetricName.DEAD_LATELY}
     known = of.postgres is not None
@@ -196,7 +196,7 @@ def _late(of: MetricSnapshot) -> list[tuple[str, bool]]:
         (f"{overdue} deadlines are overdue: is a core worker running?", overdue > 0),
         (f"{dead:.0f} mails were not delivered within a day: see `lockbox vendor undelivered`", dead > 0),
         (
-            f"the oldest unsent mail waits for {oldest:.0f} s: see the notifications worker's log",
+            f"the oldest unsent mail has waited for {oldest:.0f} s: see the notifications worker's log",
             oldest > MOST_UNSENT_AGE,
         ),
         (
@@ -207,9 +207,9 @@ def _late(of: MetricSnapshot) -> list[tuple[str, bool]]:
             "no log has had a checkpoint for two hours: see the core worker's log",
             (of.one(MetricName.CHECKPOINT_AGE) or 0) > MOST_CHECKPOINT_AGE,
         ),
-        (f"the schedule lacks {missing:.0f} of what Postgres promises: is a worker running?", missing > 0),
+        (f"the schedule lacks {missing:.0f} entries of Postgres: is a worker running?", missing > 0),
         (
-            f"messages of Celery are unacknowledged for {of.oldest_unacked_age() or 0:.0f} s",
+            f"a Celery message is unacknowledged for {of.oldest_unacked_age() or 0:.0f} s: see the workers' logs",
             (of.oldest_unacked_age() or 0) > MOST_UNACKED_AGE,
         ),
     ]
@@ -218,7 +218,9 @@ def _late(of: MetricSnapshot) -> list[tuple[str, bool]]:
 def _silent(of: MetricSnapshot) -> list[str]:
     ages = of.labelled(MetricName.HEARTBEAT)
     found = [
-        f"{part}: nobody has said for a minute that it lives" if part in ages else f"{part}: nobody lives"
+        f"{part}: the last heartbeat is {lag(ages[part])} old: is it running?"
+        if part in ages
+        else f"{part}: no heartbeat yet: start the API and the workers"
         for part in NEEDED
         if ages.get(part, float("inf")) > MOST_SILENT * (2 if part is ProcessPart.INVARIANTS else 1)
     ]
@@ -261,7 +263,10 @@ def lines(found: Status, schedule_lag: float | None = None) -> Iterator[StatusLi
 
 
 def _notification_lines(of: MetricSnapshot) -> Iterator[StatusLine]:
-    """Yield the lines of mails, which operators mend, and of webhooks, which their owners mend."""
+    """Yield the lines of the outbox, of mails, which operators mend, and of webhooks, which their owners mend."""
+    events = _of_channel(of, OUTBOX)
+    yield StatusLine("Events to notify", _count(events["unsent"]))
+    yield _within("Oldest event to notify", events["oldest_unsent_seconds"], MOST_UNSENT_AGE)
     for channel, name in ((Channel.MAIL, "mail"), (Channel.WEBHOOK, "webhook call")):
         found = _of_channel(of, channel)
         many = f"{name.capitalize()}s"

@@ -75,7 +75,7 @@ def test_it_shows_counts_ages_and_who_lives(portal: Portal) -> None:
     ):
         assert name in page.words
     assert "Core workers alive 0, check this" in page.words
-    assert "core: nobody" in page.words
+    assert "core: no heartbeat yet" in page.words
 
 
 def test_an_operator_reads_nothing_of_what_is_asked(portal: Portal) -> None:
@@ -204,7 +204,7 @@ def test_a_mail_that_waits_or_dies_raises_the_alarm(portal: Portal) -> None:
 
     found = status.read(portal.db, with_redis=True)
 
-    assert [one for one in found.troubles if one.startswith("the oldest unsent mail waits for 6")]
+    assert [one for one in found.troubles if one.startswith("the oldest unsent mail has waited for 6")]
     assert [one for one in found.troubles if one.startswith("1 mails were not delivered within a day")]
 
 

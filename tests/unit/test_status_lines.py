@@ -59,3 +59,17 @@ def test_without_postgres_its_figures_are_not_known() -> None:
 
     for name in ("Windows open", "Scheduled steps", "Mails to send", "Webhooks failing", "Newest checkpoint"):
         assert found[name].value == "not known"
+
+
+def test_events_that_wait_for_the_notifications_worker_are_counted() -> None:
+    waiting: dict[tuple[str, str], float] = {
+        (MetricName.UNSENT, "outbox"): 12.0,
+        (MetricName.OLDEST_UNSENT, "outbox"): 301.0,
+    }
+
+    found, none = shown(waiting, HELD), shown({}, HELD)
+
+    assert found["Events to notify"] == StatusLine("Events to notify", "12")
+    assert found["Oldest event to notify"] == StatusLine("Oldest event to notify", "5 min", is_well=False)
+    assert none["Events to notify"] == StatusLine("Events to notify", "0")
+    assert none["Oldest event to notify"] == StatusLine("Oldest event to notify", "0 s", is_well=True)

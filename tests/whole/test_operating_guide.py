@@ -51,7 +51,7 @@ def test_every_command_does_what_it_is_for(here: Machine) -> None:
     for words in (
         "lockbox_postgres_up 1.0",
         "! Redis: away",
-        "! Postgres: away",
+        "! Postgres: unavailable",
         '"status":"ready"',
         "All is well.",
         "windows were revoked",
