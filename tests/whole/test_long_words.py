@@ -60,6 +60,12 @@ PAGES = {
 }
 
 
+BROKEN = """
+[...document.querySelectorAll('summary')]
+    .filter(one => getComputedStyle(one).wordBreak !== 'normal').map(one => one.innerText)
+"""
+
+
 @pytest.fixture(scope="module")
 def desk(stage: RunningStack) -> Iterator[BrowserDesk]:
     """A browser for all."""
@@ -129,6 +135,7 @@ def test_no_page_is_wider_than_its_window_whatever_long_words_are_on_it(
             wider[f"{path} at {size['width']}"] = overflow(page)
 
     assert {where: much for where, much in wider.items() if much > 0} == {}
+    assert page.evaluate(BROKEN) == [], "ordinary words are broken in the middle"
 
 
 def top(page: Page, selector: str) -> float:
