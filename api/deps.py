@@ -1,8 +1,8 @@
 """What every route gets: its parameters, each known and once; one transaction a request; who is asking, from where.
 
-What only looks at what is there is a coroutine for FastAPI, which would hand a plain function to another thread, and
-each such turn takes longer than the look. What every call has to have depends on little but the request:
-FastAPI goes through the dependencies of a dependency at every mention of it, also where it knows the answer already.
+Dependencies that only read the request are coroutines: FastAPI runs a plain function in a thread, and switching takes
+longer than the function. Those of every call depend on little but the request: FastAPI goes through the dependencies
+of a dependency at each mention of it, even if the result is known already.
 """
 
 import re
@@ -60,13 +60,13 @@ class Parameters:
 
 
 LOOKED_UP: dict[int, Parameters] = {}
-"""By the id of the route, which they keep: to go through all that it depends on takes longer than most calls."""
+"""By the id of the route, which they keep: going through all of its dependencies takes longer than most calls."""
 
 
 async def known_alone(request: Request) -> None:
-    """Refuse what the route would ignore: whoever misspells a filter must not take the whole list for its result.
+    """Refuse parameters that the route would ignore: a misspelled filter must not return the whole list.
 
-    A parameter that is there twice would be ignored once: who asks about one resource must not be answered about
+    Of a repeated parameter, all but one would be ignored: a question about one resource must not be answered about
     another.
 
     Raises:

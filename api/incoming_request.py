@@ -1,4 +1,4 @@
-"""An incoming request: its budget, the groups that calls run in, whether its credential is known, its client."""
+"""An incoming request: its budget, the group that it runs in, whether its credential is known, its client."""
 
 import asyncio
 import re
@@ -28,9 +28,9 @@ Networks = Sequence[IPv4Network | IPv6Network]
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 HEALTH_PATHS = frozenset({"/readyz", "/metrics"})
 MOST_TOGETHER = 16
-"""How many calls one transaction takes: all of them wait for its commit."""
+"""How many calls share a transaction: all of them wait for its commit."""
 GROUPS = 2
-"""How many groups of one kind run at once: while one waits for Postgres, the other one judges."""
+"""How many groups of one kind run at once: while one waits for Postgres, the other one evaluates."""
 CLOSES = re.compile(
     r"/v1/requests/[^/]+/(?:revoke|deny|cancel|complete)"
     r"|/(?:requests|mine|review)/[^/]+/(?:revoke|deny|cancel|complete)"
@@ -38,7 +38,7 @@ CLOSES = re.compile(
     r"|/v1/tenants/[^/]+/suspend"
     r"|/v1/vendor/members/[^/]+/disable"
 )
-"""Calls that only take access away: by the API, and what the portal's forms post for them."""
+"""The paths of calls that only end access: those of the API, and those that the portal's forms post to."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Budget:
     """How many requests of one kind are worked on at once, and how many seconds another one queues.
 
     A `vital` request has a database connection of a pool of its own. Requests that run in groups on the event loop
-    have no thread and no connection each: `alone` is how many of those at once may leave their group for one.
+    have no thread and no connection each: `alone` is how many of them may run outside their group at once.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Budget:
 
     @property
     def connections(self) -> int:
-        """How many database connections of a pool it takes at most, and threads."""
+        """How many threads and pooled database connections it uses at most."""
         return self.alone or self.most
 
 
@@ -71,14 +71,14 @@ UPLOADS = Budget("uploads", 8)
 KNOWN = (CHECKS, CLOSINGS, HEALTH, READS, SUBMITS, WRITES, UPLOADS)
 STRANGERS = Budget("strangers", 6)
 VITAL_STRANGERS = Budget("vital strangers", 4, LONG, vital=True)
-"""Strangers show no credential, or one that this process has not seen to be good: they take no other places."""
+"""For requests without a credential, or with one not found valid by this process; they use no other budget."""
 MOST_VITAL = sum(budget.connections for budget in (*KNOWN, VITAL_STRANGERS) if budget.vital)
 MOST_COMMON = sum(budget.connections for budget in (*KNOWN, STRANGERS) if not budget.vital)
 
 
 @dataclass
 class IncomingRequest:
-    """What is known of a request on its way in; the code that authenticates it sets `is_known`."""
+    """The budget of a request, and whether its credential is valid, which the code that authenticates it sets."""
 
     budget: Budget
     is_known: bool = False
@@ -100,7 +100,7 @@ def budget_of(method: str, path: str) -> Budget:
 
 
 def vouch(connection: HTTPConnection) -> None:
-    """Note that the credential of this request is good."""
+    """Record that the credential of this request is valid."""
     entry: IncomingRequest | None = connection.scope.get(ENTRY)
     if entry is not None:
         entry.is_known = True
@@ -113,7 +113,7 @@ def is_vital(connection: HTTPConnection) -> bool:
 
 
 def client_address(connection: HTTPConnection, trusted: Networks) -> str | None:
-    """Return where a request came from; only trusted proxies are believed when they name another address."""
+    """Return the address of the client; X-Forwarded-For counts only from trusted proxies."""
     found = connection.client.host if connection.client else None
     lines = connection.headers.getlist("x-forwarded-for") if trusted else []
     hops = [hop.strip() for line in lines for hop in line.split(",")]
@@ -128,7 +128,7 @@ def client_address(connection: HTTPConnection, trusted: Networks) -> str | None:
 
 
 class LoopConnections:
-    """Connections for the event loop, beside those of an engine, closed with them."""
+    """Connections for the event loop to the database of an engine, closed when the engine is disposed."""
 
     def __init__(self, engine: Engine) -> None:
         self._url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -136,10 +136,10 @@ class LoopConnections:
         event.listen(engine, "engine_disposed", lambda _: self._close())
 
     async def take(self) -> AsyncConnection[Any]:
-        """Return a connection that nobody uses.
+        """Return a free connection, or a new one.
 
         Raises:
-            psycopg.Error: there is none, and none can be made.
+            psycopg.Error: Postgres gives no connection.
         """
         while self._free:
             found = self._free.pop()
@@ -152,7 +152,7 @@ class LoopConnections:
         return made
 
     async def give(self, connection: AsyncConnection[Any]) -> None:
-        """Take a connection back; one in the middle of a transaction is closed."""
+        """Return a connection to the pool; one that is inside a transaction is closed."""
         if connection.closed or connection.info.transaction_status is not TransactionStatus.IDLE:
             await connection.close()
         else:
@@ -167,7 +167,7 @@ class LoopConnections:
 class CallGroups:
     """Runs calls of one kind in groups of at most sixteen, two groups at once.
 
-    Whoever would wait, or needs more than a group offers, runs alone in a thread, in one of a few places.
+    A call that would wait, or needs more than a group offers, runs alone in one of a few threads.
     """
 
     def __init__(self, db: Database, *, places_alone: int, in_one_round: bool = False) -> None:
@@ -179,9 +179,9 @@ class CallGroups:
         self._places_alone = asyncio.Semaphore(places_alone)
 
     async def run(self, use_case: Callable[[UnitOfWork], Answer], *, key: str | None = None) -> Answer:
-        """Run a use case and return its answer once what it wrote is committed.
+        """Run a use case and return its answer once its writes are committed.
 
-        Who is cancelled while waiting gets no answer; the use case goes on. No two calls with one key share a group.
+        If the caller is cancelled, the use case still runs to its end. No two calls with the same key share a group.
         """
         member = GroupMember(use_case, key)
         self._arrived.append(member)
@@ -198,7 +198,7 @@ class CallGroups:
                     one.fail(error)
 
     def _next_group(self) -> list[GroupMember[Any]]:
-        """Take those who have arrived, in their order; who shares a key with one before them is for another group."""
+        """Take the calls that have arrived, in order; of those with the same key, only the first."""
         taken: list[GroupMember[Any]] = []
         left: list[GroupMember[Any]] = []
         keys: set[str] = set()
@@ -238,7 +238,7 @@ class CallGroups:
 
 
 def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
-    """Run it in a task that lives until it is done."""
+    """Start a task, and keep a reference to it until it is done."""
     task = asyncio.create_task(work)
     tasks.add(task)
     task.add_done_callback(tasks.discard)

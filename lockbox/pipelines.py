@@ -1,8 +1,8 @@
 """Run use cases on the event loop: those that arrive together share one transaction and its round trips to Postgres.
 
-A use case is the same function that `Database.transaction` serves in a thread. Here each runs in a greenlet of its
-own, which rests whenever it needs rows; what all of a group need is then sent in one pipeline. Each member's
-statements run under its own session variables, so that row-level security knows no groups.
+A use case is the same function that runs in a thread with `Database.transaction`. Here each runs in a greenlet of its
+own, which pauses whenever it needs rows; the queries of the whole group are then sent in one pipeline. Each member's
+statements run with its own session variables, so row-level security applies to it as if it were alone.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ VARIABLES = (
 """The session variables that row-level security and its functions read."""
 BEGIN, COMMIT, ROLLBACK = "BEGIN", "COMMIT", "ROLLBACK"
 LOCK_WAIT = "SELECT set_config('lock_timeout', '20ms', true)"
-"""How long a group waits for a lock that somebody holds; whoever needs it then waits for it alone."""
+"""How long a group waits for a lock; a member that needs it for longer then waits for it alone."""
 READ_CONTEXT = text(
     "SELECT ARRAY[" + ", ".join(f"current_setting('lockbox.{one}', true)" for one in VARIABLES) + "] AS context"
 )
@@ -58,8 +58,8 @@ class AloneNeeded(Exception):  # noqa: N818 - a state of affairs
 class SharedWork(UnitOfWork):
     """A unit of work whose statements go to Postgres together with those of others.
 
-    What is written is sent with what is read next, or with the commit. What is read ahead is used only in the order
-    in which it was foreseen, so that nothing is judged by rows that another order of statements would not have read.
+    Writes are sent with the next read, or with the commit. Rows that were read ahead are used only in the order in
+    which they were foreseen: in another order, the statements might have read other rows.
     """
 
     def __init__(self, db: Database) -> None:
@@ -77,23 +77,23 @@ class SharedWork(UnitOfWork):
         raise AttributeError(name)
 
     def connection(self) -> Connection:
-        """Refuse: there is no connection that is this member's alone."""
+        """Leave the group: this member has no connection of its own."""
         raise AloneNeeded
 
     def wait(self) -> None:
-        """Leave the group: nobody else is to wait too."""
+        """Leave the group, so that its other members do not wait too."""
         raise AloneNeeded
 
     def foresee(self, queries: Iterable[Query]) -> None:
-        """Have these sent along with the next statement."""
+        """Send these queries along with the next one."""
         self._foreseen = list(queries)
 
     def write(self, statement: TextClause, values: Values) -> None:
-        """Have this sent before what is read next, or before the commit."""
+        """Send this statement before the next read, or before the commit."""
         self.writes.append((statement, cast("Mapping[str, Any]", values or {})))
 
     def execute(self, statement: Executable, values: Values = None) -> Result[*tuple[Any, ...]]:
-        """Return what was read ahead, or rest until this is read."""
+        """Return the rows that were read ahead, or pause until this query has run."""
         if not isinstance(statement, TextClause):
             raise AloneNeeded
         wanted = (statement, cast("Mapping[str, Any]", values or {}))
@@ -103,7 +103,7 @@ class SharedWork(UnitOfWork):
         return self._ahead.popleft()[1]
 
     def taken(self) -> tuple[list[Query], list[Query]]:
-        """Return what is to be written and read in this round."""
+        """Return the statements to write and to read in this round, and clear them."""
         writes, reads = self.writes, self.reads
         self.writes, self.reads = [], []
         self.has_written = self.has_written or bool(writes)
@@ -115,9 +115,9 @@ def _is_same(foreseen: Query, wanted: Query) -> bool:
 
 
 class GroupMember(Generic[Answer]):
-    """One call in a group: the use case, its work in the present attempt, and who waits for the answer.
+    """One call in a group: the use case, its work in the current attempt, and the answer that its caller awaits.
 
-    `key` is what no two members may share, if anything. `needs_alone` is whether it has to leave the group.
+    No two members of a group have the same `key`. `needs_alone` is whether it has to leave the group.
     """
 
     def __init__(self, use_case: Callable[[UnitOfWork], Answer], key: str | None) -> None:
@@ -136,7 +136,7 @@ class GroupMember(Generic[Answer]):
         self.go_on(self.work)
 
     def go_on(self, handed: object) -> None:
-        """Run it until it needs further rows: `handed` are those that it needed."""
+        """Run it until it needs further rows; `handed` are the rows that it last asked for."""
         try:
             came = self._fiber.switch(handed)
         except AloneNeeded:
@@ -153,35 +153,35 @@ class GroupMember(Generic[Answer]):
 
     @property
     def is_refused(self) -> bool:
-        """Whether it came to an error, or can come to nothing in a group."""
+        """Whether it failed, or cannot run in a group."""
         return self.needs_alone or self._error is not None
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether it is done and writes nothing, so that its answer holds whatever becomes of the group."""
+        """Whether it is done and writes nothing, so that its answer is valid whatever happens to the group."""
         unwritten = self._error is not None or not self.work.writes
         return not (self.rests or self.needs_alone or self.work.has_written) and unwritten
 
     def tell(self) -> None:
-        """Give what it came to, to who waits for it."""
+        """Pass its outcome to the caller."""
         if self._error is not None:
             self.fail(self._error)
         else:
             self.answered(*self._outcome)
 
     def answered(self, answer: Answer) -> None:
-        """Give an answer to who waits for it."""
+        """Pass an answer to the caller."""
         if not self.answer.done():
             self.answer.set_result(answer)
 
     def fail(self, error: Exception) -> None:
-        """Give an error to who waits for the answer."""
+        """Pass an error to the caller."""
         if not self.answer.done():
             self.answer.set_exception(error)
 
 
 class MemberFailed(Exception):  # noqa: N818 - it names what was found
-    """A statement of this member was refused, or it may not go on in this group; None where the group itself was."""
+    """A statement of this member failed, or it cannot go on in this group; None if the transaction itself failed."""
 
     def __init__(self, member: GroupMember[Any] | None) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ class MemberFailed(Exception):  # noqa: N818 - it names what was found
 
 @dataclass(frozen=True)
 class Sent:
-    """A statement of a round: whose it is, and whether its rows are for the member, or are its session variables."""
+    """A statement of a round, the member that it belongs to, and whether the member reads its rows."""
 
     member: GroupMember[Any] | None
     statement: TextClause | str
@@ -201,7 +201,7 @@ class Sent:
 class SharedTransaction:
     """One transaction for several members: rounds of their statements, each round one pipeline.
 
-    With `in_one_round` the commit is sent with the first round, for use cases that as a rule only read.
+    With `in_one_round`, the commit is sent with the first round, for use cases that usually only read.
     """
 
     def __init__(self, db: Database, connection: AsyncConnection[Any], *, in_one_round: bool) -> None:
@@ -212,7 +212,7 @@ class SharedTransaction:
         self._is_shared = False
 
     async def run(self, members: Sequence[GroupMember[Any]]) -> None:
-        """Run the members to their end; whoever has to be run again alone is marked so.
+        """Run the members to their end, and mark those that have to run again alone.
 
         Raises:
             OperationalError: the connection was lost during the commit; nobody knows what became of it.
@@ -232,7 +232,7 @@ class SharedTransaction:
                     one.tell()
 
     async def _without(self, failed: MemberFailed, left: Sequence[GroupMember[Any]]) -> Sequence[GroupMember[Any]]:
-        """End what failed, and return who may try again together."""
+        """Roll back, mark the members that have to run alone, and return those that may run again together."""
         is_lost = self._connection.closed
         if is_lost and self._is_committing:
             raise OperationalError("COMMIT", None, failed.__cause__ or failed) from failed
@@ -257,7 +257,7 @@ class SharedTransaction:
             one.needs_alone = not one.answer.done()
 
     async def _round(self, members: Sequence[GroupMember[Any]], *, is_first: bool) -> None:
-        """Read what these need, and let them go on."""
+        """Run the queries of these members, and resume them."""
         sent = [Sent(None, BEGIN)] if is_first else []
         sent += [Sent(None, LOCK_WAIT)] if is_first and not self._in_one_round else []
         for one in members:
@@ -275,7 +275,7 @@ class SharedTransaction:
             one.go_on(results)
 
     async def _commit(self, members: Sequence[GroupMember[Any]]) -> None:
-        """Write what these wrote, commit it, arm what they promised, and answer them."""
+        """Send the writes of these members with the commit, arm the schedule, and answer them."""
         sent = [one for member in members for one in self._own(member, member.work.taken()[0])]
         self._is_committing = bool(members)
         warnings: list[str | None] = []
@@ -300,7 +300,7 @@ class SharedTransaction:
         """Send these in one pipeline and return their cursors.
 
         Raises:
-            MemberFailed: one was refused, and with it all after it; the transaction has failed.
+            MemberFailed: one failed, and with it all after it and the transaction.
         """
         found: list[tuple[Sent, AsyncCursor[Any]]] = []
         try:
@@ -318,7 +318,7 @@ def _resting(members: Sequence[GroupMember[Any]]) -> list[GroupMember[Any]]:
     """Return those that need rows.
 
     Raises:
-        MemberFailed: one was refused after it had written.
+        MemberFailed: one failed after it had written.
     """
     for one in members:
         if one.is_refused and one.work.has_written:

@@ -43,5 +43,5 @@ class Preferences(RequestBody):
     @model_validator(mode="after")
     def _chooses(self) -> Self:
         if not self.model_fields_set or None in (getattr(self, name) for name in self.model_fields_set):
-            raise ValueError("choose a time_zone or wants_prompts, and leave out what is to stay")
+            raise ValueError("set time_zone or wants_prompts, and leave out what stays as it is")
         return self

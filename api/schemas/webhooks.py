@@ -62,9 +62,9 @@ class EndpointChange(RequestBody):
     def _something(self) -> "EndpointChange":
         given = self.model_fields_set
         if not given:
-            raise ValueError("say what is to be different")
+            raise ValueError("name at least one change")
         if any(getattr(self, name) is None for name in given - {"description"}):
-            raise ValueError("only a description can be taken away: leave out what is to stay")
+            raise ValueError("only the description can be null; leave out what stays as it is")
         return self
 
     def values(self) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""The vendor's system, in small: it serves a mailbox only after Lockbox has said, this very moment, that it may.
+"""A small gateway: it serves a mailbox only if an access check, made at that moment, allows it.
 
-Lockbox decides; your gateway must ask. This is all that asking takes:
+Lockbox makes the decision; your gateway enforces it by calling the access check. This is all that it takes:
 
-- It asks before *every* answer and remembers nothing, so access ends when the window does.
+- It checks before *every* answer and caches nothing, so access ends when the window does.
 - It reports what it served: a customer reads in Lockbox what was done inside a window, not only that it was open.
-- It fails shut: whatever is not a clear yes, to exactly what it asked, within two seconds is a no.
+- It fails closed: anything but a clear yes, to exactly what it asked, within two seconds is a no.
 - It holds a *system* token (scopes `access:check` and `activity:report`, bound to the service), read from a file: a
   command line is public. The engineer never sees it.
 - The engineer is named by the header `X-Engineer`, which stands in for your own sign-in: put here whatever
@@ -30,7 +30,7 @@ NEVER_KEPT = {"cache-control": "no-store"}
 
 
 class Lockbox:
-    """Asks one Lockbox about one tenant's use of one service."""
+    """Checks access at one Lockbox, for one tenant and one service."""
 
     def __init__(self, url: str, token: str, *, tenant: str, service: str) -> None:
         self._about = {"tenant": tenant, "service": service}
@@ -39,7 +39,7 @@ class Lockbox:
         )
 
     async def opens(self, resource: str, action: str, engineer: str) -> str | None:
-        """Return the request by which the engineer may do this to that resource now; any doubt is a no."""
+        """Return the request that lets the engineer do this to that resource now; None in any doubt."""
         asked = {**self._about, "resource": resource, "action": action, "engineer": engineer}
         try:
             async with asyncio.timeout(SECONDS):  # for the whole answer; httpx's own starts anew with every byte
@@ -47,14 +47,14 @@ class Lockbox:
             said = answer.json() if answer.status_code == httpx.codes.OK else {}
             is_yes = said.get("open") is True and all(said[name] == value for name, value in asked.items())
             return str(said["request_id"]) if is_yes else None
-        except Exception:  # noqa: BLE001 - whatever went wrong, the door stays shut
+        except Exception:  # noqa: BLE001 - whatever went wrong, access is refused
             return None
 
     async def served(self, request_id: str, resource: str, action: str) -> bool:
-        """Report what is about to be served; whether it was taken. What cannot be reported is not served.
+        """Report what is about to be served, and return whether that was accepted; else serve nothing.
 
         A busy system gathers up to 500 entries a report, sends each report under an Idempotency-Key until it is
-        taken, and has an hour after the window's end for it.
+        accepted, and has an hour after the window's end for it.
         """
         at = datetime.now(UTC).isoformat()  # noqa: TID251 - this is no part of Lockbox and has a clock of its own
         done = {"at": at, "method": "GET", "resource": resource, "action": action}
@@ -68,7 +68,7 @@ class Lockbox:
 
 
 def make_app(lockbox: Lockbox) -> FastAPI:
-    """Return the service: one kind of resource, one action, one question before each answer."""
+    """Return the service: one kind of resource, one action, one access check before each answer."""
     app = FastAPI(openapi_url=None)
 
     @app.get("/mailboxes/{address}")
@@ -76,9 +76,9 @@ def make_app(lockbox: Lockbox) -> FastAPI:
         resource = f"mailbox:{address}"
         request_id = await lockbox.opens(resource, "read", engineer)
         if request_id is None:
-            return JSONResponse({"detail": "No window is open: ask in Lockbox first."}, 403, NEVER_KEPT)
+            return JSONResponse({"detail": "No window is open. Submit a request in Lockbox first."}, 403, NEVER_KEPT)
         if not await lockbox.served(request_id, resource, "read"):
-            return JSONResponse({"detail": "Lockbox takes no reports at this moment: try again."}, 503, NEVER_KEPT)
+            return JSONResponse({"detail": "Lockbox accepts no reports at the moment. Try again."}, 503, NEVER_KEPT)
         return JSONResponse({"mailbox": address, "messages": ["Hello from the customer's content."]}, 200, NEVER_KEPT)
 
     return app

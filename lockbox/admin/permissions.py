@@ -118,7 +118,7 @@ def entitled(plan: str, plans: Mapping[str, Plan]) -> None:
     """
     bought = plans.get(plan)
     if bought is None or not bought.lockbox:
-        raise LicenceRequired(f"The plan {plan} does not include the lockbox; it takes one that does.")
+        raise LicenceRequired(f"The plan {plan} does not include the lockbox. Choose one that does.")
 
 
 def is_last_approver(session: UnitOfWork, actor: AdminActor, person_id: UUID) -> bool:

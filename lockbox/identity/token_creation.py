@@ -158,7 +158,7 @@ def _signed_in_just_now(session: UnitOfWork, caller: Caller) -> None:
     if caller.means is AuthMethod.SAMPLE:
         return
     if caller.means is AuthMethod.TOKEN or caller.by_device_login or caller.signed_in_at is None:
-        raise SignInAgain("A token makes no other: sign in with a browser, or send one of your identity provider.")
+        raise SignInAgain("An API token cannot create tokens. Sign in with a browser or your identity provider.")
     if now(session) - caller.signed_in_at >= credentials.FRESH:
         minutes = credentials.FRESH // timedelta(minutes=1)
         seconds = int(credentials.FRESH.total_seconds())
@@ -171,7 +171,7 @@ def _is_bound_rightly(caller: Caller, wanted: TokenInput, rules: TokenRules) -> 
     if not (wanted.scopes or wanted.services):
         return
     if not caller.holds(Role.SYSTEM):
-        raise NotYours("Only the token of a system is bound to scopes and services; yours is bound by your roles.")
+        raise NotYours("Only tokens of service accounts have scopes and services; yours has your roles.")
     if unknown := sorted(wanted.services - set(rules.services)):
         raise UnknownService(f"The catalogue has no service {', '.join(unknown)}.", field="services")
 

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class PeerResponse(Enum):
-    """What the other side said to a send: something, whatever it was; not a word; or it was never asked."""
+    """How a server reacted to a send: it answered, whatever it said; it stayed silent; or it was never contacted."""
 
     ANSWER = auto()
     SILENCE = auto()
@@ -36,12 +36,12 @@ class PeerResponse(Enum):
 
 @dataclass
 class CircuitBreaker(Generic[T]):
-    """What is known of the other side, and what is on its way there; every moment is in seconds of one clock.
+    """The state of a destination and its sends; all times are in seconds of the same clock.
 
-    `load` is all that was let in and has not ended: what waits in `queue`, what is `running`, and what was promised
-    a slot and has not come yet. A destination is `proven` while the newest word from it was an answer, and lets
-    in no more than `first_load` until it is. It is open up to `open_until`; after that it is half open: one send at
-    a time, until one is answered.
+    `load` counts what was let in and has not ended: what is in `queue`, what is `running`, and what was promised a
+    slot and is not queued yet. A destination is `proven` while its last send was answered; until then, at most
+    `first_load` are let in. It is open up to `open_until`; after that it is half open: one send at a time, until one
+    is answered.
     """
 
     name: str
@@ -58,7 +58,7 @@ class CircuitBreaker(Generic[T]):
     used_at: float = 0.0
 
     def wait(self, now: float, *, urgent: bool = False) -> float:
-        """Return for how long there is no room for one more, in seconds; 0.0 where there is."""
+        """Return in how many seconds there may be room for one more; 0.0 if there is room now."""
         if self.open_until is not None:
             if now < self.open_until:
                 return self.open_until - now
@@ -67,15 +67,15 @@ class CircuitBreaker(Generic[T]):
             return 0.0
         expected = max(0, self.load + 1 - WIDTH) / WIDTH * self.pace
         has_room = self.load < MOST_LOAD and expected <= LONGEST_WAIT if self.proven else self.load < self.first_load
-        # A quick one may have been slow for a moment, on a busy machine: all may be gone long before they should be.
+        # A quick destination may have been slow for a moment, on a busy machine: room may come sooner than expected.
         sooner = SOON if self.proven and self.pace <= QUICK_PACE else 1
         return 0.0 if has_room else max(min(expected, LONGEST_WAIT) / sooner, LEAST_DEFERRAL)
 
     def enter(self, now: float, *, urgent: bool = False) -> float:
-        """Promise a place and return 0.0; or, where there is none, return in how many seconds to come again.
+        """Promise a slot and return 0.0; if there is none, return in how many seconds to try again.
 
-        Those who are turned away are given moments one after the other, as fast as it may go: a crowd that
-        came back at once would only be in the way of everybody else.
+        Those without a slot get times one after the other, as close as the destination may be fast: a crowd that
+        came back at once would only delay everything else.
         """
         self.used_at = now
         wait = self.wait(now, urgent=urgent)
@@ -90,19 +90,19 @@ class CircuitBreaker(Generic[T]):
         return self.next_return - now
 
     def is_ready(self, now: float) -> bool:
-        """Whether something waits that may be sent now."""
+        """Whether a queued job may be sent now."""
         return bool(self.queue) and self.running < (WIDTH if self.open_until is None else 1) and not self.is_open(now)
 
     def is_open(self, now: float) -> bool:
-        """Whether nothing may be sent at all."""
+        """Whether nothing may be sent now."""
         return self.open_until is not None and now < self.open_until
 
     def is_forgettable(self, now: float, after: float) -> bool:
-        """Whether nothing is on its way, it is not open, and nobody has come for that long."""
+        """Whether it has no load, is not open, and was not used for that long."""
         return not self.load and not self.is_open(now) and now - self.used_at > after
 
     def end(self, now: float, seconds: float, said: PeerResponse) -> None:
-        """Note how a send went that took so long; it may open or close the breaker."""
+        """Record the outcome and duration of a send; it may open or close the breaker."""
         self.running -= 1
         self.load -= 1
         self.used_at = now

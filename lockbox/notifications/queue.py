@@ -70,7 +70,7 @@ WHERE n.id = c.id AND n.run_at = c.lease AND n.closed_at IS NULL RETURNING n.id,
 
 @dataclass(frozen=True)
 class Slot:
-    """A slot of a destination that was promised to one notification; what is urgent goes before what waits there."""
+    """A slot of a destination that was promised to one notification; urgent ones are queued before the others."""
 
     pool: ChannelPool
     destination: str
@@ -94,7 +94,7 @@ class ReadyNotification:
 
 @dataclass(frozen=True)
 class NotificationClaim:
-    """A notification that nobody else sends before `lease`; without a slot its time is over, and it is not sent."""
+    """A notification that nobody else sends before `lease`; without a slot it is too late, and it is not sent."""
 
     notification_id: UUID
     lease: datetime
@@ -108,7 +108,7 @@ LetIn = Callable[
 
 
 class ClaimedBatch(NamedTuple):
-    """What was claimed, as of which moment; how many found no room and were put off, and how many were not due."""
+    """What was claimed, and when; how many found no free slot and were deferred, and how many were not due."""
 
     claims: list[NotificationClaim]
     at: datetime
@@ -118,7 +118,7 @@ class ClaimedBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class ReturnedClaim:
-    """A claim that led to no try, and how long there is no room."""
+    """A claim that led to no attempt, and for how long there is no free slot."""
 
     notification_id: UUID
     lease: datetime
@@ -131,10 +131,10 @@ def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
 
 
 def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, at_once: list[Slot]) -> ClaimedBatch:
-    """Claim those of the notifications that are due and find room, and settle the schedule for all others.
+    """Claim those of the notifications that are due and find a slot, and settle the schedule for all others.
 
-    A claim moves the next try past a lease. What finds no slot comes again when its destination has one, and at the
-    latest a second before it stops mattering; if that is now, it is claimed without a slot.
+    A claim moves the next attempt past a lease. One that finds no slot comes again when its destination may have one,
+    at the latest a second before it is too late; if that is now, it is claimed without a slot.
 
     Args:
         session: of a transaction that is committed before anything is sent.
@@ -173,7 +173,7 @@ def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, a
 
 
 def give_back(session: UnitOfWork, returned: Sequence[ReturnedClaim]) -> None:
-    """Undo claims that led to no try: the attempt does not count, and the next comes when there may be room."""
+    """Undo claims that led to no attempt: it does not count, and the next one comes when there may be a slot."""
     at = now(session)
     values = {
         "at": at,

@@ -34,24 +34,24 @@ Clock = Callable[[], float]
 
 
 class SendJob(Protocol):
-    """One thing to send. `run` and `rest` are awaited in the loop, which nothing here blocks; none raises."""
+    """One mail or call to send. `run` and `rest` are awaited in the loop and never block it; none raises."""
 
     async def run(self) -> PeerResponse:
         """Send it, within a deadline of its own."""
 
     def finish(self, recorded: Callable[[], None]) -> None:
-        """Have it recorded how it went, and call back once it is; its slot is free by now."""
+        """Hand its result to the recorder, and call back once it is recorded; its slot is already free."""
 
     def give_back(self, seconds: float, others: Sequence[Any] = ()) -> None:
-        """Take it back, and others of its kind with it: they were not tried, and there is no room for so long."""
+        """Take back this job and others: they were not tried, and there is no slot for that many seconds."""
 
     async def rest(self) -> None:
-        """Close what sending holds open, for there is nothing more to send."""
+        """Close the connections that sending keeps open: there is nothing more to send."""
 
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job in its queue, and since when it is there; what is urgent stands before all that is not."""
+    """A job in its queue, and since when; urgent jobs are queued before all others."""
 
     job: SendJob
     since: float
@@ -67,9 +67,9 @@ class StartedSend(NamedTuple):
 
 
 class SendingLoop:
-    """An asyncio loop in a thread of its own, which lives while there is something to send and seconds longer.
+    """An asyncio loop in a thread of its own, which runs while there is something to send and two seconds longer.
 
-    It is started by the first send, so in the process that sends and never before a fork.
+    It is started by the first send: in the process that sends, and never before a fork.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class SendingLoop:
         self._was_called = False
 
     def call(self, work: Callable[[], object]) -> None:
-        """Have the loop call this; start it where it does not run.
+        """Have the loop call this; start the loop if it does not run.
 
         Raises:
             RuntimeError: there is no thread for it.
@@ -129,9 +129,9 @@ class SendingLoop:
 
 
 class ChannelPool:
-    """All destinations of one channel, which are served in turn, so many sends at once.
+    """All destinations of one channel, served in turn, with a limit of sends at once.
 
-    Destinations that have not proven to answer get three quarters of the sends at most, all together: however many of
+    Destinations that have not answered yet get at most three quarters of the sends, all together: however many of
     them hang, the others go on.
     """
 
@@ -163,9 +163,9 @@ class ChannelPool:
         self._stopping = False
 
     def enter(self, name: str, *, urgent: bool = False) -> float:
-        """Promise a slot of a destination and return 0.0, or return in how many seconds to come again.
+        """Promise a slot of a destination and return 0.0, or return in how many seconds to try again.
 
-        What is `urgent` finds room also where others do not.
+        There are more slots for `urgent` jobs than for others.
         """
         with self._change:
             if self._stopping:
@@ -204,7 +204,7 @@ class ChannelPool:
         _give_back(left, WITHDRAWN_WAIT)
 
     def give_back_old(self) -> None:
-        """Give back what has waited for too long to be sent as it was true then."""
+        """Give back jobs that were queued for so long that what they say may no longer be true."""
         with self._change:
             oldest = self._clock() - LONGEST_IN_QUEUE
             left = [one for breaker in self._waiting.values() for one in _older(breaker, oldest)]
@@ -212,7 +212,7 @@ class ChannelPool:
         _give_back(left, 0.0)
 
     def stop(self, seconds: float) -> bool:
-        """Take nothing more and give back what waits; return whether what runs has ended within that time."""
+        """Take no more jobs, give back queued ones, and return whether all running sends end within that time."""
         with self._change:
             self._stopping = True
             left = [one for breaker in self._waiting.values() for one in self._emptied(breaker)]
@@ -234,7 +234,7 @@ class ChannelPool:
             return len(self._breakers)
 
     def _wake(self) -> None:
-        """Have the loop look for something to send."""
+        """Have the loop start what can be sent."""
         if self._is_woken or len(self._tasks) >= self._most or not self._ready():
             return
         try:
@@ -245,7 +245,7 @@ class ChannelPool:
             self._is_woken = True
 
     def _begin(self) -> None:
-        """Begin as many sends as there are jobs and room for; called in the loop."""
+        """Start as many sends as there are jobs and free slots; called in the loop."""
         with self._change:
             self._is_woken = False
             while len(self._tasks) < self._most and (started := self._next()):
@@ -254,7 +254,7 @@ class ChannelPool:
                 task.add_done_callback(self._tasks.discard)
 
     async def _work(self, started: StartedSend | None) -> None:
-        """Send this, and what comes after it, as long as there is something."""
+        """Send this job, and then the next ones while there are any."""
         while started:
             job = self._loop.last = started.job
             began = self._clock()
@@ -268,12 +268,12 @@ class ChannelPool:
                 started = self._next()
 
     def _next(self) -> StartedSend | None:
-        """Return what to send next, if there is anything and room for it."""
+        """Return what to send next, if there is a job that may be sent now."""
         breaker = self._ready()
         if breaker is None:
             return None
         queued = breaker.queue.popleft()
-        # Whoever had its turn goes to the end of the row.
+        # A destination that had its turn goes to the end of the line.
         del self._waiting[breaker.name]
         if breaker.queue:
             self._waiting[breaker.name] = breaker
@@ -333,9 +333,9 @@ class ChannelPool:
 
 
 class SendingPool:
-    """Both ways out, which share the loop and no slot: neither can starve the other.
+    """The pools of mails and webhooks, which share the loop but no slots: neither can starve the other.
 
-    `first_load` is how many a destination lets in before it has proven to answer, and `clock` tells the time.
+    `first_load` is how many jobs a destination gets before it has answered once.
     """
 
     def __init__(
@@ -352,7 +352,7 @@ class SendingPool:
         self.hooks = ChannelPool("webhook", hooks_at_once, clock, first_load=first_load, loop=self.loop)
 
     def stop(self, seconds: float) -> bool:
-        """Take nothing more, give back what waits, and wait that long for what runs; return whether it has ended."""
+        """Take no more jobs, give back queued ones, and return whether all running sends end within that time."""
         until = time.monotonic() + seconds
         # Both first take nothing more, then each is waited for.
         self.hooks.stop(0.0)

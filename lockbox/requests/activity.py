@@ -115,7 +115,7 @@ def _window(session: UnitOfWork, caller: Caller, request_id: UUID) -> Row[Any]:
         queries.find(session, caller, request_id)
         raise NotYours("Only a service account of the vendor can report activity.")
     if Scope.ACTIVITY_REPORT not in caller.scopes:
-        raise NotYours(f"This token needs the scope {Scope.ACTIVITY_REPORT}: make one that has it.")
+        raise NotYours(f"This token needs the scope {Scope.ACTIVITY_REPORT}: create a token that has it.")
     window = session.execute(WINDOW, {"id": request_id}).one_or_none()
     if window is None or window.service not in caller.services:
         raise NotFound("There is no such request.")

@@ -229,7 +229,7 @@ def _submitting_parties(caller: Caller) -> set[Party]:
     if not caller.holds(Role.SYSTEM):
         return set()
     if Scope.REQUESTS_FILE not in caller.scopes:
-        raise NotYours(f"This token needs the scope {Scope.REQUESTS_FILE}: make one that has it.")
+        raise NotYours(f"This token needs the scope {Scope.REQUESTS_FILE}: create a token that has it.")
     return {Party.SYSTEM}
 
 

@@ -71,8 +71,7 @@ class RequestEntry:
     """A request as a reader sees it: the row, the requester's name, and whether it is open.
 
     `tenant` is the tenant's slug, and `tenant_name` what it is called now.
-    `is_rolled_back` is whether it is shut for the one reason that the database is behind what was shipped of its
-    audit log.
+    `is_rolled_back` is whether it would be open if the database were not behind what was shipped of its audit log.
     """
 
     request: AccessRequest
@@ -85,7 +84,7 @@ class RequestEntry:
 
 @dataclass(frozen=True)
 class AccessCheck:
-    """What a guarded system asks: may this engineer do this to that resource, now?"""
+    """The question of a gateway: may this engineer do this to that resource, now?"""
 
     tenant: str
     service: str
@@ -131,20 +130,20 @@ def some(session: UnitOfWork, caller: Caller, ids: Sequence[UUID], state: State 
 
 
 def ahead_of_check(question: AccessCheck) -> list[Query]:
-    """Return what `check` reads once it is known who asks."""
+    """Return the queries that `check` runs once the caller is known, to be read ahead."""
     return [(WINDOWS, question.values), (CLOCK_TIME, {})]
 
 
 def check(session: UnitOfWork, caller: Caller, question: AccessCheck) -> RequestEntry:
     """Return the open window that lets the engineer in; of several the one that lasts longest.
 
-    Windows are independent: one that ends shuts no other. Names are compared exactly.
+    Windows are independent: the end of one does not affect the others. Names are compared exactly.
 
     Raises:
-        NotYours: a system asks without the scope or about a service it is not bound to, or a person about another.
-        NoOpenWindow: the door is shut, for whatever reason.
-        AuditLogRolledBack: it is shut because the database was restored and is behind what was shipped of its audit
-            log.
+        NotYours: a service account lacks the scope or is not bound to the service, or an engineer asks about another.
+        NoOpenWindow: no window is open, for whatever reason.
+        AuditLogRolledBack: there is a window, but the database was restored and is behind what was shipped of its
+            audit log.
     """
     authentication.enter(session, caller)
     _may_ask(caller, question)
@@ -160,13 +159,13 @@ def check(session: UnitOfWork, caller: Caller, question: AccessCheck) -> Request
 def _may_ask(caller: Caller, question: AccessCheck) -> None:
     if caller.holds(Role.SYSTEM):
         if Scope.ACCESS_CHECK not in caller.scopes:
-            raise NotYours(f"This token needs the scope {Scope.ACCESS_CHECK}: make one that has it.")
+            raise NotYours(f"This token needs the scope {Scope.ACCESS_CHECK}: create a token that has it.")
         if question.service not in caller.services:
-            raise NotYours(f"This token needs to be bound to {question.service}: make one that is.")
+            raise NotYours(f"This token is not bound to the service {question.service}: create a token that is.")
     elif not caller.holds(Role.ENGINEER):
-        raise NotYours("Only a system of the vendor, or an engineer, may ask whether a window is open.")
+        raise NotYours("Only a service account of the vendor, or an engineer, can check access.")
     elif caller.person_id != question.engineer:
-        raise NotYours("An engineer may ask only about the own windows.")
+        raise NotYours("Engineers can only check their own access.")
 
 
 @cache

@@ -70,7 +70,7 @@ SET body_hash = excluded.body_hash, answer = excluded.answer, created_at = exclu
 MINUTE = timedelta(minutes=1)
 NTH_SUBMISSION = text("SELECT tenant_at, person_at FROM nth_submission(at_tenant(), :most_tenant, :most_person)")
 MOST_UNSEEN = 24
-"""How many submissions may be under way that a count does not see yet; `api.incoming_request` admits no more."""
+"""How many submissions a count may miss because they are not committed yet: `api.incoming_request` admits no more."""
 COUNT_ALONE = text("""
 SELECT pg_advisory_xact_lock(hashtextextended('submissions by ' || at_person(), 0)),
     pg_advisory_xact_lock(hashtextextended('submissions to ' || at_tenant(), 0))
@@ -135,20 +135,20 @@ def read(session: UnitOfWork, request: AccessRequest) -> SubmissionFacts:
 
 
 def earlier_answer(session: UnitOfWork, key: str, body: bytes) -> Mapping[str, Any] | None:
-    """Return the answer that this key of the caller's got before, or None and hold it until the transaction ends.
+    """Return the earlier answer to this Idempotency-Key of the caller, or lock the key and return None.
 
     Raises:
-        KeyInUse: a twin is being handled at this moment.
-        KeyReused: the key came with another body.
+        KeyInUse: another call with this key is still being processed.
+        KeyReused: the key was used with another body.
     """
     lock, find = _ahead_of_answer(key)
     if not session.execute(*lock).scalar_one():
-        raise KeyInUse("A request with this Idempotency-Key is being handled; ask again in a moment.")
+        raise KeyInUse("A request with this Idempotency-Key is still being processed. Try again in a moment.")
     row = session.execute(*find).one_or_none()
     if row is None:
         return None
     if row.body_hash != _hash(body):
-        raise KeyReused("This Idempotency-Key came before with another body; use a new key.", field="Idempotency-Key")
+        raise KeyReused("This Idempotency-Key was used with another body. Use a new key.", field="Idempotency-Key")
     answer: Mapping[str, Any] = row.answer
     return answer
 
@@ -158,7 +158,7 @@ def _ahead_of_answer(key: str) -> tuple[Query, Query]:
 
 
 def keep(session: UnitOfWork, person_id: UUID, key: str, body: bytes, answer: str) -> None:
-    """Remember the answer, a JSON text, in the transaction that made it true: only successes are ever kept."""
+    """Store the answer, a JSON text, in the transaction of the submission: only successes are stored."""
     session.write(KEEP, {"person_id": person_id, "key": key, "body_hash": _hash(body), "answer": answer})
 
 
@@ -168,7 +168,7 @@ def _hash(body: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class SubmissionLimits:
-    """How many requests are taken in a minute: from one person, whatever they show, and for one tenant."""
+    """How many requests can be submitted in a minute: by one person, with any credential, and for one tenant."""
 
     by_person: int
     for_tenant: int
@@ -185,7 +185,7 @@ class SubmittedRequest:
 
 
 def ahead_of_submit(submission: RequestInput, limits: SubmissionLimits, key: str | None) -> list[Query]:
-    """Return what a submission under an Idempotency-Key reads once it is known who asks."""
+    """Return the queries that a submission runs once the caller is known, to be read ahead."""
     answer = _ahead_of_answer(key) if key else ()
     return [*answer, *ahead_of_evaluation(submission), _nth_submission(limits, MOST_UNSEEN)]
 
@@ -199,14 +199,14 @@ def submit(
     *,
     limits: SubmissionLimits | None = None,
 ) -> SubmittedRequest:
-    """File a request.
+    """Submit a request.
 
     Raises:
-        NotYours: the caller is neither an engineer nor a system that may file for one.
+        NotYours: the caller is neither an engineer nor a service account that may submit for one.
         UnknownTenant, TenantSuspended, UnknownService, UnknownEngineer: as named.
         PolicyNotMet, WindowTooLong: the tenant's policy asks for something else; `errors` says what.
         NobodyCanApprove: too few people could ever approve it; the sentence says why.
-        TooMany: more was submitted in the last minute than the limits let through.
+        TooMany: a limit of submissions a minute is reached.
     """
     evaluation = evaluate_request(session, caller, submission, services)
     _meets(submission, evaluation)
@@ -242,10 +242,10 @@ def _meets(submission: RequestInput, evaluation: Evaluation) -> None:
 
 
 def _within(session: UnitOfWork, limits: SubmissionLimits, evaluation: Evaluation) -> None:
-    """Check the limits: exactly, and one after the other, where so few are left that those under way may count.
+    """Check the limits. Near a limit, where uncommitted submissions could exceed it, take a lock and count exactly.
 
     Raises:
-        TooMany: one is met.
+        TooMany: a limit is reached.
     """
     row = session.execute(*_nth_submission(limits, MOST_UNSEEN)).one()
     seen = [at for at in (row.tenant_at, row.person_at) if at is not None and at + MINUTE > evaluation.at]
@@ -261,7 +261,8 @@ def _within(session: UnitOfWork, limits: SubmissionLimits, evaluation: Evaluatio
         wait = submitted_at + MINUTE - evaluation.at if submitted_at else timedelta(0)
         if wait > timedelta(0):
             seconds = ceil(wait.total_seconds())
-            raise TooMany(f"At most {most} requests a minute are taken {whose}; wait.", retry_after=seconds)
+            said = f"At most {most} requests a minute can be submitted {whose}. Wait and try again."
+            raise TooMany(said, retry_after=seconds)
 
 
 def _nth_submission(limits: SubmissionLimits, less: int = 0) -> Query:
@@ -341,27 +342,28 @@ def ask_again(
     *,
     limits: SubmissionLimits | None = None,
 ) -> SubmittedRequest:
-    """File the same once more, as the engineer who asked or the system that submitted it for them.
+    """Resubmit a request that timed out, as its requester or the system that submitted it for them.
 
-    Today's policy, people and limits judge it. The earlier row is locked first, so that of two who ask again at once
-    one files and the other is told by which request.
+    Today's policy, people and limits apply. The earlier row is locked first: of two concurrent calls one submits, and
+    the other fails with the id of that request.
 
     Raises:
         NotFound: there is no such request that the caller may know of.
-        NotYours: somebody else asked.
-        NotTimedOut: it is open, or has ended otherwise; what was denied, say, is submitted like anything new.
-        AlreadyAskedAgain: a request that asks again for it is still open; `request_id` is its id.
-        and whatever else `submit.submit` raises.
+        NotYours: the caller is not the requester.
+        NotTimedOut: it is open, or has ended otherwise; after a denial, for example, submit a new request.
+        AlreadyAskedAgain: it was resubmitted, and that request is still open; `request_id` is its id.
+        Further errors are those of `submit`.
     """
     authentication.enter(session, caller)
     earlier = session.execute(ASKED_BEFORE, {"id": request_id}).one_or_none()
     if earlier is None:
         queries.find(session, caller, request_id)
-        raise NotYours("Only who asked may ask again.")
+        raise NotYours("Only the requester can resubmit a request.")
     if earlier.state != State.TIMED_OUT:
-        raise NotTimedOut("Only what got no answer in time is asked again so.", current_state=earlier.state)
+        raise NotTimedOut("Only a request that timed out can be resubmitted.", current_state=earlier.state)
     if earlier.open_follower:
-        raise AlreadyAskedAgain("It has been asked again, and that is open.", request_id=str(earlier.open_follower))
+        said = "This request was already resubmitted, and that request is still open."
+        raise AlreadyAskedAgain(said, request_id=str(earlier.open_follower))
     return submit(session, caller, origin, _same(earlier, request_id), services, limits=limits)
 
 

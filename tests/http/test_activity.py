@@ -116,7 +116,7 @@ def test_only_a_system_with_the_scope_and_the_service_reports(gate: Door, who: s
 
     assert answer.status_code == status
     if who == "gate":
-        assert answer.json()["detail"] == "This token needs the scope activity:report: make one that has it."
+        assert answer.json()["detail"] == "This token needs the scope activity:report: create a token that has it."
     assert listed(gate, request_id) == []
 
 

@@ -103,4 +103,4 @@ def test_a_refusal_is_said_on_the_page(portal: Portal) -> None:
     refused = browser.post(f"/requests/{request.id}/ask-again", {"csrf": csrf})
 
     assert refused.status == 409
-    assert "Only what got no answer in time is asked again so." in refused.words
+    assert "Only a request that timed out can be resubmitted." in refused.words
