@@ -91,4 +91,5 @@ def _figures(found: Status) -> Iterator[Line]:
 def _processes(found: Status) -> Iterator[Line]:
     for beat in found.beats:
         if beat.part not in {ProcessPart.RECONCILE, ProcessPart.SEAL, ProcessPart.INVARIANTS}:
-            yield beat.node, f"{status.lag(beat.age)} ago, clock {beat.skew:+.3f} s", beat.age <= MOST_SILENT
+            name = beat.node if beat.node.startswith(f"{beat.part}@") else f"{beat.node} ({beat.part})"
+            yield name, f"{status.lag(beat.age)} ago, clock {beat.skew:+.3f} s", beat.age <= MOST_SILENT

@@ -158,7 +158,13 @@ def test_only_loopback_hears_and_the_ports_are_those_of_the_code() -> None:
     }
     assert option(services()["api"], "--port") == str(api_port)
     assert services()["flower"]["environment"]["LOCKBOX_FLOWER_PORT"] == str(default("flower_port"))
-    assert services()["api"]["environment"]["LOCKBOX_PUBLIC_URL"] == default("public_url")
+    assert services()["api"]["environment"]["LOCKBOX_PUBLIC_URL"] == f"http://localhost:{api_port}"
+
+
+def test_browsers_may_create_passkeys_for_the_pages() -> None:
+    chosen = Settings(public_url=services()["api"]["environment"]["LOCKBOX_PUBLIC_URL"])
+
+    assert chosen.passkey_domain == "localhost"
 
 
 def test_the_api_and_the_workers_can_be_scaled() -> None:
