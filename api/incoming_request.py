@@ -175,6 +175,7 @@ class CallGroups:
         self._in_one_round = in_one_round
         self._arrived: deque[GroupMember[Any]] = deque()
         self._groups: set[asyncio.Task[None]] = set()
+        self._running = 0
         self._alone: set[asyncio.Task[None]] = set()
         self._places_alone = asyncio.Semaphore(places_alone)
 
@@ -185,17 +186,22 @@ class CallGroups:
         """
         member = GroupMember(use_case, key)
         self._arrived.append(member)
-        if len(self._groups) < GROUPS:
+        if self._running < GROUPS:
+            self._running += 1
             _keep(self._groups, self._run_groups())
         return await member.answer
 
     async def _run_groups(self) -> None:
-        while members := self._next_group():
-            try:
-                await self._run_group(members)
-            except Exception as error:  # noqa: BLE001 - each caller raises it
-                for one in members:
-                    one.fail(error)
+        try:
+            while members := self._next_group():
+                try:
+                    await self._run_group(members)
+                except Exception as error:  # noqa: BLE001 - each caller raises it
+                    for one in members:
+                        one.fail(error)
+        finally:
+            # In the same turn of the loop as the last look: who comes now begins another group.
+            self._running -= 1
 
     def _next_group(self) -> list[GroupMember[Any]]:
         """Take the calls that have arrived, in order; of those with the same key, only the first."""

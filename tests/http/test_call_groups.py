@@ -14,12 +14,14 @@ import pytest
 from httpx import Response
 from sqlalchemy import text
 
+from api.incoming_request import CallGroups
 from harness.people import World
 from lockbox import pipelines
 from lockbox.pipelines import SET_CONTEXT, VARIABLES
 from tests.http.door import Door, OpenDoor, facts
 
 KEY = {"idempotency-key": "twins"}
+ONE = text("SELECT 1")
 CUT = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE application_name = 'lockbox-loop' AND datname = current_database()
@@ -187,6 +189,24 @@ async def _beside(held: Door, others: Door) -> tuple[list[Response], list[float]
         assert (await _file(others, "erin")).status_code == 201
         took.append(time.monotonic() - began)
     return list(await asyncio.gather(*waiting)), took
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_whoever_comes_as_the_last_groups_end_is_answered_too(door: Door, turns: int) -> None:
+    groups = CallGroups(door.db, places_alone=1)
+
+    async def late() -> str:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await groups.run(lambda _: "late")
+
+    async def calls() -> list[str]:
+        # So that there are connections: these groups then end without a wait.
+        await asyncio.gather(*(groups.run(lambda session: session.execute(ONE).scalar_one()) for _ in "ab"))
+        async with asyncio.timeout(5):
+            return await asyncio.gather(*(groups.run(lambda _: "first") for _ in "ab"), late())
+
+    assert door.runner.run(calls()) == ["first", "first", "late"]
 
 
 def test_who_hangs_up_takes_only_the_own_answer_away(door: Door) -> None:
