@@ -281,10 +281,12 @@ class SharedTransaction:
         warnings: list[str | None] = []
         collect = partial(database.note_warning, warnings=warnings)
         self._connection.add_notice_handler(collect)
-        failpoint("pipeline.before_commit")
-        await self.send([*sent, Sent(None, COMMIT)])
-        failpoint("pipeline.after_commit")
-        self._connection.remove_notice_handler(collect)
+        try:
+            failpoint("pipeline.before_commit")
+            await self.send([*sent, Sent(None, COMMIT)])
+            failpoint("pipeline.after_commit")
+        finally:
+            self._connection.remove_notice_handler(collect)
         await _follow(self._db, members)
         for one in members:
             if warnings:

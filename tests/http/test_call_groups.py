@@ -14,10 +14,11 @@ import pytest
 from httpx import Response
 from sqlalchemy import text
 
-from api.incoming_request import CallGroups
+from api.incoming_request import CallGroups, LoopConnections
 from harness.people import World
 from lockbox import pipelines
-from lockbox.pipelines import SET_CONTEXT, VARIABLES
+from lockbox.database import UnitOfWork
+from lockbox.pipelines import SET_CONTEXT, VARIABLES, GroupMember, SharedTransaction
 from tests.http.door import Door, OpenDoor, facts
 
 KEY = {"idempotency-key": "twins"}
@@ -189,6 +190,21 @@ async def _beside(held: Door, others: Door) -> tuple[list[Response], list[float]
         assert (await _file(others, "erin")).status_code == 201
         took.append(time.monotonic() - began)
     return list(await asyncio.gather(*waiting)), took
+
+
+def test_nothing_of_a_commit_that_was_refused_stays_with_its_connection(door: Door) -> None:
+    def refused(session: UnitOfWork) -> None:
+        session.execute(ONE)
+        session.write(text("SELECT 1 / 0"), {})
+
+    async def run() -> tuple[bool, list[object]]:
+        connection = await LoopConnections(door.db.engine).take()
+        member = GroupMember(refused, None)
+        async with connection:
+            await SharedTransaction(door.db, connection, in_one_round=False).run([member])
+            return member.needs_alone, list(connection._notice_handlers)  # noqa: SLF001 - psycopg names them nowhere else
+
+    assert door.runner.run(run()) == (True, [])
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
