@@ -19,6 +19,8 @@ LEAST_DONE = 0.6
 LEAST_CLOSE, FEW_STORIES = 1 / 3, 20
 OF_ITS_OWN = ("freeze", "kill_child")
 ENDS_AFTER = 30.0
+REFUSED = 1
+REFUSES_AFTER = 5.0
 
 
 def too_little(happened: Mapping[str, int], seconds: float) -> Iterator[str]:
@@ -46,10 +48,15 @@ def unasked(ended: Iterable[ProcessExit], struck: Iterable[AppliedFault]) -> Ite
     """Yield a line for each process that ended unasked.
 
     A worker that loses a child, or stands still, as it starts up may give up. Each such strike explains one end of
-    the process that it struck, and no other.
+    the process that it struck, and no other. A process that starts while Postgres has too few connections for it
+    refuses to, as often as it is started.
     """
+    struck = list(struck)
     own = [one for one in struck if one.fault.kind in OF_ITS_OWN]
+    few = [one for one in struck if one.fault.kind == "few_connections"]
     for end in sorted(ended, key=lambda one: one.at):
+        if any(_refuses(one, end) for one in few):
+            continue
         by = next((one for one in own if _explains(one, end)), None)
         if by is None:
             yield f"{end.name} ended by itself with {end.code}"
@@ -59,3 +66,7 @@ def unasked(ended: Iterable[ProcessExit], struck: Iterable[AppliedFault]) -> Ite
 
 def _explains(one: AppliedFault, end: ProcessExit) -> bool:
     return one.fault.target == end.name and one.began <= end.at <= one.ended + ENDS_AFTER
+
+
+def _refuses(one: AppliedFault, end: ProcessExit) -> bool:
+    return end.code == REFUSED and one.began <= end.at <= one.ended + REFUSES_AFTER

@@ -112,6 +112,17 @@ def test_a_process_that_ends_by_itself_is_excused_by_a_strike_of_its_own_once() 
     assert list(enough.unasked([ProcessExit("worker", 1, AT + 60)], [child])) == ["worker ended by itself with 1"]
 
 
+def test_a_process_may_refuse_to_start_as_often_as_postgres_has_too_few_connections_for_it() -> None:
+    few = [struck("few_connections", "postgres", AT)]
+    refused = [ProcessExit("notifications", 1, AT + later) for later in (0.5, 1)]
+
+    assert list(enough.unasked(refused, few)) == []
+    assert list(enough.unasked([ProcessExit("notifications", -9, AT + 1)], few)) == [
+        "notifications ended by itself with -9"
+    ]
+    assert len(list(enough.unasked([ProcessExit("notifications", 1, AT + 60)], few))) == 1
+
+
 def test_most_of_the_faults_have_to_be_done() -> None:
     done = [struck("kill", "worker", AT)] * 6
     missed = [struck("forge", "messages", AT, failed="ConnectionError")] * 4
