@@ -225,7 +225,7 @@ class UnitOfWork:
         """Name what will be read after the next statement, in that order; reading it ahead may save round trips."""
 
     def wait(self) -> None:
-        """Say that what follows may wait: for a lock that somebody holds, or for something beside Postgres."""
+        """Say that what follows takes long, or may wait: for a lock, or for something beside Postgres."""
 
     def connection(self) -> Connection:
         """Return the connection of the transaction."""

@@ -52,7 +52,7 @@ DIALECT = make_url("postgresql+psycopg://").get_dialect()()
 
 
 class AloneNeeded(Exception):  # noqa: N818 - a state of affairs
-    """The use case may wait, or needs the ORM: it has to run again in a transaction of its own, in a thread."""
+    """The use case may wait, takes long or needs the ORM: it has to run again in a thread, in its own transaction."""
 
 
 class SharedWork(UnitOfWork):

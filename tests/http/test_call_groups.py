@@ -19,6 +19,8 @@ from harness.people import World
 from lockbox import pipelines
 from lockbox.database import UnitOfWork
 from lockbox.pipelines import SET_CONTEXT, VARIABLES, GroupMember, SharedTransaction
+from lockbox.requests.policy import Overrides
+from lockbox.requests.policy_rules import Match, Policy, Rule
 from tests.http.door import Door, OpenDoor, facts
 
 KEY = {"idempotency-key": "twins"}
@@ -190,6 +192,29 @@ async def _beside(held: Door, others: Door) -> tuple[list[Response], list[float]
         assert (await _file(others, "erin")).status_code == 201
         took.append(time.monotonic() - began)
     return list(await asyncio.gather(*waiting)), took
+
+
+@pytest.mark.parametrize(("patterns", "is_alone"), [(40, False), (50, True)])
+def test_a_policy_that_takes_long_to_compare_holds_up_no_other(
+    open_door: OpenDoor, monkeypatch: pytest.MonkeyPatch, patterns: int, *, is_alone: bool
+) -> None:
+    match = Match(resources=[f"mailbox:*{number}@fabrikam.example" for number in range(patterns)])
+    rule = Rule(name="Others", match=match, terms=Overrides(quorum=2))
+    door = open_door(Policy(vendor_review=False, rules=[rule]))
+    door.file()
+    alone: list[object] = []
+    run = CallGroups._run_alone  # noqa: SLF001 - the way that is meant
+
+    async def running(groups: CallGroups, member: GroupMember[Any]) -> None:
+        alone.append(member)
+        await run(groups, member)
+
+    monkeypatch.setattr(CallGroups, "_run_alone", running)
+
+    answer = door.file(resources=[f"mailbox:{number}@contoso.example" for number in range(50)])
+
+    assert answer.status_code == 201, answer.text
+    assert bool(alone) is is_alone
 
 
 def test_nothing_of_a_commit_that_was_refused_stays_with_its_connection(door: Door) -> None:
