@@ -72,7 +72,7 @@ ASKED_AFTER = 1.0
 
 CLOCK_TIME = text("SELECT clock_timestamp()")
 TRY_LOCK = text("SELECT pg_try_advisory_lock(:number)")
-LAZILY = text("SET LOCAL synchronous_commit = off")
+ASYNC_COMMIT = text("SET LOCAL synchronous_commit = off")
 UNLOCK = text("SELECT pg_advisory_unlock(:number)")
 
 NULL = "NULL"
@@ -287,14 +287,14 @@ class Database:
             self.schedule.tell(ids, side)
 
     @contextmanager
-    def alone(self, number: int) -> Iterator[bool]:
-        """Say whether nobody else holds the advisory lock with this number, and hold it until the end."""
+    def advisory_lock(self, number: int) -> Iterator[bool]:
+        """Try to hold the advisory lock with this number until the end; yield whether it is held."""
         with self.direct.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            alone = bool(connection.execute(TRY_LOCK, {"number": number}).scalar())
+            is_held = bool(connection.execute(TRY_LOCK, {"number": number}).scalar())
             try:
-                yield alone
+                yield is_held
             finally:
-                if alone:
+                if is_held:
                     connection.execute(UNLOCK, {"number": number})
 
     def beside(self, engine: Engine) -> "Database":
@@ -336,7 +336,7 @@ def async_commit(session: UnitOfWork) -> None:
     For what is done again where it was forgotten, and may be done twice. Order is kept: what is committed after it
     and is not lost has not lost it either.
     """
-    session.execute(LAZILY)
+    session.execute(ASYNC_COMMIT)
 
 
 def arm_after_commit(session: UnitOfWork, index: ScheduleIndex, promises: Iterable[IndexEntry]) -> None:

@@ -94,8 +94,8 @@ def reconcile(
     notifications that nobody has taken; None leaves them to the processes that send. The log of tries is forgotten
     after `deliveries_kept`.
     """
-    with database.alone(LOCK_NUMBER) as alone:
-        if not alone:
+    with database.advisory_lock(LOCK_NUMBER) as is_held:
+        if not is_held:
             return
         yield from act_on_overdue(database, send, grace=GRACE)
         failpoint("reconcile.after_overdue")

@@ -27,8 +27,8 @@ class AlertMonitor(WorkerLoop):
     def round(self) -> None:
         """Look if nobody has within the minute; what is still so a quarter of a minute later is an alarm."""
         database = self.tools.database
-        with database.alone(alerts.LOCK_NUMBER) as alone:
-            if alone:
+        with database.advisory_lock(alerts.LOCK_NUMBER) as is_held:
+            if is_held:
                 with self.gate:
                     is_due = alerts.is_due(database)
                 if is_due:

@@ -181,8 +181,8 @@ def test_a_run_while_another_process_seals_is_skipped_and_not_recorded(world: Wo
     world.fresh()
     assert sealed(worker)  # of which nobody was told yet
 
-    with worker.alone(sealer.LOCK_NUMBER) as alone:
-        assert alone
+    with worker.advisory_lock(sealer.LOCK_NUMBER) as is_held:
+        assert is_held
         assert maintenance.run(tools, SEAL) == {"skipped": 1}
 
     assert heartbeats.age(worker, ProcessPart.SEAL) == math.inf

@@ -139,9 +139,9 @@ def test_a_lock_is_held_by_the_direct_connection(urls: Urls, between: Pooler) ->
         schedule = Schedule(urls.redis)
         holder, other = (Database(engine, schedule, direct=direct) for direct in (one, two))
 
-        with holder.alone(NUMBER) as first, other.alone(NUMBER) as second:
+        with holder.advisory_lock(NUMBER) as first, other.advisory_lock(NUMBER) as second:
             assert (first, second) == (True, False)
-        with other.alone(NUMBER) as third:
+        with other.advisory_lock(NUMBER) as third:
             assert third
         schedule.close()
 

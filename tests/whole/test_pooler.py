@@ -25,9 +25,9 @@ import time
 from lockbox.audit.log import sealer
 from worker.runtime import runtime
 while True:
-    with runtime().database.alone({sealer.LOCK_NUMBER}) as alone:
-        print("holds" if alone else "waits", flush=True)
-        time.sleep(300 if alone else 0.05)
+    with runtime().database.advisory_lock({sealer.LOCK_NUMBER}) as is_held:
+        print("holds" if is_held else "waits", flush=True)
+        time.sleep(300 if is_held else 0.05)
 """
 UNSEALED = "SELECT 1 FROM unsealed"
 

@@ -128,8 +128,8 @@ def seal(
         RollbackDetected: logs are not what was signed or shipped of them, or cannot be shipped; others are sealed.
         OSError: nothing at all can be read or shipped.
     """
-    with database.alone(LOCK_NUMBER) as alone:
-        if not alone:
+    with database.advisory_lock(LOCK_NUMBER) as is_held:
+        if not is_held:
             return
         yield []
         turn = SealPass(database, signer, shipping, {} if held is None else held)
