@@ -48,7 +48,7 @@ def main() -> None:
     # Each process makes its own: this one only found out that it can be made.
     app.state.database.dispose()
     app.state.vital.engine.dispose()
-    supervisor = Supervisor(counts, partial(_serve_beside_others, settings, config, counts, listener))
+    supervisor = Supervisor(counts, listener, partial(_serve_beside_others, settings, config, counts, listener))
     sys.exit(supervisor.run(settings.api_processes))
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,11 +24,13 @@ class Supervisor:
     """The parent of the processes: it serves nothing, and ends them when it is told to end.
 
     `serve` runs in each child, with a descriptor that becomes readable when the parent has gone. A child that ends by
-    itself is started again a second later, but for one that says NOT_STARTED: then all end.
+    itself is started again a second later, but for one that says NOT_STARTED: then all end. `listener` is what the
+    children accept on: it is closed once all are to end, for connections that nobody accepts would wait in it.
     """
 
-    def __init__(self, counts: ClientCounts, serve: Serve) -> None:
+    def __init__(self, counts: ClientCounts, listener: socket.socket, serve: Serve) -> None:
         self._counts = counts
+        self._listener = listener
         self._serve = serve
         self._numbers: dict[int, int] = {}
         self._is_ending = False
@@ -76,6 +79,7 @@ class Supervisor:
 
     def _end(self) -> None:
         self._is_ending = True
+        self._listener.close()
         for pid in list(self._numbers):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)

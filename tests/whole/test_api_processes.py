@@ -34,6 +34,9 @@ ADD = """
 INSERT INTO counters (id, name, label, count, total) VALUES (gen_random_uuid(), 'attempt', 'mail sent', 1, 0)
 RETURNING 1
 """
+UNFINISHED = (
+    b"POST /v1/requests HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"
+)
 TRIED = re.compile(r'^lockbox_notify_attempts_total\{channel="mail",outcome="sent"\} (\S+)$', re.MULTILINE)
 
 
@@ -178,3 +181,26 @@ def test_a_port_that_is_taken_ends_the_start(stage: RunningStack) -> None:
     assert second.wait(30) == 1
     assert answers(stage)
     stage.processes.running.pop("second")
+
+
+def test_while_it_ends_nobody_connects_and_waits_in_vain(stage: RunningStack) -> None:
+    api = stage.processes.running.pop("api")
+    with ExitStack() as held:
+        half = held.enter_context(socket.create_connection((HOST, stage.plan.api_port), timeout=10))
+        half.sendall(UNFINISHED)
+        time.sleep(0.5)
+
+        api.terminate()
+
+        wait_until(lambda: is_refused(stage), "a new connection is refused", patience=4)
+        assert api.poll() is None, "a call is still being received"
+    assert api.wait(20) == 0
+
+
+def is_refused(stage: RunningStack) -> bool:
+    """Return whether nobody listens."""
+    try:
+        socket.create_connection((HOST, stage.plan.api_port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
