@@ -153,10 +153,15 @@ def measure(client: "Redis", clock: str, notifications: tuple[str, str], span: t
 
 
 def connect(url: str, *, timeout: float) -> "Redis":
-    """Return a client that tries each call once, for that many seconds."""
+    """Return a client that tries each call once, for that many seconds.
+
+    It says no name and version of its library: that is two calls more, and a look through the installed packages,
+    for each connection.
+    """
     return Redis.from_url(
         url,
         protocol=2,
+        driver_info=None,
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
         socket_keepalive=True,
