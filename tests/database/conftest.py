@@ -19,11 +19,12 @@ import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.exc import DisconnectionError
 
 from config.embedded import ServerAddresses
 from harness.clocks import ShiftedClock, StoppedClock
 from harness.ports import own_port
-from harness.stage import NO_TRIGGERS, Urls, delete_all_rows, fresh_database, own_servers
+from harness.stage import NO_TRIGGERS, Urls, delete_all_rows, fresh_database, own_servers, superuser_at
 from lockbox import schedule as schedule_module
 from lockbox.database import Database, make_engine
 from lockbox.schedule import Schedule
@@ -83,7 +84,9 @@ class SharedDatabase:
     urls: Urls
     api: Engine
     worker: Engine
+    superuser: Engine
     root: Engine
+    redis: "Redis"
     schema: str
 
     def clear(self) -> None:
@@ -91,8 +94,7 @@ class SharedDatabase:
         with self.root.begin() as connection:
             connection.execute(END_OTHERS)
             delete_all_rows(connection)
-        with Redis.from_url(self.urls.redis) as redis:
-            redis.flushdb()
+        self.redis.flushdb()
 
     def check(self) -> None:
         """Fail the test that changed more than rows, and no other for it."""
@@ -105,7 +107,7 @@ class SharedDatabase:
 @pytest.fixture(scope="session")
 def shared(template: ServerAddresses) -> Iterator[SharedDatabase]:
     """What the tests that change no more than rows have in common."""
-    with fresh_database(template) as urls:
+    with fresh_database(template) as urls, Redis.from_url(urls.redis) as redis:
         root = create_engine(urls.superuser, pool_size=1, pool_pre_ping=True, connect_args={"options": NO_TRIGGERS})
         with root.connect() as connection:
             schema = connection.execute(SCHEMA).scalar_one()
@@ -113,12 +115,29 @@ def shared(template: ServerAddresses) -> Iterator[SharedDatabase]:
             urls=urls,
             api=make_engine(urls.api, role="test-api", pool_size=4, overflow=16),
             worker=make_engine(urls.worker, role="test-worker", pool_size=4, overflow=16),
+            superuser=_like_new(create_engine(urls.superuser, isolation_level="AUTOCOMMIT", max_overflow=20)),
             root=root,
+            redis=redis,
             schema=schema,
         )
         yield shared
-        for engine in (shared.api, shared.worker, root):
+        for engine in (shared.api, shared.worker, shared.superuser, root):
             engine.dispose()
+
+
+def _like_new(engine: Engine) -> Engine:
+    """Let whoever takes a connection of a pool find nothing that somebody else has set there."""
+
+    @event.listens_for(engine, "checkout")
+    def forget(connection: psycopg.Connection[Any], *_: object) -> None:
+        try:
+            # A prepared statement would be forgotten too, by the server alone.
+            connection.prepare_threshold = None
+            connection.execute("DISCARD ALL")
+        except psycopg.OperationalError as ended:
+            raise DisconnectionError from ended
+
+    return engine
 
 
 @pytest.fixture
@@ -150,6 +169,16 @@ def worker(urls: Urls, shared: SharedDatabase) -> Iterator[Database]:
     """The database as a worker sees it."""
     with _db(urls, urls.worker, shared, shared.worker) as db:
         yield db
+
+
+@pytest.fixture
+def superuser(urls: Urls, shared: SharedDatabase) -> Iterator[Engine]:
+    """This test's database with every right, for setting scenes that the house itself refuses."""
+    if urls is shared.urls:
+        yield shared.superuser
+    else:
+        with superuser_at(urls.superuser) as engine:
+            yield engine
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.pool import NullPool
 
 from harness.people import World
 from harness.stage import Urls, empty_database
@@ -60,7 +59,7 @@ def test_what_the_owner_dumps_holds_every_row_and_is_restored_whole(
 ) -> None:
     furnish(api)
     dump, source = str(tmp_path / "dump"), make_url(urls.owner)
-    restored = create_engine(empty, poolclass=NullPool)
+    restored = create_engine(empty)
 
     dumped = _run("pg_dump", source, "--format=custom", f"--file={dump}", str(source.database))
     loaded = _run("pg_restore", empty, "--exit-on-error", f"--dbname={empty.database}", dump)
