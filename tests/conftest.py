@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
+from xdist.workermanage import WorkerController
 
 from config.embedded import ServerAddresses
 from harness.people import World
@@ -21,9 +24,10 @@ from tests.programs import left_out
 FOLDER = pytest.StashKey[str]()
 LATE = 0.85
 KILLS_SERVERS = frozenset({"test_embedded.py"})
+FOLDERS = ("tests/whole/", "tests/http/", "tests/database/", "tests/whole/", "tests/http/")
 # How long the longest files take, of those that `make test` runs: seconds, on two cores beside four others.
 SECONDS = {
-    "whole/hostile_redis": 47,
+    "whole/hostile_redis": 30,
     "whole/never": 35,
     "whole/redis_away": 27,
     "whole/failpoints": 21,
@@ -80,20 +84,35 @@ def pytest_mark_what_is_far(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mix the files that wait for processes with those that compute, so that some of either run at any time.
+    """Let the files that took longest when somebody last looked come first: nobody is left alone with one at the end.
 
-    Among either, the files that took longest when somebody last looked come first, so that no process is left alone
-    with one at the end. Servers that are killed and want their ports back come late, when nobody else starts any.
+    Servers that are killed and want their ports back come late, when nobody else starts any.
     """
-    files = dict.fromkeys(item.path for item in items)
-    waiting = [path for path in files if _starts_servers(path)]
-    computing = [path for path in files if not _starts_servers(path)]
-    order: dict[Path, float] = {}
-    for paths, share in ((computing, 1.0), (waiting, LATE * LATE)):
-        paths.sort(key=lambda path: -SECONDS.get(_name(path), 0))
-        order |= {path: share * place / len(paths) for place, path in enumerate(paths)}
+    files = sorted(dict.fromkeys(item.path for item in items), key=lambda path: -SECONDS.get(_name(path), 0))
+    order: dict[Path, float] = {path: place / len(files) for place, path in enumerate(files)}
     order |= {path: LATE for path in files if path.name in KILLS_SERVERS}
     items.sort(key=lambda item: order[item.path])
+
+
+class FolderScheduling(LoadFileScheduling):  # type: ignore[misc]
+    """Gives each process of a run the files of one folder first, and any others once there are none of it.
+
+    Two of them wait for servers most of the time while the others compute. What a folder needs beyond the servers,
+    such as the process that others are forked from, or an app that has answered before, is made in few of them.
+    """
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        folder = FOLDERS[int(node.gateway.id.removeprefix("gw")) % len(FOLDERS)]
+        own = (name for name in self.workqueue if folder in name and Path(name).name not in KILLS_SERVERS)
+        if (first := next(own, None)) is not None:
+            self.workqueue.move_to_end(first, last=False)
+        super()._assign_work_unit(node)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FolderScheduling | None:
+    """Schedule whole files by their folders."""
+    return FolderScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def _name(path: Path) -> str:
@@ -104,10 +123,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Say in the last line what was left out for want of a program."""
     if not hasattr(config, "workerinput") and (line := left_out()):
         sys.stdout.write(f"{line}\n")
-
-
-def _starts_servers(path: Path) -> bool:
-    return "whole" in path.parts and path.name not in KILLS_SERVERS
 
 
 @pytest.hookimpl(optionalhook=True)
