@@ -204,15 +204,21 @@ def test_a_route_is_for_nobody_without_a_token_unless_it_says_so(door: Door) -> 
 
 @pytest.mark.parametrize("route", MATRIX)
 def test_a_route_answers_each_role_as_the_matrix_says(everybody: Door, changing: Door, route: str) -> None:
-    found = {who: _called(everybody, changing, route, who) for who in WHO}
+    expected = dict(zip(WHO, MATRIX[route].split(), strict=True))
+    refused = [who for who in WHO if expected[who] >= "400"]
+    door = changing if route.split()[1].startswith(CHANGING) else everybody
 
-    assert found == dict(zip(WHO, MATRIX[route].split(), strict=True))
+    # Who is refused leaves it as it is for the next one; who is not gets another one.
+    call = _call(everybody, door, route) if refused else {}
+    found = {who: _called(door, route, who, call) for who in refused}
+    found |= {who: _called(door, route, who, _call(everybody, door, route)) for who in WHO if who not in refused}
+
+    assert found == expected
 
 
-def _called(everybody: Door, changing: Door, route: str, who: str) -> str:
-    """Call a route as somebody, with rows of its own and a good body; return the status, or what is off with it."""
-    method, path = route.split()
-    door = changing if path.startswith(CHANGING) else everybody
+def _call(everybody: Door, door: Door, route: str) -> dict[str, Any]:
+    """Return how to call a route, with rows of its own and a good body."""
+    _, path = route.split()
     world = door.world
     question = {
         "tenant": world.tenant.slug,
@@ -244,9 +250,13 @@ def _called(everybody: Door, changing: Door, route: str, who: str) -> str:
     if "{token_id}" in path:
         door.run_sql(NO_TOKENS, p=world.people["ann"].person_id)
         named["token_id"] = made(door, "ann")["id"]
+    return {"path": path.format_map(Anything(named)), **parts, **body}
 
-    answer = door.call(who, method, path.format_map(Anything(named)), **parts, **body)
 
+def _called(door: Door, route: str, who: str, call: dict[str, Any]) -> str:
+    """Call a route as somebody; return the status."""
+    method, path = route.split()
+    answer = door.call(who, method, **call)
     if path.endswith("/leave") and answer.status_code == 204:
         _come_back(door, who)
     if answer.status_code >= 400:
