@@ -339,14 +339,17 @@ def test_what_was_erased_is_left_out_and_the_proof_stands(story: World) -> None:
     assert result.left_out > 3
 
 
-def test_a_single_event_is_proven_by_a_few_tiles(world: World, worker: Database, superuser: Engine) -> None:
-    write(world, 70_000)
+@pytest.mark.parametrize("count", [700, pytest.param(70_000, marks=pytest.mark.far)])
+def test_a_single_event_is_proven_by_a_few_tiles(
+    world: World, worker: Database, superuser: Engine, count: int
+) -> None:
+    write(world, count)
     sealed(worker)
     with superuser.connect() as connection:
         ids = connection.execute(text("SELECT event_id, body FROM seals JOIN events ON id = event_id")).all()
     reader = reads(world)
 
-    for event_id, body in (ids[0], ids[40_000], ids[-1]):
+    for event_id, body in (ids[0], ids[count // 2], ids[-1]):
         with world.db.transaction() as session:
             log, number, path = audit_access.inclusion(session, reader, event_id)
 

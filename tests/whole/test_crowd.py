@@ -2,6 +2,8 @@
 
 import socket
 
+import pytest
+
 from config.settings import DEVELOPMENT_KEY
 from lockbox.notifications.endpoints import SecretVault, new_secret
 from tests.whole.conftest import PATIENCE, RunningStack
@@ -21,6 +23,7 @@ FROM hole, events e WHERE e.request_id = :request RETURNING id
 """
 
 
+@pytest.mark.far
 def test_fifty_thousand_notifications_to_a_dead_host_delay_no_deadline(stage: RunningStack) -> None:
     crowd = stage.world(approval_window=600)
     request = crowd.submit()

@@ -19,6 +19,7 @@ from tests.whole.people import PHONE, BrowserDesk, desk_of, overflow, picture, v
 from tests.whole.post import address_of, code_to, mails_to
 
 pytestmark = [
+    pytest.mark.far,
     pytest.mark.skipif(people.PROGRAM is None, reason=people.MISSING),
     pytest.mark.timeout(240),
 ]
@@ -114,7 +115,6 @@ def test_three_people_play_the_whole_story(stage: RunningStack, desk: BrowserDes
     stage.events_are_whole()
 
 
-@pytest.mark.far
 def test_a_denial_wants_a_reason_and_the_requester_reads_it(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
@@ -132,7 +132,6 @@ def test_a_denial_wants_a_reason_and_the_requester_reads_it(stage: RunningStack,
     expect(erin.locator("main")).to_contain_text("Ask the owner of the mailbox first")
 
 
-@pytest.mark.far
 def test_of_two_who_race_the_loser_is_told_who_won(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
@@ -151,7 +150,6 @@ def test_of_two_who_race_the_loser_is_told_who_won(stage: RunningStack, desk: Br
     assert stage.state(request.id) == "denied"
 
 
-@pytest.mark.far
 def test_a_page_that_is_open_says_that_the_time_is_over(stage: RunningStack, desk: BrowserDesk) -> None:
     told(stage, stage.world(approval_window=900))
     world = stage.world(approval_window=10)
@@ -165,7 +163,6 @@ def test_a_page_that_is_open_says_that_the_time_is_over(stage: RunningStack, des
     stage.ends(request.id, "timed_out")
 
 
-@pytest.mark.far
 def test_a_window_that_moves_to_the_next_page_is_not_taken_for_one_that_has_closed(
     stage: RunningStack, desk: BrowserDesk
 ) -> None:
@@ -202,7 +199,6 @@ def test_a_window_that_moves_to_the_next_page_is_not_taken_for_one_that_has_clos
     expect(ann.locator(f"#open-{last.id}")).to_have_count(0)
 
 
-@pytest.mark.far
 def test_without_script_everything_can_be_done(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(vendor_review=True, approval_window=900, review_window=900)
     erin, max_, ann = (desk.person(world, name, java_script_enabled=False) for name in ("erin", "max", "ann"))
@@ -229,7 +225,6 @@ def test_without_script_everything_can_be_done(stage: RunningStack, desk: Browse
     expect(ann.locator("main")).to_contain_text("The inbox")
 
 
-@pytest.mark.far
 def test_on_a_phone_somebody_signs_in_by_a_mailed_code_and_says_no(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
@@ -254,7 +249,6 @@ def test_on_a_phone_somebody_signs_in_by_a_mailed_code_and_says_no(stage: Runnin
     assert stage.state(request.id) == "denied"
 
 
-@pytest.mark.far
 def test_what_somebody_writes_is_text_and_nothing_else(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     erin, ann = desk.person(world, "erin"), desk.person(world, "ann")
@@ -267,7 +261,6 @@ def test_what_somebody_writes_is_text_and_nothing_else(stage: RunningStack, desk
     assert ann.locator("main img").count() == 0
 
 
-@pytest.mark.far
 def test_a_form_counts_for_its_own_session_and_once(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900, quorum=2)
     request = world.submit()
@@ -309,7 +302,6 @@ class Frame(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.mark.far
 def test_no_page_is_shown_in_a_frame_of_somebody_else(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
@@ -371,7 +363,6 @@ def furnished(stage: RunningStack) -> tuple[World, dict[str, str]]:
     return world, ids | {"slug": world.tenant.slug}
 
 
-@pytest.mark.far
 @pytest.mark.parametrize("who", PAGES)
 def test_pages_serve_everybody_wide_and_narrow_light_and_dark(
     desk: BrowserDesk, furnished: tuple[World, dict[str, str]], who: str
@@ -397,7 +388,6 @@ def test_pages_serve_everybody_wide_and_narrow_light_and_dark(
     assert wrong == []
 
 
-@pytest.mark.far
 def test_whoever_has_no_session_is_asked_to_sign_in_and_comes_back(desk: BrowserDesk) -> None:
     page = desk.person()
 
@@ -407,7 +397,6 @@ def test_whoever_has_no_session_is_asked_to_sign_in_and_comes_back(desk: Browser
     assert violations(page) == []
 
 
-@pytest.mark.far
 def test_a_link_checker_changes_nothing(stage: RunningStack, desk: BrowserDesk) -> None:
     world = stage.world(approval_window=900)
     request = world.submit()
