@@ -20,7 +20,8 @@ LONGEST_SECONDS = 90.0
 
 LEFT = text("""
 SELECT (SELECT count(*) FROM requests WHERE wake_at IS NOT NULL AND NOT id = ANY(CAST(:calm AS uuid[]))) AS requests,
-    (SELECT count(*) FROM notifications WHERE closed_at IS NULL) + (SELECT count(*) FROM outbox) AS notifications,
+    (SELECT count(*) FROM notifications WHERE closed_at IS NULL) + (SELECT count(*) FROM outbox)
+        + (SELECT count(*) FROM unsettled) AS notifications,
     (SELECT count(*) FROM reports_due) AS reports,
     (SELECT count(*) FROM unsealed) AS unsealed
 """)

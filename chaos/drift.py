@@ -22,6 +22,7 @@ SELECT CASE WHEN wake_at < deadline_at THEN 'remind' WHEN state = 'active' THEN 
 SELECT 'notify:' || id AS member, ceil(extract(epoch FROM run_at) * 1000) AS due FROM notifications WHERE closed_at
 IS NULL
 UNION ALL SELECT 'notify:' || event_id, ceil(extract(epoch FROM run_at) * 1000) FROM outbox
+UNION ALL SELECT 'notify:' || id, ceil(extract(epoch FROM settle_by) * 1000) FROM unsettled
 """),
 }
 # Well within the minute in which a reconcile has to arm it.

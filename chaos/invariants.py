@@ -129,6 +129,7 @@ def told_once_or_more(seen: ChaosEvidence) -> tuple[str, Iterable[str]]:
         approver_not_asked=questions.NOT_ASKED,
         requester_not_told=questions.REQUESTER_NOT_TOLD,
         promised_twice=questions.PROMISED_TWICE,
+        mail_not_in_one_event=questions.NOT_NOTED,
     )
     notifications = by_id(seen.rows(questions.NOTIFICATIONS))
     return f"{len(notifications)} notifications", chain(_left(seen, *TOLD), off, _undelivered(seen), _strange(seen))

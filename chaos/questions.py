@@ -65,6 +65,16 @@ PROMISED_TWICE = """
 SELECT event_id AS id FROM notifications WHERE event_id IS NOT NULL
 GROUP BY event_id, person_id, address_id, observer_id, endpoint_id, template HAVING count(*) > 1
 """
+NOT_NOTED = """
+SELECT n.id FROM notifications n WHERE n.request_id IS NOT NULL AND n.channel = 'mail'
+AND NOT EXISTS (SELECT FROM unsettled u WHERE u.event_id = n.event_id AND u.of_report = (n.template = 'report'))
+AND 1 <> (SELECT count(*) FROM events e
+    CROSS JOIN LATERAL (SELECT convert_from(e.body, 'UTF8')::jsonb AS said) b
+    CROSS JOIN LATERAL jsonb_each(b.said -> 'mails') m
+    WHERE e.action = 'notified' AND e.request_id = n.request_id AND b.said ->> 'of_event' = n.event_id::text
+        AND (b.said ->> 'template' IS NOT NULL) = (n.template = 'report')
+        AND m.value ->> 0 = coalesce(n.person_id, n.observer_id)::text AND m.value ->> 2 = n.outcome)
+"""
 NOTIFICATIONS = """
 SELECT n.id, n.outcome, n.last_error, n.template, n.attempts, coalesce(h.url, p.email) AS to,
     coalesce(n.until_at < e.at + interval '1 hour', false) AS is_prompt,

@@ -10,6 +10,7 @@ from cli.terminal import NOTHING, duration, moment, words
 from lockbox.notifications.mail_text import NOBODY_NOTIFIED, STATE_WORDINGS, Tone
 from lockbox.text_rules import flagged
 
+MAIL_OUTCOMES = {"dead": "not delivered to", "open": "still open to", "moot": "not needed by", "sent": "mailed to"}
 NOBODYS = {"owner": "the installation's owner"}
 COLOURS = {
     Tone.WAITS: "yellow",
@@ -139,14 +140,24 @@ def _actor(item: Mapping[str, Any]) -> str:
 
 def _beside(item: Mapping[str, Any]) -> str:
     """Return what an entry says about the delivery of notifications."""
-    if dead := item["notification"]:
-        whom = dead["recipient"] or "somebody of the other side"
-        return f"{words(dead['template'])} by {dead['channel']} to {whom}: {words(dead['error'])}"
+    if notified := item["notified"]:
+        return _told(notified)
     if item["nobody_notified"]:
         return f"nobody could be notified: none of {item['asked']} was reached"
     if item["asked"] is not None:
         return f"{item['reached']} of {item['asked']} were reached"
     return f"none of {item['unreached']} could be reached" if item["unreached"] is not None else ""
+
+
+def _told(notified: Mapping[str, Any]) -> str:
+    """Return who got a mail about a move, and who did not."""
+    by_outcome = {
+        outcome: ", ".join(one["name"] for one in notified["recipients"] if one["outcome"] == outcome)
+        for outcome in MAIL_OUTCOMES
+    }
+    of = f"#{notified['of_seq']} " if notified["of_seq"] else ""
+    said = "; ".join(f"{MAIL_OUTCOMES[outcome]} {whom}" for outcome, whom in by_outcome.items() if whom)
+    return f"{of}{said}" + (f"; and {notified['not_listed']} more" if notified["not_listed"] else "")
 
 
 def show_activity(items: Sequence[Mapping[str, Any]]) -> None:

@@ -46,6 +46,8 @@ POINTS = {
     "webhook.after_response": "a webhook has answered, and nobody noted that",
     "notify.before_record": "notifications were sent, and no transaction notes that yet",
     "notify.after_write": "that notifications were sent is written, and not committed",
+    "settle.before_event": "a move's mails are settled, and no event says how they ended",
+    "settle.after_event": "the event that says how a move's mails ended is written, and nothing is committed",
     "notify.after_record": "that notifications were sent is committed, and whoever waits does not know",
     "sealer.after_take": "events are taken to be sealed, and have no place yet",
     "sealer.after_tree": "events have their places in the tree, and nothing is signed",

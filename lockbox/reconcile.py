@@ -45,6 +45,8 @@ SELECT id, due FROM (
     (SELECT event_id AS id, run_at AS due FROM outbox WHERE event_id > :after ORDER BY event_id LIMIT :most)
     UNION ALL
     (SELECT id, run_at FROM notifications WHERE closed_at IS NULL AND id > :after ORDER BY id LIMIT :most)
+    UNION ALL
+    (SELECT id, settle_by FROM unsettled WHERE id > :after ORDER BY id LIMIT :most)
 ) promised ORDER BY id LIMIT :most
 """)
 # A clock that is read once, and not for each row, lets an index find what is due.
@@ -63,6 +65,11 @@ WHERE closed_at IS NULL
 AND run_at BETWEEN (SELECT clock_timestamp()) - CAST(:recent AS interval)
     AND (SELECT clock_timestamp()) + CAST(:soon AS interval)
 ORDER BY run_at LIMIT :most)
+UNION ALL
+(SELECT id, settle_by FROM unsettled
+WHERE settle_by BETWEEN (SELECT clock_timestamp()) - CAST(:recent AS interval)
+    AND (SELECT clock_timestamp()) + CAST(:soon AS interval)
+ORDER BY settle_by LIMIT :most)
 """)
 PAGES = {CLOCK: OPEN_CLOCKS, NOTIFICATIONS: OPEN_NOTIFICATIONS}
 SOONS = {CLOCK: SOON_CLOCKS, NOTIFICATIONS: SOON_NOTIFICATIONS}

@@ -23,6 +23,7 @@ from api.refusal_log import AttemptedAction, note
 from api.schemas.requests import ApprovalInput
 from config.settings import Settings
 from lockbox.audit import event_search
+from lockbox.audit.report import NOTIFIED, mailed
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import (
     AlreadyAskedAgain,
@@ -256,7 +257,7 @@ def _pending(session: UnitOfWork, rows: Iterable[Row[Any]]) -> list[AccessReques
 
 
 def _timeline(happened: Iterable[Row[Any]], side: Side) -> Iterator[dict[str, Any]]:
-    """Yield the events of the page: the moves, and escalations with their reason."""
+    """Yield the events of the page: the moves, escalations with their reason, and who of that side was notified."""
     for event in happened:
         said = json.loads(event.body) if event.body else {}
         why = (
@@ -265,9 +266,13 @@ def _timeline(happened: Iterable[Row[Any]], side: Side) -> Iterator[dict[str, An
             else ""
         )
         beside = event.action in BESIDE and knows_of(side, event.to_state, None)
+        mails = None
+        if event.action == NOTIFIED:
+            beside = event.internal is (side is Side.VENDOR)
+            mails = mailed(said, event.recipients or {})
         if event.seq is not None or beside:
-            kept = approval_limits(event)
-            yield {**event._mapping, "action": f"{event.action}{why}", "kept": kept}  # noqa: SLF001 - its public name
+            further = {"action": f"{event.action}{why}", "kept": approval_limits(event), "mails": mails}
+            yield {**event._mapping, **further}  # noqa: SLF001 - its public name
 
 
 def _offered(moves: Iterable[AvailableMove]) -> dict[Action, LockboxError | None]:

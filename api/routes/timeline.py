@@ -15,13 +15,15 @@ from api.schemas.requests import (
     EventView,
     NotificationCount,
     NotificationList,
-    UndeliveredNotificationView,
+    NotifiedRecipientView,
+    NotifiedView,
 )
 from lockbox.audit import event_search
-from lockbox.identity.roles import ProtectedField, ReaderRole, may_read, origin_of, reader_roles
+from lockbox.audit.event_search import RECIPIENT
+from lockbox.audit.report import NOTIFIED
+from lockbox.identity.roles import ProtectedField, ReaderRole, Side, may_read, origin_of, reader_roles
 from lockbox.notifications import delivery_status
 from lockbox.notifications.audience import knows_of
-from lockbox.notifications.outcome_events import NOTIFICATION_DEAD
 from lockbox.requests import queries, readers
 from lockbox.requests.on_behalf_of import EventPerson, OnBehalfOf, on_behalf_of
 
@@ -37,12 +39,10 @@ def events(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: Ses
     entry = queries.find(session, who, request_id)
     held = reader_roles(who, entry.request.requester_id, entry.request.tenant_id)
     rows = event_search.events(session, request_id)
-    are_dead = any(row.action == NOTIFICATION_DEAD for row in rows)
-    own = delivery_status.of_request(session, request_id, who.side).own if are_dead else ()
-    names = {str(one.id): one.recipient for one in own}
+    numbers = {str(row.id): row.seq for row in rows}
     said = on_behalf_of(session, event_search.moves(rows))
-    seen = [row for row in rows if row.seq is not None or knows_of(who.side, row.to_state, row.template)]
-    shown = EventList(items=[_event(row, said.get(row.seq, OnBehalfOf()), held, names) for row in seen])
+    seen = [row for row in rows if row.seq is not None or _knows_of(who.side, row)]
+    shown = EventList(items=[_event(row, said.get(row.seq, OnBehalfOf()), held, numbers) for row in seen])
     readers.record_read(session, who, came, entry.request)
     return shown
 
@@ -69,8 +69,15 @@ def _named(one: EventPerson) -> PersonView:
     return PersonView(id=one.id, name=one.name or ERASED)
 
 
-def _event(row: Row[Any], voice: OnBehalfOf, held: frozenset[ReaderRole], names: Mapping[str, str]) -> EventView:
-    """Return an event as the reader may see it; `names` are recipients of their own side, by notification."""
+def _knows_of(side: Side, row: Row[Any]) -> bool:
+    """Whether a side knows of what happened beside the moves; which of its people were notified is its own."""
+    return row.internal is (side is Side.VENDOR) if row.action == NOTIFIED else knows_of(side, row.to_state, None)
+
+
+def _event(
+    row: Row[Any], voice: OnBehalfOf, held: frozenset[ReaderRole], numbers: Mapping[str, int | None]
+) -> EventView:
+    """Return an event as the reader may see it; `numbers` are those of the moves by the ids of their events."""
     actor = PersonView(id=row.actor_id, name=row.actor_name or ERASED) if row.actor_id else None
     columns = row._mapping.items()  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
     facts = {name: value for name, value in columns if name in EventView.model_fields}
@@ -82,14 +89,29 @@ def _event(row: Row[Any], voice: OnBehalfOf, held: frozenset[ReaderRole], names:
     facts |= {name: said.get(name) for name in ("follows", "asked", "reached", "unreached")} | on_behalf_of_fields(
         voice
     )
-    if row.action == NOTIFICATION_DEAD:
-        facts["notification"] = UndeliveredNotificationView(
-            recipient=names.get(said["notification_id"]), **_plain(said)
-        )
     return EventView(
-        **{"notification": None} | facts, actor=actor, role=row.actor_role, nobody_notified="nobody_notified" in said
+        **facts,
+        actor=actor,
+        role=row.actor_role,
+        nobody_notified="nobody_notified" in said,
+        notified=_notified(said, row.recipients or {}, numbers) if row.action == NOTIFIED else None,
     )
 
 
-def _plain(said: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: said[name] for name in ("template", "channel", "error")}
+def _notified(said: Mapping[str, Any], names: Mapping[str, str], numbers: Mapping[str, int | None]) -> NotifiedView:
+    return NotifiedView(
+        **{name: said[name] for name in ("part", "sent", "dead", "moot", "open")},
+        of_seq=numbers.get(said["of_event"]),
+        template=said.get("template"),
+        not_listed=said.get("not_listed", 0),
+        recipients=[
+            NotifiedRecipientView(
+                id=told[0],
+                name=names.get(f"{RECIPIENT}_{number}", ERASED).rpartition(" <")[0] or ERASED,
+                channel=told[1],
+                outcome=told[2],
+                at=told[3] if len(told) > len(("id", "channel", "outcome")) else None,
+            )
+            for number, told in sorted(said["mails"].items(), key=lambda mail: int(mail[0]))
+        ],
+    )

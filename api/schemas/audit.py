@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from api.schemas.parts import PersonView
-from lockbox.audit.report import ReportedUse
+from lockbox.audit.report import ReportedMails, ReportedUse
 
 
 class AuditEventView(BaseModel):
@@ -105,7 +105,7 @@ class ReportView(BaseModel):
 
     `lost` are moves missing from the audit log, and `altered` events that differ from what was sealed: they are not
     proven. `page` is the report as a self-contained HTML page. `granted_actions` and `granted_resources` are what was
-    granted if that is less than was asked, else null.
+    granted if that is less than was asked, else null. `mails` says who was notified, as far as the reader may know.
     """
 
     request_id: UUID
@@ -120,6 +120,7 @@ class ReportView(BaseModel):
     opened_at: datetime | None
     closed_at: datetime | None
     questions: list[StepView]
+    mails: list[ReportedMails]
     uses: list[ReportedUse]
     more: bool
     sealed: bool

@@ -208,22 +208,42 @@ class RequestPage(BaseModel):
     next_cursor: str | None
 
 
-class UndeliveredNotificationView(BaseModel):
-    """An undelivered notification; `recipient` is null for readers of the other side, `error` is a word."""
+class NotifiedRecipientView(BaseModel):
+    """A mail to somebody, by name; `outcome` is `sent`, `dead`, `moot` or `open`, `at` is null while it is open."""
 
-    template: str
+    id: UUID
+    name: str
     channel: str
-    recipient: str | None
-    error: str
+    outcome: str
+    at: datetime | None
+
+
+class NotifiedView(BaseModel):
+    """How the mails about an event ended; `of_seq` is the number of the move, or null if it was none.
+
+    `part` 2 says how those ended that part 1 called open. `template` is `report` for the reports on a window, else
+    null. Of very many mails those that were not delivered are listed first, and `not_listed` counts the rest.
+    """
+
+    of_seq: int | None
+    part: int
+    template: str | None
+    sent: int
+    dead: int
+    moot: int
+    open: int
+    recipients: list[NotifiedRecipientView]
+    not_listed: int
 
 
 class EventView(BaseModel):
     """An event of a request's timeline; the actor is a person, or null for the clock.
 
     Moves are numbered by `seq` without a gap; other events have none: `remind`, `escalate`, `warn`, `unreached`,
-    `notification_dead`, `decision_refused`, `question` and `answer`, whose text is in `comment`. `on_behalf_of` is
-    for whom a service account or a delegate acted, `principals` all principals of a delegate, `means` how the decider
-    had signed in: `mail-only` is a mailed code. Address and user agent are shown to the actor's own side, comments to
+    `notified`, `decision_refused`, `question` and `answer`, whose text is in `comment`. `notified` says who of the
+    reader's own side got a mail about an event before it, and is not shown to the other side. `on_behalf_of` is for
+    whom a service account or a delegate acted, `principals` all principals of a delegate, `means` how the decider had
+    signed in: `mail-only` is a mailed code. Address and user agent are shown to the actor's own side, comments to
     both parties; others get null. A time-out says how many people were `asked` and `reached`; `unreached` is how many
     could not be, if that caused an escalation.
     """
@@ -248,7 +268,7 @@ class EventView(BaseModel):
     reached: int | None
     unreached: int | None
     nobody_notified: bool
-    notification: UndeliveredNotificationView | None
+    notified: NotifiedView | None
 
 
 class EventList(BaseModel):

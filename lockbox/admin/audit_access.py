@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from lockbox.admin import permissions
 from lockbox.audit import event_search, events
 from lockbox.audit import report as reports
 from lockbox.audit.canonical import instant
-from lockbox.audit.event_search import EventFilter, EventScope, FoundEvents, RecordedEvent
+from lockbox.audit.event_search import RECIPIENT, EventFilter, EventScope, FoundEvents, RecordedEvent
 from lockbox.audit.events import VENDORS_LOG, Actor
 from lockbox.audit.export import Export, Pages
 from lockbox.audit.log import proofs
@@ -43,11 +43,11 @@ ORIGIN = frozenset({"address", "user_agent"})
 CUSTOMERS = frozenset({*map(str, CUSTOMERS_PARTIES), Side.CUSTOMER.value})
 OWN = EventScope(hidden_by_role=dict.fromkeys(CUSTOMERS, frozenset[str]()), hidden_for_others=ORIGIN)
 VENDORS = EventScope(
-    hidden=frozenset({"comment", "justification"}),
+    hidden=frozenset({"comment", "justification", RECIPIENT}),
     hidden_by_role=dict.fromkeys(CUSTOMERS, ORIGIN),
     shown_without_request=frozenset({"name"}) | ORIGIN,
 )
-VENDORS_OWN = EventScope(of_tenants=VENDORS)
+VENDORS_OWN = EventScope(of_tenants=replace(VENDORS, hidden=VENDORS.hidden - {RECIPIENT}))
 """The scopes of a tenant's readers and of the vendor's in its log, and of the vendor's in the vendor's log.
 
 The vendor's readers do not see whom a tenant invited, asked or gave something to.
@@ -242,11 +242,12 @@ def report(session: UnitOfWork, caller: Caller, origin: Origin, request_id: UUID
         _events(session, who, EventFilter(request=request_id, action=one), MOST_SAID) for one in reports.CONVERSED
     ]
     asked = [event for some in said for event in some]
-    count = len(moves) + len(used) + len(asked)
+    told = _events(session, who, EventFilter(request=request_id, action=reports.NOTIFIED), MOST_SAID)
+    count = len(moves) + len(used) + len(asked) + len(told)
     record_read(session, who, origin, events.AUDIT_LOG_READ, asked={"request": str(request_id)}, count=count)
     more, kept = len(used) > MOST_USES, _kept(entry.request)
     in_order = sorted(asked, key=lambda event: (event.at, event.id))
-    return reports.report(entry.tenant, moves, used[-MOST_USES:], asked=in_order, more=more, kept=kept)
+    return reports.report(entry.tenant, moves, used[-MOST_USES:], asked=in_order, told=told, more=more, kept=kept)
 
 
 def _kept(request: AccessRequest) -> RequestRecord:

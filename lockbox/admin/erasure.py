@@ -48,6 +48,7 @@ REMOVE = tuple(
         """,
         "DELETE FROM notifications n USING gone g WHERE n.event_id = g.event_id",
         "DELETE FROM outbox o USING gone g WHERE o.event_id = g.event_id",
+        "DELETE FROM unsettled u USING gone g WHERE u.event_id = g.event_id",
         "DELETE FROM event_details d USING gone g WHERE d.event_id = g.event_id",
         "DELETE FROM events e USING gone g WHERE e.id = g.event_id",
     )
@@ -96,6 +97,7 @@ WITH said AS MATERIALIZED (
     FROM event_details d JOIN events e ON e.id = d.event_id CROSS JOIN jsonb_each(d.fields) AS f (field, said)
     WHERE f.field IN ('name', 'address', 'user_agent', 'member', 'mailbox', 'observer', 'account', 'from_address',
         'wanted', 'principal', 'delegate', 'engineer', 'credential') OR starts_with(f.field, 'principal_')
+        OR starts_with(f.field, 'recipient_')
         OR (f.field = 'comment' AND e.action IN ('question', 'answer'))
 ), theirs AS (
     SELECT s.event_id, s.log_id, array_agg(s.field) AS fields FROM said s
@@ -107,6 +109,8 @@ WITH said AS MATERIALIZED (
         WHEN s.field IN ('principal', 'delegate') THEN s.body ->> (s.field || '_id') = CAST(:id AS text)
         WHEN starts_with(s.field, 'principal_')
             THEN s.body -> 'principals' ->> (substr(s.field, 11)::integer - 1) = CAST(:id AS text)
+        WHEN starts_with(s.field, 'recipient_') THEN s.body -> 'mails' -> substr(s.field, 11) ->> 0
+            = CAST(:id AS text) OR substring(s.value FROM '<([^<>]*)>$') = ANY(:addresses)
         WHEN s.field = 'wanted' THEN s.value ~ ANY(:mentions)
         WHEN s.field IN ('member', 'observer') THEN s.body ->> 'person_id' = CAST(:id AS text)
             OR substring(s.value FROM '<([^<>]*)>$') = ANY(:addresses)

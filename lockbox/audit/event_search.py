@@ -22,15 +22,18 @@ SELECT e.seq, e.at, e.action, e.actor_id, e.actor_role, e.from_state, e.to_state
     d.fields #>> '{kept_resources,1}' AS kept_resources,
     (SELECT jsonb_object_agg(f.key, f.value ->> 1) FROM jsonb_each(d.fields) f
         WHERE starts_with(f.key, 'principal_')) AS principals,
-    CASE WHEN e.action = 'notification_dead' THEN convert_from(e.body, 'UTF8')::jsonb ->> 'template' END AS template,
-    e.body
+    CASE WHEN e.action = 'notified' THEN (SELECT jsonb_object_agg(f.key, f.value ->> 1) FROM jsonb_each(d.fields) f
+        WHERE starts_with(f.key, 'recipient_')) END AS recipients,
+    e.internal, e.id, e.body
 FROM events e LEFT JOIN event_details d ON d.event_id = e.id
-WHERE e.request_id = :request_id AND e.action NOT IN ('activity', 'notifications_sent')
+WHERE e.request_id = :request_id AND e.action <> 'activity'
 ORDER BY e.at, e.seq NULLS LAST, e.id
 """)
 LOOKED_THROUGH = 1000
 """So many of a log's newest events one page goes through for what is searched."""
 WORDS = ("comment", "justification")
+RECIPIENT = "recipient"
+"""What the fields with the recipients of a move's mails are called, each with a number behind it."""
 UNREAD = frozenset({"deadline_at", "internal", "log_id"})
 DETAILS: ColumnElement[Any] = literal_column("(SELECT d.fields FROM event_details d WHERE d.event_id = events.id)")
 # Whether the leaf at the event's number is the hash of its body; null while it is not sealed.
@@ -47,7 +50,7 @@ SAYS = """EXISTS (SELECT FROM event_details d, jsonb_each(d.fields) f
 def events(session: UnitOfWork, request_id: UUID) -> Sequence[Row[Any]]:
     """Return the events of a request in order: its moves, which have a seq, and the events beside them.
 
-    Activity and notifications sent are left out, because they have lists of their own.
+    Activity is left out, because it has a list of its own.
     """
     return session.execute(EVENTS, {"request_id": request_id}).all()
 
@@ -120,7 +123,8 @@ class RecordedEvent:
 class EventScope:
     """What one reader may read of a log's events.
 
-    `hidden` are fields to leave out: of all events, of events by actors of some roles, or of events about no request.
+    `hidden` are fields to leave out: of all events, of events by actors of some roles, or of events about no request;
+    `recipient` stands for each recipient of a mail.
     `of_tenants` is what the reader may see, in the vendor's log, of tenants' events.
     """
 
@@ -134,6 +138,7 @@ class EventScope:
         """Return whether the reader may see a personal field of an event."""
         if self.of_tenants and event.tenant_id:
             return self.of_tenants.reads(event, name)
+        name = RECIPIENT if name.startswith(f"{RECIPIENT}_") else name
         if name in self.hidden or name in self.hidden_by_role.get(event.actor_role, self.hidden_for_others):
             return False
         return (

@@ -1,7 +1,7 @@
 """Report on one request: who asked, who decided, when it was open, and what was done inside."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,7 +9,7 @@ from uuid import UUID
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lockbox.audit.event_search import RecordedEvent
+from lockbox.audit.event_search import RECIPIENT, RecordedEvent
 from lockbox.audit.verifier.approval_checks import SUBMISSION
 from lockbox.audit.verifier.event_checks import submitted
 
@@ -42,6 +42,14 @@ DEEDS = {
     "answer": "answered",
 }
 CONVERSED = ("question", "answer")
+NOTIFIED = "notified"
+MAILED = {
+    "dead": "not delivered to",
+    "open": "still being sent to",
+    "moot": "no longer needed by",
+    "sent": "mailed to",
+}
+"""How a mail ended, as the audit log and a reader say it; what may matter to a reader comes first."""
 PAGES = Environment(
     loader=PackageLoader("lockbox.audit"),
     autoescape=True,
@@ -69,6 +77,15 @@ class ReportStep:
     def deed(self) -> str:
         """The action in words."""
         return DEEDS.get(self.action, self.action)
+
+
+@dataclass(frozen=True)
+class ReportedMails:
+    """How the mails about a step ended, in words; `deed` is the step, None for a reminder or a report."""
+
+    at: datetime
+    deed: str | None
+    said: str
 
 
 @dataclass(frozen=True)
@@ -110,7 +127,8 @@ class Report:
     `more` is whether there was more activity than listed; `sealed` is whether a checkpoint covers every step. `lost`
     are moves missing from the audit log, described by the request's row. `altered` are events whose columns
     contradict the body or whose body is not the sealed one. `questions` are the questions and answers in order.
-    `granted_actions` and `granted_resources` are what was granted if that is less than was asked.
+    `granted_actions` and `granted_resources` are what was granted if that is less than was asked. `mails` is who was
+    notified by mail.
     """
 
     request_id: UUID
@@ -132,6 +150,7 @@ class Report:
     granted_actions: tuple[str, ...] | None = None
     granted_resources: tuple[str, ...] | None = None
     questions: tuple[ReportStep, ...] = ()
+    mails: tuple[ReportedMails, ...] = ()
 
     @property
     def sealed(self) -> bool:
@@ -172,13 +191,14 @@ def report(
     used: Sequence[RecordedEvent],
     *,
     asked: Sequence[RecordedEvent] = (),
+    told: Sequence[RecordedEvent] = (),
     more: bool = False,
     kept: RequestRecord | None = None,
 ) -> Report:
     """Return the report on a request, from its moves in order and its activity, the oldest first.
 
-    `asked` are its questions and answers. Without the request's row, `kept`, the submitting move has to be among the
-    moves.
+    `asked` are its questions and answers, `told` the events that say who was notified. Without the request's row,
+    `kept`, the submitting move has to be among the moves.
     """
     events = list(moves)
     first = next((event for event in events if event.from_state is None or SUBMISSION in event.said), None)
@@ -204,8 +224,9 @@ def report(
         more=more,
         state=known.state if known else steps[-1].to_state,
         lost=lost,
-        altered=tuple(event.id for event in (*events, *asked, *used) if event.altered),
+        altered=tuple(event.id for event in (*events, *asked, *told, *used) if event.altered),
         questions=tuple(map(step, asked)),
+        mails=_mails((*events, *asked), told),
         granted_actions=_granted_actions(opening),
         granted_resources=_granted_resources(opening),
     )
@@ -324,3 +345,44 @@ def _moment(said: object, otherwise: datetime) -> datetime:
         return datetime.fromisoformat(said) if isinstance(said, str) else otherwise
     except ValueError:
         return otherwise
+
+
+def mailed(said: Mapping[str, Any], recipients: Mapping[str, str]) -> str:
+    """Return how the mails about an event ended, by name as far as these are known, by their fields, else in numbers.
+
+    Args:
+        said: the body of an event `notified`.
+        recipients: its personal values.
+    """
+    listed = [(number, one) for number, one in _listed(said) if f"{RECIPIENT}_{number}" in recipients]
+    parts = []
+    for outcome, words in MAILED.items():
+        names = [recipients[f"{RECIPIENT}_{number}"].rpartition(" <")[0] for number, one in listed if one == outcome]
+        count = said.get(outcome)
+        others = (count if isinstance(count, int) else 0) - len(names)
+        if others > 0:
+            names.append(f"{others} {'person' if others == 1 else 'people'}")
+        if names:
+            parts.append(f"{words} {', '.join(names)}")
+    return "; ".join(parts)
+
+
+def _listed(said: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the number and the outcome of each mail that an event lists, in their order."""
+    mails = said.get("mails")
+    for number, one in mails.items() if isinstance(mails, dict) else ():
+        match one:
+            case [str(_), str(_), str(outcome), *_]:
+                yield number, outcome
+
+
+def _mails(steps: Iterable[RecordedEvent], told: Iterable[RecordedEvent]) -> tuple[ReportedMails, ...]:
+    deeds = {str(event.id): DEEDS.get(event.action, event.action) for event in steps}
+    return tuple(
+        ReportedMails(
+            event.at,
+            None if "template" in event.said else deeds.get(str(event.said.get("of_event"))),
+            mailed(event.said, event.personal),
+        )
+        for event in told
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lockbox.audit.event_search import RecordedEvent
-from lockbox.audit.report import ERASED, PRINCIPAL
+from lockbox.audit.report import ERASED, NOTIFIED, PRINCIPAL, mailed
 
 WORDS = {
     "submit": "submitted a request for access",
@@ -24,6 +24,7 @@ WORDS = {
     "question": "asked the engineer a question",
     "answer": "answered a question",
     "activity": "reported activity",
+    "notified": "notified people",
     "notifications_sent": "sent notifications",
     "notification_dead": "could not deliver a notification",
     "decision_refused": "refused a decision",
@@ -146,6 +147,8 @@ def describe(event: RecordedEvent) -> EventWording:
 
 def _deed(event: RecordedEvent) -> str:
     deed = WORDS.get(event.action, event.action.replace("_", " "))
+    if event.action == NOTIFIED:
+        return f"{deed}: {mailed(event.said, {})}"
     count = event.said.get("count")
     if event.action != NOTIFICATIONS_SENT or not isinstance(count, int):
         return deed
@@ -163,6 +166,8 @@ def _about(event: RecordedEvent) -> Iterator[tuple[str, str]]:
     if event.actor_id is None and "name" in personal:
         yield "Who", personal["name"]
     yield from (("For", value) for name, value in sorted(personal.items()) if name.startswith(PRINCIPAL))
+    if event.action == NOTIFIED:
+        yield "Mails", mailed(said, personal)
     for name, label in LABELS.items():
         if name in personal:
             yield label, personal[name]

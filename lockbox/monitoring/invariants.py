@@ -1,9 +1,10 @@
-"""Check invariants by queries: no window without approval, end or sign-in, and no gap in an audit log.
+"""Check invariants by queries: no window without approval, end or sign-in, nobody forgotten, no gap in an audit log.
 
-A window is open without approval, or without the signature that the policy demands (I1), or past its end (I2), a
-audit log has a gap (I4), or somebody decided who had not signed in, or has a power that nobody on record gave (I12).
-Each looks at all windows that are open, at what changed in the last minutes, and at a part of everything that moves
-on from minute to minute; none at more rows than `MOST`.
+A window is open without approval, or without the signature that the policy demands (I1), or past its end (I2), an
+audit log has a gap (I4), an event is told to nobody, or no event says how that ended (I5), or somebody decided who
+had not signed in, or has a power that nobody on record gave (I12). Each looks at all windows that are open, at what
+changed in the last minutes, and at a part of everything that moves on from minute to minute; none at more rows than
+`MOST`.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ TAIL = 200
 LATELY = timedelta(minutes=3)
 OVERDUE = timedelta(minutes=1)
 SKEW = timedelta(minutes=15)
+UNTOLD = timedelta(minutes=15)
 
 UNAPPROVED = text("""
 WITH looked AS MATERIALIZED (
@@ -103,6 +105,26 @@ WITH page AS MATERIALIZED (
 )
 SELECT 'I4' AS rule, id, tenant_id, 'has a gap in its seals' AS what FROM logs WHERE id IN (SELECT log_id FROM gaps)
 """)
+# Who is told of an event waits in the outbox, then how it ended in `unsettled`, and then an event says it.
+FORGOTTEN = text("""
+WITH lately AS MATERIALIZED (
+    SELECT e.id, e.request_id, e.tenant_id FROM events e
+    WHERE e.id >= (SELECT uuidv7(-CAST(:lately AS interval))) AND e.seq IS NOT NULL ORDER BY e.id DESC LIMIT :most
+)
+SELECT 'I5' AS rule, request_id AS id, tenant_id, 'has waited for a quarter of an hour to be told to anybody' AS what
+FROM (SELECT request_id, tenant_id FROM outbox
+    WHERE at < clock_timestamp() - CAST(:untold AS interval) ORDER BY event_id LIMIT :page) o
+UNION ALL
+SELECT 'I5', request_id, tenant_id, 'was told to people, and no event says how that ended'
+FROM (SELECT request_id, tenant_id FROM unsettled
+    WHERE settle_by < clock_timestamp() - CAST(:untold AS interval) ORDER BY settle_by LIMIT :page) u
+UNION ALL
+SELECT 'I5', l.request_id, l.tenant_id, 'was told to people, and no event says how that ended' FROM lately l
+WHERE EXISTS (SELECT FROM notifications n WHERE n.event_id = l.id AND n.channel = 'mail' AND n.template <> 'report')
+    AND NOT EXISTS (SELECT FROM unsettled u WHERE u.id = l.id)
+    AND NOT EXISTS (SELECT FROM events e WHERE e.request_id = l.request_id AND e.action = 'notified'
+        AND convert_from(e.body, 'UTF8')::jsonb ->> 'of_event' = l.id::text)
+""")
 # A session lasts a week at most; a bearer token of an identity provider begins none. Events that retention has
 # removed prove nothing any more.
 UNSIGNED = text("""
@@ -177,7 +199,7 @@ SELECT log_id, number FROM seals WHERE (log_id, number) > (:log, :number) ORDER 
 OFFSET :page - 1 LIMIT 1
 """)
 NEXT_PERSON = text("SELECT id FROM people WHERE id > :person ORDER BY id OFFSET :page - 1 LIMIT 1")
-QUERIES = (UNAPPROVED, TOO_LONG, NOT_WHOLE, GAP_IN_SEALS, UNSIGNED, UNGIVEN)
+QUERIES = (UNAPPROVED, TOO_LONG, NOT_WHOLE, FORGOTTEN, GAP_IN_SEALS, UNSIGNED, UNGIVEN)
 
 
 @dataclass(frozen=True)
@@ -215,6 +237,7 @@ class ScanPosition:
             "skew": SKEW,
             "lately": LATELY,
             "overdue": OVERDUE,
+            "untold": UNTOLD,
             "most": MOST,
             "tail": TAIL,
             "vendor": VENDORS_LOG,

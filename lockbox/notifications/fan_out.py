@@ -20,7 +20,7 @@ from lockbox.audit.events import Actor
 from lockbox.database import Database, UnitOfWork, array, listed, now
 from lockbox.failpoints import failpoint
 from lockbox.identity.roles import Mode
-from lockbox.notifications import queue, recipients
+from lockbox.notifications import queue, recipients, settlement
 from lockbox.notifications.audience import (
     REPORT,
     REPORTED_AFTER,
@@ -35,7 +35,9 @@ from lockbox.notifications.outbox import KIND, NotifiedMove
 from lockbox.notifications.queue import ClaimedBatch, LetIn, NotificationClaim, ReadyNotification, Slot
 from lockbox.notifications.recipients import AudienceCache, AudienceMember, NotificationRecipient, RecipientDirectory
 from lockbox.notifications.sending_pool import SendingPool
+from lockbox.notifications.settlement import SETTLED_WITHIN
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
+from lockbox.sql import new_id
 
 BUSY_AGAIN = timedelta(milliseconds=250)
 MOST_REPORTS = 500
@@ -50,6 +52,7 @@ AS_IN_ROW = (
 FIND = text("""
 SELECT event_id, request_id, pg_try_advisory_xact_lock(hashtextextended('fan out ' || request_id, 0)) AS is_ours
 FROM outbox WHERE event_id = ANY(:ids)
+UNION ALL SELECT id, NULL, NULL FROM unsettled WHERE id = ANY(:ids)
 """)
 TAKE = text("""
 WITH taken AS (DELETE FROM outbox WHERE request_id = ANY(:ids) RETURNING *)
@@ -66,7 +69,7 @@ UNION ALL SELECT id, email FROM observers WHERE id = ANY(:ids)
 UNION ALL SELECT id, url FROM endpoints WHERE id = ANY(:ids)
 """)
 # Of a thousand events many are told to the same people: each audience is written once, each notification as two
-# numbers.
+# numbers. Whoever is told by mail is accounted for later: see `settlement`.
 ADDRESSED = """
 addressed AS (
     INSERT INTO notifications (id, tenant_id, request_id, event_id, person_id, address_id, observer_id, endpoint_id,
@@ -82,6 +85,12 @@ addressed AS (
         WITH ORDINALITY AS t (person_id, address_id, observer_id, endpoint_id, template, until_at, number)
         ON t.number = n.member
     ON CONFLICT DO NOTHING RETURNING id
+), unsettled_mails AS (
+    INSERT INTO unsettled (id, event_id, of_report, tenant_id, request_id, settle_by)
+    SELECT u.id, u.event_id, u.id <> u.event_id, u.tenant_id, u.request_id, CAST(:settle_by AS timestamptz)
+    FROM unnest(CAST(:c_unsettled AS uuid[]), CAST(:c_event_id AS uuid[]), CAST(:c_tenant_id AS uuid[]),
+        CAST(:c_request_id AS uuid[])) AS u (id, event_id, tenant_id, request_id)
+    WHERE u.id IS NOT NULL ON CONFLICT DO NOTHING
 )"""
 # Who gets the report on a window is asked when it is due: a row now, and not one for each of them.
 REPORTED = """
@@ -139,19 +148,20 @@ def fan_out(session: UnitOfWork, ids: Sequence[UUID], let_in: LetIn) -> FannedBa
         ids: of events; others are left alone.
         let_in: decides which notifications are claimed now, and when the others come again.
     """
-    found = session.execute(FIND, {"ids": list(ids)}).all()
+    rows = session.execute(FIND, {"ids": list(ids)}).all()
+    found = [row for row in rows if row.request_id]
+    settlement.settle_due(session, [row.event_id for row in rows if not row.request_id])
     settled = [IndexEntry(str(row.event_id), KIND, BUSY_AGAIN) for row in found if not row.is_ours]
-    batch = FannedBatch({row.event_id for row in found}, put_off=len(settled))
+    batch = FannedBatch({row.event_id for row in rows}, put_off=len(settled))
     ours = {row.request_id for row in found if row.is_ours}
     if ours:
         rows = session.execute(TAKE, {"ids": sorted(ours)}).all()
         failpoint("fan_out.after_take")
         batch.known |= {row.event_id for row in rows}
-        settled += [IndexEntry(str(row.event_id), KIND, None) for row in rows]
         at, moves = now(session), [_move(row) for row in rows]
         known = _directory(session, moves, at)
         for alike in _rounds(moves):
-            _write(session, alike, known, at, let_in, batch)
+            settled += _write(session, alike, known, at, let_in, batch)
         failpoint("fan_out.after_write")
     database.arm_after_commit(session, NOTIFICATIONS, settled)
     return batch
@@ -195,7 +205,8 @@ def _write(  # noqa: PLR0917 - as many things meet here
     at: datetime,
     let_in: LetIn,
     batch: FannedBatch,
-) -> None:
+) -> list[IndexEntry]:
+    """Write the notifications of these events; return what the schedule holds for the events from now on."""
     informed = recipients.prompted(
         session, [move.request_id for move in moves if AudienceGroup.INFORMED in recipients.notified_groups(move)]
     )
@@ -210,7 +221,9 @@ def _write(  # noqa: PLR0917 - as many things meet here
         "r_due_at": array(move.at + REPORTED_AFTER for move in closed),
     }
     due = put_off | leases
+    unsettled = _mailed(pairs, audiences.due, [move.event_id for move in moves])
     values = _addressed(moves, pairs, audiences.due, [due.get(one.id, at) for one in pairs], leases)
+    values |= {"c_unsettled": array(unsettled), "settle_by": at + SETTLED_WITHIN}
     written = set(session.execute(WRITE, values | reports).scalars())
     batch.claims += [claim for claim in claims if claim.notification_id in written]
     for claim in claims:
@@ -220,6 +233,10 @@ def _write(  # noqa: PLR0917 - as many things meet here
     database.arm_after_commit(
         session, NOTIFICATIONS, [IndexEntry(str(one), KIND, due[one] - at if one in due else at) for one in written]
     )
+    return [
+        IndexEntry(str(move.event_id), KIND, at + SETTLED_WITHIN if mailed else None)
+        for move, mailed in zip(moves, unsettled, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -235,6 +252,12 @@ def _pairs(causes: Sequence[Any], chosen: Sequence[Iterable[int]], due: Sequence
     for number, (cause, audience) in enumerate(zip(causes, chosen, strict=True), 1):
         for one in audience:
             yield _Pair(notification_id(cause.event_id, due[one - 1].recipient), number, one)
+
+
+def _mailed(pairs: Sequence[_Pair], due: Sequence[AudienceMember], ids: Sequence[UUID]) -> list[UUID | None]:
+    """Return the id of each cause of which somebody is told by mail, and None for the others."""
+    mailed = {pair.cause for pair in pairs if due[pair.member - 1].recipient.endpoint_id is None}
+    return [one if number in mailed else None for number, one in enumerate(ids, 1)]
 
 
 def notification_id(event_id: UUID, recipient: NotificationRecipient) -> UUID:
@@ -320,8 +343,13 @@ def _promise_reports(session: UnitOfWork, ended: Sequence[Row[Any]], at: datetim
             audiences[key] = range(first, len(due) + 1)
         chosen.append(audiences[key])
     pairs = list(_pairs(ended, chosen, due))
-    session.execute(WRITE_REPORTS, _addressed(ended, pairs, due, [at] * len(pairs)))
-    database.arm_after_commit(session, NOTIFICATIONS, [IndexEntry(str(one.id), KIND, at) for one in pairs])
+    unsettled = _mailed(pairs, due, [new_id() for _ in ended])
+    values = _addressed(ended, pairs, due, [at] * len(pairs))
+    values |= {"c_unsettled": array(unsettled), "settle_by": at + SETTLED_WITHIN}
+    session.execute(WRITE_REPORTS, values)
+    promises = [IndexEntry(str(one.id), KIND, at) for one in pairs]
+    promises += [IndexEntry(str(one), KIND, at + SETTLED_WITHIN) for one in unsettled if one]
+    database.arm_after_commit(session, NOTIFICATIONS, promises)
 
 
 def _readers(known: RecipientDirectory, tenant_id: UUID, voters: frozenset[UUID]) -> frozenset[UUID]:

@@ -1,4 +1,4 @@
-"""Tables of the notifications package: notifications, delivery attempts, and webhook endpoints."""
+"""Tables of the notifications package: notifications and what is left of them, delivery attempts, and webhooks."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -81,6 +81,24 @@ class OutboxEvent(SQLModel, table=True):
     template: str = Field(max_length=24)
     mode: str = Field(max_length=24)
     asked: list[UUID] = Field(default_factory=list, sa_type=Ids)
+
+
+class UnsettledMails(SQLModel, table=True):
+    """The mails of an event of a request, or the reports on its window, until events have said how all of them ended.
+
+    The first says so by `settle_by` at the latest, even of what is open; `left_open` are the notifications of which
+    it said that, and the second says how these ended. `settle_by` is then when their end is looked for.
+    """
+
+    __tablename__ = "unsettled"
+
+    id: UUID = Field(primary_key=True)
+    event_id: UUID
+    of_report: bool
+    tenant_id: UUID
+    request_id: UUID
+    settle_by: datetime = Field(sa_type=Instant, index=True)
+    left_open: list[UUID] | None = Field(default=None, sa_type=Ids, nullable=True)
 
 
 class Delivery(SQLModel, table=True):

@@ -38,8 +38,12 @@ WITH clock AS MATERIALIZED (SELECT clock_timestamp() - CAST(:grace AS interval) 
 ), open AS (
     SELECT id, run_at AS due FROM notifications WHERE closed_at IS NULL AND run_at <= (SELECT at FROM clock)
     ORDER BY run_at LIMIT :most
+), mails AS (
+    SELECT id, settle_by AS due FROM unsettled WHERE settle_by <= (SELECT at FROM clock)
+    ORDER BY settle_by LIMIT :most
 )
-SELECT id FROM (SELECT * FROM queued UNION ALL SELECT * FROM open) promised ORDER BY due LIMIT :most
+SELECT id FROM (SELECT * FROM queued UNION ALL SELECT * FROM open UNION ALL SELECT * FROM mails) promised
+ORDER BY due LIMIT :most
 """)
 KNOWN = text("SELECT id FROM notifications WHERE id = ANY(:ids)")
 LEADS_TO = text("""
@@ -126,7 +130,7 @@ class ReturnedClaim:
 
 
 def due(session: UnitOfWork, *, grace: timedelta, most: int) -> list[UUID]:
-    """Return the events in the outbox and the open notifications that are overdue by that much, the oldest first."""
+    """Return what is overdue by that much, the oldest first: events, notifications, and what is unsettled."""
     return list(session.execute(DUE, {"grace": grace, "most": most}).scalars())
 
 

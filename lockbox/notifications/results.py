@@ -18,7 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from lockbox import database
 from lockbox.database import Database, UnitOfWork, async_commit, now
 from lockbox.failpoints import failpoint
-from lockbox.notifications import outcome_events, queue
+from lockbox.notifications import outcome_events, queue, settlement
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.outbox import KIND
 from lockbox.notifications.outcome_events import DeliveryAttempt
@@ -46,11 +46,16 @@ WITH recorded AS (
 ), counted AS (
     INSERT INTO counters (name, label, count, total)
     SELECT 'attempt', channel || ' ' || coalesce(outcome, 'again'), count(*), 0 FROM recorded GROUP BY 2
+), held AS (
+    SELECT u.id, u.event_id, u.of_report FROM unsettled u WHERE EXISTS (SELECT FROM recorded r
+        WHERE r.event_id = u.event_id AND (r.template = 'report') = u.of_report
+            AND r.channel = 'mail' AND r.outcome IS NOT NULL)
+    ORDER BY u.id FOR UPDATE OF u
 )
-SELECT r.*, EXISTS (SELECT FROM events e WHERE e.id = r.event_id AND e.internal)
+SELECT r.*, h.id AS unsettled_id, EXISTS (SELECT FROM events e WHERE e.id = r.event_id AND e.internal)
     OR EXISTS (SELECT FROM people p WHERE p.id = r.person_id AND p.side = 'vendor')
     OR EXISTS (SELECT FROM endpoints h WHERE h.id = r.endpoint_id AND h.tenant_id IS NULL) AS is_internal
-FROM recorded r
+FROM recorded r LEFT JOIN held h ON h.event_id = r.event_id AND h.of_report = (r.template = 'report')
 """)
 log = structlog.get_logger(__name__)
 MOST_A_TRANSACTION = 100
@@ -95,9 +100,10 @@ def next_try(attempts: int, at: datetime, until: datetime) -> datetime | None:
 def record(session: UnitOfWork, tries: Sequence[AttemptResult]) -> None:
     """Write how these tries ended, with a row of the delivery log for each that left the house.
 
-    What has arrived is an event for each thing that was sent, and what is dead is one of its own; where that was the
-    last hope to tell anybody of a request, its clock is set to now. A result that is recorded again
-    changes nothing. What ran out of time keeps why it had failed.
+    Whoever records the last mail of an event of a request writes how all of them ended: see `settlement`. What is
+    about no request is an event for each thing that was sent, and what is dead is one of its own. Where that was the
+    last hope to tell anybody of a request, its clock is set to now. A result that is recorded again changes nothing.
+    What ran out of time keeps why it had failed.
     """
     concerned = outcome_events.lock_concerned(
         session, {one.notification_id: one.outcome for one in tries if one.outcome}
@@ -119,8 +125,10 @@ def record(session: UnitOfWork, tries: Sequence[AttemptResult]) -> None:
         )
         .all()
     )
-    outcome_events.record_sent(session, [row for row in recorded if row.outcome == Outcome.SENT], at)
-    ended = [row for row in recorded if row.outcome == Outcome.DEAD]
+    settlement.settle(session, sorted({row.unsettled_id for row in recorded if row.unsettled_id}), at)
+    of_accounts = [row for row in recorded if row.request_id is None]
+    outcome_events.record_sent(session, [row for row in of_accounts if row.outcome == Outcome.SENT], at)
+    ended = [row for row in of_accounts if row.outcome == Outcome.DEAD]
     outcome_events.record_dead(
         session, ended, {one.notification_id: one.attempt.error for one in tries if one.attempt}, at
     )

@@ -52,7 +52,7 @@ EARLIER = text("""
 SELECT e.id, e.seq, e.actor_id, encode(sha256('\\x00'::bytea || e.body), 'hex') AS leaf,
     CASE WHEN e.seq = 1 THEN (SELECT d.fields FROM event_details d WHERE d.event_id = e.id) END AS fields,
     (SELECT p.name FROM people p WHERE p.id = :requester_id) AS engineer
-FROM events e WHERE e.request_id = :id AND e.internal AND e.action NOT IN ('notifications_sent', 'notification_dead')
+FROM events e WHERE e.request_id = :id AND e.internal AND e.action <> 'notified'
 ORDER BY e.at, e.id
 """)
 KEPT = timedelta(hours=24)

@@ -44,9 +44,9 @@ GRANT UPDATE (url, description, event_types, format, with_justification, secret,
 
 GRANT SELECT ON people, tenants, policies, memberships, eligible_delegates, delegations, requests, decisions,
     idempotency_keys, events, event_details, unsealed, refused, logs, seals, tiles, checkpoints, audit_keys, observers,
-    endpoints, notifications, outbox, reports_due, heartbeats, counters, lag_samples, alarms TO lockbox_worker;
-GRANT INSERT ON events, event_details, logs, seals, tiles, checkpoints, audit_keys, notifications, outbox, counters,
-    lag_samples, alarms TO lockbox_worker;
+    endpoints, notifications, outbox, unsettled, reports_due, heartbeats, counters, lag_samples, alarms TO lockbox_worker;
+GRANT INSERT ON events, event_details, logs, seals, tiles, checkpoints, audit_keys, notifications, outbox, unsettled,
+    counters, lag_samples, alarms TO lockbox_worker;
 GRANT DELETE ON sessions, sign_ins, sign_in_counts, device_logins, idempotency_keys, unsealed, refused, deliveries,
     reports_due, counters, lag_samples, alarms TO lockbox_worker;
 
@@ -70,9 +70,10 @@ GRANT UPDATE (raised_at) ON alarms TO lockbox_worker;
 -- nonce.
 
 GRANT SELECT ON people, memberships, eligible_delegates, delegations, requests, events, event_details, logs, seals,
-    checkpoints, observers, endpoints, notifications, outbox, counters TO lockbox_notifications;
-GRANT INSERT ON events, event_details, notifications, reports_due, deliveries, counters TO lockbox_notifications;
-GRANT DELETE ON outbox TO lockbox_notifications;
+    checkpoints, observers, endpoints, notifications, outbox, unsettled, counters TO lockbox_notifications;
+GRANT INSERT ON events, event_details, notifications, unsettled, reports_due, deliveries, counters
+    TO lockbox_notifications;
+GRANT DELETE ON outbox, unsettled TO lockbox_notifications;
 
 GRANT SELECT (id, slug, name, plan, mode, suspended, policy_version, created_at) ON tenants TO lockbox_notifications;
 GRANT SELECT (tenant_id, version, body, author_id, created_at) ON policies TO lockbox_notifications;
@@ -88,6 +89,7 @@ GRANT SELECT (id, at) ON deliveries TO lockbox_notifications;
 
 GRANT UPDATE (wake_at) ON requests TO lockbox_notifications;
 GRANT UPDATE (failing_since, disabled_at, why_disabled) ON endpoints TO lockbox_notifications;
+GRANT UPDATE (settle_by, left_open) ON unsettled TO lockbox_notifications;
 GRANT UPDATE (attempts, run_at, last_error, closed_at, outcome) ON notifications TO lockbox_notifications;
 
 
@@ -97,7 +99,7 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION at_person, at_tenants, at_administers, at_roles, at_tenant, at_reach, at_invitation,
     at_sign_in, at_device_login, at_leaving, at_suspending, is_owner_command, at_decides, strictness, leads_to, fits,
-    demands_passkeys, is_decided, webhook_receivers, mail_addresses, observers_of, is_still_there, record_heartbeat,
+    demands_passkeys, is_decided, notified_of, webhook_receivers, mail_addresses, observers_of, is_still_there, record_heartbeat,
     connection_budget
     TO lockbox_api, lockbox_worker, lockbox_notifications;
 

@@ -22,7 +22,7 @@ DECLARE
     seen text;
     for_both CONSTANT text[] := '{people,tenants,policies,memberships,invitations,eligible_delegates,delegations,
         sign_ins,requests,decisions,events,event_details,logs,seals,checkpoints,addresses,observers,endpoints,notifications,
-        outbox,reports_due,deliveries,counters}';
+        outbox,unsettled,reports_due,deliveries,counters}';
     for_one CONSTANT text[] := '{sessions,sign_in_counts,device_logins,idempotency_keys,unsealed,refused,tiles,audit_keys,
         lag_samples,alarms}';
 BEGIN
@@ -266,15 +266,16 @@ CREATE POLICY api_update ON request_reads FOR UPDATE TO lockbox_api USING (perso
 
 -- Whoever is of a tenant reads its log, whatever became of the rows of its requests. Of what is sealed with the
 -- vendor they see the moves of requests that they know of, and nothing else: no questions, reminders or mails of a
--- review.
+-- review. Who of a tenant was notified is for the tenant, and for auditors, who read whole logs.
 CREATE POLICY api_select ON events FOR SELECT TO lockbox_api
     USING (log_id = ANY ((SELECT at_tenants())::uuid[])
         OR CASE WHEN request_id IS NOT NULL
             THEN EXISTS (SELECT FROM requests r WHERE r.id = request_id OFFSET 0)
-                AND (NOT internal OR seq IS NOT NULL OR cardinality((SELECT at_roles())) > 0)
+                AND CASE WHEN action = 'notified' AND NOT internal THEN (SELECT at_roles()) && '{vendor_auditor}'::text[]
+                    ELSE NOT internal OR seq IS NOT NULL OR cardinality((SELECT at_roles())) > 0 END
             ELSE actor_id = (SELECT at_person()) OR (SELECT at_roles()) && '{vendor_auditor}'::text[] END);
 CREATE POLICY api_insert ON events FOR INSERT TO lockbox_api
-    WITH CHECK (actor_id = (SELECT at_person())
+    WITH CHECK (actor_id = (SELECT at_person()) AND action <> 'notified'
         AND (tenant_id IS NULL OR tenant_id = ANY ((SELECT at_reach())::uuid[])));
 
 CREATE POLICY api_select ON event_details FOR SELECT TO lockbox_api

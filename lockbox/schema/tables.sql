@@ -403,6 +403,13 @@ CREATE INDEX ix_idempotency_keys_created_at ON idempotency_keys (created_at);
 
 -- The audit log
 
+-- Which of the events that say how the mails about another one ended this is.
+CREATE FUNCTION notified_of(body bytea) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$
+    SELECT CASE WHEN b ->> 'part' IN ('1', '2')
+        THEN (b ->> 'of_event') || ' ' || (b ->> 'part') || ' ' || coalesce(b ->> 'template', '') END
+    FROM (SELECT convert_from(body, 'UTF8')::jsonb) AS said (b)
+$$;
+
 -- `body` is what is sealed; the columns beside it say the same. `seq` is the number of the move, null for an event
 -- that is none. A tenant's log holds what the tenant may see, and all of it: the moves of a request belong there from
 -- the one on by which the customer is first asked or notified, and until then, as all that is `internal`, in the vendor's
@@ -426,6 +433,7 @@ CREATE TABLE events (
     CONSTRAINT uq_events_request_id_seq UNIQUE (request_id, seq),
     CONSTRAINT ck_events_actor CHECK ((actor_id IS NULL) = (actor_role IN ('clock', 'owner'))),
     CONSTRAINT ck_events_move CHECK (seq IS NULL OR (request_id IS NOT NULL AND to_state IS NOT NULL)),
+    CONSTRAINT ck_events_notified CHECK (action <> 'notified' OR notified_of(body) IS NOT NULL),
     CONSTRAINT ck_events_internal CHECK (seq IS NULL OR internal = (to_state = 'reviewing'
         OR (coalesce(from_state, '') = 'reviewing' AND to_state NOT IN ('pending', 'active'))))
 );
@@ -436,6 +444,9 @@ CREATE INDEX ix_events_signing_in ON events (actor_id, at)
 CREATE INDEX ix_events_seating ON events (at) WHERE action IN ('member_added', 'member_changed');
 -- The event is itself the record that a consent's end was announced: one for each tenant and end, whoever writes it.
 CREATE UNIQUE INDEX uq_events_consent_ended ON events (tenant_id, deadline_at) WHERE action = 'consent_ended';
+
+-- At most two say how a move's mails ended in a log, whoever writes them.
+CREATE UNIQUE INDEX uq_events_notified ON events (log_id, notified_of(body)) WHERE action = 'notified';
 
 -- Personal details stand beside an event, which holds their salted hash: they can be erased without breaking the
 -- seal. `fields` maps a field's name to its salt, in base64, and its value.
@@ -639,6 +650,21 @@ CREATE INDEX ix_notifications_dead ON notifications (id) WHERE outcome = 'dead';
 -- Who was notified of a request is also notified of its end.
 CREATE INDEX ix_notifications_notified ON notifications (request_id) INCLUDE (person_id)
     WHERE template IN ('pending', 'answer_reminder', 'active') AND person_id IS NOT NULL;
+
+-- Mails of an event of a request, or with `of_report` the reports on its window, of which no event says yet how they
+-- ended. At `settle_by` one says so, even of what is open; `left_open` are the notifications that were open then, and
+-- a second event says how these ended. The row goes with the last event.
+CREATE TABLE unsettled (
+    id uuid CONSTRAINT pk_unsettled PRIMARY KEY,
+    event_id uuid NOT NULL,
+    of_report boolean NOT NULL,
+    tenant_id uuid NOT NULL,
+    request_id uuid NOT NULL,
+    settle_by timestamptz NOT NULL,
+    left_open uuid[],
+    CONSTRAINT uq_unsettled_event_id_of_report UNIQUE (event_id, of_report)
+);
+CREATE INDEX ix_unsettled_settle_by ON unsettled (settle_by);
 
 -- Each attempt to send a notification. `answer` is the beginning of what a webhook answered.
 CREATE TABLE deliveries (

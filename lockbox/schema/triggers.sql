@@ -368,10 +368,11 @@ CREATE TRIGGER never_goes BEFORE DELETE ON event_details FOR EACH ROW
     WHEN (NOT is_owner_command('retain')) EXECUTE FUNCTION refuse('event_details is append-only');
 
 CREATE TRIGGER workers_speak_for_the_clock BEFORE INSERT ON events FOR EACH ROW
-    WHEN ((current_user = 'lockbox_worker' AND (NEW.actor_role <> 'clock' OR (NEW.seq IS NOT NULL
-            AND NEW.to_state NOT IN ('timed_out', 'expired'))))
+    WHEN ((current_user = 'lockbox_worker' AND (NEW.actor_role <> 'clock' OR NEW.action = 'notified'
+            OR (NEW.seq IS NOT NULL AND NEW.to_state NOT IN ('timed_out', 'expired'))))
         OR (current_user = 'lockbox_notifications' AND (NEW.actor_role <> 'clock' OR NEW.seq IS NOT NULL
-            OR NEW.action NOT IN ('notified', 'notifications_sent', 'notification_dead', 'endpoint_disabled'))))
+            OR NOT CASE WHEN NEW.request_id IS NOT NULL THEN NEW.action = 'notified'
+                ELSE NEW.action IN ('notifications_sent', 'notification_dead', 'endpoint_disabled') END)))
     EXECUTE FUNCTION refuse('a worker speaks for the clock alone');
 
 -- The rules for rows bind the columns; what is sealed is the body. Only the owner removes what is old. The core

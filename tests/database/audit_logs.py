@@ -38,7 +38,7 @@ def recorded_changes(db: Database) -> Sequence[LoggedChange]:
             (SELECT array_agg(coalesce(p.name, h.url)) FROM notifications n LEFT JOIN people p ON p.id = n.person_id
                 LEFT JOIN endpoints h ON h.id = n.endpoint_id
                 WHERE n.event_id = e.id AND n.about_id IS NULL) AS told
-        FROM events e WHERE e.seq IS NULL AND e.action <> 'notifications_sent' ORDER BY e.id
+        FROM events e WHERE e.seq IS NULL AND e.action NOT IN ('notified', 'notifications_sent') ORDER BY e.id
         """,
     )
     return [

@@ -155,6 +155,7 @@ def promised_notifications(db: Database) -> dict[str, float]:
         db,
         """
         SELECT id, run_at FROM notifications WHERE closed_at IS NULL UNION ALL SELECT event_id, run_at FROM outbox
+        UNION ALL SELECT id, settle_by FROM unsettled
         """,
     )
     return {f"notify:{row.id}": milliseconds(row.run_at) for row in rows}

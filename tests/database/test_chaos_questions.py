@@ -29,6 +29,7 @@ WRONGS = (
     "NOT_ASKED",
     "REQUESTER_NOT_TOLD",
     "PROMISED_TWICE",
+    "NOT_NOTED",
 )
 BREAKS = {
     "UNFOUNDED": "UPDATE events SET actor_id = (SELECT requester_id FROM requests LIMIT 1) WHERE action = 'approve'",
@@ -46,6 +47,7 @@ BREAKS = {
     "VENDOR_NOT_TOLD": "DELETE FROM notifications WHERE channel = 'webhook'",
     "NOT_ASKED": "DELETE FROM notifications WHERE template = 'pending' AND channel = 'mail'",
     "REQUESTER_NOT_TOLD": "DELETE FROM notifications n USING requests r WHERE n.person_id = r.requester_id",
+    "NOT_NOTED": "DELETE FROM unsettled",
     "PROMISED_TWICE": "UPDATE notifications SET person_id = (SELECT id FROM people LIMIT 1), template = 'pending'"
     " WHERE channel = 'mail'",
 }

@@ -24,7 +24,7 @@ from tests.database.postbag import (
 )
 from tests.database.scenes import promised_notifications, read
 
-MOVES = "SELECT id, body FROM events WHERE action <> 'notification_dead' ORDER BY id"
+MOVES = "SELECT id, body FROM events WHERE action <> 'notified' ORDER BY id"
 PAST_THE_LEASE = LEASE + timedelta(seconds=1)
 
 

@@ -77,7 +77,8 @@ def test_what_is_claimed_by_the_fan_out_stands_in_the_index_at_the_end_of_its_le
 
     rows = written(world.db)
     assert [(row.attempts, row.is_leased) for row in rows] == [(1, True)] * 3
-    assert worker.schedule.members(NOTIFICATIONS).keys() == {f"notify:{row.id}" for row in rows}
+    held = worker.schedule.members(NOTIFICATIONS).keys()
+    assert held == {f"notify:{one}" for row in rows for one in (row.id, row.event_id)}
 
 
 def _die_after_claim(name: str) -> None:

@@ -60,6 +60,7 @@ BREAKS: dict[str, tuple[str, str]] = {
         "one event for each of its moves",
     ),
     "DELETE FROM events WHERE request_id IS NOT NULL": ("I4", "one event for each of its moves"),
+    "UPDATE outbox SET at = now() - interval '16 minutes'": ("I5", "to be told to anybody"),
     "UPDATE decisions SET means = 'oidc', channel = 'portal'": ("I12", "without a sign-in on record"),
     "DELETE FROM seals WHERE number = 1": ("I4", "gap in its seals"),
     "DELETE FROM seals WHERE number = (SELECT max(number) FROM seals)": ("I4", "gap in its seals"),
@@ -260,6 +261,22 @@ def test_what_was_mended_before_the_second_look_is_no_alarm(
     assert not read(worker, "SELECT FROM alarms")
 
 
+@pytest.mark.parametrize(
+    "broken", ["DELETE FROM unsettled", "UPDATE unsettled SET settle_by = now() - interval '16 minutes'"]
+)
+def test_mails_of_which_no_event_says_how_they_ended_are_found(
+    world: World, worker: Database, superuser: Engine, post: Postbag, broken: str
+) -> None:
+    told, forgotten = world.fresh(), world.fresh()
+    mails = read(worker, "SELECT id FROM notifications WHERE request_id = :id", id=told.id)
+    post.deliver(worker, [row.id for row in mails])
+    assert looked(worker) == set()
+
+    freely(superuser, broken)
+
+    assert {(one.rule, one.id) for one in looked(worker)} == {("I5", forgotten.id)}
+
+
 def test_old_requests_are_looked_at_page_by_page(
     world: World, worker: Database, superuser: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,7 +357,7 @@ def test_each_minute_one_worker_looks(worker: Database) -> None:
     assert not alerts.is_due(worker)
 
 
-@pytest.mark.parametrize("query", invariants.QUERIES, ids=["I1", "I2", "I4", "I4-seals", "I12", "I12-powers"])
+@pytest.mark.parametrize("query", invariants.QUERIES, ids=["I1", "I2", "I4", "I5", "I4-seals", "I12", "I12-powers"])
 def test_no_query_walks_through_a_large_table(worker: Database, query: TextClause) -> None:
     values = ScanPosition().values | {"page": 10}
 

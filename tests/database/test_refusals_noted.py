@@ -1,34 +1,22 @@
 """Refusals in the audit log: counted by the minute, one event each, and told where they belong."""
 
-import json
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 from sqlalchemy.exc import DBAPIError
 
 from harness.clocks import ShiftedClock, StoppedClock
 from harness.people import World
-from harness.stage import as_sender
 from lockbox import reconcile
 from lockbox.audit import events, refusals_log
 from lockbox.audit.events import VENDORS_LOG, Actor
 from lockbox.audit.refusals_log import DECISION_REFUSED, SIGN_IN_REFUSED, RefusalEntry
 from lockbox.database import Database
 from lockbox.identity import authentication
-from lockbox.notifications import results
-from lockbox.notifications.models import Outcome
-from lockbox.notifications.outcome_events import DeliveryAttempt
-from lockbox.notifications.results import AttemptResult
-from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy_rules import Policy
 from tests.database.audit_logs import LoggedChange, recorded_changes
-from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import read
-
-SENT = "SELECT body FROM events WHERE action = 'notifications_sent'"
 
 
 def count(db: Database, times: int, **changes: Any) -> None:
@@ -127,48 +115,6 @@ def test_reconciling_makes_the_events(world: World, worker: Database, later: Shi
 def test_the_api_counts_and_reads_nothing_of_it(world: World, statement: str) -> None:
     with world.db.transaction() as session, pytest.raises(DBAPIError, match="permission denied"):
         session.connection().exec_driver_sql(statement)
-
-
-def _sent(notifications: Sequence[UUID], at: datetime) -> list[AttemptResult]:
-    """Return what a delivery says of notifications that arrived."""
-    return [
-        AttemptResult(one, Outcome.SENT, at, attempt=DeliveryAttempt(one, None, "request.pending", at, timedelta(0)))
-        for one in notifications
-    ]
-
-
-def test_what_was_sent_is_one_event_for_each_thing_told_channel_and_batch(
-    world: World, worker: Database, post: Postbag
-) -> None:
-    post.endpoint(world, "https://hooks.contoso.example/1", tenant_id=world.tenant.id)
-    request = world.submit()
-    open_now = open_notifications(worker)
-    tries = _sent(open_now, request.created_at)
-
-    with as_sender(worker).transaction() as session:
-        results.record(session, tries)
-        results.record(session, tries)
-
-    sent = [json.loads(row.body) for row in read(worker, SENT)]
-    (first,) = read(worker, "SELECT id FROM events WHERE seq = 1")
-    assert {(one["channel"], one["count"]) for one in sent} == {("mail", len(open_now) - 1), ("webhook", 1)}
-    assert {one["of_event"] for one in sent} == {str(first.id)}
-    assert len(sent) == 2
-
-
-def test_what_is_told_to_the_vendors_people_is_in_the_vendors_log(api: Database, worker: Database) -> None:
-    world = World.make(api, Policy(vendor_review=True))
-    request = world.submit()
-    world.act("max", Action.ENDORSE, request.id)
-    sides = read(worker, "SELECT DISTINCT p.side FROM notifications n JOIN people p ON p.id = n.person_id")
-
-    with as_sender(worker).transaction() as session:
-        results.record(session, _sent(open_notifications(worker), request.created_at))
-
-    assert {row.side for row in sides} == {"vendor", "customer"}
-    sealed_in = read(worker, "SELECT internal, body FROM events WHERE action = 'notifications_sent'")
-    logs = {row.internal: {json.loads(row.body)["log"]} for row in sealed_in}
-    assert logs == {True: {str(VENDORS_LOG)}, False: {str(world.tenant.id)}}
 
 
 def test_a_refusal_about_a_request_in_review_is_in_the_vendors_log(

@@ -32,7 +32,7 @@ from tests.policy_setup import group, lay_down, stand_in
 
 REMINDERS = """
 SELECT action, actor_role, seq, to_state FROM events
-WHERE request_id = :id AND seq IS NULL AND action <> 'notifications_sent' ORDER BY at, id
+WHERE request_id = :id AND seq IS NULL AND action <> 'notified' ORDER BY at, id
 """
 REMINDER = "UPDATE requests SET {change} WHERE id = :id"
 LATER = "wake_at = wake_at + interval '1 second'"

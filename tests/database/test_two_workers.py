@@ -140,6 +140,7 @@ def test_no_body_by_the_notifications_worker_says_something_else_than_its_row(
         VALUES (:id, :tenant_id, :request_id, :at, 'notified', 'clock', :body)
     """
     good = columns | {"log": world.tenant.id, "action": "notified", "actor_role": "clock"}
+    good |= {"of_event": new_id(), "part": 1}
 
     with pytest.raises(DBAPIError, match="says something else"):
         write(notifications.engine, told, **columns, body=canonical(good | changes))

@@ -85,7 +85,9 @@ def test_what_went_wrong_inside_the_vendor_stays_there(open_door: OpenDoor, work
     hers, theirs = (door.get(who, f"/v1/requests/{request_id}/events").json()["items"] for who in ("ann", "mia"))
     counted = door.get("ann", f"/v1/requests/{request_id}/notifications").json()["other"]
 
-    assert "notification_dead" in {event["action"] for event in theirs}
+    (told,) = [event["notified"] for event in theirs if event["action"] == "notified"]
+    assert (told["of_seq"], told["dead"]) == (1, 1)
+    assert "Max" in {one["name"] for one in told["recipients"] if one["outcome"] == "dead"}
     assert {event["action"] for event in hers} == {"submit", "endorse"}
     assert counted["dead"] == 0
 
@@ -100,21 +102,28 @@ def test_once_it_is_answered_nothing_is_said_of_it_any_more(door: Door, worker: 
     assert (found["unreached"], found["sentence"]) == (1, "")
 
 
-def test_a_dead_notification_is_in_the_timeline_by_name_for_the_own_side_alone(door: Door, worker: Database) -> None:
+def test_who_was_notified_is_in_the_timeline_by_name_for_the_own_side_alone(door: Door, worker: Database) -> None:
     request_id = door.pending()
     deliver(door, worker, request_id, refused=["abe"])
     path = f"/v1/requests/{request_id}/events"
 
-    theirs, ours = (door.get(who, path) for who in ("ann", "erin"))
+    theirs, ours, auditors = (door.get(who, path) for who in ("ann", "erin", "vera"))
 
-    dead = {"template": "pending", "channel": "mail", "error": "status"}
-    (first, last) = theirs.json()["items"]
-    assert (first["seq"], first["action"], first["notification"]) == (1, "submit", None)
-    assert (last["seq"], last["action"], last["actor"], last["role"]) == (None, "notification_dead", None, "clock")
-    assert last["notification"] == {**dead, "recipient": "Abe"}
-    assert ours.json()["items"][-1]["notification"] == {**dead, "recipient": None}
-    assert "Abe" not in ours.text
-    assert str(door.world.people["abe"].person_id) not in ours.text
+    (move, last) = theirs.json()["items"]
+    assert (move["seq"], move["action"], move["notified"]) == (1, "submit", None)
+    assert (last["seq"], last["action"], last["actor"], last["role"]) == (None, "notified", None, "clock")
+    said = last["notified"]
+    first, *others = ((one["name"], one["channel"], one["outcome"]) for one in said["recipients"])
+    assert first == ("Abe", "mail", "dead")
+    assert set(others) == {("Ann", "mail", "sent"), ("Amir", "mail", "sent")}
+    assert {one["at"] is None for one in said["recipients"]} == {False}
+    counted = {"of_seq": 1, "part": 1, "template": None, "sent": 2, "dead": 1, "moot": 0, "open": 0, "not_listed": 0}
+    assert {name: said[name] for name in counted} == counted
+    for other in (ours, auditors):
+        assert [item["action"] for item in other.json()["items"]] == ["submit"]
+        assert "Abe" not in other.text
+        assert str(door.world.people["abe"].person_id) not in other.text
+    assert "@" not in theirs.text + ours.text
     assert "no such mailbox" not in theirs.text + ours.text
 
 

@@ -2,8 +2,12 @@
 
 from uuid import UUID
 
+import pytest
+
+from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests import timers
 from lockbox.requests.models import AccessRequest
+from tests.database.postbag import Postbag, address
 from tests.http.portal import Portal
 from tests.http.test_portal_requests import opened
 
@@ -11,6 +15,20 @@ DEAD = """
 UPDATE notifications SET outcome = 'dead', closed_at = now() WHERE id IN (
     SELECT id FROM notifications WHERE request_id = :id ORDER BY id LIMIT :some)
 """
+
+
+@pytest.mark.parametrize(("who", "is_told"), [("ann", True), ("tara", True), ("erin", False), ("max", False)])
+def test_the_timeline_says_to_the_own_side_who_got_a_mail(portal: Portal, who: str, *, is_told: bool) -> None:
+    request, post = portal.world.fresh(), Postbag()
+    refused = address(portal.worker, portal.world, "abe")
+    post.mail.refused[refused] = SendFailed("no such mailbox", permanent=True, kind="status")
+    mails = portal.sql("SELECT id FROM notifications WHERE request_id = :id", id=request.id)
+    post.deliver(portal.worker, [row.id for row in mails])
+
+    _, page = opened(portal, who, request.id)
+
+    assert ("Mails not delivered to Abe; mailed to A" in page.words) is is_told
+    assert refused not in page.words
 
 
 def timed_out(portal: Portal) -> AccessRequest:

@@ -12,7 +12,9 @@ from lockbox.audit import events
 from lockbox.audit.canonical import instant
 from lockbox.audit.events import Actor, AuditEvent
 from lockbox.database import Database, now
+from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests.policy_rules import Policy
+from tests.database.postbag import Postbag, address, open_notifications
 from tests.http.door import Door, OpenDoor, facts
 from tests.logs import sealed
 
@@ -75,6 +77,27 @@ def test_a_report_says_who_asked_who_decided_and_when_it_was_open(open_door: Ope
         "revoked",
         "exchange-online",
     )
+
+
+def test_a_report_says_who_of_ones_own_was_notified(open_door: OpenDoor, worker: Database) -> None:
+    door = open_door(Policy(vendor_review=False))
+    request_id = door.file().json()["id"]
+    post = Postbag()
+    failure = SendFailed("no such mailbox", permanent=True, kind="status")
+    post.mail.refused[address(door.db, door.world, "abe")] = failure
+    for _ in range(2):
+        post.deliver(worker, open_notifications(door.db))
+        door.act("ann", "approve", request_id)
+
+    ours, vendors = reported(door, request_id), reported(door, request_id, "vera")
+
+    ((deed, said),) = [(one["deed"], one["said"]) for one in ours["mails"] if one["deed"] == "submitted it"]
+    assert said.startswith("not delivered to Abe; mailed to A")
+    assert {"Ann", "Amir"} == set(said.partition("mailed to ")[2].split(", "))
+    assert f"“{deed}”: <bdi>{said}</bdi>" in ours["page"]
+    assert "not delivered to 1 person; mailed to 2 people" in {one["said"] for one in vendors["mails"]}
+    assert "Abe" not in json.dumps(vendors)
+    assert "@" not in json.dumps(vendors["mails"])
 
 
 def test_that_nothing_was_done_is_said(door: Door) -> None:

@@ -83,5 +83,25 @@ def test_notifications_are_counted(facts: dict[str, Any], deed: str) -> None:
     assert describe(event("notifications_sent", actor=False, **facts)).deed == deed
 
 
+def test_who_was_notified_is_said_in_numbers_and_by_name_where_the_names_are_known() -> None:
+    mails = {"1": ["id-1", "mail", "dead", "at"], "2": ["id-2", "mail", "sent", "at"], "3": ["id-3", "mail", "sent"]}
+    said = {"sent": 7, "dead": 1, "moot": 0, "open": 0, "mails": mails}
+    told = describe(
+        event(
+            "notified", {"recipient_1": "Abe <a@b.example>", "recipient_2": "Ann <c@d.example>"}, actor=False, **said
+        )
+    )
+
+    assert told.deed == "notified people: not delivered to 1 person; mailed to 7 people"
+    assert told.about == (("Mails", "not delivered to Abe; mailed to Ann, 6 people"),)
+
+
+@pytest.mark.parametrize("mails", [None, 7, {"1": "x"}, {"1": []}, {"1": [1, 2, 3]}])
+def test_an_altered_list_of_mails_is_said_in_numbers(mails: object) -> None:
+    told = describe(event("notified", {"recipient_1": "Abe <a@b.example>"}, actor=False, sent=2, mails=mails))
+
+    assert told.about == (("Mails", "mailed to 2 people"),)
+
+
 def test_an_action_that_nobody_has_words_for_is_said_by_its_name() -> None:
     assert describe(event("something_new")).deed == "something new"

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import httpx
 
+from chaos import questions
 from harness.wait import within
 from lockbox.audit.log.merkle import leaf_hash, root_of
 from lockbox.schedule import CLOCK, NOTIFICATIONS
@@ -40,9 +41,11 @@ SELECT e.id FROM events e WHERE e.tenant_id = :tenant AND e.seq IS NOT NULL
     AND NOT EXISTS (SELECT FROM notifications n WHERE n.event_id = e.id)
     AND NOT EXISTS (SELECT FROM outbox o WHERE o.event_id = e.id)
 """
+UNSETTLED = "SELECT id FROM unsettled WHERE tenant_id = :tenant"
 NOT_SENT = "SELECT id, outcome FROM notifications WHERE tenant_id = :tenant AND outcome = 'dead'"
 OPEN_NOTIFICATIONS = "SELECT id FROM notifications WHERE tenant_id = :tenant AND closed_at IS NULL"
 SENT = "SELECT id, channel FROM notifications WHERE tenant_id = :tenant AND outcome = 'sent'"
+MOVES = "SELECT id FROM events WHERE tenant_id = :tenant AND seq IS NOT NULL"
 STATES = "SELECT id, state FROM requests WHERE tenant_id = :tenant"
 OVER = "SELECT deadline_at <= clock_timestamp() AS over FROM requests WHERE id = :id"
 UNSEALED = "SELECT event_id FROM unsealed"
@@ -65,6 +68,7 @@ def found(hall: FailpointStage, play: FailpointPlay) -> list[str]:
         _open,
         _notifications,
         _doubled,
+        _noted,
         _mails,
         _index,
         _audit_log,
@@ -117,6 +121,12 @@ def _doubled(hall: FailpointStage) -> Found:
     yield from (f"{row.request_id} was reminded twice" for row in _rows(hall, REMINDED_TWICE))
 
 
+def _noted(hall: FailpointStage) -> Found:
+    if not within(PATIENCE, lambda: not _rows(hall, UNSETTLED)):
+        yield from (f"how the mails about {row.id} ended is never said" for row in _rows(hall, UNSETTLED))
+    yield from (f"not one event says how the mail {row.id} ended" for row in hall.stage.rows(questions.NOT_NOTED))
+
+
 def _mails(hall: FailpointStage) -> Found:
     mailed, called = hall.mailed(), hall.called()
     for row in _rows(hall, SENT):
@@ -125,7 +135,8 @@ def _mails(hall: FailpointStage) -> Found:
 
 
 def _index(hall: FailpointStage) -> Found:
-    ids = {str(one) for one in hall.asked} | {str(row.id) for row in hall.stage.rows(SENT, tenant=hall.tenant)}
+    ids = {str(row.id) for query in (SENT, MOVES) for row in hall.stage.rows(query, tenant=hall.tenant)}
+    ids |= {str(one) for one in hall.asked}
 
     def held() -> list[str]:
         members = [*hall.stage.db.schedule.members(CLOCK), *hall.stage.db.schedule.members(NOTIFICATIONS)]

@@ -11,9 +11,10 @@ from uuid import UUID
 
 import httpx
 
+from harness.outbox import fan_out_all
 from harness.people import World, add_endpoint
 from harness.sinks import WebhookReceiver
-from harness.stage import setting
+from harness.stage import as_sender, setting
 from lockbox.notifications.outbox import KIND
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
@@ -24,6 +25,7 @@ CHECKPOINTS = "checkpoints"
 LAPSE = (
     "UPDATE notifications SET run_at = clock_timestamp() WHERE closed_at IS NULL AND tenant_id = :tenant RETURNING id"
 )
+OVERDUE = "UPDATE unsettled SET settle_by = clock_timestamp() WHERE tenant_id = :tenant RETURNING id"
 MESSAGE_ID = re.compile(r"^Message-ID: <([0-9a-f-]{36})@", re.IGNORECASE | re.MULTILINE)
 
 
@@ -81,6 +83,13 @@ class FailpointStage:
     def lapse(self) -> None:
         """Let the claims of a process that is gone run out now rather than in a minute."""
         rows = self.stage.rows(LAPSE, tenant=self.tenant)
+        promises = [IndexEntry(str(row.id), KIND, self.world.tenant.created_at) for row in rows]
+        self.stage.db.schedule.arm(NOTIFICATIONS, promises)
+
+    def settle_now(self) -> None:
+        """Fan out what is in the outbox, and let it be said at once, while the mails are open, how they ended."""
+        fan_out_all(as_sender(self.stage.db))
+        rows = self.stage.rows(OVERDUE, tenant=self.tenant)
         promises = [IndexEntry(str(row.id), KIND, self.world.tenant.created_at) for row in rows]
         self.stage.db.schedule.arm(NOTIFICATIONS, promises)
 

@@ -77,6 +77,11 @@ def _hooked(hall: FailpointStage) -> None:
     hall.submit()
 
 
+def _overdue(hall: FailpointStage) -> None:
+    hall.submit()
+    hall.settle_now()
+
+
 def _cancel(hall: FailpointStage) -> None:
     for request in hall.asked:
         hall.world.act("erin", Action.CANCEL, request)
@@ -91,3 +96,6 @@ REBUILD = FailpointPlay("worker", "cancelled", _flushed, after=_cancel, policy={
 SEAL = FailpointPlay("worker", "cancelled", _submit, after=_cancel, policy={"approval_window": LONG})
 MAIL = FailpointPlay("notifications", "cancelled", _submit, after=_cancel, policy={"approval_window": LONG})
 HOOK = FailpointPlay("notifications", "cancelled", _hooked, after=_cancel, policy={"approval_window": LONG})
+SETTLE = FailpointPlay(
+    "notifications", "cancelled", _overdue, after=_cancel, policy={"approval_window": LONG}, alone=True
+)

@@ -21,6 +21,7 @@ from tests.whole.failpoints.plays import (
     REBUILD,
     REMIND,
     SEAL,
+    SETTLE,
     TIME_OUT,
     FailpointPlay,
 )
@@ -89,9 +90,12 @@ PLAYED = {
         "smtp.after_data",
         "smtp.after_data:3",
         "notify.before_record",
+        "settle.before_event",
+        "settle.after_event",
         "notify.after_write",
         "notify.after_record",
     ),
+    SETTLE: ("settle.before_event", "settle.after_event"),
     HOOK: ("webhook.before_call", "webhook.after_response"),
     SEAL: (
         "sealer.after_take",
