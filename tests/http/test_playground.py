@@ -45,7 +45,7 @@ def test_the_page_lets_nobody_miss_a_sample_person_and_says_what_to_do_first(pla
     ]
     assert f"/inbox?to={playing.address('ann')}" in page.read.links
     assert "Be Erin, and request access" in page.words
-    assert "You are nobody yet" in page.words
+    assert "Nobody is signed in" in page.words
 
 
 def test_a_click_makes_a_session_that_every_page_names(playing: Portal) -> None:
