@@ -16,9 +16,10 @@ from api.incoming_request import vouch
 from config.settings import Settings
 from lockbox.database import UnitOfWork
 from lockbox.errors import ForeignForm, NotSignedIn
-from lockbox.identity import preferences, sessions, time_zones
+from lockbox.identity import sessions, time_zones
 from lockbox.identity.roles import AuthMethod, Caller
 from lockbox.identity.sessions import LoginStub
+from lockbox.notifications import addresses
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"
@@ -74,7 +75,7 @@ def visitor(request: Request, session: UnitOfWork, chosen: Settings) -> Visitor:
     found = sessions.authenticate(session, secret, idle=idle, by_itself=by_itself)
     if found.means is AuthMethod.SAMPLE and chosen.environment == "production":
         raise NotSignedIn(sessions.ENDED)
-    signed_in = Visitor(found, secret, preferences.mine(session, found).time_zone)
+    signed_in = Visitor(found, secret, addresses.preferences(session, found).time_zone)
     request.state.visitor = signed_in
     vouch(request)
     return signed_in

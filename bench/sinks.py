@@ -14,9 +14,11 @@ from dataclasses import dataclass
 import uvloop
 
 from cli.stack import Processes
+from harness.mail_relay import MailRelay
 from harness.network import HOST
 from harness.ports import own_port, wait_until_listening
-from harness.sinks import Hole, MailRelay, Sink, WebhookReceiver
+from harness.sinks import Hole, Sink
+from harness.webhook_receiver import WebhookReceiver
 
 HANGING_DOMAIN = "hangs.example"
 LOOK_SECONDS = 0.1

@@ -37,8 +37,8 @@ from lockbox.database import Database, ProcessKeys, UnitOfWork, make_engine, pos
 from lockbox.identity import keyring
 from lockbox.identity.keyring import Keyring
 from lockbox.notifications import delivery, queue
-from lockbox.notifications.delivery import Senders
 from lockbox.notifications.endpoints import SecretVault
+from lockbox.notifications.send_job import Senders
 from lockbox.requests import policy_store, timers
 from lockbox.schedule import Schedule
 

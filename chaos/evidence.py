@@ -18,7 +18,7 @@ from chaos.journal import Journal
 from chaos.plan import AppliedFault
 from chaos.stage import ChaosStack
 from cli.flower import Flower
-from harness.sinks import TakenMail
+from harness.mail_relay import TakenMail
 from harness.wait import within
 
 LOOK_SECONDS = 0.5

@@ -11,7 +11,7 @@ from cli.stack import StackPlan
 from config.settings import Settings
 from harness.network import EventLoopThread
 from harness.people import add_endpoint
-from harness.sinks import WebhookReceiver
+from harness.webhook_receiver import WebhookReceiver
 from lockbox.identity import tenants
 from lockbox.identity.roles import Mode
 from lockbox.requests.policy_rules import Policy

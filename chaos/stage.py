@@ -16,8 +16,9 @@ from chaos.people import ChaosPeople
 from chaos.plan import FaultPlan as Faults
 from cli.stack import StackPlan
 from config.embedded import ServerAddresses
+from harness.mail_relay import MailRelay
 from harness.network import EventLoopThread, LocalServer, Proxy, ProxyMode
-from harness.sinks import MailRelay, Manner, Sink
+from harness.sinks import Manner, Sink
 from harness.stage import servers_of, superuser_at, superuser_url
 
 LOCAL = "127.0.0.1"

@@ -4,7 +4,7 @@ from email.message import EmailMessage
 
 from demo.evidence import DemoMail, DemoWebhookCall
 from demo.story import OUT_OF_ORDER, STATUSES, SUBJECTS
-from harness.sinks import Call, ScriptedAnswer, WebhookReceiver
+from harness.webhook_receiver import Call, ScriptedAnswer, WebhookReceiver
 
 PATH = "/demo/"
 

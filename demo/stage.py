@@ -21,10 +21,10 @@ from demo.arrivals import DemoReceiver
 from demo.cast import DemoCast
 from demo.doors import AccessProber
 from demo.story import ENDPOINTS, STORIES
+from harness.mail_relay import CaughtMails
 from harness.network import serving
 from harness.people import SERVICE
 from harness.ports import own_port
-from harness.sinks import CaughtMails
 
 LOGS = stack.LOGS / "demo"
 GUARD = stack.CHECKOUT / "deploy" / "examples" / "guarded.py"

@@ -56,10 +56,13 @@ class EventLoopThread:
         self._loop.close()
 
     async def _end_all(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        # A connection that was just accepted becomes a task only in the next turns.
+        for _ in range(3):
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            await asyncio.sleep(0)
 
 
 class LocalServer(ABC):

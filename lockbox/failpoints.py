@@ -38,6 +38,7 @@ POINTS = {
     "notify.before_claim": "a process has a message of notifications, and claimed none",
     "fan_out.after_take": "events are out of the outbox, and nobody's notification is written",
     "fan_out.after_write": "notifications of events are written and claimed, and nothing is committed",
+    "notify.after_number": "the calls of an endpoint have their numbers, and none is claimed",
     "notify.after_claim": "notifications are claimed, and none is on its way",
     "notify.before_send": "a notification is to be sent, and nothing of it has left",
     "smtp.after_connect": "the mail relay is connected, and has no mail",

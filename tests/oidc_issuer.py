@@ -22,7 +22,7 @@ from joserfc import jws
 from joserfc.jwk import ECKey, Key, OKPKey, RSAKey, generate_key
 
 from config.issuers import IdentityProvider
-from harness.sinks import ScriptedAnswer
+from harness.webhook_receiver import ScriptedAnswer
 
 NOON = datetime(2026, 12, 31, 12, tzinfo=UTC)
 AT = int(NOON.timestamp())

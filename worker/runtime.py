@@ -19,8 +19,8 @@ from lockbox.audit.log.witness import WitnessFolder
 from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.identity import keyring
 from lockbox.identity.keyring import CodeKeys, Keyring
-from lockbox.notifications.delivery import Senders
 from lockbox.notifications.endpoints import SecretVault
+from lockbox.notifications.send_job import Senders
 from lockbox.notifications.senders.smtp import SmtpMail
 from lockbox.notifications.webhook import HttpWebhooks
 from lockbox.requests import policy_store

@@ -23,7 +23,7 @@ from lockbox.audit.verifier.passkey_assertion import fingerprint
 from lockbox.audit.verifier.signed_approvals import grouped
 from lockbox.database import Database, UnitOfWork, now
 from lockbox.errors import Invalid, LockboxError, NotSignedIn, SignInAgain
-from lockbox.identity import api_tokens, credentials, identities, passkeys, preferences, sessions, time_zones
+from lockbox.identity import api_tokens, credentials, identities, passkeys, sessions, time_zones
 from lockbox.identity.credentials import Passkey
 from lockbox.identity.passkeys import LONGEST_NAME
 from lockbox.identity.roles import AuthMethod, Caller
@@ -145,7 +145,7 @@ def _shown(
         at=now(session),
         tokens=api_tokens.mine(session, visitor.caller),
         longest_name=LONGEST_NAME,
-        chosen=preferences.mine(session, visitor.caller),
+        chosen=addresses.preferences(session, visitor.caller),
         addresses=addresses.mine(session, visitor.caller),
         most_addresses=addresses.MOST_ADDRESSES,
         time_zones=sorted(time_zones.names()),

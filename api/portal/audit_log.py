@@ -30,9 +30,10 @@ from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.audit.wording import WORDS, describe
 from lockbox.database import UnitOfWork
 from lockbox.errors import Invalid, LockboxError, NotFound
-from lockbox.identity import preferences, time_zones
+from lockbox.identity import time_zones
 from lockbox.identity.models import Tenant
 from lockbox.identity.roles import Role
+from lockbox.notifications import addresses
 
 router = APIRouter(prefix="/audit-log", tags=[TAG], include_in_schema=False)
 
@@ -110,7 +111,7 @@ def search(
     readable = _readable(session, visitor)
     try:
         who = _reading(session, visitor, what.tenant, readable)
-        zone = preferences.mine(session, visitor.caller).time_zone
+        zone = addresses.preferences(session, visitor.caller).time_zone
         wanted = what.wanted(zone)
         found = audit_access.search(session, who, wanted, before=_id(cursor, "cursor"), most=MOST)
     except Invalid as refused:
@@ -137,7 +138,7 @@ def export(
     export_limits.count(db, visitor.caller)
     try:
         who = _reading(session, visitor, what.tenant, readable)
-        wanted = what.wanted(preferences.mine(session, visitor.caller).time_zone)
+        wanted = what.wanted(addresses.preferences(session, visitor.caller).time_zone)
         looked = asked_for(wanted)
         begun = audit_access.export(session, who, wanted, looked, _sizes(since))
     except Invalid as refused:
@@ -201,7 +202,7 @@ def _take_away(
         slug=slug or _slug(who, readable),
         log=_head(session, who),
         keys=[(key, VerifierKey.read(key.key).fingerprint) for key in proofs.keys(session)],
-        zone=preferences.mine(session, visitor.caller).time_zone,
+        zone=addresses.preferences(session, visitor.caller).time_zone,
     )
 
 
@@ -251,7 +252,7 @@ def _shown(
         before=found.before if found else None,
         words=WORDS,
         services=deps.settings(request).services,
-        zone=preferences.mine(session, visitor.caller).time_zone,
+        zone=addresses.preferences(session, visitor.caller).time_zone,
         refused=refused,
     )
 

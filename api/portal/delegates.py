@@ -17,8 +17,9 @@ from lockbox.admin import delegates
 from lockbox.admin.delegates import LONGEST, DelegationInput
 from lockbox.database import UnitOfWork
 from lockbox.errors import Invalid, LockboxError
-from lockbox.identity import preferences, time_zones
+from lockbox.identity import time_zones
 from lockbox.identity.roles import Caller, Role
+from lockbox.notifications import addresses
 from lockbox.requests.transition import Origin
 
 router = APIRouter(prefix="/tenants/{slug}/delegates", tags=[TAG], include_in_schema=False)
@@ -49,7 +50,7 @@ def name(
     """Name a delegate."""
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
-        zone = preferences.mine(session, caller).time_zone
+        zone = addresses.preferences(session, caller).time_zone
         wanted = DelegationInput(
             delegate_id=_person(delegate, "who stands in"),
             ends_at=_moment(ends, zone, "until when"),

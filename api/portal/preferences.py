@@ -8,7 +8,8 @@ from api.browser import Visitor
 from api.portal.account import AccountContextDep, done
 from api.portal.pages import TAG
 from lockbox.database import UnitOfWork
-from lockbox.identity import preferences, time_zones
+from lockbox.identity import time_zones
+from lockbox.notifications import addresses
 
 router = APIRouter(prefix="/account/preferences", tags=[TAG], include_in_schema=False)
 
@@ -20,7 +21,7 @@ def choose_time_zone(
     """Set the time zone of the person's mails."""
 
     def deed(session: UnitOfWork, visitor: Visitor) -> None:
-        preferences.choose_time_zone(session, visitor.caller, time_zone.strip())
+        addresses.choose_time_zone(session, visitor.caller, time_zone.strip())
 
     return done(work, "time-zone", deed, time_zone)
 
@@ -30,6 +31,6 @@ def choose_prompts(work: AccountContextDep, prompts: Annotated[Literal["yes", "n
     """Set whether the person gets prompts by mail."""
 
     def deed(session: UnitOfWork, visitor: Visitor) -> None:
-        preferences.choose_prompts(session, visitor.caller, work.place, wanted=prompts == "yes")
+        addresses.choose_prompts(session, visitor.caller, work.place, wanted=prompts == "yes")
 
     return done(work, "prompts", deed)

@@ -5,8 +5,9 @@ from fastapi import APIRouter, Response
 from api.deps import ClientInfoDep, CurrentUser, SessionDep
 from api.schemas.parts import problems
 from api.schemas.people import MeView, Preferences
-from lockbox.identity import preferences, tenants
+from lockbox.identity import tenants
 from lockbox.identity.roles import AuthMethod
+from lockbox.notifications import addresses
 
 router = APIRouter(tags=["people"])
 
@@ -15,7 +16,7 @@ router = APIRouter(tags=["people"])
 def me(who: CurrentUser, session: SessionDep, response: Response) -> MeView:
     """Show the caller's identity, roles and sign-in method."""
     response.headers["cache-control"] = "no-store"
-    slugs, chosen = tenants.slugs(session, who.tenants()), preferences.mine(session, who)
+    slugs, chosen = tenants.slugs(session, who.tenants()), addresses.preferences(session, who)
     return MeView(
         id=who.person_id,
         name=who.name,
@@ -38,7 +39,7 @@ def choose(
 ) -> MeView:
     """Set the time zone of the caller's mails, and whether to get prompts; an API token cannot."""
     if body.time_zone is not None:
-        preferences.choose_time_zone(session, who, body.time_zone)
+        addresses.choose_time_zone(session, who, body.time_zone)
     if body.wants_prompts is not None:
-        preferences.choose_prompts(session, who, came, wanted=body.wants_prompts)
+        addresses.choose_prompts(session, who, came, wanted=body.wants_prompts)
     return me(who, session, response)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -168,13 +169,14 @@ def render(mail: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
     )
 
 
-def payload(mail: AccountMail) -> bytes:
-    """Return the thin body of a webhook: ids, the kind of change and its diff; no names."""
+def payload(mail: AccountMail, place: Mapping[str, Any]) -> bytes:
+    """Return the thin body of a webhook: ids, its place, the kind of change and its diff; no names."""
     return json.dumps(
         {
             "id": str(mail.notification_id),
             "type": type_of(mail.template),
             "timestamp": instant(mail.at),
+            **place,
             "data": {
                 "tenant": mail.slug,
                 "tenant_id": mail.tenant_id and str(mail.tenant_id),

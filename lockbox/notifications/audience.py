@@ -53,6 +53,9 @@ CONVERSED = {
 }
 """The templates that tell of a question and its answer, by the state of the request when it was asked."""
 
+ENDINGS = ("denied", "cancelled", "timed_out", "completed", "revoked", "expired")
+"""The templates that say that there is no access, or none any more."""
+
 INSIDE = frozenset({*ASKING["reviewing"], "review_question", "review_answer", "review_unreached"})
 """The templates of what goes on inside the vendor."""
 

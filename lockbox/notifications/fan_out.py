@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Row, text
@@ -56,8 +56,8 @@ UNION ALL SELECT id, NULL, NULL FROM unsettled WHERE id = ANY(:ids)
 """)
 TAKE = text("""
 WITH taken AS (DELETE FROM outbox WHERE request_id = ANY(:ids) RETURNING *)
-SELECT o.event_id, o.request_id, o.tenant_id, o.at, o.mode, o.asked, e.action, e.actor_id, e.actor_role, e.from_state,
-    e.to_state, coalesce(e.deadline_at, o.at) AS deadline_at, r.requester_id, r.service,
+SELECT o.event_id, o.request_id, o.tenant_id, o.number, o.at, o.mode, o.asked, e.action, e.actor_id, e.actor_role,
+    e.from_state, e.to_state, coalesce(e.deadline_at, o.at) AS deadline_at, r.requester_id, r.service,
     CASE WHEN r.asked_at <= o.at THEN r.asked_at END AS asked_at
 FROM taken o JOIN events e ON e.id = o.event_id JOIN requests r ON r.id = o.request_id
 ORDER BY o.request_id, o.number
@@ -66,7 +66,6 @@ PLACES = text("""
 SELECT id, email AS place FROM people WHERE id = ANY(:ids)
 UNION ALL SELECT id, email FROM addresses WHERE id = ANY(:ids)
 UNION ALL SELECT id, email FROM observers WHERE id = ANY(:ids)
-UNION ALL SELECT id, url FROM endpoints WHERE id = ANY(:ids)
 """)
 # Of a thousand events many are told to the same people: each audience is written once, each notification as two
 # numbers. Whoever is told by mail is accounted for later: see `settlement`.
@@ -116,15 +115,24 @@ LEFT JOIN LATERAL (SELECT array_agg(DISTINCT d.person_id) AS voters FROM decisio
 """)
 
 
+class FannedCall(NamedTuple):
+    """A call of a webhook, and the event that it tells."""
+
+    event_id: UUID
+    id: UUID
+
+
 @dataclass
 class FannedBatch:
-    """What became of ids: `known` were in the outbox. Of their notifications some are claimed.
+    """What became of ids: `known` were in the outbox. Of the mails about them some are claimed.
 
-    `put_off` counts those that found no room, and events that another process is at.
+    `calls` are those of webhooks, in the order of their events; none is claimed or has a number. `put_off` counts
+    mails that found no room, and events that another process is at.
     """
 
     known: set[UUID]
     claims: list[NotificationClaim] = field(default_factory=list)
+    calls: list[FannedCall] = field(default_factory=list)
     put_off: int = 0
 
 
@@ -134,7 +142,9 @@ def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, a
     It takes what `queue.claim` takes, and ids of events too.
     """
     fanned = fan_out(session, ids, partial(queue.let_in, sending_pool, at_once))
-    due = queue.claim(session, sorted(set(ids) - fanned.known), sending_pool, at_once)
+    due = queue.claim(
+        session, [*(call.id for call in fanned.calls), *sorted(set(ids) - fanned.known)], sending_pool, at_once
+    )
     return due._replace(claims=[*fanned.claims, *due.claims], put_off=fanned.put_off + due.put_off)
 
 
@@ -162,6 +172,8 @@ def fan_out(session: UnitOfWork, ids: Sequence[UUID], let_in: LetIn) -> FannedBa
         known = _directory(session, moves, at)
         for alike in _rounds(moves):
             settled += _write(session, alike, known, at, let_in, batch)
+        numbers = {row.event_id: row.number for row in rows}
+        batch.calls.sort(key=lambda one: (numbers[one.event_id], one.id))
         failpoint("fan_out.after_write")
     database.arm_after_commit(session, NOTIFICATIONS, settled)
     return batch
@@ -230,8 +242,11 @@ def _write(  # noqa: PLR0917 - as many things meet here
         if claim.slot and claim.notification_id not in written:
             claim.slot.leave()
     batch.put_off += len(put_off)
+    calls = [FannedCall(moves[one.cause - 1].event_id, one.id) for one in pairs if one.is_call and one.id in written]
+    batch.calls += calls
+    mails = written.difference(call.id for call in calls)
     database.arm_after_commit(
-        session, NOTIFICATIONS, [IndexEntry(str(one), KIND, due[one] - at if one in due else at) for one in written]
+        session, NOTIFICATIONS, [IndexEntry(str(one), KIND, due[one] - at if one in due else at) for one in mails]
     )
     return [
         IndexEntry(str(move.event_id), KIND, at + SETTLED_WITHIN if mailed else None)
@@ -246,12 +261,14 @@ class _Pair:
     id: UUID
     cause: int
     member: int
+    is_call: bool
 
 
 def _pairs(causes: Sequence[Any], chosen: Sequence[Iterable[int]], due: Sequence[AudienceMember]) -> Iterator[_Pair]:
     for number, (cause, audience) in enumerate(zip(causes, chosen, strict=True), 1):
         for one in audience:
-            yield _Pair(notification_id(cause.event_id, due[one - 1].recipient), number, one)
+            recipient = due[one - 1].recipient
+            yield _Pair(notification_id(cause.event_id, recipient), number, one, recipient.endpoint_id is not None)
 
 
 def _mailed(pairs: Sequence[_Pair], due: Sequence[AudienceMember], ids: Sequence[UUID]) -> list[UUID | None]:
@@ -271,14 +288,15 @@ def notification_id(event_id: UUID, recipient: NotificationRecipient) -> UUID:
 def _ready(
     session: UnitOfWork, pairs: Sequence[_Pair], due: Sequence[AudienceMember]
 ) -> tuple[list[ReadyNotification], Mapping[UUID, str]]:
-    """Return the new notifications as they are let in or put off, and where each leads to."""
-    ids = {one.recipient.place_id for one in due}
+    """Return the new mails as they are let in or put off, and where each leads to."""
+    ids = {one.recipient.place_id for one in due if one.recipient.endpoint_id is None}
     places = {row.id: row.place for row in session.execute(PLACES, {"ids": list(ids)})} if ids else {}
     ready, leads_to = [], {}
     for pair in pairs:
+        if pair.is_call:
+            continue
         member = due[pair.member - 1]
-        channel = Channel.MAIL if member.recipient.endpoint_id is None else Channel.WEBHOOK
-        ready.append(ReadyNotification(pair.id, channel, member.until_at, member.recipient.template))
+        ready.append(ReadyNotification(pair.id, Channel.MAIL, member.until_at, member.recipient.template))
         leads_to[pair.id] = places.get(member.recipient.place_id, "")
     return ready, leads_to
 

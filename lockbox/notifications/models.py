@@ -39,6 +39,7 @@ class Notification(SQLModel, table=True):
     stops mattering. `template` says which text: a prompt to review or answer, an outcome, or an account mail where
     it is about no request. `about_id` is the invitation, begun sign-in, delegate or unconfirmed address of the mail.
     `address_id` is the person's further address that it goes to, None where it is the one to sign in with.
+    `sequence` counts the calls of an endpoint, and `blocked_by` is the one before it while it waits for that.
     """
 
     __tablename__ = "notifications"
@@ -58,6 +59,9 @@ class Notification(SQLModel, table=True):
     run_at: datetime = Field(sa_type=Instant)
     until_at: datetime = Field(sa_type=Instant)
     attempts: int = 0
+    sequence: int | None = Field(default=None, sa_type=BigInteger)
+    numbered_at: datetime | None = Field(default=None, sa_type=Instant)
+    blocked_by: UUID | None = None
     closed_at: datetime | None = Field(default=None, sa_type=Instant)
     outcome: Outcome | None = Field(default=None, sa_type=words(Outcome))
     last_error: str | None = Field(default=None, max_length=200)
@@ -163,6 +167,7 @@ class Endpoint(SQLModel, table=True):
     why_disabled: str | None = Field(default=None, max_length=24)
     removed_at: datetime | None = Field(default=None, sa_type=Instant)
     called_by_hand: list[datetime] = Field(default_factory=list, sa_type=Instants)
+    last_sequence: int = Field(default=0, sa_type=BigInteger)
 
 
 class ReportDue(SQLModel, table=True):

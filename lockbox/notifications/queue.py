@@ -1,18 +1,24 @@
-"""Claim due notifications that find a free slot, and defer the others without counting an attempt."""
+"""Claim due notifications that find a free slot, and defer the others without counting an attempt.
+
+The calls of a webhook endpoint are numbered and claimed in order: one waits until the one before it was settled, for
+a bounded time.
+"""
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 
 from lockbox import database
 from lockbox.database import UnitOfWork, now
+from lockbox.failpoints import failpoint
 from lockbox.notifications.account_mail import SIGN_IN_CODE
-from lockbox.notifications.audience import PROMPTS
+from lockbox.notifications.audience import ENDINGS, PROMPTS
 from lockbox.notifications.models import Channel
 from lockbox.notifications.outbox import KIND
 from lockbox.notifications.sending_pool import ChannelPool, SendingPool, domain_of, host_of
@@ -26,10 +32,16 @@ MOST_JITTER = 0.2
 URGENT = frozenset({*PROMPTS, SIGN_IN_CODE})
 """The templates of mails that somebody waits for, or by whose deadline they have to answer."""
 
+LONGEST_BLOCKED = timedelta(minutes=15)
+LONGEST_END_BLOCKED = timedelta(seconds=60)
+"""For how long a call waits behind an earlier one of its endpoint: one that ends access, and any other."""
+MOST_IN_TURN = 50
+"""How many calls of an endpoint are claimed at once, to be made one after the other."""
+
 CHANCE = random.SystemRandom()
 
 LOCK = text("""
-SELECT id, run_at, until_at, closed_at, attempts, channel, template FROM notifications
+SELECT id, run_at, until_at, closed_at, attempts, channel, template, endpoint_id, sequence FROM notifications
 WHERE id = ANY(:ids) ORDER BY id FOR UPDATE SKIP LOCKED
 """)
 DUE = text("""
@@ -47,21 +59,59 @@ ORDER BY due LIMIT :most
 """)
 KNOWN = text("SELECT id FROM notifications WHERE id = ANY(:ids)")
 LEADS_TO = text("""
-SELECT n.id, coalesce(h.url, x.email, p.email, w.email, i.email, s.email, f.email, g.email) AS place
-FROM notifications n LEFT JOIN endpoints h ON h.id = n.endpoint_id LEFT JOIN people p ON p.id = n.person_id
+SELECT n.id, coalesce(x.email, p.email, w.email, i.email, s.email, f.email, g.email) AS place
+FROM notifications n LEFT JOIN people p ON p.id = n.person_id
 LEFT JOIN addresses x ON x.id = n.address_id LEFT JOIN observers w ON w.id = n.observer_id
 LEFT JOIN invitations i ON i.id = n.about_id LEFT JOIN sign_ins s ON s.id = n.about_id
 LEFT JOIN addresses f ON f.id = n.about_id
 LEFT JOIN (SELECT d.id, q.email FROM delegations d JOIN people q ON q.id = d.delegate_id) g ON g.id = n.about_id
 WHERE n.id = ANY(:ids)
 """)
+# Whoever holds the lock of an endpoint sees all that was promised it and what has ended: it is taken in the order of
+# ids, before anything is read that depends on it. What is removed is called no more, and counts no more.
+NUMBER = text("""
+WITH locked AS MATERIALIZED (
+    SELECT id, last_sequence FROM endpoints WHERE id = ANY(:endpoints) AND removed_at IS NULL
+    ORDER BY id FOR NO KEY UPDATE
+), numbered AS (
+    UPDATE notifications n SET sequence = c.sequence, numbered_at = :at
+    FROM (SELECT f.id, l.last_sequence + row_number() OVER (PARTITION BY l.id ORDER BY f.number) AS sequence
+        FROM unnest(CAST(:fresh AS uuid[]), CAST(:fresh_of AS uuid[])) WITH ORDINALITY AS f (id, endpoint_id, number)
+        JOIN locked l ON l.id = f.endpoint_id) c
+    WHERE n.id = c.id RETURNING n.endpoint_id, n.sequence
+), counted AS (
+    UPDATE endpoints h SET last_sequence = c.last_sequence
+    FROM (SELECT endpoint_id AS id, max(sequence) AS last_sequence FROM numbered GROUP BY 1) c WHERE h.id = c.id
+)
+SELECT count(*) FROM locked
+""")
+# With these calls come those that are blocked, of endpoints that work: each with the one that is open before it.
+CALLS = text("""
+SELECT n.id, n.run_at, n.until_at, n.attempts, n.template, n.channel, n.endpoint_id, n.blocked_by, h.url AS place,
+    h.failing_since IS NULL AS answers, b.id AS before_id, b.numbered_at AS before_at
+FROM (
+    SELECT unnest(CAST(:ids AS uuid[])) AS id
+    UNION SELECT x.id FROM endpoints e CROSS JOIN LATERAL (
+        SELECT o.id FROM notifications o
+        WHERE o.endpoint_id = e.id AND o.closed_at IS NULL AND o.blocked_by IS NOT NULL
+        ORDER BY o.sequence LIMIT :most
+    ) x WHERE e.id = ANY(:endpoints) AND e.failing_since IS NULL
+) c JOIN notifications n ON n.id = c.id JOIN endpoints h ON h.id = n.endpoint_id
+LEFT JOIN LATERAL (
+    SELECT o.id, o.numbered_at FROM notifications o
+    WHERE o.endpoint_id = n.endpoint_id AND o.sequence < n.sequence AND o.closed_at IS NULL
+    ORDER BY o.sequence DESC LIMIT 1
+) b ON true
+ORDER BY n.endpoint_id, n.sequence FOR NO KEY UPDATE OF n SKIP LOCKED
+""")
 CLAIM = text("""
-UPDATE notifications n SET attempts = n.attempts + 1, run_at = c.run_at
+UPDATE notifications n SET attempts = n.attempts + 1, run_at = c.run_at, blocked_by = NULL
 FROM unnest(CAST(:ids AS uuid[]), CAST(:run_at AS timestamptz[])) AS c (id, run_at) WHERE n.id = c.id
 """)
 PUT_OFF = text("""
-UPDATE notifications n SET run_at = c.run_at
-FROM unnest(CAST(:ids AS uuid[]), CAST(:run_at AS timestamptz[])) AS c (id, run_at) WHERE n.id = c.id
+UPDATE notifications n SET run_at = c.run_at, blocked_by = c.blocked_by
+FROM unnest(CAST(:ids AS uuid[]), CAST(:run_at AS timestamptz[]), CAST(:blocked_by AS uuid[]))
+    AS c (id, run_at, blocked_by) WHERE n.id = c.id
 """)
 # Only while the claim is still ours: after its lease somebody else may have begun.
 GIVE_BACK = text("""
@@ -98,11 +148,15 @@ class ReadyNotification:
 
 @dataclass(frozen=True)
 class NotificationClaim:
-    """A notification that nobody else sends before `lease`; without a slot it is too late, and it is not sent."""
+    """A notification that nobody else sends before `lease`; without a slot it is too late, and it is not sent.
+
+    One that `follows` another is sent once that was settled, and its slot is promised only then.
+    """
 
     notification_id: UUID
     lease: datetime
     slot: Slot | None
+    follows: UUID | None = None
 
 
 LetIn = Callable[
@@ -138,11 +192,12 @@ def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, a
     """Claim those of the notifications that are due and find a slot, and settle the schedule for all others.
 
     A claim moves the next attempt past a lease. One that finds no slot comes again when its destination may have one,
-    at the latest a second before it is too late; if that is now, it is claimed without a slot.
+    at the latest a second before it is too late; if that is now, it is claimed without a slot. A call is claimed with
+    those that wait behind it, and put off while one before it is open that is not claimed here.
 
     Args:
         session: of a transaction that is committed before anything is sent.
-        ids: of notifications, each once.
+        ids: of notifications, each once; calls that have no number yet are numbered in this order.
         sending_pool: where there is room or not.
         at_once: takes each slot as it is promised, for the case that the transaction fails.
 
@@ -150,30 +205,97 @@ def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, a
     rows = session.execute(LOCK, {"ids": list(ids)}).all()
     at = now(session)
     ready = [row for row in rows if row.closed_at is None and row.run_at <= at]
-    found = session.execute(LEADS_TO, {"ids": [row.id for row in ready]}) if ready else ()
-    leads_to = {row.id: row.place or "" for row in found}
-    claims, put_off = let_in(
-        sending_pool,
-        at_once,
-        [ReadyNotification(row.id, Channel(row.channel), row.until_at, row.template, row.attempts) for row in ready],
-        leads_to,
-        at,
+    mails = [row for row in ready if row.endpoint_id is None]
+    found = session.execute(LEADS_TO, {"ids": [row.id for row in mails]}) if mails else ()
+    calls = _calls(session, [row for row in ready if row.endpoint_id], ids, at)
+    leads_to = {row.id: row.place or "" for row in (*found, *calls)}
+    heads = [row for row in calls if _blocked_until(row, at) <= at]
+    claims, put_off = let_in(sending_pool, at_once, [_ready(row) for row in (*mails, *heads)], leads_to, at)
+    followers, blocked = _in_turn(calls, heads, claims, sending_pool, at)
+    claims += followers
+    put_off |= {row.id: _blocked_until(row, at) for row in blocked}
+    _write(session, claims, put_off, {row.id: row.before_id for row in blocked})
+    database.arm_after_commit(session, NOTIFICATIONS, _settled(session, ids, rows, ready, at))
+    # The index has leased what it was asked for; calls may be fresh, or come with others.
+    called = {row.id for row in calls}
+    moved = put_off | {one.notification_id: one.lease for one in claims if one.notification_id in called}
+    database.arm_after_commit(
+        session, NOTIFICATIONS, [IndexEntry(str(one), KIND, until - at) for one, until in moved.items()]
     )
+    return ClaimedBatch(claims, at, len(put_off), len(ids) - len(ready))
+
+
+def _calls(session: UnitOfWork, ready: Sequence[Row[Any]], ids: Sequence[UUID], at: datetime) -> Sequence[Row[Any]]:
+    """Lock the endpoints of calls, number the new ones, and return all with what waits behind them, in order."""
+    if not ready:
+        return ()
+    place = {one: number for number, one in enumerate(ids)}
+    fresh = sorted((row for row in ready if row.sequence is None), key=lambda row: place[row.id])
+    endpoints = list({row.endpoint_id for row in ready})
+    values = {"fresh": [row.id for row in fresh], "fresh_of": [row.endpoint_id for row in fresh], "at": at}
+    session.execute(NUMBER, values | {"endpoints": endpoints})
+    failpoint("notify.after_number")
+    found = session.execute(CALLS, {"ids": [row.id for row in ready], "endpoints": endpoints, "most": MOST_IN_TURN})
+    return found.all()
+
+
+def _blocked_until(row: Row[Any], at: datetime) -> datetime:
+    """Return when a call has waited long enough behind the one that is open before it; now where there is none."""
+    longest = LONGEST_END_BLOCKED if row.template in ENDINGS else LONGEST_BLOCKED
+    return min(row.before_at + longest, row.until_at - LAST_MOMENT) if row.before_at else at
+
+
+def _in_turn(
+    calls: Sequence[Row[Any]],
+    heads: Sequence[Row[Any]],
+    claims: Sequence[NotificationClaim],
+    sending_pool: SendingPool,
+    at: datetime,
+) -> tuple[list[NotificationClaim], list[Row[Any]]]:
+    """Return claims on the calls that follow one that is claimed, and the other calls, which are blocked.
+
+    An endpoint that fails gets one call at a time.
+    """
+    done = {row.id for row in heads}
+    turns = Counter({one.notification_id: 1 for one in claims})
+    followers, blocked = [], []
+    for row in calls:
+        if row.id in done:
+            continue
+        turn = turns[row.before_id] if row.answers else 0
+        if 0 < turn < MOST_IN_TURN:
+            turns[row.id] = turn + 1
+            slot = Slot(sending_pool.hooks, host_of(row.place))
+            followers.append(NotificationClaim(row.id, _lease(row, at), slot, row.before_id))
+        elif row.run_at <= at or row.blocked_by != row.before_id:
+            blocked.append(row)
+    return followers, blocked
+
+
+def _write(
+    session: UnitOfWork,
+    claims: Sequence[NotificationClaim],
+    put_off: Mapping[UUID, datetime],
+    blocked_by: Mapping[UUID, UUID],
+) -> None:
     if claims:
         values = {"ids": [one.notification_id for one in claims], "run_at": [one.lease for one in claims]}
         session.execute(CLAIM, values)
     if put_off:
-        session.execute(PUT_OFF, {"ids": list(put_off), "run_at": list(put_off.values())})
+        blockers = [blocked_by.get(one) for one in put_off]
+        values = {"ids": list(put_off), "run_at": list(put_off.values())}
+        session.execute(PUT_OFF, values | {"blocked_by": blockers})
+
+
+def _settled(
+    session: UnitOfWork, ids: Sequence[UUID], rows: Sequence[Row[Any]], ready: Sequence[Row[Any]], at: datetime
+) -> Iterator[IndexEntry]:
+    """Yield what the index has to hold of those that are not due."""
     taken = {row.id for row in ready}
-    settled = [IndexEntry(str(one), KIND, until - at) for one, until in put_off.items()]
-    settled += [
-        IndexEntry(str(row.id), KIND, None if row.closed_at else row.run_at - at)
-        for row in rows
-        if row.id not in taken
-    ]
-    settled += _strangers(session, set(ids) - {row.id for row in rows})
-    database.arm_after_commit(session, NOTIFICATIONS, settled)
-    return ClaimedBatch(claims, at, len(put_off), len(ids) - len(claims) - len(put_off))
+    for row in rows:
+        if row.id not in taken:
+            yield IndexEntry(str(row.id), KIND, None if row.closed_at else row.run_at - at)
+    yield from _strangers(session, set(ids) - {row.id for row in rows})
 
 
 def give_back(session: UnitOfWork, returned: Sequence[ReturnedClaim]) -> None:
@@ -218,9 +340,17 @@ def let_in(
         if wait and at < last:
             put_off[row.id] = min(at + timedelta(seconds=wait * CHANCE.uniform(1, 1 + MOST_JITTER)), last)
         else:
-            lease = at + min(LEASE * 2 ** min(row.attempts, 10), LONGEST_LEASE)
-            claims.append(NotificationClaim(row.id, lease, None if wait or at >= row.until_at else slot))
+            claims.append(NotificationClaim(row.id, _lease(row, at), None if wait or at >= row.until_at else slot))
     return claims, put_off
+
+
+def _lease(row: ReadyNotification | Row[Any], at: datetime) -> datetime:
+    doubled: timedelta = LEASE * (1 << min(row.attempts, 10))
+    return at + min(doubled, LONGEST_LEASE)
+
+
+def _ready(row: Row[Any]) -> ReadyNotification:
+    return ReadyNotification(row.id, Channel(row.channel), row.until_at, row.template, row.attempts)
 
 
 def _slot(row: ReadyNotification, leads_to: str, sending_pool: SendingPool) -> Slot:

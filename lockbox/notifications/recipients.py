@@ -266,8 +266,8 @@ class NotificationRecipient:
 
     @property
     def place_id(self) -> UUID | None:
-        """The row that says where it goes."""
-        return self.address_id or self.person_id or self.observer_id or self.endpoint_id
+        """The row that says where a mail goes."""
+        return self.address_id or self.person_id or self.observer_id
 
 
 @dataclass(frozen=True)

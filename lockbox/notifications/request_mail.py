@@ -15,7 +15,7 @@ from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Mode
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications import mail_text, window_report
-from lockbox.notifications.audience import CONVERSED, COPIED, RECEIPT, REPORT
+from lockbox.notifications.audience import CONVERSED, COPIED, ENDINGS, RECEIPT, REPORT
 from lockbox.notifications.mail_text import (
     LONGEST_SUBJECT,
     STATE_WORDINGS,
@@ -31,7 +31,6 @@ from lockbox.notifications.senders.protocol import OutgoingMail
 from lockbox.notifications.window_report import ClosedWindow
 from lockbox.text_rules import flagged
 
-ENDINGS = ("denied", "cancelled", "timed_out", "completed", "revoked", "expired")
 SUBJECTS = {
     "reviewing": "Review needed: {requester} requests access to {service} at {tenant}",
     "pending": "Approval needed: {requester} requests access to {service}",

@@ -33,9 +33,17 @@ LEAST_JITTER = 0.75
 LONGEST_ERROR = 200
 TOO_LATE = "not delivered before it stopped mattering"
 CHANCE = random.SystemRandom()
+# Whoever claims calls of an endpoint holds its lock too: a call that is settled here frees all that wait for it, and
+# none begins to wait for it meanwhile.
+LOCK_CALLS = text("""
+WITH ours AS MATERIALIZED (
+    SELECT endpoint_id FROM notifications WHERE id = ANY(:ids) ORDER BY id FOR NO KEY UPDATE
+)
+SELECT id FROM endpoints WHERE id IN (SELECT endpoint_id FROM ours) ORDER BY id FOR NO KEY UPDATE
+""")
 RECORD = text("""
 WITH recorded AS (
-    UPDATE notifications n SET outcome = s.outcome, closed_at = s.closed_at, run_at = s.run_at,
+    UPDATE notifications n SET outcome = s.outcome, closed_at = s.closed_at, run_at = s.run_at, blocked_by = NULL,
         last_error = CASE WHEN s.last_error = :too_late AND n.last_error IS NOT NULL
             THEN left(s.last_error || '; the last try failed: ' || n.last_error, :longest) ELSE s.last_error END
     FROM unnest(CAST(:id AS uuid[]), CAST(:outcome AS text[]), CAST(:closed_at AS timestamptz[]),
@@ -43,6 +51,11 @@ WITH recorded AS (
     WHERE n.id = s.id AND n.closed_at IS NULL AND (s.outcome IS NOT NULL OR n.run_at <> s.run_at)
     RETURNING n.id, n.tenant_id, n.request_id, n.event_id, n.about_id, n.person_id, n.endpoint_id, n.template,
         n.channel, n.attempts, n.outcome
+), freed AS (
+    UPDATE notifications n SET run_at = :at, blocked_by = NULL
+    WHERE n.id IN (SELECT f.id FROM notifications f WHERE f.blocked_by = ANY(CAST(:settled AS uuid[]))
+        AND f.id <> ALL(CAST(:id AS uuid[])) FOR NO KEY UPDATE SKIP LOCKED)
+    RETURNING n.id
 ), counted AS (
     INSERT INTO counters (name, label, count, total)
     SELECT 'attempt', channel || ' ' || coalesce(outcome, 'again'), count(*), 0 FROM recorded GROUP BY 2
@@ -54,7 +67,8 @@ WITH recorded AS (
 )
 SELECT r.*, h.id AS unsettled_id, EXISTS (SELECT FROM events e WHERE e.id = r.event_id AND e.internal)
     OR EXISTS (SELECT FROM people p WHERE p.id = r.person_id AND p.side = 'vendor')
-    OR EXISTS (SELECT FROM endpoints h WHERE h.id = r.endpoint_id AND h.tenant_id IS NULL) AS is_internal
+    OR EXISTS (SELECT FROM endpoints h WHERE h.id = r.endpoint_id AND h.tenant_id IS NULL) AS is_internal,
+    ARRAY(SELECT id FROM freed) AS freed
 FROM recorded r LEFT JOIN held h ON h.event_id = r.event_id AND h.of_report = (r.template = 'report')
 """)
 log = structlog.get_logger(__name__)
@@ -69,13 +83,17 @@ AWAY = (OperationalError, InterfaceError, PoolTimeout)
 
 @dataclass(frozen=True)
 class AttemptResult:
-    """How one try ended; without an outcome it is tried again at `run_at`. No attempt: nothing left the house."""
+    """How one try ended; without an outcome it is tried again at `run_at`. No attempt: nothing left the house.
+
+    `endpoint_id` is that of a call.
+    """
 
     notification_id: UUID
     outcome: Outcome | None
     run_at: datetime
     error: str | None = None
     attempt: DeliveryAttempt | None = None
+    endpoint_id: UUID | None = None
 
 
 def retry_at(attempts_: int, at: datetime, until: datetime, wait: timedelta | None) -> datetime | None:
@@ -108,6 +126,8 @@ def record(session: UnitOfWork, tries: Sequence[AttemptResult]) -> None:
     concerned = outcome_events.lock_concerned(
         session, {one.notification_id: one.outcome for one in tries if one.outcome}
     )
+    if any(one.endpoint_id for one in tries):
+        session.execute(LOCK_CALLS, {"ids": [one.notification_id for one in tries]})
     at = now(session)
     recorded = (
         session.connection()
@@ -119,6 +139,8 @@ def record(session: UnitOfWork, tries: Sequence[AttemptResult]) -> None:
                 "closed_at": [at if one.outcome else None for one in tries],
                 "run_at": [one.run_at for one in tries],
                 "last_error": [one.error for one in tries],
+                "settled": [one.notification_id for one in tries if one.outcome and one.endpoint_id],
+                "at": at,
                 "too_late": TOO_LATE,
                 "longest": LONGEST_ERROR,
             },
@@ -138,6 +160,7 @@ def record(session: UnitOfWork, tries: Sequence[AttemptResult]) -> None:
     if any(one.outcome for one in tries):
         database.publish_after_commit(session, [one.notification_id for one in tries if one.outcome], OPERATORS)
     settled = [IndexEntry(str(one.notification_id), KIND, None if one.outcome else one.run_at) for one in tries]
+    settled += [IndexEntry(str(one), KIND, at) for row in recorded[:1] for one in row.freed]
     database.arm_after_commit(session, NOTIFICATIONS, settled)
 
 
@@ -303,10 +326,11 @@ def _write_at_once(batch: Sequence[ClaimResult]) -> None:
     failpoint("notify.before_record")
     with batch[0].database.transaction() as session:
         async_commit(session)
-        if tries:
-            record(session, tries)
+        # What is another's by now is waited for before any endpoint is locked.
         if returned:
             queue.give_back(session, returned)
+        if tries:
+            record(session, tries)
         failpoint("notify.after_write")
     failpoint("notify.after_record")
 

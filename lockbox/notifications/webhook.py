@@ -70,11 +70,15 @@ DEADLINES = {"reviewing": "Review it by", "pending": "Answer by", "active": "Ope
 MOST_WORDS = 1500
 MOST_ANSWER_BYTES = 1024
 GONE = 410
+WORTH_ANOTHER_TRY = frozenset({408, 425, 429})
+"""The client errors that say nothing against the call itself; any other one settles it."""
 ASKS_TO_WAIT = frozenset({429, 503})
 LONGEST_WAIT = timedelta(days=1)
 
 READ = text("""
-SELECT n.id, h.id AS endpoint_id, h.url, h.format, h.secret,
+SELECT n.id, n.sequence, h.id AS endpoint_id, h.url, h.format, h.secret,
+    (SELECT p.id FROM notifications p
+        WHERE p.endpoint_id = n.endpoint_id AND p.sequence = n.sequence - 1) AS previous,
     h.tenant_id IS NOT NULL AND h.with_justification AS with_justification,
     CASE WHEN h.old_secret_until > clock_timestamp() THEN h.old_secret END AS old_secret
 FROM notifications n JOIN endpoints h ON h.id = n.endpoint_id WHERE n.id = ANY(:ids)
@@ -85,6 +89,7 @@ FROM notifications n JOIN endpoints h ON h.id = n.endpoint_id WHERE n.id = ANY(:
 class WebhookTarget:
     """Where a notification is called, and what signs it, encrypted.
 
+    `sequence` counts the calls of the endpoint without a gap, and `previous` is the id of the one before.
     `with_justification` is whether a tenant wants its own endpoint to get the justification; the vendor's never do.
     """
 
@@ -94,6 +99,13 @@ class WebhookTarget:
     with_justification: bool
     secret: bytes
     old_secret: bytes | None
+    sequence: int | None = None
+    previous: UUID | None = None
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """The place of the call among all of its endpoint's, as a body says it."""
+        return {"sequence": self.sequence, "previous": self.previous and str(self.previous)}
 
 
 def targets(session: UnitOfWork, ids: Sequence[UUID]) -> Mapping[UUID, WebhookTarget]:
@@ -101,7 +113,14 @@ def targets(session: UnitOfWork, ids: Sequence[UUID]) -> Mapping[UUID, WebhookTa
     rows = session.execute(READ, {"ids": list(ids)})
     return {
         row.id: WebhookTarget(
-            row.endpoint_id, row.url, Format(row.format), row.with_justification, row.secret, row.old_secret
+            row.endpoint_id,
+            row.url,
+            Format(row.format),
+            row.with_justification,
+            row.secret,
+            row.old_secret,
+            row.sequence,
+            row.previous,
         )
         for row in rows
     }
@@ -132,7 +151,7 @@ def request_payload(
     justification = mail.justification if target.with_justification and mail.wording.justification else None
     if target.format is Format.SLACK:
         return _slack_of(mail, justification, public_url, services)
-    body = payload(mail, public_url=public_url)
+    body = payload(mail, public_url=public_url, place=target.place)
     if justification is None:
         return body
     content: dict[str, Any] = json.loads(body)
@@ -140,9 +159,10 @@ def request_payload(
     return _json(content)
 
 
-def payload(mail: RequestMail, *, public_url: str) -> bytes:
+def payload(mail: RequestMail, *, public_url: str, place: Mapping[str, Any] | None = None) -> bytes:
     """Return the thin body of a webhook: ids, states and clocks; no reason, no names.
 
+    `place` is that of the call among all of its endpoint's.
     `mixed_alphabets` is there, and true, where the id of a resource mixes alphabets.
     """
     return json.dumps(
@@ -150,6 +170,7 @@ def payload(mail: RequestMail, *, public_url: str) -> bytes:
             "id": str(mail.notification_id),
             "type": mail.event_type,
             "timestamp": instant(mail.at),
+            **(place or {}),
             "data": {
                 "request_id": str(mail.request_id),
                 "tenant": mail.slug,
@@ -171,7 +192,7 @@ def account_payload(mail: AccountMail, target: WebhookTarget, *, public_url: str
     if mail.template == TEST:
         return _test(mail, target)
     if target.format is Format.JSON:
-        return account_mail.payload(mail)
+        return account_mail.payload(mail, target.place)
     title = TITLES[mail.template].format(tenant=one_line(mail.tenant or "")).strip()
     lines = [f"{_plain(name)}: {_plain(change)}" for name, change in mail.changes.items()]
     text_ = "\n".join([f"*{_plain(title)}*", *lines])[:MOST_WORDS]
@@ -184,7 +205,13 @@ def _test(mail: AccountMail, target: WebhookTarget) -> bytes:
         return _json({"text": said, "blocks": [_section(said)]})
     data = {"endpoint_id": str(target.endpoint_id), "tenant": mail.slug}
     return _json(
-        {"id": str(mail.notification_id), "type": TEST_TYPE, "timestamp": instant(mail.at), "data": data},
+        {
+            "id": str(mail.notification_id),
+            "type": TEST_TYPE,
+            "timestamp": instant(mail.at),
+            **target.place,
+            "data": data,
+        }
     )
 
 
@@ -250,7 +277,8 @@ class HttpWebhooks:
         """Deliver the call; only a 2xx answer counts, and redirects are not followed.
 
         Raises:
-            SendFailed: it was not taken; permanent if the address is of a form that is never called, gone on 410.
+            SendFailed: it was not taken; permanent if the address is of a form that is never called, or the answer
+                is a client error, gone on 410.
         """
         at = datetime.fromtimestamp(int(time.time()), tz=UTC)
         failpoint("webhook.before_call")
@@ -272,6 +300,7 @@ class HttpWebhooks:
         if not httpx.codes.is_success(answer.status):
             raise SendFailed(
                 f"the endpoint answered {answer.status}",
+                permanent=httpx.codes.is_client_error(answer.status) and answer.status not in WORTH_ANOTHER_TRY,
                 gone=answer.status == GONE,
                 kind="status",
                 reply=reply,

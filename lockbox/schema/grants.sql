@@ -88,9 +88,10 @@ GRANT SELECT (id, request_id, person_id, principals, decision, access_window, re
 GRANT SELECT (id, at) ON deliveries TO lockbox_notifications;
 
 GRANT UPDATE (wake_at) ON requests TO lockbox_notifications;
-GRANT UPDATE (failing_since, disabled_at, why_disabled) ON endpoints TO lockbox_notifications;
+GRANT UPDATE (last_sequence, failing_since, disabled_at, why_disabled) ON endpoints TO lockbox_notifications;
 GRANT UPDATE (settle_by, left_open) ON unsettled TO lockbox_notifications;
-GRANT UPDATE (attempts, run_at, last_error, closed_at, outcome) ON notifications TO lockbox_notifications;
+GRANT UPDATE (attempts, run_at, sequence, numbered_at, blocked_by, last_error, closed_at, outcome) ON notifications
+    TO lockbox_notifications;
 
 
 -- Functions. Postgres lets everybody call a new one; here nobody may who is not named.

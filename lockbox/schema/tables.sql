@@ -569,6 +569,7 @@ CREATE UNIQUE INDEX uq_observers_tenant_id_service_email ON observers (tenant_id
 CREATE INDEX ix_observers_email ON observers (lower(email)) WHERE removed_at IS NULL;
 
 -- A webhook of a tenant, or of the vendor where there is no tenant: the vendor's do not get the justification.
+-- `last_sequence` is how many calls it was promised; whoever counts on holds the row's lock.
 CREATE TABLE endpoints (
     id uuid CONSTRAINT pk_endpoints PRIMARY KEY,
     tenant_id uuid CONSTRAINT fk_endpoints_tenant_id REFERENCES tenants (id),
@@ -582,6 +583,7 @@ CREATE TABLE endpoints (
     old_secret bytea,
     old_secret_until timestamptz,
     called_by_hand timestamptz[] NOT NULL,
+    last_sequence bigint NOT NULL,
     failing_since timestamptz,
     disabled_at timestamptz,
     why_disabled varchar(24)
@@ -614,7 +616,8 @@ CREATE INDEX ix_outbox_request_id ON outbox (request_id);
 
 -- What is to be sent to whom, because of an event, a checkpoint or `about_id` (a sign-in, an invitation or an address
 -- to confirm). It is due at `run_at` and pointless from `until_at` on. A notification to a further address
--- names its person too, one to an observer nobody.
+-- names its person too, one to an observer nobody. A webhook call has a `sequence`, which counts the calls of its
+-- endpoint from one without a gap, since `numbered_at`; `blocked_by` is the call before it while it waits for that one.
 CREATE TABLE notifications (
     id uuid CONSTRAINT pk_notifications PRIMARY KEY,
     tenant_id uuid,
@@ -631,6 +634,9 @@ CREATE TABLE notifications (
     run_at timestamptz NOT NULL,
     until_at timestamptz NOT NULL,
     attempts integer NOT NULL,
+    sequence bigint,
+    numbered_at timestamptz,
+    blocked_by uuid,
     last_error varchar(200),
     closed_at timestamptz,
     outcome varchar(24) CONSTRAINT ck_notifications_outcome CHECK (outcome IN ('sent', 'moot', 'dead')),
@@ -638,6 +644,8 @@ CREATE TABLE notifications (
     CONSTRAINT fk_notifications_observer_id FOREIGN KEY (observer_id, tenant_id) REFERENCES observers (id, tenant_id),
     CONSTRAINT uq_notifications_event_id_recipient UNIQUE NULLS NOT DISTINCT
         (event_id, person_id, endpoint_id, about_id, address_id, observer_id, checkpoint_id, template),
+    CONSTRAINT ck_notifications_sequence CHECK ((sequence IS NULL) = (numbered_at IS NULL)
+        AND (sequence IS NULL OR endpoint_id IS NOT NULL) AND (blocked_by IS NULL OR sequence IS NOT NULL)),
     CONSTRAINT ck_notifications_cause CHECK (num_nonnulls(event_id, about_id, checkpoint_id) > 0),
     CONSTRAINT ck_notifications_closed CHECK ((closed_at IS NULL) = (outcome IS NULL)),
     CONSTRAINT ck_notifications_recipient CHECK (CASE channel
@@ -646,6 +654,11 @@ CREATE TABLE notifications (
         ELSE endpoint_id IS NOT NULL AND num_nonnulls(person_id, about_id, observer_id, address_id) = 0 END)
 );
 CREATE INDEX ix_notifications_run_at ON notifications (run_at) WHERE closed_at IS NULL;
+CREATE UNIQUE INDEX uq_notifications_endpoint_id_sequence ON notifications (endpoint_id, sequence)
+    WHERE endpoint_id IS NOT NULL;
+CREATE INDEX ix_notifications_open_calls ON notifications (endpoint_id, sequence)
+    WHERE closed_at IS NULL AND endpoint_id IS NOT NULL;
+CREATE INDEX ix_notifications_blocked_by ON notifications (blocked_by) WHERE blocked_by IS NOT NULL;
 CREATE INDEX ix_notifications_dead ON notifications (id) WHERE outcome = 'dead';
 -- Who was notified of a request is also notified of its end.
 CREATE INDEX ix_notifications_notified ON notifications (request_id) INCLUDE (person_id)

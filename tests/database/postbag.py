@@ -16,9 +16,9 @@ from lockbox.audit.log.checkpoint import VerifierKey
 from lockbox.database import Database
 from lockbox.identity import keyring
 from lockbox.notifications import delivery, endpoints
-from lockbox.notifications.delivery import Senders
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.results import AttemptResult
+from lockbox.notifications.send_job import Senders
 from lockbox.notifications.senders.protocol import MailSender, OutgoingMail, WebhookSender
 from lockbox.notifications.sending_pool import SendingPool
 from lockbox.requests import policy_store

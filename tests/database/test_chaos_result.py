@@ -20,8 +20,8 @@ from chaos.plan import Fault
 from chaos.stage import ChaosStack
 from chaos.strikes import STRIKES
 from config.embedded import ServerAddresses
+from harness.mail_relay import MailRelay
 from harness.network import EventLoopThread
-from harness.sinks import MailRelay
 from harness.stage import Urls, plan_for
 
 NOBODY = InfrastructureState(frozenset(), 0, 0, {})

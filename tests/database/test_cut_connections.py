@@ -14,10 +14,10 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from harness.clocks import ShiftedClock
+from harness.mail_relay import relaying
 from harness.network import serving
 from harness.people import World
 from harness.ports import own_port
-from harness.sinks import relaying
 from harness.stage import Urls, unbound
 from lockbox.database import Database, make_engine
 from lockbox.notifications import delivery, queue

@@ -9,8 +9,8 @@ import pytest
 
 from harness.clocks import ShiftedClock
 from harness.people import World
-from harness.sinks import ScriptedAnswer, WebhookReceiver, receiving
 from harness.stage import unbound
+from harness.webhook_receiver import ScriptedAnswer, WebhookReceiver, receiving
 from lockbox.database import Database
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications import delivery, outcome_events, results

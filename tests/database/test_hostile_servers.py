@@ -12,9 +12,10 @@ import psutil
 import pytest
 
 from harness.clocks import ShiftedClock
+from harness.mail_relay import MailRelay, relaying
 from harness.people import World
-from harness.sinks import MailRelay, ScriptedAnswer, receiving, relaying
 from harness.stage import as_sender
+from harness.webhook_receiver import ScriptedAnswer, receiving
 from lockbox.database import Database
 from lockbox.notifications import delivery, results
 from lockbox.notifications.senders.smtp import SmtpMail

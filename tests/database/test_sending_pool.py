@@ -11,16 +11,17 @@ from uuid import UUID
 import pytest
 
 from harness.clocks import ShiftedClock
+from harness.mail_relay import MailRelay, relaying
 from harness.people import World
-from harness.sinks import MailRelay, receiving, relaying
 from harness.stage import as_sender, unbound
 from harness.wait import within
+from harness.webhook_receiver import receiving
 from lockbox.database import Database, now
 from lockbox.notifications import delivery
 from lockbox.notifications.circuit_breaker import FIRST_LOAD, FIRST_OPEN, MOST_SILENCES
-from lockbox.notifications.delivery import Senders
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.results import AttemptResult
+from lockbox.notifications.send_job import Senders
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.notifications.senders.smtp import SmtpMail
 from lockbox.notifications.sending_pool import SendingPool, domain_of
@@ -91,10 +92,14 @@ def hooks(db: Database) -> list[UUID]:
     return [row.id for row in read(db, HOOKS) if row.closed_at is None]
 
 
-def shut(world: World, db: Database, senders: Senders) -> None:
-    """Have the circuit breaker of the only endpoint opened by calls that nobody answers."""
-    many(world, MOST_SILENCES)
+def shut(world: World, db: Database, post: Postbag, senders: Senders) -> UUID:
+    """Have the circuit breaker of a server opened by calls that nobody answers; return a further endpoint there."""
+    url = refused()
+    for _ in range(MOST_SILENCES):
+        post.endpoint(world, url, tenant_id=world.tenant.id)
+    world.submit()
     assert [one and one.outcome for one in ended(delivery.dispatch(as_sender(db), hooks(db), senders))] == [None] * 3
+    return post.endpoint(world, url, tenant_id=world.tenant.id)
 
 
 def test_an_endpoint_and_a_mail_domain_that_hang_delay_no_other_notification(world: World, worker: Database) -> None:
@@ -143,15 +148,14 @@ def test_a_shut_breaker_costs_no_try_and_no_line_in_the_log_and_loses_nothing(
     world: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
     post = sending(clock=clock)
-    post.endpoint(world, refused(), tenant_id=world.tenant.id)
     senders = post.senders
-    shut(world, sender, senders)
+    further = shut(world, sender, post, senders)
     logged = number(sender, LOGGED)
-    fresh = world.submit()
+    world.submit()
 
     assert ended(delivery.dispatch(as_sender(sender), hooks(sender), senders)) == []
 
-    (row,) = [one for one in read(sender, HOOKS) if one.request_id == fresh.id]
+    (row,) = [one for one in read(sender, HOOKS) if one.endpoint_id == further]
     with sender.transaction() as session:
         waits = (row.run_at - now(session)).total_seconds()
     assert (row.attempts, row.closed_at, row.last_error) == (0, None, None)
@@ -171,8 +175,9 @@ def test_a_shut_breaker_costs_no_try_and_no_line_in_the_log_and_loses_nothing(
 def test_what_was_let_in_and_given_back_keeps_its_attempt(world: World, worker: Database, clock: PoolClock) -> None:
     post = sending(seconds=0.5, clock=clock)
     with black_hole() as hole:
-        post.endpoint(world, hole, tenant_id=world.tenant.id)
-        many(world, 10)
+        for _ in range(10):
+            post.endpoint(world, hole, tenant_id=world.tenant.id)
+        world.submit()
 
         results = ended(delivery.dispatch(as_sender(worker), hooks(worker), post.senders))
 
@@ -187,8 +192,9 @@ def test_what_was_let_in_and_given_back_keeps_its_attempt(world: World, worker: 
 def test_a_full_breaker_puts_the_rest_off_and_all_of_it_arrives_in_the_end(world: World, worker: Database) -> None:
     post = sending()
     with receiving() as receiver:
-        post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
-        many(world, FIRST_LOAD + 14)
+        for _ in range(FIRST_LOAD + 14):
+            post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+        world.submit()
         notifications, senders = hooks(worker), post.senders
 
         first = ended(delivery.dispatch(as_sender(worker), notifications, senders))
@@ -214,11 +220,10 @@ def test_a_call_whose_breaker_is_shut_until_after_its_end_is_dead_and_says_so(
     short: World, sender: Database, later: ShiftedClock, clock: PoolClock
 ) -> None:
     post = sending(clock=clock)
-    post.endpoint(short, refused(), tenant_id=short.tenant.id)
     senders = post.senders
-    shut(short, sender, senders)
+    further = shut(short, sender, post, senders)
     fresh = short.submit()
-    (row,) = [one for one in read(sender, HOOKS) if one.request_id == fresh.id]
+    (row,) = [one for one in read(sender, HOOKS) if one.endpoint_id == further]
 
     later.shift = row.until_at - fresh.created_at - timedelta(seconds=3)
     assert delivery.deliver(as_sender(sender), [row.id], senders) == []

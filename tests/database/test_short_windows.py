@@ -9,7 +9,7 @@ import pytest
 
 from harness.clocks import StoppedClock
 from harness.people import World
-from harness.sinks import ScriptedAnswer, WebhookReceiver, receiving
+from harness.webhook_receiver import ScriptedAnswer, WebhookReceiver, receiving
 from lockbox.database import Database
 from lockbox.notifications.results import FIRST_BACK_OFF
 from lockbox.notifications.senders.protocol import SendFailed

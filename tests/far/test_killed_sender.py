@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 
 from cli.stack import Processes
 from config.embedded import ServerAddresses
+from harness.mail_relay import relaying
 from harness.people import World
-from harness.sinks import relaying
 from harness.stage import Urls, plan_for
 from harness.wait import within
 from lockbox.notifications.sending_pool import MOST_UNRECORDED

@@ -14,7 +14,7 @@ import pytest
 from joserfc.jwk import ECKey, RSAKey
 
 from config.issuers import IdentityProvider
-from harness.sinks import ScriptedAnswer
+from harness.webhook_receiver import ScriptedAnswer
 from lockbox.errors import Busy, NotSignedIn
 from lockbox.identity.oidc import verify
 from lockbox.identity.oidc_providers import MOST_EXCHANGES_TOGETHER, MOST_WAITING, IdentityProviders, read_metadata

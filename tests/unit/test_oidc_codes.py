@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from config.issuers import IdentityProvider
-from harness.sinks import ScriptedAnswer
+from harness.webhook_receiver import ScriptedAnswer
 from lockbox.errors import Busy, NotSignedIn
 from lockbox.identity.oidc import AuthorizationRequest, VerifiedIdentity, begin, finish
 from lockbox.identity.oidc_providers import IdentityProviders, ProviderMetadata

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from harness.sinks import ScriptedAnswer
+from harness.webhook_receiver import ScriptedAnswer
 from lockbox.safe_http import LOOK_UPS, MOST_LOOK_UPS, UNDER_WAY, FetchFailed, fetch
 from tests.oidc_issuer import BROKEN, DRIP, DRIPPING_HEADERS, HTML, HUGE, REDIRECT, ZIPPED, LocalIssuer, local_issuer
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from harness.mail_relay import MailRelay, relaying
 from harness.network import serving
-from harness.sinks import MailRelay, Sink, relaying
+from harness.sinks import Sink
 from lockbox.notifications.circuit_breaker import PeerResponse
 from lockbox.notifications.senders import smtp_client
 from lockbox.notifications.senders.protocol import OutgoingMail, SendFailed

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from standardwebhooks import Webhook
 
-from harness.sinks import ScriptedAnswer, WebhookReceiver, receiving
+from harness.webhook_receiver import ScriptedAnswer, WebhookReceiver, receiving
 from lockbox import safe_http
 from lockbox.notifications import webhook
 from lockbox.notifications.endpoints import PRIVATE_KEY, PUBLIC_KEY, new_key, new_secret
@@ -62,15 +62,21 @@ def test_a_call_arrives_as_json_that_the_published_library_verifies(
     assert Webhook(hook.secrets[0]).verify(call.body, call.headers) == {"id": "n-1"}
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 500, 503])
-def test_whatever_is_not_2xx_is_a_failure_that_may_be_tried_again(
-    receiver: WebhookReceiver, hook: WebhookCall, status: int
+@pytest.mark.parametrize(
+    ("status", "is_permanent"),
+    [
+        *((status, False) for status in (300, 408, 425, 429, 500, 503)),
+        *((status, True) for status in (400, 401, 404, 422, 499)),
+    ],
+)
+def test_whatever_is_not_2xx_is_a_failure_and_a_client_error_settles_the_call(
+    receiver: WebhookReceiver, hook: WebhookCall, status: int, *, is_permanent: bool
 ) -> None:
     receiver.answers = [ScriptedAnswer(status=status, body=b"what a day")]
 
     failure = refused(hook)
 
-    assert (failure.permanent, failure.gone, failure.kind) == (False, False, "status")
+    assert (failure.permanent, failure.gone, failure.kind) == (is_permanent, False, "status")
     assert (failure.reply.status, failure.reply.text) == (status, "what a day")
     assert "what a day" not in failure.reason
 

@@ -16,8 +16,8 @@ import pytest
 
 from cli.stack import Processes
 from config.embedded import ServerAddresses
+from harness.mail_relay import CaughtMails
 from harness.people import World, client_of
-from harness.sinks import CaughtMails
 from harness.stage import Stack, Urls, fresh_database, plan_for, running
 from harness.wait import within
 from lockbox.requests.policy_rules import Policy

@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from config.embedded import ServerAddresses
+from harness.mail_relay import CaughtMails
 from harness.network import HOST
 from harness.people import sign_in
-from harness.sinks import CaughtMails
 from harness.stage import fresh_database, plan_for, running
 from tests.http.streams import LiveStream
 from tests.whole.conftest import RunningStack, log_lines, wait_until

@@ -11,8 +11,8 @@ from tests.whole.conftest import PATIENCE, RunningStack
 CROWD = """
 WITH hole AS (
     INSERT INTO endpoints (id, tenant_id, url, secret, event_types, created_at, description, format,
-        with_justification, called_by_hand)
-    SELECT gen_random_uuid(), :tenant, :url, :secret, '{}', now(), '', 'json', false, '{}'
+        with_justification, called_by_hand, last_sequence)
+    SELECT gen_random_uuid(), :tenant, :url, :secret, '{}', now(), '', 'json', false, '{}', 0
     FROM generate_series(1, 50000)
     RETURNING id
 )

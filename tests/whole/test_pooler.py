@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from config.embedded import ServerAddresses
+from harness.mail_relay import CaughtMails
 from harness.pooler import PROGRAM, pooler
-from harness.sinks import CaughtMails
 from harness.stage import fresh_database, plan_for, running
 from lockbox.audit.log import sealer
 from tests.whole.conftest import RunningStack, wait_until

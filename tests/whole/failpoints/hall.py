@@ -13,8 +13,8 @@ import httpx
 
 from harness.outbox import fan_out_all
 from harness.people import World, add_endpoint
-from harness.sinks import WebhookReceiver
 from harness.stage import as_sender, setting
+from harness.webhook_receiver import WebhookReceiver
 from lockbox.notifications.outbox import KIND
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import NOTIFICATIONS, IndexEntry

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config.embedded import ServerAddresses
-from harness.sinks import WebhookReceiver, receiving
 from harness.wait import within
+from harness.webhook_receiver import WebhookReceiver, receiving
 from lockbox.failpoints import mark
 from tests.whole.conftest import RunningStack, stage_of
 from tests.whole.failpoints import checks
@@ -96,7 +96,7 @@ PLAYED = {
         "notify.after_record",
     ),
     SETTLE: ("settle.before_event", "settle.after_event"),
-    HOOK: ("webhook.before_call", "webhook.after_response"),
+    HOOK: ("notify.after_number", "webhook.before_call", "webhook.after_response"),
     SEAL: (
         "sealer.after_take",
         "sealer.after_tree",

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from playwright.sync_api import Page
 
-from harness.sinks import WebhookReceiver, receiving
+from harness.webhook_receiver import WebhookReceiver, receiving
 from lockbox.admin import recovery
 from lockbox.identity.roles import Role
 from tests.database.tenancy import does

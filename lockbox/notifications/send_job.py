@@ -1,0 +1,309 @@
+"""Send one claimed notification in the slot that was promised to it, and after it what has to come after it."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+
+from lockbox.database import Database
+from lockbox.failpoints import failpoint
+from lockbox.identity.keyring import CodeKeys
+from lockbox.notifications import account_mail, load, request_mail, results, webhook
+from lockbox.notifications.checkpoint_digest import Keys
+from lockbox.notifications.circuit_breaker import PeerResponse
+from lockbox.notifications.endpoints import SecretVault
+from lockbox.notifications.load import AccountNotification, Wordings
+from lockbox.notifications.models import Outcome
+from lockbox.notifications.outcome_events import DeliveryAttempt
+from lockbox.notifications.queue import NotificationClaim, ReturnedClaim
+from lockbox.notifications.request_mail import LoadedNotification, RequestMail
+from lockbox.notifications.results import LONGEST_ERROR, TOO_LATE, AttemptResult, ClaimResult, ResultRecorder
+from lockbox.notifications.senders.protocol import (
+    NOTHING,
+    MailSender,
+    OutgoingMail,
+    Reply,
+    SendFailed,
+    WebhookCall,
+    WebhookSender,
+)
+from lockbox.notifications.sending_pool import LONGEST_IN_QUEUE, SendingPool
+from lockbox.notifications.webhook import WebhookTarget
+
+log = structlog.get_logger(__name__)
+
+NO_ROOM = "not tried in time: its server does not answer, or takes too long"
+
+
+@dataclass(frozen=True)
+class Senders:
+    """The ways out, and what every text needs to know; `sender` is the From header of mails.
+
+    `wordings` looks up, for requests by id, what the customers' policies let a mail about them say, and `audit_keys`
+    are those by which a checkpoint is believed; digests also name `approval_keys`, the public keys of approvals.
+    `codes` make the codes that are mailed. `sending_pool` is where the sends of this process take turns, and
+    `recorder` writes down how they went.
+    """
+
+    mail: MailSender
+    hooks: WebhookSender
+    vault: SecretVault
+    public_url: str
+    services: Mapping[str, str]
+    wordings: Wordings
+    sender: str
+    audit_keys: Keys
+    codes: CodeKeys
+    approval_keys: tuple[str, ...] = ()
+    sending_pool: SendingPool = field(default_factory=SendingPool)
+    recorder: ResultRecorder = field(default_factory=ResultRecorder)
+
+
+@dataclass
+class NotificationSendJob:
+    """A claimed notification in its slot; `at` is when it was claimed, `began` that by the pool's clock.
+
+    `behind` are the calls of the same endpoint that are made after it; all of them share it.
+    """
+
+    database: Database
+    senders: Senders
+    claim: NotificationClaim
+    loaded: LoadedNotification
+    target: WebhookTarget | None
+    at: datetime
+    began: float
+    recorded: "Future[AttemptResult | None]" = field(default_factory=Future)
+    parcel: OutgoingMail | WebhookCall | None = None
+    fault: Exception | None = None
+    result: AttemptResult | None = None
+    died: BaseException | None = None
+    is_returned: bool = False
+    behind: "deque[NotificationSendJob]" = field(default_factory=deque)
+
+    def without_sending(self) -> ClaimResult | None:
+        """Return how it ended, where nothing is to be sent, and give its slot back."""
+        one, slot = self.loaded, self.claim.slot
+        if one.is_unreachable or (self.target is None and one.is_moot):
+            ended = AttemptResult(one.notification_id, Outcome.MOOT, self.at, endpoint_id=self._endpoint_id)
+        elif slot is None:
+            why = TOO_LATE if self.at >= one.until_at else NO_ROOM
+            ended = AttemptResult(one.notification_id, Outcome.DEAD, self.at, why, endpoint_id=self._endpoint_id)
+        else:
+            return None
+        self.result = ended
+        if slot and not self.claim.follows:
+            slot.leave()
+        return ClaimResult(self.database, ended, self.recorded, self.lease_ends)
+
+    def prepare(self) -> None:
+        """Write what is to be sent, if anything is."""
+        if self.claim.slot is None or self.result is not None:
+            return
+        try:
+            self.parcel = _parcel(self.database, self.loaded, self.target, self._now(), self.senders)
+        except Exception as error:  # noqa: BLE001 - it is a failed try of this one alone
+            self.fault = error
+
+    def set_out(self) -> None:
+        """Queue it, unless it comes after another; where nothing is to be sent, what is behind it."""
+        if self.claim.follows:
+            return
+        slot = self.claim.slot
+        if slot is None or self.result is not None:
+            self._go_on()
+        else:
+            slot.pool.send(slot.destination, self, urgent=slot.is_urgent)
+
+    async def run(self) -> PeerResponse:
+        """Send it."""
+        try:
+            self.result, said = await self._tried()
+        except BaseException as error:  # noqa: BLE001 - the loop serves others after this
+            self.died = error
+            return PeerResponse.NOTHING
+        return said
+
+    def finish(self, then: Callable[[], None]) -> None:
+        """Record how it went; what died half-way is left to its lease."""
+        self.recorded.add_done_callback(lambda _: then())
+        if self.result:
+            self.senders.recorder.record([ClaimResult(self.database, self.result, self.recorded, self.lease_ends)])
+        elif self.died:
+            self.senders.recorder.drop()
+            self.recorded.set_exception(self.died)
+        self._go_on()
+
+    def stop(self) -> None:
+        """Give back what is behind it."""
+        self._give_back(self.take_behind(), 0.0)
+
+    def _go_on(self) -> None:
+        """Make the next call of the endpoint, where this one was settled; give back all that is behind it otherwise.
+
+        Also once what was claimed together has taken its time: whoever claims the rest has the others record too.
+        """
+        is_settled = self.result is not None and self.result.outcome is not None
+        if not is_settled or self.senders.sending_pool.clock() - self.began > LONGEST_IN_QUEUE:
+            self.stop()
+            return
+        following = next((one for one in self._taken() if one.result is None), None)
+        if following is None or (slot := following.claim.slot) is None:
+            return
+        if wait := slot.pool.enter(slot.destination):
+            self._give_back([following, *self.take_behind()], wait)
+        else:
+            slot.pool.send(slot.destination, following, urgent=slot.is_urgent)
+
+    def _taken(self) -> "Iterator[NotificationSendJob]":
+        """Take what is behind it, one by one; another thread may do the same."""
+        with suppress(IndexError):
+            while True:
+                yield self.behind.popleft()
+
+    def take_behind(self) -> "list[NotificationSendJob]":
+        """Take all that is behind it and is to be sent."""
+        return [one for one in self._taken() if one.result is None]
+
+    def give_back(self, seconds: float, others: Sequence["NotificationSendJob"] = ()) -> None:
+        """Give up the claim, and those of others with it; the attempts do not count."""
+        ours = (self, *others)
+        self._give_back([*ours, *(behind for one in ours for behind in one.take_behind())], seconds)
+
+    def _give_back(self, jobs: "Sequence[NotificationSendJob]", seconds: float) -> None:
+        if not jobs:
+            return
+        wait = timedelta(seconds=seconds)
+        for one in jobs:
+            one.is_returned = True
+        back = [(one, ReturnedClaim(one.claim.notification_id, one.claim.lease, wait)) for one in jobs]
+        self.senders.recorder.record(
+            [ClaimResult(one.database, returned, one.recorded, one.lease_ends) for one, returned in back]
+        )
+
+    async def rest(self) -> None:
+        """Close the connections to the mail relay."""
+        await self.senders.mail.close()
+
+    async def _tried(self) -> tuple[AttemptResult, PeerResponse]:
+        one, at = self.loaded, self._now()
+        if at >= one.until_at:
+            late = AttemptResult(one.notification_id, Outcome.DEAD, at, TOO_LATE, endpoint_id=self._endpoint_id)
+            return late, PeerResponse.NOTHING
+        event_type = webhook.event_type(one.template, one.event_type if isinstance(one, RequestMail) else None)
+        blank = DeliveryAttempt(one.notification_id, self._endpoint_id, event_type, at, timedelta(0))
+        failpoint("notify.before_send")
+        try:
+            reply = await self._sent()
+        except SendFailed as failure:
+            return _failed(one, self._now(), failure, blank), failure.said
+        except Exception as error:
+            log.exception("notification.failed", notification_id=str(one.notification_id))
+            return _failed(one, self._now(), SendFailed(type(error).__name__), blank), PeerResponse.NOTHING
+        sent = replace(blank, took=self._now() - at, status=reply.status, answer=reply.text)
+        arrived = AttemptResult(one.notification_id, Outcome.SENT, at, attempt=sent, endpoint_id=self._endpoint_id)
+        return arrived, PeerResponse.ANSWER
+
+    async def _sent(self) -> Reply:
+        """Send it to its address or its endpoint.
+
+        Raises:
+            SendFailed: the server took it not.
+        """
+        if self.fault:
+            raise self.fault
+        if isinstance(self.parcel, WebhookCall):
+            return await self.senders.hooks.send(self.parcel)
+        if isinstance(self.parcel, OutgoingMail):
+            await self.senders.mail.send(self.parcel)
+        return NOTHING
+
+    @property
+    def _endpoint_id(self) -> UUID | None:
+        return self.target.endpoint_id if self.target else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, though it need not be recorded yet."""
+        return self.result is not None or self.is_returned or self.recorded.done()
+
+    @property
+    def standing(self) -> str:
+        """How it stands, as `notify` counts it."""
+        if not self.recorded.done():
+            return "unrecorded" if self.result or self.is_returned else "unfinished"
+        if self.recorded.exception():
+            return "unrecorded"
+        result = self.recorded.result()
+        return result.outcome.value if result and result.outcome else "deferred"
+
+    @property
+    def lease_ends(self) -> float:
+        """Until when nobody else sends it, by this process' monotonic clock."""
+        return self.began + (self.claim.lease - self.at).total_seconds()
+
+    def _now(self) -> datetime:
+        """Return what the database's clock says by now, give or take what two clocks drift apart in a minute."""
+        return self.at + timedelta(seconds=self.senders.sending_pool.clock() - self.began)
+
+
+def _parcel(
+    database_: Database, one: LoadedNotification, target: WebhookTarget | None, at: datetime, senders: Senders
+) -> OutgoingMail | WebhookCall:
+    """Return the mail or the call that a notification is.
+
+    Raises:
+        SendFailed: it cannot be made.
+    """
+    if isinstance(one, RequestMail):
+        return _of_request(one, target, senders)
+    if not isinstance(one, AccountNotification):
+        raise TypeError(type(one).__name__)
+    prepared = load.prepared(
+        database_,
+        one.row,
+        at,
+        senders.codes,
+        senders.wordings,
+        audit_keys=senders.audit_keys,
+        approval_keys=senders.approval_keys,
+    )
+    if target is None:
+        return account_mail.render(prepared, public_url=senders.public_url, sender=senders.sender)
+    body = webhook.account_payload(prepared, target, public_url=senders.public_url)
+    return webhook.call(one.notification_id, target, body, senders.vault)
+
+
+def _of_request(mail: RequestMail, target: WebhookTarget | None, senders: Senders) -> OutgoingMail | WebhookCall:
+    url, services = senders.public_url, senders.services
+    if target is None:
+        return request_mail.render(mail, public_url=url, services=services, sender=senders.sender)
+    body = webhook.request_payload(mail, target, public_url=url, services=services)
+    return webhook.call(mail.notification_id, target, body, senders.vault)
+
+
+def _failed(one: LoadedNotification, at: datetime, failure: SendFailed, attempt: DeliveryAttempt) -> AttemptResult:
+    log.warning(
+        "notification.not_sent",
+        notification_id=str(one.notification_id),
+        channel=one.channel,
+        attempts=one.attempts,
+        error=failure.reason,
+    )
+    again = None if failure.permanent else results.retry_at(one.attempts, at, one.until_at, failure.wait)
+    logged = replace(
+        attempt,
+        took=at - attempt.at,
+        status=failure.reply.status,
+        answer=failure.reply.text,
+        error=failure.kind,
+        is_gone=failure.gone,
+    )
+    outcome = Outcome.DEAD if again is None else None
+    why = failure.reason[:LONGEST_ERROR]
+    return AttemptResult(one.notification_id, outcome, again or at, why, logged, attempt.endpoint_id)
