@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Response
 
 from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep, VaultDep
+from api.routes.audit import AuditReaderDep
 from api.schemas.parts import Slug, problems
 from api.schemas.webhooks import (
     CallView,
@@ -15,6 +16,7 @@ from api.schemas.webhooks import (
     EndpointChange,
     EndpointList,
     EndpointView,
+    EventReplayView,
     NewEndpoint,
     NewEndpointView,
     NewSecret,
@@ -24,6 +26,8 @@ from lockbox.admin.webhooks import WebhookInput, WebhookUrlPolicy, WebhookWithSe
 from lockbox.notifications.models import Delivery, Endpoint
 
 router = APIRouter(prefix="/v1", tags=["endpoints"])
+
+MOST_CURSOR = 64
 
 
 async def webhook_url_policy(chosen: SettingsDep, keys: VaultDep) -> WebhookUrlPolicy:
@@ -131,6 +135,24 @@ def list_deliveries(
     """List each attempt to call a webhook, the newest first."""
     log = delivery_log.log(session, who, endpoint_id, cursor=cursor, most=limit)
     return DeliveryPage(items=[_delivery(one) for one in log.deliveries], next_cursor=log.next_cursor)
+
+
+@router.get("/events", responses=problems(404))
+def replay(
+    who: AuditReaderDep,
+    session: SessionDep,
+    chosen: SettingsDep,
+    after: Annotated[str | None, Query(max_length=MOST_CURSOR)] = None,
+    limit: Annotated[int, Query(ge=1, le=delivery_log.MOST_A_PAGE)] = 50,
+) -> EventReplayView:
+    """Replay the events of a log as its webhooks were called with them, the oldest first.
+
+    For whoever missed calls (see docs/webhooks.md). An event is here within seconds, once it is sealed; `next_cursor`
+    is always there, also for the next time. For the readers of the log: a tenant's admins and auditors, and the
+    vendor's auditors.
+    """
+    found = delivery_log.replay(session, who, after=after, most=limit, public_url=chosen.public_url)
+    return EventReplayView(items=list(found.bodies), next_cursor=found.next_cursor, more=found.more)
 
 
 @router.post("/deliveries/{delivery_id}/redeliver", status_code=202, responses=problems(404, 409, 429))

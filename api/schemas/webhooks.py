@@ -137,6 +137,17 @@ class DeliveryPage(BaseModel):
     next_cursor: UUID | None
 
 
+class EventReplayView(BaseModel):
+    """Events as webhooks get them, the oldest first, and the cursor after the last one that was looked at.
+
+    A page may hold fewer than asked for, or none, while there are `more`.
+    """
+
+    items: list[dict[str, Any]]
+    next_cursor: str
+    more: bool
+
+
 class DeadNotificationPage(BaseModel):
     """A page of dead notifications, the latest first; `next_cursor` leads to the next page."""
 

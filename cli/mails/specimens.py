@@ -194,6 +194,7 @@ def _request_mail(hand: WritingStyle, **facts: Any) -> RequestMail:  # noqa: ANN
         "notification_id": UUID(int=99),
         "until_at": AT + timedelta(hours=12),
         "now": AT + timedelta(seconds=30),
+        "event_id": UUID(int=6),
         "at": AT,
         "deadline_at": AT + timedelta(hours=12),
         "action": "approve",

@@ -1,31 +1,54 @@
-"""Show the attempts to call webhooks, send test calls, and repeat calls."""
+"""Show the attempts to call webhooks, send test calls, repeat calls, and replay events for whoever missed them."""
 
+import base64
+import json
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlmodel import col, select
 
 from lockbox import database
 from lockbox.admin import permissions, webhooks
+from lockbox.admin.audit_access import AuditReader
 from lockbox.admin.permissions import AdminChange
+from lockbox.audit.log import proofs
 from lockbox.database import UnitOfWork, now
-from lockbox.errors import EndpointDisabled, NotFound, StillWaiting
+from lockbox.errors import EndpointDisabled, Invalid, NotFound, StillWaiting
 from lockbox.identity import authentication
 from lockbox.identity.roles import Caller, Role
-from lockbox.notifications import announcements
+from lockbox.notifications import account_mail, announcements, webhook
 from lockbox.notifications import endpoints as kept
+from lockbox.notifications.account_mail import PERSONAL, TITLES
+from lockbox.notifications.audience import EVENTS, type_of
 from lockbox.notifications.models import Delivery, Endpoint, Notification, Outcome
 from lockbox.notifications.outbox import KIND
 from lockbox.notifications.outcome_events import TOO_LATE
-from lockbox.notifications.webhook import TEST
+from lockbox.notifications.webhook import TEST, RequestEvent
 from lockbox.requests.transition import Origin
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
+from lockbox.text_rules import mixed
 
 READ = text("SELECT * FROM dead_notifications(:before, :most)")
 MOST_A_PAGE = 200
+LOOKED_THROUGH = 1000
+"""So many events of a log one page of a replay goes through."""
+CURSOR = struct.Struct(">16sIQ")
+CHANGES = sorted(TITLES.keys() - PERSONAL)
+# By the number that the sealer gives under the lock of the log: what is committed late gets a later one.
+REPLAY = text("""
+SELECT s.number, e.id, e.at, e.action, e.from_state, e.to_state, e.deadline_at, e.request_id, e.tenant_id, e.body,
+    t.slug, coalesce(r.granted_resources, r.resources, '{}') AS resources
+FROM seals s JOIN events e ON e.id = s.event_id LEFT JOIN tenants t ON t.id = e.tenant_id
+LEFT JOIN requests r ON r.id = e.request_id
+WHERE s.log_id = :log_id AND s.number >= :first AND s.number < :last
+    AND e.action = ANY(CASE WHEN e.request_id IS NULL THEN CAST(:changes AS text[]) ELSE CAST(:moves AS text[]) END)
+ORDER BY s.number LIMIT :most
+""")
 REOPEN = text("SELECT notification, answer FROM reopen(:delivery, :moment)")
 
 
@@ -175,3 +198,71 @@ def _count(session: UnitOfWork, endpoint: Endpoint, at: datetime) -> None:
     kept.count_call(endpoint, at)
     session.orm.add(endpoint)
     session.orm.flush()
+
+
+@dataclass(frozen=True)
+class EventReplay:
+    """Bodies of events, the oldest first, and the cursor after the last one that was looked at.
+
+    `more` is whether the log goes on there already.
+    """
+
+    bodies: Sequence[Mapping[str, Any]]
+    next_cursor: str
+    more: bool
+
+
+def replay(session: UnitOfWork, who: AuditReader, *, after: str | None, most: int, public_url: str) -> EventReplay:
+    """Return what webhooks were called with of a log's sealed events, from a cursor on.
+
+    A page goes through a thousand events of the log, of which any number is told to webhooks. The id of a body is
+    that of its event: a replay is no call, and has no place among the calls of an endpoint.
+
+    Raises:
+        Invalid: the cursor is none, or of another log or of one that was restored since.
+    """
+    authentication.enter(session, who.caller)
+    head = proofs.head(session, who.log_id)
+    generation, size = (head.generation, head.size) if head else (1, 0)
+    first = _position(after, who.log_id, generation, size) if after else 0
+    last = min(first + LOOKED_THROUGH, size)
+    values = {"log_id": who.log_id, "first": first, "last": last, "most": most}
+    rows = session.execute(REPLAY, values | {"moves": [*map(str, EVENTS)], "changes": CHANGES}).all()
+    following = rows[-1].number + 1 if len(rows) == most else last
+    bodies = [_body(row, public_url) for row in rows]
+    return EventReplay(bodies, _cursor(who.log_id, generation, following), following < size)
+
+
+def _body(row: Row[Any], public_url: str) -> dict[str, Any]:
+    if row.request_id is None:
+        begun = webhook.head(row.id, account_mail.type_of(row.action), row.at, row.id, {})
+        return begun | webhook.account_data(row.slug, row.tenant_id, account_mail.facts_of(row.body)[1])
+    return RequestEvent(
+        event_id=row.id,
+        event_type=type_of(row.action, row.from_state),
+        at=row.at,
+        request_id=row.request_id,
+        tenant=row.slug,
+        tenant_id=row.tenant_id,
+        state=row.to_state,
+        deadline_at=row.deadline_at,
+        mixed_alphabets=bool(mixed(row.resources)),
+        nobody_notified="nobody_notified" in json.loads(row.body),
+    ).body(row.id, {}, public_url)
+
+
+def _cursor(log_id: UUID, generation: int, number: int) -> str:
+    return base64.urlsafe_b64encode(CURSOR.pack(log_id.bytes, generation, number)).rstrip(b"=").decode()
+
+
+def _position(cursor: str, log_id: UUID, generation: int, size: int) -> int:
+    try:
+        of_log, of_generation, number = CURSOR.unpack(base64.urlsafe_b64decode(cursor + "=="))
+    except (ValueError, struct.error):
+        raise Invalid("The cursor is invalid. Start again without it.", field="after") from None
+    if of_log != log_id.bytes or of_generation != generation or number > size:
+        raise Invalid(
+            "The cursor is of another log, or of this one before it was restored. Start again without it.",
+            field="after",
+        )
+    return int(number)

@@ -5,11 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from lockbox.audit.canonical import instant
 from lockbox.identity.time_zones import clock_time
 from lockbox.notifications.mail_text import LONGEST_SUBJECT, TEMPLATES, one_line, portal_address, prose, sender_domain
 from lockbox.notifications.senders.protocol import OutgoingMail
@@ -167,24 +165,6 @@ def render(mail: AccountMail, *, public_url: str, sender: str) -> OutgoingMail:
         text=TEMPLATES.get_template("account_mail.txt").render(said),
         html=TEMPLATES.get_template("account_mail.html").render(said),
     )
-
-
-def payload(mail: AccountMail, place: Mapping[str, Any]) -> bytes:
-    """Return the thin body of a webhook: ids, its place, the kind of change and its diff; no names."""
-    return json.dumps(
-        {
-            "id": str(mail.notification_id),
-            "type": type_of(mail.template),
-            "timestamp": instant(mail.at),
-            **place,
-            "data": {
-                "tenant": mail.slug,
-                "tenant_id": mail.tenant_id and str(mail.tenant_id),
-                "changes": dict(mail.changes),
-            },
-        },
-        separators=(",", ":"),
-    ).encode()
 
 
 def type_of(template: str) -> str:

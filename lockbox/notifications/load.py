@@ -40,7 +40,7 @@ from lockbox.notifications.window_report import ClosedWindow
 Wordings = Callable[[UnitOfWork, Sequence[UUID]], Mapping[UUID, MailWording]]
 FROM_ROW = (
     *("notification_id", "template", "until_at", "channel", "attempts", "is_unreachable"),
-    *("at", "deadline_at", "action", "to_state", "actor_id", "actor_name", "actor_role", "comment"),
+    *("event_id", "at", "deadline_at", "action", "to_state", "actor_id", "actor_name", "actor_role", "comment"),
     *("request_id", "tenant", "slug", "tenant_id", "requester", "requester_id", "service", "resources", "actions"),
     *("reason_code", "justification", "case_ref", "access_window", "recipient_id", "recipient_name"),
     *("recipient_address", "is_copy", "time_zone", "address", "user_agent"),
@@ -103,8 +103,9 @@ UPDATE sign_ins SET tries = tries + 1
 WHERE id = :id AND used_at IS NULL AND expires_at > :at AND tries < :most RETURNING email
 """)
 READ = text("""
-SELECT n.id AS notification_id, n.channel, n.template, n.until_at, n.attempts, e.at, e.deadline_at, e.action,
-    e.from_state, e.to_state, e.actor_id, e.actor_role, e.body, r.mode, coalesce(p.time_zone, 'UTC') AS time_zone,
+SELECT n.id AS notification_id, n.channel, n.template, n.until_at, n.attempts, e.id AS event_id, e.at,
+    e.deadline_at, e.action, e.from_state, e.to_state, e.actor_id, e.actor_role, e.body, r.mode,
+    coalesce(p.time_zone, 'UTC') AS time_zone,
     r.id AS request_id, r.state, r.service, coalesce(r.granted_resources, r.resources) AS resources,
     coalesce(r.granted_actions, r.actions) AS actions, r.reason_code, r.justification, r.case_ref,
     r.access_window, r.requester_id, t.name AS tenant, t.slug, t.id AS tenant_id, q.name AS requester,

@@ -162,6 +162,7 @@ class RequestMail(LoadedNotification):
     """
 
     now: datetime
+    event_id: UUID
     at: datetime
     deadline_at: datetime | None
     action: str

@@ -151,40 +151,82 @@ def request_payload(
     justification = mail.justification if target.with_justification and mail.wording.justification else None
     if target.format is Format.SLACK:
         return _slack_of(mail, justification, public_url, services)
-    body = payload(mail, public_url=public_url, place=target.place)
-    if justification is None:
-        return body
-    content: dict[str, Any] = json.loads(body)
-    content["data"]["justification"] = justification
+    content = _event_of(mail).body(mail.notification_id, target.place, public_url)
+    if justification is not None:
+        content["data"]["justification"] = justification
     return _json(content)
 
 
-def payload(mail: RequestMail, *, public_url: str, place: Mapping[str, Any] | None = None) -> bytes:
-    """Return the thin body of a webhook: ids, states and clocks; no reason, no names.
+@dataclass(frozen=True, kw_only=True)
+class RequestEvent:
+    """What a webhook says of an event of a request: ids, states and clocks; no reason, no names.
 
-    `place` is that of the call among all of its endpoint's.
-    `mixed_alphabets` is there, and true, where the id of a resource mixes alphabets.
+    `mixed_alphabets` is whether the id of a resource mixes alphabets.
     """
-    return json.dumps(
-        {
-            "id": str(mail.notification_id),
-            "type": mail.event_type,
-            "timestamp": instant(mail.at),
-            **(place or {}),
+
+    event_id: UUID
+    event_type: str
+    at: datetime
+    request_id: UUID
+    tenant: str
+    tenant_id: UUID
+    state: str
+    deadline_at: datetime | None
+    mixed_alphabets: bool
+    nobody_notified: bool
+
+    def body(self, call_id: UUID, place: Mapping[str, Any], public_url: str) -> dict[str, Any]:
+        """Return the body of a call, which has its place among all of its endpoint's."""
+        return {
+            **head(call_id, self.event_type, self.at, self.event_id, place),
             "data": {
-                "request_id": str(mail.request_id),
-                "tenant": mail.slug,
-                "tenant_id": str(mail.tenant_id),
-                "state": mail.to_state,
-                **({"mixed_alphabets": True} if mixed(mail.resources) else {}),
-                **({"nobody_notified": mail.nobody_notified} if mail.template == "timed_out" else {}),
-                "answer_by": _deadline(mail, "reviewing", "pending"),
-                "open_until": _deadline(mail, "active"),
-                "url": portal_address(public_url, mail.request_id),
+                "request_id": str(self.request_id),
+                "tenant": self.tenant,
+                "tenant_id": str(self.tenant_id),
+                "state": self.state,
+                **({"mixed_alphabets": True} if self.mixed_alphabets else {}),
+                **({"nobody_notified": self.nobody_notified} if self.state == "timed_out" else {}),
+                "answer_by": self._deadline("reviewing", "pending"),
+                "open_until": self._deadline("active"),
+                "url": portal_address(public_url, self.request_id),
             },
-        },
-        separators=(",", ":"),
-    ).encode()
+        }
+
+    def _deadline(self, *states: str) -> str | None:
+        return instant(self.deadline_at) if self.state in states and self.deadline_at else None
+
+
+def _event_of(mail: RequestMail) -> RequestEvent:
+    return RequestEvent(
+        event_id=mail.event_id,
+        event_type=mail.event_type,
+        at=mail.at,
+        request_id=mail.request_id,
+        tenant=mail.slug,
+        tenant_id=mail.tenant_id,
+        state=mail.to_state,
+        deadline_at=mail.deadline_at,
+        mixed_alphabets=bool(mixed(mail.resources)),
+        nobody_notified=mail.nobody_notified,
+    )
+
+
+def head(
+    call_id: UUID, event_type: str, at: datetime, event_id: UUID | None, place: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what every body begins with: `event_id` is the event's in the audit log, where it is one."""
+    return {
+        "id": str(call_id),
+        "type": event_type,
+        "timestamp": instant(at),
+        "event_id": event_id and str(event_id),
+        **place,
+    }
+
+
+def account_data(slug: str | None, tenant_id: UUID | None, changes: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a body says of anything but a request: whose it is, and the diff; no names."""
+    return {"data": {"tenant": slug, "tenant_id": tenant_id and str(tenant_id), "changes": dict(changes)}}
 
 
 def account_payload(mail: AccountMail, target: WebhookTarget, *, public_url: str) -> bytes:
@@ -192,7 +234,8 @@ def account_payload(mail: AccountMail, target: WebhookTarget, *, public_url: str
     if mail.template == TEST:
         return _test(mail, target)
     if target.format is Format.JSON:
-        return account_mail.payload(mail, target.place)
+        begun = head(mail.notification_id, account_mail.type_of(mail.template), mail.at, mail.event_id, target.place)
+        return _json(begun | account_data(mail.slug, mail.tenant_id, mail.changes))
     title = TITLES[mail.template].format(tenant=one_line(mail.tenant or "")).strip()
     lines = [f"{_plain(name)}: {_plain(change)}" for name, change in mail.changes.items()]
     text_ = "\n".join([f"*{_plain(title)}*", *lines])[:MOST_WORDS]
@@ -204,15 +247,7 @@ def _test(mail: AccountMail, target: WebhookTarget) -> bytes:
         said = "This is a test: notifications of Lockbox arrive here."
         return _json({"text": said, "blocks": [_section(said)]})
     data = {"endpoint_id": str(target.endpoint_id), "tenant": mail.slug}
-    return _json(
-        {
-            "id": str(mail.notification_id),
-            "type": TEST_TYPE,
-            "timestamp": instant(mail.at),
-            **target.place,
-            "data": data,
-        }
-    )
+    return _json(head(mail.notification_id, TEST_TYPE, mail.at, mail.event_id, target.place) | {"data": data})
 
 
 def _slack_of(mail: RequestMail, justification: str | None, public_url: str, services: Mapping[str, str]) -> bytes:
@@ -257,10 +292,6 @@ def _plain(words: str) -> str:
 
 def _json(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode()
-
-
-def _deadline(mail: RequestMail, *states: str) -> str | None:
-    return instant(mail.deadline_at) if mail.to_state in states and mail.deadline_at else None
 
 
 class HttpWebhooks:

@@ -113,6 +113,7 @@ MATRIX = {
     "GET /v1/vendor/undelivered": "403 403 403 200 403 403 403 403 403 403 403",
     "GET /v1/vendor/invitations": "403 403 403 200 403 403 403 403 403 403 403",
     "DELETE /v1/vendor/invitations/{invitation_id}": "403 403 403 204 403 403 403 403 403 403 403",
+    "GET /v1/events": "403 403 403 403 200 403 200 403 200 404 200",
     "GET /v1/audit": "403 403 403 403 200 403 200 403 200 404 200",
     "GET /v1/audit/export": "403 403 403 403 200 403 200 403 200 404 200",
     "GET /v1/audit/checkpoint": "403 403 403 403 200 403 200 403 200 404 200",
@@ -235,6 +236,8 @@ def _call(everybody: Door, door: Door, route: str) -> dict[str, Any]:
         "PATCH /v1/me": {"json": {"time_zone": "Europe/Berlin"}},
         "GET /v1/access": {"params": question},
     }.get(route, {})
+    if path == "/v1/events":
+        parts = {"params": {"tenant": world.tenant.slug}}
     if path.startswith("/v1/audit"):
         asked: dict[str, dict[str, Any]] = {"inclusion": {"event": one_event(everybody)}, "consistency": {"from": 1}}
         whose: dict[str, Any] = {"tenant": world.tenant.slug}

@@ -27,6 +27,7 @@ def sample_mail(**changes: Any) -> RequestMail:
         template="pending",
         until_at=AT + timedelta(hours=12),
         now=AT + timedelta(seconds=5),
+        event_id=UUID(int=98),
         at=AT,
         deadline_at=AT + timedelta(hours=12),
         action="submit",

@@ -7,9 +7,17 @@ import pytest
 
 from lockbox.notifications import webhook
 from lockbox.notifications.models import Format
+from lockbox.notifications.request_mail import RequestMail
 from lockbox.requests.lifecycle import State
 from tests.each import each
 from tests.unit.sample_mail import ERIN, NUMBER, PAGE, PUBLIC, sample_mail
+
+TARGET = webhook.WebhookTarget(UUID(int=3), "https://calls.example", Format.JSON, False, b"", None, 7, UUID(int=97))
+
+
+def payload(mail: RequestMail) -> bytes:
+    """Return the body of a call about a request."""
+    return webhook.request_payload(mail, TARGET, public_url=PUBLIC, services={})
 
 
 @each("template", State)
@@ -28,7 +36,7 @@ def test_a_webhook_body_is_thin(template: State) -> None:
         resources=[secret] * 50,
     )
 
-    body = webhook.payload(full, public_url=PUBLIC)
+    body = payload(full)
 
     assert len(body) < 20_000
     assert b"s3cret" not in body
@@ -48,12 +56,15 @@ def test_a_webhook_body_is_thin(template: State) -> None:
 def test_a_webhook_body_holds_ids_state_and_both_clocks(
     template: str, answer_by: str | None, open_until: str | None
 ) -> None:
-    body = webhook.payload(sample_mail(template=template, to_state=template), public_url=PUBLIC)
+    body = payload(sample_mail(template=template, to_state=template))
 
     assert json.loads(body) == {
         "id": str(UUID(int=99)),
         "type": "request.submitted",
         "timestamp": "2026-11-24T09:00:00.000000Z",
+        "event_id": str(UUID(int=98)),
+        "sequence": 7,
+        "previous": str(UUID(int=97)),
         "data": {
             "request_id": str(NUMBER),
             "tenant": "contoso",
@@ -69,8 +80,8 @@ def test_a_webhook_body_holds_ids_state_and_both_clocks(
 def test_a_webhook_and_a_chat_message_flag_a_resource_of_mixed_alphabets() -> None:
     mixed = sample_mail(resources=["mailbox:\u0430nna@contoso.example"])
 
-    assert json.loads(webhook.payload(mixed, public_url=PUBLIC))["data"]["mixed_alphabets"] is True
-    assert "mixed_alphabets" not in json.loads(webhook.payload(sample_mail(), public_url=PUBLIC))["data"]
+    assert json.loads(payload(mixed))["data"]["mixed_alphabets"] is True
+    assert "mixed_alphabets" not in json.loads(payload(sample_mail()))["data"]
     target = webhook.WebhookTarget(UUID(int=3), "https://chat.example", Format.SLACK, False, b"", None)
     said = webhook.request_payload(mixed, target, public_url=PUBLIC, services={})
     assert "mixes alphabets" in json.loads(said)["blocks"][0]["text"]["text"]

@@ -1,0 +1,137 @@
+"""Events are replayed to whoever may read their log: as webhooks get them, in order, and none is ever left out."""
+
+import json
+from typing import Any
+
+import pytest
+
+from harness.people import HERE, SETTINGS
+from lockbox.database import Database
+from lockbox.requests import submit
+from lockbox.requests.policy_rules import Policy
+from tests.database.postbag import Postbag
+from tests.database.scenes import read_as_is
+from tests.http.door import Door, OpenDoor, facts
+from tests.logs import sealed
+
+PATH = "/v1/events"
+QUEUED = "SELECT event_id AS id FROM outbox WHERE tenant_id = :tenant"
+OPEN = "SELECT id FROM notifications WHERE closed_at IS NULL AND tenant_id = :tenant"
+
+
+def replayed(door: Door, who: str = "aude", **query: object) -> dict[str, Any]:
+    """Return a page of a tenant's events."""
+    answer = door.get(who, PATH, **({"tenant": door.world.tenant.slug} | query))
+    assert answer.status_code == 200, answer.text
+    page: dict[str, Any] = answer.json()
+    return page
+
+
+def everything(door: Door, limit: int, after: str | None = None) -> tuple[list[dict[str, Any]], str]:
+    """Return all that follows, page by page, and the cursor at its end."""
+    items: list[dict[str, Any]] = []
+    while True:
+        page = replayed(door, limit=limit, **({"after": after} if after else {}))
+        assert len(page["items"]) <= limit
+        items, after = items + page["items"], str(page["next_cursor"])
+        if not page["more"]:
+            return items, after
+
+
+@pytest.fixture
+def door(fresh_door: Door, worker: Database) -> Door:
+    """A tenant with an approved request, a denied one, and a change of a member, all of it sealed."""
+    opened = fresh_door.file().json()["id"]
+    fresh_door.act("ann", "approve", opened)
+    fresh_door.act("amir", "deny", fresh_door.file(resources=["mailbox:bert@contoso.example"]).json()["id"])
+    sealed(worker)
+    return fresh_door
+
+
+def test_a_replay_says_what_the_webhook_was_called_with(fresh_door: Door, worker: Database) -> None:
+    post = Postbag(public_url="http://127.0.0.1:8000")
+    world = fresh_door.world
+    post.endpoint(world, "https://customer.example/", tenant_id=world.tenant.id)
+    opened = fresh_door.file(resources=["mailbox:аnna@contoso.example"]).json()["id"]  # noqa: RUF001
+    fresh_door.act("ann", "approve", opened)
+    fresh_door.act("ann", "revoke", opened)
+    added = fresh_door.call("tara", "POST", f"/v1/tenants/{world.tenant.slug}/observers", json={
+        "name": "Olga", "address": "olga@contoso.example"
+    })  # fmt: skip
+    assert added.status_code == 201, added.text
+    for query in (QUEUED, OPEN):
+        post.deliver(worker, [row.id for row in read_as_is(worker, query, tenant=world.tenant.id)])
+    sealed(worker)
+
+    called = [json.loads(hook.body) for hook in post.hooks.sent]
+    items = replayed(fresh_door)["items"]
+
+    assert [one["sequence"] for one in called] == [1, 2, 3, 4]
+    assert [one["type"] for one in items] == [
+        "request.submitted",
+        "request.approved",
+        "request.revoked",
+        "tenant.observer_added",
+    ]
+    for call, item in zip(called, items, strict=True):
+        assert item["id"] == item["event_id"] == call["event_id"]
+        own = {name: value for name, value in call.items() if name not in {"id", "sequence", "previous"}}
+        assert own == {name: value for name, value in item.items() if name != "id"}
+
+
+@pytest.mark.parametrize("limit", [1, 3, 200])
+def test_pages_go_on_where_the_last_one_ended_and_never_end_for_good(
+    door: Door, worker: Database, limit: int
+) -> None:
+    items, cursor = everything(door, limit)
+    again, same = everything(door, limit, cursor)
+    door.file(resources=["mailbox:carl@contoso.example"])
+    unsealed, _ = everything(door, limit, cursor)
+    sealed(worker)
+    later, _ = everything(door, limit, cursor)
+
+    assert [one["type"].removeprefix("request.") for one in items] == ["submitted", "approved", "submitted", "denied"]
+    assert (again, same) == ([], cursor)
+    assert unsealed == []
+    assert [one["type"] for one in later] == ["request.submitted"]
+
+
+def test_a_transaction_that_commits_late_is_not_skipped(door: Door, worker: Database) -> None:
+    _, cursor = everything(door, 200)
+    world = door.world
+    with world.db.transaction() as slow:
+        late = submit.submit(slow, world.people["erin"], HERE, world.submission(), SETTINGS.services).request.id
+        quick = door.file(resources=["mailbox:carl@contoso.example"]).json()["id"]
+        sealed(worker)
+        first, cursor = everything(door, 200, cursor)
+    sealed(worker)
+    second, _ = everything(door, 200, cursor)
+
+    assert [one["data"]["request_id"] for one in first] == [quick]
+    assert [one["data"]["request_id"] for one in second] == [str(late)]
+    assert second[0]["timestamp"] < first[0]["timestamp"]
+
+
+def test_a_cursor_of_another_log_or_none_at_all_is_refused(door: Door, open_door: OpenDoor, worker: Database) -> None:
+    cursor = replayed(door)["next_cursor"]
+    other = open_door()
+    other.file()
+    sealed(worker)
+
+    for wrong in (cursor, "no", "-", cursor[:-2], "A" * 64):
+        facts(other.get("aude", PATH, tenant=other.world.tenant.slug, after=wrong), 422, "invalid-request")
+    facts(door.get("aude", PATH, tenant=door.world.tenant.slug, after=cursor, limit=201), 422, "invalid-request")
+
+
+def test_what_the_vendors_auditors_replay_of_the_vendors_log_no_tenant_sees(
+    open_door: OpenDoor, worker: Database
+) -> None:
+    reviewed = open_door(Policy())
+    asked = reviewed.file().json()["id"]
+    sealed(worker)
+
+    ours = [one for one in reviewed.get("vera", PATH).json()["items"] if one["data"].get("request_id") == asked]
+    theirs = [one for one in replayed(reviewed)["items"] if one["data"].get("request_id") == asked]
+
+    assert [(one["type"], one["data"]["state"]) for one in ours] == [("request.submitted", "reviewing")]
+    assert theirs == []
