@@ -9,15 +9,21 @@ from sqlalchemy import Engine
 
 from cli.stack import Processes
 from config.embedded import ServerAddresses
+from config.settings import DEVELOPMENT_KEY
 from harness.mail_relay import relaying
 from harness.people import World
 from harness.stage import Urls, plan_for
 from harness.wait import within
+from harness.webhook_receiver import receiving
+from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.sending_pool import MOST_UNRECORDED
+from tests.database.postbag import Postbag
 from tests.database.scenes import many, read
 
 REQUESTS = 120
 MORE_REQUESTS = 300
+CALLED_REQUESTS = 150
+KILLED_AT = 40
 LEASE_AND_MORE = 150.0
 OPEN = "SELECT count(*) AS n FROM notifications WHERE closed_at IS NULL"
 CLAIMED = "SELECT count(*) AS n FROM notifications WHERE closed_at IS NULL AND attempts > 0"
@@ -74,3 +80,30 @@ def test_a_worker_that_is_stopped_within_a_batch_doubles_none_and_leaves_the_res
     assert claimed == 0
     assert set(sent.values()) == {1}
     assert len(sent) == read(superuser, TRIES)[0].mails == 3 * MORE_REQUESTS
+
+
+def test_a_worker_that_is_killed_among_calls_leaves_their_order_and_their_ids(
+    world: World, urls: Urls, template: ServerAddresses, superuser: Engine, tmp_path: Path
+) -> None:
+    with receiving() as receiver, relaying() as relay:
+        post = Postbag(vault=SecretVault([DEVELOPMENT_KEY.get_secret_value()]))
+        post.endpoint(world, receiver.url, tenant_id=world.tenant.id)
+        many(world, CALLED_REQUESTS)
+        plan = replace(plan_for(urls, template, tmp_path / "keys"), smtp_url=f"smtp://127.0.0.1:{relay.port}")
+        processes = Processes(plan, tmp_path / "log")
+        try:
+            processes.start("notifications")
+            assert within(60, lambda: len(receiver.calls) >= KILLED_AT, 0.001)
+            processes.kill("notifications")
+            left = read(superuser, OPEN)[0].n
+            processes.start("notifications")
+            assert within(LEASE_AND_MORE, lambda: read(superuser, OPEN)[0].n == 0, 0.5)
+        finally:
+            processes.stop()
+
+    first = dict.fromkeys((call.event["sequence"], call.id, call.event["previous"]) for call in receiver.calls)
+    numbers, ids, previous = zip(*first, strict=True)
+    assert left > 0
+    assert list(numbers) == list(range(1, CALLED_REQUESTS + 1))
+    assert list(previous) == [None, *ids[:-1]]
+    assert len(receiver.calls) - len(first) <= MOST_UNRECORDED
