@@ -178,9 +178,14 @@ def redeliver(session: UnitOfWork, caller: Caller, origin: Origin, delivery_id: 
     delivery = session.orm.get(Delivery, delivery_id)
     if delivery is None or delivery.endpoint_id is None:
         raise NotFound("There is no such delivery.")
+    webhooks.show(session, caller, delivery.endpoint_id)
+    # Whoever sends locks notifications before endpoints: so does this.
+    found = session.execute(REOPEN, {"delivery": delivery_id, "moment": now(session)}).one_or_none()
+    if found is None:
+        raise NotFound("There is no such delivery.")
+    notification, answer = found
     actor, endpoint, _ = webhooks.locked(session, caller, origin, delivery.endpoint_id)
     at = now(session)
-    notification, answer = session.execute(REOPEN, {"delivery": delivery_id, "moment": at}).one()
     if answer == "disabled":
         raise EndpointDisabled("The webhook is disabled; enable it first.")
     if answer == "waiting":
