@@ -124,7 +124,7 @@ class FannedCall(NamedTuple):
 
 @dataclass
 class FannedBatch:
-    """What became of ids: `known` were in the outbox. Of the mails about them some are claimed.
+    """What became of ids: `known` were in the outbox, or are `unsettled`. Of the mails about them some are claimed.
 
     `calls` are those of webhooks, in the order of their events; none is claimed or has a number. `put_off` counts
     mails that found no room, and events that another process is at.
@@ -133,6 +133,7 @@ class FannedBatch:
     known: set[UUID]
     claims: list[NotificationClaim] = field(default_factory=list)
     calls: list[FannedCall] = field(default_factory=list)
+    unsettled: list[UUID] = field(default_factory=list)
     put_off: int = 0
 
 
@@ -145,6 +146,8 @@ def claim(session: UnitOfWork, ids: Sequence[UUID], sending_pool: SendingPool, a
     due = queue.claim(
         session, [*(call.id for call in fanned.calls), *sorted(set(ids) - fanned.known)], sending_pool, at_once
     )
+    # Whoever records locks endpoints before what is unsettled: so does this.
+    settlement.settle_due(session, fanned.unsettled)
     return due._replace(claims=[*fanned.claims, *due.claims], put_off=fanned.put_off + due.put_off)
 
 
@@ -160,9 +163,9 @@ def fan_out(session: UnitOfWork, ids: Sequence[UUID], let_in: LetIn) -> FannedBa
     """
     rows = session.execute(FIND, {"ids": list(ids)}).all()
     found = [row for row in rows if row.request_id]
-    settlement.settle_due(session, [row.event_id for row in rows if not row.request_id])
     settled = [IndexEntry(str(row.event_id), KIND, BUSY_AGAIN) for row in found if not row.is_ours]
     batch = FannedBatch({row.event_id for row in rows}, put_off=len(settled))
+    batch.unsettled = [row.event_id for row in rows if not row.request_id]
     ours = {row.request_id for row in found if row.is_ours}
     if ours:
         rows = session.execute(TAKE, {"ids": sorted(ours)}).all()
