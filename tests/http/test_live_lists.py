@@ -129,11 +129,14 @@ def test_of_many_that_are_closed_at_once_three_are_named(place: LiveWorld) -> No
     page = place.opened("ann", "/open")
     # News are told together: the page looks at them once.
     page.route("**/live*", lambda route: route.abort())
+    page.clock.install()
     page.reload()
     expect(page.locator("[data-row]")).to_have_count(5)
 
     for one in opened:
         place.world.act("amir", Action.REVOKE, one.id)
+    # A page that hears nothing looks every fifteen seconds.
+    page.clock.fast_forward(15_000)
 
     expect(page.get_by_role("status")).to_contain_text("2 more are no longer here.", timeout=30_000)
     assert page.get_by_role("status").inner_text().count("Amir revoked the access") == 3
