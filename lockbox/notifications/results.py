@@ -47,13 +47,15 @@ WITH recorded AS (
         last_error = CASE WHEN s.last_error = :too_late AND n.last_error IS NOT NULL
             THEN left(s.last_error || '; the last try failed: ' || n.last_error, :longest) ELSE s.last_error END
     FROM unnest(CAST(:id AS uuid[]), CAST(:outcome AS text[]), CAST(:closed_at AS timestamptz[]),
-        CAST(:run_at AS timestamptz[]), CAST(:last_error AS text[])) AS s (id, outcome, closed_at, run_at, last_error)
-    WHERE n.id = s.id AND n.closed_at IS NULL AND (s.outcome IS NOT NULL OR n.run_at <> s.run_at)
+        CAST(:run_at AS timestamptz[]), CAST(:last_error AS text[]), CAST(:lease AS timestamptz[]))
+        AS s (id, outcome, closed_at, run_at, last_error, lease)
+    WHERE n.id = s.id AND n.closed_at IS NULL AND (s.outcome = 'sent' OR n.run_at = s.lease)
     RETURNING n.id, n.tenant_id, n.request_id, n.event_id, n.about_id, n.person_id, n.endpoint_id, n.template,
         n.channel, n.attempts, n.outcome
 ), freed AS (
     UPDATE notifications n SET run_at = :at, blocked_by = NULL
-    WHERE n.id IN (SELECT f.id FROM notifications f WHERE f.blocked_by = ANY(CAST(:settled AS uuid[]))
+    WHERE n.id IN (SELECT f.id FROM notifications f WHERE f.blocked_by = ANY(ARRAY(
+            SELECT r.id FROM recorded r WHERE r.outcome IS NOT NULL AND r.endpoint_id IS NOT NULL))
         AND f.id <> ALL(CAST(:id AS uuid[])) FOR NO KEY UPDATE SKIP LOCKED)
     RETURNING n.id
 ), counted AS (
@@ -85,10 +87,12 @@ AWAY = (OperationalError, InterfaceError, PoolTimeout)
 class AttemptResult:
     """How one try ended; without an outcome it is tried again at `run_at`. No attempt: nothing left the house.
 
-    `endpoint_id` is that of a call.
+    `endpoint_id` is that of a call, `lease` the claim's. Once it has run out and somebody else has claimed the
+    notification, nothing is recorded of this try but that it arrived.
     """
 
     notification_id: UUID
+    lease: datetime
     outcome: Outcome | None
     run_at: datetime
     error: str | None = None
@@ -139,8 +143,8 @@ def record(session: UnitOfWork, tries: Sequence[AttemptResult]) -> None:
                 "closed_at": [at if one.outcome else None for one in tries],
                 "run_at": [one.run_at for one in tries],
                 "last_error": [one.error for one in tries],
-                "settled": [one.notification_id for one in tries if one.outcome and one.endpoint_id],
                 "at": at,
+                "lease": [one.lease for one in tries],
                 "too_late": TOO_LATE,
                 "longest": LONGEST_ERROR,
             },

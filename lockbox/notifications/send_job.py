@@ -90,10 +90,14 @@ class NotificationSendJob:
         """Return how it ended, where nothing is to be sent, and give its slot back."""
         one, slot = self.loaded, self.claim.slot
         if one.is_unreachable or (self.target is None and one.is_moot):
-            ended = AttemptResult(one.notification_id, Outcome.MOOT, self.at, endpoint_id=self._endpoint_id)
+            ended = AttemptResult(
+                one.notification_id, self.claim.lease, Outcome.MOOT, self.at, endpoint_id=self._endpoint_id
+            )
         elif slot is None:
             why = TOO_LATE if self.at >= one.until_at else NO_ROOM
-            ended = AttemptResult(one.notification_id, Outcome.DEAD, self.at, why, endpoint_id=self._endpoint_id)
+            ended = AttemptResult(
+                one.notification_id, self.claim.lease, Outcome.DEAD, self.at, why, endpoint_id=self._endpoint_id
+            )
         else:
             return None
         self.result = ended
@@ -191,9 +195,11 @@ class NotificationSendJob:
         await self.senders.mail.close()
 
     async def _tried(self) -> tuple[AttemptResult, PeerResponse]:
-        one, at = self.loaded, self._now()
+        one, lease, at = self.loaded, self.claim.lease, self._now()
         if at >= one.until_at:
-            late = AttemptResult(one.notification_id, Outcome.DEAD, at, TOO_LATE, endpoint_id=self._endpoint_id)
+            late = AttemptResult(
+                one.notification_id, lease, Outcome.DEAD, at, TOO_LATE, endpoint_id=self._endpoint_id
+            )
             return late, PeerResponse.NOTHING
         event_type = webhook.event_type(one.template, one.event_type if isinstance(one, RequestMail) else None)
         blank = DeliveryAttempt(one.notification_id, self._endpoint_id, event_type, at, timedelta(0))
@@ -201,12 +207,14 @@ class NotificationSendJob:
         try:
             reply = await self._sent()
         except SendFailed as failure:
-            return _failed(one, self._now(), failure, blank), failure.said
+            return _failed(one, lease, self._now(), failure, blank), failure.said
         except Exception as error:
             log.exception("notification.failed", notification_id=str(one.notification_id))
-            return _failed(one, self._now(), SendFailed(type(error).__name__), blank), PeerResponse.NOTHING
+            return _failed(one, lease, self._now(), SendFailed(type(error).__name__), blank), PeerResponse.NOTHING
         sent = replace(blank, took=self._now() - at, status=reply.status, answer=reply.text)
-        arrived = AttemptResult(one.notification_id, Outcome.SENT, at, attempt=sent, endpoint_id=self._endpoint_id)
+        arrived = AttemptResult(
+            one.notification_id, lease, Outcome.SENT, at, attempt=sent, endpoint_id=self._endpoint_id
+        )
         return arrived, PeerResponse.ANSWER
 
     async def _sent(self) -> Reply:
@@ -287,7 +295,9 @@ def _of_request(mail: RequestMail, target: WebhookTarget | None, senders: Sender
     return webhook.call(mail.notification_id, target, body, senders.vault)
 
 
-def _failed(one: LoadedNotification, at: datetime, failure: SendFailed, attempt: DeliveryAttempt) -> AttemptResult:
+def _failed(
+    one: LoadedNotification, lease: datetime, at: datetime, failure: SendFailed, attempt: DeliveryAttempt
+) -> AttemptResult:
     log.warning(
         "notification.not_sent",
         notification_id=str(one.notification_id),
@@ -306,4 +316,4 @@ def _failed(one: LoadedNotification, at: datetime, failure: SendFailed, attempt:
     )
     outcome = Outcome.DEAD if again is None else None
     why = failure.reason[:LONGEST_ERROR]
-    return AttemptResult(one.notification_id, outcome, again or at, why, logged, attempt.endpoint_id)
+    return AttemptResult(one.notification_id, lease, outcome, again or at, why, logged, attempt.endpoint_id)

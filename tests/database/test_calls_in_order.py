@@ -259,7 +259,7 @@ def claimed(world: World, worker: Database, post: Postbag, receiver: WebhookRece
     ours = {row.id for row in calls(worker)}
     (call,) = [one.notification_id for one in claims if one.notification_id in ours]
     attempt = DeliveryAttempt(call, endpoint, "request.submitted", at, timedelta(0), 204)
-    return AttemptResult(call, Outcome.SENT, at, attempt=attempt, endpoint_id=endpoint)
+    return AttemptResult(call, at, Outcome.SENT, at, attempt=attempt, endpoint_id=endpoint)
 
 
 def test_a_claim_sees_what_is_settled_at_the_same_time(

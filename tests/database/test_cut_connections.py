@@ -139,7 +139,9 @@ def test_what_cannot_be_written_is_kept_until_its_lease_ends_and_no_longer(
     kept, late, _ = open_notifications(worker)
     recorder, at = ResultRecorder(), datetime.now(UTC)
     arrived = [
-        AttemptResult(one, Outcome.SENT, at, attempt=DeliveryAttempt(one, None, "request.pending", at, timedelta(0)))
+        AttemptResult(
+            one, at, Outcome.SENT, at, attempt=DeliveryAttempt(one, None, "request.pending", at, timedelta(0))
+        )
         for one in (kept, late)
     ]
     with serving(CommitLosingProxy(urls.notifications)) as relay:

@@ -45,6 +45,7 @@ from tests.policy_setup import group, lay_down
 BESIDE = """
 SELECT action, actor_role, body, at FROM events WHERE request_id = :id AND seq IS NULL ORDER BY at, id
 """
+OPEN_OF_REQUEST = "SELECT id, run_at FROM notifications WHERE request_id = :id AND closed_at IS NULL"
 WAITING = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 PROMPTED = """
 SELECT p.name FROM notifications n JOIN people p ON p.id = n.person_id
@@ -504,15 +505,15 @@ def test_an_open_windows_clock_is_set_forward_by_nobody(scene: DeadNotificationS
 
 def notifications_of(scene: DeadNotificationScene, request: AccessRequest) -> list[UUID]:
     """Return the open notifications of one request."""
-    query = "SELECT id FROM notifications WHERE request_id = :id AND closed_at IS NULL"
-    return [row.id for row in read(scene.db, query, id=request.id)]
+    return [row.id for row in read(scene.db, OPEN_OF_REQUEST, id=request.id)]
 
 
 def dead_tries(scene: DeadNotificationScene, request: AccessRequest) -> list[results.AttemptResult]:
     """Return tries of all open notifications of a request that ended dead and were not recorded."""
     at = scene.row(request).created_at
     return [
-        results.AttemptResult(one, Outcome.DEAD, at, "no such mailbox") for one in notifications_of(scene, request)
+        results.AttemptResult(row.id, row.run_at, Outcome.DEAD, at, "no such mailbox")
+        for row in read(scene.db, OPEN_OF_REQUEST, id=request.id)
     ]
 
 

@@ -115,11 +115,13 @@ def test_rebuilding_and_notifications_are_no_news(ear: ChannelListener, world: W
 def test_a_notification_that_has_ended_is_news_to_operators_alone(
     ear: ChannelListener, world: World, worker: Database, outcome: Outcome | None
 ) -> None:
-    (notification, *_) = read(worker, "SELECT id FROM notifications WHERE request_id = :id", id=world.submit().id)
+    (notification, *_) = read(
+        worker, "SELECT id, run_at FROM notifications WHERE request_id = :id", id=world.submit().id
+    )
     ear.heard()
 
     with as_sender(worker).transaction() as session:
-        results.record(session, [AttemptResult(notification.id, outcome, now(session))])
+        results.record(session, [AttemptResult(notification.id, notification.run_at, outcome, now(session))])
 
     assert ear.heard() == ([(f"{ear.everyone}:{OPERATORS}", {str(notification.id)})] if outcome else [])
 

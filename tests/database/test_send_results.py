@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -32,6 +33,7 @@ def claim(db: Database, ids: Sequence[UUID]) -> list[ClaimResult]:
     results: list[AttemptResult | ReturnedClaim] = [
         AttemptResult(
             one.notification_id,
+            one.lease,
             Outcome.SENT,
             at,
             attempt=DeliveryAttempt(one.notification_id, None, "request.pending", at, timedelta(0)),
@@ -93,6 +95,27 @@ def test_a_claim_that_somebody_else_holds_by_now_is_not_given_back(
 
     assert back.recorded.result(0) is None
     assert read(sender, "SELECT id, run_at, attempts FROM notifications ORDER BY id") == before
+
+
+def test_a_try_whose_lease_has_run_out_changes_nothing_of_the_next_claim_but_that_it_arrived(
+    world: World, sender: Database, later: ShiftedClock
+) -> None:
+    world.submit()
+    notifications = open_notifications(sender)
+    arrived, refused, _ = (one.result for one in claim(sender, notifications))
+    assert isinstance(arrived, AttemptResult)
+    assert isinstance(refused, AttemptResult)
+    again = replace(refused, outcome=None, run_at=refused.run_at + timedelta(seconds=2))
+    later.shift = queue.LEASE + timedelta(seconds=1)
+    claim(sender, notifications)
+    query = "SELECT id, run_at, attempts, outcome FROM notifications WHERE id = :id"
+    before = read(sender, query, id=refused.notification_id)
+
+    for late in (again, replace(refused, outcome=Outcome.DEAD), arrived):
+        write_down([ClaimResult(as_sender(sender), late, Future())])
+
+    assert read(sender, query, id=refused.notification_id) == before
+    assert [notification(sender, one.notification_id)[0] for one in (arrived, refused)] == ["sent", None]
 
 
 def test_results_are_written_25_at_a_time_after_half_a_second_or_as_the_last_of_a_batch(

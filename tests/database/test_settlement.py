@@ -80,7 +80,7 @@ def sent(ids: list[UUID], world: World) -> list[AttemptResult]:
     at = world.tenant.created_at
     return [
         AttemptResult(
-            one, Outcome.SENT, at, attempt=DeliveryAttempt(one, None, "request.submitted", at, timedelta(0))
+            one, at, Outcome.SENT, at, attempt=DeliveryAttempt(one, None, "request.submitted", at, timedelta(0))
         )
         for one in ids
     ]
