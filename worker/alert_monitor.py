@@ -1,8 +1,9 @@
 """Check the invariants and measure the lag once a minute, in one thread of all workers."""
 
-from lockbox.monitoring import alerts, metrics
+from lockbox.monitoring import metrics
 from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.monitoring.invariants import ScanPosition
+from worker import alerts
 from worker.loop import WorkerLoop
 from worker.runtime import Runtime
 

@@ -15,7 +15,7 @@ from lockbox.database import Database, now
 from lockbox.identity import sessions
 from lockbox.identity.roles import AuthMethod, Mode
 from lockbox.identity.sessions import ClientInfo, SessionLifetime
-from lockbox.monitoring import alerts, invariants
+from lockbox.monitoring import invariants
 from lockbox.monitoring.invariants import InvariantViolation, ScanPosition
 from lockbox.requests import decide, timers
 from lockbox.requests.decisions import DecisionInput
@@ -28,6 +28,7 @@ from tests.database.test_exports import freely
 from tests.database.test_signed_decisions import BY_A_RULE, past_all_triggers
 from tests.logs import sealed
 from tests.passkey_approvals import approve, enrol
+from worker import alerts
 
 HOOK = "https://vendor.example/alarms"
 LARGE = {"requests", "events", "decisions", "seals", "notifications", "unsealed", "people", "memberships"}

@@ -29,7 +29,7 @@ from lockbox.audit.log.sealer import RollbackDetected, Signer
 from lockbox.audit.log.witness import WitnessCheck, WitnessFolder
 from lockbox.database import Database, ProcessKeys, make_engine
 from lockbox.errors import NoOpenWindow
-from lockbox.monitoring import alerts, metrics, status
+from lockbox.monitoring import metrics, status
 from lockbox.monitoring.invariants import ScanPosition
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
@@ -39,6 +39,7 @@ from tests.database.audit_logs import recorded_changes
 from tests.database.postbag import Postbag, open_notifications
 from tests.database.scenes import MAILBOX, assert_audit_logs_are_whole, door, read, state_of, write
 from tests.database.tenancy import manages
+from worker import alerts
 
 SIGNER = Signer("lockbox.test", [Ed25519PrivateKey.generate()])
 OTHER = Signer("lockbox.test", [Ed25519PrivateKey.generate()])

@@ -16,7 +16,7 @@ from lockbox.database import Database
 from lockbox.identity import row_macs
 from lockbox.identity.roles import AuthMethod
 from lockbox.identity.row_macs import MarkScans
-from lockbox.monitoring import alerts, invariants, metrics, status
+from lockbox.monitoring import invariants, metrics, status
 from lockbox.monitoring.invariants import ScanPosition
 from lockbox.requests import decisions
 from lockbox.requests.lifecycle import Action
@@ -28,6 +28,7 @@ from tests.http.portal import Browser, OpenPortal, Portal
 from tests.http.test_portal_invitations import Newcomer, invite
 from tests.http.test_sign_in_passkeys import add
 from tests.policy_setup import stand_in
+from worker import alerts
 
 VOTE = """
 INSERT INTO decisions (id, request_id, person_id, principals, decision, means, channel, decided_at)
