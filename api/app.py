@@ -10,7 +10,16 @@ from api import document, playground, portal, problems
 from api.client_counts import ClientCounts
 from api.deps import RouteTable, known_alone
 from api.heartbeat import HeartbeatThread
-from api.incoming_request import CHECKS, GROUPS, MOST_COMMON, MOST_VITAL, SUBMITS, CallGroups
+from api.incoming_request import (
+    CHECKS,
+    CLOSING_MOVES,
+    GROUPS,
+    MOST_COMMON,
+    MOST_VITAL,
+    OPENING_MOVES,
+    SUBMITS,
+    CallGroups,
+)
 from api.live import LiveUpdates
 from api.middleware import HttpGuard
 from api.routes import (
@@ -45,9 +54,9 @@ from lockbox.schedule import Schedule
 
 OVERFLOW, VITAL_OVERFLOW = 7, 2
 """Some requests need a second connection for a moment; exports, live pages and heartbeats have one of their own."""
-KINDS_IN_GROUPS = 2
-"""How many kinds of calls run in groups, each with connections of its own: submissions and access checks."""
-CONNECTIONS = sum((MOST_COMMON, OVERFLOW, MOST_VITAL, VITAL_OVERFLOW, KINDS_IN_GROUPS * GROUPS))
+KINDS_ON_LOOP = 4
+"""How many kinds of calls run on the event loop, each with connections of its own: submissions, checks, moves."""
+CONNECTIONS = sum((MOST_COMMON, OVERFLOW, MOST_VITAL, VITAL_OVERFLOW, KINDS_ON_LOOP * GROUPS))
 """How many connections a process opens at most: those of all of its pools, and of the groups."""
 
 
@@ -168,7 +177,9 @@ def make_app(
     app.state.live_updates = LiveUpdates(database, settings, app.state.counts)
     app.state.groups = {
         SUBMITS: CallGroups(database, places_alone=SUBMITS.alone),
+        OPENING_MOVES: CallGroups(database, places_alone=OPENING_MOVES.alone, most_together=1),
         CHECKS: CallGroups(app.state.vital, places_alone=CHECKS.alone, in_one_round=True),
+        CLOSING_MOVES: CallGroups(app.state.vital, places_alone=CLOSING_MOVES.alone, most_together=1),
     }
     app.state.issuers = IdentityProviders(settings.issuers)
     app.state.vault = SecretVault([key.get_secret_value() for key in settings.secret_keys])

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -18,6 +18,7 @@ from starlette.requests import HTTPConnection
 
 from lockbox import database
 from lockbox.database import CONNECT_ARGS, Database, UnitOfWork
+from lockbox.errors import Busy
 from lockbox.pipelines import GroupMember, SharedTransaction
 
 Answer = TypeVar("Answer")
@@ -31,22 +32,24 @@ MOST_TOGETHER = 16
 """How many calls share a transaction: all of them wait for its commit."""
 GROUPS = 2
 """How many groups of one kind run at once: while one waits for Postgres, the other one evaluates."""
+MOVES = re.compile(r"/v1/requests/[^/]+/(?:(?P<opens>approve|endorse)|revoke|deny|cancel|complete)")
+"""The paths of the API's calls that move a request."""
 CLOSES = re.compile(
-    r"/v1/requests/[^/]+/(?:revoke|deny|cancel|complete)"
-    r"|/(?:requests|mine|review)/[^/]+/(?:revoke|deny|cancel|complete)"
+    r"/(?:requests|mine|review)/[^/]+/(?:revoke|deny|cancel|complete)"
     r"|(?:/v1)?/tenants/[^/]+/emergency-stop"
     r"|/v1/tenants/[^/]+/suspend"
     r"|/v1/vendor/members/[^/]+/disable"
 )
-"""The paths of calls that only end access: those of the API, and those that the portal's forms post to."""
+"""The paths of other calls that only end access: those of the API, and those that the portal's forms post to."""
 
 
 @dataclass(frozen=True)
 class Budget:
     """How many requests of one kind are worked on at once, and how many seconds another one queues.
 
-    A `vital` request has a database connection of a pool of its own. Requests that run in groups on the event loop
-    have no thread and no connection each: `alone` is how many of them may run outside their group at once.
+    A `vital` request has a database connection of a pool of its own. `alone` is how many requests may have a thread
+    and a connection at once where not every one does: those that run outside their group, and uploads, which need one
+    only for moments.
     """
 
     name: str
@@ -62,13 +65,16 @@ class Budget:
 
 
 CHECKS = Budget("checks", 32, LONG, vital=True, alone=3)
-CLOSINGS = Budget("closings", 4, LONG, vital=True)
+CLOSING_MOVES = Budget("closing moves", 16, LONG, vital=True, alone=2)
+CLOSINGS = Budget("closings", 2, LONG, vital=True)
 HEALTH = Budget("health", 2, LONG, vital=True)
+OPENING_MOVES = Budget("opening moves", 16, alone=2)
 READS = Budget("reads", 10)
 SUBMITS = Budget("submits", 24, alone=2)
-WRITES = Budget("writes", 4)
-UPLOADS = Budget("uploads", 8)
-KNOWN = (CHECKS, CLOSINGS, HEALTH, READS, SUBMITS, WRITES, UPLOADS)
+WRITES = Budget("writes", 3)
+UPLOADS = Budget("uploads", 8, alone=4)
+KNOWN = (CHECKS, CLOSING_MOVES, CLOSINGS, HEALTH, OPENING_MOVES, READS, SUBMITS, WRITES, UPLOADS)
+POSTED = {"/v1/requests": SUBMITS, "/audit-log/verify": UPLOADS}
 STRANGERS = Budget("strangers", 6)
 VITAL_STRANGERS = Budget("vital strangers", 4, LONG, vital=True)
 """For requests without a credential, or with one not found valid by this process; they use no other budget."""
@@ -92,11 +98,15 @@ def budget_of(method: str, path: str) -> Budget:
         return HEALTH
     if method in READING:
         return READS
-    if path == "/v1/requests" and method == "POST":
-        return SUBMITS
-    if path == "/audit-log/verify":
-        return UPLOADS
-    return CLOSINGS if method == "POST" and CLOSES.fullmatch(path) else WRITES
+    return _budget_of_post(path) if method == "POST" else WRITES
+
+
+def _budget_of_post(path: str) -> Budget:
+    if path in POSTED:
+        return POSTED[path]
+    if move := MOVES.fullmatch(path):
+        return OPENING_MOVES if move["opens"] else CLOSING_MOVES
+    return CLOSINGS if CLOSES.fullmatch(path) else WRITES
 
 
 def vouch(connection: HTTPConnection) -> None:
@@ -165,14 +175,19 @@ class LoopConnections:
 
 
 class CallGroups:
-    """Runs calls of one kind in groups of at most sixteen, two groups at once.
+    """Runs calls of one kind in groups of limited size, two groups at once.
 
-    A call that would wait, or needs more than a group offers, runs alone in one of a few threads.
+    A call that would wait, or needs more than a group offers, runs alone in one of a few threads; so does, at once, a
+    call with the same key as one that does.
     """
 
-    def __init__(self, db: Database, *, places_alone: int, in_one_round: bool = False) -> None:
+    def __init__(
+        self, db: Database, *, places_alone: int, most_together: int = MOST_TOGETHER, in_one_round: bool = False
+    ) -> None:
         self._db = db
+        self._most_together = most_together
         self._in_one_round = in_one_round
+        self._keys_alone = Counter[str | None]()
         self._arrived: deque[GroupMember[Any]] = deque()
         self._groups: set[asyncio.Task[None]] = set()
         self._running = 0
@@ -183,6 +198,9 @@ class CallGroups:
         """Run a use case and return its answer once its writes are committed.
 
         If the caller is cancelled, the use case still runs to its end. No two calls with the same key share a group.
+
+        Raises:
+            Busy: the call has to run alone, and no place for that came free within five seconds.
         """
         member = GroupMember(use_case, key)
         self._arrived.append(member)
@@ -208,8 +226,11 @@ class CallGroups:
         taken: list[GroupMember[Any]] = []
         left: list[GroupMember[Any]] = []
         keys: set[str] = set()
-        while self._arrived and len(taken) < MOST_TOGETHER:
+        while self._arrived and len(taken) < self._most_together:
             one = self._arrived.popleft()
+            if one.key and self._keys_alone[one.key]:
+                self._leave(one)
+                continue
             (left if one.key in keys else taken).append(one)
             keys |= {one.key} if one.key else set()
         self._arrived.extendleft(reversed(left))
@@ -229,14 +250,30 @@ class CallGroups:
                 await pool.give(connection)
         for one in members:
             if one.needs_alone:
-                _keep(self._alone, self._run_alone(one))
+                self._leave(one)
+
+    def _leave(self, member: GroupMember[Any]) -> None:
+        self._keys_alone[member.key] += 1
+        _keep(self._alone, self._run_alone(member))
 
     async def _run_alone(self, member: GroupMember[Any]) -> None:
-        async with self._places_alone:
-            try:
-                member.answered(await to_thread.run_sync(self._in_thread, member, limiter=CapacityLimiter(1)))
-            except Exception as error:  # noqa: BLE001 - its caller raises it
-                member.fail(error)
+        try:
+            member.answered(await self._alone_in_turn(member))
+        except Exception as error:  # noqa: BLE001 - its caller raises it
+            member.fail(error)
+        finally:
+            self._keys_alone -= Counter([member.key])
+
+    async def _alone_in_turn(self, member: GroupMember[Answer]) -> Answer:
+        try:
+            async with asyncio.timeout(LONG):
+                await self._places_alone.acquire()
+        except TimeoutError:
+            raise Busy("Others wait for the same. Try again.") from None
+        try:
+            return await to_thread.run_sync(self._in_thread, member, limiter=CapacityLimiter(1))
+        finally:
+            self._places_alone.release()
 
     def _in_thread(self, member: GroupMember[Answer]) -> Answer:
         with self._db.transaction() as session:

@@ -1,7 +1,7 @@
 """Routes for requests: submit, resubmit, list, show, and act on one."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
@@ -20,6 +20,7 @@ from api.deps import (
     SettingsDep,
     caller,
     etag,
+    if_match,
     relying_party,
 )
 from api.refusal_log import AttemptedAction
@@ -175,29 +176,35 @@ def ask_again(
     return _submitted(session, who, key, f"ask-again {request_id}".encode(), file)
 
 
-@router.post("/{request_id}/approve", responses=problems(400, 404, 409, 412))
-def approve(
+@grouped.post("/{request_id}/approve", response_model=RequestView, responses=problems(400, 404, 409, 412))
+async def approve(
     request: Request,
     request_id: UUID,
-    who: CurrentUser,
     came: RequestOrigin,
-    session: SessionDep,
+    groups: CallGroupsDep,
     chosen: SettingsDep,
     db: DatabaseDep,
-    seen: IfMatch,
-    response: Response,
     body: ApprovalInput | None = None,
-) -> RequestView:
+) -> Response:
     """Approve for the customer: for the requested time or less, and all or a part of what was asked.
 
     If the policy requires a passkey's signature and there is none, the answer is `passkey-must-sign`.
     """
     said = body or ApprovalInput()
-    signed = _signed(said.signed, who, chosen, db) if said.signed else None
-    decision_input = DecisionInput(
-        Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions, signed
-    )
-    return _act(request, session, who, came, request_id, decision_input, response)
+
+    def judge(session: UnitOfWork) -> Response:
+        if said.signed:
+            # The challenge is used up in a transaction of its own.
+            session.wait()
+        session.foresee([decide.ahead_of_act(request_id)])
+        who, seen = caller(request, session), if_match(request)
+        signed = _signed(said.signed, who, chosen, db) if said.signed else None
+        decision_input = DecisionInput(
+            Action.APPROVE, said.comment, said.access_window, seen, said.resources, said.actions, signed
+        )
+        return _acted(request, session, who, came, request_id, decision_input)
+
+    return await groups.run(judge, key=str(request_id))
 
 
 @router.post("/{request_id}/approve/challenge", responses=problems(404, 409, 412))
@@ -233,21 +240,23 @@ def challenge(
     )
 
 
-def _closing(action: Action) -> Callable[..., RequestView]:
+def _commented(action: Action) -> Callable[..., Awaitable[Response]]:
     """Return the route of an action that takes only a comment."""
 
-    def act(
+    async def act(
         request: Request,
         request_id: UUID,
-        who: CurrentUser,
         came: RequestOrigin,
-        session: SessionDep,
-        seen: IfMatch,
-        response: Response,
+        groups: CallGroupsDep,
         body: CommentInput | None = None,
-    ) -> RequestView:
-        decision_input = DecisionInput(action, body.comment if body else None, None, seen)
-        return _act(request, session, who, came, request_id, decision_input, response)
+    ) -> Response:
+        def judge(session: UnitOfWork) -> Response:
+            session.foresee([decide.ahead_of_act(request_id)])
+            who, seen = caller(request, session), if_match(request)
+            decision_input = DecisionInput(action, body.comment if body else None, None, seen)
+            return _acted(request, session, who, came, request_id, decision_input)
+
+        return await groups.run(judge, key=str(request_id))
 
     act.__name__, act.__doc__ = action.value, ACTIONS[action]
     return act
@@ -263,7 +272,9 @@ ACTIONS = {
 """The description of each action; the table of moves says who may take it."""
 
 for each in ACTIONS:
-    router.post(f"/{{request_id}}/{each.value}", responses=problems(404, 409, 412))(_closing(each))
+    grouped.post(f"/{{request_id}}/{each.value}", response_model=RequestView, responses=problems(404, 409, 412))(
+        _commented(each)
+    )
 
 
 def _signed(said: SignedApproval, who: Caller, chosen: Settings, db: Database) -> SignedStatement:
@@ -278,20 +289,14 @@ def _signed(said: SignedApproval, who: Caller, chosen: Settings, db: Database) -
     return SignedStatement(said.statement, said.content, json.dumps(said.credential), used, relying_party(chosen))
 
 
-def _act(
-    request: Request,
-    session: UnitOfWork,
-    who: Caller,
-    came: Origin,
-    request_id: UUID,
-    decision_input: DecisionInput,
-    response: Response,
-) -> RequestView:
+def _acted(
+    request: Request, session: UnitOfWork, who: Caller, came: Origin, request_id: UUID, decision_input: DecisionInput
+) -> Response:
     """Make a move and answer from its record: nothing is read again. What was tried is noted, lest it is refused."""
     request.state.tried = AttemptedAction(who, came, request_id, decision_input.action)
     entry = decide.act_and_show(session, who, came, request_id, decision_input)
-    response.headers.update(etag(entry.request.version))
-    return RequestView(**_facts(entry, who))
+    text = RequestView(**_facts(entry, who)).model_dump_json()
+    return Response(text, headers=etag(entry.request.version), media_type="application/json")
 
 
 def _facts(entry: RequestEntry, who: Caller, justification: str | None = None) -> dict[str, Any]:

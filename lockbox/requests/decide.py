@@ -139,7 +139,8 @@ def _evaluated(
 ) -> tuple[DecisionContext, tuple[MoveRule, Party]]:
     """Return by what a decision is judged, and the move that it makes as which party; its row is locked."""
     with_votes = decision_input.action in DECISIONS
-    scene = decisions.after_lock(session, caller, origin, request, with_votes=with_votes)
+    ahead = [submit.ahead_of_read(request)] if decision_input.action is Action.ENDORSE else ()
+    scene = decisions.after_lock(session, caller, origin, request, with_votes=with_votes, ahead=ahead)
     parties = None if as_party is None else {as_party}
     taken = permitted(scene.situation(request), decision_input.action, parties=parties, seen=decision_input.version)
     if as_party is None:

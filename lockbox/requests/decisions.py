@@ -96,17 +96,23 @@ class DecisionContext:
 
 
 def after_lock(
-    session: UnitOfWork, caller: Caller, origin: Origin, request: AccessRequest, *, with_votes: bool = False
+    session: UnitOfWork,
+    caller: Caller,
+    origin: Origin,
+    request: AccessRequest,
+    *,
+    with_votes: bool = False,
+    ahead: Sequence[Query] = (),
 ) -> DecisionContext:
     """Return by what an act on a request is judged, whose row is locked: the caller's roles, the policy, the clock.
 
-    Somebody of the vendor deals with the request's tenant from here on.
+    Somebody of the vendor deals with the request's tenant from here on. `ahead` is what will be read after this.
     """
     of_request = {"tenant_id": request.tenant_id, "version": request.policy_version, "person_id": caller.person_id}
     judged: Query = AFTER_LOCK, of_request
     votes = [_votes([request.id])] if with_votes else []
-    ahead = [recipients.ahead_of_look_up({request.tenant_id}), *votes]
-    session.foresee([judged, *ahead] if caller.side is Side.VENDOR else ahead)
+    then = [recipients.ahead_of_look_up({request.tenant_id}), *votes, *ahead]
+    session.foresee([judged, *then] if caller.side is Side.VENDOR else then)
     if caller.side is Side.VENDOR:
         authentication.turn_to(session, request.tenant_id)
     row = session.execute(*judged).one()

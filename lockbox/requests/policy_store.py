@@ -121,9 +121,7 @@ def todays(
     if not (_is_verified(session, tenant) and _holds(session, tenant.id, tenant.policy_version, body, mac)):
         raise PolicyUnverified(UNVERIFIED)
     policy = parsed(body)
-    if len(ask.resources) * sum(len(rule.match.resources) for rule in policy.rules) > MOST_COMPARED:
-        # It takes long, and on the event loop everybody else would wait.
-        session.wait()
+    _wait_for_many(session, ask, body)
     return policy, _terms(body, _matching_rules(body, ask))
 
 
@@ -139,6 +137,7 @@ def effective_policy(session: UnitOfWork, request: AccessRequest) -> EffectivePo
 
 def effective_policy_in(session: UnitOfWork, row: Row[Any], request: AccessRequest) -> EffectivePolicy:
     """Return what a request meets by a row of `RULED`, as `effective_policy` does."""
+    _wait_for_many(session, _request_facts(request), row.own, row.today)
     ruled = _effective_for_row(row.own, row.today, row.policy_version, Mode(row.mode), request)
     is_verified = (
         _is_verified(session, row)
@@ -208,7 +207,15 @@ def _request_facts(asked: AccessRequest | Row[Any]) -> RequestFacts:
 
 
 def _stricter(own: str, today: str, ask: RequestFacts) -> Terms:
-    return _met(own, _matching_rules(own, ask), today, _matching_rules(today, ask))
+    matching = _matching_rules(own, ask)
+    return _met(own, matching, today, matching if today == own else _matching_rules(today, ask))
+
+
+def _wait_for_many(session: UnitOfWork, ask: RequestFacts, *bodies: str) -> None:
+    """Leave the event loop, if there is one, where these policies take long to compare: everybody else would wait."""
+    patterns = sum(len(rule.match.resources) for body in set(bodies) for rule in parsed(body).rules)
+    if len(ask.resources) * patterns > MOST_COMPARED:
+        session.wait()
 
 
 def _matching_rules(body: str, ask: RequestFacts) -> MatchingRules:

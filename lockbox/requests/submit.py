@@ -115,8 +115,7 @@ def read(session: UnitOfWork, request: AccessRequest) -> SubmissionFacts:
 
     It is for the event by which the customer is asked or told, with which their log of the request begins.
     """
-    values = {"id": request.id, "requester_id": request.requester_id}
-    earlier = session.execute(EARLIER, values).all()
+    earlier = session.execute(*ahead_of_read(request)).all()
     first = next(row for row in earlier if row.seq == 1)
     said = facts(request) | {
         "event": first.id,
@@ -132,6 +131,11 @@ def read(session: UnitOfWork, request: AccessRequest) -> SubmissionFacts:
         personal=values_now | {"engineer": first.engineer},
         salts=salts,
     )
+
+
+def ahead_of_read(request: AccessRequest) -> Query:
+    """Return what `read` reads."""
+    return EARLIER, {"id": request.id, "requester_id": request.requester_id}
 
 
 def earlier_answer(session: UnitOfWork, key: str, body: bytes) -> Mapping[str, Any] | None:

@@ -13,10 +13,12 @@ from starlette.types import Message, Receive, Scope, Send
 from api.app import OVERFLOW, make_app
 from api.incoming_request import (
     CHECKS,
+    CLOSING_MOVES,
     CLOSINGS,
     ENTRY,
     MOST_COMMON,
     MOST_VITAL,
+    OPENING_MOVES,
     READS,
     STRANGERS,
     SUBMITS,
@@ -234,10 +236,10 @@ async def _all(found: AsyncIterator[int]) -> list[int]:
     ("method", "path", "budget"),
     [
         ("GET", "/v1/access", CHECKS),
-        ("POST", "/v1/requests/x/revoke", CLOSINGS),
-        ("POST", "/v1/requests/x/deny", CLOSINGS),
-        ("POST", "/v1/requests/x/cancel", CLOSINGS),
-        ("POST", "/v1/requests/x/complete", CLOSINGS),
+        ("POST", "/v1/requests/x/revoke", CLOSING_MOVES),
+        ("POST", "/v1/requests/x/deny", CLOSING_MOVES),
+        ("POST", "/v1/requests/x/cancel", CLOSING_MOVES),
+        ("POST", "/v1/requests/x/complete", CLOSING_MOVES),
         ("POST", "/requests/x/revoke", CLOSINGS),
         ("POST", "/mine/x/cancel", CLOSINGS),
         ("POST", "/review/x/deny", CLOSINGS),
@@ -246,7 +248,10 @@ async def _all(found: AsyncIterator[int]) -> list[int]:
         ("POST", "/v1/tenants/contoso/suspend", CLOSINGS),
         ("GET", "/tenants/contoso/emergency-stop", READS),
         ("GET", "/requests/x", READS),
-        ("POST", "/v1/requests/x/approve", WRITES),
+        ("POST", "/v1/requests/x/approve", OPENING_MOVES),
+        ("POST", "/v1/requests/x/endorse", OPENING_MOVES),
+        ("POST", "/v1/requests/x/approve/challenge", WRITES),
+        ("POST", "/requests/x/approve", WRITES),
         ("POST", "/v1/requests/x/revoke/y", WRITES),
         ("POST", "/v1/requests", SUBMITS),
         ("PUT", "/v1/requests", WRITES),
@@ -344,14 +349,14 @@ def test_check_deny_revoke_and_stop_answer_while_all_common_places_wait_for_lock
             locks.execute(text("LOCK TABLE invitations IN ACCESS EXCLUSIVE MODE"))
             waiting = [
                 asyncio.create_task(narrow.client.post(f"/v1/requests/{elsewhere}/approve", headers=token))
-                for _ in range(3 * WRITES.most)
+                for _ in range(3 * OPENING_MOVES.alone)
             ] + [
                 asyncio.create_task(narrow.client.get(f"/v1/tenants/{other.tenant.slug}/invitations", headers=reader))
                 for _ in range(3 * READS.most)
             ]
-            await until(lambda: _count(narrow) >= WRITES.most + READS.most)
+            await until(lambda: _count(narrow) >= OPENING_MOVES.alone + READS.most)
             answers = [await narrow.coming(who, method, path, **parts) for who, method, path, parts in calls]
-            assert _count(narrow) == WRITES.most + READS.most
+            assert _count(narrow) == OPENING_MOVES.alone + READS.most
         await asyncio.gather(*waiting)
         return answers
 

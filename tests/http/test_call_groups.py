@@ -19,6 +19,7 @@ from harness.people import World
 from lockbox import pipelines
 from lockbox.database import UnitOfWork
 from lockbox.pipelines import SET_CONTEXT, VARIABLES, GroupMember, SharedTransaction
+from lockbox.requests import transition
 from lockbox.requests.policy import Overrides
 from lockbox.requests.policy_rules import Match, Policy, Rule
 from tests.http.door import Door, OpenDoor, facts
@@ -139,21 +140,94 @@ def test_a_row_that_somebody_holds_delays_nobody_who_does_not_need_it(door: Door
     assert max(others) < usual + 0.05 + SLACK
 
 
+@pytest.mark.parametrize("action", ["approve", "deny"])
+def test_a_request_that_somebody_holds_delays_no_other_decision(door: Door, action: str) -> None:
+    """More wait for it than run at once, on the event loop and in threads."""
+    held, others = door.pending(), [door.pending() for _ in range(14)]
+    usual = max(_decided(door, action, one) for one in others[:4])
+
+    async def beside() -> tuple[list[Response], list[float]]:
+        waiting = [asyncio.create_task(_decide(door, "ann", action, held)) for _ in range(8)]
+        took = []
+        for one in others[4:]:
+            began = time.monotonic()
+            assert (await _decide(door, "ann", action, one)).status_code == 200
+            took.append(time.monotonic() - began)
+        return list(await asyncio.gather(*waiting)), took
+
+    with door.root.connect().execution_options(isolation_level="READ COMMITTED") as holder:
+        holder.execute(text("SELECT FROM requests WHERE id = :id FOR UPDATE"), {"id": held})
+        waited, took = door.runner.run(beside())
+        holder.rollback()
+
+    assert {one.status_code for one in waited} == {503}, codes(waited)
+    assert max(took) < usual + 0.05 + SLACK
+    assert door.act("ann", action, held).status_code == 200
+
+
+def test_of_those_who_decide_at_once_one_wins(door: Door) -> None:
+    request = door.pending()
+    before = door.rows()["decisions"]
+
+    answers = door.together(*(_decide(door, who, "approve", request) for who in ("ann", "amir") * 4))
+
+    assert Counter(one.status_code for one in answers) == {200: 1, 409: 7}, codes(answers)
+    assert door.rows()["decisions"] == before + 1
+
+
+def test_neighbours_of_two_tenants_decide_each_about_the_own(door: Door, other: World) -> None:
+    """In every order; of each other's requests they may not even know."""
+    theirs = replace(door, world=other)
+    kinds: list[tuple[Door, str, Door, tuple[int, str | None]]] = [
+        (door, "ann", door, (200, None)),
+        (theirs, "ann", theirs, (200, None)),
+        (theirs, "ann", door, (404, "not-found")),
+        (door, "erin", door, (403, "own-request")),
+    ]
+
+    for order in permutations(kinds):
+        asked = [at.pending() for _, _, at, _ in order]
+        calls = (_decide(one, who, "approve", request) for (one, who, *_), request in zip(order, asked, strict=True))
+        assert codes(door.together(*calls)) == [expected for *_, expected in order]
+
+
+def test_a_refused_decision_has_written_nothing_and_commits(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ROLLBACK would have the driver forget what it has prepared."""
+    request = door.pending()
+    door.get("erin", "/v1/me")
+    sent: list[object] = []
+    send = pipelines.SharedTransaction.send
+
+    async def noted(shared: pipelines.SharedTransaction, statements: Any) -> Any:
+        sent.extend(one.statement for one in statements)
+        return await send(shared, statements)
+
+    monkeypatch.setattr(pipelines.SharedTransaction, "send", noted)
+    answer = door.act("erin", "approve", request)
+
+    assert facts(answer, 403, "own-request")
+    assert (sent[0], sent[-1]) == (pipelines.BEGIN, pipelines.COMMIT)
+    assert not {transition.MOVED_ALONE, transition.MOVED_BY_DECISION, pipelines.ROLLBACK} & set(sent)
+
+
+def test_an_approval_whose_commit_is_cut_is_answered_and_never_given_again(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = door.pending()
+    _cut_at_commit(door, monkeypatch)
+
+    answer = door.act("ann", "approve", request)
+
+    assert facts(answer, 503, "unavailable")
+    assert door.get("ann", f"/v1/requests/{request}").json()["state"] == "active"
+    assert door.get("ann", f"/v1/requests/{request}").json()["version"] == 2
+
+
 def test_a_connection_that_is_cut_at_the_commit_is_answered_and_never_tried_again(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     door.file()
-    sent = pipelines.SharedTransaction.send
-    cut: list[object] = []
-
-    async def cutting(shared: pipelines.SharedTransaction, statements: Any) -> Any:
-        if statements[-1].statement == pipelines.COMMIT and not cut:
-            cut.append(await sent(shared, statements))
-            door.run_sql("SELECT pg_terminate_backend(:pid)", pid=shared._connection.info.backend_pid)  # noqa: SLF001
-            return await sent(shared, statements)
-        return await sent(shared, statements)
-
-    monkeypatch.setattr(pipelines.SharedTransaction, "send", cutting)
+    _cut_at_commit(door, monkeypatch)
     before = door.rows()["requests"]
     answer = door.file()
 
@@ -170,6 +244,31 @@ def test_a_connection_that_is_cut_before_the_commit_is_tried_again_alone(door: D
 
     assert door.file().status_code == 201
     assert door.rows()["requests"] == before + 1
+
+
+def _cut_at_commit(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the connection of the next transaction cut when it has committed, and nobody knows yet."""
+    sent = pipelines.SharedTransaction.send
+    cut: list[object] = []
+
+    async def cutting(shared: pipelines.SharedTransaction, statements: Any) -> Any:
+        if statements[-1].statement == pipelines.COMMIT and not cut:
+            cut.append(await sent(shared, statements))
+            door.run_sql("SELECT pg_terminate_backend(:pid)", pid=shared._connection.info.backend_pid)  # noqa: SLF001
+            return await sent(shared, statements)
+        return await sent(shared, statements)
+
+    monkeypatch.setattr(pipelines.SharedTransaction, "send", cutting)
+
+
+async def _decide(door: Door, who: str, action: str, request: str) -> Response:
+    return await door.coming(who, "POST", f"/v1/requests/{request}/{action}", json={"comment": "As told"})
+
+
+def _decided(door: Door, action: str, request: str) -> float:
+    began = time.monotonic()
+    assert door.act("ann", action, request).status_code == 200
+    return time.monotonic() - began
 
 
 async def _file(door: Door, who: str, key: str | None = None, **changes: Any) -> Response:
@@ -212,9 +311,10 @@ def test_a_policy_that_takes_long_to_compare_holds_up_no_other(
     monkeypatch.setattr(CallGroups, "_run_alone", running)
 
     answer = door.file(resources=[f"mailbox:{number}@contoso.example" for number in range(50)])
+    approved = door.act("ann", "approve", answer.json()["id"])
 
-    assert answer.status_code == 201, answer.text
-    assert bool(alone) is is_alone
+    assert (answer.status_code, approved.status_code) == (201, 200), answer.text
+    assert len(alone) == (2 if is_alone else 0)
 
 
 def test_nothing_of_a_commit_that_was_refused_stays_with_its_connection(door: Door) -> None:

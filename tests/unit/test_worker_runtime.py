@@ -5,7 +5,7 @@ import threading
 import pytest
 from sqlalchemy.pool import QueuePool
 
-from api.app import CONNECTIONS, KINDS_IN_GROUPS, make_app, make_database, make_vital
+from api.app import CONNECTIONS, KINDS_ON_LOOP, make_app, make_database, make_vital
 from api.incoming_request import GROUPS
 from config.settings import Settings
 from lockbox.audit.log.checkpoint import VerifierKey
@@ -59,7 +59,7 @@ def test_the_pools_of_an_api_process_open_as_many_connections_as_it_says() -> No
     vital = make_vital(chosen, database)
     kinds = len(make_app(chosen, database, vital).state.groups)
 
-    assert kinds == KINDS_IN_GROUPS
+    assert kinds == KINDS_ON_LOOP
     assert _most(database) + _most(vital) + kinds * GROUPS == CONNECTIONS
 
 

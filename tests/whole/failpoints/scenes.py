@@ -45,6 +45,8 @@ PLAYED = {
         "decide.after_lock",
         "decide.after_evaluation",
         "decide.after_update",
+        "pipeline.before_commit",
+        "pipeline.after_commit",
         "transaction.before_arm",
         "transaction.after_arm",
         "transaction.after_arm:2",
