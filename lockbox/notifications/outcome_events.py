@@ -1,4 +1,4 @@
-"""Write events of sent notifications: one for each cause, channel and batch, with their number."""
+"""Write the delivery log, and events of notifications about no request: one for each cause, channel and batch."""
 
 import unicodedata
 from collections import Counter
@@ -176,7 +176,7 @@ def lock_concerned(session: UnitOfWork, ended: Mapping[UUID, Outcome]) -> Mappin
 def record_dead(
     session: UnitOfWork, rows: Sequence[Row[Any]], words: Mapping[UUID, str | None], at: datetime
 ) -> None:
-    """Write an event for each of these dead notifications: its kind, the recipient's id, and why as a word."""
+    """Write an event for each of these dead notifications about no request: its kind, the recipient's id, and why."""
     audit_events = [_audit_event(row, words.get(row.id), at) for row in rows if row.template not in UNRECORDED]
     if audit_events:
         announcements.record(session, *audit_events)
@@ -209,16 +209,15 @@ def _audit_event(row: Row[Any], word: str | None, at: datetime) -> AuditEvent:
         action=NOTIFICATION_DEAD,
         actor=replace(THE_CLOCK, channel=row.channel),
         tenant_id=row.tenant_id,
-        request_id=row.request_id,
         stays_inside=row.is_internal,
         facts={name: value for name, value in facts.items() if value is not None},
     )
 
 
 def record_sent(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> None:
-    """Write the events of these notifications, which their servers took: of what, by which channel, how many."""
+    """Write the events of these notifications about no request, which their servers took: of what, and how many."""
     counts = Counter(
-        (row.tenant_id, row.request_id, row.event_id, row.template, row.channel, row.is_internal)
+        (row.tenant_id, row.event_id, row.template, row.channel, row.is_internal)
         for row in rows
         if row.template not in SILENT
     )
@@ -228,11 +227,10 @@ def record_sent(session: UnitOfWork, rows: Sequence[Row[Any]], at: datetime) -> 
             action=NOTIFICATIONS_SENT,
             actor=replace(THE_CLOCK, channel=channel),
             tenant_id=tenant_id,
-            request_id=request_id,
             stays_inside=is_internal,
             facts={"of_event": event_id, "template": template, "count": count},
         )
-        for (tenant_id, request_id, event_id, template, channel, is_internal), count in counts.items()
+        for (tenant_id, event_id, template, channel, is_internal), count in counts.items()
     ]
     if audit_events:
         announcements.record(session, *audit_events)

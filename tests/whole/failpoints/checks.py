@@ -41,7 +41,9 @@ SELECT e.id FROM events e WHERE e.tenant_id = :tenant AND e.seq IS NOT NULL
     AND NOT EXISTS (SELECT FROM notifications n WHERE n.event_id = e.id)
     AND NOT EXISTS (SELECT FROM outbox o WHERE o.event_id = e.id)
 """
-UNSETTLED = "SELECT id FROM unsettled WHERE tenant_id = :tenant"
+UNSETTLED = """
+SELECT id FROM unsettled WHERE tenant_id = :tenant UNION ALL SELECT event_id FROM outbox WHERE tenant_id = :tenant
+"""
 NOT_SENT = "SELECT id, outcome FROM notifications WHERE tenant_id = :tenant AND outcome = 'dead'"
 OPEN_NOTIFICATIONS = "SELECT id FROM notifications WHERE tenant_id = :tenant AND closed_at IS NULL"
 SENT = "SELECT id, channel FROM notifications WHERE tenant_id = :tenant AND outcome = 'sent'"
