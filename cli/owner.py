@@ -13,9 +13,10 @@ from cli.client import stop, warn
 from cli.owner_transaction import as_owner
 from cli.terminal import say
 from config.settings import Settings, UnsafeSettings, load
-from lockbox import migrations, startup_checks
+from lockbox import failpoints, migrations, startup_checks
 from lockbox.database import ProcessKeys, UnitOfWork
 from lockbox.errors import LockboxError
+from lockbox.failpoints import UnknownFailpoint
 from lockbox.requests.policy_rules import Policy
 from lockbox.startup_checks import StartupCheckFailed
 
@@ -104,9 +105,10 @@ def owner_transactions(*refusals: type[Exception]) -> Iterator[tuple[OwnerTransa
     """Give what opens transactions as the database's owner; exit with a message if one is refused."""
     try:
         settings = load()
+        failpoints.arm(settings.failpoint)
         keys = ProcessKeys(credentials.keyring_of(settings))
         yield partial(_transaction, settings.require("owner_database_url"), keys), settings
-    except (UnsafeSettings, StartupCheckFailed, migrations.OwnerRefused) as refused:
+    except (UnsafeSettings, UnknownFailpoint, StartupCheckFailed, migrations.OwnerRefused) as refused:
         raise stop(str(refused)) from None
     except refusals as refused:
         raise stop(str(refused)) from None

@@ -58,6 +58,10 @@ POINTS = {
     "sealer.after_ship": "a checkpoint is shipped, and nobody is notified of it",
     "sealer.after_heartbeat": "the checkpoint of the hour is signed and kept, and nothing is committed",
     "sealer.after_promise": "notifications of a checkpoint are written, and nothing is committed",
+    "retention.before_record": "an event says which events of a log will go, and nothing is committed",
+    "retention.after_record": "it is on record which events of a log will go, and none of them is gone",
+    "retention.mid_step": "some rows of a step are removed, and nothing is committed",
+    "retention.after_step": "the rows of a step are removed for good, and those of the next are all there",
 }
 
 

@@ -20,6 +20,7 @@ from lockbox.audit.log.merkle import Place
 from lockbox.audit.verifier.event_checks import AUDIT_EVENTS_REMOVED
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotFound
+from lockbox.failpoints import failpoint
 from lockbox.identity.models import Person
 from lockbox.notifications import announcements
 
@@ -219,6 +220,8 @@ def retain(transactions: Transactions, keep: timedelta) -> Iterator[RemovedRange
             kept = {"log_id": log.id, "end": end, "since": since}
             if end > log.kept_from and session.execute(KEPT, kept).scalar():
                 announcements.record(session, _audit_event(session, log.id, log.tenant_id, end))
+            failpoint("retention.before_record")
+        failpoint("retention.after_record")
         if end > log.cleared_to:
             _clear(transactions, log.id, log.cleared_to, end)
             yield RemovedRange(log.id, log.cleared_to, end)
@@ -248,6 +251,8 @@ def _clear(transactions: Transactions, log_id: UUID, start: int, end: int) -> No
                 raise Conflict("Another command is removing events of this log. Let it end, and run this one again.")
             for statement in REMOVE:
                 session.execute(statement, step)
+                failpoint("retention.mid_step")
+        failpoint("retention.after_step")
 
 
 def _audit_event(session: UnitOfWork, log_id: UUID, tenant_id: UUID | None, end: int) -> AuditEvent:

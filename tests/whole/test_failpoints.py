@@ -12,6 +12,7 @@ QUICK = {
     "worker poller.before_send",
     "worker sealer.before_ship",
     "notifications smtp.after_data",
+    "retain retention.after_step",
 }
 CHOSEN = {scene.title: scene for scene in SCENES if scene.title in QUICK}
 

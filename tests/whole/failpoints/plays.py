@@ -99,3 +99,4 @@ HOOK = FailpointPlay("notifications", "cancelled", _hooked, after=_cancel, polic
 SETTLE = FailpointPlay(
     "notifications", "cancelled", _overdue, after=_cancel, policy={"approval_window": LONG}, alone=True
 )
+RETAIN = FailpointPlay("retain", "cancelled", nothing, policy={"approval_window": LONG})

@@ -10,7 +10,7 @@ from harness.wait import within
 from harness.webhook_receiver import WebhookReceiver, receiving
 from lockbox.failpoints import mark
 from tests.whole.conftest import RunningStack, stage_of
-from tests.whole.failpoints import checks
+from tests.whole.failpoints import checks, retention
 from tests.whole.failpoints.hall import CHECKPOINTS, FailpointStage, kill
 from tests.whole.failpoints.plays import (
     DECIDE,
@@ -20,6 +20,7 @@ from tests.whole.failpoints.plays import (
     MAIL,
     REBUILD,
     REMIND,
+    RETAIN,
     SEAL,
     SETTLE,
     TIME_OUT,
@@ -109,6 +110,14 @@ PLAYED = {
         "sealer.after_heartbeat",
         "sealer.after_promise",
     ),
+    RETAIN: (
+        "retention.before_record",
+        "retention.after_record",
+        "retention.mid_step:2",
+        "retention.mid_step:9",
+        "retention.after_step",
+        "retention.after_step:2",
+    ),
 }
 
 
@@ -145,6 +154,8 @@ class Theatre:
         play, process = scene.play, scene.play.process
         hall = FailpointStage.of(self.stage, self.receiver, **play.policy)
         hall.expected = play.expected
+        if play is RETAIN:
+            return retention.play(hall, scene.point)
         down = ("worker", "notifications") if play.alone else (process,)
         for name in down:
             kill(self.stage, name)
