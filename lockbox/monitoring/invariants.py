@@ -69,7 +69,8 @@ LEFT JOIN LATERAL (SELECT e.to_state FROM events e WHERE e.request_id = r.id AND
 WHERE r.deadline_at < clock_timestamp() - CAST(:overdue AS interval) OR r.deadline_at > opening.deadline_at
     OR newest.to_state <> 'active'
 """)
-# What a log does not keep any more (`lockbox operate retain`) is no gap at the beginning.
+# What a log does not keep any more (`lockbox operate retain`) is no gap at its beginning. Of a request that was
+# reviewed, the first moves are in the vendor's log, which may keep them for another time than the tenant's the rest.
 NOT_WHOLE = text("""
 WITH looked AS MATERIALIZED (
     (SELECT id FROM requests WHERE state = 'active' LIMIT :most)
@@ -80,13 +81,23 @@ WITH looked AS MATERIALIZED (
 )
 SELECT 'I4' AS rule, r.id, r.tenant_id, 'has not exactly one event for each of its moves' AS what
 FROM looked l JOIN requests r ON r.id = l.id
-CROSS JOIN LATERAL (SELECT max(k.kept_from) AS kept_from FROM logs k WHERE k.id IN (r.tenant_id, :vendor)) g
+CROSS JOIN LATERAL (SELECT
+    coalesce(bool_or(k.kept_from > 0) FILTER (WHERE k.id = :vendor), false) AS from_vendors,
+    coalesce(bool_or(k.kept_from > 0) FILTER (WHERE k.id <> :vendor), false) AS from_tenants
+    FROM logs k WHERE k.id IN (r.tenant_id, :vendor)) g
 CROSS JOIN LATERAL (SELECT count(*) AS number, min(e.seq) AS first, max(e.seq) AS last,
-    max(e.to_state) FILTER (WHERE e.seq = r.version) AS state
+    max(e.to_state) FILTER (WHERE e.seq = r.version) AS state,
+    count(*) FILTER (WHERE e.log_id = :vendor) AS inside,
+    min(e.seq) FILTER (WHERE e.log_id = :vendor) AS inside_first,
+    max(e.seq) FILTER (WHERE e.log_id = :vendor) AS inside_last,
+    count(*) FILTER (WHERE e.log_id <> :vendor) AS after, min(e.seq) FILTER (WHERE e.log_id <> :vendor) AS after_first
     FROM events e WHERE e.request_id = r.id AND e.seq IS NOT NULL) m
-WHERE NOT CASE WHEN m.number = 0 THEN r.closed_at IS NOT NULL AND coalesce(g.kept_from, 0) > 0
-    ELSE m.last = r.version AND m.number = m.last - m.first + 1 AND m.state = r.state
-        AND (m.first = 1 OR (r.closed_at IS NOT NULL AND coalesce(g.kept_from, 0) > 0)) END
+WHERE NOT CASE WHEN m.number = r.version THEN m.first = 1 AND m.last = r.version AND m.state = r.state
+    ELSE r.closed_at IS NOT NULL AND (g.from_vendors OR g.from_tenants)
+        AND (m.inside = 0 OR (m.inside_last - m.inside_first + 1 = m.inside
+            AND (m.inside_first = 1 OR g.from_vendors)
+            AND (g.from_tenants OR coalesce(m.after_first, r.version + 1) = m.inside_last + 1)))
+        AND (m.after = 0 OR (m.last - m.after_first + 1 = m.after AND m.last = r.version AND m.state = r.state)) END
 """)
 GAP_IN_SEALS = text("""
 WITH page AS MATERIALIZED (

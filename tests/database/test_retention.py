@@ -20,8 +20,11 @@ from lockbox.audit.log import merkle, sealer
 from lockbox.audit.log.merkle import check_consistency, check_inclusion, consistency, inclusion, leaf_hash
 from lockbox.audit.log.sealer import Signer
 from lockbox.database import Database, UnitOfWork
+from lockbox.monitoring import invariants
+from lockbox.monitoring.invariants import ScanPosition
 from lockbox.requests import queries
 from lockbox.requests.lifecycle import Action
+from lockbox.requests.policy_rules import Policy
 from tests.database.audit_logs import recorded_changes
 from tests.database.postbag import Postbag
 from tests.database.scenes import read
@@ -239,3 +242,23 @@ def test_retention_waits_a_little_before_each_step_while_deadlines_are_overdue(
     (removed,) = retain(urls)
 
     assert (removed.end, slept) == (2, [erasure.YIELDED, erasure.YIELDED])
+
+
+def test_a_request_whose_review_stays_in_the_vendors_log_is_no_gap(
+    api: Database, worker: Database, urls: Urls, superuser: Engine
+) -> None:
+    world = World.make(api, Policy())
+    waiting = world.fresh()
+    sealed(worker)
+    request = world.fresh()
+    world.act("max", Action.ENDORSE, request.id)
+    world.act("ann", Action.DENY, request.id)
+    age(superuser, request.id)
+    sealed(worker)
+
+    (removed,) = retain(urls)
+
+    assert removed.log_id == world.tenant.id
+    assert [left(world, one) for one in (waiting.id, request.id)] == [1, 1]
+    with worker.transaction() as session:
+        assert invariants.scan(session, ScanPosition()) == set()
