@@ -5,7 +5,8 @@ import time
 
 from rich.console import Console
 
-from tests.model.explorer import EVERYBODY, FEW, SILENCE, YES, Bound, explore
+from tests.model.explorer import EVERYBODY, FEW, SILENCE, YES, Bound, explore, explore_outbox
+from tests.model.outbox import LIVES, OutboxRules
 from tests.model.rules import ModelRules
 
 
@@ -21,6 +22,10 @@ def main() -> int:
         began = time.monotonic()
         explored = explore(case, ModelRules(), bound)
         out.print(f"{case.name}: {explored} ({time.monotonic() - began:.0f} s)")
+        bad = bad or explored.wrong is not None
+    for name, life in LIVES.items():
+        explored = explore_outbox(life, OutboxRules(), bound)
+        out.print(f"the outbox, {name}: {explored}")
         bad = bad or explored.wrong is not None
     return int(bad)
 

@@ -1,13 +1,16 @@
 """The explorer: every state that can be reached, the shortest way first, and what must hold checked in each."""
 
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from lockbox.identity.roles import Mode
+from lockbox.notifications.outbox import NotifiedMove
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.policy import Terms
 from tests.model.invariants import CHECKS, Check
+from tests.model.outbox import OUTBOX_CHECKS, OutboxCheck, OutboxModel, OutboxRules, OutboxWorld
 from tests.model.plant import ModelWorld, begin, steps
 from tests.model.rules import (
     ACTIONS,
@@ -23,6 +26,8 @@ from tests.model.rules import (
     RuleModel,
     acts_of,
 )
+
+World = TypeVar("World")
 
 TICK = {"review_window": 1, "approval_window": 1, "access_ceiling": 1, "closing_warning": 0}
 TICKS = {"review_window": 2, "approval_window": 2, "access_ceiling": 2}
@@ -78,23 +83,56 @@ class Exploration:
 def explore(case: Case, rules: ModelRules, bound: Bound, checks: tuple[Check, ...] = CHECKS) -> Exploration:
     """Go through the states breadth first until one is wrong, or all are seen, or the bound is reached."""
     db = RuleModel(rules, case, bound.faults)
-    first = begin(db)
-    came: dict[ModelWorld, tuple[ModelWorld, str] | None] = {first: None}
+
+    def found(world: ModelWorld) -> Iterator[str | None]:
+        return (check(world, db) for check in checks)
+
+    return _search(begin(db), lambda world: steps(world, db, bound.horizon), found, _story, bound.states)
+
+
+def explore_outbox(
+    life: tuple[NotifiedMove, ...], rules: OutboxRules, bound: Bound, checks: tuple[OutboxCheck, ...] = OUTBOX_CHECKS
+) -> Exploration:
+    """Go through the states of the outbox of one life in the same way."""
+    db = OutboxModel(life, rules)
+
+    def found(world: OutboxWorld) -> Iterator[str | None]:
+        return (check(world, db) for check in checks)
+
+    return _search(db.begin(bound.faults), db.steps, found, _labels, bound.states)
+
+
+def _search(
+    first: World,
+    steps_of: Callable[[World], Iterator[tuple[str, World]]],
+    found: Callable[[World], Iterator[str | None]],
+    story: Callable[[dict[World, tuple[World, str] | None], World], list[str]],
+    most: int,
+) -> Exploration:
+    came: dict[World, tuple[World, str] | None] = {first: None}
     waiting = deque([(first, 0)])
     depth, whole = 0, True
     while waiting:
         world, depth = waiting.popleft()
-        for check in checks:
-            if wrong := check(world, db):
-                return Exploration(len(came), depth, whole=False, wrong=wrong, story=tuple(_story(came, world)))
-        for label, after in steps(world, db, bound.horizon):
+        if wrong := next(filter(None, found(world)), None):
+            return Exploration(len(came), depth, whole=False, wrong=wrong, story=tuple(story(came, world)))
+        for label, after in steps_of(world):
             if after not in came:
-                if len(came) >= bound.states:
+                if len(came) >= most:
                     whole = False
                     break
                 came[after] = (world, label)
                 waiting.append((after, depth + 1))
     return Exploration(len(came), depth, whole)
+
+
+def _labels(came: dict[OutboxWorld, tuple[OutboxWorld, str] | None], last: OutboxWorld) -> list[str]:
+    """Return the way to a state of the outbox, a line a step."""
+    lines: list[str] = []
+    while (before := came[last]) is not None:
+        last, label = before
+        lines.append(label)
+    return [f"{number:2}. {line}" for number, line in enumerate(reversed([*lines, "erin: submit"]), 1)]
 
 
 def _story(came: dict[ModelWorld, tuple[ModelWorld, str] | None], last: ModelWorld) -> list[str]:

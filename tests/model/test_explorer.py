@@ -9,8 +9,17 @@ import pytest
 from lockbox.requests import available_moves, deadlines
 from lockbox.requests.lifecycle import Action, MoveRule, State
 from lockbox.requests.quorum import Vote
-from tests.model.explorer import EVERYBODY, FEW, SILENCE, YES, Bound, explore
+from tests.model.explorer import EVERYBODY, FEW, SILENCE, YES, Bound, explore, explore_outbox
 from tests.model.invariants import one_event_a_move
+from tests.model.outbox import (
+    LIVES,
+    OutboxCheck,
+    OutboxModel,
+    OutboxRules,
+    OutboxWorld,
+    everybody_hears_the_end,
+    told_once,
+)
 from tests.model.rules import Case, ModelRules
 
 ONE, TWO, _, VENDOR, SWITCHED = EVERYBODY
@@ -127,3 +136,52 @@ def test_the_story_is_the_shortest_there_is() -> None:
         " 1. at 0  erin: submit; it is pending until 2",
         " 2. at 0  erin: approve; it is active until 2",
     ]
+
+
+LIFE = LIVES["opened and over"]
+FORGETFUL: dict[str, tuple[OutboxRules, str]] = {
+    "a move without its row": (OutboxRules(queues=lambda move: move.to_state != "expired"), "nobody is told of it"),
+    "a fan-out that leaves the row": (OutboxRules(deletes=False), "waits for ever"),
+    "a fan-out of one event alone": (OutboxRules(in_order=False), "is told before event"),
+    "an index that nobody repairs": (OutboxRules(reconciles=False), "waits for ever"),
+}
+
+
+@pytest.mark.parametrize("name", LIVES)
+def test_whatever_the_outbox_meets_everybody_is_told_once_and_in_order(name: str) -> None:
+    explored = explore_outbox(LIVES[name], OutboxRules(), Bound(states=200_000, faults=1))
+
+    assert explored.wrong is None, str(explored)
+    assert explored.whole
+    assert explored.states > 5_000
+
+
+@pytest.mark.parametrize("name", FORGETFUL)
+def test_an_outbox_that_forgets_doubles_or_overtakes_is_seen(name: str) -> None:
+    rules, said = FORGETFUL[name]
+
+    explored = explore_outbox(LIFE, rules, Bound(states=200_000, faults=1))
+
+    assert explored.wrong is not None
+    assert said in explored.wrong
+    assert str(explored).startswith(f"Wrong: {explored.wrong}.\n 1. erin: submit")
+
+
+@pytest.mark.parametrize(
+    ("rules", "check", "said"),
+    [
+        (OutboxRules(deletes=False), told_once, "was told and waits"),
+        (OutboxRules(deletes=False), told_once, "told twice"),
+        (OutboxRules(in_order=False), everybody_hears_the_end, "never hears how it ended"),
+    ],
+)
+def test_what_comes_of_it_is_that_somebody_hears_twice_or_never(
+    rules: OutboxRules, check: OutboxCheck, said: str
+) -> None:
+    def in_the_end(world: OutboxWorld, db: OutboxModel) -> str | None:
+        found = check(world, db)
+        return found if found and said in found else None
+
+    explored = explore_outbox(LIFE, rules, Bound(states=200_000, faults=1), checks=(in_the_end,))
+
+    assert explored.wrong is not None
