@@ -116,10 +116,13 @@ WITH page AS MATERIALIZED (
 )
 SELECT 'I4' AS rule, id, tenant_id, 'has a gap in its seals' AS what FROM logs WHERE id IN (SELECT log_id FROM gaps)
 """)
-# Who is told of an event waits in the outbox, then how it ended in `unsettled`, and then an event says it.
+# Who is told of an event waits in the outbox, then how it ended in `unsettled`, and then an event says it. Of what
+# opens or ends a request the requester is told at least.
 FORGOTTEN = text("""
 WITH lately AS MATERIALIZED (
-    SELECT e.id, e.request_id, e.tenant_id FROM events e
+    SELECT e.id, e.request_id, e.tenant_id, e.from_state IS DISTINCT FROM e.to_state
+        AND e.to_state NOT IN ('reviewing', 'pending') AS is_outcome
+    FROM events e
     WHERE e.id >= (SELECT uuidv7(-CAST(:lately AS interval))) AND e.seq IS NOT NULL ORDER BY e.id DESC LIMIT :most
 )
 SELECT 'I5' AS rule, request_id AS id, tenant_id, 'has waited for a quarter of an hour to be told to anybody' AS what
@@ -129,6 +132,10 @@ UNION ALL
 SELECT 'I5', request_id, tenant_id, 'was told to people, and no event says how that ended'
 FROM (SELECT request_id, tenant_id FROM unsettled
     WHERE settle_by < clock_timestamp() - CAST(:untold AS interval) ORDER BY settle_by LIMIT :page) u
+UNION ALL
+SELECT 'I5', l.request_id, l.tenant_id, 'was opened or ended, and nobody is told of that' FROM lately l
+WHERE l.is_outcome AND NOT EXISTS (SELECT FROM outbox o WHERE o.event_id = l.id)
+    AND NOT EXISTS (SELECT FROM notifications n WHERE n.event_id = l.id)
 UNION ALL
 SELECT 'I5', l.request_id, l.tenant_id, 'was told to people, and no event says how that ended' FROM lately l
 WHERE EXISTS (SELECT FROM notifications n WHERE n.event_id = l.id AND n.channel = 'mail' AND n.template <> 'report')

@@ -61,6 +61,7 @@ BREAKS: dict[str, tuple[str, str]] = {
         "one event for each of its moves",
     ),
     "DELETE FROM events WHERE request_id IS NOT NULL": ("I4", "one event for each of its moves"),
+    "DELETE FROM outbox": ("I5", "nobody is told of that"),
     "UPDATE outbox SET at = now() - interval '16 minutes'": ("I5", "to be told to anybody"),
     "UPDATE decisions SET means = 'oidc', channel = 'portal'": ("I12", "without a sign-in on record"),
     "DELETE FROM seals WHERE number = 1": ("I4", "gap in its seals"),
