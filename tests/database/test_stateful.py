@@ -1,4 +1,4 @@
-"""People, the clock, messages, Redis, mail and the log in any order: rows, index, access check and log agree."""
+"""People, clock, messages, Redis, outbox, mail and log in any order: rows, index, access check and log agree."""
 
 import contextlib
 import os
@@ -19,14 +19,16 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from harness.clocks import StoppedClock
+from harness.outbox import fan_out_all
 from harness.people import World
-from harness.stage import unbound
+from harness.stage import as_sender, unbound
 from lockbox import reconcile as repairing
 from lockbox.audit.verifier.verify import GOOD, VerificationResult
 from lockbox.database import Database
 from lockbox.errors import LockboxError
 from lockbox.identity import keyring
 from lockbox.identity.roles import Mode
+from lockbox.notifications import fan_out
 from lockbox.notifications.delivery import LEASE
 from lockbox.notifications.senders.protocol import SendFailed
 from lockbox.requests import timers
@@ -46,6 +48,7 @@ from tests.database.scenes import (
     door,
     promised_clocks,
     read,
+    read_as_is,
     write,
 )
 from tests.database.test_exports import exported
@@ -77,6 +80,16 @@ TWICE_TOLD = """
 SELECT event_id FROM notifications WHERE event_id IS NOT NULL
 GROUP BY event_id, person_id, endpoint_id, address_id, observer_id, template HAVING count(*) > 1
 """
+FORGOTTEN = """
+SELECT e.id FROM events e WHERE e.seq IS NOT NULL AND EXISTS (SELECT FROM outbox o WHERE o.event_id = e.id)
+    = EXISTS (SELECT FROM notifications n WHERE n.event_id = e.id)
+"""
+OVERTAKEN = """
+SELECT o.event_id FROM outbox o JOIN events e ON e.id = o.event_id
+JOIN events later ON later.request_id = e.request_id AND later.seq > e.seq
+WHERE EXISTS (SELECT FROM notifications n WHERE n.event_id = later.id)
+"""
+WAITING = "SELECT event_id FROM outbox ORDER BY number"
 SEALS = "SELECT log_id FROM seals GROUP BY log_id HAVING count(*) <> max(number) + 1"
 NOTES = "SELECT note FROM logs WHERE id = :id AND note <> ''"
 LET_IN = "INSERT INTO memberships (id, person_id, tenant_id, role) VALUES (uuidv7(), :person, :tenant, 'approver')"
@@ -113,6 +126,7 @@ class Life(RuleBasedStateMachine):
         self.messages: list[list[UUID]] = []
         self.old: list[list[UUID]] = []
         self.post = Postbag()
+        self.told: list[UUID] = []
         self.notes: list[str] = []
 
     @initialize(quorum=st.integers(1, 3), review=st.booleans(), enforce=st.booleans())
@@ -232,6 +246,38 @@ class Life(RuleBasedStateMachine):
         list(repairing.reconcile(self.plant.worker, None))
         assert_indexes_are_true(self.plant.api)
 
+    # The outbox.
+
+    @rule(choice=st.randoms(use_true_random=False))
+    def fan_out(self, choice: Any) -> None:
+        """The messages of some events arrive, those of others are lost."""
+        waiting = self._waiting()
+        ids = choice.sample(waiting, choice.randint(0, len(waiting)))
+        self.post.deliver(self.plant.worker, ids)
+        assert not {*ids} & {*self._waiting()}
+        self.told += ids
+
+    @rule()
+    def fan_out_twice_at_once(self) -> None:
+        self.told += self._waiting()
+        at_once(self.plant.pool, *[partial(fan_out_all, as_sender(self.plant.worker))] * 2)
+        assert not self._waiting()
+
+    @precondition(lambda self: self.told)
+    @rule(choice=st.randoms(use_true_random=False))
+    def replay_what_was_told(self, choice: Any) -> None:
+        before = read_as_is(self.plant.api, "SELECT count(*) AS number FROM notifications")
+        self.post.deliver(self.plant.worker, choice.sample(self.told, 1))
+        assert read_as_is(self.plant.api, "SELECT count(*) AS number FROM notifications") == before
+
+    @rule()
+    def die_while_fanning_out(self) -> None:
+        waiting = self._waiting()
+        with contextlib.suppress(SystemExit), as_sender(self.plant.worker).transaction() as session:
+            fan_out.fan_out(session, waiting, lambda *_: ([], {}))
+            raise SystemExit(137)
+        assert self._waiting() == waiting
+
     # Notifications.
 
     @rule(how=st.sampled_from(("sent", "later", "never", "ambiguous")))
@@ -307,8 +353,13 @@ class Life(RuleBasedStateMachine):
     def the_audit_log_is_whole(self) -> None:
         assert_audit_logs_are_whole(self.plant.api)
         assert not read(self.plant.api, UNAPPROVED)
-        assert not read(self.plant.api, TWICE_TOLD)
+        assert not read_as_is(self.plant.api, TWICE_TOLD)
         assert not read(self.plant.api, SEALS)
+
+    @invariant()
+    def each_move_waits_or_is_told_in_order(self) -> None:
+        assert not read_as_is(self.plant.api, FORGOTTEN)
+        assert not read_as_is(self.plant.api, OVERTAKEN)
 
     @invariant()
     def the_door_is_open_as_long_as_it_must_be(self) -> None:
@@ -324,6 +375,9 @@ class Life(RuleBasedStateMachine):
         for one in self.known:
             self._run([one])
         assert not promised_clocks(self.plant.api)
+        fan_out_all(as_sender(self.plant.worker))
+        assert not self._waiting()
+        self.each_move_waits_or_is_told_in_order()
 
     def _act(self, request: UUID, who: str, action: str, window: int | None) -> None:
         changes: dict[str, Any] = {"access_window": window} if window else {}
@@ -349,6 +403,9 @@ class Life(RuleBasedStateMachine):
         for one in ids:
             if one in self.known:
                 reference.clocked(self.known[one], self.clock.at)
+
+    def _waiting(self) -> list[UUID]:
+        return [row.event_id for row in read_as_is(self.plant.api, WAITING)]
 
     def _is_due(self, row: Any) -> bool:
         return row.wake_at is not None and bool(row.wake_at <= self.clock.at)
