@@ -67,8 +67,8 @@ def test_a_system_needs_the_scope_and_the_service(opened: Door) -> None:
     opened.world.add("bare", Role.SYSTEM, scopes={Scope.ACCESS_CHECK})
 
     for who in ("filer", "drive", "bare"):
-        lacks = "the scope access:check" if who == "filer" else "to be bound to exchange-online"
-        assert f"needs {lacks}: make one" in facts(opened.ask(who), 403, "wrong-role")["detail"]
+        lacks = "needs the scope access:check" if who == "filer" else "is not bound to the service exchange-online"
+        assert f"{lacks}: create a token" in facts(opened.ask(who), 403, "wrong-role")["detail"]
     refused(opened, "drive", service="onedrive")
 
 
