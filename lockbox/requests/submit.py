@@ -70,7 +70,11 @@ SET body_hash = excluded.body_hash, answer = excluded.answer, created_at = exclu
 MINUTE = timedelta(minutes=1)
 NTH_SUBMISSION = text("SELECT tenant_at, person_at FROM nth_submission(at_tenant(), :most_tenant, :most_person)")
 MOST_UNSEEN = 24
-"""How many submissions a count may miss because they are not committed yet: `api.incoming_request` admits no more."""
+"""How many submissions a count may miss because they are not committed yet.
+
+`api.incoming_request` admits as many of callers that it knows. Six of strangers and four that ask again can come at
+the same instant, and pass a limit.
+"""
 COUNT_ALONE = text("""
 SELECT pg_advisory_xact_lock(hashtextextended('submissions by ' || at_person(), 0)),
     pg_advisory_xact_lock(hashtextextended('submissions to ' || at_tenant(), 0))
