@@ -94,7 +94,7 @@ def settle(session: UnitOfWork, locked: Sequence[UUID], at: datetime) -> None:
             "done": array(one.id for one in settled if not one.still_open),
             "id": array(one.id for one in later),
             "settle_by": array(one.settle_by for one in later),
-            "left_open": [array(one.still_open) for one in later],
+            "left_open": [array(one.left_open) for one in later],
         },
     )
     failpoint("settle.after_event")
@@ -114,7 +114,12 @@ class _Settlement:
         self._open = [row for row in self._mails if row.outcome is None]
         self._at = at
         self.id: UUID = self._first.id
-        self.still_open: list[UUID] = [row.notification_id for row in self._open]
+        self.still_open = bool(self._open)
+
+    @property
+    def left_open(self) -> list[UUID]:
+        """The mails whose end the second event says: all that were open when the first was written."""
+        return [row.notification_id for row in (self._mails if self._first.is_second else self._open)]
 
     @property
     def settle_by(self) -> datetime:

@@ -242,6 +242,28 @@ def test_what_was_closed_behind_our_back_is_found_when_its_time_has_come(
     assert unsettled(worker) == []
 
 
+def test_what_ends_long_after_its_time_is_said_though_another_mail_is_still_open(
+    world: World, worker: Database, post: Postbag, later: ShiftedClock
+) -> None:
+    worker.clock = later
+    world.submit()
+    for name in ("amir", "abe"):
+        post.mail.refused[address(worker, world, name)] = SendFailed("try later", kind="status")
+    post.deliver(worker, open_notifications(worker))
+    later.shift = LATER
+    post.deliver(worker, [row.id for row in unsettled(worker)])
+    (first,) = told(worker)
+    assert counts(first) == (1, 0, 0, 2)
+
+    later.shift = timedelta(days=2)
+    for one in open_notifications(worker):
+        post.deliver(worker, [one])
+
+    _, second = told(worker)
+    assert (second["part"], counts(second)) == (2, (0, 2, 0, 0))
+    assert unsettled(worker) == []
+
+
 def test_an_erased_person_is_gone_from_the_details_of_all_events_and_nobody_else_is(
     world: World, worker: Database, post: Postbag, urls: Urls
 ) -> None:
