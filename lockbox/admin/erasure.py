@@ -22,7 +22,7 @@ from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotFound
 from lockbox.failpoints import failpoint
 from lockbox.identity.models import Person
-from lockbox.notifications import announcements
+from lockbox.notifications import announcements, settlement
 
 RETENTION = text("SELECT set_config('lockbox.owner_command', 'retain', true)")
 LOGS = text("SELECT id, tenant_id, size, kept_from, cleared_to FROM logs WHERE size > cleared_to ORDER BY id")
@@ -74,6 +74,8 @@ DOMAIN = "erased.invalid"
 # Postgres regular expressions: the whole address but no longer one around it, and whole words.
 ADDRESS = "(?<![[:alnum:]._%+-]){}(?![[:alnum:]_-]|[.][[:alnum:]])"
 WORDS = "(?<![[:alnum:]]){}(?![[:alnum:]])"
+# Who was notified is said after the fact, and named: no such event may be written beside an erasure.
+HOLD_NAMES = text(f"SELECT pg_advisory_xact_lock({settlement.NAMES})")
 PURPOSE = text("SELECT set_config('lockbox.owner_command', 'erase', true)")
 OPEN_REQUESTS = text("""
 SELECT count(*) FROM requests WHERE requester_id = :id AND state IN ('reviewing', 'pending', 'active')
@@ -309,6 +311,7 @@ def erase(session: UnitOfWork, person_id: UUID) -> ErasureResult:
     if connection.execute(OPEN_REQUESTS, {"id": person_id}).scalar_one():
         raise Conflict("This person has open requests. Have an operator disable them first.")
     connection.execute(PURPOSE)
+    connection.execute(HOLD_NAMES)
     named = _named(connection, person_id)
     gone = connection.execute(DETAILS, named | {"vendor": VENDORS_LOG}).all()
     places = {*connection.execute(PLACES, {"id": person_id}).scalars(), *(row.tenant_id for row in gone)}

@@ -41,7 +41,7 @@ WITH ours AS MATERIALIZED (
 )
 SELECT id FROM endpoints WHERE id IN (SELECT endpoint_id FROM ours) ORDER BY id FOR NO KEY UPDATE
 """)
-RECORD = text("""
+RECORD = text(f"""
 WITH recorded AS (
     UPDATE notifications n SET outcome = s.outcome, closed_at = s.closed_at, run_at = s.run_at, blocked_by = NULL,
         last_error = CASE WHEN s.last_error = :too_late AND n.last_error IS NOT NULL
@@ -62,17 +62,17 @@ WITH recorded AS (
     INSERT INTO counters (name, label, count, total)
     SELECT 'attempt', channel || ' ' || coalesce(outcome, 'again'), count(*), 0 FROM recorded GROUP BY 2
 ), held AS (
-    SELECT u.id, u.event_id, u.of_report FROM unsettled u WHERE EXISTS (SELECT FROM recorded r
-        WHERE r.event_id = u.event_id AND (r.template = 'report') = u.of_report
-            AND r.channel = 'mail' AND r.outcome IS NOT NULL)
+    SELECT u.id, u.event_id, u.of_report, {settlement.MAY_NAME} AS may_name FROM unsettled u
+    WHERE EXISTS (SELECT FROM recorded r WHERE r.event_id = u.event_id AND (r.template = 'report') = u.of_report
+        AND r.channel = 'mail' AND r.outcome IS NOT NULL)
     ORDER BY u.id FOR UPDATE OF u
 )
-SELECT r.*, h.id AS unsettled_id, EXISTS (SELECT FROM events e WHERE e.id = r.event_id AND e.internal)
+SELECT r.*, h.id AS unsettled_id, h.may_name, EXISTS (SELECT FROM events e WHERE e.id = r.event_id AND e.internal)
     OR EXISTS (SELECT FROM people p WHERE p.id = r.person_id AND p.side = 'vendor')
     OR EXISTS (SELECT FROM endpoints h WHERE h.id = r.endpoint_id AND h.tenant_id IS NULL) AS is_internal,
     ARRAY(SELECT id FROM freed) AS freed
 FROM recorded r LEFT JOIN held h ON h.event_id = r.event_id AND h.of_report = (r.template = 'report')
-""")
+""")  # noqa: S608 - our own SQL
 log = structlog.get_logger(__name__)
 MOST_A_TRANSACTION = 100
 ENOUGH = 25
@@ -151,7 +151,7 @@ def record(session: UnitOfWork, tries: Sequence[AttemptResult]) -> None:
         )
         .all()
     )
-    settlement.settle(session, sorted({row.unsettled_id for row in recorded if row.unsettled_id}), at)
+    settlement.settle(session, {row.unsettled_id: row.may_name for row in recorded if row.unsettled_id}, at)
     of_accounts = [row for row in recorded if row.request_id is None]
     outcome_events.record_sent(session, [row for row in of_accounts if row.outcome == Outcome.SENT], at)
     ended = [row for row in of_accounts if row.outcome == Outcome.DEAD]

@@ -5,7 +5,7 @@ who record the last results one finds all of them; the row goes by the same comm
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
@@ -28,13 +28,20 @@ from lockbox.schedule import NOTIFICATIONS, IndexEntry
 from lockbox.sql import array
 
 SETTLED_WITHIN = timedelta(seconds=60)
+ERASED_AGAIN = timedelta(seconds=1)
+NAMES = "hashtextextended('lockbox names', 0)"
+"""The advisory lock that an erasure holds alone, from before it looks for names until they are gone."""
+MAY_NAME = f"pg_try_advisory_xact_lock_shared({NAMES})"
+"""Holds off erasures until the commit, unless one is under way; to be true before the names are read."""
 OPEN = "open"
 MOST_LISTED = 500
 """How many mails one event lists: with the longest names and addresses its line in an export is within 2^20 bytes."""
 WORST_FIRST = (Outcome.DEAD.value, OPEN, Outcome.MOOT.value, Outcome.SENT.value)
 
 # Rows are locked in order, for others settle the same events.
-LOCK = text("SELECT id, settle_by FROM unsettled WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
+LOCK = text(f"""
+SELECT id, settle_by, {MAY_NAME} AS may_name FROM unsettled WHERE id = ANY(:ids) ORDER BY id FOR UPDATE
+""")  # noqa: S608 - our own SQL
 # Of what is neither due nor has ended nothing is read: an event may be told to thousands.
 READ = text("""
 SELECT u.id, u.event_id, u.of_report, u.tenant_id, u.request_id, u.left_open IS NOT NULL AS is_second,
@@ -67,21 +74,24 @@ def settle_due(session: UnitOfWork, ids: Sequence[UUID]) -> None:
     """Write what is to be said by now of these rows of `unsettled`, whose time has come; the others come again."""
     if not ids:
         return
-    due = {row.id: row.settle_by for row in session.execute(LOCK, {"ids": list(ids)})}
-    held = [IndexEntry(str(one), KIND, due.get(one)) for one in ids]
+    locked = {row.id: row for row in session.execute(LOCK, {"ids": list(ids)})}
+    held = [IndexEntry(str(one), KIND, locked[one].settle_by if one in locked else None) for one in ids]
     database.arm_after_commit(session, NOTIFICATIONS, held)
-    settle(session, list(due), now(session))
+    settle(session, {one: row.may_name for one, row in locked.items()}, now(session))
 
 
-def settle(session: UnitOfWork, locked: Sequence[UUID], at: datetime) -> None:
+def settle(session: UnitOfWork, locked: Mapping[UUID, bool], at: datetime) -> None:
     """Write the events of those whose mails have all ended, and of those whose time is over.
 
     Args:
         session: the transaction that holds the locks of these, since an earlier statement.
-        locked: rows of `unsettled`.
+        locked: rows of `unsettled`, and whether people `MAY_NAME` be named by it; where not, they come again.
         at: the moment as of which they are settled.
     """
-    rows = session.execute(READ, {"ids": list(locked), "at": at}).all() if locked else ()
+    put_off = [IndexEntry(str(one), KIND, ERASED_AGAIN) for one, may_name in locked.items() if not may_name]
+    database.arm_after_commit(session, NOTIFICATIONS, put_off)
+    ids = [one for one, may_name in locked.items() if may_name]
+    rows = session.execute(READ, {"ids": ids, "at": at}).all() if ids else ()
     settled = [_Settlement(list(mails), at) for _, mails in groupby(rows, key=lambda row: row.id)]
     if not settled:
         return

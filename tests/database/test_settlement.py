@@ -22,6 +22,7 @@ from lockbox.audit.events import THE_CLOCK, VENDORS_LOG, AuditEvent
 from lockbox.database import Database, now
 from lockbox.notifications import announcements, fan_out, queue, results, settlement
 from lockbox.notifications.models import Outcome
+from lockbox.notifications.outbox import KIND
 from lockbox.notifications.outcome_events import DeliveryAttempt
 from lockbox.notifications.results import AttemptResult
 from lockbox.notifications.senders.protocol import SendFailed
@@ -278,6 +279,35 @@ def test_an_erased_person_is_gone_from_the_details_of_all_events_and_nobody_else
     assert {one.partition(" <")[0] for one in before["to"].values()} == {"Abe", "Amir", "Ann"}
     assert {one.partition(" <")[0] for one in after["to"].values()} == {"Amir", "Ann"}
     assert {**before, "to": {}} == {**after, "to": {}}
+
+
+def test_no_event_that_is_written_beside_an_erasure_keeps_the_name(
+    world: World, worker: Database, post: Postbag, urls: Urls
+) -> None:
+    world.submit()
+    mails, to_abe = open_notifications(worker), world.people["abe"].person_id
+    query = "SELECT person_id = :id AS is_theirs, id FROM notifications"
+    theirs = {row.id for row in read_as_is(worker, query, id=to_abe) if row.is_theirs}
+    sender = as_sender(worker)
+
+    with sender.transaction() as session:
+        results.record(session, sent([one for one in mails if one in theirs], world))
+    with as_owner(urls.owner) as erasing:
+        erasure.erase(erasing, to_abe)
+        with sender.transaction() as session:
+            results.record(session, sent([one for one in mails if one not in theirs], world))
+        (row,) = unsettled(worker)
+        held = worker.schedule.members(NOTIFICATIONS)[f"{KIND}:{row.id}"]
+        post.deliver(worker, [row.id])
+        assert told(worker) == []
+    post.deliver(worker, [row.id])
+
+    (said,) = told(worker)
+    assert counts(said) == (3, 0, 0, 0)
+    assert {one.partition(" <")[0] for one in said["to"].values()} == {"Amir", "Ann", f"person {to_abe.hex[-8:]}"}
+    assert row.settle_by.timestamp() * 1000 - held > LATER.total_seconds() / 2 * 1000
+    assert unsettled(worker) == []
+    assert_indexes_are_true(worker)
 
 
 def test_two_who_record_the_last_results_at_once_write_one_event(
