@@ -233,14 +233,21 @@ class SharedTransaction:
 
     async def _without(self, failed: MemberFailed, left: Sequence[GroupMember[Any]]) -> Sequence[GroupMember[Any]]:
         """Roll back, mark the members that have to run alone, and return those that may run again together."""
-        is_lost = self._connection.closed
+        is_lost = self._connection.closed or not await self._is_rolled_back()
         if is_lost and self._is_committing:
             raise OperationalError("COMMIT", None, failed.__cause__ or failed) from failed
         for one in left if is_lost or failed.member is None else [failed.member]:
             one.needs_alone = True
-        if not is_lost:
-            await self._connection.execute(ROLLBACK)
         return [one for one in left if not one.needs_alone]
+
+    async def _is_rolled_back(self) -> bool:
+        """Roll back; close a connection on which that fails: what it still does nobody knows."""
+        try:
+            await self._connection.execute(ROLLBACK)
+        except psycopg.Error:
+            await self._connection.close()
+            return False
+        return True
 
     async def _attempt(self, members: Sequence[GroupMember[Any]]) -> None:
         self._is_committing, self._is_shared = False, len(members) > 1

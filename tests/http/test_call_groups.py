@@ -18,7 +18,7 @@ from api.incoming_request import CallGroups, LoopConnections
 from harness.people import World
 from lockbox import pipelines
 from lockbox.database import UnitOfWork
-from lockbox.pipelines import SET_CONTEXT, VARIABLES, GroupMember, SharedTransaction
+from lockbox.pipelines import SET_CONTEXT, VARIABLES, GroupMember, MemberFailed, SharedTransaction
 from lockbox.requests import transition
 from lockbox.requests.policy import Overrides
 from lockbox.requests.policy_rules import Match, Policy, Rule
@@ -244,6 +244,43 @@ def test_a_connection_that_is_cut_before_the_commit_is_tried_again_alone(door: D
 
     assert door.file().status_code == 201
     assert door.rows()["requests"] == before + 1
+
+
+@pytest.mark.parametrize("action", ["approve", "deny"])
+def test_a_connection_that_is_lost_before_the_rollback_is_tried_again_alone(
+    door: Door, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    request = door.pending()
+    send = SharedTransaction.send
+
+    async def failing(shared: SharedTransaction, statements: Any) -> Any:
+        await send(shared, statements)
+        door.run_sql("SELECT pg_terminate_backend(:pid)", pid=shared._connection.info.backend_pid)  # noqa: SLF001
+        raise MemberFailed(None)
+
+    monkeypatch.setattr(SharedTransaction, "send", failing)
+
+    assert door.act("ann", action, request).status_code == 200
+
+
+def test_a_connection_that_is_lost_after_the_commit_failed_is_never_tried_again(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = door.pending()
+    send = SharedTransaction.send
+
+    async def failing(shared: SharedTransaction, statements: Any) -> Any:
+        found = await send(shared, statements)
+        if shared._is_committing:  # noqa: SLF001
+            door.run_sql("SELECT pg_terminate_backend(:pid)", pid=shared._connection.info.backend_pid)  # noqa: SLF001
+            raise MemberFailed(None)
+        return found
+
+    monkeypatch.setattr(SharedTransaction, "send", failing)
+    answer = door.act("ann", "approve", request)
+
+    assert facts(answer, 503, "unavailable")
+    assert door.get("ann", f"/v1/requests/{request}").json()["version"] == 2
 
 
 def _cut_at_commit(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
