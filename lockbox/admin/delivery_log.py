@@ -14,7 +14,7 @@ from sqlmodel import col, select
 
 from lockbox import database
 from lockbox.admin import permissions, webhooks
-from lockbox.admin.audit_access import AuditReader
+from lockbox.admin.audit_access import CLEARED, AuditReader
 from lockbox.admin.permissions import AdminChange
 from lockbox.audit.log import proofs
 from lockbox.database import UnitOfWork, now
@@ -224,12 +224,15 @@ def replay(session: UnitOfWork, who: AuditReader, *, after: str | None, most: in
     that of its event: a replay is no call, and has no place among the calls of an endpoint.
 
     Raises:
-        Invalid: the cursor is none, or of another log or of one that was restored since.
+        Invalid: the cursor is none, or of another log or of one that was restored since, or what follows it is gone.
     """
     authentication.enter(session, who.caller)
     head = proofs.head(session, who.log_id)
     generation, size = (head.generation, head.size) if head else (1, 0)
-    first = _position(after, who.log_id, generation, size) if after else 0
+    kept_from = int(session.execute(CLEARED, {"log_id": who.log_id}).scalar() or 0)
+    first = _position(after, who.log_id, generation, size) if after else kept_from
+    if first < kept_from:
+        raise Invalid("Events that follow this cursor are no longer kept. Start again without it.", field="after")
     last = min(first + LOOKED_THROUGH, size)
     values = {"log_id": who.log_id, "first": first, "last": last, "most": most}
     rows = session.execute(REPLAY, values | {"moves": [*map(str, EVENTS)], "changes": CHANGES}).all()

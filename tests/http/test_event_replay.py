@@ -123,6 +123,18 @@ def test_a_cursor_of_another_log_or_none_at_all_is_refused(door: Door, open_door
     facts(door.get("aude", PATH, tenant=door.world.tenant.slug, after=cursor, limit=201), 422, "invalid-request")
 
 
+def test_a_replay_begins_at_what_is_kept_and_says_that_a_cursor_is_older(door: Door) -> None:
+    items, _ = everything(door, 200)
+    old, kept = (replayed(door, limit=limit)["next_cursor"] for limit in (1, 2))
+    door.run_sql("UPDATE logs SET kept_from = 2, cleared_to = 2 WHERE id = :id", id=door.world.tenant.id)
+
+    again, _ = everything(door, 200)
+
+    assert [one["id"] for one in again] == [one["id"] for one in items[2:]]
+    assert everything(door, 200, kept)[0] == again
+    facts(door.get("aude", PATH, tenant=door.world.tenant.slug, after=old), 422, "invalid-request")
+
+
 def test_what_the_vendors_auditors_replay_of_the_vendors_log_no_tenant_sees(
     open_door: OpenDoor, worker: Database
 ) -> None:
