@@ -51,7 +51,7 @@ WITH recorded AS (
         AS s (id, outcome, closed_at, run_at, last_error, lease)
     WHERE n.id = s.id AND n.closed_at IS NULL AND (s.outcome = 'sent' OR n.run_at = s.lease)
     RETURNING n.id, n.tenant_id, n.request_id, n.event_id, n.about_id, n.person_id, n.endpoint_id, n.template,
-        n.channel, n.attempts, n.outcome
+        n.channel, n.attempts, n.outcome, n.run_at
 ), freed AS (
     UPDATE notifications n SET run_at = :at, blocked_by = NULL
     WHERE n.id IN (SELECT f.id FROM notifications f WHERE f.blocked_by = ANY(ARRAY(
@@ -73,6 +73,7 @@ SELECT r.*, h.id AS unsettled_id, h.may_name, EXISTS (SELECT FROM events e WHERE
     ARRAY(SELECT id FROM freed) AS freed
 FROM recorded r LEFT JOIN held h ON h.event_id = r.event_id AND h.of_report = (r.template = 'report')
 """)  # noqa: S608 - our own SQL
+DUE = text("SELECT id, run_at FROM notifications WHERE id = ANY(:ids) AND closed_at IS NULL")
 log = structlog.get_logger(__name__)
 MOST_A_TRANSACTION = 100
 ENOUGH = 25
@@ -163,7 +164,11 @@ def record(session: UnitOfWork, tries: Sequence[AttemptResult]) -> None:
     outcome_events.write(session, [one.attempt for one in tries if one.attempt], at)
     if any(one.outcome for one in tries):
         database.publish_after_commit(session, [one.notification_id for one in tries if one.outcome], OPERATORS)
-    settled = [IndexEntry(str(one.notification_id), KIND, None if one.outcome else one.run_at) for one in tries]
+    due = {row.id: None if row.outcome else row.run_at for row in recorded}
+    # Somebody else has claimed these meanwhile, or recorded them: the schedule holds what the rows say.
+    if others := [one.notification_id for one in tries if one.notification_id not in due]:
+        due |= {row.id: row.run_at for row in session.execute(DUE, {"ids": others})}
+    settled = [IndexEntry(str(one.notification_id), KIND, due.get(one.notification_id)) for one in tries]
     settled += [IndexEntry(str(one), KIND, at) for row in recorded[:1] for one in row.freed]
     database.arm_after_commit(session, NOTIFICATIONS, settled)
 

@@ -118,6 +118,22 @@ def test_a_try_whose_lease_has_run_out_changes_nothing_of_the_next_claim_but_tha
     assert [notification(sender, one.notification_id)[0] for one in (arrived, refused)] == ["sent", None]
 
 
+@pytest.mark.parametrize("outcome", [Outcome.DEAD, Outcome.MOOT, None])
+def test_a_try_that_is_not_recorded_leaves_the_schedule_as_the_rows_say(
+    world: World, worker: Database, outcome: Outcome | None
+) -> None:
+    world.submit()
+    first, *_ = open_notifications(worker)
+    before = notification(worker, first)
+    lease = world.tenant.created_at
+
+    late = AttemptResult(first, lease, outcome, lease - queue.LEASE, "no answer")
+    write_down([ClaimResult(as_sender(worker), late, Future())])
+
+    assert notification(worker, first) == before
+    assert_notifications_are_held(worker)
+
+
 def test_results_are_written_25_at_a_time_after_half_a_second_or_as_the_last_of_a_batch(
     world: World, worker: Database
 ) -> None:
