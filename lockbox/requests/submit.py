@@ -72,7 +72,7 @@ NTH_SUBMISSION = text("SELECT tenant_at, person_at FROM nth_submission(at_tenant
 MOST_UNSEEN = 24
 """How many submissions a count may miss because they are not committed yet.
 
-`api.incoming_request` admits as many of known callers. Six of strangers and four asked again may pass a limit at once.
+`api.incoming_request` admits as many of known callers. Six strangers and four asked again may pass a limit at once.
 """
 COUNT_ALONE = text("""
 SELECT pg_advisory_xact_lock(hashtextextended('submissions by ' || at_person(), 0)),
