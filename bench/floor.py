@@ -17,10 +17,10 @@ from bench.figures import medians
 from bench.lockbox_stack import NOWHERE, Site
 from bench.rows import Footprint, clock, load
 from harness.stage import on_database, superuser_at
-from lockbox.database import Database, make_engine
+from lockbox.database import Database, array, make_engine
 from lockbox.requests import timers
 from lockbox.schedule import CLOCK, MOST_A_CALL, IndexEntry, Schedule
-from lockbox.sql import array, new_id
+from lockbox.sql import new_id
 
 CONNECTIONS = (1, 2)
 ROUNDS = 3

@@ -1,11 +1,12 @@
-"""The unit of work: engines, and one transaction that commits and then arms what was promised."""
+"""The unit of work: engines, one transaction that commits and then arms what was promised, and arrays as literals."""
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from functools import partial
+from enum import StrEnum
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -73,6 +74,9 @@ CLOCK_TIME = text("SELECT clock_timestamp()")
 TRY_LOCK = text("SELECT pg_try_advisory_lock(:number)")
 ASYNC_COMMIT = text("SET LOCAL synchronous_commit = off")
 UNLOCK = text("SELECT pg_advisory_unlock(:number)")
+
+NULL = "NULL"
+WORDS_KEPT = 1024
 
 
 def make_engine(url: str, *, role: str, pool_size: int = 2, overflow: int = 2) -> Engine:
@@ -346,3 +350,48 @@ def publish_after_commit(session: UnitOfWork, ids: Iterable[UUID], side: str | N
     What is promised on the clock's index is news already. `side` is the one that it concerns, None for both.
     """
     session.news.setdefault(side, {}).update((str(one), None) for one in ids)
+
+
+def array(values: Iterable[UUID | datetime | int | str | None]) -> str:
+    """Return the literal of an array of ids, instants, numbers or our own plain words.
+
+    The driver quotes and escapes each element, which took half the time of a batch. Text that people wrote never goes
+    through here: anything but plain words is refused.
+
+    Raises:
+        ValueError: a text is not a plain word, or a value is of another type.
+    """
+    return "{" + ",".join([WRITTEN.get(type(value), _refuse)(value) for value in values]) + "}"
+
+
+def listed(ids: Iterable[str]) -> str:
+    """Return the literal of an array of ids that we made as text ourselves."""
+    return "{" + ",".join(ids) + "}"
+
+
+@lru_cache(WORDS_KEPT)
+def _word(value: str) -> str:
+    if not value.replace("_", "").isalnum():
+        raise ValueError("only plain words go into an array literal")
+    return str(value)
+
+
+@lru_cache(WORDS_KEPT)
+def _instant(value: datetime) -> str:
+    return f'"{value.isoformat()}"'
+
+
+def _refuse(value: object) -> str:
+    if isinstance(value, StrEnum):
+        return _word(value.value)
+    raise ValueError(f"no {type(value).__name__} goes into an array literal")
+
+
+WRITTEN: dict[type, Callable[..., str]] = {
+    type(None): lambda _: NULL,
+    UUID: lambda value: f"{value.int:032x}",
+    datetime: _instant,
+    int: str,
+    str: _word,
+}
+"""The literal form of each type."""

@@ -1,11 +1,10 @@
-"""Shared parts of tables and statements: ids, column types, arrays as literals, bounded searches, and counters."""
+"""Shared parts of tables and statements: ids, column types, bounded searches, and counters."""
 
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -33,8 +32,6 @@ from sqlalchemy.sql.elements import SQLCoreOperations
 from sqlmodel import SQLModel
 from uuid_utils.compat import uuid7
 
-NULL = "NULL"
-WORDS_KEPT = 1024
 DEADLINE_LAG = "deadline_lag"
 ATTEMPT = "attempt"
 DROPPED = "dropped"
@@ -162,48 +159,3 @@ def is_pooled(connection: Connection) -> bool:
     """Return whether a pooler hands out the connections of Postgres: it shows another process than the one behind."""
     met = connection.connection.driver_connection
     return bool(met and met.info.backend_pid != connection.execute(BACKEND).scalar_one())
-
-
-def array(values: Iterable[UUID | datetime | int | str | None]) -> str:
-    """Return the literal of an array of ids, instants, numbers or our own plain words.
-
-    The driver quotes and escapes each element, which took half the time of a batch. Text that people wrote never goes
-    through here: anything but plain words is refused.
-
-    Raises:
-        ValueError: a text is not a plain word, or a value is of another type.
-    """
-    return "{" + ",".join([WRITTEN.get(type(value), _refuse)(value) for value in values]) + "}"
-
-
-def listed(ids: Iterable[str]) -> str:
-    """Return the literal of an array of ids that we made as text ourselves."""
-    return "{" + ",".join(ids) + "}"
-
-
-@lru_cache(WORDS_KEPT)
-def _word(value: str) -> str:
-    if not value.replace("_", "").isalnum():
-        raise ValueError("only plain words go into an array literal")
-    return str(value)
-
-
-@lru_cache(WORDS_KEPT)
-def _instant(value: datetime) -> str:
-    return f'"{value.isoformat()}"'
-
-
-def _refuse(value: object) -> str:
-    if isinstance(value, StrEnum):
-        return _word(value.value)
-    raise ValueError(f"no {type(value).__name__} goes into an array literal")
-
-
-WRITTEN: dict[type, Callable[..., str]] = {
-    type(None): lambda _: NULL,
-    UUID: lambda value: f"{value.int:032x}",
-    datetime: _instant,
-    int: str,
-    str: _word,
-}
-"""The literal form of each type."""

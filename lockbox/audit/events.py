@@ -11,8 +11,8 @@ from uuid import UUID
 from sqlalchemy import text
 
 from lockbox.audit.canonical import Value, canonical, commitment, new_salt
-from lockbox.database import UnitOfWork, now
-from lockbox.sql import array, new_id
+from lockbox.database import UnitOfWork, array, now
+from lockbox.sql import new_id
 
 FORMAT = 1
 CLOCK = "clock"

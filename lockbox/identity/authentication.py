@@ -12,13 +12,12 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from lockbox.database import UnitOfWork, read_at
+from lockbox.database import UnitOfWork, array, read_at
 from lockbox.errors import NotSignedIn
 from lockbox.identity import keyring, row_macs
 from lockbox.identity.keyring import Keyring
 from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
 from lockbox.identity.row_macs import MarkedRowKind
-from lockbox.sql import array
 
 ENTER = text("""
 SELECT set_config('lockbox.person', :person, true), set_config('lockbox.tenants', :tenants, true),

@@ -11,12 +11,12 @@ from sqlalchemy import text
 from lockbox import database
 from lockbox.audit import events
 from lockbox.audit.events import AuditEvent
-from lockbox.database import UnitOfWork
+from lockbox.database import UnitOfWork, array
 from lockbox.notifications import recipients
 from lockbox.notifications.outbox import KIND
 from lockbox.notifications.recipients import RecipientDirectory
 from lockbox.schedule import BEFORE_OTHERS, NOTIFICATIONS, IndexEntry
-from lockbox.sql import array, new_id
+from lockbox.sql import new_id
 
 MATTERS_FOR = timedelta(hours=72)
 TEST_MATTERS_FOR = timedelta(minutes=10)

@@ -17,7 +17,7 @@ from sqlalchemy import Row, text
 
 from lockbox import database
 from lockbox.audit.events import Actor
-from lockbox.database import Database, UnitOfWork, now
+from lockbox.database import Database, UnitOfWork, array, listed, now
 from lockbox.failpoints import failpoint
 from lockbox.identity.roles import Mode
 from lockbox.notifications import queue, recipients, settlement
@@ -37,7 +37,7 @@ from lockbox.notifications.recipients import AudienceCache, AudienceMember, Noti
 from lockbox.notifications.sending_pool import SendingPool
 from lockbox.notifications.settlement import SETTLED_WITHIN
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
-from lockbox.sql import array, listed, new_id
+from lockbox.sql import new_id
 
 BUSY_AGAIN = timedelta(milliseconds=250)
 MOST_REPORTS = 500

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from lockbox import database, sql
+from lockbox import database
 from lockbox.audit.events import Actor
 from lockbox.database import UnitOfWork
 from lockbox.identity.roles import Mode
@@ -73,8 +73,8 @@ def queue(session: UnitOfWork, moves: Iterable[NotifiedMove]) -> dict[str, Any]:
     promises = [IndexEntry(str(move.event_id), KIND, run_at) for (move, _), run_at in zip(queued, due, strict=True)]
     database.arm_after_commit(session, NOTIFICATIONS, promises)
     return {
-        "o_run_at": sql.array(due),
+        "o_run_at": database.array(due),
         "o_template": [template for _, template in queued],
         "o_mode": [move.mode.value for move, _ in queued],
-        "o_asked": [sql.array(sorted(move.asked)) for move, _ in queued],
+        "o_asked": [database.array(sorted(move.asked)) for move, _ in queued],
     }

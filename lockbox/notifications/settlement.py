@@ -19,13 +19,12 @@ from lockbox.audit.canonical import Plain, Value, instant
 from lockbox.audit.event_search import RECIPIENT
 from lockbox.audit.events import THE_CLOCK, AuditEvent
 from lockbox.audit.report import NOTIFIED
-from lockbox.database import UnitOfWork, now
+from lockbox.database import UnitOfWork, array, now
 from lockbox.failpoints import failpoint
 from lockbox.notifications.audience import REPORT
 from lockbox.notifications.models import Outcome
 from lockbox.notifications.outbox import KIND
 from lockbox.schedule import NOTIFICATIONS, IndexEntry
-from lockbox.sql import array
 
 SETTLED_WITHIN = timedelta(seconds=60)
 ERASED_AGAIN = timedelta(seconds=1)

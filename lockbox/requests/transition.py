@@ -14,7 +14,7 @@ from lockbox import database, sql
 from lockbox.audit import events
 from lockbox.audit.canonical import Value
 from lockbox.audit.events import Actor, AuditEvent
-from lockbox.database import UnitOfWork
+from lockbox.database import UnitOfWork, array
 from lockbox.identity.roles import Caller, Mode
 from lockbox.notifications import outbox
 from lockbox.notifications.outbox import NotifiedMove
@@ -23,7 +23,6 @@ from lockbox.requests.deadlines import Phase, clock_task
 from lockbox.requests.lifecycle import Party, State, end_by
 from lockbox.requests.models import AccessRequest, Decision
 from lockbox.schedule import CLOCK, IndexEntry
-from lockbox.sql import array
 
 NEW_REQUEST = """
 new_request AS (
