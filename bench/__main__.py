@@ -86,7 +86,7 @@ def main() -> int:
 
 def _write(size: Size, title: str, found: BenchResults) -> None:
     written = report.write(size.name, title, found)
-    if size is USUAL:
+    if size.name == USUAL.name:
         readme.write(report.read(written))
     if size.peers:
         peer_runs.draw(written)
