@@ -21,8 +21,8 @@ from lockbox.errors import Busy, NotSignedIn, TooMany
 from lockbox.identity import sessions
 from lockbox.identity.roles import Caller
 from lockbox.pubsub import Listener
-from lockbox.requests import queries, readers
-from lockbox.requests.readers import LiveReader
+from lockbox.requests import queries, request_reads
+from lockbox.requests.request_reads import LiveReader
 from lockbox.schedule import UUID_FORM
 
 log = structlog.get_logger(__name__)
@@ -227,7 +227,7 @@ class LiveUpdates:
 
     def _concerned(self, ids: Sequence[UUID], listeners: Sequence[LiveReader]) -> frozenset[LiveReader]:
         with self._database.transaction() as session:
-            return readers.concerned(session, ids, listeners)
+            return request_reads.concerned(session, ids, listeners)
 
     async def _verify_for_ever(self) -> None:
         """Check every page regularly: is its session valid, and may it see its requests?"""

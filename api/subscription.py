@@ -9,7 +9,7 @@ from functools import cached_property
 from uuid import UUID
 
 from lockbox.identity.roles import Caller
-from lockbox.requests.readers import LiveReader
+from lockbox.requests.request_reads import LiveReader
 
 LIST, REQUEST, OPERATIONS = "list", "request:", "operations"
 

@@ -17,7 +17,7 @@ from api.schemas.questions import QuestionText
 from config.settings import Settings
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, Invalid, LockboxError, NotYours
-from lockbox.requests import inbox, policy_diff, queries, questions, readers
+from lockbox.requests import inbox, policy_diff, queries, questions, request_reads
 
 router = APIRouter(prefix="/requests/{request_id}/questions", tags=[TAG], include_in_schema=False)
 
@@ -98,5 +98,5 @@ def _shown(
         refused=refused,
         written=written,
     )
-    readers.record_read(session, visitor.caller, origin(request), entry.request)
+    request_reads.record_read(session, visitor.caller, origin(request), entry.request)
     return shown

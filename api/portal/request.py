@@ -51,7 +51,7 @@ from lockbox.requests import (
     policy_store,
     queries,
     questions,
-    readers,
+    request_reads,
     submit,
 )
 from lockbox.requests.available_moves import AvailableMove
@@ -241,7 +241,7 @@ def _shown(
         around=inbox.viewers(session, deps.database(request).schedule, visitor.caller, entry.request),
         at=at,
     )
-    readers.record_read(session, visitor.caller, origin(request), entry.request)
+    request_reads.record_read(session, visitor.caller, origin(request), entry.request)
     return shown
 
 

@@ -8,7 +8,7 @@ from api.deps import CurrentUser, RequestOrigin, SessionDep
 from api.routes.requests import Key
 from api.schemas.activity import ActivityList, ActivityReceipt, NewActivity
 from api.schemas.parts import problems
-from lockbox.requests import activity, queries, readers, submit
+from lockbox.requests import activity, queries, request_reads, submit
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
 
@@ -41,5 +41,5 @@ def show(request_id: UUID, who: CurrentUser, came: RequestOrigin, session: Sessi
     """Show the reported activity inside the window; it is an empty list without reports."""
     entry = queries.find(session, who, request_id)
     shown = ActivityList(items=activity.read(session, who, request_id))
-    readers.record_read(session, who, came, entry.request)
+    request_reads.record_read(session, who, came, entry.request)
     return shown

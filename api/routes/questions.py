@@ -9,7 +9,7 @@ from api.routes.requests import Key
 from api.routes.timeline import ERASED
 from api.schemas.parts import PersonView, problems
 from api.schemas.questions import QuestionList, QuestionText, QuestionView
-from lockbox.requests import queries, questions, readers, submit
+from lockbox.requests import queries, questions, request_reads, submit
 from lockbox.requests.questions import Exchange
 
 router = APIRouter(prefix="/v1/requests", tags=["requests"])
@@ -42,7 +42,7 @@ def list_questions(request_id: UUID, who: CurrentUser, came: RequestOrigin, sess
     """List a request's questions and answers."""
     entry = queries.find(session, who, request_id)
     shown = QuestionList(items=[_view(one) for one in questions.of_request(session, who, request_id)])
-    readers.record_read(session, who, came, entry.request)
+    request_reads.record_read(session, who, came, entry.request)
     return shown
 
 

@@ -53,7 +53,7 @@ from lockbox.identity import sessions
 from lockbox.identity.roles import AuthMethod, Caller, ProtectedField, may_read, reader_roles
 from lockbox.identity.sessions import LoginStub
 from lockbox.notifications import delivery_status
-from lockbox.requests import decide, preview, queries, readers, request_list, submit
+from lockbox.requests import decide, preview, queries, request_list, request_reads, submit
 from lockbox.requests.approvals import SignedStatement
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.evaluate import RequestInput
@@ -150,7 +150,7 @@ def show(
         AvailableMoveView(action=one.action, allowed=one.allowed, reason=one.refusal.detail if one.refusal else None)
         for one in decide.moves_of(session, who, entry.request)
     ]
-    readers.record_read(session, who, came, entry.request)
+    request_reads.record_read(session, who, came, entry.request)
     return RequestWithMoves(**vars(detail), available_moves=moves)
 
 

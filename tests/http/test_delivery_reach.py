@@ -85,7 +85,9 @@ def test_what_went_wrong_inside_the_vendor_stays_there(open_door: OpenDoor, work
     hers, theirs = (door.get(who, f"/v1/requests/{request_id}/events").json()["items"] for who in ("ann", "mia"))
     counted = door.get("ann", f"/v1/requests/{request_id}/notifications").json()["other"]
 
-    (told,) = [event["notified"] for event in theirs if event["action"] == "notified"]
+    said = [event["notified"] for event in theirs if event["action"] == "notified"]
+    assert len(said) == 1, said
+    (told,) = said
     assert (told["of_seq"], told["dead"]) == (1, 1)
     assert "Max" in {one["name"] for one in told["recipients"] if one["outcome"] == "dead"}
     assert {event["action"] for event in hers} == {"submit", "endorse"}
@@ -109,7 +111,9 @@ def test_who_was_notified_is_in_the_timeline_by_name_for_the_own_side_alone(door
 
     theirs, ours, auditors = (door.get(who, path) for who in ("ann", "erin", "vera"))
 
-    (move, last) = theirs.json()["items"]
+    items = theirs.json()["items"]
+    assert [one["action"] for one in items] == ["submit", "notified"], items
+    move, last = items
     assert (move["seq"], move["action"], move["notified"]) == (1, "submit", None)
     assert (last["seq"], last["action"], last["actor"], last["role"]) == (None, "notified", None, "clock")
     said = last["notified"]
