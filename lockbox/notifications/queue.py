@@ -34,7 +34,7 @@ URGENT = frozenset({*PROMPTS, SIGN_IN_CODE})
 
 LONGEST_BLOCKED = timedelta(minutes=15)
 LONGEST_END_BLOCKED = timedelta(seconds=60)
-"""For how long a call waits behind an earlier one of its endpoint: one that ends access, and any other."""
+"""For how long a call waits behind an earlier one of its endpoint; the second where it says that access has ended."""
 MOST_IN_TURN = 50
 """How many calls of an endpoint are claimed at once, to be made one after the other."""
 
