@@ -27,7 +27,7 @@ def test_the_timeline_says_to_the_own_side_who_got_a_mail(portal: Portal, who: s
 
     _, page = opened(portal, who, request.id)
 
-    assert ("Mails not delivered to Abe; mailed to A" in page.words) is is_told
+    assert ("Notification not delivered to Abe; mailed to A" in page.words) is is_told
     assert refused not in page.words
 
 

@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from harness.people import World
+from lockbox import database
 from lockbox.requests.inbox import MOST
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.models import AccessRequest
@@ -25,6 +26,7 @@ pytestmark = [
 ]
 
 REASON = "The index of the mailbox is broken, and only its owner's folders show how."
+NOTIFIED_ASIDE = "SELECT id FROM events WHERE request_id = :id AND action = 'notified' AND NOT internal"
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 
 
@@ -148,6 +150,22 @@ def test_of_two_who_race_the_loser_is_told_who_won(stage: RunningStack, desk: Br
     amir.get_by_role("button", name="Approve").click()
     expect(amir.get_by_role("alert").first).to_contain_text("Abe")
     assert stage.state(request.id) == "denied"
+
+
+def test_an_open_page_shows_who_was_mailed_and_announces_only_moves(stage: RunningStack, desk: BrowserDesk) -> None:
+    world = stage.world(approval_window=900)
+    request = world.submit()
+    ann = desk.person(world, "ann")
+    ann.goto(f"/requests/{request.id}")
+    world.act("abe", Action.DENY, request.id)
+    expect(ann.locator("#announcement")).to_contain_text("Abe denied it")
+    wait_until(lambda: len(stage.rows(NOTIFIED_ASIDE, id=str(request.id))) == 2, "both moves' mails are settled")
+
+    with world.db.transaction() as session:
+        database.publish_after_commit(session, [request.id])
+
+    expect(ann.locator("#timeline li", has_text="Notification")).to_have_count(2)
+    expect(ann.locator("#announcement")).to_contain_text("Abe denied it")
 
 
 def test_a_page_that_is_open_says_that_the_time_is_over(stage: RunningStack, desk: BrowserDesk) -> None:

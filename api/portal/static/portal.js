@@ -121,7 +121,8 @@
   const heldIn = (part, fresh) => [...part.querySelectorAll("form, [role=alert]")].filter(
     (one) => one.matches("[role=alert]") || isFilledIn(one, fresh));
 
-  // What a part says, but for what is somebody's own or follows the clock alone: that is no news to anybody.
+  // What a part says, but for what is somebody's own, follows the clock alone, or tells how a mail of a move fared:
+  // that is no news to anybody.
   const saying = (part) => {
     if (part.matches("[data-now]")) {
       return "";
