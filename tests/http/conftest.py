@@ -13,7 +13,7 @@ from config.embedded import ServerAddresses
 from config.settings import Settings
 from harness.people import WITHOUT_REVIEW, World
 from harness.stage import NO_TRIGGERS, Urls, delete_all_rows, fresh_database
-from lockbox.database import Database, make_engine
+from lockbox.database import Database, make_engine, postgres_clock
 from lockbox.identity.roles import Mode
 from lockbox.requests.policy_rules import Policy
 from lockbox.schedule import Schedule
@@ -76,6 +76,16 @@ def _emptied(urls: Urls) -> None:
         delete_all_rows(connection)
     with Redis.from_url(urls.redis) as redis:
         redis.flushdb()
+
+
+@pytest.fixture(autouse=True)
+def _clocks_go_right(api: Database, worker: Database) -> Iterator[None]:
+    """Refuse a test that moves the clock of what all tests share: those after it would live at another time."""
+    yield
+    moved = [db for db in (api, worker) if db.clock is not postgres_clock]
+    for db in moved:
+        db.clock = postgres_clock
+    assert not moved, "move the clock of a Database of the test's own"
 
 
 @pytest.fixture(autouse=True)

@@ -154,10 +154,10 @@ def test_a_token_that_was_never_anybodys_is_not_noted(fresh_door: Door) -> None:
 def test_a_refused_token_is_told_at_the_tenant_of_its_person(fresh_door: Door, worker: Database) -> None:
     world = fresh_door.world
     shown(fresh_door, refusable(fresh_door, "guessed"))
-    worker.clock = clock = ShiftedClock()
-    clock.shift = timedelta(minutes=2, seconds=1)
+    later = ShiftedClock()
+    later.shift = timedelta(minutes=2, seconds=1)
 
-    refusals_log.record_finished_minutes(worker)
+    refusals_log.record_finished_minutes(Database(worker.engine, worker.schedule, later))
 
     query = "SELECT tenant_id, body FROM events WHERE action = 'sign_in_refused' AND tenant_id = :tenant"
     (told,) = rows(fresh_door.root, query, tenant=world.tenant.id)
