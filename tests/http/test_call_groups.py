@@ -191,10 +191,12 @@ def test_neighbours_of_two_tenants_decide_each_about_the_own(door: Door, other: 
         assert codes(door.together(*calls)) == [expected for *_, expected in order]
 
 
-def test_a_refused_decision_has_written_nothing_and_commits(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_decision_has_written_nothing_and_commits(
+    fresh_door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A ROLLBACK would have the driver forget what it has prepared."""
-    request = door.pending()
-    door.get("erin", "/v1/me")
+    request = fresh_door.pending()
+    fresh_door.get("erin", "/v1/me")
     sent: list[object] = []
     send = pipelines.SharedTransaction.send
 
@@ -203,7 +205,7 @@ def test_a_refused_decision_has_written_nothing_and_commits(door: Door, monkeypa
         return await send(shared, statements)
 
     monkeypatch.setattr(pipelines.SharedTransaction, "send", noted)
-    answer = door.act("erin", "approve", request)
+    answer = fresh_door.act("erin", "approve", request)
 
     assert facts(answer, 403, "own-request")
     assert (sent[0], sent[-1]) == (pipelines.BEGIN, pipelines.COMMIT)
