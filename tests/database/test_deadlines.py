@@ -23,48 +23,35 @@ SELECT count(*) AS number FROM pg_stat_activity WHERE datname = current_database
 """
 
 
-@pytest.fixture
-def hurried(api: Database) -> World:
-    """A tenant that has one second for its answer."""
-    return World.make(api, Policy(vendor_review=False, approval_window=1))
-
-
 def _instant(db: Database) -> datetime:
     with db.transaction() as session:
         return now(session)
 
 
-def _wait_until(db: Database, moment: datetime) -> None:
-    while (left := (moment - _instant(db)).total_seconds()) > 0:
-        time.sleep(min(left + 0.005, 0.05))
-
-
 def test_an_answer_that_waits_for_the_lock_past_the_deadline_is_too_late(
-    hurried: World, superuser: Engine, pool: ThreadPoolExecutor
+    world: World, superuser: Engine, pool: ThreadPoolExecutor, later: ShiftedClock
 ) -> None:
-    first, second, third = many(hurried, 3)
-    deadline = read(hurried.db, "SELECT max(deadline_at) AS last FROM requests")[0].last
+    first, second, third = many(world, 3)
+    world.db.clock = later
 
     with superuser.connect().execution_options(isolation_level="READ COMMITTED") as holder:
         holder.execute(text("SELECT FROM requests FOR UPDATE"))
         answers: list[Future[AccessRequest]] = [
-            pool.submit(hurried.act, "ann", Action.APPROVE, first),
-            pool.submit(hurried.act, "ann", Action.DENY, second),
-            pool.submit(hurried.act, "erin", Action.CANCEL, third),
+            pool.submit(world.act, "ann", Action.APPROVE, first),
+            pool.submit(world.act, "ann", Action.DENY, second),
+            pool.submit(world.act, "erin", Action.CANCEL, third),
         ]
         while read(superuser, WAITING_FOR_LOCKS)[0].number < len(answers):
             time.sleep(0.01)
-        in_time = _instant(hurried.db) < deadline
-        _wait_until(hurried.db, deadline)
+        later.shift = timedelta(hours=12)
         holder.rollback()
 
-    assert in_time
     for answer in answers:
         with pytest.raises(TooLate):
             answer.result()
-    assert {state_of(hurried.db, one) for one in (first, second, third)} == {"pending"}
-    assert not read(hurried.db, "SELECT FROM decisions")
-    assert all(len(moves_of(hurried.db, one)) == 1 for one in (first, second, third))
+    assert {state_of(world.db, one) for one in (first, second, third)} == {"pending"}
+    assert not read(world.db, "SELECT FROM decisions")
+    assert all(len(moves_of(world.db, one)) == 1 for one in (first, second, third))
 
 
 def test_an_answer_that_waits_for_the_lock_but_not_past_the_deadline_is_taken(
@@ -87,7 +74,7 @@ def test_an_answer_that_waits_for_the_lock_but_not_past_the_deadline_is_taken(
 
 
 def test_a_window_is_never_open_past_its_deadline_though_no_worker_lives(world: World) -> None:
-    world.submit(access_window=1)
+    world.submit(access_window=3)
     request = world.act("ann", Action.APPROVE, read(world.db, "SELECT id FROM requests")[0].id)
     answers, late = [], 0
 
