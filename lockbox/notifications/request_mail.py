@@ -78,13 +78,17 @@ LOOKED_THROUGH = 500
 # The customer's people see requests of which the customer was asked or notified, managers all, anybody else of the
 # vendor their own. So many of the case and so many of the tenant's newest are looked through, by ranges
 # of one, for which Postgres takes the index of the tenant, however many requests others have.
+# Each notification leads to its rows by their ids: where tables have no statistics yet, all would be joined with all.
 EARLIER = text("""
 SELECT n.id AS notification_id, o.id AS request_id, q.name AS requester, v.at, d.fields #>> '{name,1}' AS actor,
     CASE WHEN v.to_state = 'timed_out' AND convert_from(v.body, 'UTF8') LIKE '%"nobody_notified"%' THEN
     'nobody_notified'
         ELSE v.to_state END AS state
 FROM notifications n
-JOIN events e ON e.id = n.event_id JOIN requests r ON r.id = n.request_id JOIN people p ON p.id = n.person_id
+CROSS JOIN LATERAL (SELECT e.at FROM events e WHERE e.id = n.event_id OFFSET 0) e
+CROSS JOIN LATERAL (SELECT r.id, r.tenant_id, r.case_ref, r.service, r.resources FROM requests r
+    WHERE r.id = n.request_id OFFSET 0) r
+CROSS JOIN LATERAL (SELECT p.id, p.side FROM people p WHERE p.id = n.person_id OFFSET 0) p
 JOIN LATERAL (
     SELECT a.id, a.requester_id FROM (
         (SELECT c.id, c.requester_id, c.asked_at FROM requests c
@@ -103,12 +107,12 @@ JOIN LATERAL (
             WHERE m.person_id = p.id AND m.tenant_id IS NULL AND m.role = 'manager') END
     ORDER BY a.id DESC LIMIT :most
 ) o ON true
-JOIN people q ON q.id = o.requester_id
+CROSS JOIN LATERAL (SELECT q.name FROM people q WHERE q.id = o.requester_id OFFSET 0) q
 JOIN LATERAL (
     SELECT x.id, x.to_state, x.at, x.actor_id, x.body FROM events x
     WHERE x.request_id = o.id AND x.seq IS NOT NULL AND x.at <= e.at ORDER BY x.seq DESC LIMIT 1
 ) v ON true
-LEFT JOIN event_details d ON d.event_id = v.id
+LEFT JOIN LATERAL (SELECT d.fields FROM event_details d WHERE d.event_id = v.id OFFSET 0) d ON true
 WHERE n.id = ANY(:ids) ORDER BY n.id, o.id DESC
 """)
 
