@@ -8,7 +8,7 @@ from uuid import UUID
 from cli import sample
 from cli.owner_transaction import as_owner
 from cli.stack import StackPlan
-from config.settings import Settings
+from config.catalogue_file import sample_catalogue
 from harness.network import EventLoopThread
 from harness.people import add_endpoint
 from harness.webhook_receiver import WebhookReceiver
@@ -102,7 +102,7 @@ def gather(plan: StackPlan, loop: EventLoopThread) -> ChaosPeople:
                 tenant=slug,
                 policy=policy,
                 environment=plan.environment,
-                services=Settings.model_fields["services"].get_default(call_default_factory=True),
+                services=sample_catalogue().services,
             )
             hook.secret = add_endpoint(session, hook.url, tenant.id)
             customers.append(ChaosCustomer(slug, tenant.id, found.people, found.tokens, approvers, reviewed, calm))

@@ -80,7 +80,7 @@ def make_sample() -> None:
             tenant="contoso",
             policy=Policy(),
             environment=settings.environment,
-            services=settings.services,
+            services=settings.catalogue.services,
         )
     migrations.analyze(settings.require("owner_database_url"))
     for name, token in made.tokens.items():

@@ -82,7 +82,7 @@ def _for_this_machine(settings: Settings) -> Settings:
 def _seeded(plan: StackPlan, settings: Settings) -> Sample:
     with as_owner(plan.owner_database_url) as session:
         seeded = sample.seed(
-            session, tenant=TENANT, policy=POLICY, environment=plan.environment, services=settings.services
+            session, tenant=TENANT, policy=POLICY, environment=plan.environment, services=settings.catalogue.services
         )
     migrations.analyze(plan.owner_database_url)
     return seeded

@@ -119,7 +119,7 @@ def _play(db: Database, plan: StackPlan, seeded: Sample, settings: Settings, sce
     limits = SubmissionLimits(settings.submissions_per_person, settings.submissions_per_tenant)
     with db.transaction() as session:
         caller = authentication.authenticate_token(session, seeded.tokens["erin"], environment=plan.environment)
-        request = submit.submit(session, caller, HERE, asked, settings.services, limits=limits).request
+        request = submit.submit(session, caller, HERE, asked, settings.catalogue.services, limits=limits).request
     for who, action in scene.done:
         with db.transaction() as session:
             caller = authentication.authenticate_token(session, seeded.tokens[who], environment=plan.environment)

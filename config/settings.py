@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
 from pydantic import (
+    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
@@ -17,10 +18,11 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from config.catalogue_file import read_catalogue, sample_catalogue
 from config.issuers import IssuerList
 from config.public_keys import ApprovalKey, PublicKey
 from config.server_urls import check_redis_url, check_smtp_url, has_password, postgres_url
-from config.service_catalogue import Plan, Service, _sample_plans, _sample_services
+from config.service_catalogue import Catalogue
 
 SECRETS_FOLDER = Path("/run/secrets")
 
@@ -35,10 +37,8 @@ class UnsafeSettings(Exception):  # noqa: N818 - it names what was found, not a 
     """The settings cannot be used; the message has one line for each problem."""
 
 
-ServiceName = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-
-
-PlanName = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+def _from_file(value: object) -> object:
+    return read_catalogue(Path(value)) if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
@@ -121,8 +121,7 @@ class Settings(BaseSettings):
 
     failpoint: str | None = Field(default=None, pattern=r"^[a-z_]+\.[a-z_]+(:[1-9][0-9]{0,5})?$")
 
-    services: dict[ServiceName, Service] = Field(default_factory=_sample_services)
-    plans: dict[PlanName, Plan] = Field(default_factory=_sample_plans)
+    catalogue: Annotated[Catalogue, NoDecode, BeforeValidator(_from_file)] = Field(default_factory=sample_catalogue)
 
     @field_validator(
         "database_url",
@@ -287,6 +286,11 @@ class Settings(BaseSettings):
                 'LOCKBOX_TRUSTED_PROXIES: name the proxies before the API, such as ["10.0.0.7/32"], or none',
                 self.database_url is not None and "trusted_proxies" not in self.model_fields_set,
             ),
+            (
+                "LOCKBOX_CATALOGUE: name the file of your services and plans; see docs/catalogue.md",
+                (self.database_url is not None or self.notifications_database_url is not None)
+                and "catalogue" not in self.model_fields_set,
+            ),
             ("LOCKBOX_PUBLIC_URL: must be https", not self.is_https),
             ("LOCKBOX_ISSUERS: must be https", any(issuer.is_plain_http for issuer in self.issuers)),
             ("LOCKBOX_WEBHOOKS_ALLOW_HTTP: must be off", self.webhooks_allow_http),
@@ -378,6 +382,7 @@ def load() -> Settings:
 
 
 def _named(location: tuple[int | str, ...], message: str) -> str:
-    """Return the problem after the name of the setting; a problem of several names them itself."""
+    """Return the problem after the name of the setting; problems of several, and of the catalogue's file, name it."""
     message = message.removeprefix("Value error, ")
-    return f"LOCKBOX_{'.'.join(map(str, location)).upper()}: {message}" if location else message
+    names_itself = not location or location == ("catalogue",)
+    return message if names_itself else f"LOCKBOX_{'.'.join(map(str, location)).upper()}: {message}"

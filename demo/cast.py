@@ -59,7 +59,11 @@ class DemoCast:
         with db.transaction() as session:
             _retire_abandoned(session)
             seeded = sample.seed(
-                session, tenant=slug, policy=POLICY, environment=plan.environment, services=settings.services
+                session,
+                tenant=slug,
+                policy=POLICY,
+                environment=plan.environment,
+                services=settings.catalogue.services,
             )
             groups = {"first": (seeded.people["ann"],), "second": (seeded.people["amir"],)}
             policy = Policy.model_validate({**dict(POLICY), "rules": (GUARDED, IN_TURN), "groups": groups})

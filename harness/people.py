@@ -256,7 +256,9 @@ class World:
             for name, role in VENDORS:
                 if name not in without:
                     world._enter(enrolment, name, role)
-            world._enter(enrolment, "gate", Role.SYSTEM, scopes={Scope.ACCESS_CHECK}, services=set(SETTINGS.services))
+            world._enter(
+                enrolment, "gate", Role.SYSTEM, scopes={Scope.ACCESS_CHECK}, services=set(SETTINGS.catalogue.services)
+            )
             for name, role in CUSTOMERS:
                 if name not in without:
                     world._enter(enrolment, name, role, tenant.id)
@@ -310,7 +312,9 @@ class World:
     def submitted(self, who: str = "erin", db: Database | None = None, **changes: Any) -> SubmittedRequest:
         """File a request and return all that is said of it."""
         with (db or self.db).transaction() as session:
-            return submit.submit(session, self.people[who], HERE, self.submission(**changes), SETTINGS.services)
+            return submit.submit(
+                session, self.people[who], HERE, self.submission(**changes), SETTINGS.catalogue.services
+            )
 
     def act(
         self, who: str, action: Action, request_id: UUID, db: Database | None = None, **changes: Any

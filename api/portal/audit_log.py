@@ -251,7 +251,7 @@ def _shown(
         events=[describe(event) for event in found.events] if found else [],
         before=found.before if found else None,
         words=WORDS,
-        services=deps.settings(request).services,
+        services=deps.settings(request).catalogue.services,
         zone=addresses.preferences(session, visitor.caller).time_zone,
         refused=refused,
     )

@@ -50,7 +50,7 @@ def switch(work: AccountContextDep, slug: Slug, mode: ModeName = "") -> Response
 
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         wanted = read(NewMode, mode=mode).mode
-        emergency_stop.switch_mode(session, caller, origin, slug, wanted, plans=work.chosen.plans)
+        emergency_stop.switch_mode(session, caller, origin, slug, wanted, plans=work.chosen.catalogue.plans)
 
     return done(work, slug, deed, _shown, f"/tenants/{slug}/mode")
 

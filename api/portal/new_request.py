@@ -119,7 +119,7 @@ def look(work: AccountContextDep, written: RequestFormDep) -> Response:
         evaluate.check_engineer(visitor.caller)
         try:
             asked = _request_input(_read(written))
-            found = preview.preview(session, visitor.caller, asked, work.chosen.services)
+            found = preview.preview(session, visitor.caller, asked, work.chosen.catalogue.services)
         except Invalid as refused:
             return _shown(work.request, session, work.chosen, visitor, written, refused=refused)
         return _shown(work.request, session, work.chosen, visitor, written, found=found, asked=asked)
@@ -149,7 +149,12 @@ def _file(work: AccountContextDep, session: UnitOfWork, visitor: Visitor, body: 
         return str(UUID(answer["id"]))
     limits = SubmissionLimits(work.chosen.submissions_per_person, work.chosen.submissions_per_tenant)
     submitted = submit.submit(
-        session, visitor.caller, origin(work.request), _request_input(body), work.chosen.services, limits=limits
+        session,
+        visitor.caller,
+        origin(work.request),
+        _request_input(body),
+        work.chosen.catalogue.services,
+        limits=limits,
     )
     one = str(submitted.request.id)
     submit.keep(session, person, f"ask-{key}", plain, json.dumps({"id": one}))
@@ -181,7 +186,7 @@ def _shown(
         written=written,
         customers=[one.tenant for one in customers.overviews],
         has_more=customers.next_cursor is not None,
-        services=chosen.services,
+        services=chosen.catalogue.services,
         actions=_actions(chosen),
         reasons=list(Reason),
         longest=longest,
@@ -288,7 +293,7 @@ def _wrong(refused: LockboxError | None, found: Preview | None) -> FormFields:
 def _actions(chosen: Settings) -> dict[str, list[str]]:
     """Return every action, with the names of the services that have it."""
     known = defaultdict[str, list[str]](list)
-    for service in chosen.services.values():
+    for service in chosen.catalogue.services.values():
         for action in service.actions:
             known[action].append(service.title)
     return dict(known)

@@ -52,7 +52,7 @@ def add(
     def deed(session: UnitOfWork, caller: Caller, origin: Origin) -> None:
         body = read(NewObserver, name=name.strip(), address=address.strip(), service=service or None)
         wanted = ObserverInput(body.name, body.address, body.service)
-        observers.add(session, caller, origin, slug, wanted, services=work.chosen.services)
+        observers.add(session, caller, origin, slug, wanted, services=work.chosen.catalogue.services)
 
     def shown(at: TenantAdminPage, refused: LockboxError) -> Response:
         return _shown(at, refused, written)

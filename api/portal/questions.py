@@ -83,7 +83,7 @@ def _shown(
     written: QuestionForm | None = None,
 ) -> HTMLResponse:
     entry = queries.find(session, visitor.caller, request_id)
-    service = chosen.services.get(entry.request.service)
+    service = chosen.catalogue.services.get(entry.request.service)
     shown = page(
         request,
         "questions_page",

@@ -120,7 +120,7 @@ def ask_again(
             browser.check_form(visitor, csrf)
             limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
             submitted = submit.ask_again(
-                session, visitor.caller, origin(request), one, chosen.services, limits=limits
+                session, visitor.caller, origin(request), one, chosen.catalogue.services, limits=limits
             )
     except AlreadyAskedAgain as done:
         return go(request, f"/requests/{done.facts['request_id']}")
@@ -307,7 +307,7 @@ def _decision_input(said: DecisionForm, version: int) -> DecisionInput:
 
 def titles(chosen: Settings) -> Mapping[str, str]:
     """Return the titles of the catalogue's services."""
-    return {name: service.title for name, service in chosen.services.items()}
+    return {name: service.title for name, service in chosen.catalogue.services.items()}
 
 
 def _id(shown: str) -> UUID:

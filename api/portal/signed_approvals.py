@@ -107,7 +107,7 @@ class SigningContext:
             challenge = asked.question.challenge
             stub = sessions.begin_login(session, AuthMethod.PASSKEY, tied_to=who.key_id, challenge=challenge)
             entry = queries.find(session, who, request_id)
-            service = self.chosen.services.get(row.service)
+            service = self.chosen.catalogue.services.get(row.service)
         answer = page(
             self.request,
             "sign_approval",

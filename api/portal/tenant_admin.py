@@ -68,7 +68,7 @@ class TenantAdminPage:
     @property
     def services(self) -> Mapping[str, str]:
         """The titles of the services, by name."""
-        return {name: service.title for name, service in deps.settings(self.request).services.items()}
+        return {name: service.title for name, service in deps.settings(self.request).catalogue.services.items()}
 
     def page(
         self,

@@ -30,7 +30,7 @@ def add_observer(
 ) -> ObserverView:
     """Add an observer, who gets copies and decides nothing, as the tenant's admin with a fresh sign-in."""
     wanted = ObserverInput(body.name, body.address, body.service)
-    return _view(observers.add(session, who, came, slug, wanted, services=chosen.services))
+    return _view(observers.add(session, who, came, slug, wanted, services=chosen.catalogue.services))
 
 
 @router.delete("/{observer_id}", status_code=204, responses=problems(404))
@@ -47,7 +47,7 @@ def preview(
 ) -> WhatIfResult:
     """Show the tenant's members whom such a request would reach and where; nothing is written or sent."""
     ask = RequestFacts(body.service, tuple(body.actions), body.reason_code, tuple(body.resources))
-    return what_if.preview_request(session, who, slug, ask, chosen.services)
+    return what_if.preview_request(session, who, slug, ask, chosen.catalogue.services)
 
 
 def _view(listed: ObserverSummary) -> ObserverView:

@@ -94,7 +94,7 @@ async def submit_request(
     def judge(session: UnitOfWork) -> Response:
         session.foresee(submit.ahead_of_submit(submission, limits, key))
         who = caller(request, session)
-        file = partial(submit.submit, session, who, came, submission, chosen.services, limits=limits)
+        file = partial(submit.submit, session, who, came, submission, chosen.catalogue.services, limits=limits)
         return _submitted(session, who, key, body.model_dump_json().encode(), file)
 
     return await groups.run(judge, key=key)
@@ -129,7 +129,7 @@ def list_requests(
 @router.post("/preview", responses=problems(400))
 def preview_request(body: NewRequest, who: CurrentUser, session: SessionDep, chosen: SettingsDep) -> PreviewView:
     """Show the policy, stages, windows and people that such a request would meet; nothing is written or sent."""
-    found = preview.preview(session, who, RequestInput(**dict(body)), chosen.services)
+    found = preview.preview(session, who, RequestInput(**dict(body)), chosen.catalogue.services)
     lacks = [MissingField(field=field, message=message) for field, message in found.lacks]
     can_be_submitted = not (found.lacks or found.obstacles)
     return PreviewView.model_validate({**vars(found), "lacks": lacks, "can_be_submitted": can_be_submitted})
@@ -171,7 +171,7 @@ def ask_again(
     limits = SubmissionLimits(chosen.submissions_per_person, chosen.submissions_per_tenant)
 
     def file() -> SubmittedRequest:
-        return submit.ask_again(session, who, came, request_id, chosen.services, limits=limits)
+        return submit.ask_again(session, who, came, request_id, chosen.catalogue.services, limits=limits)
 
     return _submitted(session, who, key, f"ask-again {request_id}".encode(), file)
 

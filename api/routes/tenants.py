@@ -47,7 +47,7 @@ def add(
 ) -> TenantView:
     """Create a tenant, as an operator; its first admin gets an invitation whose code nobody else sees."""
     founding = TenantInput(body.slug, body.name, body.plan, body.admin.name, body.admin.address)
-    added = tenants.add(session, who, came, founding, chosen.plans)
+    added = tenants.add(session, who, came, founding, chosen.catalogue.plans)
     response.headers["location"] = f"/v1/tenants/{body.slug}"
     return _tenant(added)
 
@@ -93,7 +93,7 @@ def set_plan(
     slug: Slug, body: NewPlan, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
 ) -> TenantView:
     """Set a tenant's plan, as an operator; its mode stays."""
-    return _tenant(tenants.set_plan(session, who, came, slug, body.plan, plans=chosen.plans))
+    return _tenant(tenants.set_plan(session, who, came, slug, body.plan, plans=chosen.catalogue.plans))
 
 
 @router.put("/{slug}/mode", responses=problems(400, 404))
@@ -104,7 +104,7 @@ def switch_mode(
 
     Requests in the vendor's review go to the customer once endorsed.
     """
-    switched = emergency_stop.switch_mode(session, who, came, slug, body.mode, plans=chosen.plans)
+    switched = emergency_stop.switch_mode(session, who, came, slug, body.mode, plans=chosen.catalogue.plans)
     return ModeChangeView(mode=switched.mode, closed=_closed(switched.closed), in_review=switched.in_review)
 
 

@@ -24,7 +24,7 @@ async def rules(chosen: SettingsDep) -> TokenRules:
         timedelta(days=chosen.token_days),
         timedelta(days=chosen.most_token_days),
         timedelta(hours=chosen.token_overlap_hours),
-        frozenset(chosen.services),
+        frozenset(chosen.catalogue.services),
     )
 
 

@@ -35,7 +35,9 @@ def many(world: World, count: int, who: str = "erin", **changes: Any) -> list[UU
     """File that many requests in one transaction."""
     with world.db.transaction() as session:
         return [
-            submit.submit(session, world.people[who], HERE, world.submission(**changes), SETTINGS.services).request.id
+            submit.submit(
+                session, world.people[who], HERE, world.submission(**changes), SETTINGS.catalogue.services
+            ).request.id
             for _ in range(count)
         ]
 

@@ -497,10 +497,14 @@ def test_more_than_the_limit_in_a_minute_is_refused_until_it_is_over(
     shifted = Database(world.db.engine, world.db.schedule, later)
 
     with pytest.raises(TooMany) as refused, world.db.transaction() as session:
-        submit.submit(session, world.people[who], HERE, world.submission(), SETTINGS.services, limits=limits)
+        submit.submit(
+            session, world.people[who], HERE, world.submission(), SETTINGS.catalogue.services, limits=limits
+        )
     later.shift = timedelta(seconds=61)
     with shifted.transaction() as session:
-        taken = submit.submit(session, world.people[who], HERE, world.submission(), SETTINGS.services, limits=limits)
+        taken = submit.submit(
+            session, world.people[who], HERE, world.submission(), SETTINGS.catalogue.services, limits=limits
+        )
 
     assert 1 <= refused.value.facts["retry_after"] <= 60
     assert taken.request.state is State.PENDING
@@ -516,7 +520,7 @@ def test_a_limit_by_person_does_not_bind_another_person(world: World) -> None:
             world.people["eve"],
             HERE,
             world.submission(),
-            SETTINGS.services,
+            SETTINGS.catalogue.services,
             limits=SubmissionLimits(3, 1000),
         )
 
@@ -530,11 +534,13 @@ def test_a_limit_by_person_binds_them_whatever_they_show(world: World, means: Au
     another = replace(world.people["erin"], means=means, key_id=new_id() if means is not AuthMethod.OIDC else None)
 
     with pytest.raises(TooMany), world.db.transaction() as session:
-        submit.submit(session, another, HERE, world.submission(), SETTINGS.services, limits=SubmissionLimits(3, 1000))
+        submit.submit(
+            session, another, HERE, world.submission(), SETTINGS.catalogue.services, limits=SubmissionLimits(3, 1000)
+        )
 
 
 def test_what_a_system_files_counts_as_the_systems_own_and_not_as_the_engineers(world: World) -> None:
-    bot = world.add("bot", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services=set(SETTINGS.services))
+    bot = world.add("bot", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services=set(SETTINGS.catalogue.services))
     for _ in range(3):
         world.submit("bot", engineer=world.people["erin"].person_id)
 
@@ -544,12 +550,12 @@ def test_what_a_system_files_counts_as_the_systems_own_and_not_as_the_engineers(
             world.people["erin"],
             HERE,
             world.submission(),
-            SETTINGS.services,
+            SETTINGS.catalogue.services,
             limits=SubmissionLimits(3, 1000),
         )
     named = world.submission(engineer=world.people["eve"].person_id)
     with pytest.raises(TooMany), world.db.transaction() as session:
-        submit.submit(session, bot, HERE, named, SETTINGS.services, limits=SubmissionLimits(3, 1000))
+        submit.submit(session, bot, HERE, named, SETTINGS.catalogue.services, limits=SubmissionLimits(3, 1000))
 
 
 def test_submissions_are_counted_by_indexes_whoever_submitted_them(world: World) -> None:
@@ -577,7 +583,7 @@ def test_submissions_are_counted_by_indexes_whoever_submitted_them(world: World)
 def test_of_what_somebody_submitted_the_nth_newest_counts_and_nothing_that_others_submitted_for_them(
     world: World,
 ) -> None:
-    bot = world.add("bot", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services=set(SETTINGS.services))
+    bot = world.add("bot", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services=set(SETTINGS.catalogue.services))
     erin = world.people["erin"]
     own = [world.submit("erin"), world.submit("erin")]
     named = [world.submit("bot", engineer=erin.person_id) for _ in range(2)]

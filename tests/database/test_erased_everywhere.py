@@ -70,7 +70,7 @@ def world(api: Database, worker: Database, superuser: Engine, post: Postbag, lat
     """A world in which two people, one of each side, have left traces wherever somebody can."""
     made = with_delegates(api)
     made.add("erasmusquist", Role.ENGINEER)
-    made.add("sensor", Role.SYSTEM, scopes={Scope.ACTIVITY_REPORT}, services=set(SETTINGS.services))
+    made.add("sensor", Role.SYSTEM, scopes={Scope.ACTIVITY_REPORT}, services=set(SETTINGS.catalogue.services))
     post.endpoint(made, "https://tenant.example/", tenant_id=made.tenant.id)
     rule = {"name": f"After {ANN} and {ERIN}", "match": {"services": ["exchange-online"]}, "terms": {"quorum": 1}}
     does(made, "tara", policies.change, Policy.model_validate({"vendor_review": False, "rules": [rule]}), seen=1)
@@ -101,7 +101,7 @@ def _comes(world: World, worker: Database) -> None:
     first = invites(world, name=ANN, address="annabelquist@contoso.example")
     does(world, "tara", invitations.withdraw, first.id)
     wanted = ObserverInput(ANN, "annabelquist@contoso.example")
-    does(world, "tara", observers.add, wanted, services=SETTINGS.services)
+    does(world, "tara", observers.add, wanted, services=SETTINGS.catalogue.services)
     joins(world, worker, "annabelquist", Role.APPROVER)
     does(world, "tara", members.set_eligible, id_of(world, "annabelquist"), eligible=True)
 

@@ -154,7 +154,7 @@ def test_whoever_did_something_to_them_stays_named(world: World, urls: Urls) -> 
 def test_whose_address_is_like_theirs_stays_named(world: World, urls: Urls, superuser: Engine, address: str) -> None:
     write(superuser, "UPDATE people SET email = 'nn@contoso.example' WHERE id = :id", id=id_of(world, "ann"))
     invites(world, name="Lynn", address=address)
-    does(world, "tara", observers.add, ObserverInput("Lynn", address), services=SETTINGS.services)
+    does(world, "tara", observers.add, ObserverInput("Lynn", address), services=SETTINGS.catalogue.services)
     _look_for(world, f"is {address}, whose Annual report")
     before = [row for row in read(world.db, FIELDS) if row.field in {"member", "observer", "wanted"}]
 

@@ -95,7 +95,7 @@ class FourEyesStory:
 
     def _submit(self, caller: Caller) -> None:
         with self.world.db.transaction() as session:
-            submitted = submit.submit(session, caller, HERE, self.world.submission(), SETTINGS.services)
+            submitted = submit.submit(session, caller, HERE, self.world.submission(), SETTINGS.catalogue.services)
         self.requests.append(submitted.request.id)
 
 

@@ -48,7 +48,7 @@ def asks_again(
     """Ask again as somebody."""
     caller = world.people[who] if isinstance(who, str) else who
     with world.db.transaction() as session:
-        return submit.ask_again(session, caller, HERE, request_id, SETTINGS.services, limits=limits)
+        return submit.ask_again(session, caller, HERE, request_id, SETTINGS.catalogue.services, limits=limits)
 
 
 def test_the_same_is_submitted_anew_and_follows_the_first(world: World, superuser: Engine, worker: Database) -> None:
@@ -171,7 +171,7 @@ def test_a_system_asks_again_for_what_it_has_submitted_itself_and_for_nothing_el
     erin = world.people["erin"].person_id
     with world.db.transaction() as session:
         wanted = world.submission(engineer=erin)
-        first = submit.submit(session, submitters[0], HERE, wanted, SETTINGS.services).request
+        first = submit.submit(session, submitters[0], HERE, wanted, SETTINGS.catalogue.services).request
     set_back(superuser, [first.id], 1)
     timers.run(worker, [first.id])
 

@@ -92,7 +92,7 @@ def test_a_log_that_grew_extends_what_it_was_and_proves_each_event(world: World,
 
 def test_what_commits_late_is_sealed_late_and_never_skipped(world: World, worker: Database) -> None:
     with world.db.transaction() as slow:
-        submit.submit(slow, world.people["erin"], HERE, world.submission(), SETTINGS.services)
+        submit.submit(slow, world.people["erin"], HERE, world.submission(), SETTINGS.catalogue.services)
         quick = world.fresh("eve")
         sealed(worker)
         meanwhile = len(leaves(world.db, world.tenant.id))

@@ -134,7 +134,7 @@ def observer(door: Door) -> UUID:
     """Have somebody copied on requests to the world's tenant, and nobody else."""
     door.run_sql(NO_OBSERVERS, t=door.world.tenant.id)
     wanted = observers.ObserverInput(**somebody())
-    return does(door.world, "tara", observers.add, wanted, services=SETTINGS.services).observer.id
+    return does(door.world, "tara", observers.add, wanted, services=SETTINGS.catalogue.services).observer.id
 
 
 def address(door: Door) -> UUID:

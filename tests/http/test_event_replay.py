@@ -100,7 +100,9 @@ def test_a_transaction_that_commits_late_is_not_skipped(door: Door, worker: Data
     _, cursor = everything(door, 200)
     world = door.world
     with world.db.transaction() as slow:
-        late = submit.submit(slow, world.people["erin"], HERE, world.submission(), SETTINGS.services).request.id
+        late = submit.submit(
+            slow, world.people["erin"], HERE, world.submission(), SETTINGS.catalogue.services
+        ).request.id
         quick = door.file(resources=["mailbox:carl@contoso.example"]).json()["id"]
         sealed(worker)
         first, cursor = everything(door, 200, cursor)

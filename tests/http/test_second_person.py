@@ -90,7 +90,7 @@ def test_who_decides_for_nobody_else_has_nobody_named(fresh_door: Door) -> None:
 
 def test_an_engineer_for_whom_a_system_submitted_is_named(fresh_door: Door) -> None:
     world = fresh_door.world
-    world.add("bot", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services=set(SETTINGS.services))
+    world.add("bot", Role.SYSTEM, scopes={Scope.REQUESTS_FILE}, services=set(SETTINGS.catalogue.services))
     submitted = fresh_door.file("bot", engineer=str(world.people["erin"].person_id)).json()
 
     event = last(fresh_door, "ann", submitted["id"])

@@ -1,5 +1,7 @@
 """Settings: what is unsafe is refused with a line that names the variable, and no secret is ever quoted."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -26,6 +28,7 @@ PRODUCTION = {
     "LOCKBOX_FLOWER_USER": "ops",
     "LOCKBOX_FLOWER_PASSWORD": SECRET,
     "LOCKBOX_TRUSTED_PROXIES": '["10.0.0.7/32"]',
+    "LOCKBOX_CATALOGUE": str(Path(__file__).parents[2] / "deploy" / "catalogue.yaml"),
 }
 UNSAFE = [
     ("LOCKBOX_EMBEDDED", "true"),
@@ -34,6 +37,7 @@ UNSAFE = [
     ("LOCKBOX_SECRET_KEYS", f'["{KEY}", "{DEVELOPMENT_KEY.get_secret_value()}"]'),
     ("LOCKBOX_SECRET_KEYS", None),
     ("LOCKBOX_TRUSTED_PROXIES", None),
+    ("LOCKBOX_CATALOGUE", None),
     ("LOCKBOX_APPROVAL_KEY_FILES", None),
     ("LOCKBOX_APPROVAL_KEY_FILES", "[]"),
     ("LOCKBOX_CREDENTIAL_KEY_FILES", None),
@@ -82,8 +86,7 @@ MALFORMED = [
     ("LOCKBOX_SECRET_KEYS", f'["{SECRET}"]'),
     ("LOCKBOX_SECRET_KEYS", "[]"),
     ("LOCKBOX_SECRET_KEYS", SECRET),
-    ("LOCKBOX_SERVICES", "{not json"),
-    ("LOCKBOX_SERVICES", '{"a": {"title": "A", "made_up": 1}}'),
+    ("LOCKBOX_CATALOGUE", "/no/such/catalogue.yaml"),
     ("LOCKBOX_PUBLIC_URL", f"https://user:{SECRET}@lockbox.example"),
     ("LOCKBOX_PUBLIC_URL", "https://lockbox.example/portal"),
     ("LOCKBOX_PUBLIC_URL", "https://lockbox.example?x"),
@@ -140,7 +143,7 @@ def test_a_good_production_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert settings.environment == "production"
     assert settings.require("database_url") == f"postgresql+psycopg://lockbox_api:{SECRET}@db.example/lockbox"
-    assert set(settings.services) == {"exchange-online", "sharepoint-online", "onedrive"}
+    assert set(settings.catalogue.services) == {"exchange-online", "sharepoint-online", "onedrive"}
 
 
 @pytest.mark.parametrize(("name", "value"), UNSAFE)
@@ -310,7 +313,6 @@ def test_a_setting_that_a_process_cannot_do_without_is_named_when_it_is_missing(
         ("LOCKBOX_FLOWER_PASSWORD", "long-enough,but-cut-there"),
         ("LOCKBOX_FLOWER_USER", "admin,other"),
         ("LOCKBOX_FLOWER_USER", "admin:x"),
-        ("LOCKBOX_SERVICES", '{"No such name": {"title": "Mail"}}'),
     ],
 )
 def test_what_another_program_would_misread_is_refused(

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from importlib.util import find_spec
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 
@@ -244,8 +245,14 @@ def test_the_values_of_the_variables_are_accepted(monkeypatch: pytest.MonkeyPatc
     for service in ours().values():
         with monkeypatch.context() as environment:
             for variable, value in service["environment"].items():
-                environment.setenv(variable, value)
+                environment.setenv(variable, _from_checkout(service, value))
             assert Settings().environment == "development"
+
+
+def _from_checkout(service: dict[str, Any], value: str) -> str:
+    """Return the file of the checkout that is mounted at this path, or the value as it is."""
+    mounts = (mount.split(":") for mount in service.get("volumes", ()))
+    return next((str(CHECKOUT / source) for source, target, *_ in mounts if target == value), value)
 
 
 def test_nobody_holds_a_secret_that_it_does_not_need() -> None:

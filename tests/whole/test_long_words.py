@@ -91,7 +91,7 @@ def hostile(stage: RunningStack) -> tuple[World, dict[str, str]]:
         questions.answer(session, world.people["erin"], HERE, request.id, asked.id, WORD * 10)
     invites(world, name=WORD, address=f"{LOWER}@{LOWER}.example")
     watched = WantedObserver(WORD, f"{LOWER}@{LOWER}.{LOWER}.example")
-    does(world, "tara", observers.add, watched, services=SETTINGS.services)
+    does(world, "tara", observers.add, watched, services=SETTINGS.catalogue.services)
     called = WantedEndpoint(f"http://127.0.0.1:9/{LOWER * 3}", description=WORD)
     endpoint = does(world, "tara", webhooks.add, called, reach=REACH)
     does(world, "tara", members.set_eligible, world.people["aude"].person_id, eligible=True)
