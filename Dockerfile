@@ -15,6 +15,7 @@ COPY README.md LICENSE NOTICE ./
 COPY api api
 COPY cli cli
 COPY config config
+COPY gate gate
 COPY lockbox lockbox
 COPY worker worker
 # A wheel first: with --python, pip would look for the build backend in the environment that it installs into.

@@ -43,7 +43,7 @@ from lockbox.requests import policy_store, timers
 from lockbox.schedule import Schedule
 
 HERE = Path(__file__).resolve().parent.parent
-OURS: Final = tuple(str(HERE / name) + "/" for name in ("api", "worker", "cli", "config", "lockbox"))
+OURS: Final = tuple(str(HERE / name) + "/" for name in ("api", "worker", "cli", "config", "gate", "lockbox"))
 CONTEXT = ("set_config(", "current_setting(")
 WRITTEN = "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::int FROM pg_stat_xact_user_tables"
 LATER = timedelta(hours=5)

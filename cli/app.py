@@ -33,6 +33,7 @@ class CommandGroup(LazyGroup):
         "observer": "cli.commands:observer",
         "vendor": "cli.commands:vendor",
         "audit": "cli.audit_group",
+        "gate": "cli.gate",
         "operate": "cli.operate",
         "bootstrap": "cli.owner:bootstrap",
         "migrate": "cli.owner:migrate",

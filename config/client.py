@@ -9,12 +9,13 @@ from config.settings import UnsafeSettings
 
 
 class ClientSettings(BaseSettings):
-    """`LOCKBOX_URL` and `LOCKBOX_TOKEN`; a token is never a command-line argument, where others could read it."""
+    """The command line's settings; a token is never an argument, where others could read it."""
 
     model_config = SettingsConfigDict(env_prefix="LOCKBOX_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     url: str = "http://127.0.0.1:8000"
     token: SecretStr | None = None
+    catalogue: Path | None = None
     state_home: Path = Field(default=Path("~/.local/state"), validation_alias="XDG_STATE_HOME")
 
     @property

@@ -43,7 +43,7 @@ class IdentityProvider(BaseModel):
     @field_validator("issuer")
     @classmethod
     def _names_an_issuer(cls, url: str) -> str:
-        if _parts(url).query:
+        if check_url(url).query:
             raise ValueError("leave out the query: an issuer has none")
         return url
 
@@ -51,7 +51,7 @@ class IdentityProvider(BaseModel):
     @classmethod
     def _holds_keys(cls, url: str | None) -> str | None:
         if url is not None:
-            _parts(url)
+            check_url(url)
         return url
 
     @model_validator(mode="after")
@@ -88,7 +88,12 @@ def distinct(issuers: tuple[IdentityProvider, ...]) -> tuple[IdentityProvider, .
 IssuerList = Annotated[tuple[IdentityProvider, ...], AfterValidator(distinct)]
 
 
-def _parts(url: str) -> SplitResult:
+def check_url(url: str) -> SplitResult:
+    """Return the parts of the URL of an issuer or of its keys.
+
+    Raises:
+        ValueError: it is neither https nor on this machine, or has what no such URL has.
+    """
     if not VISIBLE.fullmatch(url):
         raise ValueError("use visible ASCII characters only, at most 1000 of them")
     try:

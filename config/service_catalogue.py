@@ -4,9 +4,11 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from config.catalogue_yaml import CatalogueProblem
+from config.gate_checks import gate_problems
+from config.gate_document import MOST_IN_A_LIST, CataloguePart, ServiceGate, TokenIssuer
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 MOST_ACTIONS = 50
@@ -38,12 +40,6 @@ class InconsistentCatalogue(ValueError):  # noqa: N818 - it names what was found
         super().__init__("; ".join(problem.message for problem in self.problems))
 
 
-class CataloguePart(BaseModel):
-    """A part of the catalogue: unknown fields are refused, and a number or a switch is never made from text."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
-
-
 class Service(CataloguePart):
     """One service in the catalogue, for which engineers may request access."""
 
@@ -51,6 +47,7 @@ class Service(CataloguePart):
     actions: tuple[CatalogueName, ...] = Field(
         default=("read", "change", "export"), min_length=1, max_length=MOST_ACTIONS
     )
+    gate: ServiceGate | None = None
 
 
 class Plan(CataloguePart):
@@ -64,6 +61,7 @@ class Catalogue(CataloguePart):
 
     services: dict[CatalogueName, Service] = Field(min_length=1, max_length=MOST_SERVICES)
     plans: dict[CatalogueName, Plan] = Field(min_length=1, max_length=MOST_PLANS)
+    issuers: tuple[TokenIssuer, ...] = Field(default=(), max_length=MOST_IN_A_LIST)
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -71,8 +69,19 @@ class Catalogue(CataloguePart):
             raise InconsistentCatalogue(problems)
         return self
 
+    @property
+    def is_plain_http(self) -> bool:
+        """Whether an issuer or its keys are reached without TLS: possible on this machine, refused in production."""
+        return any(url.startswith("http:") for issuer in self.issuers for url in (issuer.issuer, issuer.jwks_url))
+
     def _problems(self) -> Iterable[CatalogueProblem]:
+        issuers = [issuer.issuer for issuer in self.issuers]
+        for number, issuer in enumerate(issuers):
+            if issuer in issuers[:number]:
+                yield CatalogueProblem(("issuers", number, "issuer"), "name each issuer once")
         for name, service in self.services.items():
             for number, action in enumerate(service.actions):
                 if action in service.actions[:number]:
                     yield CatalogueProblem(("services", name, "actions", number), "name each action once")
+            if service.gate is not None:
+                yield from gate_problems(service.gate, ("services", name, "gate"), service.actions, issuers)

@@ -15,10 +15,11 @@ from sqlalchemy.exc import DBAPIError
 import api
 import cli
 import config
+import gate
 import lockbox
 import worker
 
-PACKAGES = (api, cli, config, lockbox, worker)
+PACKAGES = (api, cli, config, gate, lockbox, worker)
 # Alembic alone imports it.
 MIGRATING = "lockbox.migrations.env"
 # What is no whole statement, or put together where it runs; each with the tests that run it.

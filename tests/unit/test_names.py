@@ -7,12 +7,25 @@ from pathlib import Path
 from tests.conftest import SECONDS
 
 HOME = Path(__file__).parents[2]
-EVERYWHERE = ("api", "bench", "chaos", "cli", "config", "demo", "deploy", "harness", "lockbox", "tests", "worker")
-PRODUCT = ("api", "cli", "config", "lockbox", "worker")
+EVERYWHERE = (
+    "api",
+    "bench",
+    "chaos",
+    "cli",
+    "config",
+    "demo",
+    "deploy",
+    "gate",
+    "harness",
+    "lockbox",
+    "tests",
+    "worker",
+)
+PRODUCT = ("api", "cli", "config", "gate", "lockbox", "worker")
 MOST_LINES = 400
 
-NOUNS = {"keyring", "logging", "wording"}
-"""File names in -ing that are nouns: a ring of keys, the log's settings as Python calls them, and words."""
+NOUNS = {"keyring", "logging", "mapping", "wording"}
+"""File names in -ing that are nouns: a ring of keys, the log's settings as Python calls them, a map, and words."""
 
 
 def files(folders: tuple[str, ...]) -> list[Path]:

@@ -97,6 +97,7 @@ def test_the_part_of_the_lock_is_whole_and_holds_nothing_for_development() -> No
 @pytest.mark.far
 def test_the_wheel_holds_what_is_not_python_and_nothing_of_the_tests(wheel: Path) -> None:
     for path in (
+        "config/catalogue.yaml",
         "config/roles.sql",
         "lockbox/migrations/script.py.mako",
         "lockbox/migrations/versions/0001_schema.py",
@@ -109,6 +110,7 @@ def test_the_wheel_holds_what_is_not_python_and_nothing_of_the_tests(wheel: Path
         "api",
         "cli",
         "config",
+        "gate",
         "lockbox",
         "worker",
     }

@@ -1,0 +1,101 @@
+"""Commands of the gate that read the catalogue's file alone: check it, and show what a request maps to."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.client import chosen, stop
+from cli.terminal import Plain, as_json, facts, table
+from config.catalogue_file import CatalogueRefused, read_catalogue
+from config.service_catalogue import Catalogue
+from gate.mapping import GateCall, MappingRefused, ServiceMapping
+
+app = typer.Typer(no_args_is_help=True, help="The gate: check the catalogue, try its mappings.")
+
+File = Annotated[
+    Path | None, typer.Option("--catalogue", help="the file, if not LOCKBOX_CATALOGUE", show_default=False)
+]
+
+
+@app.command("check")
+def check_catalogue(
+    file: Annotated[
+        Path | None, typer.Argument(help="the file, if not LOCKBOX_CATALOGUE", show_default=False)
+    ] = None,
+) -> None:
+    """Check a catalogue as a process does when it starts.
+
+    Prints each service with its gate; each mistake is a line `file:line: field: what to do`.
+    """
+    catalogue = _catalogue(file)
+    columns = ("Service", "Actions", "Gate", "Tenant from", "Paths")
+    table(columns, (_row(name, catalogue) for name in catalogue.services))
+
+
+@app.command("test")
+def try_request(
+    service: Annotated[str, typer.Argument(help="the service's name in the catalogue")],
+    request: Annotated[str, typer.Argument(help="method and target, such as 'GET /mailboxes/anna@contoso.example'")],
+    *,
+    host: Annotated[str, typer.Option(help="the host that the request is for")] = "",
+    header: Annotated[
+        list[str] | None, typer.Option(help="a header of the gateway, as 'Name: value'; again for more")
+    ] = None,
+    catalogue: File = None,
+    plain: Plain = False,
+) -> None:
+    """Show which tenant, resource and action a request maps to.
+
+    The exit code is 1 if it is refused, and the reason is printed.
+    """
+    known = _catalogue(catalogue).services.get(service)
+    if known is None:
+        raise stop(f"the catalogue has no service {service}")
+    method, blank, target = request.partition(" ")
+    if not blank:
+        raise stop("write the method, a blank and the target, such as 'GET /mailboxes/anna'")
+    try:
+        call = GateCall(method, target, host, tuple(map(_header, header or ())))
+        mapped = ServiceMapping(service, known).map(call)
+    except ValueError as refused:
+        raise stop(str(refused)) from None
+    except MappingRefused as refused:
+        raise stop(f"{refused.code}: {refused.reason}") from None
+    found = {
+        "tenant": mapped.tenant_slug,
+        "service": mapped.service,
+        "resource": mapped.resource,
+        "action": mapped.action,
+    }
+    if plain:
+        as_json(found)
+    else:
+        facts({name.capitalize(): value for name, value in found.items()})
+
+
+def _catalogue(file: Path | None) -> Catalogue:
+    path = file or chosen().catalogue
+    if path is None:
+        raise stop("name the catalogue's file, or set LOCKBOX_CATALOGUE")
+    try:
+        return read_catalogue(path)
+    except CatalogueRefused as refused:
+        for line in str(refused).splitlines():
+            ended = stop(line)
+        raise ended from None
+
+
+def _row(name: str, catalogue: Catalogue) -> tuple[object, ...]:
+    service = catalogue.services[name]
+    if service.gate is None:
+        return name, service.actions, None, None, None
+    ((kind, value),) = service.gate.tenant.model_dump(exclude_none=True).items()
+    return name, service.actions, service.gate.enforcement, f"{kind} {value}", len(service.gate.paths)
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise ValueError("write a header as 'Name: value'")
+    return name.strip().lower(), value.strip()

@@ -1,0 +1,155 @@
+"""Define what the catalogue says of a service's gate: tenant, callers, and which request uses what; pure."""
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from config.gate_templates import parse_host, parse_path, parse_resource, parse_value
+from config.issuers import Algorithm, Party, check_url
+
+SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
+PARAMETER = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+VARIABLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+OTHERS = (
+    "authorization",
+    "connection",
+    "content-",
+    "cookie",
+    "forwarded",
+    "host",
+    "transfer-",
+    "x-forwarded-",
+    "x-original-",
+)
+"""How headers begin that clients, proxies or the gateway's own dialect write."""
+MOST_PATHS = 500
+MOST_IN_A_LIST = 50
+ESCAPABLE = "!$&'()+,:=@"
+DAY = 86_400
+
+
+def _by(check: Callable[[str], object]) -> AfterValidator:
+    def checked(value: str) -> str:
+        check(value)
+        return value
+
+    return AfterValidator(checked)
+
+
+def _fits(form: re.Pattern[str], said: str) -> AfterValidator:
+    def check(value: str) -> None:
+        if not form.fullmatch(value):
+            raise ValueError(said)
+
+    return _by(check)
+
+
+def _check_header(name: str) -> None:
+    if not HEADER.fullmatch(name):
+        raise ValueError("write a header's name of letters, digits and -, such as Lockbox-Tenant")
+    if name.lower().startswith(OTHERS):
+        raise ValueError("name a header that only your gateway sets, such as Lockbox-Tenant")
+
+
+def _check_escapes(marks: str) -> None:
+    if set(marks) - set(ESCAPABLE) or len(set(marks)) < len(marks):
+        raise ValueError(f"list characters of {ESCAPABLE} , each once")
+
+
+Short = Field(min_length=1, max_length=200)
+TenantSlug = Annotated[str, _fits(SLUG, "write a tenant's slug: small letters, digits and -")]
+HostTemplate = Annotated[str, Short, _by(parse_host)]
+HeaderName = Annotated[str, _by(_check_header)]
+VariableName = Annotated[str, _fits(VARIABLE_NAME, "write a variable's name without braces, such as org")]
+PathTemplate = Annotated[str, Short, _by(parse_path)]
+ResourceTemplate = Annotated[str, Short, _by(parse_resource)]
+ValueTemplate = Annotated[str, Short, _by(parse_value)]
+ParameterName = Annotated[str, _fits(PARAMETER, "write a parameter's name of letters, digits, . _ and -")]
+Url = Annotated[str, _by(check_url)]
+Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+class CataloguePart(BaseModel):
+    """A part of the catalogue: unknown fields are refused, and a number or a switch is never made from text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class TenantSource(CataloguePart):
+    """Where a call's tenant comes from: exactly one of them.
+
+    `fixed` is the slug of one tenant, `host` a template of the request's host, `path` a variable of every path, and
+    `header` a header that the gateway sets and takes from no client.
+    """
+
+    fixed: TenantSlug | None = None
+    host: HostTemplate | None = None
+    path: VariableName | None = None
+    header: HeaderName | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if sum(value is not None for value in (self.fixed, self.host, self.path, self.header)) != 1:
+            raise ValueError("write exactly one of fixed, host, path and header")
+        return self
+
+
+class GateCallers(CataloguePart):
+    """Whose calls are gated: all that come by a support entrance, or those whose token has a claim of this value."""
+
+    entrance: Literal["support"] | None = None
+    issuer: Url | None = None
+    claim: Annotated[str, Short] | None = None
+    value: Annotated[str, Short] | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        claimed = (self.issuer, self.claim, self.value)
+        if (self.entrance is None and None in claimed) or (self.entrance and claimed != (None, None, None)):
+            raise ValueError("write either entrance: support, or issuer, claim and value together")
+        return self
+
+
+class PathRule(CataloguePart):
+    """Which requests are a use of which resource and action."""
+
+    methods: tuple[Method, ...] = Field(min_length=1, max_length=7)
+    path: PathTemplate
+    resource: ResourceTemplate
+    action: ValueTemplate
+    query: dict[ParameterName, ValueTemplate] = Field(default={}, max_length=MOST_IN_A_LIST)
+
+
+class ServiceGate(CataloguePart):
+    """How the gate stands before a service; `longest_connection` in seconds.
+
+    `escaped` are the characters that the service's clients percent-encode though they need not; `ignored_query` names
+    the parameters that choose neither what is read nor what is done.
+    """
+
+    tenant: TenantSource
+    callers: GateCallers = GateCallers(entrance="support")
+    enforcement: Literal["report", "enforce"] = "enforce"
+    longest_connection: int = Field(default=300, ge=1, le=DAY)
+    escaped: Annotated[str, _by(_check_escapes)] = ""
+    ignored_query: tuple[ParameterName, ...] = Field(default=(), max_length=MOST_IN_A_LIST)
+    paths: tuple[PathRule, ...] = Field(min_length=1, max_length=MOST_PATHS)
+
+
+class TokenIssuer(CataloguePart):
+    """Whose tokens name engineers at the gate; a token's `iss` is `issuer` exactly.
+
+    `audience` must be in its `aud`; its `azp`, if there is one, in `azp`; `longest_token` is how many seconds ahead
+    its `exp` may be; a mail address counts only if it is `mail_is_authoritative`.
+    """
+
+    issuer: Url
+    audience: Annotated[str, Short]
+    azp: tuple[Party, ...] = Field(default=(), max_length=MOST_IN_A_LIST)
+    algorithms: tuple[Algorithm, ...] = Field(default=("RS256", "ES256", "EdDSA", "Ed25519"), min_length=1)
+    jwks_url: Url
+    mail_is_authoritative: bool = False
+    longest_token: int = Field(default=3600, ge=60, le=DAY)

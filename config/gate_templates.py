@@ -1,0 +1,122 @@
+"""Parse the templates of a service's gate: paths, hosts and resources with variables in braces; pure."""
+
+import re
+from dataclasses import dataclass
+
+VARIABLE = re.compile(r"\{([a-z][a-z0-9_]{0,31})\}")
+BRACES = re.compile(r"\{[^{}]*\}|[{}]")
+LITERAL = re.compile(r"[A-Za-z0-9._~!$&'()+,:=@-]+")
+KIND = re.compile(r"[a-z][a-z0-9-]{0,31}:")
+PLAIN = re.compile(r"[!-)+-~]*")
+"""What a resource's template has beside its variables: visible ASCII but for `*`."""
+LABELS = re.compile(r"(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?){2,}(?::[1-9][0-9]{0,4})?")
+TENANT = "{tenant}"
+ANY = "{}"
+
+
+@dataclass(frozen=True)
+class TemplateSegment:
+    """A segment of a path: a literal text, a variable, or, with neither, any one segment."""
+
+    literal: str | None = None
+    variable: str | None = None
+
+    def meets(self, other: "TemplateSegment") -> bool:
+        """Return whether some segment of a request fits both; the one after a final slash is empty."""
+        if self.literal is None or other.literal is None:
+            return self.literal != "" and other.literal != ""
+        return self.literal == other.literal
+
+
+@dataclass(frozen=True)
+class TextTemplate:
+    """Literal texts with variables between them: one text more than there are variables."""
+
+    texts: tuple[str, ...]
+    variables: tuple[str, ...]
+
+
+def parse_path(template: str) -> tuple[TemplateSegment, ...]:
+    """Return the segments of a path's template, such as `/mailboxes/{address}/messages/{}`.
+
+    Raises:
+        ValueError: a segment is neither a literal nor a whole variable, or a variable is there twice.
+    """
+    if not template.startswith("/"):
+        raise ValueError("begin the path with /")
+    parts = template[1:].split("/")
+    if "" in parts[:-1]:
+        raise ValueError("write one / between segments")
+    segments = tuple(map(_segment, parts))
+    names = [segment.variable for segment in segments if segment.variable]
+    if len(set(names)) < len(names):
+        raise ValueError("use each variable once in the path; write {} for a segment that does not matter")
+    return segments
+
+
+def _segment(part: str) -> TemplateSegment:
+    if part == ANY:
+        return TemplateSegment()
+    if found := VARIABLE.fullmatch(part):
+        return TemplateSegment(variable=found[1])
+    if "{" in part or "}" in part:
+        raise ValueError(
+            "let a variable be a whole segment, such as /{name}/; a name has small letters, digits and _"
+        )
+    if part and not LITERAL.fullmatch(part):
+        raise ValueError("use letters, digits and . _ ~ ! $ & ' ( ) + , : = @ - only in the text of a path")
+    if part.endswith("."):
+        raise ValueError("let no segment end with a dot")
+    return TemplateSegment(literal=part)
+
+
+def parse_resource(template: str) -> TextTemplate:
+    """Return the parts of a resource's template, such as `mailbox:{address}`.
+
+    Raises:
+        ValueError: it does not begin with a kind, or two variables could not be told apart.
+    """
+    if not KIND.match(template):
+        raise ValueError("begin with a kind and a colon, such as mailbox:{address}")
+    parts = _texts(template)
+    if any("/" not in between for between in parts.texts[1:-1]):
+        raise ValueError("write a / between two variables: no value has one, so that they can be told apart")
+    if template == KIND.match(template)[0]:  # type: ignore[index] # it has matched above
+        raise ValueError("write an id after the colon, such as mailbox:{address}")
+    return parts
+
+
+def parse_value(template: str) -> TextTemplate:
+    """Return the parts of an action or of a query parameter: one variable, or a literal text.
+
+    Raises:
+        ValueError: it is a mixture of both.
+    """
+    parts = _texts(template)
+    if parts.variables and any(parts.texts):
+        raise ValueError("write either a literal text or one variable such as {name}")
+    if len(parts.variables) > 1:
+        raise ValueError("write one variable")
+    return parts
+
+
+def parse_host(template: str) -> str:
+    """Return what follows the tenant in a host's template, such as `.mail.example` of `{tenant}.mail.example`.
+
+    Raises:
+        ValueError: it is not {tenant} as the first label before at least two others, in small letters.
+    """
+    rest = template.removeprefix(TENANT)
+    if rest == template or not LABELS.fullmatch(rest):
+        raise ValueError("write {tenant} as the first label, then at least two more, such as {tenant}.mail.example")
+    return rest
+
+
+def _texts(template: str) -> TextTemplate:
+    for found in BRACES.finditer(template):
+        if not VARIABLE.fullmatch(found[0]):
+            raise ValueError("write variables as {name}, with small letters, digits and _")
+    texts = VARIABLE.split(template)
+    if not all(PLAIN.fullmatch(text) for text in texts[::2]):
+        raise ValueError("use visible ASCII characters only, and no *")
+    return TextTemplate(tuple(texts[::2]), tuple(texts[1::2]))

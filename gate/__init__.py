@@ -1,0 +1,1 @@
+"""The gate: it stands before a vendor's service and decides each call by the windows that are open."""

@@ -1,0 +1,267 @@
+"""Map a request at the gate to the tenant, the resource and the action that it uses; refuse what is not certain.
+
+Nothing is normalised: a request is taken as it was sent or refused, so that the service reads what was judged. Bodies
+are not read, so gRPC and GraphQL cannot be mapped.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import unquote
+
+from config.gate_document import SLUG, PathRule, ServiceGate, TenantSource
+from config.gate_templates import TENANT, TextTemplate, parse_host, parse_path, parse_resource, parse_value
+from config.service_catalogue import Service
+from gate.request_target import MOST_CHARACTERS, MalformedTarget, check_utf8, explain, target_pattern
+from lockbox.text_rules import check_resource
+
+RefusalCode = Literal["unmapped", "malformed"]
+PORT = re.compile(r":[0-9]*$")
+
+
+@dataclass(frozen=True, slots=True)
+class GateCall:
+    """A request as its client sent it to the gateway: the raw target; headers have names in small letters."""
+
+    method: str
+    target: str
+    host: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MappedCall:
+    """What a request uses."""
+
+    tenant_slug: str
+    service: str
+    resource: str
+    action: str
+
+
+class MappingRefused(Exception):  # noqa: N818 - it names what was found
+    """A request that is not mapped: `malformed` where its spelling is refused, else `unmapped`; and why."""
+
+    def __init__(self, code: RefusalCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """One path rule, compiled: where each value is, and what is made of them.
+
+    `sources` are segments by number and parameters by name; `resource` is a format of them, `action` a literal text
+    or the place of a value. `tenant` is the number of a segment.
+    """
+
+    sources: tuple[int | str, ...]
+    literals: tuple[tuple[str, str], ...]
+    resource: str
+    action: str | int
+    tenant: int
+
+
+@dataclass(slots=True)
+class _Node:
+    """What may follow a part of a path; `routes` are those that end here, by the parameters that they name."""
+
+    literals: "dict[str, _Node]" = field(default_factory=dict)
+    variable: "_Node | None" = None
+    routes: dict[frozenset[str], list[_Route]] = field(default_factory=dict)
+
+
+NO_NAMES: frozenset[str] = frozenset()
+NO_PARAMETERS: Mapping[str, str] = {}
+TenantReader = Callable[[GateCall, list[str], _Route], str]
+
+
+class ServiceMapping:
+    """The mapping of one service, compiled once.
+
+    Raises:
+        ValueError: the service has no gate in the catalogue.
+    """
+
+    def __init__(self, name: str, service: Service) -> None:
+        if service.gate is None:
+            raise ValueError(f"add `gate` to the service {name} in the catalogue: it has no mapping")
+        gate = service.gate
+        self._name = name
+        self._actions = frozenset(service.actions)
+        self._escaped = gate.escaped
+        self._matches = target_pattern(gate.escaped).fullmatch
+        self._ignored = frozenset(gate.ignored_query)
+        self._methods = _tree(gate)
+        self._tenant = _tenant_reader(gate.tenant)
+
+    def map(self, call: GateCall) -> MappedCall:
+        """Return what a request uses.
+
+        Raises:
+            MappingRefused: it is spelled in a way that is not taken, or no path of the catalogue fits it.
+        """
+        target = call.target
+        if len(target) > MOST_CHARACTERS or self._matches(target) is None:
+            raise MappingRefused("malformed", explain(target, self._escaped))
+        is_encoded = "%" in target
+        if is_encoded:
+            _check_encoded(target)
+        path, _, query = target.partition("?")
+        parameters = _parameters(query) if query else NO_PARAMETERS
+        segments = path.split("/")
+        route = self._route(call.method, segments, parameters)
+        tenant = self._tenant(call, segments, route)
+        values = [segments[at] if isinstance(at, int) else parameters[at] for at in route.sources]
+        if is_encoded:
+            values = [unquote(value, errors="strict") for value in values]
+        resource = route.resource.format(*values)
+        try:
+            check_resource(resource)
+        except ValueError as unfit:
+            raise MappingRefused("malformed", f"the resource is refused: {unfit}") from None
+        action = route.action
+        if isinstance(action, int):
+            action = values[action]
+            if action not in self._actions:
+                raise MappingRefused("unmapped", "the value that chooses the action is none of the service's actions")
+        return MappedCall(tenant, self._name, resource, action)
+
+    def _route(self, method: str, segments: list[str], parameters: Mapping[str, str]) -> _Route:
+        root = self._methods.get(method)
+        if root is None:
+            raise MappingRefused("unmapped", f"no path of the catalogue takes the method {method[:20]!a}")
+        ends = _ends(root, segments, 1)
+        names = frozenset(parameters) - self._ignored if parameters else NO_NAMES
+        for node in ends:
+            for route in node.routes.get(names, ()):
+                if not route.literals or all(parameters[name] == text for name, text in route.literals):
+                    return route
+        raise MappingRefused("unmapped", _unmapped(method, ends, names))
+
+
+def _ends(node: _Node, segments: list[str], at: int) -> tuple[_Node, ...]:
+    """Return where a path ends: at one node, or at several whose routes name different parameters."""
+    while at < len(segments):
+        segment = segments[at]
+        literal, variable = node.literals.get(segment), node.variable if segment else None
+        at += 1
+        if literal is not None:
+            if variable is not None:
+                return _ends(literal, segments, at) + _ends(variable, segments, at)
+            node = literal
+        elif variable is not None:
+            node = variable
+        else:
+            return ()
+    return (node,) if node.routes else ()
+
+
+def _check_encoded(target: str) -> None:
+    try:
+        check_utf8(target)
+    except MalformedTarget as malformed:
+        raise MappingRefused("malformed", str(malformed)) from None
+
+
+def _parameters(query: str) -> Mapping[str, str]:
+    pairs = query.split("&")
+    found = dict(pair.split("=") for pair in pairs)
+    if len(found) < len(pairs):
+        raise MappingRefused("malformed", "send each parameter once")
+    return found
+
+
+def _unmapped(method: str, ends: tuple[_Node, ...], names: frozenset[str]) -> str:
+    if not ends:
+        return f"no path of the catalogue with the method {method} fits"
+    taken = [route for node in ends for route in node.routes]
+    if unknown := sorted(names.difference(*taken)):
+        return f"the catalogue does not name the parameter {unknown[0]} for this path"
+    wanted = " or ".join(sorted(", ".join(sorted(route)) or "no parameters" for route in taken))
+    return f"this path takes {wanted}, with the values that the catalogue names"
+
+
+def _tree(gate: ServiceGate) -> dict[str, _Node]:
+    methods: dict[str, _Node] = {}
+    for rule in gate.paths:
+        route = _compiled(rule, gate.tenant.path)
+        for method in rule.methods:
+            node = methods.setdefault(method, _Node())
+            for segment in parse_path(rule.path):
+                if segment.literal is not None:
+                    node = node.literals.setdefault(segment.literal, _Node())
+                else:
+                    node.variable = node.variable or _Node()
+                    node = node.variable
+            node.routes.setdefault(frozenset(rule.query), []).append(route)
+    return methods
+
+
+def _compiled(rule: PathRule, tenant: str | None) -> _Route:
+    places: dict[str, int | str] = {
+        segment.variable: at for at, segment in enumerate(parse_path(rule.path), 1) if segment.variable
+    }
+    literals: list[tuple[str, str]] = []
+    for name, template in rule.query.items():
+        parts = parse_value(template)
+        if parts.variables:
+            places[parts.variables[0]] = name
+        else:
+            literals.append((name, template))
+    resource, action = parse_resource(rule.resource), parse_value(rule.action)
+    names = list(dict.fromkeys((*resource.variables, *action.variables)))
+    place = places[tenant] if tenant is not None else 0
+    assert isinstance(place, int)  # noqa: S101 - the catalogue was checked: the tenant is a segment
+    return _Route(
+        sources=tuple(places[name] for name in names),
+        literals=tuple(literals),
+        resource=_format(resource, names),
+        action=names.index(action.variables[0]) if action.variables else rule.action,
+        tenant=place,
+    )
+
+
+def _format(template: TextTemplate, names: list[str]) -> str:
+    numbered = [f"{{{names.index(name)}}}" for name in template.variables]
+    return "".join(text + place for text, place in zip(template.texts, [*numbered, ""], strict=True))
+
+
+def _tenant_reader(source: TenantSource) -> TenantReader:
+    if source.fixed is not None:
+        fixed = source.fixed
+        return lambda _call, _segments, _route: fixed
+    if source.path is not None:
+        return lambda _call, segments, route: _slug(segments[route.tenant], "the tenant's segment")
+    if source.host is not None:
+        rest = parse_host(source.host)
+        return lambda call, _segments, _route: _of_host(call.host, rest)
+    name = str(source.header).lower()
+    return lambda call, _segments, _route: _of_header(call.headers, name)
+
+
+def _of_host(host: str, rest: str) -> str:
+    if host.endswith(rest):
+        return _slug(host[: -len(rest)], "the first label of the host")
+    if host != host.lower():
+        raise MappingRefused("malformed", "write the host in small letters")
+    if host.endswith(".") or ".:" in host:
+        raise MappingRefused("malformed", "leave out the dot at the end of the host")
+    if PORT.search(host) and ":" not in rest:
+        raise MappingRefused("malformed", "leave out the port of the host, or add it to the catalogue's template")
+    raise MappingRefused("unmapped", f"the host is not of the form {TENANT}{rest}")
+
+
+def _of_header(headers: tuple[tuple[str, str], ...], name: str) -> str:
+    values = [value for header, value in headers if header == name]
+    if len(values) != 1:
+        raise MappingRefused("malformed", f"the gateway must send the header {name} exactly once")
+    return _slug(values[0], f"the header {name}")
+
+
+def _slug(value: str, place: str) -> str:
+    if SLUG.fullmatch(value) is None:
+        raise MappingRefused("malformed", f"{place} is no tenant's slug: small letters, digits and - only")
+    return value

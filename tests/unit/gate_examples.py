@@ -1,0 +1,60 @@
+"""A service with a gate that tests map requests of."""
+
+from typing import Any
+
+from config.gate_document import PathRule, ServiceGate, TenantSource
+from config.service_catalogue import Catalogue, Plan, Service
+from gate.mapping import GateCall, MappedCall, MappingRefused, ServiceMapping
+
+HOST = "contoso.mail.example"
+ACTIONS = ("read", "change", "export")
+
+
+def rule(path: str, resource: str, action: str = "read", methods: str = "GET", **query: str) -> PathRule:
+    """Return a path rule."""
+    given: Any = tuple(methods.split())
+    return PathRule(methods=given, path=path, resource=resource, action=action, query=query)
+
+
+RULES = (
+    rule("/", "directory:all"),
+    rule("/mailboxes/{address}", "mailbox:{address}"),
+    rule("/mailboxes/{address}", "mailbox:{address}", "change", "PUT DELETE"),
+    rule("/mailboxes/{address}/messages/{}", "mailbox:{address}", part="headers"),
+    rule("/mailboxes/{address}/messages/{}", "mailbox:{address}", "export", part="all"),
+    rule("/mailboxes/{address}/batch", "mailbox:{address}", "{verb}", "POST", do="{verb}"),
+    rule("/sites/{site}/files/{file}/", "file:{site}/{file}"),
+    rule("/search", "mailbox:{address}", mailbox="{address}"),
+)
+
+
+def mapping(
+    *rules: PathRule, tenant: TenantSource | None = None, escaped: str = "", ignored: tuple[str, ...] = ("trace",)
+) -> ServiceMapping:
+    """Return the mapping of a service, which a catalogue has checked."""
+    gate = ServiceGate(
+        tenant=tenant or TenantSource(host="{tenant}.mail.example"),
+        escaped=escaped,
+        ignored_query=ignored,
+        paths=rules or RULES,
+    )
+    service = Service(title="Mail", actions=ACTIONS, gate=gate)
+    Catalogue(services={"mail": service}, plans={"standard": Plan()})
+    return ServiceMapping("mail", service)
+
+
+def mapped(made: ServiceMapping, target: str, method: str = "GET", **parts: Any) -> tuple[str, str, str]:
+    """Return tenant, resource and action of a request."""
+    found = made.map(GateCall(method, target, **({"host": HOST} | parts)))
+    assert isinstance(found, MappedCall)
+    assert found.service == "mail"
+    return found.tenant_slug, found.resource, found.action
+
+
+def refused(made: ServiceMapping, target: str, method: str = "GET", **parts: Any) -> tuple[str, str]:
+    """Return the code and the reason of a refusal."""
+    try:
+        found = made.map(GateCall(method, target, **({"host": HOST} | parts)))
+    except MappingRefused as refusal:
+        return refusal.code, refusal.reason
+    raise AssertionError(f"{target!a} was mapped to {found}")

@@ -1,0 +1,100 @@
+"""`lockbox gate`: what it prints of a catalogue and of a request, offline, and its exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.app import app
+from config.catalogue_file import SAMPLE
+from tests.each import each
+
+MAIL = ("exchange-online", "GET /mailboxes/anna@contoso.example")
+AT = ("--host", "contoso.mail.example")
+
+
+def lockbox(*words: str, catalogue: Path | None = SAMPLE) -> Result:
+    """Run a command of the gate."""
+    set_to = {"LOCKBOX_CATALOGUE": str(catalogue) if catalogue else None, "COLUMNS": "120"}
+    return CliRunner().invoke(app, ["gate", *words], env=set_to)
+
+
+def test_a_request_is_shown_with_what_it_uses() -> None:
+    shown = lockbox("test", *MAIL, *AT)
+
+    assert shown.exit_code == 0
+    assert [line.split() for line in shown.stdout.splitlines()] == [
+        ["Tenant", "contoso"],
+        ["Service", "exchange-online"],
+        ["Resource", "mailbox:anna@contoso.example"],
+        ["Action", "read"],
+    ]
+
+
+def test_a_request_is_printed_as_json() -> None:
+    assert json.loads(lockbox("test", *MAIL, *AT, "--json").stdout) == {
+        "tenant": "contoso",
+        "service": "exchange-online",
+        "resource": "mailbox:anna@contoso.example",
+        "action": "read",
+    }
+
+
+def test_the_file_may_be_named_on_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(SAMPLE.read_text().replace('host: "{tenant}.mail.example"', "header: Lockbox-Tenant"))
+
+    named = ("--catalogue", str(file), "--header", "Lockbox-Tenant: fabrikam")
+
+    assert "fabrikam" in lockbox("test", *MAIL, *named).stdout
+    assert lockbox("test", *MAIL, *named, catalogue=None).exit_code == 0
+
+
+@each(
+    ("words", "said"),
+    [
+        (("exchange-online", "GET /mailboxes/../a", *AT), "malformed: leave out segments that are . or .."),
+        (("exchange-online", "GET /nowhere", *AT), "unmapped: no path of the catalogue"),
+        (("exchange-online", "GET /mailboxes/a"), "unmapped: the host is not of the form {tenant}.mail.example"),
+        (("exchange-online", "/mailboxes/a", *AT), "write the method, a blank and the target"),
+        (("exchange-online", "GET /mailboxes/a", "--header", "x"), "write a header as 'Name: value'"),
+        (("onedrive", "GET /"), "add `gate` to the service onedrive"),
+        (("none", "GET /"), "the catalogue has no service none"),
+    ],
+)
+def test_a_refusal_says_why_and_ends_with_one(words: tuple[str, ...], said: str) -> None:
+    refused = lockbox("test", *words)
+
+    assert refused.exit_code == 1
+    assert said in refused.stderr
+    assert refused.stdout == ""
+
+
+def test_a_good_catalogue_is_listed() -> None:
+    listed = lockbox("check")
+
+    assert listed.exit_code == 0
+    rows = [line.split("  ") for line in listed.stdout.splitlines()]
+    assert [row[0] for row in rows] == ["Service", "exchange-online", "sharepoint-online", "onedrive"]
+    assert "host {tenant}.mail.example" in listed.stdout
+    assert listed.stdout == lockbox("check", str(SAMPLE), catalogue=None).stdout
+
+
+@pytest.mark.parametrize("words", [("check",), ("test", *MAIL)])
+def test_each_mistake_of_a_catalogue_is_a_line(tmp_path: Path, words: tuple[str, ...]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(SAMPLE.read_text().replace("title: OneDrive", "titel: OneDrive"))
+
+    refused = lockbox(*words, catalogue=file)
+
+    assert refused.exit_code == 1
+    assert all(line.startswith(f"{file}:") for line in refused.stderr.splitlines())
+    assert len(refused.stderr.splitlines()) == 2
+
+
+def test_without_a_file_it_says_which_is_missing() -> None:
+    refused = lockbox("check", catalogue=None)
+
+    assert refused.exit_code == 1
+    assert "name the catalogue's file, or set LOCKBOX_CATALOGUE" in refused.stderr
