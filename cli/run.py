@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +17,16 @@ import honcho.manager
 import honcho.printer
 from rich.console import Console
 
-from cli import sample, scene, stack, welcome
+from cli import passed_settings, sample, scene, stack, welcome
 from cli.flower import Flower
 from cli.owner_transaction import as_owner
+from cli.passed_settings import PassedSettings
 from cli.sample import Sample
 from cli.signals import end_on_signals, ignore_signals, unbroken
 from cli.stack import StackPlan
-from config.children import environment
+from config.children import environment, given
 from config.embedded import EmbeddedRefused
+from config.service_catalogue import Service
 from config.settings import Settings, UnsafeSettings, load
 from lockbox import migrations
 from lockbox.requests.policy_rules import Policy
@@ -53,13 +55,14 @@ def main(arguments: list[str] | None = None) -> int:
     end_on_signals()
     try:
         settings = _for_this_machine(load())
+        passed = _passed()
         with ExitStack() as ends:
             with unbroken():
                 CONSOLE.print("Starting Postgres, Redis and a mail catcher where none is configured …")
                 plan = stack.prepare(settings, asked.folder, api_port=asked.port, flower_port=asked.flower_port)
                 ends.callback(_leave, plan)
             seeded = _seeded(plan, settings)
-            return _kept_up(_furnished(plan, seeded, settings, asked.tokens), seeded, asked.tokens)
+            return _kept_up(_furnished(plan, seeded, settings, asked.tokens), seeded, settings, passed, asked.tokens)
     except (EmbeddedRefused, UnsafeSettings, sample.NotInProduction, OSError) as refused:
         sys.stderr.write(f"run: {refused}\n")
         return 1
@@ -77,6 +80,13 @@ def _for_this_machine(settings: Settings) -> Settings:
             "make run is for a machine of your own; in production, run the processes of the Procfile"
         )
     return settings
+
+
+def _passed() -> PassedSettings:
+    passed = passed_settings.sort_settings(given())
+    for variable, why in passed.refused.items():
+        CONSOLE.print(f"{variable} is not passed on: {why}", markup=False)
+    return passed
 
 
 def _seeded(plan: StackPlan, settings: Settings) -> Sample:
@@ -98,15 +108,16 @@ def _furnished(plan: StackPlan, seeded: Sample, settings: Settings, tokens: Path
     return replace(plan, playground=playground)
 
 
-def _kept_up(plan: StackPlan, seeded: Sample, tokens: Path) -> int:
+def _kept_up(plan: StackPlan, seeded: Sample, settings: Settings, passed: PassedSettings, tokens: Path) -> int:
     """Run the Procfile's processes until a signal comes or the API ends, and then end the others."""
     welcome.write_tokens(tokens, plan, seeded)
     # A worker that is at work when it is asked to end takes the ten seconds of Celery's soft shutdown.
     honcho.manager.KILL_WAIT = stack.STOP_SECONDS
     commands = stack.commands()
-    manager = _PatientManager(len(commands), lambda: _announce(plan, seeded, tokens))
+    services = settings.catalogue.services
+    manager = _PatientManager(len(commands), lambda: _announce(plan, seeded, services, tokens))
     for process, command in commands.items():
-        own = {"LOCKBOX_LOG_FORMAT": "console", **plan.variables(process)}
+        own = {"LOCKBOX_LOG_FORMAT": "console", **passed.of(process), **plan.variables(process)}
         words = shlex.split(Template(command).substitute(own))
         if process != API:
             words = [sys.executable, "-m", "cli.restart", *words]
@@ -160,12 +171,12 @@ class _TeePrinter(honcho.printer.Printer):  # type: ignore[misc] # honcho has no
             self._tell(message.data)
 
 
-def _announce(plan: StackPlan, seeded: Sample, tokens: Path) -> None:
+def _announce(plan: StackPlan, seeded: Sample, services: Mapping[str, Service], tokens: Path) -> None:
     flower = Flower(plan)
     until = time.monotonic() + READY_SECONDS
     while time.monotonic() < until:
         if flower.sees({"core", "notifications"}) and stack.is_ready(plan):
-            welcome.show(CONSOLE, plan, seeded, tokens)
+            welcome.show(CONSOLE, plan, seeded, services, tokens)
             break
         time.sleep(0.2)
     else:

@@ -1,6 +1,7 @@
 """What `make run` tells a newcomer: addresses, sample people with their tokens, and a call that works as it is."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -11,9 +12,11 @@ from cli import stack
 from cli.sample import CUSTOMER, VENDOR, Sample
 from cli.stack import StackPlan
 from config.embedded.folder import write_private
+from config.service_catalogue import Service
 
 TOKENS = stack.CHECKOUT / "var" / "tokens.env"
 WIDEST = 100
+USUAL = "exchange-online"
 
 
 def write_tokens(path: Path, plan: StackPlan, seeded: Sample) -> None:
@@ -25,7 +28,7 @@ def write_tokens(path: Path, plan: StackPlan, seeded: Sample) -> None:
     write_private(path, "".join(f"{name}={value}\n" for name, value in values.items()))
 
 
-def show(console: Console, plan: StackPlan, seeded: Sample, tokens: Path) -> None:
+def show(console: Console, plan: StackPlan, seeded: Sample, services: Mapping[str, Service], tokens: Path) -> None:
     """Print it in one write, so that no log line comes between."""
     width = min(WIDEST, console.width)
     paper = Console(file=io.StringIO(), width=width, force_terminal=console.is_terminal, highlight=False)
@@ -36,7 +39,7 @@ def show(console: Console, plan: StackPlan, seeded: Sample, tokens: Path) -> Non
             paper.print(f"  [bold]{who:<5}[/] {role:<15} {token}", soft_wrap=True)
         where = tokens.relative_to(stack.CHECKOUT) if tokens.is_relative_to(stack.CHECKOUT) else tokens
         paper.print(f"\nAsk for access as erin (the tokens, as $ERIN and so on, and $API are in {where}):\n")
-        paper.print(_curl(plan, seeded), soft_wrap=True, markup=False)
+        paper.print(_curl(plan, seeded, services), soft_wrap=True, markup=False)
     console.file.write(f"\n{written.get()}\n")
     console.file.flush()
 
@@ -59,10 +62,11 @@ def _people(seeded: Sample) -> list[tuple[str, str, str]]:
     return [(who, roles[who].replace("_", " "), token) for who, token in seeded.tokens.items()]
 
 
-def _curl(plan: StackPlan, seeded: Sample) -> str:
+def _curl(plan: StackPlan, seeded: Sample, services: Mapping[str, Service]) -> str:
+    service = USUAL if USUAL in services else next(iter(services))
     body = (
-        f'{{"tenant":"{seeded.tenant}","service":"exchange-online",'
-        f'"resources":["mailbox:anna@{seeded.tenant}.example"],"reason_code":"support_case",'
+        f'{{"tenant":"{seeded.tenant}","service":"{service}",'
+        f'"resources":["mailbox:anna@{seeded.tenant}.example"],"actions":["{services[service].actions[0]}"],"reason_code":"support_case",'
         '"justification":"Mails bounce since this morning.","case_ref":"CASE-1","access_window":600}'
     )
     return (

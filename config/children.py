@@ -8,6 +8,11 @@ from pathlib import Path
 OURS = ("LOCKBOX_", "FLOWER_")
 
 
+def given() -> dict[str, str]:
+    """Return the LOCKBOX_ variables of this process, which its children get only by `environment`'s values."""
+    return {name: value for name, value in os.environ.items() if name.upper().startswith("LOCKBOX_")}
+
+
 def environment(values: Mapping[str, str]) -> dict[str, str]:
     """Return an environment for a child: no LOCKBOX_ variable of ours, these values, and this Python first.
 

@@ -110,6 +110,25 @@ def test_what_it_prints_works_and_ctrl_c_stops_all(fresh: ModuleRunner) -> None:
     assert fresh.left() == []
 
 
+@pytest.mark.far
+def test_it_takes_the_callers_own_catalogue_and_says_what_it_does_not_take(fresh: ModuleRunner) -> None:
+    own = fresh.place / "own.yaml"
+    own.write_text("services: {payroll: {title: Payroll, actions: [export]}}\nplans: {standard: {}}\n")
+    given = {"LOCKBOX_CATALOGUE": str(own), "LOCKBOX_CATALOG": str(own), "LOCKBOX_PUBLIC_URL": "http://localhost:1"}
+    with run(fresh, **given) as running:
+        said = read_until(running, "curl ")
+        curl = subprocess.run(shlex.split(said.splitlines()[-1]), capture_output=True, text=True, check=False)
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=SECONDS)
+
+    assert json.loads(curl.stdout)["service"] == "payroll"
+    assert json.loads(curl.stdout)["actions"] == ["export"]
+    assert "LOCKBOX_CATALOG is not passed on: there is no such setting; did you mean LOCKBOX_CATALOGUE?" in said
+    assert "LOCKBOX_PUBLIC_URL is not passed on: it follows from the port" in said
+    assert "LOCKBOX_CATALOGUE is not" not in said
+    assert running.returncode == 0
+
+
 def workers(running: "subprocess.Popen[str]") -> set[int]:
     """Return the pids of core workers without their pools."""
     found = set()
