@@ -157,6 +157,7 @@ def make_app(
         yield
         heart.stop()
         app.state.live_updates.stop()
+        await database.schedule.followed()
         database.dispose()
         app.state.vital.engine.dispose()
 

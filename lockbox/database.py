@@ -25,7 +25,7 @@ from sqlmodel import Session
 
 from lockbox.errors import NotReplicated
 from lockbox.failpoints import failpoint
-from lockbox.schedule import IndexEntry, Schedule, ScheduleIndex
+from lockbox.schedule import IndexEntry, News, Promises, Schedule, ScheduleIndex
 
 log = structlog.get_logger(__name__)
 
@@ -33,8 +33,6 @@ Clock = Callable[["UnitOfWork"], datetime]
 Key = TypeVar("Key")
 Values = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 Query = tuple[TextClause, Mapping[str, Any]]
-Promises = Mapping[ScheduleIndex, Sequence[IndexEntry]]
-News = Mapping[str | None, Iterable[str]]
 
 STILL_THERE = {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3, "tcp_user_timeout": 15_000}
 """A silent network is noticed within twenty seconds; in seconds, the last in milliseconds."""

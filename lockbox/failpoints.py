@@ -14,6 +14,8 @@ POINTS = {
     "decide.after_update": "request, decision, event and its row in the outbox are written, and nothing is committed",
     "pipeline.before_commit": "a call on the event loop, or a group, is judged, and what it writes is not sent",
     "pipeline.after_commit": "a call on the event loop, or a group, is committed, and nothing is armed or answered",
+    "pipeline.before_arm": "calls on the event loop are committed and may be answered, and no index knows of them",
+    "pipeline.after_arm": "the indexes know what calls on the event loop promised",
     "transaction.before_arm": "a transaction is committed, and an index does not know of it",
     "transaction.after_arm": "an index knows what a transaction promised; the next one, or the caller, does not",
     "schedule.after_part": "some hundred of all that was promised are armed",

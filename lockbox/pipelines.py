@@ -13,7 +13,6 @@ from functools import lru_cache, partial
 from typing import Any, Generic, TypeVar, cast
 
 import psycopg
-from anyio import CapacityLimiter, to_thread
 from greenlet import getcurrent, greenlet
 from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline
 from psycopg.abc import PQGen
@@ -26,7 +25,6 @@ from sqlalchemy.exc import OperationalError
 from lockbox import database
 from lockbox.database import MOST_PREPARED, Database, Query, UnitOfWork, Values
 from lockbox.failpoints import failpoint
-from lockbox.schedule import IndexEntry, ScheduleIndex
 
 Answer = TypeVar("Answer")
 
@@ -320,7 +318,7 @@ class SharedTransaction:
             one.go_on(results)
 
     async def _commit(self, members: Sequence[GroupMember[Any]]) -> None:
-        """Send the writes of these members with the commit, arm the schedule, and answer them."""
+        """Send the writes of these members with the commit, answer them, and have the schedule armed beside that."""
         sent = [one for member in members for one in self._own(member, member.work.taken()[0])]
         self._is_committing = bool(members)
         warnings: list[str | None] = []
@@ -332,11 +330,11 @@ class SharedTransaction:
             failpoint("pipeline.after_commit")
         finally:
             self._connection.remove_notice_handler(collect)
-        await _follow(self._db, members)
         for one in members:
             if warnings:
                 one.fail(database.not_replicated())
             one.tell()
+            self._db.schedule.follow(one.work.promises, one.work.news)
 
     def _own(self, member: GroupMember[Any], queries: Sequence[Query]) -> list[Sent]:
         """Return these statements of a member under its own session variables."""
@@ -368,19 +366,6 @@ def _resting(members: Sequence[GroupMember[Any]]) -> list[GroupMember[Any]]:
         if one.is_refused and one.work.has_written:
             raise MemberFailed(one)
     return [one for one in members if one.rests]
-
-
-async def _follow(db: Database, members: Sequence[GroupMember[Any]]) -> None:
-    """Arm and publish in a thread: Redis may be slow."""
-    promises: dict[ScheduleIndex, list[IndexEntry]] = {}
-    news: dict[str | None, dict[str, None]] = {}
-    for one in members:
-        for index, entries in one.work.promises.items():
-            promises.setdefault(index, []).extend(entries)
-        for side, ids in one.work.news.items():
-            news.setdefault(side, {}).update(ids)
-    if promises or news:
-        await to_thread.run_sync(db.follow, promises, news, limiter=CapacityLimiter(1))
 
 
 async def _result(statement: TextClause | str, cursor: AsyncCursor[Any]) -> Result[*tuple[Any, ...]]:

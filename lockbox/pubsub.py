@@ -1,14 +1,16 @@
-"""Publish ids of changed rows on Redis channels, listen to them, and record who is viewing a request."""
+"""Publish ids of changed rows on Redis channels, listen to them and to bells, and record who is viewing a request."""
 
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 import structlog
 from redis import Redis
 from redis.exceptions import RedisError
+
+from lockbox.redis_scripts import RedisUnavailable, redis_errors
 
 LASTS = timedelta(minutes=5)
 log = structlog.get_logger(__name__)
@@ -178,3 +180,48 @@ class Listener(threading.Thread):
         ids = frozenset(said.decode("ascii", errors="replace").split())
         if channel in self._sides and ids:
             self._on_message(ids, self._sides[channel])
+
+
+class Bell:
+    """Sleep until something is due or armed; a lost message costs at most the given timeout."""
+
+    def __init__(self, client: "Redis", name: str) -> None:
+        self._name = name.encode()
+        self._channel = bell_of(database_number(client))
+        self._pubsub = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        self._listening = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pubsub.close()
+
+    def listen(self) -> None:
+        """Subscribe if not yet done; call it before the claim, so that nothing armed after the claim is missed.
+
+        Raises:
+            RedisUnavailable: Redis can't be reached.
+        """
+        if self._listening:
+            return
+        with redis_errors():
+            self._pubsub.subscribe(self._channel)
+        self._listening = True
+
+    def wait(self, seconds: float) -> None:
+        """Sleep for at most that long.
+
+        Raises:
+            RedisUnavailable: the connection broke; listen again before the next claim.
+        """
+        until = time.monotonic() + seconds
+        try:
+            while (left := until - time.monotonic()) > 0:
+                message = self._pubsub.get_message(timeout=left)
+                if message and message["data"] == self._name:
+                    return
+        except (RedisError, OSError, ValueError) as error:
+            self._listening = False
+            self._pubsub.close()
+            raise RedisUnavailable(type(error).__name__) from error

@@ -15,10 +15,11 @@ from lockbox.database import Database
 from lockbox.failpoints import failpoint
 from lockbox.notifications import fan_out, queue
 from lockbox.notifications.outbox import KIND
+from lockbox.redis_scripts import RedisUnavailable
 from lockbox.requests import policy_store, timers
 from lockbox.requests.deadlines import clock_task
 from lockbox.requests.lifecycle import State
-from lockbox.schedule import CLOCK, INDEXES, NOTIFICATIONS, IndexEntry, RedisUnavailable, ScheduleIndex
+from lockbox.schedule import CLOCK, INDEXES, NOTIFICATIONS, IndexEntry, ScheduleIndex
 
 log = structlog.get_logger(__name__)
 

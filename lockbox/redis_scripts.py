@@ -1,10 +1,15 @@
 """Lua scripts of the schedule, a few milliseconds a call, the client for them, and the count of what Redis holds."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
+from redis.asyncio import Redis as LoopRedis
+from redis.asyncio.retry import Retry as LoopRetry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
 UNACKED = "unacked"
@@ -113,6 +118,19 @@ return 1
 """
 
 
+class RedisUnavailable(Exception):  # noqa: N818 - a state of affairs that callers plan for
+    """Redis is unreachable or refuses; Postgres holds everything that it holds."""
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """Raise RedisUnavailable for each error of Redis."""
+    try:
+        yield
+    except RedisError as error:
+        raise RedisUnavailable(type(error).__name__) from error
+
+
 @dataclass(frozen=True)
 class QueueDepth:
     """Counts in Redis: clocks due in a span, notifications with leased ones, and unacknowledged Celery messages.
@@ -166,4 +184,11 @@ def connect(url: str, *, timeout: float) -> "Redis":
         socket_connect_timeout=timeout,
         socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),
+    )
+
+
+def connect_on_loop(url: str) -> "LoopRedis":
+    """Return the same for an event loop, which bounds a call itself."""
+    return LoopRedis.from_url(
+        url, protocol=2, driver_info=None, socket_keepalive=True, retry=LoopRetry(NoBackoff(), 0)
     )

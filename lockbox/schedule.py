@@ -1,24 +1,23 @@
 """Keep the schedule: Redis sorted sets of ids by due time, which can be rebuilt from Postgres."""
 
+import asyncio
 import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import structlog
-from redis import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from lockbox import pubsub, redis_scripts
 from lockbox.failpoints import failpoint
-from lockbox.pubsub import Listener, OnConnection, OnMessage
-from lockbox.redis_scripts import ARM, CLAIM, MARK, QueueDepth
+from lockbox.pubsub import Bell, Listener, OnConnection, OnMessage
+from lockbox.redis_scripts import ARM, CLAIM, MARK, QueueDepth, RedisUnavailable, redis_errors
 
 log = structlog.get_logger(__name__)
 
@@ -35,10 +34,6 @@ POLL_TIMEOUT = 2.0
 BREAKER_SECONDS = 2.0
 
 Answer = TypeVar("Answer")
-
-
-class RedisUnavailable(Exception):  # noqa: N818 - a state of affairs that callers plan for
-    """Redis is unreachable or refuses; Postgres holds everything that it holds."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +95,10 @@ class IndexEntry:
         return str(math.ceil(self.due.timestamp() * 1000))
 
 
+Promises = Mapping[ScheduleIndex, Sequence[IndexEntry]]
+News = Mapping[str | None, Iterable[str]]
+
+
 @dataclass(frozen=True)
 class ScheduleClaim:
     """The result of a claim: ids by kind, how long until the next is due, and whether the index is whole."""
@@ -113,42 +112,95 @@ class Schedule:
     """The two sorted sets of one Lockbox on one Redis or Valkey; `patience` is how many seconds arming may take."""
 
     def __init__(self, url: str, *, patience: float | None = None) -> None:
-        self._arming = redis_scripts.connect(url, timeout=patience or ARM_TIMEOUT)
+        self._patience = patience or ARM_TIMEOUT
+        self._arming = redis_scripts.connect(url, timeout=self._patience)
         self._polling = redis_scripts.connect(url, timeout=POLL_TIMEOUT)
         self._arm = self._arming.register_script(ARM)
         self._claim = self._polling.register_script(CLAIM)
         self._mark = self._polling.register_script(MARK)
-        number = pubsub.database_number(self._arming)
-        self._bell, self._news = pubsub.bell_of(number), pubsub.channel_of(number)
+        self._number = pubsub.database_number(self._arming)
+        self._bell, self._news = pubsub.bell_of(self._number), pubsub.channel_of(self._number)
         self._skip_until = 0.0
+        self._on_loop = redis_scripts.connect_on_loop(url)
+        self._promised: dict[ScheduleIndex, list[IndexEntry]] = {}
+        self._told: dict[str | None, dict[str, None]] = {}
+        self._following: asyncio.Task[None] | None = None
 
     def arm(self, index: ScheduleIndex, promises: Sequence[IndexEntry], *, only_missing: bool = False) -> bool:
         """Make the index hold what Postgres promises for these ids; drop their leases; ring the bell if sooner.
 
         Arming, settling after a handler's commit, and rebuilding are this one operation; all but rebuilding publish
         the ids. With `only_missing`, an id that is held or leased is left alone. It never raises and takes at most
-        its patience, a tenth of a second: after a failure the next calls are skipped for two seconds.
-
-        Returns:
-            Whether Redis accepted it.
+        its patience, a tenth of a second: after a failure the next calls are skipped for two seconds. What is
+        returned is whether Redis accepted it.
         """
-        if time.monotonic() < self._skip_until:
-            return False
-        try:
-            news = self._news if index.publishes and not only_missing else ""
-            for start in range(0, len(promises), MOST_A_CALL):
-                part = promises[start : start + MOST_A_CALL]
-                words: list[str | int] = [self._bell, index.name, int(only_missing), news]
-                words += [len(index.kinds), *index.kinds]
-                for (kind, score), alike in groupby(part, key=lambda one: (one.kind, one.score)):
-                    words += [kind, score, " ".join(one.id for one in alike)]
-                self._arm(keys=index.keys, args=words)
-                failpoint("schedule.after_part")
-        except RedisError as error:
-            self._skip_until = time.monotonic() + BREAKER_SECONDS
-            log.warning("schedule.arm_skipped", index=index.name, count=len(promises), error=type(error).__name__)
-            return False
+        return self._tried("arm", lambda: self._arm_parts(index, promises, only_missing=only_missing)) or False
+
+    def _arm_parts(self, index: ScheduleIndex, promises: Sequence[IndexEntry], *, only_missing: bool) -> bool:
+        for words in self._parts(index, promises, only_missing=only_missing):
+            self._arm(keys=index.keys, args=words)
+            failpoint("schedule.after_part")
         return True
+
+    def _parts(
+        self, index: ScheduleIndex, promises: Sequence[IndexEntry], *, only_missing: bool = False
+    ) -> Iterator[list[str | int]]:
+        """Yield the arguments of the script for each part of what is promised."""
+        news = self._news if index.publishes and not only_missing else ""
+        for start in range(0, len(promises), MOST_A_CALL):
+            part = promises[start : start + MOST_A_CALL]
+            words: list[str | int] = [self._bell, index.name, int(only_missing), news]
+            words += [len(index.kinds), *index.kinds]
+            for (kind, score), alike in groupby(part, key=lambda one: (one.kind, one.score)):
+                words += [kind, score, " ".join(one.id for one in alike)]
+            yield words
+
+    def follow(self, promises: Promises, news: News) -> None:
+        """Arm and publish beside what goes on in the event loop, in this order, by the rules of `arm` and `tell`."""
+        for index, promised in promises.items():
+            self._promised.setdefault(index, []).extend(promised)
+        for side, ids in news.items():
+            self._told.setdefault(side, {}).update(dict.fromkeys(ids))
+        if self._following is None or self._following.done():
+            self._following = asyncio.create_task(self._follow_all())
+
+    async def _follow_all(self) -> None:
+        while self._promised or self._told:
+            promised, told, self._promised, self._told = self._promised, self._told, {}, {}
+            if time.monotonic() < self._skip_until:
+                continue
+            failpoint("pipeline.before_arm")
+            try:
+                async with asyncio.timeout(self._patience):
+                    await self._send(list(self._calls(promised, told)))
+            except (RedisError, TimeoutError) as error:
+                self._skip("follow", error)
+                continue
+            failpoint("pipeline.after_arm")
+
+    def _calls(self, promises: Promises, news: News) -> Iterator[tuple[str | int, ...]]:
+        for index, promised in promises.items():
+            for words in self._parts(index, promised):
+                yield "EVALSHA", self._arm.sha, len(index.keys), *index.keys, *words
+        for side, ids in news.items():
+            yield "PUBLISH", pubsub.channel_of(self._number, side), " ".join(ids)
+
+    async def _send(self, calls: Iterable[tuple[str | int, ...]]) -> None:
+        """Send calls in one write, to a Redis that began anew with the script."""
+        pipe = self._on_loop.pipeline(transaction=False)
+        for call in calls:
+            pipe.execute_command(*call)
+        try:
+            await pipe.execute()
+        except NoScriptError:
+            await self._on_loop.script_load(ARM)
+            await self._send(calls)
+
+    async def followed(self) -> None:
+        """Wait until all of that is done, and close the event loop's connections."""
+        if self._following is not None:
+            await self._following
+        await self._on_loop.aclose()
 
     def tell(self, ids: Iterable[str], side: str | None = None) -> None:
         """Publish ids that changed without being armed, to one side only if it is given.
@@ -180,9 +232,13 @@ class Schedule:
         try:
             return call()
         except RedisError as error:
-            self._skip_until = time.monotonic() + BREAKER_SECONDS
-            log.warning("schedule.call_skipped", call=what, error=type(error).__name__)
+            self._skip(what, error)
             return None
+
+    def _skip(self, what: str, error: Exception) -> None:
+        """Skip the calls of the next two seconds, for this one failed."""
+        self._skip_until = time.monotonic() + BREAKER_SECONDS
+        log.warning("schedule.call_skipped", call=what, error=type(error).__name__)
 
     def claim(self, index: ScheduleIndex, most: int = MOST_A_CALL, *, urgent: bool = False) -> ScheduleClaim:
         """Move due members to the lease set, and offer expired leases again.
@@ -219,13 +275,13 @@ class Schedule:
 
     def _drop(self, index: ScheduleIndex, stranger: bytes) -> None:
         log.warning("schedule.foreign_member_dropped", index=index.name)
-        with _redis_errors():
+        with redis_errors():
             for key in index.keys:
                 self._polling.zrem(key, stranger)
 
     def _drop_false_mark(self, index: ScheduleIndex, last: bytes) -> None:
         """Drop a never-due member that is not the index's mark and would hide it."""
-        with _redis_errors():
+        with redis_errors():
             if self._polling.zscore(index.keys[0], last) == math.inf:
                 self._drop(index, last)
 
@@ -247,7 +303,7 @@ class Schedule:
         Raises:
             RedisUnavailable: Redis can't be reached.
         """
-        with _redis_errors():
+        with redis_errors():
             return self._polling.zscore(index.keys[0], self._epoch()) is not None
 
     def begin_rebuild(self, index: ScheduleIndex) -> tuple[str, UUID]:
@@ -258,7 +314,7 @@ class Schedule:
         Raises:
             RedisUnavailable: Redis can't be reached.
         """
-        with _redis_errors():
+        with redis_errors():
             begun = f"{BEGUN}:{self._run_id()}:"
             marks: Any = self._polling.zrangebyscore(index.keys[0], "+inf", "+inf")
             known = [mark for one in marks if (mark := one.decode(errors="replace")).startswith(begun)]
@@ -280,10 +336,7 @@ class Schedule:
         return moved if self._replace_mark(index, mark, moved) else ""
 
     def mark_whole(self, index: ScheduleIndex, begun: str) -> bool:
-        """Note that the index holds everything that Postgres promises, unless data was lost since the rebuild began.
-
-        Returns:
-            Whether the mark of the rebuild was still there.
+        """Note that the index holds all that Postgres promises; return False if it was lost since the rebuild began.
 
         Raises:
             RedisUnavailable: Redis can't be reached.
@@ -291,12 +344,12 @@ class Schedule:
         return self._replace_mark(index, begun, self._epoch())
 
     def _replace_mark(self, index: ScheduleIndex, mark: str, by: str) -> bool:
-        with _redis_errors():
+        with redis_errors():
             return bool(self._mark(keys=[index.keys[0]], args=[mark, by]))
 
     def ping(self) -> None:
         """Raise RedisUnavailable unless Redis answers and would not evict its data."""
-        with _redis_errors():
+        with redis_errors():
             memory: Any = self._arming.info("memory")
         if memory.get("maxmemory_policy", "noeviction") != "noeviction":
             raise RedisUnavailable("set maxmemory-policy to noeviction: this Redis may drop queues and schedules")
@@ -312,7 +365,7 @@ class Schedule:
         Raises:
             RedisUnavailable: Redis can't be reached.
         """
-        with _redis_errors():
+        with redis_errors():
             count: Any = self._polling.zcard(index.keys[1])
         return int(count)
 
@@ -322,75 +375,24 @@ class Schedule:
         Raises:
             RedisUnavailable: Redis can't be reached.
         """
-        with _redis_errors():
+        with redis_errors():
             return redis_scripts.measure(self._polling, CLOCK.keys[0], NOTIFICATIONS.keys, span)
 
-    def bell(self, index: ScheduleIndex) -> "Bell":
+    def bell(self, index: ScheduleIndex) -> Bell:
         """Return a listener that wakes its owner when something sooner is armed on this index."""
-        return Bell(self._polling, index)
+        return Bell(self._polling, index.name)
 
     def close(self) -> None:
         """Close every connection."""
         self._arming.close()
         self._polling.close()
+        if self._following is not None and (loop := self._following.get_loop()).is_running():
+            asyncio.run_coroutine_threadsafe(self.followed(), loop)
 
     def _epoch(self) -> str:
         return f"{EPOCH}:{self._run_id()}"
 
     def _run_id(self) -> str:
-        with _redis_errors():
+        with redis_errors():
             server: Any = self._polling.info("server")
         return str(server["run_id"])
-
-
-class Bell:
-    """Sleep until something is due or armed; a lost message costs at most the given timeout."""
-
-    def __init__(self, client: "Redis", index: ScheduleIndex) -> None:
-        self._index = index
-        self._channel = pubsub.bell_of(pubsub.database_number(client))
-        self._pubsub = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
-        self._listening = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pubsub.close()
-
-    def listen(self) -> None:
-        """Subscribe if not yet done; call it before the claim, so that nothing armed after the claim is missed.
-
-        Raises:
-            RedisUnavailable: Redis can't be reached.
-        """
-        if self._listening:
-            return
-        with _redis_errors():
-            self._pubsub.subscribe(self._channel)
-        self._listening = True
-
-    def wait(self, seconds: float) -> None:
-        """Sleep for at most that long.
-
-        Raises:
-            RedisUnavailable: the connection broke; listen again before the next claim.
-        """
-        until = time.monotonic() + seconds
-        try:
-            while (left := until - time.monotonic()) > 0:
-                message = self._pubsub.get_message(timeout=left)
-                if message and message["data"] == self._index.name.encode():
-                    return
-        except (RedisError, OSError, ValueError) as error:
-            self._listening = False
-            self._pubsub.close()
-            raise RedisUnavailable(type(error).__name__) from error
-
-
-@contextmanager
-def _redis_errors() -> Iterator[None]:
-    try:
-        yield
-    except RedisError as error:
-        raise RedisUnavailable(type(error).__name__) from error

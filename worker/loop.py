@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError as BrokerAway
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from lockbox.schedule import RedisUnavailable
+from lockbox.redis_scripts import RedisUnavailable
 from worker.fork_lock import ForkGate
 from worker.runtime import Runtime
 

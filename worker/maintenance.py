@@ -29,7 +29,8 @@ from lockbox.monitoring.heartbeats import HeartbeatSender, ProcessPart
 from lockbox.notifications import checkpoint_digest
 from lockbox.pubsub import OPERATORS
 from lockbox.reconcile import Step
-from lockbox.schedule import CLOCK, MOST_A_CALL, RedisUnavailable
+from lockbox.redis_scripts import RedisUnavailable
+from lockbox.schedule import CLOCK, MOST_A_CALL
 from worker import messages
 from worker.loop import WorkerLoop
 from worker.runtime import Runtime

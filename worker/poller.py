@@ -11,7 +11,9 @@ from kombu.exceptions import OperationalError as BrokerAway
 
 from lockbox import reconcile
 from lockbox.failpoints import failpoint
-from lockbox.schedule import CLOCK, NOTIFICATIONS, Bell, RedisUnavailable, ScheduleClaim, ScheduleIndex
+from lockbox.pubsub import Bell
+from lockbox.redis_scripts import RedisUnavailable
+from lockbox.schedule import CLOCK, NOTIFICATIONS, ScheduleClaim, ScheduleIndex
 from worker import messages
 from worker.loop import IDLE_SECONDS, WorkerLoop
 from worker.runtime import Runtime

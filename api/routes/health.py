@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.deps import DatabaseDep
 from lockbox.audit.log import witness
 from lockbox.database import Database
-from lockbox.schedule import RedisUnavailable
+from lockbox.redis_scripts import RedisUnavailable
 from lockbox.startup_checks import StartupCheckFailed, fits
 
 router = APIRouter(tags=["health"])

@@ -11,8 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lockbox import sql, startup_checks
 from lockbox.database import Database
-from lockbox.redis_scripts import QueueDepth
-from lockbox.schedule import RedisUnavailable
+from lockbox.redis_scripts import QueueDepth, RedisUnavailable
 
 KEPT = timedelta(hours=25)
 # How late the clock came, on average, to what it has ended since the last sample; or for how long the oldest waits,

@@ -20,7 +20,7 @@ from lockbox.monitoring.heartbeats import ProcessPart
 from lockbox.monitoring.invariants import audit_log_rolled_back, unverified
 from lockbox.monitoring.metrics import MOST_SILENT, HourlyCounts, MetricName, MetricSnapshot
 from lockbox.notifications.models import Channel
-from lockbox.schedule import RedisUnavailable
+from lockbox.redis_scripts import RedisUnavailable
 from lockbox.startup_checks import StartupCheckFailed
 
 log = structlog.get_logger(__name__)

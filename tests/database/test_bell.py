@@ -10,7 +10,8 @@ from datetime import timedelta
 import pytest
 from redis import Redis
 
-from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, RedisUnavailable, Schedule, ScheduleIndex
+from lockbox.redis_scripts import RedisUnavailable
+from lockbox.schedule import CLOCK, NOTIFICATIONS, IndexEntry, Schedule, ScheduleIndex
 from lockbox.sql import new_id
 
 ASLEEP, NOT_RUNG = 20.0, 0.3

@@ -12,8 +12,9 @@ from harness.people import World
 from harness.stage import own_servers
 from lockbox.database import Database
 from lockbox.reconcile import act_on_overdue, reconcile
+from lockbox.redis_scripts import RedisUnavailable
 from lockbox.requests.lifecycle import Action, State
-from lockbox.schedule import CLOCK, INDEXES, NOTIFICATIONS, RedisUnavailable, Schedule
+from lockbox.schedule import CLOCK, INDEXES, NOTIFICATIONS, Schedule
 from tests.database.scenes import assert_indexes_are_true, many, set_back, state_of
 
 ONLY = ("redis",)

@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 
 from harness.stage import RETRIED
+from lockbox.redis_scripts import RedisUnavailable
 from lockbox.schedule import (
     ARM_TIMEOUT,
     BREAKER_SECONDS,
@@ -17,7 +18,6 @@ from lockbox.schedule import (
     NOTIFICATIONS,
     POLL_TIMEOUT,
     IndexEntry,
-    RedisUnavailable,
     Schedule,
 )
 from lockbox.sql import new_id

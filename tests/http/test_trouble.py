@@ -114,8 +114,9 @@ def test_with_redis_away_requests_are_taken_and_decided_and_nobody_waits(without
     assert time.monotonic() - began < RETRIED
 
 
-def test_what_was_promised_is_armed_after_the_commit(own_door: Door) -> None:
+def test_what_was_promised_is_armed_beside_the_answer(own_door: Door) -> None:
     request_id = own_door.file().json()["id"]
+    own_door.runner.run(own_door.db.schedule.followed())
 
     assert f"remind:{request_id}" in own_door.db.schedule.members(CLOCK)
     assert own_door.db.schedule.members(NOTIFICATIONS)

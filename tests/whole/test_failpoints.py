@@ -8,7 +8,7 @@ from config.embedded import ServerAddresses
 from tests.whole.failpoints.scenes import SCENES, Theatre, theatre
 
 QUICK = {
-    "api transaction.before_arm",
+    "api pipeline.before_arm",
     "worker poller.before_send",
     "worker sealer.before_ship",
     "notifications smtp.after_data",
