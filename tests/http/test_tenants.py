@@ -231,7 +231,8 @@ def test_a_bad_mode_is_refused(door: Door, body: Any) -> None:
 def test_enforce_without_an_entitled_plan_is_refused_and_a_lapsed_plan_changes_no_mode(open_door: OpenDoor) -> None:
     door = open_door()
     plans = {"standard": Plan(), "basic": Plan(lockbox=False)}
-    door.client = client(make_app(SETTINGS.model_copy(update={"plans": plans}), door.db))
+    catalogue = SETTINGS.catalogue.model_copy(update={"plans": plans})
+    door.client = client(make_app(SETTINGS.model_copy(update={"catalogue": catalogue}), door.db))
 
     lapsed = door.call("olga", "PUT", at(door, "/plan"), json={"plan": "basic"})
     kept = door.get("tara", at(door)).json()["mode"]
