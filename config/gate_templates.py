@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 VARIABLE = re.compile(r"\{([a-z][a-z0-9_]{0,31})\}")
 BRACES = re.compile(r"\{[^{}]*\}|[{}]")
@@ -36,6 +37,7 @@ class TextTemplate:
     variables: tuple[str, ...]
 
 
+@lru_cache(maxsize=1024)
 def parse_path(template: str) -> tuple[TemplateSegment, ...]:
     """Return the segments of a path's template, such as `/mailboxes/{address}/messages/{}`.
 

@@ -322,3 +322,17 @@ def test_what_another_program_would_misread_is_refused(
 
     with pytest.raises(UnsafeSettings, match=name):
         load()
+
+
+def test_issuers_of_the_catalogue_must_be_https_in_production(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "services: {mail: {title: Mail}}\nplans: {standard: {}}\n"
+        "issuers: [{issuer: 'https://a.example', audience: x, jwks_url: 'http://localhost/keys'}]\n"
+    )
+    set_up(monkeypatch, LOCKBOX_CATALOGUE=str(own))
+
+    with pytest.raises(UnsafeSettings, match="LOCKBOX_CATALOGUE: issuers must be https"):
+        load()
