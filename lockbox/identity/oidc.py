@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +22,7 @@ from joserfc.errors import (
     InvalidKeyTypeError,
     JoseError,
 )
+from joserfc.jwk import KeySet
 
 from config.issuers import IdentityProvider
 from lockbox.errors import Busy, NotSignedIn
@@ -29,6 +31,7 @@ from lockbox.identity.oidc_providers import (
     IdentityProviders,
     ProviderMetadata,
     SignatureRegistry,
+    has_key,
     read_object,
 )
 from lockbox.safe_http import FetchFailed
@@ -48,8 +51,9 @@ BEARER_TYPES = frozenset({"jwt", "at+jwt"})
 NEVER_BEARERS = frozenset({"events", "cnf"})
 
 NOT_ACCEPTED = "The token was not accepted; sign in again and use the new one."
-TOO_LONG = "The token lasts longer than 24 hours; have the identity provider issue shorter ones."
+TOO_LONG = "The token lasts longer than {longest}; have the identity provider issue shorter ones."
 EXPIRED = "The token has expired; sign in again."
+UNKNOWN_ISSUER = "The token's issuer is not set up here; use a token of an issuer that is."
 NOT_COMPLETED = "The sign-in was not completed; start it again."
 NO_BROWSER = "This identity provider is not set up for browsers; use another way to sign in."
 
@@ -57,6 +61,10 @@ NO_BROWSER = "This identity provider is not set up for browsers; use another way
 OTHER_KEY = (BadSignatureError, InvalidKeyIdError, InvalidKeyTypeError, InvalidKeyCurveError)
 # joserfc 1.8 raises these for malformed input, besides its own errors.
 MALFORMED = (JoseError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+
+
+class UnexplainedSignature(NotSignedIn):
+    """None of the keys made the signature; the provider may have replaced the key and kept its id."""
 
 
 class Claims(jwt.JWTClaimsRegistry):
@@ -83,6 +91,15 @@ class VerifiedIdentity:
 
 
 @dataclass(frozen=True)
+class UnverifiedToken:
+    """A token as it was shown: parsed, and nothing in it believed. `issuer` is the provider that it names, if any."""
+
+    text: str = field(repr=False)
+    header: Mapping[str, Any] = field(repr=False)
+    issuer: str | None
+
+
+@dataclass(frozen=True)
 class AuthorizationRequest:
     """A login to which the browser is redirected; everything but the URL is stored for its return."""
 
@@ -104,11 +121,12 @@ def verify(token: str, issuers: IdentityProviders, now: datetime) -> VerifiedIde
         NotSignedIn: the token is malformed, forged, not meant for us or not valid now.
         Busy: the issuer's keys are not known and can't be fetched.
     """
-    name = _read(token)[1].get("iss")
-    issuer = issuers.configured(name) if isinstance(name, str) else None
+    shown = parse(token)
+    issuer = issuers.configured(shown.issuer) if shown.issuer is not None else None
     if issuer is None:
-        raise NotSignedIn("The token's issuer is not set up here; use a token of an issuer that is.")
-    return _verified_identity(_claims(token, issuer, issuers, audience=issuer.audience, types=BEARER_TYPES, now=now))
+        raise NotSignedIn(UNKNOWN_ISSUER)
+    claims = _claims(shown, issuer, issuers, audience=issuer.audience, types=BEARER_TYPES, now=now)
+    return verified_identity(claims)
 
 
 def begin(issuer: IdentityProvider, metadata: ProviderMetadata, redirect_uri: str) -> AuthorizationRequest:
@@ -171,10 +189,10 @@ def finish(
         raise NotSignedIn(NOT_COMPLETED)
     form = {"grant_type": "authorization_code", "code": code, "code_verifier": verifier, "redirect_uri": redirect_uri}
     token = _exchange(issuers, issuer, issuer.client_id, form)
-    claims = _claims(token, issuer, issuers, audience=issuer.client_id, types=ID_TOKEN_TYPES, now=now)
+    claims = _claims(parse(token), issuer, issuers, audience=issuer.client_id, types=ID_TOKEN_TYPES, now=now)
     if claims.get("nonce") != nonce or claims.get("azp", issuer.client_id) != issuer.client_id:
         raise NotSignedIn(NOT_COMPLETED)
-    return _verified_identity(claims)
+    return verified_identity(claims)
 
 
 def _exchange(issuers: IdentityProviders, issuer: IdentityProvider, client_id: str, form: dict[str, str]) -> str:
@@ -197,35 +215,68 @@ def _exchange(issuers: IdentityProviders, issuer: IdentityProvider, client_id: s
     return token
 
 
-def _read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parse header and claims without verifying them."""
+def parse(token: str) -> UnverifiedToken:
+    """Parse a token without verifying it.
+
+    Raises:
+        NotSignedIn: it is malformed, names a claim twice (RFC 7519 section 4) or needs an extension.
+    """
     if len(token) > MOST_TOKEN_BYTES:
         raise NotSignedIn(NOT_ACCEPTED)
     try:
         shown = jws.extract_compact(token.encode("ascii"), None, SignatureRegistry())
-        header, claims = shown.headers(), json.loads(shown.payload)
+        header, claims = shown.headers(), json.loads(shown.payload, object_pairs_hook=_distinct)
     except MALFORMED:
         raise NotSignedIn(NOT_ACCEPTED) from None
     # No extension of RFC 7515 section 4.1.11 is supported, and RFC 7797 section 7 keeps b64 out of JWTs.
     if not isinstance(header, dict) or not isinstance(claims, dict) or "crit" in header or "b64" in header:
         raise NotSignedIn(NOT_ACCEPTED)
-    return header, claims
+    name = claims.get("iss")
+    return UnverifiedToken(token, header, name if isinstance(name, str) else None)
 
 
-def _claims(
-    token: str,
+def _distinct(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    named = dict(members)
+    if len(named) < len(members):
+        raise ValueError("a name is repeated")
+    return named
+
+
+def key_id(shown: UnverifiedToken, issuer: IdentityProvider, types: frozenset[str]) -> str | None:
+    """Return the id of the key that a token names, None if it names none.
+
+    Raises:
+        NotSignedIn: the token is of another type, or signed by an algorithm that is not this provider's.
+    """
+    kid, kind = shown.header.get("kid"), str(shown.header.get("typ", "jwt")).lower().removeprefix("application/")
+    if not isinstance(kid, str | None) or kind not in types or shown.header.get("alg") not in issuer.algorithms:
+        raise NotSignedIn(NOT_ACCEPTED)
+    return kid
+
+
+def verified_claims(
+    shown: UnverifiedToken,
     issuer: IdentityProvider,
-    issuers: IdentityProviders,
+    keys: KeySet,
     *,
     audience: str,
-    types: frozenset[str],
     now: datetime,
+    longest: int = MOST_LIFE_SECONDS,
 ) -> dict[str, Any]:
-    """Return the claims of a token that this provider signed for that audience and that is valid now."""
-    header = _read(token)[0]
-    kid, kind = header.get("kid"), str(header.get("typ", "jwt")).lower().removeprefix("application/")
-    if not isinstance(kid, str | None) or kind not in types or header.get("alg") not in issuer.algorithms:
-        raise NotSignedIn(NOT_ACCEPTED)
+    """Return the claims of a token that one of these keys signed for that audience and that is valid now.
+
+    Args:
+        shown: the token; `key_id` has found nothing wrong with its header.
+        issuer: the provider that it names.
+        keys: the provider's.
+        audience: whom it must be meant for.
+        now: the present, aware.
+        longest: for how many seconds it may have been issued.
+
+    Raises:
+        UnexplainedSignature: none of these keys made its signature.
+        NotSignedIn: it is not for us, not valid now, or no bearer token.
+    """
     rules = Claims(
         now=int(now.timestamp()),
         leeway=LEEWAY_SECONDS,
@@ -235,9 +286,12 @@ def _claims(
         exp={"essential": True},
         iat={"essential": True},
     )
-    claims = _signed(token, issuer, issuers, kid)
+    registry = SignatureRegistry(algorithms=issuer.algorithms, strict_check_header=False)
     try:
+        claims = jwt.decode(shown.text, keys, registry=registry).claims
         rules.validate(claims)
+    except OTHER_KEY:
+        raise UnexplainedSignature(NOT_ACCEPTED) from None
     except ExpiredTokenError:
         raise NotSignedIn(EXPIRED) from None
     except MALFORMED:
@@ -246,33 +300,44 @@ def _claims(
     is_for_several = isinstance(meant_for, list) and len(meant_for) > 1
     if (is_for_several or "azp" in claims) and claims.get("azp") not in parties:
         raise NotSignedIn(NOT_ACCEPTED)
-    if claims["exp"] - claims["iat"] > MOST_LIFE_SECONDS:
-        raise NotSignedIn(TOO_LONG)
+    if claims["exp"] - claims["iat"] > longest:
+        raise NotSignedIn(TOO_LONG.format(longest=_duration(longest)))
     if NEVER_BEARERS & claims.keys():
         raise NotSignedIn(NOT_ACCEPTED)
     return claims
 
 
-def _signed(token: str, issuer: IdentityProvider, issuers: IdentityProviders, kid: str | None) -> dict[str, Any]:
-    """Return the claims of a token signed by one of the provider's keys, which may be fetched once more."""
-    registry = SignatureRegistry(algorithms=issuer.algorithms, strict_check_header=False)
+def _duration(seconds: int) -> str:
+    return f"{seconds // 3600} hours" if seconds % 3600 == 0 else f"{seconds} seconds"
+
+
+def _claims(
+    shown: UnverifiedToken,
+    issuer: IdentityProvider,
+    issuers: IdentityProviders,
+    *,
+    audience: str,
+    types: frozenset[str],
+    now: datetime,
+) -> dict[str, Any]:
+    """Return the verified claims of a token; the provider's keys may be fetched, and once more if it replaced one."""
+    kid = key_id(shown, issuer, types)
     keys = issuers.keys(issuer, kid)
     try:
-        return jwt.decode(token, keys, registry=registry).claims
-    except OTHER_KEY:
-        is_known = kid is None or any(key.kid == kid for key in keys)
-        newer = issuers.newer_keys(issuer, keys) if is_known else None
-    except MALFORMED:
-        raise NotSignedIn(NOT_ACCEPTED) from None
-    try:
-        if newer is not None:
-            return jwt.decode(token, newer, registry=registry).claims
-    except MALFORMED:
-        pass
-    raise NotSignedIn(NOT_ACCEPTED)
+        return verified_claims(shown, issuer, keys, audience=audience, now=now)
+    except UnexplainedSignature:
+        newer = issuers.newer_keys(issuer, keys) if has_key(keys, kid) else None
+    if newer is None:
+        raise NotSignedIn(NOT_ACCEPTED)
+    return verified_claims(shown, issuer, newer, audience=audience, now=now)
 
 
-def _verified_identity(claims: dict[str, Any]) -> VerifiedIdentity:
+def verified_identity(claims: Mapping[str, Any]) -> VerifiedIdentity:
+    """Return the identity that verified claims are about.
+
+    Raises:
+        NotSignedIn: the subject is empty, too long or not printable.
+    """
     subject, at = claims["sub"], claims.get("auth_time", claims["iat"])
     if not 1 <= len(subject) <= LONGEST_SUBJECT or not subject.isprintable() or at < 0:
         raise NotSignedIn(NOT_ACCEPTED)

@@ -73,23 +73,40 @@ class CachedFetch(Generic[T]):
         self._value: T | None = None
         self._loaded_at = self._failed_at = self._asked_again_at = float("-inf")
 
+    def due(self) -> Future[None] | None:
+        """Begin a fetch where one is needed, and return it where nothing can be served before it ends.
+
+        A stale value is renewed in the background. After a failure there is a pause, in which nothing is begun.
+        """
+        since_failure = self._clock() - self._failed_at
+        if self.usable() is None:
+            return self._fetch() if since_failure >= COLD_PAUSE_SECONDS else None
+        if self._clock() - self._loaded_at >= RENEW_SECONDS and since_failure >= PAUSE_SECONDS:
+            self._fetch()
+        return None
+
+    def renewal(self) -> Future[None] | None:
+        """Begin one more fetch, at most once a minute; return the one under way, if there is any."""
+        with self._lock:
+            is_due = self._clock() - self._asked_again_at >= PAUSE_SECONDS
+            if is_due:
+                self._asked_again_at = self._clock()
+            fetching = self._under_way
+        return self._fetch() if is_due else fetching
+
+    def usable(self) -> T | None:
+        """Return the cached value, None if there is none or it is too old."""
+        with self._lock:
+            return self._value if self._clock() - self._loaded_at < KEEP_SECONDS else None
+
     def get(self) -> T:
-        """Return the cached value, after a fetch if there is no usable one; a stale one is renewed in the background.
+        """Return the cached value, after a fetch if there is no usable one.
 
         Raises:
             FetchFailed: nothing usable is there and it could not be fetched, or was tried a moment ago.
         """
-        value = self._usable()
-        since_failure = self._clock() - self._failed_at
-        if value is None:
-            if since_failure >= COLD_PAUSE_SECONDS:
-                self._wait(self._fetch())
-            value = self._usable()
-            if value is None:
-                raise FetchFailed("nothing usable is kept")
-        elif self._clock() - self._loaded_at >= RENEW_SECONDS and since_failure >= PAUSE_SECONDS:
-            self._fetch()
-        return value
+        self._wait(self.due())
+        return self._present()
 
     def in_background(self, seconds: float) -> T:
         """Return the cached value, or the result of a fetch within so many seconds, for a background thread.
@@ -97,13 +114,11 @@ class CachedFetch(Generic[T]):
         Raises:
             FetchFailed: as for `get`.
         """
-        if self.is_empty and self._clock() - self._failed_at >= COLD_PAUSE_SECONDS:
+        fetching = self.due()
+        if fetching is not None:
             with suppress(TimeoutError):
-                self._fetch().result(timeout=seconds)
-        value = self._usable()
-        if value is None:
-            raise FetchFailed("nothing usable is kept")
-        return value
+                fetching.result(timeout=seconds)
+        return self._present()
 
     def again(self) -> T:
         """Return the value after one more fetch, or without one if it was fetched within the last minute.
@@ -111,25 +126,14 @@ class CachedFetch(Generic[T]):
         Raises:
             FetchFailed: as for `get`, or too many calls wait for the fetch.
         """
-        with self._lock:
-            due = self._clock() - self._asked_again_at >= PAUSE_SECONDS
-            if due:
-                self._asked_again_at = self._clock()
-            fetching = self._under_way
-        if due:
-            fetching = self._fetch()
-        if fetching is not None:
-            self._wait(fetching)
+        self._wait(self.renewal())
         return self.get()
 
-    @property
-    def is_empty(self) -> bool:
-        """Return whether the next `get` has to fetch."""
-        return self._usable() is None
-
-    def _usable(self) -> T | None:
-        with self._lock:
-            return self._value if self._clock() - self._loaded_at < KEEP_SECONDS else None
+    def _present(self) -> T:
+        value = self.usable()
+        if value is None:
+            raise FetchFailed("nothing usable is kept")
+        return value
 
     def _fetch(self) -> Future[None]:
         with self._lock:
@@ -139,7 +143,9 @@ class CachedFetch(Generic[T]):
                 self._under_way = done
             return self._under_way
 
-    def _wait(self, fetching: Future[None]) -> None:
+    def _wait(self, fetching: Future[None] | None) -> None:
+        if fetching is None:
+            return
         if not self._waiting.acquire(blocking=False):
             raise FetchFailed("too many calls are waiting")
         try:
@@ -238,13 +244,28 @@ class IdentityProviders:
         """
         kept = self._keys[issuer.issuer]
         try:
-            was_empty = kept.is_empty
+            was_empty = kept.usable() is None
             keys = kept.get()
-            if kid is None or was_empty or any(key.kid == kid for key in keys):
-                return keys
-            return kept.again()
+            return keys if was_empty or has_key(keys, kid) else kept.again()
         except FetchFailed as error:
             raise Busy(UNREACHABLE) from error
+
+    def fetch_for(self, issuer: IdentityProvider, kid: str | None) -> Future[None] | None:
+        """Return the fetch to wait for before a key of that id can be found, None if there is nothing to wait for.
+
+        Like `keys`, for those that wait on an event loop: the fetch has begun, and `known_keys` serves its result.
+        """
+        kept = self._keys[issuer.issuer]
+        fetching, keys = kept.due(), kept.usable()
+        return fetching if fetching or keys is None or has_key(keys, kid) else kept.renewal()
+
+    def fetch_newer(self, issuer: IdentityProvider) -> Future[None] | None:
+        """Return one more fetch to wait for, at most one a minute; like `newer_keys` on an event loop."""
+        return self._keys[issuer.issuer].renewal()
+
+    def known_keys(self, issuer: IdentityProvider) -> KeySet | None:
+        """Return the provider's keys if they are known, without waiting; the same object until they change."""
+        return self._keys[issuer.issuer].usable()
 
     def newer_keys(self, issuer: IdentityProvider, keys: KeySet) -> KeySet | None:
         """Return the provider's keys after one more fetch, at most one a minute, or None if these are the newest.
@@ -287,7 +308,8 @@ class IdentityProviders:
         url = issuer.jwks_url or self._metadata[issuer.issuer].in_background(self._seconds + 1).jwks_url
         if url is None:
             raise FetchFailed("it names no address of its keys")
-        return read_keys(self._fetch(issuer, url))
+        keys, known = read_keys(self._fetch(issuer, url)), self.known_keys(issuer)
+        return known if known is not None and known.as_dict() == keys.as_dict() else keys
 
     def _fetch(
         self,
@@ -342,6 +364,11 @@ def read_keys(document: bytes) -> KeySet:
     if not isinstance(listed, list):
         raise FetchFailed("its keys are no JWK Set")
     return KeySet([key for entry in listed if (key := _public_key(entry)) is not None])
+
+
+def has_key(keys: KeySet, kid: str | None) -> bool:
+    """Return whether there is a key of this id; without an id, any key may be meant."""
+    return kid is None or any(key.kid == kid for key in keys)
 
 
 def read_object(document: bytes) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from lockbox import failpoints
 from lockbox.failpoints import KILLED, POINTS, UnknownFailpoint, failpoint, mark
 from tests.whole.failpoints.scenes import SCENES
 
-PLACES = ("api", "lockbox", "worker")
+PLACES = ("api", "gate", "lockbox", "worker")
 SCRIPT = """
 from lockbox import failpoints
 failpoints.arm("clock.after_lock:2")

@@ -1,0 +1,228 @@
+"""Verify the tokens that come with gated calls, and remember the verified ones for a minute at most."""
+
+import asyncio
+import hashlib
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from joserfc.jwk import KeySet
+
+from config.issuers import IdentityProvider
+from lockbox.errors import Busy, NotSignedIn
+from lockbox.identity import oidc
+from lockbox.identity.oidc import BEARER_TYPES, MOST_LIFE_SECONDS, UnexplainedSignature, UnverifiedToken
+from lockbox.identity.oidc_providers import UNREACHABLE, WAIT_SECONDS, IdentityProviders, has_key
+
+REMEMBERED_SECONDS = 60.0
+MOST_REMEMBERED = 20_000
+MOST_WAITING_CALLS = 64
+"""How many calls wait for one issuer's keys at once; further ones are refused as busy."""
+MOST_VERIFIED_TOGETHER = 256
+"""How many tokens wait for their verification at once; further ones are refused as busy."""
+THREADS = 2
+NOT_OF_THIS_PARTY = (
+    "The token was issued to a client that is not set up here; use one that was issued to a client that is."
+)
+NOT_ASCII = "The token was not accepted: it holds characters that no token has."
+OVERLOADED = "Too many tokens are being verified; try again in a moment."
+
+
+@dataclass(frozen=True)
+class GateIssuer:
+    """An issuer of the tokens of one service's callers.
+
+    `longest_seconds` is how long its tokens may be issued for. Where `authorized_parties` of the provider are named,
+    each token has to name one of them as its `azp`. `vouches_for_mail` is whether its mail addresses name people.
+    """
+
+    provider: IdentityProvider
+    longest_seconds: int = MOST_LIFE_SECONDS
+    vouches_for_mail: bool = False
+
+
+@dataclass(frozen=True)
+class VerifiedToken:
+    """Whom a verified token is about.
+
+    `email` is set only if its issuer vouches for mail addresses and has verified this one. `is_gated` is what the
+    service's rules for callers say of its claims.
+    """
+
+    issuer: str
+    subject: str
+    email: str | None
+    is_gated: bool
+
+
+@dataclass(frozen=True)
+class TokenRealm:
+    """What one service accepts: its name, its issuers by `iss`, and which claims make a call a gated one."""
+
+    service: str
+    issuers: Mapping[str, GateIssuer]
+    is_gated: Callable[[Mapping[str, Any]], bool]
+
+
+class TokenMemory:
+    """Verified tokens by service and SHA-256, the most recent of them; for one event loop.
+
+    A token is remembered until it ends, for a minute at most, and no longer than its issuer's keys stay the same.
+    """
+
+    def __init__(
+        self, issuers: IdentityProviders, *, clock: Callable[[], float], most: int = MOST_REMEMBERED
+    ) -> None:
+        self._issuers = issuers
+        self._clock = clock
+        self._most = most
+        self._known = OrderedDict[tuple[str, bytes], tuple[VerifiedToken, IdentityProvider, KeySet, float]]()
+
+    def find(self, key: tuple[str, bytes]) -> VerifiedToken | None:
+        """Return a token that was verified within the last minute and still counts."""
+        found = self._known.get(key)
+        if found is None:
+            return None
+        token, provider, keys, until = found
+        if self._clock() >= until or self._issuers.known_keys(provider) is not keys:
+            del self._known[key]
+            return None
+        self._known.move_to_end(key)
+        return token
+
+    def keep(
+        self, key: tuple[str, bytes], token: VerifiedToken, provider: IdentityProvider, keys: KeySet, seconds: float
+    ) -> None:
+        """Remember a token for so many seconds, a minute at most; the one that was unused longest makes room."""
+        if seconds <= 0:
+            return
+        self._known[key] = token, provider, keys, self._clock() + min(seconds, REMEMBERED_SECONDS)
+        self._known.move_to_end(key)
+        if len(self._known) > self._most:
+            self._known.popitem(last=False)
+
+    def __len__(self) -> int:
+        """Return how many are remembered."""
+        return len(self._known)
+
+
+class TokenVerifier:
+    """Verifies tokens for one event loop, which waits for no issuer and no signature.
+
+    Each issuer has a fetch of its own, so that one that hangs delays no other's calls.
+    """
+
+    def __init__(
+        self,
+        issuers: IdentityProviders,
+        now: Callable[[], datetime],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wait_seconds: float = WAIT_SECONDS,
+        most: int = MOST_REMEMBERED,
+    ) -> None:
+        """Make one.
+
+        Args:
+            issuers: the keys of all issuers of all services.
+            now: the present by the database's clock, aware.
+            clock: seconds that only go forward.
+            wait_seconds: the longest wait for an issuer's keys.
+            most: how many tokens are remembered.
+        """
+        self._issuers = issuers
+        self._now = now
+        self._wait_seconds = wait_seconds
+        self.memory = TokenMemory(issuers, clock=clock, most=most)
+        self._threads = ThreadPoolExecutor(THREADS, "gate-tokens")
+        self._waiting = Counter[str]()
+        self._under_way = threading.BoundedSemaphore(MOST_VERIFIED_TOGETHER)
+
+    def known(self, realm: TokenRealm, token: bytes) -> VerifiedToken | None:
+        """Return what is remembered of a token."""
+        return self.memory.find((realm.service, hashlib.sha256(token).digest()))
+
+    async def verified(self, realm: TokenRealm, token: bytes) -> VerifiedToken:
+        """Return whom a token is about.
+
+        Raises:
+            NotSignedIn: it is malformed, forged, not for this service or not valid now.
+            Busy: its issuer's keys are not known and can't be fetched, or too much is under way.
+        """
+        key = realm.service, hashlib.sha256(token).digest()
+        return self.memory.find(key) or await self._verify(realm, token, key)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _verify(self, realm: TokenRealm, token: bytes, key: tuple[str, bytes]) -> VerifiedToken:
+        try:
+            shown = oidc.parse(token.decode("ascii"))
+        except UnicodeDecodeError:
+            raise NotSignedIn(NOT_ASCII) from None
+        issuer = realm.issuers.get(shown.issuer) if shown.issuer is not None else None
+        if issuer is None:
+            raise NotSignedIn(oidc.UNKNOWN_ISSUER)
+        kid = oidc.key_id(shown, issuer.provider, BEARER_TYPES)
+        keys = await self._keys(issuer.provider, self._issuers.fetch_for(issuer.provider, kid))
+        try:
+            claims = await self._claims(shown, issuer, keys)
+        except UnexplainedSignature:
+            if not has_key(keys, kid):
+                raise
+            newer = await self._keys(issuer.provider, self._issuers.fetch_newer(issuer.provider))
+            if newer is keys:
+                raise
+            keys, claims = newer, await self._claims(shown, issuer, newer)
+        identity = oidc.verified_identity(claims)
+        email = identity.email if issuer.vouches_for_mail else None
+        found = VerifiedToken(identity.issuer, identity.subject, email, realm.is_gated(claims))
+        self.memory.keep(key, found, issuer.provider, keys, claims["exp"] - self._now().timestamp())
+        return found
+
+    async def _keys(self, provider: IdentityProvider, fetching: Future[None] | None) -> KeySet:
+        """Return the issuer's keys, after a fetch if there is one to wait for."""
+        if fetching is not None:
+            await self._wait(provider.issuer, fetching)
+        keys = self._issuers.known_keys(provider)
+        if keys is None:
+            raise Busy(UNREACHABLE)
+        return keys
+
+    async def _wait(self, issuer: str, fetching: Future[None]) -> None:
+        if self._waiting[issuer] >= MOST_WAITING_CALLS:
+            raise Busy(UNREACHABLE)
+        ended, loop = asyncio.Event(), asyncio.get_running_loop()
+        fetching.add_done_callback(lambda _: None if loop.is_closed() else loop.call_soon_threadsafe(ended.set))
+        self._waiting[issuer] += 1
+        try:
+            await asyncio.wait_for(ended.wait(), self._wait_seconds)
+        except TimeoutError:
+            raise Busy(UNREACHABLE) from None
+        finally:
+            self._waiting[issuer] -= 1
+
+    async def _claims(self, shown: UnverifiedToken, issuer: GateIssuer, keys: KeySet) -> dict[str, Any]:
+        """Verify a token in a thread."""
+        if not self._under_way.acquire(blocking=False):
+            raise Busy(OVERLOADED)
+        try:
+            check = partial(_checked, shown, issuer, keys, self._now())
+            return await asyncio.get_running_loop().run_in_executor(self._threads, check)
+        finally:
+            self._under_way.release()
+
+
+def _checked(shown: UnverifiedToken, issuer: GateIssuer, keys: KeySet, now: datetime) -> dict[str, Any]:
+    provider, longest = issuer.provider, issuer.longest_seconds
+    claims = oidc.verified_claims(shown, provider, keys, audience=provider.audience, now=now, longest=longest)
+    if provider.authorized_parties and claims.get("azp") not in provider.authorized_parties:
+        raise NotSignedIn(NOT_OF_THIS_PARTY)
+    return claims
