@@ -18,7 +18,7 @@ from harness.stage import setting, unbound
 from lockbox.database import NO_KEYS, Database, UnitOfWork, WarnedSession, now, postgres_clock
 from lockbox.identity import api_tokens, keyring, row_macs, sessions, tenants
 from lockbox.identity.api_tokens import TokenTerms
-from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
+from lockbox.identity.credentials import BrowserSession, GateIdentity, Identity, Passkey, Token
 from lockbox.identity.models import (
     Delegation,
     EligibleDelegate,
@@ -109,6 +109,8 @@ def vouch(engine: Engine) -> None:
             passkey.mac = mark(*row_macs.passkey(passkey))
         for identity in session.orm.exec(select(Identity).where(col(Identity.mac).is_(None))):
             identity.mac = mark(*row_macs.identity(identity))
+        for mapped in session.orm.exec(select(GateIdentity).where(col(GateIdentity.mac).is_(None))):
+            mapped.mac = mark(*row_macs.gate_identity(mapped))
         for token in session.orm.exec(select(Token).where(col(Token.mac).is_(None))):
             token.mac = mark(*row_macs.token(token))
         for opened in session.orm.exec(select(BrowserSession).where(col(BrowserSession.mac).is_(None))):
@@ -135,7 +137,7 @@ def _vouch_for_tenants(session: UnitOfWork) -> None:
 
 
 GIVES_POWER = re.compile(
-    r"INSERT INTO (memberships|passkeys|identities|tokens|sessions|invitations)\b"
+    r"INSERT INTO (memberships|passkeys|identities|gate_identities|tokens|sessions|invitations)\b"
     r"|INSERT INTO (policies|delegations|eligible_delegates)\b|UPDATE (tenants|delegations)\b"
 )
 

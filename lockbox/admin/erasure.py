@@ -99,7 +99,7 @@ WITH said AS MATERIALIZED (
         lower(coalesce(CASE WHEN f.field = 'from_address' THEN d.fields #>> '{account,1}' END, f.said ->> 1)) AS value
     FROM event_details d JOIN events e ON e.id = d.event_id CROSS JOIN jsonb_each(d.fields) AS f (field, said)
     WHERE f.field IN ('name', 'address', 'user_agent', 'member', 'mailbox', 'observer', 'account', 'from_address',
-        'wanted', 'principal', 'delegate', 'engineer', 'credential') OR starts_with(f.field, 'principal_')
+        'wanted', 'principal', 'delegate', 'engineer', 'credential', 'subject') OR starts_with(f.field, 'principal_')
         OR starts_with(f.field, 'recipient_')
         OR (f.field = 'comment' AND e.action IN ('question', 'answer'))
 ), theirs AS (
@@ -163,6 +163,7 @@ ROWS = tuple(
         "DELETE FROM sessions WHERE person_id = :id",
         "DELETE FROM device_logins WHERE answered_by = :id",
         "DELETE FROM identities WHERE person_id = :id",
+        "DELETE FROM gate_identities WHERE person_id = :id",
         "DELETE FROM passkeys WHERE person_id = :id",
         "DELETE FROM idempotency_keys WHERE person_id = :id OR position(CAST(:id AS text) IN answer::text) > 0",
         "DELETE FROM sign_ins WHERE lower(email) = ANY(:addresses)",

@@ -10,12 +10,12 @@ from lockbox.audit.canonical import Value
 from lockbox.audit.events import THE_OWNER, AuditEvent
 from lockbox.database import UnitOfWork, now
 from lockbox.identity import keyring, row_macs
-from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
+from lockbox.identity.credentials import BrowserSession, GateIdentity, Identity, Passkey, Token
 from lockbox.identity.keyring import Keyring, Part
 from lockbox.identity.models import Delegation, EligibleDelegate, Invitation, Membership, PolicyVersion, Tenant
 from lockbox.notifications import announcements
 
-Row = Membership | Passkey | Identity | Tenant | PolicyVersion | Delegation | EligibleDelegate
+Row = Membership | Passkey | Identity | GateIdentity | Tenant | PolicyVersion | Delegation | EligibleDelegate
 
 
 @dataclass
@@ -82,6 +82,8 @@ def _rows(session: UnitOfWork) -> Iterator[tuple[Row, Sequence[Part]]]:
         yield key, row_macs.passkey(key)
     for identity in session.orm.exec(select(Identity).order_by(col(Identity.issuer), col(Identity.subject))):
         yield identity, row_macs.identity(identity)
+    for mapped in session.orm.exec(select(GateIdentity).order_by(col(GateIdentity.id))):
+        yield mapped, row_macs.gate_identity(mapped)
     for tenant in session.orm.exec(select(Tenant).order_by(col(Tenant.id))):
         yield tenant, row_macs.tenant(tenant)
     for policy in session.orm.exec(

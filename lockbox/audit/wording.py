@@ -36,6 +36,8 @@ WORDS = {
     "passkey_removed": "removed a passkey",
     "identity_bound": "bound an identity provider",
     "identity_removed": "removed an identity provider",
+    "gate_identity_added": "mapped an identity at the gate to an engineer",
+    "gate_identity_removed": "removed an identity of an engineer at the gate",
     "token_made": "created an API token",
     "token_rotated": "rotated an API token",
     "token_revoked": "revoked an API token",
@@ -92,6 +94,7 @@ WORDS = {
 
 LABELS = {
     "member": "Who",
+    "subject": "Identity",
     "principal": "For",
     "delegate": "Delegate",
     "observer": "Who",

@@ -93,14 +93,17 @@ def suspend(session: UnitOfWork, tenant_id: UUID) -> None:
 class CredentialKind(StrEnum):
     """Kinds of credentials, each with its `shown` text and its `hash`.
 
-    A token: its id and the keyed hash of its secret. A session: the keyed hash of its secret. An identity: issuer and
-    subject, one a line. A passkey: the credential's id as the hash. A pending login: its id and the keyed hash of the
-    browser's cookie. An invitation: its id and the keyed hash of its code.
+    A token: its id and the keyed hash of its secret. A session: the keyed hash of its secret. An identity, also one
+    at the gate: issuer and subject, one a line. A mailbox: the address of somebody of the vendor. A passkey: the
+    credential's id as the hash. A pending login: its id and the keyed hash of the browser's cookie. An invitation:
+    its id and the keyed hash of its code.
     """
 
     TOKEN = "token"  # noqa: S105 - a word
     SESSION = "session"
     IDENTITY = "identity"
+    GATE_IDENTITY = "gate_identity"
+    MAILBOX = "mailbox"
     PASSKEY = "passkey"
     SIGN_IN = "sign_in"
     INVITATION = "invitation"

@@ -23,6 +23,7 @@ SELECT EXISTS (SELECT FROM invitations WHERE accepted_by = :id AND accepted_at B
 EVER_INVITED = text("SELECT EXISTS (SELECT FROM invitations WHERE accepted_by = :id)")
 ACCEPTING_TAKES = timedelta(seconds=30)
 TRUSTED_AFTER = timedelta(hours=72)
+LONGEST_ISSUER, LONGEST_GATE_SUBJECT = 500, 500
 
 
 def check(session: UnitOfWork, caller: Caller) -> None:
@@ -152,6 +153,23 @@ class Identity(SQLModel, table=True):
     person_id: UUID = Field(foreign_key="people.id", index=True)
     created_at: datetime = Field(sa_type=Instant)
     trusted_at: datetime = Field(sa_type=Instant)
+    mac: bytes | None = None
+
+
+class GateIdentity(SQLModel, table=True):
+    """Whom the gate takes a caller for: an operator's word, by which nobody signs in.
+
+    The issuer is an identity provider's, or `mtls:` and a service, or `header:` and a gateway.
+    """
+
+    __tablename__ = "gate_identities"
+
+    id: UUID = Field(primary_key=True)
+    issuer: str = Field(max_length=LONGEST_ISSUER)
+    subject: str = Field(max_length=LONGEST_GATE_SUBJECT)
+    person_id: UUID = Field(foreign_key="people.id", index=True)
+    added_by: UUID = Field(foreign_key="people.id")
+    created_at: datetime = Field(sa_type=Instant)
     mac: bytes | None = None
 
 

@@ -11,10 +11,10 @@ from config.issuers import IdentityProvider
 from lockbox.database import UnitOfWork, now
 from lockbox.errors import Conflict, NotFound, NotSignedIn, NotYours
 from lockbox.identity import authentication, credentials, keyring, row_macs, sessions, tenants
-from lockbox.identity.authentication import CredentialKind
-from lockbox.identity.credentials import Identity
+from lockbox.identity.authentication import CredentialKind, CredentialLookup
+from lockbox.identity.credentials import GateIdentity, Identity
 from lockbox.identity.oidc import VerifiedIdentity
-from lockbox.identity.roles import AuthMethod, Caller, Side
+from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
 from lockbox.identity.sessions import ClientInfo
 
 NOBODY = "This sign-in is not linked to an account. Sign in another way, then add it in your account."
@@ -52,6 +52,53 @@ def caller_of(session: UnitOfWork, issuer: IdentityProvider, proven: VerifiedIde
     if identity is None or not row_macs.holds(session, identity.mac, row_macs.identity(identity), identity.person_id):
         raise refusal
     return caller if now(session) >= identity.trusted_at else replace(caller, means=AuthMethod.MAIL)
+
+
+def engineer_of(session: UnitOfWork, issuer: str, subject: str, email: str | None = None) -> UUID | None:
+    """Return the engineer in good standing whom the gate takes a caller for, or None.
+
+    An operator's mapping counts, and an identity that the person bound to sign in with, once it is trusted; if they
+    name two people, neither counts. A mail address counts only where neither is there.
+
+    Args:
+        session: a transaction for this alone: it becomes that of whoever is found.
+        issuer: the identity provider, or what stands for one at the gate.
+        subject: the caller there.
+        email: the verified mail address by a provider that vouches for addresses, if it said one.
+    """
+    if "\n" in issuer + subject:
+        return None
+    found = dict[UUID | None, CredentialLookup]()
+    for kind in (CredentialKind.GATE_IDENTITY, CredentialKind.IDENTITY):
+        one = authentication.look_up_credential(session, kind, f"{issuer}\n{subject}")
+        if one is None:
+            continue
+        row = _marked_row(session, kind, issuer, subject)
+        if row is None:
+            return None
+        if isinstance(row, GateIdentity) or now(session) >= row.trusted_at:
+            found[one.person_id] = one
+    if not found and email is not None:
+        one = authentication.look_up_credential(session, CredentialKind.MAILBOX, email)
+        found = {one.person_id: one} if one is not None else {}
+    good = [who for who, one in found.items() if not one.disabled and RoleGrant(Role.ENGINEER) in one.standings]
+    return good[0] if good and len(found) == 1 else None
+
+
+def _marked_row(
+    session: UnitOfWork, kind: CredentialKind, issuer: str, subject: str
+) -> GateIdentity | Identity | None:
+    """Return the row of an identity of whom the transaction is, None if its mark is not valid."""
+    if kind is CredentialKind.GATE_IDENTITY:
+        query = select(GateIdentity).where(col(GateIdentity.issuer) == issuer, col(GateIdentity.subject) == subject)
+        row = session.orm.exec(query).one_or_none()
+        is_marked = row is not None and row_macs.holds(session, row.mac, row_macs.gate_identity(row), row.id)
+        return row if is_marked else None
+    same = (col(Identity.issuer) == issuer, col(Identity.subject) == subject)
+    bound = session.orm.exec(select(Identity).where(*same)).one_or_none()
+    if bound is None or not row_macs.holds(session, bound.mac, row_macs.identity(bound), bound.person_id):
+        return None
+    return bound
 
 
 def speaks_for(session: UnitOfWork, issuer: IdentityProvider, caller: Caller) -> bool:

@@ -17,7 +17,7 @@ from sqlalchemy import Row, TextClause, text
 
 from lockbox.database import UnitOfWork
 from lockbox.identity import keyring
-from lockbox.identity.credentials import BrowserSession, Identity, Passkey, Token
+from lockbox.identity.credentials import BrowserSession, GateIdentity, Identity, Passkey, Token
 from lockbox.identity.keyring import Part
 from lockbox.identity.models import Delegation, EligibleDelegate, Invitation, Tenant
 
@@ -40,6 +40,7 @@ class MarkedRowKind(StrEnum):
     MEMBERSHIP = "membership"
     PASSKEY = "passkey"
     IDENTITY = "identity"
+    GATE_IDENTITY = "gate identity"
     SESSION = "session"
     TOKEN = "token"  # noqa: S105 - a word
     INVITATION = "invitation"
@@ -53,6 +54,7 @@ class MarkedRowKind(StrEnum):
 COVERED: Mapping[MarkedRowKind, Sequence[str]] = {
     MarkedRowKind.PASSKEY: ["id", "person_id", "credential_id", "public_key", "created_at", "trusted_at", "only_at"],
     MarkedRowKind.IDENTITY: ["issuer", "subject", "person_id", "created_at", "trusted_at"],
+    MarkedRowKind.GATE_IDENTITY: ["id", "issuer", "subject", "person_id", "created_at"],
     MarkedRowKind.SESSION: ["id", "person_id", "secret_hash", "means", "signed_in_at", "expires_at", "only_at"],
     MarkedRowKind.TOKEN: [
         "id",
@@ -124,6 +126,11 @@ def passkey(row: Passkey) -> Sequence[Part]:
 def identity(row: Identity) -> Sequence[Part]:
     """Return what an identity's mark covers."""
     return _covered(MarkedRowKind.IDENTITY, row)
+
+
+def gate_identity(row: GateIdentity) -> Sequence[Part]:
+    """Return what the mark of an identity at the gate covers: everything but who added it."""
+    return _covered(MarkedRowKind.GATE_IDENTITY, row)
 
 
 def tenant(row: Tenant | Row[Any]) -> Sequence[Part]:
@@ -272,6 +279,7 @@ OF_PEOPLE = RowOwners(
         ),
         MarkedRowKind.PASSKEY: ("passkeys", PERSON_ID, passkey),
         MarkedRowKind.IDENTITY: ("identities", PERSON_ID, identity),
+        MarkedRowKind.GATE_IDENTITY: ("gate_identities", PERSON_ID, gate_identity),
         MarkedRowKind.SESSION: ("sessions", PERSON_ID, browser_session),
         MarkedRowKind.TOKEN: ("tokens", PERSON_ID, token),
     },

@@ -56,6 +56,8 @@ TITLES = {
     "address_changed": "The mails to one of your addresses were changed",
     "address_removed": "An address for mails to you was removed",
     "person_disabled": "A person at {tenant} was disabled",
+    "gate_identity_added": "An identity at the gate was mapped to an engineer",
+    "gate_identity_removed": "An identity of an engineer at the gate was removed",
     NOBODY_NOTIFIED: "Requests timed out, and nobody could be notified",
     REVIEW_UNREACHED: "Requests are waiting for review, and no manager could be reached",
     INVARIANT_BROKEN: "Alarm: an invariant check failed",
@@ -70,6 +72,7 @@ PERSONAL = frozenset(
     {
         *(DELEGATE_BEGINS, INVITATION, SIGN_IN_CODE, ADDRESS_CODE),
         *("address_added", "address_confirmed", "address_changed", "address_removed"),
+        *("gate_identity_added", "gate_identity_removed"),
         *("person_disabled", NOBODY_NOTIFIED, REVIEW_UNREACHED, INVARIANT_BROKEN, CHECKPOINT, DIGEST),
     }
 )
@@ -77,6 +80,7 @@ PERSONAL = frozenset(
 OWN_TYPES = {CHECKPOINT: CHECKPOINT_TYPE, INVARIANT_BROKEN: INVARIANT_TYPE}
 LABELS = {
     "member": "Who",
+    "subject": "Identity",
     "principal": "For",
     "delegate": "Delegate",
     "observer": "Who",

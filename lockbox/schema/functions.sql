@@ -87,6 +87,11 @@ BEGIN
     WHEN 'identity' THEN
         SELECT i.person_id, 'oidc' INTO person_id, means
         FROM identities i WHERE i.issuer = split_part(shown, E'\n', 1) AND i.subject = split_part(shown, E'\n', 2);
+    WHEN 'gate_identity' THEN
+        SELECT g.person_id INTO person_id FROM gate_identities g
+        WHERE g.issuer = split_part(shown, E'\n', 1) AND g.subject = split_part(shown, E'\n', 2);
+    WHEN 'mailbox' THEN
+        SELECT p.id INTO person_id FROM people p WHERE lower(p.email) = lower(shown) AND p.side = 'vendor';
     WHEN 'passkey' THEN
         SELECT k.id, k.person_id, 'passkey' INTO key_id, person_id, means
         FROM passkeys k WHERE k.credential_id = hash;
@@ -573,6 +578,7 @@ BEGIN
     WHEN 'membership' THEN UPDATE memberships SET mac = new WHERE id = which AND mac = old;
     WHEN 'passkey' THEN UPDATE passkeys SET mac = new WHERE id = which AND mac = old;
     WHEN 'identity' THEN UPDATE identities SET mac = new WHERE person_id = which AND mac = old;
+    WHEN 'gate identity' THEN UPDATE gate_identities SET mac = new WHERE id = which AND mac = old;
     WHEN 'session' THEN UPDATE sessions SET mac = new, secret_hash = new_hash WHERE id = which AND mac = old;
     WHEN 'token' THEN UPDATE tokens SET mac = new, secret_hash = new_hash WHERE id = which AND mac = old;
     END CASE;
@@ -589,6 +595,7 @@ CREATE FUNCTION people_with_new_powers(lately interval, most integer) RETURNS SE
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     (SELECT person_id FROM memberships WHERE id >= (SELECT uuidv7(-lately)) ORDER BY id DESC LIMIT most)
     UNION (SELECT person_id FROM passkeys WHERE id >= (SELECT uuidv7(-lately)) ORDER BY id DESC LIMIT most)
+    UNION (SELECT person_id FROM gate_identities WHERE id >= (SELECT uuidv7(-lately)) ORDER BY id DESC LIMIT most)
     UNION (SELECT person_id FROM sessions WHERE id >= (SELECT uuidv7(-lately)) ORDER BY id DESC LIMIT most)
     UNION (SELECT person_id FROM tokens WHERE id >= (SELECT uuidv7(-lately)) ORDER BY id DESC LIMIT most)
 $$;
@@ -606,6 +613,11 @@ $$;
 CREATE FUNCTION marked_identities(people uuid[]) RETURNS SETOF identities
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT i.* FROM identities i WHERE i.person_id = ANY (people)
+$$;
+
+CREATE FUNCTION marked_gate_identities(people uuid[]) RETURNS SETOF gate_identities
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT g.* FROM gate_identities g WHERE g.person_id = ANY (people)
 $$;
 
 CREATE FUNCTION marked_sessions(people uuid[]) RETURNS SETOF sessions

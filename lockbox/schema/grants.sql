@@ -6,11 +6,12 @@
 -- The API
 
 GRANT SELECT, INSERT ON people, tenants, policies, memberships, eligible_delegates, delegations, passkeys, identities,
-    tokens, sessions, sign_ins, sign_in_counts, device_logins, requests, decisions, questions, request_reads,
+    gate_identities, tokens, sessions, sign_ins, sign_in_counts, device_logins, requests, decisions, questions, request_reads,
     idempotency_keys, events, event_details, addresses, observers, endpoints, notifications, outbox TO lockbox_api;
 GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries TO lockbox_api;
 GRANT INSERT ON invitations, audit_keys TO lockbox_api;
-GRANT DELETE ON memberships, eligible_delegates, passkeys, identities, sign_in_counts, idempotency_keys TO lockbox_api;
+GRANT DELETE ON memberships, eligible_delegates, passkeys, identities, gate_identities, sign_in_counts, idempotency_keys
+    TO lockbox_api;
 GRANT UPDATE ON sign_in_counts, idempotency_keys TO lockbox_api;
 
 GRANT UPDATE (name, time_zone, wants_prompts, disabled_at) ON people TO lockbox_api;
@@ -108,8 +109,8 @@ GRANT EXECUTE ON FUNCTION authenticate, credential_scope, find_device_login, per
     is_of_the_vendor, is_engineer, is_suspended, event_exists, nth_submission, lock_earlier_request, was_denied, consents,
     longest_windows, signed_decisions, approver_keys, reported_window, open_windows, readers_of, known_audit_keys,
     log_heads, log_tiles, count_refused, is_sign_in, is_across, reopen, dead_notifications, failing_webhooks, renew_mark,
-    people_to_check, people_with_new_powers, marked_memberships, marked_passkeys, marked_identities, marked_sessions,
-    marked_tokens, tenants_to_check, tenants_with_new_powers, marked_tenants, marked_policies, marked_delegations,
+    people_to_check, people_with_new_powers, marked_memberships, marked_passkeys, marked_identities,
+    marked_gate_identities, marked_sessions, marked_tokens, tenants_to_check, tenants_with_new_powers, marked_tenants, marked_policies, marked_delegations,
     marked_eligible_delegates, decided_lately, report_unverified, operating_processes, operating_figures,
     operating_states, operating_day, operating_findings TO lockbox_api;
 

@@ -145,6 +145,15 @@ BEGIN
             CASE owned.command WHEN 'INSERT' THEN 'WITH CHECK' ELSE 'USING' END);
     END LOOP;
 END $$;
+-- Operators map callers of gates to others, and never to themselves.
+CREATE POLICY api_select ON gate_identities FOR SELECT TO lockbox_api
+    USING (person_id = (SELECT at_person()) OR (SELECT at_roles()) && '{operator,vendor_auditor}'::text[]);
+CREATE POLICY api_insert ON gate_identities FOR INSERT TO lockbox_api
+    WITH CHECK ((SELECT at_roles()) && '{operator}'::text[] AND added_by = (SELECT at_person())
+        AND person_id <> (SELECT at_person()) AND is_engineer(person_id));
+CREATE POLICY api_delete ON gate_identities FOR DELETE TO lockbox_api
+    USING ((SELECT at_roles()) && '{operator}'::text[]);
+
 -- The token of a terminal is as good as the session that allowed it, and no better.
 CREATE POLICY api_insert ON tokens FOR INSERT TO lockbox_api
     WITH CHECK (person_id = (SELECT at_person()) AND (means IS NULL

@@ -154,6 +154,20 @@ CREATE TABLE identities (
 );
 CREATE INDEX ix_identities_person_id ON identities (person_id);
 
+-- Whom the gate takes a caller for: an operator's word, by which nobody signs in. The issuer is an identity provider's,
+-- or `mtls:` and a service, or `header:` and a gateway.
+CREATE TABLE gate_identities (
+    id uuid CONSTRAINT pk_gate_identities PRIMARY KEY,
+    issuer varchar(500) NOT NULL CONSTRAINT ck_gate_identities_issuer CHECK (issuer <> ''),
+    subject varchar(500) NOT NULL CONSTRAINT ck_gate_identities_subject CHECK (subject <> ''),
+    person_id uuid NOT NULL CONSTRAINT fk_gate_identities_person_id REFERENCES people (id),
+    added_by uuid NOT NULL CONSTRAINT fk_gate_identities_added_by REFERENCES people (id),
+    created_at timestamptz NOT NULL,
+    mac bytea,
+    CONSTRAINT uq_gate_identities_issuer_subject UNIQUE (issuer, subject)
+);
+CREATE INDEX ix_gate_identities_person_id ON gate_identities (person_id);
+
 -- A token of the API. One with `means` is a terminal's: it lasts as long as the sign-in that allowed it, at most.
 CREATE TABLE tokens (
     id uuid CONSTRAINT pk_tokens PRIMARY KEY,

@@ -140,7 +140,7 @@ DO $$
 DECLARE
     marked text;
 BEGIN
-    FOREACH marked IN ARRAY '{memberships,passkeys,identities,tenants,eligible_delegates}'::text[] LOOP
+    FOREACH marked IN ARRAY '{memberships,passkeys,identities,gate_identities,tenants,eligible_delegates}'::text[] LOOP
         EXECUTE format('CREATE TRIGGER removed_for_good AFTER DELETE ON %I FOR EACH ROW
             WHEN (OLD.mac IS NOT NULL) EXECUTE FUNCTION remember_ended_power()', marked);
         EXECUTE format('CREATE TRIGGER marked_anew AFTER UPDATE ON %I FOR EACH ROW

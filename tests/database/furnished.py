@@ -51,6 +51,11 @@ THE_REST = (
     SELECT 'https://idp.example', p.id::text, p.id, now(), now() FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
     """,
     """
+    INSERT INTO gate_identities (id, issuer, subject, person_id, added_by, created_at)
+    SELECT uuidv7(), 'https://idp.example', p.id::text, p.id, :olga, now()
+    FROM unnest(CAST(:everybody AS uuid[])) AS p (id)
+    """,
+    """
     INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)
     SELECT uuidv7(), p.id, uuid_send(p.id), 'key', 0, 'laptop', now(), now()
     FROM unnest(CAST(:everybody AS uuid[])) AS p (id)

@@ -50,6 +50,10 @@ ROWS = (
     VALUES ('https://idp.example', lower(:name) || '@idp.example', :id, now(), now())
     """,
     """
+    INSERT INTO gate_identities (id, issuer, subject, person_id, added_by, created_at)
+    VALUES (uuidv7(), 'https://idp.example', lower(:name) || '@idp.example', :id, :other, now())
+    """,
+    """
     INSERT INTO passkeys (id, person_id, credential_id, public_key, sign_count, name, created_at, trusted_at)
     VALUES (uuidv7(), :id, uuid_send(:id), 'key', 0, :name || '''s laptop', now(), now()),
         (uuidv7(), :other, uuid_send(:other), 'key', 0, 'Shared with ' || :name, now(), now())
@@ -196,7 +200,15 @@ def test_their_name_stands_in_what_people_wrote_and_nowhere_else(
     erase(urls, person)
 
     assert before[name] - WRITTEN >= {
-        *("people.name", "people.email", "addresses.email", "identities.subject", "tokens.name", "sign_ins.email"),
+        *(
+            "people.name",
+            "people.email",
+            "addresses.email",
+            "identities.subject",
+            "gate_identities.subject",
+            "tokens.name",
+            "sign_ins.email",
+        ),
         *("event_details.name", "event_details.account", "event_details.wanted", "event_details.mailbox"),
         *("deliveries.answer", "notifications.last_error", "refused.personal", "device_logins.user_agent"),
     }

@@ -45,6 +45,11 @@ INSERT INTO identities (issuer, subject, person_id, created_at, trusted_at)
 VALUES ('https://idp.example', :subject, :who, now(), now())
 """
 
+MAPPED = """
+INSERT INTO gate_identities (id, issuer, subject, person_id, added_by, created_at)
+VALUES (uuidv7(), 'https://idp.example', :subject, :who, :who, now())
+"""
+
 
 @pytest.fixture
 def nora(portal: Portal) -> Newcomer:
@@ -142,6 +147,7 @@ MARKS = {
     "session": "UPDATE sessions SET means = 'passkey' WHERE person_id = :who",
     "passkey": "UPDATE passkeys SET trusted_at = trusted_at - interval '3 days' WHERE person_id = :who",
     "identity": "UPDATE identities SET trusted_at = trusted_at - interval '3 days' WHERE person_id = :who",
+    "gate identity": "UPDATE gate_identities SET subject = 'another' WHERE person_id = :who",
     "setting": "UPDATE tenants SET suspended = NOT suspended WHERE id = :tenant",
     "policy": "UPDATE policies SET mac = mac || '1' WHERE tenant_id = :tenant",
     "delegation": "UPDATE delegations SET ends_at = ends_at + interval '1 day' WHERE tenant_id = :tenant",
@@ -161,6 +167,7 @@ def test_a_row_that_the_keys_of_the_api_did_not_mark_is_in_status_metrics_and_an
     browser.enter("tara", AuthMethod.OIDC)
     assert "laptop" in add(browser, Authenticator()).words
     write(portal.root, BOUND, who=tara.person_id, subject=new_id().hex)
+    write(portal.root, MAPPED, who=tara.person_id, subject=new_id().hex)
     stand_in(portal.world, "aude", "ann")
     monkeypatch.setattr(heartbeat, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(decisions, "DECIDED_FOR", timedelta(0))
@@ -228,7 +235,9 @@ def test_people_are_checked_page_by_page_and_whom_it_doubts_each_time(
     assert looks[-1] == again == {last}
 
 
-@pytest.mark.parametrize("table", ["memberships", "passkeys", "identities", "sessions", "tokens", *LAID_DOWN])
+@pytest.mark.parametrize(
+    "table", ["memberships", "passkeys", "identities", "gate_identities", "sessions", "tokens", *LAID_DOWN]
+)
 def test_no_worker_reads_what_the_api_checks(portal: Portal, table: str) -> None:
     with pytest.raises(DBAPIError, match="permission denied"):
         write(portal.worker.engine, f"SELECT marked_{table}('{{}}')")
@@ -247,6 +256,7 @@ def mark_all(portal: Portal) -> None:
     """Mark all that earlier tests have left behind, as it stands."""
     with portal.root.begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
-        for table in ("memberships", "tokens", "sessions", "passkeys", "identities", "eligible_delegates"):
+        of_people = ("memberships", "tokens", "sessions", "passkeys", "identities", "gate_identities")
+        for table in (*of_people, "eligible_delegates"):
             connection.execute(text(f"UPDATE {table} SET mac = NULL"))  # noqa: S608 - ours
     vouch(portal.root)
