@@ -14,6 +14,13 @@ def gate_problems(
     if gate.callers.issuer is not None and gate.callers.issuer not in issuers:
         said = "add this issuer under `issuers` at the top level, or name one that is there"
         yield CatalogueProblem((*place, "callers", "issuer"), said)
+    if not issuers and not gate.callers.headers:
+        said = "add an issuer under `issuers` at the top level, or a header here: else nobody can say who calls"
+        yield CatalogueProblem((*place, "callers"), said)
+    if len(set(gate.callers.headers)) < len(gate.callers.headers):
+        yield CatalogueProblem((*place, "callers", "engineer_header"), "name another header than `subject_header`")
+    if gate.tenant.header is not None and gate.tenant.header.lower() in gate.callers.headers:
+        yield CatalogueProblem((*place, "tenant", "header"), "name another header than `callers` does")
     yield from _of_ignored(gate, place)
     for number, rule in enumerate(gate.paths):
         at = (*place, "paths", number)

@@ -98,19 +98,32 @@ class TenantSource(CataloguePart):
 
 
 class GateCallers(CataloguePart):
-    """Whose calls are gated: all that come by a support entrance, or those whose token has a claim of this value."""
+    """Whose calls are gated: all that come by a support entrance, or those whose token has a claim of this value.
+
+    At a support entrance the gateway may also say who calls: by the subject of the client's certificate, which it has
+    verified, in `subject_header`, or by a name in `engineer_header`.
+    """
 
     entrance: Literal["support"] | None = None
     issuer: Url | None = None
     claim: Annotated[str, Short] | None = None
     value: Annotated[str, Short] | None = None
+    subject_header: HeaderName | None = None
+    engineer_header: HeaderName | None = None
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
         claimed = (self.issuer, self.claim, self.value)
         if (self.entrance is None and None in claimed) or (self.entrance and claimed != (None, None, None)):
             raise ValueError("write either entrance: support, or issuer, claim and value together")
+        if self.entrance is None and self.headers:
+            raise ValueError("leave the headers out: only at a support entrance does the gateway say who calls")
         return self
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """The headers in which the gateway says who calls, in small letters."""
+        return tuple(name.lower() for name in (self.subject_header, self.engineer_header) if name is not None)
 
 
 class PathRule(CataloguePart):
@@ -142,8 +155,8 @@ class ServiceGate(CataloguePart):
 class TokenIssuer(CataloguePart):
     """Whose tokens name engineers at the gate; a token's `iss` is `issuer` exactly.
 
-    `audience` must be in its `aud`; its `azp`, if there is one, in `azp`; `longest_token` is how many seconds ahead
-    its `exp` may be; a mail address counts only if it is `mail_is_authoritative`.
+    `audience` must be in its `aud`, and its `azp` in `azp` if that names any; `longest_token` is how many seconds may
+    be between its `iat` and its `exp`; a mail address counts only if it is `mail_is_authoritative`.
     """
 
     issuer: Url

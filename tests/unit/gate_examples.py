@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from config.gate_document import PathRule, ServiceGate, TenantSource
+from config.gate_document import PathRule, ServiceGate, TenantSource, TokenIssuer
 from config.service_catalogue import Catalogue, Plan, Service
 from gate.mapping import GateCall, MappedCall, MappingRefused, ServiceMapping
 
 HOST = "contoso.mail.example"
 ACTIONS = ("read", "change", "export")
+ISSUER = TokenIssuer(issuer="https://sso.example", audience="gate", jwks_url="https://sso.example/keys")
 
 
 def rule(path: str, resource: str, action: str = "read", methods: str = "GET", **query: str) -> PathRule:
@@ -39,7 +40,7 @@ def mapping(
         paths=rules or RULES,
     )
     service = Service(title="Mail", actions=ACTIONS, gate=gate)
-    Catalogue(services={"mail": service}, plans={"standard": Plan()})
+    Catalogue(services={"mail": service}, plans={"standard": Plan()}, issuers=(ISSUER,))
     return ServiceMapping("mail", service)
 
 

@@ -1,0 +1,270 @@
+"""Whose call a gateway asks about: an engineer's, one that the gate does not apply to, or nobody knows whose."""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from config.gate_document import GateCallers, TokenIssuer
+from config.issuers import IdentityProvider
+from config.service_catalogue import Catalogue
+from gate.bearer_tokens import GateIssuer, TokenRealm, TokenVerifier, VerifiedToken
+from gate.identity_map import HEADER, MTLS, IdentityKey, IdentityMap, MapUnreadable
+from lockbox.database import Database
+from lockbox.errors import Busy, NotSignedIn
+from lockbox.identity.credentials import LONGEST_GATE_SUBJECT
+from lockbox.identity.oidc_providers import IdentityProviders
+
+AUTHORIZATION = "authorization"
+BEARER = b"bearer"
+VALUE = re.compile(rb"[!-~](?:[ -~]*[!-~])?")
+SIGN_IN = "Sign in first: the call shows no token. Send Authorization: Bearer and a token of your identity provider."
+NO_HEADER = "The gateway does not say whose call it is: the header {name} is missing."
+NOT_ONE_HEADER = "The header {name} must be there once, with 1 to 500 visible characters. Look at the gateway."
+SEVERAL_WAYS = "The call says in more than one way whose it is. Send either a token or the gateway's header."
+NO_GATEWAY = "Only a gateway that has authenticated itself may say whose call it is."
+UNKNOWN = "This identity is not that of an engineer at Lockbox. Ask an operator to map it: lockbox gate identity add."
+BEHIND = "Lockbox cannot look up now whose call this is, and so grants no access. Try again in a minute."
+
+
+class IdentityFailure(StrEnum):
+    """Why it is not known whose call it is: the values of `Lockbox-Reason`."""
+
+    NO_TOKEN = "no_token"  # noqa: S105 - a word
+    BAD_TOKEN = "bad_token"  # noqa: S105 - likewise
+    MALFORMED = "malformed"
+    UNKNOWN_ENGINEER = "unknown_engineer"
+    BUSY = "busy"
+    BEHIND = "behind"
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of the answer: 401 where signing in helps, else 403."""
+        return 401 if self in {IdentityFailure.NO_TOKEN, IdentityFailure.BAD_TOKEN} else 403
+
+
+@dataclass(frozen=True, slots=True)
+class EngineerCall:
+    """The call of an engineer in good standing, who needs a window for it."""
+
+    person_id: UUID
+    issuer: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotApplicable:
+    """The call of somebody who shows a verified token and is none of those whose calls are gated."""
+
+    issuer: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnidentifiedCall:
+    """A call that is refused because it is not known whose it is; `detail` says why, and what to do."""
+
+    code: IdentityFailure
+    detail: str
+
+
+CallIdentity = EngineerCall | NotApplicable | UnidentifiedCall
+
+
+@dataclass(frozen=True)
+class CallerRule:
+    """Calls with tokens of this issuer are gated if this claim says this value; see `may_say`."""
+
+    issuer: str
+    claim: str
+    value: str
+
+    def matches(self, claims: Mapping[str, Any]) -> bool:
+        """Return whether verified claims are of somebody whose calls are gated."""
+        return claims["iss"] == self.issuer and self.claim in claims and may_say(claims[self.claim], self.value)
+
+
+@dataclass(frozen=True)
+class ServiceCallers:
+    """How callers of one service say who they are, and whose calls are gated.
+
+    Without a `rule`, as at a support entrance, all calls are. With one, who shows another verified token passes as
+    not applicable. `subject_header` is the header in which the gateway passes on the subject of the client's
+    certificate, `engineer_header` one in which it names the engineer; both in small letters.
+    """
+
+    issuers: Sequence[GateIssuer] = ()
+    rule: CallerRule | None = None
+    subject_header: str | None = None
+    engineer_header: str | None = None
+
+    @property
+    def headers(self) -> frozenset[bytes]:
+        """The headers in which a gateway says whose call it is."""
+        return frozenset(name.encode() for name in (self.subject_header, self.engineer_header) if name is not None)
+
+    def is_gated(self, claims: Mapping[str, Any]) -> bool:
+        """Return whether verified claims are of somebody whose calls are gated."""
+        return self.rule is None or self.rule.matches(claims)
+
+
+def may_say(found: object, value: str) -> bool:
+    """Return whether a claim says a value, or may mean to: what is ambiguous is gated and does not pass.
+
+    Text says it as a whole or as one of the words between blanks, as in `scope` (RFC 8693 section 4.2), in capitals
+    or not; a list says what one of its texts says. A number, a truth value, null, an object or a list that holds
+    something else than texts is not understood, and so counts as if it said it.
+    """
+    if isinstance(found, list):
+        return any(may_say(one, value) if isinstance(one, str) else True for one in found)
+    if not isinstance(found, str):
+        return True
+    wanted, said = value.casefold(), found.casefold()
+    return said.strip() == wanted.strip() or wanted in said.split()
+
+
+class EngineerResolver:
+    """Says whose call it is, for the services of the catalogue; for one event loop."""
+
+    def __init__(
+        self,
+        services: Mapping[str, ServiceCallers],
+        database: Database,
+        now: Callable[[], datetime],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        token_header: str = AUTHORIZATION,
+    ) -> None:
+        """Make one.
+
+        Args:
+            services: who calls each service.
+            database: has the identity map; it is asked in threads.
+            now: the present by the database's clock, aware.
+            clock: seconds that only go forward.
+            token_header: where a caller's token is, after the word Bearer; in small letters.
+        """
+        providers = {one.provider.issuer: one.provider for callers in services.values() for one in callers.issuers}
+        self._services = services
+        self._realms = {
+            name: TokenRealm(name, {one.provider.issuer: one for one in callers.issuers}, callers.is_gated)
+            for name, callers in services.items()
+        }
+        self._token_header = token_header.encode()
+        self._watched = {
+            name: frozenset([self._token_header] if callers.issuers else []) | callers.headers
+            for name, callers in services.items()
+        }
+        self.tokens = TokenVerifier(IdentityProviders(providers.values()), now, clock=clock)
+        self.map = IdentityMap(database, clock=clock)
+
+    async def identify(
+        self, service: str, headers: Iterable[tuple[bytes, bytes]], gateway: UUID | None = None
+    ) -> CallIdentity:
+        """Return whose call it is; this raises nothing.
+
+        Args:
+            service: one of the catalogue.
+            headers: of the gateway's question, in small letters, each as often as it was sent; the gateway's own
+                credential is not among them.
+            gateway: the service account of the gateway, if it has authenticated itself.
+        """
+        try:
+            return await self._identify(service, self._services[service], headers, gateway)
+        except NotSignedIn as refused:
+            return UnidentifiedCall(IdentityFailure.BAD_TOKEN, refused.detail)
+        except Busy as busy:
+            return UnidentifiedCall(IdentityFailure.BUSY, busy.detail)
+        except MapUnreadable:
+            return UnidentifiedCall(IdentityFailure.BEHIND, BEHIND)
+
+    def forget(self) -> None:
+        """Forget what the identity map said: after news that it, a person or a role has changed."""
+        self.map.forget()
+
+    def close(self) -> None:
+        """End the threads."""
+        self.tokens.close()
+        self.map.close()
+
+    async def _identify(
+        self, service: str, callers: ServiceCallers, headers: Iterable[tuple[bytes, bytes]], gateway: UUID | None
+    ) -> CallIdentity:
+        sent = dict[bytes, list[bytes]]()
+        watched = self._watched[service]
+        for name, value in headers:
+            if name in watched:
+                sent.setdefault(name, []).append(value)
+        if not sent:
+            names = b" or ".join(sorted(callers.headers)).decode()
+            detail = SIGN_IN if callers.issuers else NO_HEADER.format(name=names)
+            return UnidentifiedCall(IdentityFailure.NO_TOKEN, detail)
+        if len(sent) > 1:
+            return UnidentifiedCall(IdentityFailure.MALFORMED, SEVERAL_WAYS)
+        name, values = sent.popitem()
+        if len(values) > 1:
+            return UnidentifiedCall(IdentityFailure.MALFORMED, NOT_ONE_HEADER.format(name=name.decode()))
+        if name == self._token_header:
+            return await self._by_token(service, values[0])
+        is_subject = name.decode() == callers.subject_header
+        return await self._by_header(name, values[0], MTLS + service if is_subject else HEADER, gateway)
+
+    async def _by_token(self, service: str, shown: bytes) -> CallIdentity:
+        scheme, _, token = shown.partition(b" ")
+        if scheme.lower() != BEARER or not token:
+            return UnidentifiedCall(IdentityFailure.NO_TOKEN, SIGN_IN)
+        found: VerifiedToken = await self.tokens.verified(self._realms[service], token)
+        if not found.is_gated:
+            return NotApplicable(found.issuer)
+        return await self._mapped((found.issuer, found.subject, found.email))
+
+    async def _by_header(self, name: bytes, value: bytes, issuer: str, gateway: UUID | None) -> CallIdentity:
+        if gateway is None:
+            return UnidentifiedCall(IdentityFailure.MALFORMED, NO_GATEWAY)
+        if len(value) > LONGEST_GATE_SUBJECT or not VALUE.fullmatch(value):
+            return UnidentifiedCall(IdentityFailure.MALFORMED, NOT_ONE_HEADER.format(name=name.decode()))
+        return await self._mapped((f"{HEADER}{gateway}" if issuer == HEADER else issuer, value.decode(), None))
+
+    async def _mapped(self, key: IdentityKey) -> CallIdentity:
+        person_id = await self.map.engineer(key)
+        if person_id is None:
+            return UnidentifiedCall(IdentityFailure.UNKNOWN_ENGINEER, UNKNOWN)
+        return EngineerCall(person_id, key[0], key[1])
+
+
+def issuer_names(catalogue: Catalogue) -> frozenset[str]:
+    """Return the issuers of which identities can be mapped, but for headers of gateways."""
+    certified = {MTLS + name for name, callers in callers_of(catalogue).items() if callers.subject_header}
+    return frozenset({issuer.issuer for issuer in catalogue.issuers} | certified)
+
+
+def callers_of(catalogue: Catalogue) -> dict[str, ServiceCallers]:
+    """Return how callers of each gated service say who they are."""
+    issuers = tuple(map(_issuer, catalogue.issuers))
+    return {
+        name: _callers(service.gate.callers, issuers)
+        for name, service in catalogue.services.items()
+        if service.gate is not None
+    }
+
+
+def _callers(said: GateCallers, issuers: Sequence[GateIssuer]) -> ServiceCallers:
+    rule = None
+    if said.issuer is not None and said.claim is not None and said.value is not None:
+        rule = CallerRule(said.issuer, said.claim, said.value)
+    subject, engineer = said.subject_header, said.engineer_header
+    return ServiceCallers(issuers, rule, subject and subject.lower(), engineer and engineer.lower())
+
+
+def _issuer(said: TokenIssuer) -> GateIssuer:
+    provider = IdentityProvider(
+        issuer=said.issuer,
+        audience=said.audience,
+        authorized_parties=said.azp,
+        algorithms=said.algorithms,
+        jwks_url=said.jwks_url,
+    )
+    return GateIssuer(provider, said.longest_token, said.mail_is_authoritative)

@@ -1,0 +1,270 @@
+"""Whose call a gateway asks about: by tokens of real issuers, by certificates and headers, and by a real map."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import create_engine
+
+from gate import identity_map
+from gate.bearer_tokens import GateIssuer
+from gate.engineers import (
+    CallerRule,
+    CallIdentity,
+    EngineerCall,
+    EngineerResolver,
+    IdentityFailure,
+    NotApplicable,
+    ServiceCallers,
+    UnidentifiedCall,
+)
+from gate.identity_map import MappingInput
+from harness.people import World
+from lockbox.admin import vendor_staff
+from lockbox.database import Database
+from lockbox.identity.roles import Role
+from lockbox.sql import new_id
+from tests.database.scenes import read
+from tests.database.tenancy import id_of, manages
+from tests.each import each
+from tests.oidc_issuer import BROKEN, NOON, LocalIssuer, local_issuer
+
+GATEWAY = new_id()
+SUBJECT = b"x-client-subject"
+ENGINEER = b"x-engineer"
+
+
+@pytest.fixture
+def issuer() -> Iterator[LocalIssuer]:
+    with local_issuer() as running:
+        yield running
+
+
+@dataclass
+class GatedWorld:
+    """A world, an issuer, and services whose callers say in each of the ways who they are."""
+
+    world: World
+    issuer: LocalIssuer
+    db: Database
+
+    def __post_init__(self) -> None:
+        self.now = NOON
+        provider = self.issuer.configured(
+            client_id=None, client_secret=None, jwks_url=f"{self.issuer.url}/jwks", algorithms=("ES256",)
+        )
+        token, mail = GateIssuer(provider), GateIssuer(provider, vouches_for_mail=True)
+        self.services = {
+            "support": ServiceCallers([token]),
+            "trusting": ServiceCallers([mail]),
+            "public": ServiceCallers([token], CallerRule(self.issuer.url, "groups", "support")),
+            "certified": ServiceCallers(subject_header=SUBJECT.decode()),
+            "named": ServiceCallers(engineer_header=ENGINEER.decode()),
+            "any": ServiceCallers([token], subject_header=SUBJECT.decode(), engineer_header=ENGINEER.decode()),
+        }
+        self.resolver = EngineerResolver(self.services, self.db, lambda: self.now)
+
+    def map(self, subject: str, person: str = "erin", issuer: str = "") -> UUID:
+        """Let an operator map an identity."""
+        issuer = issuer or self.issuer.url
+        known = {self.issuer.url, "mtls:certified", "mtls:any"}
+        wanted = MappingInput(issuer, subject, id_of(self.world, person))
+        mapped = manages(self.world, "olga", identity_map.add, wanted, known=known)
+        self.resolver.forget()
+        return mapped.row.id
+
+    def ask(
+        self, service: str, *headers: tuple[bytes, bytes], token: str | None = None, gateway: UUID | None = GATEWAY
+    ) -> CallIdentity:
+        """Return whose call it is."""
+        shown = () if token is None else ((b"authorization", f"Bearer {token}".encode()),)
+        around = ((b"host", b"gate.example"), (b"x-request-id", b"7"))
+        return asyncio.run(self.resolver.identify(service, (*around, *headers, *shown), gateway))
+
+    def failure(self, service: str, *headers: tuple[bytes, bytes], token: str | None = None) -> IdentityFailure:
+        """Return why it is not known."""
+        found = self.ask(service, *headers, token=token)
+        assert isinstance(found, UnidentifiedCall), found
+        assert found.detail
+        return found.code
+
+
+@pytest.fixture
+def gated(world: World, issuer: LocalIssuer) -> Iterator[GatedWorld]:
+    found = GatedWorld(world, issuer, world.db)
+    yield found
+    found.resolver.close()
+
+
+def test_a_token_of_a_mapped_identity_is_its_engineers_call(gated: GatedWorld) -> None:
+    gated.map("anne")
+    erin = id_of(gated.world, "erin")
+
+    assert gated.ask("support", token=gated.issuer.token()) == EngineerCall(erin, gated.issuer.url, "anne")
+    assert gated.failure("support", token=gated.issuer.token(sub="bob")) is IdentityFailure.UNKNOWN_ENGINEER
+    assert gated.failure("support", token=gated.issuer.token(sub="Anne")) is IdentityFailure.UNKNOWN_ENGINEER
+
+
+def test_a_removed_identity_and_a_disabled_person_are_unknown_after_news(gated: GatedWorld) -> None:
+    gated.world.add("emil", Role.ENGINEER)
+    anne, _ = gated.map("anne"), gated.map("bob", "emil")
+    tokens = [gated.issuer.token(), gated.issuer.token(sub="bob")]
+    assert all(isinstance(gated.ask("support", token=token), EngineerCall) for token in tokens)
+
+    manages(gated.world, "olga", identity_map.remove, anne)
+    manages(gated.world, "olga", vendor_staff.disable, id_of(gated.world, "emil"))
+    gated.resolver.forget()
+
+    assert [gated.failure("support", token=token) for token in tokens] == [IdentityFailure.UNKNOWN_ENGINEER] * 2
+
+
+def test_a_mail_address_counts_where_its_issuer_vouches_for_it_and_nowhere_else(gated: GatedWorld) -> None:
+    address = read(gated.world.db, "SELECT email FROM people WHERE id = :id", id=id_of(gated.world, "erin"))[0].email
+    token = gated.issuer.token(email=address, email_verified=True)
+
+    assert gated.failure("support", token=token) is IdentityFailure.UNKNOWN_ENGINEER
+    assert gated.ask("trusting", token=token) == EngineerCall(id_of(gated.world, "erin"), gated.issuer.url, "anne")
+    unverified = gated.issuer.token(email=address)
+    assert gated.failure("trusting", token=unverified) is IdentityFailure.UNKNOWN_ENGINEER
+
+
+def test_who_is_not_meant_passes_with_a_verified_token_alone(gated: GatedWorld) -> None:
+    gated.map("anne")
+    engineer = gated.issuer.token(groups=["sales", "support"])
+
+    assert gated.ask("public", token=gated.issuer.token(groups=["sales"])) == NotApplicable(gated.issuer.url)
+    assert gated.ask("public", token=gated.issuer.token(sub="bob")) == NotApplicable(gated.issuer.url)
+    assert isinstance(gated.ask("public", token=engineer), EngineerCall)
+    assert gated.failure("public", token=gated.issuer.token(sub="bob", groups=[["sales"]])) is (
+        IdentityFailure.UNKNOWN_ENGINEER
+    )
+    assert gated.failure("public") is IdentityFailure.NO_TOKEN
+    assert gated.failure("public", token=gated.issuer.unsigned_token()) is IdentityFailure.BAD_TOKEN
+    assert gated.failure("public", token=gated.issuer.token(aud="other")) is IdentityFailure.BAD_TOKEN
+    with local_issuer() as other:
+        assert gated.failure("public", token=other.token(groups=["sales"])) is IdentityFailure.BAD_TOKEN
+
+
+@each("value", [b"", b"Bearer", b"Bearer ", b"Basic YTpi", b"token", b"Digest x"])
+def test_what_is_no_bearer_token_is_none(gated: GatedWorld, value: bytes) -> None:
+    assert gated.failure("support", (b"authorization", value)) is IdentityFailure.NO_TOKEN
+
+
+def test_the_scheme_is_read_in_any_case_and_the_token_to_the_letter(gated: GatedWorld) -> None:
+    gated.map("anne")
+    token = gated.issuer.token().encode()
+
+    for scheme in (b"bearer", b"BEARER", b"Bearer"):
+        assert isinstance(gated.ask("support", (b"authorization", scheme + b" " + token)), EngineerCall)
+    for value in (b"Bearer  " + token, b"Bearer " + token + b" ", b"Bearer " + token + b", Bearer " + token):
+        assert gated.failure("support", (b"authorization", value)) is IdentityFailure.BAD_TOKEN
+
+
+def test_a_certificates_subject_is_mapped_under_its_service(gated: GatedWorld) -> None:
+    gated.map("CN=erin,O=Vendor", issuer="mtls:certified")
+    erin, header = id_of(gated.world, "erin"), (SUBJECT, b"CN=erin,O=Vendor")
+
+    assert gated.ask("certified", header) == EngineerCall(erin, "mtls:certified", "CN=erin,O=Vendor")
+    assert gated.failure("any", header) is IdentityFailure.UNKNOWN_ENGINEER
+    assert gated.failure("certified", (SUBJECT, b"CN=erin, O=Vendor")) is IdentityFailure.UNKNOWN_ENGINEER
+
+
+def test_a_header_is_mapped_under_its_gateway(gated: GatedWorld) -> None:
+    gateway = id_of(gated.world, "gate")
+    gated.map("erin", issuer=f"header:{gateway}")
+    erin, header = id_of(gated.world, "erin"), (ENGINEER, b"erin")
+
+    assert gated.ask("named", header, gateway=gateway) == EngineerCall(erin, f"header:{gateway}", "erin")
+    other = gated.ask("named", header, gateway=GATEWAY)
+    assert isinstance(other, UnidentifiedCall)
+    assert other.code is IdentityFailure.UNKNOWN_ENGINEER
+    nobody = gated.ask("named", header, gateway=None)
+    assert isinstance(nobody, UnidentifiedCall)
+    assert nobody.code is IdentityFailure.MALFORMED
+
+
+@each(
+    "headers",
+    [
+        [(ENGINEER, b"erin"), (ENGINEER, b"erin")],
+        [(ENGINEER, b"erin"), (SUBJECT, b"CN=erin")],
+        [(ENGINEER, b"erin"), (b"authorization", b"Bearer x.y.z")],
+        [(ENGINEER, b"erin"), (b"authorization", b"Basic YTpi")],
+        [(SUBJECT, b""), (b"authorization", b"Bearer x.y.z")],
+        [(b"authorization", b"Bearer x.y.z"), (b"authorization", b"Bearer x.y.z")],
+        [(ENGINEER, b"")],
+        [(ENGINEER, b" ")],
+        [(ENGINEER, b" erin")],
+        [(ENGINEER, "érin".encode())],
+        [(ENGINEER, b"erin\x00")],
+        [(ENGINEER, b"erin\n")],
+        [(ENGINEER, b"e" * 501)],
+    ],
+)
+def test_a_header_that_is_empty_repeated_or_one_of_two_ways_is_refused(
+    gated: GatedWorld, headers: list[tuple[bytes, bytes]]
+) -> None:
+    assert gated.failure("any", *headers) is IdentityFailure.MALFORMED
+
+
+def test_a_header_of_which_the_service_says_nothing_says_nothing(gated: GatedWorld) -> None:
+    gated.map("anne")
+
+    assert gated.failure("support", (ENGINEER, b"erin"), (SUBJECT, b"CN=erin")) is IdentityFailure.NO_TOKEN
+    assert isinstance(gated.ask("support", (ENGINEER, b"max"), token=gated.issuer.token()), EngineerCall)
+    assert gated.failure("named", (SUBJECT, b"CN=erin"), token=gated.issuer.token()) is IdentityFailure.NO_TOKEN
+
+
+def test_an_issuer_that_is_away_is_busy_and_a_database_that_is_away_behind(gated: GatedWorld) -> None:
+    gated.issuer.troubles["/jwks"] = BROKEN
+    assert gated.failure("support", token=gated.issuer.token()) is IdentityFailure.BUSY
+
+    with local_issuer() as other:
+        nowhere = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/x", connect_args={"connect_timeout": 1})
+        lost = GatedWorld(gated.world, other, Database(nowhere, gated.world.db.schedule))
+        assert lost.failure("support", token=other.token()) is IdentityFailure.BEHIND
+        lost.resolver.close()
+
+
+def test_signing_in_helps_only_where_the_answer_is_401() -> None:
+    assert {one: one.status for one in IdentityFailure} == {
+        IdentityFailure.NO_TOKEN: 401,
+        IdentityFailure.BAD_TOKEN: 401,
+        IdentityFailure.MALFORMED: 403,
+        IdentityFailure.UNKNOWN_ENGINEER: 403,
+        IdentityFailure.BUSY: 403,
+        IdentityFailure.BEHIND: 403,
+    }
+
+
+def test_an_expired_token_is_refused_though_its_engineer_is_in_memory(gated: GatedWorld) -> None:
+    gated.map("anne")
+    token = gated.issuer.token()
+    assert isinstance(gated.ask("support", token=token), EngineerCall)
+
+    gated.now = NOON + timedelta(minutes=7)
+    gated.resolver.close()
+    gated.resolver = EngineerResolver(gated.services, gated.world.db, lambda: gated.now)
+
+    assert gated.failure("support", token=token) is IdentityFailure.BAD_TOKEN
+
+
+def test_a_remembered_call_waits_for_nothing(gated: GatedWorld) -> None:
+    gated.map("anne")
+    token = gated.issuer.token()
+    gated.ask("support", token=token)
+    headers = [(b"host", b"gate.example")] * 12 + [(b"authorization", f"Bearer {token}".encode())]
+
+    async def asked() -> float:
+        began = time.perf_counter()
+        for _ in range(2000):
+            call = gated.resolver.identify("support", headers, GATEWAY)
+            with pytest.raises(StopIteration):
+                call.send(None)
+        return (time.perf_counter() - began) / 2000
+
+    assert asyncio.run(asked()) < 0.001

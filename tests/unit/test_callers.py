@@ -1,0 +1,132 @@
+"""Whose calls are gated: what claims say, what they may mean to say, and setups that contradict themselves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from config.issuers import IdentityProvider
+from config.service_catalogue import Catalogue
+from gate.bearer_tokens import GateIssuer
+from gate.engineers import CallerRule, ServiceCallers, callers_of, issuer_names, may_say
+from tests.each import each
+
+IDP, OTHER = "https://sso.vendor.example", "https://sso.customer.example"
+VENDOR = GateIssuer(IdentityProvider(issuer=IDP, audience="mail"))
+CUSTOMER = GateIssuer(IdentityProvider(issuer=OTHER, audience="mail"))
+RULE = CallerRule(IDP, "groups", "support")
+
+
+@each(
+    ("found", "says"),
+    [
+        ("support", True),
+        (" support ", True),
+        ("Support", True),
+        ("SUPPORT", True),
+        ("read support write", True),
+        ("supporter", False),
+        ("support-team", False),
+        ("support,read", False),
+        ("", False),
+        ([], False),
+        (["sales"], False),
+        (["sales", "support"], True),
+        (["sales", "Support"], True),
+        (["sales support"], True),
+        ([["support"]], True),
+        ([["sales"]], True),
+        (["sales", 7], True),
+        (["sales", None], True),
+        ([{"name": "sales"}], True),
+        ({"support": True}, True),
+        ({}, True),
+        (True, True),
+        (False, True),
+        (0, True),
+        (1.5, True),
+        (None, True),
+    ],
+)
+def test_a_claim_says_a_value_or_is_not_understood_and_then_counts_as_if_it_did(found: object, *, says: bool) -> None:
+    assert may_say(found, "support") is says
+
+
+@each(
+    ("found", "says"),
+    [("Support Team", True), ("support team lead", False), ("team", False), (["support team"], True)],
+)
+def test_a_value_of_several_words_is_the_whole_text(found: object, *, says: bool) -> None:
+    assert may_say(found, "Support Team") is says
+
+
+@each(
+    ("claims", "gated"),
+    [
+        ({"iss": IDP, "groups": ["support"]}, True),
+        ({"iss": IDP, "groups": ["sales"]}, False),
+        ({"iss": IDP}, False),
+        ({"iss": IDP, "Groups": ["support"]}, False),
+        ({"iss": IDP, "realm": {"groups": ["support"]}}, False),
+        ({"iss": OTHER, "groups": ["support"]}, False),
+        ({"iss": OTHER, "groups": None}, False),
+    ],
+)
+def test_a_rule_is_about_one_claim_of_one_issuer(claims: dict[str, Any], *, gated: bool) -> None:
+    assert ServiceCallers([VENDOR, CUSTOMER], RULE).is_gated(claims) is gated
+
+
+def test_at_a_support_entrance_every_call_is_gated() -> None:
+    assert ServiceCallers([VENDOR]).is_gated({"iss": IDP})
+
+
+def catalogue(callers: Mapping[str, Any], **changes: Any) -> Catalogue:
+    """A catalogue with a gated service and one that is not."""
+    gate = {
+        "tenant": {"fixed": "contoso"},
+        "callers": callers,
+        "paths": ({"methods": ("GET",), "path": "/all", "resource": "mailbox:all", "action": "read"},),
+    }
+    parts = {
+        "services": {"mail": {"title": "Mail", "gate": gate}, "wiki": {"title": "Wiki"}},
+        "plans": {"standard": {}},
+        "issuers": ({"issuer": IDP, "audience": "mail", "jwks_url": f"{IDP}/keys"},),
+    }
+    return Catalogue.model_validate(parts | changes)
+
+
+def test_the_catalogue_says_whose_calls_are_gated() -> None:
+    claimed = catalogue({"issuer": IDP, "claim": "groups", "value": "support"})
+    headers = {"subject_header": "X-Client-Subject", "engineer_header": "X-Engineer"}
+    entrance = catalogue({"entrance": "support"} | headers)
+
+    issuer = GateIssuer(
+        IdentityProvider(issuer=IDP, audience="mail", jwks_url=f"{IDP}/keys"), 3600, vouches_for_mail=False
+    )
+    assert callers_of(claimed) == {"mail": ServiceCallers((issuer,), RULE)}
+    assert callers_of(entrance) == {"mail": ServiceCallers((issuer,), None, "x-client-subject", "x-engineer")}
+    assert issuer_names(claimed) == {IDP}
+    assert issuer_names(entrance) == {IDP, "mtls:mail"}
+
+
+@each(
+    ("callers", "changes", "says"),
+    [
+        ({"entrance": "support"}, {"issuers": ()}, "nobody can say who calls"),
+        ({"issuer": IDP, "claim": "groups", "value": "x", "engineer_header": "X-E"}, {}, "leave the headers out"),
+        ({"entrance": "support", "engineer_header": "X-E", "subject_header": "x-e"}, {}, "name another header"),
+        ({"entrance": "support", "engineer_header": "X Engineer"}, {}, "header's name"),
+        ({"entrance": "support", "engineer_header": ""}, {}, "header's name"),
+        ({"entrance": "support", "engineer_header": "Authorization"}, {}, "only your gateway sets"),
+        ({"entrance": "support", "engineer_header": "X-Forwarded-User"}, {}, "only your gateway sets"),
+    ],
+)
+def test_a_setup_that_contradicts_itself_is_refused(
+    callers: dict[str, Any], changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        catalogue(callers, **changes)
+
+
+def test_headers_alone_are_enough() -> None:
+    assert callers_of(catalogue({"entrance": "support", "engineer_header": "X-E"}, issuers=()))["mail"].issuers == ()
