@@ -1,17 +1,19 @@
-"""Commands of the gate that read the catalogue's file alone: check it, and show what a request maps to."""
+"""Commands of the gate: check the catalogue's file, show what a request maps to, and say who its callers are."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cli import gate_identities
 from cli.client import chosen, stop
 from cli.terminal import Plain, as_json, facts, table
 from config.catalogue_file import CatalogueRefused, read_catalogue
 from config.service_catalogue import Catalogue
 from gate.mapping import GateCall, MappingRefused, ServiceMapping
 
-app = typer.Typer(no_args_is_help=True, help="The gate: check the catalogue, try its mappings.")
+app = typer.Typer(no_args_is_help=True, help="The gate: its catalogue, mappings and callers.")
+app.add_typer(gate_identities.app, name="identity")
 
 File = Annotated[
     Path | None, typer.Option("--catalogue", help="the file, if not LOCKBOX_CATALOGUE", show_default=False)

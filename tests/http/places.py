@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from gate import identity_map
+from gate.identity_map import MappingInput
 from harness.people import HERE, SETTINGS, WITHOUT_REVIEW
 from lockbox.admin import delegates, delivery_log, members, observers, recovery, vendor_staff, webhooks
 from lockbox.admin.delegates import DelegationInput
@@ -145,6 +147,19 @@ def address(door: Door) -> UUID:
         return addresses.add(session, door.world.people["ann"], Spot(None, None), somebody()["address"]).id
 
 
+def unmapped(door: Door) -> dict[str, Any]:
+    """Return an identity at a gateway that is mapped to nobody, and an engineer."""
+    issuer, subject = f"header:{id_of(door.world, 'gate')}", f"engineer {next(NUMBERS)}"
+    return {"issuer": issuer, "subject": subject, "person_id": str(colleague(door))}
+
+
+def mapped(door: Door) -> UUID:
+    """Map an identity to somebody."""
+    new = unmapped(door)
+    wanted = MappingInput(new["issuer"], new["subject"], UUID(new["person_id"]))
+    return manages(door.world, "olga", identity_map.add, wanted, known=()).row.id
+
+
 def colleague(door: Door) -> UUID:
     """Add somebody at the vendor."""
     return door.world.add(f"colleague-{next(NUMBERS)}", Role.ENGINEER).person_id
@@ -247,6 +262,8 @@ PLACES: dict[str, Callable[[Door], RouteExample]] = {
     "DELETE /v1/vendor/members/{person_id}": lambda door: RouteExample({"person_id": colleague(door)}),
     "POST /v1/vendor/members/{person_id}/disable": lambda door: RouteExample({"person_id": colleague(door)}),
     "DELETE /v1/vendor/invitations/{invitation_id}": _colleague_invited,
+    "POST /v1/gate/identities": lambda door: RouteExample(body=unmapped(door)),
+    "DELETE /v1/gate/identities/{identity_id}": lambda door: RouteExample({"identity_id": mapped(door)}),
 }
 
 

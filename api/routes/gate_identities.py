@@ -1,0 +1,57 @@
+"""Routes for the gate's identity map, for the vendor's operators."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+
+from api.deps import CurrentUser, RequestOrigin, SessionDep, SettingsDep
+from api.schemas.gate import GateIdentityPage, GateIdentityView, NewGateIdentity
+from api.schemas.parts import PersonView, problems
+from gate import engineers, identity_map
+from gate.identity_map import MappedIdentity, MappingInput
+
+router = APIRouter(prefix="/v1/gate/identities", tags=["vendor"])
+
+
+@router.get("", responses=problems())
+def list_gate_identities(
+    who: CurrentUser,
+    session: SessionDep,
+    cursor: UUID | None = None,
+    limit: Annotated[int, Query(ge=1, le=identity_map.MOST_A_PAGE)] = 50,
+) -> GateIdentityPage:
+    """List the identities that are mapped to engineers, to the vendor's operators and auditors."""
+    page = identity_map.page(session, who, cursor=cursor, most=limit)
+    return GateIdentityPage(items=[_view(one) for one in page.identities], next_cursor=page.next_cursor)
+
+
+@router.post("", status_code=201, responses=problems(400, 409, 429))
+def add_gate_identity(
+    body: NewGateIdentity, who: CurrentUser, came: RequestOrigin, session: SessionDep, chosen: SettingsDep
+) -> GateIdentityView:
+    """Map an identity to an engineer, as another operator with a fresh sign-in.
+
+    The issuer is one of the catalogue's; `mtls:` and a service, for subjects of certificates; or `header:` and the id
+    of a gateway's service account. The subject is compared to the letter.
+    """
+    wanted = MappingInput(body.issuer, body.subject, body.person_id)
+    return _view(identity_map.add(session, who, came, wanted, engineers.issuer_names(chosen.catalogue)))
+
+
+@router.delete("/{identity_id}", status_code=204, responses=problems(404))
+def remove_gate_identity(identity_id: UUID, who: CurrentUser, came: RequestOrigin, session: SessionDep) -> None:
+    """Remove an identity from the map, as an operator with a fresh sign-in."""
+    identity_map.remove(session, who, came, identity_id)
+
+
+def _view(mapped: MappedIdentity) -> GateIdentityView:
+    row = mapped.row
+    return GateIdentityView(
+        id=row.id,
+        issuer=row.issuer,
+        subject=row.subject,
+        person=PersonView(id=row.person_id, name=mapped.person),
+        added_by=row.added_by,
+        created_at=row.created_at,
+    )
