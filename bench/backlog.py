@@ -4,9 +4,14 @@ import time
 
 from sqlalchemy import Engine, text
 
+from harness.outbox import fan_out_all, settle_all
+from lockbox.database import Database
+
 PAUSE_SECONDS = 0.002
 REST_SECONDS = 3
-NOTHING_MORE = text("WITH reports AS (DELETE FROM reports_due) DELETE FROM outbox")
+NOTHING_MORE = text("""
+WITH reports AS (DELETE FROM reports_due), unsaid AS (DELETE FROM unsettled) DELETE FROM outbox
+""")
 GIVE_UP = text("""
 UPDATE notifications SET closed_at = now(), outcome = :outcome
 WHERE id IN (SELECT id FROM notifications WHERE closed_at IS NULL FOR UPDATE SKIP LOCKED)
@@ -19,11 +24,15 @@ def give_up(engine: Engine, rest_seconds: float = REST_SECONDS) -> None:
         connection.execute(NOTHING_MORE)
         while connection.execute(GIVE_UP, {"outcome": "moot"}).rowcount:
             time.sleep(PAUSE_SECONDS)
+        # Who has been told of since has promised to say how that ended.
+        connection.execute(NOTHING_MORE)
     time.sleep(rest_seconds)
 
 
-def mark_sent(engine: Engine) -> None:
-    """Mark all that is to be sent as sent, where no worker runs."""
+def mark_sent(engine: Engine, sender: Database) -> None:
+    """Leave what sending all that is in the outbox leaves, where no worker runs: the events that say so, too."""
+    fan_out_all(sender)
     with engine.connect() as connection:
         connection.execute(text("SET session_replication_role = replica"))
         connection.execute(GIVE_UP, {"outcome": "sent"})
+    settle_all(sender)

@@ -16,7 +16,6 @@ from bench.rows import Footprint, Pace
 from bench.sinks import SinkPorts, start_sinks
 from cli.stack import Processes, StackPlan
 from harness import stage
-from harness.outbox import fan_out_all
 from harness.people import WITHOUT_REVIEW, World
 from harness.stage import Stack, all_rights, own_stack, servers_of, superuser_at, superuser_url
 from lockbox.database import Database, make_engine
@@ -94,9 +93,9 @@ def _footprints(plan: StackPlan, world: World, sender: Database) -> tuple[Footpr
     request = world.submit().id
     with superuser_at(superuser_url(plan)) as engine, engine.connect() as connection:
         submitted = Footprint.of(connection, request)
+        backlog.mark_sent(engine, sender)
         world.act("ann", Action.APPROVE, request)
-        fan_out_all(sender)
-        backlog.mark_sent(engine)
+        backlog.mark_sent(engine, sender)
         return submitted, Footprint.of(connection, request)
 
 

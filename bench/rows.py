@@ -55,42 +55,45 @@ Literals = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Footprint:
-    """All rows of one request, by table, and the ids of its moves in their order."""
+    """All rows of one request, by table, and the ids of its events in their order."""
 
     request: UUID
-    moves: Sequence[UUID]
+    events: Sequence[UUID]
     tables: Mapping[str, Sequence[Literals]]
 
     @classmethod
     def of(cls, connection: Connection, request: UUID) -> "Footprint":
         """Read it, with every right."""
-        moves = connection.execute(IDS, {"id": request}).scalars().all()
+        events = connection.execute(IDS, {"id": request}).scalars().all()
         found = {
             table.name: _rows(connection, table.name, dict(zip(table.columns, table.types, strict=True)), request)
             for table in connection.execute(TABLES)
         }
-        return cls(request, moves, {name: rows for name, rows in found.items() if rows})
+        return cls(request, events, {name: rows for name, rows in found.items() if rows})
 
     def until(self, moves: int) -> "Footprint":
-        """Return what it was like after its first so many moves, but for the row of the request itself."""
-        later = {literal(one) for one in self.moves[moves:]}
+        """Return what it was like before the move after so many, but for the row of the request itself."""
+        made = {row["id"] for row in self.tables[EVENTS] if not row["seq"].startswith("NULL")}
+        numbers = [number for number, one in enumerate(self.events) if literal(one) in made]
+        first = self.events[: numbers[moves]] if moves < len(numbers) else self.events
+        later = {literal(one) for one in self.events[len(first) :]}
         kept = {
             name: [row for row in rows if not later & {row.get("event_id"), row["id"] if name == EVENTS else None}]
             for name, rows in self.tables.items()
         }
         if moves == 1:
             kept.pop("decisions", None)
-        return Footprint(self.request, self.moves[:moves], {name: rows for name, rows in kept.items() if rows})
+        return Footprint(self.request, first, {name: rows for name, rows in kept.items() if rows})
 
     def since(self, before: "Footprint") -> "Footprint":
-        """Return what the moves that came after it have added, but for the row of the request."""
+        """Return what the events that came after it have added, but for the row of the request."""
         fresh = {
             name: [row for row in rows if row not in before.tables.get(name, ())]
             for name, rows in self.tables.items()
             if name != REQUESTS
         }
-        moves = [one for one in self.moves if one not in before.moves]
-        return Footprint(self.request, moves, {name: rows for name, rows in fresh.items() if rows})
+        events = [one for one in self.events if one not in before.events]
+        return Footprint(self.request, events, {name: rows for name, rows in fresh.items() if rows})
 
     def changed(self, before: "Footprint") -> Literals:
         """Return the columns of the request's row that have other values by now."""
@@ -98,8 +101,8 @@ class Footprint:
         return {name: value for name, value in now.items() if value != then[name]}
 
     def fresh(self) -> str:
-        """Return the select list that gives a request and its moves new ids, but for `request_id` itself."""
-        return ", ".join(f"uuidv7() AS event_{number}" for number in range(1, len(self.moves) + 1))
+        """Return the select list that gives a request and its events new ids, but for `request_id` itself."""
+        return ", ".join(f"uuidv7() AS event_{number}" for number in range(1, len(self.events) + 1))
 
     def inserts(self, changes: Mapping[str, Literals]) -> Iterator[tuple[str, str]]:
         """Yield a table and the statement that writes its rows for each row of `n`, by new ids.
@@ -114,7 +117,7 @@ class Footprint:
 
     def _select(self, row: Literals) -> str:
         ids = {literal(self.request): "n.request_id"}
-        ids |= {literal(one): f"n.event_{number}" for number, one in enumerate(self.moves, 1)}
+        ids |= {literal(one): f"n.event_{number}" for number, one in enumerate(self.events, 1)}
         own = {"id": "uuidv7()"} if row.get("id") not in ids else {}
         values = [
             own.get(name) or (self._body(value, ids) if name == "body" else ids.get(value, value))

@@ -1,14 +1,21 @@
-"""Work out who is told of what is in the outbox, as the notifications worker does, and send nothing."""
+"""Do what the notifications worker does before and after it sends, and send nothing: fan out, and settle."""
 
 from sqlalchemy import text
 
 from lockbox.database import Database
-from lockbox.notifications import fan_out
+from lockbox.notifications import fan_out, settlement
 
 QUEUED = text("SELECT event_id FROM outbox")
+UNSETTLED = text("SELECT id FROM unsettled")
 
 
 def fan_out_all(db: Database) -> None:
     """Write the notifications of everything in the outbox, by a login that may; none of them is claimed."""
     with db.transaction() as session:
         fan_out.fan_out(session, session.execute(QUEUED).scalars().all(), lambda *_: ([], {}))
+
+
+def settle_all(db: Database) -> None:
+    """Say of every event whose mails have all ended how they did, by a login that may."""
+    with db.transaction() as session:
+        settlement.settle_due(session, session.execute(UNSETTLED).scalars().all())

@@ -10,13 +10,16 @@ from bench import backlog
 from bench.bare_stack import rows_of_submit
 from bench.floor import rows_of_end
 from bench.rows import Footprint, clock, load
+from harness.outbox import fan_out_all
 from harness.people import World
+from harness.stage import as_sender
 from lockbox.database import Database
 from lockbox.monitoring import invariants
 from lockbox.monitoring.invariants import ScanPosition
 from lockbox.requests import timers
 from lockbox.requests.lifecycle import Action
 from lockbox.sql import new_id
+from tests.database.scenes import promised_notifications
 
 
 @pytest.fixture
@@ -39,8 +42,9 @@ def counted(found: Footprint) -> dict[str, int]:
 def approved(world: World, root: Engine) -> Footprint:
     """Return the rows of a request that was approved and whose notifications were sent."""
     request = world.submit().id
+    backlog.mark_sent(root, as_sender(world.db))
     world.act("ann", Action.APPROVE, request)
-    backlog.mark_sent(root)
+    backlog.mark_sent(root, as_sender(world.db))
     return footprint(root, request)
 
 
@@ -71,9 +75,10 @@ def test_what_is_loaded_has_the_rows_of_a_real_request(world: World, root: Engin
     assert {one.tables["requests"][0]["state"] for one in found} == {f"'{state}'::character varying"}
 
 
-def test_no_invariant_is_broken_by_what_is_loaded(world: World, root: Engine, worker: Database) -> None:
+@pytest.mark.parametrize("state", ["active", "pending"])
+def test_no_invariant_is_broken_by_what_is_loaded(world: World, root: Engine, worker: Database, state: str) -> None:
     pattern = approved(world, root)
-    loaded = load(root, None, pattern, state="active", count=3, due=clock(root) + timedelta(minutes=30))
+    loaded = load(root, None, pattern, state=state, count=3, due=clock(root) + timedelta(minutes=30))
 
     with worker.transaction() as session:
         found = invariants.scan(session, ScanPosition())
@@ -98,10 +103,23 @@ def test_the_floor_ends_requests_by_the_rows_of_the_clock(world: World, root: En
         assert footprint(root, one).tables["requests"][0]["state"] == "'expired'::character varying"
 
 
-def test_nothing_is_left_to_send_once_it_was_given_up(world: World, root: Engine) -> None:
+@pytest.mark.parametrize("state", ["active", "pending"])
+def test_nothing_is_left_to_do_but_the_clock_where_requests_are_loaded(
+    world: World, root: Engine, worker: Database, state: str
+) -> None:
+    pattern = approved(world, root)
+
+    load(root, None, pattern, state=state, count=3, due=clock(root) + timedelta(minutes=30))
+
+    assert promised_notifications(worker) == {}
+
+
+def test_nothing_is_left_to_send_once_it_was_given_up(world: World, root: Engine, worker: Database) -> None:
     world.submit()
+    fan_out_all(as_sender(world.db))
 
     backlog.give_up(root, rest_seconds=0)
 
     with root.connect() as connection:
         assert not connection.execute(backlog.GIVE_UP, {"outcome": "moot"}).rowcount
+    assert promised_notifications(worker) == {}
