@@ -34,7 +34,8 @@ new_events AS (
         CAST(:e_body AS bytea[]))
 ), new_details AS (
     INSERT INTO event_details (event_id, fields)
-    SELECT * FROM unnest(CAST(:d_event_id AS uuid[]), CAST(:d_fields AS jsonb[]))
+    SELECT d.event_id, CAST(convert_from(d.fields, 'UTF8') AS jsonb)
+    FROM unnest(CAST(:d_event_id AS uuid[]), CAST(:d_fields AS bytea[])) AS d (event_id, fields)
 )"""
 AUDIT_LOG_READ = "audit_log_read"
 AUDIT_LOG_EXPORTED = "audit_log_exported"
@@ -121,7 +122,7 @@ class AuditEvent:
 def append(audit_events: Iterable[AuditEvent]) -> dict[str, Any]:
     """Return the parameters of APPEND, a set of CTEs for the statement that makes the change."""
     rows = tuple(audit_events)
-    details: list[tuple[UUID, str]] = []
+    details: list[tuple[UUID, bytes]] = []
     bodies = []
     for row in rows:
         salted = {
@@ -143,9 +144,9 @@ def append(audit_events: Iterable[AuditEvent]) -> dict[str, Any]:
         "e_to_state": array(row.to_state and str(row.to_state) for row in rows),
         "e_deadline_at": array(row.deadline_at for row in rows),
         "e_internal": array(str(row.internal).lower() for row in rows),
-        "e_body": bodies,
+        "e_body": array(bodies),
         "d_event_id": array(detail[0] for detail in details),
-        "d_fields": [detail[1] for detail in details],
+        "d_fields": array(detail[1] for detail in details),
     }
 
 
@@ -158,9 +159,9 @@ def _personal(row: AuditEvent) -> Iterable[tuple[str, str | None]]:
     )
 
 
-def _fields(salted: Mapping[str, tuple[bytes, str]]) -> str:
+def _fields(salted: Mapping[str, tuple[bytes, str]]) -> bytes:
     fields = {name: (base64.b64encode(salt).decode(), value) for name, (salt, value) in salted.items()}
-    return json.dumps(fields, ensure_ascii=False)
+    return json.dumps(fields, ensure_ascii=False).encode()
 
 
 def _body(row: AuditEvent, commitments: Mapping[str, str]) -> bytes:

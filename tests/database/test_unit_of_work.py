@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from harness.people import World
 from harness.stage import RETRIED, Urls
 from lockbox import database
-from lockbox.database import Database, ProcessKeys, make_engine
+from lockbox.database import Database, ProcessKeys, array, make_engine
 from lockbox.errors import WindowTooLong
 from lockbox.identity import authentication, keyring
 from lockbox.identity.keyring import Keyring
@@ -228,3 +228,25 @@ def test_a_network_that_has_gone_silent_is_noticed_within_seconds(api: Database)
     assert asks
     assert options["TCP_KEEPIDLE"] + options["TCP_KEEPINTVL"] * options["TCP_KEEPCNT"] < 20
     assert 0 < options["TCP_USER_TIMEOUT"] < 20_000
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [],
+        [b""],
+        [b"plain", b'{"name": ["c2FsdA==", "O\'Neil, \\"x\\" {y} NULL"]}', "Åsa \U0001f600".encode()],
+        [bytes(range(256)), None, b"\\x00"],
+    ],
+)
+def test_an_array_of_bytes_is_read_as_it_was_written(worker: Database, values: list[bytes | None]) -> None:
+    with worker.transaction() as session:
+        found = session.execute(text("SELECT unnest(CAST(:values AS bytea[]))"), {"values": array(values)}).scalars()
+
+        assert [one and bytes(one) for one in found] == values
+
+
+@pytest.mark.parametrize("value", ["O'Neil", 'a"b', "a,b", "{", "\\x00", "", "a b"])
+def test_text_goes_into_an_array_as_bytes_alone(value: str) -> None:
+    with pytest.raises(ValueError, match="plain words"):
+        array([value])
