@@ -28,6 +28,8 @@ AUTOGROUP = Path("/proc/self/autogroup")
 AUTOGROUP_TRIES = 10
 CHANCE = random.SystemRandom()
 NICE = {"core": 0, "notifications": 5}
+HEARTBEAT_SECONDS = 5.0
+"""Flower takes a worker to live for twice as long after it said so."""
 
 
 def main() -> None:
@@ -47,6 +49,7 @@ def main() -> None:
         loglevel=logging.INFO,
         without_gossip=True,
         without_mingle=True,
+        heartbeat_interval=HEARTBEAT_SECONDS,
         **KINDS[chosen.kind],
     )
     worker.start()

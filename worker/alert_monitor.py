@@ -28,11 +28,11 @@ class AlertMonitor(WorkerLoop):
     def round(self) -> None:
         """Look if nobody has within the minute; what is still so a quarter of a minute later is an alarm."""
         database = self.tools.database
-        with database.advisory_lock(alerts.LOCK_NUMBER) as is_held:
-            if is_held:
-                with self.gate:
-                    is_due = alerts.is_due(database)
-                if is_due:
+        with self.gate:
+            is_due = alerts.is_due(database)
+        if is_due:
+            with database.advisory_lock(alerts.LOCK_NUMBER) as is_held:
+                if is_held:
                     self._look()
         self.stopping.wait(AGAIN_SECONDS)
 

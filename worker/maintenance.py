@@ -202,19 +202,21 @@ class MaintenanceLoop(WorkerLoop):
         self._poked.set()
 
     def round(self) -> None:
-        """Look, send or do the job, then rest until the next look or a poke; what is wrong is said twice a minute."""
-        if self._job.gives_way:
-            self._let_the_clock_pass()
+        """Look, send or do the job, then rest until it may be due or a poke; what is wrong is said twice a minute."""
         is_poked = self._poked.is_set()
         self._poked.clear()
         with self.gate:
-            is_for_us = self._is_for_us(is_poked=is_poked)
+            ran_at, is_due = self._look()
+        if is_due and self._job.gives_way:
+            self._let_the_clock_pass()
+        with self.gate:
+            is_for_us = self._is_for_us(ran_at, is_due=is_due or is_poked)
         if is_for_us:
             self._do()
-        self._poked.wait(self._job.look)
+        self._poked.wait(max(self._job.look, ran_at + self._job.interval - time.monotonic()))
 
-    def _is_for_us(self, *, is_poked: bool) -> bool:
-        """Send the task where a run is due; return whether to do it here instead.
+    def _look(self) -> tuple[float, bool]:
+        """Return when the job ran, by the monotonic clock and rather too early, and whether it is due.
 
         Raises:
             sqlalchemy.exc.DBAPIError: Postgres is away; now and then a task is sent, whose failure shows in Flower.
@@ -228,12 +230,17 @@ class MaintenanceLoop(WorkerLoop):
                 self._shown_at = now
                 self._send()
             raise
-        asked_for = now - self._asked_at
-        if age < asked_for:
+        return now - age, is_due
+
+    def _is_for_us(self, ran_at: float, *, is_due: bool) -> bool:
+        """Send the task where a run is due; return whether to do it here instead."""
+        now = time.monotonic()
+        if ran_at > self._asked_at:
             # Somebody ran it since.
-            self._asked_at, asked_for = math.inf, -math.inf
-        if not (is_due or is_poked):
+            self._asked_at = math.inf
+        if not is_due:
             return False
+        asked_for = now - self._asked_at
         if asked_for >= 2 * self._job.interval:
             self._asked_at = math.inf
             return True
