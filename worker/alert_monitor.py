@@ -28,13 +28,16 @@ class AlertMonitor(WorkerLoop):
     def round(self) -> None:
         """Look if nobody has within the minute; what is still so a quarter of a minute later is an alarm."""
         database = self.tools.database
-        with self.gate:
-            is_due = alerts.is_due(database)
-        if is_due:
+        if self._is_due():
             with database.advisory_lock(alerts.LOCK_NUMBER) as is_held:
-                if is_held:
+                # Another worker may have looked while this one came to the lock.
+                if is_held and self._is_due():
                     self._look()
         self.stopping.wait(AGAIN_SECONDS)
+
+    def _is_due(self) -> bool:
+        with self.gate:
+            return alerts.is_due(self.tools.database)
 
     def _look(self) -> None:
         database = self.tools.database
