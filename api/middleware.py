@@ -253,6 +253,9 @@ class Admission:
 
     async def _place(self, budget: Budget, shown: bytes | None, address: str | None) -> Leave | None:
         """Wait for a place and return how to leave it; None where that took too long."""
+        if shown in self._known and not (free := self._places[budget]).locked():
+            await free.acquire()
+            return _once(free.release)
         try:
             async with asyncio.timeout(budget.seconds):
                 if budget is not HEALTH and shown not in self._known:

@@ -1,7 +1,7 @@
 """Read requests, and check whether a window is open."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Self
 from uuid import UUID
@@ -95,7 +95,7 @@ class AccessCheck:
     @property
     def values(self) -> Mapping[str, object]:
         """The parameters of the query for windows."""
-        return {**asdict(self), "resource": [self.resource], "action": [self.action]}
+        return {**vars(self), "resource": [self.resource], "action": [self.action]}
 
 
 def find(session: UnitOfWork, caller: Caller, request_id: UUID) -> RequestEntry:

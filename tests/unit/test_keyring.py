@@ -1,16 +1,18 @@
 """Keys of sign-ins, roles and codes: derived from a root, known by their ids, and believed while they are named."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lockbox.audit.log.signing_keys import BadKey
 from lockbox.identity import keyring
-from lockbox.identity.keyring import CodeKeys, KeyPurpose, Keyring, Keys
+from lockbox.identity.keyring import ApprovalKeys, CodeKeys, KeyPurpose, Keyring, Keys
 
 OLD, NEW = b"o" * 32, b"n" * 32
 ABOUT = UUID(int=7)
@@ -133,3 +135,14 @@ def test_the_keyring_of_development_is_the_same_in_every_process() -> None:
 
     assert keyring.development_codes().long(nonce, ABOUT) == keyring.development().codes.long(nonce, ABOUT)
     assert isinstance(keyring.development(), Keyring)
+
+
+def test_what_was_verified_once_says_nothing_of_other_bytes() -> None:
+    keys, others = (ApprovalKeys([Ed25519PrivateKey.generate()]) for _ in "ab")
+    signed = keys.sign(b"opened")
+
+    assert [keys.has_signed(b"opened", signed) for _ in "ab"] == [True, True]
+    assert not keys.has_signed(b"opened ", signed)
+    assert not keys.has_signed(b"opened", replace(signed, signature=keys.sign(b"other").signature))
+    assert not others.has_signed(b"opened", signed)
+    assert keys.has_signed(b"opened", signed)
