@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,8 +23,11 @@ log = structlog.get_logger(__name__)
 class HeartbeatThread(threading.Thread):
     """Send heartbeats until stopped; without Postgres it keeps trying."""
 
-    def __init__(self, database: Database, connections: int | None = None) -> None:
+    def __init__(
+        self, database: Database, connections: int | None = None, gate_differs: Callable[[], bool] | None = None
+    ) -> None:
         super().__init__(name="heart", daemon=True)
+        self._gate_differs = gate_differs
         self._database = database
         self._heart = HeartbeatSender(f"api@{socket.gethostname()}", connections=connections)
         self._stopping = threading.Event()
@@ -51,7 +55,8 @@ class HeartbeatThread(threading.Thread):
             with self._database.transaction() as session:
                 shipped = witness.of(session)
                 self._doubted = shipped.all_doubts(session) if shipped else None
-        self._heart.beat(self._database, ProcessPart.API, self._doubted)
+        differs = self._gate_differs() if self._gate_differs else None
+        self._heart.beat(self._database, ProcessPart.API, self._doubted, gate_differs=differs)
         if is_due:
             with self._database.transaction() as session:
                 found = [*decisions.unverified(session), *self._rounds.look(session)]

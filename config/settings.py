@@ -102,6 +102,7 @@ class Settings(BaseSettings):
 
     live_streams: int = Field(default=200, ge=0, le=10_000)
     connections_per_address: int = Field(default=100, ge=1, le=100_000)
+    gate_compare_every: int = Field(default=1000, ge=1, le=1_000_000)
 
     metrics_token: SecretStr | None = None
 

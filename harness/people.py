@@ -43,7 +43,11 @@ from lockbox.requests.transition import Origin
 from lockbox.sql import new_id
 
 SETTINGS = Settings(
-    environment="test", submissions_per_person=1_000_000, submissions_per_tenant=1_000_000, invitations_a_day=100_000
+    environment="test",
+    submissions_per_person=1_000_000,
+    submissions_per_tenant=1_000_000,
+    invitations_a_day=100_000,
+    gate_compare_every=1,
 )
 HERE = Origin("api", "127.0.0.1", "pytest")
 WITHOUT_REVIEW = Policy(vendor_review=False)

@@ -104,11 +104,15 @@ def show(
     session: SessionDep,
     earlier: Annotated[UUID | None, Query(alias="from")] = None,
     tenant: Annotated[str, Query(max_length=63)] = "",
+    service: Annotated[str, Query(max_length=63)] = "",
+    resource: Annotated[str, Query(max_length=256)] = "",
+    action: Annotated[str, Query(max_length=63)] = "",
 ) -> Response:
-    """Show the form to an engineer, filled with an earlier request or a tenant if named."""
+    """Show the form to an engineer, filled with an earlier request or with what is named, as by the gate."""
     visitor = browser.visitor(request, session, chosen)
     evaluate.check_engineer(visitor.caller)
-    written = _earlier(session, visitor, earlier) if earlier else RequestForm(tenant=tenant)
+    named = RequestForm(tenant, service, resource, (action or "read",))
+    written = _earlier(session, visitor, earlier) if earlier else named
     return _shown(request, session, chosen, visitor, written)
 
 

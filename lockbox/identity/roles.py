@@ -41,11 +41,24 @@ TENANT_ROLES = frozenset(Role) - VENDOR_ROLES
 
 
 class Scope(StrEnum):
-    """What a token may be used for; a person's token is limited by their roles only."""
+    """What a token may be used for; a person's token is limited by their roles only.
+
+    The scopes of the gate name the kind of gateway that shows the token, and so the headers in which it asks.
+    """
 
     ACCESS_CHECK = "access:check"
     REQUESTS_FILE = "requests:file"
     ACTIVITY_REPORT = "activity:report"
+    GATE_NGINX = "gate:nginx"
+    GATE_CADDY = "gate:caddy"
+    GATE_TRAEFIK = "gate:traefik"
+    GATE_HAPROXY = "gate:haproxy"
+    GATE_ENVOY = "gate:envoy"
+
+    @property
+    def dialect(self) -> str | None:
+        """The kind of gateway, of a scope of the gate."""
+        return self.value.removeprefix("gate:") if self.value.startswith("gate:") else None
 
 
 class AuthMethod(StrEnum):

@@ -9,13 +9,14 @@ from sqlalchemy import text
 
 from lockbox.audit import events
 from lockbox.audit.events import Actor, AuditEvent
-from lockbox.database import UnitOfWork, now
+from lockbox.database import UnitOfWork, now, publish_after_commit
 from lockbox.errors import Conflict, Invalid, NotFound, NotYours, SignInAgain, TooMany, UnknownService
 from lockbox.identity import api_tokens, credentials
 from lockbox.identity.api_tokens import MOST_TOKENS, IssuedToken, TokenTerms
 from lockbox.identity.credentials import Token
 from lockbox.identity.roles import AuthMethod, Caller, Role, Scope
 from lockbox.identity.sessions import ClientInfo
+from lockbox.pubsub import OPERATORS
 
 MOST_BY_MAIL = timedelta(days=7)
 
@@ -61,7 +62,7 @@ def make(
         SignInAgain: a token was shown, or the sign-in is too old, or too weak for somebody who has a stronger one.
         NotYours: scopes or services are named, and the caller is no machine.
         UnknownService: the catalogue has no such service.
-        Invalid: the token would last longer than the installation allows.
+        Invalid: the token would last longer than the installation allows, or a gateway's has more than its one scope.
         TooMany: the caller has twenty that are good.
     """
     _signed_in_just_now(session, caller)
@@ -150,6 +151,8 @@ def revoke(session: UnitOfWork, caller: Caller, place: ClientInfo, token_id: UUI
     """
     before = {token.id: token for token in api_tokens.mine(session, caller)}
     api_tokens.revoke(session, caller, token_id)
+    # Gates remember tokens for some seconds.
+    publish_after_commit(session, [token_id], OPERATORS)
     if token_id in before:
         _record(session, caller, place, "token_revoked", before[token_id])
 
@@ -172,6 +175,11 @@ def _is_bound_rightly(caller: Caller, wanted: TokenInput, rules: TokenRules) -> 
         return
     if not caller.holds(Role.SYSTEM):
         raise NotYours("Only tokens of service accounts have scopes and services; yours has your roles.")
+    if any(scope.dialect for scope in wanted.scopes) and (len(wanted.scopes) > 1 or not wanted.services):
+        raise Invalid(
+            "A gateway's token has one scope, such as gate:nginx, and names the services that it stands before.",
+            field="scopes",
+        )
     if unknown := sorted(wanted.services - set(rules.services)):
         raise UnknownService(f"The catalogue has no service {', '.join(unknown)}.", field="services")
 

@@ -17,7 +17,9 @@ from lockbox.sql import Instant, is_pooled, new_id
 BEAT_SECONDS = 10.0
 CLOCK = text("SELECT clock_timestamp()")
 AGE = text("SELECT extract(epoch FROM clock_timestamp() - max(beat_at)) FROM heartbeats WHERE role = :role")
-BEAT = text("SELECT record_heartbeat(:role, :id, :node, :skew, :rolled_back, :doubt, :connections)")
+BEAT = text("""
+SELECT record_heartbeat(:role, :id, :node, :skew, :rolled_back, :doubt, :connections, :gate_differs)
+""")
 
 
 class Heartbeat(SQLModel, table=True):
@@ -26,6 +28,7 @@ class Heartbeat(SQLModel, table=True):
     `rolled_back` is in how many logs the database does not hold what was shipped of them, and `doubt` what is wrong
     with the first of these; None where the process does not look. Likewise `unverified` is how many rows that would
     give power carry no mark of its keys. `connections` is how many it opens to Postgres itself at most.
+    `gate_differs` is whether within the last minutes its gate remembered a window that was not open.
     """
 
     __tablename__ = "heartbeats"
@@ -40,6 +43,7 @@ class Heartbeat(SQLModel, table=True):
     unverified: int | None = None
     unverified_first: str | None = Field(default=None, max_length=300)
     connections: int | None = None
+    gate_differs: bool | None = None
 
 
 class CounterTotal(SQLModel, table=True):
@@ -108,13 +112,21 @@ class HeartbeatSender:
     connections: int | None = field(default=None, kw_only=True)
     id: UUID = field(default_factory=new_id)
 
-    def beat(self, database: Database, part: ProcessPart, doubts: Sequence[str] | None = None) -> None:
+    def beat(
+        self,
+        database: Database,
+        part: ProcessPart,
+        doubts: Sequence[str] | None = None,
+        *,
+        gate_differs: bool | None = None,
+    ) -> None:
         """Record that this process runs as this part.
 
         Args:
             database: by the login of the process.
             part: what it is.
             doubts: a line for each log that is not what was shipped of it; None where the process does not look.
+            gate_differs: whether its gate remembered a window that was not open; None where it has no gate.
 
         Raises:
             sqlalchemy.exc.DBAPIError: Postgres is away, or this login may not say so.
@@ -126,4 +138,4 @@ class HeartbeatSender:
             values = {"role": part.value, "id": self.id, "node": self.node, "skew": skew}
             found = {"rolled_back": None if doubts is None else len(doubts), "doubt": doubts[0] if doubts else None}
             most = {"connections": 0 if is_pooled(connection) else self.connections}
-            connection.execute(BEAT, values | found | most)
+            connection.execute(BEAT, values | found | most | {"gate_differs": gate_differs})

@@ -211,12 +211,20 @@ SELECT 'I12' AS rule, CAST(:nobody AS uuid) AS id, unverified, unverified_first
 FROM heartbeats WHERE unverified > 0 AND beat_at > clock_timestamp() - interval '1 minute'
 ORDER BY unverified DESC, node LIMIT 1
 """)
+GATE_DIFFERS = text("""
+SELECT DISTINCT 'gate-differs' AS rule, CAST(:nobody AS uuid) AS id
+FROM heartbeats WHERE gate_differs AND beat_at > clock_timestamp() - interval '1 minute'
+""")
 NEXT_REQUEST = text("SELECT id FROM requests WHERE id > :after ORDER BY id OFFSET :page - 1 LIMIT 1")
 NEXT_SEAL = text("""
 SELECT log_id, number FROM seals WHERE (log_id, number) > (:log, :number) ORDER BY log_id, number
 OFFSET :page - 1 LIMIT 1
 """)
 NEXT_PERSON = text("SELECT id FROM people WHERE id > :person ORDER BY id OFFSET :page - 1 LIMIT 1")
+GATE_WAS_WRONG = (
+    "a gate remembered a window that was not open in the database, and has dropped it: look for gate.memory_differs "
+    "in the logs of the API, and whether somebody has changed the database past the API"
+)
 QUERIES = (UNAPPROVED, TOO_LONG, NOT_WHOLE, FORGOTTEN, GAP_IN_SEALS, UNSIGNED, UNGIVEN)
 
 
@@ -289,6 +297,10 @@ def scan(session: UnitOfWork, rota: ScanPosition) -> set[InvariantViolation]:
     found |= {
         InvariantViolation(row.rule, row.id, None, unverified(row.unverified, row.unverified_first))
         for row in session.execute(UNVERIFIED, {"nobody": NOBODY})
+    }
+    found |= {
+        InvariantViolation(row.rule, row.id, None, GATE_WAS_WRONG)
+        for row in session.execute(GATE_DIFFERS, {"nobody": NOBODY})
     }
     for query in QUERIES:
         rows = session.execute(query, rota.values | {"page": _page(query)})

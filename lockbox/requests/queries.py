@@ -47,17 +47,31 @@ OPENING = """
 (SELECT e.body FROM events e
     WHERE requests.state = 'active' AND e.request_id = requests.id AND e.seq = requests.version)
 """
-WINDOWS = text(f"""
+WITH_PROOF = f"""
 SELECT requests.*, tenants.slug AS tenant, people.name AS requester, tenants.name AS tenant_name,
     {GRANTED} AS is_granted, {OPENING} AS opening
 FROM requests JOIN tenants ON tenants.id = requests.tenant_id JOIN people ON people.id = requests.requester_id
+"""  # noqa: S608 - ours
+WINDOWS = text(f"""{WITH_PROOF}
 WHERE requests.requester_id = :engineer AND requests.state = 'active' AND requests.service = :service
     AND (requests.granted_resources @> CAST(:resource AS text[])
         OR requests.granted_resources IS NULL AND requests.resources @> CAST(:resource AS text[]))
     AND (requests.granted_actions @> CAST(:action AS text[])
         OR requests.granted_actions IS NULL AND requests.actions @> CAST(:action AS text[]))
     AND tenants.slug = :tenant
-""")  # noqa: S608 - ours
+""")
+WINDOWS_BY_ID = text(f"{WITH_PROOF} WHERE requests.id = ANY(:ids) AND requests.state = 'active'")
+WINDOWS_AFTER = text(f"""{WITH_PROOF}
+WHERE requests.id > :after AND requests.state = 'active' ORDER BY requests.id LIMIT :most
+""")
+REFUSAL = text("""
+SELECT tenants.suspended, EXISTS (SELECT FROM requests r WHERE r.requester_id = :engineer AND r.state = 'active'
+    AND r.service = :service AND r.tenant_id = tenants.id
+    AND r.resources @> CAST(:resource AS text[]) AND r.actions @> CAST(:action AS text[])
+    AND NOT (coalesce(r.granted_resources, r.resources) @> CAST(:resource AS text[])
+        AND coalesce(r.granted_actions, r.actions) @> CAST(:action AS text[]))) AS narrowed
+FROM tenants WHERE tenants.slug = :tenant
+""")
 KNOWN = text(f"SELECT id FROM requests WHERE id = ANY(:ids) AND {IS_VISIBLE}")  # noqa: S608 - ours
 NOT_KNOWN = "There is no such request."
 RESTORED = (
@@ -134,6 +148,11 @@ def ahead_of_check(question: AccessCheck) -> list[Query]:
     return [(WINDOWS, question.values), (CLOCK_TIME, {})]
 
 
+def ahead_of_refusal(question: AccessCheck) -> list[Query]:
+    """Return the queries that `open_window` runs, and then `refusal` where it finds none."""
+    return [*ahead_of_check(question), (REFUSAL, question.values)]
+
+
 def check(session: UnitOfWork, caller: Caller, question: AccessCheck) -> RequestEntry:
     """Return the open window that lets the engineer in; of several the one that lasts longest.
 
@@ -147,6 +166,15 @@ def check(session: UnitOfWork, caller: Caller, question: AccessCheck) -> Request
     """
     authentication.enter(session, caller)
     _may_ask(caller, question)
+    return open_window(session, question)
+
+
+def open_window(session: UnitOfWork, question: AccessCheck) -> RequestEntry:
+    """Return the same to whoever the transaction was entered for.
+
+    Raises:
+        NoOpenWindow, AuditLogRolledBack: as `check` does.
+    """
     found = _judged(session, [RequestRow.of(row) for row in session.execute(WINDOWS, question.values)])
     windows = [entry for entry in found if entry.open]
     if any(entry.is_rolled_back for entry in found):
@@ -154,6 +182,29 @@ def check(session: UnitOfWork, caller: Caller, question: AccessCheck) -> Request
     if not windows:
         raise NoOpenWindow("No window is open for this engineer, tenant, service, resource and action.")
     return max(windows, key=lambda entry: entry.request.deadline_at)
+
+
+def refusal(session: UnitOfWork, question: AccessCheck) -> str | None:
+    """Return why an access check found no window, if more can be said than that: `suspended` or `narrowed`.
+
+    Narrowed is a window that was asked for with this resource and action, and was approved without.
+    """
+    row = session.execute(REFUSAL, question.values).one_or_none()
+    if row is None:
+        return None
+    return "suspended" if row.suspended else "narrowed" if row.narrowed else None
+
+
+def windows(session: UnitOfWork, ids: Collection[UUID]) -> list[RequestEntry]:
+    """Return those of these requests that are active, each judged as an access check judges it."""
+    rows = session.execute(WINDOWS_BY_ID, {"ids": list(ids)}) if ids else ()
+    return _judged(session, [RequestRow.of(row) for row in rows])
+
+
+def windows_after(session: UnitOfWork, after: UUID, most: int) -> list[RequestEntry]:
+    """Return the next active requests by id, each judged as an access check judges it."""
+    rows = session.execute(WINDOWS_AFTER, {"after": after, "most": most})
+    return _judged(session, [RequestRow.of(row) for row in rows])
 
 
 def _may_ask(caller: Caller, question: AccessCheck) -> None:

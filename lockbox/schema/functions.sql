@@ -400,6 +400,30 @@ CREATE FUNCTION reported_window(of_request uuid) RETURNS TABLE (
     FROM requests r WHERE r.id = of_request AND 'system' = ANY (at_roles())
 $$;
 
+-- Which windows may have changed by transactions whose end an earlier snapshot had not seen; nothing without one. The
+-- gate learns what an event is about, and not what it says. In the first columns, of one row at least, which server
+-- and database answers, and the snapshot to go on from. What comes from a back-up of another server has numbers of
+-- that one, and is left out where this one has not come to them.
+CREATE FUNCTION window_changes(before text) RETURNS TABLE (
+    server text, seen text, event_id uuid, request_id uuid, tenant_id uuid, person_id text
+) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off AS $$
+    SELECT (SELECT oid FROM pg_database WHERE datname = current_database()) || ' of ' || pg_postmaster_start_time()
+            || CASE WHEN pg_is_in_recovery() THEN ' in recovery' ELSE '' END,
+        s.seen::text, e.id, e.request_id, e.tenant_id,
+        CASE WHEN e.request_id IS NULL AND e.tenant_id IS NULL
+            THEN convert_from(e.body, 'UTF8')::jsonb ->> 'person_id' END
+    FROM (SELECT pg_current_snapshot() AS seen, CAST(before AS pg_snapshot) AS before) s
+    LEFT JOIN events e ON before IS NOT NULL AND 'system' = ANY (at_roles())
+        AND (e.xid >= CAST(pg_snapshot_xmax(s.before)::text AS bigint)
+            OR e.xid = ANY (ARRAY(SELECT CAST(x::text AS bigint) FROM pg_snapshot_xip(s.before) AS x)))
+        AND e.xid < CAST(pg_snapshot_xmax(s.seen)::text AS bigint)
+        AND ((e.seq IS NOT NULL AND 'active' IN (e.from_state, e.to_state))
+            OR e.action IN ('tenant_suspended', 'tenant_resumed', 'passkey_removed', 'person_erased', 'person_disabled',
+                'restored')
+            OR (e.tenant_id IS NULL AND e.action IN ('member_added', 'member_changed', 'member_removed',
+                'powers_rekeyed')))
+$$;
+
 -- How many windows a suspension would end.
 CREATE FUNCTION open_windows(of_tenants uuid[]) RETURNS TABLE (tenant_id uuid, windows bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -696,17 +720,18 @@ $$;
 -- Record a heartbeat, only for a role of the login: workers act on what they read here. Processes silent for an hour
 -- are removed.
 CREATE FUNCTION record_heartbeat(of_role text, of_process uuid, of_node text, with_skew double precision,
-    logs_rolled_back integer DEFAULT NULL, why text DEFAULT NULL, most_connections integer DEFAULT NULL) RETURNS void
+    logs_rolled_back integer DEFAULT NULL, why text DEFAULT NULL, most_connections integer DEFAULT NULL,
+    that_gate_differs boolean DEFAULT NULL) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
     DELETE FROM heartbeats WHERE (role, id) IN (SELECT role, id FROM heartbeats
         WHERE beat_at < clock_timestamp() - interval '1 hour' FOR UPDATE SKIP LOCKED);
-    INSERT INTO heartbeats (role, id, node, skew, beat_at, rolled_back, doubt, connections)
+    INSERT INTO heartbeats (role, id, node, skew, beat_at, rolled_back, doubt, connections, gate_differs)
     SELECT of_role, of_process, left(of_node, 255), with_skew, clock_timestamp(), logs_rolled_back, left(why, 300),
-        most_connections
+        most_connections, that_gate_differs
     WHERE (of_role = 'api') = (session_user = 'lockbox_api')
         AND (session_user <> 'lockbox_notifications' OR of_role = 'notifications')
     ON CONFLICT (role, id) DO UPDATE SET skew = EXCLUDED.skew, beat_at = EXCLUDED.beat_at, rolled_back = EXCLUDED.rolled_back,
-        doubt = EXCLUDED.doubt, connections = EXCLUDED.connections
+        doubt = EXCLUDED.doubt, connections = EXCLUDED.connections, gate_differs = EXCLUDED.gate_differs
 $$;
 
 -- How many connections Postgres gives to all logins together, how many to this one, and how many the living processes

@@ -444,6 +444,7 @@ CREATE TABLE events (
     to_state varchar(24),
     deadline_at timestamptz,
     body bytea NOT NULL,
+    xid bigint NOT NULL DEFAULT CAST(pg_current_xact_id()::text AS bigint),
     CONSTRAINT uq_events_request_id_seq UNIQUE (request_id, seq),
     CONSTRAINT ck_events_actor CHECK ((actor_id IS NULL) = (actor_role IN ('clock', 'owner'))),
     CONSTRAINT ck_events_move CHECK (seq IS NULL OR (request_id IS NOT NULL AND to_state IS NOT NULL)),
@@ -455,6 +456,10 @@ CREATE INDEX ix_events_log_id_id ON events (log_id, id);
 CREATE INDEX ix_events_activity ON events (request_id, at) WHERE action = 'activity';
 CREATE INDEX ix_events_signing_in ON events (actor_id, at)
     WHERE action IN ('signed_in', 'identity_bound', 'passkey_added');
+-- What may open or end a window: see window_changes.
+CREATE INDEX ix_events_window_changes ON events (xid) WHERE (seq IS NOT NULL AND 'active' IN (from_state, to_state))
+    OR action IN ('tenant_suspended', 'tenant_resumed', 'passkey_removed', 'person_erased', 'person_disabled', 'restored')
+    OR (tenant_id IS NULL AND action IN ('member_added', 'member_changed', 'member_removed', 'powers_rekeyed'));
 CREATE INDEX ix_events_seating ON events (at) WHERE action IN ('member_added', 'member_changed');
 -- The event is itself the record that a consent's end was announced: one for each tenant and end, whoever writes it.
 CREATE UNIQUE INDEX uq_events_consent_ended ON events (tenant_id, deadline_at) WHERE action = 'consent_ended';
@@ -720,7 +725,8 @@ CREATE INDEX ix_reports_due_due_at ON reports_due (due_at);
 -- What an operator watches
 
 -- A process says that it lives. `rolled_back` is in how many logs the database is behind what was shipped of them,
--- `unverified` how many rows carry no valid mark, `connections` how many it opens to Postgres at most.
+-- `unverified` how many rows carry no valid mark, `connections` how many it opens to Postgres at most, `gate_differs`
+-- whether its gate remembered a window that was not open.
 CREATE TABLE heartbeats (
     id uuid NOT NULL,
     role varchar(24) NOT NULL
@@ -733,6 +739,7 @@ CREATE TABLE heartbeats (
     unverified integer CONSTRAINT ck_heartbeats_unverified CHECK (unverified >= 0),
     unverified_first varchar(300),
     connections integer CONSTRAINT ck_heartbeats_connections CHECK (connections >= 0),
+    gate_differs boolean,
     CONSTRAINT pk_heartbeats PRIMARY KEY (role, id)
 );
 

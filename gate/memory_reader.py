@@ -1,0 +1,185 @@
+"""Keep the windows in memory as Postgres has them: read what changed every half second, and at news at once."""
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from gate import change_feed
+from gate.change_feed import ChangeBatch, WindowChange
+from gate.window_memory import RememberedWindow, WindowMemory
+from lockbox.audit.log import witness
+from lockbox.database import Database, UnitOfWork
+from lockbox.identity import authentication
+from lockbox.identity.roles import AuthMethod, Caller, Role, RoleGrant, Side
+from lockbox.requests import queries
+from lockbox.schedule import UUID_FORM
+
+log = structlog.get_logger(__name__)
+
+READ_SECONDS = 0.5
+PAUSE_SECONDS = 0.05
+VERIFIED_AT_ONCE = 100
+LOGS_AT_ONCE = 50
+MOST_HEARD = 10_000
+DIFFERS_SECONDS = 600.0
+NOBODY = UUID(int=0)
+GATE = Caller(
+    NOBODY,
+    "gate",
+    frozenset({RoleGrant(Role.SYSTEM, None)}),
+    frozenset(),
+    frozenset(),
+    Side.VENDOR,
+    AuthMethod.TOKEN,
+)
+"""As whom the gate reads: a system, which sees open windows and nothing else. Nobody can sign in as it."""
+
+
+class MemoryReader(threading.Thread):
+    """Reads on one connection of its own until stopped; without Postgres it keeps trying, and memory gets old.
+
+    At the start, and when another server answers, memory is filled anew, in the order of the ids. What changed is
+    dropped with each read first, and then verified again, a hundred windows a read, so that no read waits for long.
+    """
+
+    def __init__(self, database: Database, memory: WindowMemory, *, every: float = READ_SECONDS) -> None:
+        super().__init__(name="gate-memory", daemon=True)
+        self._database = database
+        self._memory = memory
+        self._every = every
+        self._stopping = threading.Event()
+        self._woken = threading.Event()
+        self._last: ChangeBatch | None = None
+        self._unverified: dict[UUID, None] = {}
+        self._heard = deque[UUID](maxlen=MOST_HEARD)
+        self._loaded_to: UUID | None = NOBODY
+        self._logs_from = 0
+        self._suspected = deque[tuple[float, RememberedWindow]](maxlen=MOST_HEARD)
+        self._differed_at = float("-inf")
+
+    @property
+    def differs(self) -> bool:
+        """Whether within the last ten minutes memory held a window that Postgres had not."""
+        return self._memory.clock() - self._differed_at < DIFFERS_SECONDS
+
+    def run(self) -> None:
+        """Read, then sleep until the next read is due, or until there is news."""
+        while not self._stopping.is_set():
+            began = self._memory.clock()
+            has_more = False
+            try:
+                has_more = self.read()
+            except SQLAlchemyError as error:
+                log.warning("gate.postgres_away", error=type(error).__name__)
+            except Exception:
+                log.exception("gate.read_failed")
+                self._begin_anew()
+            if not has_more:
+                self._stopping.wait(PAUSE_SECONDS)
+                self._woken.wait(max(0.0, self._every - (self._memory.clock() - began)))
+            self._woken.clear()
+
+    def stop(self) -> None:
+        """Ask the thread to end, and wait briefly for it."""
+        self._stopping.set()
+        self._woken.set()
+        if self.is_alive():
+            self.join(1)
+
+    def hear(self, ids: Iterable[str]) -> None:
+        """Drop the windows of these requests at once, and read soon; what are no ids is ignored."""
+        good = [UUID(one) for one in ids if UUID_FORM.fullmatch(one)]
+        self._memory.forget(good)
+        self._heard.extend(good)
+        self._woken.set()
+
+    def suspect(self, window: RememberedWindow) -> None:
+        """Look into it that Postgres says no where this window in memory said yes.
+
+        That is as it should be where it has ended just now: the next read says so, and otherwise memory is wrong.
+        """
+        self._suspected.append((self._memory.clock(), window))
+        self._woken.set()
+
+    def read(self) -> bool:
+        """Read once; return whether more waits to be verified.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: Postgres is away.
+        """
+        began = self._memory.clock()
+        with self._database.transaction() as session:
+            authentication.enter(session, GATE)
+            batch = change_feed.read(session, self._last)
+            self._apply(batch)
+            if batch.is_standby:
+                return False
+            self._memory.note_read(began, batch.at)
+            self._judge_suspected(began)
+            self._check_logs(session)
+            self._verify(session)
+        return bool(self._unverified or self._loaded_to is not None)
+
+    def _apply(self, batch: ChangeBatch) -> None:
+        if batch.is_standby or not batch.follows(self._last):
+            self._begin_anew()
+        self._drop(batch.changes)
+        self._last = batch
+
+    def _judge_suspected(self, began: float) -> None:
+        """Raise an alarm for each window that this read has left in memory, though it was suspected before."""
+        while self._suspected and self._suspected[0][0] < began:
+            window = self._suspected.popleft()[1]
+            if self._memory.holds(window):
+                self._differed_at = self._memory.clock()
+                log.critical("gate.memory_differs", request=str(window.request_id))
+                self._memory.forget([window.request_id])
+                self._unverified[window.request_id] = None
+
+    def _begin_anew(self) -> None:
+        self._memory.clear()
+        self._last = None
+        self._unverified, self._loaded_to = {}, NOBODY
+
+    def _drop(self, changes: Sequence[WindowChange]) -> None:
+        """Drop what changed, to be verified again."""
+        changed = {one.request_id for one in changes if one.request_id}
+        wider = [one for one in changes if one.request_id is None]
+        if any(one.tenant_id is None and one.person_id is None for one in wider):
+            self._loaded_to = NOBODY
+            changed |= set(self._memory.requests())
+        tenants = {one.tenant_id for one in wider if one.tenant_id}
+        people = {one.person_id for one in wider if one.person_id}
+        if tenants or people:
+            changed |= set(self._memory.of(tenants=tenants, people=people))
+        self._memory.forget(changed)
+        self._unverified |= dict.fromkeys(changed)
+
+    def _verify(self, session: UnitOfWork) -> None:
+        """Verify some of the windows that changed, or else the next ones of those that were never loaded."""
+        while self._heard:
+            self._unverified[self._heard.popleft()] = None
+        self._memory.begin_round()
+        some = list(self._unverified)[:VERIFIED_AT_ONCE]
+        if some:
+            self._memory.put(queries.windows(session, some))
+            for one in some:
+                self._unverified.pop(one, None)
+        elif self._loaded_to is not None:
+            found = queries.windows_after(session, self._loaded_to, VERIFIED_AT_ONCE)
+            self._memory.put(found)
+            self._loaded_to = found[-1].request.id if len(found) == VERIFIED_AT_ONCE else None
+
+    def _check_logs(self, session: UnitOfWork) -> None:
+        """Check in turn whether tenants' logs are behind what was shipped of them: such a database grants nothing."""
+        shipped = witness.of(session)
+        if shipped is None:
+            return
+        tenants = self._memory.tenants()
+        some = tenants[self._logs_from : self._logs_from + LOGS_AT_ONCE]
+        self._logs_from = self._logs_from + LOGS_AT_ONCE if len(some) == LOGS_AT_ONCE else 0
+        self._memory.doubt(some, shipped.rolled_back(session, some))

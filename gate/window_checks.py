@@ -1,0 +1,125 @@
+"""Check access for the gate: from memory, and from Postgres what memory does not know for certain."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+import structlog
+
+from gate.memory_reader import GATE, MemoryReader
+from gate.reasons import GateReason
+from gate.window_memory import RememberedWindow, WindowMemory
+from lockbox.database import UnitOfWork
+from lockbox.errors import Busy, NoOpenWindow
+from lockbox.identity import authentication
+from lockbox.requests import queries
+from lockbox.requests.queries import AccessCheck
+
+log = structlog.get_logger(__name__)
+Answer = TypeVar("Answer")
+
+ASK_SECONDS = 1.0
+REFUSED_SECONDS = 1.0
+MOST_ASKED = 128
+MOST_REFUSED = 10_000
+
+
+class GroupedCalls(Protocol):
+    """What runs use cases on the event loop, those that come together in one transaction."""
+
+    async def run(self, use_case: Callable[[UnitOfWork], Answer], *, key: str | None = None) -> Answer:
+        """Run a use case and return its answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class GrantedAccess:
+    """The window that lets a call in, and when it ends."""
+
+    request_id: UUID
+    until: datetime
+
+
+class WindowChecks:
+    """Answers whether a window is open, on one event loop.
+
+    A yes comes from memory, or from Postgres where memory has none. A no always comes from Postgres, and is
+    remembered for a second. Of the answers from memory one in `compare_every` is compared with Postgres, whose no
+    counts then.
+    """
+
+    def __init__(
+        self, memory: WindowMemory, reader: MemoryReader, calls: GroupedCalls, *, compare_every: int
+    ) -> None:
+        self._memory = memory
+        self._reader = reader
+        self._calls = calls
+        self._compare_every = compare_every
+        self._found = 0
+        self._refused: OrderedDict[AccessCheck, tuple[float, GateReason]] = OrderedDict()
+        self._asked: dict[AccessCheck, asyncio.Task[GrantedAccess | GateReason]] = {}
+
+    async def check(self, question: AccessCheck) -> GrantedAccess | GateReason:
+        """Return the window, or why there is none; this never raises."""
+        found = self._memory.find(question)
+        if found is None:
+            return self._still_refused(question) or await self._ask(question)
+        self._found += 1
+        if self._found % self._compare_every == 0:
+            return await self._compare(question, found)
+        return GrantedAccess(found.request_id, found.until)
+
+    async def _compare(self, question: AccessCheck, found: RememberedWindow) -> GrantedAccess | GateReason:
+        """Ask Postgres too; where it cannot say, memory's answer counts as long as it may."""
+        answer = await self._ask(question)
+        if isinstance(answer, GrantedAccess):
+            return answer
+        if answer in {GateReason.BUSY, GateReason.BEHIND} and (still := self._memory.find(question)) is not None:
+            return GrantedAccess(still.request_id, still.until)
+        self._reader.suspect(found)
+        return answer
+
+    async def _ask(self, question: AccessCheck) -> GrantedAccess | GateReason:
+        """Ask Postgres, once for all that want to know the same at this moment."""
+        asked = self._asked.get(question)
+        if asked is None:
+            if len(self._asked) >= MOST_ASKED:
+                return GateReason.BUSY
+            asked = self._asked[question] = asyncio.create_task(self._answer(question))
+            asked.add_done_callback(lambda _: self._asked.pop(question, None))
+        return await asyncio.shield(asked)
+
+    async def _answer(self, question: AccessCheck) -> GrantedAccess | GateReason:
+        began = self._memory.clock()
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                answer = await self._calls.run(lambda session: _judge(session, question))
+        except (Busy, TimeoutError) as busy:
+            return GateReason.BUSY if isinstance(busy, Busy) else GateReason.BEHIND
+        except Exception as error:  # noqa: BLE001 - whatever it is, the answer is no
+            log.warning("gate.check_failed", error=type(error).__name__)
+            return GateReason.BEHIND
+        if isinstance(answer, GateReason):
+            self._refused.pop(question, None)
+            self._refused[question] = (began + REFUSED_SECONDS, answer)
+            if len(self._refused) > MOST_REFUSED:
+                self._refused.popitem(last=False)
+        return answer
+
+    def _still_refused(self, question: AccessCheck) -> GateReason | None:
+        known = self._refused.get(question)
+        return known[1] if known is not None and self._memory.clock() < known[0] else None
+
+
+def _judge(session: UnitOfWork, question: AccessCheck) -> GrantedAccess | GateReason:
+    session.foresee(queries.ahead_of_refusal(question))
+    authentication.enter(session, GATE)
+    try:
+        window = queries.open_window(session, question).request
+    except NoOpenWindow:
+        return GateReason(queries.refusal(session, question) or GateReason.NO_WINDOW)
+    return GrantedAccess(window.id, window.deadline_at)

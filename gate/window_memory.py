@@ -1,0 +1,190 @@
+"""Open windows in memory, and what may be answered from them."""
+
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from uuid import UUID
+
+from lockbox.requests.queries import AccessCheck, RequestEntry
+
+FRESH_SECONDS = 1.0
+MOST_KEYS = 1_000_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+Key = tuple[str, str, int, str]
+BOOT_CLOCK: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
+"""Seconds that go on while the machine sleeps, where it can say: what was read before that is old."""
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedWindow:
+    """A window that was verified when it came into memory. `deadline` is in microseconds since 1970.
+
+    A dataclass of numbers and shared words: a hundred thousand of them have to fit.
+    """
+
+    request: int
+    tenant_id: UUID
+    engineer: int
+    deadline: int
+    actions: frozenset[str]
+    keys: tuple[Key, ...]
+
+    @property
+    def request_id(self) -> UUID:
+        """The request that it was opened by."""
+        return UUID(int=self.request)
+
+    @property
+    def until(self) -> datetime:
+        """When it ends."""
+        return EPOCH + self.deadline * MICROSECOND
+
+
+class WindowMemory:
+    """The open windows by tenant, service, engineer and resource, as the last read of Postgres left them.
+
+    One thread writes and any number reads: what a reader finds is whole, for each change is one of a dictionary.
+    """
+
+    def __init__(self, clock: Callable[[], float] = BOOT_CLOCK) -> None:
+        self.clock = clock
+        self._by_key: dict[Key, tuple[RememberedWindow, ...]] = {}
+        self._by_request: dict[int, RememberedWindow] = {}
+        self._tenants = Counter[UUID]()
+        self._actions: dict[frozenset[str], frozenset[str]] = {}
+        self._doubted: frozenset[UUID] = frozenset()
+        self._changing = threading.Lock()
+        self._heard: set[int] | None = None
+        # When the last read began, and by how many microseconds the database's clock is ahead of ours at most.
+        self._read = (float("-inf"), 0.0)
+
+    def __len__(self) -> int:
+        """Return how many windows it holds."""
+        return len(self._by_request)
+
+    @property
+    def age(self) -> float:
+        """How many seconds ago the last read of Postgres began."""
+        return self.clock() - self._read[0]
+
+    def find(self, question: AccessCheck) -> RememberedWindow | None:
+        """Return the window that lets the engineer in, of several the one that lasts longest.
+
+        None says nothing: there may be a window all the same, or Postgres was not read within the last second.
+        """
+        found = self._by_key.get((question.tenant, question.service, question.engineer.int, question.resource))
+        if found is None:
+            return None
+        began, ahead = self._read
+        at = self.clock()
+        if at - began >= FRESH_SECONDS:
+            return None
+        latest = at * 1e6 + ahead
+        best = None
+        for window in found:
+            if window.deadline <= latest or question.action not in window.actions:
+                continue
+            if window.tenant_id not in self._doubted and (best is None or window.deadline > best.deadline):
+                best = window
+        return best
+
+    def holds(self, window: RememberedWindow) -> bool:
+        """Whether this very window is in memory and not past its end."""
+        latest = self.clock() * 1e6 + self._read[1]
+        return self._by_request.get(window.request) is window and window.deadline > latest
+
+    def note_read(self, began: float, at: datetime) -> None:
+        """Note a read of Postgres, which began then and whose changes are in here; `at` is the time that it brought.
+
+        The time is taken for that of the beginning, so that no deadline is found later than it is.
+        """
+        self._read = (began, (at - EPOCH) / MICROSECOND - began * 1e6)
+
+    def begin_round(self) -> None:
+        """Begin to note what `forget` says, so that no window comes back that was read before it."""
+        with self._changing:
+            self._heard = set()
+
+    def put(self, entries: Iterable[RequestEntry]) -> None:
+        """Take in windows that were judged in this round to be open; the others of these requests are left out."""
+        with self._changing:
+            for entry in entries:
+                self._forget(entry.request.id.int)
+                if entry.open and entry.request.id.int not in (self._heard or ()):
+                    self._put(entry)
+
+    def forget(self, request_ids: Collection[UUID]) -> None:
+        """Drop the windows of these requests at once."""
+        with self._changing:
+            for one in request_ids:
+                self._forget(one.int)
+                if self._heard is not None:
+                    self._heard.add(one.int)
+
+    def clear(self) -> None:
+        """Drop everything."""
+        with self._changing:
+            self._by_key.clear()
+            self._by_request.clear()
+            self._tenants.clear()
+            self._actions.clear()
+
+    def of(self, *, tenants: Collection[UUID] = (), people: Collection[UUID] = ()) -> list[UUID]:
+        """Return the requests whose windows in memory are of these tenants or engineers."""
+        engineers = {one.int for one in people}
+        windows = list(self._by_request.values())
+        return [one.request_id for one in windows if one.tenant_id in tenants or one.engineer in engineers]
+
+    def requests(self) -> list[UUID]:
+        """Return the requests whose windows are in memory."""
+        return [UUID(int=one) for one in list(self._by_request)]
+
+    def tenants(self) -> list[UUID]:
+        """Return the tenants whose windows are in memory, in order."""
+        with self._changing:
+            return sorted(self._tenants)
+
+    def doubt(self, checked: Collection[UUID], doubted: Collection[UUID]) -> None:
+        """Note which of the tenants just checked have an audit log that is behind what was shipped of it."""
+        self._doubted = (self._doubted - frozenset(checked)) | frozenset(doubted)
+
+    def _put(self, entry: RequestEntry) -> None:
+        request = entry.request
+        if len(self._by_key) + len(request.open_resources) > MOST_KEYS:
+            return
+        tenant, service = sys.intern(entry.tenant), sys.intern(request.service)
+        actions = frozenset(sys.intern(one) for one in request.open_actions)
+        window = RememberedWindow(
+            request.id.int,
+            request.tenant_id,
+            request.requester_id.int,
+            (request.deadline_at - EPOCH) // MICROSECOND,
+            self._actions.setdefault(actions, actions),
+            tuple((tenant, service, request.requester_id.int, one) for one in dict.fromkeys(request.open_resources)),
+        )
+        self._by_request[window.request] = window
+        self._tenants[window.tenant_id] += 1
+        for key in window.keys:
+            self._by_key[key] = (*self._by_key.get(key, ()), window)
+
+    def _forget(self, request: int) -> None:
+        window = self._by_request.pop(request, None)
+        if window is None:
+            return
+        self._tenants[window.tenant_id] -= 1
+        if not self._tenants[window.tenant_id]:
+            del self._tenants[window.tenant_id]
+        for key in window.keys:
+            left = tuple(one for one in self._by_key.get(key, ()) if one is not window)
+            if left:
+                self._by_key[key] = left
+            else:
+                self._by_key.pop(key, None)

@@ -1,0 +1,268 @@
+"""What the gate answers from memory, what it asks Postgres, and that it says no where neither can tell."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
+
+from api.incoming_request import CallGroups
+from gate import window_checks
+from gate.memory_reader import MemoryReader
+from gate.reasons import GateReason
+from gate.window_checks import GrantedAccess, WindowChecks
+from gate.window_memory import BOOT_CLOCK, WindowMemory
+from harness.people import World
+from harness.stage import Urls
+from lockbox.database import Database, UnitOfWork, make_engine
+from lockbox.errors import Busy
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.queries import AccessCheck
+from tests.database.scenes import MAILBOX, write
+
+Answer = TypeVar("Answer")
+END_READER = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE application_name = 'lockbox-gate-reader' AND datname = current_database()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a busy machine take its time to answer."""
+    monkeypatch.setattr(window_checks, "ASK_SECONDS", 20.0)
+
+
+class CountedCalls:
+    """Runs what is asked of Postgres as the API does, counts it, and fails or waits when a test says so."""
+
+    def __init__(self, db: Database) -> None:
+        self.groups = CallGroups(db, places_alone=2, in_one_round=True)
+        self.count = 0
+        self.error: Exception | None = None
+        self.waits = 0.0
+
+    async def run(self, use_case: Callable[[UnitOfWork], Answer], *, key: str | None = None) -> Answer:
+        """Run a use case and return its answer."""
+        self.count += 1
+        await asyncio.sleep(self.waits)
+        if self.error is not None:
+            raise self.error
+        return await self.groups.run(use_case, key=key)
+
+
+class Checked:
+    """The checks of a gate in a world, with the memory behind them."""
+
+    def __init__(self, world: World, *, compare_every: int = 1_000_000) -> None:
+        self.world = world
+        self.later = BOOT_CLOCK()
+        self.memory = WindowMemory(self._clock)
+        self.reader = MemoryReader(world.db, self.memory)
+        self.calls = CountedCalls(world.db)
+        self.compare_every = compare_every
+        self.settle()
+
+    def _clock(self) -> float:
+        self.later += 1e-6
+        return self.later
+
+    def settle(self) -> None:
+        """Read until nothing waits to be verified."""
+        while self.reader.read():
+            pass
+
+    def ask(self, *resources: str) -> list[GrantedAccess | GateReason]:
+        """Ask about these resources one after the other."""
+        return self.run(self._in_turn(resources))
+
+    def at_once(self, *resources: str) -> list[GrantedAccess | GateReason]:
+        """Ask about these resources at once."""
+        return self.run(self._at_once(resources))
+
+    def run(self, asked: Coroutine[Any, Any, Answer]) -> Answer:
+        """Run it on an event loop of its own."""
+        self.checks = WindowChecks(self.memory, self.reader, self.calls, compare_every=self.compare_every)
+        return asyncio.run(asked)
+
+    async def _in_turn(self, resources: tuple[str, ...]) -> list[GrantedAccess | GateReason]:
+        return [await self.checks.check(self._question(one)) for one in resources]
+
+    async def _at_once(self, resources: tuple[str, ...]) -> list[GrantedAccess | GateReason]:
+        return list(await asyncio.gather(*(self.checks.check(self._question(one)) for one in resources)))
+
+    def _question(self, resource: str) -> AccessCheck:
+        engineer = self.world.people["erin"].person_id
+        return AccessCheck(self.world.tenant.slug, "exchange-online", resource, "read", engineer)
+
+
+def opened(world: World, **changes: Any) -> UUID:
+    """Open a window."""
+    return world.act("ann", Action.APPROVE, world.submit(**changes).id).id
+
+
+def granted(answer: GrantedAccess | GateReason) -> UUID:
+    """Return the request that lets in."""
+    assert isinstance(answer, GrantedAccess)
+    return answer.request_id
+
+
+def test_a_window_in_memory_needs_no_postgres(world: World) -> None:
+    request_id = opened(world)
+    checked = Checked(world)
+
+    assert [granted(one) for one in checked.ask(MAILBOX, MAILBOX)] == [request_id, request_id]
+    assert checked.calls.count == 0
+
+
+def test_a_window_that_memory_has_not_yet_is_asked_of_postgres(world: World) -> None:
+    checked = Checked(world)
+    request_id = opened(world)
+
+    (answer,) = checked.ask(MAILBOX)
+
+    assert granted(answer) == request_id
+    assert checked.calls.count == 1
+
+
+def test_a_no_is_asked_of_postgres_and_remembered_for_a_second(world: World) -> None:
+    checked = Checked(world)
+
+    async def asked() -> list[GrantedAccess | GateReason]:
+        question = checked._question(MAILBOX)  # noqa: SLF001 - this file's own
+        before = [await checked.checks.check(question) for _ in range(3)]
+        assert checked.calls.count == 1
+        opened(world)
+        checked.later += 1.0
+        return [*before, await checked.checks.check(question)]
+
+    *before, after = checked.run(asked())
+
+    assert before == [GateReason.NO_WINDOW] * 3
+    assert isinstance(after, GrantedAccess)
+
+
+def test_the_same_question_at_once_is_asked_once(world: World) -> None:
+    checked = Checked(world)
+
+    assert checked.at_once(*[MAILBOX] * 40, "site:HR") == [GateReason.NO_WINDOW] * 41
+
+    assert checked.calls.count == 2
+
+
+def test_why_there_is_none(world: World, superuser: Engine) -> None:
+    request = world.submit(resources=[MAILBOX, "site:HR"])
+    world.act("ann", Action.APPROVE, request.id, resources=["site:HR"])
+    checked = Checked(world)
+
+    narrowed, none, some = checked.ask(MAILBOX, "site:IT", "site:HR")
+    assert (narrowed, none) == (GateReason.NARROWED, GateReason.NO_WINDOW)
+    assert isinstance(some, GrantedAccess)
+    write(superuser, "UPDATE tenants SET suspended = true")
+    assert checked.ask("site:IT") == [GateReason.SUSPENDED]
+
+
+def test_once_memory_is_old_postgres_answers(world: World) -> None:
+    request_id = opened(world)
+    checked = Checked(world)
+    checked.later += 1.0
+
+    assert [granted(one) for one in checked.ask(MAILBOX)] == [request_id]
+    assert checked.calls.count == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OperationalError("SELECT", {}, Exception("gone")), GateReason.BEHIND),
+        (ZeroDivisionError(), GateReason.BEHIND),
+        (Busy("Others wait."), GateReason.BUSY),
+    ],
+    ids=["away", "bug", "busy"],
+)
+def test_without_postgres_memory_answers_for_a_second_and_then_nobody_gets_in(
+    world: World, error: Exception, reason: GateReason
+) -> None:
+    opened(world)
+    checked = Checked(world)
+    checked.calls.error = error
+
+    yes, no = checked.ask(MAILBOX, "site:HR")
+    assert (isinstance(yes, GrantedAccess), no) == (True, reason)
+    checked.later += 1.0
+    assert checked.ask(MAILBOX) == [reason]
+    assert checked.reader.read() is False
+    assert isinstance(checked.ask(MAILBOX)[0], GrantedAccess)
+
+
+def test_a_postgres_that_does_not_answer_in_time_is_a_no(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(world)
+    checked = Checked(world)
+    checked.later += 1.0
+    checked.calls.waits = 30.0
+    monkeypatch.setattr(window_checks, "ASK_SECONDS", 0.1)
+
+    assert checked.ask(MAILBOX) == [GateReason.BEHIND]
+
+
+def test_more_questions_than_can_be_asked_are_refused_as_busy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window_checks, "MOST_ASKED", 3)
+
+    answers = Checked(world).at_once("site:1", "site:2", "site:3", "site:4", "site:3")
+
+    assert answers == [*[GateReason.NO_WINDOW] * 3, GateReason.BUSY, GateReason.NO_WINDOW]
+
+
+def test_where_memory_differs_from_postgres_the_answer_is_no_and_an_alarm(world: World, superuser: Engine) -> None:
+    opened(world)
+    checked = Checked(world, compare_every=1)
+    assert isinstance(checked.ask(MAILBOX)[0], GrantedAccess)
+    write(superuser, "UPDATE people SET disabled_at = now() WHERE id = :id", id=world.people["erin"].person_id)
+
+    assert checked.ask(MAILBOX) == [GateReason.NO_WINDOW]
+    checked.settle()
+
+    assert checked.reader.differs
+    assert len(checked.memory) == 0
+
+
+def test_what_cannot_be_compared_is_answered_from_memory(world: World) -> None:
+    opened(world)
+    checked = Checked(world, compare_every=1)
+    checked.calls.error = OSError()
+
+    assert isinstance(checked.ask(MAILBOX)[0], GrantedAccess)
+    assert not checked.reader.differs
+
+
+def test_the_thread_reads_by_itself_and_outlives_a_lost_connection(
+    world: World, urls: Urls, superuser: Engine
+) -> None:
+    engine = make_engine(urls.api, role="gate-reader", pool_size=1, overflow=0)
+    memory = WindowMemory()
+    reader = MemoryReader(world.db.beside(engine), memory, every=0.05)
+    reader.start()
+    try:
+        request_id = opened(world)
+        _until(lambda: len(memory) == 1)
+        with superuser.connect() as connection:
+            ended = connection.execute(text(END_READER)).all()
+        assert ended
+        world.act("tara", Action.REVOKE, request_id)
+        _until(lambda: len(memory) == 0)
+        assert memory.age < 1
+    finally:
+        reader.stop()
+        engine.dispose()
+    assert not reader.is_alive()
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.01)

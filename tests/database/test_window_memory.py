@@ -1,0 +1,412 @@
+"""The gate's memory of open windows: what it takes in, when it lets go, and when it says nothing."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from gate import change_feed
+from gate.memory_reader import GATE, VERIFIED_AT_ONCE, MemoryReader
+from gate.window_memory import BOOT_CLOCK, RememberedWindow, WindowMemory
+from harness.clocks import ShiftedClock
+from harness.people import HERE, World
+from lockbox.admin import tenants, vendor_staff
+from lockbox.database import Database
+from lockbox.identity import authentication
+from lockbox.requests import decide, timers
+from lockbox.requests.decisions import DecisionInput
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.queries import AccessCheck
+from tests.database.scenes import MAILBOX, many, read, write
+
+
+class Watched:
+    """A memory whose clock goes on when a test says so, and its reader, which reads when the test says so."""
+
+    def __init__(self, db: Database) -> None:
+        self.later = BOOT_CLOCK()
+        self.memory = WindowMemory(self._clock)
+        self.reader = MemoryReader(db, self.memory)
+        self.settle()
+
+    def _clock(self) -> float:
+        self.later += 1e-6
+        return self.later
+
+    def settle(self) -> None:
+        """Read until nothing waits to be verified."""
+        while self.reader.read():
+            pass
+
+    def find(
+        self, world: World, who: str = "erin", resource: str = MAILBOX, action: str = "read"
+    ) -> RememberedWindow | None:
+        """Return what memory says."""
+        engineer = world.people[who].person_id
+        return self.memory.find(AccessCheck(world.tenant.slug, "exchange-online", resource, action, engineer))
+
+
+@pytest.fixture
+def watched(api: Database, world: World) -> Watched:
+    """A memory of a world in which nothing is open."""
+    assert world.db is api
+    return Watched(api)
+
+
+def opened(world: World, who: str = "erin", **changes: Any) -> UUID:
+    """Open a window."""
+    request = world.submit(who, **changes)
+    return world.act("ann", Action.APPROVE, request.id).id
+
+
+def test_a_window_is_found_once_it_was_read_and_for_exactly_what_it_is(watched: Watched, world: World) -> None:
+    assert watched.find(world) is None
+    request_id = opened(world, resources=[MAILBOX, "site:HR"], actions=["read", "export"])
+    assert watched.find(world) is None
+
+    watched.settle()
+
+    (row,) = read(world.db, "SELECT deadline_at FROM requests")
+    found = watched.find(world)
+    assert found is not None
+    assert (found.request_id, found.until) == (request_id, row.deadline_at)
+    assert watched.find(world, resource="site:HR", action="export") == found
+    assert watched.find(world, resource="site:hr") is None
+    assert watched.find(world, action="change") is None
+    assert watched.find(world, who="eve") is None
+
+
+def test_what_was_open_before_the_start_is_read_page_by_page(api: Database, world: World) -> None:
+    ids = many(world, VERIFIED_AT_ONCE + 3)
+    for one in ids:
+        world.act("ann", Action.APPROVE, one)
+
+    watched = Watched(api)
+
+    assert sorted(watched.memory.requests()) == sorted(ids)
+
+
+def test_a_narrower_approval_is_all_that_is_open(watched: Watched, world: World) -> None:
+    request = world.submit(resources=[MAILBOX, "site:HR"])
+    world.act("ann", Action.APPROVE, request.id, resources=["site:HR"])
+
+    watched.settle()
+
+    assert watched.find(world) is None
+    assert watched.find(world, resource="site:HR") is not None
+
+
+@pytest.mark.parametrize("ending", [("erin", Action.COMPLETE), ("tara", Action.REVOKE), ("max", Action.REVOKE)])
+def test_a_window_that_was_ended_is_gone_with_the_next_read(
+    watched: Watched, world: World, ending: tuple[str, Action]
+) -> None:
+    request_id = opened(world)
+    watched.settle()
+
+    world.act(*ending, request_id)
+    assert watched.find(world) is not None
+    watched.reader.read()
+
+    assert watched.find(world) is None
+
+
+def test_of_several_windows_the_longest_answers_and_the_others_stay(watched: Watched, world: World) -> None:
+    short, long = opened(world, access_window=600), opened(world, access_window=1200)
+    watched.settle()
+    found = watched.find(world)
+    assert found is not None
+    assert found.request_id == long
+
+    world.act("tara", Action.REVOKE, long)
+    watched.settle()
+
+    found = watched.find(world)
+    assert found is not None
+    assert found.request_id == short
+
+
+def test_memory_says_nothing_once_the_last_read_is_a_second_old(watched: Watched, world: World) -> None:
+    opened(world)
+    watched.settle()
+
+    watched.later += 0.9
+    assert watched.find(world) is not None
+    watched.later += 0.1
+    assert watched.find(world) is None
+    watched.reader.read()
+
+    assert watched.find(world) is not None
+
+
+def test_the_deadline_is_that_of_the_databases_clock(api: Database, world: World) -> None:
+    opened(world, access_window=600)
+    api.clock = later = ShiftedClock()
+    watched = Watched(api)
+
+    later.shift = timedelta(seconds=599)
+    watched.reader.read()
+    assert watched.find(world) is not None
+    later.shift = timedelta(seconds=600)
+    watched.reader.read()
+
+    assert watched.find(world) is None
+
+
+def test_a_window_past_its_end_is_over_before_a_worker_has_ended_it(watched: Watched, world: World) -> None:
+    opened(world)
+    watched.settle()
+    deadline = read(world.db, "SELECT deadline_at FROM requests")[0].deadline_at
+
+    watched.memory.note_read(watched.memory.clock(), deadline - timedelta(seconds=0.5))
+    assert watched.find(world) is not None
+    watched.later += 0.5
+
+    assert watched.find(world) is None
+
+
+def test_the_clock_of_the_end_is_taken_for_that_of_the_beginning_of_a_read(world: World, watched: Watched) -> None:
+    opened(world, access_window=600)
+    watched.settle()
+    deadline = read(world.db, "SELECT deadline_at FROM requests")[0].deadline_at
+    began = watched.memory.clock()
+    watched.later += 0.4
+
+    watched.memory.note_read(began, deadline - timedelta(seconds=0.4))
+
+    assert watched.find(world) is None
+
+
+@pytest.mark.parametrize("how", ["suspend", "disable", "role"])
+def test_a_suspended_tenant_and_an_engineer_who_is_none_any_more_have_no_window(
+    watched: Watched, world: World, how: str
+) -> None:
+    opened(world)
+    opened(world, "eve", resources=["site:HR"])
+    watched.settle()
+
+    with world.db.transaction() as session:
+        olga, erin = world.people["olga"], world.people["erin"].person_id
+        if how == "suspend":
+            tenants.suspend(session, olga, HERE, world.tenant.slug)
+        elif how == "disable":
+            vendor_staff.disable(session, olga, HERE, erin)
+        else:
+            vendor_staff.remove(session, olga, HERE, erin)
+    watched.reader.read()
+
+    assert watched.find(world) is None
+    assert (watched.find(world, "eve", "site:HR") is None) is (how == "suspend")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "tenant_suspended of the tenant",
+        "tenant_resumed of the tenant",
+        "person_disabled of the person",
+        "member_changed of the person",
+        "member_removed of the person",
+        "passkey_removed of the tenant",
+        "passkey_removed of nobody",
+        "person_erased of nobody",
+        "powers_rekeyed of nobody",
+        "restored of nobody",
+    ],
+)
+def test_what_may_end_a_window_beside_its_moves_has_it_verified_again(
+    watched: Watched, world: World, superuser: Engine, told: str
+) -> None:
+    action, _, about = told.partition(" of ")
+    opened(world)
+    opened(world, "eve", resources=["site:HR"])
+    watched.settle()
+    erin = world.people["erin"].person_id
+    write(superuser, "UPDATE people SET disabled_at = now() WHERE id = :id", id=erin)
+    watched.settle()
+    assert watched.find(world) is not None, "nothing says so"
+
+    write(
+        superuser,
+        "INSERT INTO events (id, tenant_id, at, action, actor_role, body) VALUES (uuidv7(), :tenant, now(), :action, "
+        "'owner', convert_to(:body, 'UTF8'))",
+        tenant=world.tenant.id if about == "the tenant" else None,
+        action=action,
+        body=f'{{"person_id":"{erin}"}}' if about == "the person" else "{}",
+    )
+    watched.settle()
+
+    assert watched.find(world) is None
+    assert watched.find(world, "eve", "site:HR") is not None
+
+
+def test_news_drop_a_window_at_once_and_it_comes_back_with_the_next_read(watched: Watched, world: World) -> None:
+    request_id = opened(world)
+    watched.settle()
+
+    watched.reader.hear(["not an id", str(request_id)])
+
+    assert watched.find(world) is None
+    watched.settle()
+    assert watched.find(world) is not None
+
+
+def test_news_bring_a_window_whose_change_was_not_read_yet(watched: Watched, world: World) -> None:
+    request_id = opened(world)
+
+    watched.reader.hear([str(request_id)])
+    watched.settle()
+
+    assert watched.find(world) is not None
+
+
+def test_a_window_that_was_read_before_the_news_of_its_end_does_not_come_back(
+    watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request_id = opened(world)
+    put = watched.memory.put
+
+    def late(entries: list[object]) -> None:
+        assert entries
+        watched.reader.hear([str(request_id)])
+        put(entries)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(watched.memory, "put", late)
+    watched.reader.read()
+
+    assert watched.find(world) is None
+
+
+def test_a_change_that_commits_late_is_read_though_later_ones_were_read_before_it(
+    watched: Watched, world: World
+) -> None:
+    first, second = opened(world), opened(world, "eve", resources=["site:HR"])
+    watched.settle()
+
+    with world.db.transaction() as session:
+        decide.act(session, world.people["tara"], HERE, first, DecisionInput(Action.REVOKE))
+        watched.reader.read()
+        world.act("tara", Action.REVOKE, second)
+        watched.reader.read()
+        third = opened(world, "eve", resources=["site:IT"])
+        watched.settle()
+        watched.reader.read()
+        assert watched.find(world) is not None
+        assert watched.find(world, "eve", "site:HR") is None
+        assert watched.find(world, "eve", "site:IT") is not None
+    watched.reader.read()
+
+    assert watched.find(world) is None
+    assert watched.memory.requests() == [third]
+
+
+def test_while_a_transaction_stays_open_no_change_is_read_twice(
+    watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = opened(world)
+    opened(world, "eve", resources=["site:HR"])
+    with world.db.transaction() as session:
+        decide.act(session, world.people["tara"], HERE, first, DecisionInput(Action.REVOKE))
+        opened(world, "eve", resources=["site:IT"])
+        watched.settle()
+        dropped: list[object] = []
+        monkeypatch.setattr(watched.memory, "forget", dropped.extend)
+
+        watched.reader.read()
+
+    assert dropped == []
+
+
+@pytest.mark.parametrize("changes", [{"server": "another"}, {"seen": "1:1:"}], ids=["server", "older"])
+def test_another_server_or_an_older_database_begins_anew(
+    watched: Watched, world: World, superuser: Engine, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    opened(world)
+    watched.settle()
+    write(superuser, "UPDATE people SET disabled_at = now() WHERE id = :id", id=world.people["erin"].person_id)
+    answered = change_feed.read
+    monkeypatch.setattr(change_feed, "read", lambda *asked: replace(answered(*asked), **changes))
+
+    watched.settle()
+
+    assert len(watched.memory) == 0
+
+
+def test_a_standby_fills_no_memory(watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(world)
+    watched.settle()
+    answered = change_feed.read
+    monkeypatch.setattr(change_feed, "read", lambda *asked: replace(answered(*asked), server="a in recovery"))
+
+    watched.settle()
+
+    assert len(watched.memory) == 0
+
+
+def test_a_window_that_postgres_has_not_is_dropped_and_raises_an_alarm(
+    watched: Watched, world: World, superuser: Engine
+) -> None:
+    opened(world)
+    watched.settle()
+    write(superuser, "UPDATE people SET disabled_at = now() WHERE id = :id", id=world.people["erin"].person_id)
+    found = watched.find(world)
+    assert found is not None
+    watched.reader.read()
+    before = watched.reader.differs
+
+    watched.reader.suspect(found)
+    watched.settle()
+
+    assert (before, watched.reader.differs) == (False, True)
+    assert watched.find(world) is None
+
+
+def test_a_window_that_has_just_ended_raises_no_alarm(watched: Watched, world: World) -> None:
+    request_id = opened(world)
+    watched.settle()
+    found = watched.find(world)
+    assert found is not None
+    world.act("tara", Action.REVOKE, request_id)
+
+    watched.reader.suspect(found)
+    watched.settle()
+
+    assert not watched.reader.differs
+    assert watched.find(world) is None
+
+
+def test_nobody_but_a_system_reads_changes(api: Database, world: World) -> None:
+    with api.transaction() as session:
+        authentication.enter(session, GATE)
+        earlier = change_feed.read(session, None)
+    opened(world)
+
+    with api.transaction() as session:
+        assert change_feed.read(session, earlier).changes == ()
+        authentication.enter(session, GATE)
+        assert len(change_feed.read(session, earlier).changes) == 1
+
+
+def test_the_clock_that_expires_a_window_is_a_change_like_others(
+    watched: Watched, world: World, worker: Database
+) -> None:
+    request_id = opened(world, access_window=600)
+    watched.settle()
+    worker.clock = later = ShiftedClock()
+    later.shift = timedelta(seconds=601)
+
+    timers.run(worker, [request_id])
+    watched.reader.read()
+
+    assert watched.memory.requests() == []
+
+
+def test_no_login_chooses_the_transaction_of_an_event(api: Database, worker: Database) -> None:
+    insert = "INSERT INTO events (id, at, action, actor_role, body, xid) VALUES (uuidv7(), now(), '', 'clock', '', 1)"
+
+    for db in (api, worker):
+        with pytest.raises(DBAPIError, match="permission denied for table events"):
+            write(db.engine, insert)
