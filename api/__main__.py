@@ -10,7 +10,7 @@ from functools import partial
 import uvicorn
 from fastapi import FastAPI
 
-from api.app import CONNECTIONS, make_app, make_database, make_vital
+from api.app import CONNECTIONS, make_app, make_database, make_reading, make_vital
 from api.client_counts import ClientCounts
 from api.http_protocol import ClientBounds, bounded
 from api.server import ApiServer
@@ -84,7 +84,8 @@ def _checked_app(settings: Settings, counts: ClientCounts) -> FastAPI:
     try:
         database = make_database(settings)
         lockbox_logging.configure(settings)
-        app = make_app(settings, database, make_vital(settings, database), counts)
+        vital, reading = make_vital(settings, database), make_reading(settings, database)
+        app = make_app(settings, database, vital, counts, reading)
         most = CONNECTIONS * settings.api_processes
         startup_checks.wait_until_fit(database.engine, startup_checks.ServerKind.API, connections=most)
     except (UnsafeSettings, startup_checks.StartupCheckFailed) as refused:
@@ -116,7 +117,7 @@ def _serve_beside_others(
 
 
 def _serve(config: uvicorn.Config, app: FastAPI, listener: socket.socket, lifeline: int | None = None) -> None:
-    config.app = app
+    config.app = app.state.gateway.before(app)
     server = ApiServer(config, app.state.live_updates, lifeline)
     # Collecting everything created so far takes a tenth of a second, in which no request is answered.
     gc.collect()

@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute
 from api import document, playground, portal, problems
 from api.client_counts import ClientCounts
 from api.deps import RouteTable, known_alone
+from api.gateway import GateRuntime
 from api.heartbeat import HeartbeatThread
 from api.incoming_request import (
     CHECKS,
@@ -57,7 +58,9 @@ OVERFLOW, VITAL_OVERFLOW = 7, 2
 """Some requests need a second connection for a moment; exports, live pages and heartbeats have one of their own."""
 KINDS_ON_LOOP = 4
 """How many kinds of calls run on the event loop, each with connections of its own: submissions, checks, moves."""
-CONNECTIONS = sum((MOST_COMMON, OVERFLOW, MOST_VITAL, VITAL_OVERFLOW, KINDS_ON_LOOP * GROUPS))
+READING = 1
+"""The gate reads on one of its own what has changed."""
+CONNECTIONS = sum((MOST_COMMON, OVERFLOW, MOST_VITAL, VITAL_OVERFLOW, KINDS_ON_LOOP * GROUPS, READING))
 """How many connections a process opens at most: those of all of its pools, and of the groups."""
 
 
@@ -79,6 +82,12 @@ def make_vital(settings: Settings, database: Database) -> Database:
     """Return the way to Postgres that only access checks and closing moves have; nothing is connected yet."""
     url = settings.require("database_url")
     return database.beside(make_engine(url, role="api-vital", pool_size=MOST_VITAL, overflow=VITAL_OVERFLOW))
+
+
+def make_reading(settings: Settings, database: Database) -> Database:
+    """Return the way to Postgres on which the gate reads what has changed; nothing is connected yet."""
+    url = settings.require("database_url")
+    return database.beside(make_engine(url, role="api-gate", pool_size=READING, overflow=0))
 
 
 def _shipped(settings: Settings) -> WitnessCheck | None:
@@ -145,23 +154,33 @@ ROUTES = _routes()
 
 
 def make_app(
-    settings: Settings, database: Database, vital: Database | None = None, counts: ClientCounts | None = None
+    settings: Settings,
+    database: Database,
+    vital: Database | None = None,
+    counts: ClientCounts | None = None,
+    reading: Database | None = None,
 ) -> FastAPI:
     """Return the app over a database, which it closes when it ends; `vital` is the same by connections of its own.
+
+    `reading` is the same again, for what the gate reads all the time. The gate itself stands before the app:
+    `app.state.gateway.before(app)`.
 
     `counts` are of what clients hold in all processes of the server; None where there is one process.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        heart = HeartbeatThread(database, CONNECTIONS)
+        heart = HeartbeatThread(database, CONNECTIONS, gateway.reader.differs)
         heart.start()
+        gateway.start()
         yield
+        gateway.stop()
         heart.stop()
         app.state.live_updates.stop()
         await database.schedule.followed()
         database.dispose()
         app.state.vital.engine.dispose()
+        (reading or database).engine.dispose()
 
     app = FastAPI(
         title="Lockbox",
@@ -184,6 +203,8 @@ def make_app(
         CHECKS: CallGroups(app.state.vital, places_alone=CHECKS.alone, in_one_round=True),
         CLOSING_MOVES: CallGroups(app.state.vital, places_alone=CLOSING_MOVES.alone, most_together=1),
     }
+    gateway = GateRuntime(settings, database, reading or database, app.state.groups[CHECKS])
+    app.state.gateway = gateway
     app.state.issuers = IdentityProviders(settings.issuers)
     app.state.vault = SecretVault([key.get_secret_value() for key in settings.secret_keys])
     problems.install(app)

@@ -61,9 +61,8 @@ class MemoryReader(threading.Thread):
         self._suspected = deque[tuple[float, RememberedWindow]](maxlen=MOST_HEARD)
         self._differed_at = float("-inf")
 
-    @property
     def differs(self) -> bool:
-        """Whether within the last ten minutes memory held a window that Postgres had not."""
+        """Return whether within the last ten minutes memory held a window that Postgres had not."""
         return self._memory.clock() - self._differed_at < DIFFERS_SECONDS
 
     def run(self) -> None:

@@ -12,7 +12,7 @@ import structlog
 
 from gate.memory_reader import GATE, MemoryReader
 from gate.reasons import GateReason
-from gate.window_memory import RememberedWindow, WindowMemory
+from gate.window_memory import BOOT_CLOCK, RememberedWindow, WindowMemory
 from lockbox.database import UnitOfWork
 from lockbox.errors import Busy, NoOpenWindow
 from lockbox.identity import authentication
@@ -25,6 +25,8 @@ Answer = TypeVar("Answer")
 ASK_SECONDS = 1.0
 REFUSED_SECONDS = 1.0
 MOST_ASKED = 128
+AWAY_SECONDS, MOST_ASKED_AWAY = 3.0, 4
+"""Once the reader could not read for so long, few ask at a time: else calls would queue for what is away."""
 MOST_REFUSED = 10_000
 
 
@@ -44,6 +46,21 @@ class GrantedAccess:
     until: datetime
 
 
+class FailureLog:
+    """Logs failures of one kind, one a second at most: each call of a service would be one."""
+
+    def __init__(self, event: str) -> None:
+        self._event = event
+        self._logged_at = float("-inf")
+
+    def note(self, error: Exception) -> None:
+        """Log an error by its type, unless one was just logged."""
+        at = BOOT_CLOCK()
+        if at - self._logged_at >= 1:
+            self._logged_at = at
+            log.warning(self._event, error=type(error).__name__)
+
+
 class WindowChecks:
     """Answers whether a window is open, on one event loop.
 
@@ -60,8 +77,14 @@ class WindowChecks:
         self._calls = calls
         self._compare_every = compare_every
         self._found = 0
+        self._failures = FailureLog("gate.check_failed")
         self._refused: OrderedDict[AccessCheck, tuple[float, GateReason]] = OrderedDict()
         self._asked: dict[AccessCheck, asyncio.Task[GrantedAccess | GateReason]] = {}
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the database's clock is known, by which all is judged."""
+        return self._memory.was_read
 
     async def check(self, question: AccessCheck) -> GrantedAccess | GateReason:
         """Return the window, or why there is none; this never raises."""
@@ -87,8 +110,9 @@ class WindowChecks:
         """Ask Postgres, once for all that want to know the same at this moment."""
         asked = self._asked.get(question)
         if asked is None:
-            if len(self._asked) >= MOST_ASKED:
-                return GateReason.BUSY
+            is_away = self._memory.age > AWAY_SECONDS
+            if len(self._asked) >= (MOST_ASKED_AWAY if is_away else MOST_ASKED):
+                return GateReason.BEHIND if is_away else GateReason.BUSY
             asked = self._asked[question] = asyncio.create_task(self._answer(question))
             asked.add_done_callback(lambda _: self._asked.pop(question, None))
         return await asyncio.shield(asked)
@@ -101,7 +125,7 @@ class WindowChecks:
         except (Busy, TimeoutError) as busy:
             return GateReason.BUSY if isinstance(busy, Busy) else GateReason.BEHIND
         except Exception as error:  # noqa: BLE001 - whatever it is, the answer is no
-            log.warning("gate.check_failed", error=type(error).__name__)
+            self._failures.note(error)
             return GateReason.BEHIND
         if isinstance(answer, GateReason):
             self._refused.pop(question, None)

@@ -75,6 +75,15 @@ class WindowMemory:
         """How many seconds ago the last read of Postgres began."""
         return self.clock() - self._read[0]
 
+    @property
+    def was_read(self) -> bool:
+        """Whether Postgres was ever read, so that its clock is known."""
+        return self._read[0] > float("-inf")
+
+    def now(self) -> datetime:
+        """Return the time on the database's clock, as far ahead as the last read lets it be."""
+        return EPOCH + (self.clock() * 1e6 + self._read[1]) * MICROSECOND
+
     def find(self, question: AccessCheck) -> RememberedWindow | None:
         """Return the window that lets the engineer in, of several the one that lasts longest.
 

@@ -5,10 +5,10 @@
 A script is JSON: `port`, `clients`, `stories` (each a list of calls, which a client makes one after the other on a
 connection that is kept) and `seconds`, during which stories are played over and over, or null to play each once. With
 a `rate` so many stories a second begin, whether those before have ended or not, and the time of a first call counts
-from the instant at which it was to be made; `clients` is then of no account. A
-call is `method`, `path`, `token`, `body` and `status`, the one that is expected; `{id}` in a path is the id that the
-story's first answer gave. While stories are played over and over, one that is answered 503 ends there, and is counted
-as such without its time; any other answer ends it all. What comes out is `StoryTimes`, as JSON.
+from the instant at which it was to be made; `clients` is then of no account. A call is `method`, `path`, `token`,
+`headers`, `body` and `status`, the one that is expected; `{id}` in a path is the id that the story's first answer
+gave. While stories are played over and over, one that is answered 503 ends there, and is counted as such without its
+time; any other answer ends it all. What comes out is `StoryTimes`, as JSON.
 """
 
 import asyncio
@@ -68,6 +68,7 @@ def written(call: Call, found: str) -> bytes:
         lines.append("content-type: application/json")
     if call.get("token"):
         lines.append(f"authorization: Bearer {call['token']}")
+    lines += [f"{name}: {value}" for name, value in call.get("headers", {}).items()]
     return "\r\n".join(lines).encode() + END + body
 
 

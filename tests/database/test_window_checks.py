@@ -217,6 +217,17 @@ def test_more_questions_than_can_be_asked_are_refused_as_busy(world: World, monk
     assert answers == [*[GateReason.NO_WINDOW] * 3, GateReason.BUSY, GateReason.NO_WINDOW]
 
 
+def test_while_postgres_is_away_few_ask_and_nobody_gets_in(world: World) -> None:
+    checked = Checked(world)
+    checked.later += 4.0
+    checked.calls.error = OSError()
+
+    answers = checked.at_once(*(f"site:{number}" for number in range(40)))
+
+    assert answers == [GateReason.BEHIND] * 40
+    assert checked.calls.count == window_checks.MOST_ASKED_AWAY
+
+
 def test_where_memory_differs_from_postgres_the_answer_is_no_and_an_alarm(world: World, superuser: Engine) -> None:
     opened(world)
     checked = Checked(world, compare_every=1)
@@ -226,7 +237,7 @@ def test_where_memory_differs_from_postgres_the_answer_is_no_and_an_alarm(world:
     assert checked.ask(MAILBOX) == [GateReason.NO_WINDOW]
     checked.settle()
 
-    assert checked.reader.differs
+    assert checked.reader.differs()
     assert len(checked.memory) == 0
 
 
@@ -236,7 +247,7 @@ def test_what_cannot_be_compared_is_answered_from_memory(world: World) -> None:
     checked.calls.error = OSError()
 
     assert isinstance(checked.ask(MAILBOX)[0], GrantedAccess)
-    assert not checked.reader.differs
+    assert not checked.reader.differs()
 
 
 def test_the_thread_reads_by_itself_and_outlives_a_lost_connection(

@@ -355,12 +355,12 @@ def test_a_window_that_postgres_has_not_is_dropped_and_raises_an_alarm(
     found = watched.find(world)
     assert found is not None
     watched.reader.read()
-    before = watched.reader.differs
+    before = watched.reader.differs()
 
     watched.reader.suspect(found)
     watched.settle()
 
-    assert (before, watched.reader.differs) == (False, True)
+    assert (before, watched.reader.differs()) == (False, True)
     assert watched.find(world) is None
 
 
@@ -374,7 +374,7 @@ def test_a_window_that_has_just_ended_raises_no_alarm(watched: Watched, world: W
     watched.reader.suspect(found)
     watched.settle()
 
-    assert not watched.reader.differs
+    assert not watched.reader.differs()
     assert watched.find(world) is None
 
 

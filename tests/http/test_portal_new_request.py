@@ -294,3 +294,16 @@ def test_pages_say_the_tenants_name_and_follow_a_rename(open_portal: OpenPortal)
         assert "Renamed Corp" in page.words, place
         assert slug not in page.words, place
     assert "Customer Renamed Corp" in " ".join(previewed(browser, portal).words.split())
+
+
+def test_the_gate_leads_to_a_form_that_names_what_was_refused(portal: Portal) -> None:
+    slug = portal.world.tenant.slug
+    page = asks(portal).get(f"/ask?tenant={slug}&service=exchange-online&resource=site%3A%3Cb%3E&action=export")
+
+    form = page.form("/ask/preview")
+    assert form.fields["tenant"] == slug
+    assert form.fields["service"] == "exchange-online"
+    assert form.fields["resources"].strip() == "site:<b>"
+    assert "site:&lt;b&gt;" in page.text
+    assert 'value="export" checked' in page.text
+    assert 'value="read" checked' not in page.text

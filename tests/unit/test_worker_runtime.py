@@ -5,7 +5,7 @@ import threading
 import pytest
 from sqlalchemy.pool import QueuePool
 
-from api.app import CONNECTIONS, KINDS_ON_LOOP, make_app, make_database, make_vital
+from api.app import CONNECTIONS, KINDS_ON_LOOP, make_app, make_database, make_reading, make_vital
 from api.incoming_request import GROUPS
 from config.settings import Settings
 from lockbox.audit.log.checkpoint import VerifierKey
@@ -56,11 +56,11 @@ def test_the_pools_of_an_api_process_open_as_many_connections_as_it_says() -> No
     chosen = _settings(database_url=NOWHERE)
     database = make_database(chosen)
 
-    vital = make_vital(chosen, database)
-    kinds = len(make_app(chosen, database, vital).state.groups)
+    vital, reading = make_vital(chosen, database), make_reading(chosen, database)
+    kinds = len(make_app(chosen, database, vital, reading=reading).state.groups)
 
     assert kinds == KINDS_ON_LOOP
-    assert _most(database) + _most(vital) + kinds * GROUPS == CONNECTIONS
+    assert _most(database) + _most(vital) + _most(reading) + kinds * GROUPS == CONNECTIONS
 
 
 def _settings(**urls: str) -> Settings:

@@ -1,0 +1,74 @@
+"""Run the gate in an API process: its memory, the thread that fills it, and what it does at news."""
+
+import asyncio
+from collections.abc import Mapping
+
+from starlette.types import ASGIApp
+
+from api.incoming_request import CallGroups
+from config.settings import Settings
+from gate.app import Gate, GateApp
+from gate.credentials import GatewayCredentials
+from gate.engineers import EngineerResolver, callers_of
+from gate.mapping import ServiceMapping
+from gate.memory_reader import MemoryReader
+from gate.window_checks import WindowChecks
+from gate.window_memory import BOOT_CLOCK, WindowMemory
+from lockbox.database import Database
+from lockbox.pubsub import Listener
+
+
+class GateRuntime:
+    """The gate of one process; it reads on a connection of `reading`, and asks with `calls`, as access checks do."""
+
+    def __init__(self, settings: Settings, database: Database, reading: Database, calls: CallGroups) -> None:
+        self.memory = WindowMemory()
+        self.reader = MemoryReader(reading, self.memory)
+        self.mappings = _mappings(settings)
+        self.engineers = EngineerResolver(callers_of(settings.catalogue), database, self.memory.now, clock=BOOT_CLOCK)
+        self.credentials = GatewayCredentials(calls, settings.environment)
+        self.gate = Gate(
+            mappings=self.mappings,
+            engineers=self.engineers,
+            credentials=self.credentials,
+            checks=WindowChecks(self.memory, self.reader, calls, compare_every=settings.gate_compare_every),
+            public_url=settings.public_url,
+        )
+        self._reading = reading
+        self._listener: Listener | None = None
+
+    def before(self, app: ASGIApp) -> GateApp:
+        """Return the app with the gate before it."""
+        return GateApp(app, self.gate)
+
+    def start(self) -> None:
+        """Begin to read and to listen; call it on the event loop. Without a gate in the catalogue nothing begins."""
+        if not self.mappings:
+            return
+        loop = asyncio.get_running_loop()
+
+        def hear(ids: frozenset[str], side: str | None) -> None:
+            self.reader.hear(ids)
+            # What is news for both sides is a move of a request, and no change of tokens or identities.
+            if side is not None and not loop.is_closed():
+                loop.call_soon_threadsafe(self._forget, ids)
+
+        self.reader.start()
+        self._listener = self._reading.schedule.listener(hear, lambda _: None)
+        self._listener.start()
+
+    def stop(self) -> None:
+        """End what has begun."""
+        if self._listener:
+            self._listener.stop()
+        self.reader.stop()
+        self.engineers.close()
+
+    def _forget(self, ids: frozenset[str]) -> None:
+        self.credentials.forget(ids)
+        self.engineers.forget()
+
+
+def _mappings(settings: Settings) -> Mapping[str, ServiceMapping]:
+    services = settings.catalogue.services
+    return {name: ServiceMapping(name, service) for name, service in services.items() if service.gate is not None}

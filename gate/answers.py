@@ -1,0 +1,119 @@
+"""The answers of the gate: 200, 401 and 403 and nothing else, for gateways, programs and people."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from html import escape
+from typing import Any
+from urllib.parse import quote, urlencode
+from uuid import UUID
+
+from gate.asgi import Send
+from gate.reasons import REQUESTABLE, SENTENCES, UNAUTHENTICATED, GateReason
+from lockbox.requests.queries import AccessCheck
+
+SAFE = "".join(chr(one) for one in range(0x20, 0x7F) if chr(one) != "%")
+NO_STORE = (b"cache-control", b"no-store")
+LENGTH_0 = (b"content-length", b"0")
+LOCKED_DOWN = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<style>body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 36rem; margin: 4rem auto; padding: 0 1rem }}</style>
+</head><body><h1>{title}</h1><p>{detail}</p>{link}<p><small>{reason}</small></p></body></html>
+"""
+LINK = '<p><a href="{form}">Request access</a></p>'
+TITLES = {401: "Sign in first", 403: "No access"}
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """A no: why, in a sentence of its own where there is one, and where to request access where that helps."""
+
+    reason: GateReason
+    detail: str = ""
+    form: str | None = None
+
+    @property
+    def status(self) -> int:
+        """401 where signing in helps, else 403."""
+        return 401 if self.reason in UNAUTHENTICATED else 403
+
+
+def form_for(public_url: str, question: AccessCheck, reason: GateReason) -> str | None:
+    """Return the address of the request form, filled in for this; None where a request is not the way out."""
+    if reason not in REQUESTABLE:
+        return None
+    asked = {"tenant": question.tenant, "service": question.service}
+    return f"{public_url}/ask?" + urlencode(asked | {"resource": question.resource, "action": question.action})
+
+
+async def allow(send: Send, question: AccessCheck, request_id: UUID, until: datetime) -> None:
+    """Answer yes, and what for."""
+    resource = question.resource
+    if not resource.isascii() or "%" in resource:
+        resource = quote(resource, safe=SAFE)
+    ends = until.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    await _empty(
+        send,
+        [
+            (b"lockbox-decision", b"allow"),
+            (b"lockbox-request", str(request_id).encode()),
+            (b"lockbox-engineer", str(question.engineer).encode()),
+            (b"lockbox-tenant", question.tenant.encode()),
+            (b"lockbox-service", question.service.encode()),
+            (b"lockbox-resource", resource.encode()),
+            (b"lockbox-action", question.action.encode()),
+            (b"lockbox-until", ends.encode()),
+        ],
+    )
+
+
+async def let_pass(send: Send) -> None:
+    """Answer yes to a call that needs no window."""
+    await _empty(send, [(b"lockbox-decision", b"not-applicable")])
+
+
+async def _empty(send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [*headers, NO_STORE, LENGTH_0]})
+    await send({"type": "http.response.body"})
+
+
+async def deny(send: Send, denial: Denial, *, as_page: bool) -> None:
+    """Answer no: a problem for programs, a small page for people."""
+    kind, body = _page(denial) if as_page else _problem(denial)
+    headers = [
+        (b"lockbox-decision", b"deny"),
+        (b"lockbox-reason", denial.reason.value.encode()),
+        (b"content-type", kind),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-content-type-options", b"nosniff"),
+        (b"vary", b"accept"),
+        LOCKED_DOWN,
+        NO_STORE,
+    ]
+    if denial.form:
+        headers.append((b"lockbox-form", denial.form.encode()))
+    if denial.reason in UNAUTHENTICATED:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": denial.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _problem(denial: Denial) -> tuple[bytes, bytes]:
+    said: dict[str, Any] = {
+        "type": f"urn:lockbox:problem:gate-{denial.reason.value.replace('_', '-')}",
+        "title": TITLES[denial.status],
+        "status": denial.status,
+        "code": denial.reason.value,
+        "detail": denial.detail or SENTENCES[denial.reason],
+    }
+    if denial.form:
+        said["request_form"] = denial.form
+    return b"application/problem+json", json.dumps(said).encode()
+
+
+def _page(denial: Denial) -> tuple[bytes, bytes]:
+    link = LINK.format(form=escape(denial.form)) if denial.form else ""
+    detail = escape(denial.detail or SENTENCES[denial.reason])
+    page = PAGE.format(title=TITLES[denial.status], detail=detail, link=link, reason=denial.reason.value)
+    return b"text/html; charset=utf-8", page.encode()

@@ -1,0 +1,153 @@
+"""Answer gateways at /gate/v1/{service}: a bare ASGI callable before the API, without its threads and checks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from gate import answers, dialects
+from gate.answers import Denial
+from gate.asgi import AsgiApp, Receive, Scope, Send
+from gate.credentials import GatewayCredential, GatewayCredentials
+from gate.dialects import ROOT, GateQuestion, MalformedQuestion
+from gate.engineers import EngineerCall, EngineerResolver, NotApplicable
+from gate.mapping import GateCall, MappingRefused, ServiceMapping
+from gate.reasons import GateReason
+from gate.window_checks import GrantedAccess, WindowChecks
+from lockbox.requests.queries import AccessCheck
+
+log = structlog.get_logger(__name__)
+
+CREDENTIAL = b"lockbox-gateway"
+ACCEPT = b"accept"
+HTML = b"text/html"
+SECRET = frozenset({CREDENTIAL})
+
+
+@dataclass(frozen=True)
+class AllowedCall:
+    """A call that a window lets in, and what it does."""
+
+    question: AccessCheck
+    window: GrantedAccess
+
+
+class RefusedCall(Exception):  # noqa: N818 - it names what was found
+    """A call that is not let in."""
+
+    def __init__(self, denial: Denial) -> None:
+        super().__init__(denial.reason)
+        self.denial = denial
+
+
+class Gate:
+    """Everything that the gate knows, for one event loop.
+
+    `mappings` has the services with a gate. A gateway names itself in `Lockbox-Gateway`: `Authorization` is what the
+    engineer's call came with.
+    """
+
+    def __init__(
+        self,
+        *,
+        mappings: Mapping[str, ServiceMapping],
+        engineers: EngineerResolver,
+        credentials: GatewayCredentials,
+        checks: WindowChecks,
+        public_url: str,
+    ) -> None:
+        self._mappings = mappings
+        self._engineers = engineers
+        self._credentials = credentials
+        self._checks = checks
+        self._public_url = public_url.rstrip("/")
+
+    async def decide(self, scope: Scope) -> AllowedCall | NotApplicable:
+        """Return why a call is let in.
+
+        Raises:
+            RefusedCall: it is not.
+            MalformedQuestion: the gateway's question is none that can be answered.
+        """
+        if not self._checks.is_ready:
+            raise RefusedCall(Denial(GateReason.BEHIND))
+        path: bytes = scope["raw_path"]
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        credential = await self._credential(headers)
+        service, rest = dialects.service_in(path)
+        mapping = self._mapping(credential, service)
+        asked = dialects.read(
+            credential.dialect, GateQuestion(scope["method"], service, rest, scope["query_string"], headers)
+        )
+        found = await self._engineers.identify(
+            service, (one for one in headers if one[0] not in SECRET), credential.account_id
+        )
+        if isinstance(found, NotApplicable):
+            return found
+        if not isinstance(found, EngineerCall):
+            raise RefusedCall(Denial(GateReason(found.code.value), found.detail))
+        texts = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+        try:
+            mapped = mapping.map(GateCall(asked.method, asked.target, asked.host, texts))
+        except MappingRefused as refused:
+            raise RefusedCall(Denial(GateReason(refused.code), _sentence(refused.reason))) from None
+        question = AccessCheck(mapped.tenant_slug, mapped.service, mapped.resource, mapped.action, found.person_id)
+        answer = await self._checks.check(question)
+        if isinstance(answer, GateReason):
+            raise RefusedCall(Denial(answer, form=answers.form_for(self._public_url, question, answer)))
+        return AllowedCall(question, answer)
+
+    async def _credential(self, headers: list[tuple[bytes, bytes]]) -> GatewayCredential:
+        shown = [value for name, value in headers if name == CREDENTIAL]
+        if len(shown) != 1:
+            raise RefusedCall(Denial(GateReason.MALFORMED if shown else GateReason.NO_CREDENTIAL))
+        found = await self._credentials.find(shown[0])
+        if isinstance(found, GateReason):
+            raise RefusedCall(Denial(found))
+        return found
+
+    def _mapping(self, credential: GatewayCredential, service: str) -> ServiceMapping:
+        mapping = self._mappings.get(service) if service in credential.services else None
+        if mapping is None:
+            detail = "The gateway's token is not bound to this service, or the catalogue has no gate for it."
+            raise RefusedCall(Denial(GateReason.UNMAPPED, detail))
+        return mapping
+
+
+class GateApp:
+    """Answers what is asked of the gate, and passes everything else on to the API."""
+
+    def __init__(self, app: AsgiApp, gate: Gate) -> None:
+        self._app = app
+        self._gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or pass on."""
+        if scope["type"] != "http" or not scope["raw_path"].startswith(ROOT):
+            await self._app(scope, receive, send)
+            return
+        try:
+            found = await self._gate.decide(scope)
+        except RefusedCall as refused:
+            denial = refused.denial
+        except MalformedQuestion as malformed:
+            denial = Denial(GateReason.MALFORMED, str(malformed))
+        except Exception:
+            # Whatever it is, nobody gets in by it.
+            log.exception("gate.failed")
+            denial = Denial(GateReason.BEHIND)
+        else:
+            if isinstance(found, AllowedCall):
+                await answers.allow(send, found.question, found.window.request_id, found.window.until)
+            else:
+                await answers.let_pass(send)
+            return
+        await answers.deny(send, denial, as_page=_wants_page(scope["headers"]))
+
+
+def _wants_page(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(name == ACCEPT and HTML in value for name, value in headers)
+
+
+def _sentence(reason: str) -> str:
+    return f"{reason[0].upper()}{reason[1:].rstrip('.')}."

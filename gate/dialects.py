@@ -1,0 +1,128 @@
+"""Read the call that a gateway asks about from its question, in the one dialect that this gateway speaks."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+ROOT = b"/gate/v1/"
+
+
+class Dialect(StrEnum):
+    """The gateways that are understood; each credential of a gateway is of one."""
+
+    NGINX = "nginx"
+    CADDY = "caddy"
+    TRAEFIK = "traefik"
+    HAPROXY = "haproxy"
+    ENVOY = "envoy"
+
+
+@dataclass(frozen=True)
+class DialectHeaders:
+    """The headers that say which call it is about, and the methods of the question itself."""
+
+    method: bytes
+    target: bytes
+    host: bytes
+    asked_by: frozenset[str]
+
+
+GET = frozenset({"GET"})
+ORIGINAL = (b"x-original-method", b"x-original-uri", b"x-original-host")
+FORWARDED = (b"x-forwarded-method", b"x-forwarded-uri", b"x-forwarded-host")
+HEADERS: Mapping[Dialect, DialectHeaders] = {
+    Dialect.NGINX: DialectHeaders(*ORIGINAL, GET),
+    Dialect.HAPROXY: DialectHeaders(*ORIGINAL, frozenset({"GET", "HEAD"})),
+    Dialect.CADDY: DialectHeaders(*FORWARDED, GET),
+    Dialect.TRAEFIK: DialectHeaders(*FORWARDED, GET),
+}
+"""Envoy is left out: its question is the call itself, with our address before the path."""
+OVERRIDES = frozenset(
+    {
+        *(b"x-http-method-override", b"x-http-method", b"x-method-override"),
+        *(b"x-original-url", b"x-rewrite-url", b"x-forwarded-path", b"x-envoy-original-path"),
+    }
+)
+"""By these a service may take a call for another one than the gateway does."""
+NAMED = frozenset({*ORIGINAL, *FORWARDED, *OVERRIDES, b"host"})
+
+
+class MalformedQuestion(Exception):  # noqa: N818 - it names what was found
+    """The question of a gateway is not one that can be answered; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskedCall:
+    """The call that a gateway asks about: method, host and the target as the client sent it."""
+
+    method: str
+    target: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateQuestion:
+    """A question as it came: the service in its path, what follows that, and all headers."""
+
+    method: str
+    service: str
+    rest: bytes
+    query: bytes
+    headers: Iterable[tuple[bytes, bytes]]
+
+
+def service_in(path: bytes) -> tuple[str, bytes]:
+    """Return the service that a path of the gate names, and what follows it.
+
+    Raises:
+        MalformedQuestion: it names none.
+    """
+    name, slash, rest = path[len(ROOT) :].partition(b"/")
+    if not name or not name.isascii():
+        raise MalformedQuestion("The address names no service: it is /gate/v1/ and a service of the catalogue.")
+    return name.decode(), slash + rest
+
+
+def read(dialect: Dialect, question: GateQuestion) -> AskedCall:
+    """Return the call that is asked about.
+
+    Raises:
+        MalformedQuestion: a header of another dialect is there, or one of this is missing or repeated.
+    """
+    sent: dict[bytes, bytes] = {}
+    for name, value in question.headers:
+        if name in NAMED:
+            if name in sent:
+                raise MalformedQuestion(
+                    f"The header {name.decode()} is there more than once: have the gateway set it."
+                )
+            sent[name] = value
+        elif name == b"transfer-encoding" or (name == b"content-length" and value not in {b"", b"0"}):
+            raise MalformedQuestion("The question has a body: have the gateway leave out the body of the call.")
+    headers = HEADERS.get(dialect)
+    own = (headers.method, headers.target, headers.host) if headers else ()
+    for name, value in sent.items():
+        if name not in own and name != b"host" and value:
+            raise MalformedQuestion(
+                f"The header {name.decode()} is not one of {dialect}: have the gateway remove it from every call."
+            )
+    return _of_headers(question, headers, sent) if headers else _of_envoy(question, sent)
+
+
+def _of_headers(question: GateQuestion, headers: DialectHeaders, sent: Mapping[bytes, bytes]) -> AskedCall:
+    if question.method not in headers.asked_by:
+        raise MalformedQuestion("The gateway must ask with GET.")
+    if question.rest or question.query:
+        raise MalformedQuestion("The address of the question must end with the name of the service.")
+    for name in (headers.method, headers.target):
+        if not sent.get(name):
+            raise MalformedQuestion(f"The header {name.decode()} is missing: have the gateway set it.")
+    own = (headers.method, headers.target, headers.host)
+    return AskedCall(*(sent.get(name, b"").decode("latin-1") for name in own))
+
+
+def _of_envoy(question: GateQuestion, sent: Mapping[bytes, bytes]) -> AskedCall:
+    if not question.rest:
+        raise MalformedQuestion("The path of the call is missing: set path_prefix, so that Envoy appends it.")
+    target = question.rest + (b"?" + question.query if question.query else b"")
+    return AskedCall(question.method, target.decode("latin-1"), sent.get(b"host", b"").decode("latin-1"))

@@ -1,0 +1,150 @@
+"""A world behind a gate: a catalogue with a gate, gateways with tokens, engineers that they name, and a server."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.app import make_app
+from api.gateway import GateRuntime
+from api.http_protocol import ClientBounds, bounded
+from config.gate_document import GateCallers, PathRule, ServiceGate, TenantSource
+from config.service_catalogue import Catalogue, Plan, Service
+from config.settings import Settings
+from gate import identity_map
+from gate.identity_map import HEADER, MappingInput
+from harness.people import HERE, World
+from lockbox.database import Database
+from lockbox.identity import roles
+from lockbox.identity.roles import Role
+
+PUBLIC = "https://lockbox.example"
+PATIENCE = 20.0
+MANY_CONNECTIONS = 1000
+Gated = TypeVar("Gated", bound="GatewayWorld")
+SERVICE = "exchange-online"
+ENGINEER = "lockbox-caller"
+ANNA = "anna@contoso.example"
+RULES = (
+    PathRule(methods=("GET",), path="/{org}/mailboxes/{address}", resource="mailbox:{address}", action="read"),
+    PathRule(methods=("DELETE",), path="/{org}/mailboxes/{address}", resource="mailbox:{address}", action="change"),
+)
+CATALOGUE = Catalogue(
+    services={
+        SERVICE: Service(
+            title="Exchange Online",
+            actions=("read", "change", "export"),
+            gate=ServiceGate(
+                tenant=TenantSource(path="org"),
+                callers=GateCallers(entrance="support", engineer_header=ENGINEER),
+                paths=RULES,
+            ),
+        ),
+        "onedrive": Service(title="OneDrive"),
+    },
+    plans={"standard": Plan()},
+)
+Headers = list[tuple[str, str]]
+
+
+class GateMount:
+    """The gate before the API, started and ended with the server; the database goes on."""
+
+    def __init__(self, gateway: GateRuntime, app: ASGIApp) -> None:
+        self._gateway = gateway
+        self._app = gateway.before(app)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, and begin and end with the server."""
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        await receive()
+        self._gateway.start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self._gateway.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+class GatewayWorld:
+    """A world whose gateways have a token, one of each kind, and all name erin as the gate knows her."""
+
+    def __init__(self, world: World, db: Database, port: int, gateway: GateRuntime) -> None:
+        self.world, self.db, self.port, self.gateway = world, db, port, gateway
+        for kind in dialect_scopes():
+            world.add(kind, Role.SYSTEM, scopes={roles.Scope(f"gate:{kind}")}, services={SERVICE})
+            self.map("erin", kind)
+
+    def map(self, who: str, kind: str) -> None:
+        """Map the name by which a gateway knows an engineer."""
+        issuer = f"{HEADER}{self.world.people[kind].person_id}"
+        wanted = MappingInput(issuer, who, self.world.people[who].person_id)
+        with self.world.db.transaction() as session:
+            identity_map.add(session, self.world.people["olga"], HERE, wanted, frozenset())
+
+    def question(self, kind: str, path: str, method: str = "GET", who: str | None = "erin") -> Headers:
+        """Return the headers of a good question about a call, but for Envoy's path."""
+        headers = [("Host", "lockbox.example"), ("Lockbox-Gateway", self.world.tokens[kind])]
+        headers += [(ENGINEER, who)] if who else []
+        if kind in {"nginx", "haproxy"}:
+            headers += [("X-Original-Method", method), ("X-Original-URI", path)]
+        elif kind != "envoy":
+            headers += [("X-Forwarded-Method", method), ("X-Forwarded-Uri", path)]
+        return headers
+
+    def path(self, address: str = ANNA) -> str:
+        """Return the path of a mailbox."""
+        return f"/{self.world.tenant.slug}/mailboxes/{address}"
+
+
+def dialect_scopes() -> list[str]:
+    """Return the kinds of gateways."""
+    return [one.dialect for one in roles.Scope if one.dialect]
+
+
+@contextmanager
+def serving(app: ASGIApp) -> Iterator[int]:
+    """Serve an app on a port as the API is served, in a thread of its own; yield the port."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    bounds = ClientBounds(per_address=MANY_CONNECTIONS)
+    config = uvicorn.Config(app, http=bounded(bounds), ws="none", log_config=None, access_log=False, lifespan="on")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE)
+        listener.close()
+
+
+@contextmanager
+def gate_before(world: World, db: Database, settings: Settings, kind: type[Gated]) -> Iterator[Gated]:
+    """Serve a world's API with the gate before it, and yield it as this kind of gated world."""
+    chosen = settings.model_copy(update={"catalogue": CATALOGUE, "public_url": PUBLIC})
+    app = make_app(chosen, db)
+    gateway: GateRuntime = app.state.gateway
+    with serving(GateMount(gateway, app)) as port:
+        wait_until(lambda: gateway.memory.was_read)
+        yield kind(world, db, port, gateway)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait until it holds.
+
+    Raises:
+        TimeoutError: it does not within twenty seconds.
+    """
+    until = time.monotonic() + PATIENCE
+    while not holds():
+        if time.monotonic() > until:
+            raise TimeoutError
+        time.sleep(0.02)

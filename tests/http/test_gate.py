@@ -1,0 +1,213 @@
+"""The gate as gateways reach it: what is let in and why, in each dialect, and every way to be refused."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from harness.gateway_world import ANNA, ENGINEER, PUBLIC, SERVICE, dialect_scopes
+from lockbox.identity import api_tokens
+from lockbox.requests.lifecycle import Action
+from lockbox.sql import new_id
+from tests.http.door import Door
+from tests.http.gate_door import GateDoor, gate_before, request_of
+
+FORGED = [
+    ("nginx", "X-Forwarded-Method", "GET"),
+    ("nginx", "X-Forwarded-Uri", "/evil"),
+    ("nginx", "X-Forwarded-Host", "evil.example"),
+    ("nginx", "X-Original-URI", "/evil"),
+    ("nginx", "X-Original-Method", "GET"),
+    ("nginx", "X-Original-URL", "/evil"),
+    ("haproxy", "X-Forwarded-Uri", "/evil"),
+    ("caddy", "X-Original-URI", "/evil"),
+    ("caddy", "X-Original-Method", "GET"),
+    ("caddy", "X-Forwarded-Uri", "/evil"),
+    ("caddy", "X-HTTP-Method-Override", "DELETE"),
+    ("traefik", "X-Original-URI", "/evil"),
+    ("traefik", "X-Rewrite-URL", "/evil"),
+    ("envoy", "X-Original-URI", "/evil"),
+    ("envoy", "X-Forwarded-Uri", "/evil"),
+    ("nginx", "Lockbox-Gateway", "lbx_test_evil"),
+    ("nginx", ENGINEER, "erin"),
+    ("nginx", "Content-Length", "3"),
+]
+
+
+@pytest.fixture(scope="module")
+def gate(door: Door) -> Iterator[GateDoor]:
+    """The gate of a world, each answer of which from memory is compared with Postgres."""
+    with gate_before(door.world, door.db) as opened:
+        yield opened
+
+
+def opened(gate: GateDoor, address: str = ANNA, **changes: Any) -> UUID:
+    """Open a window for a mailbox."""
+    request = gate.world.submit(**({"resources": [f"mailbox:{address}"]} | changes))
+    return gate.world.act("ann", Action.APPROVE, request.id).id
+
+
+@pytest.mark.parametrize("kind", dialect_scopes())
+def test_a_call_is_let_in_by_its_window_and_the_answer_says_what_for(gate: GateDoor, kind: str) -> None:
+    address = f"{kind}@contoso.example"
+    assert gate.ask(kind, gate.path(address)).reason == "no_window"
+    request_id = opened(gate, address, actions=["read", "change"])
+
+    answer = gate.until(200, kind=kind, path=gate.path(address), method="DELETE")
+
+    assert request_of(answer) == request_id
+    assert {name: value for name, value in answer.headers.items() if name.startswith("lockbox-")} == {
+        "lockbox-decision": "allow",
+        "lockbox-request": str(request_id),
+        "lockbox-engineer": str(gate.world.people["erin"].person_id),
+        "lockbox-tenant": gate.world.tenant.slug,
+        "lockbox-service": SERVICE,
+        "lockbox-resource": f"mailbox:{address}",
+        "lockbox-action": "change",
+        "lockbox-until": answer.headers["lockbox-until"],
+    }
+    assert datetime.fromisoformat(answer.headers["lockbox-until"]).tzinfo is not None
+    assert answer.body == b""
+
+
+def test_a_resource_that_is_not_ascii_is_encoded_in_the_answer(gate: GateDoor) -> None:
+    opened(gate, "\u00e4nna@contoso.example")
+
+    answer = gate.until(200, path=gate.path("%C3%A4nna@contoso.example"))
+
+    assert answer.headers["lockbox-resource"] == "mailbox:%C3%A4nna@contoso.example"
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), FORGED)
+def test_what_a_client_can_forge_is_refused_though_a_window_is_open(
+    gate: GateDoor, kind: str, name: str, value: str
+) -> None:
+    opened(gate)
+    assert gate.until(200, kind=kind).status == 200
+
+    answer = gate.ask(kind, None, (name, value))
+
+    assert (answer.status, answer.reason) == (403, "malformed")
+
+
+def test_the_headers_that_say_what_is_asked_about_must_be_there(gate: GateDoor) -> None:
+    for kind in dialect_scopes():
+        if kind != "envoy":
+            good = gate.question(kind, gate.path())
+            for missing in range(3, 5):
+                answer = gate.send([*good[:missing], *good[missing + 1 :]], f"/gate/v1/{SERVICE}")
+                assert (answer.status, answer.reason) == (403, "malformed")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
+def test_no_method_of_the_question_itself_lets_in(gate: GateDoor, method: str) -> None:
+    opened(gate)
+    gate.until(200)
+
+    answer = gate.send(gate.question("nginx", gate.path()), f"/gate/v1/{SERVICE}", method)
+
+    assert (answer.status == 200) is (method == "GET")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/x/../%s/mailboxes/{ANNA}",
+        f"//%s/mailboxes/{ANNA}",
+        f"/%s/mailboxes/{ANNA}?x=1",
+        f"/%s/mailboxes/{ANNA}/",
+        "/%s/mailboxes/%%61nna@contoso.example",
+        f"/%s/mailboxes/{ANNA};a=b",
+        "/%s/mailboxes/a%%2Fb",
+        f"/%s/mailbox/{ANNA}",
+        f"http://x/%s/mailboxes/{ANNA}",
+        "/",
+    ],
+)
+@pytest.mark.parametrize("kind", ["nginx", "caddy", "envoy"])
+def test_a_path_that_is_not_mapped_as_it_is_lets_nobody_in(gate: GateDoor, kind: str, path: str) -> None:
+    if kind == "envoy" and not path.startswith("/"):
+        path = f"/{path}"
+    opened(gate)
+    gate.until(200)
+
+    answer = gate.ask(kind, path % gate.world.tenant.slug if "%s" in path else path)
+
+    assert answer.status == 403
+    assert answer.reason in {"unmapped", "malformed"}
+
+
+def test_a_no_says_why_and_leads_to_the_form_which_is_filled_in(gate: GateDoor) -> None:
+    path = gate.path("bob@contoso.example")
+    for_programs, for_people = gate.ask("caddy", path), gate.ask("caddy", path, ("Accept", "text/html,*/*"))
+
+    form = f"{PUBLIC}/ask?tenant={gate.world.tenant.slug}&service={SERVICE}"
+    form += "&resource=mailbox%3Abob%40contoso.example&action=read"
+    assert for_programs.headers["content-type"] == "application/problem+json"
+    assert for_programs.headers["lockbox-form"] == form
+    assert b'"code": "no_window"' in for_programs.body
+    assert form.encode() in for_programs.body
+    assert for_people.headers["content-type"] == "text/html; charset=utf-8"
+    assert form.replace("&", "&amp;").encode() in for_people.body
+    assert b"No access" in for_people.body
+
+
+def test_what_was_not_granted_is_told_apart(gate: GateDoor) -> None:
+    world, address = gate.world, "narrow@contoso.example"
+    request = world.submit(resources=[f"mailbox:{address}", "site:HR"])
+    world.act("ann", Action.APPROVE, request.id, resources=["site:HR"])
+
+    assert gate.ask(path=gate.path(address)).reason == "narrowed"
+
+
+@pytest.mark.parametrize("shown", ["nothing", "nonsense", "an access check's", "a person's"])
+def test_a_gateway_without_a_token_of_a_gateway_is_told_nothing(gate: GateDoor, shown: str) -> None:
+    tokens = {"nonsense": "lbx_test_evil", "an access check's": gate.world.tokens["gate"]}
+    tokens["a person's"] = gate.world.tokens["erin"]
+    headers = [one for one in gate.question("nginx", gate.path()) if one[0] != "Lockbox-Gateway"]
+
+    answer = gate.send(
+        [*headers, *([("Lockbox-Gateway", tokens[shown])] if shown in tokens else [])], f"/gate/v1/{SERVICE}"
+    )
+
+    assert (answer.status, answer.reason) == (401, "no_credential")
+
+
+def test_a_gateway_stands_before_its_own_services_alone(gate: GateDoor) -> None:
+    for service in ("onedrive", "no-such-service"):
+        assert gate.ask(service=service).reason == "unmapped"
+    assert gate.send(gate.question("nginx", gate.path()), "/gate/v1/").reason == "malformed"
+
+
+def test_who_is_not_known_or_not_named_is_refused(gate: GateDoor) -> None:
+    assert gate.ask(who="mallory").reason == "unknown_engineer"
+    answer = gate.ask(who=None)
+    assert (answer.status, answer.reason) == (401, "no_token")
+
+
+def test_everything_else_is_the_apis(gate: GateDoor) -> None:
+    for path, status in (("/livez", 200), ("/gate/v2/x", 404), ("/%67ate/v1/exchange-online", 404)):
+        assert httpx.get(f"http://127.0.0.1:{gate.port}{path}").status_code == status
+
+
+def test_a_flood_of_tokens_that_are_none_keeps_no_gateway_waiting(gate: GateDoor) -> None:
+    opened(gate)
+    gate.until(200)
+    headers = gate.question("nginx", gate.path())
+
+    def stranger(number: int) -> str | None:
+        shown = api_tokens.written("test", new_id(), f"{number:043d}")
+        return gate.send([*headers[:1], ("Lockbox-Gateway", shown), *headers[2:]], f"/gate/v1/{SERVICE}").reason
+
+    with ThreadPoolExecutor(24) as threads:
+        flood = [threads.submit(stranger, number) for number in range(120)]
+        answers = []
+        while not all(one.done() for one in flood):
+            answers.append(gate.ask().status)
+
+    assert {one.result() for one in flood} <= {"no_credential", "busy"}
+    assert set(answers) == {200}
