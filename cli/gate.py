@@ -31,7 +31,7 @@ def check_catalogue(
     Prints each service with its gate; each mistake is a line `file:line: field: what to do`.
     """
     catalogue = _catalogue(file)
-    columns = ("Service", "Actions", "Gate", "Tenant from", "Paths")
+    columns = ("Service", "Actions", "Tenant from", "Paths")
     table(columns, (_row(name, catalogue) for name in catalogue.services))
 
 
@@ -91,9 +91,9 @@ def _catalogue(file: Path | None) -> Catalogue:
 def _row(name: str, catalogue: Catalogue) -> tuple[object, ...]:
     service = catalogue.services[name]
     if service.gate is None:
-        return name, service.actions, None, None, None
+        return name, service.actions, None, None
     ((kind, value),) = service.gate.tenant.model_dump(exclude_none=True).items()
-    return name, service.actions, service.gate.enforcement, f"{kind} {value}", len(service.gate.paths)
+    return name, service.actions, f"{kind} {value}", len(service.gate.paths)
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -137,7 +137,7 @@ class PathRule(CataloguePart):
 
 
 class ServiceGate(CataloguePart):
-    """How the gate stands before a service; `longest_connection` in seconds.
+    """How the gate reads the requests for a service.
 
     `escaped` are the characters that the service's clients percent-encode though they need not; `ignored_query` names
     the parameters that choose neither what is read nor what is done.
@@ -145,8 +145,6 @@ class ServiceGate(CataloguePart):
 
     tenant: TenantSource
     callers: GateCallers = GateCallers(entrance="support")
-    enforcement: Literal["report", "enforce"] = "enforce"
-    longest_connection: int = Field(default=300, ge=1, le=DAY)
     escaped: Annotated[str, _by(_check_escapes)] = ""
     ignored_query: tuple[ParameterName, ...] = Field(default=(), max_length=MOST_IN_A_LIST)
     paths: tuple[PathRule, ...] = Field(min_length=1, max_length=MOST_PATHS)

@@ -154,20 +154,6 @@ MISTAKES = {
         "remove it here",
     ),
     "an ignored parameter twice": ("[trace]", "[trace, TRACE]", 8, f"{GATE}.ignored_query[1]", "whatever its case"),
-    "an unknown enforcement": (
-        "      ignored",
-        "      enforcement: off2\n      ignored",
-        8,
-        f"{GATE}.enforcement",
-        "'report'",
-    ),
-    "a connection without end": (
-        "      ignored",
-        "      longest_connection: 0\n      ignored",
-        8,
-        f"{GATE}.longest_connection",
-        "at least 1",
-    ),
     "an escape of a letter": (
         "      ignored",
         "      escaped: a\n      ignored",
@@ -242,9 +228,7 @@ def test_the_example_is_good(tmp_path: Path) -> None:
     gate = read_catalogue(written(tmp_path, GOOD)).services["mail"].gate
 
     assert gate is not None
-    assert gate.enforcement == "enforce"
     assert gate.callers == GateCallers(entrance="support")
-    assert gate.longest_connection == 300
 
 
 @each("mistake", list(MISTAKES))
