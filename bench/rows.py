@@ -42,8 +42,8 @@ SELECT c.relname AS name, array_agg(CAST(a.attname AS text) ORDER BY a.attnum) A
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
 WHERE c.relnamespace = CAST('public' AS regnamespace) AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
 AND a.attgenerated = '' AND a.attidentity = ''
-AND (has_table_privilege('lockbox_api', c.oid, 'INSERT') OR has_table_privilege('lockbox_worker', c.oid, 'INSERT')
-    OR has_any_column_privilege('lockbox_api', c.oid, 'INSERT'))
+AND (has_column_privilege('lockbox_api', c.oid, a.attnum, 'INSERT')
+    OR has_column_privilege('lockbox_worker', c.oid, a.attnum, 'INSERT'))
 GROUP BY c.relname
 HAVING c.relname = 'requests' OR array_agg(CAST(a.attname AS text)) && '{request_id,event_id}' ORDER BY c.relname
 """)

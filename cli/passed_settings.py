@@ -25,7 +25,7 @@ PASSED = {
     **dict.fromkeys(("most_token_days", "token_overlap_hours", "live_streams", "connections_per_address"), API),
     **dict.fromkeys(("sign_ins_per_account_and_network", "sign_ins_per_account", "sign_ins_per_address"), API),
     **dict.fromkeys(("submissions_per_person", "submissions_per_tenant", "invitations_a_day"), API),
-    **dict.fromkeys(("metrics_token", "trusted_proxies", "api_processes"), API),
+    **dict.fromkeys(("metrics_token", "trusted_proxies", "api_processes", "gate_compare_every"), API),
 }
 """Which processes get a setting."""
 FILES = frozenset({"catalogue", "smtp_ca_file"})

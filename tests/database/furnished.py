@@ -186,7 +186,8 @@ TABLES = text("""
 SELECT c.relname AS name,
     (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-        AND a.attidentity = '') AS columns,
+        AND a.attidentity = '' AND (has_column_privilege('lockbox_api', c.oid, a.attnum, 'INSERT')
+            OR NOT has_any_column_privilege('lockbox_api', c.oid, 'INSERT'))) AS columns,
     (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum = ANY(i.indkey)) AS key,
     (SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}') FROM pg_attribute a
