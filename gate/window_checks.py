@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 import structlog
+from sqlalchemy import text
 
 from gate.memory_reader import GATE, MemoryReader
 from gate.reasons import GateReason
@@ -24,6 +25,8 @@ Answer = TypeVar("Answer")
 
 ASK_SECONDS = 1.0
 REFUSED_SECONDS = 1.0
+IN_RECOVERY = text("SELECT pg_is_in_recovery()")
+"""A standby may be behind: it opens nothing."""
 MOST_ASKED = 128
 AWAY_SECONDS, MOST_ASKED_AWAY = 3.0, 4
 """Once the reader could not read for so long, few ask at a time: else calls would queue for what is away."""
@@ -140,8 +143,10 @@ class WindowChecks:
 
 
 def _judge(session: UnitOfWork, question: AccessCheck) -> GrantedAccess | GateReason:
-    session.foresee(queries.ahead_of_refusal(question))
+    session.foresee([(IN_RECOVERY, {}), *queries.ahead_of_refusal(question)])
     authentication.enter(session, GATE)
+    if session.execute(IN_RECOVERY, {}).scalar_one():
+        return GateReason.BEHIND
     try:
         window = queries.open_window(session, question).request
     except NoOpenWindow:

@@ -137,7 +137,7 @@ def test_who_is_not_meant_passes_with_a_verified_token_alone(gated: GatedWorld) 
     engineer = gated.issuer.token(groups=["sales", "support"])
 
     assert gated.ask("public", token=gated.issuer.token(groups=["sales"])) == NotApplicable(gated.issuer.url)
-    assert gated.ask("public", token=gated.issuer.token(sub="bob")) == NotApplicable(gated.issuer.url)
+    assert gated.failure("public", token=gated.issuer.token(sub="bob")) is IdentityFailure.UNKNOWN_ENGINEER
     assert isinstance(gated.ask("public", token=engineer), EngineerCall)
     assert gated.failure("public", token=gated.issuer.token(sub="bob", groups=[["sales"]])) is (
         IdentityFailure.UNKNOWN_ENGINEER

@@ -199,6 +199,15 @@ def test_without_postgres_memory_answers_for_a_second_and_then_nobody_gets_in(
     assert isinstance(checked.ask(MAILBOX)[0], GrantedAccess)
 
 
+def test_a_standby_opens_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(world)
+    checked = Checked(world)
+    checked.memory.clear()
+    monkeypatch.setattr(window_checks, "IN_RECOVERY", text("SELECT true"))
+
+    assert checked.ask(MAILBOX) == [GateReason.BEHIND]
+
+
 def test_a_postgres_that_does_not_answer_in_time_is_a_no(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(world)
     checked = Checked(world)

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from gate import change_feed
@@ -14,14 +14,19 @@ from gate.memory_reader import GATE, VERIFIED_AT_ONCE, MemoryReader
 from gate.window_memory import BOOT_CLOCK, RememberedWindow, WindowMemory
 from harness.clocks import ShiftedClock
 from harness.people import HERE, World
+from harness.stage import setting
 from lockbox.admin import tenants, vendor_staff
 from lockbox.database import Database
-from lockbox.identity import authentication
+from lockbox.identity import authentication, sessions
+from lockbox.identity import tenants as all_tenants
+from lockbox.identity.roles import Role, RoleGrant
+from lockbox.identity.sessions import ClientInfo
 from lockbox.requests import decide, timers
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.queries import AccessCheck
-from tests.database.scenes import MAILBOX, many, read, write
+from tests.database.scenes import MAILBOX, door, many, read, write
+from tests.passkey_approvals import DEMANDED, approve, enrol
 
 
 class Watched:
@@ -333,6 +338,29 @@ def test_another_server_or_an_older_database_begins_anew(
     watched.settle()
 
     assert len(watched.memory) == 0
+
+
+def test_a_passkey_that_is_removed_at_another_tenant_ends_what_it_signed(api: Database, superuser: Engine) -> None:
+    world = World.make(api, DEMANDED)
+    approve(world, "ann", world.submit().id, enrol(world, "ann"))
+    with setting(api).transaction() as session:
+        other = all_tenants.add(session, "fabrikam", "Fabrikam", policy={}).id
+    ann = world.people["ann"]
+    moved = "UPDATE memberships SET tenant_id = :other WHERE person_id = :id"
+    write(superuser, moved, other=other, id=ann.person_id)
+    watched = Watched(api)
+    before = watched.find(world)
+    elsewhere = replace(ann, standings=frozenset({RoleGrant(Role.APPROVER, other)}))
+
+    with api.transaction() as session:
+        authentication.enter(session, elsewhere)
+        session.execute(text("DELETE FROM passkeys WHERE person_id = :id"), {"id": ann.person_id})
+        sessions.record(session, elsewhere, ClientInfo("192.0.2.7", "Firefox"), "passkey_removed")
+    watched.settle()
+
+    assert before is not None
+    assert watched.find(world) is None
+    assert door(world) is None
 
 
 def test_a_standby_fills_no_memory(watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,9 +65,9 @@ def test_a_value_of_several_words_is_the_whole_text(found: object, *, says: bool
     [
         ({"iss": IDP, "groups": ["support"]}, True),
         ({"iss": IDP, "groups": ["sales"]}, False),
-        ({"iss": IDP}, False),
-        ({"iss": IDP, "Groups": ["support"]}, False),
-        ({"iss": IDP, "realm": {"groups": ["support"]}}, False),
+        ({"iss": IDP}, True),
+        ({"iss": IDP, "Groups": ["sales"]}, True),
+        ({"iss": IDP, "realm": {"groups": ["sales"]}}, True),
         ({"iss": OTHER, "groups": ["support"]}, False),
         ({"iss": OTHER, "groups": None}, False),
     ],
