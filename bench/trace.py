@@ -9,7 +9,7 @@ import asyncio
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -39,7 +39,6 @@ from lockbox.identity.keyring import Keyring
 from lockbox.notifications import delivery, queue
 from lockbox.notifications.endpoints import SecretVault
 from lockbox.notifications.send_job import Senders
-from lockbox.pipelines import BEGIN, COMMIT, Sent, SharedTransaction
 from lockbox.requests import policy_store, timers
 from lockbox.schedule import Schedule
 
@@ -47,7 +46,6 @@ HERE = Path(__file__).resolve().parent.parent
 OURS: Final = tuple(str(HERE / name) + "/" for name in ("api", "worker", "cli", "config", "gate", "lockbox"))
 CONTEXT = ("set_config(", "current_setting(")
 WRITTEN = "SELECT coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del), 0)::int FROM pg_stat_xact_user_tables"
-COUNTED = Sent(None, WRITTEN)
 LATER = timedelta(hours=5)
 MAILS = 8
 LINE = 150
@@ -75,8 +73,8 @@ class Recorder:
         event.listen(Engine, "before_cursor_execute", self._statement)
         event.listen(Engine, "begin", self._begin)
         event.listen(Engine, "commit", self._commit)
-        self._send = SharedTransaction.send
-        SharedTransaction.send = self._noting()  # type: ignore[method-assign] # psycopg tells nobody of statements
+        self._execute = AsyncCursor.execute
+        AsyncCursor.execute = self._pipelined()  # type: ignore[method-assign] # psycopg tells nobody of statements
         threading.setprofile(self._call)
         sys.setprofile(self._call)
 
@@ -102,25 +100,24 @@ class Recorder:
         elif self._trip is not None:
             self._trip.statements.append(" ".join(statement.split()))
 
-    def _noting(self) -> Callable[..., Any]:
-        """Return what sends the statements of the event loop's pipelines, and records them."""
+    def _pipelined(self) -> Callable[..., Any]:
+        """Return what psycopg runs a statement of the event loop's pipelines by, and records it."""
 
-        async def send(shared: SharedTransaction, sent: Sequence[Sent]) -> list[tuple[Sent, AsyncCursor[Any]]]:
+        async def execute(cursor: AsyncCursor[Any], query: bytes, values: Mapping[str, Any]) -> AsyncCursor[Any]:
             if self._trip is None:
-                return await self._send(shared, sent)
-            all_: list[Sent] = []
-            for one in sent:
-                if one.statement in {BEGIN, COMMIT}:
-                    self._trip.further += 1
-                else:
-                    self._statement(cast("Connection", None), None, str(one.statement).strip())
-                all_ += [COUNTED, one] if one.statement == COMMIT else [one]
-                all_ += [COUNTED] if one.statement == BEGIN else []
-            found = await self._send(shared, all_)
-            self._counts += [cursor for one, cursor in found if one is COUNTED]
-            return [(one, cursor) for one, cursor in found if one is not COUNTED]
+                return await self._execute(cursor, query, values)
+            if query == b"COMMIT":
+                self._counts.append(await self._execute(cursor.connection.cursor(), WRITTEN))
+            if query in {b"BEGIN", b"COMMIT"}:
+                self._trip.further += 1
+            else:
+                self._statement(cast("Connection", None), None, query.decode())
+            done = await self._execute(cursor, query, values)
+            if query == b"BEGIN":
+                self._counts.append(await self._execute(cursor.connection.cursor(), WRITTEN))
+            return done
 
-        return send
+        return execute
 
     def _begin(self, connection: Connection) -> None:
         if self._trip is not None:

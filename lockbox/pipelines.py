@@ -14,9 +14,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import psycopg
 from greenlet import getcurrent, greenlet
-from psycopg import AsyncConnection, AsyncCursor, AsyncPipeline
-from psycopg.abc import PQGen
-from psycopg.generators import send as write_out
+from psycopg import AsyncConnection, AsyncCursor
 from sqlalchemy import Connection, Executable, Result, TextClause, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
@@ -198,42 +196,6 @@ class Sent:
     is_read: bool = False
 
 
-class WholePipeline(AsyncPipeline):
-    """A pipeline whose statements leave in one write, and whose answers are read when all have been sent.
-
-    psycopg's own writes, and looks for answers, at each statement. This leans on private parts of it, like
-    `database.KeptStatements`.
-    """
-
-    def exchange(self, asked: Iterable[tuple[Sent, AsyncCursor[Any]]]) -> PQGen[None]:
-        """Send these statements and a Sync, and give each cursor its result, up to the one that failed."""
-        yield from self._enter_gen()
-        self._conn._pipeline = self  # noqa: SLF001 - cursors look there
-        try:
-            try:
-                for one, cursor in asked:
-                    yield from cursor._execute_gen(_compiled(one.statement), one.values)  # noqa: SLF001 - see above
-            finally:
-                yield from self._exit_gen()
-        finally:
-            self._exit(None)
-            self._conn._pipeline = None  # noqa: SLF001 - see above
-
-    def _communicate_gen(self) -> PQGen[None]:
-        """Write nothing yet."""
-        yield from ()
-
-    def _exit_gen(self) -> PQGen[None]:
-        """Write all that has gathered with a Sync, and read the answers."""
-        self._enqueue_sync()
-        try:
-            while self.command_queue:
-                self.command_queue.popleft()()
-            yield from write_out(self.pgconn)
-        finally:
-            yield from self._fetch_gen(flush=False)
-
-
 class SharedTransaction:
     """One transaction for several members: rounds of their statements, each round one pipeline.
 
@@ -347,9 +309,12 @@ class SharedTransaction:
         Raises:
             MemberFailed: one failed, and with it all after it and the transaction.
         """
-        found = [(one, self._connection.cursor()) for one in sent]
+        found: list[tuple[Sent, AsyncCursor[Any]]] = []
         try:
-            await self._connection.wait(WholePipeline(self._connection).exchange(found))
+            async with self._connection.pipeline():
+                for one in sent:
+                    found.append((one, self._connection.cursor()))
+                    await found[-1][1].execute(_compiled(one.statement), one.values)
         except psycopg.Error as error:
             failed = next((one for one, cursor in found if cursor.pgresult is None), None)
             raise MemberFailed(failed.member if failed else None) from error

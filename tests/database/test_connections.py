@@ -14,7 +14,6 @@ from harness.stage import Urls
 from harness.wait import within
 from lockbox import database
 from lockbox.database import CONNECT_ARGS, keep_prepared, make_engine
-from lockbox.pipelines import Sent, WholePipeline
 
 KEPT_BY_NAME = text("SELECT name, statement FROM pg_prepared_statements")
 READ = text("SELECT count(*) FROM people WHERE name = :name")
@@ -132,8 +131,9 @@ def test_what_a_pipeline_was_to_prepare_and_did_not_reach_is_prepared_by_a_later
 async def _piped(connection: AsyncConnection[Any], *statements: bytes) -> bool:
     """Send these in one pipeline and return whether all of it was done."""
     try:
-        asked = [(Sent(None, one.decode()), connection.cursor()) for one in statements]
-        await connection.wait(WholePipeline(connection).exchange(asked))
+        async with connection.pipeline():
+            for statement in statements:
+                await connection.execute(statement)
     except psycopg.Error:
         await connection.execute("ROLLBACK")
         return False
@@ -141,9 +141,6 @@ async def _piped(connection: AsyncConnection[Any], *statements: bytes) -> bool:
 
 
 def test_the_private_part_of_psycopg_was_read_for_this_version() -> None:
-    read = (
-        "read psycopg/_preparing.py and _pipeline_base.py anew, see that KeptStatements and WholePipeline still do "
-        "what they say, then change this line"
-    )
+    read = "read psycopg/_preparing.py anew, see that KeptStatements still does what it says, then change this line"
 
     assert psycopg.__version__ == "3.3.9", read
