@@ -174,6 +174,7 @@ class Tracer:
     def close(self) -> None:
         """End what this holds open."""
         self._senders.sending_pool.stop(10)
+        self._runner.run(self._api.schedule.followed())
         self._runner.close()
         for one in (self._api, self._core, self._notifications):
             one.dispose()

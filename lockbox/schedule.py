@@ -129,10 +129,9 @@ class Schedule:
     def arm(self, index: ScheduleIndex, promises: Sequence[IndexEntry], *, only_missing: bool = False) -> bool:
         """Make the index hold what Postgres promises for these ids; drop their leases; ring the bell if sooner.
 
-        Arming, settling after a handler's commit, and rebuilding are this one operation; all but rebuilding publish
-        the ids. With `only_missing`, an id that is held or leased is left alone. It never raises and takes at most
-        its patience, a tenth of a second: after a failure the next calls are skipped for two seconds. What is
-        returned is whether Redis accepted it.
+        Arming, settling after a commit, and rebuilding are this one operation; all but rebuilding publish the ids.
+        With `only_missing`, an id that is held or leased is left alone. Returns whether Redis accepted it: it never
+        raises and takes a tenth of a second at most. After a failure the next calls are skipped for two seconds.
         """
         return self._tried("arm", lambda: self._arm_parts(index, promises, only_missing=only_missing)) or False
 
@@ -171,12 +170,20 @@ class Schedule:
                 continue
             failpoint("pipeline.before_arm")
             try:
-                async with asyncio.timeout(self._patience):
-                    await self._send(list(self._calls(promised, told)))
-            except (RedisError, TimeoutError) as error:
+                await self._send_in_time(list(self._calls(promised, told)))
+            except Exception as error:  # noqa: BLE001 - whatever it is, Postgres holds what was promised
                 self._skip("follow", error)
                 continue
             failpoint("pipeline.after_arm")
+
+    async def _send_in_time(self, calls: Sequence[tuple[str | int, ...]]) -> None:
+        """Send calls; a second time where time ran out, for it may be the event loop that stood still."""
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._send(calls)
+        except TimeoutError:
+            async with asyncio.timeout(self._patience):
+                await self._send(calls)
 
     def _calls(self, promises: Promises, news: News) -> Iterator[tuple[str | int, ...]]:
         for index, promised in promises.items():
@@ -198,15 +205,12 @@ class Schedule:
 
     async def followed(self) -> None:
         """Wait until all of that is done, and close the event loop's connections."""
-        if self._following is not None:
+        while self._following is not None and not self._following.done():
             await self._following
         await self._on_loop.aclose()
 
     def tell(self, ids: Iterable[str], side: str | None = None) -> None:
-        """Publish ids that changed without being armed, to one side only if it is given.
-
-        It never raises and takes at most a tenth of a second, like arming.
-        """
+        """Publish ids that changed without being armed, to one side if it is given. Like arming, it never raises."""
         self._tried("tell", lambda: pubsub.publish(self._arming, ids, side))
 
     def listener(self, on_message: OnMessage, on_connection: OnConnection) -> Listener:
@@ -236,7 +240,6 @@ class Schedule:
             return None
 
     def _skip(self, what: str, error: Exception) -> None:
-        """Skip the calls of the next two seconds, for this one failed."""
         self._skip_until = time.monotonic() + BREAKER_SECONDS
         log.warning("schedule.call_skipped", call=what, error=type(error).__name__)
 
@@ -254,8 +257,7 @@ class Schedule:
         try:
             back = int(URGENT_FROM.total_seconds() * 1000) if urgent else 0
             args = [most, lease, index.budget, lead, MOST_A_CALL, of_first, LATE_MS, TRICKLE, back]
-            keys = [*index.keys, *(first.keys if yields_to else ())]
-            members, idle, last = self._claim(keys=keys, args=args)
+            members, idle, last = self._claim(keys=[*index.keys, *(first.keys if yields_to else ())], args=args)
         except RedisError as error:
             self._delete_strange_keys(error)
             raise RedisUnavailable(type(error).__name__) from error

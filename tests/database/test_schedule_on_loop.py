@@ -47,6 +47,25 @@ def test_what_follows_on_the_loop_is_what_a_thread_arms(schedule: Schedule) -> N
     assert all(again[one] == pytest.approx(armed[one], abs=60_000) for one in armed)
 
 
+def test_what_took_too_long_is_tried_once_more(schedule: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+    send, entry, tries = Schedule._send, _entry(), 0  # noqa: SLF001 - each is one write
+
+    async def slow_at_first(at: Schedule, calls: Any) -> None:
+        nonlocal tries
+        tries += 1
+        await asyncio.sleep(60 if tries == 1 else 0)
+        await send(at, calls)
+
+    schedule.arm(CLOCK, [other := _entry()])
+    monkeypatch.setattr(Schedule, "_send", slow_at_first)
+
+    _followed(schedule, lambda at: at.follow({CLOCK: [entry]}, {}))
+
+    assert tries == 2
+    assert schedule.members(CLOCK).keys() == {f"expire:{entry.id}", f"expire:{other.id}"}
+    assert schedule.arm(CLOCK, [entry])
+
+
 def test_of_two_promises_about_one_the_later_counts(schedule: Schedule) -> None:
     one = str(new_id())
 

@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -64,10 +65,10 @@ class Containers:
         """Return the variables of a service and, for want of /run/secrets, its secrets."""
         service = services()[name]
         secrets = {secret.upper(): self.secret(secret) for secret in service["secrets"]}
-        named = {
-            key: str(value).replace("/run/secrets", str(self.secrets)).replace(CHECKPOINTS, str(self.checkpoints))
-            for key, value in service["environment"].items()
-        }
+        places = {"/run/secrets": str(self.secrets), CHECKPOINTS: str(self.checkpoints), **_mounted(service)}
+        named = {key: str(value) for key, value in service["environment"].items()}
+        for there, here in places.items():
+            named = {key: value.replace(there, here) for key, value in named.items()}
         given = {"PATH": self.path, **named, **secrets}
         if name == "flower":
             given |= {"LOCKBOX_FLOWER_ADDRESS": "127.0.0.1", "LOCKBOX_FLOWER_PORT": str(self.ports["5555"])}
@@ -136,6 +137,12 @@ class Containers:
         for process in self.running.values():
             process.kill()
             process.wait()
+
+
+def _mounted(service: Mapping[str, Any]) -> dict[str, str]:
+    """Return where the files of the repository are that a service is given, by their places in the container."""
+    volumes = [one.split(":") for one in service.get("volumes", ())]
+    return {there: str(CHECKOUT / here) for here, there, *_ in volumes if here.startswith("./")}
 
 
 @contextmanager
