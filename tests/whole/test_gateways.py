@@ -107,7 +107,8 @@ class Installation:
     def token(self, subject: str = "erin-at-work", **changes: Any) -> str:
         """A token of the issuer for somebody."""
         now = int(time.time())
-        return self.issuer.token(**{"sub": subject, "azp": "support-console", "iat": now, "exp": now + 300} | changes)
+        claims: dict[str, Any] = {"sub": subject, "azp": "support-console", "iat": now, "exp": now + 300}
+        return self.issuer.token(**claims | changes)
 
 
 @dataclass
