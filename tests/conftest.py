@@ -32,6 +32,7 @@ SECONDS = {
     "whole/redis_away": 27,
     "whole/failpoints": 21,
     "whole/tasks": 15,
+    "whole/gateways": 12,
     "whole/startup": 12,
     "whole/messages": 10,
     "http/portal_routes": 41,
