@@ -66,7 +66,7 @@ class MemoryReader(threading.Thread):
         return self._memory.clock() - self._differed_at < DIFFERS_SECONDS
 
     def run(self) -> None:
-        """Read, then sleep until the next read is due, or until there is news."""
+        """Read, then sleep until the next read is due, or until a window is suspected."""
         while not self._stopping.is_set():
             began = self._memory.clock()
             has_more = False
@@ -90,11 +90,11 @@ class MemoryReader(threading.Thread):
             self.join(1)
 
     def hear(self, ids: Iterable[str]) -> None:
-        """Drop the windows of these requests at once, and read soon; what are no ids is ignored."""
-        good = [UUID(one) for one in ids if UUID_FORM.fullmatch(one)]
-        self._memory.forget(good)
-        self._heard.extend(good)
-        self._woken.set()
+        """Drop the windows of these requests at once; what are no ids is ignored.
+
+        The next read verifies those that were dropped. It comes when it is due: there is news of every move.
+        """
+        self._heard.extend(self._memory.forget([UUID(one) for one in ids if UUID_FORM.fullmatch(one)]))
 
     def suspect(self, window: RememberedWindow) -> None:
         """Look into it that Postgres says no where this window in memory said yes.

@@ -130,13 +130,15 @@ class WindowMemory:
                 if entry.open and entry.request.id.int not in (self._heard or ()):
                     self._put(entry)
 
-    def forget(self, request_ids: Collection[UUID]) -> None:
-        """Drop the windows of these requests at once."""
+    def forget(self, request_ids: Collection[UUID]) -> list[UUID]:
+        """Drop the windows of these requests at once, and return which were there."""
         with self._changing:
+            known = [one for one in request_ids if one.int in self._by_request]
             for one in request_ids:
                 self._forget(one.int)
                 if self._heard is not None:
                     self._heard.add(one.int)
+            return known
 
     def clear(self) -> None:
         """Drop everything."""
