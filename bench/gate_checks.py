@@ -11,10 +11,11 @@ from rich.table import Table
 
 from bench.figures import quantile
 from harness import gateway_world
-from harness.gateway_world import GatewayWorld, serving, wait_until
+from harness.gateway_world import PATIENCE, GatewayWorld, serving
 from harness.load import play
 from harness.people import SETTINGS, World
 from harness.stage import fresh_database, migrated_servers
+from harness.wait import wait_for
 from lockbox.database import Database, make_engine
 from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
@@ -42,7 +43,7 @@ def gate() -> Iterator[GatewayWorld]:
             request = world.submit(resources=[f"mailbox:{one}"])
             world.act("ann", Action.APPROVE, request.id)
         with gateway_world.gate_before(world, db, IN_PRODUCTION, GatewayWorld) as found:
-            wait_until(lambda: len(found.gateway.memory) == WINDOWS)
+            wait_for("all windows are in memory", lambda: len(found.gateway.memory) == WINDOWS, PATIENCE)
             yield found
         db.dispose()
 

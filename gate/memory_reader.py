@@ -1,4 +1,4 @@
-"""Keep the windows in memory as Postgres has them: read what changed every half second, and at news at once."""
+"""Keep the windows in memory as Postgres has them: read what changed every half second, drop what news name."""
 
 import threading
 from collections import deque

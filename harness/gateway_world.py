@@ -2,8 +2,7 @@
 
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -19,6 +18,7 @@ from config.settings import Settings
 from gate import identity_map
 from gate.identity_map import HEADER, MappingInput
 from harness.people import HERE, World
+from harness.wait import wait_for
 from lockbox.database import Database
 from lockbox.identity import roles
 from lockbox.identity.roles import Role
@@ -118,7 +118,7 @@ def serving(app: ASGIApp) -> Iterator[int]:
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:
-        wait_until(lambda: server.started)
+        wait_for("the server has started", lambda: server.started, PATIENCE)
         yield listener.getsockname()[1]
     finally:
         server.should_exit = True
@@ -133,18 +133,5 @@ def gate_before(world: World, db: Database, settings: Settings, kind: type[Gated
     app = make_app(chosen, db)
     gateway: GateRuntime = app.state.gateway
     with serving(GateMount(gateway, app)) as port:
-        wait_until(lambda: gateway.memory.was_read)
+        wait_for("the gate has read", lambda: gateway.memory.was_read, PATIENCE)
         yield kind(world, db, port, gateway)
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait until it holds.
-
-    Raises:
-        TimeoutError: it does not within twenty seconds.
-    """
-    until = time.monotonic() + PATIENCE
-    while not holds():
-        if time.monotonic() > until:
-            raise TimeoutError
-        time.sleep(0.02)

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -240,16 +239,3 @@ def _process(command: list[str | Path], folder: Path, port: int) -> Iterator[Non
 def is_demanded() -> bool:
     """Whether a program that is missing is a failure: in CI it is."""
     return bool(os.environ.get("CI"))
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait until it holds.
-
-    Raises:
-        TimeoutError: it does not within twenty seconds.
-    """
-    end = time.monotonic() + PATIENCE
-    while not holds():
-        if time.monotonic() > end:
-            raise TimeoutError
-        time.sleep(0.02)

@@ -25,6 +25,7 @@ from harness.gateway_world import PUBLIC, SERVICE, GateMount, serving
 from harness.people import HERE, SETTINGS, World
 from harness.ports import own_port
 from harness.stage import Urls, fresh_database, on_database
+from harness.wait import wait_for
 from lockbox.admin import tenants
 from lockbox.database import Database, make_engine
 from lockbox.identity.roles import Role, Scope
@@ -32,7 +33,7 @@ from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from tests.oidc_issuer import AUDIENCE, LocalIssuer, local_issuer
 from tests.whole import gateways
-from tests.whole.gateways import HELLO, EntranceAnswer, GatewayPlaces, LockboxLine, RecordingService, ask, until
+from tests.whole.gateways import HELLO, PATIENCE, EntranceAnswer, GatewayPlaces, LockboxLine, RecordingService, ask
 
 KINDS = {"nginx": (gateways.nginx, gateways.running_nginx)}
 BOUND = 1.0
@@ -160,7 +161,7 @@ class Entrance:
         """Open a window for a mailbox, and wait until it is."""
         request = self.home.world.submit(**{"resources": [f"mailbox:{address}"]} | changes)
         request_id = self.home.world.act("ann", Action.APPROVE, request.id).id
-        until(lambda: self.ask(f"/mailboxes/{address}").status == 200)
+        wait_for("the gate answers so", lambda: self.ask(f"/mailboxes/{address}").status == 200, PATIENCE)
         return request_id
 
 
@@ -188,7 +189,7 @@ def api_of(issuer: LocalIssuer, db: Database) -> Iterator[int]:
     app = make_app(SETTINGS.model_copy(update={"catalogue": catalogue(issuer), "public_url": PUBLIC}), db)
     gateway: GateRuntime = app.state.gateway
     with serving(GateMount(gateway, app)) as port:
-        until(lambda: gateway.memory.was_read)
+        wait_for("the gate answers so", lambda: gateway.memory.was_read, PATIENCE)
         yield port
 
 
@@ -352,7 +353,7 @@ def test_a_window_is_shut_at_its_deadline(entrance: Entrance) -> None:
     mailbox = address()
     entrance.opened(mailbox, access_window=2)
 
-    until(lambda: entrance.ask(f"/mailboxes/{mailbox}").status == 403)
+    wait_for("the gate answers so", lambda: entrance.ask(f"/mailboxes/{mailbox}").status == 403, PATIENCE)
 
     assert entrance.refused(f"/mailboxes/{mailbox}").headers["lockbox-reason"] == "no_window"
 
@@ -382,7 +383,7 @@ def test_without_an_answer_of_lockbox_it_is_shut_and_soon(entrance: Entrance, *,
         answer = entrance.refused(f"/mailboxes/{mailbox}")
         assert time.monotonic() - began < SHUT_SECONDS
         assert answer.status in {502, 503, 504}
-    until(lambda: entrance.ask(f"/mailboxes/{mailbox}").status == 200)
+    wait_for("the gate answers so", lambda: entrance.ask(f"/mailboxes/{mailbox}").status == 200, PATIENCE)
 
 
 def test_with_redis_dead_a_window_opens_and_is_shut_as_soon(entrance: Entrance) -> None:
@@ -418,7 +419,7 @@ def test_with_postgres_dead_it_is_shut_and_comes_back_by_itself(entrance: Entran
         finally:
             root.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
     elsewhere.dispose()
-    until(lambda: entrance.ask(f"/mailboxes/{mailbox}").status == 200)
+    wait_for("the gate answers so", lambda: entrance.ask(f"/mailboxes/{mailbox}").status == 200, PATIENCE)
 
 
 def test_a_suspended_tenant_is_shut(entrance: Entrance) -> None:
