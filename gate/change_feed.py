@@ -15,9 +15,13 @@ RECOVERY = " in recovery"
 
 @dataclass(frozen=True)
 class WindowChange:
-    """An event after which windows may be open or closed: of one request, else of a tenant or person, else all."""
+    """An event after which windows may be open or closed: of one request, else of a tenant or person, else all.
+
+    What `ends` a request's window ends it for good.
+    """
 
     request_id: UUID | None
+    ends: bool
     tenant_id: UUID | None
     person_id: UUID | None
 
@@ -61,4 +65,4 @@ def _next(batch: ChangeBatch) -> int:
 
 
 def _change(row: Row[Any]) -> WindowChange:
-    return WindowChange(row.request_id, row.tenant_id, UUID(row.person_id) if row.person_id else None)
+    return WindowChange(row.request_id, row.ends, row.tenant_id, UUID(row.person_id) if row.person_id else None)

@@ -145,8 +145,9 @@ class MemoryReader(threading.Thread):
         self._unverified, self._loaded_to = {}, NOBODY
 
     def _drop(self, changes: Sequence[WindowChange]) -> None:
-        """Drop what changed, to be verified again."""
+        """Drop what changed, to be verified again unless it has ended."""
         changed = {one.request_id for one in changes if one.request_id}
+        ended = {one.request_id for one in changes if one.request_id and one.ends}
         wider = [one for one in changes if one.request_id is None]
         if any(one.tenant_id is None and one.person_id is None for one in wider):
             self._loaded_to = NOBODY
@@ -156,12 +157,12 @@ class MemoryReader(threading.Thread):
         if tenants or people:
             changed |= set(self._memory.of(tenants=tenants, people=people))
         self._memory.forget(changed)
-        self._unverified |= dict.fromkeys(changed)
+        while self._heard:
+            changed.add(self._heard.popleft())
+        self._unverified |= dict.fromkeys(changed - ended)
 
     def _verify(self, session: UnitOfWork) -> None:
         """Verify some of the windows that changed, or else the next ones of those that were never loaded."""
-        while self._heard:
-            self._unverified[self._heard.popleft()] = None
         self._memory.begin_round()
         some = list(self._unverified)[:VERIFIED_AT_ONCE]
         if some:

@@ -401,16 +401,17 @@ CREATE FUNCTION reported_window(of_request uuid) RETURNS TABLE (
 $$;
 
 -- Which windows may have changed by transactions whose end an earlier snapshot had not seen; nothing without one. The
--- gate learns what an event is about, and not what it says. In the first columns, of one row at least, which server
--- and database answers, and the snapshot to go on from. A passkey that is gone may have signed at any tenant, one that
--- its owner has left too: so that is about all windows. What comes from a back-up of another server has numbers of
--- that one, and is left out where this one has not come to them.
+-- gate learns what an event is about, and of what it says only this: a move that `ends` a window ends it for good. In
+-- the first columns, of one row at least, which server and database answers, and the snapshot to go on from. A passkey
+-- that is gone may have signed at any tenant, one that its owner has left too: so that is about all windows. What comes
+-- from a back-up of another server has numbers of that one, and is left out where this one has not come to them.
 CREATE FUNCTION window_changes(before text) RETURNS TABLE (
-    server text, seen text, event_id uuid, request_id uuid, tenant_id uuid, person_id text
+    server text, seen text, event_id uuid, request_id uuid, ends boolean, tenant_id uuid, person_id text
 ) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off AS $$
     SELECT (SELECT oid FROM pg_database WHERE datname = current_database()) || ' of ' || pg_postmaster_start_time()
             || CASE WHEN pg_is_in_recovery() THEN ' in recovery' ELSE '' END,
-        s.seen::text, e.id, e.request_id, CASE WHEN e.action <> 'passkey_removed' THEN e.tenant_id END,
+        s.seen::text, e.id, e.request_id, e.seq IS NOT NULL AND e.to_state <> 'active',
+        CASE WHEN e.action <> 'passkey_removed' THEN e.tenant_id END,
         CASE WHEN e.request_id IS NULL AND e.tenant_id IS NULL AND e.action <> 'passkey_removed'
             THEN convert_from(e.body, 'UTF8')::jsonb ->> 'person_id' END
     FROM (SELECT pg_current_snapshot() AS seen, CAST(before AS pg_snapshot) AS before) s

@@ -21,7 +21,7 @@ from lockbox.identity import authentication, sessions
 from lockbox.identity import tenants as all_tenants
 from lockbox.identity.roles import Role, RoleGrant
 from lockbox.identity.sessions import ClientInfo
-from lockbox.requests import decide, timers
+from lockbox.requests import decide, queries, timers
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
 from lockbox.requests.queries import AccessCheck
@@ -430,6 +430,21 @@ def test_the_clock_that_expires_a_window_is_a_change_like_others(
     watched.reader.read()
 
     assert watched.memory.requests() == []
+
+
+def test_what_has_ended_is_not_judged_again(watched: Watched, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended, goes_on = opened(world), opened(world, "eve", resources=["site:HR"])
+    watched.settle()
+    judged: list[UUID] = []
+    windows = queries.windows
+    monkeypatch.setattr(queries, "windows", lambda session, ids: judged.extend(ids) or windows(session, ids))
+
+    world.act("tara", Action.REVOKE, ended)
+    watched.reader.hear([str(ended), str(goes_on)])
+    watched.settle()
+
+    assert judged == [goes_on]
+    assert watched.memory.requests() == [goes_on]
 
 
 def test_no_login_chooses_the_transaction_of_an_event(api: Database, worker: Database) -> None:
