@@ -16,7 +16,7 @@ from harness.clocks import ShiftedClock
 from harness.people import HERE, World
 from harness.stage import setting
 from lockbox.admin import tenants, vendor_staff
-from lockbox.database import Database
+from lockbox.database import Database, UnitOfWork
 from lockbox.identity import authentication, sessions
 from lockbox.identity import tenants as all_tenants
 from lockbox.identity.roles import Role, RoleGrant
@@ -24,7 +24,7 @@ from lockbox.identity.sessions import ClientInfo
 from lockbox.requests import decide, queries, timers
 from lockbox.requests.decisions import DecisionInput
 from lockbox.requests.lifecycle import Action
-from lockbox.requests.queries import AccessCheck
+from lockbox.requests.queries import AccessCheck, RequestEntry
 from tests.database.scenes import MAILBOX, door, many, read, write
 from tests.passkey_approvals import DEMANDED, approve, enrol
 
@@ -437,7 +437,12 @@ def test_what_has_ended_is_not_judged_again(watched: Watched, world: World, monk
     watched.settle()
     judged: list[UUID] = []
     windows = queries.windows
-    monkeypatch.setattr(queries, "windows", lambda session, ids: judged.extend(ids) or windows(session, ids))
+
+    def noting(session: UnitOfWork, ids: list[UUID]) -> list[RequestEntry]:
+        judged.extend(ids)
+        return windows(session, ids)
+
+    monkeypatch.setattr(queries, "windows", noting)
 
     world.act("tara", Action.REVOKE, ended)
     watched.reader.hear([str(ended), str(goes_on)])
