@@ -28,6 +28,7 @@ from api.routes import (
     activity,
     addresses,
     audit,
+    authzen,
     device_login,
     gate_identities,
     health,
@@ -123,6 +124,7 @@ def _routes() -> list[BaseRoute]:
     every = APIRouter(dependencies=[Depends(known_alone)])
     for router in (
         access.router,
+        authzen.router,
         requests.grouped,
         requests.router,
         activity.router,

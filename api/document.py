@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from api.schemas import authzen
 from api.schemas.parts import problems
 
 BEARER = {
@@ -43,6 +44,7 @@ def _completed(app: FastAPI) -> dict[str, Any]:
         f"Problem{status}": {"description": facts["description"], "content": facts["content"]}
         for status, facts in sorted(problems(*POSSIBLE).items())
     }
+    parts["schemas"].update(authzen.components())
     _count_items(made)
     for path, operations in made["paths"].items():
         for operation in operations.values():

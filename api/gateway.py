@@ -9,6 +9,7 @@ from api.incoming_request import CallGroups
 from config.settings import Settings
 from gate.app import Gate, GateApp
 from gate.credentials import GatewayCredentials
+from gate.decision_point import DecisionPoint
 from gate.engineers import EngineerResolver, callers_of
 from gate.mapping import ServiceMapping
 from gate.memory_reader import MemoryReader
@@ -27,11 +28,20 @@ class GateRuntime:
         self.mappings = _mappings(settings)
         self.engineers = EngineerResolver(callers_of(settings.catalogue), database, self.memory.now, clock=BOOT_CLOCK)
         self.credentials = GatewayCredentials(calls, settings.environment)
+        checks = WindowChecks(self.memory, self.reader, calls, compare_every=settings.gate_compare_every)
         self.gate = Gate(
             mappings=self.mappings,
             engineers=self.engineers,
             credentials=self.credentials,
-            checks=WindowChecks(self.memory, self.reader, calls, compare_every=settings.gate_compare_every),
+            checks=checks,
+            public_url=settings.public_url,
+        )
+        self.decision_point = DecisionPoint(
+            services=settings.catalogue.services,
+            issuers={issuer.issuer for issuer in settings.catalogue.issuers},
+            credentials=self.credentials,
+            identities=self.engineers.map,
+            checks=checks,
             public_url=settings.public_url,
         )
         self._reading = reading

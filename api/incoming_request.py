@@ -27,6 +27,7 @@ SHORT, LONG = 2.0, 5.0
 ENTRY = "lockbox.entry"
 Networks = Sequence[IPv4Network | IPv6Network]
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
+ACCESS_PATHS = frozenset({"/v1/access", "/access/v1/evaluation", "/access/v1/evaluations"})
 HEALTH_PATHS = frozenset({"/readyz", "/metrics"})
 MOST_TOGETHER = 16
 """How many calls share a transaction: all of them wait for its commit."""
@@ -92,7 +93,7 @@ class IncomingRequest:
 
 def budget_of(method: str, path: str) -> Budget:
     """Return the budget of a request."""
-    if path == "/v1/access":
+    if path in ACCESS_PATHS:
         return CHECKS
     if path in HEALTH_PATHS:
         return HEALTH

@@ -47,12 +47,16 @@ def form_for(public_url: str, question: AccessCheck, reason: GateReason) -> str 
     return f"{public_url}/ask?" + urlencode(asked | {"resource": question.resource, "action": question.action})
 
 
+def written(until: datetime) -> str:
+    """Return an end as answers write it: in UTC, to the microsecond."""
+    return until.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 async def allow(send: Send, question: AccessCheck, request_id: UUID, until: datetime) -> None:
     """Answer yes, and what for."""
     resource = question.resource
     if not resource.isascii() or "%" in resource:
         resource = quote(resource, safe=SAFE)
-    ends = until.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     await _empty(
         send,
         [
@@ -63,7 +67,7 @@ async def allow(send: Send, question: AccessCheck, request_id: UUID, until: date
             (b"lockbox-service", question.service.encode()),
             (b"lockbox-resource", resource.encode()),
             (b"lockbox-action", question.action.encode()),
-            (b"lockbox-until", ends.encode()),
+            (b"lockbox-until", written(until).encode()),
         ],
     )
 

@@ -15,6 +15,7 @@ class Dialect(StrEnum):
     TRAEFIK = "traefik"
     HAPROXY = "haproxy"
     ENVOY = "envoy"
+    AUTHZEN = "authzen"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ HEADERS: Mapping[Dialect, DialectHeaders] = {
     Dialect.CADDY: DialectHeaders(*FORWARDED, GET),
     Dialect.TRAEFIK: DialectHeaders(*FORWARDED, GET),
 }
-"""Envoy is left out: its question is the call itself, with our address before the path."""
+"""Envoy is left out: its question is the call itself, with our address before the path. AuthZEN asks elsewhere."""
 OVERRIDES = frozenset(
     {
         *(b"x-http-method-override", b"x-http-method", b"x-method-override"),
@@ -44,6 +45,8 @@ OVERRIDES = frozenset(
     }
 )
 """By these a service may take a call for another one than the gateway does."""
+OF_FORWARD_AUTH = frozenset({*ORIGINAL[:2], *FORWARDED[:2]})
+"""Only a gateway that asks whether to let a call in sends these; proxies on the way say the host alone."""
 NAMED = frozenset({*ORIGINAL, *FORWARDED, *OVERRIDES, b"host"})
 
 
@@ -89,6 +92,8 @@ def read(dialect: Dialect, question: GateQuestion) -> AskedCall:
     Raises:
         MalformedQuestion: a header of another dialect is there, or one of this is missing or repeated.
     """
+    if dialect is Dialect.AUTHZEN:
+        raise MalformedQuestion("The token is for AuthZEN: make one for this kind of gateway, such as gate:nginx.")
     sent: dict[bytes, bytes] = {}
     for name, value in question.headers:
         if name in NAMED:

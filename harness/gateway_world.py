@@ -104,8 +104,8 @@ class GatewayWorld:
 
 
 def dialect_scopes() -> list[str]:
-    """Return the kinds of gateways."""
-    return [one.dialect for one in roles.Scope if one.dialect]
+    """Return the kinds of gateways that ask at the gate's address."""
+    return [one.dialect for one in roles.Scope if one.dialect and one is not roles.Scope.GATE_AUTHZEN]
 
 
 @contextmanager

@@ -43,7 +43,8 @@ TENANT_ROLES = frozenset(Role) - VENDOR_ROLES
 class Scope(StrEnum):
     """What a token may be used for; a person's token is limited by their roles only.
 
-    The scopes of the gate name the kind of gateway that shows the token, and so the headers in which it asks.
+    The scopes of the gate name the kind of gateway that shows the token, and so the headers in which it asks;
+    `gate:authzen` is of a program that asks by AuthZEN instead.
     """
 
     ACCESS_CHECK = "access:check"
@@ -54,6 +55,7 @@ class Scope(StrEnum):
     GATE_TRAEFIK = "gate:traefik"
     GATE_HAPROXY = "gate:haproxy"
     GATE_ENVOY = "gate:envoy"
+    GATE_AUTHZEN = "gate:authzen"
 
     @property
     def dialect(self) -> str | None:

@@ -180,6 +180,10 @@ def _is_bound_rightly(caller: Caller, wanted: TokenInput, rules: TokenRules) -> 
             "A gateway's token has one scope, such as gate:nginx, and names the services that it stands before.",
             field="scopes",
         )
+    if Scope.GATE_AUTHZEN in wanted.scopes and len(wanted.services) > 1:
+        raise Invalid(
+            "A token with the scope gate:authzen names one service: make one for each service.", field="services"
+        )
     if unknown := sorted(wanted.services - set(rules.services)):
         raise UnknownService(f"The catalogue has no service {', '.join(unknown)}.", field="services")
 

@@ -36,6 +36,7 @@ WITHOUT_TOKEN = {
     "GET /metrics": 403,
     "GET /openapi.json": 200,
     "GET /.well-known/lockbox-audit-keys": 200,
+    "GET /.well-known/authzen-configuration": 200,
     "POST /v1/device-logins": 201,
     "POST /v1/device-logins/state": 422,
 }
@@ -61,6 +62,8 @@ MATRIX = {
     "POST /v1/requests/{request_id}/questions": "403 404 403 404 403 404 403 201 403 404 201",
     "GET /v1/requests/{request_id}/questions": "200 404 200 404 200 404 200 200 200 404 200",
     "POST /v1/requests/{request_id}/questions/{question_id}/answer": "200 404 403 404 403 404 403 403 403 404 403",
+    "POST /access/v1/evaluation": "401 401 401 401 401 401 401 401 401 401 401",
+    "POST /access/v1/evaluations": "401 401 401 401 401 401 401 401 401 401 401",
     "GET /v1/access": "200 403 403 403 403 200 403 403 403 403 403",
     "POST /v1/tenants": "403 403 403 201 403 403 403 403 403 403 403",
     "GET /v1/tenants": "200 200 200 200 200 200 200 200 200 200 200",
