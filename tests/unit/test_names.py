@@ -16,12 +16,13 @@ EVERYWHERE = (
     "demo",
     "deploy",
     "gate",
+    "guard",
     "harness",
     "lockbox",
     "tests",
     "worker",
 )
-PRODUCT = ("api", "cli", "config", "gate", "lockbox", "worker")
+PRODUCT = ("api", "cli", "config", "gate", "guard", "lockbox", "worker")
 MOST_LINES = 400
 
 NOUNS = {"keyring", "logging", "mapping", "wording"}

@@ -1,0 +1,83 @@
+"""What the guard is asked, and what it answers."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+SENTENCES = {
+    "no_window": "No access window is open for this. Request access, and try again once it is approved.",
+    "narrowed": "Your request was approved, but not for this resource and action. Request access to it.",
+    "suspended": "The tenant is suspended: no access is granted. Ask an operator of the vendor.",
+    "unknown_engineer": "Your account is not that of an engineer at Lockbox. Ask an operator to add it.",
+    "unmapped": "This address is not one that can be opened. Ask the owner of the service to map it.",
+    "malformed": "The service's question to Lockbox is malformed. Ask the owner of the service.",
+    "busy": "Lockbox is busy. Try again in a few seconds.",
+    "behind": "Lockbox cannot check now whether access is open, and so grants none. Try again in a minute.",
+    "no_credential": "The service has shown no valid token of Lockbox. Ask the owner of the service.",
+    "no_token": "Sign in first: your call carries no token.",
+    "bad_token": "Sign in again: your token was not accepted.",
+}
+SIGN_IN = frozenset({"no_token", "bad_token"})
+"""Those that signing in helps against: 401. All others are 403."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What a call uses: one action on one resource of a tenant, at a service of the catalogue."""
+
+    tenant: str
+    service: str
+    resource: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """A yes, and what for.
+
+    `request` is the access request whose window lets the call in, `until` when that ends by the clock of Lockbox's
+    database. Both and `engineer` are None where the catalogue says that calls of this person are not gated.
+    `is_known` is whether the change stream brought the window.
+    """
+
+    use: Use
+    request: UUID | None = None
+    engineer: UUID | None = None
+    until: datetime | None = None
+    is_known: bool = field(default=False, compare=False, repr=False)
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether the call needs a window, which can end while the call goes on."""
+        return self.request is not None
+
+
+@dataclass(frozen=True, slots=True)
+class NoAccess:
+    """A no: the reason in a word, a sentence for people, and where to request access if that helps."""
+
+    reason: str
+    detail: str = ""
+    form: str | None = None
+
+    @property
+    def status(self) -> int:
+        """The HTTP status to answer with: 401 where signing in helps, else 403."""
+        return 401 if self.reason in SIGN_IN else 403
+
+    @property
+    def sentence(self) -> str:
+        """What to tell people."""
+        return self.detail or SENTENCES.get(self.reason, SENTENCES["behind"])
+
+
+class Refused(Exception):  # noqa: N818 - it names what was decided
+    """No access. `reason`, `detail`, `form` and `status` say why, and what to do."""
+
+    def __init__(self, no: NoAccess) -> None:
+        super().__init__(f"{no.reason}: {no.sentence}")
+        self.no = no
+        self.reason = no.reason
+        self.detail = no.sentence
+        self.form = no.form
+        self.status = no.status

@@ -1,0 +1,176 @@
+"""Say whether a call may go on: from memory, which the change stream keeps, or by asking Lockbox once."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from uuid import UUID
+
+from lockbox_guard.connection import GuardToken, LockboxAddress
+from lockbox_guard.database_clock import BOOT_CLOCK
+from lockbox_guard.decisions import Allowed, NoAccess, Refused, Use
+from lockbox_guard.remote import AUTHORIZATION, BEHIND, CallerProof, proof_of
+from lockbox_guard.running_guard import RunningGuard
+from lockbox_guard.watches import CallWatch
+
+ANSWER_SECONDS = 8.0
+"""More than the thread ever takes: if it has died, the answer is no."""
+
+Caller = CallerProof | UUID | str
+"""What a call shows, the engineer, or why neither is known."""
+
+
+class Guard:
+    """The guard of a service: one for each process, for all its threads and event loops.
+
+    It says no whenever it cannot know: until it has heard of Lockbox, and two seconds after it last did.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        service: str,
+        token_file: Path | str | None = None,
+        ca_file: Path | str | None = None,
+        engineer_header: str | None = None,
+        clock: Callable[[], float] = BOOT_CLOCK,
+    ) -> None:
+        """Make one; it begins to read with the first check, or with `start`.
+
+        Args:
+            url: address of Lockbox; https, but on this machine.
+            service: as in Lockbox's catalogue, where a check names no other.
+            token_file: holds a token with the scope `gate:guard`; without it, LOCKBOX_GUARD_TOKEN is the token.
+            ca_file: certificates by which Lockbox's is judged, if those of the system do not do.
+            engineer_header: the catalogue's `engineer_header`, for checks with `subject`.
+            clock: seconds that go on while the machine sleeps.
+
+        Raises:
+            ValueError: the address is not taken, or there is no token.
+        """
+        self._address = LockboxAddress(url, Path(ca_file) if ca_file else None)
+        self._credential = GuardToken(Path(token_file) if token_file else None)
+        self._credential.read()
+        self._service = service
+        self._engineer_header = engineer_header and engineer_header.lower()
+        self._clock = clock
+        self._starting = threading.Lock()
+        self._running: RunningGuard | None = None
+
+    def __repr__(self) -> str:
+        """Say where it asks."""
+        return f"Guard({self._address.url!r}, service={self._service!r})"
+
+    def start(self) -> RunningGuard:
+        """Begin to read, in this process; a process that was forked from one that reads begins anew."""
+        running = self._running
+        if running is None or running.pid != os.getpid():
+            with self._starting:
+                running = self._running
+                if running is None or running.pid != os.getpid():
+                    running = self._running = RunningGuard(self._address, self._credential, self._clock)
+        return running
+
+    def stop(self) -> None:
+        """End the thread and its connections. A later check begins anew."""
+        with self._starting:
+            running, self._running = self._running, None
+        if running is not None and running.pid == os.getpid():
+            running.stop()
+
+    def check(
+        self,
+        *,
+        tenant: str,
+        resource: str,
+        action: str,
+        service: str | None = None,
+        token: str | None = None,
+        subject: str | None = None,
+        engineer: UUID | str | None = None,
+    ) -> Allowed:
+        """Return why this may be done now.
+
+        Say who does it in one way: by the `token` that the call came with, by the `subject` under which your service
+        knows its caller, which the catalogue must allow (`engineer_header`), or by the `engineer` that Lockbox knows.
+        In an event loop use `check_async`: this one may wait for Lockbox, for seconds.
+
+        Args:
+            tenant: its slug.
+            resource: as requests name it, such as `mailbox:anna@contoso.example`.
+            action: one of the service's actions.
+            service: another one than the guard's.
+            token: a JWT of an issuer of the catalogue, without `Bearer`.
+            subject: what the identity map has for this service account.
+            engineer: Lockbox's id of an engineer whom you have authenticated yourself.
+
+        Raises:
+            Refused: it may not; the reason, and where to request access.
+        """
+        use = Use(tenant, service or self._service, resource, action)
+        running = self.start()
+        found = running.look(use, self._caller(token, subject, engineer))
+        if isinstance(found, Future):
+            try:
+                found = found.result(ANSWER_SECONDS)
+            except TimeoutError:
+                found = BEHIND
+        return _decided(found)
+
+    async def check_async(
+        self,
+        *,
+        tenant: str,
+        resource: str,
+        action: str,
+        service: str | None = None,
+        token: str | None = None,
+        subject: str | None = None,
+        engineer: UUID | str | None = None,
+    ) -> Allowed:
+        """Do as `check` does, and wait without keeping the event loop."""
+        use = Use(tenant, service or self._service, resource, action)
+        running = self.start()
+        found = running.look(use, self._caller(token, subject, engineer))
+        if isinstance(found, Future):
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    found = await asyncio.wrap_future(found)
+            except TimeoutError:
+                found = BEHIND
+        return _decided(found)
+
+    def watch(self, allowed: Allowed) -> CallWatch:
+        """Return what says, as often as it is asked, whether a call that was just allowed may go on."""
+        return CallWatch(self.start().knowledge, allowed, self._clock)
+
+    def _caller(self, token: str | None, subject: str | None, engineer: UUID | str | None) -> Caller:
+        if sum(one is not None for one in (token, subject, engineer)) > 1:
+            raise TypeError("say who calls in one way: by token, subject or engineer")
+        if engineer is not None:
+            return _uuid(engineer)
+        if subject is not None:
+            if self._engineer_header is None:
+                raise TypeError("give the guard the catalogue's engineer_header to check by subject")
+            return proof_of(self._engineer_header, subject) or "malformed"
+        if not token:
+            return "no_token"
+        if token.split() != [token]:
+            return "malformed"
+        return proof_of(AUTHORIZATION, f"Bearer {token}") or "malformed"
+
+
+def _uuid(engineer: UUID | str) -> UUID | str:
+    try:
+        return engineer if isinstance(engineer, UUID) else UUID(engineer)
+    except ValueError:
+        return "unknown_engineer"
+
+
+def _decided(found: Allowed | NoAccess) -> Allowed:
+    if isinstance(found, NoAccess):
+        raise Refused(found)
+    return found

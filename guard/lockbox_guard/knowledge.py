@@ -1,0 +1,147 @@
+"""What a guard knows from the stream: the open windows, the database's clock, and whose tokens it has seen."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from lockbox_guard.database_clock import BOOT_CLOCK, DatabaseClock, microseconds, read_instant
+from lockbox_guard.decisions import Allowed
+from lockbox_guard.stream_events import GuardEvent, MalformedStream
+from lockbox_guard.windows import KnownWindow, WindowSet, read_window
+
+MOST_IDENTITIES = 20_000
+IdentityKey = tuple[str, bytes]
+"""A service, and the digest of what a call shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCaller:
+    """Whose call it is: an engineer's, or of one whose calls are not gated (None); `end` in microseconds."""
+
+    engineer: UUID | None
+    end: int
+
+
+class Identities:
+    """Which engineer each token is of, by its digest. Written by one thread, read by any number."""
+
+    def __init__(self) -> None:
+        self._known = OrderedDict[IdentityKey, KnownCaller]()
+        self.generation = 0
+
+    def find(self, key: IdentityKey, latest: float) -> KnownCaller | None:
+        """Return whose call it is, None if that has to be asked."""
+        known = self._known.get(key)
+        return known if known is not None and known.end > latest else None
+
+    def put(self, key: IdentityKey, caller: KnownCaller, generation: int) -> None:
+        """Remember whose call it is, unless all was forgotten since it was asked."""
+        if generation == self.generation:
+            self._known[key] = caller
+            if len(self._known) > MOST_IDENTITIES:
+                self._known.popitem(last=False)
+
+    def forget(self) -> None:
+        """Forget all."""
+        self.generation += 1
+        self._known = OrderedDict()
+
+
+class Knowledge:
+    """What the events of the stream add up to. One thread takes events in, any number of others look things up.
+
+    Each event names the process of Lockbox that wrote it, its generation. What one process says is never added to
+    what another one said: a snapshot comes between.
+    """
+
+    def __init__(self, clock: Callable[[], float] = BOOT_CLOCK) -> None:
+        self.clock = DatabaseClock(clock)
+        self.windows = WindowSet()
+        self.identities = Identities()
+        self.last_id: str | None = None
+        self.was_filled = False
+        self._generation: str | None = None
+        self._coming: WindowSet | None = None
+        self._closed: set[UUID] = set()
+
+    def begin(self) -> None:
+        """Begin a connection: a snapshot that was cut off is nothing to go on from."""
+        if self._coming is not None:
+            self._coming = self._generation = self.last_id = None
+
+    def lose(self) -> None:
+        """Forget everything: what came could not be read."""
+        self.clock.lose()
+        self.windows, self._coming = WindowSet(), None
+        self._generation = self.last_id = None
+        self.identities.forget()
+
+    def take(self, event: GuardEvent) -> None:
+        """Take an event in.
+
+        Raises:
+            MalformedStream: it is none that is understood.
+        """
+        try:
+            self._take(event)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise MalformedStream(f"an event {event.kind} cannot be read: {type(error).__name__}") from None
+        self.last_id = event.id
+
+    def still_allows(self, allowed: Allowed) -> bool | None:
+        """Return whether a call that was allowed may go on; None if the stream does not know its window."""
+        if allowed.request is None:
+            return True
+        latest = self.clock.latest()
+        if latest is None:
+            return False
+        window = self.windows.of(allowed.request)
+        if window is None:
+            return None
+        return window.end > latest and window.covers(allowed.use, allowed.engineer)
+
+    def _take(self, event: GuardEvent) -> None:
+        data, generation = event.data, event.id.rpartition("-")[0]
+        if event.kind == "snapshot":
+            self._snapshot(data, generation)
+        elif not generation or generation != self._generation:
+            raise MalformedStream(f"an event {event.kind[:20]!a} came before a snapshot")
+        elif event.kind == "heartbeat":
+            self.clock.hear(microseconds(read_instant(data["at"])), is_current=self._coming is None)
+        elif event.kind == "open":
+            self._open(read_window(data))
+        elif event.kind == "close":
+            self._close(UUID(data["request"]))
+        elif event.kind == "forget":
+            self.identities.forget()
+        else:
+            raise MalformedStream(f"an event {event.kind[:20]!a} is not known: use the guard of Lockbox's version")
+
+    def _open(self, window: KnownWindow) -> None:
+        self.windows.open(window)
+        if self._coming is not None:
+            self._closed.discard(window.request)
+            self._coming.open(window)
+
+    def _close(self, request: UUID) -> None:
+        self.windows.close(request)
+        if self._coming is not None:
+            self._closed.add(request)
+            self._coming.close(request)
+
+    def _snapshot(self, data: dict[str, Any], generation: str) -> None:
+        windows, at = [read_window(one) for one in data["windows"]], microseconds(read_instant(data["at"]))
+        is_last = data["more"] is False
+        if self._coming is None or generation != self._generation:
+            self._coming, self._closed, self._generation = WindowSet(), set(), generation
+            # What was said of people while nobody listened is not known.
+            self.identities.forget()
+        for window in windows:
+            if window.request not in self._closed:
+                self._coming.open(window)
+        if is_last:
+            self.windows, self._coming = self._coming, None
+            self.was_filled = True
+        self.clock.hear(at, is_current=is_last)

@@ -1,0 +1,110 @@
+"""Ask Lockbox about one call: whose it is, and whether a window is open."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, unquote
+from uuid import UUID
+
+import httpx
+
+from lockbox_guard.connection import CREDENTIAL, GuardToken, LockboxAddress
+from lockbox_guard.database_clock import microseconds, read_instant
+from lockbox_guard.decisions import SENTENCES, Allowed, NoAccess, Use
+from lockbox_guard.knowledge import KnownCaller
+
+ASK_SECONDS = 2.0
+MOST_CONNECTIONS = 20
+LONGEST_PROOF = 8192
+AUTHORIZATION = "authorization"
+BEHIND = NoAccess("behind")
+
+
+@dataclass(frozen=True, slots=True)
+class CallerProof:
+    """What a call shows of whose it is: a header for Lockbox, which is never logged, and its digest."""
+
+    header: str
+    value: str
+    digest: bytes
+
+    def __repr__(self) -> str:
+        """Leave the value out."""
+        return f"CallerProof({self.header})"
+
+
+def proof_of(header: str, value: str) -> CallerProof | None:
+    """Return what to show for a caller, None if no header can hold it."""
+    if not 0 < len(value) <= LONGEST_PROOF or value != value.strip():
+        return None
+    if not value.isascii() or not value.isprintable():
+        return None
+    return CallerProof(header, value, hashlib.sha256(f"{header}:{value}".encode()).digest())
+
+
+class RemoteLockbox:
+    """Lockbox over the network. Everything but a clear yes, to exactly what was asked and in time, is a no."""
+
+    def __init__(self, address: LockboxAddress, credential: GuardToken) -> None:
+        self._credential = credential
+        self._client = address.client(connections=MOST_CONNECTIONS)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def engineer(self, service: str, proof: CallerProof) -> KnownCaller | NoAccess:
+        """Ask whose call it is."""
+        try:
+            answer = await self._get(f"/gate/v1/{quote(service, safe='')}/engineer", {}, proof)
+            if answer.status_code != httpx.codes.OK:
+                return _no(answer)
+            said = answer.json()
+            end = microseconds(read_instant(said["until"]))
+            if said.get("not_applicable") is True and "engineer" not in said:
+                return KnownCaller(None, end)
+            return KnownCaller(UUID(said["engineer"]), end)
+        except (httpx.HTTPError, TimeoutError, OSError, ValueError, KeyError, TypeError, AttributeError):
+            return BEHIND
+
+    async def check(self, use: Use, proof: CallerProof) -> Allowed | NoAccess:
+        """Ask whether a window is open for this."""
+        asked = {"tenant": use.tenant, "resource": use.resource, "action": use.action}
+        try:
+            answer = await self._get(f"/gate/v1/{quote(use.service, safe='')}/check", asked, proof)
+            return _yes(answer.headers, use) if answer.status_code == httpx.codes.OK else _no(answer)
+        except (httpx.HTTPError, TimeoutError, OSError, ValueError, KeyError):
+            return BEHIND
+
+    async def _get(self, path: str, asked: Mapping[str, str], proof: CallerProof) -> httpx.Response:
+        headers = {CREDENTIAL: self._credential.read(), proof.header: proof.value}
+        async with asyncio.timeout(ASK_SECONDS):
+            return await self._client.get(path, params=asked, headers=headers)
+
+
+def _yes(headers: httpx.Headers, use: Use) -> Allowed | NoAccess:
+    if headers["lockbox-decision"] == "not-applicable":
+        return Allowed(use)
+    said = [headers[f"lockbox-{name}"] for name in ("decision", "tenant", "service", "action")]
+    if said != ["allow", use.tenant, use.service, use.action] or unquote(headers["lockbox-resource"]) != use.resource:
+        return BEHIND
+    return Allowed(
+        use,
+        UUID(headers["lockbox-request"]),
+        UUID(headers["lockbox-engineer"]),
+        read_instant(headers["lockbox-until"]),
+    )
+
+
+def _no(answer: httpx.Response) -> NoAccess:
+    reason = answer.headers.get("lockbox-reason", "")
+    if answer.status_code not in {401, 403} or reason not in SENTENCES:
+        return BEHIND
+    said: Any = {}
+    if answer.headers.get("content-type", "").startswith("application/problem+json"):
+        said = json.loads(answer.content)
+    detail, form = (said.get(name) if isinstance(said, dict) else None for name in ("detail", "request_form"))
+    return NoAccess(reason, detail if isinstance(detail, str) else "", form if isinstance(form, str) else None)

@@ -1,0 +1,110 @@
+"""The open windows that a guard knows of."""
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from lockbox_guard.database_clock import microseconds, read_instant
+from lockbox_guard.decisions import Use
+
+WindowKey = tuple[str, str, int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownWindow:
+    """A window that Lockbox has verified; `end` is `until` in microseconds since 1970."""
+
+    request: UUID
+    tenant: str
+    service: str
+    engineer: UUID
+    resources: tuple[str, ...]
+    actions: frozenset[str]
+    until: datetime
+    end: int
+
+    @property
+    def keys(self) -> list[WindowKey]:
+        """What it is looked up by."""
+        return [(self.tenant, self.service, self.engineer.int, one) for one in self.resources]
+
+    def covers(self, use: Use, engineer: UUID | None) -> bool:
+        """Whether it lets this engineer do this, as long as it is open."""
+        return (
+            (self.tenant, self.service, self.engineer) == (use.tenant, use.service, engineer)
+            and use.resource in self.resources
+            and use.action in self.actions
+        )
+
+
+def read_window(said: Mapping[str, Any]) -> KnownWindow:
+    """Return the window that an event describes.
+
+    Raises:
+        ValueError, KeyError, TypeError: it describes none.
+    """
+    resources, actions = said["resources"], said["actions"]
+    texts = [said["tenant"], said["service"], *resources, *actions]
+    if not isinstance(resources, list) or not isinstance(actions, list):
+        raise TypeError("resources and actions are lists")
+    if not all(isinstance(one, str) for one in texts):
+        raise TypeError("tenant, service, resources and actions are texts")
+    until = read_instant(said["until"])
+    return KnownWindow(
+        request=UUID(said["request"]),
+        tenant=sys.intern(said["tenant"]),
+        service=sys.intern(said["service"]),
+        engineer=UUID(said["engineer"]),
+        resources=tuple(dict.fromkeys(resources)),
+        actions=frozenset(sys.intern(one) for one in actions),
+        until=until,
+        end=microseconds(until),
+    )
+
+
+class WindowSet:
+    """The open windows by what they are for. One thread writes, any number reads: a change is one of a dictionary."""
+
+    def __init__(self, windows: Iterable[KnownWindow] = ()) -> None:
+        self._by_key: dict[WindowKey, tuple[KnownWindow, ...]] = {}
+        self._by_request: dict[UUID, KnownWindow] = {}
+        for window in windows:
+            self.open(window)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._by_request)
+
+    def find(self, use: Use, engineer: UUID, latest: float) -> KnownWindow | None:
+        """Return the window that lets an engineer do this, of several the one that lasts longest."""
+        best = None
+        for window in self._by_key.get((use.tenant, use.service, engineer.int, use.resource), ()):
+            if window.end > latest and use.action in window.actions and (best is None or window.end > best.end):
+                best = window
+        return best
+
+    def of(self, request: UUID) -> KnownWindow | None:
+        """Return the window of a request."""
+        return self._by_request.get(request)
+
+    def open(self, window: KnownWindow) -> None:
+        """Take a window in, in the place of what was known of its request."""
+        self.close(window.request)
+        self._by_request[window.request] = window
+        for key in window.keys:
+            self._by_key[key] = (*self._by_key.get(key, ()), window)
+
+    def close(self, request: UUID) -> None:
+        """Drop the window of a request."""
+        window = self._by_request.pop(request, None)
+        if window is None:
+            return
+        for key in window.keys:
+            left = tuple(one for one in self._by_key[key] if one is not window)
+            if left:
+                self._by_key[key] = left
+            else:
+                del self._by_key[key]

@@ -1,0 +1,388 @@
+"""The guard against a small Lockbox over real connections: what it allows, when it asks, and that doubt is a no."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from lockbox_guard import Allowed, Guard, Refused
+
+from tests.unit.guard_lockbox import ANNA, ERIN, SERVICE, TOKEN, USE, SmallLockbox, guard_of, window
+
+PATIENCE = 6.0
+
+
+@pytest.fixture
+def lockbox() -> Iterator[SmallLockbox]:
+    small = SmallLockbox()
+    yield small
+    small.close()
+
+
+@pytest.fixture
+def guard(lockbox: SmallLockbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guard]:
+    with guard_of(lockbox, monkeypatch, engineer_header="X-Engineer") as made:
+        yield made
+
+
+def reason(guard: Guard, **who: str | UUID) -> str | None:
+    """Return why not; None for a yes."""
+    try:
+        guard.check(**USE, **who)  # type: ignore[arg-type]
+    except Refused as refused:
+        return refused.reason
+    return None
+
+
+def wait_until(guard: Guard, wanted: str | None, seconds: float = PATIENCE, **who: str | UUID) -> float:
+    """Wait for an answer, and return how long it took."""
+    began = time.monotonic()
+    while reason(guard, **who) != wanted:
+        assert time.monotonic() < began + seconds, reason(guard, **who)
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def test_an_open_window_lets_its_engineer_in_and_nobody_else(lockbox: SmallLockbox, guard: Guard) -> None:
+    request = lockbox.open(window())
+
+    allowed = guard.check(**USE, engineer=ERIN)
+
+    assert (allowed.request, allowed.engineer) == (request, ERIN)
+    assert allowed.until is not None
+    assert reason(guard, engineer=uuid4()) == "no_window"
+    for wrong in ({"tenant": "other"}, {"resource": "mailbox:ceo@contoso.example"}, {"action": "export"}):
+        with pytest.raises(Refused):
+            guard.check(**USE | wrong, engineer=ERIN)
+    with pytest.raises(Refused):
+        guard.check(**USE, engineer=ERIN, service="onedrive")
+    assert lockbox.asked == []
+
+
+def test_events_open_narrow_and_close(lockbox: SmallLockbox, guard: Guard) -> None:
+    assert reason(guard, engineer=ERIN) == "no_window"
+    request = lockbox.open(window())
+    wait_until(guard, None, engineer=ERIN)
+    lockbox.open(window(request, resources=["mailbox:bob@contoso.example"]))
+    wait_until(guard, "no_window", engineer=ERIN)
+    lockbox.open(window(request))
+    wait_until(guard, None, engineer=ERIN)
+
+    lockbox.shut(request)
+
+    assert wait_until(guard, "no_window", engineer=ERIN) < 0.5
+
+
+def test_a_window_ends_by_the_database_s_clock(lockbox: SmallLockbox, guard: Guard) -> None:
+    lockbox.ahead = 600
+    lockbox.open(window(seconds=600.8))
+    began = time.monotonic()
+    assert reason(guard, engineer=ERIN) is None
+
+    wait_until(guard, "no_window", engineer=ERIN)
+
+    assert time.monotonic() - began <= 0.85
+
+
+def test_a_token_is_asked_about_once_and_forgotten_when_told(lockbox: SmallLockbox, guard: Guard) -> None:
+    lockbox.open(window())
+    token = lockbox.knows("erin's")
+    for _ in range(3):
+        guard.check(**USE, token=token)
+    assert [path for path, _, _ in lockbox.asked] == [f"/gate/v1/{SERVICE}/engineer"]
+    lockbox.engineers[f"Bearer {token}"] = {"reason": "unknown_engineer"}
+
+    lockbox.send("forget", {})
+
+    wait_until(guard, "unknown_engineer", token=token)
+
+
+def test_a_token_is_remembered_no_longer_than_said(lockbox: SmallLockbox, guard: Guard) -> None:
+    lockbox.open(window())
+    token = lockbox.knows("short", seconds=0.5)
+    assert reason(guard, token=token) is None
+    lockbox.engineers.clear()
+
+    assert wait_until(guard, "bad_token", token=token) < 0.7
+
+
+def test_a_no_of_memory_is_asked_once_and_remembered_for_a_second(lockbox: SmallLockbox, guard: Guard) -> None:
+    token = lockbox.knows("erin's")
+    with pytest.raises(Refused) as refused:
+        guard.check(**USE, token=token)
+    assert refused.value.form == "https://lockbox.example/ask?tenant=contoso"
+    asked = len(lockbox.asked)
+    for _ in range(50):
+        assert reason(guard, token=token) == "no_window"
+    assert len(lockbox.asked) == asked
+    path, about, headers = lockbox.asked[-1]
+    assert path == f"/gate/v1/{SERVICE}/check"
+    assert about == {name: [value] for name, value in USE.items()}
+    assert (headers["lockbox-gateway"], headers["authorization"]) == (TOKEN, "Bearer erin's")
+    time.sleep(1.05)
+
+    said = lockbox.says_yes("Bearer erin's")
+
+    assert str(guard.check(**USE, token=token).request) == said["request"]
+
+
+def test_a_yes_of_lockbox_is_for_one_call(lockbox: SmallLockbox, guard: Guard) -> None:
+    token = lockbox.knows("erin's")
+    lockbox.says_yes("Bearer erin's")
+    guard.check(**USE, token=token)
+    checks = [path for path, _, _ in lockbox.asked if path.endswith("/check")]
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: guard.check(**USE, token=token), range(8)))
+
+    assert all(isinstance(one, Allowed) for one in found)
+    assert len([path for path, _, _ in lockbox.asked if path.endswith("/check")]) == len(checks) + 8
+
+
+@pytest.mark.parametrize("about", ["tenant", "resource", "action", "service", "decision"])
+def test_a_yes_to_something_else_is_a_no(lockbox: SmallLockbox, guard: Guard, about: str) -> None:
+    token = lockbox.knows("erin's")
+    lockbox.says_yes("Bearer erin's", **{about: "another"})
+
+    assert reason(guard, token=token) == "behind"
+
+
+@pytest.mark.parametrize("how", ["broken", "welcome page", "elsewhere", "hang up"])
+def test_anything_but_a_clear_answer_is_a_no(lockbox: SmallLockbox, guard: Guard, how: str) -> None:
+    lockbox.open(window())
+    lockbox.how = how
+
+    assert reason(guard, token="t") == "behind"
+
+
+@pytest.mark.parametrize("how", ["late", "drip"])
+def test_an_answer_that_takes_longer_than_two_seconds_is_a_no(lockbox: SmallLockbox, guard: Guard, how: str) -> None:
+    wait_until(guard, "no_window", engineer=ERIN)
+    lockbox.how = how
+    began = time.monotonic()
+
+    assert reason(guard, token="t") == "behind"
+    assert 1.9 < time.monotonic() - began < 3
+
+
+def test_who_is_not_gated_passes_without_a_window(lockbox: SmallLockbox, guard: Guard) -> None:
+    token = lockbox.knows("customer's")
+    said = lockbox.engineers["Bearer customer's"]
+    del said["engineer"]
+    said["not_applicable"] = True
+
+    allowed = guard.check(**USE, token=token)
+
+    assert not allowed.is_gated
+    assert guard.watch(allowed).may_go_on()
+
+
+def test_a_subject_is_shown_in_the_header_of_the_catalogue(lockbox: SmallLockbox, guard: Guard) -> None:
+    lockbox.open(window())
+    lockbox.knows("")
+    lockbox.engineers["erin"] = lockbox.engineers["Bearer "]
+
+    assert reason(guard, subject="erin") is None
+    assert "authorization" not in lockbox.asked[-1][2]
+
+
+@pytest.mark.parametrize("shown", ["a\r\nLockbox-Gateway: x", "é", " a", "", "a" * 9000])
+def test_what_no_header_can_hold_is_refused_without_being_sent(
+    lockbox: SmallLockbox, guard: Guard, shown: str
+) -> None:
+    assert reason(guard, token=shown) in {"malformed", "no_token"}
+    assert lockbox.asked == []
+
+
+def test_without_heartbeats_all_is_refused_within_two_seconds(lockbox: SmallLockbox, guard: Guard) -> None:
+    lockbox.open(window())
+    wait_until(guard, None, engineer=ERIN)
+
+    lockbox.is_fresh = False
+
+    assert 1.5 < wait_until(guard, "behind", engineer=ERIN) < 2.3
+    lockbox.is_fresh = True
+    assert wait_until(guard, None, engineer=ERIN) < 1
+
+
+def test_without_a_lockbox_it_stays_shut_and_recovers(lockbox: SmallLockbox, guard: Guard) -> None:
+    lockbox.refuse_stream = 503
+    began = time.monotonic()
+    assert reason(guard, engineer=ERIN) == "behind"
+    assert 1.9 < time.monotonic() - began < 3
+    lockbox.refuse_stream = None
+    lockbox.open(window())
+
+    wait_until(guard, None, engineer=ERIN)
+
+
+def test_a_broken_stream_is_taken_up_again_and_what_closed_meanwhile_is_gone(
+    lockbox: SmallLockbox, guard: Guard
+) -> None:
+    request = lockbox.open(window())
+    wait_until(guard, None, engineer=ERIN)
+    lockbox.windows.pop(str(request))
+
+    lockbox.cut()
+
+    assert wait_until(guard, "no_window", engineer=ERIN) < 1.5
+    assert lockbox.began[-1]["last-event-id"].startswith("g1-")
+
+
+def test_many_windows_come_in_parts_and_are_swapped_in_whole(lockbox: SmallLockbox, guard: Guard) -> None:
+    lockbox.part = 10
+    for number in range(95):
+        lockbox.open(window(resources=[f"mailbox:{number}@contoso.example"]))
+
+    for number in range(95):
+        guard.check(**USE | {"resource": f"mailbox:{number}@contoso.example"}, engineer=ERIN)
+
+
+def test_what_cannot_be_read_empties_memory(lockbox: SmallLockbox, guard: Guard) -> None:
+    lockbox.open(window())
+    wait_until(guard, None, engineer=ERIN)
+    lockbox.refuse_stream = 503
+
+    lockbox.send("open", {"request": "none"})
+
+    assert wait_until(guard, "behind", engineer=ERIN) < 0.5
+
+
+def test_an_event_of_another_process_without_a_snapshot_empties_memory(lockbox: SmallLockbox, guard: Guard) -> None:
+    lockbox.open(window())
+    wait_until(guard, None, engineer=ERIN)
+    lockbox.refuse_stream = 503
+
+    lockbox.generation = "g2"
+
+    assert wait_until(guard, "behind", engineer=ERIN) < 1
+
+
+def test_many_threads_and_loops_share_one_stream(lockbox: SmallLockbox, guard: Guard) -> None:
+    lockbox.open(window())
+    token = lockbox.knows("erin's")
+
+    async def in_a_loop() -> list[Allowed]:
+        return await asyncio.gather(*(guard.check_async(**USE, token=token) for _ in range(20)))
+
+    with ThreadPoolExecutor(8) as threads:
+        in_threads = list(threads.map(lambda _: guard.check(**USE, token=token), range(50)))
+    in_loops = asyncio.run(in_a_loop()) + asyncio.run(in_a_loop())
+
+    assert len({one.request for one in in_threads + in_loops}) == 1
+    assert len(lockbox.began) == 1
+
+
+def test_the_loop_goes_on_while_lockbox_is_asked(lockbox: SmallLockbox, guard: Guard) -> None:
+    wait_until(guard, "no_window", engineer=ERIN)
+    lockbox.how = "late"
+
+    async def ticks() -> int:
+        asked = asyncio.create_task(guard.check_async(**USE, token="t"))
+        count = 0
+        while not asked.done():
+            await asyncio.sleep(0.01)
+            count += 1
+        with pytest.raises(Refused):
+            await asked
+        return count
+
+    assert asyncio.run(ticks()) > 100
+
+
+def test_few_questions_are_asked_at_once(lockbox: SmallLockbox, guard: Guard) -> None:
+    wait_until(guard, "no_window", engineer=ERIN)
+    lockbox.how = "late"
+
+    with ThreadPoolExecutor(90) as threads:
+        found = list(threads.map(lambda number: reason(guard, token=f"t{number}"), range(90)))
+
+    assert set(found) == {"busy", "behind"}
+
+
+def test_a_stopped_guard_begins_anew(lockbox: SmallLockbox, guard: Guard) -> None:
+    lockbox.open(window())
+    assert reason(guard, engineer=ERIN) is None
+
+    guard.stop()
+
+    assert "lockbox-guard" not in {one.name for one in threading.enumerate()}
+    assert reason(guard, engineer=ERIN) is None
+
+
+def test_a_new_token_in_the_file_counts(lockbox: SmallLockbox, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("old\n")
+    guard = Guard(lockbox.url, service=SERVICE, token_file=file)
+    assert reason(guard, engineer=ERIN) == "behind"
+
+    file.write_text(f"{TOKEN}\n")
+
+    wait_until(guard, "no_window", engineer=ERIN)
+    guard.stop()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://lockbox.example", "ftp://127.0.0.1", "lockbox", "https://u:p@lockbox.example", "http://10.0.0.1"]
+)
+def test_only_tls_or_this_machine(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCKBOX_GUARD_TOKEN", TOKEN)
+
+    with pytest.raises(ValueError, match="give the address of Lockbox"):
+        Guard(url, service=SERVICE)
+
+
+def test_nothing_secret_is_logged(lockbox: SmallLockbox, guard: Guard, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "lockbox_guard")
+    lockbox.refuse_stream = 401
+    reason(guard, token="secret-of-erin")
+    reason(guard, token="secret-of-erin")
+
+    assert "the stream broke" in caplog.text
+    assert "secret-of-erin" not in caplog.text + repr(guard)
+    assert TOKEN not in caplog.text + repr(guard)
+
+
+def test_a_call_may_go_on_until_its_window_ends(lockbox: SmallLockbox, guard: Guard) -> None:
+    request = lockbox.open(window())
+    watch = guard.watch(guard.check(**USE, engineer=ERIN))
+    assert watch.may_go_on()
+
+    lockbox.shut(request)
+
+    wait_until(guard, "no_window", engineer=ERIN)
+    assert not watch.may_go_on()
+
+
+def test_a_call_by_a_window_that_the_stream_never_brings_ends_after_three_seconds(
+    lockbox: SmallLockbox, guard: Guard
+) -> None:
+    token = lockbox.knows("erin's")
+    lockbox.says_yes("Bearer erin's")
+    watch = guard.watch(guard.check(**USE, token=token))
+    began = time.monotonic()
+
+    while watch.may_go_on():
+        time.sleep(0.02)
+
+    assert 2.8 < time.monotonic() - began < 3.3
+
+
+def test_a_check_from_memory_takes_less_than_twenty_microseconds(lockbox: SmallLockbox, guard: Guard) -> None:
+    lockbox.open(window())
+    token = lockbox.knows("x" * 1200)
+    guard.check(**USE, token=token)
+    count = 2000
+
+    def once() -> float:
+        began = time.thread_time()
+        for _ in range(count):
+            guard.check(tenant="contoso", resource=ANNA, action="read", token=token)
+        return (time.thread_time() - began) / count
+
+    assert min(once() for _ in range(5)) < 20e-6
