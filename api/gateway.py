@@ -8,6 +8,8 @@ from starlette.types import ASGIApp
 from api.incoming_request import CallGroups
 from config.settings import Settings
 from gate.app import Gate, GateApp
+from gate.call_counts import CallCounts
+from gate.count_writer import CountWriter
 from gate.credentials import GatewayCredentials
 from gate.decision_point import DecisionPoint
 from gate.engineers import EngineerResolver, callers_of
@@ -24,6 +26,8 @@ class GateRuntime:
 
     def __init__(self, settings: Settings, database: Database, reading: Database, calls: CallGroups) -> None:
         self.memory = WindowMemory()
+        self.counts = CallCounts()
+        self.writer = CountWriter(database, self.counts)
         self.reader = MemoryReader(reading, self.memory)
         self.mappings = _mappings(settings)
         self.engineers = EngineerResolver(callers_of(settings.catalogue), database, self.memory.now, clock=BOOT_CLOCK)
@@ -42,6 +46,7 @@ class GateRuntime:
             credentials=self.credentials,
             identities=self.engineers.map,
             checks=checks,
+            counts=self.counts,
             public_url=settings.public_url,
         )
         self._reading = reading
@@ -49,10 +54,14 @@ class GateRuntime:
 
     def before(self, app: ASGIApp) -> GateApp:
         """Return the app with the gate before it."""
-        return GateApp(app, self.gate)
+        return GateApp(app, self.gate, self.counts)
 
     def start(self) -> None:
-        """Begin to read and to listen; call it on the event loop. Without a gate in the catalogue nothing begins."""
+        """Begin to read, to listen and to write what is counted; call it on the event loop.
+
+        Without a gate in the catalogue only the counts are written: access checks are counted too.
+        """
+        self.writer.start()
         if not self.mappings:
             return
         loop = asyncio.get_running_loop()
@@ -73,6 +82,7 @@ class GateRuntime:
             self._listener.stop()
         self.reader.stop()
         self.engineers.close()
+        self.writer.stop()
 
     def _forget(self, ids: frozenset[str]) -> None:
         self.credentials.forget(ids)

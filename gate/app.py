@@ -8,6 +8,7 @@ import structlog
 from gate import answers, dialects
 from gate.answers import Denial
 from gate.asgi import AsgiApp, Receive, Scope, Send
+from gate.call_counts import CallCounts, CountedCall, GateDecision
 from gate.credentials import GatewayCredential, GatewayCredentials
 from gate.dialects import ROOT, GateQuestion, MalformedQuestion
 from gate.engineers import EngineerCall, EngineerResolver, NotApplicable
@@ -62,8 +63,8 @@ class Gate:
         self._checks = checks
         self._public_url = public_url.rstrip("/")
 
-    async def decide(self, scope: Scope) -> AllowedCall | NotApplicable:
-        """Return why a call is let in.
+    async def decide(self, scope: Scope, call: CountedCall) -> AllowedCall | NotApplicable:
+        """Return why a call is let in; note in `call` what is found out about it, for whoever counts.
 
         Raises:
             RefusedCall: it is not.
@@ -74,8 +75,10 @@ class Gate:
         path: bytes = scope["raw_path"]
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         credential = await self._credential(headers)
+        call.gateway = credential.account_id
         service, rest = dialects.service_in(path)
         mapping = self._mapping(credential, service)
+        call.service = service
         asked = dialects.read(
             credential.dialect, GateQuestion(scope["method"], service, rest, scope["query_string"], headers)
         )
@@ -115,19 +118,21 @@ class Gate:
 
 
 class GateApp:
-    """Answers what is asked of the gate, and passes everything else on to the API."""
+    """Answers what is asked of the gate, counting each answer, and passes everything else on to the API."""
 
-    def __init__(self, app: AsgiApp, gate: Gate) -> None:
+    def __init__(self, app: AsgiApp, gate: Gate, counts: CallCounts) -> None:
         self._app = app
         self._gate = gate
+        self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on."""
         if scope["type"] != "http" or not scope["raw_path"].startswith(ROOT):
             await self._app(scope, receive, send)
             return
+        call = CountedCall()
         try:
-            found = await self._gate.decide(scope)
+            found = await self._gate.decide(scope, call)
         except RefusedCall as refused:
             denial = refused.denial
         except MalformedQuestion as malformed:
@@ -138,10 +143,13 @@ class GateApp:
             denial = Denial(GateReason.BEHIND)
         else:
             if isinstance(found, AllowedCall):
+                self._counts.count_use(call, found.question, found.window.request_id)
                 await answers.allow(send, found.question, found.window.request_id, found.window.until)
             else:
+                self._counts.count(call, GateDecision.NOT_APPLICABLE)
                 await answers.let_pass(send)
             return
+        self._counts.count(call, GateDecision.DENY, denial.reason)
         await answers.deny(send, denial, as_page=_wants_page(scope["headers"]))
 
 

@@ -14,6 +14,7 @@ from config.service_catalogue import Service
 from gate import answers
 from gate.answers import Denial
 from gate.app import AllowedCall
+from gate.call_counts import CallCounts, CountedCall, GateDecision
 from gate.credentials import GatewayCredential, GatewayCredentials
 from gate.dialects import Dialect
 from gate.engineers import UNKNOWN
@@ -81,8 +82,10 @@ class DecisionPoint:
         credentials: GatewayCredentials,
         identities: IdentityMap,
         checks: WindowChecks,
+        counts: CallCounts,
         public_url: str,
     ) -> None:
+        self._counts = counts
         self._services = services
         self._issuers = frozenset(issuers)
         self._credentials = credentials
@@ -99,8 +102,10 @@ class DecisionPoint:
 
     async def decide(self, credential: GatewayCredential, asked: AuthzenQuestion | Denial) -> AllowedCall | Denial:
         """Return what lets the subject in, or why nothing does; what is refused already stays so."""
-        if isinstance(asked, Denial):
-            return asked
+        found = asked if isinstance(asked, Denial) else await self._decide(credential, asked)
+        return self._counted(credential, found)
+
+    async def _decide(self, credential: GatewayCredential, asked: AuthzenQuestion) -> AllowedCall | Denial:
         read = self._read(credential, asked)
         if isinstance(read, Denial):
             return read
@@ -130,9 +135,19 @@ class DecisionPoint:
         found: list[AllowedCall | Denial] = []
         for one in asked:
             is_late = time.monotonic() > until
-            found.append(Denial(GateReason.BEHIND) if is_late else await self.decide(credential, one))
+            found.append(await self.decide(credential, Denial(GateReason.BEHIND) if is_late else one))
             if isinstance(found[-1], AllowedCall) is ends_on_a_yes:
                 break
+        return found
+
+    def _counted(self, credential: GatewayCredential, found: AllowedCall | Denial) -> AllowedCall | Denial:
+        """Return an answer once it is counted, under the service where the token is bound to one with a gate."""
+        named = next((one for one in credential.services if one in self._services), "")
+        call = CountedCall(credential.account_id, named if len(credential.services) == 1 else "")
+        if isinstance(found, AllowedCall):
+            self._counts.count_use(call, found.question, found.window.request_id)
+        else:
+            self._counts.count(call, GateDecision.DENY, found.reason)
         return found
 
     def _read(self, credential: GatewayCredential, asked: AuthzenQuestion) -> tuple[str, str] | Denial:

@@ -82,13 +82,15 @@ FORGET_DELIVERIES = text("""
 DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries
     WHERE at < (SELECT clock_timestamp()) - CAST(:kept AS interval) ORDER BY at LIMIT :most)
 """)
-FORGET_SIGN_INS = tuple(
+FORGET_OLD = tuple(
     text(statement)
     for statement in (
         "DELETE FROM sign_ins WHERE expires_at < clock_timestamp() - interval '1 day'",
         "DELETE FROM device_logins WHERE expires_at < clock_timestamp() - interval '1 day'",
         "DELETE FROM sign_in_counts WHERE since < clock_timestamp() - interval '1 hour'",
         "DELETE FROM sessions WHERE expires_at < clock_timestamp() - interval '30 days'",
+        "DELETE FROM gate_answers WHERE span = 'minute' AND at < (SELECT clock_timestamp()) - interval '2 hours'",
+        "DELETE FROM gate_answers WHERE span = 'hour' AND at < (SELECT clock_timestamp()) - interval '30 days'",
     )
 )
 
@@ -121,7 +123,7 @@ def reconcile(
             log.warning("reconcile.redis_away", error=str(away))
         with database.transaction() as session:
             session.execute(FORGET_KEYS, {"kept": KEEP_KEYS})
-            for forget in FORGET_SIGN_INS:
+            for forget in FORGET_OLD:
                 session.execute(forget)
             session.execute(sql.FOLD, {"most": sql.MOST_ROWS})
             gone = session.connection().execute(FORGET_DELIVERIES, {"kept": deliveries_kept, "most": PAGE}).rowcount

@@ -8,7 +8,11 @@ from fastapi import APIRouter, Query, Request, Response
 from api.deps import CallGroupsDep, GroupedRoute, caller
 from api.schemas.parts import Resource, Slug, Word, problems
 from api.schemas.requests import AccessView
+from gate.call_counts import CallCounts, CountedCall, GateDecision
+from gate.reasons import GateReason
 from lockbox.database import UnitOfWork
+from lockbox.errors import NoOpenWindow
+from lockbox.identity.roles import Caller, Role
 from lockbox.requests import queries
 from lockbox.requests.queries import AccessCheck, RequestEntry
 
@@ -32,10 +36,27 @@ async def check(
     """
     asked = AccessCheck(tenant, service, resource, action, engineer)
 
-    def judge(session: UnitOfWork) -> RequestEntry:
+    def judge(session: UnitOfWork) -> tuple[Caller, RequestEntry | NoOpenWindow]:
         session.foresee(queries.ahead_of_check(asked))
-        return queries.check(session, caller(request, session), asked)
+        asking = caller(request, session)
+        try:
+            return asking, queries.check(session, asking, asked)
+        except NoOpenWindow as refused:
+            return asking, refused
 
-    window = await groups.run(judge)
+    asking, window = await groups.run(judge)
+    if asking.holds(Role.SYSTEM):
+        _count(request.app.state.gateway.counts, asking, asked, window)
+    if isinstance(window, NoOpenWindow):
+        raise window
     response.headers["cache-control"] = "no-store"
     return AccessView(**vars(asked), request_id=window.request.id, deadline_at=window.request.deadline_at)
+
+
+def _count(counts: CallCounts, asking: Caller, asked: AccessCheck, window: RequestEntry | NoOpenWindow) -> None:
+    """Count the answer to a service account as the gate counts its own."""
+    call = CountedCall(asking.person_id, asked.service)
+    if isinstance(window, NoOpenWindow):
+        counts.count(call, GateDecision.DENY, GateReason.NO_WINDOW)
+    else:
+        counts.count_use(call, asked, window.request.id)

@@ -67,6 +67,30 @@ class Alarm(SQLModel, table=True):
     raised_at: datetime = Field(sa_type=Instant)
 
 
+class GateAnswerCount(SQLModel, table=True):
+    """How often the gate gave an answer, by gateway, service, decision and reason: in a minute, an hour or in all."""
+
+    __tablename__ = "gate_answers"
+
+    span: str = Field(primary_key=True, max_length=24)
+    at: datetime = Field(primary_key=True, sa_type=Instant)
+    gateway_id: UUID = Field(primary_key=True)
+    service: str = Field(primary_key=True, max_length=63)
+    decision: str = Field(primary_key=True, max_length=24)
+    reason: str = Field(primary_key=True, max_length=24)
+    count: int = Field(sa_type=BigInteger)
+
+
+class GateCountWriter(SQLModel, table=True):
+    """The last batch of counts that a process has written."""
+
+    __tablename__ = "gate_writers"
+
+    process: UUID = Field(primary_key=True)
+    batch: int = Field(sa_type=BigInteger)
+    written_at: datetime = Field(sa_type=Instant)
+
+
 class LagSample(SQLModel, table=True):
     """How late the schedule and the sealer were at a moment, in seconds, and the counters at that moment."""
 

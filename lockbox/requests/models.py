@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
-from sqlalchemy import Boolean, ColumnElement, Row, Text, and_, literal_column, or_, true
+from sqlalchemy import BigInteger, Boolean, ColumnElement, Row, Text, and_, literal_column, or_, true
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import class_mapper
 from sqlmodel import Field, SQLModel, col
@@ -183,6 +183,26 @@ class RequestRead(SQLModel, table=True):
     person_id: UUID = Field(primary_key=True, foreign_key="people.id")
     request_id: UUID = Field(primary_key=True, foreign_key="requests.id")
     hour: datetime = Field(sa_type=Instant)
+
+
+class WindowUse(SQLModel, table=True):
+    """How often a window was used, first and last: the gateway, the action, and the resource by its place.
+
+    Places count from 1 in what the window is open for; None where it was not in there.
+    """
+
+    __tablename__ = "window_uses"
+
+    request_id: UUID = Field(primary_key=True, foreign_key="requests.id")
+    count: int = Field(sa_type=BigInteger)
+    first_at: datetime = Field(sa_type=Instant)
+    first_gateway: UUID
+    first_action: str = Field(max_length=63)
+    first_resource: int | None = None
+    last_at: datetime = Field(sa_type=Instant)
+    last_gateway: UUID
+    last_action: str = Field(max_length=63)
+    last_resource: int | None = None
 
 
 class IdempotencyKey(SQLModel, table=True):

@@ -426,6 +426,52 @@ CREATE FUNCTION window_changes(before text) RETURNS TABLE (
                 'powers_rekeyed')))
 $$;
 
+-- Add what a process of the API has counted; a batch that comes twice counts once. Rows are taken in the order of
+-- their keys, so that processes never wait for each other in a circle. No login changes or lowers a count.
+CREATE FUNCTION add_gate_counts(of_process uuid, of_batch bigint, answers jsonb, uses jsonb, lost bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    now_at CONSTANT timestamptz := clock_timestamp();
+BEGIN
+    INSERT INTO gate_writers AS w (process, batch, written_at) VALUES (of_process, of_batch, now_at)
+    ON CONFLICT (process) DO UPDATE SET batch = EXCLUDED.batch, written_at = EXCLUDED.written_at
+        WHERE w.batch < EXCLUDED.batch;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    INSERT INTO gate_answers AS g (span, at, gateway_id, service, decision, reason, count)
+    SELECT s.span, s.at, a.gateway_id, a.service, a.decision, a.reason, a.count
+    FROM jsonb_to_recordset(answers) AS a (gateway_id uuid, service text, decision text, reason text, count bigint)
+    CROSS JOIN (VALUES ('minute', date_trunc('minute', now_at, 'UTC')), ('hour', date_trunc('hour', now_at, 'UTC')),
+        ('all', to_timestamp(0))) AS s (span, at)
+    ORDER BY 1, 2, 3, 4, 5, 6
+    ON CONFLICT (span, at, gateway_id, service, decision, reason) DO UPDATE SET count = g.count + EXCLUDED.count;
+    INSERT INTO window_uses AS w (request_id, count, first_at, first_gateway, first_action, first_resource, last_at,
+        last_gateway, last_action, last_resource)
+    SELECT u.request_id, u.count, u.first_at, u.first_gateway, u.first_action,
+        array_position(coalesce(r.granted_resources, r.resources), u.first_resource), u.last_at, u.last_gateway,
+        u.last_action, array_position(coalesce(r.granted_resources, r.resources), u.last_resource)
+    FROM jsonb_to_recordset(uses) AS u (request_id uuid, count bigint, first_at timestamptz, first_gateway uuid,
+        first_action text, first_resource text, last_at timestamptz, last_gateway uuid, last_action text,
+        last_resource text)
+    JOIN requests r ON r.id = u.request_id AND r.opened_at IS NOT NULL
+    ORDER BY u.request_id
+    ON CONFLICT (request_id) DO UPDATE SET count = w.count + EXCLUDED.count,
+        (first_at, first_gateway, first_action, first_resource) = (SELECT * FROM (VALUES
+            (w.first_at, w.first_gateway, w.first_action, w.first_resource),
+            (EXCLUDED.first_at, EXCLUDED.first_gateway, EXCLUDED.first_action, EXCLUDED.first_resource)) AS f
+            ORDER BY 1 LIMIT 1),
+        (last_at, last_gateway, last_action, last_resource) = (SELECT * FROM (VALUES
+            (w.last_at, w.last_gateway, w.last_action, w.last_resource),
+            (EXCLUDED.last_at, EXCLUDED.last_gateway, EXCLUDED.last_action, EXCLUDED.last_resource)) AS l
+            ORDER BY 1 DESC LIMIT 1);
+    IF lost > 0 THEN
+        INSERT INTO counters (name, label, count, total) VALUES ('uses_lost', '', lost, 0);
+    END IF;
+    DELETE FROM gate_writers WHERE process IN (SELECT process FROM gate_writers
+        WHERE written_at < now_at - interval '1 day' FOR UPDATE SKIP LOCKED);
+END $$;
+
 -- How many windows a suspension would end.
 CREATE FUNCTION open_windows(of_tenants uuid[]) RETURNS TABLE (tenant_id uuid, windows bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -832,6 +878,23 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     UNION ALL SELECT t.name, t.label, sum(t.count) FROM counters t GROUP BY t.name, t.label
     UNION ALL SELECT 'deadline_lag_total', '', sum(t.total) FROM counters t
         WHERE t.name = 'deadline_lag' HAVING count(*) > 0
+$$;
+
+-- What the gate has answered: in all, in the last hour and in the last day, by the names of the gateways' accounts.
+CREATE FUNCTION operating_gate() RETURNS TABLE (
+    gateway_id uuid, gateway text, service text, decision text, reason text, number numeric, of_hour numeric, of_day numeric
+) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+    SELECT a.gateway_id, coalesce(p.name, ''), a.service, a.decision, a.reason,
+        coalesce(sum(a.count) FILTER (WHERE a.span = 'all'), 0),
+        coalesce(sum(a.count) FILTER (WHERE a.span = 'minute'), 0),
+        coalesce(sum(a.count) FILTER (WHERE a.span = 'hour'), 0)
+    FROM (SELECT * FROM gate_answers WHERE span = 'all'
+        UNION ALL SELECT * FROM gate_answers
+            WHERE span = 'minute' AND at > (SELECT clock_timestamp()) - interval '1 hour'
+        UNION ALL SELECT * FROM gate_answers
+            WHERE span = 'hour' AND at > (SELECT clock_timestamp()) - interval '1 day') a
+    LEFT JOIN people p ON p.id = a.gateway_id
+    GROUP BY 1, 2, 3, 4, 5 ORDER BY 2, 1, 3, 4, 5 LIMIT 1000
 $$;
 
 -- Of what is open, and no further than a thousand and one of each: what is closed is not counted.

@@ -14,7 +14,7 @@ GRANT SELECT, INSERT ON people, tenants, policies, memberships, eligible_delegat
     gate_identities, tokens, sessions, sign_ins, sign_in_counts, device_logins, requests, decisions, questions, request_reads,
     idempotency_keys, event_details, addresses, observers, endpoints, notifications, outbox TO lockbox_api;
 GRANT SELECT ON events TO lockbox_api;
-GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries TO lockbox_api;
+GRANT SELECT ON logs, seals, tiles, checkpoints, deliveries, gate_answers, window_uses TO lockbox_api;
 GRANT INSERT ON invitations, audit_keys TO lockbox_api;
 GRANT DELETE ON memberships, eligible_delegates, passkeys, identities, gate_identities, sign_in_counts, idempotency_keys
     TO lockbox_api;
@@ -51,11 +51,12 @@ GRANT UPDATE (url, description, event_types, format, with_justification, secret,
 
 GRANT SELECT ON people, tenants, policies, memberships, eligible_delegates, delegations, requests, decisions,
     idempotency_keys, events, event_details, unsealed, refused, logs, seals, tiles, checkpoints, audit_keys, observers,
-    endpoints, notifications, outbox, unsettled, reports_due, heartbeats, counters, lag_samples, alarms TO lockbox_worker;
+    endpoints, notifications, outbox, unsettled, reports_due, heartbeats, counters, lag_samples, alarms, gate_answers,
+    window_uses TO lockbox_worker;
 GRANT INSERT ON event_details, logs, seals, tiles, checkpoints, audit_keys, notifications, outbox, unsettled,
     counters, lag_samples, alarms TO lockbox_worker;
 GRANT DELETE ON sessions, sign_ins, sign_in_counts, device_logins, idempotency_keys, unsealed, refused, deliveries,
-    reports_due, counters, lag_samples, alarms TO lockbox_worker;
+    reports_due, counters, lag_samples, alarms, gate_answers TO lockbox_worker;
 
 GRANT SELECT (id, tenant_id, email, name, roles, is_recovery, invited_by, created_at, takes_effect_at, expires_at,
     accepted_at, withdrawn_at) ON invitations TO lockbox_worker;
@@ -113,11 +114,11 @@ GRANT EXECUTE ON FUNCTION at_person, at_tenants, at_administers, at_roles, at_te
 
 GRANT EXECUTE ON FUNCTION authenticate, credential_scope, find_device_login, person_of_token, is_new, is_member, is_guest,
     is_of_the_vendor, is_engineer, is_suspended, event_exists, nth_submission, lock_earlier_request, was_denied, consents,
-    longest_windows, signed_decisions, approver_keys, reported_window, window_changes, open_windows, readers_of, known_audit_keys,
+    longest_windows, signed_decisions, approver_keys, reported_window, window_changes, add_gate_counts, open_windows, readers_of, known_audit_keys,
     log_heads, log_tiles, count_refused, is_sign_in, is_across, reopen, dead_notifications, failing_webhooks, renew_mark,
     people_to_check, people_with_new_powers, marked_memberships, marked_passkeys, marked_identities,
     marked_gate_identities, marked_sessions, marked_tokens, tenants_to_check, tenants_with_new_powers, marked_tenants, marked_policies, marked_delegations,
     marked_eligible_delegates, decided_lately, report_unverified, operating_processes, operating_figures,
-    operating_states, operating_day, operating_findings TO lockbox_api;
+    operating_states, operating_day, operating_gate, operating_findings TO lockbox_api;
 
 GRANT EXECUTE ON FUNCTION credentials_of, was_removed, seal_lag TO lockbox_worker;

@@ -24,7 +24,7 @@ DECLARE
         sign_ins,requests,decisions,events,event_details,logs,seals,checkpoints,addresses,observers,endpoints,notifications,
         outbox,unsettled,reports_due,deliveries,counters}';
     for_one CONSTANT text[] := '{sessions,sign_in_counts,device_logins,idempotency_keys,unsealed,refused,tiles,audit_keys,
-        lag_samples,alarms}';
+        lag_samples,alarms,gate_answers,window_uses}';
 BEGIN
     FOREACH seen IN ARRAY for_both || for_one LOOP
         EXECUTE format('CREATE POLICY worker ON %I FOR ALL TO lockbox_worker USING (true)', seen);
@@ -37,6 +37,8 @@ CREATE POLICY worker ON heartbeats FOR SELECT TO lockbox_worker USING (true);
 -- Whoever holds the worker's login wipes no trace of today.
 CREATE POLICY worker_forgets ON deliveries AS RESTRICTIVE FOR DELETE TO lockbox_worker
     USING (at < now() - interval '1 day');
+CREATE POLICY worker_forgets ON gate_answers AS RESTRICTIVE FOR DELETE TO lockbox_worker
+    USING (at < now() - CASE span WHEN 'minute' THEN interval '2 hours' WHEN 'hour' THEN interval '30 days' END);
 
 
 -- People, tenants and roles
@@ -263,6 +265,12 @@ CREATE POLICY api_update ON questions FOR UPDATE TO lockbox_api
     USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id AND r.requester_id = (SELECT at_person())
         AND r.closed_at IS NULL))
     WITH CHECK (answered_by = (SELECT at_person()));
+
+CREATE POLICY api_select ON window_uses FOR SELECT TO lockbox_api
+    USING (EXISTS (SELECT FROM requests r WHERE r.id = request_id OFFSET 0));
+-- Counted by add_gate_counts() alone; who runs gateways at the vendor sees all of it.
+CREATE POLICY api_select ON gate_answers FOR SELECT TO lockbox_api
+    USING ((SELECT at_roles()) && '{operator,vendor_auditor}'::text[]);
 
 CREATE POLICY api_select ON request_reads FOR SELECT TO lockbox_api USING (person_id = (SELECT at_person()));
 CREATE POLICY api_insert ON request_reads FOR INSERT TO lockbox_api

@@ -404,6 +404,23 @@ CREATE TABLE request_reads (
     CONSTRAINT pk_request_reads PRIMARY KEY (person_id, request_id)
 );
 
+-- How often a window was used, first and last, through which gateway and for what. A resource is its place among those
+-- that the window is open for: a name stands in the request alone.
+CREATE TABLE window_uses (
+    request_id uuid CONSTRAINT pk_window_uses PRIMARY KEY
+        CONSTRAINT fk_window_uses_request_id REFERENCES requests (id),
+    count bigint NOT NULL CONSTRAINT ck_window_uses_count CHECK (count > 0),
+    first_at timestamptz NOT NULL,
+    first_gateway uuid NOT NULL,
+    first_action varchar(63) NOT NULL,
+    first_resource integer,
+    last_at timestamptz NOT NULL,
+    last_gateway uuid NOT NULL,
+    last_action varchar(63) NOT NULL,
+    last_resource integer,
+    CONSTRAINT ck_window_uses_order CHECK (first_at <= last_at)
+);
+
 CREATE TABLE idempotency_keys (
     person_id uuid NOT NULL CONSTRAINT fk_idempotency_keys_person_id REFERENCES people (id),
     key varchar(255) NOT NULL,
@@ -746,10 +763,31 @@ CREATE TABLE heartbeats (
 -- Counters. Rows are added and folded now and then: their sums are what counts, and nobody waits for a lock.
 CREATE TABLE counters (
     id uuid CONSTRAINT pk_counters PRIMARY KEY DEFAULT uuidv7(),
-    name varchar(24) NOT NULL CONSTRAINT ck_counters_name CHECK (name IN ('deadline_lag', 'attempt', 'dropped')),
+    name varchar(24) NOT NULL CONSTRAINT ck_counters_name CHECK (name IN ('deadline_lag', 'attempt', 'dropped', 'uses_lost')),
     label varchar(48) NOT NULL,
     count bigint NOT NULL CONSTRAINT ck_counters_count CHECK (count >= 0),
     total double precision NOT NULL
+);
+
+-- What the gate has answered, by minute for two hours, by hour for a month, and in all (then `at` is the epoch). A
+-- gateway of zeros has shown no valid token.
+CREATE TABLE gate_answers (
+    span varchar(24) NOT NULL CONSTRAINT ck_gate_answers_span CHECK (span IN ('minute', 'hour', 'all')),
+    at timestamptz NOT NULL,
+    gateway_id uuid NOT NULL,
+    service varchar(63) NOT NULL,
+    decision varchar(24) NOT NULL CONSTRAINT ck_gate_answers_decision
+        CHECK (decision IN ('allow', 'not-applicable', 'would-deny', 'deny')),
+    reason varchar(24) NOT NULL,
+    count bigint NOT NULL CONSTRAINT ck_gate_answers_count CHECK (count > 0),
+    CONSTRAINT pk_gate_answers PRIMARY KEY (span, at, gateway_id, service, decision, reason)
+);
+
+-- The last batch of counts that each process has written, so that one that comes twice counts once.
+CREATE TABLE gate_writers (
+    process uuid CONSTRAINT pk_gate_writers PRIMARY KEY,
+    batch bigint NOT NULL,
+    written_at timestamptz NOT NULL
 );
 
 -- How late the schedule and the sealing were; `ended` and `late` are what the counters said by then: how many

@@ -143,6 +143,17 @@ THE_REST = (
     VALUES ('lockbox.test+' || CAST(:tenant AS text), 'log', now())
     """,
     "INSERT INTO heartbeats (role, id, node, skew, beat_at) VALUES ('core', :tenant, 'core@here', 0, now())",
+    """
+    INSERT INTO gate_answers (span, at, gateway_id, service, decision, reason, count)
+    VALUES ('hour', now(), :tenant, 'exchange-online', 'allow', '', 1)
+    """,
+    "INSERT INTO gate_writers (process, batch, written_at) VALUES (:tenant, 1, now())",
+    """
+    INSERT INTO window_uses (request_id, count, first_at, first_gateway, first_action, first_resource, last_at,
+        last_gateway, last_action, last_resource)
+    SELECT id, 1, now(), :tenant, 'read', 1, now(), :tenant, 'read', 1 FROM requests
+    WHERE tenant_id = :tenant AND opened_at IS NOT NULL
+    """,
     "INSERT INTO counters (name, label, count, total) VALUES ('attempt', 'mail sent', 1, 0)",
     "INSERT INTO lag_samples (at, schedule_lag, seal_lag, ended, late) VALUES (clock_timestamp(), 0, 0, 0, 0)",
     "INSERT INTO alarms (key, raised_at) VALUES ('I1:' || CAST(:tenant AS text), now())",

@@ -1,0 +1,124 @@
+"""Count what the gate answers and which windows are used, in memory, without delaying an answer."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from uuid import UUID
+
+from gate.reasons import GateReason
+from gate.window_memory import BOOT_CLOCK
+from lockbox.requests.queries import AccessCheck
+
+MOST_WINDOWS = 100_000
+"""Of how many windows uses are kept that are not written yet; the answers are counted all the same."""
+MOST_A_BATCH = 500
+"""Of how many windows one batch has the uses: to write more as text would hold up the event loop."""
+AnswerKey = tuple[UUID | None, str, str, str]
+"""A gateway (None where it showed no valid token), a service (empty where it is none of the gateway's), the decision,
+and the reason of a no."""
+UsePlace = tuple[UUID | None, str, str]
+"""The gateway through which a window was used, the action and the resource."""
+
+
+class GateDecision(StrEnum):
+    """The value of the header `Lockbox-Decision`."""
+
+    ALLOW = "allow"
+    NOT_APPLICABLE = "not-applicable"
+    WOULD_DENY = "would-deny"
+    DENY = "deny"
+
+
+@dataclass(slots=True)
+class CountedCall:
+    """What is known of a call by now: the gateway that asks, and its service."""
+
+    gateway: UUID | None = None
+    service: str = ""
+
+
+@dataclass(slots=True)
+class UseCount:
+    """How often a window was used, first and last; times are those of the counts' clock."""
+
+    count: int
+    first_at: float
+    first: UsePlace
+    last_at: float
+    last: UsePlace
+
+
+@dataclass(frozen=True)
+class CountBatch:
+    """What was counted since the last batch; `lost` are uses of windows beyond what is kept."""
+
+    answers: dict[AnswerKey, int]
+    uses: dict[UUID, UseCount]
+    lost: int
+
+
+class CallCounts:
+    """The counts of one process, until they are written.
+
+    Any thread counts and one takes. What it holds is bounded: keys name gateways and services that there are, and
+    reasons of a list.
+    """
+
+    def __init__(self, clock: Callable[[], float] = BOOT_CLOCK) -> None:
+        self._clock = clock
+        self._changing = threading.Lock()
+        self._answers: dict[AnswerKey, int] = {}
+        self._uses: dict[UUID, UseCount] = {}
+        self._refused = Counter[tuple[UUID | None, str]]()
+        self._lost = 0
+
+    def count(self, call: CountedCall, decision: GateDecision, reason: GateReason | None = None) -> None:
+        """Count an answer that uses no window."""
+        key = (call.gateway, call.service, decision.value, reason.value if reason else "")
+        with self._changing:
+            self._answers[key] = self._answers.get(key, 0) + 1
+            if reason is not None:
+                self._refused[call.gateway, reason.value] += 1
+
+    def count_use(self, call: CountedCall, question: AccessCheck, request_id: UUID) -> None:
+        """Count a yes by a window."""
+        at, place = self._clock(), (call.gateway, question.action, question.resource)
+        key = (call.gateway, call.service, "allow", "")
+        with self._changing:
+            self._answers[key] = self._answers.get(key, 0) + 1
+            use = self._uses.get(request_id)
+            if use is not None:
+                use.count += 1
+                use.last_at, use.last = at, place
+            elif len(self._uses) < MOST_WINDOWS:
+                self._uses[request_id] = UseCount(1, at, place, at, place)
+            else:
+                self._lost += 1
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was counted since the last batch."""
+        return not (self._answers or self._uses)
+
+    @property
+    def total(self) -> int:
+        """How many answers were counted since the last batch."""
+        with self._changing:
+            return sum(self._answers.values())
+
+    def take(self) -> CountBatch:
+        """Return what was counted since the last batch, with the uses of some windows, and count anew."""
+        with self._changing:
+            some = list(islice(self._uses, MOST_A_BATCH))
+            batch = CountBatch(self._answers, {one: self._uses.pop(one) for one in some}, self._lost)
+            self._answers, self._lost = {}, 0
+        return batch
+
+    def take_refused(self) -> Counter[tuple[UUID | None, str]]:
+        """Return how many were refused or would be, by gateway and reason, since this was last asked."""
+        with self._changing:
+            refused, self._refused = self._refused, Counter()
+        return refused

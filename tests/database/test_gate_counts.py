@@ -1,0 +1,271 @@
+"""The counts of the gate in Postgres: each batch once, by any number of processes, and lowered by nobody."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+import structlog
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from gate.call_counts import CallCounts, CountedCall, GateDecision
+from gate.count_writer import CountWriter
+from gate.reasons import GateReason
+from gate.window_memory import BOOT_CLOCK
+from harness.people import World
+from harness.ports import own_port
+from harness.stage import Urls
+from lockbox import reconcile
+from lockbox.database import Database, make_engine
+from lockbox.requests.lifecycle import Action
+from lockbox.requests.queries import AccessCheck
+from lockbox.schedule import Schedule
+from lockbox.sql import new_id
+from tests.database.scenes import at_once, read, write
+
+NGINX, CADDY = UUID(int=1), UUID(int=2)
+SERVICE = "exchange-online"
+BOXES = ["mailbox:anna@contoso.example", "mailbox:bob@contoso.example"]
+ANSWERS = "SELECT gateway_id, decision, reason, count FROM gate_answers WHERE span = :span ORDER BY decision, reason"
+USES = "SELECT w.*, w.count AS number FROM window_uses w"
+IN_TOTAL = "SELECT coalesce(sum(count), 0) AS n FROM gate_answers WHERE span = 'all'"
+
+
+class Counting:
+    """One API process: its counts and what writes them; `clock` is by how many seconds its uses are ago."""
+
+    def __init__(self, db: Database) -> None:
+        self.ago = 0.0
+        self.counts = CallCounts(lambda: BOOT_CLOCK() - self.ago)
+        self.writer = CountWriter(db, self.counts)
+
+    def use(self, request_id: UUID, resource: str = BOXES[0], gateway: UUID = NGINX, ago: float = 0.0) -> None:
+        """Count a yes."""
+        self.ago = ago
+        question = AccessCheck("contoso", SERVICE, resource, "read", new_id())
+        self.counts.count_use(CountedCall(gateway, SERVICE), question, request_id)
+
+    def refuse(self, reason: GateReason = GateReason.NO_WINDOW) -> None:
+        """Count a no."""
+        self.counts.count(CountedCall(NGINX, SERVICE), GateDecision.DENY, reason)
+
+
+def opened(world: World) -> UUID:
+    """Open a window for two mailboxes."""
+    return world.act("ann", Action.APPROVE, world.submit(resources=BOXES).id).id
+
+
+def total(api: Database) -> int:
+    """Return how many answers were counted in all."""
+    return int(read(api, IN_TOTAL)[0].n)
+
+
+def test_answers_are_written_by_minute_by_hour_and_in_all(world: World, api: Database) -> None:
+    process, request_id = Counting(api), opened(world)
+    for _ in range(3):
+        process.refuse()
+    process.use(request_id)
+
+    assert process.writer.round()
+    process.refuse()
+    assert process.writer.round()
+
+    for span in ("minute", "hour", "all"):
+        rows = read(api, ANSWERS, span=span)
+        if span == "all" or len(rows) == 2:
+            assert [tuple(row) for row in rows] == [(NGINX, "allow", "", 1), (NGINX, "deny", "no_window", 4)]
+    assert process.writer.unwritten == 0
+
+
+def test_a_window_s_first_and_last_use_are_those_of_all_processes(world: World, api: Database) -> None:
+    request_id = opened(world)
+    late, early = Counting(api), Counting(api)
+    late.use(request_id, BOXES[1], CADDY, ago=2)
+    late.use(request_id, BOXES[1], CADDY, ago=1)
+    early.use(request_id, BOXES[0], NGINX, ago=9)
+
+    assert late.writer.round()
+    assert early.writer.round()
+
+    (row,) = read(api, USES)
+    assert (row.request_id, row.number) == (request_id, 3)
+    assert (row.first_gateway, row.first_action, row.first_resource) == (NGINX, "read", 1)
+    assert (row.last_gateway, row.last_action, row.last_resource) == (CADDY, "read", 2)
+    assert abs(row.last_at - row.first_at - timedelta(seconds=8)) < timedelta(seconds=1)
+
+
+def test_no_use_seems_later_than_it_was(world: World, api: Database) -> None:
+    request_id, process = opened(world), Counting(api)
+    process.use(request_id)
+    (after,) = read(api, "SELECT clock_timestamp() AS at")
+
+    assert process.writer.round()
+
+    assert read(api, USES)[0].last_at <= after.at
+
+
+def test_a_batch_that_postgres_has_and_nobody_heard_of_counts_once(world: World, api: Database) -> None:
+    request_id, process = opened(world), Counting(api)
+    process.use(request_id)
+
+    def lose(*_: object) -> None:
+        raise OperationalError("the connection was lost", None, Exception())
+
+    event.listen(api.engine, "after_cursor_execute", _after_adding(lose))
+    try:
+        assert not process.writer.round()
+    finally:
+        event.remove(api.engine, "after_cursor_execute", _LISTENERS.pop())
+    assert (total(api), process.writer.unwritten) == (1, 1)
+    process.use(request_id)
+    assert process.writer.round()
+
+    assert (total(api), process.writer.unwritten) == (2, 0)
+    assert read(api, USES)[0].number == 2
+
+
+_LISTENERS: list[Callable[..., None]] = []
+
+
+def _after_adding(act: Callable[..., None]) -> Callable[..., None]:
+    def after(_: object, __: object, statement: str, *___: object) -> None:
+        if "add_gate_counts" in statement:
+            act()
+
+    _LISTENERS.append(after)
+    return after
+
+
+def test_processes_that_write_at_once_lose_and_double_nothing(
+    world: World, api: Database, pool: ThreadPoolExecutor
+) -> None:
+    windows = [opened(world) for _ in range(6)]
+    processes = [Counting(api) for _ in range(6)]
+
+    def work(number: int) -> None:
+        process = processes[number]
+        for turn in range(10):
+            for request_id in windows if number % 2 else reversed(windows):
+                process.use(request_id)
+                process.refuse(list(GateReason)[(turn + number) % len(GateReason)])
+            assert process.writer.round()
+
+    at_once(pool, *(lambda number=number: work(number) for number in range(6)))
+
+    assert total(api) == 6 * 10 * 6 * 2
+    assert {row.number for row in read(api, USES)} == {60}
+
+
+def test_without_postgres_counts_are_kept_said_and_written_later(world: World, api: Database, urls: Urls) -> None:
+    request_id = opened(world)
+    nowhere = make_engine(str(make_url(urls.api).set(port=own_port()).render_as_string(False)), role="test")
+    with closing(Schedule(urls.redis)) as schedule, structlog.testing.capture_logs() as logs:
+        process = Counting(Database(nowhere, schedule))
+        process.use(request_id)
+        process.refuse()
+        assert not process.writer.round()
+        process.refuse()
+        assert not process.writer.round()
+
+    assert [(one["event"], one.get("answers")) for one in logs if "counts" in one["event"]] == [
+        ("gate.counts_not_written", 2),
+        ("gate.counts_not_written", 3),
+    ]
+    process.writer._database = api  # noqa: SLF001 - Postgres is back
+    assert process.writer.round()
+    assert total(api) == 3
+
+
+def test_at_the_end_of_a_process_the_rest_is_written(world: World, api: Database) -> None:
+    process = Counting(api)
+    process.writer = CountWriter(api, process.counts, every=60)
+    process.writer.start()
+    process.use(opened(world))
+
+    process.writer.stop()
+
+    assert total(api) == 1
+
+
+def test_uses_that_were_not_kept_are_counted_as_lost(
+    world: World, api: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gate.call_counts.MOST_WINDOWS", 0)
+    process = Counting(api)
+    process.use(opened(world))
+
+    assert process.writer.round()
+
+    assert not read(api, USES)
+    assert read(api, "SELECT value FROM operating_figures() WHERE name = 'uses_lost'")[0].value == 1
+
+
+def test_refusals_are_logged_once_a_round_without_what_was_called(api: Database) -> None:
+    process = Counting(api)
+    for _ in range(500):
+        process.refuse()
+    process.counts.count(CountedCall(), GateDecision.DENY, GateReason.NO_CREDENTIAL)
+
+    with structlog.testing.capture_logs() as logs:
+        process.writer.round()
+        process.writer.round()
+
+    assert [one for one in logs if one["event"] == "gate.refused"] == [
+        {"event": "gate.refused", "log_level": "info", "gateway": str(NGINX), "reason": "no_window", "calls": 500},
+        {"event": "gate.refused", "log_level": "info", "gateway": "unknown", "reason": "no_credential", "calls": 1},
+    ]
+
+
+def test_old_minutes_and_hours_are_forgotten_and_the_total_is_not(
+    api: Database, worker: Database, superuser: Engine
+) -> None:
+    for span, ago in (("minute", 1), ("minute", 3), ("hour", 3), ("hour", 31 * 24), ("all", 99 * 24)):
+        write(
+            superuser,
+            "INSERT INTO gate_answers VALUES (:span, now() - :ago * interval '1 hour', :gateway, '', 'deny', '', 5)",
+            span=span,
+            ago=ago,
+            gateway=NGINX,
+        )
+
+    list(reconcile.reconcile(worker, None))
+
+    assert sorted(row.span for row in read(api, "SELECT span FROM gate_answers")) == ["all", "hour", "minute"]
+    (figures,) = read(api, "SELECT number, of_hour, of_day FROM operating_gate()")
+    assert tuple(figures) == (5, 0, 5)
+
+
+@pytest.mark.parametrize("login", ["api", "worker", "notifications"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE gate_answers SET count = 1",
+        "UPDATE window_uses SET count = 1",
+        "UPDATE gate_writers SET batch = 0",
+        "DELETE FROM window_uses",
+        "DELETE FROM gate_writers",
+        "INSERT INTO gate_answers VALUES ('all', now(), uuidv7(), 'x', 'allow', '', 1)",
+    ],
+)
+def test_no_login_lowers_a_count_or_writes_one_by_itself(urls: Urls, login: str, change: str) -> None:
+    engine = create_engine(getattr(urls, login))
+    try:
+        with pytest.raises(DBAPIError, match="permission denied"):
+            write(engine, change)
+    finally:
+        engine.dispose()
+
+
+def test_a_worker_forgets_no_count_of_today(worker: Database, api: Database) -> None:
+    process = Counting(api)
+    process.refuse()
+    process.writer.round()
+
+    write(worker.engine, "DELETE FROM gate_answers")
+
+    assert total(api) == 1
+    assert len(read(api, "SELECT FROM gate_answers")) == 3

@@ -1,0 +1,87 @@
+"""What the gate counts in memory: answers, uses of windows, and what it costs an answer."""
+
+import time
+from uuid import UUID
+
+import pytest
+
+from gate import call_counts
+from gate.call_counts import CallCounts, CountedCall, GateDecision
+from gate.reasons import GateReason
+from lockbox.requests.queries import AccessCheck
+
+NGINX = UUID(int=1)
+CALL = CountedCall(NGINX, "files")
+QUESTION = AccessCheck("contoso", "files", "file:a", "read", UUID(int=9))
+
+
+def test_answers_are_counted_by_gateway_service_decision_and_reason() -> None:
+    counts = CallCounts()
+    for reason in (GateReason.NO_WINDOW, GateReason.NO_WINDOW, GateReason.UNMAPPED):
+        counts.count(CALL, GateDecision.DENY, reason)
+    counts.count(CountedCall(), GateDecision.DENY, GateReason.NO_CREDENTIAL)
+    counts.count(CALL, GateDecision.NOT_APPLICABLE)
+
+    assert counts.total == 5
+    assert counts.take().answers == {
+        (NGINX, "files", "deny", "no_window"): 2,
+        (NGINX, "files", "deny", "unmapped"): 1,
+        (None, "", "deny", "no_credential"): 1,
+        (NGINX, "files", "not-applicable", ""): 1,
+    }
+    assert counts.is_empty
+    assert counts.take_refused() == {(NGINX, "no_window"): 2, (NGINX, "unmapped"): 1, (None, "no_credential"): 1}
+    assert not counts.take_refused()
+
+
+def test_of_a_window_the_first_and_the_last_use_are_kept() -> None:
+    times = iter((10.0, 11.0, 12.0))
+    counts = CallCounts(lambda: next(times))
+    for resource in ("file:a", "file:b", "file:c"):
+        counts.count_use(CALL, AccessCheck("contoso", "files", resource, "read", UUID(int=9)), UUID(int=5))
+
+    batch = counts.take()
+
+    use = batch.uses[UUID(int=5)]
+    assert batch.answers == {(NGINX, "files", "allow", ""): 3}
+    assert (use.count, use.first_at, use.last_at) == (3, 10.0, 12.0)
+    assert (use.first, use.last) == ((NGINX, "read", "file:a"), (NGINX, "read", "file:c"))
+
+
+def test_a_batch_has_the_uses_of_some_windows_and_none_is_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_counts, "MOST_A_BATCH", 2)
+    counts = CallCounts()
+    for number in range(5):
+        counts.count_use(CALL, QUESTION, UUID(int=number))
+
+    batches = []
+    while not counts.is_empty:
+        batches.append(counts.take())
+
+    assert [len(one.uses) for one in batches] == [2, 2, 1]
+    assert [sum(one.answers.values()) for one in batches] == [5, 0, 0]
+
+
+def test_uses_of_more_windows_than_are_kept_are_counted_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_counts, "MOST_WINDOWS", 2)
+    counts = CallCounts()
+    for number in (1, 2, 3, 1):
+        counts.count_use(CALL, QUESTION, UUID(int=number))
+
+    batch = counts.take()
+
+    assert {one.int: use.count for one, use in batch.uses.items()} == {1: 2, 2: 1}
+    assert (batch.lost, sum(batch.answers.values())) == (1, 4)
+
+
+def test_counting_a_use_takes_two_microseconds_at_most() -> None:
+    counts = CallCounts()
+    ids = [UUID(int=number) for number in range(1000)]
+
+    def seconds() -> float:
+        began = time.thread_time()
+        for request_id in ids:
+            counts.count_use(CountedCall(NGINX, "files"), QUESTION, request_id)
+        return time.thread_time() - began
+
+    assert min(seconds() for _ in range(20)) / len(ids) <= 2e-6
