@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from uuid import UUID
 
@@ -22,13 +22,12 @@ from lockbox.requests.lifecycle import Action
 from lockbox.schedule import Schedule
 from lockbox.sql import new_id
 
-DATABASE = "lockbox_lists"
 FEW, OPEN = 500, 30
 BYTES_EACH = 8_000
 """What a closed request takes on disk with what it left, and what sorting and the write-ahead log take meanwhile."""
-WARM_UP, TIMES = 3, 15
+WARM_UP, TIMES = 3, 25
 COLD_TIMES = 3
-SLOW_SECONDS = 2.0
+SLOW_SECONDS = 4.0
 TIME_OUT = 60.0
 EVERYBODYS = ("/requests", "/requests/{id}")
 PAGES: Mapping[str, tuple[str, ...]] = {
@@ -51,30 +50,40 @@ def measure(place: Site, customers: Customers, wanted: int) -> Lists:
     """Return the milliseconds of each list by its name, and those beside a few closed requests.
 
     There are as many closed requests as are wanted, or fewer where the disk has no room for them; `count` says so.
+    The two are asked in turns, so that what else the machine does slows both.
     """
     count = min(wanted, shutil.disk_usage(place.folder).free // BYTES_EACH)
-    few, many = (_beside(place, customers, closed) for closed in (FEW, count))
-    return {
-        name: {"count": float(count), **figures, **{f"empty_{one}": value for one, value in few[name].items()}}
-        for name, figures in many.items()
-    }
+    with _beside(place, customers, "few", FEW) as few, _beside(place, customers, "many", count) as many:
+        return {
+            name: {
+                "count": float(count),
+                "p50_ms": quantile(taken, 0.5),
+                "p95_ms": quantile(taken, 0.95),
+                "empty_p50_ms": quantile(empty, 0.5),
+                "empty_p95_ms": quantile(empty, 0.95),
+            }
+            for name in many
+            for empty, taken in (_in_turns(few[name], many[name]),)
+        }
 
 
-def _beside(place: Site, customers: Customers, closed: int) -> Lists:
-    """Measure on a copy of the database with so many closed requests, and a few open ones."""
+@contextmanager
+def _beside(place: Site, customers: Customers, name: str, closed: int) -> Iterator[dict[str, "ListCall"]]:
+    """An API on a copy of the database with so many closed requests, and a few open ones: its lists by name."""
+    database = f"lockbox_{name}"
     plan = replace(
         place.plan,
-        database_url=on_database(place.plan.database_url, DATABASE),
-        owner_database_url=on_database(place.plan.owner_database_url, DATABASE),
+        database_url=on_database(place.plan.database_url, database),
+        owner_database_url=on_database(place.plan.owner_database_url, database),
         api_port=own_port(),
     )
-    superuser = on_database(place.superuser.render_as_string(hide_password=False), DATABASE)
-    with copied(place.superuser, DATABASE):
+    superuser = on_database(place.superuser.render_as_string(hide_password=False), database)
+    with copied(place.superuser, database):
         pattern, secrets = _prepare(place, customers, plan)
         write_history(superuser, pattern, closed)
         write_open(superuser, pattern, OPEN)
-        with _api(place, plan):
-            return _measure_all(plan.api_port, place.world, secrets, pattern.request)
+        with running(plan, Processes(plan, place.folder / f"log-{name}", UNLIMITED), ("api",)):
+            yield _calls(plan.api_port, place.world, secrets, pattern.request)
 
 
 def _prepare(place: Site, customers: Customers, plan: StackPlan) -> tuple[HistoryPattern, dict[str, str]]:
@@ -90,41 +99,47 @@ def _prepare(place: Site, customers: Customers, plan: StackPlan) -> tuple[Histor
     return HistoryPattern(request, tenants, requesters, new_id()), secrets
 
 
-@contextmanager
-def _api(place: Site, plan: StackPlan) -> Iterator[None]:
-    with running(plan, Processes(plan, place.folder / "log", UNLIMITED), ("api",)):
-        yield
-
-
-def _measure_all(port: int, world: World, secrets: Mapping[str, str], shown: UUID) -> Lists:
-    found: Lists = {}
+def _calls(port: int, world: World, secrets: Mapping[str, str], shown: UUID) -> dict[str, "ListCall"]:
+    found: dict[str, ListCall] = {}
     for who, paths in PAGES.items():
         headers = {"cookie": f"lockbox={secrets[who]}", "accept": "text/html"}
-        found |= {f"{who} {path}": _measure(port, path.format(id=shown), headers) for path in paths}
+        found |= {f"{who} {path}": ListCall(port, path.format(id=shown), headers) for path in paths}
     for who, paths in CALLS.items():
         headers = {"authorization": f"Bearer {world.tokens[who]}"}
-        found |= {f"{who} {path}": _measure(port, path, headers) for path in paths}
+        found |= {f"{who} {path}": ListCall(port, path, headers) for path in paths}
     return found
 
 
-def _measure(port: int, path: str, headers: Mapping[str, str]) -> dict[str, float]:
-    """Return how many milliseconds the answers took after the first few; one that takes seconds is asked less often.
+@dataclass(frozen=True)
+class ListCall:
+    """A list that somebody asks an API for."""
 
-    A list that is answered 503 because it takes too long counts by the time until that answer.
+    port: int
+    path: str
+    headers: Mapping[str, str]
 
-    Raises:
-        RuntimeError: the answer is another one than the list.
-    """
-    connection = http.client.HTTPConnection("localhost", port, timeout=TIME_OUT)
-    took: list[float] = []
-    while len(took) < (WARM_UP + TIMES if sum(took) < 1000 * SLOW_SECONDS else COLD_TIMES):
+    def ask(self, connection: http.client.HTTPConnection) -> float:
+        """Return after how many milliseconds it was answered; 503 because it takes too long is an answer too.
+
+        Raises:
+            RuntimeError: the answer is another one than the list.
+        """
         began = time.perf_counter()
-        connection.request("GET", path, headers=dict(headers))
+        connection.request("GET", self.path, headers=dict(self.headers))
         answer = connection.getresponse()
         answer.read()
         if answer.status not in {HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE}:
-            raise RuntimeError(f"{path} was answered {answer.status}")
-        took.append((time.perf_counter() - began) * 1000)
-    connection.close()
-    counted = took[WARM_UP:] or took
-    return {"p50_ms": quantile(counted, 0.5), "p95_ms": quantile(counted, 0.95)}
+            raise RuntimeError(f"{self.path} was answered {answer.status}")
+        return (time.perf_counter() - began) * 1000
+
+
+def _in_turns(*lists: ListCall) -> tuple[list[float], ...]:
+    """Return the milliseconds of each list after the first few answers; what takes seconds is asked less often."""
+    connections = [http.client.HTTPConnection("localhost", one.port, timeout=TIME_OUT) for one in lists]
+    took: tuple[list[float], ...] = tuple([] for _ in lists)
+    while len(took[0]) < (WARM_UP + TIMES if sum(map(sum, took)) < 1000 * SLOW_SECONDS else COLD_TIMES):
+        for one, connection, taken in zip(lists, connections, took, strict=True):
+            taken.append(one.ask(connection))
+    for connection in connections:
+        connection.close()
+    return tuple(taken[WARM_UP:] or taken for taken in took)
