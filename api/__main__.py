@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from api.app import CONNECTIONS, make_app, make_database, make_reading, make_vital
 from api.client_counts import ClientCounts
+from api.gateway import GateRuntime
 from api.http_protocol import ClientBounds, bounded
 from api.server import ApiServer
 from api.supervisor import NOT_STARTED, Supervisor
@@ -117,8 +118,9 @@ def _serve_beside_others(
 
 
 def _serve(config: uvicorn.Config, app: FastAPI, listener: socket.socket, lifeline: int | None = None) -> None:
-    config.app = app.state.gateway.before(app)
-    server = ApiServer(config, app.state.live_updates, lifeline)
+    gateway: GateRuntime = app.state.gateway
+    config.app = gateway.before(app)
+    server = ApiServer(config, [app.state.live_updates.shut, gateway.streams.shut], lifeline)
     # Collecting everything created so far takes a tenth of a second, in which no request is answered.
     gc.collect()
     gc.freeze()

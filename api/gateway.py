@@ -13,10 +13,12 @@ from gate.count_writer import CountWriter
 from gate.credentials import GatewayCredentials
 from gate.decision_point import DecisionPoint
 from gate.engineers import EngineerResolver, callers_of
+from gate.guard_calls import GuardCalls
 from gate.mapping import ServiceMapping
 from gate.memory_reader import MemoryReader
+from gate.stream import StreamLimits, WindowStreams
 from gate.window_checks import WindowChecks
-from gate.window_memory import BOOT_CLOCK, WindowMemory
+from gate.window_memory import BOOT_CLOCK, ChangeKind, WindowMemory
 from lockbox.database import Database
 from lockbox.pubsub import Listener
 
@@ -49,21 +51,26 @@ class GateRuntime:
             counts=self.counts,
             public_url=settings.public_url,
         )
+        limits = StreamLimits(settings.gate_streams, settings.gate_streams_per_token)
+        self.streams = WindowStreams(self.memory, self.credentials, limits, self.engineers.forget)
+        self.guards = GuardCalls(self.gate, self.streams, settings.catalogue.services, self.memory.now)
+        self._has_callers = bool(self.mappings or settings.catalogue.issuers)
         self._reading = reading
         self._listener: Listener | None = None
 
     def before(self, app: ASGIApp) -> GateApp:
         """Return the app with the gate before it."""
-        return GateApp(app, self.gate, self.counts)
+        return GateApp(app, self.gate, self.counts, self.guards.answer)
 
     def start(self) -> None:
         """Begin to read, to listen and to write what is counted; call it on the event loop.
 
-        Without a gate in the catalogue only the counts are written: access checks are counted too.
+        Where the catalogue names no callers only the counts are written: access checks are counted too.
         """
         self.writer.start()
-        if not self.mappings:
+        if not self._has_callers:
             return
+        self.streams.listen()
         loop = asyncio.get_running_loop()
 
         def hear(ids: frozenset[str], side: str | None) -> None:
@@ -86,7 +93,7 @@ class GateRuntime:
 
     def _forget(self, ids: frozenset[str]) -> None:
         self.credentials.forget(ids)
-        self.engineers.forget()
+        self.memory.announce(ChangeKind.FORGET)
 
 
 def _mappings(settings: Settings) -> Mapping[str, ServiceMapping]:

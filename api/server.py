@@ -2,21 +2,23 @@
 
 import asyncio
 import socket
+from collections.abc import Callable, Sequence
 
 import uvicorn
-
-from api.live import LiveUpdates
 
 
 class ApiServer(uvicorn.Server):
     """End the streams when told to stop: they would go on until the timeout.
 
-    `lifeline` is a descriptor that becomes readable when the parent has gone; None where there is no parent.
+    `shut` are calls that end them, those of live pages and of guards. `lifeline` is a descriptor that becomes
+    readable when the parent has gone; None where there is no parent.
     """
 
-    def __init__(self, config: uvicorn.Config, live_updates: LiveUpdates, lifeline: int | None = None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, shut: Sequence[Callable[[], None]], lifeline: int | None = None
+    ) -> None:
         super().__init__(config)
-        self._live_updates = live_updates
+        self._shut = shut
         self._lifeline = lifeline
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -30,5 +32,6 @@ class ApiServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, then everything else."""
-        self._live_updates.shut()
+        for end in self._shut:
+            end()
         await super().shutdown(sockets)

@@ -26,6 +26,7 @@ PASSED = {
     **dict.fromkeys(("sign_ins_per_account_and_network", "sign_ins_per_account", "sign_ins_per_address"), API),
     **dict.fromkeys(("submissions_per_person", "submissions_per_tenant", "invitations_a_day"), API),
     **dict.fromkeys(("metrics_token", "trusted_proxies", "api_processes", "gate_compare_every"), API),
+    **dict.fromkeys(("gate_streams", "gate_streams_per_token"), API),
 }
 """Which processes get a setting."""
 FILES = frozenset({"catalogue", "smtp_ca_file"})

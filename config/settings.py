@@ -103,6 +103,8 @@ class Settings(BaseSettings):
     live_streams: int = Field(default=200, ge=0, le=10_000)
     connections_per_address: int = Field(default=100, ge=1, le=100_000)
     gate_compare_every: int = Field(default=1000, ge=1, le=1_000_000)
+    gate_streams: int = Field(default=200, ge=0, le=10_000)
+    gate_streams_per_token: int = Field(default=100, ge=0, le=10_000)
 
     metrics_token: SecretStr | None = None
 

@@ -39,6 +39,14 @@ class Denial:
         return 401 if self.reason in UNAUTHENTICATED else 403
 
 
+class RefusedCall(Exception):  # noqa: N818 - it names what was found
+    """A call that is not let in."""
+
+    def __init__(self, denial: Denial) -> None:
+        super().__init__(denial.reason)
+        self.denial = denial
+
+
 def form_for(public_url: str, question: AccessCheck, reason: GateReason) -> str | None:
     """Return the address of the request form, filled in for this; None where a request is not the way out."""
     if reason not in REQUESTABLE:
@@ -48,7 +56,7 @@ def form_for(public_url: str, question: AccessCheck, reason: GateReason) -> str 
 
 
 def written(until: datetime) -> str:
-    """Return an end as answers write it: in UTC, to the microsecond."""
+    """Return a time as answers write it: in UTC, to the microsecond."""
     return until.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
@@ -75,6 +83,14 @@ async def allow(send: Send, question: AccessCheck, request_id: UUID, until: date
 async def let_pass(send: Send) -> None:
     """Answer yes to a call that needs no window."""
     await _empty(send, [(b"lockbox-decision", b"not-applicable")])
+
+
+async def state(send: Send, said: dict[str, Any]) -> None:
+    """Answer what a guard has asked for; the answer itself lets nobody in."""
+    body = json.dumps(said).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), NO_STORE]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _empty(send: Send, headers: list[tuple[bytes, bytes]]) -> None:

@@ -1,17 +1,17 @@
 """Answer gateways at /gate/v1/{service}: a bare ASGI callable before the API, without its threads and checks."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
 
 from gate import answers, dialects
-from gate.answers import Denial
+from gate.answers import Denial, RefusedCall
 from gate.asgi import AsgiApp, Receive, Scope, Send
 from gate.call_counts import CallCounts, CountedCall, GateDecision
 from gate.credentials import GatewayCredential, GatewayCredentials
-from gate.dialects import ROOT, GateQuestion, MalformedQuestion
-from gate.engineers import EngineerCall, EngineerResolver, NotApplicable
+from gate.dialects import ROOT, Dialect, GateQuestion, MalformedQuestion
+from gate.engineers import EngineerCall, EngineerResolver, NotApplicable, UnidentifiedCall
 from gate.mapping import GateCall, MappingRefused, ServiceMapping
 from gate.reasons import GateReason
 from gate.window_checks import GrantedAccess, WindowChecks
@@ -23,6 +23,7 @@ CREDENTIAL = b"lockbox-gateway"
 ACCEPT = b"accept"
 HTML = b"text/html"
 SECRET = frozenset({CREDENTIAL})
+Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,10 @@ class AllowedCall:
     window: GrantedAccess
 
 
-class RefusedCall(Exception):  # noqa: N818 - it names what was found
-    """A call that is not let in."""
-
-    def __init__(self, denial: Denial) -> None:
-        super().__init__(denial.reason)
-        self.denial = denial
+GuardAnswers = Callable[
+    [Scope, Receive, Send, GatewayCredential, CountedCall], Awaitable[AllowedCall | NotApplicable | None]
+]
+"""Returns why a guard's call is let in, or None where it has answered itself; raises before it has begun to."""
 
 
 class Gate:
@@ -63,44 +62,14 @@ class Gate:
         self._checks = checks
         self._public_url = public_url.rstrip("/")
 
-    async def decide(self, scope: Scope, call: CountedCall) -> AllowedCall | NotApplicable:
-        """Return why a call is let in; note in `call` what is found out about it, for whoever counts.
+    async def credential(self, headers: Headers) -> GatewayCredential:
+        """Return whose token a question came with.
 
         Raises:
-            RefusedCall: it is not.
-            MalformedQuestion: the gateway's question is none that can be answered.
+            RefusedCall: nobody's, or nothing can be answered yet.
         """
         if not self._checks.is_ready:
             raise RefusedCall(Denial(GateReason.BEHIND))
-        path: bytes = scope["raw_path"]
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
-        credential = await self._credential(headers)
-        call.gateway = credential.account_id
-        service, rest = dialects.service_in(path)
-        mapping = self._mapping(credential, service)
-        call.service = service
-        asked = dialects.read(
-            credential.dialect, GateQuestion(scope["method"], service, rest, scope["query_string"], headers)
-        )
-        found = await self._engineers.identify(
-            service, (one for one in headers if one[0] not in SECRET), credential.account_id
-        )
-        if isinstance(found, NotApplicable):
-            return found
-        if not isinstance(found, EngineerCall):
-            raise RefusedCall(Denial(GateReason(found.code.value), found.detail))
-        texts = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
-        try:
-            mapped = mapping.map(GateCall(asked.method, asked.target, asked.host, texts))
-        except MappingRefused as refused:
-            raise RefusedCall(Denial(GateReason(refused.code), _sentence(refused.reason))) from None
-        question = AccessCheck(mapped.tenant_slug, mapped.service, mapped.resource, mapped.action, found.person_id)
-        answer = await self._checks.check(question)
-        if isinstance(answer, GateReason):
-            raise RefusedCall(Denial(answer, form=answers.form_for(self._public_url, question, answer)))
-        return AllowedCall(question, answer)
-
-    async def _credential(self, headers: list[tuple[bytes, bytes]]) -> GatewayCredential:
         shown = [value for name, value in headers if name == CREDENTIAL]
         if len(shown) != 1:
             raise RefusedCall(Denial(GateReason.MALFORMED if shown else GateReason.NO_CREDENTIAL))
@@ -108,6 +77,59 @@ class Gate:
         if isinstance(found, GateReason):
             raise RefusedCall(Denial(found))
         return found
+
+    async def decide(
+        self, scope: Scope, credential: GatewayCredential, call: CountedCall
+    ) -> AllowedCall | NotApplicable:
+        """Return why a call is let in; note in `call` what is found out about it, for whoever counts.
+
+        Raises:
+            RefusedCall: it is not.
+            MalformedQuestion: the gateway's question is none that can be answered.
+        """
+        path: bytes = scope["raw_path"]
+        headers: Headers = scope["headers"]
+        service, rest = dialects.service_in(path)
+        mapping = self._mapping(credential, service)
+        call.service = service
+        asked = dialects.read(
+            credential.dialect, GateQuestion(scope["method"], service, rest, scope["query_string"], headers)
+        )
+        found = await self.caller(service, headers, credential)
+        if isinstance(found, NotApplicable):
+            return found
+        texts = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+        try:
+            mapped = mapping.map(GateCall(asked.method, asked.target, asked.host, texts))
+        except MappingRefused as refused:
+            raise RefusedCall(Denial(GateReason(refused.code), _sentence(refused.reason))) from None
+        question = AccessCheck(mapped.tenant_slug, mapped.service, mapped.resource, mapped.action, found.person_id)
+        return await self.check(question)
+
+    async def caller(
+        self, service: str, headers: Headers, credential: GatewayCredential, *, anew: bool = False
+    ) -> EngineerCall | NotApplicable:
+        """Return whose call it is that came with these headers; `anew` whatever memory holds.
+
+        Raises:
+            RefusedCall: nobody's that is known.
+        """
+        shown = (one for one in headers if one[0] not in SECRET)
+        found = await self._engineers.identify(service, shown, credential.account_id, anew=anew)
+        if isinstance(found, UnidentifiedCall):
+            raise RefusedCall(Denial(GateReason(found.code.value), found.detail))
+        return found
+
+    async def check(self, question: AccessCheck) -> AllowedCall:
+        """Return the window that lets a call in.
+
+        Raises:
+            RefusedCall: there is none.
+        """
+        answer = await self._checks.check(question)
+        if isinstance(answer, GateReason):
+            raise RefusedCall(Denial(answer, form=answers.form_for(self._public_url, question, answer)))
+        return AllowedCall(question, answer)
 
     def _mapping(self, credential: GatewayCredential, service: str) -> ServiceMapping:
         mapping = self._mappings.get(service) if service in credential.services else None
@@ -120,10 +142,11 @@ class Gate:
 class GateApp:
     """Answers what is asked of the gate, counting each answer, and passes everything else on to the API."""
 
-    def __init__(self, app: AsgiApp, gate: Gate, counts: CallCounts) -> None:
+    def __init__(self, app: AsgiApp, gate: Gate, counts: CallCounts, guards: GuardAnswers) -> None:
         self._app = app
         self._gate = gate
         self._counts = counts
+        self._guards = guards
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on."""
@@ -132,7 +155,12 @@ class GateApp:
             return
         call = CountedCall()
         try:
-            found = await self._gate.decide(scope, call)
+            credential = await self._gate.credential(scope["headers"])
+            call.gateway = credential.account_id
+            if credential.dialect is Dialect.GUARD:
+                found = await self._guards(scope, receive, send, credential, call)
+            else:
+                found = await self._gate.decide(scope, credential, call)
         except RefusedCall as refused:
             denial = refused.denial
         except MalformedQuestion as malformed:
@@ -145,7 +173,7 @@ class GateApp:
             if isinstance(found, AllowedCall):
                 self._counts.count_use(call, found.question, found.window.request_id)
                 await answers.allow(send, found.question, found.window.request_id, found.window.until)
-            else:
+            elif found is not None:
                 self._counts.count(call, GateDecision.NOT_APPLICABLE)
                 await answers.let_pass(send)
             return

@@ -7,7 +7,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -52,13 +52,14 @@ class VerifiedToken:
     """Whom a verified token is about.
 
     `email` is set only if its issuer vouches for mail addresses and has verified this one. `is_gated` is what the
-    service's rules for callers say of its claims.
+    service's rules for callers say of its claims. It ends at `expires_at`, in seconds since 1970.
     """
 
     issuer: str
     subject: str
     email: str | None
     is_gated: bool
+    expires_at: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class TokenVerifier:
             keys, claims = newer, await self._claims(shown, issuer, newer)
         identity = oidc.verified_identity(claims)
         email = identity.email if issuer.vouches_for_mail else None
-        found = VerifiedToken(identity.issuer, identity.subject, email, realm.is_gated(claims))
+        found = VerifiedToken(identity.issuer, identity.subject, email, realm.is_gated(claims), claims["exp"])
         self.memory.keep(key, found, issuer.provider, keys, claims["exp"] - self._now().timestamp())
         return found
 

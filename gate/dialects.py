@@ -8,7 +8,7 @@ ROOT = b"/gate/v1/"
 
 
 class Dialect(StrEnum):
-    """The gateways that are understood; each credential of a gateway is of one."""
+    """The gateways that are understood, and guards; each credential is of one."""
 
     NGINX = "nginx"
     CADDY = "caddy"
@@ -16,6 +16,7 @@ class Dialect(StrEnum):
     HAPROXY = "haproxy"
     ENVOY = "envoy"
     AUTHZEN = "authzen"
+    GUARD = "guard"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ HEADERS: Mapping[Dialect, DialectHeaders] = {
     Dialect.CADDY: DialectHeaders(*FORWARDED, GET),
     Dialect.TRAEFIK: DialectHeaders(*FORWARDED, GET),
 }
-"""Envoy is left out: its question is the call itself, with our address before the path. AuthZEN asks elsewhere."""
+"""Envoy is left out: its question is the call itself, with our address before the path. Others ask elsewhere."""
 OVERRIDES = frozenset(
     {
         *(b"x-http-method-override", b"x-http-method", b"x-method-override"),
@@ -47,6 +48,7 @@ OVERRIDES = frozenset(
 """By these a service may take a call for another one than the gateway does."""
 OF_FORWARD_AUTH = frozenset({*ORIGINAL[:2], *FORWARDED[:2]})
 """Only a gateway that asks whether to let a call in sends these; proxies on the way say the host alone."""
+NOT_DIRECT = OF_FORWARD_AUTH | OVERRIDES
 NAMED = frozenset({*ORIGINAL, *FORWARDED, *OVERRIDES, b"host"})
 
 
@@ -92,8 +94,8 @@ def read(dialect: Dialect, question: GateQuestion) -> AskedCall:
     Raises:
         MalformedQuestion: a header of another dialect is there, or one of this is missing or repeated.
     """
-    if dialect is Dialect.AUTHZEN:
-        raise MalformedQuestion("The token is for AuthZEN: make one for this kind of gateway, such as gate:nginx.")
+    if dialect in {Dialect.AUTHZEN, Dialect.GUARD}:
+        raise MalformedQuestion("The token is no gateway's: make one for this kind of gateway, such as gate:nginx.")
     sent: dict[bytes, bytes] = {}
     for name, value in question.headers:
         if name in NAMED:
@@ -112,6 +114,23 @@ def read(dialect: Dialect, question: GateQuestion) -> AskedCall:
                 f"The header {name.decode()} is not one of {dialect}: have the gateway remove it from every call."
             )
     return _of_headers(question, headers, sent) if headers else _of_envoy(question, sent)
+
+
+def check_direct(question: GateQuestion) -> None:
+    """Check that a guard asks, and no gateway which would take its answer for a yes.
+
+    Raises:
+        MalformedQuestion: it is not asked with GET, it has a body, or there is a header by which gateways ask.
+    """
+    if question.method != "GET":
+        raise MalformedQuestion("A guard must ask with GET.")
+    for name, value in question.headers:
+        if name in NOT_DIRECT and value:
+            raise MalformedQuestion(
+                f"The header {name.decode()} is a gateway's: it must ask with a token of its own."
+            )
+        if name == b"transfer-encoding" or (name == b"content-length" and value not in {b"", b"0"}):
+            raise MalformedQuestion("The question has a body: leave it out.")
 
 
 def _of_headers(question: GateQuestion, headers: DialectHeaders, sent: Mapping[bytes, bytes]) -> AskedCall:

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -49,11 +49,15 @@ class IdentityFailure(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EngineerCall:
-    """The call of an engineer in good standing, who needs a window for it."""
+    """The call of an engineer in good standing, who needs a window for it.
+
+    `expires_at` is when the token ends that it came with, in seconds since 1970; None where a header said who it is.
+    """
 
     person_id: UUID
     issuer: str
     subject: str
+    expires_at: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class NotApplicable:
     """The call of somebody who shows a verified token and is none of those whose calls are gated."""
 
     issuer: str
+    expires_at: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,14 @@ class UnidentifiedCall:
 
     code: IdentityFailure
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """A caller who has proven an identity, of which the map says whose it is."""
+
+    key: IdentityKey
+    expires_at: float | None = None
 
 
 CallIdentity = EngineerCall | NotApplicable | UnidentifiedCall
@@ -165,7 +178,12 @@ class EngineerResolver:
         self.map = IdentityMap(database, clock=clock)
 
     async def identify(
-        self, service: str, headers: Iterable[tuple[bytes, bytes]], gateway: UUID | None = None
+        self,
+        service: str,
+        headers: Iterable[tuple[bytes, bytes]],
+        gateway: UUID | None = None,
+        *,
+        anew: bool = False,
     ) -> CallIdentity:
         """Return whose call it is; this raises nothing.
 
@@ -174,15 +192,22 @@ class EngineerResolver:
             headers: of the gateway's question, in small letters, each as often as it was sent; the gateway's own
                 credential is not among them.
             gateway: the service account of the gateway, if it has authenticated itself.
+            anew: whether the identity map is read for this call, whatever memory holds.
         """
         try:
-            return await self._identify(service, self._services[service], headers, gateway)
+            found = await self._identify(service, self._services[service], headers, gateway)
+            if not isinstance(found, _Identity):
+                return found
+            person_id = await self.map.engineer(found.key, anew=anew)
         except NotSignedIn as refused:
             return UnidentifiedCall(IdentityFailure.BAD_TOKEN, refused.detail)
         except Busy as busy:
             return UnidentifiedCall(IdentityFailure.BUSY, busy.detail)
         except MapUnreadable:
             return UnidentifiedCall(IdentityFailure.BEHIND, BEHIND)
+        if person_id is None:
+            return UnidentifiedCall(IdentityFailure.UNKNOWN_ENGINEER, UNKNOWN)
+        return EngineerCall(person_id, found.key[0], found.key[1], found.expires_at)
 
     def forget(self) -> None:
         """Forget what the identity map said: after news that it, a person or a role has changed."""
@@ -195,7 +220,7 @@ class EngineerResolver:
 
     async def _identify(
         self, service: str, callers: ServiceCallers, headers: Iterable[tuple[bytes, bytes]], gateway: UUID | None
-    ) -> CallIdentity:
+    ) -> NotApplicable | UnidentifiedCall | _Identity:
         sent = dict[bytes, list[bytes]]()
         watched = self._watched[service]
         for name, value in headers:
@@ -213,29 +238,24 @@ class EngineerResolver:
         if name == self._token_header:
             return await self._by_token(service, values[0])
         is_subject = name.decode() == callers.subject_header
-        return await self._by_header(name, values[0], MTLS + service if is_subject else HEADER, gateway)
+        return _by_header(name, values[0], MTLS + service if is_subject else HEADER, gateway)
 
-    async def _by_token(self, service: str, shown: bytes) -> CallIdentity:
+    async def _by_token(self, service: str, shown: bytes) -> NotApplicable | UnidentifiedCall | _Identity:
         scheme, _, token = shown.partition(b" ")
         if scheme.lower() != BEARER or not token:
             return UnidentifiedCall(IdentityFailure.NO_TOKEN, SIGN_IN)
         found: VerifiedToken = await self.tokens.verified(self._realms[service], token)
         if not found.is_gated:
-            return NotApplicable(found.issuer)
-        return await self._mapped((found.issuer, found.subject, found.email))
+            return NotApplicable(found.issuer, found.expires_at)
+        return _Identity((found.issuer, found.subject, found.email), found.expires_at)
 
-    async def _by_header(self, name: bytes, value: bytes, issuer: str, gateway: UUID | None) -> CallIdentity:
-        if gateway is None:
-            return UnidentifiedCall(IdentityFailure.MALFORMED, NO_GATEWAY)
-        if len(value) > LONGEST_GATE_SUBJECT or not VALUE.fullmatch(value):
-            return UnidentifiedCall(IdentityFailure.MALFORMED, NOT_ONE_HEADER.format(name=name.decode()))
-        return await self._mapped((f"{HEADER}{gateway}" if issuer == HEADER else issuer, value.decode(), None))
 
-    async def _mapped(self, key: IdentityKey) -> CallIdentity:
-        person_id = await self.map.engineer(key)
-        if person_id is None:
-            return UnidentifiedCall(IdentityFailure.UNKNOWN_ENGINEER, UNKNOWN)
-        return EngineerCall(person_id, key[0], key[1])
+def _by_header(name: bytes, value: bytes, issuer: str, gateway: UUID | None) -> UnidentifiedCall | _Identity:
+    if gateway is None:
+        return UnidentifiedCall(IdentityFailure.MALFORMED, NO_GATEWAY)
+    if len(value) > LONGEST_GATE_SUBJECT or not VALUE.fullmatch(value):
+        return UnidentifiedCall(IdentityFailure.MALFORMED, NOT_ONE_HEADER.format(name=name.decode()))
+    return _Identity((f"{HEADER}{gateway}" if issuer == HEADER else issuer, value.decode(), None))
 
 
 def issuer_names(catalogue: Catalogue) -> frozenset[str]:
@@ -245,12 +265,11 @@ def issuer_names(catalogue: Catalogue) -> frozenset[str]:
 
 
 def callers_of(catalogue: Catalogue) -> dict[str, ServiceCallers]:
-    """Return how callers of each gated service say who they are."""
+    """Return how callers of each service say who they are; without a gate, by the tokens that a guard sees."""
     issuers = tuple(map(_issuer, catalogue.issuers))
     return {
-        name: _callers(service.gate.callers, issuers)
+        name: _callers(service.gate.callers, issuers) if service.gate is not None else ServiceCallers(issuers)
         for name, service in catalogue.services.items()
-        if service.gate is not None
     }
 
 

@@ -75,17 +75,17 @@ class IdentityMap:
         self._reads = dict[IdentityKey, asyncio.Task[UUID | None]]()
         self._threads = ThreadPoolExecutor(THREADS, "gate-identities")
 
-    async def engineer(self, key: IdentityKey) -> UUID | None:
-        """Return the engineer in good standing that a caller is, None if it is none.
+    async def engineer(self, key: IdentityKey, *, anew: bool = False) -> UUID | None:
+        """Return the engineer in good standing that a caller is, None if it is none; `anew` as of now, not of memory.
 
         Raises:
             MapUnreadable: Postgres does not answer.
             Busy: too many callers are being looked up.
         """
-        kept = self._kept.get(key)
+        kept = None if anew else self._kept.get(key)
         if kept is not None and self._clock() < kept[1]:
             return kept[0]
-        reading = self._reads.get(key)
+        reading = None if anew else self._reads.get(key)
         if reading is None:
             if len(self._reads) >= MOST_READ_TOGETHER:
                 raise Busy(OVERLOADED)

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gate import change_feed
 from gate.change_feed import ChangeBatch, WindowChange
-from gate.window_memory import RememberedWindow, WindowMemory
+from gate.window_memory import ChangeKind, RememberedWindow, WindowMemory
 from lockbox.audit.log import witness
 from lockbox.database import Database, UnitOfWork
 from lockbox.identity import authentication
@@ -149,6 +149,8 @@ class MemoryReader(threading.Thread):
         changed = {one.request_id for one in changes if one.request_id}
         ended = {one.request_id for one in changes if one.request_id and one.ends}
         wider = [one for one in changes if one.request_id is None]
+        if wider:
+            self._memory.announce(ChangeKind.FORGET)
         if any(one.tenant_id is None and one.person_id is None for one in wider):
             self._loaded_to = NOBODY
             changed |= set(self._memory.requests())

@@ -4,15 +4,18 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from functools import partial
 from uuid import UUID
 
 from lockbox.requests.queries import AccessCheck, RequestEntry
 
 FRESH_SECONDS = 1.0
+HEARTBEAT_SECONDS = 0.75
+"""Least time between two heartbeats: with a read each half second there is one each second."""
 MOST_KEYS = 1_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -43,9 +46,53 @@ class RememberedWindow:
         return UUID(int=self.request)
 
     @property
+    def engineer_id(self) -> UUID:
+        """Whom it lets in."""
+        return UUID(int=self.engineer)
+
+    @property
+    def tenant(self) -> str:
+        """The slug of its tenant."""
+        return self.keys[0][0]
+
+    @property
+    def service(self) -> str:
+        """The service that it is for."""
+        return self.keys[0][1]
+
+    @property
     def until(self) -> datetime:
         """When it ends."""
         return EPOCH + self.deadline * MICROSECOND
+
+
+class ChangeKind(StrEnum):
+    """What listeners of memory are told of."""
+
+    OPEN = "open"
+    CLOSE = "close"
+    ANEW = "snapshot"
+    FORGET = "forget"
+    HEARTBEAT = "heartbeat"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryChange:
+    """One change of memory; they are numbered without a gap, in the order in which they happened.
+
+    `window` is the one that was opened or closed; after `ANEW` memory is empty, after `FORGET` identities of
+    engineers may be others, and before `HEARTBEAT` all that a read found to be closed was told. `at` is the time on
+    the database's clock, as far ahead as it can be.
+    """
+
+    number: int
+    kind: ChangeKind
+    at: datetime
+    window: RememberedWindow | None = None
+
+
+Listener = Callable[[Sequence[MemoryChange]], None]
+"""Is told of changes in order, from several threads, and must not wait."""
 
 
 class WindowMemory:
@@ -63,6 +110,10 @@ class WindowMemory:
         self._doubted: frozenset[UUID] = frozenset()
         self._changing = threading.Lock()
         self._heard: set[int] | None = None
+        self._listener: Listener = lambda _: None
+        self._number = 0
+        self._untold: list[MemoryChange] = []
+        self._beat_at = float("-inf")
         # When the last read began, and by how many microseconds the database's clock is ahead of ours at most.
         self._read = (float("-inf"), 0.0)
 
@@ -116,6 +167,28 @@ class WindowMemory:
         The time is taken for that of the beginning, so that no deadline is found later than it is.
         """
         self._read = (began, (at - EPOCH) / MICROSECOND - began * 1e6)
+        if began - self._beat_at >= HEARTBEAT_SECONDS and self.age < FRESH_SECONDS:
+            self._beat_at = began
+            self.announce(ChangeKind.HEARTBEAT)
+
+    def listen(self, listener: Listener) -> None:
+        """Tell this listener, and none before it, of all changes from now on."""
+        with self._changing:
+            self._listener = listener
+
+    def announce(self, kind: ChangeKind) -> None:
+        """Tell the listener of something that is about no window."""
+        with self._changing:
+            self._note(kind)
+            self._tell()
+
+    def snapshot(self) -> tuple[int, list[RememberedWindow]]:
+        """Return the number of the last change, and the windows that are open after it."""
+        with self._changing:
+            windows = list(self._by_request.values())
+            if self._doubted:
+                windows = [one for one in windows if one.tenant_id not in self._doubted]
+            return self._number, windows
 
     def begin_round(self) -> None:
         """Begin to note what `forget` says, so that no window comes back that was read before it."""
@@ -129,6 +202,7 @@ class WindowMemory:
                 self._forget(entry.request.id.int)
                 if entry.open and entry.request.id.int not in (self._heard or ()):
                     self._put(entry)
+            self._tell()
 
     def forget(self, request_ids: Collection[UUID]) -> list[UUID]:
         """Drop the windows of these requests at once, and return which were there."""
@@ -138,6 +212,7 @@ class WindowMemory:
                 self._forget(one.int)
                 if self._heard is not None:
                     self._heard.add(one.int)
+            self._tell()
             return known
 
     def clear(self) -> None:
@@ -147,6 +222,8 @@ class WindowMemory:
             self._by_request.clear()
             self._tenants.clear()
             self._actions.clear()
+            self._note(ChangeKind.ANEW)
+            self._tell()
 
     def of(self, *, tenants: Collection[UUID] = (), people: Collection[UUID] = ()) -> list[UUID]:
         """Return the requests whose windows in memory are of these tenants or engineers."""
@@ -165,7 +242,14 @@ class WindowMemory:
 
     def doubt(self, checked: Collection[UUID], doubted: Collection[UUID]) -> None:
         """Note which of the tenants just checked have an audit log that is behind what was shipped of it."""
-        self._doubted = (self._doubted - frozenset(checked)) | frozenset(doubted)
+        with self._changing:
+            before = self._doubted
+            self._doubted = (before - frozenset(checked)) | frozenset(doubted)
+            if changed := before ^ self._doubted:
+                for window in self._by_request.values():
+                    if window.tenant_id in changed:
+                        self._note(ChangeKind.OPEN if window.tenant_id in before else ChangeKind.CLOSE, window)
+                self._tell()
 
     def _put(self, entry: RequestEntry) -> None:
         request = entry.request
@@ -185,6 +269,8 @@ class WindowMemory:
         self._tenants[window.tenant_id] += 1
         for key in window.keys:
             self._by_key[key] = (*self._by_key.get(key, ()), window)
+        if window.tenant_id not in self._doubted:
+            self._note(ChangeKind.OPEN, window)
 
     def _forget(self, request: int) -> None:
         window = self._by_request.pop(request, None)
@@ -199,3 +285,15 @@ class WindowMemory:
                 self._by_key[key] = left
             else:
                 self._by_key.pop(key, None)
+        if window.tenant_id not in self._doubted:
+            self._note(ChangeKind.CLOSE, window)
+
+    def _note(self, kind: ChangeKind, window: RememberedWindow | None = None) -> None:
+        self._number += 1
+        self._untold.append(MemoryChange(self._number, kind, self.now(), window))
+
+    def _tell(self) -> None:
+        """Tell the listener, while nothing else changes, so that it learns everything in order."""
+        if self._untold:
+            untold, self._untold = self._untold, []
+            self._listener(untold)

@@ -29,6 +29,7 @@ MANY_CONNECTIONS = 1000
 Gated = TypeVar("Gated", bound="GatewayWorld")
 SERVICE = "exchange-online"
 ENGINEER = "lockbox-caller"
+GUARD = "guard"
 ANNA = "anna@contoso.example"
 RULES = (
     PathRule(methods=("GET",), path="/{org}/mailboxes/{address}", resource="mailbox:{address}", action="read"),
@@ -68,6 +69,7 @@ class GateMount:
         self._gateway.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        self._gateway.streams.shut()
         self._gateway.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -80,6 +82,8 @@ class GatewayWorld:
         for kind in dialect_scopes():
             world.add(kind, Role.SYSTEM, scopes={roles.Scope(f"gate:{kind}")}, services={SERVICE})
             self.map("erin", kind)
+        world.add(GUARD, Role.SYSTEM, scopes={roles.Scope.GATE_GUARD}, services={SERVICE})
+        self.map("erin", GUARD)
 
     def map(self, who: str, kind: str) -> None:
         """Map the name by which a gateway knows an engineer."""
@@ -105,7 +109,8 @@ class GatewayWorld:
 
 def dialect_scopes() -> list[str]:
     """Return the kinds of gateways that ask at the gate's address."""
-    return [one.dialect for one in roles.Scope if one.dialect and one is not roles.Scope.GATE_AUTHZEN]
+    others = {roles.Scope.GATE_AUTHZEN, roles.Scope.GATE_GUARD}
+    return [one.dialect for one in roles.Scope if one.dialect and one not in others]
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class Scope(StrEnum):
     """What a token may be used for; a person's token is limited by their roles only.
 
     The scopes of the gate name the kind of gateway that shows the token, and so the headers in which it asks;
-    `gate:authzen` is of a program that asks by AuthZEN instead.
+    `gate:authzen` is of a program that asks by AuthZEN instead, `gate:guard` of one that enforces in the service.
     """
 
     ACCESS_CHECK = "access:check"
@@ -56,6 +56,7 @@ class Scope(StrEnum):
     GATE_HAPROXY = "gate:haproxy"
     GATE_ENVOY = "gate:envoy"
     GATE_AUTHZEN = "gate:authzen"
+    GATE_GUARD = "gate:guard"
 
     @property
     def dialect(self) -> str | None:

@@ -403,8 +403,9 @@ $$;
 -- Which windows may have changed by transactions whose end an earlier snapshot had not seen; nothing without one. The
 -- gate learns what an event is about, and of what it says only this: a move that `ends` a window ends it for good. In
 -- the first columns, of one row at least, which server and database answers, and the snapshot to go on from. A passkey
--- that is gone may have signed at any tenant, one that its owner has left too: so that is about all windows. What comes
--- from a back-up of another server has numbers of that one, and is left out where this one has not come to them.
+-- that is gone may have signed at any tenant, one that its owner has left too: so that is about all windows. Of whom a
+-- call is at the gate is remembered as windows are, and so told too. What comes from a back-up of another server has
+-- numbers of that one, and is left out where this one has not come to them.
 CREATE FUNCTION window_changes(before text) RETURNS TABLE (
     server text, seen text, event_id uuid, request_id uuid, ends boolean, tenant_id uuid, person_id text
 ) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off AS $$
@@ -413,7 +414,8 @@ CREATE FUNCTION window_changes(before text) RETURNS TABLE (
         s.seen::text, e.id, e.request_id, e.seq IS NOT NULL AND e.to_state <> 'active',
         CASE WHEN e.action <> 'passkey_removed' THEN e.tenant_id END,
         CASE WHEN e.request_id IS NULL AND e.tenant_id IS NULL AND e.action <> 'passkey_removed'
-            THEN convert_from(e.body, 'UTF8')::jsonb ->> 'person_id' END
+            THEN CASE WHEN e.action IN ('identity_bound', 'identity_removed') THEN e.actor_id::text
+                ELSE convert_from(e.body, 'UTF8')::jsonb ->> 'person_id' END END
     FROM (SELECT pg_current_snapshot() AS seen, CAST(before AS pg_snapshot) AS before) s
     LEFT JOIN events e ON before IS NOT NULL AND 'system' = ANY (at_roles())
         AND (e.xid >= CAST(pg_snapshot_xmax(s.before)::text AS bigint)
@@ -423,7 +425,8 @@ CREATE FUNCTION window_changes(before text) RETURNS TABLE (
             OR e.action IN ('tenant_suspended', 'tenant_resumed', 'passkey_removed', 'person_erased', 'person_disabled',
                 'restored')
             OR (e.tenant_id IS NULL AND e.action IN ('member_added', 'member_changed', 'member_removed',
-                'powers_rekeyed')))
+                'powers_rekeyed', 'identity_bound', 'identity_removed', 'gate_identity_added',
+                'gate_identity_removed')))
 $$;
 
 -- Add what a process of the API has counted; a batch that comes twice counts once. Rows are taken in the order of

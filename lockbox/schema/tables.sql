@@ -473,10 +473,11 @@ CREATE INDEX ix_events_log_id_id ON events (log_id, id);
 CREATE INDEX ix_events_activity ON events (request_id, at) WHERE action = 'activity';
 CREATE INDEX ix_events_signing_in ON events (actor_id, at)
     WHERE action IN ('signed_in', 'identity_bound', 'passkey_added');
--- What may open or end a window: see window_changes.
+-- What may open or end a window, or say whose call one is: see window_changes.
 CREATE INDEX ix_events_window_changes ON events (xid) WHERE (seq IS NOT NULL AND 'active' IN (from_state, to_state))
     OR action IN ('tenant_suspended', 'tenant_resumed', 'passkey_removed', 'person_erased', 'person_disabled', 'restored')
-    OR (tenant_id IS NULL AND action IN ('member_added', 'member_changed', 'member_removed', 'powers_rekeyed'));
+    OR (tenant_id IS NULL AND action IN ('member_added', 'member_changed', 'member_removed', 'powers_rekeyed',
+        'identity_bound', 'identity_removed', 'gate_identity_added', 'gate_identity_removed'));
 CREATE INDEX ix_events_seating ON events (at) WHERE action IN ('member_added', 'member_changed');
 -- The event is itself the record that a consent's end was announced: one for each tenant and end, whoever writes it.
 CREATE UNIQUE INDEX uq_events_consent_ended ON events (tenant_id, deadline_at) WHERE action = 'consent_ended';

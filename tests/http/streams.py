@@ -164,7 +164,7 @@ def serving(portal: Portal, port: int, **facts: Any) -> Iterator[Live]:
     config = uvicorn.Config(
         portal.app, host="127.0.0.1", port=port, log_config=None, lifespan="off", timeout_graceful_shutdown=10
     )
-    server = ApiServer(config, room)
+    server = ApiServer(config, [room.shut])
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     until = time.monotonic() + PATIENCE

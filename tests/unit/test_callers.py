@@ -103,8 +103,9 @@ def test_the_catalogue_says_whose_calls_are_gated() -> None:
     issuer = GateIssuer(
         IdentityProvider(issuer=IDP, audience="mail", jwks_url=f"{IDP}/keys"), 3600, vouches_for_mail=False
     )
-    assert callers_of(claimed) == {"mail": ServiceCallers((issuer,), RULE)}
-    assert callers_of(entrance) == {"mail": ServiceCallers((issuer,), None, "x-client-subject", "x-engineer")}
+    assert callers_of(claimed)["mail"] == ServiceCallers((issuer,), RULE)
+    assert callers_of(entrance)["mail"] == ServiceCallers((issuer,), None, "x-client-subject", "x-engineer")
+    assert callers_of(claimed)["wiki"] == ServiceCallers((issuer,))
     assert issuer_names(claimed) == {IDP}
     assert issuer_names(entrance) == {IDP, "mtls:mail"}
 

@@ -1,0 +1,114 @@
+"""Answer guards, which stand in a service's own code: the stream of windows, whose call it is, and single checks."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qsl
+
+from config.gate_document import SLUG
+from config.service_catalogue import Service
+from gate import answers, dialects
+from gate.answers import Denial, RefusedCall, written
+from gate.app import CREDENTIAL, AllowedCall, Gate
+from gate.asgi import Receive, Scope, Send
+from gate.call_counts import CountedCall
+from gate.credentials import GatewayCredential
+from gate.dialects import GateQuestion, MalformedQuestion
+from gate.engineers import EngineerCall, NotApplicable
+from gate.reasons import GateReason
+from gate.stream import WindowStreams
+from lockbox.requests.queries import AccessCheck
+from lockbox.text_rules import check_resource
+
+STREAM, ENGINEER, CHECK = ("stream", b""), b"/engineer", b"/check"
+ENGINEER_SECONDS = timedelta(seconds=60)
+"""How long a guard may remember whose token it was, if it is told nothing else."""
+ASKED = frozenset({"tenant", "resource", "action"})
+NOT_BOUND = "The guard's token is not bound to this service, or the catalogue has no such service."
+NO_ADDRESS = "A guard asks at /gate/v1/stream, /gate/v1/SERVICE/engineer or /gate/v1/SERVICE/check."
+NOT_ONCE = "Send tenant, resource and action, each exactly once and with a value."
+
+
+class GuardCalls:
+    """Answers the calls of guards, for one event loop; `now` is the present by the database's clock."""
+
+    def __init__(
+        self, gate: Gate, streams: WindowStreams, services: Mapping[str, Service], now: Callable[[], datetime]
+    ) -> None:
+        self._gate = gate
+        self._streams = streams
+        self._services = services
+        self._now = now
+
+    async def answer(
+        self, scope: Scope, receive: Receive, send: Send, credential: GatewayCredential, call: CountedCall
+    ) -> AllowedCall | NotApplicable | None:
+        """Answer a guard, and return None; or return why the call that it asks about is let in.
+
+        What is found out about that call is noted in `call`, for whoever counts.
+
+        Raises:
+            RefusedCall: the answer is no.
+            MalformedQuestion: it is no question that can be answered.
+        """
+        service, rest = dialects.service_in(scope["raw_path"])
+        question = GateQuestion(scope["method"], service, rest, scope["query_string"], scope["headers"])
+        dialects.check_direct(question)
+        if (service, rest) == STREAM:
+            _has_no_query(question)
+            (shown,) = (value for name, value in question.headers if name == CREDENTIAL)
+            await self._streams.serve(scope, receive, send, credential=credential, shown=shown)
+            return None
+        if rest not in {ENGINEER, CHECK}:
+            raise MalformedQuestion(NO_ADDRESS)
+        if service not in credential.services or service not in self._services:
+            raise RefusedCall(Denial(GateReason.UNMAPPED, NOT_BOUND))
+        call.service = service
+        if rest == ENGINEER:
+            _has_no_query(question)
+            await answers.state(send, await self._engineer(service, scope, credential))
+            return None
+        return await self._check(scope, credential, service)
+
+    async def _engineer(self, service: str, scope: Scope, credential: GatewayCredential) -> dict[str, Any]:
+        found = await self._gate.caller(service, scope["headers"], credential, anew=True)
+        until = self._now() + ENGINEER_SECONDS
+        if found.expires_at is not None:
+            until = min(until, datetime.fromtimestamp(found.expires_at, UTC))
+        said = {"engineer": str(found.person_id)} if isinstance(found, EngineerCall) else {"not_applicable": True}
+        return said | {"until": written(until)}
+
+    async def _check(self, scope: Scope, credential: GatewayCredential, service: str) -> AllowedCall | NotApplicable:
+        asked = _asked(scope["query_string"], self._services[service])
+        found = await self._gate.caller(service, scope["headers"], credential)
+        if isinstance(found, NotApplicable):
+            return found
+        engineer = found.person_id
+        return await self._gate.check(
+            AccessCheck(asked["tenant"], service, asked["resource"], asked["action"], engineer)
+        )
+
+
+def _has_no_query(question: GateQuestion) -> None:
+    if question.query:
+        raise MalformedQuestion("This address takes no parameters.")
+
+
+def _asked(query: bytes, service: Service) -> dict[str, str]:
+    """Return what a check is about."""
+    try:
+        pairs = parse_qsl(query.decode("ascii"), strict_parsing=True, errors="strict", max_num_fields=len(ASKED))
+    except ValueError:
+        raise MalformedQuestion(NOT_ONCE) from None
+    asked = dict(pairs)
+    if len(pairs) != len(ASKED) or asked.keys() != ASKED:
+        raise MalformedQuestion(NOT_ONCE)
+    if SLUG.fullmatch(asked["tenant"]) is None:
+        raise MalformedQuestion("The tenant is no slug: small letters, digits and - only.")
+    try:
+        check_resource(asked["resource"])
+    except ValueError as unfit:
+        raise MalformedQuestion(f"The resource is refused: {unfit}.") from None
+    if asked["action"] not in service.actions:
+        raise RefusedCall(Denial(GateReason.UNMAPPED, "The service has no such action in the catalogue."))
+    return asked

@@ -1,0 +1,280 @@
+"""Tell guards at /gate/v1/stream which windows open and close, as memory learns it: server-sent events."""
+
+import asyncio
+import json
+import os
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from gate.answers import NO_STORE, Denial, RefusedCall, written
+from gate.asgi import Receive, Scope, Send
+from gate.credentials import GatewayCredential, GatewayCredentials
+from gate.reasons import GateReason
+from gate.window_memory import FRESH_SECONDS, ChangeKind, MemoryChange, RememberedWindow, WindowMemory
+
+log = structlog.get_logger(__name__)
+
+WATCH_SECONDS = 1.0
+"""How often a credential is looked at again, which is then known to be at most five seconds old."""
+SNAPSHOT_WINDOWS = 500
+MOST_REPLAYED = 10_000
+MOST_UNSENT = 10_000
+MOST_SENT_TOGETHER = 200
+FAREWELL_SECONDS = 0.5
+POSITION = re.compile(rb"([0-9a-f]{16})-([1-9][0-9]{0,18})")
+STREAM_HEADERS = [(b"content-type", b"text/event-stream"), (b"x-accel-buffering", b"no"), NO_STORE]
+LAST_EVENT_ID = b"last-event-id"
+
+
+def described(window: RememberedWindow) -> dict[str, Any]:
+    """Return what guards learn of a window."""
+    return {
+        "request": str(window.request_id),
+        "tenant": window.tenant,
+        "service": window.service,
+        "engineer": str(window.engineer_id),
+        "resources": [key[3] for key in window.keys],
+        "actions": sorted(window.actions),
+        "until": written(window.until),
+    }
+
+
+def event_text(kind: ChangeKind, position: str, said: dict[str, Any]) -> bytes:
+    """Write an event."""
+    return f"id: {position}\nevent: {kind}\ndata: {json.dumps(said, separators=(',', ':'))}\n\n".encode()
+
+
+class MemoryEvent:
+    """A change of memory as guards are told of it: written once, when the first stream sends it."""
+
+    def __init__(self, generation: str, change: MemoryChange) -> None:
+        self.change = change
+        self._position = f"{generation}-{change.number}"
+        self._text: bytes | None = None
+
+    def is_for(self, services: frozenset[str]) -> bool:
+        """Whether a guard of these services is told."""
+        return self.change.window is None or self.change.window.service in services
+
+    @property
+    def text(self) -> bytes:
+        """The event as it is sent."""
+        if self._text is None:
+            self._text = event_text(self.change.kind, self._position, self._said())
+        return self._text
+
+    def _said(self) -> dict[str, Any]:
+        kind, window = self.change.kind, self.change.window
+        if window is not None:
+            return described(window) if kind is ChangeKind.OPEN else {"request": str(window.request_id)}
+        if kind is ChangeKind.ANEW:
+            return {"at": written(self.change.at), "windows": [], "more": False}
+        return {"at": written(self.change.at)} if kind is ChangeKind.HEARTBEAT else {}
+
+
+class GuardStream:
+    """One open stream: what is to be sent by it, in order. `ended` is done when it has to end."""
+
+    def __init__(self, credential: GatewayCredential) -> None:
+        self.credential = credential
+        self.woken = asyncio.Event()
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._unsent: deque[MemoryEvent] = deque()
+        self._sent_to = 0
+
+    def put(self, events: Iterable[MemoryEvent]) -> None:
+        """Take in what is to be sent; a guard that does not read as fast as things happen is cut."""
+        services = self.credential.services
+        self._unsent.extend(one for one in events if one.change.number > self._sent_to and one.is_for(services))
+        if len(self._unsent) > MOST_UNSENT:
+            self.end()
+        self.woken.set()
+
+    def go_on_from(self, number: int, events: Iterable[MemoryEvent] | None = None) -> None:
+        """Send what comes after this change, which the guard knows of; `events` in the place of what is queued."""
+        queued = list(self._unsent if events is None else events)
+        self._unsent.clear()
+        self._sent_to = number
+        self.put(queued)
+
+    def take(self) -> bytes:
+        """Return the next events, as they are sent; nothing if there are none."""
+        count = min(len(self._unsent), MOST_SENT_TOGETHER)
+        return b"".join([self._unsent.popleft().text for _ in range(count)])
+
+    def end(self) -> None:
+        """Have it end."""
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+@dataclass(frozen=True)
+class StreamLimits:
+    """How many streams may be open in a process, and of those by one token."""
+
+    most: int
+    most_a_token: int
+
+
+class WindowStreams:
+    """All streams of one event loop, and the last changes, so that a guard that was away for a moment goes on.
+
+    `forget` is called whenever guards are told to forget whose calls were whose: this process has to, too.
+    """
+
+    def __init__(
+        self,
+        memory: WindowMemory,
+        credentials: GatewayCredentials,
+        limits: StreamLimits,
+        forget: Callable[[], None],
+    ) -> None:
+        self._memory = memory
+        self._credentials = credentials
+        self._limits = limits
+        self._forget = forget
+        self._generation = os.urandom(8).hex()
+        self._replayed: deque[MemoryEvent] = deque(maxlen=MOST_REPLAYED)
+        self._open: dict[GuardStream, None] = {}
+        self._by_token = Counter[object]()
+        self._is_shut = False
+
+    def __len__(self) -> int:
+        """Return how many are open."""
+        return len(self._open)
+
+    def listen(self) -> None:
+        """Learn of all changes of memory from now on; call it on the event loop."""
+        loop = asyncio.get_running_loop()
+
+        def tell(changes: Sequence[MemoryChange]) -> None:
+            # The loop may have ended between two changes: then nobody is there to be told.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._take, changes)
+
+        self._memory.listen(tell)
+
+    def shut(self) -> None:
+        """End every stream and take no other; call it on the event loop."""
+        self._is_shut = True
+        for stream in self._open:
+            stream.end()
+
+    async def serve(
+        self, scope: Scope, receive: Receive, send: Send, *, credential: GatewayCredential, shown: bytes
+    ) -> None:
+        """Send events until the guard goes away, its token counts no more, or it does not read.
+
+        Raises:
+            RefusedCall: too many streams are open, or memory is too old to begin with.
+        """
+        self._admit(credential)
+        stream = GuardStream(credential)
+        self._open[stream] = None
+        self._by_token[credential.token_id] += 1
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+            await self._run(stream, _last_seen(scope), shown, receive, send)
+        finally:
+            del self._open[stream]
+            self._by_token -= Counter([credential.token_id])
+
+    def _admit(self, credential: GatewayCredential) -> None:
+        limits = self._limits
+        if self._is_shut or len(self._open) >= limits.most:
+            raise RefusedCall(Denial(GateReason.BUSY, "As many guards listen as may. Try again in a minute."))
+        if self._by_token[credential.token_id] >= limits.most_a_token:
+            detail = "As many guards listen with this token as may. Use another token, or allow more."
+            raise RefusedCall(Denial(GateReason.BUSY, detail))
+        if self._memory.age >= FRESH_SECONDS:
+            raise RefusedCall(Denial(GateReason.BEHIND))
+
+    async def _run(self, stream: GuardStream, last: bytes | None, shown: bytes, receive: Receive, send: Send) -> None:
+        tasks = {
+            asyncio.create_task(self._write(stream, last, send)),
+            asyncio.create_task(self._watch(stream, shown)),
+            asyncio.create_task(_until_gone(receive)),
+        }
+        try:
+            await asyncio.wait({*tasks, stream.ended}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            for failed in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(failed, Exception):
+                    log.error("gate.stream_failed", error=type(failed).__name__)
+        # To a guard that does not read, not even this can be sent: the server then closes the connection.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await send({"type": "http.response.body"})
+
+    async def _write(self, stream: GuardStream, last: bytes | None, send: Send) -> None:
+        if not self._resume(stream, last):
+            await self._send_snapshot(stream, send)
+        while True:
+            while events := stream.take():
+                await _send(send, events)
+            stream.woken.clear()
+            await stream.woken.wait()
+
+    def _resume(self, stream: GuardStream, last: bytes | None) -> bool:
+        """Go on where a guard was, if everything since then is still here; heartbeats of then say nothing now."""
+        seen = POSITION.fullmatch(last or b"")
+        if seen is None or seen[1].decode() != self._generation or not self._replayed:
+            return False
+        number = int(seen[2])
+        if not self._replayed[0].change.number - 1 <= number <= self._replayed[-1].change.number:
+            return False
+        stream.go_on_from(number, (one for one in self._replayed if one.change.kind is not ChangeKind.HEARTBEAT))
+        return True
+
+    async def _send_snapshot(self, stream: GuardStream, send: Send) -> None:
+        """Send all open windows, and no other event before they are whole."""
+        number, windows = self._memory.snapshot()
+        stream.go_on_from(number)
+        at = self._memory.now()
+        services = stream.credential.services
+        mine = [one for one in windows if one.service in services and one.until > at]
+        for first in range(0, max(1, len(mine)), SNAPSHOT_WINDOWS):
+            more = first + SNAPSHOT_WINDOWS < len(mine)
+            part = [described(one) for one in mine[first : first + SNAPSHOT_WINDOWS]]
+            # A guard that has a part of it only cannot go on from there.
+            position = f"{self._generation}-{0 if more else number}"
+            said = {"at": written(at), "windows": part, "more": more}
+            await _send(send, event_text(ChangeKind.ANEW, position, said))
+            await asyncio.sleep(0)
+
+    async def _watch(self, stream: GuardStream, shown: bytes) -> None:
+        """Return once the token does not count any more, or counts for something else."""
+        found: object = stream.credential
+        while found == stream.credential:
+            await asyncio.sleep(WATCH_SECONDS)
+            found = await self._credentials.find(shown)
+
+    def _take(self, changes: Sequence[MemoryChange]) -> None:
+        events = [MemoryEvent(self._generation, one) for one in changes]
+        if any(one.kind is ChangeKind.FORGET for one in changes):
+            self._forget()
+        self._replayed.extend(events)
+        for stream in self._open:
+            stream.put(events)
+
+
+async def _send(send: Send, text: bytes) -> None:
+    await send({"type": "http.response.body", "body": text, "more_body": True})
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _last_seen(scope: Scope) -> bytes | None:
+    shown = [value for name, value in scope["headers"] if name == LAST_EVENT_ID]
+    return shown[0] if len(shown) == 1 else None

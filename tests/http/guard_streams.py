@@ -1,0 +1,91 @@
+"""Streams as guards read them: events of a real server, as they come."""
+
+import http.client
+import json
+import queue
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from harness.gateway_world import GUARD, PATIENCE, GatewayWorld
+
+
+@dataclass(frozen=True)
+class ToldEvent:
+    """One event, and when it came by the monotonic clock."""
+
+    id: str
+    kind: str
+    said: dict[str, Any]
+    came: float
+
+
+class GuardReader:
+    """A stream that is open, or what was answered in its place."""
+
+    def __init__(self, gate: GatewayWorld, *, who: str = GUARD, last: str | None = None, reads: bool = True) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", gate.port, timeout=PATIENCE)
+        headers = {"lockbox-gateway": gate.world.tokens[who]} | ({"last-event-id": last} if last else {})
+        self.connection.request("GET", "/gate/v1/stream", headers=headers)
+        self._answer = self.connection.getresponse()
+        self.status = self._answer.status
+        self.headers = {name.lower(): value for name, value in self._answer.getheaders()}
+        self._events: queue.Queue[ToldEvent | None] = queue.Queue()
+        if self.status == 200 and reads:
+            threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        parts: dict[str, str] = {}
+        with suppress(OSError, ValueError, http.client.HTTPException, AttributeError):
+            for line in iter(self._answer.readline, b""):
+                name, _, value = line.decode().rstrip("\n").partition(": ")
+                if name:
+                    parts[name] = value
+                else:
+                    said = json.loads(parts["data"])
+                    self._events.put(ToldEvent(parts["id"], parts["event"], said, time.monotonic()))
+                    parts = {}
+        self._events.put(None)
+
+    def next(self, seconds: float = PATIENCE) -> ToldEvent | None:
+        """Return the next event; None once the stream has ended."""
+        return self._events.get(timeout=seconds)
+
+    def until(self, *kinds: str) -> ToldEvent:
+        """Return the next event of one of these kinds."""
+        while (told := self.next()) is not None and told.kind not in kinds:
+            pass
+        assert told, f"the stream ended before {kinds}"
+        return told
+
+    def until_ended(self) -> None:
+        """Read until the server ends the stream."""
+        while self.next() is not None:
+            pass
+
+    def snapshot(self) -> list[ToldEvent]:
+        """Return all parts of the next snapshot, between which nothing else comes."""
+        parts = [self.until("snapshot")]
+        while parts[-1].said["more"]:
+            told = self.next()
+            assert told is not None
+            assert told.kind == "snapshot"
+            parts.append(told)
+        return parts
+
+    def close(self) -> None:
+        """Go away at once."""
+        if self.connection.sock:
+            with suppress(OSError):
+                self.connection.sock.shutdown(socket.SHUT_RDWR)
+        self.connection.close()
+
+
+def requests_in(gate: GatewayWorld, parts: Sequence[ToldEvent]) -> list[str]:
+    """Return the requests whose windows a snapshot has, of this world's tenant."""
+    windows = [window for part in parts for window in part.said["windows"]]
+    return [window["request"] for window in windows if window["tenant"] == gate.world.tenant.slug]

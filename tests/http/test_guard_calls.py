@@ -1,0 +1,139 @@
+"""What guards ask for single calls: whose call it is, and whether a window lets it in."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+
+from harness.gateway_world import ANNA, ENGINEER, GUARD, PUBLIC, SERVICE
+from lockbox.requests.lifecycle import Action
+from tests.http.door import Door
+from tests.http.gate_door import GateAnswer, GateDoor, gate_before, request_of
+
+MAILBOX = f"mailbox:{ANNA}"
+
+
+@pytest.fixture(scope="module")
+def gate(door: Door) -> Iterator[GateDoor]:
+    """The gate of a world, each answer of which from memory is compared with Postgres."""
+    with gate_before(door.world, door.db) as opened:
+        request = opened.world.submit(resources=[MAILBOX])
+        opened.world.act("ann", Action.APPROVE, request.id)
+        yield opened
+
+
+def asked(
+    gate: GateDoor,
+    query: str | None = None,
+    *more: tuple[str, str],
+    who: str | None = "erin",
+    path: str = f"{SERVICE}/check",
+    method: str = "GET",
+) -> GateAnswer:
+    """Ask as a guard."""
+    headers = [("Host", "lockbox.example"), ("Lockbox-Gateway", gate.world.tokens[GUARD])]
+    headers += [(ENGINEER, who)] if who else []
+    target = f"/gate/v1/{path}" + (f"?{query}" if query else "")
+    return gate.send([*headers, *more], target, method)
+
+
+def about(gate: GateDoor, **changes: str) -> str:
+    """Write the parameters of a check."""
+    return urlencode({"tenant": gate.world.tenant.slug, "resource": MAILBOX, "action": "read"} | changes)
+
+
+def test_a_check_is_answered_as_at_the_gate(gate: GateDoor) -> None:
+    answer = asked(gate, about(gate))
+    same = gate.ask()
+
+    assert request_of(answer) == request_of(same)
+    assert {name: value for name, value in answer.headers.items() if name.startswith("lockbox-")} == {
+        name: value for name, value in same.headers.items() if name.startswith("lockbox-")
+    }
+
+
+def test_a_no_says_why_and_where_to_request_access(gate: GateDoor) -> None:
+    answer = asked(gate, about(gate, action="change"))
+
+    assert (answer.status, answer.reason) == (403, "no_window")
+    assert answer.headers["lockbox-form"].startswith(
+        f"{PUBLIC}/ask?tenant={gate.world.tenant.slug}&service={SERVICE}"
+    )
+    assert asked(gate, about(gate), who="mallory").reason == "unknown_engineer"
+    assert (asked(gate, about(gate), who=None).status, asked(gate, about(gate), who=None).reason) == (401, "no_token")
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("", "malformed"),
+        ("tenant={t}&resource=mailbox:x", "malformed"),
+        ("tenant={t}&resource=mailbox:x&action=", "malformed"),
+        ("tenant={t}&resource=mailbox:{a}&action=read&action=read", "malformed"),
+        ("tenant={t}&resource=mailbox:x&resource=mailbox:{a}&action=read", "malformed"),
+        ("tenant={t}&resource=mailbox:{a}&action=read&x=y", "malformed"),
+        ("tenant={t}&resource=mailbox:%FF&action=read", "malformed"),
+        ("tenant={t}&resource=mailbox:*&action=read", "malformed"),
+        ("tenant={t}&resource=nonsense&action=read", "malformed"),
+        ("tenant=A&resource=mailbox:{a}&action=read", "malformed"),
+        ("tenant={t}&resource=mailbox:{a}&action=fly", "unmapped"),
+    ],
+)
+def test_what_is_not_asked_exactly_once_is_refused(gate: GateDoor, query: str, reason: str) -> None:
+    assert asked(gate, query.format(t=gate.world.tenant.slug, a=ANNA)).reason == reason
+
+
+def test_whose_call_it_is_may_be_remembered_for_a_minute(gate: GateDoor) -> None:
+    headers = {"lockbox-gateway": gate.world.tokens[GUARD], ENGINEER: "erin"}
+
+    answer = httpx.get(f"http://127.0.0.1:{gate.port}/gate/v1/{SERVICE}/engineer", headers=headers)
+
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    assert "lockbox-decision" not in answer.headers
+    said = answer.json()
+    assert said.pop("engineer") == str(gate.world.people["erin"].person_id)
+    left = datetime.fromisoformat(said.pop("until")) - datetime.now(UTC)
+    assert timedelta(seconds=30) < left < timedelta(seconds=61)
+    assert said == {}
+
+
+def test_who_is_unknown_is_refused_as_at_the_gate(gate: GateDoor) -> None:
+    assert asked(gate, path=f"{SERVICE}/engineer", who="mallory").reason == "unknown_engineer"
+    assert asked(gate, path=f"{SERVICE}/engineer", who=None).status == 401
+    assert asked(gate, "x=y", path=f"{SERVICE}/engineer").reason == "malformed"
+
+
+@pytest.mark.parametrize("path", [SERVICE, f"{SERVICE}/", f"{SERVICE}/x", "stream/", "", f"{SERVICE}/engineer/"])
+def test_a_guard_asks_at_its_own_addresses_alone(gate: GateDoor, path: str) -> None:
+    assert asked(gate, path=path).reason == "malformed"
+
+
+@pytest.mark.parametrize("service", ["onedrive", "no-such-service"])
+def test_a_guard_asks_about_its_own_services_alone(gate: GateDoor, service: str) -> None:
+    assert asked(gate, about(gate), path=f"{service}/check").reason == "unmapped"
+    assert asked(gate, path=f"{service}/engineer").reason == "unmapped"
+
+
+@pytest.mark.parametrize("kind", ["nginx", "caddy"])
+@pytest.mark.parametrize("path", ["stream", f"{SERVICE}/engineer", SERVICE])
+def test_a_gateway_that_asks_with_a_guards_token_lets_nobody_in(gate: GateDoor, kind: str, path: str) -> None:
+    good = [one for one in gate.question(kind, gate.path()) if one[0] not in {"Lockbox-Gateway", "Host", ENGINEER}]
+
+    assert asked(gate, None, *good, path=path).reason == "malformed"
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
+def test_a_guard_asks_with_get_and_without_a_body(gate: GateDoor, method: str) -> None:
+    assert asked(gate, about(gate), method=method).status == 403
+    assert asked(gate, about(gate), ("Content-Length", "3")).reason == "malformed"
+
+
+@pytest.mark.parametrize("kind", ["nginx", "envoy"])
+@pytest.mark.parametrize("end", ["check", "engineer"])
+def test_a_gateways_token_asks_nothing_of_a_guard(gate: GateDoor, kind: str, end: str) -> None:
+    answer = gate.send(gate.question(kind, gate.path()), f"/gate/v1/{SERVICE}/{end}?{about(gate)}")
+
+    assert answer.status == 403

@@ -1,0 +1,286 @@
+"""The change stream as guards read it: what it says, in which order, where it goes on, and what ends it."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from gate import stream as gate_stream
+from gate.window_memory import ChangeKind
+from harness.gateway_world import ANNA, GUARD, PATIENCE, SERVICE
+from harness.people import HERE, SETTINGS
+from harness.wait import wait_for
+from lockbox.admin import tenants
+from lockbox.identity import authentication, token_creation
+from lockbox.identity.roles import Role, Scope
+from lockbox.identity.sessions import ClientInfo
+from lockbox.requests.lifecycle import Action
+from tests.http.door import Door
+from tests.http.gate_door import GateDoor, gate_before
+from tests.http.guard_streams import GuardReader, ToldEvent, requests_in
+
+FEW = SETTINGS.model_copy(update={"gate_compare_every": 1_000_000, "gate_streams": 4, "gate_streams_per_token": 3})
+Opener = Callable[..., GuardReader]
+
+
+@pytest.fixture
+def gate(fresh_door: Door) -> Iterator[GateDoor]:
+    """The gate of a world of the test's own."""
+    with gate_before(fresh_door.world, fresh_door.db, FEW) as opened:
+        yield opened
+
+
+@pytest.fixture
+def reader(gate: GateDoor) -> Iterator[Opener]:
+    """Opens streams, and ends them with the test."""
+    made: list[GuardReader] = []
+
+    def opened(**how: Any) -> GuardReader:
+        made.append(GuardReader(gate, **how))
+        return made[-1]
+
+    yield opened
+    for one in made:
+        one.close()
+
+
+def opened(gate: GateDoor, address: str = ANNA, **changes: Any) -> str:
+    """Open a window."""
+    request = gate.world.submit(**({"resources": [f"mailbox:{address}"]} | changes))
+    return str(gate.world.act("ann", Action.APPROVE, request.id).id)
+
+
+def in_memory(gate: GateDoor, *requests: str) -> None:
+    """Wait until the gate knows these windows."""
+    wanted = {UUID(one) for one in requests}
+    wait_for("the windows are in memory", lambda: wanted <= set(gate.gateway.memory.requests()), PATIENCE)
+
+
+def test_a_guard_learns_what_is_open_and_then_what_opens_and_closes(gate: GateDoor, reader: Opener) -> None:
+    before = opened(gate, resources=[f"mailbox:{ANNA}", "site:HR"], actions=["read", "export"])
+    in_memory(gate, before)
+
+    stream = reader()
+
+    (first,) = stream.snapshot()
+    (window,) = (one for one in first.said["windows"] if one["tenant"] == gate.world.tenant.slug)
+    until = datetime.fromisoformat(window.pop("until"))
+    assert window == {
+        "request": before,
+        "tenant": gate.world.tenant.slug,
+        "service": SERVICE,
+        "engineer": str(gate.world.people["erin"].person_id),
+        "resources": [f"mailbox:{ANNA}", "site:HR"],
+        "actions": ["export", "read"],
+    }
+    assert timedelta(0) < until - datetime.fromisoformat(first.said["at"]) <= timedelta(hours=4)
+    later = opened(gate, "bob@contoso.example")
+    assert stream.until("open").said["request"] == later
+    gate.world.act("tara", Action.REVOKE, UUID(before))
+    revoked = time.monotonic()
+    closed = stream.until("close")
+    assert closed.said == {"request": before}
+    assert closed.came - revoked < 1
+    assert stream.headers["content-type"] == "text/event-stream"
+    assert stream.headers["cache-control"] == "no-store"
+
+
+def test_a_heartbeat_comes_each_second_while_postgres_is_read(gate: GateDoor, reader: Opener) -> None:
+    stream = reader()
+    beats = [stream.until("heartbeat") for _ in range(4)]
+
+    assert beats[-1].came - beats[0].came < 6
+    assert all(one.said["at"] < two.said["at"] for one, two in pairwise(beats))
+
+    gate.gateway.reader.stop()
+    stopped = time.monotonic()
+    while time.monotonic() < stopped + 2.5:
+        late = [one for one in _waiting(stream) if one.kind == "heartbeat" and one.came > stopped + 1]
+        assert not late
+        time.sleep(0.1)
+    refused = reader()
+    assert (refused.status, refused.headers["lockbox-reason"]) == (403, "behind")
+
+
+def _waiting(stream: GuardReader) -> list[ToldEvent]:
+    found = []
+    while not stream._events.empty():  # noqa: SLF001 - a test's own reader
+        if (one := stream.next()) is not None:
+            found.append(one)
+    return found
+
+
+def test_a_guard_goes_on_where_it_was_and_without_old_heartbeats(gate: GateDoor, reader: Opener) -> None:
+    stream = reader()
+    seen = stream.until("heartbeat")
+    stream.close()
+    missed = [opened(gate), opened(gate, "bob@contoso.example")]
+    in_memory(gate, *missed)
+
+    again = reader(last=seen.id)
+
+    kinds = [again.next() for _ in missed]
+    assert [one.kind for one in kinds if one] == ["open", "open"]
+    assert {one.said["request"] for one in kinds if one} == set(missed)
+    assert again.until("heartbeat", "snapshot").kind == "heartbeat"
+
+
+@pytest.mark.parametrize("last", ["of another process", "of part of a snapshot", "to come", "nonsense"])
+def test_a_guard_that_was_elsewhere_begins_with_all_that_is_open(gate: GateDoor, reader: Opener, last: str) -> None:
+    window = opened(gate)
+    in_memory(gate, window)
+    stream = reader()
+    generation, _, number = stream.until("heartbeat").id.partition("-")
+    ids = {"of another process": f"{'0' * 16}-{number}", "of part of a snapshot": f"{generation}-0"}
+    ids |= {"to come": f"{generation}-{int(number) + 1000}", "nonsense": "x"}
+
+    assert requests_in(gate, reader(last=ids[last]).snapshot()) == [window]
+
+
+def test_a_guard_that_was_away_for_too_long_begins_anew(gate: GateDoor, reader: Opener) -> None:
+    seen = reader().until("heartbeat")
+    for _ in range(gate_stream.MOST_REPLAYED + 10):
+        gate.gateway.memory.announce(ChangeKind.FORGET)
+
+    assert reader(last=seen.id).snapshot()
+
+
+def test_a_snapshot_comes_in_parts_of_which_only_the_last_can_be_gone_on_from(
+    gate: GateDoor, reader: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_stream, "SNAPSHOT_WINDOWS", 2)
+    windows = [opened(gate, f"{name}@contoso.example") for name in "abcde"]
+    in_memory(gate, *windows)
+
+    parts = reader().snapshot()
+
+    assert {len(one.said["windows"]) for one in parts[:-1]} == {2}
+    assert len(parts) >= len(windows) / 2
+    assert sorted(requests_in(gate, parts)) == sorted(windows)
+    assert [one.id.endswith("-0") for one in parts] == [True] * (len(parts) - 1) + [False]
+
+
+def test_a_server_that_begins_anew_says_so_and_opens_again(gate: GateDoor, reader: Opener) -> None:
+    window = opened(gate)
+    in_memory(gate, window)
+    stream = reader()
+    assert requests_in(gate, stream.snapshot()) == [window]
+
+    gate.gateway.reader._begin_anew()  # noqa: SLF001 - as when another server answers
+
+    assert requests_in(gate, stream.snapshot()) == []
+    while stream.until("open").said["request"] != window:
+        pass
+
+
+def test_a_tenant_whose_log_is_doubted_is_closed_until_it_is_not(gate: GateDoor, reader: Opener) -> None:
+    window = opened(gate)
+    in_memory(gate, window)
+    stream, tenant = reader(), gate.world.tenant.id
+    assert requests_in(gate, stream.snapshot()) == [window]
+
+    gate.gateway.memory.doubt([tenant], [tenant])
+    assert stream.until("close").said == {"request": window}
+    assert requests_in(gate, reader().snapshot()) == []
+    gate.gateway.memory.doubt([tenant], [])
+
+    assert stream.until("open").said["request"] == window
+
+
+def test_a_suspended_tenants_windows_close_and_do_not_open_again(gate: GateDoor, reader: Opener) -> None:
+    window = opened(gate)
+    in_memory(gate, window)
+    stream = reader()
+    with gate.db.transaction() as session:
+        tenants.suspend(session, gate.world.people["olga"], HERE, gate.world.tenant.slug)
+
+    assert stream.until("close").said == {"request": window}
+    for _ in range(2):
+        assert stream.until("open", "heartbeat").kind == "heartbeat"
+
+
+def test_a_guard_learns_of_its_own_services_alone(gate: GateDoor, reader: Opener) -> None:
+    gate.world.add("other", Role.SYSTEM, scopes={Scope.GATE_GUARD}, services={"onedrive"})
+    window = opened(gate)
+    in_memory(gate, window)
+    other, mine = reader(who="other"), reader()
+    assert requests_in(gate, other.snapshot()) == []
+    assert requests_in(gate, mine.snapshot()) == [window]
+
+    theirs = opened(gate, service="onedrive", resources=["file:1"])
+
+    assert other.until("open", "close").said["request"] == theirs
+    gate.world.act("tara", Action.REVOKE, UUID(window))
+    assert mine.until("open", "close").said == {"request": window}
+
+
+def test_a_change_of_who_is_who_makes_guards_forget(gate: GateDoor, reader: Opener) -> None:
+    stream = reader()
+    stream.snapshot()
+
+    gate.map("eve", GUARD)
+
+    assert stream.until("forget").said == {}
+
+
+def test_a_revoked_token_ends_its_streams(gate: GateDoor, reader: Opener) -> None:
+    stream, guard = reader(), gate.world.people[GUARD]
+    stream.snapshot()
+    assert guard.key_id is not None
+    with gate.db.transaction() as session:
+        authentication.enter(session, guard)
+        token_creation.revoke(session, guard, ClientInfo("127.0.0.1", "pytest"), guard.key_id)
+    revoked = time.monotonic()
+
+    stream.until_ended()
+
+    assert time.monotonic() - revoked < 5
+    refused = reader()
+    assert (refused.status, refused.headers["lockbox-reason"]) == (401, "no_credential")
+
+
+def test_only_so_many_streams_are_open(gate: GateDoor, reader: Opener) -> None:
+    gate.world.add("other", Role.SYSTEM, scopes={Scope.GATE_GUARD}, services={SERVICE})
+    streams = [reader() for _ in range(3)]
+    assert [one.status for one in streams] == [200] * 3
+    assert (reader().status, reader().headers["lockbox-reason"]) == (403, "busy")
+    assert (reader(who="other").status, reader(who="other").status) == (200, 403)
+
+    streams[0].close()
+    wait_for("one has gone", lambda: len(gate.gateway.streams) == 3, PATIENCE)
+
+    assert reader().status == 200
+
+
+def test_a_guard_that_does_not_read_is_cut(gate: GateDoor, reader: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_stream, "MOST_UNSENT", 50)
+    stream = reader(reads=False)
+    assert stream.status == 200
+    wait_for("it is open", lambda: len(gate.gateway.streams) == 1, PATIENCE)
+    until = time.monotonic() + PATIENCE
+    while len(gate.gateway.streams):
+        assert time.monotonic() < until
+        for _ in range(2000):
+            gate.gateway.memory.announce(ChangeKind.FORGET)
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("kind", ["nginx", "envoy"])
+def test_a_gateway_gets_no_stream(reader: Opener, kind: str) -> None:
+    refused = reader(who=kind)
+
+    assert (refused.status, refused.headers["lockbox-decision"]) == (403, "deny")
+
+
+def test_streams_end_when_the_server_does(gate: GateDoor, reader: Opener) -> None:
+    stream = reader()
+    stream.snapshot()
+
+    gate.gateway.streams.shut()
+
+    stream.until_ended()
+    assert reader().status == 403
