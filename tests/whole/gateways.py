@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,21 +50,25 @@ def replaced(sample: str, changes: dict[str, str]) -> str:
 
 def nginx() -> Path | None:
     """Return nginx: what is installed, or Debian's package, unpacked once; None where neither can be had."""
-    found = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin")
-    unpacked = CACHE / "nginx" / "usr" / "sbin" / "nginx"
+    return _of_debian("nginx", "nginx")
+
+
+def _of_debian(name: str, *packages: str) -> Path | None:
+    found = shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/bin")
+    unpacked = CACHE / name / "usr" / "sbin" / name
     fetch, unpack = shutil.which("apt-get"), shutil.which("dpkg")
     if found is None and not unpacked.exists() and fetch and unpack:
-        _unpack("nginx", CACHE / "nginx", fetch, unpack)
+        _unpack(packages, CACHE / name, fetch, unpack)
     return Path(found) if found else unpacked if unpacked.exists() else None
 
 
-def _unpack(package: str, place: Path, fetch: str, unpack: str) -> None:
+def _unpack(packages: tuple[str, ...], place: Path, fetch: str, unpack: str) -> None:
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-        fetched = subprocess.run([fetch, "download", package], cwd=folder, capture_output=True, check=False)
+        fetched = subprocess.run([fetch, "download", *packages], cwd=folder, capture_output=True, check=False)
         if fetched.returncode == 0:
-            (archive,) = Path(folder).glob("*.deb")
-            subprocess.run([unpack, "-x", archive, Path(folder) / "root"], check=True)
+            for archive in Path(folder).glob("*.deb"):
+                subprocess.run([unpack, "-x", archive, Path(folder) / "root"], check=True)
             with suppress(OSError):  # another process was faster
                 (Path(folder) / "root").rename(place)
 
@@ -144,10 +148,37 @@ def running_traefik(program: Path, folder: Path, places: GatewayPlaces) -> Itera
         yield
 
 
+def haproxy() -> Path | None:
+    """Return HAProxy: what is installed, or Debian's packages, unpacked once; None where neither can be had."""
+    return _of_debian("haproxy", "haproxy", "liblua5.4-0", "libopentracing-c-wrapper0t64", "libopentracing1")
+
+
 @contextmanager
-def _process(command: list[str | Path], folder: Path, port: int) -> Iterator[None]:
+def running_haproxy(program: Path, folder: Path, places: GatewayPlaces) -> Iterator[None]:
+    """Run HAProxy."""
+    token, script = folder / "gateway-token", folder / "haproxy.lua"
+    token.write_text(f"{places.token}\n")
+    token.chmod(0o600)
+    changes = {"127.0.0.1:8000": f"{HOST}:{places.lockbox}", "/etc/lockbox/gateway-token": str(token)}
+    script.write_text(replaced((SAMPLES / "haproxy.lua").read_text(), changes))
+    changes = {
+        "127.0.0.1:8080": f"{HOST}:{places.entrance}",
+        "127.0.0.1:9000": f"{HOST}:{places.service}",
+        "/etc/haproxy/haproxy.lua": str(script),
+    }
+    written = folder / "haproxy.cfg"
+    written.write_text(replaced((SAMPLES / "haproxy.cfg").read_text(), changes))
+    libraries = program.parents[1] / "lib" / "x86_64-linux-gnu"
+    with _process([program, "-f", written], folder, places.entrance, {"LD_LIBRARY_PATH": str(libraries)}):
+        yield
+
+
+@contextmanager
+def _process(
+    command: list[str | Path], folder: Path, port: int, variables: Mapping[str, str] | None = None
+) -> Iterator[None]:
     with (folder / "output.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(variables or {})})
         try:
             wait_until_listening(port)
             yield
@@ -165,4 +196,5 @@ KINDS = {
     "nginx": GatewayProgram(nginx, running_nginx, bounds_answers=False),
     "caddy": GatewayProgram(lambda: of_wheels("caddy"), running_caddy, bounds_answers=True),
     "traefik": GatewayProgram(lambda: of_wheels("traefik"), running_traefik, bounds_answers=True),
+    "haproxy": GatewayProgram(haproxy, running_haproxy, bounds_answers=False),
 }
