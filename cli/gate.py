@@ -1,11 +1,11 @@
-"""Commands of the gate: check the catalogue's file, show what a request maps to, and say who its callers are."""
+"""Commands of the gate: check the catalogue, show what a request maps to, probe a gateway, and map its callers."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli import gate_identities
+from cli import gate_identities, gate_probe
 from cli.client import chosen, stop
 from cli.terminal import Plain, as_json, facts, table
 from config.catalogue_file import CatalogueRefused, read_catalogue
@@ -14,6 +14,7 @@ from gate.mapping import GateCall, MappingRefused, ServiceMapping
 
 app = typer.Typer(no_args_is_help=True, help="The gate: its catalogue, mappings and callers.")
 app.add_typer(gate_identities.app, name="identity")
+app.add_typer(gate_probe.app)
 
 File = Annotated[
     Path | None, typer.Option("--catalogue", help="the file, if not LOCKBOX_CATALOGUE", show_default=False)

@@ -194,5 +194,8 @@ def entered(
     for each in (folder, *folder.parents[:2]):  # nginx' workers are nobody's
         each.chmod(0o755)
     with gateway.running(program, folder, places):
-        yield Entrance(kind, places.entrance, line, home)
+        entrance = Entrance(kind, places.entrance, line, home)
+        # Traefik listens before it has read what it routes.
+        wait_for("the gateway asks", lambda: entrance.ask("/", token=None).status == 401, PATIENCE)
+        yield entrance
     line.cut()

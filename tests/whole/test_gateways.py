@@ -4,13 +4,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, IncompleteRead
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 from _pytest.mark import ParameterSet
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
+from typer.testing import CliRunner
 
+from cli.app import app
 from config.embedded import ServerAddresses
 from harness.gateway_world import PUBLIC, SERVICE
 from harness.network import HOST
@@ -244,6 +247,19 @@ def test_a_revoked_window_is_shut_within_a_second(entrance: Entrance) -> None:
             break
         assert began < answered + BOUND
     assert entrance.refused(f"/mailboxes/{mailbox}").headers["lockbox-reason"] == "no_window"
+
+
+def test_a_probe_finds_no_hole(entrance: Entrance, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(entrance.home.token())
+    before = len(entrance.home.service.seen)
+    url, host = f"http://{HOST}:{entrance.port}", f"{entrance.home.world.tenant.slug}.mail.example"
+    command = ["gate", "probe", url, "--target", f"/mailboxes/{address()}", "--host", host, "--json"]
+
+    found = CliRunner().invoke(app, [*command, "--token-file", str(tmp_path / "token")])
+
+    assert found.exit_code == 0, found.stdout
+    assert '"holes": []' in found.stdout
+    assert entrance.home.service.seen[before:] == []
 
 
 def test_a_body_goes_to_the_service_and_never_to_lockbox(entrance: Entrance) -> None:

@@ -1,0 +1,151 @@
+"""The command `lockbox gate probe`: call a deployed gateway from outside, and see that it lets nothing in."""
+
+import socket
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from cli.client import stop, warn
+from cli.probe_calls import ProbeCall, probe_calls
+from cli.terminal import Plain, as_json, say, table
+
+SECONDS = 10.0
+REASON = "lockbox-reason"
+NO_ANSWER = "no_answer"
+BAD_REQUEST = 400
+PORTS = {"http": 80, "https": 443}
+
+app = typer.Typer()
+
+
+@dataclass(frozen=True)
+class GatewayUrl:
+    """A gateway's address, and the host that calls are for."""
+
+    is_secure: bool
+    address: str
+    port: int
+    host: str
+
+
+@dataclass(frozen=True)
+class ProbeAnswer:
+    """What a gateway answered to one call: the status and the gate's reason; its body is never read."""
+
+    call: ProbeCall
+    status: int
+    reason: str
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether nobody gets in by such a call: the gate has said no, or the gateway refuses an odd one by itself.
+
+        Anything else is a hole, also a 404: something behind the gate has answered.
+        """
+        return (self.status in {401, 403} and bool(self.reason)) or (self.call.is_odd and self.status == BAD_REQUEST)
+
+    @property
+    def result(self) -> str:
+        """In a word."""
+        return (
+            "refused" if self.is_refused else "no answer" if self.reason == NO_ANSWER or not self.status else "HOLE"
+        )
+
+
+@app.command("probe")
+def probe_gateway(
+    url: Annotated[str, typer.Argument(help="the gateway's address, such as https://support.mail.example")],
+    target: Annotated[
+        str, typer.Option(help="a path of the catalogue, of a resource that does not exist: /mailboxes/nobody")
+    ],
+    *,
+    host: Annotated[str, typer.Option(help="the host that calls are for, if not the address's own")] = "",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="a file with a token of a probe engineer who has no window", show_default=False),
+    ] = None,
+    plain: Plain = False,
+) -> None:
+    """Call a deployed gateway in ways that must all be refused.
+
+    Each call is a GET without a body, for a resource that should not exist; no answer's body is read. With a token of
+    an engineer without any window, each is made with it too. The exit code is 1 if anything is not refused.
+    """
+    gateway = _gateway(url, host)
+    if not target.startswith("/") or set(target) & set(" ?#") or target == "/" or not target.isascii():
+        raise stop("write a path that the catalogue maps, without a query, such as /mailboxes/nobody")
+    answers = []
+    for call in probe_calls(target, _token(token_file)):
+        answers.append(_asked(gateway, call))
+        if not plain and len(answers) % 10 == 0:
+            warn(f"{len(answers)} calls made ...")
+    holes = [one for one in answers if not one.is_refused]
+    if plain:
+        as_json(_summary(url, answers, holes))
+    else:
+        table(("Call", "Status", "Reason", "Result"), (_row(one) for one in answers))
+        say(f"{len(answers) - len(holes)} of {len(answers)} refused.")
+    if holes:
+        raise stop(f"{len(holes)} calls were not refused, the first: {holes[0].call.name}")
+
+
+def _summary(url: str, answers: Sequence[ProbeAnswer], holes: Sequence[ProbeAnswer]) -> dict[str, object]:
+    found = [{"call": one.call.name, "status": one.status, "reason": one.reason} for one in holes]
+    return {"url": url, "refused": len(answers) - len(holes), "calls": len(answers), "holes": found}
+
+
+def _row(answer: ProbeAnswer) -> tuple[object, ...]:
+    return answer.call.name, answer.status or None, answer.reason, answer.result
+
+
+def _gateway(url: str, host: str) -> GatewayUrl:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or PORTS[parts.scheme]
+    except (KeyError, ValueError):
+        raise stop("write the gateway's address as https://name or http://name:port") from None
+    if not parts.hostname or parts.path not in {"", "/"} or parts.query or parts.username:
+        raise stop("write the gateway's address alone: https://name, without a path or a password")
+    return GatewayUrl(parts.scheme == "https", parts.hostname, port, host or parts.netloc)
+
+
+def _token(file: Path | None) -> str | None:
+    if file is None:
+        warn("Without --token-file the calls show no token of an engineer: fewer ways are tried.")
+        return None
+    try:
+        token = file.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        raise stop(f"{file} cannot be read: write the token alone into it") from None
+    if not token or not token.isascii() or len(token.split()) != 1:
+        raise stop(f"{file} holds no token: write the token alone into it")
+    return token
+
+
+def _asked(gateway: GatewayUrl, call: ProbeCall) -> ProbeAnswer:
+    """Make one call exactly as it is written, and read the head of the answer."""
+    headers = [("Host", gateway.host), ("User-Agent", "lockbox-probe"), *call.headers, ("Connection", "close")]
+    head = [f"GET {call.target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
+    try:
+        with socket.create_connection((gateway.address, gateway.port), timeout=SECONDS) as plain:
+            if not gateway.is_secure:
+                return _answer(plain, call, head)
+            with ssl.create_default_context().wrap_socket(plain, server_hostname=gateway.address) as secure:
+                return _answer(secure, call, head)
+    except ssl.SSLCertVerificationError as unverified:
+        raise stop(f"the certificate of {gateway.address} is not accepted: {unverified.verify_message}") from None
+    except (OSError, HTTPException):
+        return ProbeAnswer(call, 0, "")
+
+
+def _answer(connection: socket.socket, call: ProbeCall, head: Sequence[str]) -> ProbeAnswer:
+    connection.sendall(("\r\n".join(head) + "\r\n\r\n").encode("latin-1"))
+    with HTTPResponse(connection) as response:
+        response.begin()
+        return ProbeAnswer(call, response.status, response.headers.get(REASON, ""))
